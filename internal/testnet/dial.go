@@ -1,0 +1,194 @@
+package testnet
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Patience is how long a flow waits for an answer. Nothing in a lab takes more than a few milliseconds on an idle
+// machine; Check tries again with ten times as much before it calls an unexpected timeout a result.
+const Patience = 120 * time.Millisecond
+
+// client is one socket of a flow, which waits in Go's poller and so costs no thread.
+type client struct {
+	fd       int
+	file     *os.File // nil until connected
+	deadline time.Time
+	sent     func() // called when connect has sent its first packet; may be nil
+}
+
+// newClient makes the flow's socket as its party, bound to its source.
+func (l *Lab) newClient(f Flow, family Family, patience time.Duration) (*client, error) {
+	t, err := l.threadOf(f.From, l.settings)
+	if err != nil {
+		return nil, err
+	}
+	dst := f.To.Addr(family)
+	kind, proto := unix.SOCK_STREAM, 0
+	switch f.Proto {
+	case UDP:
+		kind = unix.SOCK_DGRAM
+	case ICMP:
+		kind, proto = unix.SOCK_DGRAM, unix.IPPROTO_ICMP
+		if family == IPv6 {
+			proto = unix.IPPROTO_ICMPV6
+		}
+	}
+	fd, err := t.socket(domain(dst), kind, proto)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{fd: fd, deadline: time.Now().Add(patience)}
+	if f.Kind == OriginalSrc {
+		err = errors.Join(setTransparent(fd, dst), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, 1337))
+	}
+	if f.Src != Anywhere {
+		err = errors.Join(err, unix.Bind(fd, sockaddr(netip.AddrPortFrom(f.Src.Addr(family), 0))))
+	}
+	if err != nil {
+		c.close()
+		return nil, fmt.Errorf("binding to %q: %w", f.Src, err)
+	}
+	return c, nil
+}
+
+// close resets the connection, so that no TIME_WAIT stays behind.
+func (c *client) close() {
+	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	if c.file != nil {
+		c.file.Close()
+		return
+	}
+	unix.Close(c.fd)
+}
+
+// connect connects and waits until that has worked out.
+func (c *client) connect(to netip.AddrPort) error {
+	err := unix.Connect(c.fd, sockaddr(to))
+	if c.sent != nil {
+		c.sent()
+	}
+	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return err
+	}
+	c.file = os.NewFile(uintptr(c.fd), "flow")
+	if err := c.file.SetDeadline(c.deadline); err != nil {
+		return err
+	}
+	raw, err := c.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		if errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err != nil || errno != 0 {
+			failed = errors.Join(err, unix.Errno(errno))
+			return true
+		}
+		_, err := unix.Getpeername(int(fd))
+		return err == nil
+	})
+	return errors.Join(err, failed)
+}
+
+// ask sends a question and returns the answer.
+func (c *client) ask(question string) (answer, error) {
+	if _, err := c.file.Write([]byte(question)); err != nil {
+		return answer{}, err
+	}
+	var line [256]byte
+	n, err := c.file.Read(line[:])
+	if err != nil {
+		return answer{}, err
+	}
+	return parseAnswer(string(line[:n]))
+}
+
+// local returns the socket's own address.
+func (c *client) local() netip.AddrPort {
+	sa, err := unix.Getsockname(c.fd)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return addrPort(sa)
+}
+
+// exchange connects, asks and says where that landed.
+func (c *client) exchange(f Flow, family Family) Outcome {
+	to := netip.AddrPortFrom(f.To.Addr(family), f.Port)
+	if f.Proto == ICMP {
+		to = netip.AddrPortFrom(to.Addr(), 1) // ignored, but with port 0 the socket never counts as connected
+	}
+	if err := c.connect(to); err != nil {
+		return failure(err)
+	}
+	if f.Proto == ICMP {
+		return c.ping(f, family)
+	}
+	question := "who"
+	if f.As != "" {
+		question += " as=" + string(f.As)
+	}
+	a, err := c.ask(question + "\n")
+	if err != nil {
+		return failure(err)
+	}
+	o := Outcome{Landed: a.landing, Dst: a.dst.String(), Source: a.remote.Addr().String()}
+	if a.remote.Port() != c.local().Port() {
+		o.Source += " (port changed)"
+	}
+	if f.Proto == UDP && a.landing == AtDNS {
+		o.Dst = ""
+	}
+	return o
+}
+
+// ping sends an echo request; the kernel at the other end answers.
+func (c *client) ping(f Flow, family Family) Outcome {
+	request := []byte{8, 0, 0, 0, 0, 0, 0, 1, 'w', 'h', 'o'} // the kernel fills in checksum and identifier
+	if family == IPv6 {
+		request[0] = 128
+	}
+	if _, err := c.file.Write(request); err != nil {
+		return failure(err)
+	}
+	var reply [64]byte
+	n, err := c.file.Read(reply[:])
+	if err != nil {
+		return failure(err)
+	}
+	if n != len(request) || !strings.HasSuffix(string(reply[:n]), "who") {
+		return Outcome{Landed: Failed, Note: "not the echo"}
+	}
+	return Outcome{Landed: placeLanding(f.To), Dst: f.To.Addr(family).String()}
+}
+
+// placeLanding says whose the place is.
+func placeLanding(p Place) Landing {
+	switch {
+	case p.local():
+		return AtApp
+	case p == VM:
+		return AtVM
+	}
+	return AtPeer
+}
+
+// failure turns an error into an outcome.
+func failure(err error) Outcome {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return Outcome{Landed: Timeout}
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET):
+		return Outcome{Landed: Refused}
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EACCES):
+		return Outcome{Landed: Unreachable}
+	}
+	return Outcome{Landed: Failed, Note: err.Error()}
+}

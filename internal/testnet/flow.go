@@ -1,0 +1,134 @@
+package testnet
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Proto is what a flow sends.
+type Proto string
+
+// The protocols.
+const (
+	TCP  Proto = "tcp"
+	UDP  Proto = "udp"
+	ICMP Proto = "icmp" // echo request; ICMPv6 in IPv6
+)
+
+// Kind says what is special about a flow.
+type Kind string
+
+// The kinds.
+const (
+	Plain        Kind = ""
+	ListenerDown Kind = "listener-down" // while nobody listens on the inbound port
+	Invalid      Kind = "invalid"       // a SYN-ACK out of the blue, which conntrack calls INVALID
+	Zones        Kind = "zones"         // the app's and then the proxy's DNS query from the same source port
+	OriginalSrc  Kind = "original-src"  // the proxy calls the app with the client's address and mark 1337, as in TPROXY mode
+	NoSocket     Kind = "no-socket"     // a TIME_WAIT answers a late packet: a new connection for conntrack, owned by nobody
+)
+
+// Flow is one attempt to reach something.
+type Flow struct {
+	Name  string
+	From  Party
+	Proto Proto
+	To    Place
+	Port  uint16
+	Src   Place // Anywhere: the kernel chooses
+	Kind  Kind
+	// As names the party that a DNS answer is sent as, "" for the sidecar itself.
+	As Party
+}
+
+// String describes the flow for a table.
+func (f Flow) String() string {
+	to := string(f.To)
+	if f.Port != 0 {
+		to = fmt.Sprintf("%s:%d", f.To, f.Port)
+	}
+	text := fmt.Sprintf("%s -> %s %s", f.From, f.Proto, to)
+	if f.Src != Anywhere {
+		text += fmt.Sprintf(" from %s", f.Src)
+	}
+	if f.Kind != Plain {
+		text += fmt.Sprintf(" (%s)", f.Kind)
+	}
+	if f.As != "" {
+		text += fmt.Sprintf(" (answer by %s)", f.As)
+	}
+	return text
+}
+
+// In says whether the flow exists in the family.
+func (f Flow) In(family Family) bool {
+	return f.To.Addr(family).IsValid() && (f.Src == Anywhere || f.Src.Addr(family).IsValid())
+}
+
+// Landing is where a flow ended.
+type Landing string
+
+// The landings.
+const (
+	AtOutbound  Landing = "outbound-listener"
+	AtInbound   Landing = "inbound-listener"
+	AtDNS       Landing = "dns-listener"
+	AtApp       Landing = "app"
+	AtPeer      Landing = "peer"
+	AtVM        Landing = "vm"
+	Refused     Landing = "refused"     // a reset, or an ICMP error that means the same
+	Timeout     Landing = "timeout"     // no answer at all
+	Unreachable Landing = "unreachable" // no route, or an ICMP error that says so
+	Reset       Landing = "reset"       // a kernel answered a packet that fits no connection
+	Silence     Landing = "silence"     // no kernel did
+	Failed      Landing = "failed"      // the attempt itself went wrong; Note says how
+)
+
+// isListener says whether the landing is one of the sidecar's, which ask conntrack for the destination.
+func (l Landing) isListener() bool { return l == AtOutbound || l == AtInbound || l == AtDNS }
+
+// Outcome is where a flow landed. It can be compared with ==; nothing in it changes from run to run.
+type Outcome struct {
+	Landed Landing
+	// Dst is the destination as the receiver knows it: the original one at a TCP listener of the sidecar, else the
+	// address that was reached; "" where there is no receiver, and for UDP at the sidecar, which cannot know.
+	Dst string
+	// Source is the client's address as the receiver sees it, with " (port changed)" where that is so.
+	Source string
+	// Note holds what only some kinds of flow find out.
+	Note string
+}
+
+// String is one line for a table.
+func (o Outcome) String() string {
+	parts := []string{string(o.Landed)}
+	if o.Dst != "" {
+		parts = append(parts, "for "+o.Dst)
+	}
+	if o.Source != "" {
+		parts = append(parts, "from "+o.Source)
+	}
+	if o.Note != "" {
+		parts = append(parts, "["+o.Note+"]")
+	}
+	return strings.Join(parts, " ")
+}
+
+// Result is a flow with what happened and what should have.
+type Result struct {
+	Flow      Flow
+	Family    Family
+	Got, Want Outcome
+}
+
+// OK says that the flow landed where it should.
+func (r Result) OK() bool { return r.Got == r.Want }
+
+// String is one line.
+func (r Result) String() string {
+	line := fmt.Sprintf("%s %s: %s", r.Family, r.Flow.Name, r.Got)
+	if !r.OK() {
+		line += fmt.Sprintf("; want %s", r.Want)
+	}
+	return line
+}

@@ -1,0 +1,118 @@
+package testnet
+
+import "slices"
+
+// Flows returns the flows that are worth trying with the profile's settings, the same in every family. Those with the
+// kind ListenerDown must not run together with others.
+func Flows(p Profile) []Flow {
+	s := p.settings()
+	flows := slices.Concat(outboundFlows, proxyFlows, inboundFlows, dnsFlows)
+	if s.tproxy {
+		// Rules that divert established connections to local sockets leave no way back for what the pod only forwards.
+		flows = slices.DeleteFunc(flows, func(f Flow) bool {
+			return f.From == FromVM && !f.To.local() && s.inbound(f, IPv4) == ""
+		})
+		flows = append(flows, Flow{Name: "proxy-original-src", From: FromProxyGID, Proto: TCP, To: Pod, Port: 8080, Src: Peer, Kind: OriginalSrc})
+	}
+	if s.dns {
+		flows = append(flows, zoneFlows...)
+	}
+	if s.proxyUID != 1337 && s.proxyGID != 1337 {
+		flows = append(flows, Flow{Name: "stock-peer", From: FromStock, Proto: TCP, To: Peer, Port: 8080})
+	}
+	return flows
+}
+
+// outboundFlows are the app's.
+var outboundFlows = []Flow{
+	{Name: "app-peer", From: FromApp, Proto: TCP, To: Peer, Port: 8080},
+	{Name: "app-peer-8081", From: FromApp, Proto: TCP, To: Peer, Port: 8081},
+	{Name: "app-peer-9090", From: FromApp, Proto: TCP, To: Peer, Port: 9090},
+	{Name: "app-peer-15008", From: FromApp, Proto: TCP, To: Peer, Port: 15008},
+	{Name: "app-peer-15020", From: FromApp, Proto: TCP, To: Peer, Port: 15020},
+	{Name: "app-peer-closed", From: FromApp, Proto: TCP, To: Peer, Port: 7000},
+	{Name: "app-service", From: FromApp, Proto: TCP, To: Service, Port: 80},
+	{Name: "app-service-9090", From: FromApp, Proto: TCP, To: Service, Port: 9090},
+	{Name: "app-outside", From: FromApp, Proto: TCP, To: Outside, Port: 443},
+	{Name: "app-outside-9090", From: FromApp, Proto: TCP, To: Outside, Port: 9090},
+	{Name: "root-peer", From: FromRoot, Proto: TCP, To: Peer, Port: 8080},
+	{Name: "app-vm", From: FromApp, Proto: TCP, To: VM, Port: 8080},
+	{Name: "app-pod", From: FromApp, Proto: TCP, To: Pod, Port: 8080},
+	{Name: "app-pod-9090", From: FromApp, Proto: TCP, To: Pod, Port: 9090},
+	{Name: "app-self", From: FromApp, Proto: TCP, To: Self, Port: 8080},
+	{Name: "app-loopback", From: FromApp, Proto: TCP, To: Loopback, Port: 8080},
+	{Name: "app-loopback2", From: FromApp, Proto: TCP, To: Loopback2, Port: 8080},
+	{Name: "app-pod-no-socket", From: FromApp, Proto: TCP, To: Pod, Port: 8080, Kind: NoSocket},
+	{Name: "app-udp-peer", From: FromApp, Proto: UDP, To: Peer, Port: 9000},
+	{Name: "app-udp-pod", From: FromApp, Proto: UDP, To: Pod, Port: 9000},
+	{Name: "app-ping-peer", From: FromApp, Proto: ICMP, To: Peer},
+	{Name: "app-ping-pod", From: FromApp, Proto: ICMP, To: Pod},
+}
+
+// proxyFlows are the sidecar's. Its user and its group are tried apart, so that the rules for each show.
+var proxyFlows = []Flow{
+	{Name: "proxy-peer", From: FromProxy, Proto: TCP, To: Peer, Port: 8080},
+	{Name: "proxy-uid-peer", From: FromProxyUID, Proto: TCP, To: Peer, Port: 8080},
+	{Name: "proxy-gid-peer", From: FromProxyGID, Proto: TCP, To: Peer, Port: 8080},
+	{Name: "proxy-outside", From: FromProxy, Proto: TCP, To: Outside, Port: 443},
+	{Name: "proxy-vm", From: FromProxy, Proto: TCP, To: VM, Port: 8080},
+	{Name: "proxy-pod", From: FromProxy, Proto: TCP, To: Pod, Port: 8080},
+	{Name: "proxy-uid-pod", From: FromProxyUID, Proto: TCP, To: Pod, Port: 8080},
+	{Name: "proxy-gid-pod", From: FromProxyGID, Proto: TCP, To: Pod, Port: 8080},
+	{Name: "proxy-self", From: FromProxy, Proto: TCP, To: Self, Port: 8080},
+	{Name: "proxy-gid-self", From: FromProxyGID, Proto: TCP, To: Self, Port: 8080},
+	{Name: "proxy-pod-15008", From: FromProxy, Proto: TCP, To: Pod, Port: 15008},
+	{Name: "proxy-gid-pod-15008", From: FromProxyGID, Proto: TCP, To: Pod, Port: 15008},
+	{Name: "proxy-loopback", From: FromProxy, Proto: TCP, To: Loopback, Port: 8080},
+	{Name: "proxy-gid-loopback", From: FromProxyGID, Proto: TCP, To: Loopback, Port: 8080},
+	{Name: "proxy-loopback2", From: FromProxy, Proto: TCP, To: Loopback2, Port: 8080},
+	{Name: "proxy-passthrough", From: FromProxy, Proto: TCP, To: Pod, Port: 8080, Src: Passthrough},
+	{Name: "proxy-gid-passthrough", From: FromProxyGID, Proto: TCP, To: Pod, Port: 8080, Src: Passthrough},
+	{Name: "proxy-udp-peer", From: FromProxy, Proto: UDP, To: Peer, Port: 9000},
+}
+
+// inboundFlows come from outside the pod.
+var inboundFlows = []Flow{
+	{Name: "peer-pod", From: FromPeer, Proto: TCP, To: Pod, Port: 8080},
+	{Name: "peer-pod-8081", From: FromPeer, Proto: TCP, To: Pod, Port: 8081},
+	{Name: "peer-pod-9090", From: FromPeer, Proto: TCP, To: Pod, Port: 9090},
+	{Name: "peer-pod-closed", From: FromPeer, Proto: TCP, To: Pod, Port: 7000},
+	{Name: "peer-pod-15008", From: FromPeer, Proto: TCP, To: Pod, Port: 15008},
+	{Name: "peer-pod-15020", From: FromPeer, Proto: TCP, To: Pod, Port: 15020},
+	{Name: "peer-pod-15021", From: FromPeer, Proto: TCP, To: Pod, Port: 15021},
+	{Name: "peer-pod-15090-reset", From: FromPeer, Proto: TCP, To: Pod, Port: 15090}, // closed: the kernel answers, no socket
+	{Name: "peer-pod-udp", From: FromPeer, Proto: UDP, To: Pod, Port: 9000},
+	{Name: "peer-pod-ping", From: FromPeer, Proto: ICMP, To: Pod},
+	{Name: "peer-pod-listener-down", From: FromPeer, Proto: TCP, To: Pod, Port: 8080, Kind: ListenerDown},
+	{Name: "peer-pod-15021-listener-down", From: FromPeer, Proto: TCP, To: Pod, Port: 15021, Kind: ListenerDown},
+	{Name: "peer-pod-invalid", From: FromPeer, Proto: TCP, To: Pod, Port: 8080, Kind: Invalid},
+	{Name: "vm-pod", From: FromVM, Proto: TCP, To: Net1, Port: 8080},
+	{Name: "vm-pod-15021", From: FromVM, Proto: TCP, To: Net1, Port: 15021},
+	{Name: "vm-outside", From: FromVM, Proto: TCP, To: Outside, Port: 443},
+	{Name: "vm-outside-9090", From: FromVM, Proto: TCP, To: Outside, Port: 9090},
+	{Name: "vm-peer-udp", From: FromVM, Proto: UDP, To: Peer, Port: 9000},
+}
+
+// dnsFlows are worth trying with and without DNS capture.
+var dnsFlows = []Flow{
+	{Name: "app-dns-udp", From: FromApp, Proto: UDP, To: Peer, Port: 53},
+	{Name: "app-dns-udp-service", From: FromApp, Proto: UDP, To: Service, Port: 53},
+	{Name: "app-dns-udp-loopback", From: FromApp, Proto: UDP, To: Loopback, Port: 53},
+	{Name: "app-dns-tcp", From: FromApp, Proto: TCP, To: Peer, Port: 53},
+	{Name: "app-dns-tcp-loopback", From: FromApp, Proto: TCP, To: Loopback, Port: 53},
+	{Name: "proxy-dns-udp", From: FromProxy, Proto: UDP, To: Peer, Port: 53},
+	{Name: "proxy-uid-dns-udp", From: FromProxyUID, Proto: UDP, To: Peer, Port: 53},
+	{Name: "proxy-gid-dns-udp", From: FromProxyGID, Proto: UDP, To: Peer, Port: 53},
+	{Name: "proxy-uid-dns-tcp", From: FromProxyUID, Proto: TCP, To: Peer, Port: 53},
+	{Name: "proxy-gid-dns-tcp", From: FromProxyGID, Proto: TCP, To: Peer, Port: 53},
+	{Name: "proxy-dns-udp-loopback", From: FromProxy, Proto: UDP, To: Loopback, Port: 53},
+	{Name: "proxy-dns-tcp-loopback", From: FromProxy, Proto: TCP, To: Loopback, Port: 53},
+}
+
+// zoneFlows show DNS capture's conntrack zones.
+var zoneFlows = []Flow{
+	{Name: "app-dns-answer-by-uid", From: FromApp, Proto: UDP, To: Peer, Port: 53, As: FromProxyUID},
+	{Name: "app-dns-answer-by-gid", From: FromApp, Proto: UDP, To: Peer, Port: 53, As: FromProxyGID},
+	{Name: "proxy-uid-dns-zones", From: FromProxyUID, Proto: UDP, To: Peer, Port: 53, Kind: Zones},
+	{Name: "proxy-gid-dns-zones", From: FromProxyGID, Proto: UDP, To: Peer, Port: 53, Kind: Zones},
+}

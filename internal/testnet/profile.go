@@ -1,0 +1,113 @@
+package testnet
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Profile is a set of settings to try.
+type Profile struct {
+	Name string
+	// Settings are keys of the `redirect` object of the CNI configuration; a missing one has its default.
+	Settings map[string]any
+}
+
+// JSON returns the settings as the `redirect` object.
+func (p Profile) JSON() []byte {
+	raw, err := json.Marshal(p.Settings)
+	if err != nil {
+		panic(fmt.Sprintf("profile %q: %v", p.Name, err)) // a mistake in this package's own tables
+	}
+	return raw
+}
+
+// settings is a profile as the expectations read it. It is parsed here, and not by the product's parser, so that a
+// mistake there shows.
+type settings struct {
+	none, tproxy, dns, dropInvalid                   bool
+	outboundPort, inboundPort, dnsPort               uint16
+	proxyUID, proxyGID                               int
+	includeRanges, excludeRanges                     []netip.Prefix
+	includeOutPorts, excludeOutPorts                 []uint16
+	includeInPorts, excludeInPorts                   []uint16
+	allRanges, allInPorts, allOutPorts, loopbackCIDR bool
+	excludeInterfaces, rerouteInterfaces             []string
+}
+
+// settings reads the profile; a value that makes no sense is a mistake in the tables and panics.
+func (p Profile) settings() settings {
+	text := func(key, missing string) string {
+		if value, present := p.Settings[key]; present {
+			return fmt.Sprint(value)
+		}
+		return missing
+	}
+	s := settings{
+		none:   text("mode", "REDIRECT") == "NONE",
+		tproxy: text("mode", "REDIRECT") == "TPROXY", dns: text("dnsCapture", "false") == "true",
+		dropInvalid:  text("dropInvalid", "false") == "true",
+		outboundPort: port(text("outboundPort", "15001")), inboundPort: port(text("inboundPort", "15006")),
+		dnsPort: port(text("dnsPort", "15053")), proxyUID: int(number(text("proxyUID", "1337"))),
+		proxyGID:          int(number(text("proxyGID", "1337"))),
+		excludeRanges:     prefixes(text("excludeOutboundIPRanges", "")),
+		excludeOutPorts:   ports(text("excludeOutboundPorts", "")),
+		excludeInterfaces: list(text("excludeInterfaces", "")),
+		rerouteInterfaces: list(text("rerouteVirtualInterfaces", "")),
+	}
+	if s.allRanges = text("includeOutboundIPRanges", "*") == "*"; !s.allRanges {
+		s.includeRanges = prefixes(text("includeOutboundIPRanges", ""))
+	}
+	if s.allOutPorts = text("includeOutboundPorts", "") == "*"; !s.allOutPorts {
+		s.includeOutPorts = ports(text("includeOutboundPorts", ""))
+	}
+	if s.allInPorts = text("includeInboundPorts", "*") == "*"; !s.allInPorts {
+		s.includeInPorts = ports(text("includeInboundPorts", ""))
+	}
+	// Istio adds its own three to every list.
+	s.excludeInPorts = append(ports(text("excludeInboundPorts", "")), 15020, 15021, 15090)
+	s.loopbackCIDR = slices.ContainsFunc(s.includeRanges, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
+	return s
+}
+
+func list(text string) []string {
+	if text == "" {
+		return nil
+	}
+	items := strings.Split(text, ",")
+	for i := range items {
+		items[i] = strings.TrimSpace(items[i])
+	}
+	return items
+}
+
+func number(text string) uint64 {
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
+func port(text string) uint16 { return uint16(number(text)) }
+
+func ports(text string) (parsed []uint16) {
+	for _, item := range list(text) {
+		parsed = append(parsed, port(item))
+	}
+	return parsed
+}
+
+func prefixes(text string) (parsed []netip.Prefix) {
+	for _, item := range list(text) {
+		parsed = append(parsed, netip.MustParsePrefix(item))
+	}
+	return parsed
+}
+
+func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+}

@@ -1,0 +1,107 @@
+package testnet
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// sidecar is the stand-in for the proxy: outbound, inbound and DNS listeners that run as the proxy's identity; in TPROXY
+// mode that is root with the proxy's group, as Istio's injector sets it, and the inbound listener is transparent.
+type sidecar struct {
+	server  *server
+	wilds   []netip.Addr
+	inbound uint16
+	tproxy  bool
+	replies []int
+}
+
+// startSidecar starts the sidecar that the settings speak of.
+func (l *Lab) startSidecar(s settings) (*sidecar, error) {
+	party := FromProxy
+	if s.tproxy {
+		party = FromProxyGID
+	}
+	loop, err := startServer(l.pod.ns, l.hostIDs(identity{l.pod, party.ids(s)}))
+	if err != nil {
+		return nil, err
+	}
+	car := &sidecar{server: loop, wilds: l.wildcards(l.pod), inbound: s.inboundPort, tproxy: s.tproxy}
+	replies := map[netip.Addr]map[string]int{}
+	for _, any := range car.wilds {
+		if replies[any], err = l.replySockets(s, any); err != nil {
+			break
+		}
+		for _, fd := range replies[any] {
+			car.replies = append(car.replies, fd)
+		}
+	}
+	if err == nil {
+		loop.do(func() {
+			for _, any := range car.wilds {
+				dns := loopbackOf(any)
+				err = errors.Join(err, loop.listen(AtOutbound, any, s.outboundPort), loop.listen(AtDNS, dns, s.dnsPort),
+					loop.receive(AtDNS, netip.AddrPortFrom(dns, s.dnsPort), replies[any]))
+			}
+		})
+	}
+	if err = errors.Join(err, car.setInbound(true)); err != nil {
+		car.stop()
+		return nil, fmt.Errorf("starting the sidecar: %w", err)
+	}
+	return car, nil
+}
+
+func loopbackOf(any netip.Addr) netip.Addr {
+	if any.Is6() {
+		return netip.IPv6Loopback()
+	}
+	return Loopback.Addr(IPv4)
+}
+
+// replySockets makes sockets on the DNS port that belong to the proxy's user alone and to its group alone. A question may
+// name the one that the answer shall leave from: rules about answers name both owners, and so each can be tried alone.
+func (l *Lab) replySockets(s settings, any netip.Addr) (map[string]int, error) {
+	sockets := map[string]int{}
+	for _, party := range []Party{FromProxyUID, FromProxyGID} {
+		t, err := l.threadOf(party, s)
+		if err != nil {
+			return nil, err
+		}
+		fd := -1
+		t.do(func() {
+			fd, err = (*server)(nil).bind(unix.SOCK_DGRAM, netip.AddrPortFrom(loopbackOf(any), s.dnsPort), false)
+		})
+		if err != nil {
+			return nil, fmt.Errorf("answering DNS as %q: %w", party, err)
+		}
+		sockets[string(party)] = fd
+	}
+	return sockets, nil
+}
+
+// setInbound opens or closes the inbound listener.
+func (c *sidecar) setInbound(open bool) (err error) {
+	c.server.do(func() {
+		for fd, e := range c.server.sockets {
+			if e.landing == AtInbound && e.kind == tcpListener {
+				c.server.remove(fd)
+			}
+		}
+		for _, any := range c.wilds {
+			if open {
+				err = errors.Join(err, c.server.listen(AtInbound, any, c.inbound))
+			}
+		}
+	})
+	return err
+}
+
+func (c *sidecar) stop() {
+	c.server.stop()
+	for _, fd := range c.replies {
+		unix.Close(fd)
+	}
+}

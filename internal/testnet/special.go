@@ -1,0 +1,102 @@
+package testnet
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// zones lets the app ask a DNS server, and then the flow's party ask the same server from the same source port. One
+// conntrack zone for both would take the second query for more of the first connection and turn it around as well.
+func (l *Lab) zones(f Flow, family Family, patience time.Duration) Outcome {
+	first := f
+	first.From, first.Src, first.Kind = FromApp, Pod, Plain
+	app, err := l.newClient(first, family, patience/2)
+	if err != nil {
+		return failure(err)
+	}
+	source := app.local()
+	asked := app.exchange(first, family)
+	app.close()
+
+	second := f
+	second.Kind = Plain
+	proxy, err := l.newClient(second, family, patience/2)
+	if err != nil {
+		return failure(err)
+	}
+	defer proxy.close()
+	if err := unix.Bind(proxy.fd, sockaddr(source)); err != nil {
+		return failure(fmt.Errorf("binding to the app's port: %w", err))
+	}
+	o := proxy.exchange(second, family)
+	o.Note = "app " + string(asked.Landed)
+	entries, err := l.connections(family)
+	if err != nil {
+		return failure(err)
+	}
+	for _, e := range entries {
+		if e.proto == unix.IPPROTO_UDP && e.srcPort == source.Port() && e.dstPort == f.Port && e.zone == 1 {
+			o.Note += ", zone 1 " + map[bool]string{true: "replied", false: "unreplied"}[e.replied]
+		}
+	}
+	return o
+}
+
+// noSocket makes the pod's kernel send a packet that belongs to no process: a connection that the app has closed, and that
+// conntrack has forgotten, waits in TIME_WAIT and answers a late FIN with an ACK, which conntrack takes for a new
+// connection. On lo, Istio's rules let it pass because it is not the proxy's; a rule that wants a socket to say so does not.
+func (l *Lab) noSocket(f Flow, family Family, patience time.Duration) Outcome {
+	dst := netip.AddrPortFrom(f.To.Addr(family), f.Port)
+	src, err := l.timeWait(f, dst, family, patience)
+	if err != nil {
+		return failure(err)
+	}
+	if err := l.forget(src, dst); err != nil {
+		return failure(err)
+	}
+	fd, err := l.pod.root.socket(domain(dst.Addr()), unix.SOCK_RAW, unix.IPPROTO_TCP)
+	if err != nil {
+		return failure(err)
+	}
+	defer unix.Close(fd)
+	late := segment(dst, src, flagFIN|flagACK)
+	if err := unix.Sendto(fd, late, 0, sockaddr(netip.AddrPortFrom(src.Addr(), 0))); err != nil {
+		return failure(err)
+	}
+	answer, err := sniff(fd, src.Port(), time.Now().Add(patience))
+	switch {
+	case err == os.ErrDeadlineExceeded:
+		return Outcome{Landed: Silence}
+	case err != nil:
+		return failure(err)
+	case answer.dstPort == f.Port:
+		return Outcome{Landed: AtApp}
+	case answer.dstPort == l.settings.outboundPort:
+		return Outcome{Landed: AtOutbound}
+	}
+	return Outcome{Landed: Failed, Note: fmt.Sprintf("went to port %d", answer.dstPort)}
+}
+
+// timeWait leaves a connection in TIME_WAIT and returns its local address.
+func (l *Lab) timeWait(f Flow, dst netip.AddrPort, family Family, patience time.Duration) (netip.AddrPort, error) {
+	c, err := l.newClient(f, family, patience)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if err := c.connect(dst); err != nil {
+		c.close()
+		return netip.AddrPort{}, err
+	}
+	defer c.file.Close()
+	src := c.local()
+	if err := unix.Shutdown(c.fd, unix.SHUT_WR); err != nil { // closing first makes this the side that waits
+		return src, err
+	}
+	_, err = io.Copy(io.Discard, c.file) // until the server has closed, too
+	return src, err
+}

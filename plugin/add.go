@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/plugin/facts"
+	"github.com/istio-pod-network/controller/plugin/netfilter"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// asker asks the agent for the facts of a pod.
+type asker func(context.Context, string, facts.Request) (redirect.Pod, error)
+
+// add decides, writes the rules and their record, and passes the previous result on. An ADD that returns an error has
+// left nothing behind.
+func (p plugin) add(c *call, args *skel.CmdArgs) error {
+	cfg, err := c.configure(args)
+	if err != nil {
+		return fail(types.ErrInvalidNetworkConfig, "reading the configuration", err)
+	}
+	result, err := cfg.result()
+	if err != nil {
+		return fail(types.ErrInvalidNetworkConfig, "reading the configuration", err)
+	}
+	pod, err := c.podOf(cfg, args)
+	if err != nil {
+		return err
+	}
+	undo, err := p.apply(c, cfg, args, pod)
+	if err != nil {
+		return err
+	}
+	if _, err := p.stdout.Write(append(result, '\n')); err != nil {
+		return errors.Join(fail(types.ErrIOFailure, "printing the result", err), undo())
+	}
+	return nil
+}
+
+// podOf names the pod from CNI_ARGS and gives it the annotations of runtimeConfig.
+func (c *call) podOf(cfg config, args *skel.CmdArgs) (redirect.Pod, error) {
+	pod, err := podOf(args.Args)
+	if err != nil {
+		return pod, fail(types.ErrInvalidEnvironmentVariables, "reading the environment", err)
+	}
+	pod.Annotations = cfg.annotations
+	c.pod(pod)
+	return pod, nil
+}
+
+// decide asks the agent only where the annotations leave it open.
+func (p plugin) decide(c *call, cfg config, pod redirect.Pod) (redirect.Decision, error) {
+	decision, err := redirect.Decide(pod, cfg.policy)
+	if err == nil && decision.Verdict == redirect.Ask {
+		if pod, err = p.askAgent(cfg, pod); err != nil {
+			return decision, err
+		}
+		decision, err = redirect.Decide(pod, cfg.policy)
+	}
+	if err != nil {
+		return decision, failed("deciding about pod "+pod.Namespace+"/"+pod.Name, err)
+	}
+	c.decided(decision)
+	return decision, nil
+}
+
+func (p plugin) askAgent(cfg config, pod redirect.Pod) (redirect.Pod, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), cfg.agentTimeout)
+	defer cancel()
+	answer, err := p.ask(ctx, cfg.agentSocket, facts.Request{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID})
+	if err == nil && !answer.Complete {
+		err = errors.New("the answer lacks the pod's containers")
+	}
+	if err == nil {
+		return answer, nil
+	}
+	hint := ""
+	if facts.IsUnavailable(err) {
+		hint = "; the pod is tried again. If the agent is gone for good, take the plugin out of this node's chain with " +
+			"`istio-pod-network-install uninstall`"
+	}
+	return pod, fail(types.ErrTryAgainLater, fmt.Sprintf("asking the agent about pod %s/%s", pod.Namespace, pod.Name),
+		fmt.Errorf("%w%s", err, hint))
+}
+
+// apply makes the namespace and the record be what the decision says. undo takes both back.
+func (p plugin) apply(c *call, cfg config, args *skel.CmdArgs, pod redirect.Pod) (undo func() error, err error) {
+	decision, err := p.decide(c, cfg, pod)
+	if err != nil {
+		return nil, err
+	}
+	a := attachment{call: c, cfg: cfg, args: args, pod: pod, store: record.Store{Dir: cfg.stateDir}}
+	if decision.Verdict == redirect.Redirect {
+		return a.redirect(decision)
+	}
+	if decision.MeshAnnotated {
+		a.leave(decision)
+	}
+	return func() error { return nil }, nil
+}
+
+// attachment is what ADD works on: one interface of one sandbox.
+type attachment struct {
+	*call
+	cfg   config
+	args  *skel.CmdArgs
+	pod   redirect.Pod
+	store record.Store
+}
+
+func (a attachment) redirect(decision redirect.Decision) (undo func() error, err error) {
+	netns, err := a.open(a.args.Netns)
+	if err != nil {
+		return nil, failed("opening CNI_NETNS", err)
+	}
+	defer netns.Close()
+	rules := decision.Spec.RuleSet()
+	applied, err := netns.Apply(a.cfg.backend, rules)
+	if netfilter.IsForeign(err) {
+		decision.Verdict, decision.Reason = redirect.Untouched, redirect.ReasonForeignRules
+		a.decided(decision)
+		a.put(a.record(netns, decision, err.Error()))
+		return func() error { return nil }, nil
+	}
+	if err != nil {
+		return nil, failed("writing the packet rules", err)
+	}
+	a.fields["backend"] = string(applied.Backend)
+	if err := a.keep(netns, decision, rules, applied); err != nil {
+		return nil, errors.Join(fail(codeRecord, "writing the record", err), netns.Remove(applied))
+	}
+	return func() error { return a.undo(applied) }, nil
+}
+
+func (a attachment) undo(applied netfilter.Applied) error {
+	netns, err := a.open(a.args.Netns)
+	if err != nil {
+		return err
+	}
+	defer netns.Close()
+	return errors.Join(netns.Remove(applied), a.store.Delete(a.args.ContainerID, a.args.IfName))
+}
+
+// keep writes the record of a redirected pod. An earlier ADD of the same attachment may have made addresses and routes
+// that this one only found: they are still ours to remove.
+func (a attachment) keep(netns netfilter.Namespace, decision redirect.Decision, rules redirect.RuleSet, applied netfilter.Applied) error {
+	r := a.record(netns, decision, "")
+	spec, err := json.Marshal(decision.Spec)
+	if err != nil {
+		return err
+	}
+	r.Spec, r.Backend, r.RuleSetHash = spec, string(applied.Backend), rules.Hash()
+	r.Created, r.Skipped = applied.Created, applied.Skipped
+	earlier, err := a.store.Get(a.args.ContainerID, a.args.IfName)
+	if err == nil && earlier.NetNS == r.NetNS {
+		for _, name := range earlier.Created {
+			if !slices.Contains(r.Created, name) {
+				r.Created = append(r.Created, name)
+			}
+		}
+	}
+	return a.store.Put(r)
+}
+
+// leave records a pod that was meant for the mesh and is left alone, so that an init wait in it learns why. Nothing that
+// goes wrong here keeps the pod from starting.
+func (a attachment) leave(decision redirect.Decision) {
+	netns, err := a.open(a.args.Netns)
+	if err != nil {
+		a.warn("left untouched, without a record", err)
+		return
+	}
+	defer netns.Close()
+	earlier, err := a.store.Get(a.args.ContainerID, a.args.IfName)
+	if err == nil && earlier.Decision == record.Redirect {
+		if err := netns.Remove(appliedOf(earlier)); err != nil {
+			a.warn("removing the rules of an earlier ADD failed", err)
+		}
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.warn("reading the earlier record failed", err)
+	}
+	a.put(a.record(netns, decision, ""))
+}
+
+// put writes a record that the pod can do without.
+func (a attachment) put(r record.Record) {
+	if err := a.store.Put(r); err != nil {
+		a.warn("left untouched, without a record", err)
+	}
+}
+
+func (a attachment) record(netns netfilter.Namespace, decision redirect.Decision, detail string) record.Record {
+	now := a.now()
+	return record.Record{
+		Network: a.cfg.network, IfName: a.args.IfName, ContainerID: a.args.ContainerID,
+		PodUID: a.pod.UID, Namespace: a.pod.Namespace, Name: a.pod.Name, NetNS: netns.Identity(),
+		Decision: string(decision.Verdict), Reason: string(decision.Reason), Detail: strings.TrimSpace(detail),
+		Time: now, DurationMicroseconds: now.Sub(a.started).Microseconds(),
+	}
+}
+
+func appliedOf(r record.Record) netfilter.Applied {
+	return netfilter.Applied{Backend: netfilter.Backend(r.Backend), Created: r.Created, Skipped: r.Skipped}
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"io"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/sirupsen/logrus"
+)
+
+// call is one CNI call and the one line that is logged of it.
+type call struct {
+	plugin
+	verb    string
+	started time.Time
+	level   logrus.Level  // from the configuration, once it is read
+	asLevel logrus.Level  // of the line itself
+	fields  logrus.Fields // what happened
+	message string
+}
+
+func (p plugin) newCall(verb string, args *skel.CmdArgs) *call {
+	c := &call{plugin: p, verb: verb, started: p.now(), level: logrus.InfoLevel, asLevel: logrus.InfoLevel, fields: logrus.Fields{}}
+	c.message = "done"
+	if args.ContainerID != "" {
+		c.fields["sandbox"] = args.ContainerID
+		c.fields["ifname"] = args.IfName
+	}
+	return c
+}
+
+// configure reads the configuration and remembers for the log what it says. The error is a CNI error 7.
+func (c *call) configure(args *skel.CmdArgs) (config, error) {
+	cfg, err := parseConfig(args.StdinData)
+	c.level = cfg.logLevel
+	if cfg.network != "" {
+		c.fields["network"] = cfg.network
+	}
+	return cfg, err
+}
+
+func (c *call) pod(pod redirect.Pod) {
+	if pod.Name != "" {
+		c.fields["pod"] = pod.Namespace + "/" + pod.Name
+	}
+}
+
+// decided notes the outcome of a decision.
+func (c *call) decided(d redirect.Decision) {
+	c.fields["decision"], c.fields["reason"] = string(d.Verdict), string(d.Reason)
+}
+
+// warn makes the line a warning that says what went wrong although the call succeeds.
+func (c *call) warn(what string, err error) {
+	c.asLevel, c.message = logrus.WarnLevel, what
+	c.fields["error"] = err.Error()
+}
+
+// finish logs the line and returns err as a CNI error.
+func (c *call) finish(err error) error {
+	if err != nil {
+		cni := asCNI(err)
+		c.asLevel, c.message = logrus.ErrorLevel, cni.Msg
+		c.fields["code"] = cni.Code
+		err = cni
+	}
+	c.fields["verb"] = c.verb
+	c.fields["ms"] = float64(c.now().Sub(c.started).Microseconds()) / 1000
+	logger(c.stderr, c.level).WithFields(c.fields).Log(c.asLevel, c.message)
+	return err
+}
+
+// logger writes plain lines: the runtime that collects them adds the time.
+func logger(out io.Writer, level logrus.Level) *logrus.Logger {
+	l := logrus.New()
+	l.SetOutput(out)
+	l.SetLevel(level)
+	l.SetFormatter(&logrus.TextFormatter{DisableColors: true, DisableTimestamp: true})
+	return l
+}

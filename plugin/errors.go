@@ -1,0 +1,57 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/plugin/netfilter"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// Error codes beside those of the CNI specification (4 environment, 6 decoding, 7 configuration, 11 try again later,
+// 50 plugin not available, 999 internal). docs/architecture.md lists them for users.
+const (
+	codeAnnotation uint = 100 // a mesh pod has an annotation that cannot be read
+	codeRules      uint = 101 // the packet rules could not be written
+	codeNetNS      uint = 102 // CNI_NETNS is no network namespace of a pod
+	codeRecord     uint = 103 // the record could not be written or read
+	codeBackend    uint = 104 // no backend can work on this kernel and host
+	codeDrift      uint = 105 // CHECK: the rules are not what ADD wrote
+	codeNoRecord   uint = 106 // CHECK: ADD of this mesh pod never completed
+)
+
+// codeOf maps an error of the packages below to a code.
+func codeOf(err error) uint {
+	switch {
+	case redirect.IsInvalid(err):
+		return codeAnnotation
+	case netfilter.IsNetNS(err), netfilter.IsGone(err):
+		return codeNetNS
+	case netfilter.IsUnusable(err):
+		return codeBackend
+	case netfilter.IsDrift(err):
+		return codeDrift
+	case record.IsVersion(err):
+		return types.ErrTryAgainLater
+	}
+	return codeRules
+}
+
+// fail makes a CNI error of err.
+func fail(code uint, doing string, err error) error {
+	return types.NewError(code, fmt.Sprintf("istio-pod-network: %s: %v", doing, err), "")
+}
+
+// failed is fail with the code that the error itself asks for.
+func failed(doing string, err error) error { return fail(codeOf(err), doing, err) }
+
+// asCNI returns err as a CNI error.
+func asCNI(err error) *types.Error {
+	var cni *types.Error
+	if errors.As(err, &cni) {
+		return cni
+	}
+	return types.NewError(types.ErrInternal, err.Error(), "")
+}

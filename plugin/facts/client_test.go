@@ -1,0 +1,258 @@
+package facts
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestAsk(t *testing.T) {
+	path := socketPath(t)
+	var connections atomic.Int32
+	var got atomic.Value
+	play(t, mustListen(t, path), func(conn net.Conn, _ int) {
+		connections.Add(1)
+		line, _ := readLine(conn, maxRequest)
+		got.Store(string(line))
+		_, _ = io.WriteString(conn, good)
+	})
+	pod, err := Ask(context.Background(), path, Request{Namespace: "shop", Name: "cart-0", UID: "u"}) // no deadline of its own
+	wantAnswer(t, pod, err)
+	if want := `{"version":1,"op":"pod","namespace":"shop","name":"cart-0","uid":"u"}`; got.Load() != want || connections.Load() != 1 {
+		t.Errorf("asked %s in %d connections, want %s in one", got.Load(), connections.Load(), want)
+	}
+}
+
+// What the agent says wrongly does not become right by asking again.
+func TestAnswersRefused(t *testing.T) {
+	for name, test := range map[string]struct{ answer, want string }{
+		"garbage":   {"\x00\xffgarbage\n", "invalid character"},
+		"html":      {"HTTP/1.1 400 Bad Request\r\n", "invalid character"},
+		"empty":     {"\n", "unexpected end of JSON input"},
+		"two lines": {good + good, "there is more behind its line"},
+		"two on it": {strings.TrimSuffix(good, "\n") + good, "after top-level value"},
+		"giant":     {strings.Repeat("x", maxResponse+1), "longer than 1048576 bytes"},
+		"version":   {`{"version":2,"pod":7}` + "\n", "it has protocol version 2, this program speaks version 1"},
+		"neither":   {`{"version":1}` + "\n", "either a pod or an error"},
+		"other":     {strings.Replace(good, "cart-0", "cart-1", 1), `another pod, "shop/cart-1"`},
+		"otherns":   {strings.Replace(good, "shop", "bank", 1), `another pod, "bank/cart-0"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := socketPath(t)
+			var connections atomic.Int32
+			play(t, mustListen(t, path), func(conn net.Conn, n int) {
+				connections.Add(1)
+				reply(test.answer)(conn, n)
+			})
+			_, err := Ask(within(t, time.Minute), path, question)
+			wantRefused(t, err, path, test.want)
+			if _, ok := AsAnswer(err); ok || connections.Load() != 1 || IsVersion(err) != (name == "version") {
+				t.Errorf("wrong class, or asked %d times: %v", connections.Load(), err)
+			}
+		})
+	}
+}
+
+func TestErrorAnswer(t *testing.T) {
+	path := socketPath(t)
+	play(t, mustListen(t, path), reply(string(fixture(t, "response-error-v1.json"))+"\n"))
+	_, err := Ask(within(t, time.Minute), path, question)
+	wantRefused(t, err, path, "the API server does not answer (code 11)")
+	if answer, ok := AsAnswer(err); !ok || *answer != *frozen.error.Error {
+		t.Errorf("answer %+v", answer)
+	}
+}
+
+func TestNotThere(t *testing.T) {
+	for name, test := range map[string]struct {
+		make func(t *testing.T, path string)
+		want []string
+	}{
+		"no directory": {func(*testing.T, string) {}, []string{"no such file or directory", "check that the agent runs"}},
+		"no socket":    {makeDir, []string{"connect: no such file or directory", "check that the agent runs"}},
+		"stale socket": {func(t *testing.T, path string) { _ = mustListen(t, path).Close() }, []string{"connection refused", "stopped or keeps restarting"}},
+		"plain file": {func(t *testing.T, path string) {
+			makeDir(t, path)
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"connection refused"}},
+		"hangs up":       {hangUp(""), []string{"the agent hung up"}},
+		"hangs up early": {hangUp(good[:20]), []string{"unexpected EOF", "the agent hung up"}},
+		"silent":         {drip(time.Hour), []string{"reading the answer: i/o timeout", "the agent took the question"}},
+		"slow loris":     {drip(10 * time.Millisecond), []string{"reading the answer: i/o timeout", "the agent took the question"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := socketPath(t)
+			test.make(t, path)
+			start := time.Now()
+			_, err := Ask(within(t, 150*time.Millisecond), path, question)
+			took := time.Since(start)
+			wantUnavailable(t, err, path, test.want...)
+			if took < 100*time.Millisecond || took > 5*time.Second {
+				t.Errorf("gave up after %v", took)
+			}
+		})
+	}
+}
+
+func makeDir(t *testing.T, path string) {
+	t.Helper()
+	_ = mustListen(t, path).Close()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// hangUp is an agent that dies after it has said so much.
+func hangUp(said string) func(*testing.T, string) {
+	return func(t *testing.T, path string) { play(t, mustListen(t, path), reply(said)) }
+}
+
+// drip is an agent that says one byte at a time.
+func drip(pause time.Duration) func(*testing.T, string) {
+	return func(t *testing.T, path string) {
+		done := make(chan struct{})
+		play(t, mustListen(t, path), func(conn net.Conn, _ int) {
+			for i := range good {
+				select {
+				case <-done:
+					return
+				case <-time.After(pause):
+				}
+				_, _ = io.WriteString(conn, good[i:i+1])
+			}
+		})
+		t.Cleanup(func() { close(done) })
+	}
+}
+
+// A byte at a time is fine as long as all of them come in time.
+func TestSlowButInTime(t *testing.T) {
+	path := socketPath(t)
+	drip(time.Millisecond)(t, path)
+	pod, err := Ask(within(t, time.Minute), path, question)
+	wantAnswer(t, pod, err)
+}
+
+func TestAgentAppearsLater(t *testing.T) {
+	for name, prepare := range map[string]func(*testing.T, string){
+		"no directory": func(*testing.T, string) {},
+		"no socket":    makeDir,
+		"stale socket": func(t *testing.T, path string) { _ = mustListen(t, path).Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := socketPath(t)
+			prepare(t, path)
+			ctx := within(t, time.Minute)
+			start := time.Now()
+			appeared := later(200*time.Millisecond, func() { play(t, mustListen(t, path), reply(good)) })
+			pod, err := Ask(ctx, path, question)
+			<-appeared
+			wantAnswer(t, pod, err)
+			if took := time.Since(start); took < 200*time.Millisecond || took > 10*time.Second {
+				t.Errorf("took %v", took)
+			}
+		})
+	}
+}
+
+// later runs f after a while; the channel is closed when it has returned.
+func later(pause time.Duration, f func()) <-chan struct{} {
+	done := make(chan struct{})
+	time.AfterFunc(pause, func() {
+		defer close(done)
+		f()
+	})
+	return done
+}
+
+// An agent that dies at every point of an exchange and is back each time costs nothing but time.
+func TestAgentDiesAndComesBack(t *testing.T) {
+	path := socketPath(t)
+	deaths := []script{
+		func(net.Conn, int) {}, // with the question unread: the kernel resets the connection
+		reply(""),
+		reply(good[:1]),
+		reply(good[:len(good)-1]),
+	}
+	var connections atomic.Int32
+	play(t, mustListen(t, path), func(conn net.Conn, n int) {
+		connections.Add(1)
+		if n < len(deaths) {
+			deaths[n](conn, n)
+			return
+		}
+		reply(good)(conn, n)
+	})
+	pod, err := Ask(within(t, time.Minute), path, question)
+	wantAnswer(t, pod, err)
+	if n := connections.Load(); int(n) != len(deaths)+1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// A listener whose queue is full lets TCP wait, but a unix socket gets EAGAIN, which is no timeout.
+func TestFullQueue(t *testing.T) {
+	path := socketPath(t)
+	l := mustListen(t, path).(*net.UnixListener)
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { _ = syscall.Listen(int(fd), 0) }); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			defer conn.Close()
+		}
+	}
+	_, err = Ask(within(t, 50*time.Millisecond), path, question)
+	wantUnavailable(t, err, path, "resource temporarily unavailable", "too many callers are waiting")
+	served := later(50*time.Millisecond, func() { play(t, l, reply(good)) })
+	pod, err := Ask(within(t, time.Minute), path, question)
+	<-served
+	wantAnswer(t, pod, err)
+}
+
+func TestContext(t *testing.T) {
+	path := socketPath(t)
+	drip(time.Hour)(t, path)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := Ask(ctx, path, question)
+	wantUnavailable(t, err, path, "the caller gave up")
+
+	ctx, cancel = context.WithCancel(context.Background())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	start := time.Now()
+	_, err = Ask(ctx, path, question)
+	wantUnavailable(t, err, path, "context canceled")
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("cancelled after 50ms, ended after %v", took)
+	}
+
+	ctx, cancel = context.WithDeadline(context.Background(), time.Now().Add(-time.Second))
+	defer cancel()
+	_, err = Ask(ctx, path, question)
+	wantUnavailable(t, err, path, "i/o timeout")
+}
+
+func BenchmarkAsk(b *testing.B) {
+	path := socketPath(b)
+	play(b, mustListen(b, path), reply(good))
+	ctx := within(b, time.Minute)
+	for b.Loop() {
+		if _, err := Ask(ctx, path, question); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

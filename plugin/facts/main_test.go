@@ -1,0 +1,147 @@
+package facts
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// TestMain turns the test binary into an agent of another user when asked (TestWrongPeer), and fails the tests when
+// they leave file descriptors open.
+func TestMain(m *testing.M) {
+	if path := os.Getenv(agentEnv); path != "" {
+		fakeAgent(path)
+		return
+	}
+	before := openFiles()
+	code := m.Run()
+	if after := openFiles(); code == 0 && len(after) > len(before) {
+		fmt.Fprintf(os.Stderr, "file descriptors leaked: before %q, after %q\n", before, after)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// openFiles lists what this process has open, without the runtime's own poller.
+func openFiles() []string {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	var open []string
+	for _, entry := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
+		if err == nil && !strings.HasPrefix(target, "anon_inode:") {
+			open = append(open, target)
+		}
+	}
+	return open
+}
+
+// question and good are one exchange.
+var question = Request{Namespace: "shop", Name: "cart-0"}
+
+const good = `{"version":1,"pod":{"namespace":"shop","name":"cart-0","annotations":{"a":"b"}}}` + "\n"
+
+// socketPath is a path in a directory as Listen makes it, short enough for any test's name.
+func socketPath(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "facts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "run", "agent.sock")
+}
+
+// mustListen is Listen; the listener is closed with the test.
+func mustListen(t testing.TB, path string) net.Listener {
+	t.Helper()
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+// script is a stand-in for the agent: it has the n-th connection, counted from 0.
+type script func(conn net.Conn, n int)
+
+// play runs the script on a listener; the test ends when all of it has.
+func play(t testing.TB, l net.Listener, do script) {
+	var running sync.WaitGroup
+	running.Go(func() {
+		for n := 0; ; n++ {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer conn.Close()
+				do(conn, n)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		running.Wait()
+	})
+}
+
+// reply reads a question and writes text.
+func reply(text string) script {
+	return func(conn net.Conn, _ int) {
+		if _, err := readLine(conn, maxRequest); err == nil {
+			_, _ = io.WriteString(conn, text)
+		}
+	}
+}
+
+// within is a context with that timeout.
+func within(t testing.TB, timeout time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// wantAnswer fails the test unless the agent's pod has come.
+func wantAnswer(t testing.TB, pod redirect.Pod, err error) {
+	t.Helper()
+	if err != nil || pod.Name != "cart-0" || pod.Annotations["a"] != "b" {
+		t.Errorf("got %+v, %v", pod, err)
+	}
+}
+
+// wantUnavailable fails the test unless err says that the agent did not answer, naming the socket, the pod and text.
+func wantUnavailable(t testing.TB, err error, socket string, text ...string) {
+	t.Helper()
+	wantText(t, err, append(text, socket, `pod "shop/cart-0"`, "no answer within")...)
+	if !IsUnavailable(err) {
+		t.Errorf("not unavailable: %v", err)
+	}
+}
+
+// wantRefused fails the test unless err is of the other class, naming the socket, the pod and text.
+func wantRefused(t testing.TB, err error, socket string, text ...string) {
+	t.Helper()
+	wantText(t, err, append(text, socket, `pod "shop/cart-0"`)...)
+	if IsUnavailable(err) {
+		t.Errorf("unavailable: %v", err)
+	}
+}
+
+func wantText(t testing.TB, err error, text ...string) {
+	t.Helper()
+	for _, want := range text {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want it to say %q", err, want)
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package facts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Bounds of Serve.
+const (
+	maxConcurrent = 64               // questions at once; more wait in the listener's queue
+	lineTimeout   = 5 * time.Second  // for a question to arrive, and for an answer to be taken
+	answerTimeout = 10 * time.Second // for an answer to be found
+)
+
+// Serve answers the questions that come to l, one per connection, until l is closed; it then returns nil, once the
+// answers under way are sent. Callers that are not root are refused, and so are other versions, operations and garbage.
+//
+// answer runs in up to 64 goroutines at once. It should heed its context, which ends after 10 s or when l is closed: a
+// plugin does not wait for ever. The response's Version may be left zero.
+func Serve(l net.Listener, answer func(context.Context, Request) Response) error {
+	return server{answer, lineTimeout}.serve(l)
+}
+
+// server is Serve with its one bound that a test changes.
+type server struct {
+	answer      func(context.Context, Request) Response
+	lineTimeout time.Duration
+}
+
+// serve accepts until the listener is closed.
+func (s server) serve(l net.Listener) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	slots := make(chan struct{}, maxConcurrent)
+	for {
+		slots <- struct{}{}
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			if !temporary(err) {
+				return fmt.Errorf("accepting a question: %w", err)
+			}
+			time.Sleep(firstPause)
+			<-slots
+			continue
+		}
+		running.Go(func() {
+			defer func() { <-slots }()
+			defer conn.Close()
+			s.converse(ctx, conn)
+		})
+	}
+}
+
+// converse reads one question and writes its answer. A caller that is not served properly learns so where possible;
+// nobody else does, since there is nothing to repair.
+func (s server) converse(ctx context.Context, conn net.Conn) {
+	_ = conn.SetDeadline(time.Now().Add(s.lineTimeout))
+	line, err := encode(s.respond(ctx, conn))
+	if err == nil && len(line) > maxResponse {
+		err = fmt.Errorf("the answer has %d bytes, more than %d", len(line), maxResponse)
+	}
+	if err != nil {
+		line, _ = encode(refusal(CodeInternal, err))
+	}
+	_ = conn.SetDeadline(time.Now().Add(s.lineTimeout)) // finding the answer has taken its own time
+	_, _ = conn.Write(line)
+}
+
+// respond reads one question and finds its answer.
+func (s server) respond(ctx context.Context, conn net.Conn) Response {
+	if err := trustPeer(conn); err != nil {
+		return refusal(CodeInternal, fmt.Errorf("refusing the caller: %w", err))
+	}
+	line, err := readLine(conn, maxRequest)
+	if err != nil {
+		return refusal(CodeDecode, fmt.Errorf("reading the question: %w", err))
+	}
+	req, err := parseRequest(line)
+	switch {
+	case IsVersion(err):
+		return refusal(CodeTryLater, fmt.Errorf("reading the question: %w", err))
+	case err != nil:
+		return refusal(CodeDecode, fmt.Errorf("reading the question %.60q: %w", line, err))
+	case req.Op != OpPod:
+		return refusal(CodeTryLater, fmt.Errorf("unknown operation %.60q: this program knows %q", req.Op, OpPod))
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	response := s.answer(ctx, req)
+	if response.Version == 0 {
+		response.Version = Version
+	}
+	return response
+}
+
+// refusal is an error answer.
+func refusal(code uint, err error) Response {
+	return Response{Version: Version, Error: &Error{Code: code, Message: err.Error()}}
+}
+
+// temporary reports whether accepting may go well a moment later: something has run out, of the process or the node.
+func temporary(err error) bool {
+	for _, target := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,240 @@
+package facts
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// serve runs s on l until the test ends, and wants it to end well.
+func serve(t testing.TB, s server, l net.Listener) {
+	done := make(chan error, 1)
+	go func() { done <- s.serve(l) }()
+	t.Cleanup(func() {
+		_ = l.Close()
+		if err := <-done; err != nil {
+			t.Errorf("serving: %v", err)
+		}
+	})
+}
+
+// echo answers with a pod that has what was asked.
+func echo(_ context.Context, req Request) Response {
+	return Response{Pod: &redirect.Pod{Namespace: req.Namespace, Name: req.Name, UID: req.UID, Annotations: map[string]string{"a": "b"}}}
+}
+
+func TestServe(t *testing.T) {
+	path := socketPath(t)
+	l := mustListen(t, path)
+	done := make(chan error)
+	go func() { done <- Serve(l, echo) }()
+	for range 3 {
+		pod, err := Ask(within(t, time.Minute), path, question)
+		wantAnswer(t, pod, err)
+	}
+	_ = l.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// say sends text as it is and returns the error that is answered.
+func say(t *testing.T, path, text string) *Error {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, text)
+	line, err := readLine(conn, maxResponse)
+	if err != nil {
+		t.Fatalf("%.40q: %v", text, err)
+	}
+	r, err := parseResponse(line)
+	if err != nil || r.Error == nil {
+		t.Fatalf("%.40q: answered %s, %v", text, line, err)
+	}
+	return r.Error
+}
+
+func TestServeRefuses(t *testing.T) {
+	path := socketPath(t)
+	var asked atomic.Int32
+	serve(t, server{func(context.Context, Request) Response { asked.Add(1); return Response{} }, 100 * time.Millisecond}, mustListen(t, path))
+	for _, test := range []struct {
+		question string
+		code     uint
+		want     string
+	}{
+		{"garbage\n", CodeDecode, `reading the question "garbage": invalid character`},
+		{"{}\n", CodeTryLater, "it has no protocol version, this program speaks version 1"},
+		{string(fixture(t, "request-v2.json")) + "\n", CodeTryLater, "it has protocol version 2, this program speaks version 1"},
+		{`{"version":1,"op":"node","namespace":"a","name":"b"}` + "\n", CodeTryLater, `unknown operation "node"`},
+		{`{"version":1,"op":"pod","namespace":"a"}` + "\n", CodeDecode, "it has to name the pod"},
+		{strings.Repeat("x", maxRequest+1), CodeDecode, "longer than 65536 bytes"},
+		{"a\nb\n", CodeDecode, "more behind its line"},
+		{`{"version":1,`, CodeDecode, "i/o timeout"}, // never finished
+	} {
+		if got := say(t, path, test.question); got.Code != test.code || !strings.Contains(got.Message, test.want) {
+			t.Errorf("%.40q: %+v, want code %d, %s", test.question, got, test.code, test.want)
+		}
+	}
+	if asked.Load() != 0 {
+		t.Errorf("%d of them reached the agent", asked.Load())
+	}
+}
+
+// A caller that dribbles has one deadline for its whole line, not one per byte.
+func TestServeSlowLoris(t *testing.T) {
+	path := socketPath(t)
+	serve(t, server{echo, 100 * time.Millisecond}, mustListen(t, path))
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	start := time.Now()
+	for time.Since(start) < 10*time.Second {
+		if _, err := io.WriteString(conn, "x"); err != nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("still listening after 10s")
+}
+
+func TestServeAnswerTooLarge(t *testing.T) {
+	path := socketPath(t)
+	serve(t, server{func(_ context.Context, req Request) Response {
+		r := echo(nil, req)
+		r.Pod.UID = strings.Repeat("u", maxResponse)
+		return r
+	}, lineTimeout}, mustListen(t, path))
+	_, err := Ask(within(t, time.Minute), path, question)
+	wantRefused(t, err, path, "more than 1048576")
+	if answer, ok := AsAnswer(err); !ok || answer.Code != CodeInternal {
+		t.Errorf("answer %+v", answer)
+	}
+}
+
+// An answer just below the bound passes, in spite of the socket's buffer being smaller.
+func TestServeLargestAnswer(t *testing.T) {
+	path := socketPath(t)
+	serve(t, server{func(_ context.Context, req Request) Response {
+		r := echo(nil, req)
+		line, _ := encode(Response{Version: Version, Pod: r.Pod})
+		r.Pod.Annotations["big"] = strings.Repeat("x", maxResponse-len(line)-len(`,"big":""`))
+		return r
+	}, lineTimeout}, mustListen(t, path))
+	pod, err := Ask(within(t, time.Minute), path, question)
+	wantAnswer(t, pod, err)
+}
+
+func TestServeIsBounded(t *testing.T) {
+	path := socketPath(t)
+	var now, most atomic.Int32
+	full := make(chan struct{})
+	reached := sync.OnceFunc(func() { close(full) })
+	serve(t, server{func(ctx context.Context, req Request) Response {
+		n := now.Add(1)
+		defer now.Add(-1)
+		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+		}
+		if n == maxConcurrent {
+			reached()
+		}
+		<-full
+		time.Sleep(20 * time.Millisecond) // time for a 65th to come in, if it could
+		return echo(ctx, req)
+	}, lineTimeout}, mustListen(t, path))
+	ctx := within(t, time.Minute)
+	var running sync.WaitGroup
+	for range 2 * maxConcurrent {
+		running.Go(func() {
+			pod, err := Ask(ctx, path, question)
+			wantAnswer(t, pod, err)
+		})
+	}
+	running.Wait()
+	if most.Load() != maxConcurrent {
+		t.Errorf("%d at once, want %d", most.Load(), maxConcurrent)
+	}
+}
+
+// Closing the listener ends what is under way in order: the answer is told, and still sent.
+func TestServeEnds(t *testing.T) {
+	path := socketPath(t)
+	l := mustListen(t, path)
+	begun := make(chan struct{})
+	done := make(chan error)
+	go func() {
+		done <- Serve(l, func(ctx context.Context, req Request) Response {
+			close(begun)
+			<-ctx.Done()
+			return echo(ctx, req)
+		})
+	}()
+	go func() {
+		<-begun
+		_ = l.Close()
+	}()
+	pod, err := Ask(within(t, time.Minute), path, question)
+	wantAnswer(t, pod, err)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// flaky is a listener that runs out of something at first and breaks at last.
+type flaky struct {
+	net.Listener
+	errs []error
+}
+
+func (f *flaky) Accept() (net.Conn, error) {
+	err := f.errs[0]
+	f.errs = f.errs[1:]
+	return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", err)}
+}
+
+func TestServeAcceptErrors(t *testing.T) {
+	broken := errors.New("broken")
+	f := &flaky{errs: []error{syscall.EMFILE, syscall.ENFILE, broken}}
+	if err := Serve(f, echo); !errors.Is(err, broken) || len(f.errs) != 0 {
+		t.Errorf("%v, %d errors not seen", err, len(f.errs))
+	}
+}
+
+// pipes is a listener whose connections do not tell their peer.
+type pipes struct{ conns chan net.Conn }
+
+func (p pipes) Accept() (net.Conn, error) {
+	if conn, ok := <-p.conns; ok {
+		return conn, nil
+	}
+	return nil, net.ErrClosed
+}
+func (p pipes) Close() error   { close(p.conns); return nil }
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{} }
+
+func TestServeNeedsPeer(t *testing.T) {
+	here, there := net.Pipe()
+	p := pipes{make(chan net.Conn, 1)}
+	p.conns <- there
+	serve(t, server{echo, lineTimeout}, p)
+	line, err := readLine(here, maxResponse)
+	if err != nil || !strings.Contains(string(line), "does not tell its peer") {
+		t.Errorf("%s, %v", line, err)
+	}
+}

@@ -1,0 +1,119 @@
+// Command istio-pod-network is a chained CNI plugin. Inside ADD, while the runtime holds the pod's network namespace
+// open, it decides whether the pod belongs to an Istio mesh and writes the packet rules that put the pod's traffic
+// through its sidecar. It passes the result of the plugin before it on, unchanged.
+//
+// It implements ADD, CHECK, DEL, GC, STATUS and VERSION of the CNI specification 0.3.1 to 1.1.0
+// (https://www.cni.dev/docs/spec/).
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	cniversion "github.com/containernetworking/cni/pkg/version"
+	"github.com/istio-pod-network/controller/plugin/facts"
+	"github.com/istio-pod-network/controller/plugin/netfilter"
+)
+
+// version is set by the linker (make build), from git.
+var version = ""
+
+// supported are the versions of the CNI specification that the plugin speaks.
+var supported = cniversion.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+
+// plugin holds the process' edges, so that the verbs are tested without a process.
+type plugin struct {
+	stdout, stderr io.Writer
+	open           func(path string) (netfilter.Namespace, error)
+	ask            asker
+	usable         func(netfilter.Backend) error
+	now            func() time.Time
+}
+
+func main() {
+	if len(os.Args) > 1 || os.Getenv("CNI_COMMAND") == "" {
+		os.Exit(person(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	p := plugin{
+		stdout: os.Stdout, stderr: os.Stderr,
+		open: func(path string) (netfilter.Namespace, error) { return netfilter.Open(path) },
+		ask:  facts.Ask, usable: netfilter.Usable, now: time.Now,
+	}
+	// skel prints nothing by itself when it returns an error; the error object is then all there is on stdout.
+	if err := skel.PluginMainFuncsWithError(p.funcs(), supported, ""); err != nil {
+		_ = err.Print()
+		os.Exit(1)
+	}
+}
+
+// funcs are the verbs, each of which turns a panic into a CNI error.
+func (p plugin) funcs() skel.CNIFuncs {
+	return skel.CNIFuncs{
+		Add: p.guard("ADD", p.add), Check: p.guard("CHECK", p.check), Del: p.guard("DEL", p.del),
+		GC: p.guard("GC", p.gc), Status: p.guard("STATUS", p.status),
+	}
+}
+
+// verb is the work of one CNI command; what it puts into the call is logged in one line.
+type verb func(*call, *skel.CmdArgs) error
+
+func (p plugin) guard(name string, run verb) func(*skel.CmdArgs) error {
+	return func(args *skel.CmdArgs) (err error) {
+		c := p.newCall(name, args)
+		defer func() {
+			if r := recover(); r != nil {
+				err = types.NewError(types.ErrInternal, fmt.Sprintf("panic in %s: %v", name, r), string(debug.Stack()))
+			}
+			err = c.finish(err)
+		}()
+		return run(c, args)
+	}
+}
+
+const help = `istio-pod-network %s: puts the traffic of Istio mesh pods through their sidecar
+
+This is a CNI plugin. A container runtime runs it as the last of a chain, with CNI_COMMAND and the other CNI_
+variables in its environment and the network configuration on standard input; it is not meant to be run by hand.
+
+To try it by hand, use cnitool (https://github.com/containernetworking/cni/tree/main/cnitool) with a network
+configuration list whose last plugin is
+
+    {"type": "istio-pod-network", "agentSocket": "", "capabilities": {"io.kubernetes.cri.pod-annotations": true}}
+
+and give the pod by CNI_ARGS="K8S_POD_NAMESPACE=demo;K8S_POD_NAME=web" and its annotations by
+CAP_ARGS='{"io.kubernetes.cri.pod-annotations": {"sidecar.istio.io/status": "{}"}}'. The README has the whole of it.
+
+Options: --version, --help
+Commands: ADD, CHECK, DEL, GC, STATUS, VERSION of CNI 0.3.1, 0.4.0, 1.0.0 and 1.1.0
+`
+
+// person serves somebody who runs the program from a shell, and returns the exit status.
+func person(args []string, stdout, stderr io.Writer) int {
+	switch {
+	case len(args) == 1 && (args[0] == "--version" || args[0] == "-v" || args[0] == "version"):
+		fmt.Fprintln(stdout, "istio-pod-network", buildVersion())
+	case len(args) == 1 && (args[0] == "--help" || args[0] == "-h" || args[0] == "help"):
+		fmt.Fprintf(stdout, help, buildVersion())
+	case len(args) == 0:
+		fmt.Fprintf(stderr, help, buildVersion())
+	default:
+		fmt.Fprintf(stderr, "istio-pod-network: unknown arguments %q; valid: --version, --help\n", args)
+		return 2
+	}
+	return 0
+}
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

@@ -1,0 +1,225 @@
+package netfilter
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sort"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// listing is what a namespace holds of ours: per chain the header and the rules in order, in the kernel's own form.
+type listing map[string][]string
+
+// compareNFT compares our tables with what the kernel makes of the same rules in a namespace of their own. So nothing
+// has to be known of how a kernel version reports an expression.
+func compareNFT(rules redirect.RuleSet) ([]string, error) {
+	got, err := listNFT()
+	if err != nil {
+		return nil, err
+	}
+	var want listing
+	err = inScratch(func() error {
+		if err := writeNFT(rules, state{}); err != nil {
+			return err
+		}
+		want, err = listNFT()
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("writing the expected rules to a scratch network namespace: %w", err)
+	}
+	return diff(want, got, ruleTexts(rules)), nil
+}
+
+// inScratch runs f in a new network namespace, which is gone afterwards.
+func inScratch(f func() error) error {
+	scratch, err := ns.TempNetNS()
+	if err != nil {
+		return err
+	}
+	defer scratch.Close()
+	return scratch.Do(func(ns.NetNS) error { return f() })
+}
+
+// ruleTexts returns the expected rules of each chain in nft's syntax, to name them.
+func ruleTexts(rules redirect.RuleSet) map[string][]string {
+	texts := map[string][]string{}
+	for _, t := range rules.Tables {
+		for _, c := range t.Chains {
+			key := fmt.Sprintf("%s chain %s", t.Family, redirect.NFTName(t.Kind, c.Name))
+			for _, r := range c.Rules {
+				for _, line := range r.Lines(t) {
+					texts[key] = append(texts[key], line.Text)
+				}
+			}
+		}
+	}
+	return texts
+}
+
+// listNFT reads tables, chains, rules and sets of our name.
+func listNFT() (listing, error) {
+	d, err := newDumper()
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	list := listing{}
+	tables, err := d.dump(unix.NFT_MSG_GETTABLE, unix.AF_UNSPEC, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tables {
+		family := kernelFamily(t.family)
+		if family == 0 || t.text(unix.NFTA_TABLE_NAME) != redirect.TableName {
+			continue
+		}
+		// A table's flags matter: a dormant table filters nothing.
+		list[family.String()+" table"] = []string{string(t.attrs[unix.NFTA_TABLE_FLAGS])}
+		if err := list.addTable(d, t.family); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func (l listing) addTable(d *dumper, nfproto uint8) error {
+	family := kernelFamily(nfproto).String()
+	ours := nameAttr(unix.NFTA_RULE_TABLE, redirect.TableName) // the table is attribute 1 in all three requests
+	chains, err := d.dump(unix.NFT_MSG_GETCHAIN, nfproto, []netlink.Attribute{ours})
+	if err != nil {
+		return err
+	}
+	for _, c := range chains {
+		if c.text(unix.NFTA_CHAIN_TABLE) == redirect.TableName {
+			l[family+" chain "+c.text(unix.NFTA_CHAIN_NAME)] = []string{
+				c.join(unix.NFTA_CHAIN_TYPE, unix.NFTA_CHAIN_HOOK, unix.NFTA_CHAIN_POLICY, chainFlags)}
+		}
+	}
+	rules, err := d.dump(unix.NFT_MSG_GETRULE, nfproto, []netlink.Attribute{ours})
+	if err != nil {
+		return err
+	}
+	for _, r := range rules {
+		if r.text(unix.NFTA_RULE_TABLE) == redirect.TableName {
+			key := family + " chain " + r.text(unix.NFTA_RULE_CHAIN)
+			l[key] = append(l[key], r.join(unix.NFTA_RULE_EXPRESSIONS))
+		}
+	}
+	return l.addSets(d, nfproto, ours)
+}
+
+func (l listing) addSets(d *dumper, nfproto uint8, ours netlink.Attribute) error {
+	sets, err := d.dump(unix.NFT_MSG_GETSET, nfproto, []netlink.Attribute{ours})
+	if err != nil {
+		return err
+	}
+	for _, s := range sets {
+		name := s.text(unix.NFTA_SET_NAME)
+		messages, err := d.dump(unix.NFT_MSG_GETSETELEM, nfproto, []netlink.Attribute{ours, nameAttr(unix.NFTA_SET_ELEM_LIST_SET, name)})
+		if err != nil {
+			return err
+		}
+		elements, err := setElements(messages)
+		if err != nil {
+			return err
+		}
+		header := s.join(unix.NFTA_SET_FLAGS, unix.NFTA_SET_KEY_TYPE, unix.NFTA_SET_KEY_LEN)
+		l[kernelFamily(nfproto).String()+" set "+name] = append([]string{header}, elements...)
+	}
+	return nil
+}
+
+// setElements returns the elements in a fixed order: the kernel lists a hash set in the order of its buckets.
+func setElements(messages []object) ([]string, error) {
+	var elements []string
+	for _, m := range messages {
+		decoder, err := netlink.NewAttributeDecoder(m.attrs[unix.NFTA_SET_ELEM_LIST_ELEMENTS])
+		if err != nil {
+			return nil, err
+		}
+		decoder.ByteOrder = binary.BigEndian
+		for decoder.Next() {
+			elements = append(elements, string(decoder.Bytes()))
+		}
+		if err := decoder.Err(); err != nil {
+			return nil, err
+		}
+	}
+	sort.Strings(elements)
+	return elements, nil
+}
+
+// chainFlags is NFTA_CHAIN_FLAGS, which golang.org/x/sys does not name.
+const chainFlags = 10
+
+// join returns the attributes as one comparable string.
+func (o object) join(attrs ...uint16) string {
+	var out []byte
+	for _, attr := range attrs {
+		value := o.attrs[attr]
+		out = binary.BigEndian.AppendUint32(out, uint32(len(value)))
+		out = append(out, value...)
+	}
+	return string(out)
+}
+
+// diff names the differences, in a fixed order. texts names the rules of a chain; index 0 of a listing is the header.
+func diff(want, got listing, texts map[string][]string) []string {
+	var out []string
+	for _, key := range sortedKeys(want, got) {
+		w, wanted := want[key]
+		g, there := got[key]
+		switch {
+		case !there:
+			out = append(out, "missing "+key)
+		case !wanted:
+			out = append(out, "unexpected "+key)
+		case w[0] != g[0]:
+			out = append(out, key+": its definition was changed")
+		case !slices.Equal(w, g):
+			out = append(out, diffRules(key, w[1:], g[1:], texts[key])...)
+		}
+	}
+	return out
+}
+
+func sortedKeys(lists ...listing) []string {
+	var keys []string
+	for _, l := range lists {
+		for key := range l {
+			keys = append(keys, key)
+		}
+	}
+	sort.Strings(keys)
+	return slices.Compact(keys)
+}
+
+// diffRules names rules that are missing or too many; if neither, their order differs.
+func diffRules(key string, want, got []string, texts []string) []string {
+	var out []string
+	extra := slices.Clone(got)
+	for i, w := range want {
+		if at := slices.Index(extra, w); at >= 0 {
+			extra = slices.Delete(extra, at, at+1)
+			continue
+		}
+		name := fmt.Sprintf("entry %d", i+1)
+		if i < len(texts) {
+			name = fmt.Sprintf("rule %d, `%s`", i+1, texts[i])
+		}
+		out = append(out, fmt.Sprintf("%s: missing %s", key, name))
+	}
+	for _, e := range extra {
+		out = append(out, fmt.Sprintf("%s: unexpected entry at position %d", key, slices.Index(got, e)+1))
+	}
+	if len(out) == 0 {
+		out = append(out, key+": the order was changed")
+	}
+	return out
+}

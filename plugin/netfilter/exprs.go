@@ -1,0 +1,154 @@
+package netfilter
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables/expr"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"golang.org/x/sys/unix"
+)
+
+// line is one rule as the kernel holds it.
+type line struct {
+	exprs   []expr.Any
+	comment string
+}
+
+// register is the only one the rules need: NFT_REG_1, 16 bytes wide.
+const register = unix.NFT_REG_1
+
+// render turns a rule into nftables expressions; a TPROXY rule becomes two, see redirect.TProxyTo.
+func render(t redirect.Table, r redirect.Rule, sets *setMaker) []line {
+	matches := func() []expr.Any {
+		var exprs []expr.Any
+		for _, m := range r.Matches {
+			exprs = append(exprs, matchExprs(t.Family, m, sets)...)
+		}
+		return exprs
+	}
+	lines := []line{{append(matches(), verbExprs(t, r.Verdict)...), r.Why}}
+	if _, ok := r.Verdict.(redirect.TProxyTo); ok {
+		// The kernel's tproxy expression breaks off the rule when no socket listens, and the packet would reach the app.
+		lines = append(lines, line{append(matches(), &expr.Verdict{Kind: expr.VerdictDrop}), redirect.NoListener})
+	}
+	return lines
+}
+
+func matchExprs(family redirect.Family, match redirect.Match, sets *setMaker) []expr.Any {
+	switch m := match.(type) {
+	case redirect.Proto:
+		return meta(expr.MetaKeyL4PROTO, expr.CmpOpEq, []byte{byte(m)})
+	case redirect.InInterface:
+		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}}, sets.names(m)...)
+	case redirect.OutInterface:
+		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register}}, sets.names(m)...)
+	case redirect.From:
+		return append([]expr.Any{loadAddress(family, false)}, sets.prefixes(m)...)
+	case redirect.To:
+		return append([]expr.Any{loadAddress(family, true)}, sets.prefixes(m)...)
+	case redirect.NotTo:
+		return []expr.Any{loadAddress(family, true), compare(expr.CmpOpNeq, netip.Prefix(m).Addr().AsSlice())}
+	case redirect.SourcePort:
+		return []expr.Any{loadPort(0), compare(expr.CmpOpEq, portBytes(uint16(m)))}
+	case redirect.DestPorts:
+		return append([]expr.Any{loadPort(2)}, sets.ports(m, false)...)
+	case redirect.NotDestPorts:
+		return append([]expr.Any{loadPort(2)}, sets.ports(m, true)...)
+	case redirect.SocketUID:
+		return meta(expr.MetaKeySKUID, expr.CmpOpEq, native(uint32(m)))
+	case redirect.SocketGID:
+		return meta(expr.MetaKeySKGID, expr.CmpOpEq, native(uint32(m)))
+	case redirect.Mark:
+		return meta(expr.MetaKeyMARK, expr.CmpOpEq, native(uint32(m)))
+	case redirect.NotMark:
+		return meta(expr.MetaKeyMARK, expr.CmpOpNeq, native(uint32(m)))
+	case redirect.ConnMark:
+		return []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: register}, compare(expr.CmpOpEq, native(uint32(m)))}
+	case redirect.ConnState:
+		return connState(m)
+	}
+	panic(fmt.Sprintf("netfilter: no nftables expression for %T", match))
+}
+
+func verbExprs(t redirect.Table, verb redirect.Verb) []expr.Any {
+	setMark := &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register}
+	switch v := verb.(type) {
+	case redirect.Return:
+		return []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}
+	case redirect.Accept:
+		return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
+	case redirect.Drop:
+		return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
+	case redirect.Jump:
+		return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: redirect.NFTName(t.Kind, string(v))}}
+	case redirect.RedirectTo:
+		return []expr.Any{load(portBytes(uint16(v))), &expr.Redir{RegisterProtoMin: register, Flags: unix.NF_NAT_RANGE_PROTO_SPECIFIED}}
+	case redirect.TProxyTo:
+		family := byte(tableFamily(t.Family))
+		return []expr.Any{
+			load(portBytes(uint16(v.Port))), &expr.TProxy{Family: family, TableFamily: family, RegPort: register},
+			load(native(v.Mark)), setMark, &expr.Verdict{Kind: expr.VerdictAccept},
+		}
+	case redirect.SetMark:
+		return []expr.Any{load(native(uint32(v))), setMark}
+	case redirect.SaveMark:
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
+			&expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: register},
+		}
+	case redirect.RestoreMark:
+		return []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: register}, setMark}
+	case redirect.SetZone:
+		return []expr.Any{
+			load(binary.NativeEndian.AppendUint16(nil, uint16(v))),
+			&expr.Ct{Key: expr.CtKeyZONE, SourceRegister: true, Register: register},
+		}
+	}
+	panic(fmt.Sprintf("netfilter: no nftables expression for %T", verb))
+}
+
+func meta(key expr.MetaKey, op expr.CmpOp, data []byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: key, Register: register}, compare(op, data)}
+}
+
+func compare(op expr.CmpOp, data []byte) expr.Any {
+	return &expr.Cmp{Op: op, Register: register, Data: data}
+}
+
+func load(data []byte) expr.Any { return &expr.Immediate{Register: register, Data: data} }
+
+func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+
+func portBytes(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
+
+// loadAddress reads the source or destination address from the IP header (RFC 791 §3.1, RFC 8200 §3).
+func loadAddress(family redirect.Family, destination bool) expr.Any {
+	offset, size := uint32(12), uint32(4)
+	if family == redirect.IPv6 {
+		offset, size = 8, 16
+	}
+	if destination {
+		offset += size
+	}
+	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size}
+}
+
+// loadPort reads a port from the transport header: source at 0, destination at 2, for TCP and UDP alike.
+func loadPort(offset uint32) expr.Any {
+	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2}
+}
+
+// connState tests the bit of a connection state, as nft does.
+func connState(state redirect.ConnState) []expr.Any {
+	bits := expr.CtStateBitINVALID
+	if state == redirect.Established {
+		bits = expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED
+	}
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: native(bits), Xor: native(0)},
+		compare(expr.CmpOpNeq, native(0)),
+	}
+}

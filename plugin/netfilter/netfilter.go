@@ -1,0 +1,236 @@
+package netfilter
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// Backend names what writes the packet rules.
+type Backend string
+
+// The backends. The last two are the ways of Iptables: what Apply reports, and accepted to force one.
+const (
+	Auto           Backend = "auto"     // nftables where the kernel has it, else iptables
+	Nftables       Backend = "nftables" // netlink; no program, nothing needed on the host
+	Iptables       Backend = "iptables" // iptables-restore of the host, its nft way where possible
+	IptablesNFT    Backend = "iptables-nft"
+	IptablesLegacy Backend = "iptables-legacy"
+)
+
+// ParseBackend reads a backend's name.
+func ParseBackend(text string) (Backend, error) {
+	switch b := Backend(text); b {
+	case Auto, Nftables, Iptables, IptablesNFT, IptablesLegacy:
+		return b, nil
+	}
+	return "", fmt.Errorf("backend: invalid value %q; valid: auto, nftables, iptables, iptables-nft, iptables-legacy", text)
+}
+
+// Applied is what Apply did, as Check and Remove need it again.
+type Applied struct {
+	Backend Backend  // Nftables, IptablesNFT or IptablesLegacy
+	Created []string // addresses and policy routes that were not there before
+	Skipped []string // parts that this kernel or host cannot have, each with the reason
+}
+
+// Namespace is what a caller needs of a pod's network namespace: *NetNS, or Fake in tests.
+type Namespace interface {
+	Identity() string
+	Apply(Backend, redirect.RuleSet) (Applied, error)
+	Check(Applied, redirect.RuleSet) error
+	Remove(Applied) error
+	Close()
+}
+
+var _ Namespace = (*NetNS)(nil)
+
+// foreignError names rules of Istio's own init container or CNI plugin.
+type foreignError struct{ found []string }
+
+func (e *foreignError) Error() string {
+	return "the network namespace holds rules of Istio's own init container or CNI plugin: " + strings.Join(e.found, ", ")
+}
+
+// IsForeign reports whether err says that somebody else has redirected the namespace already. Nothing was written.
+func IsForeign(err error) bool {
+	var target *foreignError
+	return errors.As(err, &target)
+}
+
+// unusableError says that a backend cannot work on this kernel or host.
+type unusableError struct {
+	backend Backend
+	err     error
+}
+
+func (e *unusableError) Error() string {
+	return fmt.Sprintf("backend %s is not usable: %v", e.backend, e.err)
+}
+func (e *unusableError) Unwrap() error { return e.err }
+
+// IsUnusable reports whether err says that the backend cannot work on this kernel or host. Nothing was written.
+func IsUnusable(err error) bool {
+	var target *unusableError
+	return errors.As(err, &target)
+}
+
+// driftError lists the differences between what the kernel holds and what should be there.
+type driftError struct{ differences []string }
+
+// shownDifferences bounds what an error lists: a flushed namespace differs in every rule.
+const shownDifferences = 8
+
+func (e *driftError) Error() string {
+	shown, more := e.differences, ""
+	if len(shown) > shownDifferences {
+		more = fmt.Sprintf("; and %d more", len(shown)-shownDifferences)
+		shown = shown[:shownDifferences]
+	}
+	return "the rules differ from what was written: " + strings.Join(shown, "; ") + more
+}
+
+// IsDrift reports whether err says that the kernel does not hold the expected rules.
+func IsDrift(err error) bool {
+	var target *driftError
+	return errors.As(err, &target)
+}
+
+// Apply makes the namespace hold exactly the rule set, whatever of ours it held before. If it returns an error, what it
+// made is removed again.
+func (n *NetNS) Apply(backend Backend, rules redirect.RuleSet) (applied Applied, err error) {
+	err = n.within(func() error {
+		found, err := scan()
+		if err != nil {
+			return err
+		}
+		if len(found.foreign) > 0 {
+			return &foreignError{found.foreign}
+		}
+		applied, err = n.write(backend, rules, found)
+		return err
+	})
+	return applied, err
+}
+
+// write runs inside the namespace.
+func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state) (applied Applied, err error) {
+	if rules, applied.Skipped = supported(rules); len(rules.Tables) == 0 {
+		return applied, errors.New("no packet rules to write")
+	}
+	if err := writeRoutes(rules, &applied); err != nil {
+		return Applied{}, errors.Join(err, removeRoutes(applied.Created))
+	}
+	if err := n.writeTables(backend, rules, found, &applied); err != nil {
+		return Applied{}, errors.Join(err, removeRoutes(applied.Created))
+	}
+	return applied, nil
+}
+
+func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state, applied *Applied) error {
+	if backend == Nftables || backend == Auto {
+		err := writeNFT(rules, found)
+		if err == nil {
+			applied.Backend = Nftables
+			return n.dropOther(Nftables, found)
+		}
+		if backend == Nftables || !IsUnusable(err) {
+			return err
+		}
+		if n.userNamespaced() {
+			return fmt.Errorf("%w; iptables is no choice for a network namespace that a user namespace owns", err)
+		}
+		backend = Iptables
+	}
+	tool, err := n.findTool(backend, found)
+	if err != nil {
+		return err
+	}
+	skipped, err := tool.write(rules, found)
+	if err != nil {
+		return errors.Join(err, tool.remove(stateOf(tool.backend)))
+	}
+	applied.Backend = tool.backend
+	applied.Skipped = append(applied.Skipped, skipped...)
+	return n.dropOther(tool.backend, found)
+}
+
+// dropOther removes what our other backends had written; the new rules are in force already, so nothing is open between.
+func (n *NetNS) dropOther(now Backend, found state) error {
+	for _, other := range []Backend{Nftables, IptablesNFT, IptablesLegacy} {
+		if other == now || !found.ours[other] {
+			continue
+		}
+		if err := n.removeTables(other); err != nil {
+			return fmt.Errorf("removing the rules of backend %s: %w", other, err)
+		}
+	}
+	return nil
+}
+
+func (n *NetNS) removeTables(backend Backend) error {
+	if backend == Nftables {
+		return removeNFT()
+	}
+	tool, err := n.findTool(backend, state{})
+	if err != nil {
+		return err
+	}
+	return tool.remove(stateOf(backend))
+}
+
+// Remove takes out every rule of ours, of whichever backend, and the addresses and routes that Apply created.
+func (n *NetNS) Remove(applied Applied) error {
+	return n.within(func() error {
+		found, err := scan()
+		if err != nil {
+			return err
+		}
+		return errors.Join(n.dropOther("", found), removeRoutes(applied.Created))
+	})
+}
+
+// Check compares what the kernel holds with the rule set as Apply wrote it; IsDrift holds for a difference.
+func (n *NetNS) Check(applied Applied, rules redirect.RuleSet) error {
+	rules, _ = supported(rules)
+	var differences []string
+	err := n.within(func() error {
+		var err error
+		if differences, err = n.compare(applied, rules); err != nil {
+			return err
+		}
+		missing, err := missingRoutes(rules, applied.Skipped)
+		differences = append(differences, missing...)
+		return err
+	})
+	if err == nil && len(differences) > 0 {
+		err = &driftError{differences}
+	}
+	return err
+}
+
+func (n *NetNS) compare(applied Applied, rules redirect.RuleSet) ([]string, error) {
+	if applied.Backend == Nftables {
+		return compareNFT(rules)
+	}
+	tool, err := n.findTool(applied.Backend, state{})
+	if err != nil {
+		return nil, err
+	}
+	return tool.compare(rules, applied.Skipped)
+}
+
+// Usable reports whether the backend can work at all on this kernel and host; IsUnusable holds for its error.
+func Usable(backend Backend) error {
+	_, err := scanNFT()
+	if backend == Nftables || err == nil && backend == Auto {
+		return err
+	}
+	if backend == Auto {
+		backend = Iptables
+	}
+	_, err = (&NetNS{}).findTool(backend, state{})
+	return err
+}

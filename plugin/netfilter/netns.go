@@ -1,0 +1,108 @@
+package netfilter
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"golang.org/x/sys/unix"
+)
+
+// NetNS is an open network namespace that is not the caller's own.
+type NetNS struct {
+	ns       ns.NetNS
+	identity string
+}
+
+// errNetNS is the error of a path that cannot be used as the network namespace of a pod.
+type errNetNS struct{ path, problem string }
+
+func (e *errNetNS) Error() string {
+	return fmt.Sprintf("opening network namespace %q: %s", e.path, e.problem)
+}
+
+// IsNetNS reports whether err says that a path is not the network namespace of a pod.
+func IsNetNS(err error) bool {
+	var target *errNetNS
+	return errors.As(err, &target)
+}
+
+// IsGone reports whether err says that the network namespace does not exist any more.
+func IsGone(err error) bool {
+	var gone ns.NSPathNotExistErr
+	return errors.As(err, &gone)
+}
+
+// Open opens the network namespace at path. The caller's own is refused: a runtime that passes it by mistake would have
+// the rules of a pod written to the node.
+func Open(path string) (*NetNS, error) {
+	handle, err := ns.GetNS(path)
+	if err != nil {
+		var gone ns.NSPathNotExistErr
+		if errors.As(err, &gone) {
+			return nil, err
+		}
+		return nil, &errNetNS{path, err.Error()}
+	}
+	n := &NetNS{ns: handle}
+	if err := n.identify(); err != nil {
+		n.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// Close releases the handle; the namespace lives on.
+func (n *NetNS) Close() { _ = n.ns.Close() }
+
+// Identity returns `<boot-id>/<inode>/<cookie>`. Inode numbers are reused at once, the cookie (SO_NETNS_COOKIE, Linux
+// 5.14) never is while the machine is up; on an older kernel it is `-`.
+func (n *NetNS) Identity() string { return n.identity }
+
+// within runs f on a thread inside the namespace.
+func (n *NetNS) within(f func() error) error {
+	return n.ns.Do(func(ns.NetNS) error { return f() })
+}
+
+func (n *NetNS) identify() error {
+	var target, own unix.Stat_t
+	if err := unix.Fstat(int(n.ns.Fd()), &target); err != nil {
+		return &errNetNS{n.ns.Path(), err.Error()}
+	}
+	// A namespace link of another kind also lies on nsfs; only the kernel's own answer tells them apart.
+	kind, err := unix.IoctlRetInt(int(n.ns.Fd()), unix.NS_GET_NSTYPE)
+	if err != nil || kind != unix.CLONE_NEWNET {
+		return &errNetNS{n.ns.Path(), "not a network namespace"}
+	}
+	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
+		return fmt.Errorf("reading the own network namespace: %w", err)
+	}
+	if target.Ino == own.Ino && target.Dev == own.Dev {
+		return &errNetNS{n.ns.Path(), "this is the caller's own, not a pod's"}
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return fmt.Errorf("reading the boot ID: %w", err)
+	}
+	cookie := "-"
+	_ = n.within(func() error {
+		if c, err := netnsCookie(); err == nil {
+			cookie = fmt.Sprint(c)
+		}
+		return nil
+	})
+	n.identity = fmt.Sprintf("%s/%d/%s", strings.TrimSpace(string(boot)), target.Ino, cookie)
+	return nil
+}
+
+// netnsCookie reads the cookie of the calling thread's network namespace.
+func netnsCookie() (uint64, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+}

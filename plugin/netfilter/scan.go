@@ -1,0 +1,163 @@
+package netfilter
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"golang.org/x/sys/unix"
+)
+
+// markerChain is an empty chain in every iptables table that we write: Istio's chain names are ours too, so the names
+// alone do not tell whose they are.
+const markerChain = "ISTIO_POD_NETWORK"
+
+// state is what a namespace holds before something is written.
+type state struct {
+	ours    map[Backend]bool
+	tables  map[redirect.Family]bool // our nftables table exists
+	foreign []string                 // rules of Istio's own tools
+	legacy  bool                     // some iptables-legacy table is in use
+}
+
+// scan looks for packet rules without executing a program. It costs one netlink dump and two file reads in a namespace
+// that holds none.
+func scan() (state, error) {
+	found, err := scanNFT()
+	if err != nil && !IsUnusable(err) {
+		return state{}, err
+	}
+	for _, family := range redirect.Families {
+		if err := found.scanLegacy(family); err != nil {
+			return state{}, err
+		}
+	}
+	return found, nil
+}
+
+// scanNFT looks at the nf_tables side: our table, iptables-nft's tables, and the tables of Istio's native nftables mode.
+func scanNFT() (state, error) {
+	found := state{ours: map[Backend]bool{}, tables: map[redirect.Family]bool{}}
+	d, err := newDumper()
+	if err != nil {
+		return found, &unusableError{Nftables, err}
+	}
+	defer d.close()
+	tables, err := d.dump(unix.NFT_MSG_GETTABLE, unix.AF_UNSPEC, nil)
+	if err != nil {
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT) {
+			err = &unusableError{Nftables, errors.New("the kernel has no nf_tables")}
+		}
+		return found, err
+	}
+	compat := false
+	for _, t := range tables {
+		name, family := t.text(unix.NFTA_TABLE_NAME), kernelFamily(t.family)
+		switch {
+		case family != 0 && name == redirect.TableName:
+			found.tables[family], found.ours[Nftables] = true, true
+		case strings.HasPrefix(name, "istio-proxy-"), strings.HasPrefix(name, "istio-ambient-"):
+			found.foreign = append(found.foreign, "nftables table "+name)
+		case family != 0 && isCompat(name):
+			compat = true
+		}
+	}
+	if !compat {
+		return found, nil
+	}
+	return found, found.scanCompat(d)
+}
+
+// kernelFamily returns 0 for families other than ip and ip6.
+func kernelFamily(nfproto uint8) redirect.Family {
+	switch nfproto {
+	case unix.NFPROTO_IPV4:
+		return redirect.IPv4
+	case unix.NFPROTO_IPV6:
+		return redirect.IPv6
+	}
+	return 0
+}
+
+// iptablesTables are the tables that iptables rules of ours or Istio's live in.
+var iptablesTables = []redirect.Kind{redirect.Raw, redirect.Mangle, redirect.NAT}
+
+func isCompat(name string) bool { return slices.Contains(iptablesTables, redirect.Kind(name)) }
+
+// scanCompat looks into the tables of iptables-nft, which nf_tables lists like any other.
+func (s *state) scanCompat(d *dumper) error {
+	chains, err := d.dump(unix.NFT_MSG_GETCHAIN, unix.AF_UNSPEC, nil)
+	if err != nil {
+		return err
+	}
+	names := map[string][]string{}
+	for _, c := range chains {
+		family, table := kernelFamily(c.family), c.text(unix.NFTA_CHAIN_TABLE)
+		if family != 0 && isCompat(table) {
+			where := fmt.Sprintf("%s %s", iptablesName(family), table)
+			names[where] = append(names[where], c.text(unix.NFTA_CHAIN_NAME))
+		}
+	}
+	for where, chains := range names {
+		s.judge(IptablesNFT, where, chains)
+	}
+	return nil
+}
+
+// judge notes whose the chains of one iptables table are.
+func (s *state) judge(backend Backend, where string, chains []string) {
+	if slices.Contains(chains, markerChain) {
+		s.ours[backend] = true
+		return
+	}
+	for _, chain := range chains {
+		if strings.HasPrefix(chain, "ISTIO_") {
+			s.foreign = append(s.foreign, fmt.Sprintf("chain %s in table %s (%s)", chain, where, backend))
+		}
+	}
+	slices.Sort(s.foreign)
+}
+
+// iptablesName is how the command of a family is called.
+func iptablesName(family redirect.Family) string {
+	if family == redirect.IPv6 {
+		return "ip6tables"
+	}
+	return "iptables"
+}
+
+// scanLegacy looks at the tables of iptables-legacy, which nf_tables does not list. The kernel names those that are in
+// use in this namespace.
+func (s *state) scanLegacy(family redirect.Family) error {
+	file := "/proc/thread-self/net/ip_tables_names"
+	if family == redirect.IPv6 {
+		file = "/proc/thread-self/net/ip6_tables_names"
+	}
+	names, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the modules are not loaded
+	}
+	if err != nil {
+		return fmt.Errorf("listing iptables-legacy tables: %w", err)
+	}
+	for _, table := range strings.Fields(string(names)) {
+		if !isCompat(table) {
+			continue
+		}
+		chains, err := legacyChains(family, table)
+		if err != nil {
+			return fmt.Errorf("listing iptables-legacy table %s: %w", table, err)
+		}
+		s.legacy = s.legacy || len(chains) > 0
+		s.judge(IptablesLegacy, iptablesName(family)+" "+table, chains)
+	}
+	return nil
+}
+
+// stateOf is a state in which only the given backend has rules of ours.
+func stateOf(backend Backend) state {
+	return state{ours: map[Backend]bool{backend: true}}
+}

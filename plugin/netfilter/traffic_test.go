@@ -1,0 +1,62 @@
+package netfilter
+
+import (
+	"testing"
+
+	"github.com/istio-pod-network/controller/internal/testnet"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+var backends = []Backend{Nftables, IptablesNFT, IptablesLegacy}
+
+func newLab(t *testing.T, options testnet.Options) (*testnet.Lab, *NetNS) {
+	t.Helper()
+	lab, err := testnet.New(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lab.Close() })
+	n, err := Open(lab.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	return lab, n
+}
+
+func ruleSet(t *testing.T, profile testnet.Profile) redirect.RuleSet {
+	t.Helper()
+	spec, err := redirect.ParseSpec(profile.JSON())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return spec.RuleSet()
+}
+
+// TestTraffic sends every flow of every profile and asserts where it lands.
+func TestTraffic(t *testing.T) {
+	for _, backend := range backends {
+		t.Run(string(backend), func(t *testing.T) {
+			lab, n := newLab(t, testnet.Options{})
+			for _, profile := range testnet.Profiles {
+				t.Run(profile.Name, func(t *testing.T) {
+					lab.Use(profile)
+					rules := ruleSet(t, profile)
+					applied, err := n.Apply(backend, rules)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := lab.Reset(); err != nil {
+						t.Fatal(err)
+					}
+					for _, result := range lab.Check() {
+						t.Error(result)
+					}
+					if err := n.Check(applied, rules); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		})
+	}
+}

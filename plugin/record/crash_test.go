@@ -1,0 +1,107 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// writerEnv makes the test binary a writer into the directory it names.
+const writerEnv = "RECORD_TEST_WRITER"
+
+// writeForever replaces two records as fast as it can until it is killed. Small and large ones alternate, so that a
+// torn one could not pass for whole.
+func writeForever(s Store) {
+	for i := 0; ; i++ {
+		for _, id := range []string{"one", "two"} {
+			r := of("net", id, "eth0")
+			r.DurationMicroseconds = int64(i % 7 * 20000)
+			r.Spec = fmt.Appendf(nil, "%q", strings.Repeat("x", int(r.DurationMicroseconds)))
+			if err := s.Put(r); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(3)
+			}
+		}
+	}
+}
+
+// A plugin that is killed anywhere in Put leaves whole records and perhaps one temporary file, which GC removes later.
+func TestKilledWriter(t *testing.T) {
+	s := Store{Dir: t.TempDir()}
+	const rounds = 25
+	seen, temporary := 0, 0
+	for range rounds {
+		kill := startWriter(t, s)
+		deadline := time.Now().Add(10*time.Millisecond + rand.N(30*time.Millisecond))
+		for time.Now().Before(deadline) || seen < 4 && time.Since(deadline) < time.Minute { // a busy machine starts it late
+			seen += whole(t, s)
+		}
+		kill()
+		seen += whole(t, s)
+		temporary = len(files(t, s)) - 2
+	}
+	t.Logf("%d records read, %d temporary files left by %d kills", seen, temporary, rounds)
+	if temporary > rounds {
+		t.Errorf("%d temporary files after %d kills", temporary, rounds)
+	}
+	past := time.Now().Add(-2 * time.Hour)
+	for _, name := range files(t, s) {
+		if err := os.Chtimes(s.Pods()+"/"+name, past, past); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.GC("other", nil); err != nil {
+		t.Error(err)
+	}
+	if records, errs := s.List(); len(records) != 2 || len(errs) != 0 || len(files(t, s)) != 2 {
+		t.Errorf("after GC: %d records, %v, files %q", len(records), errs, files(t, s))
+	}
+}
+
+// startWriter starts a writer and returns what kills it; a writer that ended by itself fails the test.
+func startWriter(t *testing.T, s Store) (kill func()) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), writerEnv+"="+s.Dir)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		_ = cmd.Process.Kill()
+		if err := cmd.Wait(); cmd.ProcessState.Exited() {
+			t.Fatalf("the writer ended by itself: %v", err)
+		}
+	}
+}
+
+// whole reads everything there is by both ways, fails the test on anything torn, and counts the records.
+func whole(t *testing.T, s Store) int {
+	t.Helper()
+	records, errs := s.List()
+	for _, err := range errs {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"one", "two"} {
+		r, err := s.Get(id, "eth0")
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, r)
+	}
+	for _, r := range records {
+		if len(r.Spec) != int(r.DurationMicroseconds)+2 {
+			t.Fatalf("torn: %d bytes of %d", len(r.Spec), r.DurationMicroseconds+2)
+		}
+	}
+	return len(records)
+}

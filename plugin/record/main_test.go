@@ -1,0 +1,104 @@
+package record
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain turns the test binary into the writer of TestKilledWriter when asked, and fails the tests when they leave
+// file descriptors open.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(writerEnv); dir != "" {
+		writeForever(Store{Dir: dir})
+	}
+	before := openFiles()
+	code := m.Run()
+	if after := openFiles(); code == 0 && len(after) > len(before) {
+		fmt.Fprintf(os.Stderr, "file descriptors leaked: before %q, after %q\n", before, after)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// openFiles lists what this process has open, without the runtime's own poller.
+func openFiles() []string {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	var open []string
+	for _, entry := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
+		if err == nil && !strings.HasPrefix(target, "anon_inode:") {
+			open = append(open, target)
+		}
+	}
+	return open
+}
+
+// sample is a record with every key set. It is the frozen fixture v1-redirect.json.
+func sample() Record {
+	return Record{
+		Version:     1,
+		Network:     "k8s-pod-network",
+		IfName:      "eth0",
+		ContainerID: "6f1e0b9b1c3c4ab1f7f2f6de57cbbd2a5d2b1a0c9e8d7c6b5a49382716051423",
+		PodUID:      "0f3b2a52-7d1d-4f0e-9d5b-6a7c8d9e0f10",
+		Namespace:   "shop",
+		Name:        "cart-7c9d6b5f4-x2x7k",
+		NetNS:       "3c1a7f0e-2f64-4a6d-9a55-7f4f0f6f5a11/4026532290/8193",
+		Decision:    Redirect,
+		Reason:      "injected",
+		Detail:      "address skipped",
+		Backend:     "nftables",
+		RuleSetHash: "sha256:4c1f",
+		Spec:        []byte(`{"mode":"REDIRECT","outboundPort":15001,"includeOutboundIPRanges":"*"}`),
+		Created:     []string{"address ::6/128 lo"},
+		Skipped:     []string{"route of table 133: IPv6 is disabled in the namespace"},
+		Time:        time.Date(2025, 3, 4, 5, 6, 7, 8, time.UTC),
+
+		DurationMicroseconds: 5321,
+	}
+}
+
+// of is the sample of another attachment.
+func of(network, containerID, ifname string) Record {
+	r := sample()
+	r.Network, r.ContainerID, r.IfName = network, containerID, ifname
+	return r
+}
+
+// put stores records, failing the test on an error.
+func put(t testing.TB, s Store, records ...Record) {
+	t.Helper()
+	for _, r := range records {
+		if err := s.Put(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// drop writes a file beside the records.
+func drop(t testing.TB, s Store, name, contents string) {
+	t.Helper()
+	if err := os.MkdirAll(s.Pods(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.Pods()+"/"+name, []byte(contents), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// files lists the names beside and of the records.
+func files(t testing.TB, s Store) []string {
+	t.Helper()
+	entries, err := s.entries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{}
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
+}

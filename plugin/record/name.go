@@ -1,0 +1,74 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	suffix     = ".json"
+	tempPrefix = ".tmp-" // no container ID starts with a dot, so no record ever has such a name
+	maxName    = 255     // NAME_MAX of Linux file systems
+	maxIfName  = 15      // IFNAMSIZ without the terminating zero
+)
+
+// fileName is the name of an attachment's record, checked so that it cannot leave the directory.
+//
+// It is not injective: container "a-b" with interface "c" and container "a" with interface "b-c" share "a-b-c.json".
+// That needs a dash in one of the two parts, which runtimes' IDs never have (but cnitool's do), so readers compare the
+// contents and writers look first wherever there is a dash.
+func fileName(containerID, ifname string) (string, error) {
+	if err := checkID(containerID); err != nil {
+		return "", err
+	}
+	if err := checkIfName(ifname); err != nil {
+		return "", err
+	}
+	name := containerID + "-" + ifname + suffix
+	if len(name) > maxName {
+		return "", fmt.Errorf("container ID %.32q...: too long, %d bytes", containerID, len(containerID))
+	}
+	return name, nil
+}
+
+// ambiguous reports whether another attachment could have the same file name.
+func ambiguous(containerID, ifname string) bool {
+	return strings.Contains(containerID, "-") || strings.Contains(ifname, "-")
+}
+
+// checkID applies the CNI specification: an alphanumeric, then any of alphanumerics, underscore, dot and hyphen.
+func checkID(id string) error {
+	for i := range len(id) {
+		c := id[i]
+		alnum := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !alnum && (i == 0 || !strings.ContainsRune("_.-", rune(c))) {
+			return fmt.Errorf("container ID %.64q: must be an alphanumeric, then alphanumerics, '_', '.' or '-'", id)
+		}
+	}
+	if id == "" {
+		return errors.New("container ID is empty")
+	}
+	return nil
+}
+
+// checkIfName applies what the kernel's dev_valid_name demands, and refuses what JSON could not carry unchanged.
+func checkIfName(name string) error {
+	bad := func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) || unicode.IsControl(r) }
+	switch {
+	case name == "", name == ".", name == "..":
+		return fmt.Errorf("interface name %q: not a name", name)
+	case len(name) > maxIfName:
+		return fmt.Errorf("interface name %.32q: longer than %d bytes", name, maxIfName)
+	case !utf8.ValidString(name), strings.ContainsFunc(name, bad):
+		return fmt.Errorf("interface name %q: must be UTF-8 without '/', ':', white space and control characters", name)
+	}
+	return nil
+}
+
+// isRecord reports whether a name in the directory claims to be a record; the rest is temporary or not ours.
+func isRecord(name string) bool {
+	return strings.HasSuffix(name, suffix) && !strings.HasPrefix(name, ".")
+}

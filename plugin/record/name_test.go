@@ -1,0 +1,103 @@
+package record
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestFileName(t *testing.T) {
+	long := strings.Repeat("a", maxName-len("-eth0.json"))
+	for _, test := range []struct{ id, ifname, want, err string }{
+		{"a", "eth0", "a-eth0.json", ""},
+		{"0_.-", "net1", "0_.--net1.json", ""},
+		{"A9", "123456789012345", "A9-123456789012345.json", ""},
+		{"a", "...", "a-....json", ""},
+		{"a", "é", "a-é.json", ""},
+		{long, "eth0", long + "-eth0.json", ""},
+		{long + "a", "eth0", "", "too long, 246 bytes"},
+		{"", "eth0", "", "container ID is empty"},
+		{".a", "eth0", "", "must be an alphanumeric"},
+		{"-a", "eth0", "", "must be an alphanumeric"},
+		{"..", "eth0", "", "must be an alphanumeric"},
+		{"a/b", "eth0", "", "must be an alphanumeric"},
+		{"a\x00", "eth0", "", "must be an alphanumeric"},
+		{"aé", "eth0", "", "must be an alphanumeric"},
+		{"a b", "eth0", "", "must be an alphanumeric"},
+		{"a", "", "", "not a name"},
+		{"a", ".", "", "not a name"},
+		{"a", "..", "", "not a name"},
+		{"a", "1234567890123456", "", "longer than 15 bytes"},
+		{"a", "x/y", "", "without '/'"},
+		{"a", "eth0:1", "", "without '/'"},
+		{"a", "eth 0", "", "without '/'"},
+		{"a", "eth\u20280", "", "without '/'"},
+		{"a", "eth\x000", "", "without '/'"},
+		{"a", "eth\xff", "", "must be UTF-8"},
+	} {
+		got, err := fileName(test.id, test.ifname)
+		if got != test.want || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+			t.Errorf("fileName(%q, %q) = %q, %v, want %q, %s", test.id, test.ifname, got, err, test.want, test.err)
+		}
+	}
+}
+
+func TestEveryMethodChecksTheName(t *testing.T) {
+	s := Store{Dir: t.TempDir()}
+	for what, err := range map[string]error{
+		"Put":    s.Put(of("net", "../a", "eth0")),
+		"Get":    second(s.Get("../a", "eth0")),
+		"Delete": s.Delete("a", "../../etc/passwd"),
+		"Load":   second(s.Load("../pods/a-eth0.json")),
+		"Load .": second(s.Load(".tmp-1.json")),
+		"Load x": second(s.Load("a-eth0")),
+	} {
+		if err == nil {
+			t.Errorf("%s accepts a name that is none", what)
+		}
+	}
+	if names := files(t, s); len(names) != 0 {
+		t.Errorf("left behind: %q", names)
+	}
+}
+
+func second(_ Record, err error) error { return err }
+
+// Two attachments with one file name never see, replace or remove each other's record.
+func TestAmbiguousNames(t *testing.T) {
+	s := Store{Dir: t.TempDir()}
+	mine, other := of("net", "a-b", "c"), of("net", "a", "b-c")
+	put(t, s, mine)
+	if _, err := s.Get(other.ContainerID, other.IfName); !IsMismatch(err) || !strings.Contains(err.Error(), `container "a-b" interface "c"`) {
+		t.Errorf("getting the other: %v", err)
+	}
+	if err := s.Put(other); !IsMismatch(err) {
+		t.Errorf("putting the other: %v", err)
+	}
+	if err := s.Delete(other.ContainerID, other.IfName); err != nil {
+		t.Errorf("deleting the other: %v", err)
+	}
+	if r, err := s.Get(mine.ContainerID, mine.IfName); err != nil || r.ContainerID != "a-b" {
+		t.Errorf("mine is now %+v, %v", r, err)
+	}
+	put(t, s, mine) // its own record may be replaced
+	if err := s.Delete(mine.ContainerID, mine.IfName); err != nil || len(files(t, s)) != 0 {
+		t.Errorf("deleting mine: %v, left %q", err, files(t, s))
+	}
+}
+
+func FuzzFileName(f *testing.F) {
+	for _, seed := range [][2]string{{"a", "eth0"}, {"../x", "eth0"}, {"a-b", "c"}, {"a", "b/../../c"}, {"", ""}} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, id, ifname string) {
+		name, err := fileName(id, ifname)
+		if err != nil {
+			return
+		}
+		path := filepath.Join("/state/pods", name)
+		if filepath.Dir(path) != "/state/pods" || filepath.Base(path) != name || len(name) > maxName || !isRecord(name) {
+			t.Fatalf("%q and %q give %q", id, ifname, name)
+		}
+	})
+}

@@ -1,0 +1,115 @@
+package redirect
+
+import (
+	"fmt"
+	"path"
+	"strconv"
+)
+
+// Selection says which pods are looked at.
+type Selection string
+
+// The selections.
+const (
+	SelectInjected  Selection = "injected"  // pods with Istio's status annotation, or opted in by their own annotation
+	SelectAnnotated Selection = "annotated" // the 2018 rule: pod annotation, else namespace annotation
+)
+
+// ParseSelection reads a selection.
+func ParseSelection(text string) (Selection, error) {
+	switch s := Selection(text); s {
+	case SelectInjected, SelectAnnotated:
+		return s, nil
+	}
+	return "", &valueError{"selection", text, "unknown selection", "injected or annotated"}
+}
+
+// Globs is a list of shell patterns (path.Match) for namespace names.
+type Globs []string
+
+// ParseGlobs checks every pattern. key names the setting in an error.
+func ParseGlobs(key string, patterns []string) (Globs, error) {
+	for i, pattern := range patterns {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			return nil, &valueError{fmt.Sprintf("%s[%d]", key, i), pattern, "not a pattern",
+				"a namespace name, in which * stands for any text, ? for one character, [a-z] for a class"}
+		}
+	}
+	return patterns, nil
+}
+
+// Match reports whether name matches a pattern.
+func (g Globs) Match(name string) bool {
+	for _, pattern := range g {
+		if ok, _ := path.Match(pattern, name); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// Policy is what the operator of a node decided for all its pods.
+type Policy struct {
+	Selection         Selection
+	ExcludeNamespaces Globs
+	Redirect          Spec // the settings of a pod that says nothing itself
+	// Agent says that there is an agent to ask for what a pod's annotations do not tell. Without one, they are all facts
+	// there are, and absent annotations are none.
+	Agent bool
+}
+
+// answer is what an opt-in annotation says.
+type answer int
+
+const (
+	noAnswer answer = iota
+	yes
+	no
+)
+
+// ownAnswer reads the pod's own opt-in. An unreadable value is an error, not a no: somebody meant this pod.
+func (p Pod) ownAnswer() (answer, error) { return readAnswer("annotation", p.Annotations) }
+
+// namespaceAnswer reads the opt-in of the pod's namespace.
+func (p Pod) namespaceAnswer() (answer, error) {
+	return readAnswer("annotation of namespace "+p.Namespace, p.NamespaceAnnotations)
+}
+
+func readAnswer(where string, annotations map[string]string) (answer, error) {
+	text, present := annotations[KeyInitialize]
+	if !present {
+		return noAnswer, nil
+	}
+	value, err := strconv.ParseBool(text)
+	switch {
+	case err != nil:
+		return noAnswer, &valueError{where + " " + KeyInitialize, text, "not a boolean", validBool}
+	case value:
+		return yes, nil
+	}
+	return no, nil
+}
+
+// injectDisabled reads sidecar.istio.io/inject as Istio's plugin does: the label wins over the annotation, and a value
+// that is no boolean says nothing. Where labels are not known, the annotation counts only on a pod without a status
+// annotation: with one, a label may have overruled it.
+func (p Pod) injectDisabled() bool {
+	if label, present := p.Labels[KeyInject]; present {
+		return isFalse(label)
+	}
+	if !p.Complete && p.injected() {
+		return false
+	}
+	return isFalse(p.Annotations[KeyInject])
+}
+
+func isFalse(text string) bool {
+	value, err := strconv.ParseBool(text)
+	return err == nil && !value
+}
+
+// injected reports whether Istio's injector has given the pod a sidecar.
+func (p Pod) injected() bool {
+	_, present := p.Annotations[KeyStatus]
+	return present
+}

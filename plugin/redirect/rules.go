@@ -1,0 +1,244 @@
+package redirect
+
+import "net/netip"
+
+// Names and numbers that are Istio's, so that tools which know them, and Envoy itself, find what they expect.
+// Source: istio/istio tools/istio-iptables/pkg/constants.
+const (
+	chainInbound    = "ISTIO_INBOUND"
+	chainOutput     = "ISTIO_OUTPUT"
+	chainRedirect   = "ISTIO_REDIRECT"
+	chainInRedirect = "ISTIO_IN_REDIRECT"
+	chainTProxy     = "ISTIO_TPROXY"
+	chainDivert     = "ISTIO_DIVERT"
+	chainDrop       = "ISTIO_DROP"
+	chainOutputDNS  = "ISTIO_OUTPUT_DNS"
+
+	markProxy    = 1337 // Envoy marks its upstream sockets so when it keeps the client's address; TPROXY marks so too
+	markLoopback = 1338 // the proxy calls its own pod
+	tproxyTable  = 133  // routing table of marked packets
+
+	dnsPort = 53
+	// zones of connection tracking: queries of apps to the sidecar and the sidecar's own to the resolver may share
+	// addresses and ports, and would be one connection without them.
+	zoneProxy = 1
+	zoneApp   = 2
+)
+
+var loopbackInterface = Interfaces{"lo"}
+
+// RuleSet derives the rules. Mode NONE has none.
+func (s Spec) RuleSet() RuleSet {
+	var set RuleSet
+	if s.Mode != ModeRedirect && s.Mode != ModeTProxy {
+		return set
+	}
+	_, passthrough, _ := IPv6.addresses()
+	// 127.0.0.6 needs no such address: all of 127.0.0.0/8 is local.
+	set.Addresses = []Address{{IPv6, passthrough}}
+	for _, family := range Families {
+		b := builder{s, family}
+		if s.Mode == ModeTProxy {
+			set.Routes = append(set.Routes, PolicyRoute{family, markProxy, tproxyTable})
+		}
+		for _, table := range []Table{b.raw(), b.mangle(), b.nat()} {
+			if len(table.Chains) > 0 {
+				set.Tables = append(set.Tables, table)
+			}
+		}
+	}
+	return set
+}
+
+// builder derives the rules of one family.
+type builder struct {
+	Spec
+	family Family
+}
+
+// chains keeps the chains that have rules.
+func (b builder) table(kind Kind, chains ...Chain) Table {
+	t := Table{Family: b.family, Kind: kind}
+	for _, c := range chains {
+		if len(c.Rules) > 0 {
+			t.Chains = append(t.Chains, c)
+		}
+	}
+	return t
+}
+
+func rule(why string, verdict Verb, matches ...Match) Rule {
+	return Rule{Matches: matches, Verdict: verdict, Why: why}
+}
+
+// owned returns the rule once for the proxy's user and once for its group.
+func (b builder) owned(why string, verdict Verb, matches ...Match) []Rule {
+	rules := []Rule{rule(why, verdict, append([]Match{SocketUID(b.ProxyUID)}, matches...)...)}
+	if b.ProxyGID != 0 {
+		rules = append(rules, rule(why, verdict, append([]Match{SocketGID(b.ProxyGID)}, matches...)...))
+	}
+	return rules
+}
+
+// raw puts the sidecar's DNS queries and those of apps into different conntrack zones.
+func (b builder) raw() Table {
+	if !b.DNSCapture {
+		return Table{}
+	}
+	out := Chain{Name: chainOutputDNS, Hook: Output}
+	out.Rules = append(out.Rules, b.owned("the sidecar's own query", SetZone(zoneProxy), UDP, DestPorts{dnsPort})...)
+	out.Rules = append(out.Rules, b.owned("the sidecar's answer to an app", SetZone(zoneApp), UDP, SourcePort(b.DNSPort))...)
+	out.Rules = append(out.Rules, rule("an app's query", SetZone(zoneApp), UDP, DestPorts{dnsPort}))
+	in := Chain{Name: chainInbound, Hook: Prerouting, Rules: []Rule{
+		rule("the resolver's answer to the sidecar", SetZone(zoneProxy), UDP, SourcePort(dnsPort)),
+	}}
+	return b.table(Raw, in, out)
+}
+
+func (b builder) nat() Table {
+	captureIn := Chain{Name: chainInRedirect, Rules: []Rule{rule("to the sidecar's inbound listener", RedirectTo(b.InboundPort), TCP)}}
+	captureOut := Chain{Name: chainRedirect, Rules: []Rule{rule("to the sidecar's outbound listener", RedirectTo(b.OutboundPort), TCP)}}
+	in, out := b.natInbound(), b.natOutput()
+	chains := []Chain{}
+	for _, target := range []Chain{captureIn, captureOut} {
+		if jumpsTo(target.Name, in, out) {
+			chains = append(chains, target)
+		}
+	}
+	return b.table(NAT, append(chains, in, out)...)
+}
+
+func jumpsTo(name string, chains ...Chain) bool {
+	for _, c := range chains {
+		for _, r := range c.Rules {
+			if r.Verdict == Jump(name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (b builder) natInbound() Chain {
+	c := Chain{Name: chainInbound, Hook: Prerouting}
+	if nics := b.RerouteVirtualInterfaces; len(nics) > 0 {
+		// Where both lists name an interface, rerouting wins, as in Istio.
+		c.Rules = append(c.Rules, b.includeRanges("from a virtual machine's interface: outbound", InInterface(nics))...)
+		c.Rules = append(c.Rules, rule("from a virtual machine's interface", Return{}, InInterface(nics)))
+	}
+	if len(b.ExcludeInterfaces) > 0 {
+		c.Rules = append(c.Rules, rule("excluded interface", Return{}, InInterface(b.ExcludeInterfaces)))
+	}
+	if b.Mode == ModeRedirect {
+		c.Rules = append(c.Rules, b.inbound(func(match ...Match) []Rule {
+			return []Rule{rule("inbound", Jump(chainInRedirect), append([]Match{TCP}, match...)...)}
+		})...)
+	}
+	return c
+}
+
+// inbound returns the rules that select inbound ports, with the given capture of what is selected.
+func (b builder) inbound(capture func(...Match) []Rule) []Rule {
+	if b.IncludeInboundPorts.All() {
+		excluded := b.ExcludeInboundPorts.union(hbonePort)
+		rules := []Rule{rule("excluded inbound port", Return{}, TCP, DestPorts(excluded.List()))}
+		return append(rules, capture()...)
+	}
+	if included := b.IncludeInboundPorts.without(hbonePort); !included.Empty() {
+		return capture(DestPorts(included.List()))
+	}
+	return nil
+}
+
+func (b builder) natOutput() Chain {
+	c := Chain{Name: chainOutput, Hook: Output}
+	add := func(rules ...Rule) { c.Rules = append(c.Rules, rules...) }
+	loopback, passthrough, _ := b.family.addresses()
+	lo := OutInterface(loopbackInterface)
+
+	if len(b.ExcludeInterfaces) > 0 {
+		add(rule("excluded interface", Return{}, OutInterface(b.ExcludeInterfaces)))
+	}
+	if ports := b.ExcludeOutboundPorts; !ports.Empty() {
+		add(rule("excluded outbound port", Return{}, TCP, DestPorts(ports.List())),
+			rule("excluded outbound port", Return{}, UDP, DestPorts(ports.List())))
+	}
+	add(rule("the sidecar passes inbound traffic on to the app", Return{}, lo, From{passthrough}))
+	add(b.proxyOutput(lo, loopback)...)
+	if included := b.IncludeOutboundIPRanges.Of(b.family); !containsLoopback(included) {
+		add(b.appOnLoopback(lo)...)
+	}
+	if b.DNSCapture {
+		add(rule("an app's DNS query", RedirectTo(b.DNSPort), UDP, DestPorts{dnsPort}),
+			rule("an app's DNS query", RedirectTo(b.DNSPort), TCP, DestPorts{dnsPort}))
+	}
+	if containsLoopback(b.IncludeOutboundIPRanges.Of(b.family)) {
+		add(rule("loopback", Return{}, To{loopback}))
+	}
+	add(b.appOutput()...)
+	return c
+}
+
+// proxyOutput lets the sidecar's own traffic pass, but what it sends to its own pod goes through its inbound side.
+func (b builder) proxyOutput(lo OutInterface, loopback netip.Prefix) []Rule {
+	direct := NotDestPorts{hbonePort}
+	if b.DNSCapture {
+		direct = NotDestPorts{dnsPort, hbonePort}
+	}
+	ownPod := b.owned("the sidecar calls its own pod", Jump(chainInRedirect), lo, NotTo(loopback), TCP, direct)
+	pass := b.owned("the sidecar's own traffic", Return{})
+	rules := []Rule{ownPod[0], pass[0]}
+	for i := 1; i < len(pass); i++ {
+		// With TPROXY the sidecar runs as root and is known by its group alone: mark 1338 brings it to the transparent
+		// listener, and a destination rewritten here would hide the original one from it.
+		if b.Mode == ModeRedirect {
+			rules = append(rules, ownPod[i])
+		}
+		rules = append(rules, pass[i])
+	}
+	return rules
+}
+
+// appOnLoopback leaves calls inside the pod alone, but for DNS where that is captured.
+func (b builder) appOnLoopback(lo OutInterface) []Rule {
+	if b.DNSCapture {
+		return []Rule{rule("inside the pod", Return{}, lo, TCP, NotDestPorts{dnsPort})}
+	}
+	return []Rule{rule("inside the pod", Return{}, lo)}
+}
+
+func (b builder) appOutput() []Rule {
+	var rules []Rule
+	if excluded := b.ExcludeOutboundIPRanges.Of(b.family); len(excluded) > 0 {
+		rules = append(rules, rule("excluded destination", Return{}, To(excluded)))
+	}
+	switch ports := b.IncludeOutboundPorts; {
+	case ports.All():
+		return append(rules, rule("included outbound port", Jump(chainRedirect), TCP))
+	case !ports.Empty():
+		rules = append(rules, rule("included outbound port", Jump(chainRedirect), TCP, DestPorts(ports.List())))
+	}
+	return append(rules, b.includeRanges("outbound")...)
+}
+
+// includeRanges captures the included destinations.
+func (b builder) includeRanges(why string, match ...Match) []Rule {
+	match = append(match, TCP)
+	if b.IncludeOutboundIPRanges.All() {
+		return []Rule{rule(why, Jump(chainRedirect), match...)}
+	}
+	if included := b.IncludeOutboundIPRanges.Of(b.family); len(included) > 0 {
+		return []Rule{rule(why, Jump(chainRedirect), append(match, To(included))...)}
+	}
+	return nil
+}
+
+// containsLoopback reports whether somebody asked for loopback destinations to be captured.
+func containsLoopback(prefixes []netip.Prefix) bool {
+	for _, p := range prefixes {
+		if p.Addr().IsLoopback() {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,261 @@
+package redirect
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Spec is the complete settings of one pod's redirection: what the rules depend on, and nothing else. Its JSON form is
+// the `redirect` object of the CNI configuration.
+type Spec struct {
+	Mode                     Mode
+	OutboundPort             Port // where the sidecar takes outbound TCP
+	InboundPort              Port // where it takes inbound TCP
+	ProxyUID                 ID   // never 0: root is never exempt
+	ProxyGID                 ID   // 0: no group is exempt
+	IncludeOutboundIPRanges  Prefixes
+	ExcludeOutboundIPRanges  Prefixes
+	IncludeInboundPorts      Ports
+	ExcludeInboundPorts      Ports // used only where IncludeInboundPorts is all
+	IncludeOutboundPorts     Ports
+	ExcludeOutboundPorts     Ports // TCP and UDP
+	ExcludeInterfaces        Interfaces
+	RerouteVirtualInterfaces Interfaces
+	DNSCapture               bool
+	DNSPort                  Port
+	DropInvalid              bool
+}
+
+// proxyOwnPorts are ports of the sidecar itself that peers reach directly: merged metrics, health, Envoy metrics. Istio
+// excludes them whatever a pod asks for.
+var proxyOwnPorts = []uint16{15020, 15021, 15090}
+
+// hbonePort carries HBONE tunnels; the sidecar listens on it itself, so it is never captured.
+const hbonePort = 15008
+
+// DefaultSpec returns Istio's defaults.
+func DefaultSpec() Spec {
+	return Spec{
+		Mode: ModeRedirect, OutboundPort: 15001, InboundPort: 15006, ProxyUID: 1337, ProxyGID: 1337,
+		IncludeOutboundIPRanges: AllPrefixes(), IncludeInboundPorts: AllPorts(),
+		ExcludeInboundPorts: PortsOf(proxyOwnPorts...), DNSPort: 15053,
+	}
+}
+
+// kind is the JSON type of a setting.
+type kind int
+
+const (
+	text kind = iota
+	number
+	boolean
+)
+
+var kindNames = [...]string{text: "a JSON string", number: "a JSON number", boolean: "true or false"}
+
+// What is valid, worded once per type.
+const (
+	validPort           = "a port, 1 to 65535"
+	validUID            = "a user ID, 1 to 4294967294 (0, root, is never exempt)"
+	validGID            = "a group ID, 1 to 4294967294, or 0 to exempt no group"
+	validMode           = "REDIRECT, TPROXY or NONE"
+	validPrefixes       = `"*" or a comma-separated list of prefixes such as 10.0.0.0/8,fd00::/8, without spaces`
+	validExcludes       = "a comma-separated list of prefixes such as 10.0.0.0/8,fd00::/8, without spaces"
+	validPorts          = `"*" or a comma-separated list of ports 0 to 65535`
+	validPortList       = "a comma-separated list of ports 0 to 65535"
+	validInterfaceNames = "a comma-separated list of interface names of at most 15 bytes out of letters, digits and ._-:@"
+	validBool           = "true or false"
+)
+
+// setting is one key: where it is read from, what is valid, and its only parser and printer.
+type setting struct {
+	name        string   // key in the `redirect` object
+	annotations []string // the first that is present counts
+	kind        kind
+	valid       string
+	parse       func(*Spec, string) error
+	print       func(*Spec) any
+}
+
+// value builds a setting around one field of Spec, its parser and its JSON form.
+func value[T any](name string, kind kind, valid string, field func(*Spec) *T, parse func(string) (T, error),
+	print func(T) any, annotations ...string) setting {
+	return setting{
+		name: name, annotations: annotations, kind: kind, valid: valid,
+		parse: func(s *Spec, text string) error {
+			parsed, err := parse(text)
+			if err == nil {
+				*field(s) = parsed
+			}
+			return err
+		},
+		print: func(s *Spec) any { return print(*field(s)) },
+	}
+}
+
+func asIs[T any](v T) any              { return v }
+func asString[T fmt.Stringer](v T) any { return v.String() }
+func port(s func(*Spec) *Port, name string, annotations ...string) setting {
+	return value(name, number, validPort, s, ParsePort, asIs[Port], annotations...)
+}
+
+// settings lists every setting in the order of the documentation.
+var settings = []setting{
+	value("mode", text, validMode, func(s *Spec) *Mode { return &s.Mode }, ParseMode, asIs[Mode], KeyMode),
+	port(func(s *Spec) *Port { return &s.OutboundPort }, "outboundPort", KeyEnvoyPort),
+	port(func(s *Spec) *Port { return &s.InboundPort }, "inboundPort"),
+	value("proxyUID", number, validUID, func(s *Spec) *ID { return &s.ProxyUID }, parseProxyUID, asIs[ID], KeyEnvoyUserID),
+	value("proxyGID", number, validGID, func(s *Spec) *ID { return &s.ProxyGID }, ParseID, asIs[ID], KeyEnvoyGroupID),
+	value("includeOutboundIPRanges", text, validPrefixes, func(s *Spec) *Prefixes { return &s.IncludeOutboundIPRanges },
+		ParsePrefixes, asString[Prefixes], KeyIncludeOutboundIPRanges),
+	value("excludeOutboundIPRanges", text, validExcludes, func(s *Spec) *Prefixes { return &s.ExcludeOutboundIPRanges },
+		listOnly(ParsePrefixes), asString[Prefixes], KeyExcludeOutboundIPRanges),
+	value("includeInboundPorts", text, validPorts, func(s *Spec) *Ports { return &s.IncludeInboundPorts },
+		ParsePorts, asString[Ports], KeyIncludeInboundPorts),
+	value("excludeInboundPorts", text, validPortList, func(s *Spec) *Ports { return &s.ExcludeInboundPorts },
+		parseExcludeInbound, asString[Ports], KeyExcludeInboundPorts),
+	value("includeOutboundPorts", text, validPorts, func(s *Spec) *Ports { return &s.IncludeOutboundPorts },
+		ParsePorts, asString[Ports], KeyIncludeOutboundPorts),
+	value("excludeOutboundPorts", text, validPortList, func(s *Spec) *Ports { return &s.ExcludeOutboundPorts },
+		listOnly(ParsePorts), asString[Ports], KeyExcludeOutboundPorts),
+	value("excludeInterfaces", text, validInterfaceNames, func(s *Spec) *Interfaces { return &s.ExcludeInterfaces },
+		ParseInterfaces, asString[Interfaces], KeyExcludeInterfaces),
+	value("rerouteVirtualInterfaces", text, validInterfaceNames,
+		func(s *Spec) *Interfaces { return &s.RerouteVirtualInterfaces },
+		ParseInterfaces, asString[Interfaces], KeyRerouteVirtualInterfaces, KeyKubevirtInterfaces),
+	value("dnsCapture", boolean, validBool, func(s *Spec) *bool { return &s.DNSCapture }, parseBool, asIs[bool]),
+	port(func(s *Spec) *Port { return &s.DNSPort }, "dnsPort"),
+	value("dropInvalid", boolean, validBool, func(s *Spec) *bool { return &s.DropInvalid }, parseBool, asIs[bool]),
+}
+
+func parseProxyUID(text string) (ID, error) {
+	id, err := ParseID(text)
+	if err == nil && id == 0 {
+		err = fmt.Errorf("root would bypass the sidecar")
+	}
+	return id, err
+}
+
+func parseExcludeInbound(text string) (Ports, error) {
+	ports, err := listOnly(ParsePorts)(text)
+	return ports.union(proxyOwnPorts...), err
+}
+
+func parseBool(text string) (bool, error) {
+	switch text {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, fmt.Errorf("not a boolean")
+}
+
+// listOnly forbids `*` where Istio's validation lets it pass and iptables then fails on it, or where it would undo the
+// whole redirection.
+func listOnly[T interface{ All() bool }](parse func(string) (T, error)) func(string) (T, error) {
+	return func(text string) (T, error) {
+		parsed, err := parse(text)
+		if err == nil && parsed.All() {
+			var none T
+			return none, fmt.Errorf("%q is not allowed here", wildcard)
+		}
+		return parsed, err
+	}
+}
+
+// ParseSpec reads the `redirect` object of the CNI configuration; a key that is absent or null has its default. Empty
+// input is an empty object. An unknown key is an error: a misspelt one would silently change what is captured.
+func ParseSpec(raw []byte) (Spec, error) {
+	spec := DefaultSpec()
+	if len(bytes.TrimSpace(raw)) == 0 {
+		return spec, nil
+	}
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &values); err != nil {
+		return Spec{}, &valueError{"redirect", string(raw), "not a JSON object", "an object of settings"}
+	}
+	for _, s := range settings {
+		raw, present := values[s.name]
+		delete(values, s.name)
+		if !present || string(raw) == "null" {
+			continue
+		}
+		if err := s.fromJSON(&spec, raw); err != nil {
+			return Spec{}, err
+		}
+	}
+	if len(values) > 0 {
+		return Spec{}, unknownSetting(values)
+	}
+	return spec, nil
+}
+
+func (s setting) fromJSON(spec *Spec, raw json.RawMessage) error {
+	key, literal := "redirect."+s.name, string(raw)
+	if s.kind == text {
+		if err := json.Unmarshal(raw, &literal); err != nil {
+			return &valueError{key, string(raw), "not " + kindNames[s.kind], s.valid}
+		}
+	} else if c := literal[0]; (c >= '0' && c <= '9' || c == '-') != (s.kind == number) || c == '"' {
+		return &valueError{key, literal, "not " + kindNames[s.kind], s.valid}
+	}
+	if err := s.parse(spec, literal); err != nil {
+		return &valueError{key, literal, err.Error(), s.valid}
+	}
+	return nil
+}
+
+func unknownSetting(values map[string]json.RawMessage) error {
+	var unknown, known []string
+	for name := range values {
+		unknown = append(unknown, name)
+	}
+	slices.Sort(unknown)
+	for _, s := range settings {
+		known = append(known, s.name)
+	}
+	return &valueError{"redirect", unknown[0], "unknown key", strings.Join(known, ", ")}
+}
+
+// MarshalJSON returns the form that ParseSpec reads, every key written.
+func (s Spec) MarshalJSON() ([]byte, error) {
+	out := []byte{'{'}
+	for i, setting := range settings {
+		printed, err := json.Marshal(setting.print(&s))
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = fmt.Appendf(out, "%q:%s", setting.name, printed)
+	}
+	return append(out, '}'), nil
+}
+
+// withPod returns the settings with what the pod itself says: its annotations, then what Istio would read from the proxy
+// container (nil if unknown). The 2018 annotations win over the container: somebody wrote them for this very purpose.
+func (s Spec) withPod(pod Pod, proxy *Container) (Spec, error) {
+	if proxy != nil {
+		if err := s.readProxy(pod, *proxy); err != nil {
+			return Spec{}, err
+		}
+	}
+	for _, setting := range settings {
+		for _, key := range setting.annotations {
+			text, present := pod.Annotations[key]
+			if !present {
+				continue
+			}
+			if err := setting.parse(&s, text); err != nil {
+				return Spec{}, &valueError{"annotation " + key, text, err.Error(), setting.valid}
+			}
+			break
+		}
+	}
+	return s, nil
+}

@@ -1,0 +1,199 @@
+package redirect
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// TableName is the name of our nftables table in both families.
+const TableName = "istio-pod-network"
+
+// NFTName returns the name of a chain in our nftables table, where the chains of all kinds stand side by side: the kind,
+// then Istio's name in nftables' spelling, e.g. nat-istio-output.
+func NFTName(kind Kind, chain string) string {
+	return string(kind) + "-" + strings.ReplaceAll(strings.ToLower(chain), "_", "-")
+}
+
+// Priority returns the place of a kind among the netfilter hooks, the same as iptables' tables have.
+// Source: include/uapi/linux/netfilter_ipv4.h, enum nf_ip_hook_priorities.
+func (k Kind) Priority() int {
+	switch k {
+	case Raw:
+		return -300
+	case Mangle:
+		return -150
+	}
+	return -100
+}
+
+// ChainType returns the nftables chain type. mangle's output chain is of type route: a mark set there must be routed anew.
+func ChainType(kind Kind, hook Hook) string {
+	switch {
+	case kind == NAT:
+		return "nat"
+	case kind == Mangle && hook == Output:
+		return "route"
+	}
+	return "filter"
+}
+
+// String returns the rule set in the syntax of nft(8), one table per family; addresses and routes are comments. The
+// netlink backend writes exactly what nft would write of it.
+func (r RuleSet) String() string {
+	var out strings.Builder
+	for _, a := range r.Addresses {
+		fmt.Fprintf(&out, "# address %s dev lo\n", a.Prefix)
+	}
+	for _, p := range r.Routes {
+		_, _, everything := p.Family.addresses()
+		fmt.Fprintf(&out, "# %s rule fwmark %d lookup %d, route local %s dev lo table %d\n", p.Family, p.Mark, p.Table, everything, p.Table)
+	}
+	for _, family := range Families {
+		r.writeFamily(&out, family)
+	}
+	return out.String()
+}
+
+func (r RuleSet) writeFamily(out *strings.Builder, family Family) {
+	open := false
+	for _, t := range r.Tables {
+		if t.Family != family {
+			continue
+		}
+		if !open {
+			fmt.Fprintf(out, "table %s %s {\n", family, TableName)
+			open = true
+		}
+		for _, c := range t.Chains {
+			writeChain(out, t, c)
+		}
+	}
+	if open {
+		out.WriteString("}\n")
+	}
+}
+
+func writeChain(out *strings.Builder, t Table, c Chain) {
+	fmt.Fprintf(out, "\tchain %s {\n", NFTName(t.Kind, c.Name))
+	if c.Hook != Regular {
+		fmt.Fprintf(out, "\t\ttype %s hook %s priority %d; policy accept;\n", ChainType(t.Kind, c.Hook), c.Hook, t.Kind.Priority())
+	}
+	for _, r := range c.Rules {
+		for _, line := range r.Lines(t) {
+			fmt.Fprintf(out, "\t\t%s comment %q\n", line.Text, line.Why)
+		}
+	}
+	out.WriteString("\t}\n")
+}
+
+// Line is one rule in the syntax of nft(8) and what it is for.
+type Line struct{ Text, Why string }
+
+// Lines returns the rule as nftables needs it: TPROXY takes two, for nftables lets a packet go on when no socket listens.
+func (r Rule) Lines(t Table) []Line {
+	var words []string
+	for _, m := range r.Matches {
+		words = append(words, matchText(t.Family, m))
+	}
+	text := func(verb string) string { return strings.Join(append(slices.Clone(words), verb), " ") }
+	lines := []Line{{text(verbText(t, r.Verdict)), r.Why}}
+	if _, ok := r.Verdict.(TProxyTo); ok {
+		lines = append(lines, Line{text("drop"), NoListener})
+	}
+	return lines
+}
+
+// NoListener explains the rule that follows a TPROXY rule.
+const NoListener = "the sidecar does not listen: drop, never pass"
+
+func matchText(family Family, match Match) string {
+	switch m := match.(type) {
+	case Proto:
+		return "meta l4proto " + m.String()
+	case InInterface:
+		return "iifname " + quoted(m)
+	case OutInterface:
+		return "oifname " + quoted(m)
+	case From:
+		return family.String() + " saddr " + set(m, netip.Prefix.String)
+	case To:
+		return family.String() + " daddr " + set(m, netip.Prefix.String)
+	case NotTo:
+		return family.String() + " daddr != " + netip.Prefix(m).String()
+	case SourcePort:
+		return "th sport " + strconv.Itoa(int(m))
+	case DestPorts:
+		return "th dport " + set(m, portText)
+	case NotDestPorts:
+		return "th dport != " + set(m, portText)
+	case SocketUID:
+		return "meta skuid " + ID(m).String()
+	case SocketGID:
+		return "meta skgid " + ID(m).String()
+	case Mark:
+		return fmt.Sprintf("meta mark %d", uint32(m))
+	case NotMark:
+		return fmt.Sprintf("meta mark != %d", uint32(m))
+	case ConnMark:
+		return fmt.Sprintf("ct mark %d", uint32(m))
+	case ConnState:
+		return "ct state " + string(m)
+	}
+	panic(fmt.Sprintf("redirect: no text for %T", match))
+}
+
+func verbText(t Table, verb Verb) string {
+	switch v := verb.(type) {
+	case Return:
+		return "return"
+	case Accept:
+		return "accept"
+	case Drop:
+		return "drop"
+	case Jump:
+		return "jump " + NFTName(t.Kind, string(v))
+	case RedirectTo:
+		return fmt.Sprintf("redirect to :%d", v)
+	case TProxyTo:
+		return fmt.Sprintf("tproxy to :%d meta mark set %d accept", v.Port, v.Mark)
+	case SetMark:
+		return fmt.Sprintf("meta mark set %d", uint32(v))
+	case SaveMark:
+		return "ct mark set meta mark"
+	case RestoreMark:
+		return "meta mark set ct mark"
+	case SetZone:
+		return fmt.Sprintf("ct zone set %d", uint16(v))
+	}
+	panic(fmt.Sprintf("redirect: no text for %T", verb))
+}
+
+// String returns the protocol's name.
+func (p Proto) String() string {
+	if p == UDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// String returns the decimal ID.
+func (i ID) String() string { return strconv.FormatUint(uint64(i), 10) }
+
+func portText(p uint16) string { return strconv.Itoa(int(p)) }
+
+func quoted[T ~[]string](names T) string { return set(names, strconv.Quote) }
+
+// set writes one element bare and several in braces.
+func set[T ~[]E, E any](elements T, text func(E) string) string {
+	items := make([]string, len(elements))
+	for i, e := range elements {
+		items[i] = text(e)
+	}
+	if len(items) == 1 {
+		return items[0]
+	}
+	return "{ " + strings.Join(items, ", ") + " }"
+}

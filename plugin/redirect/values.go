@@ -1,0 +1,240 @@
+package redirect
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Port is a TCP or UDP port, 1 to 65535.
+type Port uint16
+
+// ParsePort reads a decimal port, 1 to 65535.
+func ParsePort(text string) (Port, error) {
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n == 0 {
+		return 0, errors.New("not a port number")
+	}
+	return Port(n), nil
+}
+
+// ID is a user or group ID as seen inside the pod, 0 to 4294967294 (2^32-1 is the kernel's "no ID").
+type ID uint32
+
+// ParseID reads a decimal user or group ID.
+func ParseID(text string) (ID, error) {
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || n == 1<<32-1 {
+		return 0, errors.New("not a user or group ID")
+	}
+	return ID(n), nil
+}
+
+// Mode is how inbound traffic reaches the sidecar (annotation sidecar.istio.io/interceptionMode).
+type Mode string
+
+// The interception modes.
+const (
+	ModeRedirect Mode = "REDIRECT" // destination NAT: the sidecar sees no client address at its socket
+	ModeTProxy   Mode = "TPROXY"   // inbound keeps the client's source address
+	ModeNone     Mode = "NONE"     // nothing is redirected
+)
+
+// ParseMode reads an interception mode, exactly as written here: Istio knows no other spelling.
+func ParseMode(text string) (Mode, error) {
+	switch mode := Mode(text); mode {
+	case ModeRedirect, ModeTProxy, ModeNone:
+		return mode, nil
+	}
+	return "", errors.New("unknown mode")
+}
+
+// Ports is a set of ports, or all of them.
+type Ports struct {
+	all  bool
+	list []uint16 // sorted, unique
+}
+
+// wildcard stands for everything in the lists that allow it.
+const wildcard = "*"
+
+// AllPorts is the set of every port, written `*`.
+func AllPorts() Ports { return Ports{all: true} }
+
+// PortsOf returns the set of the given ports.
+func PortsOf(ports ...uint16) Ports {
+	list := slices.Clone(ports)
+	slices.Sort(list)
+	return Ports{list: slices.Compact(list)}
+}
+
+// ParsePorts reads `*` or a comma-separated list of decimal ports 0 to 65535. As in Istio, spaces around an item and
+// port 0 are accepted; ranges, signs, empty items and `*` among others are not. Empty text is the empty set.
+func ParsePorts(text string) (Ports, error) {
+	if strings.TrimSpace(text) == "" {
+		return Ports{}, nil
+	}
+	if text == wildcard {
+		return AllPorts(), nil
+	}
+	var list []uint16
+	for i, item := range strings.Split(text, ",") {
+		n, err := strconv.ParseUint(strings.TrimSpace(item), 10, 16)
+		if err != nil {
+			return Ports{}, fmt.Errorf("item %d, %q, is not a port", i+1, item)
+		}
+		list = append(list, uint16(n))
+	}
+	return PortsOf(list...), nil
+}
+
+// All reports whether the set holds every port.
+func (p Ports) All() bool { return p.all }
+
+// Empty reports whether the set holds no port.
+func (p Ports) Empty() bool { return !p.all && len(p.list) == 0 }
+
+// List returns the ports in ascending order; nil if All.
+func (p Ports) List() []uint16 { return p.list }
+
+// union returns the ports of both sets.
+func (p Ports) union(more ...uint16) Ports {
+	if p.all {
+		return p
+	}
+	return PortsOf(append(slices.Clone(p.list), more...)...)
+}
+
+// without returns the set less one port; every port less one is still All.
+func (p Ports) without(port uint16) Ports {
+	return Ports{all: p.all, list: slices.DeleteFunc(slices.Clone(p.list), func(q uint16) bool { return q == port })}
+}
+
+// String returns the form that ParsePorts reads.
+func (p Ports) String() string {
+	if p.all {
+		return wildcard
+	}
+	items := make([]string, len(p.list))
+	for i, port := range p.list {
+		items[i] = strconv.Itoa(int(port))
+	}
+	return strings.Join(items, ",")
+}
+
+// Prefixes is a set of address prefixes of both families, or all addresses.
+type Prefixes struct {
+	all  bool
+	list []netip.Prefix // masked, sorted, none inside another
+}
+
+// AllPrefixes is the set of every address, written `*`.
+func AllPrefixes() Prefixes { return Prefixes{all: true} }
+
+// PrefixesOf returns the set of the given prefixes; host bits are masked and prefixes inside others dropped, so that two
+// spellings of a set are equal and the kernel's interval sets, which reject overlaps, take it.
+func PrefixesOf(prefixes ...netip.Prefix) Prefixes {
+	sorted := make([]netip.Prefix, 0, len(prefixes))
+	for _, p := range prefixes {
+		sorted = append(sorted, p.Masked())
+	}
+	slices.SortFunc(sorted, func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+	var list []netip.Prefix
+	for _, p := range sorted {
+		if n := len(list); n == 0 || !list[n-1].Contains(p.Addr()) {
+			list = append(list, p)
+		}
+	}
+	return Prefixes{list: list}
+}
+
+// ParsePrefixes reads `*` or a comma-separated list of CIDR prefixes of either family. As in Istio, no spaces and no bare
+// addresses; overlaps, repeats and set host bits are accepted. Empty text is the empty set.
+func ParsePrefixes(text string) (Prefixes, error) {
+	switch text {
+	case "":
+		return Prefixes{}, nil
+	case wildcard:
+		return AllPrefixes(), nil
+	}
+	var list []netip.Prefix
+	for i, item := range strings.Split(text, ",") {
+		p, err := netip.ParsePrefix(item)
+		if err != nil {
+			return Prefixes{}, fmt.Errorf("item %d, %q, is not a prefix in CIDR notation", i+1, item)
+		}
+		list = append(list, p)
+	}
+	return PrefixesOf(list...), nil
+}
+
+// All reports whether the set holds every address.
+func (p Prefixes) All() bool { return p.all }
+
+// Of returns the prefixes of one family in ascending order; nil if All.
+func (p Prefixes) Of(family Family) []netip.Prefix {
+	var list []netip.Prefix
+	for _, prefix := range p.list {
+		if prefix.Addr().Is4() == (family == IPv4) {
+			list = append(list, prefix)
+		}
+	}
+	return list
+}
+
+// String returns the form that ParsePrefixes reads.
+func (p Prefixes) String() string {
+	if p.all {
+		return wildcard
+	}
+	items := make([]string, len(p.list))
+	for i, prefix := range p.list {
+		items[i] = prefix.String()
+	}
+	return strings.Join(items, ",")
+}
+
+// Interfaces is a set of network interface names, sorted and unique.
+type Interfaces []string
+
+// maxInterfaceName is IFNAMSIZ less its terminating zero, in bytes.
+const maxInterfaceName = 15
+
+// ParseInterfaces reads a comma-separated list of interface names of at most 15 bytes out of letters, digits, `.`, `_`,
+// `-`, `:` and `@`. Spaces around an item are accepted. `+` is not, for iptables would read it as a wildcard.
+func ParseInterfaces(text string) (Interfaces, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, nil
+	}
+	var list Interfaces
+	for i, item := range strings.Split(text, ",") {
+		name := strings.TrimSpace(item)
+		switch {
+		case name == "" || name == "." || name == "..":
+			return nil, fmt.Errorf("item %d, %q, is not an interface name", i+1, item)
+		case len(name) > maxInterfaceName:
+			return nil, fmt.Errorf("item %d, %q, is longer than %d bytes", i+1, item, maxInterfaceName)
+		}
+		if bad := strings.IndexFunc(name, notInInterfaceName); bad >= 0 {
+			return nil, fmt.Errorf("item %d, %q, has the character %q", i+1, item, []rune(name[bad:])[0])
+		}
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return slices.Compact(list), nil
+}
+
+func notInInterfaceName(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-:@", r))
+}
+
+// String returns the form that ParseInterfaces reads.
+func (i Interfaces) String() string { return strings.Join(i, ",") }

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/containernetworking/cni/pkg/types/create"
+)
+
+// result returns what ADD prints: the previous plugin's result byte for byte, unknown keys and big numbers included. As
+// an extra network (Multus) there is none, and the smallest valid result says so.
+func (c config) result() ([]byte, error) {
+	if c.prevResult == nil {
+		return json.Marshal(map[string]string{"cniVersion": c.cniVersion})
+	}
+	var head struct {
+		CNIVersion *string `json:"cniVersion"`
+	}
+	if err := json.Unmarshal(c.prevResult, &head); err != nil {
+		return nil, invalid("prevResult", string(c.prevResult), "a CNI result object")
+	}
+	if head.CNIVersion == nil || *head.CNIVersion == c.cniVersion {
+		return c.prevResult, nil
+	}
+	return c.convert(*head.CNIVersion)
+}
+
+// convert rewrites a result of another version, for the runtime reads the one that it configured.
+func (c config) convert(from string) ([]byte, error) {
+	parsed, err := create.Create(from, c.prevResult)
+	if err != nil {
+		return nil, invalid("prevResult.cniVersion", fmt.Sprintf("%q", from), "a CNI version, normally "+c.cniVersion)
+	}
+	converted, err := parsed.GetAsVersion(c.cniVersion)
+	if err != nil {
+		return nil, fmt.Errorf("prevResult: converting from CNI version %s to %s: %w", from, c.cniVersion, err)
+	}
+	var out bytes.Buffer
+	if err := converted.PrintTo(&out); err != nil {
+		return nil, fmt.Errorf("prevResult: %w", err)
+	}
+	return out.Bytes(), nil
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/plugin/netfilter"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// check compares the kernel's rules with those that the record says ADD wrote.
+func (p plugin) check(c *call, args *skel.CmdArgs) error {
+	cfg, err := c.configure(args)
+	if err != nil {
+		return fail(types.ErrInvalidNetworkConfig, "reading the configuration", err)
+	}
+	pod, err := c.podOf(cfg, args)
+	if err != nil {
+		return err
+	}
+	r, err := record.Store{Dir: cfg.stateDir}.Get(args.ContainerID, args.IfName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p.checkUnrecorded(c, cfg, pod)
+	}
+	if err != nil {
+		code := codeRecord
+		if record.IsVersion(err) {
+			code = types.ErrTryAgainLater
+		}
+		return fail(code, "reading the record", err)
+	}
+	c.fields["decision"], c.fields["reason"] = r.Decision, r.Reason
+	if r.Decision != record.Redirect {
+		return nil
+	}
+	return p.checkRules(args, r)
+}
+
+// checkUnrecorded finds out whether a pod without a record should have one.
+func (p plugin) checkUnrecorded(c *call, cfg config, pod redirect.Pod) error {
+	decision, err := p.decide(c, cfg, pod)
+	if err != nil {
+		return err
+	}
+	if decision.Verdict == redirect.Redirect {
+		return fail(codeNoRecord, fmt.Sprintf("checking pod %s/%s", pod.Namespace, pod.Name),
+			errors.New("it belongs to the mesh, but its ADD never completed: there is no record of it"))
+	}
+	return nil
+}
+
+func (p plugin) checkRules(args *skel.CmdArgs, r record.Record) error {
+	spec, err := redirect.ParseSpec(r.Spec)
+	if err != nil {
+		return fail(codeRecord, "reading the record", err)
+	}
+	netns, err := p.open(args.Netns)
+	if err != nil {
+		return failed("opening CNI_NETNS", err)
+	}
+	defer netns.Close()
+	if netns.Identity() != r.NetNS {
+		return fail(codeDrift, "checking the packet rules",
+			fmt.Errorf("this is network namespace %s, the rules were written to %s", netns.Identity(), r.NetNS))
+	}
+	if err := netns.Check(appliedOf(r), spec.RuleSet()); err != nil {
+		return failed("checking the packet rules", err)
+	}
+	return nil
+}
+
+// del takes out what the record says ADD made, and the record. It always succeeds: a DEL that fails keeps a pod from
+// ever being deleted. Without a record it touches nothing.
+func (p plugin) del(c *call, args *skel.CmdArgs) error {
+	cfg, err := c.configure(args)
+	if err != nil {
+		c.warn("the configuration is invalid", err)
+	}
+	if pod, err := podOf(args.Args); err == nil {
+		c.pod(pod)
+	}
+	store := record.Store{Dir: cfg.stateDir}
+	r, err := store.Get(args.ContainerID, args.IfName)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		c.warn("reading the record failed; what it says was made stays", err)
+	case r.Decision == record.Redirect && args.Netns != "":
+		p.remove(c, args, r)
+	}
+	if err := store.Delete(args.ContainerID, args.IfName); err != nil {
+		c.warn("removing the record failed", err)
+	}
+	return nil
+}
+
+func (p plugin) remove(c *call, args *skel.CmdArgs, r record.Record) {
+	netns, err := p.open(args.Netns)
+	if err != nil {
+		if !netfilter.IsGone(err) {
+			c.warn("opening CNI_NETNS failed", err)
+		}
+		return
+	}
+	defer netns.Close()
+	if netns.Identity() != r.NetNS {
+		c.warn("the rules stay", fmt.Errorf("CNI_NETNS is network namespace %s, the rules were written to %s", netns.Identity(), r.NetNS))
+		return
+	}
+	if err := netns.Remove(appliedOf(r)); err != nil {
+		c.warn("removing the packet rules failed", err)
+	}
+}
+
+// gc drops the records of this network's attachments that are gone. Their network namespaces are gone too.
+func (p plugin) gc(c *call, args *skel.CmdArgs) error {
+	cfg, err := c.configure(args)
+	if err != nil {
+		return fail(types.ErrInvalidNetworkConfig, "reading the configuration", err)
+	}
+	if cfg.attachments == nil {
+		return fail(types.ErrInvalidNetworkConfig, "reading the configuration",
+			errors.New("cni.dev/valid-attachments: missing; valid: a list of {containerID, ifname}"))
+	}
+	valid := map[types.GCAttachment]bool{}
+	for _, a := range *cfg.attachments {
+		valid[a] = true
+	}
+	removed, err := record.Store{Dir: cfg.stateDir}.GC(cfg.network, func(containerID, ifname string) bool {
+		return valid[types.GCAttachment{ContainerID: containerID, IfName: ifname}]
+	})
+	c.fields["removed"] = len(removed)
+	if err != nil {
+		return fail(codeRecord, "dropping stale records", err)
+	}
+	return nil
+}
+
+// status says whether an ADD could be served at all. A runtime turns a failure into a node that is not ready, so an agent
+// that is not there is only logged, unless the operator asked for more.
+func (p plugin) status(c *call, args *skel.CmdArgs) error {
+	cfg, err := c.configure(args)
+	if err != nil {
+		return fail(types.ErrPluginNotAvailable, "reading the configuration", err)
+	}
+	if err := p.usable(cfg.backend); err != nil {
+		return fail(types.ErrPluginNotAvailable, "looking for a backend", err)
+	}
+	if cfg.agentSocket == "" {
+		return nil
+	}
+	conn, err := net.DialTimeout("unix", cfg.agentSocket, cfg.agentTimeout)
+	if err == nil {
+		return conn.Close()
+	}
+	if cfg.statusRequiresAgent {
+		return fail(types.ErrPluginNotAvailable, "looking for the agent (statusRequiresAgent)", err)
+	}
+	c.warn("the agent does not answer; mesh pods will have to wait", errors.New(strings.TrimSpace(err.Error())))
+	return nil
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+)
+
+// call is one execution of a CNI plugin (or of any program), as a runtime does it: environment, configuration on
+// stdin, result on stdout.
+type call struct {
+	path  string
+	env   []string
+	stdin []byte
+}
+
+// sample is what one call cost.
+type sample struct {
+	wall time.Duration // from before the fork until the process has been waited for
+	cpu  time.Duration // user and system time, with that of the programs it executed
+}
+
+// stdio holds both ends of a call's standard files.
+type stdio struct {
+	child  []*os.File
+	stdout *os.File
+}
+
+// open makes the pipes and fills stdin; a configuration fits into a pipe's 64 KiB.
+func (c call) open() (stdio, error) {
+	var s stdio
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		return s, err
+	}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return s, err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return s, err
+	}
+	_, err = inW.Write(c.stdin)
+	inW.Close()
+	return stdio{child: []*os.File{inR, outW, null}, stdout: outR}, err
+}
+
+func (s stdio) closeChild() {
+	for _, f := range s.child {
+		f.Close()
+	}
+}
+
+// run executes the call and measures it; a non-zero exit is an error that carries what the program printed.
+func (c call) run() (sample, error) {
+	files, err := c.open()
+	if err != nil {
+		return sample{}, err
+	}
+	defer files.stdout.Close()
+	attr := &os.ProcAttr{Env: c.env, Files: files.child}
+	start := time.Now()
+	proc, err := os.StartProcess(c.path, []string{c.path}, attr)
+	files.closeChild()
+	if err != nil {
+		return sample{}, err
+	}
+	out, readErr := io.ReadAll(files.stdout)
+	state, err := proc.Wait()
+	wall := time.Since(start)
+	if err != nil || readErr != nil {
+		return sample{}, fmt.Errorf("waiting for %q: %v, %v", c.path, err, readErr)
+	}
+	if !state.Success() {
+		return sample{}, fmt.Errorf("%s: %s", state, out)
+	}
+	return sample{wall: wall, cpu: cpuTime(state)}, nil
+}
+
+// warm runs the same program once without measuring it: the plugin has more rows than echo, so without this its pages
+// would be warmer in the CPU's caches when a measured call begins.
+func (c call) warm() error {
+	_, err := call{path: c.path, env: []string{"CNI_COMMAND=VERSION"}, stdin: c.stdin}.run()
+	return err
+}
+
+func cpuTime(state *os.ProcessState) time.Duration {
+	usage := state.SysUsage().(*syscall.Rusage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}

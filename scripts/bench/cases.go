@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+)
+
+// Verbs of CNI that are measured.
+const (
+	add   = "ADD"
+	del   = "DEL"
+	check = "CHECK"
+)
+
+// Annotations as the runtime relays them.
+var (
+	kubeletAnnotations = map[string]string{
+		"kubernetes.io/config.seen": "2026-01-01T00:00:00.000000000Z", "kubernetes.io/config.source": "api",
+	}
+	meshAnnotations = map[string]string{
+		"kubernetes.io/config.seen": "2026-01-01T00:00:00.000000000Z", "kubernetes.io/config.source": "api",
+		"sidecar.istio.io/status": `{"initContainers":["istio-validation"],"containers":["istio-proxy"],` +
+			`"volumes":["workload-socket","istio-envoy","istio-data","istio-podinfo","istio-token","istiod-ca-cert"],` +
+			`"imagePullSecrets":null,"revision":"default"}`,
+	}
+)
+
+// spec is one row of the report: a verb of a program, and the budget as a ratio to another row.
+type spec struct {
+	name    string
+	program string
+	verb    string
+	backend string
+	mesh    bool
+
+	base     string  // row the ratio is taken to
+	budget   float64 // highest ratio, 0 for none
+	programs int     // programs it may execute, -1 for no budget
+}
+
+// group is a list of specs that run one after the other on the same pod.
+type group []spec
+
+// Rows that others are compared with.
+const (
+	echoAdd = "echo ADD"
+	echoDel = "echo DEL"
+)
+
+// groups lists everything that is measured one call at a time.
+func groups(backends []string) []group {
+	all := []group{
+		{{name: "true", program: "true", programs: -1}},
+		{{name: echoAdd, program: echoName, verb: add, programs: -1}},
+		{{name: echoDel, program: echoName, verb: del, programs: -1}},
+		{{name: "ADD outside the mesh", program: pluginName, verb: add, base: echoAdd, budget: 1.3}},
+		{{name: "DEL without record", program: pluginName, verb: del, base: echoDel, budget: 1.3}},
+	}
+	for _, backend := range backends {
+		all = append(all, meshGroup(backend))
+	}
+	return all
+}
+
+// meshGroup is the life of a mesh pod. The design gives wall budgets to nftables alone.
+func meshGroup(backend string) group {
+	wall, programs := 2.5, 0
+	if backend != "nftables" {
+		wall, programs = 0, 2 // one iptables-restore per family
+	}
+	plugin := spec{program: pluginName, backend: backend, mesh: true, programs: -1, base: echoAdd}
+	added, checked, deleted := plugin, plugin, plugin
+	added.name, added.verb, added.budget, added.programs = "ADD mesh, "+backend, add, wall, programs
+	checked.name, checked.verb, checked.base = "CHECK mesh, "+backend, check, echoDel
+	deleted.name, deleted.verb, deleted.base, deleted.budget = "DEL with rules, "+backend, del, echoDel, wall
+	return group{added, checked, deleted}
+}
+
+// bursts lists what is measured with many calls at once, the baseline first.
+func bursts(backends []string, at int) []spec {
+	name := func(what string) string { return fmt.Sprintf("%d x %s", at, what) }
+	all := []spec{{name: name(echoAdd), program: echoName, verb: add, programs: -1}}
+	for _, backend := range backends {
+		s := meshGroup(backend)[0]
+		s.name, s.base, s.programs = name(s.name), all[0].name, -1
+		all = append(all, s)
+	}
+	return all
+}
+
+// call renders the spec for one pod.
+func (n *node) call(s spec, p pod) (call, error) {
+	if s.program == "true" {
+		return call{path: "/bin/true"}, nil
+	}
+	annotations := kubeletAnnotations
+	if s.mesh {
+		annotations = meshAnnotations
+	}
+	conf := map[string]any{
+		"cniVersion": "1.1.0", "name": "bench", "type": s.program,
+		"agentSocket": n.socket(), "stateDir": n.stateDir(),
+		"capabilities":  map[string]bool{"io.kubernetes.cri.pod-annotations": true},
+		"runtimeConfig": map[string]any{"io.kubernetes.cri.pod-annotations": annotations},
+		"prevResult":    prevResult(p),
+	}
+	if s.backend != "" {
+		conf["backend"] = s.backend
+	}
+	stdin, err := json.Marshal(conf)
+	return call{path: n.binary(s.program), stdin: stdin, env: []string{
+		"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=" + s.verb, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + p.netns,
+		"CNI_IFNAME=eth0", "CNI_PATH=" + n.dir, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME=bench;" +
+			"K8S_POD_INFRA_CONTAINER_ID=" + p.id + ";K8S_POD_UID=5f5b6a0e-0000-4000-8000-" + p.id[52:],
+	}}, err
+}
+
+// prevResult is what a bridge plugin would have answered for the pod.
+func prevResult(p pod) map[string]any {
+	return map[string]any{
+		"cniVersion": "1.1.0",
+		"interfaces": []map[string]any{
+			{"name": "cni0", "mac": "0a:58:0a:58:00:01"}, {"name": "veth0", "mac": "0a:58:0a:58:00:03"},
+			{"name": "eth0", "mac": "0a:58:0a:58:00:02", "sandbox": p.netns},
+		},
+		"ips": []map[string]any{
+			{"interface": 2, "address": "10.88.0.2/24", "gateway": "10.88.0.1"},
+			{"interface": 2, "address": "fd00:88::2/64", "gateway": "fd00:88::1"},
+		},
+		"routes": []map[string]any{{"dst": "0.0.0.0/0"}, {"dst": "::/0"}},
+		"dns":    map[string]any{},
+	}
+}
