@@ -40,7 +40,7 @@ func (p plugin) add(c *call, args *skel.CmdArgs) error {
 		return err
 	}
 	if _, err := p.stdout.Write(append(result, '\n')); err != nil {
-		return errors.Join(fail(types.ErrIOFailure, "printing the result", err), undo())
+		return takenBack(fail(types.ErrIOFailure, "printing the result", err), undo())
 	}
 	return nil
 }
@@ -104,7 +104,7 @@ func (p plugin) apply(c *call, cfg config, args *skel.CmdArgs, pod redirect.Pod)
 	if decision.MeshAnnotated {
 		a.leave(decision)
 	}
-	return func() error { return nil }, nil
+	return a.forget, nil
 }
 
 // attachment is what ADD works on: one interface of one sandbox.
@@ -117,9 +117,9 @@ type attachment struct {
 }
 
 func (a attachment) redirect(decision redirect.Decision) (undo func() error, err error) {
-	netns, err := a.open(a.args.Netns)
+	netns, err := a.openNetNS(a.args)
 	if err != nil {
-		return nil, failed("opening CNI_NETNS", err)
+		return nil, err
 	}
 	defer netns.Close()
 	rules := decision.Spec.RuleSet()
@@ -128,29 +128,48 @@ func (a attachment) redirect(decision redirect.Decision) (undo func() error, err
 		decision.Verdict, decision.Reason = redirect.Untouched, redirect.ReasonForeignRules
 		a.decided(decision)
 		a.put(a.record(netns, decision, err.Error()))
-		return func() error { return nil }, nil
+		return a.forget, nil
 	}
 	if err != nil {
 		return nil, failed("writing the packet rules", err)
 	}
 	a.fields["backend"] = string(applied.Backend)
+	applied.Created = a.withEarlier(netns, applied.Created)
 	if err := a.keep(netns, decision, rules, applied); err != nil {
-		return nil, errors.Join(fail(codeRecord, "writing the record", err), netns.Remove(applied))
+		_ = a.forget() // an earlier ADD's would speak for rules that are gone; its file is what err is about
+		return nil, takenBack(fail(codeRecord, "writing the record", err), netns.Remove(applied, rules))
 	}
-	return func() error { return a.undo(applied) }, nil
+	return func() error { return a.undo(applied, rules) }, nil
 }
 
-func (a attachment) undo(applied netfilter.Applied) error {
+func (a attachment) undo(applied netfilter.Applied, rules redirect.RuleSet) error {
 	netns, err := a.open(a.args.Netns)
 	if err != nil {
 		return err
 	}
 	defer netns.Close()
-	return errors.Join(netns.Remove(applied), a.store.Delete(a.args.ContainerID, a.args.IfName))
+	return errors.Join(netns.Remove(applied, rules), a.forget())
 }
 
-// keep writes the record of a redirected pod. An earlier ADD of the same attachment may have made addresses and routes
-// that this one only found: they are still ours to remove.
+// forget removes the record.
+func (a attachment) forget() error { return a.store.Delete(a.args.ContainerID, a.args.IfName) }
+
+// withEarlier adds what an earlier ADD of the same attachment created. This one only found those addresses and routes:
+// they are still ours to remove.
+func (a attachment) withEarlier(netns netfilter.Namespace, created []string) []string {
+	earlier, err := a.store.Get(a.args.ContainerID, a.args.IfName)
+	if err != nil || earlier.NetNS != netns.Identity() {
+		return created
+	}
+	for _, name := range earlier.Created {
+		if !slices.Contains(created, name) {
+			created = append(created, name)
+		}
+	}
+	return created
+}
+
+// keep writes the record of a redirected pod.
 func (a attachment) keep(netns netfilter.Namespace, decision redirect.Decision, rules redirect.RuleSet, applied netfilter.Applied) error {
 	r := a.record(netns, decision, "")
 	spec, err := json.Marshal(decision.Spec)
@@ -159,14 +178,6 @@ func (a attachment) keep(netns netfilter.Namespace, decision redirect.Decision, 
 	}
 	r.Spec, r.Backend, r.RuleSetHash = spec, string(applied.Backend), rules.Hash()
 	r.Created, r.Skipped = applied.Created, applied.Skipped
-	earlier, err := a.store.Get(a.args.ContainerID, a.args.IfName)
-	if err == nil && earlier.NetNS == r.NetNS {
-		for _, name := range earlier.Created {
-			if !slices.Contains(r.Created, name) {
-				r.Created = append(r.Created, name)
-			}
-		}
-	}
 	return a.store.Put(r)
 }
 
@@ -180,8 +191,8 @@ func (a attachment) leave(decision redirect.Decision) {
 	}
 	defer netns.Close()
 	earlier, err := a.store.Get(a.args.ContainerID, a.args.IfName)
-	if err == nil && earlier.Decision == record.Redirect {
-		if err := netns.Remove(appliedOf(earlier)); err != nil {
+	if err == nil && earlier.Decision == record.Redirect && earlier.NetNS == netns.Identity() {
+		if err := netns.Remove(writtenBy(earlier)); err != nil {
 			a.warn("removing the rules of an earlier ADD failed", err)
 		}
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -207,6 +218,12 @@ func (a attachment) record(netns netfilter.Namespace, decision redirect.Decision
 	}
 }
 
-func appliedOf(r record.Record) netfilter.Applied {
-	return netfilter.Applied{Backend: netfilter.Backend(r.Backend), Created: r.Created, Skipped: r.Skipped}
+// writtenBy returns what the ADD of the record did. Settings that cannot be read give no rules, and Remove then looks.
+func writtenBy(r record.Record) (netfilter.Applied, redirect.RuleSet) {
+	applied := netfilter.Applied{Backend: netfilter.Backend(r.Backend), Created: r.Created, Skipped: r.Skipped}
+	spec, err := redirect.ParseSpec(r.Spec)
+	if err != nil {
+		return applied, redirect.RuleSet{}
+	}
+	return applied, spec.RuleSet()
 }

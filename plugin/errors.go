@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
@@ -39,13 +40,34 @@ func codeOf(err error) uint {
 	return codeRules
 }
 
+// prefix starts every error's text: the kubelet shows it without saying which plugin of the chain it is from.
+const prefix = "istio-pod-network: "
+
 // fail makes a CNI error of err.
-func fail(code uint, doing string, err error) error {
-	return types.NewError(code, fmt.Sprintf("istio-pod-network: %s: %v", doing, err), "")
+func fail(code uint, doing string, err error) *types.Error {
+	return types.NewError(code, bounded(fmt.Sprintf(prefix+"%s: %v", doing, err)), "")
+}
+
+// takenBack returns the failure of an ADD, with what went wrong when its work was undone.
+func takenBack(failure *types.Error, undo error) *types.Error {
+	if undo != nil {
+		failure.Details = bounded(fmt.Sprintf("taking back what was made: %v", undo))
+	}
+	return failure
+}
+
+// bounded cuts the middle out of a text that repeats a huge value: what is wrong stands at its start, what is valid at
+// its end, and an Event holds 1024 bytes.
+func bounded(text string) string {
+	const head, tail = 500, 300
+	if len(text) <= head+tail {
+		return text
+	}
+	return strings.ToValidUTF8(text[:head], "") + " … " + strings.ToValidUTF8(text[len(text)-tail:], "")
 }
 
 // failed is fail with the code that the error itself asks for.
-func failed(doing string, err error) error { return fail(codeOf(err), doing, err) }
+func failed(doing string, err error) *types.Error { return fail(codeOf(err), doing, err) }
 
 // asCNI returns err as a CNI error.
 func asCNI(err error) *types.Error {
@@ -53,5 +75,5 @@ func asCNI(err error) *types.Error {
 	if errors.As(err, &cni) {
 		return cni
 	}
-	return types.NewError(types.ErrInternal, err.Error(), "")
+	return types.NewError(types.ErrInternal, bounded(prefix+err.Error()), "")
 }

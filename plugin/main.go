@@ -44,8 +44,11 @@ func main() {
 		open: func(path string) (netfilter.Namespace, error) { return netfilter.Open(path) },
 		ask:  facts.Ask, usable: netfilter.Usable, now: time.Now,
 	}
+	// The plugin refuses its own network namespace itself, before it touches anything. skel would look afterwards: its
+	// error would follow the result on stdout, and a DEL would fail.
+	_ = os.Setenv("CNI_NETNS_OVERRIDE", "1")
 	// skel prints nothing by itself when it returns an error; the error object is then all there is on stdout.
-	if err := skel.PluginMainFuncsWithError(p.funcs(), supported, ""); err != nil {
+	if err := p.refused(skel.PluginMainFuncsWithError(p.funcs(), supported, ""), os.Getenv); err != nil {
 		_ = err.Print()
 		os.Exit(1)
 	}
@@ -67,7 +70,7 @@ func (p plugin) guard(name string, run verb) func(*skel.CmdArgs) error {
 		c := p.newCall(name, args)
 		defer func() {
 			if r := recover(); r != nil {
-				err = types.NewError(types.ErrInternal, fmt.Sprintf("panic in %s: %v", name, r), string(debug.Stack()))
+				err = types.NewError(types.ErrInternal, fmt.Sprintf(prefix+"panic in %s: %v", name, r), string(debug.Stack()))
 			}
 			err = c.finish(err)
 		}()

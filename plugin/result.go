@@ -30,7 +30,7 @@ func (c config) result() ([]byte, error) {
 func (c config) convert(from string) ([]byte, error) {
 	parsed, err := create.Create(from, c.prevResult)
 	if err != nil {
-		return nil, invalid("prevResult.cniVersion", fmt.Sprintf("%q", from), "a CNI version, normally "+c.cniVersion)
+		return nil, invalid("prevResult.cniVersion", fmt.Sprintf("%q (%v)", from, err), "a CNI version, normally "+c.cniVersion)
 	}
 	converted, err := parsed.GetAsVersion(c.cniVersion)
 	if err != nil {

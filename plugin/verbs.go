@@ -14,6 +14,16 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
+// openNetNS opens the pod's network namespace.
+func (p plugin) openNetNS(args *skel.CmdArgs) (netfilter.Namespace, error) {
+	netns, err := p.open(args.Netns)
+	if err != nil {
+		return nil, failed("reading the environment", fmt.Errorf("CNI_NETNS: invalid value %q: %w; valid: the path of a "+
+			"pod's network namespace", args.Netns, err))
+	}
+	return netns, nil
+}
+
 // check compares the kernel's rules with those that the record says ADD wrote.
 func (p plugin) check(c *call, args *skel.CmdArgs) error {
 	cfg, err := c.configure(args)
@@ -56,20 +66,20 @@ func (p plugin) checkUnrecorded(c *call, cfg config, pod redirect.Pod) error {
 }
 
 func (p plugin) checkRules(args *skel.CmdArgs, r record.Record) error {
-	spec, err := redirect.ParseSpec(r.Spec)
-	if err != nil {
-		return fail(codeRecord, "reading the record", err)
+	applied, rules := writtenBy(r)
+	if len(rules.Tables) == 0 {
+		return fail(codeRecord, "reading the record", errors.New("its settings cannot be read"))
 	}
-	netns, err := p.open(args.Netns)
+	netns, err := p.openNetNS(args)
 	if err != nil {
-		return failed("opening CNI_NETNS", err)
+		return err
 	}
 	defer netns.Close()
 	if netns.Identity() != r.NetNS {
 		return fail(codeDrift, "checking the packet rules",
 			fmt.Errorf("this is network namespace %s, the rules were written to %s", netns.Identity(), r.NetNS))
 	}
-	if err := netns.Check(appliedOf(r), spec.RuleSet()); err != nil {
+	if err := netns.Check(applied, rules); err != nil {
 		return failed("checking the packet rules", err)
 	}
 	return nil
@@ -114,7 +124,7 @@ func (p plugin) remove(c *call, args *skel.CmdArgs, r record.Record) {
 		c.warn("the rules stay", fmt.Errorf("CNI_NETNS is network namespace %s, the rules were written to %s", netns.Identity(), r.NetNS))
 		return
 	}
-	if err := netns.Remove(appliedOf(r)); err != nil {
+	if err := netns.Remove(writtenBy(r)); err != nil {
 		c.warn("removing the packet rules failed", err)
 	}
 }
@@ -126,8 +136,9 @@ func (p plugin) gc(c *call, args *skel.CmdArgs) error {
 		return fail(types.ErrInvalidNetworkConfig, "reading the configuration", err)
 	}
 	if cfg.attachments == nil {
-		return fail(types.ErrInvalidNetworkConfig, "reading the configuration",
-			errors.New("cni.dev/valid-attachments: missing; valid: a list of {containerID, ifname}"))
+		// The specification requires the key, cnitool leaves it out: without it everything would look stale.
+		c.warn("nothing dropped", errors.New("cni.dev/valid-attachments is missing"))
+		return nil
 	}
 	valid := map[types.GCAttachment]bool{}
 	for _, a := range *cfg.attachments {

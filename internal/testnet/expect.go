@@ -11,35 +11,50 @@ func Expected(p Profile, f Flow, family Family) Outcome {
 	return p.settings().expect(f, family)
 }
 
-func (s settings) expect(f Flow, family Family) Outcome {
-	switch f.Kind {
-	case Invalid:
-		if s.dropInvalid {
-			return Outcome{Landed: Silence}
-		}
-		return Outcome{Landed: Reset}
-	case NoSocket:
-		if s.dropInvalid {
-			return Outcome{Landed: Silence} // the late FIN that asks for an answer is dropped
-		}
-		return Outcome{Landed: AtApp}
-	case Zones:
-		return s.expectZones(f, family)
-	case OriginalSrc:
-		return s.reach(f, family)
+// Why says in a few words what makes the flow land where Expected says.
+func Why(p Profile, f Flow, family Family) string {
+	_, why := p.settings().judge(f, family)
+	return why
+}
+
+// direct is the verdict for a flow that nothing turns around.
+const direct Landing = ""
+
+// judge says which listener the flow is turned to, and why.
+func (s settings) judge(f Flow, family Family) (Landing, string) {
+	switch {
+	case s.none:
+		return direct, "nothing is redirected"
+	case f.Kind == Invalid && s.dropInvalid, f.Kind == NoSocket && s.dropInvalid:
+		return direct, "what conntrack calls invalid is dropped"
+	case f.Kind == Invalid:
+		return direct, "invalid packets pass"
+	case f.Kind == NoSocket:
+		return direct, "what has no owner is not the proxy's, and stays in the pod"
+	case f.Kind == OriginalSrc:
+		return direct, "the proxy's call to its app, with the client's address"
+	case f.Kind == Zones:
+		return direct, "the proxy's queries have a conntrack zone of their own"
+	case f.Proto == ICMP:
+		return direct, "not TCP"
+	case f.From.inPod():
+		return s.outbound(f, family)
 	}
-	if f.Proto == ICMP {
+	return s.inbound(f, family)
+}
+
+func (s settings) expect(f Flow, family Family) Outcome {
+	switch {
+	case f.Kind == Invalid, f.Kind == NoSocket:
+		return s.expectCrafted(f)
+	case f.Kind == Zones:
+		return s.expectZones(f, family)
+	case f.Proto == ICMP:
 		return Outcome{Landed: placeLanding(f.To), Dst: f.To.Addr(family).String()}
 	}
-	redirected := s.outbound(f, family)
-	if !f.From.inPod() {
-		redirected = s.inbound(f, family)
-	}
-	if s.none {
-		redirected = ""
-	}
+	redirected, _ := s.judge(f, family)
 	switch {
-	case redirected == "":
+	case redirected == direct:
 		return s.reach(f, family)
 	case redirected == AtInbound && f.Kind == ListenerDown && s.tproxy:
 		return Outcome{Landed: Timeout} // TPROXY drops what no transparent listener takes
@@ -53,67 +68,102 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	return o
 }
 
-// inbound says which listener a packet from outside the pod is turned to, "" for none.
-func (s settings) inbound(f Flow, family Family) Landing {
+// inbound judges a packet from outside the pod.
+func (s settings) inbound(f Flow, family Family) (Landing, string) {
 	link := "eth0"
 	if f.From == FromVM {
 		link = "net1"
 	}
 	switch {
-	case f.Proto != TCP, slices.Contains(s.excludeInterfaces, link):
-		return ""
+	case f.Proto != TCP:
+		return direct, "not TCP"
+	case slices.Contains(s.excludeInterfaces, link):
+		return direct, "excludeInterfaces"
 	case slices.Contains(s.rerouteInterfaces, link): // DELIBERATE in TPROXY mode, where Istio's two redirections collide
 		// What comes from a machine behind this pod is treated as outbound, and never as inbound.
 		if s.allRanges || contains(s.includeRanges, f.To.Addr(family)) {
-			return AtOutbound
+			return AtOutbound, "rerouteVirtualInterfaces"
 		}
-		return ""
+		return direct, "rerouteVirtualInterfaces, but outside includeOutboundIPRanges"
 	case f.Port == 15008: // DELIBERATE in TPROXY mode, where Istio captures it
-		return ""
-	case s.allInPorts && !slices.Contains(s.excludeInPorts, f.Port), slices.Contains(s.includeInPorts, f.Port):
-		return AtInbound
+		return direct, "the mesh's own tunnel port"
+	case s.allInPorts && slices.Contains(s.excludeInPorts, f.Port):
+		return direct, "excludeInboundPorts"
+	case s.allInPorts, slices.Contains(s.includeInPorts, f.Port):
+		return AtInbound, "inbound TCP"
 	}
-	return ""
+	return direct, "not in includeInboundPorts"
 }
 
-// outbound says which listener a packet of a party in the pod is turned to, "" for none.
-func (s settings) outbound(f Flow, family Family) Landing {
+// outbound judges a packet of a party in the pod.
+func (s settings) outbound(f Flow, family Family) (Landing, string) {
 	who, dst, lo := f.From.ids(s), f.To.Addr(family), f.To.local()
-	byUID, byGID := who.uid == s.proxyUID, who.gid == s.proxyGID
 	isDNS := s.dns && f.Port == 53
 	switch {
-	case f.To == VM && slices.Contains(s.excludeInterfaces, "net1"), !lo && f.To != VM && slices.Contains(s.excludeInterfaces, "eth0"):
-		return ""
+	case !lo && slices.Contains(s.excludeInterfaces, link(f.To)):
+		return direct, "excludeInterfaces"
 	case slices.Contains(s.excludeOutPorts, f.Port):
-		return ""
+		return direct, "excludeOutboundPorts"
 	case lo && f.Src == Passthrough:
-		return ""
-	case byUID || byGID:
-		if !lo || f.To == Loopback || f.Proto != TCP || f.Port == 15008 || isDNS {
-			return ""
-		}
-		if s.tproxy && !byUID {
-			return s.inboundByMark(f)
-		}
-		return AtInbound // DELIBERATE for the group alone, which Istio lets pass
+		return direct, "the proxy's inbound traffic on its way to the app"
+	case who.uid == s.proxyUID, who.gid == s.proxyGID:
+		return s.ofProxy(f, who.uid == s.proxyUID)
 	case lo && !isDNS && !s.loopbackCIDR:
-		return ""
-	case isDNS && (f.Proto == TCP || f.Proto == UDP):
-		return AtDNS
-	case f.Proto != TCP, f.To == Loopback, contains(s.excludeRanges, dst):
-		return ""
-	case s.allOutPorts, slices.Contains(s.includeOutPorts, f.Port), s.allRanges, contains(s.includeRanges, dst):
-		return AtOutbound
+		return direct, "the app calls its own pod"
+	case isDNS:
+		return AtDNS, "dnsCapture"
+	case f.Proto != TCP:
+		return direct, "not TCP"
+	case f.To == Loopback:
+		return direct, "to " + dst.String()
+	case contains(s.excludeRanges, dst):
+		return direct, "excludeOutboundIPRanges"
+	case s.allOutPorts, slices.Contains(s.includeOutPorts, f.Port):
+		return AtOutbound, "includeOutboundPorts"
+	case s.allRanges, contains(s.includeRanges, dst):
+		return AtOutbound, "outbound TCP"
 	}
-	return ""
+	return direct, "not in includeOutboundIPRanges"
+}
+
+// ofProxy judges a packet of the proxy's user, or of its group alone.
+func (s settings) ofProxy(f Flow, byUID bool) (Landing, string) {
+	switch {
+	case !f.To.local():
+		return direct, "the proxy's own traffic"
+	case f.To == Loopback, f.Proto != TCP, f.Port == 15008, s.dns && f.Port == 53:
+		return direct, "the proxy's own traffic within the pod"
+	case s.tproxy && !byUID:
+		return s.inboundByMark(f)
+	}
+	return AtInbound, "the proxy calls its own pod" // DELIBERATE for the group alone, which Istio lets pass
+}
+
+// link is the interface that packets to a place outside the pod leave through.
+func link(to Place) string {
+	if to == VM {
+		return "net1"
+	}
+	return "eth0"
 }
 
 // inboundByMark is the way of a TPROXY sidecar to its own pod: mark 1338, and then the rules for inbound packets.
-func (s settings) inboundByMark(f Flow) Landing {
+func (s settings) inboundByMark(f Flow) (Landing, string) {
 	if s.allInPorts && !slices.Contains(s.excludeInPorts, f.Port) || slices.Contains(s.includeInPorts, f.Port) {
-		return AtInbound
+		return AtInbound, "the proxy calls its own pod"
 	}
-	return ""
+	return direct, "no inbound port of the mesh"
+}
+
+// expectCrafted is about packets that are not the start of a connection.
+func (s settings) expectCrafted(f Flow) Outcome {
+	switch {
+	case s.dropInvalid: // also the late FIN that a packet without a socket answers
+		return Outcome{Landed: Silence}
+	case f.Kind == Invalid:
+		return Outcome{Landed: Reset}
+	}
+	return Outcome{Landed: AtApp}
 }
 
 // expectZones is about two DNS queries from one source port: the app's, and then the proxy's to the server itself.

@@ -10,7 +10,9 @@ func Flows(p Profile) []Flow {
 	if s.tproxy {
 		// Rules that divert established connections to local sockets leave no way back for what the pod only forwards.
 		flows = slices.DeleteFunc(flows, func(f Flow) bool {
-			return f.From == FromVM && !f.To.local() && s.inbound(f, IPv4) == ""
+			v4, _ := s.judge(f, IPv4)
+			v6, _ := s.judge(f, IPv6)
+			return !f.From.inPod() && f.Proto == TCP && !f.To.local() && (v4 == direct || v6 == direct)
 		})
 		flows = append(flows, Flow{Name: "proxy-original-src", From: FromProxyGID, Proto: TCP, To: Pod, Port: 8080, Src: Peer, Kind: OriginalSrc})
 	}
@@ -55,6 +57,10 @@ var proxyFlows = []Flow{
 	{Name: "proxy-uid-peer", From: FromProxyUID, Proto: TCP, To: Peer, Port: 8080},
 	{Name: "proxy-gid-peer", From: FromProxyGID, Proto: TCP, To: Peer, Port: 8080},
 	{Name: "proxy-outside", From: FromProxy, Proto: TCP, To: Outside, Port: 443},
+	{Name: "proxy-uid-service", From: FromProxyUID, Proto: TCP, To: Service, Port: 80},
+	{Name: "proxy-gid-service", From: FromProxyGID, Proto: TCP, To: Service, Port: 80},
+	// What the peer answers goes to an inbound port, but belongs to a connection that no transparent socket has.
+	{Name: "proxy-peer-from-9091", From: FromProxy, Proto: TCP, To: Peer, Port: 8080, SrcPort: 9091},
 	{Name: "proxy-vm", From: FromProxy, Proto: TCP, To: VM, Port: 8080},
 	{Name: "proxy-pod", From: FromProxy, Proto: TCP, To: Pod, Port: 8080},
 	{Name: "proxy-uid-pod", From: FromProxyUID, Proto: TCP, To: Pod, Port: 8080},
@@ -86,10 +92,12 @@ var inboundFlows = []Flow{
 	{Name: "peer-pod-listener-down", From: FromPeer, Proto: TCP, To: Pod, Port: 8080, Kind: ListenerDown},
 	{Name: "peer-pod-15021-listener-down", From: FromPeer, Proto: TCP, To: Pod, Port: 15021, Kind: ListenerDown},
 	{Name: "peer-pod-invalid", From: FromPeer, Proto: TCP, To: Pod, Port: 8080, Kind: Invalid},
+	{Name: "peer-vm", From: FromPeer, Proto: TCP, To: VM, Port: 8080}, // which the pod routes
 	{Name: "vm-pod", From: FromVM, Proto: TCP, To: Net1, Port: 8080},
 	{Name: "vm-pod-15021", From: FromVM, Proto: TCP, To: Net1, Port: 15021},
 	{Name: "vm-outside", From: FromVM, Proto: TCP, To: Outside, Port: 443},
 	{Name: "vm-outside-9090", From: FromVM, Proto: TCP, To: Outside, Port: 9090},
+	{Name: "vm-peer", From: FromVM, Proto: TCP, To: Peer, Port: 8080},
 	{Name: "vm-peer-udp", From: FromVM, Proto: UDP, To: Peer, Port: 9000},
 }
 

@@ -187,23 +187,29 @@ func (t tables) marks(s settings, lo string) {
 func applyIstio(t *testing.T, l *Lab, s settings) {
 	t.Helper()
 	for _, family := range l.Families() {
-		tool, version := "iptables-nft-restore", "-4"
-		if family == IPv6 {
-			tool, version = "ip6tables-nft-restore", "-6"
-		}
-		rules := istioRules(s, family)
-		restore := l.PodCommand(tool)
-		restore.Stdin = strings.NewReader(rules)
-		if out, err := restore.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v: %s\n%s", tool, err, out, rules)
-		}
-		route := "ip VERSION rule add fwmark 1337 lookup 133; ip VERSION route add local default dev lo table 133"
+		restore(t, l, family, istioRules(s, family))
 		if !s.tproxy {
-			route = "while ip VERSION rule del fwmark 1337 2>/dev/null; do :; done; ip VERSION route flush table 133 2>/dev/null; :"
+			continue
 		}
-		if out, err := l.PodCommand("sh", "-c", strings.ReplaceAll(route, "VERSION", version)).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v: %s", route, err, out)
+		ip := "ip -" + family.String()[len("IPv"):] + " "
+		script := ip + "rule add fwmark 1337 lookup 133; " + ip + "route add local default dev lo table 133"
+		if out, err := l.PodCommand("sh", "-c", script).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", script, err, out)
 		}
+	}
+}
+
+// restore loads one family's rules in place of all that are there, and makes the kernel forget connections.
+func restore(t *testing.T, l *Lab, family Family, rules string) {
+	t.Helper()
+	tool := "iptables-nft-restore"
+	if family == IPv6 {
+		tool = "ip6tables-nft-restore"
+	}
+	cmd := l.PodCommand(tool)
+	cmd.Stdin = strings.NewReader(rules)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s\n%s", tool, err, out, rules)
 	}
 	if err := l.Reset(); err != nil {
 		t.Fatal(err)
@@ -214,6 +220,7 @@ func applyIstio(t *testing.T, l *Lab, s settings) {
 func TestIstio(t *testing.T) {
 	for _, p := range Profiles {
 		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
 			l := newLab(t, Options{})
 			if err := l.AddPassthrough(); err != nil {
 				t.Fatal(err)

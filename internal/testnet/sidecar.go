@@ -30,20 +30,20 @@ func (l *Lab) startSidecar(s settings) (*sidecar, error) {
 	}
 	car := &sidecar{server: loop, wilds: l.wildcards(l.pod), inbound: s.inboundPort, tproxy: s.tproxy}
 	replies := map[netip.Addr]map[string]int{}
-	for _, any := range car.wilds {
-		if replies[any], err = l.replySockets(s, any); err != nil {
+	for _, wild := range car.wilds {
+		if replies[wild], err = l.replySockets(s, wild); err != nil {
 			break
 		}
-		for _, fd := range replies[any] {
+		for _, fd := range replies[wild] {
 			car.replies = append(car.replies, fd)
 		}
 	}
 	if err == nil {
 		loop.do(func() {
-			for _, any := range car.wilds {
-				dns := loopbackOf(any)
-				err = errors.Join(err, loop.listen(AtOutbound, any, s.outboundPort), loop.listen(AtDNS, dns, s.dnsPort),
-					loop.receive(AtDNS, netip.AddrPortFrom(dns, s.dnsPort), replies[any]))
+			for _, wild := range car.wilds {
+				dns := loopbackOf(wild)
+				err = errors.Join(err, loop.listen(AtOutbound, wild, s.outboundPort), loop.listen(AtDNS, dns, s.dnsPort),
+					loop.receive(AtDNS, netip.AddrPortFrom(dns, s.dnsPort), replies[wild]))
 			}
 		})
 	}
@@ -54,8 +54,8 @@ func (l *Lab) startSidecar(s settings) (*sidecar, error) {
 	return car, nil
 }
 
-func loopbackOf(any netip.Addr) netip.Addr {
-	if any.Is6() {
+func loopbackOf(wild netip.Addr) netip.Addr {
+	if wild.Is6() {
 		return netip.IPv6Loopback()
 	}
 	return Loopback.Addr(IPv4)
@@ -63,7 +63,7 @@ func loopbackOf(any netip.Addr) netip.Addr {
 
 // replySockets makes sockets on the DNS port that belong to the proxy's user alone and to its group alone. A question may
 // name the one that the answer shall leave from: rules about answers name both owners, and so each can be tried alone.
-func (l *Lab) replySockets(s settings, any netip.Addr) (map[string]int, error) {
+func (l *Lab) replySockets(s settings, wild netip.Addr) (map[string]int, error) {
 	sockets := map[string]int{}
 	for _, party := range []Party{FromProxyUID, FromProxyGID} {
 		t, err := l.threadOf(party, s)
@@ -72,7 +72,7 @@ func (l *Lab) replySockets(s settings, any netip.Addr) (map[string]int, error) {
 		}
 		fd := -1
 		t.do(func() {
-			fd, err = (*server)(nil).bind(unix.SOCK_DGRAM, netip.AddrPortFrom(loopbackOf(any), s.dnsPort), false)
+			fd, err = (*server)(nil).bind(unix.SOCK_DGRAM, netip.AddrPortFrom(loopbackOf(wild), s.dnsPort), false)
 		})
 		if err != nil {
 			return nil, fmt.Errorf("answering DNS as %q: %w", party, err)
@@ -90,9 +90,9 @@ func (c *sidecar) setInbound(open bool) (err error) {
 				c.server.remove(fd)
 			}
 		}
-		for _, any := range c.wilds {
+		for _, wild := range c.wilds {
 			if open {
-				err = errors.Join(err, c.server.listen(AtInbound, any, c.inbound))
+				err = errors.Join(err, c.server.listen(AtInbound, wild, c.inbound))
 			}
 		}
 	})

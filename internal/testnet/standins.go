@@ -34,12 +34,12 @@ func (l *Lab) startServers() error {
 		}
 		l.servers = append(l.servers, s)
 		s.do(func() {
-			for _, any := range l.wildcards(standIn.node) {
+			for _, wild := range l.wildcards(standIn.node) {
 				for _, port := range standIn.tcp {
-					err = errors.Join(err, s.listen(standIn.landing, any, port))
+					err = errors.Join(err, s.listen(standIn.landing, wild, port))
 				}
 				for _, port := range udpPorts {
-					err = errors.Join(err, s.receive(standIn.landing, netip.AddrPortFrom(any, port), nil))
+					err = errors.Join(err, s.receive(standIn.landing, netip.AddrPortFrom(wild, port), nil))
 				}
 			}
 		})

@@ -8,7 +8,6 @@ import (
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/istio-pod-network/controller/plugin/redirect"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -64,13 +63,13 @@ func ruleTexts(rules redirect.RuleSet) map[string][]string {
 
 // listNFT reads tables, chains, rules and sets of our name.
 func listNFT() (listing, error) {
-	d, err := newDumper()
+	conn, err := dialNetlink(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, err
 	}
-	defer d.close()
+	defer conn.close()
 	list := listing{}
-	tables, err := d.dump(unix.NFT_MSG_GETTABLE, unix.AF_UNSPEC, nil)
+	tables, err := dumpNFT(conn, unix.NFT_MSG_GETTABLE, unix.AF_UNSPEC, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -81,17 +80,17 @@ func listNFT() (listing, error) {
 		}
 		// A table's flags matter: a dormant table filters nothing.
 		list[family.String()+" table"] = []string{string(t.attrs[unix.NFTA_TABLE_FLAGS])}
-		if err := list.addTable(d, t.family); err != nil {
+		if err := list.addTable(conn, t.family); err != nil {
 			return nil, err
 		}
 	}
 	return list, nil
 }
 
-func (l listing) addTable(d *dumper, nfproto uint8) error {
+func (l listing) addTable(conn *nlConn, nfproto uint8) error {
 	family := kernelFamily(nfproto).String()
-	ours := nameAttr(unix.NFTA_RULE_TABLE, redirect.TableName) // the table is attribute 1 in all three requests
-	chains, err := d.dump(unix.NFT_MSG_GETCHAIN, nfproto, []netlink.Attribute{ours})
+	ours := attr(nil, unix.NFTA_RULE_TABLE, cstr(redirect.TableName)) // the table is attribute 1 in all three requests
+	chains, err := dumpNFT(conn, unix.NFT_MSG_GETCHAIN, nfproto, ours)
 	if err != nil {
 		return err
 	}
@@ -101,7 +100,7 @@ func (l listing) addTable(d *dumper, nfproto uint8) error {
 				c.join(unix.NFTA_CHAIN_TYPE, unix.NFTA_CHAIN_HOOK, unix.NFTA_CHAIN_POLICY, chainFlags)}
 		}
 	}
-	rules, err := d.dump(unix.NFT_MSG_GETRULE, nfproto, []netlink.Attribute{ours})
+	rules, err := dumpNFT(conn, unix.NFT_MSG_GETRULE, nfproto, ours)
 	if err != nil {
 		return err
 	}
@@ -111,17 +110,17 @@ func (l listing) addTable(d *dumper, nfproto uint8) error {
 			l[key] = append(l[key], r.join(unix.NFTA_RULE_EXPRESSIONS))
 		}
 	}
-	return l.addSets(d, nfproto, ours)
+	return l.addSets(conn, nfproto, ours)
 }
 
-func (l listing) addSets(d *dumper, nfproto uint8, ours netlink.Attribute) error {
-	sets, err := d.dump(unix.NFT_MSG_GETSET, nfproto, []netlink.Attribute{ours})
+func (l listing) addSets(conn *nlConn, nfproto uint8, ours []byte) error {
+	sets, err := dumpNFT(conn, unix.NFT_MSG_GETSET, nfproto, ours)
 	if err != nil {
 		return err
 	}
 	for _, s := range sets {
 		name := s.text(unix.NFTA_SET_NAME)
-		messages, err := d.dump(unix.NFT_MSG_GETSETELEM, nfproto, []netlink.Attribute{ours, nameAttr(unix.NFTA_SET_ELEM_LIST_SET, name)})
+		messages, err := dumpNFT(conn, unix.NFT_MSG_GETSETELEM, nfproto, attr(ours, unix.NFTA_SET_ELEM_LIST_SET, cstr(name)))
 		if err != nil {
 			return err
 		}
@@ -139,15 +138,10 @@ func (l listing) addSets(d *dumper, nfproto uint8, ours netlink.Attribute) error
 func setElements(messages []object) ([]string, error) {
 	var elements []string
 	for _, m := range messages {
-		decoder, err := netlink.NewAttributeDecoder(m.attrs[unix.NFTA_SET_ELEM_LIST_ELEMENTS])
+		err := eachAttr(m.attrs[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, value []byte) {
+			elements = append(elements, string(value))
+		})
 		if err != nil {
-			return nil, err
-		}
-		decoder.ByteOrder = binary.BigEndian
-		for decoder.Next() {
-			elements = append(elements, string(decoder.Bytes()))
-		}
-		if err := decoder.Err(); err != nil {
 			return nil, err
 		}
 	}

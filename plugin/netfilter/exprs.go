@@ -86,7 +86,7 @@ func verbExprs(t redirect.Table, verb redirect.Verb) []expr.Any {
 	case redirect.RedirectTo:
 		return []expr.Any{load(portBytes(uint16(v))), &expr.Redir{RegisterProtoMin: register, Flags: unix.NF_NAT_RANGE_PROTO_SPECIFIED}}
 	case redirect.TProxyTo:
-		family := byte(tableFamily(t.Family))
+		family := nfproto(t.Family)
 		return []expr.Any{
 			load(portBytes(uint16(v.Port))), &expr.TProxy{Family: family, TableFamily: family, RegPort: register},
 			load(native(v.Mark)), setMark, &expr.Verdict{Kind: expr.VerdictAccept},

@@ -2,8 +2,6 @@ package netfilter
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
@@ -13,7 +11,7 @@ import (
 func (t *tool) compare(rules redirect.RuleSet, skipped []string) ([]string, error) {
 	var differences []string
 	for _, family := range redirect.Families {
-		if slices.ContainsFunc(skipped, func(s string) bool { return strings.HasPrefix(s, family.String()+":") }) {
+		if skips(skipped, family.String()) {
 			continue
 		}
 		if t.restore[family] == "" {
@@ -37,7 +35,7 @@ func (t *tool) expected(family redirect.Family, rules redirect.RuleSet) (want he
 	scratch := *t
 	scratch.nsenter = nil // the scratch namespace is owned by the caller's user namespace
 	err = inScratch(func() error {
-		if _, err := scratch.run(restoreInput(family, rules, nil), t.restore[family], "--noflush", "--wait", "30"); err != nil {
+		if err := scratch.load(family, restoreInput(family, rules, nil)); err != nil {
 			return err
 		}
 		want, err = scratch.list(family)

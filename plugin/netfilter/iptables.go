@@ -148,13 +148,20 @@ func (t *tool) write(rules redirect.RuleSet, found state) (skipped []string, err
 				return nil, err
 			}
 		}
-		if input := restoreInput(family, rules, held); input != "" {
-			if _, err := t.run(input, t.restore[family], "--noflush", "--wait", "30"); err != nil {
-				return nil, err
-			}
+		if err := t.load(family, restoreInput(family, rules, held)); err != nil {
+			return nil, err
 		}
 	}
 	return skipped, nil
+}
+
+// load runs iptables-restore, unless there is nothing to do.
+func (t *tool) load(family redirect.Family, input string) error {
+	if input == "" {
+		return nil
+	}
+	_, err := t.run(input, t.restore[family], "--noflush", "--wait", "30")
+	return err
 }
 
 // remove takes out our chains and the jumps to them, family by family.
@@ -180,7 +187,7 @@ func (t *tool) list(family redirect.Family) (held, error) {
 		}
 		for _, chain := range chains {
 			builtin := chain == "PREROUTING" || chain == "OUTPUT"
-			if !builtin && !strings.HasPrefix(chain, "ISTIO_") {
+			if !builtin && !strings.HasPrefix(chain, istioPrefix) {
 				continue
 			}
 			lines, err := ipt.List(string(kind), chain)
@@ -203,7 +210,7 @@ func (h held) add(kind redirect.Kind, chain string, lines []string, builtin bool
 	}
 	for _, line := range lines {
 		isRule := strings.HasPrefix(line, "-A ")
-		if isRule && (!builtin || strings.Contains(line, " -j ISTIO_")) {
+		if isRule && (!builtin || strings.Contains(line, " -j "+istioPrefix)) {
 			h[kind][chain] = append(h[kind][chain], line)
 		}
 	}

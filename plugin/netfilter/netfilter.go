@@ -3,6 +3,7 @@ package netfilter
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -41,7 +42,7 @@ type Namespace interface {
 	Identity() string
 	Apply(Backend, redirect.RuleSet) (Applied, error)
 	Check(Applied, redirect.RuleSet) error
-	Remove(Applied) error
+	Remove(Applied, redirect.RuleSet) error
 	Close()
 }
 
@@ -148,13 +149,28 @@ func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state
 	if err != nil {
 		return err
 	}
+	if tool.backend == IptablesNFT {
+		applied.Created = append(applied.Created, missingTables(rules, found)...)
+	}
 	skipped, err := tool.write(rules, found)
 	if err != nil {
-		return errors.Join(err, tool.remove(stateOf(tool.backend)))
+		return errors.Join(err, n.removeFailed(tool, applied.Created))
 	}
 	applied.Backend = tool.backend
 	applied.Skipped = append(applied.Skipped, skipped...)
 	return n.dropOther(tool.backend, found)
+}
+
+// removeFailed takes out what an iptables-restore that failed may have left of earlier tables or the other family.
+func (n *NetNS) removeFailed(t *tool, created []string) error {
+	found, err := scan()
+	if err == nil && found.ours[IptablesNFT] {
+		err = dropTables(created, &found)
+	}
+	if found.ours[t.backend] {
+		err = errors.Join(err, t.remove(found))
+	}
+	return err
 }
 
 // dropOther removes what our other backends had written; the new rules are in force already, so nothing is open between.
@@ -163,16 +179,16 @@ func (n *NetNS) dropOther(now Backend, found state) error {
 		if other == now || !found.ours[other] {
 			continue
 		}
-		if err := n.removeTables(other); err != nil {
+		if err := n.removeTables(other, found); err != nil {
 			return fmt.Errorf("removing the rules of backend %s: %w", other, err)
 		}
 	}
 	return nil
 }
 
-func (n *NetNS) removeTables(backend Backend) error {
+func (n *NetNS) removeTables(backend Backend, found state) error {
 	if backend == Nftables {
-		return removeNFT()
+		return removeNFT(found)
 	}
 	tool, err := n.findTool(backend, state{})
 	if err != nil {
@@ -181,15 +197,45 @@ func (n *NetNS) removeTables(backend Backend) error {
 	return tool.remove(stateOf(backend))
 }
 
-// Remove takes out every rule of ours, of whichever backend, and the addresses and routes that Apply created.
-func (n *NetNS) Remove(applied Applied) error {
+// Remove takes out every rule of ours, of whichever backend, and the addresses and routes that Apply created. rules are
+// those that Apply wrote: knowing them, removing iptables rules takes one program per family.
+func (n *NetNS) Remove(applied Applied, rules redirect.RuleSet) error {
 	return n.within(func() error {
 		found, err := scan()
 		if err != nil {
 			return err
 		}
-		return errors.Join(n.dropOther("", found), removeRoutes(applied.Created))
+		if found.ours[IptablesNFT] {
+			err = dropTables(applied.Created, &found)
+		}
+		if applied.Backend != Nftables && found.ours[applied.Backend] && n.removeKnown(applied, rules) == nil {
+			delete(found.ours, applied.Backend)
+		}
+		return errors.Join(err, n.dropOther("", found), removeRoutes(applied.Created))
 	})
+}
+
+// removeKnown takes out iptables rules without listing them first; it fails where somebody has changed them.
+func (n *NetNS) removeKnown(applied Applied, rules redirect.RuleSet) error {
+	rules, _ = supported(rules)
+	t, err := n.findTool(applied.Backend, state{})
+	if err != nil {
+		return err
+	}
+	for _, family := range redirect.Families {
+		if t.restore[family] == "" || skips(applied.Skipped, family.String()) {
+			continue
+		}
+		if err := t.load(family, restoreInput(family, redirect.RuleSet{}, writtenTables(family, rules))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// skips reports whether the part with that name was skipped.
+func skips(skipped []string, name string) bool {
+	return slices.ContainsFunc(skipped, func(s string) bool { return strings.HasPrefix(s, name+":") })
 }
 
 // Check compares what the kernel holds with the rule set as Apply wrote it; IsDrift holds for a difference.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/containernetworking/plugins/pkg/ns"
@@ -61,9 +62,27 @@ func (n *NetNS) Close() { _ = n.ns.Close() }
 // 5.14) never is while the machine is up; on an older kernel it is `-`.
 func (n *NetNS) Identity() string { return n.identity }
 
-// within runs f on a thread inside the namespace.
-func (n *NetNS) within(f func() error) error {
-	return n.ns.Do(func(ns.NetNS) error { return f() })
+// within runs f on a thread inside the namespace. A thread that cannot be brought back ends with its goroutine.
+func (n *NetNS) within(f func() error) (err error) {
+	runtime.LockOSThread()
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("opening the own network namespace: %w", err)
+	}
+	defer own.Close()
+	if err := unix.Setns(int(n.ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("entering network namespace %q: %w", n.ns.Path(), err)
+	}
+	defer func() {
+		if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
+			err = errors.Join(err, fmt.Errorf("leaving network namespace %q: %w", n.ns.Path(), back))
+			return
+		}
+		runtime.UnlockOSThread()
+	}()
+	return f()
 }
 
 func (n *NetNS) identify() error {

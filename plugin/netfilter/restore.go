@@ -68,6 +68,25 @@ func writeTable(out *strings.Builder, kind redirect.Kind, table redirect.Table, 
 	out.WriteString("COMMIT\n")
 }
 
+// writtenTables is what the tables hold after restoreInput of the rule set and nothing else: the chains, whose content
+// does not matter to remove them, and the jumps.
+func writtenTables(family redirect.Family, rules redirect.RuleSet) held {
+	all := held{}
+	for _, t := range rules.Tables {
+		if t.Family != family {
+			continue
+		}
+		all[t.Kind] = map[string][]string{markerChain: nil}
+		for _, c := range t.Chains {
+			all[t.Kind][c.Name] = nil
+			if c.Hook != redirect.Regular {
+				all[t.Kind][builtinOf[c.Hook]] = []string{fmt.Sprintf("-A %s -j %s", builtinOf[c.Hook], c.Name)}
+			}
+		}
+	}
+	return all
+}
+
 // chainsOf lists the chains that a table shall hold, the marker first.
 func chainsOf(table redirect.Table) []string {
 	if len(table.Chains) == 0 {
@@ -85,7 +104,7 @@ func declared(table redirect.Table, old map[string][]string) []string {
 	names := chainsOf(table)
 	var more []string
 	for chain := range old {
-		if strings.HasPrefix(chain, "ISTIO_") && !slices.Contains(names, chain) {
+		if strings.HasPrefix(chain, istioPrefix) && !slices.Contains(names, chain) {
 			more = append(more, chain)
 		}
 	}

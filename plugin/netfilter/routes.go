@@ -130,7 +130,7 @@ func missingRoutes(rules redirect.RuleSet, skipped []string) ([]string, error) {
 	defer conn.close()
 	var missing []string
 	for _, item := range inerts(rules) {
-		if slices.ContainsFunc(skipped, func(s string) bool { return strings.HasPrefix(s, item.name+":") }) {
+		if skips(skipped, item.name) {
 			continue
 		}
 		there, err := item.exists(conn)

@@ -4,33 +4,32 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"time"
+	"slices"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // rtConn is an rtnetlink(7) socket. The three messages needed are written here because a library for all of rtnetlink
-// would add a sixth to the size of the plugin, which every pod of the node loads.
-type rtConn struct{ conn *netlink.Conn }
+// would make the plugin, which every pod of the node starts, larger by a fifteenth.
+type rtConn struct{ *nlConn }
 
 func dialRoute() (*rtConn, error) {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
-	if err != nil {
-		return nil, fmt.Errorf("opening an rtnetlink socket: %w", err)
-	}
-	return &rtConn{conn}, conn.SetDeadline(time.Now().Add(netlinkTimeout))
+	conn, err := dialNetlink(unix.NETLINK_ROUTE)
+	return &rtConn{conn}, err
 }
-
-func (c *rtConn) close() { _ = c.conn.Close() }
 
 // rtRequest describes one object: the message that makes it (the kernel numbers NEW, DEL and GET one after the other),
 // its fixed header and its attributes.
 type rtRequest struct {
 	create uint16
 	header []byte
-	attrs  []netlink.Attribute
+	attrs  []rtAttr
+}
+
+type rtAttr struct {
+	kind  uint16
+	value []byte
 }
 
 const (
@@ -43,18 +42,18 @@ const (
 // addressRequest is struct ifaddrmsg: family, prefix length, flags, scope, interface.
 func addressRequest(a redirect.Address) rtRequest {
 	header := []byte{routeFamily(a.Family), byte(a.Prefix.Bits()), 0, unix.RT_SCOPE_HOST}
-	return rtRequest{unix.RTM_NEWADDR, append(header, native(loopbackIndex)...), []netlink.Attribute{
-		{Type: unix.IFA_ADDRESS, Data: a.Prefix.Addr().AsSlice()},
+	return rtRequest{unix.RTM_NEWADDR, append(header, native(loopbackIndex)...), []rtAttr{
+		{unix.IFA_ADDRESS, a.Prefix.Addr().AsSlice()},
 	}}
 }
 
 // ruleRequest is struct fib_rule_hdr: family, dst_len, src_len, tos, table, two reserved, action, flags.
 func ruleRequest(r redirect.PolicyRoute) rtRequest {
 	header := []byte{routeFamily(r.Family), 0, 0, 0, unix.RT_TABLE_UNSPEC, 0, 0, unix.FR_ACT_TO_TBL, 0, 0, 0, 0}
-	return rtRequest{unix.RTM_NEWRULE, header, []netlink.Attribute{
-		{Type: unix.FRA_PRIORITY, Data: native(rulePriority)},
-		{Type: unix.FRA_FWMARK, Data: native(r.Mark)},
-		{Type: unix.FRA_TABLE, Data: native(r.Table)},
+	return rtRequest{unix.RTM_NEWRULE, header, []rtAttr{
+		{unix.FRA_PRIORITY, native(rulePriority)},
+		{unix.FRA_FWMARK, native(r.Mark)},
+		{unix.FRA_TABLE, native(r.Table)},
 	}}
 }
 
@@ -62,9 +61,9 @@ func ruleRequest(r redirect.PolicyRoute) rtRequest {
 // length of 0 is the default route.
 func routeRequest(r redirect.PolicyRoute) rtRequest {
 	header := []byte{routeFamily(r.Family), 0, 0, 0, unix.RT_TABLE_UNSPEC, unix.RTPROT_BOOT, unix.RT_SCOPE_HOST, unix.RTN_LOCAL, 0, 0, 0, 0}
-	return rtRequest{unix.RTM_NEWROUTE, header, []netlink.Attribute{
-		{Type: unix.RTA_OIF, Data: native(loopbackIndex)},
-		{Type: unix.RTA_TABLE, Data: native(r.Table)},
+	return rtRequest{unix.RTM_NEWROUTE, header, []rtAttr{
+		{unix.RTA_OIF, native(loopbackIndex)},
+		{unix.RTA_TABLE, native(r.Table)},
 	}}
 }
 
@@ -75,56 +74,40 @@ func routeFamily(f redirect.Family) byte {
 	return unix.AF_INET
 }
 
-func (c *rtConn) send(kind uint16, flags netlink.HeaderFlags, r rtRequest) error {
-	attrs, err := netlink.MarshalAttributes(r.attrs)
-	if err != nil {
-		return err
+func (r rtRequest) message(kind, flags uint16) nlMessage {
+	data := bytes.Clone(r.header)
+	for _, a := range r.attrs {
+		data = attr(data, a.kind, a.value)
 	}
-	_, err = c.conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | netlink.Acknowledge | flags},
-		Data:   append(bytes.Clone(r.header), attrs...),
-	})
-	return err
+	return nlMessage{kind, flags, data}
 }
 
 // add makes the object; EEXIST if it is there.
-func (c *rtConn) add(r rtRequest) error { return c.send(r.create, netlink.Create|netlink.Excl, r) }
+func (c *rtConn) add(r rtRequest) error {
+	return c.execute(r.message(r.create, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
+}
 
-func (c *rtConn) remove(r rtRequest) error { return c.send(r.create+1, 0, r) }
+func (c *rtConn) remove(r rtRequest) error { return c.execute(r.message(r.create+1, 0)) }
 
 // exists looks for an object of the family with the same attributes.
 func (c *rtConn) exists(r rtRequest) (bool, error) {
 	header := make([]byte, len(r.header))
 	header[0] = r.header[0]
-	replies, err := c.conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(r.create + 2), Flags: netlink.Request | netlink.Dump}, Data: header,
-	})
+	replies, err := c.dump(nlMessage{kind: r.create + 2, data: header})
 	if err != nil {
 		return false, fmt.Errorf("listing addresses, rules or routes: %w", err)
 	}
 	for _, reply := range replies {
-		if len(reply.Data) >= len(header) && hasAttributes(reply.Data[len(header):], r.attrs) {
+		if len(reply) >= len(header) && r.matches(reply[len(header):]) {
 			return true, nil
 		}
 	}
 	return false, nil
 }
 
-func hasAttributes(data []byte, want []netlink.Attribute) bool {
-	got, err := netlink.UnmarshalAttributes(data)
-	if err != nil {
-		return false
-	}
-	for _, w := range want {
-		found := false
-		for _, g := range got {
-			found = found || g.Type == w.Type && bytes.Equal(g.Data, w.Data)
-		}
-		if !found {
-			return false
-		}
-	}
-	return true
+func (r rtRequest) matches(data []byte) bool {
+	got, err := parseAttrs(data)
+	return err == nil && !slices.ContainsFunc(r.attrs, func(a rtAttr) bool { return !bytes.Equal(got[a.kind], a.value) })
 }
 
 // loopbackIsUp asks by ioctl, netdevice(7): one number instead of everything that netlink tells of a link.

@@ -13,12 +13,16 @@ import (
 
 // markerChain is an empty chain in every iptables table that we write: Istio's chain names are ours too, so the names
 // alone do not tell whose they are.
-const markerChain = "ISTIO_POD_NETWORK"
+const markerChain = istioPrefix + "POD_NETWORK"
+
+// istioPrefix begins the name of every chain of ours and of Istio's.
+const istioPrefix = "ISTIO_"
 
 // state is what a namespace holds before something is written.
 type state struct {
 	ours    map[Backend]bool
 	tables  map[redirect.Family]bool // our nftables table exists
+	compat  map[compatTable]bool     // tables of iptables-nft
 	foreign []string                 // rules of Istio's own tools
 	legacy  bool                     // some iptables-legacy table is in use
 }
@@ -40,20 +44,19 @@ func scan() (state, error) {
 
 // scanNFT looks at the nf_tables side: our table, iptables-nft's tables, and the tables of Istio's native nftables mode.
 func scanNFT() (state, error) {
-	found := state{ours: map[Backend]bool{}, tables: map[redirect.Family]bool{}}
-	d, err := newDumper()
+	found := state{ours: map[Backend]bool{}, tables: map[redirect.Family]bool{}, compat: map[compatTable]bool{}}
+	conn, err := dialNetlink(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return found, &unusableError{Nftables, err}
 	}
-	defer d.close()
-	tables, err := d.dump(unix.NFT_MSG_GETTABLE, unix.AF_UNSPEC, nil)
+	defer conn.close()
+	tables, err := dumpNFT(conn, unix.NFT_MSG_GETTABLE, unix.AF_UNSPEC, nil)
 	if err != nil {
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT) {
 			err = &unusableError{Nftables, errors.New("the kernel has no nf_tables")}
 		}
 		return found, err
 	}
-	compat := false
 	for _, t := range tables {
 		name, family := t.text(unix.NFTA_TABLE_NAME), kernelFamily(t.family)
 		switch {
@@ -62,13 +65,13 @@ func scanNFT() (state, error) {
 		case strings.HasPrefix(name, "istio-proxy-"), strings.HasPrefix(name, "istio-ambient-"):
 			found.foreign = append(found.foreign, "nftables table "+name)
 		case family != 0 && isCompat(name):
-			compat = true
+			found.compat[compatTable{family, redirect.Kind(name)}] = true
 		}
 	}
-	if !compat {
+	if len(found.compat) == 0 {
 		return found, nil
 	}
-	return found, found.scanCompat(d)
+	return found, found.scanCompat(conn)
 }
 
 // kernelFamily returns 0 for families other than ip and ip6.
@@ -88,8 +91,8 @@ var iptablesTables = []redirect.Kind{redirect.Raw, redirect.Mangle, redirect.NAT
 func isCompat(name string) bool { return slices.Contains(iptablesTables, redirect.Kind(name)) }
 
 // scanCompat looks into the tables of iptables-nft, which nf_tables lists like any other.
-func (s *state) scanCompat(d *dumper) error {
-	chains, err := d.dump(unix.NFT_MSG_GETCHAIN, unix.AF_UNSPEC, nil)
+func (s *state) scanCompat(conn *nlConn) error {
+	chains, err := dumpNFT(conn, unix.NFT_MSG_GETCHAIN, unix.AF_UNSPEC, nil)
 	if err != nil {
 		return err
 	}
@@ -114,7 +117,7 @@ func (s *state) judge(backend Backend, where string, chains []string) {
 		return
 	}
 	for _, chain := range chains {
-		if strings.HasPrefix(chain, "ISTIO_") {
+		if strings.HasPrefix(chain, istioPrefix) {
 			s.foreign = append(s.foreign, fmt.Sprintf("chain %s in table %s (%s)", chain, where, backend))
 		}
 	}

@@ -1,12 +1,13 @@
 package netfilter
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,12 +18,27 @@ const (
 	elementsPerMessage = 1000
 )
 
-// setMaker turns the list of a match into a comparison, or into a set and its lookup. Its error surfaces once per rule.
+// keyType is what a set holds, as nft numbers it. Source: nftables include/datatype.h, enum datatypes.
+type keyType struct{ number, size, order uint32 }
+
+var (
+	keyIPv4      = keyType{7, 4, networkOrder}
+	keyIPv6      = keyType{8, 16, networkOrder}
+	keyPort      = keyType{13, 2, networkOrder}
+	keyInterface = keyType{41, unix.IFNAMSIZ, hostOrder}
+)
+
+// element is a key, or the first one after an interval.
+type element struct {
+	key []byte
+	end bool
+}
+
+// setMaker turns the list of a match into a comparison, or into a set and its lookup.
 type setMaker struct {
 	tx     *transaction
-	table  *nftables.Table
+	family redirect.Family
 	prefix string // of the names of large sets: chain and number of the rule
-	err    error
 }
 
 func (s *setMaker) names(names []string) []expr.Any {
@@ -31,7 +47,7 @@ func (s *setMaker) names(names []string) []expr.Any {
 		keys[i] = make([]byte, unix.IFNAMSIZ)
 		copy(keys[i], name)
 	}
-	return s.exact(keys, nftables.TypeIFName, false)
+	return s.exact(keys, keyInterface, false)
 }
 
 func (s *setMaker) ports(ports []uint16, invert bool) []expr.Any {
@@ -39,11 +55,11 @@ func (s *setMaker) ports(ports []uint16, invert bool) []expr.Any {
 	for i, port := range ports {
 		keys[i] = portBytes(port)
 	}
-	return s.exact(keys, nftables.TypeInetService, invert)
+	return s.exact(keys, keyPort, invert)
 }
 
 // exact matches one of the keys, or none of them.
-func (s *setMaker) exact(keys [][]byte, kind nftables.SetDatatype, invert bool) []expr.Any {
+func (s *setMaker) exact(keys [][]byte, kind keyType, invert bool) []expr.Any {
 	if len(keys) == 1 {
 		op := expr.CmpOpEq
 		if invert {
@@ -51,9 +67,9 @@ func (s *setMaker) exact(keys [][]byte, kind nftables.SetDatatype, invert bool) 
 		}
 		return []expr.Any{compare(op, keys[0])}
 	}
-	elements := make([]nftables.SetElement, len(keys))
+	elements := make([]element, len(keys))
 	for i, key := range keys {
-		elements[i].Key = key
+		elements[i].key = key
 	}
 	return []expr.Any{s.lookup(elements, kind, false, invert)}
 }
@@ -63,9 +79,9 @@ func (s *setMaker) prefixes(prefixes []netip.Prefix) []expr.Any {
 	if len(prefixes) == 1 {
 		return onePrefix(prefixes[0])
 	}
-	kind := nftables.TypeIPAddr
+	kind := keyIPv4
 	if prefixes[0].Addr().Is6() {
-		kind = nftables.TypeIP6Addr
+		kind = keyIPv6
 	}
 	return []expr.Any{s.lookup(intervals(prefixes), kind, true, false)}
 }
@@ -83,16 +99,16 @@ func onePrefix(p netip.Prefix) []expr.Any {
 
 // intervals turns sorted prefixes that do not overlap into the half-open intervals of a kernel set: a start, and an end
 // that is the first address after; adjacent ones are joined, and the last address of all has no end.
-func intervals(prefixes []netip.Prefix) []nftables.SetElement {
-	var elements []nftables.SetElement
+func intervals(prefixes []netip.Prefix) []element {
+	var elements []element
 	for i := 0; i < len(prefixes); {
-		elements = append(elements, nftables.SetElement{Key: prefixes[i].Addr().AsSlice()})
+		elements = append(elements, element{key: prefixes[i].Addr().AsSlice()})
 		end := after(prefixes[i])
 		for i++; i < len(prefixes) && prefixes[i].Addr() == end; i++ {
 			end = after(prefixes[i])
 		}
 		if end.IsValid() {
-			elements = append(elements, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
+			elements = append(elements, element{key: end.AsSlice(), end: true})
 		}
 	}
 	return elements
@@ -111,35 +127,43 @@ func after(p netip.Prefix) netip.Addr {
 func ipMask(p netip.Prefix) []byte { return net.CIDRMask(p.Bits(), p.Addr().BitLen()) }
 
 // lookup adds a set to the transaction and returns the expression that looks a register up in it.
-func (s *setMaker) lookup(elements []nftables.SetElement, kind nftables.SetDatatype, interval, invert bool) expr.Any {
-	set := &nftables.Set{Table: s.table, KeyType: kind, Interval: interval, KeyByteOrder: binaryutil.BigEndian}
-	switch {
-	case kind == nftables.TypeIFName:
-		// nft prints names right only if it is told their byte order, which google/nftables does for named sets alone.
-		set.Name, set.KeyByteOrder = s.prefix, binaryutil.NativeEndian
-	case len(elements) > anonymousSize:
-		set.Name = s.prefix // google/nftables adds to a named set only, and would fix a constant one at its first part
-	default:
-		set.Anonymous, set.Constant = true, true
+func (s *setMaker) lookup(elements []element, kind keyType, interval, invert bool) expr.Any {
+	s.tx.sets++
+	id, name, flags := s.tx.sets, s.prefix, uint32(0)
+	if len(elements) <= anonymousSize {
+		name, flags = "__set%d", unix.NFT_SET_ANONYMOUS|unix.NFT_SET_CONSTANT
 	}
-	first, rest := split(elements)
-	s.add(s.tx.conn.AddSet(set, first), len(first))
-	for len(rest) > 0 {
-		first, rest = split(rest)
-		s.add(s.tx.conn.SetAddElements(set, first), len(first))
+	if interval {
+		flags |= unix.NFT_SET_INTERVAL
 	}
-	return &expr.Lookup{SourceRegister: register, SetName: set.Name, SetID: set.ID, Invert: invert}
+	attrs := attr(nil, unix.NFTA_SET_TABLE, cstr(redirect.TableName))
+	attrs = attr(attrs, unix.NFTA_SET_NAME, cstr(name))
+	attrs = attr(attrs, unix.NFTA_SET_FLAGS, be32(flags))
+	attrs = attr(attrs, unix.NFTA_SET_KEY_TYPE, be32(kind.number))
+	attrs = attr(attrs, unix.NFTA_SET_KEY_LEN, be32(kind.size))
+	attrs = attr(attrs, unix.NFTA_SET_ID, be32(id))
+	attrs = nested(attrs, unix.NFTA_SET_DESC, attr(nil, unix.NFTA_SET_DESC_SIZE, be32(uint32(len(elements)))))
+	attrs = attr(attrs, unix.NFTA_SET_USERDATA, userdata(keyByteOrderType, native(kind.order)))
+	what := fmt.Sprintf("adding set %s %s", s.family, s.prefix)
+	s.tx.put(what, unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.family, attrs)
+	for chunk := range slices.Chunk(elements, elementsPerMessage) {
+		s.tx.put(what, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, s.family, elementAttrs(name, id, chunk))
+	}
+	return &expr.Lookup{SourceRegister: register, SetName: name, SetID: id, Invert: invert}
 }
 
-func (s *setMaker) add(err error, elements int) {
-	s.tx.messages += 2
-	s.tx.elements += elements
-	if s.err == nil {
-		s.err = err
+func elementAttrs(name string, id uint32, elements []element) []byte {
+	var list []byte
+	for _, e := range elements {
+		var item []byte
+		if e.end {
+			item = attr(item, unix.NFTA_SET_ELEM_FLAGS, be32(unix.NFT_SET_ELEM_INTERVAL_END))
+		}
+		item = nested(item, unix.NFTA_SET_ELEM_KEY, attr(nil, unix.NFTA_DATA_VALUE, e.key))
+		list = nested(list, unix.NFTA_LIST_ELEM, item)
 	}
-}
-
-func split(elements []nftables.SetElement) (first, rest []nftables.SetElement) {
-	n := min(len(elements), elementsPerMessage)
-	return elements[:n], elements[n:]
+	attrs := attr(nil, unix.NFTA_SET_ELEM_LIST_TABLE, cstr(redirect.TableName))
+	attrs = attr(attrs, unix.NFTA_SET_ELEM_LIST_SET, cstr(name))
+	attrs = attr(attrs, unix.NFTA_SET_ELEM_LIST_SET_ID, be32(id))
+	return nested(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS, list)
 }

@@ -1,0 +1,60 @@
+package testnet
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestLeaks makes and closes labs: neither threads, file descriptors, mounts nor directories may stay.
+func TestLeaks(t *testing.T) {
+	once := func() {
+		l := newLab(t, Options{UserNamespace: true})
+		p, _ := ProfileNamed("tproxy")
+		if err := l.Use(p); err != nil {
+			t.Fatal(err)
+		}
+		l.RunAll()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	once() // the runtime's own threads come with the first
+	before := census(t)
+	for range 5 {
+		once()
+	}
+	for deadline := time.Now().Add(2 * time.Second); census(t)["labs' threads"] > 0 && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond) // a thread ends a moment after its goroutine
+	}
+	after := census(t)
+	for what, n := range after {
+		if n > before[what] {
+			t.Errorf("%d %s became %d", before[what], what, n)
+		}
+	}
+}
+
+// census counts what a lab could leave behind.
+func census(t *testing.T) map[string]int {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{"mounts": strings.Count(string(mounts), dirPrefix)}
+	fds, _ := filepath.Glob("/proc/self/fd/*")
+	count["descriptors"] = len(fds)
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
+	count["directories"] = len(dirs)
+	own, _ := os.Readlink("/proc/self/ns/net")
+	threads, _ := filepath.Glob("/proc/self/task/*/ns/net")
+	for _, thread := range threads {
+		if ns, err := os.Readlink(thread); err == nil && ns != own {
+			count["labs' threads"]++
+		}
+	}
+	return count
+}

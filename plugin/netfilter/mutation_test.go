@@ -1,0 +1,220 @@
+package netfilter
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/internal/testnet"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// mutant is a rule set without one of its parts.
+type mutant struct {
+	chain, text, why string // what is missing
+	rules            redirect.RuleSet
+	inert            string // an address or policy route by its name, "" for a packet rule
+	dropLine         bool   // the second line of a TPROXY rule in nftables, which no RuleSet can be without
+}
+
+func (m mutant) String() string { return m.chain + ": " + m.text }
+
+// mutants returns the rule set without each of its rules of the family in turn, addresses and policy routes included.
+func mutants(rules redirect.RuleSet, family redirect.Family, backend Backend) []mutant {
+	var all []mutant
+	for i, table := range rules.Tables {
+		if table.Family != family {
+			continue
+		}
+		for j, chain := range table.Chains {
+			for k, r := range chain.Rules {
+				lines := r.Lines(table)
+				where := redirect.NFTName(table.Kind, chain.Name)
+				all = append(all, mutant{chain: where, text: lines[0].Text, why: r.Why, rules: without(rules, i, j, k)})
+				if len(lines) > 1 && backend == Nftables {
+					all = append(all, mutant{chain: where, text: lines[1].Text, why: lines[1].Why, rules: rules, dropLine: true})
+				}
+			}
+		}
+	}
+	for _, item := range inerts(rules) {
+		if strings.HasPrefix(item.name, family.String()+" ") || family == redirect.IPv6 && strings.HasPrefix(item.name, "address ") {
+			all = append(all, mutant{chain: "inert", text: item.name, why: item.name, rules: rules, inert: item.name})
+		}
+	}
+	return all
+}
+
+// without copies what it changes.
+func without(rules redirect.RuleSet, table, chain, rule int) redirect.RuleSet {
+	rules.Tables = slices.Clone(rules.Tables)
+	chains := slices.Clone(rules.Tables[table].Chains)
+	chains[chain].Rules = slices.Delete(slices.Clone(chains[chain].Rules), rule, rule+1)
+	rules.Tables[table].Chains = chains
+	return rules
+}
+
+// hunter looks for a flow that misses the removed rule, in one family and with one backend.
+type hunter struct {
+	lab     *testnet.Lab
+	n       *NetNS
+	backend Backend
+	family  redirect.Family
+	hints   map[string]testnet.Flow // by what was removed, the flow that missed it in an earlier profile
+	tried   int
+}
+
+// TestMutation removes each rule of each profile's rule set in turn and fails if that changes the outcome of no flow, for
+// then nothing would notice if it were forgotten. Rules that really make no difference are listed in equivalents. The
+// iptables backends go through the profiles of covering, and through all with ISTIO_POD_NETWORK_MUTATE_ALL=1.
+func TestMutation(t *testing.T) {
+	for _, backend := range backends {
+		for _, family := range redirect.Families {
+			t.Run(fmt.Sprintf("%s/%s", backend, family), func(t *testing.T) {
+				t.Parallel()
+				lab, n := newLab(t, testnet.Options{Families: []testnet.Family{testnet.Family(family)}})
+				h := &hunter{lab: lab, n: n, backend: backend, family: family, hints: map[string]testnet.Flow{}}
+				for _, profile := range testnet.Profiles {
+					if backend == Nftables || os.Getenv("ISTIO_POD_NETWORK_MUTATE_ALL") != "" || slices.Contains(covering, profile.Name) {
+						t.Run(profile.Name, func(t *testing.T) { h.profile(t, profile) })
+					}
+				}
+				t.Logf("%d rules removed", h.tried)
+			})
+		}
+	}
+}
+
+func (h *hunter) profile(t *testing.T, profile testnet.Profile) {
+	if err := h.lab.Use(profile); err != nil {
+		t.Fatal(err)
+	}
+	rules := ruleSet(t, profile)
+	applied, err := h.n.Apply(h.backend, rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.n.Remove(applied, rules)
+	for _, m := range mutants(rules, h.family, h.backend) {
+		if err := h.write(m); err != nil {
+			t.Fatalf("without %s: %v", m, err)
+		}
+		h.tried++
+		result, missed := h.hunt(t, profile, m)
+		reason := equivalent(profile, m)
+		switch {
+		case !missed && reason == "":
+			t.Errorf("no flow misses %s", m)
+		case missed && reason != "":
+			t.Errorf("listed as %q, but missed by a flow: %s: %s", reason, m, result)
+		}
+		if err := h.restore(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// write makes the namespace hold the mutant.
+func (h *hunter) write(m mutant) error {
+	switch {
+	case m.inert != "":
+		if err := h.tables(m.rules); err != nil {
+			return err
+		}
+		return h.n.within(func() error { return removeRoutes([]string{m.inert}) })
+	case m.dropLine:
+		if err := h.tables(m.rules); err != nil {
+			return err
+		}
+		return deleteRule(h.lab, h.family, m.chain, m.why)
+	}
+	return h.tables(m.rules)
+}
+
+// tables writes the packet rules: with nftables as the plugin does it, with iptables by one execution that replaces all
+// tables of the family, since Apply would also list what it replaces.
+func (h *hunter) tables(rules redirect.RuleSet) error {
+	if h.backend == Nftables {
+		_, err := h.n.Apply(Nftables, rules)
+		return err
+	}
+	input := restoreInput(h.family, rules, nil)
+	for _, kind := range iptablesTables {
+		if !strings.Contains(input, "*"+string(kind)+"\n") {
+			input = fmt.Sprintf("*%s\nCOMMIT\n%s", kind, input)
+		}
+	}
+	suffix := strings.TrimPrefix(string(h.backend), "iptables")
+	return h.n.within(func() error {
+		cmd := exec.Command(lookPath(iptablesName(h.family) + suffix + "-restore"))
+		cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+h.lab.Path)
+		cmd.Stdin = strings.NewReader(input)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s\n%s", err, out, input)
+		}
+		return nil
+	})
+}
+
+// restore brings an address or route back; packet rules are replaced by the next mutant's.
+func (h *hunter) restore(m mutant) error {
+	if m.inert == "" {
+		return nil
+	}
+	return h.n.within(func() error { return writeRoutes(m.rules, &Applied{}) })
+}
+
+// hunt runs the flow that missed such a rule before, and then all.
+func (h *hunter) hunt(t *testing.T, profile testnet.Profile, m mutant) (testnet.Result, bool) {
+	if err := h.lab.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	key := m.chain + m.why
+	if flow, known := h.hints[key]; known && slices.Contains(testnet.Flows(profile), flow) {
+		if r := h.run(profile, flow); !r.OK() && h.sure(profile, r) {
+			return r, true
+		}
+	}
+	for _, r := range h.lab.RunAll() {
+		if !r.OK() && h.sure(profile, r) {
+			h.hints[key] = r.Flow
+			return r, true
+		}
+	}
+	return testnet.Result{}, false
+}
+
+func (h *hunter) run(profile testnet.Profile, flow testnet.Flow) testnet.Result {
+	family := testnet.Family(h.family)
+	return testnet.Result{Flow: flow, Family: family,
+		Got: h.lab.Run(flow, family), Want: testnet.Expected(profile, flow, family)}
+}
+
+// sure tries again what a busy machine alone might have changed.
+func (h *hunter) sure(profile testnet.Profile, r testnet.Result) bool {
+	switch r.Got.Landed {
+	case testnet.Timeout, testnet.Silence, testnet.Failed, testnet.Unreachable:
+		return !h.run(profile, r.Flow).OK()
+	}
+	return true
+}
+
+// deleteRule removes the rules with the comment from a chain.
+func deleteRule(lab *testnet.Lab, family redirect.Family, chain, comment string) error {
+	out, err := lab.PodCommand("nft", "-a", "list", "chain", family.String(), redirect.TableName, chain).Output()
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(out)) {
+		if _, handle, found := strings.Cut(line, "# handle "); found && strings.Contains(line, comment) {
+			err := lab.PodCommand("nft", "delete", "rule", family.String(), redirect.TableName, chain, "handle", strings.TrimSpace(handle)).Run()
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

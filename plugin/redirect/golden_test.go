@@ -1,0 +1,154 @@
+package redirect
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write testdata/*.nft anew")
+
+// profiles are the `redirect` objects whose rules are kept in testdata/<name>.nft.
+var profiles = map[string]string{
+	"default":              `{}`,
+	"none":                 `{"mode":"NONE","dnsCapture":true,"dropInvalid":true}`,
+	"tproxy":               `{"mode":"TPROXY"}`,
+	"dns":                  `{"dnsCapture":true}`,
+	"tproxy-dns":           `{"mode":"TPROXY","dnsCapture":true}`,
+	"drop-invalid":         `{"dropInvalid":true}`,
+	"tproxy-drop-invalid":  `{"mode":"TPROXY","dropInvalid":true}`,
+	"ids":                  `{"proxyUID":1000660000,"proxyGID":1000660001}`,
+	"gid-0":                `{"proxyGID":0,"dnsCapture":true}`,
+	"tproxy-gid-0":         `{"mode":"TPROXY","proxyGID":0}`,
+	"ports":                `{"outboundPort":16001,"inboundPort":16006,"dnsPort":16053,"dnsCapture":true}`,
+	"tproxy-ports":         `{"mode":"TPROXY","outboundPort":16001,"inboundPort":16006}`,
+	"inbound-none":         `{"includeInboundPorts":""}`,
+	"inbound-list":         `{"includeInboundPorts":"9090,8080,15008","excludeInboundPorts":"22"}`,
+	"inbound-excluded":     `{"excludeInboundPorts":"22"}`,
+	"tproxy-inbound-none":  `{"mode":"TPROXY","includeInboundPorts":""}`,
+	"tproxy-inbound-list":  `{"mode":"TPROXY","includeInboundPorts":"8080,9090"}`,
+	"outbound-none":        `{"includeOutboundIPRanges":""}`,
+	"outbound-ipv6-only":   `{"includeOutboundIPRanges":"fd00::/8"}`,
+	"outbound-ports":       `{"includeOutboundIPRanges":"","includeOutboundPorts":"443,80"}`,
+	"outbound-ports-all":   `{"includeOutboundIPRanges":"10.0.0.0/8","includeOutboundPorts":"*"}`,
+	"outbound-excluded":    `{"excludeOutboundPorts":"25,0","excludeOutboundIPRanges":"192.0.2.0/24,2001:db8::/32"}`,
+	"loopback":             `{"includeOutboundIPRanges":"127.0.0.1/32,::1/128"}`,
+	"loopback-dns":         `{"includeOutboundIPRanges":"127.0.0.0/8,10.0.0.0/8","dnsCapture":true}`,
+	"interfaces":           `{"excludeInterfaces":"net2,net1"}`,
+	"tproxy-interfaces":    `{"mode":"TPROXY","excludeInterfaces":"net1"}`,
+	"reroute":              `{"rerouteVirtualInterfaces":"tap0"}`,
+	"reroute-ranges":       `{"rerouteVirtualInterfaces":"tap1,tap0","excludeInterfaces":"tap0","includeOutboundIPRanges":"10.0.0.0/8"}`,
+	"reroute-outbound-off": `{"rerouteVirtualInterfaces":"tap0","includeOutboundIPRanges":"","includeInboundPorts":""}`,
+	"tproxy-reroute":       `{"mode":"TPROXY","rerouteVirtualInterfaces":"tap0"}`,
+	"lists":                listsProfile,
+	"tproxy-lists":         strings.Replace(listsProfile, "{", `{"mode":"TPROXY",`, 1),
+}
+
+// listsProfile uses every list at once.
+const listsProfile = `{"includeOutboundIPRanges":"10.0.0.0/8,172.16.0.0/12,fd00::/8","excludeOutboundIPRanges":"10.9.0.0/16,fd00:9::/32",` +
+	`"includeInboundPorts":"8080,9090","includeOutboundPorts":"80,443","excludeOutboundPorts":"25,587","excludeInterfaces":"net1,net2",` +
+	`"rerouteVirtualInterfaces":"tap0","dnsCapture":true,"dropInvalid":true}`
+
+func TestGolden(t *testing.T) {
+	for name, raw := range profiles {
+		path := filepath.Join("testdata", name+".nft")
+		got := spec(t, raw).RuleSet().String()
+		if *update {
+			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("%s: %s; see whether it is meant, then go test -update", name, difference(string(want), got))
+		}
+	}
+}
+
+// difference returns the first line in which two texts differ.
+func difference(want, got string) string {
+	a, b := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range max(len(a), len(b)) {
+		if i >= len(a) || i >= len(b) || a[i] != b[i] {
+			return "line " + portText(uint16(i+1)) + "\n got " + strings.Join(b[min(i, len(b)):min(i+1, len(b))], "") +
+				"\nwant " + strings.Join(a[min(i, len(a)):min(i+1, len(a))], "")
+		}
+	}
+	return "equal"
+}
+
+// No golden file is left over from a profile that is gone.
+func TestGoldenFiles(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, name := range sortedKeys(profiles) {
+		want = append(want, filepath.Join("testdata", name+".nft"))
+	}
+	slices.Sort(want)
+	if !slices.Equal(files, want) {
+		t.Errorf("files %q, profiles %q", files, want)
+	}
+}
+
+func TestEmpty(t *testing.T) {
+	for _, s := range []Spec{spec(t, profiles["none"]), {}} {
+		if set := s.RuleSet(); len(set.Tables)+len(set.Addresses)+len(set.Routes) != 0 || set.String() != "" {
+			t.Errorf("mode %q has rules: %s", s.Mode, set)
+		}
+	}
+}
+
+// The same set in another order, with repeats and with members inside others is the same rule set, byte for byte.
+func TestInputOrderDoesNotMatter(t *testing.T) {
+	for _, pair := range [][2]string{
+		{listsProfile, `{"dropInvalid":true,"dnsCapture":true,"rerouteVirtualInterfaces":" tap0 ,tap0","excludeInterfaces":"net2, net1,net2",` +
+			`"excludeOutboundPorts":"587,25,587","includeOutboundPorts":"443,80","includeInboundPorts":" 9090,8080,8080 ",` +
+			`"excludeOutboundIPRanges":"fd00:9::7/32,10.9.1.0/24,10.9.0.1/16",` +
+			`"includeOutboundIPRanges":"fd00::/8,172.16.0.0/12,10.0.0.0/8,10.1.0.0/16,10.0.0.0/8"}`},
+		{`{}`, `{"excludeInboundPorts":"15090,15021"}`},
+	} {
+		a, b := spec(t, pair[0]).RuleSet(), spec(t, pair[1]).RuleSet()
+		if a.String() != b.String() || a.Hash() != b.Hash() {
+			t.Errorf("%s", difference(a.String(), b.String()))
+		}
+		for range 20 {
+			if again := spec(t, pair[1]).RuleSet().String(); again != b.String() {
+				t.Fatalf("not the same every time: %s", difference(b.String(), again))
+			}
+		}
+	}
+}
+
+func TestHashFollowsText(t *testing.T) {
+	hashes, texts := map[string]string{}, map[string]string{}
+	for name, raw := range profiles {
+		set := spec(t, raw).RuleSet()
+		text, hash := set.String(), set.Hash()
+		if len(hash) != 16 || strings.Trim(hash, "0123456789abcdef") != "" {
+			t.Errorf("%s: hash %q", name, hash)
+		}
+		if other, seen := texts[hash]; seen && other != text {
+			t.Errorf("%s: another text with the same hash", name)
+		}
+		if other, seen := hashes[text]; seen {
+			t.Errorf("%s: the same rules as %s, one of them shows nothing", name, other)
+		}
+		hashes[text], texts[hash] = name, text
+	}
+	if len(hashes) != len(profiles) || len(texts) != len(profiles) {
+		t.Errorf("%d profiles, %d texts, %d hashes", len(profiles), len(hashes), len(texts))
+	}
+	// Records on disk hold hashes: another algorithm would make every pod look changed.
+	if got := (RuleSet{}).Hash(); got != "cbf29ce484222325" {
+		t.Errorf("hash of nothing: %s", got)
+	}
+}

@@ -1,0 +1,213 @@
+package redirect
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// documented is the `redirect` object of the documentation: every key, in its order, with its default.
+const documented = `{"mode":"REDIRECT","outboundPort":15001,"inboundPort":15006,"proxyUID":1337,"proxyGID":1337,` +
+	`"includeOutboundIPRanges":"*","excludeOutboundIPRanges":"","includeInboundPorts":"*",` +
+	`"excludeInboundPorts":"15020,15021,15090","includeOutboundPorts":"","excludeOutboundPorts":"",` +
+	`"excludeInterfaces":"","rerouteVirtualInterfaces":"","dnsCapture":false,"dnsPort":15053,"dropInvalid":false}`
+
+// sample is, for one setting, a value that is valid and not the default, what is made of it, and values that are
+// invalid. All are JSON; an annotation holds the text that a JSON string stands for.
+type sample struct {
+	annotations []string // in the order in which they count
+	valid, want string
+	invalid     []string // of the right JSON type
+	wrongType   []string
+	says        string // how the error says what is valid
+}
+
+var (
+	notText   = []string{`15001`, `true`, `[]`, `{}`, `["80"]`}
+	notNumber = []string{`"15001"`, `true`, `[]`, `{}`, `""`}
+	notBool   = []string{`"true"`, `1`, `0`, `[]`, `{}`, `""`}
+)
+
+var samples = map[string]sample{
+	"mode":         {[]string{KeyMode}, `"TPROXY"`, `"TPROXY"`, []string{`""`, `"redirect"`, `"TPROXY "`}, notText, "REDIRECT, TPROXY or NONE"},
+	"outboundPort": {[]string{KeyEnvoyPort}, `15101`, `15101`, []string{`0`, `65536`, `-1`, `1.5`, `1e3`}, notNumber, "1 to 65535"},
+	"inboundPort":  {nil, `15106`, `15106`, []string{`0`, `65536`, `-1`, `15006.0`}, notNumber, "1 to 65535"},
+	"proxyUID": {[]string{KeyEnvoyUserID}, `1000660000`, `1000660000`, []string{`0`, `-1`, `4294967295`, `1e3`}, notNumber,
+		"1 to 4294967294"},
+	"proxyGID": {[]string{KeyEnvoyGroupID}, `0`, `0`, []string{`-1`, `4294967295`, `1.0`}, notNumber, "0 to exempt no group"},
+	"includeOutboundIPRanges": {[]string{KeyIncludeOutboundIPRanges}, `"fd00::1/8,10.1.2.3/8"`, `"10.0.0.0/8,fd00::/8"`,
+		[]string{`"10.0.0.1"`, `"10.0.0.0/8, 11.0.0.0/8"`}, notText, `"*" or a comma-separated list of prefixes`},
+	"excludeOutboundIPRanges": {[]string{KeyExcludeOutboundIPRanges}, `"10.0.0.0/8"`, `"10.0.0.0/8"`,
+		[]string{`"*"`, `"10.0.0.0/33"`}, notText, `valid: a comma-separated list of prefixes`},
+	"includeInboundPorts": {[]string{KeyIncludeInboundPorts}, `"443, 80"`, `"80,443"`, []string{`"70000"`, `"80,"`, `"*,80"`}, notText,
+		`"*" or a comma-separated list of ports`},
+	"excludeInboundPorts": {[]string{KeyExcludeInboundPorts}, `"22"`, `"22,15020,15021,15090"`, []string{`"*"`, `"80-90"`}, notText,
+		`valid: a comma-separated list of ports`},
+	"includeOutboundPorts": {[]string{KeyIncludeOutboundPorts}, `"*"`, `"*"`, []string{`"http"`, `"+80"`}, notText,
+		`"*" or a comma-separated list of ports`},
+	"excludeOutboundPorts": {[]string{KeyExcludeOutboundPorts}, `"25"`, `"25"`, []string{`"*"`, `"0x50"`}, notText,
+		`valid: a comma-separated list of ports`},
+	"excludeInterfaces": {[]string{KeyExcludeInterfaces}, `"net2, net1"`, `"net1,net2"`, []string{`"1234567890123456"`, `"net+"`}, notText,
+		"at most 15 bytes"},
+	"rerouteVirtualInterfaces": {[]string{KeyRerouteVirtualInterfaces, KeyKubevirtInterfaces}, `"tap0"`, `"tap0"`,
+		[]string{`"a b"`, `"a;b"`}, notText, "at most 15 bytes"},
+	"dnsCapture":  {nil, `true`, `true`, nil, notBool, "true or false"},
+	"dnsPort":     {nil, `5353`, `5353`, []string{`0`, `65536`}, notNumber, "1 to 65535"},
+	"dropInvalid": {nil, `true`, `true`, nil, notBool, "true or false"},
+}
+
+// field returns one key of a Spec's JSON form.
+func field(t *testing.T, s Spec, name string) string {
+	t.Helper()
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(printed(t, s)), &values); err != nil {
+		t.Fatal(err)
+	}
+	return string(values[name])
+}
+
+// bare returns what an annotation holds where the configuration holds a JSON literal.
+func bare(literal string) string {
+	var s string
+	if json.Unmarshal([]byte(literal), &s) == nil {
+		return s
+	}
+	return literal
+}
+
+func TestDefaults(t *testing.T) {
+	for _, raw := range []string{"", " \n", "{}", "null", documented, `{"mode":null,"proxyUID":null,"dnsCapture":null}`} {
+		if got := printed(t, spec(t, raw)); got != documented {
+			t.Errorf("ParseSpec(%s)\n got %s\nwant %s", raw, got, documented)
+		}
+	}
+	if got := printed(t, DefaultSpec()); got != documented {
+		t.Errorf("DefaultSpec %s", got)
+	}
+}
+
+func TestEverySettingHasASample(t *testing.T) {
+	for _, s := range settings {
+		sample, present := samples[s.name]
+		if !present || !slices.Equal(sample.annotations, s.annotations) {
+			t.Errorf("%s: annotations %q, sample %t with %q", s.name, s.annotations, present, sample.annotations)
+		}
+	}
+	if len(samples) != len(settings) || len(settings) != strings.Count(documented, ":") {
+		t.Errorf("%d settings, %d samples, %d documented", len(settings), len(samples), strings.Count(documented, ":"))
+	}
+}
+
+func TestConfigKeys(t *testing.T) {
+	for name, sample := range samples {
+		raw := func(literal string) []byte { return fmt.Appendf(nil, `{%q: %s}`, name, literal) }
+		got, err := ParseSpec(raw(sample.valid))
+		if err != nil || field(t, got, name) != sample.want || field(t, DefaultSpec(), name) == sample.want {
+			t.Errorf("%s: got %s, %v, want %s, which is not the default", name, field(t, got, name), err, sample.want)
+		}
+		if again := spec(t, printed(t, got)); printed(t, again) != printed(t, got) {
+			t.Errorf("%s: %s comes back as %s", name, printed(t, got), printed(t, again))
+		}
+		for _, literal := range sample.invalid {
+			_, err := ParseSpec(raw(literal))
+			wantInvalid(t, err, "redirect."+name, bare(literal), sample.says)
+		}
+		for _, literal := range sample.wrongType {
+			_, err := ParseSpec(raw(literal))
+			wantInvalid(t, err, "redirect."+name+": ", fmt.Sprintf("%q", literal), sample.says)
+		}
+	}
+}
+
+func TestAnnotations(t *testing.T) {
+	for name, sample := range samples {
+		for _, key := range sample.annotations {
+			pod, policy := meshPod(annotate(key, bare(sample.valid)))
+			got, err := Decide(pod, policy)
+			if err != nil || got.Verdict != Redirect || field(t, got.Spec, name) != sample.want {
+				t.Errorf("%s: got %+v, %v, want %s", key, got, err, sample.want)
+			}
+			for _, literal := range sample.invalid {
+				pod, policy := meshPod(annotate(key, bare(literal)))
+				got, err := Decide(pod, policy)
+				wantInvalid(t, err, "annotation "+key, fmt.Sprintf("%q", bare(literal)), sample.says)
+				if got.Verdict != "" || printed(t, got.Spec) != printed(t, Spec{}) {
+					t.Errorf("%s: a decision beside the error: %+v", key, got)
+				}
+			}
+		}
+	}
+}
+
+// An annotation overrules the configuration, also with a value that is the default or empty.
+func TestAnnotationOverrulesConfig(t *testing.T) {
+	for name, sample := range samples {
+		for _, key := range sample.annotations {
+			def := field(t, DefaultSpec(), name)
+			pod, policy := meshPod(configured(t, fmt.Sprintf(`{%q: %s}`, name, sample.valid)), annotate(key, bare(def)))
+			if got, err := Decide(pod, policy); err != nil || field(t, got.Spec, name) != def {
+				t.Errorf("%s: got %s, %v, want %s", key, field(t, got.Spec, name), err, def)
+			}
+		}
+	}
+}
+
+func TestFirstAnnotationCounts(t *testing.T) {
+	pod, policy := meshPod(annotate(KeyRerouteVirtualInterfaces, "new0", KeyKubevirtInterfaces, "old0"))
+	got, err := Decide(pod, policy)
+	if err != nil || got.Spec.RerouteVirtualInterfaces.String() != "new0" {
+		t.Errorf("got %s, %v", got.Spec.RerouteVirtualInterfaces, err)
+	}
+}
+
+// A setting that the rules do not depend on would be a setting that does nothing.
+func TestEverySettingReachesTheRules(t *testing.T) {
+	for name, sample := range samples {
+		changes := false
+		for _, base := range []string{`"dnsCapture":false`, `"dnsCapture":true`} {
+			with := spec(t, fmt.Sprintf(`{%s, %q: %s}`, base, name, sample.valid))
+			changes = changes || with.RuleSet().String() != spec(t, "{"+base+"}").RuleSet().String()
+		}
+		if !changes {
+			t.Errorf("%s: %s changes no rule", name, sample.valid)
+		}
+	}
+}
+
+func TestParseSpecRejects(t *testing.T) {
+	for raw, part := range map[string]string{
+		`[]`:                              "not a JSON object",
+		`"mode"`:                          "not a JSON object",
+		`7`:                               "not a JSON object",
+		`{`:                               "not a JSON object",
+		`{"mode":"NONE"} x`:               "not a JSON object",
+		`{"mode":`:                        "not a JSON object",
+		`{"Mode":"NONE"}`:                 `"Mode": unknown key`,
+		`{"outboundport":1}`:              `"outboundport": unknown key`,
+		`{"b":1,"a":2,"mode":"NONE"}`:     `"a": unknown key`,
+		`{"":1}`:                          `"": unknown key`,
+		`{"includeOutboundIPranges":"*"}`: "valid: mode, outboundPort, inboundPort",
+	} {
+		got, err := ParseSpec([]byte(raw))
+		wantInvalid(t, err, part, "redirect")
+		if printed(t, got) != printed(t, Spec{}) {
+			t.Errorf("%s: settings beside the error: %s", raw, printed(t, got))
+		}
+	}
+}
+
+func TestSpecRoundTrip(t *testing.T) {
+	for name, raw := range profiles {
+		want := spec(t, raw)
+		encoded, err := json.Marshal(want) // through encoding/json, as in a record
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := spec(t, string(encoded))
+		if printed(t, got) != printed(t, want) || got.RuleSet().String() != want.RuleSet().String() {
+			t.Errorf("%s: %s comes back as %s", name, printed(t, want), printed(t, got))
+		}
+	}
+}

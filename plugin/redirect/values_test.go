@@ -1,0 +1,205 @@
+package redirect
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// parsers lists every parser of a single value, as text to canonical text.
+var parsers = map[string]func(string) (string, error){
+	"port":       canonical(ParsePort, func(p Port) string { return portText(uint16(p)) }),
+	"id":         canonical(ParseID, ID.String),
+	"proxyUID":   canonical(parseProxyUID, ID.String),
+	"mode":       canonical(ParseMode, func(m Mode) string { return string(m) }),
+	"selection":  canonical(ParseSelection, func(s Selection) string { return string(s) }),
+	"ports":      canonical(ParsePorts, Ports.String),
+	"portList":   canonical(listOnly(ParsePorts), Ports.String),
+	"inbound":    canonical(parseExcludeInbound, Ports.String),
+	"prefixes":   canonical(ParsePrefixes, Prefixes.String),
+	"prefixList": canonical(listOnly(ParsePrefixes), Prefixes.String),
+	"interfaces": canonical(ParseInterfaces, Interfaces.String),
+	"bool":       canonical(parseBool, func(b bool) string { return map[bool]string{true: "true", false: "false"}[b] }),
+}
+
+func canonical[T any](parse func(string) (T, error), print func(T) string) func(string) (string, error) {
+	return func(text string) (string, error) {
+		v, err := parse(text)
+		if err != nil {
+			return "", err
+		}
+		return print(v), nil
+	}
+}
+
+// accepted maps text to its canonical form. The values marked 1f are those that Istio's plugin was seen to accept.
+var accepted = map[string]map[string]string{
+	"port":      {"1": "1", "80": "80", "65535": "65535", "0080": "80"},
+	"id":        {"0": "0", "1337": "1337", "4294967294": "4294967294", "1000660000": "1000660000"},
+	"proxyUID":  {"1": "1", "1337": "1337", "4294967294": "4294967294"},
+	"mode":      {"REDIRECT": "REDIRECT", "TPROXY": "TPROXY", "NONE": "NONE"},
+	"selection": {"injected": "injected", "annotated": "annotated"},
+	"ports": {
+		"": "", " ": "", "*": "*", "80": "80", "443,80": "80,443", "80,80": "80",
+		"0": "0", "0,65535": "0,65535", // 1f: port 0
+		"80, 443": "80,443", " 80 ,443 ": "80,443", "\t80\n": "80", // 1f: spaces around items
+	},
+	"portList": {"": "", "80,443": "80,443", "0": "0"},
+	"inbound":  {"": "15020,15021,15090", "80": "80,15020,15021,15090", "15090,15020": "15020,15021,15090"},
+	"prefixes": {
+		"": "", "*": "*", "10.0.0.0/8": "10.0.0.0/8", "0.0.0.0/0": "0.0.0.0/0", "::/0": "::/0",
+		"10.0.0.0/8,10.1.0.0/16":            "10.0.0.0/8", // 1f: overlapping
+		"10.1.0.0/16,10.0.0.0/8,11.0.0.0/8": "10.0.0.0/8,11.0.0.0/8",
+		"10.0.0.0/8,10.0.0.0/8":             "10.0.0.0/8", // 1f: repeated
+		"10.1.2.3/8":                        "10.0.0.0/8", // 1f: host bits set
+		"FD00::1/8,2001:db8::/32":           "2001:db8::/32,fd00::/8",
+		"fd00::/8,10.0.0.0/8":               "10.0.0.0/8,fd00::/8", // 1f: IPv6 prefixes
+		"10.0.0.0/9,10.128.0.0/9":           "10.0.0.0/9,10.128.0.0/9",
+		"::ffff:10.0.0.1/128,10.0.0.0/8":    "10.0.0.0/8,::ffff:10.0.0.1/128",
+		"127.0.0.1/32,::1/128":              "127.0.0.1/32,::1/128",
+	},
+	"prefixList": {"": "", "10.0.0.0/8": "10.0.0.0/8", "0.0.0.0/0": "0.0.0.0/0"},
+	"interfaces": {
+		"": "", " ": "", "net1": "net1", "net2,net1": "net1,net2", "net1,net1": "net1",
+		" net1 , net2 ":   "net1,net2", // 1f: spaces around items
+		"123456789012345": "123456789012345", "eth0.100": "eth0.100", "a_b-c:d@e": "a_b-c:d@e", "...": "...",
+	},
+	"bool": {"true": "true", "false": "false"},
+}
+
+// rejected holds the values that Istio's plugin fails on (1f), and those that it accepts and chokes on later.
+var rejected = map[string][]string{
+	"port":      {"", "0", "65536", "70000", "-1", "+80", "0x50", " 80", "80 ", "http", "80,81", "*", "1e3", "80.0", "٣"},
+	"id":        {"", "-1", "4294967295", "4294967296", "+1", "0x1", "root", " 1", "1.0", "18446744073709551616"},
+	"proxyUID":  {"", "0", "00", "-1", "4294967295", "root"},
+	"mode":      {"", "redirect", "Redirect", "REDIRECT ", " TPROXY", "tproxy", "none", "None", "DIVERT"},
+	"selection": {"", "all", "Injected", "injected ", "namespaces"},
+	"ports": {"70000", "65536", "-1", "http", "80-90", "80:90", "+80", "0x50", ",", "80,,443", "80,", ",80", "80, ",
+		"*,80", "80,*", "* ", "**", "80 443", "80;443", "1e3", "80.0", "99999999999999999999"},
+	"portList": {"*", "70000", "80,"},
+	"inbound":  {"*", "70000", "80,"},
+	"prefixes": {"10.0.0.1", "fd00::1", " ", " 10.0.0.0/8", "10.0.0.0/8, 11.0.0.0/8", "10.0.0.0/33", "fd00::/129", "10.0.0.0/-1",
+		"10.0.0.0/", "/8", "10.0.0.0/8,", ",", "*,10.0.0.0/8", "10.0.0.0/8,*", " *", "10.0.0/8", "10.0.0.0/255.0.0.0",
+		"10.0.0.0/08", "fe80::%eth0/64", "example.com", "10.0.0.256/32"},
+	"prefixList": {"*", "10.0.0.1", "10.0.0.0/33"},
+	"interfaces": {"1234567890123456", "net 1", "net/1", "net;1", "net+", "net*", "*", ",", "net1,", "net1,,net2", ".", "..", "é",
+		"net\x00", "\xff", "net\"1", "net'1", "net\n1", "$(id)", "net!"},
+	"bool": {"", "True", "TRUE", "1", "0", "t", "yes", " true"},
+}
+
+func TestParsersAccept(t *testing.T) {
+	if got, want := sortedKeys(accepted), sortedKeys(parsers); !slices.Equal(got, want) {
+		t.Fatalf("values for %q, parsers %q", got, want)
+	}
+	for name, values := range accepted {
+		for text, want := range values {
+			got, err := parsers[name](text)
+			if err != nil || got != want {
+				t.Errorf("%s %q = %q, %v, want %q", name, text, got, err, want)
+			}
+			if again, err := parsers[name](got); err != nil || again != got {
+				t.Errorf("%s %q: its own form %q reads as %q, %v", name, text, got, again, err)
+			}
+		}
+	}
+}
+
+func TestParsersReject(t *testing.T) {
+	if got, want := sortedKeys(rejected), sortedKeys(parsers); !slices.Equal(got, want) {
+		t.Fatalf("values for %q, parsers %q", got, want)
+	}
+	for name, values := range rejected {
+		for _, text := range values {
+			if got, err := parsers[name](text); err == nil {
+				t.Errorf("%s accepts %q as %q", name, text, got)
+			} else if err.Error() == "" || strings.HasSuffix(err.Error(), ".") {
+				t.Errorf("%s %q: error %q", name, text, err)
+			}
+		}
+	}
+}
+
+// A list error says which item is meant: a list may be hundreds long.
+func TestListErrorsNameTheItem(t *testing.T) {
+	for name, text := range map[string]string{
+		"ports": "80, 81 ,x 1", "prefixes": "10.0.0.0/8,11.0.0.0/8,x 1", "interfaces": "net1,net2,x 1",
+	} {
+		if _, err := parsers[name](text); err == nil || !strings.Contains(err.Error(), `item 3, "x 1"`) {
+			t.Errorf("%s %q: %v", name, text, err)
+		}
+	}
+}
+
+func TestSets(t *testing.T) {
+	input := []uint16{443, 80, 80}
+	ports := PortsOf(input...)
+	if got := ports.List(); !slices.Equal(got, []uint16{80, 443}) || !slices.Equal(input, []uint16{443, 80, 80}) {
+		t.Errorf("got %v of %v", got, input)
+	}
+	if got := ports.union(81, 80).List(); !slices.Equal(got, []uint16{80, 81, 443}) || ports.String() != "80,443" {
+		t.Errorf("union %v, and the set is now %v", got, ports)
+	}
+	if got := ports.without(80).List(); !slices.Equal(got, []uint16{443}) || ports.String() != "80,443" {
+		t.Errorf("without %v, and the set is now %v", got, ports)
+	}
+	all := AllPorts()
+	if !all.All() || all.Empty() || all.List() != nil || !all.union(1).All() || !all.without(1).All() {
+		t.Errorf("all ports: %+v", all)
+	}
+	if none := (Ports{}); none.All() || !none.Empty() || !ports.without(80).without(443).Empty() {
+		t.Errorf("no ports: %+v", none)
+	}
+	prefixes, _ := ParsePrefixes("fd00::/8,10.0.0.0/8,::ffff:10.0.0.0/104")
+	if v4, v6 := prefixes.Of(IPv4), prefixes.Of(IPv6); len(v4) != 1 || len(v6) != 2 || prefixes.All() {
+		t.Errorf("by family: %v, %v", v4, v6)
+	}
+	if everything := AllPrefixes(); !everything.All() || everything.Of(IPv4) != nil {
+		t.Errorf("all addresses: %+v", everything)
+	}
+}
+
+func TestGlobs(t *testing.T) {
+	for _, test := range []struct {
+		patterns, yes, no []string
+	}{
+		{nil, nil, []string{"", "a"}},
+		{[]string{"kube-system"}, []string{"kube-system"}, []string{"kube-systems", "my-kube-system", "kube"}},
+		{[]string{"kube-*", "istio-?"}, []string{"kube-", "kube-public", "istio-1"}, []string{"kube", "istio-", "istio-12"}},
+		{[]string{"team-[a-c]"}, []string{"team-a", "team-c"}, []string{"team-d", "team-"}},
+		{[]string{"team-[^a-c]"}, []string{"team-d"}, []string{"team-a"}},
+		{[]string{"*"}, []string{"a", "kube-system"}, nil},
+	} {
+		globs, err := ParseGlobs("excludeNamespaces", test.patterns)
+		if err != nil {
+			t.Errorf("%q: %v", test.patterns, err)
+		}
+		for _, name := range append(test.yes, test.no...) {
+			if got := globs.Match(name); got != slices.Contains(test.yes, name) {
+				t.Errorf("%q matches %q: %v", test.patterns, name, got)
+			}
+		}
+	}
+	for _, bad := range []string{"", "[", "a[", "[]", "[a", "[-]", `a\`, "*[", "a*b["} {
+		_, err := ParseGlobs("excludeNamespaces", []string{"fine", bad})
+		wantInvalid(t, err, "excludeNamespaces[1]")
+	}
+}
+
+func TestSelectionError(t *testing.T) {
+	_, err := ParseSelection("all")
+	wantInvalid(t, err, "selection", `"all"`, "injected or annotated")
+}
+
+// An annotation may hold 256 KiB; an error must not, and must not cut a character in two.
+func TestErrorsAreShort(t *testing.T) {
+	for _, value := range []string{strings.Repeat("x", 1<<18), strings.Repeat("é", 1<<17), "x" + strings.Repeat("é", 1<<17),
+		strings.Repeat("\x80", 1<<18)} {
+		text := (&valueError{"key", value, "problem", "valid"}).Error()
+		if len(text) > 500 || strings.Contains(text, `\xc3`) || !strings.Contains(text, "…") {
+			t.Errorf("%d bytes: %q", len(text), text)
+		}
+	}
+	if text := (&valueError{"key", strings.Repeat("x", shownValue), "p", "v"}).Error(); strings.Contains(text, "…") {
+		t.Errorf("cut without need: %q", text)
+	}
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// refused finishes a call that ended with an error. skel refuses some calls before any verb runs: those get their log
+// line here, and a text that says what is valid. A DEL that is refused for its configuration succeeds all the same: it
+// could never be cured, and the pod would never go. The agent drops the record when the sandbox is gone.
+func (p plugin) refused(err *types.Error, getenv func(string) string) *types.Error {
+	if err == nil || strings.HasPrefix(err.Msg, prefix) {
+		return err
+	}
+	c := p.newCall(getenv("CNI_COMMAND"), &skel.CmdArgs{ContainerID: getenv("CNI_CONTAINERID"), IfName: getenv("CNI_IFNAME")})
+	explained := explain(err, getenv)
+	if c.verb == "DEL" && err.Code != types.ErrInvalidEnvironmentVariables {
+		c.warn("the configuration is invalid; nothing removed", explained)
+		_ = c.finish(nil)
+		return nil
+	}
+	return asCNI(c.finish(explained))
+}
+
+// explain names the key, the value and what is valid in an error of skel.
+func explain(err *types.Error, getenv func(string) string) *types.Error {
+	what := err.Error()
+	switch {
+	case err.Code == types.ErrIncompatibleCNIVersion:
+		what = fmt.Sprintf("cniVersion: %s; valid: %s", what, strings.Join(supported.SupportedVersions(), ", "))
+	case err.Code == types.ErrInvalidNetworkConfig:
+		what = fmt.Sprintf("name: %s; valid: letters, digits and _.-, the first a letter or digit", what)
+	case err.Code == types.ErrDecodingFailure:
+		what = fmt.Sprintf("network configuration: %s; valid: a JSON object with the strings cniVersion, name and type", what)
+	case err.Code == types.ErrInvalidEnvironmentVariables:
+		what = explainVariable(err, getenv)
+	}
+	return types.NewError(err.Code, bounded(prefix+what), "")
+}
+
+// explainVariable is explain for the environment. skel's texts are all there is to tell which variable it means.
+func explainVariable(err *types.Error, getenv func(string) string) string {
+	name, valid := "", ""
+	switch {
+	case strings.Contains(err.Msg, "CNI_COMMAND"):
+		name, valid = "CNI_COMMAND", "ADD, CHECK, DEL, GC, STATUS or VERSION"
+	case strings.Contains(err.Msg, "containerID"):
+		name, valid = "CNI_CONTAINERID", "letters, digits and _.-, the first a letter or digit"
+	case strings.Contains(err.Msg, "interface name"):
+		name, valid = "CNI_IFNAME", "at most 15 bytes without /, : and white space"
+	default:
+		return err.Error() // it lists the missing ones by name
+	}
+	return fmt.Sprintf("%s: invalid value %.64q: %s; valid: %s", name, getenv(name), err.Msg, valid)
+}
