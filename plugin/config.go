@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -129,20 +130,23 @@ func (c *config) readCNI(f fields) error {
 	if err := f.into("runtimeConfig", &runtime, "an object"); err != nil {
 		return err
 	}
-	if _, present := runtime[annotationsCapability]; present {
-		// containerd hands over null for a pod without annotations: known to be none.
-		c.annotations = map[string]string{}
-		return runtime.into(annotationsCapability, &c.annotations, "an object of strings")
+	raw, present := runtime[annotationsCapability]
+	if !present {
+		return nil
 	}
-	return nil
+	// containerd hands over null for a pod without annotations: known to be none.
+	c.annotations = map[string]string{}
+	const key = "runtimeConfig." + annotationsCapability
+	return fields{key: raw}.into(key, &c.annotations, "an object of strings")
 }
 
 func (c *config) readAgent(f fields) error {
-	const validSocket = `an absolute path, or "" where there is no agent`
+	const validSocket = `an absolute path of at most 107 bytes, or "" where there is no agent`
 	if err := f.into("agentSocket", &c.agentSocket, validSocket); err != nil {
 		return err
 	}
-	if c.agentSocket != "" && !filepath.IsAbs(c.agentSocket) {
+	const maxPath = len(syscall.RawSockaddrUnix{}.Path) - 1
+	if c.agentSocket != "" && (!filepath.IsAbs(c.agentSocket) || len(c.agentSocket) > maxPath) {
 		return invalid("agentSocket", fmt.Sprintf("%q", c.agentSocket), validSocket)
 	}
 	c.policy.Agent = c.agentSocket != ""

@@ -101,9 +101,9 @@ func (s *server) do(call func()) {
 func (s *server) stop() {
 	s.do(func() {
 		for fd := range s.sockets {
-			unix.Close(fd)
+			s.remove(fd)
 		}
-		s.sockets = nil
+		s.sockets = nil // ends the loop
 	})
 	<-s.ended
 	unix.Close(s.epoll)
@@ -115,9 +115,14 @@ func (s *server) add(e *endpoint) error {
 	return unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, e.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(e.fd)})
 }
 
+// remove closes a socket, which also leaves the epoll set. A child of this process between fork and exec has it open, too:
+// a listener must be shut down, or its port stays taken that long.
 func (s *server) remove(fd int) {
+	if s.sockets[fd] != nil && s.sockets[fd].kind == tcpListener {
+		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+	}
 	delete(s.sockets, fd)
-	unix.Close(fd) // also leaves the epoll set
+	unix.Close(fd)
 }
 
 // serve handles one event. Connections are short: one question, one answer, then the client resets.

@@ -1,11 +1,13 @@
 package netfilter
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/istio-pod-network/controller/internal/testnet"
@@ -59,10 +61,12 @@ func without(rules redirect.RuleSet, table, chain, rule int) redirect.RuleSet {
 
 // hunter looks for a flow that misses the removed rule, in one family and with one backend.
 type hunter struct {
+	*testing.T
 	lab     *testnet.Lab
 	n       *NetNS
 	backend Backend
 	family  redirect.Family
+	name    string                  // of all this, for messages
 	hints   map[string]testnet.Flow // by what was removed, the flow that missed it in an earlier profile
 	tried   int
 }
@@ -71,50 +75,61 @@ type hunter struct {
 // then nothing would notice if it were forgotten. Rules that really make no difference are listed in equivalents. The
 // iptables backends go through the profiles of covering, and through all with ISTIO_POD_NETWORK_MUTATE_ALL=1.
 func TestMutation(t *testing.T) {
+	all := os.Getenv("ISTIO_POD_NETWORK_MUTATE_ALL") != ""
+	var hunts sync.WaitGroup // not t.Parallel: time-outs are most of what it takes, whatever the number of CPUs
 	for _, backend := range backends {
 		for _, family := range redirect.Families {
-			t.Run(fmt.Sprintf("%s/%s", backend, family), func(t *testing.T) {
-				t.Parallel()
-				lab, n := newLab(t, testnet.Options{Families: []testnet.Family{testnet.Family(family)}})
-				h := &hunter{lab: lab, n: n, backend: backend, family: family, hints: map[string]testnet.Flow{}}
+			lab, n := newLab(t, testnet.Options{Families: []testnet.Family{testnet.Family(family)}})
+			h := &hunter{T: t, lab: lab, n: n, backend: backend, family: family, hints: map[string]testnet.Flow{}}
+			hunts.Go(func() {
 				for _, profile := range testnet.Profiles {
-					if backend == Nftables || os.Getenv("ISTIO_POD_NETWORK_MUTATE_ALL") != "" || slices.Contains(covering, profile.Name) {
-						t.Run(profile.Name, func(t *testing.T) { h.profile(t, profile) })
+					if all || backend == Nftables || slices.Contains(covering, profile.Name) {
+						h.profile(profile)
 					}
 				}
-				t.Logf("%d rules removed", h.tried)
+				t.Logf("%s %s: %d rules removed", backend, family, h.tried)
 			})
+		}
+	}
+	hunts.Wait()
+}
+
+// profile goes through the mutants of one profile.
+func (h *hunter) profile(profile testnet.Profile) {
+	h.name = fmt.Sprintf("%s %s %s", h.backend, h.family, profile.Name)
+	if err := h.lab.Use(profile); err != nil {
+		h.Errorf("%s: %v", h.name, err)
+		return
+	}
+	rules := ruleSet(h.T, profile)
+	applied, err := h.n.Apply(h.backend, rules)
+	if err != nil {
+		h.Errorf("%s: %v", h.name, err)
+		return
+	}
+	defer h.n.Remove(applied, rules)
+	for _, m := range mutants(rules, h.family, h.backend) {
+		if err := h.try(profile, m); err != nil {
+			h.Errorf("%s without %s: %v", h.name, m, err)
+			return
 		}
 	}
 }
 
-func (h *hunter) profile(t *testing.T, profile testnet.Profile) {
-	if err := h.lab.Use(profile); err != nil {
-		t.Fatal(err)
+// try tells whether the table of equivalents is right about one mutant.
+func (h *hunter) try(profile testnet.Profile, m mutant) error {
+	h.tried++
+	if err := errors.Join(h.write(m), h.lab.Reset()); err != nil {
+		return err
 	}
-	rules := ruleSet(t, profile)
-	applied, err := h.n.Apply(h.backend, rules)
-	if err != nil {
-		t.Fatal(err)
+	result, missed := h.hunt(profile, m)
+	switch reason := equivalent(profile, m); {
+	case !missed && reason == "":
+		h.Errorf("%s: no flow misses %s", h.name, m)
+	case missed && reason != "":
+		h.Errorf("%s: listed as %q, but missed by a flow: %s: %s", h.name, reason, m, result)
 	}
-	defer h.n.Remove(applied, rules)
-	for _, m := range mutants(rules, h.family, h.backend) {
-		if err := h.write(m); err != nil {
-			t.Fatalf("without %s: %v", m, err)
-		}
-		h.tried++
-		result, missed := h.hunt(t, profile, m)
-		reason := equivalent(profile, m)
-		switch {
-		case !missed && reason == "":
-			t.Errorf("no flow misses %s", m)
-		case missed && reason != "":
-			t.Errorf("listed as %q, but missed by a flow: %s: %s", reason, m, result)
-		}
-		if err := h.restore(m); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return h.restore(m)
 }
 
 // write makes the namespace hold the mutant.
@@ -168,18 +183,18 @@ func (h *hunter) restore(m mutant) error {
 }
 
 // hunt runs the flow that missed such a rule before, and then all.
-func (h *hunter) hunt(t *testing.T, profile testnet.Profile, m mutant) (testnet.Result, bool) {
-	if err := h.lab.Reset(); err != nil {
-		t.Fatal(err)
-	}
+func (h *hunter) hunt(profile testnet.Profile, m mutant) (testnet.Result, bool) {
 	key := m.chain + m.why
 	if flow, known := h.hints[key]; known && slices.Contains(testnet.Flows(profile), flow) {
-		if r := h.run(profile, flow); !r.OK() && h.sure(profile, r) {
+		if r := h.run(profile, flow); !r.OK() {
 			return r, true
 		}
 	}
-	for _, r := range h.lab.RunAll() {
-		if !r.OK() && h.sure(profile, r) {
+	wrong := slices.DeleteFunc(h.lab.RunAll(), testnet.Result.OK)
+	slices.SortStableFunc(wrong, func(a, b testnet.Result) int { return waits(a) - waits(b) })
+	for _, r := range wrong {
+		// What a busy machine alone might have changed is tried again.
+		if waits(r) == 0 || !h.run(profile, r.Flow).OK() {
 			h.hints[key] = r.Flow
 			return r, true
 		}
@@ -187,19 +202,21 @@ func (h *hunter) hunt(t *testing.T, profile testnet.Profile, m mutant) (testnet.
 	return testnet.Result{}, false
 }
 
+// waits is 1 for outcomes that take a time-out, on either side.
+func waits(r testnet.Result) int {
+	for _, o := range []testnet.Outcome{r.Got, r.Want} {
+		switch o.Landed {
+		case testnet.Timeout, testnet.Silence, testnet.Failed, testnet.Unreachable:
+			return 1
+		}
+	}
+	return 0
+}
+
 func (h *hunter) run(profile testnet.Profile, flow testnet.Flow) testnet.Result {
 	family := testnet.Family(h.family)
 	return testnet.Result{Flow: flow, Family: family,
 		Got: h.lab.Run(flow, family), Want: testnet.Expected(profile, flow, family)}
-}
-
-// sure tries again what a busy machine alone might have changed.
-func (h *hunter) sure(profile testnet.Profile, r testnet.Result) bool {
-	switch r.Got.Landed {
-	case testnet.Timeout, testnet.Silence, testnet.Failed, testnet.Unreachable:
-		return !h.run(profile, r.Flow).OK()
-	}
-	return true
 }
 
 // deleteRule removes the rules with the comment from a chain.

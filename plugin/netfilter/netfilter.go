@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
+	"golang.org/x/sys/unix"
 )
 
 // Backend names what writes the packet rules.
@@ -103,17 +104,25 @@ func IsDrift(err error) bool {
 // made is removed again.
 func (n *NetNS) Apply(backend Backend, rules redirect.RuleSet) (applied Applied, err error) {
 	err = n.within(func() error {
-		found, err := scan()
-		if err != nil {
-			return err
+		applied, err = n.apply(backend, rules)
+		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
+			// Another Apply was between our look and our transaction; its rules are replaced like any earlier ones.
+			applied, err = n.apply(backend, rules)
 		}
-		if len(found.foreign) > 0 {
-			return &foreignError{found.foreign}
-		}
-		applied, err = n.write(backend, rules, found)
 		return err
 	})
 	return applied, err
+}
+
+func (n *NetNS) apply(backend Backend, rules redirect.RuleSet) (Applied, error) {
+	found, err := scan()
+	if err != nil {
+		return Applied{}, err
+	}
+	if len(found.foreign) > 0 {
+		return Applied{}, &foreignError{found.foreign}
+	}
+	return n.write(backend, rules, found)
 }
 
 // write runs inside the namespace.

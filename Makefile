@@ -1,0 +1,39 @@
+# Every target is one command; what it does in detail is in scripts/. `make help` lists them.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the static, stripped programs into bin/
+	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/istio-pod-network ./plugin
+
+.PHONY: demo
+demo: ## show the main job on real packets (root); options: BACKEND= MODE= FAMILIES= DNS=1
+	@scripts/demo.sh $(if $(BACKEND),--backend $(BACKEND)) $(if $(MODE),--mode $(MODE)) $(if $(FAMILIES),--families $(FAMILIES)) $(if $(DNS),--dns)
+
+.PHONY: test
+test: ## all tests, on real network namespaces and packets (root)
+	@scripts/test.sh
+
+.PHONY: bench
+bench: ## measure ADD and DEL against a plugin that only echoes, and the pure core (root); options: N=60
+	go run ./scripts/bench $(if $(N),-n $(N))
+	go test -run '^$$' -bench . -benchmem ./plugin/redirect
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target; options: FUZZTIME=10s
+	@scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: lint
+lint: ## gofmt, go vet, golangci-lint, shellcheck
+	@scripts/lint.sh
+
+.PHONY: clean
+clean: ## remove what the build made
+	rm -rf bin dist

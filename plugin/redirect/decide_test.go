@@ -1,0 +1,151 @@
+package redirect
+
+import (
+	"slices"
+	"testing"
+)
+
+// decisions holds a case per way in which a reason comes about.
+var decisions = []struct {
+	name    string
+	edits   []edit
+	verdict Verdict
+	reason  Reason
+	mesh    bool // MeshAnnotated
+}{
+	{"no pod name", []edit{func(p *Pod, _ *Policy) { p.Name = "" }}, Untouched, ReasonNotKubernetes, true},
+	{"no namespace", []edit{func(p *Pod, _ *Policy) { p.Namespace = "" }}, Untouched, ReasonNotKubernetes, true},
+	{"nothing at all", []edit{func(p *Pod, _ *Policy) { *p = Pod{} }}, Untouched, ReasonNotKubernetes, false},
+
+	{"excluded by a glob", []edit{inNamespace("kube-system")}, Untouched, ReasonNamespaceExcluded, true},
+	{"excluded by name", []edit{inNamespace("ops"), excluding("x", "ops")}, Untouched, ReasonNamespaceExcluded, true},
+	{"a namespace that only begins so", []edit{inNamespace("ops-2"), excluding("ops")}, Redirect, ReasonInjected, true},
+	{"no exclusion", []edit{inNamespace("kube-system"), excluding()}, Redirect, ReasonInjected, true},
+
+	{"deployer", []edit{annotate(KeyOpenShiftDeployer, "x")}, Untouched, ReasonOpenShiftDeployer, true},
+	{"deployer, empty", []edit{noAnnotations, annotate(KeyOpenShiftDeployer, "")}, Untouched, ReasonOpenShiftDeployer, false},
+	{"build", []edit{annotate(KeyOpenShiftBuild, "x")}, Untouched, ReasonOpenShiftBuild, true},
+
+	{"opted out", []edit{annotate(KeyInitialize, "false")}, Untouched, ReasonOptedOut, true},
+	{"opted out, 0", []edit{annotate(KeyInitialize, "0")}, Untouched, ReasonOptedOut, true},
+	{"namespace opted out", []edit{namespaceSays("false")}, Untouched, ReasonOptedOut, true},
+	{"the pod overrules its namespace", []edit{annotate(KeyInitialize, "true"), namespaceSays("false")}, Redirect, ReasonOptedIn, true},
+	{"the pod overrules its namespace, no", []edit{bySelection, annotate(KeyInitialize, "false"), namespaceSays("true")},
+		Untouched, ReasonOptedOut, true},
+
+	{"inject label", []edit{label("false")}, Untouched, ReasonInjectDisabled, true},
+	{"inject annotation", []edit{annotate(KeyInject, "false")}, Untouched, ReasonInjectDisabled, true},
+	{"inject label over annotation, no", []edit{label("false"), annotate(KeyInject, "true")}, Untouched, ReasonInjectDisabled, true},
+	{"inject label over annotation, yes", []edit{label("true"), annotate(KeyInject, "false")}, Redirect, ReasonInjected, true},
+	{"a label that is no boolean still wins", []edit{label("maybe"), annotate(KeyInject, "false")}, Redirect, ReasonInjected, true},
+	{"inject annotation that is no boolean", []edit{annotate(KeyInject, "no")}, Redirect, ReasonInjected, true},
+	{"labels unknown, a status proves the label", []edit{annotate(KeyInject, "false"), runtimeOnly, withoutAgent}, Redirect, ReasonInjected, true},
+	{"labels unknown, so ask", []edit{annotate(KeyInject, "false"), runtimeOnly}, Ask, ReasonIncomplete, true},
+	{"labels unknown, no status", []edit{annotate(KeyInject, "false", KeyInitialize, "true"), notInjected, runtimeOnly},
+		Untouched, ReasonInjectDisabled, true},
+
+	{"ambient", []edit{annotate(KeyAmbientRedirection, "enabled")}, Untouched, ReasonAmbient, true},
+	{"ambient asked for, not done", []edit{annotate(KeyAmbientRedirection, "pending")}, Redirect, ReasonInjected, true},
+
+	{"istio-init with NET_ADMIN", []edit{initContainer(Container{Name: InitContainer, NetAdmin: true})}, Untouched, ReasonOwnInit, true},
+	{"istio-init without is a wait", []edit{initContainer(Container{Name: InitContainer})}, Redirect, ReasonInjected, true},
+	{"another init container with NET_ADMIN", []edit{initContainer(Container{Name: "sysctl", NetAdmin: true})}, Redirect, ReasonInjected, true},
+	{"a container named istio-init is no init", []edit{func(p *Pod, _ *Policy) {
+		p.Containers = append(p.Containers, Container{Name: InitContainer, NetAdmin: true})
+	}}, Redirect, ReasonInjected, true},
+
+	{"DISABLE_ENVOY", []edit{proxyEnv(EnvDisableEnvoy, "true")}, Untouched, ReasonEnvoyDisabled, true},
+	{"DISABLE_ENVOY of a native sidecar", []edit{proxyEnv(EnvDisableEnvoy, "1"), nativeSidecar}, Untouched, ReasonEnvoyDisabled, true},
+	{"DISABLE_ENVOY=false", []edit{proxyEnv(EnvDisableEnvoy, "false")}, Redirect, ReasonInjected, true},
+	{"DISABLE_ENVOY unreadable", []edit{proxyEnv(EnvDisableEnvoy, "yes")}, Redirect, ReasonInjected, true},
+	{"DISABLE_ENVOY of the app", []edit{func(p *Pod, _ *Policy) {
+		p.Containers[0].Env = map[string]string{EnvDisableEnvoy: "true"}
+	}}, Redirect, ReasonInjected, true},
+
+	{"gateway", []edit{proxyArgs("proxy", "router")}, Untouched, ReasonProxyType, true},
+	{"not a proxy command", []edit{proxyArgs("agent", "router")}, Redirect, ReasonInjected, true},
+	{"proxy without a type", []edit{proxyArgs("proxy")}, Redirect, ReasonInjected, true},
+	{"no arguments", []edit{proxyArgs()}, Redirect, ReasonInjected, true},
+
+	{"mode NONE", []edit{annotate(KeyMode, "NONE")}, Untouched, ReasonModeNone, true},
+	{"mode NONE by configuration", []edit{modeNone}, Untouched, ReasonModeNone, true},
+	{"the pod overrules mode NONE", []edit{modeNone, annotate(KeyMode, "REDIRECT")}, Redirect, ReasonInjected, true},
+
+	{"a plain pod", []edit{noAnnotations}, Untouched, ReasonNotInjected, false},
+	{"a plain pod, agent not asked", []edit{noAnnotations, runtimeOnly}, Untouched, ReasonNotInjected, false},
+	{"a plain pod, no agent, no annotations", []edit{unknownAnnotations, runtimeOnly, withoutAgent}, Untouched, ReasonNotInjected, false},
+	{"annotations of the mesh, not injected", []edit{notInjected, annotate(KeyExcludeInboundPorts, "1")}, Untouched, ReasonNotInjected, true},
+	{"opted in by namespace only", []edit{notInjected, namespaceSays("true")}, Untouched, ReasonNotInjected, false},
+
+	{"nobody opted in", []edit{bySelection}, Untouched, ReasonNotOptedIn, true},
+	{"nobody opted in, no agent", []edit{bySelection, noAnnotations, runtimeOnly, withoutAgent}, Untouched, ReasonNotOptedIn, false},
+
+	{"injected, but no proxy", []edit{withoutProxy}, Untouched, ReasonNoProxy, true},
+	{"opted in, but no proxy", []edit{notInjected, withoutProxy, annotate(KeyInitialize, "true")}, Untouched, ReasonNoProxy, true},
+	{"namespace opted in, but no proxy", []edit{bySelection, noAnnotations, withoutProxy, namespaceSays("true")}, Untouched, ReasonNoProxy, false},
+
+	{"injected", nil, Redirect, ReasonInjected, true},
+	{"injected, empty status", []edit{annotate(KeyStatus, "")}, Redirect, ReasonInjected, true},
+	{"native sidecar", []edit{nativeSidecar}, Redirect, ReasonInjected, true},
+	{"injected, no agent", []edit{runtimeOnly, withoutAgent}, Redirect, ReasonInjected, true},
+	{"static pod", []edit{func(p *Pod, _ *Policy) { p.UID = "0123456789abcdef0123456789abcdef" }}, Redirect, ReasonInjected, true},
+
+	{"opted in", []edit{notInjected, annotate(KeyInitialize, "true")}, Redirect, ReasonOptedIn, true},
+	{"opted in and injected", []edit{annotate(KeyInitialize, "true")}, Redirect, ReasonOptedIn, true},
+	{"opted in, annotated", []edit{bySelection, notInjected, annotate(KeyInitialize, "1")}, Redirect, ReasonOptedIn, true},
+	{"namespace opted in, annotated", []edit{bySelection, noAnnotations, namespaceSays("true")}, Redirect, ReasonOptedIn, false},
+	{"opted in, no agent", []edit{bySelection, notInjected, annotate(KeyInitialize, "true"), runtimeOnly, withoutAgent}, Redirect, ReasonOptedIn, true},
+
+	{"annotations unknown", []edit{unknownAnnotations, runtimeOnly}, Ask, ReasonIncomplete, false},
+	{"annotations unknown, annotated", []edit{bySelection, unknownAnnotations, runtimeOnly}, Ask, ReasonIncomplete, false},
+	{"containers needed", []edit{runtimeOnly}, Ask, ReasonIncomplete, true},
+	{"containers needed, opted in", []edit{notInjected, annotate(KeyInitialize, "true"), runtimeOnly}, Ask, ReasonIncomplete, true},
+	{"namespace needed", []edit{bySelection, noAnnotations, runtimeOnly}, Ask, ReasonIncomplete, false},
+	{"the agent knows of no annotations", []edit{unknownAnnotations}, Untouched, ReasonNotInjected, false},
+	{"opted out, agent not asked", []edit{annotate(KeyInitialize, "false"), runtimeOnly}, Untouched, ReasonOptedOut, true},
+	{"mode NONE, agent not asked", []edit{annotate(KeyMode, "NONE"), runtimeOnly}, Untouched, ReasonModeNone, true},
+}
+
+func inNamespace(name string) edit { return func(p *Pod, _ *Policy) { p.Namespace = name } }
+
+func excluding(globs ...string) edit {
+	return func(_ *Pod, policy *Policy) { policy.ExcludeNamespaces = globs }
+}
+
+func modeNone(_ *Pod, policy *Policy) { policy.Redirect.Mode = ModeNone }
+
+func TestDecide(t *testing.T) {
+	for _, test := range decisions {
+		pod, policy := meshPod(test.edits...)
+		got, err := Decide(pod, policy)
+		if err != nil || got.Verdict != test.verdict || got.Reason != test.reason || got.MeshAnnotated != test.mesh {
+			t.Errorf("%s: %s, %s, mesh %t, %v, want %s, %s, mesh %t", test.name, got.Verdict, got.Reason, got.MeshAnnotated, err,
+				test.verdict, test.reason, test.mesh)
+		}
+		rules, zero := got.Spec.RuleSet().String(), printed(t, got.Spec) == printed(t, Spec{})
+		if redirected := got.Verdict == Redirect; redirected == zero || redirected == (rules == "") {
+			t.Errorf("%s: %s with settings %t and %d bytes of rules", test.name, got.Verdict, !zero, len(rules))
+		}
+	}
+}
+
+func TestEveryReasonHasACase(t *testing.T) {
+	seen := map[Reason]int{}
+	for _, test := range decisions {
+		seen[test.reason]++
+	}
+	for _, reason := range Reasons {
+		// Only the kernel's listing shows rules of others: package netfilter finds them, Decide cannot.
+		if (seen[reason] == 0) != (reason == ReasonForeignRules) {
+			t.Errorf("%s: %d cases", reason, seen[reason])
+		}
+	}
+	if names := declared(t, "decide.go", "Reason"); len(names) != len(Reasons) || len(seen) != len(Reasons)-1 {
+		t.Errorf("%d reasons declared (%q), %d listed, %d seen", len(names), names, len(Reasons), len(seen))
+	}
+	unique := slices.Clone(Reasons)
+	slices.Sort(unique)
+	if len(slices.Compact(unique)) != len(Reasons) {
+		t.Errorf("two reasons are the same word: %q", unique)
+	}
+}

@@ -1,0 +1,108 @@
+package redirect
+
+import (
+	"slices"
+	"testing"
+)
+
+// causes makes each reason to leave a pod alone hold for a pod that is otherwise redirected, in the documented order.
+var causes = []struct {
+	reason Reason
+	edits  []edit
+}{
+	{ReasonNotKubernetes, []edit{func(p *Pod, _ *Policy) { p.Name = "" }}},
+	{ReasonNamespaceExcluded, []edit{func(_ *Pod, policy *Policy) { policy.ExcludeNamespaces = Globs{"*"} }}},
+	{ReasonOpenShiftDeployer, []edit{annotate(KeyOpenShiftDeployer, "x")}},
+	{ReasonOpenShiftBuild, []edit{annotate(KeyOpenShiftBuild, "x")}},
+	{ReasonOptedOut, []edit{annotate(KeyInitialize, "false")}},
+	{ReasonInjectDisabled, []edit{label("false")}},
+	{ReasonAmbient, []edit{annotate(KeyAmbientRedirection, "enabled")}},
+	{ReasonOwnInit, []edit{initContainer(Container{Name: InitContainer, NetAdmin: true})}},
+	{ReasonEnvoyDisabled, []edit{proxyEnv(EnvDisableEnvoy, "true")}},
+	{ReasonProxyType, []edit{proxyArgs("proxy", "router")}},
+	{ReasonModeNone, []edit{annotate(KeyMode, "NONE")}},
+	{ReasonNotInjected, []edit{notInjected}},
+	{ReasonNotOptedIn, []edit{bySelection}},
+	{ReasonNoProxy, []edit{withoutProxy}},
+}
+
+// exclusive lists the pairs that cannot hold at once: a pod without a proxy has no proxy that is disabled, and there is
+// one selection at a time.
+var exclusive = [][2]Reason{
+	{ReasonEnvoyDisabled, ReasonNoProxy}, {ReasonProxyType, ReasonNoProxy}, {ReasonNotInjected, ReasonNotOptedIn},
+}
+
+func TestOrderOfReasons(t *testing.T) {
+	pairs := 0
+	for i, first := range causes {
+		if pod, policy := meshPod(first.edits...); reasonOf(t, pod, policy) != first.reason {
+			t.Errorf("%s alone: %s", first.reason, reasonOf(t, pod, policy))
+		}
+		for _, second := range causes[i+1:] {
+			if slices.Contains(exclusive, [2]Reason{first.reason, second.reason}) {
+				continue
+			}
+			pairs++
+			for _, edits := range [][]edit{slices.Concat(first.edits, second.edits), slices.Concat(second.edits, first.edits)} {
+				if pod, policy := meshPod(edits...); reasonOf(t, pod, policy) != first.reason {
+					t.Errorf("%s and %s: %s", first.reason, second.reason, reasonOf(t, pod, policy))
+				}
+			}
+		}
+	}
+	if want := len(causes)*(len(causes)-1)/2 - len(exclusive); pairs != want {
+		t.Errorf("%d pairs of %d", pairs, want)
+	}
+}
+
+func reasonOf(t *testing.T, pod Pod, policy Policy) Reason {
+	t.Helper()
+	got, err := Decide(pod, policy)
+	if err != nil {
+		t.Error(err)
+	}
+	return got.Reason
+}
+
+// The list for documentation has the same order, and then what is no reason to leave a pod alone.
+func TestReasonsAreListedInOrder(t *testing.T) {
+	var want []Reason
+	for _, c := range causes {
+		want = append(want, c.reason)
+	}
+	want = append(want, ReasonForeignRules, ReasonInjected, ReasonOptedIn, ReasonIncomplete)
+	if !slices.Equal(Reasons, want) {
+		t.Errorf("got %q, want %q", Reasons, want)
+	}
+}
+
+// Without annotations nothing can be decided but what CNI_ARGS tell: asking comes before everything else.
+func TestAskingComesFirst(t *testing.T) {
+	for i, c := range causes {
+		pod, policy := meshPod(append(c.edits, unknownAnnotations, runtimeOnly)...)
+		want := ReasonIncomplete
+		if i < 2 {
+			want = c.reason
+		}
+		if got := reasonOf(t, pod, policy); got != want {
+			t.Errorf("%s, annotations unknown: %s, want %s", c.reason, got, want)
+		}
+	}
+}
+
+// What is decided without the agent must not be decided otherwise by its answer, but for what only the agent knows.
+func TestAnswerConfirmsEarlyDecision(t *testing.T) {
+	for _, test := range decisions {
+		pod, policy := meshPod(test.edits...)
+		early := pod
+		runtimeOnly(&early, nil)
+		policy.Agent = true
+		got, err := Decide(early, policy)
+		if err != nil || got.Verdict != Untouched {
+			continue
+		}
+		if full, err := Decide(pod, policy); err != nil || full.Verdict != Untouched {
+			t.Errorf("%s: early %s, then %s %s, %v", test.name, got.Reason, full.Verdict, full.Reason, err)
+		}
+	}
+}

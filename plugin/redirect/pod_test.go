@@ -1,0 +1,201 @@
+package redirect
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func proxyRuns(uid, gid *int64) edit {
+	return proxyEdit(func(c *Container) { c.RunAsUser, c.RunAsGroup = uid, gid })
+}
+
+func podRuns(uid, gid *int64) edit {
+	return func(p *Pod, _ *Policy) { p.RunAsUser, p.RunAsGroup = uid, gid }
+}
+
+// What the settings of a redirected pod are, as changes to the documented defaults.
+func TestSettingsOfThePod(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		edits []edit
+		want  string
+	}{
+		{"nothing said", nil, `{}`},
+		{"ids of the container", []edit{proxyRuns(id(2001), id(2002))}, `{"proxyUID":2001,"proxyGID":2002}`},
+		{"ids of the pod", []edit{podRuns(id(3001), id(3002))}, `{"proxyUID":3001,"proxyGID":3002}`},
+		{"each ID by itself", []edit{proxyRuns(id(2001), nil), podRuns(id(3001), id(3002))}, `{"proxyUID":2001,"proxyGID":3002}`},
+		{"the largest ID", []edit{proxyRuns(id(4294967294), id(4294967294))}, `{"proxyUID":4294967294,"proxyGID":4294967294}`},
+		{"root keeps the default", []edit{proxyRuns(id(0), id(1337))}, `{}`},
+		{"root overrules the pod's uid", []edit{proxyRuns(id(0), id(0)), podRuns(id(3001), id(3002))}, `{}`},
+		{"root keeps the configured default", []edit{configured(t, `{"proxyUID":7,"proxyGID":8}`), proxyRuns(id(0), id(0))},
+			`{"proxyUID":7,"proxyGID":8}`},
+		{"TPROXY as Istio injects it", []edit{annotate(KeyMode, "TPROXY"), proxyRuns(id(0), id(1337))}, `{"mode":"TPROXY"}`},
+		{"ids of a native sidecar", []edit{proxyRuns(id(2001), id(2002)), nativeSidecar}, `{"proxyUID":2001,"proxyGID":2002}`},
+		{"ids of the app do not count", []edit{func(p *Pod, _ *Policy) { p.Containers[0].RunAsUser = id(9) }}, `{}`},
+		{"a regular sidecar before one in init", []edit{proxyRuns(id(2001), nil),
+			initContainer(Container{Name: ProxyContainer, RunAsUser: id(9)})}, `{"proxyUID":2001}`},
+
+		{"DNS", []edit{proxyEnv(EnvDNSCapture, "true")}, `{"dnsCapture":true}`},
+		{"DNS, 1", []edit{proxyEnv(EnvDNSCapture, "1")}, `{"dnsCapture":true}`},
+		{"no DNS although configured", []edit{configured(t, `{"dnsCapture":true}`), proxyEnv(EnvDNSCapture, "false")}, `{}`},
+		{"DNS configured", []edit{configured(t, `{"dnsCapture":true}`)}, `{"dnsCapture":true}`},
+		{"DNS unreadable is false", []edit{configured(t, `{"dnsCapture":true}`), proxyEnv(EnvDNSCapture, "yes")}, `{}`},
+		{"DNS empty is false", []edit{configured(t, `{"dnsCapture":true}`), proxyEnv(EnvDNSCapture, "")}, `{}`},
+		{"invalid", []edit{proxyEnv(EnvInvalidDrop, "true")}, `{"dropInvalid":true}`},
+		{"invalid, not although configured", []edit{configured(t, `{"dropInvalid":true}`), proxyEnv(EnvInvalidDrop, "0")}, `{}`},
+		{"environment of the app does not count", []edit{func(p *Pod, _ *Policy) {
+			p.Containers[0].Env = map[string]string{EnvDNSCapture: "true", EnvInvalidDrop: "true"}
+		}}, `{}`},
+
+		{"2018", []edit{annotate(KeyEnvoyPort, "16001", KeyEnvoyUserID, "7", KeyEnvoyGroupID, "8")},
+			`{"outboundPort":16001,"proxyUID":7,"proxyGID":8}`},
+		{"2018 over the container", []edit{proxyRuns(id(2001), id(2002)), annotate(KeyEnvoyUserID, "7", KeyEnvoyGroupID, "0")},
+			`{"proxyUID":7,"proxyGID":0}`},
+		{"empty lists are lists", []edit{annotate(KeyIncludeOutboundIPRanges, "", KeyIncludeInboundPorts, "")},
+			`{"includeOutboundIPRanges":"","includeInboundPorts":""}`},
+		{"no agent: the configuration stands for the container", []edit{annotate(KeyExcludeOutboundPorts, "25"),
+			configured(t, `{"dnsCapture":true,"proxyUID":7}`), runtimeOnly, withoutAgent},
+			`{"excludeOutboundPorts":"25","dnsCapture":true,"proxyUID":7}`},
+	} {
+		pod, policy := meshPod(test.edits...)
+		got, err := Decide(pod, policy)
+		if want := printed(t, spec(t, test.want)); err != nil || got.Verdict != Redirect || printed(t, got.Spec) != want {
+			t.Errorf("%s: %s %s, %v\n got %s\nwant %s", test.name, got.Verdict, got.Reason, err, printed(t, got.Spec), want)
+		}
+	}
+}
+
+func TestDecideErrors(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		edits []edit
+		says  []string
+	}{
+		{"initialize", []edit{annotate(KeyInitialize, "yes")}, []string{"annotation " + KeyInitialize, `"yes"`, "true or false"}},
+		{"initialize, empty", []edit{noAnnotations, annotate(KeyInitialize, "")}, []string{KeyInitialize, `""`}},
+		{"initialize of the namespace", []edit{bySelection, namespaceSays("maybe")},
+			[]string{"annotation of namespace shop " + KeyInitialize, `"maybe"`}},
+		{"runAsUser", []edit{proxyRuns(id(-1), nil)}, []string{"istio-proxy securityContext.runAsUser", `"-1"`, "0 to 4294967294"}},
+		{"runAsUser of the pod", []edit{podRuns(id(1<<32-1), nil)}, []string{"runAsUser", `"4294967295"`}},
+		{"runAsGroup", []edit{proxyRuns(nil, id(1<<40))}, []string{"runAsGroup", `"1099511627776"`}},
+		{"envoy-userid 0", []edit{annotate(KeyEnvoyUserID, "0")}, []string{"annotation " + KeyEnvoyUserID, `"0"`, "root"}},
+		{"mode", []edit{annotate(KeyMode, "none")}, []string{"annotation " + KeyMode, `"none"`}},
+		{"no agent", []edit{annotate(KeyExcludeInboundPorts, "*"), runtimeOnly, withoutAgent}, []string{KeyExcludeInboundPorts, `"*"`}},
+	} {
+		got, err := Decide(meshPod(test.edits...))
+		wantInvalid(t, err, test.says...)
+		if !reflect.DeepEqual(got, Decision{}) {
+			t.Errorf("%s: a decision beside the error: %+v", test.name, got)
+		}
+	}
+}
+
+// An invalid value stops a mesh pod only: whoever is left alone is left alone with it.
+func TestInvalidValuesOfOthersDoNotMatter(t *testing.T) {
+	garbage := annotate(KeyMode, "x", KeyExcludeInboundPorts, "x", KeyEnvoyUserID, "x")
+	for _, c := range causes {
+		edits := append([]edit{garbage, proxyRuns(id(-1), nil)}, c.edits...)
+		pod, policy := meshPod(edits...)
+		if got, err := Decide(pod, policy); err != nil || got.Verdict != Untouched {
+			t.Errorf("%s: %+v, %v", c.reason, got, err)
+		}
+	}
+	// A namespace's answer counts for its opt-in alone, which the selection by injection does not look at.
+	if got, err := Decide(meshPod(namespaceSays("maybe"))); err != nil || got.Reason != ReasonInjected {
+		t.Errorf("namespace: %+v, %v", got, err)
+	}
+	if got, err := Decide(meshPod(bySelection, annotate(KeyInitialize, "true"), namespaceSays("maybe"))); err != nil || got.Reason != ReasonOptedIn {
+		t.Errorf("namespace of a pod with its own answer: %+v, %v", got, err)
+	}
+}
+
+// keyEffects shows for every annotation, label and variable that is read that it makes a difference, and which.
+var keyEffects = map[string]struct {
+	before, with []edit
+}{
+	"KeyStatus":                   {[]edit{notInjected}, []edit{annotate(KeyStatus, "{}")}},
+	"KeyInject":                   {nil, []edit{annotate(KeyInject, "false")}},
+	"KeyMode":                     {nil, []edit{annotate(KeyMode, "TPROXY")}},
+	"KeyIncludeOutboundIPRanges":  {nil, []edit{annotate(KeyIncludeOutboundIPRanges, "10.0.0.0/8")}},
+	"KeyExcludeOutboundIPRanges":  {nil, []edit{annotate(KeyExcludeOutboundIPRanges, "10.0.0.0/8")}},
+	"KeyIncludeInboundPorts":      {nil, []edit{annotate(KeyIncludeInboundPorts, "80")}},
+	"KeyExcludeInboundPorts":      {nil, []edit{annotate(KeyExcludeInboundPorts, "80")}},
+	"KeyIncludeOutboundPorts":     {nil, []edit{annotate(KeyIncludeOutboundPorts, "80")}},
+	"KeyExcludeOutboundPorts":     {nil, []edit{annotate(KeyExcludeOutboundPorts, "80")}},
+	"KeyExcludeInterfaces":        {nil, []edit{annotate(KeyExcludeInterfaces, "net1")}},
+	"KeyKubevirtInterfaces":       {nil, []edit{annotate(KeyKubevirtInterfaces, "tap0")}},
+	"KeyRerouteVirtualInterfaces": {nil, []edit{annotate(KeyRerouteVirtualInterfaces, "tap0")}},
+	"KeyAmbientRedirection":       {nil, []edit{annotate(KeyAmbientRedirection, "enabled")}},
+	"KeyInitialize":               {[]edit{notInjected}, []edit{annotate(KeyInitialize, "true")}},
+	"KeyEnvoyPort":                {nil, []edit{annotate(KeyEnvoyPort, "16001")}},
+	"KeyEnvoyUserID":              {nil, []edit{annotate(KeyEnvoyUserID, "7")}},
+	"KeyEnvoyGroupID":             {nil, []edit{annotate(KeyEnvoyGroupID, "7")}},
+	"KeyOpenShiftDeployer":        {nil, []edit{annotate(KeyOpenShiftDeployer, "x")}},
+	"KeyOpenShiftBuild":           {nil, []edit{annotate(KeyOpenShiftBuild, "x")}},
+	"EnvDNSCapture":               {nil, []edit{proxyEnv(EnvDNSCapture, "true")}},
+	"EnvInvalidDrop":              {nil, []edit{proxyEnv(EnvInvalidDrop, "true")}},
+	"EnvDisableEnvoy":             {nil, []edit{proxyEnv(EnvDisableEnvoy, "true")}},
+}
+
+func TestEveryKeyMatters(t *testing.T) {
+	names := declared(t, "keys.go", "Key", "Env")
+	slices.Sort(names)
+	if got := sortedKeys(keyEffects); !slices.Equal(got, names) {
+		t.Errorf("effects of %q, keys %q", got, names)
+	}
+	outcome := func(edits ...edit) string {
+		got, err := Decide(meshPod(edits...))
+		return fmt.Sprint(got.Verdict, got.Reason, err, printed(t, got.Spec), got.Spec.RuleSet().Hash())
+	}
+	seen := map[string]string{}
+	for name, effect := range keyEffects {
+		before, with := outcome(effect.before...), outcome(append(effect.before, effect.with...)...)
+		if before == with {
+			t.Errorf("%s changes nothing: %s", name, with)
+		}
+		// The two names of the interface list mean the same; no other two keys do.
+		if other, twice := seen[with]; twice && !strings.Contains(name+other, "Kubevirt") && name != "KeyStatus" && other != "KeyStatus" {
+			t.Errorf("%s does what %s does: %s", name, other, with)
+		}
+		seen[with] = name
+	}
+}
+
+// The JSON form of a Pod is the answer of the agent's socket: absent annotations and none are not the same there.
+func TestPodJSON(t *testing.T) {
+	for want, pod := range map[string]Pod{
+		`{"namespace":"a","name":"b","annotations":null}`: {Namespace: "a", Name: "b"},
+		`{"namespace":"","name":"","uid":"c","annotations":{},"complete":true,"runAsUser":0,` +
+			`"containers":[{"name":"istio-proxy","args":["proxy"],"env":{"A":""},"runAsGroup":0,"netAdmin":true}]}`: {
+			UID: "c", Annotations: map[string]string{}, Complete: true, RunAsUser: id(0),
+			Containers: []Container{{Name: ProxyContainer, Args: []string{"proxy"}, Env: map[string]string{"A": ""}, RunAsGroup: id(0), NetAdmin: true}},
+		},
+	} {
+		encoded, err := json.Marshal(pod)
+		var decoded Pod
+		if err != nil || string(encoded) != want || json.Unmarshal(encoded, &decoded) != nil || !reflect.DeepEqual(decoded, pod) {
+			t.Errorf("got %s, %v, want %s, back %+v", encoded, err, want, decoded)
+		}
+	}
+}
+
+// A decision reads its input and nothing more: the agent answers many from one cached pod.
+func TestDecideLeavesItsInputAlone(t *testing.T) {
+	for _, test := range decisions {
+		pod, policy := meshPod(test.edits...)
+		before := fmt.Sprintf("%#v %#v", pod, printed(t, policy.Redirect))
+		first, err := Decide(pod, policy)
+		second, again := Decide(pod, policy)
+		if err != nil || again != nil || !reflect.DeepEqual(first, second) {
+			t.Errorf("%s: %+v, %v, then %+v, %v", test.name, first, err, second, again)
+		}
+		_ = first.Spec.RuleSet().String()
+		if after := fmt.Sprintf("%#v %#v", pod, printed(t, policy.Redirect)); after != before {
+			t.Errorf("%s: changed\n from %s\n to %s", test.name, before, after)
+		}
+	}
+}

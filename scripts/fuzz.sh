@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Runs every fuzz target for a while, one after the other. usage: fuzz.sh [TIME, default 10s]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+need_go
+time=${1:-10s}
+while IFS=: read -r file target; do
+	printf '== %s in %s\n' "$target" "${file%/*}"
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "./${file%/*}"
+done < <(grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9]+' . | sed 's#^\./##; s#func ##' | sort)
