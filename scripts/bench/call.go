@@ -12,6 +12,7 @@ import (
 // stdin, result on stdout.
 type call struct {
 	path  string
+	args  []string
 	env   []string
 	stdin []byte
 }
@@ -63,7 +64,7 @@ func (c call) run() (sample, error) {
 	defer files.stdout.Close()
 	attr := &os.ProcAttr{Env: c.env, Files: files.child}
 	start := time.Now()
-	proc, err := os.StartProcess(c.path, []string{c.path}, attr)
+	proc, err := os.StartProcess(c.path, append([]string{c.path}, c.args...), attr)
 	files.closeChild()
 	if err != nil {
 		return sample{}, err
@@ -83,6 +84,9 @@ func (c call) run() (sample, error) {
 // warm runs the same program once without measuring it: the plugin has more rows than echo, so without this its pages
 // would be warmer in the CPU's caches when a measured call begins.
 func (c call) warm() error {
+	if len(c.args) > 0 {
+		return nil
+	}
 	_, err := call{path: c.path, env: []string{"CNI_COMMAND=VERSION"}, stdin: c.stdin}.run()
 	return err
 }

@@ -36,7 +36,7 @@ func (c call) trace() (traced, error) {
 	}
 	defer files.stdout.Close()
 	attr := &os.ProcAttr{Env: c.env, Files: files.child, Sys: &syscall.SysProcAttr{Ptrace: true}}
-	proc, err := os.StartProcess(c.path, []string{c.path}, attr)
+	proc, err := os.StartProcess(c.path, append([]string{c.path}, c.args...), attr)
 	files.closeChild()
 	if err != nil {
 		return traced{}, err
