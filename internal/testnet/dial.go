@@ -48,25 +48,14 @@ func (l *Lab) newClient(f Flow, family Family, patience time.Duration) (*client,
 	if f.Kind == OriginalSrc {
 		err = errors.Join(setTransparent(fd, dst), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, 1337))
 	}
-	if f.Src != Anywhere || f.SrcPort != 0 {
-		err = errors.Join(err, unix.Bind(fd, sockaddr(netip.AddrPortFrom(f.source(family), f.SrcPort))))
+	if f.Src != Anywhere {
+		err = errors.Join(err, unix.Bind(fd, sockaddr(netip.AddrPortFrom(f.Src.Addr(family), 0))))
 	}
 	if err != nil {
 		c.close()
-		return nil, fmt.Errorf("binding to %q port %d: %w", f.Src, f.SrcPort, err)
+		return nil, fmt.Errorf("binding to %q: %w", f.Src, err)
 	}
 	return c, nil
-}
-
-// source returns the address that the flow binds to.
-func (f Flow) source(family Family) netip.Addr {
-	switch {
-	case f.Src != Anywhere:
-		return f.Src.Addr(family)
-	case family == IPv6:
-		return netip.IPv6Unspecified()
-	}
-	return netip.IPv4Unspecified()
 }
 
 // close resets the connection, so that no TIME_WAIT stays behind.

@@ -32,7 +32,7 @@ func (s settings) judge(f Flow, family Family) (Landing, string) {
 	case f.Kind == NoSocket:
 		return direct, "what has no owner is not the proxy's, and stays in the pod"
 	case f.Kind == OriginalSrc:
-		return direct, "the proxy's call to its app, with the client's address"
+		return direct, "to its app, with the client's address"
 	case f.Kind == Zones:
 		return direct, "the proxy's queries have a conntrack zone of their own"
 	case f.Proto == ICMP:
@@ -105,7 +105,7 @@ func (s settings) outbound(f Flow, family Family) (Landing, string) {
 	case slices.Contains(s.excludeOutPorts, f.Port):
 		return direct, "excludeOutboundPorts"
 	case lo && f.Src == Passthrough:
-		return direct, "the proxy's inbound traffic on its way to the app"
+		return direct, "inbound traffic on its way to the app"
 	case who.uid == s.proxyUID, who.gid == s.proxyGID:
 		return s.ofProxy(f, who.uid == s.proxyUID)
 	case lo && !isDNS && !s.loopbackCIDR:

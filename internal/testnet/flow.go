@@ -36,9 +36,7 @@ type Flow struct {
 	To    Place
 	Port  uint16
 	Src   Place // Anywhere: the kernel chooses
-	// SrcPort is the client's port, 0 where the kernel chooses.
-	SrcPort uint16
-	Kind    Kind
+	Kind  Kind
 	// As names the party that a DNS answer is sent as, "" for the sidecar itself.
 	As Party
 }
@@ -52,9 +50,6 @@ func (f Flow) String() string {
 	text := fmt.Sprintf("%s -> %s %s", f.From, f.Proto, to)
 	if f.Src != Anywhere {
 		text += fmt.Sprintf(" from %s", f.Src)
-	}
-	if f.SrcPort != 0 {
-		text += fmt.Sprintf(" from port %d", f.SrcPort)
 	}
 	if f.Kind != Plain {
 		text += fmt.Sprintf(" (%s)", f.Kind)

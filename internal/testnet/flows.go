@@ -59,8 +59,6 @@ var proxyFlows = []Flow{
 	{Name: "proxy-outside", From: FromProxy, Proto: TCP, To: Outside, Port: 443},
 	{Name: "proxy-uid-service", From: FromProxyUID, Proto: TCP, To: Service, Port: 80},
 	{Name: "proxy-gid-service", From: FromProxyGID, Proto: TCP, To: Service, Port: 80},
-	// What the peer answers goes to an inbound port, but belongs to a connection that no transparent socket has.
-	{Name: "proxy-peer-from-9091", From: FromProxy, Proto: TCP, To: Peer, Port: 8080, SrcPort: 9091},
 	{Name: "proxy-vm", From: FromProxy, Proto: TCP, To: VM, Port: 8080},
 	{Name: "proxy-pod", From: FromProxy, Proto: TCP, To: Pod, Port: 8080},
 	{Name: "proxy-uid-pod", From: FromProxyUID, Proto: TCP, To: Pod, Port: 8080},

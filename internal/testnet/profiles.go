@@ -15,7 +15,7 @@ var Profiles = append([]Profile{
 	{"include-ports", map[string]any{"includeOutboundIPRanges": "10.96.0.0/16,fd96::/64", "includeOutboundPorts": "443,9090"}},
 	{"all-ports", map[string]any{"includeOutboundIPRanges": "", "includeOutboundPorts": "*"}},
 	{"exclude-ports", map[string]any{"excludeOutboundPorts": "8081,9090"}},
-	{"include-inbound", map[string]any{"includeInboundPorts": "8080,9090,9091", "excludeInboundPorts": "8080"}},
+	{"include-inbound", map[string]any{"includeInboundPorts": "8080,9090", "excludeInboundPorts": "8080"}},
 	{"exclude-inbound", map[string]any{"excludeInboundPorts": "8081,9090"}},
 	{"no-inbound", map[string]any{"includeInboundPorts": ""}},
 	{"exclude-interfaces", map[string]any{"excludeInterfaces": "net1,net7"}},

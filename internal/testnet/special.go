@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -30,7 +31,13 @@ func (l *Lab) zones(f Flow, family Family, patience time.Duration) Outcome {
 		return failure(err)
 	}
 	defer proxy.close()
-	if err := unix.Bind(proxy.fd, sockaddr(source)); err != nil {
+	err = unix.Bind(proxy.fd, sockaddr(source))
+	for errors.Is(err, unix.EADDRINUSE) && time.Now().Before(proxy.deadline) {
+		// A child of this process between fork and exec has the app's socket open, too.
+		time.Sleep(time.Millisecond)
+		err = unix.Bind(proxy.fd, sockaddr(source))
+	}
+	if err != nil {
 		return failure(fmt.Errorf("binding to the app's port: %w", err))
 	}
 	o := proxy.exchange(second, family)

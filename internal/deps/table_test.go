@@ -1,0 +1,110 @@
+package deps
+
+import "strings"
+
+// module is the path of this module; rows and rules name packages below it by their directory.
+const module = "github.com/istio-pod-network/controller"
+
+// rule is what the packages of one directory may import.
+type rule struct {
+	dir string
+	// allowed are the direct imports beside the standard library: a directory of this module, or a path; one that ends
+	// in /... stands for everything below it too.
+	allowed []string
+	// standard, where it is not nil, are the only packages of the standard library that may be imported directly.
+	standard []string
+	// forbidden maps what must not even come in by a detour to the reason, which is what the failure says.
+	forbidden map[string]string
+}
+
+// Why something stays out.
+const (
+	perPod     = "the plugin is executed per pod: package initialisation of a client library costs more than its whole work"
+	pure       = "the core is pure: the same input gives the same rules everywhere, so it cannot do I/O or look at the machine"
+	smallEdges = "it is read by programs on both sides of a version skew and by the init wait: standard library only"
+	notTheEdge = "only the plugin's ADD writes rules; repair runs the plugin, there is no second writer"
+	testOnly   = "the laboratory is for tests, demo and benchmarks"
+)
+
+// heavy never belongs into a program that is executed per pod.
+var heavy = map[string]string{
+	"net/http":                         perPod,
+	"k8s.io/...":                       perPod,
+	"sigs.k8s.io/...":                  perPod,
+	"google.golang.org/...":            perPod,
+	"github.com/prometheus/...":        perPod,
+	"github.com/vishvananda/netlink":   perPod,
+	"html/template":                    perPod,
+	"testing":                          "testing registers flags and is no part of a product",
+	"internal/testnet":                 testOnly,
+	"install":                          "the plugin installs nothing",
+	"agent":                            "the agent depends on the plugin's contracts, not the other way",
+	"github.com/fsnotify/fsnotify/...": "the plugin watches nothing",
+}
+
+// rules has one row per directory with Go files: a directory without a row fails the test, and so does a row without a
+// directory, so a new part of the house states its imports when it comes.
+var rules = []rule{
+	{dir: "plugin", allowed: []string{
+		"plugin/redirect", "plugin/netfilter", "plugin/record", "plugin/facts",
+		"github.com/containernetworking/cni/pkg/skel", "github.com/containernetworking/cni/pkg/types/...",
+		"github.com/containernetworking/cni/pkg/version", "github.com/sirupsen/logrus",
+	}, forbidden: heavy},
+	{dir: "plugin/netfilter", allowed: []string{
+		"plugin/redirect", "github.com/google/nftables/...", "github.com/coreos/go-iptables/iptables",
+		"github.com/containernetworking/plugins/pkg/ns", "github.com/mdlayher/netlink", "golang.org/x/sys/unix",
+	}, forbidden: with(heavy, map[string]string{
+		"plugin/record": "the kernel edge knows one network namespace, not the node's state",
+		"plugin/facts":  "the kernel edge knows one network namespace, not where settings come from",
+	})},
+	{dir: "plugin/redirect", standard: []string{
+		"bytes", "encoding/json", "errors", "fmt", "hash/fnv", "net/netip", "path", "slices", "strconv", "strings", "unicode/utf8",
+	}, forbidden: with(heavy, map[string]string{
+		"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter": pure,
+	})},
+	{dir: "plugin/record", forbidden: with(heavy, map[string]string{"net": smallEdges, "os/exec": smallEdges, "plugin/redirect": smallEdges})},
+	{dir: "plugin/facts", allowed: []string{"plugin/redirect"}, forbidden: with(heavy, map[string]string{
+		"os/exec": smallEdges, "plugin/netfilter": notTheEdge,
+	})},
+
+	{dir: "internal/deps"},
+	{dir: "internal/testnet", allowed: []string{"github.com/vishvananda/netlink", "golang.org/x/sys/unix"}, forbidden: map[string]string{
+		"plugin/...": "a laboratory that shares code with the plugin proves nothing about it",
+		"k8s.io/...": "the laboratory is about packets",
+	}},
+	{dir: "scripts/bench", allowed: []string{
+		"plugin/facts", "plugin/redirect", "github.com/vishvananda/netlink", "golang.org/x/sys/unix",
+	}, forbidden: map[string]string{"plugin/netfilter": "the benchmark runs the built plugin, as a runtime does", "k8s.io/...": "no cluster is needed"}},
+	{dir: "scripts/demo", allowed: []string{
+		"internal/testnet", "plugin/facts", "plugin/record", "plugin/redirect", "github.com/vishvananda/netlink", "golang.org/x/sys/unix",
+	}, forbidden: map[string]string{"plugin/netfilter": "the demo shows the built plugin", "k8s.io/...": "no cluster is needed"}},
+	{dir: "scripts/echo", allowed: []string{
+		"github.com/containernetworking/cni/pkg/skel", "github.com/containernetworking/cni/pkg/types", "github.com/containernetworking/cni/pkg/version",
+	}, forbidden: with(heavy, map[string]string{"plugin/...": "it is what ADD is measured against"})},
+}
+
+// with returns both maps as one.
+func with(a, b map[string]string) map[string]string {
+	all := map[string]string{}
+	for _, m := range []map[string]string{a, b} {
+		for key, reason := range m {
+			all[key] = reason
+		}
+	}
+	return all
+}
+
+// matches reports whether an import path is what a pattern of a row stands for.
+func matches(pattern, path string) bool {
+	if first, _, _ := strings.Cut(pattern, "/"); ours[first] {
+		pattern = module + "/" + pattern
+	}
+	if prefix, below := strings.CutSuffix(pattern, "/..."); below {
+		return path == prefix || strings.HasPrefix(path, prefix+"/")
+	}
+	return path == pattern
+}
+
+// ours are the top directories of the house. `internal` and `plugin` are also names in the standard library, where no
+// row means them.
+var ours = map[string]bool{"plugin": true, "install": true, "agent": true, "internal": true, "scripts": true}
