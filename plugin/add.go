@@ -77,7 +77,7 @@ func (p plugin) askAgent(cfg config, pod redirect.Pod) (redirect.Pod, error) {
 	defer cancel()
 	answer, err := p.ask(ctx, cfg.agentSocket, facts.Request{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID})
 	if err == nil && !answer.Complete {
-		err = errors.New("the answer lacks the pod's containers")
+		err = fmt.Errorf("the agent's answer on socket %q lacks the pod's containers", cfg.agentSocket)
 	}
 	if err == nil {
 		return answer, nil
@@ -87,7 +87,7 @@ func (p plugin) askAgent(cfg config, pod redirect.Pod) (redirect.Pod, error) {
 		hint = "; the pod is tried again. If the agent is gone for good, take the plugin out of this node's chain with " +
 			"`istio-pod-network-install uninstall`"
 	}
-	return pod, fail(types.ErrTryAgainLater, fmt.Sprintf("asking the agent about pod %s/%s", pod.Namespace, pod.Name),
+	return pod, fail(types.ErrTryAgainLater, fmt.Sprintf("deciding about pod %s/%s", pod.Namespace, pod.Name),
 		fmt.Errorf("%w%s", err, hint))
 }
 

@@ -36,7 +36,8 @@ type plugin struct {
 }
 
 func main() {
-	if len(os.Args) > 1 || os.Getenv("CNI_COMMAND") == "" {
+	// A runtime that forgets CNI_COMMAND still names a container; a person with cnitool at hand may have the other variables.
+	if len(os.Args) > 1 || os.Getenv("CNI_COMMAND")+os.Getenv("CNI_CONTAINERID") == "" {
 		os.Exit(person(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	p := plugin{

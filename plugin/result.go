@@ -15,15 +15,15 @@ func (c config) result() ([]byte, error) {
 		return json.Marshal(map[string]string{"cniVersion": c.cniVersion})
 	}
 	var head struct {
-		CNIVersion *string `json:"cniVersion"`
+		CNIVersion string `json:"cniVersion"`
 	}
 	if err := json.Unmarshal(c.prevResult, &head); err != nil {
 		return nil, invalid("prevResult", string(c.prevResult), "a CNI result object")
 	}
-	if head.CNIVersion == nil || *head.CNIVersion == c.cniVersion {
+	if head.CNIVersion == "" || head.CNIVersion == c.cniVersion {
 		return c.prevResult, nil
 	}
-	return c.convert(*head.CNIVersion)
+	return c.convert(head.CNIVersion)
 }
 
 // convert rewrites a result of another version, for the runtime reads the one that it configured.

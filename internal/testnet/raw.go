@@ -43,7 +43,7 @@ func (l *Lab) invalid(f Flow, family Family, patience time.Duration) Outcome {
 	for deadline := time.Now().Add(patience); ; {
 		seen, err := sniff(fd, to.Port(), deadline)
 		switch {
-		case err == os.ErrDeadlineExceeded:
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			return Outcome{Landed: Silence}
 		case err != nil:
 			return failure(err)

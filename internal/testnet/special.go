@@ -77,7 +77,7 @@ func (l *Lab) noSocket(f Flow, family Family, patience time.Duration) Outcome {
 	}
 	answer, err := sniff(fd, src.Port(), time.Now().Add(patience))
 	switch {
-	case err == os.ErrDeadlineExceeded:
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return Outcome{Landed: Silence}
 	case err != nil:
 		return failure(err)

@@ -94,7 +94,7 @@ func exchange(ctx context.Context, socket string, question []byte) ([]byte, erro
 	if err != nil {
 		return nil, plain(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if err := trustPeer(conn); err != nil {
 		return nil, err
 	}
@@ -131,7 +131,8 @@ func accept(line []byte, req Request) (redirect.Pod, error) {
 
 // plain drops the addresses of a connection's error, since Ask names the socket.
 func plain(err error) error {
-	if e, ok := err.(*net.OpError); ok {
+	var e *net.OpError
+	if errors.As(err, &e) {
 		return e.Err
 	}
 	return err

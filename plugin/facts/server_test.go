@@ -117,7 +117,7 @@ func TestServeSlowLoris(t *testing.T) {
 func TestServeAnswerTooLarge(t *testing.T) {
 	path := socketPath(t)
 	serve(t, server{func(_ context.Context, req Request) Response {
-		r := echo(nil, req)
+		r := echo(context.Background(), req)
 		r.Pod.UID = strings.Repeat("u", maxResponse)
 		return r
 	}, lineTimeout}, mustListen(t, path))
@@ -132,7 +132,7 @@ func TestServeAnswerTooLarge(t *testing.T) {
 func TestServeLargestAnswer(t *testing.T) {
 	path := socketPath(t)
 	serve(t, server{func(_ context.Context, req Request) Response {
-		r := echo(nil, req)
+		r := echo(context.Background(), req)
 		line, _ := encode(Response{Version: Version, Pod: r.Pod})
 		r.Pod.Annotations["big"] = strings.Repeat("x", maxResponse-len(line)-len(`,"big":""`))
 		return r

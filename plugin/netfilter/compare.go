@@ -41,7 +41,7 @@ func inScratch(f func() error) error {
 	if err != nil {
 		return err
 	}
-	defer scratch.Close()
+	defer func() { _ = scratch.Close() }()
 	return scratch.Do(func(ns.NetNS) error { return f() })
 }
 

@@ -97,15 +97,18 @@ func onePrefix(p netip.Prefix) []expr.Any {
 	}
 }
 
-// intervals turns sorted prefixes that do not overlap into the half-open intervals of a kernel set: a start, and an end
-// that is the first address after; adjacent ones are joined, and the last address of all has no end.
+// intervals turns sorted prefixes into the half-open intervals of a kernel set: a start, and an end that is the first
+// address after. The kernel rejects overlaps, so a prefix inside the one before is dropped; adjacent ones are joined, and
+// the last address of all has no end.
 func intervals(prefixes []netip.Prefix) []element {
 	var elements []element
 	for i := 0; i < len(prefixes); {
 		elements = append(elements, element{key: prefixes[i].Addr().AsSlice()})
 		end := after(prefixes[i])
-		for i++; i < len(prefixes) && prefixes[i].Addr() == end; i++ {
-			end = after(prefixes[i])
+		for i++; i < len(prefixes) && (!end.IsValid() || !end.Less(prefixes[i].Addr())); i++ {
+			if prefixes[i].Addr() == end {
+				end = after(prefixes[i])
+			}
 		}
 		if end.IsValid() {
 			elements = append(elements, element{key: end.AsSlice(), end: true})

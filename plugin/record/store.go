@@ -1,6 +1,7 @@
 package record
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -104,7 +105,8 @@ func (s Store) remove(name string) error {
 
 // unpath drops the operation and path of a file error, where the caller names the path.
 func unpath(err error) error {
-	if e, ok := err.(*fs.PathError); ok {
+	var e *fs.PathError
+	if errors.As(err, &e) {
 		return e.Err
 	}
 	return err

@@ -15,7 +15,7 @@ const (
 // Reason says why, in one word for logs, metrics and records.
 type Reason string
 
-// The reasons, in the order in which they are looked for.
+// The reasons, in the order in which they are looked for; the last is that of the verdict Ask.
 const (
 	ReasonNotKubernetes     Reason = "not-kubernetes"      // CNI_ARGS name no pod
 	ReasonNamespaceExcluded Reason = "namespace-excluded"  // excludeNamespaces
@@ -78,6 +78,9 @@ func judge(pod Pod, policy Policy) (Verdict, Reason, error) {
 	case pod.Annotations == nil && !pod.Complete && policy.Agent:
 		return Ask, ReasonIncomplete, nil
 	}
+	if reason := exemptOnOpenShift(pod); reason != "" {
+		return Untouched, reason, nil
+	}
 	own, err := pod.ownAnswer()
 	if err != nil {
 		return "", "", err
@@ -88,14 +91,19 @@ func judge(pod Pod, policy Policy) (Verdict, Reason, error) {
 	return selected(pod, policy, own)
 }
 
-// exempt returns why the pod is left alone whatever the selection, "" if nothing exempts it.
-func exempt(pod Pod, policy Policy, own answer) Reason {
+// exemptOnOpenShift knows the pods that OpenShift itself starts in a project.
+func exemptOnOpenShift(pod Pod) Reason {
 	if _, present := pod.Annotations[KeyOpenShiftDeployer]; present {
 		return ReasonOpenShiftDeployer
 	}
 	if _, present := pod.Annotations[KeyOpenShiftBuild]; present {
 		return ReasonOpenShiftBuild
 	}
+	return ""
+}
+
+// exempt returns why the pod is left alone whatever the selection, "" if nothing exempts it.
+func exempt(pod Pod, policy Policy, own answer) Reason {
 	namespace, err := pod.namespaceAnswer()
 	switch {
 	case own == no, own == noAnswer && err == nil && namespace == no:

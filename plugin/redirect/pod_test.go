@@ -158,10 +158,28 @@ func TestEveryKeyMatters(t *testing.T) {
 			t.Errorf("%s changes nothing: %s", name, with)
 		}
 		// The two names of the interface list mean the same; no other two keys do.
-		if other, twice := seen[with]; twice && !strings.Contains(name+other, "Kubevirt") && name != "KeyStatus" && other != "KeyStatus" {
+		if other, twice := seen[with]; twice && !strings.Contains(name+other, "Kubevirt") {
 			t.Errorf("%s does what %s does: %s", name, other, with)
 		}
 		seen[with] = name
+	}
+}
+
+// Who carries a key of the mesh was meant for it, whatever the value; a deployer or build pod was not.
+func TestMeshAnnotated(t *testing.T) {
+	no := []string{KeyOpenShiftDeployer, KeyOpenShiftBuild, "example.com/x", "sidecar.istio.io/other", "status"}
+	yes := []string{KeyStatus, KeyInject, KeyAmbientRedirection, KeyInitialize, trafficPrefix + "other", legacyPrefix + "other"}
+	for _, s := range settings {
+		yes = append(yes, s.annotations...)
+	}
+	if keys := declared(t, "keys.go", "Key"); len(keys) != len(yes) { // two made up, two of OpenShift
+		t.Errorf("%d keys, %d looked at: %q", len(keys), len(yes), keys)
+	}
+	for _, key := range append(yes, no...) {
+		pod, policy := meshPod(noAnnotations, annotate(key, ""), excluding("*"))
+		if got, err := Decide(pod, policy); err != nil || got.MeshAnnotated == slices.Contains(no, key) {
+			t.Errorf("%s: %+v, %v", key, got, err)
+		}
 	}
 }
 

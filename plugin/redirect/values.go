@@ -128,14 +128,15 @@ func (p Ports) String() string {
 // Prefixes is a set of address prefixes of both families, or all addresses.
 type Prefixes struct {
 	all  bool
-	list []netip.Prefix // masked, sorted, none inside another
+	list []netip.Prefix // masked, sorted, unique; only a loopback prefix may lie inside another
 }
 
 // AllPrefixes is the set of every address, written `*`.
 func AllPrefixes() Prefixes { return Prefixes{all: true} }
 
 // PrefixesOf returns the set of the given prefixes; host bits are masked and prefixes inside others dropped, so that two
-// spellings of a set are equal and the kernel's interval sets, which reject overlaps, take it.
+// spellings of a set are equal. A loopback prefix inside one that is not stays: to name it asks for more than to hold it
+// (see containsLoopback).
 func PrefixesOf(prefixes ...netip.Prefix) Prefixes {
 	sorted := make([]netip.Prefix, 0, len(prefixes))
 	for _, p := range prefixes {
@@ -148,9 +149,14 @@ func PrefixesOf(prefixes ...netip.Prefix) Prefixes {
 		return a.Bits() - b.Bits()
 	})
 	var list []netip.Prefix
+	var last [2]netip.Prefix // of other prefixes, of loopback ones; in this order only the last can hold the next
 	for _, p := range sorted {
-		if n := len(list); n == 0 || !list[n-1].Contains(p.Addr()) {
-			list = append(list, p)
+		class := 0
+		if p.Addr().IsLoopback() {
+			class = 1
+		}
+		if !last[class].Contains(p.Addr()) {
+			list, last[class] = append(list, p), p
 		}
 	}
 	return Prefixes{list: list}
@@ -233,7 +239,8 @@ func ParseInterfaces(text string) (Interfaces, error) {
 }
 
 func notInInterfaceName(r rune) bool {
-	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-:@", r))
+	alphanumeric := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+	return !alphanumeric && !strings.ContainsRune("._-:@", r)
 }
 
 // String returns the form that ParseInterfaces reads.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -73,7 +74,7 @@ func (c call) run() (sample, error) {
 	state, err := proc.Wait()
 	wall := time.Since(start)
 	if err != nil || readErr != nil {
-		return sample{}, fmt.Errorf("waiting for %q: %v, %v", c.path, err, readErr)
+		return sample{}, fmt.Errorf("waiting for %q: %w", c.path, errors.Join(err, readErr))
 	}
 	if !state.Success() {
 		return sample{}, fmt.Errorf("%s: %s", state, out)

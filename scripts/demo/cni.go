@@ -56,9 +56,9 @@ func run(netns string, env []string, stdin string, args ...string) call {
 	return call{stdout.String(), stderr.String(), err}
 }
 
-// output is run for a program that must succeed.
-func output(netns string, args ...string) (string, error) {
-	c := run(netns, nil, "", args...)
+// inPod is run for a program that must succeed, in the pod's namespace.
+func inPod(args ...string) (string, error) {
+	c := run("pod", nil, "", args...)
 	if c.err != nil {
 		return "", fmt.Errorf("running %q: %w: %s", strings.Join(args, " "), c.err, strings.TrimSpace(c.stderr))
 	}

@@ -23,7 +23,7 @@ func (d *demo) drift() error {
 		return err
 	}
 	d.command("ip netns exec pod " + deletion)
-	if _, err := output("pod", strings.Fields(deletion)...); err != nil {
+	if _, err := inPod(strings.Fields(deletion)...); err != nil {
 		return err
 	}
 	got, _, err := d.outsideCall(family)

@@ -84,8 +84,11 @@ func supervise() int {
 		}
 		return 1
 	}
-	ended := make(chan error)
-	go func() { ended <- child.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		_ = child.Wait() // the exit code says it all
+		close(ended)
+	}()
 	select {
 	case <-interrupted:
 		_ = syscall.Kill(-child.Process.Pid, syscall.SIGKILL)

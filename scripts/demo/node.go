@@ -53,7 +53,7 @@ func newLab(families []testnet.Family) (*testnet.Lab, error) {
 		}
 	}
 	for _, link := range []string{"eth0", "net1"} {
-		if _, err := output("pod", "ip", "link", "delete", link); err != nil {
+		if _, err := inPod("ip", "link", "delete", link); err != nil {
 			return lab, err
 		}
 	}

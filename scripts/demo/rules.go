@@ -42,7 +42,7 @@ func (k kernelRules) listing() string {
 
 // list returns the rules as the kernel's own programs print them, without what says nothing.
 func (k kernelRules) list() (string, error) {
-	listing, err := output("pod", strings.Fields(k.listing())...)
+	listing, err := inPod(strings.Fields(k.listing())...)
 	if err != nil {
 		return "", err
 	}
@@ -56,7 +56,7 @@ func (k kernelRules) deletion() (string, error) {
 		return k.program("") + " -w -t nat -D ISTIO_OUTPUT -p tcp -j ISTIO_REDIRECT", nil
 	}
 	const chain = "nat-istio-output"
-	listing, err := output("pod", "nft", "-a", "list", "chain", strings.Fields(k.table())[0], "istio-pod-network", chain)
+	listing, err := inPod("nft", "-a", "list", "chain", strings.Fields(k.table())[0], "istio-pod-network", chain)
 	if err != nil {
 		return "", err
 	}
@@ -83,7 +83,7 @@ func (a absence) String() string {
 // leftovers looks for everything that ADD makes.
 func leftovers(backend string, families []testnet.Family) (absences []absence, err error) {
 	look := func(what, command string) {
-		listing, failure := output("pod", strings.Fields(command)...)
+		listing, failure := inPod(strings.Fields(command)...)
 		err = errors.Join(err, failure)
 		found := regexp.MustCompile("(?m)^.*"+what+".*$").FindAllString(listing, 3)
 		absences = append(absences, absence{command + " | grep '" + what + "'", strings.TrimSpace(strings.Join(found, "; "))})

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/facts"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// cart is the agent's answer about the pod of podArgs.
+func cart() redirect.Pod {
+	uid := int64(4242)
+	return redirect.Pod{
+		Namespace: "shop", Name: "cart-0", UID: "0f3b2a52", Complete: true,
+		Annotations: map[string]string{redirect.KeyStatus: "{}"},
+		Containers:  []redirect.Container{{Name: "app"}, {Name: redirect.ProxyContainer, RunAsUser: &uid}},
+	}
+}
+
+// withAgent gives the rig a socket in a directory that facts trusts, and the real client. Nobody listens yet.
+func (r *rig) withAgent() string {
+	dir, err := os.MkdirTemp("", "agent") // TempDir is too long for a socket, and shared
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "run", "agent.sock")
+	r.ask = facts.Ask
+	r.conf["agentSocket"], r.conf["agentTimeout"] = socket, "100ms"
+	return socket
+}
+
+// serve lets answer be the agent.
+func (r *rig) serve(socket string, answer func(context.Context, facts.Request) facts.Response) {
+	r.Helper()
+	l, err := facts.Listen(socket)
+	if err != nil {
+		r.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- facts.Serve(l, answer) }()
+	r.Cleanup(func() {
+		_ = l.Close()
+		if err := <-done; err != nil {
+			r.Error(err)
+		}
+	})
+}
+
+func TestAgentAnswers(t *testing.T) {
+	r := newRig(t)
+	var asked facts.Request
+	r.serve(r.withAgent(), func(_ context.Context, q facts.Request) facts.Response {
+		asked = q
+		pod := cart()
+		return facts.Response{Pod: &pod}
+	})
+	r.conf["agentTimeout"] = "10s"
+	r.must("ADD")
+	r.redirected(`{"proxyUID":4242}`)
+	if want := (facts.Request{Version: 1, Op: "pod", Namespace: "shop", Name: "cart-0", UID: "0f3b2a52"}); asked != want {
+		t.Errorf("asked %+v, want %+v", asked, want)
+	}
+}
+
+// Without an answer that can be believed, a pod that may be in the mesh has to wait, and the text says for what.
+func TestAgentWithoutAnswer(t *testing.T) {
+	const uninstall = "istio-pod-network-install uninstall"
+	answer := func(response facts.Response) func(*rig, string) {
+		return func(r *rig, socket string) {
+			r.serve(socket, func(context.Context, facts.Request) facts.Response { return response })
+		}
+	}
+	incomplete, other := cart(), cart()
+	incomplete.Complete, other.Name = false, "cart-1"
+	for name, test := range map[string]struct {
+		agent func(*rig, string)
+		words []string
+	}{
+		"absent": {func(*rig, string) {}, []string{"no answer within", "check that the agent runs on this node", uninstall}},
+		"nobody listens": {func(r *rig, socket string) {
+			l, err := facts.Listen(socket)
+			if err != nil {
+				r.Fatal(err)
+			}
+			_ = l.Close()
+		}, []string{"connection refused", uninstall}},
+		"slow": {func(r *rig, socket string) {
+			r.serve(socket, func(ctx context.Context, _ facts.Request) facts.Response {
+				<-ctx.Done()
+				return facts.Response{}
+			})
+		}, []string{"no answer within 1", "check its log", uninstall}},
+		"garbage":      {garbage("hello\n"), []string{`"hello"`}},
+		"hangs up":     {garbage(""), []string{"the agent hung up", uninstall}},
+		"next version": {garbage(`{"version":2}` + "\n"), []string{"protocol version 2", "speaks version 1"}},
+		"error": {answer(facts.Response{Error: &facts.Error{Code: 11, Message: "the API server is away"}}),
+			[]string{"the API server is away (code 11)"}},
+		"incomplete":  {answer(facts.Response{Pod: &incomplete}), []string{"lacks the pod's containers"}},
+		"another pod": {answer(facts.Response{Pod: &other}), []string{"about another pod", "shop/cart-1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			socket := r.withAgent()
+			test.agent(r, socket)
+			start := time.Now()
+			r.fails("ADD", 11, append(test.words, "deciding about pod shop/cart-0", socket)...)
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("waited %v instead of agentTimeout", took)
+			}
+			r.clean()
+			if r.opened != 0 {
+				t.Error("the namespace was opened")
+			}
+		})
+	}
+}
+
+// garbage is an agent that says text, whatever it is asked.
+func garbage(text string) func(*rig, string) {
+	return func(r *rig, socket string) {
+		l, err := facts.Listen(socket)
+		if err != nil {
+			r.Fatal(err)
+		}
+		r.Cleanup(func() { _ = l.Close() })
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = bufio.NewReader(conn).ReadString('\n')
+				_, _ = io.WriteString(conn, text)
+				_ = conn.Close()
+			}
+		}()
+	}
+}
+
+// agentEnv makes the test binary an agent on the socket it names, until its standard input ends.
+const agentEnv = "PLUGIN_TEST_AGENT"
+
+func impostor(socket string) {
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("ready")
+	go func() { _, _ = l.Accept() }()
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// Another user who got hold of the socket is not believed, in a directory of root or not.
+func TestAgentOfAnotherUser(t *testing.T) {
+	const nobody = 65534
+	r := newRig(t)
+	socket := r.withAgent()
+	dir := filepath.Dir(socket)
+	for _, err := range []error{os.Mkdir(dir, 0o700), os.Chown(dir, nobody, nobody), os.Chmod(filepath.Dir(dir), 0o711)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("/proc/self/exe") // a path to the binary need not be open to the other user
+	cmd.Env = append(os.Environ(), agentEnv+"="+socket)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = stdin.Close(), cmd.Wait() }()
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("the other user's agent says %q, %v", line, err)
+	}
+	r.fails("ADD", 11, "deciding about pod shop/cart-0", "belongs to uid 65534")
+	if err := os.Chown(dir, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	r.fails("ADD", 11, "deciding about pod shop/cart-0", "runs as uid 65534", "only root is believed")
+	r.clean()
+}
+
+// The agent costs a pod time and may be away: it is asked only where the answer matters.
+func TestWhoAsksTheAgent(t *testing.T) {
+	for name, test := range map[string]struct {
+		runtime   object // runtimeConfig; nil: the runtime relays nothing, as with Multus
+		args      string
+		selection string
+		asks      int
+		verdict   string
+	}{
+		"plain pod":               {object{annotationsCapability: object{"a": "b"}}, podArgs, "injected", 0, "untouched"},
+		"pod without annotations": {object{annotationsCapability: nil}, podArgs, "injected", 0, "untouched"},
+		"excluded namespace":      {object{annotationsCapability: mesh}, "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=p", "injected", 0, "untouched"},
+		"excluded, by Multus":     {nil, "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=p", "annotated", 0, "untouched"},
+		"no pod":                  {nil, "", "injected", 0, "untouched"},
+		"opted out":               {object{annotationsCapability: object{redirect.KeyInitialize: "false"}}, podArgs, "annotated", 0, "untouched"},
+		"mesh pod":                {object{annotationsCapability: mesh}, podArgs, "injected", 1, "redirect"},
+		"Multus":                  {nil, podArgs, "injected", 1, "redirect"},
+		"Multus, other config":    {object{"mac": "x"}, podArgs, "injected", 1, "redirect"},
+		"annotated, no answer":    {object{annotationsCapability: mesh}, podArgs, "annotated", 1, "untouched"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.answer = func(facts.Request) (redirect.Pod, error) { return cart(), nil }
+			r.conf["agentSocket"], r.conf["selection"], r.conf["runtimeConfig"] = unaskable, test.selection, test.runtime
+			if test.runtime == nil {
+				delete(r.conf, "runtimeConfig")
+			}
+			r.args.Args = test.args
+			r.must("ADD")
+			if len(r.asked) != test.asks {
+				t.Errorf("asked %+v, want %d questions", r.asked, test.asks)
+			}
+			says(t, r.log.String(), "decision="+test.verdict)
+		})
+	}
+}
+
+// A pod whose invalid setting only the agent knows is refused like any other.
+func TestAgentKnowsInvalidSetting(t *testing.T) {
+	r := newRig(t)
+	r.conf["agentSocket"] = unaskable
+	r.answer = func(facts.Request) (redirect.Pod, error) {
+		pod := cart()
+		pod.Annotations[redirect.KeyExcludeInboundPorts] = "80,,90"
+		return pod, nil
+	}
+	r.fails("ADD", codeAnnotation, redirect.KeyExcludeInboundPorts, `"80,,90"`, "a comma-separated list of ports")
+	uid := int64(-1)
+	r.answer = func(facts.Request) (redirect.Pod, error) {
+		pod := cart()
+		pod.Containers[1].RunAsUser = &uid
+		return pod, nil
+	}
+	r.fails("ADD", codeAnnotation, "istio-proxy", "runAsUser", `"-1"`, "0 to 4294967294")
+	r.clean()
+}

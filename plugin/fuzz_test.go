@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/netfilter"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// FuzzParseConfig holds whatever was read against what the rest of the plugin takes for granted.
+func FuzzParseConfig(f *testing.F) {
+	for _, seed := range []string{
+		``, `null`, `[]`, `{`, `{}`, `{"cniVersion":"1.1.0","name":"n","prevResult":` + previous + `}`,
+		`{"agentSocket":"","agentTimeout":"1s","stateDir":"/x","backend":"iptables","selection":"annotated","logLevel":"debug",` +
+			`"excludeNamespaces":["a*"],"statusRequiresAgent":true,"redirect":{"mode":"TPROXY","outboundPort":1,"excludeInterfaces":"a"}}`,
+		`{"runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"a":"b"}},"cni.dev/valid-attachments":[{"containerID":"a","ifname":"b"}]}`,
+		`{"runtimeConfig":{"io.kubernetes.cri.pod-annotations":null},"cni.dev/valid-attachments":null,"prevResult":null,"redirect":null}`,
+		`{"cniVersion":"0.4.0","prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"}]}}`, `{"stateDir":"x"}`, `{"redirect":{"proxyUID":0}}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, stdin []byte) {
+		c, err := parseConfig(stdin)
+		// DEL works with what there is even after an error.
+		if !filepath.IsAbs(c.stateDir) || c.logLevel.String() == "trace" {
+			t.Errorf("stateDir %q, logLevel %v after %v", c.stateDir, c.logLevel, err)
+		}
+		if err != nil {
+			if !strings.Contains(err.Error(), ": ") {
+				t.Errorf("error %q names no key", err)
+			}
+			return
+		}
+		if _, err := netfilter.ParseBackend(string(c.backend)); err != nil {
+			t.Error(err)
+		}
+		if _, err := redirect.ParseSelection(string(c.policy.Selection)); err != nil {
+			t.Error(err)
+		}
+		if c.agentTimeout < time.Millisecond || c.agentTimeout > time.Minute || c.policy.Agent != (c.agentSocket != "") {
+			t.Errorf("agentTimeout %v, agentSocket %q, agent %v", c.agentTimeout, c.agentSocket, c.policy.Agent)
+		}
+		if s := c.policy.Redirect; s.ProxyUID == 0 || s.OutboundPort == 0 || s.InboundPort == 0 || s.DNSPort == 0 {
+			t.Errorf("settings %+v", s)
+		}
+		if result, err := c.result(); err == nil && !json.Valid(result) {
+			t.Errorf("result %q", result)
+		}
+	})
+}
+
+// FuzzPodOf finds the pod again wherever it stands, and nothing where there is none.
+func FuzzPodOf(f *testing.F) {
+	f.Add(podArgs, "shop", "cart-0")
+	f.Add("", "", "")
+	f.Add("IgnoreUnknown=1;;", "a=b", " ")
+	f.Add("K8S_POD_NAME", "x", "y")
+	f.Fuzz(func(t *testing.T, other, namespace, name string) {
+		if pod, err := podOf(other); err != nil && !strings.Contains(err.Error(), "valid: KEY=VALUE") {
+			t.Errorf("error %q", err)
+		} else if err == nil && pod.Name != "" && !strings.Contains(other, "K8S_POD_NAME") {
+			t.Errorf("%q gives %+v", other, pod)
+		}
+		if strings.ContainsRune(namespace+name, ';') {
+			return
+		}
+		pod, err := podOf("K8S_POD_NAMESPACE=" + namespace + ";IgnoreUnknown=1;K8S_POD_NAME=" + name)
+		if err != nil || pod.Namespace != namespace || pod.Name != name || pod.Complete || pod.Annotations != nil {
+			t.Errorf("%+v, %v", pod, err)
+		}
+	})
+}

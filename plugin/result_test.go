@@ -1,0 +1,130 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// The result is handed on byte for byte: white space, order, unknown keys, numbers no float can hold.
+func TestPreviousResultUnchanged(t *testing.T) {
+	for name, result := range map[string]string{
+		"small":         `{"cniVersion":"1.1.0"}`,
+		"white space":   "{\n\t\"cniVersion\" :  \"1.1.0\", \"ips\": [ ]\r\n}",
+		"unknown keys":  `{"z":{"deep":[null,{"b":1,"a":2}]},"cniVersion":"1.1.0","x.y/z":true}`,
+		"big integers":  `{"cniVersion":"1.1.0","n":123456789012345678901234567890,"m":9007199254740993,"f":1.0}`,
+		"big float":     `{"cniVersion":"1.1.0","huge":1e400,"tiny":-1e-400}`,
+		"escapes":       `{"cniVersion":"1.1.0","html":"<&>\u2028","u":"\u00e9é\ud83d\ude00"}`,
+		"no version":    `{"ips":[{"address":"10.0.0.2/24"}]}`,
+		"empty version": `{"cniVersion":"","ips":[]}`,
+		"repeated key":  `{"cniVersion":"1.1.0","a":1,"a":2}`,
+	} {
+		for _, pod := range []object{mesh, {}} {
+			t.Run(name, func(t *testing.T) {
+				r := newRig(t)
+				r.annotate(pod)
+				r.conf["prevResult"] = "RESULT"
+				got := r.addRaw("RESULT", result)
+				if got != result+"\n" {
+					t.Errorf("printed %q, want %q", got, result)
+				}
+			})
+		}
+	}
+}
+
+// addRaw is an ADD whose configuration has raw text in place of the string mark: json.Marshal compacts and escapes even a
+// RawMessage.
+func (r *rig) addRaw(mark, raw string) string {
+	r.Helper()
+	stdin, err := json.Marshal(r.conf)
+	if err != nil {
+		r.Fatal(err)
+	}
+	args := r.args
+	args.StdinData = []byte(strings.Replace(string(stdin), `"`+mark+`"`, raw, 1))
+	if err := r.funcs().Add(&args); err != nil {
+		r.Fatal(err)
+	}
+	return r.out.String()
+}
+
+func TestNoPreviousResult(t *testing.T) {
+	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+		for _, previous := range []any{nil, json.RawMessage("null")} {
+			r := newRig(t)
+			r.conf["cniVersion"], r.conf["prevResult"] = version, previous
+			if previous == nil {
+				delete(r.conf, "prevResult")
+			}
+			r.must("ADD")
+			if got, want := r.out.String(), `{"cniVersion":"`+version+`"}`+"\n"; got != want {
+				t.Errorf("printed %q, want %q", got, want)
+			}
+		}
+	}
+}
+
+// A runtime reads the version it configured, so a result of another is converted.
+func TestPreviousResultConverted(t *testing.T) {
+	result := func(version, ip string) json.RawMessage {
+		return json.RawMessage(`{"cniVersion":"` + version + `","interfaces":[{"name":"eth0","mac":"aa:bb:cc:dd:ee:ff","sandbox":"/x"}],` +
+			`"ips":[{` + ip + `"interface":0,"address":"10.0.0.2/24","gateway":"10.0.0.1"}],"routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.0.0.9"]}}`)
+	}
+	versions := []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+	for _, from := range versions {
+		for _, to := range versions {
+			r := newRig(t)
+			ip := ""
+			if from < "1" {
+				ip = `"version":"4",`
+			}
+			r.conf["cniVersion"], r.conf["prevResult"] = to, result(from, ip)
+			r.must("ADD")
+			var got struct {
+				CNIVersion string
+				Interfaces []struct{ Name string }
+				IPs        []struct{ Version, Address, Gateway string }
+				Routes     []struct{ Dst string }
+				DNS        struct{ Nameservers []string }
+			}
+			if err := json.Unmarshal(r.out.Bytes(), &got); err != nil {
+				t.Fatal(err)
+			}
+			if got.CNIVersion != to || len(got.Interfaces) != 1 || len(got.IPs) != 1 || got.IPs[0].Address != "10.0.0.2/24" ||
+				(got.IPs[0].Version == "4") != (to < "1") || len(got.Routes) != 1 || len(got.DNS.Nameservers) != 1 {
+				t.Errorf("from %s to %s: %s", from, to, r.out.String())
+			}
+		}
+	}
+}
+
+func TestPreviousResultRefused(t *testing.T) {
+	for raw, words := range map[string][]string{
+		`5`:                      {"prevResult: invalid value 5", "valid: a CNI result object"},
+		`"text"`:                 {`prevResult: invalid value "text"`},
+		`[{}]`:                   {"prevResult: invalid value [{}]"},
+		`{"cniVersion":5}`:       {`prevResult: invalid value {"cniVersion":5}`},
+		`{"cniVersion":"9.9.9"}`: {`prevResult.cniVersion: invalid value "9.9.9"`, "normally 1.1.0"},
+		`{"cniVersion":"1.0.0","ips":[{"address":"x"}]}`: {`prevResult.cniVersion: invalid value "1.0.0"`, "invalid CIDR address: x"},
+	} {
+		r := newRig(t)
+		r.conf["prevResult"] = json.RawMessage(raw)
+		r.fails("ADD", 7, words...)
+		r.clean()
+		if r.opened != 0 {
+			t.Errorf("%s: the namespace was opened", raw)
+		}
+	}
+}
+
+// The namespace is not touched before the result is known to be printable, for a mesh pod or any other.
+func TestResultComesFirst(t *testing.T) {
+	r := newRig(t)
+	r.annotate(object{redirect.KeyInject: "false"})
+	r.conf["prevResult"] = 5
+	r.fails("ADD", 7)
+	r.clean()
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/facts"
+	"github.com/istio-pod-network/controller/plugin/netfilter"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// overwrite replaces the record's file.
+func (r *rig) overwrite(text string) {
+	r.Helper()
+	path := filepath.Join(r.store.Pods(), sandbox+"-eth0.json")
+	if err := errors.Join(os.MkdirAll(r.store.Pods(), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// rewrite changes the record.
+func (r *rig) rewrite(change func(*record.Record)) {
+	r.Helper()
+	got := r.record()
+	change(&got)
+	if err := r.store.Put(got); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func TestCheckOfRecordedPod(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*rig)
+		code   uint // 0: CHECK succeeds
+		words  []string
+	}{
+		"as written":           {func(*rig) {}, 0, nil},
+		"configured otherwise": {func(r *rig) { r.conf["redirect"] = object{"outboundPort": 15101} }, 0, nil},
+		"agent away":           {func(r *rig) { r.conf["agentSocket"] = unaskable }, 0, nil},
+		"left alone":           {func(r *rig) { r.annotate(object{redirect.KeyInject: "false"}); r.must("ADD") }, 0, nil},
+		"flushed":              {func(r *rig) { r.netns.Flush() }, codeDrift, []string{"the rules differ from what was written"}},
+		"cannot look":          {func(r *rig) { r.netns.Fail = map[string]error{"Check": errors.New("no memory")} }, codeRules, []string{"no memory"}},
+		"another namespace":    {func(r *rig) { r.netns.ID = "boot/4026532290/9" }, codeDrift, []string{"boot/4026532290/9", podNetNS}},
+		"namespace gone":       {func(r *rig) { r.args.Netns = "/nonexistent" }, codeNetNS, []string{"CNI_NETNS", "/nonexistent"}},
+		"own namespace":        {func(r *rig) { r.args.Netns = "/proc/thread-self/ns/net" }, codeNetNS, []string{"CNI_NETNS", "caller's own"}},
+		"next version":         {func(r *rig) { r.overwrite(`{"version":2}`) }, 11, []string{"record version 2", "knows version 1"}},
+		"garbage":              {func(r *rig) { r.overwrite("garbage") }, codeRecord, []string{"reading the record", sandbox}},
+		"unreadable settings": {func(r *rig) {
+			r.rewrite(func(got *record.Record) { got.Spec = json.RawMessage(`{"outboundPort":0}`) })
+		}, codeRecord, []string{"settings cannot be read"}},
+		"bad configuration": {func(r *rig) { r.conf["backend"] = "ebpf" }, 7, []string{"backend", `"ebpf"`, "auto, nftables"}},
+		"bad CNI_ARGS":      {func(r *rig) { r.args.Args = "K8S_POD_NAME" }, 4, []string{"CNI_ARGS", "K8S_POD_NAME", "KEY=VALUE"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.must("ADD")
+			test.change(r)
+			if test.code == 0 {
+				r.must("CHECK")
+			} else {
+				r.fails("CHECK", test.code, test.words...)
+			}
+		})
+	}
+}
+
+func TestCheckOfUnrecordedPod(t *testing.T) {
+	r := newRig(t)
+	r.fails("CHECK", codeNoRecord, "shop/cart-0", "its ADD never completed")
+	r.annotate(object{})
+	r.must("CHECK")
+	r.annotate(object{redirect.KeyStatus: "", redirect.KeyExcludeInboundPorts: "x"})
+	r.fails("CHECK", codeAnnotation, redirect.KeyExcludeInboundPorts)
+
+	r = newRig(t)
+	r.conf["agentSocket"] = unaskable
+	r.answer = func(facts.Request) (redirect.Pod, error) { return cart(), nil }
+	r.fails("CHECK", codeNoRecord)
+	r.answer = func(facts.Request) (redirect.Pod, error) { return redirect.Pod{}, errors.New("away") }
+	r.fails("CHECK", 11, "away")
+	if len(r.asked) != 2 || r.opened != 0 {
+		t.Errorf("asked %d times, opened %d", len(r.asked), r.opened)
+	}
+}
+
+func TestDelRemoves(t *testing.T) {
+	r := newRig(t)
+	r.must("ADD")
+	r.must("DEL")
+	r.clean()
+	r.must("DEL")
+	if r.netns.Calls["Remove"] != 1 {
+		t.Errorf("Remove was called %d times", r.netns.Calls["Remove"])
+	}
+}
+
+// DEL without a record touches nothing, though the namespace holds rules: they are not known to be this attachment's.
+func TestDelWithoutRecord(t *testing.T) {
+	r := newRig(t)
+	r.must("ADD")
+	r.args.IfName = "net1"
+	r.must("DEL")
+	if r.opened != 1 || r.netns.Dump() == "" {
+		t.Errorf("opened %d times, namespace %q", r.opened, r.netns.Dump())
+	}
+	if _, err := os.Stat(r.store.Pods()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDelNeverFails(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*rig)
+		log    string // what the line says
+		rules  bool   // that the rules stay
+		record bool   // that the record stays
+	}{
+		"no namespace given":   {func(r *rig) { r.args.Netns = "" }, "level=info", true, false},
+		"namespace gone":       {func(r *rig) { r.args.Netns = "/nonexistent" }, "level=info", true, false},
+		"own namespace":        {func(r *rig) { r.args.Netns = "/proc/thread-self/ns/net" }, "caller's own", true, false},
+		"another namespace":    {func(r *rig) { r.netns.ID = "boot/1/1" }, "boot/1/1", true, false},
+		"rules cannot go":      {func(r *rig) { r.netns.Fail = map[string]error{"Remove": errors.New("busy")} }, "busy", true, false},
+		"garbage record":       {func(r *rig) { r.overwrite("garbage") }, "reading the record failed", true, false},
+		"next version":         {func(r *rig) { r.overwrite(`{"version":2}`) }, "record version 2", true, false},
+		"unreadable settings":  {func(r *rig) { r.rewrite(func(got *record.Record) { got.Spec = []byte("5") }) }, "level=info", false, false},
+		"bad CNI_ARGS":         {func(r *rig) { r.args.Args = "K8S_POD_NAME" }, "level=info", false, false},
+		"no CNI_ARGS":          {func(r *rig) { r.args.Args = "" }, "level=info", false, false},
+		"bad backend":          {func(r *rig) { r.conf["backend"] = 5 }, "backend", false, false},
+		"bad settings":         {func(r *rig) { r.conf["redirect"] = object{"outboundPort": 70000} }, "70000", false, false},
+		"bad log level":        {func(r *rig) { r.conf["logLevel"] = "loud" }, "loud", false, false},
+		"bad previous result":  {func(r *rig) { r.conf["prevResult"] = 5 }, "level=info", false, false},
+		"bad state directory":  {func(r *rig) { r.conf["stateDir"] = 5 }, "stateDir", true, true},
+		"not a directory":      {func(r *rig) { r.conf["stateDir"] = "/dev/null" }, "/dev/null", true, true},
+		"other mind, no agent": {func(r *rig) { r.annotate(object{}); r.conf["agentSocket"] = unaskable }, "level=info", false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.must("ADD")
+			test.change(r)
+			for range 2 {
+				if err := r.call("DEL"); err != nil {
+					t.Fatalf("DEL: %v", err)
+				}
+				if test.log != "" {
+					says(t, r.log.String(), test.log)
+				}
+				test.log = "" // the second time there may be nothing left to say
+			}
+			if left := r.netns.Dump() != ""; left != test.rules {
+				t.Errorf("namespace %q", r.netns.Dump())
+			}
+			if files, _ := filepath.Glob(filepath.Join(r.store.Pods(), "*")); len(files) > 0 != test.record {
+				t.Errorf("left %q", files)
+			}
+		})
+	}
+}
+
+func TestGC(t *testing.T) {
+	r := newRig(t)
+	put := func(network, id, ifname string) {
+		record := record.Record{Network: network, ContainerID: id, IfName: ifname, Decision: record.Redirect}
+		if err := r.store.Put(record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("podnet", "alive", "eth0")
+	put("podnet", "alive", "net1")
+	put("podnet", "stale", "eth0")
+	put("othernet", "stale", "eth1")
+	left := func(want string) {
+		t.Helper()
+		records, errs := r.store.List()
+		var names []string
+		for _, got := range records {
+			names = append(names, got.ContainerID+"-"+got.IfName)
+		}
+		if got := strings.Join(names, " "); got != want || len(errs) > 0 {
+			t.Errorf("records %q, %v, want %q", got, errs, want)
+		}
+	}
+	r.must("GC")
+	says(t, r.log.String(), "level=warning", "cni.dev/valid-attachments is missing")
+	left("alive-eth0 alive-net1 stale-eth0 stale-eth1")
+
+	for _, wrong := range []any{5, "x", object{}, []any{5}, []any{object{"containerID": 5}}} {
+		r.conf["cni.dev/valid-attachments"] = wrong
+		r.fails("GC", 7, "cni.dev/valid-attachments", "a list of {containerID, ifname}")
+	}
+	left("alive-eth0 alive-net1 stale-eth0 stale-eth1")
+
+	r.conf["cni.dev/valid-attachments"] = []any{object{"containerID": "alive", "ifname": "eth0", "extra": 1}}
+	r.must("GC")
+	says(t, r.log.String(), "removed=2")
+	left("alive-eth0 stale-eth1")
+	r.conf["cni.dev/valid-attachments"] = nil
+	r.must("GC")
+	left("stale-eth1")
+	r.overwrite("garbage")
+	r.fails("GC", codeRecord, sandbox)
+	if r.opened != 0 || len(r.asked) != 0 {
+		t.Error("GC opened a namespace or asked the agent")
+	}
+}
+
+func TestStatus(t *testing.T) {
+	r := newRig(t)
+	r.must("STATUS")
+	socket := r.withAgent()
+	r.must("STATUS")
+	says(t, r.log.String(), "level=warning", "the agent does not answer", socket)
+	r.conf["statusRequiresAgent"] = true
+	r.fails("STATUS", 50, "statusRequiresAgent", socket)
+	r.serve(socket, nil)
+	r.must("STATUS")
+	says(t, r.log.String(), "level=info")
+
+	r.conf["redirect"] = object{"proxyUID": 0}
+	r.fails("STATUS", 50, "redirect.proxyUID", "0")
+	delete(r.conf, "redirect")
+	r.conf["backend"] = "iptables"
+	r.usable = func(b netfilter.Backend) error {
+		_, err := (&netfilter.Fake{Lacking: errors.New("no iptables-restore")}).Apply(b, redirect.RuleSet{})
+		return err
+	}
+	r.fails("STATUS", 50, "looking for a backend", "iptables", "no iptables-restore")
+	if r.opened != 0 {
+		t.Error("STATUS opened a namespace")
+	}
+}
