@@ -28,14 +28,14 @@ func (p plugin) refused(err *types.Error, getenv func(string) string) *types.Err
 // explain names the key, the value and what is valid in an error of skel.
 func explain(err *types.Error, getenv func(string) string) *types.Error {
 	what := err.Error()
-	switch {
-	case err.Code == types.ErrIncompatibleCNIVersion:
+	switch err.Code {
+	case types.ErrIncompatibleCNIVersion:
 		what = fmt.Sprintf("cniVersion: %s; valid: %s", what, strings.Join(supported.SupportedVersions(), ", "))
-	case err.Code == types.ErrInvalidNetworkConfig:
+	case types.ErrInvalidNetworkConfig:
 		what = fmt.Sprintf("name: %s; valid: letters, digits and _.-, the first a letter or digit", what)
-	case err.Code == types.ErrDecodingFailure:
+	case types.ErrDecodingFailure:
 		what = fmt.Sprintf("network configuration: %s; valid: a JSON object with the strings cniVersion, name and type", what)
-	case err.Code == types.ErrInvalidEnvironmentVariables:
+	case types.ErrInvalidEnvironmentVariables:
 		what = explainVariable(err, getenv)
 	}
 	return types.NewError(err.Code, bounded(prefix+what), "")

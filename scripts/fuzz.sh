@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Runs every fuzz target for a while, one after the other. usage: fuzz.sh [TIME, default 10s]
 set -euo pipefail
-cd "$(dirname "$0")/.."
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+# shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 need_go
 time=${1:-10s}

@@ -1,34 +1,82 @@
-# Sourced by the scripts here: what they need of the machine. Debian packages are installed where they are missing.
-# shellcheck shell=bash
+# Sourced by the scripts here, which set root to the repository first: what they need of the machine, and polite refusals.
+# POSIX sh.
+# shellcheck shell=sh
 
-die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+# sudo's PATH lacks the place where Go's own archive goes, and a user's the sbin directories.
+PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin
+export PATH
+# Debian's Go does not fetch the toolchain that go.mod asks for unless it is told to. Before 1.21, none can.
+export GOTOOLCHAIN="${GOTOOLCHAIN:-auto}"
+
+# what is built once lies outside the repository
+cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/istio-pod-network
+
+say() { echo "$(basename "$0"): $*" >&2; }
+
+# refuse WHAT REMEDY [STATUS]: says what keeps the script from going on, and then what to do about it
+refuse() {
+	say "$1"
+	echo "      $2" >&2
+	exit "${3:-1}"
+}
 
 # need_root WHY
 need_root() {
-	[ "$(id -u)" = 0 ] || die "$1 needs root, for it makes network namespaces; run it with sudo"
+	[ "$(uname -s)" = Linux ] || refuse "this is no Linux" "Network namespaces are Linux's; a virtual machine will do."
+	[ "$(id -u)" = 0 ] || refuse "not root, and only root may make network namespaces" "Run it with sudo."
+	[ -e /proc/net/if_inet6 ] || refuse "this kernel runs without IPv6" "Boot it without ipv6.disable=1."
 }
 
-# need_go: Go as go.mod asks for
-need_go() {
-	if ! command -v go >/dev/null && [ -x /usr/local/go/bin/go ]; then PATH=$PATH:/usr/local/go/bin; fi
-	command -v go >/dev/null || die "Go is not installed; install the version that go.mod names, or a later one (https://go.dev/dl)"
-}
-
-# need_programs PROGRAM=PACKAGE...: installs the Debian packages of the programs that are missing
-need_programs() {
-	local pair missing=()
+# need PROGRAM=PACKAGE...: installs the Debian packages of the programs that are missing, after saying so
+need() {
+	packages=
 	for pair in "$@"; do
-		command -v "${pair%%=*}" >/dev/null || [ -x "/usr/sbin/${pair%%=*}" ] || missing+=("${pair#*=}")
+		command -v "${pair%%=*}" >/dev/null || packages="$packages ${pair#*=}"
 	done
-	[ ${#missing[@]} -eq 0 ] && return
-	command -v apt-get >/dev/null || die "missing programs; install the packages of your distribution for: ${missing[*]}"
-	[ "$(id -u)" = 0 ] || die "missing Debian packages; install them as root: apt-get install ${missing[*]}"
-	printf 'installing Debian packages: %s\n' "${missing[*]}"
-	DEBIAN_FRONTEND=noninteractive apt-get -qq update </dev/null >/dev/null
-	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+	[ -n "$packages" ] || return 0
+	command -v apt-get >/dev/null ||
+		refuse "not installed:$packages" "Install what this system calls them; there is no apt-get to do it with."
+	[ "$(id -u)" = 0 ] || refuse "not installed:$packages" "sudo apt-get install$packages"
+	say "installing$packages"
+	# shellcheck disable=SC2086 # one word per package
+	set -- apt-get install -y -qq --no-install-recommends $packages
+	if ! DEBIAN_FRONTEND=noninteractive "$@" >/dev/null 2>&1 </dev/null; then
+		apt-get update -qq >/dev/null 2>&1 </dev/null || true
+		DEBIAN_FRONTEND=noninteractive "$@" >/dev/null </dev/null ||
+			refuse "apt-get could not install$packages" "Try: apt-get update && apt-get install$packages"
+	fi
 }
 
-# cache_dir: for what is built once, outside the repository
-cache_dir() {
-	printf '%s/istio-pod-network' "${XDG_CACHE_HOME:-$HOME/.cache}"
+# need_go: a Go that can build what go.mod asks for
+need_go() {
+	remedy="Unpack a current release of Go from https://go.dev/dl into /usr/local, or put its bin directory into PATH."
+	if ! command -v go >/dev/null; then
+		case $(apt-cache policy golang-go 2>/dev/null | sed -n 's/.*Candidate: 2:1\.\([0-9]*\).*/\1/p') in
+		2[1-9] | [3-9][0-9]) need go=golang-go update-ca-certificates=ca-certificates ;;
+		*) refuse "there is no Go, and this Debian has none that is new enough" "$remedy" ;;
+		esac
+	fi
+	wanted=$(sed -n 's/^go //p' "$root/go.mod")
+	version=$(cd "$root" && go version 2>&1) || refuse "this Go cannot build for go $wanted: $version" "$remedy"
+}
+
+# build_tools: cnitool and the reference plugins, once per version, in the directory that conformance/cni uses, too.
+# Sets tools to it.
+build_tools() {
+	versions=$(go -C "$root/conformance" list -m -f '{{.Version}}' \
+		github.com/containernetworking/cni github.com/containernetworking/plugins) ||
+		refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
+	tools=$cache/cni-$(echo "$versions" | tr '\n' -)$(go -C "$root/conformance" env GOVERSION)
+	[ ! -d "$tools" ] || return 0
+	say "building cnitool and the reference plugins, once"
+	mkdir -p "$cache"
+	building=$(mktemp -d "$cache/building-XXXXXX")
+	trap 'rm -rf "$building"' EXIT
+	trap 'exit 130' INT TERM HUP
+	CGO_ENABLED=0 go -C "$root/conformance" build -o "$building/" tool ||
+		refuse "the build of the tools failed" "The reason is above."
+	chmod 755 "$building"
+	mv -T "$building" "$tools" 2>/dev/null || [ -d "$tools" ] # somebody else was faster
+	rm -rf "$building"
+	trap - EXIT INT TERM HUP
 }

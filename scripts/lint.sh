@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # gofmt, go vet, golangci-lint (built once into the cache) and shellcheck.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+# shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 need_go
-need_programs shellcheck=shellcheck
+need shellcheck=shellcheck
 version=v2.15.0
-bin=$(cache_dir)/lint-$version
+bin=$cache/lint-$version
 if [ ! -x "$bin/golangci-lint" ]; then
-	printf 'building golangci-lint %s once; this takes some minutes\n' "$version"
+	say "building golangci-lint $version once; this takes some minutes"
 	GOBIN=$bin go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$version"
 fi
 unformatted=$(git ls-files '*.go' | xargs gofmt -l)
-[ -z "$unformatted" ] || die "not formatted: $unformatted"
+[ -z "$unformatted" ] || refuse "not formatted: $unformatted" "gofmt -w"
 go vet ./...
 "$bin/golangci-lint" run ./...
 (cd conformance && go vet ./... && "$bin/golangci-lint" run --config ../.golangci.yml ./...)

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Runs every test: unit tests, and those on real network namespaces and packets, which need root and may not skip.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+# shellcheck source=scripts/lib.sh
 . scripts/lib.sh
-need_root "the test suite"
+need_root
+need nft=nftables iptables-nft=iptables ip=iproute2 nsenter=util-linux strace=strace
 need_go
-need_programs nft=nftables iptables-nft=iptables ip=iproute2 nsenter=util-linux strace=strace conntrack=conntrack
 
 go vet ./... && go -C conformance vet ./...
 # One package at a time: the traffic tests of two packages at once would compete for the processors and wait longer.
