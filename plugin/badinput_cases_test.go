@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -174,7 +173,7 @@ func badEnvironment() (all []badInput) {
 	add(4, "CNI_NETNS", "missing", false, "")
 	add(4, "CNI_ARGS", "KEY=VALUE;KEY=VALUE", false, "K8S_POD_NAME", podArgs+";x", "x", strings.Repeat("x", 100<<10))
 	add(codeNetNS, "CNI_NETNS", "the path of a pod's network namespace", false, "/nonexistent", "/dev/null", "/proc", "/proc/self/ns",
-		"/proc/self/ns/net", fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), "/proc/self/ns/mnt", "/proc/self/ns/user", "relative",
+		"/proc/self/ns/net", "/proc/thread-self/ns/net", "/proc/self/ns/mnt", "/proc/self/ns/user", "relative",
 		"/etc/passwd", "/"+strings.Repeat("x", 5000))
 	return all
 }

@@ -65,6 +65,10 @@ func (i *invocation) run(t testing.TB, verb string) (status int, stdout, stderr 
 	for name, value := range i.env { // the later of two counts, so a case may replace CNI_COMMAND
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
+	if strings.HasPrefix(i.env["CNI_NETNS"], "/proc/") {
+		// Its own namespace is a new one then: a plugin that does not refuse it would write rules to the host.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	}
 	err = cmd.Run()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)

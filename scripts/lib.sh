@@ -1,6 +1,6 @@
 # Sourced by the scripts here, which set root to the repository first: what they need of the machine, and polite refusals.
 # POSIX sh.
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154
 
 # sudo's PATH lacks the place where Go's own archive goes, and a user's the sbin directories.
 PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin

@@ -1,0 +1,106 @@
+package netfilter
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/istio-pod-network/controller/internal/testnet"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// large is a profile that excludes prefixes of each family and ports in each direction. No two prefixes are adjacent. One
+// of the flows' destinations and one of their ports is among them, others are not.
+func large(prefixes, ports int) testnet.Profile {
+	ranges, numbers := []string{"203.0.113.0/24", "2001:db8:7::/48"}, []string{"9090"}
+	for i := range prefixes - 1 {
+		ranges = append(ranges, fmt.Sprintf("10.%d.%d.0/24", i>>7, i<<1&0xff), fmt.Sprintf("fd00:%x::/32", 2*i))
+	}
+	for i := range ports - 1 {
+		numbers = append(numbers, fmt.Sprint(20000+2*i))
+	}
+	return testnet.Profile{Name: "large", Settings: map[string]any{
+		"excludeOutboundIPRanges": strings.Join(ranges, ","),
+		"excludeOutboundPorts":    strings.Join(numbers, ","), "excludeInboundPorts": strings.Join(numbers, ","),
+	}}
+}
+
+// TestLarge writes lists of thousands twice and then sends all flows, of which some go to what is listed.
+func TestLarge(t *testing.T) {
+	profile := large(5000, 1000)
+	rules := ruleSet(t, profile)
+	eachBackend(t, func(t *testing.T, backend Backend) {
+		lab, n := newLab(t, testnet.Options{})
+		for range 2 {
+			mustApply(t, n, backend, rules)
+		}
+		if err := lab.Use(profile); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"app-outside", "app-service-9090", "peer-pod-9090"} {
+			for _, flow := range testnet.Flows(profile) {
+				if direct := testnet.Expected(profile, flow, testnet.IPv6).Landed; flow.Name == name && (direct == testnet.AtOutbound || direct == testnet.AtInbound) {
+					t.Errorf("%s is not excluded", name)
+				}
+			}
+		}
+		if err := lab.Reset(); err != nil {
+			t.Fatal(err)
+		}
+		for _, result := range lab.Check() {
+			t.Error(result)
+		}
+		if applied := apply(t, n, backend, rules); n.Remove(applied, rules) != nil || strings.Contains(packetRules(t, lab), "ISTIO_") {
+			t.Error("rules are left")
+		}
+	})
+}
+
+// TestAtOnce writes to many namespaces at the same time, as a node does that starts all its pods.
+func TestAtOnce(t *testing.T) {
+	const pods = 32
+	rules := named(t, "tproxy-dns")
+	for _, backend := range backends {
+		spaces := make([]*NetNS, pods)
+		for i := range spaces {
+			_, spaces[i] = newLab(t, testnet.Options{})
+		}
+		var group sync.WaitGroup
+		applied := make([]Applied, pods)
+		for i, n := range spaces {
+			group.Go(func() {
+				var err error
+				if applied[i], err = n.Apply(backend, rules); err != nil {
+					t.Errorf("%s: %v", backend, err)
+				}
+			})
+		}
+		group.Wait()
+		for i, n := range spaces {
+			if err := n.Check(applied[i], rules); err != nil {
+				t.Errorf("%s: %v", backend, err)
+			}
+		}
+	}
+}
+
+// TestSameAtOnce writes to one namespace many times at once; the rules must not add up.
+func TestSameAtOnce(t *testing.T) {
+	eachBackend(t, func(t *testing.T, backend Backend) {
+		lab, n := newLab(t, testnet.Options{})
+		rules := named(t, "tproxy-dns")
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() { _, _ = n.Apply(backend, rules) }) // one may lose the race and say so
+		}
+		group.Wait()
+		applied := mustApply(t, n, backend, rules)
+		fresh, m := newLab(t, testnet.Options{})
+		apply(t, m, backend, rules)
+		compareText(t, used(packetRules(t, lab)), used(packetRules(t, fresh)))
+		if err := n.Remove(applied, redirect.RuleSet{}); err != nil {
+			t.Error(err)
+		}
+	})
+}
