@@ -121,7 +121,14 @@ func (t *tool) run(stdin string, args ...string) ([]byte, error) {
 			return nil, err
 		}
 		defer owner.Close()
-		cmd.ExtraFiles = []*os.File{owner}
+		// By its descriptor: the root of that user namespace need not be able to walk the path.
+		lock, err := os.Open(t.ns.ns.Path())
+		if err != nil {
+			return nil, err
+		}
+		defer lock.Close()
+		cmd.ExtraFiles = []*os.File{owner, lock}
+		cmd.Env = append(cmd.Env, "XTABLES_LOCKFILE=/proc/self/fd/4")
 	}
 	out, err := cmd.Output()
 	if err != nil {

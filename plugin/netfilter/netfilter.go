@@ -136,6 +136,9 @@ func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state) (app
 	if err := n.writeTables(backend, rules, found, &applied); err != nil {
 		return Applied{}, errors.Join(err, removeRoutes(applied.Created))
 	}
+	if len(found.ours) > 0 {
+		return applied, removeRoutes(unneeded(rules))
+	}
 	return applied, nil
 }
 

@@ -121,6 +121,18 @@ func everyInert() []inert {
 	return inerts(spec.RuleSet())
 }
 
+// unneeded names what earlier rules of ours may have needed and these do not.
+func unneeded(rules redirect.RuleSet) []string {
+	var names []string
+	needed := inerts(rules)
+	for _, item := range everyInert() {
+		if !slices.ContainsFunc(needed, func(i inert) bool { return i.name == item.name }) {
+			names = append(names, item.name)
+		}
+	}
+	return names
+}
+
 // missingRoutes names what is not there, except what could not be made in the first place.
 func missingRoutes(rules redirect.RuleSet, skipped []string) ([]string, error) {
 	conn, err := dialRoute()

@@ -37,6 +37,7 @@ func ruleSet(t *testing.T, profile testnet.Profile) redirect.RuleSet {
 func TestTraffic(t *testing.T) {
 	for _, backend := range backends {
 		t.Run(string(backend), func(t *testing.T) {
+			t.Parallel()
 			lab, n := newLab(t, testnet.Options{})
 			for _, profile := range testnet.Profiles {
 				t.Run(profile.Name, func(t *testing.T) {

@@ -40,8 +40,8 @@ func ChainType(kind Kind, hook Hook) string {
 	return "filter"
 }
 
-// String returns the rule set in the syntax of nft(8), one table per family; addresses and routes are comments. The
-// netlink backend writes exactly what nft would write of it.
+// String returns the rule set in the syntax of nft(8), one table per family; addresses and routes are comments. nft lists
+// what the netlink backend writes and what nft itself makes of this text in the same words.
 func (r RuleSet) String() string {
 	var out strings.Builder
 	for _, a := range r.Addresses {

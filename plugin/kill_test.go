@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/netfilter"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// killAt are the system calls at which ADD is killed, each time it makes one: all that change anything outside the process,
+// and those between. What the Go runtime does for itself (signals, memory, locks) is left out; so are, with iptables, the
+// many harmless calls of the programs.
+var killAt = map[netfilter.Backend][]string{
+	netfilter.Nftables: {"execve", "openat", "read", "newfstatat", "fstat", "statfs", "setns", "ioctl", "socket", "bind", "setsockopt",
+		"getsockopt", "sendto", "sendmsg", "recvfrom", "recvmsg", "mkdirat", "write", "fsync", "renameat", "unlinkat", "fchmod", "clone",
+		"close", "fcntl", "exit_group"},
+	netfilter.IptablesNFT: {"execve", "setns", "ioctl", "socket", "sendto", "sendmsg", "mkdirat", "write", "fsync", "renameat", "unlinkat",
+		"fchmod", "clone", "pipe2", "waitid", "exit_group"},
+}
+
+// TestKill kills ADD, or a program that it runs, with SIGKILL at its n-th call of a system call, for every n until it gets
+// to its end. What is left then is either no state at all or one that nobody takes for complete, and the next ADD makes it
+// complete. strace counts the calls of each thread on its own, so one n may hit either of two threads; each gets its turn.
+func TestKill(t *testing.T) {
+	for backend, calls := range killAt {
+		t.Run(string(backend), func(t *testing.T) {
+			t.Parallel()
+			k := killer{backend: backend}
+			k.complete = k.undisturbed(t)
+			for _, call := range calls {
+				for n, killed := 1, true; killed; n++ {
+					t.Run(fmt.Sprintf("%s/%d", call, n), func(t *testing.T) { killed = k.try(t, call, n) })
+				}
+			}
+			if k.points < 40 || k.left["none"] == 0 || k.left["complete"] == 0 {
+				t.Errorf("no good test: killed %d times, left %v", k.points, k.left)
+			}
+			t.Logf("%s: killed at %d points; rules then: %v, records: %d, errors: %d", backend, k.points, k.left, k.recorded, k.refused)
+		})
+	}
+}
+
+type killer struct {
+	backend  netfilter.Backend
+	complete string // listing after an ADD that nobody disturbed
+	points   int
+	left     map[string]int // how often which state was left
+	recorded int
+	refused  int // ADDs that returned an error themselves
+}
+
+func (k *killer) invocation(t *testing.T) *invocation {
+	call := newInvocation(newNetNS(t), t.TempDir())
+	call.conf["backend"] = k.backend
+	call.conf["redirect"] = object{"mode": "TPROXY", "dnsCapture": true}
+	return call
+}
+
+func (k *killer) undisturbed(t *testing.T) string {
+	k.left = map[string]int{}
+	call := k.invocation(t)
+	k.must(t, call, "ADD")
+	return k.listing(t, call)
+}
+
+func (k *killer) must(t *testing.T, call *invocation, verb string) {
+	t.Helper()
+	if status, stdout, stderr := call.run(t, verb); status != 0 {
+		t.Errorf("%s: %s %s", verb, stdout, stderr)
+	}
+}
+
+// listing returns the packet rules.
+func (k *killer) listing(t *testing.T, call *invocation) string {
+	t.Helper()
+	out, err := exec.Command("nsenter", "--net="+call.env["CNI_NETNS"], "nft", "-s", "list", "ruleset").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// try kills ADD at one point and looks at what is left; it returns false if ADD got to its end before.
+func (k *killer) try(t *testing.T, name string, n int) (killed bool) {
+	call := k.invocation(t)
+	killed, failed := call.killedAt(t, name, n)
+	if killed {
+		k.points++
+	}
+	rules := k.listing(t, call)
+	if failed && rules != "" { // a program was killed, not the plugin
+		t.Errorf("ADD returned an error and left %s", rules)
+	}
+	if failed {
+		k.refused++
+	}
+	k.judge(t, call, rules)
+	k.must(t, call, "ADD")
+	if rules := k.listing(t, call); rules != k.complete {
+		t.Errorf("the next ADD left %s", rules)
+	}
+	k.must(t, call, "CHECK")
+	return killed
+}
+
+// judge is about the state after the kill.
+func (k *killer) judge(t *testing.T, call *invocation, rules string) {
+	state := map[string]string{"": "none", k.complete: "complete"}[rules]
+	if state == "" {
+		state = "partial"
+	}
+	k.left[state]++
+	_, err := record.Store{Dir: call.conf["stateDir"].(string)}.Get(sandbox, "eth0")
+	if err == nil {
+		k.recorded++
+	}
+	switch {
+	case err == nil && state != "complete":
+		t.Errorf("a record of %s rules: %s", state, rules)
+	case state == "partial" && k.backend == netfilter.Nftables:
+		t.Errorf("not all or nothing: %s", rules)
+	case state == "partial":
+		k.drifts(t, call)
+	}
+	if status, stdout, _ := call.run(t, "CHECK"); (status == 0) != (err == nil) {
+		t.Errorf("record: %v, CHECK: %s", err, stdout)
+	}
+}
+
+// drifts expects that partial rules are found out even if they had a record.
+func (k *killer) drifts(t *testing.T, call *invocation) {
+	settings, err := json.Marshal(call.conf["redirect"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := redirect.ParseSpec(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	netns, err := netfilter.Open(call.env["CNI_NETNS"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer netns.Close()
+	if err := netns.Check(netfilter.Applied{Backend: k.backend}, spec.RuleSet()); !netfilter.IsDrift(err) {
+		t.Errorf("partial rules, but Check says %v", err)
+	}
+}
+
+// killedAt runs ADD under strace, which also waits for the programs that a killed ADD leaves behind. killed says that the
+// plugin or a program of its was, failed that the plugin itself came to its end and returned an error.
+func (i *invocation) killedAt(t *testing.T, call string, n int) (killed, failed bool) {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdin, err := json.Marshal(i.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trace := filepath.Join(t.TempDir(), "trace")
+	cmd := exec.Command("strace", "-f", "-o", trace, "-e", "trace="+call, fmt.Sprintf("--inject=%s:signal=KILL:when=%d", call, n), path)
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=ADD"}
+	for name, value := range i.env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	out, failure := cmd.CombinedOutput()
+	seen, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed = strings.Contains(string(seen), "+++ killed by SIGKILL +++")
+	if !killed && failure != nil {
+		t.Errorf("not killed, and still: %v: %s", failure, out)
+	}
+	return killed, cmd.ProcessState.ExitCode() == 1
+}

@@ -1,0 +1,176 @@
+package netfilter
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/internal/testnet"
+)
+
+// onHostWith makes the programs that match be all that the backends find. Not for parallel tests.
+func onHostWith(t *testing.T, match func(name string) bool) {
+	t.Helper()
+	dir := t.TempDir()
+	programs, err := filepath.Glob("/usr/sbin/*tables*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range append(programs, "/usr/bin/nsenter") {
+		if target, err := filepath.EvalSymlinks(path); err == nil && match(filepath.Base(path)) {
+			if err := os.Symlink(target, filepath.Join(dir, filepath.Base(path))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Setenv("PATH", dir)
+	saved := toolDirs
+	toolDirs = nil
+	t.Cleanup(func() { toolDirs = saved })
+}
+
+// onThisHost undoes onHostWith for the tools of the test itself.
+func onThisHost(t *testing.T) {
+	t.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+}
+
+func TestHosts(t *testing.T) {
+	for _, host := range []struct {
+		name    string
+		has     func(string) bool
+		backend Backend
+		want    Backend
+		skipped string
+		err     string
+	}{
+		{"no program", func(string) bool { return false }, Auto, Nftables, "", ""},
+		{"no program", func(string) bool { return false }, Nftables, Nftables, "", ""},
+		{"no program", func(string) bool { return false }, Iptables, "", "",
+			"backend iptables is not usable: no iptables-restore on this host; the nftables backend needs none"},
+		{"nft only", func(p string) bool { return strings.Contains(p, "-nft") }, Iptables, IptablesNFT, "", ""},
+		{"nft only", func(p string) bool { return strings.Contains(p, "-nft") }, IptablesLegacy, "", "", "backend iptables-legacy is not usable"},
+		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, Iptables, IptablesLegacy, "", ""},
+		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, IptablesNFT, "", "", "backend iptables-nft is not usable"},
+		{"plain names only", func(p string) bool { return !strings.ContainsAny(p, "-") || strings.HasSuffix(p, "bles-restore") }, Iptables, IptablesNFT, "", ""},
+		{"no ip6tables, nft", func(p string) bool { return strings.HasPrefix(p, "iptables-nft") }, Iptables, IptablesNFT,
+			"ip6: no ip6tables-restore on this host", ""},
+		{"no ip6tables, legacy", func(p string) bool { return strings.HasPrefix(p, "iptables-legacy") }, Iptables, IptablesLegacy,
+			"ip6: no ip6tables-restore on this host", ""},
+		{"no ip6tables", func(string) bool { return false }, Nftables, Nftables, "", ""},
+	} {
+		t.Run(host.name+", "+string(host.backend), func(t *testing.T) {
+			lab, n := newLab(t, testnet.Options{})
+			before := everything(t, lab)
+			onHostWith(t, host.has)
+			rules := named(t, "tproxy-dns")
+			if err := Usable(host.backend); (err == nil) != (host.err == "") {
+				t.Errorf("usable: %v", err)
+			}
+			applied, err := n.Apply(host.backend, rules)
+			if host.err != "" {
+				if !IsUnusable(err) || !strings.Contains(err.Error(), host.err) {
+					t.Errorf("error %v", err)
+				}
+				onThisHost(t)
+				compareText(t, everything(t, lab), before)
+				return
+			}
+			if err != nil || applied.Backend != host.want || strings.Join(applied.Skipped, "; ") != host.skipped {
+				t.Fatalf("%+v, %v", applied, err)
+			}
+			if err := n.Check(applied, rules); err != nil {
+				t.Error(err)
+			}
+			if host.skipped != "" {
+				onThisHost(t)
+				if rules := shell(t, lab, "ip6tables-nft-save; ip6tables-legacy-save"); strings.Contains(rules, "ISTIO_") {
+					t.Errorf("has IPv6 rules: %s", rules)
+				}
+				onHostWith(t, host.has)
+			}
+			if err := n.Remove(applied, rules); err != nil {
+				t.Error(err)
+			}
+			onThisHost(t)
+			compareText(t, everything(t, lab), before)
+		})
+	}
+}
+
+// TestNoIPv6 writes to a pod whose IPv6 is disabled by sysctl: the rules are there for the day when it is enabled.
+func TestNoIPv6(t *testing.T) {
+	eachBackend(t, func(t *testing.T, backend Backend) {
+		lab, n := newLab(t, testnet.Options{NoIPv6: true, Families: []testnet.Family{testnet.IPv4}})
+		before := everything(t, lab)
+		profile, _ := testnet.ProfileNamed("tproxy-dns")
+		rules := ruleSet(t, profile)
+		applied := mustApply(t, n, backend, rules)
+		if !slices.ContainsFunc(applied.Skipped, func(s string) bool { return s == "address ::6/128 dev lo: IPv6 is disabled by sysctl" }) {
+			t.Errorf("skipped: %q", applied.Skipped)
+		}
+		if written := packetRules(t, lab); !strings.Contains(written, "ip6 ") || !strings.Contains(strings.ToUpper(written), "ISTIO") {
+			t.Errorf("no IPv6 rules: %s", written)
+		}
+		if err := lab.Use(profile); err != nil {
+			t.Fatal(err)
+		}
+		for _, result := range lab.Check() {
+			t.Error(result)
+		}
+		if again := mustApply(t, n, backend, rules); !slices.Equal(again.Skipped, applied.Skipped) || len(again.Created) > 0 {
+			t.Errorf("again: %+v", again)
+		}
+		if err := n.Remove(applied, rules); err != nil {
+			t.Error(err)
+		}
+		compareText(t, everything(t, lab), before)
+	})
+}
+
+// TestUserNamespace writes to a pod with hostUsers: false and sends all flows.
+func TestUserNamespace(t *testing.T) {
+	eachBackend(t, func(t *testing.T, backend Backend) {
+		lab, n := newLab(t, testnet.Options{UserNamespace: true})
+		before := everything(t, lab)
+		for _, name := range []string{"default", "tproxy-dns", "custom-ids"} {
+			profile, _ := testnet.ProfileNamed(name)
+			rules := ruleSet(t, profile)
+			if err := lab.Use(profile); err != nil {
+				t.Fatal(err)
+			}
+			applied := mustApply(t, n, backend, rules)
+			applied.Created = append(applied.Created, mustApply(t, n, backend, rules).Created...)
+			if err := lab.Reset(); err != nil {
+				t.Fatal(err)
+			}
+			for _, result := range lab.Check() {
+				t.Error(result)
+			}
+			if err := n.Remove(applied, rules); err != nil {
+				t.Error(err)
+			}
+			compareText(t, used(everything(t, lab)), used(before))
+		}
+	})
+}
+
+// TestUserNamespaceWithoutNsenter can only be served by nftables, and says so.
+func TestUserNamespaceWithoutNsenter(t *testing.T) {
+	lab, n := newLab(t, testnet.Options{UserNamespace: true})
+	before := everything(t, lab)
+	for _, backend := range []Backend{Iptables, IptablesNFT, IptablesLegacy} {
+		onHostWith(t, func(name string) bool { return name != "nsenter" })
+		_, err := n.Apply(backend, named(t, "default"))
+		if !IsUnusable(err) || !strings.Contains(err.Error(), "nsenter") || !strings.Contains(err.Error(), "nftables") {
+			t.Errorf("%s: %v", backend, err)
+		}
+		onThisHost(t)
+		compareText(t, everything(t, lab), before)
+	}
+	onHostWith(t, func(name string) bool { return false })
+	if applied, err := n.Apply(Auto, named(t, "default")); err != nil || applied.Backend != Nftables {
+		t.Errorf("%+v, %v", applied, err)
+	}
+}
