@@ -40,8 +40,8 @@ var nftTaints = []taint{
 	{"chain with policy drop", `nft add chain ip istio-pod-network mangle-istio-output '{ policy drop; }'`,
 		"ip chain mangle-istio-output: its definition was changed"},
 	{"table flushed", `nft flush table ip istio-pod-network`, "ip chain mangle-istio-divert: missing rule 1, `meta mark set 1337`"},
-	{"table deleted", `nft delete table ip6 istio-pod-network`, "missing ip6 chain mangle-istio-divert"},
-	{"all flushed", `nft flush ruleset`, "missing ip chain mangle-istio-divert"},
+	{"table deleted", `nft delete table ip6 istio-pod-network`, "missing ip6 table"},
+	{"all flushed", `nft flush ruleset`, "missing ip table; missing ip6 table"},
 	{"table dormant", `nft add table ip istio-pod-network '{ flags dormant; }'`, "ip table: its definition was changed"},
 }
 
