@@ -1,12 +1,15 @@
 package testnet
 
-// Profiles are the settings that the flows are tried with. Every rule of Istio's rule sets occurs in one, in every mode.
-var Profiles = append([]Profile{
+// BaseProfiles are the settings that the others vary.
+var BaseProfiles = []Profile{
 	{"default", map[string]any{}},
 	{"tproxy", map[string]any{"mode": "TPROXY"}},
 	{"dns", map[string]any{"dnsCapture": true}},
 	{"tproxy-dns", map[string]any{"mode": "TPROXY", "dnsCapture": true}},
-}, combined([]Profile{
+}
+
+// Profiles are the settings that the flows are tried with. Every rule of Istio's rule sets occurs in one, in every mode.
+var Profiles = append(BaseProfiles[:len(BaseProfiles):len(BaseProfiles)], combined([]Profile{
 	{"include-ranges", map[string]any{"includeOutboundIPRanges": "10.96.0.0/16,fd96::/64"}},
 	{"exclude-ranges", map[string]any{"excludeOutboundIPRanges": "10.96.0.0/16,203.0.113.0/24,fd96::/64,2001:db8:7::/48"}},
 	{"include-exclude-ranges", map[string]any{"includeOutboundIPRanges": "10.0.0.0/8,fd00::/8", "excludeOutboundIPRanges": "10.96.0.0/16,fd96::/64"}},

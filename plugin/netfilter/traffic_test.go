@@ -33,31 +33,49 @@ func ruleSet(t *testing.T, profile testnet.Profile) redirect.RuleSet {
 	return spec.RuleSet()
 }
 
-// TestTraffic sends every flow of every profile and asserts where it lands.
+// TestTraffic sends every flow of every profile and asserts where it lands; in pods of a single family, of the profiles
+// that the others vary.
 func TestTraffic(t *testing.T) {
+	pods := []struct {
+		name     string
+		families []testnet.Family
+		profiles []testnet.Profile
+	}{
+		{"dual stack", nil, testnet.Profiles},
+		{"IPv4", []testnet.Family{testnet.IPv4}, testnet.BaseProfiles},
+		{"IPv6", []testnet.Family{testnet.IPv6}, testnet.BaseProfiles},
+	}
 	for _, backend := range backends {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
-			lab, n := newLab(t, testnet.Options{})
-			for _, profile := range testnet.Profiles {
-				t.Run(profile.Name, func(t *testing.T) {
-					lab.Use(profile)
-					rules := ruleSet(t, profile)
-					applied, err := n.Apply(backend, rules)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if err := lab.Reset(); err != nil {
-						t.Fatal(err)
-					}
-					for _, result := range lab.Check() {
-						t.Error(result)
-					}
-					if err := n.Check(applied, rules); err != nil {
-						t.Error(err)
+			for _, pod := range pods {
+				t.Run(pod.name, func(t *testing.T) {
+					lab, n := newLab(t, testnet.Options{Families: pod.families})
+					for _, profile := range pod.profiles {
+						t.Run(profile.Name, func(t *testing.T) { lands(t, lab, n, backend, profile) })
 					}
 				})
 			}
 		})
+	}
+}
+
+// lands applies the profile's rules and asserts where its flows land.
+func lands(t *testing.T, lab *testnet.Lab, n *NetNS, backend Backend, profile testnet.Profile) {
+	t.Helper()
+	lab.Use(profile)
+	rules := ruleSet(t, profile)
+	applied, err := n.Apply(backend, rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lab.Reset(); err != nil {
+		t.Fatal(err)
+	}
+	for _, result := range lab.Check() {
+		t.Error(result)
+	}
+	if err := n.Check(applied, rules); err != nil {
+		t.Error(err)
 	}
 }

@@ -2,6 +2,7 @@ package redirect
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -147,5 +148,30 @@ func TestEveryReasonHasACase(t *testing.T) {
 	slices.Sort(unique)
 	if len(slices.Compact(unique)) != len(Reasons) {
 		t.Errorf("two reasons are the same word: %q", unique)
+	}
+}
+
+// TestNamedLoopback names a loopback prefix beside one that holds it: loopback is then captured, as in Istio, and the
+// text of the setting keeps saying so.
+func TestNamedLoopback(t *testing.T) {
+	for text, captured := range map[string]bool{
+		"0.0.0.0/0": false, "0.0.0.0/0,127.0.0.0/8": true, "127.0.0.1/32,0.0.0.0/0": true, "127.0.0.0/8,127.0.0.1/32": true,
+	} {
+		prefixes, err := ParsePrefixes(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParsePrefixes(prefixes.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []Prefixes{prefixes, again} {
+			spec := DefaultSpec()
+			spec.IncludeOutboundIPRanges = p
+			set := RuleSet{Tables: slices.DeleteFunc(spec.RuleSet().Tables, func(t Table) bool { return t.Family == IPv6 })}
+			if left := strings.Contains(set.String(), `oifname "lo" return`); left == captured {
+				t.Errorf("%q: calls inside the pod are left alone: %t", text, left)
+			}
+		}
 	}
 }
