@@ -25,7 +25,8 @@ func TestPanic(t *testing.T) {
 func TestOtherErrors(t *testing.T) {
 	r := newRig(t)
 	err := r.guard("ADD", func(*call, *skel.CmdArgs) error { return fmt.Errorf("deep: %w", errors.New("trouble")) })(&skel.CmdArgs{})
-	if failure, ok := err.(*types.Error); !ok || failure.Code != types.ErrInternal || failure.Msg != prefix+"deep: trouble" {
+	var failure *types.Error
+	if !errors.As(err, &failure) || failure.Code != types.ErrInternal || failure.Msg != prefix+"deep: trouble" {
 		t.Errorf("%#v", err)
 	}
 }

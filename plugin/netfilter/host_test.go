@@ -169,7 +169,7 @@ func TestUserNamespaceWithoutNsenter(t *testing.T) {
 		onThisHost(t)
 		compareText(t, everything(t, lab), before)
 	}
-	onHostWith(t, func(name string) bool { return false })
+	onHostWith(t, func(string) bool { return false })
 	if applied, err := n.Apply(Auto, named(t, "default")); err != nil || applied.Backend != Nftables {
 		t.Errorf("%+v, %v", applied, err)
 	}
