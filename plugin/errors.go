@@ -12,7 +12,7 @@ import (
 )
 
 // Error codes beside those of the CNI specification (4 environment, 6 decoding, 7 configuration, 11 try again later,
-// 50 plugin not available, 999 internal). docs/architecture.md lists them for users.
+// 50 plugin not available, 999 internal). docs/reference.md lists them for users.
 const (
 	codeAnnotation uint = 100 // a mesh pod has an annotation that cannot be read
 	codeRules      uint = 101 // the packet rules could not be written
