@@ -23,6 +23,7 @@ const (
 	pure       = "the core is pure: the same input gives the same rules everywhere, so it cannot do I/O or look at the machine"
 	smallEdges = "it is read by programs on both sides of a version skew and by the init wait: standard library only"
 	notTheEdge = "only the plugin's ADD writes rules; repair runs the plugin, there is no second writer"
+	handTool   = "the installer works on files alone, where no cluster or program answers"
 	testOnly   = "the laboratory is for tests, demo and benchmarks"
 )
 
@@ -40,6 +41,19 @@ var heavy = map[string]string{
 	"install":                          "the plugin installs nothing",
 	"agent":                            "the agent depends on the plugin's contracts, not the other way",
 	"github.com/fsnotify/fsnotify/...": "the plugin watches nothing",
+}
+
+// onNode is what the installer does without: it runs in a tiny image and as the last resort by hand.
+var onNode = map[string]string{
+	"plugin/...":                         "the installer handles the plugin as a file and its configuration as text",
+	"agent":                              "the agent keeps the installation by this library, not the other way",
+	"net/http":                           handTool,
+	"os/exec":                            handTool,
+	"k8s.io/...":                         handTool,
+	"github.com/containernetworking/...": "libcni reads configurations in the tests; an edit that keeps every byte cannot go through it",
+	"github.com/prometheus/...":          handTool,
+	"testing":                            "testing registers flags and is no part of a product",
+	"internal/testnet":                   testOnly,
 }
 
 // rules has one row per directory with Go files: a directory without a row fails the test, and so does a row without a
@@ -66,6 +80,13 @@ var rules = []rule{
 	{dir: "plugin/facts", allowed: []string{"plugin/redirect"}, forbidden: with(heavy, map[string]string{
 		"os/exec": smallEdges, "plugin/netfilter": notTheEdge,
 	})},
+
+	{dir: "plugin/wait", allowed: []string{"plugin/record"}, forbidden: with(heavy, map[string]string{
+		"os/exec": smallEdges, "plugin/redirect": smallEdges, "plugin/facts": smallEdges, "plugin/netfilter": notTheEdge,
+	})},
+
+	{dir: "install", allowed: []string{"github.com/fsnotify/fsnotify", "golang.org/x/sys/unix"}, forbidden: onNode},
+	{dir: "install/istio-pod-network-install", allowed: []string{"install"}, forbidden: onNode},
 
 	{dir: "internal/deps"},
 	{dir: "internal/testnet", allowed: []string{"github.com/vishvananda/netlink", "golang.org/x/sys/unix"}, forbidden: map[string]string{

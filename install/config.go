@@ -1,0 +1,159 @@
+package install
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Mode is how the plugin comes into the network of the pods.
+type Mode string
+
+// The modes.
+const (
+	ModeChain Mode = "chain" // last in the chain of the network that the runtime uses
+	ModeNAD   Mode = "nad"   // a network of its own, which Multus adds to pods that ask for it (OpenShift)
+	ModeAux   Mode = "aux"   // in Multus's auxiliary chain, for every pod (OpenShift 4.19 and later)
+)
+
+// DropIn is when ModeChain uses a drop-in directory instead of the primary's own file.
+type DropIn string
+
+// The choices. A runtime that does not read drop-ins would never run the plugin, so auto needs to know that it does.
+const (
+	DropInAuto   DropIn = "auto"   // where RuntimeVersion is known to read them
+	DropInAlways DropIn = "always" // the operator knows better
+	DropInNever  DropIn = "never"
+)
+
+// Where things are unless the configuration says otherwise. The auxiliary chain is OpenShift's.
+const (
+	DefaultBinDir  = "/opt/cni/bin"
+	DefaultConfDir = "/etc/cni/net.d"
+	DefaultNADDir  = "/etc/cni/multus/net.d"
+	DefaultAuxDir  = "/var/run/multus/cni/net.d/vendor-cni-chain"
+)
+
+// File names of ours.
+const (
+	dropInFile = "99-" + Type + ".conf"
+	nadFile    = Type + ".conf"
+	auxFile    = "50-" + Type + ".conf"
+)
+
+// readiness are files whose exact name tells others that the network is ready: renamed or not as their owner wrote them,
+// Multus deletes its own configuration and the node loses its network.
+var readiness = []string{"10-ovn-kubernetes.conf", "80-openshift-network.conf", "00-multus.conf"}
+
+// DefaultNetworkConfig asks the runtime for the pods' annotations: without them the plugin would have to ask the agent
+// about every pod of the node. All else is the plugin's own default.
+const DefaultNetworkConfig = `{"type": "` + Type + `", "capabilities": {"io.kubernetes.cri.pod-annotations": true}}`
+
+// Config is what to install, and where. The zero value of an optional field is its default.
+type Config struct {
+	BinDir         string // where the runtime looks for plugins; DefaultBinDir
+	ConfDir        string // the runtime's configurations, or in ModeNAD Multus's; DefaultConfDir, DefaultNADDir
+	AuxDir         string // the directory of the auxiliary chain in ModeAux; DefaultAuxDir
+	Source         string // path of the plugin's binary that is to be installed; "": the binary is not our business
+	NetworkConfig  []byte // our entry: a JSON object of type Type; DefaultNetworkConfig
+	Mode           Mode   // ModeChain
+	DropIn         DropIn // DropInAuto
+	RuntimeVersion string // as the node object has it, "containerd://2.1.4"; "": not known
+}
+
+// withDefaults fills in what is not set, and rejects what is wrong.
+func (c Config) withDefaults() (Config, error) {
+	set := func(s *string, value string) {
+		if *s == "" {
+			*s = value
+		}
+	}
+	set((*string)(&c.Mode), string(ModeChain))
+	set((*string)(&c.DropIn), string(DropInAuto))
+	set(&c.BinDir, DefaultBinDir)
+	set(&c.AuxDir, DefaultAuxDir)
+	if c.Mode == ModeNAD {
+		set(&c.ConfDir, DefaultNADDir)
+	}
+	set(&c.ConfDir, DefaultConfDir)
+	if len(c.NetworkConfig) == 0 {
+		c.NetworkConfig = []byte(DefaultNetworkConfig)
+	}
+	c.NetworkConfig = bytes.TrimSpace(c.NetworkConfig)
+	switch {
+	case !slices.Contains([]Mode{ModeChain, ModeNAD, ModeAux}, c.Mode):
+		return c, fmt.Errorf("mode %q: valid are chain, nad and aux", c.Mode)
+	case !slices.Contains([]DropIn{DropInAuto, DropInAlways, DropInNever}, c.DropIn):
+		return c, fmt.Errorf("drop-in %q: valid are auto, always and never", c.DropIn)
+	case objectType(c.NetworkConfig) != Type:
+		return c, fmt.Errorf("network configuration: %w", errNotOurs)
+	}
+	return c, nil
+}
+
+// own is the directory and path of the file that is ours in the modes that have one of their own.
+func (c Config) own() string {
+	if c.Mode == ModeAux {
+		return filepath.Join(c.AuxDir, auxFile)
+	}
+	return filepath.Join(c.ConfDir, nadFile)
+}
+
+// dropInOf is the path of the drop-in for a network.
+func (c Config) dropInOf(network string) string { return filepath.Join(c.ConfDir, network, dropInFile) }
+
+// binary is the path of the installed plugin.
+func (c Config) binary() string { return filepath.Join(c.BinDir, Type) }
+
+// standalone is our entry as a file by itself, with the name and version that a network needs and an entry has not.
+func (c Config) standalone() []byte {
+	all, err := members(c.NetworkConfig)
+	if err != nil {
+		return nil // withDefaults has checked it
+	}
+	var add []string
+	for _, pair := range [][2]string{{"cniVersion", "0.3.1"}, {"name", Type}} { // Multus before OpenShift 4.23 speaks 0.3.1
+		if _, present := last(all, pair[0]); !present {
+			add = append(add, fmt.Sprintf("%q: %q", pair[0], pair[1]))
+		}
+	}
+	if len(add) > 0 {
+		add = append(add, "")
+	}
+	return indented(append([]byte("{"+strings.Join(add, ", ")), c.NetworkConfig[1:]...))
+}
+
+// indented is a file with a configuration in it.
+func indented(object []byte) []byte {
+	var out bytes.Buffer
+	_ = json.Indent(&out, object, "", "  ")
+	out.WriteByte('\n')
+	return out.Bytes()
+}
+
+// What a caller may want to tell from other errors.
+var (
+	errNoPrimary = errors.New("no primary network configuration yet")
+	errReadiness = errors.New("it is a readiness file of its owner, never edited by us")
+)
+
+// IsNoPrimary reports whether err says that there is no network yet to chain into: Run waits for one.
+func IsNoPrimary(err error) bool { return errors.Is(err, errNoPrimary) }
+
+// IsReadinessFile reports whether err says that the network is described by a file that must not be edited: on such a
+// node, OpenShift or another with Multus, ModeNAD or ModeAux is right.
+func IsReadinessFile(err error) bool { return errors.Is(err, errReadiness) }
+
+// Remedy says what an operator can do about an error, or "".
+func Remedy(err error) string {
+	for _, r := range remedies {
+		if r.is(err) {
+			return r.text
+		}
+	}
+	return ""
+}

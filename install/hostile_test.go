@@ -1,0 +1,257 @@
+package install
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// version is the n-th configuration of a hostile primary; versions differ in length too.
+func version(n int) string {
+	return fmt.Sprintf("{\n  \"name\": \"net\", \"version\": %d, \"pad\": %q,\n  \"plugins\": [\n    {\n      \"type\": \"ptp\"\n    }\n  ]\n}\n",
+		n, strings.Repeat("x", n*37%900))
+}
+
+// seen is what a reader finds: which version, and whether it is chained.
+func seen(data []byte) (n int, chained bool, err error) {
+	var c struct {
+		Version int
+		Pad     string
+		Plugins []struct{ Type string }
+	}
+	if err := json.Unmarshal(data, &c); err != nil {
+		return 0, false, err
+	}
+	if len(c.Pad) != c.Version*37%900 || len(c.Plugins) == 0 || c.Plugins[0].Type != "ptp" || len(c.Plugins) > 2 {
+		return 0, false, fmt.Errorf("not complete: %s", data)
+	}
+	return c.Version, len(c.Plugins) == 2 && c.Plugins[1].Type == Type, nil
+}
+
+// keep runs a keeper until the test ends.
+func keep(t *testing.T, k *Keeper) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- k.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// eventually waits for what has to come; how long that takes is not what is tested.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// A primary that writes its configuration 500 times, at random moments, by a rename. Whoever reads finds it valid and
+// complete at every moment; every version that stands still for a while gets our entry; none is replaced by an older one.
+func TestHostilePrimary(t *testing.T) {
+	n := newNode(t, "10-net.conflist", version(0))
+	path := filepath.Join(n.ConfDir, "10-net.conflist")
+	var failed atomic.Pointer[error]
+	keep(t, &Keeper{Config: n.Config, Report: func(_ Status, err error) {
+		if err != nil {
+			failed.Store(&err)
+		}
+	}})
+	stop := make(chan struct{})
+	var reader sync.WaitGroup
+	var reads int
+	var longest, since time.Duration
+	start := time.Now()
+	reader.Go(func() {
+		open := true
+		for ; ; reads++ {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, chained, err := seen(data)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			now := time.Since(start)
+			if chained {
+				open = false
+			} else if !open {
+				open, since = true, now
+			}
+			if open && reads > 0 {
+				longest = max(longest, now-since)
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	})
+	waited := 0
+	for i := 1; i <= 500; i++ {
+		temp := filepath.Join(n.ConfDir, "primary.tmp")
+		if err := os.WriteFile(temp, []byte(version(i)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(temp, path); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(rand.N(3 * time.Millisecond))
+		if i%10 == 0 || i == 500 {
+			waited++
+			eventually(t, fmt.Sprintf("version %d chained", i), func() bool {
+				data, err := os.ReadFile(path)
+				got, chained, err2 := seen(data)
+				return err == nil && err2 == nil && chained && got == i
+			})
+		}
+	}
+	close(stop)
+	reader.Wait()
+	if err := failed.Load(); err != nil {
+		t.Errorf("a pass failed: %v", *err)
+	}
+	t.Logf("500 versions, %d waited for; %d reads, all valid and complete; longest time without our entry: %v", waited, reads, longest)
+	eventually(t, "tidy", func() bool { entries, _ := os.ReadDir(n.ConfDir); return len(entries) == 1 })
+}
+
+// A primary that writes in place, slowly: what it has written last is there in the end, with our entry.
+func TestInPlaceWriter(t *testing.T) {
+	n := newNode(t, "10-net.conflist", version(0))
+	path := filepath.Join(n.ConfDir, "10-net.conflist")
+	keep(t, &Keeper{Config: n.Config})
+	for i := 1; i <= 60; i++ {
+		flags := os.O_WRONLY | os.O_TRUNC
+		if i%3 == 0 {
+			flags = os.O_WRONLY // shortened at the end only
+		}
+		f, err := os.OpenFile(path, flags, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		contents := version(i)
+		for len(contents) > 0 {
+			part := min(len(contents), 1+rand.N(400))
+			if _, err := f.WriteString(contents[:part]); err != nil {
+				t.Fatal(err)
+			}
+			contents = contents[part:]
+			time.Sleep(rand.N(time.Millisecond))
+		}
+		if err := f.Truncate(int64(len(version(i)))); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		eventually(t, fmt.Sprintf("version %d chained", i), func() bool {
+			data, err := os.ReadFile(path)
+			got, chained, err2 := seen(data)
+			return err == nil && err2 == nil && chained && got == i
+		})
+	}
+}
+
+// An update between our read and our exchange survives, whichever way it comes: this is the moment, not luck.
+func TestRace(t *testing.T) {
+	rename := func(path, contents string) {
+		temp := path + ".foreign"
+		if os.WriteFile(temp, []byte(contents), 0o644) != nil || os.Rename(temp, path) != nil {
+			panic("cannot write")
+		}
+	}
+	inPlace := func(path, contents string) {
+		if os.WriteFile(path, []byte(contents), 0o644) != nil {
+			panic("cannot write")
+		}
+	}
+	slowly := func(path, contents string) { // opened before the exchange, written and closed after it
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			panic(err)
+		}
+		go func() {
+			time.Sleep(30 * time.Millisecond)
+			_, _ = f.WriteString(contents)
+			_ = f.Truncate(int64(len(contents)))
+			f.Close()
+		}()
+	}
+	for name, write := range map[string]func(path, contents string){"rename": rename, "in place": inPlace, "slowly": slowly} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, "10-net.conflist", version(1))
+			path := filepath.Join(n.ConfDir, "10-net.conflist")
+			changed, err := update(path, func(x []byte) ([]byte, error) { return Splice(x, entry) }, func() { write(path, version(2)) })
+			if got, chained, err2 := seen([]byte(n.read("10-net.conflist"))); err != nil || err2 != nil || !changed || got != 2 || !chained {
+				t.Errorf("%d %t %v %v", got, chained, err, err2)
+			}
+			if strings.Count(n.tree(), "\n") != 3 {
+				t.Error(n.tree())
+			}
+		})
+	}
+	t.Run("torn", func(t *testing.T) { // it cannot be edited, so it is given back as it is
+		n := newNode(t, "10-net.conflist", version(1))
+		path := filepath.Join(n.ConfDir, "10-net.conflist")
+		_, err := update(path, func(x []byte) ([]byte, error) { return Splice(x, entry) }, func() { rename(path, "{torn") })
+		if err == nil || n.read("10-net.conflist") != "{torn" || strings.Count(n.tree(), "\n") != 3 {
+			t.Errorf("%v %s", err, n.tree())
+		}
+	})
+	t.Run("deleted", func(t *testing.T) {
+		n := newNode(t, "10-net.conflist", version(1))
+		path := filepath.Join(n.ConfDir, "10-net.conflist")
+		_, err := update(path, func(x []byte) ([]byte, error) { return Splice(x, entry) }, func() { os.Remove(path) })
+		if err == nil || strings.Count(n.tree(), "\n") != 2 {
+			t.Errorf("%v %s", err, n.tree())
+		}
+	})
+}
+
+// An installer that is killed right after an exchange leaves what came out to the next, which looks at it.
+func TestKilledAfterExchange(t *testing.T) {
+	for name, test := range map[string]struct {
+		out, current string // in the temporary file, and under the name; the edit was that of version 1
+		want         int
+	}{
+		"nothing foreign":      {version(1), "edited", 1},
+		"foreign came out":     {version(2), "edited", 2},
+		"and a newer followed": {version(2), version(3), 3},
+		"half written, before": {version(2)[:20], version(1), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, "10-net.conflist", version(1))
+			edited, err := Splice([]byte(version(1)), entry)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := swap{path: filepath.Join(n.ConfDir, "10-net.conflist")}
+			if err := s.write([]byte(version(1)), edited, s.path); err != nil {
+				t.Fatal(err)
+			}
+			n.write(filepath.Base(s.temp), test.out)
+			n.write("10-net.conflist", string(bytes.ReplaceAll([]byte(test.current), []byte("edited"), edited)))
+			n.install()
+			got, chained, err := seen([]byte(n.read("10-net.conflist")))
+			if err != nil || !chained || got != test.want || exists(s.temp) {
+				t.Errorf("version %d, chained %t, %v, left %t", got, chained, err, exists(s.temp))
+			}
+		})
+	}
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/install"
+)
+
+const primary = `{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}]}`
+
+// shell runs the program with directories of its own.
+type shell struct {
+	dir string
+	env map[string]string
+}
+
+func newShell(t *testing.T) shell {
+	s := shell{dir: t.TempDir(), env: map[string]string{}}
+	for name, value := range map[string]string{"BIN_DIR": "bin", "CONF_DIR": "conf", "AUX_DIR": "aux", "SOURCE": "plugin", "NETWORK_CONFIG": "entry"} {
+		s.env["INSTALL_"+name] = filepath.Join(s.dir, value)
+	}
+	for name, contents := range map[string]string{"plugin": "program", "entry": `{"type": "istio-pod-network", "logLevel": "debug"}`} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(contents), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(s.dir, "conf"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s shell) path() string { return filepath.Join(s.dir, "conf", "10-net.conflist") }
+
+func (s shell) primary(t *testing.T) {
+	if err := os.WriteFile(s.path(), []byte(primary), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s shell) run(args ...string) (status int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	p := program{func(name string) string { return s.env[name] }, &out, &errs}
+	return p.run(context.Background(), args), out.String(), errs.String()
+}
+
+func (s shell) expect(t *testing.T, want int, words string, args ...string) string {
+	t.Helper()
+	status, stdout, stderr := s.run(args...)
+	if status != want || !strings.Contains(stdout+stderr, words) {
+		t.Errorf("%q: status %d, want %d and %q\n%s%s", args, status, want, words, stdout, stderr)
+	}
+	return stdout
+}
+
+func TestCommands(t *testing.T) {
+	s := newShell(t)
+	s.expect(t, 3, "no primary network", "install")
+	s.expect(t, 3, "waiting: no primary network configuration yet", "status")
+	s.primary(t)
+	s.expect(t, 3, "without our entry", "status")
+	s.expect(t, 0, "chained     spliced", "install")
+	s.expect(t, 0, "ready       yes", "status")
+	var state install.Status
+	if err := json.Unmarshal([]byte(s.expect(t, 0, "", "status", "--json")), &state); err != nil || !state.Ready || state.Chained != install.Spliced {
+		t.Errorf("%v %+v", err, state)
+	}
+	if data, err := os.ReadFile(s.path()); err != nil || !strings.Contains(string(data), `"logLevel":"debug"`) {
+		t.Errorf("%s %v", data, err)
+	}
+	s.expect(t, 0, "drop-in", "install", "--runtime-version", "containerd://2.1.4")
+	s.expect(t, 0, "", "uninstall", "--keep-binary")
+	if data, err := os.ReadFile(s.path()); err != nil || string(data) != primary {
+		t.Errorf("%s %v", data, err)
+	}
+	binary := filepath.Join(s.dir, "bin", install.Type)
+	if _, err := os.Stat(binary); err != nil {
+		t.Error("uninstall took the binary away, which DEL needs")
+	}
+	s.expect(t, 0, "", "uninstall", "--purge")
+	if _, err := os.Stat(binary); err == nil {
+		t.Error("purged, and still there")
+	}
+	s.expect(t, 0, "own file", "install", "--mode", "nad")
+	s.expect(t, 0, "own file", "install", "--mode=aux")
+}
+
+func TestUsage(t *testing.T) {
+	s := newShell(t)
+	s.expect(t, 2, "Exit status")
+	help := s.expect(t, 0, "Exit status", "--help")
+	for _, word := range []string{"install ", "uninstall", "status", "watch", "-conf-dir", "/etc/cni/net.d", "SIGTERM"} {
+		if !strings.Contains(help, word) {
+			t.Errorf("the help does not say %q", word)
+		}
+	}
+	s.expect(t, 0, "Modes:", "install", "--help")
+	s.expect(t, 2, `unknown command "instal"`, "instal")
+	s.expect(t, 2, `unexpected argument "now"`, "install", "now")
+	s.expect(t, 2, "-nonsense", "install", "--nonsense")
+	s.expect(t, 2, "exclude each other", "uninstall", "--purge", "--keep-binary")
+	s.expect(t, 1, `mode "x": valid are`, "install", "--mode", "x")
+	s.expect(t, 1, "remedy: check that the directory exists", "install", "--source", filepath.Join(s.dir, "none"))
+	s.expect(t, 1, "no such file", "install", "--network-config", filepath.Join(s.dir, "none"))
+	s.env["INSTALL_PURGE"] = "perhaps"
+	s.expect(t, 2, `INSTALL_PURGE="perhaps"`, "uninstall")
+}
+
+// watch says once what is missing and once that it is there, and leaves everything in place when it ends.
+func TestWatch(t *testing.T) {
+	s := newShell(t)
+	var out bytes.Buffer
+	p := program{func(name string) string { return s.env[name] }, &out, &out}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan int)
+	go func() { done <- p.run(ctx, []string{"watch"}) }()
+	binary := filepath.Join(s.dir, "bin", install.Type)
+	wait := func(holds func() bool) {
+		for deadline := time.Now().Add(20 * time.Second); !holds() && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+			continue
+		}
+	}
+	wait(func() bool { _, err := os.Stat(binary); return err == nil })
+	time.Sleep(100 * time.Millisecond) // the first pass may not have reported yet
+	s.primary(t)
+	wait(func() bool { status, _, _ := s.run("status"); return status == 0 })
+	time.Sleep(100 * time.Millisecond)
+	cancel()
+	if status := <-done; status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if got := out.String(); !strings.HasPrefix(got, "not ready: waiting: no primary") || strings.Count(got, "ready: istio-pod-network is in "+s.path()+" (spliced)\n") != 1 {
+		t.Errorf("%q", got)
+	}
+	s.expect(t, 0, "spliced", "status")
+}

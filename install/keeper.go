@@ -1,0 +1,155 @@
+package install
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Keeper keeps an installation as it should be.
+type Keeper struct {
+	Config Config
+	// Tick is how often to look although nothing was noticed; 30 s if it is zero. While something is missing it is 1 s.
+	Tick time.Duration
+	// Report, if it is not nil, gets the state after every pass and what went wrong in it. It is called from Run.
+	Report func(Status, error)
+
+	passes int // for tests
+}
+
+// Run installs, and repairs at once whatever somebody changes, however often, until the context ends. Then it leaves
+// everything in place and returns nil: a restart or an upgrade of the keeper must not take the plugin out of the network.
+// An error is about a wrong Config or a kernel that lets nobody watch; a failed repair goes to Report and is tried again.
+func (k *Keeper) Run(ctx context.Context) error {
+	c, err := k.Config.withDefaults()
+	if err != nil {
+		return err
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = watcher.Close() }()
+	w := watch{Watcher: watcher, config: c, inodes: map[string]os.FileInfo{}}
+	for {
+		w.renew() // before the pass reads, so that no change falls between
+		wait := k.pass(c)
+		if w.renew() { // the pass has made directories
+			continue
+		}
+		if !w.next(ctx, wait) {
+			return nil
+		}
+	}
+}
+
+// pass repairs and reports, and returns how long to wait at most.
+func (k *Keeper) pass(c Config) time.Duration {
+	k.passes++
+	failed := Install(c)
+	status, err := LookAt(c)
+	if failed == nil {
+		failed = err
+	}
+	if k.Report != nil {
+		k.Report(status, failed)
+	}
+	if !status.Ready || failed != nil {
+		return time.Second
+	}
+	if k.Tick > 0 {
+		return k.Tick
+	}
+	return 30 * time.Second
+}
+
+// watch is what a pass depends on.
+type watch struct {
+	*fsnotify.Watcher
+	config Config
+	inodes map[string]os.FileInfo // of the directories that are watched
+}
+
+// dirs are the directories to watch. A link to a configuration elsewhere is watched there too.
+func (w watch) dirs() []string {
+	c := w.config
+	if c.Mode != ModeChain {
+		return []string{filepath.Dir(c.own()), c.BinDir}
+	}
+	dirs := []string{c.ConfDir, c.BinDir}
+	files, _ := look(c.ConfDir)
+	for _, f := range files {
+		if dir := filepath.Dir(f.path); dir != filepath.Clean(c.ConfDir) {
+			dirs = append(dirs, dir)
+		}
+		if f.conf.name != "" && component.MatchString(f.conf.name) {
+			dirs = append(dirs, filepath.Join(c.ConfDir, f.conf.name))
+		}
+	}
+	return dirs
+}
+
+// renew watches what is not watched yet: a directory may have come, or another one be under its name. It says whether
+// something was new.
+func (w watch) renew() (fresh bool) {
+	for _, dir := range w.dirs() {
+		info, err := os.Stat(dir)
+		known := w.inodes[dir]
+		if err == nil && known != nil && os.SameFile(known, info) {
+			continue
+		}
+		if known != nil {
+			_ = w.Remove(dir)
+			delete(w.inodes, dir)
+		}
+		if err == nil && w.Add(dir) == nil {
+			w.inodes[dir] = info
+			fresh = true
+		}
+	}
+	return fresh
+}
+
+// next waits for a change that matters. What is queued by then is one change: the pass that follows reads the files
+// after all of it, and a change after that read is queued again, so the last one is never lost.
+func (w watch) next(ctx context.Context, wait time.Duration) bool {
+	tick := time.NewTimer(wait)
+	defer tick.Stop()
+	for due := false; !due; {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+			due = true
+		case _, due = <-w.Errors: // the kernel's queue ran over: anything may have changed
+		case e := <-w.Events:
+			due = w.matters(e)
+		}
+	}
+	for {
+		select {
+		case <-w.Events:
+		default:
+			return ctx.Err() == nil
+		}
+	}
+}
+
+// matters tells a change of ours or of a configuration from one of an unrelated file.
+func (w watch) matters(e fsnotify.Event) bool {
+	dir, name := filepath.Split(e.Name)
+	_, watched := w.inodes[filepath.Clean(e.Name)]
+	switch {
+	case watched: // the directory itself
+		return e.Op != fsnotify.Chmod
+	case strings.HasPrefix(name, hidden):
+		return false
+	case filepath.Clean(dir) == filepath.Clean(w.config.BinDir):
+		return name == Type
+	}
+	return isConf(name)
+}

@@ -1,0 +1,96 @@
+package install
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// watched runs a keeper that never ticks by itself, so what it repairs it has noticed.
+func watched(t *testing.T, n node) (passes *atomic.Int32) {
+	passes = new(atomic.Int32)
+	keep(t, &Keeper{Config: n.Config, Tick: time.Hour, Report: func(Status, error) { passes.Add(1) }})
+	eventually(t, "the first pass", func() bool { return passes.Load() > 0 })
+	return passes
+}
+
+// Whatever is changed comes back, again and again.
+func TestKeeperRepairs(t *testing.T) {
+	for _, dropIn := range []DropIn{DropInNever, DropInAlways} {
+		t.Run(string(dropIn), func(t *testing.T) {
+			n := newNode(t, "10-net.conflist", list)
+			n.DropIn = dropIn
+			watched(t, n)
+			path := func(name string) string { return filepath.Join(n.ConfDir, name) }
+			for round := range 5 {
+				for what, spoil := range map[string]func() error{
+					"primary written": func() error { return os.WriteFile(path("10-net.conflist"), []byte(list), 0o644) },
+					"binary deleted":  func() error { return os.Remove(n.binary()) },
+					"binary emptied":  func() error { return os.Truncate(n.binary(), 0) },
+					"duplicates": func() error {
+						return os.WriteFile(path("10-net.conflist"), []byte(strings.Replace(list, `{
+      "type": "ptp"`, `{"type":"istio-pod-network"},{"type":"istio-pod-network"},{"type":"ptp"`, 1)), 0o644)
+					},
+					"drop-ins deleted": func() error { return os.RemoveAll(path("net")) },
+				} {
+					if err := spoil(); err != nil {
+						t.Fatal(round, what, err)
+					}
+					eventually(t, what+" repaired", func() bool { return n.status().Ready })
+				}
+			}
+			first := "05-new.conflist"
+			n.write(first, list)
+			eventually(t, "the new one chained", func() bool { s := n.status(); return s.Ready && strings.HasSuffix(s.Active, first) })
+			if err := os.Remove(path(first)); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the old one chained", func() bool { return n.status().Ready })
+		})
+	}
+}
+
+// A file that has nothing to do with us causes no work.
+func TestKeeperIgnores(t *testing.T) {
+	n := newNode(t, "10-net.conflist", list)
+	passes := watched(t, n)
+	eventually(t, "ready", func() bool { return n.status().Ready })
+	n.write("10-net.conflist", list) // and the passes that our own change may cause
+	eventually(t, "ready", func() bool { return n.status().Ready })
+	time.Sleep(200 * time.Millisecond)
+	before := passes.Load()
+	for _, name := range []string{"readme.txt", "calico-kubeconfig", ".10-net.conflist.swp", "10-net.conflist~"} {
+		n.write(name, "x")
+	}
+	if err := os.WriteFile(filepath.Join(n.BinDir, "bridge"), []byte("x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	if now := passes.Load(); now != before {
+		t.Errorf("%d passes for unrelated files", now-before)
+	}
+	n.write("99-last.conflist", list) // the opposite: a configuration is looked at
+	eventually(t, "a pass", func() bool { return passes.Load() > before })
+}
+
+// Without a primary, or without its directory, the keeper waits for it, and the end of the keeper changes nothing.
+func TestKeeperWaits(t *testing.T) {
+	n := newNode(t)
+	if err := os.Remove(n.ConfDir); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("run", func(t *testing.T) {
+		watched(t, n)
+		if err := os.Mkdir(n.ConfDir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		n.write("10-one.conf", single)
+		eventually(t, "chained", func() bool { return n.status().Ready })
+	})
+	if !n.status().Ready {
+		t.Error("gone with the keeper")
+	}
+}

@@ -1,0 +1,184 @@
+package install
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/libcni"
+)
+
+// roleEnv makes the test binary an installer; its arguments are the role, confDir, binDir and source.
+const roleEnv = "INSTALL_TEST_ROLE"
+
+// entry is our entry in all tests.
+var entry = []byte(`{"type": "istio-pod-network", "logLevel": "info"}`)
+
+// TestMain turns the test binary into an installer when asked, and fails the tests when they leave files open.
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleEnv); role != "" {
+		os.Exit(act(strings.Split(role, "|")))
+	}
+	before := openFiles()
+	code := m.Run()
+	if after := openFiles(); code == 0 && len(after) > len(before) {
+		fmt.Fprintf(os.Stderr, "file descriptors leaked: before %q, after %q\n", before, after)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func act(args []string) int {
+	c := Config{ConfDir: args[1], BinDir: args[2], Source: args[3], NetworkConfig: entry, DropIn: DropIn(args[4])}
+	err := error(nil)
+	switch args[0] {
+	case "install":
+		err = Install(c)
+	case "uninstall":
+		err = Uninstall(c, true)
+	case "watch":
+		err = (&Keeper{Config: c}).Run(context.Background())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err, "remedy:", Remedy(err))
+		return 1
+	}
+	return 0
+}
+
+// openFiles lists what this process has open, without the runtime's own poller.
+func openFiles() []string {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	var open []string
+	for _, entry := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
+		if err == nil && !strings.HasPrefix(target, "anon_inode:") {
+			open = append(open, target)
+		}
+	}
+	return open
+}
+
+// node is a machine with a primary.
+type node struct {
+	Config
+	t testing.TB
+}
+
+// newNode makes directories and writes files, given as name and contents in turn, into confDir.
+func newNode(t testing.TB, files ...string) node {
+	t.Helper()
+	dir := t.TempDir()
+	n := node{t: t, Config: Config{
+		ConfDir: filepath.Join(dir, "net.d"), BinDir: filepath.Join(dir, "bin"), AuxDir: filepath.Join(dir, "aux"),
+		Source: filepath.Join(dir, "plugin"), NetworkConfig: entry,
+	}}
+	for _, d := range []string{n.ConfDir, n.BinDir} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(n.Source, []byte("the plugin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(files); i += 2 {
+		n.write(files[i], files[i+1])
+	}
+	return n
+}
+
+func (n node) write(name, contents string) {
+	n.t.Helper()
+	if err := os.WriteFile(filepath.Join(n.ConfDir, name), []byte(contents), 0o644); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n node) read(name string) string {
+	n.t.Helper()
+	data, err := os.ReadFile(filepath.Join(n.ConfDir, name))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(data)
+}
+
+func (n node) install() {
+	n.t.Helper()
+	if err := Install(n.Config); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n node) uninstall() {
+	n.t.Helper()
+	if err := Uninstall(n.Config, true); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n node) status() Status {
+	n.t.Helper()
+	s, err := LookAt(n.Config)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return s
+}
+
+// tree is every file and directory below confDir and binDir with its contents.
+func (n node) tree() string {
+	n.t.Helper()
+	var out strings.Builder
+	for _, root := range []string{n.ConfDir, n.BinDir} {
+		err := filepath.Walk(root, func(path string, info os.FileInfo, err error) error {
+			if err != nil || info.IsDir() {
+				fmt.Fprintln(&out, path)
+				return err
+			}
+			data, err := os.ReadFile(path)
+			fmt.Fprintf(&out, "%s %s %q\n", path, info.Mode(), data)
+			return err
+		})
+		if err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	return out.String()
+}
+
+// chained loads a list as a runtime with libcni 1.3 does, and expects our plugin in it once and last.
+func chained(t testing.TB, path string) *libcni.NetworkConfigList {
+	t.Helper()
+	list, err := libcni.NetworkConfFromFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for _, p := range list.Plugins {
+		if p.Network.Type == Type {
+			count++
+		}
+	}
+	if count != 1 || list.Plugins[len(list.Plugins)-1].Network.Type != Type {
+		t.Fatalf("%s: our plugin %d times, last is %q", path, count, list.Plugins[len(list.Plugins)-1].Network.Type)
+	}
+	return list
+}
+
+// loaded is a configuration of one plugin, as libcni reads it.
+func loaded(t testing.TB, path string) *libcni.PluginConfig {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf, err := libcni.NetworkPluginConfFromBytes(data)
+	if err != nil {
+		t.Fatal(path, err)
+	}
+	return conf
+}

@@ -1,0 +1,246 @@
+package install
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Type is the `type` of our entry in a network configuration, which is also the name of the plugin's binary.
+const Type = "istio-pod-network"
+
+// wrapGap stands between a .conf primary and our entry in the list made of them. Where Splice adds to a list that was
+// one before, the gap is that before the last entry, which is wrapIn here: so the two differ, and Unsplice knows.
+const (
+	wrapIn  = "\n    "
+	wrapGap = " \n    "
+)
+
+var (
+	errNoName    = errors.New(`no "name"`)
+	errNoType    = errors.New(`neither "plugins" nor "type"`)
+	errNoPlugins = errors.New(`no plugin in "plugins"`)
+	errOnlyOurs  = errors.New("no plugin but ours")
+	errPlugins   = errors.New(`"plugins" is not a list of objects`)
+	errNotOurs   = fmt.Errorf("our entry must be a JSON object of type %q", Type)
+)
+
+// Splice returns a network configuration with our entry last in its chain, once. A configuration of a single plugin (a
+// .conf file) becomes a list that keeps its name and cniVersion. Every byte that is not ours stays as it is, in its
+// place. A configuration that is right already is returned as it is, also when somebody else has formatted our entry.
+//
+// Unsplice(Splice(x)) is Unsplice(x), which is x if our entry was not in it.
+func Splice(existing, entry []byte) ([]byte, error) {
+	if objectType(entry) != Type {
+		return nil, errNotOurs
+	}
+	c, err := parse(existing)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(c.plugins); len(c.ours) == 1 && c.ours[0] == n-1 && n > 1 && equal(c.plugins[n-1].of(existing), entry) {
+		return existing, nil
+	}
+	clean, err := Unsplice(existing)
+	if err != nil {
+		return nil, err
+	}
+	if c, err = parse(clean); err != nil {
+		return nil, err
+	}
+	switch {
+	case c.single && len(c.ours) > 0, !c.single && len(c.plugins) == 0 && len(existing) != len(clean):
+		return nil, errOnlyOurs
+	case c.single:
+		return wrap(clean, c, entry)
+	case len(c.plugins) == 0:
+		return nil, errNoPlugins
+	}
+	return c.insert(clean, entry), nil
+}
+
+// Unsplice returns a network configuration without our entry: the original bytes, if nobody else changed it since. One
+// that has no entry of ours is returned as it is.
+func Unsplice(existing []byte) ([]byte, error) {
+	c, err := parse(existing)
+	if err != nil {
+		return nil, err
+	}
+	if original, ok := unwrap(existing, c); ok {
+		return original, nil
+	}
+	return c.remove(existing), nil
+}
+
+// conf is what the text of a network configuration says.
+type conf struct {
+	single  bool // one plugin, not a list
+	name    string
+	members []member
+	plugins []span
+	ours    []int // which plugins are ours
+}
+
+func parse(data []byte) (conf, error) {
+	all, err := members(data)
+	if err != nil {
+		return conf{}, err
+	}
+	c := conf{members: all}
+	if m, ok := last(all, "name"); ok {
+		c.name = text(m.value.of(data))
+	}
+	list, ok := last(all, "plugins")
+	if !ok {
+		c.single = true
+		start := space(data, 0)
+		c.plugins = []span{{start, value(data, start)}}
+		switch objectType(data) {
+		case "":
+			return conf{}, errNoType
+		case Type:
+			c.ours = []int{0}
+		}
+		return c, nil
+	}
+	if data[list.value.start] != '[' {
+		return conf{}, errPlugins
+	}
+	c.plugins = elements(data, list.value)
+	for i, p := range c.plugins {
+		if data[p.start] != '{' {
+			return conf{}, errPlugins
+		}
+		if objectType(p.of(data)) == Type {
+			c.ours = append(c.ours, i)
+		}
+	}
+	return c, nil
+}
+
+// objectType returns the `type` of a plugin's configuration as libcni finds it, or "".
+func objectType(object []byte) string {
+	var p struct {
+		Type string `json:"type"`
+	}
+	if json.Unmarshal(object, &p) != nil {
+		return ""
+	}
+	return p.Type
+}
+
+// insert puts our entry after the last plugin, with the white space and in the style of that.
+func (c conf) insert(data, entry []byte) []byte {
+	end := c.plugins[len(c.plugins)-1]
+	before := end.start
+	for before > 0 && space(data, before-1) > before-1 {
+		before--
+	}
+	gap := string(data[before:end.start])
+	added := "," + gap + string(render(entry, end.of(data), gap, c.unit(data)))
+	return slices.Concat(data[:end.end], []byte(added), data[end.end:])
+}
+
+// unit is the indentation of one level: that of the first key, if it has a line of its own.
+func (c conf) unit(data []byte) string {
+	start := c.members[0].at
+	line := bytes.LastIndexByte(data[:start], '\n') + 1
+	if unit := string(data[line:start]); line > 0 && unit != "" && strings.Trim(unit, " \t") == "" {
+		return unit
+	}
+	return "  "
+}
+
+// render formats our entry as its neighbour is: on one line, or over several.
+func render(entry, neighbour []byte, gap, unit string) []byte {
+	var out bytes.Buffer
+	newline := strings.LastIndexByte(gap, '\n')
+	if !bytes.ContainsRune(neighbour, '\n') {
+		_ = json.Compact(&out, entry) // valid: Splice has parsed it
+		return out.Bytes()
+	}
+	_ = json.Indent(&out, bytes.TrimSpace(entry), strings.Trim(gap[newline+1:], "\r"), unit)
+	if strings.Contains(gap, "\r\n") {
+		return bytes.ReplaceAll(out.Bytes(), []byte("\n"), []byte("\r\n"))
+	}
+	return out.Bytes()
+}
+
+// remove takes our entries out of a list: each with what separates it from the one before, which undoes insert.
+func (c conf) remove(data []byte) []byte {
+	if c.single {
+		return data
+	}
+	var cuts []span
+	leading := 0
+	for leading < len(c.ours) && c.ours[leading] == leading {
+		leading++
+	}
+	switch {
+	case leading == len(c.plugins) && leading > 0:
+		cuts = []span{{c.plugins[0].start, c.plugins[leading-1].end}}
+	case leading > 0:
+		cuts = []span{{c.plugins[0].start, c.plugins[leading].start}}
+	}
+	for _, i := range c.ours[leading:] {
+		cuts = append(cuts, span{c.plugins[i-1].end, c.plugins[i].end})
+	}
+	for _, cut := range slices.Backward(cuts) {
+		data = slices.Concat(data[:cut.start], data[cut.end:])
+	}
+	return data
+}
+
+// wrap makes a list of a single plugin and ours. White space around the object stays around the list.
+func wrap(data []byte, c conf, entry []byte) ([]byte, error) {
+	if c.name == "" {
+		return nil, errNoName
+	}
+	object := c.plugins[0]
+	var out bytes.Buffer
+	out.Write(data[:object.start])
+	out.WriteString("{\n")
+	for _, key := range []string{"cniVersion", "name"} {
+		if m, ok := last(c.members, key); ok {
+			fmt.Fprintf(&out, "  %q: %s,\n", key, m.value.of(data))
+		}
+	}
+	out.WriteString(`  "plugins": [` + wrapIn)
+	out.Write(object.of(data))
+	out.WriteString("," + wrapGap)
+	out.Write(render(entry, []byte("\n"), wrapIn, "  "))
+	out.WriteString("\n  ]\n}")
+	out.Write(data[object.end:])
+	return out.Bytes(), nil
+}
+
+// unwrap returns what wrap has made a list of: when wrapping it again gives the same text, nobody has changed it.
+func unwrap(data []byte, c conf) (original []byte, ok bool) {
+	if c.single || len(c.plugins) != 2 || len(c.ours) != 1 || c.ours[0] != 1 {
+		return nil, false
+	}
+	start := space(data, 0)
+	object := c.plugins[0].of(data)
+	original = slices.Concat(data[:start], object, data[value(data, start):])
+	inner, err := parse(original)
+	if err != nil || !inner.single || len(inner.ours) > 0 {
+		return nil, false
+	}
+	again, err := wrap(original, inner, c.plugins[1].of(data))
+	return original, err == nil && bytes.Equal(again, data)
+}
+
+// equal reports whether two JSON texts mean the same, whatever their order and white space.
+func equal(a, b []byte) bool {
+	decode := func(data []byte) (v any) {
+		d := json.NewDecoder(bytes.NewReader(data))
+		d.UseNumber()
+		_ = d.Decode(&v)
+		return v
+	}
+	return reflect.DeepEqual(decode(a), decode(b))
+}

@@ -1,0 +1,176 @@
+package install
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/libcni"
+)
+
+// TestGolden compares every file in testdata/splice with the one made of it in testdata/spliced; UPDATE=1 writes those
+// anew, and then they have to be read. What libcni makes of them is tested beside, and that it is undone to the byte.
+func TestGolden(t *testing.T) {
+	paths, err := filepath.Glob("testdata/splice/*.conf*")
+	if err != nil || len(paths) < 30 {
+		t.Fatalf("%d files, %v", len(paths), err)
+	}
+	for _, path := range paths {
+		t.Run(filepath.Base(path), func(t *testing.T) { golden(t, path) })
+	}
+}
+
+func golden(t *testing.T, path string) {
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := Splice(before, entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".conf"), ".conflist") + ".conflist"
+	want := filepath.Join("testdata", "spliced", name)
+	if os.Getenv("UPDATE") != "" {
+		if err := os.WriteFile(want, after, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expected, err := os.ReadFile(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(after, expected) {
+		t.Errorf("got %s\nwant %s", after, expected)
+	}
+	holds(t, before, entry)
+	list := chained(t, want)
+	if bytes.Contains(before, []byte(Type)) {
+		return
+	}
+	// Splice must be seen to keep everything, not only to put ours in.
+	var former []*libcni.PluginConfig
+	if single, err := libcni.NetworkPluginConfFromBytes(before); err == nil {
+		former = append(former, single)
+		if list.Name != single.Network.Name || list.CNIVersion != single.Network.CNIVersion {
+			t.Errorf("%s %s became %s %s", single.Network.Name, single.Network.CNIVersion, list.Name, list.CNIVersion)
+		}
+	} else if was, err := libcni.NetworkConfFromBytes(before); err == nil {
+		former = was.Plugins
+		if was.Name != list.Name || was.CNIVersion != list.CNIVersion || was.DisableCheck != list.DisableCheck {
+			t.Errorf("%+v became %+v", was, list)
+		}
+	} else {
+		t.Fatal(err)
+	}
+	if len(list.Plugins) != len(former)+1 {
+		t.Fatalf("%d plugins became %d", len(former), len(list.Plugins))
+	}
+	for i, p := range former {
+		if !equal(p.Bytes, list.Plugins[i].Bytes) {
+			t.Errorf("%s became %s", p.Bytes, list.Plugins[i].Bytes)
+		}
+	}
+}
+
+// holds checks what is true of every input: valid stays valid, twice is once, undone is undone, also after another entry.
+func holds(t *testing.T, x, entry []byte) {
+	t.Helper()
+	clean, err := Unsplice(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	once, err := Splice(x, entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !json.Valid(once) {
+		t.Fatalf("not valid: %s", once)
+	}
+	if twice, err := Splice(once, entry); err != nil || !bytes.Equal(once, twice) {
+		t.Errorf("twice: %v %s\nonce: %s", err, twice, once)
+	}
+	other, err := Splice(once, []byte(`{"other": [{}, {"a": 1}], "type": "istio-pod-network"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Our entry formatted by somebody else is left alone, and what was there before it is then not known to the byte.
+	if foreign := bytes.Equal(x, once); !foreign {
+		for _, spliced := range [][]byte{once, other} {
+			undone, err := Unsplice(spliced)
+			if err != nil || !bytes.Equal(undone, clean) {
+				t.Errorf("undone: %v %q\nwant %q", err, undone, clean)
+			}
+		}
+	}
+	if p, err := parse(x); err != nil || len(p.ours) == 0 && !bytes.Equal(clean, x) {
+		t.Errorf("not ours, and still changed: %v %s", err, clean)
+	}
+	c, err := parse(once)
+	if err != nil || c.single || len(c.ours) != 1 || c.ours[0] != len(c.plugins)-1 || len(c.plugins) < 2 {
+		t.Errorf("%+v %v: %s", c, err, once)
+	}
+}
+
+// What is nobody's primary is an error that says why, not a network of our own.
+func TestRefused(t *testing.T) {
+	for input, want := range map[string]error{
+		``: errNotJSON, `{`: errNotJSON, `{} {}`: errNotJSON, `[]`: errNotObject, `null`: errNotObject,
+		`{}`: errNoType, `{"type": 1}`: errNoType, `{"type":"ptp"}`: errNoName, `{"name":1,"type":"ptp"}`: errNoName,
+		`{"plugins":[]}`: errNoPlugins, `{"plugins":{}}`: errPlugins, `{"plugins":[1]}`: errPlugins,
+		`{"name":"n","type":"istio-pod-network"}`: errOnlyOurs, `{"plugins":[{"type":"istio-pod-network"}]}`: errOnlyOurs,
+	} {
+		if out, err := Splice([]byte(input), entry); !errors.Is(err, want) || out != nil {
+			t.Errorf("%q: %v, want %v", input, err, want)
+		}
+	}
+	for _, e := range []string{``, `1`, `{}`, `{"type":"other"}`, `{"type":"istio-pod-network"`} {
+		if _, err := Splice([]byte(`{"name":"n","type":"ptp"}`), []byte(e)); !errors.Is(err, errNotOurs) {
+			t.Errorf("entry %q: %v", e, err)
+		}
+	}
+}
+
+// A list that looks like one we made of a .conf, but is not, stays a list.
+func TestListLikeOurs(t *testing.T) {
+	list, err := Splice([]byte("{\n  \"name\": \"n\", \"type\": \"ptp\"\n}"), entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare, err := without(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Splice(bare, entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if undone, err := Unsplice(again); err != nil || !bytes.Equal(undone, bare) {
+		t.Errorf("%v %s", err, undone)
+	}
+}
+
+func FuzzSplice(f *testing.F) {
+	paths, _ := filepath.Glob("testdata/splice*/*")
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte(`{"plugins":[{"type":"a"},{"type":"istio-pod-network"},{}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, err := Splice(data, entry); err != nil {
+			if clean, err := Unsplice(data); err == nil && !json.Valid(clean) {
+				t.Errorf("not valid: %s", clean)
+			}
+			return
+		}
+		holds(t, data, entry)
+	})
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// annotations are the pod's, as far as the file shows them.
+type annotations map[string]string
+
+// maxFile bounds the file in bytes. Kubernetes allows a pod 256 KiB of annotations.
+const maxFile = 1 << 20
+
+// parseAnnotations reads what the downward API writes: key="value" per line, the value quoted as Go does. What is no such
+// line is skipped, since a file that is not the kubelet's may be seen half written; a key that is there twice with
+// different values says nothing.
+func parseAnnotations(data string) annotations {
+	found, twice := annotations{}, map[string]bool{}
+	for line := range strings.SplitSeq(data, "\n") {
+		key, quoted, _ := strings.Cut(line, "=")
+		if key == "" || !strings.HasPrefix(quoted, `"`) {
+			continue
+		}
+		value, err := strconv.Unquote(quoted)
+		if err != nil {
+			continue
+		}
+		if old, present := found[key]; present && old != value {
+			twice[key] = true
+		}
+		found[key] = value
+	}
+	for key := range twice {
+		delete(found, key)
+	}
+	return found
+}
+
+// readAnnotations reads the first of the files that exists.
+func readAnnotations(files []string) (annotations, error) {
+	// The kubelet swaps the directory behind the file and removes the old one: whoever has followed the old link by then
+	// finds nothing, and the new file when looking again.
+	for range 3 {
+		for _, path := range files {
+			data, err := readFile(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("reading the pod's annotations: %w", err)
+			}
+			return parseAnnotations(data), nil
+		}
+	}
+	return nil, fmt.Errorf("reading the pod's annotations: %s: no such file; mount them there from a downward API volume",
+		strings.Join(files, " and "))
+}
+
+func readFile(path string) (string, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not block
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return "", errors.Join(err, fmt.Errorf("%s: not a regular file", path))
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s: larger than %d bytes", path, maxFile)
+	}
+	return string(data), err
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// mode is which proof is accepted.
+type mode string
+
+const (
+	modeAny        mode = "any"        // whichever comes first
+	modeAnnotation mode = "annotation" // the pod's annotation, of this very network namespace
+	modeProbe      mode = "probe"      // a connection of its own is redirected
+)
+
+// defaultFiles are where the pod's annotations are looked for without --file: the volume of the 2018 controller, and the
+// one that Istio's injector gives the proxy.
+var defaultFiles = []string{"/etc/podinfo/pod_annotations", "/etc/istio/pod/annotations"}
+
+const (
+	defaultTermination = "/dev/termination-log"
+	keyReason          = "pod-network-controller.istio.io/reason"
+	// The 2018 controller's annotations, which the plugin obeys when it writes the rules.
+	keyEnvoyUserID = "pod-network-controller.istio.io/envoy-userid"
+	keyEnvoyPort   = "pod-network-controller.istio.io/envoy-port"
+	keyIncludeIPs  = "traffic.sidecar.istio.io/includeOutboundIPRanges"
+)
+
+// options are what the command line says.
+type options struct {
+	help, version              bool
+	mode                       mode
+	files                      []string // the first that exists
+	statusKey, value, netnsKey string
+	timeout, poll, delay       time.Duration
+	expected                   expectation
+	termination                string // where the termination message goes; empty: nowhere
+}
+
+// errUsage is a mistake on the command line.
+type errUsage struct{ flag, value, valid string }
+
+func (e *errUsage) Error() string {
+	return fmt.Sprintf("--%s: %q is wrong; valid: %s", e.flag, e.value, e.valid)
+}
+
+func parseFlags(args []string) (options, error) {
+	o := options{
+		mode: modeAny, files: defaultFiles,
+		statusKey: "pod-network-controller.istio.io/status", value: "initialized",
+		netnsKey: "pod-network-controller.istio.io/netns",
+		timeout:  300 * time.Second, poll: 500 * time.Millisecond,
+		expected:    expectation{proxyUID: 1337, outbound: 15001, inbound: 15006},
+		termination: defaultTermination,
+	}
+	if len(args) > 0 && slices.Contains([]string{"init", "version", "help"}, args[0]) { // "init": the predecessor's sub-command
+		o.version, o.help = args[0] == "version", args[0] == "help"
+		args = args[1:]
+	}
+	var wrong error
+	set := o.flags(&wrong)
+	if err := set.Parse(args); err != nil {
+		if wrong != nil {
+			return o, wrong
+		}
+		return o, errors.New(strings.Replace(err.Error(), ": -", ": --", 1))
+	}
+	if set.NArg() > 0 {
+		return o, fmt.Errorf("argument %q is unexpected; valid: flags, after the optional word init", set.Arg(0))
+	}
+	return o, nil
+}
+
+// flags declares the flags. The flag package would wrap what a flag finds wrong, so the first error is kept in wrong.
+func (o *options) flags(wrong *error) *flag.FlagSet {
+	set := flag.NewFlagSet("", flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	add := func(name, valid string, parse func(string) bool) {
+		set.Func(name, "", func(value string) error {
+			if parse(value) {
+				return nil
+			}
+			*wrong = &errUsage{name, value, valid}
+			return *wrong
+		})
+	}
+	add("mode", "any, annotation, probe", func(v string) bool {
+		o.mode = mode(v)
+		return slices.Contains([]mode{modeAny, modeAnnotation, modeProbe}, o.mode)
+	})
+	text := func(name, valid string, target *string) {
+		add(name, valid, func(v string) bool { *target = v; return v != "" && !strings.ContainsAny(v, "\x00\n") })
+	}
+	add("file", "the path of a file", func(v string) bool { o.files = []string{v}; return v != "" })
+	text("annotation-key", "the key of an annotation", &o.statusKey)
+	text("annotation-value", "the value that means initialized", &o.value)
+	text("netns-annotation-key", "the key of an annotation", &o.netnsKey)
+	const duration = "more than zero, as 300s, 5m or a bare number of seconds"
+	add("timeout", duration, func(v string) bool { return seconds(v, &o.timeout) && o.timeout > 0 })
+	add("poll", duration, func(v string) bool { return seconds(v, &o.poll) && o.poll > 0 })
+	add("delay", "zero or more, as 10s or a bare number of seconds", func(v string) bool { return seconds(v, &o.delay) && o.delay >= 0 })
+	add("proxy-uid", userIDs, func(v string) bool { return userID(v, &o.expected.proxyUID) })
+	add("outbound-port", ports, func(v string) bool { return port(v, &o.expected.outbound) })
+	add("inbound-port", ports, func(v string) bool { return port(v, &o.expected.inbound) })
+	add("termination-log", "the path of a file, or empty for none", func(v string) bool { o.termination = v; return true })
+	for _, name := range []string{"help", "h"} {
+		set.BoolVar(&o.help, name, o.help, "")
+	}
+	set.BoolVar(&o.version, "version", o.version, "")
+	return set
+}
+
+const (
+	userIDs = "a user ID from 1 to 4294967294"
+	ports   = "a port from 1 to 65535"
+)
+
+// seconds reads a duration, or a bare number as the predecessor did.
+func seconds(value string, target *time.Duration) bool {
+	if n, err := strconv.ParseUint(value, 10, 31); err == nil {
+		*target = time.Duration(n) * time.Second
+		return true
+	}
+	d, err := time.ParseDuration(value)
+	*target = d
+	return err == nil
+}
+
+func userID(value string, target *uint32) bool {
+	n, err := strconv.ParseUint(value, 10, 32)
+	if err != nil || n == 0 || n == 1<<32-1 { // the last one is the kernel's "none"
+		return false
+	}
+	*target = uint32(n)
+	return true
+}
+
+func port(value string, target *uint16) bool {
+	n, err := strconv.ParseUint(value, 10, 16)
+	if err != nil || n == 0 {
+		return false
+	}
+	*target = uint16(n)
+	return true
+}
+
+// interval is how often the file is read, should the kernel not tell of a change: --delay only ever shortens it.
+func (o options) interval() time.Duration {
+	if o.delay > 0 {
+		return min(o.poll, o.delay)
+	}
+	return o.poll
+}
+
+const help = `istio-pod-network-wait %s: waits until this pod's packet rules are proven to be there
+
+Runs as an init container before the sidecar and the app, as any user, without capabilities.
+
+    istio-pod-network-wait [init] [flags]
+
+  --mode any             which proof is accepted:
+                           annotation  the pod's annotation says so, for this very network namespace
+                           probe       a connection made by this program is redirected, in every IP family of the pod
+                           any         whichever comes first
+  --timeout 300s         give up after this long; a bare number means seconds
+  --file PATH            the pod's annotations, a downward API file. Without it /etc/podinfo/pod_annotations, or where
+                         that is absent /etc/istio/pod/annotations
+  --annotation-key pod-network-controller.istio.io/status
+  --annotation-value initialized
+  --netns-annotation-key pod-network-controller.istio.io/netns
+  --proxy-uid 1337       as this user the probe dials 127.0.0.6 and ::6 and expects to arrive at the inbound port; as any
+  --inbound-port 15006   other user it dials 192.0.2.1 and 2001:db8::1 and expects the outbound port. Without rules that
+  --outbound-port 15001  last attempt leaves the pod as one SYN with a hop limit of 1, which the node drops. The pod's
+                         annotations pod-network-controller.istio.io/envoy-userid and envoy-port win, as they do in the
+                         plugin that writes the rules
+  --poll 500ms           how often the file is read, beside being watched; the probe runs once a second
+  --delay SECONDS        upper bound of --poll, the predecessor's flag
+  --termination-log /dev/termination-log   where the reason of a failure goes; empty for nowhere
+  --help, --version
+
+Every 5 s a line on standard error says what is missing. Exit codes: 0 initialized, or nothing to wait for ("not-required");
+2 wrong arguments; 126 not initialized within --timeout, or impossible; 143 SIGTERM; 130 SIGINT.
+`

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// built is the program as it is shipped: static and stripped.
+var built string
+
+// TestMain builds the program where every user may execute it, and fails the tests when they leave file descriptors open.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "wait-test-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	built = filepath.Join(dir, "istio-pod-network-wait")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=v1.2.3-test", "-o", built, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, failed := build.CombinedOutput(); failed != nil {
+		err = errors.Join(err, failed, errors.New(string(out)))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	before := openFiles()
+	code := m.Run()
+	if after := openFiles(); code == 0 && len(after) > len(before) {
+		fmt.Fprintf(os.Stderr, "file descriptors leaked: before %q, after %q\n", before, after)
+		code = 1
+	}
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// openFiles lists what this process has open, without the runtime's own poller.
+func openFiles() []string {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	var open []string
+	for _, entry := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
+		if err == nil && target != "anon_inode:[eventpoll]" && target != "anon_inode:[eventfd]" {
+			open = append(open, target)
+		}
+	}
+	return open
+}
+
+// volume is a downward API volume, written as the kubelet does: a new directory, and a renamed link to it.
+type volume struct {
+	t       testing.TB
+	dir     string
+	version int
+}
+
+func newVolume(t testing.TB, lines ...string) *volume {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "wait-volume-")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	must(t, os.Chmod(dir, 0o755))
+	v := &volume{t: t, dir: dir}
+	v.set(lines...)
+	must(t, os.Symlink("..data/annotations", v.file()))
+	return v
+}
+
+func (v *volume) file() string { return filepath.Join(v.dir, "annotations") }
+
+// set swaps the contents.
+func (v *volume) set(lines ...string) {
+	v.t.Helper()
+	v.prepare(lines...)
+	v.swap()
+}
+
+// prepare writes what swap then shows; there is no newline at the end, like the kubelet's.
+func (v *volume) prepare(lines ...string) {
+	v.t.Helper()
+	v.version++
+	name := fmt.Sprintf("..%d", v.version)
+	must(v.t, os.Mkdir(filepath.Join(v.dir, name), 0o755))
+	must(v.t, os.WriteFile(filepath.Join(v.dir, name, "annotations"), []byte(strings.Join(lines, "\n")), 0o644))
+	must(v.t, os.Symlink(name, filepath.Join(v.dir, "..data_tmp")))
+}
+
+func (v *volume) swap() {
+	v.t.Helper()
+	must(v.t, os.Rename(filepath.Join(v.dir, "..data_tmp"), filepath.Join(v.dir, "..data")))
+	must(v.t, os.RemoveAll(filepath.Join(v.dir, fmt.Sprintf("..%d", v.version-1))))
+}
+
+const (
+	statusKey = "pod-network-controller.istio.io/status"
+	netnsKey  = "pod-network-controller.istio.io/netns"
+)
+
+// line is one of the kubelet's.
+func line(key, value string) string { return fmt.Sprintf("%s=%q", key, value) }
+
+// marked are the annotations that the agent writes, among others.
+func marked(status, netns string, more ...string) []string {
+	return append([]string{line("kubernetes.io/config.seen", "2025-01-01\n=\"x\""), line(statusKey, status), line(netnsKey, netns)}, more...)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// outcome is what a run of the program left.
+type outcome struct {
+	code           int
+	stdout, stderr string
+	message        string // the termination message
+}
+
+func (o outcome) String() string {
+	return fmt.Sprintf("exit code %d\nstdout: %s\nstderr: %s\nmessage: %s", o.code, o.stdout, o.stderr, o.message)
+}
+
+// expect fails the test unless the program ended with the code and said each of the words; a failure says them as the
+// termination message too, with no more than the kubelet keeps.
+func (o outcome) expect(t testing.TB, code int, words ...string) {
+	t.Helper()
+	said := o.stdout
+	if code != exitReady {
+		said = o.message
+		if len(o.message) > maxMessage || !strings.Contains(o.stderr, o.message) && len(o.message) < maxMessage-3 {
+			t.Errorf("the termination message is not what was said\n%s", o)
+		}
+	}
+	if o.code != code {
+		t.Fatalf("want exit code %d, got %s", code, o)
+	}
+	for _, word := range words {
+		if !strings.Contains(said, word) {
+			t.Errorf("want %q in %s", word, o)
+		}
+	}
+}
+
+// runIn runs the built program in a network namespace as the given user, without any capability, on a read-only root.
+func runIn(t testing.TB, netns string, uid int, args ...string) outcome {
+	t.Helper()
+	c, finish := commandIn(t, netns, uid, args...)
+	_ = c.Run()
+	return finish()
+}
+
+// commandIn is runIn for a test that starts the program by itself.
+func commandIn(t testing.TB, netns string, uid int, args ...string) (c *exec.Cmd, finish func() outcome) {
+	t.Helper()
+	// The termination log is a mount of its own, as in a container.
+	log := newVolume(t)
+	must(t, os.WriteFile(log.dir+"/log", nil, 0o666))
+	must(t, os.Chmod(log.dir+"/log", 0o666))
+	script := `mount --bind "$1" "$1" && mount -o remount,bind,ro / && shift && exec "$@"`
+	all := []string{"--net=" + netns, "unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh", log.dir,
+		"setpriv", fmt.Sprintf("--reuid=%d", uid), fmt.Sprintf("--regid=%d", uid), "--clear-groups", "--inh-caps=-all", "--bounding-set=-all",
+		"--no-new-privs", built}
+	if len(args) > 0 && args[0] == "init" {
+		all, args = append(all, args[0]), args[1:]
+	}
+	all = append(all, "--termination-log", log.dir+"/log")
+	var stdout, stderr bytes.Buffer
+	c = exec.Command("nsenter", append(all, args...)...)
+	c.Stdout, c.Stderr = &stdout, &stderr
+	return c, func() outcome {
+		message, err := os.ReadFile(log.dir + "/log")
+		must(t, err)
+		return outcome{c.ProcessState.ExitCode(), stdout.String(), stderr.String(), string(message)}
+	}
+}

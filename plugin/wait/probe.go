@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// expectation is what the probe takes the rules to be.
+type expectation struct {
+	proxyUID          uint32
+	outbound, inbound uint16
+	ranges            *string // of outbound traffic, where not everything is captured
+}
+
+// with returns e as the pod's annotations change it. They win, as in the plugin that writes the rules; a value that the
+// plugin would refuse is ignored.
+func (e expectation) with(a annotations) expectation {
+	userID(a[keyEnvoyUserID], &e.proxyUID)
+	port(a[keyEnvoyPort], &e.outbound)
+	if ranges, present := a[keyIncludeIPs]; present && ranges != "*" {
+		e.ranges = &ranges
+	}
+	return e
+}
+
+// prober tries once whether connections are redirected.
+type prober func(context.Context, expectation) finding
+
+// family is an address family with what the probe dials in it.
+type family struct {
+	name, network                       string
+	loopback, passthrough, outside, any netip.Addr
+}
+
+// families in the order they are tried. 192.0.2.0/24 and 2001:db8::/32 are for documentation: nobody has them.
+var families = []family{
+	{"IPv4", "tcp4", netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.6"), netip.MustParseAddr("192.0.2.1"), netip.IPv4Unspecified()},
+	{"IPv6", "tcp6", netip.IPv6Loopback(), netip.MustParseAddr("::6"), netip.MustParseAddr("2001:db8::1"), netip.IPv6Unspecified()},
+}
+
+// dialPort is the port that the probe dials; Istio's own validation uses it too.
+const dialPort = 15002
+
+// probe tries every family that the pod has.
+func probe(ctx context.Context, e expectation) finding {
+	return e.try(ctx, uint32(os.Geteuid()), podFamilies)
+}
+
+func (e expectation) try(ctx context.Context, uid uint32, pod func() ([]family, error)) finding {
+	have, err := pod()
+	if err != nil {
+		return found(missing, "%v", err)
+	}
+	if len(have) == 0 {
+		return found(missing, "the pod has no global address on any interface but lo")
+	}
+	var arrived, problems []string
+	failed := missing
+	for _, family := range have {
+		a := e.attempt(family, uid)
+		if err := a.run(ctx); err != nil {
+			if isHeld(err) {
+				failed = never
+			}
+			problems = append(problems, family.name+": "+err.Error())
+			continue
+		}
+		arrived = append(arrived, fmt.Sprintf("%s to port %d", family.name, a.listen.Port()))
+	}
+	who := fmt.Sprintf("as user %d, which is not the proxy's (%d)", uid, e.proxyUID)
+	if uid == e.proxyUID {
+		who = fmt.Sprintf("as the proxy's user %d", uid)
+	}
+	if len(problems) == 0 {
+		return found(ready, "connections made %s are redirected: %s", who, strings.Join(arrived, ", "))
+	}
+	f := found(failed, "%s (%s)", strings.Join(problems, "; "), who)
+	if uid != e.proxyUID && e.ranges != nil {
+		f.text += fmt.Sprintf("; the pod captures only %q, which such a probe cannot see: run it as the proxy's user", *e.ranges)
+	}
+	return f
+}
+
+// attempt returns what a process of the given user dials, and where that has to arrive.
+func (e expectation) attempt(f family, uid uint32) attempt {
+	if uid == e.proxyUID {
+		// From the loopback address: what comes from 127.0.0.6 or ::6, which the kernel would choose for ::6, passes.
+		return attempt{f, netip.AddrPortFrom(f.loopback, 0), netip.AddrPortFrom(f.passthrough, dialPort), netip.AddrPortFrom(f.loopback, e.inbound)}
+	}
+	return attempt{f, netip.AddrPortFrom(f.any, 0), netip.AddrPortFrom(f.outside, dialPort), netip.AddrPortFrom(f.loopback, e.outbound)}
+}
+
+// podFamilies are those that an interface other than lo has a global unicast address of.
+func podFamilies() ([]family, error) {
+	nics, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("listing the interfaces: %w", err)
+	}
+	has := map[bool]bool{}
+	for _, nic := range nics {
+		if nic.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		addrs, err := nic.Addrs()
+		if err != nil {
+			return nil, fmt.Errorf("listing the addresses of %q: %w", nic.Name, err)
+		}
+		for _, addr := range addrs {
+			if prefix, ok := addr.(*net.IPNet); ok && prefix.IP.IsGlobalUnicast() {
+				has[prefix.IP.To4() != nil] = true
+			}
+		}
+	}
+	var have []family
+	for _, f := range families {
+		if has[f.loopback.Is4()] {
+			have = append(have, f)
+		}
+	}
+	return have, nil
+}
+
+// errHeld says that the probe cannot listen where the rules lead.
+type errHeld struct {
+	listen netip.AddrPort
+	err    error
+}
+
+func (e *errHeld) Error() string {
+	if errors.Is(e.err, syscall.EADDRINUSE) {
+		return fmt.Sprintf("port %d is already held at %s (a sidecar that was started before?), so nothing can be probed", e.listen.Port(), e.listen)
+	}
+	return fmt.Sprintf("port %d cannot be listened on at %s (%v), so nothing can be probed", e.listen.Port(), e.listen, e.err)
+}
+
+// isHeld reports whether err says that the port of the probe is not to be had.
+func isHeld(err error) bool {
+	var held *errHeld
+	return errors.As(err, &held)
+}

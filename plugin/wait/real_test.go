@@ -1,0 +1,451 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/internal/testnet"
+	"github.com/istio-pod-network/controller/plugin/netfilter"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+const (
+	proxy   = 1337
+	someone = 1000660001 // as OpenShift numbers them
+)
+
+// pod is a lab without a sidecar, as a pod is while its init containers run.
+func pod(t *testing.T, options testnet.Options) (*testnet.Lab, *netfilter.NetNS) {
+	t.Helper()
+	lab, err := testnet.New(options)
+	must(t, err)
+	t.Cleanup(func() { _ = lab.Close() })
+	n, err := netfilter.Open(lab.Path)
+	must(t, err)
+	t.Cleanup(n.Close)
+	return lab, n
+}
+
+// rulesOf parses settings such as {"inboundPort": 15106}.
+func rulesOf(t *testing.T, settings string) redirect.RuleSet {
+	t.Helper()
+	spec, err := redirect.ParseSpec([]byte(settings))
+	must(t, err)
+	return spec.RuleSet()
+}
+
+func apply(t *testing.T, n *netfilter.NetNS, backend netfilter.Backend, rules redirect.RuleSet) {
+	t.Helper()
+	_, err := n.Apply(backend, rules)
+	must(t, err)
+}
+
+// TestProbe runs the built program in pods with rules, by every backend and for every family.
+func TestProbe(t *testing.T) {
+	for _, kind := range []struct {
+		name     string
+		families []testnet.Family
+	}{
+		{"dual stack", nil}, {"IPv4", []testnet.Family{testnet.IPv4}}, {"IPv6", []testnet.Family{testnet.IPv6}},
+	} {
+		for _, backend := range []netfilter.Backend{netfilter.Nftables, netfilter.IptablesNFT, netfilter.IptablesLegacy} {
+			t.Run(kind.name+"/"+string(backend), func(t *testing.T) {
+				lab, n := pod(t, testnet.Options{Families: kind.families})
+				for _, c := range []struct {
+					settings string
+					flags    []string
+				}{
+					{`{}`, nil},
+					{`{"mode": "TPROXY"}`, nil},
+					{`{"dnsCapture": true, "dropInvalid": true}`, nil},
+					{`{"inboundPort": 15106, "outboundPort": 15101}`, []string{"--inbound-port=15106", "--outbound-port=15101"}},
+				} {
+					apply(t, n, backend, rulesOf(t, c.settings))
+					var names []string
+					for _, family := range lab.Families() {
+						names = append(names, family.String())
+					}
+					for _, user := range []int{proxy, someone} {
+						args := append([]string{"--mode=probe", "--timeout=60", "--proxy-uid=1337"}, c.flags...)
+						got := runIn(t, lab.Path, user, args...)
+						got.expect(t, exitReady, append(names, fmt.Sprintf("user %d", user))...)
+						if strings.Contains(got.stdout, "IPv6") != slices.Contains(names, "IPv6") || strings.Contains(got.stdout, "IPv4") != slices.Contains(names, "IPv4") {
+							t.Errorf("other families than %q were probed: %s", names, got)
+						}
+					}
+				}
+				// A proxy that is the high-numbered user itself.
+				apply(t, n, backend, rulesOf(t, `{"proxyUID": 1000660001}`))
+				runIn(t, lab.Path, someone, "--mode=probe", "--timeout=60", "--proxy-uid=1000660001").expect(t, exitReady, "as the proxy's user 1000660001")
+			})
+		}
+	}
+}
+
+// TestProbeFails runs it where the rules are absent or others: it must never pass.
+func TestProbeFails(t *testing.T) {
+	all := rulesOf(t, `{}`)
+	only := func(family redirect.Family) redirect.RuleSet {
+		part := all
+		part.Tables = slices.DeleteFunc(slices.Clone(all.Tables), func(table redirect.Table) bool { return table.Family != family })
+		return part
+	}
+	for _, c := range []struct {
+		name  string
+		rules redirect.RuleSet
+		user  int
+		says  []string
+	}{
+		{"none, proxy", redirect.RuleSet{}, proxy, []string{"IPv4: a connection to 127.0.0.6:15002 is not redirected to port 15006", "IPv6: a connection to [::6]:15002"}},
+		{"none, other", redirect.RuleSet{}, someone, []string{"IPv4: a connection to 192.0.2.1:15002 is not redirected to port 15001", "IPv6: a connection to [2001:db8::1]:15002"}},
+		{"IPv4 only, proxy", only(redirect.IPv4), proxy, []string{": IPv6: a connection"}},
+		{"IPv4 only, other", only(redirect.IPv4), someone, []string{": IPv6: a connection"}},
+		{"IPv6 only, proxy", only(redirect.IPv6), proxy, []string{": IPv4: a connection"}},
+		{"IPv6 only, other", only(redirect.IPv6), someone, []string{": IPv4: a connection"}},
+		{"other inbound port", rulesOf(t, `{"inboundPort": 15106}`), proxy, []string{"IPv4", "IPv6"}},
+		{"other outbound port", rulesOf(t, `{"outboundPort": 15101}`), someone, []string{"IPv4", "IPv6"}},
+		{"ports the wrong way round, proxy", rulesOf(t, `{"inboundPort": 15001, "outboundPort": 15006}`), proxy, []string{"IPv4", "IPv6"}},
+		{"ports the wrong way round, other", rulesOf(t, `{"inboundPort": 15001, "outboundPort": 15006}`), someone, []string{"IPv4", "IPv6"}},
+		{"another proxy user", rulesOf(t, `{"proxyUID": 2000, "proxyGID": 2000}`), proxy, []string{"IPv4", "IPv6"}},
+		{"exempt user", rulesOf(t, `{"proxyUID": 1000660001}`), someone, []string{"IPv4", "IPv6"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			lab, n := pod(t, testnet.Options{})
+			if len(c.rules.Tables) > 0 {
+				apply(t, n, netfilter.Nftables, c.rules)
+			}
+			runIn(t, lab.Path, c.user, "--mode=probe", "--timeout=2").expect(t, exitNotReady, append(c.says, "gave up after 2s")...)
+			if sent := forwarded(t, lab.PeerPath); !slices.Equal(sent, []string{"0", "0"}) {
+				t.Errorf("the next hop sent packets on: %q", sent)
+			}
+		})
+	}
+}
+
+// forwarded returns how many packets of IPv4 and IPv6 a network namespace has sent on.
+func forwarded(t *testing.T, netns string) []string {
+	t.Helper()
+	out, err := exec.Command("nsenter", "--net="+netns, "cat", "/proc/net/snmp", "/proc/net/snmp6").Output()
+	must(t, err)
+	lines := strings.Split(string(out), "\n")
+	v4 := strings.Fields(lines[1])[slices.Index(strings.Fields(lines[0]), "ForwDatagrams")]
+	for _, line := range lines {
+		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "Ip6OutForwDatagrams" {
+			return []string{v4, fields[1]}
+		}
+	}
+	t.Fatalf("no counter of IPv6 in %s", out)
+	return nil
+}
+
+// TestLateRules writes the rules while the program waits.
+func TestLateRules(t *testing.T) {
+	for _, user := range []int{proxy, someone} {
+		t.Run(fmt.Sprint(user), func(t *testing.T) {
+			t.Parallel()
+			lab, n := pod(t, testnet.Options{})
+			c, finish := commandIn(t, lab.Path, user, "--mode=any", "--file=/nonexistent/annotations", "--timeout=60")
+			started(t, c, "IPv6: a connection")
+			apply(t, n, netfilter.Nftables, rulesOf(t, `{}`))
+			_ = c.Wait()
+			finish().expect(t, exitReady, "are redirected")
+		})
+	}
+}
+
+// waitFor waits as long as it takes, within a minute.
+func waitFor(t *testing.T, condition func() bool) {
+	t.Helper()
+	for range 6000 {
+		if condition() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("did not come true within a minute")
+}
+
+// TestHeldPort has a listener in the way, at every address that conflicts.
+func TestHeldPort(t *testing.T) {
+	for _, user := range []struct {
+		uid  int
+		port string
+	}{{proxy, "15006"}, {someone, "15001"}} {
+		for _, address := range []string{"0.0.0.0", "127.0.0.1", "::", "::1"} {
+			t.Run(fmt.Sprint(user.uid, address), func(t *testing.T) {
+				t.Parallel()
+				lab, n := pod(t, testnet.Options{})
+				apply(t, n, netfilter.Nftables, rulesOf(t, `{}`))
+				var listener net.Listener
+				var err error
+				lab.InPod(func() { listener, err = net.Listen("tcp", net.JoinHostPort(address, user.port)) })
+				must(t, err)
+				defer listener.Close()
+				runIn(t, lab.Path, user.uid, "--mode=probe").expect(t, exitNotReady, "port "+user.port+" is already held")
+				runIn(t, lab.Path, user.uid, "--file=/nonexistent").expect(t, exitNotReady, "port "+user.port+" is already held", "no such file")
+				v := newVolume(t, marked("initialized", n.Identity())...)
+				runIn(t, lab.Path, user.uid, "--mode=any", "--file="+v.file()).expect(t, exitReady, "for this network namespace")
+				v.set(marked("initialized", n.Identity()+"1")...)
+				runIn(t, lab.Path, user.uid, "--mode=any", "--timeout=1", "--file="+v.file()).expect(t, exitNotReady, user.port, "another network namespace")
+			})
+		}
+	}
+}
+
+// TestProbeLeavesNothing wants the ports free again, at once.
+func TestProbeLeavesNothing(t *testing.T) {
+	lab, n := pod(t, testnet.Options{})
+	apply(t, n, netfilter.Nftables, rulesOf(t, `{}`))
+	for range 20 {
+		runIn(t, lab.Path, proxy, "--mode=probe", "--timeout=60").expect(t, exitReady)
+	}
+	for _, name := range []string{"tcp", "tcp6"} {
+		out, err := exec.Command("nsenter", "--net="+lab.Path, "cat", "/proc/net/"+name).Output()
+		must(t, err)
+		port := strings.ToUpper(strconv.FormatInt(15006, 16))
+		if strings.Contains(string(out), ":"+port) {
+			t.Errorf("a socket is left:\n%s", out)
+		}
+	}
+}
+
+// TestAnnotation runs it in a pod without rules, as every user.
+func TestAnnotation(t *testing.T) {
+	lab, n := pod(t, testnet.Options{})
+	_, elsewhere := pod(t, testnet.Options{})
+	noProxy := marked("not-required", n.Identity(), line(keyReason, "opted-in-no-proxy"))
+	for _, user := range []int{proxy, someone} {
+		for _, c := range []struct {
+			name  string
+			lines []string
+			code  int
+			says  string
+		}{
+			{"own", marked("initialized", n.Identity()), exitReady, "for this network namespace"},
+			{"pasted", []string{line(statusKey, "initialized")}, exitNotReady, "may be pasted or stale"},
+			{"of another", marked("initialized", elsewhere.Identity()), exitNotReady, "another network namespace"},
+			{"not required", marked("not-required", n.Identity(), line(keyReason, "mode-none")), exitReady, `"mode-none"`},
+			{"not required, of another", marked("not-required", elsewhere.Identity()), exitNotReady, "another network namespace"},
+			{"no proxy", noProxy, exitNotReady, "no proxy container"},
+		} {
+			v := newVolume(t, c.lines...)
+			for _, mode := range []string{"any", "annotation"} {
+				t.Run(fmt.Sprint(user, c.name, mode), func(t *testing.T) {
+					t.Parallel()
+					runIn(t, lab.Path, user, "init", "--mode", mode, "--file", v.file(), "--timeout", "1", "--delay", "1").expect(t, c.code, c.says)
+				})
+			}
+		}
+	}
+}
+
+// TestInodeReuse makes network namespaces until the kernel gives one the inode number of one that is gone, whose mark
+// must then not count.
+func TestInodeReuse(t *testing.T) {
+	t.Parallel()
+	seen := map[string]string{} // identity by boot ID and inode
+	for range 2000 {
+		path, identity, end := newNetNS(t)
+		inode := identity[:strings.LastIndex(identity, "/")]
+		old, again := seen[inode]
+		seen[inode] = identity
+		if !again {
+			end()
+			continue
+		}
+		if old == identity {
+			t.Fatalf("two network namespaces are both %q", identity)
+		}
+		v := newVolume(t, marked("initialized", old)...)
+		runIn(t, path, someone, "--mode=any", "--timeout=2", "--file="+v.file()).expect(t, exitNotReady, "another network namespace", old, identity)
+		runIn(t, path, someone, "--mode=annotation", "--timeout=2", "--file="+v.file()).expect(t, exitNotReady, "another network namespace")
+		v.set(marked("initialized", identity)...)
+		runIn(t, path, someone, "--mode=annotation", "--file="+v.file()).expect(t, exitReady)
+		end()
+		return
+	}
+	t.Fatal("no inode number came again")
+}
+
+// newNetNS makes a network namespace that lives until end.
+func newNetNS(t *testing.T) (path, identity string, end func()) {
+	t.Helper()
+	child := exec.Command("cat")
+	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	stdin, err := child.StdinPipe()
+	must(t, err)
+	must(t, child.Start())
+	path = fmt.Sprintf("/proc/%d/ns/net", child.Process.Pid)
+	n, err := netfilter.Open(path)
+	must(t, err)
+	defer n.Close()
+	return path, n.Identity(), func() { stdin.Close(); _ = child.Wait() }
+}
+
+// TestInotify swaps the volume under a program that would read it again in an hour only.
+func TestInotify(t *testing.T) { swapped(t, "--poll=1h", watchDir) }
+
+// TestPolling swaps it where nobody tells of changes.
+func TestPolling(t *testing.T) {
+	swapped(t, "--poll=20ms", func(string) (<-chan struct{}, func(), error) { return nil, nil, os.ErrPermission })
+	swapped(t, "--poll=20ms", func(string) (<-chan struct{}, func(), error) { return nil, func() {}, nil })
+}
+
+func swapped(t *testing.T, poll string, watch watcher) {
+	t.Helper()
+	own, err := ownIdentity()
+	must(t, err)
+	v := newVolume(t, empty...)
+	v.prepare(marked("initialized", own.String())...) // so that the swap is one rename
+	var stdout, stderr strings.Builder
+	p := program{args: []string{"--mode=annotation", "--timeout=60", "--termination-log=", "--file=" + v.file(), poll},
+		stdout: &stdout, stderr: &stderr, self: ownIdentity, watch: watch}
+	result := make(chan int)
+	go func() { result <- p.run() }()
+	time.Sleep(200 * time.Millisecond) // let it look first; without that the test would only prove less
+	v.swap()
+	if code := <-result; code != exitReady {
+		t.Errorf("exit code %d: %s", code, stderr.String())
+	}
+}
+
+func TestWatchDirFails(t *testing.T) {
+	if _, _, err := watchDir("/nonexistent"); err == nil {
+		t.Error("no error")
+	}
+}
+
+// TestSigterm ends the built program while it waits.
+func TestSigterm(t *testing.T) {
+	t.Parallel()
+	lab, _ := pod(t, testnet.Options{})
+	c, finish := commandIn(t, lab.Path, someone)
+	said := started(t, c, "annotation: ")
+	must(t, c.Process.Signal(syscall.SIGTERM)) // every program before ours was replaced by the next
+	_ = c.Wait()
+	got := finish()
+	got.stderr = said()
+	got.expect(t, exitTerminated, "SIGTERM", "annotation", "no such file")
+}
+
+// started starts a command and waits for a line of progress with the given words. It returns what reads standard error.
+func started(t *testing.T, c *exec.Cmd, words string) (said func() string) {
+	t.Helper()
+	progress, err := os.CreateTemp(t.TempDir(), "")
+	must(t, err)
+	t.Cleanup(func() { progress.Close() })
+	c.Stderr = progress
+	must(t, c.Start())
+	said = func() string {
+		data, err := os.ReadFile(progress.Name())
+		must(t, err)
+		return string(data)
+	}
+	waitFor(t, func() bool { return strings.Contains(said(), "waiting for") && strings.Contains(said(), words) })
+	return said
+}
+
+// TestReadOnly proves that the other tests run on a read-only root and without privileges.
+func TestReadOnly(t *testing.T) {
+	lab, _ := pod(t, testnet.Options{})
+	// The last --termination-log wins; /etc is part of the root.
+	c, finish := commandIn(t, lab.Path, someone, "--mode=annotation", "--file=/nonexistent", "--termination-log=/etc/wait-test-log")
+	_ = c.Run()
+	if got := finish(); got.code != exitNotReady || !strings.Contains(got.stderr, "read-only file system") && !strings.Contains(got.stderr, "permission denied") {
+		t.Error(got)
+	}
+	c, _ = commandIn(t, lab.Path, someone)
+	i := slices.Index(c.Args, built)
+	c.Args = append(c.Args[:i], "sh", "-c", "grep -E '^(Uid|Cap|NoNewPrivs)' /proc/self/status; touch "+os.TempDir()+"/wait-test-x")
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	_ = c.Run()
+	for _, want := range []string{"1000660001\t1000660001", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Read-only file system"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("want %q in %s", want, out.String())
+		}
+	}
+}
+
+// TestStatic wants a program that runs from scratch, and says its version.
+func TestStatic(t *testing.T) {
+	program, err := elf.Open(built)
+	must(t, err)
+	defer program.Close()
+	if program.Section(".interp") != nil || program.Section(".dynamic") != nil {
+		t.Error("not static")
+	}
+	if out, err := exec.Command(built, "--version").Output(); err != nil || string(out) != "istio-pod-network-wait v1.2.3-test\n" {
+		t.Errorf("version: %q, %v", out, err)
+	}
+}
+
+// TestNoAddress is a pod of no family: nothing can be probed.
+func TestNoAddress(t *testing.T) {
+	t.Parallel()
+	path, _, end := newNetNS(t)
+	defer end()
+	runIn(t, path, proxy, "--mode=probe", "--timeout=1").expect(t, exitNotReady, "no global address")
+}
+
+// TestRanges names the annotation that makes a probe as another user impossible.
+func TestRanges(t *testing.T) {
+	t.Parallel()
+	lab, n := pod(t, testnet.Options{})
+	apply(t, n, netfilter.Nftables, rulesOf(t, `{"includeOutboundIPRanges": "10.96.0.0/16"}`))
+	v := newVolume(t, line(keyIncludeIPs, "10.96.0.0/16"))
+	runIn(t, lab.Path, someone, "--mode=any", "--timeout=3", "--file="+v.file()).expect(t, exitNotReady, `captures only "10.96.0.0/16"`)
+	runIn(t, lab.Path, proxy, "--mode=probe", "--timeout=60", "--file="+v.file()).expect(t, exitReady)
+}
+
+// TestAnswerOfAnother has somebody else's connection come to the listener first.
+func TestAnswerOfAnother(t *testing.T) {
+	a := attempt{families[0], netip.AddrPort{}, netip.MustParseAddrPort("127.0.0.6:15002"), netip.MustParseAddrPort("127.0.0.1:0")}
+	listener, err := a.open(context.Background())
+	must(t, err)
+	a.listen = listener.Addr().(*net.TCPAddr).AddrPort()
+	conn, err := net.Dial("tcp4", a.listen.String())
+	must(t, err)
+	defer conn.Close()
+	time.AfterFunc(200*time.Millisecond, func() { listener.Close() })
+	if err := a.accept(listener, 1); err == nil || !strings.Contains(err.Error(), "something else answered") {
+		t.Errorf("accepted what was not its own: %v", err)
+	}
+}
+
+// TestNotRedirected has its own connection arrive, which nobody redirected, where connections are tracked.
+func TestNotRedirected(t *testing.T) {
+	lab, n := pod(t, testnet.Options{})
+	apply(t, n, netfilter.Nftables, rulesOf(t, `{}`))
+	for i, f := range families {
+		a := attempt{f, netip.AddrPort{}, netip.AddrPortFrom(f.passthrough, dialPort), netip.AddrPortFrom(f.loopback, 15006)}
+		var listener *net.TCPListener
+		var own net.Conn
+		var err, failed error
+		lab.InPod(func() {
+			listener, err = a.open(context.Background())
+			own, failed = net.Dial(f.network, a.listen.String())
+		})
+		must(t, err)
+		must(t, failed)
+		err = a.accept(listener, own.LocalAddr().(*net.TCPAddr).AddrPort().Port())
+		if want := "it arrived as one to " + []string{"127.0.0.1:15006", "[::1]:15006"}[i]; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+		own.Close()
+		listener.Close()
+	}
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"unicode/utf8"
+)
+
+// maxMessage is how much of a termination message the kubelet keeps, in bytes.
+const maxMessage = 4096
+
+const advice = ". The rules are written on the node when the pod's sandbox is made: see the pod's Events, and the log of " +
+	"istio-pod-network-agent on this node"
+
+// fail reports a failure on standard error and as the container's termination message, and returns the code.
+func (w *waiter) fail(code int, why string) int {
+	message := "the pod's network is not proven to be initialized: " + why
+	fmt.Fprintf(w.stderr, "istio-pod-network-wait: %s\n", message)
+	if w.termination == "" {
+		return code
+	}
+	if err := writeMessage(w.termination, bounded(message)); err != nil {
+		fmt.Fprintf(w.stderr, "istio-pod-network-wait: writing the termination message: %v\n", err)
+	}
+	return code
+}
+
+// bounded cuts the message to what the kubelet keeps.
+func bounded(message string) string {
+	const cut = "…"
+	message = strings.ToValidUTF8(message, "?")
+	if len(message) <= maxMessage {
+		return message
+	}
+	end := maxMessage - len(cut)
+	for !utf8.RuneStart(message[end]) {
+		end--
+	}
+	return message[:end] + cut
+}
+
+// writeMessage never makes the default file: the kubelet mounts it, and where it is not there nobody reads it.
+func writeMessage(path, message string) error {
+	flags := os.O_WRONLY | os.O_TRUNC | syscall.O_NONBLOCK
+	if path != defaultTermination {
+		flags |= os.O_CREATE
+	}
+	f, err := os.OpenFile(path, flags, 0o644)
+	if os.IsNotExist(err) && path == defaultTermination {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(message)
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	return err
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	probeEvery    = time.Second
+	progressEvery = 5 * time.Second
+)
+
+// waiter is one wait.
+type waiter struct {
+	program
+	options
+	own     identity
+	since   time.Time
+	mark    finding                     // what the annotations say
+	probed  finding                     // what the last probe said
+	expect  atomic.Pointer[expectation] // of the next probe
+	running sync.WaitGroup
+}
+
+// wait waits for a proof and returns the exit code.
+func (p program) wait(o options) int {
+	w := &waiter{program: p, options: o, since: time.Now()}
+	w.expect.Store(&o.expected)
+	w.mark, w.probed = found(missing, "not read yet"), found(missing, "no result yet")
+	own, err := p.self()
+	if err != nil {
+		own.cookie = noCookie // judge then refuses every mark
+		fmt.Fprintf(p.stderr, "istio-pod-network-wait: %v\n", err)
+	}
+	w.own = own
+	ctx, cancel := context.WithCancel(context.Background())
+	defer w.running.Wait() // until the probe has closed its sockets
+	defer cancel()
+	return w.loop(ctx)
+}
+
+// loop looks at the annotations whenever they may have changed, and probes beside that.
+func (w *waiter) loop(ctx context.Context) int {
+	changes, stop := w.watchFile()
+	defer stop()
+	deadline, progress, poll := time.NewTimer(w.timeout), time.NewTicker(progressEvery), time.NewTicker(w.interval())
+	defer deadline.Stop()
+	defer progress.Stop()
+	defer poll.Stop()
+	w.look()
+	// A first look that settles it saves the probe, and its packets.
+	if result := w.result(); result.verdict != missing {
+		return w.end(result)
+	}
+	results := w.probes(ctx)
+	for {
+		select {
+		case s := <-w.signals:
+			return w.interrupted(s)
+		case <-deadline.C:
+			return w.fail(exitNotReady, "gave up after "+w.timeout.String()+": "+w.result().text+advice)
+		case <-progress.C:
+			fmt.Fprintf(w.stderr, "istio-pod-network-wait: waiting for %s: %s\n", w.elapsed(), w.result().text)
+			continue
+		case <-changes:
+			w.look()
+		case <-poll.C:
+			w.look()
+		case w.probed = <-results:
+		}
+		if result := w.result(); result.verdict != missing {
+			return w.end(result)
+		}
+	}
+}
+
+// probes probes until the context ends, unless the mode has no use for it.
+func (w *waiter) probes(ctx context.Context) <-chan finding {
+	if w.mode == modeAnnotation {
+		return nil
+	}
+	results := make(chan finding)
+	w.running.Go(func() {
+		for ctx.Err() == nil {
+			select {
+			case results <- w.probe(ctx, *w.expect.Load()):
+			case <-ctx.Done():
+			}
+			select {
+			case <-time.After(probeEvery):
+			case <-ctx.Done():
+			}
+		}
+	})
+	return results
+}
+
+// watchFile watches the directory of the annotations; without inotify, or without the directory, polling has to do.
+func (w *waiter) watchFile() (<-chan struct{}, func()) {
+	for _, path := range w.files {
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		if changes, stop, err := w.watch(filepath.Dir(path)); err == nil {
+			return changes, stop
+		}
+	}
+	return nil, func() {}
+}
+
+// look reads the annotations.
+func (w *waiter) look() {
+	a, err := readAnnotations(w.files)
+	if err != nil {
+		w.mark = found(never, "%v", err)
+		return
+	}
+	expect := w.expected.with(a)
+	w.expect.Store(&expect)
+	w.mark = w.judge(a, w.own)
+}
+
+// result is what both proofs together say, as the mode has it.
+func (w *waiter) result() finding {
+	switch {
+	case w.mode == modeAnnotation:
+		return w.mark
+	case w.mode == modeProbe:
+		return w.probed
+	case w.mark.verdict == ready || w.mark.verdict == refused:
+		return w.mark
+	case w.probed.verdict == ready:
+		return w.probed
+	}
+	both := found(missing, "annotation: %s; probe: %s", w.mark.text, w.probed.text)
+	if w.mark.verdict == never && w.probed.verdict == never {
+		both.verdict = never
+	}
+	return both
+}
+
+// end reports the result that the wait ends with.
+func (w *waiter) end(result finding) int {
+	if result.verdict == ready {
+		fmt.Fprintf(w.stdout, "istio-pod-network-wait: ready after %s: %s\n", w.elapsed(), result.text)
+		return exitReady
+	}
+	return w.fail(exitNotReady, result.text)
+}
+
+func (w *waiter) interrupted(s os.Signal) int {
+	code, name := exitTerminated, "SIGTERM"
+	if s == syscall.SIGINT {
+		code, name = exitInterrupted, "SIGINT"
+	}
+	return w.fail(code, "ended by "+name+" after "+w.elapsed().String()+", still waiting: "+w.result().text)
+}
+
+func (w *waiter) elapsed() time.Duration { return time.Since(w.since).Round(time.Millisecond) }
