@@ -64,9 +64,8 @@ func groups(backends []string) []group {
 	return append(all, nftGroup())
 }
 
-// nftGroup is what nft itself takes to add and delete two tables with a rule each. A delete waits in the kernel: closing
-// the netlink socket flushes the destruction of what was deleted, which is an RCU grace period (Linux, net/netfilter/
-// nf_tables_api.c, nft_rcv_nl_event). No way of deleting rules is below that.
+// nftGroup is what nft itself takes to add and delete two tables with a rule each: closing the netlink socket that has
+// deleted something takes the kernel milliseconds, whoever does it.
 func nftGroup() group {
 	return group{
 		{name: "nft, 2 tables added", program: nftName, verb: add, base: echoAdd, programs: -1},
