@@ -174,3 +174,19 @@ func TestUserNamespaceWithoutNsenter(t *testing.T) {
 		t.Errorf("%+v, %v", applied, err)
 	}
 }
+
+// TestOtherBackendStays lets the new rules be written and the old ones be irremovable: the new ones go again.
+func TestOtherBackendStays(t *testing.T) {
+	lab, n := newLab(t, testnet.Options{})
+	rules := named(t, "tproxy-dns")
+	if _, err := n.Apply(IptablesLegacy, rules); err != nil {
+		t.Fatal(err)
+	}
+	before := everything(t, lab)
+	onHostWith(t, func(string) bool { return false })
+	if applied, err := n.Apply(Nftables, rules); !IsUnusable(err) {
+		t.Errorf("%+v, %v", applied, err)
+	}
+	onThisHost(t)
+	compareText(t, everything(t, lab), before)
+}

@@ -103,7 +103,7 @@ func (t *tool) enterUserNamespace() error {
 		return &unusableError{t.backend, errors.New("a user namespace owns the network namespace, and nsenter (util-linux) " +
 			"is missing on this host; the nftables backend needs no program")}
 	}
-	t.nsenter = []string{path, "--user=/proc/self/fd/3", "--"}
+	t.nsenter = []string{path, "--user=/proc/self/fd/4", "--"}
 	return nil
 }
 
@@ -113,22 +113,21 @@ func (t *tool) run(stdin string, args ...string) ([]byte, error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin = strings.NewReader(stdin)
 	// iptables-legacy takes a lock for the whole machine otherwise; the namespace's own file is a lock for just this one,
-	// and needs no clean-up.
-	cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+t.ns.ns.Path())
+	// and needs no clean-up. By its descriptor: the root of another user namespace need not be able to walk the path.
+	lock, err := os.Open(t.ns.ns.Path())
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	cmd.ExtraFiles = []*os.File{lock}
+	cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE=/proc/self/fd/3")
 	if len(t.nsenter) > 0 {
 		owner, err := t.ns.owner()
 		if err != nil {
 			return nil, err
 		}
 		defer owner.Close()
-		// By its descriptor: the root of that user namespace need not be able to walk the path.
-		lock, err := os.Open(t.ns.ns.Path())
-		if err != nil {
-			return nil, err
-		}
-		defer lock.Close()
-		cmd.ExtraFiles = []*os.File{owner, lock}
-		cmd.Env = append(cmd.Env, "XTABLES_LOCKFILE=/proc/self/fd/4")
+		cmd.ExtraFiles = append(cmd.ExtraFiles, owner)
 	}
 	out, err := cmd.Output()
 	if err != nil {
@@ -223,8 +222,7 @@ func (h held) add(kind redirect.Kind, chain string, lines []string, builtin bool
 	}
 }
 
-// lister makes go-iptables use this way's program; in a user namespace through a wrapper, for go-iptables can only call
-// one path.
+// lister makes go-iptables use this way's program. Listing needs no user namespace, unlike writing an owner match.
 func (t *tool) lister(family redirect.Family) (*iptables.IPTables, error) {
 	protocol := iptables.ProtocolIPv4
 	if family == redirect.IPv6 {

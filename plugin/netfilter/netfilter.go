@@ -34,7 +34,7 @@ func ParseBackend(text string) (Backend, error) {
 // Applied is what Apply did, as Check and Remove need it again.
 type Applied struct {
 	Backend Backend  // Nftables, IptablesNFT or IptablesLegacy
-	Created []string // addresses and policy routes that were not there before
+	Created []string // addresses, policy routes and iptables-nft tables that were not there before
 	Skipped []string // parts that this kernel or host cannot have, each with the reason
 }
 
@@ -130,16 +130,30 @@ func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state) (app
 	if rules, applied.Skipped = supported(rules); len(rules.Tables) == 0 {
 		return applied, errors.New("no packet rules to write")
 	}
-	if err := writeRoutes(rules, &applied); err != nil {
-		return Applied{}, errors.Join(err, removeRoutes(applied.Created))
+	err = writeRoutes(rules, &applied)
+	if err == nil {
+		err = n.writeTables(backend, rules, found, &applied)
 	}
-	if err := n.writeTables(backend, rules, found, &applied); err != nil {
-		return Applied{}, errors.Join(err, removeRoutes(applied.Created))
+	if err == nil && len(found.ours) > 0 {
+		err = removeRoutes(unneeded(rules))
 	}
-	if len(found.ours) > 0 {
-		return applied, removeRoutes(unneeded(rules))
+	if err != nil {
+		return Applied{}, errors.Join(err, n.takeBack(applied, rules))
 	}
 	return applied, nil
+}
+
+// takeBack removes what a failed Apply may have written by now: applied names the backend from its first write on.
+func (n *NetNS) takeBack(applied Applied, rules redirect.RuleSet) error {
+	if applied.Backend == "" {
+		return removeRoutes(applied.Created)
+	}
+	found, err := scan()
+	if err != nil {
+		return err
+	}
+	found.ours = map[Backend]bool{applied.Backend: found.ours[applied.Backend]}
+	return n.removeFound(applied, rules, found)
 }
 
 func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state, applied *Applied) error {
@@ -161,28 +175,16 @@ func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state
 	if err != nil {
 		return err
 	}
+	applied.Backend = tool.backend
 	if tool.backend == IptablesNFT {
 		applied.Created = append(applied.Created, missingTables(rules, found)...)
 	}
 	skipped, err := tool.write(rules, found)
 	if err != nil {
-		return errors.Join(err, n.removeFailed(tool, applied.Created))
+		return err
 	}
-	applied.Backend = tool.backend
 	applied.Skipped = append(applied.Skipped, skipped...)
 	return n.dropOther(tool.backend, found)
-}
-
-// removeFailed takes out what an iptables-restore that failed may have left of earlier tables or the other family.
-func (n *NetNS) removeFailed(t *tool, created []string) error {
-	found, err := scan()
-	if err == nil && found.ours[IptablesNFT] {
-		err = dropTables(created, &found)
-	}
-	if found.ours[t.backend] {
-		err = errors.Join(err, t.remove(found))
-	}
-	return err
 }
 
 // dropOther removes what our other backends had written; the new rules are in force already, so nothing is open between.
@@ -206,7 +208,7 @@ func (n *NetNS) removeTables(backend Backend, found state) error {
 	if err != nil {
 		return err
 	}
-	return tool.remove(stateOf(backend))
+	return tool.remove(found)
 }
 
 // Remove takes out every rule of ours, of whichever backend, and the addresses and routes that Apply created. rules are
@@ -217,14 +219,19 @@ func (n *NetNS) Remove(applied Applied, rules redirect.RuleSet) error {
 		if err != nil {
 			return err
 		}
-		if found.ours[IptablesNFT] {
-			err = dropTables(applied.Created, &found)
-		}
-		if applied.Backend != Nftables && found.ours[applied.Backend] && n.removeKnown(applied, rules) == nil {
-			delete(found.ours, applied.Backend)
-		}
-		return errors.Join(err, n.dropOther("", found), removeRoutes(applied.Created))
+		return n.removeFound(applied, rules, found)
 	})
+}
+
+// removeFound takes out the rules of the backends that found names as ours, and what Apply created.
+func (n *NetNS) removeFound(applied Applied, rules redirect.RuleSet, found state) (err error) {
+	if found.ours[IptablesNFT] {
+		err = dropTables(applied.Created, &found)
+	}
+	if applied.Backend != Nftables && found.ours[applied.Backend] && n.removeKnown(applied, rules) == nil {
+		delete(found.ours, applied.Backend)
+	}
+	return errors.Join(err, n.dropOther("", found), removeRoutes(applied.Created))
 }
 
 // removeKnown takes out iptables rules without listing them first; it fails where somebody has changed them.

@@ -159,8 +159,3 @@ func (s *state) scanLegacy(family redirect.Family) error {
 	}
 	return nil
 }
-
-// stateOf is a state in which only the given backend has rules of ours.
-func stateOf(backend Backend) state {
-	return state{ours: map[Backend]bool{backend: true}}
-}
