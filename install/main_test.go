@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/istio-pod-network/controller/internal/fdleak"
 )
 
 // roleEnv makes the test binary an installer; its arguments are the role, confDir, binDir and source.
@@ -22,13 +23,7 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
 		os.Exit(act(strings.Split(role, "|")))
 	}
-	before := openFiles()
-	code := m.Run()
-	if after := openFiles(); code == 0 && len(after) > len(before) {
-		fmt.Fprintf(os.Stderr, "file descriptors leaked: before %q, after %q\n", before, after)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(fdleak.Run(m))
 }
 
 func act(args []string) int {
@@ -47,19 +42,6 @@ func act(args []string) int {
 		return 1
 	}
 	return 0
-}
-
-// openFiles lists what this process has open, without the runtime's own poller.
-func openFiles() []string {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	var open []string
-	for _, entry := range entries {
-		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
-		if err == nil && !strings.HasPrefix(target, "anon_inode:") {
-			open = append(open, target)
-		}
-	}
-	return open
 }
 
 // node is a machine with a primary.

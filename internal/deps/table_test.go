@@ -66,7 +66,7 @@ var rules = []rule{
 	}, forbidden: heavy},
 	{dir: "plugin/netfilter", allowed: []string{
 		"plugin/redirect", "github.com/google/nftables/...", "github.com/coreos/go-iptables/iptables",
-		"github.com/containernetworking/plugins/pkg/ns", "github.com/mdlayher/netlink", "golang.org/x/sys/unix",
+		"github.com/containernetworking/plugins/pkg/ns", "golang.org/x/sys/unix",
 	}, forbidden: with(heavy, map[string]string{
 		"plugin/record": "the kernel edge knows one network namespace, not the node's state",
 		"plugin/facts":  "the kernel edge knows one network namespace, not where settings come from",
@@ -89,6 +89,7 @@ var rules = []rule{
 	{dir: "install/istio-pod-network-install", allowed: []string{"install"}, forbidden: onNode},
 
 	{dir: "internal/deps"},
+	{dir: "internal/fdleak", standard: []string{"fmt", "os"}},
 	{dir: "internal/testnet", allowed: []string{"github.com/vishvananda/netlink", "golang.org/x/sys/unix"}, forbidden: map[string]string{
 		"plugin/...": "a laboratory that shares code with the plugin proves nothing about it",
 		"k8s.io/...": "the laboratory is about packets",

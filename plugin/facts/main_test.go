@@ -2,7 +2,6 @@ package facts
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/fdleak"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
@@ -22,26 +22,7 @@ func TestMain(m *testing.M) {
 		fakeAgent(path)
 		return
 	}
-	before := openFiles()
-	code := m.Run()
-	if after := openFiles(); code == 0 && len(after) > len(before) {
-		fmt.Fprintf(os.Stderr, "file descriptors leaked: before %q, after %q\n", before, after)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// openFiles lists what this process has open, without the runtime's own poller.
-func openFiles() []string {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	var open []string
-	for _, entry := range entries {
-		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
-		if err == nil && !strings.HasPrefix(target, "anon_inode:") {
-			open = append(open, target)
-		}
-	}
-	return open
+	os.Exit(fdleak.Run(m))
 }
 
 // question and good are one exchange.

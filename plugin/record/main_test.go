@@ -1,11 +1,11 @@
 package record
 
 import (
-	"fmt"
 	"os"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/istio-pod-network/controller/internal/fdleak"
 )
 
 // TestMain turns the test binary into the writer of TestKilledWriter when asked, and fails the tests when they leave
@@ -14,26 +14,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(writerEnv); dir != "" {
 		writeForever(Store{Dir: dir})
 	}
-	before := openFiles()
-	code := m.Run()
-	if after := openFiles(); code == 0 && len(after) > len(before) {
-		fmt.Fprintf(os.Stderr, "file descriptors leaked: before %q, after %q\n", before, after)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// openFiles lists what this process has open, without the runtime's own poller.
-func openFiles() []string {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	var open []string
-	for _, entry := range entries {
-		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
-		if err == nil && !strings.HasPrefix(target, "anon_inode:") {
-			open = append(open, target)
-		}
-	}
-	return open
+	os.Exit(fdleak.Run(m))
 }
 
 // sample is a record with every key set. It is the frozen fixture v1-redirect.json.

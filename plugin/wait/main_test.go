@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/internal/fdleak"
 )
 
 // built is the program as it is shipped: static and stripped.
@@ -30,27 +32,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	before := openFiles()
-	code := m.Run()
-	if after := openFiles(); code == 0 && len(after) > len(before) {
-		fmt.Fprintf(os.Stderr, "file descriptors leaked: before %q, after %q\n", before, after)
-		code = 1
-	}
+	code := fdleak.Run(m)
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
-}
-
-// openFiles lists what this process has open, without the runtime's own poller.
-func openFiles() []string {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	var open []string
-	for _, entry := range entries {
-		target, err := os.Readlink("/proc/self/fd/" + entry.Name())
-		if err == nil && target != "anon_inode:[eventpoll]" && target != "anon_inode:[eventfd]" {
-			open = append(open, target)
-		}
-	}
-	return open
 }
 
 // volume is a downward API volume, written as the kubelet does: a new directory, and a renamed link to it.
