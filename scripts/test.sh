@@ -9,7 +9,8 @@ need_root
 need nft=nftables iptables-nft=iptables ip=iproute2 nsenter=util-linux strace=strace
 need_go
 
-go vet ./... && go -C conformance vet ./...
+go vet ./...
+go -C conformance vet ./...
 # One package at a time: the traffic tests of two packages at once would compete for the processors and wait longer.
 go test -p 1 -count 1 -timeout 20m ./... "$@"
 go -C conformance test -p 1 -count 1 -timeout 20m ./... "$@"
