@@ -44,8 +44,8 @@ func (i *invocation) annotate(key string, value any) {
 	i.conf["runtimeConfig"].(object)[annotationsCapability].(object)[key] = value
 }
 
-// run runs the binary and returns its exit status and what it printed.
-func (i *invocation) run(t testing.TB, verb string) (status int, stdout, stderr string) {
+// command is the binary with this input, below the wrapper program if there is one.
+func (i *invocation) command(t testing.TB, verb string, wrapper ...string) *exec.Cmd {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
@@ -58,9 +58,9 @@ func (i *invocation) run(t testing.TB, verb string) (status int, stdout, stderr 
 	if i.stdin != nil {
 		stdin = []byte(*i.stdin)
 	}
-	var out, log bytes.Buffer
-	cmd := exec.Command(path)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &log
+	words := append(wrapper, path)
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=" + verb}
 	for name, value := range i.env { // the later of two counts, so a case may replace CNI_COMMAND
 		cmd.Env = append(cmd.Env, name+"="+value)
@@ -69,7 +69,16 @@ func (i *invocation) run(t testing.TB, verb string) (status int, stdout, stderr 
 		// Its own namespace is a new one then: a plugin that does not refuse it would write rules to the host.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 	}
-	err = cmd.Run()
+	return cmd
+}
+
+// run runs the binary and returns its exit status and what it printed.
+func (i *invocation) run(t testing.TB, verb string) (status int, stdout, stderr string) {
+	t.Helper()
+	var out, log bytes.Buffer
+	cmd := i.command(t, verb)
+	cmd.Stdout, cmd.Stderr = &out, &log
+	err := cmd.Run()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -159,21 +158,8 @@ func (k *killer) drifts(t *testing.T, call *invocation) {
 // plugin or a program of its was, failed that the plugin itself came to its end and returned an error.
 func (i *invocation) killedAt(t *testing.T, call string, n int) (killed, failed bool) {
 	t.Helper()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdin, err := json.Marshal(i.conf)
-	if err != nil {
-		t.Fatal(err)
-	}
 	trace := filepath.Join(t.TempDir(), "trace")
-	cmd := exec.Command("strace", "-f", "-o", trace, "-e", "trace="+call, fmt.Sprintf("--inject=%s:signal=KILL:when=%d", call, n), path)
-	cmd.Stdin = bytes.NewReader(stdin)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=ADD"}
-	for name, value := range i.env {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
+	cmd := i.command(t, "ADD", "strace", "-f", "-o", trace, "-e", "trace="+call, fmt.Sprintf("--inject=%s:signal=KILL:when=%d", call, n))
 	out, failure := cmd.CombinedOutput()
 	seen, err := os.ReadFile(trace)
 	if err != nil {
