@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -63,6 +64,24 @@ type Config struct {
 	Mode           Mode   // ModeChain
 	DropIn         DropIn // DropInAuto
 	RuntimeVersion string // as the node object has it, "containerd://2.1.4"; "": not known
+}
+
+// Flags declares the command line of a program that installs, but for NetworkConfig. It sets the defaults.
+func (c *Config) Flags(f *flag.FlagSet) {
+	f.StringVar((*string)(&c.Mode), "mode", string(ModeChain), "`how` to join the network: chain, nad or aux")
+	f.StringVar(&c.BinDir, "bin-dir", DefaultBinDir, "`directory` of the runtime's plugins")
+	f.StringVar(&c.ConfDir, "conf-dir", "", "`directory` of the configurations (default "+DefaultConfDir+
+		", in mode nad "+DefaultNADDir+")")
+	f.StringVar(&c.AuxDir, "aux-dir", DefaultAuxDir, "`directory` of Multus's auxiliary chain")
+	f.StringVar(&c.Source, "source", "", "the plugin's `binary` to install; without it, the binary is left alone")
+	f.StringVar((*string)(&c.DropIn), "drop-in", string(DropInAuto), "`when` to use a drop-in file in mode chain: auto, always, never")
+	f.StringVar(&c.RuntimeVersion, "runtime-version", "", "the node's containerRuntimeVersion, such as containerd://2.1.4")
+}
+
+// Check reports what is wrong with c, before anything is done with it.
+func (c Config) Check() error {
+	_, err := c.withDefaults()
+	return err
 }
 
 // withDefaults fills in what is not set, and rejects what is wrong.
@@ -147,6 +166,14 @@ func IsNoPrimary(err error) bool { return errors.Is(err, errNoPrimary) }
 // IsReadinessFile reports whether err says that the network is described by a file that must not be edited: on such a
 // node, OpenShift or another with Multus, ModeNAD or ModeAux is right.
 func IsReadinessFile(err error) bool { return errors.Is(err, errReadiness) }
+
+// Explain is an error with what can be done about it on a line of its own.
+func Explain(err error) string {
+	if remedy := Remedy(err); remedy != "" {
+		return err.Error() + "\n  remedy: " + remedy
+	}
+	return err.Error()
+}
 
 // Remedy says what an operator can do about an error, or "".
 func Remedy(err error) string {

@@ -66,8 +66,8 @@ func TestHostilePrimary(t *testing.T) {
 	n := newNode(t, "10-net.conflist", version(0))
 	path := filepath.Join(n.ConfDir, "10-net.conflist")
 	var failed atomic.Pointer[error]
-	keep(t, &Keeper{Config: n.Config, Report: func(_ Status, err error) {
-		if err != nil {
+	keep(t, &Keeper{Config: n.Config, Report: func(p Pass) {
+		if err := p.Err; err != nil {
 			failed.Store(&err)
 		}
 	}})

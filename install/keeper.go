@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,11 +16,44 @@ type Keeper struct {
 	Config Config
 	// Tick is how often to look although nothing was noticed; 30 s if it is zero. While something is missing it is 1 s.
 	Tick time.Duration
-	// Report, if it is not nil, gets the state after every pass and what went wrong in it. It is called from Run.
-	Report func(Status, error)
+	// Report, if it is not nil, gets every pass. It is called from Run.
+	Report func(Pass)
 
 	passes int // for tests
 }
+
+// Pass is one look at the node, with the repair of what was found.
+type Pass struct {
+	Status           // as the pass leaves it
+	Err      error   // what went wrong in it
+	Repaired []Cause // what had to be made good; empty where all was well, or where it could not be
+}
+
+// String says for a person whether the node is ready, and if not what is missing and what can be done about it.
+func (p Pass) String() string {
+	switch {
+	case p.Err != nil && !IsNoPrimary(p.Err):
+		return Explain(p.Err)
+	case !p.Ready:
+		return "not ready: " + strings.Join(p.Missing, "; ")
+	}
+	return fmt.Sprintf("ready: %s is in %s (%s)", Type, p.Active, p.Chained)
+}
+
+// Cause is what had to be made good.
+type Cause string
+
+// The causes.
+const (
+	CauseBinaryMissing Cause = "binary-missing"
+	CauseBinaryChanged Cause = "binary-changed" // another program was under its name, or an older release
+	CauseEntryMissing  Cause = "entry-missing"  // the network that the runtime uses was without our entry
+	CauseEntryChanged  Cause = "entry-changed"  // our entry was there, but another, not last, or in the wrong place
+	CauseDuplicates    Cause = "duplicates"     // our entry was there more than once
+)
+
+// Causes lists every cause, for documentation and metrics.
+var Causes = []Cause{CauseBinaryMissing, CauseBinaryChanged, CauseEntryMissing, CauseEntryChanged, CauseDuplicates}
 
 // Run installs, and repairs at once whatever somebody changes, however often, until the context ends. Then it leaves
 // everything in place and returns nil: a restart or an upgrade of the keeper must not take the plugin out of the network.
@@ -50,13 +84,18 @@ func (k *Keeper) Run(ctx context.Context) error {
 // pass repairs and reports, and returns how long to wait at most.
 func (k *Keeper) pass(c Config) time.Duration {
 	k.passes++
+	found := c.glance()
 	failed := Install(c)
 	status, err := LookAt(c)
 	if failed == nil {
 		failed = err
 	}
 	if k.Report != nil {
-		k.Report(status, failed)
+		p := Pass{Status: status, Err: failed}
+		if status.Ready {
+			p.Repaired = found.causes(c.glance())
+		}
+		k.Report(p)
 	}
 	if !status.Ready || failed != nil {
 		return time.Second
@@ -65,6 +104,52 @@ func (k *Keeper) pass(c Config) time.Duration {
 		return k.Tick
 	}
 	return 30 * time.Second
+}
+
+// glimpse is what tells why a repair was needed.
+type glimpse struct {
+	binary os.FileInfo // nil: missing
+	Status             // of the network alone
+	ours   bool        // an entry of ours was there, be it a wrong one
+}
+
+// glance looks without reading the binaries, so that it does not keep a repair waiting.
+func (c Config) glance() glimpse {
+	var g glimpse
+	if executable(c.binary()) {
+		g.binary, _ = os.Stat(c.binary())
+	}
+	if c.Mode != ModeChain {
+		c.lookAtOwn(&g.Status)
+		_, err := os.Stat(c.own())
+		g.ours = err == nil
+		return g
+	}
+	c.lookAtChain(&g.Status)
+	files, _ := look(c.ConfDir)
+	f, err := active(files)
+	g.ours = err == nil && len(f.conf.ours)+len(c.dropIns()) > 0
+	return g
+}
+
+// causes compares what was found with what was left.
+func (g glimpse) causes(left glimpse) []Cause {
+	var causes []Cause
+	switch {
+	case g.binary == nil:
+		causes = append(causes, CauseBinaryMissing)
+	case left.binary != nil && !os.SameFile(g.binary, left.binary):
+		causes = append(causes, CauseBinaryChanged)
+	}
+	switch {
+	case g.Duplicates > 0:
+		causes = append(causes, CauseDuplicates)
+	case len(g.Missing) > 0 && g.ours:
+		causes = append(causes, CauseEntryChanged)
+	case len(g.Missing) > 0:
+		causes = append(causes, CauseEntryMissing)
+	}
+	return causes
 }
 
 // watch is what a pass depends on.

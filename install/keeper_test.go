@@ -1,8 +1,11 @@
 package install
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,7 +15,7 @@ import (
 // watched runs a keeper that never ticks by itself, so what it repairs it has noticed.
 func watched(t *testing.T, n node) (passes *atomic.Int32) {
 	passes = new(atomic.Int32)
-	keep(t, &Keeper{Config: n.Config, Tick: time.Hour, Report: func(Status, error) { passes.Add(1) }})
+	keep(t, &Keeper{Config: n.Config, Tick: time.Hour, Report: func(Pass) { passes.Add(1) }})
 	eventually(t, "the first pass", func() bool { return passes.Load() > 0 })
 	return passes
 }
@@ -51,6 +54,61 @@ func TestKeeperRepairs(t *testing.T) {
 			eventually(t, "the old one chained", func() bool { return n.status().Ready })
 		})
 	}
+}
+
+// A pass tells why it had to make something good, and nothing where all was well.
+func TestKeeperCauses(t *testing.T) {
+	n := newNode(t, "10-net.conflist", list)
+	var passes []Pass
+	k := Keeper{Report: func(p Pass) { passes = append(passes, p) }}
+	c, err := n.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conflist := filepath.Join(n.ConfDir, "10-net.conflist")
+	seen := map[Cause]bool{}
+	for _, step := range []struct {
+		what  string
+		spoil func() error
+		want  []Cause
+	}{
+		{"first", func() error { return nil }, []Cause{CauseBinaryMissing, CauseEntryMissing}},
+		{"nothing", func() error { return nil }, nil},
+		{"binary deleted", func() error { return os.Remove(n.binary()) }, []Cause{CauseBinaryMissing}},
+		{"binary written", func() error { return os.WriteFile(n.binary(), []byte("older"), 0o755) }, []Cause{CauseBinaryChanged}},
+		{"primary written", func() error { return os.WriteFile(conflist, []byte(list), 0o644) }, []Cause{CauseEntryMissing}},
+		{"entry changed", func() error { return replaceIn(conflist, "pod-annotations", "other") }, []Cause{CauseEntryChanged}},
+		{"twice", func() error {
+			return replaceIn(conflist, "{\n      \"type\": \"ptp\"", "{\"type\": \"istio-pod-network\"}, {\n      \"type\": \"ptp\"")
+		}, []Cause{CauseDuplicates}},
+		{"a network before", func() error { return os.WriteFile(filepath.Join(n.ConfDir, "05-new.conflist"), []byte(list), 0o644) }, []Cause{CauseEntryMissing}},
+	} {
+		if err := step.spoil(); err != nil {
+			t.Fatal(step.what, err)
+		}
+		k.pass(c)
+		p := passes[len(passes)-1]
+		if !p.Ready || p.Err != nil || !slices.Equal(p.Repaired, step.want) {
+			t.Errorf("%s: repaired %q, want %q; %s", step.what, p.Repaired, step.want, p)
+		}
+		for _, cause := range p.Repaired {
+			seen[cause] = true
+		}
+	}
+	for _, cause := range Causes {
+		if !seen[cause] {
+			t.Errorf("no step for %q", cause)
+		}
+	}
+}
+
+// replaceIn changes the text of a file.
+func replaceIn(path, from, to string) error {
+	data, err := os.ReadFile(path)
+	if err == nil && !strings.Contains(string(data), from) {
+		err = fmt.Errorf("%s does not contain %q", path, from)
+	}
+	return errors.Join(err, os.WriteFile(path, []byte(strings.Replace(string(data), from, to, 1)), 0o644))
 }
 
 // A file that has nothing to do with us causes no work.

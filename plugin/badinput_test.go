@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
@@ -193,7 +194,7 @@ func TestBadInput(t *testing.T) {
 	if out, err := exec.Command("nft", "list", "ruleset").CombinedOutput(); err != nil || bytes.Contains(out, []byte(redirect.TableName)) {
 		t.Errorf("rules in the caller's own namespace: %v\n%s", err, out)
 	}
-	if left, _ := filepath.Glob(filepath.Join(defaultStateDir, "pods", "*"+sandbox+"*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(record.DefaultDir, "pods", "*"+sandbox+"*")); len(left) > 0 {
 		t.Errorf("left %q", left)
 	}
 }

@@ -9,14 +9,14 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
+	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/sirupsen/logrus"
 )
 
 const (
-	defaultStateDir     = "/run/istio-pod-network"
-	defaultAgentSocket  = defaultStateDir + "/agent.sock"
 	defaultAgentTimeout = 8 * time.Second
 	maxAgentTimeout     = time.Minute
 
@@ -70,9 +70,9 @@ func invalid(key, value, valid string) error {
 // read, which is enough for DEL.
 func parseConfig(stdin []byte) (config, error) {
 	c := config{
-		agentSocket: defaultAgentSocket, agentTimeout: defaultAgentTimeout, stateDir: defaultStateDir,
+		agentSocket: facts.DefaultSocket, agentTimeout: defaultAgentTimeout, stateDir: record.DefaultDir,
 		backend: netfilter.Auto, logLevel: logrus.InfoLevel,
-		policy: redirect.Policy{Selection: redirect.SelectInjected, ExcludeNamespaces: redirect.Globs{"kube-system"}},
+		policy: redirect.DefaultPolicy(),
 	}
 	var f fields
 	if err := json.Unmarshal(stdin, &f); err != nil {
@@ -174,21 +174,10 @@ func (c *config) readBackend(f fields) error {
 }
 
 func (c *config) readPolicy(f fields) error {
-	selection, namespaces := string(c.policy.Selection), []string(c.policy.ExcludeNamespaces)
-	if err := f.into("selection", &selection, "injected or annotated"); err != nil {
-		return err
-	}
-	if err := f.into("excludeNamespaces", &namespaces, "a list of namespace names or patterns"); err != nil {
-		return err
-	}
+	agent := c.policy.Agent
 	var err error
-	if c.policy.Selection, err = redirect.ParseSelection(selection); err != nil {
-		return err
-	}
-	if c.policy.ExcludeNamespaces, err = redirect.ParseGlobs("excludeNamespaces", namespaces); err != nil {
-		return err
-	}
-	c.policy.Redirect, err = redirect.ParseSpec(f["redirect"])
+	c.policy, err = redirect.ParsePolicy(f)
+	c.policy.Agent = agent
 	return err
 }
 

@@ -11,10 +11,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/envflag"
 )
 
 const help = `istio-pod-network-install: puts the CNI plugin istio-pod-network on this node and into its network
@@ -71,8 +71,7 @@ func main() {
 // options are what the command line says beside what is to be installed.
 type options struct {
 	config            install.Config
-	file, mode        string
-	dropIn            string
+	file              string
 	json, purge, keep bool
 }
 
@@ -97,7 +96,7 @@ func (p program) run(ctx context.Context, args []string) int {
 	case !ok:
 		return p.misused("unknown command %q; valid: install, uninstall, status, watch, --help, --version", args[0])
 	}
-	if err := p.environment(flags); err != nil {
+	if err := envflag.Set(flags, "INSTALL_", p.getenv); err != nil {
 		return p.misused("%v", err)
 	}
 	if err := flags.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
@@ -111,7 +110,6 @@ func (p program) run(ctx context.Context, args []string) int {
 	if o.purge && o.keep {
 		return p.misused("--purge and --keep-binary exclude each other")
 	}
-	o.config.Mode, o.config.DropIn = install.Mode(o.mode), install.DropIn(o.dropIn)
 	if o.file != "" {
 		var err error
 		if o.config.NetworkConfig, err = os.ReadFile(o.file); err != nil {
@@ -124,15 +122,8 @@ func (p program) run(ctx context.Context, args []string) int {
 func (o *options) flags(out io.Writer) *flag.FlagSet {
 	f := flag.NewFlagSet("istio-pod-network-install", flag.ContinueOnError)
 	f.SetOutput(out)
-	f.StringVar(&o.mode, "mode", "chain", "`how` to join the network: chain, nad or aux")
-	f.StringVar(&o.config.BinDir, "bin-dir", install.DefaultBinDir, "`directory` of the runtime's plugins")
-	f.StringVar(&o.config.ConfDir, "conf-dir", "", "`directory` of the configurations (default "+install.DefaultConfDir+
-		", in mode nad "+install.DefaultNADDir+")")
-	f.StringVar(&o.config.AuxDir, "aux-dir", install.DefaultAuxDir, "`directory` of Multus's auxiliary chain")
-	f.StringVar(&o.config.Source, "source", "", "the plugin's `binary` to install; without it, the binary is left alone")
+	o.config.Flags(f)
 	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+install.DefaultNetworkConfig+")")
-	f.StringVar(&o.dropIn, "drop-in", "auto", "`when` to use a drop-in file in mode chain: auto, always, never")
-	f.StringVar(&o.config.RuntimeVersion, "runtime-version", "", "the node's containerRuntimeVersion, such as containerd://2.1.4")
 	f.BoolVar(&o.json, "json", false, "status: print JSON instead of a table")
 	f.BoolVar(&o.purge, "purge", false, "uninstall: remove the binary too; pods made with it cannot be deleted then")
 	f.BoolVar(&o.keep, "keep-binary", false, "uninstall: keep the binary, which is the default")
@@ -142,19 +133,6 @@ func (o *options) flags(out io.Writer) *flag.FlagSet {
 		fmt.Fprint(f.Output(), exits)
 	}
 	return f
-}
-
-// environment sets flags from INSTALL_ variables; the command line comes after and wins.
-func (p program) environment(flags *flag.FlagSet) (err error) {
-	flags.VisitAll(func(f *flag.Flag) {
-		name := "INSTALL_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if value := p.getenv(name); value != "" && err == nil {
-			if failed := flags.Set(f.Name, value); failed != nil {
-				err = fmt.Errorf("%s=%q: %w", name, value, failed)
-			}
-		}
-	})
-	return err
 }
 
 func (p program) install(ctx context.Context, o options) int {
@@ -195,14 +173,8 @@ func (p program) status(_ context.Context, o options) int {
 // watch prints a line whenever what is missing, or why, changes.
 func (p program) watch(ctx context.Context, o options) int {
 	said := ""
-	k := install.Keeper{Config: o.config, Report: func(s install.Status, err error) {
-		line := fmt.Sprintf("ready: %s is in %s (%s)", install.Type, s.Active, s.Chained)
-		if !s.Ready {
-			line = "not ready: " + strings.Join(s.Missing, "; ")
-		}
-		if err != nil && !install.IsNoPrimary(err) {
-			line = explain(err)
-		}
+	k := install.Keeper{Config: o.config, Report: func(pass install.Pass) {
+		line := pass.String()
 		if line != said {
 			fmt.Fprintln(p.stderr, line)
 		}
@@ -215,7 +187,7 @@ func (p program) watch(ctx context.Context, o options) int {
 }
 
 func (p program) failed(err error) int {
-	fmt.Fprintln(p.stderr, "istio-pod-network-install: "+explain(err))
+	fmt.Fprintln(p.stderr, "istio-pod-network-install: "+install.Explain(err))
 	if install.IsNoPrimary(err) {
 		return exitNotReady
 	}
@@ -225,12 +197,4 @@ func (p program) failed(err error) int {
 func (p program) misused(format string, args ...any) int {
 	fmt.Fprintf(p.stderr, "istio-pod-network-install: "+format+"\n", args...)
 	return exitUsage
-}
-
-// explain is an error with what can be done about it.
-func explain(err error) string {
-	if remedy := install.Remedy(err); remedy != "" {
-		return err.Error() + "\n  remedy: " + remedy
-	}
-	return err.Error()
 }

@@ -86,9 +86,10 @@ var rules = []rule{
 	})},
 
 	{dir: "install", allowed: []string{"github.com/fsnotify/fsnotify", "golang.org/x/sys/unix"}, forbidden: onNode},
-	{dir: "install/istio-pod-network-install", allowed: []string{"install"}, forbidden: onNode},
+	{dir: "install/istio-pod-network-install", allowed: []string{"install", "internal/envflag"}, forbidden: onNode},
 
 	{dir: "internal/deps"},
+	{dir: "internal/envflag", standard: []string{"flag", "fmt", "strings"}},
 	{dir: "internal/fdleak", standard: []string{"fmt", "os"}},
 	{dir: "internal/testnet", allowed: []string{"github.com/vishvananda/netlink", "golang.org/x/sys/unix"}, forbidden: map[string]string{
 		"plugin/...": "a laboratory that shares code with the plugin proves nothing about it",

@@ -10,6 +10,9 @@ import (
 	"syscall"
 )
 
+// DefaultDir is the state directory unless the configuration says otherwise.
+const DefaultDir = "/run/istio-pod-network"
+
 // Store is the directory of records. Its methods may be called at once from any number of processes.
 type Store struct {
 	Dir string // stateDir of the CNI configuration; made on the first Put

@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"encoding/json"
 	"fmt"
 	"path"
 	"strconv"
@@ -21,7 +22,7 @@ func ParseSelection(text string) (Selection, error) {
 	case SelectInjected, SelectAnnotated:
 		return s, nil
 	}
-	return "", &valueError{"selection", text, "unknown selection", "injected or annotated"}
+	return "", &valueError{"selection", text, "unknown selection", validSelection}
 }
 
 // Globs is a list of shell patterns (path.Match) for namespace names.
@@ -57,6 +58,44 @@ type Policy struct {
 	// there are, and absent annotations are none.
 	Agent bool
 }
+
+// DefaultPolicy is that of a configuration that says nothing.
+func DefaultPolicy() Policy {
+	return Policy{Selection: SelectInjected, ExcludeNamespaces: Globs{"kube-system"}, Redirect: DefaultSpec()}
+}
+
+// ParsePolicy reads `selection`, `excludeNamespaces` and `redirect` out of the keys of a CNI configuration; a key that is
+// absent or null has its default. Agent is not among them. The error satisfies IsInvalid and names the key.
+func ParsePolicy(config map[string]json.RawMessage) (Policy, error) {
+	policy := DefaultPolicy()
+	selection, namespaces := string(policy.Selection), []string(policy.ExcludeNamespaces)
+	if err := readKey(config, "selection", &selection, "not a JSON string", validSelection); err != nil {
+		return policy, err
+	}
+	if err := readKey(config, "excludeNamespaces", &namespaces, "not a list of JSON strings", "a list of namespace names or patterns"); err != nil {
+		return policy, err
+	}
+	var err error
+	if policy.Selection, err = ParseSelection(selection); err != nil {
+		return policy, err
+	}
+	if policy.ExcludeNamespaces, err = ParseGlobs("excludeNamespaces", namespaces); err != nil {
+		return policy, err
+	}
+	policy.Redirect, err = ParseSpec(config["redirect"])
+	return policy, err
+}
+
+// readKey decodes one key; absent and null leave the default.
+func readKey(config map[string]json.RawMessage, key string, target any, problem, valid string) error {
+	raw, present := config[key]
+	if !present || string(raw) == "null" || json.Unmarshal(raw, target) == nil {
+		return nil
+	}
+	return &valueError{key, string(raw), problem, valid}
+}
+
+const validSelection = "injected or annotated"
 
 // answer is what an opt-in annotation says.
 type answer int

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/istio-pod-network/controller/plugin/record"
 )
 
 // mode is which proof is accepted.
@@ -26,7 +28,6 @@ var defaultFiles = []string{"/etc/podinfo/pod_annotations", "/etc/istio/pod/anno
 
 const (
 	defaultTermination = "/dev/termination-log"
-	keyReason          = "pod-network-controller.istio.io/reason"
 	// The 2018 controller's annotations, which the plugin obeys when it writes the rules.
 	keyEnvoyUserID = "pod-network-controller.istio.io/envoy-userid"
 	keyEnvoyPort   = "pod-network-controller.istio.io/envoy-port"
@@ -54,8 +55,8 @@ func (e *errUsage) Error() string {
 func parseFlags(args []string) (options, error) {
 	o := options{
 		mode: modeAny, files: defaultFiles,
-		statusKey: "pod-network-controller.istio.io/status", value: "initialized",
-		netnsKey: "pod-network-controller.istio.io/netns",
+		statusKey: record.KeyStatus, value: record.StatusInitialized,
+		netnsKey: record.KeyNetNS,
 		timeout:  300 * time.Second, poll: 500 * time.Millisecond,
 		expected:    expectation{proxyUID: 1337, outbound: 15001, inbound: 15006},
 		termination: defaultTermination,

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"strings"
+
+	"github.com/istio-pod-network/controller/plugin/record"
 )
 
 // verdict is what one look says.
@@ -25,11 +27,8 @@ func found(v verdict, format string, args ...any) finding {
 	return finding{v, fmt.Sprintf(format, args...)}
 }
 
-// Values that the agent writes.
-const (
-	notRequired   = "not-required"      // of the status: the pod has mesh annotations, and was left untouched
-	reasonNoProxy = "opted-in-no-proxy" // of the reason, see package redirect
-)
+// reasonNoProxy is redirect.ReasonNoProxy, without its package: the wait starts in every mesh pod.
+const reasonNoProxy = "opted-in-no-proxy"
 
 // judge says what the annotations prove to a program in the given network namespace.
 func (o options) judge(a annotations, own identity) finding {
@@ -41,7 +40,7 @@ func (o options) judge(a annotations, own identity) finding {
 	switch {
 	case !present:
 		return found(missing, "annotation %s is absent", o.statusKey)
-	case status != o.value && status != notRequired:
+	case status != o.value && status != record.StatusNotRequired:
 		return found(missing, "annotation %s is %q, not %q", o.statusKey, status, o.value)
 	}
 	if problem := o.tie(a, status, own); problem.text != "" {
@@ -50,11 +49,11 @@ func (o options) judge(a annotations, own identity) finding {
 	if status == o.value {
 		return found(ready, "annotation %s is %q for this network namespace", o.statusKey, status)
 	}
-	if a[keyReason] == reasonNoProxy {
+	if a[record.KeyReason] == reasonNoProxy {
 		return found(refused, "the pod opted in, but has no proxy container (%s): no rules were written, and waiting does not help. "+
 			"Inject the sidecar (container istio-proxy) or take the opt-in away", reasonNoProxy)
 	}
-	return found(ready, "nothing to wait for: this pod was left untouched (%s), reason %q", notRequired, a[keyReason])
+	return found(ready, "nothing to wait for: this pod was left untouched (%s), reason %q", record.StatusNotRequired, a[record.KeyReason])
 }
 
 // tie says why the status is not of the given network namespace; no text means that it is.

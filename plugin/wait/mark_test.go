@@ -3,12 +3,14 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/record"
 )
 
 func TestJudge(t *testing.T) {
 	own := identity{"0e1f", "4026532290", "8193"}
 	old := identity{"0e1f", "4026532290", noCookie}
-	const reason = keyReason
+	const reason = record.KeyReason
 	for _, c := range []struct {
 		name  string
 		own   identity

@@ -18,6 +18,7 @@ import (
 
 	"github.com/istio-pod-network/controller/internal/testnet"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
+	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
@@ -226,7 +227,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 func TestAnnotation(t *testing.T) {
 	lab, n := pod(t, testnet.Options{})
 	_, elsewhere := pod(t, testnet.Options{})
-	noProxy := marked("not-required", n.Identity(), line(keyReason, "opted-in-no-proxy"))
+	noProxy := marked("not-required", n.Identity(), line(record.KeyReason, "opted-in-no-proxy"))
 	for _, user := range []int{proxy, someone} {
 		for _, c := range []struct {
 			name  string
@@ -237,7 +238,7 @@ func TestAnnotation(t *testing.T) {
 			{"own", marked("initialized", n.Identity()), exitReady, "for this network namespace"},
 			{"pasted", []string{line(statusKey, "initialized")}, exitNotReady, "may be pasted or stale"},
 			{"of another", marked("initialized", elsewhere.Identity()), exitNotReady, "another network namespace"},
-			{"not required", marked("not-required", n.Identity(), line(keyReason, "mode-none")), exitReady, `"mode-none"`},
+			{"not required", marked("not-required", n.Identity(), line(record.KeyReason, "mode-none")), exitReady, `"mode-none"`},
 			{"not required, of another", marked("not-required", elsewhere.Identity()), exitNotReady, "another network namespace"},
 			{"no proxy", noProxy, exitNotReady, "no proxy container"},
 		} {

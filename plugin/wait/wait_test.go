@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/istio-pod-network/controller/plugin/record"
 )
 
 var self = identity{"0e1f", "4026532290", "8193"}
@@ -84,8 +86,8 @@ var (
 	held   = found(never, "port 15006 is already held")
 	mine   = marked("initialized", self.String())
 	other  = marked("initialized", "0e1f/4026532290/1")
-	spared = marked("not-required", self.String(), line(keyReason, "mode-none"))
-	naked  = marked("not-required", self.String(), line(keyReason, reasonNoProxy))
+	spared = marked("not-required", self.String(), line(record.KeyReason, "mode-none"))
+	naked  = marked("not-required", self.String(), line(record.KeyReason, reasonNoProxy))
 	empty  = []string{line("a", "b")}
 )
 
