@@ -24,6 +24,7 @@ const (
 	smallEdges = "it is read by programs on both sides of a version skew and by the init wait: standard library only"
 	notTheEdge = "only the plugin's ADD writes rules; repair runs the plugin, there is no second writer"
 	handTool   = "the installer works on files alone, where no cluster or program answers"
+	oneTypeSet = "the types of all of Kubernetes cost the agent megabytes of memory on every node; core/v1 is all it needs"
 	testOnly   = "the laboratory is for tests, demo and benchmarks"
 )
 
@@ -87,6 +88,15 @@ var rules = []rule{
 
 	{dir: "install", allowed: []string{"github.com/fsnotify/fsnotify", "golang.org/x/sys/unix"}, forbidden: onNode},
 	{dir: "install/istio-pod-network-install", allowed: []string{"install", "internal/envflag"}, forbidden: onNode},
+
+	{dir: "agent", allowed: []string{
+		"install", "internal/envflag", "plugin/record", "plugin/redirect", "plugin/facts",
+		"k8s.io/api/core/v1", "k8s.io/apimachinery/...", "k8s.io/client-go/...", "k8s.io/klog/v2", "github.com/go-logr/logr/funcr",
+		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
+	}, forbidden: map[string]string{
+		"plugin/netfilter": notTheEdge, "k8s.io/client-go/kubernetes/...": oneTypeSet, "k8s.io/client-go/informers/...": oneTypeSet,
+		"testing": "testing registers flags and is no part of a product", "internal/testnet": testOnly,
+	}},
 
 	{dir: "internal/deps"},
 	{dir: "internal/envflag", standard: []string{"flag", "fmt", "strings"}},

@@ -77,12 +77,12 @@ func secureDir(path string) error {
 	return trustDir(dir)
 }
 
-// onlyOurs reports whether the socket's directory holds nothing but the socket and the records.
+// onlyOurs reports whether the socket's directory holds nothing but the socket, the records and the agent's memory.
 func onlyOurs(path string) bool {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	for _, entry := range entries {
 		name := entry.Name()
-		if name != "pods" && !strings.HasPrefix(name, filepath.Base(path)) {
+		if name != "pods" && name != "installation.json" && !strings.HasPrefix(name, filepath.Base(path)) {
 			return false
 		}
 	}

@@ -22,7 +22,7 @@ func (s Store) List() ([]Record, []error) {
 	var records []Record
 	var errs []error
 	for _, entry := range entries {
-		if !isRecord(entry.Name()) {
+		if !IsFile(entry.Name()) {
 			continue
 		}
 		switch r, err := s.Load(entry.Name()); {

@@ -68,7 +68,7 @@ func checkIfName(name string) error {
 	return nil
 }
 
-// isRecord reports whether a name in the directory claims to be a record; the rest is temporary or not ours.
-func isRecord(name string) bool {
+// IsFile reports whether a name in Store.Pods claims to be a record; the rest is temporary or not ours.
+func IsFile(name string) bool {
 	return strings.HasSuffix(name, suffix) && !strings.HasPrefix(name, ".")
 }

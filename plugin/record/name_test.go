@@ -96,7 +96,7 @@ func FuzzFileName(f *testing.F) {
 			return
 		}
 		path := filepath.Join("/state/pods", name)
-		if filepath.Dir(path) != "/state/pods" || filepath.Base(path) != name || len(name) > maxName || !isRecord(name) {
+		if filepath.Dir(path) != "/state/pods" || filepath.Base(path) != name || len(name) > maxName || !IsFile(name) {
 			t.Fatalf("%q and %q give %q", id, ifname, name)
 		}
 	})

@@ -33,7 +33,7 @@ func (s Store) Get(containerID, ifname string) (Record, error) {
 
 // Load reads the record with that file name, as List and a watcher of Pods see it. Its errors are Get's.
 func (s Store) Load(name string) (Record, error) {
-	if filepath.Base(name) != name || !isRecord(name) {
+	if filepath.Base(name) != name || !IsFile(name) {
 		return Record{}, fmt.Errorf("reading record %q: not the file name of a record", name)
 	}
 	return s.read(name, "", "")

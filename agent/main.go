@@ -1,0 +1,77 @@
+// Command istio-pod-network-agent runs once per node. It keeps the CNI plugin installed, tells the plugin what the API
+// server knows of a pod, and tells the pod, by annotations, what the plugin did: that its network namespace is
+// initialized. It writes no packet rules: the plugin alone does.
+//
+// Every part leaves the node in a working state when the agent ends: the plugin stays chained, records wait for the next
+// agent, and a plugin that has a question waits for it. docs/agent.md describes it for operators.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+)
+
+// version is set by the linker (make build), from git.
+var version = ""
+
+// Exit statuses.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// program holds the process' edges.
+type program struct {
+	getenv         func(string) string
+	stdout, stderr io.Writer
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	p := program{os.Getenv, os.Stdout, os.Stderr}
+	os.Exit(p.run(ctx, os.Args[1:]))
+}
+
+// run returns the exit status.
+func (p program) run(ctx context.Context, args []string) int {
+	o, err := p.parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errVersion):
+		fmt.Fprintln(p.stdout, "istio-pod-network-agent", buildVersion())
+		return 0
+	case err != nil:
+		fmt.Fprintf(p.stderr, "istio-pod-network-agent: %v; see --help\n", err)
+		return exitUsage
+	}
+	log := newLogger(o, p.stderr)
+	a, err := newAgent(o, log)
+	if err == nil {
+		err = a.run(ctx)
+	}
+	if err != nil {
+		log.Error(err)
+		return exitFailed
+	}
+	log.Info("ended; the plugin stays installed")
+	return 0
+}
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

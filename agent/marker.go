@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/client-go/util/workqueue"
+)
+
+const (
+	markers     = 8                     // marks under way at once
+	markRetry   = 50 * time.Millisecond // after the first failure
+	markRetryUp = 15 * time.Second      // at most
+	remarkAfter = 10 * time.Second      // between two writes of the same mark, should somebody keep taking it away
+)
+
+// Results of an attempt to mark a pod, for the metric.
+const (
+	marked      = "marked"
+	alreadyOn   = "already-marked"
+	markGone    = "pod-gone"
+	markFailure = "failed"
+)
+
+// marker tells every pod what its record says: one write per sandbox.
+type marker struct {
+	pods    *podCache
+	records *recordIndex
+	patch   func(ctx context.Context, namespace, name string, patch []byte) (resourceVersion string, err error)
+	done    func(r record.Record, result string, err error)
+	log     *logrus.Logger
+	queue   workqueue.TypedRateLimitingInterface[string]
+
+	mu      sync.Mutex
+	written map[string]writing // by the record's ID of the pod
+}
+
+// writing is a mark that the API server has acknowledged, and which version of the pod that made.
+type writing struct {
+	mark
+	uid, version string
+	at           time.Time
+}
+
+func newMarker(log *logrus.Logger) *marker {
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](markRetry, markRetryUp)
+	return &marker{log: log, queue: workqueue.NewTypedRateLimitingQueue(limiter), written: map[string]writing{}}
+}
+
+// enqueue has the pod that records call id looked at.
+func (m *marker) enqueue(id string) { m.queue.Add(id) }
+
+// run works until the context ends.
+func (m *marker) run(ctx context.Context) {
+	var workers sync.WaitGroup
+	for range markers {
+		workers.Go(func() {
+			for m.next(ctx) {
+				continue
+			}
+		})
+	}
+	<-ctx.Done()
+	m.queue.ShutDown()
+	workers.Wait()
+}
+
+// next looks at one pod; false says that there will be no more.
+func (m *marker) next(ctx context.Context) bool {
+	id, down := m.queue.Get()
+	if down {
+		return false
+	}
+	defer m.queue.Done(id)
+	if m.reconcile(ctx, id) {
+		m.queue.Forget(id)
+	} else {
+		m.queue.AddRateLimited(id)
+	}
+	return true
+}
+
+// reconcile marks the pod if there is a record of it that it has not been told about. A pod that the watch has not brought
+// yet comes back here when it does. It returns false if it has to be tried again.
+func (m *marker) reconcile(ctx context.Context, id string) bool {
+	r, recorded := current(m.records.of(id))
+	if !recorded {
+		m.forget(id)
+		return true
+	}
+	pod := m.pods.withID(id)
+	if pod == nil || isMirror(pod) || isOver(pod) {
+		return true
+	}
+	want := markOf(r)
+	switch {
+	case m.isWritten(id, pod, want):
+		return true
+	case want.isOn(pod): // by an earlier agent, or by a request whose answer was lost
+		m.remember(id, writing{want, string(pod.UID), pod.ResourceVersion, time.Now()})
+		m.done(r, alreadyOn, nil)
+		return true
+	}
+	if pause := m.pause(id, pod, want); pause > 0 {
+		m.queue.AddAfter(id, pause)
+		return true
+	}
+	version, err := m.patch(ctx, pod.Namespace, pod.Name, want.patch(string(pod.UID)))
+	switch {
+	case err == nil:
+		m.remember(id, writing{want, string(pod.UID), version, time.Now()})
+		m.done(r, marked, nil)
+	case isGone(err):
+		m.done(r, markGone, err)
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return true // the agent ends; the next one goes on
+	default:
+		m.done(r, markFailure, err)
+		return false
+	}
+	return true
+}
+
+// isWritten reports whether the mark is on the pod by our own doing, also while the watch has not brought it yet. Once it
+// has, the pod itself says whether the mark is still there.
+func (m *marker) isWritten(id string, pod *corev1.Pod, want mark) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w, present := m.written[id]
+	if !present || w.mark != want || w.uid != string(pod.UID) {
+		return false
+	}
+	order, err := resourceversion.CompareResourceVersion(pod.ResourceVersion, w.version)
+	return err == nil && order < 0 || want.isOn(pod)
+}
+
+// markedSince is when this agent wrote the mark, or first saw it.
+func (m *marker) markedSince(id string) (at time.Time, written bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w, written := m.written[id]
+	return w.at, written
+}
+
+// pause is how long to wait before a mark that somebody has taken away is written again.
+func (m *marker) pause(id string, pod *corev1.Pod, want mark) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w, present := m.written[id]
+	if !present || w.mark != want || w.uid != string(pod.UID) {
+		return 0
+	}
+	return remarkAfter - time.Since(w.at)
+}
+
+func (m *marker) remember(id string, w writing) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.written[id] = w
+}
+
+func (m *marker) forget(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.written, id)
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	kubemetrics "k8s.io/client-go/tools/metrics"
+)
+
+// metrics are what /metrics shows; docs/agent.md describes them.
+type metrics struct {
+	registry    *prometheus.Registry
+	adds        *prometheus.CounterVec
+	addDuration *prometheus.HistogramVec
+	marks       *prometheus.CounterVec
+	markLatency prometheus.Histogram
+	questions   *prometheus.CounterVec
+	requests    *prometheus.CounterVec
+	installed   prometheus.Gauge
+	repairs     *prometheus.CounterVec
+	bypasses    prometheus.Counter
+	bypassed    prometheus.Gauge
+	swept       *prometheus.CounterVec
+}
+
+const prefix = "istio_pod_network_"
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		adds:     counters("add_total", "CNI ADDs that left a record, by what the plugin decided", "decision", "reason", "backend"),
+		addDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: prefix + "add_duration_seconds", Help: "How long a CNI ADD took the plugin, from its record",
+			Buckets: []float64{.001, .002, .004, .008, .016, .032, .064, .128, .256, .512, 1, 2, 4, 8},
+		}, []string{"decision"}),
+		marks: counters("marks_total", "Attempts to mark a pod, by result", "result"),
+		markLatency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: prefix + "mark_latency_seconds", Help: "From the end of an ADD until the API server has acknowledged the mark",
+			Buckets: []float64{.005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60, 300},
+		}),
+		questions: counters("questions_total", "Questions of the plugin, by where the answer came from: cache, live (read from the API server) or none", "answer"),
+		requests:  counters("api_requests_total", "Requests to the API server; code is the HTTP status, or <error> where none came", "method", "code"),
+		installed: prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "installed", Help: "1 while the plugin is installed and chained"}),
+		repairs:   counters("installation_repairs_total", "What had to be made good in the node's CNI directories; the first installation counts too", "cause"),
+		bypasses: prometheus.NewCounter(prometheus.CounterOpts{Name: prefix + "bypasses_total",
+			Help: "Mesh pods for which the container runtime did not run the plugin although it was chained"}),
+		bypassed: prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "bypassed_pods", Help: "Such pods that are on the node now"}),
+		swept:    counters("records_swept_total", "Records removed because their sandbox is gone", "because"),
+	}
+	for _, cause := range install.Causes { // a counter that is not there cannot be alerted on
+		m.repairs.WithLabelValues(string(cause))
+	}
+	for _, result := range []string{marked, alreadyOn, markGone, markFailure} {
+		m.marks.WithLabelValues(result)
+	}
+	for _, source := range []string{fromCache, fromLive, noAnswer} {
+		m.questions.WithLabelValues(source)
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "build_info", Help: "1",
+		ConstLabels: prometheus.Labels{"version": buildVersion(), "goversion": runtime.Version()}})
+	info.Set(1)
+	m.registry.MustRegister(m.adds, m.addDuration, m.marks, m.markLatency, m.questions, m.requests, m.installed, m.repairs,
+		m.bypasses, m.bypassed, m.swept, info,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + name, Help: help}, labels)
+}
+
+// added counts an ADD by its record.
+func (m *metrics) added(r record.Record) {
+	m.adds.WithLabelValues(r.Decision, r.Reason, r.Backend).Inc()
+	m.addDuration.WithLabelValues(r.Decision).Observe(time.Duration(r.DurationMicroseconds * int64(time.Microsecond)).Seconds())
+}
+
+// countRequests counts the requests of every client of this process.
+func (m *metrics) countRequests() {
+	kubemetrics.RequestResult = requestCounter{m.requests}
+}
+
+// requestCounter is called by client-go after every request.
+type requestCounter struct{ *prometheus.CounterVec }
+
+// Increment counts one request.
+func (c requestCounter) Increment(_ context.Context, code, method, _ string) {
+	c.WithLabelValues(method, code).Inc()
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/envflag"
+	"github.com/istio-pod-network/controller/plugin/facts"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/sirupsen/logrus"
+)
+
+const help = `istio-pod-network-agent: the part of istio-pod-network-controller that runs once per node
+
+It keeps the CNI plugin istio-pod-network installed and chained, answers the plugin's questions about pods on a unix
+socket, and marks the pods that the plugin has dealt with:
+
+  pod-network-controller.istio.io/status: initialized      the packet rules are in place
+  pod-network-controller.istio.io/status: not-required     left untouched, with the reason beside it
+  pod-network-controller.istio.io/netns:  <boot-id>/<inode>/<cookie> of the network namespace that this is about
+
+Where the socket and the plugin's records are, and which pods are redirected, stands in --network-config, the plugin's
+own entry: agent and plugin cannot disagree. SIGTERM ends the agent and leaves everything in place; to take the plugin
+out of a node use istio-pod-network-install uninstall. docs/agent.md lists the metrics, Events and log lines.
+
+Flags; each is also an environment variable, --node-name as AGENT_NODE_NAME:
+`
+
+const endpoints = `
+HTTP on --listen: /healthz (the agent works), /readyz (installed, socket serving, caches synced, no pod bypasses the
+mesh; one line each), /metrics (Prometheus).
+
+Exit status: 0 ended by SIGTERM or SIGINT; 1 failed; 2 wrong usage.
+`
+
+// errVersion asks for the version instead of a run.
+var errVersion = errors.New("version")
+
+// options are what the command line and the plugin's entry say.
+type options struct {
+	node       string
+	kubeconfig string
+	listen     string
+	logFormat  string
+	logLevel   logrus.Level
+	qps        float64
+	burst      int
+	patrol     time.Duration
+	stuckAfter time.Duration
+	sweepAfter time.Duration
+
+	noInstall bool
+	install   install.Config
+	file      string // of the plugin's entry
+
+	socket string
+	store  record.Store
+	policy redirect.Policy
+}
+
+// parse reads the environment, the command line and the plugin's entry.
+func (p program) parse(args []string) (options, error) {
+	o := options{logLevel: logrus.InfoLevel}
+	f := o.flags()
+	f.SetOutput(p.stdout)
+	if slices.Contains(args, "--version") || slices.Equal(args, []string{"version"}) {
+		return o, errVersion
+	}
+	if err := envflag.Set(f, "AGENT_", p.getenv); err != nil {
+		return o, err
+	}
+	usage := f.Usage
+	f.Usage = func() {} // for an error one line is enough
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		usage()
+		return o, err
+	} else if err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if err := o.check(); err != nil {
+		return o, err
+	}
+	return o, o.readEntry()
+}
+
+func (o *options) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("istio-pod-network-agent", flag.ContinueOnError)
+	f.StringVar(&o.node, "node-name", "", "`name` of this node's object, from the downward API; required")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; without it, the pod's service account")
+	f.StringVar(&o.listen, "listen", ":15088", "`address` of /healthz, /readyz and /metrics")
+	f.StringVar(&o.logFormat, "log-format", "text", "`format` of the log on standard error: text or json")
+	f.TextVar(&o.logLevel, "log-level", logrus.InfoLevel, "`level`: debug, info, warning or error")
+	f.Float64Var(&o.qps, "api-qps", 100, "requests per second to the API server, in the long run")
+	f.IntVar(&o.burst, "api-burst", 200, "requests to the API server at once")
+	f.DurationVar(&o.patrol, "patrol", 5*time.Second, "how often to look for pods that bypass the mesh or hang, and for stale records")
+	f.DurationVar(&o.stuckAfter, "stuck-after", time.Minute, "how long an init wait may go on in a marked pod before an Event reports it")
+	f.DurationVar(&o.sweepAfter, "sweep-after", time.Minute, "how long the record of a pod that is gone waits for the runtime's DEL")
+	f.BoolVar(&o.noInstall, "no-install", false, "leave the node's CNI directories to somebody else, such as istio-pod-network-install watch")
+	o.install.Flags(f)
+	f.Lookup("source").Usage = "the plugin's `binary` to install (default istio-pod-network beside this program)"
+	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+install.DefaultNetworkConfig+")")
+	f.Usage = func() {
+		fmt.Fprint(f.Output(), help)
+		f.PrintDefaults()
+		fmt.Fprint(f.Output(), endpoints)
+	}
+	return f
+}
+
+// check rejects values that the flag package lets pass.
+func (o *options) check() error {
+	if _, _, err := net.SplitHostPort(o.listen); err != nil {
+		return wrong("listen", o.listen, "an address such as :15088 or 127.0.0.1:15088")
+	}
+	switch {
+	case o.node == "":
+		return wrong("node-name", o.node, "the name of this node's object, which the downward API gives as spec.nodeName")
+	case o.logFormat != "text" && o.logFormat != "json":
+		return wrong("log-format", o.logFormat, "text or json")
+	case o.qps <= 0:
+		return wrong("api-qps", fmt.Sprint(o.qps), "more than 0")
+	case o.burst < 1:
+		return wrong("api-burst", fmt.Sprint(o.burst), "1 or more")
+	}
+	for name, d := range map[string]time.Duration{"patrol": o.patrol, "stuck-after": o.stuckAfter, "sweep-after": o.sweepAfter} {
+		if d <= 0 {
+			return wrong(name, d.String(), "a duration of more than 0, such as 5s")
+		}
+	}
+	if o.install.Source == "" {
+		o.install.Source = besideUs()
+	}
+	return nil
+}
+
+func wrong(name, value, valid string) error {
+	return fmt.Errorf("--%s: %q is wrong; valid: %s", name, value, valid)
+}
+
+// besideUs is the plugin that came with this program, "" if there is none.
+func besideUs() string {
+	self, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	path := filepath.Join(filepath.Dir(self), install.Type)
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	return path
+}
+
+// readEntry reads the plugin's entry. What concerns the agent is checked here, all else by the plugin's STATUS and ADD.
+func (o *options) readEntry() error {
+	o.install.NetworkConfig = []byte(install.DefaultNetworkConfig)
+	if o.file != "" {
+		data, err := os.ReadFile(o.file)
+		if err != nil {
+			return fmt.Errorf("--network-config: %w", err)
+		}
+		o.install.NetworkConfig = data
+	}
+	if err := o.install.Check(); err != nil {
+		return err
+	}
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(o.install.NetworkConfig, &keys); err != nil {
+		return fmt.Errorf("--network-config: %w", err)
+	}
+	var err error
+	if o.policy, err = redirect.ParsePolicy(keys); err != nil {
+		return fmt.Errorf("--network-config: %w", err)
+	}
+	o.policy.Agent = true
+	o.socket, o.store.Dir = facts.DefaultSocket, record.DefaultDir
+	for key, target := range map[string]*string{"agentSocket": &o.socket, "stateDir": &o.store.Dir} {
+		if raw, present := keys[key]; present && string(raw) != "null" {
+			if err := json.Unmarshal(raw, target); err != nil || !filepath.IsAbs(*target) {
+				return fmt.Errorf("--network-config: %s: invalid value %s; valid: an absolute path", key, strings.TrimSpace(string(raw)))
+			}
+		}
+	}
+	return nil
+}

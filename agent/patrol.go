@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// patrol looks for what no event tells: pods that the plugin never saw, waits that do not end, records without a sandbox.
+type patrol struct {
+	options
+	boot       string // boot ID
+	pods       *podCache
+	namespaces *namespaceCache
+	records    *recordIndex
+	marker     *marker
+	install    *installation
+	warner     *warner
+	metrics    *metrics
+	read       func(ctx context.Context, namespace, name string) (*corev1.Pod, error) // from the API server
+	log        *logrus.Logger
+
+	suspects map[string]int           // by UID: rounds in which a pod seemed to bypass the mesh
+	orphans  map[string]time.Time     // by container ID and interface: since when a record has no pod
+	bypassed atomic.Pointer[[]string] // names of the pods that do
+	last     atomic.Int64             // end of the last round, Unix nanoseconds
+}
+
+// certain is in how many rounds a pod has to seem to bypass the mesh: between two sandboxes its status is a moment late.
+const certain = 2
+
+// run goes its rounds until the context ends.
+func (p *patrol) run(ctx context.Context) {
+	p.suspects, p.orphans = map[string]int{}, map[string]time.Time{}
+	tick := time.NewTicker(p.options.patrol)
+	defer tick.Stop()
+	var hourly time.Time
+	for {
+		if p.pods.synced() && p.namespaces.synced() && p.records.ready() {
+			p.round(ctx, time.Now())
+		}
+		if time.Since(hourly) > time.Hour {
+			// Containerd never calls GC: temporary files of plugins that were killed go here.
+			_, _ = p.store.GC("", func(string, string) bool { return true })
+			hourly = time.Now()
+		}
+		p.last.Store(time.Now().UnixNano())
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// round looks at every pod and every record once.
+func (p *patrol) round(ctx context.Context, now time.Time) {
+	records := p.records.byPod()
+	existing, bypassed := map[string]bool{}, []string{}
+	for _, pod := range p.pods.all() {
+		existing[string(pod.UID)] = true
+		p.lookAtSettings(pod)
+		r, recorded := recordOf(pod, records)
+		if recorded {
+			p.lookAtWait(pod, r, now)
+		}
+		if p.lookForBypass(pod, recorded) {
+			bypassed = append(bypassed, pod.Namespace+"/"+pod.Name)
+		}
+	}
+	slices.Sort(bypassed)
+	p.bypassed.Store(&bypassed)
+	p.metrics.bypassed.Set(float64(len(bypassed)))
+	p.warner.forget(func(uid string) bool { return existing[uid] })
+	for uid := range p.suspects {
+		if !existing[uid] {
+			delete(p.suspects, uid)
+		}
+	}
+	p.sweep(ctx, records, now)
+}
+
+// recordOf returns the record that speaks for a pod.
+func recordOf(pod *corev1.Pod, records map[string][]record.Record) (record.Record, bool) {
+	var its []record.Record
+	for _, id := range podIDs(pod) {
+		its = append(its, records[id]...)
+	}
+	return current(its)
+}
+
+// lookAtSettings warns of what is wrong with the pod's own settings.
+func (p *patrol) lookAtSettings(pod *corev1.Pod) {
+	if namespace, known := p.namespaces.known(pod.Namespace); known && !isMirror(pod) && !isOver(pod) && !pod.Spec.HostNetwork {
+		p.warner.aboutSettings(pod, namespace, p.policy)
+	}
+}
+
+// lookAtWait reports a wait that goes on in a pod that carries its mark.
+func (p *patrol) lookAtWait(pod *corev1.Pod, r record.Record, now time.Time) {
+	name, running := waiting(pod)
+	since, written := p.marker.markedSince(podID(r))
+	if running == nil || !written || r.Decision != record.Redirect {
+		return
+	}
+	if running.StartedAt.After(since) {
+		since = running.StartedAt.Time
+	}
+	if now.Sub(since) > p.stuckAfter {
+		p.warner.warn(pod, eventStuck, "The packet rules are in place and the pod is marked, but its init container %s is still waiting. Its log says "+
+			"for what; most often it does not see the pod's annotations (a downward API volume mounted by subPath is never refreshed)", name)
+	}
+}
+
+// lookForBypass reports whether the pod is known to bypass the mesh, and says so when it becomes known. It stays known until
+// the pod is gone or has its rules: that the plugin was chained anew meanwhile helps later pods only.
+func (p *patrol) lookForBypass(pod *corev1.Pod, recorded bool) bool {
+	uid := string(pod.UID)
+	namespace, known := p.namespaces.known(pod.Namespace)
+	switch {
+	case recorded || isOver(pod):
+	case p.suspects[uid] >= certain:
+		return true
+	case known && bypasses(pod, namespace, p.policy, p.install.chainedSince()):
+		if p.suspects[uid]++; p.suspects[uid] < certain {
+			return false
+		}
+		p.metrics.bypasses.Inc()
+		p.warner.warn(pod, eventBypass, "The container runtime did not run the plugin for this mesh pod, although it was chained when the pod's "+
+			"network was made: the pod has no packet rules, and an init wait in it does not end. Delete the pod, so that it is made again")
+		p.install.distrustDropIn()
+		return true
+	}
+	delete(p.suspects, uid)
+	p.warner.retract(uid, eventBypass)
+	return false
+}
+
+// sweep removes the records whose sandbox is gone and whose DEL never came.
+func (p *patrol) sweep(ctx context.Context, records map[string][]record.Record, now time.Time) {
+	kept := map[string]time.Time{}
+	for id, its := range records {
+		for _, r := range its {
+			key := r.ContainerID + " " + r.IfName
+			why := p.orphaned(id, r, its)
+			if why == "" {
+				continue
+			}
+			since, known := p.orphans[key]
+			if !known {
+				since = now
+			}
+			// After a reboot no DEL comes; else the runtime may only be late.
+			if why != orphanBoot && (now.Sub(since) < p.sweepAfter || !p.confirmed(ctx, r, why)) {
+				kept[key] = since
+				continue
+			}
+			p.drop(r, why)
+		}
+	}
+	p.orphans = kept
+}
+
+// Why a record is swept.
+const (
+	orphanBoot       = "reboot"     // its network namespace was that of an earlier boot
+	orphanSuperseded = "superseded" // the pod has another sandbox
+	orphanPod        = "pod-gone"
+)
+
+// orphaned returns why the record's sandbox must be gone, "" if it need not be.
+func (p *patrol) orphaned(id string, r record.Record, its []record.Record) string {
+	if !strings.HasPrefix(r.NetNS, p.boot+"/") {
+		return orphanBoot
+	}
+	for _, other := range its {
+		if other.NetNS != r.NetNS && other.IfName == r.IfName && other.Network == r.Network && other.Time.After(r.Time) {
+			return orphanSuperseded
+		}
+	}
+	if p.pods.withID(id) == nil {
+		return orphanPod
+	}
+	return ""
+}
+
+// confirmed asks the API server whether a pod is really gone: the cache may be late.
+func (p *patrol) confirmed(ctx context.Context, r record.Record, why string) bool {
+	if why != orphanPod {
+		return true
+	}
+	pod, err := p.read(ctx, r.Namespace, r.Name)
+	if err != nil {
+		return apierrors.IsNotFound(err)
+	}
+	return !isMeant(pod, r.PodUID)
+}
+
+func (p *patrol) drop(r record.Record, why string) {
+	log := p.log.WithFields(logrus.Fields{"pod": r.Namespace + "/" + r.Name, "sandbox": r.ContainerID, "ifname": r.IfName, "because": why})
+	if err := p.store.Delete(r.ContainerID, r.IfName); err != nil {
+		log.WithError(err).Warn("removing a stale record")
+		return
+	}
+	p.metrics.swept.WithLabelValues(why).Inc()
+	log.Info("removed a stale record")
+}

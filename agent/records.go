@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/sirupsen/logrus"
+)
+
+// relistEvery is how often the directory is read although nothing was noticed: inotify's queue may have run over.
+const relistEvery = 30 * time.Second
+
+// recordIndex knows the records that the plugin has left on this node.
+type recordIndex struct {
+	store   record.Store
+	log     *logrus.Logger
+	seen    func(r record.Record, fresh bool) // every new version of a record; fresh: it came while the agent was running
+	changed func(id string)                   // a pod's records have changed
+
+	mu     sync.Mutex
+	files  map[string]recordFile // by file name
+	loaded bool
+}
+
+// recordFile is one record, and which version of its file it is from.
+type recordFile struct {
+	record  record.Record
+	info    os.FileInfo
+	problem string // why it cannot be read; said once
+}
+
+// podID is what the record calls its pod.
+func podID(r record.Record) string {
+	if r.PodUID != "" {
+		return r.PodUID
+	}
+	return r.Namespace + "/" + r.Name
+}
+
+// run watches until the context ends.
+func (x *recordIndex) run(ctx context.Context) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = watcher.Close() }()
+	tick := time.NewTicker(relistEvery)
+	defer tick.Stop()
+	for {
+		// The plugin makes the directory with its first record; here it is made before, to be watched. Somebody may remove it.
+		if err := os.MkdirAll(x.store.Pods(), 0o700); err != nil {
+			return err
+		}
+		if err := watcher.Add(x.store.Pods()); err != nil {
+			return err
+		}
+		x.relist()
+		if !x.follow(ctx, watcher, tick.C) {
+			return nil
+		}
+	}
+}
+
+// follow loads what changes until the directory has to be read again, and then returns true.
+func (x *recordIndex) follow(ctx context.Context, watcher *fsnotify.Watcher, tick <-chan time.Time) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick:
+			return true
+		case <-watcher.Errors:
+			return true
+		case e := <-watcher.Events:
+			switch name := filepath.Base(e.Name); {
+			case e.Name == x.store.Pods(): // removed or renamed
+				_ = watcher.Remove(e.Name)
+				return true
+			case record.IsFile(name):
+				x.load(name)
+			}
+		}
+	}
+}
+
+// relist compares the directory with what is known.
+func (x *recordIndex) relist() {
+	entries, err := os.ReadDir(x.store.Pods())
+	if err != nil {
+		x.log.WithError(err).Warn("reading the records")
+		return
+	}
+	there := map[string]bool{}
+	for _, e := range entries {
+		if name := e.Name(); record.IsFile(name) {
+			there[name] = true
+			x.load(name)
+		}
+	}
+	x.mu.Lock()
+	var gone []string
+	for name := range x.files {
+		if !there[name] {
+			gone = append(gone, name)
+		}
+	}
+	x.loaded = true
+	x.mu.Unlock()
+	for _, name := range gone {
+		x.load(name)
+	}
+}
+
+// load reads one file again if it is not the one that is known. A record never changes under its inode.
+func (x *recordIndex) load(name string) {
+	info, err := os.Lstat(filepath.Join(x.store.Pods(), name))
+	x.mu.Lock()
+	known, present := x.files[name]
+	fresh := x.loaded
+	x.mu.Unlock()
+	if err == nil && present && os.SameFile(known.info, info) && known.info.ModTime().Equal(info.ModTime()) {
+		return
+	}
+	var r record.Record
+	if err == nil {
+		r, err = x.store.Load(name)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		x.set(name, nil)
+		if present {
+			x.changed(podID(known.record))
+		}
+		return
+	}
+	r.Spec, r.Created = nil, nil // may be large, and are CHECK's and DEL's business
+	file := recordFile{record: r, info: info}
+	if err != nil {
+		file.problem = err.Error()
+		if known.problem != file.problem {
+			x.log.WithError(err).Warn("a record cannot be read; its pod is not marked")
+		}
+	}
+	x.set(name, &file)
+	if err == nil {
+		x.seen(r, fresh)
+	}
+	for id := range map[string]bool{podID(r): true, podID(known.record): true} {
+		x.changed(id)
+	}
+}
+
+func (x *recordIndex) set(name string, file *recordFile) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if file == nil {
+		delete(x.files, name)
+		return
+	}
+	x.files[name] = *file
+}
+
+// byPod returns every record that can be read, by what it calls its pod.
+func (x *recordIndex) byPod() map[string][]record.Record {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	records := map[string][]record.Record{}
+	for _, f := range x.files {
+		if f.problem == "" {
+			records[podID(f.record)] = append(records[podID(f.record)], f.record)
+		}
+	}
+	return records
+}
+
+// of returns the records that call their pod so.
+func (x *recordIndex) of(id string) []record.Record {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var records []record.Record
+	for _, f := range x.files {
+		if f.problem == "" && podID(f.record) == id {
+			records = append(records, f.record)
+		}
+	}
+	return records
+}
+
+// ready reports whether the directory has been read.
+func (x *recordIndex) ready() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.loaded
+}
