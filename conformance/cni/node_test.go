@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,7 @@ func newNode(t testing.TB) *node {
 	t.Helper()
 	dir := t.TempDir()
 	subnets++
-	return &node{TB: t, bin: os.Getenv(binDirEnv), dir: dir, store: record.Store{Dir: filepath.Join(dir, "state")}, subnet: subnets}
+	return &node{TB: t, bin: isolated.BinDir(), dir: dir, store: record.Store{Dir: filepath.Join(dir, "state")}, subnet: subnets}
 }
 
 // newNetns pins a new network namespace with a path of its own and removes it after the test.

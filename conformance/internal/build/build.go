@@ -1,4 +1,6 @@
-package cni
+// Package build builds what the black-box tests run: the product's programs, and what they are tested against. What is not
+// of this repository is built once per version into the user's cache directory.
+package build
 
 import (
 	"fmt"
@@ -19,8 +21,14 @@ var tools = []string{
 	"github.com/containernetworking/plugins/plugins/main/ptp",
 }
 
-// buildAll fills bin, which becomes CNI_PATH, with the tools and the plugin.
-func buildAll(bin string) error {
+// pluginEnv names a plugin binary to test instead of the one built from this tree.
+const pluginEnv = "ISTIO_POD_NETWORK_PLUGIN"
+
+// root is the repository, seen from a test's working directory.
+var root = filepath.Join("..", "..")
+
+// CNI fills bin, which becomes CNI_PATH, with the tools and the plugin.
+func CNI(bin string) error {
 	cache, err := buildTools()
 	if err != nil {
 		return err
@@ -31,16 +39,46 @@ func buildAll(bin string) error {
 			return err
 		}
 	}
-	plugin := filepath.Join(bin, pluginType)
 	if prebuilt := os.Getenv(pluginEnv); prebuilt != "" {
 		prebuilt, err := filepath.Abs(prebuilt)
 		if err != nil {
 			return err
 		}
-		return os.Symlink(prebuilt, plugin)
+		return os.Symlink(prebuilt, filepath.Join(bin, "istio-pod-network"))
 	}
-	_, err = goTool("build", "-C", filepath.Join("..", ".."), "-trimpath", "-ldflags", "-s -w", "-o", plugin, "./plugin")
-	return err
+	return Product(bin, "./plugin")
+}
+
+// programs are the product's, by package.
+var programs = map[string]string{
+	"./plugin": "istio-pod-network", "./plugin/wait": "istio-pod-network-wait", "./agent": "istio-pod-network-agent",
+	"./install/istio-pod-network-install": "istio-pod-network-install",
+}
+
+// Product builds programs of this repository, as released, into bin.
+func Product(bin string, packages ...string) error {
+	for _, p := range packages {
+		if _, err := goTool("build", "-C", root, "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, programs[p]), p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Link links programs of a real Kubernetes cluster into bin.
+func Link(bin string, names ...string) error {
+	cmd := exec.Command(filepath.Join(root, "scripts", "kubernetes.sh"), names...)
+	cmd.Stderr = os.Stderr // progress: it may take minutes
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("building %s: %w", strings.Join(names, " "), err)
+	}
+	for _, name := range names {
+		if err := os.Symlink(filepath.Join(strings.TrimSpace(string(out)), name), filepath.Join(bin, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // buildTools builds the tools once per version into the user's cache directory, outside the repository, and returns

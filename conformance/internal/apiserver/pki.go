@@ -1,0 +1,71 @@
+package apiserver
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// pair is where a certificate and its key are.
+type pair struct{ cert, key string }
+
+// pki is what the API server and its administrator prove themselves with.
+type pki struct{ ca, serving, admin pair }
+
+// newPKI makes all of it in a directory.
+func newPKI(dir string) (pki, error) {
+	root := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test-ca"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+	key, ca, err := issue(dir, "ca", root, root, nil)
+	if err != nil {
+		return pki{}, err
+	}
+	leaf := func(name string, subject pkix.Name) (pair, error) {
+		_, p, err := issue(dir, name, &x509.Certificate{
+			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: subject, NotBefore: root.NotBefore, NotAfter: root.NotAfter,
+			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		}, root, key)
+		return p, err
+	}
+	serving, err := leaf("serving", pkix.Name{CommonName: "kube-apiserver"})
+	if err != nil {
+		return pki{}, err
+	}
+	admin, err := leaf("admin", pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}})
+	return pki{ca, serving, admin}, err
+}
+
+// issue makes a key and a certificate signed by signer, or by itself where that is nil.
+func issue(dir, name string, template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*ecdsa.PrivateKey, pair, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, pair{}, err
+	}
+	if signer == nil {
+		signer = key
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		return nil, pair{}, err
+	}
+	encoded, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return nil, pair{}, err
+	}
+	p := pair{filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")}
+	if err := os.WriteFile(p.cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o644); err != nil {
+		return nil, p, err
+	}
+	return key, p, os.WriteFile(p.key, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: encoded}), 0o600)
+}

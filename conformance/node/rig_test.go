@@ -1,0 +1,350 @@
+package node
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/plugin/record"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+// rig is what one test has: a node of its own, by name, with directories, and a namespace of its own.
+type rig struct {
+	testing.TB
+	ctx       context.Context
+	client    *kubernetes.Clientset
+	dir       string
+	node      string
+	namespace string
+	account   string // the namespace of the agent's service account
+	store     record.Store
+	entry     map[string]any // the plugin's
+	agent     *agent
+}
+
+// account is the service account that agent/rbac.yaml makes.
+const account = "istio-pod-network-agent"
+
+var (
+	rigs     int
+	bootOnce = sync.OnceValue(func() string {
+		boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		return strings.TrimSpace(string(boot))
+	})
+)
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	rigs++
+	dir, err := os.MkdirTemp("", "node") // TempDir is too long for a socket
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	client, err := kubernetes.NewForConfig(server.Admin())
+	must(t, err)
+	r := &rig{
+		TB: t, ctx: context.Background(), client: client, dir: dir, node: fmt.Sprint("node-", rigs), namespace: fmt.Sprint("shop-", rigs),
+		account: fmt.Sprint("mesh-", rigs), store: record.Store{Dir: filepath.Join(dir, "run")},
+	}
+	r.entry = map[string]any{
+		"type": "istio-pod-network", "capabilities": map[string]bool{"io.kubernetes.cri.pod-annotations": true},
+		"agentSocket": r.socket(), "stateDir": r.store.Dir, "agentTimeout": "20s",
+	}
+	for _, sub := range []string{"bin", "net.d"} {
+		must(t, os.Mkdir(r.path(sub), 0o755))
+	}
+	for _, name := range []string{r.namespace, r.account} {
+		_, err := client.CoreV1().Namespaces().Create(r.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		must(t, err)
+	}
+	r.authorize()
+	_, err = client.CoreV1().Nodes().Create(r.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.node}}, metav1.CreateOptions{})
+	must(t, err)
+	return r
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
+func (r *rig) socket() string          { return filepath.Join(r.dir, "run", "agent.sock") }
+
+// authorize applies agent/rbac.yaml, with names of this rig's own, and writes a kubeconfig of that account.
+func (r *rig) authorize() {
+	r.Helper()
+	manifest, err := os.Open(filepath.Join("..", "..", "agent", "rbac.yaml"))
+	must(r, err)
+	defer manifest.Close()
+	documents := yaml.NewYAMLReader(bufio.NewReader(manifest))
+	for {
+		document, err := documents.Read()
+		if err == io.EOF {
+			break
+		}
+		must(r, err)
+		object, _, err := scheme.Codecs.UniversalDeserializer().Decode(document, nil, nil)
+		must(r, err)
+		switch o := object.(type) {
+		case *corev1.ServiceAccount:
+			o.Namespace = r.account
+			_, err = r.client.CoreV1().ServiceAccounts(r.account).Create(r.ctx, o, metav1.CreateOptions{})
+		case *rbacv1.ClusterRole:
+			o.Name += r.account
+			_, err = r.client.RbacV1().ClusterRoles().Create(r.ctx, o, metav1.CreateOptions{})
+		case *rbacv1.ClusterRoleBinding:
+			o.Name += r.account
+			o.RoleRef.Name, o.Subjects[0].Namespace = o.RoleRef.Name+r.account, r.account
+			_, err = r.client.RbacV1().ClusterRoleBindings().Create(r.ctx, o, metav1.CreateOptions{})
+		default:
+			err = fmt.Errorf("agent/rbac.yaml has a %T", object)
+		}
+		must(r, err)
+	}
+	token, err := r.client.CoreV1().ServiceAccounts(r.account).CreateToken(r.ctx, account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	must(r, err)
+	must(r, server.Kubeconfig(r.path("kubeconfig"), token.Status.Token))
+}
+
+// primary is a network that the agent chains into.
+const primary = `{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}]}`
+
+// agent is a running one.
+type agent struct {
+	cmd  *exec.Cmd
+	log  *buffer
+	done chan struct{}
+}
+
+// startAgent starts the agent on the rig's node; it ends with the test.
+func (r *rig) startAgent(flags ...string) *agent {
+	r.Helper()
+	entry, err := json.Marshal(r.entry)
+	must(r, err)
+	must(r, os.WriteFile(r.path("entry.json"), entry, 0o600))
+	args := append([]string{
+		"--node-name=" + r.node, "--kubeconfig=" + r.path("kubeconfig"), "--network-config=" + r.path("entry.json"),
+		"--bin-dir=" + r.path("bin"), "--conf-dir=" + r.path("net.d"), "--listen=127.0.0.1:15088", "--patrol=200ms", "--log-level=debug",
+	}, flags...)
+	a := &agent{cmd: exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), args...), log: &buffer{}, done: make(chan struct{})}
+	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
+	must(r, a.cmd.Start())
+	go func() { _ = a.cmd.Wait(); close(a.done) }()
+	r.agent = a
+	r.Cleanup(func() {
+		a.end(syscall.SIGKILL)
+		if r.Failed() {
+			r.Logf("log of the agent:\n%s", a.log)
+		}
+	})
+	return a
+}
+
+// end sends a signal and waits until the agent has ended.
+func (a *agent) end(signal syscall.Signal) {
+	_ = a.cmd.Process.Signal(signal)
+	<-a.done
+}
+
+// get asks the agent's HTTP server.
+func (r *rig) get(path string) (status int, body string) {
+	response, err := http.Get("http://127.0.0.1:15088" + path)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	data, _ := io.ReadAll(response.Body)
+	return response.StatusCode, string(data)
+}
+
+// metric is the value of one metric, with its labels as /metrics shows them; "" if it is not there.
+func (r *rig) metric(name string) string {
+	_, body := r.get("/metrics")
+	for line := range strings.Lines(body) {
+		if value, ok := strings.CutPrefix(line, "istio_pod_network_"+name+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// patience bounds a wait for something that has to happen; no test passes or fails by how long it took.
+const patience = 90 * time.Second
+
+// eventually waits until it holds.
+func (r *rig) eventually(what string, holds func() bool) {
+	r.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// ready waits for the agent to be.
+func (r *rig) ready() {
+	r.Helper()
+	r.eventually("the agent is ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+}
+
+// meshAnnotations are what Istio's injector leaves.
+func meshAnnotations() map[string]string {
+	return map[string]string{"sidecar.istio.io/status": "{}"}
+}
+
+// podOf is a pod on the rig's node; with annotations of the mesh it has a sidecar.
+func (r *rig) podOf(name string, annotations map[string]string) *corev1.Pod {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: r.namespace, Annotations: maps.Clone(annotations)},
+		Spec:       corev1.PodSpec{NodeName: r.node, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+	}
+	if _, mesh := annotations["sidecar.istio.io/status"]; mesh {
+		id := int64(1337)
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{
+			Name: "istio-proxy", Image: "proxy", Args: []string{"proxy", "sidecar"},
+			SecurityContext: &corev1.SecurityContext{RunAsUser: &id, RunAsGroup: &id},
+		})
+	}
+	return pod
+}
+
+// create makes the pod.
+func (r *rig) create(pod *corev1.Pod) *corev1.Pod {
+	r.Helper()
+	created, err := r.client.CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{})
+	must(r, err)
+	return created
+}
+
+// mesh makes a mesh pod.
+func (r *rig) mesh(name string) *corev1.Pod {
+	r.Helper()
+	return r.create(r.podOf(name, meshAnnotations()))
+}
+
+// remove deletes the pod at once, as the kubelet does in the end.
+func (r *rig) remove(name string) {
+	r.Helper()
+	now := int64(0)
+	must(r, r.client.CoreV1().Pods(r.namespace).Delete(r.ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now}))
+}
+
+// pod reads the pod.
+func (r *rig) pod(name string) *corev1.Pod {
+	r.Helper()
+	pod, err := r.client.CoreV1().Pods(r.namespace).Get(r.ctx, name, metav1.GetOptions{})
+	must(r, err)
+	return pod
+}
+
+// status sets the pod's status, as the kubelet does.
+func (r *rig) status(pod *corev1.Pod, status corev1.PodStatus) {
+	r.Helper()
+	data, err := json.Marshal(map[string]any{"status": status})
+	must(r, err)
+	_, err = r.client.CoreV1().Pods(pod.Namespace).Patch(r.ctx, pod.Name, types.MergePatchType, data, metav1.PatchOptions{}, "status")
+	must(r, err)
+}
+
+var sandboxes int
+
+// recordOf is what the plugin leaves of a sandbox of the pod, with a network namespace of its own.
+func recordOf(pod *corev1.Pod) record.Record {
+	sandboxes++
+	return record.Record{
+		Network: "net", IfName: "eth0", ContainerID: fmt.Sprintf("%064x", sandboxes), PodUID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name,
+		NetNS:    fmt.Sprintf("%s/%d/%d", bootOnce(), 4026532000+sandboxes, 8192+sandboxes),
+		Decision: record.Redirect, Reason: "injected", Backend: "nftables", Time: time.Now(), DurationMicroseconds: 1500,
+	}
+}
+
+// put leaves a record.
+func (r *rig) put(rec record.Record) record.Record {
+	r.Helper()
+	must(r, r.store.Put(rec))
+	return rec
+}
+
+// mark is what the pod has been told.
+type mark struct{ status, netns, reason string }
+
+func markOn(pod *corev1.Pod) mark {
+	return mark{pod.Annotations[record.KeyStatus], pod.Annotations[record.KeyNetNS], pod.Annotations[record.KeyReason]}
+}
+
+// want is what the record has to tell its pod.
+func want(rec record.Record) mark {
+	if rec.Decision == record.Redirect {
+		return mark{record.StatusInitialized, rec.NetNS, ""}
+	}
+	return mark{record.StatusNotRequired, rec.NetNS, rec.Reason}
+}
+
+// marked waits until the pod carries what the record says.
+func (r *rig) marked(name string, rec record.Record) {
+	r.Helper()
+	r.eventually(fmt.Sprintf("pod %s is marked %v", name, want(rec)), func() bool { return markOn(r.pod(name)) == want(rec) })
+}
+
+// writes counts the agent's acknowledged patches by pod UID, and how many of them have changed the pod.
+func (r *rig) writes() (patches, effective map[string]int) {
+	r.Helper()
+	requests, err := server.Audit(r.account)
+	must(r, err)
+	patches, effective = map[string]int{}, map[string]int{}
+	seen := map[string]bool{}
+	for _, q := range requests {
+		if q.Verb != "patch" || q.Object.Resource != "pods" || q.Status.Code != http.StatusOK {
+			continue
+		}
+		uid, version := q.Response.Metadata.UID, q.Response.Metadata.ResourceVersion
+		patches[uid]++
+		if !seen[uid+version] {
+			effective[uid]++
+		}
+		seen[uid+version] = true
+	}
+	return patches, effective
+}
+
+// buffer collects what a process prints.
+type buffer struct {
+	mu   sync.Mutex
+	data bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.data.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.data.String()
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Builds programs of a real Kubernetes cluster at the versions that conformance/kubernetes/go.mod pins, each once, into the
+# cache, and prints the directory they are in. usage: kubernetes.sh PROGRAM..., of kube-apiserver, etcd, kubelet and so on
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+. "$root/scripts/lib.sh"
+need_go
+need flock=util-linux
+cd "$root/conformance/kubernetes"
+version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes) ||
+	refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
+dir=$cache/kubernetes-$version-$(go env GOVERSION)
+mkdir -p "$dir"
+
+# build PROGRAM: as released, static and stripped; without the version in it, its API would report v0.0.0
+build() {
+	case $1 in
+	etcd) package=go.etcd.io/etcd/server/v3 ;;
+	*) package=k8s.io/kubernetes/cmd/$1 ;;
+	esac
+	base=k8s.io/component-base/version
+	minor=${version#v1.}
+	CGO_ENABLED=0 go build -trimpath -o "$dir/$1.new" -ldflags "-s -w -X $base.gitVersion=$version -X $base.gitMajor=1 \
+		-X $base.gitMinor=${minor%%.*} -X $base.gitTreeState=clean" "$package"
+	mv "$dir/$1.new" "$dir/$1"
+}
+
+exec 9>"$dir/.lock" # a second caller waits, and then finds what it wants
+flock 9
+for program in "$@"; do
+	[ ! -x "$dir/$program" ] || continue
+	say "building $program $version, once; the first takes some minutes"
+	start=$SECONDS
+	(while sleep 30; do say "still building $program, $((SECONDS - start)) s"; done) 9>&- &
+	progress=$!
+	trap 'kill $progress 2>/dev/null || true' EXIT
+	build "$program" 9>&-
+	kill $progress
+	wait $progress 2>/dev/null || true
+	say "$program: $((SECONDS - start)) s"
+done
+echo "$dir"
