@@ -34,12 +34,13 @@ type agent struct {
 
 // newAgent puts the parts together; nothing runs yet.
 func newAgent(o options, log *logrus.Logger) (*agent, error) {
-	a := &agent{options: o, log: log, metrics: newMetrics(), marker: newMarker(log)}
-	a.metrics.countRequests()
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("reading the boot ID: %w", err)
 	}
+	boot := bootID(strings.TrimSpace(string(id)))
+	a := &agent{options: o, log: log, metrics: newMetrics(), marker: newMarker(boot, log)}
+	a.metrics.countRequests()
 	if a.api, err = connect(o); err != nil {
 		return nil, err
 	}
@@ -53,7 +54,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	a.marker.pods, a.marker.records, a.marker.patch, a.marker.done = a.pods, a.records, a.api.mark, a.attempted
 	a.install = newInstallation(o, log, a.metrics, func(ctx context.Context) (string, error) { return a.api.runtimeVersion(ctx, o.node) })
 	a.patrol = &patrol{
-		options: o, boot: strings.TrimSpace(string(boot)), pods: a.pods, namespaces: a.namespaces, records: a.records, marker: a.marker,
+		options: o, boot: boot, pods: a.pods, namespaces: a.namespaces, records: a.records, marker: a.marker,
 		install: a.install, metrics: a.metrics, read: a.api.pod, log: log,
 	}
 	return a, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
@@ -36,12 +37,19 @@ func (m mark) patch(uid string) []byte {
 	return patch
 }
 
-// current is the record that speaks for the pod: the latest, since a pod has one sandbox at a time. Of several attachments
-// to the same network namespace, one that was redirected decides.
-func current(records []record.Record) (newest record.Record, found bool) {
+// bootID is what the netns of every record of this boot starts with.
+type bootID string
+
+// isOf reports whether the record was made since this boot: a network namespace does not survive it.
+func (b bootID) isOf(r record.Record) bool { return strings.HasPrefix(r.NetNS, string(b)+"/") }
+
+// current is the record that speaks for the pod: the latest of this boot, since a pod has one sandbox at a time. Of several
+// attachments to the same network namespace, one that was redirected decides.
+func (b bootID) current(records []record.Record) (newest record.Record, found bool) {
 	for _, r := range records {
 		same := r.NetNS == newest.NetNS
 		switch {
+		case !b.isOf(r):
 		case !found, !same && r.Time.After(newest.Time), same && r.Decision == record.Redirect:
 			newest, found = r, true
 		}

@@ -30,6 +30,7 @@ const (
 
 // marker tells every pod what its record says: one write per sandbox.
 type marker struct {
+	boot    bootID
 	pods    *podCache
 	records *recordIndex
 	patch   func(ctx context.Context, namespace, name string, patch []byte) (resourceVersion string, err error)
@@ -48,9 +49,9 @@ type writing struct {
 	at           time.Time
 }
 
-func newMarker(log *logrus.Logger) *marker {
+func newMarker(boot bootID, log *logrus.Logger) *marker {
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](markRetry, markRetryUp)
-	return &marker{log: log, queue: workqueue.NewTypedRateLimitingQueue(limiter), written: map[string]writing{}}
+	return &marker{boot: boot, log: log, queue: workqueue.NewTypedRateLimitingQueue(limiter), written: map[string]writing{}}
 }
 
 // enqueue has the pod that records call id looked at.
@@ -89,7 +90,7 @@ func (m *marker) next(ctx context.Context) bool {
 // reconcile marks the pod if there is a record of it that it has not been told about. A pod that the watch has not brought
 // yet comes back here when it does. It returns false if it has to be tried again.
 func (m *marker) reconcile(ctx context.Context, id string) bool {
-	r, recorded := current(m.records.of(id))
+	r, recorded := m.boot.current(m.records.of(id))
 	if !recorded {
 		m.forget(id)
 		return true

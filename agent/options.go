@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -72,17 +73,16 @@ type options struct {
 func (p program) parse(args []string) (options, error) {
 	o := options{logLevel: logrus.InfoLevel}
 	f := o.flags()
-	f.SetOutput(p.stdout)
+	f.SetOutput(io.Discard) // an error is told by the caller, in one line
 	if slices.Contains(args, "--version") || slices.Equal(args, []string{"version"}) {
 		return o, errVersion
 	}
 	if err := envflag.Set(f, "AGENT_", p.getenv); err != nil {
 		return o, err
 	}
-	usage := f.Usage
-	f.Usage = func() {} // for an error one line is enough
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
-		usage()
+		f.SetOutput(p.stdout)
+		f.Usage()
 		return o, err
 	} else if err != nil {
 		return o, err

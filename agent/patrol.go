@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +15,7 @@ import (
 // patrol looks for what no event tells: pods that the plugin never saw, waits that do not end, records without a sandbox.
 type patrol struct {
 	options
-	boot       string // boot ID
+	boot       bootID
 	pods       *podCache
 	namespaces *namespaceCache
 	records    *recordIndex
@@ -67,7 +66,7 @@ func (p *patrol) round(ctx context.Context, now time.Time) {
 	for _, pod := range p.pods.all() {
 		existing[string(pod.UID)] = true
 		p.lookAtSettings(pod)
-		r, recorded := recordOf(pod, records)
+		r, recorded := p.recordOf(pod, records)
 		if recorded {
 			p.lookAtWait(pod, r, now)
 		}
@@ -88,12 +87,12 @@ func (p *patrol) round(ctx context.Context, now time.Time) {
 }
 
 // recordOf returns the record that speaks for a pod.
-func recordOf(pod *corev1.Pod, records map[string][]record.Record) (record.Record, bool) {
+func (p *patrol) recordOf(pod *corev1.Pod, records map[string][]record.Record) (record.Record, bool) {
 	var its []record.Record
 	for _, id := range podIDs(pod) {
 		its = append(its, records[id]...)
 	}
-	return current(its)
+	return p.boot.current(its)
 }
 
 // lookAtSettings warns of what is wrong with the pod's own settings.
@@ -177,7 +176,7 @@ const (
 
 // orphaned returns why the record's sandbox must be gone, "" if it need not be.
 func (p *patrol) orphaned(id string, r record.Record, its []record.Record) string {
-	if !strings.HasPrefix(r.NetNS, p.boot+"/") {
+	if !p.boot.isOf(r) {
 		return orphanBoot
 	}
 	for _, other := range its {

@@ -38,9 +38,14 @@ func (c Config) installBinary() error {
 		return err
 	}
 	defer source.Close()
+	cause := CauseBinaryMissing
+	if executable(c.binary()) {
+		cause = CauseBinaryChanged
+	}
 	if err := replace(c.binary(), source, 0o755, ""); err != nil {
 		return fmt.Errorf("writing %q: %w", c.binary(), err)
 	}
+	c.made(cause)
 	return nil
 }
 

@@ -64,6 +64,8 @@ type Config struct {
 	Mode           Mode   // ModeChain
 	DropIn         DropIn // DropInAuto
 	RuntimeVersion string // as the node object has it, "containerd://2.1.4"; "": not known
+
+	repaired func(Cause) // a Keeper's: called for everything that Install makes good
 }
 
 // Flags declares the command line of a program that installs, but for NetworkConfig. It sets the defaults.

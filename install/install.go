@@ -68,16 +68,22 @@ func (c Config) installOwn() error {
 	if err := clean(dir); err != nil {
 		return err
 	}
-	return writeOwn(c.own(), c.standalone(), dir)
+	return c.writeOwn(c.own(), c.standalone(), dir)
 }
 
 // writeOwn writes a file of ours, by way of a directory, unless it says the same already.
-func writeOwn(path string, contents []byte, via string) error {
-	if data, err := readConf(path); err == nil && bytes.Equal(data, contents) {
+func (c Config) writeOwn(path string, contents []byte, via string) error {
+	data, err := readConf(path)
+	if err == nil && bytes.Equal(data, contents) {
 		return nil
 	}
 	if err := replaceVia(via, path, bytes.NewReader(contents), 0o600, ""); err != nil {
 		return fmt.Errorf("writing %q: %w", path, err)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		c.made(CauseEntryMissing)
+	} else {
+		c.made(CauseEntryChanged)
 	}
 	return nil
 }
@@ -112,7 +118,11 @@ func (c Config) step() (done bool, err error) {
 	case f.protected():
 		return true, fmt.Errorf("chaining into %q: %w", f.path, errReadiness)
 	case f.single():
-		return false, c.convert(f)
+		err := c.convert(f)
+		if err == nil {
+			c.made(CauseEntryMissing)
+		}
+		return false, err
 	case c.usesDropIn(f):
 		return c.dropIn(f)
 	}
@@ -123,13 +133,29 @@ func (c Config) step() (done bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("chaining into %q: %w", f.path, err)
 	}
-	if changed && filepath.Dir(f.path) != filepath.Clean(c.ConfDir) {
-		err = c.nudge()
+	if changed {
+		c.made(c.causeIn(f))
+		if filepath.Dir(f.path) != filepath.Clean(c.ConfDir) {
+			err = c.nudge()
+		}
+	} else if component.MatchString(f.conf.name) && exists(c.dropInOf(f.conf.name)) {
+		c.made(CauseDuplicates)
 	}
 	if removed := c.removeDropIns(f.conf.name, files); err == nil { // after the splice, so that there is no moment without
 		err = removed
 	}
 	return !changed, err
+}
+
+// causeIn is why a list had to be changed.
+func (c Config) causeIn(f file) Cause {
+	switch {
+	case len(f.conf.ours) > 1:
+		return CauseDuplicates
+	case len(f.conf.ours) == 1 && !f.chained(c.NetworkConfig):
+		return CauseEntryChanged
+	}
+	return CauseEntryMissing // also where it was there when the file was read: somebody has written it since
 }
 
 // describe adds why the files that are there are no primary.
@@ -149,10 +175,13 @@ func (c Config) dropIn(f file) (done bool, err error) {
 	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return true, err
 	}
-	if err := writeOwn(path, indented(c.NetworkConfig), c.ConfDir); err != nil || len(f.conf.ours) == 0 {
+	if err := c.writeOwn(path, indented(c.NetworkConfig), c.ConfDir); err != nil || len(f.conf.ours) == 0 {
 		return true, err
 	}
-	_, err = update(f.path, without, nil)
+	changed, err := update(f.path, without, nil)
+	if changed {
+		c.made(CauseDuplicates)
+	}
 	return false, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +27,7 @@ type Keeper struct {
 type Pass struct {
 	Status           // as the pass leaves it
 	Err      error   // what went wrong in it
-	Repaired []Cause // what had to be made good; empty where all was well, or where it could not be
+	Repaired []Cause // what was made good, each once; empty where all was well, or where nothing could be done
 }
 
 // String says for a person whether the node is ready, and if not what is missing and what can be done about it.
@@ -54,6 +55,13 @@ const (
 
 // Causes lists every cause, for documentation and metrics.
 var Causes = []Cause{CauseBinaryMissing, CauseBinaryChanged, CauseEntryMissing, CauseEntryChanged, CauseDuplicates}
+
+// made notes that something was made good.
+func (c Config) made(cause Cause) {
+	if c.repaired != nil {
+		c.repaired(cause)
+	}
+}
 
 // Run installs, and repairs at once whatever somebody changes, however often, until the context ends. Then it leaves
 // everything in place and returns nil: a restart or an upgrade of the keeper must not take the plugin out of the network.
@@ -84,72 +92,27 @@ func (k *Keeper) Run(ctx context.Context) error {
 // pass repairs and reports, and returns how long to wait at most.
 func (k *Keeper) pass(c Config) time.Duration {
 	k.passes++
-	found := c.glance()
+	var p Pass
+	c.repaired = func(cause Cause) {
+		if !slices.Contains(p.Repaired, cause) {
+			p.Repaired = append(p.Repaired, cause)
+		}
+	}
 	failed := Install(c)
-	status, err := LookAt(c)
-	if failed == nil {
-		failed = err
+	p.Status, p.Err = LookAt(c)
+	if failed != nil {
+		p.Err = failed
 	}
 	if k.Report != nil {
-		p := Pass{Status: status, Err: failed}
-		if status.Ready {
-			p.Repaired = found.causes(c.glance())
-		}
 		k.Report(p)
 	}
-	if !status.Ready || failed != nil {
+	if !p.Ready || p.Err != nil {
 		return time.Second
 	}
 	if k.Tick > 0 {
 		return k.Tick
 	}
 	return 30 * time.Second
-}
-
-// glimpse is what tells why a repair was needed.
-type glimpse struct {
-	binary os.FileInfo // nil: missing
-	Status             // of the network alone
-	ours   bool        // an entry of ours was there, be it a wrong one
-}
-
-// glance looks without reading the binaries, so that it does not keep a repair waiting.
-func (c Config) glance() glimpse {
-	var g glimpse
-	if executable(c.binary()) {
-		g.binary, _ = os.Stat(c.binary())
-	}
-	if c.Mode != ModeChain {
-		c.lookAtOwn(&g.Status)
-		_, err := os.Stat(c.own())
-		g.ours = err == nil
-		return g
-	}
-	c.lookAtChain(&g.Status)
-	files, _ := look(c.ConfDir)
-	f, err := active(files)
-	g.ours = err == nil && len(f.conf.ours)+len(c.dropIns()) > 0
-	return g
-}
-
-// causes compares what was found with what was left.
-func (g glimpse) causes(left glimpse) []Cause {
-	var causes []Cause
-	switch {
-	case g.binary == nil:
-		causes = append(causes, CauseBinaryMissing)
-	case left.binary != nil && !os.SameFile(g.binary, left.binary):
-		causes = append(causes, CauseBinaryChanged)
-	}
-	switch {
-	case g.Duplicates > 0:
-		causes = append(causes, CauseDuplicates)
-	case len(g.Missing) > 0 && g.ours:
-		causes = append(causes, CauseEntryChanged)
-	case len(g.Missing) > 0:
-		causes = append(causes, CauseEntryMissing)
-	}
-	return causes
 }
 
 // watch is what a pass depends on.

@@ -77,7 +77,9 @@ func TestKeeperCauses(t *testing.T) {
 		{"binary deleted", func() error { return os.Remove(n.binary()) }, []Cause{CauseBinaryMissing}},
 		{"binary written", func() error { return os.WriteFile(n.binary(), []byte("older"), 0o755) }, []Cause{CauseBinaryChanged}},
 		{"primary written", func() error { return os.WriteFile(conflist, []byte(list), 0o644) }, []Cause{CauseEntryMissing}},
-		{"entry changed", func() error { return replaceIn(conflist, `"type": "istio-pod-network"`, `"type": "istio-pod-network", "stale": true`) }, []Cause{CauseEntryChanged}},
+		{"entry changed", func() error {
+			return replaceIn(conflist, `"type": "istio-pod-network"`, `"type": "istio-pod-network", "stale": true`)
+		}, []Cause{CauseEntryChanged}},
 		{"twice", func() error {
 			return replaceIn(conflist, "{\n      \"type\": \"ptp\"", "{\"type\": \"istio-pod-network\"}, {\n      \"type\": \"ptp\"")
 		}, []Cause{CauseDuplicates}},

@@ -2,19 +2,15 @@ package cni
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/plugin/record"
-	"golang.org/x/sys/unix"
 )
 
 // pluginType is the plugin's name in CNI configurations, of its binary and of its nftables tables.
@@ -41,70 +37,37 @@ func newNode(t testing.TB) *node {
 // newNetns pins a new network namespace with a path of its own and removes it after the test.
 func (n *node) newNetns() string {
 	n.Helper()
-	file, err := os.CreateTemp(n.dir, "netns-")
-	if err != nil {
+	netnses++
+	path := filepath.Join(n.dir, fmt.Sprint("netns-", netnses))
+	if err := isolated.NewNetNS(path); err != nil {
 		n.Fatal(err)
 	}
-	file.Close()
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread changes its namespace and must end with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			result <- err
-			return
-		}
-		self := fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())
-		result <- unix.Mount(self, file.Name(), "", unix.MS_BIND, "")
-	}()
-	if err := <-result; err != nil {
-		n.Fatalf("making a network namespace: %v", err)
-	}
-	n.Cleanup(func() { n.removeNetns(file.Name()) })
-	return file.Name()
+	n.Cleanup(func() { n.removeNetns(path) })
+	return path
 }
+
+var netnses int
 
 // removeNetns unpins the namespace, which destroys it; once more is fine.
 func (n *node) removeNetns(path string) {
 	n.Helper()
-	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-		n.Errorf("unmounting %q: %v", path, err)
-	}
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-		n.Errorf("removing %q: %v", path, err)
+	if err := isolated.RemoveNetNS(path); err != nil {
+		n.Error(err)
 	}
 }
 
 // inNetns runs a program in the network namespace and returns what it prints.
 func (n *node) inNetns(netns string, args ...string) string {
 	n.Helper()
-	out := make(chan []byte)
-	fail := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		fd, err := unix.Open(netns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			fail <- err
-			return
-		}
-		defer unix.Close(fd)
-		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-			fail <- err
-			return
-		}
-		output, err := exec.Command(args[0], args[1:]...).CombinedOutput()
-		if err != nil {
-			fail <- fmt.Errorf("%w: %s", err, output)
-			return
-		}
-		out <- output
-	}()
-	select {
-	case err := <-fail:
-		n.Fatalf("running %q in %q: %v", strings.Join(args, " "), netns, err)
-		return ""
-	case output := <-out:
-		return string(output)
+	var output []byte
+	err := isolated.InNetNS(netns, func() (err error) {
+		output, err = exec.Command(args[0], args[1:]...).CombinedOutput()
+		return err
+	})
+	if err != nil {
+		n.Fatalf("running %q in %q: %v: %s", strings.Join(args, " "), netns, err, output)
 	}
+	return string(output)
 }
 
 // nftRule is a rule as `nft -j -a list ruleset` names it.

@@ -1,25 +1,290 @@
 package node
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A first look at the whole: one pod, from record to annotation.
-func TestOneMark(t *testing.T) {
-	r := newRig(t)
-	must(t, os.WriteFile(filepath.Join(r.dir, "net.d", "10-net.conflist"), []byte(primary), 0o644))
+// withPrimary gives the node a network to chain into.
+func (r *rig) withPrimary() *rig {
+	r.Helper()
+	must(r, os.WriteFile(filepath.Join(r.dir, "net.d", "10-net.conflist"), []byte(primary), 0o644))
+	return r
+}
+
+// Pods come by the hundred, and records in every order relative to them, while the agent is killed and started again and
+// the API server goes away and comes back. In the end every pod has been told what its latest record says, by one write per
+// sandbox, and nobody else's pod was touched.
+func TestMarksInAStorm(t *testing.T) {
+	r := newRig(t).withPrimary()
+	r.startAgent()
+	seed := time.Now().UnixNano()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(uint64(seed), 0))
+	s := storm{rig: r, expected: map[string]record.Record{}, sandboxes: map[string]int{}}
+	orders := []func(int){s.podThenRecord, s.recordThenPod, s.deletedBetween, s.nameTakenAgain, s.sandboxReplaced, s.leftUntouched, s.outsideMesh}
+	const each = 40
+	var steps []func()
+	for i := range each * len(orders) {
+		steps = append(steps, func() { orders[i%len(orders)](i) })
+	}
+	random.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
+	for i, step := range steps {
+		switch i {
+		case len(steps) / 4:
+			r.agent.end(syscall.SIGKILL)
+		case len(steps)/4 + 20:
+			r.startAgent()
+		case len(steps) / 2:
+			// The records of pods that exist appear while nobody can be told.
+			s.duringOutage(server.Down, server.Up)
+		case 3 * len(steps) / 4:
+			s.duringOutage(func() { must(t, server.Pause()) }, server.Resume)
+		}
+		step()
+	}
+	s.check()
+}
+
+// storm is what has been done so far.
+type storm struct {
+	*rig
+	expected  map[string]record.Record // by pod name
+	sandboxes map[string]int           // by pod UID: how many of them had to be told
+	plain     []*corev1.Pod
+	late      []record.Record // of pods that were gone
+}
+
+// tell leaves a record that the pod has to be told of.
+func (s *storm) tell(pod *corev1.Pod, rec record.Record) {
+	s.put(rec)
+	s.expected[pod.Name] = rec
+}
+
+func (s *storm) podThenRecord(i int) {
+	pod := s.mesh(fmt.Sprint("pod-first-", i))
+	s.sandboxes[string(pod.UID)] = 1
+	s.tell(pod, recordOf(pod))
+}
+
+// recordThenPod has the record before the agent can know of the pod: it is bound to the node only afterwards.
+func (s *storm) recordThenPod(i int) {
+	pod := s.podOf(fmt.Sprint("record-first-", i), meshAnnotations())
+	pod.Spec.NodeName = ""
+	pod = s.create(pod)
+	s.sandboxes[string(pod.UID)] = 1
+	s.tell(pod, recordOf(pod))
+	s.bind(pod)
+}
+
+func (s *storm) bind(pod *corev1.Pod) {
+	must(s, s.client.CoreV1().Pods(pod.Namespace).Bind(s.ctx, &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace}, Target: corev1.ObjectReference{Kind: "Node", Name: s.node},
+	}, metav1.CreateOptions{}))
+}
+
+func (s *storm) deletedBetween(i int) {
+	pod := s.mesh(fmt.Sprint("deleted-", i))
+	s.remove(pod.Name)
+	s.late = append(s.late, s.put(recordOf(pod)))
+}
+
+// nameTakenAgain leaves a record of a pod that is gone, under whose name there is another one now.
+func (s *storm) nameTakenAgain(i int) {
+	old := s.mesh(fmt.Sprint("again-", i))
+	s.remove(old.Name)
+	pod := s.mesh(old.Name)
+	s.late = append(s.late, s.put(recordOf(old)))
+	if i%2 == 0 {
+		s.sandboxes[string(pod.UID)] = 1
+		s.tell(pod, recordOf(pod))
+	} else {
+		s.plain = append(s.plain, pod)
+	}
+}
+
+// sandboxReplaced waits for the mark, or two sandboxes would rightly be told of in one write.
+func (s *storm) sandboxReplaced(i int) {
+	pod := s.mesh(fmt.Sprint("replaced-", i))
+	first := s.put(recordOf(pod))
+	s.sandboxes[string(pod.UID)] = 2
+	if s.agent.running() {
+		s.marked(pod.Name, first)
+	} else {
+		s.sandboxes[string(pod.UID)] = 1
+	}
+	must(s, s.store.Delete(first.ContainerID, first.IfName))
+	s.tell(pod, recordOf(pod))
+}
+
+func (s *storm) leftUntouched(i int) {
+	pod := s.mesh(fmt.Sprint("untouched-", i))
+	rec := recordOf(pod)
+	rec.Decision, rec.Reason, rec.Backend = record.Untouched, "mode-none", ""
+	s.sandboxes[string(pod.UID)] = 1
+	s.tell(pod, rec)
+}
+
+func (s *storm) outsideMesh(i int) {
+	s.plain = append(s.plain, s.create(s.podOf(fmt.Sprint("plain-", i), nil)))
+}
+
+// duringOutage leaves records of pods that exist while the API server does not answer.
+func (s *storm) duringOutage(begin func(), end func() error) {
+	var pods []*corev1.Pod
+	for i := range 10 {
+		pods = append(pods, s.mesh(fmt.Sprintf("outage-%d-%d", len(s.expected), i)))
+	}
+	begin()
+	for _, pod := range pods {
+		s.sandboxes[string(pod.UID)] = 1
+		s.tell(pod, recordOf(pod))
+	}
+	time.Sleep(time.Second) // the agent tries, and fails
+	must(s, end())
+}
+
+func (s *storm) check() {
+	s.Helper()
+	missing := func() []string {
+		pods, err := s.client.CoreV1().Pods(s.namespace).List(s.ctx, metav1.ListOptions{})
+		must(s, err)
+		var missing []string
+		for _, pod := range pods.Items {
+			rec, told := s.expected[pod.Name]
+			switch got := markOn(&pod); {
+			case told && got != want(rec):
+				missing = append(missing, fmt.Sprintf("%s has %v, want %v", pod.Name, got, want(rec)))
+			case !told && got != mark{}:
+				s.Errorf("%s was touched: %v", pod.Name, got)
+			}
+		}
+		return missing
+	}
+	start := time.Now()
+	for left := missing(); len(left) > 0; left = missing() {
+		if time.Since(start) > patience {
+			s.Fatalf("%d pods are not marked:\n%s", len(left), strings.Join(left, "\n"))
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	patches, effective := s.writes()
+	for uid, count := range s.sandboxes {
+		if effective[uid] != count {
+			s.Errorf("pod %s: %d effective writes (%d requests) for %d sandboxes", uid, effective[uid], patches[uid], count)
+		}
+		delete(patches, uid)
+	}
+	if len(patches) > 0 {
+		s.Errorf("pods without a sandbox to be told of were written to: %v", patches)
+	}
+	for _, pod := range s.plain {
+		if now := s.pod(pod.Name); now.ResourceVersion != pod.ResourceVersion {
+			s.Errorf("%s has changed", pod.Name)
+		}
+	}
+	s.Logf("%d pods told, %d not to be told, %d records of pods that were gone", len(s.expected), len(s.plain), len(s.late))
+}
+
+// running reports whether the agent has not ended.
+func (a *agent) running() bool {
+	select {
+	case <-a.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// 110 pods, as a node has after a reboot, are marked by one agent that starts late. How long it takes is printed.
+func TestBacklog(t *testing.T) {
+	r := newRig(t).withPrimary()
+	records := map[string]record.Record{}
+	for i := range 110 {
+		pod := r.mesh(fmt.Sprint("cart-", i))
+		records[pod.Name] = r.put(recordOf(pod))
+	}
+	start := time.Now()
+	r.startAgent()
+	for name, rec := range records {
+		r.marked(name, rec)
+	}
+	t.Logf("110 pods marked %v after the start of the agent", time.Since(start).Round(time.Millisecond))
+	if got := r.metric(`add_total{backend="nftables",decision="redirect",reason="injected"}`); got != "110" {
+		t.Errorf("add_total is %q: what an earlier agent did not come to mark is counted by this one", got)
+	}
+	r.agent.end(syscall.SIGTERM)
 	r.startAgent()
 	r.ready()
-	pod := r.mesh("cart-0")
-	rec := r.put(recordOf(pod))
-	r.marked("cart-0", rec)
-	if _, body := r.get("/readyz"); !strings.Contains(body, "[+] installed") {
-		t.Error(body)
+	r.eventually("the pods are found marked", func() bool { return r.metric(`marks_total{result="already-marked"}`) == "110" })
+	if got := r.metric(`add_total{backend="nftables",decision="redirect",reason="injected"}`); got != "" {
+		t.Errorf("add_total is %q: what an earlier agent has marked is not counted again", got)
 	}
-	_ = corev1.Pod{}
+	if _, effective := r.writes(); len(effective) != 110 {
+		t.Errorf("%d pods were written to", len(effective))
+	}
+}
+
+// A status that somebody has pasted into a template is replaced, a mark that somebody takes away is written again, and a
+// mark that is right already is left alone.
+func TestForeignMarks(t *testing.T) {
+	r := newRig(t).withPrimary()
+	r.startAgent()
+	annotations := meshAnnotations()
+	annotations[record.KeyStatus] = record.StatusInitialized
+	annotations[record.KeyReason] = "because"
+	pod := r.create(r.podOf("pasted", annotations))
+	rec := r.put(recordOf(pod))
+	r.marked("pasted", rec)
+
+	changed := r.pod("pasted")
+	delete(changed.Annotations, record.KeyNetNS)
+	_, err := r.client.CoreV1().Pods(r.namespace).Update(r.ctx, changed, metav1.UpdateOptions{})
+	must(t, err)
+	r.marked("pasted", rec)
+	if _, effective := r.writes(); effective[string(pod.UID)] != 2 {
+		t.Errorf("%d writes", effective[string(pod.UID)])
+	}
+}
+
+// A static pod has another UID for the runtime than for the API server, and its image cannot be changed by anybody but the
+// kubelet. A pod that is over is past being told.
+func TestNeverMarked(t *testing.T) {
+	r := newRig(t).withPrimary()
+	r.startAgent()
+	annotations := meshAnnotations()
+	annotations["kubernetes.io/config.mirror"], annotations["kubernetes.io/config.hash"] = "0123456789abcdef", "0123456789abcdef"
+	image := r.create(r.podOf("static", annotations))
+	rec := recordOf(image)
+	rec.PodUID = "0123456789abcdef"
+	r.put(rec)
+	over := r.mesh("over")
+	r.status(over, corev1.PodStatus{Phase: corev1.PodSucceeded})
+	first := r.mesh("first")
+	r.marked("first", r.put(recordOf(first))) // by then the agent has seen the end of the other
+	r.put(recordOf(over))
+	other := r.podOf("elsewhere", meshAnnotations())
+	other.Spec.NodeName = "another-node"
+	r.put(recordOf(r.create(other)))
+
+	last := r.mesh("last")
+	r.marked("last", r.put(recordOf(last))) // by then the others would be, too
+	if patches, _ := r.writes(); len(patches) != 2 || patches[string(first.UID)] != 1 || patches[string(last.UID)] != 1 {
+		t.Errorf("written to: %v", patches)
+	}
+	for _, name := range []string{"static", "over", "elsewhere"} {
+		if got := markOn(r.pod(name)); got != (mark{}) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
 }

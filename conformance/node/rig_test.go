@@ -28,6 +28,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 // rig is what one test has: a node of its own, by name, with directories, and a namespace of its own.
@@ -168,6 +170,24 @@ func (r *rig) startAgent(flags ...string) *agent {
 func (a *agent) end(signal syscall.Signal) {
 	_ = a.cmd.Process.Signal(signal)
 	<-a.done
+}
+
+// request asks the API server as the agent's account.
+func (r *rig) request(verb, path, body string) (status int, answer string) {
+	r.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", r.path("kubeconfig"))
+	must(r, err)
+	client, err := rest.HTTPClientFor(config)
+	must(r, err)
+	q, err := http.NewRequest(verb, server.URL()+path, strings.NewReader(body))
+	must(r, err)
+	q.Header.Set("Content-Type", map[bool]string{true: "application/merge-patch+json", false: "application/json"}[verb == "PATCH"])
+	response, err := client.Do(q)
+	must(r, err)
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	must(r, err)
+	return response.StatusCode, string(data)
 }
 
 // get asks the agent's HTTP server.

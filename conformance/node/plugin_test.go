@@ -1,0 +1,302 @@
+package node
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/plugin/record"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// sandbox is a network namespace of a pod, as the runtime makes it.
+type sandbox struct {
+	*rig
+	pod   *corev1.Pod
+	id    string
+	netns string
+	// annotated says that the runtime relays the pod's annotations.
+	annotated bool
+}
+
+func (r *rig) sandbox(pod *corev1.Pod) *sandbox {
+	r.Helper()
+	sandboxes++
+	s := &sandbox{rig: r, pod: pod, id: fmt.Sprintf("%064x", sandboxes), netns: r.path(fmt.Sprint("netns-", sandboxes)), annotated: true}
+	must(r, isolated.NewNetNS(s.netns))
+	r.Cleanup(func() { must(r, isolated.RemoveNetNS(s.netns)) })
+	return s
+}
+
+// cni calls the plugin, and returns the code of its error, 0 for success, with its text.
+func (s *sandbox) cni(verb string) (code int, text string) {
+	s.Helper()
+	conf := maps.Clone(s.entry)
+	conf["name"], conf["cniVersion"], conf["prevResult"] = "net", "1.1.0", map[string]any{"cniVersion": "1.1.0"}
+	if s.annotated {
+		conf["runtimeConfig"] = map[string]any{"io.kubernetes.cri.pod-annotations": s.pod.Annotations}
+	}
+	stdin, err := json.Marshal(conf)
+	must(s, err)
+	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network"))
+	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + s.id, "CNI_NETNS=" + s.netns, "CNI_IFNAME=eth0", "CNI_PATH=/none",
+		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", s.pod.Namespace, s.pod.Name, s.pod.UID)}
+	cmd.Stdin = bytes.NewReader(stdin)
+	out, err := cmd.Output()
+	if err == nil {
+		return 0, string(out)
+	}
+	var failure struct {
+		Code int    `json:"code"`
+		Msg  string `json:"msg"`
+	}
+	if json.Unmarshal(out, &failure) != nil {
+		s.Fatalf("%s: %v: %s", verb, err, out)
+	}
+	return failure.Code, failure.Msg
+}
+
+// add expects ADD to succeed with a decision and a reason.
+func (s *sandbox) add(decision, reason string) record.Record {
+	s.Helper()
+	if code, text := s.cni("ADD"); code != 0 {
+		s.Fatalf("ADD of %s: code %d: %s", s.pod.Name, code, text)
+	}
+	rec, err := s.store.Get(s.id, "eth0")
+	must(s, err)
+	if rec.Decision != decision || rec.Reason != reason {
+		s.Errorf("%s: %s because %s, want %s because %s", s.pod.Name, rec.Decision, rec.Reason, decision, reason)
+	}
+	return rec
+}
+
+// wait runs the init wait in the sandbox, with no right whatever, and the pod's annotations as the kubelet would show them.
+func (s *sandbox) wait(args ...string) (status int, output string) {
+	s.Helper()
+	var file strings.Builder
+	for key, value := range s.rig.pod(s.pod.Name).Annotations {
+		fmt.Fprintf(&file, "%s=%q\n", key, value)
+	}
+	path := s.path("annotations-" + s.id)
+	must(s, os.WriteFile(path, []byte(file.String()), 0o644))
+	must(s, os.Chmod(s.dir, 0o755))
+	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-wait"), append([]string{"--file=" + path, "--termination-log="}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000660001, Gid: 1000660001}}
+	var out []byte
+	err := isolated.InNetNS(s.netns, func() (err error) { out, err = cmd.CombinedOutput(); return nil })
+	must(s, err)
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+// The whole of a pod's start: the plugin asks the agent, writes rules and a record, the agent marks the pod, and the init
+// wait in the pod believes that mark, and no other.
+func TestFromADDToWait(t *testing.T) {
+	r := newRig(t).withPrimary()
+	r.startAgent()
+	r.ready()
+	s := r.sandbox(r.mesh("cart-0"))
+	if status, out := s.wait("--mode=annotation", "--timeout=1"); status != 126 {
+		t.Errorf("before ADD: status %d: %s", status, out)
+	}
+	rec := s.add(record.Redirect, "injected")
+	r.marked("cart-0", rec)
+	if status, out := s.wait("--mode=annotation", "--timeout=60"); status != 0 {
+		t.Errorf("after ADD: status %d: %s", status, out)
+	}
+	// The sandbox dies, and the pod gets another: the mark of the first says nothing about it.
+	if code, text := s.cni("DEL"); code != 0 {
+		t.Error(code, text)
+	}
+	second := r.sandbox(s.pod)
+	if status, out := second.wait("--mode=annotation", "--timeout=1"); status != 126 {
+		t.Errorf("with the mark of another sandbox: status %d: %s", status, out)
+	}
+	r.marked("cart-0", second.add(record.Redirect, "injected"))
+	if status, out := second.wait("--mode=annotation", "--timeout=60"); status != 0 {
+		t.Errorf("in the new sandbox: status %d: %s", status, out)
+	}
+	if status, out := s.wait("--mode=annotation", "--timeout=1"); status != 126 {
+		t.Errorf("in the old sandbox: status %d: %s", status, out)
+	}
+	if _, effective := r.writes(); effective[string(s.pod.UID)] != 2 {
+		t.Errorf("%d writes for two sandboxes", effective[string(s.pod.UID)])
+	}
+
+	untouched := r.podOf("gateway-0", meshAnnotations())
+	untouched.Spec.Containers[1].Args = []string{"proxy", "router"}
+	u := r.sandbox(r.create(untouched))
+	r.marked("gateway-0", u.add(record.Untouched, "proxy-type"))
+	if status, out := u.wait("--mode=annotation", "--timeout=60"); status != 0 || !strings.Contains(out, "proxy-type") {
+		t.Errorf("status %d: %s", status, out)
+	}
+}
+
+// What only the API server knows decides: containers, labels, the namespace's opt-in.
+func TestFacts(t *testing.T) {
+	r := newRig(t).withPrimary()
+	r.entry["selection"] = "annotated"
+	r.startAgent()
+	r.ready()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.namespace + "-in", Annotations: map[string]string{"istio-pod-network-controller/initialize": "true"}}}
+	id := int64(4242)
+	for _, c := range []struct {
+		name             string
+		change           func(*corev1.Pod)
+		decision, reason string
+	}{
+		{"opted-in", func(p *corev1.Pod) { p.Annotations["istio-pod-network-controller/initialize"] = "true" }, record.Redirect, "opted-in"},
+		{"by-namespace", func(p *corev1.Pod) { p.Namespace = namespace.Name }, record.Redirect, "opted-in"},
+		{"neither", func(*corev1.Pod) {}, record.Untouched, "not-opted-in"},
+		{"label", func(p *corev1.Pod) {
+			p.Namespace, p.Labels = namespace.Name, map[string]string{"sidecar.istio.io/inject": "false"}
+		}, record.Untouched, "inject-disabled"},
+		{"own-init", func(p *corev1.Pod) {
+			p.Namespace = namespace.Name
+			p.Spec.InitContainers = []corev1.Container{{Name: "istio-init", Image: "i", SecurityContext: &corev1.SecurityContext{
+				Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}}}}
+		}, record.Untouched, "own-init"},
+		{"wait-of-that-name", func(p *corev1.Pod) {
+			p.Namespace, p.Spec.InitContainers = namespace.Name, []corev1.Container{{Name: "istio-init", Image: "i"}}
+		}, record.Redirect, "opted-in"},
+		{"native-sidecar", func(p *corev1.Pod) {
+			always := corev1.ContainerRestartPolicyAlways
+			p.Namespace = namespace.Name
+			p.Spec.InitContainers = p.Spec.Containers[1:]
+			p.Spec.InitContainers[0].RestartPolicy = &always
+			p.Spec.Containers = p.Spec.Containers[:1]
+		}, record.Redirect, "opted-in"},
+		{"no-proxy", func(p *corev1.Pod) {
+			p.Namespace, p.Spec.Containers = namespace.Name, p.Spec.Containers[:1]
+		}, record.Untouched, "opted-in-no-proxy"},
+		{"uid", func(p *corev1.Pod) {
+			p.Namespace, p.Spec.Containers[1].SecurityContext.RunAsUser = namespace.Name, &id
+		}, record.Redirect, "opted-in"},
+		{"envoy-off", func(p *corev1.Pod) {
+			p.Namespace, p.Spec.Containers[1].Env = namespace.Name, []corev1.EnvVar{{Name: "DISABLE_ENVOY", Value: "true"}}
+		}, record.Untouched, "envoy-disabled"},
+	} {
+		if namespace.ResourceVersion == "" {
+			// Made now, and asked about at once: the watch may not have brought it.
+			var err error
+			namespace, err = r.client.CoreV1().Namespaces().Create(r.ctx, namespace, metav1.CreateOptions{})
+			must(t, err)
+		}
+		pod := r.podOf(c.name, meshAnnotations())
+		c.change(pod)
+		for _, relayed := range []bool{true, false} { // Multus relays no annotations
+			s := r.sandbox(r.create(pod))
+			s.annotated = relayed
+			rec := s.add(c.decision, c.reason)
+			if c.name == "uid" && !strings.Contains(string(rec.Spec), `"proxyUID":4242`) {
+				t.Errorf("%s", rec.Spec)
+			}
+			pod.Name += "-unrelayed"
+		}
+	}
+}
+
+// A pod that came and is asked about at once is found, by the watch or by asking the API server. A question about a pod that
+// is gone, or whose name is another pod's now, is refused, and says so.
+func TestQuestionsAboutOthers(t *testing.T) {
+	r := newRig(t).withPrimary()
+	r.startAgent()
+	r.ready()
+	for i := range 30 {
+		r.sandbox(r.mesh(fmt.Sprint("new-", i))).add(record.Redirect, "injected")
+	}
+	refused := func(pod *corev1.Pod, words string) {
+		t.Helper()
+		if code, text := r.sandbox(pod).cni("ADD"); code != 11 || !strings.Contains(text, words) {
+			t.Errorf("code %d: %s; want 11 and %q", code, text, words)
+		}
+	}
+	old := r.mesh("again")
+	r.remove("again")
+	refused(old, "not found")
+	r.mesh("again")
+	refused(old, fmt.Sprintf("the one with UID %s is gone", old.UID))
+	elsewhere := r.podOf("elsewhere", meshAnnotations())
+	elsewhere.Spec.NodeName = "another-node"
+	refused(r.create(elsewhere), `is on node "another-node"`)
+	if records, _ := r.store.List(); len(records) != 30 {
+		t.Errorf("%d records", len(records))
+	}
+}
+
+// A mesh pod waits for an agent that is being restarted, is refused when that takes too long, and succeeds when it is tried
+// again. A pod that is outside the mesh, or in a namespace that is excluded, does not notice.
+func TestAgentAway(t *testing.T) {
+	r := newRig(t).withPrimary()
+	r.entry["excludeNamespaces"] = []string{"kube-*", r.namespace + "-out"}
+	mesh := r.sandbox(r.mesh("cart-0"))
+
+	r.entry["agentTimeout"] = "300ms"
+	code, text := mesh.cni("ADD")
+	if code != 11 || !strings.Contains(text, "check that the agent runs on this node") {
+		t.Errorf("code %d: %s", code, text)
+	}
+	r.entry["agentTimeout"] = "1m" // nobody below waits for it
+	excluded := r.podOf("cart-0", meshAnnotations())
+	excluded.Namespace = r.namespace + "-out"
+	for _, pod := range []*corev1.Pod{r.podOf("plain", nil), r.podOf("opted-out", map[string]string{"istio-pod-network-controller/initialize": "false"}), excluded} {
+		start := time.Now()
+		if code, text := r.sandbox(pod).cni("ADD"); code != 0 {
+			t.Errorf("%s/%s: code %d: %s", pod.Namespace, pod.Name, code, text)
+		}
+		if took := time.Since(start); took > 30*time.Second {
+			t.Errorf("%s/%s waited %v for an agent that is not needed", pod.Namespace, pod.Name, took)
+		}
+	}
+	if code, text := mesh.cni("STATUS"); code != 0 {
+		t.Errorf("STATUS without an agent: code %d: %s", code, text)
+	}
+
+	answered := make(chan int)
+	go func() { code, _ := mesh.cni("ADD"); answered <- code }()
+	time.Sleep(200 * time.Millisecond) // it waits by now
+	r.startAgent()
+	if code := <-answered; code != 0 {
+		t.Errorf("an agent that comes in time: code %d", code)
+	}
+	for range 5 { // killed, and back, while a pod asks
+		r.agent.end(syscall.SIGKILL)
+		go func() { code, _ := mesh.cni("ADD"); answered <- code }()
+		r.startAgent()
+		if code := <-answered; code != 0 {
+			t.Errorf("an agent that restarts: code %d", code)
+		}
+	}
+}
+
+// The API server is away: what the watch has brought is answered, what it has not is refused in time.
+func TestOutage(t *testing.T) {
+	r := newRig(t).withPrimary()
+	r.startAgent()
+	r.ready()
+	known := r.sandbox(r.mesh("known"))
+	first := r.mesh("first")
+	r.marked("first", r.put(recordOf(first))) // so the one before is known, too
+	server.Down()
+	rec := known.add(record.Redirect, "injected")
+	unknown := r.podOf("unknown", meshAnnotations())
+	unknown.UID = "0f3b2a52-0000-4000-8000-000000000000"
+	code, text := r.sandbox(unknown).cni("ADD")
+	if code != 11 || !strings.Contains(text, "connection refused") {
+		t.Errorf("code %d: %s", code, text)
+	}
+	if status, body := r.get("/readyz"); status != 200 {
+		t.Errorf("an outage of the API server is not the node's fault: %s", body)
+	}
+	must(t, server.Up())
+	r.marked("known", rec)
+}
