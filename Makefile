@@ -26,8 +26,9 @@ test: ## all tests, on real network namespaces and packets (root)
 	@scripts/test.sh
 
 .PHONY: bench
-bench: ## measure ADD and DEL against a plugin that only echoes, and the pure core (root); options: N=60
+bench: ## measure ADD and DEL against a plugin that only echoes, the agent, and the pure core (root); options: N=60 IDLE=5m
 	go run ./scripts/bench $(if $(N),-n $(N))
+	go -C conformance run ./bench $(if $(N),-n $(N)) $(if $(IDLE),-idle $(IDLE))
 	go test -run '^$$' -bench . -benchmem ./plugin/redirect
 
 .PHONY: fuzz

@@ -166,7 +166,7 @@ func (a *agent) healthy() []condition {
 		if a.patrol.last.Load() == 0 {
 			return true, "starting"
 		}
-		return age < 10*a.options.patrol+time.Minute, fmt.Sprintf("last round %s ago", age.Round(time.Millisecond))
+		return age < 10*a.every+time.Minute, fmt.Sprintf("last round %s ago", age.Round(time.Millisecond))
 	}}}
 }
 

@@ -56,7 +56,7 @@ type options struct {
 	logLevel   logrus.Level
 	qps        float64
 	burst      int
-	patrol     time.Duration
+	every      time.Duration // of the patrol
 	stuckAfter time.Duration
 	sweepAfter time.Duration
 
@@ -105,7 +105,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.TextVar(&o.logLevel, "log-level", logrus.InfoLevel, "`level`: debug, info, warning or error")
 	f.Float64Var(&o.qps, "api-qps", 100, "requests per second to the API server, in the long run")
 	f.IntVar(&o.burst, "api-burst", 200, "requests to the API server at once")
-	f.DurationVar(&o.patrol, "patrol", 5*time.Second, "how often to look for pods that bypass the mesh or hang, and for stale records")
+	f.DurationVar(&o.every, "patrol", 5*time.Second, "how often to look for pods that bypass the mesh or hang, and for stale records")
 	f.DurationVar(&o.stuckAfter, "stuck-after", time.Minute, "how long an init wait may go on in a marked pod before an Event reports it")
 	f.DurationVar(&o.sweepAfter, "sweep-after", time.Minute, "how long the record of a pod that is gone waits for the runtime's DEL")
 	f.BoolVar(&o.noInstall, "no-install", false, "leave the node's CNI directories to somebody else, such as istio-pod-network-install watch")
@@ -135,7 +135,7 @@ func (o *options) check() error {
 	case o.burst < 1:
 		return wrong("api-burst", fmt.Sprint(o.burst), "1 or more")
 	}
-	for name, d := range map[string]time.Duration{"patrol": o.patrol, "stuck-after": o.stuckAfter, "sweep-after": o.sweepAfter} {
+	for name, d := range map[string]time.Duration{"patrol": o.every, "stuck-after": o.stuckAfter, "sweep-after": o.sweepAfter} {
 		if d <= 0 {
 			return wrong(name, d.String(), "a duration of more than 0, such as 5s")
 		}

@@ -38,7 +38,7 @@ const certain = 2
 // run goes its rounds until the context ends.
 func (p *patrol) run(ctx context.Context) {
 	p.suspects, p.orphans = map[string]int{}, map[string]time.Time{}
-	tick := time.NewTicker(p.options.patrol)
+	tick := time.NewTicker(p.every)
 	defer tick.Stop()
 	var hourly time.Time
 	for {

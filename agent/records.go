@@ -76,7 +76,8 @@ func (x *recordIndex) follow(ctx context.Context, watcher *fsnotify.Watcher, tic
 			return false
 		case <-tick:
 			return true
-		case <-watcher.Errors:
+		case err := <-watcher.Errors:
+			x.log.WithError(err).Debug("something was missed; reading all records again")
 			return true
 		case e := <-watcher.Events:
 			switch name := filepath.Base(e.Name); {

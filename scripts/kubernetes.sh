@@ -32,7 +32,7 @@ for program in "$@"; do
 	[ ! -x "$dir/$program" ] || continue
 	say "building $program $version, once; the first takes some minutes"
 	start=$SECONDS
-	(while sleep 30; do say "still building $program, $((SECONDS - start)) s"; done) 9>&- &
+	(while sleep 30; do say "still building $program, $((SECONDS - start)) s"; done) 9>&- >&2 &
 	progress=$!
 	trap 'kill $progress 2>/dev/null || true' EXIT
 	build "$program" 9>&-

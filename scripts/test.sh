@@ -9,8 +9,16 @@ need_root
 need nft=nftables iptables-nft=iptables ip=iproute2 nsenter=util-linux strace=strace
 need_go
 
+# The API server of conformance/node takes minutes to build the first time: that goes on beside the tests before it.
+set -m # a process group of its own, so that all of it ends with a test that fails
+nice -n 19 scripts/kubernetes.sh kube-apiserver etcd >/dev/null &
+building=$!
+set +m
+trap 'kill -- -$building 2>/dev/null || true' EXIT
+
 go vet ./...
 go -C conformance vet ./...
 # One package at a time: the traffic tests of two packages at once would compete for the processors and wait longer.
 go test -p 1 -count 1 -timeout 20m ./... "$@"
+wait $building
 go -C conformance test -p 1 -count 1 -timeout 20m ./... "$@"

@@ -42,5 +42,8 @@ func prepare(bin string) error {
 	if err := build.Link(bin, apiserver.Programs...); err != nil {
 		return err
 	}
-	return build.Product(bin, "./plugin", "./plugin/wait", "./agent")
+	if err := build.CNI(bin); err != nil {
+		return err
+	}
+	return build.Product(bin, "./plugin/wait", "./agent")
 }

@@ -92,10 +92,10 @@ func (s *sandbox) wait(args ...string) (status int, output string) {
 	must(s, os.Chmod(s.dir, 0o755))
 	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-wait"), append([]string{"--file=" + path, "--termination-log="}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000660001, Gid: 1000660001}}
-	var out []byte
-	err := isolated.InNetNS(s.netns, func() (err error) { out, err = cmd.CombinedOutput(); return nil })
-	must(s, err)
-	return cmd.ProcessState.ExitCode(), string(out)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	must(s, isolated.InNetNS(s.netns, func() error { _ = cmd.Run(); return nil }))
+	return cmd.ProcessState.ExitCode(), out.String()
 }
 
 // The whole of a pod's start: the plugin asks the agent, writes rules and a record, the agent marks the pod, and the init

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -18,16 +17,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/plugin/record"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -45,9 +41,6 @@ type rig struct {
 	entry     map[string]any // the plugin's
 	agent     *agent
 }
-
-// account is the service account that agent/rbac.yaml makes.
-const account = "istio-pod-network-agent"
 
 var (
 	rigs     int
@@ -80,7 +73,7 @@ func newRig(t testing.TB) *rig {
 		_, err := client.CoreV1().Namespaces().Create(r.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 		must(t, err)
 	}
-	r.authorize()
+	must(t, server.Authorize(r.ctx, filepath.Join(build.Root(), "agent", "rbac.yaml"), r.account, r.path("kubeconfig")))
 	_, err = client.CoreV1().Nodes().Create(r.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.node}}, metav1.CreateOptions{})
 	must(t, err)
 	return r
@@ -95,42 +88,6 @@ func must(t testing.TB, err error) {
 
 func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
 func (r *rig) socket() string          { return filepath.Join(r.dir, "run", "agent.sock") }
-
-// authorize applies agent/rbac.yaml, with names of this rig's own, and writes a kubeconfig of that account.
-func (r *rig) authorize() {
-	r.Helper()
-	manifest, err := os.Open(filepath.Join("..", "..", "agent", "rbac.yaml"))
-	must(r, err)
-	defer manifest.Close()
-	documents := yaml.NewYAMLReader(bufio.NewReader(manifest))
-	for {
-		document, err := documents.Read()
-		if err == io.EOF {
-			break
-		}
-		must(r, err)
-		object, _, err := scheme.Codecs.UniversalDeserializer().Decode(document, nil, nil)
-		must(r, err)
-		switch o := object.(type) {
-		case *corev1.ServiceAccount:
-			o.Namespace = r.account
-			_, err = r.client.CoreV1().ServiceAccounts(r.account).Create(r.ctx, o, metav1.CreateOptions{})
-		case *rbacv1.ClusterRole:
-			o.Name += r.account
-			_, err = r.client.RbacV1().ClusterRoles().Create(r.ctx, o, metav1.CreateOptions{})
-		case *rbacv1.ClusterRoleBinding:
-			o.Name += r.account
-			o.RoleRef.Name, o.Subjects[0].Namespace = o.RoleRef.Name+r.account, r.account
-			_, err = r.client.RbacV1().ClusterRoleBindings().Create(r.ctx, o, metav1.CreateOptions{})
-		default:
-			err = fmt.Errorf("agent/rbac.yaml has a %T", object)
-		}
-		must(r, err)
-	}
-	token, err := r.client.CoreV1().ServiceAccounts(r.account).CreateToken(r.ctx, account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	must(r, err)
-	must(r, server.Kubeconfig(r.path("kubeconfig"), token.Status.Token))
-}
 
 // primary is a network that the agent chains into.
 const primary = `{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}]}`

@@ -12,10 +12,11 @@ import (
 
 var getOptions = metav1.GetOptions{}
 
-// auditPolicy logs every request of a service account once it is answered, and of what it patches the answer too.
+// auditPolicy logs every request of a service account once it is answered, a watch also when it begins, and of what is
+// patched the answer too.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
-omitStages: [RequestReceived, ResponseStarted, Panic]
+omitStages: [RequestReceived, Panic]
 rules:
 - level: None
   userGroups: ["system:masters"]
@@ -29,6 +30,7 @@ rules:
 
 // Request is one that a service account has made.
 type Request struct {
+	ID        string    `json:"auditID"`
 	Verb      string    `json:"verb"`
 	URI       string    `json:"requestURI"`
 	UserAgent string    `json:"userAgent"`
@@ -58,6 +60,7 @@ func (s *Server) Audit(namespace string) ([]Request, error) {
 	}
 	defer log.Close()
 	var requests []Request
+	known := map[string]bool{}
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
@@ -65,7 +68,8 @@ func (s *Server) Audit(namespace string) ([]Request, error) {
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			continue // the API server was killed while it wrote the line
 		}
-		if strings.HasPrefix(r.User.Username, "system:serviceaccount:"+namespace+":") {
+		if strings.HasPrefix(r.User.Username, "system:serviceaccount:"+namespace+":") && !known[r.ID] {
+			known[r.ID] = true
 			requests = append(requests, r)
 		}
 	}

@@ -24,8 +24,17 @@ var tools = []string{
 // pluginEnv names a plugin binary to test instead of the one built from this tree.
 const pluginEnv = "ISTIO_POD_NETWORK_PLUGIN"
 
-// root is the repository, seen from a test's working directory.
-var root = filepath.Join("..", "..")
+// Root is the repository, found from the working directory, which lies in it.
+func Root() string {
+	root := "."
+	for range 10 {
+		if _, err := os.Stat(filepath.Join(root, "scripts", "kubernetes.sh")); err == nil {
+			break
+		}
+		root = filepath.Join(root, "..")
+	}
+	return root
+}
 
 // CNI fills bin, which becomes CNI_PATH, with the tools and the plugin.
 func CNI(bin string) error {
@@ -58,7 +67,7 @@ var programs = map[string]string{
 // Product builds programs of this repository, as released, into bin.
 func Product(bin string, packages ...string) error {
 	for _, p := range packages {
-		if _, err := goTool("build", "-C", root, "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, programs[p]), p); err != nil {
+		if _, err := goTool("build", "-C", Root(), "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, programs[p]), p); err != nil {
 			return err
 		}
 	}
@@ -67,7 +76,7 @@ func Product(bin string, packages ...string) error {
 
 // Link links programs of a real Kubernetes cluster into bin.
 func Link(bin string, names ...string) error {
-	cmd := exec.Command(filepath.Join(root, "scripts", "kubernetes.sh"), names...)
+	cmd := exec.Command(filepath.Join(Root(), "scripts", "kubernetes.sh"), names...)
 	cmd.Stderr = os.Stderr // progress: it may take minutes
 	out, err := cmd.Output()
 	if err != nil {

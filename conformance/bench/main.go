@@ -1,0 +1,114 @@
+// Command bench measures the agent against a real API server: how long it takes from the plugin's record until a pod's mark
+// can be seen, what memory the agent needs, and how many requests it makes. It prints the numbers beside the budgets of the
+// design. It needs root: it runs on a node of its own, so that nothing of the machine is touched.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+)
+
+// options are the command line.
+type options struct {
+	n       int // pods for the latency
+	burst   int // records at once
+	pods    int // pods on the node
+	cluster int // pods in the cluster
+	idle    time.Duration
+	strict  bool
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.n, "n", 60, "pods that are added one after the other")
+	flag.IntVar(&o.burst, "burst", 110, "records that appear at once")
+	flag.IntVar(&o.pods, "pods", 250, "pods on the agent's node")
+	flag.IntVar(&o.cluster, "cluster", 5000, "pods in the cluster in the second part")
+	flag.DurationVar(&o.idle, "idle", 5*time.Minute, "how long the agent idles before its memory is read")
+	flag.BoolVar(&o.strict, "strict", false, "exit 1 when a budget is exceeded")
+	flag.Parse()
+	os.Exit(isolated.Main(measurement{o}, prepare))
+}
+
+func prepare(bin string) error {
+	if err := build.Link(bin, apiserver.Programs...); err != nil {
+		return err
+	}
+	return build.Product(bin, "./plugin", "./agent")
+}
+
+// measurement is what runs on the node.
+type measurement struct{ options }
+
+// Run measures and prints, and returns the exit status.
+func (m measurement) Run() int {
+	dir, err := os.MkdirTemp("", "bench")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		err = m.run(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	}
+	return 0
+}
+
+func (m measurement) run(dir string) error {
+	c, err := newCluster(dir)
+	if err != nil {
+		return err
+	}
+	defer c.stop()
+	var rows []row
+	progress("%d pods on the node, then %d one after the other", m.pods, m.n)
+	for _, step := range []func(*cluster) ([]row, error){m.marks, m.memory, m.besideMany} {
+		more, err := step(c)
+		if err != nil {
+			return fmt.Errorf("%w\nlog of the agent:\n%s", err, c.agentLog())
+		}
+		rows = append(rows, more...)
+	}
+	return m.report(rows)
+}
+
+// row is one number beside its budget, which is the highest allowed value; 0 is none.
+type row struct {
+	what          string
+	value, budget float64
+	unit          string
+}
+
+func (m measurement) report(rows []row) error {
+	fmt.Println()
+	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "agent\tmeasured\tbudget\t")
+	over := false
+	for _, r := range rows {
+		budget, verdict := "-", ""
+		if r.budget > 0 {
+			budget, verdict = fmt.Sprintf("%g %s", r.budget, r.unit), "ok"
+			if r.value > r.budget {
+				verdict, over = "OVER", true
+			}
+		}
+		fmt.Fprintf(out, "%s\t%.4g %s\t%s\t%s\n", r.what, r.value, r.unit, budget, verdict)
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	if over && m.strict {
+		return errors.New("over budget")
+	}
+	return nil
+}
+
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// marks starts the agent beside its pods, adds pods one after the other by the plugin, and leaves a burst of records.
+func (m measurement) marks(c *cluster) ([]row, error) {
+	earlier, err := c.create(nodeName, m.pods-m.n)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.leave(earlier); err != nil {
+		return nil, err
+	}
+	if err := c.startAgent(); err != nil {
+		return nil, err
+	}
+	if err := c.all(earlier); err != nil {
+		return nil, err
+	}
+	pods, err := c.create(nodeName, m.n)
+	if err != nil {
+		return nil, err
+	}
+	var adds, latencies []time.Duration
+	for i, pod := range pods {
+		took, recorded, err := c.add(pod, 100_000+i)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.all(pods[i : i+1]); err != nil {
+			return nil, err
+		}
+		at, _ := c.seen(pod.Name)
+		adds, latencies = append(adds, took), append(latencies, at.Sub(recorded))
+	}
+	burst, err := c.create(nodeName, m.burst)
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	if err := c.leave(burst); err != nil {
+		return nil, err
+	}
+	if err := c.all(burst); err != nil {
+		return nil, err
+	}
+	last := start
+	for _, pod := range burst {
+		if at, _ := c.seen(pod.Name); at.After(last) {
+			last = at
+		}
+	}
+	rows := []row{
+		{"ADD by the plugin, wall, median", milliseconds(median(adds)), 0, "ms"},
+		{"record -> mark visible to a watcher, median", milliseconds(median(latencies)), 50, "ms"},
+		{"record -> mark visible to a watcher, worst", milliseconds(slices.Max(latencies)), 0, "ms"},
+		{fmt.Sprintf("%d records at once, the last mark", m.burst), milliseconds(last.Sub(start)), 2000, "ms"},
+	}
+	return rows, c.remove(burst)
+}
+
+// memory idles and reads.
+func (m measurement) memory(c *cluster) ([]row, error) {
+	requests, err := c.requests()
+	if err != nil {
+		return nil, err
+	}
+	rows := []row{
+		{"API writes per sandbox", float64(requests["patch"]) / float64(m.pods+m.burst), 1, ""},
+		{"other API requests, all of " + fmt.Sprint(m.pods+m.burst) + " pods together", float64(requests["other"]), 0, ""},
+	}
+	more, err := m.idleAgent(c, fmt.Sprintf("%d pods on the node", m.pods))
+	return append(rows, more...), err
+}
+
+// besideMany does it again where the cluster has many pods on other nodes.
+func (m measurement) besideMany(c *cluster) ([]row, error) {
+	c.stopAgent()
+	progress("%d pods in the cluster", m.cluster)
+	if _, err := c.create("another-node", m.cluster-m.pods); err != nil {
+		return nil, err
+	}
+	if err := c.startAgent(); err != nil {
+		return nil, err
+	}
+	time.Sleep(5 * time.Second) // the garbage of the start
+	_, peak, _, err := c.memory()
+	if err != nil {
+		return nil, err
+	}
+	where := fmt.Sprintf("%d pods in the cluster, %d of them on the node", m.cluster, m.pods)
+	rows := []row{{"peak memory while starting, " + where, peak, 60, "MiB"}}
+	more, err := m.idleAgent(c, where)
+	return append(rows, more...), err
+}
+
+func (m measurement) idleAgent(c *cluster, where string) ([]row, error) {
+	_, _, before, err := c.memory()
+	if err != nil {
+		return nil, err
+	}
+	progress("idle for %v", m.idle)
+	for left := m.idle; left > 0; left -= time.Minute {
+		time.Sleep(min(left, time.Minute))
+	}
+	resident, _, after, err := c.memory()
+	if err != nil {
+		return nil, err
+	}
+	return []row{
+		{fmt.Sprintf("resident memory after %v idle, %s", m.idle, where), resident, 40, "MiB"},
+		{"processor time while idle", 100 * (after - before).Seconds() / m.idle.Seconds(), 0, "% of one"},
+	}, nil
+}
+
+// leave leaves the records of pods, as fast as it goes.
+func (c *cluster) leave(pods []*corev1.Pod) error {
+	for _, pod := range pods {
+		c.sandboxes++
+		if err := c.store.Put(c.record(pod, c.sandboxes)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// all waits until every pod's mark has been seen.
+func (c *cluster) all(pods []*corev1.Pod) error {
+	unseen := slices.Clone(pods)
+	err := within(time.Minute, "all pods are marked", func() bool {
+		unseen = slices.DeleteFunc(unseen, func(pod *corev1.Pod) bool { _, seen := c.seen(pod.Name); return seen })
+		return len(unseen) == 0
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %d of %d are not, the first is %s", err, len(unseen), len(pods), unseen[0].Name)
+	}
+	return nil
+}
+
+// add calls the plugin for a pod, in a network namespace of its own, and returns how long that took and when the record was
+// made.
+func (c *cluster) add(pod *corev1.Pod, sandbox int) (took time.Duration, recorded time.Time, err error) {
+	netns := c.path(fmt.Sprint("netns-", sandbox))
+	if err := isolated.NewNetNS(netns); err != nil {
+		return 0, recorded, err
+	}
+	defer func() { _ = isolated.RemoveNetNS(netns) }()
+	conf := maps.Clone(c.entry())
+	conf["name"], conf["cniVersion"], conf["prevResult"] = "net", "1.1.0", map[string]any{"cniVersion": "1.1.0"}
+	conf["runtimeConfig"] = map[string]any{"io.kubernetes.cri.pod-annotations": pod.Annotations}
+	stdin, err := json.Marshal(conf)
+	if err != nil {
+		return 0, recorded, err
+	}
+	id := fmt.Sprintf("%064x", sandbox)
+	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network"))
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.Env = []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=/none",
+		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", pod.Namespace, pod.Name, pod.UID)}
+	start := time.Now()
+	out, err := cmd.CombinedOutput()
+	took = time.Since(start)
+	if err != nil {
+		return 0, recorded, fmt.Errorf("ADD: %w: %s", err, out)
+	}
+	r, err := c.store.Get(id, "eth0")
+	return took, r.Time, err
+}
+
+// remove forgets the pods of the burst, so that the node has as many as it should.
+func (c *cluster) remove(pods []*corev1.Pod) error {
+	records, _ := c.store.List()
+	for _, pod := range pods {
+		if err := c.delete(pod.Name); err != nil {
+			return err
+		}
+		for _, r := range records {
+			if r.Name == pod.Name {
+				if err := c.store.Delete(r.ContainerID, r.IfName); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// requests counts what the agent has asked of the API server.
+func (c *cluster) requests() (map[string]int, error) {
+	all, err := c.server.Audit(account)
+	counts := map[string]int{}
+	for _, r := range all {
+		if r.Verb == "patch" && r.Object.Resource == "pods" {
+			counts["patch"]++
+		} else {
+			counts["other"]++
+		}
+	}
+	return counts, err
+}
+
+func median(d []time.Duration) time.Duration {
+	sorted := slices.Sorted(slices.Values(d))
+	return sorted[len(sorted)/2]
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
