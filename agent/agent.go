@@ -138,13 +138,17 @@ func (a *agent) attempted(r record.Record, result string, err error) {
 	if r.Backend != "" {
 		log = log.WithField("backend", r.Backend)
 	}
+	uncounted := false
+	if result != markFailure {
+		_, uncounted = a.uncounted.LoadAndDelete(r.ContainerID + " " + r.IfName)
+	}
 	pod := a.pods.withID(podID(r))
 	if pod != nil {
 		a.patrol.warner.aboutRecord(pod, r)
 	}
 	switch result {
 	case marked:
-		if _, uncounted := a.uncounted.LoadAndDelete(r.ContainerID + " " + r.IfName); uncounted {
+		if uncounted {
 			a.metrics.added(r)
 		}
 		a.metrics.markLatency.Observe(time.Since(r.Time).Seconds())

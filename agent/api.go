@@ -98,15 +98,12 @@ func (a *apiServer) runtimeVersion(ctx context.Context, node string) (string, er
 }
 
 // mark sends a merge patch of a pod's annotations, by way of its status: the right to patch pods themselves would include
-// their specification. It returns the resource version of the patched pod.
-func (a *apiServer) mark(ctx context.Context, namespace, name string, patch []byte) (resourceVersion string, err error) {
+// their specification.
+func (a *apiServer) mark(ctx context.Context, namespace, name string, patch []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	object, err := a.metadata.Resource(podsResource).Namespace(namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
-	if err != nil {
-		return "", err
-	}
-	return object.ResourceVersion, nil
+	_, err := a.metadata.Resource(podsResource).Namespace(namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	return err
 }
 
 // isGone reports whether the answer to a patch with a UID says that this pod does not exist any more: its name is free, or

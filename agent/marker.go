@@ -9,7 +9,6 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/util/workqueue"
 )
 
@@ -33,7 +32,7 @@ type marker struct {
 	boot    bootID
 	pods    *podCache
 	records *recordIndex
-	patch   func(ctx context.Context, namespace, name string, patch []byte) (resourceVersion string, err error)
+	patch   func(ctx context.Context, namespace, name string, patch []byte) error
 	done    func(r record.Record, result string, err error)
 	log     *logrus.Logger
 	queue   workqueue.TypedRateLimitingInterface[string]
@@ -42,11 +41,11 @@ type marker struct {
 	written map[string]writing // by the record's ID of the pod
 }
 
-// writing is a mark that the API server has acknowledged, and which version of the pod that made.
+// writing is a mark that the API server has acknowledged, or that was found on the pod.
 type writing struct {
 	mark
-	uid, version string
-	at           time.Time
+	uid string
+	at  time.Time
 }
 
 func newMarker(boot bootID, log *logrus.Logger) *marker {
@@ -100,22 +99,22 @@ func (m *marker) reconcile(ctx context.Context, id string) bool {
 		return true
 	}
 	want := markOf(r)
+	w, written := m.writingOf(id, pod, want)
 	switch {
-	case m.isWritten(id, pod, want):
+	case want.isOn(pod):
+		if !written { // by an earlier agent, or by a request whose answer was lost
+			m.remember(id, pod, want)
+			m.done(r, alreadyOn, nil)
+		}
 		return true
-	case want.isOn(pod): // by an earlier agent, or by a request whose answer was lost
-		m.remember(id, writing{want, string(pod.UID), pod.ResourceVersion, time.Now()})
-		m.done(r, alreadyOn, nil)
+	case written && time.Since(w.at) < remarkAfter: // the watch is late, or somebody has taken the mark away
+		m.queue.AddAfter(id, remarkAfter-time.Since(w.at))
 		return true
 	}
-	if pause := m.pause(id, pod, want); pause > 0 {
-		m.queue.AddAfter(id, pause)
-		return true
-	}
-	version, err := m.patch(ctx, pod.Namespace, pod.Name, want.patch(string(pod.UID)))
+	err := m.patch(ctx, pod.Namespace, pod.Name, want.patch(string(pod.UID)))
 	switch {
 	case err == nil:
-		m.remember(id, writing{want, string(pod.UID), version, time.Now()})
+		m.remember(id, pod, want)
 		m.done(r, marked, nil)
 	case isGone(err):
 		m.done(r, markGone, err)
@@ -128,17 +127,12 @@ func (m *marker) reconcile(ctx context.Context, id string) bool {
 	return true
 }
 
-// isWritten reports whether the mark is on the pod by our own doing, also while the watch has not brought it yet. Once it
-// has, the pod itself says whether the mark is still there.
-func (m *marker) isWritten(id string, pod *corev1.Pod, want mark) bool {
+// writingOf returns when this agent wrote that very mark to that very pod.
+func (m *marker) writingOf(id string, pod *corev1.Pod, want mark) (w writing, written bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	w, present := m.written[id]
-	if !present || w.mark != want || w.uid != string(pod.UID) {
-		return false
-	}
-	order, err := resourceversion.CompareResourceVersion(pod.ResourceVersion, w.version)
-	return err == nil && order < 0 || want.isOn(pod)
+	w, written = m.written[id]
+	return w, written && w.mark == want && w.uid == string(pod.UID)
 }
 
 // markedSince is when this agent wrote the mark, or first saw it.
@@ -149,21 +143,10 @@ func (m *marker) markedSince(id string) (at time.Time, written bool) {
 	return w.at, written
 }
 
-// pause is how long to wait before a mark that somebody has taken away is written again.
-func (m *marker) pause(id string, pod *corev1.Pod, want mark) time.Duration {
+func (m *marker) remember(id string, pod *corev1.Pod, is mark) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	w, present := m.written[id]
-	if !present || w.mark != want || w.uid != string(pod.UID) {
-		return 0
-	}
-	return remarkAfter - time.Since(w.at)
-}
-
-func (m *marker) remember(id string, w writing) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.written[id] = w
+	m.written[id] = writing{is, string(pod.UID), time.Now()}
 }
 
 func (m *marker) forget(id string) {

@@ -145,23 +145,27 @@ func (p *patrol) lookForBypass(pod *corev1.Pod, recorded bool) bool {
 // sweep removes the records whose sandbox is gone and whose DEL never came.
 func (p *patrol) sweep(ctx context.Context, records map[string][]record.Record, now time.Time) {
 	kept := map[string]time.Time{}
+	away := false // the API server: asking about every record would keep the patrol from its rounds
 	for id, its := range records {
 		for _, r := range its {
-			key := r.ContainerID + " " + r.IfName
 			why := p.orphaned(id, r, its)
 			if why == "" {
 				continue
 			}
+			key := r.ContainerID + " " + r.IfName
 			since, known := p.orphans[key]
 			if !known {
 				since = now
 			}
-			// After a reboot no DEL comes; else the runtime may only be late.
-			if why != orphanBoot && (now.Sub(since) < p.sweepAfter || !p.confirmed(ctx, r, why)) {
-				kept[key] = since
-				continue
+			due := why == orphanBoot || now.Sub(since) >= p.sweepAfter // after a reboot no DEL comes; else the runtime may be late
+			if due && why == orphanPod {
+				due, away = p.confirmed(ctx, r, away)
 			}
-			p.drop(r, why)
+			if due {
+				p.drop(r, why)
+			} else {
+				kept[key] = since
+			}
 		}
 	}
 	p.orphans = kept
@@ -190,16 +194,18 @@ func (p *patrol) orphaned(id string, r record.Record, its []record.Record) strin
 	return ""
 }
 
-// confirmed asks the API server whether a pod is really gone: the cache may be late.
-func (p *patrol) confirmed(ctx context.Context, r record.Record, why string) bool {
-	if why != orphanPod {
-		return true
+// confirmed asks the API server whether the pod of a record is really gone: the cache may be late. Once it is known to be
+// away it is not asked again in this round.
+func (p *patrol) confirmed(ctx context.Context, r record.Record, away bool) (gone, stillAway bool) {
+	if away {
+		return false, true
 	}
 	pod, err := p.read(ctx, r.Namespace, r.Name)
 	if err != nil {
-		return apierrors.IsNotFound(err)
+		gone = apierrors.IsNotFound(err)
+		return gone, !gone
 	}
-	return !isMeant(pod, r.PodUID)
+	return !isMeant(pod, r.PodUID), false
 }
 
 func (p *patrol) drop(r record.Record, why string) {

@@ -1,12 +1,21 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/cache"
+	source "k8s.io/client-go/tools/cache/testing"
 )
 
 func TestBypasses(t *testing.T) {
@@ -51,6 +60,91 @@ func TestBypasses(t *testing.T) {
 		if bypasses(pod, nil, policy, time.Time{}) {
 			t.Errorf("%s: bypasses what is not chained", name)
 		}
+	}
+}
+
+// patrolling is a patrol of pods and records that are in memory.
+func patrolling(t *testing.T, pods ...*corev1.Pod) (*patrol, *source.FakeControllerSource) {
+	t.Helper()
+	c, from := cached(t, func(string) {}, pods...)
+	w, _ := heard()
+	namespaces := cache.NewSharedIndexInformer(&cache.ListWatch{}, &metav1.PartialObjectMetadata{}, 0, nil)
+	if err := namespaces.GetStore().Add(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}); err != nil {
+		t.Fatal(err)
+	}
+	m, store := newMetrics(), record.Store{Dir: t.TempDir()}
+	return &patrol{
+		options: options{policy: redirect.DefaultPolicy(), store: store, stuckAfter: time.Minute, sweepAfter: time.Minute}, boot: testBoot,
+		pods: c, namespaces: &namespaceCache{informer: namespaces}, records: &recordIndex{store: store, log: quiet(), files: map[string]recordFile{}},
+		marker: newMarker(testBoot, quiet()), warner: w, metrics: m, log: quiet(),
+		install:  &installation{log: quiet(), metrics: m, last: install.Pass{Status: install.Status{Ready: true}}, memory: memory{ChainedSince: time.Unix(1, 0)}},
+		suspects: map[string]int{}, orphans: map[string]time.Time{},
+	}, from
+}
+
+// running is a pod whose network was made long after the plugin was chained.
+func running(name string) *corev1.Pod {
+	pod := meshPod(name)
+	start := metav1.Now()
+	pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &start, PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}}}
+	return pod
+}
+
+// Between two sandboxes a pod has no record for a moment, and its status does not say so yet: one look is not enough. A pod
+// that does bypass the mesh stays known although the plugin is chained anew, until it has its rules.
+func TestBypassIsCertain(t *testing.T) {
+	pod := running("cart")
+	p, _ := patrolling(t, pod)
+	found := func() int { p.round(t.Context(), time.Now()); return len(*p.bypassed.Load()) }
+	if found() != 0 {
+		t.Error("a bypass after one look")
+	}
+	p.records.files["r"] = recordFile{record: recordFor(pod, "1/1")}
+	found()
+	delete(p.records.files, "r")
+	if found() != 0 {
+		t.Error("a look before the last record counts")
+	}
+	if found() != 1 || found() != 1 {
+		t.Error("no bypass after two looks")
+	}
+	p.install.memory.ChainedSince = time.Now().Add(time.Hour)
+	if found() != 1 {
+		t.Error("forgotten, because the plugin was chained anew")
+	}
+	p.records.files["r"] = recordFile{record: recordFor(pod, "1/1")}
+	if found() != 0 {
+		t.Error("a pod with rules is no bypass")
+	}
+}
+
+// An API server that is away is asked once in a round, not once for every record, and nothing is swept without its word.
+func TestSweepWithoutAPIServer(t *testing.T) {
+	p, _ := patrolling(t)
+	for i := range 50 {
+		r := recordFor(meshPod(fmt.Sprint("gone-", i)), fmt.Sprint("1/", i))
+		r.ContainerID = fmt.Sprint("c", i)
+		if err := p.store.Put(r); err != nil {
+			t.Fatal(err)
+		}
+		p.records.files[r.ContainerID] = recordFile{record: r}
+	}
+	reads, answer := 0, error(errors.New("connection refused"))
+	p.read = func(context.Context, string, string) (*corev1.Pod, error) { reads++; return nil, answer }
+	left := func() int { records, _ := p.store.List(); return len(records) }
+	now := time.Now()
+	for _, step := range []struct {
+		after       time.Duration
+		reads, left int
+	}{{0, 0, 50}, {30 * time.Second, 0, 50}, {2 * time.Minute, 1, 50}, {3 * time.Minute, 2, 50}} {
+		p.round(t.Context(), now.Add(step.after))
+		if reads != step.reads || left() != step.left {
+			t.Errorf("after %v: %d reads, %d records left; want %d, %d", step.after, reads, left(), step.reads, step.left)
+		}
+	}
+	answer = apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "gone")
+	if p.round(t.Context(), now.Add(4*time.Minute)); left() != 0 {
+		t.Errorf("%d records left", left())
 	}
 }
 
