@@ -25,6 +25,10 @@ demo: ## show the main job on real packets (root); options: BACKEND= MODE= FAMIL
 test: ## all tests, on real network namespaces and packets (root)
 	@scripts/test.sh
 
+.PHONY: e2e
+e2e: ## the end-to-end tests, on a real Kubernetes node of their own (root); options: RUN=TestName
+	@scripts/e2e.sh $(if $(RUN),-run '$(RUN)')
+
 .PHONY: bench
 bench: ## measure ADD and DEL against a plugin that only echoes, the agent, and the pure core (root); options: N=60 IDLE=5m
 	go run ./scripts/bench $(if $(N),-n $(N))

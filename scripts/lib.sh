@@ -38,13 +38,19 @@ need() {
 		refuse "not installed:$packages" "Install what this system calls them; there is no apt-get to do it with."
 	[ "$(id -u)" = 0 ] || refuse "not installed:$packages" "sudo apt-get install$packages"
 	say "installing$packages"
+	# containerd comes with a service, which nobody here wants to have started
+	policy=/usr/sbin/policy-rc.d
+	[ -e $policy ] && policy= || printf '#!/bin/sh\nexit 101\n' >$policy
+	[ -z "$policy" ] || chmod 755 "$policy"
+	installed=yes
 	# shellcheck disable=SC2086 # one word per package
 	set -- apt-get install -y -qq --no-install-recommends $packages
 	if ! DEBIAN_FRONTEND=noninteractive "$@" >/dev/null 2>&1 </dev/null; then
 		apt-get update -qq >/dev/null 2>&1 </dev/null || true
-		DEBIAN_FRONTEND=noninteractive "$@" >/dev/null </dev/null ||
-			refuse "apt-get could not install$packages" "Try: apt-get update && apt-get install$packages"
+		DEBIAN_FRONTEND=noninteractive "$@" >/dev/null </dev/null || installed=no
 	fi
+	[ -z "$policy" ] || rm -f "$policy"
+	[ $installed = yes ] || refuse "apt-get could not install$packages" "Try: apt-get update && apt-get install$packages"
 }
 
 # need_go: a Go that can build what go.mod asks for

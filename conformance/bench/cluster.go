@@ -49,7 +49,7 @@ type cluster struct {
 }
 
 func newCluster(dir string) (*cluster, error) {
-	server, err := apiserver.Start(isolated.BinDir(), dir)
+	server, err := apiserver.Start(isolated.BinDir(), dir, apiserver.WithoutControllers)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ func (r run) Run() int {
 	dir, err := os.MkdirTemp("", "istio-pod-network-node-")
 	if err == nil {
 		defer os.RemoveAll(dir)
-		server, err = apiserver.Start(isolated.BinDir(), dir)
+		server, err = apiserver.Start(isolated.BinDir(), dir, apiserver.WithoutControllers)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "starting the API server:", err)

@@ -4,10 +4,8 @@ package apiserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -19,6 +17,9 @@ import (
 // Programs are what has to be in Server.Bin.
 var Programs = []string{"kube-apiserver", "etcd"}
 
+// WithoutControllers is the flag of an API server that is alone: nobody would make the default service accounts.
+const WithoutControllers = "--disable-admission-plugins=ServiceAccount"
+
 // Where they listen. The caller has a network namespace of its own, so the ports are free.
 const (
 	etcdURL    = "http://127.0.0.1:2379"
@@ -28,16 +29,17 @@ const (
 
 // Server is a running API server.
 type Server struct {
-	Bin string // directory of the programs
-	Dir string // directory of its own, where data, keys and logs go
+	Bin   string   // directory of the programs
+	Dir   string   // directory of its own, where data, keys and logs go
+	Flags []string // of kube-apiserver, beside those that every caller needs
 
-	etcd, apiserver *process
+	etcd, apiserver *Process
 	pki             pki
 }
 
 // Start starts both programs and waits until the API server is ready.
-func Start(bin, dir string) (*Server, error) {
-	s := &Server{Bin: bin, Dir: dir}
+func Start(bin, dir string, flags ...string) (*Server, error) {
+	s := &Server{Bin: bin, Dir: dir, Flags: flags}
 	var err error
 	if s.pki, err = newPKI(dir); err != nil {
 		return nil, err
@@ -63,15 +65,14 @@ func (s *Server) path(name string) string { return filepath.Join(s.Dir, name) }
 // Up starts the API server, after Down too, and waits until it is ready.
 func (s *Server) Up() error {
 	var err error
-	s.apiserver, err = s.start("kube-apiserver", "--etcd-servers="+etcdURL, "--bind-address=127.0.0.1", "--secure-port="+securePort,
+	s.apiserver, err = s.start("kube-apiserver", append([]string{"--etcd-servers=" + etcdURL, "--bind-address=127.0.0.1", "--secure-port=" + securePort,
 		"--advertise-address=192.0.2.1", // never told anybody; loopback is refused here
-		"--tls-cert-file="+s.pki.serving.cert, "--tls-private-key-file="+s.pki.serving.key, "--client-ca-file="+s.pki.ca.cert,
-		"--service-account-key-file="+s.pki.serving.key, "--service-account-signing-key-file="+s.pki.serving.key,
-		"--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC", "--allow-privileged",
+		"--tls-cert-file=" + s.pki.serving.cert, "--tls-private-key-file=" + s.pki.serving.key, "--client-ca-file=" + s.pki.ca.cert,
+		"--service-account-key-file=" + s.pki.serving.key, "--service-account-signing-key-file=" + s.pki.serving.key,
+		"--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=Node,RBAC", "--allow-privileged",
 		"--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none",
-		"--disable-admission-plugins=ServiceAccount", // there is no controller that would make the default accounts
-		"--audit-policy-file="+s.path("audit.yaml"), "--audit-log-path="+s.path("audit.log"), "--audit-log-mode=blocking",
-		"--profiling=false", "--v=0")
+		"--audit-policy-file=" + s.path("audit.yaml"), "--audit-log-path=" + s.path("audit.log"), "--audit-log-mode=blocking",
+		"--profiling=false", "--v=0"}, s.Flags...)...)
 	if err != nil {
 		return err
 	}
@@ -92,29 +93,29 @@ func (s *Server) ready() error {
 		switch {
 		case err == nil:
 			return nil
-		case s.apiserver.ended():
-			return fmt.Errorf("the API server has ended: %s", s.apiserver.tail())
+		case s.apiserver.Ended():
+			return fmt.Errorf("the API server has ended: %s", s.apiserver.Tail())
 		case time.Now().After(deadline):
-			return fmt.Errorf("the API server is not ready: %w; %s", err, s.apiserver.tail())
+			return fmt.Errorf("the API server is not ready: %w; %s", err, s.apiserver.Tail())
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 }
 
 // Down kills the API server; etcd keeps what it has acknowledged.
-func (s *Server) Down() { s.apiserver.kill() }
+func (s *Server) Down() { s.apiserver.Kill() }
 
 // Pause stops the API server from answering, with its connections open, until Resume.
-func (s *Server) Pause() error { return s.apiserver.cmd.Process.Signal(syscall.SIGSTOP) }
+func (s *Server) Pause() error { return s.apiserver.Signal(syscall.SIGSTOP) }
 
 // Resume undoes Pause.
-func (s *Server) Resume() error { return s.apiserver.cmd.Process.Signal(syscall.SIGCONT) }
+func (s *Server) Resume() error { return s.apiserver.Signal(syscall.SIGCONT) }
 
 // Stop ends both programs.
 func (s *Server) Stop() {
-	for _, p := range []*process{s.apiserver, s.etcd} {
+	for _, p := range []*Process{s.apiserver, s.etcd} {
 		if p != nil {
-			p.kill()
+			p.Kill()
 		}
 	}
 }
@@ -131,56 +132,35 @@ func (s *Server) URL() string { return "https://127.0.0.1:" + securePort }
 
 // Kubeconfig writes a file with which a program reaches the API server as the owner of a token.
 func (s *Server) Kubeconfig(path, token string) error {
+	return s.kubeconfig(path, fmt.Sprintf("token: %q", token))
+}
+
+// KubeconfigOf makes a certificate for a user in a group, and writes a file with which a program is that user.
+func (s *Server) KubeconfigOf(path, user, group string) error {
+	p, err := s.pki.leaf(s.Dir, filepath.Base(path), user, group)
+	if err != nil {
+		return err
+	}
+	return s.kubeconfig(path, fmt.Sprintf("client-certificate: %q, client-key: %q", p.cert, p.key))
+}
+
+func (s *Server) kubeconfig(path, user string) error {
 	return os.WriteFile(path, fmt.Appendf(nil, `apiVersion: v1
 kind: Config
 current-context: c
 clusters: [{name: c, cluster: {server: %q, certificate-authority: %q}}]
-users: [{name: u, user: {token: %q}}]
+users: [{name: u, user: {%s}}]
 contexts: [{name: c, context: {cluster: c, user: u}}]
-`, s.URL(), s.pki.ca.cert, token), 0o600)
+`, s.URL(), s.pki.ca.cert, user), 0o600)
 }
 
-// process is a program with a log.
-type process struct {
-	cmd  *exec.Cmd
-	log  string
-	done chan struct{}
-}
+// CA and ServiceAccountKey are paths of files that other components of the cluster need.
+func (s *Server) CA() string { return s.pki.ca.cert }
 
-// start runs a program that dies with this one.
-func (s *Server) start(name string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(filepath.Join(s.Bin, name), args...), log: s.path(name + ".log"), done: make(chan struct{})}
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() { _ = p.cmd.Wait(); close(p.done) }()
-	return p, nil
-}
+// ServiceAccountKey signs the tokens of service accounts.
+func (s *Server) ServiceAccountKey() string { return s.pki.serving.key }
 
-func (p *process) kill() {
-	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return
-	}
-	<-p.done
-}
-
-func (p *process) ended() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// tail is the end of the log.
-func (p *process) tail() string {
-	data, _ := os.ReadFile(p.log)
-	return string(data[max(0, len(data)-2000):])
+// start runs one of the two programs.
+func (s *Server) start(name string, args ...string) (*Process, error) {
+	return Run(s.path(name+".log"), filepath.Join(s.Bin, name), args...)
 }

@@ -17,33 +17,41 @@ import (
 // pair is where a certificate and its key are.
 type pair struct{ cert, key string }
 
-// pki is what the API server and its administrator prove themselves with.
-type pki struct{ ca, serving, admin pair }
+// pki is what the API server and its users prove themselves with.
+type pki struct {
+	ca, serving, admin pair
+	root               *x509.Certificate
+	key                *ecdsa.PrivateKey
+}
 
 // newPKI makes all of it in a directory.
-func newPKI(dir string) (pki, error) {
-	root := &x509.Certificate{
+func newPKI(dir string) (p pki, err error) {
+	p.root = &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test-ca"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
-	key, ca, err := issue(dir, "ca", root, root, nil)
-	if err != nil {
-		return pki{}, err
-	}
-	leaf := func(name string, subject pkix.Name) (pair, error) {
-		_, p, err := issue(dir, name, &x509.Certificate{
-			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: subject, NotBefore: root.NotBefore, NotAfter: root.NotAfter,
-			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-			IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		}, root, key)
+	if p.key, p.ca, err = issue(dir, "ca", p.root, p.root, nil); err != nil {
 		return p, err
 	}
-	serving, err := leaf("serving", pkix.Name{CommonName: "kube-apiserver"})
-	if err != nil {
-		return pki{}, err
+	if p.serving, err = p.leaf(dir, "serving", "kube-apiserver", ""); err != nil {
+		return p, err
 	}
-	admin, err := leaf("admin", pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}})
-	return pki{ca, serving, admin}, err
+	p.admin, err = p.leaf(dir, "admin", "admin", "system:masters")
+	return p, err
+}
+
+// leaf makes a certificate for a user in a group, which also serves on loopback.
+func (p pki) leaf(dir, name, user, group string) (pair, error) {
+	subject := pkix.Name{CommonName: user}
+	if group != "" {
+		subject.Organization = []string{group}
+	}
+	_, made, err := issue(dir, name, &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: subject, NotBefore: p.root.NotBefore, NotAfter: p.root.NotAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}, p.root, p.key)
+	return made, err
 }
 
 // issue makes a key and a certificate signed by signer, or by itself where that is nil.

@@ -74,6 +74,12 @@ func Product(bin string, packages ...string) error {
 	return nil
 }
 
+// Pod builds the program of the pods of the end-to-end tests into bin.
+func Pod(bin string) error {
+	_, err := goTool("build", "-C", filepath.Join(Root(), "conformance"), "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, "podprogram"), "./podprogram")
+	return err
+}
+
 // Link links programs of a real Kubernetes cluster into bin.
 func Link(bin string, names ...string) error {
 	cmd := exec.Command(filepath.Join(Root(), "scripts", "kubernetes.sh"), names...)

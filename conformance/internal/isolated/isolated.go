@@ -1,5 +1,6 @@
-// Package isolated runs the tests of a package as on a node of their own: in a network and a mount namespace that nobody
-// else has, so that nothing of the machine is touched and nothing is left however the tests end.
+// Package isolated runs the tests of a package as on a node of their own: in a network, a mount and a process namespace that
+// nobody else has, so that nothing of the machine is touched and nothing is left however the tests end: with the first
+// process of a process namespace the kernel kills all others.
 package isolated
 
 import (
@@ -7,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"syscall"
 
@@ -55,9 +57,22 @@ func onNode(prepare func(bin string) error) int {
 	child.Env = append(os.Environ(), binDirEnv+"="+bin)
 	child.Stdout, child.Stderr = os.Stdout, os.Stderr
 	child.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL,
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
 	}
-	err = child.Run()
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP) // the caller may have something to put back
+	if err = child.Start(); err == nil {
+		done := make(chan struct{})
+		go func() {
+			select {
+			case <-interrupted:
+				_ = child.Process.Kill()
+			case <-done:
+			}
+		}()
+		err = child.Wait()
+		close(done)
+	}
 	var exit *exec.ExitError
 	switch {
 	case err == nil:
@@ -69,15 +84,24 @@ func onNode(prepare func(bin string) error) int {
 	return 1
 }
 
-// setUp hides the directories CNI writes to behind tmpfs, which vanish with the mount namespace, and makes loopback work.
+// setUp hides the directories CNI writes to behind tmpfs, which vanish with the mount namespace, and makes loopback and
+// /proc be those of the node.
 func setUp() error {
-	// Without this, mounts made here would appear on the machine too.
+	// Without this, mounts made here would appear on the machine too. Among the processes of the node they are shared: a
+	// container runtime has to see what the kubelet mounts.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
 	}
-	for _, dir := range []string{"/var/lib", "/run"} { // libcni's cache and host-local's default; xtables.lock
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"); err != nil {
-			return fmt.Errorf("mounting tmpfs on %q: %w", dir, err)
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("sharing mounts on the node: %w", err)
+	}
+	for _, m := range []struct{ kind, dir, options string }{
+		{"tmpfs", "/var/lib", "mode=0755"}, // libcni's cache and host-local's default
+		{"tmpfs", "/run", "mode=0755"},     // xtables.lock
+		{"proc", "/proc", ""},
+	} {
+		if err := unix.Mount(m.kind, m.dir, m.kind, 0, m.options); err != nil {
+			return fmt.Errorf("mounting %s on %q: %w", m.kind, m.dir, err)
 		}
 	}
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {

@@ -1,0 +1,102 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// settings are those of the kernel that the kubelet changes, for the whole machine.
+var settings = []string{"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes"}
+
+// Host prepares the machine for a node, and returns what undoes that. It is called outside the node's namespaces. The node's
+// control groups are below one of its own in every hierarchy.
+func Host() (undo func() error, err error) {
+	before := map[string]string{}
+	for _, name := range settings {
+		value, err := os.ReadFile(filepath.Join("/proc/sys", name))
+		if err != nil {
+			return nil, err
+		}
+		before[name] = strings.TrimSpace(string(value))
+	}
+	hierarchies, err := controlGroups()
+	if err != nil {
+		return nil, err
+	}
+	undo = func() error {
+		var failed []error
+		for name, value := range before {
+			failed = append(failed, os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0o644))
+		}
+		for _, h := range hierarchies {
+			failed = append(failed, removeGroups(filepath.Join(h, cgroup)))
+		}
+		return errors.Join(failed...)
+	}
+	for _, h := range hierarchies {
+		if err := makeGroup(h); err != nil {
+			return nil, errors.Join(err, undo())
+		}
+	}
+	return undo, nil
+}
+
+// controlGroups lists the roots of the hierarchies: one for each controller, or the one of version 2.
+func controlGroups() ([]string, error) {
+	const root = "/sys/fs/cgroup"
+	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
+		return []string{root}, nil
+	}
+	found, err := filepath.Glob(filepath.Join(root, "*", "cgroup.procs"))
+	if err != nil || len(found) == 0 {
+		return nil, fmt.Errorf("there are no control groups in %s", root)
+	}
+	for i := range found {
+		found[i] = filepath.Dir(found[i])
+	}
+	return found, nil
+}
+
+// makeGroup makes the group of the node. In version 1 a new cpuset has no processors until it is given some.
+func makeGroup(hierarchy string) error {
+	group := filepath.Join(hierarchy, cgroup)
+	if err := os.Mkdir(group, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
+		value, err := os.ReadFile(filepath.Join(hierarchy, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(group, name), value, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeGroups removes a group with all below it; their processes have ended with the node's process namespace.
+func removeGroups(group string) error {
+	entries, err := os.ReadDir(group)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeGroups(filepath.Join(group, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return os.Remove(group)
+}

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Runs the end-to-end tests on a real Kubernetes node, in namespaces of its own. usage: e2e.sh [go test flags, such as -run NAME]
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+need_root
+need nft=nftables iptables-nft=iptables ip=iproute2 sysctl=procps containerd=containerd ctr=containerd runc=runc
+need_go
+go -C conformance test -count 1 -timeout 30m -v ./e2e "$@"
