@@ -14,8 +14,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
+
+	"github.com/istio-pod-network/controller/internal/buildinfo"
 )
 
 // version is set by the linker (make build), from git.
@@ -66,12 +67,4 @@ func (p program) run(ctx context.Context, args []string) int {
 	return 0
 }
 
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
-}
+func buildVersion() string { return buildinfo.Version(version) }

@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	cniversion "github.com/containernetworking/cni/pkg/version"
+	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 )
@@ -112,12 +113,4 @@ func person(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
-}
+func buildVersion() string { return buildinfo.Version(version) }

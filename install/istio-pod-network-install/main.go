@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/istio-pod-network/controller/internal/envflag"
 )
 
@@ -41,12 +42,7 @@ Exit status: 0 done, or for status: ready; 1 failed; 2 wrong usage; 3 not ready,
 // version is set by the linker (make build), from git.
 var version = ""
 
-func buildVersion() string {
-	if version == "" {
-		return "(devel)"
-	}
-	return version
-}
+func buildVersion() string { return buildinfo.Version(version) }
 
 // Exit statuses.
 const (

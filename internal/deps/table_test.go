@@ -61,7 +61,7 @@ var onNode = map[string]string{
 // directory, so a new part of the house states its imports when it comes.
 var rules = []rule{
 	{dir: "plugin", allowed: []string{
-		"plugin/redirect", "plugin/netfilter", "plugin/record", "plugin/facts",
+		"plugin/redirect", "plugin/netfilter", "plugin/record", "plugin/facts", "internal/buildinfo",
 		"github.com/containernetworking/cni/pkg/skel", "github.com/containernetworking/cni/pkg/types/...",
 		"github.com/containernetworking/cni/pkg/version", "github.com/sirupsen/logrus",
 	}, forbidden: heavy},
@@ -82,15 +82,15 @@ var rules = []rule{
 		"os/exec": smallEdges, "plugin/netfilter": notTheEdge,
 	})},
 
-	{dir: "plugin/wait", allowed: []string{"plugin/record"}, forbidden: with(heavy, map[string]string{
+	{dir: "plugin/wait", allowed: []string{"plugin/record", "internal/buildinfo"}, forbidden: with(heavy, map[string]string{
 		"os/exec": smallEdges, "plugin/redirect": smallEdges, "plugin/facts": smallEdges, "plugin/netfilter": notTheEdge,
 	})},
 
 	{dir: "install", allowed: []string{"github.com/fsnotify/fsnotify", "golang.org/x/sys/unix"}, forbidden: onNode},
-	{dir: "install/istio-pod-network-install", allowed: []string{"install", "internal/envflag"}, forbidden: onNode},
+	{dir: "install/istio-pod-network-install", allowed: []string{"install", "internal/buildinfo", "internal/envflag"}, forbidden: onNode},
 
 	{dir: "agent", allowed: []string{
-		"install", "internal/envflag", "plugin/record", "plugin/redirect", "plugin/facts",
+		"install", "internal/buildinfo", "internal/envflag", "plugin/record", "plugin/redirect", "plugin/facts",
 		"k8s.io/api/core/v1", "k8s.io/apimachinery/...", "k8s.io/client-go/...", "k8s.io/klog/v2", "github.com/go-logr/logr/funcr",
 		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
 	}, forbidden: map[string]string{
@@ -98,6 +98,7 @@ var rules = []rule{
 		"testing": "testing registers flags and is no part of a product", "internal/testnet": testOnly,
 	}},
 
+	{dir: "internal/buildinfo", standard: []string{"runtime/debug"}},
 	{dir: "internal/deps"},
 	{dir: "internal/envflag", standard: []string{"flag", "fmt", "strings"}},
 	{dir: "internal/fdleak", standard: []string{"fmt", "os"}},

@@ -12,8 +12,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
+
+	"github.com/istio-pod-network/controller/internal/buildinfo"
 )
 
 // version is set by the linker (make build), from git.
@@ -66,12 +67,4 @@ func (p program) run() int {
 	return p.wait(o)
 }
 
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
-}
+func buildVersion() string { return buildinfo.Version(version) }

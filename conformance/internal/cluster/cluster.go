@@ -29,14 +29,14 @@ const Address = "10.99.0.1"
 
 // Where the node keeps things.
 const (
-	socket   = "/run/containerd/containerd.sock"
-	BinDir   = "/run/cni/bin"   // the runtime's CNI plugins
-	ConfDir  = "/run/cni/net.d" // and configurations
-	podCIDR  = "10.244.0.0/24"
-	cgroup   = "istio-pod-network-e2e"
-	pause    = "e2e.local/pause:1"
-	startup  = 2 * time.Minute
-	tenthSec = 100 * time.Millisecond
+	socket    = "/run/containerd/containerd.sock"
+	BinDir    = "/run/cni/bin"   // the runtime's CNI plugins
+	ConfDir   = "/run/cni/net.d" // and configurations
+	podCIDR   = "10.244.0.0/24"
+	cgroup    = "istio-pod-network-e2e"
+	pause     = "e2e.local/pause:1"
+	startup   = 2 * time.Minute
+	pollEvery = 100 * time.Millisecond
 )
 
 // Node is a running cluster of one node.
@@ -268,7 +268,7 @@ func run(command ...string) error {
 }
 
 func wait(what string, holds func() bool) error {
-	for deadline := time.Now().Add(startup); !holds(); time.Sleep(tenthSec) {
+	for deadline := time.Now().Add(startup); !holds(); time.Sleep(pollEvery) {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("not within %v: %s", startup, what)
 		}
