@@ -65,6 +65,7 @@ type Config struct {
 	DropIn         DropIn // DropInAuto
 	RuntimeVersion string // as the node object has it, "containerd://2.1.4"; "": not known
 
+	anyEntry bool        // LookAt's: no entry was given, so any of ours is right
 	repaired func(Cause) // a Keeper's: called for everything that Install makes good
 }
 

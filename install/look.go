@@ -87,10 +87,10 @@ func (f file) protected() bool {
 	return slices.Contains(readiness, f.name) || f.single() && objectType(f.data) == "multus"
 }
 
-// chained reports whether our entry is in the file once, last, and as it should be.
+// chained reports whether our entry is in the file once, last, and as it should be; nil stands for any entry of ours.
 func (f file) chained(entry []byte) bool {
 	n := len(f.conf.plugins)
-	return !f.single() && len(f.conf.ours) == 1 && f.conf.ours[0] == n-1 && equal(f.conf.plugins[n-1].of(f.data), entry)
+	return !f.single() && len(f.conf.ours) == 1 && f.conf.ours[0] == n-1 && (entry == nil || equal(f.conf.plugins[n-1].of(f.data), entry))
 }
 
 // component is a network name that is also the name of a directory below confDir: what the CNI specification allows.

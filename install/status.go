@@ -42,9 +42,12 @@ type Other struct {
 }
 
 // LookAt returns the state of a node and changes nothing. The error is about a wrong Config; what cannot be read is in
-// Missing.
+// Missing. Without a NetworkConfig, any entry of ours is as it should be, spliced or dropped in: whoever asks what is there
+// need not know how it was installed.
 func LookAt(c Config) (Status, error) {
+	given := len(c.NetworkConfig) > 0
 	c, err := c.withDefaults()
+	c.anyEntry = !given
 	if err != nil {
 		return Status{}, err
 	}
@@ -77,11 +80,16 @@ func (c Config) lookAtOwn(s *Status) {
 	switch {
 	case err != nil:
 		s.miss("%v", err)
-	case !equal(data, c.standalone()):
+	case !c.isOurs(data, c.standalone()):
 		s.miss("%s is not as it should be", c.own())
 	default:
 		s.Chained = OwnFile
 	}
+}
+
+// isOurs reports whether a file of ours says what it should.
+func (c Config) isOurs(data, want []byte) bool {
+	return c.anyEntry && objectType(data) == Type || equal(data, want)
 }
 
 func (c Config) lookAtChain(s *Status) {
@@ -128,14 +136,18 @@ func (c Config) lookAtChain(s *Status) {
 }
 
 func (c Config) chaining(f file) Chaining {
-	if c.usesDropIn(f) {
+	entry, dropsIn := c.NetworkConfig, c.usesDropIn(f)
+	if c.anyEntry {
+		entry, dropsIn = nil, dropsIn || len(f.conf.ours) == 0
+	}
+	if dropsIn && component.MatchString(f.conf.name) {
 		data, err := readConf(c.dropInOf(f.conf.name))
-		if err == nil && equal(data, c.NetworkConfig) && len(f.conf.ours) == 0 {
+		if err == nil && c.isOurs(data, c.NetworkConfig) && len(f.conf.ours) == 0 {
 			return DroppedIn
 		}
 		return NotChained
 	}
-	if f.chained(c.NetworkConfig) {
+	if f.chained(entry) {
 		return Spliced
 	}
 	return NotChained

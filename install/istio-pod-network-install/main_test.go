@@ -92,6 +92,27 @@ func TestCommands(t *testing.T) {
 	s.expect(t, 0, "own file", "install", "--mode=aux")
 }
 
+// Whoever asks what is there need not repeat how it was installed.
+func TestStatusOfAnyEntry(t *testing.T) {
+	s := newShell(t)
+	s.primary(t)
+	alone := map[string]string{}
+	for _, name := range []string{"BIN_DIR", "CONF_DIR", "AUX_DIR"} {
+		alone["INSTALL_"+name] = s.env["INSTALL_"+name]
+	}
+	other := shell{s.dir, alone}
+	other.expect(t, 3, "without our entry", "status")
+	s.expect(t, 0, "spliced", "install")
+	other.expect(t, 0, "spliced", "status")
+	s.expect(t, 0, "drop-in", "install", "--runtime-version", "containerd://2.1.4")
+	other.expect(t, 0, "drop-in", "status")
+	s.expect(t, 3, "is not as it should be", "status") // this one is told to expect it spliced
+	s.expect(t, 0, "own file", "install", "--mode", "nad")
+	other.expect(t, 0, "own file", "status", "--mode", "nad")
+	s.expect(t, 0, "own file", "install", "--mode", "aux")
+	other.expect(t, 0, "own file", "status", "--mode", "aux")
+}
+
 func TestUsage(t *testing.T) {
 	s := newShell(t)
 	s.expect(t, 2, "Exit status")
