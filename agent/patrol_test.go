@@ -122,7 +122,7 @@ func TestBypassIsCertain(t *testing.T) {
 
 // An API server that is away is asked once in a round, not once for every record, and nothing is swept without its word.
 func TestSweepWithoutAPIServer(t *testing.T) {
-	p, _ := patrolling(t)
+	p, from := patrolling(t)
 	for i := range 50 {
 		r := recordFor(meshPod(fmt.Sprint("gone-", i)), fmt.Sprint("1/", i))
 		r.ContainerID = fmt.Sprint("c", i)
@@ -144,9 +144,21 @@ func TestSweepWithoutAPIServer(t *testing.T) {
 			t.Errorf("after %v: %d reads, %d records left; want %d, %d", step.after, reads, left(), step.reads, step.left)
 		}
 	}
+	static := meshPod("static")
+	static.Annotations[keyMirror], static.Annotations[keyConfigHash] = "hash", "hash"
+	from.Add(static)
+	eventually(t, "the static pod is known", func() bool { return p.pods.named("shop", "static") != nil })
+	r := recordFor(static, "1/99")
+	r.PodUID, r.ContainerID = "hash", "static"
+	if err := p.store.Put(r); err != nil {
+		t.Fatal(err)
+	}
+	p.records.files["static"] = recordFile{record: r}
 	answer = apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "gone")
-	if p.round(t.Context(), now.Add(4*time.Minute)); left() != 0 {
-		t.Errorf("%d records left", left())
+	for _, after := range []time.Duration{4 * time.Minute, 10 * time.Minute} {
+		if p.round(t.Context(), now.Add(after)); left() != 1 {
+			t.Errorf("%d records left, want that of the static pod", left())
+		}
 	}
 }
 

@@ -92,7 +92,7 @@ func readKey(config map[string]json.RawMessage, key string, target any, problem,
 	if !present || string(raw) == "null" || json.Unmarshal(raw, target) == nil {
 		return nil
 	}
-	return &valueError{key, string(raw), problem, valid}
+	return &kindError{valueError{key, string(raw), problem, valid}}
 }
 
 const validSelection = "injected or annotated"

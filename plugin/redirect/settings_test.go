@@ -3,6 +3,7 @@ package redirect
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -208,6 +209,38 @@ func TestSpecRoundTrip(t *testing.T) {
 		got := spec(t, string(encoded))
 		if printed(t, got) != printed(t, want) || got.RuleSet().String() != want.RuleSet().String() {
 			t.Errorf("%s: %s comes back as %s", name, printed(t, want), printed(t, got))
+		}
+	}
+}
+
+// The policy's keys have one parser, for the plugin and the agent.
+func TestParsePolicy(t *testing.T) {
+	parse := func(text string) (Policy, error) {
+		var keys map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(text), &keys); err != nil {
+			t.Fatal(err)
+		}
+		return ParsePolicy(keys)
+	}
+	for _, text := range []string{`{}`, `{"selection": null, "excludeNamespaces": null, "redirect": null, "other": 1}`} {
+		if got, err := parse(text); err != nil || !reflect.DeepEqual(got, DefaultPolicy()) {
+			t.Errorf("%s: %+v %v", text, got, err)
+		}
+	}
+	got, err := parse(`{"selection": "annotated", "excludeNamespaces": ["a-*"], "redirect": {"proxyUID": 7}}`)
+	if err != nil || got.Selection != SelectAnnotated || !got.ExcludeNamespaces.Match("a-b") || got.ExcludeNamespaces.Match("kube-system") || got.Redirect.ProxyUID != 7 {
+		t.Errorf("%+v %v", got, err)
+	}
+	for text, want := range map[string]string{
+		`{"selection": "all"}`:             `selection: invalid value "all": unknown selection; valid: injected or annotated`,
+		`{"selection": 5}`:                 `selection: invalid value 5: not a JSON string; valid: injected or annotated`,
+		`{"excludeNamespaces": "a"}`:       `excludeNamespaces: invalid value "a": not a list of JSON strings; valid: a list of namespace names or patterns`,
+		`{"excludeNamespaces": ["["]}`:     `excludeNamespaces[0]: invalid value "["`,
+		`{"redirect": {"proxyUID": "x"}}`:  `redirect.proxyUID`,
+		`{"redirect": {"proxyUid": 1337}}`: `unknown key`,
+	} {
+		if _, err := parse(text); err == nil || !IsInvalid(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
 }

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/record"
+)
+
+// Every version of a record is seen once, however often the directory is read; also one that comes with the time of the
+// version before, as a fast plugin leaves it. A record that goes is forgotten, and its pod looked at.
+func TestRecordIndex(t *testing.T) {
+	store := record.Store{Dir: t.TempDir()}
+	var seen []string
+	changed := map[string]int{}
+	x := recordIndex{
+		store: store, log: quiet(), files: map[string]recordFile{},
+		seen: func(r record.Record, fresh bool) {
+			seen = append(seen, r.NetNS+map[bool]string{true: " fresh", false: ""}[fresh])
+		},
+		changed: func(id string) { changed[id]++ },
+	}
+	put := func(netns string) string {
+		r := recordFor(meshPod("cart"), netns)
+		r.ContainerID, r.Spec = "sandbox", []byte(`{"mode":"REDIRECT"}`)
+		if err := store.Put(r); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(store.Pods(), "sandbox-eth0.json")
+	}
+	expect := func(step string, events ...string) {
+		t.Helper()
+		x.relist()
+		x.relist()
+		if len(seen) != len(events) {
+			t.Fatalf("%s: seen %q, want %q", step, seen, events)
+		}
+		for i, e := range events {
+			if seen[i] != string(testBoot)+"/"+e {
+				t.Errorf("%s: seen %q, want %q", step, seen, events)
+			}
+		}
+	}
+	path := put("1/1")
+	expect("first", "1/1")
+	at := time.Unix(1_700_000_000, 0)
+	if err := os.Chtimes(path, at, at); err != nil {
+		t.Fatal(err)
+	}
+	expect("touched", "1/1", "1/1 fresh")
+	put("2/2")
+	if err := os.Chtimes(path, at, at); err != nil {
+		t.Fatal(err)
+	}
+	expect("replaced at the same time", "1/1", "1/1 fresh", "2/2 fresh")
+	if r := x.of("uid-of-cart"); len(r) != 1 || r[0].NetNS != string(testBoot)+"/2/2" || r[0].Spec != nil {
+		t.Errorf("known: %+v", r)
+	}
+	before := changed["uid-of-cart"]
+	if err := store.Delete("sandbox", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	expect("deleted", "1/1", "1/1 fresh", "2/2 fresh")
+	if len(x.of("uid-of-cart")) != 0 || changed["uid-of-cart"] != before+1 {
+		t.Errorf("a record that is gone: %+v, %d changes", x.of("uid-of-cart"), changed["uid-of-cart"]-before)
+	}
+}
