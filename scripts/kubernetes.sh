@@ -1,28 +1,38 @@
 #!/usr/bin/env bash
-# Builds programs of a real Kubernetes cluster at the versions that conformance/kubernetes/go.mod pins, each once, into the
-# cache, and prints the directory they are in. usage: kubernetes.sh PROGRAM..., of kube-apiserver, etcd, kubelet and so on
+# Builds programs of a real Kubernetes node at the versions that conformance/kubernetes/go.mod and conformance/containerd/go.mod
+# pin, each once, into the cache, and prints the directory they are in. usage: kubernetes.sh PROGRAM..., of kube-apiserver, etcd,
+# kubelet and so on, and containerd, containerd-shim-runc-v2, ctr
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
 need_go
 need flock=util-linux
-cd "$root/conformance/kubernetes"
-version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes) ||
-	refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
-dir=$cache/kubernetes-$version-$(go env GOVERSION)
+# pinned DIRECTORY MODULE: its version there
+pinned() {
+	go -C "$root/conformance/$1" list -m -f '{{.Version}}' "$2" ||
+		refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
+}
+version=$(pinned kubernetes k8s.io/kubernetes)
+containerd=$(pinned containerd github.com/containerd/containerd/v2)
+dir=$cache/kubernetes-$version-containerd-$containerd-$(go env GOVERSION)
 mkdir -p "$dir"
 
 # build PROGRAM: as released, static and stripped; without the version in it, its API would report v0.0.0
 build() {
+	base=k8s.io/component-base/version
+	minor=${version#v1.}
+	module=kubernetes
+	flags="-s -w -X $base.gitVersion=$version -X $base.gitMajor=1 -X $base.gitMinor=${minor%%.*} -X $base.gitTreeState=clean"
 	case $1 in
+	containerd* | ctr)
+		module=containerd package=github.com/containerd/containerd/v2/cmd/$1
+		flags="-s -w -X github.com/containerd/containerd/v2/version.Version=$containerd"
+		;;
 	etcd) package=go.etcd.io/etcd/server/v3 ;;
 	*) package=k8s.io/kubernetes/cmd/$1 ;;
 	esac
-	base=k8s.io/component-base/version
-	minor=${version#v1.}
-	CGO_ENABLED=0 go build -trimpath -o "$dir/$1.new" -ldflags "-s -w -X $base.gitVersion=$version -X $base.gitMajor=1 \
-		-X $base.gitMinor=${minor%%.*} -X $base.gitTreeState=clean" "$package"
+	CGO_ENABLED=0 go -C "$root/conformance/$module" build -trimpath -o "$dir/$1.new" -ldflags "$flags" "$package"
 	mv "$dir/$1.new" "$dir/$1"
 }
 
@@ -30,7 +40,7 @@ exec 9>"$dir/.lock" # a second caller waits, and then finds what it wants
 flock 9
 for program in "$@"; do
 	[ ! -x "$dir/$program" ] || continue
-	say "building $program $version, once; the first takes some minutes"
+	say "building $program, once; the first takes some minutes"
 	start=$SECONDS
 	(while sleep 30; do say "still building $program, $((SECONDS - start)) s"; done) 9>&- >&2 &
 	progress=$!

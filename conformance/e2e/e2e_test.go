@@ -37,6 +37,13 @@ func TestMeshPod(t *testing.T) {
 	plain := r.running("plain")
 	r.eventually("the detector sees the control", func() bool { return outside.from(plain.Status.PodIP) >= 20 })
 
+	want := "drop-in"
+	if debian() {
+		want = "spliced"
+	}
+	if _, ready := r.readyz(); !strings.Contains(ready, "("+want+")") {
+		t.Errorf("want the plugin %s: %s", want, ready)
+	}
 	r.create(r.meshPod("cart-0"))
 	r.throughSidecar("cart-0")
 	pod := r.pod("cart-0")

@@ -64,8 +64,15 @@ func supervise(m *testing.M) (code int) {
 	return isolated.Main(run{m}, prepare)
 }
 
+// debian says that Debian's containerd is to be used, not the current one.
+func debian() bool { return os.Getenv("E2E_CONTAINERD") == "debian" }
+
 func prepare(bin string) error {
-	if err := build.Link(bin, cluster.Programs...); err != nil {
+	programs := cluster.Programs
+	if !debian() {
+		programs = append(programs, cluster.Containerd...)
+	}
+	if err := build.Link(bin, programs...); err != nil {
 		return err
 	}
 	if err := build.CNI(bin); err != nil {
@@ -111,6 +118,9 @@ func setUp(dir string) error {
 		return err
 	}
 	var err error
+	if err := os.Setenv("PATH", bin+":"+os.Getenv("PATH")); err != nil { // where containerd and its shim are, unless they are Debian's
+		return err
+	}
 	if node, err = cluster.Start(bin, dir); err != nil {
 		return err
 	}

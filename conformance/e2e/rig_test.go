@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -177,14 +178,18 @@ func (r *rig) startAgent() {
 	must(r, err)
 	agent := r.agent
 	r.Cleanup(agent.Kill)
-	r.eventually("the agent is ready", func() bool {
-		response, err := http.Get("http://" + listen + "/readyz")
-		if err != nil {
-			return false
-		}
-		_ = response.Body.Close()
-		return response.StatusCode == http.StatusOK
-	})
+	r.eventually("the agent is ready", func() bool { status, _ := r.readyz(); return status == http.StatusOK })
+}
+
+// readyz is what the agent says of its readiness.
+func (r *rig) readyz() (status int, body string) {
+	response, err := http.Get("http://" + listen + "/readyz")
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	data, _ := io.ReadAll(response.Body)
+	return response.StatusCode, string(data)
 }
 
 // stopAgent ends the agent as a kubelet does.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,8 +24,25 @@ type client struct {
 	sent     func() // called when connect has sent its first packet; may be nil
 }
 
-// newClient makes the flow's socket as its party, bound to its source.
+// newClient makes the flow's socket as its party, bound to its source and a port of its own.
 func (l *Lab) newClient(f Flow, family Family, patience time.Duration) (*client, error) {
+	c, err := l.unbound(f, family, patience)
+	if err != nil {
+		return nil, err
+	}
+	src := map[Family]netip.Addr{IPv4: netip.IPv4Unspecified(), IPv6: netip.IPv6Unspecified()}[family]
+	if f.Src != Anywhere {
+		src = f.Src.Addr(family)
+	}
+	if err := bind(c.fd, src, f.Proto); err != nil {
+		c.close()
+		return nil, fmt.Errorf("binding to %q: %w", f.Src, err)
+	}
+	return c, nil
+}
+
+// unbound makes the flow's socket as its party.
+func (l *Lab) unbound(f Flow, family Family, patience time.Duration) (*client, error) {
 	t, err := l.threadOf(f.From, l.settings)
 	if err != nil {
 		return nil, err
@@ -48,14 +66,31 @@ func (l *Lab) newClient(f Flow, family Family, patience time.Duration) (*client,
 	if f.Kind == OriginalSrc {
 		err = errors.Join(setTransparent(fd, dst), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, 1337))
 	}
-	if f.Src != Anywhere {
-		err = errors.Join(err, unix.Bind(fd, sockaddr(netip.AddrPortFrom(f.Src.Addr(family), 0))))
-	}
 	if err != nil {
 		c.close()
-		return nil, fmt.Errorf("binding to %q: %w", f.Src, err)
+		return nil, err
 	}
 	return c, nil
+}
+
+// lastPort is the one that bind has taken last.
+var lastPort atomic.Uint32
+
+// bind gives a socket an address, and a port that no flow has had before it for long. The kernel would choose one that is free
+// towards that destination; connection tracking remembers a flow for seconds, all redirected flows have the same destination,
+// and of two with the same port it changes that of the second: now and then a flow would look as if it was masqueraded.
+func bind(fd int, src netip.Addr, proto Proto) error {
+	if proto == ICMP {
+		return unix.Bind(fd, sockaddr(netip.AddrPortFrom(src, 0)))
+	}
+	const first, count = 20000, 40000
+	for range 100 {
+		port := first + lastPort.Add(1)%count
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(src, uint16(port)))); !errors.Is(err, unix.EADDRINUSE) {
+			return err
+		}
+	}
+	return unix.EADDRINUSE
 }
 
 // close resets the connection, so that no TIME_WAIT stays behind.

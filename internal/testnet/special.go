@@ -26,7 +26,7 @@ func (l *Lab) zones(f Flow, family Family, patience time.Duration) Outcome {
 
 	second := f
 	second.Kind = Plain
-	proxy, err := l.newClient(second, family, patience/2)
+	proxy, err := l.unbound(second, family, patience/2)
 	if err != nil {
 		return failure(err)
 	}

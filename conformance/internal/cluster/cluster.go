@@ -18,7 +18,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// Programs are what has to be in Node.Bin, beside containerd, runc and ctr from Debian.
+// Containerd are the programs of a container runtime. They are looked for in PATH, and so is runc.
+var Containerd = []string{"containerd", "containerd-shim-runc-v2", "ctr"}
+
+// Programs are what has to be in Node.Bin.
 var Programs = append([]string{"kube-controller-manager", "kube-scheduler", "kubelet", "kubectl"}, apiserver.Programs...)
 
 // Name is that of the one node.
