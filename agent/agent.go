@@ -159,7 +159,7 @@ func (a *agent) attempted(r record.Record, result string, err error) {
 			a.patrol.warner.warn(pod, eventRefused, "The API server refuses the annotations that mark the pod as initialized: %v", err)
 		}
 	default:
-		log.Debug("pod not marked")
+		log.Debug("nothing written")
 	}
 }
 
@@ -193,5 +193,10 @@ func (a *agent) ready() []condition {
 }
 
 func synced(is func() bool) func() (bool, string) {
-	return func() (bool, string) { return is(), map[bool]string{true: "known", false: "not read yet"}[is()] }
+	return func() (bool, string) {
+		if is() {
+			return true, "known"
+		}
+		return false, "not read yet"
+	}
 }

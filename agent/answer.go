@@ -15,7 +15,6 @@ import (
 const (
 	answerWithin = 6 * time.Second        // for all of it: below the plugin's default agentTimeout
 	watchGrace   = 100 * time.Millisecond // for the watch, before the API server is asked: the kubelet's own may be a little ahead
-	firstRetry   = 100 * time.Millisecond
 	maxRetry     = time.Second
 	liveReads    = 16 // at once
 )

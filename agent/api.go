@@ -28,8 +28,8 @@ var (
 	namespacesResource = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
 )
 
-// apiServer makes the agent's requests; agent/rbac.yaml allows no others. It knows the types of core/v1 alone: the scheme
-// of all of Kubernetes would cost the agent a third of its memory.
+// apiServer makes the agent's requests; agent/rbac.yaml allows no others. It knows the types of core/v1 alone: those of
+// all of Kubernetes would make the program half as big again.
 type apiServer struct {
 	core     rest.Interface
 	metadata metadata.Interface

@@ -40,8 +40,13 @@ need() {
 	say "installing$packages"
 	# containerd comes with a service, which nobody here wants to have started
 	policy=/usr/sbin/policy-rc.d
-	[ -e $policy ] && policy= || printf '#!/bin/sh\nexit 101\n' >$policy
-	[ -z "$policy" ] || chmod 755 "$policy"
+	if [ -e $policy ]; then
+		policy=
+	else
+		trap 'rm -f "$policy"; exit 130' INT TERM HUP
+		printf '#!/bin/sh\nexit 101\n' >$policy
+		chmod 755 $policy
+	fi
 	installed=yes
 	# shellcheck disable=SC2086 # one word per package
 	set -- apt-get install -y -qq --no-install-recommends $packages
@@ -49,7 +54,10 @@ need() {
 		apt-get update -qq >/dev/null 2>&1 </dev/null || true
 		DEBIAN_FRONTEND=noninteractive "$@" >/dev/null </dev/null || installed=no
 	fi
-	[ -z "$policy" ] || rm -f "$policy"
+	if [ -n "$policy" ]; then
+		rm -f "$policy"
+		trap - INT TERM HUP
+	fi
 	[ $installed = yes ] || refuse "apt-get could not install$packages" "Try: apt-get update && apt-get install$packages"
 }
 

@@ -21,5 +21,6 @@ go -C conformance vet ./...
 # One package at a time: the traffic tests of two packages at once would compete for the processors and wait longer.
 go test -p 1 -count 1 -timeout 20m ./... "$@"
 wait $building
+trap - EXIT # its number may be somebody else's from now on
 # e2e needs more of the machine: make e2e
 go -C conformance test -p 1 -count 1 -timeout 20m ./cni ./node "$@"

@@ -236,20 +236,6 @@ func (c *cluster) delete(pod string) error {
 	return c.client.CoreV1().Pods(namespace).Delete(context.Background(), pod, metav1.DeleteOptions{GracePeriodSeconds: &now})
 }
 
-// record is what the plugin would have left of the pod.
-func (c *cluster) record(pod *corev1.Pod, sandbox int) record.Record {
-	return record.Record{
-		Network: "net", IfName: "eth0", ContainerID: fmt.Sprintf("%064x", sandbox), PodUID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name,
-		NetNS: fmt.Sprintf("%s/%d/%d", boot(), 4026532000+sandbox, 8192+sandbox), Decision: record.Redirect, Reason: "injected", Backend: "nftables",
-		Time: time.Now(), DurationMicroseconds: 1500,
-	}
-}
-
-func boot() string {
-	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(id))
-}
-
 // within waits until it holds.
 func within(limit time.Duration, what string, holds func() bool) error {
 	for deadline := time.Now().Add(limit); !holds(); time.Sleep(time.Millisecond) {

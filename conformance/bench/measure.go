@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"maps"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -129,7 +125,7 @@ func (m measurement) idleAgent(c *cluster, where string) ([]row, error) {
 func (c *cluster) leave(pods []*corev1.Pod) error {
 	for _, pod := range pods {
 		c.sandboxes++
-		if err := c.store.Put(c.record(pod, c.sandboxes)); err != nil {
+		if err := c.store.Put(sandbox.Record(pod, c.sandboxes)); err != nil {
 			return err
 		}
 	}
@@ -151,31 +147,24 @@ func (c *cluster) all(pods []*corev1.Pod) error {
 
 // add calls the plugin for a pod, in a network namespace of its own, and returns how long that took and when the record was
 // made.
-func (c *cluster) add(pod *corev1.Pod, sandbox int) (took time.Duration, recorded time.Time, err error) {
-	netns := c.path(fmt.Sprint("netns-", sandbox))
+func (c *cluster) add(pod *corev1.Pod, number int) (took time.Duration, recorded time.Time, err error) {
+	netns := c.path(fmt.Sprint("netns-", number))
 	if err := isolated.NewNetNS(netns); err != nil {
 		return 0, recorded, err
 	}
 	defer func() { _ = isolated.RemoveNetNS(netns) }()
-	conf := maps.Clone(c.entry())
-	conf["name"], conf["cniVersion"], conf["prevResult"] = "net", "1.1.0", map[string]any{"cniVersion": "1.1.0"}
-	conf["runtimeConfig"] = map[string]any{"io.kubernetes.cri.pod-annotations": pod.Annotations}
-	stdin, err := json.Marshal(conf)
+	box := sandbox.Sandbox{Pod: pod, ID: sandbox.ID(number), NetNS: netns, Annotated: true}
+	cmd, err := box.Command("ADD", c.entry())
 	if err != nil {
 		return 0, recorded, err
 	}
-	id := fmt.Sprintf("%064x", sandbox)
-	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network"))
-	cmd.Stdin = bytes.NewReader(stdin)
-	cmd.Env = []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=/none",
-		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", pod.Namespace, pod.Name, pod.UID)}
 	start := time.Now()
 	out, err := cmd.CombinedOutput()
 	took = time.Since(start)
 	if err != nil {
 		return 0, recorded, fmt.Errorf("ADD: %w: %s", err, out)
 	}
-	r, err := c.store.Get(id, "eth0")
+	r, err := c.store.Get(box.ID, "eth0")
 	return took, r.Time, err
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,44 +13,33 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// sandbox is a network namespace of a pod, as the runtime makes it.
-type sandbox struct {
+// podSandbox is a sandbox of a pod on the rig's node.
+type podSandbox struct {
 	*rig
-	pod   *corev1.Pod
-	id    string
-	netns string
-	// annotated says that the runtime relays the pod's annotations.
-	annotated bool
+	sandbox.Sandbox
+	pod *corev1.Pod
 }
 
-func (r *rig) sandbox(pod *corev1.Pod) *sandbox {
+func (r *rig) sandbox(pod *corev1.Pod) *podSandbox {
 	r.Helper()
 	sandboxes++
-	s := &sandbox{rig: r, pod: pod, id: fmt.Sprintf("%064x", sandboxes), netns: r.path(fmt.Sprint("netns-", sandboxes)), annotated: true}
-	must(r, isolated.NewNetNS(s.netns))
-	r.Cleanup(func() { must(r, isolated.RemoveNetNS(s.netns)) })
-	return s
+	netns := r.path(fmt.Sprint("netns-", sandboxes))
+	must(r, isolated.NewNetNS(netns))
+	r.Cleanup(func() { must(r, isolated.RemoveNetNS(netns)) })
+	return &podSandbox{rig: r, pod: pod, Sandbox: sandbox.Sandbox{Pod: pod, ID: sandbox.ID(sandboxes), NetNS: netns, Annotated: true}}
 }
 
 // cni calls the plugin, and returns the code of its error, 0 for success, with its text.
-func (s *sandbox) cni(verb string) (code int, text string) {
+func (s *podSandbox) cni(verb string) (code int, text string) {
 	s.Helper()
-	conf := maps.Clone(s.entry)
-	conf["name"], conf["cniVersion"], conf["prevResult"] = "net", "1.1.0", map[string]any{"cniVersion": "1.1.0"}
-	if s.annotated {
-		conf["runtimeConfig"] = map[string]any{"io.kubernetes.cri.pod-annotations": s.pod.Annotations}
-	}
-	stdin, err := json.Marshal(conf)
+	cmd, err := s.Command(verb, s.entry)
 	must(s, err)
-	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network"))
-	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + s.id, "CNI_NETNS=" + s.netns, "CNI_IFNAME=eth0", "CNI_PATH=/none",
-		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", s.pod.Namespace, s.pod.Name, s.pod.UID)}
-	cmd.Stdin = bytes.NewReader(stdin)
 	out, err := cmd.Output()
 	if err == nil {
 		return 0, string(out)
@@ -67,12 +55,12 @@ func (s *sandbox) cni(verb string) (code int, text string) {
 }
 
 // add expects ADD to succeed with a decision and a reason.
-func (s *sandbox) add(decision, reason string) record.Record {
+func (s *podSandbox) add(decision, reason string) record.Record {
 	s.Helper()
 	if code, text := s.cni("ADD"); code != 0 {
 		s.Fatalf("ADD of %s: code %d: %s", s.pod.Name, code, text)
 	}
-	rec, err := s.store.Get(s.id, "eth0")
+	rec, err := s.store.Get(s.ID, "eth0")
 	must(s, err)
 	if rec.Decision != decision || rec.Reason != reason {
 		s.Errorf("%s: %s because %s, want %s because %s", s.pod.Name, rec.Decision, rec.Reason, decision, reason)
@@ -81,20 +69,20 @@ func (s *sandbox) add(decision, reason string) record.Record {
 }
 
 // wait runs the init wait in the sandbox, with no right whatever, and the pod's annotations as the kubelet would show them.
-func (s *sandbox) wait(args ...string) (status int, output string) {
+func (s *podSandbox) wait(args ...string) (status int, output string) {
 	s.Helper()
 	var file strings.Builder
 	for key, value := range s.rig.pod(s.pod.Name).Annotations {
 		fmt.Fprintf(&file, "%s=%q\n", key, value)
 	}
-	path := s.path("annotations-" + s.id)
+	path := s.path("annotations-" + s.ID)
 	must(s, os.WriteFile(path, []byte(file.String()), 0o644))
 	must(s, os.Chmod(s.dir, 0o755))
 	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-wait"), append([]string{"--file=" + path, "--termination-log="}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000660001, Gid: 1000660001}}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	must(s, isolated.InNetNS(s.netns, func() error { _ = cmd.Run(); return nil }))
+	must(s, isolated.InNetNS(s.NetNS, func() error { _ = cmd.Run(); return nil }))
 	return cmd.ProcessState.ExitCode(), out.String()
 }
 
@@ -195,7 +183,7 @@ func TestFacts(t *testing.T) {
 		c.change(pod)
 		for _, relayed := range []bool{true, false} { // Multus relays no annotations
 			s := r.sandbox(r.create(pod))
-			s.annotated = relayed
+			s.Annotated = relayed
 			rec := s.add(c.decision, c.reason)
 			if c.name == "uid" && !strings.Contains(string(rec.Spec), `"proxyUID":4242`) {
 				t.Errorf("%s", rec.Spec)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,13 +43,7 @@ type rig struct {
 	agent     *agent
 }
 
-var (
-	rigs     int
-	bootOnce = sync.OnceValue(func() string {
-		boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-		return strings.TrimSpace(string(boot))
-	})
-)
+var rigs int
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
@@ -249,14 +244,10 @@ func (r *rig) status(pod *corev1.Pod, status corev1.PodStatus) {
 
 var sandboxes int
 
-// recordOf is what the plugin leaves of a sandbox of the pod, with a network namespace of its own.
+// recordOf is what the plugin leaves of a new sandbox of the pod.
 func recordOf(pod *corev1.Pod) record.Record {
 	sandboxes++
-	return record.Record{
-		Network: "net", IfName: "eth0", ContainerID: fmt.Sprintf("%064x", sandboxes), PodUID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name,
-		NetNS:    fmt.Sprintf("%s/%d/%d", bootOnce(), 4026532000+sandboxes, 8192+sandboxes),
-		Decision: record.Redirect, Reason: "injected", Backend: "nftables", Time: time.Now(), DurationMicroseconds: 1500,
-	}
+	return sandbox.Record(pod, sandboxes)
 }
 
 // put leaves a record.

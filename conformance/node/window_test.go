@@ -12,6 +12,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
@@ -42,13 +43,13 @@ func TestUnchainedWindow(t *testing.T) {
 			}
 		}
 	}()
-	var missed []*sandbox
+	var missed []*podSandbox
 	made, chained := 0, 0
 	for ; made < 40 || made < 1000 && (chained == 0 || len(missed) == 0); made++ {
 		s := r.sandbox(r.mesh(fmt.Sprint("cart-", made)))
 		if s.addByRuntime(); s.isRecorded() {
 			chained++
-			rec, err := r.store.Get(s.id, "lo")
+			rec, err := r.store.Get(s.ID, "lo")
 			must(t, err)
 			r.marked(s.pod.Name, rec)
 			if status, out := s.wait("--mode=annotation", "--timeout=60"); status != 0 {
@@ -73,21 +74,21 @@ func TestUnchainedWindow(t *testing.T) {
 }
 
 // addByRuntime adds the sandbox to whatever network is configured at the moment.
-func (s *sandbox) addByRuntime() {
+func (s *podSandbox) addByRuntime() {
 	s.Helper()
 	list, err := libcni.NetworkConfFromFile(s.path("net.d/10-net.conflist"))
 	must(s, err)
 	runtime := libcni.NewCNIConfigWithCacheDir([]string{s.path("bin"), isolated.BinDir()}, s.path("cache"), nil)
 	_, err = runtime.AddNetworkList(s.ctx, list, &libcni.RuntimeConf{
-		ContainerID: s.id, NetNS: s.netns, IfName: "lo",
+		ContainerID: s.ID, NetNS: s.NetNS, IfName: "lo",
 		Args:           [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", s.pod.Namespace}, {"K8S_POD_NAME", s.pod.Name}, {"K8S_POD_UID", string(s.pod.UID)}},
 		CapabilityArgs: map[string]any{"io.kubernetes.cri.pod-annotations": s.pod.Annotations},
 	})
 	must(s, err)
 }
 
-func (s *sandbox) isRecorded() bool {
-	_, err := os.Stat(filepath.Join(s.store.Pods(), s.id+"-lo.json"))
+func (s *podSandbox) isRecorded() bool {
+	_, err := os.Stat(filepath.Join(s.store.Pods(), s.ID+"-lo.json"))
 	return err == nil
 }
 
@@ -103,7 +104,7 @@ func TestRecordOfAnotherVersion(t *testing.T) {
 	write(next, fmt.Sprintf(`{"version": 2, "podUID": %q, "decision": "redirect"}`, next.PodUID))
 	write(torn, `{"version": 1, "podUID": `)
 	write(foreign, fmt.Sprintf(`{"version":1,"network":"net","ifName":"eth0","containerID":"another","podUID":%q,"netns":"%s/1/1","decision":"redirect"}`,
-		foreign.PodUID, bootOnce()))
+		foreign.PodUID, sandbox.BootID()))
 	last := r.mesh("last")
 	r.marked("last", r.put(recordOf(last)))
 	for _, name := range []string{"next", "torn", "foreign"} {

@@ -24,7 +24,7 @@ const (
 	smallEdges = "it is read by programs on both sides of a version skew and by the init wait: standard library only"
 	notTheEdge = "only the plugin's ADD writes rules; repair runs the plugin, there is no second writer"
 	handTool   = "the installer works on files alone, where no cluster or program answers"
-	oneTypeSet = "the types of all of Kubernetes cost the agent megabytes of memory on every node; core/v1 is all it needs"
+	oneTypeSet = "the types of all of Kubernetes make the agent half as big again; core/v1 is all it needs"
 	testOnly   = "the laboratory is for tests, demo and benchmarks"
 )
 

@@ -1,0 +1,61 @@
+// Package sandbox plays the container runtime for tests that have no kubelet: it calls the plugin for a pod's sandbox as a
+// runtime does, or leaves the record that such a call would have left.
+package sandbox
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/plugin/record"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Sandbox is one of a pod.
+type Sandbox struct {
+	Pod   *corev1.Pod
+	ID    string // of the container
+	NetNS string // path
+	// Annotated says that the runtime relays the pod's annotations, as all do but Multus.
+	Annotated bool
+}
+
+// Command is a call of the plugin, not started yet, with its entry in a network's configuration.
+func (s Sandbox) Command(verb string, entry map[string]any) (*exec.Cmd, error) {
+	conf := maps.Clone(entry)
+	conf["name"], conf["cniVersion"], conf["prevResult"] = "net", "1.1.0", map[string]any{"cniVersion": "1.1.0"}
+	if s.Annotated {
+		conf["runtimeConfig"] = map[string]any{"io.kubernetes.cri.pod-annotations": s.Pod.Annotations}
+	}
+	stdin, err := json.Marshal(conf)
+	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network"))
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + s.ID, "CNI_NETNS=" + s.NetNS, "CNI_IFNAME=eth0", "CNI_PATH=/none",
+		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", s.Pod.Namespace, s.Pod.Name, s.Pod.UID)}
+	return cmd, err
+}
+
+// ID is the container ID of the sandbox with that number.
+func ID(number int) string { return fmt.Sprintf("%064x", number) }
+
+// Record is what the plugin leaves of the pod's sandbox with that number, in a network namespace of its own.
+func Record(pod *corev1.Pod, number int) record.Record {
+	return record.Record{
+		Network: "net", IfName: "eth0", ContainerID: ID(number), PodUID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name,
+		NetNS:    fmt.Sprintf("%s/%d/%d", BootID(), 4026532000+number, 8192+number),
+		Decision: record.Redirect, Reason: "injected", Backend: "nftables", Time: time.Now(), DurationMicroseconds: 1500,
+	}
+}
+
+// BootID is the kernel's, with which the identity of every network namespace begins.
+func BootID() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id))
+}
