@@ -95,6 +95,12 @@ func (a *agent) run(ctx context.Context) error {
 	part("marking pods", always(a.marker.run))
 	part("looking after pods", always(a.patrol.run))
 	part("serving the socket", func(ctx context.Context) error { return a.serveFacts(ctx, socket) })
+	if a.startupTaint != "" {
+		part("removing the startup taint", always(untainter{
+			key: a.startupTaint, every: a.every, ready: func() bool { return hold(a.ready()) }, log: a.log,
+			remove: func(ctx context.Context, key string) (bool, error) { return a.api.removeTaint(ctx, a.node, key) },
+		}.run))
+	}
 	part("serving HTTP", func(ctx context.Context) error {
 		return serveHTTP(ctx, web, a.metrics, a.healthy(), a.ready())
 	})

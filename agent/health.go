@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,4 +51,9 @@ func report(conditions []condition) http.Handler {
 		w.WriteHeader(status)
 		fmt.Fprint(w, text.String())
 	})
+}
+
+// hold reports whether all conditions do.
+func hold(conditions []condition) bool {
+	return !slices.ContainsFunc(conditions, func(c condition) bool { ok, _ := c.holds(); return !ok })
 }

@@ -43,6 +43,9 @@ func main() {
 
 // run returns the exit status.
 func (p program) run(ctx context.Context, args []string) int {
+	if len(args) > 0 && args[0] == "uninstall-all" {
+		return p.uninstallAll(ctx, args[1:])
+	}
 	o, err := p.parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -55,6 +58,13 @@ func (p program) run(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	log := newLogger(o, p.stderr)
+	if o.uninstall {
+		if err := newRemover(o, log).run(ctx); err != nil {
+			log.Error(err)
+			return exitFailed
+		}
+		return 0
+	}
 	a, err := newAgent(o, log)
 	if err == nil {
 		err = a.run(ctx)

@@ -31,15 +31,16 @@ socket, and marks the pods that the plugin has dealt with:
   pod-network-controller.istio.io/netns:  <boot-id>/<inode>/<cookie> of the network namespace that this is about
 
 Where the socket and the plugin's records are, and which pods are redirected, stands in --network-config, the plugin's
-own entry: agent and plugin cannot disagree. SIGTERM ends the agent and leaves everything in place; to take the plugin
-out of a node use istio-pod-network-install uninstall. docs/agent.md lists the metrics, Events and log lines.
+own entry: agent and plugin cannot disagree. SIGTERM ends the agent and leaves everything in place. With --uninstall it
+takes the plugin out of its node instead, and keeps it out until it is ended; the command uninstall-all does that on all
+nodes of a cluster (uninstall-all --help). docs/agent.md lists the metrics, Events and log lines.
 
 Flags; each is also an environment variable, --node-name as AGENT_NODE_NAME:
 `
 
 const endpoints = `
 HTTP on --listen: /healthz (the agent works), /readyz (installed, socket serving, caches synced, no pod bypasses the
-mesh; one line each), /metrics (Prometheus).
+mesh; one line each; with --uninstall: uninstalled), /metrics (Prometheus).
 
 Exit status: 0 ended by SIGTERM or SIGINT; 1 failed; 2 wrong usage.
 `
@@ -59,6 +60,9 @@ type options struct {
 	every      time.Duration // of the patrol
 	stuckAfter time.Duration
 	sweepAfter time.Duration
+
+	startupTaint string
+	uninstall    bool
 
 	noInstall bool
 	install   install.Config
@@ -109,6 +113,8 @@ func (o *options) flags() *flag.FlagSet {
 	f.DurationVar(&o.stuckAfter, "stuck-after", time.Minute, "how long an init wait may go on in a marked pod before an Event reports it")
 	f.DurationVar(&o.sweepAfter, "sweep-after", time.Minute, "how long the record of a pod that is gone waits for the runtime's DEL")
 	f.BoolVar(&o.noInstall, "no-install", false, "leave the node's CNI directories to somebody else, such as istio-pod-network-install watch")
+	f.StringVar(&o.startupTaint, "startup-taint", "", "`key` of the taint that this node was born with, to be removed once the agent is ready")
+	f.BoolVar(&o.uninstall, "uninstall", false, "take the plugin out of this node, and be ready when it is out")
 	o.install.Flags(f)
 	f.Lookup("source").Usage = "the plugin's `binary` to install (default istio-pod-network beside this program)"
 	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+install.DefaultNetworkConfig+")")
@@ -134,6 +140,8 @@ func (o *options) check() error {
 		return wrong("api-qps", fmt.Sprint(o.qps), "more than 0")
 	case o.burst < 1:
 		return wrong("api-burst", fmt.Sprint(o.burst), "1 or more")
+	case o.uninstall && o.noInstall:
+		return errors.New("--uninstall and --no-install exclude each other")
 	}
 	for name, d := range map[string]time.Duration{"patrol": o.every, "stuck-after": o.stuckAfter, "sweep-after": o.sweepAfter} {
 		if d <= 0 {

@@ -64,6 +64,7 @@ type Config struct {
 	Mode           Mode   // ModeChain
 	DropIn         DropIn // DropInAuto
 	RuntimeVersion string // as the node object has it, "containerd://2.1.4"; "": not known
+	StateDir       string // of the plugin's records, which Uninstall empties with the purge; "": not our business
 
 	anyEntry bool        // LookAt's: no entry was given, so any of ours is right
 	repaired func(Cause) // a Keeper's: called for everything that Install makes good

@@ -230,9 +230,9 @@ func (c Config) removeDropIns(network string, files []file) error {
 	return nil
 }
 
-// Uninstall takes our entry out of every configuration of the mode, and then, if purge is set, removes the binary. What
-// nobody else has changed gets its original bytes back. Without purge the binary stays: the runtime runs it for the DEL
-// of every pod that was made with it, and cannot delete those pods when it is gone.
+// Uninstall takes our entry out of every configuration of the mode, and then, if purge is set, removes the binary and the
+// records of pods. What nobody else has changed gets its original bytes back. Without purge the binary stays: CRI-O and
+// Multus run it for the DEL of every pod that was made with it, and cannot delete those pods when it is gone.
 func Uninstall(c Config, purge bool) error {
 	c, err := c.withDefaults()
 	if err != nil {
@@ -249,7 +249,25 @@ func Uninstall(c Config, purge bool) error {
 	if err := remove(c.binary()); err != nil {
 		return fmt.Errorf("removing the binary: %w", err)
 	}
+	if err := empty(c.StateDir); err != nil {
+		return fmt.Errorf("removing the records: %w", err)
+	}
 	return nil
+}
+
+// empty removes what is in a directory, but not the directory: it may be the mount of an agent's pod.
+func empty(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 func ignoreNoPrimary(err error) error {

@@ -430,9 +430,14 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"--node-name=n", "--network-config=/none"}, 2, []string{"/none"}},
 		{[]string{"--node-name=n", "now"}, 2, []string{`unexpected argument "now"`}},
 		{[]string{"--node-name=n"}, 1, []string{"reading the credentials", "--kubeconfig"}},
+		{[]string{"--node-name=n", "--uninstall", "--no-install"}, 2, []string{"--uninstall and --no-install exclude each other"}},
 		{[]string{"--nonsense"}, 2, []string{"nonsense"}},
+		{[]string{"uninstall-all"}, 2, []string{"uninstall-all", "--namespace"}},
+		{[]string{"uninstall-all", "--namespace=n", "--timeout=0s"}, 2, []string{"--timeout", `"0s"`, "more than 0"}},
+		{[]string{"uninstall-all", "--namespace=n", "now"}, 2, []string{`unexpected argument "now"`}},
+		{[]string{"uninstall-all", "--help"}, 0, []string{"AGENT_DAEMONSET", "-timeout", "Exit status"}},
 		{[]string{"--version"}, 0, []string{"istio-pod-network-agent"}},
-		{[]string{"--help"}, 0, []string{"AGENT_NODE_NAME", "-stuck-after", "/readyz", "uninstall", "Exit status"}},
+		{[]string{"--help"}, 0, []string{"AGENT_NODE_NAME", "-stuck-after", "/readyz", "uninstall-all", "Exit status"}},
 	} {
 		status, out := run(nil, c.args...)
 		if status != c.status {

@@ -121,7 +121,8 @@ func (o *options) flags(out io.Writer) *flag.FlagSet {
 	o.config.Flags(f)
 	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+install.DefaultNetworkConfig+")")
 	f.BoolVar(&o.json, "json", false, "status: print JSON instead of a table")
-	f.BoolVar(&o.purge, "purge", false, "uninstall: remove the binary too; pods made with it cannot be deleted then")
+	f.BoolVar(&o.purge, "purge", false, "uninstall: remove the binary and the records too; where CRI-O or Multus runs pods that were made with it, they cannot be deleted then")
+	f.StringVar(&o.config.StateDir, "state-dir", "/run/istio-pod-network", "uninstall: the plugin's stateDir, `directory` of the records")
 	f.BoolVar(&o.keep, "keep-binary", false, "uninstall: keep the binary, which is the default")
 	f.Usage = func() {
 		fmt.Fprint(f.Output(), help)

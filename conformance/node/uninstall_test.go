@@ -1,0 +1,259 @@
+package node
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// installed leaves a node with the plugin installed, a record of a pod on it, and no agent.
+func (r *rig) installed() {
+	r.Helper()
+	r.withPrimary()
+	r.startAgent()
+	r.ready()
+	r.marked("cart-0", r.put(recordOf(r.mesh("cart-0"))))
+	r.agent.end(syscall.SIGTERM)
+}
+
+// exists reports whether there is something at a path of the rig's.
+func (r *rig) exists(name string) bool {
+	_, err := os.Lstat(r.path(name))
+	return err == nil
+}
+
+// out waits until the agent says that the plugin is out of the node, in those words.
+func (r *rig) out(words string) {
+	r.Helper()
+	r.eventually("ready: "+words, func() bool {
+		status, body := r.get("/readyz")
+		return status == http.StatusOK && strings.Contains(body, "[+] uninstalled: ") && strings.Contains(body, words)
+	})
+	if data, err := os.ReadFile(r.path("net.d/10-net.conflist")); err != nil || string(data) != primary {
+		r.Errorf("the network is not as it was: %s %v", data, err)
+	}
+}
+
+// With --uninstall the agent takes the plugin out of its node, keeps it out, and says that it is.
+func TestUninstall(t *testing.T) {
+	t.Run("containerd", func(t *testing.T) { // needs no binary for the pods that are there
+		r := newRig(t)
+		r.installed()
+		r.startAgent("--uninstall", "--runtime-version=containerd://2.1.4")
+		r.out("binary and records are gone")
+		left, err := os.ReadDir(r.store.Dir)
+		if err != nil || len(left) > 0 || r.exists("bin/istio-pod-network") {
+			t.Errorf("left: %v %v", left, err)
+		}
+		// A primary CNI restores a copy of its configuration in which we are.
+		must(t, os.WriteFile(r.path("net.d/10-net.conflist"), []byte(`{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}, {"type": "istio-pod-network"}]}`), 0o644))
+		r.eventually("it is out again", func() bool {
+			data, err := os.ReadFile(r.path("net.d/10-net.conflist"))
+			return err == nil && !strings.Contains(string(data), "istio-pod-network")
+		})
+		status, body := r.get("/healthz")
+		if status != http.StatusOK || !strings.Contains(body, "uninstalling") {
+			t.Errorf("%d %s", status, body)
+		}
+	})
+	t.Run("another runtime", func(t *testing.T) { // calls the plugin for the DEL of a pod by the configuration that the pod was made with
+		r := newRig(t)
+		r.installed()
+		r.startAgent("--uninstall", "--runtime-version=cri-o://1.34.0")
+		r.out("the binary stays until the runtime has run it for the DEL of 1 pods")
+		if !r.exists("bin/istio-pod-network") {
+			t.Error("the binary is gone")
+		}
+		records, _ := r.store.List()
+		for _, rec := range records {
+			must(t, r.store.Delete(rec.ContainerID, rec.IfName))
+		}
+		r.out("binary and records are gone")
+		if r.exists("bin/istio-pod-network") {
+			t.Error("the binary is left")
+		}
+	})
+	t.Run("not possible", func(t *testing.T) {
+		r := newRig(t)
+		r.installed()
+		must(t, os.Remove(r.path("net.d/10-net.conflist")))
+		must(t, os.Remove(r.path("net.d")))
+		must(t, os.WriteFile(r.path("net.d"), nil, 0o600))
+		r.startAgent("--uninstall", "--runtime-version=containerd://2.1.4")
+		r.eventually("it says why it is not ready", func() bool {
+			status, body := r.get("/readyz")
+			return status == http.StatusServiceUnavailable && strings.Contains(body, r.path("net.d"))
+		})
+	})
+}
+
+// grant gives the agent's account more rights, as the chart does for what is optional.
+func (r *rig) grant(rules ...rbacv1.PolicyRule) {
+	r.Helper()
+	name := "more-" + r.account
+	_, err := r.client.RbacV1().ClusterRoles().Create(r.ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}, metav1.CreateOptions{})
+	must(r, err)
+	_, err = r.client.RbacV1().ClusterRoleBindings().Create(r.ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
+		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "istio-pod-network-agent", Namespace: r.account}}}, metav1.CreateOptions{})
+	must(r, err)
+}
+
+// uninstallAllRules are what the command's help says that it needs.
+var uninstallAllRules = []rbacv1.PolicyRule{
+	{APIGroups: []string{"apps"}, Resources: []string{"daemonsets"}, ResourceNames: []string{"istio-pod-network-agent"}, Verbs: []string{"get", "patch"}},
+	{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}},
+}
+
+// looks is how often the rig's account has read the DaemonSet.
+func (r *rig) looks() (n int) {
+	r.Helper()
+	requests, err := server.Audit(r.account)
+	must(r, err)
+	for _, q := range requests {
+		if q.Verb == "get" && q.Object.Resource == "daemonsets" {
+			n++
+		}
+	}
+	return n
+}
+
+// uninstallAll is the command, not started yet.
+func (r *rig) uninstallAll(flags ...string) (*buffer, *exec.Cmd) {
+	r.Helper()
+	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), append([]string{"uninstall-all", "--namespace=" + r.account,
+		"--kubeconfig=" + r.path("kubeconfig")}, flags...)...)
+	log := &buffer{}
+	cmd.Stdout, cmd.Stderr = log, log
+	return log, cmd
+}
+
+// daemonSet makes that of the agents, of which this test plays the controller.
+func (r *rig) daemonSet() *appsv1.DaemonSet {
+	r.Helper()
+	labels := map[string]string{"app.kubernetes.io/name": "istio-pod-network-agent"}
+	d, err := r.client.AppsV1().DaemonSets(r.account).Create(r.ctx, &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Name: "istio-pod-network-agent"},
+		Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: labels},
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "agent", Image: "agent", Env: []corev1.EnvVar{
+				{Name: "NODE_NAME", Value: "x"}, {Name: "AGENT_UNINSTALL", Value: "false"},
+			}}}},
+		}},
+	}, metav1.CreateOptions{})
+	must(r, err)
+	return d
+}
+
+// The command turns every agent into one that uninstalls, and ends when the last node is done.
+func TestUninstallAll(t *testing.T) {
+	r := newRig(t)
+	r.grant(uninstallAllRules...)
+	log, cmd := r.uninstallAll()
+	must(t, cmd.Run())
+	if !strings.Contains(log.String(), "there is no DaemonSet") {
+		t.Errorf("without a DaemonSet: %s", log)
+	}
+	r.daemonSet()
+	log, cmd = r.uninstallAll()
+	must(t, cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	sets := r.client.AppsV1().DaemonSets(r.account)
+	get := func() *appsv1.DaemonSet {
+		d, err := sets.Get(r.ctx, "istio-pod-network-agent", metav1.GetOptions{})
+		must(t, err)
+		return d
+	}
+	r.eventually("the agents are to uninstall", func() bool { return get().Generation == 2 })
+	d := get()
+	env := d.Spec.Template.Spec.Containers[0].Env
+	if len(env) != 2 || env[0].Name != "NODE_NAME" || env[1].Name != "AGENT_UNINSTALL" || env[1].Value != "true" {
+		t.Errorf("%+v", env)
+	}
+	if u := d.Spec.UpdateStrategy.RollingUpdate; u.MaxUnavailable.String() != "100%" {
+		t.Errorf("%+v", u)
+	}
+	for _, status := range []appsv1.DaemonSetStatus{ // none of these is the end
+		{ObservedGeneration: 1, DesiredNumberScheduled: 2, UpdatedNumberScheduled: 2, NumberReady: 2},
+		{ObservedGeneration: 2, DesiredNumberScheduled: 2, UpdatedNumberScheduled: 1, NumberReady: 2},
+		{ObservedGeneration: 2, DesiredNumberScheduled: 2, UpdatedNumberScheduled: 2, NumberReady: 1},
+	} {
+		d = get()
+		d.Status = status
+		_, err := sets.UpdateStatus(r.ctx, d, metav1.UpdateOptions{})
+		must(t, err)
+		before := r.looks()
+		r.eventually("it looks again, twice", func() bool { return r.looks() > before+1 })
+		select {
+		case err := <-ended:
+			t.Fatalf("ended at %+v: %v %s", status, err, log)
+		default:
+		}
+	}
+	d = get()
+	d.Status = appsv1.DaemonSetStatus{ObservedGeneration: 2, DesiredNumberScheduled: 2, UpdatedNumberScheduled: 2, NumberReady: 2}
+	_, err := sets.UpdateStatus(r.ctx, d, metav1.UpdateOptions{})
+	must(t, err)
+	if err := <-ended; err != nil || !strings.Contains(log.String(), "the plugin is out of all 2 nodes") {
+		t.Errorf("%v %s", err, log)
+	}
+}
+
+// A node that never gets done is named when the time is over, and the remedy.
+func TestUninstallAllLate(t *testing.T) {
+	r := newRig(t)
+	r.grant(uninstallAllRules...)
+	d := r.daemonSet()
+	pod := r.podOf("agent-x", nil)
+	pod.Namespace, pod.Labels = r.account, d.Spec.Selector.MatchLabels
+	r.create(pod)
+	d.Status = appsv1.DaemonSetStatus{ObservedGeneration: 2, DesiredNumberScheduled: 1, UpdatedNumberScheduled: 0, NumberReady: 1}
+	_, err := r.client.AppsV1().DaemonSets(r.account).UpdateStatus(r.ctx, d, metav1.UpdateOptions{})
+	must(t, err)
+	log, cmd := r.uninstallAll("--timeout=2s")
+	err = cmd.Run()
+	want := fmt.Sprintf("0 of 1 nodes are done; not yet: %s (pod agent-x: still the agent)", r.node)
+	if err == nil || !strings.Contains(log.String(), want) || !strings.Contains(log.String(), "--no-hooks") {
+		t.Errorf("%v %s", err, log)
+	}
+}
+
+// A node that was born with the startup taint loses that taint, and no other, when the agent is ready and not before.
+func TestStartupTaint(t *testing.T) {
+	const key = "istio-pod-network-controller/agent-not-ready"
+	r := newRig(t)
+	nodes := r.client.CoreV1().Nodes()
+	node, err := nodes.Get(r.ctx, r.node, metav1.GetOptions{})
+	must(t, err)
+	other := corev1.Taint{Key: "example.com/other", Effect: corev1.TaintEffectNoSchedule}
+	node.Spec.Taints = []corev1.Taint{{Key: key, Effect: corev1.TaintEffectNoSchedule}, other, {Key: key, Effect: corev1.TaintEffectNoExecute}}
+	_, err = nodes.Update(r.ctx, node, metav1.UpdateOptions{})
+	must(t, err)
+	r.startAgent("--startup-taint=" + key)
+	r.eventually("the agent works but is not ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusServiceUnavailable })
+	taints := func() []corev1.Taint {
+		node, err := nodes.Get(r.ctx, r.node, metav1.GetOptions{})
+		must(t, err)
+		return node.Spec.Taints
+	}
+	if n := len(taints()); n != 3 {
+		t.Errorf("%d taints before the agent is ready", n)
+	}
+	r.withPrimary()
+	r.ready()
+	r.eventually("it says that it may not", func() bool { return strings.Contains(r.agent.log.String(), "forbidden") })
+	r.grant(rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get", "patch"}})
+	r.eventually("the taint is gone", func() bool { left := taints(); return len(left) == 1 && left[0].Key == other.Key })
+}
