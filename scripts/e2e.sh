@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Runs the end-to-end tests on a real Kubernetes node, in namespaces of its own: once with the current containerd, which reads
-# drop-ins, and once with Debian's, which does not. usage: e2e.sh [go test flags, such as -run NAME]
+# Runs the end-to-end tests on a real Kubernetes cluster of two nodes, in namespaces of its own, with the images of the two Dockerfiles and
+# the chart. usage: e2e.sh [go test flags, such as -run NAME]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 need_root
-need nft=nftables iptables-nft=iptables ip=iproute2 sysctl=procps containerd=containerd ctr=containerd runc=runc
+need_node_programs
 need_go
-for runtime in current debian; do
-	echo "== containerd: $runtime"
-	E2E_CONTAINERD=$runtime go -C conformance test -count 1 -timeout 30m -v ./e2e "$@"
-done
+images
+export E2E_HELM E2E_LOGS=$root/dist/e2e/logs
+E2E_HELM=$(scripts/helm.sh)
+rm -rf "$E2E_LOGS"
+go -C conformance test -count 1 -timeout 40m -v ./e2e -shuffle "${SHUFFLE:-off}" "$@"

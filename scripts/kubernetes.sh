@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds programs of a real Kubernetes node at the versions that conformance/kubernetes/go.mod and conformance/containerd/go.mod
 # pin, each once, into the cache, and prints the directory they are in. usage: kubernetes.sh PROGRAM..., of kube-apiserver, etcd,
-# kubelet and so on, and containerd, containerd-shim-runc-v2, ctr
+# kubelet and so on, and containerd, containerd-shim-runc-v2, ctr, runc
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
@@ -15,24 +15,33 @@ pinned() {
 }
 version=$(pinned kubernetes k8s.io/kubernetes)
 containerd=$(pinned containerd github.com/containerd/containerd/v2)
-dir=$cache/kubernetes-$version-containerd-$containerd-$(go env GOVERSION)
+runc=$(pinned containerd github.com/opencontainers/runc)
+dir=$cache/kubernetes-$version-containerd-$containerd-runc-$runc-$(go env GOVERSION)
 mkdir -p "$dir"
 
 # build PROGRAM: as released, static and stripped; without the version in it, its API would report v0.0.0
 build() {
 	base=k8s.io/component-base/version
 	minor=${version#v1.}
-	module=kubernetes
+	module=kubernetes cgo=0 tags=
 	flags="-s -w -X $base.gitVersion=$version -X $base.gitMajor=1 -X $base.gitMinor=${minor%%.*} -X $base.gitTreeState=clean"
 	case $1 in
 	containerd* | ctr)
 		module=containerd package=github.com/containerd/containerd/v2/cmd/$1
 		flags="-s -w -X github.com/containerd/containerd/v2/version.Version=$containerd"
 		;;
+	runc) # seccomp profiles and the entering of namespaces are in C
+		need cc=gcc pkg-config=pkg-config
+		[ -e /usr/include/stdio.h ] || need no-libc-headers=libc6-dev
+		[ -e /usr/include/seccomp.h ] || need no-seccomp-headers=libseccomp-dev
+		module=containerd package=github.com/opencontainers/runc
+		flags="-s -w -X main.version=${runc#v}"
+		cgo=1 tags=seccomp
+		;;
 	etcd) package=go.etcd.io/etcd/server/v3 ;;
 	*) package=k8s.io/kubernetes/cmd/$1 ;;
 	esac
-	CGO_ENABLED=0 go -C "$root/conformance/$module" build -trimpath -o "$dir/$1.new" -ldflags "$flags" "$package"
+	CGO_ENABLED=$cgo go -C "$root/conformance/$module" build -trimpath -tags "$tags" -o "$dir/$1.new" -ldflags "$flags" "$package"
 	mv "$dir/$1.new" "$dir/$1"
 }
 

@@ -80,7 +80,7 @@ build_tools() {
 	versions=$(go -C "$root/conformance" list -m -f '{{.Version}}' \
 		github.com/containernetworking/cni github.com/containernetworking/plugins) ||
 		refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
-	tools=$cache/cni-$(echo "$versions" | tr '\n' -)$(go -C "$root/conformance" env GOVERSION)
+	tools=$cache/cni-$(echo "$versions" | tr '\n' -)$(go -C "$root/conformance" env GOVERSION)-$(go -C "$root/conformance" list tool | wc -l)
 	[ ! -d "$tools" ] || return 0
 	say "building cnitool and the reference plugins, once"
 	mkdir -p "$cache"

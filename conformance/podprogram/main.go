@@ -3,100 +3,62 @@
 package main
 
 import (
-	"encoding/binary"
+	"context"
+	"flag"
 	"fmt"
-	"io"
-	"net"
-	"net/netip"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
 
 const usage = `usage: podprogram pause
-       podprogram sidecar            takes outbound TCP on 15001 and inbound TCP on 15006, and says what was asked for
-       podprogram app ADDRESS EVERY  dials ADDRESS from its first instruction on, and prints what answers
+       podprogram sidecar [-tproxy]
+              takes outbound TCP on 15001, inbound TCP on 15006 and DNS on 15053, and answers with its name and the destination
+              that was asked for; with -tproxy inbound connections come unchanged, which takes NET_ADMIN
+       podprogram app [-name NAME] [-every DURATION] [-serve PORT,...] tcp:ADDRESS | udp:ADDRESS ...
+              calls the addresses from its first instruction on, says its name, and prints what answers: ADDRESS answer
+              TEXT, or ADDRESS error TEXT
 `
 
 func main() {
-	ended := make(chan os.Signal, 1)
-	signal.Notify(ended, syscall.SIGTERM, syscall.SIGINT)
-	switch args := os.Args[1:]; {
-	case len(args) == 1 && args[0] == "pause":
-	case len(args) == 1 && args[0] == "sidecar":
-		go serve("sidecar-outbound", 15001)
-		go serve("sidecar-inbound", 15006)
-	case len(args) == 3 && args[0] == "app":
-		every, err := time.ParseDuration(args[2])
-		if err != nil {
-			fatal(err)
-		}
-		go dial(args[1], every)
-	default:
-		fmt.Fprint(os.Stderr, usage)
+	ended, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	f := flag.NewFlagSet("podprogram", flag.ExitOnError)
+	f.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	transparent := f.Bool("tproxy", false, "")
+	every := f.Duration("every", 20*time.Millisecond, "")
+	name := f.String("name", "", "")
+	serve := f.String("serve", "", "")
+	if len(os.Args) < 2 {
+		f.Usage()
 		os.Exit(2)
 	}
-	<-ended
+	_ = f.Parse(os.Args[2:]) // it exits itself
+	switch os.Args[1] {
+	case "pause":
+	case "sidecar":
+		sidecar(*transparent)
+	case "app":
+		for _, port := range strings.FieldsFunc(*serve, func(r rune) bool { return r == ',' }) {
+			go serveTCP(listen(":"+port, false), "app", destination)
+		}
+		for _, target := range f.Args() {
+			go func() {
+				for ; ; time.Sleep(*every) {
+					call(target, *name)
+				}
+			}()
+		}
+	default:
+		f.Usage()
+		os.Exit(2)
+	}
+	<-ended.Done()
 }
 
 func fatal(err error) {
 	fmt.Fprintln(os.Stderr, "podprogram:", err)
 	os.Exit(1)
-}
-
-// serve answers every connection with its name and the destination that the client had asked for.
-func serve(name string, port int) {
-	l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
-	if err != nil {
-		fatal(err)
-	}
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			fatal(err)
-		}
-		go func() {
-			defer c.Close()
-			fmt.Fprintln(c, name, originalDestination(c.(*net.TCPConn)))
-		}()
-	}
-}
-
-// originalDestination is SO_ORIGINAL_DST of an IPv4 connection (linux/netfilter_ipv4.h), or an error's text.
-func originalDestination(c *net.TCPConn) string {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return err.Error()
-	}
-	text := ""
-	err = raw.Control(func(fd uintptr) {
-		// struct sockaddr_in has the 16 bytes that this call is made for, and the two first say the family.
-		address, err := syscall.GetsockoptIPv6Mreq(int(fd), syscall.IPPROTO_IP, 80)
-		if err != nil {
-			text = err.Error()
-			return
-		}
-		b := address.Multiaddr
-		text = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), binary.BigEndian.Uint16(b[2:4])).String()
-	})
-	if err != nil {
-		return err.Error()
-	}
-	return text
-}
-
-// dial connects again and again and prints the first line that it hears.
-func dial(address string, every time.Duration) {
-	for ; ; time.Sleep(every) {
-		c, err := net.DialTimeout("tcp", address, 2*time.Second)
-		if err != nil {
-			fmt.Println("error", err)
-			continue
-		}
-		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
-		answer, _ := io.ReadAll(c)
-		fmt.Printf("answer %s\n", answer)
-		_ = c.Close()
-	}
 }

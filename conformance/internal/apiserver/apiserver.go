@@ -3,8 +3,10 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -31,33 +33,39 @@ const (
 type Server struct {
 	Bin   string   // directory of the programs
 	Dir   string   // directory of its own, where data, keys and logs go
-	Flags []string // of kube-apiserver, beside those that every caller needs
+	Host  string   // under which clients reach it; loopback if it is empty
+	Flags []string // of kube-apiserver, beside those that every caller needs, or instead of them
 
 	etcd, apiserver *Process
 	pki             pki
 }
 
-// Start starts both programs and waits until the API server is ready.
+// Start starts both programs on loopback and waits until the API server is ready.
 func Start(bin, dir string, flags ...string) (*Server, error) {
 	s := &Server{Bin: bin, Dir: dir, Flags: flags}
+	return s, s.Start()
+}
+
+// Start starts both programs and waits until the API server is ready.
+func (s *Server) Start() error {
 	var err error
-	if s.pki, err = newPKI(dir); err != nil {
-		return nil, err
+	if s.pki, err = newPKI(s.Dir, s.Host); err != nil {
+		return err
 	}
 	if err := os.WriteFile(s.path("audit.yaml"), []byte(auditPolicy), 0o600); err != nil {
-		return nil, err
+		return err
 	}
 	s.etcd, err = s.start("etcd", "--name=default", "--data-dir="+s.path("etcd"), "--unsafe-no-fsync", "--log-level=error",
 		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL, "--initial-cluster=default="+peerURL)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.Up(); err != nil {
 		s.Stop()
-		return nil, err
+		return err
 	}
-	return s, nil
+	return nil
 }
 
 func (s *Server) path(name string) string { return filepath.Join(s.Dir, name) }
@@ -128,7 +136,9 @@ func (s *Server) Admin() *rest.Config {
 }
 
 // URL is where the API server answers.
-func (s *Server) URL() string { return "https://127.0.0.1:" + securePort }
+func (s *Server) URL() string {
+	return "https://" + net.JoinHostPort(cmp.Or(s.Host, "127.0.0.1"), securePort)
+}
 
 // Kubeconfig writes a file with which a program reaches the API server as the owner of a token.
 func (s *Server) Kubeconfig(path, token string) error {

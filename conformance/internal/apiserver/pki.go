@@ -20,12 +20,21 @@ type pair struct{ cert, key string }
 // pki is what the API server and its users prove themselves with.
 type pki struct {
 	ca, serving, admin pair
+	addresses          []net.IP // under which certificates serve
 	root               *x509.Certificate
 	key                *ecdsa.PrivateKey
 }
 
-// newPKI makes all of it in a directory.
-func newPKI(dir string) (p pki, err error) {
+// serviceAddress is that of the service `kubernetes`, the first of the range.
+const serviceAddress = "10.96.0.1"
+
+// newPKI makes all of it in a directory. The API server's host may be "".
+func newPKI(dir, host string) (p pki, err error) {
+	for _, address := range []string{"127.0.0.1", serviceAddress, host} {
+		if ip := net.ParseIP(address); ip != nil {
+			p.addresses = append(p.addresses, ip)
+		}
+	}
 	p.root = &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test-ca"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
@@ -40,7 +49,7 @@ func newPKI(dir string) (p pki, err error) {
 	return p, err
 }
 
-// leaf makes a certificate for a user in a group, which also serves on loopback.
+// leaf makes a certificate for a user in a group, which also serves under the API server's addresses.
 func (p pki) leaf(dir, name, user, group string) (pair, error) {
 	subject := pkix.Name{CommonName: user}
 	if group != "" {
@@ -49,7 +58,7 @@ func (p pki) leaf(dir, name, user, group string) (pair, error) {
 	_, made, err := issue(dir, name, &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: subject, NotBefore: p.root.NotBefore, NotAfter: p.root.NotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IPAddresses: p.addresses, DNSNames: []string{"kubernetes.default.svc"},
 	}, p.root, p.key)
 	return made, err
 }

@@ -14,7 +14,12 @@ type Process struct {
 
 // Run starts a program whose output is appended to a file.
 func Run(log, program string, args ...string) (*Process, error) {
-	p := &Process{cmd: exec.Command(program, args...), log: log, done: make(chan struct{})}
+	return RunCommand(log, exec.Command(program, args...))
+}
+
+// RunCommand starts a command whose output is appended to a file.
+func RunCommand(log string, command *exec.Cmd) (*Process, error) {
+	p := &Process{cmd: command, log: log, done: make(chan struct{})}
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err

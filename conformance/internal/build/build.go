@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
 // tools are the programs beside the plugin, at the versions go.mod pins.
@@ -19,6 +21,7 @@ var tools = []string{
 	"github.com/containernetworking/plugins/plugins/main/bridge",
 	"github.com/containernetworking/plugins/plugins/main/loopback",
 	"github.com/containernetworking/plugins/plugins/main/ptp",
+	"github.com/containernetworking/plugins/plugins/meta/tuning",
 }
 
 // pluginEnv names a plugin binary to test instead of the one built from this tree.
@@ -38,6 +41,21 @@ func Root() string {
 
 // CNI fills bin, which becomes CNI_PATH, with the tools and the plugin.
 func CNI(bin string) error {
+	if err := linkTools(bin); err != nil {
+		return err
+	}
+	if prebuilt := os.Getenv(pluginEnv); prebuilt != "" {
+		prebuilt, err := filepath.Abs(prebuilt)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(prebuilt, filepath.Join(bin, "istio-pod-network"))
+	}
+	return Product(bin, "./plugin")
+}
+
+// linkTools links the tools into bin.
+func linkTools(bin string) error {
 	cache, err := buildTools()
 	if err != nil {
 		return err
@@ -48,14 +66,7 @@ func CNI(bin string) error {
 			return err
 		}
 	}
-	if prebuilt := os.Getenv(pluginEnv); prebuilt != "" {
-		prebuilt, err := filepath.Abs(prebuilt)
-		if err != nil {
-			return err
-		}
-		return os.Symlink(prebuilt, filepath.Join(bin, "istio-pod-network"))
-	}
-	return Product(bin, "./plugin")
+	return nil
 }
 
 // programs are the product's, by package.
@@ -74,8 +85,14 @@ func Product(bin string, packages ...string) error {
 	return nil
 }
 
-// Pod builds the program of the pods of the end-to-end tests into bin.
-func Pod(bin string) error {
+// Cluster fills bin with what package cluster needs, the current container runtime included.
+func Cluster(bin string) error {
+	if err := Link(bin, append(cluster.Programs, cluster.Containerd...)...); err != nil {
+		return err
+	}
+	if err := linkTools(bin); err != nil {
+		return err
+	}
 	_, err := goTool("build", "-C", filepath.Join(Root(), "conformance"), "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, "podprogram"), "./podprogram")
 	return err
 }
@@ -109,7 +126,7 @@ func buildTools() (string, error) {
 		return "", err
 	}
 	parent := filepath.Join(cache, "istio-pod-network")
-	dir := filepath.Join(parent, "cni-"+strings.Join(append(strings.Fields(versions), runtime.Version()), "-"))
+	dir := filepath.Join(parent, fmt.Sprintf("cni-%s-%s-%d", strings.Join(strings.Fields(versions), "-"), runtime.Version(), len(tools)))
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}

@@ -1,12 +1,12 @@
-// Package cluster brings up a real Kubernetes node: control plane, kubelet, containerd and runc, in the namespaces of package
-// isolated, with no route to anywhere. Its directories are on file systems that go with those namespaces; what lies outside of
-// them, control groups and a few settings of the kernel that the kubelet changes, is put back by Host.
+// Package cluster brings up a real Kubernetes cluster: control plane, and nodes with kubelet, kube-proxy, containerd and runc.
+// Every node is a mount and a network namespace of its own, within those of package isolated, with no route to anywhere. Their
+// directories are on file systems that go with those namespaces; what lies outside of them, control groups and a few settings
+// of the kernel that the kubelet changes, is put back by Host.
 package cluster
 
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -18,254 +18,170 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// Containerd are the programs of a container runtime. They are looked for in PATH, and so is runc.
-var Containerd = []string{"containerd", "containerd-shim-runc-v2", "ctr"}
+// Containerd are the programs of a current container runtime.
+var Containerd = []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc"}
 
-// Programs are what has to be in Node.Bin.
-var Programs = append([]string{"kube-controller-manager", "kube-scheduler", "kubelet", "kubectl"}, apiserver.Programs...)
+// Programs are what has to be in Cluster.Bin, beside the CNI plugins bridge, host-local, loopback and tuning, podprogram, and
+// Containerd unless every node has Debian's.
+var Programs = append([]string{"kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"}, apiserver.Programs...)
 
-// Name is that of the one node.
-const Name = "node"
-
-// Address is the node's own, on a bridge that leads nowhere.
-const Address = "10.99.0.1"
-
-// Where the node keeps things.
+// Address and Address6 are those of the control plane, and of whatever the tests have listening outside the nodes.
 const (
-	socket    = "/run/containerd/containerd.sock"
-	BinDir    = "/run/cni/bin"   // the runtime's CNI plugins
-	ConfDir   = "/run/cni/net.d" // and configurations
-	podCIDR   = "10.244.0.0/24"
-	cgroup    = "istio-pod-network-e2e"
-	pause     = "e2e.local/pause:1"
-	startup   = 2 * time.Minute
-	pollEvery = 100 * time.Millisecond
+	Address  = "10.99.0.100"
+	Address6 = "fd00:99::100"
 )
 
-// Node is a running cluster of one node.
-type Node struct {
+const (
+	services     = "10.96.0.0/16,fd00:96::/112"
+	startup      = 2 * time.Minute
+	pollEvery    = 100 * time.Millisecond
+	lan          = "lan" // the bridge between the nodes and the control plane
+	mostNodePods = 250
+)
+
+// Cluster is a running one.
+type Cluster struct {
 	Bin    string // directory of the programs
-	Dir    string // directory of its own, where logs and keys go
+	Dir    string // directory of its own, where logs and keys go; nodes see it
 	Server *apiserver.Server
 	Client *kubernetes.Clientset
+	Nodes  []*Node
 
 	processes []*apiserver.Process // in the order in which they were started
 }
 
-// Start brings everything up, and waits until the node is ready and pods can be made. The programs of the primary CNI plugin
-// have to be in BinDir, its configuration in ConfDir.
-func Start(bin, dir string) (*Node, error) {
-	n := &Node{Bin: bin, Dir: dir}
-	if err := n.start(); err != nil {
-		n.Stop()
-		return nil, err
-	}
-	return n, nil
+// Start brings everything up, and waits until the nodes are ready and pods can be made. A node is named by its runtime. What
+// has been started is to be stopped by the caller, also after an error.
+func Start(bin, dir string, runtimes ...Runtime) (*Cluster, error) {
+	c := &Cluster{Bin: bin, Dir: dir}
+	return c, c.start(runtimes)
 }
 
-func (n *Node) start() (err error) {
-	if err := n.network(); err != nil {
-		return err
-	}
-	if err := n.containerd(); err != nil {
-		return err
-	}
-	n.Server, err = apiserver.Start(n.Bin, n.Dir, "--enable-admission-plugins=NodeRestriction",
-		"--kubelet-client-certificate="+n.path("admin.crt"), "--kubelet-client-key="+n.path("admin.key"),
-		"--kubelet-preferred-address-types=InternalIP")
-	if err != nil {
-		return err
-	}
-	if n.Client, err = kubernetes.NewForConfig(n.Server.Admin()); err != nil {
-		return err
-	}
-	if err := n.controllers(); err != nil {
-		return err
-	}
-	if err := n.Kubelet(); err != nil {
-		return err
-	}
-	return n.ready()
-}
-
-func (n *Node) path(name string) string { return filepath.Join(n.Dir, name) }
-
-// network gives the node an address, and a default route that leads nowhere, without which nothing can reach a service.
-func (n *Node) network() error {
+func (c *Cluster) start(runtimes []Runtime) (err error) {
 	for _, command := range []string{
-		"ip link add node0 type bridge", "ip addr add " + Address + "/24 dev node0", "ip link set node0 up", "ip route add default dev node0",
-		"sysctl -qw net.ipv4.ip_forward=1",
+		"ip link add lan type bridge", "ip addr add " + Address + "/24 dev lan", "ip -6 addr add " + Address6 + "/64 dev lan nodad",
+		"ip link set lan up", "sysctl -qw net.ipv4.ip_forward=1", "sysctl -qw net.ipv6.conf.all.forwarding=1",
 	} {
 		if err := run(strings.Fields(command)...); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// containerd starts the runtime, with the pause image in it.
-func (n *Node) containerd() error {
-	for _, dir := range []string{BinDir, ConfDir} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
+	c.Server = &apiserver.Server{Bin: c.Bin, Dir: c.Dir, Host: Address, Flags: []string{
+		"--bind-address=0.0.0.0", "--advertise-address=" + Address, "--endpoint-reconciler-type=lease", "--service-cluster-ip-range=" + services,
+		"--enable-admission-plugins=NodeRestriction", "--kubelet-client-certificate=" + c.path("admin.crt"),
+		"--kubelet-client-key=" + c.path("admin.key"), "--kubelet-preferred-address-types=InternalIP",
+	}}
+	if err := c.Server.Start(); err != nil {
+		return err
+	}
+	if err := c.Server.KubeconfigOf(c.Admin(), "admin", "system:masters"); err != nil {
+		return err
+	}
+	if c.Client, err = kubernetes.NewForConfig(c.Server.Admin()); err != nil {
+		return err
+	}
+	if err := c.controllers(); err != nil {
+		return err
+	}
+	for i, r := range runtimes {
+		n := &Node{Name: r.node(), Number: i + 1, Runtime: r, cluster: c}
+		c.Nodes = append(c.Nodes, n)
+		if err := n.start(); err != nil {
+			return fmt.Errorf("node %s: %w", n.Name, err)
 		}
 	}
-	config := fmt.Sprintf(`version = 2
-root = "/var/lib/containerd"
-state = "/run/containerd"
-[grpc]
-  address = %q
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = %q
-  disable_apparmor = true
-  restrict_oom_score_adj = true # where root lacks CAP_SYS_RESOURCE, runc could not lower it
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = %q
-    conf_dir = %q
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "native"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-      runtime_type = "io.containerd.runc.v2"
-`, socket, pause, BinDir, ConfDir)
-	if err := os.WriteFile(n.path("containerd.toml"), []byte(config), 0o644); err != nil {
-		return err
-	}
-	if err := n.run("containerd", "containerd", "--config="+n.path("containerd.toml")); err != nil {
-		return err
-	}
-	if err := wait("containerd answers", func() bool { return run("ctr", "--address="+socket, "version") == nil }); err != nil {
-		return err
-	}
-	return n.Import(pause, filepath.Join(n.Bin, "podprogram"), "pause")
+	return c.ready()
 }
 
-// Import makes an image of a static program and gives it to the runtime.
-func (n *Node) Import(name, program string, args ...string) error {
-	archive := n.path("image.tar")
-	if err := Image(archive, name, program, args...); err != nil {
-		return err
+// Admin is a kubeconfig with all rights.
+func (c *Cluster) Admin() string { return c.path("admin.kubeconfig") }
+
+func (c *Cluster) path(name string) string { return filepath.Join(c.Dir, name) }
+
+// Node is the one of that name.
+func (c *Cluster) Node(name string) *Node {
+	for _, n := range c.Nodes {
+		if n.Name == name {
+			return n
+		}
 	}
-	defer os.Remove(archive)
-	return run("ctr", "--address="+socket, "--namespace=k8s.io", "images", "import", archive)
+	return nil
 }
 
 // controllers starts the controller manager and the scheduler.
-func (n *Node) controllers() error {
+func (c *Cluster) controllers() error {
 	for name, flags := range map[string][]string{
-		"kube-controller-manager": {"--service-account-private-key-file=" + n.Server.ServiceAccountKey(), "--root-ca-file=" + n.Server.CA(),
-			"--use-service-account-credentials", "--controllers=*,-node-ipam-controller"},
+		"kube-controller-manager": {"--service-account-private-key-file=" + c.Server.ServiceAccountKey(), "--root-ca-file=" + c.Server.CA(),
+			"--use-service-account-credentials", "--controllers=*,-node-ipam-controller", "--node-monitor-grace-period=20s"},
 		"kube-scheduler": nil,
 	} {
-		config := n.path(name + ".kubeconfig")
-		if err := n.Server.KubeconfigOf(config, "system:"+name, "system:masters"); err != nil {
+		config := c.path(name + ".kubeconfig")
+		if err := c.Server.KubeconfigOf(config, "system:"+name, "system:masters"); err != nil {
 			return err
 		}
 		flags = append(flags, "--kubeconfig="+config, "--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config, "--leader-elect=false")
-		if err := n.run(name, filepath.Join(n.Bin, name), flags...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Kubelet starts the kubelet, as the user of this node.
-func (n *Node) Kubelet() error {
-	config := n.path("kubelet.kubeconfig")
-	if err := n.Server.KubeconfigOf(config, "system:node:"+Name, "system:nodes"); err != nil {
-		return err
-	}
-	settings := fmt.Sprintf(`apiVersion: kubelet.config.k8s.io/v1beta1
-kind: KubeletConfiguration
-authentication: {anonymous: {enabled: false}, webhook: {enabled: true}, x509: {clientCAFile: %q}}
-authorization: {mode: Webhook}
-cgroupDriver: cgroupfs
-cgroupRoot: /%s
-failCgroupV1: false
-failSwapOn: false
-containerRuntimeEndpoint: unix://%s
-imageServiceEndpoint: unix://%s
-podLogsDir: /run/podlogs
-makeIPTablesUtilChains: false
-localStorageCapacityIsolation: false
-enforceNodeAllocatable: []
-evictionHard: {memory.available: 100Mi, nodefs.available: 1%%, imagefs.available: 1%%}
-imageGCHighThresholdPercent: 100
-imageGCLowThresholdPercent: 99
-clusterDNS: [10.96.0.10]
-clusterDomain: cluster.local
-resolvConf: %q
-`, n.Server.CA(), cgroup, socket, socket, n.path("resolv.conf"))
-	for name, contents := range map[string]string{"kubelet.yaml": settings, "resolv.conf": "nameserver 10.96.0.10\n"} {
-		if err := os.WriteFile(n.path(name), []byte(contents), 0o644); err != nil {
-			return err
-		}
-	}
-	return n.run("kubelet", filepath.Join(n.Bin, "kubelet"), "--config="+n.path("kubelet.yaml"), "--kubeconfig="+config,
-		"--root-dir=/var/lib/kubelet", "--hostname-override="+Name, "--node-ip="+Address, "--cert-dir="+n.path("kubelet-pki"))
-}
-
-// ready waits until the node says so and pods have a service account.
-func (n *Node) ready() error {
-	ctx := context.Background()
-	err := wait("the node is ready", func() bool {
-		node, err := n.Client.CoreV1().Nodes().Get(ctx, Name, metav1.GetOptions{})
+		p, err := apiserver.Run(c.path(name+".log"), filepath.Join(c.Bin, name), flags...)
 		if err != nil {
-			return false
+			return err
 		}
-		for _, c := range node.Status.Conditions {
-			if c.Type == corev1.NodeReady {
-				return c.Status == corev1.ConditionTrue
-			}
-		}
-		return false
-	})
-	if err == nil {
-		err = wait("the default service account exists", func() bool {
-			_, err := n.Client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
-			return err == nil
-		})
-	}
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, n.Logs())
+		c.processes = append(c.processes, p)
 	}
 	return nil
 }
 
-// run starts a program of the node, with a log.
-func (n *Node) run(name, program string, args ...string) error {
-	p, err := apiserver.Run(n.path(name+".log"), program, args...)
-	if err == nil {
-		n.processes = append(n.processes, p)
-	}
-	return err
-}
-
-// Logs is the end of every log.
-func (n *Node) Logs() string {
-	var all strings.Builder
-	logs, _ := filepath.Glob(n.path("*.log"))
-	for _, path := range logs {
-		data, _ := os.ReadFile(path)
-		if filepath.Base(path) != "audit.log" {
-			fmt.Fprintf(&all, "== %s\n%s\n", filepath.Base(path), data[max(0, len(data)-3000):])
+// ready waits until the nodes say so and pods have a service account.
+func (c *Cluster) ready() error {
+	ctx := context.Background()
+	for _, n := range c.Nodes {
+		if err := wait("node "+n.Name+" is ready", func() bool { return n.Ready(ctx) }); err != nil {
+			return err
 		}
 	}
-	return all.String()
+	return wait("the default service account exists", func() bool {
+		_, err := c.Client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		return err == nil
+	})
 }
 
-// Stop ends every program, the last one first. What is left in pods ends with the process namespace.
-func (n *Node) Stop() {
-	for i := len(n.processes) - 1; i >= 0; i-- {
-		n.processes[i].Kill()
+// Ready is what the node's object says.
+func (n *Node) Ready(ctx context.Context) bool {
+	node, err := n.cluster.Client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
+	if err != nil {
+		return false
 	}
-	if n.Server != nil {
-		n.Server.Stop()
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// Logs lists the files with the programs' logs.
+func (c *Cluster) Logs() []string {
+	logs, _ := filepath.Glob(c.path("*.log"))
+	return logs
+}
+
+// Stop ends every program. What is left in pods, and what keeps the nodes' namespaces, ends with the process namespace.
+func (c *Cluster) Stop() {
+	for _, n := range c.Nodes {
+		n.stop()
+	}
+	for i := len(c.processes) - 1; i >= 0; i-- {
+		c.processes[i].Kill()
+	}
+	if c.Server != nil {
+		c.Server.Stop()
 	}
 }
 
-func run(command ...string) error {
-	if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(command, " "), err, out)
+func run(command ...string) error { return do(exec.Command(command[0], command[1:]...)) }
+
+// do runs a command that says something only if it fails.
+func do(command *exec.Cmd) error {
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(command.Args, " "), err, out)
 	}
 	return nil
 }

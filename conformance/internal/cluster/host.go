@@ -12,9 +12,18 @@ import (
 // settings are those of the kernel that the kubelet changes, for the whole machine.
 var settings = []string{"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes"}
 
-// Host prepares the machine for a node, and returns what undoes that. It is called outside the node's namespaces. The node's
-// control groups are below one of its own in every hierarchy.
-func Host() (undo func() error, err error) {
+// groupEnv carries the name of the cluster's control group to the process that runs in the namespaces.
+const groupEnv = "ISTIO_POD_NETWORK_E2E_CGROUP"
+
+// group is the name of the control group below which the nodes have theirs, in every hierarchy.
+func group() string { return os.Getenv(groupEnv) }
+
+// Host prepares the machine for nodes with those runtimes, and returns what undoes that. It is called outside the nodes'
+// namespaces, before the process that runs in them is started.
+func Host(runtimes ...Runtime) (undo func() error, err error) {
+	if err := os.Setenv(groupEnv, fmt.Sprint("istio-pod-network-e2e-", os.Getpid())); err != nil { // another cluster may be up
+		return nil, err
+	}
 	before := map[string]string{}
 	for _, name := range settings {
 		value, err := os.ReadFile(filepath.Join("/proc/sys", name))
@@ -33,12 +42,16 @@ func Host() (undo func() error, err error) {
 			failed = append(failed, os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0o644))
 		}
 		for _, h := range hierarchies {
-			failed = append(failed, removeGroups(filepath.Join(h, cgroup)))
+			failed = append(failed, removeGroups(filepath.Join(h, group())))
 		}
 		return errors.Join(failed...)
 	}
 	for _, h := range hierarchies {
-		if err := makeGroup(h); err != nil {
+		err := makeGroup(h, group())
+		for _, r := range runtimes {
+			err = errors.Join(err, makeGroup(filepath.Join(h, group()), r.node()))
+		}
+		if err != nil {
 			return nil, errors.Join(err, undo())
 		}
 	}
@@ -61,14 +74,14 @@ func controlGroups() ([]string, error) {
 	return found, nil
 }
 
-// makeGroup makes the group of the node. In version 1 a new cpuset has no processors until it is given some.
-func makeGroup(hierarchy string) error {
-	group := filepath.Join(hierarchy, cgroup)
+// makeGroup makes a group in another. In version 1 a new cpuset has no processors until it is given some.
+func makeGroup(parent, name string) error {
+	group := filepath.Join(parent, name)
 	if err := os.Mkdir(group, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
-		value, err := os.ReadFile(filepath.Join(hierarchy, name))
+		value, err := os.ReadFile(filepath.Join(parent, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

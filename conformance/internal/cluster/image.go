@@ -7,27 +7,30 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path"
 	"runtime"
 )
 
-// Image writes an archive, as `docker save` does, of an image that holds one static program in its root directory and runs it
-// with those arguments.
-func Image(archive, name, program string, args ...string) error {
+// File is one of an image: where it comes from, and its path there, from the root but without the first slash.
+type File struct{ Source, Path string }
+
+// Image writes an archive, as `docker save` does, of an image with those files, all of them executable.
+func Image(archive, name string, contents []File, entrypoint ...string) error {
 	var layer bytes.Buffer
 	files := tar.NewWriter(&layer)
-	data, err := os.ReadFile(program)
-	if err != nil {
-		return err
-	}
-	if err := add(files, path.Base(program), 0o755, data); err != nil {
-		return err
+	for _, f := range contents {
+		data, err := os.ReadFile(f.Source)
+		if err == nil {
+			err = add(files, f.Path, 0o755, data)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if err := files.Close(); err != nil {
 		return err
 	}
 	config, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux", "config": map[string]any{"Entrypoint": []string{"/" + path.Base(program)}, "Cmd": args},
+		"architecture": runtime.GOARCH, "os": "linux", "config": map[string]any{"Entrypoint": entrypoint},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes()))}},
 	})
 	if err != nil {

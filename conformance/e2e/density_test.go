@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/record"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+)
+
+// full is how many pods a node has by the kubelet's own limit.
+const full = 110
+
+// A node is filled with mesh pods at once, as after a drain of another one. All of them start and are marked.
+func TestFullNode(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	plain := r.fill("plain", r.appPod)
+	r.clear(r.namespace)
+	marks := r.watchMarks()
+	mesh := r.fill("mesh", r.meshPod)
+	var latencies []time.Duration
+	records, _ := record.Store{Dir: r.node.Path(stateDir)}.List()
+	r.eventually("every pod is marked", func() bool { return len(marks.all()) == full })
+	seen := marks.all()
+	for _, rec := range records {
+		if at, marked := seen[rec.PodUID]; marked {
+			latencies = append(latencies, at.Sub(rec.Time))
+		}
+	}
+	if len(latencies) != full {
+		t.Fatalf("%d of %d pods have a record", len(latencies), full)
+	}
+	slices.Sort(latencies)
+	for i := range full {
+		name := fmt.Sprint("mesh-", i)
+		if n := outside.reached(r.namespace, name); n > 0 {
+			t.Errorf("leak: the app of %s has reached the peer %d times", name, n)
+			r.leaks += n
+		}
+	}
+	r.note("%d at once run after %.1f s, plain ones with one container after %.1f s; record to mark: median %d ms, last %d ms", full,
+		mesh.Seconds(), plain.Seconds(), latencies[full/2].Milliseconds(), latencies[full-1].Milliseconds())
+}
+
+// fill makes the pods at once and returns how long it took until all of them ran.
+func (r *rig) fill(name string, newPod func(string) *corev1.Pod) time.Duration {
+	r.Helper()
+	start := time.Now()
+	for i := range full {
+		pod := newPod(fmt.Sprint(name, "-", i))
+		app := container(pod, "app")
+		app.Command = append(app.Command, "-every=1s") // so many apps would need all of the machine
+		r.create(pod)
+	}
+	r.eventually("all pods run", func() bool {
+		pods, err := nodes.Client.CoreV1().Pods(r.namespace).List(r.ctx, metav1.ListOptions{})
+		must(r, err)
+		return !slices.ContainsFunc(pods.Items, func(pod corev1.Pod) bool { return !started(&pod) })
+	})
+	return time.Since(start)
+}
+
+// marks is when a client of the API server saw pods be marked, by their UID.
+type marks struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+func (m *marks) all() map[string]time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.at)
+}
+
+// watchMarks watches the pods of the namespace until the end of the test.
+func (r *rig) watchMarks() *marks {
+	r.Helper()
+	m := &marks{at: map[string]time.Time{}}
+	factory := informers.NewSharedInformerFactoryWithOptions(nodes.Client, 0, informers.WithNamespace(r.namespace))
+	informer := factory.Core().V1().Pods().Informer()
+	see := func(object any) {
+		pod := object.(*corev1.Pod)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if _, known := m.at[string(pod.UID)]; !known && pod.Annotations[record.KeyStatus] == record.StatusInitialized {
+			m.at[string(pod.UID)] = time.Now()
+		}
+	}
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: see, UpdateFunc: func(_, object any) { see(object) }})
+	must(r, err)
+	ctx, cancel := context.WithCancel(r.ctx)
+	factory.Start(ctx.Done())
+	r.Cleanup(func() { cancel(); factory.Shutdown() })
+	r.eventually("the watch is there", informer.HasSynced)
+	return m
+}

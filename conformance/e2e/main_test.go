@@ -1,0 +1,125 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+)
+
+// nodes is the cluster of all tests, and outside what its pods may try to reach.
+var (
+	nodes   *cluster.Cluster
+	outside *peer
+)
+
+// runtimes are those of the nodes: into the network of one the plugin comes by a drop-in, into that of the other by a splice.
+var runtimes = []cluster.Runtime{cluster.Current, cluster.Debian}
+
+// What scripts/e2e.sh says: where the images are, each in a directory named by its version; the version that the chart names, and another
+// one to upgrade to; the directory of the Helms; and where to put the logs of a run that has failed.
+const (
+	imagesEnv = "E2E_IMAGES"
+	versions  = "E2E_VERSIONS"
+	helmEnv   = "E2E_HELM"
+	logsEnv   = "E2E_LOGS"
+)
+
+// run brings the cluster up before the tests and takes it down after them.
+type run struct{ m *testing.M }
+
+func (r run) Run() int {
+	code := 1
+	if err := setUp(); err != nil {
+		fmt.Fprintln(os.Stderr, "bringing up the cluster:", err)
+	} else {
+		code = r.m.Run()
+	}
+	report(os.Stdout)
+	if code != 0 {
+		keepLogs()
+	}
+	if nodes != nil {
+		nodes.Stop()
+	}
+	return code
+}
+
+func TestMain(m *testing.M) { os.Exit(supervise(m)) }
+
+// supervise is called on the machine, and again in the namespaces of the cluster.
+func supervise(m *testing.M) (code int) {
+	if isolated.BinDir() == "" {
+		undo, err := cluster.Host(runtimes...)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer func() {
+			if err := undo(); err != nil {
+				fmt.Fprintln(os.Stderr, "putting back what the nodes have changed:", err)
+				code = 1
+			}
+		}()
+	}
+	return isolated.Main(run{m}, build.Cluster)
+}
+
+const podImage = "e2e.local/pod:1"
+
+func setUp() error {
+	bin := isolated.BinDir()
+	dir := filepath.Join(bin, "cluster") // below what is removed in the end, and seen by every node
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	var err error
+	if nodes, err = cluster.Start(bin, dir, runtimes...); err != nil {
+		return err
+	}
+	if outside, err = newPeer(); err != nil {
+		return err
+	}
+	archives, err := filepath.Glob(filepath.Join(os.Getenv(imagesEnv), "*", "*.tar"))
+	if err != nil || len(archives) == 0 {
+		return fmt.Errorf("%s: no images in %q; start the tests with make e2e: %v", imagesEnv, os.Getenv(imagesEnv), err)
+	}
+	pod := filepath.Join(dir, "pod.tar")
+	if err := cluster.Image(pod, podImage, []cluster.File{{Source: filepath.Join(bin, "podprogram"), Path: "podprogram"}}, "/podprogram"); err != nil {
+		return err
+	}
+	for _, n := range nodes.Nodes {
+		for _, archive := range append(archives, pod) {
+			if err := n.Import(archive); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// keepLogs copies what may explain a failure to where it outlives the cluster.
+func keepLogs() {
+	dir := os.Getenv(logsEnv)
+	if dir == "" || nodes == nil {
+		return
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return
+	}
+	for _, path := range nodes.Logs() {
+		data, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, filepath.Base(path)), data, 0o644)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	fmt.Fprintln(os.Stderr, "the logs of all programs are in", dir)
+}

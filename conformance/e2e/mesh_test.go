@@ -1,0 +1,160 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/plugin/record"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// The problem: stock Istio's init container is not admitted where Pod Security restricted is enforced.
+func TestStockInitIsRejected(t *testing.T) {
+	r := newRig(t)
+	pod := r.meshPod("stock")
+	root := int64(0)
+	pod.Spec.InitContainers[0] = corev1.Container{Name: "istio-init", Image: pluginImage(), SecurityContext: &corev1.SecurityContext{
+		RunAsUser: &root, Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN", "NET_RAW"}},
+	}}
+	_, err := nodes.Client.CoreV1().Pods(r.namespace).Create(r.ctx, pod, metav1.CreateOptions{})
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "NET_ADMIN") {
+		t.Errorf("%v", err)
+	}
+}
+
+// The solution: the same workload starts under restricted, its wait is satisfied, every packet goes where the rules say, and nothing
+// its app ever sends goes past the sidecar. It holds with a drop-in and with a splice.
+func TestMeshPod(t *testing.T) {
+	onEveryNode(t, func(r *rig) {
+		r.installed()
+		want := map[cluster.Runtime]string{cluster.Current: "drop-in", cluster.Debian: "spliced"}[r.node.Runtime]
+		if _, ready := readyz(r.node.Address()); !strings.Contains(ready, "("+want+")") {
+			r.Errorf("want the plugin %s: %s", want, ready)
+		}
+		r.seen(r.appPod("plain"))
+		pod := r.meshPod("cart-0")
+		pod.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = "8082"
+		pod.Annotations["traffic.sidecar.istio.io/excludeInboundPorts"] = "8090"
+		container(pod, "istio-proxy").Env = []corev1.EnvVar{{Name: "ISTIO_META_DNS_CAPTURE", Value: "true"}}
+		app := container(pod, "app")
+		app.Args = append(app.Args, excluded, dns)
+		r.create(pod)
+		r.hears("cart-0", excluded, "peer")
+		r.hears("cart-0", dns, "sidecar-dns")
+		r.throughSidecar("cart-0")
+		pod = r.pod("cart-0")
+		if len(pod.Status.PodIPs) != 2 {
+			r.Errorf("the pod is not dual-stack: %v", pod.Status.PodIPs)
+		}
+		r.answersFrom("sidecar-inbound", pod, 8080)
+		r.answersFrom("app", pod, 8090)
+		r.marked("cart-0")
+		if log := r.says("cart-0", "istio-validation"); !strings.Contains(log, "ready after") {
+			r.Errorf("the wait says %q", log)
+		}
+		if marked := r.pod("plain").Annotations; len(marked) > 0 {
+			r.Errorf("a pod outside the mesh was touched: %v", marked)
+		}
+	})
+}
+
+// Every way to wait is satisfied in a mesh pod.
+func TestInitWait(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.seen(r.appPod("plain"))
+	for _, mode := range []string{"annotation", "probe", "any"} {
+		pod := r.meshPod(mode)
+		pod.Spec.InitContainers[0] = waitContainer(mode)
+		r.create(pod)
+		r.throughSidecar(mode)
+		_, after, found := strings.Cut(strings.TrimSpace(r.says(mode, "istio-validation")), "ready after ")
+		if !found {
+			t.Errorf("--mode %s says %q", mode, r.says(mode, "istio-validation"))
+		}
+		took, _, _ := strings.Cut(after, ":")
+		r.note("%s: %s", mode, took)
+	}
+}
+
+// Istio's way since Kubernetes 1.29: the sidecar is an init container that goes on, and later init containers are served by it.
+func TestNativeSidecar(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.seen(r.appPod("plain"))
+	pod := r.meshPod("cart-0")
+	always := corev1.ContainerRestartPolicyAlways
+	proxy := sidecarContainer()
+	proxy.RestartPolicy = &always
+	pod.Spec.InitContainers = append(pod.Spec.InitContainers, proxy)
+	pod.Spec.Containers = pod.Spec.Containers[1:]
+	r.create(pod)
+	r.throughSidecar("cart-0")
+	r.answersFrom("sidecar-inbound", r.pod("cart-0"), 8080)
+	r.marked("cart-0")
+}
+
+// A TPROXY sidecar has to hold NET_ADMIN, which Pod Security restricted forbids: such pods need another namespace. Inbound connections
+// reach it as they were sent.
+func TestTPROXY(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.namespace = r.newNamespace(map[string]string{"pod-security.kubernetes.io/enforce": "privileged"}, nil)
+	r.seen(r.appPod("plain"))
+	pod := r.meshPod("cart-0")
+	pod.Annotations["sidecar.istio.io/interceptionMode"] = "TPROXY"
+	proxy := container(pod, "istio-proxy")
+	root, group, no := int64(0), int64(proxyUser), false // as Istio's injector does
+	proxy.SecurityContext = &corev1.SecurityContext{RunAsUser: &root, RunAsGroup: &group, RunAsNonRoot: &no,
+		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN"}}}
+	proxy.Command = append(proxy.Command, "-tproxy")
+	r.create(pod)
+	r.throughSidecar("cart-0")
+	r.answersFrom("sidecar-inbound", r.pod("cart-0"), 8080)
+	if rules := r.ruleset("cart-0"); !strings.Contains(rules, "tproxy") {
+		t.Errorf("no TPROXY rule in\n%s", rules)
+	}
+}
+
+// A static pod is the kubelet's own; what the API server shows of it is a mirror. Its rules are there, and the mirror is left alone.
+func TestStaticPod(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.seen(r.appPod("plain"))
+	name := "cart-" + r.node.Name // as the mirror will be called
+	pod := r.meshPod("cart")
+	container(pod, "app").Command[2] = "-name=" + r.namespace + "/" + name
+	pod.Spec.InitContainers[0] = waitContainer("any")
+	pod.APIVersion, pod.Kind = "v1", "Pod"
+	pod.Spec.NodeSelector = nil
+	manifest := r.node.Path(filepath.Join(cluster.StaticDir, "cart.json"))
+	must(t, os.WriteFile(manifest, asJSON(pod), 0o644))
+	t.Cleanup(func() { _ = os.Remove(manifest) })
+	r.eventually("the mirror pod is there", func() bool {
+		_, err := nodes.Client.CoreV1().Pods(r.namespace).Get(r.ctx, name, metav1.GetOptions{})
+		return err == nil
+	})
+	r.throughSidecar(name)
+	mirror := r.pod(name)
+	if _, marked := mirror.Annotations[record.KeyStatus]; marked {
+		t.Errorf("the mirror is marked: %v", mirror.Annotations)
+	}
+	records, _ := record.Store{Dir: r.node.Path(stateDir)}.List()
+	hash, found := mirror.Annotations["kubernetes.io/config.hash"], false
+	for _, rec := range records {
+		found = found || rec.PodUID == hash && rec.Decision == record.Redirect
+	}
+	if !found {
+		t.Errorf("no record of the static pod %s", hash)
+	}
+	must(t, os.Remove(manifest))
+	r.eventually("the mirror is gone", func() bool {
+		_, err := nodes.Client.CoreV1().Pods(r.namespace).Get(r.ctx, name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
+}

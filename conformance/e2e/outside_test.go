@@ -1,0 +1,110 @@
+package e2e
+
+import (
+	"fmt"
+	corev1 "k8s.io/api/core/v1"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/record"
+)
+
+// A pod outside the mesh is left alone whatever we do: it starts without us, with us, and while the agents are away, and nothing is
+// in its packet filter.
+func TestOutsideTheMesh(t *testing.T) {
+	r := newRig(t)
+	r.uninstalled()
+	without := r.startTimes("without")
+	r.installed()
+	with := r.startTimes("with")
+	r.stopAgents()
+	away := r.startTimes("away")
+	r.note("start: median %d ms without us, %d ms with us, %d ms while the agent is away", without, with, away)
+}
+
+// startTimes starts pods one after the other, and returns the median of the milliseconds until their containers run.
+func (r *rig) startTimes(name string) int64 {
+	r.Helper()
+	const pods = 7
+	var times []int64
+	for i := range pods {
+		pod := r.appPod(fmt.Sprint(name, "-", i))
+		start := time.Now()
+		r.create(pod)
+		r.eventually(pod.Name+" runs", func() bool { return started(r.pod(pod.Name)) })
+		times = append(times, time.Since(start).Milliseconds())
+		if rules := r.ruleset(pod.Name); rules != "" {
+			r.Errorf("rules in %s, a pod outside the mesh:\n%s", pod.Name, rules)
+		}
+		if marked := r.pod(pod.Name).Annotations; len(marked) > 0 {
+			r.Errorf("%s, a pod outside the mesh, was touched: %v", pod.Name, marked)
+		}
+	}
+	slices.Sort(times)
+	return times[pods/2]
+}
+
+const initialize = "istio-pod-network-controller/initialize"
+
+// A pod that carries mesh annotations and is not in the mesh says so, and its wait does not hang.
+func (r *rig) notRequired(name string) {
+	r.Helper()
+	r.hears(name, target4, "peer")
+	if a := r.pod(name).Annotations; a[record.KeyStatus] != record.StatusNotRequired {
+		r.Errorf("%s is not marked not-required: %v", name, a)
+	}
+	if rules := r.ruleset(name); rules != "" {
+		r.Errorf("rules in %s, which has opted out:\n%s", name, rules)
+	}
+}
+
+// The selection of 2018: a pod is redirected if it, or else its namespace, opts in.
+func TestAnnotatedSelection(t *testing.T) {
+	r := newRig(t)
+	r.installed("selection=annotated")
+	home := r.namespace
+	restricted := map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}
+	optedIn := r.newNamespace(restricted, map[string]string{initialize: "true"})
+	r.seen(r.appPod("plain"))
+	for _, c := range []struct{ name, namespace, pod string }{
+		{"by-itself", home, "true"}, {"by-its-namespace", optedIn, ""}, {"silent", home, ""}, {"against-its-namespace", optedIn, "false"},
+	} {
+		r.namespace = c.namespace
+		pod := r.meshPod(c.name)
+		if c.pod != "" {
+			pod.Annotations[initialize] = c.pod
+		}
+		r.create(pod)
+		if c.pod == "true" || c.pod == "" && c.namespace == optedIn {
+			r.throughSidecar(c.name)
+			r.marked(c.name)
+		} else {
+			r.notRequired(c.name)
+		}
+	}
+	r.namespace = home
+}
+
+// The usual selection: who has been injected is redirected, unless the pod or the operator says otherwise.
+func TestOptOut(t *testing.T) {
+	r := newRig(t)
+	r.installed("excludeNamespaces={kube-system,legacy-*}")
+	r.seen(r.appPod("plain"))
+	label := r.meshPod("by-label")
+	label.Labels = map[string]string{"sidecar.istio.io/inject": "false"}
+	annotated := r.meshPod("by-annotation")
+	annotated.Annotations[initialize] = "false"
+	for _, pod := range []*corev1.Pod{label, annotated} {
+		r.create(pod)
+		r.notRequired(pod.Name)
+	}
+	r.create(r.meshPod("in-the-mesh"))
+	r.throughSidecar("in-the-mesh")
+
+	home := r.namespace
+	r.namespace = r.namedNamespace(fmt.Sprint("legacy-", rigs), map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}, nil)
+	r.create(r.meshPod("by-namespace"))
+	r.notRequired("by-namespace")
+	r.namespace = home
+}

@@ -1,0 +1,109 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+)
+
+// Where the peer listens. What comes to the first of the ports, or as DNS, from the app of a mesh pod is a leak; the second is one that
+// pods may exclude.
+const (
+	peerPort     = 8081
+	excludedPort = 8082
+)
+
+// Targets are what apps call, as podprogram takes them.
+var (
+	target4  = fmt.Sprintf("tcp:%s:%d", cluster.Address, peerPort)
+	target6  = fmt.Sprintf("tcp:[%s]:%d", cluster.Address6, peerPort)
+	excluded = fmt.Sprintf("tcp:%s:%d", cluster.Address, excludedPort)
+	dns      = fmt.Sprintf("udp:%s:53", cluster.Address)
+)
+
+// peer is a server outside the nodes. It remembers who has reached it: an app says its name first, and a proxy that passes it on
+// says before that whom it speaks for (the PROXY protocol).
+type peer struct {
+	mu       sync.Mutex
+	direct   map[string]int // connections and packets without a proxy, by the name of the app
+	mediated map[string]int // connections by way of a proxy
+}
+
+func newPeer() (*peer, error) {
+	p := &peer{direct: map[string]int{}, mediated: map[string]int{}}
+	for _, address := range []string{cluster.Address, cluster.Address6} {
+		for port, counts := range map[int]bool{peerPort: true, excludedPort: false} {
+			l, err := net.Listen("tcp", net.JoinHostPort(address, fmt.Sprint(port)))
+			if err != nil {
+				return nil, err
+			}
+			go p.serve(l, counts)
+		}
+	}
+	packets, err := net.ListenPacket("udp", net.JoinHostPort(cluster.Address, "53"))
+	if err == nil {
+		go p.answer(packets)
+	}
+	return p, err
+}
+
+func (p *peer) serve(l net.Listener, counts bool) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			lines := bufio.NewReader(c)
+			line, _ := lines.ReadString('\n')
+			seen := p.direct
+			if strings.HasPrefix(line, "PROXY ") {
+				line, _ = lines.ReadString('\n')
+				seen = p.mediated
+			}
+			if counts {
+				p.count(seen, line)
+			}
+			fmt.Fprintln(c, "peer")
+		}()
+	}
+}
+
+func (p *peer) answer(packets net.PacketConn) {
+	buffer := make([]byte, 512)
+	for {
+		n, from, err := packets.ReadFrom(buffer)
+		if err != nil {
+			return
+		}
+		p.count(p.direct, string(buffer[:n]))
+		_, _ = packets.WriteTo([]byte("peer\n"), from)
+	}
+}
+
+func (p *peer) count(seen map[string]int, line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen[strings.TrimSpace(line)]++
+}
+
+// reached is how often the app of a pod has reached the peer without a proxy.
+func (p *peer) reached(namespace, pod string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.direct[namespace+"/"+pod]
+}
+
+// passed is how often a proxy has passed it on.
+func (p *peer) passed(namespace, pod string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mediated[namespace+"/"+pod]
+}

@@ -1,0 +1,246 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/record"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// appUser is a user as OpenShift gives one to the pods of a namespace, and proxyUser that of the sidecar.
+const (
+	appUser   = 1000660001
+	proxyUser = 1337
+)
+
+// restricted is the security context that Pod Security restricted asks for.
+func restricted(user int64) *corev1.SecurityContext {
+	no, yes := false, true
+	return &corev1.SecurityContext{
+		RunAsUser: &user, RunAsGroup: &user, RunAsNonRoot: &yes, AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
+		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+}
+
+// appPod is a pod outside the mesh: its app calls the peer outside in both families, from its first instruction on, and serves on
+// 8080 and 8090.
+func (r *rig) appPod(name string) *corev1.Pod {
+	grace, token := int64(1), false
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: r.namespace, Annotations: map[string]string{}},
+		Spec: corev1.PodSpec{
+			NodeSelector:                  map[string]string{corev1.LabelHostname: r.node.Name},
+			TerminationGracePeriodSeconds: &grace, AutomountServiceAccountToken: &token,
+			Containers: []corev1.Container{{
+				Name: "app", Image: podImage, ImagePullPolicy: corev1.PullNever, SecurityContext: restricted(appUser),
+				Command: []string{"/podprogram", "app", "-name=" + r.namespace + "/" + name, "-serve=8080,8090"}, Args: []string{target4, target6},
+			}},
+		},
+	}
+}
+
+// meshPod is the same as Istio's injection makes it, with the init wait in the place of istio-validation.
+func (r *rig) meshPod(name string) *corev1.Pod {
+	pod := r.appPod(name)
+	pod.Annotations["sidecar.istio.io/status"] = `{"containers":["istio-proxy"]}`
+	pod.Spec.InitContainers = []corev1.Container{waitContainer("annotation")}
+	pod.Spec.Containers = append([]corev1.Container{sidecarContainer()}, pod.Spec.Containers...)
+	pod.Spec.Volumes = []corev1.Volume{{Name: "istio-podinfo", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
+		Items: []corev1.DownwardAPIVolumeFile{{Path: "annotations", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations"}}},
+	}}}}
+	return pod
+}
+
+// waitContainer is the init wait.
+func waitContainer(mode string) corev1.Container {
+	return corev1.Container{
+		Name: "istio-validation", Image: pluginImage(), ImagePullPolicy: corev1.PullNever, SecurityContext: restricted(proxyUser),
+		Command: []string{"/istio-pod-network-wait"}, Args: []string{"--mode=" + mode, "--timeout=300s"},
+		VolumeMounts: []corev1.VolumeMount{{Name: "istio-podinfo", MountPath: "/etc/istio/pod"}},
+	}
+}
+
+// sidecarContainer is the stand-in of Istio's proxy.
+func sidecarContainer() corev1.Container {
+	return corev1.Container{
+		Name: "istio-proxy", Image: podImage, ImagePullPolicy: corev1.PullNever, SecurityContext: restricted(proxyUser), Command: []string{"/podprogram", "sidecar"},
+	}
+}
+
+// container is one of the pod's, to be changed.
+func container(pod *corev1.Pod, name string) *corev1.Container {
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if list[i].Name == name {
+				return &list[i]
+			}
+		}
+	}
+	panic("no container " + name)
+}
+
+func (r *rig) create(pod *corev1.Pod) {
+	r.Helper()
+	_, err := nodes.Client.CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{})
+	must(r, err)
+}
+
+func (r *rig) pod(name string) *corev1.Pod {
+	r.Helper()
+	pod, err := nodes.Client.CoreV1().Pods(r.namespace).Get(r.ctx, name, metav1.GetOptions{})
+	must(r, err)
+	return pod
+}
+
+// started reports whether all containers of a pod run.
+func started(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.ContainerStatuses {
+		if c.State.Running == nil {
+			return false
+		}
+	}
+	return len(pod.Status.ContainerStatuses) == len(pod.Spec.Containers)
+}
+
+// running waits until all containers of the pod run.
+func (r *rig) running(name string) *corev1.Pod {
+	r.Helper()
+	r.eventually("pod "+name+" runs", func() bool { return started(r.pod(name)) })
+	return r.pod(name)
+}
+
+// says is the log of a container.
+func (r *rig) says(pod, container string) string {
+	r.Helper()
+	log, err := nodes.Client.CoreV1().Pods(r.namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(r.ctx)
+	if err != nil {
+		return err.Error()
+	}
+	return string(log)
+}
+
+// enough is how many answers the app of a mesh pod has to have had before it counts as served by its sidecar.
+const enough = 20
+
+// hears waits until the app has often had the answer to one of its calls.
+func (r *rig) hears(pod, target, answer string) {
+	r.Helper()
+	r.eventually(fmt.Sprintf("the app of %s hears %q from %s, often", pod, answer, target), func() bool {
+		return strings.Count(r.says(pod, "app"), target+" answer "+answer+"\n") >= enough
+	})
+}
+
+// throughSidecar waits until the sidecar has served the app in the families, and fails if anything has gone past it.
+func (r *rig) throughSidecar(name string, targets ...string) {
+	r.Helper()
+	if len(targets) == 0 {
+		targets = []string{target4, target6}
+	}
+	r.running(name)
+	for _, target := range targets {
+		_, address, _ := strings.Cut(target, ":")
+		r.hears(name, target, "sidecar-outbound "+address)
+	}
+	r.noLeak(name)
+}
+
+// noLeak counts what the app of a mesh pod has tried, and fails if it has reached the peer past its sidecar.
+func (r *rig) noLeak(name string) {
+	r.Helper()
+	log := r.says(name, "app")
+	tried := 0
+	for _, target := range []string{target4, target6, dns} {
+		tried += strings.Count(log, target+" ")
+		if strings.Contains(log, target+" answer peer") {
+			r.Errorf("leak: the app of %s was answered by the peer", name)
+		}
+	}
+	leaks := outside.reached(r.namespace, name)
+	if leaks > 0 {
+		r.Errorf("leak: the app of %s has reached the peer %d times past its sidecar:\n%.1000s", name, leaks, log)
+	}
+	if tried == 0 {
+		r.Errorf("the app of %s has tried nothing", name)
+	}
+	r.attempts += tried
+	r.leaks += leaks
+}
+
+// seen is the control of a scenario about leaks: the detector has to see the same app without a sidecar.
+func (r *rig) seen(pod *corev1.Pod) {
+	r.Helper()
+	r.create(pod)
+	r.eventually("the detector sees "+pod.Name, func() bool { return outside.reached(r.namespace, pod.Name) >= enough })
+	r.control += outside.reached(r.namespace, pod.Name)
+}
+
+// ask calls a pod from outside its node.
+func (r *rig) ask(pod *corev1.Pod, port int) map[string]string {
+	r.Helper()
+	answers := map[string]string{}
+	for _, ip := range pod.Status.PodIPs {
+		address := net.JoinHostPort(ip.IP, fmt.Sprint(port))
+		c, err := net.DialTimeout("tcp", address, 5*time.Second)
+		if err != nil {
+			answers[address] = err.Error()
+			continue
+		}
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		answer, _ := io.ReadAll(c)
+		_ = c.Close()
+		answers[address] = strings.TrimSpace(string(answer))
+	}
+	return answers
+}
+
+// answersFrom fails unless who answers at a port of the pod, in every family it has, and has seen the address as it was called.
+func (r *rig) answersFrom(who string, pod *corev1.Pod, port int) {
+	r.Helper()
+	answers := r.ask(pod, port)
+	for address, answer := range answers {
+		if answer != who+" "+address {
+			r.Errorf("%s of %s: %q, want %q", address, pod.Name, answer, who+" "+address)
+		}
+	}
+	if len(answers) == 0 {
+		r.Errorf("%s has no address", pod.Name)
+	}
+}
+
+// marked fails unless the pod is marked initialized, for one network namespace.
+func (r *rig) marked(name string) {
+	r.Helper()
+	a := r.pod(name).Annotations
+	if a[record.KeyStatus] != record.StatusInitialized || strings.Count(a[record.KeyNetNS], "/") != 2 {
+		r.Errorf("%s is not marked: %v", name, a)
+	}
+}
+
+// ruleset is what is in the packet filter of a pod.
+func (r *rig) ruleset(name string) string {
+	r.Helper()
+	pod := r.pod(name)
+	_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
+	for line := range strings.Lines(r.output(r.node.Ctr("tasks", "ls"))) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == id {
+			return r.output(r.node.Command("nsenter", "--target="+f[1], "--net", "--", "nft", "list", "ruleset"))
+		}
+	}
+	r.Fatalf("no process of container %s of pod %s", id, name)
+	return ""
+}
+
+// asJSON is a manifest for the kubelet.
+func asJSON(pod *corev1.Pod) []byte {
+	data, err := json.Marshal(pod)
+	if err != nil {
+		panic(err)
+	}
+	return data
+}

@@ -1,0 +1,151 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// The release, as README.md installs it, and what it is made of.
+const (
+	release   = "istio-pod-network-controller"
+	system    = "istio-pod-network-controller" // its namespace
+	daemonSet = "istio-pod-network-agent"
+	stateDir  = "/run/istio-pod-network"
+	agentPort = 15088
+)
+
+// version is the one that the chart names, and next another.
+func version() string { return strings.Fields(os.Getenv(versions))[0] }
+func next() string    { return strings.Fields(os.Getenv(versions))[1] }
+
+func pluginImage() string { return "istio-pod-network-plugin:" + version() }
+
+// chart is the directory with it.
+func chart() string { return filepath.Join(build.Root(), "chart", "istio-pod-network-controller") }
+
+// lookUp is the path of a program of the cluster, or of one of the Helms.
+func lookUp(name string) string {
+	if strings.HasPrefix(name, "helm") {
+		return filepath.Join(os.Getenv(helmEnv), name)
+	}
+	return filepath.Join(isolated.BinDir(), name)
+}
+
+// helm is a command of Helm 4.
+func helm(args ...string) *exec.Cmd { return helmOf("helm4", args...) }
+
+// helmOf is a command of that Helm.
+func helmOf(which string, args ...string) *exec.Cmd {
+	return asAdmin(exec.Command(which, append(args, "--namespace="+system)...))
+}
+
+// state is what the last test has left of the release: the values it was installed with, or nil if there is none. Tests come in
+// any order, and each begins by saying what it needs.
+var state []string
+
+// installed brings the release to those values, each as --set takes it.
+func (r *rig) installed(values ...string) {
+	r.Helper()
+	if values == nil {
+		values = []string{}
+	}
+	if state != nil && slices.Equal(state, values) {
+		return
+	}
+	state = nil
+	args := []string{"upgrade", "--install", release, chart(), "--create-namespace", "--wait", "--timeout=3m", "--reset-values"}
+	for _, v := range values {
+		args = append(args, "--set="+v)
+	}
+	r.output(helm(args...))
+	r.agentsReady()
+	state = values
+}
+
+// uninstalled takes the release away.
+func (r *rig) uninstalled() {
+	r.Helper()
+	state = nil
+	r.output(helm("uninstall", release, "--ignore-not-found", "--wait", "--timeout=3m"))
+	r.agentsGone()
+}
+
+// agents are the pods of the DaemonSet.
+func (r *rig) agents() []corev1.Pod {
+	r.Helper()
+	list, err := nodes.Client.CoreV1().Pods(system).List(r.ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + daemonSet})
+	must(r, err)
+	return list.Items
+}
+
+func (r *rig) agentsGone() {
+	r.Helper()
+	r.eventually("no agent is left", func() bool { return len(r.agents()) == 0 })
+}
+
+// agentsReady waits until there is an agent on every node that says it is ready, and only those.
+func (r *rig) agentsReady() {
+	r.Helper()
+	r.eventually("every agent is ready", func() bool {
+		if len(r.agents()) != len(nodes.Nodes) {
+			return false
+		}
+		for _, n := range nodes.Nodes {
+			if status, _ := readyz(n.Address()); status != http.StatusOK {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// readyz is what the agent at an address says of its readiness.
+func readyz(address string) (status int, body string) { return get(address, "/readyz") }
+
+// metrics is what it counts.
+func metrics(address string) string { _, body := get(address, "/metrics"); return body }
+
+func get(address, path string) (status int, body string) {
+	response, err := http.Get(fmt.Sprintf("http://%s:%d%s", address, agentPort, path))
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	data, _ := io.ReadAll(response.Body)
+	return response.StatusCode, string(data)
+}
+
+// schedule says which nodes the agents may be on, as an operator would who wants one away.
+func schedule(selector string) error {
+	patch := fmt.Sprintf(`{"spec": {"template": {"spec": {"nodeSelector": {"e2e": %s}}}}}`, selector)
+	_, err := nodes.Client.AppsV1().DaemonSets(system).Patch(context.Background(), daemonSet, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	return err
+}
+
+// stopAgents ends every agent, until startAgents or the end of the test.
+func (r *rig) stopAgents() {
+	r.Helper()
+	must(r, schedule(`"nowhere"`))
+	r.agentsGone()
+	r.Cleanup(r.startAgents)
+}
+
+// startAgents undoes stopAgents.
+func (r *rig) startAgents() {
+	r.Helper()
+	must(r, schedule("null"))
+	r.agentsReady()
+}

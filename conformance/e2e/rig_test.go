@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// rig is what one test has: a namespace in which Pod Security restricted is enforced, and a row of the table.
+type rig struct {
+	testing.TB
+	*scenario
+	ctx       context.Context
+	namespace string
+	node      *cluster.Node // where its pods go
+}
+
+var rigs int
+
+// newRig is one on the node with the current runtime.
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	r := &rig{TB: t, scenario: &scenario{name: t.Name()}, ctx: context.Background(), node: nodes.Nodes[0]}
+	start := time.Now()
+	scenarios = append(scenarios, r.scenario)
+	t.Cleanup(func() {
+		r.took, r.outcome = time.Since(start), map[bool]string{true: "FAILED", false: "ok"}[t.Failed()]
+		if t.Failed() {
+			t.Logf("the namespace:\n%s", r.describe())
+		}
+	})
+	r.namespace = r.newNamespace(map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}, nil)
+	return r
+}
+
+// onEveryNode runs a test on each, in a row of its own.
+func onEveryNode(t *testing.T, test func(*rig)) {
+	t.Helper()
+	for _, n := range nodes.Nodes {
+		t.Run(n.Name, func(t *testing.T) {
+			r := newRig(t)
+			r.node = n
+			test(r)
+		})
+	}
+}
+
+// newNamespace makes a namespace that pods can be made in; its pods end with the test.
+func (r *rig) newNamespace(labels, annotations map[string]string) string {
+	r.Helper()
+	rigs++
+	return r.namedNamespace(fmt.Sprint("shop-", rigs), labels, annotations)
+}
+
+func (r *rig) namedNamespace(name string, labels, annotations map[string]string) string {
+	r.Helper()
+	_, err := nodes.Client.CoreV1().Namespaces().Create(r.ctx, &corev1.Namespace{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: annotations},
+	}, metav1.CreateOptions{})
+	must(r, err)
+	r.Cleanup(func() { r.clear(name) })
+	r.eventually("the namespace has its service account", func() bool {
+		_, err := nodes.Client.CoreV1().ServiceAccounts(name).Get(r.ctx, "default", metav1.GetOptions{})
+		return err == nil
+	})
+	return name
+}
+
+// clear deletes the pods of a namespace and waits until they are gone.
+func (r *rig) clear(namespace string) {
+	r.Helper()
+	pods := nodes.Client.CoreV1().Pods(namespace)
+	must(r, pods.DeleteCollection(r.ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+	r.eventually("the pods of "+namespace+" are gone", func() bool {
+		left, err := pods.List(r.ctx, metav1.ListOptions{})
+		return err == nil && len(left.Items) == 0
+	})
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// note adds something measured to the row of the table.
+func (r *rig) note(format string, args ...any) {
+	r.notes = append(r.notes, fmt.Sprintf(format, args...))
+}
+
+// patience bounds a wait for something that has to happen; no test passes or fails by how long it took.
+const patience = 3 * time.Minute
+
+func (r *rig) eventually(what string, holds func() bool) {
+	r.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// describe says of every pod and Event of the namespace what a person would look at.
+func (r *rig) describe() string {
+	var all strings.Builder
+	pods, err := nodes.Client.CoreV1().Pods(r.namespace).List(r.ctx, metav1.ListOptions{})
+	if err != nil {
+		return err.Error()
+	}
+	for _, pod := range pods.Items {
+		status, _ := json.Marshal(pod.Status)
+		fmt.Fprintf(&all, "%s %v\n%s\n", pod.Name, pod.Annotations, status)
+	}
+	return all.String() + r.events()
+}
+
+// events are those of the namespace, one a line.
+func (r *rig) events() string {
+	var all strings.Builder
+	events, err := nodes.Client.CoreV1().Events(r.namespace).List(r.ctx, metav1.ListOptions{})
+	if err != nil {
+		return err.Error()
+	}
+	for _, e := range events.Items {
+		fmt.Fprintf(&all, "%s %s %s\n", e.InvolvedObject.Name, e.Reason, e.Message)
+	}
+	return all.String()
+}
+
+// output runs a command that has to succeed.
+func (r *rig) output(cmd *exec.Cmd) string {
+	r.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		r.Fatalf("%s: %v\n%s%s", strings.Join(cmd.Args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String()
+}
+
+// kubectl is a command of a person with all rights.
+func kubectl(args ...string) *exec.Cmd { return asAdmin(exec.Command("kubectl", args...)) }
+
+// asAdmin gives a command the credentials of a person with all rights.
+func asAdmin(cmd *exec.Cmd) *exec.Cmd {
+	cmd.Path = lookUp(cmd.Args[0])
+	cmd.Err = nil
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+nodes.Admin())
+	return cmd
+}

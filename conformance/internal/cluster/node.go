@@ -1,0 +1,193 @@
+package cluster
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
+)
+
+// Where every node keeps things. They are the defaults of most distributions, on file systems that only the node sees.
+const (
+	BinDir    = "/opt/cni/bin"   // the runtime's CNI plugins
+	ConfDir   = "/etc/cni/net.d" // and configurations
+	StaticDir = "/etc/kubernetes/manifests"
+	socket    = "/run/containerd/containerd.sock"
+)
+
+// Node is one of the cluster.
+type Node struct {
+	Name    string
+	Number  int // from 1
+	Runtime Runtime
+
+	cluster   *Cluster
+	holder    *exec.Cmd // whose namespaces are the node's
+	processes []*apiserver.Process
+}
+
+// namespaces is run as a shell script in a mount and a network namespace of its own: it hides what a node writes to behind file
+// systems that nobody else sees, and keeps the namespaces. Its mounts are shared among the node's programs, because the runtime has to
+// see what the kubelet mounts.
+const namespaces = `set -e
+mount --make-rshared /
+for dir in /run /var/lib /var/log; do mount -t tmpfs -o mode=0755 tmpfs $dir; done
+for dir in etc opt; do
+	mkdir -p /run/overlay/$dir/upper /run/overlay/$dir/work
+	mount -t overlay -o lowerdir=/$dir,upperdir=/run/overlay/$dir/upper,workdir=/run/overlay/$dir/work overlay /$dir
+done
+rm -rf /etc/cni /opt/cni /etc/kubernetes
+mkdir -p /etc/cni/net.d /opt/cni/bin /etc/kubernetes/manifests
+ip link set lo up
+echo ready
+exec sleep infinity
+`
+
+func (n *Node) start() error {
+	for _, step := range []func() error{n.namespaces, n.network, n.primary, n.containerd, n.Kubelet, n.proxy} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// namespaces makes them and waits until they are as they should be.
+func (n *Node) namespaces() error {
+	n.holder = exec.Command("unshare", "--mount", "--net", "--propagation", "private", "--", "sh", "-c", namespaces)
+	n.holder.Stderr = os.Stderr
+	out, err := n.holder.StdoutPipe()
+	if err == nil {
+		err = n.holder.Start()
+	}
+	if err != nil {
+		return err
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		return fmt.Errorf("making its namespaces: %q %w", line, err)
+	}
+	return nil
+}
+
+// Path is where this process sees a file of the node.
+func (n *Node) Path(path string) string {
+	return filepath.Join("/proc", strconv.Itoa(n.holder.Process.Pid), "root", path)
+}
+
+// Command is a program on the node.
+func (n *Node) Command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command("nsenter", append([]string{"--target=" + strconv.Itoa(n.holder.Process.Pid), "--mount", "--net", "--", name}, args...)...)
+	cmd.Env = append(os.Environ(), "PATH="+n.Runtime.path(n.cluster.Bin))
+	return cmd
+}
+
+// Address and Address6 are the node's own.
+func (n *Node) Address() string { return fmt.Sprintf("10.99.0.%d", n.Number) }
+
+// Address6 is the node's own of IPv6.
+func (n *Node) Address6() string { return fmt.Sprintf("fd00:99::%d", n.Number) }
+
+// Pods4 and Pods6 are the addresses of the node's pods.
+func (n *Node) Pods4() string { return fmt.Sprintf("10.244.%d.0/24", n.Number) }
+
+// Pods6 is the prefix of the node's pods.
+func (n *Node) Pods6() string { return fmt.Sprintf("fd00:244:0:%d::/64", n.Number) }
+
+// network connects the node, with routes to the other nodes' pods and a default route that leads nowhere, without which
+// nothing can reach a service.
+func (n *Node) network() error {
+	outer := "to-" + strconv.Itoa(n.Number)
+	commands := []string{
+		fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", outer, n.holder.Process.Pid), "ip link set " + outer + " master lan up",
+		"ip route add " + n.Pods4() + " via " + n.Address(), "ip -6 route add " + n.Pods6() + " via " + n.Address6(),
+	}
+	inner := []string{
+		"ip addr add " + n.Address() + "/24 dev eth0", "ip -6 addr add " + n.Address6() + "/64 dev eth0 nodad", "ip link set eth0 up",
+		"ip route add default via " + Address, "ip -6 route add default via " + Address6,
+		"sysctl -qw net.ipv4.ip_forward=1", "sysctl -qw net.ipv6.conf.all.forwarding=1",
+	}
+	if err := run(strings.Fields(commands[0])...); err != nil {
+		return err
+	}
+	for _, command := range inner {
+		if err := do(n.Command("sh", "-c", command)); err != nil {
+			return err
+		}
+	}
+	for _, command := range commands[1:] { // the routes, once the node has its addresses
+		if err := run(strings.Fields(command)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Families are those of a node's pods.
+type Families struct{ V4, V6 bool }
+
+// DualStack is what nodes have unless a test changes it.
+var DualStack = Families{true, true}
+
+// Primary is the configuration of the pods' network as it is before anything of ours. more are further plugins, each a JSON
+// object.
+func (n *Node) Primary(f Families, more ...string) string {
+	var ranges, routes []string
+	for _, family := range []struct {
+		has           bool
+		subnet, route string
+	}{{f.V4, n.Pods4(), "0.0.0.0/0"}, {f.V6, n.Pods6(), "::/0"}} {
+		if family.has {
+			ranges = append(ranges, fmt.Sprintf(`[{"subnet": %q}]`, family.subnet))
+			routes = append(routes, fmt.Sprintf(`{"dst": %q}`, family.route))
+		}
+	}
+	plugins := append([]string{fmt.Sprintf(`{
+      "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+      "ipam": {"type": "host-local", "ranges": [%s], "routes": [%s]}
+    }`, strings.Join(ranges, ", "), strings.Join(routes, ", "))}, more...)
+	return fmt.Sprintf(`{
+  "cniVersion": %q,
+  "name": "podnet",
+  "plugins": [
+    %s
+  ]
+}
+`, n.Runtime.cniVersion(), strings.Join(plugins, ",\n    "))
+}
+
+// Conflist is the file with it.
+func (n *Node) Conflist() string { return n.Path(filepath.Join(ConfDir, "10-podnet.conflist")) }
+
+// primary installs the primary CNI.
+func (n *Node) primary() error {
+	for _, plugin := range []string{"bridge", "host-local", "loopback", "tuning"} {
+		if err := os.Symlink(filepath.Join(n.cluster.Bin, plugin), n.Path(filepath.Join(BinDir, plugin))); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(n.Conflist(), []byte(n.Primary(DualStack)), 0o644)
+}
+
+// run starts a program of the node, with a log.
+func (n *Node) run(name, program string, args ...string) error {
+	p, err := apiserver.RunCommand(n.cluster.path(n.Name+"-"+name+".log"), n.Command(program, args...))
+	if err == nil {
+		n.processes = append(n.processes, p)
+	}
+	return err
+}
+
+func (n *Node) stop() {
+	for i := len(n.processes) - 1; i >= 0; i-- {
+		n.processes[i].Kill()
+	}
+	if n.holder != nil && n.holder.Process != nil {
+		_ = n.holder.Process.Kill()
+		_ = n.holder.Wait()
+	}
+}

@@ -1,0 +1,102 @@
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Runtime is which container runtime a node has.
+type Runtime string
+
+// The runtimes.
+const (
+	Current Runtime = "current" // the current containerd and runc: it reads drop-ins, and knows user namespaces
+	Debian  Runtime = "debian"  // Debian's containerd and runc: neither
+)
+
+func (r Runtime) node() string { return "node-" + string(r) }
+
+// path is where its programs are found: a runtime starts others by name.
+func (r Runtime) path(bin string) string {
+	if r == Current {
+		return bin + ":" + os.Getenv("PATH")
+	}
+	return os.Getenv("PATH")
+}
+
+// cniVersion is the newest that it speaks.
+func (r Runtime) cniVersion() string {
+	if r == Current {
+		return "1.1.0"
+	}
+	return "1.0.0"
+}
+
+const pause = "e2e.local/pause:1"
+
+// containerd starts the runtime, with the pause image in it.
+func (n *Node) containerd() error {
+	runc, err := exec.LookPath("runc")
+	if n.Runtime == Current {
+		runc, err = filepath.Join(n.cluster.Bin, "runc"), nil
+	}
+	if err != nil {
+		return err
+	}
+	config := fmt.Sprintf(`version = 2
+root = "/var/lib/containerd"
+state = "/run/containerd"
+[grpc]
+  address = %q
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = %q
+  disable_apparmor = true
+  restrict_oom_score_adj = true # where root lacks CAP_SYS_RESOURCE, runc could not lower it
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = %q
+    conf_dir = %q
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        BinaryName = %q
+`, socket, pause, BinDir, ConfDir, runc)
+	file := n.cluster.path(n.Name + "-containerd.toml")
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		return err
+	}
+	program, err := exec.LookPath("containerd")
+	if n.Runtime == Current {
+		program, err = filepath.Join(n.cluster.Bin, "containerd"), nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := n.run("containerd", program, "--config="+file); err != nil {
+		return err
+	}
+	if err := wait("containerd answers", func() bool { return n.Ctr("version").Run() == nil }); err != nil {
+		return err
+	}
+	archive := n.cluster.path("pause.tar")
+	if err := Image(archive, pause, []File{{filepath.Join(n.cluster.Bin, "podprogram"), "pause"}}, "/pause", "pause"); err != nil {
+		return err
+	}
+	return n.Import(archive)
+}
+
+// Ctr is a command for the runtime's own client.
+func (n *Node) Ctr(args ...string) *exec.Cmd {
+	return n.Command("ctr", append([]string{"--address=" + socket, "--namespace=k8s.io"}, args...)...)
+}
+
+// Import gives the images of an archive to the runtime.
+func (n *Node) Import(archive string) error { return do(n.Ctr("images", "import", archive)) }
+
+// Tag gives an image another name.
+func (n *Node) Tag(name, another string) error {
+	return do(n.Ctr("images", "tag", "--force", name, another))
+}
