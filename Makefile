@@ -26,8 +26,24 @@ test: ## all tests, on real network namespaces and packets (root)
 	@scripts/test.sh
 
 .PHONY: e2e
-e2e: ## the end-to-end tests, on a real Kubernetes node of their own (root); options: RUN=TestName
-	@scripts/e2e.sh $(if $(RUN),-run '$(RUN)')
+e2e: ## the end-to-end tests, on a real Kubernetes cluster of their own (root); options: RUN=TestName SHUFFLE=on
+	@SHUFFLE=$(SHUFFLE) scripts/e2e.sh $(if $(RUN),-run '$(RUN)')
+
+.PHONY: soak
+soak: ## the same upgrades and full nodes as in e2e, again and again (root); options: SOAK=30m
+	@E2E_SOAK=$(or $(SOAK),30m) scripts/e2e.sh -run 'TestUpgradeUnderChurn|TestFullNode' -timeout 6h
+
+.PHONY: cluster
+cluster: ## bring up that cluster for a person, and say how to use it (root)
+	@scripts/cluster.sh up
+
+.PHONY: cluster-down
+cluster-down: ## take it down
+	@scripts/cluster.sh down
+
+.PHONY: images
+images: ## build the container images into dist/images; options: IMAGES='--platform linux/amd64,linux/arm64 --push REGISTRY'
+	@scripts/images.sh $(IMAGES)
 
 .PHONY: bench
 bench: ## measure ADD and DEL against a plugin that only echoes, the agent, and the pure core (root); options: N=60 IDLE=5m

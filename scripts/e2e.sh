@@ -9,7 +9,7 @@ cd "$root"
 need_root
 need_node_programs
 need_go
-images
+cluster_images
 export E2E_HELM E2E_LOGS=$root/dist/e2e/logs
 E2E_HELM=$(scripts/helm.sh)
 rm -rf "$E2E_LOGS"

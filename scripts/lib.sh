@@ -94,3 +94,20 @@ build_tools() {
 	rm -rf "$building"
 	trap - EXIT INT TERM HUP
 }
+
+# need_node_programs: what the nodes of conformance/internal/cluster, and the pods on them, need of Debian
+need_node_programs() {
+	need nft=nftables iptables-nft=iptables ip=iproute2 sysctl=procps unshare=util-linux containerd=containerd ctr=containerd runc=runc \
+		haproxy=haproxy
+}
+
+# cluster_images: the images of this tree, in the version that the chart names, made from the Dockerfiles, and in another to upgrade
+# to, assembled without a container tool. Sets E2E_IMAGES and E2E_VERSIONS.
+cluster_images() {
+	version=$(sed -n 's/^appVersion: *"\(.*\)"$/\1/p' "$root/chart/istio-pod-network-controller/Chart.yaml")
+	E2E_IMAGES=$root/dist/e2e/images E2E_VERSIONS="$version $version-next"
+	export E2E_IMAGES E2E_VERSIONS
+	rm -rf "$E2E_IMAGES"
+	"$root/scripts/images.sh" --builder buildah --offline --version "$version" --output "$E2E_IMAGES/$version" >&2
+	"$root/scripts/images.sh" --builder none --version "$version-next" --output "$E2E_IMAGES/$version-next" >&2
+}

@@ -5,6 +5,7 @@ package apiserver
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -14,6 +15,8 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
 // Programs are what has to be in Server.Bin.
@@ -173,4 +176,24 @@ func (s *Server) ServiceAccountKey() string { return s.pki.serving.key }
 // start runs one of the two programs.
 func (s *Server) start(name string, args ...string) (*Process, error) {
 	return Run(s.path(name+".log"), filepath.Join(s.Bin, name), args...)
+}
+
+// Embedded is a kubeconfig with all rights for somebody who reaches the API server under another URL and does not see its
+// files.
+func (s *Server) Embedded(url string) ([]byte, error) {
+	config := clientcmdapi.NewConfig()
+	var err error
+	read := func(path string) []byte {
+		data, failed := os.ReadFile(path)
+		err = errors.Join(err, failed)
+		return data
+	}
+	config.Clusters["cluster"] = &clientcmdapi.Cluster{Server: url, CertificateAuthorityData: read(s.pki.ca.cert)}
+	config.AuthInfos["admin"] = &clientcmdapi.AuthInfo{ClientCertificateData: read(s.pki.admin.cert), ClientKeyData: read(s.pki.admin.key)}
+	config.Contexts["cluster"] = &clientcmdapi.Context{Cluster: "cluster", AuthInfo: "admin"}
+	config.CurrentContext = "cluster"
+	if err != nil {
+		return nil, err
+	}
+	return clientcmd.Write(*config)
 }

@@ -1,0 +1,90 @@
+{{- /* The namespace of all objects. */ -}}
+{{- define "namespace" -}}
+{{ .Values.Namespace | default .Release.Namespace }}
+{{- end -}}
+
+{{- /* What the distribution needs, with what the values say instead: binDir, confDir, mode, seLinuxType, resourceQuota. */ -}}
+{{- define "platform" -}}
+{{- $preset := index (.Files.Get "files/presets.yaml" | fromYaml) (lower .Values.kubernetesDistribution) -}}
+binDir: {{ .Values.cni.binDir | default $preset.binDir }}
+confDir: {{ .Values.cni.confDir | default $preset.confDir }}
+mode: {{ .Values.cni.mode | default $preset.mode }}
+seLinuxType: {{ .Values.agent.seLinuxType | default $preset.seLinuxType | default "" | quote }}
+{{- $quota := toString .Values.resourceQuota.enabled }}
+resourceQuota: {{ ternary (default false $preset.resourceQuota) (eq $quota "true") (eq $quota "") }}
+{{- end -}}
+
+{{- /* The name of an image. (list . $image) */ -}}
+{{- define "image" -}}
+{{- $root := index . 0 -}}{{- $image := index . 1 -}}
+{{- with $root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}{{ end -}}
+{{- end -}}
+
+{{- define "labels" -}}
+app.kubernetes.io/name: istio-pod-network-agent
+app.kubernetes.io/part-of: istio-pod-network-controller
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end -}}
+
+{{- /* "true" where Helm talks to a cluster: every cluster has kube-system. */ -}}
+{{- define "connected" -}}
+{{- if lookup "v1" "Namespace" "" "kube-system" }}true{{ end -}}
+{{- end -}}
+
+{{- /* "true" if the namespace is to be rendered. */ -}}
+{{- define "rendersNamespace" -}}
+{{- $create := toString .Values.namespace.create -}}
+{{- if or (eq $create "true") (and (eq $create "auto") (not (include "connected" .))) }}true{{ end -}}
+{{- end -}}
+
+{{- /* "true" if hooks and tests are to be rendered. */ -}}
+{{- define "rendersHooks" -}}
+{{- $hooks := toString .Values.hooks -}}
+{{- if or (eq $hooks "true") (and (eq $hooks "auto") (include "connected" .)) }}true{{ end -}}
+{{- end -}}
+
+{{- /* What Pod Security restricted asks of a container. (a user ID) */ -}}
+{{- define "restricted" -}}
+runAsUser: {{ . }}
+runAsGroup: {{ . }}
+runAsNonRoot: true
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- /* The plugin's settings of mesh pods: those of 2018 under their names of today, and redirect. */ -}}
+{{- define "redirect" -}}
+{{- $redirect := deepCopy .Values.redirect -}}
+{{- $values := .Values -}}
+{{- range $old, $new := dict "includeIPRanges" "includeOutboundIPRanges" "excludeIPRanges" "excludeOutboundIPRanges" "excludeInboundPorts" "excludeInboundPorts" -}}
+{{- $value := index $values $old -}}
+{{- if ne $value (ternary "*" "" (eq $old "includeIPRanges")) -}}
+{{- if hasKey $redirect $new -}}
+{{- fail (printf "%s: %q: redirect.%s says %q; valid: one of the two" $old $value $new (index $redirect $new | toString)) -}}
+{{- end -}}
+{{- $_ := set $redirect $new $value -}}
+{{- end -}}
+{{- end -}}
+{{ toJson $redirect }}
+{{- end -}}
+
+{{- /* The plugin's entry: what agent and plugin read. */ -}}
+{{- define "entry" -}}
+{{- toPrettyJson (dict
+  "type" "istio-pod-network"
+  "capabilities" (dict "io.kubernetes.cri.pod-annotations" true)
+  "agentSocket" (printf "%s/agent.sock" .Values.stateDir)
+  "agentTimeout" .Values.agentTimeout
+  "statusRequiresAgent" .Values.statusRequiresAgent
+  "stateDir" .Values.stateDir
+  "backend" .Values.backend
+  "selection" .Values.selection
+  "excludeNamespaces" (append .Values.excludeNamespaces (include "namespace" .) | uniq)
+  "redirect" (include "redirect" . | fromJson)
+  "logLevel" .Values.pluginLogLevel
+) -}}
+{{- end -}}
