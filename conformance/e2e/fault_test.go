@@ -43,7 +43,7 @@ func TestAgentAway(t *testing.T) {
 		r.create(r.meshPod("cart-0"))
 		r.seen(r.appPod("plain"))
 		r.eventually("the kubelet says why the mesh pod does not start", func() bool {
-			events := r.events()
+			events := events(r.namespace)
 			return strings.Contains(events, "cart-0 FailedCreatePodSandBox") && strings.Contains(events, "nobody listens on the socket") &&
 				strings.Contains(events, "istio-pod-network-install uninstall")
 		})

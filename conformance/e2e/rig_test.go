@@ -35,9 +35,6 @@ func newRig(t testing.TB) *rig {
 	scenarios = append(scenarios, r.scenario)
 	t.Cleanup(func() {
 		r.took, r.outcome = time.Since(start), map[bool]string{true: "FAILED", false: "ok"}[t.Failed()]
-		if t.Failed() {
-			t.Logf("the namespace:\n%s", r.describe())
-		}
 	})
 	r.namespace = r.newNamespace(map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}, nil)
 	return r
@@ -68,7 +65,12 @@ func (r *rig) namedNamespace(name string, labels, annotations map[string]string)
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: annotations},
 	}, metav1.CreateOptions{})
 	must(r, err)
-	r.Cleanup(func() { r.clear(name) })
+	r.Cleanup(func() {
+		if r.Failed() {
+			r.Logf("namespace %s:\n%s", name, describe(name))
+		}
+		r.clear(name)
+	})
 	r.eventually("the namespace has its service account", func() bool {
 		_, err := nodes.Client.CoreV1().ServiceAccounts(name).Get(r.ctx, "default", metav1.GetOptions{})
 		return err == nil
@@ -100,7 +102,7 @@ func (r *rig) note(format string, args ...any) {
 }
 
 // patience bounds a wait for something that has to happen; no test passes or fails by how long it took.
-const patience = 3 * time.Minute
+const patience = 2 * time.Minute
 
 func (r *rig) eventually(what string, holds func() bool) {
 	r.Helper()
@@ -111,28 +113,32 @@ func (r *rig) eventually(what string, holds func() bool) {
 	}
 }
 
-// describe says of every pod and Event of the namespace what a person would look at.
-func (r *rig) describe() string {
+// describe says of every pod and Event of a namespace what a person would look at.
+func describe(namespace string) string {
 	var all strings.Builder
-	pods, err := nodes.Client.CoreV1().Pods(r.namespace).List(r.ctx, metav1.ListOptions{})
+	pods, err := nodes.Client.CoreV1().Pods(namespace).List(context.Background(), metav1.ListOptions{})
 	if err != nil {
 		return err.Error()
 	}
 	for _, pod := range pods.Items {
 		status, _ := json.Marshal(pod.Status)
 		fmt.Fprintf(&all, "%s %v\n%s\n", pod.Name, pod.Annotations, status)
+		for _, c := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
+			log, err := nodes.Client.CoreV1().Pods(namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: c.Name}).DoRaw(context.Background())
+			fmt.Fprintf(&all, "log of %s: %v\n%s\n", c.Name, err, log[max(0, len(log)-1000):])
+		}
 	}
-	return all.String() + r.events()
+	return all.String() + events(namespace)
 }
 
-// events are those of the namespace, one a line.
-func (r *rig) events() string {
+// events are those of a namespace, one a line.
+func events(namespace string) string {
 	var all strings.Builder
-	events, err := nodes.Client.CoreV1().Events(r.namespace).List(r.ctx, metav1.ListOptions{})
+	list, err := nodes.Client.CoreV1().Events(namespace).List(context.Background(), metav1.ListOptions{})
 	if err != nil {
 		return err.Error()
 	}
-	for _, e := range events.Items {
+	for _, e := range list.Items {
 		fmt.Fprintf(&all, "%s %s %s\n", e.InvolvedObject.Name, e.Reason, e.Message)
 	}
 	return all.String()

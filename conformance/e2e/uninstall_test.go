@@ -157,7 +157,7 @@ func TestForgottenUninstall(t *testing.T) {
 				r.agentsGone()
 				r.create(r.meshPod("refused"))
 				r.eventually("the mesh pod is refused, with the command that helps", func() bool {
-					return strings.Contains(r.events(), "istio-pod-network-install uninstall")
+					return strings.Contains(events(r.namespace), "istio-pod-network-install uninstall")
 				})
 				cure(r)
 			})

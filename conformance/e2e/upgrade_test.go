@@ -91,7 +91,7 @@ func TestUpgradeUnderChurn(t *testing.T) {
 		}
 	}
 	refused := 0
-	for line := range strings.Lines(r.events()) {
+	for line := range strings.Lines(events(r.namespace)) {
 		if strings.Contains(line, "FailedCreatePodSandBox") {
 			refused++
 			if !strings.Contains(line, "nobody listens on the socket") {

@@ -26,11 +26,14 @@ func sidecar(transparent bool) {
 	}
 	go serveTCP(listen(":15006", transparent), "sidecar-inbound", inbound)
 	go serveTCP(listen(":15053", false), "sidecar-dns", originalDestination)
-	packets, err := net.ListenPacket("udp", ":15053")
-	if err != nil {
-		fatal(err)
+	for _, address := range []string{"127.0.0.1", "::1"} { // where redirected packets arrive, and answers have to come from
+		packets, err := net.ListenPacket("udp", net.JoinHostPort(address, "15053"))
+		if err == nil {
+			go answerUDP(packets, "sidecar-dns")
+		} else if address == "127.0.0.1" { // the pod may be without IPv6
+			fatal(err)
+		}
 	}
-	go answerUDP(packets, "sidecar-dns")
 }
 
 // listen opens a socket for both families. A transparent one also takes connections to addresses that are not the pod's.
