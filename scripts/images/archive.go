@@ -1,0 +1,170 @@
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// deliver writes an archive of an image for all platforms, and pushes the image where that is asked for.
+func (o options) deliver(ctx context.Context, i imageSpec, built []v1.Image, archive string) error {
+	all := index(built, o.platforms)
+	if err := o.writeArchive(archive, "docker.io/library/"+i.name, o.version, built, all); err != nil {
+		return fmt.Errorf("writing %q: %w", archive, err)
+	}
+	if o.push == "" {
+		return nil
+	}
+	tag := fmt.Sprintf("%s/%s:%s", strings.TrimSuffix(o.push, "/"), i.name, o.version)
+	reference, err := name.ParseReference(tag)
+	if err != nil {
+		return fmt.Errorf("--push: %w", err)
+	}
+	fmt.Fprintln(os.Stderr, "images: pushing", tag)
+	to := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
+	if len(built) == 1 {
+		return remote.Write(reference, built[0], to...)
+	}
+	return remote.WriteIndex(reference, all, to...)
+}
+
+// index is an image for several platforms.
+func index(built []v1.Image, platforms []v1.Platform) v1.ImageIndex {
+	all := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for n, image := range built {
+		all = mutate.AppendManifests(all, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &platforms[n]}})
+	}
+	return all
+}
+
+// writeArchive writes a tar of an OCI image layout. containerd takes an image's name from the one annotation, others from the
+// other.
+func (o options) writeArchive(path, repository, version string, built []v1.Image, all v1.ImageIndex) error {
+	dir, err := os.MkdirTemp(o.work, "layout-")
+	if err != nil {
+		return err
+	}
+	l, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		return err
+	}
+	named := layout.WithAnnotations(map[string]string{"io.containerd.image.name": repository + ":" + version, "org.opencontainers.image.ref.name": version})
+	if len(built) == 1 {
+		err = l.AppendImage(built[0], named)
+	} else {
+		err = l.AppendIndex(all, named)
+	}
+	if err != nil {
+		return err
+	}
+	return pack(dir, path)
+}
+
+// pack writes a tar of a directory's files, in order, and nothing of where or when.
+func pack(dir, path string) error {
+	var files []string
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.Type().IsRegular() {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	slices.Sort(files)
+	out, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	w := tar.NewWriter(out)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel(dir, file)
+		if err != nil {
+			return err
+		}
+		if err := w.WriteHeader(&tar.Header{Name: relative, Mode: 0o644, Size: int64(len(data)), Format: tar.FormatPAX}); err != nil {
+			return err
+		}
+		if _, err := w.Write(data); err != nil {
+			return err
+		}
+	}
+	return errors.Join(w.Close(), out.Close())
+}
+
+// readArchive is the only image of a tar of an OCI image layout, which is unpacked into a directory that has to stay.
+func readArchive(path, dir string) (v1.Image, error) {
+	if err := unpack(path, dir); err != nil {
+		return nil, fmt.Errorf("reading %q: %w", path, err)
+	}
+	all, err := layout.ImageIndexFromPath(dir)
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := all.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	if len(manifest.Manifests) != 1 {
+		return nil, fmt.Errorf("%d images in %q, want one", len(manifest.Manifests), path)
+	}
+	return all.Image(manifest.Manifests[0].Digest)
+}
+
+// unpack undoes pack. Names that lead out of the directory are refused by os.Root.
+func unpack(path, dir string) error {
+	in, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for r := tar.NewReader(in); ; {
+		header, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if header.Typeflag != tar.TypeReg {
+			continue
+		}
+		data, err := io.ReadAll(r)
+		if err == nil {
+			err = root.MkdirAll(filepath.Dir(header.Name), 0o755)
+		}
+		if err == nil {
+			err = root.WriteFile(header.Name, data, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}

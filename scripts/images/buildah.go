@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+type buildah struct{ options }
+
+func (buildah) name() string { return "buildah" }
+
+// store is where images and layers are kept between runs: not where the machine's own are, and not in the build's context.
+func (buildah) store() (string, error) {
+	cache, err := os.UserCacheDir()
+	return filepath.Join(cache, "istio-pod-network", "buildah"), err
+}
+
+// command is buildah with that store.
+func (buildah) command(ctx context.Context, store string, args ...string) *exec.Cmd {
+	global := []string{"--storage-driver", "overlay", "--root", filepath.Join(store, "root"), "--runroot", filepath.Join(store, "run")}
+	return exec.CommandContext(ctx, "buildah", append(global, args...)...)
+}
+
+func (b buildah) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Image, error) {
+	store, err := b.store()
+	if err != nil {
+		return nil, err
+	}
+	args := append([]string{"build-using-dockerfile", "--file", filepath.Join(b.root, i.dockerfile), "--timestamp", b.epoch(), "--layers=false"}, b.arguments()...)
+	// A platform of its own would have buildah look for a base of that platform, although the programs are cross-compiled.
+	args = append(args, "--build-arg", "TARGETOS="+p.OS, "--build-arg", "TARGETARCH="+p.Architecture, "--build-arg", "BUILDPLATFORM=linux/"+runtime.GOARCH,
+		"--os", p.OS, "--arch", p.Architecture)
+	if b.offline {
+		more, err := b.base(ctx, store)
+		if err != nil {
+			return nil, fmt.Errorf("making a base image of this machine's Go: %w", err)
+		}
+		args = append(args, more...)
+	}
+	return b.fromArchive(func(archive string) error {
+		tag := fmt.Sprintf("localhost/%s:%s-%s", i.name, b.version, p.Architecture)
+		if err := run(b.command(ctx, store, append(args, "--tag", tag, b.root)...)); err != nil {
+			return err
+		}
+		return run(b.command(ctx, store, "push", "--quiet", tag, "oci-archive:"+archive))
+	})
+}
+
+// golang is the base that the Dockerfiles name.
+const golang = "docker.io/library/golang:1.26"
+
+// base makes an image of that name: a shell, and the Go of this machine. It returns the flags that have a build use it, with
+// this machine's modules and without a network.
+func (b buildah) base(ctx context.Context, store string) (flags []string, err error) {
+	goroot, modules, cache, version, err := goEnv(ctx)
+	if err != nil {
+		return nil, err
+	}
+	download := exec.CommandContext(ctx, "go", "mod", "download")
+	download.Dir = b.root
+	if err := run(download); err != nil {
+		return nil, err
+	}
+	runc, err := exec.LookPath("runc") // crun refuses a machine that has both versions of control groups
+	if err != nil {
+		return nil, err
+	}
+	flags = []string{"--pull-never", "--network", "none", "--isolation", "oci", "--runtime", runc,
+		"--volume", filepath.Join(modules, "cache", "download") + ":/goproxy:ro", "--volume", cache + ":/root/.cache/go-build:rw"}
+	inspect := b.command(ctx, store, "inspect", "--type", "image", "--format", "{{index .OCIv1.Config.Labels \"go\"}}", golang)
+	if out, err := inspect.Output(); err == nil && strings.TrimSpace(string(out)) == version {
+		return flags, nil
+	}
+	fmt.Fprintf(os.Stderr, "images: making %s of %s, once\n", golang, version)
+	return flags, b.makeBase(ctx, store, goroot, version)
+}
+
+func goEnv(ctx context.Context) (goroot, modules, cache, version string, err error) {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOMODCACHE", "GOCACHE", "GOVERSION").Output()
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	if err == nil && len(lines) != 4 {
+		err = fmt.Errorf("go env says %q", out)
+	}
+	if err != nil {
+		return "", "", "", "", err
+	}
+	return lines[0], lines[1], lines[2], lines[3], nil
+}
+
+// makeBase commits the image. Of a system it has what the Dockerfiles use: a shell.
+func (b buildah) makeBase(ctx context.Context, store, goroot, version string) error {
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		return err
+	}
+	var name bytes.Buffer
+	from := b.command(ctx, store, "from", "scratch")
+	from.Stdout, from.Stderr = &name, os.Stderr
+	if err := from.Run(); err != nil {
+		return err
+	}
+	container := strings.TrimSpace(name.String())
+	defer func() { _ = b.command(context.WithoutCancel(ctx), store, "rm", container).Run() }()
+	empty, err := os.MkdirTemp(b.work, "tmp-")
+	if err != nil {
+		return err
+	}
+	for _, step := range [][]string{
+		{"copy", "--quiet", container, busybox, "/bin/sh"},
+		{"copy", "--quiet", "--chmod", "1777", container, empty, "/tmp"},
+		{"copy", "--quiet", container, goroot, "/usr/local/go"},
+		{"config", "--env", "PATH=/usr/local/go/bin:/bin", "--env", "HOME=/root", "--env", "GOPATH=/go", "--env", "GOTOOLCHAIN=local",
+			"--env", "GOPROXY=file:///goproxy", "--label", "go=" + version, container},
+		{"commit", "--quiet", container, golang},
+	} {
+		if err := run(b.command(ctx, store, step...)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,207 @@
+// Command images builds the project's container images: from the Dockerfiles with docker, podman or buildah, or without any of them by
+// putting the same files into the same image itself. It writes OCI archives and can push to a registry.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+const help = `images: builds the container images istio-pod-network-agent and istio-pod-network-plugin
+
+It writes an OCI archive of each into --output, which containerd, docker and podman can load. The same commit gives the
+same digest with the same builder, and the same files with every builder.
+
+Flags:
+`
+
+// options are what the command line says.
+type options struct {
+	root      string // of the repository
+	builder   string
+	platforms []v1.Platform
+	version   string
+	output    string
+	push      string
+	offline   bool
+	check     bool
+
+	revision string
+	created  time.Time
+	work     string // a directory that goes with the run
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	o, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "images:", err, "(see --help)")
+		os.Exit(2)
+	}
+	if err := o.run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "images:", err)
+		os.Exit(1)
+	}
+}
+
+// parse reads the command line and, for what it leaves open, the repository.
+func parse(args []string) (o options, err error) {
+	f := flag.NewFlagSet("images", flag.ContinueOnError)
+	f.Usage = func() {}
+	f.SetOutput(os.Stdout)
+	f.StringVar(&o.builder, "builder", "auto", "`what` builds: docker, podman, buildah, none (the Go of this machine alone), or auto, the first of these that works")
+	platforms := f.String("platform", "linux/"+runtime.GOARCH, "comma-separated `list` of platforms, such as linux/amd64,linux/arm64")
+	f.StringVar(&o.version, "version", "", "`version` of the programs and tag of the images (default git describe)")
+	f.StringVar(&o.output, "output", "dist/images", "`directory` for the archives, from the repository")
+	f.StringVar(&o.push, "push", "", "`registry` to push to, such as registry.example.com/mesh")
+	f.BoolVar(&o.offline, "offline", false, "fetch nothing: buildah builds on a base made of this machine's Go, with its module cache")
+	f.BoolVar(&o.check, "check", false, "also assemble the images without a builder, and fail unless both have the same files")
+	f.StringVar(&o.root, "root", "../..", "`directory` of the repository")
+	err = f.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Print(help)
+		f.PrintDefaults()
+	}
+	switch {
+	case err != nil:
+		return o, err
+	case f.NArg() > 0:
+		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	case !slices.Contains(builderNames, o.builder):
+		return o, fmt.Errorf("--builder: %q is wrong; valid: %s", o.builder, strings.Join(builderNames, ", "))
+	case o.offline && o.builder != "buildah" && o.builder != "none":
+		return o, fmt.Errorf("--offline: only buildah and none can, not --builder %s", o.builder)
+	}
+	if o.platforms, err = parsePlatforms(*platforms); err != nil {
+		return o, err
+	}
+	if o.root, err = filepath.Abs(o.root); err != nil {
+		return o, err
+	}
+	if !filepath.IsAbs(o.output) {
+		o.output = filepath.Join(o.root, o.output)
+	}
+	return o, o.askGit()
+}
+
+// architectures are those that the images are built for.
+var architectures = []string{"amd64", "arm64"}
+
+func parsePlatforms(list string) (platforms []v1.Platform, err error) {
+	for _, text := range strings.Split(list, ",") {
+		system, architecture, _ := strings.Cut(text, "/")
+		if system != "linux" || !slices.Contains(architectures, architecture) {
+			return nil, fmt.Errorf("--platform: %q is wrong; valid: linux/%s", text, strings.Join(architectures, ", linux/"))
+		}
+		platforms = append(platforms, v1.Platform{OS: system, Architecture: architecture})
+	}
+	return platforms, nil
+}
+
+// askGit learns what the images are made from. Outside a repository that is not known, and the images say so.
+func (o *options) askGit() error {
+	git := func(args ...string) string {
+		out, err := exec.Command("git", append([]string{"-C", o.root}, args...)...).Output()
+		if err != nil {
+			return ""
+		}
+		return strings.TrimSpace(string(out))
+	}
+	if o.version == "" {
+		o.version = git("describe", "--tags", "--always", "--dirty")
+	}
+	if o.version == "" {
+		o.version = "unknown"
+	}
+	if o.revision = git("rev-parse", "HEAD"); o.revision == "" {
+		o.revision = "unknown"
+	}
+	seconds, err := strconv.ParseInt(git("log", "-1", "--format=%ct"), 10, 64)
+	if epoch := os.Getenv("SOURCE_DATE_EPOCH"); epoch != "" {
+		if seconds, err = strconv.ParseInt(epoch, 10, 64); err != nil {
+			return fmt.Errorf("SOURCE_DATE_EPOCH: %q is wrong; valid: seconds since 1970", epoch)
+		}
+	}
+	o.created = time.Unix(seconds, 0).UTC() // 1970 where nobody knows
+	return nil
+}
+
+// run builds all images.
+func (o options) run(ctx context.Context) error {
+	if err := os.MkdirAll(o.output, 0o755); err != nil {
+		return err
+	}
+	var err error
+	if o.work, err = os.MkdirTemp("", "istio-pod-network-images-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(o.work)
+	b, err := o.chooseBuilder(ctx)
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "image\tplatform\tdigest\tMiB\tbuilder\tarchive")
+	for _, i := range images {
+		var built []v1.Image
+		for _, p := range o.platforms {
+			start := time.Now()
+			fmt.Fprintf(os.Stderr, "images: %s for %s, with %s\n", i.name, p, b.name())
+			image, err := b.build(ctx, i, p)
+			if err == nil && o.check {
+				err = o.compare(ctx, i, p, image)
+			}
+			if err != nil {
+				return fmt.Errorf("building %s for %s: %w", i.name, p, err)
+			}
+			fmt.Fprintf(os.Stderr, "images: %s for %s: %.0f s\n", i.name, p, time.Since(start).Seconds())
+			built = append(built, image)
+		}
+		archive := filepath.Join(o.output, i.name+".tar")
+		if err := o.deliver(ctx, i, built, archive); err != nil {
+			return err
+		}
+		for n, image := range built {
+			if err := row(table, i, o, n, image, b.name(), archive); err != nil {
+				return err
+			}
+		}
+	}
+	return table.Flush()
+}
+
+// row is one of the table.
+func row(table *tabwriter.Writer, i imageSpec, o options, n int, image v1.Image, builder, archive string) error {
+	digest, err := image.Digest()
+	if err != nil {
+		return err
+	}
+	size, err := contentSize(image)
+	if err != nil {
+		return err
+	}
+	if near, err := filepath.Rel(o.root, archive); err == nil {
+		archive = near
+	}
+	fmt.Fprintf(table, "%s:%s\t%s\t%s\t%.1f\t%s\t%s\n", i.name, o.version, o.platforms[n], digest, float64(size)/(1<<20), builder, archive)
+	return nil
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// imageSpec says what an image is. A Dockerfile says the same; --check compares.
+type imageSpec struct {
+	name, dockerfile string
+	description      string
+	programs         []program // in the order of their names
+	entrypoint       string
+	user             string
+}
+
+// program is one of the project's.
+type program struct{ name, pkg string }
+
+var (
+	plugin    = program{"istio-pod-network", "./plugin"}
+	agent     = program{"istio-pod-network-agent", "./agent"}
+	installer = program{"istio-pod-network-install", "./install/istio-pod-network-install"}
+	wait      = program{"istio-pod-network-wait", "./plugin/wait"}
+)
+
+var images = []imageSpec{
+	{
+		name: "istio-pod-network-agent", dockerfile: "Dockerfile.agent", programs: []program{plugin, agent, installer},
+		description: "The node agent of istio-pod-network-controller, with the CNI plugin that it installs",
+		entrypoint:  "/istio-pod-network-agent", user: "0:0",
+	},
+	{
+		name: "istio-pod-network-plugin", dockerfile: "Dockerfile.plugin", programs: []program{plugin, installer, wait},
+		description: "The CNI plugin istio-pod-network, its installer, and the init wait of mesh pods",
+		entrypoint:  "/istio-pod-network-wait", user: "65532:65532",
+	},
+}
+
+// labels are the image's, by the OCI's names for them.
+func (o options) labels(i imageSpec) map[string]string {
+	const prefix = "org.opencontainers.image."
+	return map[string]string{
+		prefix + "title": i.name, prefix + "description": i.description, prefix + "source": "https://github.com/istio-pod-network/controller",
+		prefix + "licenses": "Apache-2.0", prefix + "version": o.version, prefix + "revision": o.revision, prefix + "created": o.created.Format(time.RFC3339),
+	}
+}
+
+// assembler makes the image without a container tool.
+type assembler struct{ options }
+
+func (assembler) name() string { return "none" }
+
+func (a assembler) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Image, error) {
+	dir, err := os.MkdirTemp(a.work, "programs-")
+	if err != nil {
+		return nil, err
+	}
+	var layer bytes.Buffer
+	files := tar.NewWriter(&layer)
+	if err := a.add(files, "LICENSE", filepath.Join(a.root, "LICENSE"), 0o644); err != nil {
+		return nil, err
+	}
+	for _, program := range i.programs {
+		path := filepath.Join(dir, program.name)
+		if err := a.compile(ctx, program, p, path); err != nil {
+			return nil, err
+		}
+		if err := a.add(files, program.name, path, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if err := files.Close(); err != nil {
+		return nil, err
+	}
+	return a.image(i, p, layer.Bytes())
+}
+
+// compile builds a program as make build and the Dockerfiles do.
+func (a assembler) compile(ctx context.Context, program program, p v1.Platform, path string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w -X main.version="+a.version, "-o", path, program.pkg)
+	cmd.Dir = a.root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.OS, "GOARCH="+p.Architecture)
+	return run(cmd)
+}
+
+// add puts a file into the layer, as root's and of the time of the commit.
+func (a assembler) add(files *tar.Writer, name, path string, mode int64) error {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = files.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(data)), ModTime: a.created, Typeflag: tar.TypeReg, Format: tar.FormatPAX})
+	}
+	if err == nil {
+		_, err = files.Write(data)
+	}
+	return err
+}
+
+// image is one with that layer.
+func (a assembler) image(i imageSpec, p v1.Platform, files []byte) (v1.Image, error) {
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files)), nil },
+		tarball.WithMediaType(types.OCILayer))
+	if err != nil {
+		return nil, err
+	}
+	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	image, err = mutate.Append(image, mutate.Addendum{Layer: layer, MediaType: types.OCILayer, History: v1.History{
+		Created: v1.Time{Time: a.created}, CreatedBy: fmt.Sprintf("images --builder none: %s", i.dockerfile),
+	}})
+	if err != nil {
+		return nil, err
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture, config.Created = p.OS, p.Architecture, v1.Time{Time: a.created}
+	config.Config = v1.Config{Entrypoint: []string{i.entrypoint}, User: i.user, Labels: a.labels(i), WorkingDir: "/"}
+	return mutate.ConfigFile(image, config)
+}
+
+// run runs a command; what it says goes to standard error.
+func run(cmd *exec.Cmd) error {
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Base(cmd.Path), err)
+	}
+	return nil
+}
