@@ -61,13 +61,16 @@ seccompProfile: {type: RuntimeDefault}
 {{- $redirect := deepCopy .Values.redirect -}}
 {{- $values := .Values -}}
 {{- range $old, $new := dict "includeIPRanges" "includeOutboundIPRanges" "excludeIPRanges" "excludeOutboundIPRanges" "excludeInboundPorts" "excludeInboundPorts" -}}
-{{- $value := index $values $old -}}
+{{- $value := index $values $old | toString -}}
 {{- if ne $value (ternary "*" "" (eq $old "includeIPRanges")) -}}
 {{- if hasKey $redirect $new -}}
 {{- fail (printf "%s: %q: redirect.%s says %q; valid: one of the two" $old $value $new (index $redirect $new | toString)) -}}
 {{- end -}}
 {{- $_ := set $redirect $new $value -}}
 {{- end -}}
+{{- end -}}
+{{- range $key := list "includeInboundPorts" "includeOutboundPorts" "excludeInboundPorts" "excludeOutboundPorts" -}}
+{{- if hasKey $redirect $key -}}{{- $_ := set $redirect $key (index $redirect $key | toString) -}}{{- end -}}
 {{- end -}}
 {{ toJson $redirect }}
 {{- end -}}

@@ -97,9 +97,19 @@ func Cluster(bin string) error {
 	return err
 }
 
+// Helm links helm3 and helm4 into bin.
+func Helm(bin string) error {
+	return linkFrom(bin, []string{"helm3", "helm4"}, filepath.Join(Root(), "scripts", "helm.sh"))
+}
+
 // Link links programs of a real Kubernetes cluster into bin.
 func Link(bin string, names ...string) error {
-	cmd := exec.Command(filepath.Join(Root(), "scripts", "kubernetes.sh"), names...)
+	return linkFrom(bin, names, filepath.Join(Root(), "scripts", "kubernetes.sh"), names...)
+}
+
+// linkFrom links programs of the directory that a script prints.
+func linkFrom(bin string, names []string, script string, args ...string) error {
+	cmd := exec.Command(script, args...)
 	cmd.Stderr = os.Stderr // progress: it may take minutes
 	out, err := cmd.Output()
 	if err != nil {

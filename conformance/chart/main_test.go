@@ -1,0 +1,143 @@
+package chart
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+)
+
+// admin is a kubeconfig with all rights at the API server of all tests.
+var admin string
+
+// run starts the API server before the tests and stops it after them.
+type run struct{ m *testing.M }
+
+func (r run) Run() int {
+	dir, err := os.MkdirTemp("", "istio-pod-network-chart-")
+	var server *apiserver.Server
+	if err == nil {
+		defer os.RemoveAll(dir)
+		server, err = apiserver.Start(isolated.BinDir(), dir, apiserver.WithoutControllers)
+	}
+	if err == nil {
+		defer server.Stop()
+		admin = filepath.Join(dir, "kubeconfig")
+		err = server.KubeconfigOf(admin, "admin", "system:masters")
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "starting the API server:", err)
+		return 1
+	}
+	return r.m.Run()
+}
+
+func TestMain(m *testing.M) { os.Exit(isolated.Main(run{m}, prepare)) }
+
+func prepare(bin string) error {
+	if err := build.Link(bin, append([]string{"kubectl"}, apiserver.Programs...)...); err != nil {
+		return err
+	}
+	if err := build.Helm(bin); err != nil {
+		return err
+	}
+	return build.Product(bin, "./plugin", "./agent")
+}
+
+const (
+	name   = "istio-pod-network-controller"
+	system = name // the namespace that README.md installs into
+)
+
+func dir() string { return filepath.Join(build.Root(), "chart", name) }
+
+// program runs a program that talks to the API server, if to any, with all rights.
+func program(stdin []byte, name string, args ...string) (stdout, stderr string, err error) {
+	cmd := exec.Command(filepath.Join(isolated.BinDir(), name), args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+admin)
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &errs
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+// both runs a test with each Helm.
+func both(t *testing.T, test func(t *testing.T, helm string)) {
+	t.Helper()
+	for _, helm := range []string{"helm3", "helm4"} {
+		t.Run(helm, func(t *testing.T) { test(t, helm) })
+	}
+}
+
+// template is `helm template` into the usual namespace.
+func template(t testing.TB, helm string, values ...string) string {
+	t.Helper()
+	out, errs, err := program(nil, helm, append([]string{"template", "-n", system, dir()}, set(values)...)...)
+	if err != nil {
+		t.Fatalf("%s template %q: %v %s", helm, values, err, errs)
+	}
+	return out
+}
+
+func set(values []string) (flags []string) {
+	for _, v := range values {
+		flags = append(flags, "--set="+v)
+	}
+	return flags
+}
+
+// objects reads manifests.
+func objects(t testing.TB, manifests string) (all []unstructured.Unstructured) {
+	t.Helper()
+	for _, document := range strings.Split("\n"+manifests, "\n---\n") {
+		var o unstructured.Unstructured
+		if err := yaml.Unmarshal([]byte(document), &o.Object); err != nil {
+			t.Fatalf("%v in\n%s", err, document)
+		}
+		if len(o.Object) > 0 {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
+// find returns the object of a kind and name, as the type into which it is read, and whether it is there.
+func find(t testing.TB, manifests, kind, name string, into any) bool {
+	t.Helper()
+	for _, o := range objects(t, manifests) {
+		if o.GetKind() == kind && o.GetName() == name {
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(o.Object, into, true); err != nil {
+				t.Fatalf("%s %s: %v", kind, name, err)
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// taken fails unless the API server would take all manifests.
+func taken(t testing.TB, manifests string) {
+	t.Helper()
+	_, errs, err := program([]byte(manifests), "kubectl", "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
+	if err != nil {
+		t.Errorf("the API server refuses: %v %s", err, errs)
+	}
+}
+
+// apply makes objects.
+func apply(t testing.TB, manifests string) {
+	t.Helper()
+	if out, errs, err := program([]byte(manifests), "kubectl", "apply", "-f", "-"); err != nil {
+		t.Fatalf("%v %s %s", err, out, errs)
+	}
+}
