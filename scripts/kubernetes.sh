@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Builds programs of a real Kubernetes node at the versions that conformance/kubernetes/go.mod and conformance/containerd/go.mod
-# pin, each once, into the cache, and prints the directory they are in. usage: kubernetes.sh PROGRAM..., of kube-apiserver, etcd,
-# kubelet and so on, and containerd, containerd-shim-runc-v2, ctr, runc
+# pin, each once, into the cache, and prints the directory they are in. usage: kubernetes.sh [PROGRAM...]; without one, all of them
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
@@ -45,10 +44,16 @@ build() {
 	mv "$dir/$1.new" "$dir/$1"
 }
 
-exec 9>"$dir/.lock" # a second caller waits, and then finds what it wants
-flock 9
+[ $# -gt 0 ] || set -- kube-apiserver etcd kubectl kubelet kube-controller-manager kube-scheduler kube-proxy \
+	containerd containerd-shim-runc-v2 ctr runc
+exec 9>"$dir/.lock"
 for program in "$@"; do
 	[ ! -x "$dir/$program" ] || continue
+	flock 9 # another caller may be building, perhaps just this
+	if [ -x "$dir/$program" ]; then
+		flock -u 9
+		continue
+	fi
 	say "building $program, once; the first takes some minutes"
 	start=$SECONDS
 	(while sleep 30; do say "still building $program, $((SECONDS - start)) s"; done) 9>&- >&2 &
@@ -57,6 +62,7 @@ for program in "$@"; do
 	build "$program" 9>&-
 	kill $progress
 	wait $progress 2>/dev/null || true
+	flock -u 9
 	say "$program: $((SECONDS - start)) s"
 done
 echo "$dir"

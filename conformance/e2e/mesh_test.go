@@ -104,7 +104,7 @@ func TestNativeSidecar(t *testing.T) {
 func TestTPROXY(t *testing.T) {
 	r := newRig(t)
 	r.installed()
-	r.namespace = r.newNamespace(map[string]string{"pod-security.kubernetes.io/enforce": "privileged"}, nil)
+	r.namespace = r.newNamespace(enforcing("privileged"), nil)
 	r.seen(r.appPod("plain"))
 	pod := r.meshPod("cart-0")
 	pod.Annotations["sidecar.istio.io/interceptionMode"] = "TPROXY"

@@ -64,8 +64,7 @@ func TestAnnotatedSelection(t *testing.T) {
 	r := newRig(t)
 	r.installed("selection=annotated")
 	home := r.namespace
-	restricted := map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}
-	optedIn := r.newNamespace(restricted, map[string]string{initialize: "true"})
+	optedIn := r.newNamespace(enforcing("restricted"), map[string]string{initialize: "true"})
 	r.seen(r.appPod("plain"))
 	for _, c := range []struct{ name, namespace, pod string }{
 		{"by-itself", home, "true"}, {"by-its-namespace", optedIn, ""}, {"silent", home, ""}, {"against-its-namespace", optedIn, "false"},
@@ -103,7 +102,7 @@ func TestOptOut(t *testing.T) {
 	r.throughSidecar("in-the-mesh")
 
 	home := r.namespace
-	r.namespace = r.namedNamespace(fmt.Sprint("legacy-", rigs), map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}, nil)
+	r.namespace = r.namedNamespace(fmt.Sprint("legacy-", rigs), enforcing("restricted"), nil)
 	r.create(r.meshPod("by-namespace"))
 	r.notRequired("by-namespace")
 	r.namespace = home

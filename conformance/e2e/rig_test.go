@@ -36,7 +36,7 @@ func newRig(t testing.TB) *rig {
 	t.Cleanup(func() {
 		r.took, r.outcome = time.Since(start), map[bool]string{true: "FAILED", false: "ok"}[t.Failed()]
 	})
-	r.namespace = r.newNamespace(map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}, nil)
+	r.namespace = r.newNamespace(enforcing("restricted"), nil)
 	return r
 }
 
@@ -50,6 +50,11 @@ func onEveryNode(t *testing.T, test func(*rig)) {
 			test(r)
 		})
 	}
+}
+
+// enforcing are the labels of a namespace with that level of Pod Security.
+func enforcing(level string) map[string]string {
+	return map[string]string{"pod-security.kubernetes.io/enforce": level}
 }
 
 // newNamespace makes a namespace that pods can be made in; its pods end with the test.

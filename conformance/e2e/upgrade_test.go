@@ -13,8 +13,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// soakEnv is for how long to go on with upgrades and rollbacks, once each without it.
+// soakEnv is for how long to go on with the scenarios that can be repeated, a duration; without it they run once.
 const soakEnv = "E2E_SOAK"
+
+func soak() time.Duration {
+	d, err := time.ParseDuration(os.Getenv(soakEnv))
+	if err != nil && os.Getenv(soakEnv) != "" {
+		panic(soakEnv + ": " + err.Error())
+	}
+	return d
+}
 
 var counting sync.Mutex // of the rig's attempts and leaks
 
@@ -61,7 +69,6 @@ func TestUpgradeUnderChurn(t *testing.T) {
 	r.uninstalled()
 	r.installed()
 	r.seen(r.appPod("plain"))
-	soak, _ := time.ParseDuration(os.Getenv(soakEnv))
 	var all []*churn
 	var working sync.WaitGroup
 	ended := make(chan struct{})
@@ -73,7 +80,7 @@ func TestUpgradeUnderChurn(t *testing.T) {
 	stop := sync.OnceFunc(func() { close(ended); working.Wait() })
 	defer stop()
 	rounds := 0
-	for start := time.Now(); rounds == 0 || time.Since(start) < soak; rounds++ {
+	for start := time.Now(); rounds == 0 || time.Since(start) < soak(); rounds++ {
 		state = nil
 		r.output(helm("upgrade", release, chart(), "--wait", "--timeout=3m", "--set=image.tag="+next()))
 		r.agentsReady()

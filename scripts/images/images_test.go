@@ -1,0 +1,155 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"debug/elf"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+)
+
+// given are options as parse would return them.
+func given(t *testing.T) options {
+	t.Helper()
+	o, err := parse([]string{"--builder=none", "--version=v1", "--output=" + t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.work = t.TempDir()
+	return o
+}
+
+// An assembled image has just the files that it should, and says who it is, for every architecture.
+func TestAssembled(t *testing.T) {
+	machines := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+	want := map[string]string{
+		"istio-pod-network-agent":  "LICENSE istio-pod-network istio-pod-network-agent istio-pod-network-install",
+		"istio-pod-network-plugin": "LICENSE istio-pod-network istio-pod-network-install istio-pod-network-wait",
+	}
+	for _, i := range images {
+		for _, architecture := range architectures {
+			o := given(t)
+			p := v1.Platform{OS: "linux", Architecture: architecture}
+			image, err := assembler{o}.build(context.Background(), i, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for r := tar.NewReader(mutate.Extract(image)); ; {
+				header, err := r.Next()
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				names = append(names, header.Name)
+				if header.Uid != 0 || header.Gid != 0 || !header.ModTime.Equal(o.created) {
+					t.Errorf("%s: owner %d:%d, time %v", header.Name, header.Uid, header.Gid, header.ModTime)
+				}
+				data, err := io.ReadAll(r)
+				if err != nil || header.Name == "LICENSE" {
+					continue
+				}
+				program, err := elf.NewFile(bytes.NewReader(data))
+				if err != nil || program.Machine != machines[architecture] || header.Mode != 0o755 {
+					t.Errorf("%s for %s: %v, mode %o", header.Name, architecture, err, header.Mode)
+				}
+				if libraries, err := program.ImportedLibraries(); err != nil || len(libraries) > 0 {
+					t.Errorf("%s is linked to %v", header.Name, libraries)
+				}
+			}
+			if got := strings.Join(names, " "); got != want[i.name] {
+				t.Errorf("%s has %q, want %q", i.name, got, want[i.name])
+			}
+			config, err := image.ConfigFile()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if config.Architecture != architecture || config.Config.User != i.user || config.Config.Entrypoint[0] != i.entrypoint ||
+				config.Config.Labels["org.opencontainers.image.version"] != "v1" || config.Config.Labels["org.opencontainers.image.licenses"] != "Apache-2.0" {
+				t.Errorf("%+v", config)
+			}
+		}
+	}
+}
+
+// The same commit gives the same archive, to the byte, and it can be read back.
+func TestReproducible(t *testing.T) {
+	var archives [][]byte
+	for range 2 {
+		o := given(t)
+		if err := o.run(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(o.output, "istio-pod-network-plugin.tar")
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		archives = append(archives, data)
+		image, err := readArchive(path, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := o.compare(context.Background(), images[1], o.platforms[0], image); err != nil {
+			t.Error(err)
+		}
+		if !bytes.Contains(data, []byte("docker.io/library/istio-pod-network-plugin:v1")) {
+			t.Error("the archive does not name the image")
+		}
+	}
+	if !bytes.Equal(archives[0], archives[1]) {
+		t.Error("two runs differ")
+	}
+}
+
+// A difference between two ways to build is named.
+func TestCompare(t *testing.T) {
+	o := given(t)
+	image, err := assembler{o}.build(context.Background(), images[1], o.platforms[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := o
+	later.version, later.created = "v2", o.created.Add(time.Hour)
+	err = later.compare(context.Background(), images[1], o.platforms[0], image)
+	for _, word := range []string{"file istio-pod-network:", "file LICENSE:", "label org.opencontainers.image.version:", `"v1", assembled "v2"`} {
+		if err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("no %q in %v", word, err)
+		}
+	}
+	if strings.Contains(err.Error(), "user") || strings.Contains(err.Error(), "entrypoint") {
+		t.Errorf("these do not differ: %v", err)
+	}
+}
+
+func TestWrongUsage(t *testing.T) {
+	for arg, words := range map[string][]string{
+		"--builder=make":         {"--builder", `"make"`, "docker, podman, buildah, none"},
+		"--platform=linux/riscv": {"--platform", `"linux/riscv"`, "linux/amd64, linux/arm64"},
+		"--platform=":            {"--platform", "linux/amd64"},
+		"--offline":              {"--offline", "--builder auto"},
+		"now":                    {`unexpected argument "now"`},
+	} {
+		_, err := parse([]string{arg})
+		for _, word := range words {
+			if err == nil || !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: %v, want %q in it", arg, err, word)
+			}
+		}
+	}
+	t.Setenv("SOURCE_DATE_EPOCH", "yesterday")
+	if _, err := parse(nil); err == nil || !strings.Contains(err.Error(), `SOURCE_DATE_EPOCH: "yesterday"`) {
+		t.Error(err)
+	}
+}
