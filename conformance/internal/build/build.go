@@ -126,7 +126,7 @@ func linkFrom(bin string, names []string, script string, args ...string) error {
 // buildTools builds the tools once per version into the user's cache directory, outside the repository, and returns
 // the directory. It appears by a rename, so an interrupted build leaves none.
 func buildTools() (string, error) {
-	versions, err := goTool("list", "-m", "-f", "{{.Version}}",
+	versions, err := goTool("list", "-C", filepath.Join(Root(), "conformance"), "-m", "-f", "{{.Version}}",
 		"github.com/containernetworking/cni", "github.com/containernetworking/plugins")
 	if err != nil {
 		return "", err
@@ -151,7 +151,7 @@ func buildTools() (string, error) {
 	if err := os.Chmod(temp, 0o755); err != nil {
 		return "", err
 	}
-	if _, err := goTool(append([]string{"build", "-o", temp + "/"}, tools...)...); err != nil {
+	if _, err := goTool(append([]string{"build", "-C", filepath.Join(Root(), "conformance"), "-o", temp + "/"}, tools...)...); err != nil {
 		return "", err
 	}
 	if err := os.Rename(temp, dir); err != nil && !os.IsExist(err) {
