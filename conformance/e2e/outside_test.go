@@ -2,12 +2,13 @@ package e2e
 
 import (
 	"fmt"
-	corev1 "k8s.io/api/core/v1"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/istio-pod-network/controller/plugin/record"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // A pod outside the mesh is left alone whatever we do: it starts without us, with us, and while the agents are away, and nothing is
@@ -107,4 +108,39 @@ func TestOptOut(t *testing.T) {
 	r.create(r.meshPod("by-namespace"))
 	r.notRequired("by-namespace")
 	r.namespace = home
+}
+
+// Nodes that are born with the startup taint take no pod before their agent is ready.
+func TestStartupTaint(t *testing.T) {
+	r := newRig(t)
+	r.uninstalled()
+	const key = "istio-pod-network-controller/agent-not-ready"
+	for _, n := range nodes.Nodes {
+		r.output(kubectl("taint", "node", n.Name, key+"=:NoSchedule"))
+	}
+	t.Cleanup(func() {
+		for _, n := range nodes.Nodes {
+			_ = kubectl("taint", "node", n.Name, key+"-").Run()
+		}
+	})
+	pod := r.meshPod("cart-0")
+	r.create(pod)
+	r.eventually("no node takes the pod", func() bool {
+		for _, c := range r.pod("cart-0").Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Reason == corev1.PodReasonUnschedulable {
+				return true
+			}
+		}
+		return false
+	})
+	r.installed("startupTaint.enabled=true")
+	r.throughSidecar("cart-0")
+	r.seen(r.appPod("plain"))
+	r.eventually("no node has the taint", func() bool {
+		list, err := nodes.Client.CoreV1().Nodes().List(r.ctx, metav1.ListOptions{})
+		must(t, err)
+		return !slices.ContainsFunc(list.Items, func(n corev1.Node) bool {
+			return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == key })
+		})
+	})
 }
