@@ -85,8 +85,11 @@ func setUp() error {
 		return err
 	}
 	archives, err := filepath.Glob(filepath.Join(os.Getenv(imagesEnv), "*", "*.tar"))
-	if err != nil || len(archives) == 0 {
-		return fmt.Errorf("%s: no images in %q; start the tests with make e2e: %v", imagesEnv, os.Getenv(imagesEnv), err)
+	if err != nil {
+		return err
+	}
+	if len(archives) == 0 {
+		return fmt.Errorf("%s: no images in %q; start the tests with make e2e", imagesEnv, os.Getenv(imagesEnv))
 	}
 	pod := filepath.Join(dir, "pod.tar")
 	if err := cluster.Image(pod, podImage, []cluster.File{{Source: filepath.Join(bin, "podprogram"), Path: "podprogram"}}, "/podprogram"); err != nil {

@@ -248,8 +248,13 @@ func TestStartupTaint(t *testing.T) {
 		must(t, err)
 		return node.Spec.Taints
 	}
-	if n := len(taints()); n != 3 {
-		t.Errorf("%d taints before the agent is ready", n)
+	r.eventually("it has made a round, before which an agent that is ready would have tried", func() bool {
+		_, body := r.get("/healthz")
+		return strings.Contains(body, "last round")
+	})
+	r.request("GET", "/api/v1/nodes/"+r.node, "") // what was asked before has been answered
+	if n := len(taints()); n != 3 || strings.Contains(r.agent.log.String(), "startup taint") {
+		t.Errorf("%d taints before the agent is ready, and it says\n%s", n, r.agent.log)
 	}
 	r.withPrimary()
 	r.ready()
