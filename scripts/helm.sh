@@ -7,23 +7,18 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/scripts/lib.sh"
 need_go
 need flock=util-linux
-# pinned MAJOR: the version
-pinned() {
-	go -C "$root/conformance/helm$1" list -m -f '{{.Version}}' "helm.sh/helm/v$1" ||
-		refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
-}
-dir=$cache/helm-$(pinned 3)-$(pinned 4)-$(go env GOVERSION)
+dir=$cache/helm-$(pinned helm3 helm.sh/helm/v3)-$(pinned helm4 helm.sh/helm/v4)-$(go env GOVERSION)
 mkdir -p "$dir"
 exec 9>"$dir/.lock" # a second caller waits, and then finds what it wants
 flock 9
 for major in 3 4; do
 	[ ! -x "$dir/helm$major" ] || continue
-	version=$(pinned "$major")
+	version=$(pinned "helm$major" "helm.sh/helm/v$major")
 	say "building Helm $version, once; it takes a minute"
 	start=$SECONDS
 	flags="-s -w -X helm.sh/helm/v$major/internal/version.version=$version"
 	if [ "$major" = 3 ]; then # which Kubernetes a render without a cluster is for; Helm 4 knows it by itself
-		kubernetes=$(go -C "$root/conformance/helm3" list -m -f '{{.Version}}' k8s.io/client-go)
+		kubernetes=$(pinned helm3 k8s.io/client-go)
 		kubernetes=${kubernetes#v0.}
 		for package in pkg/lint/rules pkg/chartutil; do
 			flags="$flags -X helm.sh/helm/v3/$package.k8sVersionMajor=1 -X helm.sh/helm/v3/$package.k8sVersionMinor=${kubernetes%%.*}"

@@ -7,11 +7,6 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/scripts/lib.sh"
 need_go
 need flock=util-linux
-# pinned DIRECTORY MODULE: its version there
-pinned() {
-	go -C "$root/conformance/$1" list -m -f '{{.Version}}' "$2" ||
-		refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
-}
 version=$(pinned kubernetes k8s.io/kubernetes)
 containerd=$(pinned containerd github.com/containerd/containerd/v2)
 runc=$(pinned containerd github.com/opencontainers/runc)

@@ -74,13 +74,18 @@ need_go() {
 	version=$(cd "$root" && go version 2>&1) || refuse "this Go cannot build for go $wanted: $version" "$remedy"
 }
 
+# pinned DIRECTORY MODULE: its version in the go.mod of that directory of conformance
+pinned() {
+	go -C "$root/conformance/$1" list -m -f '{{.Version}}' "$2" ||
+		refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
+}
+
 # build_tools: cnitool and the reference plugins, once per version, in the directory that conformance/cni uses, too.
 # Sets tools to it.
 build_tools() {
-	versions=$(go -C "$root/conformance" list -m -f '{{.Version}}' \
-		github.com/containernetworking/cni github.com/containernetworking/plugins) ||
-		refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
-	tools=$cache/cni-$(echo "$versions" | tr '\n' -)$(go -C "$root/conformance" env GOVERSION)-$(go -C "$root/conformance" list tool | wc -l)
+	tools=$cache/cni-$(pinned . github.com/containernetworking/cni)-$(pinned . github.com/containernetworking/plugins)-$(
+		go -C "$root/conformance" env GOVERSION
+	)-$(go -C "$root/conformance" list tool | wc -l)
 	[ ! -d "$tools" ] || return 0
 	say "building cnitool and the reference plugins, once"
 	mkdir -p "$cache"
@@ -102,12 +107,13 @@ need_node_programs() {
 }
 
 # cluster_images: the images of this tree, in the version that the chart names, made from the Dockerfiles, and in another to upgrade
-# to, assembled without a container tool. Sets E2E_IMAGES and E2E_VERSIONS.
+# to, assembled without a container tool and for two platforms. Sets E2E_IMAGES and E2E_VERSIONS.
 cluster_images() {
 	version=$(sed -n 's/^appVersion: *"\(.*\)"$/\1/p' "$root/chart/istio-pod-network-controller/Chart.yaml")
 	E2E_IMAGES=$root/dist/e2e/images E2E_VERSIONS="$version $version-next"
 	export E2E_IMAGES E2E_VERSIONS
 	rm -rf "$E2E_IMAGES"
 	"$root/scripts/images.sh" --builder buildah --offline --version "$version" --output "$E2E_IMAGES/$version" >&2
-	"$root/scripts/images.sh" --builder none --version "$version-next" --output "$E2E_IMAGES/$version-next" >&2
+	"$root/scripts/images.sh" --builder none --platform linux/amd64,linux/arm64 --version "$version-next" \
+		--output "$E2E_IMAGES/$version-next" >&2
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -31,10 +30,10 @@ func (o options) deliver(ctx context.Context, i imageSpec, built []v1.Image, arc
 	if o.push == "" {
 		return nil
 	}
-	tag := fmt.Sprintf("%s/%s:%s", strings.TrimSuffix(o.push, "/"), i.name, o.version)
+	tag := fmt.Sprintf("%s/%s:%s", o.push, i.name, o.version)
 	reference, err := name.ParseReference(tag)
 	if err != nil {
-		return fmt.Errorf("--push: %w", err)
+		return err
 	}
 	fmt.Fprintln(os.Stderr, "images: pushing", tag)
 	to := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}

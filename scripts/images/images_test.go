@@ -7,14 +7,19 @@ import (
 	"debug/elf"
 	"errors"
 	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
 // given are options as parse would return them.
@@ -138,6 +143,7 @@ func TestWrongUsage(t *testing.T) {
 		"--builder=make":         {"--builder", `"make"`, "docker, podman, buildah, none"},
 		"--platform=linux/riscv": {"--platform", `"linux/riscv"`, "linux/amd64, linux/arm64"},
 		"--platform=":            {"--platform", "linux/amd64"},
+		"--push=https://r/mesh":  {"--push", `"https://r/mesh"`, "without a scheme"},
 		"--offline":              {"--offline", "--builder auto"},
 		"now":                    {`unexpected argument "now"`},
 	} {
@@ -151,5 +157,36 @@ func TestWrongUsage(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "yesterday")
 	if _, err := parse(nil); err == nil || !strings.Contains(err.Error(), `SOURCE_DATE_EPOCH: "yesterday"`) {
 		t.Error(err)
+	}
+}
+
+// What is pushed is what was built, for one platform and for several.
+func TestPush(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	for _, platforms := range []string{"linux/amd64", "linux/amd64,linux/arm64"} {
+		o := given(t)
+		o.push = host + "/mesh"
+		var err error
+		if o.platforms, err = parsePlatforms(platforms); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.run(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range o.platforms {
+			reference, err := name.ParseReference(host + "/mesh/istio-pod-network-agent:v1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := remote.Image(reference, remote.WithPlatform(p))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := o.compare(context.Background(), images[0], p, got); err != nil {
+				t.Errorf("%s of %s: %v", p, platforms, err)
+			}
+		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -93,6 +94,10 @@ func parse(args []string) (o options, err error) {
 	}
 	if o.platforms, err = parsePlatforms(*platforms); err != nil {
 		return o, err
+	}
+	o.push = strings.TrimSuffix(o.push, "/")
+	if _, err := name.NewRepository(o.push + "/image"); o.push != "" && err != nil {
+		return o, fmt.Errorf("--push: %q is wrong; valid: a registry without a scheme, such as registry.example.com/mesh", o.push)
 	}
 	if o.root, err = filepath.Abs(o.root); err != nil {
 		return o, err
