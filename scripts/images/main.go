@@ -96,7 +96,7 @@ func parse(args []string) (o options, err error) {
 		return o, err
 	}
 	o.push = strings.TrimSuffix(o.push, "/")
-	if _, err := name.NewRepository(o.push + "/image"); o.push != "" && err != nil {
+	if _, err := name.NewRepository(o.push + "/image"); o.push != "" && (err != nil || strings.Contains(o.push, "://")) {
 		return o, fmt.Errorf("--push: %q is wrong; valid: a registry without a scheme, such as registry.example.com/mesh", o.push)
 	}
 	if o.root, err = filepath.Abs(o.root); err != nil {
