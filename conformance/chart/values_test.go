@@ -2,16 +2,9 @@ package chart
 
 import (
 	"encoding/json"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/istio-pod-network/controller/conformance/internal/build"
-	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -20,17 +13,34 @@ import (
 func TestWrongValues(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for value, words := range map[string][]string{
-			"kubernetesDistribution=openshift": {"/kubernetesDistribution", "'Kubernetes', 'Kubeadm', 'OpenShift'"},
-			"nonsense=1":                       {"nonsense", "not allowed"},
-			"agent.port=70000":                 {"/agent/port", "70,000", "65,535"},
-			"selection=all":                    {"/selection", "'injected', 'annotated'"},
-			"backend=nft":                      {"/backend", "'nftables'"},
-			"cni.mode=chained":                 {"/cni/mode", "'chain', 'nad', 'aux'"},
-			"cni.binDir=opt/cni/bin":           {"cni.binDir", `"opt/cni/bin"`, "absolute path"},
-			"cni.confDir=/etc/cni/":            {"cni.confDir", `"/etc/cni/"`, "without a slash at its end"},
-			"stateDir=":                        {"stateDir", "absolute path"},
-			"agentTimeout=8":                   {"agentTimeout", `"8"`, "8s"},
-			"uninstallTimeout=soon":            {"uninstallTimeout", `"soon"`, "10m"},
+			"kubernetesDistribution=Nomad":                {"kubernetesDistribution", `"Nomad"`, "Kubernetes, MicroK8s", "OpenShift"},
+			"nonsense=1":                                  {"nonsense", "not allowed"},
+			"agent.port=70000":                            {"/agent/port", "70,000", "65,535"},
+			"selection=all":                               {"/selection", "'injected', 'annotated'"},
+			"backend=nft":                                 {"/backend", "'nftables'"},
+			"cni.mode=chained":                            {"/cni/mode", "'chain', 'nad', 'aux'"},
+			"cni.binDir=opt/cni/bin":                      {"cni.binDir", `"opt/cni/bin"`, "absolute path"},
+			"cni.confDir=/etc/cni/":                       {"cni.confDir", `"/etc/cni/"`, "without a slash at its end"},
+			"stateDir=":                                   {"stateDir", "absolute path"},
+			"agentTimeout=8":                              {"agentTimeout", `"8"`, "8s"},
+			"agentTimeout=null":                           {"agentTimeout", "null", "its default"},
+			"agent.apiQPS=0":                              {"/agent/apiQPS", "minimum", "want 1"},
+			"agent.apiBurst=0":                            {"/agent/apiBurst", "minimum", "want 1"},
+			"cni=null":                                    {"cni: null"},
+			"metrics.podMonitor=null":                     {"metrics.podMonitor: null"},
+			"cni.auxDir=x":                                {"cni.auxDir", `"x"`, "absolute path"},
+			"cni.runtimeVersion=2.1":                      {"cni.runtimeVersion", `"2.1"`, "containerd://2.1.4"},
+			"Namespace=A_b":                               {"Namespace", `"A_b"`, "name of a namespace"},
+			"uninstallTimeout=0s":                         {"uninstallTimeout", `"0s"`, "more than 0"},
+			"metrics.podMonitor.interval=1.5m":            {"metrics.podMonitor.interval", `"1.5m"`, "30s"},
+			"startupTaint.key=a: b":                       {"startupTaint.key", `"a: b"`, "example.com/agent-not-ready"},
+			"image.repository=agent:v1":                   {"image.repository", `"agent:v1"`, "without its tag"},
+			"pluginImage.repository=UP/x y":               {"pluginImage.repository", "without its tag"},
+			"image.tag=v 1":                               {"image.tag", `"v 1"`},
+			"pluginImage.tag=:v1":                         {"pluginImage.tag", `":v1"`},
+			"pluginImage.digest=v1":                       {"pluginImage.digest", "64 hexadecimal"},
+			"namespace.create=true,Namespace=kube-system": {"namespace.create", "kube-system"},
+			"uninstallTimeout=soon":                       {"uninstallTimeout", `"soon"`, "10m"},
 			"image.registry=https://registry.example.com": {"image.registry", "without a scheme"},
 			"image.digest=sha256:abc":                     {"image.digest", "64 hexadecimal"},
 			"image.pullPolicy=Sometimes":                  {"/image/pullPolicy", "'IfNotPresent'"},
@@ -56,20 +66,10 @@ func TestWrongValues(t *testing.T) {
 				}
 			}
 		}
+		if _, errs, err := program(nil, helm, "template", dir(), "--kube-version=1.24.0"); err == nil || !strings.Contains(errs, "1.24.0") {
+			t.Errorf("Kubernetes 1.24: %v %s", err, errs)
+		}
 	})
-}
-
-// entry is the plugin's, as rendered.
-func entry(t testing.TB, helm string, values ...string) (text string, keys map[string]any) {
-	t.Helper()
-	var c corev1.ConfigMap
-	if !find(t, template(t, helm, values...), "ConfigMap", "istio-pod-network-config", &c) {
-		t.Fatal("no ConfigMap")
-	}
-	if err := json.Unmarshal([]byte(c.Data["network.json"]), &keys); err != nil {
-		t.Fatalf("%v in %s", err, c.Data["network.json"])
-	}
-	return c.Data["network.json"], keys
 }
 
 // The values of 2018 mean what they did.
@@ -93,120 +93,15 @@ func TestValuesOf2018(t *testing.T) {
 	})
 }
 
-// What is rendered is what plugin and agent read.
-func TestEntry(t *testing.T) {
-	for _, values := range [][]string{nil, {
-		"selection=annotated", "backend=iptables", "agentTimeout=1m", "statusRequiresAgent=false", "pluginLogLevel=debug", "stateDir=/run/other",
-		"excludeNamespaces={kube-*,istio-system}", "redirect.mode=TPROXY", "redirect.proxyUID=2000", "redirect.includeInboundPorts=80", "redirect.excludeInterfaces=net1",
-	}} {
-		text, keys := entry(t, "helm4", values...)
-		excluded, _ := json.Marshal(keys["excludeNamespaces"])
-		if !strings.Contains(string(excluded), `"`+system+`"`) {
-			t.Errorf("the chart's own namespace is not excluded: %s", excluded)
+// A value that is null is one that nobody has set.
+func TestNull(t *testing.T) {
+	both(t, func(t *testing.T, helm string) {
+		plain, _ := entry(t, helm)
+		values := []string{"includeIPRanges=null", "excludeIPRanges=null", "excludeInboundPorts=null", "redirect=null", "image.tag=null",
+			"nodeSelector=null", "affinity=null", "agent.listenAddress=null", "agent.podLabels=null", "cni.binDir=null"}
+		if null, _ := entry(t, helm, values...); null != plain {
+			t.Errorf("%s, want %s", null, plain)
 		}
-		keys["name"], keys["cniVersion"] = "net", "1.1.0"
-		conf, _ := json.Marshal(keys)
-		status := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network"))
-		status.Env = []string{"CNI_COMMAND=STATUS", "CNI_PATH=/none", "PATH=" + os.Getenv("PATH")}
-		status.Stdin = strings.NewReader(string(conf))
-		if out, err := status.CombinedOutput(); err != nil {
-			t.Errorf("the plugin refuses: %s\n%s", out, text)
-		}
-		file := filepath.Join(t.TempDir(), "network.json")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		args := daemonSet(t, template(t, "helm4", values...)).Args
-		for i, arg := range args {
-			args[i] = strings.ReplaceAll(strings.ReplaceAll(arg, "/etc/istio-pod-network/network.json", file), "$(NODE_NAME)", "node")
-		}
-		out, err := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), args...).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "reading the credentials for the API server") { // all else is right
-			t.Errorf("the agent refuses: %v %s", err, out)
-		}
-	}
-}
-
-// With uninstall the agents are told so, all at once, and without it they are told not to.
-func TestUninstallRender(t *testing.T) {
-	for _, uninstall := range []string{"true", "false"} {
-		var d appsv1.DaemonSet
-		find(t, template(t, "helm4", "uninstall="+uninstall), "DaemonSet", "istio-pod-network-agent", &d)
-		env := d.Spec.Template.Spec.Containers[0].Env
-		if i := slices.IndexFunc(env, func(e corev1.EnvVar) bool { return e.Name == "AGENT_UNINSTALL" }); i < 0 || env[i].Value != uninstall {
-			t.Errorf("uninstall=%s: %v", uninstall, env)
-		}
-		if all := d.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable.String() == "100%"; all != (uninstall == "true") {
-			t.Errorf("uninstall=%s: %v", uninstall, d.Spec.UpdateStrategy)
-		}
-	}
-}
-
-// leaves lists the values by their full names. What is free in shape is a leaf.
-func leaves(prefix string, value any) (names []string) {
-	object, isObject := value.(map[string]any)
-	if !isObject || len(object) == 0 || slices.Contains([]string{"resources", "agent.updateStrategy", "metrics.dashboard.labels"}, prefix) {
-		return []string{prefix}
-	}
-	for key, below := range object {
-		names = append(names, leaves(strings.TrimPrefix(prefix+"."+key, "."), below)...)
-	}
-	return names
-}
-
-// Every value is in the table of the chart's README and described in the schema, and nothing else is.
-func TestValuesAreDescribed(t *testing.T) {
-	var values map[string]any
-	read(t, filepath.Join(dir(), "values.yaml"), &values)
-	readme, err := os.ReadFile(filepath.Join(dir(), "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var schema map[string]any
-	read(t, filepath.Join(dir(), "values.schema.json"), &schema)
-	for _, name := range leaves("", values) {
-		if !strings.Contains(string(readme), "`"+name+"`") {
-			t.Errorf("%s is not in README.md", name)
-		}
-		node := schema
-		for _, key := range strings.Split(name, ".") {
-			properties, _ := node["properties"].(map[string]any)
-			next, described := properties[key].(map[string]any)
-			if !described {
-				t.Errorf("%s is not in values.schema.json", name)
-				break
-			}
-			node = next
-		}
-	}
-}
-
-// The dashboard shows every metric of the agent, and no other of its prefix.
-func TestDashboard(t *testing.T) {
-	var dashboard map[string]any
-	path := filepath.Join(dir(), "files", "dashboard.json")
-	read(t, path, &dashboard)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	source, err := os.ReadFile(filepath.Join(build.Root(), "agent", "metrics.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var shown, made []string
-	for _, m := range regexp.MustCompile(`istio_pod_network_([a-z_]+)`).FindAllStringSubmatch(string(data), -1) {
-		shown = append(shown, strings.TrimSuffix(m[1], "_bucket"))
-	}
-	for _, m := range regexp.MustCompile(`(?:counters\(|prefix \+ )"([a-z_]+)"`).FindAllStringSubmatch(string(source), -1) {
-		made = append(made, m[1])
-	}
-	slices.Sort(shown)
-	slices.Sort(made)
-	if shown, made = slices.Compact(shown), slices.Compact(made); !slices.Equal(shown, made) || len(made) < 10 {
-		t.Errorf("shown %v\nmade %v", shown, made)
-	}
-	if panels, _ := dashboard["panels"].([]any); len(panels) < 10 || dashboard["title"] == "" {
-		t.Errorf("%d panels", len(panels))
-	}
+		taken(t, template(t, helm, values...))
+	})
 }

@@ -3,14 +3,19 @@
 {{ .Values.Namespace | default .Release.Namespace }}
 {{- end -}}
 
-{{- /* What the distribution needs, with what the values say instead: binDir, confDir, mode, seLinuxType, resourceQuota. */ -}}
+{{- /* What the distribution needs, with what the values say instead. */ -}}
 {{- define "platform" -}}
-{{- $preset := index (.Files.Get "files/presets.yaml" | fromYaml) (lower .Values.kubernetesDistribution) -}}
-binDir: {{ .Values.cni.binDir | default $preset.binDir }}
-confDir: {{ .Values.cni.confDir | default $preset.confDir }}
+{{- $name := "" -}}{{- $preset := dict -}}
+{{- range $key, $value := .Files.Get "files/presets.yaml" | fromYaml -}}
+{{- if eq (lower $key) (lower $.Values.kubernetesDistribution) -}}{{- $name = $key -}}{{- $preset = $value -}}{{- end -}}
+{{- end -}}
+name: {{ $name }}
+binDir: {{ .Values.cni.binDir | default $preset.binDir | quote }}
+confDir: {{ .Values.cni.confDir | default $preset.confDir | quote }}
+auxDir: {{ .Values.cni.auxDir | default "/var/run/multus/cni/net.d/vendor-cni-chain" | quote }}
 mode: {{ .Values.cni.mode | default $preset.mode }}
 seLinuxType: {{ .Values.agent.seLinuxType | default $preset.seLinuxType | default "" | quote }}
-{{- $quota := toString .Values.resourceQuota.enabled }}
+{{- $quota := .Values.resourceQuota.enabled | toString }}
 resourceQuota: {{ ternary (default false $preset.resourceQuota) (eq $quota "true") (eq $quota "") }}
 {{- end -}}
 
@@ -19,7 +24,8 @@ resourceQuota: {{ ternary (default false $preset.resourceQuota) (eq $quota "true
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}
 {{- with $root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
 {{ $image.repository }}
-{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}{{ end -}}
+{{- $tag := $image.tag | default $root.Values.image.tag | default $root.Chart.AppVersion -}}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $tag }}{{ end -}}
 {{- end -}}
 
 {{- define "labels" -}}
@@ -28,15 +34,32 @@ app.kubernetes.io/part-of: istio-pod-network-controller
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 
+{{- /* Labels or annotations of the values beneath those of the chart, which others rely on. (list $ours $theirs) */ -}}
+{{- define "beneath" -}}
+{{- merge (index . 0 | fromYaml) (index . 1 | default dict) | toYaml -}}
+{{- end -}}
+
+{{- /* Seconds of a duration. */ -}}
+{{- define "seconds" -}}
+{{- $zero := toDate "2006-01-02" "2001-01-01" -}}
+{{- sub (dateModify . $zero | unixEpoch) (unixEpoch $zero) -}}
+{{- end -}}
+
 {{- /* "true" where Helm talks to a cluster: every cluster has kube-system. */ -}}
 {{- define "connected" -}}
 {{- if lookup "v1" "Namespace" "" "kube-system" }}true{{ end -}}
 {{- end -}}
 
+{{- /* "true" if the namespace is one that every cluster has: its labels are not ours to write. */ -}}
+{{- define "everyCluster" -}}
+{{- if has (include "namespace" .) (list "default" "kube-system" "kube-public" "kube-node-lease") }}true{{ end -}}
+{{- end -}}
+
 {{- /* "true" if the namespace is to be rendered. */ -}}
 {{- define "rendersNamespace" -}}
 {{- $create := toString .Values.namespace.create -}}
-{{- if or (eq $create "true") (and (eq $create "auto") (not (include "connected" .))) }}true{{ end -}}
+{{- $auto := and (eq $create "auto") (not (include "connected" .)) (not (include "everyCluster" .)) -}}
+{{- if or (eq $create "true") $auto }}true{{ end -}}
 {{- end -}}
 
 {{- /* "true" if hooks and tests are to be rendered. */ -}}
@@ -58,11 +81,13 @@ seccompProfile: {type: RuntimeDefault}
 
 {{- /* The plugin's settings of mesh pods: those of 2018 under their names of today, and redirect. */ -}}
 {{- define "redirect" -}}
-{{- $redirect := deepCopy .Values.redirect -}}
+{{- $redirect := deepCopy (.Values.redirect | default dict) -}}
 {{- $values := .Values -}}
-{{- range $old, $new := dict "includeIPRanges" "includeOutboundIPRanges" "excludeIPRanges" "excludeOutboundIPRanges" "excludeInboundPorts" "excludeInboundPorts" -}}
-{{- $value := index $values $old | toString -}}
-{{- if ne $value (ternary "*" "" (eq $old "includeIPRanges")) -}}
+{{- range $old, $new := dict "includeIPRanges" "includeOutboundIPRanges" "excludeIPRanges" "excludeOutboundIPRanges"
+  "excludeInboundPorts" "excludeInboundPorts" -}}
+{{- $unsaid := ternary "*" "" (eq $old "includeIPRanges") -}}
+{{- $value := hasKey $values $old | ternary (index $values $old | toString) $unsaid -}}
+{{- if ne $value $unsaid -}}
 {{- if hasKey $redirect $new -}}
 {{- fail (printf "%s: %q: redirect.%s says %q; valid: one of the two" $old $value $new (index $redirect $new | toString)) -}}
 {{- end -}}
@@ -86,7 +111,7 @@ seccompProfile: {type: RuntimeDefault}
   "stateDir" .Values.stateDir
   "backend" .Values.backend
   "selection" .Values.selection
-  "excludeNamespaces" (append .Values.excludeNamespaces (include "namespace" .) | uniq)
+  "excludeNamespaces" (append (.Values.excludeNamespaces | default list) (include "namespace" .) | uniq)
   "redirect" (include "redirect" . | fromJson)
   "logLevel" .Values.pluginLogLevel
 ) -}}

@@ -1,47 +1,161 @@
-{{- /* What a schema could only call a pattern that does not match: each kind of value, and in words what is valid. */ -}}
+{{- /* What a schema could only call a pattern that does not match: each kind of value, and in words what is valid. `each` is the pattern of
+what stands between commas; `star` allows * for all; `most` is how many bytes there may be. No more is taken than plugin and agent take:
+with an entry that the plugin refuses, no pod of the node would start. */ -}}
 {{- define "kinds" -}}
-path: {pattern: '^(/[^/]+)+$', words: an absolute path without a slash at its end}
-pathOrNone: {pattern: '^((/[^/]+)+)?$', words: 'an absolute path without a slash at its end, or empty for that of kubernetesDistribution'}
-duration: {pattern: '^([0-9]+([.][0-9]+)?(ms|s|m|h))+$', words: 'a duration, such as 500ms, 8s or 10m'}
-registry: {pattern: '^([a-zA-Z0-9][-a-zA-Z0-9._]*(:[0-9]+)?(/[-a-z0-9._/]+)?)?$', words: 'a registry without a scheme, such as registry.example.com/mesh'}
-tag: {pattern: '^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$', words: the tag of an image}
-digest: {pattern: '^(sha256:[0-9a-f]{64})?$', words: 'sha256: and 64 hexadecimal digits'}
-runtime: {pattern: '^([a-z-]+://[0-9].*)?$', words: "a node's containerRuntimeVersion, such as containerd://2.1.4"}
-address: {pattern: '^([0-9.]+|\[[0-9a-fA-F:.]+\])?$', words: 'an IP address, one of IPv6 in brackets'}
-flag: {pattern: '^--[a-z]', words: a flag of istio-pod-network-agent with its value}
-ranges: {pattern: '^([*]|([0-9a-fA-F:.]+/[0-9]{1,3}(,[0-9a-fA-F:.]+/[0-9]{1,3})*)?)$', words: '* or prefixes such as 10.96.0.0/12,fd00::/8, without spaces'}
-prefixes: {pattern: '^([0-9a-fA-F:.]+/[0-9]{1,3}(,[0-9a-fA-F:.]+/[0-9]{1,3})*)?$', words: 'prefixes such as 10.96.0.0/12,fd00::/8, without spaces'}
-ports: {pattern: '^([0-9]{1,5}( *, *[0-9]{1,5})*)?$', words: 'ports such as 80,8080'}
-allPorts: {pattern: '^([*]|([0-9]{1,5}( *, *[0-9]{1,5})*)?)$', words: '* or ports such as 80,8080'}
-namespace: {pattern: '^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$', words: the name of a namespace}
+{{- $number := "[0-9]+([.][0-9]+)?" -}}
+{{- $unit := "(ms|s|m|h)" -}}
+{{- $path := "(/[-A-Za-z0-9._+@]+)+" -}}
+{{- $port := "^ *([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]) *$" -}}
+{{- $octet := "([0-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])" -}}
+{{- $v4 := printf "(%s[.]){3}%s/([0-9]|[12][0-9]|3[0-2])" $octet $octet -}}
+{{- $v6 := "[0-9a-fA-F.:]*:[0-9a-fA-F.:]*/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8])" -}}
+path:
+  pattern: '^({{ $path }})?$'
+  words: an absolute path out of letters, digits and ._+@-, without a slash at its end, or empty for that of kubernetesDistribution
+stateDir:
+  pattern: '^{{ $path }}$'
+  most: 96 # of the socket in it, Linux takes 107
+  words: an absolute path of at most 96 bytes out of letters, digits and ._+@-, without a slash at its end
+duration:
+  pattern: '^(0+{{ $unit }})*[1-9][0-9]*([.][0-9]+)?{{ $unit }}({{ $number }}{{ $unit }})*$'
+  words: a duration of more than 0, such as 90s or 10m
+interval:
+  pattern: '^[1-9][0-9]*{{ $unit }}$'
+  words: a duration, such as 30s
+agentTimeout:
+  pattern: '^(([1-9][0-9]{0,3}|[1-5][0-9]{4}|60000)ms|([1-9]|[1-5][0-9])([.][0-9]+)?s|0[.][0-9]{0,2}[1-9][0-9]*s|60s|1m)$'
+  words: a duration from 1ms to 1m, such as 500ms or 8s
+registry:
+  pattern: '^([a-zA-Z0-9][-a-zA-Z0-9._]*(:[0-9]+)?(/[-a-z0-9._/]+)?)?$'
+  words: a registry without a scheme, such as registry.example.com/mesh
+repository:
+  pattern: '^([a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]+)?/)?[a-z0-9][-a-z0-9._]*(/[a-z0-9][-a-z0-9._]*)*$'
+  words: the name of an image without its tag, such as mesh/istio-pod-network-agent
+tag:
+  pattern: '^([A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?$'
+  words: the tag of an image
+digest:
+  pattern: '^(sha256:[0-9a-f]{64})?$'
+  words: "sha256: and 64 hexadecimal digits"
+runtime:
+  pattern: '^([a-z-]+://[0-9][-A-Za-z0-9.+~]*)?$'
+  words: a node's containerRuntimeVersion, such as containerd://2.1.4
+address:
+  pattern: '^([0-9.]+|\[[0-9a-fA-F:.]+\])?$'
+  words: an IP address, one of IPv6 in brackets
+taint:
+  pattern: '^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$'
+  words: the key of a taint, such as example.com/agent-not-ready
+flag:
+  pattern: '^--[a-z]'
+  words: a flag of istio-pod-network-agent with its value
+ranges:
+  each: '^({{ $v4 }}|{{ $v6 }})$'
+  star: true
+  words: "* or prefixes such as 10.96.0.0/12,fd00::/8, without spaces"
+prefixes:
+  each: '^({{ $v4 }}|{{ $v6 }})$'
+  words: prefixes such as 10.96.0.0/12,fd00::/8, without spaces
+ports:
+  each: '{{ $port }}'
+  words: ports from 0 to 65535, such as 80,8080
+allPorts:
+  each: '{{ $port }}'
+  star: true
+  words: "* or ports from 0 to 65535, such as 80,8080"
+interfaces:
+  each: '^ *[-A-Za-z0-9._:@]{1,15} *$'
+  words: names of interfaces, of at most 15 bytes each, such as net1,net2
+pattern:
+  pattern: '^([^\[\]\\]|\[\^?([a-z0-9](-[a-z0-9])?)+\])+$'
+  words: the name of a namespace, in which * stands for any text, ? for one character, [a-z] for a class
+namespace:
+  pattern: '^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$'
+  words: the name of a namespace
 {{- end -}}
 
-{{- /* Fails with the name of a value, what it is, and what is valid. */ -}}
-{{- define "validate" -}}
-{{- $kinds := include "kinds" . | fromYaml -}}
-{{- $v := .Values -}}
-{{- $checks := list
-  (list "Namespace" $v.Namespace "namespace")
-  (list "image.registry" $v.image.registry "registry") (list "image.tag" $v.image.tag "tag")
-  (list "image.digest" $v.image.digest "digest") (list "pluginImage.digest" $v.pluginImage.digest "digest")
-  (list "cni.binDir" $v.cni.binDir "pathOrNone") (list "cni.confDir" $v.cni.confDir "pathOrNone")
-  (list "cni.auxDir" $v.cni.auxDir "path") (list "cni.runtimeVersion" $v.cni.runtimeVersion "runtime")
-  (list "stateDir" $v.stateDir "path") (list "agentTimeout" $v.agentTimeout "duration") (list "uninstallTimeout" $v.uninstallTimeout "duration")
-  (list "metrics.podMonitor.interval" $v.metrics.podMonitor.interval "duration") (list "agent.listenAddress" $v.agent.listenAddress "address")
-  (list "includeIPRanges" $v.includeIPRanges "ranges") (list "excludeIPRanges" $v.excludeIPRanges "prefixes")
-  (list "excludeInboundPorts" $v.excludeInboundPorts "ports") -}}
-{{- range $key, $kind := dict "includeOutboundIPRanges" "ranges" "excludeOutboundIPRanges" "prefixes" "includeInboundPorts" "allPorts" "excludeInboundPorts" "ports" "includeOutboundPorts" "allPorts" "excludeOutboundPorts" "ports" -}}
-{{- if hasKey $v.redirect $key -}}{{- $checks = append $checks (list (printf "redirect.%s" $key) (index $v.redirect $key) $kind) -}}{{- end -}}
+{{- /* The values to check, each with its kind. */ -}}
+{{- define "checked" -}}
+Namespace: namespace
+image.registry: registry
+image.repository: repository
+image.tag: tag
+image.digest: digest
+pluginImage.repository: repository
+pluginImage.tag: tag
+pluginImage.digest: digest
+cni.binDir: path
+cni.confDir: path
+cni.auxDir: path
+cni.runtimeVersion: runtime
+includeIPRanges: ranges
+excludeIPRanges: prefixes
+excludeInboundPorts: ports
+redirect.includeOutboundIPRanges: ranges
+redirect.excludeOutboundIPRanges: prefixes
+redirect.includeInboundPorts: allPorts
+redirect.excludeInboundPorts: ports
+redirect.includeOutboundPorts: allPorts
+redirect.excludeOutboundPorts: ports
+redirect.excludeInterfaces: interfaces
+redirect.rerouteVirtualInterfaces: interfaces
+agentTimeout: agentTimeout
+stateDir: stateDir
+agent.listenAddress: address
+metrics.podMonitor.interval: interval
+startupTaint.key: taint
+uninstallTimeout: duration
 {{- end -}}
-{{- range $n, $flag := $v.agent.extraArgs -}}{{- $checks = append $checks (list (printf "agent.extraArgs[%d]" $n) $flag "flag") -}}{{- end -}}
-{{- range $checks -}}
-{{- $kind := index $kinds (index . 2) -}}
+
+{{- /* The values, objects before what is in them, that have no meaning when they are null. */ -}}
+{{- define "needed" -}}
+[kubernetesDistribution, image, image.repository, image.pullPolicy, pluginImage, pluginImage.repository, cni, cni.dropIn, selection,
+backend, agentTimeout, statusRequiresAgent, pluginLogLevel, stateDir, agent, agent.port, agent.logLevel, agent.logFormat, agent.apiQPS,
+agent.apiBurst, agent.updateStrategy, agent.terminationGracePeriodSeconds, metrics, metrics.service, metrics.podMonitor,
+metrics.podMonitor.interval, metrics.dashboard, resourceQuota, resourceQuota.enabled, resourceQuota.pods, startupTaint, startupTaint.key,
+namespace, namespace.create, hooks, uninstallTimeout, uninstall]
+{{- end -}}
+
+{{- /* Fails with the name of a value, what it is, and what is valid. (list $name $value $kind) */ -}}
+{{- define "check" -}}
+{{- $kind := index . 2 -}}
 {{- $text := index . 1 | toString -}}
-{{- if not (regexMatch $kind.pattern $text) -}}
+{{- $valid := le (len $text) (int ($kind.most | default 1000000)) -}}
+{{- if $kind.pattern -}}
+{{- $valid = and $valid (regexMatch $kind.pattern $text) -}}
+{{- else if not (or (eq $text "") (and $kind.star (eq $text "*"))) -}}
+{{- range splitList "," $text -}}{{- $valid = and $valid (regexMatch $kind.each .) -}}{{- end -}}
+{{- end -}}
+{{- if not $valid -}}
 {{- fail (printf "%s: %q is wrong; valid: %s" (index . 0) $text $kind.words) -}}
 {{- end -}}
 {{- end -}}
-{{- if and (eq (toString $v.namespace.create) "true") (eq (include "namespace" .) "default" "kube-system") -}}
-{{- fail (printf "namespace.create: true, and the namespace is %q, which every cluster has; valid: a namespace of its own" (include "namespace" .)) -}}
+
+{{- /* Fails where a value is wrong. */ -}}
+{{- define "validate" -}}
+{{- range $name := include "needed" . | fromYamlArray -}}
+{{- $value := $.Values -}}
+{{- range splitList "." $name -}}{{- $value = index $value . -}}{{- end -}}
+{{- if kindIs "invalid" $value -}}
+{{- fail (printf "%s: null is wrong; leave it out for its default" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (include "platform" . | fromYaml).name -}}
+{{- $names := .Files.Get "files/presets.yaml" | fromYaml | keys | sortAlpha | join ", " -}}
+{{- fail (printf "kubernetesDistribution: %q is wrong; valid: %s; capitals do not matter" .Values.kubernetesDistribution $names) -}}
+{{- end -}}
+{{- $kinds := include "kinds" . | fromYaml -}}
+{{- range $name, $kind := include "checked" . | fromYaml -}}
+{{- $value := $.Values -}}
+{{- range splitList "." $name -}}{{- if kindIs "map" $value -}}{{- $value = index $value . -}}{{- end -}}{{- end -}}
+{{- if not (kindIs "invalid" $value) -}}{{- include "check" (list $name $value (index $kinds $kind)) -}}{{- end -}}
+{{- end -}}
+{{- range $name, $list := dict "agent.extraArgs" .Values.agent.extraArgs "excludeNamespaces" .Values.excludeNamespaces -}}
+{{- $kind := index $kinds (ternary "flag" "pattern" (eq $name "agent.extraArgs")) -}}
+{{- range $n, $text := $list -}}{{- include "check" (list (printf "%s[%d]" $name $n) $text $kind) -}}{{- end -}}
+{{- end -}}
+{{- if and (eq (toString .Values.namespace.create) "true") (include "everyCluster" .) -}}
+{{- $text := "namespace.create: true, and the namespace is %q, which every cluster has; valid: a namespace of its own" -}}
+{{- fail (printf $text (include "namespace" .)) -}}
 {{- end -}}
 {{- end -}}

@@ -1,0 +1,114 @@
+package chart
+
+import (
+	"strings"
+	"testing"
+)
+
+// Hooks and tests belong to Helm, the namespace to those who apply manifests; both can be asked for.
+func TestWhoRenders(t *testing.T) {
+	both(t, func(t *testing.T, helm string) {
+		dryRun := func(values ...string) string {
+			out, errs, err := program(nil, helm, append([]string{"install", name, dir(), "-n", "mesh-" + helm, "--create-namespace", "--dry-run=server"}, set(values)...)...)
+			if err != nil {
+				t.Fatalf("%v %s", err, errs)
+			}
+			return out
+		}
+		for _, c := range []struct {
+			what             string
+			manifests        string
+			namespace, hooks bool
+		}{
+			{"a client-side render", template(t, helm), true, false},
+			{"an installation", dryRun(), false, true},
+			{"an installation that is to bring the namespace", dryRun("namespace.create=true"), true, true},
+			{"an installation without hooks", dryRun("hooks=false"), false, false},
+			{"a client-side render without the namespace", template(t, helm, "namespace.create=false"), false, false},
+			{"a client-side render with hooks", template(t, helm, "hooks=true"), true, true},
+		} {
+			pod := strings.Contains(c.manifests, "pod-security.kubernetes.io/enforce: privileged")
+			if hooks := strings.Contains(c.manifests, "helm.sh/hook: pre-delete") && strings.Contains(c.manifests, "helm.sh/hook: test"); hooks != c.hooks || pod != c.namespace {
+				t.Errorf("%s: namespace %v, hooks %v", c.what, pod, hooks)
+			}
+		}
+	})
+}
+
+// A namespace that every cluster has keeps its labels.
+func TestNamespaceOfEveryCluster(t *testing.T) {
+	both(t, func(t *testing.T, helm string) {
+		for _, args := range [][]string{nil, {"-n", "kube-system"}, {"-n", system, "--set=Namespace=default"}} {
+			out, errs, err := program(nil, helm, append([]string{"template", dir()}, args...)...)
+			if err != nil || strings.Contains(out, "kind: Namespace\n") {
+				t.Errorf("%q: %v %s", args, err, errs)
+			}
+		}
+	})
+}
+
+// What is told after an installation names what does nothing, and nothing else.
+func TestNotes(t *testing.T) {
+	ignored := map[string]string{"containerRuntime": "=crio", "crioSocket": "=/run/x.sock", "runcRoot": "=/run/runc", "image.runAsUser": "=0", "ingress": ".enabled=true"}
+	both(t, func(t *testing.T, helm string) {
+		notes := func(values ...string) string {
+			out, errs, err := program(nil, helm, append([]string{"install", name, dir(), "-n", "mesh", "--dry-run=server"}, set(values)...)...)
+			if err != nil {
+				t.Fatalf("%v %s", err, errs)
+			}
+			_, text, _ := strings.Cut(out, "\nNOTES:\n")
+			return text
+		}
+		for what, words := range map[string][]string{
+			notes(): {"/opt/cni/bin", "/etc/cni/net.d", "(Kubernetes)", "istio-pod-network-plugin:0.1.0", "helm test " + name + " -n mesh", "--timeout 720s"},
+			notes("kubernetesDistribution=openshift", "image.registry=r.example.com"): {"/etc/cni/multus/net.d", "(OpenShift)", "r.example.com/istio-pod-network-plugin"},
+			notes("cni.mode=aux", "Namespace=other"):                                  {"vendor-cni-chain", "-n other rollout", "-n mesh"},
+			notes("uninstall=true"):                                                   {"take the plugin out"},
+		} {
+			for _, word := range words {
+				if !strings.Contains(what, word) {
+					t.Errorf("no %q in\n%s", word, what)
+				}
+			}
+			if strings.Contains(what, "no effect") {
+				t.Errorf("nothing was set that is ignored:\n%s", what)
+			}
+		}
+		for value, set := range ignored {
+			if text := notes(value + set); strings.Count(text, "no effect") != 1 || !strings.Contains(text, "NOTE: "+value+" has no effect any more") {
+				t.Errorf("%s: %s", value, text)
+			}
+		}
+	})
+}
+
+// The command of the article of 2018, on an empty cluster.
+func TestArticle(t *testing.T) {
+	for _, distribution := range []string{"Kubernetes", "OpenShift"} {
+		both(t, func(t *testing.T, helm string) {
+			manifests, errs, err := program(nil, helm, "template", "-n", system, "--set", "kubernetesDistribution="+distribution, dir())
+			if err != nil {
+				t.Fatal(errs)
+			}
+			apply(t, manifests)
+			_, rest, _ := strings.Cut(manifests, "\n---\n") // the namespace stays: nobody here finishes its deletion
+			if out, errs, err := program([]byte(rest), "kubectl", "delete", "--wait=false", "-f", "-"); err != nil {
+				t.Errorf("%s %s", out, errs)
+			}
+		})
+	}
+}
+
+// There is one installation in a cluster, whatever it is called.
+func TestReleaseName(t *testing.T) {
+	render := func(release string) string {
+		out, errs, err := program(nil, "helm4", "template", release, dir(), "-n", system, "--set=hooks=true")
+		if err != nil {
+			t.Fatal(errs)
+		}
+		return out
+	}
+	if a, b := render("one"), render("another"); a != b {
+		t.Errorf("the release's name matters:\n%s\n%s", a, b)
+	}
+}

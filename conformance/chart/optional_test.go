@@ -1,0 +1,124 @@
+package chart
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Everything that is optional, at once, with other names of things.
+func TestOptional(t *testing.T) {
+	apply(t, podMonitors)
+	both(t, func(t *testing.T, helm string) {
+		manifests := template(t, helm, "metrics.service.enabled=true", "metrics.podMonitor.enabled=true", "metrics.podMonitor.labels.release=prometheus",
+			"metrics.dashboard.enabled=true", "resourceQuota.enabled=true", "startupTaint.enabled=true", "startupTaint.key=example.com/wait", "cni.mode=aux",
+			"cni.runtimeVersion=containerd://2.1.4", "agent.listenAddress=127.0.0.1", "agent.port=19999", "image.registry=registry.example.com/mesh/",
+			"image.tag=v2", "imagePullSecrets[0].name=regcred", "nodeSelector.disk=ssd", "agent.extraArgs={--patrol=1s}")
+		taken(t, strings.ReplaceAll(manifests, "registry.example.com/mesh/", "r/"))
+		agent := daemonSet(t, manifests)
+		for _, flag := range []string{"--startup-taint=example.com/wait", "--aux-dir=/var/run/multus/cni/net.d/vendor-cni-chain", "--runtime-version=containerd://2.1.4",
+			"--listen=127.0.0.1:19999", "--patrol=1s"} {
+			if !slices.Contains(agent.Args, flag) {
+				t.Errorf("no %s in %q", flag, agent.Args)
+			}
+		}
+		if agent.Image != "registry.example.com/mesh/istio-pod-network-agent:v2" || agent.ReadinessProbe.HTTPGet.Host != "127.0.0.1" {
+			t.Errorf("%s %+v", agent.Image, agent.ReadinessProbe.HTTPGet)
+		}
+		for _, kind := range []string{"Service", "PodMonitor", "ResourceQuota"} {
+			if !strings.Contains(manifests, "kind: "+kind+"\n") {
+				t.Errorf("no %s", kind)
+			}
+		}
+	})
+	if plain := template(t, "helm4"); strings.Contains(plain, "PodMonitor") || strings.Contains(plain, "kind: Service\n") || strings.Contains(plain, "startup-taint") {
+		t.Errorf("not asked for:\n%s", plain)
+	}
+}
+
+// podMonitors are the least that a Prometheus operator would define.
+const podMonitors = `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: podmonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  names: {kind: PodMonitor, plural: podmonitors}
+  scope: Namespaced
+  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
+`
+
+// Labels and annotations of the values never replace those that the chart relies on.
+func TestLabelsBeneath(t *testing.T) {
+	both(t, func(t *testing.T, helm string) {
+		const key = `app\.kubernetes\.io/name=mine`
+		manifests := template(t, helm, "agent.podLabels."+key, "agent.podLabels.team=mesh", `agent.podAnnotations.checksum/network\.json=none`,
+			"metrics.dashboard.enabled=true", "metrics.dashboard.labels."+key, "metrics.podMonitor.enabled=true", "metrics.podMonitor.labels."+key)
+		taken(t, manifests)
+		var d appsv1.DaemonSet
+		find(t, manifests, "DaemonSet", "istio-pod-network-agent", &d)
+		if labels := d.Spec.Template.Labels; labels["app.kubernetes.io/name"] != "istio-pod-network-agent" || labels["team"] != "mesh" {
+			t.Errorf("labels of the pods: %v", labels)
+		}
+		if sum := d.Spec.Template.Annotations["checksum/network.json"]; len(sum) != 64 {
+			t.Errorf("the checksum is %q", sum)
+		}
+		for _, o := range objects(t, manifests) {
+			if labels := o.GetLabels(); strings.Contains(strings.Join(slices.Collect(maps.Values(labels)), " "), "mine") {
+				t.Errorf("%s %s: %v", o.GetKind(), o.GetName(), labels)
+			}
+		}
+	})
+}
+
+// The plugin's image has the tag of the agent's, unless it has one of its own, or a digest.
+func TestImages(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("0a", 32)
+	both(t, func(t *testing.T, helm string) {
+		for _, c := range []struct {
+			values        []string
+			agent, plugin string
+		}{
+			{nil, "istio-pod-network-agent:0.1.0", "istio-pod-network-plugin:0.1.0"},
+			{[]string{"image.tag=v2"}, "istio-pod-network-agent:v2", "istio-pod-network-plugin:v2"},
+			{[]string{"image.tag=v2", "pluginImage.tag=v3"}, "istio-pod-network-agent:v2", "istio-pod-network-plugin:v3"},
+			{[]string{"image.registry=r.example.com:5000/mesh", "image.digest=" + digest, "pluginImage.repository=wait"},
+				"r.example.com:5000/mesh/istio-pod-network-agent@" + digest, "r.example.com:5000/mesh/wait:0.1.0"},
+		} {
+			manifests := template(t, helm, append(c.values, "hooks=true")...)
+			var pod corev1.Pod
+			find(t, manifests, "Pod", "mesh-pod", &pod)
+			var job batchv1.Job
+			find(t, manifests, "Job", "istio-pod-network-uninstall", &job)
+			for _, used := range []struct{ got, want string }{
+				{daemonSet(t, manifests).Image, c.agent}, {job.Spec.Template.Spec.Containers[0].Image, c.agent},
+				{pod.Spec.InitContainers[0].Image, c.plugin}, {pod.Spec.InitContainers[1].Image, c.plugin}, {pod.Spec.Containers[0].Image, c.plugin},
+			} {
+				if used.got != used.want {
+					t.Errorf("%q: %s, want %s", c.values, used.got, used.want)
+				}
+			}
+		}
+	})
+}
+
+// The kubelet asks the address that the agent listens on. It puts IPv6 into brackets itself.
+func TestProbes(t *testing.T) {
+	for address, host := range map[string]string{
+		"": "", "0.0.0.0": "", "[::]": "", "127.0.0.1": "127.0.0.1", "[::1]": "::1", "[fd00::7]": "fd00::7",
+	} {
+		agent := daemonSet(t, template(t, "helm4", "agent.listenAddress="+address, "agent.port=9"))
+		for _, probe := range []*corev1.Probe{agent.StartupProbe, agent.LivenessProbe, agent.ReadinessProbe} {
+			if probe.HTTPGet.Host != host || probe.HTTPGet.Port.String() != "metrics" || agent.Ports[0].ContainerPort != 9 {
+				t.Errorf("listening on %q: %+v", address, probe.HTTPGet)
+			}
+		}
+		if !slices.Contains(agent.Args, "--listen="+address+":9") {
+			t.Errorf("listening on %q: %q", address, agent.Args)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package chart
+
+import (
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// The agent has no more of the node and of the API server than it uses.
+func TestLeastPrivilege(t *testing.T) {
+	manifests := template(t, "helm4")
+	var d appsv1.DaemonSet
+	find(t, manifests, "DaemonSet", "istio-pod-network-agent", &d)
+	spec := d.Spec.Template.Spec
+	c := spec.Containers[0].SecurityContext
+	switch {
+	case *c.Privileged || *c.AllowPrivilegeEscalation || !*c.ReadOnlyRootFilesystem:
+		t.Errorf("%+v", c)
+	case len(c.Capabilities.Add) > 0 || len(c.Capabilities.Drop) != 1 || c.Capabilities.Drop[0] != "ALL":
+		t.Errorf("%+v", c.Capabilities)
+	case c.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault:
+		t.Errorf("%+v", c.SeccompProfile)
+	case spec.HostPID || spec.HostIPC || !spec.HostNetwork:
+		t.Errorf("host namespaces: PID %v, IPC %v, network %v", spec.HostPID, spec.HostIPC, spec.HostNetwork)
+	case spec.PriorityClassName != "system-node-critical" || spec.NodeSelector["kubernetes.io/os"] != "linux":
+		t.Errorf("%q %v", spec.PriorityClassName, spec.NodeSelector)
+	case len(spec.Tolerations) != 1 || spec.Tolerations[0] != (corev1.Toleration{Operator: corev1.TolerationOpExists}):
+		t.Errorf("%v", spec.Tolerations)
+	}
+	for name, probe := range map[string]*corev1.Probe{
+		"startup": spec.Containers[0].StartupProbe, "liveness": spec.Containers[0].LivenessProbe, "readiness": spec.Containers[0].ReadinessProbe,
+	} {
+		if want := map[bool]string{true: "/readyz", false: "/healthz"}[name == "readiness"]; probe.HTTPGet.Path != want {
+			t.Errorf("the %s probe asks for %s", name, probe.HTTPGet.Path)
+		}
+	}
+}
+
+// The agent's rights are those of agent/rbac.yaml, byte for byte, in whatever namespace.
+func TestRights(t *testing.T) {
+	manifests := template(t, "helm4")
+	rbac := readText(t, filepath.Join(build.Root(), "agent", "rbac.yaml"))
+	if readText(t, filepath.Join(dir(), "files", "rbac.yaml")) != rbac {
+		t.Error("files/rbac.yaml is not agent/rbac.yaml")
+	}
+	for _, o := range strings.Split(rbac, "---\n") { // Helm sorts the objects
+		body := regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(o, "")
+		if !strings.Contains(manifests, strings.TrimSpace(body)) && !strings.Contains(manifests, strings.TrimSpace(o)) {
+			t.Errorf("not rendered byte for byte:\n%s", o)
+		}
+	}
+	if other, _, err := program(nil, "helm4", "template", "-n", "mesh-system", dir()); err != nil || strings.Contains(other, "namespace: "+system) {
+		t.Errorf("in another namespace: %v\n%s", err, other)
+	}
+}
+
+// The hook and the test's pod are admitted where Pod Security restricted is enforced, but that the hook uses the node's network.
+func TestHooksAreRestricted(t *testing.T) {
+	manifests := template(t, "helm4", "hooks=true")
+	apply(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: istio-pod-network-test, labels: {pod-security.kubernetes.io/enforce: restricted}}\n")
+	var pod corev1.Pod
+	if !find(t, manifests, "Pod", "mesh-pod", &pod) {
+		t.Fatal("no pod")
+	}
+	var job batchv1.Job
+	if !find(t, manifests, "Job", "istio-pod-network-uninstall", &job) {
+		t.Fatal("no job")
+	}
+	spec := job.Spec.Template.Spec
+	spec.HostNetwork = false
+	admitted := func(what string, pod corev1.Pod) {
+		pod.APIVersion, pod.Kind, pod.Namespace = "v1", "Pod", "istio-pod-network-test"
+		data, err := yaml.Marshal(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, errs, err := program(data, "kubectl", "create", "--dry-run=server", "-f", "-"); err != nil {
+			t.Errorf("%s: %s", what, errs)
+		}
+	}
+	admitted("the test's pod", pod)
+	uninstall := corev1.Pod{Spec: spec}
+	uninstall.Name = "uninstall"
+	uninstall.Spec.PriorityClassName = ""
+	admitted("the hook", uninstall)
+	uninstall.Spec.Containers[0].SecurityContext.Capabilities.Drop = nil // a control: the namespace refuses
+	data, _ := yaml.Marshal(uninstall)
+	if _, _, err := program([]byte("apiVersion: v1\nkind: Pod\n"+string(data)), "kubectl", "create", "-n", "istio-pod-network-test", "--dry-run=server", "-f", "-"); err == nil {
+		t.Error("a pod that keeps its capabilities was admitted")
+	}
+}
