@@ -141,3 +141,16 @@ func apply(t testing.TB, manifests string) {
 		t.Fatalf("%v %s %s", err, out, errs)
 	}
 }
+
+// applied makes the objects of a render until the end of the test, but for the namespace, which comes first and stays: nobody here
+// finishes its deletion.
+func applied(t testing.TB, manifests string) {
+	t.Helper()
+	apply(t, manifests)
+	_, rest, _ := strings.Cut(manifests, "\n---\n")
+	t.Cleanup(func() {
+		if out, errs, err := program([]byte(rest), "kubectl", "delete", "--wait=false", "-f", "-"); err != nil {
+			t.Errorf("%v %s %s", err, out, errs)
+		}
+	})
+}

@@ -4,7 +4,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/plugin/record"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 )
 
 // Without the plugin a mesh pod waits, and its app does not start; without the wait, which is the control, its app goes past the
@@ -72,4 +79,92 @@ func TestSandboxKilled(t *testing.T) {
 		})
 		r.throughSidecar("cart-0")
 	})
+}
+
+// Marks that were copied from a live pod, or made up, prove nothing: a pod that carries them from its creation on, where nobody watches over
+// them, waits all the same.
+func TestPastedMarks(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.create(r.meshPod("live"))
+	r.throughSidecar("live")
+	live := r.pod("live").Annotations
+	boot, _, _ := strings.Cut(live[record.KeyNetNS], "/")
+	r.uninstalled()
+	hasty := r.meshPod("hasty")
+	hasty.Spec.InitContainers = nil
+	r.seen(hasty)
+	for name, netns := range map[string]string{"copied": live[record.KeyNetNS], "forged": boot + "/4026531840/1", "bare": ""} {
+		pod := r.meshPod(name)
+		pod.Annotations[record.KeyStatus] = record.StatusInitialized
+		if netns != "" {
+			pod.Annotations[record.KeyNetNS] = netns
+		}
+		r.create(pod)
+		r.eventually("the wait of "+name+" says that this is not its network namespace", func() bool {
+			return strings.Contains(r.says(name, "istio-validation"), record.KeyNetNS)
+		})
+		for _, c := range r.pod(name).Status.ContainerStatuses {
+			if c.State.Waiting == nil {
+				t.Errorf("container %s of %s has started: %+v", c.Name, name, c.State)
+			}
+		}
+		if n := outside.reached(r.namespace, name); n > 0 {
+			t.Errorf("%s has reached the peer %d times", name, n)
+		}
+	}
+}
+
+// Where the admission policy is in force, nobody but an agent sets marks, and whoever has stolen an agent's token can do no more than
+// mark pods of that node.
+func TestStolenToken(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	pasted := r.meshPod("pasted")
+	pasted.Annotations[record.KeyStatus] = record.StatusInitialized
+	_, err := nodes.Client.CoreV1().Pods(r.namespace).Create(r.ctx, pasted, metav1.CreateOptions{})
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), record.KeyStatus) {
+		t.Errorf("a pod with a pasted mark: %v", err)
+	}
+	for _, n := range nodes.Nodes {
+		r.node = n
+		r.create(r.meshPod("on-" + n.Name))
+		r.throughSidecar("on-" + n.Name)
+	}
+	r.node = nodes.Nodes[0]
+	thief := r.asAgentOf(r.node)
+	for _, c := range []struct {
+		what, pod, change, words string
+	}{
+		{"its own mark again", "on-" + r.node.Name, `{"metadata": {"annotations": {"pod-network-controller.istio.io/reason": "x"}}}`, ""},
+		{"another node's pod", "on-" + nodes.Nodes[1].Name, `{"metadata": {"annotations": {"pod-network-controller.istio.io/reason": "x"}}}`, "own node"},
+		{"a label", "on-" + r.node.Name, `{"metadata": {"labels": {"app": "x"}}}`, "labels"},
+		{"the status", "on-" + r.node.Name, `{"status": {"phase": "Failed"}}`, "status"},
+	} {
+		_, err := thief.CoreV1().Pods(r.namespace).Patch(r.ctx, c.pod, types.MergePatchType, []byte(c.change), metav1.PatchOptions{}, "status")
+		if c.words == "" && err != nil || c.words != "" && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), c.words)) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+}
+
+// asAgentOf is a client with the token of the agent on a node, as its pod has it.
+func (r *rig) asAgentOf(n *cluster.Node) *kubernetes.Clientset {
+	r.Helper()
+	for _, pod := range r.agents() {
+		if pod.Spec.NodeName != n.Name {
+			continue
+		}
+		token, err := nodes.Client.CoreV1().ServiceAccounts(system).CreateToken(r.ctx, pod.Spec.ServiceAccountName, &authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID}},
+		}, metav1.CreateOptions{})
+		must(r, err)
+		config := rest.AnonymousClientConfig(nodes.Server.Admin())
+		config.BearerToken = token.Status.Token
+		client, err := kubernetes.NewForConfig(config)
+		must(r, err)
+		return client
+	}
+	r.Fatalf("no agent on %s", n.Name)
+	return nil
 }

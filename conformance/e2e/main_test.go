@@ -66,7 +66,14 @@ func supervise(m *testing.M) (code int) {
 			}
 		}()
 	}
-	return isolated.Main(run{m}, build.Cluster)
+	return isolated.Main(run{m}, prepare)
+}
+
+func prepare(bin string) error {
+	if err := build.Cluster(bin); err != nil {
+		return err
+	}
+	return build.Product(bin, "./agent") // of which one scenario runs a command from outside the cluster
 }
 
 const podImage = "e2e.local/pod:1"

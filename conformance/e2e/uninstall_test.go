@@ -107,6 +107,39 @@ func TestHelmRelease(t *testing.T) {
 	}
 }
 
+// An uninstallation that was broken off after it had turned the agents can be taken back.
+func TestUninstallTakenBack(t *testing.T) {
+	for which, flags := range map[string][]string{"helm3": nil, "helm4": {"--force-conflicts"}} { // Helm 4 asks before it overwrites what others have set
+		t.Run(which, func(t *testing.T) {
+			r := newRig(t)
+			r.uninstalled()
+			r.output(helmOf(which, "install", release, chart(), "--create-namespace", "--wait", "--timeout=3m"))
+			r.agentsReady()
+			r.turnAgents()
+			for _, n := range nodes.Nodes {
+				r.eventually("the plugin is out of "+n.Name, func() bool {
+					_, body := readyz(n.Address())
+					return strings.Contains(body, "[+] uninstalled")
+				})
+			}
+			r.output(helmOf(which, append([]string{"upgrade", release, chart(), "--wait", "--timeout=3m"}, flags...)...))
+			r.agentsReady()
+			r.create(r.meshPod("cart-0"))
+			r.throughSidecar("cart-0")
+			r.seen(r.appPod("plain"))
+		})
+	}
+}
+
+// turnAgents does what the hook does, and is gone before the nodes are done.
+func (r *rig) turnAgents() {
+	r.Helper()
+	out, err := asAdmin(exec.Command("istio-pod-network-agent", "uninstall-all", "--namespace="+system, "--kubeconfig="+nodes.Admin(), "--timeout=1s")).CombinedOutput()
+	if err == nil {
+		r.Logf("done within a second: %s", out)
+	}
+}
+
 // render renders the chart as the article of 2018 does, for kubectl.
 func (r *rig) render(flags ...string) []byte {
 	r.Helper()

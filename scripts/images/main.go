@@ -140,13 +140,14 @@ func (o *options) askGit() error {
 	if o.revision = git("rev-parse", "HEAD"); o.revision == "" {
 		o.revision = "unknown"
 	}
-	seconds, err := strconv.ParseInt(git("log", "-1", "--format=%ct"), 10, 64)
+	seconds, _ := strconv.ParseInt(git("log", "-1", "--format=%ct"), 10, 64) // 0, 1970, where nobody knows
 	if epoch := os.Getenv("SOURCE_DATE_EPOCH"); epoch != "" {
+		var err error
 		if seconds, err = strconv.ParseInt(epoch, 10, 64); err != nil {
 			return fmt.Errorf("SOURCE_DATE_EPOCH: %q is wrong; valid: seconds since 1970", epoch)
 		}
 	}
-	o.created = time.Unix(seconds, 0).UTC() // 1970 where nobody knows
+	o.created = time.Unix(seconds, 0).UTC()
 	return nil
 }
 
@@ -155,11 +156,12 @@ func (o options) run(ctx context.Context) error {
 	if err := os.MkdirAll(o.output, 0o755); err != nil {
 		return err
 	}
-	var err error
-	if o.work, err = os.MkdirTemp("", "istio-pod-network-images-"); err != nil {
+	work, err := os.MkdirTemp("", "istio-pod-network-images-")
+	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(o.work)
+	defer os.RemoveAll(work)
+	o.work = work
 	b, err := o.chooseBuilder(ctx)
 	if err != nil {
 		return err

@@ -116,3 +116,13 @@ seccompProfile: {type: RuntimeDefault}
   "logLevel" .Values.pluginLogLevel
 ) -}}
 {{- end -}}
+
+{{- /* "true" if the admission policy is to be rendered. Without a cluster only the version tells what the API server has. */ -}}
+{{- define "rendersPolicy" -}}
+{{- $enabled := toString .Values.admissionPolicy.enabled -}}
+{{- $has := semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version -}}
+{{- if include "connected" . -}}
+{{- $has = .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" -}}
+{{- end -}}
+{{- if or (eq $enabled "true") (and (eq $enabled "auto") $has) }}true{{ end -}}
+{{- end -}}

@@ -113,7 +113,7 @@ uninstallTimeout: duration
 backend, agentTimeout, statusRequiresAgent, pluginLogLevel, stateDir, agent, agent.port, agent.logLevel, agent.logFormat, agent.apiQPS,
 agent.apiBurst, agent.updateStrategy, agent.terminationGracePeriodSeconds, metrics, metrics.service, metrics.podMonitor,
 metrics.podMonitor.interval, metrics.dashboard, resourceQuota, resourceQuota.enabled, resourceQuota.pods, startupTaint, startupTaint.key,
-namespace, namespace.create, hooks, uninstallTimeout, uninstall]
+admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, uninstallTimeout, uninstall]
 {{- end -}}
 
 {{- /* Fails with the name of a value, what it is, and what is valid. (list $name $value $kind) */ -}}

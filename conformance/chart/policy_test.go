@@ -1,0 +1,301 @@
+package chart
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// The marks, and a pod's own annotation.
+const (
+	status = "pod-network-controller.istio.io/status"
+	netns  = "pod-network-controller.istio.io/netns"
+	reason = "pod-network-controller.istio.io/reason"
+	taint  = "istio-pod-network-controller/agent-not-ready"
+)
+
+// guarded is a cluster with the chart's policies, two nodes, a pod on each, and what reaches it as whom.
+type guarded struct {
+	testing.TB
+	ctx    context.Context
+	admin  *kubernetes.Clientset
+	agent  *kubernetes.Clientset // with the token of the agent's pod on node a
+	loose  *kubernetes.Clientset // with a token of the agent's account that is bound to no pod
+	editor *kubernetes.Clientset // who may edit pods, and nodes too
+}
+
+const shop = "policy-shop"
+
+func newGuarded(t *testing.T) *guarded {
+	t.Helper()
+	applied(t, template(t, "helm4", "startupTaint.enabled=true"))
+	config, err := clientcmd.BuildConfigFromFlags("", admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &guarded{TB: t, ctx: context.Background(), admin: client}
+	apply(t, fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n---\n", shop)+editors)
+	for _, node := range []string{"a", "b"} {
+		_, err := client.CoreV1().Nodes().Create(g.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: corev1.NodeSpec{
+			Taints: []corev1.Taint{{Key: taint, Effect: corev1.TaintEffectNoSchedule}, {Key: "other", Effect: corev1.TaintEffectNoSchedule}},
+		}}, metav1.CreateOptions{})
+		g.must(err)
+		g.create(client, "on-"+node, node, nil)
+	}
+	pod := g.pod("agent", "a", nil)
+	pod.Namespace, pod.Spec.ServiceAccountName = system, "istio-pod-network-agent"
+	pod, err = client.CoreV1().Pods(system).Create(g.ctx, pod, metav1.CreateOptions{})
+	g.must(err)
+	g.agent = g.as(config, &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID})
+	g.loose = g.as(config, nil)
+	as := rest.CopyConfig(config)
+	as.Impersonate.UserName = "editor"
+	g.editor, err = kubernetes.NewForConfig(as)
+	g.must(err)
+	g.inForce()
+	return g
+}
+
+const editors = `apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: policy-editor}
+rules:
+- {apiGroups: [""], resources: ["pods", "pods/status", "pods/binding", "nodes"], verbs: ["*"]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: policy-editor}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: policy-editor}
+subjects:
+- {kind: User, name: editor, apiGroup: rbac.authorization.k8s.io}
+- {kind: ServiceAccount, name: istio-pod-network-agent, namespace: istio-pod-network-controller}
+`
+
+func (g *guarded) must(err error) {
+	g.Helper()
+	if err != nil {
+		g.Fatal(err)
+	}
+}
+
+// as is a client with a token of the agent's account. It may do more here than its own role lets it, so that the policy alone is in
+// its way.
+func (g *guarded) as(admin *rest.Config, bound *authenticationv1.BoundObjectReference) *kubernetes.Clientset {
+	g.Helper()
+	token, err := g.admin.CoreV1().ServiceAccounts(system).CreateToken(g.ctx, "istio-pod-network-agent", &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound},
+	}, metav1.CreateOptions{})
+	g.must(err)
+	config := rest.AnonymousClientConfig(admin)
+	config.BearerToken = token.Status.Token
+	client, err := kubernetes.NewForConfig(config)
+	g.must(err)
+	return client
+}
+
+func (g *guarded) pod(name, node string, annotations map[string]string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: shop, Annotations: annotations, Labels: map[string]string{"app": "cart"}},
+		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+	}
+}
+
+func (g *guarded) create(as *kubernetes.Clientset, name, node string, annotations map[string]string) {
+	g.Helper()
+	_, err := as.CoreV1().Pods(shop).Create(g.ctx, g.pod(name, node, annotations), metav1.CreateOptions{})
+	g.must(err)
+}
+
+// patch merges into a pod, as the agent does.
+func patch(as *kubernetes.Clientset, pod, subresource string, change map[string]any) error {
+	data, err := json.Marshal(change)
+	if err != nil {
+		return err
+	}
+	var sub []string
+	if subresource != "" {
+		sub = []string{subresource}
+	}
+	_, err = as.CoreV1().Pods(shop).Patch(context.Background(), pod, types.MergePatchType, data, metav1.PatchOptions{}, sub...)
+	return err
+}
+
+// annotated is a change of annotations.
+func annotated(pairs ...string) map[string]any {
+	annotations := map[string]any{}
+	for i := 0; i < len(pairs); i += 2 {
+		annotations[pairs[i]] = pairs[i+1]
+		if pairs[i+1] == "" {
+			annotations[pairs[i]] = nil
+		}
+	}
+	return map[string]any{"metadata": map[string]any{"annotations": annotations}}
+}
+
+// inForce waits until the API server has read the policies.
+func (g *guarded) inForce() {
+	g.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		pods := g.editor.CoreV1().Pods(shop)
+		_, err := pods.Create(g.ctx, g.pod("early", "a", map[string]string{status: "initialized"}), metav1.CreateOptions{DryRun: []string{"All"}})
+		node, _ := json.Marshal(map[string]any{"spec": map[string]any{"unschedulable": true}})
+		_, tainting := g.agent.CoreV1().Nodes().Patch(g.ctx, "b", types.MergePatchType, node, metav1.PatchOptions{DryRun: []string{"All"}})
+		if err != nil && tainting != nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			g.Fatalf("the policies are not in force: %v, %v", err, tainting)
+		}
+	}
+}
+
+// Who may do what to a pod's marks, and what else an agent may not.
+func TestPolicy(t *testing.T) {
+	g := newGuarded(t)
+	g.must(patch(g.agent, "on-a", "status", annotated(status, "initialized", netns, "b/1/1"))) // its work
+	copied := g.pod("copied", "", map[string]string{status: "initialized", netns: "b/1/1"})
+	labelled := func(app string) map[string]any {
+		return map[string]any{"metadata": map[string]any{"labels": map[string]any{"app": app}}}
+	}
+	for _, c := range []struct {
+		what  string
+		do    func() error
+		words string // of the refusal; empty: it is allowed
+	}{
+		{"a user makes a pod with marks", func() error {
+			_, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, copied, metav1.CreateOptions{})
+			return err
+		}, status + ", " + netns},
+		{"a user makes a pod without", func() error {
+			_, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, g.pod("plain", "a", map[string]string{"a": "b"}), metav1.CreateOptions{})
+			return err
+		}, ""},
+		{"a user marks a pod", func() error { return patch(g.editor, "on-b", "", annotated(status, "initialized")) }, status},
+		{"a user marks by the status", func() error { return patch(g.editor, "on-b", "status", annotated(reason, "none")) }, reason},
+		{"a user marks by a binding", func() error {
+			unbound := g.pod("unbound", "", nil)
+			if _, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, unbound, metav1.CreateOptions{}); err != nil {
+				return fmt.Errorf("making a pod: %w", err)
+			}
+			return g.editor.CoreV1().Pods(shop).Bind(g.ctx, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "unbound", Annotations: map[string]string{status: "initialized"}},
+				Target: corev1.ObjectReference{Kind: "Node", Name: "a"}}, metav1.CreateOptions{})
+		}, status},
+		{"a user binds a pod", func() error {
+			return g.editor.CoreV1().Pods(shop).Bind(g.ctx, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "unbound"},
+				Target: corev1.ObjectReference{Kind: "Node", Name: "a"}}, metav1.CreateOptions{})
+		}, ""},
+		{"a user changes a mark", func() error { return patch(g.editor, "on-a", "", annotated(netns, "b/2/2")) }, netns},
+		{"a user takes a mark away", func() error { return patch(g.editor, "on-a", "", annotated(status, "")) }, ""},
+		{"a user changes a marked pod", func() error { return patch(g.editor, "on-a", "", labelled("users")) }, ""},
+		{"the agent marks again", func() error {
+			return patch(g.agent, "on-a", "status", annotated(status, "initialized", netns, "b/3/3"))
+		}, ""},
+		{"the agent takes its reason away", func() error { return patch(g.agent, "on-a", "status", annotated(reason, "")) }, ""},
+		{"the agent marks a pod of another node", func() error { return patch(g.agent, "on-b", "status", annotated(status, "initialized")) }, "own node"},
+		{"the agent marks a pod of no node", func() error {
+			if _, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, g.pod("nowhere", "", nil), metav1.CreateOptions{}); err != nil {
+				return err
+			}
+			return patch(g.agent, "nowhere", "status", annotated(status, "initialized"))
+		}, "own node"},
+		{"a token that is bound to no pod marks", func() error {
+			return patch(g.loose, "on-a", "status", annotated(status, "initialized", netns, "b/4/4"))
+		}, "own node"},
+		{"the agent marks by the pod itself", func() error { return patch(g.agent, "on-a", "", annotated(status, "not-required")) }, "pods/status"},
+		{"the agent makes a pod", func() error {
+			_, err := g.agent.CoreV1().Pods(shop).Create(g.ctx, g.pod("its", "a", nil), metav1.CreateOptions{})
+			return err
+		}, "nothing of a pod but its marks"},
+		{"the agent changes another annotation", func() error { return patch(g.agent, "on-a", "status", annotated("sidecar.istio.io/status", "{}")) }, "no annotations but its marks"},
+		{"the agent changes a label", func() error { return patch(g.agent, "on-a", "status", labelled("its")) }, "no labels"},
+		{"the agent adds a finalizer", func() error {
+			return patch(g.agent, "on-a", "status", map[string]any{"metadata": map[string]any{"finalizers": []string{"example.com/stay"}}})
+		}, "no labels, finalizers"},
+		{"the agent changes the status", func() error {
+			return patch(g.agent, "on-a", "status", map[string]any{"status": map[string]any{"phase": "Failed"}})
+		}, "status"},
+	} {
+		err := c.do()
+		if c.words == "" && err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if c.words != "" && (err == nil || !strings.Contains(err.Error(), c.words) || !strings.Contains(err.Error(), "istio-pod-network-marks")) {
+			t.Errorf("%s: %v, want a refusal by the policy with %q", c.what, err, c.words)
+		}
+	}
+	g.taints()
+}
+
+// taints tries what an agent may do to nodes.
+func (g *guarded) taints() {
+	g.Helper()
+	node, err := g.admin.CoreV1().Nodes().Get(g.ctx, "a", metav1.GetOptions{})
+	g.must(err)
+	others := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t corev1.Taint) bool { return t.Key == taint })
+	spec := func(key string, value any) map[string]any { return map[string]any{"spec": map[string]any{key: value}} }
+	for _, c := range []struct {
+		what   string
+		as     *kubernetes.Clientset
+		node   string
+		change map[string]any
+		words  string
+	}{
+		{"of another node", g.agent, "b", spec("taints", others), "own node"},
+		{"by a token that is bound to no pod", g.loose, "a", spec("taints", others), "own node"},
+		{"all taints", g.agent, "a", spec("taints", []any{}), "nothing else"},
+		{"another taint", g.agent, "a", spec("taints", slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t corev1.Taint) bool { return t.Key == "other" })), "nothing else"},
+		{"a label", g.agent, "a", map[string]any{"metadata": map[string]any{"labels": map[string]any{"zone": "x"}}}, "nothing else"},
+		{"cordon", g.agent, "a", spec("unschedulable", true), "nothing else"},
+		{"the startup taint", g.agent, "a", spec("taints", others), ""},
+		{"a user's business", g.editor, "b", spec("unschedulable", true), ""},
+	} {
+		data, err := json.Marshal(c.change)
+		g.must(err)
+		_, err = c.as.CoreV1().Nodes().Patch(g.ctx, c.node, types.MergePatchType, data, metav1.PatchOptions{})
+		if c.words == "" && err != nil {
+			g.Errorf("%s: %v", c.what, err)
+		}
+		if c.words != "" && (err == nil || !strings.Contains(err.Error(), c.words)) {
+			g.Errorf("%s: %v, want %q", c.what, err, c.words)
+		}
+	}
+}
+
+// The policy is there where the API server can hold to it, and the notes say when it is not.
+func TestPolicyIsRendered(t *testing.T) {
+	both(t, func(t *testing.T, helm string) {
+		old, _, err := program(nil, helm, "template", "-n", system, dir(), "--kube-version=1.29.0")
+		if err != nil || strings.Contains(old, "ValidatingAdmissionPolicy") {
+			t.Errorf("for 1.29: %v\n%s", err, old)
+		}
+		for values, want := range map[string]bool{"": true, "admissionPolicy.enabled=false": false, "admissionPolicy.enabled=true": true} {
+			args := []string{"install", name, dir(), "-n", "mesh-" + helm, "--create-namespace", "--dry-run=server"}
+			if values != "" {
+				args = append(args, "--set="+values)
+			}
+			out, errs, err := program(nil, helm, args...)
+			if err != nil {
+				t.Fatal(errs)
+			}
+			if rendered := strings.Contains(out, "kind: ValidatingAdmissionPolicy\n"); rendered != want || strings.Contains(out, "no admission policy") == want {
+				t.Errorf("%q: rendered %v, notes say %v", values, rendered, strings.Contains(out, "no admission policy"))
+			}
+		}
+	})
+}
