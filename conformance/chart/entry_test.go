@@ -32,7 +32,8 @@ func entry(t testing.TB, helm string, values ...string) (text string, keys map[s
 func TestEntry(t *testing.T) {
 	for _, values := range [][]string{nil, {
 		"selection=annotated", "backend=iptables", "agentTimeout=1m", "statusRequiresAgent=false", "pluginLogLevel=debug", "stateDir=/run/other",
-		"excludeNamespaces={kube-*,istio-system}", "redirect.mode=TPROXY", "redirect.proxyUID=2000", "redirect.includeInboundPorts=80", "redirect.excludeInterfaces=net1",
+		"excludeNamespaces={kube-*,istio-system}", "redirect.mode=TPROXY", "redirect.proxyUID=2000",
+		"redirect.includeInboundPorts=80", "redirect.excludeInterfaces=net1",
 	}} {
 		text, keys := entry(t, "helm4", values...)
 		excluded, _ := json.Marshal(keys["excludeNamespaces"])
@@ -74,13 +75,14 @@ func refusedByPlugin(keys map[string]any) string {
 func TestTakesWhatThePluginTakes(t *testing.T) {
 	at := func(bytes int) string { return "/run/" + strings.Repeat("x", bytes-len("/run/")) }
 	for value, candidates := range map[string][]any{
-		"agentTimeout":                  {"1ms", "999us", "0.001s", "0.0009s", "0.5s", "8s", "59.9s", "60s", "60.1s", "60000ms", "60001ms", "1m", "2m", "0s", "-1s", "soon"},
+		"agentTimeout": {"1ms", "999us", "0.001s", "0.0009s", "0.5s", "8s", "59.9s", "60s", "60.1s", "60000ms", "60001ms",
+			"1m", "2m", "0s", "-1s", "soon"},
 		"stateDir":                      {at(96), at(97), "/run/x", "run/x"},
 		"excludeNamespaces":             {[]string{"kube-*", "[a-c]x?"}, []string{"["}, []string{"[^]"}, []string{"[^a-z]*"}},
 		"redirect.excludeOutboundPorts": {"65535", "65536", "0", "99999", "80, 443", "80,,443", "*", "", "-1"},
 		"redirect.includeInboundPorts":  {"*", "", "15000", "*,80", "70000"},
-		"redirect.excludeOutboundIPRanges": {"10.0.0.0/8,fd00::/8", "10.0.0.0/33", "fd00::/129", "0.0.0.0/0", "::/0", "256.0.0.0/8", "10.0.0/8", "*", "10.0.0.1",
-			"10.0.0.0/8, 11.0.0.0/8"},
+		"redirect.excludeOutboundIPRanges": {"10.0.0.0/8,fd00::/8", "10.0.0.0/33", "fd00::/129", "0.0.0.0/0", "::/0",
+			"256.0.0.0/8", "10.0.0/8", "*", "10.0.0.1", "10.0.0.0/8, 11.0.0.0/8"},
 		"redirect.includeOutboundIPRanges":  {"*", "", "10.1.2.3/8", "*,10.0.0.0/8"},
 		"redirect.excludeInterfaces":        {"net1,eth0.5", "123456789012345", "1234567890123456", "a/b"},
 		"redirect.rerouteVirtualInterfaces": {"tap0", "1234567890123456"},

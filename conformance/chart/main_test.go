@@ -125,9 +125,10 @@ func find(t testing.TB, manifests, kind, name string, into any) bool {
 	return false
 }
 
-// taken fails unless the API server would take all manifests.
+// taken fails unless the API server would take all manifests, once the namespace is there.
 func taken(t testing.TB, manifests string) {
 	t.Helper()
+	apply(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+system+"}\n")
 	_, errs, err := program([]byte(manifests), "kubectl", "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
 	if err != nil {
 		t.Errorf("the API server refuses: %v %s", err, errs)

@@ -15,14 +15,17 @@ import (
 func TestOptional(t *testing.T) {
 	apply(t, podMonitors)
 	both(t, func(t *testing.T, helm string) {
-		manifests := template(t, helm, "metrics.service.enabled=true", "metrics.podMonitor.enabled=true", "metrics.podMonitor.labels.release=prometheus",
-			"metrics.dashboard.enabled=true", "resourceQuota.enabled=true", "startupTaint.enabled=true", "startupTaint.key=example.com/wait", "cni.mode=aux",
-			"cni.runtimeVersion=containerd://2.1.4", "agent.listenAddress=127.0.0.1", "agent.port=19999", "image.registry=registry.example.com/mesh/",
+		manifests := template(t, helm, "metrics.service.enabled=true", "metrics.podMonitor.enabled=true",
+			"metrics.podMonitor.labels.release=prometheus",
+			"metrics.dashboard.enabled=true", "resourceQuota.enabled=true", "startupTaint.enabled=true", "startupTaint.key=example.com/wait",
+			"cni.mode=aux", "agent.apiQPS=20", "agent.apiBurst=40",
+			"cni.runtimeVersion=containerd://2.1.4", "agent.listenAddress=127.0.0.1", "agent.port=19999",
+			"image.registry=registry.example.com/mesh/",
 			"image.tag=v2", "imagePullSecrets[0].name=regcred", "nodeSelector.disk=ssd", "agent.extraArgs={--patrol=1s}")
 		taken(t, strings.ReplaceAll(manifests, "registry.example.com/mesh/", "r/"))
 		agent := daemonSet(t, manifests)
-		for _, flag := range []string{"--startup-taint=example.com/wait", "--aux-dir=/var/run/multus/cni/net.d/vendor-cni-chain", "--runtime-version=containerd://2.1.4",
-			"--listen=127.0.0.1:19999", "--patrol=1s"} {
+		for _, flag := range []string{"--startup-taint=example.com/wait", "--aux-dir=/var/run/multus/cni/net.d/vendor-cni-chain",
+			"--runtime-version=containerd://2.1.4", "--listen=127.0.0.1:19999", "--patrol=1s", "--api-qps=20", "--api-burst=40"} {
 			if !slices.Contains(agent.Args, flag) {
 				t.Errorf("no %s in %q", flag, agent.Args)
 			}
@@ -36,8 +39,10 @@ func TestOptional(t *testing.T) {
 			}
 		}
 	})
-	if plain := template(t, "helm4"); strings.Contains(plain, "PodMonitor") || strings.Contains(plain, "kind: Service\n") || strings.Contains(plain, "startup-taint") {
-		t.Errorf("not asked for:\n%s", plain)
+	for _, word := range []string{"PodMonitor", "kind: Service\n", "startup-taint", "kind: ResourceQuota", "dashboard", "uninstall-all"} {
+		if plain := template(t, "helm4"); strings.Contains(plain, word) {
+			t.Errorf("%s was not asked for:\n%s", word, plain)
+		}
 	}
 }
 

@@ -79,7 +79,6 @@ func TestPresets(t *testing.T) {
 			}
 		}
 	}
-	apply(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+system+"}\n")
 	both(t, func(t *testing.T, helm string) {
 		for _, p := range presets {
 			manifests := template(t, helm, "kubernetesDistribution="+p.name)

@@ -54,7 +54,8 @@ func TestWrongValues(t *testing.T) {
 			"agent.listenAddress=localhost":               {"agent.listenAddress", `"localhost"`, "IP address"},
 			"resourceQuota.enabled=maybe":                 {"/resourceQuota/enabled", "true, false"},
 			"hooks=never":                                 {"/hooks", "'auto', true, false"},
-			"excludeIPRanges=10.0.0.0/8,redirect.excludeOutboundIPRanges=10.0.0.0/9": {"excludeIPRanges", "redirect.excludeOutboundIPRanges", "one of the two"},
+			"excludeIPRanges=10.0.0.0/8,redirect.excludeOutboundIPRanges=10.0.0.0/9": {
+				"excludeIPRanges", "redirect.excludeOutboundIPRanges", "one of the two"},
 		} {
 			_, errs, err := program(nil, helm, "template", "-n", system, dir(), "--set="+value)
 			if err == nil {
@@ -75,19 +76,22 @@ func TestWrongValues(t *testing.T) {
 // The values of 2018 mean what they did.
 func TestValuesOf2018(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
-		_, keys := entry(t, helm, `includeIPRanges=172.30.0.0/16\,172.20.0.0/16`, "excludeIPRanges=10.1.0.0/16", "excludeInboundPorts=80", "redirect.dnsCapture=true")
+		_, keys := entry(t, helm, `includeIPRanges=172.30.0.0/16\,172.20.0.0/16`, "excludeIPRanges=10.1.0.0/16",
+			"excludeInboundPorts=80", "redirect.dnsCapture=true")
 		want := map[string]any{"includeOutboundIPRanges": "172.30.0.0/16,172.20.0.0/16", "excludeOutboundIPRanges": "10.1.0.0/16",
 			"excludeInboundPorts": "80", "dnsCapture": true}
 		got, _ := json.Marshal(keys["redirect"])
 		if expected, _ := json.Marshal(want); string(got) != string(expected) {
 			t.Errorf("%s, want %s", got, expected)
 		}
-		manifests := template(t, helm, "Namespace=istio-system", "image.repository=example.com/controller", "image.tag=v1", "image.pullPolicy=Always", "image.runAsUser=1337",
+		manifests := template(t, helm, "Namespace=istio-system", "image.repository=example.com/controller", "image.tag=v1", "image.pullPolicy=Always",
+			"image.runAsUser=1337",
 			"resources.limits.cpu=1", "containerRuntime=crio", "ingress.enabled=false")
 		var d appsv1.DaemonSet
 		find(t, manifests, "DaemonSet", "istio-pod-network-agent", &d)
 		agent := d.Spec.Template.Spec.Containers[0]
-		if d.Namespace != "istio-system" || agent.Image != "example.com/controller:v1" || agent.ImagePullPolicy != corev1.PullAlways || agent.Resources.Limits.Cpu().Value() != 1 {
+		if d.Namespace != "istio-system" || agent.Image != "example.com/controller:v1" || agent.ImagePullPolicy != corev1.PullAlways ||
+			agent.Resources.Limits.Cpu().Value() != 1 {
 			t.Errorf("%s %s %s %v", d.Namespace, agent.Image, agent.ImagePullPolicy, agent.Resources)
 		}
 	})
