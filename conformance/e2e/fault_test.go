@@ -101,8 +101,8 @@ func TestPastedMarks(t *testing.T) {
 			pod.Annotations[record.KeyNetNS] = netns
 		}
 		r.create(pod)
-		r.eventually("the wait of "+name+" says that this is not its network namespace", func() bool {
-			return strings.Contains(r.says(name, "istio-validation"), record.KeyNetNS)
+		r.eventually("the wait of "+name+" does not believe it", func() bool {
+			return strings.Contains(r.says(name, "istio-validation"), "pasted or stale")
 		})
 		for _, c := range r.pod(name).Status.ContainerStatuses {
 			if c.State.Waiting == nil {
