@@ -82,16 +82,37 @@ func TestNotes(t *testing.T) {
 	})
 }
 
-// The command of the article of 2018, on an empty cluster.
+// The command of the article of 2018, on a cluster that has not even the namespace.
 func TestArticle(t *testing.T) {
 	for _, distribution := range []string{"Kubernetes", "OpenShift"} {
 		both(t, func(t *testing.T, helm string) {
+			vanish(t, system)
 			manifests, errs, err := program(nil, helm, "template", "-n", system, "--set", "kubernetesDistribution="+distribution, dir())
 			if err != nil {
 				t.Fatal(errs)
 			}
 			applied(t, manifests)
 		})
+	}
+}
+
+// vanish deletes a namespace, if it is there, as a cluster with controllers would.
+func vanish(t testing.TB, namespace string) {
+	t.Helper()
+	if _, _, err := program(nil, "kubectl", "get", "namespace", namespace); err != nil {
+		return
+	}
+	finalized := `{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "` + namespace + `"}, "spec": {"finalizers": []}}`
+	for _, args := range [][]string{
+		{"delete", "namespace", namespace, "--wait=false"},
+		{"replace", "--raw", "/api/v1/namespaces/" + namespace + "/finalize", "-f", "-"},
+	} {
+		if out, errs, err := program([]byte(finalized), "kubectl", args...); err != nil {
+			t.Fatalf("%q: %v %s %s", args, err, out, errs)
+		}
+	}
+	if _, _, err := program(nil, "kubectl", "get", "namespace", namespace); err == nil {
+		t.Fatalf("the namespace %s is still there", namespace)
 	}
 }
 

@@ -35,12 +35,46 @@ func (r run) Run() int {
 		admin = filepath.Join(dir, "kubeconfig")
 		err = server.KubeconfigOf(admin, "admin", "system:masters")
 	}
+	if err == nil {
+		err = furnish()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "starting the API server:", err)
 		return 1
 	}
 	return r.m.Run()
 }
+
+// furnish makes what manifests need before the API server takes them: their namespace, and the kind PodMonitor.
+func furnish() error {
+	for _, step := range []struct {
+		stdin string
+		args  []string
+	}{
+		{namespaces, []string{"apply", "-f", "-"}},
+		{podMonitors, []string{"apply", "-f", "-"}},
+		{"", []string{"wait", "--for=condition=Established", "--timeout=1m", "crd/podmonitors.monitoring.coreos.com"}},
+	} {
+		if _, errs, err := program([]byte(step.stdin), "kubectl", step.args...); err != nil {
+			return fmt.Errorf("kubectl %q: %w %s", step.args, err, errs)
+		}
+	}
+	return nil
+}
+
+// namespaces is the one of the chart's objects.
+const namespaces = "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + system + "}\n"
+
+// podMonitors are the least that a Prometheus operator would define.
+const podMonitors = `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: podmonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  names: {kind: PodMonitor, plural: podmonitors}
+  scope: Namespaced
+  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
+`
 
 func TestMain(m *testing.M) { os.Exit(isolated.Main(run{m}, prepare)) }
 
@@ -125,10 +159,9 @@ func find(t testing.TB, manifests, kind, name string, into any) bool {
 	return false
 }
 
-// taken fails unless the API server would take all manifests, once the namespace is there.
+// taken fails unless the API server would take all manifests.
 func taken(t testing.TB, manifests string) {
 	t.Helper()
-	apply(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+system+"}\n")
 	_, errs, err := program([]byte(manifests), "kubectl", "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
 	if err != nil {
 		t.Errorf("the API server refuses: %v %s", err, errs)

@@ -13,7 +13,6 @@ import (
 
 // Everything that is optional, at once, with other names of things.
 func TestOptional(t *testing.T) {
-	apply(t, podMonitors)
 	both(t, func(t *testing.T, helm string) {
 		manifests := template(t, helm, "metrics.service.enabled=true", "metrics.podMonitor.enabled=true",
 			"metrics.podMonitor.labels.release=prometheus",
@@ -45,17 +44,6 @@ func TestOptional(t *testing.T) {
 		}
 	}
 }
-
-// podMonitors are the least that a Prometheus operator would define.
-const podMonitors = `apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: podmonitors.monitoring.coreos.com}
-spec:
-  group: monitoring.coreos.com
-  names: {kind: PodMonitor, plural: podmonitors}
-  scope: Namespaced
-  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
-`
 
 // Labels and annotations of the values never replace those that the chart relies on.
 func TestLabelsBeneath(t *testing.T) {

@@ -27,6 +27,7 @@ func TestWrongValues(t *testing.T) {
 			"agent.apiQPS=0":                              {"/agent/apiQPS", "minimum", "want 1"},
 			"agent.apiBurst=0":                            {"/agent/apiBurst", "minimum", "want 1"},
 			"cni=null":                                    {"cni: null"},
+			"admissionPolicy=null":                        {"admissionPolicy: null"},
 			"metrics.podMonitor=null":                     {"metrics.podMonitor: null"},
 			"cni.auxDir=x":                                {"cni.auxDir", `"x"`, "absolute path"},
 			"cni.runtimeVersion=2.1":                      {"cni.runtimeVersion", `"2.1"`, "containerd://2.1.4"},
