@@ -120,6 +120,7 @@ func TestPastedMarks(t *testing.T) {
 func TestStolenToken(t *testing.T) {
 	r := newRig(t)
 	r.installed()
+	r.seen(r.appPod("plain"))
 	pasted := r.meshPod("pasted")
 	pasted.Annotations[record.KeyStatus] = record.StatusInitialized
 	_, err := nodes.Client.CoreV1().Pods(r.namespace).Create(r.ctx, pasted, metav1.CreateOptions{})
