@@ -89,6 +89,9 @@ func (p program) uninstallAll(ctx context.Context, args []string) int {
 	return 0
 }
 
+// uninstallEnv is the environment variable of the flag --uninstall.
+const uninstallEnv = "AGENT_UNINSTALL"
+
 // daemonSet is what is looked at of one. The types of all of apps/v1 would make the program half as big again.
 type daemonSet struct {
 	Metadata struct{ Generation int64 }
@@ -174,8 +177,8 @@ func (r rollout) turn(ctx context.Context, d daemonSet) error {
 		return errors.New("its pods have no container")
 	}
 	const patch = `{"spec": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "100%%"}},
-		"template": {"spec": {"containers": [{"name": %q, "env": [{"name": "AGENT_UNINSTALL", "value": "true"}]}]}}}}`
-	body := fmt.Appendf(nil, patch, d.Spec.Template.Spec.Containers[0].Name)
+		"template": {"spec": {"containers": [{"name": %q, "env": [{"name": %q, "value": "true"}]}]}}}}`
+	body := fmt.Appendf(nil, patch, d.Spec.Template.Spec.Containers[0].Name, uninstallEnv)
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return r.api.core.Patch(types.StrategicMergePatchType).AbsPath(r.path()).SetHeader("Accept", "application/json").Body(body).Do(ctx).Error()
@@ -215,7 +218,7 @@ func (r rollout) state(ctx context.Context, d daemonSet, err error) string {
 // unready says why a pod of the DaemonSet is not one that has done its work, "" if it is.
 func unready(pod corev1.Pod) string {
 	removes := slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
-		return slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == "AGENT_UNINSTALL" && e.Value == "true" })
+		return slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == uninstallEnv && e.Value == "true" })
 	})
 	if !removes {
 		return "still the agent"

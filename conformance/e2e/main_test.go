@@ -49,25 +49,7 @@ func (r run) Run() int {
 	return code
 }
 
-func TestMain(m *testing.M) { os.Exit(supervise(m)) }
-
-// supervise is called on the machine, and again in the namespaces of the cluster.
-func supervise(m *testing.M) (code int) {
-	if isolated.BinDir() == "" {
-		undo, err := cluster.Host(runtimes...)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer func() {
-			if err := undo(); err != nil {
-				fmt.Fprintln(os.Stderr, "putting back what the nodes have changed:", err)
-				code = 1
-			}
-		}()
-	}
-	return isolated.Main(run{m}, prepare)
-}
+func TestMain(m *testing.M) { os.Exit(cluster.Main(run{m}, prepare, runtimes...)) }
 
 func prepare(bin string) error {
 	if err := build.Cluster(bin); err != nil {

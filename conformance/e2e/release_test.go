@@ -49,7 +49,7 @@ func helm(args ...string) *exec.Cmd { return helmOf("helm4", args...) }
 
 // helmOf is a command of that Helm.
 func helmOf(which string, args ...string) *exec.Cmd {
-	return asAdmin(exec.Command(which, append(args, "--namespace="+system)...))
+	return asAdmin(which, append(args, "--namespace="+system)...)
 }
 
 // state is what the last test has left of the release: the values it was installed with, or nil if there is none. Tests come in

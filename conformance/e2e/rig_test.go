@@ -161,12 +161,11 @@ func (r *rig) output(cmd *exec.Cmd) string {
 }
 
 // kubectl is a command of a person with all rights.
-func kubectl(args ...string) *exec.Cmd { return asAdmin(exec.Command("kubectl", args...)) }
+func kubectl(args ...string) *exec.Cmd { return asAdmin("kubectl", args...) }
 
-// asAdmin gives a command the credentials of a person with all rights.
-func asAdmin(cmd *exec.Cmd) *exec.Cmd {
-	cmd.Path = lookUp(cmd.Args[0])
-	cmd.Err = nil
+// asAdmin is a command with the credentials of a person with all rights.
+func asAdmin(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(lookUp(name), args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+nodes.Admin())
 	return cmd
 }

@@ -134,7 +134,7 @@ func TestUninstallTakenBack(t *testing.T) {
 // turnAgents does what the hook does, and is gone before the nodes are done.
 func (r *rig) turnAgents() {
 	r.Helper()
-	out, err := asAdmin(exec.Command("istio-pod-network-agent", "uninstall-all", "--namespace="+system, "--kubeconfig="+nodes.Admin(), "--timeout=1s")).CombinedOutput()
+	out, err := asAdmin("istio-pod-network-agent", "uninstall-all", "--namespace="+system, "--kubeconfig="+nodes.Admin(), "--timeout=1s").CombinedOutput()
 	if err == nil {
 		r.Logf("done within a second: %s", out)
 	}

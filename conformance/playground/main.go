@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -47,25 +46,15 @@ type playground struct {
 }
 
 // supervise is called on the machine, and again in the namespaces of the cluster.
-func supervise(p playground) (code int) {
-	if isolated.BinDir() != "" {
-		return isolated.Main(p, build.Cluster)
+func supervise(p playground) int {
+	if isolated.BinDir() == "" {
+		defer os.RemoveAll(p.dir)
+		if err := p.listen(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	}
-	undo, err := cluster.Host(runtimes...)
-	if err == nil {
-		defer func() {
-			if err := errors.Join(undo(), os.RemoveAll(p.dir)); err != nil {
-				fmt.Fprintln(os.Stderr, "putting back what the nodes have changed:", err)
-				code = 1
-			}
-		}()
-		err = p.listen()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return isolated.Main(p, build.Cluster)
+	return cluster.Main(p, build.Cluster, runtimes...)
 }
 
 const portEnv = "ISTIO_POD_NETWORK_PLAYGROUND_PORT"

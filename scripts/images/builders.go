@@ -28,7 +28,9 @@ func (o options) chooseBuilder(ctx context.Context) (builder, error) {
 		builder
 		works func() error
 	}{
-		{docker{o}, func() error { return quiet(ctx, "docker", "buildx", "ls") }}, // a client without a daemon does not
+		{docker{o}, func() error { // a client without a daemon does not
+			return errors.Join(quiet(ctx, "docker", "buildx", "ls"), quiet(ctx, "docker", "info", "--format", "{{.ServerVersion}}"))
+		}},
 		{podman{o}, func() error { return quiet(ctx, "podman", "info") }},
 		{buildah{o}, func() error { return quiet(ctx, "buildah", "--version") }},
 		{assembler{o}, func() error { return quiet(ctx, "go", "version") }},
@@ -38,9 +40,6 @@ func (o options) chooseBuilder(ctx context.Context) (builder, error) {
 			continue
 		}
 		err := b.works()
-		if err == nil && b.name() == "docker" {
-			err = quiet(ctx, "docker", "info", "--format", "{{.ServerVersion}}")
-		}
 		if err == nil {
 			return b.builder, nil
 		}

@@ -1,7 +1,7 @@
 // Package cluster brings up a real Kubernetes cluster: control plane, and nodes with kubelet, kube-proxy, containerd and runc.
 // Every node is a mount and a network namespace of its own, within those of package isolated, with no route to anywhere. Their
 // directories are on file systems that go with those namespaces; what lies outside of them, control groups and a few settings
-// of the kernel that the kubelet changes, is put back by Host.
+// of the kernel that the kubelet changes, is put back by Main.
 package cluster
 
 import (

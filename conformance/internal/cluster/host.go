@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
 // settings are those of the kernel that the kubelet changes, for the whole machine.
@@ -18,9 +20,9 @@ const groupEnv = "ISTIO_POD_NETWORK_E2E_CGROUP"
 // group is the name of the control group below which the nodes have theirs, in every hierarchy.
 func group() string { return os.Getenv(groupEnv) }
 
-// Host prepares the machine for nodes with those runtimes, and returns what undoes that. It is called outside the nodes'
+// host prepares the machine for nodes with those runtimes, and returns what undoes that. It is called outside the nodes'
 // namespaces, before the process that runs in them is started.
-func Host(runtimes ...Runtime) (undo func() error, err error) {
+func host(runtimes ...Runtime) (undo func() error, err error) {
 	if err := os.Setenv(groupEnv, fmt.Sprint("istio-pod-network-e2e-", os.Getpid())); err != nil { // another cluster may be up
 		return nil, err
 	}
@@ -56,6 +58,24 @@ func Host(runtimes ...Runtime) (undo func() error, err error) {
 		}
 	}
 	return undo, nil
+}
+
+// Main is isolated.Main for a program whose nodes have those runtimes: what they change of the machine is put back in the end.
+func Main(m interface{ Run() int }, prepare func(bin string) error, runtimes ...Runtime) (code int) {
+	if isolated.BinDir() == "" { // on the machine; after it comes the same call in the namespaces
+		undo, err := host(runtimes...)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer func() {
+			if err := undo(); err != nil {
+				fmt.Fprintln(os.Stderr, "putting back what the nodes have changed:", err)
+				code = 1
+			}
+		}()
+	}
+	return isolated.Main(m, prepare)
 }
 
 // controlGroups lists the roots of the hierarchies: one for each controller, or the one of version 2.

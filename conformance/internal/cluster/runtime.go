@@ -36,12 +36,17 @@ func (r Runtime) cniVersion() string {
 
 const pause = "e2e.local/pause:1"
 
+// program is the path of a program of the node's runtime.
+func (n *Node) program(name string) (string, error) {
+	if n.Runtime == Current {
+		return filepath.Join(n.cluster.Bin, name), nil
+	}
+	return exec.LookPath(name)
+}
+
 // containerd starts the runtime, with the pause image in it.
 func (n *Node) containerd() error {
-	runc, err := exec.LookPath("runc")
-	if n.Runtime == Current {
-		runc, err = filepath.Join(n.cluster.Bin, "runc"), nil
-	}
+	runc, err := n.program("runc")
 	if err != nil {
 		return err
 	}
@@ -68,10 +73,7 @@ state = "/run/containerd"
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return err
 	}
-	program, err := exec.LookPath("containerd")
-	if n.Runtime == Current {
-		program, err = filepath.Join(n.cluster.Bin, "containerd"), nil
-	}
+	program, err := n.program("containerd")
 	if err != nil {
 		return err
 	}
