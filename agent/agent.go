@@ -56,6 +56,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	a.patrol = &patrol{
 		options: o, boot: boot, pods: a.pods, namespaces: a.namespaces, records: a.records, marker: a.marker,
 		install: a.install, metrics: a.metrics, read: a.api.pod, log: log,
+		repairer: newRepairer(o, a.metrics, log, a.api.deletePod),
 	}
 	return a, nil
 }

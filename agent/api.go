@@ -106,6 +106,14 @@ func (a *apiServer) mark(ctx context.Context, namespace, name string, patch []by
 	return err
 }
 
+// deletePod deletes a pod, and no other one of its name.
+func (a *apiServer) deletePod(ctx context.Context, namespace, name, uid string) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	id := types.UID(uid)
+	return a.metadata.Resource(podsResource).Namespace(namespace).Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &id}})
+}
+
 // isGone reports whether the answer to a patch with a UID says that this pod does not exist any more: its name is free, or
 // taken by another pod, whose UID cannot be changed.
 func isGone(err error) bool {

@@ -26,6 +26,7 @@ type metrics struct {
 	bypasses    prometheus.Counter
 	bypassed    prometheus.Gauge
 	swept       *prometheus.CounterVec
+	podRepairs  *prometheus.CounterVec
 }
 
 const prefix = "istio_pod_network_"
@@ -49,14 +50,18 @@ func newMetrics() *metrics {
 		repairs:   counters("installation_repairs_total", "What had to be made good in the node's CNI directories; the first installation counts too", "cause"),
 		bypasses: prometheus.NewCounter(prometheus.CounterOpts{Name: prefix + "bypasses_total",
 			Help: "Mesh pods for which the container runtime did not run the plugin although it was chained"}),
-		bypassed: prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "bypassed_pods", Help: "Such pods that are on the node now"}),
-		swept:    counters("records_swept_total", "Records removed because their sandbox is gone", "because"),
+		bypassed:   prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "bypassed_pods", Help: "Such pods that are on the node now"}),
+		podRepairs: counters("pod_repairs_total", "What was done about mesh pods whose network was made without the plugin", "result"),
+		swept:      counters("records_swept_total", "Records removed because their sandbox is gone", "because"),
 	}
 	for _, cause := range install.Causes { // a counter that is not there cannot be alerted on
 		m.repairs.WithLabelValues(string(cause))
 	}
 	for _, result := range []string{marked, alreadyOn, markGone, markFailure} {
 		m.marks.WithLabelValues(result)
+	}
+	for _, result := range []string{repairedBy, repairGone, repairFailed} {
+		m.podRepairs.WithLabelValues(result)
 	}
 	for _, source := range []string{fromCache, fromLive, noAnswer} {
 		m.questions.WithLabelValues(source)
@@ -65,7 +70,7 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": buildVersion(), "goversion": runtime.Version()}})
 	info.Set(1)
 	m.registry.MustRegister(m.adds, m.addDuration, m.marks, m.markLatency, m.questions, m.requests, m.installed, m.repairs,
-		m.bypasses, m.bypassed, m.swept, info,
+		m.bypasses, m.bypassed, m.swept, m.podRepairs, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -63,6 +63,9 @@ type options struct {
 
 	startupTaint string
 	uninstall    bool
+	repair       string
+	cacheDir     string // libcni's
+	netnsDir     string // the runtime's
 
 	noInstall bool
 	install   install.Config
@@ -114,6 +117,10 @@ func (o *options) flags() *flag.FlagSet {
 	f.DurationVar(&o.sweepAfter, "sweep-after", time.Minute, "how long the record of a pod that is gone waits for the runtime's DEL")
 	f.BoolVar(&o.noInstall, "no-install", false, "leave the node's CNI directories to somebody else, such as istio-pod-network-install watch")
 	f.StringVar(&o.startupTaint, "startup-taint", "", "`key` of the taint that this node was born with, to be removed once the agent is ready")
+	f.StringVar(&o.repair, "repair", repairOff, "what to do about mesh `pods` whose network was made without the plugin: apply (run the plugin on "+
+		"it; needs CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_DAC_READ_SEARCH and the directories below), delete (if a controller makes them again) or off (report them)")
+	f.StringVar(&o.cacheDir, "cni-cache-dir", "/var/lib/cni", "with --repair=apply: the `directory` in which the runtime's libcni keeps results")
+	f.StringVar(&o.netnsDir, "netns-dir", "/run/netns", "with --repair=apply: the `directory` in which the runtime keeps network namespaces")
 	f.BoolVar(&o.uninstall, "uninstall", false, "take the plugin out of this node, and be ready when it is out")
 	o.install.Flags(f)
 	f.Lookup("source").Usage = "the plugin's `binary` to install (default istio-pod-network beside this program)"
@@ -140,6 +147,12 @@ func (o *options) check() error {
 		return wrong("api-qps", fmt.Sprint(o.qps), "more than 0")
 	case o.burst < 1:
 		return wrong("api-burst", fmt.Sprint(o.burst), "1 or more")
+	case o.repair != repairApply && o.repair != repairDelete && o.repair != repairOff:
+		return wrong("repair", o.repair, "apply, delete or off")
+	case !filepath.IsAbs(o.cacheDir):
+		return wrong("cni-cache-dir", o.cacheDir, "an absolute path")
+	case !filepath.IsAbs(o.netnsDir):
+		return wrong("netns-dir", o.netnsDir, "an absolute path")
 	case o.uninstall && o.noInstall:
 		return errors.New("--uninstall and --no-install exclude each other")
 	}

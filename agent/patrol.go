@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,12 +23,14 @@ type patrol struct {
 	records    *recordIndex
 	marker     *marker
 	install    *installation
+	repairer   *repairer
 	warner     *warner
 	metrics    *metrics
 	read       func(ctx context.Context, namespace, name string) (*corev1.Pod, error) // from the API server
 	log        *logrus.Logger
 
 	suspects map[string]int           // by UID: rounds in which a pod seemed to bypass the mesh
+	early    map[string]int           // by UID: rounds in which a pod seemed to have come too early
 	orphans  map[string]time.Time     // by container ID and interface: since when a record has no pod
 	bypassed atomic.Pointer[[]string] // names of the pods that do
 	last     atomic.Int64             // end of the last round, Unix nanoseconds
@@ -37,7 +41,7 @@ const certain = 2
 
 // run goes its rounds until the context ends.
 func (p *patrol) run(ctx context.Context) {
-	p.suspects, p.orphans = map[string]int{}, map[string]time.Time{}
+	p.suspects, p.early, p.orphans = map[string]int{}, map[string]int{}, map[string]time.Time{}
 	tick := time.NewTicker(p.every)
 	defer tick.Stop()
 	var hourly time.Time
@@ -63,27 +67,29 @@ func (p *patrol) run(ctx context.Context) {
 func (p *patrol) round(ctx context.Context, now time.Time) {
 	records := p.records.byPod()
 	existing, bypassed := map[string]bool{}, []string{}
+	var broken []*corev1.Pod // that lack what the plugin should have done
 	for _, pod := range p.pods.all() {
 		existing[string(pod.UID)] = true
 		p.lookAtSettings(pod)
 		r, recorded := p.recordOf(pod, records)
-		if recorded {
-			p.lookAtWait(pod, r, now)
-		}
-		if p.lookForBypass(pod, recorded) {
+		stuck := recorded && p.lookAtWait(pod, r, now)
+		around := p.lookForBypass(pod, recorded)
+		if around {
 			bypassed = append(bypassed, pod.Namespace+"/"+pod.Name)
+		}
+		if p.repairer.concerns(!recorded && p.cameEarly(pod), around, stuck) {
+			broken = append(broken, pod)
 		}
 	}
 	slices.Sort(bypassed)
 	p.bypassed.Store(&bypassed)
 	p.metrics.bypassed.Set(float64(len(bypassed)))
 	p.warner.forget(func(uid string) bool { return existing[uid] })
-	for uid := range p.suspects {
-		if !existing[uid] {
-			delete(p.suspects, uid)
-		}
+	for _, counts := range []map[string]int{p.suspects, p.early} {
+		maps.DeleteFunc(counts, func(uid string, _ int) bool { return !existing[uid] })
 	}
 	p.sweep(ctx, records, now)
+	p.repairer.repair(ctx, broken, p.warner)
 }
 
 // recordOf returns the record that speaks for a pod.
@@ -102,20 +108,39 @@ func (p *patrol) lookAtSettings(pod *corev1.Pod) {
 	}
 }
 
-// lookAtWait reports a wait that goes on in a pod that carries its mark.
-func (p *patrol) lookAtWait(pod *corev1.Pod, r record.Record, now time.Time) {
+// lookAtWait reports a wait that goes on in a pod that carries its mark: the record may be about a sandbox that is gone, or the pod
+// does not see the mark.
+func (p *patrol) lookAtWait(pod *corev1.Pod, r record.Record, now time.Time) (stuck bool) {
 	name, running := waiting(pod)
 	since, written := p.marker.markedSince(podID(r))
 	if running == nil || !written || r.Decision != record.Redirect {
-		return
+		return false
 	}
 	if running.StartedAt.After(since) {
 		since = running.StartedAt.Time
 	}
-	if now.Sub(since) > p.stuckAfter {
-		p.warner.warn(pod, eventStuck, "The packet rules are in place and the pod is marked, but its init container %s is still waiting. Its log says "+
-			"for what; most often it does not see the pod's annotations (a downward API volume mounted by subPath is never refreshed)", name)
+	if now.Sub(since) <= p.stuckAfter {
+		return false
 	}
+	p.warner.warn(pod, eventStuck, "The packet rules are in place and the pod is marked, but its init container %s is still waiting. Its log says "+
+		"for what; most often it does not see the pod's annotations (a downward API volume mounted by subPath is never refreshed)", name)
+	return true
+}
+
+// cameEarly reports whether the pod has a network, waits for what the plugin should have left, and would have been served by it: the network
+// was made before the plugin was chained. A pod that waits for nothing is not touched: it has been running without us.
+func (p *patrol) cameEarly(pod *corev1.Pod) bool {
+	namespace, known := p.namespaces.known(pod.Namespace)
+	if !known || pod.Spec.HostNetwork || isOver(pod) || len(pod.Status.PodIPs) == 0 || held(pod) == "" || p.install.chainedSince().IsZero() {
+		delete(p.early, string(pod.UID))
+		return false
+	}
+	decision, err := redirect.Decide(factsOf(pod, namespace), p.policy)
+	if err != nil || decision.Verdict != redirect.Redirect && !decision.MeshAnnotated {
+		return false
+	}
+	p.early[string(pod.UID)]++
+	return p.repairer.mode == repairApply || p.early[string(pod.UID)] >= certain // the plugin is asked for its record, or it may be on its way
 }
 
 // lookForBypass reports whether the pod is known to bypass the mesh, and says so when it becomes known. It stays known until
@@ -133,7 +158,7 @@ func (p *patrol) lookForBypass(pod *corev1.Pod, recorded bool) bool {
 		}
 		p.metrics.bypasses.Inc()
 		p.warner.warn(pod, eventBypass, "The container runtime did not run the plugin for this mesh pod, although it was chained when the pod's "+
-			"network was made: the pod has no packet rules, and an init wait in it does not end. Delete the pod, so that it is made again")
+			"network was made: the pod has no packet rules, and an init wait in it does not end. %s", p.repairer.remedy())
 		p.install.distrustDropIn()
 		return true
 	}

@@ -78,7 +78,8 @@ func patrolling(t *testing.T, pods ...*corev1.Pod) (*patrol, *source.FakeControl
 		pods: c, namespaces: &namespaceCache{informer: namespaces}, records: &recordIndex{store: store, log: quiet(), files: map[string]recordFile{}},
 		marker: newMarker(testBoot, quiet()), warner: w, metrics: m, log: quiet(),
 		install:  &installation{log: quiet(), metrics: m, last: install.Pass{Status: install.Status{Ready: true}}, memory: memory{ChainedSince: time.Unix(1, 0)}},
-		suspects: map[string]int{}, orphans: map[string]time.Time{},
+		repairer: &repairer{mode: repairOff, metrics: m, log: quiet()},
+		suspects: map[string]int{}, early: map[string]int{}, orphans: map[string]time.Time{},
 	}, from
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -140,6 +141,9 @@ func trim(object any) (any, error) {
 		},
 		Status: corev1.PodStatus{Phase: pod.Status.Phase, StartTime: pod.Status.StartTime},
 	}
+	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
+		small.OwnerReferences = []metav1.OwnerReference{*owner}
+	}
 	if s := pod.Spec.SecurityContext; s != nil {
 		small.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: s.RunAsUser, RunAsGroup: s.RunAsGroup}
 	}
@@ -152,9 +156,15 @@ func trim(object any) (any, error) {
 		}
 	}
 	for _, c := range pod.Status.InitContainerStatuses {
-		if c.State.Running != nil {
-			small.Status.InitContainerStatuses = append(small.Status.InitContainerStatuses,
-				corev1.ContainerStatus{Name: c.Name, State: corev1.ContainerState{Running: c.State.Running}})
+		if !slices.ContainsFunc(pod.Spec.InitContainers, func(spec corev1.Container) bool { return spec.Name == c.Name && isWait(spec) }) {
+			continue
+		}
+		state := corev1.ContainerState{Running: c.State.Running}
+		if ended := c.State.Terminated; ended != nil {
+			state.Terminated = &corev1.ContainerStateTerminated{ExitCode: ended.ExitCode}
+		}
+		if state.Running != nil || state.Terminated != nil {
+			small.Status.InitContainerStatuses = append(small.Status.InitContainerStatuses, corev1.ContainerStatus{Name: c.Name, State: state})
 		}
 	}
 	return small, nil

@@ -41,6 +41,7 @@ func everything() *corev1.Pod {
 		{Name: "all", SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"all"}}}},
 		{Name: "wait", Command: []string{"/" + waitProgram}, SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}},
 	}
+	pod.OwnerReferences = []metav1.OwnerReference{{Kind: "Shop", Name: "secret"}, {Kind: "ReplicaSet", Name: "cart", Controller: &privileged}}
 	pod.Status = corev1.PodStatus{
 		Phase: corev1.PodPending, StartTime: &now, PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}},
 		Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled}, {Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue, Message: "m"}},
@@ -71,6 +72,17 @@ func TestTrim(t *testing.T) {
 	name, running := waiting(small)
 	if name != "wait" || running == nil {
 		t.Errorf("waiting is %q %v", name, running)
+	}
+	if name := held(small); name != "wait" {
+		t.Errorf("the trimmed pod is held by %q", name)
+	}
+	let := everything()
+	let.Status.InitContainerStatuses[1].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: "m"}}
+	if object, _ := trim(let); held(object.(*corev1.Pod)) != "" {
+		t.Error("the trimmed pod is still held")
+	}
+	if owner := metav1.GetControllerOf(small); owner == nil || len(small.OwnerReferences) != 1 {
+		t.Errorf("the trimmed pod's owners are %v", small.OwnerReferences)
 	}
 	data, err := json.Marshal(small)
 	if err != nil {

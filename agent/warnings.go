@@ -24,6 +24,9 @@ const (
 	eventStuck      = "InitWaitStuck"
 	eventBypass     = "MeshBypassed"
 	eventRefused    = "MarkRefused"
+	eventEarly      = "CameTooEarly"
+	eventRepair     = "RepairFailed"
+	eventDeleted    = "DeletedForRepair"
 )
 
 // warner writes an Event once for everything it is told, however often.

@@ -31,7 +31,7 @@ func entry(t testing.TB, helm string, values ...string) (text string, keys map[s
 // What is rendered is what plugin and agent read.
 func TestEntry(t *testing.T) {
 	for _, values := range [][]string{nil, {
-		"selection=annotated", "backend=iptables", "agentTimeout=1m", "statusRequiresAgent=false", "pluginLogLevel=debug", "stateDir=/run/other",
+		"selection=annotated", "backend=iptables", "repair=off", "agentTimeout=1m", "statusRequiresAgent=false", "pluginLogLevel=debug", "stateDir=/run/other",
 		"excludeNamespaces={kube-*,istio-system}", "redirect.mode=TPROXY", "redirect.proxyUID=2000",
 		"redirect.includeInboundPorts=80", "redirect.excludeInterfaces=net1",
 	}} {
@@ -103,7 +103,7 @@ func TestTakesWhatThePluginTakes(t *testing.T) {
 			}
 			refused := refusedByPlugin(keys)
 			data, _ := json.Marshal(candidate)
-			_, errs, err := program(nil, "helm4", "template", "-n", system, dir(), "--set-json="+value+"="+string(data))
+			_, errs, err := program(nil, "helm4", "template", "-n", system, dir(), "--set=repair=off", "--set-json="+value+"="+string(data))
 			if (err != nil) != (refused != "") {
 				t.Errorf("%s=%s: the plugin says %q, the chart %q", value, data, refused, errs)
 			}

@@ -40,7 +40,7 @@ const shop = "policy-shop"
 
 func newGuarded(t *testing.T) *guarded {
 	t.Helper()
-	applied(t, template(t, "helm4", "startupTaint.enabled=true"))
+	applied(t, template(t, "helm4", "startupTaint.enabled=true", "repair=delete"))
 	config, err := clientcmd.BuildConfigFromFlags("", admin)
 	if err != nil {
 		t.Fatal(err)
@@ -156,11 +156,12 @@ func (g *guarded) inForce() {
 		_, err := pods.Create(g.ctx, g.pod("early", "a", map[string]string{status: "initialized"}), metav1.CreateOptions{DryRun: []string{"All"}})
 		node, _ := json.Marshal(map[string]any{"spec": map[string]any{"unschedulable": true}})
 		_, tainting := g.agent.CoreV1().Nodes().Patch(g.ctx, "b", types.MergePatchType, node, metav1.PatchOptions{DryRun: []string{"All"}})
-		if err != nil && tainting != nil {
+		deleting := g.agent.CoreV1().Pods(shop).Delete(g.ctx, "on-b", metav1.DeleteOptions{DryRun: []string{"All"}})
+		if err != nil && tainting != nil && deleting != nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			g.Fatalf("the policies are not in force: %v, %v", err, tainting)
+			g.Fatalf("the policies are not in force: %v, %v, %v", err, tainting, deleting)
 		}
 	}
 }
@@ -240,6 +241,52 @@ func TestPolicy(t *testing.T) {
 		}
 	}
 	g.taints()
+	g.deletions()
+}
+
+// deletions tries which pods an agent may delete.
+func (g *guarded) deletions() {
+	g.Helper()
+	yes := true
+	for _, c := range []struct {
+		what, node, owner string
+		marks             map[string]string
+		as                *kubernetes.Clientset
+		words             string
+	}{
+		{"a pod of a controller", "a", "ReplicaSet", nil, g.agent, ""},
+		{"one that was left untouched", "a", "ReplicaSet", map[string]string{status: "not-required"}, g.agent, ""},
+		{"one that is initialized", "a", "ReplicaSet", map[string]string{status: "initialized"}, g.agent, "not initialized"},
+		{"one that nobody makes again", "a", "", nil, g.agent, "a controller makes again"},
+		{"the image of a static pod", "a", "Node", nil, g.agent, "a controller makes again"},
+		{"one of another node", "b", "ReplicaSet", nil, g.agent, "own node"},
+		{"one of no node", "", "ReplicaSet", nil, g.agent, "own node"},
+		{"by a token that is bound to no pod", "a", "ReplicaSet", nil, g.loose, "own node"},
+		{"a user's business", "a", "", map[string]string{status: "initialized"}, g.editor, ""},
+	} {
+		pod := g.pod("doomed", c.node, nil)
+		if c.owner != "" {
+			pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: c.owner, Name: "x", UID: "u", Controller: &yes}}
+		}
+		created, err := g.admin.CoreV1().Pods(shop).Create(g.ctx, pod, metav1.CreateOptions{})
+		g.must(err)
+		if c.marks != nil {
+			data, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": c.marks, "uid": created.UID}})
+			_, err := g.agent.CoreV1().Pods(shop).Patch(g.ctx, "doomed", types.MergePatchType, data, metav1.PatchOptions{}, "status")
+			g.must(err)
+		}
+		now := int64(0)
+		err = c.as.CoreV1().Pods(shop).Delete(g.ctx, "doomed", metav1.DeleteOptions{GracePeriodSeconds: &now})
+		if c.words == "" && err != nil {
+			g.Errorf("deleting %s: %v", c.what, err)
+		}
+		if c.words != "" {
+			if err == nil || !strings.Contains(err.Error(), c.words) {
+				g.Errorf("deleting %s: %v, want %q", c.what, err, c.words)
+			}
+			g.must(g.admin.CoreV1().Pods(shop).Delete(g.ctx, "doomed", metav1.DeleteOptions{GracePeriodSeconds: &now}))
+		}
+	}
 }
 
 // taints tries what an agent may do to nodes.

@@ -3,6 +3,7 @@ package chart
 import (
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,9 +14,51 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The agent has no more of the node and of the API server than it uses.
+// The agent has no more of the node and of the API server than it uses, and for each way of repairing pods just what that needs.
 func TestLeastPrivilege(t *testing.T) {
-	manifests := template(t, "helm4")
+	ours := []string{"config", "token", "cni-bin", "cni-conf", "state"}
+	for mode, want := range map[string]struct {
+		capabilities []corev1.Capability
+		mounts       []string
+		deletes      bool
+	}{
+		"off":    {nil, ours, false},
+		"delete": {nil, ours, true},
+		"apply":  {[]corev1.Capability{"DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN"}, append(slices.Clone(ours), "cni-results", "netns"), false},
+	} {
+		manifests := template(t, "helm4", "repair="+mode)
+		agent := daemonSet(t, manifests)
+		if added := agent.SecurityContext.Capabilities.Add; !slices.Equal(added, want.capabilities) {
+			t.Errorf("repair %s: capabilities %v", mode, added)
+		}
+		if *agent.SecurityContext.AllowPrivilegeEscalation != (len(want.capabilities) > 0) || !slices.Contains(agent.Args, "--repair="+mode) {
+			t.Errorf("repair %s: %+v %q", mode, agent.SecurityContext, agent.Args)
+		}
+		var mounts []string
+		for _, m := range agent.VolumeMounts {
+			mounts = append(mounts, m.Name)
+			if writes := slices.Contains([]string{"cni-bin", "cni-conf", "state"}, m.Name); m.ReadOnly == writes {
+				t.Errorf("repair %s: %s is read-only: %t", mode, m.Name, m.ReadOnly)
+			}
+		}
+		if !slices.Equal(mounts, want.mounts) {
+			t.Errorf("repair %s: mounts %v, want %v", mode, mounts, want.mounts)
+		}
+		for _, name := range []string{"name: istio-pod-network-agent-repair", "name: istio-pod-network-repair"} {
+			if strings.Contains(manifests, name+"\n") != want.deletes {
+				t.Errorf("repair %s: %s is rendered: %t", mode, name, !want.deletes)
+			}
+		}
+		if strings.Contains(manifests, "verbs: [delete]") != want.deletes {
+			t.Errorf("repair %s: the right to delete: %t", mode, !want.deletes)
+		}
+		taken(t, manifests)
+	}
+}
+
+// Nothing else of the node is the agent's, and it is there before whatever needs it.
+func TestAgentPod(t *testing.T) {
+	manifests := template(t, "helm4", "repair=off")
 	var d appsv1.DaemonSet
 	find(t, manifests, "DaemonSet", "istio-pod-network-agent", &d)
 	spec := d.Spec.Template.Spec

@@ -16,9 +16,7 @@ import (
 func (r *rig) network(config string) {
 	r.Helper()
 	write := func(config string) {
-		temp := r.node.Path(filepath.Join(cluster.ConfDir, ".new"))
-		must(r, os.WriteFile(temp, []byte(config), 0o644))
-		must(r, os.Rename(temp, r.node.Conflist()))
+		must(r, replace(r.node.Conflist(), []byte(config)))
 		r.eventually("the plugin is in the new network", func() bool {
 			_, dropIn := os.Stat(r.node.Path(filepath.Join(cluster.ConfDir, "podnet", "99-istio-pod-network.conf")))
 			data, err := os.ReadFile(r.node.Conflist())
@@ -96,21 +94,23 @@ func TestIPv6Disabled(t *testing.T) {
 	})
 }
 
-// A pod whose users are not those of the node: its network namespace belongs to another user namespace.
+// inUserNamespace gives a pod users that are not those of the node.
+func inUserNamespace(pod *corev1.Pod) *corev1.Pod {
+	no := false
+	pod.Spec.HostUsers = &no
+	for _, c := range append(pod.Spec.Containers, pod.Spec.InitContainers...) {
+		if *c.SecurityContext.RunAsUser == appUser { // a pod has 65,536 users
+			user := int64(10001)
+			c.SecurityContext.RunAsUser, c.SecurityContext.RunAsGroup = &user, &user
+		}
+	}
+	return pod
+}
+
+// The network namespace of a pod with users of its own belongs to another user namespace.
 func TestUserNamespace(t *testing.T) {
 	r := newRig(t)
 	r.installed()
-	no := false
-	inUserNamespace := func(pod *corev1.Pod) *corev1.Pod {
-		pod.Spec.HostUsers = &no
-		for _, c := range append(pod.Spec.Containers, pod.Spec.InitContainers...) {
-			if *c.SecurityContext.RunAsUser == appUser { // a pod has 65,536 users
-				user := int64(10001)
-				c.SecurityContext.RunAsUser, c.SecurityContext.RunAsGroup = &user, &user
-			}
-		}
-		return pod
-	}
 	r.seen(inUserNamespace(r.appPod("plain")))
 	r.create(inUserNamespace(r.meshPod("cart-0")))
 	r.throughSidecar("cart-0")

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,33 +15,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
-
-// Without the plugin a mesh pod waits, and its app does not start; without the wait, which is the control, its app goes past the
-// sidecar. The plugin that comes is chained at once, and the next pod has its rules.
-func TestTooEarly(t *testing.T) {
-	onEveryNode(t, func(r *rig) {
-		r.uninstalled()
-		hasty := r.meshPod("hasty")
-		hasty.Spec.InitContainers = nil
-		r.seen(hasty)
-		r.create(r.meshPod("early"))
-		r.eventually("the wait says what is missing", func() bool {
-			return strings.Contains(r.says("early", "istio-validation"), "annotation "+record.KeyStatus+" is absent")
-		})
-		r.installed()
-		r.create(r.meshPod("late"))
-		r.throughSidecar("late")
-		early := r.pod("early")
-		for _, c := range early.Status.ContainerStatuses {
-			if c.State.Waiting == nil || c.RestartCount > 0 {
-				r.Errorf("container %s of a pod without rules has started: %+v", c.Name, c.State)
-			}
-		}
-		if n := outside.reached(r.namespace, "early"); n > 0 {
-			r.Errorf("the pod without rules has reached the peer %d times", n)
-		}
-	})
-}
 
 // The agents are away: a pod outside the mesh starts, a mesh pod is refused for the time being with a reason, and starts when
 // they are back.
@@ -67,18 +42,27 @@ func TestSandboxKilled(t *testing.T) {
 		r.create(r.meshPod("cart-0"))
 		r.throughSidecar("cart-0")
 		before := r.pod("cart-0")
-		records, _ := record.Store{Dir: r.node.Path(stateDir)}.List()
-		for _, rec := range records {
-			if rec.PodUID == string(before.UID) { // the pause container is the sandbox; its only task is to be there
-				r.output(r.node.Ctr("tasks", "kill", "--signal=KILL", rec.ContainerID))
-			}
-		}
+		r.killSandbox("cart-0")
 		r.eventually("the pod is marked for another network namespace", func() bool {
 			now := r.pod("cart-0").Annotations
 			return now[record.KeyNetNS] != before.Annotations[record.KeyNetNS] && now[record.KeyStatus] == record.StatusInitialized
 		})
 		r.throughSidecar("cart-0")
 	})
+}
+
+// killSandbox kills the process that is a mesh pod's sandbox. It is the pause container's, whose only task is to be there.
+func (r *rig) killSandbox(name string) {
+	r.Helper()
+	uid := string(r.pod(name).UID)
+	records, _ := record.Store{Dir: r.node.Path(stateDir)}.List()
+	for _, rec := range records {
+		if rec.PodUID == uid {
+			r.output(r.node.Ctr("tasks", "kill", "--signal=KILL", rec.ContainerID))
+			return
+		}
+	}
+	r.Fatalf("no record of %s", name)
 }
 
 // Marks that were copied from a live pod, or made up, prove nothing: a pod that carries them from its creation on, where nobody watches over
@@ -168,4 +152,24 @@ func (r *rig) asAgentOf(n *cluster.Node) *kubernetes.Clientset {
 	}
 	r.Fatalf("no agent on %s", n.Name)
 	return nil
+}
+
+// unchain takes the plugin out of the network of the rig's node, until the agent puts it back.
+func (r *rig) unchain() {
+	r.Helper()
+	dropIns, err := filepath.Glob(r.node.Path(filepath.Join(cluster.ConfDir, "podnet", "*")))
+	must(r, err)
+	for _, path := range dropIns {
+		must(r, os.Remove(path))
+	}
+	must(r, replace(r.node.Conflist(), []byte(r.node.Primary(cluster.DualStack))))
+}
+
+// replace writes a file in one step, as the runtime's watch wants to have it.
+func replace(path string, data []byte) error {
+	temp := filepath.Join(filepath.Dir(path), ".replacing")
+	if err := os.WriteFile(temp, data, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(temp, path)
 }

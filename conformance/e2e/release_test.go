@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,7 +24,7 @@ const (
 	release   = "istio-pod-network-controller"
 	system    = "istio-pod-network-controller" // its namespace
 	daemonSet = "istio-pod-network-agent"
-	stateDir  = "/run/istio-pod-network"
+	stateDir  = cluster.StateDir
 	agentPort = 15088
 )
 

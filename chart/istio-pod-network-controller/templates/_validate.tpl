@@ -16,6 +16,9 @@ stateDir:
   pattern: '^{{ $path }}$'
   most: 96 # of the socket in it, Linux takes 107
   words: an absolute path of at most 96 bytes out of letters, digits and ._+@-, without a slash at its end
+fullPath:
+  pattern: '^{{ $path }}$'
+  words: an absolute path out of letters, digits and ._+@-, without a slash at its end
 duration:
   pattern: '^(0+{{ $unit }})*[1-9][0-9]*([.][0-9]+)?{{ $unit }}({{ $number }}{{ $unit }})*$'
   words: a duration of more than 0, such as 90s or 10m
@@ -87,6 +90,8 @@ pluginImage.digest: digest
 cni.binDir: path
 cni.confDir: path
 cni.auxDir: path
+cni.cacheDir: fullPath
+cni.netnsDir: fullPath
 cni.runtimeVersion: runtime
 includeIPRanges: ranges
 excludeIPRanges: prefixes
@@ -109,7 +114,7 @@ uninstallTimeout: duration
 
 {{- /* The values, objects before what is in them, that have no meaning when they are null. */ -}}
 {{- define "needed" -}}
-[kubernetesDistribution, image, image.repository, image.pullPolicy, pluginImage, pluginImage.repository, cni, cni.dropIn, selection,
+[kubernetesDistribution, image, image.repository, image.pullPolicy, pluginImage, pluginImage.repository, cni, cni.dropIn, cni.cacheDir, cni.netnsDir, repair, selection,
 backend, agentTimeout, statusRequiresAgent, pluginLogLevel, stateDir, agent, agent.port, agent.logLevel, agent.logFormat, agent.apiQPS,
 agent.apiBurst, agent.updateStrategy, agent.terminationGracePeriodSeconds, metrics, metrics.service, metrics.podMonitor,
 metrics.podMonitor.interval, metrics.dashboard, resourceQuota, resourceQuota.enabled, resourceQuota.pods, startupTaint, startupTaint.key,
@@ -153,6 +158,9 @@ admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, un
 {{- range $name, $list := dict "agent.extraArgs" .Values.agent.extraArgs "excludeNamespaces" .Values.excludeNamespaces -}}
 {{- $kind := index $kinds (ternary "flag" "pattern" (eq $name "agent.extraArgs")) -}}
 {{- range $n, $text := $list -}}{{- include "check" (list (printf "%s[%d]" $name $n) $text $kind) -}}{{- end -}}
+{{- end -}}
+{{- if and (eq .Values.repair "apply") (hasPrefix "iptables" .Values.backend) -}}
+{{- fail (printf "repair: apply needs nftables, and backend is %q, whose programs the agent's image lacks; valid: delete or off" .Values.backend) -}}
 {{- end -}}
 {{- if and (eq (toString .Values.namespace.create) "true") (include "everyCluster" .) -}}
 {{- $text := "namespace.create: true, and the namespace is %q, which every cluster has; valid: a namespace of its own" -}}

@@ -25,12 +25,12 @@ type pki struct {
 	key                *ecdsa.PrivateKey
 }
 
-// serviceAddress is that of the service `kubernetes`, the first of the range.
-const serviceAddress = "10.96.0.1"
+// ServiceAddress is that of the service `kubernetes`, the first of the range.
+const ServiceAddress = "10.96.0.1"
 
 // newPKI makes all of it in a directory. The API server's host may be "".
 func newPKI(dir, host string) (p pki, err error) {
-	for _, address := range []string{"127.0.0.1", serviceAddress, host} {
+	for _, address := range []string{"127.0.0.1", ServiceAddress, host} {
 		if ip := net.ParseIP(address); ip != nil {
 			p.addresses = append(p.addresses, ip)
 		}

@@ -37,6 +37,7 @@ const (
 	pollEvery    = 100 * time.Millisecond
 	lan          = "lan" // the bridge between the nodes and the control plane
 	mostNodePods = 250
+	gateAddress  = Address + ":6444"
 )
 
 // Cluster is a running one.
@@ -44,6 +45,7 @@ type Cluster struct {
 	Bin    string // directory of the programs
 	Dir    string // directory of its own, where logs and keys go; nodes see it
 	Server *apiserver.Server
+	Gate   *apiserver.Gate // by which pods reach the API server
 	Client *kubernetes.Clientset
 	Nodes  []*Node
 
@@ -78,6 +80,9 @@ func (c *Cluster) start(runtimes []Runtime) (err error) {
 		return err
 	}
 	if c.Client, err = kubernetes.NewForConfig(c.Server.Admin()); err != nil {
+		return err
+	}
+	if c.Gate, err = c.Server.NewGate(gateAddress); err != nil {
 		return err
 	}
 	if err := c.controllers(); err != nil {

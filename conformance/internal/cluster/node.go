@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 )
@@ -28,7 +29,8 @@ type Node struct {
 
 	cluster   *Cluster
 	holder    *exec.Cmd // whose namespaces are the node's
-	processes []*apiserver.Process
+	mu        sync.Mutex
+	processes map[string]*apiserver.Process // of the node itself, by name
 }
 
 // namespaces is run as a shell script in a mount and a network namespace of its own: it hides what a node writes to behind file
@@ -43,13 +45,16 @@ for dir in etc opt; do
 done
 rm -rf /etc/cni /opt/cni /etc/kubernetes
 mkdir -p /etc/cni/net.d /opt/cni/bin /etc/kubernetes/manifests
+mount -t tmpfs -o mode=0755,size=4m tmpfs /etc/cni/net.d
+mount -t tmpfs -o mode=0755,size=32m tmpfs /opt/cni/bin
+` + state + `
 ip link set lo up
 echo ready
 exec sleep infinity
 `
 
 func (n *Node) start() error {
-	for _, step := range []func() error{n.namespaces, n.network, n.primary, n.containerd, n.Kubelet, n.proxy} {
+	for _, step := range []func() error{n.namespaces, n.network, n.gate, n.primary, n.containerd, n.Kubelet, n.proxy} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -74,9 +79,14 @@ func (n *Node) namespaces() error {
 	return nil
 }
 
+// proc is a file that the kernel shows of the process whose namespaces are the node's.
+func (n *Node) proc(name string) string {
+	return filepath.Join("/proc", strconv.Itoa(n.holder.Process.Pid), name)
+}
+
 // Path is where this process sees a file of the node.
 func (n *Node) Path(path string) string {
-	return filepath.Join("/proc", strconv.Itoa(n.holder.Process.Pid), "root", path)
+	return filepath.Join(n.proc("root"), path)
 }
 
 // Command is a program on the node.
@@ -125,6 +135,12 @@ func (n *Node) network() error {
 		}
 	}
 	return nil
+}
+
+// gate leads what calls the service of the API server by the cluster's gate: agents, and all others that live in pods.
+func (n *Node) gate() error {
+	return do(n.Command("nft", "add table ip gate; add chain ip gate output { type nat hook output priority -110; }; "+
+		"add rule ip gate output ip daddr "+apiserver.ServiceAddress+" tcp dport 443 dnat to "+gateAddress))
 }
 
 // Families are those of a node's pods.
@@ -177,14 +193,19 @@ func (n *Node) primary() error {
 func (n *Node) run(name, program string, args ...string) error {
 	p, err := apiserver.RunCommand(n.cluster.path(n.Name+"-"+name+".log"), n.Command(program, args...))
 	if err == nil {
-		n.processes = append(n.processes, p)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.processes == nil {
+			n.processes = map[string]*apiserver.Process{}
+		}
+		n.processes[name] = p
 	}
 	return err
 }
 
 func (n *Node) stop() {
-	for i := len(n.processes) - 1; i >= 0; i-- {
-		n.processes[i].Kill()
+	for _, p := range n.processes {
+		p.Kill()
 	}
 	if n.holder != nil && n.holder.Process != nil {
 		_ = n.holder.Process.Kill()

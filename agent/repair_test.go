@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/plugin/record"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/flowcontrol"
+)
+
+// cachedBy is a file of libcni's cache, as version 1.3 writes it for a pod; 1.1 leaves out the network namespace.
+func cachedBy(libcni, uid, containerID, netns, address string) string {
+	path := ""
+	if libcni != "1.1" {
+		path = `"netns": "` + netns + `", `
+	}
+	return `{"kind": "cniCacheV1", "containerId": "` + containerID + `", "config": "e30=", "ifName": "eth0", "networkName": "podnet", ` + path +
+		`"cniArgs": [["IgnoreUnknown", "1"], ["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "cart"], ["K8S_POD_UID", "` + uid + `"]],
+		"capabilityArgs": {"io.kubernetes.cri.pod-annotations": {"a": "b"}},
+		"result": {"cniVersion": "1.0.0", "unknown": 12345678901234567890, "ips": [{"address": "` + address + `/24", "interface": 1}],
+		"interfaces": [{"name": "veth1"}, {"name": "eth0", "sandbox": "` + netns + `"}]}}`
+}
+
+// repairing is a repairer whose plugin is a script that notes how it was called, in the file called, and then does that.
+func repairing(t *testing.T, mode, script string) (r *repairer, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for _, name := range []string{"bin", "cache/results", "netns"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plugin := "#!/bin/sh\nenv | grep ^CNI_ | sort >" + dir + "/called\ncat >>" + dir + "/called\n" + script
+	write(t, filepath.Join(dir, "bin", install.Type), plugin, 0o755)
+	r = newRepairer(options{
+		repair: mode, cacheDir: filepath.Join(dir, "cache"), netnsDir: filepath.Join(dir, "netns"), store: record.Store{Dir: filepath.Join(dir, "run")},
+		install: install.Config{BinDir: filepath.Join(dir, "bin"), NetworkConfig: []byte(`{"type": "istio-pod-network", "agentSocket": "/x", "capabilities": {"a": true}}`)},
+	}, newMetrics(), quiet(), nil)
+	return r, dir
+}
+
+func write(t *testing.T, path, contents string, mode os.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(contents), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The plugin is called as the runtime calls it: for the sandbox that the pod has now, with the result of the plugins before it.
+func TestRepairCallsThePlugin(t *testing.T) {
+	for _, libcni := range []string{"1.1", "1.3"} {
+		r, dir := repairing(t, repairApply, "")
+		pod := running("cart")
+		results, netns := filepath.Join(dir, "cache", "results"), filepath.Join(dir, "netns")
+		for name, contents := range map[string]string{
+			"podnet-new-eth0":   cachedBy(libcni, string(pod.UID), "new", netns+"/cni-new", "10.0.0.1"),
+			"podnet-gone-eth0":  cachedBy(libcni, string(pod.UID), "gone", netns+"/cni-gone", "10.0.0.1"),
+			"podnet-old-eth0":   cachedBy(libcni, string(pod.UID), "old", netns+"/cni-old", "10.0.0.9"),
+			"podnet-other-eth0": cachedBy(libcni, "another", "other", netns+"/cni-old", "10.0.0.1"),
+			"podnet-torn-eth0":  cachedBy(libcni, string(pod.UID), "torn", netns+"/cni-old", "10.0.0.1")[:200],
+			"podnet-junk-eth0":  "{}", "x": "", "cni-loopback-new-lo": strings.Replace(cachedBy(libcni, "", "new", "", "127.0.0.1"), "K8S_POD_NAME\"", "x\"", 1),
+		} {
+			write(t, filepath.Join(results, name), contents, 0o600)
+		}
+		write(t, filepath.Join(netns, "cni-new"), "", 0o600)
+		write(t, filepath.Join(netns, "cni-old"), "", 0o600)
+		w, events := heard()
+		r.repair(t.Context(), []*corev1.Pod{pod}, w)
+		if all := said(events); len(all) > 0 {
+			t.Fatal(all)
+		}
+		data, err := os.ReadFile(filepath.Join(dir, "called"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		environment, config, _ := strings.Cut(string(data), "{")
+		for _, line := range []string{
+			"CNI_COMMAND=ADD", "CNI_CONTAINERID=new", "CNI_IFNAME=eth0", "CNI_NETNS=" + netns + "/cni-new", "CNI_PATH=" + dir + "/bin",
+			"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart;K8S_POD_UID=" + string(pod.UID),
+		} {
+			if !slices.Contains(strings.Split(environment, "\n"), line) {
+				t.Errorf("libcni %s: %s is missing in\n%s", libcni, line, environment)
+			}
+		}
+		var called map[string]json.RawMessage
+		if err := json.Unmarshal([]byte("{"+config), &called); err != nil {
+			t.Fatal(err)
+		}
+		for key, want := range map[string]string{"cniVersion": `"1.0.0"`, "name": `"podnet"`, "type": `"istio-pod-network"`, "agentSocket": `"/x"`, "capabilities": "", "runtimeConfig": ""} {
+			if string(called[key]) != want {
+				t.Errorf("libcni %s: %s: %s, want %s", libcni, key, called[key], want)
+			}
+		}
+		if !strings.Contains(string(called["prevResult"]), "12345678901234567890") {
+			t.Errorf("the previous result was changed: %s", called["prevResult"])
+		}
+	}
+}
+
+// What keeps the plugin from being run, or from succeeding, is said on the pod.
+func TestRepairFails(t *testing.T) {
+	for name, c := range map[string]struct {
+		address, netns, script, want string
+	}{
+		"another address":            {"10.0.0.2", "netns/cni-1", "", "knows no network of it"},
+		"a network namespace gone":   {"10.0.0.1", "netns/cni-2", "", "no such file"},
+		"one that is somewhere else": {"10.0.0.1", "netns/../bin", "", "is not in"},
+		"the plugin refuses":         {"10.0.0.1", "netns/cni-1", `echo '{"code": 103, "msg": "writing the packet rules", "details": "no backend"}'; exit 1`, "writing the packet rules: no backend"},
+		"the plugin breaks":          {"10.0.0.1", "netns/cni-1", "echo oops >&2; exit 3", "exit status 3: oops"},
+	} {
+		r, dir := repairing(t, repairApply, c.script)
+		pod := running("cart")
+		write(t, filepath.Join(dir, "netns/cni-1"), "", 0o600)
+		write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1", dir+"/"+c.netns, c.address), 0o600)
+		w, events := heard()
+		r.repair(t.Context(), []*corev1.Pod{pod}, w)
+		if all := strings.Join(said(events), "\n"); !strings.Contains(all, c.want) || !strings.Contains(all, eventRepair) {
+			t.Errorf("%s: %q, want %q", name, all, c.want)
+		}
+	}
+}
+
+// The plugin has run for this sandbox, and the agent has not seen its record yet: nothing is done.
+func TestRepairAfterTheRecord(t *testing.T) {
+	r, dir := repairing(t, repairApply, "")
+	pod := running("cart")
+	write(t, filepath.Join(dir, "netns/cni-1"), "", 0o600)
+	write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1", dir+"/netns/cni-1", "10.0.0.1"), 0o600)
+	already := recordFor(pod, "1/1")
+	already.ContainerID, already.IfName = "1", "eth0"
+	if err := r.store.Put(already); err != nil {
+		t.Fatal(err)
+	}
+	w, events := heard()
+	r.repair(t.Context(), []*corev1.Pod{pod}, w)
+	if _, err := os.Stat(filepath.Join(dir, "called")); err == nil {
+		t.Error("the plugin was called")
+	}
+	if all := said(events); len(all) > 0 {
+		t.Error(all)
+	}
+}
+
+// Only pods that a controller makes again are deleted, and not without end.
+func TestRepairDeletes(t *testing.T) {
+	r, _ := repairing(t, repairDelete, "")
+	var deleted []string
+	var failure error
+	r.remove = func(_ context.Context, namespace, name, uid string) error {
+		deleted = append(deleted, namespace+"/"+name+" "+uid)
+		return failure
+	}
+	yes := true
+	bare, owned, mirror := running("bare"), running("owned"), running("mirror")
+	owned.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "cart", Controller: &yes}}
+	mirror.OwnerReferences, mirror.Annotations[keyMirror] = owned.OwnerReferences, "x"
+	w, events := heard()
+	r.repair(t.Context(), []*corev1.Pod{bare, owned, mirror}, w)
+	if want := []string{"shop/owned " + string(owned.UID)}; !slices.Equal(deleted, want) {
+		t.Errorf("deleted %q, want %q", deleted, want)
+	}
+	all := strings.Join(said(events), "\n")
+	for _, want := range []string{eventDeleted, "no controller"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%q says nothing of %q", all, want)
+		}
+	}
+	failure = errors.New("forbidden")
+	r.repair(t.Context(), []*corev1.Pod{owned}, w)
+	if all := strings.Join(said(events), "\n"); !strings.Contains(all, "deleting it failed: forbidden") {
+		t.Errorf("%q", all)
+	}
+	r.limit, deleted, failure = flowcontrol.NewTokenBucketPassiveRateLimiter(deletionsRate, 2), nil, nil
+	for range 9 {
+		r.repair(t.Context(), []*corev1.Pod{owned}, w)
+	}
+	if len(deleted) != 2 {
+		t.Errorf("%d deletions at once", len(deleted))
+	}
+}
+
+// A pod that came too early is one that is held by its wait, has a network and no record, and is the plugin's business.
+func TestCameEarly(t *testing.T) {
+	wait := corev1.Container{Name: "istio-validation", Command: []string{"/" + waitProgram}}
+	for name, c := range map[string]struct {
+		change func(*corev1.Pod)
+		want   bool
+	}{
+		"held":             {func(*corev1.Pod) {}, true},
+		"waiting, running": {func(p *corev1.Pod) { p.Status.InitContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{} }, true},
+		"tried again": {func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 126}
+		}, true},
+		"let go": {func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{}
+		}, false},
+		"to be told that it needs nothing": {func(p *corev1.Pod) { p.Labels = map[string]string{"sidecar.istio.io/inject": "false"} }, true},
+		"without a wait":                   {func(p *corev1.Pod) { p.Spec.InitContainers = nil }, false},
+		"without a network":                {func(p *corev1.Pod) { p.Status.PodIPs = nil }, false},
+		"not in the mesh":                  {func(p *corev1.Pod) { p.Annotations = nil }, false},
+		"over":                             {func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, false},
+		"host network":                     {func(p *corev1.Pod) { p.Spec.HostNetwork = true }, false},
+		"in a namespace nobody knows":      {func(p *corev1.Pod) { p.Namespace = "unknown" }, false},
+		"unreadable":                       {func(p *corev1.Pod) { p.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = "x" }, false},
+	} {
+		pod := running("cart")
+		pod.Status.StartTime = &metav1.Time{Time: time.Unix(0, 0)} // before the plugin was chained: no bypass
+		pod.Spec.InitContainers = []corev1.Container{wait}
+		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: wait.Name}}
+		c.change(pod)
+		for mode, want := range map[string][]bool{repairApply: {c.want, c.want}, repairDelete: {false, c.want}, repairOff: {false, c.want}} {
+			p, _ := patrolling(t)
+			p.repairer.mode = mode
+			for i, want := range want {
+				if got := p.cameEarly(pod); got != want {
+					t.Errorf("%s, %s, look %d: %t", name, mode, i+1, got)
+				}
+			}
+		}
+		p, _ := patrolling(t)
+		p.repairer.mode, p.install.last.Ready = repairApply, false
+		if p.cameEarly(pod) {
+			t.Errorf("%s: though the plugin is not installed", name)
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// maxCached bounds a file of libcni's cache in bytes. One holds the network's configuration and the annotations of its pod, of which
+// the API server takes 256 KiB.
+const maxCached = 4 << 20
+
+// sandbox is a pod's network as the container runtime has set it up, with all that an ADD of the plugin needs.
+type sandbox struct {
+	containerID, ifName, network string
+	netns                        string // path
+	args                         string // CNI_ARGS
+	pod                          string // what the runtime was told: the UID, or namespace/name
+	result                       json.RawMessage
+	addresses                    []netip.Addr
+	version                      string // of the result, which is that of the network
+	made                         time.Time
+}
+
+// sandboxes reads them from where libcni, and so containerd and CRI-O, keeps what its ADDs came to: one file per sandbox and
+// interface, written once the whole chain has run (libcni's api.go, cachedInfo). So no runtime has to be asked, whose socket gives
+// everything away, and no process has to be looked into.
+type sandboxes struct {
+	dir   string // libcni's cache
+	netns string // the directory in which the runtime keeps network namespaces
+}
+
+// all returns every sandbox that can be read. A file that is being written is read in the next round.
+func (s sandboxes) all() ([]sandbox, error) {
+	dir := filepath.Join(s.dir, "results")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading libcni's cache: %w", err)
+	}
+	var all []sandbox
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !info.Mode().IsRegular() || info.Size() > maxCached {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			continue
+		}
+		if box, err := s.parse(data); err == nil {
+			box.made = info.ModTime()
+			all = append(all, box)
+		}
+	}
+	return all, nil
+}
+
+// parse reads a file of the cache.
+func (s sandboxes) parse(data []byte) (sandbox, error) {
+	var cached struct {
+		Kind        string          `json:"kind"`
+		ContainerID string          `json:"containerId"`
+		IfName      string          `json:"ifName"`
+		NetworkName string          `json:"networkName"`
+		NetNS       string          `json:"netns"` // not before libcni 1.2
+		Args        [][2]string     `json:"cniArgs"`
+		Result      json.RawMessage `json:"result"`
+	}
+	var result struct {
+		CNIVersion string `json:"cniVersion"`
+		Interfaces []struct {
+			Name    string `json:"name"`
+			Sandbox string `json:"sandbox"`
+		} `json:"interfaces"`
+		IPs []struct {
+			Address netip.Prefix `json:"address"`
+		} `json:"ips"`
+	}
+	if err := json.Unmarshal(data, &cached); err != nil {
+		return sandbox{}, err
+	}
+	if err := json.Unmarshal(cached.Result, &result); err != nil {
+		return sandbox{}, err
+	}
+	box := sandbox{
+		containerID: cached.ContainerID, ifName: cached.IfName, network: cached.NetworkName, netns: cached.NetNS,
+		result: cached.Result, version: result.CNIVersion,
+	}
+	for _, i := range result.Interfaces {
+		if box.netns == "" && i.Name == box.ifName {
+			box.netns = i.Sandbox
+		}
+	}
+	for _, ip := range result.IPs {
+		box.addresses = append(box.addresses, ip.Address.Addr())
+	}
+	box.identify(cached.Args)
+	switch {
+	case cached.Kind != "cniCacheV1":
+		return box, fmt.Errorf("it is of the kind %q", cached.Kind)
+	case box.pod == "" || box.containerID == "" || box.ifName == "" || box.network == "":
+		return box, fmt.Errorf("it is not about a pod")
+	}
+	return box, nil
+}
+
+// identify takes what the runtime told the plugins of the pod.
+func (s *sandbox) identify(args [][2]string) {
+	values := map[string]string{}
+	var pairs []string
+	for _, a := range args {
+		values[a[0]] = a[1]
+		pairs = append(pairs, a[0]+"="+a[1])
+	}
+	s.args = strings.Join(pairs, ";")
+	s.pod = values["K8S_POD_UID"]
+	if s.pod == "" && values["K8S_POD_NAME"] != "" {
+		s.pod = values["K8S_POD_NAMESPACE"] + "/" + values["K8S_POD_NAME"]
+	}
+}
+
+// path is where the agent sees the network namespace, and an error if it is not where the runtime keeps those of pods: an ADD
+// is not run on whatever a file names.
+func (s sandboxes) path(box sandbox) (string, error) {
+	path := filepath.Clean(box.netns)
+	if below, ok := strings.CutPrefix(path, "/var/run/"); ok { // which is /run, but there is no such link in the agent's image
+		path = "/run/" + below
+	}
+	if box.netns == "" || filepath.Dir(path) != filepath.Clean(s.netns) {
+		return "", fmt.Errorf("its network namespace %q is not in %s", box.netns, s.netns)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		return "", err
+	}
+	return path, nil
+}
+
+// of picks the newest sandbox of a pod whose network namespace is still there, and which has the address that the kubelet reports.
+func (s sandboxes) of(pod *corev1.Pod, all []sandbox) (box sandbox, path string, err error) {
+	ids := map[string]bool{}
+	for _, id := range podIDs(pod) {
+		ids[id] = true
+	}
+	err = fmt.Errorf("the container runtime's cache in %s knows no network of it", s.dir)
+	for _, candidate := range all {
+		if !ids[candidate.pod] || !candidate.has(pod.Status.PodIPs) || path != "" && candidate.made.Before(box.made) {
+			continue
+		}
+		where, failed := s.path(candidate)
+		if failed == nil {
+			box, path = candidate, where
+		} else if path == "" {
+			err = failed
+		}
+	}
+	if path == "" {
+		return sandbox{}, "", err
+	}
+	return box, path, nil
+}
+
+// has reports whether the sandbox has one of the addresses. Those of a network whose result names none cannot be compared.
+func (s sandbox) has(ips []corev1.PodIP) bool {
+	for _, ip := range ips {
+		for _, a := range s.addresses {
+			if parsed, err := netip.ParseAddr(ip.IP); err == nil && parsed == a {
+				return true
+			}
+		}
+	}
+	return len(s.addresses) == 0
+}

@@ -1,0 +1,186 @@
+package cluster
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// StateDir is where agent and plugin keep what they tell each other; like ConfDir and BinDir, every node has it on a small file system
+// of its own, which can be filled or made read-only.
+const StateDir = "/run/istio-pod-network"
+
+// Restart ends one of the node's own programs with a signal that cannot be caught, and starts it again.
+func (n *Node) Restart(name string) error {
+	start := map[string]func() error{"kubelet": n.Kubelet, "kube-proxy": n.proxy, "containerd": n.containerd}[name]
+	if start == nil {
+		return fmt.Errorf("%q is no program of a node", name)
+	}
+	n.mu.Lock()
+	p := n.processes[name]
+	n.mu.Unlock()
+	if p != nil {
+		p.Kill()
+	}
+	return start()
+}
+
+// Processes are those of the node that run a program of that name, in a container with the node's network or without.
+func (n *Node) Processes(program string) []int {
+	own, err := os.Readlink(n.proc("ns/net"))
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, pid := range processes() {
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		if err != nil || filepath.Base(strings.TrimSuffix(exe, " (deleted)")) != program {
+			continue
+		}
+		if in, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil && in == own {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// processes are all there are.
+func processes() []int {
+	var pids []int
+	names, _ := filepath.Glob("/proc/[0-9]*")
+	for _, name := range names {
+		if pid, err := strconv.Atoi(filepath.Base(name)); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// Fill leaves no room on the file system of a directory until it is undone.
+func (n *Node) Fill(dir string) (undo func() error, err error) {
+	path := n.Path(filepath.Join(dir, ".filler"))
+	file, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	for size := 1 << 20; size > 0; {
+		if _, err = file.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
+			size /= 2
+		} else if err != nil {
+			return nil, errors.Join(err, os.Remove(path))
+		}
+	}
+	return func() error { return os.Remove(path) }, nil
+}
+
+// ReadOnly lets nobody write to the file system of a directory until it is undone.
+func (n *Node) ReadOnly(dir string) (undo func() error, err error) {
+	remount := func(how string) error {
+		for i := 0; ; i++ { // somebody may have a file open
+			err := do(n.Command("mount", "-o", "remount,"+how, dir))
+			if err == nil || i == 100 {
+				return err
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return func() error { return remount("rw") }, remount("ro")
+}
+
+// Hide makes programs of the node impossible to run until it is undone.
+func (n *Node) Hide(programs ...string) (undo func() error, err error) {
+	var hidden []string
+	undo = func() error {
+		var failed []error
+		for _, path := range hidden {
+			failed = append(failed, do(n.Command("umount", path)))
+		}
+		return errors.Join(failed...)
+	}
+	for _, name := range programs {
+		out, err := n.Command("sh", "-c", `readlink -f "$(command -v `+name+`)"`).Output()
+		path := string(bytes.TrimSpace(out))
+		if err == nil {
+			err = do(n.Command("mount", "--bind", "/dev/null", path))
+		}
+		if err != nil {
+			return nil, errors.Join(err, undo())
+		}
+		hidden = append(hidden, path)
+	}
+	return undo, nil
+}
+
+// off is what is left to do when a node has gone down: what was mounted, and what was on file systems in memory, is gone. /run/overlay holds
+// what stands for the node's disk.
+const off = `
+for dir in /run /var/lib/kubelet /var/lib/containerd; do
+	awk -v dir="$dir/" 'index($2, dir) == 1 && index($2, "/run/overlay/") != 1 {print $2}' /proc/self/mounts | sort -r | while read -r path; do
+		umount -l "$path"
+	done
+done
+find /run -mindepth 1 -maxdepth 1 ! -name overlay -exec rm -rf {} +
+ip link delete cni0 2>/dev/null
+nft flush ruleset
+` + state
+
+// state mounts StateDir.
+const state = "mkdir -p " + StateDir + " && mount -t tmpfs -o mode=0755,size=8m tmpfs " + StateDir + "\n"
+
+// Reboot ends all processes of the node, those of pods included, forgets what a node forgets when it goes down, and starts it again. The
+// boot ID of this machine stays.
+func (n *Node) Reboot() error {
+	n.mu.Lock()
+	own := n.processes
+	n.processes = nil
+	n.mu.Unlock()
+	for _, p := range own {
+		p.Kill()
+	}
+	if err := wait("no process of "+n.Name+" is left", func() bool { return n.killed() == 0 }); err != nil {
+		return err
+	}
+	if err := do(n.Command("sh", "-c", off)); err != nil {
+		return err
+	}
+	for _, step := range []func() error{n.gate, n.containerd, n.Kubelet, n.proxy} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// killed kills the processes in the node's control group and those in its network namespace, and counts them.
+func (n *Node) killed() int {
+	own, err := os.Readlink(n.proc("ns/net"))
+	if err != nil {
+		return 0
+	}
+	count := 0
+	for _, pid := range processes() {
+		in, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+		groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		if pid == n.holder.Process.Pid || in != own && !strings.Contains(string(groups), "/"+group()+"/"+n.Name+"/") {
+			continue
+		}
+		if syscall.Kill(pid, syscall.SIGKILL) == nil && !isZombie(pid) {
+			count++
+		}
+	}
+	return count
+}
+
+// isZombie reports whether a process has ended and nobody has asked how.
+func isZombie(pid int) bool {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, after, _ := bytes.Cut(stat, []byte(") "))
+	return bytes.HasPrefix(after, []byte("Z"))
+}
