@@ -26,8 +26,8 @@ test: ## all tests, on real network namespaces and packets (root)
 	@scripts/test.sh
 
 .PHONY: e2e
-e2e: ## the end-to-end tests, on a real Kubernetes cluster of their own (root); options: RUN=TestName SHUFFLE=on
-	@SHUFFLE=$(SHUFFLE) scripts/e2e.sh $(if $(RUN),-run '$(RUN)')
+e2e: ## the end-to-end tests, on a real Kubernetes cluster of their own (root); options: RUN=TestName SHUFFLE=on FAULTS=all SEED=1
+	@SHUFFLE=$(SHUFFLE) FAULTS=$(FAULTS) SEED=$(SEED) scripts/e2e.sh $(if $(RUN),-run '$(RUN)')
 
 .PHONY: soak
 soak: ## the same upgrades and full nodes as in e2e, again and again (root); options: SOAK=30m

@@ -18,7 +18,7 @@ up() {
 	! running || refuse "it is up already: export KUBECONFIG=$dir/kubeconfig" "make cluster-down takes it down."
 	need_node_programs
 	need_go
-	cluster_images
+	cluster_images buildah
 	helm=$(scripts/helm.sh)
 	programs=$(scripts/kubernetes.sh kubectl)
 	rm -rf "$dir"

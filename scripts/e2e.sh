@@ -9,7 +9,14 @@ cd "$root"
 need_root
 need_node_programs
 need_go
-cluster_images
+export E2E_FAULTS=${FAULTS:-} E2E_SEED=${SEED:-}
+if [ -n "$E2E_FAULTS" ]; then # one of which is about the clock
+	clock=$(mktemp -d)
+	trap 'rm -rf "$clock"' EXIT
+	GOFLAGS="${GOFLAGS:-} $(scripts/clock.sh "$clock")" cluster_images none
+else
+	cluster_images buildah
+fi
 export E2E_HELM E2E_LOGS=$root/dist/e2e/logs
 E2E_HELM=$(scripts/helm.sh)
 rm -rf "$E2E_LOGS"

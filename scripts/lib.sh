@@ -106,14 +106,14 @@ need_node_programs() {
 		haproxy=haproxy
 }
 
-# cluster_images: the images of this tree, in the version that the chart names, made from the Dockerfiles, and in another to upgrade
-# to, assembled without a container tool and for two platforms. Sets E2E_IMAGES and E2E_VERSIONS.
+# cluster_images BUILDER: the images of this tree, in the version that the chart names, by that builder, and in another to upgrade to,
+# assembled without a container tool and for two platforms. Sets E2E_IMAGES and E2E_VERSIONS.
 cluster_images() {
 	version=$(sed -n 's/^appVersion: *"\(.*\)"$/\1/p' "$root/chart/istio-pod-network-controller/Chart.yaml")
 	E2E_IMAGES=$root/dist/e2e/images E2E_VERSIONS="$version $version-next"
 	export E2E_IMAGES E2E_VERSIONS
 	rm -rf "$E2E_IMAGES"
-	"$root/scripts/images.sh" --builder buildah --offline --version "$version" --output "$E2E_IMAGES/$version" >&2
+	"$root/scripts/images.sh" --builder "$1" --offline --version "$version" --output "$E2E_IMAGES/$version" >&2
 	"$root/scripts/images.sh" --builder none --platform linux/amd64,linux/arm64 --version "$version-next" \
 		--output "$E2E_IMAGES/$version-next" >&2
 }

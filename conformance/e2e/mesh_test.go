@@ -82,18 +82,22 @@ func TestInitWait(t *testing.T) {
 	}
 }
 
-// Istio's way since Kubernetes 1.29: the sidecar is an init container that goes on, and later init containers are served by it.
-func TestNativeSidecar(t *testing.T) {
-	r := newRig(t)
-	r.installed()
-	r.seen(r.appPod("plain"))
-	pod := r.meshPod("cart-0")
+// native makes the sidecar of a mesh pod an init container that goes on.
+func native(pod *corev1.Pod) *corev1.Pod {
 	always := corev1.ContainerRestartPolicyAlways
 	proxy := sidecarContainer()
 	proxy.RestartPolicy = &always
 	pod.Spec.InitContainers = append(pod.Spec.InitContainers, proxy)
 	pod.Spec.Containers = pod.Spec.Containers[1:]
-	r.create(pod)
+	return pod
+}
+
+// Istio's way since Kubernetes 1.29: the sidecar is an init container that goes on, and later init containers are served by it.
+func TestNativeSidecar(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.seen(r.appPod("plain"))
+	r.create(native(r.meshPod("cart-0")))
 	r.throughSidecar("cart-0")
 	r.answersFrom("sidecar-inbound", r.pod("cart-0"), 8080)
 	r.marked("cart-0")

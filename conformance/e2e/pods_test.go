@@ -87,8 +87,12 @@ func container(pod *corev1.Pod, name string) *corev1.Container {
 
 func (r *rig) create(pod *corev1.Pod) {
 	r.Helper()
-	_, err := nodes.Client.CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{})
+	_, err := r.tryCreate(pod)
 	must(r, err)
+}
+
+func (r *rig) tryCreate(pod *corev1.Pod) (*corev1.Pod, error) {
+	return nodes.Client.CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{})
 }
 
 func (r *rig) pod(name string) *corev1.Pod {
@@ -153,7 +157,12 @@ func (r *rig) throughSidecar(name string, targets ...string) {
 // noLeak counts what the app of a mesh pod has tried, and fails if it has reached the peer past its sidecar.
 func (r *rig) noLeak(name string) {
 	r.Helper()
-	log := r.says(name, "app")
+	r.tally(name, r.says(name, "app"))
+}
+
+// tally counts what an app has tried, by its log, and what has reached the peer.
+func (r *rig) tally(name, log string) {
+	r.Helper()
 	tried := 0
 	for _, target := range []string{target4, target6, dns} {
 		tried += strings.Count(log, target+" ")

@@ -37,7 +37,24 @@ func newRig(t testing.TB) *rig {
 		r.took, r.outcome = time.Since(start), map[bool]string{true: "FAILED", false: "ok"}[t.Failed()]
 	})
 	r.namespace = r.newNamespace(enforcing("restricted"), nil)
+	if list := os.Getenv(faultsEnv); list != "" {
+		seed := seed()
+		t.Logf("under the faults %s of seed %d", list, seed)
+		heal := r.inject(named(list), seed)
+		t.Cleanup(func() { heal(); r.healthy() })
+	}
 	return r
+}
+
+// healthy waits until every node is ready, with the agent if there is one.
+func (r *rig) healthy() {
+	r.Helper()
+	for _, n := range nodes.Nodes {
+		r.eventually(n.Name+" is ready", func() bool { return n.Ready(r.ctx) })
+	}
+	if state != nil {
+		r.agentsReady()
+	}
 }
 
 // onEveryNode runs a test on each, in a row of its own.
@@ -106,14 +123,28 @@ func (r *rig) note(format string, args ...any) {
 	r.notes = append(r.notes, fmt.Sprintf(format, args...))
 }
 
-// patience bounds a wait for something that has to happen; no test passes or fails by how long it took.
-const patience = 2 * time.Minute
+// patience bounds a wait for something that has to happen; no test passes or fails by how long it took. Under faults all takes longer.
+var patience = map[bool]time.Duration{true: 2 * time.Minute, false: 8 * time.Minute}[os.Getenv(faultsEnv) == ""]
 
 func (r *rig) eventually(what string, holds func() bool) {
 	r.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// persist repeats something until it works: the API server may be away.
+func (r *rig) persist(what string, do func() error) {
+	r.Helper()
+	var err error
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		if err = do(); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.Fatalf("never: %s: %v", what, err)
 		}
 	}
 }

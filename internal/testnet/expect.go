@@ -77,14 +77,14 @@ func (s settings) inbound(f Flow, family Family) (Landing, string) {
 	switch {
 	case f.Proto != TCP:
 		return direct, "not TCP"
-	case slices.Contains(s.excludeInterfaces, link):
-		return direct, "excludeInterfaces"
-	case slices.Contains(s.rerouteInterfaces, link): // DELIBERATE in TPROXY mode, where Istio's two redirections collide
+	case slices.Contains(s.rerouteInterfaces, link): // even if it is excluded, too. DELIBERATE in TPROXY mode, where Istio's two redirections collide
 		// What comes from a machine behind this pod is treated as outbound, and never as inbound.
 		if s.allRanges || contains(s.includeRanges, f.To.Addr(family)) {
 			return AtOutbound, "rerouteVirtualInterfaces"
 		}
 		return direct, "rerouteVirtualInterfaces, but outside includeOutboundIPRanges"
+	case slices.Contains(s.excludeInterfaces, link):
+		return direct, "excludeInterfaces"
 	case f.Port == 15008: // DELIBERATE in TPROXY mode, where Istio captures it
 		return direct, "the mesh's own tunnel port"
 	case s.allInPorts && slices.Contains(s.excludeInPorts, f.Port):
@@ -102,6 +102,8 @@ func (s settings) outbound(f Flow, family Family) (Landing, string) {
 	switch {
 	case !lo && slices.Contains(s.excludeInterfaces, link(f.To)):
 		return direct, "excludeInterfaces"
+	case slices.Contains(s.excludeOutPorts, f.Port) && s.isMarked(f, who):
+		return s.inboundByMark(f)
 	case slices.Contains(s.excludeOutPorts, f.Port):
 		return direct, "excludeOutboundPorts"
 	case lo && f.Src == Passthrough:
@@ -131,9 +133,9 @@ func (s settings) ofProxy(f Flow, byUID bool) (Landing, string) {
 	switch {
 	case !f.To.local():
 		return direct, "the proxy's own traffic"
-	case f.To == Loopback, f.Proto != TCP, f.Port == 15008, s.dns && f.Port == 53:
+	case f.To == Loopback, f.Proto != TCP, f.Port == 15008, s.dns && f.Port == 53 && !s.tproxy:
 		return direct, "the proxy's own traffic within the pod"
-	case s.tproxy && !byUID:
+	case s.tproxy && (!byUID || s.dns && f.Port == 53):
 		return s.inboundByMark(f)
 	}
 	return AtInbound, "the proxy calls its own pod" // DELIBERATE for the group alone, which Istio lets pass
@@ -145,6 +147,12 @@ func link(to Place) string {
 		return "net1"
 	}
 	return "eth0"
+}
+
+// isMarked reports whether the flow is one that a TPROXY sidecar has marked, whatever else is said of it.
+func (s settings) isMarked(f Flow, who ids) bool {
+	return s.tproxy && (who.uid == s.proxyUID || who.gid == s.proxyGID) && f.To.local() && f.To != Loopback && f.Proto == TCP && f.Port != 15008 &&
+		f.Src != Passthrough
 }
 
 // inboundByMark is the way of a TPROXY sidecar to its own pod: mark 1338, and then the rules for inbound packets.

@@ -8,12 +8,7 @@ func Flows(p Profile) []Flow {
 	s := p.settings()
 	flows := slices.Concat(outboundFlows, proxyFlows, inboundFlows, dnsFlows)
 	if s.tproxy {
-		// Rules that divert established connections to local sockets leave no way back for what the pod only forwards.
-		flows = slices.DeleteFunc(flows, func(f Flow) bool {
-			v4, _ := s.judge(f, IPv4)
-			v6, _ := s.judge(f, IPv6)
-			return !f.From.inPod() && f.Proto == TCP && !f.To.local() && (v4 == direct || v6 == direct)
-		})
+		flows = slices.DeleteFunc(flows, s.hasNoWayBack)
 		flows = append(flows, Flow{Name: "proxy-original-src", From: FromProxyGID, Proto: TCP, To: Pod, Port: 8080, Src: Peer, Kind: OriginalSrc})
 	}
 	if s.dns {

@@ -58,10 +58,12 @@ func (l *Lab) attempt(f Flow, family Family, patience time.Duration, sent func()
 
 // RunAll runs all flows of the profile in all families of the lab. It takes some ten milliseconds, and one Patience more
 // if anything times out.
-func (l *Lab) RunAll() []Result {
+func (l *Lab) RunAll() []Result { return l.runFlows(Flows(l.profile)) }
+
+func (l *Lab) runFlows(flows []Flow) []Result {
 	var results []Result
 	for _, family := range l.options.Families {
-		for _, f := range Flows(l.profile) {
+		for _, f := range flows {
 			if f.In(family) {
 				results = append(results, Result{Flow: f, Family: family, Want: l.settings.expect(f, family)})
 			}
@@ -74,7 +76,12 @@ func (l *Lab) RunAll() []Result {
 // Check runs all flows of the profile and returns those that did not land where they should. What timed out although it
 // should not have gets a second try with much more patience, so that a busy machine proves nothing.
 func (l *Lab) Check() []Result {
-	wrong := onlyWrong(l.RunAll())
+	return l.CheckFlows(Flows(l.profile))
+}
+
+// CheckFlows is Check for flows of the caller's choice.
+func (l *Lab) CheckFlows(flows []Flow) []Result {
+	wrong := onlyWrong(l.runFlows(flows))
 	if len(wrong) > 0 {
 		l.runResults(wrong, 10*Patience, false)
 	}

@@ -1,6 +1,9 @@
 package redirect
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Names and numbers that are Istio's, so that tools which know them, and Envoy itself, find what they expect.
 // Source: istio/istio tools/istio-iptables/pkg/constants.
@@ -165,14 +168,14 @@ func (b builder) natOutput() Chain {
 	}
 	add(rule("the sidecar passes inbound traffic on to the app", Return{}, lo, From{passthrough}))
 	add(b.proxyOutput(lo, loopback)...)
-	if included := b.IncludeOutboundIPRanges.Of(b.family); !containsLoopback(included) {
+	if !b.capturesLoopback() {
 		add(b.appOnLoopback(lo)...)
 	}
 	if b.DNSCapture {
 		add(rule("an app's DNS query", RedirectTo(b.DNSPort), UDP, DestPorts{dnsPort}),
 			rule("an app's DNS query", RedirectTo(b.DNSPort), TCP, DestPorts{dnsPort}))
 	}
-	if containsLoopback(b.IncludeOutboundIPRanges.Of(b.family)) {
+	if b.capturesLoopback() {
 		add(rule("loopback", Return{}, To{loopback}))
 	}
 	add(b.appOutput()...)
@@ -233,12 +236,8 @@ func (b builder) includeRanges(why string, match ...Match) []Rule {
 	return nil
 }
 
-// containsLoopback reports whether somebody asked for loopback destinations to be captured.
-func containsLoopback(prefixes []netip.Prefix) bool {
-	for _, p := range prefixes {
-		if p.Addr().IsLoopback() {
-			return true
-		}
-	}
-	return false
+// capturesLoopback reports whether somebody asked for loopback destinations to be captured; of either family, as with Istio.
+func (b builder) capturesLoopback() bool {
+	loopback := func(p netip.Prefix) bool { return p.Addr().IsLoopback() }
+	return slices.ContainsFunc(b.IncludeOutboundIPRanges.Of(IPv4), loopback) || slices.ContainsFunc(b.IncludeOutboundIPRanges.Of(IPv6), loopback)
 }

@@ -42,6 +42,9 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
+// Done is closed when it has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
 // Ended reports whether it has.
 func (p *Process) Ended() bool {
 	select {

@@ -93,8 +93,13 @@ func Cluster(bin string) error {
 	if err := linkTools(bin); err != nil {
 		return err
 	}
-	_, err := goTool("build", "-C", filepath.Join(Root(), "conformance"), "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, "podprogram"), "./podprogram")
-	return err
+	for name, source := range map[string]string{"podprogram": "./podprogram", "foreign-rules": "./foreignrules"} {
+		_, err := goTool("build", "-C", filepath.Join(Root(), "conformance"), "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, name), source)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Helm links helm3 and helm4 into bin.

@@ -21,7 +21,7 @@ import (
 // Containerd are the programs of a current container runtime.
 var Containerd = []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc"}
 
-// Programs are what has to be in Cluster.Bin, beside the CNI plugins bridge, host-local, loopback and tuning, podprogram, and
+// Programs are what has to be in Cluster.Bin, beside the CNI plugins bridge, host-local, loopback, tuning and foreign-rules, podprogram, and
 // Containerd unless every node has Debian's.
 var Programs = append([]string{"kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"}, apiserver.Programs...)
 

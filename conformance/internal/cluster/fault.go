@@ -16,21 +16,6 @@ import (
 // of its own, which can be filled or made read-only.
 const StateDir = "/run/istio-pod-network"
 
-// Restart ends one of the node's own programs with a signal that cannot be caught, and starts it again.
-func (n *Node) Restart(name string) error {
-	start := map[string]func() error{"kubelet": n.Kubelet, "kube-proxy": n.proxy, "containerd": n.containerd}[name]
-	if start == nil {
-		return fmt.Errorf("%q is no program of a node", name)
-	}
-	n.mu.Lock()
-	p := n.processes[name]
-	n.mu.Unlock()
-	if p != nil {
-		p.Kill()
-	}
-	return start()
-}
-
 // Processes are those of the node that run a program of that name, in a container with the node's network or without.
 func (n *Node) Processes(program string) []int {
 	own, err := os.Readlink(n.proc("ns/net"))
@@ -104,13 +89,16 @@ func (n *Node) Hide(programs ...string) (undo func() error, err error) {
 		}
 		return errors.Join(failed...)
 	}
+	paths := map[string]bool{} // several names may be links to one program
 	for _, name := range programs {
 		out, err := n.Command("sh", "-c", `readlink -f "$(command -v `+name+`)"`).Output()
-		path := string(bytes.TrimSpace(out))
-		if err == nil {
-			err = do(n.Command("mount", "--bind", "/dev/null", path))
-		}
 		if err != nil {
+			return nil, fmt.Errorf("looking for %s: %w", name, err)
+		}
+		paths[string(bytes.TrimSpace(out))] = true
+	}
+	for path := range paths {
+		if err := do(n.Command("mount", "--bind", "/dev/null", path)); err != nil {
 			return nil, errors.Join(err, undo())
 		}
 		hidden = append(hidden, path)
@@ -128,6 +116,7 @@ for dir in /run /var/lib/kubelet /var/lib/containerd; do
 done
 find /run -mindepth 1 -maxdepth 1 ! -name overlay -exec rm -rf {} +
 ip link delete cni0 2>/dev/null
+ip link delete cni1 2>/dev/null
 nft flush ruleset
 ` + state
 
@@ -137,14 +126,11 @@ const state = "mkdir -p " + StateDir + " && mount -t tmpfs -o mode=0755,size=8m 
 // Reboot ends all processes of the node, those of pods included, forgets what a node forgets when it goes down, and starts it again. The
 // boot ID of this machine stays.
 func (n *Node) Reboot() error {
-	n.mu.Lock()
-	own := n.processes
-	n.processes = nil
-	n.mu.Unlock()
-	for _, p := range own {
-		p.Kill()
-	}
+	n.halt()
 	if err := wait("no process of "+n.Name+" is left", func() bool { return n.killed() == 0 }); err != nil {
+		return err
+	}
+	if err := wait("the control groups of pods are removed", n.removePodGroups); err != nil {
 		return err
 	}
 	if err := do(n.Command("sh", "-c", off)); err != nil {
@@ -156,6 +142,15 @@ func (n *Node) Reboot() error {
 		}
 	}
 	return nil
+}
+
+// removePodGroups removes the control groups of pods; one whose processes have just ended may not go yet.
+func (n *Node) removePodGroups() bool {
+	hierarchies, err := controlGroups()
+	for _, h := range hierarchies {
+		err = errors.Join(err, removeGroups(filepath.Join(h, group(), n.Name, "kubepods")))
+	}
+	return err == nil
 }
 
 // killed kills the processes in the node's control group and those in its network namespace, and counts them.
@@ -172,6 +167,18 @@ func (n *Node) killed() int {
 			continue
 		}
 		if syscall.Kill(pid, syscall.SIGKILL) == nil && !isZombie(pid) {
+			count++
+		}
+	}
+	return count
+}
+
+// PodProcesses counts the processes in the control groups of the node's pods.
+func (n *Node) PodProcesses() int {
+	count := 0
+	for _, pid := range processes() {
+		groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		if strings.Contains(string(groups), "/"+group()+"/"+n.Name+"/kubepods") {
 			count++
 		}
 	}

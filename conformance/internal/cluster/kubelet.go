@@ -29,6 +29,8 @@ localStorageCapacityIsolation: false
 enforceNodeAllocatable: []
 maxPods: %d
 registryPullQPS: 0
+featureGates: {KubeletCrashLoopBackOffMax: true}
+crashLoopBackOff: {maxContainerRestartPeriod: 2s} # agents are killed again and again
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%%, imagefs.available: 1%%}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99

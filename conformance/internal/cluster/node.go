@@ -27,10 +27,10 @@ type Node struct {
 	Number  int // from 1
 	Runtime Runtime
 
-	cluster   *Cluster
-	holder    *exec.Cmd // whose namespaces are the node's
-	mu        sync.Mutex
-	processes map[string]*apiserver.Process // of the node itself, by name
+	cluster  *Cluster
+	holder   *exec.Cmd // whose namespaces are the node's
+	mu       sync.Mutex
+	services map[string]*service // by name
 }
 
 // namespaces is run as a shell script in a mount and a network namespace of its own: it hides what a node writes to behind file
@@ -181,7 +181,7 @@ func (n *Node) Conflist() string { return n.Path(filepath.Join(ConfDir, "10-podn
 
 // primary installs the primary CNI.
 func (n *Node) primary() error {
-	for _, plugin := range []string{"bridge", "host-local", "loopback", "tuning"} {
+	for _, plugin := range []string{"bridge", "host-local", "loopback", "tuning", "foreign-rules"} {
 		if err := os.Symlink(filepath.Join(n.cluster.Bin, plugin), n.Path(filepath.Join(BinDir, plugin))); err != nil {
 			return err
 		}
@@ -189,24 +189,8 @@ func (n *Node) primary() error {
 	return os.WriteFile(n.Conflist(), []byte(n.Primary(DualStack)), 0o644)
 }
 
-// run starts a program of the node, with a log.
-func (n *Node) run(name, program string, args ...string) error {
-	p, err := apiserver.RunCommand(n.cluster.path(n.Name+"-"+name+".log"), n.Command(program, args...))
-	if err == nil {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if n.processes == nil {
-			n.processes = map[string]*apiserver.Process{}
-		}
-		n.processes[name] = p
-	}
-	return err
-}
-
 func (n *Node) stop() {
-	for _, p := range n.processes {
-		p.Kill()
-	}
+	n.halt()
 	if n.holder != nil && n.holder.Process != nil {
 		_ = n.holder.Process.Kill()
 		_ = n.holder.Wait()

@@ -1,0 +1,83 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+)
+
+// A directory that the agent or the plugin has to write to is full, or read-only: readiness or the kubelet says why, no file is torn, pods
+// outside the mesh start, and all is well when it ends.
+func TestDisk(t *testing.T) {
+	onEveryNode(t, func(r *rig) {
+		r.installed("agentTimeout=2s")
+		r.seen(r.appPod("plain"))
+		for _, harm := range []struct {
+			name, words string
+			begin       func(*cluster.Node, string) (func() error, error)
+		}{{"full", "no space left on device", (*cluster.Node).Fill}, {"read-only", "read-only file system", (*cluster.Node).ReadOnly}} {
+			for _, dir := range []string{cluster.ConfDir, cluster.BinDir, cluster.StateDir} {
+				name := strings.NewReplacer("/", "-", ".", "-").Replace(harm.name + dir)
+				r.signalAgent(syscall.SIGSTOP)
+				switch dir { // what the agent will have to write
+				case cluster.ConfDir:
+					r.unchain()
+				case cluster.BinDir:
+					must(r, os.Remove(r.node.Path(filepath.Join(dir, "istio-pod-network"))))
+				}
+				undo, err := harm.begin(r.node, dir)
+				must(r, err)
+				r.signalAgent(syscall.SIGCONT)
+				if dir == cluster.StateDir {
+					r.create(r.meshPod("refused-" + name))
+					r.eventually("the kubelet says why the mesh pod does not start", func() bool {
+						all := events(r.namespace)
+						return strings.Contains(all, "refused-"+name+" FailedCreatePodSandBox") && strings.Contains(all, harm.words)
+					})
+				} else {
+					r.eventually(dir+" is "+harm.name+", says the agent", func() bool {
+						_, body := readyz(r.node.Address())
+						return strings.Contains(body, "[-] installed") && strings.Contains(body, harm.words)
+					})
+				}
+				r.wholeConfiguration()
+				if dir != cluster.BinDir { // without the binary that is in its configuration, a runtime makes no pod
+					r.seen(r.appPod("plain-" + name))
+				}
+				must(r, undo())
+				r.agentsReady()
+				if dir == cluster.StateDir {
+					r.throughSidecar("refused-" + name)
+				}
+				r.create(r.meshPod("after-" + name))
+				r.throughSidecar("after-" + name)
+			}
+		}
+	})
+}
+
+// signalAgent sends a signal to the agent of the rig's node.
+func (r *rig) signalAgent(signal syscall.Signal) {
+	r.Helper()
+	r.eventually("there is an agent", func() bool { return len(r.node.Processes("istio-pod-network-agent")) == 1 })
+	must(r, syscall.Kill(r.node.Processes("istio-pod-network-agent")[0], signal))
+}
+
+// wholeConfiguration fails if a file of the runtime's configuration is torn.
+func (r *rig) wholeConfiguration() {
+	r.Helper()
+	for _, pattern := range []string{"*.conf*", "*/*.conf*"} {
+		files, err := filepath.Glob(r.node.Path(filepath.Join(cluster.ConfDir, pattern)))
+		must(r, err)
+		for _, file := range files {
+			if data, err := os.ReadFile(file); err != nil || !json.Valid(data) {
+				r.Errorf("%s: %v %s", file, err, data)
+			}
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/record"
+	"golang.org/x/sys/unix"
+)
+
+// What a pod's author writes is data, where nobody checks it but us: settings that are none are refused by name, and nothing else of it
+// means anything to the node.
+func TestHostileAnnotations(t *testing.T) {
+	r := newRig(t)
+	r.installed("admissionPolicy.enabled=false")
+	r.seen(r.appPod("plain"))
+	victim := filepath.Join(stateDir, "victim")
+	for name, settings := range map[string]map[string]string{
+		"shell":    {"traffic.sidecar.istio.io/excludeOutboundPorts": "80; touch " + victim},
+		"subshell": {"traffic.sidecar.istio.io/excludeOutboundIPRanges": "$(touch " + victim + ")"},
+		"nft":      {"traffic.sidecar.istio.io/excludeInterfaces": "a\" drop; flush ruleset; #"},
+		"path":     {"sidecar.istio.io/interceptionMode": "../../../../bin/sh"},
+		"lines":    {"traffic.sidecar.istio.io/includeInboundPorts": "80\n-A OUTPUT -j ACCEPT"},
+		"nul":      {"traffic.sidecar.istio.io/excludeInboundPorts": "80\u0000443"},
+		"huge":     {"traffic.sidecar.istio.io/includeOutboundPorts": strings.Repeat("80,", 30000) + "x"},
+	} {
+		pod := r.meshPod(name)
+		key := ""
+		for k, v := range settings {
+			key, pod.Annotations[k] = k, v
+		}
+		r.create(pod)
+		r.eventually("the kubelet and an Event name the annotation of "+name, func() bool {
+			all := events(r.namespace)
+			return strings.Contains(all, name+" FailedCreatePodSandBox") && strings.Contains(all, name+" InvalidMeshAnnotation The pod cannot start: ") && strings.Contains(all, key)
+		})
+		r.stillWaits(name)
+	}
+	prefixes := []string{}
+	for i := range 4000 {
+		prefixes = append(prefixes, fmt.Sprintf("172.%d.%d.0/24", 16+i/256, i%256))
+	}
+	for name, change := range map[string]map[string]string{
+		"free-text": {"notes": "`reboot`; \"; flush ruleset; $(reboot) \\ ' \n\t\r %s %n {{.}} <>&", "pod-network-controller.istio.io/reason": "made up", "pod-network-controller.istio.io/netns": "../../x"},
+		"pasted":    {record.KeyStatus: record.StatusInitialized, record.KeyNetNS: "a/1/1"},
+		"spared":    {record.KeyStatus: record.StatusNotRequired, record.KeyNetNS: "a/1/1"},
+		"full":      {"notes": strings.Repeat("x", 200<<10)},
+		"long-list": {"traffic.sidecar.istio.io/excludeOutboundIPRanges": strings.Join(prefixes, ",")},
+	} {
+		pod := r.meshPod(name)
+		for k, v := range change {
+			pod.Annotations[k] = v
+		}
+		r.create(pod)
+		r.throughSidecar(name)
+		r.marked(name)
+	}
+	tooMuch := r.meshPod("too-much")
+	tooMuch.Annotations["notes"] = strings.Repeat("x", 1<<20)
+	if _, err := r.tryCreate(tooMuch); err == nil {
+		t.Error("the API server takes 1 MiB of annotations: this has to be a scenario then")
+	}
+	if _, err := os.Stat(r.node.Path(victim)); err == nil {
+		t.Error("an annotation was run")
+	}
+}
+
+// Names as long as a node can have them: the kubelet's directory of a pod's logs has namespace, name and UID in its name.
+func TestLongNames(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.seen(r.appPod("plain"))
+	rigs++
+	long := fmt.Sprint("shop-", rigs, "-")
+	r.namespace = r.namedNamespace(long+strings.Repeat("n", 63-len(long)), enforcing("restricted"), nil)
+	const most = 255 - 63 - 36 - len("__")
+	name := strings.Repeat("p", 63) + "." + strings.Repeat("o", 63) + "." + strings.Repeat("d", most-128)
+	r.create(r.meshPod(name))
+	r.throughSidecar(name)
+	r.marked(name)
+}
+
+// Somebody listens in the agent's place after it has gone, and says that no pod is in the mesh. The plugin looks who listens, and who may
+// write to the socket's directory, and believes nothing.
+func TestFakeAgent(t *testing.T) {
+	onEveryNode(t, func(r *rig) {
+		r.installed("agentTimeout=1s")
+		r.seen(r.appPod("plain"))
+		r.stopAgents()
+		room := r.node.Path(stateDir)
+		var asked atomic.Int64
+		for _, fake := range []struct {
+			name  string
+			user  int
+			mode  os.FileMode // of the directory, in the end
+			words string
+		}{{"of-another-user", 1000, 0o755, "only root is believed"}, {"in-a-public-room", 0, 0o777, "nobody but root may write to it"}} {
+			socket := filepath.Join(room, "agent.sock")
+			_ = os.Remove(socket)
+			must(r, os.Chmod(room, 0o777))
+			l, err := listenAs(fake.user, socket)
+			must(r, err)
+			must(r, os.Chmod(room, fake.mode))
+			go lie(l, &asked)
+			r.create(r.meshPod(fake.name))
+			r.eventually("the kubelet says that the agent is not to be trusted", func() bool {
+				all := events(r.namespace)
+				return strings.Contains(all, fake.name+" FailedCreatePodSandBox") && strings.Contains(all, fake.words)
+			})
+			r.stillWaits(fake.name)
+			_ = l.Close()
+			must(r, os.Chmod(room, 0o755))
+		}
+		if asked.Load() > 0 {
+			r.Errorf("the plugin has asked one who is not the agent %d times", asked.Load())
+		}
+		r.startAgents()
+		r.throughSidecar("of-another-user")
+		r.throughSidecar("in-a-public-room")
+	})
+}
+
+// listenAs listens as another user, whom the kernel remembers as the one who began to.
+func listenAs(user int, socket string) (l net.Listener, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread ends with this
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(user), uintptr(user), uintptr(user)); e != 0 {
+			err = e
+			return
+		}
+		l, err = net.Listen("unix", socket)
+	}()
+	<-done
+	return l, err
+}
+
+// lie answers every question of the plugin as if no pod were in the mesh.
+func lie(l net.Listener, asked *atomic.Int64) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		if line, _ := bufio.NewReader(c).ReadString('\n'); line != "" {
+			asked.Add(1)
+		}
+		fmt.Fprintln(c, `{"version": 1, "pod": {"namespace": "x", "name": "x", "complete": true}}`)
+		_ = c.Close()
+	}
+}

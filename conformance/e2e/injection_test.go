@@ -1,0 +1,350 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"golang.org/x/sys/unix"
+)
+
+// What `make e2e FAULTS=… SEED=…` says: the faults that are injected while any scenario runs, comma-separated, or all; and the number
+// from which it follows which comes where, when, and for how long.
+const (
+	faultsEnv = "E2E_FAULTS"
+	seedEnv   = "E2E_SEED"
+)
+
+// fault is one way in which a node fails for a while.
+type fault struct {
+	name  string
+	begin func(n *cluster.Node, random *rand.Rand) (end func() error, err error)
+}
+
+// errNotNow says that there was nothing to harm.
+var errNotNow = errors.New("not possible now")
+
+// faults are all there are. Those of the API server are felt by whoever reaches it from a pod, such as the agents.
+var faults = []fault{
+	{"agent-killed", onceTo("istio-pod-network-agent", syscall.SIGKILL)},
+	{"agent-slow", stopped("istio-pod-network-agent")},
+	{"agent-few-files", fewFiles},
+	{"plugin-killed", onceTo("istio-pod-network", syscall.SIGKILL)},
+	{"kubelet-killed", restarted("kubelet")},
+	{"containerd-killed", restarted("containerd")},
+	{"conf-dir-full", dir(cluster.ConfDir, (*cluster.Node).Fill)},
+	{"conf-dir-read-only", dir(cluster.ConfDir, (*cluster.Node).ReadOnly)},
+	{"bin-dir-full", dir(cluster.BinDir, (*cluster.Node).Fill)},
+	{"bin-dir-read-only", dir(cluster.BinDir, (*cluster.Node).ReadOnly)},
+	{"state-dir-full", dir(cluster.StateDir, (*cluster.Node).Fill)},
+	{"state-dir-read-only", dir(cluster.StateDir, (*cluster.Node).ReadOnly)},
+	{"conf-rewritten", rewritten},
+	{"conf-removed", removed},
+	{"conf-earlier", earlier},
+	{"sandbox-killed", sandboxKilled},
+	{"programs-missing", func(n *cluster.Node, _ *rand.Rand) (func() error, error) {
+		return n.Hide("nft", "iptables", "ip6tables")
+	}},
+	{"clock-jump", clockJump},
+	{"api-slow", trouble(apiserver.Trouble{Delay: 2 * time.Second})},
+	{"api-errors", trouble(apiserver.Trouble{Status: http.StatusInternalServerError})},
+	{"api-busy", trouble(apiserver.Trouble{Status: http.StatusTooManyRequests})},
+	{"api-away", trouble(apiserver.Trouble{Abort: true})},
+}
+
+// nothing is how a fault ends that is over at once.
+func nothing() error { return nil }
+
+func onceTo(program string, signal syscall.Signal) func(*cluster.Node, *rand.Rand) (func() error, error) {
+	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) {
+		for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) { // a plugin lives for some milliseconds
+			if pids := n.Processes(program); len(pids) > 0 {
+				return nothing, syscall.Kill(pids[0], signal)
+			}
+			if time.Now().After(deadline) {
+				return nil, errNotNow
+			}
+		}
+	}
+}
+
+// stopped is a program that gets no processor.
+func stopped(program string) func(*cluster.Node, *rand.Rand) (func() error, error) {
+	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) {
+		pids := n.Processes(program)
+		if len(pids) == 0 {
+			return nil, errNotNow
+		}
+		return func() error { return gone(syscall.Kill(pids[0], syscall.SIGCONT)) }, gone(syscall.Kill(pids[0], syscall.SIGSTOP))
+	}
+}
+
+// gone forgives that a process has ended.
+func gone(err error) error {
+	if errors.Is(err, syscall.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// fewFiles lets the agent open none beyond those it has, and two.
+func fewFiles(n *cluster.Node, _ *rand.Rand) (func() error, error) {
+	pids := n.Processes("istio-pod-network-agent")
+	if len(pids) == 0 {
+		return nil, errNotNow
+	}
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pids[0]))
+	if err != nil {
+		return nil, errNotNow
+	}
+	limit := func(most uint64) error {
+		var limits unix.Rlimit
+		if err := unix.Prlimit(pids[0], unix.RLIMIT_NOFILE, nil, &limits); err != nil {
+			return gone(err)
+		}
+		limits.Cur = min(most, limits.Max)
+		return gone(unix.Prlimit(pids[0], unix.RLIMIT_NOFILE, &limits, nil))
+	}
+	return func() error { return limit(1 << 20) }, limit(uint64(len(open) + 2))
+}
+
+func restarted(program string) func(*cluster.Node, *rand.Rand) (func() error, error) {
+	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) { n.Restart(program); return nothing, nil }
+}
+
+func dir(path string, harm func(*cluster.Node, string) (func() error, error)) func(*cluster.Node, *rand.Rand) (func() error, error) {
+	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) { return harm(n, path) }
+}
+
+// rewritten is a primary CNI that writes its own file again, as it was without us.
+func rewritten(n *cluster.Node, _ *rand.Rand) (func() error, error) {
+	return nothing, replace(n.Conflist(), []byte(n.Primary(cluster.DualStack)))
+}
+
+// removed is one that takes its file away for a while.
+func removed(n *cluster.Node, _ *rand.Rand) (func() error, error) {
+	return func() error { return replace(n.Conflist(), []byte(n.Primary(cluster.DualStack))) }, os.Remove(n.Conflist())
+}
+
+// earlier is another network, whose configuration sorts before the primary's.
+func earlier(n *cluster.Node, _ *rand.Rand) (func() error, error) {
+	config, err := otherNetwork(n)
+	if err != nil {
+		return nil, err
+	}
+	path := n.Path(cluster.ConfDir + "/05-other.conflist")
+	return func() error { return os.Remove(path) }, replace(path, config)
+}
+
+// sandboxKilled kills the process that is the sandbox of some mesh pod.
+func sandboxKilled(n *cluster.Node, random *rand.Rand) (func() error, error) {
+	records, _ := record.Store{Dir: n.Path(stateDir)}.List()
+	if len(records) == 0 {
+		return nil, errNotNow
+	}
+	if err := n.Ctr("tasks", "kill", "--signal=KILL", records[random.IntN(len(records))].ContainerID).Run(); err != nil {
+		return nil, errNotNow // it has gone by itself
+	}
+	return nothing, nil
+}
+
+// clockJump has the agents and plugins of a node see another time, up to an hour before or after, if their images know of it.
+func clockJump(n *cluster.Node, random *rand.Rand) (func() error, error) {
+	file := n.Path(clockFile)
+	seconds := random.IntN(7200) - 3600
+	return func() error { return os.Remove(file) }, os.WriteFile(file, []byte(strconv.Itoa(seconds)), 0o644)
+}
+
+// clockFile is where programs that were built with scripts/clock.sh look for the seconds that their clock is off.
+const clockFile = cluster.BinDir + "/.clock-offset"
+
+func trouble(t apiserver.Trouble) func(*cluster.Node, *rand.Rand) (func() error, error) {
+	return func(*cluster.Node, *rand.Rand) (func() error, error) {
+		nodes.Gate.Set(t)
+		return func() error { nodes.Gate.Set(apiserver.Trouble{}); return nil }, nil
+	}
+}
+
+// named picks faults by their names.
+func named(list string) []fault {
+	if list == "all" {
+		return faults
+	}
+	var picked []fault
+	for name := range strings.SplitSeq(list, ",") {
+		i := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
+		if i < 0 {
+			panic(fmt.Sprintf("%s: %q is no fault; valid: all, or some of %s", faultsEnv, name, strings.Join(names(), ",")))
+		}
+		picked = append(picked, faults[i])
+	}
+	return picked
+}
+
+func names() []string {
+	var all []string
+	for _, f := range faults {
+		all = append(all, f.name)
+	}
+	return all
+}
+
+// seed is the one that was asked for, or another every time.
+func seed() uint64 {
+	text := os.Getenv(seedEnv)
+	if text == "" {
+		return rand.Uint64() >> 32
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		panic(fmt.Sprintf("%s: %q is no number from 0 on", seedEnv, text))
+	}
+	return n
+}
+
+// injection are faults under way.
+type injection struct {
+	mu     sync.Mutex
+	log    strings.Builder
+	counts map[string]int
+	ended  chan struct{}
+	work   sync.WaitGroup
+	start  time.Time
+}
+
+// inject has faults come and go on every node, and at the API server, until the function that it returns is called; then all is as it was
+// before. What comes when follows from the seed.
+func (r *rig) inject(list []fault, seed uint64) (heal func()) {
+	r.Helper()
+	in := &injection{counts: map[string]int{}, ended: make(chan struct{}), start: time.Now()}
+	var ofNodes, ofServer []fault
+	for _, f := range list {
+		if strings.HasPrefix(f.name, "api-") {
+			ofServer = append(ofServer, f)
+		} else {
+			ofNodes = append(ofNodes, f)
+		}
+	}
+	drive := func(n *cluster.Node, list []fault, stream uint64) {
+		if len(list) > 0 {
+			in.work.Go(func() { in.drive(n, list, rand.New(rand.NewPCG(seed, stream))) })
+		}
+	}
+	for _, n := range nodes.Nodes {
+		drive(n, ofNodes, uint64(n.Number))
+	}
+	drive(nodes.Nodes[0], ofServer, 0)
+	var once sync.Once
+	heal = func() {
+		once.Do(func() {
+			close(in.ended)
+			in.work.Wait()
+			var counts []string
+			for _, name := range slices.Sorted(maps.Keys(in.counts)) {
+				counts = append(counts, fmt.Sprint(in.counts[name], " ", name))
+			}
+			r.Logf("faults of seed %d: %s", seed, strings.Join(counts, ", "))
+		})
+	}
+	r.Cleanup(func() {
+		heal()
+		if r.Failed() {
+			r.Logf("to have the same faults again: FAULTS=%s SEED=%d\n%s", strings.Join(listed(list), ","), seed, in.log.String())
+		}
+	})
+	return heal
+}
+
+func listed(list []fault) []string {
+	var all []string
+	for _, f := range list {
+		all = append(all, f.name)
+	}
+	return all
+}
+
+// drive has one fault after the other.
+func (in *injection) drive(n *cluster.Node, list []fault, random *rand.Rand) {
+	for {
+		pause, f, lasting := time.Duration(500+random.IntN(4000))*time.Millisecond, list[random.IntN(len(list))], time.Duration(500+random.IntN(6000))*time.Millisecond
+		its := rand.New(rand.NewPCG(random.Uint64(), 0)) // what a fault draws does not change what comes after it
+		if !in.sleep(pause) {
+			return
+		}
+		end, err := f.begin(n, its)
+		in.note(n, f.name, fmt.Sprint("for ", lasting), err)
+		if err != nil {
+			continue
+		}
+		in.sleep(lasting)
+		if err := end(); err != nil {
+			in.note(n, f.name, "ends", err)
+		}
+	}
+}
+
+// sleep returns false if it is time to end.
+func (in *injection) sleep(d time.Duration) bool {
+	select {
+	case <-in.ended:
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+func (in *injection) note(n *cluster.Node, name, what string, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err == nil {
+		in.counts[name]++
+	}
+	fmt.Fprintf(&in.log, "%6.1f s %s %s %s", time.Since(in.start).Seconds(), n.Name, name, what)
+	if err != nil {
+		fmt.Fprintf(&in.log, ": %v", err)
+	}
+	fmt.Fprintln(&in.log)
+}
+
+// Every fault can be injected and ends, and the nodes are well again; a name that is none is refused.
+func TestFaults(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.seen(r.appPod("plain"))
+	for _, f := range faults {
+		for _, n := range nodes.Nodes {
+			r.eventually(f.name+" on "+n.Name, func() bool {
+				end, err := f.begin(n, rand.New(rand.NewPCG(1, 1)))
+				if errors.Is(err, errNotNow) {
+					return f.name == "plugin-killed" || f.name == "sandbox-killed" // there is none now
+				}
+				must(r, err)
+				must(r, end())
+				return true
+			})
+			r.eventually(n.Name+" is ready", func() bool { return n.Ready(r.ctx) })
+		}
+		r.agentsReady()
+	}
+	r.create(r.meshPod("after"))
+	r.throughSidecar("after")
+	defer func() {
+		if recover() == nil {
+			t.Error("any word is a fault")
+		}
+	}()
+	named("agent-killed,nonsense")
+}

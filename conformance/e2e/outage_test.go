@@ -1,0 +1,268 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
+	"github.com/istio-pod-network/controller/plugin/record"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// visit is the whole life of a mesh pod: it comes, its sidecar serves its app, and it goes. Whatever is away meanwhile comes back. Nothing
+// of the app's may go past the sidecar, from its first instruction on.
+func (r *rig) visit(pod *corev1.Pod) {
+	r.Helper()
+	pods := nodes.Client.CoreV1().Pods(pod.Namespace)
+	r.persist("making "+pod.Name, func() error {
+		_, err := pods.Create(r.ctx, pod, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) { // the answer was lost
+			return nil
+		}
+		return err
+	})
+	var log string
+	r.eventually(pod.Name+" is served by its sidecar", func() bool {
+		log = r.says(pod.Name, "app")
+		return strings.Count(log, " answer sidecar-outbound ") >= enough
+	})
+	r.persist("deleting "+pod.Name, func() error {
+		err := pods.Delete(r.ctx, pod.Name, metav1.DeleteOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	})
+	counting.Lock()
+	defer counting.Unlock()
+	r.tally(pod.Name, log)
+}
+
+// come has that many mesh pods come and go on the rig's node, some at once.
+func (r *rig) come(pods, atOnce int) {
+	r.Helper()
+	var next atomic.Int64
+	var work sync.WaitGroup
+	for range atOnce {
+		work.Go(func() {
+			for i := next.Add(1); i <= int64(pods); i = next.Add(1) {
+				r.visit(r.meshPod(fmt.Sprint("visitor-", i)))
+			}
+		})
+	}
+	work.Wait()
+}
+
+// while does something again and again until the function that it returns is called.
+func while(do func(round int)) (stop func()) {
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for round := 0; ; round++ {
+			select {
+			case <-ended:
+				return
+			default:
+				do(round)
+			}
+		}
+	}()
+	return sync.OnceFunc(func() { close(ended); <-done })
+}
+
+// The agent is killed as often as the kubelet starts it again, while mesh pods come and go.
+func TestAgentKilled(t *testing.T) {
+	onEveryNode(t, func(r *rig) {
+		r.installed()
+		r.seen(r.appPod("plain"))
+		kills := 0
+		stop := while(func(int) {
+			for _, pid := range r.node.Processes("istio-pod-network-agent") {
+				if syscall.Kill(pid, syscall.SIGKILL) == nil {
+					kills++
+				}
+			}
+			time.Sleep(1500 * time.Millisecond) // long enough for some of its work, too short for all
+		})
+		defer stop()
+		r.come(60, 6)
+		stop()
+		r.note("60 pods, agent killed %d times", kills)
+		if kills < 3 {
+			r.Errorf("the agent was killed %d times", kills)
+		}
+		r.agentsReady()
+	})
+}
+
+// Kubelet and container runtime are killed and come back: what runs goes on with its rules, and new pods get theirs.
+func TestNodeProgramsKilled(t *testing.T) {
+	onEveryNode(t, func(r *rig) {
+		r.installed()
+		r.seen(r.appPod("plain"))
+		r.create(r.meshPod("stays"))
+		r.throughSidecar("stays")
+		before := r.pod("stays").Annotations[record.KeyNetNS]
+		for round, program := range []string{"kubelet", "containerd", "kubelet"} {
+			visitor := r.meshPod(fmt.Sprint("visitor-", round))
+			r.create(visitor) // while it is on its way
+			r.node.Restart(program)
+			r.throughSidecar(visitor.Name)
+		}
+		r.throughSidecar("stays")
+		if after := r.pod("stays").Annotations[record.KeyNetNS]; after != before {
+			r.Errorf("the pod that stays is in another network namespace: %s, %s", before, after)
+		}
+	})
+}
+
+// A node goes down and comes back, with all its pods: they get networks, rules and marks anew, and the old records are no more.
+func TestReboot(t *testing.T) {
+	onEveryNode(t, func(r *rig) {
+		r.installed()
+		r.seen(r.appPod("plain"))
+		before := map[string]string{}
+		for i := range 5 {
+			r.create(r.meshPod(fmt.Sprint("cart-", i)))
+		}
+		for i := range 5 {
+			name := fmt.Sprint("cart-", i)
+			r.throughSidecar(name)
+			before[name] = r.pod(name).Annotations[record.KeyNetNS]
+		}
+		must(r, r.node.Reboot())
+		for name, old := range before {
+			r.eventually(name+" is marked for its new network", func() bool {
+				now := r.pod(name).Annotations
+				return now[record.KeyNetNS] != old && now[record.KeyStatus] == record.StatusInitialized
+			})
+			r.throughSidecar(name)
+		}
+		r.healthy()
+		records, unreadable := record.Store{Dir: r.node.Path(stateDir)}.List()
+		mine := 0
+		for _, rec := range records {
+			if rec.Namespace == r.namespace {
+				mine++
+			}
+		}
+		if mine != len(before) || len(unreadable) > 0 {
+			r.Errorf("%d records of %d pods, %v", mine, len(before), unreadable)
+		}
+	})
+}
+
+// The API server is down for a minute. Sandboxes that have to be made again meanwhile get their rules from the agent's cache, and their
+// marks when it is back.
+func TestAPIServerDown(t *testing.T) {
+	onEveryNode(t, func(r *rig) {
+		r.installed()
+		r.seen(r.appPod("plain"))
+		r.create(r.meshPod("cart-0"))
+		r.throughSidecar("cart-0")
+		before := r.pod("cart-0").Annotations[record.KeyNetNS]
+		var visits sync.WaitGroup
+		visits.Go(func() { r.come(10, 2) })
+		nodes.Server.Down()
+		back := sync.OnceFunc(func() { must(r, nodes.Server.Up()) })
+		defer back()
+		uid := ""
+		r.eventually("the sandbox of cart-0 is known", func() bool { uid = r.sandboxOf("cart-0"); return uid != "" })
+		r.output(r.node.Ctr("tasks", "kill", "--signal=KILL", uid))
+		r.eventually("it has been made again, with its rules", func() bool {
+			now := r.sandboxOf("cart-0")
+			return now != "" && now != uid
+		})
+		time.Sleep(time.Minute)
+		back()
+		r.eventually("the pod is marked for its new network", func() bool {
+			pod, err := nodes.Client.CoreV1().Pods(r.namespace).Get(r.ctx, "cart-0", metav1.GetOptions{})
+			return err == nil && pod.Annotations[record.KeyNetNS] != before
+		})
+		r.throughSidecar("cart-0")
+		visits.Wait()
+		r.healthy()
+	})
+}
+
+// sandboxOf is the container ID of a mesh pod's sandbox, as its newest record has it, "" if there is none.
+func (r *rig) sandboxOf(name string) string {
+	records, _ := record.Store{Dir: r.node.Path(stateDir)}.List()
+	var newest record.Record
+	for _, rec := range records {
+		if rec.Namespace == r.namespace && rec.Name == name && rec.Time.After(newest.Time) {
+			newest = rec
+		}
+	}
+	return newest.ContainerID
+}
+
+// The agent finds the API server slow, in trouble, busy or gone, while pods come and go.
+func TestAPIServerInTrouble(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.seen(r.appPod("plain"))
+	defer nodes.Gate.Set(apiserver.Trouble{})
+	for name, trouble := range map[string]apiserver.Trouble{
+		"2 s per call": {Delay: 2 * time.Second}, "500": {Status: http.StatusInternalServerError}, "429": {Status: http.StatusTooManyRequests}, "gone": {Abort: true},
+	} {
+		start := time.Now()
+		stop := while(func(round int) {
+			if name == "2 s per call" { // pods are made and marked all the same
+				nodes.Gate.Set(trouble)
+				time.Sleep(20 * time.Second)
+				return
+			}
+			nodes.Gate.Set([]apiserver.Trouble{trouble, {}}[round%2]) // else nobody would be marked
+			time.Sleep(5 * time.Second)
+		})
+		r.come(10, 3)
+		stop()
+		nodes.Gate.Set(apiserver.Trouble{})
+		r.note("%s: 10 pods in %.0f s", name, time.Since(start).Seconds())
+		r.clear(r.namespace)
+	}
+	r.healthy()
+}
+
+// The agents are away for long, under a primary CNI of version 1.1.0, whose STATUS the runtime asks: the node stays ready, plain pods
+// start, nothing is evicted, and the agent comes back by itself.
+func TestAgentAwayForLong(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.create(r.meshPod("stays"))
+	r.throughSidecar("stays")
+	r.stopAgents()
+	away := time.Minute
+	if soak() > 0 {
+		away = 6 * time.Minute
+	}
+	plain := 0
+	for start := time.Now(); time.Since(start) < away; plain++ {
+		for _, n := range nodes.Nodes {
+			if !n.Ready(r.ctx) {
+				r.Fatalf("%s is not ready", n.Name)
+			}
+		}
+		if plain%5 == 0 {
+			r.seen(r.appPod(fmt.Sprint("plain-", plain)))
+		}
+		time.Sleep(2 * time.Second)
+	}
+	r.create(r.meshPod("waits"))
+	r.startAgents()
+	r.throughSidecar("waits")
+	if pod := r.pod("stays"); pod.DeletionTimestamp != nil || !started(pod) {
+		t.Errorf("the mesh pod did not stay: %+v", pod.Status)
+	}
+	r.throughSidecar("stays")
+	r.note("away for %v", away)
+}

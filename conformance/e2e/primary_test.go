@@ -1,0 +1,181 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/plugin/record"
+)
+
+// The primary CNI writes its configuration again, renames it, takes it away and brings it back, and another one that sorts before it
+// appears, all while mesh pods come and go. A pod that is made in a moment in which the plugin is not chained waits, and is repaired.
+func TestPrimaryMischief(t *testing.T) {
+	onEveryNode(t, func(r *rig) {
+		r.installed()
+		r.seen(r.appPod("plain"))
+		conf := func(name string) string { return r.node.Path(filepath.Join(cluster.ConfDir, name)) }
+		primary := []byte(r.node.Primary(cluster.DualStack))
+		other, err := otherNetwork(r.node)
+		must(r, err)
+		r.Cleanup(func() {
+			_ = os.Remove(conf("10-renamed.conflist"))
+			_ = os.Remove(conf("05-other.conflist"))
+			must(r, replace(r.node.Conflist(), primary))
+			r.healthy()
+		})
+		for _, mischief := range []struct {
+			name string
+			do   func(round int)
+		}{
+			{"rewritten", func(int) {
+				must(r, replace(r.node.Conflist(), primary))
+				time.Sleep(300 * time.Millisecond)
+			}},
+			{"renamed", func(round int) {
+				names := []string{r.node.Conflist(), conf("10-renamed.conflist")}
+				must(r, os.Rename(names[round%2], names[(round+1)%2]))
+				time.Sleep(2 * time.Second)
+			}},
+			{"removed", func(int) {
+				for _, name := range []string{r.node.Conflist(), conf("10-renamed.conflist")} {
+					_ = os.Remove(name)
+				}
+				time.Sleep(500 * time.Millisecond)
+				must(r, replace(r.node.Conflist(), primary))
+				time.Sleep(2 * time.Second)
+			}},
+			{"one that sorts earlier", func(round int) {
+				if round%2 == 0 {
+					must(r, replace(conf("05-other.conflist"), other))
+				} else {
+					must(r, os.Remove(conf("05-other.conflist")))
+				}
+				time.Sleep(2 * time.Second)
+			}},
+		} {
+			rounds := 0
+			stop := while(func(round int) { mischief.do(round); rounds++ })
+			r.come(12, 3)
+			stop()
+			r.clear(r.namespace)
+			r.note("%s %d times", mischief.name, rounds)
+		}
+		r.note("%s repaired", r.metric(`pod_repairs_total{result="applied"}`))
+	})
+}
+
+// metric is what the agent of the rig's node counts.
+func (r *rig) metric(name string) string {
+	for line := range strings.Lines(metrics(r.node.Address())) {
+		if value, is := strings.CutPrefix(line, "istio_pod_network_"+name+" "); is {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "?"
+}
+
+// otherNetwork is the configuration of another network for pods of a node, to which there is a route.
+func otherNetwork(n *cluster.Node) ([]byte, error) {
+	for _, route := range []string{
+		fmt.Sprintf("ip route replace 10.245.%d.0/24 via %s", n.Number, n.Address()),
+		fmt.Sprintf("ip -6 route replace fd00:245:0:%d::/64 via %s", n.Number, n.Address6()),
+	} {
+		f := strings.Fields(route)
+		if out, err := exec.Command(f[0], f[1:]...).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("%s: %w: %s", route, err, out)
+		}
+	}
+	return []byte(strings.NewReplacer("podnet", "othernet", "cni0", "cni1", "10.244.", "10.245.", "fd00:244:", "fd00:245:").Replace(n.Primary(cluster.DualStack))), nil
+}
+
+// A drop-in is forced on a runtime that does not read them. That mesh pods come without rules is noticed, reported and repaired, and the
+// agent falls back to an entry in the primary's own file.
+func TestForcedDropIn(t *testing.T) {
+	r := newRig(t)
+	r.node = nodes.Node("node-" + string(cluster.Debian))
+	r.uninstalled()
+	r.installed("cni.dropIn=always")
+	hasty := r.meshPod("hasty")
+	hasty.Spec.InitContainers = nil
+	r.seen(hasty)
+	r.create(r.meshPod("cart-0"))
+	r.eventually("an Event says that the pod was made without the plugin", func() bool { return strings.Contains(events(r.namespace), "cart-0 MeshBypassed") })
+	r.throughSidecar("cart-0")
+	r.marked("cart-0")
+	r.eventually("the agent is ready again, with a splice", func() bool {
+		_, body := readyz(r.node.Address())
+		return strings.Contains(body, "(spliced)") && !strings.Contains(body, "[-]")
+	})
+	if n := r.metric("bypasses_total"); n != "2" {
+		t.Errorf("%s bypasses", n)
+	}
+	repaired := r.metric(`pod_repairs_total{result="applied"}`)
+	r.create(r.meshPod("cart-1"))
+	r.throughSidecar("cart-1")
+	if now := r.metric(`pod_repairs_total{result="applied"}`); now != repaired {
+		t.Errorf("the next pod had to be repaired too: %s, %s", repaired, now)
+	}
+}
+
+// foreign is the entry of a plugin that writes Istio's own rules.
+const foreign = `{"type": "foreign-rules"}`
+
+// The rules of Istio's own tools are in the pod's network already: nothing is doubled, the pod says so, an Event too, and its sidecar serves
+// it by those.
+func TestForeignRulesFirst(t *testing.T) {
+	onEveryNode(t, func(r *rig) {
+		r.installed()
+		r.seen(r.appPod("plain"))
+		r.network(r.node.Primary(cluster.DualStack, foreign))
+		r.create(r.meshPod("cart-0"))
+		r.throughSidecar("cart-0")
+		a := r.pod("cart-0").Annotations
+		if a[record.KeyStatus] != record.StatusNotRequired || a["pod-network-controller.istio.io/reason"] != "foreign-rules" {
+			r.Errorf("marked %v", a)
+		}
+		r.eventually("an Event says so", func() bool { return strings.Contains(events(r.namespace), "cart-0 ForeignRules") })
+		if rules := r.ruleset("cart-0"); strings.Contains(rules, "istio-pod-network") || !strings.Contains(rules, "ISTIO_OUTPUT") {
+			r.Errorf("the rules are\n%s", rules)
+		}
+	})
+}
+
+// Another mesh's plugin is put behind ours: both stay in the chain, once each, and nothing goes past the sidecar.
+func TestForeignPluginLater(t *testing.T) {
+	onEveryNode(t, func(r *rig) {
+		r.installed()
+		r.seen(r.appPod("plain"))
+		var conflist struct {
+			CNIVersion string            `json:"cniVersion"`
+			Name       string            `json:"name"`
+			Plugins    []json.RawMessage `json:"plugins"`
+		}
+		data, err := os.ReadFile(r.node.Conflist())
+		must(r, err)
+		must(r, json.Unmarshal(data, &conflist))
+		conflist.Plugins = append(conflist.Plugins, json.RawMessage(foreign))
+		data, err = json.Marshal(conflist)
+		must(r, err)
+		r.network(string(data))
+		r.create(r.meshPod("cart-0"))
+		r.throughSidecar("cart-0")
+		r.eventually("the pod has a mark", func() bool { return r.pod("cart-0").Annotations[record.KeyStatus] != "" })
+		rules := r.ruleset("cart-0")
+		if ours, theirs := strings.Count(rules, "table ip istio-pod-network"), strings.Count(rules, "chain ISTIO_OUTPUT {"); ours > 1 || theirs != 2 {
+			r.Errorf("%d tables of ours, %d chains of theirs:\n%s", ours, theirs, rules)
+		}
+		dropIn, _ := os.ReadFile(r.node.Path(filepath.Join(cluster.ConfDir, "podnet", "99-istio-pod-network.conf")))
+		data, err = os.ReadFile(r.node.Conflist())
+		must(r, err)
+		if all := string(data) + string(dropIn); strings.Count(all, `"istio-pod-network"`) != 1 || strings.Count(all, `"foreign-rules"`) != 1 {
+			r.Errorf("the chain is %s %s", data, dropIn)
+		}
+	})
+}

@@ -1,0 +1,218 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/plugin/record"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Pods of all kinds come and go on every node while everything fails that can, and in the end nothing is left of them or of us: no network
+// namespace, mount, record, process, file or rule, and the agents' memory is where it was.
+func TestSoak(t *testing.T) {
+	r := newRig(t)
+	defer func(before time.Duration) { patience = before }(patience)
+	patience = 8 * time.Minute
+	r.uninstalled()
+	r.installed()
+	for _, n := range nodes.Nodes { // what a node has once and for all
+		r.node = n
+		r.come(3, 3)
+	}
+	r.clear(r.namespace)
+	before := map[string]footprint{}
+	for _, n := range nodes.Nodes {
+		before[n.Name] = r.footprint(n)
+	}
+	seed := seed()
+	t.Logf("seed %d; to have the same again: make soak SEED=%d", seed, seed)
+	heal := func() {}
+	if os.Getenv(faultsEnv) == "" { // else newRig has seen to it
+		heal = r.inject(faults, seed)
+	}
+	pods := r.mix(seed)
+	heal()
+	r.healthy()
+	r.clear(r.namespace)
+	for _, n := range nodes.Nodes {
+		r.backTo(n, before[n.Name])
+		r.node = n
+		r.note("%s: %v, %s repaired by the last agent", n.Name, r.footprint(n), r.metric(`pod_repairs_total{result="applied"}`))
+	}
+	r.note("%d pods, seed %d", pods, seed)
+}
+
+// mix has pods of all kinds come and go on every node, for as long as a soak is to last, or some forty. Now and then a node is rebooted.
+func (r *rig) mix(seed uint64) int64 {
+	r.Helper()
+	const workers = 5 // on each node
+	short := int64(40)
+	var pods atomic.Int64
+	start := time.Now()
+	over := func() bool {
+		if soak() > 0 {
+			return time.Since(start) > soak()
+		}
+		return pods.Load() >= short
+	}
+	var work sync.WaitGroup
+	for _, n := range nodes.Nodes {
+		for w := range workers {
+			its := *r // with a node of its own; what it counts is the scenario's
+			its.node = n
+			random := rand.New(rand.NewPCG(seed, uint64(100*n.Number+w)))
+			work.Go(func() {
+				for !over() {
+					its.anyVisit(random, pods.Add(1))
+				}
+			})
+		}
+	}
+	stop := while(func(round int) {
+		if soak() == 0 && round > 0 || over() {
+			time.Sleep(100 * time.Millisecond)
+			return
+		}
+		for until := time.Now().Add(map[bool]time.Duration{true: 20 * time.Second, false: 7 * time.Minute}[soak() == 0]); time.Now().Before(until) && !over(); {
+			time.Sleep(time.Second)
+		}
+		n := nodes.Nodes[round%len(nodes.Nodes)]
+		if err := n.Reboot(); err != nil {
+			r.Errorf("rebooting %s: %v", n.Name, err)
+		}
+	})
+	progress := while(func(int) {
+		for range 60 {
+			if over() {
+				time.Sleep(100 * time.Millisecond)
+				return
+			}
+			time.Sleep(time.Second)
+		}
+		counting.Lock()
+		fmt.Fprintf(os.Stderr, "soak: %s, %d pods, %d attempts, %d leaks\n", time.Since(start).Round(time.Second), pods.Load(), r.attempts, r.leaks)
+		counting.Unlock()
+	})
+	work.Wait()
+	stop()
+	progress()
+	return pods.Load()
+}
+
+// anyVisit is the life of a pod of some kind.
+func (r *rig) anyVisit(random *rand.Rand, number int64) {
+	r.Helper()
+	name := func(kind string) string { return fmt.Sprint(kind, "-", number) }
+	switch n := random.IntN(20); {
+	case n < 11:
+		r.visit(r.meshPod(name("mesh")))
+	case n < 13:
+		r.visit(native(r.meshPod(name("native"))))
+	case n < 15 && r.node == nodes.Nodes[0]:
+		r.visit(inUserNamespace(r.meshPod(name("users"))))
+	case n < 16:
+		pod := r.meshPod(name("opted-out"))
+		pod.Annotations[initialize] = "false"
+		r.outsider(pod, func() bool { return strings.Contains(r.says(pod.Name, "app"), "answer peer") })
+	case n < 17:
+		pod := r.meshPod(name("invalid"))
+		pod.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = "80;"
+		r.outsider(pod, func() bool { return strings.Contains(events(r.namespace), pod.Name+" InvalidMeshAnnotation") })
+		if outside.reached(r.namespace, pod.Name) > 0 {
+			r.Errorf("%s has reached the peer, with an annotation that nobody understands", pod.Name)
+		}
+	case n < 18: // gone before it is there
+		pod := r.meshPod(name("hurried"))
+		r.outsider(pod, func() bool { return true })
+		if outside.reached(r.namespace, pod.Name) > 0 {
+			r.Errorf("leak: %s has reached the peer", pod.Name)
+		}
+	default:
+		pod := r.appPod(name("plain"))
+		r.outsider(pod, func() bool { return outside.reached(r.namespace, pod.Name) > 0 })
+		counting.Lock()
+		r.control += outside.reached(r.namespace, pod.Name)
+		counting.Unlock()
+	}
+}
+
+// outsider is the life of a pod that no sidecar serves: it goes when it has done something.
+func (r *rig) outsider(pod *corev1.Pod, done func() bool) {
+	r.Helper()
+	pods := nodes.Client.CoreV1().Pods(pod.Namespace)
+	r.persist("making "+pod.Name, func() error { _, err := pods.Create(r.ctx, pod, metav1.CreateOptions{}); return err })
+	r.eventually(pod.Name+" has done it", done)
+	r.persist("deleting "+pod.Name, func() error { return pods.Delete(r.ctx, pod.Name, metav1.DeleteOptions{}) })
+}
+
+// footprint is what pods and agents may leave on a node.
+type footprint struct {
+	netns, mounts, records, temporary, processes int
+	files, memory                                int // of the agent: descriptors, and KiB of resident memory
+	rules                                        int // tables of ours outside pods
+}
+
+// String is a cell of the table.
+func (f footprint) String() string {
+	return fmt.Sprintf("netns %d, mounts %d, records %d, processes %d, agent's files %d and memory %.1f MiB", f.netns, f.mounts, f.records, f.processes, f.files,
+		float64(f.memory)/1024)
+}
+
+func (r *rig) footprint(n *cluster.Node) footprint {
+	r.Helper()
+	var f footprint
+	entries, _ := os.ReadDir(n.Path("/run/netns"))
+	f.netns = len(entries)
+	f.mounts = strings.Count(r.output(n.Command("cat", "/proc/self/mounts")), "\n")
+	records, unreadable := record.Store{Dir: n.Path(stateDir)}.List()
+	f.records = len(records) + len(unreadable)
+	for _, pattern := range []string{stateDir + "/pods/.*", stateDir + "/.*", cluster.ConfDir + "/.*", cluster.ConfDir + "/*/.*", cluster.BinDir + "/.*"} {
+		found, _ := filepath.Glob(n.Path(pattern))
+		for _, path := range found {
+			if !strings.HasSuffix(path, ".lock") {
+				f.temporary++
+			}
+		}
+	}
+	f.processes = n.PodProcesses()
+	f.rules = strings.Count(r.output(n.Command("nft", "list", "tables")), "istio-pod-network")
+	for _, pid := range n.Processes(daemonSet) {
+		open, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		f.files += len(open)
+		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if _, after, found := strings.Cut(string(status), "VmRSS:"); found {
+			var kib int
+			_, _ = fmt.Sscan(after, &kib)
+			f.memory += kib
+		}
+	}
+	return f
+}
+
+// backTo waits until a node is as it was, but for some room in the agent's own.
+func (r *rig) backTo(n *cluster.Node, before footprint) {
+	r.Helper()
+	var now footprint
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Second) {
+		now = r.footprint(n)
+		rest := now
+		rest.files, rest.memory = before.files, before.memory
+		if rest == before && now.files <= before.files+8 && now.memory <= before.memory+16<<10 {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.Errorf("%s was\n%+v and is\n%+v", n.Name, before, now)
+			return
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package testnet
+
+import (
+	"math/rand/v2"
+	"strings"
+)
+
+// RandomProfile draws settings: every key is there or not, and its value one of those that tell the lab's flows apart.
+func RandomProfile(random *rand.Rand) Profile {
+	p := Profile{"random", map[string]any{}}
+	for _, key := range randomKeys {
+		if random.IntN(3) == 0 {
+			p.Settings[key.name] = key.draw(random)
+		}
+	}
+	if random.IntN(2) == 0 {
+		p.Settings["mode"] = "TPROXY"
+	}
+	return p
+}
+
+// randomKeys are in a fixed order, so that the same source draws the same profile.
+var randomKeys = []struct {
+	name string
+	draw func(*rand.Rand) any
+}{
+	{"includeOutboundIPRanges", func(r *rand.Rand) any { return some(r, randomPrefixes) }},
+	{"excludeOutboundIPRanges", func(r *rand.Rand) any { return some(r, randomPrefixes) }},
+	{"includeOutboundPorts", starOr(randomPorts)},
+	{"excludeOutboundPorts", func(r *rand.Rand) any { return some(r, randomPorts) }},
+	{"includeInboundPorts", starOr(randomPorts)},
+	{"excludeInboundPorts", func(r *rand.Rand) any { return some(r, randomPorts) }},
+	{"excludeInterfaces", func(r *rand.Rand) any { return some(r, []string{"net1", "net7", "eth9"}) }},
+	{"rerouteVirtualInterfaces", func(r *rand.Rand) any { return some(r, []string{"net1", "tap0"}) }},
+	{"dnsCapture", func(r *rand.Rand) any { return r.IntN(2) == 0 }},
+	{"dropInvalid", func(r *rand.Rand) any { return r.IntN(2) == 0 }},
+	{"outboundPort", func(r *rand.Rand) any { return 15100 + r.IntN(9) }},
+	{"inboundPort", func(r *rand.Rand) any { return 15110 + r.IntN(9) }},
+	{"dnsPort", func(r *rand.Rand) any { return 15120 + r.IntN(9) }},
+	{"proxyUID", func(r *rand.Rand) any { return 2000 + r.IntN(9) }},
+	{"proxyGID", func(r *rand.Rand) any { return 2010 + r.IntN(9) }},
+}
+
+// randomPrefixes hold the lab's addresses and others, wide and narrow, overlapping, with host bits and without.
+var randomPrefixes = []string{
+	"0.0.0.0/0", "10.0.0.0/8", "10.88.0.0/24", "10.88.0.2/32", "10.88.0.1/31", "10.96.0.0/16", "10.96.0.10/28", "127.0.0.0/8", "203.0.113.0/24", "203.0.113.7/32", "192.0.2.0/24",
+	"::/0", "fd00::/8", "fd88::/64", "fd88::2/128", "fd96::/64", "fd96::10/124", "::1/128", "2001:db8:7::/48", "2001:db8:7::7/128", "2001:db8:9::/48",
+}
+
+var randomPorts = []string{"53", "80", "443", "7000", "8080", "8081", "9000", "9090", "15008", "15020", "1", "65535"}
+
+// some draws a list without the same item twice, often a short one, perhaps none.
+func some(random *rand.Rand, items []string) string {
+	var list []string
+	for _, i := range random.Perm(len(items))[:min(random.IntN(5), len(items))] {
+		list = append(list, items[i])
+	}
+	return strings.Join(list, ",")
+}
+
+func starOr(items []string) func(*rand.Rand) any {
+	return func(random *rand.Rand) any {
+		if random.IntN(3) == 0 {
+			return "*"
+		}
+		return some(random, items)
+	}
+}
+
+// RandomFlows draws what may happen in a pod with those settings: any party calls any place at any port.
+func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
+	s := p.settings()
+	parties := []Party{FromApp, FromRoot, FromProxy, FromProxyUID, FromProxyGID, FromPeer, FromVM}
+	fromPod := []Place{Pod, Self, Loopback, Loopback2, Peer, Service, Outside, Net1, VM}
+	fromOutside := map[Party][]Place{FromPeer: {Pod, Self, VM}, FromVM: {Net1, Peer, Service, Outside}}
+	ports := []uint16{53, 80, 443, 7000, 8080, 8081, 9000, 9090, 15008, 15020, 15021, 15090}
+	var flows []Flow
+	for len(flows) < n {
+		f := Flow{Name: "random", From: parties[random.IntN(len(parties))], Proto: []Proto{TCP, TCP, TCP, UDP, ICMP}[random.IntN(5)], Port: ports[random.IntN(len(ports))]}
+		places := fromPod
+		if !f.From.inPod() {
+			places = fromOutside[f.From]
+		}
+		f.To = places[random.IntN(len(places))]
+		switch f.Proto {
+		case ICMP:
+			f.Port = 0
+		case UDP: // a kernel says no more than so often that nobody receives
+			f.Port = udpPorts[random.IntN(len(udpPorts))]
+		}
+		if f.From.inPod() && f.To == Pod && f.Proto == TCP && random.IntN(4) == 0 {
+			f.Src = Passthrough
+		}
+		if s.hasNoWayBack(f) {
+			continue
+		}
+		f.Name = f.String()
+		flows = append(flows, f)
+	}
+	return flows
+}
+
+// hasNoWayBack reports whether the flow is one that a TPROXY pod merely forwards: rules that divert established connections to local sockets
+// leave no way back for those.
+func (s settings) hasNoWayBack(f Flow) bool {
+	v4, _ := s.judge(f, IPv4)
+	v6, _ := s.judge(f, IPv6)
+	return s.tproxy && !f.From.inPod() && f.Proto == TCP && !f.To.local() && (v4 == direct || v6 == direct)
+}
