@@ -30,8 +30,8 @@ e2e: ## the end-to-end tests, on a real Kubernetes cluster of their own (root); 
 	@SHUFFLE=$(SHUFFLE) FAULTS=$(FAULTS) SEED=$(SEED) scripts/e2e.sh $(if $(RUN),-run '$(RUN)')
 
 .PHONY: soak
-soak: ## the same upgrades and full nodes as in e2e, again and again (root); options: SOAK=30m
-	@E2E_SOAK=$(or $(SOAK),30m) scripts/e2e.sh -run 'TestUpgradeUnderChurn|TestFullNode' -timeout 6h
+soak: ## for long: pods of all kinds come and go under all faults, and every parser is fuzzed (root); options: SOAK=1h SEED=1
+	@SEED=$(SEED) scripts/soak.sh $(SOAK)
 
 .PHONY: cluster
 cluster: ## bring up that cluster for a person, and say how to use it (root)

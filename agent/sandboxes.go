@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -105,7 +106,9 @@ func (s sandboxes) parse(data []byte) (sandbox, error) {
 	case cached.Kind != "cniCacheV1":
 		return box, fmt.Errorf("it is of the kind %q", cached.Kind)
 	case box.pod == "" || box.containerID == "" || box.ifName == "" || box.network == "":
-		return box, fmt.Errorf("it is not about a pod")
+		return box, errors.New("it is not about a pod")
+	case strings.ContainsRune(box.containerID+box.ifName+box.args, 0):
+		return box, errors.New("it cannot be an environment")
 	}
 	return box, nil
 }

@@ -10,7 +10,7 @@ need_root
 need_node_programs
 need_go
 export E2E_FAULTS=${FAULTS:-} E2E_SEED=${SEED:-}
-if [ -n "$E2E_FAULTS" ]; then # one of which is about the clock
+if [ -n "$E2E_FAULTS${E2E_SOAK:-}" ]; then # one of which is about the clock
 	clock=$(mktemp -d)
 	trap 'rm -rf "$clock"' EXIT
 	GOFLAGS="${GOFLAGS:-} $(scripts/clock.sh "$clock")" cluster_images none

@@ -24,19 +24,6 @@ const full = 110
 func TestFullNode(t *testing.T) {
 	r := newRig(t)
 	r.installed()
-	for start := time.Now(); ; {
-		r.fillNode()
-		r.clear(r.namespace)
-		if time.Since(start) >= soak() {
-			return
-		}
-		r.namespace = r.newNamespace(enforcing("restricted"), nil)
-	}
-}
-
-// fillNode is one round.
-func (r *rig) fillNode() {
-	r.Helper()
 	plain := r.fill("plain", r.appPod)
 	for i := range full {
 		r.control += outside.reached(r.namespace, fmt.Sprint("plain-", i))

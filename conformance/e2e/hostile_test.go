@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -116,6 +117,7 @@ func TestFakeAgent(t *testing.T) {
 			})
 			r.stillWaits(fake.name)
 			_ = l.Close()
+			_ = os.Remove(socket)
 			must(r, os.Chmod(room, 0o755))
 		}
 		if asked.Load() > 0 {
@@ -133,11 +135,15 @@ func listenAs(user int, socket string) (l net.Listener, err error) {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // and never unlocked: the thread ends with this
+		// that user may not go by /proc to where the node's files are
+		if err = errors.Join(unix.Unshare(unix.CLONE_FS), unix.Chdir(filepath.Dir(socket))); err != nil {
+			return
+		}
 		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(user), uintptr(user), uintptr(user)); e != 0 {
 			err = e
 			return
 		}
-		l, err = net.Listen("unix", socket)
+		l, err = net.Listen("unix", filepath.Base(socket))
 	}()
 	<-done
 	return l, err

@@ -17,6 +17,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// soakEnv is for how long the soak lasts, a duration; without it the short forms are run.
+const soakEnv = "E2E_SOAK"
+
+func soak() time.Duration {
+	d, err := time.ParseDuration(os.Getenv(soakEnv))
+	if err != nil && os.Getenv(soakEnv) != "" {
+		panic(soakEnv + ": " + err.Error())
+	}
+	return d
+}
+
 // Pods of all kinds come and go on every node while everything fails that can, and in the end nothing is left of them or of us: no network
 // namespace, mount, record, process, file or rule, and the agents' memory is where it was.
 func TestSoak(t *testing.T) {
@@ -52,7 +63,8 @@ func TestSoak(t *testing.T) {
 	r.note("%d pods, seed %d", pods, seed)
 }
 
-// mix has pods of all kinds come and go on every node, for as long as a soak is to last, or some forty. Now and then a node is rebooted.
+// mix has pods of all kinds come and go on every node, for as long as a soak is to last, or some forty. Now and then a node is rebooted, or
+// the agents are upgraded and rolled back.
 func (r *rig) mix(seed uint64) int64 {
 	r.Helper()
 	const workers = 5 // on each node
@@ -78,19 +90,7 @@ func (r *rig) mix(seed uint64) int64 {
 			})
 		}
 	}
-	stop := while(func(round int) {
-		if soak() == 0 && round > 0 || over() {
-			time.Sleep(100 * time.Millisecond)
-			return
-		}
-		for until := time.Now().Add(map[bool]time.Duration{true: 20 * time.Second, false: 7 * time.Minute}[soak() == 0]); time.Now().Before(until) && !over(); {
-			time.Sleep(time.Second)
-		}
-		n := nodes.Nodes[round%len(nodes.Nodes)]
-		if err := n.Reboot(); err != nil {
-			r.Errorf("rebooting %s: %v", n.Name, err)
-		}
-	})
+	stop := while(func(round int) { r.upheaval(round, over) })
 	progress := while(func(int) {
 		for range 60 {
 			if over() {
@@ -107,6 +107,30 @@ func (r *rig) mix(seed uint64) int64 {
 	stop()
 	progress()
 	return pods.Load()
+}
+
+// upheaval waits for a while and then reboots a node or upgrades the agents: once in a short form.
+func (r *rig) upheaval(round int, over func() bool) {
+	every := 5 * time.Minute
+	if soak() == 0 {
+		every = 20 * time.Second
+	}
+	for until := time.Now().Add(every); time.Now().Before(until) || soak() == 0 && round > 0; time.Sleep(time.Second) {
+		if over() {
+			time.Sleep(time.Second)
+			return
+		}
+	}
+	if round%3 == 2 {
+		// under faults Helm's wait may end in vain; that they come in the end is seen when all is healed
+		_ = helm("upgrade", release, chart(), "--wait", "--timeout=1m", "--set=image.tag="+next()).Run()
+		_ = helm("rollback", release, "--wait", "--timeout=1m").Run()
+		return
+	}
+	n := nodes.Nodes[round%3%len(nodes.Nodes)]
+	if err := n.Reboot(); err != nil {
+		r.Errorf("rebooting %s: %v", n.Name, err)
+	}
 }
 
 // anyVisit is the life of a pod of some kind.

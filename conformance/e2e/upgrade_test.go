@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -12,17 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
-
-// soakEnv is for how long to go on with the scenarios that can be repeated, a duration; without it they run once.
-const soakEnv = "E2E_SOAK"
-
-func soak() time.Duration {
-	d, err := time.ParseDuration(os.Getenv(soakEnv))
-	if err != nil && os.Getenv(soakEnv) != "" {
-		panic(soakEnv + ": " + err.Error())
-	}
-	return d
-}
 
 var counting sync.Mutex // of the rig's attempts and leaks
 
@@ -79,16 +67,8 @@ func TestUpgradeUnderChurn(t *testing.T) {
 	}
 	stop := sync.OnceFunc(func() { close(ended); working.Wait() })
 	defer stop()
-	rounds := 0
-	for start := time.Now(); rounds == 0 || time.Since(start) < soak(); rounds++ {
-		state = nil
-		r.output(helm("upgrade", release, chart(), "--wait", "--timeout=3m", "--set=image.tag="+next()))
-		r.agentsReady()
-		r.runsVersion(next())
-		r.output(helm("rollback", release, "--wait", "--timeout=3m"))
-		r.agentsReady()
-		r.runsVersion(version())
-	}
+	r.upgradeAndBack()
+	r.runsVersion(version())
 	stop()
 	pods, longest := 0, time.Duration(0)
 	for _, c := range all {
@@ -106,7 +86,18 @@ func TestUpgradeUnderChurn(t *testing.T) {
 			}
 		}
 	}
-	r.note("%d pods in %d rounds, %d refused for a moment, the longest start %.1f s", pods, rounds, refused, longest.Seconds())
+	r.note("%d pods, %d refused for a moment, the longest start %.1f s", pods, refused, longest.Seconds())
+}
+
+// upgradeAndBack replaces the agents by those of another version, and back.
+func (r *rig) upgradeAndBack() {
+	r.Helper()
+	state = nil
+	r.output(helm("upgrade", release, chart(), "--wait", "--timeout=3m", "--set=image.tag="+next()))
+	r.agentsReady()
+	r.runsVersion(next())
+	r.output(helm("rollback", release, "--wait", "--timeout=3m"))
+	r.agentsReady()
 }
 
 // runsVersion fails unless agent and plugin are of that version on every node.

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// FuzzSandbox reads files of libcni's cache: whatever stands in one, no ADD is run on a network namespace that is not the runtime's, and the
+// environment of the plugin has no more lines than it should.
+func FuzzSandbox(f *testing.F) {
+	f.Add(cachedBy("1.3", "uid", "c", "/var/run/netns/cni-1", "10.0.0.1"))
+	f.Add(cachedBy("1.1", "uid", "c", "/run/netns/../../proc/1/ns/net", "10.0.0.1"))
+	f.Add(strings.Replace(cachedBy("1.3", "uid", "c", "/run/netns/cni-1", "10.0.0.1"), `"eth0"`, `"eth0\u0000"`, 1))
+	f.Add("{}")
+	s := sandboxes{dir: f.TempDir(), netns: "/run/netns"}
+	f.Fuzz(func(t *testing.T, data string) {
+		box, err := s.parse([]byte(data))
+		if err != nil {
+			return
+		}
+		if box.containerID == "" || box.ifName == "" || box.network == "" || box.pod == "" {
+			t.Errorf("taken: %+v", box)
+		}
+		if path, err := s.path(box); err == nil && filepath.Dir(path) != "/run/netns" {
+			t.Errorf("an ADD on %q", path)
+		}
+		for _, value := range []string{box.containerID, box.ifName, box.args} {
+			if strings.ContainsRune(value, 0) {
+				t.Errorf("%q in the environment", value)
+			}
+		}
+	})
+}

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The long run: for a while pods of all kinds come and go on the cluster of the end-to-end tests under all faults, and beside that every fuzz
+# target is run, one after the other. usage: soak.sh [DURATION such as 90m or 1h, default 1h]; SEED=N has the same faults again
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+need_root
+need_go
+duration=${1:-1h}
+case $duration in
+*[0-9]h) seconds=$((${duration%h} * 3600)) ;;
+*[0-9]m) seconds=$((${duration%m} * 60)) ;;
+*) refuse "DURATION: \"$duration\" is wrong" "Valid: whole hours or minutes, such as 1h or 90m." 2 ;;
+esac
+log=$root/dist/soak/fuzz.log
+mkdir -p "${log%/*}"
+targets=$(scripts/fuzz.sh --list | wc -l)
+say "fuzzing $targets targets for $((seconds / targets)) s each; log in $log"
+setsid nice -n 19 scripts/fuzz.sh "$((seconds / targets + 1))s" -parallel 1 >"$log" 2>&1 </dev/null &
+fuzz=$!
+trap 'kill -TERM -- "-$fuzz" 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM HUP
+status=0
+E2E_SOAK=$duration FAULTS='' scripts/e2e.sh -run 'TestAgentAwayForLong|TestSoak' -timeout 12h || status=1
+say "waiting for the fuzzer"
+wait "$fuzz" || status=1
+awk '/^== / {target = $2} /^fuzz: elapsed/ {split($0, field, /, */); done[target] = field[2]} /^(PASS|FAIL|---)/ {print target ": " $0 ", " done[target]}' "$log"
+exit $status
