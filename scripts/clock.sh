@@ -4,14 +4,27 @@
 set -euo pipefail
 dir=$(realpath "$1")
 source=$(go env GOROOT)/src/time/time.go
-sed -E '/^func Now\(\) Time/,/^}/s/^\tsec, nsec, mono := (runtimeNow|now)\(\)$/&\n\tsec += clockOffset()/' "$source" >"$dir/time.go"
-[ "$(grep -c 'sec += clockOffset()' "$dir/time.go")" = 1 ] || {
+sed -E '/^func Now\(\) Time/,/^}/s/^\tsec, nsec, mono := (runtimeNow|now)\(\)$/&\n\tsec += clockOffset/' "$source" >"$dir/time.go"
+[ "$(grep -c 'sec += clockOffset' "$dir/time.go")" = 1 ] || {
 	echo "clock.sh: time.Now of this Go does not look as expected" >&2
 	exit 1
 }
 cat >>"$dir/time.go" <<'END'
 
-func clockOffset() (offset int64) {
+// clockOffset is read over and over beside the program: the runtime calls Now where no system call may be made.
+var clockOffset int64
+
+func init() {
+	clockOffset = readClockOffset()
+	go func() {
+		for {
+			Sleep(50 * Millisecond)
+			clockOffset = readClockOffset()
+		}
+	}()
+}
+
+func readClockOffset() (offset int64) {
 	fd, err := open("/opt/cni/bin/.clock-offset")
 	if err != nil {
 		return 0
