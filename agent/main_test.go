@@ -79,7 +79,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 // heard is a warner that remembers its Events.
 func heard() (*warner, *kuberecord.FakeRecorder) {
 	events := kuberecord.NewFakeRecorder(100)
-	return &warner{recorder: events, log: quiet(), said: map[warning]string{}}, events
+	return &warner{recorder: events, log: quiet(), said: map[warning]saying{}}, events
 }
 
 // said returns the Events so far.

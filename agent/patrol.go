@@ -29,11 +29,13 @@ type patrol struct {
 	read       func(ctx context.Context, namespace, name string) (*corev1.Pod, error) // from the API server
 	log        *logrus.Logger
 
-	suspects map[string]int           // by UID: rounds in which a pod seemed to bypass the mesh
-	early    map[string]int           // by UID: rounds in which a pod seemed to have come too early
-	orphans  map[string]time.Time     // by container ID and interface: since when a record has no pod
-	bypassed atomic.Pointer[[]string] // names of the pods that do
-	last     atomic.Int64             // end of the last round, Unix nanoseconds
+	suspects  map[string]int           // by UID: rounds in which a pod seemed to bypass the mesh
+	early     map[string]int           // by UID: rounds in which a pod seemed to have come too early
+	confirmed map[string]bool          // by UID: the API server was asked about a pod, and had it
+	away      bool                     // the API server, in this round
+	orphans   map[string]time.Time     // by container ID and interface: since when a record has no pod
+	bypassed  atomic.Pointer[[]string] // names of the pods that do
+	last      atomic.Int64             // end of the last round, Unix nanoseconds
 }
 
 // certain is in how many rounds a pod has to seem to bypass the mesh: between two sandboxes its status is a moment late.
@@ -41,7 +43,7 @@ const certain = 2
 
 // run goes its rounds until the context ends.
 func (p *patrol) run(ctx context.Context) {
-	p.suspects, p.early, p.orphans = map[string]int{}, map[string]int{}, map[string]time.Time{}
+	p.suspects, p.early, p.confirmed, p.orphans = map[string]int{}, map[string]int{}, map[string]bool{}, map[string]time.Time{}
 	tick := time.NewTicker(p.every)
 	defer tick.Stop()
 	var hourly time.Time
@@ -65,6 +67,7 @@ func (p *patrol) run(ctx context.Context) {
 
 // round looks at every pod and every record once.
 func (p *patrol) round(ctx context.Context, now time.Time) {
+	p.away = false
 	records := p.records.byPod()
 	existing, bypassed := map[string]bool{}, []string{}
 	var broken []*corev1.Pod // that lack what the plugin should have done
@@ -73,11 +76,11 @@ func (p *patrol) round(ctx context.Context, now time.Time) {
 		p.lookAtSettings(pod)
 		r, recorded := p.recordOf(pod, records)
 		stuck := recorded && p.lookAtWait(pod, r, now)
-		around := p.lookForBypass(pod, recorded)
+		around := p.lookForBypass(ctx, pod, recorded)
 		if around {
 			bypassed = append(bypassed, pod.Namespace+"/"+pod.Name)
 		}
-		if p.repairer.concerns(!recorded && p.cameEarly(pod), around, stuck) {
+		if p.repairer.concerns(!recorded && p.cameEarly(pod), around, stuck) && p.exists(ctx, pod) {
 			broken = append(broken, pod)
 		}
 	}
@@ -88,6 +91,7 @@ func (p *patrol) round(ctx context.Context, now time.Time) {
 	for _, counts := range []map[string]int{p.suspects, p.early} {
 		maps.DeleteFunc(counts, func(uid string, _ int) bool { return !existing[uid] })
 	}
+	maps.DeleteFunc(p.confirmed, func(uid string, _ bool) bool { return !existing[uid] })
 	p.sweep(ctx, records, now)
 	p.repairer.repair(ctx, broken, p.warner)
 }
@@ -145,7 +149,7 @@ func (p *patrol) cameEarly(pod *corev1.Pod) bool {
 
 // lookForBypass reports whether the pod is known to bypass the mesh, and says so when it becomes known. It stays known until
 // the pod is gone or has its rules: that the plugin was chained anew meanwhile helps later pods only.
-func (p *patrol) lookForBypass(pod *corev1.Pod, recorded bool) bool {
+func (p *patrol) lookForBypass(ctx context.Context, pod *corev1.Pod, recorded bool) bool {
 	uid := string(pod.UID)
 	namespace, known := p.namespaces.known(pod.Namespace)
 	switch {
@@ -154,6 +158,10 @@ func (p *patrol) lookForBypass(pod *corev1.Pod, recorded bool) bool {
 		return true
 	case known && bypasses(pod, namespace, p.policy, p.install.chainedSince()):
 		if p.suspects[uid]++; p.suspects[uid] < certain {
+			return false
+		}
+		if !p.exists(ctx, pod) {
+			p.suspects[uid]--
 			return false
 		}
 		p.metrics.bypasses.Inc()
@@ -167,10 +175,24 @@ func (p *patrol) lookForBypass(pod *corev1.Pod, recorded bool) bool {
 	return false
 }
 
+// exists asks the API server, once, whether a pod of the cache is still to live. While the watch is behind, a pod that is gone looks as if it
+// had lost its record. An API server that does not answer is not asked again in this round.
+func (p *patrol) exists(ctx context.Context, pod *corev1.Pod) bool {
+	uid := string(pod.UID)
+	if p.confirmed[uid] || p.away {
+		return p.confirmed[uid]
+	}
+	now, err := p.read(ctx, pod.Namespace, pod.Name)
+	if p.away = err != nil && !apierrors.IsNotFound(err); err != nil || now.UID != pod.UID || isOver(now) {
+		return false
+	}
+	p.confirmed[uid] = true
+	return true
+}
+
 // sweep removes the records whose sandbox is gone and whose DEL never came.
 func (p *patrol) sweep(ctx context.Context, records map[string][]record.Record, now time.Time) {
 	kept := map[string]time.Time{}
-	away := false // the API server: asking about every record would keep the patrol from its rounds
 	for id, its := range records {
 		for _, r := range its {
 			why := p.orphaned(id, r, its)
@@ -184,7 +206,7 @@ func (p *patrol) sweep(ctx context.Context, records map[string][]record.Record, 
 			}
 			due := why == orphanBoot || now.Sub(since) >= p.sweepAfter // after a reboot no DEL comes; else the runtime may be late
 			if due && why == orphanPod {
-				due, away = p.confirmed(ctx, r, away)
+				due = p.isGone(ctx, r)
 			}
 			if due {
 				p.drop(r, why)
@@ -219,18 +241,18 @@ func (p *patrol) orphaned(id string, r record.Record, its []record.Record) strin
 	return ""
 }
 
-// confirmed asks the API server whether the pod of a record is really gone: the cache may be late. Once it is known to be
-// away it is not asked again in this round.
-func (p *patrol) confirmed(ctx context.Context, r record.Record, away bool) (gone, stillAway bool) {
-	if away {
-		return false, true
+// isGone asks the API server whether the pod of a record is really gone: the cache may be late. An API server that does not answer is not
+// asked again in this round: asking about every record would keep the patrol from its rounds.
+func (p *patrol) isGone(ctx context.Context, r record.Record) bool {
+	if p.away {
+		return false
 	}
 	pod, err := p.read(ctx, r.Namespace, r.Name)
 	if err != nil {
-		gone = apierrors.IsNotFound(err)
-		return gone, !gone
+		p.away = !apierrors.IsNotFound(err)
+		return !p.away
 	}
-	return !isMeant(pod, r.PodUID), false
+	return !isMeant(pod, r.PodUID)
 }
 
 func (p *patrol) drop(r record.Record, why string) {

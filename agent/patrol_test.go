@@ -78,8 +78,14 @@ func patrolling(t *testing.T, pods ...*corev1.Pod) (*patrol, *source.FakeControl
 		pods: c, namespaces: &namespaceCache{informer: namespaces}, records: &recordIndex{store: store, log: quiet(), files: map[string]recordFile{}},
 		marker: newMarker(testBoot, quiet()), warner: w, metrics: m, log: quiet(),
 		install:  &installation{log: quiet(), metrics: m, last: install.Pass{Status: install.Status{Ready: true}}, memory: memory{ChainedSince: time.Unix(1, 0)}},
+		read: func(_ context.Context, namespace, name string) (*corev1.Pod, error) { // the API server, which knows what the cache knows
+			if pod := c.named(namespace, name); pod != nil {
+				return pod, nil
+			}
+			return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, name)
+		},
 		repairer: &repairer{mode: repairOff, metrics: m, log: quiet()},
-		suspects: map[string]int{}, early: map[string]int{}, orphans: map[string]time.Time{},
+		suspects: map[string]int{}, early: map[string]int{}, confirmed: map[string]bool{}, orphans: map[string]time.Time{},
 	}, from
 }
 
@@ -118,6 +124,47 @@ func TestBypassIsCertain(t *testing.T) {
 	p.records.files["r"] = recordFile{record: recordFor(pod, "1/1")}
 	if found() != 0 {
 		t.Error("a pod with rules is no bypass")
+	}
+}
+
+// While the watch is behind, a pod that is gone, or another one of its name, looks like one that has lost its record. The API server is asked
+// before anything is said, once for each pod, and not again in a round in which it is away.
+func TestGoneIsNoBypass(t *testing.T) {
+	pods := []*corev1.Pod{running("cart"), running("till")}
+	p, _ := patrolling(t, pods...)
+	reads := 0
+	var answer func() (*corev1.Pod, error)
+	p.read = func(context.Context, string, string) (*corev1.Pod, error) { reads++; return answer() }
+	over := running("cart")
+	over.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+	another := running("cart")
+	another.UID = "another"
+	now := time.Now()
+	p.round(t.Context(), now)
+	for name, c := range map[string]struct {
+		answer func() (*corev1.Pod, error)
+		reads  int
+	}{
+		"gone": {func() (*corev1.Pod, error) {
+			return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "cart")
+		}, 2},
+		"away":           {func() (*corev1.Pod, error) { return nil, errors.New("connection refused") }, 1},
+		"being deleted":  {func() (*corev1.Pod, error) { return over, nil }, 2},
+		"another by now": {func() (*corev1.Pod, error) { return another, nil }, 2},
+	} {
+		reads, answer = 0, c.answer
+		p.round(t.Context(), now)
+		if found := len(*p.bypassed.Load()); found != 0 || reads != c.reads {
+			t.Errorf("%s: %d bypasses, %d reads, want %d", name, found, reads, c.reads)
+		}
+	}
+	reads = 0
+	p.read = func(_ context.Context, _, name string) (*corev1.Pod, error) { reads++; return p.pods.named("shop", name), nil }
+	for range 3 {
+		p.round(t.Context(), now)
+	}
+	if found := len(*p.bypassed.Load()); found != 2 || reads != 2 {
+		t.Errorf("%d bypasses after %d reads", found, reads)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -29,14 +30,23 @@ const (
 	eventDeleted    = "DeletedForRepair"
 )
 
-// warner writes an Event once for everything it is told, however often.
+// warner writes an Event for everything it is told, and not again soon, however often it is told so.
 type warner struct {
 	recorder kuberecord.EventRecorder
 	log      *logrus.Logger
 
 	mu   sync.Mutex
-	said map[warning]string // the text
+	said map[warning]saying
 }
+
+// saying is what was said, and when.
+type saying struct {
+	text string
+	at   time.Time
+}
+
+// sayAgain is after how long something that still holds is said again: Events get lost while the API server is in trouble, and live for an hour.
+const sayAgain = 15 * time.Minute
 
 // warning is one thing to say about one pod.
 type warning struct{ uid, reason string }
@@ -46,16 +56,19 @@ func newWarner(api *apiServer, node string, log *logrus.Logger) (w *warner, stop
 	broadcaster := kuberecord.NewBroadcaster() // with client-go's limits: 25 at once for a pod, then one in five minutes
 	broadcaster.StartRecordingToSink(eventSink{api.core})
 	source := corev1.EventSource{Component: "istio-pod-network-agent", Host: node}
-	return &warner{recorder: broadcaster.NewRecorder(runtime.NewScheme(), source), log: log, said: map[warning]string{}}, broadcaster.Shutdown
+	return &warner{recorder: broadcaster.NewRecorder(runtime.NewScheme(), source), log: log, said: map[warning]saying{}}, broadcaster.Shutdown
 }
 
-// warn says something about a pod unless that was the last thing said about it for this reason.
+// warn says something about a pod unless that was the last thing said about it for this reason, not long ago.
 func (w *warner) warn(pod *corev1.Pod, reason, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	key := warning{string(pod.UID), reason}
 	w.mu.Lock()
-	known := w.said[key] == text
-	w.said[key] = text
+	last := w.said[key]
+	known := last.text == text && time.Since(last.at) < sayAgain
+	if !known {
+		w.said[key] = saying{text, time.Now()}
+	}
 	w.mu.Unlock()
 	if known {
 		return

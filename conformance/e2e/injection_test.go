@@ -203,7 +203,7 @@ func names() []string {
 }
 
 // seed is the one that was asked for, or another every time.
-func seed() uint64 {
+var seed = sync.OnceValue(func() uint64 {
 	text := os.Getenv(seedEnv)
 	if text == "" {
 		return rand.Uint64() >> 32
@@ -213,7 +213,7 @@ func seed() uint64 {
 		panic(fmt.Sprintf("%s: %q is no number from 0 on", seedEnv, text))
 	}
 	return n
-}
+})
 
 // injection are faults under way.
 type injection struct {

@@ -30,10 +30,17 @@ func (r *rig) visit(pod *corev1.Pod) {
 		return err
 	})
 	var log string
+	served := false
+	defer func() {
+		if !served {
+			r.Logf("%s\nagents:\n%s", describe(pod.Namespace), r.agentsSay(pod.Name))
+		}
+	}()
 	r.eventually(pod.Name+" is served by its sidecar", func() bool {
 		log = r.says(pod.Name, "app")
 		return strings.Count(log, " answer sidecar-outbound ") >= enough
 	})
+	served = true
 	r.persist("deleting "+pod.Name, func() error {
 		err := pods.Delete(r.ctx, pod.Name, metav1.DeleteOptions{})
 		if apierrors.IsNotFound(err) {
@@ -44,6 +51,20 @@ func (r *rig) visit(pod *corev1.Pod) {
 	counting.Lock()
 	defer counting.Unlock()
 	r.tally(pod.Name, log)
+}
+
+// agentsSay is what the agents' logs say of a pod.
+func (r *rig) agentsSay(name string) string {
+	var lines strings.Builder
+	for _, agent := range r.agents() {
+		log, _ := nodes.Client.CoreV1().Pods(system).GetLogs(agent.Name, &corev1.PodLogOptions{}).DoRaw(r.ctx)
+		for line := range strings.Lines(string(log)) {
+			if strings.Contains(line, name) {
+				lines.WriteString(line)
+			}
+		}
+	}
+	return lines.String()
 }
 
 // come has that many mesh pods come and go on the rig's node, some at once.
