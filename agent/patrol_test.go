@@ -77,7 +77,7 @@ func patrolling(t *testing.T, pods ...*corev1.Pod) (*patrol, *source.FakeControl
 		options: options{policy: redirect.DefaultPolicy(), store: store, stuckAfter: time.Minute, sweepAfter: time.Minute}, boot: testBoot,
 		pods: c, namespaces: &namespaceCache{informer: namespaces}, records: &recordIndex{store: store, log: quiet(), files: map[string]recordFile{}},
 		marker: newMarker(testBoot, quiet()), warner: w, metrics: m, log: quiet(),
-		install:  &installation{log: quiet(), metrics: m, last: install.Pass{Status: install.Status{Ready: true}}, memory: memory{ChainedSince: time.Unix(1, 0)}},
+		install: &installation{log: quiet(), metrics: m, last: install.Pass{Status: install.Status{Ready: true}}, memory: memory{ChainedSince: time.Unix(1, 0)}},
 		read: func(_ context.Context, namespace, name string) (*corev1.Pod, error) { // the API server, which knows what the cache knows
 			if pod := c.named(namespace, name); pod != nil {
 				return pod, nil
@@ -159,7 +159,10 @@ func TestGoneIsNoBypass(t *testing.T) {
 		}
 	}
 	reads = 0
-	p.read = func(_ context.Context, _, name string) (*corev1.Pod, error) { reads++; return p.pods.named("shop", name), nil }
+	p.read = func(_ context.Context, _, name string) (*corev1.Pod, error) {
+		reads++
+		return p.pods.named("shop", name), nil
+	}
 	for range 3 {
 		p.round(t.Context(), now)
 	}
@@ -263,6 +266,9 @@ func TestWarnerSaysItOnce(t *testing.T) {
 	w.warn(pod, eventStuck, "stuck")
 	expectOne(t, events, eventStuck, "stuck")
 	w.retract(string(pod.UID), eventStuck)
+	w.warn(pod, eventStuck, "stuck")
+	expectOne(t, events, eventStuck, "stuck")
+	w.said[warning{string(pod.UID), eventStuck}] = saying{"stuck", time.Now().Add(-sayAgain)}
 	w.warn(pod, eventStuck, "stuck")
 	expectOne(t, events, eventStuck, "stuck")
 	w.forget(func(string) bool { return false })
