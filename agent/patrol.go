@@ -93,7 +93,7 @@ func (p *patrol) round(ctx context.Context, now time.Time) {
 	}
 	maps.DeleteFunc(p.confirmed, func(uid string, _ bool) bool { return !existing[uid] })
 	p.sweep(ctx, records, now)
-	p.repairer.repair(ctx, broken, p.warner)
+	p.repair(ctx, broken)
 }
 
 // recordOf returns the record that speaks for a pod.
@@ -164,15 +164,33 @@ func (p *patrol) lookForBypass(ctx context.Context, pod *corev1.Pod, recorded bo
 			p.suspects[uid]--
 			return false
 		}
-		p.metrics.bypasses.Inc()
-		p.warner.warn(pod, eventBypass, "The container runtime did not run the plugin for this mesh pod, although it was chained when the pod's "+
-			"network was made: the pod has no packet rules, and an init wait in it does not end. %s", p.repairer.remedy())
-		p.install.distrustDropIn()
+		p.noteBypass(pod)
 		return true
 	}
 	delete(p.suspects, uid)
 	p.warner.retract(uid, eventBypass)
 	return false
+}
+
+// noteBypass says that the runtime did not run the plugin.
+func (p *patrol) noteBypass(pod *corev1.Pod) {
+	p.metrics.bypasses.Inc()
+	p.warner.warn(pod, eventBypass, "The container runtime did not run the plugin for this mesh pod, although it was chained when the pod's "+
+		"network was made: the pod has no packet rules, and an init wait in it does not end. %s", p.repairer.remedy())
+	p.install.distrustDropIn()
+}
+
+// repair has the pods repaired. One that waits is repaired at the first look; if the runtime should have run the plugin for it, that is known
+// then, too.
+func (p *patrol) repair(ctx context.Context, broken []*corev1.Pod) {
+	chained := p.install.chainedSince()
+	for _, pod := range p.repairer.repair(ctx, broken, p.warner) {
+		namespace, known := p.namespaces.known(pod.Namespace)
+		if p.suspects[string(pod.UID)] < certain && known && bypasses(pod, namespace, p.policy, chained) {
+			p.suspects[string(pod.UID)] = certain
+			p.noteBypass(pod)
+		}
+	}
 }
 
 // exists asks the API server, once, whether a pod of the cache is still to live. While the watch is behind, a pod that is gone looks as if it

@@ -82,8 +82,8 @@ func (r *repairer) remedy() string {
 	return "Delete the pod, so that it is made again"
 }
 
-// repair deals with the pods, and says in an Event what it could not do.
-func (r *repairer) repair(ctx context.Context, pods []*corev1.Pod, w *warner) {
+// repair deals with the pods, says in an Event what it could not do, and returns those that have their rules now.
+func (r *repairer) repair(ctx context.Context, pods []*corev1.Pod, w *warner) (applied []*corev1.Pod) {
 	var known []sandbox
 	var err error
 	if r.mode == repairApply && len(pods) > 0 {
@@ -92,9 +92,11 @@ func (r *repairer) repair(ctx context.Context, pods []*corev1.Pod, w *warner) {
 	for _, pod := range pods {
 		switch {
 		case ctx.Err() != nil:
-			return
+			return applied
 		case r.mode == repairApply:
-			r.apply(ctx, pod, w, known, err)
+			if r.apply(ctx, pod, w, known, err) {
+				applied = append(applied, pod)
+			}
 		case r.mode == repairDelete:
 			r.delete(ctx, pod, w)
 		default:
@@ -102,10 +104,11 @@ func (r *repairer) repair(ctx context.Context, pods []*corev1.Pod, w *warner) {
 				"its init wait does not end. Delete the pod, so that it is made again; with the chart's value repair the agent does more")
 		}
 	}
+	return applied
 }
 
-// apply runs the plugin on the pod's network.
-func (r *repairer) apply(ctx context.Context, pod *corev1.Pod, w *warner, known []sandbox, err error) {
+// apply runs the plugin on the pod's network, and reports whether it succeeded.
+func (r *repairer) apply(ctx context.Context, pod *corev1.Pod, w *warner, known []sandbox, err error) bool {
 	var box sandbox
 	var path string
 	if err == nil {
@@ -113,7 +116,7 @@ func (r *repairer) apply(ctx context.Context, pod *corev1.Pod, w *warner, known 
 	}
 	if err == nil {
 		if _, failed := r.store.Get(box.containerID, box.ifName); failed == nil {
-			return // the plugin has been there, and its record is on its way
+			return false // the plugin has been there, and its record is on its way
 		}
 		err = r.run(ctx, box, path)
 	}
@@ -122,11 +125,12 @@ func (r *repairer) apply(ctx context.Context, pod *corev1.Pod, w *warner, known 
 		r.metrics.podRepairs.WithLabelValues(repairedBy).Inc()
 		log.Info("ran the plugin for a pod whose network was made without it")
 		w.retract(string(pod.UID), eventRepair)
-		return
+		return true
 	}
 	r.metrics.podRepairs.WithLabelValues(repairFailed).Inc()
 	w.warn(pod, eventRepair, "The pod's network was made without istio-pod-network, and its packet rules could not be written afterwards: %v. "+
 		"Delete the pod, so that it is made again", err)
+	return false
 }
 
 // run calls the installed plugin as the runtime does.

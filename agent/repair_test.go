@@ -234,3 +234,29 @@ func TestCameEarly(t *testing.T) {
 		}
 	}
 }
+
+// A pod that waits is repaired at the first look. If it came after the plugin was chained, the runtime has not run the plugin, and that is known at
+// once: a drop-in is given up, and an Event says so.
+func TestRepairTellsOfBypass(t *testing.T) {
+	for name, c := range map[string]struct {
+		start    time.Time
+		bypasses int
+	}{"made before": {time.Unix(0, 0), 0}, "made after": {time.Now(), 1}} {
+		repairer, dir := repairing(t, repairApply, "")
+		pod := running("cart")
+		pod.Status.StartTime = &metav1.Time{Time: c.start}
+		pod.Spec.InitContainers = []corev1.Container{{Name: "istio-validation"}}
+		write(t, filepath.Join(dir, "netns/cni-1"), "", 0o600)
+		write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1", dir+"/netns/cni-1", "10.0.0.1"), 0o600)
+		p, _ := patrolling(t, pod)
+		p.install.last.Chained, p.install.path, p.install.again = install.DroppedIn, filepath.Join(dir, "memory"), make(chan struct{}, 1)
+		p.repairer = repairer
+		p.round(t.Context(), time.Now())
+		if _, err := os.Stat(filepath.Join(dir, "called")); err != nil {
+			t.Errorf("%s: the plugin was not called: %v", name, err)
+		}
+		if n := p.suspects[string(pod.UID)]; n >= certain != (c.bypasses == 1) || p.install.memory.DropInDistrusted != (c.bypasses == 1) {
+			t.Errorf("%s: suspected %d times, drop-in distrusted %t", name, n, p.install.memory.DropInDistrusted)
+		}
+	}
+}

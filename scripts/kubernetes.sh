@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds programs of a real Kubernetes node at the versions that conformance/kubernetes/go.mod and conformance/containerd/go.mod
+# Builds programs of a real Kubernetes node at the versions that the go.mod of conformance/kubernetes, containerd and multus
 # pin, each once, into the cache, and prints the directory they are in. usage: kubernetes.sh [PROGRAM...]; without one, all of them
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -10,7 +10,8 @@ need flock=util-linux
 version=$(pinned kubernetes k8s.io/kubernetes)
 containerd=$(pinned containerd github.com/containerd/containerd/v2)
 runc=$(pinned containerd github.com/opencontainers/runc)
-dir=$cache/kubernetes-$version-containerd-$containerd-runc-$runc-$(go env GOVERSION)
+multus=$(pinned multus gopkg.in/k8snetworkplumbingwg/multus-cni.v4)
+dir=$cache/kubernetes-$version-containerd-$containerd-runc-$runc-multus-$multus-$(go env GOVERSION)
 mkdir -p "$dir"
 
 # build PROGRAM: as released, static and stripped; without the version in it, its API would report v0.0.0
@@ -32,6 +33,10 @@ build() {
 		flags="-s -w -X main.version=${runc#v}"
 		cgo=1 tags=seccomp
 		;;
+	multus* | passthru)
+		module=multus package=gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/$1 flags="-s -w"
+		[ "$1" != passthru ] || package=$package-cni
+		;;
 	etcd) package=go.etcd.io/etcd/server/v3 ;;
 	*) package=k8s.io/kubernetes/cmd/$1 ;;
 	esac
@@ -40,7 +45,7 @@ build() {
 }
 
 [ $# -gt 0 ] || set -- kube-apiserver etcd kubectl kubelet kube-controller-manager kube-scheduler kube-proxy \
-	containerd containerd-shim-runc-v2 ctr runc
+	containerd containerd-shim-runc-v2 ctr runc multus multus-daemon multus-shim passthru
 exec 9>"$dir/.lock"
 for program in "$@"; do
 	[ ! -x "$dir/$program" ] || continue

@@ -49,7 +49,9 @@ func (r run) Run() int {
 	return code
 }
 
-func TestMain(m *testing.M) { os.Exit(cluster.Main(run{m}, prepare, runtimes...)) }
+func TestMain(m *testing.M) {
+	os.Exit(cluster.Main(run{m}, prepare, append(runtimes, cluster.OpenShift)...))
+}
 
 func prepare(bin string) error {
 	if err := build.Cluster(bin); err != nil {
@@ -73,6 +75,21 @@ func setUp() error {
 	if outside, err = newPeer(); err != nil {
 		return err
 	}
+	if err := cluster.Image(podArchive(), podImage, []cluster.File{{Source: filepath.Join(bin, "podprogram"), Path: "podprogram"}}, "/podprogram"); err != nil {
+		return err
+	}
+	for _, n := range nodes.Nodes {
+		if err := importImages(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func podArchive() string { return filepath.Join(isolated.BinDir(), "cluster", "pod.tar") }
+
+// importImages gives a node all images.
+func importImages(n *cluster.Node) error {
 	archives, err := filepath.Glob(filepath.Join(os.Getenv(imagesEnv), "*", "*.tar"))
 	if err != nil {
 		return err
@@ -80,15 +97,9 @@ func setUp() error {
 	if len(archives) == 0 {
 		return fmt.Errorf("%s: no images in %q; start the tests with make e2e", imagesEnv, os.Getenv(imagesEnv))
 	}
-	pod := filepath.Join(dir, "pod.tar")
-	if err := cluster.Image(pod, podImage, []cluster.File{{Source: filepath.Join(bin, "podprogram"), Path: "podprogram"}}, "/podprogram"); err != nil {
-		return err
-	}
-	for _, n := range nodes.Nodes {
-		for _, archive := range append(archives, pod) {
-			if err := n.Import(archive); err != nil {
-				return err
-			}
+	for _, archive := range append(archives, podArchive()) {
+		if err := n.Import(archive); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -57,6 +57,9 @@ func helmOf(which string, args ...string) *exec.Cmd {
 // any order, and each begins by saying what it needs.
 var state []string
 
+// agentNodes are the nodes that the release has agents on, or nil for all of nodes.Nodes.
+var agentNodes []*cluster.Node
+
 // installed brings the release to those values, each as --set takes it.
 func (r *rig) installed(values ...string) {
 	r.Helper()
@@ -101,10 +104,14 @@ func (r *rig) agentsGone() {
 func (r *rig) agentsReady() {
 	r.Helper()
 	r.eventually("every agent is ready", func() bool {
-		if len(r.agents()) != len(nodes.Nodes) {
+		those := agentNodes
+		if those == nil {
+			those = nodes.Nodes
+		}
+		if len(r.agents()) != len(those) {
 			return false
 		}
-		for _, n := range nodes.Nodes {
+		for _, n := range those {
 			if status, _ := readyz(n.Address()); status != http.StatusOK {
 				return false
 			}

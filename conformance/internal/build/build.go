@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
@@ -87,7 +88,7 @@ func Product(bin string, packages ...string) error {
 
 // Cluster fills bin with what package cluster needs, the current container runtime included.
 func Cluster(bin string) error {
-	if err := Link(bin, append(cluster.Programs, cluster.Containerd...)...); err != nil {
+	if err := Link(bin, slices.Concat(cluster.Programs, cluster.Containerd, cluster.Multus)...); err != nil {
 		return err
 	}
 	if err := linkTools(bin); err != nil {

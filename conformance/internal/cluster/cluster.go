@@ -6,6 +6,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
@@ -24,6 +26,9 @@ var Containerd = []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc"
 // Programs are what has to be in Cluster.Bin, beside the CNI plugins bridge, host-local, loopback, tuning and foreign-rules, podprogram, and
 // Containerd unless every node has Debian's.
 var Programs = append([]string{"kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"}, apiserver.Programs...)
+
+// Multus are the programs of an OpenShift node's.
+var Multus = []string{"multus", "multus-daemon", "multus-shim", "passthru"}
 
 // Address and Address6 are those of the control plane, and of whatever the tests have listening outside the nodes.
 const (
@@ -49,6 +54,7 @@ type Cluster struct {
 	Client *kubernetes.Clientset
 	Nodes  []*Node
 
+	added     []*Node
 	processes []*apiserver.Process // in the order in which they were started
 }
 
@@ -88,14 +94,46 @@ func (c *Cluster) start(runtimes []Runtime) (err error) {
 	if err := c.controllers(); err != nil {
 		return err
 	}
-	for i, r := range runtimes {
-		n := &Node{Name: r.node(), Number: i + 1, Runtime: r, cluster: c}
+	for _, r := range runtimes {
+		n, err := c.add(r)
 		c.Nodes = append(c.Nodes, n)
-		if err := n.start(); err != nil {
-			return fmt.Errorf("node %s: %w", n.Name, err)
+		if err != nil {
+			return err
 		}
 	}
 	return c.ready()
+}
+
+// add starts a node.
+func (c *Cluster) add(r Runtime) (*Node, error) {
+	n := &Node{Name: r.node(), Number: len(c.added) + 1, Runtime: r, cluster: c}
+	c.added = append(c.added, n)
+	if err := n.start(); err != nil {
+		return n, fmt.Errorf("node %s: %w", n.Name, err)
+	}
+	return n, nil
+}
+
+// Add brings up another node for a while, which is not among Nodes. Whatever comes of it, Remove is to be called.
+func (c *Cluster) Add(r Runtime) (*Node, error) {
+	n, err := c.add(r)
+	if err != nil {
+		return n, err
+	}
+	return n, wait("node "+n.Name+" is ready", func() bool { return n.Ready(context.Background()) })
+}
+
+// Remove takes a node away that Add has brought up, with all that runs on it.
+func (c *Cluster) Remove(n *Node) error {
+	n.halt()
+	err := wait("no process of "+n.Name+" is left", func() bool { return n.killed() == 0 })
+	err = errors.Join(err, wait("its control groups are removed", n.removePodGroups))
+	n.stop()
+	failed := c.Client.CoreV1().Nodes().Delete(context.Background(), n.Name, metav1.DeleteOptions{})
+	if !apierrors.IsNotFound(failed) {
+		err = errors.Join(err, failed)
+	}
+	return errors.Join(err, run("ip", "link", "delete", n.outer()))
 }
 
 // Admin is a kubeconfig with all rights.
@@ -170,7 +208,7 @@ func (c *Cluster) Logs() []string {
 
 // Stop ends every program. What is left in pods, and what keeps the nodes' namespaces, ends with the process namespace.
 func (c *Cluster) Stop() {
-	for _, n := range c.Nodes {
+	for _, n := range c.added {
 		n.stop()
 	}
 	for i := len(c.processes) - 1; i >= 0; i-- {

@@ -54,7 +54,11 @@ exec sleep infinity
 `
 
 func (n *Node) start() error {
-	for _, step := range []func() error{n.namespaces, n.network, n.gate, n.primary, n.containerd, n.Kubelet, n.proxy} {
+	primary := n.primary
+	if n.Runtime == OpenShift {
+		primary = n.openShift
+	}
+	for _, step := range []func() error{n.namespaces, n.network, n.gate, primary, n.containerd, n.Kubelet, n.proxy} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -108,10 +112,13 @@ func (n *Node) Pods4() string { return fmt.Sprintf("10.244.%d.0/24", n.Number) }
 // Pods6 is the prefix of the node's pods.
 func (n *Node) Pods6() string { return fmt.Sprintf("fd00:244:0:%d::/64", n.Number) }
 
+// outer is the node's cable, as the control plane sees it.
+func (n *Node) outer() string { return "to-" + strconv.Itoa(n.Number) }
+
 // network connects the node, with routes to the other nodes' pods and a default route that leads nowhere, without which
 // nothing can reach a service.
 func (n *Node) network() error {
-	outer := "to-" + strconv.Itoa(n.Number)
+	outer := n.outer()
 	commands := []string{
 		fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", outer, n.holder.Process.Pid), "ip link set " + outer + " master lan up",
 		"ip route add " + n.Pods4() + " via " + n.Address(), "ip -6 route add " + n.Pods6() + " via " + n.Address6(),
@@ -181,12 +188,20 @@ func (n *Node) Conflist() string { return n.Path(filepath.Join(ConfDir, "10-podn
 
 // primary installs the primary CNI.
 func (n *Node) primary() error {
-	for _, plugin := range []string{"bridge", "host-local", "loopback", "tuning", "foreign-rules"} {
-		if err := os.Symlink(filepath.Join(n.cluster.Bin, plugin), n.Path(filepath.Join(BinDir, plugin))); err != nil {
+	if err := n.link("bridge", "host-local", "loopback", "tuning", "foreign-rules"); err != nil {
+		return err
+	}
+	return os.WriteFile(n.Conflist(), []byte(n.Primary(DualStack)), 0o644)
+}
+
+// link puts plugins into the runtime's directory.
+func (n *Node) link(plugins ...string) error {
+	for _, plugin := range plugins {
+		if err := os.Symlink(filepath.Join(n.cluster.Bin, plugin), n.Path(filepath.Join(n.Runtime.binDir(), plugin))); err != nil {
 			return err
 		}
 	}
-	return os.WriteFile(n.Conflist(), []byte(n.Primary(DualStack)), 0o644)
+	return nil
 }
 
 func (n *Node) stop() {

@@ -14,22 +14,42 @@ type Runtime string
 const (
 	Current Runtime = "current" // the current containerd and runc: it reads drop-ins, and knows user namespaces
 	Debian  Runtime = "debian"  // Debian's containerd and runc: neither
+
+	OpenShift Runtime = "openshift" // the current ones, with the directories of OpenShift 4, and Multus in front of the primary CNI
 )
 
 func (r Runtime) node() string { return "node-" + string(r) }
 
 // path is where its programs are found: a runtime starts others by name.
 func (r Runtime) path(bin string) string {
-	if r == Current {
-		return bin + ":" + os.Getenv("PATH")
+	if r == Debian {
+		return os.Getenv("PATH")
 	}
-	return os.Getenv("PATH")
+	return bin + ":" + os.Getenv("PATH")
+}
+
+// binDir and confDir are the runtime's directories.
+func (r Runtime) binDir() string {
+	if r == OpenShift {
+		return OpenShiftBinDir
+	}
+	return BinDir
+}
+
+func (r Runtime) confDir() string {
+	if r == OpenShift {
+		return OpenShiftConfDir
+	}
+	return ConfDir
 }
 
 // cniVersion is the newest that it speaks.
 func (r Runtime) cniVersion() string {
-	if r == Current {
+	switch r {
+	case Current:
 		return "1.1.0"
+	case OpenShift:
+		return "0.3.1"
 	}
 	return "1.0.0"
 }
@@ -38,10 +58,10 @@ const pause = "e2e.local/pause:1"
 
 // program is the path of a program of the node's runtime.
 func (n *Node) program(name string) (string, error) {
-	if n.Runtime == Current {
-		return filepath.Join(n.cluster.Bin, name), nil
+	if n.Runtime == Debian {
+		return exec.LookPath(name)
 	}
-	return exec.LookPath(name)
+	return filepath.Join(n.cluster.Bin, name), nil
 }
 
 // containerd starts the runtime, with the pause image in it.
@@ -68,7 +88,7 @@ state = "/run/containerd"
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         BinaryName = %q
-`, socket, pause, BinDir, ConfDir, runc)
+`, socket, pause, n.Runtime.binDir(), n.Runtime.confDir(), runc)
 	file := n.cluster.path(n.Name + "-containerd.toml")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return err

@@ -1,0 +1,283 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/plugin/record"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// The network that Istio's injector names with pilot.cni.provider=multus, and the annotation of Multus.
+const (
+	network  = "default/istio-cni"
+	networks = "k8s.v1.cni.cncf.io/networks"
+)
+
+// openShift brings up a node as OpenShift has them, with Multus in front of its primary CNI, and the chart's agents on it alone, until the end
+// of the test.
+func (r *rig) openShift(thick bool, values ...string) {
+	r.Helper()
+	r.uninstalled()
+	for _, crd := range []string{"networkattachmentdefinitions", "securitycontextconstraints"} {
+		file := filepath.Join(build.Root(), "conformance", "openshift", crd+".yaml")
+		r.output(kubectl("apply", "--server-side", "-f", file))
+		r.output(kubectl("wait", "--for=condition=Established", "-f", file))
+	}
+	n, err := nodes.Add(cluster.OpenShift)
+	r.Cleanup(func() {
+		r.clear(r.namespace)
+		r.uninstalled()
+		agentNodes = nil
+		must(r, nodes.Remove(n))
+	})
+	must(r, err)
+	must(r, importImages(n))
+	if thick {
+		must(r, n.ThickMultus())
+	}
+	r.node, agentNodes = n, []*cluster.Node{n}
+	r.installed(append([]string{"kubernetesDistribution=OpenShift", `nodeSelector.kubernetes\.io/hostname=` + n.Name}, values...)...)
+}
+
+// onMultus runs a test with either kind of Multus.
+func onMultus(t *testing.T, test func(*rig, bool)) {
+	t.Helper()
+	for _, kind := range []string{"thin", "thick"} {
+		t.Run(kind, func(t *testing.T) {
+			r := newRig(t)
+			test(r, kind == "thick")
+		})
+	}
+}
+
+// attached is a mesh pod that names networks.
+func (r *rig) attached(name, names string) *corev1.Pod {
+	pod := r.meshPod(name)
+	pod.Annotations[networks] = names
+	return pod
+}
+
+// In mode nad Multus calls the plugin for pods that name its network, with whatever interface and no previous result: the whole pod is in the
+// mesh, once, and files of others are left alone.
+func TestOpenShiftNAD(t *testing.T) {
+	onMultus(t, func(r *rig, thick bool) {
+		r.openShift(thick)
+		owned := []string{cluster.OVNFile, cluster.OpenShiftConfDir + "/00-multus.conf"}
+		before := r.contents(owned)
+		r.seen(r.appPod("plain"))
+		r.output(kubectlIn(r.namespace, "apply", "-f", r.file("data.yaml", dataNetwork)))
+		for name, names := range map[string]string{
+			"alone": network, "with-another": "data," + network, "twice": network + "," + network,
+			"as-json": `[{"name": "data", "interface": "data0"}, {"name": "istio-cni", "namespace": "default", "interface": "mesh0"}]`,
+		} {
+			r.create(r.attached(name, names))
+			r.throughSidecar(name)
+			r.marked(name)
+			pod := r.pod(name)
+			r.answersFrom("sidecar-inbound", pod, 8080)
+			if strings.Contains(names, "data") && !strings.Contains(pod.Annotations["k8s.v1.cni.cncf.io/network-status"], "/data") {
+				r.Errorf("%s has not got its own network: %v", name, pod.Annotations)
+			}
+			if tables := strings.Count(r.ruleset(name), "table ip istio-pod-network"); tables != 1 {
+				r.Errorf("%d tables of ours in %s", tables, name)
+			}
+		}
+		if rules := r.ruleset("plain"); rules != "" {
+			r.Errorf("rules in a pod outside the mesh:\n%s", rules)
+		}
+		if after := r.contents(owned); !slices.Equal(before, after) {
+			r.Errorf("files of others were changed:\n%s\n%s", before, after)
+		}
+		r.clear(r.namespace)
+		r.eventually("no record is left", func() bool { return len(r.records()) == 0 })
+	})
+}
+
+// dataNetwork is a user's own.
+const dataNetwork = `apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: data}
+spec:
+  config: '{"cniVersion": "0.3.1", "name": "data", "type": "bridge", "bridge": "data0", "ipam": {"type": "host-local", "subnet": "10.250.0.0/24"}}'
+`
+
+// kubectlIn is a command of a person with all rights in a namespace.
+func kubectlIn(namespace string, args ...string) *exec.Cmd {
+	return kubectl(append(args, "--namespace="+namespace)...)
+}
+
+// file writes something for kubectl.
+func (r *rig) file(name, contents string) string {
+	r.Helper()
+	path := filepath.Join(r.TempDir(), name)
+	must(r, os.WriteFile(path, []byte(contents), 0o600))
+	return path
+}
+
+// contents are those of files on the rig's node.
+func (r *rig) contents(paths []string) []string {
+	r.Helper()
+	var all []string
+	for _, path := range paths {
+		data, err := os.ReadFile(r.node.Path(path))
+		must(r, err)
+		all = append(all, string(data))
+	}
+	return all
+}
+
+// records are those of the rig's namespace on its node.
+func (r *rig) records() []record.Record {
+	all, _ := record.Store{Dir: r.node.Path(stateDir)}.List()
+	return slices.DeleteFunc(all, func(rec record.Record) bool { return rec.Namespace != r.namespace })
+}
+
+// What a network of Multus's lacks keeps a pod that names it from starting; a mesh pod that does not name it is noticed, and repaired.
+func TestOpenShiftMissing(t *testing.T) {
+	onMultus(t, func(r *rig, thick bool) {
+		r.openShift(thick)
+		r.seen(r.appPod("plain"))
+		definition := r.output(kubectl("get", "net-attach-def", "istio-cni", "--namespace=default", "-o", "yaml"))
+		r.output(kubectl("delete", "net-attach-def", "istio-cni", "--namespace=default"))
+		r.create(r.attached("without-definition", network))
+		r.eventually("Multus says what is missing", func() bool {
+			return strings.Contains(events(r.namespace), "without-definition FailedCreatePodSandBox") && strings.Contains(events(r.namespace), "istio-cni")
+		})
+		r.stillWaits("without-definition")
+		cmd := kubectl("create", "-f", "-")
+		cmd.Stdin = strings.NewReader(withoutServerFields(definition))
+		r.output(cmd)
+		r.throughSidecar("without-definition")
+
+		must(r, os.Remove(r.node.Path(cluster.OpenShiftBinDir+"/istio-pod-network"))) // the agent puts it back
+		r.create(r.attached("without-plugin", network))
+		r.throughSidecar("without-plugin")
+
+		r.create(r.meshPod("without-name"))
+		r.throughSidecar("without-name")
+		r.marked("without-name")
+		r.eventually("an Event says that the plugin was not run", func() bool { return strings.Contains(events(r.namespace), "without-name MeshBypassed") })
+	})
+}
+
+// withoutServerFields makes what the API server shows fit to be created again.
+func withoutServerFields(manifest string) string {
+	var kept strings.Builder
+	for line := range strings.Lines(manifest) {
+		if key, _, _ := strings.Cut(strings.TrimSpace(line), ":"); !slices.Contains([]string{"creationTimestamp", "generation", "resourceVersion", "uid"}, key) {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String()
+}
+
+// Multus is killed, the primary's file is written again and taken away: pods go on, and new ones come as soon as Multus takes them.
+func TestOpenShiftMultusAway(t *testing.T) {
+	r := newRig(t)
+	r.openShift(true)
+	r.seen(r.appPod("plain"))
+	r.create(r.attached("stays", network))
+	r.throughSidecar("stays")
+	for i, trouble := range []func(){
+		func() { r.node.Restart("multus-daemon") },
+		func() { must(t, replace(r.node.Path(cluster.OVNFile), r.node.OVN())) },
+		func() {
+			must(t, os.Remove(r.node.Path(cluster.OVNFile)))
+			time.Sleep(2 * time.Second)
+			must(t, replace(r.node.Path(cluster.OVNFile), r.node.OVN()))
+		},
+	} {
+		trouble()
+		name := fmt.Sprint("visitor-", i)
+		r.create(r.attached(name, network))
+		r.throughSidecar(name)
+		r.throughSidecar("stays")
+	}
+}
+
+// In mode aux the plugin is run for every pod of the node, and knows of each only what the agent tells it: mesh pods are redirected without an
+// annotation of Multus's, others are left alone. While the agent is away, pods of the platform start, others wait, or start, as the operator chose.
+func TestOpenShiftAux(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		t.Run(fmt.Sprintf("fail-open-%t", open), func(t *testing.T) {
+			r := newRig(t)
+			r.openShift(true, "openshift.mode=auxChain", fmt.Sprintf("openshift.auxFailOpen=%t", open), "agentTimeout=1s")
+			r.seen(r.appPod("plain"))
+			if rules := r.ruleset("plain"); rules != "" {
+				t.Errorf("rules in a pod outside the mesh:\n%s", rules)
+			}
+			r.create(r.meshPod("cart-0"))
+			r.throughSidecar("cart-0")
+			r.marked("cart-0")
+			r.create(r.attached("both-ways", network))
+			r.eventually("there is no such network in this mode", func() bool {
+				return strings.Contains(events(r.namespace), "both-ways FailedCreatePodSandBox")
+			})
+			r.stopAgents()
+			home := r.namespace
+			r.namespace = r.namedNamespace(fmt.Sprint("openshift-test-", rigs), enforcing("restricted"), nil)
+			r.seen(r.appPod("of-the-platform"))
+			r.clear(r.namespace)
+			r.namespace = home
+			r.create(r.appPod("plain-while-away"))
+			r.create(r.meshPod("cart-1"))
+			if open {
+				r.eventually("the pod outside the mesh starts", func() bool { return outside.reached(r.namespace, "plain-while-away") > 0 })
+				r.eventually("the mesh pod waits", func() bool { return strings.Contains(r.says("cart-1", "istio-validation"), "is absent") })
+				r.stillWaits("cart-1")
+			} else {
+				r.eventually("both are refused, with a reason", func() bool {
+					all := events(r.namespace)
+					return strings.Contains(all, "plain-while-away FailedCreatePodSandBox") && strings.Contains(all, "cart-1 FailedCreatePodSandBox") &&
+						strings.Contains(all, "nobody listens on the socket")
+				})
+			}
+			r.startAgents()
+			r.throughSidecar("cart-1")
+			r.eventually("the pod outside the mesh starts", func() bool { return outside.reached(r.namespace, "plain-while-away") > 0 })
+		})
+	}
+}
+
+// The release is removed while its pods are there: they go on, can be deleted, and then nothing is left on the node. Multus deletes by what it
+// has noted of a pod, so the plugin stays until the last one is gone.
+func TestOpenShiftUninstall(t *testing.T) {
+	onMultus(t, func(r *rig, thick bool) {
+		r.openShift(thick)
+		r.seen(r.appPod("plain"))
+		r.create(r.attached("stays", network))
+		r.throughSidecar("stays")
+		r.output(helm("uninstall", release, "--wait", "--timeout=3m"))
+		state = nil
+		r.agentsGone()
+		r.throughSidecar("stays")
+		if _, err := os.Stat(r.node.Path(cluster.OpenShiftBinDir + "/istio-pod-network")); err != nil {
+			r.Errorf("the plugin is gone, and a pod needs it to be deleted: %v", err)
+		}
+		must(r, nodes.Client.CoreV1().Pods(r.namespace).Delete(r.ctx, "stays", metav1.DeleteOptions{}))
+		r.eventually("the pod is deleted", func() bool {
+			list, err := nodes.Client.CoreV1().Pods(r.namespace).List(r.ctx, metav1.ListOptions{FieldSelector: "metadata.name=stays"})
+			return err == nil && len(list.Items) == 0
+		})
+		if left := r.records(); len(left) > 0 {
+			r.Errorf("records are left: %+v", left)
+		}
+		left, _ := filepath.Glob(r.node.Path(cluster.MultusConfDir + "/*"))
+		if len(left) > 0 {
+			r.Errorf("left: %v", left)
+		}
+		if out, err := kubectl("get", "net-attach-def", "istio-cni", "--namespace=default").CombinedOutput(); err == nil {
+			r.Errorf("the network is left: %s", out)
+		}
+	})
+}
