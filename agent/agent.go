@@ -51,7 +51,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 		return nil, err
 	}
 	a.records = &recordIndex{store: o.store, log: log, files: map[string]recordFile{}, seen: a.seenRecord, changed: a.marker.enqueue}
-	a.marker.pods, a.marker.records, a.marker.patch, a.marker.done = a.pods, a.records, a.api.mark, a.attempted
+	a.marker.pods, a.marker.records, a.marker.patch, a.marker.read, a.marker.done = a.pods, a.records, a.api.mark, a.api.pod, a.attempted
 	a.install = newInstallation(o, log, a.metrics, func(ctx context.Context) (string, error) { return a.api.runtimeVersion(ctx, o.node) })
 	a.patrol = &patrol{
 		options: o, boot: boot, pods: a.pods, namespaces: a.namespaces, records: a.records, marker: a.marker,

@@ -9,6 +9,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/util/workqueue"
 )
 
@@ -17,6 +18,7 @@ const (
 	markRetry   = 50 * time.Millisecond // after the first failure
 	markRetryUp = 15 * time.Second      // at most
 	remarkAfter = 10 * time.Second      // between two writes of the same mark, should somebody keep taking it away
+	watchLate   = 2 * time.Second       // after a record: then a pod that the watch has not brought is read from the API server
 )
 
 // Results of an attempt to mark a pod, for the metric.
@@ -33,6 +35,7 @@ type marker struct {
 	pods    *podCache
 	records *recordIndex
 	patch   func(ctx context.Context, namespace, name string, patch []byte) error
+	read    func(ctx context.Context, namespace, name string) (*corev1.Pod, error) // from the API server
 	done    func(r record.Record, result string, err error)
 	log     *logrus.Logger
 	queue   workqueue.TypedRateLimitingInterface[string]
@@ -86,17 +89,16 @@ func (m *marker) next(ctx context.Context) bool {
 	return true
 }
 
-// reconcile marks the pod if there is a record of it that it has not been told about. A pod that the watch has not brought
-// yet comes back here when it does. It returns false if it has to be tried again.
+// reconcile marks the pod if there is a record of it that it has not been told about. It returns false if it has to be tried again.
 func (m *marker) reconcile(ctx context.Context, id string) bool {
 	r, recorded := m.boot.current(m.records.of(id))
 	if !recorded {
 		m.forget(id)
 		return true
 	}
-	pod := m.pods.withID(id)
+	pod, again := m.find(ctx, id, r)
 	if pod == nil || isMirror(pod) || isOver(pod) {
-		return true
+		return !again
 	}
 	want := markOf(r)
 	w, written := m.writingOf(id, pod, want)
@@ -125,6 +127,28 @@ func (m *marker) reconcile(ctx context.Context, id string) bool {
 		return false
 	}
 	return true
+}
+
+// find returns the pod of a record. One that the watch has not brought comes back here when it does, or is read from the API server after a
+// while: after a failure client-go waits for half a minute before it watches again, and the pod waits for its mark.
+func (m *marker) find(ctx context.Context, id string, r record.Record) (pod *corev1.Pod, again bool) {
+	if pod := m.pods.withID(id); pod != nil {
+		return pod, false
+	}
+	if age := time.Since(r.Time); age >= 0 && age < watchLate { // the clock may have been put back since
+		m.queue.AddAfter(id, watchLate-age)
+		return nil, false
+	}
+	pod, err := m.read(ctx, r.Namespace, r.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, false
+	case err != nil:
+		return nil, ctx.Err() == nil
+	case !isMeant(pod, r.PodUID):
+		return nil, false
+	}
+	return pod, false
 }
 
 // writingOf returns when this agent wrote that very mark to that very pod.

@@ -244,3 +244,37 @@ func TestCurrentRecord(t *testing.T) {
 		}
 	}
 }
+
+// A pod that the watch does not bring is read from the API server after a while, so that its wait does not last as long as the watch is away.
+func TestMarkerWithoutWatch(t *testing.T) {
+	pod := meshPod("cart")
+	another, mirror := meshPod("cart"), meshPod("cart")
+	another.UID, mirror.Annotations[keyMirror] = "another", "x"
+	for name, c := range map[string]struct {
+		age     time.Duration
+		live    *corev1.Pod
+		err     error
+		reads   int
+		settle  bool
+		results []string
+	}{
+		"a young record":         {0, pod, nil, 0, true, nil},
+		"an older one":           {watchLate, pod, nil, 1, true, []string{marked}},
+		"one of the future":      {-time.Hour, pod, nil, 1, true, []string{marked}},
+		"the pod is gone":        {watchLate, nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "cart"), 1, true, nil},
+		"another of its name":    {watchLate, another, nil, 1, true, nil},
+		"a static pod":           {watchLate, mirror, nil, 1, true, nil},
+		"the API server is away": {watchLate, nil, errors.New("connection refused"), 1, false, nil},
+	} {
+		r := recordFor(pod, "1/1")
+		r.Time = time.Now().Add(-c.age)
+		b := newBench(t, pod, r)
+		b.pods, _ = cached(t, func(string) {})
+		reads := 0
+		b.read = func(context.Context, string, string) (*corev1.Pod, error) { reads++; return c.live, c.err }
+		if settled := b.reconcile(t.Context(), string(pod.UID)); settled != c.settle || reads != c.reads {
+			t.Errorf("%s: settled %t, %d reads", name, settled, reads)
+		}
+		b.expect(t, len(c.results), c.results...)
+	}
+}
