@@ -60,7 +60,15 @@ func (c *call) podOf(cfg config, args *skel.CmdArgs) (redirect.Pod, error) {
 func (p plugin) decide(c *call, cfg config, pod redirect.Pod) (redirect.Decision, error) {
 	decision, err := redirect.Decide(pod, cfg.policy)
 	if err == nil && decision.Verdict == redirect.Ask {
-		if pod, err = p.askAgent(cfg, pod); err != nil {
+		known := pod.Annotations != nil
+		var unavailable bool
+		if pod, unavailable, err = p.askAgent(cfg, pod); unavailable && cfg.auxFailOpen && !known {
+			c.warn("left untouched (auxFailOpen)", err)
+			decision.Verdict, decision.Reason = redirect.Untouched, redirect.ReasonAgentAway
+			c.decided(decision)
+			return decision, nil
+		}
+		if err != nil {
 			return decision, err
 		}
 		decision, err = redirect.Decide(pod, cfg.policy)
@@ -72,22 +80,23 @@ func (p plugin) decide(c *call, cfg config, pod redirect.Pod) (redirect.Decision
 	return decision, nil
 }
 
-func (p plugin) askAgent(cfg config, pod redirect.Pod) (redirect.Pod, error) {
+// askAgent returns what the agent knows of the pod; unavailable says that the agent does not answer.
+func (p plugin) askAgent(cfg config, pod redirect.Pod) (answer redirect.Pod, unavailable bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.agentTimeout)
 	defer cancel()
-	answer, err := p.ask(ctx, cfg.agentSocket, facts.Request{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID})
+	answer, err = p.ask(ctx, cfg.agentSocket, facts.Request{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID})
 	if err == nil && !answer.Complete {
 		err = fmt.Errorf("the agent's answer on socket %q lacks the pod's containers", cfg.agentSocket)
 	}
 	if err == nil {
-		return answer, nil
+		return answer, false, nil
 	}
 	hint := ""
-	if facts.IsUnavailable(err) {
+	if unavailable = facts.IsUnavailable(err); unavailable {
 		hint = "; the pod is tried again. If the agent is gone for good, take the plugin out of this node's chain with " +
 			"`istio-pod-network-install uninstall`"
 	}
-	return pod, fail(types.ErrTryAgainLater, fmt.Sprintf("deciding about pod %s/%s", pod.Namespace, pod.Name),
+	return pod, unavailable, fail(types.ErrTryAgainLater, fmt.Sprintf("deciding about pod %s/%s", pod.Namespace, pod.Name),
 		fmt.Errorf("%w%s", err, hint))
 }
 

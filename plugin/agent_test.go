@@ -254,3 +254,41 @@ func TestAgentKnowsInvalidSetting(t *testing.T) {
 	r.fails("ADD", codeAnnotation, "istio-proxy", "runAsUser", `"-1"`, "0 to 4294967294")
 	r.clean()
 }
+
+// auxFailOpen lets a pod of which nothing is known start without rules, and without a record that would tell its wait that it needs none. A pod
+// that its annotations show to be in the mesh, or of which an agent tells that it cannot know, still has to wait.
+func TestAuxFailOpen(t *testing.T) {
+	for name, test := range map[string]struct {
+		open, known, answers bool
+		refused              bool
+	}{
+		"nobody answers": {true, false, false, false},
+		"nobody answers, and it is not asked for": {false, false, false, true},
+		"the annotations tell":                    {true, true, false, true},
+		"the agent answers that it cannot know":   {true, false, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			socket := r.withAgent()
+			r.conf["auxFailOpen"] = test.open
+			if delete(r.conf, "runtimeConfig"); test.known {
+				r.annotate(object{redirect.KeyStatus: "{}"})
+			}
+			if test.answers {
+				r.serve(socket, func(context.Context, facts.Request) facts.Response {
+					return facts.Response{Error: &facts.Error{Code: 11, Message: "the API server is away"}}
+				})
+			}
+			if test.refused {
+				r.fails("ADD", 11)
+			} else {
+				r.must("ADD")
+				says(r, r.log.String(), "level=warning", "auxFailOpen", "reason=agent-away")
+			}
+			r.clean()
+		})
+	}
+	r := newRig(t)
+	r.conf["auxFailOpen"] = "yes"
+	r.fails("ADD", 7, "auxFailOpen", `"yes"`, "true or false")
+}

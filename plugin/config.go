@@ -37,6 +37,7 @@ type config struct {
 	agentSocket         string // "": there is no agent
 	agentTimeout        time.Duration
 	statusRequiresAgent bool
+	auxFailOpen         bool // leave a pod of unknown annotations alone while the agent does not answer
 	stateDir            string
 	backend             netfilter.Backend
 	policy              redirect.Policy
@@ -160,6 +161,9 @@ func (c *config) readAgent(f fields) error {
 		return invalid("agentTimeout", fmt.Sprintf("%q", timeout), validTimeout)
 	}
 	c.agentTimeout = parsed
+	if err := f.into("auxFailOpen", &c.auxFailOpen, "true or false"); err != nil {
+		return err
+	}
 	return f.into("statusRequiresAgent", &c.statusRequiresAgent, "true or false")
 }
 

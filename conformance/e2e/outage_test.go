@@ -184,34 +184,33 @@ func TestReboot(t *testing.T) {
 // The API server is down for a minute. Sandboxes that have to be made again meanwhile get their rules from the agent's cache, and their
 // marks when it is back.
 func TestAPIServerDown(t *testing.T) {
-	onEveryNode(t, func(r *rig) {
-		r.installed()
-		r.seen(r.appPod("plain"))
-		r.create(r.meshPod("cart-0"))
-		r.throughSidecar("cart-0")
-		before := r.pod("cart-0").Annotations[record.KeyNetNS]
-		var visits sync.WaitGroup
-		visits.Go(func() { r.come(10, 2) })
-		nodes.Server.Down()
-		back := sync.OnceFunc(func() { must(r, nodes.Server.Up()) })
-		defer back()
-		uid := ""
-		r.eventually("the sandbox of cart-0 is known", func() bool { uid = r.sandboxOf("cart-0"); return uid != "" })
-		r.output(r.node.Ctr("tasks", "kill", "--signal=KILL", uid))
-		r.eventually("it has been made again, with its rules", func() bool {
-			now := r.sandboxOf("cart-0")
-			return now != "" && now != uid
-		})
-		time.Sleep(time.Minute)
-		back()
-		r.eventually("the pod is marked for its new network", func() bool {
-			pod, err := nodes.Client.CoreV1().Pods(r.namespace).Get(r.ctx, "cart-0", metav1.GetOptions{})
-			return err == nil && pod.Annotations[record.KeyNetNS] != before
-		})
-		r.throughSidecar("cart-0")
-		visits.Wait()
-		r.healthy()
+	r := newRig(t)
+	r.installed()
+	r.seen(r.appPod("plain"))
+	r.create(r.meshPod("cart-0"))
+	r.throughSidecar("cart-0")
+	before := r.pod("cart-0").Annotations[record.KeyNetNS]
+	var visits sync.WaitGroup
+	visits.Go(func() { r.come(10, 2) })
+	nodes.Server.Down()
+	back := sync.OnceFunc(func() { must(r, nodes.Server.Up()) })
+	defer back()
+	uid := ""
+	r.eventually("the sandbox of cart-0 is known", func() bool { uid = r.sandboxOf("cart-0"); return uid != "" })
+	r.output(r.node.Ctr("tasks", "kill", "--signal=KILL", uid))
+	r.eventually("it has been made again, with its rules", func() bool {
+		now := r.sandboxOf("cart-0")
+		return now != "" && now != uid
 	})
+	time.Sleep(time.Minute)
+	back()
+	r.eventually("the pod is marked for its new network", func() bool {
+		pod, err := nodes.Client.CoreV1().Pods(r.namespace).Get(r.ctx, "cart-0", metav1.GetOptions{})
+		return err == nil && pod.Annotations[record.KeyNetNS] != before
+	})
+	r.throughSidecar("cart-0")
+	visits.Wait()
+	r.healthy()
 }
 
 // sandboxOf is the container ID of a mesh pod's sandbox, as its newest record has it, "" if there is none.
@@ -245,10 +244,10 @@ func TestAPIServerInTrouble(t *testing.T) {
 			nodes.Gate.Set([]apiserver.Trouble{trouble, {}}[round%2]) // else nobody would be marked
 			time.Sleep(5 * time.Second)
 		})
-		r.come(10, 3)
+		r.come(6, 3)
 		stop()
 		nodes.Gate.Set(apiserver.Trouble{})
-		r.note("%s: 10 pods in %.0f s", name, time.Since(start).Seconds())
+		r.note("%s: 6 pods in %.0f s", name, time.Since(start).Seconds())
 		r.clear(r.namespace)
 	}
 	r.healthy()

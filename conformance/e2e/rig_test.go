@@ -23,6 +23,7 @@ type rig struct {
 	ctx       context.Context
 	namespace string
 	node      *cluster.Node // where its pods go
+	heal      func()        // ends the faults that are injected, if any
 }
 
 var rigs int
@@ -30,7 +31,7 @@ var rigs int
 // newRig is one on the node with the current runtime.
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{TB: t, scenario: &scenario{name: t.Name()}, ctx: context.Background(), node: nodes.Nodes[0]}
+	r := &rig{TB: t, scenario: &scenario{name: t.Name()}, ctx: context.Background(), node: nodes.Nodes[0], heal: func() {}}
 	start := time.Now()
 	scenarios = append(scenarios, r.scenario)
 	t.Cleanup(func() {
@@ -40,8 +41,8 @@ func newRig(t testing.TB) *rig {
 	if list := os.Getenv(faultsEnv); list != "" {
 		seed := seed()
 		t.Logf("under the faults %s of seed %d", list, seed)
-		heal := r.inject(named(list), seed)
-		t.Cleanup(func() { heal(); r.healthy() })
+		r.heal = r.inject(named(list), seed)
+		t.Cleanup(func() { r.heal(); r.healthy() })
 	}
 	return r
 }

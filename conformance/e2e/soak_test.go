@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -34,6 +35,7 @@ func TestSoak(t *testing.T) {
 	r := newRig(t)
 	defer func(before time.Duration) { patience = before }(patience)
 	patience = 8 * time.Minute
+	r.heal() // for a while
 	r.uninstalled()
 	r.installed()
 	for _, n := range nodes.Nodes { // what a node has once and for all
@@ -47,12 +49,9 @@ func TestSoak(t *testing.T) {
 	}
 	seed := seed()
 	t.Logf("seed %d; to have the same again: make soak SEED=%d", seed, seed)
-	heal := func() {}
-	if os.Getenv(faultsEnv) == "" { // else newRig has seen to it
-		heal = r.inject(faults, seed)
-	}
+	r.heal = r.inject(named(cmp.Or(os.Getenv(faultsEnv), "all")), seed)
 	pods := r.mix(seed)
-	heal()
+	r.heal()
 	r.healthy()
 	r.clear(r.namespace)
 	for _, n := range nodes.Nodes {

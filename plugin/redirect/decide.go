@@ -32,6 +32,7 @@ const (
 	ReasonNotOptedIn        Reason = "not-opted-in"        // selection annotated: neither pod nor namespace opted in
 	ReasonNoProxy           Reason = "opted-in-no-proxy"   // meant for the mesh, but there is no proxy container
 	ReasonForeignRules      Reason = "foreign-rules"       // Istio CNI or an istio-init has written rules already
+	ReasonAgentAway         Reason = "agent-away"          // auxFailOpen: nothing is known of the pod, and no agent answers
 	ReasonInjected          Reason = "injected"            // redirected: Istio's injector gave it a sidecar
 	ReasonOptedIn           Reason = "opted-in"            // redirected: initialize: "true"
 	ReasonIncomplete        Reason = "annotations-unknown" // ask: the runtime relays no annotations, or containers are needed
@@ -41,7 +42,7 @@ const (
 var Reasons = []Reason{
 	ReasonNotKubernetes, ReasonNamespaceExcluded, ReasonOpenShiftDeployer, ReasonOpenShiftBuild, ReasonOptedOut,
 	ReasonInjectDisabled, ReasonAmbient, ReasonOwnInit, ReasonEnvoyDisabled, ReasonProxyType, ReasonModeNone,
-	ReasonNotInjected, ReasonNotOptedIn, ReasonNoProxy, ReasonForeignRules, ReasonInjected, ReasonOptedIn, ReasonIncomplete,
+	ReasonNotInjected, ReasonNotOptedIn, ReasonNoProxy, ReasonForeignRules, ReasonAgentAway, ReasonInjected, ReasonOptedIn, ReasonIncomplete,
 }
 
 // Decision is what to do with a pod and why.

@@ -70,7 +70,7 @@ func TestReasonsAreListedInOrder(t *testing.T) {
 	for _, c := range causes {
 		want = append(want, c.reason)
 	}
-	want = append(want, ReasonForeignRules, ReasonInjected, ReasonOptedIn, ReasonIncomplete)
+	want = append(want, ReasonForeignRules, ReasonAgentAway, ReasonInjected, ReasonOptedIn, ReasonIncomplete)
 	if !slices.Equal(Reasons, want) {
 		t.Errorf("got %q, want %q", Reasons, want)
 	}

@@ -13,7 +13,10 @@ name: {{ $name }}
 binDir: {{ .Values.cni.binDir | default $preset.binDir | quote }}
 confDir: {{ .Values.cni.confDir | default $preset.confDir | quote }}
 auxDir: {{ .Values.cni.auxDir | default "/var/run/multus/cni/net.d/vendor-cni-chain" | quote }}
-mode: {{ .Values.cni.mode | default $preset.mode }}
+openshift: {{ eq $name "OpenShift" }}
+{{- $openshift := eq $name "OpenShift" | ternary (get (dict "nad" "nad" "auxChain" "aux") .Values.openshift.mode) "" }}
+mode: {{ .Values.cni.mode | default $openshift | default $preset.mode }}
+excludeNamespaces: {{ $preset.excludeNamespaces | default list | toJson }}
 seLinuxType: {{ .Values.agent.seLinuxType | default $preset.seLinuxType | default "" | quote }}
 {{- $quota := .Values.resourceQuota.enabled | toString }}
 resourceQuota: {{ ternary (default false $preset.resourceQuota) (eq $quota "true") (eq $quota "") }}
@@ -68,10 +71,13 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- if or (eq $hooks "true") (and (eq $hooks "auto") (include "connected" .)) }}true{{ end -}}
 {{- end -}}
 
-{{- /* What Pod Security restricted asks of a container. (a user ID) */ -}}
+{{- /* What Pod Security restricted asks of a container. (list . $user) OpenShift gives it a user itself. */ -}}
 {{- define "restricted" -}}
-runAsUser: {{ . }}
-runAsGroup: {{ . }}
+{{- $root := index . 0 -}}{{- $user := index . 1 -}}
+{{- if ne (include "platform" $root | fromYaml).openshift true }}
+runAsUser: {{ $user }}
+runAsGroup: {{ $user }}
+{{- end }}
 runAsNonRoot: true
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -111,10 +117,22 @@ seccompProfile: {type: RuntimeDefault}
   "stateDir" .Values.stateDir
   "backend" .Values.backend
   "selection" .Values.selection
-  "excludeNamespaces" (append (.Values.excludeNamespaces | default list) (include "namespace" .) | uniq)
+  "excludeNamespaces" (append (concat (.Values.excludeNamespaces | default list) (include "platform" . | fromYaml).excludeNamespaces) (include "namespace" .) | uniq)
+  "auxFailOpen" .Values.openshift.auxFailOpen
   "redirect" (include "redirect" . | fromJson)
   "logLevel" .Values.pluginLogLevel
 ) -}}
+{{- end -}}
+
+{{- /* The name of the NetworkAttachmentDefinition: Istio's, unless Istio's own CNI has one of that name. */ -}}
+{{- define "networkName" -}}
+{{- if .Values.openshift.networkName -}}
+{{ .Values.openshift.networkName }}
+{{- else -}}
+{{- $there := lookup "k8s.cni.cncf.io/v1" "NetworkAttachmentDefinition" .Values.openshift.networkNamespace "istio-cni" -}}
+{{- $labels := ($there.metadata | default dict).labels | default dict -}}
+{{- if and $there (ne (get $labels "app.kubernetes.io/part-of") "istio-pod-network-controller") }}istio-pod-network{{ else }}istio-cni{{ end }}
+{{- end -}}
 {{- end -}}
 
 {{- /* "true" if the admission policy is to be rendered. Without a cluster only the version tells what the API server has. */ -}}
