@@ -45,7 +45,7 @@ func (r run) Run() int {
 	return r.m.Run()
 }
 
-// furnish makes what manifests need before the API server takes them: their namespace, and the kind PodMonitor.
+// furnish makes what manifests need before the API server takes them: their namespace, and the kinds of Prometheus, Multus and OpenShift.
 func furnish() error {
 	for _, step := range []struct {
 		stdin string
@@ -53,7 +53,8 @@ func furnish() error {
 	}{
 		{namespaces, []string{"apply", "-f", "-"}},
 		{podMonitors, []string{"apply", "-f", "-"}},
-		{"", []string{"wait", "--for=condition=Established", "--timeout=1m", "crd/podmonitors.monitoring.coreos.com"}},
+		{"", []string{"apply", "--server-side", "-f", filepath.Join(build.Root(), "conformance", "openshift")}},
+		{"", []string{"wait", "--for=condition=Established", "--timeout=1m", "crd", "--all"}},
 	} {
 		if _, errs, err := program([]byte(step.stdin), "kubectl", step.args...); err != nil {
 			return fmt.Errorf("kubectl %q: %w %s", step.args, err, errs)
