@@ -144,30 +144,29 @@ func (r *rig) records() []record.Record {
 
 // What a network of Multus's lacks keeps a pod that names it from starting; a mesh pod that does not name it is noticed, and repaired.
 func TestOpenShiftMissing(t *testing.T) {
-	onMultus(t, func(r *rig, thick bool) {
-		r.openShift(thick)
-		r.seen(r.appPod("plain"))
-		definition := r.output(kubectl("get", "net-attach-def", "istio-cni", "--namespace=default", "-o", "yaml"))
-		r.output(kubectl("delete", "net-attach-def", "istio-cni", "--namespace=default"))
-		r.create(r.attached("without-definition", network))
-		r.eventually("Multus says what is missing", func() bool {
-			return strings.Contains(events(r.namespace), "without-definition FailedCreatePodSandBox") && strings.Contains(events(r.namespace), "istio-cni")
-		})
-		r.stillWaits("without-definition")
-		cmd := kubectl("create", "-f", "-")
-		cmd.Stdin = strings.NewReader(withoutServerFields(definition))
-		r.output(cmd)
-		r.throughSidecar("without-definition")
-
-		must(r, os.Remove(r.node.Path(cluster.OpenShiftBinDir+"/istio-pod-network"))) // the agent puts it back
-		r.create(r.attached("without-plugin", network))
-		r.throughSidecar("without-plugin")
-
-		r.create(r.meshPod("without-name"))
-		r.throughSidecar("without-name")
-		r.marked("without-name")
-		r.eventually("an Event says that the plugin was not run", func() bool { return strings.Contains(events(r.namespace), "without-name MeshBypassed") })
+	r := newRig(t)
+	r.openShift(true)
+	r.seen(r.appPod("plain"))
+	definition := r.output(kubectl("get", "net-attach-def", "istio-cni", "--namespace=default", "-o", "yaml"))
+	r.output(kubectl("delete", "net-attach-def", "istio-cni", "--namespace=default"))
+	r.create(r.attached("without-definition", network))
+	r.eventually("Multus says what is missing", func() bool {
+		return strings.Contains(events(r.namespace), "without-definition FailedCreatePodSandBox") && strings.Contains(events(r.namespace), "istio-cni")
 	})
+	r.stillWaits("without-definition")
+	cmd := kubectl("create", "-f", "-")
+	cmd.Stdin = strings.NewReader(withoutServerFields(definition))
+	r.output(cmd)
+	r.throughSidecar("without-definition")
+
+	must(r, os.Remove(r.node.Path(cluster.OpenShiftBinDir+"/istio-pod-network"))) // the agent puts it back
+	r.create(r.attached("without-plugin", network))
+	r.throughSidecar("without-plugin")
+
+	r.create(r.meshPod("without-name"))
+	r.throughSidecar("without-name")
+	r.marked("without-name")
+	r.eventually("an Event says that the plugin was not run", func() bool { return strings.Contains(events(r.namespace), "without-name MeshBypassed") })
 }
 
 // withoutServerFields makes what the API server shows fit to be created again.

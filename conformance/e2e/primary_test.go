@@ -62,7 +62,7 @@ func TestPrimaryMischief(t *testing.T) {
 		} {
 			rounds := 0
 			stop := while(func(round int) { mischief.do(round); rounds++ })
-			r.come(12, 3)
+			r.come(6, 3)
 			stop()
 			r.clear(r.namespace)
 			r.note("%s %d times", mischief.name, rounds)

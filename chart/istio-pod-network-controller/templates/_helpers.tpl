@@ -71,14 +71,17 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- if or (eq $hooks "true") (and (eq $hooks "auto") (include "connected" .)) }}true{{ end -}}
 {{- end -}}
 
-{{- /* What Pod Security restricted asks of a container. (list . $user) OpenShift gives it a user itself. */ -}}
+{{- /* What Pod Security restricted asks of a container. (list . $user $imageUser) OpenShift gives it a user itself, whatever the image's is. */ -}}
 {{- define "restricted" -}}
 {{- $root := index . 0 -}}{{- $user := index . 1 -}}
-{{- if ne (include "platform" $root | fromYaml).openshift true }}
+{{- $openshift := (include "platform" $root | fromYaml).openshift -}}
+{{- if not $openshift }}
 runAsUser: {{ $user }}
 runAsGroup: {{ $user }}
 {{- end }}
+{{- if not (and $openshift (eq (index . 2) 0)) }}
 runAsNonRoot: true
+{{- end }}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}

@@ -128,12 +128,12 @@ func (c *Cluster) Remove(n *Node) error {
 	n.halt()
 	err := wait("no process of "+n.Name+" is left", func() bool { return n.killed() == 0 })
 	err = errors.Join(err, wait("its control groups are removed", n.removePodGroups))
-	n.stop()
+	n.stop() // its cable goes with its namespace
 	failed := c.Client.CoreV1().Nodes().Delete(context.Background(), n.Name, metav1.DeleteOptions{})
 	if !apierrors.IsNotFound(failed) {
 		err = errors.Join(err, failed)
 	}
-	return errors.Join(err, run("ip", "link", "delete", n.outer()))
+	return err
 }
 
 // Admin is a kubeconfig with all rights.
