@@ -122,7 +122,7 @@ func fewFiles(n *cluster.Node, _ *rand.Rand) (func() error, error) {
 }
 
 func restarted(program string) func(*cluster.Node, *rand.Rand) (func() error, error) {
-	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) { n.Restart(program); return nothing, nil }
+	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) { return nothing, n.Restart(program) }
 }
 
 func dir(path string, harm func(*cluster.Node, string) (func() error, error)) func(*cluster.Node, *rand.Rand) (func() error, error) {

@@ -188,7 +188,7 @@ func TestOpenShiftMultusAway(t *testing.T) {
 	r.create(r.attached("stays", network))
 	r.throughSidecar("stays")
 	for i, trouble := range []func(){
-		func() { r.node.Restart("multus-daemon") },
+		func() { must(t, r.node.Restart("multus-daemon")) },
 		func() { must(t, replace(r.node.Path(cluster.OVNFile), r.node.OVN())) },
 		func() {
 			must(t, os.Remove(r.node.Path(cluster.OVNFile)))

@@ -134,7 +134,7 @@ func TestNodeProgramsKilled(t *testing.T) {
 		for round, program := range []string{"kubelet", "containerd", "kubelet"} {
 			visitor := r.meshPod(fmt.Sprint("visitor-", round))
 			r.create(visitor) // while it is on its way
-			r.node.Restart(program)
+			must(r, r.node.Restart(program))
 			r.throughSidecar(visitor.Name)
 		}
 		r.throughSidecar("stays")

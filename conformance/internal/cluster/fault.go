@@ -79,16 +79,8 @@ func (n *Node) ReadOnly(dir string) (undo func() error, err error) {
 	return func() error { return remount("rw") }, remount("ro")
 }
 
-// Hide makes programs of the node impossible to run until it is undone.
+// Hide makes programs of the node impossible to run until it is undone, or the node is rebooted.
 func (n *Node) Hide(programs ...string) (undo func() error, err error) {
-	var hidden []string
-	undo = func() error {
-		var failed []error
-		for _, path := range hidden {
-			failed = append(failed, do(n.Command("umount", path)))
-		}
-		return errors.Join(failed...)
-	}
 	paths := map[string]bool{} // several names may be links to one program
 	for _, name := range programs {
 		out, err := n.Command("sh", "-c", `readlink -f "$(command -v `+name+`)"`).Output()
@@ -97,13 +89,27 @@ func (n *Node) Hide(programs ...string) (undo func() error, err error) {
 		}
 		paths[string(bytes.TrimSpace(out))] = true
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	for path := range paths {
 		if err := do(n.Command("mount", "--bind", "/dev/null", path)); err != nil {
-			return nil, errors.Join(err, undo())
+			return nil, err
 		}
-		hidden = append(hidden, path)
+		n.hidden = append(n.hidden, path)
 	}
-	return undo, nil
+	return n.show, nil
+}
+
+// show undoes every Hide.
+func (n *Node) show() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var failed []error
+	for _, path := range n.hidden {
+		failed = append(failed, do(n.Command("umount", path)))
+	}
+	n.hidden = nil
+	return errors.Join(failed...)
 }
 
 // off is what is left to do when a node has gone down: what was mounted, and what was on file systems in memory, is gone. /run/overlay holds
@@ -127,6 +133,9 @@ const state = "mkdir -p " + StateDir + " && mount -t tmpfs -o mode=0755,size=8m 
 // boot ID of this machine stays.
 func (n *Node) Reboot() error {
 	n.halt()
+	if err := n.show(); err != nil {
+		return err
+	}
 	if err := wait("no process of "+n.Name+" is left", func() bool { return n.killed() == 0 }); err != nil {
 		return err
 	}

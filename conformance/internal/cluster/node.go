@@ -31,6 +31,7 @@ type Node struct {
 	holder   *exec.Cmd // whose namespaces are the node's
 	mu       sync.Mutex
 	services map[string]*service // by name
+	hidden   []string            // programs, by Hide
 }
 
 // namespaces is run as a shell script in a mount and a network namespace of its own: it hides what a node writes to behind file

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -86,9 +87,13 @@ func (n *Node) halt() {
 }
 
 // Restart ends one of the node's own programs by a signal that it cannot catch, and lets it start again.
-func (n *Node) Restart(name string) {
+func (n *Node) Restart(name string) error {
 	n.mu.Lock()
 	s := n.services[name]
 	n.mu.Unlock()
+	if s == nil {
+		return fmt.Errorf("%s has no %s now", n.Name, name)
+	}
 	s.kill()
+	return nil
 }
