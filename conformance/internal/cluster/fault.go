@@ -91,6 +91,9 @@ func (n *Node) Hide(programs ...string) (undo func() error, err error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.down {
+		return nil, errors.New(n.Name + " is being rebooted")
+	}
 	for path := range paths {
 		if err := do(n.Command("mount", "--bind", "/dev/null", path)); err != nil {
 			return nil, err
@@ -132,6 +135,8 @@ const state = "mkdir -p " + StateDir + " && mount -t tmpfs -o mode=0755,size=8m 
 // Reboot ends all processes of the node, those of pods included, forgets what a node forgets when it goes down, and starts it again. The
 // boot ID of this machine stays.
 func (n *Node) Reboot() error {
+	n.setDown(true)
+	defer n.setDown(false)
 	n.halt()
 	if err := n.show(); err != nil {
 		return err
@@ -151,6 +156,12 @@ func (n *Node) Reboot() error {
 		}
 	}
 	return nil
+}
+
+func (n *Node) setDown(down bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.down = down
 }
 
 // removePodGroups removes the control groups of pods; one whose processes have just ended may not go yet.

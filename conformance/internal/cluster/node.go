@@ -32,6 +32,7 @@ type Node struct {
 	mu       sync.Mutex
 	services map[string]*service // by name
 	hidden   []string            // programs, by Hide
+	down     bool                // while it is rebooted
 }
 
 // namespaces is run as a shell script in a mount and a network namespace of its own: it hides what a node writes to behind file
