@@ -72,6 +72,11 @@ func TestRepairCallsThePlugin(t *testing.T) {
 		} {
 			write(t, filepath.Join(results, name), contents, 0o600)
 		}
+		earlier := filepath.Join(results, "podnet-zz-eth0") // whose DEL failed: it comes later in the directory, and was made before
+		write(t, earlier, cachedBy(libcni, string(pod.UID), "zz", netns+"/cni-old", "10.0.0.1"), 0o600)
+		if err := os.Chtimes(earlier, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
 		write(t, filepath.Join(netns, "cni-new"), "", 0o600)
 		write(t, filepath.Join(netns, "cni-old"), "", 0o600)
 		w, events := heard()
