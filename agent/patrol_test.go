@@ -158,6 +158,17 @@ func TestGoneIsNoBypass(t *testing.T) {
 			t.Errorf("%s: %d bypasses, %d reads, want %d", name, found, reads, c.reads)
 		}
 	}
+	waits := running("waits") // from before the plugin was chained: it does not bypass the mesh, and would be repaired
+	waits.Status.StartTime, waits.Spec.InitContainers = &metav1.Time{Time: time.Unix(0, 0)}, []corev1.Container{{Name: "istio-validation"}}
+	early, _ := patrolling(t, waits)
+	w, events := heard()
+	early.warner, early.read = w, func(context.Context, string, string) (*corev1.Pod, error) { return nil, errors.New("connection refused") }
+	for range 3 {
+		early.round(t.Context(), now)
+	}
+	if all := said(events); len(all) > 0 {
+		t.Errorf("of a pod that may be gone: %v", all)
+	}
 	reads = 0
 	p.read = func(_ context.Context, _, name string) (*corev1.Pod, error) {
 		reads++
