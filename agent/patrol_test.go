@@ -162,7 +162,9 @@ func TestGoneIsNoBypass(t *testing.T) {
 	waits.Status.StartTime, waits.Spec.InitContainers = &metav1.Time{Time: time.Unix(0, 0)}, []corev1.Container{{Name: "istio-validation"}}
 	early, _ := patrolling(t, waits)
 	w, events := heard()
-	early.warner, early.read = w, func(context.Context, string, string) (*corev1.Pod, error) { return nil, errors.New("connection refused") }
+	early.warner, early.read = w, func(context.Context, string, string) (*corev1.Pod, error) {
+		return nil, errors.New("connection refused")
+	}
 	for range 3 {
 		early.round(t.Context(), now)
 	}
