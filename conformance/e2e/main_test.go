@@ -57,6 +57,9 @@ func prepare(bin string) error {
 	if err := build.Cluster(bin); err != nil {
 		return err
 	}
+	if err := build.Istio(bin); err != nil {
+		return err
+	}
 	return build.Product(bin, "./agent") // of which one scenario runs a command from outside the cluster
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -26,6 +27,7 @@ func sidecar(transparent bool) {
 	}
 	go serveTCP(listen(":15006", transparent), "sidecar-inbound", inbound)
 	go serveTCP(listen(":15053", false), "sidecar-dns", originalDestination)
+	go serveReady(listen(":15021", false))
 	for _, address := range []string{"127.0.0.1", "::1"} { // where redirected packets arrive, and answers have to come from
 		packets, err := net.ListenPacket("udp", net.JoinHostPort(address, "15053"))
 		if err == nil {
@@ -69,6 +71,26 @@ func serveTCP(l net.Listener, name string, asked func(*net.TCPConn) string) {
 		go func() {
 			defer c.Close()
 			fmt.Fprintln(c, name, asked(c.(*net.TCPConn)))
+		}()
+	}
+}
+
+// serveReady answers the kubelet's probes, which Istio's injector sends to this port.
+func serveReady(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			fatal(err)
+		}
+		go func() {
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(patience))
+			for lines := bufio.NewReader(c); ; {
+				if line, err := lines.ReadString('\n'); err != nil || strings.TrimSpace(line) == "" {
+					break
+				}
+			}
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 		}()
 	}
 }

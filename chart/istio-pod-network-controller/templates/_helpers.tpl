@@ -147,3 +147,24 @@ seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 {{- if or (eq $enabled "true") (and (eq $enabled "auto") $has) }}true{{ end -}}
 {{- end -}}
+
+{{- /* The version of the API MutatingAdmissionPolicy, "" if there is none. Without a cluster only the version of Kubernetes tells. */ -}}
+{{- define "mutatingAPI" -}}
+{{- if include "connected" . -}}
+{{- range $version := list "v1" "v1beta1" -}}
+{{- if $.Capabilities.APIVersions.Has (printf "admissionregistration.k8s.io/%s/MutatingAdmissionPolicy" $version) }}admissionregistration.k8s.io/{{ $version }}{{ break }}{{ end -}}
+{{- end -}}
+{{- else if semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version }}admissionregistration.k8s.io/v1
+{{- else if semverCompare ">=1.34.0-0" .Capabilities.KubeVersion.Version }}admissionregistration.k8s.io/v1beta1
+{{- end -}}
+{{- end -}}
+
+{{- /* "true" if istio-init is to be replaced. */ -}}
+{{- define "rendersReplaceInit" -}}
+{{- if .Values.injection.replaceInit -}}
+{{- if not (include "mutatingAPI" .) -}}
+{{- fail "injection.replaceInit: true, and this API server has no MutatingAdmissionPolicy; valid: false, and one of the other ways in docs/injection.md" -}}
+{{- end -}}
+true
+{{- end -}}
+{{- end -}}

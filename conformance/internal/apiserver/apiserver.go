@@ -170,6 +170,9 @@ contexts: [{name: c, context: {cluster: c, user: u}}]
 // CA and ServiceAccountKey are paths of files that other components of the cluster need.
 func (s *Server) CA() string { return s.pki.ca.cert }
 
+// Serving are the paths of a certificate and its key, under which anything may serve at the API server's addresses.
+func (s *Server) Serving() (cert, key string) { return s.pki.serving.cert, s.pki.serving.key }
+
 // ServiceAccountKey signs the tokens of service accounts.
 func (s *Server) ServiceAccountKey() string { return s.pki.serving.key }
 

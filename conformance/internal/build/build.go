@@ -103,6 +103,11 @@ func Cluster(bin string) error {
 	return nil
 }
 
+// Istio links Istio's injection and validation, and its charts, into bin.
+func Istio(bin string) error {
+	return linkFrom(bin, []string{"istio-injector", "istio-agent", "istio-manifests"}, filepath.Join(Root(), "scripts", "istio.sh"))
+}
+
 // Helm links helm3 and helm4 into bin.
 func Helm(bin string) error {
 	return linkFrom(bin, []string{"helm3", "helm4"}, filepath.Join(Root(), "scripts", "helm.sh"))

@@ -1,0 +1,253 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// What Istio's injector is told: its images are the stand-in of Envoy and Istio's own validation.
+const (
+	istioImage   = "e2e.local/proxyv2:1"
+	injectorAt   = cluster.Address + ":15017"
+	injectedFrom = "istio-injection"
+)
+
+var istioValues = []string{
+	"values.global.hub=e2e.local", "values.global.tag=1", "values.global.imagePullPolicy=Never", "values.global.proxy.seccompProfile.type=RuntimeDefault",
+}
+
+// istio has Istio's own injector serve the cluster until the end of the test, with values as istioctl's --set takes them, and files of values
+// of its chart istiod.
+func (r *rig) istio(environment []string, files []string, values ...string) {
+	r.Helper()
+	bin := isolated.BinDir()
+	archive := filepath.Join(r.TempDir(), "proxyv2.tar")
+	must(r, cluster.Image(archive, istioImage, []cluster.File{
+		{Source: filepath.Join(bin, "istio-agent"), Path: "usr/local/bin/pilot-agent"}, {Source: filepath.Join(bin, "podprogram"), Path: "podprogram"},
+	}, "/usr/local/bin/pilot-agent"))
+	must(r, r.node.Import(archive))
+	cert, key := nodes.Server.Serving()
+	args := []string{"-manifests=" + filepath.Join(bin, "istio-manifests"), "-kubeconfig=" + nodes.Admin(), "-listen=" + injectorAt, "-cert=" + cert, "-key=" + key}
+	for _, v := range append(istioValues, values...) {
+		args = append(args, "-set="+v)
+	}
+	for i, file := range files {
+		data, err := os.ReadFile(file)
+		must(r, err)
+		operator := "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec:\n  values:\n    " + strings.ReplaceAll(string(data), "\n", "\n    ")
+		args = append(args, "-file="+r.file(fmt.Sprint("operator-", i, ".yaml"), operator))
+	}
+	command := exec.Command(filepath.Join(bin, "istio-injector"), args...)
+	command.Env = append(os.Environ(), environment...)
+	log := filepath.Join(r.TempDir(), "injector.log")
+	injector, err := apiserver.RunCommand(log, command)
+	must(r, err)
+	r.Cleanup(func() {
+		if r.Failed() {
+			r.Logf("the injector says\n%s", injector.Tail())
+		}
+		injector.Kill()
+	})
+	r.eventually("Istio's injector is ready", func() bool {
+		if injector.Ended() {
+			r.Fatalf("Istio's injector has ended:\n%s", injector.Tail())
+		}
+		return strings.Contains(injector.Tail(), "ready\n")
+	})
+	authority, err := os.ReadFile(nodes.Server.CA())
+	must(r, err)
+	url, fail, none := "https://"+injectorAt+"/inject", admissionv1.Fail, admissionv1.SideEffectClassNone
+	hooks := nodes.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	_, err = hooks.Create(r.ctx, &admissionv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "istio-sidecar-injector"},
+		Webhooks: []admissionv1.MutatingWebhook{{
+			Name: "namespace.sidecar-injector.istio.io", ClientConfig: admissionv1.WebhookClientConfig{URL: &url, CABundle: authority},
+			Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
+				Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}},
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{injectedFrom: "enabled"}},
+			FailurePolicy:     &fail, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
+		}},
+	}, metav1.CreateOptions{})
+	must(r, err)
+	r.Cleanup(func() { must(r, hooks.Delete(r.ctx, "istio-sidecar-injector", metav1.DeleteOptions{})) })
+}
+
+// injectedNamespace is one in which Istio's injector and that level of Pod Security are in force.
+func (r *rig) injectedNamespace(level string, annotations map[string]string) {
+	r.Helper()
+	labels := enforcing(level)
+	labels[injectedFrom] = "enabled"
+	r.namespace = r.newNamespace(labels, annotations)
+	_, err := nodes.Client.CoreV1().ConfigMaps(r.namespace).Create(r.ctx, &corev1.ConfigMap{ // istiod makes it
+		ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert"}, Data: map[string]string{"root-cert.pem": ""},
+	}, metav1.CreateOptions{})
+	must(r, err)
+	r.eventually("pods of the namespace are injected", func() bool { // the API server takes a moment to read the webhook
+		pod, err := nodes.Client.CoreV1().Pods(r.namespace).Create(r.ctx, r.appPod("try"), metav1.CreateOptions{DryRun: []string{"All"}})
+		return apierrors.IsForbidden(err) || err == nil && len(pod.Spec.Containers)+len(pod.Spec.InitContainers) > 1
+	})
+}
+
+// without is an app that Istio's injector leaves alone: the control.
+func (r *rig) without() {
+	r.Helper()
+	pod := r.appPod("plain")
+	pod.Labels = map[string]string{"sidecar.istio.io/inject": "false"}
+	r.seen(pod)
+}
+
+// injected is a pod as a person writes it.
+func (r *rig) injected(name string, annotations map[string]string) *corev1.Pod {
+	pod := r.appPod(name)
+	for key, value := range annotations {
+		pod.Annotations[key] = value
+	}
+	return pod
+}
+
+// variants are what people ask of Istio's injector.
+var variants = map[string]map[string]string{
+	"plain-sidecar":  {"sidecar.istio.io/nativeSidecar": "false"},
+	"native-sidecar": {"sidecar.istio.io/nativeSidecar": "true"},
+	"held":           {"proxy.istio.io/config": "holdApplicationUntilProxyStarts: true", "sidecar.istio.io/nativeSidecar": "false"},
+	"dns":            {"proxy.istio.io/config": "proxyMetadata: {ISTIO_META_DNS_CAPTURE: \"true\"}"},
+	"excludes": {
+		"traffic.sidecar.istio.io/excludeOutboundPorts": "8082", "traffic.sidecar.istio.io/excludeInboundPorts": "8090",
+		"traffic.sidecar.istio.io/includeOutboundIPRanges": "10.99.0.0/16,fd00:99::/64",
+	},
+}
+
+// everyVariant runs all variants in the rig's namespace. init is the init container that has to have run, first of all.
+func (r *rig) everyVariant(init, image string) {
+	r.Helper()
+	for name, annotations := range variants {
+		r.create(r.injected(name, annotations))
+	}
+	for name := range variants {
+		r.throughSidecar(name)
+		r.marked(name)
+		pod := r.pod(name)
+		first := pod.Spec.InitContainers[0]
+		if first.Name != init || first.Image != image {
+			r.Errorf("the first init container of %s is %s of %s", name, first.Name, first.Image)
+		}
+		for _, status := range pod.Status.InitContainerStatuses {
+			if status.Name == init && (status.State.Terminated == nil || status.State.Terminated.ExitCode != 0 || status.RestartCount > 0) {
+				r.Errorf("%s of %s: %+v", init, name, status)
+			}
+		}
+		r.answersFrom("sidecar-inbound", pod, 8080)
+		if name == "excludes" {
+			r.answersFrom("app", pod, 8090)
+		}
+	}
+}
+
+// Stock Istio with pilot.cni.enabled and nothing else: its pods are admitted under restricted, and Istio's own validation is content with our
+// rules.
+func TestIstioStock(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.istio(nil, nil, "values.pilot.cni.enabled=true")
+	r.injectedNamespace("restricted", nil)
+	r.without()
+	r.everyVariant("istio-validation", istioImage)
+}
+
+// With the documented values our wait takes the place of Istio's validation.
+func TestIstioWait(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.istio(nil, []string{filepath.Join(build.Root(), "docs", "istio", "wait.yaml")})
+	r.injectedNamespace("restricted", nil)
+	r.without()
+	r.everyVariant("istio-validation", pluginImage())
+}
+
+// Without pilot.cni.enabled, pods have the init container that this project is there to do without, and restricted refuses them.
+func TestIstioInitIsRejected(t *testing.T) {
+	r := newRig(t)
+	r.istio(nil, nil)
+	r.injectedNamespace("restricted", nil)
+	_, err := r.tryCreate(r.appPod("stock"))
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "NET_ADMIN") {
+		t.Errorf("%v", err)
+	}
+}
+
+// On OpenShift Istio gives the sidecar a user and a group of the namespace's range; the rules exempt those, and the wait probes as that user.
+func TestIstioOnOpenShift(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.istio([]string{"PLATFORM=openshift"}, []string{filepath.Join(build.Root(), "docs", "istio", "wait.yaml")})
+	r.injectedNamespace("restricted", map[string]string{
+		"openshift.io/sa.scc.uid-range": "1000660000/10000", "openshift.io/sa.scc.supplemental-groups": "1000660000/10000",
+	})
+	r.without()
+	r.create(r.injected("cart-0", nil))
+	r.throughSidecar("cart-0")
+	r.marked("cart-0")
+	r.answersFrom("sidecar-inbound", r.pod("cart-0"), 8080)
+	user := *container(r.pod("cart-0"), "istio-proxy").SecurityContext.RunAsUser
+	if user == proxyUser || !strings.Contains(r.ruleset("cart-0"), fmt.Sprint("meta skuid ", user, " ")) {
+		t.Errorf("the sidecar is user %d, and the rules are\n%s", user, r.ruleset("cart-0"))
+	}
+}
+
+// A TPROXY sidecar of Istio's runs as root with NET_ADMIN, whoever writes the rules: restricted refuses it, privileged admits it.
+func TestIstioTPROXY(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.istio(nil, nil, "values.pilot.cni.enabled=true")
+	r.injectedNamespace("restricted", nil)
+	annotations := map[string]string{"sidecar.istio.io/interceptionMode": "TPROXY"}
+	if _, err := r.tryCreate(r.injected("refused", annotations)); !apierrors.IsForbidden(err) {
+		t.Errorf("under restricted: %v", err)
+	}
+	r.injectedNamespace("privileged", nil)
+	r.without()
+	r.create(r.injected("cart-0", annotations))
+	r.throughSidecar("cart-0")
+	r.answersFrom("sidecar-inbound", r.pod("cart-0"), 8080)
+	if rules := r.ruleset("cart-0"); !strings.Contains(rules, "tproxy") {
+		t.Errorf("no TPROXY rule in\n%s", rules)
+	}
+}
+
+// Where Istio's injector keeps adding istio-init, the chart's policy makes it our wait before Pod Security looks at it.
+func TestIstioInitReplaced(t *testing.T) {
+	r := newRig(t)
+	r.installed("injection.replaceInit=true")
+	r.istio(nil, nil)
+	r.injectedNamespace("restricted", nil)
+	r.without()
+	r.eventually("the API server has read the policy", func() bool {
+		_, err := nodes.Client.CoreV1().Pods(r.namespace).Create(r.ctx, r.appPod("try"), metav1.CreateOptions{DryRun: []string{"All"}})
+		return err == nil
+	})
+	for name, native := range map[string]string{"plain-sidecar": "false", "native-sidecar": "true"} {
+		r.create(r.injected(name, map[string]string{"sidecar.istio.io/nativeSidecar": native}))
+		r.throughSidecar(name)
+		r.marked(name)
+		wait := container(r.pod(name), "istio-init")
+		if wait.Image != pluginImage() || len(wait.SecurityContext.Capabilities.Add) > 0 {
+			t.Errorf("istio-init of %s is %+v", name, wait)
+		}
+		if log := r.says(name, "istio-init"); !strings.Contains(log, "ready after") {
+			t.Errorf("the wait of %s says %q", name, log)
+		}
+	}
+}
