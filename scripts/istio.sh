@@ -19,7 +19,7 @@ if [ ! -e "$dir/done" ]; then
 	progress=$!
 	trap 'kill $progress 2>/dev/null || true' EXIT
 	for program in injector agent; do
-		CGO_ENABLED=0 go -C "$root/conformance/istio" build -trimpath -ldflags '-s -w' -o "$dir/istio-$program" "./$program" 9>&-
+		CGO_ENABLED=0 go -C "$root/conformance/istio" build -o "$dir/istio-$program" "./$program" 9>&-
 	done
 	rm -rf "$dir/istio-manifests"
 	cp -r --no-preserve=mode "$(go -C "$root/conformance/istio" list -m -f '{{.Dir}}' istio.io/istio)/manifests" "$dir/istio-manifests"

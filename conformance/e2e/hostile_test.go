@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,7 +25,7 @@ func TestHostileAnnotations(t *testing.T) {
 	r.installed("admissionPolicy.enabled=false")
 	r.seen(r.appPod("plain"))
 	victim := filepath.Join(stateDir, "victim")
-	for name, settings := range map[string]map[string]string{
+	refused := map[string]map[string]string{
 		"shell":    {"traffic.sidecar.istio.io/excludeOutboundPorts": "80; touch " + victim},
 		"subshell": {"traffic.sidecar.istio.io/excludeOutboundIPRanges": "$(touch " + victim + ")"},
 		"nft":      {"traffic.sidecar.istio.io/excludeInterfaces": "a\" drop; flush ruleset; #"},
@@ -31,13 +33,14 @@ func TestHostileAnnotations(t *testing.T) {
 		"lines":    {"traffic.sidecar.istio.io/includeInboundPorts": "80\n-A OUTPUT -j ACCEPT"},
 		"nul":      {"traffic.sidecar.istio.io/excludeInboundPorts": "80\u0000443"},
 		"huge":     {"traffic.sidecar.istio.io/includeOutboundPorts": strings.Repeat("80,", 30000) + "x"},
-	} {
+	}
+	for name, settings := range refused {
 		pod := r.meshPod(name)
-		key := ""
-		for k, v := range settings {
-			key, pod.Annotations[k] = k, v
-		}
+		maps.Copy(pod.Annotations, settings)
 		r.create(pod)
+	}
+	for name, settings := range refused {
+		key := slices.Collect(maps.Keys(settings))[0]
 		r.eventually("the kubelet and an Event name the annotation of "+name, func() bool {
 			all := events(r.namespace)
 			return strings.Contains(all, name+" FailedCreatePodSandBox") && strings.Contains(all, name+" InvalidMeshAnnotation The pod cannot start: ") && strings.Contains(all, key)
@@ -48,18 +51,19 @@ func TestHostileAnnotations(t *testing.T) {
 	for i := range 4000 {
 		prefixes = append(prefixes, fmt.Sprintf("172.%d.%d.0/24", 16+i/256, i%256))
 	}
-	for name, change := range map[string]map[string]string{
+	taken := map[string]map[string]string{
 		"free-text": {"notes": "`reboot`; \"; flush ruleset; $(reboot) \\ ' \n\t\r %s %n {{.}} <>&", "pod-network-controller.istio.io/reason": "made up", "pod-network-controller.istio.io/netns": "../../x"},
 		"pasted":    {record.KeyStatus: record.StatusInitialized, record.KeyNetNS: "a/1/1"},
 		"spared":    {record.KeyStatus: record.StatusNotRequired, record.KeyNetNS: "a/1/1"},
 		"full":      {"notes": strings.Repeat("x", 200<<10)},
 		"long-list": {"traffic.sidecar.istio.io/excludeOutboundIPRanges": strings.Join(prefixes, ",")},
-	} {
+	}
+	for name, change := range taken {
 		pod := r.meshPod(name)
-		for k, v := range change {
-			pod.Annotations[k] = v
-		}
+		maps.Copy(pod.Annotations, change)
 		r.create(pod)
+	}
+	for name := range taken {
 		r.throughSidecar(name)
 		r.marked(name)
 	}

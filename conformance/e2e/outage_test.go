@@ -180,7 +180,7 @@ func TestReboot(t *testing.T) {
 	})
 }
 
-// The API server is down for a minute. Sandboxes that have to be made again meanwhile get their rules from the agent's cache, and their
+// The API server is down, in a soak for a minute. Sandboxes that have to be made again meanwhile get their rules from the agent's cache, and their
 // marks when it is back.
 func TestAPIServerDown(t *testing.T) {
 	r := newRig(t)
@@ -190,7 +190,7 @@ func TestAPIServerDown(t *testing.T) {
 	r.throughSidecar("cart-0")
 	before := r.pod("cart-0").Annotations[record.KeyNetNS]
 	var visits sync.WaitGroup
-	visits.Go(func() { r.come(10, 2) })
+	visits.Go(func() { r.come(6, 2) })
 	nodes.Server.Down()
 	back := sync.OnceFunc(func() { must(r, nodes.Server.Up()) })
 	defer back()
@@ -201,7 +201,7 @@ func TestAPIServerDown(t *testing.T) {
 		now := r.sandboxOf("cart-0")
 		return now != "" && now != uid
 	})
-	time.Sleep(time.Minute)
+	time.Sleep(inSoak(15*time.Second, time.Minute))
 	back()
 	r.eventually("the pod is marked for its new network", func() bool {
 		pod, err := nodes.Client.CoreV1().Pods(r.namespace).Get(r.ctx, "cart-0", metav1.GetOptions{})
@@ -260,10 +260,7 @@ func TestAgentAwayForLong(t *testing.T) {
 	r.create(r.meshPod("stays"))
 	r.throughSidecar("stays")
 	r.stopAgents()
-	away := 30 * time.Second
-	if soak() > 0 {
-		away = 6 * time.Minute
-	}
+	away := inSoak(30*time.Second, 6*time.Minute)
 	plain := 0
 	for start := time.Now(); time.Since(start) < away; plain++ {
 		for _, n := range nodes.Nodes {

@@ -17,58 +17,58 @@ import (
 // The primary CNI writes its configuration again, renames it, takes it away and brings it back, and another one that sorts before it
 // appears, all while mesh pods come and go. A pod that is made in a moment in which the plugin is not chained waits, and is repaired.
 func TestPrimaryMischief(t *testing.T) {
-	onEveryNode(t, func(r *rig) {
-		r.installed()
-		r.seen(r.appPod("plain"))
-		conf := func(name string) string { return r.node.Path(filepath.Join(cluster.ConfDir, name)) }
-		primary := []byte(r.node.Primary(cluster.DualStack))
-		other, err := otherNetwork(r.node)
-		must(r, err)
-		r.Cleanup(func() {
-			_ = os.Remove(conf("10-renamed.conflist"))
-			_ = os.Remove(conf("05-other.conflist"))
-			must(r, replace(r.node.Conflist(), primary))
-			r.healthy()
-		})
-		for _, mischief := range []struct {
-			name string
-			do   func(round int)
-		}{
-			{"rewritten", func(int) {
-				must(r, replace(r.node.Conflist(), primary))
-				time.Sleep(300 * time.Millisecond)
-			}},
-			{"renamed", func(round int) {
-				names := []string{r.node.Conflist(), conf("10-renamed.conflist")}
-				must(r, os.Rename(names[round%2], names[(round+1)%2]))
-				time.Sleep(2 * time.Second)
-			}},
-			{"removed", func(int) {
-				for _, name := range []string{r.node.Conflist(), conf("10-renamed.conflist")} {
-					_ = os.Remove(name)
-				}
-				time.Sleep(500 * time.Millisecond)
-				must(r, replace(r.node.Conflist(), primary))
-				time.Sleep(2 * time.Second)
-			}},
-			{"one that sorts earlier", func(round int) {
-				if round%2 == 0 {
-					must(r, replace(conf("05-other.conflist"), other))
-				} else {
-					must(r, os.Remove(conf("05-other.conflist")))
-				}
-				time.Sleep(2 * time.Second)
-			}},
-		} {
-			rounds := 0
-			stop := while(func(round int) { mischief.do(round); rounds++ })
-			r.come(6, 3)
-			stop()
-			r.clear(r.namespace)
-			r.note("%s %d times", mischief.name, rounds)
-		}
-		r.note("%s repaired", r.metric(`pod_repairs_total{result="applied"}`))
+	r := newRig(t)
+	r.node = nodes.Node("node-" + string(cluster.Debian)) // where our entry is in the primary's own file
+	r.installed()
+	r.seen(r.appPod("plain"))
+	conf := func(name string) string { return r.node.Path(filepath.Join(cluster.ConfDir, name)) }
+	primary := []byte(r.node.Primary(cluster.DualStack))
+	other, err := otherNetwork(r.node)
+	must(r, err)
+	r.Cleanup(func() {
+		_ = os.Remove(conf("10-renamed.conflist"))
+		_ = os.Remove(conf("05-other.conflist"))
+		must(r, replace(r.node.Conflist(), primary))
+		r.healthy()
 	})
+	for _, mischief := range []struct {
+		name string
+		do   func(round int)
+	}{
+		{"rewritten", func(int) {
+			must(r, replace(r.node.Conflist(), primary))
+			time.Sleep(300 * time.Millisecond)
+		}},
+		{"renamed", func(round int) {
+			names := []string{r.node.Conflist(), conf("10-renamed.conflist")}
+			must(r, os.Rename(names[round%2], names[(round+1)%2]))
+			time.Sleep(2 * time.Second)
+		}},
+		{"removed", func(int) {
+			for _, name := range []string{r.node.Conflist(), conf("10-renamed.conflist")} {
+				_ = os.Remove(name)
+			}
+			time.Sleep(500 * time.Millisecond)
+			must(r, replace(r.node.Conflist(), primary))
+			time.Sleep(2 * time.Second)
+		}},
+		{"one that sorts earlier", func(round int) {
+			if round%2 == 0 {
+				must(r, replace(conf("05-other.conflist"), other))
+			} else {
+				must(r, os.Remove(conf("05-other.conflist")))
+			}
+			time.Sleep(2 * time.Second)
+		}},
+	} {
+		rounds := 0
+		stop := while(func(round int) { mischief.do(round); rounds++ })
+		r.come(6, 3)
+		stop()
+		r.clear(r.namespace)
+		r.note("%s %d times", mischief.name, rounds)
+	}
+	r.note("%s repaired", r.metric(`pod_repairs_total{result="applied"}`))
 }
 
 // metric is what the agent of the rig's node counts.

@@ -29,6 +29,14 @@ func soak() time.Duration {
 	return d
 }
 
+// inSoak chooses between the short form of something and the long one.
+func inSoak(short, long time.Duration) time.Duration {
+	if soak() > 0 {
+		return long
+	}
+	return short
+}
+
 // Pods of all kinds come and go on every node while everything fails that can, and in the end nothing is left of them or of us: no network
 // namespace, mount, record, process, file or rule, and the agents' memory is where it was.
 func TestSoak(t *testing.T) {
@@ -110,10 +118,7 @@ func (r *rig) mix(seed uint64) int64 {
 
 // upheaval waits for a while and then reboots a node or upgrades the agents: once in a short form.
 func (r *rig) upheaval(round int, over func() bool) {
-	every := 5 * time.Minute
-	if soak() == 0 {
-		every = 20 * time.Second
-	}
+	every := inSoak(20*time.Second, 5*time.Minute)
 	for until := time.Now().Add(every); time.Now().Before(until) || soak() == 0 && round > 0; time.Sleep(time.Second) {
 		if over() {
 			time.Sleep(time.Second)
