@@ -23,6 +23,9 @@ const (
 	istioImage   = "e2e.local/proxyv2:1"
 	injectorAt   = cluster.Address + ":15017"
 	injectedFrom = "istio-injection"
+
+	// cniEnabled is what Istio's renderer makes the chart's value pilot.cni.enabled of; that of a file it overwrites.
+	cniEnabled = "components.cni.enabled=true"
 )
 
 var istioValues = []string{
@@ -161,7 +164,7 @@ func (r *rig) everyVariant(init, image string) {
 func TestIstioStock(t *testing.T) {
 	r := newRig(t)
 	r.installed()
-	r.istio(nil, nil, "values.pilot.cni.enabled=true")
+	r.istio(nil, nil, cniEnabled)
 	r.injectedNamespace("restricted", nil)
 	r.without()
 	r.everyVariant("istio-validation", istioImage)
@@ -171,7 +174,7 @@ func TestIstioStock(t *testing.T) {
 func TestIstioWait(t *testing.T) {
 	r := newRig(t)
 	r.installed()
-	r.istio(nil, []string{filepath.Join(build.Root(), "docs", "istio", "wait.yaml")})
+	r.istio(nil, []string{filepath.Join(build.Root(), "docs", "istio", "wait.yaml")}, cniEnabled)
 	r.injectedNamespace("restricted", nil)
 	r.without()
 	r.everyVariant("istio-validation", pluginImage())
@@ -192,7 +195,7 @@ func TestIstioInitIsRejected(t *testing.T) {
 func TestIstioOnOpenShift(t *testing.T) {
 	r := newRig(t)
 	r.installed()
-	r.istio([]string{"PLATFORM=openshift"}, []string{filepath.Join(build.Root(), "docs", "istio", "wait.yaml")})
+	r.istio([]string{"PLATFORM=openshift"}, []string{filepath.Join(build.Root(), "docs", "istio", "wait.yaml")}, cniEnabled)
 	r.injectedNamespace("restricted", map[string]string{
 		"openshift.io/sa.scc.uid-range": "1000660000/10000", "openshift.io/sa.scc.supplemental-groups": "1000660000/10000",
 	})
@@ -211,7 +214,7 @@ func TestIstioOnOpenShift(t *testing.T) {
 func TestIstioTPROXY(t *testing.T) {
 	r := newRig(t)
 	r.installed()
-	r.istio(nil, nil, "values.pilot.cni.enabled=true")
+	r.istio(nil, nil, cniEnabled)
 	r.injectedNamespace("restricted", nil)
 	annotations := map[string]string{"sidecar.istio.io/interceptionMode": "TPROXY"}
 	if _, err := r.tryCreate(r.injected("refused", annotations)); !apierrors.IsForbidden(err) {
@@ -234,9 +237,9 @@ func TestIstioInitReplaced(t *testing.T) {
 	r.istio(nil, nil)
 	r.injectedNamespace("restricted", nil)
 	r.without()
-	r.eventually("the API server has read the policy", func() bool {
+	r.persist("a pod whose istio-init is replaced", func() error { // the API server takes a moment to read the policy
 		_, err := nodes.Client.CoreV1().Pods(r.namespace).Create(r.ctx, r.appPod("try"), metav1.CreateOptions{DryRun: []string{"All"}})
-		return err == nil
+		return err
 	})
 	for name, native := range map[string]string{"plain-sidecar": "false", "native-sidecar": "true"} {
 		r.create(r.injected(name, map[string]string{"sidecar.istio.io/nativeSidecar": native}))
