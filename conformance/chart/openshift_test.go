@@ -46,8 +46,8 @@ func in(t *testing.T, manifests, kind string, into any) bool {
 func TestOpenShift(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for mode, capabilities := range map[string][]string{"apply": {"DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN"}, "off": {}} {
+			taken(t, template(t, helm, "kubernetesDistribution=OpenShift", "repair="+mode))
 			manifests := template(t, helm, "kubernetesDistribution=OpenShift", "repair="+mode, "hooks=true")
-			taken(t, manifests)
 			var net definition
 			if !in(t, manifests, "NetworkAttachmentDefinition", &net) || net.Metadata.Name != "istio-cni" || net.Metadata.Namespace != "default" {
 				t.Errorf("the network is %+v", net.Metadata)
