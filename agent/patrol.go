@@ -151,6 +151,9 @@ func (p *patrol) cameEarly(pod *corev1.Pod) bool {
 // the pod is gone or has its rules: that the plugin was chained anew meanwhile helps later pods only.
 func (p *patrol) lookForBypass(ctx context.Context, pod *corev1.Pod, recorded bool) bool {
 	uid := string(pod.UID)
+	if recorded { // should it lack one again, the API server is asked again
+		delete(p.confirmed, uid)
+	}
 	namespace, known := p.namespaces.known(pod.Namespace)
 	switch {
 	case recorded || isOver(pod):

@@ -182,6 +182,18 @@ func TestGoneIsNoBypass(t *testing.T) {
 	if found := len(*p.bypassed.Load()); found != 2 || reads != 2 {
 		t.Errorf("%d bypasses after %d reads", found, reads)
 	}
+	p.records.files["r"] = recordFile{record: recordFor(pods[0], "1/1")}
+	p.round(t.Context(), now)
+	delete(p.records.files, "r")
+	p.read = func(context.Context, string, string) (*corev1.Pod, error) {
+		return nil, errors.New("connection refused")
+	}
+	for range 3 {
+		p.round(t.Context(), now)
+	}
+	if found := len(*p.bypassed.Load()); found != 1 {
+		t.Errorf("%d bypasses, one of which may be gone since it was repaired", found)
+	}
 }
 
 // An API server that is away is asked once in a round, not once for every record, and nothing is swept without its word.
