@@ -20,4 +20,4 @@ fi
 export E2E_HELM E2E_LOGS=$root/dist/e2e/logs
 E2E_HELM=$(scripts/helm.sh)
 rm -rf "$E2E_LOGS"
-go -C conformance test -count 1 -timeout 40m -v ./e2e -shuffle "${SHUFFLE:-off}" "$@"
+go -C conformance test -count 1 -timeout 55m -v ./e2e -shuffle "${SHUFFLE:-off}" "$@"
