@@ -193,12 +193,12 @@ func (n *Node) killed() int {
 	return count
 }
 
-// PodProcesses counts the processes in the control groups of the node's pods.
+// PodProcesses counts the processes in the control groups of the node's pods, but those that have ended and nobody has asked how.
 func (n *Node) PodProcesses() int {
 	count := 0
 	for _, pid := range processes() {
 		groups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-		if strings.Contains(string(groups), "/"+group()+"/"+n.Name+"/kubepods") {
+		if strings.Contains(string(groups), "/"+group()+"/"+n.Name+"/kubepods") && !isZombie(pid) {
 			count++
 		}
 	}
