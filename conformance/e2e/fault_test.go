@@ -54,15 +54,11 @@ func TestSandboxKilled(t *testing.T) {
 // killSandbox kills the process that is a mesh pod's sandbox. It is the pause container's, whose only task is to be there.
 func (r *rig) killSandbox(name string) {
 	r.Helper()
-	uid := string(r.pod(name).UID)
-	records, _ := record.Store{Dir: r.node.Path(stateDir)}.List()
-	for _, rec := range records {
-		if rec.PodUID == uid {
-			r.output(r.node.Ctr("tasks", "kill", "--signal=KILL", rec.ContainerID))
-			return
-		}
+	id := r.sandboxOf(name)
+	if id == "" {
+		r.Fatalf("no record of %s", name)
 	}
-	r.Fatalf("no record of %s", name)
+	r.output(r.node.Ctr("tasks", "kill", "--signal=KILL", id))
 }
 
 // Marks that were copied from a live pod, or made up, prove nothing: a pod that carries them from its creation on, where nobody watches over
@@ -88,14 +84,7 @@ func TestPastedMarks(t *testing.T) {
 		r.eventually("the wait of "+name+" does not believe it", func() bool {
 			return strings.Contains(r.says(name, "istio-validation"), "pasted or stale")
 		})
-		for _, c := range r.pod(name).Status.ContainerStatuses {
-			if c.State.Waiting == nil {
-				t.Errorf("container %s of %s has started: %+v", c.Name, name, c.State)
-			}
-		}
-		if n := outside.reached(r.namespace, name); n > 0 {
-			t.Errorf("%s has reached the peer %d times", name, n)
-		}
+		r.stillWaits(name)
 	}
 }
 

@@ -187,19 +187,11 @@ func named(list string) []fault {
 	for name := range strings.SplitSeq(list, ",") {
 		i := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
 		if i < 0 {
-			panic(fmt.Sprintf("%s: %q is no fault; valid: all, or some of %s", faultsEnv, name, strings.Join(names(), ",")))
+			panic(fmt.Sprintf("%s: %q is no fault; valid: all, or some of %s", faultsEnv, name, strings.Join(listed(faults), ",")))
 		}
 		picked = append(picked, faults[i])
 	}
 	return picked
-}
-
-func names() []string {
-	var all []string
-	for _, f := range faults {
-		all = append(all, f.name)
-	}
-	return all
 }
 
 // seed is the one that was asked for, or another every time.
@@ -247,18 +239,15 @@ func (r *rig) inject(list []fault, seed uint64) (heal func()) {
 		drive(n, ofNodes, uint64(n.Number))
 	}
 	drive(nodes.Nodes[0], ofServer, 0)
-	var once sync.Once
-	heal = func() {
-		once.Do(func() {
-			close(in.ended)
-			in.work.Wait()
-			var counts []string
-			for _, name := range slices.Sorted(maps.Keys(in.counts)) {
-				counts = append(counts, fmt.Sprint(in.counts[name], " ", name))
-			}
-			r.Logf("faults of seed %d: %s", seed, strings.Join(counts, ", "))
-		})
-	}
+	heal = sync.OnceFunc(func() {
+		close(in.ended)
+		in.work.Wait()
+		var counts []string
+		for _, name := range slices.Sorted(maps.Keys(in.counts)) {
+			counts = append(counts, fmt.Sprint(in.counts[name], " ", name))
+		}
+		r.Logf("faults of seed %d: %s", seed, strings.Join(counts, ", "))
+	})
 	r.Cleanup(func() {
 		heal()
 		if r.Failed() {

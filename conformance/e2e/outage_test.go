@@ -196,7 +196,7 @@ func TestAPIServerDown(t *testing.T) {
 	defer back()
 	uid := ""
 	r.eventually("the sandbox of cart-0 is known", func() bool { uid = r.sandboxOf("cart-0"); return uid != "" })
-	r.output(r.node.Ctr("tasks", "kill", "--signal=KILL", uid))
+	r.killSandbox("cart-0")
 	r.eventually("it has been made again, with its rules", func() bool {
 		now := r.sandboxOf("cart-0")
 		return now != "" && now != uid
@@ -214,10 +214,9 @@ func TestAPIServerDown(t *testing.T) {
 
 // sandboxOf is the container ID of a mesh pod's sandbox, as its newest record has it, "" if there is none.
 func (r *rig) sandboxOf(name string) string {
-	records, _ := record.Store{Dir: r.node.Path(stateDir)}.List()
 	var newest record.Record
-	for _, rec := range records {
-		if rec.Namespace == r.namespace && rec.Name == name && rec.Time.After(newest.Time) {
+	for _, rec := range r.records() {
+		if rec.Name == name && rec.Time.After(newest.Time) {
 			newest = rec
 		}
 	}
