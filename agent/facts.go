@@ -26,7 +26,9 @@ func factsOf(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
 func containersOf(containers []corev1.Container) []redirect.Container {
 	var all []redirect.Container
 	for _, c := range containers {
-		f := redirect.Container{Name: c.Name, NetAdmin: isNetAdmin(c)}
+		f := redirect.Container{
+			Name: c.Name, NetAdmin: isNetAdmin(c), Restartable: c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways,
+		}
 		if c.Name == redirect.ProxyContainer {
 			f.Args, f.Env = c.Args, literals(c.Env)
 		}

@@ -238,44 +238,53 @@ func TestSweepWithoutAPIServer(t *testing.T) {
 	}
 }
 
-func TestSharesUser(t *testing.T) {
-	id := func(n int64) *int64 { return &n }
+// A user that only the image names is known from the container's status; what the plugin refuses is said as such.
+func TestSharedUser(t *testing.T) {
+	linux := func(user, group int64) *corev1.ContainerUser {
+		return &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: user, GID: group}}
+	}
+	always, shared := corev1.ContainerRestartPolicyAlways, int64(1337)
 	for name, c := range map[string]struct {
-		change func(*corev1.PodSpec)
+		change func(*corev1.Pod)
 		want   string
 	}{
-		"nothing said": {func(*corev1.PodSpec) {}, ""},
-		"pod level":    {func(s *corev1.PodSpec) { s.SecurityContext = &corev1.PodSecurityContext{RunAsUser: id(1337)} }, "user 1337"},
-		"pod group":    {func(s *corev1.PodSpec) { s.SecurityContext = &corev1.PodSecurityContext{RunAsGroup: id(1337)} }, "group 1337"},
-		"container": {func(s *corev1.PodSpec) {
-			s.Containers[0].SecurityContext = &corev1.SecurityContext{RunAsUser: id(1337)}
+		"by the spec": {func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &shared} }, "Container app runs with the user 1337"},
+		"by the image": {func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", User: linux(1337, 0)}}
 		}, "user 1337"},
-		"another user": {func(s *corev1.PodSpec) {
-			s.Containers[0].SecurityContext = &corev1.SecurityContext{RunAsUser: id(1000)}
+		"group, by the image": {func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", User: linux(1, 1337)}}
+		}, "group 1337"},
+		"not by the image": {func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", User: linux(1, 1)}}
 		}, ""},
-		"only the proxy": {func(s *corev1.PodSpec) {
-			s.Containers[1].SecurityContext = &corev1.SecurityContext{RunAsUser: id(1337)}
+		"the sidecar alone": {func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app"}, {Name: redirect.ProxyContainer, User: linux(1337, 1337)}, {Name: "gone", User: linux(1337, 1)}}
 		}, ""},
-		"overridden": {func(s *corev1.PodSpec) {
-			s.SecurityContext = &corev1.PodSecurityContext{RunAsUser: id(1337)}
-			s.Containers[0].SecurityContext = &corev1.SecurityContext{RunAsUser: id(1000)}
-		}, ""},
-		"an init container": {func(s *corev1.PodSpec) {
-			s.InitContainers = []corev1.Container{{Name: "early", SecurityContext: &corev1.SecurityContext{RunAsUser: id(1337)}}}
-		}, ""},
+		"a native sidecar": {func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Name: "early"}, {Name: "late", RestartPolicy: &always}}
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "early", User: linux(1337, 1)}, {Name: "late", User: linux(1337, 1)}}
+		}, "Container late runs with the user 1337"},
 	} {
-		pod := meshPod("cart")
-		c.change(&pod.Spec)
-		if _, got := sharesUser(pod, redirect.DefaultSpec()); got != c.want {
-			t.Errorf("%s: %q, want %q", name, got, c.want)
+		for _, policy := range []redirect.SharedProxyUser{redirect.SharedWarn, redirect.SharedRefuse} {
+			w, events := heard()
+			pod := meshPod("cart")
+			c.change(pod)
+			settings := redirect.DefaultPolicy()
+			settings.SharedProxyUser = policy
+			w.aboutSettings(pod, nil, settings)
+			want := c.want
+			if policy == redirect.SharedRefuse && name == "by the spec" {
+				want = "The pod cannot start: container app: invalid user 1337"
+			}
+			if want == "" {
+				if all := said(events); len(all) > 0 {
+					t.Errorf("%s: %q", name, all)
+				}
+				continue
+			}
+			expectOne(t, events, eventSharedUser, want)
 		}
-	}
-	pod := meshPod("cart")
-	pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsGroup: id(0)}
-	spec := redirect.DefaultSpec()
-	spec.ProxyGID = 0 // exempts no group
-	if name, _ := sharesUser(pod, spec); name != "" {
-		t.Errorf("%s shares group 0", name)
 	}
 }
 

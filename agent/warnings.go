@@ -1,7 +1,7 @@
 package main
 
 import (
-	"cmp"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -111,41 +111,37 @@ func (w *warner) aboutRecord(pod *corev1.Pod, r record.Record) {
 
 // aboutSettings says what is wrong with a pod's own settings, by the same decision that the plugin makes.
 func (w *warner) aboutSettings(pod *corev1.Pod, namespace map[string]string, policy redirect.Policy) {
-	decision, err := redirect.Decide(factsOf(pod, namespace), policy)
+	facts := factsOf(pod, namespace)
+	decision, err := redirect.Decide(facts, policy)
+	var shared *redirect.SharedUserError
 	switch {
+	case errors.As(err, &shared):
+		w.warn(pod, eventSharedUser, "The pod cannot start: %v", err)
 	case err != nil:
 		w.warn(pod, eventInvalid, "The pod cannot start: %v", err)
 	case decision.Verdict == redirect.Redirect:
-		if name, id := sharesUser(pod, decision.Spec); name != "" {
-			w.warn(pod, eventSharedUser, "Container %s runs with the %s of the sidecar, so its traffic is taken for the sidecar's own and "+
-				"bypasses the mesh. Give it another", name, id)
+		if shared := asRun(facts, pod.Status).SharesProxyUser(decision.Spec); shared != nil {
+			w.warn(pod, eventSharedUser, "Container %s runs with the %s %d of the sidecar, so its traffic is taken for the sidecar's own and "+
+				"bypasses the mesh. Give it another", shared.Container, shared.What, shared.ID)
 		}
 	}
 }
 
-// sharesUser finds a container, beside the sidecar, whose traffic the rules take for the sidecar's. Init containers run
-// while there is none, and often need this on purpose. A user that only the image says is not known here.
-func sharesUser(pod *corev1.Pod, spec redirect.Spec) (container, what string) {
-	var podUser, podGroup *int64
-	if s := pod.Spec.SecurityContext; s != nil {
-		podUser, podGroup = s.RunAsUser, s.RunAsGroup
-	}
-	for _, c := range pod.Spec.Containers {
-		if c.Name == redirect.ProxyContainer {
-			continue
-		}
-		user, group := podUser, podGroup
-		if s := c.SecurityContext; s != nil {
-			user, group = cmp.Or(s.RunAsUser, podUser), cmp.Or(s.RunAsGroup, podGroup)
-		}
-		switch {
-		case user != nil && *user == int64(spec.ProxyUID):
-			return c.Name, fmt.Sprintf("user %d", *user)
-		case group != nil && spec.ProxyGID != 0 && *group == int64(spec.ProxyGID):
-			return c.Name, fmt.Sprintf("group %d", *group)
+// asRun gives the containers the users that their status tells: a user that only the image names is known from there alone, where the runtime
+// reports it (Kubernetes 1.33 with containerd 2 or CRI-O 1.32).
+func asRun(facts redirect.Pod, status corev1.PodStatus) redirect.Pod {
+	for _, known := range []struct {
+		containers []redirect.Container
+		statuses   []corev1.ContainerStatus
+	}{{facts.Containers, status.ContainerStatuses}, {facts.InitContainers, status.InitContainerStatuses}} {
+		for _, s := range known.statuses {
+			i := slices.IndexFunc(known.containers, func(c redirect.Container) bool { return c.Name == s.Name })
+			if i >= 0 && s.User != nil && s.User.Linux != nil {
+				known.containers[i].RunAsUser, known.containers[i].RunAsGroup = &s.User.Linux.UID, &s.User.Linux.GID
+			}
 		}
 	}
-	return "", ""
+	return facts
 }
 
 // waiting returns the init container that waits for the mark and still runs, "" if there is none.

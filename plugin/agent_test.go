@@ -255,6 +255,23 @@ func TestAgentKnowsInvalidSetting(t *testing.T) {
 	r.clean()
 }
 
+// A pod whose app shares the sidecar's user is started with a warning of the agent's, or refused, as the operator chose.
+func TestSharedProxyUser(t *testing.T) {
+	r := newRig(t)
+	r.conf["agentSocket"] = unaskable
+	r.answer = func(facts.Request) (redirect.Pod, error) {
+		pod := cart()
+		pod.Containers[0].RunAsUser = pod.Containers[1].RunAsUser
+		return pod, nil
+	}
+	r.conf["sharedProxyUser"] = "refuse"
+	r.fails("ADD", codeAnnotation, "shop/cart-0", "container app", "user 4242", "sharedProxyUser", "any other")
+	r.clean()
+	delete(r.conf, "sharedProxyUser")
+	r.must("ADD")
+	r.redirected(`{"proxyUID":4242}`)
+}
+
 // auxFailOpen lets a pod of which nothing is known start without rules, and without a record that would tell its wait that it needs none. A pod
 // that its annotations show to be in the mesh, or of which an agent tells that it cannot know, still has to wait.
 func TestAuxFailOpen(t *testing.T) {

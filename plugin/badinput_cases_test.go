@@ -72,6 +72,7 @@ var wrongKeys = []struct {
 	{"statusRequiresAgent", []any{"true", 1, []any{}}, "true or false"},
 	{"backend", []any{5, []any{"nftables"}, "", "ebpf", "NFTABLES", " auto"}, "auto, nftables"},
 	{"selection", []any{5, object{}, "", "all", "Injected"}, "injected or annotated"},
+	{"sharedProxyUser", []any{5, false, "", "allow", "Warn"}, "warn or refuse"},
 	{"excludeNamespaces", []any{5, "kube-system", object{"a": 1}, []any{5}}, "a list of namespace names or patterns"},
 	{"logLevel", []any{5, "", "loud", "trace", "fatal", "panic"}, "debug, info, warning or error"},
 	{"runtimeConfig", []any{5, "x", []any{}}, "an object"},

@@ -31,7 +31,7 @@ func entry(t testing.TB, helm string, values ...string) (text string, keys map[s
 // What is rendered is what plugin and agent read.
 func TestEntry(t *testing.T) {
 	for _, values := range [][]string{nil, {
-		"selection=annotated", "backend=iptables", "repair=off", "agentTimeout=1m", "statusRequiresAgent=false", "pluginLogLevel=debug", "stateDir=/run/other",
+		"selection=annotated", "backend=iptables", "repair=off", "sharedProxyUser=refuse", "agentTimeout=1m", "statusRequiresAgent=false", "pluginLogLevel=debug", "stateDir=/run/other",
 		"excludeNamespaces={kube-*,istio-system}", "redirect.mode=TPROXY", "redirect.proxyUID=2000",
 		"redirect.includeInboundPorts=80", "redirect.excludeInterfaces=net1",
 	}} {
@@ -92,6 +92,7 @@ func TestTakesWhatThePluginTakes(t *testing.T) {
 		"redirect.mode":                     {"TPROXY", "tproxy"},
 		"redirect.dnsCapture":               {true, "yes"},
 		"selection":                         {"annotated", "all"},
+		"sharedProxyUser":                   {"refuse", "allow", ""},
 		"backend":                           {"iptables-legacy", "nft"},
 	} {
 		for _, candidate := range candidates {

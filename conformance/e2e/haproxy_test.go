@@ -83,7 +83,7 @@ func (r *rig) importHAProxy() error {
 		return fmt.Errorf("%s is linked to nothing", program)
 	}
 	archive := filepath.Join(nodes.Dir, "haproxy.tar")
-	if err := cluster.Image(archive, haproxyImage, files, "/usr/sbin/haproxy"); err != nil {
+	if err := cluster.Image(archive, haproxyImage, "", files, "/usr/sbin/haproxy"); err != nil {
 		return err
 	}
 	return r.node.Import(archive)

@@ -14,8 +14,11 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // What a pod's author writes is data, where nobody checks it but us: settings that are none are refused by name, and nothing else of it
@@ -75,6 +78,47 @@ func TestHostileAnnotations(t *testing.T) {
 	if _, err := os.Stat(r.node.Path(victim)); err == nil {
 		t.Error("an annotation was run")
 	}
+}
+
+// An app that runs as the user or the group of its sidecar goes around it. The pod is started with an Event, or not at all, as the operator
+// chose; a user that only the image names is an Event when it is known.
+func TestSharedProxyUser(t *testing.T) {
+	r := newRig(t)
+	other := int64(appUser)
+	shared := func(name string) *corev1.Pod {
+		pod := r.meshPod(name)
+		container(pod, "app").SecurityContext = restricted(proxyUser)
+		return pod
+	}
+	r.installed()
+	r.seen(shared("warned"))
+	r.eventually("an Event says why", func() bool {
+		return strings.Contains(events(r.namespace), fmt.Sprintf("warned ProxyUserShared Container app runs with the user %d", proxyUser))
+	})
+	r.installed("sharedProxyUser=refuse")
+	group := shared("group")
+	container(group, "app").SecurityContext.RunAsUser = &other
+	for _, pod := range []*corev1.Pod{shared("user"), group} {
+		r.create(pod)
+		r.eventually("the kubelet and an Event say why "+pod.Name+" does not start", func() bool {
+			all, reason := events(r.namespace), fmt.Sprintf("container app: invalid %s %d", pod.Name, proxyUser)
+			return strings.Contains(all, pod.Name+" FailedCreatePodSandBox") && strings.Contains(all, pod.Name+" ProxyUserShared The pod cannot start: "+reason) &&
+				strings.Count(all, reason) > 1
+		})
+		r.stillWaits(pod.Name)
+	}
+	archive := filepath.Join(r.TempDir(), "user.tar")
+	const image = "e2e.local/user:1"
+	must(r, cluster.Image(archive, image, fmt.Sprint(proxyUser), []cluster.File{{Source: filepath.Join(isolated.BinDir(), "podprogram"), Path: "podprogram"}}, "/podprogram"))
+	must(r, r.node.Import(archive))
+	pod := r.meshPod("by-its-image")
+	app := container(pod, "app")
+	app.Image, app.SecurityContext.RunAsUser, app.SecurityContext.RunAsGroup = image, nil, nil
+	r.create(pod)
+	r.running(pod.Name)
+	r.eventually("an Event tells of the image's user", func() bool {
+		return strings.Contains(events(r.namespace), fmt.Sprintf("by-its-image ProxyUserShared Container app runs with the user %d", proxyUser))
+	})
 }
 
 // Names as long as a node can have them: the kubelet's directory of a pod's logs has namespace, name and UID in its name.

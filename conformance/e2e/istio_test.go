@@ -38,7 +38,7 @@ func (r *rig) istio(environment []string, files []string, values ...string) {
 	r.Helper()
 	bin := isolated.BinDir()
 	archive := filepath.Join(r.TempDir(), "proxyv2.tar")
-	must(r, cluster.Image(archive, istioImage, []cluster.File{
+	must(r, cluster.Image(archive, istioImage, "", []cluster.File{
 		{Source: filepath.Join(bin, "istio-agent"), Path: "usr/local/bin/pilot-agent"}, {Source: filepath.Join(bin, "podprogram"), Path: "podprogram"},
 	}, "/usr/local/bin/pilot-agent"))
 	must(r, r.node.Import(archive))

@@ -78,7 +78,7 @@ func setUp() error {
 	if outside, err = newPeer(); err != nil {
 		return err
 	}
-	if err := cluster.Image(podArchive(), podImage, []cluster.File{{Source: filepath.Join(bin, "podprogram"), Path: "podprogram"}}, "/podprogram"); err != nil {
+	if err := cluster.Image(podArchive(), podImage, "", []cluster.File{{Source: filepath.Join(bin, "podprogram"), Path: "podprogram"}}, "/podprogram"); err != nil {
 		return err
 	}
 	for _, n := range nodes.Nodes {

@@ -40,5 +40,5 @@ func (e *kindError) Error() string { return e.say(e.shown()) }
 
 // IsInvalid reports whether err says that a setting of the pod or of the configuration has an invalid value.
 func IsInvalid(err error) bool {
-	return errors.As(err, new(*valueError)) || errors.As(err, new(*kindError))
+	return errors.As(err, new(*valueError)) || errors.As(err, new(*kindError)) || errors.As(err, new(*SharedUserError))
 }

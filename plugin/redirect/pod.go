@@ -30,6 +30,8 @@ type Container struct {
 	RunAsGroup *int64            `json:"runAsGroup,omitempty"`
 	// NetAdmin says that the container can program packet rules itself: NET_ADMIN or ALL added, or privileged.
 	NetAdmin bool `json:"netAdmin,omitempty"`
+	// Restartable says of an init container that it goes on beside the others: a native sidecar.
+	Restartable bool `json:"restartable,omitempty"`
 }
 
 // Container names that Istio's injection fixes.

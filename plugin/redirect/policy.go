@@ -53,6 +53,7 @@ func (g Globs) Match(name string) bool {
 type Policy struct {
 	Selection         Selection
 	ExcludeNamespaces Globs
+	SharedProxyUser   SharedProxyUser
 	Redirect          Spec // the settings of a pod that says nothing itself
 	// Agent says that there is an agent to ask for what a pod's annotations do not tell. Without one, they are all facts
 	// there are, and absent annotations are none.
@@ -61,18 +62,21 @@ type Policy struct {
 
 // DefaultPolicy is that of a configuration that says nothing.
 func DefaultPolicy() Policy {
-	return Policy{Selection: SelectInjected, ExcludeNamespaces: Globs{"kube-system"}, Redirect: DefaultSpec()}
+	return Policy{Selection: SelectInjected, ExcludeNamespaces: Globs{"kube-system"}, SharedProxyUser: SharedWarn, Redirect: DefaultSpec()}
 }
 
-// ParsePolicy reads `selection`, `excludeNamespaces` and `redirect` out of the keys of a CNI configuration; a key that is
+// ParsePolicy reads `selection`, `excludeNamespaces`, `sharedProxyUser` and `redirect` out of the keys of a CNI configuration; a key that is
 // absent or null has its default. Agent is not among them. The error satisfies IsInvalid and names the key.
 func ParsePolicy(config map[string]json.RawMessage) (Policy, error) {
 	policy := DefaultPolicy()
-	selection, namespaces := string(policy.Selection), []string(policy.ExcludeNamespaces)
+	selection, namespaces, shared := string(policy.Selection), []string(policy.ExcludeNamespaces), string(policy.SharedProxyUser)
 	if err := readKey(config, "selection", &selection, "not a JSON string", validSelection); err != nil {
 		return policy, err
 	}
 	if err := readKey(config, "excludeNamespaces", &namespaces, "not a list of JSON strings", "a list of namespace names or patterns"); err != nil {
+		return policy, err
+	}
+	if err := readKey(config, "sharedProxyUser", &shared, "not a JSON string", validShared); err != nil {
 		return policy, err
 	}
 	var err error
@@ -80,6 +84,9 @@ func ParsePolicy(config map[string]json.RawMessage) (Policy, error) {
 		return policy, err
 	}
 	if policy.ExcludeNamespaces, err = ParseGlobs("excludeNamespaces", namespaces); err != nil {
+		return policy, err
+	}
+	if policy.SharedProxyUser, err = ParseSharedProxyUser(shared); err != nil {
 		return policy, err
 	}
 	policy.Redirect, err = ParseSpec(config["redirect"])

@@ -121,6 +121,7 @@ seccompProfile: {type: RuntimeDefault}
   "backend" .Values.backend
   "selection" .Values.selection
   "excludeNamespaces" (append (concat (.Values.excludeNamespaces | default list) (include "platform" . | fromYaml).excludeNamespaces) (include "namespace" .) | uniq)
+  "sharedProxyUser" .Values.sharedProxyUser
   "auxFailOpen" .Values.openshift.auxFailOpen
   "redirect" (include "redirect" . | fromJson)
   "logLevel" .Values.pluginLogLevel

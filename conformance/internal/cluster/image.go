@@ -13,8 +13,9 @@ import (
 // File is one of an image: where it comes from, and its path there, from the root but without the first slash.
 type File struct{ Source, Path string }
 
-// Image writes an archive, as `docker save` does, of an image with those files, all of them executable.
-func Image(archive, name string, contents []File, entrypoint ...string) error {
+// Image writes an archive, as `docker save` does, of an image with those files, all of them executable. Its processes run as user, a number, or
+// as root if that is empty.
+func Image(archive, name, user string, contents []File, entrypoint ...string) error {
 	var layer bytes.Buffer
 	files := tar.NewWriter(&layer)
 	for _, f := range contents {
@@ -30,7 +31,7 @@ func Image(archive, name string, contents []File, entrypoint ...string) error {
 		return err
 	}
 	config, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux", "config": map[string]any{"Entrypoint": entrypoint},
+		"architecture": runtime.GOARCH, "os": "linux", "config": map[string]any{"Entrypoint": entrypoint, "User": user},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes()))}},
 	})
 	if err != nil {

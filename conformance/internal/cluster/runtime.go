@@ -104,7 +104,7 @@ state = "/run/containerd"
 		return err
 	}
 	archive := n.cluster.path("pause.tar")
-	if err := Image(archive, pause, []File{{filepath.Join(n.cluster.Bin, "podprogram"), "pause"}}, "/pause", "pause"); err != nil {
+	if err := Image(archive, pause, "", []File{{filepath.Join(n.cluster.Bin, "podprogram"), "pause"}}, "/pause", "pause"); err != nil {
 		return err
 	}
 	return n.Import(archive)
