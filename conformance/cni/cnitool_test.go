@@ -56,9 +56,22 @@ func testCnitool(t *testing.T, version string) {
 // cnitool runs the real cnitool and returns its stdout; a failure fails the test.
 func (n *node) cnitool(t *testing.T, confDir string, args ...string) []byte {
 	t.Helper()
+	cmd := n.cnitoolCommand(confDir, args...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("cnitool %s: %v: %s%s", strings.Join(args, " "), err, out, stderr.String())
+	}
+	return out
+}
+
+// cnitoolCommand is a call of it for a pod of the mesh.
+func (n *node) cnitoolCommand(confDir string, args ...string) *exec.Cmd {
+	n.Helper()
 	capArgs, err := json.Marshal(object{capability: mesh})
 	if err != nil {
-		t.Fatal(err)
+		n.Fatal(err)
 	}
 	var pairs []string
 	for _, pair := range podArgs("0123456789abcdef") {
@@ -67,11 +80,5 @@ func (n *node) cnitool(t *testing.T, confDir string, args ...string) []byte {
 	cmd := exec.Command(filepath.Join(n.bin, "cnitool"), args...)
 	cmd.Env = []string{"CNI_PATH=" + n.bin, "NETCONFPATH=" + confDir, "PATH=" + os.Getenv("PATH"),
 		"CAP_ARGS=" + string(capArgs), "CNI_ARGS=" + strings.Join(pairs, ";")}
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("cnitool %s: %v: %s%s", strings.Join(args, " "), err, out, stderr.String())
-	}
-	return out
+	return cmd
 }

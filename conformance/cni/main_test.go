@@ -8,4 +8,11 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
-func TestMain(m *testing.M) { os.Exit(isolated.Main(m, build.CNI)) }
+func TestMain(m *testing.M) { os.Exit(isolated.Main(m, prepare)) }
+
+func prepare(bin string) error {
+	if err := build.Link(bin, "multus"); err != nil {
+		return err
+	}
+	return build.CNI(bin)
+}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,18 +34,21 @@ var istioValues = []string{
 	"values.global.hub=e2e.local", "values.global.tag=1", "values.global.imagePullPolicy=Never", "values.global.proxy.seccompProfile.type=RuntimeDefault",
 }
 
-// istio has Istio's own injector serve the cluster until the end of the test, with values as istioctl's --set takes them, and files of values
-// of its chart istiod.
-func (r *rig) istio(environment []string, files []string, values ...string) {
+// importIstio gives the rig's node the image of the containers that Istio's injector makes.
+func (r *rig) importIstio() {
 	r.Helper()
-	bin := isolated.BinDir()
 	archive := filepath.Join(r.TempDir(), "proxyv2.tar")
 	must(r, cluster.Image(archive, istioImage, "", []cluster.File{
-		{Source: filepath.Join(bin, "istio-agent"), Path: "usr/local/bin/pilot-agent"}, {Source: filepath.Join(bin, "podprogram"), Path: "podprogram"},
+		{Source: filepath.Join(isolated.BinDir(), "istio-agent"), Path: "usr/local/bin/pilot-agent"},
+		{Source: filepath.Join(isolated.BinDir(), "podprogram"), Path: "podprogram"},
 	}, "/usr/local/bin/pilot-agent"))
 	must(r, r.node.Import(archive))
-	cert, key := nodes.Server.Serving()
-	args := []string{"-manifests=" + filepath.Join(bin, "istio-manifests"), "-kubeconfig=" + nodes.Admin(), "-listen=" + injectorAt, "-cert=" + cert, "-key=" + key}
+}
+
+// injector is Istio's own, with values as istioctl's --set takes them, and files of values of its chart istiod.
+func (r *rig) injector(files, values []string, args ...string) *exec.Cmd {
+	r.Helper()
+	args = append(args, "-manifests="+filepath.Join(isolated.BinDir(), "istio-manifests"))
 	for _, v := range append(istioValues, values...) {
 		args = append(args, "-set="+v)
 	}
@@ -53,7 +58,15 @@ func (r *rig) istio(environment []string, files []string, values ...string) {
 		operator := "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec:\n  values:\n    " + strings.ReplaceAll(string(data), "\n", "\n    ")
 		args = append(args, "-file="+r.file(fmt.Sprint("operator-", i, ".yaml"), operator))
 	}
-	command := exec.Command(filepath.Join(bin, "istio-injector"), args...)
+	return exec.Command(filepath.Join(isolated.BinDir(), "istio-injector"), args...)
+}
+
+// istio has it serve the cluster until the end of the test.
+func (r *rig) istio(environment, files []string, values ...string) {
+	r.Helper()
+	r.importIstio()
+	cert, key := nodes.Server.Serving()
+	command := r.injector(files, values, "-kubeconfig="+nodes.Admin(), "-listen="+injectorAt, "-cert="+cert, "-key="+key)
 	command.Env = append(os.Environ(), environment...)
 	log := filepath.Join(r.TempDir(), "injector.log")
 	injector, err := apiserver.RunCommand(log, command)
@@ -70,14 +83,12 @@ func (r *rig) istio(environment []string, files []string, values ...string) {
 		}
 		return strings.Contains(injector.Tail(), "ready\n")
 	})
-	authority, err := os.ReadFile(nodes.Server.CA())
-	must(r, err)
 	url, fail, none := "https://"+injectorAt+"/inject", admissionv1.Fail, admissionv1.SideEffectClassNone
 	hooks := nodes.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	_, err = hooks.Create(r.ctx, &admissionv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: "istio-sidecar-injector"},
 		Webhooks: []admissionv1.MutatingWebhook{{
-			Name: "namespace.sidecar-injector.istio.io", ClientConfig: admissionv1.WebhookClientConfig{URL: &url, CABundle: authority},
+			Name: "namespace.sidecar-injector.istio.io", ClientConfig: admissionv1.WebhookClientConfig{URL: &url, CABundle: r.authority()},
 			Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
 				Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}},
 			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{injectedFrom: "enabled"}},
@@ -88,20 +99,26 @@ func (r *rig) istio(environment []string, files []string, values ...string) {
 	r.Cleanup(func() { must(r, hooks.Delete(r.ctx, "istio-sidecar-injector", metav1.DeleteOptions{})) })
 }
 
-// injectedNamespace is one in which Istio's injector and that level of Pod Security are in force.
-func (r *rig) injectedNamespace(level string, annotations map[string]string) {
+// injectedNamespace is one in which Istio's injector and that level of Pod Security are in force, once it has been prepared.
+func (r *rig) injectedNamespace(level string, annotations map[string]string, prepare ...func()) {
 	r.Helper()
 	labels := enforcing(level)
 	labels[injectedFrom] = "enabled"
 	r.namespace = r.newNamespace(labels, annotations)
-	_, err := nodes.Client.CoreV1().ConfigMaps(r.namespace).Create(r.ctx, &corev1.ConfigMap{ // istiod makes it
-		ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert"}, Data: map[string]string{"root-cert.pem": ""},
-	}, metav1.CreateOptions{})
+	_, err := nodes.Client.CoreV1().ConfigMaps(r.namespace).Create(r.ctx, istioAuthority(), metav1.CreateOptions{})
 	must(r, err)
+	for _, do := range prepare {
+		do()
+	}
 	r.eventually("pods of the namespace are injected", func() bool { // the API server takes a moment to read the webhook
-		pod, err := nodes.Client.CoreV1().Pods(r.namespace).Create(r.ctx, r.appPod("try"), metav1.CreateOptions{DryRun: []string{"All"}})
+		pod, err := r.person.CoreV1().Pods(r.namespace).Create(r.ctx, r.appPod("try"), metav1.CreateOptions{DryRun: []string{"All"}})
 		return apierrors.IsForbidden(err) || err == nil && len(pod.Spec.Containers)+len(pod.Spec.InitContainers) > 1
 	})
+}
+
+// istioAuthority is what istiod puts into every namespace, and injected pods mount.
+func istioAuthority() *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert"}, Data: map[string]string{"root-cert.pem": ""}}
 }
 
 // without is an app that Istio's injector leaves alone: the control.
@@ -191,25 +208,6 @@ func TestIstioInitIsRejected(t *testing.T) {
 	}
 }
 
-// On OpenShift Istio gives the sidecar a user and a group of the namespace's range; the rules exempt those, and the wait probes as that user.
-func TestIstioOnOpenShift(t *testing.T) {
-	r := newRig(t)
-	r.installed()
-	r.istio([]string{"PLATFORM=openshift"}, []string{filepath.Join(build.Root(), "docs", "istio", "wait.yaml")}, cniEnabled)
-	r.injectedNamespace("restricted", map[string]string{
-		"openshift.io/sa.scc.uid-range": "1000660000/10000", "openshift.io/sa.scc.supplemental-groups": "1000660000/10000",
-	})
-	r.without()
-	r.create(r.injected("cart-0", nil))
-	r.throughSidecar("cart-0")
-	r.marked("cart-0")
-	r.answersFrom("sidecar-inbound", r.pod("cart-0"), 8080)
-	user := *container(r.pod("cart-0"), "istio-proxy").SecurityContext.RunAsUser
-	if user == proxyUser || !strings.Contains(r.ruleset("cart-0"), fmt.Sprint("meta skuid ", user, " ")) {
-		t.Errorf("the sidecar is user %d, and the rules are\n%s", user, r.ruleset("cart-0"))
-	}
-}
-
 // A TPROXY sidecar of Istio's runs as root with NET_ADMIN, whoever writes the rules: restricted refuses it, privileged admits it.
 func TestIstioTPROXY(t *testing.T) {
 	r := newRig(t)
@@ -230,6 +228,46 @@ func TestIstioTPROXY(t *testing.T) {
 	}
 }
 
+// By hand: what istioctl kube-inject has injected, with istio-init, is patched by the documented file.
+func TestIstioByHand(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.seen(r.appPod("plain"))
+	_, err := nodes.Client.CoreV1().ConfigMaps(r.namespace).Create(r.ctx, istioAuthority(), metav1.CreateOptions{})
+	must(r, err)
+	r.importIstio()
+	pod := r.appPod("cart-0") // the name that it gets
+	pod.ObjectMeta = metav1.ObjectMeta{Labels: map[string]string{"app": "cart"}}
+	workload, err := json.Marshal(&appsv1.StatefulSet{
+		TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "StatefulSet"}, ObjectMeta: metav1.ObjectMeta{Name: "cart", Namespace: r.namespace},
+		Spec: appsv1.StatefulSetSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: pod.Labels}, Template: corev1.PodTemplateSpec{ObjectMeta: pod.ObjectMeta, Spec: pod.Spec},
+		},
+	})
+	must(r, err)
+	injected := r.output(r.injector(nil, nil, "-inject="+r.file("cart.yaml", string(workload))))
+	if !strings.Contains(injected, "NET_ADMIN") {
+		t.Errorf("what is injected needs no patch:\n%s", injected)
+	}
+	patch := kubectl("patch", "--local", "-f", "-", "--type=strategic", "--patch-file="+filepath.Join(build.Root(), "docs", "istio", "replace-init.yaml"), "-o", "yaml")
+	patch.Stdin = strings.NewReader(injected)
+	patched := r.output(patch)
+	apply := kubectl("apply", "-f", "-")
+	apply.Stdin = strings.NewReader(patched)
+	r.output(apply)
+	r.Cleanup(func() { r.output(kubectlIn(r.namespace, "delete", "statefulset", "cart")) })
+	r.eventually("the pod is made", func() bool {
+		_, err := nodes.Client.CoreV1().Pods(r.namespace).Get(r.ctx, "cart-0", metav1.GetOptions{})
+		return err == nil
+	})
+	r.throughSidecar("cart-0")
+	r.marked("cart-0")
+	r.answersFrom("sidecar-inbound", r.pod("cart-0"), 8080)
+	if wait := container(r.pod("cart-0"), "istio-init"); wait.Image != pluginImage() {
+		t.Errorf("istio-init is %+v", wait)
+	}
+}
+
 // Where Istio's injector keeps adding istio-init, the chart's policy makes it our wait before Pod Security looks at it.
 func TestIstioInitReplaced(t *testing.T) {
 	r := newRig(t)
@@ -238,7 +276,7 @@ func TestIstioInitReplaced(t *testing.T) {
 	r.injectedNamespace("restricted", nil)
 	r.without()
 	r.persist("a pod whose istio-init is replaced", func() error { // the API server takes a moment to read the policy
-		_, err := nodes.Client.CoreV1().Pods(r.namespace).Create(r.ctx, r.appPod("try"), metav1.CreateOptions{DryRun: []string{"All"}})
+		_, err := r.person.CoreV1().Pods(r.namespace).Create(r.ctx, r.appPod("try"), metav1.CreateOptions{DryRun: []string{"All"}})
 		return err
 	})
 	for name, native := range map[string]string{"plain-sidecar": "false", "native-sidecar": "true"} {

@@ -46,7 +46,12 @@ func (r *rig) openShift(thick bool, values ...string) {
 		must(r, n.ThickMultus())
 	}
 	r.node, agentNodes = n, []*cluster.Node{n}
-	r.installed(append([]string{"kubernetesDistribution=OpenShift", `nodeSelector.kubernetes\.io/hostname=` + n.Name}, values...)...)
+	r.installedOnOpenShift(values...)
+}
+
+func (r *rig) installedOnOpenShift(values ...string) {
+	r.Helper()
+	r.installed(append([]string{"kubernetesDistribution=OpenShift", `nodeSelector.kubernetes\.io/hostname=` + r.node.Name}, values...)...)
 }
 
 // onMultus runs a test with either kind of Multus.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,6 +86,31 @@ func TestAnnotatedSelection(t *testing.T) {
 		}
 	}
 	r.namespace = home
+}
+
+// A pod as the template of 2018 made it: its volume, and an init container istio-init that is called as the program of then was.
+func TestTemplateOf2018(t *testing.T) {
+	r := newRig(t)
+	r.installed("selection=annotated")
+	r.seen(r.appPod("plain"))
+	pod := r.meshPod("cart-0")
+	delete(pod.Annotations, "sidecar.istio.io/status")
+	pod.Annotations[initialize] = "true"
+	pod.Spec.Volumes[0].Name, pod.Spec.Volumes[0].DownwardAPI.Items[0].Path = "podinfo", "pod_annotations"
+	pod.Spec.InitContainers[0] = corev1.Container{
+		Name: "istio-init", Image: pluginImage(), ImagePullPolicy: corev1.PullNever, SecurityContext: restricted(appUser),
+		Args: []string{
+			"init", "--file", "/etc/podinfo/pod_annotations", "--annotation-key", record.KeyStatus, "--annotation-value", record.StatusInitialized,
+			"--timeout", "300", "--delay", "10",
+		},
+		VolumeMounts: []corev1.VolumeMount{{Name: "podinfo", MountPath: "/etc/podinfo"}},
+	}
+	r.create(pod)
+	r.throughSidecar("cart-0")
+	r.marked("cart-0")
+	if log := r.says("cart-0", "istio-init"); !strings.Contains(log, "ready after") {
+		t.Errorf("the wait says %q", log)
+	}
 }
 
 // The usual selection: who has been injected is redirected, unless the pod or the operator says otherwise.

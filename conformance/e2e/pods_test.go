@@ -38,7 +38,7 @@ func (r *rig) appPod(name string) *corev1.Pod {
 			NodeSelector:                  map[string]string{corev1.LabelHostname: r.node.Name},
 			TerminationGracePeriodSeconds: &grace, AutomountServiceAccountToken: &token,
 			Containers: []corev1.Container{{
-				Name: "app", Image: podImage, ImagePullPolicy: corev1.PullNever, SecurityContext: restricted(appUser),
+				Name: "app", Image: podImage, ImagePullPolicy: corev1.PullNever, SecurityContext: r.app.DeepCopy(),
 				Command: []string{"/podprogram", "app", "-name=" + r.namespace + "/" + name, "-serve=8080,8090"}, Args: []string{target4, target6},
 			}},
 		},
@@ -92,7 +92,7 @@ func (r *rig) create(pod *corev1.Pod) {
 }
 
 func (r *rig) tryCreate(pod *corev1.Pod) (*corev1.Pod, error) {
-	return nodes.Client.CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{})
+	return r.person.CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{})
 }
 
 func (r *rig) pod(name string) *corev1.Pod {

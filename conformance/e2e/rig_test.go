@@ -14,6 +14,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 )
 
 // rig is what one test has: a namespace in which Pod Security restricted is enforced, and a row of the table.
@@ -22,8 +23,10 @@ type rig struct {
 	*scenario
 	ctx       context.Context
 	namespace string
-	node      *cluster.Node // where its pods go
-	heal      func()        // ends the faults that are injected, if any
+	node      *cluster.Node           // where its pods go
+	person    kubernetes.Interface    // who makes them
+	app       *corev1.SecurityContext // that of their apps
+	heal      func()                  // ends the faults that are injected, if any
 }
 
 var rigs int
@@ -31,7 +34,10 @@ var rigs int
 // newRig is one on the node with the current runtime.
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	r := &rig{TB: t, scenario: &scenario{name: t.Name()}, ctx: context.Background(), node: nodes.Nodes[0], heal: func() {}}
+	r := &rig{
+		TB: t, scenario: &scenario{name: t.Name()}, ctx: context.Background(), node: nodes.Nodes[0], heal: func() {},
+		person: nodes.Client, app: restricted(appUser),
+	}
 	start := time.Now()
 	scenarios = append(scenarios, r.scenario)
 	t.Cleanup(func() {
@@ -110,6 +116,14 @@ func (r *rig) clear(namespace string) {
 		left, err := pods.List(r.ctx, metav1.ListOptions{})
 		return err == nil && len(left.Items) == 0
 	})
+}
+
+// authority is by whom the API server's certificate is issued, and those of the webhooks.
+func (r *rig) authority() []byte {
+	r.Helper()
+	data, err := os.ReadFile(nodes.Server.CA())
+	must(r, err)
+	return data
 }
 
 func must(t testing.TB, err error) {

@@ -1,5 +1,6 @@
 // Command injector is Istio's own sidecar injection as a webhook: the code of istiod, with the templates and values that Istio's charts render,
-// and nothing of the rest. PLATFORM=openshift makes it take the proxy's user from the namespace, as on OpenShift.
+// and nothing of the rest. PLATFORM=openshift makes it take the proxy's user from the namespace, as on OpenShift. With -inject it injects a
+// manifest instead, as istioctl kube-inject does.
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	meshconfig "istio.io/api/mesh/v1alpha1"
 	"istio.io/istio/operator/pkg/render"
 	"istio.io/istio/pilot/pkg/model"
 	"istio.io/istio/pkg/config/mesh"
@@ -35,11 +37,18 @@ func main() {
 	manifests := flag.String("manifests", "", "the `directory` with Istio's charts")
 	kubeconfig := flag.String("kubeconfig", "", "`file` that says how to reach the API server")
 	listen := flag.String("listen", "127.0.0.1:15017", "`address` of the webhook")
+	manifest := flag.String("inject", "", "`file` with a manifest, to be injected to the standard output")
 	cert, key := flag.String("cert", "", "`file` with its certificate"), flag.String("key", "", "`file` with its key")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := run(ctx, files, append(sets, "installPackagePath="+*manifests, "profile=empty", "components.pilot.enabled=true"), *kubeconfig, *listen, *cert, *key); err != nil {
+	s, err := rendered(files, append(sets, "installPackagePath="+*manifests, "profile=empty", "components.pilot.enabled=true"))
+	if err == nil && *manifest != "" {
+		err = s.inject(*manifest)
+	} else if err == nil {
+		err = s.serve(ctx, *kubeconfig, *listen, *cert, *key)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "injector:", err)
 		os.Exit(1)
 	}
@@ -88,16 +97,40 @@ func (fixed) Run(stop <-chan struct{})                      { <-stop }
 
 func (f fixed) Get() (*inject.Config, string, error) { return f.config, f.values, nil }
 
-func run(ctx context.Context, files, sets []string, kubeconfig, listen, cert, key string) error {
-	s, err := rendered(files, sets)
-	if err != nil {
-		return err
-	}
+// read gives them the form that Istio's code takes.
+func (s settings) read() (inject.Config, *meshconfig.MeshConfig, error) {
 	config, err := inject.UnmarshalConfig([]byte(s.config))
 	if err != nil {
-		return err
+		return config, nil, err
 	}
 	meshConfig, err := mesh.ApplyMeshConfig(s.mesh, mesh.DefaultMeshConfig())
+	return config, meshConfig, err
+}
+
+// inject is istioctl kube-inject.
+func (s settings) inject(path string) error {
+	config, meshConfig, err := s.read()
+	if err != nil {
+		return err
+	}
+	templates, err := inject.ParseTemplates(config.RawTemplates)
+	if err != nil {
+		return err
+	}
+	values, err := inject.NewValuesConfig(s.values)
+	if err != nil {
+		return err
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return inject.IntoResourceFile(nil, templates, values, "", meshConfig, file, os.Stdout, func(warning string) { fmt.Fprintln(os.Stderr, warning) })
+}
+
+func (s settings) serve(ctx context.Context, kubeconfig, listen, cert, key string) error {
+	config, meshConfig, err := s.read()
 	if err != nil {
 		return err
 	}

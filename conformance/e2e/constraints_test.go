@@ -1,0 +1,191 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/conformance/internal/scc"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// What OpenShift gives a project, and those of the platform.
+var (
+	allocated = map[string]string{scc.KeyUsers: "1000660000/10000", scc.KeyGroups: "1000660000/10000", scc.KeyLevel: "s0:c26,c5"}
+	platform  = map[string]string{scc.KeyUsers: "1000700000/10000", scc.KeyGroups: "1000700000/10000", scc.KeyLevel: "s0:c27,c4"}
+)
+
+// The first user of the project's range, which the platform gives to apps, and the last, which Istio gives to sidecars.
+const (
+	firstUser = 1000660000
+	lastUser  = 1000669999
+)
+
+// constrained has OpenShift's admission judge every pod of the cluster until the end of the test, in its place: after policies, before other
+// webhooks, once more when those have changed the pod, and in the end.
+func (r *rig) constrained() {
+	r.Helper()
+	r.output(kubectl("apply", "--server-side", "-f", filepath.Join(build.Root(), "conformance", "openshift", "stock.yaml")))
+	listener, err := net.Listen("tcp", cluster.Address+":15018")
+	must(r, err)
+	cert, key := nodes.Server.Serving()
+	server := &http.Server{Handler: scc.Handler(nodes.Client, platform)}
+	go func() { _ = server.ServeTLS(listener, cert, key) }()
+	r.Cleanup(func() { must(r, server.Close()) })
+	hook := func(path string) admissionv1.WebhookClientConfig {
+		url := "https://" + listener.Addr().String() + path
+		return admissionv1.WebhookClientConfig{URL: &url, CABundle: r.authority()}
+	}
+	const name = "constraints.openshift.io"
+	fail, none, again := admissionv1.Fail, admissionv1.SideEffectClassNone, admissionv1.IfNeededReinvocationPolicy
+	rules := []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
+		Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}}
+	mutating, validating := nodes.Client.AdmissionregistrationV1().MutatingWebhookConfigurations(), nodes.Client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
+	_, err = mutating.Create(r.ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name}, Webhooks: []admissionv1.MutatingWebhook{{
+		Name: name, ClientConfig: hook("/"), Rules: rules, FailurePolicy: &fail, SideEffects: &none, ReinvocationPolicy: &again, AdmissionReviewVersions: []string{"v1"},
+	}}}, metav1.CreateOptions{})
+	must(r, err)
+	r.Cleanup(func() { must(r, mutating.Delete(r.ctx, name, metav1.DeleteOptions{})) })
+	_, err = validating.Create(r.ctx, &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name}, Webhooks: []admissionv1.ValidatingWebhook{{
+		Name: name, ClientConfig: hook(scc.FinalPath), Rules: rules, FailurePolicy: &fail, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
+	}}}, metav1.CreateOptions{})
+	must(r, err)
+	r.Cleanup(func() { must(r, validating.Delete(r.ctx, name, metav1.DeleteOptions{})) })
+}
+
+// developed has the rig's pods be made by somebody who may edit the namespace and nothing else, and who leaves to the platform what that can fill in.
+func (r *rig) developed() {
+	r.Helper()
+	r.bound("edit")
+	config := rest.CopyConfig(nodes.Server.Admin())
+	config.Impersonate = rest.ImpersonationConfig{UserName: "developer", Groups: []string{"system:authenticated"}}
+	client, err := kubernetes.NewForConfig(config)
+	must(r, err)
+	r.person, r.app = client, nil
+}
+
+// bound gives the developer a cluster role in the rig's namespace.
+func (r *rig) bound(role string) {
+	r.Helper()
+	_, err := nodes.Client.RbacV1().RoleBindings(r.namespace).Create(r.ctx, &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "developer-"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "developer"}},
+	}, metav1.CreateOptions{})
+	must(r, err)
+}
+
+// admitted fails unless a pod was admitted by those constraints, and app and sidecar run as those users.
+func (r *rig) admitted(name, constraints string, app, sidecar int64) {
+	r.Helper()
+	pod := r.pod(name)
+	runs := func(name string) int64 {
+		c := container(pod, name)
+		if c.SecurityContext.RunAsUser == nil {
+			return -1
+		}
+		return *c.SecurityContext.RunAsUser
+	}
+	if by := pod.Annotations[scc.KeyAdmitted]; by != constraints || runs("app") != app || runs("istio-proxy") != sidecar {
+		r.Errorf("%s was admitted by %s, its app runs as %d and its sidecar as %d", name, by, runs("app"), runs("istio-proxy"))
+	}
+}
+
+// On OpenShift, with Multus and its constraints in force, Istio's injector puts pods of people who may only edit their project on our network,
+// beside networks of their own, and the constraints that everybody may use admit them: the app as the first user of the project's range, the
+// sidecar as the last. The chart's own pods are admitted by its own constraints, and no others.
+func TestOpenShiftIstio(t *testing.T) {
+	whole := newRig(t)
+	whole.openShift(true)
+	whole.constrained()
+	whole.output(kubectlIn(system, "rollout", "restart", "daemonset", daemonSet))
+	whole.output(kubectlIn(system, "rollout", "status", "daemonset", daemonSet, "--timeout=2m"))
+	for _, agent := range whole.agents() {
+		if by := agent.Annotations[scc.KeyAdmitted]; by != "istio-pod-network-agent" {
+			t.Errorf("the agent was admitted by %q", by)
+		}
+	}
+	whole.output(helm("test", release, "--timeout=2m"))
+	wait := filepath.Join(build.Root(), "docs", "istio", "wait.yaml")
+	const openShift, multus = "PLATFORM=openshift", "values.pilot.cni.provider=multus"
+	project := func(t *testing.T, environment, files []string, values ...string) *rig {
+		r := newRig(t)
+		r.node = whole.node
+		r.istio(environment, files, values...)
+		r.injectedNamespace("restricted", allocated, r.developed)
+		r.without()
+		return r
+	}
+	t.Run("wait", func(t *testing.T) {
+		r := project(t, []string{openShift}, []string{wait}, cniEnabled, multus)
+		r.output(kubectlIn(r.namespace, "apply", "-f", r.file("data.yaml", dataNetwork)))
+		r.create(r.injected("with-another", map[string]string{networks: "data"}))
+		r.everyVariant("istio-validation", pluginImage())
+		r.throughSidecar("with-another")
+		for name := range variants {
+			r.admitted(name, "restricted-v2", firstUser, lastUser)
+		}
+		r.admitted("with-another", "restricted-v2", firstUser, lastUser)
+		pod := r.pod("with-another")
+		if named := pod.Annotations[networks]; !strings.Contains(named, "data") || !strings.Contains(named, network) {
+			t.Errorf("it names the networks %q", named)
+		}
+		if !strings.Contains(pod.Annotations["k8s.v1.cni.cncf.io/network-status"], "/data") || !strings.Contains(r.ruleset("with-another"), fmt.Sprint("meta skuid ", lastUser, " ")) {
+			t.Errorf("%v\n%s", pod.Annotations, r.ruleset("with-another"))
+		}
+		if strings.Contains(events(r.namespace), "ProxyUserShared") {
+			t.Error("app and sidecar have one user")
+		}
+	})
+	t.Run("stock", func(t *testing.T) {
+		r := project(t, []string{openShift}, nil, cniEnabled, multus)
+		r.create(r.injected("cart-0", nil))
+		r.throughSidecar("cart-0")
+		r.marked("cart-0")
+		r.admitted("cart-0", "restricted-v2", firstUser, lastUser)
+	})
+	t.Run("istio-init-replaced", func(t *testing.T) {
+		whole.installedOnOpenShift("injection.replaceInit=true")
+		r := project(t, []string{openShift}, nil)
+		r.persist("a pod whose istio-init is replaced", func() error {
+			_, err := r.person.CoreV1().Pods(r.namespace).Create(r.ctx, r.appPod("try"), metav1.CreateOptions{DryRun: []string{"All"}})
+			return err
+		})
+		r.create(r.injected("cart-0", map[string]string{networks: network})) // which the injector does not add
+		r.throughSidecar("cart-0")
+		r.marked("cart-0")
+		r.admitted("cart-0", "restricted-v2", firstUser, lastUser)
+	})
+	// Without PLATFORM=openshift the sidecar is 1337 everywhere: that takes nonroot-v2, or a user namespace.
+	t.Run("fixed-user", func(t *testing.T) {
+		r := project(t, nil, []string{wait}, cniEnabled, multus)
+		if _, err := r.tryCreate(r.injected("refused", nil)); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "runAsUser: 1337 is not allowed") {
+			t.Errorf("%v", err)
+		}
+		own, no := r.injected("user-namespace", map[string]string{scc.KeyRequired: "restricted-v3"}), false
+		own.Spec.HostUsers = &no
+		r.create(own)
+		r.throughSidecar("user-namespace")
+		r.marked("user-namespace")
+		r.admitted("user-namespace", "restricted-v3", 1000, proxyUser)
+		r.bound("system:openshift:scc:nonroot-v2")
+		r.create(r.injected("cart-0", nil))
+		r.throughSidecar("cart-0")
+		r.marked("cart-0")
+		r.admitted("cart-0", "nonroot-v2", firstUser, proxyUser)
+		_, err := r.tryCreate(r.injected("tproxy", map[string]string{"sidecar.istio.io/interceptionMode": "TPROXY"}))
+		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), `capabilities.add: "NET_ADMIN" is not allowed`) {
+			t.Errorf("TPROXY: %v", err)
+		}
+	})
+	whole.uninstalled() // by a hook, whose pod the constraints have to admit, too
+}
