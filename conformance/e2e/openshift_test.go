@@ -116,6 +116,14 @@ spec:
   config: '{"cniVersion": "0.3.1", "name": "data", "type": "bridge", "bridge": "data0", "ipam": {"type": "host-local", "subnet": "10.250.0.0/24"}}'
 `
 
+// meshNetwork is ours, as an operator would write it.
+const meshNetwork = `apiVersion: k8s.cni.cncf.io/v1
+kind: NetworkAttachmentDefinition
+metadata: {name: istio-cni, namespace: default}
+spec:
+  config: '{"cniVersion": "0.3.1", "name": "istio-pod-network", "type": "istio-pod-network"}'
+`
+
 // kubectlIn is a command of a person with all rights in a namespace.
 func kubectlIn(namespace string, args ...string) *exec.Cmd {
 	return kubectl(append(args, "--namespace="+namespace)...)
@@ -227,6 +235,13 @@ func TestOpenShiftAux(t *testing.T) {
 			r.eventually("there is no such network in this mode", func() bool {
 				return strings.Contains(events(r.namespace), "both-ways FailedCreatePodSandBox")
 			})
+			r.output(kubectl("apply", "-f", r.file("ours.yaml", meshNetwork))) // somebody has made it by hand
+			r.Cleanup(func() { r.output(kubectl("delete", "-f", r.file("ours.yaml", meshNetwork))) })
+			r.throughSidecar("both-ways")
+			r.marked("both-ways")
+			if tables := strings.Count(r.ruleset("both-ways"), "table ip istio-pod-network"); tables != 1 {
+				t.Errorf("%d tables of ours in a pod that comes by both ways", tables)
+			}
 			r.stopAgents()
 			home := r.namespace
 			r.namespace = r.namedNamespace(fmt.Sprint("openshift-test-", rigs), enforcing("restricted"), nil)
