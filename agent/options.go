@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -184,7 +185,7 @@ func besideUs() string {
 	return path
 }
 
-// readEntry reads the plugin's entry. What concerns the agent is checked here, all else by the plugin's STATUS and ADD.
+// readEntry reads the plugin's entry. What concerns the agent is checked here, all else by the plugin that is to be installed.
 func (o *options) readEntry() error {
 	o.install.NetworkConfig = []byte(install.DefaultNetworkConfig)
 	if o.file != "" {
@@ -213,6 +214,12 @@ func (o *options) readEntry() error {
 				return fmt.Errorf("--network-config: %s: invalid value %s; valid: an absolute path", key, strings.TrimSpace(string(raw)))
 			}
 		}
+	}
+	if o.noInstall || o.uninstall {
+		return nil
+	}
+	if err := o.install.Accepts(context.Background()); err != nil {
+		return fmt.Errorf("--network-config: %w", err)
 	}
 	return nil
 }

@@ -159,7 +159,7 @@ func (p plugin) gc(c *call, args *skel.CmdArgs) error {
 func (p plugin) status(c *call, args *skel.CmdArgs) error {
 	cfg, err := c.configure(args)
 	if err != nil {
-		return fail(types.ErrPluginNotAvailable, "reading the configuration", err)
+		return fail(types.ErrInvalidNetworkConfig, "reading the configuration", err)
 	}
 	if err := p.usable(cfg.backend); err != nil {
 		return fail(types.ErrPluginNotAvailable, "looking for a backend", err)

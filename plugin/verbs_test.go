@@ -221,7 +221,7 @@ func TestStatus(t *testing.T) {
 	says(t, r.log.String(), "level=info")
 
 	r.conf["redirect"] = object{"proxyUID": 0}
-	r.fails("STATUS", 50, "redirect.proxyUID", "0")
+	r.fails("STATUS", 7, "redirect.proxyUID", "0")
 	delete(r.conf, "redirect")
 	r.conf["backend"] = "iptables"
 	r.usable = func(b netfilter.Backend) error {

@@ -416,11 +416,16 @@ func TestCommandLine(t *testing.T) {
 	}
 	entry := filepath.Join(t.TempDir(), "entry.json")
 	must(t, os.WriteFile(entry, []byte(`{"type": "istio-pod-network", "selection": "all"}`), 0o600))
+	refused := filepath.Join(t.TempDir(), "refused.json") // which only the plugin knows
+	must(t, os.WriteFile(refused, []byte(`{"type": "istio-pod-network", "backend": "ebpf"}`), 0o600))
+	plugin := filepath.Join(isolated.BinDir(), "istio-pod-network")
 	for _, c := range []struct {
 		args   []string
 		status int
 		words  []string
 	}{
+		{[]string{"--node-name=n", "--source=" + plugin, "--network-config=" + refused}, 2, []string{"--network-config", "backend", `"ebpf"`, "auto, nftables"}},
+		{[]string{"--node-name=n", "--source=" + plugin, "--network-config=" + refused, "--no-install"}, 1, []string{"reading the credentials"}},
 		{nil, 2, []string{"--node-name", "the name of this node's object"}},
 		{[]string{"--node-name=n", "--log-format=xml"}, 2, []string{"--log-format", `"xml"`, "text or json"}},
 		{[]string{"--node-name=n", "--listen=x"}, 2, []string{"--listen", `"x"`, ":15088"}},

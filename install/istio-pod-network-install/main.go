@@ -133,6 +133,9 @@ func (o *options) flags(out io.Writer) *flag.FlagSet {
 }
 
 func (p program) install(ctx context.Context, o options) int {
+	if err := o.config.Accepts(ctx); err != nil {
+		return p.failed(err)
+	}
 	if err := install.Install(o.config); err != nil {
 		return p.failed(err)
 	}
@@ -169,6 +172,9 @@ func (p program) status(_ context.Context, o options) int {
 
 // watch prints a line whenever what is missing, or why, changes.
 func (p program) watch(ctx context.Context, o options) int {
+	if err := o.config.Accepts(ctx); err != nil {
+		return p.failed(err)
+	}
 	said := ""
 	k := install.Keeper{Config: o.config, Report: func(pass install.Pass) {
 		line := pass.String()

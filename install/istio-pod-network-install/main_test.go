@@ -26,7 +26,7 @@ func newShell(t *testing.T) shell {
 	for name, value := range map[string]string{"BIN_DIR": "bin", "CONF_DIR": "conf", "AUX_DIR": "aux", "SOURCE": "plugin", "NETWORK_CONFIG": "entry"} {
 		s.env["INSTALL_"+name] = filepath.Join(s.dir, value)
 	}
-	for name, contents := range map[string]string{"plugin": "program", "entry": `{"type": "istio-pod-network", "logLevel": "debug"}`} {
+	for name, contents := range map[string]string{"plugin": "#!/bin/sh\n! grep -q loud || { echo '{\"code\": 7, \"msg\": \"logLevel: invalid value\"}'; exit 1; }\n", "entry": `{"type": "istio-pod-network", "logLevel": "debug"}`} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(contents), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -90,6 +90,24 @@ func TestCommands(t *testing.T) {
 	}
 	s.expect(t, 0, "own file", "install", "--mode", "nad")
 	s.expect(t, 0, "own file", "install", "--mode=aux")
+}
+
+// An entry that the plugin refuses is not installed, and nothing else either.
+func TestRefusedEntry(t *testing.T) {
+	s := newShell(t)
+	s.primary(t)
+	if err := os.WriteFile(s.env["INSTALL_NETWORK_CONFIG"], []byte(`{"type": "istio-pod-network", "logLevel": "loud"}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"install", "watch"} {
+		s.expect(t, 1, "logLevel: invalid value", verb)
+	}
+	if data, err := os.ReadFile(s.path()); err != nil || string(data) != primary {
+		t.Errorf("%s %v", data, err)
+	}
+	if _, err := os.Stat(filepath.Join(s.dir, "bin", install.Type)); err == nil {
+		t.Error("the plugin was installed")
+	}
 }
 
 // Whoever asks what is there need not repeat how it was installed.

@@ -23,7 +23,7 @@ const (
 	pure       = "the core is pure: the same input gives the same rules everywhere, so it cannot do I/O or look at the machine"
 	smallEdges = "it is read by programs on both sides of a version skew and by the init wait: standard library only"
 	notTheEdge = "only the plugin's ADD writes rules; repair runs the plugin, there is no second writer"
-	handTool   = "the installer works on files alone, where no cluster or program answers"
+	handTool   = "the installer works on a node's files, and asks nobody but the plugin that it installs"
 	oneTypeSet = "the types of all of Kubernetes make the agent half as big again; core/v1 is all it needs"
 	testOnly   = "the laboratory is for tests, demo and benchmarks"
 )
@@ -49,7 +49,6 @@ var onNode = map[string]string{
 	"plugin/...":                         "the installer handles the plugin as a file and its configuration as text",
 	"agent":                              "the agent keeps the installation by this library, not the other way",
 	"net/http":                           handTool,
-	"os/exec":                            handTool,
 	"k8s.io/...":                         handTool,
 	"github.com/containernetworking/...": "libcni reads configurations in the tests; an edit that keeps every byte cannot go through it",
 	"github.com/prometheus/...":          handTool,
@@ -73,7 +72,7 @@ var rules = []rule{
 		"plugin/facts":  "the kernel edge knows one network namespace, not where settings come from",
 	})},
 	{dir: "plugin/redirect", standard: []string{
-		"bytes", "encoding/json", "errors", "fmt", "hash/fnv", "net/netip", "path", "slices", "strconv", "strings", "unicode/utf8",
+		"bytes", "cmp", "encoding/json", "errors", "fmt", "hash/fnv", "net/netip", "path", "slices", "strconv", "strings", "unicode/utf8",
 	}, forbidden: with(heavy, map[string]string{
 		"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter": pure,
 	})},

@@ -1,0 +1,55 @@
+package install
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"time"
+)
+
+const (
+	answersWithin = 10 * time.Second
+	codeConfig    = 7 // invalid network configuration, CNI SPEC.md "Error"
+)
+
+// Accepts asks the plugin that is to be installed, by CNI's STATUS, whether it takes our entry: once chained, one that it refuses would keep every
+// pod of the node from starting. The error says what the plugin does, which names the key, the value and what is valid, or that the
+// plugin cannot be run here. What else STATUS may report is no reason not to install. Without a Source nobody is asked.
+func (c Config) Accepts(ctx context.Context) error {
+	c, err := c.withDefaults()
+	if err != nil || c.Source == "" {
+		return err
+	}
+	var entry map[string]any
+	if err := json.Unmarshal(c.NetworkConfig, &entry); err != nil {
+		return fmt.Errorf("network configuration: %w", err)
+	}
+	entry["cniVersion"], entry["name"] = "1.1.0", Type // the first version with STATUS
+	stdin, err := json.Marshal(entry)
+	if err != nil {
+		return fmt.Errorf("network configuration: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	defer cancel()
+	plugin := exec.CommandContext(ctx, c.Source)
+	plugin.Env = []string{"CNI_COMMAND=STATUS", "CNI_PATH=" + c.BinDir}
+	plugin.Stdin = bytes.NewReader(stdin)
+	out, err := plugin.Output()
+	if err == nil {
+		return nil
+	}
+	var refusal struct {
+		Code int
+		Msg  string
+	}
+	if errors.As(err, new(*exec.ExitError)) && json.Unmarshal(out, &refusal) == nil {
+		if refusal.Code == codeConfig {
+			return fmt.Errorf("network configuration: %s", refusal.Msg)
+		}
+		return nil
+	}
+	return fmt.Errorf("running the plugin %q: %w", c.Source, err)
+}
