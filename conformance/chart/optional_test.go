@@ -99,6 +99,35 @@ func TestImages(t *testing.T) {
 	})
 }
 
+// The test's pod is put where there are agents, and expects the ports of the release; on OpenShift it lets the platform choose its user.
+func TestPodOfTheTest(t *testing.T) {
+	both(t, func(t *testing.T, helm string) {
+		pod := func(values ...string) (pod corev1.Pod) {
+			find(t, template(t, helm, append(values, "hooks=true")...), "Pod", "mesh-pod", &pod)
+			return pod
+		}
+		plain := pod("nodeSelector.mesh=on", "redirect.inboundPort=16006", "redirect.outboundPort=16001",
+			"affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].key=mesh",
+			"affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].operator=Exists")
+		if plain.Spec.NodeSelector["mesh"] != "on" || plain.Spec.NodeSelector[corev1.LabelOSStable] != "linux" || plain.Spec.Affinity == nil {
+			t.Errorf("it goes to %v %v", plain.Spec.NodeSelector, plain.Spec.Affinity)
+		}
+		if _, said := plain.Annotations["pod-network-controller.istio.io/envoy-userid"]; said || *plain.Spec.InitContainers[1].SecurityContext.RunAsUser != 1337 {
+			t.Errorf("%v %+v", plain.Annotations, plain.Spec.InitContainers[1].SecurityContext)
+		}
+		for _, c := range plain.Spec.InitContainers {
+			if !slices.Contains(c.Args, "--inbound-port=16006") || !slices.Contains(c.Args, "--outbound-port=16001") {
+				t.Errorf("%s: %q", c.Name, c.Args)
+			}
+		}
+		there := pod("kubernetesDistribution=OpenShift")
+		if there.Spec.InitContainers[1].SecurityContext.RunAsUser != nil || there.Annotations["pod-network-controller.istio.io/envoy-userid"] != "1337" ||
+			!slices.Contains(there.Spec.InitContainers[1].Args, "--proxy-uid=1337") {
+			t.Errorf("on OpenShift: %v %+v", there.Annotations, there.Spec.InitContainers[1])
+		}
+	})
+}
+
 // The kubelet asks the address that the agent listens on. It puts IPv6 into brackets itself.
 func TestProbes(t *testing.T) {
 	for address, host := range map[string]string{
