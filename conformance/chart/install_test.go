@@ -62,7 +62,7 @@ func TestNotes(t *testing.T) {
 		for what, words := range map[string][]string{
 			notes(): {"/opt/cni/bin", "/etc/cni/net.d", "(Kubernetes)", "istio-pod-network-plugin:0.1.0", "helm test " + name + " -n mesh", "--timeout 720s"},
 			notes("kubernetesDistribution=openshift", "image.registry=r.example.com"): {"/etc/cni/multus/net.d", "(OpenShift)", "r.example.com/istio-pod-network-plugin", "the network default/istio-cni in", "names it with pilot.cni.provider=multus"},
-			notes("kubernetesDistribution=openshift", "openshift.networkName=mesh"):    {"the network default/mesh in", "does not name it"},
+			notes("kubernetesDistribution=openshift", "openshift.networkName=mesh"):   {"the network default/mesh in", "does not name it"},
 			notes("cni.mode=aux", "Namespace=other"):                                  {"vendor-cni-chain", "-n other rollout", "-n mesh"},
 			notes("uninstall=true"):                                                   {"take the plugin out"},
 		} {

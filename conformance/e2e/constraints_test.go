@@ -35,7 +35,7 @@ const (
 // webhooks, once more when those have changed the pod, and in the end.
 func (r *rig) constrained() {
 	r.Helper()
-	r.output(kubectl("apply", "--server-side", "-f", filepath.Join(build.Root(), "conformance", "openshift", "stock.yaml")))
+	r.output(kubectl("apply", "--server-side", "-f", filepath.Join(build.Root(), "conformance", "internal", "scc", "stock.yaml")))
 	listener, err := net.Listen("tcp", cluster.Address+":15018")
 	must(r, err)
 	cert, key := nodes.Server.Serving()

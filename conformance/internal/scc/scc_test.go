@@ -6,11 +6,9 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/istio-pod-network/controller/conformance/internal/build"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -19,7 +17,7 @@ import (
 // stock are the constraints of the manifest that the e2e tests apply.
 func stock(t *testing.T) (all []Constraints) {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(build.Root(), "conformance", "openshift", "stock.yaml"))
+	data, err := os.ReadFile("stock.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
