@@ -27,7 +27,7 @@ func containersOf(containers []corev1.Container) []redirect.Container {
 	var all []redirect.Container
 	for _, c := range containers {
 		f := redirect.Container{
-			Name: c.Name, NetAdmin: isNetAdmin(c), Restartable: c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways,
+			Name: c.Name, NetAdmin: isNetAdmin(c), Restartable: isSidecar(c),
 		}
 		if c.Name == redirect.ProxyContainer {
 			f.Args, f.Env = c.Args, literals(c.Env)
@@ -38,6 +38,11 @@ func containersOf(containers []corev1.Container) []redirect.Container {
 		all = append(all, f)
 	}
 	return all
+}
+
+// isSidecar reports whether an init container goes on beside the containers.
+func isSidecar(c corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
 // literals are the variables whose value stands in the pod; others the kubelet resolves, and nobody here could.

@@ -275,7 +275,7 @@ func TestSharedUser(t *testing.T) {
 			w.aboutSettings(pod, nil, settings)
 			want := c.want
 			if policy == redirect.SharedRefuse && name == "by the spec" {
-				want = "The pod cannot start: container app: invalid user 1337"
+				want = "user 1337 of the sidecar, so its traffic is taken for the sidecar's own and bypasses the mesh. Give it another. Such a pod is not let start"
 			}
 			if want == "" {
 				if all := said(events); len(all) > 0 {

@@ -155,25 +155,45 @@ func trim(object any) (any, error) {
 			small.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status, LastTransitionTime: c.LastTransitionTime}}
 		}
 	}
+	for _, c := range pod.Status.ContainerStatuses {
+		if user := trimUser(c.User); user != nil {
+			small.Status.ContainerStatuses = append(small.Status.ContainerStatuses, corev1.ContainerStatus{Name: c.Name, User: user})
+		}
+	}
 	for _, c := range pod.Status.InitContainerStatuses {
-		if !slices.ContainsFunc(pod.Spec.InitContainers, func(spec corev1.Container) bool { return spec.Name == c.Name && isWait(spec) }) {
+		i := slices.IndexFunc(pod.Spec.InitContainers, func(spec corev1.Container) bool { return spec.Name == c.Name })
+		if i < 0 {
 			continue
 		}
-		state := corev1.ContainerState{Running: c.State.Running}
-		if ended := c.State.Terminated; ended != nil {
-			state.Terminated = &corev1.ContainerStateTerminated{ExitCode: ended.ExitCode}
+		kept := corev1.ContainerStatus{Name: c.Name}
+		if isSidecar(pod.Spec.InitContainers[i]) {
+			kept.User = trimUser(c.User)
 		}
-		if state.Running != nil || state.Terminated != nil {
-			small.Status.InitContainerStatuses = append(small.Status.InitContainerStatuses, corev1.ContainerStatus{Name: c.Name, State: state})
+		if isWait(pod.Spec.InitContainers[i]) {
+			kept.State.Running = c.State.Running
+			if ended := c.State.Terminated; ended != nil {
+				kept.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: ended.ExitCode}
+			}
+		}
+		if kept.User != nil || kept.State.Running != nil || kept.State.Terminated != nil {
+			small.Status.InitContainerStatuses = append(small.Status.InitContainerStatuses, kept)
 		}
 	}
 	return small, nil
 }
 
+// trimUser keeps what the packet rules could go by.
+func trimUser(user *corev1.ContainerUser) *corev1.ContainerUser {
+	if user == nil || user.Linux == nil {
+		return nil
+	}
+	return &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: user.Linux.UID, GID: user.Linux.GID}}
+}
+
 func trimContainers(containers []corev1.Container, init bool) []corev1.Container {
 	var small []corev1.Container
 	for _, c := range containers {
-		kept := corev1.Container{Name: c.Name}
+		kept := corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy}
 		// Of other containers these are nobody's business here, and may be large or secret.
 		proxy := c.Name == redirect.ProxyContainer
 		if proxy || init {

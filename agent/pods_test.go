@@ -21,7 +21,7 @@ import (
 // everything is a pod in which every field that is looked at is set, beside others.
 func everything() *corev1.Pod {
 	pod := meshPod("cart")
-	user, group, privileged := int64(1000), int64(2000), true
+	user, group, privileged, always := int64(1000), int64(2000), true, corev1.ContainerRestartPolicyAlways
 	now := metav1.Now()
 	pod.Labels = map[string]string{redirect.KeyInject: "true"}
 	pod.Annotations[keyLastApplied] = strings.Repeat("x", 10000)
@@ -40,6 +40,7 @@ func everything() *corev1.Pod {
 		{Name: "privileged", SecurityContext: &corev1.SecurityContext{Privileged: &privileged}},
 		{Name: "all", SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"all"}}}},
 		{Name: "wait", Command: []string{"/" + waitProgram}, SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}},
+		{Name: "logs", RestartPolicy: &always},
 	}
 	pod.OwnerReferences = []metav1.OwnerReference{{Kind: "Shop", Name: "secret"}, {Kind: "ReplicaSet", Name: "cart", Controller: &privileged}}
 	pod.Status = corev1.PodStatus{
@@ -48,6 +49,10 @@ func everything() *corev1.Pod {
 		InitContainerStatuses: []corev1.ContainerStatus{
 			{Name: "done", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}},
 			{Name: "wait", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}},
+			{Name: "logs", User: &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: 5, GID: 6}}},
+		},
+		ContainerStatuses: []corev1.ContainerStatus{
+			{Name: "app", User: &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: 7, GID: 8, SupplementalGroups: []int64{9}}}},
 		},
 	}
 	return pod
@@ -64,6 +69,9 @@ func TestTrim(t *testing.T) {
 	delete(whole.Annotations, keyLastApplied)
 	if got, want := factsOf(small, nil), factsOf(whole, nil); !reflect.DeepEqual(got, want) {
 		t.Errorf("facts of the trimmed pod: %+v, want %+v", got, want)
+	}
+	if got, want := asRun(factsOf(small, nil), small.Status), asRun(factsOf(whole, nil), whole.Status); !reflect.DeepEqual(got, want) || *got.Containers[0].RunAsUser != 7 {
+		t.Errorf("users in the trimmed pod: %+v, want %+v", got, want)
 	}
 	since := whole.Status.StartTime.Add(-time.Minute)
 	if !hasNetworkSince(small, since) || !hasNetworkSince(whole, since) {

@@ -111,19 +111,20 @@ func (w *warner) aboutRecord(pod *corev1.Pod, r record.Record) {
 
 // aboutSettings says what is wrong with a pod's own settings, by the same decision that the plugin makes.
 func (w *warner) aboutSettings(pod *corev1.Pod, namespace map[string]string, policy redirect.Policy) {
-	facts := factsOf(pod, namespace)
+	facts, refused := factsOf(pod, namespace), ""
 	decision, err := redirect.Decide(facts, policy)
 	var shared *redirect.SharedUserError
 	switch {
 	case errors.As(err, &shared):
-		w.warn(pod, eventSharedUser, "The pod cannot start: %v", err)
+		refused = ". Such a pod is not let start (sharedProxyUser)"
 	case err != nil:
 		w.warn(pod, eventInvalid, "The pod cannot start: %v", err)
 	case decision.Verdict == redirect.Redirect:
-		if shared := asRun(facts, pod.Status).SharesProxyUser(decision.Spec); shared != nil {
-			w.warn(pod, eventSharedUser, "Container %s runs with the %s %d of the sidecar, so its traffic is taken for the sidecar's own and "+
-				"bypasses the mesh. Give it another", shared.Container, shared.What, shared.ID)
-		}
+		shared = asRun(facts, pod.Status).SharesProxyUser(decision.Spec)
+	}
+	if shared != nil {
+		w.warn(pod, eventSharedUser, "Container %s runs with the %s %d of the sidecar, so its traffic is taken for the sidecar's own and "+
+			"bypasses the mesh. Give it another%s", shared.Container, shared.What, shared.ID, refused)
 	}
 }
 

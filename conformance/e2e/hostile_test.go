@@ -102,8 +102,8 @@ func TestSharedProxyUser(t *testing.T) {
 		r.create(pod)
 		r.eventually("the kubelet and an Event say why "+pod.Name+" does not start", func() bool {
 			all, reason := events(r.namespace), fmt.Sprintf("container app: invalid %s %d", pod.Name, proxyUser)
-			return strings.Contains(all, pod.Name+" FailedCreatePodSandBox") && strings.Contains(all, pod.Name+" ProxyUserShared The pod cannot start: "+reason) &&
-				strings.Count(all, reason) > 1
+			return strings.Contains(all, pod.Name+" FailedCreatePodSandBox") && strings.Contains(all, reason) &&
+				strings.Contains(all, fmt.Sprintf("%s ProxyUserShared Container app runs with the %s %d", pod.Name, pod.Name, proxyUser))
 		})
 		r.stillWaits(pod.Name)
 	}
