@@ -114,7 +114,8 @@ func TestFacts(t *testing.T) {
 		`"labels":{"sidecar.istio.io/inject":"true"},"namespaceAnnotations":{"istio-pod-network-controller/initialize":"true"},` +
 		`"runAsUser":1000,"runAsGroup":2000,"containers":[{"name":"app"},{"name":"istio-proxy","args":["proxy","sidecar"],` +
 		`"env":{"ISTIO_META_DNS_CAPTURE":"true"},"runAsUser":2000,"runAsGroup":1000}],` +
-		`"initContainers":[{"name":"istio-init","netAdmin":true},{"name":"privileged","netAdmin":true},{"name":"all","netAdmin":true},{"name":"wait"}]}`
+		`"initContainers":[{"name":"istio-init","netAdmin":true},{"name":"privileged","netAdmin":true},{"name":"all","netAdmin":true},{"name":"wait"},` +
+		`{"name":"logs","restartable":true}]}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
