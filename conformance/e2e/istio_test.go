@@ -150,12 +150,19 @@ var variants = map[string]map[string]string{
 	},
 }
 
+// also is what else the apps of some of them call.
+var also = map[string][]string{"dns": {dns}, "excludes": {excluded}}
+
 // everyVariant runs all variants in the rig's namespace. init is the init container that has to have run, first of all.
 func (r *rig) everyVariant(init, image string) {
 	r.Helper()
 	for name, annotations := range variants {
-		r.create(r.injected(name, annotations))
+		pod := r.injected(name, annotations)
+		container(pod, "app").Args = append(container(pod, "app").Args, also[name]...)
+		r.create(pod)
 	}
+	r.hears("dns", dns, "sidecar-dns")
+	r.hears("excludes", excluded, "peer")
 	for name := range variants {
 		r.throughSidecar(name)
 		r.marked(name)

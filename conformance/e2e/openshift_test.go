@@ -261,8 +261,14 @@ func TestOpenShiftAux(t *testing.T) {
 						strings.Contains(all, "nobody listens on the socket")
 				})
 			}
+			must(t, os.Remove(r.node.Path(cluster.AuxDir+"/50-istio-pod-network.conf"))) // as after a reboot
+			r.create(r.meshPod("cart-2"))
+			r.eventually("the plugin is not run, and the mesh pod waits", func() bool { return strings.Contains(r.says("cart-2", "istio-validation"), "is absent") })
+			r.stillWaits("cart-2")
 			r.startAgents()
 			r.throughSidecar("cart-1")
+			r.throughSidecar("cart-2")
+			r.marked("cart-2")
 			r.eventually("the pod outside the mesh starts", func() bool { return outside.reached(r.namespace, "plain-while-away") > 0 })
 		})
 	}
