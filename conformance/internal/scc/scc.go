@@ -28,7 +28,7 @@ const (
 
 // The strategies.
 const (
-	any_           = "RunAsAny"
+	runAsAny       = "RunAsAny"
 	mustRunAs      = "MustRunAs"
 	mustRunAsRange = "MustRunAsRange"
 	nonRoot        = "MustRunAsNonRoot"
@@ -36,16 +36,22 @@ const (
 
 // Constraints are an object SecurityContextConstraints of security.openshift.io/v1.
 type Constraints struct {
-	Metadata                                                                                                       struct{ Name string }
-	Priority                                                                                                       *int32
-	AllowHostNetwork, AllowHostPID, AllowHostIPC, AllowHostPorts, AllowPrivilegedContainer, ReadOnlyRootFilesystem bool
-	AllowPrivilegeEscalation, DefaultAllowPrivilegeEscalation                                                      *bool
-	AllowedCapabilities, DefaultAddCapabilities, RequiredDropCapabilities                                          []corev1.Capability
-	Volumes, SeccompProfiles, Users, Groups                                                                        []string
-	UserNamespaceLevel                                                                                             string
-	RunAsUser                                                                                                      Users
-	RunAsGroup, FSGroup, SupplementalGroups                                                                        Groups
-	SELinuxContext                                                                                                 struct {
+	Metadata struct{ Name string }
+	Priority *int32
+
+	AllowHostNetwork, AllowHostPID, AllowHostIPC, AllowHostPorts bool
+	AllowPrivilegedContainer, ReadOnlyRootFilesystem             bool
+	AllowPrivilegeEscalation, DefaultAllowPrivilegeEscalation    *bool
+
+	AllowedCapabilities, DefaultAddCapabilities, RequiredDropCapabilities []corev1.Capability
+
+	Volumes, SeccompProfiles []string
+	UserNamespaceLevel       string
+	RunAsUser                Users
+	RunAsGroup               Groups
+	FSGroup                  Groups
+	SupplementalGroups       Groups
+	SELinuxContext           struct {
 		Type           string
 		SELinuxOptions *corev1.SELinuxOptions
 	}
@@ -152,7 +158,7 @@ func (c Constraints) points() (points int) {
 		capabilities -= 50 * len(c.RequiredDropCapabilities)
 	}
 	points += min(max(capabilities, 0), 9999)
-	strategies := map[string]int{any_: 40000, nonRoot: 30000, mustRunAsRange: 20000, mustRunAs: 10000}
+	strategies := map[string]int{runAsAny: 40000, nonRoot: 30000, mustRunAsRange: 20000, mustRunAs: 10000}
 	return points + strategies[c.SELinuxContext.Type] + strategies[c.RunAsUser.Type]
 }
 
