@@ -78,7 +78,7 @@ func TestOpenShift(t *testing.T) {
 				t.Errorf("%+v", c)
 			case !slices.Equal(c.AllowedCapabilities, capabilities) || !slices.Equal(added, capabilities) || !slices.Equal(c.RequiredDropCapabilities, []string{"ALL"}):
 				t.Errorf("repair %s: capabilities %v, the agent has %v", mode, c.AllowedCapabilities, added)
-			case c.AllowPrivilegeEscalation != (mode == "apply") || len(c.Users)+len(c.Groups) > 0 || c.Priority != nil || len(c.SeccompProfiles) != 1:
+			case c.AllowPrivilegeEscalation != (mode == "apply") || len(c.Users)+len(c.Groups) > 0 || c.Priority != nil || !slices.Equal(c.SeccompProfiles, []string{"runtime/default"}):
 				t.Errorf("%+v", c)
 			case !slices.IsSorted(c.Volumes) || !slices.IsSorted(c.AllowedCapabilities):
 				t.Errorf("not sorted as they are stored: %v %v", c.Volumes, c.AllowedCapabilities)
@@ -93,6 +93,12 @@ func TestOpenShift(t *testing.T) {
 			}
 			if scc := d.Spec.Template.Annotations["openshift.io/required-scc"]; scc != "istio-pod-network-agent" {
 				t.Errorf("the agent's pods ask for %q", scc)
+			}
+			var role rbacv1.Role
+			find(t, manifests, "Role", "istio-pod-network-agent-scc", &role)
+			if len(role.Rules) != 1 || !slices.Equal(role.Rules[0].Verbs, []string{"use"}) || !slices.Equal(role.Rules[0].ResourceNames, []string{"istio-pod-network-agent"}) ||
+				!slices.Equal(role.Rules[0].Resources, []string{"securitycontextconstraints"}) {
+				t.Errorf("what its account may do: %+v", role.Rules)
 			}
 			var binding rbacv1.RoleBinding
 			find(t, manifests, "RoleBinding", "istio-pod-network-agent-scc", &binding)
