@@ -26,9 +26,7 @@ func factsOf(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
 func containersOf(containers []corev1.Container) []redirect.Container {
 	var all []redirect.Container
 	for _, c := range containers {
-		f := redirect.Container{
-			Name: c.Name, NetAdmin: isNetAdmin(c), Restartable: isSidecar(c),
-		}
+		f := redirect.Container{Name: c.Name, NetAdmin: isNetAdmin(c), Restartable: isSidecar(c)}
 		if c.Name == redirect.ProxyContainer {
 			f.Args, f.Env = c.Args, literals(c.Env)
 		}

@@ -26,7 +26,8 @@ func newShell(t *testing.T) shell {
 	for name, value := range map[string]string{"BIN_DIR": "bin", "CONF_DIR": "conf", "AUX_DIR": "aux", "SOURCE": "plugin", "NETWORK_CONFIG": "entry"} {
 		s.env["INSTALL_"+name] = filepath.Join(s.dir, value)
 	}
-	for name, contents := range map[string]string{"plugin": "#!/bin/sh\n! grep -q loud || { echo '{\"code\": 7, \"msg\": \"logLevel: invalid value\"}'; exit 1; }\n", "entry": `{"type": "istio-pod-network", "logLevel": "debug"}`} {
+	const plugin = "#!/bin/sh\n! grep -q loud || { echo '{\"code\": 7, \"msg\": \"logLevel: invalid value\"}'; exit 1; }\n"
+	for name, contents := range map[string]string{"plugin": plugin, "entry": `{"type": "istio-pod-network", "logLevel": "debug"}`} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(contents), 0o755); err != nil {
 			t.Fatal(err)
 		}

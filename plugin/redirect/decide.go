@@ -55,7 +55,8 @@ type Decision struct {
 }
 
 // Decide says whether the pod's traffic goes through its sidecar, with the settings that apply to it. It is pure. The
-// error, for which IsInvalid holds, names the annotation of a mesh pod that cannot be read, or a user that it must not have; such a pod must not start.
+// error, for which IsInvalid holds, names the annotation of a mesh pod that cannot be read, or the container whose user it must not have; such a
+// pod must not start.
 func Decide(pod Pod, policy Policy) (Decision, error) {
 	verdict, reason, err := judge(pod, policy)
 	if err != nil {
