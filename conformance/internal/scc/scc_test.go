@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,7 +69,8 @@ func TestFillIn(t *testing.T) {
 		s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Errorf("%v %+v", pod.Annotations, s)
 	}
-	if *app.RunAsUser != 1000660000 || !*app.RunAsNonRoot || *app.AllowPrivilegeEscalation || app.RunAsGroup != nil || len(app.Capabilities.Drop) != 1 || app.Capabilities.Drop[0] != "ALL" {
+	if *app.RunAsUser != 1000660000 || !*app.RunAsNonRoot || *app.AllowPrivilegeEscalation || app.RunAsGroup != nil ||
+		!slices.Equal(app.Capabilities.Drop, []corev1.Capability{"ALL"}) {
 		t.Errorf("%+v", app)
 	}
 	if _, err := Admit(pod, namespace, stock(t), everyone(), true); err != nil {
@@ -79,98 +81,132 @@ func TestFillIn(t *testing.T) {
 	}
 }
 
-// Every field that the restricted constraints look at, with the constraints that admit the pod, or what the refusal names.
-func TestAdmit(t *testing.T) {
-	context := func(pod *corev1.Pod) *corev1.SecurityContext {
-		if pod.Spec.Containers[0].SecurityContext == nil {
-			pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{}
+// change is one thing that a pod says.
+type change = func(*corev1.Pod)
+
+// app changes the security context of the pod's one container, whole that of the pod.
+func app(set func(*corev1.SecurityContext)) change {
+	return func(pod *corev1.Pod) {
+		c := &pod.Spec.Containers[0]
+		if c.SecurityContext == nil {
+			c.SecurityContext = &corev1.SecurityContext{}
 		}
-		return pod.Spec.Containers[0].SecurityContext
+		set(c.SecurityContext)
 	}
-	podContext := func(change func(*corev1.PodSecurityContext)) func(*corev1.Pod) {
-		return func(pod *corev1.Pod) {
+}
+
+func whole(set func(*corev1.PodSecurityContext)) change {
+	return func(pod *corev1.Pod) {
+		if pod.Spec.SecurityContext == nil {
 			pod.Spec.SecurityContext = &corev1.PodSecurityContext{}
-			change(pod.Spec.SecurityContext)
 		}
+		set(pod.Spec.SecurityContext)
 	}
-	appContext := func(change func(*corev1.SecurityContext)) func(*corev1.Pod) {
-		return func(pod *corev1.Pod) { change(context(pod)) }
-	}
-	volume := func(source corev1.VolumeSource) func(*corev1.Pod) {
-		return func(pod *corev1.Pod) { pod.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: source}} }
-	}
-	require := func(name string) func(*corev1.Pod) {
-		return func(pod *corev1.Pod) { pod.Annotations = map[string]string{KeyRequired: name} }
-	}
+}
+
+func user(id int64) change          { return app(func(s *corev1.SecurityContext) { s.RunAsUser = &id }) }
+func group(id int64) change         { return app(func(s *corev1.SecurityContext) { s.RunAsGroup = &id }) }
+func fsGroup(id int64) change       { return whole(func(s *corev1.PodSecurityContext) { s.FSGroup = &id }) }
+func userNamespace(pod *corev1.Pod) { pod.Spec.HostUsers = to(false) }
+
+func adds(capability corev1.Capability) change {
+	return app(func(s *corev1.SecurityContext) {
+		s.Capabilities = &corev1.Capabilities{Add: []corev1.Capability{capability}}
+	})
+}
+
+func requires(name string) change {
+	return func(pod *corev1.Pod) { pod.Annotations = map[string]string{KeyRequired: name} }
+}
+
+func volume(source corev1.VolumeSource) change {
+	return func(pod *corev1.Pod) { pod.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: source}} }
+}
+
+func seccomp(kind corev1.SeccompProfileType) *corev1.SeccompProfile {
+	return &corev1.SeccompProfile{Type: kind}
+}
+
+// Every field that the constraints look at, with the constraints that admit the pod, or a part of the refusal.
+func TestAdmit(t *testing.T) {
+	const unconfined = corev1.SeccompProfileTypeUnconfined
 	for name, c := range map[string]struct {
-		change []func(*corev1.Pod)
-		more   []string
-		want   string // constraints
-		no     string // or part of the refusal
+		pod  []change
+		more string // constraints that may be used beside those for everybody, after spaces
+		want string // constraints
+		no   string // or part of the refusal
 	}{
-		"nothing said":      {want: "restricted-v2"},
-		"user of the range": {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) { s.RunAsUser = to[int64](1000669999) })}, want: "restricted-v2"},
-		"user past the range": {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) { s.RunAsUser = to[int64](1000670000) })},
-			no: "spec.containers[0].securityContext.runAsUser: 1000670000"},
-		"user 1337":              {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) { s.RunAsUser = to[int64](1337) })}, no: "runAsUser: 1337"},
-		"user 1337, nonroot":     {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) { s.RunAsUser = to[int64](1337) })}, more: []string{"nonroot-v2"}, want: "nonroot-v2"},
-		"user 1337 at pod level": {change: []func(*corev1.Pod){podContext(func(s *corev1.PodSecurityContext) { s.RunAsUser = to[int64](1337) })}, no: "runAsUser: 1337"},
-		"root, nonroot":          {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) { s.RunAsUser = to[int64](0) })}, more: []string{"nonroot-v2"}, no: "nonroot-v2: spec.containers[0].securityContext.runAsUser: 0"},
-		"may be root, nonroot":   {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) { s.RunAsUser, s.RunAsNonRoot = to[int64](1), to(false) })}, more: []string{"nonroot-v2"}, no: "nonroot-v2: spec.containers[0]"},
-		"root, anyuid":           {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) { s.RunAsUser = to[int64](0) })}, more: []string{"anyuid"}, want: "anyuid"},
-		"anyuid comes first":     {more: []string{"anyuid", "privileged"}, want: "anyuid"},
-		"privileged comes last":  {more: []string{"nonroot-v2", "privileged"}, want: "restricted-v2"},
-		"NET_ADMIN": {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) {
-			s.Capabilities = &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}
-		})}, more: []string{"nonroot-v2", "anyuid"}, no: `capabilities.add: "NET_ADMIN"`},
-		"NET_ADMIN, privileged": {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) {
-			s.Capabilities = &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}
-		})}, more: []string{"privileged"}, want: "privileged"},
-		"NET_BIND_SERVICE": {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) {
-			s.Capabilities = &corev1.Capabilities{Add: []corev1.Capability{"NET_BIND_SERVICE"}}
-		})}, want: "restricted-v2"},
-		"a privileged container": {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) { s.Privileged = to(true) })}, more: []string{"nonroot-v2", "anyuid"}, no: "securityContext.privileged"},
-		"escalation":             {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) { s.AllowPrivilegeEscalation = to(true) })}, more: []string{"nonroot-v2"}, no: "allowPrivilegeEscalation"},
-		"seccomp of its own": {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) {
-			s.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined}
-		})}, more: []string{"nonroot-v2"}, no: "spec.containers[0].securityContext.seccompProfile"},
-		"seccomp of the pod": {change: []func(*corev1.Pod){podContext(func(s *corev1.PodSecurityContext) {
-			s.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeUnconfined}
-		})}, no: "spec.securityContext.seccompProfile"},
-		"seccomp of the node": {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) {
-			s.SeccompProfile = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: to("x")}
-		})}, no: "seccompProfile"},
-		"fsGroup 1337":              {change: []func(*corev1.Pod){podContext(func(s *corev1.PodSecurityContext) { s.FSGroup = to[int64](1337) })}, no: "spec.securityContext.fsGroup: 1337"},
-		"fsGroup 1337, nonroot":     {change: []func(*corev1.Pod){podContext(func(s *corev1.PodSecurityContext) { s.FSGroup = to[int64](1337) })}, more: []string{"nonroot-v2"}, want: "nonroot-v2"},
-		"supplemental groups":       {change: []func(*corev1.Pod){podContext(func(s *corev1.PodSecurityContext) { s.SupplementalGroups = []int64{5} })}, want: "restricted-v2"},
-		"supplemental groups in v3": {change: []func(*corev1.Pod){require("restricted-v3"), func(p *corev1.Pod) { p.Spec.HostUsers = to(false) }, podContext(func(s *corev1.PodSecurityContext) { s.SupplementalGroups = []int64{2000, 5} })}, no: "supplementalGroups: 5"},
-		"SELinux type":              {change: []func(*corev1.Pod){podContext(func(s *corev1.PodSecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Type: "spc_t"} })}, more: []string{"nonroot-v2"}, no: "seLinuxOptions"},
-		"SELinux level of another":  {change: []func(*corev1.Pod){appContext(func(s *corev1.SecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Level: "s0:c1,c2"} })}, no: "spec.containers[0].securityContext.seLinuxOptions"},
-		"SELinux type of the pod alone": {change: []func(*corev1.Pod){podContext(func(s *corev1.PodSecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Type: "spc_t"} }),
-			appContext(func(s *corev1.SecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Level: "s0:c26,c5"} })}, no: "spec.securityContext.seLinuxOptions"},
-		"host network":                      {change: []func(*corev1.Pod){func(p *corev1.Pod) { p.Spec.HostNetwork = true }}, more: []string{"nonroot-v2"}, no: "spec.hostNetwork"},
-		"host PID":                          {change: []func(*corev1.Pod){func(p *corev1.Pod) { p.Spec.HostPID = true }}, no: "spec.hostPID"},
-		"host IPC":                          {change: []func(*corev1.Pod){func(p *corev1.Pod) { p.Spec.HostIPC = true }}, no: "spec.hostIPC"},
-		"host port":                         {change: []func(*corev1.Pod){func(p *corev1.Pod) { p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80}} }}, no: "hostPort: 80"},
-		"sysctl":                            {change: []func(*corev1.Pod){podContext(func(s *corev1.PodSecurityContext) { s.Sysctls = []corev1.Sysctl{{Name: "a", Value: "b"}} })}, no: "sysctls"},
-		"host path":                         {change: []func(*corev1.Pod){volume(corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}})}, more: []string{"nonroot-v2", "anyuid"}, no: `spec.volumes[0]: "hostPath"`},
-		"downward API":                      {change: []func(*corev1.Pod){volume(corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{}})}, want: "restricted-v2"},
-		"a volume that says nothing":        {change: []func(*corev1.Pod){volume(corev1.VolumeSource{})}, want: "restricted-v2"},
-		"user namespace":                    {change: []func(*corev1.Pod){require("restricted-v3"), func(p *corev1.Pod) { p.Spec.HostUsers = to(false) }}, want: "restricted-v3"},
-		"user namespace, 1337":              {change: []func(*corev1.Pod){func(p *corev1.Pod) { p.Spec.HostUsers = to(false) }, appContext(func(s *corev1.SecurityContext) { s.RunAsUser = to[int64](1337) })}, want: "restricted-v3"},
-		"user namespace, group 0":           {change: []func(*corev1.Pod){require("restricted-v3"), func(p *corev1.Pod) { p.Spec.HostUsers = to(false) }, appContext(func(s *corev1.SecurityContext) { s.RunAsGroup = to[int64](0) })}, no: "runAsGroup: 0"},
-		"none asked for with host users":    {change: []func(*corev1.Pod){require("restricted-v3")}, no: "spec.hostUsers: null"},
-		"required, absent":                  {change: []func(*corev1.Pod){require("none")}, no: `failed to retrieve the required SCC "none"`},
-		"required, and not for this person": {change: []func(*corev1.Pod){require("privileged")}, no: "privileged: not usable by user or serviceaccount"},
-		"an init container": {change: []func(*corev1.Pod){func(p *corev1.Pod) {
+		"nothing said":           {want: "restricted-v2"},
+		"anyuid comes first":     {more: "anyuid privileged", want: "anyuid"},
+		"privileged comes last":  {more: "nonroot-v2 privileged", want: "restricted-v2"},
+		"user of the range":      {pod: []change{user(1000669999)}, want: "restricted-v2"},
+		"user past the range":    {pod: []change{user(1000670000)}, no: "spec.containers[0].securityContext.runAsUser: 1000670000"},
+		"user 1337":              {pod: []change{user(1337)}, no: "runAsUser: 1337"},
+		"user 1337, nonroot":     {pod: []change{user(1337)}, more: "nonroot-v2", want: "nonroot-v2"},
+		"user 1337 at pod level": {pod: []change{whole(func(s *corev1.PodSecurityContext) { s.RunAsUser = to[int64](1337) })}, no: "runAsUser: 1337"},
+		"root, nonroot":          {pod: []change{user(0)}, more: "nonroot-v2", no: "nonroot-v2: spec.containers[0].securityContext.runAsUser: 0"},
+		"root, anyuid":           {pod: []change{user(0)}, more: "anyuid", want: "anyuid"},
+		"may be root, nonroot": {pod: []change{user(1), app(func(s *corev1.SecurityContext) { s.RunAsNonRoot = to(false) })}, more: "nonroot-v2",
+			no: "nonroot-v2: spec.containers[0]"},
+		"an init container as root": {pod: []change{func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{{Name: "istio-init", SecurityContext: &corev1.SecurityContext{RunAsUser: to[int64](0)}}}
 		}}, no: "spec.initContainers[0].securityContext.runAsUser: 0"},
+
+		"NET_ADMIN":              {pod: []change{adds("NET_ADMIN")}, more: "nonroot-v2 anyuid", no: `capabilities.add: "NET_ADMIN"`},
+		"NET_ADMIN, privileged":  {pod: []change{adds("NET_ADMIN")}, more: "privileged", want: "privileged"},
+		"NET_BIND_SERVICE":       {pod: []change{adds("NET_BIND_SERVICE")}, want: "restricted-v2"},
+		"a privileged container": {pod: []change{app(func(s *corev1.SecurityContext) { s.Privileged = to(true) })}, more: "nonroot-v2 anyuid", no: "securityContext.privileged"},
+		"escalation": {pod: []change{app(func(s *corev1.SecurityContext) { s.AllowPrivilegeEscalation = to(true) })}, more: "nonroot-v2",
+			no: "allowPrivilegeEscalation"},
+
+		"seccomp of its own": {pod: []change{app(func(s *corev1.SecurityContext) { s.SeccompProfile = seccomp(unconfined) })}, more: "nonroot-v2",
+			no: "spec.containers[0].securityContext.seccompProfile"},
+		"seccomp of the pod": {pod: []change{whole(func(s *corev1.PodSecurityContext) { s.SeccompProfile = seccomp(unconfined) })},
+			no: "spec.securityContext.seccompProfile"},
+		"seccomp of the node": {pod: []change{app(func(s *corev1.SecurityContext) {
+			s.SeccompProfile = seccomp(corev1.SeccompProfileTypeLocalhost)
+			s.SeccompProfile.LocalhostProfile = to("x")
+		})}, no: "seccompProfile"},
+
+		"fsGroup 1337":          {pod: []change{fsGroup(1337)}, no: "spec.securityContext.fsGroup: 1337"},
+		"fsGroup 1337, nonroot": {pod: []change{fsGroup(1337)}, more: "nonroot-v2", want: "nonroot-v2"},
+		"supplemental groups":   {pod: []change{whole(func(s *corev1.PodSecurityContext) { s.SupplementalGroups = []int64{5} })}, want: "restricted-v2"},
+		"supplemental groups in v3": {pod: []change{requires("restricted-v3"), userNamespace, whole(func(s *corev1.PodSecurityContext) {
+			s.SupplementalGroups = []int64{2000, 5}
+		})}, no: "supplementalGroups: 5"},
+
+		"SELinux type": {pod: []change{whole(func(s *corev1.PodSecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Type: "spc_t"} })}, more: "nonroot-v2",
+			no: "seLinuxOptions"},
+		"SELinux level of another": {pod: []change{app(func(s *corev1.SecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Level: "s0:c1,c2"} })},
+			no: "spec.containers[0].securityContext.seLinuxOptions"},
+		"SELinux type of the pod alone": {pod: []change{
+			whole(func(s *corev1.PodSecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Type: "spc_t"} }),
+			app(func(s *corev1.SecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Level: "s0:c26,c5"} }),
+		}, no: "spec.securityContext.seLinuxOptions"},
+
+		"host network": {pod: []change{func(p *corev1.Pod) { p.Spec.HostNetwork = true }}, more: "nonroot-v2", no: "spec.hostNetwork"},
+		"host PID":     {pod: []change{func(p *corev1.Pod) { p.Spec.HostPID = true }}, no: "spec.hostPID"},
+		"host IPC":     {pod: []change{func(p *corev1.Pod) { p.Spec.HostIPC = true }}, no: "spec.hostIPC"},
+		"host port":    {pod: []change{func(p *corev1.Pod) { p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80}} }}, no: "hostPort: 80"},
+		"sysctl": {pod: []change{whole(func(s *corev1.PodSecurityContext) { s.Sysctls = []corev1.Sysctl{{Name: "a", Value: "b"}} })},
+			no: "sysctls"},
+		"host path": {pod: []change{volume(corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}})}, more: "nonroot-v2 anyuid",
+			no: `spec.volumes[0]: "hostPath"`},
+		"downward API":               {pod: []change{volume(corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{}})}, want: "restricted-v2"},
+		"a volume that says nothing": {pod: []change{volume(corev1.VolumeSource{})}, want: "restricted-v2"},
+
+		"user namespace":                    {pod: []change{requires("restricted-v3"), userNamespace}, want: "restricted-v3"},
+		"user namespace, 1337":              {pod: []change{userNamespace, user(1337)}, want: "restricted-v3"},
+		"user namespace, group 0":           {pod: []change{requires("restricted-v3"), userNamespace, group(0)}, no: "runAsGroup: 0"},
+		"none asked for with host users":    {pod: []change{requires("restricted-v3")}, no: "spec.hostUsers: null"},
+		"required, absent":                  {pod: []change{requires("none")}, no: `failed to retrieve the required SCC "none"`},
+		"required, and not for this person": {pod: []change{requires("privileged")}, no: "privileged: not usable by user or serviceaccount"},
 	} {
 		pod := plain()
-		for _, change := range c.change {
+		for _, change := range c.pod {
 			change(pod)
 		}
-		admitted, err := Admit(pod, namespace, stock(t), everyone(c.more...), false)
+		admitted, err := Admit(pod, namespace, stock(t), everyone(strings.Fields(c.more)...), false)
 		switch {
 		case c.want != "" && (err != nil || admitted.Annotations[KeyAdmitted] != c.want):
 			t.Errorf("%s: %v, want %s", name, err, c.want)
