@@ -23,11 +23,11 @@ func (c Config) Accepts(ctx context.Context) error {
 	if err != nil || c.Source == "" {
 		return err
 	}
-	var entry map[string]any
+	var entry map[string]json.RawMessage // so that what the plugin reads is what will be there, numbers included
 	if err := json.Unmarshal(c.NetworkConfig, &entry); err != nil {
 		return fmt.Errorf("network configuration: %w", err)
 	}
-	entry["cniVersion"], entry["name"] = "1.1.0", Type // the first version with STATUS
+	entry["cniVersion"], entry["name"] = json.RawMessage(`"1.1.0"`), json.RawMessage(`"`+Type+`"`) // the first version with STATUS
 	stdin, err := json.Marshal(entry)
 	if err != nil {
 		return fmt.Errorf("network configuration: %w", err)

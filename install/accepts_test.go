@@ -11,13 +11,14 @@ import (
 // An entry is refused if the plugin says so, or cannot be run; nothing else that it reports keeps it from being installed.
 func TestAccepts(t *testing.T) {
 	for name, c := range map[string]struct{ program, refused string }{
-		"takes it":         {"grep -q '\"cniVersion\":\"1.1.0\"'", ""},
-		"is asked STATUS":  {`[ "$CNI_COMMAND" = STATUS ]`, ""},
-		"refuses it":       {`echo '{"code": 7, "msg": "backend: invalid value \"x\"; valid: auto"}'; exit 1`, `network configuration: backend: invalid value "x"; valid: auto`},
-		"is not ready":     {`echo '{"code": 50, "msg": "no agent"}'; exit 1`, ""},
-		"says nothing":     {"exit 3", "running the plugin"},
-		"is of elsewhere":  {"", "exec format error"},
-		"is no executable": {"-", "permission denied"},
+		"takes it":          {"grep -q '\"cniVersion\":\"1.1.0\"'", ""},
+		"reads it as it is": {`grep -q '"mtu":1e4'`, ""},
+		"is asked STATUS":   {`[ "$CNI_COMMAND" = STATUS ]`, ""},
+		"refuses it":        {`echo '{"code": 7, "msg": "backend: invalid value \"x\"; valid: auto"}'; exit 1`, `network configuration: backend: invalid value "x"; valid: auto`},
+		"is not ready":      {`echo '{"code": 50, "msg": "no agent"}'; exit 1`, ""},
+		"says nothing":      {"exit 3", "running the plugin"},
+		"is of elsewhere":   {"", "exec format error"},
+		"is no executable":  {"-", "permission denied"},
 	} {
 		source := filepath.Join(t.TempDir(), "plugin")
 		text, mode := "#!/bin/sh\n"+c.program+"\n", os.FileMode(0o755)
@@ -30,7 +31,7 @@ func TestAccepts(t *testing.T) {
 		if err := os.WriteFile(source, []byte(text), mode); err != nil {
 			t.Fatal(err)
 		}
-		err := Config{Source: source, NetworkConfig: entry}.Accepts(context.Background())
+		err := Config{Source: source, NetworkConfig: []byte(`{"type": "istio-pod-network", "mtu": 1e4}`)}.Accepts(context.Background())
 		if (err == nil) != (c.refused == "") || err != nil && !strings.Contains(err.Error(), c.refused) {
 			t.Errorf("%s: %v, want %q", name, err, c.refused)
 		}

@@ -48,16 +48,14 @@ func (r *rig) constrained() {
 	}
 	const name = "constraints.openshift.io"
 	fail, none, again := admissionv1.Fail, admissionv1.SideEffectClassNone, admissionv1.IfNeededReinvocationPolicy
-	rules := []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
-		Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}}
 	mutating, validating := nodes.Client.AdmissionregistrationV1().MutatingWebhookConfigurations(), nodes.Client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
 	_, err = mutating.Create(r.ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name}, Webhooks: []admissionv1.MutatingWebhook{{
-		Name: name, ClientConfig: hook("/"), Rules: rules, FailurePolicy: &fail, SideEffects: &none, ReinvocationPolicy: &again, AdmissionReviewVersions: []string{"v1"},
+		Name: name, ClientConfig: hook("/"), Rules: newPods, FailurePolicy: &fail, SideEffects: &none, ReinvocationPolicy: &again, AdmissionReviewVersions: []string{"v1"},
 	}}}, metav1.CreateOptions{})
 	must(r, err)
 	r.Cleanup(func() { must(r, mutating.Delete(r.ctx, name, metav1.DeleteOptions{})) })
 	_, err = validating.Create(r.ctx, &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name}, Webhooks: []admissionv1.ValidatingWebhook{{
-		Name: name, ClientConfig: hook(scc.FinalPath), Rules: rules, FailurePolicy: &fail, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
+		Name: name, ClientConfig: hook(scc.FinalPath), Rules: newPods, FailurePolicy: &fail, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
 	}}}, metav1.CreateOptions{})
 	must(r, err)
 	r.Cleanup(func() { must(r, validating.Delete(r.ctx, name, metav1.DeleteOptions{})) })
@@ -156,10 +154,7 @@ func TestOpenShiftIstio(t *testing.T) {
 	t.Run("istio-init-replaced", func(t *testing.T) {
 		whole.installedOnOpenShift("injection.replaceInit=true")
 		r := project(t, []string{openShift}, nil)
-		r.persist("a pod whose istio-init is replaced", func() error {
-			_, err := r.person.CoreV1().Pods(r.namespace).Create(r.ctx, r.appPod("try"), metav1.CreateOptions{DryRun: []string{"All"}})
-			return err
-		})
+		r.initReplaced()
 		r.create(r.injected("cart-0", map[string]string{networks: network})) // which the injector does not add
 		r.throughSidecar("cart-0")
 		r.marked("cart-0")

@@ -61,6 +61,11 @@ func (r *rig) injector(files, values []string, args ...string) *exec.Cmd {
 	return exec.Command(filepath.Join(isolated.BinDir(), "istio-injector"), args...)
 }
 
+// newPods are what the webhooks of these tests look at.
+var newPods = []admissionv1.RuleWithOperations{{
+	Operations: []admissionv1.OperationType{admissionv1.Create}, Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+}}
+
 // istio has it serve the cluster until the end of the test.
 func (r *rig) istio(environment, files []string, values ...string) {
 	r.Helper()
@@ -89,8 +94,7 @@ func (r *rig) istio(environment, files []string, values ...string) {
 		ObjectMeta: metav1.ObjectMeta{Name: "istio-sidecar-injector"},
 		Webhooks: []admissionv1.MutatingWebhook{{
 			Name: "namespace.sidecar-injector.istio.io", ClientConfig: admissionv1.WebhookClientConfig{URL: &url, CABundle: r.authority()},
-			Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
-				Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}},
+			Rules:             newPods,
 			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{injectedFrom: "enabled"}},
 			FailurePolicy:     &fail, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
 		}},
@@ -111,7 +115,7 @@ func (r *rig) injectedNamespace(level string, annotations map[string]string, pre
 		do()
 	}
 	r.eventually("pods of the namespace are injected", func() bool { // the API server takes a moment to read the webhook
-		pod, err := r.person.CoreV1().Pods(r.namespace).Create(r.ctx, r.appPod("try"), metav1.CreateOptions{DryRun: []string{"All"}})
+		pod, err := r.dryRun(r.appPod("try"))
 		return apierrors.IsForbidden(err) || err == nil && len(pod.Spec.Containers)+len(pod.Spec.InitContainers) > 1
 	})
 }
@@ -275,6 +279,12 @@ func TestIstioByHand(t *testing.T) {
 	}
 }
 
+// initReplaced waits until a pod whose istio-init the chart's policy replaces is admitted: the API server takes a moment to read a policy.
+func (r *rig) initReplaced() {
+	r.Helper()
+	r.persist("a pod whose istio-init is replaced", func() error { _, err := r.dryRun(r.appPod("try")); return err })
+}
+
 // Where Istio's injector keeps adding istio-init, the chart's policy makes it our wait before Pod Security looks at it.
 func TestIstioInitReplaced(t *testing.T) {
 	r := newRig(t)
@@ -282,10 +292,7 @@ func TestIstioInitReplaced(t *testing.T) {
 	r.istio(nil, nil)
 	r.injectedNamespace("restricted", nil)
 	r.without()
-	r.persist("a pod whose istio-init is replaced", func() error { // the API server takes a moment to read the policy
-		_, err := r.person.CoreV1().Pods(r.namespace).Create(r.ctx, r.appPod("try"), metav1.CreateOptions{DryRun: []string{"All"}})
-		return err
-	})
+	r.initReplaced()
 	for name, native := range map[string]string{"plain-sidecar": "false", "native-sidecar": "true"} {
 		r.create(r.injected(name, map[string]string{"sidecar.istio.io/nativeSidecar": native}))
 		r.throughSidecar(name)

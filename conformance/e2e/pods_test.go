@@ -95,6 +95,11 @@ func (r *rig) tryCreate(pod *corev1.Pod) (*corev1.Pod, error) {
 	return r.person.CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{})
 }
 
+// dryRun says what would become of a pod.
+func (r *rig) dryRun(pod *corev1.Pod) (*corev1.Pod, error) {
+	return r.person.CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{DryRun: []string{"All"}})
+}
+
 func (r *rig) pod(name string) *corev1.Pod {
 	r.Helper()
 	pod, err := nodes.Client.CoreV1().Pods(r.namespace).Get(r.ctx, name, metav1.GetOptions{})
