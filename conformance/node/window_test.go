@@ -97,9 +97,10 @@ func TestRecordOfAnotherVersion(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
 	next, torn, foreign := recordOf(r.mesh("next")), recordOf(r.mesh("torn")), recordOf(r.mesh("foreign"))
-	write := func(rec record.Record, contents string) {
+	write := func(rec record.Record, contents string) { // whole at once, as every release does: the agent reads it when it appears
 		must(t, os.MkdirAll(r.store.Pods(), 0o700))
-		must(t, os.WriteFile(filepath.Join(r.store.Pods(), rec.ContainerID+"-eth0.json"), []byte(contents), 0o600))
+		must(t, os.WriteFile(r.path("run/.new"), []byte(contents), 0o600))
+		must(t, os.Rename(r.path("run/.new"), filepath.Join(r.store.Pods(), rec.ContainerID+"-eth0.json")))
 	}
 	write(next, fmt.Sprintf(`{"version": 2, "podUID": %q, "decision": "redirect"}`, next.PodUID))
 	write(torn, `{"version": 1, "podUID": `)
