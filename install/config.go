@@ -57,8 +57,8 @@ const DefaultNetworkConfig = `{"type": "` + Type + `", "capabilities": {"io.kube
 // Config is what to install, and where. The zero value of an optional field is its default.
 type Config struct {
 	BinDir         string // where the runtime looks for plugins; DefaultBinDir
-	ConfDir        string // the runtime's configurations, or in ModeNAD Multus's; DefaultConfDir, DefaultNADDir
-	AuxDir         string // the directory of the auxiliary chain in ModeAux; DefaultAuxDir
+	ConfDir        string // the runtime's configurations, or in the other modes Multus's; DefaultConfDir, DefaultNADDir
+	AuxDir         string // Multus's auxiliary chain: ModeAux puts our file there, ModeNAD takes it away; DefaultAuxDir
 	Source         string // path of the plugin's binary that is to be installed; "": the binary is not our business
 	NetworkConfig  []byte // our entry: a JSON object of type Type; DefaultNetworkConfig
 	Mode           Mode   // ModeChain
@@ -75,7 +75,7 @@ func (c *Config) Flags(f *flag.FlagSet) {
 	f.StringVar((*string)(&c.Mode), "mode", string(ModeChain), "`how` to join the network: chain, nad or aux")
 	f.StringVar(&c.BinDir, "bin-dir", DefaultBinDir, "`directory` of the runtime's plugins")
 	f.StringVar(&c.ConfDir, "conf-dir", "", "`directory` of the configurations (default "+DefaultConfDir+
-		", in mode nad "+DefaultNADDir+")")
+		", in modes nad and aux "+DefaultNADDir+")")
 	f.StringVar(&c.AuxDir, "aux-dir", DefaultAuxDir, "`directory` of Multus's auxiliary chain")
 	f.StringVar(&c.Source, "source", "", "the plugin's `binary` to install; without it, the binary is left alone")
 	f.StringVar((*string)(&c.DropIn), "drop-in", string(DropInAuto), "`when` to use a drop-in file in mode chain: auto, always, never")
@@ -99,7 +99,7 @@ func (c Config) withDefaults() (Config, error) {
 	set((*string)(&c.DropIn), string(DropInAuto))
 	set(&c.BinDir, DefaultBinDir)
 	set(&c.AuxDir, DefaultAuxDir)
-	if c.Mode == ModeNAD {
+	if c.Mode != ModeChain {
 		set(&c.ConfDir, DefaultNADDir)
 	}
 	set(&c.ConfDir, DefaultConfDir)
@@ -118,12 +118,24 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// own is the directory and path of the file that is ours in the modes that have one of their own.
+// own is the path of the file that is ours in the modes that have one of their own, and former that of the other of
+// these modes, which the node may have been in before.
 func (c Config) own() string {
+	own, _ := c.files()
+	return own
+}
+
+func (c Config) former() string {
+	_, former := c.files()
+	return former
+}
+
+func (c Config) files() (own, former string) {
+	nad, aux := filepath.Join(c.ConfDir, nadFile), filepath.Join(c.AuxDir, auxFile)
 	if c.Mode == ModeAux {
-		return filepath.Join(c.AuxDir, auxFile)
+		return aux, nad
 	}
-	return filepath.Join(c.ConfDir, nadFile)
+	return nad, aux
 }
 
 // dropInOf is the path of the drop-in for a network.

@@ -68,7 +68,21 @@ func (c Config) installOwn() error {
 	if err := clean(dir); err != nil {
 		return err
 	}
-	return c.writeOwn(c.own(), c.standalone(), dir)
+	if err := c.writeOwn(c.own(), c.standalone(), dir); err != nil || !c.hasFormer() {
+		return err
+	}
+	if err := remove(c.former()); err != nil {
+		return fmt.Errorf("changing the mode to %s: %w", c.Mode, err)
+	}
+	c.made(CauseDuplicates)
+	return nil
+}
+
+// hasFormer reports whether our file of another mode is still there. In the auxiliary chain it would have Multus run the
+// plugin for every pod, long after whoever answers it is gone.
+func (c Config) hasFormer() bool {
+	data, err := readConf(c.former())
+	return err == nil && objectType(data) == Type
 }
 
 // writeOwn writes a file of ours, by way of a directory, unless it says the same already.
@@ -242,6 +256,9 @@ func Uninstall(c Config, purge bool) error {
 		err = c.locked(c.uninstallChain)
 	} else {
 		err = remove(c.own())
+		if c.hasFormer() {
+			err = errors.Join(err, remove(c.former()))
+		}
 	}
 	if err != nil && !IsNoPrimary(err) || !purge {
 		return ignoreNoPrimary(err)

@@ -193,7 +193,7 @@ func TestNoPrimary(t *testing.T) {
 
 // Files of our own for Multus.
 func TestOwnFile(t *testing.T) {
-	for _, mode := range []Mode{ModeNAD, ModeAux} {
+	for mode, other := range map[Mode]Mode{ModeNAD: ModeAux, ModeAux: ModeNAD} {
 		n := newNode(t, "10-ovn-kubernetes.conf", single)
 		n.Mode = mode
 		before := n.tree()
@@ -213,9 +213,36 @@ func TestOwnFile(t *testing.T) {
 		if !n.status().Ready || n.read("10-ovn-kubernetes.conf") != single {
 			t.Error("not repaired, or what is not ours is touched")
 		}
+		installed := n.tree()
+		n.Mode = other // and back: one file is there at a time, or the one left behind would run the plugin for ever
+		n.install()
+		n.Mode = mode
+		if s := n.status(); s.Ready || s.Duplicates != 0 || s.Chained != NotChained {
+			t.Errorf("%+v", s)
+		}
+		n.install()
+		if n.tree() != installed || !n.status().Ready {
+			t.Error(n.tree())
+		}
+		left := n.Config
+		left.Mode = other
+		if err := os.WriteFile(left.own(), []byte(`{"type": "`+Type+`"}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s := n.status(); s.Ready || s.Duplicates != 1 || !strings.Contains(strings.Join(s.Missing, ";"), "left of another mode") {
+			t.Errorf("%+v", s)
+		}
 		n.uninstall()
 		if n.tree() != before {
 			t.Error(n.tree())
+		}
+		if err := os.WriteFile(left.own(), []byte(`{"type": "x"}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n.install()
+		n.uninstall()
+		if _, err := os.Stat(left.own()); err != nil {
+			t.Error("somebody else's file is gone:", err)
 		}
 	}
 }

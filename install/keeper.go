@@ -126,7 +126,7 @@ type watch struct {
 func (w watch) dirs() []string {
 	c := w.config
 	if c.Mode != ModeChain {
-		return []string{filepath.Dir(c.own()), c.BinDir}
+		return []string{filepath.Dir(c.own()), filepath.Dir(c.former()), c.BinDir}
 	}
 	dirs := []string{c.ConfDir, c.BinDir}
 	files, _ := look(c.ConfDir)

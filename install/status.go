@@ -85,6 +85,12 @@ func (c Config) lookAtOwn(s *Status) {
 	default:
 		s.Chained = OwnFile
 	}
+	if c.hasFormer() {
+		if s.Chained == OwnFile {
+			s.Duplicates = 1
+		}
+		s.miss("%s is left of another mode", c.former())
+	}
 }
 
 // isOurs reports whether a file of ours says what it should.

@@ -101,9 +101,9 @@ func (r *rig) admitted(name, constraints string, app, sidecar int64) {
 // On OpenShift, with Multus and its constraints in force, Istio's injector puts pods of people who may only edit their project on our network,
 // beside networks of their own, and the constraints that everybody may use admit them: the app as the first user of the project's range, the
 // sidecar as the last. The chart's own pods are admitted by its own constraints, and no others.
-func TestOpenShiftIstio(t *testing.T) {
-	whole := newRig(t)
-	whole.openShift(true)
+func openShiftIstio(whole *rig) {
+	t := whole.TB.(*testing.T)
+	whole.installedOnOpenShift()
 	whole.constrained()
 	whole.output(kubectlIn(system, "rollout", "restart", "daemonset", daemonSet))
 	whole.output(kubectlIn(system, "rollout", "status", "daemonset", daemonSet, "--timeout=2m"))

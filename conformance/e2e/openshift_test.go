@@ -23,10 +23,37 @@ const (
 	networks = "k8s.v1.cni.cncf.io/networks"
 )
 
-// openShift brings up a node as OpenShift has them, with Multus in front of its primary CNI, and the chart's agents on it alone, until the end
-// of the test.
-func (r *rig) openShift(thick bool, values ...string) {
-	r.Helper()
+// TestOpenShift runs the scenarios of a node as OpenShift has them, one after the other on one node with either kind of Multus. Most are not
+// about the kind, and run with the one that OpenShift has since 4.14.
+func TestOpenShift(t *testing.T) {
+	type scenario struct {
+		name string
+		run  func(*rig)
+	}
+	each := []scenario{{"nad", openShiftNAD}, {"uninstall", openShiftUninstall}}
+	once := []scenario{
+		{"missing", openShiftMissing}, {"multus-away", openShiftMultusAway}, {"aux", openShiftAux}, {"aux-fail-open", openShiftAuxFailOpen},
+		{"mode-changed", openShiftModeChanged}, {"istio", openShiftIstio},
+	}
+	for kind, these := range map[string][]scenario{"thin": each, "thick": slices.Concat(once, each)} {
+		t.Run(kind, func(t *testing.T) {
+			node := openShift(t, kind == "thick")
+			for _, s := range these {
+				t.Run(s.name, func(t *testing.T) {
+					r := newRig(t)
+					r.node = node
+					s.run(r)
+				})
+			}
+		})
+	}
+}
+
+// openShift brings up a node as OpenShift has them, with Multus in front of its primary CNI. Until the end of the test the chart's agents are on
+// it alone.
+func openShift(t *testing.T, thick bool) *cluster.Node {
+	t.Helper()
+	r := newRig(t)
 	r.uninstalled()
 	for _, crd := range []string{"networkattachmentdefinitions", "securitycontextconstraints"} {
 		file := filepath.Join(build.Root(), "conformance", "openshift", crd+".yaml")
@@ -35,7 +62,6 @@ func (r *rig) openShift(thick bool, values ...string) {
 	}
 	n, err := nodes.Add(cluster.OpenShift)
 	r.Cleanup(func() {
-		r.clear(r.namespace)
 		r.uninstalled()
 		agentNodes = nil
 		must(r, nodes.Remove(n))
@@ -45,24 +71,13 @@ func (r *rig) openShift(thick bool, values ...string) {
 	if thick {
 		must(r, n.ThickMultus())
 	}
-	r.node, agentNodes = n, []*cluster.Node{n}
-	r.installedOnOpenShift(values...)
+	agentNodes = []*cluster.Node{n}
+	return n
 }
 
 func (r *rig) installedOnOpenShift(values ...string) {
 	r.Helper()
 	r.installed(append([]string{"kubernetesDistribution=OpenShift", `nodeSelector.kubernetes\.io/hostname=` + r.node.Name}, values...)...)
-}
-
-// onMultus runs a test with either kind of Multus.
-func onMultus(t *testing.T, test func(*rig, bool)) {
-	t.Helper()
-	for _, kind := range []string{"thin", "thick"} {
-		t.Run(kind, func(t *testing.T) {
-			r := newRig(t)
-			test(r, kind == "thick")
-		})
-	}
 }
 
 // attached is a mesh pod that names networks.
@@ -74,38 +89,36 @@ func (r *rig) attached(name, names string) *corev1.Pod {
 
 // In mode nad Multus calls the plugin for pods that name its network, with whatever interface and no previous result: the whole pod is in the
 // mesh, once, and files of others are left alone.
-func TestOpenShiftNAD(t *testing.T) {
-	onMultus(t, func(r *rig, thick bool) {
-		r.openShift(thick)
-		owned := []string{cluster.OVNFile, cluster.OpenShiftConfDir + "/00-multus.conf"}
-		before := r.contents(owned)
-		r.seen(r.appPod("plain"))
-		r.output(kubectlIn(r.namespace, "apply", "-f", r.file("data.yaml", dataNetwork)))
-		for name, names := range map[string]string{
-			"alone": network, "with-another": "data," + network, "twice": network + "," + network,
-			"as-json": `[{"name": "data", "interface": "data0"}, {"name": "istio-cni", "namespace": "default", "interface": "mesh0"}]`,
-		} {
-			r.create(r.attached(name, names))
-			r.throughSidecar(name)
-			r.marked(name)
-			pod := r.pod(name)
-			r.answersFrom("sidecar-inbound", pod, 8080)
-			if strings.Contains(names, "data") && !strings.Contains(pod.Annotations["k8s.v1.cni.cncf.io/network-status"], "/data") {
-				r.Errorf("%s has not got its own network: %v", name, pod.Annotations)
-			}
-			if tables := strings.Count(r.ruleset(name), "table ip istio-pod-network"); tables != 1 {
-				r.Errorf("%d tables of ours in %s", tables, name)
-			}
+func openShiftNAD(r *rig) {
+	r.installedOnOpenShift()
+	owned := []string{cluster.OVNFile, cluster.OpenShiftConfDir + "/00-multus.conf"}
+	before := r.contents(owned)
+	r.seen(r.appPod("plain"))
+	r.output(kubectlIn(r.namespace, "apply", "-f", r.file("data.yaml", dataNetwork)))
+	for name, names := range map[string]string{
+		"alone": network, "with-another": "data," + network, "twice": network + "," + network,
+		"as-json": `[{"name": "data", "interface": "data0"}, {"name": "istio-cni", "namespace": "default", "interface": "mesh0"}]`,
+	} {
+		r.create(r.attached(name, names))
+		r.throughSidecar(name)
+		r.marked(name)
+		pod := r.pod(name)
+		r.answersFrom("sidecar-inbound", pod, 8080)
+		if strings.Contains(names, "data") && !strings.Contains(pod.Annotations["k8s.v1.cni.cncf.io/network-status"], "/data") {
+			r.Errorf("%s has not got its own network: %v", name, pod.Annotations)
 		}
-		if rules := r.ruleset("plain"); rules != "" {
-			r.Errorf("rules in a pod outside the mesh:\n%s", rules)
+		if tables := strings.Count(r.ruleset(name), "table ip istio-pod-network"); tables != 1 {
+			r.Errorf("%d tables of ours in %s", tables, name)
 		}
-		if after := r.contents(owned); !slices.Equal(before, after) {
-			r.Errorf("files of others were changed:\n%s\n%s", before, after)
-		}
-		r.clear(r.namespace)
-		r.eventually("no record is left", func() bool { return len(r.records()) == 0 })
-	})
+	}
+	if rules := r.ruleset("plain"); rules != "" {
+		r.Errorf("rules in a pod outside the mesh:\n%s", rules)
+	}
+	if after := r.contents(owned); !slices.Equal(before, after) {
+		r.Errorf("files of others were changed:\n%s\n%s", before, after)
+	}
+	r.clear(r.namespace)
+	r.eventually("no record is left", func() bool { return len(r.records()) == 0 })
 }
 
 // dataNetwork is a user's own.
@@ -156,9 +169,8 @@ func (r *rig) records() []record.Record {
 }
 
 // What a network of Multus's lacks keeps a pod that names it from starting; a mesh pod that does not name it is noticed, and repaired.
-func TestOpenShiftMissing(t *testing.T) {
-	r := newRig(t)
-	r.openShift(true)
+func openShiftMissing(r *rig) {
+	r.installedOnOpenShift()
 	r.seen(r.appPod("plain"))
 	definition := r.output(kubectl("get", "net-attach-def", "istio-cni", "--namespace=default", "-o", "yaml"))
 	r.output(kubectl("delete", "net-attach-def", "istio-cni", "--namespace=default"))
@@ -194,19 +206,18 @@ func withoutServerFields(manifest string) string {
 }
 
 // Multus is killed, the primary's file is written again and taken away: pods go on, and new ones come as soon as Multus takes them.
-func TestOpenShiftMultusAway(t *testing.T) {
-	r := newRig(t)
-	r.openShift(true)
+func openShiftMultusAway(r *rig) {
+	r.installedOnOpenShift()
 	r.seen(r.appPod("plain"))
 	r.create(r.attached("stays", network))
 	r.throughSidecar("stays")
 	for i, trouble := range []func(){
-		func() { must(t, r.node.Restart("multus-daemon")) },
-		func() { must(t, replace(r.node.Path(cluster.OVNFile), r.node.OVN())) },
+		func() { must(r, r.node.Restart("multus-daemon")) },
+		func() { must(r, replace(r.node.Path(cluster.OVNFile), r.node.OVN())) },
 		func() {
-			must(t, os.Remove(r.node.Path(cluster.OVNFile)))
+			must(r, os.Remove(r.node.Path(cluster.OVNFile)))
 			time.Sleep(2 * time.Second)
-			must(t, replace(r.node.Path(cluster.OVNFile), r.node.OVN()))
+			must(r, replace(r.node.Path(cluster.OVNFile), r.node.OVN()))
 		},
 	} {
 		trouble()
@@ -219,90 +230,122 @@ func TestOpenShiftMultusAway(t *testing.T) {
 
 // In mode aux the plugin is run for every pod of the node, and knows of each only what the agent tells it: mesh pods are redirected without an
 // annotation of Multus's, others are left alone. While the agent is away, pods of the platform start, others wait, or start, as the operator chose.
-func TestOpenShiftAux(t *testing.T) {
-	for _, open := range []bool{false, true} {
-		t.Run(fmt.Sprintf("fail-open-%t", open), func(t *testing.T) {
-			r := newRig(t)
-			r.openShift(true, "openshift.mode=auxChain", fmt.Sprintf("openshift.auxFailOpen=%t", open), "agentTimeout=1s")
-			r.seen(r.appPod("plain"))
-			if rules := r.ruleset("plain"); rules != "" {
-				t.Errorf("rules in a pod outside the mesh:\n%s", rules)
-			}
-			r.create(r.meshPod("cart-0"))
-			r.throughSidecar("cart-0")
-			r.marked("cart-0")
-			r.create(r.attached("both-ways", network))
-			r.eventually("there is no such network in this mode", func() bool {
-				return strings.Contains(events(r.namespace), "both-ways FailedCreatePodSandBox")
-			})
-			r.output(kubectl("apply", "-f", r.file("ours.yaml", meshNetwork))) // somebody has made it by hand
-			r.Cleanup(func() { r.output(kubectl("delete", "-f", r.file("ours.yaml", meshNetwork))) })
-			r.throughSidecar("both-ways")
-			r.marked("both-ways")
-			if tables := strings.Count(r.ruleset("both-ways"), "table ip istio-pod-network"); tables != 1 {
-				t.Errorf("%d tables of ours in a pod that comes by both ways", tables)
-			}
-			r.stopAgents()
-			home := r.namespace
-			r.namespace = r.namedNamespace(fmt.Sprint("openshift-test-", rigs), enforcing("restricted"), nil)
-			r.seen(r.appPod("of-the-platform"))
-			r.clear(r.namespace)
-			r.namespace = home
-			r.create(r.appPod("plain-while-away"))
-			r.create(r.meshPod("cart-1"))
-			if open {
-				r.eventually("the pod outside the mesh starts", func() bool { return outside.reached(r.namespace, "plain-while-away") > 0 })
-				r.eventually("the mesh pod waits", func() bool { return strings.Contains(r.says("cart-1", "istio-validation"), "is absent") })
-				r.stillWaits("cart-1")
-			} else {
-				r.eventually("both are refused, with a reason", func() bool {
-					all := events(r.namespace)
-					return strings.Contains(all, "plain-while-away FailedCreatePodSandBox") && strings.Contains(all, "cart-1 FailedCreatePodSandBox") &&
-						strings.Contains(all, "nobody listens on the socket")
-				})
-			}
-			must(t, os.Remove(r.node.Path(cluster.AuxDir+"/50-istio-pod-network.conf"))) // as after a reboot
-			r.create(r.meshPod("cart-2"))
-			r.eventually("the plugin is not run, and the mesh pod waits", func() bool { return strings.Contains(r.says("cart-2", "istio-validation"), "is absent") })
-			r.stillWaits("cart-2")
-			r.startAgents()
-			r.throughSidecar("cart-1")
-			r.throughSidecar("cart-2")
-			r.marked("cart-2")
-			r.eventually("the pod outside the mesh starts", func() bool { return outside.reached(r.namespace, "plain-while-away") > 0 })
+func openShiftAux(r *rig)         { r.auxiliary(false) }
+func openShiftAuxFailOpen(r *rig) { r.auxiliary(true) }
+
+func (r *rig) auxiliary(open bool) {
+	r.Helper()
+	r.installedOnOpenShift("openshift.mode=auxChain", fmt.Sprintf("openshift.auxFailOpen=%t", open), "agentTimeout=1s")
+	r.seen(r.appPod("plain"))
+	if rules := r.ruleset("plain"); rules != "" {
+		r.Errorf("rules in a pod outside the mesh:\n%s", rules)
+	}
+	r.create(r.meshPod("cart-0"))
+	r.throughSidecar("cart-0")
+	r.marked("cart-0")
+	r.create(r.attached("both-ways", network))
+	r.eventually("there is no such network in this mode", func() bool {
+		return strings.Contains(events(r.namespace), "both-ways FailedCreatePodSandBox")
+	})
+	r.output(kubectl("apply", "-f", r.file("ours.yaml", meshNetwork))) // somebody has made it by hand
+	r.Cleanup(func() { r.output(kubectl("delete", "-f", r.file("ours.yaml", meshNetwork))) })
+	r.throughSidecar("both-ways")
+	r.marked("both-ways")
+	if tables := strings.Count(r.ruleset("both-ways"), "table ip istio-pod-network"); tables != 1 {
+		r.Errorf("%d tables of ours in a pod that comes by both ways", tables)
+	}
+	r.stopAgents()
+	home := r.namespace
+	r.namespace = r.namedNamespace(fmt.Sprint("openshift-test-", rigs), enforcing("restricted"), nil)
+	r.seen(r.appPod("of-the-platform"))
+	r.clear(r.namespace)
+	r.namespace = home
+	r.create(r.appPod("plain-while-away"))
+	r.create(r.meshPod("cart-1"))
+	if open {
+		r.eventually("the pod outside the mesh starts", func() bool { return outside.reached(r.namespace, "plain-while-away") > 0 })
+		r.eventually("the mesh pod waits", func() bool { return strings.Contains(r.says("cart-1", "istio-validation"), "is absent") })
+		r.stillWaits("cart-1")
+	} else {
+		r.eventually("both are refused, with a reason", func() bool {
+			all := events(r.namespace)
+			return strings.Contains(all, "plain-while-away FailedCreatePodSandBox") && strings.Contains(all, "cart-1 FailedCreatePodSandBox") &&
+				strings.Contains(all, "nobody listens on the socket")
 		})
 	}
+	must(r, os.Remove(r.node.Path(cluster.AuxDir+"/50-istio-pod-network.conf"))) // as after a reboot
+	r.create(r.meshPod("cart-2"))
+	r.eventually("the plugin is not run, and the mesh pod waits", func() bool { return strings.Contains(r.says("cart-2", "istio-validation"), "is absent") })
+	r.stillWaits("cart-2")
+	r.startAgents()
+	r.throughSidecar("cart-1")
+	r.throughSidecar("cart-2")
+	r.marked("cart-2")
+	r.eventually("the pod outside the mesh starts", func() bool { return outside.reached(r.namespace, "plain-while-away") > 0 })
+}
+
+// The release goes from one mode to the other and back, with a pod that stays: on the node is the file of its mode and no other, or the plugin would be
+// run for every pod, and refuse it, when nobody answers it any more.
+func openShiftModeChanged(r *rig) {
+	own := map[string]string{"nad": cluster.MultusConfDir + "/istio-pod-network.conf", "auxChain": cluster.AuxDir + "/50-istio-pod-network.conf"}
+	there := func() (modes []string) {
+		for mode, path := range own {
+			if _, err := os.Stat(r.node.Path(path)); err == nil {
+				modes = append(modes, mode)
+			}
+		}
+		return modes
+	}
+	visitor := map[string]*corev1.Pod{"nad": r.attached("by-name", network), "auxChain": r.meshPod("by-chain")}
+	for _, mode := range []string{"auxChain", "nad", "auxChain"} {
+		r.installedOnOpenShift("openshift.mode=" + mode)
+		if modes := there(); !slices.Equal(modes, []string{mode}) {
+			r.Errorf("in mode %s there are the files of %v", mode, modes)
+		}
+		if pod := visitor[mode]; pod != nil {
+			r.create(pod)
+			delete(visitor, mode)
+		}
+		r.throughSidecar("by-chain")
+	}
+	r.throughSidecar("by-name")
+	r.marked("by-name")
+	r.output(helm("uninstall", release, "--wait", "--timeout=3m"))
+	state = nil
+	r.agentsGone()
+	if modes := there(); len(modes) > 0 {
+		r.Errorf("after the uninstallation there are the files of %v", modes)
+	}
+	r.seen(r.appPod("plain"))
 }
 
 // The release is removed while its pods are there: they go on, can be deleted, and then nothing is left on the node. Multus deletes by what it
 // has noted of a pod, so the plugin stays until the last one is gone.
-func TestOpenShiftUninstall(t *testing.T) {
-	onMultus(t, func(r *rig, thick bool) {
-		r.openShift(thick)
-		r.seen(r.appPod("plain"))
-		r.create(r.attached("stays", network))
-		r.throughSidecar("stays")
-		r.output(helm("uninstall", release, "--wait", "--timeout=3m"))
-		state = nil
-		r.agentsGone()
-		r.throughSidecar("stays")
-		if _, err := os.Stat(r.node.Path(cluster.OpenShiftBinDir + "/istio-pod-network")); err != nil {
-			r.Errorf("the plugin is gone, and a pod needs it to be deleted: %v", err)
-		}
-		must(r, nodes.Client.CoreV1().Pods(r.namespace).Delete(r.ctx, "stays", metav1.DeleteOptions{}))
-		r.eventually("the pod is deleted", func() bool {
-			list, err := nodes.Client.CoreV1().Pods(r.namespace).List(r.ctx, metav1.ListOptions{FieldSelector: "metadata.name=stays"})
-			return err == nil && len(list.Items) == 0
-		})
-		if left := r.records(); len(left) > 0 {
-			r.Errorf("records are left: %+v", left)
-		}
-		left, _ := filepath.Glob(r.node.Path(cluster.MultusConfDir + "/*"))
-		if len(left) > 0 {
-			r.Errorf("left: %v", left)
-		}
-		if out, err := kubectl("get", "net-attach-def", "istio-cni", "--namespace=default").CombinedOutput(); err == nil {
-			r.Errorf("the network is left: %s", out)
-		}
+func openShiftUninstall(r *rig) {
+	r.installedOnOpenShift()
+	r.seen(r.appPod("plain"))
+	r.create(r.attached("stays", network))
+	r.throughSidecar("stays")
+	r.output(helm("uninstall", release, "--wait", "--timeout=3m"))
+	state = nil
+	r.agentsGone()
+	r.throughSidecar("stays")
+	if _, err := os.Stat(r.node.Path(cluster.OpenShiftBinDir + "/istio-pod-network")); err != nil {
+		r.Errorf("the plugin is gone, and a pod needs it to be deleted: %v", err)
+	}
+	must(r, nodes.Client.CoreV1().Pods(r.namespace).Delete(r.ctx, "stays", metav1.DeleteOptions{}))
+	r.eventually("the pod is deleted", func() bool {
+		list, err := nodes.Client.CoreV1().Pods(r.namespace).List(r.ctx, metav1.ListOptions{FieldSelector: "metadata.name=stays"})
+		return err == nil && len(list.Items) == 0
 	})
+	if left := r.records(); len(left) > 0 {
+		r.Errorf("records are left: %+v", left)
+	}
+	left, _ := filepath.Glob(r.node.Path(cluster.MultusConfDir + "/*"))
+	if len(left) > 0 {
+		r.Errorf("left: %v", left)
+	}
+	if out, err := kubectl("get", "net-attach-def", "istio-cni", "--namespace=default").CombinedOutput(); err == nil {
+		r.Errorf("the network is left: %s", out)
+	}
 }
