@@ -31,7 +31,7 @@ func TestMarksInAStorm(t *testing.T) {
 	seed := time.Now().UnixNano()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(uint64(seed), 0))
-	s := storm{rig: r, expected: map[string]record.Record{}, sandboxes: map[string]int{}}
+	s := storm{rig: r, expected: map[string]record.Record{}, sandboxes: map[string]int{}, inFlight: map[string]bool{}}
 	orders := []func(int){s.podThenRecord, s.recordThenPod, s.deletedBetween, s.nameTakenAgain, s.sandboxReplaced, s.leftUntouched, s.outsideMesh}
 	const each = 40
 	var steps []func()
@@ -43,11 +43,12 @@ func TestMarksInAStorm(t *testing.T) {
 		switch i {
 		case len(steps) / 4:
 			r.agent.end(syscall.SIGKILL)
+			s.killed()
 		case len(steps)/4 + 20:
 			r.startAgent()
 		case len(steps) / 2:
 			// The records of pods that exist appear while nobody can be told.
-			s.duringOutage(server.Down, server.Up)
+			s.duringOutage(func() { server.Down(); s.killed() }, server.Up)
 		case 3 * len(steps) / 4:
 			s.duringOutage(func() { must(t, server.Pause()) }, server.Resume)
 		}
@@ -61,6 +62,7 @@ type storm struct {
 	*rig
 	expected  map[string]record.Record // by pod name
 	sandboxes map[string]int           // by pod UID: how many of them had to be told
+	inFlight  map[string]bool          // by pod UID: a write may have been made and not logged
 	plain     []*corev1.Pod
 	late      []record.Record // of pods that were gone
 }
@@ -91,6 +93,18 @@ func (s *storm) bind(pod *corev1.Pod) {
 	must(s, s.client.CoreV1().Pods(pod.Namespace).Bind(s.ctx, &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace}, Target: corev1.ObjectReference{Kind: "Node", Name: s.node},
 	}, metav1.CreateOptions{}))
+}
+
+// killed notes which pods have not been told by now, as the audit log has it. The agent or the API server was killed just now: a write of theirs that
+// was under way is logged as failed or not at all, and may have been made nevertheless.
+func (s *storm) killed() {
+	s.Helper()
+	_, effective := s.writes()
+	for uid, count := range s.sandboxes {
+		if effective[uid] < count {
+			s.inFlight[uid] = true
+		}
+	}
 }
 
 func (s *storm) deletedBetween(i int) {
@@ -180,7 +194,7 @@ func (s *storm) check() {
 	}
 	patches, effective := s.writes()
 	for uid, count := range s.sandboxes {
-		if effective[uid] != count {
+		if got := effective[uid]; got != count && !(s.inFlight[uid] && got == count-1) {
 			s.Errorf("pod %s: %d effective writes (%d requests) for %d sandboxes", uid, effective[uid], patches[uid], count)
 		}
 		delete(patches, uid)
@@ -193,7 +207,8 @@ func (s *storm) check() {
 			s.Errorf("%s has changed", pod.Name)
 		}
 	}
-	s.Logf("%d pods told, %d not to be told, %d records of pods that were gone", len(s.expected), len(s.plain), len(s.late))
+	s.Logf("%d pods told, %d of them perhaps while something was killed; %d not to be told, %d records of pods that were gone", len(s.expected),
+		len(s.inFlight), len(s.plain), len(s.late))
 }
 
 // running reports whether the agent has not ended.
