@@ -194,7 +194,7 @@ func (s *storm) check() {
 	}
 	patches, effective := s.writes()
 	for uid, count := range s.sandboxes {
-		if got := effective[uid]; got != count && !(s.inFlight[uid] && got == count-1) {
+		if got := effective[uid]; got != count && (!s.inFlight[uid] || got != count-1) {
 			s.Errorf("pod %s: %d effective writes (%d requests) for %d sandboxes", uid, effective[uid], patches[uid], count)
 		}
 		delete(patches, uid)
