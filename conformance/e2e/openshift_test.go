@@ -296,23 +296,23 @@ func openShiftModeChanged(r *rig) {
 		}
 		return modes
 	}
-	visitor := map[string]*corev1.Pod{"nad": r.attached("by-name", network), "auxChain": r.meshPod("by-chain")}
-	for _, mode := range []string{"auxChain", "nad", "auxChain"} {
+	change := func(mode string) {
 		r.installedOnOpenShift("openshift.mode=" + mode)
 		if modes := there(); !slices.Equal(modes, []string{mode}) {
 			r.Errorf("in mode %s there are the files of %v", mode, modes)
 		}
-		if pod := visitor[mode]; pod != nil {
-			r.create(pod)
-			delete(visitor, mode)
-		}
-		r.throughSidecar("by-chain")
 	}
+	change("auxChain")
+	r.create(r.meshPod("by-chain"))
+	r.throughSidecar("by-chain")
+	change("nad")
+	r.create(r.attached("by-name", network))
+	r.throughSidecar("by-chain")
+	change("auxChain")
+	r.throughSidecar("by-chain")
 	r.throughSidecar("by-name")
 	r.marked("by-name")
-	r.output(helm("uninstall", release, "--wait", "--timeout=3m"))
-	state = nil
-	r.agentsGone()
+	r.uninstalled()
 	if modes := there(); len(modes) > 0 {
 		r.Errorf("after the uninstallation there are the files of %v", modes)
 	}
@@ -326,9 +326,7 @@ func openShiftUninstall(r *rig) {
 	r.seen(r.appPod("plain"))
 	r.create(r.attached("stays", network))
 	r.throughSidecar("stays")
-	r.output(helm("uninstall", release, "--wait", "--timeout=3m"))
-	state = nil
-	r.agentsGone()
+	r.uninstalled()
 	r.throughSidecar("stays")
 	if _, err := os.Stat(r.node.Path(cluster.OpenShiftBinDir + "/istio-pod-network")); err != nil {
 		r.Errorf("the plugin is gone, and a pod needs it to be deleted: %v", err)
