@@ -47,8 +47,8 @@ images: ## build the container images into dist/images; options: IMAGES='--platf
 
 .PHONY: bench
 bench: ## measure ADD and DEL against a plugin that only echoes, the agent, and the pure core (root); options: N=60 IDLE=5m
-	go run ./scripts/bench $(if $(N),-n $(N))
-	go -C conformance run ./bench $(if $(N),-n $(N)) $(if $(IDLE),-idle $(IDLE))
+	go -C conformance run ./bench/plugin $(if $(N),-n $(N))
+	go -C conformance run ./bench/agent $(if $(N),-n $(N)) $(if $(IDLE),-idle $(IDLE))
 	go test -run '^$$' -bench . -benchmem ./plugin/redirect
 
 .PHONY: fuzz

@@ -78,11 +78,8 @@ bin=$cache/demo
 mkdir -p "$bin"
 say "building the plugin"
 cd "$root"
-for target in plugin scripts/demo; do
-	name=${target#scripts/}
-	[ "$name" = demo ] || name=istio-pod-network
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$bin/$name" "./$target" || refuse "the build failed" "The reason is above."
-done
+CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$bin/istio-pod-network" ./plugin &&
+	CGO_ENABLED=0 go -C conformance build -trimpath -ldflags '-s -w' -o "$bin/demo" ./demo || refuse "the build failed" "The reason is above."
 
 export CNI_PATH="$bin:$tools" PATH="$tools:$bin:$PATH"
 exec "$bin/demo" --backend "$backend" --mode "$mode" --families "$families" --dns="$dns" $color </dev/null

@@ -105,15 +105,6 @@ var rules = []rule{
 		"plugin/...": "a laboratory that shares code with the plugin proves nothing about it",
 		"k8s.io/...": "the laboratory is about packets",
 	}},
-	{dir: "scripts/bench", allowed: []string{
-		"plugin/facts", "plugin/redirect", "github.com/vishvananda/netlink", "golang.org/x/sys/unix",
-	}, forbidden: map[string]string{"plugin/netfilter": "the benchmark runs the built plugin, as a runtime does", "k8s.io/...": "no cluster is needed"}},
-	{dir: "scripts/demo", allowed: []string{
-		"internal/testnet", "plugin/facts", "plugin/record", "plugin/redirect", "github.com/vishvananda/netlink", "golang.org/x/sys/unix",
-	}, forbidden: map[string]string{"plugin/netfilter": "the demo shows the built plugin", "k8s.io/...": "no cluster is needed"}},
-	{dir: "scripts/echo", allowed: []string{
-		"github.com/containernetworking/cni/pkg/skel", "github.com/containernetworking/cni/pkg/types", "github.com/containernetworking/cni/pkg/version",
-	}, forbidden: with(heavy, map[string]string{"plugin/...": "it is what ADD is measured against"})},
 }
 
 // with returns both maps as one.
@@ -140,4 +131,4 @@ func matches(pattern, path string) bool {
 
 // ours are the top directories of the house. `internal` and `plugin` are also names in the standard library, where no
 // row means them.
-var ours = map[string]bool{"plugin": true, "install": true, "agent": true, "internal": true, "scripts": true}
+var ours = map[string]bool{"plugin": true, "install": true, "agent": true, "internal": true}

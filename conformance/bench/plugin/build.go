@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	builds "github.com/istio-pod-network/controller/conformance/internal/build"
 )
 
 // Names of the two binaries in the work directory.
@@ -16,14 +18,14 @@ const (
 // buildAll puts echo and the plugin into dir, built with the same flags, the ones of a release.
 func buildAll(dir string, opts options) error {
 	echo, plugin := filepath.Join(dir, "built-echo"), filepath.Join(dir, "built-plugin")
-	if err := build(echo, "./scripts/echo"); err != nil {
+	if err := build(echo, "conformance", "./bench/echo"); err != nil {
 		return err
 	}
 	if opts.aa {
 		plugin = echo
 	} else if opts.plugin != "" {
 		plugin = opts.plugin
-	} else if err := build(plugin, "./plugin"); err != nil {
+	} else if err := build(plugin, ".", "./plugin"); err != nil {
 		return err
 	}
 	if err := install(echo, filepath.Join(dir, echoName)); err != nil {
@@ -42,9 +44,9 @@ func install(from, to string) error {
 	return os.WriteFile(to, data, 0o755)
 }
 
-// build compiles a package of this module; the working directory must be the module's root, as with make.
-func build(out, pkg string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
+// build compiles a package of the module in a directory of the repository.
+func build(out, module, pkg string) error {
+	cmd := exec.Command("go", "-C", filepath.Join(builds.Root(), module), "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building %q: %w: %s", pkg, err, output)
