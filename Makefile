@@ -14,7 +14,7 @@ build: ## build the static, stripped programs into bin/
 	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/istio-pod-network ./plugin
 	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/istio-pod-network-wait ./plugin/wait
 	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/istio-pod-network-install ./install/istio-pod-network-install
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/istio-pod-network-agent ./agent
+	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/istio-pod-network-agent ./agent/istio-pod-network-agent
 
 .PHONY: demo
 demo: ## show the main job on real packets (root); options: BACKEND= MODE= FAMILIES= DNS=1 NO_COLOR=1

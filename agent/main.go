@@ -1,10 +1,10 @@
-// Command istio-pod-network-agent runs once per node. It keeps the CNI plugin installed, tells the plugin what the API
+// Package agent is the program istio-pod-network-agent, which runs once per node. It keeps the CNI plugin installed, tells the plugin what the API
 // server knows of a pod, and tells the pod, by annotations, what the plugin did: that its network namespace is
 // initialized. It writes no packet rules: the plugin alone does.
 //
 // Every part leaves the node in a working state when the agent ends: the plugin stays chained, records wait for the next
 // agent, and a plugin that has a question waits for it. docs/agent.md describes it for operators.
-package main
+package agent
 
 import (
 	"context"
@@ -19,8 +19,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 )
 
-// version is set by the linker (make build), from git.
-var version = ""
+// version is what the linker told the command.
+var version string
 
 // Exit statuses.
 const (
@@ -34,11 +34,13 @@ type program struct {
 	stdout, stderr io.Writer
 }
 
-func main() {
+// Main runs the program of that version as this process, and returns the exit status.
+func Main(linked string) int {
+	version = linked
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	p := program{os.Getenv, os.Stdout, os.Stderr}
-	os.Exit(p.run(ctx, os.Args[1:]))
+	return p.run(ctx, os.Args[1:])
 }
 
 // run returns the exit status.

@@ -60,7 +60,7 @@ func prepare(bin string) error {
 	if err := build.Istio(bin); err != nil {
 		return err
 	}
-	return build.Product(bin, "./agent") // of which one scenario runs a command from outside the cluster
+	return build.Product(bin, "./agent/istio-pod-network-agent") // of which one scenario runs a command from outside the cluster
 }
 
 const podImage = "e2e.local/pod:1"

@@ -40,14 +40,14 @@ var heavy = map[string]string{
 	"testing":                          "testing registers flags and is no part of a product",
 	"internal/testnet":                 testOnly,
 	"install":                          "the plugin installs nothing",
-	"agent":                            "the agent depends on the plugin's contracts, not the other way",
+	"agent/...":                        "the agent depends on the plugin's contracts, not the other way",
 	"github.com/fsnotify/fsnotify/...": "the plugin watches nothing",
 }
 
 // onNode is what the installer does without: it runs in a tiny image and as the last resort by hand.
 var onNode = map[string]string{
 	"plugin/...":                         "the installer handles the plugin as a file and its configuration as text",
-	"agent":                              "the agent keeps the installation by this library, not the other way",
+	"agent/...":                          "the agent keeps the installation by this library, not the other way",
 	"net/http":                           handTool,
 	"k8s.io/...":                         handTool,
 	"github.com/containernetworking/...": "libcni reads configurations in the tests; an edit that keeps every byte cannot go through it",
@@ -96,6 +96,8 @@ var rules = []rule{
 		"plugin/netfilter": notTheEdge, "k8s.io/client-go/kubernetes/...": oneTypeSet, "k8s.io/client-go/informers/...": oneTypeSet,
 		"testing": "testing registers flags and is no part of a product", "internal/testnet": testOnly,
 	}},
+
+	{dir: "agent/istio-pod-network-agent", allowed: []string{"agent"}},
 
 	{dir: "internal/buildinfo", standard: []string{"runtime/debug"}},
 	{dir: "internal/deps"},

@@ -32,7 +32,7 @@ type program struct{ name, pkg string }
 
 var (
 	plugin    = program{"istio-pod-network", "./plugin"}
-	agent     = program{"istio-pod-network-agent", "./agent"}
+	agent     = program{"istio-pod-network-agent", "./agent/istio-pod-network-agent"}
 	installer = program{"istio-pod-network-install", "./install/istio-pod-network-install"}
 	wait      = program{"istio-pod-network-wait", "./plugin/wait"}
 )

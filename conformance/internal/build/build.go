@@ -72,7 +72,7 @@ func linkTools(bin string) error {
 
 // programs are the product's, by package.
 var programs = map[string]string{
-	"./plugin": "istio-pod-network", "./plugin/wait": "istio-pod-network-wait", "./agent": "istio-pod-network-agent",
+	"./plugin": "istio-pod-network", "./plugin/wait": "istio-pod-network-wait", "./agent/istio-pod-network-agent": "istio-pod-network-agent",
 	"./install/istio-pod-network-install": "istio-pod-network-install",
 }
 

@@ -1,0 +1,13 @@
+// Command istio-pod-network-agent runs once per node; package agent is all of it.
+package main
+
+import (
+	"os"
+
+	"github.com/istio-pod-network/controller/agent"
+)
+
+// version is set by the linker (make build), from git.
+var version = ""
+
+func main() { os.Exit(agent.Main(version)) }
