@@ -22,6 +22,7 @@ const (
 	perPod     = "the plugin is executed per pod: package initialisation of a client library costs more than its whole work"
 	pure       = "the core is pure: the same input gives the same rules everywhere, so it cannot do I/O or look at the machine"
 	smallEdges = "it is read by programs on both sides of a version skew and by the init wait: standard library only"
+	framing    = "it frames messages of whatever netlink protocol, and knows nothing of rules"
 	notTheEdge = "only the plugin's ADD writes rules; repair runs the plugin, there is no second writer"
 	handTool   = "the installer works on a node's files, and asks nobody but the plugin that it installs"
 	oneTypeSet = "the types of all of Kubernetes make the agent half as big again; core/v1 is all it needs"
@@ -65,24 +66,29 @@ var rules = []rule{
 		"github.com/containernetworking/cni/pkg/version", "github.com/sirupsen/logrus",
 	}, forbidden: heavy},
 	{dir: "plugin/netfilter", allowed: []string{
-		"plugin/redirect", "github.com/google/nftables/...", "github.com/coreos/go-iptables/iptables",
+		"plugin/redirect", "plugin/netfilter/netlink", "github.com/google/nftables/...", "github.com/coreos/go-iptables/iptables",
 		"github.com/containernetworking/plugins/pkg/ns", "golang.org/x/sys/unix",
 	}, forbidden: with(heavy, map[string]string{
 		"plugin/record": "the kernel edge knows one network namespace, not the node's state",
 		"plugin/facts":  "the kernel edge knows one network namespace, not where settings come from",
 	})},
+	{dir: "plugin/netfilter/netlink", allowed: []string{"github.com/mdlayher/netlink", "golang.org/x/sys/unix"},
+		forbidden: with(heavy, map[string]string{
+			"plugin/redirect": framing, "plugin/record": framing, "plugin/facts": framing,
+			"plugin/netfilter": framing, "github.com/google/nftables/...": framing,
+		})},
 	{dir: "plugin/redirect", standard: []string{
 		"bytes", "cmp", "encoding/json", "errors", "fmt", "hash/fnv", "net/netip", "path", "slices", "strconv", "strings", "unicode/utf8",
 	}, forbidden: with(heavy, map[string]string{
-		"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter": pure,
+		"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter/...": pure,
 	})},
 	{dir: "plugin/record", forbidden: with(heavy, map[string]string{"net": smallEdges, "os/exec": smallEdges, "plugin/redirect": smallEdges})},
 	{dir: "plugin/facts", allowed: []string{"plugin/redirect"}, forbidden: with(heavy, map[string]string{
-		"os/exec": smallEdges, "plugin/netfilter": notTheEdge,
+		"os/exec": smallEdges, "plugin/netfilter/...": notTheEdge,
 	})},
 
 	{dir: "plugin/wait", allowed: []string{"plugin/record", "internal/buildinfo"}, forbidden: with(heavy, map[string]string{
-		"os/exec": smallEdges, "plugin/redirect": smallEdges, "plugin/facts": smallEdges, "plugin/netfilter": notTheEdge,
+		"os/exec": smallEdges, "plugin/redirect": smallEdges, "plugin/facts": smallEdges, "plugin/netfilter/...": notTheEdge,
 	})},
 
 	{dir: "install", allowed: []string{"github.com/fsnotify/fsnotify", "golang.org/x/sys/unix"}, forbidden: onNode},
@@ -93,7 +99,7 @@ var rules = []rule{
 		"k8s.io/api/core/v1", "k8s.io/apimachinery/...", "k8s.io/client-go/...", "k8s.io/klog/v2", "github.com/go-logr/logr/funcr",
 		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
 	}, forbidden: map[string]string{
-		"plugin/netfilter": notTheEdge, "k8s.io/client-go/kubernetes/...": oneTypeSet, "k8s.io/client-go/informers/...": oneTypeSet,
+		"plugin/netfilter/...": notTheEdge, "k8s.io/client-go/kubernetes/...": oneTypeSet, "k8s.io/client-go/informers/...": oneTypeSet,
 		"testing": "testing registers flags and is no part of a product", "internal/testnet": testOnly,
 	}},
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"golang.org/x/sys/unix"
 )
@@ -67,11 +68,11 @@ func ruleTexts(rules redirect.RuleSet) map[string][]string {
 
 // listNFT reads tables, chains, rules and sets of our name.
 func listNFT() (listing, error) {
-	conn, err := dialNetlink(unix.NETLINK_NETFILTER)
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.close()
+	defer conn.Close()
 	list := listing{}
 	tables, err := dumpNFT(conn, unix.NFT_MSG_GETTABLE, unix.AF_UNSPEC, nil)
 	if err != nil {
@@ -91,9 +92,9 @@ func listNFT() (listing, error) {
 	return list, nil
 }
 
-func (l listing) addTable(conn *nlConn, nfproto uint8) error {
+func (l listing) addTable(conn *netlink.Conn, nfproto uint8) error {
 	family := kernelFamily(nfproto).String()
-	ours := attr(nil, unix.NFTA_RULE_TABLE, cstr(redirect.TableName)) // the table is attribute 1 in all three requests
+	ours := ofTable(redirect.TableName)
 	chains, err := dumpNFT(conn, unix.NFT_MSG_GETCHAIN, nfproto, ours)
 	if err != nil {
 		return err
@@ -117,14 +118,14 @@ func (l listing) addTable(conn *nlConn, nfproto uint8) error {
 	return l.addSets(conn, nfproto, ours)
 }
 
-func (l listing) addSets(conn *nlConn, nfproto uint8, ours []byte) error {
+func (l listing) addSets(conn *netlink.Conn, nfproto uint8, ours []netlink.Attribute) error {
 	sets, err := dumpNFT(conn, unix.NFT_MSG_GETSET, nfproto, ours)
 	if err != nil {
 		return err
 	}
 	for _, s := range sets {
 		name := s.text(unix.NFTA_SET_NAME)
-		messages, err := dumpNFT(conn, unix.NFT_MSG_GETSETELEM, nfproto, attr(ours, unix.NFTA_SET_ELEM_LIST_SET, cstr(name)))
+		messages, err := dumpNFT(conn, unix.NFT_MSG_GETSETELEM, nfproto, append(ours, netlink.Text(unix.NFTA_SET_ELEM_LIST_SET, name)))
 		if err != nil {
 			return err
 		}
@@ -142,7 +143,7 @@ func (l listing) addSets(conn *nlConn, nfproto uint8, ours []byte) error {
 func setElements(messages []object) ([]string, error) {
 	var elements []string
 	for _, m := range messages {
-		err := eachAttr(m.attrs[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, value []byte) {
+		err := netlink.Each(m.attrs[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, value []byte) {
 			elements = append(elements, string(value))
 		})
 		if err != nil {

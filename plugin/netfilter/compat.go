@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"golang.org/x/sys/unix"
 )
@@ -35,11 +36,11 @@ func missingTables(rules redirect.RuleSet, found state) []string {
 // dropTables deletes the tables that Apply made and in which there is nothing but ours, whole and without a program:
 // iptables-nft never deletes a table, and would leave its built-in chains. Others are left to iptables-restore.
 func dropTables(created []string, found *state) error {
-	conn, err := dialNetlink(unix.NETLINK_NETFILTER)
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
 	}
-	defer conn.close()
+	defer conn.Close()
 	tx := &transaction{}
 	left := 0
 	for table := range found.compat {
@@ -55,7 +56,7 @@ func dropTables(created []string, found *state) error {
 			left++
 			continue
 		}
-		tx.put("deleting "+table.name(), unix.NFT_MSG_DELTABLE, 0, table.family, attr(nil, unix.NFTA_TABLE_NAME, cstr(string(table.kind))))
+		tx.put("deleting "+table.name(), unix.NFT_MSG_DELTABLE, 0, table.family, netlink.Text(unix.NFTA_TABLE_NAME, string(table.kind)))
 	}
 	if _, err := tx.commit(); err != nil {
 		return fmt.Errorf("deleting the tables of iptables-nft: %w", err)
@@ -68,8 +69,7 @@ func dropTables(created []string, found *state) error {
 
 // onlyOurs reports whether the table's chains are built-in ones and ours, and its rules those of our chains and the jumps
 // to them.
-func (t compatTable) onlyOurs(conn *nlConn) (bool, error) {
-	filter := attr(nil, unix.NFTA_RULE_TABLE, cstr(string(t.kind)))
+func (t compatTable) onlyOurs(conn *netlink.Conn) (bool, error) {
 	chains, err := dumpNFT(conn, unix.NFT_MSG_GETCHAIN, nfproto(t.family), nil)
 	if err != nil {
 		return false, err
@@ -80,7 +80,7 @@ func (t compatTable) onlyOurs(conn *nlConn) (bool, error) {
 			return false, nil
 		}
 	}
-	rules, err := dumpNFT(conn, unix.NFT_MSG_GETRULE, nfproto(t.family), filter)
+	rules, err := dumpNFT(conn, unix.NFT_MSG_GETRULE, nfproto(t.family), ofTable(string(t.kind)))
 	if err != nil {
 		return false, err
 	}

@@ -1,9 +1,11 @@
 package netfilter
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 
+	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,13 +21,15 @@ func (o object) text(attr uint16) string { return strings.TrimRight(string(o.att
 const nfgenmsg = 4 // bytes of struct nfgenmsg: family, version, resource ID
 
 // nfMessage is a request to nf_tables: struct nfgenmsg (version 0, resource ID 0), then attributes.
-func nfMessage(kind, flags uint16, family uint8, attrs []byte) nlMessage {
-	return nlMessage{unix.NFNL_SUBSYS_NFTABLES<<8 | kind, flags, append([]byte{family, 0, 0, 0}, attrs...)}
+func nfMessage(kind, flags uint16, family uint8, attrs []netlink.Attribute) netlink.Message {
+	return netlink.Message{
+		Kind: unix.NFNL_SUBSYS_NFTABLES<<8 | kind, Flags: flags, Header: []byte{family, 0, 0, 0}, Attributes: attrs,
+	}
 }
 
 // dumpNFT lists the objects that an NFT_MSG_GET… request reports; attrs may filter.
-func dumpNFT(conn *nlConn, kind uint16, family uint8, attrs []byte) ([]object, error) {
-	replies, err := conn.dump(nfMessage(kind, 0, family, attrs))
+func dumpNFT(conn *netlink.Conn, kind uint16, family uint8, attrs []netlink.Attribute) ([]object, error) {
+	replies, err := conn.Dump(nfMessage(kind, 0, family, attrs))
 	if err != nil {
 		return nil, fmt.Errorf("listing nftables objects: %w", err)
 	}
@@ -34,7 +38,7 @@ func dumpNFT(conn *nlConn, kind uint16, family uint8, attrs []byte) ([]object, e
 		if len(data) < nfgenmsg {
 			return nil, fmt.Errorf("listing nftables objects: message of %d bytes", len(data))
 		}
-		parsed, err := parseAttrs(data[nfgenmsg:])
+		parsed, err := netlink.Parse(data[nfgenmsg:])
 		if err != nil {
 			return nil, fmt.Errorf("listing nftables objects: %w", err)
 		}
@@ -43,5 +47,12 @@ func dumpNFT(conn *nlConn, kind uint16, family uint8, attrs []byte) ([]object, e
 	return objects, nil
 }
 
-// cstr is a zero-terminated string.
-func cstr(text string) []byte { return append([]byte(text), 0) }
+// ofTable asks for what is in one table, which is attribute 1 of all requests for chains, rules, sets and elements.
+func ofTable(name string) []netlink.Attribute {
+	return []netlink.Attribute{netlink.Text(unix.NFTA_RULE_TABLE, name)}
+}
+
+// be32 is a number, which nf_tables wants in network order.
+func be32(kind uint16, v uint32) netlink.Attribute {
+	return netlink.Bytes(kind, binary.BigEndian.AppendUint32(nil, v))
+}

@@ -75,7 +75,7 @@ func writeRoutes(rules redirect.RuleSet, applied *Applied) error {
 	if err != nil {
 		return err
 	}
-	defer conn.close()
+	defer conn.Close()
 	for _, item := range inerts(rules) {
 		switch err := item.add(conn); {
 		case err == nil:
@@ -100,7 +100,7 @@ func removeRoutes(created []string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.close()
+	defer conn.Close()
 	var errs []error
 	for _, item := range slices.Backward(everyInert()) {
 		if !slices.Contains(created, item.name) {
@@ -139,7 +139,7 @@ func missingRoutes(rules redirect.RuleSet, skipped []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.close()
+	defer conn.Close()
 	var missing []string
 	for _, item := range inerts(rules) {
 		if skips(skipped, item.name) {

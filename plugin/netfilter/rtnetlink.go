@@ -6,16 +6,17 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"golang.org/x/sys/unix"
 )
 
 // rtConn is an rtnetlink(7) socket. The three messages needed are written here because a library for all of rtnetlink
 // would make the plugin, which every pod of the node starts, larger by a fifteenth.
-type rtConn struct{ *nlConn }
+type rtConn struct{ *netlink.Conn }
 
 func dialRoute() (*rtConn, error) {
-	conn, err := dialNetlink(unix.NETLINK_ROUTE)
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
 	return &rtConn{conn}, err
 }
 
@@ -74,26 +75,26 @@ func routeFamily(f redirect.Family) byte {
 	return unix.AF_INET
 }
 
-func (r rtRequest) message(kind, flags uint16) nlMessage {
-	data := bytes.Clone(r.header)
+func (r rtRequest) message(kind, flags uint16) netlink.Message {
+	m := netlink.Message{Kind: kind, Flags: flags, Header: r.header}
 	for _, a := range r.attrs {
-		data = attr(data, a.kind, a.value)
+		m.Attributes = append(m.Attributes, netlink.Bytes(a.kind, a.value))
 	}
-	return nlMessage{kind, flags, data}
+	return m
 }
 
 // add makes the object; EEXIST if it is there.
 func (c *rtConn) add(r rtRequest) error {
-	return c.execute(r.message(r.create, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
+	return c.Execute(r.message(r.create, unix.NLM_F_CREATE|unix.NLM_F_EXCL))
 }
 
-func (c *rtConn) remove(r rtRequest) error { return c.execute(r.message(r.create+1, 0)) }
+func (c *rtConn) remove(r rtRequest) error { return c.Execute(r.message(r.create+1, 0)) }
 
 // exists looks for an object of the family with the same attributes.
 func (c *rtConn) exists(r rtRequest) (bool, error) {
 	header := make([]byte, len(r.header))
 	header[0] = r.header[0]
-	replies, err := c.dump(nlMessage{kind: r.create + 2, data: header})
+	replies, err := c.Dump(netlink.Message{Kind: r.create + 2, Header: header})
 	if err != nil {
 		return false, fmt.Errorf("listing addresses, rules or routes: %w", err)
 	}
@@ -106,7 +107,7 @@ func (c *rtConn) exists(r rtRequest) (bool, error) {
 }
 
 func (r rtRequest) matches(data []byte) bool {
-	got, err := parseAttrs(data)
+	got, err := netlink.Parse(data)
 	return err == nil && !slices.ContainsFunc(r.attrs, func(a rtAttr) bool { return !bytes.Equal(got[a.kind], a.value) })
 }
 

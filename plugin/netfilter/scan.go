@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"golang.org/x/sys/unix"
 )
@@ -45,11 +46,11 @@ func scan() (state, error) {
 // scanNFT looks at the nf_tables side: our table, iptables-nft's tables, and the tables of Istio's native nftables mode.
 func scanNFT() (state, error) {
 	found := state{ours: map[Backend]bool{}, tables: map[redirect.Family]bool{}, compat: map[compatTable]bool{}}
-	conn, err := dialNetlink(unix.NETLINK_NETFILTER)
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return found, &unusableError{Nftables, err}
 	}
-	defer conn.close()
+	defer conn.Close()
 	tables, err := dumpNFT(conn, unix.NFT_MSG_GETTABLE, unix.AF_UNSPEC, nil)
 	if err != nil {
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT) {
@@ -91,7 +92,7 @@ var iptablesTables = []redirect.Kind{redirect.Raw, redirect.Mangle, redirect.NAT
 func isCompat(name string) bool { return slices.Contains(iptablesTables, redirect.Kind(name)) }
 
 // scanCompat looks into the tables of iptables-nft, which nf_tables lists like any other.
-func (s *state) scanCompat(conn *nlConn) error {
+func (s *state) scanCompat(conn *netlink.Conn) error {
 	chains, err := dumpNFT(conn, unix.NFT_MSG_GETCHAIN, unix.AF_UNSPEC, nil)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/google/nftables/expr"
+	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"golang.org/x/sys/unix"
 )
@@ -139,34 +140,31 @@ func (s *setMaker) lookup(elements []element, kind keyType, interval, invert boo
 	if interval {
 		flags |= unix.NFT_SET_INTERVAL
 	}
-	attrs := attr(nil, unix.NFTA_SET_TABLE, cstr(redirect.TableName))
-	attrs = attr(attrs, unix.NFTA_SET_NAME, cstr(name))
-	attrs = attr(attrs, unix.NFTA_SET_FLAGS, be32(flags))
-	attrs = attr(attrs, unix.NFTA_SET_KEY_TYPE, be32(kind.number))
-	attrs = attr(attrs, unix.NFTA_SET_KEY_LEN, be32(kind.size))
-	attrs = attr(attrs, unix.NFTA_SET_ID, be32(id))
-	attrs = nested(attrs, unix.NFTA_SET_DESC, attr(nil, unix.NFTA_SET_DESC_SIZE, be32(uint32(len(elements)))))
-	attrs = attr(attrs, unix.NFTA_SET_USERDATA, userdata(keyByteOrderType, native(kind.order)))
 	what := fmt.Sprintf("adding set %s %s", s.family, s.prefix)
-	s.tx.put(what, unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.family, attrs)
+	s.tx.put(what, unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, s.family,
+		netlink.Text(unix.NFTA_SET_TABLE, redirect.TableName), netlink.Text(unix.NFTA_SET_NAME, name),
+		be32(unix.NFTA_SET_FLAGS, flags), be32(unix.NFTA_SET_KEY_TYPE, kind.number),
+		be32(unix.NFTA_SET_KEY_LEN, kind.size), be32(unix.NFTA_SET_ID, id),
+		netlink.Nested(unix.NFTA_SET_DESC, be32(unix.NFTA_SET_DESC_SIZE, uint32(len(elements)))),
+		netlink.Bytes(unix.NFTA_SET_USERDATA, userdata(keyByteOrderType, native(kind.order))))
 	for chunk := range slices.Chunk(elements, elementsPerMessage) {
-		s.tx.put(what, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, s.family, elementAttrs(name, id, chunk))
+		s.tx.put(what, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, s.family,
+			netlink.Text(unix.NFTA_SET_ELEM_LIST_TABLE, redirect.TableName),
+			netlink.Text(unix.NFTA_SET_ELEM_LIST_SET, name), be32(unix.NFTA_SET_ELEM_LIST_SET_ID, id),
+			netlink.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, listOf(chunk)...))
 	}
 	return &expr.Lookup{SourceRegister: register, SetName: name, SetID: id, Invert: invert}
 }
 
-func elementAttrs(name string, id uint32, elements []element) []byte {
-	var list []byte
+func listOf(elements []element) []netlink.Attribute {
+	var list []netlink.Attribute
 	for _, e := range elements {
-		var item []byte
+		var item []netlink.Attribute
 		if e.end {
-			item = attr(item, unix.NFTA_SET_ELEM_FLAGS, be32(unix.NFT_SET_ELEM_INTERVAL_END))
+			item = append(item, be32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END))
 		}
-		item = nested(item, unix.NFTA_SET_ELEM_KEY, attr(nil, unix.NFTA_DATA_VALUE, e.key))
-		list = nested(list, unix.NFTA_LIST_ELEM, item)
+		item = append(item, netlink.Nested(unix.NFTA_SET_ELEM_KEY, netlink.Bytes(unix.NFTA_DATA_VALUE, e.key)))
+		list = append(list, netlink.Nested(unix.NFTA_LIST_ELEM, item...))
 	}
-	attrs := attr(nil, unix.NFTA_SET_ELEM_LIST_TABLE, cstr(redirect.TableName))
-	attrs = attr(attrs, unix.NFTA_SET_ELEM_LIST_SET, cstr(name))
-	attrs = attr(attrs, unix.NFTA_SET_ELEM_LIST_SET_ID, be32(id))
-	return nested(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS, list)
+	return list
 }

@@ -1,0 +1,218 @@
+package netlink
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Conn is a socket of the network namespace that the calling thread was in when it was opened. Its calls block: with a
+// poller between, half the time of an ADD would be spent waking threads.
+type Conn struct {
+	fd     int
+	seq    uint32
+	buffer []byte
+}
+
+// Message is one request.
+type Message struct {
+	Kind, Flags uint16 // NLM_F_REQUEST goes without saying
+	Header      []byte // the fixed part of such a message
+	Attributes  []Attribute
+}
+
+const (
+	// timeout in seconds bounds the wait for an answer; the kernel has it ready when the send returns.
+	timeout = 10
+	// receiveSize is more than the kernel puts into one datagram (NLMSG_GOODSIZE, at most 32 KiB).
+	receiveSize = 64 << 10
+	// defaultSendBuffer is what a socket can send at once without more ado: net.core.wmem_default less its overhead.
+	defaultSendBuffer = 160 << 10
+)
+
+// Dial opens a socket of a protocol, NETLINK_….
+func Dial(protocol int) (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	c := &Conn{fd: fd, buffer: make([]byte, receiveSize)}
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: timeout}); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("preparing a netlink socket: %w", err)
+	}
+	// The kernel's own words beside the number, Linux 4.12; without them an error is merely less clear.
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	return c, nil
+}
+
+// Close releases the socket.
+func (c *Conn) Close() { _ = unix.Close(c.fd) }
+
+// Execute sends one message and waits for its acknowledgement. The kernel's refusal is a unix.Errno.
+func (c *Conn) Execute(m Message) error {
+	_, err := c.Batch([]Message{m}, 0)
+	return err
+}
+
+// Batch sends the messages in one datagram and waits for the acknowledgement of one of them, acked. Of an error of the
+// kernel it names the message that was refused, and of one that cannot be encoded as well; -1 is none of them.
+func (c *Conn) Batch(messages []Message, acked int) (refused int, err error) {
+	first := c.seq + 1
+	if refused, err := c.send(messages, acked); err != nil {
+		return refused, err
+	}
+	return c.await(first, first+uint32(acked))
+}
+
+// send writes the messages in one datagram, numbered on from the last one sent.
+func (c *Conn) send(messages []Message, acked int) (refused int, err error) {
+	var out []byte
+	for i, m := range messages {
+		attributes, err := encode(m.Attributes)
+		if err != nil {
+			return i, fmt.Errorf("encoding a netlink message: %w", err)
+		}
+		if i == acked {
+			m.Flags |= unix.NLM_F_ACK
+		}
+		c.seq++
+		out = binary.NativeEndian.AppendUint32(out, uint32(unix.NLMSG_HDRLEN+len(m.Header)+len(attributes)))
+		out = binary.NativeEndian.AppendUint16(out, m.Kind)
+		out = binary.NativeEndian.AppendUint16(out, m.Flags|unix.NLM_F_REQUEST)
+		out = binary.NativeEndian.AppendUint32(out, c.seq)
+		out = binary.NativeEndian.AppendUint32(out, 0)
+		out = append(append(out, m.Header...), attributes...) // both are multiples of 4 bytes
+	}
+	if len(out) > defaultSendBuffer {
+		// The kernel refuses a datagram over SO_SNDBUF.
+		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*len(out)); err != nil {
+			return -1, fmt.Errorf("sizing the netlink socket to %d bytes: %w", len(out), err)
+		}
+	}
+	if err := unix.Sendto(c.fd, out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return -1, fmt.Errorf("sending to the kernel: %w", err)
+	}
+	return -1, nil
+}
+
+// answer is one message of the kernel.
+type answer struct {
+	kind, flags uint16
+	seq         uint32
+	data        []byte // valid until the next datagram is received
+}
+
+// receive hands every message of one datagram to handle until it says done.
+func (c *Conn) receive(handle func(answer) (done bool, err error)) (done bool, err error) {
+	n, _, err := unix.Recvfrom(c.fd, c.buffer, 0)
+	for errors.Is(err, unix.EINTR) {
+		n, _, err = unix.Recvfrom(c.fd, c.buffer, 0)
+	}
+	if err != nil {
+		return false, &lostError{err}
+	}
+	for rest := c.buffer[:n]; len(rest) >= unix.NLMSG_HDRLEN; {
+		size := int(binary.NativeEndian.Uint32(rest))
+		if size < unix.NLMSG_HDRLEN || size > len(rest) {
+			return false, &lostError{fmt.Errorf("message of %d bytes in %d", size, len(rest))}
+		}
+		done, err := handle(answer{
+			kind: binary.NativeEndian.Uint16(rest[4:]), flags: binary.NativeEndian.Uint16(rest[6:]),
+			seq: binary.NativeEndian.Uint32(rest[8:]), data: rest[unix.NLMSG_HDRLEN:size],
+		})
+		if done || err != nil {
+			return done, err
+		}
+		rest = rest[min(len(rest), (size+3)&^3):]
+	}
+	return false, nil
+}
+
+// lostError is a failure to receive.
+type lostError struct{ err error }
+
+func (e *lostError) Error() string { return fmt.Sprintf("receiving from the kernel: %v", e.err) }
+func (e *lostError) Unwrap() error { return e.err }
+
+// IsLost reports whether err says that the kernel's answer did not arrive, so that it is not known what it did.
+func IsLost(err error) bool {
+	var lost *lostError
+	return errors.As(err, &lost)
+}
+
+// await waits for the acknowledgement of message last, numbering from first.
+func (c *Conn) await(first, last uint32) (refused int, err error) {
+	refused = -1
+	for done := false; !done && err == nil; {
+		done, err = c.receive(func(a answer) (bool, error) {
+			if a.kind != unix.NLMSG_ERROR {
+				return false, nil
+			}
+			if err := refusal(a.data); err != nil {
+				refused = int(a.seq - first)
+				return true, err
+			}
+			return a.seq == last, nil
+		})
+	}
+	return refused, err
+}
+
+// Dump sends one message and returns what every reply carries. A list that changed meanwhile is asked for again.
+func (c *Conn) Dump(m Message) ([][]byte, error) {
+	const attempts = 10
+	m.Flags |= unix.NLM_F_DUMP
+	for range attempts {
+		replies, whole, err := c.dumpOnce(m)
+		if whole || err != nil {
+			return replies, err
+		}
+	}
+	return nil, errors.New("listing kernel objects: they change all the time")
+}
+
+func (c *Conn) dumpOnce(m Message) (replies [][]byte, whole bool, err error) {
+	if _, err := c.send([]Message{m}, -1); err != nil {
+		return nil, false, err
+	}
+	whole = true
+	for done := false; !done && err == nil; {
+		done, err = c.receive(func(a answer) (bool, error) {
+			if a.seq != c.seq {
+				return false, nil // the rest of an interrupted list
+			}
+			if a.flags&unix.NLM_F_DUMP_INTR != 0 {
+				whole = false
+			}
+			if a.kind == unix.NLMSG_ERROR || a.kind == unix.NLMSG_DONE {
+				return true, refusal(a.data)
+			}
+			replies = append(replies, append([]byte(nil), a.data...))
+			return false, nil
+		})
+	}
+	return replies, whole, err
+}
+
+// refusal reads struct nlmsgerr, or the number that ends a list; nil if it is 0.
+func refusal(data []byte) error {
+	if len(data) < 4 {
+		return nil
+	}
+	errno := unix.Errno(-int32(binary.NativeEndian.Uint32(data)))
+	if errno == 0 {
+		return nil
+	}
+	const nlmsgerr = 4 + unix.NLMSG_HDRLEN // then, with NETLINK_CAP_ACK, attributes
+	if len(data) > nlmsgerr {
+		if attrs, err := Parse(data[nlmsgerr:]); err == nil && len(attrs[unix.NLMSGERR_ATTR_MSG]) > 0 {
+			return fmt.Errorf("%w (%s)", errno, strings.TrimRight(string(attrs[unix.NLMSGERR_ATTR_MSG]), "\x00"))
+		}
+	}
+	return errno
+}

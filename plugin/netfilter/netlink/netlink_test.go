@@ -1,0 +1,113 @@
+package netlink
+
+import (
+	"encoding/binary"
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestAttributes reads what it has encoded, and fails for what does not fit instead of writing something else.
+func TestAttributes(t *testing.T) {
+	data, err := encode([]Attribute{
+		Text(1, "lo"), Bytes(2, []byte{1, 2, 3}), Nested(3, Bytes(1, []byte{9}), Bytes(1, []byte{8, 7})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(data)
+	if err != nil || string(got[1]) != "lo\x00" || string(got[2]) != "\x01\x02\x03" || len(data)%4 != 0 {
+		t.Errorf("%v, %v", got, err)
+	}
+	var inner []string
+	if err := Each(got[3], func(_ uint16, value []byte) { inner = append(inner, string(value)) }); err != nil {
+		t.Error(err)
+	}
+	if len(inner) != 2 || inner[0] != "\x09" || inner[1] != "\x08\x07" {
+		t.Errorf("nested: %q", inner)
+	}
+	for name, attribute := range map[string]Attribute{
+		"bytes": Bytes(1, make([]byte, 1<<16)), "text": Text(1, string(make([]byte, 1<<16))),
+		"nested": Nested(1, Bytes(1, make([]byte, 40000)), Bytes(1, make([]byte, 40000))),
+	} {
+		if data, err := encode([]Attribute{attribute}); err == nil {
+			t.Errorf("%s: %d bytes in one attribute", name, len(data))
+		}
+	}
+	for _, torn := range [][]byte{data[:len(data)-2], data[:3], {200, 0, 1, 0, 5, 5, 5, 5}} {
+		if got, err := Parse(torn); err == nil {
+			t.Errorf("%q: read as %v", torn, got)
+		}
+	}
+}
+
+func dial(t *testing.T) *Conn {
+	t.Helper()
+	c, err := Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// link asks for the interface with an index.
+func link(index uint32, attributes ...Attribute) Message {
+	header := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(header[4:], index)
+	return Message{Kind: unix.RTM_GETLINK, Header: header, Attributes: attributes}
+}
+
+const lo, none = 1, 1 << 30
+
+// TestBatch names the message that the kernel refuses, or that cannot be encoded.
+func TestBatch(t *testing.T) {
+	c := dial(t)
+	for name, x := range map[string]struct {
+		messages []Message
+		refused  int
+		want     error
+	}{
+		"accepted":      {[]Message{link(lo), link(lo), link(lo)}, -1, nil},
+		"second":        {[]Message{link(lo), link(none), link(lo)}, 1, unix.ENODEV},
+		"acknowledged":  {[]Message{link(lo), link(lo), link(none)}, 2, unix.ENODEV},
+		"first of many": {[]Message{link(none), link(none), link(none)}, 0, unix.ENODEV},
+	} {
+		if refused, err := c.Batch(x.messages, 2); refused != x.refused || !errors.Is(err, x.want) || IsLost(err) {
+			t.Errorf("%s: message %d, %v", name, refused, err)
+		}
+		c = dial(t) // the answers that nobody waited for stay in the old one
+	}
+	refused, err := c.Batch([]Message{link(lo), link(lo, Bytes(1, make([]byte, 1<<16)))}, 1)
+	if refused != 1 || err == nil {
+		t.Errorf("too long: message %d, %v", refused, err)
+	}
+	if err := c.Execute(link(lo)); err != nil {
+		t.Errorf("after one that was not sent: %v", err)
+	}
+}
+
+// TestDump lists this namespace's interfaces.
+func TestDump(t *testing.T) {
+	c := dial(t)
+	replies, err := c.Dump(Message{Kind: unix.RTM_GETLINK, Header: make([]byte, unix.SizeofIfInfomsg)})
+	if err != nil || len(replies) == 0 {
+		t.Fatalf("%d replies, %v", len(replies), err)
+	}
+	attributes, err := Parse(replies[0][unix.SizeofIfInfomsg:])
+	if err != nil || string(attributes[unix.IFLA_IFNAME]) != "lo\x00" {
+		t.Errorf("%q, %v", attributes[unix.IFLA_IFNAME], err)
+	}
+}
+
+// TestLost tells an answer that does not come from a refusal.
+func TestLost(t *testing.T) {
+	c := dial(t)
+	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.await(1, 1); !IsLost(err) {
+		t.Error(err)
+	}
+}
