@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/files"
 	"github.com/sirupsen/logrus"
 )
 
@@ -190,12 +192,8 @@ func (i *installation) remember() {
 	if err == nil {
 		err = os.MkdirAll(filepath.Dir(i.path), 0o700)
 	}
-	temp := i.path + ".new"
 	if err == nil {
-		err = os.WriteFile(temp, data, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(temp, i.path)
+		err = files.Replace(i.path, i.path+".new", bytes.NewReader(data), nil)
 	}
 	if err != nil {
 		i.log.WithError(err).Warn("remembering the state of the installation")

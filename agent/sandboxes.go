@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/files"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -47,10 +48,10 @@ func (s sandboxes) all() ([]sandbox, error) {
 	var all []sandbox
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil || !info.Mode().IsRegular() || info.Size() > maxCached {
+		if err != nil {
 			continue
 		}
-		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		data, err := files.ReadNoFollow(filepath.Join(dir, e.Name()), maxCached)
 		if err != nil {
 			continue
 		}

@@ -42,7 +42,7 @@ func (c Config) installBinary() error {
 	if executable(c.binary()) {
 		cause = CauseBinaryChanged
 	}
-	if err := replace(c.binary(), source, 0o755, ""); err != nil {
+	if err := replace(c.binary(), source, mode(0o755)); err != nil {
 		return fmt.Errorf("writing %q: %w", c.binary(), err)
 	}
 	c.made(cause)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/istio-pod-network/controller/internal/files"
 	"golang.org/x/sys/unix"
 )
 
@@ -72,7 +73,7 @@ func (c Config) convert(f file) error {
 	if err := unix.Rename(f.path, away); err != nil {
 		return &os.LinkError{Op: "rename", Old: f.path, New: away, Err: err}
 	}
-	if err := syncDir(c.ConfDir); err != nil {
+	if err := files.SyncDir(c.ConfDir); err != nil {
 		return err
 	}
 	if err := c.refresh(list, away, f.data); err != nil {
@@ -86,7 +87,7 @@ func (c Config) writeList(list string, primary []byte, like string) error {
 	if err != nil {
 		return fmt.Errorf("making a list of %q: %w", like, err)
 	}
-	return replace(list, bytes.NewReader(spliced), 0o600, like)
+	return replace(list, bytes.NewReader(spliced), attributesOf(like))
 }
 
 // refresh makes the list again if the primary was changed between our reading it and its being put aside.
@@ -127,11 +128,11 @@ func (c Config) restore(f file) (bool, error) {
 		}
 	}
 	if !exists(path) {
-		if err := replace(path, bytes.NewReader(original), 0o600, f.path); err != nil {
+		if err := replace(path, bytes.NewReader(original), attributesOf(f.path)); err != nil {
 			return false, err
 		}
 	}
-	if err := syncDir(c.ConfDir); err != nil {
+	if err := files.SyncDir(c.ConfDir); err != nil {
 		return false, err
 	}
 	if away := aside(f); away != "" { // its owner wrote the primary anew beside it
@@ -144,7 +145,7 @@ func (c Config) restore(f file) (bool, error) {
 
 // removeIf removes a file that still has these contents. One that somebody has changed meanwhile comes back and is kept.
 func removeIf(path string, contents []byte) error {
-	temp := filepath.Join(filepath.Dir(path), tempName+unique())
+	temp := files.Temp(filepath.Dir(path), tempName)
 	if err := move(path, temp); err != nil {
 		return err
 	}

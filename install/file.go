@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/files"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,49 +28,17 @@ const (
 // maxConf bounds what is read as a configuration.
 const maxConf = 4 << 20
 
-// readConf reads a configuration file. O_NONBLOCK because opening a FIFO would hang.
-func readConf(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%q is not a regular file", path)
-	case info.Size() > maxConf:
-		return nil, fmt.Errorf("%q is larger than %d bytes", path, maxConf)
-	}
-	return io.ReadAll(io.LimitReader(f, maxConf))
+// readConf reads a configuration file.
+func readConf(path string) ([]byte, error) { return files.Read(path, maxConf) }
+
+// attributesOf gives a new file the mode, owner and extended attributes (SELinux label, ACL) of the file like.
+func attributesOf(like string) func(*os.File) error {
+	return func(f *os.File) error { return copyMeta(f, like) }
 }
 
-// writeNew writes a file that is not there yet, durably, with the mode, owner and extended attributes (SELinux label,
-// ACL) of the file like, or with the mode alone if like is "". On an error nothing is left.
-func writeNew(path string, contents io.Reader, mode fs.FileMode, like string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, contents)
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil && like != "" {
-		err = copyMeta(f, like)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		_ = unix.Unlink(path)
-	}
-	return err
+// mode gives a new file a mode, whatever the umask.
+func mode(m fs.FileMode) func(*os.File) error {
+	return func(f *os.File) error { return f.Chmod(m) }
 }
 
 // copyMeta gives f the owner, mode and extended attributes of another file.
@@ -133,21 +102,13 @@ func copyAttribute(f *os.File, like, name string) error {
 }
 
 // replace writes a file that is ours alone, by a rename; nobody else's contents are looked for.
-func replace(path string, contents io.Reader, mode fs.FileMode, like string) error {
-	return replaceVia(filepath.Dir(path), path, contents, mode, like)
+func replace(path string, contents io.Reader, attributes func(*os.File) error) error {
+	return replaceVia(filepath.Dir(path), path, contents, attributes)
 }
 
 // replaceVia is replace with the temporary file in another directory of the same file system.
-func replaceVia(dir, path string, contents io.Reader, mode fs.FileMode, like string) error {
-	temp := filepath.Join(dir, tempName+unique())
-	if err := writeNew(temp, contents, mode, like); err != nil {
-		return err
-	}
-	if err := unix.Rename(temp, path); err != nil {
-		_ = unix.Unlink(temp)
-		return &os.LinkError{Op: "rename", Old: temp, New: path, Err: err}
-	}
-	return syncDir(filepath.Dir(path))
+func replaceVia(dir, path string, contents io.Reader, attributes func(*os.File) error) error {
+	return files.Replace(path, files.Temp(dir, tempName), contents, attributes)
 }
 
 // remove unlinks a file for good; one that is absent is fine.
@@ -158,17 +119,7 @@ func remove(path string) error {
 	case err != nil:
 		return &fs.PathError{Op: "remove", Path: path, Err: err}
 	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return files.SyncDir(filepath.Dir(path))
 }
 
 // move is rename(2) that never replaces a file.
@@ -178,10 +129,6 @@ func move(from, to string) error {
 	}
 	return nil
 }
-
-// unique is the end of a temporary name. The lock keeps two installers apart; the name need only differ from one that a
-// killed installer left.
-func unique() string { return fmt.Sprintf("%d.%d", os.Getpid(), time.Now().UnixNano()) }
 
 // sum is a short hash for names of temporary files.
 func sum(data []byte) string {

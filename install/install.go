@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/istio-pod-network/controller/internal/files"
 	"golang.org/x/sys/unix"
 )
 
@@ -91,7 +92,7 @@ func (c Config) writeOwn(path string, contents []byte, via string) error {
 	if err == nil && bytes.Equal(data, contents) {
 		return nil
 	}
-	if err := replaceVia(via, path, bytes.NewReader(contents), 0o600, ""); err != nil {
+	if err := replaceVia(via, path, bytes.NewReader(contents), nil); err != nil {
 		return fmt.Errorf("writing %q: %w", path, err)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -210,8 +211,8 @@ func without(existing []byte) ([]byte, error) {
 
 // nudge makes containerd read its configurations again, after a change outside confDir: it sees a file go.
 func (c Config) nudge() error {
-	path := filepath.Join(c.ConfDir, tempName+unique())
-	if err := writeNew(path, bytes.NewReader(nil), 0o600, ""); err != nil {
+	path := files.Temp(c.ConfDir, tempName)
+	if err := files.Create(path, bytes.NewReader(nil), nil); err != nil {
 		return err
 	}
 	return remove(path)
@@ -219,16 +220,16 @@ func (c Config) nudge() error {
 
 // removeDropIns removes our drop-ins: of one network, or of every one if network is "". They go by way of confDir, where
 // containerd sees it. Directories of the networks that are empty then go too, also those that a killed installer left.
-func (c Config) removeDropIns(network string, files []file) error {
+func (c Config) removeDropIns(network string, found []file) error {
 	for _, path := range c.dropIns() {
 		if network != "" && filepath.Base(filepath.Dir(path)) != network {
 			continue
 		}
-		temp := filepath.Join(c.ConfDir, tempName+unique())
+		temp := files.Temp(c.ConfDir, tempName)
 		if err := unix.Rename(path, temp); err != nil {
 			return &os.LinkError{Op: "rename", Old: path, New: temp, Err: err}
 		}
-		if err := syncDir(filepath.Dir(path)); err != nil {
+		if err := files.SyncDir(filepath.Dir(path)); err != nil {
 			return err
 		}
 		if err := remove(temp); err != nil {
@@ -236,7 +237,7 @@ func (c Config) removeDropIns(network string, files []file) error {
 		}
 		_ = unix.Rmdir(filepath.Dir(path))
 	}
-	for _, f := range files {
+	for _, f := range found {
 		if component.MatchString(f.conf.name) && (network == "" || f.conf.name == network) {
 			_ = unix.Rmdir(filepath.Join(c.ConfDir, f.conf.name))
 		}

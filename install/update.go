@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/files"
 	"golang.org/x/sys/unix"
 )
 
@@ -57,7 +58,7 @@ func (s *swap) write(old, fresh []byte, like string) error {
 	if err := unix.Unlink(temp); err != nil && !errors.Is(err, unix.ENOENT) {
 		return &fs.PathError{Op: "remove", Path: temp, Err: err}
 	}
-	if err := writeNew(temp, bytes.NewReader(fresh), 0o600, like); err != nil {
+	if err := files.Create(temp, bytes.NewReader(fresh), attributesOf(like)); err != nil {
 		return err
 	}
 	s.temp, s.old, s.fresh = temp, old, fresh
@@ -111,7 +112,7 @@ func (s *swap) settle(change edit) error {
 	if err := unix.Unlink(s.temp); err != nil {
 		return &fs.PathError{Op: "remove", Path: s.temp, Err: err}
 	}
-	return syncDir(filepath.Dir(s.path))
+	return files.SyncDir(filepath.Dir(s.path))
 }
 
 // giveBack puts somebody's own file, that cannot be edited yet, under its name again. If it gets back something else than
@@ -134,7 +135,7 @@ func (s *swap) giveBack(out []byte, cause error) error {
 		inside = now
 	}
 	_ = unix.Unlink(s.temp)
-	return errors.Join(fmt.Errorf("editing %q: %w", s.path, cause), syncDir(filepath.Dir(s.path)))
+	return errors.Join(fmt.Errorf("editing %q: %w", s.path, cause), files.SyncDir(filepath.Dir(s.path)))
 }
 
 var errBusy = errors.New("somebody is writing it")

@@ -82,20 +82,20 @@ var rules = []rule{
 	}, forbidden: with(heavy, map[string]string{
 		"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter/...": pure,
 	})},
-	{dir: "plugin/record", forbidden: with(heavy, map[string]string{"net": smallEdges, "os/exec": smallEdges, "plugin/redirect": smallEdges})},
+	{dir: "plugin/record", allowed: []string{"internal/files"}, forbidden: with(heavy, map[string]string{"net": smallEdges, "os/exec": smallEdges, "plugin/redirect": smallEdges})},
 	{dir: "plugin/facts", allowed: []string{"plugin/redirect"}, forbidden: with(heavy, map[string]string{
 		"os/exec": smallEdges, "plugin/netfilter/...": notTheEdge,
 	})},
 
-	{dir: "plugin/wait", allowed: []string{"plugin/record", "internal/buildinfo"}, forbidden: with(heavy, map[string]string{
+	{dir: "plugin/wait", allowed: []string{"plugin/record", "internal/buildinfo", "internal/files"}, forbidden: with(heavy, map[string]string{
 		"os/exec": smallEdges, "plugin/redirect": smallEdges, "plugin/facts": smallEdges, "plugin/netfilter/...": notTheEdge,
 	})},
 
-	{dir: "install", allowed: []string{"github.com/fsnotify/fsnotify", "golang.org/x/sys/unix"}, forbidden: onNode},
+	{dir: "install", allowed: []string{"internal/files", "github.com/fsnotify/fsnotify", "golang.org/x/sys/unix"}, forbidden: onNode},
 	{dir: "install/istio-pod-network-install", allowed: []string{"install", "internal/buildinfo", "internal/envflag"}, forbidden: onNode},
 
 	{dir: "agent", allowed: []string{
-		"install", "internal/buildinfo", "internal/envflag", "plugin/record", "plugin/redirect", "plugin/facts",
+		"install", "internal/buildinfo", "internal/envflag", "internal/files", "plugin/record", "plugin/redirect", "plugin/facts",
 		"k8s.io/api/core/v1", "k8s.io/apimachinery/...", "k8s.io/client-go/...", "k8s.io/klog/v2", "github.com/go-logr/logr/funcr",
 		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
 	}, forbidden: map[string]string{
@@ -109,6 +109,9 @@ var rules = []rule{
 	{dir: "internal/deps"},
 	{dir: "internal/envflag", standard: []string{"flag", "fmt", "strings"}},
 	{dir: "internal/fdleak", standard: []string{"fmt", "os"}},
+	{dir: "internal/files", standard: []string{
+		"bytes", "fmt", "io", "io/fs", "math/rand/v2", "os", "path/filepath", "syscall",
+	}},
 	{dir: "internal/testnet", allowed: []string{"github.com/vishvananda/netlink", "golang.org/x/sys/unix"}, forbidden: map[string]string{
 		"plugin/...": "a laboratory that shares code with the plugin proves nothing about it",
 		"k8s.io/...": "the laboratory is about packets",

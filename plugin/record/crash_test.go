@@ -44,14 +44,14 @@ func TestKilledWriter(t *testing.T) {
 		}
 		kill()
 		seen += whole(t, s)
-		temporary = len(files(t, s)) - 2
+		temporary = len(fileNames(t, s)) - 2
 	}
 	t.Logf("%d records read, %d temporary files left by %d kills", seen, temporary, rounds)
 	if temporary > rounds {
 		t.Errorf("%d temporary files after %d kills", temporary, rounds)
 	}
 	past := time.Now().Add(-2 * time.Hour)
-	for _, name := range files(t, s) {
+	for _, name := range fileNames(t, s) {
 		if err := os.Chtimes(s.Pods()+"/"+name, past, past); err != nil {
 			t.Fatal(err)
 		}
@@ -59,8 +59,8 @@ func TestKilledWriter(t *testing.T) {
 	if _, err := s.GC("other", nil); err != nil {
 		t.Error(err)
 	}
-	if records, errs := s.List(); len(records) != 2 || len(errs) != 0 || len(files(t, s)) != 2 {
-		t.Errorf("after GC: %d records, %v, files %q", len(records), errs, files(t, s))
+	if records, errs := s.List(); len(records) != 2 || len(errs) != 0 || len(fileNames(t, s)) != 2 {
+		t.Errorf("after GC: %d records, %v, files %q", len(records), errs, fileNames(t, s))
 	}
 }
 

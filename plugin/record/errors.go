@@ -5,10 +5,7 @@ import (
 	"fmt"
 )
 
-var (
-	errTooLarge   = fmt.Errorf("larger than %d bytes", maxSize)
-	errNotRegular = errors.New("not a regular file")
-)
+var errTooLarge = fmt.Errorf("larger than %d bytes", maxSize)
 
 // IsVersion reports whether err says that a record has a version this program does not read. Both versions are in the
 // text. A verb that needs the record answers with CNI code 11: an upgrade that is under way will settle it.

@@ -26,14 +26,14 @@ func TestListIsSortedAndIgnoresJunk(t *testing.T) {
 	for _, junk := range []string{".tmp-123", ".tmp-4.json", "README", "a-eth0.json~", "a-eth0.json.bak", ".hidden.json"} {
 		drop(t, s, junk, "{")
 	}
-	before := files(t, s)
+	before := fileNames(t, s)
 	records, errs := s.List()
 	want := []string{"net:a:eth0", "other:a:net1", "net:b:eth0", "net:c:eth0"}
 	if !slices.Equal(ids(records), want) || len(errs) != 0 {
 		t.Errorf("listed %q, %v, want %q", ids(records), errs, want)
 	}
-	if !slices.Equal(files(t, s), before) {
-		t.Errorf("listing removed something: %q, before %q", files(t, s), before)
+	if !slices.Equal(fileNames(t, s), before) {
+		t.Errorf("listing removed something: %q, before %q", fileNames(t, s), before)
 	}
 	if r, err := s.Load("b-eth0.json"); err != nil || r.ContainerID != "b" {
 		t.Errorf("loading one: %+v, %v", r, err)
@@ -53,8 +53,8 @@ func TestGC(t *testing.T) {
 	if want := []string{"net:dead:eth0", "net:gone:eth0", "net:live:net1"}; err != nil || !slices.Equal(ids(removed), want) {
 		t.Errorf("removed %q, %v, want %q", ids(removed), err, want)
 	}
-	if want := []string{"dead-net1.json", "live-eth0.json"}; !slices.Equal(files(t, s), want) {
-		t.Errorf("left %q, want %q", files(t, s), want)
+	if want := []string{"dead-net1.json", "live-eth0.json"}; !slices.Equal(fileNames(t, s), want) {
+		t.Errorf("left %q, want %q", fileNames(t, s), want)
 	}
 	if removed, err := s.GC("net", valid); len(removed) != 0 || err != nil {
 		t.Errorf("again: %v, %v", removed, err)
@@ -75,8 +75,8 @@ func TestGCCarriesOn(t *testing.T) {
 	if !IsVersion(err) || !strings.Contains(err.Error(), "a-eth0.json") || !strings.Contains(err.Error(), "b-eth0.json") {
 		t.Errorf("error: %v", err)
 	}
-	if want := []string{"a-eth0.json", "b-eth0.json", "notes.txt"}; !slices.Equal(files(t, s), want) {
-		t.Errorf("left %q, want %q", files(t, s), want)
+	if want := []string{"a-eth0.json", "b-eth0.json", "notes.txt"}; !slices.Equal(fileNames(t, s), want) {
+		t.Errorf("left %q, want %q", fileNames(t, s), want)
 	}
 }
 
@@ -94,7 +94,7 @@ func TestGCRemovesStaleTemporaryFiles(t *testing.T) {
 	if removed, err := s.GC("net", nil); len(removed) != 0 || err != nil { // nobody's validity is asked
 		t.Errorf("%v, %v", removed, err)
 	}
-	if want := []string{".other", ".tmp-young", "old.txt"}; !slices.Equal(files(t, s), want) {
-		t.Errorf("left %q, want %q", files(t, s), want)
+	if want := []string{".other", ".tmp-young", "old.txt"}; !slices.Equal(fileNames(t, s), want) {
+		t.Errorf("left %q, want %q", fileNames(t, s), want)
 	}
 }

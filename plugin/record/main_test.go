@@ -70,8 +70,8 @@ func drop(t testing.TB, s Store, name, contents string) {
 	}
 }
 
-// files lists the names beside and of the records.
-func files(t testing.TB, s Store) []string {
+// fileNames lists the names beside and of the records.
+func fileNames(t testing.TB, s Store) []string {
 	t.Helper()
 	entries, err := s.entries()
 	if err != nil {

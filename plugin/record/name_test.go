@@ -56,7 +56,7 @@ func TestEveryMethodChecksTheName(t *testing.T) {
 			t.Errorf("%s accepts a name that is none", what)
 		}
 	}
-	if names := files(t, s); len(names) != 0 {
+	if names := fileNames(t, s); len(names) != 0 {
 		t.Errorf("left behind: %q", names)
 	}
 }
@@ -81,8 +81,8 @@ func TestAmbiguousNames(t *testing.T) {
 		t.Errorf("mine is now %+v, %v", r, err)
 	}
 	put(t, s, mine) // its own record may be replaced
-	if err := s.Delete(mine.ContainerID, mine.IfName); err != nil || len(files(t, s)) != 0 {
-		t.Errorf("deleting mine: %v, left %q", err, files(t, s))
+	if err := s.Delete(mine.ContainerID, mine.IfName); err != nil || len(fileNames(t, s)) != 0 {
+		t.Errorf("deleting mine: %v, left %q", err, fileNames(t, s))
 	}
 }
 

@@ -1,12 +1,15 @@
 package record
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/istio-pod-network/controller/internal/files"
 )
 
 // Put writes the record of one attachment with mode 0600, replacing the one that is there. The directory is made, with
@@ -38,50 +41,26 @@ func (s Store) Put(r Record) error {
 
 // writeTemp writes data to a new temporary file beside the records and returns its path.
 func (s Store) writeTemp(data []byte) (string, error) {
-	f, err := os.CreateTemp(s.Pods(), tempPrefix+"*") // mode 0600
+	temp := files.Temp(s.Pods(), tempPrefix)
+	err := files.Create(temp, bytes.NewReader(data), nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(s.Pods(), 0o700); err != nil {
 			return "", err
 		}
-		f, err = os.CreateTemp(s.Pods(), tempPrefix+"*")
+		err = files.Create(temp, bytes.NewReader(data), nil)
 	}
-	if err != nil {
-		return "", err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		_ = syscall.Unlink(f.Name())
-		return "", err
-	}
-	return f.Name(), nil
+	return temp, err
 }
 
 // commit gives the temporary file its final name, for good: without the fsync of the directory the name may be lost in
-// a crash. It is not os.Rename, which first looks whether the target is a directory.
+// a crash.
 func commit(temp, path string) error {
-	if err := syscall.Rename(temp, path); err != nil {
-		_ = syscall.Unlink(temp)
-		return &os.LinkError{Op: "rename", Old: temp, New: path, Err: err}
+	if err := files.Rename(temp, path); err != nil {
+		return err
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := files.SyncDir(filepath.Dir(path)); err != nil {
 		_ = syscall.Unlink(path) // ADD fails and takes its rules back, so the record must not speak for them
 		return err
 	}
 	return nil
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

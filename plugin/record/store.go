@@ -3,11 +3,11 @@ package record
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/istio-pod-network/controller/internal/files"
 )
 
 // DefaultDir is the state directory unless the configuration says otherwise.
@@ -42,9 +42,9 @@ func (s Store) Load(name string) (Record, error) {
 // read reads the named file and holds its contents against its name and, unless empty, the wanted attachment.
 func (s Store) read(name, containerID, ifname string) (Record, error) {
 	path := filepath.Join(s.Pods(), name)
-	data, err := readFile(path)
+	data, err := files.ReadNoFollow(path, maxSize)
 	if err != nil {
-		return Record{}, fmt.Errorf("reading record %q: %w", path, err)
+		return Record{}, fmt.Errorf("reading record %q: %w", path, unpath(err))
 	}
 	r, err := parse(data)
 	if err != nil {
@@ -57,32 +57,7 @@ func (s Store) read(name, containerID, ifname string) (Record, error) {
 	return r, nil
 }
 
-// readFile reads a regular file of at most maxSize bytes. O_NONBLOCK because opening a FIFO somebody left there would
-// hang for ever; it changes nothing for a file.
-func readFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, unpath(err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, unpath(err)
-	case !info.Mode().IsRegular():
-		return nil, errNotRegular
-	case info.Size() > maxSize:
-		return nil, errTooLarge
-	}
-	// A record never changes under its inode, so its size is known; a file shorter than that is torn and fails here.
-	data := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, data); err != nil {
-		return nil, unpath(err)
-	}
-	return data, nil
-}
-
-// Delete removes the record of one attachment; one that is absent is fine, and costs a single system call. Nothing is
+// Delete removes the record of one attachment. No record is no error, and costs a single system call. Nothing is
 // synced: a record that comes back after a power failure has no network namespace any more, and the agent drops it.
 func (s Store) Delete(containerID, ifname string) error {
 	name, err := fileName(containerID, ifname)

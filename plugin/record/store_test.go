@@ -55,7 +55,7 @@ func TestModes(t *testing.T) {
 			t.Errorf("%s: %v, %v, want %v", path, info.Mode(), err, want)
 		}
 	}
-	if names := files(t, s); !slices.Equal(names, []string{"a-eth0.json"}) {
+	if names := fileNames(t, s); !slices.Equal(names, []string{"a-eth0.json"}) {
 		t.Errorf("left behind: %q", names)
 	}
 }
@@ -138,7 +138,7 @@ func TestPermissionErrors(t *testing.T) {
 			t.Errorf("list: %v", errs)
 		}
 	})
-	if names := files(t, s); !slices.Equal(names, []string{"a-eth0.json"}) {
+	if names := fileNames(t, s); !slices.Equal(names, []string{"a-eth0.json"}) {
 		t.Errorf("left behind: %q", names)
 	}
 }
@@ -171,7 +171,7 @@ func TestPutCleansUp(t *testing.T) {
 	if err := s.Put(of("net", "a", "eth0")); err == nil || !strings.Contains(err.Error(), "rename") {
 		t.Errorf("%v", err)
 	}
-	if names := files(t, s); !slices.Equal(names, []string{"a-eth0.json"}) {
+	if names := fileNames(t, s); !slices.Equal(names, []string{"a-eth0.json"}) {
 		t.Errorf("left behind: %q", names)
 	}
 	in := filepath.Join(t.TempDir(), "file")
@@ -197,7 +197,7 @@ func TestDiskFull(t *testing.T) {
 	if err := s.Put(big); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("writing 1 MiB into 64 KiB: %v", err)
 	}
-	if names := files(t, s); !slices.Equal(names, []string{"small-eth0.json"}) {
+	if names := fileNames(t, s); !slices.Equal(names, []string{"small-eth0.json"}) {
 		t.Errorf("left behind: %q", names)
 	}
 }
@@ -227,8 +227,8 @@ func TestConcurrentWriters(t *testing.T) {
 	}
 	running.Wait()
 	records, errs := s.List()
-	if len(records) != writers+1 || len(errs) != 0 || len(files(t, s)) != writers+1 {
-		t.Errorf("%d records, errors %v, files %q", len(records), errs, files(t, s))
+	if len(records) != writers+1 || len(errs) != 0 || len(fileNames(t, s)) != writers+1 {
+		t.Errorf("%d records, errors %v, files %q", len(records), errs, fileNames(t, s))
 	}
 }
 

@@ -3,12 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"github.com/istio-pod-network/controller/internal/files"
 )
 
 // annotations are the pod's, as far as the file shows them.
@@ -43,37 +42,21 @@ func parseAnnotations(data string) annotations {
 }
 
 // readAnnotations reads the first of the files that exists.
-func readAnnotations(files []string) (annotations, error) {
+func readAnnotations(paths []string) (annotations, error) {
 	// The kubelet swaps the directory behind the file and removes the old one: whoever has followed the old link by then
 	// finds nothing, and the new file when looking again.
 	for range 3 {
-		for _, path := range files {
-			data, err := readFile(path)
+		for _, path := range paths {
+			data, err := files.Read(path, maxFile)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
 			if err != nil {
 				return nil, fmt.Errorf("reading the pod's annotations: %w", err)
 			}
-			return parseAnnotations(data), nil
+			return parseAnnotations(string(data)), nil
 		}
 	}
 	return nil, fmt.Errorf("reading the pod's annotations: %s: no such file; mount them there from a downward API volume",
-		strings.Join(files, " and "))
-}
-
-func readFile(path string) (string, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not block
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return "", errors.Join(err, fmt.Errorf("%s: not a regular file", path))
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s: larger than %d bytes", path, maxFile)
-	}
-	return string(data), err
+		strings.Join(paths, " and "))
 }
