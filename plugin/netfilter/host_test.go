@@ -1,6 +1,7 @@
 package netfilter
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,6 +97,29 @@ func TestHosts(t *testing.T) {
 			onThisHost(t)
 			compareText(t, everything(t, lab), before)
 		})
+	}
+}
+
+// TestPassthroughAddress finds ::6 usable as soon as Apply returns. Without IFA_F_NODAD, which stays visible, it is
+// tentative until a worker of the kernel has run, and bind fails as long as it is.
+func TestPassthroughAddress(t *testing.T) {
+	lab, n := newLab(t, testnet.Options{})
+	for range 20 {
+		applied := apply(t, n, Nftables, named(t, "default"))
+		lab.InPod(func() {
+			socket, err := net.ListenPacket("udp", "[::6]:0")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = socket.Close()
+		})
+		if text := shell(t, lab, "ip -o address show dev lo to ::6"); !strings.Contains(text, " nodad") {
+			t.Errorf("%s", text)
+		}
+		if err := n.Remove(applied, named(t, "default")); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

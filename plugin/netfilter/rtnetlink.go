@@ -40,9 +40,11 @@ const (
 	rulePriority = 32765
 )
 
-// addressRequest is struct ifaddrmsg: family, prefix length, flags, scope, interface.
+// addressRequest is struct ifaddrmsg: family, prefix length, flags, scope, interface. Without IFA_F_NODAD the kernel ends
+// duplicate address detection, which lo does not have, in a worker of its own: until that has run the address is
+// tentative, and nobody can bind to it.
 func addressRequest(a redirect.Address) rtRequest {
-	header := []byte{routeFamily(a.Family), byte(a.Prefix.Bits()), 0, unix.RT_SCOPE_HOST}
+	header := []byte{routeFamily(a.Family), byte(a.Prefix.Bits()), unix.IFA_F_NODAD, unix.RT_SCOPE_HOST}
 	return rtRequest{unix.RTM_NEWADDR, append(header, native(loopbackIndex)...), []rtAttr{
 		{unix.IFA_ADDRESS, a.Prefix.Addr().AsSlice()},
 	}}
