@@ -105,6 +105,7 @@ var rules = []rule{
 
 	{dir: "agent/istio-pod-network-agent", allowed: []string{"agent"}},
 
+	{dir: "internal/await", standard: []string{"testing", "time"}},
 	{dir: "internal/buildinfo", standard: []string{"runtime/debug"}},
 	{dir: "internal/deps"},
 	{dir: "internal/envflag", standard: []string{"flag", "fmt", "strings"}},
