@@ -186,7 +186,10 @@ func (a attachment) keep(netns netfilter.Namespace, decision redirect.Decision, 
 		return err
 	}
 	r.Spec, r.Backend, r.RuleSetHash = spec, string(applied.Backend), rules.Hash()
-	r.Created, r.Skipped = applied.Created, applied.Skipped
+	r.Created = applied.Created
+	for _, s := range applied.Skipped {
+		r.Skipped = append(r.Skipped, s.String())
+	}
 	return a.store.Put(r)
 }
 
@@ -229,7 +232,10 @@ func (a attachment) record(netns netfilter.Namespace, decision redirect.Decision
 
 // writtenBy returns what the ADD of the record did. Settings that cannot be read give no rules, and Remove then looks.
 func writtenBy(r record.Record) (netfilter.Applied, redirect.RuleSet) {
-	applied := netfilter.Applied{Backend: netfilter.Backend(r.Backend), Created: r.Created, Skipped: r.Skipped}
+	applied := netfilter.Applied{Backend: netfilter.Backend(r.Backend), Created: r.Created}
+	for _, text := range r.Skipped {
+		applied.Skipped = append(applied.Skipped, netfilter.ParseSkipped(text))
+	}
 	spec, err := redirect.ParseSpec(r.Spec)
 	if err != nil {
 		return applied, redirect.RuleSet{}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/plugin/netfilter"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
@@ -15,7 +16,7 @@ import (
 func TestAddRedirects(t *testing.T) {
 	r := newRig(t)
 	start := time.Now()
-	r.netns.Skips = []string{"ip6: none"}
+	r.netns.Skips = []netfilter.Skipped{{What: "ip6", Reason: "none"}}
 	r.conf["redirect"] = object{"excludeOutboundPorts": "3306"}
 	r.must("ADD")
 	r.redirected(`{"excludeOutboundPorts":"3306"}`)

@@ -14,7 +14,7 @@ type Fake struct {
 	ID      string           // what Identity returns
 	Foreign []string         // rules of somebody else: with any, Apply refuses and IsForeign holds for its error
 	Lacking error            // why no backend works: Apply returns it, and IsUnusable holds for its error
-	Skips   []string         // what Apply reports as skipped
+	Skips   []Skipped        // what Apply reports as skipped
 	Fail    map[string]error // by method, "Apply", "Check" or "Remove": what it returns instead of doing anything
 	Calls   map[string]int   // how often each method was called, "Close" included
 

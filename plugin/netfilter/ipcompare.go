@@ -8,10 +8,10 @@ import (
 
 // compare lists our chains and compares them with what the same tool makes of the same rules in a namespace of their
 // own: how a version of iptables words a rule need not be known.
-func (t *tool) compare(rules redirect.RuleSet, skipped []string) ([]string, error) {
+func (t *tool) compare(rules redirect.RuleSet, skipped []Skipped) ([]string, error) {
 	var differences []string
 	for _, family := range redirect.Families {
-		if skips(skipped, family.String()) {
+		if skips(skipped, family) {
 			continue
 		}
 		if t.restore[family] == "" {

@@ -142,10 +142,10 @@ func (t *tool) run(stdin string, args ...string) ([]byte, error) {
 }
 
 // write makes the tables hold the rule set: one execution per family in a namespace that holds nothing of ours.
-func (t *tool) write(rules redirect.RuleSet, found state) (skipped []string, err error) {
+func (t *tool) write(rules redirect.RuleSet, found state) (skipped []Skipped, err error) {
 	for _, family := range redirect.Families {
 		if t.restore[family] == "" {
-			skipped = append(skipped, fmt.Sprintf("%s: no %s-restore on this host", family, iptablesName(family)))
+			skipped = append(skipped, Skipped{family.String(), fmt.Sprintf("no %s-restore on this host", iptablesName(family))})
 			continue
 		}
 		held := held{}

@@ -42,9 +42,9 @@ func mutants(rules redirect.RuleSet, family redirect.Family, backend Backend) []
 			}
 		}
 	}
-	for _, item := range inerts(rules) {
-		if strings.HasPrefix(item.name, family.String()+" ") || family == redirect.IPv6 && strings.HasPrefix(item.name, "address ") {
-			all = append(all, mutant{chain: "inert", text: item.name, why: item.name, rules: rules, inert: item.name})
+	for _, p := range partsOf(rules) {
+		if p.family() == family {
+			all = append(all, mutant{chain: "inert", text: p.String(), why: p.String(), rules: rules, inert: p.String()})
 		}
 	}
 	return all
@@ -167,7 +167,7 @@ func (h *hunter) write(m mutant) error {
 		if err := h.tables(m.rules); err != nil {
 			return err
 		}
-		return h.n.within(func() error { return removeRoutes([]string{m.inert}) })
+		return h.n.within(func() error { return removeParts([]string{m.inert}) })
 	case m.dropLine:
 		if err := h.tables(m.rules); err != nil {
 			return err
@@ -207,7 +207,7 @@ func (h *hunter) restore(m mutant) error {
 	if m.inert == "" {
 		return nil
 	}
-	return h.n.within(func() error { return writeRoutes(m.rules, &Applied{}) })
+	return h.n.within(func() error { return writeParts(m.rules, &Applied{}) })
 }
 
 // hunt runs the flow that missed such a rule before, and then all.

@@ -3,7 +3,6 @@ package netfilter
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -33,9 +32,9 @@ func ParseBackend(text string) (Backend, error) {
 
 // Applied is what Apply did, as Check and Remove need it again.
 type Applied struct {
-	Backend Backend  // Nftables, IptablesNFT or IptablesLegacy
-	Created []string // addresses, policy routes and iptables-nft tables that were not there before
-	Skipped []string // parts that this kernel or host cannot have, each with the reason
+	Backend Backend   // Nftables, IptablesNFT or IptablesLegacy
+	Created []string  // the names of addresses, policy routes and iptables-nft tables that were not there before
+	Skipped []Skipped // what this kernel or host cannot have
 }
 
 // Namespace is what a caller needs of a pod's network namespace: *NetNS, or Fake in tests.
@@ -130,12 +129,12 @@ func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state) (app
 	if rules, applied.Skipped = supported(rules); len(rules.Tables) == 0 {
 		return applied, errors.New("no packet rules to write")
 	}
-	err = writeRoutes(rules, &applied)
+	err = writeParts(rules, &applied)
 	if err == nil {
 		err = n.writeTables(backend, rules, found, &applied)
 	}
 	if err == nil && len(found.ours) > 0 {
-		err = removeRoutes(unneeded(rules))
+		err = removeParts(unneeded(rules))
 	}
 	if err != nil {
 		return Applied{}, errors.Join(err, n.takeBack(applied, rules))
@@ -146,7 +145,7 @@ func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state) (app
 // takeBack removes what a failed Apply may have written by now: applied names the backend from its first write on.
 func (n *NetNS) takeBack(applied Applied, rules redirect.RuleSet) error {
 	if applied.Backend == "" {
-		return removeRoutes(applied.Created)
+		return removeParts(applied.Created)
 	}
 	found, err := scan()
 	if err != nil {
@@ -231,7 +230,7 @@ func (n *NetNS) removeFound(applied Applied, rules redirect.RuleSet, found state
 	if applied.Backend != Nftables && found.ours[applied.Backend] && n.removeKnown(applied, rules) == nil {
 		delete(found.ours, applied.Backend)
 	}
-	return errors.Join(err, n.dropOther("", found), removeRoutes(applied.Created))
+	return errors.Join(err, n.dropOther("", found), removeParts(applied.Created))
 }
 
 // removeKnown takes out iptables rules without listing them first; it fails where somebody has changed them.
@@ -242,7 +241,7 @@ func (n *NetNS) removeKnown(applied Applied, rules redirect.RuleSet) error {
 		return err
 	}
 	for _, family := range redirect.Families {
-		if t.restore[family] == "" || skips(applied.Skipped, family.String()) {
+		if t.restore[family] == "" || skips(applied.Skipped, family) {
 			continue
 		}
 		if err := t.load(family, restoreInput(family, redirect.RuleSet{}, writtenTables(family, rules))); err != nil {
@@ -250,11 +249,6 @@ func (n *NetNS) removeKnown(applied Applied, rules redirect.RuleSet) error {
 		}
 	}
 	return nil
-}
-
-// skips reports whether the part with that name was skipped.
-func skips(skipped []string, name string) bool {
-	return slices.ContainsFunc(skipped, func(s string) bool { return strings.HasPrefix(s, name+":") })
 }
 
 // Check compares what the kernel holds with the rule set as Apply wrote it; IsDrift holds for a difference.
@@ -266,7 +260,7 @@ func (n *NetNS) Check(applied Applied, rules redirect.RuleSet) error {
 		if differences, err = n.compare(applied, rules); err != nil {
 			return err
 		}
-		missing, err := missingRoutes(rules, applied.Skipped)
+		missing, err := missingParts(rules, applied.Skipped)
 		differences = append(differences, missing...)
 		return err
 	})

@@ -1,0 +1,159 @@
+package netfilter
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"golang.org/x/sys/unix"
+)
+
+// part is what a rule set needs beside its packet rules: the state of lo, an address, a rule or a route. It does nothing
+// until packet rules use it. String is its name in Applied.
+type part interface {
+	fmt.Stringer
+	family() redirect.Family                  // 0 if it is of both
+	add(*netlink.Conn) (made bool, err error) // not made: it was there
+	remove(*netlink.Conn) error               // nil too if it is gone already
+	exists(*netlink.Conn) (there bool, err error)
+}
+
+// Skipped is something that this kernel or host cannot have.
+type Skipped struct {
+	What   string // the name of a family or of a part
+	Reason string
+}
+
+// String is the form that ParseSkipped reads, for the record.
+func (s Skipped) String() string { return s.What + ": " + s.Reason }
+
+// ParseSkipped reads what String returned.
+func ParseSkipped(text string) Skipped {
+	what, reason, _ := strings.Cut(text, ": ")
+	return Skipped{what, reason}
+}
+
+// skips reports whether a family or a part was skipped.
+func skips(skipped []Skipped, what fmt.Stringer) bool {
+	return slices.ContainsFunc(skipped, func(s Skipped) bool { return s.What == what.String() })
+}
+
+// supported drops what the kernel has no family for; each family dropped is named.
+func supported(rules redirect.RuleSet) (redirect.RuleSet, []Skipped) {
+	if _, err := os.Stat("/proc/sys/net/ipv6"); err == nil {
+		return rules, nil
+	}
+	rules.Addresses = slices.DeleteFunc(slices.Clone(rules.Addresses), func(a redirect.Address) bool { return a.Family == redirect.IPv6 })
+	rules.Routes = slices.DeleteFunc(slices.Clone(rules.Routes), func(r redirect.PolicyRoute) bool { return r.Family == redirect.IPv6 })
+	rules.Tables = slices.DeleteFunc(slices.Clone(rules.Tables), func(t redirect.Table) bool { return t.Family == redirect.IPv6 })
+	return rules, []Skipped{{redirect.IPv6.String(), "the kernel has no IPv6"}}
+}
+
+// partsOf lists what a rule set needs beside its packet rules.
+func partsOf(rules redirect.RuleSet) []part {
+	if len(rules.Tables) == 0 {
+		return nil
+	}
+	// A redirected connection is delivered over lo. Runtimes bring it up before any plugin; cnitool does not.
+	parts := []part{loopbackUp{}}
+	for _, a := range rules.Addresses {
+		parts = append(parts, address(a))
+	}
+	for _, r := range rules.Routes {
+		parts = append(parts, markRule(r), localRoute(r))
+	}
+	return parts
+}
+
+// writeParts makes addresses and routes exist; those that were not there are added to applied.Created.
+func writeParts(rules redirect.RuleSet, applied *Applied) error {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for _, p := range partsOf(rules) {
+		made, err := p.add(conn)
+		switch {
+		case made:
+			applied.Created = append(applied.Created, p.String())
+		case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENODEV) && p.family() == redirect.IPv6:
+			// net.ipv6.conf.*.disable_ipv6: the packet rules are written all the same, for the sysctl can be turned back.
+			applied.Skipped = append(applied.Skipped, Skipped{p.String(), "IPv6 is disabled by sysctl"})
+		case err != nil:
+			return fmt.Errorf("adding %q: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// removeParts takes out what is named; what is gone already is fine.
+func removeParts(created []string) error {
+	if len(created) == 0 {
+		return nil
+	}
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var errs []error
+	for _, p := range slices.Backward(everyPart()) {
+		if !slices.Contains(created, p.String()) {
+			continue
+		}
+		if err := p.remove(conn); err != nil {
+			errs = append(errs, fmt.Errorf("removing %q: %w", p, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// everyPart lists whatever a rule set may have needed.
+func everyPart() []part {
+	spec := redirect.DefaultSpec()
+	spec.Mode = redirect.ModeTProxy
+	return partsOf(spec.RuleSet())
+}
+
+// unneeded names what earlier rules of ours may have needed and these do not.
+func unneeded(rules redirect.RuleSet) []string {
+	needed := map[string]bool{}
+	for _, p := range partsOf(rules) {
+		needed[p.String()] = true
+	}
+	var names []string
+	for _, p := range everyPart() {
+		if !needed[p.String()] {
+			names = append(names, p.String())
+		}
+	}
+	return names
+}
+
+// missingParts names what is not there, except what could not be made in the first place.
+func missingParts(rules redirect.RuleSet, skipped []Skipped) ([]string, error) {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	var missing []string
+	for _, p := range partsOf(rules) {
+		if skips(skipped, p) {
+			continue
+		}
+		there, err := p.exists(conn)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			missing = append(missing, "missing "+p.String())
+		}
+	}
+	return missing, nil
+}
