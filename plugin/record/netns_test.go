@@ -1,0 +1,66 @@
+package record
+
+import (
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestCurrentNetNS is of the thread that asks, in the documented form.
+func TestCurrentNetNS(t *testing.T) {
+	identify := func() NetNS {
+		t.Helper()
+		n, err := CurrentNetNS()
+		if err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	own := identify()
+	if again := identify(); again != own || strings.Count(string(own), "/") != 2 || !own.HasCookie() {
+		t.Errorf("identities %q and %q", own, again)
+	}
+	link, err := os.Readlink("/proc/self/ns/net") // net:[4026531840]
+	if err != nil {
+		t.Fatal(err)
+	}
+	if inode := strings.Trim(link, "net:[]"); !strings.Contains(string(own), "/"+inode+"/") {
+		t.Errorf("%q has not the inode number %s", own, inode)
+	}
+	boot, err := ReadBootID()
+	if err != nil || own.Boot() != boot || len(boot) != 36 {
+		t.Errorf("%q is not of boot %q, %v", own, boot, err)
+	}
+	other := make(chan NetNS)
+	go func() {
+		defer close(other)
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
+			t.Error(err)
+			return
+		}
+		other <- identify()
+	}()
+	if n := <-other; n == own || n.Boot() != boot || !n.HasCookie() {
+		t.Errorf("another namespace is %q, this one %q", n, own)
+	}
+}
+
+func TestNetNS(t *testing.T) {
+	for n, want := range map[NetNS]struct {
+		boot    BootID
+		cookie  bool
+		without NetNS
+	}{
+		"0e1f/4026532290/8193": {"0e1f", true, "0e1f/4026532290/-"},
+		"0e1f/4026532290/-":    {"0e1f", false, "0e1f/4026532290/-"},
+		"0e1f":                 {"0e1f", true, "0e1f//-"},
+		"":                     {"", true, "//-"},
+	} {
+		if n.Boot() != want.boot || n.HasCookie() != want.cookie || n.WithoutCookie() != want.without {
+			t.Errorf("%q: boot %q, cookie %t, without %q", n, n.Boot(), n.HasCookie(), n.WithoutCookie())
+		}
+	}
+}
