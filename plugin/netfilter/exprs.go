@@ -28,8 +28,8 @@ func render(t redirect.Table, r redirect.Rule, sets *setMaker) []line {
 		}
 		return exprs
 	}
-	lines := []line{{append(matches(), verbExprs(t, r.Verdict)...), r.Why}}
-	if _, ok := r.Verdict.(redirect.TProxyTo); ok {
+	lines := []line{{append(matches(), targetExprs(t, r.Target)...), r.Why}}
+	if _, ok := r.Target.(redirect.TProxyTo); ok {
 		// The kernel's tproxy expression breaks off the rule when no socket listens, and the packet would reach the app.
 		lines = append(lines, line{append(matches(), &expr.Verdict{Kind: expr.VerdictDrop}), redirect.NoListener})
 	}
@@ -72,9 +72,9 @@ func matchExprs(family redirect.Family, match redirect.Match, sets *setMaker) []
 	panic(fmt.Sprintf("netfilter: no nftables expression for %T", match))
 }
 
-func verbExprs(t redirect.Table, verb redirect.Verb) []expr.Any {
+func targetExprs(t redirect.Table, target redirect.Target) []expr.Any {
 	setMark := &expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register}
-	switch v := verb.(type) {
+	switch v := target.(type) {
 	case redirect.Return:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}
 	case redirect.Accept:
@@ -106,7 +106,7 @@ func verbExprs(t redirect.Table, verb redirect.Verb) []expr.Any {
 			&expr.Ct{Key: expr.CtKeyZONE, SourceRegister: true, Register: register},
 		}
 	}
-	panic(fmt.Sprintf("netfilter: no nftables expression for %T", verb))
+	panic(fmt.Sprintf("netfilter: no nftables expression for %T", target))
 }
 
 func meta(key expr.MetaKey, op expr.CmpOp, data []byte) []expr.Any {

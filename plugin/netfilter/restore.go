@@ -124,7 +124,7 @@ func ruleWords(r redirect.Rule) []string {
 		variants = cross(variants, part)
 	}
 	for i := range variants {
-		variants[i] = strings.TrimPrefix(variants[i]+" -j "+target(r.Verdict), " ")
+		variants[i] = strings.TrimPrefix(variants[i]+" -j "+targetWords(r.Target), " ")
 	}
 	return variants
 }
@@ -236,8 +236,8 @@ func prefixed[E any](prefix string, list []E, text func(E) string) []string {
 	return out
 }
 
-func target(verb redirect.Verb) string {
-	switch v := verb.(type) {
+func targetWords(target redirect.Target) string {
+	switch v := target.(type) {
 	case redirect.Return:
 		return "RETURN"
 	case redirect.Accept:
@@ -259,5 +259,5 @@ func target(verb redirect.Verb) string {
 	case redirect.SetZone:
 		return fmt.Sprintf("CT --zone %d", uint16(v))
 	}
-	panic(fmt.Sprintf("netfilter: no iptables target for %T", verb))
+	panic(fmt.Sprintf("netfilter: no iptables target for %T", target))
 }

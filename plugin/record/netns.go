@@ -52,7 +52,7 @@ func (n NetNS) Boot() BootID {
 // HasCookie reports whether the identity tells the namespace from one that is gone.
 func (n NetNS) HasCookie() bool {
 	_, _, cookie := n.parse()
-	return cookie != noCookie
+	return cookie != "" && cookie != noCookie
 }
 
 // WithoutCookie is how a kernel that has no cookies would identify the namespace.

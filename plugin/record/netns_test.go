@@ -56,8 +56,8 @@ func TestNetNS(t *testing.T) {
 	}{
 		"0e1f/4026532290/8193": {"0e1f", true, "0e1f/4026532290/-"},
 		"0e1f/4026532290/-":    {"0e1f", false, "0e1f/4026532290/-"},
-		"0e1f":                 {"0e1f", true, "0e1f//-"},
-		"":                     {"", true, "//-"},
+		"0e1f":                 {"0e1f", false, "0e1f//-"},
+		"":                     {"", false, "//-"},
 	} {
 		if n.Boot() != want.boot || n.HasCookie() != want.cookie || n.WithoutCookie() != want.without {
 			t.Errorf("%q: boot %q, cookie %t, without %q", n, n.Boot(), n.HasCookie(), n.WithoutCookie())

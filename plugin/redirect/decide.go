@@ -58,7 +58,7 @@ type Decision struct {
 // error, for which IsInvalid holds, names the annotation of a mesh pod that cannot be read, or the container whose user it must not have; such a
 // pod must not start.
 func Decide(pod Pod, policy Policy) (Decision, error) {
-	verdict, reason, err := judge(pod, policy)
+	verdict, reason, err := classify(pod, policy)
 	if err != nil {
 		return Decision{}, err
 	}
@@ -74,7 +74,8 @@ func Decide(pod Pod, policy Policy) (Decision, error) {
 	return decision, nil
 }
 
-func judge(pod Pod, policy Policy) (Verdict, Reason, error) {
+// classify is Decide without the settings.
+func classify(pod Pod, policy Policy) (Verdict, Reason, error) {
 	switch {
 	case pod.Namespace == "" || pod.Name == "":
 		return Untouched, ReasonNotKubernetes, nil

@@ -70,15 +70,15 @@ func (b builder) table(kind Kind, chains ...Chain) Table {
 	return t
 }
 
-func rule(why string, verdict Verb, matches ...Match) Rule {
-	return Rule{Matches: matches, Verdict: verdict, Why: why}
+func rule(why string, target Target, matches ...Match) Rule {
+	return Rule{Matches: matches, Target: target, Why: why}
 }
 
 // owned returns the rule once for the proxy's user and once for its group.
-func (b builder) owned(why string, verdict Verb, matches ...Match) []Rule {
-	rules := []Rule{rule(why, verdict, append([]Match{SocketUID(b.ProxyUID)}, matches...)...)}
+func (b builder) owned(why string, target Target, matches ...Match) []Rule {
+	rules := []Rule{rule(why, target, append([]Match{SocketUID(b.ProxyUID)}, matches...)...)}
 	if b.ProxyGID != 0 {
-		rules = append(rules, rule(why, verdict, append([]Match{SocketGID(b.ProxyGID)}, matches...)...))
+		rules = append(rules, rule(why, target, append([]Match{SocketGID(b.ProxyGID)}, matches...)...))
 	}
 	return rules
 }
@@ -114,7 +114,7 @@ func (b builder) nat() Table {
 func jumpsTo(name string, chains ...Chain) bool {
 	for _, c := range chains {
 		for _, r := range c.Rules {
-			if r.Verdict == Jump(name) {
+			if r.Target == Jump(name) {
 				return true
 			}
 		}

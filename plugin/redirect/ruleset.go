@@ -92,10 +92,10 @@ type Chain struct {
 	Rules []Rule
 }
 
-// Rule applies its verdict to packets that all its matches match.
+// Rule applies its target to packets that all its matches match.
 type Rule struct {
 	Matches []Match
-	Verdict Verb
+	Target  Target
 	Why     string // for people who list the rules
 }
 
@@ -165,10 +165,10 @@ func (NotMark) isMatch()      {}
 func (ConnMark) isMatch()     {}
 func (ConnState) isMatch()    {}
 
-// Verb is what a rule does with a packet. The set of its implementations is closed.
-type Verb interface{ isVerb() }
+// Target is what a rule does with a packet. The set of its implementations is closed.
+type Target interface{ isTarget() }
 
-// The verbs. Those that only set something let the packet go on to the next rule.
+// The targets, in the words of iptables. Those that only set something let the packet go on to the next rule.
 type (
 	// Return ends the chain; at the end of a hooked chain the packet passes.
 	Return struct{}
@@ -196,16 +196,16 @@ type (
 	SetZone uint16
 )
 
-func (Return) isVerb()      {}
-func (Accept) isVerb()      {}
-func (Drop) isVerb()        {}
-func (Jump) isVerb()        {}
-func (RedirectTo) isVerb()  {}
-func (TProxyTo) isVerb()    {}
-func (SetMark) isVerb()     {}
-func (SaveMark) isVerb()    {}
-func (RestoreMark) isVerb() {}
-func (SetZone) isVerb()     {}
+func (Return) isTarget()      {}
+func (Accept) isTarget()      {}
+func (Drop) isTarget()        {}
+func (Jump) isTarget()        {}
+func (RedirectTo) isTarget()  {}
+func (TProxyTo) isTarget()    {}
+func (SetMark) isTarget()     {}
+func (SaveMark) isTarget()    {}
+func (RestoreMark) isTarget() {}
+func (SetZone) isTarget()     {}
 
 // Hash identifies the rule set: 16 hex digits, the 64-bit FNV-1a hash of its text. It tells settings apart for people and
 // metrics; it proves nothing against an adversary, and Check compares the rules themselves.

@@ -38,7 +38,7 @@ func chainProblems(t Table) (found []string) {
 		}
 		names[c.Name] = true
 		for _, r := range c.Rules {
-			if target, ok := r.Verdict.(Jump); ok {
+			if target, ok := r.Target.(Jump); ok {
 				jumped[string(target)] = true
 				if !regular[string(target)] {
 					found = append(found, fmt.Sprintf("%s: jumps to %s, which is not a regular chain defined before", c.Name, target))
@@ -73,8 +73,8 @@ func ruleProblems(t Table) (found []string) {
 				_, isProto := m.(Proto)
 				proto = proto || isProto
 			}
-			if problem := verbProblem(t, c, r.Verdict, proto); problem != "" {
-				say(fmt.Sprintf("%T %v: %s", r.Verdict, r.Verdict, problem))
+			if problem := targetProblem(t, c, r.Target, proto); problem != "" {
+				say(fmt.Sprintf("%T %v: %s", r.Target, r.Target, problem))
 			}
 		}
 	}
@@ -132,9 +132,9 @@ func matchProblem(t Table, c Chain, match Match, proto bool) string {
 	return ""
 }
 
-// verbProblem checks where a verb stands: the kernel takes most of them in one table only.
-func verbProblem(t Table, c Chain, verb Verb, proto bool) string {
-	switch v := verb.(type) {
+// targetProblem checks where a target stands: the kernel takes most of them in one table only.
+func targetProblem(t Table, c Chain, target Target, proto bool) string {
+	switch v := target.(type) {
 	case RedirectTo:
 		if t.Kind != NAT || !proto || v == 0 {
 			return "nat only, of a protocol, to a port"
@@ -175,7 +175,7 @@ func TestStructureFindsProblems(t *testing.T) {
 		"without a protocol":    func(s *RuleSet) { s.Tables[0].Chains[2].Rules[0].Matches = []Match{DestPorts{1}} },
 		"unusable comment":      func(s *RuleSet) { s.Tables[0].Chains[2].Rules[0].Why = "" },
 		"nat only":              func(s *RuleSet) { s.Tables[0].Chains[0].Rules[0].Matches = nil },
-		"mangle only":           func(s *RuleSet) { s.Tables[0].Chains[0].Rules[0].Verdict = SetMark(1) },
+		"mangle only":           func(s *RuleSet) { s.Tables[0].Chains[0].Rules[0].Target = SetMark(1) },
 		"on their way out have": func(s *RuleSet) { s.Tables[0].Chains[2].Rules[0].Matches = []Match{SocketGID(1)} },
 	}
 	for want, change := range breakage {
@@ -217,14 +217,14 @@ func TestFamiliesAreTwins(t *testing.T) {
 	}
 }
 
-// Every match and every verb of the closed sets stands in some golden file.
+// Every match and every target of the closed sets stands in some golden file.
 func TestGoldensShowEverything(t *testing.T) {
-	matches, verbs := map[string]bool{}, map[string]bool{}
+	matches, targets := map[string]bool{}, map[string]bool{}
 	for _, raw := range profiles {
 		for _, table := range spec(t, raw).RuleSet().Tables {
 			for _, c := range table.Chains {
 				for _, r := range c.Rules {
-					verbs[reflect.TypeOf(r.Verdict).Name()] = true
+					targets[reflect.TypeOf(r.Target).Name()] = true
 					for _, m := range r.Matches {
 						matches[reflect.TypeOf(m).Name()] = true
 					}
@@ -235,7 +235,7 @@ func TestGoldensShowEverything(t *testing.T) {
 	if got, want := sortedKeys(matches), receivers(t, "ruleset.go", "isMatch"); !slices.Equal(got, want) {
 		t.Errorf("matches %q of %q", got, want)
 	}
-	if got, want := sortedKeys(verbs), receivers(t, "ruleset.go", "isVerb"); !slices.Equal(got, want) {
-		t.Errorf("verbs %q of %q", got, want)
+	if got, want := sortedKeys(targets), receivers(t, "ruleset.go", "isTarget"); !slices.Equal(got, want) {
+		t.Errorf("targets %q of %q", got, want)
 	}
 }

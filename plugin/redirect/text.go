@@ -98,9 +98,9 @@ func (r Rule) Lines(t Table) []Line {
 	for _, m := range r.Matches {
 		words = append(words, matchText(t.Family, m))
 	}
-	text := func(verb string) string { return strings.Join(append(slices.Clone(words), verb), " ") }
-	lines := []Line{{text(verbText(t, r.Verdict)), r.Why}}
-	if _, ok := r.Verdict.(TProxyTo); ok {
+	text := func(target string) string { return strings.Join(append(slices.Clone(words), target), " ") }
+	lines := []Line{{text(targetText(t, r.Target)), r.Why}}
+	if _, ok := r.Target.(TProxyTo); ok {
 		lines = append(lines, Line{text("drop"), NoListener})
 	}
 	return lines
@@ -145,8 +145,8 @@ func matchText(family Family, match Match) string {
 	panic(fmt.Sprintf("redirect: no text for %T", match))
 }
 
-func verbText(t Table, verb Verb) string {
-	switch v := verb.(type) {
+func targetText(t Table, target Target) string {
+	switch v := target.(type) {
 	case Return:
 		return "return"
 	case Accept:
@@ -168,7 +168,7 @@ func verbText(t Table, verb Verb) string {
 	case SetZone:
 		return fmt.Sprintf("ct zone set %d", uint16(v))
 	}
-	panic(fmt.Sprintf("redirect: no text for %T", verb))
+	panic(fmt.Sprintf("redirect: no text for %T", target))
 }
 
 // String returns the protocol's name.
