@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Names and places on the demo's node. /run and /var/lib are private to it, so the plugin's defaults can be used.
+// Names and places on the demo's node. /run is private to it, so the plugin's defaults can be used.
 const (
 	network  = "demo"
 	confPath = "/run/cni/10-demo.conflist"
@@ -21,17 +21,8 @@ const (
 	nodeNetns = netnsDir + "/node"
 )
 
-// prepareNode hides the directories that CNI and iptables write to behind tmpfs; they vanish with the mount namespace.
+// prepareNode makes the directories. Temporary files go with the node, too.
 func prepareNode() error {
-	// Without this, mounts made here would appear on the machine, too.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("making mounts private: %w", err)
-	}
-	for _, dir := range []string{"/var/lib", "/run"} {
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"); err != nil {
-			return fmt.Errorf("mounting tmpfs on %q: %w", dir, err)
-		}
-	}
 	for _, dir := range []string{filepath.Dir(confPath), netnsDir, "/run/tmp"} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err

@@ -9,23 +9,23 @@ import (
 	builds "github.com/istio-pod-network/controller/conformance/internal/build"
 )
 
-// Names of the two binaries in the work directory.
+// Names of the two binaries.
 const (
 	echoName   = "echo"
 	pluginName = "istio-pod-network"
 )
 
-// buildAll puts echo and the plugin into dir, built with the same flags, the ones of a release.
-func buildAll(dir string, opts options) error {
+// build puts echo and the plugin into dir, built with the same flags, the ones of a release.
+func (opts options) build(dir string) error {
 	echo, plugin := filepath.Join(dir, "built-echo"), filepath.Join(dir, "built-plugin")
-	if err := build(echo, "conformance", "./bench/echo"); err != nil {
+	if err := goBuild(echo, "conformance", "./bench/echo"); err != nil {
 		return err
 	}
 	if opts.aa {
 		plugin = echo
 	} else if opts.plugin != "" {
 		plugin = opts.plugin
-	} else if err := build(plugin, ".", "./plugin"); err != nil {
+	} else if err := goBuild(plugin, ".", "./plugin"); err != nil {
 		return err
 	}
 	if err := install(echo, filepath.Join(dir, echoName)); err != nil {
@@ -44,8 +44,8 @@ func install(from, to string) error {
 	return os.WriteFile(to, data, 0o755)
 }
 
-// build compiles a package of the module in a directory of the repository.
-func build(out, module, pkg string) error {
+// goBuild compiles a package of the module in a directory of the repository.
+func goBuild(out, module, pkg string) error {
 	cmd := exec.Command("go", "-C", filepath.Join(builds.Root(), module), "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := cmd.CombinedOutput(); err != nil {

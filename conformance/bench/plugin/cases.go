@@ -122,7 +122,7 @@ func (n *node) call(s spec, p pod) (call, error) {
 	}
 	conf := map[string]any{
 		"cniVersion": "1.1.0", "name": "bench", "type": s.program,
-		"agentSocket": n.socket(), "stateDir": n.stateDir(),
+		"agentSocket": socket, "stateDir": stateDir,
 		"capabilities":  map[string]bool{"io.kubernetes.cri.pod-annotations": true},
 		"runtimeConfig": map[string]any{"io.kubernetes.cri.pod-annotations": annotations},
 		"prevResult":    prevResult(p),
@@ -133,7 +133,7 @@ func (n *node) call(s spec, p pod) (call, error) {
 	stdin, err := json.Marshal(conf)
 	return call{path: n.binary(s.program), stdin: stdin, env: []string{
 		"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=" + s.verb, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + p.netns,
-		"CNI_IFNAME=eth0", "CNI_PATH=" + n.dir, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME=bench;" +
+		"CNI_IFNAME=eth0", "CNI_PATH=" + n.bin, "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME=bench;" +
 			"K8S_POD_INFRA_CONTAINER_ID=" + p.id + ";K8S_POD_UID=5f5b6a0e-0000-4000-8000-" + p.id[52:],
 	}}, err
 }

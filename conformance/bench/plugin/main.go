@@ -1,9 +1,7 @@
-// Command bench measures what one CNI call of the plugin costs, beside a plugin that only echoes prevResult, and prints
-// the ratios next to the budgets of the design. It needs root and a kernel with network namespaces.
+// Command plugin measures what one CNI call of the plugin costs, beside a plugin that only echoes prevResult, and prints
+// the ratios next to the budgets of the design. It needs root: it runs on a node of its own.
 //
 // All cases run interleaved in one process, so that a busy machine slows all of them alike: ratios compare, times do not.
-// The measuring process lives in a mount and a network namespace of its own; namespaces, mounts and the agent's socket
-// go with it however it ends, and its parent removes the temporary directory.
 package main
 
 import (
@@ -11,15 +9,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"os/signal"
-	"runtime"
 	"strings"
-	"syscall"
-)
 
-// workDirEnv carries the temporary directory to the measuring process, and by being set says that this is it.
-const workDirEnv = "ISTIO_POD_NETWORK_BENCH_DIR"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+)
 
 // options are the command line.
 type options struct {
@@ -35,20 +28,11 @@ type options struct {
 
 func main() {
 	opts, err := parseFlags()
-	if err == nil {
-		if dir := os.Getenv(workDirEnv); dir != "" {
-			err = measure(opts, dir)
-		} else {
-			err = supervise(opts)
-		}
-	}
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		os.Exit(exit.ExitCode()) // the measuring process has told why
-	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+	os.Exit(isolated.Main(opts, opts.build))
 }
 
 func parseFlags() (options, error) {
@@ -73,50 +57,17 @@ func parseFlags() (options, error) {
 	return opts, nil
 }
 
-// supervise builds the binaries, runs the measuring process and removes what is left of it.
-func supervise(opts options) error {
-	if os.Geteuid() != 0 {
-		return errors.New("needs root: it makes network namespaces")
+// Run measures and prints, and returns the exit status.
+func (opts options) Run() int {
+	if err := opts.measure(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
 	}
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	dir, err := os.MkdirTemp("", "istio-pod-network-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	if err := buildAll(dir, opts); err != nil {
-		return err
-	}
-	runtime.LockOSThread() // Pdeathsig is sent when the *thread* that started the child ends
-	child := exec.Command("/proc/self/exe", os.Args[1:]...)
-	child.Env = append(os.Environ(), workDirEnv+"="+dir)
-	child.Stdout, child.Stderr = os.Stdout, os.Stderr
-	child.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL,
-	}
-	if err := child.Start(); err != nil {
-		return fmt.Errorf("starting the measuring process: %w", err)
-	}
-	done := make(chan struct{})
-	go func() {
-		select {
-		case <-interrupted:
-			_ = child.Process.Kill()
-		case <-done:
-		}
-	}()
-	err = child.Wait()
-	close(done)
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok && !exit.Exited() {
-		return errors.New("interrupted")
-	}
-	return err
+	return 0
 }
 
-// measure is the measuring process: set up the node, run all cases, report.
-func measure(opts options, dir string) error {
-	node, err := newNode(dir)
+func (opts options) measure() error {
+	node, err := newNode(isolated.BinDir())
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
-// Package isolated runs the tests of a package as on a node of their own: in a network, a mount and a process namespace that
-// nobody else has, so that nothing of the machine is touched and nothing is left however the tests end: with the first
-// process of a process namespace the kernel kills all others.
+// Package isolated runs a test binary or a program as on a node of its own: in a network, a mount and a process namespace
+// that nobody else has. Nothing of the machine is touched, and nothing is left however the program ends: when the first
+// process of a process namespace ends, the kernel kills all others.
 package isolated
 
 import (
@@ -21,6 +21,9 @@ const binDirEnv = "ISTIO_POD_NETWORK_CONFORMANCE_BIN"
 // BinDir is the directory that prepare has filled.
 func BinDir() string { return os.Getenv(binDirEnv) }
 
+// interrupted is the exit status of a program that a signal has ended, as a shell has it for SIGINT.
+const interrupted = 130
+
 // Main is the whole of a TestMain, or of a main: prepare fills a directory with programs, which may need the machine's
 // network, and then m runs on a node of its own, where BinDir returns that directory. It returns the exit status.
 func Main(m interface{ Run() int }, prepare func(bin string) error) int {
@@ -37,9 +40,11 @@ func Main(m interface{ Run() int }, prepare func(bin string) error) int {
 // onNode runs this program again on a node.
 func onNode(prepare func(bin string) error) int {
 	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "this makes network namespaces and needs root")
+		fmt.Fprintln(os.Stderr, "not root, and only root may make network namespaces: run it with sudo")
 		return 1
 	}
+	signals := make(chan os.Signal, 1) // before there is anything to remove
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	bin, err := os.MkdirTemp("", "istio-pod-network-conformance-")
 	if err == nil {
 		defer os.RemoveAll(bin)
@@ -52,36 +57,41 @@ func onNode(prepare func(bin string) error) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	return supervise(bin, signals)
+}
+
+// supervise runs this program again in namespaces of its own until it ends or a signal comes, and returns its exit status.
+func supervise(bin string, signals <-chan os.Signal) int {
 	runtime.LockOSThread() // Pdeathsig is sent when the *thread* that started the child ends
 	child := exec.Command("/proc/self/exe", os.Args[1:]...)
 	child.Env = append(os.Environ(), binDirEnv+"="+bin)
 	child.Stdout, child.Stderr = os.Stdout, os.Stderr
 	child.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
+		Setpgid: true, // Ctrl-C comes to this process alone
 	}
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP) // the caller may have something to put back
-	if err = child.Start(); err == nil {
-		done := make(chan struct{})
-		go func() {
-			select {
-			case <-interrupted:
-				_ = child.Process.Kill()
-			case <-done:
-			}
-		}()
-		err = child.Wait()
-		close(done)
+	if err := child.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, "making namespaces:", err)
+		if errors.Is(err, syscall.EPERM) {
+			fmt.Fprintln(os.Stderr, "This root may not do that; inside a container, run the container with --privileged.")
+		}
+		return 1
 	}
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit) && exit.Exited():
-		return exit.ExitCode()
+	ended := make(chan error)
+	go func() { ended <- child.Wait() }()
+	select {
+	case <-signals:
+		_ = child.Process.Kill()
+		<-ended
+		fmt.Fprintln(os.Stderr, "\ninterrupted; all of it was in namespaces of its own, which are gone")
+		return interrupted
+	case err := <-ended:
+		if !child.ProcessState.Exited() {
+			fmt.Fprintln(os.Stderr, "running on the node:", err)
+			return 1
+		}
+		return child.ProcessState.ExitCode()
 	}
-	fmt.Fprintln(os.Stderr, "running on the node:", err)
-	return 1
 }
 
 // setUp hides the directories CNI writes to behind tmpfs, which vanish with the mount namespace, and makes loopback and
