@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,12 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/envflag"
-	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/sirupsen/logrus"
@@ -125,7 +123,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.BoolVar(&o.uninstall, "uninstall", false, "take the plugin out of this node, and be ready when it is out")
 	o.install.Flags(f)
 	f.Lookup("source").Usage = "the plugin's `binary` to install (default istio-pod-network beside this program)"
-	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+install.DefaultNetworkConfig+")")
+	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+entry.DefaultText+")")
 	f.Usage = func() {
 		fmt.Fprint(f.Output(), help)
 		f.PrintDefaults()
@@ -178,45 +176,32 @@ func besideUs() string {
 	if err != nil {
 		return ""
 	}
-	path := filepath.Join(filepath.Dir(self), install.Type)
+	path := filepath.Join(filepath.Dir(self), entry.Type)
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 		return ""
 	}
 	return path
 }
 
-// readEntry reads the plugin's entry. What concerns the agent is checked here, all else by the plugin that is to be installed.
-func (o *options) readEntry() error {
-	o.install.NetworkConfig = []byte(install.DefaultNetworkConfig)
+// readEntry reads the plugin's entry, and asks the plugin that is to be installed whether it takes it.
+func (o *options) readEntry() (err error) {
+	o.install.Entry = entry.Default()
 	if o.file != "" {
-		data, err := os.ReadFile(o.file)
+		text, err := os.ReadFile(o.file)
 		if err != nil {
 			return fmt.Errorf("--network-config: %w", err)
 		}
-		o.install.NetworkConfig = data
-	}
-	if err := o.install.Check(); err != nil {
-		return err
-	}
-	var keys map[string]json.RawMessage
-	if err := json.Unmarshal(o.install.NetworkConfig, &keys); err != nil {
-		return fmt.Errorf("--network-config: %w", err)
-	}
-	var err error
-	if o.policy, err = redirect.ParsePolicy(keys); err != nil {
-		return fmt.Errorf("--network-config: %w", err)
-	}
-	o.policy.Agent = true
-	o.socket, o.store.Dir = facts.DefaultSocket, record.DefaultDir
-	for key, target := range map[string]*string{"agentSocket": &o.socket, "stateDir": &o.store.Dir} {
-		if raw, present := keys[key]; present && string(raw) != "null" {
-			if err := json.Unmarshal(raw, target); err != nil || !filepath.IsAbs(*target) {
-				return fmt.Errorf("--network-config: %s: invalid value %s; valid: an absolute path", key, strings.TrimSpace(string(raw)))
-			}
+		// A setting that the plugin refuses must not keep it on the node: what is taken out needs no settings but stateDir.
+		if o.install.Entry, err = entry.Parse(text); err != nil && (!o.uninstall || o.install.Entry.IsZero()) {
+			return fmt.Errorf("--network-config: %w", err)
 		}
 	}
-	if o.noInstall || o.uninstall {
-		return nil
+	o.socket, o.store.Dir, o.policy = o.install.Entry.AgentSocket, o.install.Entry.StateDir, o.install.Entry.Policy
+	if o.socket == "" {
+		return fmt.Errorf("--network-config: %w", entry.Invalid("agentSocket", `""`, "an absolute path"))
+	}
+	if err := o.install.Check(); err != nil || o.noInstall || o.uninstall {
+		return err
 	}
 	if err := o.install.Accepts(context.Background()); err != nil {
 		return fmt.Errorf("--network-config: %w", err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
@@ -141,7 +142,7 @@ func (r *repairer) run(ctx context.Context, box sandbox, netns string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(r.install.BinDir, install.Type))
+	cmd := exec.CommandContext(ctx, filepath.Join(r.install.BinDir, entry.Type))
 	cmd.Env = []string{
 		"CNI_COMMAND=ADD", "CNI_CONTAINERID=" + box.containerID, "CNI_IFNAME=" + box.ifName, "CNI_NETNS=" + netns, "CNI_ARGS=" + box.args,
 		"CNI_PATH=" + r.install.BinDir, "PATH=" + os.Getenv("PATH"),
@@ -163,19 +164,9 @@ func (r *repairer) run(ctx context.Context, box sandbox, netns string) error {
 
 // configuration is the entry as a runtime hands it over. Without runtimeConfig the plugin asks the agent for everything.
 func (r *repairer) configuration(box sandbox) ([]byte, error) {
-	var entry map[string]json.RawMessage
-	if err := json.Unmarshal(r.install.NetworkConfig, &entry); err != nil {
-		return nil, err
-	}
-	for key, value := range map[string]any{"cniVersion": box.version, "name": box.network, "prevResult": box.result} {
-		data, err := json.Marshal(value)
-		if err != nil {
-			return nil, err
-		}
-		entry[key] = data
-	}
-	delete(entry, "capabilities")
-	return json.Marshal(entry)
+	return r.install.Entry.With(map[string]any{
+		"cniVersion": box.version, "name": box.network, "prevResult": box.result, "capabilities": nil,
+	})
 }
 
 // delete has the pod made again.

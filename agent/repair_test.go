@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -41,10 +42,14 @@ func repairing(t *testing.T, mode, script string) (r *repairer, dir string) {
 		}
 	}
 	plugin := "#!/bin/sh\nenv | grep ^CNI_ | sort >" + dir + "/called\ncat >>" + dir + "/called\n" + script
-	write(t, filepath.Join(dir, "bin", install.Type), plugin, 0o755)
+	write(t, filepath.Join(dir, "bin", entry.Type), plugin, 0o755)
+	e, err := entry.Parse([]byte(`{"type": "istio-pod-network", "agentSocket": "/x", "capabilities": {"a": true}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
 	r = newRepairer(options{
 		repair: mode, cacheDir: filepath.Join(dir, "cache"), netnsDir: filepath.Join(dir, "netns"), store: record.Store{Dir: filepath.Join(dir, "run")},
-		install: install.Config{BinDir: filepath.Join(dir, "bin"), NetworkConfig: []byte(`{"type": "istio-pod-network", "agentSocket": "/x", "capabilities": {"a": true}}`)},
+		install: install.Config{BinDir: filepath.Join(dir, "bin"), Entry: e},
 	}, newMetrics(), quiet(), nil)
 	return r, dir
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os/exec"
 	"time"
+
+	"github.com/istio-pod-network/controller/internal/entry"
 )
 
 const (
@@ -23,12 +25,8 @@ func (c Config) Accepts(ctx context.Context) error {
 	if err != nil || c.Source == "" {
 		return err
 	}
-	var entry map[string]json.RawMessage // so that what the plugin reads is what will be there, numbers included
-	if err := json.Unmarshal(c.NetworkConfig, &entry); err != nil {
-		return fmt.Errorf("network configuration: %w", err)
-	}
-	entry["cniVersion"], entry["name"] = json.RawMessage(`"1.1.0"`), json.RawMessage(`"`+Type+`"`) // the first version with STATUS
-	stdin, err := json.Marshal(entry)
+	// What the plugin reads is what will be there, numbers included. 1.1.0 is the first version with STATUS.
+	stdin, err := c.Entry.With(map[string]any{"cniVersion": "1.1.0", "name": entry.Type})
 	if err != nil {
 		return fmt.Errorf("network configuration: %w", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/istio-pod-network/controller/internal/entry"
 )
 
 // Mode is how the plugin comes into the network of the pods.
@@ -41,36 +43,32 @@ const (
 
 // File names of ours.
 const (
-	dropInFile = "99-" + Type + ".conf"
-	nadFile    = Type + ".conf"
-	auxFile    = "50-" + Type + ".conf"
+	dropInFile = "99-" + entry.Type + ".conf"
+	nadFile    = entry.Type + ".conf"
+	auxFile    = "50-" + entry.Type + ".conf"
 )
 
 // readiness are files whose exact name tells others that the network is ready: renamed or not as their owner wrote them,
 // Multus deletes its own configuration and the node loses its network.
 var readiness = []string{"10-ovn-kubernetes.conf", "80-openshift-network.conf", "00-multus.conf"}
 
-// DefaultNetworkConfig asks the runtime for the pods' annotations: without them the plugin would have to ask the agent
-// about every pod of the node. All else is the plugin's own default.
-const DefaultNetworkConfig = `{"type": "` + Type + `", "capabilities": {"io.kubernetes.cri.pod-annotations": true}}`
-
 // Config is what to install, and where. The zero value of an optional field is its default.
 type Config struct {
-	BinDir         string // where the runtime looks for plugins; DefaultBinDir
-	ConfDir        string // the runtime's configurations, or in the other modes Multus's; DefaultConfDir, DefaultNADDir
-	AuxDir         string // Multus's auxiliary chain: ModeAux puts our file there, ModeNAD takes it away; DefaultAuxDir
-	Source         string // path of the plugin's binary that is to be installed; "": the binary is not our business
-	NetworkConfig  []byte // our entry: a JSON object of type Type; DefaultNetworkConfig
-	Mode           Mode   // ModeChain
-	DropIn         DropIn // DropInAuto
-	RuntimeVersion string // as the node object has it, "containerd://2.1.4"; "": not known
-	StateDir       string // of the plugin's records, which Uninstall empties with the purge; "": not our business
+	BinDir         string      // where the runtime looks for plugins; DefaultBinDir
+	ConfDir        string      // the runtime's configurations, or in the other modes Multus's; DefaultConfDir, DefaultNADDir
+	AuxDir         string      // Multus's auxiliary chain: ModeAux puts our file there, ModeNAD takes it away; DefaultAuxDir
+	Source         string      // path of the plugin's binary that is to be installed; "": the binary is not our business
+	Entry          entry.Entry // ours in the network; entry.Default
+	Mode           Mode        // ModeChain
+	DropIn         DropIn      // DropInAuto
+	RuntimeVersion string      // as the node object has it, "containerd://2.1.4"; "": not known
+	StateDir       string      // of the plugin's records, which Uninstall empties with the purge; "": not our business
 
 	anyEntry bool        // LookAt's: no entry was given, so any of ours is right
 	repaired func(Cause) // a Keeper's: called for everything that Install makes good
 }
 
-// Flags declares the command line of a program that installs, but for NetworkConfig. It sets the defaults.
+// Flags declares the command line of a program that installs, but for Entry. It sets the defaults.
 func (c *Config) Flags(f *flag.FlagSet) {
 	f.StringVar((*string)(&c.Mode), "mode", string(ModeChain), "`how` to join the network: chain, nad or aux")
 	f.StringVar(&c.BinDir, "bin-dir", DefaultBinDir, "`directory` of the runtime's plugins")
@@ -103,17 +101,14 @@ func (c Config) withDefaults() (Config, error) {
 		set(&c.ConfDir, DefaultNADDir)
 	}
 	set(&c.ConfDir, DefaultConfDir)
-	if len(c.NetworkConfig) == 0 {
-		c.NetworkConfig = []byte(DefaultNetworkConfig)
+	if c.Entry.IsZero() {
+		c.Entry = entry.Default()
 	}
-	c.NetworkConfig = bytes.TrimSpace(c.NetworkConfig)
 	switch {
 	case !slices.Contains([]Mode{ModeChain, ModeNAD, ModeAux}, c.Mode):
 		return c, fmt.Errorf("mode %q: valid are chain, nad and aux", c.Mode)
 	case !slices.Contains([]DropIn{DropInAuto, DropInAlways, DropInNever}, c.DropIn):
 		return c, fmt.Errorf("drop-in %q: valid are auto, always and never", c.DropIn)
-	case objectType(c.NetworkConfig) != Type:
-		return c, fmt.Errorf("network configuration: %w", errNotOurs)
 	}
 	return c, nil
 }
@@ -142,16 +137,17 @@ func (c Config) files() (own, former string) {
 func (c Config) dropInOf(network string) string { return filepath.Join(c.ConfDir, network, dropInFile) }
 
 // binary is the path of the installed plugin.
-func (c Config) binary() string { return filepath.Join(c.BinDir, Type) }
+func (c Config) binary() string { return filepath.Join(c.BinDir, entry.Type) }
 
 // standalone is our entry as a file by itself, with the name and version that a network needs and an entry has not.
 func (c Config) standalone() []byte {
-	all, err := members(c.NetworkConfig)
+	text := c.Entry.Text()
+	all, err := members(text)
 	if err != nil {
-		return nil // withDefaults has checked it
+		return nil // it has been parsed
 	}
 	var add []string
-	for _, pair := range [][2]string{{"cniVersion", "0.3.1"}, {"name", Type}} { // Multus before OpenShift 4.23 speaks 0.3.1
+	for _, pair := range [][2]string{{"cniVersion", "0.3.1"}, {"name", entry.Type}} { // Multus before OpenShift 4.23 speaks 0.3.1
 		if _, present := last(all, pair[0]); !present {
 			add = append(add, fmt.Sprintf("%q: %q", pair[0], pair[1]))
 		}
@@ -159,7 +155,7 @@ func (c Config) standalone() []byte {
 	if len(add) > 0 {
 		add = append(add, "")
 	}
-	return indented(append([]byte("{"+strings.Join(add, ", ")), c.NetworkConfig[1:]...))
+	return indented(append([]byte("{"+strings.Join(add, ", ")), text[1:]...))
 }
 
 // indented is a file with a configuration in it.

@@ -83,7 +83,7 @@ func (c Config) convert(f file) error {
 }
 
 func (c Config) writeList(list string, primary []byte, like string) error {
-	spliced, err := Splice(primary, c.NetworkConfig)
+	spliced, err := Splice(primary, c.Entry.Text())
 	if err != nil {
 		return fmt.Errorf("making a list of %q: %w", like, err)
 	}

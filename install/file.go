@@ -12,13 +12,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/files"
 	"golang.org/x/sys/unix"
 )
 
 // Names of what lies beside the configurations. None ends in .conf, .conflist or .json, so no runtime reads it.
 const (
-	hidden      = "." + Type + "-"
+	hidden      = "." + entry.Type + "-"
 	tempName    = hidden + "tmp."
 	swapName    = hidden + "swap."
 	asidePrefix = hidden + "original."

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/istio-pod-network/controller/internal/entry"
 )
 
 // version is the n-th configuration of a hostile primary; versions differ in length too.
@@ -34,7 +36,7 @@ func seen(data []byte) (n int, chained bool, err error) {
 	if len(c.Pad) != c.Version*37%900 || len(c.Plugins) == 0 || c.Plugins[0].Type != "ptp" || len(c.Plugins) > 2 {
 		return 0, false, fmt.Errorf("not complete: %s", data)
 	}
-	return c.Version, len(c.Plugins) == 2 && c.Plugins[1].Type == Type, nil
+	return c.Version, len(c.Plugins) == 2 && c.Plugins[1].Type == entry.Type, nil
 }
 
 // keep runs a keeper until the test ends.
@@ -197,7 +199,7 @@ func TestRace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, "10-net.conflist", version(1))
 			path := filepath.Join(n.ConfDir, "10-net.conflist")
-			changed, err := update(path, func(x []byte) ([]byte, error) { return Splice(x, entry) }, func() { write(path, version(2)) })
+			changed, err := update(path, func(x []byte) ([]byte, error) { return Splice(x, ours) }, func() { write(path, version(2)) })
 			if got, chained, err2 := seen([]byte(n.read("10-net.conflist"))); err != nil || err2 != nil || !changed || got != 2 || !chained {
 				t.Errorf("%d %t %v %v", got, chained, err, err2)
 			}
@@ -209,7 +211,7 @@ func TestRace(t *testing.T) {
 	t.Run("torn", func(t *testing.T) { // it cannot be edited, so it is given back as it is
 		n := newNode(t, "10-net.conflist", version(1))
 		path := filepath.Join(n.ConfDir, "10-net.conflist")
-		_, err := update(path, func(x []byte) ([]byte, error) { return Splice(x, entry) }, func() { rename(path, "{torn") })
+		_, err := update(path, func(x []byte) ([]byte, error) { return Splice(x, ours) }, func() { rename(path, "{torn") })
 		if err == nil || n.read("10-net.conflist") != "{torn" || strings.Count(n.tree(), "\n") != 3 {
 			t.Errorf("%v %s", err, n.tree())
 		}
@@ -217,7 +219,7 @@ func TestRace(t *testing.T) {
 	t.Run("deleted", func(t *testing.T) {
 		n := newNode(t, "10-net.conflist", version(1))
 		path := filepath.Join(n.ConfDir, "10-net.conflist")
-		_, err := update(path, func(x []byte) ([]byte, error) { return Splice(x, entry) }, func() { os.Remove(path) })
+		_, err := update(path, func(x []byte) ([]byte, error) { return Splice(x, ours) }, func() { os.Remove(path) })
 		if err == nil || strings.Count(n.tree(), "\n") != 2 {
 			t.Errorf("%v %s", err, n.tree())
 		}
@@ -237,7 +239,7 @@ func TestKilledAfterExchange(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, "10-net.conflist", version(1))
-			edited, err := Splice([]byte(version(1)), entry)
+			edited, err := Splice([]byte(version(1)), ours)
 			if err != nil {
 				t.Fatal(err)
 			}

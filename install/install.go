@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/files"
 	"golang.org/x/sys/unix"
 )
@@ -83,7 +84,7 @@ func (c Config) installOwn() error {
 // plugin for every pod, long after whoever answers it is gone.
 func (c Config) hasFormer() bool {
 	data, err := readConf(c.former())
-	return err == nil && objectType(data) == Type
+	return err == nil && entry.TypeOf(data) == entry.Type
 }
 
 // writeOwn writes a file of ours, by way of a directory, unless it says the same already.
@@ -144,7 +145,7 @@ func (c Config) step() (done bool, err error) {
 	if err := c.renew(f); err != nil {
 		return true, err
 	}
-	changed, err := update(f.path, func(existing []byte) ([]byte, error) { return Splice(existing, c.NetworkConfig) }, nil)
+	changed, err := update(f.path, func(existing []byte) ([]byte, error) { return Splice(existing, c.Entry.Text()) }, nil)
 	if err != nil {
 		return false, fmt.Errorf("chaining into %q: %w", f.path, err)
 	}
@@ -167,7 +168,7 @@ func (c Config) causeIn(f file) Cause {
 	switch {
 	case len(f.conf.ours) > 1:
 		return CauseDuplicates
-	case len(f.conf.ours) == 1 && !f.chained(c.NetworkConfig):
+	case len(f.conf.ours) == 1 && !f.chained(c.Entry.Text()):
 		return CauseEntryChanged
 	}
 	return CauseEntryMissing // also where it was there when the file was read: somebody has written it since
@@ -190,7 +191,7 @@ func (c Config) dropIn(f file) (done bool, err error) {
 	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return true, err
 	}
-	if err := c.writeOwn(path, indented(c.NetworkConfig), c.ConfDir); err != nil || len(f.conf.ours) == 0 {
+	if err := c.writeOwn(path, indented(c.Entry.Text()), c.ConfDir); err != nil || len(f.conf.ours) == 0 {
 		return true, err
 	}
 	changed, err := update(f.path, without, nil)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"github.com/istio-pod-network/controller/internal/entry"
 	"golang.org/x/sys/unix"
 )
 
@@ -149,7 +150,7 @@ func TestConfAndOthers(t *testing.T) {
 	n.write("10-one.conf.conflist", foreign)
 	n.install()
 	n.uninstall()
-	if got := n.read("10-one.conf.conflist"); !strings.Contains(got, "tuning") || strings.Contains(got, Type) {
+	if got := n.read("10-one.conf.conflist"); !strings.Contains(got, "tuning") || strings.Contains(got, entry.Type) {
 		t.Error(got)
 	}
 }
@@ -203,7 +204,7 @@ func TestOwnFile(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		conf := loaded(t, s.Active)
-		if conf.Network.Type != Type || conf.Network.Name == "" || conf.Network.CNIVersion != "0.3.1" {
+		if conf.Network.Type != entry.Type || conf.Network.Name == "" || conf.Network.CNIVersion != "0.3.1" {
 			t.Errorf("%+v", conf)
 		}
 		if err := os.WriteFile(s.Active, []byte(`{"type":"x"}`), 0o600); err != nil || n.status().Ready {
@@ -226,7 +227,7 @@ func TestOwnFile(t *testing.T) {
 		}
 		left := n.Config
 		left.Mode = other
-		if err := os.WriteFile(left.own(), []byte(`{"type": "`+Type+`"}`), 0o600); err != nil {
+		if err := os.WriteFile(left.own(), []byte(`{"type": "`+entry.Type+`"}`), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if s := n.status(); s.Ready || s.Duplicates != 1 || !strings.Contains(strings.Join(s.Missing, ";"), "left of another mode") {
@@ -321,7 +322,7 @@ func TestReadsDropIns(t *testing.T) {
 }
 
 func TestConfigRefused(t *testing.T) {
-	for _, c := range []Config{{Mode: "x"}, {DropIn: "x"}, {NetworkConfig: []byte(`{"type":"x"}`)}} {
+	for _, c := range []Config{{Mode: "x"}, {DropIn: "x"}} {
 		if err := Install(c); err == nil {
 			t.Errorf("%+v", c)
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"github.com/istio-pod-network/controller/internal/entry"
 )
 
 // Keeper keeps an installation as it should be.
@@ -38,7 +39,7 @@ func (p Pass) String() string {
 	case !p.Ready:
 		return "not ready: " + strings.Join(p.Missing, "; ")
 	}
-	return fmt.Sprintf("ready: %s is in %s (%s)", Type, p.Active, p.Chained)
+	return fmt.Sprintf("ready: %s is in %s (%s)", entry.Type, p.Active, p.Chained)
 }
 
 // Cause is what had to be made good.
@@ -197,7 +198,7 @@ func (w watch) matters(e fsnotify.Event) bool {
 	case strings.HasPrefix(name, hidden):
 		return false
 	case filepath.Clean(dir) == filepath.Clean(w.config.BinDir):
-		return name == Type
+		return name == entry.Type
 	}
 	return isConf(name)
 }

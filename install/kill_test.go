@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/istio-pod-network/controller/internal/entry"
 )
 
 // killAt are the system calls at which the installer is killed, each time it makes one: all that touch a file. What the Go
@@ -104,7 +105,7 @@ func (k *killer) whole(t *testing.T, s Status, at string) {
 	} else {
 		types = append(types, loaded(t, s.Active).Network.Type)
 	}
-	chained := strings.Contains(fmt.Sprint(types), Type)
+	chained := strings.Contains(fmt.Sprint(types), entry.Type)
 	if types[0] != "ptp" || len(types) > 2 {
 		t.Errorf("%s: %q", at, types)
 	}

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/istio-pod-network/controller/internal/entry"
 )
 
 // file is one network configuration in confDir.
@@ -84,13 +86,13 @@ func active(files []file) (file, error) {
 
 // protected reports whether a file must not be edited by anybody but its owner.
 func (f file) protected() bool {
-	return slices.Contains(readiness, f.name) || f.single() && objectType(f.data) == "multus"
+	return slices.Contains(readiness, f.name) || f.single() && entry.TypeOf(f.data) == "multus"
 }
 
 // chained reports whether our entry is in the file once, last, and as it should be; nil stands for any entry of ours.
-func (f file) chained(entry []byte) bool {
+func (f file) chained(ours []byte) bool {
 	n := len(f.conf.plugins)
-	return !f.single() && len(f.conf.ours) == 1 && f.conf.ours[0] == n-1 && (entry == nil || equal(f.conf.plugins[n-1].of(f.data), entry))
+	return !f.single() && len(f.conf.ours) == 1 && f.conf.ours[0] == n-1 && (ours == nil || equal(f.conf.plugins[n-1].of(f.data), ours))
 }
 
 // component is a network name that is also the name of a directory below confDir: what the CNI specification allows.
@@ -114,7 +116,7 @@ func (c Config) dropIns() []string {
 	found, _ := filepath.Glob(filepath.Join(escape(c.ConfDir), "*", dropInFile)) // the pattern is well-formed
 	return slices.DeleteFunc(found, func(path string) bool {
 		data, err := readConf(path)
-		return err != nil || objectType(data) != Type
+		return err != nil || entry.TypeOf(data) != entry.Type
 	})
 }
 

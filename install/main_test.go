@@ -9,14 +9,15 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/fdleak"
 )
 
 // roleEnv makes the test binary an installer; its arguments are the role, confDir, binDir and source.
 const roleEnv = "INSTALL_TEST_ROLE"
 
-// entry is our entry in all tests.
-var entry = []byte(`{"type": "istio-pod-network", "logLevel": "info"}`)
+// ours is our entry in all tests.
+var ours = []byte(`{"type": "istio-pod-network", "logLevel": "info"}`)
 
 // TestMain turns the test binary into an installer when asked, and fails the tests when they leave files open.
 func TestMain(m *testing.M) {
@@ -27,7 +28,7 @@ func TestMain(m *testing.M) {
 }
 
 func act(args []string) int {
-	c := Config{ConfDir: args[1], BinDir: args[2], Source: args[3], NetworkConfig: entry, DropIn: DropIn(args[4])}
+	c := Config{ConfDir: args[1], BinDir: args[2], Source: args[3], Entry: parsed(ours), DropIn: DropIn(args[4])}
 	err := error(nil)
 	switch args[0] {
 	case "install":
@@ -44,6 +45,15 @@ func act(args []string) int {
 	return 0
 }
 
+// parsed is an entry that must be right.
+func parsed(text []byte) entry.Entry {
+	e, err := entry.Parse(text)
+	if err != nil {
+		panic(err)
+	}
+	return e
+}
+
 // node is a machine with a primary.
 type node struct {
 	Config
@@ -56,7 +66,7 @@ func newNode(t testing.TB, files ...string) node {
 	dir := t.TempDir()
 	n := node{t: t, Config: Config{
 		ConfDir: filepath.Join(dir, "net.d"), BinDir: filepath.Join(dir, "bin"), AuxDir: filepath.Join(dir, "aux"),
-		Source: filepath.Join(dir, "plugin"), NetworkConfig: entry,
+		Source: filepath.Join(dir, "plugin"), Entry: parsed(ours),
 	}}
 	for _, d := range []string{n.ConfDir, n.BinDir} {
 		if err := os.Mkdir(d, 0o755); err != nil {
@@ -141,11 +151,11 @@ func chained(t testing.TB, path string) *libcni.NetworkConfigList {
 	}
 	count := 0
 	for _, p := range list.Plugins {
-		if p.Network.Type == Type {
+		if p.Network.Type == entry.Type {
 			count++
 		}
 	}
-	if count != 1 || list.Plugins[len(list.Plugins)-1].Network.Type != Type {
+	if count != 1 || list.Plugins[len(list.Plugins)-1].Network.Type != entry.Type {
 		t.Fatalf("%s: our plugin %d times, last is %q", path, count, list.Plugins[len(list.Plugins)-1].Network.Type)
 	}
 	return list

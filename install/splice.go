@@ -8,10 +8,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-)
 
-// Type is the `type` of our entry in a network configuration, which is also the name of the plugin's binary.
-const Type = "istio-pod-network"
+	"github.com/istio-pod-network/controller/internal/entry"
+)
 
 // wrapGap stands between a .conf primary and our entry in the list made of them. Where Splice adds to a list that was
 // one before, the gap is that before the last entry, which is wrapIn here: so the two differ, and Unsplice knows.
@@ -26,7 +25,7 @@ var (
 	errNoPlugins = errors.New(`no plugin in "plugins"`)
 	errOnlyOurs  = errors.New("no plugin but ours")
 	errPlugins   = errors.New(`"plugins" is not a list of objects`)
-	errNotOurs   = fmt.Errorf("our entry must be a JSON object of type %q", Type)
+	errNotOurs   = fmt.Errorf("our entry must be a JSON object of type %q", entry.Type)
 )
 
 // Splice returns a network configuration with our entry last in its chain, once. A configuration of a single plugin (a
@@ -34,15 +33,15 @@ var (
 // place. A configuration that is right already is returned as it is, also when somebody else has formatted our entry.
 //
 // Unsplice(Splice(x)) is Unsplice(x), which is x if our entry was not in it.
-func Splice(existing, entry []byte) ([]byte, error) {
-	if objectType(entry) != Type {
+func Splice(existing, ours []byte) ([]byte, error) {
+	if entry.TypeOf(ours) != entry.Type {
 		return nil, errNotOurs
 	}
 	c, err := parse(existing)
 	if err != nil {
 		return nil, err
 	}
-	if n := len(c.plugins); len(c.ours) == 1 && c.ours[0] == n-1 && n > 1 && equal(c.plugins[n-1].of(existing), entry) {
+	if n := len(c.plugins); len(c.ours) == 1 && c.ours[0] == n-1 && n > 1 && equal(c.plugins[n-1].of(existing), ours) {
 		return existing, nil
 	}
 	clean, err := Unsplice(existing)
@@ -56,11 +55,11 @@ func Splice(existing, entry []byte) ([]byte, error) {
 	case c.single && len(c.ours) > 0, !c.single && len(c.plugins) == 0 && len(existing) != len(clean):
 		return nil, errOnlyOurs
 	case c.single:
-		return wrap(clean, c, entry)
+		return wrap(clean, c, ours)
 	case len(c.plugins) == 0:
 		return nil, errNoPlugins
 	}
-	return c.insert(clean, entry), nil
+	return c.insert(clean, ours), nil
 }
 
 // Unsplice returns a network configuration without our entry: the original bytes, if nobody else changed it since. One
@@ -99,10 +98,10 @@ func parse(data []byte) (conf, error) {
 		c.single = true
 		start := space(data, 0)
 		c.plugins = []span{{start, value(data, start)}}
-		switch objectType(data) {
+		switch entry.TypeOf(data) {
 		case "":
 			return conf{}, errNoType
-		case Type:
+		case entry.Type:
 			c.ours = []int{0}
 		}
 		return c, nil
@@ -115,33 +114,22 @@ func parse(data []byte) (conf, error) {
 		if data[p.start] != '{' {
 			return conf{}, errPlugins
 		}
-		if objectType(p.of(data)) == Type {
+		if entry.TypeOf(p.of(data)) == entry.Type {
 			c.ours = append(c.ours, i)
 		}
 	}
 	return c, nil
 }
 
-// objectType returns the `type` of a plugin's configuration as libcni finds it, or "".
-func objectType(object []byte) string {
-	var p struct {
-		Type string `json:"type"`
-	}
-	if json.Unmarshal(object, &p) != nil {
-		return ""
-	}
-	return p.Type
-}
-
 // insert puts our entry after the last plugin, with the white space and in the style of that.
-func (c conf) insert(data, entry []byte) []byte {
+func (c conf) insert(data, ours []byte) []byte {
 	end := c.plugins[len(c.plugins)-1]
 	before := end.start
 	for before > 0 && space(data, before-1) > before-1 {
 		before--
 	}
 	gap := string(data[before:end.start])
-	added := "," + gap + string(render(entry, end.of(data), gap, c.unit(data)))
+	added := "," + gap + string(render(ours, end.of(data), gap, c.unit(data)))
 	return slices.Concat(data[:end.end], []byte(added), data[end.end:])
 }
 
@@ -156,14 +144,14 @@ func (c conf) unit(data []byte) string {
 }
 
 // render formats our entry as its neighbour is: on one line, or over several.
-func render(entry, neighbour []byte, gap, unit string) []byte {
+func render(ours, neighbour []byte, gap, unit string) []byte {
 	var out bytes.Buffer
 	newline := strings.LastIndexByte(gap, '\n')
 	if !bytes.ContainsRune(neighbour, '\n') {
-		_ = json.Compact(&out, entry) // valid: Splice has parsed it
+		_ = json.Compact(&out, ours) // valid: Splice has parsed it
 		return out.Bytes()
 	}
-	_ = json.Indent(&out, bytes.TrimSpace(entry), strings.Trim(gap[newline+1:], "\r"), unit)
+	_ = json.Indent(&out, bytes.TrimSpace(ours), strings.Trim(gap[newline+1:], "\r"), unit)
 	if strings.Contains(gap, "\r\n") {
 		return bytes.ReplaceAll(out.Bytes(), []byte("\n"), []byte("\r\n"))
 	}
@@ -196,7 +184,7 @@ func (c conf) remove(data []byte) []byte {
 }
 
 // wrap makes a list of a single plugin and ours. White space around the object stays around the list.
-func wrap(data []byte, c conf, entry []byte) ([]byte, error) {
+func wrap(data []byte, c conf, ours []byte) ([]byte, error) {
 	if c.name == "" {
 		return nil, errNoName
 	}
@@ -212,7 +200,7 @@ func wrap(data []byte, c conf, entry []byte) ([]byte, error) {
 	out.WriteString(`  "plugins": [` + wrapIn)
 	out.Write(object.of(data))
 	out.WriteString("," + wrapGap)
-	out.Write(render(entry, []byte("\n"), wrapIn, "  "))
+	out.Write(render(ours, []byte("\n"), wrapIn, "  "))
 	out.WriteString("\n  ]\n}")
 	out.Write(data[object.end:])
 	return out.Bytes(), nil

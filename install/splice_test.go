@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/istio-pod-network/controller/internal/entry"
 )
 
 // TestGolden compares every file in testdata/splice with the one made of it in testdata/spliced; UPDATE=1 writes those
@@ -29,7 +30,7 @@ func golden(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := Splice(before, entry)
+	after, err := Splice(before, ours)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,9 +48,9 @@ func golden(t *testing.T, path string) {
 	if !bytes.Equal(after, expected) {
 		t.Errorf("got %s\nwant %s", after, expected)
 	}
-	holds(t, before, entry)
+	holds(t, before, ours)
 	list := chained(t, want)
-	if bytes.Contains(before, []byte(Type)) {
+	if bytes.Contains(before, []byte(entry.Type)) {
 		return
 	}
 	// Splice must be seen to keep everything, not only to put ours in.
@@ -78,20 +79,20 @@ func golden(t *testing.T, path string) {
 }
 
 // holds checks what is true of every input: valid stays valid, twice is once, undone is undone, also after another entry.
-func holds(t *testing.T, x, entry []byte) {
+func holds(t *testing.T, x, ours []byte) {
 	t.Helper()
 	clean, err := Unsplice(x)
 	if err != nil {
 		t.Fatal(err)
 	}
-	once, err := Splice(x, entry)
+	once, err := Splice(x, ours)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !json.Valid(once) {
 		t.Fatalf("not valid: %s", once)
 	}
-	if twice, err := Splice(once, entry); err != nil || !bytes.Equal(once, twice) {
+	if twice, err := Splice(once, ours); err != nil || !bytes.Equal(once, twice) {
 		t.Errorf("twice: %v %s\nonce: %s", err, twice, once)
 	}
 	other, err := Splice(once, []byte(`{"other": [{}, {"a": 1}], "type": "istio-pod-network"}`))
@@ -124,7 +125,7 @@ func TestRefused(t *testing.T) {
 		`{"plugins":[]}`: errNoPlugins, `{"plugins":{}}`: errPlugins, `{"plugins":[1]}`: errPlugins,
 		`{"name":"n","type":"istio-pod-network"}`: errOnlyOurs, `{"plugins":[{"type":"istio-pod-network"}]}`: errOnlyOurs,
 	} {
-		if out, err := Splice([]byte(input), entry); !errors.Is(err, want) || out != nil {
+		if out, err := Splice([]byte(input), ours); !errors.Is(err, want) || out != nil {
 			t.Errorf("%q: %v, want %v", input, err, want)
 		}
 	}
@@ -137,7 +138,7 @@ func TestRefused(t *testing.T) {
 
 // A list that looks like one we made of a .conf, but is not, stays a list.
 func TestListLikeOurs(t *testing.T) {
-	list, err := Splice([]byte("{\n  \"name\": \"n\", \"type\": \"ptp\"\n}"), entry)
+	list, err := Splice([]byte("{\n  \"name\": \"n\", \"type\": \"ptp\"\n}"), ours)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +146,7 @@ func TestListLikeOurs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Splice(bare, entry)
+	again, err := Splice(bare, ours)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,12 +166,12 @@ func FuzzSplice(f *testing.F) {
 	}
 	f.Add([]byte(`{"plugins":[{"type":"a"},{"type":"istio-pod-network"},{}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if _, err := Splice(data, entry); err != nil {
+		if _, err := Splice(data, ours); err != nil {
 			if clean, err := Unsplice(data); err == nil && !json.Valid(clean) {
 				t.Errorf("not valid: %s", clean)
 			}
 			return
 		}
-		holds(t, data, entry)
+		holds(t, data, ours)
 	})
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/istio-pod-network/controller/internal/entry"
 )
 
 // Chaining is how our entry is in the network.
@@ -42,10 +44,10 @@ type Other struct {
 }
 
 // LookAt returns the state of a node and changes nothing. The error is about a wrong Config; what cannot be read is in
-// Missing. Without a NetworkConfig, any entry of ours is as it should be, spliced or dropped in: whoever asks what is there
+// Missing. Without an Entry, any entry of ours is as it should be, spliced or dropped in: whoever asks what is there
 // need not know how it was installed.
 func LookAt(c Config) (Status, error) {
-	given := len(c.NetworkConfig) > 0
+	given := len(c.Entry.Text()) > 0
 	c, err := c.withDefaults()
 	c.anyEntry = !given
 	if err != nil {
@@ -75,7 +77,7 @@ func (s *Status) miss(format string, args ...any) {
 }
 
 func (c Config) lookAtOwn(s *Status) {
-	s.ConfDir, s.Active, s.Network = filepath.Dir(c.own()), c.own(), Type
+	s.ConfDir, s.Active, s.Network = filepath.Dir(c.own()), c.own(), entry.Type
 	data, err := readConf(c.own())
 	switch {
 	case err != nil:
@@ -95,7 +97,7 @@ func (c Config) lookAtOwn(s *Status) {
 
 // isOurs reports whether a file of ours says what it should.
 func (c Config) isOurs(data, want []byte) bool {
-	return c.anyEntry && objectType(data) == Type || equal(data, want)
+	return c.anyEntry && entry.TypeOf(data) == entry.Type || equal(data, want)
 }
 
 func (c Config) lookAtChain(s *Status) {
@@ -142,18 +144,18 @@ func (c Config) lookAtChain(s *Status) {
 }
 
 func (c Config) chaining(f file) Chaining {
-	entry, dropsIn := c.NetworkConfig, c.usesDropIn(f)
+	ours, dropsIn := c.Entry.Text(), c.usesDropIn(f)
 	if c.anyEntry {
-		entry, dropsIn = nil, dropsIn || len(f.conf.ours) == 0
+		ours, dropsIn = nil, dropsIn || len(f.conf.ours) == 0
 	}
 	if dropsIn && component.MatchString(f.conf.name) {
 		data, err := readConf(c.dropInOf(f.conf.name))
-		if err == nil && c.isOurs(data, c.NetworkConfig) && len(f.conf.ours) == 0 {
+		if err == nil && c.isOurs(data, c.Entry.Text()) && len(f.conf.ours) == 0 {
 			return DroppedIn
 		}
 		return NotChained
 	}
-	if f.chained(entry) {
+	if f.chained(ours) {
 		return Spliced
 	}
 	return NotChained

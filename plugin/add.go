@@ -58,11 +58,11 @@ func (c *call) podOf(cfg config, args *skel.CmdArgs) (redirect.Pod, error) {
 
 // decide asks the agent only where the annotations leave it open.
 func (p plugin) decide(c *call, cfg config, pod redirect.Pod) (redirect.Decision, error) {
-	decision, err := redirect.Decide(pod, cfg.policy)
+	decision, err := redirect.Decide(pod, cfg.Policy)
 	if err == nil && decision.Verdict == redirect.Ask {
 		known := pod.Annotations != nil
 		var unavailable bool
-		if pod, unavailable, err = p.askAgent(cfg, pod); unavailable && cfg.auxFailOpen && !known {
+		if pod, unavailable, err = p.askAgent(cfg, pod); unavailable && cfg.AuxFailOpen && !known {
 			c.warn("left untouched (auxFailOpen)", err)
 			decision.Verdict, decision.Reason = redirect.Untouched, redirect.ReasonAgentAway
 			c.decided(decision)
@@ -71,7 +71,7 @@ func (p plugin) decide(c *call, cfg config, pod redirect.Pod) (redirect.Decision
 		if err != nil {
 			return decision, err
 		}
-		decision, err = redirect.Decide(pod, cfg.policy)
+		decision, err = redirect.Decide(pod, cfg.Policy)
 	}
 	if err != nil {
 		return decision, failed("deciding about pod "+pod.Namespace+"/"+pod.Name, err)
@@ -82,11 +82,11 @@ func (p plugin) decide(c *call, cfg config, pod redirect.Pod) (redirect.Decision
 
 // askAgent returns what the agent knows of the pod; unavailable says that the agent does not answer.
 func (p plugin) askAgent(cfg config, pod redirect.Pod) (answer redirect.Pod, unavailable bool, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), cfg.agentTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), cfg.AgentTimeout)
 	defer cancel()
-	answer, err = p.ask(ctx, cfg.agentSocket, facts.Request{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID})
+	answer, err = p.ask(ctx, cfg.AgentSocket, facts.Request{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID})
 	if err == nil && !answer.Complete {
-		err = fmt.Errorf("the agent's answer on socket %q lacks the pod's containers", cfg.agentSocket)
+		err = fmt.Errorf("the agent's answer on socket %q lacks the pod's containers", cfg.AgentSocket)
 	}
 	if err == nil {
 		return answer, false, nil
@@ -106,7 +106,7 @@ func (p plugin) apply(c *call, cfg config, args *skel.CmdArgs, pod redirect.Pod)
 	if err != nil {
 		return nil, err
 	}
-	a := attachment{call: c, cfg: cfg, args: args, pod: pod, store: record.Store{Dir: cfg.stateDir}}
+	a := attachment{call: c, cfg: cfg, args: args, pod: pod, store: record.Store{Dir: cfg.StateDir}}
 	if decision.Verdict == redirect.Redirect {
 		return a.redirect(decision)
 	}
@@ -132,7 +132,7 @@ func (a attachment) redirect(decision redirect.Decision) (undo func() error, err
 	}
 	defer netns.Close()
 	rules := decision.Spec.RuleSet()
-	applied, err := netns.Apply(a.cfg.backend, rules)
+	applied, err := netns.Apply(netfilter.Backend(a.cfg.Backend), rules)
 	if netfilter.IsForeign(err) {
 		decision.Verdict, decision.Reason = redirect.Untouched, redirect.ReasonForeignRules
 		a.decided(decision)

@@ -3,13 +3,34 @@ package main
 import (
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
+	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
+
+// backends are those that can be asked for.
+var backends = []netfilter.Backend{
+	netfilter.Auto, netfilter.Nftables, netfilter.Iptables, netfilter.IptablesNFT, netfilter.IptablesLegacy,
+}
+
+// The entry's package is a leaf, so what others publish stands there again. It is the same.
+func TestEntryAgrees(t *testing.T) {
+	if entry.DefaultAgentSocket != facts.DefaultSocket || entry.DefaultStateDir != record.DefaultDir {
+		t.Errorf("socket %q, state directory %q", entry.DefaultAgentSocket, entry.DefaultStateDir)
+	}
+	for i, name := range entry.Backends {
+		if len(entry.Backends) != len(backends) || netfilter.Backend(name) != backends[i] {
+			t.Errorf("backends %q, want %q", entry.Backends, backends)
+		}
+	}
+}
 
 // FuzzParseConfig holds whatever was read against what the rest of the plugin takes for granted.
 func FuzzParseConfig(f *testing.F) {
@@ -26,8 +47,8 @@ func FuzzParseConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, stdin []byte) {
 		c, err := parseConfig(stdin)
 		// DEL works with what there is even after an error.
-		if !filepath.IsAbs(c.stateDir) || c.logLevel.String() == "trace" {
-			t.Errorf("stateDir %q, logLevel %v after %v", c.stateDir, c.logLevel, err)
+		if !filepath.IsAbs(c.StateDir) || c.logLevel.String() == "trace" {
+			t.Errorf("stateDir %q, logLevel %v after %v", c.StateDir, c.logLevel, err)
 		}
 		if err != nil {
 			if !strings.Contains(err.Error(), ": ") {
@@ -35,16 +56,16 @@ func FuzzParseConfig(f *testing.F) {
 			}
 			return
 		}
-		if _, err := netfilter.ParseBackend(string(c.backend)); err != nil {
+		if !slices.Contains(backends, netfilter.Backend(c.Backend)) {
+			t.Errorf("backend %q", c.Backend)
+		}
+		if _, err := redirect.ParseSelection(string(c.Policy.Selection)); err != nil {
 			t.Error(err)
 		}
-		if _, err := redirect.ParseSelection(string(c.policy.Selection)); err != nil {
-			t.Error(err)
+		if c.AgentTimeout < time.Millisecond || c.AgentTimeout > time.Minute || c.Policy.Agent != (c.AgentSocket != "") {
+			t.Errorf("agentTimeout %v, agentSocket %q, agent %v", c.AgentTimeout, c.AgentSocket, c.Policy.Agent)
 		}
-		if c.agentTimeout < time.Millisecond || c.agentTimeout > time.Minute || c.policy.Agent != (c.agentSocket != "") {
-			t.Errorf("agentTimeout %v, agentSocket %q, agent %v", c.agentTimeout, c.agentSocket, c.policy.Agent)
-		}
-		if s := c.policy.Redirect; s.ProxyUID == 0 || s.OutboundPort == 0 || s.InboundPort == 0 || s.DNSPort == 0 {
+		if s := c.Policy.Redirect; s.ProxyUID == 0 || s.OutboundPort == 0 || s.InboundPort == 0 || s.DNSPort == 0 {
 			t.Errorf("settings %+v", s)
 		}
 		if result, err := c.result(); err == nil && !json.Valid(result) {

@@ -34,7 +34,7 @@ func (p plugin) check(c *call, args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	r, err := record.Store{Dir: cfg.stateDir}.Get(args.ContainerID, args.IfName)
+	r, err := record.Store{Dir: cfg.StateDir}.Get(args.ContainerID, args.IfName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p.checkUnrecorded(c, cfg, pod)
 	}
@@ -95,7 +95,7 @@ func (p plugin) del(c *call, args *skel.CmdArgs) error {
 	if pod, err := podOf(args.Args); err == nil {
 		c.pod(pod)
 	}
-	store := record.Store{Dir: cfg.stateDir}
+	store := record.Store{Dir: cfg.StateDir}
 	r, err := store.Get(args.ContainerID, args.IfName)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -144,7 +144,7 @@ func (p plugin) gc(c *call, args *skel.CmdArgs) error {
 	for _, a := range *cfg.attachments {
 		valid[a] = true
 	}
-	removed, err := record.Store{Dir: cfg.stateDir}.GC(cfg.network, func(containerID, ifname string) bool {
+	removed, err := record.Store{Dir: cfg.StateDir}.GC(cfg.network, func(containerID, ifname string) bool {
 		return valid[types.GCAttachment{ContainerID: containerID, IfName: ifname}]
 	})
 	c.fields["removed"] = len(removed)
@@ -161,17 +161,17 @@ func (p plugin) status(c *call, args *skel.CmdArgs) error {
 	if err != nil {
 		return fail(types.ErrInvalidNetworkConfig, "reading the configuration", err)
 	}
-	if err := p.usable(cfg.backend); err != nil {
+	if err := p.usable(netfilter.Backend(cfg.Backend)); err != nil {
 		return fail(types.ErrPluginNotAvailable, "looking for a backend", err)
 	}
-	if cfg.agentSocket == "" {
+	if cfg.AgentSocket == "" {
 		return nil
 	}
-	conn, err := net.DialTimeout("unix", cfg.agentSocket, cfg.agentTimeout)
+	conn, err := net.DialTimeout("unix", cfg.AgentSocket, cfg.AgentTimeout)
 	if err == nil {
 		return conn.Close()
 	}
-	if cfg.statusRequiresAgent {
+	if cfg.StatusRequiresAgent {
 		return fail(types.ErrPluginNotAvailable, "looking for the agent (statusRequiresAgent)", err)
 	}
 	c.warn("the agent does not answer; mesh pods will have to wait", errors.New(strings.TrimSpace(err.Error())))

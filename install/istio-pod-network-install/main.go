@@ -15,6 +15,7 @@ import (
 
 	"github.com/istio-pod-network/controller/install"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/envflag"
 )
 
@@ -107,9 +108,13 @@ func (p program) run(ctx context.Context, args []string) int {
 		return p.misused("--purge and --keep-binary exclude each other")
 	}
 	if o.file != "" {
-		var err error
-		if o.config.NetworkConfig, err = os.ReadFile(o.file); err != nil {
+		text, err := os.ReadFile(o.file)
+		if err != nil {
 			return p.failed(err)
+		}
+		// A setting that the plugin refuses must not keep it on the node.
+		if o.config.Entry, err = entry.Parse(text); err != nil && (args[0] != "uninstall" || o.config.Entry.IsZero()) {
+			return p.failed(fmt.Errorf("--network-config: %w", err))
 		}
 	}
 	return verb(ctx, o)
@@ -119,7 +124,7 @@ func (o *options) flags(out io.Writer) *flag.FlagSet {
 	f := flag.NewFlagSet("istio-pod-network-install", flag.ContinueOnError)
 	f.SetOutput(out)
 	o.config.Flags(f)
-	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+install.DefaultNetworkConfig+")")
+	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+entry.DefaultText+")")
 	f.BoolVar(&o.json, "json", false, "status: print JSON instead of a table")
 	f.BoolVar(&o.purge, "purge", false, "uninstall: remove the binary and the records too; where CRI-O or Multus runs pods that were made with it, they cannot be deleted then")
 	f.StringVar(&o.config.StateDir, "state-dir", "/run/istio-pod-network", "uninstall: the plugin's stateDir, `directory` of the records")

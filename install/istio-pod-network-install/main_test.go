@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/entry"
 )
 
 const primary = `{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}]}`
@@ -81,7 +82,7 @@ func TestCommands(t *testing.T) {
 	if data, err := os.ReadFile(s.path()); err != nil || string(data) != primary {
 		t.Errorf("%s %v", data, err)
 	}
-	binary := filepath.Join(s.dir, "bin", install.Type)
+	binary := filepath.Join(s.dir, "bin", entry.Type)
 	if _, err := os.Stat(binary); err != nil {
 		t.Error("uninstall took the binary away, which DEL needs")
 	}
@@ -103,11 +104,20 @@ func TestRefusedEntry(t *testing.T) {
 	for _, verb := range []string{"install", "watch"} {
 		s.expect(t, 1, "logLevel: invalid value", verb)
 	}
+	s.env["INSTALL_SOURCE"] = "" // nobody to ask
+	s.expect(t, 1, "logLevel: invalid value", "install")
+	s.expect(t, 0, "", "uninstall")
 	if data, err := os.ReadFile(s.path()); err != nil || string(data) != primary {
 		t.Errorf("%s %v", data, err)
 	}
-	if _, err := os.Stat(filepath.Join(s.dir, "bin", install.Type)); err == nil {
+	if _, err := os.Stat(filepath.Join(s.dir, "bin", entry.Type)); err == nil {
 		t.Error("the plugin was installed")
+	}
+	if err := os.WriteFile(s.env["INSTALL_NETWORK_CONFIG"], []byte(`{"type": "x"}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"install", "watch", "status", "uninstall"} {
+		s.expect(t, 1, `--network-config: network configuration: it must be a JSON object of type "istio-pod-network"`, verb)
 	}
 }
 
@@ -161,7 +171,7 @@ func TestWatch(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan int)
 	go func() { done <- p.run(ctx, []string{"watch"}) }()
-	binary := filepath.Join(s.dir, "bin", install.Type)
+	binary := filepath.Join(s.dir, "bin", entry.Type)
 	wait := func(holds func() bool) {
 		for deadline := time.Now().Add(20 * time.Second); !holds() && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 			continue

@@ -21,15 +21,6 @@ const (
 	IptablesLegacy Backend = "iptables-legacy"
 )
 
-// ParseBackend reads a backend's name.
-func ParseBackend(text string) (Backend, error) {
-	switch b := Backend(text); b {
-	case Auto, Nftables, Iptables, IptablesNFT, IptablesLegacy:
-		return b, nil
-	}
-	return "", fmt.Errorf("backend: invalid value %q; valid: auto, nftables, iptables, iptables-nft, iptables-legacy", text)
-}
-
 // Applied is what Apply did, as Check and Remove need it again.
 type Applied struct {
 	Backend Backend   // Nftables, IptablesNFT or IptablesLegacy
