@@ -73,13 +73,17 @@ if [ "$backend" = nftables ] || [ "$backend" = auto ]; then
 fi
 
 need_go
-build_tools
+tools=$("$root/scripts/cni.sh")
 bin=$cache/demo
 mkdir -p "$bin"
 say "building the plugin"
 cd "$root"
-CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$bin/istio-pod-network" ./plugin &&
-	CGO_ENABLED=0 go -C conformance build -trimpath -ldflags '-s -w' -o "$bin/demo" ./demo || refuse "the build failed" "The reason is above."
+# build MODULE PACKAGE FILE
+build() {
+	CGO_ENABLED=0 go -C "$1" build -trimpath -ldflags '-s -w' -o "$bin/$3" "$2" || refuse "the build failed" "The reason is above."
+}
+build . ./plugin istio-pod-network
+build conformance ./demo demo
 
 export CNI_PATH="$bin:$tools" PATH="$tools:$bin:$PATH"
 exec "$bin/demo" --backend "$backend" --mode "$mode" --families "$families" --dns="$dns" $color </dev/null

@@ -6,15 +6,13 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
 need_go
-need flock=util-linux
 version=$(pinned kubernetes k8s.io/kubernetes)
 containerd=$(pinned containerd github.com/containerd/containerd/v2)
 runc=$(pinned containerd github.com/opencontainers/runc)
 multus=$(pinned multus gopkg.in/k8snetworkplumbingwg/multus-cni.v4)
 dir=$cache/kubernetes-$version-containerd-$containerd-runc-$runc-multus-$multus-$(go env GOVERSION)
-mkdir -p "$dir"
 
-# build PROGRAM: as released, static and stripped; without the version in it, its API would report v0.0.0
+# build PROGRAM FILE: as released, static and stripped; without the version in it, its API would report v0.0.0
 build() {
 	base=k8s.io/component-base/version
 	minor=${version#v1.}
@@ -40,29 +38,12 @@ build() {
 	etcd) package=go.etcd.io/etcd/server/v3 ;;
 	*) package=k8s.io/kubernetes/cmd/$1 ;;
 	esac
-	CGO_ENABLED=$cgo go -C "$root/conformance/$module" build -trimpath -tags "$tags" -o "$dir/$1.new" -ldflags "$flags" "$package"
-	mv "$dir/$1.new" "$dir/$1"
+	CGO_ENABLED=$cgo go -C "$root/conformance/$module" build -trimpath -tags "$tags" -o "$2" -ldflags "$flags" "$package"
 }
 
 [ $# -gt 0 ] || set -- kube-apiserver etcd kubectl kubelet kube-controller-manager kube-scheduler kube-proxy \
 	containerd containerd-shim-runc-v2 ctr runc multus multus-daemon multus-shim passthru
-exec 9>"$dir/.lock"
 for program in "$@"; do
-	[ ! -x "$dir/$program" ] || continue
-	flock 9 # another caller may be building, perhaps just this
-	if [ -x "$dir/$program" ]; then
-		flock -u 9
-		continue
-	fi
-	say "building $program, once; the first takes some minutes"
-	start=$SECONDS
-	(while sleep 30; do say "still building $program, $((SECONDS - start)) s"; done) 9>&- >&2 &
-	progress=$!
-	trap 'kill $progress 2>/dev/null || true' EXIT
-	build "$program" 9>&-
-	kill $progress
-	wait $progress 2>/dev/null || true
-	flock -u 9
-	say "$program: $((SECONDS - start)) s"
+	once "$dir/$program" "$program" build "$program"
 done
 echo "$dir"

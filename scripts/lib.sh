@@ -1,6 +1,6 @@
 # Sourced by the scripts here, which set root to the repository first: what they need of the machine, and polite refusals.
 # POSIX sh.
-# shellcheck shell=sh disable=SC2154
+# shellcheck shell=sh disable=SC2034,SC2154
 
 # sudo's PATH lacks the place where Go's own archive goes, and a user's the sbin directories.
 PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin
@@ -80,25 +80,32 @@ pinned() {
 		refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
 }
 
-# build_tools: cnitool and the reference plugins, once per version, in the directory that conformance/cni uses, too.
-# Sets tools to it.
-build_tools() {
-	tools=$cache/cni-$(pinned . github.com/containernetworking/cni)-$(pinned . github.com/containernetworking/plugins)-$(
-		go -C "$root/conformance" env GOVERSION
-	)-$(go -C "$root/conformance" list tool | wc -l)
-	[ ! -d "$tools" ] || return 0
-	say "building cnitool and the reference plugins, once"
-	mkdir -p "$cache"
-	building=$(mktemp -d "$cache/building-XXXXXX")
-	trap 'rm -rf "$building"' EXIT
+# once TARGET WHAT COMMAND...: runs a command that makes TARGET, a file or a directory in the cache, unless it is there. The
+# command gets the name that it has to make, which becomes TARGET when it has succeeded. A second caller waits for the first
+# one of that directory. While it takes, a line every half minute says so.
+once() (
+	target=$1 what=$2
+	shift 2
+	[ ! -e "$target" ] || exit 0
+	need flock=util-linux
+	mkdir -p "${target%/*}"
+	exec 9>"${target%/*}/.lock"
+	flock 9
+	[ ! -e "$target" ] || exit 0
+	say "building $what, once; that may take some minutes"
+	start=$(date +%s)
+	(
+		trap 'kill $!; exit' TERM
+		while sleep 30 & wait $!; do say "still building $what, $(($(date +%s) - start)) s"; done
+	) 9>&- >&2 &
+	progress=$!
+	trap 'kill $progress; rm -rf "$target.new"' EXIT
 	trap 'exit 130' INT TERM HUP
-	CGO_ENABLED=0 go -C "$root/conformance" build -o "$building/" tool ||
-		refuse "the build of the tools failed" "The reason is above."
-	chmod 755 "$building"
-	mv -T "$building" "$tools" 2>/dev/null || [ -d "$tools" ] # somebody else was faster
-	rm -rf "$building"
-	trap - EXIT INT TERM HUP
-}
+	rm -rf "$target.new"
+	"$@" "$target.new" 9>&- || refuse "the build of $what failed" "The reason is above."
+	mv -T "$target.new" "$target"
+	say "$what: $(($(date +%s) - start)) s"
+)
 
 # need_node_programs: what the nodes of conformance/internal/cluster, and the pods on them, need of Debian
 need_node_programs() {

@@ -9,10 +9,8 @@ need_go
 need shellcheck=shellcheck
 version=v2.15.0
 bin=$cache/lint-$version
-if [ ! -x "$bin/golangci-lint" ]; then
-	say "building golangci-lint $version once; this takes some minutes"
-	GOBIN=$bin go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$version"
-fi
+install() { GOBIN=$1 go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$version"; }
+once "$bin" "golangci-lint $version" install
 unformatted=$(git ls-files '*.go' | xargs gofmt -l)
 [ -z "$unformatted" ] || refuse "not formatted: $unformatted" "gofmt -w"
 go vet ./...

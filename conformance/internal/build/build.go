@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -16,14 +14,7 @@ import (
 )
 
 // tools are the programs beside the plugin, at the versions go.mod pins.
-var tools = []string{
-	"github.com/containernetworking/cni/cnitool",
-	"github.com/containernetworking/plugins/plugins/ipam/host-local",
-	"github.com/containernetworking/plugins/plugins/main/bridge",
-	"github.com/containernetworking/plugins/plugins/main/loopback",
-	"github.com/containernetworking/plugins/plugins/main/ptp",
-	"github.com/containernetworking/plugins/plugins/meta/tuning",
-}
+var tools = []string{"cnitool", "host-local", "bridge", "loopback", "ptp", "tuning"}
 
 // pluginEnv names a plugin binary to test instead of the one built from this tree.
 const pluginEnv = "ISTIO_POD_NETWORK_PLUGIN"
@@ -56,19 +47,7 @@ func CNI(bin string) error {
 }
 
 // linkTools links the tools into bin.
-func linkTools(bin string) error {
-	cache, err := buildTools()
-	if err != nil {
-		return err
-	}
-	for _, tool := range tools {
-		name := path.Base(tool)
-		if err := os.Symlink(filepath.Join(cache, name), filepath.Join(bin, name)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func linkTools(bin string) error { return linkFrom(bin, tools, "cni.sh") }
 
 // programs are the product's, by package.
 var programs = map[string]string{
@@ -105,22 +84,22 @@ func Cluster(bin string) error {
 
 // Istio links Istio's injection and validation, and its charts, into bin.
 func Istio(bin string) error {
-	return linkFrom(bin, []string{"istio-injector", "istio-agent", "istio-manifests"}, filepath.Join(Root(), "scripts", "istio.sh"))
+	return linkFrom(bin, []string{"istio-injector", "istio-agent", "istio-manifests"}, "istio.sh")
 }
 
 // Helm links helm3 and helm4 into bin.
 func Helm(bin string) error {
-	return linkFrom(bin, []string{"helm3", "helm4"}, filepath.Join(Root(), "scripts", "helm.sh"))
+	return linkFrom(bin, []string{"helm3", "helm4"}, "helm.sh")
 }
 
 // Link links programs of a real Kubernetes cluster into bin.
 func Link(bin string, names ...string) error {
-	return linkFrom(bin, names, filepath.Join(Root(), "scripts", "kubernetes.sh"), names...)
+	return linkFrom(bin, names, "kubernetes.sh", names...)
 }
 
-// linkFrom links programs of the directory that a script prints.
+// linkFrom links programs of the directory that a script prints, which builds them unless they are there.
 func linkFrom(bin string, names []string, script string, args ...string) error {
-	cmd := exec.Command(script, args...)
+	cmd := exec.Command(filepath.Join(Root(), "scripts", script), args...)
 	cmd.Stderr = os.Stderr // progress: it may take minutes
 	out, err := cmd.Output()
 	if err != nil {
@@ -132,43 +111,6 @@ func linkFrom(bin string, names []string, script string, args ...string) error {
 		}
 	}
 	return nil
-}
-
-// buildTools builds the tools once per version into the user's cache directory, outside the repository, and returns
-// the directory. It appears by a rename, so an interrupted build leaves none.
-func buildTools() (string, error) {
-	versions, err := goTool("list", "-C", filepath.Join(Root(), "conformance"), "-m", "-f", "{{.Version}}",
-		"github.com/containernetworking/cni", "github.com/containernetworking/plugins")
-	if err != nil {
-		return "", err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	parent := filepath.Join(cache, "istio-pod-network")
-	dir := filepath.Join(parent, fmt.Sprintf("cni-%s-%s-%d", strings.Join(strings.Fields(versions), "-"), runtime.Version(), len(tools)))
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return "", err
-	}
-	temp, err := os.MkdirTemp(parent, "building-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(temp)
-	if err := os.Chmod(temp, 0o755); err != nil {
-		return "", err
-	}
-	if _, err := goTool(append([]string{"build", "-C", filepath.Join(Root(), "conformance"), "-o", temp + "/"}, tools...)...); err != nil {
-		return "", err
-	}
-	if err := os.Rename(temp, dir); err != nil && !os.IsExist(err) {
-		return "", err
-	}
-	return dir, nil
 }
 
 func goTool(args ...string) (string, error) {

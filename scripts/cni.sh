@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Builds cnitool and the reference plugins, at the versions that conformance/go.mod pins, once, into the cache, and prints the
+# directory they are in. usage: cni.sh
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+. "$root/scripts/lib.sh"
+need_go
+modules=github.com/containernetworking
+dir=$cache/cni-$(pinned . $modules/cni)-$(pinned . $modules/plugins)-$(go env GOVERSION)-$(go -C "$root/conformance" list tool | wc -l)
+build() {
+	mkdir -m 755 "$1"
+	CGO_ENABLED=0 go -C "$root/conformance" build -o "$1/" tool
+}
+once "$dir" "cnitool and the reference plugins" build
+echo "$dir"
