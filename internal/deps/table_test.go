@@ -67,10 +67,11 @@ var onNode = map[string]string{
 // directory, so a new part of the house states its imports when it comes.
 var rules = []rule{
 	{dir: "plugin", allowed: []string{
-		"plugin/redirect", "plugin/netfilter", "plugin/record", "plugin/facts", "internal/buildinfo", "internal/entry",
+		"plugin/annotation", "plugin/redirect", "plugin/netfilter", "plugin/record", "plugin/facts", "internal/buildinfo", "internal/entry",
 		"github.com/containernetworking/cni/pkg/skel", "github.com/containernetworking/cni/pkg/types/...",
 		"github.com/containernetworking/cni/pkg/version", "github.com/sirupsen/logrus",
 	}, forbidden: heavy},
+	{dir: "plugin/annotation", standard: []string{}, forbidden: heavy},
 	{dir: "plugin/netfilter", allowed: []string{
 		"plugin/redirect", "plugin/netfilter/netlink", "github.com/google/nftables/...", "github.com/coreos/go-iptables/iptables",
 		"github.com/containernetworking/plugins/pkg/ns", "golang.org/x/sys/unix",
@@ -83,17 +84,17 @@ var rules = []rule{
 			"plugin/redirect": framing, "plugin/record": framing, "plugin/facts": framing,
 			"plugin/netfilter": framing, "github.com/google/nftables/...": framing,
 		})},
-	{dir: "plugin/redirect", standard: []string{
+	{dir: "plugin/redirect", allowed: []string{"plugin/annotation"}, standard: []string{
 		"bytes", "cmp", "encoding/json", "errors", "fmt", "hash/fnv", "net/netip", "path", "slices", "strconv", "strings", "unicode/utf8",
 	}, forbidden: with(heavy, map[string]string{
 		"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter/...": pure,
 	})},
-	{dir: "plugin/record", allowed: []string{"internal/files"}, forbidden: with(heavy, map[string]string{"net": smallEdges, "os/exec": smallEdges, "plugin/redirect": smallEdges})},
+	{dir: "plugin/record", allowed: []string{"plugin/annotation", "internal/files"}, forbidden: with(heavy, map[string]string{"net": smallEdges, "os/exec": smallEdges, "plugin/redirect": smallEdges})},
 	{dir: "plugin/facts", allowed: []string{"plugin/redirect"}, forbidden: with(heavy, map[string]string{
 		"os/exec": smallEdges, "plugin/netfilter/...": notTheEdge,
 	})},
 
-	{dir: "plugin/wait", allowed: []string{"plugin/record", "internal/buildinfo", "internal/files"}, forbidden: with(heavy, map[string]string{
+	{dir: "plugin/wait", allowed: []string{"plugin/annotation", "plugin/record", "internal/buildinfo", "internal/files"}, forbidden: with(heavy, map[string]string{
 		"os/exec": smallEdges, "plugin/redirect": smallEdges, "plugin/facts": smallEdges, "plugin/netfilter/...": notTheEdge,
 	})},
 
@@ -101,7 +102,7 @@ var rules = []rule{
 	{dir: "install/istio-pod-network-install", allowed: []string{"install", "internal/buildinfo", "internal/entry", "internal/envflag"}, forbidden: onNode},
 
 	{dir: "agent", allowed: []string{
-		"install", "internal/buildinfo", "internal/entry", "internal/envflag", "internal/files", "plugin/record", "plugin/redirect", "plugin/facts",
+		"install", "internal/buildinfo", "internal/entry", "internal/envflag", "internal/files", "plugin/annotation", "plugin/record", "plugin/redirect", "plugin/facts",
 		"k8s.io/api/core/v1", "k8s.io/apimachinery/...", "k8s.io/client-go/...", "k8s.io/klog/v2", "github.com/go-logr/logr/funcr",
 		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
 	}, forbidden: map[string]string{

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // manyPrefixes and manyPorts are lists as long as annotations of large clusters get: none of their members are neighbours.
@@ -27,7 +29,7 @@ func manyPorts(n int) string {
 }
 
 func largePod() (Pod, Policy) {
-	return meshPod(annotate(KeyIncludeOutboundIPRanges, manyPrefixes(5000), KeyExcludeOutboundPorts, manyPorts(1000)))
+	return meshPod(annotate(annotation.IncludeOutboundIPRanges, manyPrefixes(5000), annotation.ExcludeOutboundPorts, manyPorts(1000)))
 }
 
 // The number of rules must not grow with a list.

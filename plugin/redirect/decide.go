@@ -1,6 +1,10 @@
 package redirect
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
+)
 
 // Verdict is the outcome of a decision.
 type Verdict string
@@ -30,7 +34,7 @@ const (
 	ReasonModeNone          Reason = "mode-none"           // interceptionMode NONE
 	ReasonNotInjected       Reason = "not-injected"        // selection injected: no status annotation and not opted in
 	ReasonNotOptedIn        Reason = "not-opted-in"        // selection annotated: neither pod nor namespace opted in
-	ReasonNoProxy           Reason = "opted-in-no-proxy"   // meant for the mesh, but there is no proxy container
+	ReasonNoProxy           Reason = annotation.NoProxy    // meant for the mesh, but there is no proxy container
 	ReasonForeignRules      Reason = "foreign-rules"       // Istio CNI or an istio-init has written rules already
 	ReasonAgentAway         Reason = "agent-away"          // auxFailOpen: nothing is known of the pod, and no agent answers
 	ReasonInjected          Reason = "injected"            // redirected: Istio's injector gave it a sidecar
@@ -99,10 +103,10 @@ func classify(pod Pod, policy Policy) (Verdict, Reason, error) {
 
 // exemptOnOpenShift knows the pods that OpenShift itself starts in a project.
 func exemptOnOpenShift(pod Pod) Reason {
-	if _, present := pod.Annotations[KeyOpenShiftDeployer]; present {
+	if _, present := pod.Annotations[annotation.OpenShiftDeployer]; present {
 		return ReasonOpenShiftDeployer
 	}
-	if _, present := pod.Annotations[KeyOpenShiftBuild]; present {
+	if _, present := pod.Annotations[annotation.OpenShiftBuild]; present {
 		return ReasonOpenShiftBuild
 	}
 	return ""
@@ -116,13 +120,13 @@ func exempt(pod Pod, policy Policy, own answer) Reason {
 		return ReasonOptedOut
 	case pod.injectDisabled():
 		return ReasonInjectDisabled
-	case pod.Annotations[KeyAmbientRedirection] == "enabled":
+	case pod.Annotations[annotation.AmbientRedirection] == "enabled":
 		return ReasonAmbient
 	}
 	if reason := exemptByContainers(pod); reason != "" {
 		return reason
 	}
-	if mode, present := pod.Annotations[KeyMode]; mode == string(ModeNone) || !present && policy.Redirect.Mode == ModeNone {
+	if mode, present := pod.Annotations[annotation.InterceptionMode]; mode == string(ModeNone) || !present && policy.Redirect.Mode == ModeNone {
 		return ReasonModeNone
 	}
 	return ""

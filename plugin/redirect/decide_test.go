@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // decisions holds a case per way in which a reason comes about.
@@ -23,30 +25,30 @@ var decisions = []struct {
 	{"a namespace that only begins so", []edit{inNamespace("ops-2"), excluding("ops")}, Redirect, ReasonInjected, true},
 	{"no exclusion", []edit{inNamespace("kube-system"), excluding()}, Redirect, ReasonInjected, true},
 
-	{"deployer", []edit{annotate(KeyOpenShiftDeployer, "x")}, Untouched, ReasonOpenShiftDeployer, true},
-	{"deployer, empty", []edit{noAnnotations, annotate(KeyOpenShiftDeployer, "")}, Untouched, ReasonOpenShiftDeployer, false},
-	{"build", []edit{annotate(KeyOpenShiftBuild, "x")}, Untouched, ReasonOpenShiftBuild, true},
+	{"deployer", []edit{annotate(annotation.OpenShiftDeployer, "x")}, Untouched, ReasonOpenShiftDeployer, true},
+	{"deployer, empty", []edit{noAnnotations, annotate(annotation.OpenShiftDeployer, "")}, Untouched, ReasonOpenShiftDeployer, false},
+	{"build", []edit{annotate(annotation.OpenShiftBuild, "x")}, Untouched, ReasonOpenShiftBuild, true},
 
-	{"opted out", []edit{annotate(KeyInitialize, "false")}, Untouched, ReasonOptedOut, true},
-	{"opted out, 0", []edit{annotate(KeyInitialize, "0")}, Untouched, ReasonOptedOut, true},
+	{"opted out", []edit{annotate(annotation.Initialize, "false")}, Untouched, ReasonOptedOut, true},
+	{"opted out, 0", []edit{annotate(annotation.Initialize, "0")}, Untouched, ReasonOptedOut, true},
 	{"namespace opted out", []edit{namespaceSays("false")}, Untouched, ReasonOptedOut, true},
-	{"the pod overrules its namespace", []edit{annotate(KeyInitialize, "true"), namespaceSays("false")}, Redirect, ReasonOptedIn, true},
-	{"the pod overrules its namespace, no", []edit{bySelection, annotate(KeyInitialize, "false"), namespaceSays("true")},
+	{"the pod overrules its namespace", []edit{annotate(annotation.Initialize, "true"), namespaceSays("false")}, Redirect, ReasonOptedIn, true},
+	{"the pod overrules its namespace, no", []edit{bySelection, annotate(annotation.Initialize, "false"), namespaceSays("true")},
 		Untouched, ReasonOptedOut, true},
 
 	{"inject label", []edit{label("false")}, Untouched, ReasonInjectDisabled, true},
-	{"inject annotation", []edit{annotate(KeyInject, "false")}, Untouched, ReasonInjectDisabled, true},
-	{"inject label over annotation, no", []edit{label("false"), annotate(KeyInject, "true")}, Untouched, ReasonInjectDisabled, true},
-	{"inject label over annotation, yes", []edit{label("true"), annotate(KeyInject, "false")}, Redirect, ReasonInjected, true},
-	{"a label that is no boolean still wins", []edit{label("maybe"), annotate(KeyInject, "false")}, Redirect, ReasonInjected, true},
-	{"inject annotation that is no boolean", []edit{annotate(KeyInject, "no")}, Redirect, ReasonInjected, true},
-	{"labels unknown, a status proves the label", []edit{annotate(KeyInject, "false"), runtimeOnly, withoutAgent}, Redirect, ReasonInjected, true},
-	{"labels unknown, so ask", []edit{annotate(KeyInject, "false"), runtimeOnly}, Ask, ReasonIncomplete, true},
-	{"labels unknown, no status", []edit{annotate(KeyInject, "false", KeyInitialize, "true"), notInjected, runtimeOnly},
+	{"inject annotation", []edit{annotate(annotation.SidecarInject, "false")}, Untouched, ReasonInjectDisabled, true},
+	{"inject label over annotation, no", []edit{label("false"), annotate(annotation.SidecarInject, "true")}, Untouched, ReasonInjectDisabled, true},
+	{"inject label over annotation, yes", []edit{label("true"), annotate(annotation.SidecarInject, "false")}, Redirect, ReasonInjected, true},
+	{"a label that is no boolean still wins", []edit{label("maybe"), annotate(annotation.SidecarInject, "false")}, Redirect, ReasonInjected, true},
+	{"inject annotation that is no boolean", []edit{annotate(annotation.SidecarInject, "no")}, Redirect, ReasonInjected, true},
+	{"labels unknown, a status proves the label", []edit{annotate(annotation.SidecarInject, "false"), runtimeOnly, withoutAgent}, Redirect, ReasonInjected, true},
+	{"labels unknown, so ask", []edit{annotate(annotation.SidecarInject, "false"), runtimeOnly}, Ask, ReasonIncomplete, true},
+	{"labels unknown, no status", []edit{annotate(annotation.SidecarInject, "false", annotation.Initialize, "true"), notInjected, runtimeOnly},
 		Untouched, ReasonInjectDisabled, true},
 
-	{"ambient", []edit{annotate(KeyAmbientRedirection, "enabled")}, Untouched, ReasonAmbient, true},
-	{"ambient asked for, not done", []edit{annotate(KeyAmbientRedirection, "pending")}, Redirect, ReasonInjected, true},
+	{"ambient", []edit{annotate(annotation.AmbientRedirection, "enabled")}, Untouched, ReasonAmbient, true},
+	{"ambient asked for, not done", []edit{annotate(annotation.AmbientRedirection, "pending")}, Redirect, ReasonInjected, true},
 
 	{"istio-init with NET_ADMIN", []edit{initContainer(Container{Name: InitContainer, NetAdmin: true})}, Untouched, ReasonOwnInit, true},
 	{"istio-init without is a wait", []edit{initContainer(Container{Name: InitContainer})}, Redirect, ReasonInjected, true},
@@ -68,43 +70,43 @@ var decisions = []struct {
 	{"proxy without a type", []edit{proxyArgs("proxy")}, Redirect, ReasonInjected, true},
 	{"no arguments", []edit{proxyArgs()}, Redirect, ReasonInjected, true},
 
-	{"mode NONE", []edit{annotate(KeyMode, "NONE")}, Untouched, ReasonModeNone, true},
+	{"mode NONE", []edit{annotate(annotation.InterceptionMode, "NONE")}, Untouched, ReasonModeNone, true},
 	{"mode NONE by configuration", []edit{modeNone}, Untouched, ReasonModeNone, true},
-	{"the pod overrules mode NONE", []edit{modeNone, annotate(KeyMode, "REDIRECT")}, Redirect, ReasonInjected, true},
+	{"the pod overrules mode NONE", []edit{modeNone, annotate(annotation.InterceptionMode, "REDIRECT")}, Redirect, ReasonInjected, true},
 
 	{"a plain pod", []edit{noAnnotations}, Untouched, ReasonNotInjected, false},
 	{"a plain pod, agent not asked", []edit{noAnnotations, runtimeOnly}, Untouched, ReasonNotInjected, false},
 	{"a plain pod, no agent, no annotations", []edit{unknownAnnotations, runtimeOnly, withoutAgent}, Untouched, ReasonNotInjected, false},
-	{"annotations of the mesh, not injected", []edit{notInjected, annotate(KeyExcludeInboundPorts, "1")}, Untouched, ReasonNotInjected, true},
+	{"annotations of the mesh, not injected", []edit{notInjected, annotate(annotation.ExcludeInboundPorts, "1")}, Untouched, ReasonNotInjected, true},
 	{"opted in by namespace only", []edit{notInjected, namespaceSays("true")}, Untouched, ReasonNotInjected, false},
 
 	{"nobody opted in", []edit{bySelection}, Untouched, ReasonNotOptedIn, true},
 	{"nobody opted in, no agent", []edit{bySelection, noAnnotations, runtimeOnly, withoutAgent}, Untouched, ReasonNotOptedIn, false},
 
 	{"injected, but no proxy", []edit{withoutProxy}, Untouched, ReasonNoProxy, true},
-	{"opted in, but no proxy", []edit{notInjected, withoutProxy, annotate(KeyInitialize, "true")}, Untouched, ReasonNoProxy, true},
+	{"opted in, but no proxy", []edit{notInjected, withoutProxy, annotate(annotation.Initialize, "true")}, Untouched, ReasonNoProxy, true},
 	{"namespace opted in, but no proxy", []edit{bySelection, noAnnotations, withoutProxy, namespaceSays("true")}, Untouched, ReasonNoProxy, false},
 
 	{"injected", nil, Redirect, ReasonInjected, true},
-	{"injected, empty status", []edit{annotate(KeyStatus, "")}, Redirect, ReasonInjected, true},
+	{"injected, empty status", []edit{annotate(annotation.SidecarStatus, "")}, Redirect, ReasonInjected, true},
 	{"native sidecar", []edit{nativeSidecar}, Redirect, ReasonInjected, true},
 	{"injected, no agent", []edit{runtimeOnly, withoutAgent}, Redirect, ReasonInjected, true},
 	{"static pod", []edit{func(p *Pod, _ *Policy) { p.UID = "0123456789abcdef0123456789abcdef" }}, Redirect, ReasonInjected, true},
 
-	{"opted in", []edit{notInjected, annotate(KeyInitialize, "true")}, Redirect, ReasonOptedIn, true},
-	{"opted in and injected", []edit{annotate(KeyInitialize, "true")}, Redirect, ReasonOptedIn, true},
-	{"opted in, annotated", []edit{bySelection, notInjected, annotate(KeyInitialize, "1")}, Redirect, ReasonOptedIn, true},
+	{"opted in", []edit{notInjected, annotate(annotation.Initialize, "true")}, Redirect, ReasonOptedIn, true},
+	{"opted in and injected", []edit{annotate(annotation.Initialize, "true")}, Redirect, ReasonOptedIn, true},
+	{"opted in, annotated", []edit{bySelection, notInjected, annotate(annotation.Initialize, "1")}, Redirect, ReasonOptedIn, true},
 	{"namespace opted in, annotated", []edit{bySelection, noAnnotations, namespaceSays("true")}, Redirect, ReasonOptedIn, false},
-	{"opted in, no agent", []edit{bySelection, notInjected, annotate(KeyInitialize, "true"), runtimeOnly, withoutAgent}, Redirect, ReasonOptedIn, true},
+	{"opted in, no agent", []edit{bySelection, notInjected, annotate(annotation.Initialize, "true"), runtimeOnly, withoutAgent}, Redirect, ReasonOptedIn, true},
 
 	{"annotations unknown", []edit{unknownAnnotations, runtimeOnly}, Ask, ReasonIncomplete, false},
 	{"annotations unknown, annotated", []edit{bySelection, unknownAnnotations, runtimeOnly}, Ask, ReasonIncomplete, false},
 	{"containers needed", []edit{runtimeOnly}, Ask, ReasonIncomplete, true},
-	{"containers needed, opted in", []edit{notInjected, annotate(KeyInitialize, "true"), runtimeOnly}, Ask, ReasonIncomplete, true},
+	{"containers needed, opted in", []edit{notInjected, annotate(annotation.Initialize, "true"), runtimeOnly}, Ask, ReasonIncomplete, true},
 	{"namespace needed", []edit{bySelection, noAnnotations, runtimeOnly}, Ask, ReasonIncomplete, false},
 	{"the agent knows of no annotations", []edit{unknownAnnotations}, Untouched, ReasonNotInjected, false},
-	{"opted out, agent not asked", []edit{annotate(KeyInitialize, "false"), runtimeOnly}, Untouched, ReasonOptedOut, true},
-	{"mode NONE, agent not asked", []edit{annotate(KeyMode, "NONE"), runtimeOnly}, Untouched, ReasonModeNone, true},
+	{"opted out, agent not asked", []edit{annotate(annotation.Initialize, "false"), runtimeOnly}, Untouched, ReasonOptedOut, true},
+	{"mode NONE, agent not asked", []edit{annotate(annotation.InterceptionMode, "NONE"), runtimeOnly}, Untouched, ReasonModeNone, true},
 }
 
 func inNamespace(name string) edit { return func(p *Pod, _ *Policy) { p.Namespace = name } }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // fuzz runs one parser of parsers: what it accepts is what valid accepts, and its own form reads as itself.
@@ -230,7 +232,7 @@ func FuzzDecide(f *testing.F) {
 
 // fuzzKeys are the annotations with a value that matters.
 var fuzzKeys = func() []string {
-	keys := []string{KeyInitialize, KeyInject, KeyStatus, KeyAmbientRedirection}
+	keys := []string{annotation.Initialize, annotation.SidecarInject, annotation.SidecarStatus, annotation.AmbientRedirection}
 	for _, s := range settings {
 		keys = append(keys, s.annotations...)
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // spec parses a `redirect` object that must be valid.
@@ -106,7 +108,7 @@ type edit func(*Pod, *Policy)
 func meshPod(edits ...edit) (Pod, Policy) {
 	pod := Pod{
 		Namespace: "shop", Name: "cart-0", UID: "d5f0", Complete: true,
-		Annotations: map[string]string{KeyStatus: "{}"},
+		Annotations: map[string]string{annotation.SidecarStatus: "{}"},
 		Containers: []Container{
 			{Name: "app"},
 			{Name: ProxyContainer, Args: []string{"proxy", "sidecar", "--domain", "shop"}, Env: map[string]string{"POD": "x"}},
@@ -132,11 +134,11 @@ func annotate(pairs ...string) edit {
 }
 
 func label(value string) edit {
-	return func(p *Pod, _ *Policy) { p.Labels = map[string]string{KeyInject: value} }
+	return func(p *Pod, _ *Policy) { p.Labels = map[string]string{annotation.SidecarInject: value} }
 }
 
 func namespaceSays(value string) edit {
-	return func(p *Pod, _ *Policy) { p.NamespaceAnnotations = map[string]string{KeyInitialize: value} }
+	return func(p *Pod, _ *Policy) { p.NamespaceAnnotations = map[string]string{annotation.Initialize: value} }
 }
 
 // proxyEdit changes the sidecar, wherever it is.
@@ -164,7 +166,7 @@ func configured(t testing.TB, raw string) edit {
 }
 
 // The edits without arguments.
-func notInjected(p *Pod, _ *Policy)        { delete(p.Annotations, KeyStatus) }
+func notInjected(p *Pod, _ *Policy)        { delete(p.Annotations, annotation.SidecarStatus) }
 func noAnnotations(p *Pod, _ *Policy)      { p.Annotations = map[string]string{} }
 func unknownAnnotations(p *Pod, _ *Policy) { p.Annotations = nil }
 func bySelection(_ *Pod, policy *Policy)   { policy.Selection = SelectAnnotated }

@@ -3,6 +3,8 @@ package redirect
 import (
 	"slices"
 	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // causes makes each reason to leave a pod alone hold for a pod that is otherwise redirected, in the documented order.
@@ -12,15 +14,15 @@ var causes = []struct {
 }{
 	{ReasonNotKubernetes, []edit{func(p *Pod, _ *Policy) { p.Name = "" }}},
 	{ReasonNamespaceExcluded, []edit{func(_ *Pod, policy *Policy) { policy.ExcludeNamespaces = Globs{"*"} }}},
-	{ReasonOpenShiftDeployer, []edit{annotate(KeyOpenShiftDeployer, "x")}},
-	{ReasonOpenShiftBuild, []edit{annotate(KeyOpenShiftBuild, "x")}},
-	{ReasonOptedOut, []edit{annotate(KeyInitialize, "false")}},
+	{ReasonOpenShiftDeployer, []edit{annotate(annotation.OpenShiftDeployer, "x")}},
+	{ReasonOpenShiftBuild, []edit{annotate(annotation.OpenShiftBuild, "x")}},
+	{ReasonOptedOut, []edit{annotate(annotation.Initialize, "false")}},
 	{ReasonInjectDisabled, []edit{label("false")}},
-	{ReasonAmbient, []edit{annotate(KeyAmbientRedirection, "enabled")}},
+	{ReasonAmbient, []edit{annotate(annotation.AmbientRedirection, "enabled")}},
 	{ReasonOwnInit, []edit{initContainer(Container{Name: InitContainer, NetAdmin: true})}},
 	{ReasonEnvoyDisabled, []edit{proxyEnv(EnvDisableEnvoy, "true")}},
 	{ReasonProxyType, []edit{proxyArgs("proxy", "router")}},
-	{ReasonModeNone, []edit{annotate(KeyMode, "NONE")}},
+	{ReasonModeNone, []edit{annotate(annotation.InterceptionMode, "NONE")}},
 	{ReasonNotInjected, []edit{notInjected}},
 	{ReasonNotOptedIn, []edit{bySelection}},
 	{ReasonNoProxy, []edit{withoutProxy}},

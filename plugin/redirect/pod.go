@@ -1,6 +1,10 @@
 package redirect
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
+)
 
 // Pod is what is known of a pod when its network is set up. It is also the answer of the agent's facts socket, so its
 // JSON form is part of that protocol.
@@ -57,9 +61,9 @@ func (p Pod) proxy() *Container {
 func (p Pod) meshAnnotated() bool {
 	for key := range p.Annotations {
 		switch {
-		case key == KeyStatus, key == KeyInject, key == KeyMode, key == KeyInitialize, key == KeyAmbientRedirection,
-			key == KeyRerouteVirtualInterfaces,
-			strings.HasPrefix(key, trafficPrefix), strings.HasPrefix(key, legacyPrefix):
+		case key == annotation.SidecarStatus, key == annotation.SidecarInject, key == annotation.InterceptionMode, key == annotation.Initialize, key == annotation.AmbientRedirection,
+			key == annotation.RerouteVirtualInterfaces,
+			strings.HasPrefix(key, annotation.TrafficPrefix), strings.HasPrefix(key, annotation.ControllerPrefix):
 			return true
 		}
 	}

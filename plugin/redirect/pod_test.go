@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 func proxyRuns(uid, gid *int64) edit {
@@ -33,7 +35,7 @@ func TestSettingsOfThePod(t *testing.T) {
 		{"root overrules the pod's uid", []edit{proxyRuns(id(0), id(0)), podRuns(id(3001), id(3002))}, `{}`},
 		{"root keeps the configured default", []edit{configured(t, `{"proxyUID":7,"proxyGID":8}`), proxyRuns(id(0), id(0))},
 			`{"proxyUID":7,"proxyGID":8}`},
-		{"TPROXY as Istio injects it", []edit{annotate(KeyMode, "TPROXY"), proxyRuns(id(0), id(1337))}, `{"mode":"TPROXY"}`},
+		{"TPROXY as Istio injects it", []edit{annotate(annotation.InterceptionMode, "TPROXY"), proxyRuns(id(0), id(1337))}, `{"mode":"TPROXY"}`},
 		{"ids of a native sidecar", []edit{proxyRuns(id(2001), id(2002)), nativeSidecar}, `{"proxyUID":2001,"proxyGID":2002}`},
 		{"ids of the app do not count", []edit{func(p *Pod, _ *Policy) { p.Containers[0].RunAsUser = id(9) }}, `{}`},
 		{"a regular sidecar before one in init", []edit{proxyRuns(id(2001), nil),
@@ -51,13 +53,13 @@ func TestSettingsOfThePod(t *testing.T) {
 			p.Containers[0].Env = map[string]string{EnvDNSCapture: "true", EnvInvalidDrop: "true"}
 		}}, `{}`},
 
-		{"2018", []edit{annotate(KeyEnvoyPort, "16001", KeyEnvoyUserID, "7", KeyEnvoyGroupID, "8")},
+		{"2018", []edit{annotate(annotation.EnvoyPort, "16001", annotation.EnvoyUserID, "7", annotation.EnvoyGroupID, "8")},
 			`{"outboundPort":16001,"proxyUID":7,"proxyGID":8}`},
-		{"2018 over the container", []edit{proxyRuns(id(2001), id(2002)), annotate(KeyEnvoyUserID, "7", KeyEnvoyGroupID, "0")},
+		{"2018 over the container", []edit{proxyRuns(id(2001), id(2002)), annotate(annotation.EnvoyUserID, "7", annotation.EnvoyGroupID, "0")},
 			`{"proxyUID":7,"proxyGID":0}`},
-		{"empty lists are lists", []edit{annotate(KeyIncludeOutboundIPRanges, "", KeyIncludeInboundPorts, "")},
+		{"empty lists are lists", []edit{annotate(annotation.IncludeOutboundIPRanges, "", annotation.IncludeInboundPorts, "")},
 			`{"includeOutboundIPRanges":"","includeInboundPorts":""}`},
-		{"no agent: the configuration stands for the container", []edit{annotate(KeyExcludeOutboundPorts, "25"),
+		{"no agent: the configuration stands for the container", []edit{annotate(annotation.ExcludeOutboundPorts, "25"),
 			configured(t, `{"dnsCapture":true,"proxyUID":7}`), runtimeOnly, withoutAgent},
 			`{"excludeOutboundPorts":"25","dnsCapture":true,"proxyUID":7}`},
 	} {
@@ -75,16 +77,16 @@ func TestDecideErrors(t *testing.T) {
 		edits []edit
 		says  []string
 	}{
-		{"initialize", []edit{annotate(KeyInitialize, "yes")}, []string{"annotation " + KeyInitialize, `"yes"`, "true or false"}},
-		{"initialize, empty", []edit{noAnnotations, annotate(KeyInitialize, "")}, []string{KeyInitialize, `""`}},
+		{"initialize", []edit{annotate(annotation.Initialize, "yes")}, []string{"annotation " + annotation.Initialize, `"yes"`, "true or false"}},
+		{"initialize, empty", []edit{noAnnotations, annotate(annotation.Initialize, "")}, []string{annotation.Initialize, `""`}},
 		{"initialize of the namespace", []edit{bySelection, namespaceSays("maybe")},
-			[]string{"annotation of namespace shop " + KeyInitialize, `"maybe"`}},
+			[]string{"annotation of namespace shop " + annotation.Initialize, `"maybe"`}},
 		{"runAsUser", []edit{proxyRuns(id(-1), nil)}, []string{"istio-proxy securityContext.runAsUser", `"-1"`, "0 to 4294967294"}},
 		{"runAsUser of the pod", []edit{podRuns(id(1<<32-1), nil)}, []string{"runAsUser", `"4294967295"`}},
 		{"runAsGroup", []edit{proxyRuns(nil, id(1<<40))}, []string{"runAsGroup", `"1099511627776"`}},
-		{"envoy-userid 0", []edit{annotate(KeyEnvoyUserID, "0")}, []string{"annotation " + KeyEnvoyUserID, `"0"`, "root"}},
-		{"mode", []edit{annotate(KeyMode, "none")}, []string{"annotation " + KeyMode, `"none"`}},
-		{"no agent", []edit{annotate(KeyExcludeInboundPorts, "*"), runtimeOnly, withoutAgent}, []string{KeyExcludeInboundPorts, `"*"`}},
+		{"envoy-userid 0", []edit{annotate(annotation.EnvoyUserID, "0")}, []string{"annotation " + annotation.EnvoyUserID, `"0"`, "root"}},
+		{"mode", []edit{annotate(annotation.InterceptionMode, "none")}, []string{"annotation " + annotation.InterceptionMode, `"none"`}},
+		{"no agent", []edit{annotate(annotation.ExcludeInboundPorts, "*"), runtimeOnly, withoutAgent}, []string{annotation.ExcludeInboundPorts, `"*"`}},
 	} {
 		got, err := Decide(meshPod(test.edits...))
 		wantInvalid(t, err, test.says...)
@@ -96,7 +98,7 @@ func TestDecideErrors(t *testing.T) {
 
 // An invalid value stops a mesh pod only: whoever is left alone is left alone with it.
 func TestInvalidValuesOfOthersDoNotMatter(t *testing.T) {
-	garbage := annotate(KeyMode, "x", KeyExcludeInboundPorts, "x", KeyEnvoyUserID, "x")
+	garbage := annotate(annotation.InterceptionMode, "x", annotation.ExcludeInboundPorts, "x", annotation.EnvoyUserID, "x")
 	for _, c := range causes {
 		edits := append([]edit{garbage, proxyRuns(id(-1), nil)}, c.edits...)
 		pod, policy := meshPod(edits...)
@@ -108,7 +110,7 @@ func TestInvalidValuesOfOthersDoNotMatter(t *testing.T) {
 	if got, err := Decide(meshPod(namespaceSays("maybe"))); err != nil || got.Reason != ReasonInjected {
 		t.Errorf("namespace: %+v, %v", got, err)
 	}
-	if got, err := Decide(meshPod(bySelection, annotate(KeyInitialize, "true"), namespaceSays("maybe"))); err != nil || got.Reason != ReasonOptedIn {
+	if got, err := Decide(meshPod(bySelection, annotate(annotation.Initialize, "true"), namespaceSays("maybe"))); err != nil || got.Reason != ReasonOptedIn {
 		t.Errorf("namespace of a pod with its own answer: %+v, %v", got, err)
 	}
 }
@@ -117,32 +119,32 @@ func TestInvalidValuesOfOthersDoNotMatter(t *testing.T) {
 var keyEffects = map[string]struct {
 	before, with []edit
 }{
-	"KeyStatus":                   {[]edit{notInjected}, []edit{annotate(KeyStatus, "{}")}},
-	"KeyInject":                   {nil, []edit{annotate(KeyInject, "false")}},
-	"KeyMode":                     {nil, []edit{annotate(KeyMode, "TPROXY")}},
-	"KeyIncludeOutboundIPRanges":  {nil, []edit{annotate(KeyIncludeOutboundIPRanges, "10.0.0.0/8")}},
-	"KeyExcludeOutboundIPRanges":  {nil, []edit{annotate(KeyExcludeOutboundIPRanges, "10.0.0.0/8")}},
-	"KeyIncludeInboundPorts":      {nil, []edit{annotate(KeyIncludeInboundPorts, "80")}},
-	"KeyExcludeInboundPorts":      {nil, []edit{annotate(KeyExcludeInboundPorts, "80")}},
-	"KeyIncludeOutboundPorts":     {nil, []edit{annotate(KeyIncludeOutboundPorts, "80")}},
-	"KeyExcludeOutboundPorts":     {nil, []edit{annotate(KeyExcludeOutboundPorts, "80")}},
-	"KeyExcludeInterfaces":        {nil, []edit{annotate(KeyExcludeInterfaces, "net1")}},
-	"KeyKubevirtInterfaces":       {nil, []edit{annotate(KeyKubevirtInterfaces, "tap0")}},
-	"KeyRerouteVirtualInterfaces": {nil, []edit{annotate(KeyRerouteVirtualInterfaces, "tap0")}},
-	"KeyAmbientRedirection":       {nil, []edit{annotate(KeyAmbientRedirection, "enabled")}},
-	"KeyInitialize":               {[]edit{notInjected}, []edit{annotate(KeyInitialize, "true")}},
-	"KeyEnvoyPort":                {nil, []edit{annotate(KeyEnvoyPort, "16001")}},
-	"KeyEnvoyUserID":              {nil, []edit{annotate(KeyEnvoyUserID, "7")}},
-	"KeyEnvoyGroupID":             {nil, []edit{annotate(KeyEnvoyGroupID, "7")}},
-	"KeyOpenShiftDeployer":        {nil, []edit{annotate(KeyOpenShiftDeployer, "x")}},
-	"KeyOpenShiftBuild":           {nil, []edit{annotate(KeyOpenShiftBuild, "x")}},
-	"EnvDNSCapture":               {nil, []edit{proxyEnv(EnvDNSCapture, "true")}},
-	"EnvInvalidDrop":              {nil, []edit{proxyEnv(EnvInvalidDrop, "true")}},
-	"EnvDisableEnvoy":             {nil, []edit{proxyEnv(EnvDisableEnvoy, "true")}},
+	"SidecarStatus":            {[]edit{notInjected}, []edit{annotate(annotation.SidecarStatus, "{}")}},
+	"SidecarInject":            {nil, []edit{annotate(annotation.SidecarInject, "false")}},
+	"InterceptionMode":         {nil, []edit{annotate(annotation.InterceptionMode, "TPROXY")}},
+	"IncludeOutboundIPRanges":  {nil, []edit{annotate(annotation.IncludeOutboundIPRanges, "10.0.0.0/8")}},
+	"ExcludeOutboundIPRanges":  {nil, []edit{annotate(annotation.ExcludeOutboundIPRanges, "10.0.0.0/8")}},
+	"IncludeInboundPorts":      {nil, []edit{annotate(annotation.IncludeInboundPorts, "80")}},
+	"ExcludeInboundPorts":      {nil, []edit{annotate(annotation.ExcludeInboundPorts, "80")}},
+	"IncludeOutboundPorts":     {nil, []edit{annotate(annotation.IncludeOutboundPorts, "80")}},
+	"ExcludeOutboundPorts":     {nil, []edit{annotate(annotation.ExcludeOutboundPorts, "80")}},
+	"ExcludeInterfaces":        {nil, []edit{annotate(annotation.ExcludeInterfaces, "net1")}},
+	"KubevirtInterfaces":       {nil, []edit{annotate(annotation.KubevirtInterfaces, "tap0")}},
+	"RerouteVirtualInterfaces": {nil, []edit{annotate(annotation.RerouteVirtualInterfaces, "tap0")}},
+	"AmbientRedirection":       {nil, []edit{annotate(annotation.AmbientRedirection, "enabled")}},
+	"Initialize":               {[]edit{notInjected}, []edit{annotate(annotation.Initialize, "true")}},
+	"EnvoyPort":                {nil, []edit{annotate(annotation.EnvoyPort, "16001")}},
+	"EnvoyUserID":              {nil, []edit{annotate(annotation.EnvoyUserID, "7")}},
+	"EnvoyGroupID":             {nil, []edit{annotate(annotation.EnvoyGroupID, "7")}},
+	"OpenShiftDeployer":        {nil, []edit{annotate(annotation.OpenShiftDeployer, "x")}},
+	"OpenShiftBuild":           {nil, []edit{annotate(annotation.OpenShiftBuild, "x")}},
+	"EnvDNSCapture":            {nil, []edit{proxyEnv(EnvDNSCapture, "true")}},
+	"EnvInvalidDrop":           {nil, []edit{proxyEnv(EnvInvalidDrop, "true")}},
+	"EnvDisableEnvoy":          {nil, []edit{proxyEnv(EnvDisableEnvoy, "true")}},
 }
 
 func TestEveryKeyMatters(t *testing.T) {
-	names := declared(t, "keys.go", "Key", "Env")
+	names := append(declared(t, "../annotation/input.go", ""), declared(t, "keys.go", "Env")...)
 	slices.Sort(names)
 	if got := sortedKeys(keyEffects); !slices.Equal(got, names) {
 		t.Errorf("effects of %q, keys %q", got, names)
@@ -167,12 +169,12 @@ func TestEveryKeyMatters(t *testing.T) {
 
 // Who carries a key of the mesh was meant for it, whatever the value; a deployer or build pod was not.
 func TestMeshAnnotated(t *testing.T) {
-	no := []string{KeyOpenShiftDeployer, KeyOpenShiftBuild, "example.com/x", "sidecar.istio.io/other", "status"}
-	yes := []string{KeyStatus, KeyInject, KeyAmbientRedirection, KeyInitialize, trafficPrefix + "other", legacyPrefix + "other"}
+	no := []string{annotation.OpenShiftDeployer, annotation.OpenShiftBuild, "example.com/x", "sidecar.istio.io/other", "status"}
+	yes := []string{annotation.SidecarStatus, annotation.SidecarInject, annotation.AmbientRedirection, annotation.Initialize, annotation.TrafficPrefix + "other", annotation.ControllerPrefix + "other"}
 	for _, s := range settings {
 		yes = append(yes, s.annotations...)
 	}
-	if keys := declared(t, "keys.go", "Key"); len(keys) != len(yes) { // two made up, two of OpenShift
+	if keys := declared(t, "../annotation/input.go", ""); len(keys) != len(yes) { // two made up, two of OpenShift
 		t.Errorf("%d keys, %d looked at: %q", len(keys), len(yes), keys)
 	}
 	for _, key := range append(yes, no...) {

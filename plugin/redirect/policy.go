@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path"
 	"strconv"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // Selection says which pods are looked at.
@@ -122,14 +124,14 @@ func (p Pod) namespaceAnswer() (answer, error) {
 }
 
 func readAnswer(where string, annotations map[string]string) (answer, error) {
-	text, present := annotations[KeyInitialize]
+	text, present := annotations[annotation.Initialize]
 	if !present {
 		return noAnswer, nil
 	}
 	value, err := strconv.ParseBool(text)
 	switch {
 	case err != nil:
-		return noAnswer, &valueError{where + " " + KeyInitialize, text, "not a boolean", validBool}
+		return noAnswer, &valueError{where + " " + annotation.Initialize, text, "not a boolean", validBool}
 	case value:
 		return yes, nil
 	}
@@ -140,13 +142,13 @@ func readAnswer(where string, annotations map[string]string) (answer, error) {
 // that is no boolean says nothing. Where labels are not known, the annotation counts only on a pod without a status
 // annotation: with one, a label may have overruled it.
 func (p Pod) injectDisabled() bool {
-	if label, present := p.Labels[KeyInject]; present {
+	if label, present := p.Labels[annotation.SidecarInject]; present {
 		return isFalse(label)
 	}
 	if !p.Complete && p.injected() {
 		return false
 	}
-	return isFalse(p.Annotations[KeyInject])
+	return isFalse(p.Annotations[annotation.SidecarInject])
 }
 
 func isFalse(text string) bool {
@@ -156,6 +158,6 @@ func isFalse(text string) bool {
 
 // injected reports whether Istio's injector has given the pod a sidecar.
 func (p Pod) injected() bool {
-	_, present := p.Annotations[KeyStatus]
+	_, present := p.Annotations[annotation.SidecarStatus]
 	return present
 }

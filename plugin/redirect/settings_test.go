@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // documented is the `redirect` object of the documentation: every key, in its order, with its default.
@@ -32,27 +34,27 @@ var (
 )
 
 var samples = map[string]sample{
-	"mode":         {[]string{KeyMode}, `"TPROXY"`, `"TPROXY"`, []string{`""`, `"redirect"`, `"TPROXY "`}, notText, "REDIRECT, TPROXY or NONE"},
-	"outboundPort": {[]string{KeyEnvoyPort}, `15101`, `15101`, []string{`0`, `65536`, `-1`, `1.5`, `1e3`}, notNumber, "1 to 65535"},
+	"mode":         {[]string{annotation.InterceptionMode}, `"TPROXY"`, `"TPROXY"`, []string{`""`, `"redirect"`, `"TPROXY "`}, notText, "REDIRECT, TPROXY or NONE"},
+	"outboundPort": {[]string{annotation.EnvoyPort}, `15101`, `15101`, []string{`0`, `65536`, `-1`, `1.5`, `1e3`}, notNumber, "1 to 65535"},
 	"inboundPort":  {nil, `15106`, `15106`, []string{`0`, `65536`, `-1`, `15006.0`}, notNumber, "1 to 65535"},
-	"proxyUID": {[]string{KeyEnvoyUserID}, `1000660000`, `1000660000`, []string{`0`, `-1`, `4294967295`, `1e3`}, notNumber,
+	"proxyUID": {[]string{annotation.EnvoyUserID}, `1000660000`, `1000660000`, []string{`0`, `-1`, `4294967295`, `1e3`}, notNumber,
 		"1 to 4294967294"},
-	"proxyGID": {[]string{KeyEnvoyGroupID}, `0`, `0`, []string{`-1`, `4294967295`, `1.0`}, notNumber, "0 to exempt no group"},
-	"includeOutboundIPRanges": {[]string{KeyIncludeOutboundIPRanges}, `"fd00::1/8,10.1.2.3/8"`, `"10.0.0.0/8,fd00::/8"`,
+	"proxyGID": {[]string{annotation.EnvoyGroupID}, `0`, `0`, []string{`-1`, `4294967295`, `1.0`}, notNumber, "0 to exempt no group"},
+	"includeOutboundIPRanges": {[]string{annotation.IncludeOutboundIPRanges}, `"fd00::1/8,10.1.2.3/8"`, `"10.0.0.0/8,fd00::/8"`,
 		[]string{`"10.0.0.1"`, `"10.0.0.0/8, 11.0.0.0/8"`}, notText, `"*" or a comma-separated list of prefixes`},
-	"excludeOutboundIPRanges": {[]string{KeyExcludeOutboundIPRanges}, `"10.0.0.0/8"`, `"10.0.0.0/8"`,
+	"excludeOutboundIPRanges": {[]string{annotation.ExcludeOutboundIPRanges}, `"10.0.0.0/8"`, `"10.0.0.0/8"`,
 		[]string{`"*"`, `"10.0.0.0/33"`}, notText, `valid: a comma-separated list of prefixes`},
-	"includeInboundPorts": {[]string{KeyIncludeInboundPorts}, `"443, 80"`, `"80,443"`, []string{`"70000"`, `"80,"`, `"*,80"`}, notText,
+	"includeInboundPorts": {[]string{annotation.IncludeInboundPorts}, `"443, 80"`, `"80,443"`, []string{`"70000"`, `"80,"`, `"*,80"`}, notText,
 		`"*" or a comma-separated list of ports`},
-	"excludeInboundPorts": {[]string{KeyExcludeInboundPorts}, `"22"`, `"22,15020,15021,15090"`, []string{`"*"`, `"80-90"`}, notText,
+	"excludeInboundPorts": {[]string{annotation.ExcludeInboundPorts}, `"22"`, `"22,15020,15021,15090"`, []string{`"*"`, `"80-90"`}, notText,
 		`valid: a comma-separated list of ports`},
-	"includeOutboundPorts": {[]string{KeyIncludeOutboundPorts}, `"*"`, `"*"`, []string{`"http"`, `"+80"`}, notText,
+	"includeOutboundPorts": {[]string{annotation.IncludeOutboundPorts}, `"*"`, `"*"`, []string{`"http"`, `"+80"`}, notText,
 		`"*" or a comma-separated list of ports`},
-	"excludeOutboundPorts": {[]string{KeyExcludeOutboundPorts}, `"25"`, `"25"`, []string{`"*"`, `"0x50"`}, notText,
+	"excludeOutboundPorts": {[]string{annotation.ExcludeOutboundPorts}, `"25"`, `"25"`, []string{`"*"`, `"0x50"`}, notText,
 		`valid: a comma-separated list of ports`},
-	"excludeInterfaces": {[]string{KeyExcludeInterfaces}, `"net2, net1"`, `"net1,net2"`, []string{`"1234567890123456"`, `"net+"`}, notText,
+	"excludeInterfaces": {[]string{annotation.ExcludeInterfaces}, `"net2, net1"`, `"net1,net2"`, []string{`"1234567890123456"`, `"net+"`}, notText,
 		"at most 15 bytes"},
-	"rerouteVirtualInterfaces": {[]string{KeyRerouteVirtualInterfaces, KeyKubevirtInterfaces}, `"tap0"`, `"tap0"`,
+	"rerouteVirtualInterfaces": {[]string{annotation.RerouteVirtualInterfaces, annotation.KubevirtInterfaces}, `"tap0"`, `"tap0"`,
 		[]string{`"a b"`, `"a;b"`}, notText, "at most 15 bytes"},
 	"dnsCapture":  {nil, `true`, `true`, nil, notBool, "true or false"},
 	"dnsPort":     {nil, `5353`, `5353`, []string{`0`, `65536`}, notNumber, "1 to 65535"},
@@ -156,7 +158,7 @@ func TestAnnotationOverrulesConfig(t *testing.T) {
 }
 
 func TestFirstAnnotationCounts(t *testing.T) {
-	pod, policy := meshPod(annotate(KeyRerouteVirtualInterfaces, "new0", KeyKubevirtInterfaces, "old0"))
+	pod, policy := meshPod(annotate(annotation.RerouteVirtualInterfaces, "new0", annotation.KubevirtInterfaces, "old0"))
 	got, err := Decide(pod, policy)
 	if err != nil || got.Spec.RerouteVirtualInterfaces.String() != "new0" {
 		t.Errorf("got %s, %v", got.Spec.RerouteVirtualInterfaces, err)

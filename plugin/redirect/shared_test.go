@@ -3,6 +3,8 @@ package redirect
 import (
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 func TestSharesProxyUser(t *testing.T) {
@@ -23,7 +25,7 @@ func TestSharesProxyUser(t *testing.T) {
 		"the proxy's own user":          {func(p *Pod, _ *Policy) { p.Containers[0].RunAsUser, p.Containers[1].RunAsUser = id(2000), id(2000) }, "user 2000"},
 		"an init container":             {early(Container{}), ""},
 		"a native sidecar":              {early(Container{Restartable: true}), "user 1337"},
-		"no group is exempt":            {func(p *Pod, _ *Policy) { p.RunAsGroup, p.Annotations[KeyEnvoyGroupID] = id(0), "0" }, ""},
+		"no group is exempt":            {func(p *Pod, _ *Policy) { p.RunAsGroup, p.Annotations[annotation.EnvoyGroupID] = id(0), "0" }, ""},
 	} {
 		for _, choice := range []SharedProxyUser{SharedWarn, SharedRefuse} {
 			pod, policy := meshPod(c.edit)

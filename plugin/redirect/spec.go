@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // Spec is the complete settings of one pod's redirection: what the rules depend on, and nothing else. Its JSON form is
@@ -104,28 +106,28 @@ func port(s func(*Spec) *Port, name string, annotations ...string) setting {
 
 // settings lists every setting in the order of the documentation.
 var settings = []setting{
-	value("mode", text, validMode, func(s *Spec) *Mode { return &s.Mode }, ParseMode, asIs[Mode], KeyMode),
-	port(func(s *Spec) *Port { return &s.OutboundPort }, "outboundPort", KeyEnvoyPort),
+	value("mode", text, validMode, func(s *Spec) *Mode { return &s.Mode }, ParseMode, asIs[Mode], annotation.InterceptionMode),
+	port(func(s *Spec) *Port { return &s.OutboundPort }, "outboundPort", annotation.EnvoyPort),
 	port(func(s *Spec) *Port { return &s.InboundPort }, "inboundPort"),
-	value("proxyUID", number, validUID, func(s *Spec) *ID { return &s.ProxyUID }, parseProxyUID, asIs[ID], KeyEnvoyUserID),
-	value("proxyGID", number, validGID, func(s *Spec) *ID { return &s.ProxyGID }, ParseID, asIs[ID], KeyEnvoyGroupID),
+	value("proxyUID", number, validUID, func(s *Spec) *ID { return &s.ProxyUID }, parseProxyUID, asIs[ID], annotation.EnvoyUserID),
+	value("proxyGID", number, validGID, func(s *Spec) *ID { return &s.ProxyGID }, ParseID, asIs[ID], annotation.EnvoyGroupID),
 	value("includeOutboundIPRanges", text, validPrefixes, func(s *Spec) *Prefixes { return &s.IncludeOutboundIPRanges },
-		ParsePrefixes, asString[Prefixes], KeyIncludeOutboundIPRanges),
+		ParsePrefixes, asString[Prefixes], annotation.IncludeOutboundIPRanges),
 	value("excludeOutboundIPRanges", text, validExcludes, func(s *Spec) *Prefixes { return &s.ExcludeOutboundIPRanges },
-		listOnly(ParsePrefixes), asString[Prefixes], KeyExcludeOutboundIPRanges),
+		listOnly(ParsePrefixes), asString[Prefixes], annotation.ExcludeOutboundIPRanges),
 	value("includeInboundPorts", text, validPorts, func(s *Spec) *Ports { return &s.IncludeInboundPorts },
-		ParsePorts, asString[Ports], KeyIncludeInboundPorts),
+		ParsePorts, asString[Ports], annotation.IncludeInboundPorts),
 	value("excludeInboundPorts", text, validPortList, func(s *Spec) *Ports { return &s.ExcludeInboundPorts },
-		parseExcludeInbound, asString[Ports], KeyExcludeInboundPorts),
+		parseExcludeInbound, asString[Ports], annotation.ExcludeInboundPorts),
 	value("includeOutboundPorts", text, validPorts, func(s *Spec) *Ports { return &s.IncludeOutboundPorts },
-		ParsePorts, asString[Ports], KeyIncludeOutboundPorts),
+		ParsePorts, asString[Ports], annotation.IncludeOutboundPorts),
 	value("excludeOutboundPorts", text, validPortList, func(s *Spec) *Ports { return &s.ExcludeOutboundPorts },
-		listOnly(ParsePorts), asString[Ports], KeyExcludeOutboundPorts),
+		listOnly(ParsePorts), asString[Ports], annotation.ExcludeOutboundPorts),
 	value("excludeInterfaces", text, validInterfaceNames, func(s *Spec) *Interfaces { return &s.ExcludeInterfaces },
-		ParseInterfaces, asString[Interfaces], KeyExcludeInterfaces),
+		ParseInterfaces, asString[Interfaces], annotation.ExcludeInterfaces),
 	value("rerouteVirtualInterfaces", text, validInterfaceNames,
 		func(s *Spec) *Interfaces { return &s.RerouteVirtualInterfaces },
-		ParseInterfaces, asString[Interfaces], KeyRerouteVirtualInterfaces, KeyKubevirtInterfaces),
+		ParseInterfaces, asString[Interfaces], annotation.RerouteVirtualInterfaces, annotation.KubevirtInterfaces),
 	value("dnsCapture", boolean, validBool, func(s *Spec) *bool { return &s.DNSCapture }, parseBool, asIs[bool]),
 	port(func(s *Spec) *Port { return &s.DNSPort }, "dnsPort"),
 	value("dropInvalid", boolean, validBool, func(s *Spec) *bool { return &s.DropInvalid }, parseBool, asIs[bool]),

@@ -1,0 +1,17 @@
+package annotation
+
+// The mark, by which the agent tells a pod's init wait what a record says.
+const (
+	Status = ControllerPrefix + "status" // Initialized or NotRequired
+	NetNS  = ControllerPrefix + "netns"  // the network namespace that the status is about, as in the record
+	Reason = ControllerPrefix + "reason" // the reason of the record, with NotRequired only
+)
+
+// Values of Status.
+const (
+	Initialized = "initialized"  // the rules are in the network namespace
+	NotRequired = "not-required" // the pod carries mesh annotations and was left untouched
+)
+
+// NoProxy is the value of Reason that makes the wait fail: the pod opted in, and there is no proxy container.
+const NoProxy = "opted-in-no-proxy"
