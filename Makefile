@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GOFLAGS_BUILD := -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+GOFLAGS_BUILD := -buildvcs=false -trimpath -ldflags '-s -w -X github.com/istio-pod-network/controller/internal/buildinfo.version=$(VERSION)'
 
 .PHONY: help
 help: ## list the targets
@@ -11,10 +11,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build the static, stripped programs into bin/
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/istio-pod-network ./plugin
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/istio-pod-network-wait ./plugin/wait
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/istio-pod-network-install ./install/istio-pod-network-install
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/istio-pod-network-agent ./agent/istio-pod-network-agent
+	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/ ./plugin/... ./agent/... ./install/...
 
 .PHONY: demo
 demo: ## show the main job on real packets (root); options: BACKEND= MODE= FAMILIES= DNS=1 NO_COLOR=1

@@ -19,9 +19,6 @@ import (
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 )
 
-// version is what the linker told the command.
-var version string
-
 // Exit statuses.
 const (
 	exitFailed = 1
@@ -34,9 +31,8 @@ type program struct {
 	stdout, stderr io.Writer
 }
 
-// Main runs the program of that version as this process, and returns the exit status.
-func Main(linked string) int {
-	version = linked
+// Main runs the program as this process, and returns the exit status.
+func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	p := program{os.Getenv, os.Stdout, os.Stderr}
@@ -79,4 +75,4 @@ func (p program) run(ctx context.Context, args []string) int {
 	return 0
 }
 
-func buildVersion() string { return buildinfo.Version(version) }
+func buildVersion() string { return buildinfo.Version() }

@@ -1,10 +1,10 @@
-// Command istio-pod-network is a chained CNI plugin. Inside ADD, while the runtime holds the pod's network namespace
-// open, it decides whether the pod belongs to an Istio mesh and writes the packet rules that put the pod's traffic
-// through its sidecar. It passes the result of the plugin before it on, unchanged.
+// Package plugin is the chained CNI plugin istio-pod-network. Inside ADD, while the runtime holds the pod's network
+// namespace open, it decides whether the pod belongs to an Istio mesh and writes the packet rules that put the pod's
+// traffic through its sidecar. It passes the result of the plugin before it on, unchanged.
 //
 // It implements ADD, CHECK, DEL, GC, STATUS and VERSION of the CNI specification 0.3.1 to 1.1.0
 // (https://www.cni.dev/docs/spec/).
-package main
+package plugin
 
 import (
 	"fmt"
@@ -21,9 +21,6 @@ import (
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 )
 
-// version is set by the linker (make build), from git.
-var version = ""
-
 // supported are the versions of the CNI specification that the plugin speaks.
 var supported = cniversion.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
@@ -36,10 +33,12 @@ type plugin struct {
 	now            func() time.Time
 }
 
-func main() {
-	// A runtime that forgets CNI_COMMAND still names a container; a person with cnitool at hand may have the other variables.
+// Main runs the program as this process, and returns the exit status.
+func Main() int {
+	// A runtime that forgets CNI_COMMAND still names a container; a person with cnitool at hand may have the other
+	// variables.
 	if len(os.Args) > 1 || os.Getenv("CNI_COMMAND")+os.Getenv("CNI_CONTAINERID") == "" {
-		os.Exit(person(os.Args[1:], os.Stdout, os.Stderr))
+		return person(os.Args[1:], os.Stdout, os.Stderr)
 	}
 	p := plugin{
 		stdout: os.Stdout, stderr: os.Stderr,
@@ -52,8 +51,9 @@ func main() {
 	// skel prints nothing by itself when it returns an error; the error object is then all there is on stdout.
 	if err := p.refused(skel.PluginMainFuncsWithError(p.funcs(), supported, ""), os.Getenv); err != nil {
 		_ = err.Print()
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 // funcs are the verbs, each of which turns a panic into a CNI error.
@@ -113,4 +113,4 @@ func person(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-func buildVersion() string { return buildinfo.Version(version) }
+func buildVersion() string { return buildinfo.Version() }

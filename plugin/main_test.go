@@ -1,4 +1,4 @@
-package main
+package plugin
 
 import (
 	"bytes"
@@ -45,7 +45,7 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	built = filepath.Join(dir, "istio-pod-network")
-	build := exec.Command("go", "build", "-o", built, ".")
+	build := exec.Command("go", "build", "-o", built, "./istio-pod-network")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the plugin: %w\n%s", err, out)

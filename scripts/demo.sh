@@ -78,12 +78,12 @@ bin=$cache/demo
 mkdir -p "$bin"
 say "building the plugin"
 cd "$root"
-# build MODULE PACKAGE FILE
+# build MODULE PACKAGE
 build() {
-	CGO_ENABLED=0 go -C "$1" build -trimpath -ldflags '-s -w' -o "$bin/$3" "$2" || refuse "the build failed" "The reason is above."
+	CGO_ENABLED=0 go -C "$1" build -trimpath -ldflags '-s -w' -o "$bin/" "$2" || refuse "the build failed" "The reason is above."
 }
-build . ./plugin istio-pod-network
-build conformance ./demo demo
+build . ./plugin/istio-pod-network
+build conformance ./demo
 
 export CNI_PATH="$bin:$tools" PATH="$tools:$bin:$PATH"
 exec "$bin/demo" --backend "$backend" --mode "$mode" --families "$families" --dns="$dns" $color </dev/null

@@ -7,7 +7,4 @@ import (
 	"github.com/istio-pod-network/controller/agent"
 )
 
-// version is set by the linker (make build), from git.
-var version = ""
-
-func main() { os.Exit(agent.Main(version)) }
+func main() { os.Exit(agent.Main()) }

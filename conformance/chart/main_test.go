@@ -86,7 +86,7 @@ func prepare(bin string) error {
 	if err := build.Helm(bin); err != nil {
 		return err
 	}
-	return build.Product(bin, "./plugin", "./agent/istio-pod-network-agent")
+	return build.Product(bin, "./plugin/istio-pod-network", "./agent/istio-pod-network-agent")
 }
 
 const (

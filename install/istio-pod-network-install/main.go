@@ -40,10 +40,7 @@ const exits = `
 Exit status: 0 done, or for status: ready; 1 failed; 2 wrong usage; 3 not ready, or no primary network yet.
 `
 
-// version is set by the linker (make build), from git.
-var version = ""
-
-func buildVersion() string { return buildinfo.Version(version) }
+func buildVersion() string { return buildinfo.Version() }
 
 // Exit statuses.
 const (

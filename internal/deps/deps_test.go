@@ -178,7 +178,7 @@ func TestConformanceIsAModuleOfItsOwn(t *testing.T) {
 
 func TestPluginSize(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "istio-pod-network")
-	goTool(t, "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./plugin")
+	goTool(t, "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./plugin/istio-pod-network")
 	info, err := os.Stat(binary)
 	if err != nil {
 		t.Fatal(err)

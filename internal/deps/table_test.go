@@ -72,6 +72,7 @@ var rules = []rule{
 		"github.com/containernetworking/cni/pkg/version", "github.com/sirupsen/logrus",
 	}, forbidden: heavy},
 	{dir: "plugin/annotation", standard: []string{}, forbidden: heavy},
+	{dir: "plugin/istio-pod-network", allowed: []string{"plugin"}, forbidden: heavy},
 	{dir: "plugin/netfilter", allowed: []string{
 		"plugin/redirect", "plugin/netfilter/netlink", "github.com/google/nftables/...", "github.com/coreos/go-iptables/iptables",
 		"github.com/containernetworking/plugins/pkg/ns", "golang.org/x/sys/unix",
@@ -97,6 +98,7 @@ var rules = []rule{
 	{dir: "plugin/wait", allowed: []string{"plugin/annotation", "plugin/record", "internal/buildinfo", "internal/files"}, forbidden: with(heavy, map[string]string{
 		"os/exec": smallEdges, "plugin/redirect": smallEdges, "plugin/facts": smallEdges, "plugin/netfilter/...": notTheEdge,
 	})},
+	{dir: "plugin/istio-pod-network-wait", allowed: []string{"plugin/wait"}, forbidden: heavy},
 
 	{dir: "install", allowed: []string{"internal/entry", "internal/files", "github.com/fsnotify/fsnotify", "golang.org/x/sys/unix"}, forbidden: onNode},
 	{dir: "install/istio-pod-network-install", allowed: []string{"install", "internal/buildinfo", "internal/entry", "internal/envflag"}, forbidden: onNode},

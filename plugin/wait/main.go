@@ -1,11 +1,11 @@
-// Command istio-pod-network-wait is the init container's program: it ends with success once the pod's own network
-// namespace is proven to have its packet rules, and so holds back the sidecar and the app until then.
+// Package wait is the program of the init container, istio-pod-network-wait: it ends with success once the pod's own
+// network namespace is proven to have its packet rules, and so holds back the sidecar and the app until then.
 //
 // There are two proofs. An annotation of the pod, read from a downward API file, says that the rules were written, and
 // names the network namespace that they were written to: the own one's identity must equal it, because a status may be
 // pasted into a pod template or be of a sandbox that is gone. And a probe: a connection made by the program itself is
 // redirected. Neither needs a capability, a particular user, a writable file system or a token.
-package main
+package wait
 
 import (
 	"fmt"
@@ -16,9 +16,6 @@ import (
 
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 )
-
-// version is set by the linker (make build), from git.
-var version = ""
 
 // Exit codes. 126 is what Istio's validation container ends with, and what tools that repair pods look for.
 const (
@@ -39,7 +36,8 @@ type program struct {
 	watch          watcher
 }
 
-func main() {
+// Main runs the program as this process, and returns the exit code.
+func Main() int {
 	// Before anything else: process 1 of a container ignores a signal that it does not ask for.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
@@ -47,7 +45,7 @@ func main() {
 		args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, signals: signals,
 		self: ownIdentity, probe: probe, watch: watchDir,
 	}
-	os.Exit(p.run())
+	return p.run()
 }
 
 // run returns the exit code.
@@ -67,4 +65,4 @@ func (p program) run() int {
 	return p.wait(o)
 }
 
-func buildVersion() string { return buildinfo.Version(version) }
+func buildVersion() string { return buildinfo.Version() }

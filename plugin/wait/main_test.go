@@ -1,4 +1,4 @@
-package main
+package wait
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 		err = os.Chmod(dir, 0o755)
 	}
 	built = filepath.Join(dir, "istio-pod-network-wait")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=v1.2.3-test", "-o", built, ".")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X github.com/istio-pod-network/controller/internal/buildinfo.version=v1.2.3-test", "-o", built, "../istio-pod-network-wait")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, failed := build.CombinedOutput(); failed != nil {
 		err = errors.Join(err, failed, errors.New(string(out)))

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"time"
 
@@ -22,29 +23,27 @@ import (
 type imageSpec struct {
 	name, dockerfile string
 	description      string
-	programs         []program // in the order of their names
+	programs         []string // packages in the order of their names, each with the name of its program
 	entrypoint       string
 	user             string
 }
 
-// program is one of the project's.
-type program struct{ name, pkg string }
-
-var (
-	plugin    = program{"istio-pod-network", "./plugin"}
-	agent     = program{"istio-pod-network-agent", "./agent/istio-pod-network-agent"}
-	installer = program{"istio-pod-network-install", "./install/istio-pod-network-install"}
-	wait      = program{"istio-pod-network-wait", "./plugin/wait"}
+// Packages of the project's programs.
+const (
+	plugin    = "./plugin/istio-pod-network"
+	agent     = "./agent/istio-pod-network-agent"
+	installer = "./install/istio-pod-network-install"
+	wait      = "./plugin/istio-pod-network-wait"
 )
 
 var images = []imageSpec{
 	{
-		name: "istio-pod-network-agent", dockerfile: "Dockerfile.agent", programs: []program{plugin, agent, installer},
+		name: "istio-pod-network-agent", dockerfile: "Dockerfile.agent", programs: []string{plugin, agent, installer},
 		description: "The node agent of istio-pod-network-controller, with the CNI plugin that it installs",
 		entrypoint:  "/istio-pod-network-agent", user: "0:0",
 	},
 	{
-		name: "istio-pod-network-plugin", dockerfile: "Dockerfile.plugin", programs: []program{plugin, installer, wait},
+		name: "istio-pod-network-plugin", dockerfile: "Dockerfile.plugin", programs: []string{plugin, installer, wait},
 		description: "The CNI plugin istio-pod-network, its installer, and the init wait of mesh pods",
 		entrypoint:  "/istio-pod-network-wait", user: "65532:65532",
 	},
@@ -74,12 +73,12 @@ func (a assembler) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Im
 	if err := a.add(files, "LICENSE", filepath.Join(a.root, "LICENSE"), 0o644); err != nil {
 		return nil, err
 	}
+	if err := a.compile(ctx, i.programs, p, dir); err != nil {
+		return nil, err
+	}
 	for _, program := range i.programs {
-		path := filepath.Join(dir, program.name)
-		if err := a.compile(ctx, program, p, path); err != nil {
-			return nil, err
-		}
-		if err := a.add(files, program.name, path, 0o755); err != nil {
+		name := path.Base(program)
+		if err := a.add(files, name, filepath.Join(dir, name), 0o755); err != nil {
 			return nil, err
 		}
 	}
@@ -89,9 +88,13 @@ func (a assembler) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Im
 	return a.image(i, p, layer.Bytes())
 }
 
-// compile builds a program as make build and the Dockerfiles do.
-func (a assembler) compile(ctx context.Context, program program, p v1.Platform, path string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w -X main.version="+a.version, "-o", path, program.pkg)
+// linked says where the linker puts the version.
+const linked = "github.com/istio-pod-network/controller/internal/buildinfo.version"
+
+// compile builds programs into dir, as make build and the Dockerfiles do.
+func (a assembler) compile(ctx context.Context, packages []string, p v1.Platform, dir string) error {
+	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w -X " + linked + "=" + a.version, "-o", dir + "/"}
+	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Dir = a.root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.OS, "GOARCH="+p.Architecture)
 	return run(cmd)

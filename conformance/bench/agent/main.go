@@ -42,7 +42,7 @@ func prepare(bin string) error {
 	if err := build.Link(bin, apiserver.Programs...); err != nil {
 		return err
 	}
-	return build.Product(bin, "./plugin", "./agent/istio-pod-network-agent")
+	return build.Product(bin, "./plugin/istio-pod-network", "./agent/istio-pod-network-agent")
 }
 
 // measurement is what runs on the node.

@@ -25,7 +25,7 @@ func (opts options) build(dir string) error {
 		plugin = echo
 	} else if opts.plugin != "" {
 		plugin = opts.plugin
-	} else if err := goBuild(plugin, ".", "./plugin"); err != nil {
+	} else if err := goBuild(plugin, ".", "./plugin/istio-pod-network"); err != nil {
 		return err
 	}
 	if err := install(echo, filepath.Join(dir, echoName)); err != nil {

@@ -43,26 +43,20 @@ func CNI(bin string) error {
 		}
 		return os.Symlink(prebuilt, filepath.Join(bin, "istio-pod-network"))
 	}
-	return Product(bin, "./plugin")
+	return Product(bin, "./plugin/istio-pod-network")
 }
 
 // linkTools links the tools into bin.
 func linkTools(bin string) error { return linkFrom(bin, tools, "cni.sh") }
 
-// programs are the product's, by package.
-var programs = map[string]string{
-	"./plugin": "istio-pod-network", "./plugin/wait": "istio-pod-network-wait", "./agent/istio-pod-network-agent": "istio-pod-network-agent",
-	"./install/istio-pod-network-install": "istio-pod-network-install",
-}
+// Product builds programs of this repository, as released, into bin. Each has the name of its package's directory.
+func Product(bin string, packages ...string) error { return programs(Root(), bin, packages...) }
 
-// Product builds programs of this repository, as released, into bin.
-func Product(bin string, packages ...string) error {
-	for _, p := range packages {
-		if _, err := goTool("build", "-C", Root(), "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, programs[p]), p); err != nil {
-			return err
-		}
-	}
-	return nil
+// programs builds programs of the module in a directory into bin.
+func programs(module, bin string, packages ...string) error {
+	args := []string{"build", "-C", module, "-trimpath", "-ldflags", "-s -w", "-o", bin + "/"}
+	_, err := goTool(append(args, packages...)...)
+	return err
 }
 
 // Cluster fills bin with what package cluster needs, the current container runtime included.
@@ -73,13 +67,7 @@ func Cluster(bin string) error {
 	if err := linkTools(bin); err != nil {
 		return err
 	}
-	for name, source := range map[string]string{"podprogram": "./podprogram", "foreign-rules": "./foreignrules"} {
-		_, err := goTool("build", "-C", filepath.Join(Root(), "conformance"), "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(bin, name), source)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return programs(filepath.Join(Root(), "conformance"), bin, "./podprogram", "./foreign-rules")
 }
 
 // Istio links Istio's injection and validation, and its charts, into bin.
