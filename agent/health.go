@@ -10,21 +10,22 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// condition is one thing that /readyz looks at.
-type condition struct {
-	name  string
-	holds func() (ok bool, detail string)
+// check is one thing that /readyz or /healthz looks at.
+type check struct {
+	name string
+	run  func() (ok bool, detail string)
 }
 
 // serveHTTP answers /healthz, /readyz and /metrics until the context ends.
-func serveHTTP(ctx context.Context, l net.Listener, m *metrics, healthy, ready []condition) error {
+func serveHTTP(ctx context.Context, l net.Listener, metrics prometheus.Gatherer, healthy, ready []check) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", report(healthy))
 	mux.Handle("GET /readyz", report(ready))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	server := http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
@@ -34,13 +35,13 @@ func serveHTTP(ctx context.Context, l net.Listener, m *metrics, healthy, ready [
 	return nil
 }
 
-// report answers with a line per condition, and 503 unless all hold.
-func report(conditions []condition) http.Handler {
+// report answers with a line per check, and 503 unless all pass.
+func report(checks []check) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		var text strings.Builder
 		status := http.StatusOK
-		for _, c := range conditions {
-			ok, detail := c.holds()
+		for _, c := range checks {
+			ok, detail := c.run()
 			sign := "+"
 			if !ok {
 				sign, status = "-", http.StatusServiceUnavailable
@@ -53,7 +54,7 @@ func report(conditions []condition) http.Handler {
 	})
 }
 
-// hold reports whether all conditions do.
-func hold(conditions []condition) bool {
-	return !slices.ContainsFunc(conditions, func(c condition) bool { ok, _ := c.holds(); return !ok })
+// allPass reports whether all checks do.
+func allPass(checks []check) bool {
+	return !slices.ContainsFunc(checks, func(c check) bool { ok, _ := c.run(); return !ok })
 }

@@ -13,24 +13,27 @@ import (
 
 	"github.com/istio-pod-network/controller/install"
 	"github.com/istio-pod-network/controller/internal/files"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 )
 
 // installation keeps the plugin installed.
 type installation struct {
-	config  install.Config
-	off     bool   // somebody else does it
-	path    string // of the file in which memory survives a restart of the agent
-	log     *logrus.Logger
-	metrics *metrics
-	version func(context.Context) (string, error) // of the container runtime, from the node's object
-	again   chan struct{}                         // the configuration has changed
+	off       bool   // somebody else does it
+	path      string // of the file in which memory survives a restart of the agent
+	version   func(context.Context) (string, error)
+	installed prometheus.Gauge
+	repairs   *prometheus.CounterVec // by cause
+	log       *logrus.Logger
+	again     chan struct{} // the configuration has changed
+	logged    string        // the last state
 
 	mu     sync.Mutex
+	config install.Config
 	last   install.Pass
 	passed bool
-	said   string
 	memory memory
+	stored memory // what the file has
 }
 
 // memory is what the next agent of this boot has to know. Its file lies beside the records, on a tmpfs.
@@ -42,14 +45,20 @@ type memory struct {
 // memoryFile is its name in the state directory.
 const memoryFile = "installation.json"
 
-func newInstallation(o options, log *logrus.Logger, m *metrics, version func(context.Context) (string, error)) *installation {
+// newInstallation returns what keeps config installed, unless it is off, and has its memory in the file of that path. version reads
+// which container runtime the node has.
+func newInstallation(
+	config install.Config, off bool, path string, version func(context.Context) (string, error),
+	installed prometheus.Gauge, repairs *prometheus.CounterVec, log *logrus.Logger,
+) *installation {
 	i := &installation{
-		config: o.install, off: o.noInstall, path: filepath.Join(o.store.Dir, memoryFile), log: log, metrics: m,
-		version: version, again: make(chan struct{}, 1),
+		config: config, off: off, path: path, version: version, installed: installed, repairs: repairs, log: log,
+		again: make(chan struct{}, 1),
 	}
 	if data, err := os.ReadFile(i.path); err == nil {
 		_ = json.Unmarshal(data, &i.memory) // a torn file is no memory
 	}
+	i.stored = i.memory
 	return i
 }
 
@@ -63,13 +72,13 @@ func (i *installation) run(ctx context.Context) error {
 		i.learnVersion(ctx, false)
 	}
 	for {
+		i.remember()
 		keeping, stop := context.WithCancel(ctx)
-		var asking sync.WaitGroup
+		var helpers sync.WaitGroup
 		if i.asksVersion() {
-			asking.Go(func() { i.learnVersion(keeping, true) })
+			helpers.Go(func() { i.learnVersion(keeping, true) })
 		}
-		var waiting sync.WaitGroup
-		waiting.Go(func() {
+		helpers.Go(func() {
 			select {
 			case <-i.again:
 				stop()
@@ -79,8 +88,7 @@ func (i *installation) run(ctx context.Context) error {
 		k := install.Keeper{Config: i.configuration(), Report: i.report}
 		err := k.Run(keeping)
 		stop()
-		asking.Wait()
-		waiting.Wait()
+		helpers.Wait()
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
@@ -140,14 +148,11 @@ func (i *installation) change() {
 	}
 }
 
-// distrustDropIn falls back to splicing, for as long as the node is up.
-func (i *installation) distrustDropIn() {
+// DistrustDropIn falls back to splicing, for as long as the node is up.
+func (i *installation) DistrustDropIn() {
 	i.mu.Lock()
 	used := i.last.Chained == install.DroppedIn && !i.memory.DropInDistrusted
-	if used {
-		i.memory.DropInDistrusted = true
-		i.remember()
-	}
+	i.memory.DropInDistrusted = i.memory.DropInDistrusted || used
 	i.mu.Unlock()
 	if used {
 		i.log.Warn("the runtime does not read the drop-in: falling back to an entry in the primary's own file")
@@ -155,40 +160,49 @@ func (i *installation) distrustDropIn() {
 	}
 }
 
-// report takes note of a pass.
+// report takes note of a pass. It runs in run.
 func (i *installation) report(p install.Pass) {
 	for _, cause := range p.Repaired {
-		i.metrics.repairs.WithLabelValues(string(cause)).Inc()
+		i.repairs.WithLabelValues(string(cause)).Inc()
 	}
-	i.metrics.installed.Set(map[bool]float64{true: 1}[p.Ready])
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.last, i.passed = p, true
+	i.installed.Set(map[bool]float64{true: 1}[p.Ready])
 	entered := slices.ContainsFunc(p.Repaired, func(c install.Cause) bool {
 		return c == install.CauseEntryMissing || c == install.CauseEntryChanged
 	})
+	i.mu.Lock()
+	i.last, i.passed = p, true
 	if p.Ready && (entered || i.memory.ChainedSince.IsZero()) {
 		i.memory.ChainedSince = time.Now()
-		i.remember()
 	}
-	fields := logrus.Fields{}
+	i.mu.Unlock()
+	i.remember()
+	text := p.String()
+	if text == i.logged && len(p.Repaired) == 0 {
+		return
+	}
+	i.logged = text
+	log, level := logrus.NewEntry(i.log), logrus.WarnLevel
 	if len(p.Repaired) > 0 {
-		fields["repaired"] = p.Repaired
+		log = log.WithField("repaired", p.Repaired)
 	}
-	if text := p.String(); text != i.said || len(p.Repaired) > 0 {
-		i.said = text
-		log := i.log.WithFields(fields)
-		if p.Ready && p.Err == nil {
-			log.Info(text)
-		} else {
-			log.Warn(text)
-		}
+	if p.Ready && p.Err == nil {
+		level = logrus.InfoLevel
 	}
+	log.Log(level, text)
 }
 
-// remember writes the memory. Without it the next agent only knows less. The caller holds the lock.
+// remember writes the memory if the file has another. Without it the next agent only knows less. It runs in run alone, so that no
+// older memory comes after a newer one.
 func (i *installation) remember() {
-	data, err := json.Marshal(i.memory)
+	i.mu.Lock()
+	memory := i.memory
+	fresh := memory != i.stored
+	i.stored = memory
+	i.mu.Unlock()
+	if !fresh {
+		return
+	}
+	data, err := json.Marshal(memory)
 	if err == nil {
 		err = os.MkdirAll(filepath.Dir(i.path), 0o700)
 	}
@@ -200,8 +214,8 @@ func (i *installation) remember() {
 	}
 }
 
-// chainedSince is when our entry came into the network, zero where it is not in it.
-func (i *installation) chainedSince() time.Time {
+// ChainedSince is when our entry came into the network, zero where it is not in it.
+func (i *installation) ChainedSince() time.Time {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !i.last.Ready {

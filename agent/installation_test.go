@@ -7,22 +7,24 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/istio-pod-network/controller/install"
-	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// Since when the plugin is chained is what a bypass is judged by: our entry may have been missing for a moment, and the pods
+// Since when the plugin is chained is what decides whether a pod bypasses the mesh: our entry may have been missing for a moment, and the pods
 // of that moment came too early; a binary that was missing has let no pod pass.
 func TestChainedSince(t *testing.T) {
-	o := options{store: record.Store{Dir: filepath.Join(t.TempDir(), "state")}}
+	memory := filepath.Join(t.TempDir(), "state", memoryFile)
 	fresh := func() *installation {
-		return newInstallation(o, quiet(), newMetrics(), func(context.Context) (string, error) { return "", nil })
+		m := newMetrics()
+		version := func(context.Context) (string, error) { return "", nil }
+		return newInstallation(install.Config{}, false, memory, version, m.installed, m.repairs, agenttest.Quiet())
 	}
 	i := fresh()
 	pass := func(ready bool, causes ...install.Cause) time.Time {
 		time.Sleep(time.Millisecond)
 		i.report(install.Pass{Status: install.Status{Ready: ready}, Repaired: causes})
-		return i.chainedSince()
+		return i.ChainedSince()
 	}
 	if !pass(false).IsZero() {
 		t.Error("chained, and not ready")
@@ -42,7 +44,7 @@ func TestChainedSince(t *testing.T) {
 		if again := pass(true, cause); !again.After(first) {
 			t.Errorf("%s: chained since %v", cause, again)
 		}
-		first = i.chainedSince()
+		first = i.ChainedSince()
 	}
 	if err := os.WriteFile(i.path, []byte("{torn"), 0o600); err != nil {
 		t.Fatal(err)

@@ -9,12 +9,12 @@ import (
 )
 
 // newLogger makes the log, and lets client-go write to it too.
-func newLogger(o options, out io.Writer) *logrus.Logger {
+func newLogger(level logrus.Level, format string, out io.Writer) *logrus.Logger {
 	log := logrus.New()
 	log.SetOutput(out)
-	log.SetLevel(o.logLevel)
+	log.SetLevel(level)
 	log.SetFormatter(&logrus.TextFormatter{DisableColors: true, FullTimestamp: true})
-	if o.logFormat == "json" {
+	if format == "json" {
 		log.SetFormatter(&logrus.JSONFormatter{})
 	}
 	// What client-go has to say is about requests that it repeats by itself; what concerns the agent, the agent says.

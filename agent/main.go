@@ -1,6 +1,6 @@
-// Package agent is the program istio-pod-network-agent, which runs once per node. It keeps the CNI plugin installed, tells the plugin what the API
-// server knows of a pod, and tells the pod, by annotations, what the plugin did: that its network namespace is
-// initialized. It writes no packet rules: the plugin alone does.
+// Package agent is the program istio-pod-network-agent, which runs once per node. It keeps the CNI plugin installed, tells the
+// plugin what the API server knows of a pod, and tells the pod, by annotations, what the plugin did: that its network namespace
+// is initialized. It writes no packet rules: the plugin alone does.
 //
 // Every part leaves the node in a working state when the agent ends: the plugin stays chained, records wait for the next
 // agent, and a plugin that has a question waits for it. docs/agent.md describes it for operators.
@@ -45,34 +45,36 @@ func (p program) run(ctx context.Context, args []string) int {
 		return p.uninstallAll(ctx, args[1:])
 	}
 	o, err := p.parse(args)
+	if err == nil {
+		err = o.readEntry()
+	}
+	if err == nil {
+		err = o.askPlugin(ctx)
+	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case errors.Is(err, errVersion):
-		fmt.Fprintln(p.stdout, "istio-pod-network-agent", buildVersion())
+		fmt.Fprintln(p.stdout, "istio-pod-network-agent", buildinfo.Version())
 		return 0
 	case err != nil:
 		fmt.Fprintf(p.stderr, "istio-pod-network-agent: %v; see --help\n", err)
 		return exitUsage
 	}
-	log := newLogger(o, p.stderr)
+	log := newLogger(o.logLevel, o.logFormat, p.stderr)
 	if o.uninstall {
-		if err := newRemover(o, log).run(ctx); err != nil {
-			log.Error(err)
-			return exitFailed
-		}
-		return 0
-	}
-	a, err := newAgent(o, log)
-	if err == nil {
+		err = uninstallNode(ctx, o, log)
+	} else if a, failed := newAgent(o, log); failed == nil {
 		err = a.run(ctx)
+	} else {
+		err = failed
 	}
 	if err != nil {
 		log.Error(err)
 		return exitFailed
 	}
-	log.Info("ended; the plugin stays installed")
+	if !o.uninstall {
+		log.Info("ended; the plugin stays installed")
+	}
 	return 0
 }
-
-func buildVersion() string { return buildinfo.Version() }

@@ -5,7 +5,11 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/answer"
+	"github.com/istio-pod-network/controller/agent/mark"
+	"github.com/istio-pod-network/controller/agent/patrol"
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -23,10 +27,8 @@ type metrics struct {
 	requests    *prometheus.CounterVec
 	installed   prometheus.Gauge
 	repairs     *prometheus.CounterVec
-	bypasses    prometheus.Counter
-	bypassed    prometheus.Gauge
-	swept       *prometheus.CounterVec
 	podRepairs  *prometheus.CounterVec
+	patrol      patrol.Metrics
 }
 
 const prefix = "istio_pod_network_"
@@ -44,33 +46,39 @@ func newMetrics() *metrics {
 			Name: prefix + "mark_latency_seconds", Help: "From the end of an ADD until the API server has acknowledged the mark",
 			Buckets: []float64{.005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60, 300},
 		}),
-		questions: counters("questions_total", "Questions of the plugin, by where the answer came from: cache, live (read from the API server) or none", "answer"),
-		requests:  counters("api_requests_total", "Requests to the API server; code is the HTTP status, or <error> where none came", "method", "code"),
-		installed: prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "installed", Help: "1 while the plugin is installed and chained"}),
-		repairs:   counters("installation_repairs_total", "What had to be made good in the node's CNI directories; the first installation counts too", "cause"),
-		bypasses: prometheus.NewCounter(prometheus.CounterOpts{Name: prefix + "bypasses_total",
-			Help: "Mesh pods for which the container runtime did not run the plugin although it was chained"}),
-		bypassed:   prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "bypassed_pods", Help: "Such pods that are on the node now"}),
+		questions:  counters("questions_total", "Questions of the plugin, by where the answer came from: cache, live (read from the API server) or none", "answer"),
+		requests:   counters("api_requests_total", "Requests to the API server; code is the HTTP status, or <error> where none came", "method", "code"),
+		installed:  prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "installed", Help: "1 while the plugin is installed and chained"}),
+		repairs:    counters("installation_repairs_total", "What had to be made good in the node's CNI directories; the first installation counts too", "cause"),
 		podRepairs: counters("pod_repairs_total", "What was done about mesh pods whose network was made without the plugin", "result"),
-		swept:      counters("records_swept_total", "Records removed because their sandbox is gone", "because"),
+		patrol: patrol.Metrics{
+			Bypasses: prometheus.NewCounter(prometheus.CounterOpts{
+				Name: prefix + "bypasses_total",
+				Help: "Mesh pods for which the container runtime did not run the plugin although it was chained",
+			}),
+			Bypassed: prometheus.NewGauge(prometheus.GaugeOpts{
+				Name: prefix + "bypassed_pods", Help: "Such pods that are on the node now",
+			}),
+			Swept: counters("records_swept_total", "Records removed because their sandbox is gone", "because"),
+		},
 	}
 	for _, cause := range install.Causes { // a counter that is not there cannot be alerted on
 		m.repairs.WithLabelValues(string(cause))
 	}
-	for _, result := range []string{marked, alreadyOn, markGone, markFailure} {
-		m.marks.WithLabelValues(result)
+	for _, result := range mark.Results {
+		m.marks.WithLabelValues(string(result))
 	}
-	for _, result := range []string{repairedBy, repairGone, repairFailed} {
+	for _, result := range patrol.Results {
 		m.podRepairs.WithLabelValues(result)
 	}
-	for _, source := range []string{fromCache, fromLive, noAnswer} {
-		m.questions.WithLabelValues(source)
+	for _, source := range answer.Sources {
+		m.questions.WithLabelValues(string(source))
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "build_info", Help: "1",
-		ConstLabels: prometheus.Labels{"version": buildVersion(), "goversion": runtime.Version()}})
+		ConstLabels: prometheus.Labels{"version": buildinfo.Version(), "goversion": runtime.Version()}})
 	info.Set(1)
 	m.registry.MustRegister(m.adds, m.addDuration, m.marks, m.markLatency, m.questions, m.requests, m.installed, m.repairs,
-		m.bypasses, m.bypassed, m.swept, m.podRepairs, info,
+		m.patrol.Bypasses, m.patrol.Bypassed, m.patrol.Swept, m.podRepairs, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -84,6 +92,9 @@ func (m *metrics) added(r record.Record) {
 	m.adds.WithLabelValues(r.Decision, r.Reason, r.Backend).Inc()
 	m.addDuration.WithLabelValues(r.Decision).Observe(time.Duration(r.DurationMicroseconds * int64(time.Microsecond)).Seconds())
 }
+
+// answered counts an answer to the plugin.
+func (m *metrics) answered(source answer.Source) { m.questions.WithLabelValues(string(source)).Inc() }
 
 // countRequests counts the requests of every client of this process.
 func (m *metrics) countRequests() {

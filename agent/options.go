@@ -12,6 +12,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/agent/patrol"
 	"github.com/istio-pod-network/controller/install"
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/envflag"
@@ -50,19 +52,17 @@ var errVersion = errors.New("version")
 // options are what the command line and the plugin's entry say.
 type options struct {
 	node       string
-	kubeconfig string
+	kube       kube.Config
 	listen     string
 	logFormat  string
 	logLevel   logrus.Level
-	qps        float64
-	burst      int
 	every      time.Duration // of the patrol
 	stuckAfter time.Duration
 	sweepAfter time.Duration
 
 	startupTaint string
 	uninstall    bool
-	repair       string
+	repair       patrol.Mode
 	cacheDir     string // libcni's
 	netnsDir     string // the runtime's
 
@@ -75,7 +75,7 @@ type options struct {
 	policy redirect.Policy
 }
 
-// parse reads the environment, the command line and the plugin's entry.
+// parse reads the environment and the command line, and nothing else.
 func (p program) parse(args []string) (options, error) {
 	o := options{logLevel: logrus.InfoLevel}
 	f := o.flags()
@@ -96,27 +96,24 @@ func (p program) parse(args []string) (options, error) {
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
-	if err := o.check(); err != nil {
-		return o, err
-	}
-	return o, o.readEntry()
+	return o, o.check()
 }
 
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("istio-pod-network-agent", flag.ContinueOnError)
 	f.StringVar(&o.node, "node-name", "", "`name` of this node's object, from the downward API; required")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; without it, the pod's service account")
+	f.StringVar(&o.kube.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; without it, the pod's service account")
 	f.StringVar(&o.listen, "listen", ":15088", "`address` of /healthz, /readyz and /metrics")
 	f.StringVar(&o.logFormat, "log-format", "text", "`format` of the log on standard error: text or json")
 	f.TextVar(&o.logLevel, "log-level", logrus.InfoLevel, "`level`: debug, info, warning or error")
-	f.Float64Var(&o.qps, "api-qps", 100, "requests per second to the API server, in the long run")
-	f.IntVar(&o.burst, "api-burst", 200, "requests to the API server at once")
+	f.Float64Var(&o.kube.QPS, "api-qps", 100, "requests per second to the API server, in the long run")
+	f.IntVar(&o.kube.Burst, "api-burst", 200, "requests to the API server at once")
 	f.DurationVar(&o.every, "patrol", 5*time.Second, "how often to look for pods that bypass the mesh or hang, and for stale records")
 	f.DurationVar(&o.stuckAfter, "stuck-after", time.Minute, "how long an init wait may go on in a marked pod before an Event reports it")
 	f.DurationVar(&o.sweepAfter, "sweep-after", time.Minute, "how long the record of a pod that is gone waits for the runtime's DEL")
 	f.BoolVar(&o.noInstall, "no-install", false, "leave the node's CNI directories to somebody else, such as istio-pod-network-install watch")
 	f.StringVar(&o.startupTaint, "startup-taint", "", "`key` of the taint that this node was born with, to be removed once the agent is ready")
-	f.StringVar(&o.repair, "repair", repairOff, "what to do about mesh `pods` whose network was made without the plugin: apply (run the plugin on "+
+	f.StringVar((*string)(&o.repair), "repair", string(patrol.Off), "what to do about mesh `pods` whose network was made without the plugin: apply (run the plugin on "+
 		"it; needs CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_DAC_READ_SEARCH and the directories below), delete (if a controller makes them again) or off (report them)")
 	f.StringVar(&o.cacheDir, "cni-cache-dir", "/var/lib/cni", "with --repair=apply: the `directory` in which the runtime's libcni keeps results")
 	f.StringVar(&o.netnsDir, "netns-dir", "/run/netns", "with --repair=apply: the `directory` in which the runtime keeps network namespaces")
@@ -142,12 +139,12 @@ func (o *options) check() error {
 		return wrong("node-name", o.node, "the name of this node's object, which the downward API gives as spec.nodeName")
 	case o.logFormat != "text" && o.logFormat != "json":
 		return wrong("log-format", o.logFormat, "text or json")
-	case o.qps <= 0:
-		return wrong("api-qps", fmt.Sprint(o.qps), "more than 0")
-	case o.burst < 1:
-		return wrong("api-burst", fmt.Sprint(o.burst), "1 or more")
-	case o.repair != repairApply && o.repair != repairDelete && o.repair != repairOff:
-		return wrong("repair", o.repair, "apply, delete or off")
+	case o.kube.QPS <= 0:
+		return wrong("api-qps", fmt.Sprint(o.kube.QPS), "more than 0")
+	case o.kube.Burst < 1:
+		return wrong("api-burst", fmt.Sprint(o.kube.Burst), "1 or more")
+	case !slices.Contains(patrol.Modes, o.repair):
+		return wrong("repair", string(o.repair), "apply, delete or off")
 	case !filepath.IsAbs(o.cacheDir):
 		return wrong("cni-cache-dir", o.cacheDir, "an absolute path")
 	case !filepath.IsAbs(o.netnsDir):
@@ -159,9 +156,6 @@ func (o *options) check() error {
 		if d <= 0 {
 			return wrong(name, d.String(), "a duration of more than 0, such as 5s")
 		}
-	}
-	if o.install.Source == "" {
-		o.install.Source = besideUs()
 	}
 	return nil
 }
@@ -183,7 +177,7 @@ func besideUs() string {
 	return path
 }
 
-// readEntry reads the plugin's entry, and asks the plugin that is to be installed whether it takes it.
+// readEntry reads the plugin's entry.
 func (o *options) readEntry() (err error) {
 	o.install.Entry = entry.Default()
 	if o.file != "" {
@@ -200,10 +194,18 @@ func (o *options) readEntry() (err error) {
 	if o.socket == "" {
 		return fmt.Errorf("--network-config: %w", entry.Invalid("agentSocket", `""`, "an absolute path"))
 	}
-	if err := o.install.Check(); err != nil || o.noInstall || o.uninstall {
-		return err
+	return o.install.Check()
+}
+
+// askPlugin asks the plugin that is to be installed, beside this program unless the options say another, whether it takes the entry.
+func (o *options) askPlugin(ctx context.Context) error {
+	if o.install.Source == "" {
+		o.install.Source = besideUs()
 	}
-	if err := o.install.Accepts(context.Background()); err != nil {
+	if o.noInstall || o.uninstall {
+		return nil
+	}
+	if err := o.install.Accepts(ctx); err != nil {
 		return fmt.Errorf("--network-config: %w", err)
 	}
 	return nil

@@ -2,111 +2,104 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"net"
-	"strings"
-	"sync"
 	"time"
 
-	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/agent/uninstall"
+	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/istio-pod-network/controller/internal/envflag"
 	"github.com/sirupsen/logrus"
 )
 
-// remover is what runs instead of an agent with --uninstall: it takes the plugin out of this node, keeps it out until it is
-// ended, and says by its readiness that it is out. It marks nothing and answers nobody.
-type remover struct {
-	options
-	log     *logrus.Logger
-	metrics *metrics
-	version func(context.Context) (string, error) // of the container runtime, from the node's object
-
-	mu   sync.Mutex
-	out  bool
-	said string
-}
-
-func newRemover(o options, log *logrus.Logger) *remover {
-	r := &remover{options: o, log: log, metrics: newMetrics(), said: "not looked at yet"}
-	r.install.StateDir = o.store.Dir
-	r.version = func(ctx context.Context) (string, error) {
-		api, err := connect(o)
-		if err != nil {
-			return "", err
-		}
-		return api.runtimeVersion(ctx, o.node)
-	}
-	return r
-}
-
-// run removes until the context ends.
-func (r *remover) run(ctx context.Context) error {
-	r.log.WithFields(logrus.Fields{"version": buildVersion(), "node": r.node, "stateDir": r.store.Dir}).Info("taking the plugin out of this node")
-	web, err := net.Listen("tcp", r.listen)
+// uninstallNode is what an agent with --uninstall does, until the context ends.
+func uninstallNode(ctx context.Context, o options, log *logrus.Logger) error {
+	log.WithFields(logrus.Fields{"version": buildinfo.Version(), "node": o.node, "stateDir": o.store.Dir}).Info("taking the plugin out of this node")
+	web, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	serving := make(chan error, 1)
-	alive := []condition{{"uninstalling", func() (bool, string) { return true, "running" }}}
-	go func() { serving <- serveHTTP(ctx, web, r.metrics, alive, []condition{{"uninstalled", r.ready}}) }()
-	if r.install.RuntimeVersion == "" {
-		if r.install.RuntimeVersion, err = r.version(ctx); err != nil {
-			r.log.WithError(err).Warn("the container runtime is not known: the binary stays while there are records of pods")
+	version := func(ctx context.Context) (string, error) {
+		api, err := kube.Connect(o.kube)
+		if err != nil {
+			return "", err
 		}
+		return api.RuntimeVersion(ctx, o.node)
 	}
-	for {
-		text, err := r.remove()
-		r.report(text, err)
-		select {
-		case err := <-serving:
-			return err
-		case <-time.After(r.every):
-		}
-	}
+	node := uninstall.NewNode(o.install, o.store, o.every, version, log)
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() { defer close(ended); node.Run(ctx) }()
+	alive := []check{{"uninstalling", func() (bool, string) { return true, "running" }}}
+	err = serveHTTP(ctx, web, newMetrics().registry, alive, []check{{"uninstalled", node.Ready}})
+	stop()
+	<-ended
+	return err
 }
 
-// remove takes out what is there, the configuration first, and says what is left. Everything is looked at again in every
-// round: a primary CNI that restores its own configuration may restore our entry with it.
-func (r *remover) remove() (string, error) {
-	if err := install.Uninstall(r.install, false); err != nil {
-		return "", err
-	}
-	records, unreadable := r.store.List()
-	if n := len(records) + len(unreadable); n > 0 && !r.runsDELWithout() {
-		return fmt.Sprintf("out of the network; the binary stays until the runtime has run it for the DEL of %d pods", n), nil
-	}
-	if err := install.Uninstall(r.install, true); err != nil {
-		return "", err
-	}
-	return "out of the network; binary and records are gone", nil
-}
+const uninstallAllHelp = `istio-pod-network-agent uninstall-all: takes the plugin out of every node of the cluster
 
-// runsDELWithout reports whether the runtime deletes a pod by the configuration of now, in which the plugin is no longer
-// named. containerd does; CRI-O and Multus use the one that the pod was made with, and need the binary until then.
-func (r *remover) runsDELWithout() bool {
-	return r.install.Mode == install.ModeChain && strings.HasPrefix(r.install.RuntimeVersion, "containerd://")
-}
+It changes the agents' DaemonSet so that each agent is replaced by one that runs with --uninstall, and waits until there is
+one on every node and says that the plugin is out. The chart runs it before it is uninstalled. The account needs the verbs
+get and patch on that one DaemonSet, and list on pods in its namespace.
 
-// report takes note of a round, and logs what is new.
-func (r *remover) report(text string, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.out = err == nil; !r.out {
-		text = install.Explain(err)
-	}
-	if text == r.said {
-		return
-	}
-	r.said = text
-	if r.out {
-		r.log.Info(text)
-	} else {
-		r.log.Error(text)
-	}
-}
+Flags; each is also an environment variable, --daemonset as AGENT_DAEMONSET:
+`
 
-// ready says whether the plugin is out of this node's network.
-func (r *remover) ready() (bool, string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.out, strings.ReplaceAll(r.said, "\n", ";")
+const uninstallAllExits = `
+Exit status: 0 the plugin is out of every node, or there is no such DaemonSet; 1 failed, or not done within --timeout (the
+last line names the nodes); 2 wrong usage.
+`
+
+// uninstallAll is the command. It returns the exit status.
+func (p program) uninstallAll(ctx context.Context, args []string) int {
+	var namespace, daemonset string
+	var timeout time.Duration
+	reach := kube.Config{QPS: 10, Burst: 20}
+	f := flag.NewFlagSet("istio-pod-network-agent uninstall-all", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.StringVar(&namespace, "namespace", "", "`namespace` of the DaemonSet; required")
+	f.StringVar(&daemonset, "daemonset", "istio-pod-network-agent", "`name` of the DaemonSet")
+	f.DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait for the nodes")
+	f.StringVar(&reach.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; without it, the pod's service account")
+	f.Usage = func() {
+		fmt.Fprint(f.Output(), uninstallAllHelp)
+		f.PrintDefaults()
+		fmt.Fprint(f.Output(), uninstallAllExits)
+	}
+	err := envflag.Set(f, "AGENT_", p.getenv)
+	if err == nil {
+		err = f.Parse(args)
+	}
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		f.SetOutput(p.stdout)
+		f.Usage()
+		return 0
+	case err != nil:
+	case f.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
+	case namespace == "" || daemonset == "":
+		err = errors.New("--namespace and --daemonset must say which DaemonSet is the agents'")
+	case timeout <= 0:
+		err = wrong("timeout", timeout.String(), "a duration of more than 0, such as 10m")
+	}
+	if err != nil {
+		fmt.Fprintf(p.stderr, "istio-pod-network-agent uninstall-all: %v; see --help\n", err)
+		return exitUsage
+	}
+	log := newLogger(logrus.InfoLevel, "text", p.stderr)
+	api, err := kube.Connect(reach)
+	if err == nil {
+		err = uninstall.NewCluster(namespace, daemonset, timeout, api, log).Run(ctx)
+	}
+	if err != nil {
+		log.Error(err)
+		return exitFailed
+	}
+	return 0
 }

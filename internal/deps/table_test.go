@@ -28,6 +28,9 @@ const (
 	aFile      = "the installer handles the plugin as a file, and its entry as internal/entry reads it for the plugin and the agent"
 	oneEntry   = "it is in plugin, agent and installer: what it imports, all of them carry"
 	oneTypeSet = "the types of all of Kubernetes make the agent half as big again; core/v1 is all it needs"
+	nodeRoom   = "the node's files are the business of the agent's loop and of what uninstalls"
+	lowestRoom = "what is known of the cluster is what all other rooms of the agent stand on"
+	rooms      = "the rooms of the agent know each other by what they need alone; package agent puts them together"
 	testOnly   = "the laboratory is for tests, demo and benchmarks"
 )
 
@@ -62,6 +65,15 @@ var onNode = map[string]string{
 	"testing":                            "testing registers flags and is no part of a product",
 	"internal/testnet":                   testOnly,
 }
+
+// onCluster is what every room of the agent does without.
+var onCluster = map[string]string{
+	"plugin/netfilter/...": notTheEdge, "k8s.io/client-go/kubernetes/...": oneTypeSet, "k8s.io/client-go/informers/...": oneTypeSet,
+	"testing": "testing registers flags and is no part of a product", "internal/testnet": testOnly, "agent/agenttest": testOnly,
+}
+
+// kubeTypes are the types and errors of the API server, which every room of the agent speaks.
+var kubeTypes = []string{"k8s.io/api/core/v1", "k8s.io/apimachinery/..."}
 
 // rules has one row per directory with Go files: a directory without a row fails the test, and so does a row without a
 // directory, so a new part of the house states its imports when it comes.
@@ -104,14 +116,39 @@ var rules = []rule{
 	{dir: "install/istio-pod-network-install", allowed: []string{"install", "internal/buildinfo", "internal/entry", "internal/envflag"}, forbidden: onNode},
 
 	{dir: "agent", allowed: []string{
-		"install", "internal/buildinfo", "internal/entry", "internal/envflag", "internal/files", "plugin/annotation", "plugin/record", "plugin/redirect", "plugin/facts",
-		"k8s.io/api/core/v1", "k8s.io/apimachinery/...", "k8s.io/client-go/...", "k8s.io/klog/v2", "github.com/go-logr/logr/funcr",
-		"github.com/fsnotify/fsnotify", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
-	}, forbidden: map[string]string{
-		"plugin/netfilter/...": notTheEdge, "k8s.io/client-go/kubernetes/...": oneTypeSet, "k8s.io/client-go/informers/...": oneTypeSet,
-		"testing": "testing registers flags and is no part of a product", "internal/testnet": testOnly,
-	}},
-
+		"agent/kube", "agent/answer", "agent/mark", "agent/patrol", "agent/uninstall", "install", "internal/buildinfo", "internal/entry",
+		"internal/envflag", "internal/files", "plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/client-go/tools/metrics", "k8s.io/klog/v2",
+		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
+	}, forbidden: onCluster},
+	{dir: "agent/kube", allowed: []string{
+		"internal/buildinfo", "plugin/annotation", "plugin/redirect", "k8s.io/api/core/v1", "k8s.io/apimachinery/...", "k8s.io/client-go/...",
+	}, forbidden: with(onCluster, map[string]string{
+		"plugin/record": "what is read off a pod does not depend on what the plugin did", "install": nodeRoom, "agent/...": lowestRoom,
+	})},
+	{dir: "agent/answer", allowed: append([]string{"agent/kube", "plugin/facts"}, kubeTypes...), forbidden: with(onCluster, map[string]string{
+		"plugin/record": "an answer is what the API server knows of a pod, whatever the plugin did with it", "install": nodeRoom,
+		"agent/mark": rooms, "agent/patrol": rooms, "agent/uninstall": rooms,
+	})},
+	{dir: "agent/mark", allowed: append([]string{
+		"agent/kube", "plugin/annotation", "plugin/record", "github.com/fsnotify/fsnotify", "github.com/sirupsen/logrus", "k8s.io/client-go/util/workqueue",
+	}, kubeTypes...), forbidden: with(onCluster, map[string]string{
+		"install": nodeRoom, "agent/answer": rooms, "agent/patrol": "a mark says what a record says; it does not depend on what is looked for",
+		"agent/uninstall": rooms, "github.com/prometheus/...": "what is counted is the agent's business",
+	})},
+	{dir: "agent/patrol", allowed: append([]string{
+		"agent/kube", "agent/mark", "internal/entry", "internal/files", "plugin/record", "plugin/redirect", "github.com/prometheus/client_golang/prometheus",
+		"github.com/sirupsen/logrus", "k8s.io/client-go/tools/record", "k8s.io/client-go/util/flowcontrol",
+	}, kubeTypes...), forbidden: with(onCluster, map[string]string{
+		"install": nodeRoom, "agent/answer": rooms, "agent/uninstall": rooms,
+	})},
+	{dir: "agent/uninstall", allowed: append([]string{
+		"agent/kube", "install", "plugin/record", "github.com/sirupsen/logrus",
+	}, kubeTypes...), forbidden: with(onCluster, map[string]string{
+		"agent/answer": rooms, "agent/mark": "what uninstalls marks nothing", "agent/patrol": "what uninstalls looks after no pod",
+	})},
+	{dir: "agent/agenttest", allowed: append([]string{
+		"agent/kube", "internal/await", "plugin/annotation", "plugin/record", "plugin/redirect", "github.com/sirupsen/logrus", "k8s.io/client-go/tools/cache/testing",
+	}, kubeTypes...)},
 	{dir: "agent/istio-pod-network-agent", allowed: []string{"agent"}},
 
 	{dir: "internal/await", standard: []string{"testing", "time"}},

@@ -1,4 +1,4 @@
-package agent
+package patrol
 
 import (
 	"context"
@@ -11,11 +11,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/agent/agenttest"
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	kuberecord "k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/flowcontrol"
 )
 
@@ -32,26 +37,24 @@ func cachedBy(libcni, uid, containerID, netns, address string) string {
 		"interfaces": [{"name": "veth1"}, {"name": "eth0", "sandbox": "` + netns + `"}]}}`
 }
 
-// repairing is a repairer whose plugin is a script that notes how it was called, in the file called, and then does that.
-func repairing(t *testing.T, mode, script string) (r *repairer, dir string) {
+// repairing is a Repairer whose plugin is a script that notes how it was called, in the file called, and then does that.
+func repairing(t *testing.T, mode Mode, script string) (r *Repairer, events *kuberecord.FakeRecorder, dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	for _, name := range []string{"bin", "cache/results", "netns"} {
-		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		await.Must(t, os.MkdirAll(filepath.Join(dir, name), 0o755))
 	}
 	plugin := "#!/bin/sh\nenv | grep ^CNI_ | sort >" + dir + "/called\ncat >>" + dir + "/called\n" + script
 	write(t, filepath.Join(dir, "bin", entry.Type), plugin, 0o755)
 	e, err := entry.Parse([]byte(`{"type": "istio-pod-network", "agentSocket": "/x", "capabilities": {"a": true}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r = newRepairer(options{
-		repair: mode, cacheDir: filepath.Join(dir, "cache"), netnsDir: filepath.Join(dir, "netns"), store: record.Store{Dir: filepath.Join(dir, "run")},
-		install: install.Config{BinDir: filepath.Join(dir, "bin"), Entry: e},
-	}, newMetrics(), quiet(), nil)
-	return r, dir
+	await.Must(t, err)
+	w, events := heard()
+	return NewRepairer(RepairConfig{
+		Mode: mode, CacheDir: filepath.Join(dir, "cache"), NetNSDir: filepath.Join(dir, "netns"),
+		Store: record.Store{Dir: filepath.Join(dir, "run")}, Plugin: filepath.Join(dir, "bin", entry.Type), Entry: e,
+		Warner: w, Log: agenttest.Quiet(),
+		Repairs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "c"}, []string{"result"}),
+	}), events, dir
 }
 
 func write(t *testing.T, path, contents string, mode os.FileMode) {
@@ -64,8 +67,8 @@ func write(t *testing.T, path, contents string, mode os.FileMode) {
 // The plugin is called as the runtime calls it: for the sandbox that the pod has now, with the result of the plugins before it.
 func TestRepairCallsThePlugin(t *testing.T) {
 	for _, libcni := range []string{"1.1", "1.3"} {
-		r, dir := repairing(t, repairApply, "")
-		pod := running("cart")
+		r, events, dir := repairing(t, Apply, "")
+		pod := agenttest.Running("cart")
 		results, netns := filepath.Join(dir, "cache", "results"), filepath.Join(dir, "netns")
 		for name, contents := range map[string]string{
 			"podnet-new-eth0":   cachedBy(libcni, string(pod.UID), "new", netns+"/cni-new", "10.0.0.1"),
@@ -84,9 +87,8 @@ func TestRepairCallsThePlugin(t *testing.T) {
 		}
 		write(t, filepath.Join(netns, "cni-new"), "", 0o600)
 		write(t, filepath.Join(netns, "cni-old"), "", 0o600)
-		w, events := heard()
-		r.repair(t.Context(), []*corev1.Pod{pod}, w)
-		if all := said(events); len(all) > 0 {
+		r.repair(t.Context(), []*corev1.Pod{pod})
+		if all := sent(events); len(all) > 0 {
 			t.Fatal(all)
 		}
 		data, err := os.ReadFile(filepath.Join(dir, "called"))
@@ -128,13 +130,12 @@ func TestRepairFails(t *testing.T) {
 		"the plugin refuses":         {"10.0.0.1", "netns/cni-1", `echo '{"code": 103, "msg": "writing the packet rules", "details": "no backend"}'; exit 1`, "writing the packet rules: no backend"},
 		"the plugin breaks":          {"10.0.0.1", "netns/cni-1", "echo oops >&2; exit 3", "exit status 3: oops"},
 	} {
-		r, dir := repairing(t, repairApply, c.script)
-		pod := running("cart")
+		r, events, dir := repairing(t, Apply, c.script)
+		pod := agenttest.Running("cart")
 		write(t, filepath.Join(dir, "netns/cni-1"), "", 0o600)
 		write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1", dir+"/"+c.netns, c.address), 0o600)
-		w, events := heard()
-		r.repair(t.Context(), []*corev1.Pod{pod}, w)
-		if all := strings.Join(said(events), "\n"); !strings.Contains(all, c.want) || !strings.Contains(all, eventRepair) {
+		r.repair(t.Context(), []*corev1.Pod{pod})
+		if all := strings.Join(sent(events), "\n"); !strings.Contains(all, c.want) || !strings.Contains(all, eventRepair) {
 			t.Errorf("%s: %q, want %q", name, all, c.want)
 		}
 	}
@@ -142,57 +143,59 @@ func TestRepairFails(t *testing.T) {
 
 // The plugin has run for this sandbox, and the agent has not seen its record yet: nothing is done.
 func TestRepairAfterTheRecord(t *testing.T) {
-	r, dir := repairing(t, repairApply, "")
-	pod := running("cart")
+	r, events, dir := repairing(t, Apply, "")
+	pod := agenttest.Running("cart")
 	write(t, filepath.Join(dir, "netns/cni-1"), "", 0o600)
 	write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1", dir+"/netns/cni-1", "10.0.0.1"), 0o600)
-	already := recordFor(pod, "1/1")
+	already := agenttest.RecordFor(pod, "1/1")
 	already.ContainerID, already.IfName = "1", "eth0"
-	if err := r.store.Put(already); err != nil {
+	if err := r.Store.Put(already); err != nil {
 		t.Fatal(err)
 	}
-	w, events := heard()
-	r.repair(t.Context(), []*corev1.Pod{pod}, w)
+	r.repair(t.Context(), []*corev1.Pod{pod})
 	if _, err := os.Stat(filepath.Join(dir, "called")); err == nil {
 		t.Error("the plugin was called")
 	}
-	if all := said(events); len(all) > 0 {
+	if all := sent(events); len(all) > 0 {
 		t.Error(all)
 	}
 }
 
+// deleter is an API server that deletes pods, given as namespace/name UID.
+type deleter func(name string) error
+
+func (d deleter) DeletePod(_ context.Context, namespace, name string, uid types.UID) error {
+	return d(namespace + "/" + name + " " + string(uid))
+}
+
 // Only pods that a controller makes again are deleted, and not without end.
 func TestRepairDeletes(t *testing.T) {
-	r, _ := repairing(t, repairDelete, "")
+	r, events, _ := repairing(t, Delete, "")
 	var deleted []string
 	var failure error
-	r.remove = func(_ context.Context, namespace, name, uid string) error {
-		deleted = append(deleted, namespace+"/"+name+" "+uid)
-		return failure
-	}
+	r.Pods = deleter(func(name string) error { deleted = append(deleted, name); return failure })
 	yes := true
-	bare, owned, mirror := running("bare"), running("owned"), running("mirror")
+	bare, owned, mirror := agenttest.Running("bare"), agenttest.Running("owned"), agenttest.Running("mirror")
 	owned.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "cart", Controller: &yes}}
-	mirror.OwnerReferences, mirror.Annotations[keyMirror] = owned.OwnerReferences, "x"
-	w, events := heard()
-	r.repair(t.Context(), []*corev1.Pod{bare, owned, mirror}, w)
+	mirror.OwnerReferences, mirror.Annotations[kube.KeyMirror] = owned.OwnerReferences, "x"
+	r.repair(t.Context(), []*corev1.Pod{bare, owned, mirror})
 	if want := []string{"shop/owned " + string(owned.UID)}; !slices.Equal(deleted, want) {
 		t.Errorf("deleted %q, want %q", deleted, want)
 	}
-	all := strings.Join(said(events), "\n")
+	all := strings.Join(sent(events), "\n")
 	for _, want := range []string{eventDeleted, "no controller"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("%q says nothing of %q", all, want)
 		}
 	}
 	failure = errors.New("forbidden")
-	r.repair(t.Context(), []*corev1.Pod{owned}, w)
-	if all := strings.Join(said(events), "\n"); !strings.Contains(all, "deleting it failed: forbidden") {
+	r.repair(t.Context(), []*corev1.Pod{owned})
+	if all := strings.Join(sent(events), "\n"); !strings.Contains(all, "deleting it failed: forbidden") {
 		t.Errorf("%q", all)
 	}
 	r.limit, deleted, failure = flowcontrol.NewTokenBucketPassiveRateLimiter(deletionsRate, 2), nil, nil
 	for range 9 {
-		r.repair(t.Context(), []*corev1.Pod{owned}, w)
+		r.repair(t.Context(), []*corev1.Pod{owned})
 	}
 	if len(deleted) != 2 {
 		t.Errorf("%d deletions at once", len(deleted))
@@ -201,7 +204,7 @@ func TestRepairDeletes(t *testing.T) {
 
 // A pod that came too early is one that is held by its wait, has a network and no record, and is the plugin's business.
 func TestCameEarly(t *testing.T) {
-	wait := corev1.Container{Name: "istio-validation", Command: []string{"/" + waitProgram}}
+	wait := corev1.Container{Name: "istio-validation", Command: []string{"/" + kube.WaitProgram}}
 	for name, c := range map[string]struct {
 		change func(*corev1.Pod)
 		want   bool
@@ -223,23 +226,24 @@ func TestCameEarly(t *testing.T) {
 		"in a namespace nobody knows":      {func(p *corev1.Pod) { p.Namespace = "unknown" }, false},
 		"unreadable":                       {func(p *corev1.Pod) { p.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = "x" }, false},
 	} {
-		pod := running("cart")
+		pod := agenttest.Running("cart")
 		pod.Status.StartTime = &metav1.Time{Time: time.Unix(0, 0)} // before the plugin was chained: no bypass
 		pod.Spec.InitContainers = []corev1.Container{wait}
 		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: wait.Name}}
 		c.change(pod)
-		for mode, want := range map[string][]bool{repairApply: {c.want, c.want}, repairDelete: {false, c.want}, repairOff: {false, c.want}} {
-			p, _ := patrolling(t)
-			p.repairer.mode = mode
+		for mode, want := range map[Mode][]bool{Apply: {c.want, c.want}, Delete: {false, c.want}, Off: {false, c.want}} {
+			p := patrolling(t)
+			p.Repairer.Mode = mode
+			var s sighting
 			for i, want := range want {
-				if got := p.cameEarly(pod); got != want {
+				if got := p.cameEarly(pod, &s); got != want {
 					t.Errorf("%s, %s, look %d: %t", name, mode, i+1, got)
 				}
 			}
 		}
-		p, _ := patrolling(t)
-		p.repairer.mode, p.install.last.Ready = repairApply, false
-		if p.cameEarly(pod) {
+		p := patrolling(t)
+		p.Repairer.Mode, p.chained = Apply, time.Time{}
+		if p.cameEarly(pod, &sighting{}) {
 			t.Errorf("%s: though the plugin is not installed", name)
 		}
 	}
@@ -252,21 +256,20 @@ func TestRepairTellsOfBypass(t *testing.T) {
 		start    time.Time
 		bypasses int
 	}{"made before": {time.Unix(0, 0), 0}, "made after": {time.Now(), 1}} {
-		repairer, dir := repairing(t, repairApply, "")
-		pod := running("cart")
+		repairer, _, dir := repairing(t, Apply, "")
+		pod := agenttest.Running("cart")
 		pod.Status.StartTime = &metav1.Time{Time: c.start}
 		pod.Spec.InitContainers = []corev1.Container{{Name: "istio-validation"}}
 		write(t, filepath.Join(dir, "netns/cni-1"), "", 0o600)
 		write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1", dir+"/netns/cni-1", "10.0.0.1"), 0o600)
-		p, _ := patrolling(t, pod)
-		p.install.last.Chained, p.install.path, p.install.again = install.DroppedIn, filepath.Join(dir, "memory"), make(chan struct{}, 1)
-		p.repairer = repairer
+		p := patrolling(t, pod)
+		p.Repairer = repairer
 		p.round(t.Context(), time.Now())
 		if _, err := os.Stat(filepath.Join(dir, "called")); err != nil {
 			t.Errorf("%s: the plugin was not called: %v", name, err)
 		}
-		if n := p.suspects[string(pod.UID)]; n >= certain != (c.bypasses == 1) || p.install.memory.DropInDistrusted != (c.bypasses == 1) {
-			t.Errorf("%s: suspected %d times, drop-in distrusted %t", name, n, p.install.memory.DropInDistrusted)
+		if n := p.seen[pod.UID].bypass; n >= certain != (c.bypasses == 1) || p.installation.distrusted != c.bypasses {
+			t.Errorf("%s: suspected %d times, drop-in distrusted %d times", name, n, p.installation.distrusted)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package patrol
 
 import (
 	"encoding/json"
@@ -7,9 +7,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/internal/files"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -55,16 +57,16 @@ func (s sandboxes) all() ([]sandbox, error) {
 		if err != nil {
 			continue
 		}
-		if box, err := s.parse(data); err == nil {
-			box.made = info.ModTime()
-			all = append(all, box)
+		if sb, err := parse(data); err == nil {
+			sb.made = info.ModTime()
+			all = append(all, sb)
 		}
 	}
 	return all, nil
 }
 
 // parse reads a file of the cache.
-func (s sandboxes) parse(data []byte) (sandbox, error) {
+func parse(data []byte) (sandbox, error) {
 	var cached struct {
 		Kind        string          `json:"kind"`
 		ContainerID string          `json:"containerId"`
@@ -90,28 +92,28 @@ func (s sandboxes) parse(data []byte) (sandbox, error) {
 	if err := json.Unmarshal(cached.Result, &result); err != nil {
 		return sandbox{}, err
 	}
-	box := sandbox{
+	sb := sandbox{
 		containerID: cached.ContainerID, ifName: cached.IfName, network: cached.NetworkName, netns: cached.NetNS,
 		result: cached.Result, version: result.CNIVersion,
 	}
 	for _, i := range result.Interfaces {
-		if box.netns == "" && i.Name == box.ifName {
-			box.netns = i.Sandbox
+		if sb.netns == "" && i.Name == sb.ifName {
+			sb.netns = i.Sandbox
 		}
 	}
 	for _, ip := range result.IPs {
-		box.addresses = append(box.addresses, ip.Address.Addr())
+		sb.addresses = append(sb.addresses, ip.Address.Addr())
 	}
-	box.identify(cached.Args)
+	sb.identify(cached.Args)
 	switch {
 	case cached.Kind != "cniCacheV1":
-		return box, fmt.Errorf("it is of the kind %q", cached.Kind)
-	case box.pod == "" || box.containerID == "" || box.ifName == "" || box.network == "":
-		return box, errors.New("it is not about a pod")
-	case strings.ContainsRune(box.containerID+box.ifName+box.args, 0):
-		return box, errors.New("it cannot be an environment")
+		return sb, fmt.Errorf("it is of the kind %q", cached.Kind)
+	case sb.pod == "" || sb.containerID == "" || sb.ifName == "" || sb.network == "":
+		return sb, errors.New("it is not about a pod")
+	case strings.ContainsRune(sb.containerID+sb.ifName+sb.args, 0):
+		return sb, errors.New("it cannot be an environment")
 	}
-	return box, nil
+	return sb, nil
 }
 
 // identify takes what the runtime told the plugins of the pod.
@@ -131,13 +133,13 @@ func (s *sandbox) identify(args [][2]string) {
 
 // path is where the agent sees the network namespace, and an error if it is not where the runtime keeps those of pods: an ADD
 // is not run on whatever a file names.
-func (s sandboxes) path(box sandbox) (string, error) {
-	path := filepath.Clean(box.netns)
+func (s sandboxes) path(sb sandbox) (string, error) {
+	path := filepath.Clean(sb.netns)
 	if below, ok := strings.CutPrefix(path, "/var/run/"); ok { // which is /run, but there is no such link in the agent's image
 		path = "/run/" + below
 	}
-	if box.netns == "" || filepath.Dir(path) != filepath.Clean(s.netns) {
-		return "", fmt.Errorf("its network namespace %q is not in %s", box.netns, s.netns)
+	if sb.netns == "" || filepath.Dir(path) != filepath.Clean(s.netns) {
+		return "", fmt.Errorf("its network namespace %q is not in %s", sb.netns, s.netns)
 	}
 	if _, err := os.Lstat(path); err != nil {
 		return "", err
@@ -145,28 +147,23 @@ func (s sandboxes) path(box sandbox) (string, error) {
 	return path, nil
 }
 
-// of picks the newest sandbox of a pod whose network namespace is still there, and which has the address that the kubelet reports.
-func (s sandboxes) of(pod *corev1.Pod, all []sandbox) (box sandbox, path string, err error) {
-	ids := map[string]bool{}
-	for _, id := range podIDs(pod) {
-		ids[id] = true
-	}
+// of picks the newest sandbox of a pod whose network namespace is still there, and which has the address that the kubelet
+// reports.
+func (s sandboxes) of(pod *corev1.Pod, all []sandbox) (found sandbox, path string, err error) {
+	ids := kube.IDs(pod)
 	err = fmt.Errorf("the container runtime's cache in %s knows no network of it", s.dir)
 	for _, candidate := range all {
-		if !ids[candidate.pod] || !candidate.has(pod.Status.PodIPs) || path != "" && candidate.made.Before(box.made) {
+		if !slices.Contains(ids, candidate.pod) || !candidate.has(pod.Status.PodIPs) ||
+			path != "" && candidate.made.Before(found.made) {
 			continue
 		}
-		where, failed := s.path(candidate)
-		if failed == nil {
-			box, path = candidate, where
+		if where, failed := s.path(candidate); failed == nil {
+			found, path, err = candidate, where, nil
 		} else if path == "" {
 			err = failed
 		}
 	}
-	if path == "" {
-		return sandbox{}, "", err
-	}
-	return box, path, nil
+	return found, path, err
 }
 
 // has reports whether the sandbox has one of the addresses. Those of a network whose result names none cannot be compared.

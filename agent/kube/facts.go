@@ -1,14 +1,15 @@
-package agent
+package kube
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
 )
 
-// factsOf is a pod as the plugin wants to know it.
-func factsOf(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
+// FactsOf is a pod as the plugin wants to know it.
+func FactsOf(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
 	f := redirect.Pod{
 		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), Complete: true,
 		Annotations: pod.Annotations, Labels: pod.Labels, NamespaceAnnotations: namespace,
@@ -73,4 +74,21 @@ func isNetAdmin(c corev1.Container) bool {
 		}
 	}
 	return false
+}
+
+// AsRun gives the containers the users that their status tells: a user that only the image names is known from there alone, where the runtime
+// reports it (Kubernetes 1.33 with containerd 2 or CRI-O 1.32).
+func AsRun(facts redirect.Pod, status corev1.PodStatus) redirect.Pod {
+	for _, known := range []struct {
+		containers []redirect.Container
+		statuses   []corev1.ContainerStatus
+	}{{facts.Containers, status.ContainerStatuses}, {facts.InitContainers, status.InitContainerStatuses}} {
+		for _, s := range known.statuses {
+			i := slices.IndexFunc(known.containers, func(c redirect.Container) bool { return c.Name == s.Name })
+			if i >= 0 && s.User != nil && s.User.Linux != nil {
+				known.containers[i].RunAsUser, known.containers[i].RunAsGroup = &s.User.Linux.UID, &s.User.Linux.GID
+			}
+		}
+	}
+	return facts
 }

@@ -1,4 +1,4 @@
-package agent
+package mark
 
 import (
 	"context"
@@ -6,11 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
+	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/agenttest"
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/internal/fdleak"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,9 +25,12 @@ import (
 	source "k8s.io/client-go/tools/cache/testing"
 )
 
+func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
+
 // bench is a marker between a pod cache and an API server that are both in memory.
 type bench struct {
-	*marker
+	*Marker
+	agenttest.Reader
 	source *source.FakeControllerSource
 	fail   func(attempt int) error // what a patch fails with
 	lose   bool                    // the patch is applied, but its answer is lost
@@ -29,28 +38,33 @@ type bench struct {
 
 	mu      sync.Mutex
 	patches []string
-	results []string
+	results []Result
 	pod     *corev1.Pod
 }
 
+// newBench has the pod on its API server, which the watch has brought.
 func newBench(t *testing.T, pod *corev1.Pod, records ...record.Record) *bench {
-	b := &bench{marker: newMarker(testBoot, quiet()), pod: pod.DeepCopy()}
-	b.records = &recordIndex{log: quiet(), files: map[string]recordFile{}}
+	return benchWith(t, []*corev1.Pod{pod}, pod, records...)
+}
+
+func benchWith(t *testing.T, watched []*corev1.Pod, pod *corev1.Pod, records ...record.Record) *bench {
+	b := &bench{pod: pod.DeepCopy()}
+	index := NewIndex(record.Store{Dir: t.TempDir()}, agenttest.Quiet(), nil, nil)
 	for i, r := range records {
-		b.records.files[fmt.Sprint(i)] = recordFile{record: r}
+		index.files[fmt.Sprint(i)] = recordFile{record: r}
 	}
-	b.pods, b.source = cached(t, func(string) {}, pod)
-	b.patch = b.apply
-	b.done = func(_ record.Record, result string, _ error) {
+	pods, from := agenttest.Pods(t, func(string) {}, watched...)
+	b.source = from
+	b.Marker = New(agenttest.Boot, NewQueue(), pods, index, b, func(_ record.Record, result Result, _ error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.results = append(b.results, result)
-	}
+	})
 	return b
 }
 
-// apply is the API server.
-func (b *bench) apply(_ context.Context, _, _ string, patch []byte) error {
+// PatchPod is the API server.
+func (b *bench) PatchPod(_ context.Context, _, _ string, patch []byte) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.patches = append(b.patches, string(patch))
@@ -88,42 +102,42 @@ func (b *bench) apply(_ context.Context, _, _ string, patch []byte) error {
 	return nil
 }
 
-func (b *bench) expect(t *testing.T, patches int, results ...string) {
+func (b *bench) expect(t *testing.T, patches int, results ...Result) {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.patches) != patches || strings.Join(b.results, " ") != strings.Join(results, " ") {
+	if len(b.patches) != patches || !slices.Equal(b.results, results) {
 		t.Errorf("%d patches with results %q, want %d with %q", len(b.patches), b.results, patches, results)
 	}
 }
 
 func TestMarkerWritesOnce(t *testing.T) {
-	pod := meshPod("cart")
+	pod := agenttest.MeshPod("cart")
 	for _, silent := range []bool{false, true} {
-		b := newBench(t, pod, recordFor(pod, "1/1"))
+		b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
 		b.silent = silent // the watch is late, and the pod in the cache still without a mark
 		for range 5 {
 			if !b.reconcile(t.Context(), string(pod.UID)) {
 				t.Error("to be tried again")
 			}
 		}
-		b.expect(t, 1, marked)
+		b.expect(t, 1, Marked)
 	}
 }
 
 // A request whose answer is lost is not repeated once the watch has brought what it did.
 func TestMarkerAmbiguous(t *testing.T) {
-	pod := meshPod("cart")
-	b := newBench(t, pod, recordFor(pod, "1/1"))
+	pod := agenttest.MeshPod("cart")
+	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
 	b.lose = true
 	if b.reconcile(t.Context(), string(pod.UID)) {
 		t.Error("a failure is not tried again")
 	}
-	eventually(t, "the mark is in the cache", func() bool { return b.pods.named("shop", "cart").Annotations[record.KeyStatus] != "" })
+	await.Eventually(t, time.Minute, "the mark is in the cache", func() bool { return b.pods.Named("shop", "cart").Annotations[annotation.Status] != "" })
 	if !b.reconcile(t.Context(), string(pod.UID)) {
 		t.Error("to be tried again")
 	}
-	b.expect(t, 1, markFailure, alreadyOn)
+	b.expect(t, 1, Failed, AlreadyOn)
 }
 
 func TestMarkerFailures(t *testing.T) {
@@ -135,19 +149,19 @@ func TestMarkerFailures(t *testing.T) {
 	for name, c := range map[string]struct {
 		err    error
 		settle bool
-		result string
+		result Result
 	}{
-		"gone":        {apierrors.NewNotFound(pods, "cart"), true, markGone},
-		"another":     {apierrors.NewConflict(pods, "cart", errors.New("UID")), true, markGone},
-		"immutable":   {invalid("metadata.uid"), true, markGone},
-		"too long":    {invalid("metadata.annotations"), false, markFailure},
-		"forbidden":   {apierrors.NewForbidden(pods, "cart", nil), false, markFailure},
-		"unavailable": {apierrors.NewServiceUnavailable("later"), false, markFailure},
-		"no answer":   {errors.New("connection refused"), false, markFailure},
-		"timeout":     {context.DeadlineExceeded, false, markFailure},
+		"gone":        {apierrors.NewNotFound(pods, "cart"), true, PodGone},
+		"another":     {apierrors.NewConflict(pods, "cart", errors.New("UID")), true, PodGone},
+		"immutable":   {invalid("metadata.uid"), true, PodGone},
+		"too long":    {invalid("metadata.annotations"), false, Failed},
+		"forbidden":   {apierrors.NewForbidden(pods, "cart", nil), false, Failed},
+		"unavailable": {apierrors.NewServiceUnavailable("later"), false, Failed},
+		"no answer":   {errors.New("connection refused"), false, Failed},
+		"timeout":     {context.DeadlineExceeded, false, Failed},
 	} {
-		pod := meshPod("cart")
-		b := newBench(t, pod, recordFor(pod, "1/1"))
+		pod := agenttest.MeshPod("cart")
+		b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
 		b.fail = func(int) error { return c.err }
 		if got := b.reconcile(t.Context(), string(pod.UID)); got != c.settle {
 			t.Errorf("%s: settled is %t", name, got)
@@ -158,8 +172,8 @@ func TestMarkerFailures(t *testing.T) {
 
 // The workers try again until it works.
 func TestMarkerRetries(t *testing.T) {
-	pod := meshPod("cart")
-	b := newBench(t, pod, recordFor(pod, "1/1"))
+	pod := agenttest.MeshPod("cart")
+	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
 	b.fail = func(attempt int) error {
 		if attempt < 4 {
 			return errors.New("connection refused")
@@ -168,54 +182,54 @@ func TestMarkerRetries(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { b.run(ctx); close(done) }()
-	b.enqueue(string(pod.UID))
-	eventually(t, "the pod is marked", func() bool { _, written := b.markedSince(string(pod.UID)); return written })
+	go func() { b.Run(ctx); close(done) }()
+	b.queue.Add(string(pod.UID))
+	await.Eventually(t, time.Minute, "the pod is marked", func() bool { _, written := b.MarkedSince(string(pod.UID)); return written })
 	cancel()
 	<-done
-	b.expect(t, 4, markFailure, markFailure, markFailure, marked)
+	b.expect(t, 4, Failed, Failed, Failed, Marked)
 }
 
 // A mark that somebody takes away comes back, but not as often as he likes.
 func TestMarkerTakenAway(t *testing.T) {
-	pod := meshPod("cart")
-	b := newBench(t, pod, recordFor(pod, "1/1"))
+	pod := agenttest.MeshPod("cart")
+	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
 	id := string(pod.UID)
 	b.reconcile(t.Context(), id)
 	b.source.Modify(pod)
-	eventually(t, "the mark is gone from the cache", func() bool { return !markOf(recordFor(pod, "1/1")).isOn(b.pods.named("shop", "cart")) })
+	await.Eventually(t, time.Minute, "the mark is gone from the cache", func() bool { return !markOf(agenttest.RecordFor(pod, "1/1")).isOn(b.pods.Named("shop", "cart")) })
 	b.reconcile(t.Context(), id)
-	b.expect(t, 1, marked)
-	b.marker.mu.Lock()
+	b.expect(t, 1, Marked)
+	b.Marker.mu.Lock()
 	w := b.written[id]
 	w.at = w.at.Add(-remarkAfter)
 	b.written[id] = w
-	b.marker.mu.Unlock()
+	b.Marker.mu.Unlock()
 	b.reconcile(t.Context(), id)
-	b.expect(t, 2, marked, marked)
+	b.expect(t, 2, Marked, Marked)
 }
 
 func TestMarkerLeavesAlone(t *testing.T) {
-	mirror, over, ending := meshPod("mirror"), meshPod("over"), meshPod("ending")
-	mirror.Annotations[keyMirror] = "hash"
+	mirror, over, ending := agenttest.MeshPod("mirror"), agenttest.MeshPod("over"), agenttest.MeshPod("ending")
+	mirror.Annotations[kube.KeyMirror] = "hash"
 	over.Status.Phase = corev1.PodFailed
 	ending.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 	for _, pod := range []*corev1.Pod{mirror, over, ending} {
-		b := newBench(t, pod, recordFor(pod, "1/1"))
+		b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
 		b.reconcile(t.Context(), string(pod.UID))
 		b.expect(t, 0)
 	}
-	pod := meshPod("unrecorded")
-	b := newBench(t, pod, recordFor(meshPod("other"), "1/1"))
+	pod := agenttest.MeshPod("unrecorded")
+	b := newBench(t, pod, agenttest.RecordFor(agenttest.MeshPod("other"), "1/1"))
 	b.reconcile(t.Context(), string(pod.UID))
 	b.reconcile(t.Context(), "uid-of-other") // whose pod is not there
 	b.expect(t, 0)
 }
 
 func TestCurrentRecord(t *testing.T) {
-	pod := meshPod("cart")
+	pod := agenttest.MeshPod("cart")
 	at := func(seconds int, netns string, change ...func(*record.Record)) record.Record {
-		r := recordFor(pod, netns)
+		r := agenttest.RecordFor(pod, netns)
 		r.Time = time.Unix(int64(1000+seconds), 0)
 		for _, c := range change {
 			c(&r)
@@ -238,7 +252,7 @@ func TestCurrentRecord(t *testing.T) {
 		"of another boot":  {[]record.Record{at(9, "1/1", otherBoot), at(0, "2/2")}, mark{"initialized", "5e7c1c9d-boot/2/2", ""}},
 		"of another alone": {[]record.Record{at(9, "1/1", otherBoot)}, mark{}},
 	} {
-		r, found := testBoot.current(c.records)
+		r, found := Current(agenttest.Boot, c.records)
 		if got := markOf(r); found != (c.want != mark{}) || found && got != c.want {
 			t.Errorf("%s: %v %t, want %v", name, got, found, c.want)
 		}
@@ -247,31 +261,30 @@ func TestCurrentRecord(t *testing.T) {
 
 // A pod that the watch does not bring is read from the API server after a while, so that its wait does not last as long as the watch is away.
 func TestMarkerWithoutWatch(t *testing.T) {
-	pod := meshPod("cart")
-	another, mirror := meshPod("cart"), meshPod("cart")
-	another.UID, mirror.Annotations[keyMirror] = "another", "x"
+	pod := agenttest.MeshPod("cart")
+	another, mirror := agenttest.MeshPod("cart"), agenttest.MeshPod("cart")
+	another.UID, mirror.Annotations[kube.KeyMirror] = "another", "x"
 	for name, c := range map[string]struct {
 		age     time.Duration
 		live    *corev1.Pod
 		err     error
 		reads   int
 		settle  bool
-		results []string
+		results []Result
 	}{
 		"a young record":         {0, pod, nil, 0, true, nil},
-		"an older one":           {watchLate, pod, nil, 1, true, []string{marked}},
-		"one of the future":      {-time.Hour, pod, nil, 1, true, []string{marked}},
-		"the pod is gone":        {watchLate, nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "cart"), 1, true, nil},
+		"an older one":           {watchLate, pod, nil, 1, true, []Result{Marked}},
+		"one of the future":      {-time.Hour, pod, nil, 1, true, []Result{Marked}},
+		"the pod is gone":        {watchLate, nil, agenttest.NotFound("cart"), 1, true, nil},
 		"another of its name":    {watchLate, another, nil, 1, true, nil},
 		"a static pod":           {watchLate, mirror, nil, 1, true, nil},
 		"the API server is away": {watchLate, nil, errors.New("connection refused"), 1, false, nil},
 	} {
-		r := recordFor(pod, "1/1")
+		r := agenttest.RecordFor(pod, "1/1")
 		r.Time = time.Now().Add(-c.age)
-		b := newBench(t, pod, r)
-		b.pods, _ = cached(t, func(string) {})
+		b := benchWith(t, nil, pod, r)
 		reads := 0
-		b.read = func(context.Context, string, string) (*corev1.Pod, error) { reads++; return c.live, c.err }
+		b.Reader = func(context.Context, string, string) (*corev1.Pod, error) { reads++; return c.live, c.err }
 		if settled := b.reconcile(t.Context(), string(pod.UID)); settled != c.settle || reads != c.reads {
 			t.Errorf("%s: settled %t, %d reads", name, settled, reads)
 		}

@@ -1,4 +1,4 @@
-package agent
+package mark
 
 import (
 	"context"
@@ -17,35 +17,41 @@ import (
 // relistEvery is how often the directory is read although nothing was noticed: inotify's queue may have run over.
 const relistEvery = 30 * time.Second
 
-// recordIndex knows the records that the plugin has left on this node.
-type recordIndex struct {
+// Index knows the records that the plugin has left on this node.
+type Index struct {
 	store   record.Store
 	log     *logrus.Logger
-	seen    func(r record.Record, fresh bool) // every new version of a record; fresh: it came while the agent was running
-	changed func(id string)                   // a pod's records have changed
+	seen    func(r record.Record, fresh bool)
+	changed func(id string)
 
 	mu     sync.Mutex
 	files  map[string]recordFile // by file name
 	loaded bool
 }
 
+// NewIndex returns an Index of the store. It calls seen for every new version of a record, which is fresh if it came while the
+// agent was running, and changed for every ID of a pod whose records have changed.
+func NewIndex(store record.Store, log *logrus.Logger, seen func(r record.Record, fresh bool), changed func(id string)) *Index {
+	return &Index{store: store, log: log, seen: seen, changed: changed, files: map[string]recordFile{}}
+}
+
 // recordFile is one record, and which version of its file it is from.
 type recordFile struct {
 	record  record.Record
 	info    os.FileInfo
-	problem string // why it cannot be read; said once
+	problem string // why it cannot be read; logged once
 }
 
-// podID is what the record calls its pod.
-func podID(r record.Record) string {
+// PodID is what the record calls its pod.
+func PodID(r record.Record) string {
 	if r.PodUID != "" {
 		return r.PodUID
 	}
 	return r.Namespace + "/" + r.Name
 }
 
-// run watches until the context ends.
-func (x *recordIndex) run(ctx context.Context) error {
+// Run watches until the context ends.
+func (x *Index) Run(ctx context.Context) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return err
@@ -69,7 +75,7 @@ func (x *recordIndex) run(ctx context.Context) error {
 }
 
 // follow loads what changes until the directory has to be read again, and then returns true.
-func (x *recordIndex) follow(ctx context.Context, watcher *fsnotify.Watcher, tick <-chan time.Time) bool {
+func (x *Index) follow(ctx context.Context, watcher *fsnotify.Watcher, tick <-chan time.Time) bool {
 	for {
 		select {
 		case <-ctx.Done():
@@ -92,7 +98,7 @@ func (x *recordIndex) follow(ctx context.Context, watcher *fsnotify.Watcher, tic
 }
 
 // relist compares the directory with what is known.
-func (x *recordIndex) relist() {
+func (x *Index) relist() {
 	entries, err := os.ReadDir(x.store.Pods())
 	if err != nil {
 		x.log.WithError(err).Warn("reading the records")
@@ -120,7 +126,7 @@ func (x *recordIndex) relist() {
 }
 
 // load reads one file again if it is not the one that is known. A record never changes under its inode.
-func (x *recordIndex) load(name string) {
+func (x *Index) load(name string) {
 	info, err := os.Lstat(filepath.Join(x.store.Pods(), name))
 	x.mu.Lock()
 	known, present := x.files[name]
@@ -136,7 +142,7 @@ func (x *recordIndex) load(name string) {
 	if errors.Is(err, fs.ErrNotExist) {
 		x.set(name, nil)
 		if present {
-			x.changed(podID(known.record))
+			x.changed(PodID(known.record))
 		}
 		return
 	}
@@ -152,12 +158,12 @@ func (x *recordIndex) load(name string) {
 	if err == nil {
 		x.seen(r, fresh)
 	}
-	for id := range map[string]bool{podID(r): true, podID(known.record): true} {
+	for id := range map[string]bool{PodID(r): true, PodID(known.record): true} {
 		x.changed(id)
 	}
 }
 
-func (x *recordIndex) set(name string, file *recordFile) {
+func (x *Index) set(name string, file *recordFile) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if file == nil {
@@ -167,34 +173,34 @@ func (x *recordIndex) set(name string, file *recordFile) {
 	x.files[name] = *file
 }
 
-// byPod returns every record that can be read, by what it calls its pod.
-func (x *recordIndex) byPod() map[string][]record.Record {
+// ByPod returns every record that can be read, by what it calls its pod.
+func (x *Index) ByPod() map[string][]record.Record {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	records := map[string][]record.Record{}
 	for _, f := range x.files {
 		if f.problem == "" {
-			records[podID(f.record)] = append(records[podID(f.record)], f.record)
+			records[PodID(f.record)] = append(records[PodID(f.record)], f.record)
 		}
 	}
 	return records
 }
 
-// of returns the records that call their pod so.
-func (x *recordIndex) of(id string) []record.Record {
+// Of returns the records that call their pod so.
+func (x *Index) Of(id string) []record.Record {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var records []record.Record
 	for _, f := range x.files {
-		if f.problem == "" && podID(f.record) == id {
+		if f.problem == "" && PodID(f.record) == id {
 			records = append(records, f.record)
 		}
 	}
 	return records
 }
 
-// ready reports whether the directory has been read.
-func (x *recordIndex) ready() bool {
+// Ready reports whether the directory has been read.
+func (x *Index) Ready() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.loaded

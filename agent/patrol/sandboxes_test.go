@@ -1,4 +1,4 @@
-package agent
+package patrol
 
 import (
 	"path/filepath"
@@ -15,17 +15,17 @@ func FuzzSandbox(f *testing.F) {
 	f.Add("{}")
 	s := sandboxes{dir: f.TempDir(), netns: "/run/netns"}
 	f.Fuzz(func(t *testing.T, data string) {
-		box, err := s.parse([]byte(data))
+		sb, err := parse([]byte(data))
 		if err != nil {
 			return
 		}
-		if box.containerID == "" || box.ifName == "" || box.network == "" || box.pod == "" {
-			t.Errorf("taken: %+v", box)
+		if sb.containerID == "" || sb.ifName == "" || sb.network == "" || sb.pod == "" {
+			t.Errorf("taken: %+v", sb)
 		}
-		if path, err := s.path(box); err == nil && filepath.Dir(path) != "/run/netns" {
+		if path, err := s.path(sb); err == nil && filepath.Dir(path) != "/run/netns" {
 			t.Errorf("an ADD on %q", path)
 		}
-		for _, value := range []string{box.containerID, box.ifName, box.args} {
+		for _, value := range []string{sb.containerID, sb.ifName, sb.args} {
 			if strings.ContainsRune(value, 0) {
 				t.Errorf("%q in the environment", value)
 			}

@@ -1,4 +1,4 @@
-package agent
+package mark
 
 import (
 	"os"
@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
@@ -15,15 +16,11 @@ func TestRecordIndex(t *testing.T) {
 	store := record.Store{Dir: t.TempDir()}
 	var seen []string
 	changed := map[string]int{}
-	x := recordIndex{
-		store: store, log: quiet(), files: map[string]recordFile{},
-		seen: func(r record.Record, fresh bool) {
-			seen = append(seen, r.NetNS+map[bool]string{true: " fresh", false: ""}[fresh])
-		},
-		changed: func(id string) { changed[id]++ },
-	}
+	x := NewIndex(store, agenttest.Quiet(), func(r record.Record, fresh bool) {
+		seen = append(seen, r.NetNS+map[bool]string{true: " fresh", false: ""}[fresh])
+	}, func(id string) { changed[id]++ })
 	put := func(netns string) string {
-		r := recordFor(meshPod("cart"), netns)
+		r := agenttest.RecordFor(agenttest.MeshPod("cart"), netns)
 		r.ContainerID, r.Spec = "sandbox", []byte(`{"mode":"REDIRECT"}`)
 		if err := store.Put(r); err != nil {
 			t.Fatal(err)
@@ -38,7 +35,7 @@ func TestRecordIndex(t *testing.T) {
 			t.Fatalf("%s: seen %q, want %q", step, seen, events)
 		}
 		for i, e := range events {
-			if seen[i] != string(testBoot)+"/"+e {
+			if seen[i] != agenttest.Boot+"/"+e {
 				t.Errorf("%s: seen %q, want %q", step, seen, events)
 			}
 		}
@@ -55,7 +52,7 @@ func TestRecordIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("replaced at the same time", "1/1", "1/1 fresh", "2/2 fresh")
-	if r := x.of("uid-of-cart"); len(r) != 1 || r[0].NetNS != string(testBoot)+"/2/2" || r[0].Spec != nil {
+	if r := x.Of("uid-of-cart"); len(r) != 1 || r[0].NetNS != agenttest.Boot+"/2/2" || r[0].Spec != nil {
 		t.Errorf("known: %+v", r)
 	}
 	before := changed["uid-of-cart"]
@@ -63,7 +60,7 @@ func TestRecordIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("deleted", "1/1", "1/1 fresh", "2/2 fresh")
-	if len(x.of("uid-of-cart")) != 0 || changed["uid-of-cart"] != before+1 {
-		t.Errorf("a record that is gone: %+v, %d changes", x.of("uid-of-cart"), changed["uid-of-cart"]-before)
+	if len(x.Of("uid-of-cart")) != 0 || changed["uid-of-cart"] != before+1 {
+		t.Errorf("a record that is gone: %+v, %d changes", x.Of("uid-of-cart"), changed["uid-of-cart"]-before)
 	}
 }

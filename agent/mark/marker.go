@@ -1,4 +1,4 @@
-package agent
+package mark
 
 import (
 	"context"
@@ -6,10 +6,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/plugin/record"
-	"github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 )
 
@@ -21,24 +22,45 @@ const (
 	watchLate   = 2 * time.Second       // after a record: then a pod that the watch has not brought is read from the API server
 )
 
-// Results of an attempt to mark a pod, for the metric.
+// Result is what an attempt to mark a pod came to.
+type Result string
+
+// The results.
 const (
-	marked      = "marked"
-	alreadyOn   = "already-marked"
-	markGone    = "pod-gone"
-	markFailure = "failed"
+	Marked    Result = "marked"
+	AlreadyOn Result = "already-marked"
+	PodGone   Result = "pod-gone"
+	Failed    Result = "failed"
 )
 
-// marker tells every pod what its record says: one write per sandbox.
-type marker struct {
-	boot    bootID
-	pods    *podCache
-	records *recordIndex
-	patch   func(ctx context.Context, namespace, name string, patch []byte) error
-	read    func(ctx context.Context, namespace, name string) (*corev1.Pod, error) // from the API server
-	done    func(r record.Record, result string, err error)
-	log     *logrus.Logger
-	queue   workqueue.TypedRateLimitingInterface[string]
+// Results lists them all.
+var Results = []Result{Marked, AlreadyOn, PodGone, Failed}
+
+// Queue has the pods that are to be looked at, by what records call them.
+type Queue struct {
+	workqueue.TypedRateLimitingInterface[string]
+}
+
+// NewQueue returns an empty queue.
+func NewQueue() Queue {
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](markRetry, markRetryUp)
+	return Queue{workqueue.NewTypedRateLimitingQueue(limiter)}
+}
+
+// API is what of the API server is needed.
+type API interface {
+	kube.PodReader
+	PatchPod(ctx context.Context, namespace, name string, patch []byte) error
+}
+
+// Marker tells every pod what its record says: one write per sandbox.
+type Marker struct {
+	boot    record.BootID
+	queue   Queue
+	pods    *kube.Pods
+	records *Index
+	api     API
+	done    func(r record.Record, result Result, err error)
 
 	mu      sync.Mutex
 	written map[string]writing // by the record's ID of the pod
@@ -47,20 +69,19 @@ type marker struct {
 // writing is a mark that the API server has acknowledged, or that was found on the pod.
 type writing struct {
 	mark
-	uid string
+	uid types.UID
 	at  time.Time
 }
 
-func newMarker(boot bootID, log *logrus.Logger) *marker {
-	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](markRetry, markRetryUp)
-	return &marker{boot: boot, log: log, queue: workqueue.NewTypedRateLimitingQueue(limiter), written: map[string]writing{}}
+// New returns a Marker of what comes into the queue. It calls done after every attempt.
+func New(
+	boot record.BootID, queue Queue, pods *kube.Pods, records *Index, api API, done func(r record.Record, result Result, err error),
+) *Marker {
+	return &Marker{boot: boot, queue: queue, pods: pods, records: records, api: api, done: done, written: map[string]writing{}}
 }
 
-// enqueue has the pod that records call id looked at.
-func (m *marker) enqueue(id string) { m.queue.Add(id) }
-
-// run works until the context ends.
-func (m *marker) run(ctx context.Context) {
+// Run works until the context ends.
+func (m *Marker) Run(ctx context.Context) {
 	var workers sync.WaitGroup
 	for range markers {
 		workers.Go(func() {
@@ -75,7 +96,7 @@ func (m *marker) run(ctx context.Context) {
 }
 
 // next looks at one pod; false says that there will be no more.
-func (m *marker) next(ctx context.Context) bool {
+func (m *Marker) next(ctx context.Context) bool {
 	id, down := m.queue.Get()
 	if down {
 		return false
@@ -90,14 +111,14 @@ func (m *marker) next(ctx context.Context) bool {
 }
 
 // reconcile marks the pod if there is a record of it that it has not been told about. It returns false if it has to be tried again.
-func (m *marker) reconcile(ctx context.Context, id string) bool {
-	r, recorded := m.boot.current(m.records.of(id))
+func (m *Marker) reconcile(ctx context.Context, id string) bool {
+	r, recorded := Current(m.boot, m.records.Of(id))
 	if !recorded {
 		m.forget(id)
 		return true
 	}
 	pod, again := m.find(ctx, id, r)
-	if pod == nil || isMirror(pod) || isOver(pod) {
+	if pod == nil || kube.IsMirror(pod) || kube.IsOver(pod) {
 		return !again
 	}
 	want := markOf(r)
@@ -106,24 +127,24 @@ func (m *marker) reconcile(ctx context.Context, id string) bool {
 	case want.isOn(pod):
 		if !written { // by an earlier agent, or by a request whose answer was lost
 			m.remember(id, pod, want)
-			m.done(r, alreadyOn, nil)
+			m.done(r, AlreadyOn, nil)
 		}
 		return true
 	case written && time.Since(w.at) < remarkAfter: // the watch is late, or somebody has taken the mark away
 		m.queue.AddAfter(id, remarkAfter-time.Since(w.at))
 		return true
 	}
-	err := m.patch(ctx, pod.Namespace, pod.Name, want.patch(string(pod.UID)))
+	err := m.api.PatchPod(ctx, pod.Namespace, pod.Name, want.patch(pod.UID))
 	switch {
 	case err == nil:
 		m.remember(id, pod, want)
-		m.done(r, marked, nil)
-	case isGone(err):
-		m.done(r, markGone, err)
+		m.done(r, Marked, nil)
+	case kube.IsGone(err):
+		m.done(r, PodGone, err)
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return true // the agent ends; the next one goes on
 	default:
-		m.done(r, markFailure, err)
+		m.done(r, Failed, err)
 		return false
 	}
 	return true
@@ -131,49 +152,49 @@ func (m *marker) reconcile(ctx context.Context, id string) bool {
 
 // find returns the pod of a record. One that the watch has not brought comes back here when it does, or is read from the API server after a
 // while: after a failure client-go waits for half a minute before it watches again, and the pod waits for its mark.
-func (m *marker) find(ctx context.Context, id string, r record.Record) (pod *corev1.Pod, again bool) {
-	if pod := m.pods.withID(id); pod != nil {
+func (m *Marker) find(ctx context.Context, id string, r record.Record) (pod *corev1.Pod, again bool) {
+	if pod := m.pods.WithID(id); pod != nil {
 		return pod, false
 	}
 	if age := time.Since(r.Time); age >= 0 && age < watchLate { // the clock may have been put back since
 		m.queue.AddAfter(id, watchLate-age)
 		return nil, false
 	}
-	pod, err := m.read(ctx, r.Namespace, r.Name)
+	pod, err := m.api.Pod(ctx, r.Namespace, r.Name)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, false
 	case err != nil:
 		return nil, ctx.Err() == nil
-	case !isMeant(pod, r.PodUID):
+	case !kube.IsMeant(pod, r.PodUID):
 		return nil, false
 	}
 	return pod, false
 }
 
 // writingOf returns when this agent wrote that very mark to that very pod.
-func (m *marker) writingOf(id string, pod *corev1.Pod, want mark) (w writing, written bool) {
+func (m *Marker) writingOf(id string, pod *corev1.Pod, want mark) (w writing, written bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w, written = m.written[id]
-	return w, written && w.mark == want && w.uid == string(pod.UID)
+	return w, written && w.mark == want && w.uid == pod.UID
 }
 
-// markedSince is when this agent wrote the mark, or first saw it.
-func (m *marker) markedSince(id string) (at time.Time, written bool) {
+// MarkedSince is when this agent wrote the mark, or first saw it.
+func (m *Marker) MarkedSince(id string) (at time.Time, written bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w, written := m.written[id]
 	return w.at, written
 }
 
-func (m *marker) remember(id string, pod *corev1.Pod, is mark) {
+func (m *Marker) remember(id string, pod *corev1.Pod, is mark) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.written[id] = writing{is, string(pod.UID), time.Now()}
+	m.written[id] = writing{is, pod.UID, time.Now()}
 }
 
-func (m *marker) forget(id string) {
+func (m *Marker) forget(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.written, id)

@@ -1,4 +1,4 @@
-package agent
+package patrol
 
 import (
 	"context"
@@ -7,22 +7,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/istio-pod-network/controller/install"
-	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/agent/agenttest"
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/tools/cache"
-	source "k8s.io/client-go/tools/cache/testing"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func TestBypasses(t *testing.T) {
 	chained := time.Date(2026, 11, 1, 12, 0, 0, 500_000_000, time.UTC)
 	at := func(d time.Duration) *metav1.Time { return &metav1.Time{Time: chained.Truncate(time.Second).Add(d)} }
-	policy := redirect.DefaultPolicy()
-	policy.Agent = true
+	p := patrolling(t)
 	for name, c := range map[string]struct {
 		change func(*corev1.Pod)
 		want   bool
@@ -41,74 +39,40 @@ func TestBypasses(t *testing.T) {
 		"an older Kubernetes":   {func(p *corev1.Pod) { p.Status.Conditions = nil }, true},
 		"no network":            {func(p *corev1.Pod) { p.Status.PodIPs = nil }, false},
 		"host network":          {func(p *corev1.Pod) { p.Spec.HostNetwork = true }, false},
-		"static":                {func(p *corev1.Pod) { p.Annotations[keyMirror] = "x" }, false},
+		"static":                {func(p *corev1.Pod) { p.Annotations[kube.KeyMirror] = "x" }, false},
 		"over":                  {func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, false},
 		"being deleted":         {func(p *corev1.Pod) { p.DeletionTimestamp = at(0) }, false},
-		"not in the mesh":       {func(p *corev1.Pod) { delete(p.Annotations, redirect.KeyStatus) }, false},
+		"not in the mesh":       {func(p *corev1.Pod) { delete(p.Annotations, annotation.SidecarStatus) }, false},
 		"excluded namespace":    {func(p *corev1.Pod) { p.Namespace = "kube-system" }, false},
-		"unreadable":            {func(p *corev1.Pod) { p.Annotations[redirect.KeyExcludeOutboundPorts] = "x" }, false},
+		"unreadable":            {func(p *corev1.Pod) { p.Annotations[annotation.ExcludeOutboundPorts] = "x" }, false},
 	} {
-		pod := meshPod("cart")
+		pod := agenttest.MeshPod("cart")
 		pod.Status = corev1.PodStatus{
 			Phase: corev1.PodRunning, StartTime: at(2 * time.Second), PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}},
 			Conditions: []corev1.PodCondition{{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue, LastTransitionTime: *at(3 * time.Second)}},
 		}
 		c.change(pod)
-		if got := bypasses(pod, nil, policy, chained); got != c.want {
-			t.Errorf("%s: %t", name, got)
+		if p.chained = chained; p.bypasses(pod) != c.want {
+			t.Errorf("%s: %t", name, !c.want)
 		}
-		if bypasses(pod, nil, policy, time.Time{}) {
+		if p.chained = (time.Time{}); p.bypasses(pod) {
 			t.Errorf("%s: bypasses what is not chained", name)
 		}
 	}
 }
 
-// patrolling is a patrol of pods and records that are in memory.
-func patrolling(t *testing.T, pods ...*corev1.Pod) (*patrol, *source.FakeControllerSource) {
-	t.Helper()
-	c, from := cached(t, func(string) {}, pods...)
-	w, _ := heard()
-	namespaces := cache.NewSharedIndexInformer(&cache.ListWatch{}, &metav1.PartialObjectMetadata{}, 0, nil)
-	if err := namespaces.GetStore().Add(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}); err != nil {
-		t.Fatal(err)
-	}
-	m, store := newMetrics(), record.Store{Dir: t.TempDir()}
-	return &patrol{
-		options: options{policy: redirect.DefaultPolicy(), store: store, stuckAfter: time.Minute, sweepAfter: time.Minute}, boot: testBoot,
-		pods: c, namespaces: &namespaceCache{informer: namespaces}, records: &recordIndex{store: store, log: quiet(), files: map[string]recordFile{}},
-		marker: newMarker(testBoot, quiet()), warner: w, metrics: m, log: quiet(),
-		install: &installation{log: quiet(), metrics: m, last: install.Pass{Status: install.Status{Ready: true}}, memory: memory{ChainedSince: time.Unix(1, 0)}},
-		read: func(_ context.Context, namespace, name string) (*corev1.Pod, error) { // the API server, which knows what the cache knows
-			if pod := c.named(namespace, name); pod != nil {
-				return pod, nil
-			}
-			return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, name)
-		},
-		repairer: &repairer{mode: repairOff, metrics: m, log: quiet()},
-		suspects: map[string]int{}, early: map[string]int{}, confirmed: map[string]bool{}, orphans: map[string]time.Time{},
-	}, from
-}
-
-// running is a pod whose network was made long after the plugin was chained.
-func running(name string) *corev1.Pod {
-	pod := meshPod(name)
-	start := metav1.Now()
-	pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &start, PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}}}
-	return pod
-}
-
 // Between two sandboxes a pod has no record for a moment, and its status does not say so yet: one look is not enough. A pod
 // that does bypass the mesh stays known although the plugin is chained anew, until it has its rules.
 func TestBypassIsCertain(t *testing.T) {
-	pod := running("cart")
-	p, _ := patrolling(t, pod)
-	found := func() int { p.round(t.Context(), time.Now()); return len(*p.bypassed.Load()) }
+	pod := agenttest.Running("cart")
+	p := patrolling(t, pod)
+	found := func() int { p.round(t.Context(), time.Now()); return len(p.Bypassed()) }
 	if found() != 0 {
 		t.Error("a bypass after one look")
 	}
-	p.records.files["r"] = recordFile{record: recordFor(pod, "1/1")}
+	p.records["r"] = agenttest.RecordFor(pod, "1/1")
 	found()
-	delete(p.records.files, "r")
+	delete(p.records, "r")
 	if found() != 0 {
 		t.Error("a look before the last record counts")
 	}
@@ -117,11 +81,11 @@ func TestBypassIsCertain(t *testing.T) {
 			t.Error("no bypass after two looks")
 		}
 	}
-	p.install.memory.ChainedSince = time.Now().Add(time.Hour)
+	p.installation.since = time.Now().Add(time.Hour)
 	if found() != 1 {
 		t.Error("forgotten, because the plugin was chained anew")
 	}
-	p.records.files["r"] = recordFile{record: recordFor(pod, "1/1")}
+	p.records["r"] = agenttest.RecordFor(pod, "1/1")
 	if found() != 0 {
 		t.Error("a pod with rules is no bypass")
 	}
@@ -130,14 +94,17 @@ func TestBypassIsCertain(t *testing.T) {
 // While the watch is behind, a pod that is gone, or another one of its name, looks like one that has lost its record. The API server is asked
 // before anything is said, once for each pod, and not again in a round in which it is away.
 func TestGoneIsNoBypass(t *testing.T) {
-	pods := []*corev1.Pod{running("cart"), running("till")}
-	p, _ := patrolling(t, pods...)
+	pods := []*corev1.Pod{agenttest.Running("cart"), agenttest.Running("till")}
+	p := patrolling(t, pods...)
 	reads := 0
+	away := agenttest.Reader(func(context.Context, string, string) (*corev1.Pod, error) {
+		return nil, errors.New("connection refused")
+	})
 	var answer func() (*corev1.Pod, error)
-	p.read = func(context.Context, string, string) (*corev1.Pod, error) { reads++; return answer() }
-	over := running("cart")
+	p.Reader = agenttest.Reader(func(context.Context, string, string) (*corev1.Pod, error) { reads++; return answer() })
+	over := agenttest.Running("cart")
 	over.DeletionTimestamp = &metav1.Time{Time: time.Now()}
-	another := running("cart")
+	another := agenttest.Running("cart")
 	another.UID = "another"
 	now := time.Now()
 	p.round(t.Context(), now)
@@ -146,7 +113,7 @@ func TestGoneIsNoBypass(t *testing.T) {
 		reads  int
 	}{
 		"gone": {func() (*corev1.Pod, error) {
-			return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "cart")
+			return nil, agenttest.NotFound("cart")
 		}, 2},
 		"away":           {func() (*corev1.Pod, error) { return nil, errors.New("connection refused") }, 1},
 		"being deleted":  {func() (*corev1.Pod, error) { return over, nil }, 2},
@@ -154,62 +121,57 @@ func TestGoneIsNoBypass(t *testing.T) {
 	} {
 		reads, answer = 0, c.answer
 		p.round(t.Context(), now)
-		if found := len(*p.bypassed.Load()); found != 0 || reads != c.reads {
+		if found := len(p.Bypassed()); found != 0 || reads != c.reads {
 			t.Errorf("%s: %d bypasses, %d reads, want %d", name, found, reads, c.reads)
 		}
 	}
-	waits := running("waits") // from before the plugin was chained: it does not bypass the mesh, and would be repaired
+	waits := agenttest.Running("waits") // from before the plugin was chained: it does not bypass the mesh, and would be repaired
 	waits.Status.StartTime, waits.Spec.InitContainers = &metav1.Time{Time: time.Unix(0, 0)}, []corev1.Container{{Name: "istio-validation"}}
-	early, _ := patrolling(t, waits)
-	w, events := heard()
-	early.warner, early.read = w, func(context.Context, string, string) (*corev1.Pod, error) {
-		return nil, errors.New("connection refused")
-	}
+	early := patrolling(t, waits)
+	early.Reader = away
 	for range 3 {
 		early.round(t.Context(), now)
 	}
-	if all := said(events); len(all) > 0 {
+	if all := sent(early.events); len(all) > 0 {
 		t.Errorf("of a pod that may be gone: %v", all)
 	}
 	reads = 0
-	p.read = func(_ context.Context, _, name string) (*corev1.Pod, error) {
+	p.Reader = agenttest.Reader(func(_ context.Context, _, name string) (*corev1.Pod, error) {
 		reads++
-		return p.pods.named("shop", name), nil
-	}
+		return p.Pods.Named("shop", name), nil
+	})
 	for range 3 {
 		p.round(t.Context(), now)
 	}
-	if found := len(*p.bypassed.Load()); found != 2 || reads != 2 {
+	if found := len(p.Bypassed()); found != 2 || reads != 2 {
 		t.Errorf("%d bypasses after %d reads", found, reads)
 	}
-	p.records.files["r"] = recordFile{record: recordFor(pods[0], "1/1")}
+	p.records["r"] = agenttest.RecordFor(pods[0], "1/1")
 	p.round(t.Context(), now)
-	delete(p.records.files, "r")
-	p.read = func(context.Context, string, string) (*corev1.Pod, error) {
-		return nil, errors.New("connection refused")
-	}
+	delete(p.records, "r")
+	p.Reader = away
 	for range 3 {
 		p.round(t.Context(), now)
 	}
-	if found := len(*p.bypassed.Load()); found != 1 {
+	if found := len(p.Bypassed()); found != 1 {
 		t.Errorf("%d bypasses, one of which may be gone since it was repaired", found)
 	}
 }
 
 // An API server that is away is asked once in a round, not once for every record, and nothing is swept without its word.
 func TestSweepWithoutAPIServer(t *testing.T) {
-	p, from := patrolling(t)
+	p := patrolling(t)
 	for i := range 50 {
-		r := recordFor(meshPod(fmt.Sprint("gone-", i)), fmt.Sprint("1/", i))
+		r := agenttest.RecordFor(agenttest.MeshPod(fmt.Sprint("gone-", i)), fmt.Sprint("1/", i))
 		r.ContainerID = fmt.Sprint("c", i)
-		if err := p.store.Put(r); err != nil {
+		if err := p.Store.Put(r); err != nil {
 			t.Fatal(err)
 		}
-		p.records.files[r.ContainerID] = recordFile{record: r}
+		p.records[r.ContainerID] = r
 	}
 	reads, answer := 0, errors.New("connection refused")
-	p.read = func(context.Context, string, string) (*corev1.Pod, error) { reads++; return nil, answer }
-	left := func() int { records, _ := p.store.List(); return len(records) }
+	p.Reader = agenttest.Reader(func(context.Context, string, string) (*corev1.Pod, error) { reads++; return nil, answer })
+	left := func() int { records, _ := p.Store.List(); return len(records) }
 	now := time.Now()
 	for _, step := range []struct {
 		after       time.Duration
@@ -220,17 +182,17 @@ func TestSweepWithoutAPIServer(t *testing.T) {
 			t.Errorf("after %v: %d reads, %d records left; want %d, %d", step.after, reads, left(), step.reads, step.left)
 		}
 	}
-	static := meshPod("static")
-	static.Annotations[keyMirror], static.Annotations[keyConfigHash] = "hash", "hash"
-	from.Add(static)
-	eventually(t, "the static pod is known", func() bool { return p.pods.named("shop", "static") != nil })
-	r := recordFor(static, "1/99")
+	static := agenttest.MeshPod("static")
+	static.Annotations[kube.KeyMirror], static.Annotations[kube.KeyConfigHash] = "hash", "hash"
+	p.source.Add(static)
+	await.Eventually(t, time.Minute, "the static pod is known", func() bool { return p.Pods.Named("shop", "static") != nil })
+	r := agenttest.RecordFor(static, "1/99")
 	r.PodUID, r.ContainerID = "hash", "static"
-	if err := p.store.Put(r); err != nil {
+	if err := p.Store.Put(r); err != nil {
 		t.Fatal(err)
 	}
-	p.records.files["static"] = recordFile{record: r}
-	answer = apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "gone")
+	p.records["static"] = r
+	answer = agenttest.NotFound("gone")
 	for _, after := range []time.Duration{4 * time.Minute, 10 * time.Minute} {
 		if p.round(t.Context(), now.Add(after)); left() != 1 {
 			t.Errorf("%d records left, want that of the static pod", left())
@@ -268,7 +230,7 @@ func TestSharedUser(t *testing.T) {
 	} {
 		for _, policy := range []redirect.SharedProxyUser{redirect.SharedWarn, redirect.SharedRefuse} {
 			w, events := heard()
-			pod := meshPod("cart")
+			pod := agenttest.MeshPod("cart")
 			c.change(pod)
 			settings := redirect.DefaultPolicy()
 			settings.SharedProxyUser = policy
@@ -278,7 +240,7 @@ func TestSharedUser(t *testing.T) {
 				want = "user 1337 of the sidecar, so its traffic is taken for the sidecar's own and bypasses the mesh. Give it another. Such a pod is not let start"
 			}
 			if want == "" {
-				if all := said(events); len(all) > 0 {
+				if all := sent(events); len(all) > 0 {
 					t.Errorf("%s: %q", name, all)
 				}
 				continue
@@ -288,9 +250,9 @@ func TestSharedUser(t *testing.T) {
 	}
 }
 
-func TestWarnerSaysItOnce(t *testing.T) {
+func TestWarnerWarnsOnce(t *testing.T) {
 	w, events := heard()
-	pod := meshPod("cart")
+	pod := agenttest.MeshPod("cart")
 	for range 3 {
 		w.warn(pod, eventInvalid, "bad value %q", "x")
 	}
@@ -299,35 +261,14 @@ func TestWarnerSaysItOnce(t *testing.T) {
 	expectOne(t, events, eventInvalid, `bad value "y"`)
 	w.warn(pod, eventStuck, "stuck")
 	expectOne(t, events, eventStuck, "stuck")
-	w.retract(string(pod.UID), eventStuck)
+	w.retract(pod.UID, eventStuck)
 	w.warn(pod, eventStuck, "stuck")
 	expectOne(t, events, eventStuck, "stuck")
-	w.said[warning{string(pod.UID), eventStuck}] = saying{"stuck", time.Now().Add(-sayAgain)}
+	w.sent[warning{pod.UID, eventStuck}] = sentEvent{"stuck", time.Now().Add(-repeatAfter)}
 	w.warn(pod, eventStuck, "stuck")
 	expectOne(t, events, eventStuck, "stuck")
-	w.forget(func(string) bool { return false })
-	if len(w.said) > 0 {
-		t.Errorf("%v", w.said)
-	}
-}
-
-func TestWaiting(t *testing.T) {
-	admin := &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}}
-	for name, c := range map[string]struct {
-		container corev1.Container
-		want      bool
-	}{
-		"our program":          {corev1.Container{Name: "w", Command: []string{"/usr/bin/" + waitProgram, "--mode=any"}}, true},
-		"validation":           {corev1.Container{Name: "istio-validation"}, true},
-		"init without a right": {corev1.Container{Name: redirect.InitContainer}, true},
-		"init with NET_ADMIN":  {corev1.Container{Name: redirect.InitContainer, SecurityContext: admin}, false},
-		"another":              {corev1.Container{Name: "migrate", Command: []string{"/migrate"}}, false},
-	} {
-		pod := meshPod("cart")
-		pod.Spec.InitContainers = []corev1.Container{{Name: "other"}, c.container}
-		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: c.container.Name, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
-		if got, _ := waiting(pod); (got != "") != c.want {
-			t.Errorf("%s: %q", name, got)
-		}
+	w.forget(func(types.UID) bool { return false })
+	if len(w.sent) > 0 {
+		t.Errorf("%v", w.sent)
 	}
 }

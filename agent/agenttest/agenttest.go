@@ -1,0 +1,110 @@
+// Package agenttest is a cluster and its records in memory, for the tests of the agent's rooms.
+package agenttest
+
+import (
+	"context"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/plugin/annotation"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	source "k8s.io/client-go/tools/cache/testing"
+)
+
+// Boot is the boot ID of every record.
+const Boot = "5e7c1c9d-boot"
+
+// Quiet returns a log that nobody reads.
+func Quiet() *logrus.Logger {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	return log
+}
+
+// MeshPod returns a pod that Istio's injector has given a sidecar.
+func MeshPod(name string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: name, UID: types.UID("uid-of-" + name), Annotations: map[string]string{annotation.SidecarStatus: "{}"},
+		},
+		Spec: corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "app"}, {Name: redirect.ProxyContainer}}},
+	}
+}
+
+// Running returns a mesh pod whose network has been made now.
+func Running(name string) *corev1.Pod {
+	pod := MeshPod(name)
+	start := metav1.Now()
+	pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &start, PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}}}
+	return pod
+}
+
+// RecordFor returns what the plugin leaves of a sandbox of the pod; netns is inode and cookie.
+func RecordFor(pod *corev1.Pod, netns string) record.Record {
+	return record.Record{
+		Version: record.Version, Network: "net", IfName: "eth0", ContainerID: "c" + netns, PodUID: string(pod.UID),
+		Namespace: pod.Namespace, Name: pod.Name, NetNS: Boot + "/" + netns,
+		Decision: record.Redirect, Reason: "injected", Backend: "nftables", Time: time.Now(),
+	}
+}
+
+// Pods returns a pod cache that a source in memory feeds.
+func Pods(t testing.TB, changed func(id string), pods ...*corev1.Pod) (*kube.Pods, *source.FakeControllerSource) {
+	t.Helper()
+	from := source.NewFakeControllerSource()
+	for _, pod := range pods {
+		from.Add(pod)
+	}
+	c, err := kube.NewPods(from, changed)
+	await.Must(t, err)
+	run(t, "pods", c.Run, c.Synced)
+	return c, from
+}
+
+// Namespaces returns a cache of namespaces without annotations; those of others are what read returns.
+func Namespaces(
+	t testing.TB, read func(context.Context, string) (map[string]string, error), names ...string,
+) *kube.Namespaces {
+	t.Helper()
+	from := source.NewFakeControllerSource()
+	for _, name := range names {
+		from.Add(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}})
+	}
+	c, err := kube.NewNamespaces(from, read)
+	await.Must(t, err)
+	run(t, "namespaces", c.Run, c.Synced)
+	return c
+}
+
+// run feeds a cache until the test ends.
+func run(t testing.TB, what string, feed func(context.Context), synced func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); feed(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	await.Eventually(t, time.Minute, what+" are known", synced)
+}
+
+// Reader is an API server that reads pods.
+type Reader func(ctx context.Context, namespace, name string) (*corev1.Pod, error)
+
+// Pod calls r.
+func (r Reader) Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	return r(ctx, namespace, name)
+}
+
+// NotFound is the API server's answer about a pod that it does not have.
+func NotFound(name string) error {
+	return apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, name)
+}

@@ -1,0 +1,186 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/istio-pod-network/controller/internal/buildinfo"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// requestTimeout bounds every request but a watch. An API server that hangs is as good as one that is down.
+const requestTimeout = 5 * time.Second
+
+var (
+	podsResource       = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	namespacesResource = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+)
+
+// Client makes the agent's requests; agent/rbac.yaml allows no others. It knows the types of core/v1 alone: those of all of
+// Kubernetes would make the program half as big again.
+type Client struct {
+	core     rest.Interface
+	metadata metadata.Interface
+}
+
+// PodReader reads one pod from the API server; its errors are the API server's.
+type PodReader interface {
+	Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
+}
+
+// Config says how to reach the API server.
+type Config struct {
+	Kubeconfig string // path; "": the pod's service account
+	QPS        float64 // requests per second in the long run
+	Burst      int     // requests at once
+}
+
+// Connect reads the credentials and sets the client up; it sends nothing yet.
+func Connect(c Config) (*Client, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("reading the credentials for the API server: %w; outside a pod use --kubeconfig", err)
+	}
+	config.UserAgent = "istio-pod-network-agent/" + buildinfo.Version()
+	config.QPS, config.Burst = float32(c.QPS), c.Burst
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	forCore := rest.CopyConfig(config)
+	forCore.APIPath, forCore.GroupVersion = "/api", &corev1.SchemeGroupVersion
+	forCore.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	core, err := rest.RESTClientFor(forCore)
+	if err != nil {
+		return nil, err
+	}
+	meta, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{core, meta}, nil
+}
+
+// PodsOf lists and watches the pods of one node.
+func (c *Client) PodsOf(node string) cache.ListerWatcher {
+	return cache.NewListWatchFromClient(c.core, podsResource.Resource, "", fields.OneTermEqualSelector("spec.nodeName", node))
+}
+
+// Pod reads the part of one pod that is looked at.
+func (c *Client) Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	var pod corev1.Pod
+	err := c.core.Get().Namespace(namespace).Resource(podsResource.Resource).Name(name).Do(ctx).Into(&pod)
+	return trim(&pod), err
+}
+
+// Namespaces lists and watches the metadata of all namespaces.
+func (c *Client) Namespaces() cache.ListerWatcher {
+	namespaces := c.metadata.Resource(namespacesResource)
+	// Package metadatainformer would bring in the types of all of Kubernetes.
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return namespaces.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return namespaces.Watch(ctx, o)
+		},
+	}
+}
+
+// NamespaceAnnotations reads the annotations of one namespace.
+func (c *Client) NamespaceAnnotations(ctx context.Context, name string) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	object, err := c.metadata.Resource(namespacesResource).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return object.Annotations, nil
+}
+
+// RuntimeVersion reads which container runtime a node has, such as "containerd://2.1.4".
+func (c *Client) RuntimeVersion(ctx context.Context, node string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	var object corev1.Node
+	err := c.core.Get().Resource("nodes").Name(node).Do(ctx).Into(&object)
+	return object.Status.NodeInfo.ContainerRuntimeVersion, err
+}
+
+// PatchPod sends a merge patch of a pod's annotations, by way of its status: the right to patch pods themselves would include
+// their specification.
+func (c *Client) PatchPod(ctx context.Context, namespace, name string, patch []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	pods := c.metadata.Resource(podsResource).Namespace(namespace)
+	_, err := pods.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	return err
+}
+
+// DeletePod deletes the pod with that UID, and no other one of its name.
+func (c *Client) DeletePod(ctx context.Context, namespace, name string, uid types.UID) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	options := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
+	return c.metadata.Resource(podsResource).Namespace(namespace).Delete(ctx, name, options)
+}
+
+// RemoveTaint removes a node's taints of a key. It changes no node that somebody else has changed since it was read.
+func (c *Client) RemoveTaint(ctx context.Context, node, key string) (removed bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	for {
+		var object corev1.Node
+		if err := c.core.Get().Resource("nodes").Name(node).Do(ctx).Into(&object); err != nil {
+			return false, err
+		}
+		left := slices.DeleteFunc(slices.Clone(object.Spec.Taints), func(t corev1.Taint) bool { return t.Key == key })
+		if len(left) == len(object.Spec.Taints) {
+			return false, nil
+		}
+		taints, err := json.Marshal(left)
+		if err != nil {
+			return false, err
+		}
+		patch := fmt.Appendf(nil, `{"metadata": {"resourceVersion": %q}, "spec": {"taints": %s}}`, object.ResourceVersion, taints)
+		err = c.core.Patch(types.MergePatchType).Resource("nodes").Name(node).Body(patch).Do(ctx).Error()
+		if !apierrors.IsConflict(err) {
+			return err == nil, err
+		}
+	}
+}
+
+// IsGone reports whether the answer to a patch with a UID says that this pod does not exist any more: its name is free, or
+// taken by another pod, whose UID cannot be changed.
+func IsGone(err error) bool {
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return true
+	}
+	// Other fields may be invalid too: a pod has room for 256 KiB of annotations.
+	cause, found := apierrors.StatusCause(err, metav1.CauseTypeFieldValueInvalid)
+	return apierrors.IsInvalid(err) && found && cause.Field == "metadata.uid"
+}
+
+// IsRefusal reports whether the API server will not take a request however often it is repeated.
+func IsRefusal(err error) bool {
+	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsRequestEntityTooLargeError(err)
+}

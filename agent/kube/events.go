@@ -1,0 +1,50 @@
+package kube
+
+import (
+	"context"
+	"net/http"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+)
+
+// EventRecorder returns what writes Events as the agent of that node, and what has to be called in the end.
+func (c *Client) EventRecorder(node string) (recorder record.EventRecorder, stop func()) {
+	broadcaster := record.NewBroadcaster() // with client-go's limits: 25 at once for a pod, then one in five minutes
+	broadcaster.StartRecordingToSink(eventSink{c.core})
+	source := corev1.EventSource{Component: "istio-pod-network-agent", Host: node}
+	return broadcaster.NewRecorder(runtime.NewScheme(), source), broadcaster.Shutdown
+}
+
+// eventSink writes Events by the same client.
+type eventSink struct{ core rest.Interface }
+
+func (s eventSink) request(verb string, e *corev1.Event) *rest.Request {
+	return s.core.Verb(verb).Namespace(e.Namespace).Resource("events")
+}
+
+// Create writes a new Event.
+func (s eventSink) Create(e *corev1.Event) (*corev1.Event, error) {
+	return s.do(s.request(http.MethodPost, e).Body(e))
+}
+
+// Update is not used by the recorder, which patches.
+func (s eventSink) Update(e *corev1.Event) (*corev1.Event, error) {
+	return s.do(s.request(http.MethodPut, e).Name(e.Name).Body(e))
+}
+
+// Patch counts an Event up.
+func (s eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
+	return s.do(s.core.Patch(types.StrategicMergePatchType).Namespace(e.Namespace).Resource("events").Name(e.Name).Body(data))
+}
+
+func (s eventSink) do(request *rest.Request) (*corev1.Event, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	var result corev1.Event
+	err := request.Do(ctx).Into(&result)
+	return &result, err
+}

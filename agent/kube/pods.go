@@ -1,0 +1,132 @@
+package kube
+
+import (
+	"context"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Annotations of static pods, https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-config-mirror.
+const (
+	KeyMirror     = "kubernetes.io/config.mirror" // on the API server's image of a pod that the kubelet has from a file
+	KeyConfigHash = "kubernetes.io/config.hash"   // what the runtime and so the plugin has for the UID of such a pod
+)
+
+// byID indexes pods by what a record calls them.
+const byID = "id"
+
+// Pods has the pods of this node, trimmed to what is needed.
+type Pods struct {
+	informer cache.SharedIndexInformer
+
+	mu   sync.Mutex
+	next chan struct{} // closed at the next change
+}
+
+// NewPods makes a cache of the pods that source lists and watches. It calls changed, with each of a pod's IDs, for every pod
+// that comes, changes or goes.
+func NewPods(source cache.ListerWatcher, changed func(id string)) (*Pods, error) {
+	c := &Pods{
+		informer: cache.NewSharedIndexInformer(source, &corev1.Pod{}, 0, cache.Indexers{byID: func(object any) ([]string, error) {
+			return IDs(object.(*corev1.Pod)), nil
+		}}),
+		next: make(chan struct{}),
+	}
+	err := c.informer.SetTransform(func(object any) (any, error) {
+		if pod, ok := object.(*corev1.Pod); ok {
+			return trim(pod), nil
+		}
+		return object, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	tell := func(object any) {
+		if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
+			object = gone.Obj
+		}
+		pod, ok := object.(*corev1.Pod)
+		if !ok {
+			return
+		}
+		for _, id := range IDs(pod) {
+			changed(id)
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		close(c.next)
+		c.next = make(chan struct{})
+	}
+	_, err = c.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: tell, UpdateFunc: func(_, object any) { tell(object) }, DeleteFunc: tell,
+	})
+	return c, err
+}
+
+// Run lists and watches until the context ends.
+func (c *Pods) Run(ctx context.Context) { c.informer.RunWithContext(ctx) }
+
+// Synced reports whether the first list has come.
+func (c *Pods) Synced() bool { return c.informer.HasSynced() }
+
+// Changed returns a channel that is closed at the next change.
+func (c *Pods) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.next
+}
+
+// Named returns the pod of that name, nil if there is none on this node.
+func (c *Pods) Named(namespace, name string) *corev1.Pod {
+	object, exists, _ := c.informer.GetStore().GetByKey(namespace + "/" + name)
+	if !exists {
+		return nil
+	}
+	return object.(*corev1.Pod)
+}
+
+// WithID returns the pod that a record is about, nil if it is not on this node, or not yet.
+func (c *Pods) WithID(id string) *corev1.Pod {
+	objects, _ := c.informer.GetIndexer().ByIndex(byID, id)
+	if len(objects) == 0 {
+		return nil
+	}
+	return objects[0].(*corev1.Pod)
+}
+
+// All returns every pod.
+func (c *Pods) All() []*corev1.Pod {
+	var pods []*corev1.Pod
+	for _, object := range c.informer.GetStore().List() {
+		pods = append(pods, object.(*corev1.Pod))
+	}
+	return pods
+}
+
+// IDs are what a record may call the pod: the UID that the runtime was given, or its name where it was given none.
+func IDs(pod *corev1.Pod) []string {
+	ids := []string{string(pod.UID), pod.Namespace + "/" + pod.Name}
+	if hash := pod.Annotations[KeyConfigHash]; hash != "" {
+		ids = append(ids, hash)
+	}
+	return ids
+}
+
+// IsMeant reports whether the pod is the one with that UID. The runtime knows a static pod by its hash; the UID is that of its
+// image. Some runtimes give none.
+func IsMeant(pod *corev1.Pod, uid string) bool {
+	return uid == "" || uid == string(pod.UID) || uid == pod.Annotations[KeyConfigHash]
+}
+
+// IsMirror reports whether the pod is the image of a static pod.
+func IsMirror(pod *corev1.Pod) bool {
+	_, mirror := pod.Annotations[KeyMirror]
+	return mirror
+}
+
+// IsOver reports whether the pod has no use for its network any more.
+func IsOver(pod *corev1.Pod) bool {
+	return pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}

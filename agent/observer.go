@@ -1,0 +1,66 @@
+package agent
+
+import (
+	"sync"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/agent/mark"
+	"github.com/istio-pod-network/controller/agent/patrol"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/sirupsen/logrus"
+)
+
+// observer counts and logs what becomes of records.
+type observer struct {
+	metrics   *metrics
+	pods      *kube.Pods
+	warner    *patrol.Warner
+	log       *logrus.Logger
+	uncounted sync.Map // records that were there before the agent, by container ID and interface
+}
+
+// recorded is called for every new record. Those that were there when the agent started have been counted by the one
+// before it, unless it did not come to mark them.
+func (o *observer) recorded(r record.Record, fresh bool) {
+	if fresh {
+		o.metrics.added(r)
+		return
+	}
+	o.uncounted.Store(r.ContainerID+" "+r.IfName, true)
+}
+
+// attempted is called after every attempt to mark a pod.
+func (o *observer) attempted(r record.Record, result mark.Result, err error) {
+	o.metrics.marks.WithLabelValues(string(result)).Inc()
+	log := o.log.WithFields(logrus.Fields{
+		"pod": r.Namespace + "/" + r.Name, "sandbox": r.ContainerID, "decision": r.Decision, "reason": r.Reason, "result": result,
+		"ms": float64(r.DurationMicroseconds) / 1000,
+	})
+	if r.Backend != "" {
+		log = log.WithField("backend", r.Backend)
+	}
+	uncounted := false
+	if result != mark.Failed {
+		_, uncounted = o.uncounted.LoadAndDelete(r.ContainerID + " " + r.IfName)
+	}
+	pod := o.pods.WithID(mark.PodID(r))
+	if pod != nil {
+		o.warner.AboutRecord(pod, r)
+	}
+	switch result {
+	case mark.Marked:
+		if uncounted {
+			o.metrics.added(r)
+		}
+		o.metrics.markLatency.Observe(time.Since(r.Time).Seconds())
+		log.Info("pod marked")
+	case mark.Failed:
+		log.WithError(err).Warn("marking the pod; it is tried again")
+		if pod != nil && kube.IsRefusal(err) {
+			o.warner.AboutRefusedMark(pod, err)
+		}
+	default:
+		log.Debug("nothing written")
+	}
+}

@@ -1,0 +1,124 @@
+package patrol
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/agenttest"
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/agent/mark"
+	"github.com/istio-pod-network/controller/internal/fdleak"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	source "k8s.io/client-go/tools/cache/testing"
+	kuberecord "k8s.io/client-go/tools/record"
+)
+
+func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
+
+// recordsOf are the records of a node, by a name of the test's.
+type recordsOf map[string]record.Record
+
+func (r recordsOf) Ready() bool { return true }
+
+func (r recordsOf) ByPod() map[string][]record.Record {
+	all := map[string][]record.Record{}
+	for _, record := range r {
+		all[mark.PodID(record)] = append(all[mark.PodID(record)], record)
+	}
+	return all
+}
+
+// marksAt are the marks that were written, by ID of the pod.
+type marksAt map[string]time.Time
+
+func (m marksAt) MarkedSince(id string) (time.Time, bool) { at, marked := m[id]; return at, marked }
+
+// chaining is an installation.
+type chaining struct {
+	since      time.Time
+	distrusted int
+}
+
+func (c *chaining) ChainedSince() time.Time { return c.since }
+
+func (c *chaining) DistrustDropIn() { c.distrusted++ }
+
+// beat is a patrol of pods, records and marks that are in memory, whose plugin has been chained for ever. Its repairs do nothing.
+type beat struct {
+	*Patrol
+	source       *source.FakeControllerSource
+	records      recordsOf
+	marks        marksAt
+	installation *chaining
+	events       *kuberecord.FakeRecorder
+}
+
+func patrolling(t *testing.T, pods ...*corev1.Pod) *beat {
+	t.Helper()
+	c, from := agenttest.Pods(t, func(string) {}, pods...)
+	b := &beat{source: from, records: recordsOf{}, marks: marksAt{}, installation: &chaining{since: time.Unix(1, 0)}}
+	w, events := heard()
+	b.events = events
+	counter := func() *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "c"}, []string{"why"})
+	}
+	b.Patrol = New(Config{
+		Every: time.Hour, StuckAfter: time.Minute, SweepAfter: time.Minute, Policy: redirect.DefaultPolicy(), Boot: agenttest.Boot,
+		Store: record.Store{Dir: t.TempDir()}, Pods: c, Namespaces: agenttest.Namespaces(t, nil, "shop", "kube-system"),
+		Reader:  readerOf(c), // which knows what the cache knows
+		Records: b.records, Marks: b.marks, Installation: b.installation,
+		Repairer: NewRepairer(RepairConfig{Mode: Off, Warner: w, Repairs: counter(), Log: agenttest.Quiet()}),
+		Warner:   w,
+		Metrics: Metrics{
+			Bypasses: prometheus.NewCounter(prometheus.CounterOpts{Name: "c"}),
+			Bypassed: prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"}), Swept: counter(),
+		},
+		Log: agenttest.Quiet(),
+	})
+	b.chained = b.installation.since
+	return b
+}
+
+// readerOf is an API server that has what the cache has.
+func readerOf(pods *kube.Pods) agenttest.Reader {
+	return func(_ context.Context, namespace, name string) (*corev1.Pod, error) {
+		if pod := pods.Named(namespace, name); pod != nil {
+			return pod, nil
+		}
+		return nil, agenttest.NotFound(name)
+	}
+}
+
+// heard is a warner that remembers its Events.
+func heard() (*Warner, *kuberecord.FakeRecorder) {
+	events := kuberecord.NewFakeRecorder(100)
+	return NewWarner(events, agenttest.Quiet()), events
+}
+
+// sent returns the Events so far.
+func sent(events *kuberecord.FakeRecorder) []string {
+	var all []string
+	for {
+		select {
+		case e := <-events.Events:
+			all = append(all, e)
+		default:
+			return all
+		}
+	}
+}
+
+// expectOne fails unless there is one Event, with that reason and those words.
+func expectOne(t *testing.T, events *kuberecord.FakeRecorder, reason, words string) {
+	t.Helper()
+	all := sent(events)
+	if len(all) != 1 || !strings.HasPrefix(all[0], "Warning "+reason+" ") || !strings.Contains(all[0], words) {
+		t.Errorf("Events %q, want one of %s with %q", all, reason, words)
+	}
+}

@@ -1,0 +1,283 @@
+// Package patrol looks for what no event tells: pods that the plugin never saw, waits that do not end, records without a
+// sandbox. It says so in Events, has the installed plugin repair what can be repaired, and removes stale records.
+package patrol
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/agent/mark"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Config is what a patrol needs.
+type Config struct {
+	Every      time.Duration // between two rounds
+	StuckAfter time.Duration // how long an init wait may go on in a marked pod
+	SweepAfter time.Duration // how long the record of a pod that is gone waits for the runtime's DEL
+	Policy     redirect.Policy
+	Boot       record.BootID
+	Store      record.Store
+
+	Pods         *kube.Pods
+	Namespaces   *kube.Namespaces
+	Reader       kube.PodReader
+	Records      Records
+	Marks        Marks
+	Installation Installation
+
+	Repairer *Repairer
+	Warner   *Warner
+	Metrics  Metrics
+	Log      *logrus.Logger
+}
+
+// Records are the node's, by what they call their pod.
+type Records interface {
+	Ready() bool // they have been read
+	ByPod() map[string][]record.Record
+}
+
+// Marks are those that the agent has written.
+type Marks interface {
+	MarkedSince(id string) (at time.Time, marked bool)
+}
+
+// Installation is that of the plugin on this node.
+type Installation interface {
+	ChainedSince() time.Time // zero where it is not chained
+	DistrustDropIn()         // the runtime does not read a drop-in
+}
+
+// Metrics are what a patrol counts.
+type Metrics struct {
+	Bypasses prometheus.Counter
+	Bypassed prometheus.Gauge       // now
+	Swept    *prometheus.CounterVec // by why the record was stale
+}
+
+// Patrol goes rounds.
+type Patrol struct {
+	Config
+	seen     map[types.UID]*sighting
+	away     bool                     // the API server, in this round
+	chained  time.Time                // since when the plugin is, as this round sees it; zero where it is not
+	orphans  map[string]time.Time     // by container ID and interface: since when a record has no sandbox
+	bypassed atomic.Pointer[[]string] // names of the pods that bypass the mesh
+	last     atomic.Int64             // end of the last round, Unix nanoseconds
+}
+
+// sighting is what earlier rounds have seen of a pod.
+type sighting struct {
+	bypass    int  // rounds in which it seemed to bypass the mesh
+	early     int  // rounds in which it seemed to have come too early
+	confirmed bool // the API server was asked about it, and had it
+}
+
+// certain is in how many rounds a pod has to seem to bypass the mesh: between two sandboxes its status is a moment late.
+const certain = 2
+
+// New returns a patrol that has not looked at anything yet.
+func New(c Config) *Patrol { return &Patrol{Config: c} }
+
+// Run goes rounds until the context ends.
+func (p *Patrol) Run(ctx context.Context) {
+	tick := time.NewTicker(p.Every)
+	defer tick.Stop()
+	var hourly time.Time
+	for {
+		if p.Pods.Synced() && p.Namespaces.Synced() && p.Records.Ready() {
+			p.round(ctx, time.Now())
+		}
+		if time.Since(hourly) > time.Hour {
+			// Containerd never calls GC: temporary files of plugins that were killed go here.
+			_, _ = p.Store.GC("", func(string, string) bool { return true })
+			hourly = time.Now()
+		}
+		p.last.Store(time.Now().UnixNano())
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// LastRound is when the last round ended, the zero time if none has.
+func (p *Patrol) LastRound() (at time.Time) {
+	if last := p.last.Load(); last != 0 {
+		at = time.Unix(0, last)
+	}
+	return at
+}
+
+// Bypassed returns the names of the pods that bypass the mesh, as the last round saw it.
+func (p *Patrol) Bypassed() []string {
+	if names := p.bypassed.Load(); names != nil {
+		return *names
+	}
+	return nil
+}
+
+// round looks at every pod and every record once.
+func (p *Patrol) round(ctx context.Context, now time.Time) {
+	p.away, p.chained = false, p.Installation.ChainedSince()
+	records := p.Records.ByPod()
+	bypassed, before := []string{}, p.seen
+	p.seen = map[types.UID]*sighting{}
+	var broken []*corev1.Pod // that lack what the plugin should have done
+	for _, pod := range p.Pods.All() {
+		s := before[pod.UID]
+		if s == nil {
+			s = &sighting{}
+		}
+		p.seen[pod.UID] = s
+		p.lookAtSettings(pod)
+		r, recorded := p.recordOf(pod, records)
+		stuck := recorded && p.lookAtWait(pod, r, now)
+		bypasses := p.lookForBypass(ctx, pod, s, recorded)
+		if bypasses {
+			bypassed = append(bypassed, pod.Namespace+"/"+pod.Name)
+		}
+		if p.Repairer.concerns(!recorded && p.cameEarly(pod, s), bypasses, stuck) && p.exists(ctx, pod, s) {
+			broken = append(broken, pod)
+		}
+	}
+	slices.Sort(bypassed)
+	p.bypassed.Store(&bypassed)
+	p.Metrics.Bypassed.Set(float64(len(bypassed)))
+	p.Warner.forget(func(uid types.UID) bool { return p.seen[uid] != nil })
+	p.sweep(ctx, records, now)
+	p.repair(ctx, broken)
+}
+
+// recordOf returns the record that speaks for a pod.
+func (p *Patrol) recordOf(pod *corev1.Pod, records map[string][]record.Record) (record.Record, bool) {
+	var its []record.Record
+	for _, id := range kube.IDs(pod) {
+		its = append(its, records[id]...)
+	}
+	return mark.Current(p.Boot, its)
+}
+
+// lookAtSettings warns of what is wrong with the pod's own settings.
+func (p *Patrol) lookAtSettings(pod *corev1.Pod) {
+	namespace, known := p.Namespaces.Known(pod.Namespace)
+	if known && !kube.IsMirror(pod) && !kube.IsOver(pod) && !pod.Spec.HostNetwork {
+		p.Warner.aboutSettings(pod, namespace, p.Policy)
+	}
+}
+
+// lookAtWait reports a wait that goes on in a pod that carries its mark: the record may be about a sandbox that is gone, or the pod
+// does not see the mark.
+func (p *Patrol) lookAtWait(pod *corev1.Pod, r record.Record, now time.Time) (stuck bool) {
+	name, state := kube.InitWait(pod)
+	since, marked := p.Marks.MarkedSince(mark.PodID(r))
+	if state.Running == nil || !marked || r.Decision != record.Redirect {
+		return false
+	}
+	if state.Running.StartedAt.After(since) {
+		since = state.Running.StartedAt.Time
+	}
+	if now.Sub(since) <= p.StuckAfter {
+		return false
+	}
+	p.Warner.warn(pod, eventStuck, "The packet rules are in place and the pod is marked, but its init container %s is still waiting. "+
+		"Its log says for what; most often it does not see the pod's annotations (a downward API volume mounted by subPath is never "+
+		"refreshed)", name)
+	return true
+}
+
+// cameEarly reports whether the pod has a network, waits for what the plugin should have left, and would have been served by it:
+// the network was made before the plugin was chained. A pod that waits for nothing is not touched: it has been running without us.
+func (p *Patrol) cameEarly(pod *corev1.Pod, s *sighting) bool {
+	namespace, known := p.Namespaces.Known(pod.Namespace)
+	if !known || pod.Spec.HostNetwork || kube.IsOver(pod) || len(pod.Status.PodIPs) == 0 || !kube.IsHeld(pod) || p.chained.IsZero() {
+		s.early = 0
+		return false
+	}
+	decision, err := redirect.Decide(kube.FactsOf(pod, namespace), p.Policy)
+	if err != nil || decision.Verdict != redirect.Redirect && !decision.MeshAnnotated {
+		return false
+	}
+	s.early++
+	return p.Repairer.Mode == Apply || s.early >= certain // the plugin is asked for its record, or it may be on its way
+}
+
+// lookForBypass reports whether the pod is known to bypass the mesh, and says so when it becomes known. It stays known until
+// the pod is gone or has its rules: that the plugin was chained anew meanwhile helps later pods only.
+func (p *Patrol) lookForBypass(ctx context.Context, pod *corev1.Pod, s *sighting, recorded bool) bool {
+	if recorded { // should it lack one again, the API server is asked again
+		s.confirmed = false
+	}
+	switch {
+	case recorded || kube.IsOver(pod):
+	case s.bypass >= certain:
+		return true
+	case p.bypasses(pod):
+		if s.bypass+1 < certain {
+			s.bypass++
+			return false
+		}
+		if !p.exists(ctx, pod, s) {
+			return false
+		}
+		p.noteBypass(pod, s)
+		return true
+	}
+	s.bypass = 0
+	p.Warner.retract(pod.UID, eventBypass)
+	return false
+}
+
+// bypasses reports whether the pod is in the mesh, has a network that was made after the plugin was chained, and yet has no
+// record: the runtime did not run the plugin for it. The caller has looked for the record.
+func (p *Patrol) bypasses(pod *corev1.Pod) bool {
+	namespace, known := p.Namespaces.Known(pod.Namespace)
+	if !known || pod.Spec.HostNetwork || kube.IsMirror(pod) || kube.IsOver(pod) || p.chained.IsZero() ||
+		!kube.HasNetworkSince(pod, p.chained) {
+		return false
+	}
+	decision, err := redirect.Decide(kube.FactsOf(pod, namespace), p.Policy)
+	return err == nil && decision.Verdict == redirect.Redirect
+}
+
+// noteBypass says that the runtime did not run the plugin.
+func (p *Patrol) noteBypass(pod *corev1.Pod, s *sighting) {
+	s.bypass = certain
+	p.Metrics.Bypasses.Inc()
+	p.Warner.warn(pod, eventBypass, "The container runtime did not run the plugin for this mesh pod, although it was chained when the pod's "+
+		"network was made: the pod has no packet rules, and an init wait in it does not end. %s", p.Repairer.remedy())
+	p.Installation.DistrustDropIn()
+}
+
+// repair has the pods repaired. One that waits is repaired at the first look; if the runtime should have run the plugin for it,
+// that is known then, too.
+func (p *Patrol) repair(ctx context.Context, broken []*corev1.Pod) {
+	for _, pod := range p.Repairer.repair(ctx, broken) {
+		if s := p.seen[pod.UID]; s.bypass < certain && p.bypasses(pod) {
+			p.noteBypass(pod, s)
+		}
+	}
+}
+
+// exists asks the API server, once, whether a pod of the cache is still to live. While the watch is behind, a pod that is gone
+// looks as if it had lost its record. An API server that does not answer is not asked again in this round.
+func (p *Patrol) exists(ctx context.Context, pod *corev1.Pod, s *sighting) bool {
+	if s.confirmed || p.away {
+		return s.confirmed
+	}
+	now, err := p.Reader.Pod(ctx, pod.Namespace, pod.Name)
+	p.away = err != nil && !apierrors.IsNotFound(err)
+	s.confirmed = err == nil && now.UID == pod.UID && !kube.IsOver(now)
+	return s.confirmed
+}

@@ -1,0 +1,219 @@
+package patrol
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/flowcontrol"
+)
+
+// Mode is what is done about a mesh pod whose network was made without the plugin.
+type Mode string
+
+// The modes.
+const (
+	Apply  Mode = "apply"  // the plugin is run on it, as the container runtime would have
+	Delete Mode = "delete" // it is deleted, if a controller makes it again
+	Off    Mode = "off"    // it is reported
+)
+
+// Modes lists them all.
+var Modes = []Mode{Apply, Delete, Off}
+
+// What a repair came to, for the metric.
+const (
+	applied = "applied"
+	deleted = "deleted"
+	failed  = "failed"
+)
+
+// Results of a repair.
+var Results = []string{applied, deleted, failed}
+
+const (
+	repairWithin = 15 * time.Second // bounds one run of the plugin, which waits for the agent that runs it
+	// Deleted pods may come back as they were, if the runtime runs no plugin: no more than a node's worth at once, then six a minute.
+	deletions     = 110
+	deletionsRate = 0.1
+)
+
+// RepairConfig is what a Repairer needs.
+type RepairConfig struct {
+	Mode     Mode
+	CacheDir string // libcni's
+	NetNSDir string // in which the runtime keeps network namespaces
+	Plugin   string // path of the installed plugin
+	Entry    entry.Entry
+	Store    record.Store
+	Pods     PodDeleter
+	Warner   *Warner
+	Repairs  *prometheus.CounterVec // by result
+	Log      *logrus.Logger
+}
+
+// PodDeleter deletes the pod with that UID; its errors are the API server's.
+type PodDeleter interface {
+	DeletePod(ctx context.Context, namespace, name string, uid types.UID) error
+}
+
+// Repairer brings pods into the mesh that came too early, or that the runtime made without the plugin. It writes no rules: it runs
+// the installed plugin.
+type Repairer struct {
+	RepairConfig
+	sandboxes sandboxes
+	limit     flowcontrol.PassiveRateLimiter
+}
+
+// NewRepairer returns a Repairer.
+func NewRepairer(c RepairConfig) *Repairer {
+	return &Repairer{
+		RepairConfig: c, sandboxes: sandboxes{c.CacheDir, c.NetNSDir},
+		limit: flowcontrol.NewTokenBucketPassiveRateLimiter(deletionsRate, deletions),
+	}
+}
+
+// concerns reports whether there is something to do about a pod that came too early, bypasses the mesh, or hangs although it is
+// marked.
+func (r *Repairer) concerns(early, bypasses, stuck bool) bool {
+	switch r.Mode {
+	case Apply:
+		return early || bypasses || stuck // the mark may be about a sandbox that is gone
+	case Delete:
+		return early || bypasses
+	}
+	return early && !bypasses // of that an Event has told
+}
+
+// remedy says what comes next for a pod without rules.
+func (r *Repairer) remedy() string {
+	switch r.Mode {
+	case Apply:
+		return "The agent has the plugin write them now"
+	case Delete:
+		return "The agent deletes the pod if a controller makes it again"
+	}
+	return "Delete the pod, so that it is made again"
+}
+
+// repair deals with the pods, says in an Event what it could not do, and returns those that have their rules now.
+func (r *Repairer) repair(ctx context.Context, pods []*corev1.Pod) (repaired []*corev1.Pod) {
+	var known []sandbox
+	var err error
+	if r.Mode == Apply && len(pods) > 0 {
+		known, err = r.sandboxes.all()
+	}
+	for _, pod := range pods {
+		switch {
+		case ctx.Err() != nil:
+			return repaired
+		case r.Mode == Apply:
+			if r.apply(ctx, pod, known, err) {
+				repaired = append(repaired, pod)
+			}
+		case r.Mode == Delete:
+			r.delete(ctx, pod)
+		default:
+			r.Warner.warn(pod, eventEarly, "The pod's network was made without istio-pod-network, so it has no packet rules and must "+
+				"not start: its init wait does not end. Delete the pod, so that it is made again; with the chart's value repair the agent "+
+				"does more")
+		}
+	}
+	return repaired
+}
+
+// apply runs the plugin on the pod's network, and reports whether it succeeded.
+func (r *Repairer) apply(ctx context.Context, pod *corev1.Pod, known []sandbox, err error) bool {
+	var its sandbox
+	var netns string
+	if err == nil {
+		its, netns, err = r.sandboxes.of(pod, known)
+	}
+	if err == nil {
+		if _, absent := r.Store.Get(its.containerID, its.ifName); absent == nil {
+			return false // the plugin has been there, and its record is on its way
+		}
+		err = r.run(ctx, its, netns)
+	}
+	if err != nil {
+		r.Repairs.WithLabelValues(failed).Inc()
+		r.Warner.warn(pod, eventRepair, "The pod's network was made without istio-pod-network, and its packet rules could not be "+
+			"written afterwards: %v. Delete the pod, so that it is made again", err)
+		return false
+	}
+	r.Repairs.WithLabelValues(applied).Inc()
+	r.Log.WithFields(logrus.Fields{"pod": pod.Namespace + "/" + pod.Name, "sandbox": its.containerID}).
+		Info("ran the plugin for a pod whose network was made without it")
+	r.Warner.retract(pod.UID, eventRepair)
+	return true
+}
+
+// run calls the installed plugin as the runtime does.
+func (r *Repairer) run(ctx context.Context, s sandbox, netns string) error {
+	ctx, cancel := context.WithTimeout(ctx, repairWithin)
+	defer cancel()
+	config, err := r.configuration(s)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, r.Plugin)
+	cmd.Env = []string{
+		"CNI_COMMAND=ADD", "CNI_CONTAINERID=" + s.containerID, "CNI_IFNAME=" + s.ifName, "CNI_NETNS=" + netns,
+		"CNI_ARGS=" + s.args, "CNI_PATH=" + filepath.Dir(r.Plugin), "PATH=" + os.Getenv("PATH"),
+	}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(config), &stdout, &stderr
+	if err = cmd.Run(); err == nil {
+		return nil
+	}
+	var refusal struct {
+		Message string `json:"msg"`
+		Details string `json:"details"`
+	}
+	if json.Unmarshal(stdout.Bytes(), &refusal) == nil && refusal.Message != "" {
+		return fmt.Errorf("%s: %s", refusal.Message, refusal.Details)
+	}
+	return fmt.Errorf("running %s: %w: %s", cmd.Path, errors.Join(err, ctx.Err()), bytes.TrimSpace(stderr.Bytes()))
+}
+
+// configuration is the entry as a runtime hands it over. Without runtimeConfig the plugin asks the agent for everything.
+func (r *Repairer) configuration(s sandbox) ([]byte, error) {
+	return r.Entry.With(map[string]any{"cniVersion": s.version, "name": s.network, "prevResult": s.result, "capabilities": nil})
+}
+
+// delete has the pod made again.
+func (r *Repairer) delete(ctx context.Context, pod *corev1.Pod) {
+	if metav1.GetControllerOf(pod) == nil || kube.IsMirror(pod) {
+		r.Warner.warn(pod, eventRepair, "The pod's network was made without istio-pod-network, so it has no packet rules. It is not "+
+			"deleted, because no controller would make it again: make it again yourself")
+		return
+	}
+	if !r.limit.TryAccept() {
+		return // its turn will come
+	}
+	err := r.Pods.DeletePod(ctx, pod.Namespace, pod.Name, pod.UID)
+	switch {
+	case err == nil:
+		r.Repairs.WithLabelValues(deleted).Inc()
+		r.Warner.warn(pod, eventDeleted, "The pod's network was made without istio-pod-network, so it had no packet rules: it was "+
+			"deleted, to be made again")
+	case !kube.IsGone(err):
+		r.Repairs.WithLabelValues(failed).Inc()
+		r.Warner.warn(pod, eventRepair, "The pod's network was made without istio-pod-network, so it has no packet rules, and deleting "+
+			"it failed: %v", err)
+	}
+}

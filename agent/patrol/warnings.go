@@ -1,0 +1,131 @@
+package patrol
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	kuberecord "k8s.io/client-go/tools/record"
+)
+
+// Reasons of the Events, all of type Warning and about a pod.
+const (
+	eventNoProxy    = "OptedInWithoutProxy"
+	eventForeign    = "ForeignRules"
+	eventSharedUser = "ProxyUserShared"
+	eventInvalid    = "InvalidMeshAnnotation"
+	eventStuck      = "InitWaitStuck"
+	eventBypass     = "MeshBypassed"
+	eventRefused    = "MarkRefused"
+	eventEarly      = "CameTooEarly"
+	eventRepair     = "RepairFailed"
+	eventDeleted    = "DeletedForRepair"
+)
+
+// Warner writes an Event for everything it is told, and not again soon, however often it is told so.
+type Warner struct {
+	recorder kuberecord.EventRecorder
+	log      *logrus.Logger
+
+	mu   sync.Mutex
+	sent map[warning]sentEvent
+}
+
+// warning is one thing to say about one pod.
+type warning struct {
+	uid    types.UID
+	reason string
+}
+
+// sentEvent is the last Event of a warning.
+type sentEvent struct {
+	text string
+	at   time.Time
+}
+
+// repeatAfter is after how long an Event about something that still holds is sent again: Events get lost while the API server is in
+// trouble, and live for an hour.
+const repeatAfter = 15 * time.Minute
+
+// NewWarner returns a Warner that sends Events by the recorder.
+func NewWarner(recorder kuberecord.EventRecorder, log *logrus.Logger) *Warner {
+	return &Warner{recorder: recorder, log: log, sent: map[warning]sentEvent{}}
+}
+
+// warn says something about a pod unless that was the last thing said about it for this reason, not long ago.
+func (w *Warner) warn(pod *corev1.Pod, reason, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	key := warning{pod.UID, reason}
+	w.mu.Lock()
+	last := w.sent[key]
+	known := last.text == text && time.Since(last.at) < repeatAfter
+	if !known {
+		w.sent[key] = sentEvent{text, time.Now()}
+	}
+	w.mu.Unlock()
+	if known {
+		return
+	}
+	w.log.WithFields(logrus.Fields{"pod": pod.Namespace + "/" + pod.Name, "event": reason}).Warn(text)
+	w.recorder.Event(&corev1.ObjectReference{
+		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+	}, corev1.EventTypeWarning, reason, text)
+}
+
+// retract forgets a warning, so that it is given again when it is true again.
+func (w *Warner) retract(uid types.UID, reason string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.sent, warning{uid, reason})
+}
+
+// forget drops the warnings about pods that are not there any more.
+func (w *Warner) forget(exists func(uid types.UID) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.sent, func(key warning, _ sentEvent) bool { return !exists(key.uid) })
+}
+
+// AboutRecord says what a person should know of the plugin's decision.
+func (w *Warner) AboutRecord(pod *corev1.Pod, r record.Record) {
+	switch redirect.Reason(r.Reason) {
+	case redirect.ReasonNoProxy:
+		w.warn(pod, eventNoProxy, "The pod opted in to the mesh, but has no container %s: no packet rules were written. "+
+			"Have the sidecar injected, or take the opt-in away", redirect.ProxyContainer)
+	case redirect.ReasonForeignRules:
+		w.warn(pod, eventForeign, "Packet rules of Istio's own tools were in the pod's network namespace already, so none were added: "+
+			"only one of Istio CNI, istio-init and istio-pod-network may be in charge of a pod. %s", r.Detail)
+	}
+}
+
+// AboutRefusedMark says that the pod cannot be marked, and why.
+func (w *Warner) AboutRefusedMark(pod *corev1.Pod, err error) {
+	w.warn(pod, eventRefused, "The API server refuses the annotations that mark the pod as initialized: %v", err)
+}
+
+// aboutSettings says what is wrong with a pod's own settings, by the same decision that the plugin makes.
+func (w *Warner) aboutSettings(pod *corev1.Pod, namespace map[string]string, policy redirect.Policy) {
+	facts, refused := kube.FactsOf(pod, namespace), ""
+	decision, err := redirect.Decide(facts, policy)
+	var shared *redirect.SharedUserError
+	switch {
+	case errors.As(err, &shared):
+		refused = ". Such a pod is not let start (sharedProxyUser)"
+	case err != nil:
+		w.warn(pod, eventInvalid, "The pod cannot start: %v", err)
+	case decision.Verdict == redirect.Redirect:
+		shared = kube.AsRun(facts, pod.Status).SharesProxyUser(decision.Spec)
+	}
+	if shared != nil {
+		w.warn(pod, eventSharedUser, "Container %s runs with the %s %d of the sidecar, so its traffic is taken for the sidecar's own and "+
+			"bypasses the mesh. Give it another%s", shared.Container, shared.What, shared.ID, refused)
+	}
+}

@@ -1,0 +1,152 @@
+package uninstall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// EnvUninstall is the environment variable of the agent's flag --uninstall.
+const EnvUninstall = "AGENT_UNINSTALL"
+
+// progressEvery is how often to say how far it is.
+const progressEvery = 10 * time.Second
+
+// API is what of the API server is needed.
+type API interface {
+	DaemonSet(ctx context.Context, namespace, name string) (kube.DaemonSet, error)
+	PatchDaemonSet(ctx context.Context, namespace, name string, patch []byte) error
+	PodsWith(ctx context.Context, namespace string, labels map[string]string) ([]corev1.Pod, error)
+}
+
+// Cluster takes the plugin out of every node by the agents' DaemonSet.
+type Cluster struct {
+	namespace, daemonset string
+	timeout              time.Duration
+	api                  API
+	log                  *logrus.Logger
+}
+
+// NewCluster returns one that waits so long for the nodes of that DaemonSet.
+func NewCluster(namespace, daemonset string, timeout time.Duration, api API, log *logrus.Logger) *Cluster {
+	return &Cluster{namespace, daemonset, timeout, api, log}
+}
+
+// Run turns the agents of the DaemonSet into ones that uninstall, and waits for them. The error names the nodes that are not done in
+// time, and why.
+func (c *Cluster) Run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	d, err := c.read(ctx)
+	if apierrors.IsNotFound(err) {
+		c.log.Infof("there is no DaemonSet %s/%s, so no agent keeps the plugin on any node", c.namespace, c.daemonset)
+		return nil
+	}
+	if err == nil {
+		err = c.turn(ctx, d)
+	}
+	if err != nil {
+		return fmt.Errorf("DaemonSet %s/%s: %w", c.namespace, c.daemonset, err)
+	}
+	var logged time.Time
+	for {
+		d, err := c.read(ctx)
+		switch {
+		case err == nil && d.Done():
+			c.log.Infof("the plugin is out of all %d nodes", d.Status.DesiredNumberScheduled)
+			return nil
+		case ctx.Err() != nil:
+			return c.late(d, err)
+		case time.Since(logged) >= progressEvery:
+			logged = time.Now()
+			c.log.Info(c.state(ctx, d, err))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// late says which nodes are not done when the time is over.
+func (c *Cluster) late(d kube.DaemonSet, err error) error {
+	ctx := context.Background() // that of the run has ended; every request has its own end
+	if fresh, again := c.read(ctx); again == nil {
+		d, err = fresh, nil
+	}
+	return fmt.Errorf("not done within %s: %s. A node that is gone for good has to be deleted, or the hook left out (helm uninstall --no-hooks)",
+		c.timeout, c.state(ctx, d, err))
+}
+
+func (c *Cluster) read(ctx context.Context) (kube.DaemonSet, error) {
+	return c.api.DaemonSet(ctx, c.namespace, c.daemonset)
+}
+
+// turn changes the DaemonSet: all at once, because a node without an agent refuses mesh pods until the plugin is out.
+func (c *Cluster) turn(ctx context.Context, d kube.DaemonSet) error {
+	if len(d.Spec.Template.Spec.Containers) == 0 {
+		return errors.New("its pods have no container")
+	}
+	const patch = `{"spec": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "100%%"}},
+		"template": {"spec": {"containers": [{"name": %q, "env": [{"name": %q, "value": "true"}]}]}}}}`
+	body := fmt.Appendf(nil, patch, d.Spec.Template.Spec.Containers[0].Name, EnvUninstall)
+	return c.api.PatchDaemonSet(ctx, c.namespace, c.daemonset, body)
+}
+
+// maxNamed bounds how many nodes are named in a line.
+const maxNamed = 10
+
+// state says how far it is, and which nodes are not done and why.
+func (c *Cluster) state(ctx context.Context, d kube.DaemonSet, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	text := fmt.Sprintf("%d of %d nodes are done", min(d.Status.NumberReady, d.Status.UpdatedNumberScheduled), d.Status.DesiredNumberScheduled)
+	pods, err := c.api.PodsWith(ctx, c.namespace, d.Spec.Selector.MatchLabels)
+	if err != nil {
+		return text
+	}
+	var waiting []string
+	for _, pod := range pods {
+		if why := unready(pod); why != "" {
+			waiting = append(waiting, fmt.Sprintf("%s (pod %s: %s)", pod.Spec.NodeName, pod.Name, why))
+		}
+	}
+	slices.Sort(waiting)
+	if more := len(waiting) - maxNamed; more > 0 {
+		waiting = append(waiting[:maxNamed], fmt.Sprintf("and %d more", more))
+	}
+	if len(waiting) > 0 {
+		text += "; not yet: " + strings.Join(waiting, ", ")
+	}
+	return text
+}
+
+// unready says why a pod of the DaemonSet is not one that has done its work, "" if it is.
+func unready(pod corev1.Pod) string {
+	removes := slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
+		return slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == EnvUninstall && e.Value == "true" })
+	})
+	if !removes {
+		return "still the agent"
+	}
+	for _, c := range pod.Status.ContainerStatuses {
+		if w := c.State.Waiting; w != nil {
+			return w.Reason
+		}
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+			return ""
+		}
+	}
+	return "not ready"
+}
