@@ -146,18 +146,18 @@ func (a attachment) redirect(decision redirect.Decision) (undo func() error, err
 	applied.Created = a.withEarlier(netns, applied.Created)
 	if err := a.keep(netns, decision, rules, applied); err != nil {
 		_ = a.forget() // an earlier ADD's would speak for rules that are gone; its file is what err is about
-		return nil, takenBack(fail(codeRecord, "writing the record", err), netns.Remove(applied, rules))
+		return nil, takenBack(fail(codeRecord, "writing the record", err), netns.Remove(applied))
 	}
-	return func() error { return a.undo(applied, rules) }, nil
+	return func() error { return a.undo(applied) }, nil
 }
 
-func (a attachment) undo(applied netfilter.Applied, rules redirect.RuleSet) error {
+func (a attachment) undo(applied netfilter.Applied) error {
 	netns, err := a.open(a.args.Netns)
 	if err != nil {
 		return err
 	}
 	defer netns.Close()
-	return errors.Join(netns.Remove(applied, rules), a.forget())
+	return errors.Join(netns.Remove(applied), a.forget())
 }
 
 // forget removes the record.
@@ -204,7 +204,7 @@ func (a attachment) leave(decision redirect.Decision) {
 	defer netns.Close()
 	earlier, err := a.store.Get(a.args.ContainerID, a.args.IfName)
 	if err == nil && earlier.Decision == record.Redirect && earlier.NetNS == netns.Identity() {
-		if err := netns.Remove(writtenBy(earlier)); err != nil {
+		if err := netns.Remove(appliedBy(earlier)); err != nil {
 			a.warn("removing the rules of an earlier ADD failed", err)
 		}
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -230,15 +230,11 @@ func (a attachment) record(netns netfilter.Namespace, decision redirect.Decision
 	}
 }
 
-// writtenBy returns what the ADD of the record did. Settings that cannot be read give no rules, and Remove then looks.
-func writtenBy(r record.Record) (netfilter.Applied, redirect.RuleSet) {
+// appliedBy returns what the ADD of the record did.
+func appliedBy(r record.Record) netfilter.Applied {
 	applied := netfilter.Applied{Backend: netfilter.Backend(r.Backend), Created: r.Created}
 	for _, text := range r.Skipped {
 		applied.Skipped = append(applied.Skipped, netfilter.ParseSkipped(text))
 	}
-	spec, err := redirect.ParseSpec(r.Spec)
-	if err != nil {
-		return applied, redirect.RuleSet{}
-	}
-	return applied, spec.RuleSet()
+	return applied
 }

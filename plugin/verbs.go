@@ -66,9 +66,9 @@ func (p plugin) checkUnrecorded(c *call, cfg config, pod redirect.Pod) error {
 }
 
 func (p plugin) checkRules(args *skel.CmdArgs, r record.Record) error {
-	applied, rules := writtenBy(r)
-	if len(rules.Tables) == 0 {
-		return fail(codeRecord, "reading the record", errors.New("its settings cannot be read"))
+	spec, err := redirect.ParseSpec(r.Spec)
+	if err != nil {
+		return fail(codeRecord, "reading the record", fmt.Errorf("its settings cannot be read: %w", err))
 	}
 	netns, err := p.openNetNS(args)
 	if err != nil {
@@ -79,7 +79,7 @@ func (p plugin) checkRules(args *skel.CmdArgs, r record.Record) error {
 		return fail(codeDrift, "checking the packet rules",
 			fmt.Errorf("this is network namespace %s, the rules were written to %s", netns.Identity(), r.NetNS))
 	}
-	if err := netns.Check(applied, rules); err != nil {
+	if err := netns.Check(appliedBy(r), spec.RuleSet()); err != nil {
 		return failed("checking the packet rules", err)
 	}
 	return nil
@@ -124,7 +124,7 @@ func (p plugin) remove(c *call, args *skel.CmdArgs, r record.Record) {
 		c.warn("the rules stay", fmt.Errorf("CNI_NETNS is network namespace %s, the rules were written to %s", netns.Identity(), r.NetNS))
 		return
 	}
-	if err := netns.Remove(writtenBy(r)); err != nil {
+	if err := netns.Remove(appliedBy(r)); err != nil {
 		c.warn("removing the packet rules failed", err)
 	}
 }

@@ -51,16 +51,17 @@ func inScratch(f func() error) error {
 }
 
 // ruleTexts returns the expected rules of each chain in nft's syntax, to name them.
-func ruleTexts(rules redirect.RuleSet) map[string][]string {
-	texts := map[string][]string{}
+func ruleTexts(rules redirect.RuleSet) listing {
+	texts := listing{}
 	for _, t := range rules.Tables {
 		for _, c := range t.Chains {
-			key := fmt.Sprintf("%s chain %s", t.Family, redirect.NFTName(t.Kind, c.Name))
+			lines := []string{""} // in place of the header
 			for _, r := range c.Rules {
 				for _, line := range r.Lines(t) {
-					texts[key] = append(texts[key], line.Text)
+					lines = append(lines, line.Text)
 				}
 			}
+			texts[fmt.Sprintf("%s chain %s", t.Family, redirect.NFTName(t.Kind, c.Name))] = lines
 		}
 	}
 	return texts
@@ -169,7 +170,7 @@ func (o object) join(attrs ...uint16) string {
 }
 
 // diff names the differences, in a fixed order. texts names the rules of a chain; index 0 of a listing is the header.
-func diff(want, got listing, texts map[string][]string) []string {
+func diff(want, got, texts listing) []string {
 	var out []string
 	for _, key := range sortedKeys(want, got) {
 		w, wanted := want[key]
@@ -185,7 +186,7 @@ func diff(want, got listing, texts map[string][]string) []string {
 		case w[0] != g[0]:
 			out = append(out, key+": its definition was changed")
 		case !slices.Equal(w, g):
-			out = append(out, diffRules(key, w[1:], g[1:], texts[key])...)
+			out = append(out, diffRules(key, w, g, texts[key])...)
 		}
 	}
 	return out
@@ -211,14 +212,14 @@ func diffRules(key string, want, got []string, texts []string) []string {
 			extra = slices.Delete(extra, at, at+1)
 			continue
 		}
-		name := fmt.Sprintf("entry %d", i+1)
+		name := fmt.Sprintf("entry %d", i)
 		if i < len(texts) {
-			name = fmt.Sprintf("rule %d, `%s`", i+1, texts[i])
+			name = fmt.Sprintf("rule %d, `%s`", i, texts[i])
 		}
 		out = append(out, fmt.Sprintf("%s: missing %s", key, name))
 	}
 	for _, e := range extra {
-		out = append(out, fmt.Sprintf("%s: unexpected entry at position %d", key, slices.Index(got, e)+1))
+		out = append(out, fmt.Sprintf("%s: unexpected entry at position %d", key, slices.Index(got, e)))
 	}
 	if len(out) == 0 {
 		out = append(out, key+": the order was changed")

@@ -1,7 +1,6 @@
 package netfilter
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// compatTable is a table of iptables-nft, which nf_tables lists like any other.
+// compatTable names a table of iptables-nft, which nf_tables lists like any other.
 type compatTable struct {
 	family redirect.Family
 	kind   redirect.Kind
@@ -22,75 +21,138 @@ func (t compatTable) name() string {
 	return fmt.Sprintf("%s table %s %s", IptablesNFT, t.family, t.kind)
 }
 
+// compatContent is what the kernel lists in such a table. iptables-nft lists no table at all that holds a rule which it
+// cannot express, as nft(8) can write it.
+type compatContent struct {
+	chains []string // ours, by their names
+	jumps  []compatJump
+	others bool // it holds more than built-in chains, our chains and jumps to them
+	// wider says that a rule of ours looks something up in a set. iptables has no sets, and iptables-nft lists such a rule
+	// without that condition.
+	wider   bool
+	dormant bool // its rules are not in force
+}
+
+// compatJump is a rule that leads to a chain of ours.
+type compatJump struct {
+	from, to string
+	handle   []byte // NFTA_RULE_HANDLE
+}
+
+// text is the jump without its conditions, in the words of iptables-save.
+func (j compatJump) text() string { return fmt.Sprintf("-A %s -j %s", j.from, j.to) }
+
+// compatBuiltins are the chains that iptables-nft makes by itself.
+var compatBuiltins = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
+
+// scanCompat looks into the tables of iptables-nft.
+func (s *state) scanCompat(conn *netlink.Conn) error {
+	for kind, add := range map[uint16]func(*compatContent, object){
+		unix.NFT_MSG_GETCHAIN: (*compatContent).addChain, unix.NFT_MSG_GETRULE: (*compatContent).addRule,
+	} {
+		objects, err := dumpNFT(conn, kind, unix.AF_UNSPEC, nil)
+		if err != nil {
+			return err
+		}
+		for _, o := range objects { // the table is attribute 1 of both
+			table := redirect.Kind(o.text(unix.NFTA_RULE_TABLE))
+			if content := s.compat[compatTable{kernelFamily(o.family), table}]; content != nil {
+				add(content, o)
+			}
+		}
+	}
+	for table, content := range s.compat {
+		s.judge(IptablesNFT, table.family, string(table.kind), content.chains)
+	}
+	return nil
+}
+
+func (c *compatContent) addChain(o object) {
+	name := o.text(unix.NFTA_CHAIN_NAME)
+	if strings.HasPrefix(name, istioPrefix) {
+		c.chains = append(c.chains, name)
+	} else if !slices.Contains(compatBuiltins, name) {
+		c.others = true
+	}
+}
+
+func (c *compatContent) addRule(o object) {
+	from := o.text(unix.NFTA_RULE_CHAIN)
+	ours, lookup := strings.HasPrefix(from, istioPrefix), false
+	_ = netlink.Each(o.attrs[unix.NFTA_RULE_EXPRESSIONS], func(_ uint16, expression []byte) {
+		name, to := readExpression(expression)
+		if strings.HasPrefix(to, istioPrefix) {
+			c.jumps, ours = append(c.jumps, compatJump{from, to, o.attrs[unix.NFTA_RULE_HANDLE]}), true
+		}
+		lookup = lookup || name == "lookup"
+	})
+	c.others = c.others || !ours
+	c.wider = c.wider || ours && lookup
+}
+
+// readExpression returns the name of an expression and the chain that it leads to, "" if none.
+func readExpression(data []byte) (name, to string) {
+	expression, _ := netlink.Parse(data)
+	if name = cstring(expression[unix.NFTA_EXPR_NAME]); name != "immediate" {
+		return name, ""
+	}
+	verdict := expression[unix.NFTA_EXPR_DATA]
+	for _, kind := range []uint16{unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CHAIN} {
+		attrs, _ := netlink.Parse(verdict)
+		verdict = attrs[kind]
+	}
+	return name, cstring(verdict)
+}
+
 // missingTables lists the tables that writing the rule set with iptables-nft will make.
 func missingTables(rules redirect.RuleSet, found state) []string {
 	var names []string
 	for _, t := range rules.Tables {
-		if table := (compatTable{t.Family, t.Kind}); !found.compat[table] {
+		if table := (compatTable{t.Family, t.Kind}); found.compat[table] == nil {
 			names = append(names, table.name())
 		}
 	}
 	return names
 }
 
-// dropTables deletes the tables that Apply made and in which there is nothing but ours, whole and without a program:
-// iptables-nft never deletes a table, and would leave its built-in chains. Others are left to iptables-restore.
-func dropTables(created []string, found *state) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+// removeCompat takes out the jumps to our chains that were found, and those of our chains that are not to be kept. It
+// runs no program: iptables-nft cannot delete a jump beside a rule that it cannot express, and never deletes a table.
+// Tables that Apply created and in which there is nothing but ours go whole.
+func removeCompat(found state, keep redirect.RuleSet, created []string) error {
 	tx := &transaction{}
-	left := 0
-	for table := range found.compat {
-		if !slices.Contains(created, table.name()) {
-			left++
+	for table, content := range found.compat {
+		if !content.others && slices.Contains(created, table.name()) {
+			table.put(tx, "deleting it", unix.NFT_MSG_DELTABLE)
 			continue
 		}
-		onlyOurs, err := table.onlyOurs(conn)
-		if err != nil {
-			return err
-		}
-		if !onlyOurs {
-			left++
-			continue
-		}
-		tx.put("deleting "+table.name(), unix.NFT_MSG_DELTABLE, 0, table.family, netlink.Text(unix.NFTA_TABLE_NAME, string(table.kind)))
+		table.removeChains(tx, content, chainsOf(tableOf(keep, table.family, table.kind)))
 	}
 	if _, err := tx.commit(); err != nil {
-		return fmt.Errorf("deleting the tables of iptables-nft: %w", err)
-	}
-	if left == 0 {
-		delete(found.ours, IptablesNFT)
+		return fmt.Errorf("removing the chains of iptables-nft: %w", err)
 	}
 	return nil
 }
 
-// onlyOurs reports whether the table's chains are built-in ones and ours, and its rules those of our chains and the jumps
-// to them.
-func (t compatTable) onlyOurs(conn *netlink.Conn) (bool, error) {
-	chains, err := dumpNFT(conn, unix.NFT_MSG_GETCHAIN, nfproto(t.family), nil)
-	if err != nil {
-		return false, err
+func (t compatTable) removeChains(tx *transaction, content *compatContent, keep []string) {
+	if content.dormant && len(keep) > 0 {
+		t.put(tx, "putting it in force", unix.NFT_MSG_NEWTABLE, be32(unix.NFTA_TABLE_FLAGS, 0))
 	}
-	for _, c := range chains {
-		inTable := c.text(unix.NFTA_CHAIN_TABLE) == string(t.kind)
-		if inTable && c.attrs[unix.NFTA_CHAIN_HOOK] == nil && !strings.HasPrefix(c.text(unix.NFTA_CHAIN_NAME), istioPrefix) {
-			return false, nil
+	for _, jump := range content.jumps {
+		if !strings.HasPrefix(jump.from, istioPrefix) {
+			t.put(tx, "deleting "+jump.text(), unix.NFT_MSG_DELRULE,
+				netlink.Text(unix.NFTA_RULE_CHAIN, jump.from), netlink.Bytes(unix.NFTA_RULE_HANDLE, jump.handle))
 		}
 	}
-	rules, err := dumpNFT(conn, unix.NFT_MSG_GETRULE, nfproto(t.family), ofTable(string(t.kind)))
-	if err != nil {
-		return false, err
+	gone := slices.DeleteFunc(slices.Clone(content.chains), func(name string) bool { return slices.Contains(keep, name) })
+	for _, name := range gone { // they jump to each other: all are emptied before the first is deleted
+		t.put(tx, "flushing chain "+name, unix.NFT_MSG_DELRULE, netlink.Text(unix.NFTA_RULE_CHAIN, name))
 	}
-	for _, r := range rules {
-		inTable := r.text(unix.NFTA_RULE_TABLE) == string(t.kind)
-		ours := strings.HasPrefix(r.text(unix.NFTA_RULE_CHAIN), istioPrefix) ||
-			bytes.Contains(r.attrs[unix.NFTA_RULE_EXPRESSIONS], []byte(istioPrefix))
-		if inTable && !ours {
-			return false, nil
-		}
+	for _, name := range gone {
+		t.put(tx, "deleting chain "+name, unix.NFT_MSG_DELCHAIN, netlink.Text(unix.NFTA_CHAIN_NAME, name))
 	}
-	return true, nil
+}
+
+// put adds a request about the table or something in it, which the table's name, attribute 1, comes before.
+func (t compatTable) put(tx *transaction, what string, kind uint16, attrs ...netlink.Attribute) {
+	tx.put(t.name()+": "+what, kind, 0, t.family, append(ofTable(string(t.kind)), attrs...)...)
 }

@@ -59,6 +59,8 @@ var iptablesTaints = []taint{
 	{"chain added", `$ipt -t nat -N ISTIO_EXTRA`, "unexpected"},
 	{"jump deleted", `$ipt -t nat -D OUTPUT -j ISTIO_OUTPUT`, "table nat chain OUTPUT"},
 	{"jump inserted again", `$ipt -t nat -I PREROUTING -j ISTIO_INBOUND`, "table nat chain PREROUTING: unexpected entry"},
+	{"jump by goto", `$ipt -t nat -A OUTPUT -g ISTIO_OUTPUT`, "table nat chain OUTPUT: unexpected entry"},
+	{"jump from a chain of somebody else", `$ipt -t nat -N OTHER; $ipt -t nat -A OTHER -g ISTIO_OUTPUT`, "table nat chain OTHER"},
 	{"table flushed", `$ipt -t mangle -F`, "table mangle chain ISTIO_INBOUND: missing rule 1"},
 	{"all flushed", `for t in raw mangle nat; do $ipt -t $t -F; $ipt -t $t -X; done`, "missing"},
 }
@@ -92,6 +94,12 @@ func (x taint) try(t *testing.T, backend Backend, rules redirect.RuleSet) {
 	}
 	if err := n.Check(applied, rules); err != nil {
 		t.Errorf("after writing again: %v", err)
+	}
+	if err := n.Remove(applied); err != nil {
+		t.Error(err)
+	}
+	if left := packetRules(t, lab); strings.Contains(left, istioPrefix) || strings.Contains(left, redirect.TableName) {
+		t.Errorf("after Remove: %s", left)
 	}
 }
 

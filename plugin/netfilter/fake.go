@@ -66,7 +66,7 @@ func (f *Fake) Check(_ Applied, rules redirect.RuleSet) error {
 }
 
 // Remove forgets the rule set, and what applied says was created.
-func (f *Fake) Remove(applied Applied, _ redirect.RuleSet) error {
+func (f *Fake) Remove(applied Applied) error {
 	if err := f.called("Remove"); err != nil {
 		return err
 	}

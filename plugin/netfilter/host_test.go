@@ -55,7 +55,9 @@ func TestHosts(t *testing.T) {
 		{"nft only", func(p string) bool { return strings.Contains(p, "-nft") }, IptablesLegacy, "", "", "backend iptables-legacy is not usable"},
 		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, Iptables, IptablesLegacy, "", ""},
 		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, IptablesNFT, "", "", "backend iptables-nft is not usable"},
-		{"plain names only", func(p string) bool { return !strings.ContainsAny(p, "-") || strings.HasSuffix(p, "bles-restore") }, Iptables, IptablesNFT, "", ""},
+		{"plain names only", func(p string) bool {
+			return !strings.ContainsAny(p, "-") || strings.HasSuffix(p, "bles-restore") || strings.HasSuffix(p, "bles-save")
+		}, Iptables, IptablesNFT, "", ""},
 		{"no ip6tables, nft", func(p string) bool { return strings.HasPrefix(p, "iptables-nft") }, Iptables, IptablesNFT,
 			"ip6: no ip6tables-restore on this host", ""},
 		{"no ip6tables, legacy", func(p string) bool { return strings.HasPrefix(p, "iptables-legacy") }, Iptables, IptablesLegacy,
@@ -92,7 +94,7 @@ func TestHosts(t *testing.T) {
 				}
 				onHostWith(t, host.has)
 			}
-			if err := n.Remove(applied, rules); err != nil {
+			if err := n.Remove(applied); err != nil {
 				t.Error(err)
 			}
 			onThisHost(t)
@@ -130,7 +132,7 @@ func TestPassthroughAddress(t *testing.T) {
 		if text := shell(t, lab, "ip -o address show dev lo to ::6"); !strings.Contains(text, " nodad") {
 			t.Errorf("%s", text)
 		}
-		if err := n.Remove(applied, named(t, "default")); err != nil {
+		if err := n.Remove(applied); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -159,7 +161,7 @@ func TestNoIPv6(t *testing.T) {
 		if again := mustApply(t, n, backend, rules); !slices.Equal(again.Skipped, applied.Skipped) || len(again.Created) > 0 {
 			t.Errorf("again: %+v", again)
 		}
-		if err := n.Remove(applied, rules); err != nil {
+		if err := n.Remove(applied); err != nil {
 			t.Error(err)
 		}
 		compareText(t, everything(t, lab), before)
@@ -185,7 +187,7 @@ func TestUserNamespace(t *testing.T) {
 			for _, result := range lab.Check() {
 				t.Error(result)
 			}
-			if err := n.Remove(applied, rules); err != nil {
+			if err := n.Remove(applied); err != nil {
 				t.Error(err)
 			}
 			compareText(t, used(everything(t, lab)), used(before))

@@ -6,18 +6,15 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// compare lists our chains and compares them with what the same tool makes of the same rules in a namespace of their
-// own: how a version of iptables words a rule need not be known.
+// compare compares our chains with what the same tool makes of the same rules in a namespace of their own: how a
+// version of iptables words a rule need not be known. It runs three programs per family.
 func (t *tool) compare(rules redirect.RuleSet, skipped []Skipped) ([]string, error) {
 	var differences []string
 	for _, family := range redirect.Families {
 		if skips(skipped, family) {
 			continue
 		}
-		if t.restore[family] == "" {
-			return nil, &unusableError{t.backend, fmt.Errorf("%s-restore was there at ADD and is not now", iptablesName(family))}
-		}
-		got, err := t.list(family)
+		got, err := t.view(family)
 		if err != nil {
 			return nil, err
 		}
@@ -25,23 +22,77 @@ func (t *tool) compare(rules redirect.RuleSet, skipped []Skipped) ([]string, err
 		if err != nil {
 			return nil, fmt.Errorf("writing the expected rules to a scratch network namespace: %w", err)
 		}
-		differences = append(differences, diff(want.listing(family), got.listing(family), want.texts(family))...)
+		differences = append(differences, outline(family, want, got)...)
+		expected := want.listed.listing(family)
+		differences = append(differences, diff(expected, got.listed.listing(family), expected)...)
 	}
 	return differences, nil
 }
 
-// expected writes the rules of one family to a scratch namespace and lists them.
-func (t *tool) expected(family redirect.Family, rules redirect.RuleSet) (want held, err error) {
+// view is what the tables of one family hold, as the tool lists it, and the tables of iptables-nft as the kernel does.
+type view struct {
+	listed held
+	kernel map[compatTable]*compatContent
+}
+
+func (t *tool) view(family redirect.Family) (v view, err error) {
+	if v.listed, err = t.list(family); err != nil || t.backend == IptablesLegacy {
+		return v, err
+	}
+	found, err := scanNFT()
+	return view{v.listed, found.compat}, err
+}
+
+// expected writes the rules of one family to a scratch namespace and looks at them.
+func (t *tool) expected(family redirect.Family, rules redirect.RuleSet) (want view, err error) {
 	scratch := *t
 	scratch.nsenter = nil // the scratch namespace is owned by the caller's user namespace
 	err = inScratch(func() error {
 		if err := scratch.load(family, restoreInput(family, rules, nil)); err != nil {
 			return err
 		}
-		want, err = scratch.list(family)
+		want, err = scratch.view(family)
 		return err
 	})
 	return want, err
+}
+
+// outline looks for tables that iptables-nft cannot list, or lists without a condition. They are there all the same,
+// and the kernel names their chains and jumps: both views are reduced to those, and what is returned says so.
+func outline(family redirect.Family, want, got view) []string {
+	var problems []string
+	for _, kind := range iptablesTables {
+		expected, content := want.kernel[compatTable{family, kind}], got.kernel[compatTable{family, kind}]
+		if content == nil || expected == nil && len(content.chains) == 0 {
+			continue
+		}
+		table := fmt.Sprintf("%s table %s", iptablesName(family), kind)
+		if content.dormant {
+			problems = append(problems, table+" is dormant: its rules are not in force")
+		}
+		if got.listed[kind] != nil && !content.wider {
+			continue
+		}
+		problems = append(problems, fmt.Sprintf("%s holds rules that %s cannot list (`nft list table %s %s` does): "+
+			"only the names of its chains and the jumps to them could be compared", table, IptablesNFT, family, kind))
+		want.listed[kind], got.listed[kind] = expected.outline(), content.outline()
+	}
+	return problems
+}
+
+// outline is what the kernel names, in the words of iptables-save.
+func (c *compatContent) outline() map[string][]string {
+	chains := map[string][]string{}
+	if c == nil {
+		return chains
+	}
+	for _, name := range c.chains {
+		chains[name] = nil
+	}
+	for _, jump := range c.jumps {
+		chains[jump.from] = append(chains[jump.from], jump.text())
+	}
+	return chains
 }
 
 func (h held) listing(family redirect.Family) listing {
@@ -53,12 +104,4 @@ func (h held) listing(family redirect.Family) listing {
 		}
 	}
 	return out
-}
-
-func (h held) texts(family redirect.Family) map[string][]string {
-	texts := map[string][]string{}
-	for key, lines := range h.listing(family) {
-		texts[key] = lines[1:]
-	}
-	return texts
 }

@@ -6,9 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
-	"github.com/coreos/go-iptables/iptables"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
@@ -17,7 +17,6 @@ type tool struct {
 	backend Backend // IptablesNFT or IptablesLegacy
 	ns      *NetNS
 	restore map[redirect.Family]string // path of …-restore; a family without one is skipped
-	command map[redirect.Family]string // path of the command that lists
 	nsenter []string                   // prefix that enters the owning user namespace
 }
 
@@ -35,7 +34,7 @@ func (n *NetNS) findTool(want Backend, found state) (*tool, error) {
 		ways = []Backend{IptablesLegacy, IptablesNFT}
 	}
 	for _, way := range ways {
-		t := &tool{backend: way, ns: n, restore: map[redirect.Family]string{}, command: map[redirect.Family]string{}}
+		t := &tool{backend: way, ns: n, restore: map[redirect.Family]string{}}
 		for _, family := range redirect.Families {
 			t.lookup(family)
 		}
@@ -52,14 +51,10 @@ func (n *NetNS) findTool(want Backend, found state) (*tool, error) {
 func (t *tool) lookup(family redirect.Family) {
 	name := iptablesName(family)
 	suffix := strings.TrimPrefix(string(t.backend), "iptables")
-	restore, command := lookPath(name+suffix+"-restore"), lookPath(name+suffix)
-	if restore == "" {
-		restore, command = lookPath(name+"-restore"), lookPath(name)
-		if restore == "" || wayOf(command) != t.backend {
-			return
-		}
+	t.restore[family] = lookPath(name + suffix + "-restore")
+	if t.restore[family] == "" && wayOf(lookPath(name)) == t.backend {
+		t.restore[family] = lookPath(name + "-restore")
 	}
-	t.restore[family], t.command[family] = restore, command
 }
 
 func lookPath(name string) string {
@@ -107,9 +102,10 @@ func (t *tool) enterUserNamespace() error {
 	return nil
 }
 
-// run executes a program inside the namespaces and returns what it prints.
-func (t *tool) run(stdin string, args ...string) ([]byte, error) {
-	args = append(append([]string{}, t.nsenter...), args...)
+// run executes a program inside the network namespace, and by nsenter inside the one that owns it, and returns what it
+// prints.
+func (t *tool) run(nsenter []string, stdin, program string, args ...string) ([]byte, error) {
+	args = slices.Concat(nsenter, []string{program}, args)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin = strings.NewReader(stdin)
 	// iptables-legacy takes a lock for the whole machine otherwise; the namespace's own file is a lock for just this one,
@@ -121,7 +117,7 @@ func (t *tool) run(stdin string, args ...string) ([]byte, error) {
 	defer lock.Close()
 	cmd.ExtraFiles = []*os.File{lock}
 	cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE=/proc/self/fd/3")
-	if len(t.nsenter) > 0 {
+	if len(nsenter) > 0 {
 		owner, err := t.ns.owner()
 		if err != nil {
 			return nil, err
@@ -136,27 +132,34 @@ func (t *tool) run(stdin string, args ...string) ([]byte, error) {
 		if errors.As(err, &exit) {
 			text = ": " + strings.Join(strings.Fields(string(exit.Stderr)), " ")
 		}
-		return nil, fmt.Errorf("running %s: %w%s", filepath.Base(args[len(t.nsenter)]), err, text)
+		return nil, fmt.Errorf("running %s: %w%s", filepath.Base(program), err, text)
 	}
 	return out, nil
 }
 
-// write makes the tables hold the rule set: one execution per family in a namespace that holds nothing of ours.
+// write makes the tables hold the rule set: one execution per family, and with iptables-legacy one more that lists
+// where it holds something of ours.
 func (t *tool) write(rules redirect.RuleSet, found state) (skipped []Skipped, err error) {
 	for _, family := range redirect.Families {
-		if t.restore[family] == "" {
-			skipped = append(skipped, Skipped{family.String(), fmt.Sprintf("no %s-restore on this host", iptablesName(family))})
-			continue
-		}
-		held := held{}
-		if found.ours[t.backend] {
-			if held, err = t.list(family); err != nil {
+		var old held
+		if t.backend == IptablesLegacy && slices.Contains(found.ours[t.backend], family) {
+			if old, err = t.list(family); err != nil {
 				return nil, err
 			}
 		}
-		if err := t.load(family, restoreInput(family, rules, held)); err != nil {
+		if t.restore[family] == "" {
+			skipped = append(skipped, Skipped{family.String(), fmt.Sprintf("no %s-restore on this host", iptablesName(family))})
+			rules.Tables = slices.DeleteFunc(slices.Clone(rules.Tables), func(t redirect.Table) bool {
+				return t.Family == family
+			})
+			continue
+		}
+		if err := t.load(family, restoreInput(family, rules, old)); err != nil {
 			return nil, err
 		}
+	}
+	if t.backend == IptablesNFT {
+		return skipped, removeCompat(found, rules, nil)
 	}
 	return skipped, nil
 }
@@ -166,67 +169,45 @@ func (t *tool) load(family redirect.Family, input string) error {
 	if input == "" {
 		return nil
 	}
-	_, err := t.run(input, t.restore[family], "--noflush", "--wait", "30")
+	_, err := t.run(t.nsenter, input, t.restore[family], "--noflush", "--wait", "30")
 	return err
 }
 
-// remove takes out our chains and the jumps to them, family by family.
-func (t *tool) remove(found state) error {
-	_, err := t.write(redirect.RuleSet{}, found)
-	return err
-}
-
-// held is what the tables of one family hold of ours: table -> chain -> rules in the form of iptables -S.
+// held is what the tables of one family hold of ours: table -> chain -> rules in the form of iptables-save. A table
+// that is listed is there, though it may hold nothing of ours.
 type held map[redirect.Kind]map[string][]string
 
-// list reads our chains through go-iptables. The jumps to them from the built-in chains stand under the built-in name.
+// list reads our chains, and the rules of other chains that lead to them, by one iptables-save. Listing needs no user
+// namespace, unlike writing an owner match.
 func (t *tool) list(family redirect.Family) (held, error) {
-	ipt, err := t.lister(family)
+	if t.restore[family] == "" {
+		return nil, &unusableError{t.backend, fmt.Errorf("%s-restore was there at ADD and is not now", iptablesName(family))}
+	}
+	out, err := t.run(nil, "", strings.TrimSuffix(t.restore[family], "restore")+"save")
 	if err != nil {
 		return nil, err
 	}
 	all := held{}
-	for _, kind := range iptablesTables {
-		chains, err := ipt.ListChains(string(kind))
-		if err != nil {
-			continue // the table does not exist: its module is not loaded and nothing is in it
-		}
-		for _, chain := range chains {
-			builtin := chain == "PREROUTING" || chain == "OUTPUT"
-			if !builtin && !strings.HasPrefix(chain, istioPrefix) {
-				continue
+	var chains map[string][]string
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) == 0:
+		case words[0][0] == '*':
+			if chains = map[string][]string{}; isCompat(words[0][1:]) {
+				all[redirect.Kind(words[0][1:])] = chains
 			}
-			lines, err := ipt.List(string(kind), chain)
-			if err != nil {
-				return nil, fmt.Errorf("listing chain %s of table %s: %w", chain, kind, err)
-			}
-			all.add(kind, chain, lines, builtin)
+		case strings.HasPrefix(words[0], ":"+istioPrefix):
+			chains[words[0][1:]] = nil
+		case words[0] == "-A" && (strings.HasPrefix(words[1], istioPrefix) || leadsToOurs(words)):
+			chains[words[1]] = append(chains[words[1]], strings.TrimSpace(line))
 		}
 	}
 	return all, nil
 }
 
-// add keeps a chain's rules; of a built-in chain only the jumps to our chains.
-func (h held) add(kind redirect.Kind, chain string, lines []string, builtin bool) {
-	if h[kind] == nil {
-		h[kind] = map[string][]string{}
-	}
-	if !builtin {
-		h[kind][chain] = []string{}
-	}
-	for _, line := range lines {
-		isRule := strings.HasPrefix(line, "-A ")
-		if isRule && (!builtin || strings.Contains(line, " -j "+istioPrefix)) {
-			h[kind][chain] = append(h[kind][chain], line)
-		}
-	}
-}
-
-// lister makes go-iptables use this way's program. Listing needs no user namespace, unlike writing an owner match.
-func (t *tool) lister(family redirect.Family) (*iptables.IPTables, error) {
-	protocol := iptables.ProtocolIPv4
-	if family == redirect.IPv6 {
-		protocol = iptables.ProtocolIPv6
-	}
-	return iptables.New(iptables.IPFamily(protocol), iptables.Path(t.command[family]), iptables.Timeout(30))
+// leadsToOurs reports whether a rule jumps to a chain of ours, which has no options.
+func leadsToOurs(rule []string) bool {
+	verb, chain := rule[len(rule)-2], rule[len(rule)-1]
+	return (verb == "-j" || verb == "-g") && strings.HasPrefix(chain, istioPrefix)
 }

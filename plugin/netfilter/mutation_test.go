@@ -135,7 +135,7 @@ func (h *hunter) profile(profile testnet.Profile) {
 		h.Errorf("%s: %v", h.name, err)
 		return
 	}
-	defer h.n.Remove(applied, rules)
+	defer h.n.Remove(applied)
 	for _, m := range pending {
 		if err := h.try(profile, m); err != nil {
 			h.Errorf("%s without %s: %v", h.name, m, err)

@@ -33,7 +33,7 @@ type Namespace interface {
 	Identity() string
 	Apply(Backend, redirect.RuleSet) (Applied, error)
 	Check(Applied, redirect.RuleSet) error
-	Remove(Applied, redirect.RuleSet) error
+	Remove(Applied) error
 	Close()
 }
 
@@ -128,22 +128,16 @@ func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state) (app
 		err = removeParts(unneeded(rules))
 	}
 	if err != nil {
-		return Applied{}, errors.Join(err, n.takeBack(applied, rules))
+		return Applied{}, errors.Join(err, n.takeBack(applied))
 	}
 	return applied, nil
 }
 
 // takeBack removes what a failed Apply may have written by now: applied names the backend from its first write on.
-func (n *NetNS) takeBack(applied Applied, rules redirect.RuleSet) error {
-	if applied.Backend == "" {
-		return removeParts(applied.Created)
-	}
+func (n *NetNS) takeBack(applied Applied) error {
 	found, err := scan()
-	if err != nil {
-		return err
-	}
-	found.ours = map[Backend]bool{applied.Backend: found.ours[applied.Backend]}
-	return n.removeFound(applied, rules, found)
+	found.ours = map[Backend][]redirect.Family{applied.Backend: found.ours[applied.Backend]}
+	return errors.Join(err, n.removeFound(applied, found))
 }
 
 func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state, applied *Applied) error {
@@ -151,7 +145,7 @@ func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state
 		err := writeNFT(rules, found)
 		if err == nil {
 			applied.Backend = Nftables
-			return n.dropOther(Nftables, found)
+			return n.dropOther(Nftables, found, nil)
 		}
 		if backend == Nftables || !IsUnusable(err) {
 			return err
@@ -174,72 +168,49 @@ func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state
 		return err
 	}
 	applied.Skipped = append(applied.Skipped, skipped...)
-	return n.dropOther(tool.backend, found)
+	return n.dropOther(tool.backend, found, nil)
 }
 
 // dropOther removes what our other backends had written; the new rules are in force already, so nothing is open between.
-func (n *NetNS) dropOther(now Backend, found state) error {
+// Of iptables-nft's tables it removes those that are named in created, if nothing else is in them.
+func (n *NetNS) dropOther(now Backend, found state, created []string) (err error) {
 	for _, other := range []Backend{Nftables, IptablesNFT, IptablesLegacy} {
-		if other == now || !found.ours[other] {
+		if other == now || len(found.ours[other]) == 0 {
 			continue
 		}
-		if err := n.removeTables(other, found); err != nil {
-			return fmt.Errorf("removing the rules of backend %s: %w", other, err)
+		if failed := n.removeTables(other, found, created); failed != nil {
+			err = errors.Join(err, fmt.Errorf("removing the rules of backend %s: %w", other, failed))
 		}
 	}
-	return nil
+	return err
 }
 
-func (n *NetNS) removeTables(backend Backend, found state) error {
-	if backend == Nftables {
+func (n *NetNS) removeTables(backend Backend, found state, created []string) error {
+	switch backend {
+	case Nftables:
 		return removeNFT(found)
+	case IptablesNFT:
+		return removeCompat(found, redirect.RuleSet{}, created)
 	}
 	tool, err := n.findTool(backend, state{})
 	if err != nil {
 		return err
 	}
-	return tool.remove(found)
+	_, err = tool.write(redirect.RuleSet{}, found)
+	return err
 }
 
-// Remove takes out every rule of ours, of whichever backend, and the addresses and routes that Apply created. rules are
-// those that Apply wrote: knowing them, removing iptables rules takes one program per family.
-func (n *NetNS) Remove(applied Applied, rules redirect.RuleSet) error {
+// Remove takes out every rule of ours, of whichever backend, and the addresses and routes that Apply created.
+func (n *NetNS) Remove(applied Applied) error {
 	return n.within(func() error {
 		found, err := scan()
-		if err != nil {
-			return err
-		}
-		return n.removeFound(applied, rules, found)
+		return errors.Join(err, n.removeFound(applied, found))
 	})
 }
 
 // removeFound takes out the rules of the backends that found names as ours, and what Apply created.
-func (n *NetNS) removeFound(applied Applied, rules redirect.RuleSet, found state) (err error) {
-	if found.ours[IptablesNFT] {
-		err = dropTables(applied.Created, &found)
-	}
-	if applied.Backend != Nftables && found.ours[applied.Backend] && n.removeKnown(applied, rules) == nil {
-		delete(found.ours, applied.Backend)
-	}
-	return errors.Join(err, n.dropOther("", found), removeParts(applied.Created))
-}
-
-// removeKnown takes out iptables rules without listing them first; it fails where somebody has changed them.
-func (n *NetNS) removeKnown(applied Applied, rules redirect.RuleSet) error {
-	rules, _ = supported(rules)
-	t, err := n.findTool(applied.Backend, state{})
-	if err != nil {
-		return err
-	}
-	for _, family := range redirect.Families {
-		if t.restore[family] == "" || skips(applied.Skipped, family) {
-			continue
-		}
-		if err := t.load(family, restoreInput(family, redirect.RuleSet{}, writtenTables(family, rules))); err != nil {
-			return err
-		}
-	}
-	return nil
+func (n *NetNS) removeFound(applied Applied, found state) error {
+	return errors.Join(n.dropOther("", found, applied.Created), removeParts(applied.Created))
 }
 
 // Check compares what the kernel holds with the rule set as Apply wrote it; IsDrift holds for a difference.

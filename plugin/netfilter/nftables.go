@@ -3,6 +3,7 @@ package netfilter
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables/expr"
 	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
@@ -61,7 +62,7 @@ func (tx *transaction) commit() (sent bool, err error) {
 func writeNFT(rules redirect.RuleSet, found state) error {
 	tx := &transaction{}
 	for _, family := range redirect.Families {
-		if found.tables[family] {
+		if slices.Contains(found.ours[Nftables], family) {
 			tx.deleteTable(family)
 		}
 	}
@@ -165,7 +166,7 @@ func userdata(kind byte, value []byte) []byte {
 func removeNFT(found state) error {
 	tx := &transaction{}
 	for _, family := range redirect.Families {
-		if found.tables[family] {
+		if slices.Contains(found.ours[Nftables], family) {
 			tx.deleteTable(family)
 		}
 	}

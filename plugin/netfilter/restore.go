@@ -2,9 +2,9 @@ package netfilter
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 
@@ -43,9 +43,11 @@ func writeTable(out *strings.Builder, kind redirect.Kind, table redirect.Table, 
 	for _, chain := range chains {
 		fmt.Fprintf(out, ":%s - [0:0]\n", chain) // makes it, or flushes it
 	}
-	for _, builtin := range []string{"PREROUTING", "OUTPUT"} {
-		for _, line := range old[builtin] {
-			out.WriteString("-D" + strings.TrimPrefix(line, "-A") + "\n")
+	for _, chain := range slices.Backward(slices.Sorted(maps.Keys(old))) {
+		for _, line := range old[chain] {
+			if !strings.HasPrefix(chain, istioPrefix) {
+				out.WriteString("-D" + strings.TrimPrefix(line, "-A") + "\n")
+			}
 		}
 	}
 	for _, c := range table.Chains {
@@ -68,25 +70,6 @@ func writeTable(out *strings.Builder, kind redirect.Kind, table redirect.Table, 
 	out.WriteString("COMMIT\n")
 }
 
-// writtenTables is what the tables hold after restoreInput of the rule set and nothing else: the chains, whose content
-// does not matter to remove them, and the jumps.
-func writtenTables(family redirect.Family, rules redirect.RuleSet) held {
-	all := held{}
-	for _, t := range rules.Tables {
-		if t.Family != family {
-			continue
-		}
-		all[t.Kind] = map[string][]string{markerChain: nil}
-		for _, c := range t.Chains {
-			all[t.Kind][c.Name] = nil
-			if c.Hook != redirect.Regular {
-				all[t.Kind][builtinOf[c.Hook]] = []string{fmt.Sprintf("-A %s -j %s", builtinOf[c.Hook], c.Name)}
-			}
-		}
-	}
-	return all
-}
-
 // chainsOf lists the chains that a table shall hold, the marker first.
 func chainsOf(table redirect.Table) []string {
 	if len(table.Chains) == 0 {
@@ -102,14 +85,12 @@ func chainsOf(table redirect.Table) []string {
 // declared lists the chains that it shall hold and those that it holds, each once.
 func declared(table redirect.Table, old map[string][]string) []string {
 	names := chainsOf(table)
-	var more []string
-	for chain := range old {
+	for _, chain := range slices.Sorted(maps.Keys(old)) {
 		if strings.HasPrefix(chain, istioPrefix) && !slices.Contains(names, chain) {
-			more = append(more, chain)
+			names = append(names, chain)
 		}
 	}
-	sort.Strings(more)
-	return append(names, more...)
+	return names
 }
 
 // multiport is how many ports one multiport match can hold (XT_MULTI_PORTS).

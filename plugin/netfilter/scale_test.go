@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/istio-pod-network/controller/internal/testnet"
-	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
 // large is a profile that excludes prefixes of each family and ports in each direction. No two prefixes are adjacent. One
@@ -51,7 +50,7 @@ func TestLarge(t *testing.T) {
 		for _, result := range lab.Check() {
 			t.Error(result)
 		}
-		if applied := apply(t, n, backend, rules); n.Remove(applied, rules) != nil || strings.Contains(packetRules(t, lab), "ISTIO_") {
+		if applied := apply(t, n, backend, rules); n.Remove(applied) != nil || strings.Contains(packetRules(t, lab), "ISTIO_") {
 			t.Error("rules are left")
 		}
 	})
@@ -95,7 +94,7 @@ func TestSameAtOnce(t *testing.T) {
 		fresh, m := newLab(t, testnet.Options{})
 		apply(t, m, backend, rules)
 		compareText(t, used(packetRules(t, lab)), used(packetRules(t, fresh)))
-		if err := n.Remove(applied, redirect.RuleSet{}); err != nil {
+		if err := n.Remove(applied); err != nil {
 			t.Error(err)
 		}
 	})

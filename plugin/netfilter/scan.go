@@ -21,11 +21,10 @@ const istioPrefix = "ISTIO_"
 
 // state is what a namespace holds before something is written.
 type state struct {
-	ours    map[Backend]bool
-	tables  map[redirect.Family]bool // our nftables table exists
-	compat  map[compatTable]bool     // tables of iptables-nft
-	foreign []string                 // rules of Istio's own tools
-	legacy  bool                     // some iptables-legacy table is in use
+	ours    map[Backend][]redirect.Family  // a backend that wrote nothing has no entry
+	compat  map[compatTable]*compatContent // tables of iptables-nft
+	foreign []string                       // rules of Istio's own tools
+	legacy  bool                           // some iptables-legacy table is in use
 }
 
 // scan looks for packet rules without executing a program. It costs one netlink dump and two file reads in a namespace
@@ -45,34 +44,43 @@ func scan() (state, error) {
 
 // scanNFT looks at the nf_tables side: our table, iptables-nft's tables, and the tables of Istio's native nftables mode.
 func scanNFT() (state, error) {
-	found := state{ours: map[Backend]bool{}, tables: map[redirect.Family]bool{}, compat: map[compatTable]bool{}}
+	found := state{ours: map[Backend][]redirect.Family{}, compat: map[compatTable]*compatContent{}}
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
-		return found, &unusableError{Nftables, err}
+		return found, withoutNFT(err)
 	}
 	defer conn.Close()
 	tables, err := dumpNFT(conn, unix.NFT_MSG_GETTABLE, unix.AF_UNSPEC, nil)
 	if err != nil {
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT) {
-			err = &unusableError{Nftables, errors.New("the kernel has no nf_tables")}
-		}
-		return found, err
+		return found, withoutNFT(err)
 	}
 	for _, t := range tables {
 		name, family := t.text(unix.NFTA_TABLE_NAME), kernelFamily(t.family)
 		switch {
 		case family != 0 && name == redirect.TableName:
-			found.tables[family], found.ours[Nftables] = true, true
+			found.ours[Nftables] = append(found.ours[Nftables], family)
 		case strings.HasPrefix(name, "istio-proxy-"), strings.HasPrefix(name, "istio-ambient-"):
 			found.foreign = append(found.foreign, "nftables table "+name)
 		case family != 0 && isCompat(name):
-			found.compat[compatTable{family, redirect.Kind(name)}] = true
+			flags := t.attrs[unix.NFTA_TABLE_FLAGS] // in network order
+			dormant := len(flags) == 4 && flags[3]&unix.NFT_TABLE_F_DORMANT != 0
+			found.compat[compatTable{family, redirect.Kind(name)}] = &compatContent{dormant: dormant}
 		}
 	}
 	if len(found.compat) == 0 {
 		return found, nil
 	}
 	return found, found.scanCompat(conn)
+}
+
+// withoutNFT tells a kernel without nf_tables, where nothing can be, from one that did not answer.
+func withoutNFT(err error) error {
+	for _, missing := range []error{unix.EINVAL, unix.EOPNOTSUPP, unix.ENOENT, unix.EPROTONOSUPPORT} {
+		if errors.Is(err, missing) {
+			return &unusableError{Nftables, errors.New("the kernel has no nf_tables")}
+		}
+	}
+	return err
 }
 
 // kernelFamily returns 0 for families other than ip and ip6.
@@ -91,35 +99,16 @@ var iptablesTables = []redirect.Kind{redirect.Raw, redirect.Mangle, redirect.NAT
 
 func isCompat(name string) bool { return slices.Contains(iptablesTables, redirect.Kind(name)) }
 
-// scanCompat looks into the tables of iptables-nft, which nf_tables lists like any other.
-func (s *state) scanCompat(conn *netlink.Conn) error {
-	chains, err := dumpNFT(conn, unix.NFT_MSG_GETCHAIN, unix.AF_UNSPEC, nil)
-	if err != nil {
-		return err
-	}
-	names := map[string][]string{}
-	for _, c := range chains {
-		family, table := kernelFamily(c.family), c.text(unix.NFTA_CHAIN_TABLE)
-		if family != 0 && isCompat(table) {
-			where := fmt.Sprintf("%s %s", iptablesName(family), table)
-			names[where] = append(names[where], c.text(unix.NFTA_CHAIN_NAME))
-		}
-	}
-	for where, chains := range names {
-		s.judge(IptablesNFT, where, chains)
-	}
-	return nil
-}
-
 // judge notes whose the chains of one iptables table are.
-func (s *state) judge(backend Backend, where string, chains []string) {
+func (s *state) judge(backend Backend, family redirect.Family, table string, chains []string) {
 	if slices.Contains(chains, markerChain) {
-		s.ours[backend] = true
+		s.ours[backend] = append(s.ours[backend], family)
 		return
 	}
 	for _, chain := range chains {
 		if strings.HasPrefix(chain, istioPrefix) {
-			s.foreign = append(s.foreign, fmt.Sprintf("chain %s in table %s (%s)", chain, where, backend))
+			s.foreign = append(s.foreign,
+				fmt.Sprintf("chain %s in table %s %s (%s)", chain, iptablesName(family), table, backend))
 		}
 	}
 	slices.Sort(s.foreign)
@@ -156,7 +145,7 @@ func (s *state) scanLegacy(family redirect.Family) error {
 			return fmt.Errorf("listing iptables-legacy table %s: %w", table, err)
 		}
 		s.legacy = s.legacy || len(chains) > 0
-		s.judge(IptablesLegacy, iptablesName(family)+" "+table, chains)
+		s.judge(IptablesLegacy, family, table, chains)
 	}
 	return nil
 }

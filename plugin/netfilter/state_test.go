@@ -182,7 +182,7 @@ func TestRemove(t *testing.T) {
 				rules := named(t, name)
 				applied := mustApply(t, n, backend, rules)
 				for range 2 {
-					if err := n.Remove(applied, rules); err != nil {
+					if err := n.Remove(applied); err != nil {
 						t.Error(err)
 					}
 					if strings.Contains(before, "OTHER") {
@@ -205,7 +205,7 @@ func TestRemoveUnknown(t *testing.T) {
 		lab, n := newLab(t, testnet.Options{})
 		before := everything(t, lab)
 		applied := mustApply(t, n, backend, named(t, "tproxy-dns"))
-		if err := n.Remove(Applied{Created: applied.Created}, redirect.RuleSet{}); err != nil {
+		if err := n.Remove(Applied{Created: applied.Created}); err != nil {
 			t.Error(err)
 		}
 		compareText(t, used(everything(t, lab)), used(before))
@@ -227,7 +227,7 @@ func TestOtherBackend(t *testing.T) {
 				apply(t, m, second, rules)
 				compareText(t, used(packetRules(t, lab)), used(packetRules(t, fresh)))
 				applied.Created = append(applied.Created, created...)
-				if err := n.Remove(applied, rules); err != nil {
+				if err := n.Remove(applied); err != nil {
 					t.Error(err)
 				}
 				compareText(t, used(everything(t, lab)), used(before))

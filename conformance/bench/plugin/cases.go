@@ -91,6 +91,7 @@ func meshGroup(backend string) group {
 	added, checked, deleted := plugin, plugin, plugin
 	added.name, added.verb, added.budget, added.programs = "ADD mesh, "+backend, add, wall, programs
 	checked.name, checked.verb, checked.base = "CHECK mesh, "+backend, check, echoDel
+	checked.programs = 3 * programs // one iptables-restore and two iptables-save
 	deleted.name, deleted.verb, deleted.base, deleted.budget = "DEL with rules, "+backend, del, echoDel, wall
 	return group{added, checked, deleted}
 }
