@@ -184,6 +184,7 @@ func (r *rig) tally(name, log string) {
 	}
 	r.attempts += tried
 	r.leaks += leaks
+	r.resets += strings.Count(log, "connection reset by peer")
 }
 
 // seen is the control of a scenario about leaks: the detector has to see the same app without a sidecar.
@@ -206,6 +207,7 @@ func (r *rig) ask(pod *corev1.Pod, port int) map[string]string {
 			continue
 		}
 		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		fmt.Fprintln(c, "from outside the node")
 		answer, _ := io.ReadAll(c)
 		_ = c.Close()
 		answers[address] = strings.TrimSpace(string(answer))

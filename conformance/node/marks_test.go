@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,9 +49,12 @@ func TestMarksInAStorm(t *testing.T) {
 			r.startAgent()
 		case len(steps) / 2:
 			// The records of pods that exist appear while nobody can be told.
-			s.duringOutage(func() { server.Down(); s.killed() }, server.Up)
+			failed := func() string { return r.metric(`marks_total{result="failed"}`) }
+			before := failed()
+			begin := func() func() { back := r.away(); s.killed(); return back }
+			s.duringOutage(begin, func() bool { return failed() != before })
 		case 3 * len(steps) / 4:
-			s.duringOutage(func() { must(t, server.Pause()) }, server.Resume)
+			s.duringOutage(r.paused, r.unread)
 		}
 		step()
 	}
@@ -153,19 +157,42 @@ func (s *storm) outsideMesh(i int) {
 	s.plain = append(s.plain, s.create(s.podOf(fmt.Sprint("plain-", i), nil)))
 }
 
-// duringOutage leaves records of pods that exist while the API server does not answer.
-func (s *storm) duringOutage(begin func(), end func() error) {
+// duringOutage leaves records of pods that exist while the API server does not answer, until the agent has tried to mark one.
+func (s *storm) duringOutage(begin func() (end func()), tried func() bool) {
 	var pods []*corev1.Pod
 	for i := range 10 {
 		pods = append(pods, s.mesh(fmt.Sprintf("outage-%d-%d", len(s.expected), i)))
 	}
-	begin()
+	last := s.mesh(fmt.Sprintf("outage-%d-last", len(s.expected)))
+	s.sandboxes[string(last.UID)] = 1
+	rec := recordOf(last)
+	s.tell(last, rec)
+	s.marked(last.Name, rec) // so the agent knows of those before
+	end := begin()
 	for _, pod := range pods {
 		s.sandboxes[string(pod.UID)] = 1
 		s.tell(pod, recordOf(pod))
 	}
-	time.Sleep(time.Second) // the agent tries, and fails
-	must(s, end())
+	s.eventually("the agent tries", tried)
+	end()
+}
+
+// unread reports whether somebody has sent something to the API server that it has not read (Linux,
+// Documentation/networking/proc_net_tcp.rst).
+func (r *rig) unread() bool {
+	r.Helper()
+	port := fmt.Sprintf(":%04X", 6443)
+	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		data, err := os.ReadFile(file)
+		must(r, err)
+		for line := range strings.Lines(string(data)) {
+			f := strings.Fields(line)
+			if f[3] == "01" && strings.HasSuffix(f[1], port) && !strings.HasSuffix(f[4], ":00000000") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (s *storm) check() {
@@ -185,13 +212,12 @@ func (s *storm) check() {
 		}
 		return missing
 	}
-	start := time.Now()
-	for left := missing(); len(left) > 0; left = missing() {
-		if time.Since(start) > patience {
-			s.Fatalf("%d pods are not marked:\n%s", len(left), strings.Join(left, "\n"))
+	await.Success(s, patience, "every pod is marked", func() error {
+		if left := missing(); len(left) > 0 {
+			return fmt.Errorf("%d pods are not:\n%s", len(left), strings.Join(left, "\n"))
 		}
-		time.Sleep(100 * time.Millisecond)
-	}
+		return nil
+	})
 	patches, effective := s.writes()
 	for uid, count := range s.sandboxes {
 		if got := effective[uid]; got != count && (!s.inFlight[uid] || got != count-1) {

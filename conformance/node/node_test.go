@@ -116,7 +116,7 @@ func TestBypass(t *testing.T) {
 	}
 	last := r.mesh("last")
 	r.marked("last", r.put(recordOf(last))) // all of the above are known now
-	time.Sleep(time.Second)                 // five rounds of the patrol
+	r.rounds(5)
 	if status, body := r.get("/readyz"); status != http.StatusOK {
 		t.Fatal(body)
 	}
@@ -223,7 +223,7 @@ func TestWarnings(t *testing.T) {
 			continue
 		}
 		r.eventually(c.name+" has the Event "+c.event, func() bool { return len(r.events(c.name, c.event)) > 0 })
-		time.Sleep(500 * time.Millisecond) // rounds of the patrol in which it might be said again
+		r.rounds(2) // in which it might be said again
 		if texts := r.events(c.name, c.event); len(texts) != 1 || !strings.Contains(texts[0], c.words) {
 			t.Errorf("%s: %q, want %q once", c.name, texts, c.words)
 		}
@@ -269,7 +269,7 @@ func TestSweep(t *testing.T) {
 		return ids
 	}
 	r.eventually("only the records of sandboxes that may exist are left", func() bool { return slices.Equal(left(), want) })
-	time.Sleep(time.Second)
+	r.rounds(5) // which take longer than what is swept would have been kept
 	if got := left(); !slices.Equal(got, want) {
 		t.Errorf("left: %q", got)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -74,13 +75,6 @@ func newRig(t testing.TB) *rig {
 	return r
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
 func (r *rig) socket() string          { return filepath.Join(r.dir, "run", "agent.sock") }
 
@@ -109,12 +103,8 @@ func (r *rig) startAgent(flags ...string) *agent {
 	must(r, a.cmd.Start())
 	go func() { _ = a.cmd.Wait(); close(a.done) }()
 	r.agent = a
-	r.Cleanup(func() {
-		a.end(syscall.SIGKILL)
-		if r.Failed() {
-			r.Logf("log of the agent:\n%s", a.log)
-		}
-	})
+	await.Explain(r, "log of the agent", a.log.String)
+	r.Cleanup(func() { a.end(syscall.SIGKILL) })
 	return a
 }
 
@@ -167,20 +157,75 @@ func (r *rig) metric(name string) string {
 // patience bounds a wait for something that has to happen; no test passes or fails by how long it took.
 const patience = 90 * time.Second
 
+// must ends the test if there is an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	await.Must(t, err)
+}
+
 // eventually waits until it holds.
 func (r *rig) eventually(what string, holds func() bool) {
 	r.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			r.Fatalf("never: %s", what)
-		}
-	}
+	await.Eventually(r, patience, what, holds)
 }
 
 // ready waits for the agent to be.
 func (r *rig) ready() {
 	r.Helper()
 	r.eventually("the agent is ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
+}
+
+// lastRound is between which times the agent's patrol has ended its last round, as /healthz says, in whole milliseconds.
+func (r *rig) lastRound() (earliest, latest time.Time) {
+	r.Helper()
+	var age time.Duration
+	asked := time.Now()
+	r.eventually("the agent says when it has made a round", func() bool {
+		asked = time.Now()
+		_, body := r.get("/healthz")
+		_, text, _ := strings.Cut(body, "last round ")
+		text, _, _ = strings.Cut(text, " ago")
+		var err error
+		age, err = time.ParseDuration(text)
+		return err == nil
+	})
+	return asked.Add(-age - time.Millisecond), time.Now().Add(-age + time.Millisecond)
+}
+
+// rounds waits until the patrol has begun and ended that many more rounds: what it has not done by then, it does not do.
+func (r *rig) rounds(more int) {
+	r.Helper()
+	_, last := r.lastRound()
+	for range more + 1 { // the first of them may have begun before
+		r.eventually("the patrol makes another round", func() bool {
+			earliest, latest := r.lastRound()
+			if !earliest.After(last) {
+				return false
+			}
+			last = latest
+			return true
+		})
+	}
+}
+
+// outage has the API server not answer until the function that it returns is called, and no longer than the test.
+func (r *rig) outage(begin func(), end func() error) (over func()) {
+	over = sync.OnceFunc(func() {
+		if err := end(); err != nil { // and no Fatal: nothing may end a goroutine in there
+			r.Error(err)
+		}
+	})
+	r.Cleanup(over)
+	begin()
+	return over
+}
+
+// away is an API server that refuses connections.
+func (r *rig) away() (back func()) { return r.outage(server.Down, server.Up) }
+
+// paused is an API server that keeps its connections and does not answer.
+func (r *rig) paused() (resumed func()) {
+	return r.outage(func() { must(r, server.Pause()) }, server.Resume)
 }
 
 // meshAnnotations are what Istio's injector leaves.

@@ -222,7 +222,7 @@ func TestUninstallAllLate(t *testing.T) {
 	d.Status = appsv1.DaemonSetStatus{ObservedGeneration: 2, DesiredNumberScheduled: 1, UpdatedNumberScheduled: 0, NumberReady: 1}
 	_, err := r.client.AppsV1().DaemonSets(r.account).UpdateStatus(r.ctx, d, metav1.UpdateOptions{})
 	must(t, err)
-	log, cmd := r.uninstallAll("--timeout=2s")
+	log, cmd := r.uninstallAll("--timeout=5s")
 	err = cmd.Run()
 	want := fmt.Sprintf("0 of 1 nodes are done; not yet: %s (pod agent-x: still the agent)", r.node)
 	if err == nil || !strings.Contains(log.String(), want) || !strings.Contains(log.String(), "--no-hooks") {

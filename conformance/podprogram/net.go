@@ -61,7 +61,8 @@ func listen(address string, transparent bool) net.Listener {
 	return l
 }
 
-// serveTCP answers every connection with a name and the destination that the client had asked for.
+// serveTCP answers every connection with a name and the destination that the client had asked for, once the client has sent
+// its line: closing a socket with something unread resets the connection, and a reset has to mean that something went wrong.
 func serveTCP(l net.Listener, name string, asked func(*net.TCPConn) string) {
 	for {
 		c, err := l.Accept()
@@ -70,7 +71,10 @@ func serveTCP(l net.Listener, name string, asked func(*net.TCPConn) string) {
 		}
 		go func() {
 			defer c.Close()
-			fmt.Fprintln(c, name, asked(c.(*net.TCPConn)))
+			_ = c.SetDeadline(time.Now().Add(patience))
+			if _, err := bufio.NewReader(c).ReadString('\n'); err == nil {
+				fmt.Fprintln(c, name, asked(c.(*net.TCPConn)))
+			}
 		}()
 	}
 }
