@@ -165,9 +165,9 @@ func (a attachment) forget() error { return a.store.Delete(a.args.ContainerID, a
 
 // withEarlier adds what an earlier ADD of the same attachment created. This one only found those addresses and routes:
 // they are still ours to remove.
-func (a attachment) withEarlier(netns netfilter.Namespace, created []string) []string {
+func (a attachment) withEarlier(netns namespace, created []string) []string {
 	earlier, err := a.store.Get(a.args.ContainerID, a.args.IfName)
-	if err != nil || earlier.NetNS != netns.Identity() {
+	if err != nil || record.NetNS(earlier.NetNS) != netns.id {
 		return created
 	}
 	for _, name := range earlier.Created {
@@ -179,7 +179,7 @@ func (a attachment) withEarlier(netns netfilter.Namespace, created []string) []s
 }
 
 // keep writes the record of a redirected pod.
-func (a attachment) keep(netns netfilter.Namespace, decision redirect.Decision, rules redirect.RuleSet, applied netfilter.Applied) error {
+func (a attachment) keep(netns namespace, decision redirect.Decision, rules redirect.RuleSet, applied netfilter.Applied) error {
 	r := a.record(netns, decision, "")
 	spec, err := json.Marshal(decision.Spec)
 	if err != nil {
@@ -203,7 +203,7 @@ func (a attachment) leave(decision redirect.Decision) {
 	}
 	defer netns.Close()
 	earlier, err := a.store.Get(a.args.ContainerID, a.args.IfName)
-	if err == nil && earlier.Decision == record.Redirect && earlier.NetNS == netns.Identity() {
+	if err == nil && earlier.Decision == record.Redirect && record.NetNS(earlier.NetNS) == netns.id {
 		if err := netns.Remove(appliedBy(earlier)); err != nil {
 			a.warn("removing the rules of an earlier ADD failed", err)
 		}
@@ -220,11 +220,11 @@ func (a attachment) put(r record.Record) {
 	}
 }
 
-func (a attachment) record(netns netfilter.Namespace, decision redirect.Decision, detail string) record.Record {
+func (a attachment) record(netns namespace, decision redirect.Decision, detail string) record.Record {
 	now := a.now()
 	return record.Record{
 		Network: a.cfg.network, IfName: a.args.IfName, ContainerID: a.args.ContainerID,
-		PodUID: a.pod.UID, Namespace: a.pod.Namespace, Name: a.pod.Name, NetNS: netns.Identity(),
+		PodUID: a.pod.UID, Namespace: a.pod.Namespace, Name: a.pod.Name, NetNS: string(netns.id),
 		Decision: string(decision.Verdict), Reason: string(decision.Reason), Detail: strings.TrimSpace(detail),
 		Time: now, DurationMicroseconds: now.Sub(a.started).Microseconds(),
 	}

@@ -168,7 +168,7 @@ func TestAddAgain(t *testing.T) {
 	r.clean()
 
 	r.must("ADD")
-	r.netns.ID = "boot/4026532290/9999" // what was created in the namespace before is not in this one
+	r.netnsID = "boot/4026532290/9999" // what was created in the namespace before is not in this one
 	r.must("ADD")
 	if created := r.record().Created; len(created) != 0 {
 		t.Errorf("in another namespace, created %q", created)
@@ -204,7 +204,7 @@ func TestAddAgainLeavesAlone(t *testing.T) {
 
 	r = newRig(t)
 	r.must("ADD")
-	r.netns.ID = "boot/4026532290/9999" // the sandbox has another namespace now
+	r.netnsID = "boot/4026532290/9999" // the sandbox has another namespace now
 	r.annotate(object{redirect.KeyInitialize: "false"})
 	r.must("ADD")
 	if r.netns.Calls["Remove"] != 0 {

@@ -27,7 +27,7 @@ var supported = cniversion.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 // plugin holds the process' edges, so that the verbs are tested without a process.
 type plugin struct {
 	stdout, stderr io.Writer
-	open           func(path string) (netfilter.Namespace, error)
+	open           func(path string) (namespace, error)
 	ask            asker
 	usable         func(netfilter.Backend) error
 	now            func() time.Time
@@ -42,8 +42,7 @@ func Main() int {
 	}
 	p := plugin{
 		stdout: os.Stdout, stderr: os.Stderr,
-		open: func(path string) (netfilter.Namespace, error) { return netfilter.Open(path) },
-		ask:  facts.Ask, usable: netfilter.Usable, now: time.Now,
+		open: openNamespace, ask: facts.Ask, usable: netfilter.Usable, now: time.Now,
 	}
 	// The plugin refuses its own network namespace itself, before it touches anything. skel would look afterwards: its
 	// error would follow the result on stdout, and a DEL would fail.

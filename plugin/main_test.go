@@ -74,6 +74,7 @@ type rig struct {
 	plugin
 	out, log bytes.Buffer
 	netns    netfilter.Fake
+	netnsID  record.NetNS
 	opened   int
 	answer   func(facts.Request) (redirect.Pod, error)
 	asked    []facts.Request
@@ -84,7 +85,7 @@ type rig struct {
 
 // newRig returns a rig for the ADD of a mesh pod that needs no agent.
 func newRig(t testing.TB) *rig {
-	r := &rig{TB: t, netns: netfilter.Fake{ID: podNetNS}, store: record.Store{Dir: filepath.Join(t.TempDir(), "state")}}
+	r := &rig{TB: t, netnsID: podNetNS, store: record.Store{Dir: filepath.Join(t.TempDir(), "state")}}
 	r.plugin = plugin{
 		stdout: &r.out, stderr: &r.log, open: r.openFake, now: time.Now,
 		usable: func(netfilter.Backend) error { return nil },
@@ -110,18 +111,18 @@ func (r *rig) annotate(annotations object) {
 	r.conf["runtimeConfig"] = object{annotationsCapability: annotations}
 }
 
-func (r *rig) openFake(path string) (netfilter.Namespace, error) {
+func (r *rig) openFake(path string) (namespace, error) {
 	if path != podPath {
-		real, err := netfilter.Open(path)
+		real, err := openNamespace(path)
 		if err == nil { // the paths of tests are no pods': never let rules be written to one, it may be the host's
 			real.Close()
 			r.Errorf("opening %q works", path)
 			err = errors.New("no namespace for a test")
 		}
-		return nil, err
+		return namespace{}, err
 	}
 	r.opened++
-	return &r.netns, nil
+	return namespace{&r.netns, r.netnsID}, nil
 }
 
 // call runs one verb and returns its error. Whatever the verb does, it logs exactly one line.

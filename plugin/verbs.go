@@ -14,16 +14,6 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// openNetNS opens the pod's network namespace.
-func (p plugin) openNetNS(args *skel.CmdArgs) (netfilter.Namespace, error) {
-	netns, err := p.open(args.Netns)
-	if err != nil {
-		return nil, failed("reading the environment", fmt.Errorf("CNI_NETNS: invalid value %q: %w; valid: the path of a "+
-			"pod's network namespace", args.Netns, err))
-	}
-	return netns, nil
-}
-
 // check compares the kernel's rules with those that the record says ADD wrote.
 func (p plugin) check(c *call, args *skel.CmdArgs) error {
 	cfg, err := c.configure(args)
@@ -75,9 +65,9 @@ func (p plugin) checkRules(args *skel.CmdArgs, r record.Record) error {
 		return err
 	}
 	defer netns.Close()
-	if netns.Identity() != r.NetNS {
+	if netns.id != record.NetNS(r.NetNS) {
 		return fail(codeDrift, "checking the packet rules",
-			fmt.Errorf("this is network namespace %s, the rules were written to %s", netns.Identity(), r.NetNS))
+			fmt.Errorf("this is network namespace %s, the rules were written to %s", netns.id, r.NetNS))
 	}
 	if err := netns.Check(appliedBy(r), spec.RuleSet()); err != nil {
 		return failed("checking the packet rules", err)
@@ -120,8 +110,8 @@ func (p plugin) remove(c *call, args *skel.CmdArgs, r record.Record) {
 		return
 	}
 	defer netns.Close()
-	if netns.Identity() != r.NetNS {
-		c.warn("the rules stay", fmt.Errorf("CNI_NETNS is network namespace %s, the rules were written to %s", netns.Identity(), r.NetNS))
+	if netns.id != record.NetNS(r.NetNS) {
+		c.warn("the rules stay", fmt.Errorf("CNI_NETNS is network namespace %s, the rules were written to %s", netns.id, r.NetNS))
 		return
 	}
 	if err := netns.Remove(appliedBy(r)); err != nil {

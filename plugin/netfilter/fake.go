@@ -11,7 +11,6 @@ import (
 // Fake is a Namespace in memory, for tests of callers. The zero value is a new pod's namespace. It is not safe for
 // concurrent use.
 type Fake struct {
-	ID      string           // what Identity returns
 	Foreign []string         // rules of somebody else: with any, Apply refuses and IsForeign holds for its error
 	Lacking error            // why no backend works: Apply returns it, and IsUnusable holds for its error
 	Skips   []Skipped        // what Apply reports as skipped
@@ -23,9 +22,6 @@ type Fake struct {
 }
 
 var _ Namespace = (*Fake)(nil)
-
-// Identity returns ID.
-func (f *Fake) Identity() string { return f.ID }
 
 // Apply remembers the rule set in place of the one before. As in a real namespace, Created is only what was not there.
 func (f *Fake) Apply(backend Backend, rules redirect.RuleSet) (Applied, error) {

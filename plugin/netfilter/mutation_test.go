@@ -167,7 +167,7 @@ func (h *hunter) write(m mutant) error {
 		if err := h.tables(m.rules); err != nil {
 			return err
 		}
-		return h.n.within(func() error { return removeParts([]string{m.inert}) })
+		return h.n.Within(func() error { return removeParts([]string{m.inert}) })
 	case m.dropLine:
 		if err := h.tables(m.rules); err != nil {
 			return err
@@ -191,7 +191,7 @@ func (h *hunter) tables(rules redirect.RuleSet) error {
 		}
 	}
 	suffix := strings.TrimPrefix(string(h.backend), "iptables")
-	return h.n.within(func() error {
+	return h.n.Within(func() error {
 		cmd := exec.Command(lookPath(iptablesName(h.family) + suffix + "-restore"))
 		cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+h.lab.Path)
 		cmd.Stdin = strings.NewReader(input)
@@ -207,7 +207,7 @@ func (h *hunter) restore(m mutant) error {
 	if m.inert == "" {
 		return nil
 	}
-	return h.n.within(func() error { return writeParts(m.rules, &Applied{}) })
+	return h.n.Within(func() error { return writeParts(m.rules, &Applied{}) })
 }
 
 // hunt runs the flow that missed such a rule before, and then all.

@@ -30,7 +30,6 @@ type Applied struct {
 
 // Namespace is what a caller needs of a pod's network namespace: *NetNS, or Fake in tests.
 type Namespace interface {
-	Identity() string
 	Apply(Backend, redirect.RuleSet) (Applied, error)
 	Check(Applied, redirect.RuleSet) error
 	Remove(Applied) error
@@ -93,7 +92,7 @@ func IsDrift(err error) bool {
 // Apply makes the namespace hold exactly the rule set, whatever of ours it held before. If it returns an error, what it
 // made is removed again.
 func (n *NetNS) Apply(backend Backend, rules redirect.RuleSet) (applied Applied, err error) {
-	err = n.within(func() error {
+	err = n.Within(func() error {
 		applied, err = n.apply(backend, rules)
 		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
 			// Another Apply was between our look and our transaction; its rules are replaced like any earlier ones.
@@ -202,7 +201,7 @@ func (n *NetNS) removeTables(backend Backend, found state, created []string) err
 
 // Remove takes out every rule of ours, of whichever backend, and the addresses and routes that Apply created.
 func (n *NetNS) Remove(applied Applied) error {
-	return n.within(func() error {
+	return n.Within(func() error {
 		found, err := scan()
 		return errors.Join(err, n.removeFound(applied, found))
 	})
@@ -217,7 +216,7 @@ func (n *NetNS) removeFound(applied Applied, found state) error {
 func (n *NetNS) Check(applied Applied, rules redirect.RuleSet) error {
 	rules, _ = supported(rules)
 	var differences []string
-	err := n.within(func() error {
+	err := n.Within(func() error {
 		var err error
 		if differences, err = n.compare(applied, rules); err != nil {
 			return err

@@ -5,17 +5,13 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
 )
 
 // NetNS is an open network namespace that is not the caller's own.
-type NetNS struct {
-	ns       ns.NetNS
-	identity string
-}
+type NetNS struct{ ns ns.NetNS }
 
 // errNetNS is the error of a path that cannot be used as the network namespace of a pod.
 type errNetNS struct{ path, problem string }
@@ -47,8 +43,8 @@ func Open(path string) (*NetNS, error) {
 		}
 		return nil, &errNetNS{path, err.Error()}
 	}
-	n := &NetNS{ns: handle}
-	if err := n.identify(); err != nil {
+	n := &NetNS{handle}
+	if err := n.verify(); err != nil {
 		n.Close()
 		return nil, err
 	}
@@ -58,12 +54,8 @@ func Open(path string) (*NetNS, error) {
 // Close releases the handle; the namespace lives on.
 func (n *NetNS) Close() { _ = n.ns.Close() }
 
-// Identity returns `<boot-id>/<inode>/<cookie>`. Inode numbers are reused at once, the cookie (SO_NETNS_COOKIE, Linux
-// 5.14) never is while the machine is up; on an older kernel it is `-`.
-func (n *NetNS) Identity() string { return n.identity }
-
-// within runs f on a thread inside the namespace. A thread that cannot be brought back ends with its goroutine.
-func (n *NetNS) within(f func() error) (err error) {
+// Within runs f on a thread inside the namespace. A thread that cannot be brought back ends with its goroutine.
+func (n *NetNS) Within(f func() error) (err error) {
 	runtime.LockOSThread()
 	own, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -85,7 +77,8 @@ func (n *NetNS) within(f func() error) (err error) {
 	return f()
 }
 
-func (n *NetNS) identify() error {
+// verify refuses what is not the network namespace of a pod.
+func (n *NetNS) verify() error {
 	var target, own unix.Stat_t
 	if err := unix.Fstat(int(n.ns.Fd()), &target); err != nil {
 		return &errNetNS{n.ns.Path(), err.Error()}
@@ -101,27 +94,5 @@ func (n *NetNS) identify() error {
 	if target.Ino == own.Ino && target.Dev == own.Dev {
 		return &errNetNS{n.ns.Path(), "this is the caller's own, not a pod's"}
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return fmt.Errorf("reading the boot ID: %w", err)
-	}
-	cookie := "-"
-	_ = n.within(func() error {
-		if c, err := netnsCookie(); err == nil {
-			cookie = fmt.Sprint(c)
-		}
-		return nil
-	})
-	n.identity = fmt.Sprintf("%s/%d/%s", strings.TrimSpace(string(boot)), target.Ino, cookie)
 	return nil
-}
-
-// netnsCookie reads the cookie of the calling thread's network namespace.
-func netnsCookie() (uint64, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
-	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/record"
 )
 
 func TestParseAnnotations(t *testing.T) {
@@ -47,7 +49,7 @@ func FuzzAnnotations(f *testing.F) {
 	f.Add("", "\xff", statusKey+`="initialized`, uint(1<<20))
 	f.Fuzz(func(t *testing.T, status, netns, raw string, cut uint) {
 		parseAnnotations(raw) // must not panic
-		whole := strings.Join(marked(status, netns), "\n")
+		whole := strings.Join(marked(status, record.NetNS(netns)), "\n")
 		all := parseAnnotations(whole)
 		if all[statusKey] != status || all[netnsKey] != netns || len(all) != 3 {
 			t.Fatalf("read %q of %q", all, whole)

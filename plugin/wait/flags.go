@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // mode is which proof is accepted.
@@ -26,13 +26,7 @@ const (
 // one that Istio's injector gives the proxy.
 var defaultFiles = []string{"/etc/podinfo/pod_annotations", "/etc/istio/pod/annotations"}
 
-const (
-	defaultTermination = "/dev/termination-log"
-	// The 2018 controller's annotations, which the plugin obeys when it writes the rules.
-	keyEnvoyUserID = "pod-network-controller.istio.io/envoy-userid"
-	keyEnvoyPort   = "pod-network-controller.istio.io/envoy-port"
-	keyIncludeIPs  = "traffic.sidecar.istio.io/includeOutboundIPRanges"
-)
+const defaultTermination = "/dev/termination-log"
 
 // options are what the command line says.
 type options struct {
@@ -55,8 +49,8 @@ func (e *errUsage) Error() string {
 func parseFlags(args []string) (options, error) {
 	o := options{
 		mode: modeAny, files: defaultFiles,
-		statusKey: record.KeyStatus, value: record.StatusInitialized,
-		netnsKey: record.KeyNetNS,
+		statusKey: annotation.Status, value: annotation.Initialized,
+		netnsKey: annotation.NetNS,
 		timeout:  300 * time.Second, poll: 500 * time.Millisecond,
 		expected:    expectation{proxyUID: 1337, outbound: 15001, inbound: 15006},
 		termination: defaultTermination,

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/istio-pod-network/controller/plugin/record"
 )
 
 // Exit codes. 126 is what Istio's validation container ends with, and what tools that repair pods look for.
@@ -31,7 +32,7 @@ type program struct {
 	args           []string // without the program's name
 	stdout, stderr io.Writer
 	signals        <-chan os.Signal
-	self           func() (identity, error)
+	self           func() (record.NetNS, error)
 	probe          prober
 	watch          watcher
 }
@@ -43,7 +44,7 @@ func Main() int {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	p := program{
 		args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, signals: signals,
-		self: ownIdentity, probe: probe, watch: watchDir,
+		self: record.CurrentNetNS, probe: probe, watch: watchDir,
 	}
 	return p.run()
 }

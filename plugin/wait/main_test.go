@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/istio-pod-network/controller/internal/fdleak"
+	"github.com/istio-pod-network/controller/plugin/record"
 )
 
 // built is the program as it is shipped: static and stripped.
@@ -90,8 +91,8 @@ const (
 func line(key, value string) string { return fmt.Sprintf("%s=%q", key, value) }
 
 // marked are the annotations that the agent writes, among others.
-func marked(status, netns string, more ...string) []string {
-	return append([]string{line("kubernetes.io/config.seen", "2025-01-01\n=\"x\""), line(statusKey, status), line(netnsKey, netns)}, more...)
+func marked(status string, netns record.NetNS, more ...string) []string {
+	return append([]string{line("kubernetes.io/config.seen", "2025-01-01\n=\"x\""), line(statusKey, status), line(netnsKey, string(netns))}, more...)
 }
 
 func must(t testing.TB, err error) {

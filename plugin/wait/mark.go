@@ -2,8 +2,8 @@ package wait
 
 import (
 	"fmt"
-	"strings"
 
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
@@ -27,12 +27,9 @@ func found(v verdict, format string, args ...any) finding {
 	return finding{v, fmt.Sprintf(format, args...)}
 }
 
-// reasonNoProxy is redirect.ReasonNoProxy, without its package: the wait starts in every mesh pod.
-const reasonNoProxy = "opted-in-no-proxy"
-
-// judge says what the annotations prove to a program in the given network namespace.
-func (o options) judge(a annotations, own identity) finding {
-	if own.cookie == noCookie {
+// readMark says what the annotations prove to a program in the given network namespace.
+func (o options) readMark(a annotations, own record.NetNS) finding {
+	if !own.HasCookie() {
 		return found(never, "this kernel gives a network namespace no cookie (Linux before 5.14, or a sandbox), and without one a mark "+
 			"cannot be told from that of a namespace that is gone: use --mode probe")
 	}
@@ -40,36 +37,36 @@ func (o options) judge(a annotations, own identity) finding {
 	switch {
 	case !present:
 		return found(missing, "annotation %s is absent", o.statusKey)
-	case status != o.value && status != record.StatusNotRequired:
+	case status != o.value && status != annotation.NotRequired:
 		return found(missing, "annotation %s is %q, not %q", o.statusKey, status, o.value)
 	}
-	if problem := o.tie(a, status, own); problem.text != "" {
+	if problem := o.otherNetNS(a, status, own); problem.text != "" {
 		return problem
 	}
 	if status == o.value {
 		return found(ready, "annotation %s is %q for this network namespace", o.statusKey, status)
 	}
-	if a[record.KeyReason] == reasonNoProxy {
+	if a[annotation.Reason] == annotation.NoProxy {
 		return found(refused, "the pod opted in, but has no proxy container (%s): no rules were written, and waiting does not help. "+
-			"Inject the sidecar (container istio-proxy) or take the opt-in away", reasonNoProxy)
+			"Inject the sidecar (container istio-proxy) or take the opt-in away", annotation.NoProxy)
 	}
-	return found(ready, "nothing to wait for: this pod was left untouched (%s), reason %q", record.StatusNotRequired, a[record.KeyReason])
+	return found(ready, "nothing to wait for: this pod was left untouched (%s), reason %q", annotation.NotRequired, a[annotation.Reason])
 }
 
-// tie says why the status is not of the given network namespace; no text means that it is.
-func (o options) tie(a annotations, status string, own identity) finding {
-	mark, present := a[o.netnsKey]
-	boot, rest, _ := strings.Cut(mark, "/")
+// otherNetNS says why the status is not of the given network namespace; no text means that it is.
+func (o options) otherNetNS(a annotations, status string, own record.NetNS) finding {
+	text, present := a[o.netnsKey]
+	mark := record.NetNS(text)
 	switch {
-	case mark == own.String():
+	case mark == own:
 		return finding{}
 	case !present:
 		return found(missing, "annotation %s is %q, but %s is absent, which says for which network namespace: a status alone may be pasted or stale",
 			o.statusKey, status, o.netnsKey)
-	case boot == own.boot && rest == own.inode+"/"+noCookie:
+	case mark == own.WithoutCookie():
 		return found(never, "annotation %s is %q, without the cookie that tells this network namespace from one that is gone: use --mode probe",
 			o.netnsKey, mark)
-	case boot != own.boot:
+	case mark.Boot() != own.Boot():
 		return found(missing, "annotation %s is %q for another kernel's network namespace %q, this one is %q: a stale mark, or this is a "+
 			"virtual machine's kernel (Kata, gVisor), where only --mode probe works", o.statusKey, status, mark, own)
 	}

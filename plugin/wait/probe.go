@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // expectation is what the probe takes the rules to be.
@@ -21,9 +23,9 @@ type expectation struct {
 // with returns e as the pod's annotations change it. They win, as in the plugin that writes the rules; a value that the
 // plugin would refuse is ignored.
 func (e expectation) with(a annotations) expectation {
-	userID(a[keyEnvoyUserID], &e.proxyUID)
-	port(a[keyEnvoyPort], &e.outbound)
-	if ranges, present := a[keyIncludeIPs]; present && ranges != "*" {
+	userID(a[annotation.EnvoyUserID], &e.proxyUID)
+	port(a[annotation.EnvoyPort], &e.outbound)
+	if ranges, present := a[annotation.IncludeOutboundIPRanges]; present && ranges != "*" {
 		e.ranges = &ranges
 	}
 	return e

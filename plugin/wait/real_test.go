@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/internal/testnet"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -37,6 +38,13 @@ func pod(t *testing.T, options testnet.Options) (*testnet.Lab, *netfilter.NetNS)
 	must(t, err)
 	t.Cleanup(n.Close)
 	return lab, n
+}
+
+// identity is that of an open network namespace.
+func identity(t *testing.T, n *netfilter.NetNS) (id record.NetNS) {
+	t.Helper()
+	must(t, n.Within(func() (err error) { id, err = record.CurrentNetNS(); return err }))
+	return id
 }
 
 // rulesOf parses settings such as {"inboundPort": 15106}.
@@ -197,9 +205,9 @@ func TestHeldPort(t *testing.T) {
 				defer listener.Close()
 				runIn(t, lab.Path, user.uid, "--mode=probe").expect(t, exitNotReady, "port "+user.port+" is already held")
 				runIn(t, lab.Path, user.uid, "--file=/nonexistent").expect(t, exitNotReady, "port "+user.port+" is already held", "no such file")
-				v := newVolume(t, marked("initialized", n.Identity())...)
+				v := newVolume(t, marked("initialized", identity(t, n))...)
 				runIn(t, lab.Path, user.uid, "--mode=any", "--file="+v.file()).expect(t, exitReady, "for this network namespace")
-				v.set(marked("initialized", n.Identity()+"1")...)
+				v.set(marked("initialized", identity(t, n)+"1")...)
 				runIn(t, lab.Path, user.uid, "--mode=any", "--timeout=1", "--file="+v.file()).expect(t, exitNotReady, user.port, "another network namespace")
 			})
 		}
@@ -227,7 +235,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 func TestAnnotation(t *testing.T) {
 	lab, n := pod(t, testnet.Options{})
 	_, elsewhere := pod(t, testnet.Options{})
-	noProxy := marked("not-required", n.Identity(), line(record.KeyReason, "opted-in-no-proxy"))
+	noProxy := marked("not-required", identity(t, n), line(annotation.Reason, "opted-in-no-proxy"))
 	for _, user := range []int{proxy, someone} {
 		for _, c := range []struct {
 			name  string
@@ -235,11 +243,11 @@ func TestAnnotation(t *testing.T) {
 			code  int
 			says  string
 		}{
-			{"own", marked("initialized", n.Identity()), exitReady, "for this network namespace"},
+			{"own", marked("initialized", identity(t, n)), exitReady, "for this network namespace"},
 			{"pasted", []string{line(statusKey, "initialized")}, exitNotReady, "may be pasted or stale"},
-			{"of another", marked("initialized", elsewhere.Identity()), exitNotReady, "another network namespace"},
-			{"not required", marked("not-required", n.Identity(), line(record.KeyReason, "mode-none")), exitReady, `"mode-none"`},
-			{"not required, of another", marked("not-required", elsewhere.Identity()), exitNotReady, "another network namespace"},
+			{"of another", marked("initialized", identity(t, elsewhere)), exitNotReady, "another network namespace"},
+			{"not required", marked("not-required", identity(t, n), line(annotation.Reason, "mode-none")), exitReady, `"mode-none"`},
+			{"not required, of another", marked("not-required", identity(t, elsewhere)), exitNotReady, "another network namespace"},
 			{"no proxy", noProxy, exitNotReady, "no proxy container"},
 		} {
 			v := newVolume(t, c.lines...)
@@ -257,23 +265,23 @@ func TestAnnotation(t *testing.T) {
 // must then not count.
 func TestInodeReuse(t *testing.T) {
 	t.Parallel()
-	seen := map[string]string{} // identity by boot ID and inode
+	seen := map[record.NetNS]record.NetNS{} // by boot ID and inode
 	for range 2000 {
-		path, identity, end := newNetNS(t)
-		inode := identity[:strings.LastIndex(identity, "/")]
+		path, id, end := newNetNS(t)
+		inode := id.WithoutCookie()
 		old, again := seen[inode]
-		seen[inode] = identity
+		seen[inode] = id
 		if !again {
 			end()
 			continue
 		}
-		if old == identity {
-			t.Fatalf("two network namespaces are both %q", identity)
+		if old == id {
+			t.Fatalf("two network namespaces are both %q", id)
 		}
 		v := newVolume(t, marked("initialized", old)...)
-		runIn(t, path, someone, "--mode=any", "--timeout=2", "--file="+v.file()).expect(t, exitNotReady, "another network namespace", old, identity)
+		runIn(t, path, someone, "--mode=any", "--timeout=2", "--file="+v.file()).expect(t, exitNotReady, "another network namespace", string(old), string(id))
 		runIn(t, path, someone, "--mode=annotation", "--timeout=2", "--file="+v.file()).expect(t, exitNotReady, "another network namespace")
-		v.set(marked("initialized", identity)...)
+		v.set(marked("initialized", id)...)
 		runIn(t, path, someone, "--mode=annotation", "--file="+v.file()).expect(t, exitReady)
 		end()
 		return
@@ -282,7 +290,7 @@ func TestInodeReuse(t *testing.T) {
 }
 
 // newNetNS makes a network namespace that lives until end.
-func newNetNS(t *testing.T) (path, identity string, end func()) {
+func newNetNS(t *testing.T) (path string, id record.NetNS, end func()) {
 	t.Helper()
 	child := exec.Command("cat")
 	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
@@ -293,7 +301,7 @@ func newNetNS(t *testing.T) (path, identity string, end func()) {
 	n, err := netfilter.Open(path)
 	must(t, err)
 	defer n.Close()
-	return path, n.Identity(), func() { stdin.Close(); _ = child.Wait() }
+	return path, identity(t, n), func() { stdin.Close(); _ = child.Wait() }
 }
 
 // TestInotify swaps the volume under a program that would read it again in an hour only.
@@ -307,13 +315,13 @@ func TestPolling(t *testing.T) {
 
 func swapped(t *testing.T, poll string, watch watcher) {
 	t.Helper()
-	own, err := ownIdentity()
+	own, err := record.CurrentNetNS()
 	must(t, err)
 	v := newVolume(t, empty...)
-	v.prepare(marked("initialized", own.String())...) // so that the swap is one rename
+	v.prepare(marked("initialized", own)...) // so that the swap is one rename
 	var stdout, stderr strings.Builder
 	p := program{args: []string{"--mode=annotation", "--timeout=60", "--termination-log=", "--file=" + v.file(), poll},
-		stdout: &stdout, stderr: &stderr, self: ownIdentity, watch: watch}
+		stdout: &stdout, stderr: &stderr, self: record.CurrentNetNS, watch: watch}
 	result := make(chan int)
 	go func() { result <- p.run() }()
 	time.Sleep(200 * time.Millisecond) // let it look first; without that the test would only prove less
@@ -407,7 +415,7 @@ func TestRanges(t *testing.T) {
 	t.Parallel()
 	lab, n := pod(t, testnet.Options{})
 	apply(t, n, netfilter.Nftables, rulesOf(t, `{"includeOutboundIPRanges": "10.96.0.0/16"}`))
-	v := newVolume(t, line(keyIncludeIPs, "10.96.0.0/16"))
+	v := newVolume(t, line(annotation.IncludeOutboundIPRanges, "10.96.0.0/16"))
 	runIn(t, lab.Path, someone, "--mode=any", "--timeout=3", "--file="+v.file()).expect(t, exitNotReady, `captures only "10.96.0.0/16"`)
 	runIn(t, lab.Path, proxy, "--mode=probe", "--timeout=60", "--file="+v.file()).expect(t, exitReady)
 }

@@ -10,10 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-var self = identity{"0e1f", "4026532290", "8193"}
+const self record.NetNS = "0e1f/4026532290/8193"
 
 // simulated is a wait in simulated time.
 type simulated struct {
@@ -24,7 +25,7 @@ type simulated struct {
 	after   func(*volume)     // called after 7 s
 	watch   watcher           // nil: none, as where inotify does not work
 	expect  func(expectation) // sees what the probe is asked
-	self    func() (identity, error)
+	self    func() (record.NetNS, error)
 }
 
 // run runs it in a bubble of its own; a probe beyond the given ones repeats the last.
@@ -41,7 +42,7 @@ func (s simulated) run(t *testing.T) (o outcome, took time.Duration) {
 		signals := make(chan os.Signal, 1)
 		p := program{
 			args: append([]string{"--file", v.file(), "--termination-log", v.dir + "/log"}, s.args...), stdout: &stdout, stderr: &stderr,
-			signals: signals, self: func() (identity, error) { return self, nil }, watch: s.watch,
+			signals: signals, self: func() (record.NetNS, error) { return self, nil }, watch: s.watch,
 		}
 		if s.self != nil {
 			p.self = s.self
@@ -84,10 +85,10 @@ var (
 	fails  = found(missing, "IPv6: a connection is not redirected")
 	passes = found(ready, "connections are redirected")
 	held   = found(never, "port 15006 is already held")
-	mine   = marked("initialized", self.String())
+	mine   = marked("initialized", self)
 	other  = marked("initialized", "0e1f/4026532290/1")
-	spared = marked("not-required", self.String(), line(record.KeyReason, "mode-none"))
-	naked  = marked("not-required", self.String(), line(record.KeyReason, reasonNoProxy))
+	spared = marked("not-required", self, line(annotation.Reason, "mode-none"))
+	naked  = marked("not-required", self, line(annotation.Reason, annotation.NoProxy))
 	empty  = []string{line("a", "b")}
 )
 
@@ -111,7 +112,7 @@ func TestWait(t *testing.T) {
 		{"any: not required", simulated{lines: spared}, 0, 0, []string{"nothing to wait for", "mode-none"}},
 		{"any: no proxy", simulated{lines: naked}, 126, 0, []string{"no proxy container"}},
 		{"any: no proxy, told later", simulated{lines: empty, probes: []finding{fails}, after: func(v *volume) { v.set(naked...) }}, 126, 7 * time.Second, []string{"no proxy container"}},
-		{"any: no identity", simulated{lines: mine, probes: []finding{passes}, self: func() (identity, error) { return identity{}, errors.New("none") }}, 0, 0, []string{"are redirected"}},
+		{"any: no identity", simulated{lines: mine, probes: []finding{passes}, self: func() (record.NetNS, error) { return "", errors.New("none") }}, 0, 0, []string{"are redirected"}},
 
 		{"annotation", simulated{args: []string{"--mode=annotation"}, lines: mine}, 0, 0, []string{"initialized"}},
 		{"annotation: later", simulated{args: []string{"--mode=annotation"}, lines: other, after: func(v *volume) { v.set(mine...) }}, 0, 7 * time.Second, nil},
@@ -119,7 +120,7 @@ func TestWait(t *testing.T) {
 		{"annotation: no file", simulated{args: []string{"--mode=annotation"}}, 126, 0, []string{"no such file", "downward API"}},
 		{"annotation: not required", simulated{args: []string{"--mode=annotation"}, lines: spared}, 0, 0, []string{"mode-none"}},
 		{"annotation: no proxy", simulated{args: []string{"--mode=annotation"}, lines: naked}, 126, 0, []string{"no proxy container"}},
-		{"annotation: no cookie", simulated{args: []string{"--mode=annotation"}, lines: mine, self: func() (identity, error) { return identity{"0e1f", "1", noCookie}, nil }}, 126, 0, []string{"--mode probe"}},
+		{"annotation: no cookie", simulated{args: []string{"--mode=annotation"}, lines: mine, self: func() (record.NetNS, error) { return "0e1f/1/-", nil }}, 126, 0, []string{"--mode probe"}},
 
 		{"probe", simulated{args: []string{"--mode=probe"}, probes: []finding{passes}}, 0, 0, []string{"are redirected"}},
 		{"probe: later", simulated{args: []string{"--mode=probe"}, lines: empty, probes: []finding{fails, passes}}, 0, time.Second, nil},
@@ -165,8 +166,8 @@ func TestExpectation(t *testing.T) {
 	}{
 		{"defaults", nil, empty, expectation{1337, 15001, 15006, nil}},
 		{"flags", []string{"--proxy-uid=1", "--outbound-port=2", "--inbound-port=3"}, empty, expectation{1, 2, 3, nil}},
-		{"annotations", []string{"--proxy-uid=1"}, []string{line(keyEnvoyUserID, "2000"), line(keyEnvoyPort, "15101"), line(keyIncludeIPs, "*")}, expectation{2000, 15101, 15006, nil}},
-		{"wrong annotations", nil, []string{line(keyEnvoyUserID, "0"), line(keyEnvoyPort, "x")}, expectation{1337, 15001, 15006, nil}},
+		{"annotations", []string{"--proxy-uid=1"}, []string{line(annotation.EnvoyUserID, "2000"), line(annotation.EnvoyPort, "15101"), line(annotation.IncludeOutboundIPRanges, "*")}, expectation{2000, 15101, 15006, nil}},
+		{"wrong annotations", nil, []string{line(annotation.EnvoyUserID, "0"), line(annotation.EnvoyPort, "x")}, expectation{1337, 15001, 15006, nil}},
 	} {
 		var asked []expectation
 		simulated{args: c.args, lines: c.lines, probes: []finding{passes}, expect: func(e expectation) { asked = append(asked, e) }}.run(t)
@@ -177,7 +178,7 @@ func TestExpectation(t *testing.T) {
 }
 
 func TestTerminationMessage(t *testing.T) {
-	got, _ := simulated{args: []string{"--mode=annotation", "--timeout=1"}, lines: marked("é"+strings.Repeat("€", 3000), self.String())}.run(t)
+	got, _ := simulated{args: []string{"--mode=annotation", "--timeout=1"}, lines: marked("é"+strings.Repeat("€", 3000), self)}.run(t)
 	if got.code != 126 || len(got.message) > 4096 || len(got.message) < 4090 || !strings.HasSuffix(got.message, "…") ||
 		strings.ToValidUTF8(got.message, "") != got.message {
 		t.Errorf("%d bytes: %s", len(got.message), got)

@@ -1,0 +1,33 @@
+package plugin
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/record"
+)
+
+// TestNamespaceID is that of the namespace at the path, not of the caller's, and the same each time it is opened.
+func TestNamespaceID(t *testing.T) {
+	path, other := newNetNS(t), newNetNS(t)
+	open := func(path string) record.NetNS {
+		t.Helper()
+		n, err := openNamespace(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		return n.id
+	}
+	own, err := record.CurrentNetNS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := open(path)
+	if again := open(path); again != id || id == own || id == open(other) || id.Boot() != own.Boot() {
+		t.Errorf("identities %q and %q, of another %q, of the caller's %q", id, again, open(other), own)
+	}
+	if strings.Count(string(id), "/") != 2 || strings.HasSuffix(string(id), "/-") {
+		t.Errorf("identity %q", id)
+	}
+}
