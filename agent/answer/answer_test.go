@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/fdleak"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/facts"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	source "k8s.io/client-go/tools/cache/testing"
@@ -30,6 +34,16 @@ func answering(t *testing.T, reader agenttest.Reader, pods ...*corev1.Pod) (*Ans
 		return map[string]string{annotation.Initialize: "true", "other": "x"}, nil
 	})
 	return New("node", c, namespaces, reader, func(Source) {}), from
+}
+
+// sidecar is the answer about a pod of agenttest, which says all that the decision depends on.
+func sidecar(name string) redirect.Pod {
+	return redirect.Pod{
+		Namespace: "shop", Name: name, UID: "uid-of-" + name, Complete: true,
+		Annotations:          map[string]string{annotation.SidecarStatus: "{}"},
+		NamespaceAnnotations: map[string]string{annotation.Initialize: "true"},
+		Containers:           []redirect.Container{{Name: "app"}, {Name: redirect.ProxyContainer, Env: map[string]string{}}},
+	}
 }
 
 func TestAnswer(t *testing.T) {
@@ -51,20 +65,40 @@ func TestAnswer(t *testing.T) {
 		}
 		return nil, agenttest.NotFound(name)
 	}, agenttest.MeshPod("known"), static, agenttest.MeshPod("again"))
-	for _, c := range []struct{ name, uid, words string }{
-		{"known", "uid-of-known", ""}, {"known", "", ""}, {"static", "hash", ""}, {"live", "uid-of-live", ""}, {"flaky", "uid-of-flaky", ""},
-		{"gone", "uid", `"gone" not found`}, {"again", "uid-of-another", "is gone"}, {"elsewhere", "", `on node "another", and this is the agent of node "node"`},
+	var sources []Source
+	a.answered = func(s Source) { sources = append(sources, s) }
+	for _, c := range []struct {
+		namespace, name, uid string
+		source               Source
+		words                string // of the error
+	}{
+		{"shop", "known", "uid-of-known", FromCache, ""},
+		{"shop", "known", "", FromCache, ""},
+		{"shop", "static", "hash", FromCache, ""},
+		{"shop", "live", "uid-of-live", FromLive, ""},
+		{"shop", "flaky", "uid-of-flaky", FromLive, ""},
+		{"shop", "gone", "uid", NoAnswer, `"gone" not found`},
+		{"shop", "again", "uid-of-another", NoAnswer, "is gone"},
+		{"shop", "elsewhere", "", NoAnswer, `on node "another", and this is the agent of node "node"`},
+		{"other", "live", "", NoAnswer, `reading namespace "other": no such namespace`},
 	} {
-		reads = 0
-		r := a.Answer(t.Context(), facts.Request{Namespace: "shop", Name: c.name, UID: c.uid})
+		reads, sources = 0, nil
+		r := a.Answer(t.Context(), facts.Request{Namespace: c.namespace, Name: c.name, UID: c.uid})
+		want := sidecar(c.name)
+		if c.name == "static" {
+			want.Annotations[kube.KeyConfigHash] = "hash"
+		}
 		switch {
-		case c.words == "" && (r.Pod == nil || r.Pod.Name != c.name || r.Pod.NamespaceAnnotations[annotation.Initialize] != "true" || len(r.Pod.NamespaceAnnotations) != 1):
-			t.Errorf("%s: %+v %v", c.name, r.Pod, r.Error)
+		case c.words == "" && (r.Pod == nil || !reflect.DeepEqual(*r.Pod, want)):
+			t.Errorf("%s: %+v %v, want %+v", c.name, r.Pod, r.Error, want)
 		case c.words != "" && (r.Error == nil || r.Error.Code != codeTryLater || !strings.Contains(r.Error.Message, c.words)):
 			t.Errorf("%s: %+v %v, want %q", c.name, r.Pod, r.Error, c.words)
 		}
-		if c.name == "known" && reads > 0 {
+		if c.source == FromCache && reads > 0 {
 			t.Error("a pod that is in the cache is read from the API server")
+		}
+		if !slices.Equal(sources, []Source{c.source}) {
+			t.Errorf("%s: answered from %q, want %q", c.name, sources, c.source)
 		}
 	}
 }
@@ -79,18 +113,50 @@ func TestAnswerMeanwhile(t *testing.T) {
 	if r := a.Answer(ctx, facts.Request{Namespace: "shop", Name: "cart"}); r.Error == nil || !strings.Contains(r.Error.Message, "deadline exceeded") {
 		t.Errorf("%+v", r)
 	}
-	refuse := func(context.Context, string, string) (*corev1.Pod, error) {
-		return nil, errors.New("connection refused")
+	second := func(do func()) agenttest.Reader { // refuses, and does that the second time
+		reads := 0
+		return func(context.Context, string, string) (*corev1.Pod, error) {
+			if reads++; reads == 2 {
+				do()
+			}
+			return nil, errors.New("connection refused")
+		}
 	}
-	a, from := answering(t, refuse)
-	time.AfterFunc(300*time.Millisecond, func() { from.Add(agenttest.MeshPod("cart")) })
+	var from *source.FakeControllerSource
+	a, from = answering(t, second(func() { from.Add(agenttest.MeshPod("cart")) }))
 	if r := a.Answer(t.Context(), facts.Request{Namespace: "shop", Name: "cart"}); r.Pod == nil {
 		t.Errorf("%+v", r.Error)
 	}
-	a, _ = answering(t, refuse)
-	ctx, cancel = context.WithTimeout(t.Context(), 500*time.Millisecond)
-	defer cancel()
+	ctx, cancel = context.WithCancel(t.Context())
+	a, _ = answering(t, second(cancel))
 	if r := a.Answer(ctx, facts.Request{Namespace: "shop", Name: "cart"}); r.Error == nil || !strings.Contains(r.Error.Message, "connection refused") {
 		t.Errorf("%+v", r)
+	}
+}
+
+// No more than a few pods are read at once, however many questions there are; one that waits for its turn ends in time.
+func TestLiveReadsAreBounded(t *testing.T) {
+	busy, free := make(chan bool, 2*liveReads), make(chan bool)
+	a, _ := answering(t, func(_ context.Context, _, name string) (*corev1.Pod, error) {
+		busy <- true
+		<-free
+		return agenttest.MeshPod(name), nil
+	})
+	var questions sync.WaitGroup
+	for range liveReads {
+		questions.Go(func() { a.Answer(t.Context(), facts.Request{Namespace: "shop", Name: "cart"}) })
+	}
+	for range liveReads {
+		<-busy
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*watchGrace)
+	defer cancel()
+	if r := a.Answer(ctx, facts.Request{Namespace: "shop", Name: "late"}); r.Error == nil || !strings.Contains(r.Error.Message, "deadline exceeded") {
+		t.Errorf("%+v", r)
+	}
+	close(free)
+	questions.Wait()
+	if len(busy) > 0 {
+		t.Errorf("%d reads more than %d", len(busy), liveReads)
 	}
 }

@@ -45,7 +45,7 @@ type PodReader interface {
 
 // Config says how to reach the API server.
 type Config struct {
-	Kubeconfig string // path; "": the pod's service account
+	Kubeconfig string  // path; "": the pod's service account
 	QPS        float64 // requests per second in the long run
 	Burst      int     // requests at once
 }
