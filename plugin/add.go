@@ -167,7 +167,7 @@ func (a attachment) forget() error { return a.store.Delete(a.args.ContainerID, a
 // they are still ours to remove.
 func (a attachment) withEarlier(netns namespace, created []string) []string {
 	earlier, err := a.store.Get(a.args.ContainerID, a.args.IfName)
-	if err != nil || record.NetNS(earlier.NetNS) != netns.id {
+	if err != nil || earlier.NetNS != netns.id {
 		return created
 	}
 	for _, name := range earlier.Created {
@@ -203,7 +203,7 @@ func (a attachment) leave(decision redirect.Decision) {
 	}
 	defer netns.Close()
 	earlier, err := a.store.Get(a.args.ContainerID, a.args.IfName)
-	if err == nil && earlier.Decision == record.Redirect && record.NetNS(earlier.NetNS) == netns.id {
+	if err == nil && earlier.Decision == record.Redirect && earlier.NetNS == netns.id {
 		if err := netns.Remove(appliedBy(earlier)); err != nil {
 			a.warn("removing the rules of an earlier ADD failed", err)
 		}
@@ -224,7 +224,7 @@ func (a attachment) record(netns namespace, decision redirect.Decision, detail s
 	now := a.now()
 	return record.Record{
 		Network: a.cfg.network, IfName: a.args.IfName, ContainerID: a.args.ContainerID,
-		PodUID: a.pod.UID, Namespace: a.pod.Namespace, Name: a.pod.Name, NetNS: string(netns.id),
+		PodUID: a.pod.UID, Namespace: a.pod.Namespace, Name: a.pod.Name, NetNS: netns.id,
 		Decision: string(decision.Verdict), Reason: string(decision.Reason), Detail: strings.TrimSpace(detail),
 		Time: now, DurationMicroseconds: now.Sub(a.started).Microseconds(),
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -61,10 +62,10 @@ func TestAddLeavesAlone(t *testing.T) {
 		"no annotations":     {object{}, podArgs, redirect.ReasonNotInjected, false},
 		"no pod":             {mesh, "IgnoreUnknown=1", redirect.ReasonNotKubernetes, true},
 		"excluded namespace": {mesh, "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=p", redirect.ReasonNamespaceExcluded, true},
-		"inject false":       {object{redirect.KeyInject: "false"}, podArgs, redirect.ReasonInjectDisabled, true},
-		"mode NONE":          {object{redirect.KeyStatus: "", redirect.KeyMode: "NONE"}, podArgs, redirect.ReasonModeNone, true},
-		"only traffic":       {object{redirect.KeyExcludeInboundPorts: "80"}, podArgs, redirect.ReasonNotInjected, true},
-		"build":              {object{redirect.KeyStatus: "", redirect.KeyOpenShiftBuild: "b"}, podArgs, redirect.ReasonOpenShiftBuild, true},
+		"inject false":       {object{annotation.SidecarInject: "false"}, podArgs, redirect.ReasonInjectDisabled, true},
+		"mode NONE":          {object{annotation.SidecarStatus: "", annotation.InterceptionMode: "NONE"}, podArgs, redirect.ReasonModeNone, true},
+		"only traffic":       {object{annotation.ExcludeInboundPorts: "80"}, podArgs, redirect.ReasonNotInjected, true},
+		"build":              {object{annotation.SidecarStatus: "", annotation.OpenShiftBuild: "b"}, podArgs, redirect.ReasonOpenShiftBuild, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -102,7 +103,7 @@ func TestAddForeignRules(t *testing.T) {
 // A pod that is left alone starts, whatever becomes of its record.
 func TestUntouchedWithoutRecord(t *testing.T) {
 	r := newRig(t)
-	r.annotate(object{redirect.KeyInject: "false"})
+	r.annotate(object{annotation.SidecarInject: "false"})
 	r.conf["stateDir"] = "/dev/null/state"
 	r.must("ADD")
 	says(t, r.log.String(), "level=warning", "without a record", "/dev/null/state")
@@ -125,7 +126,7 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 		"own netns":    {func(r *rig) { r.args.Netns = "/proc/thread-self/ns/net" }, codeNetNS, []string{"CNI_NETNS", "caller's own"}},
 		"no netns":     {func(r *rig) { r.args.Netns = "/dev/null" }, codeNetNS, []string{"CNI_NETNS", "/dev/null"}},
 		"container ID": {func(r *rig) { r.args.ContainerID = strings.Repeat("a", 300) }, codeRecord, []string{"container ID", "too long"}},
-		"stdout, untouched": {func(r *rig) { r.stdout = brokenPipe{}; r.annotate(object{redirect.KeyInject: "false"}) }, 5,
+		"stdout, untouched": {func(r *rig) { r.stdout = brokenPipe{}; r.annotate(object{annotation.SidecarInject: "false"}) }, 5,
 			[]string{"printing the result"}},
 		"stdout, foreign": {func(r *rig) { r.stdout = brokenPipe{}; r.netns.Foreign = []string{"x"} }, 5, []string{"printing the result"}},
 	} {
@@ -158,7 +159,7 @@ func TestAddAgain(t *testing.T) {
 		t.Errorf("first created %q, then %q; the namespace holds\n%s", first.Created, second.Created, r.netns.Dump())
 	}
 
-	r.annotate(object{redirect.KeyStatus: "{}", redirect.KeyMode: "TPROXY"})
+	r.annotate(object{annotation.SidecarStatus: "{}", annotation.InterceptionMode: "TPROXY"})
 	r.must("ADD")
 	r.redirected(`{"mode":"TPROXY"}`)
 	if third := r.record(); len(third.Created) <= len(first.Created) || !slices.Contains(third.Created, first.Created[0]) {
@@ -196,7 +197,7 @@ func TestFailedAddAgainLeavesNothing(t *testing.T) {
 func TestAddAgainLeavesAlone(t *testing.T) {
 	r := newRig(t)
 	r.must("ADD")
-	r.annotate(object{redirect.KeyInitialize: "false"})
+	r.annotate(object{annotation.Initialize: "false"})
 	r.must("ADD")
 	if got := r.record(); got.Decision != "untouched" || r.netns.Dump() != "" {
 		t.Errorf("record %+v, namespace %q", got, r.netns.Dump())
@@ -205,7 +206,7 @@ func TestAddAgainLeavesAlone(t *testing.T) {
 	r = newRig(t)
 	r.must("ADD")
 	r.netnsID = "boot/4026532290/9999" // the sandbox has another namespace now
-	r.annotate(object{redirect.KeyInitialize: "false"})
+	r.annotate(object{annotation.Initialize: "false"})
 	r.must("ADD")
 	if r.netns.Calls["Remove"] != 0 {
 		t.Error("removed something from a namespace that the record is not about")

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
@@ -22,7 +23,7 @@ func cart() redirect.Pod {
 	uid := int64(4242)
 	return redirect.Pod{
 		Namespace: "shop", Name: "cart-0", UID: "0f3b2a52", Complete: true,
-		Annotations: map[string]string{redirect.KeyStatus: "{}"},
+		Annotations: map[string]string{annotation.SidecarStatus: "{}"},
 		Containers:  []redirect.Container{{Name: "app"}, {Name: redirect.ProxyContainer, RunAsUser: &uid}},
 	}
 }
@@ -212,7 +213,7 @@ func TestWhoAsksTheAgent(t *testing.T) {
 		"excluded namespace":      {object{annotationsCapability: mesh}, "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=p", "injected", 0, "untouched"},
 		"excluded, by Multus":     {nil, "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=p", "annotated", 0, "untouched"},
 		"no pod":                  {nil, "", "injected", 0, "untouched"},
-		"opted out":               {object{annotationsCapability: object{redirect.KeyInitialize: "false"}}, podArgs, "annotated", 0, "untouched"},
+		"opted out":               {object{annotationsCapability: object{annotation.Initialize: "false"}}, podArgs, "annotated", 0, "untouched"},
 		"mesh pod":                {object{annotationsCapability: mesh}, podArgs, "injected", 1, "redirect"},
 		"Multus":                  {nil, podArgs, "injected", 1, "redirect"},
 		"Multus, other config":    {object{"mac": "x"}, podArgs, "injected", 1, "redirect"},
@@ -241,10 +242,10 @@ func TestAgentKnowsInvalidSetting(t *testing.T) {
 	r.conf["agentSocket"] = unaskable
 	r.answer = func(facts.Request) (redirect.Pod, error) {
 		pod := cart()
-		pod.Annotations[redirect.KeyExcludeInboundPorts] = "80,,90"
+		pod.Annotations[annotation.ExcludeInboundPorts] = "80,,90"
 		return pod, nil
 	}
-	r.fails("ADD", codeAnnotation, redirect.KeyExcludeInboundPorts, `"80,,90"`, "a comma-separated list of ports")
+	r.fails("ADD", codeAnnotation, annotation.ExcludeInboundPorts, `"80,,90"`, "a comma-separated list of ports")
 	uid := int64(-1)
 	r.answer = func(facts.Request) (redirect.Pod, error) {
 		pod := cart()
@@ -289,7 +290,7 @@ func TestAuxFailOpen(t *testing.T) {
 			socket := r.withAgent()
 			r.conf["auxFailOpen"] = test.open
 			if delete(r.conf, "runtimeConfig"); test.known {
-				r.annotate(object{redirect.KeyStatus: "{}"})
+				r.annotate(object{annotation.SidecarStatus: "{}"})
 			}
 			if test.answers {
 				r.serve(socket, func(context.Context, facts.Request) facts.Response {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // badInput is one thing that is wrong, and what the error has to say of it.
@@ -109,30 +109,30 @@ var wrongSettings = []struct {
 
 // wrongAnnotations are values that a mesh pod is refused for.
 var wrongAnnotations = []struct{ key, value, valid string }{
-	{redirect.KeyMode, "redirect", "REDIRECT, TPROXY or NONE"},
-	{redirect.KeyMode, "", "REDIRECT, TPROXY or NONE"},
-	{redirect.KeyIncludeOutboundIPRanges, "10.0.0.0/33", `"*" or a comma-separated list of prefixes`},
-	{redirect.KeyIncludeOutboundIPRanges, "10.0.0.1", `"*" or a comma-separated list of prefixes`},
-	{redirect.KeyExcludeOutboundIPRanges, "*", "a comma-separated list of prefixes"},
-	{redirect.KeyExcludeOutboundIPRanges, "fd00::/8,x", "a comma-separated list of prefixes"},
-	{redirect.KeyIncludeInboundPorts, "80,,90", `"*" or a comma-separated list of ports`},
-	{redirect.KeyExcludeInboundPorts, "80-90", "a comma-separated list of ports"},
-	{redirect.KeyExcludeInboundPorts, "*", "a comma-separated list of ports"},
-	{redirect.KeyExcludeInboundPorts, strings.Repeat("9", 300<<10), "a comma-separated list of ports"},
-	{redirect.KeyIncludeOutboundPorts, "70000", `"*" or a comma-separated list of ports`},
-	{redirect.KeyExcludeOutboundPorts, "*", "a comma-separated list of ports"},
-	{redirect.KeyExcludeInterfaces, "net1;reboot", "names of at most 15 bytes"},
-	{redirect.KeyExcludeInterfaces, "sixteen-bytes-xx", "names of at most 15 bytes"},
-	{redirect.KeyKubevirtInterfaces, "a,,b", "names of at most 15 bytes"},
-	{redirect.KeyRerouteVirtualInterfaces, "`reboot`", "names of at most 15 bytes"},
-	{redirect.KeyEnvoyPort, "70000", "a port, 1 to 65535"},
-	{redirect.KeyEnvoyPort, "", "a port, 1 to 65535"},
-	{redirect.KeyEnvoyUserID, "0", "a user ID, 1 to 4294967294"},
-	{redirect.KeyEnvoyUserID, "4294967296", "a user ID, 1 to 4294967294"},
-	{redirect.KeyEnvoyUserID, "envoy", "a user ID, 1 to 4294967294"},
-	{redirect.KeyEnvoyGroupID, "-1", "a group ID, 1 to 4294967294"},
-	{redirect.KeyInitialize, "maybe", "true or false"},
-	{redirect.KeyInitialize, "", "true or false"},
+	{annotation.InterceptionMode, "redirect", "REDIRECT, TPROXY or NONE"},
+	{annotation.InterceptionMode, "", "REDIRECT, TPROXY or NONE"},
+	{annotation.IncludeOutboundIPRanges, "10.0.0.0/33", `"*" or a comma-separated list of prefixes`},
+	{annotation.IncludeOutboundIPRanges, "10.0.0.1", `"*" or a comma-separated list of prefixes`},
+	{annotation.ExcludeOutboundIPRanges, "*", "a comma-separated list of prefixes"},
+	{annotation.ExcludeOutboundIPRanges, "fd00::/8,x", "a comma-separated list of prefixes"},
+	{annotation.IncludeInboundPorts, "80,,90", `"*" or a comma-separated list of ports`},
+	{annotation.ExcludeInboundPorts, "80-90", "a comma-separated list of ports"},
+	{annotation.ExcludeInboundPorts, "*", "a comma-separated list of ports"},
+	{annotation.ExcludeInboundPorts, strings.Repeat("9", 300<<10), "a comma-separated list of ports"},
+	{annotation.IncludeOutboundPorts, "70000", `"*" or a comma-separated list of ports`},
+	{annotation.ExcludeOutboundPorts, "*", "a comma-separated list of ports"},
+	{annotation.ExcludeInterfaces, "net1;reboot", "names of at most 15 bytes"},
+	{annotation.ExcludeInterfaces, "sixteen-bytes-xx", "names of at most 15 bytes"},
+	{annotation.KubevirtInterfaces, "a,,b", "names of at most 15 bytes"},
+	{annotation.RerouteVirtualInterfaces, "`reboot`", "names of at most 15 bytes"},
+	{annotation.EnvoyPort, "70000", "a port, 1 to 65535"},
+	{annotation.EnvoyPort, "", "a port, 1 to 65535"},
+	{annotation.EnvoyUserID, "0", "a user ID, 1 to 4294967294"},
+	{annotation.EnvoyUserID, "4294967296", "a user ID, 1 to 4294967294"},
+	{annotation.EnvoyUserID, "envoy", "a user ID, 1 to 4294967294"},
+	{annotation.EnvoyGroupID, "-1", "a group ID, 1 to 4294967294"},
+	{annotation.Initialize, "maybe", "true or false"},
+	{annotation.Initialize, "", "true or false"},
 }
 
 // badStdin is what is no network configuration at all. A DEL with it succeeds: it would be tried for ever.

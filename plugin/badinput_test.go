@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
@@ -33,7 +34,7 @@ func newInvocation(netns, stateDir string) *invocation {
 			"cniVersion": "1.1.0", "name": "podnet", "type": "istio-pod-network", "stateDir": stateDir, "agentSocket": "",
 			"prevResult":    json.RawMessage(previous),
 			"redirect":      object{},
-			"runtimeConfig": object{annotationsCapability: object{redirect.KeyStatus: "{}"}},
+			"runtimeConfig": object{annotationsCapability: object{annotation.SidecarStatus: "{}"}},
 		},
 		env: map[string]string{
 			"CNI_CONTAINERID": sandbox, "CNI_NETNS": netns, "CNI_IFNAME": "eth0", "CNI_ARGS": podArgs, "CNI_PATH": "/opt/cni/bin",
@@ -237,7 +238,7 @@ func TestGoodInput(t *testing.T) {
 			if left := files(t, stateDir); len(left) != 1 {
 				t.Errorf("records %q", left)
 			}
-			call.annotate(redirect.KeyExcludeInboundPorts, "80,,90")
+			call.annotate(annotation.ExcludeInboundPorts, "80,,90")
 			if status, stdout, _ := call.run(t, "ADD"); status != 1 || errorObject(t, stdout).Code != codeAnnotation {
 				t.Errorf("status %d, %q", status, stdout)
 			}
@@ -289,11 +290,11 @@ func TestBadInputOutsideMesh(t *testing.T) {
 		})
 	}
 	for _, wrong := range wrongAnnotations {
-		if wrong.key != redirect.KeyInitialize { // meant for this plugin alone: a typo in it is not passed over
+		if wrong.key != annotation.Initialize { // meant for this plugin alone: a typo in it is not passed over
 			passes("plain pod, "+wrong.key, func(i *invocation) { i.annotate(wrong.key, wrong.value) })
 		}
 		passes("excluded namespace, "+wrong.key, func(i *invocation) {
-			i.annotate(redirect.KeyStatus, "{}")
+			i.annotate(annotation.SidecarStatus, "{}")
 			i.annotate(wrong.key, wrong.value)
 			i.env["CNI_ARGS"] = "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=p"
 		})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 	"github.com/istio-pod-network/controller/plugin/record"
@@ -66,7 +67,7 @@ const (
 )
 
 // mesh are the annotations of a pod that Istio's injector has given a sidecar.
-var mesh = object{redirect.KeyStatus: "{}"}
+var mesh = object{annotation.SidecarStatus: "{}"}
 
 // rig is a plugin without a process: its namespace is a fake, its agent a function, its outputs are buffers.
 type rig struct {

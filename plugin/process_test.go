@@ -9,6 +9,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
@@ -54,12 +55,12 @@ func TestHugeValues(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.annotate(object{redirect.KeyStatus: "", redirect.KeyExcludeInboundPorts: value})
+			r.annotate(object{annotation.SidecarStatus: "", annotation.ExcludeInboundPorts: value})
 			err := r.call("ADD")
 			if err == nil || len(err.Error()) > 1000 {
 				t.Errorf("%.2000v", err)
 			}
-			says(t, err.Error(), redirect.KeyExcludeInboundPorts, "valid: a comma-separated list of ports 0 to 65535")
+			says(t, err.Error(), annotation.ExcludeInboundPorts, "valid: a comma-separated list of ports 0 to 65535")
 		})
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // The result is handed on byte for byte: white space, order, unknown keys, numbers no float can hold.
@@ -123,7 +123,7 @@ func TestPreviousResultRefused(t *testing.T) {
 // The namespace is not touched before the result is known to be printable, for a mesh pod or any other.
 func TestResultComesFirst(t *testing.T) {
 	r := newRig(t)
-	r.annotate(object{redirect.KeyInject: "false"})
+	r.annotate(object{annotation.SidecarInject: "false"})
 	r.conf["prevResult"] = 5
 	r.fails("ADD", 7)
 	r.clean()

@@ -65,7 +65,7 @@ func (p plugin) checkRules(args *skel.CmdArgs, r record.Record) error {
 		return err
 	}
 	defer netns.Close()
-	if netns.id != record.NetNS(r.NetNS) {
+	if netns.id != r.NetNS {
 		return fail(codeDrift, "checking the packet rules",
 			fmt.Errorf("this is network namespace %s, the rules were written to %s", netns.id, r.NetNS))
 	}
@@ -110,7 +110,7 @@ func (p plugin) remove(c *call, args *skel.CmdArgs, r record.Record) {
 		return
 	}
 	defer netns.Close()
-	if netns.id != record.NetNS(r.NetNS) {
+	if netns.id != r.NetNS {
 		c.warn("the rules stay", fmt.Errorf("CNI_NETNS is network namespace %s, the rules were written to %s", netns.id, r.NetNS))
 		return
 	}

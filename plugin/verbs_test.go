@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 	"github.com/istio-pod-network/controller/plugin/record"
@@ -42,7 +43,7 @@ func TestCheckOfRecordedPod(t *testing.T) {
 		"as written":           {func(*rig) {}, 0, nil},
 		"configured otherwise": {func(r *rig) { r.conf["redirect"] = object{"outboundPort": 15101} }, 0, nil},
 		"agent away":           {func(r *rig) { r.conf["agentSocket"] = unaskable }, 0, nil},
-		"left alone":           {func(r *rig) { r.annotate(object{redirect.KeyInject: "false"}); r.must("ADD") }, 0, nil},
+		"left alone":           {func(r *rig) { r.annotate(object{annotation.SidecarInject: "false"}); r.must("ADD") }, 0, nil},
 		"flushed":              {func(r *rig) { r.netns.Flush() }, codeDrift, []string{"the rules differ from what was written"}},
 		"cannot look":          {func(r *rig) { r.netns.Fail = map[string]error{"Check": errors.New("no memory")} }, codeRules, []string{"no memory"}},
 		"another namespace":    {func(r *rig) { r.netnsID = "boot/4026532290/9" }, codeDrift, []string{"boot/4026532290/9", podNetNS}},
@@ -74,8 +75,8 @@ func TestCheckOfUnrecordedPod(t *testing.T) {
 	r.fails("CHECK", codeNoRecord, "shop/cart-0", "its ADD never completed")
 	r.annotate(object{})
 	r.must("CHECK")
-	r.annotate(object{redirect.KeyStatus: "", redirect.KeyExcludeInboundPorts: "x"})
-	r.fails("CHECK", codeAnnotation, redirect.KeyExcludeInboundPorts)
+	r.annotate(object{annotation.SidecarStatus: "", annotation.ExcludeInboundPorts: "x"})
+	r.fails("CHECK", codeAnnotation, annotation.ExcludeInboundPorts)
 
 	r = newRig(t)
 	r.conf["agentSocket"] = unaskable

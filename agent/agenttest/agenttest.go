@@ -53,7 +53,7 @@ func Running(name string) *corev1.Pod {
 func RecordFor(pod *corev1.Pod, netns string) record.Record {
 	return record.Record{
 		Version: record.Version, Network: "net", IfName: "eth0", ContainerID: "c" + netns, PodUID: string(pod.UID),
-		Namespace: pod.Namespace, Name: pod.Name, NetNS: Boot + "/" + netns,
+		Namespace: pod.Namespace, Name: pod.Name, NetNS: record.NetNS(Boot + "/" + netns),
 		Decision: record.Redirect, Reason: "injected", Backend: "nftables", Time: time.Now(),
 	}
 }

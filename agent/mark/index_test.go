@@ -17,7 +17,7 @@ func TestRecordIndex(t *testing.T) {
 	var seen []string
 	changed := map[string]int{}
 	x := NewIndex(store, agenttest.Quiet(), func(r record.Record, fresh bool) {
-		seen = append(seen, r.NetNS+map[bool]string{true: " fresh", false: ""}[fresh])
+		seen = append(seen, string(r.NetNS)+map[bool]string{true: " fresh", false: ""}[fresh])
 	}, func(id string) { changed[id]++ })
 	put := func(netns string) string {
 		r := agenttest.RecordFor(agenttest.MeshPod("cart"), netns)

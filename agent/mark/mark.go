@@ -16,9 +16,9 @@ type mark struct{ status, netns, reason string }
 // markOf is what a record says to its pod.
 func markOf(r record.Record) mark {
 	if r.Decision == record.Redirect {
-		return mark{annotation.Initialized, r.NetNS, ""}
+		return mark{annotation.Initialized, string(r.NetNS), ""}
 	}
-	return mark{annotation.NotRequired, r.NetNS, r.Reason}
+	return mark{annotation.NotRequired, string(r.NetNS), r.Reason}
 }
 
 // isOn reports whether the pod carries the mark.
@@ -45,7 +45,7 @@ func Current(boot record.BootID, records []record.Record) (newest record.Record,
 	for _, r := range records {
 		same := r.NetNS == newest.NetNS
 		switch {
-		case record.NetNS(r.NetNS).Boot() != boot: // a network namespace does not survive it
+		case r.NetNS.Boot() != boot: // a network namespace does not survive it
 		case !found, !same && r.Time.After(newest.Time), same && r.Decision == record.Redirect:
 			newest, found = r, true
 		}

@@ -47,7 +47,7 @@ const (
 
 // orphaned returns why the record's sandbox must be gone, "" if it need not be.
 func (p *Patrol) orphaned(id string, r record.Record, its []record.Record) string {
-	if record.NetNS(r.NetNS).Boot() != p.Boot {
+	if r.NetNS.Boot() != p.Boot {
 		return orphanBoot
 	}
 	for _, other := range its {

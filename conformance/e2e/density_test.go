@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -96,7 +97,7 @@ func (r *rig) watchMarks() *marks {
 		pod := object.(*corev1.Pod)
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		if _, known := m.at[string(pod.UID)]; !known && pod.Annotations[record.KeyStatus] == record.StatusInitialized {
+		if _, known := m.at[string(pod.UID)]; !known && pod.Annotations[annotation.Status] == annotation.Initialized {
 			m.at[string(pod.UID)] = time.Now()
 		}
 	}

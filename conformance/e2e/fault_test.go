@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
-	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,7 +45,7 @@ func TestSandboxKilled(t *testing.T) {
 		r.killSandbox("cart-0")
 		r.eventually("the pod is marked for another network namespace", func() bool {
 			now := r.pod("cart-0").Annotations
-			return now[record.KeyNetNS] != before.Annotations[record.KeyNetNS] && now[record.KeyStatus] == record.StatusInitialized
+			return now[annotation.NetNS] != before.Annotations[annotation.NetNS] && now[annotation.Status] == annotation.Initialized
 		})
 		r.throughSidecar("cart-0")
 	})
@@ -69,16 +69,16 @@ func TestPastedMarks(t *testing.T) {
 	r.create(r.meshPod("live"))
 	r.throughSidecar("live")
 	live := r.pod("live").Annotations
-	boot, _, _ := strings.Cut(live[record.KeyNetNS], "/")
+	boot, _, _ := strings.Cut(live[annotation.NetNS], "/")
 	r.uninstalled()
 	hasty := r.meshPod("hasty")
 	hasty.Spec.InitContainers = nil
 	r.seen(hasty)
-	for name, netns := range map[string]string{"copied": live[record.KeyNetNS], "forged": boot + "/4026531840/1", "bare": ""} {
+	for name, netns := range map[string]string{"copied": live[annotation.NetNS], "forged": boot + "/4026531840/1", "bare": ""} {
 		pod := r.meshPod(name)
-		pod.Annotations[record.KeyStatus] = record.StatusInitialized
+		pod.Annotations[annotation.Status] = annotation.Initialized
 		if netns != "" {
-			pod.Annotations[record.KeyNetNS] = netns
+			pod.Annotations[annotation.NetNS] = netns
 		}
 		r.create(pod)
 		r.eventually("the wait of "+name+" does not believe it", func() bool {
@@ -95,9 +95,9 @@ func TestStolenToken(t *testing.T) {
 	r.installed()
 	r.seen(r.appPod("plain"))
 	pasted := r.meshPod("pasted")
-	pasted.Annotations[record.KeyStatus] = record.StatusInitialized
+	pasted.Annotations[annotation.Status] = annotation.Initialized
 	_, err := nodes.Client.CoreV1().Pods(r.namespace).Create(r.ctx, pasted, metav1.CreateOptions{})
-	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), record.KeyStatus) {
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), annotation.Status) {
 		t.Errorf("a pod with a pasted mark: %v", err)
 	}
 	for _, n := range nodes.Nodes {

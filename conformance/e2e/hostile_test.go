@@ -16,7 +16,7 @@ import (
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
-	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -56,8 +56,8 @@ func TestHostileAnnotations(t *testing.T) {
 	}
 	taken := map[string]map[string]string{
 		"free-text": {"notes": "`reboot`; \"; flush ruleset; $(reboot) \\ ' \n\t\r %s %n {{.}} <>&", "pod-network-controller.istio.io/reason": "made up", "pod-network-controller.istio.io/netns": "../../x"},
-		"pasted":    {record.KeyStatus: record.StatusInitialized, record.KeyNetNS: "a/1/1"},
-		"spared":    {record.KeyStatus: record.StatusNotRequired, record.KeyNetNS: "a/1/1"},
+		"pasted":    {annotation.Status: annotation.Initialized, annotation.NetNS: "a/1/1"},
+		"spared":    {annotation.Status: annotation.NotRequired, annotation.NetNS: "a/1/1"},
 		"full":      {"notes": strings.Repeat("x", 200<<10)},
 		"long-list": {"traffic.sidecar.istio.io/excludeOutboundIPRanges": strings.Join(prefixes, ",")},
 	}

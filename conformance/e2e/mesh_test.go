@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -145,7 +146,7 @@ func TestStaticPod(t *testing.T) {
 	})
 	r.throughSidecar(name)
 	mirror := r.pod(name)
-	if _, marked := mirror.Annotations[record.KeyStatus]; marked {
+	if _, marked := mirror.Annotations[annotation.Status]; marked {
 		t.Errorf("the mirror is marked: %v", mirror.Annotations)
 	}
 	records, _ := record.Store{Dir: r.node.Path(stateDir)}.List()

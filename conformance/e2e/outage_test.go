@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -130,7 +131,7 @@ func TestNodeProgramsKilled(t *testing.T) {
 		r.seen(r.appPod("plain"))
 		r.create(r.meshPod("stays"))
 		r.throughSidecar("stays")
-		before := r.pod("stays").Annotations[record.KeyNetNS]
+		before := r.pod("stays").Annotations[annotation.NetNS]
 		for round, program := range []string{"kubelet", "containerd", "kubelet"} {
 			visitor := r.meshPod(fmt.Sprint("visitor-", round))
 			r.create(visitor) // while it is on its way
@@ -138,7 +139,7 @@ func TestNodeProgramsKilled(t *testing.T) {
 			r.throughSidecar(visitor.Name)
 		}
 		r.throughSidecar("stays")
-		if after := r.pod("stays").Annotations[record.KeyNetNS]; after != before {
+		if after := r.pod("stays").Annotations[annotation.NetNS]; after != before {
 			r.Errorf("the pod that stays is in another network namespace: %s, %s", before, after)
 		}
 	})
@@ -156,13 +157,13 @@ func TestReboot(t *testing.T) {
 		for i := range 5 {
 			name := fmt.Sprint("cart-", i)
 			r.throughSidecar(name)
-			before[name] = r.pod(name).Annotations[record.KeyNetNS]
+			before[name] = r.pod(name).Annotations[annotation.NetNS]
 		}
 		must(r, r.node.Reboot())
 		for name, old := range before {
 			r.eventually(name+" is marked for its new network", func() bool {
 				now := r.pod(name).Annotations
-				return now[record.KeyNetNS] != old && now[record.KeyStatus] == record.StatusInitialized
+				return now[annotation.NetNS] != old && now[annotation.Status] == annotation.Initialized
 			})
 			r.throughSidecar(name)
 		}
@@ -188,7 +189,7 @@ func TestAPIServerDown(t *testing.T) {
 	r.seen(r.appPod("plain"))
 	r.create(r.meshPod("cart-0"))
 	r.throughSidecar("cart-0")
-	before := r.pod("cart-0").Annotations[record.KeyNetNS]
+	before := r.pod("cart-0").Annotations[annotation.NetNS]
 	var visits sync.WaitGroup
 	visits.Go(func() { r.come(6, 2) })
 	nodes.Server.Down()
@@ -205,7 +206,7 @@ func TestAPIServerDown(t *testing.T) {
 	back()
 	r.eventually("the pod is marked for its new network", func() bool {
 		pod, err := nodes.Client.CoreV1().Pods(r.namespace).Get(r.ctx, "cart-0", metav1.GetOptions{})
-		return err == nil && pod.Annotations[record.KeyNetNS] != before
+		return err == nil && pod.Annotations[annotation.NetNS] != before
 	})
 	r.throughSidecar("cart-0")
 	visits.Wait()

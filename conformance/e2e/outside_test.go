@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -54,7 +54,7 @@ const initialize = "istio-pod-network-controller/initialize"
 func (r *rig) notRequired(name string) {
 	r.Helper()
 	r.hears(name, target4, "peer")
-	if a := r.pod(name).Annotations; a[record.KeyStatus] != record.StatusNotRequired {
+	if a := r.pod(name).Annotations; a[annotation.Status] != annotation.NotRequired {
 		r.Errorf("%s is not marked not-required: %v", name, a)
 	}
 	if rules := r.ruleset(name); rules != "" {
@@ -100,7 +100,7 @@ func TestTemplateOf2018(t *testing.T) {
 	pod.Spec.InitContainers[0] = corev1.Container{
 		Name: "istio-init", Image: pluginImage(), ImagePullPolicy: corev1.PullNever, SecurityContext: restricted(appUser),
 		Args: []string{
-			"init", "--file", "/etc/podinfo/pod_annotations", "--annotation-key", record.KeyStatus, "--annotation-value", record.StatusInitialized,
+			"init", "--file", "/etc/podinfo/pod_annotations", "--annotation-key", annotation.Status, "--annotation-value", annotation.Initialized,
 			"--timeout", "300", "--delay", "10",
 		},
 		VolumeMounts: []corev1.VolumeMount{{Name: "podinfo", MountPath: "/etc/podinfo"}},

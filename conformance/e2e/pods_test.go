@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -233,7 +233,7 @@ func (r *rig) answersFrom(who string, pod *corev1.Pod, port int) {
 func (r *rig) marked(name string) {
 	r.Helper()
 	a := r.pod(name).Annotations
-	if a[record.KeyStatus] != record.StatusInitialized || strings.Count(a[record.KeyNetNS], "/") != 2 {
+	if a[annotation.Status] != annotation.Initialized || strings.Count(a[annotation.NetNS], "/") != 2 {
 		r.Errorf("%s is not marked: %v", name, a)
 	}
 }

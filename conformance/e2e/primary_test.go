@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
-	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // The primary CNI writes its configuration again, renames it, takes it away and brings it back, and another one that sorts before it
@@ -138,7 +138,7 @@ func TestForeignRulesFirst(t *testing.T) {
 		r.create(r.meshPod("cart-0"))
 		r.throughSidecar("cart-0")
 		a := r.pod("cart-0").Annotations
-		if a[record.KeyStatus] != record.StatusNotRequired || a["pod-network-controller.istio.io/reason"] != "foreign-rules" {
+		if a[annotation.Status] != annotation.NotRequired || a["pod-network-controller.istio.io/reason"] != "foreign-rules" {
 			r.Errorf("marked %v", a)
 		}
 		r.eventually("an Event says so", func() bool { return strings.Contains(events(r.namespace), "cart-0 ForeignRules") })
@@ -167,7 +167,7 @@ func TestForeignPluginLater(t *testing.T) {
 		r.network(string(data))
 		r.create(r.meshPod("cart-0"))
 		r.throughSidecar("cart-0")
-		r.eventually("the pod has a mark", func() bool { return r.pod("cart-0").Annotations[record.KeyStatus] != "" })
+		r.eventually("the pod has a mark", func() bool { return r.pod("cart-0").Annotations[annotation.Status] != "" })
 		rules := r.ruleset("cart-0")
 		if ours, theirs := strings.Count(rules, "table ip istio-pod-network"), strings.Count(rules, "chain ISTIO_OUTPUT {"); ours > 1 || theirs != 2 {
 			r.Errorf("%d tables of ours, %d chains of theirs:\n%s", ours, theirs, rules)

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,7 +21,7 @@ func (r *rig) early(pod *corev1.Pod) {
 	r.seen(hasty)
 	r.create(pod)
 	r.eventually("the wait says what is missing", func() bool {
-		return strings.Contains(r.says(pod.Name, "istio-validation"), "annotation "+record.KeyStatus+" is absent")
+		return strings.Contains(r.says(pod.Name, "istio-validation"), "annotation "+annotation.Status+" is absent")
 	})
 }
 
@@ -66,7 +66,7 @@ func TestRepairApply(t *testing.T) {
 			r.marked(name)
 			r.answersFrom("sidecar-inbound", r.pod(name), 8080)
 		}
-		if a := r.pod("spared").Annotations; a[record.KeyStatus] != "not-required" {
+		if a := r.pod("spared").Annotations; a[annotation.Status] != "not-required" {
 			r.Errorf("the pod that the mesh spares is marked %v", a)
 		}
 		for _, name := range names {
@@ -77,7 +77,7 @@ func TestRepairApply(t *testing.T) {
 			}
 		}
 		hasty := r.pod("hasty") // it waits for nothing, so it is none of our business
-		if _, marked := hasty.Annotations[record.KeyStatus]; marked {
+		if _, marked := hasty.Annotations[annotation.Status]; marked {
 			r.Errorf("a pod that has been running without us was touched: %v", hasty.Annotations)
 		}
 		r.eventually("the repairs are counted", func() bool {
@@ -96,7 +96,7 @@ func TestRepairStaleRecord(t *testing.T) {
 	r.seen(r.appPod("plain"))
 	r.create(r.meshPod("cart-0"))
 	r.throughSidecar("cart-0")
-	before := r.pod("cart-0").Annotations[record.KeyNetNS]
+	before := r.pod("cart-0").Annotations[annotation.NetNS]
 	r.stopAgents()
 	r.unchain()
 	r.killSandbox("cart-0")
@@ -104,7 +104,7 @@ func TestRepairStaleRecord(t *testing.T) {
 		return strings.Contains(r.says("cart-0", "istio-validation"), "pasted or stale")
 	})
 	r.startAgents()
-	r.eventually("the pod is marked for its new network namespace", func() bool { return r.pod("cart-0").Annotations[record.KeyNetNS] != before })
+	r.eventually("the pod is marked for its new network namespace", func() bool { return r.pod("cart-0").Annotations[annotation.NetNS] != before })
 	r.throughSidecar("cart-0")
 }
 

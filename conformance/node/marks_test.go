@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -282,14 +283,14 @@ func TestForeignMarks(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
 	annotations := meshAnnotations()
-	annotations[record.KeyStatus] = record.StatusInitialized
-	annotations[record.KeyReason] = "because"
+	annotations[annotation.Status] = annotation.Initialized
+	annotations[annotation.Reason] = "because"
 	pod := r.create(r.podOf("pasted", annotations))
 	rec := r.put(recordOf(pod))
 	r.marked("pasted", rec)
 
 	changed := r.pod("pasted")
-	delete(changed.Annotations, record.KeyNetNS)
+	delete(changed.Annotations, annotation.NetNS)
 	_, err := r.client.CoreV1().Pods(r.namespace).Update(r.ctx, changed, metav1.UpdateOptions{})
 	must(t, err)
 	r.marked("pasted", rec)

@@ -21,6 +21,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
 	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -306,15 +307,15 @@ func (r *rig) put(rec record.Record) record.Record {
 type mark struct{ status, netns, reason string }
 
 func markOn(pod *corev1.Pod) mark {
-	return mark{pod.Annotations[record.KeyStatus], pod.Annotations[record.KeyNetNS], pod.Annotations[record.KeyReason]}
+	return mark{pod.Annotations[annotation.Status], pod.Annotations[annotation.NetNS], pod.Annotations[annotation.Reason]}
 }
 
 // want is what the record has to tell its pod.
 func want(rec record.Record) mark {
 	if rec.Decision == record.Redirect {
-		return mark{record.StatusInitialized, rec.NetNS, ""}
+		return mark{annotation.Initialized, string(rec.NetNS), ""}
 	}
-	return mark{record.StatusNotRequired, rec.NetNS, rec.Reason}
+	return mark{annotation.NotRequired, string(rec.NetNS), rec.Reason}
 }
 
 // marked waits until the pod carries what the record says.

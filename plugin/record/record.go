@@ -29,7 +29,7 @@ type Record struct {
 	PodUID      string `json:"podUID"`      // K8S_POD_UID; of a static pod the hash its mirror pod carries
 	Namespace   string `json:"namespace"`
 	Name        string `json:"name"`
-	NetNS       string `json:"netns"`    // identity "<boot-id>/<inode>/<cookie>"; "-" as cookie on kernels before 5.14
+	NetNS       NetNS  `json:"netns"`    // which network namespace it is about
 	Decision    string `json:"decision"` // Redirect or Untouched
 	Reason      string `json:"reason"`
 	// Detail is what a person should know beside the reason, for instance a warning.

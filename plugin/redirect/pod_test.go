@@ -144,7 +144,7 @@ var keyEffects = map[string]struct {
 }
 
 func TestEveryKeyMatters(t *testing.T) {
-	names := append(declared(t, "../annotation/input.go", ""), declared(t, "keys.go", "Env")...)
+	names := append(declared(t, "../annotation/input.go", ""), declared(t, "proxy.go", "Env")...)
 	slices.Sort(names)
 	if got := sortedKeys(keyEffects); !slices.Equal(got, names) {
 		t.Errorf("effects of %q, keys %q", got, names)

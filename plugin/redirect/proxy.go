@@ -4,6 +4,13 @@ import (
 	"strconv"
 )
 
+// Environment of the proxy container that is read, as in Istio's own plugin.
+const (
+	EnvDNSCapture   = "ISTIO_META_DNS_CAPTURE"
+	EnvInvalidDrop  = "INVALID_DROP"
+	EnvDisableEnvoy = "DISABLE_ENVOY"
+)
+
 // readProxy takes what Istio's plugin takes from the proxy container: its user and group, DNS capture, invalid-drop.
 func (s *Spec) readProxy(pod Pod, proxy Container) error {
 	uid, err := containerID("runAsUser", proxy.RunAsUser, pod.RunAsUser)

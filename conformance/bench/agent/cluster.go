@@ -18,6 +18,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -187,7 +188,7 @@ func (c *cluster) observe() error {
 	informer := cache.NewSharedInformer(pods, &corev1.Pod{}, 0)
 	note := func(object any) {
 		pod := object.(*corev1.Pod)
-		if pod.Annotations[record.KeyStatus] != record.StatusInitialized {
+		if pod.Annotations[annotation.Status] != annotation.Initialized {
 			return
 		}
 		c.mu.Lock()

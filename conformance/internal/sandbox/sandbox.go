@@ -7,10 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
@@ -49,13 +47,13 @@ func ID(number int) string { return fmt.Sprintf("%064x", number) }
 func Record(pod *corev1.Pod, number int) record.Record {
 	return record.Record{
 		Network: "net", IfName: "eth0", ContainerID: ID(number), PodUID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name,
-		NetNS:    fmt.Sprintf("%s/%d/%d", BootID(), 4026532000+number, 8192+number),
+		NetNS:    record.NetNS(fmt.Sprintf("%s/%d/%d", BootID(), 4026532000+number, 8192+number)),
 		Decision: record.Redirect, Reason: "injected", Backend: "nftables", Time: time.Now(), DurationMicroseconds: 1500,
 	}
 }
 
 // BootID is the kernel's, with which the identity of every network namespace begins.
-func BootID() string {
-	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(id))
+func BootID() record.BootID {
+	id, _ := record.ReadBootID()
+	return id
 }
