@@ -1,6 +1,6 @@
-// Package agent is the program istio-pod-network-agent, which runs once per node. It keeps the CNI plugin installed, tells the
-// plugin what the API server knows of a pod, and tells the pod, by annotations, what the plugin did: that its network namespace
-// is initialized. It writes no packet rules: the plugin alone does.
+// Package agent is the program istio-pod-network-agent, which runs once per node. It keeps the CNI plugin installed, tells
+// the plugin what the API server knows of a pod, and tells the pod, by annotations, what the plugin did: that its network
+// namespace is initialized. It writes no packet rules: the plugin alone does.
 //
 // Every part leaves the node in a working state when the agent ends: the plugin stays chained, records wait for the next
 // agent, and a plugin that has a question waits for it. docs/agent.md describes it for operators.
@@ -8,73 +8,60 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"flag"
-	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
-	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/istio-pod-network/controller/internal/program"
+	"github.com/istio-pod-network/controller/internal/program/flags"
+	"github.com/sirupsen/logrus"
 )
 
-// Exit statuses.
-const (
-	exitFailed = 1
-	exitUsage  = 2
-)
+const name = "istio-pod-network-agent"
 
-// program holds the process' edges.
-type program struct {
-	getenv         func(string) string
-	stdout, stderr io.Writer
-}
+// envPrefix is that of the environment variables that stand for flags.
+const envPrefix = "AGENT_"
 
 // Main runs the program as this process, and returns the exit status.
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	p := program{os.Getenv, os.Stdout, os.Stderr}
-	return p.run(ctx, os.Args[1:])
+	if len(os.Args) > 1 && os.Args[1] == "uninstall-all" {
+		return uninstallAll(ctx, program.New(name+" uninstall-all", uninstallAllHelp), os.Args[2:])
+	}
+	return run(ctx, program.New(name, help), os.Args[1:])
 }
 
 // run returns the exit status.
-func (p program) run(ctx context.Context, args []string) int {
-	if len(args) > 0 && args[0] == "uninstall-all" {
-		return p.uninstallAll(ctx, args[1:])
+func run(ctx context.Context, p program.Program, args []string) int {
+	var o options
+	set := o.flags()
+	p.Help = flags.Help(p.Help, set)
+	if status, ended := flags.Parse(p, set, envPrefix, args); ended {
+		return status
 	}
-	o, err := p.parse(args)
-	if err == nil {
-		err = o.readEntry()
+	if err := o.complete(ctx); err != nil {
+		return p.Misused(err)
 	}
-	if err == nil {
-		err = o.askPlugin(ctx)
-	}
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return 0
-	case errors.Is(err, errVersion):
-		fmt.Fprintln(p.stdout, "istio-pod-network-agent", buildinfo.Version())
-		return 0
-	case err != nil:
-		fmt.Fprintf(p.stderr, "istio-pod-network-agent: %v; see --help\n", err)
-		return exitUsage
-	}
-	log := newLogger(o.logLevel, o.logFormat, p.stderr)
+	log := newLogger(o.logLevel, o.logFormat, p.Stderr)
 	if o.uninstall {
-		err = uninstallNode(ctx, o, log)
-	} else if a, failed := newAgent(o, log); failed == nil {
+		return ended(log, uninstallNode(ctx, o, log))
+	}
+	a, err := newAgent(o, log)
+	if err == nil {
 		err = a.run(ctx)
-	} else {
-		err = failed
 	}
-	if err != nil {
-		log.Error(err)
-		return exitFailed
-	}
-	if !o.uninstall {
+	if err == nil {
 		log.Info("ended; the plugin stays installed")
 	}
-	return 0
+	return ended(log, err)
+}
+
+// ended logs the error, if there is one, and returns the exit status.
+func ended(log *logrus.Logger, err error) int {
+	if err != nil {
+		log.Error(err)
+		return program.ExitFailed
+	}
+	return program.ExitDone
 }

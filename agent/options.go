@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,13 +15,14 @@ import (
 	"github.com/istio-pod-network/controller/agent/patrol"
 	"github.com/istio-pod-network/controller/install"
 	"github.com/istio-pod-network/controller/internal/entry"
-	"github.com/istio-pod-network/controller/internal/envflag"
+	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/istio-pod-network/controller/internal/program/flags"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/sirupsen/logrus"
 )
 
-const help = `istio-pod-network-agent: the part of istio-pod-network-controller that runs once per node
+const help = `the part of istio-pod-network-controller that runs once per node
 
 It keeps the CNI plugin istio-pod-network installed and chained, answers the plugin's questions about pods on a unix
 socket, and marks the pods that the plugin has dealt with:
@@ -37,17 +37,14 @@ takes the plugin out of its node instead, and keeps it out until it is ended; th
 nodes of a cluster (uninstall-all --help). docs/agent.md lists the metrics, Events and log lines.
 
 Flags; each is also an environment variable, --node-name as AGENT_NODE_NAME:
-`
 
-const endpoints = `
+{flags}
+
 HTTP on --listen: /healthz (the agent works), /readyz (installed, socket serving, caches synced, no pod bypasses the
 mesh; one line each; with --uninstall: uninstalled), /metrics (Prometheus).
 
 Exit status: 0 ended by SIGTERM or SIGINT; 1 failed; 2 wrong usage.
 `
-
-// errVersion asks for the version instead of a run.
-var errVersion = errors.New("version")
 
 // options are what the command line and the plugin's entry say.
 type options struct {
@@ -75,37 +72,17 @@ type options struct {
 	policy redirect.Policy
 }
 
-// parse reads the environment and the command line, and nothing else.
-func (p program) parse(args []string) (options, error) {
-	o := options{logLevel: logrus.InfoLevel}
-	f := o.flags()
-	f.SetOutput(io.Discard) // an error is told by the caller, in one line
-	if slices.Contains(args, "--version") || slices.Equal(args, []string{"version"}) {
-		return o, errVersion
-	}
-	if err := envflag.Set(f, "AGENT_", p.getenv); err != nil {
-		return o, err
-	}
-	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
-		f.SetOutput(p.stdout)
-		f.Usage()
-		return o, err
-	} else if err != nil {
-		return o, err
-	}
-	if f.NArg() > 0 {
-		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
-	}
-	return o, o.check()
-}
-
 func (o *options) flags() *flag.FlagSet {
-	f := flag.NewFlagSet("istio-pod-network-agent", flag.ContinueOnError)
+	f := flag.NewFlagSet("", flag.ContinueOnError)
 	f.StringVar(&o.node, "node-name", "", "`name` of this node's object, from the downward API; required")
 	f.StringVar(&o.kube.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; without it, the pod's service account")
 	f.StringVar(&o.listen, "listen", ":15088", "`address` of /healthz, /readyz and /metrics")
 	f.StringVar(&o.logFormat, "log-format", "text", "`format` of the log on standard error: text or json")
-	f.TextVar(&o.logLevel, "log-level", logrus.InfoLevel, "`level`: debug, info, warning or error")
+	o.logLevel = logrus.InfoLevel
+	const levels = "debug, info, warning or error"
+	flags.Func(f, "log-level", "`level`: "+levels+" (default info)", levels, func(text string) bool {
+		return o.logLevel.UnmarshalText([]byte(text)) == nil
+	})
 	f.Float64Var(&o.kube.QPS, "api-qps", 100, "requests per second to the API server, in the long run")
 	f.IntVar(&o.kube.Burst, "api-burst", 200, "requests to the API server at once")
 	f.DurationVar(&o.every, "patrol", 5*time.Second, "how often to look for pods that bypass the mesh or hang, and for stale records")
@@ -121,47 +98,49 @@ func (o *options) flags() *flag.FlagSet {
 	o.install.Flags(f)
 	f.Lookup("source").Usage = "the plugin's `binary` to install (default istio-pod-network beside this program)"
 	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+entry.DefaultText+")")
-	f.Usage = func() {
-		fmt.Fprint(f.Output(), help)
-		f.PrintDefaults()
-		fmt.Fprint(f.Output(), endpoints)
-	}
 	return f
 }
 
-// check rejects values that the flag package lets pass.
-func (o *options) check() error {
-	if _, _, err := net.SplitHostPort(o.listen); err != nil {
-		return wrong("listen", o.listen, "an address such as :15088 or 127.0.0.1:15088")
-	}
-	switch {
-	case o.node == "":
-		return wrong("node-name", o.node, "the name of this node's object, which the downward API gives as spec.nodeName")
-	case o.logFormat != "text" && o.logFormat != "json":
-		return wrong("log-format", o.logFormat, "text or json")
-	case o.kube.QPS <= 0:
-		return wrong("api-qps", fmt.Sprint(o.kube.QPS), "more than 0")
-	case o.kube.Burst < 1:
-		return wrong("api-burst", fmt.Sprint(o.kube.Burst), "1 or more")
-	case !slices.Contains(patrol.Modes, o.repair):
-		return wrong("repair", string(o.repair), "apply, delete or off")
-	case !filepath.IsAbs(o.cacheDir):
-		return wrong("cni-cache-dir", o.cacheDir, "an absolute path")
-	case !filepath.IsAbs(o.netnsDir):
-		return wrong("netns-dir", o.netnsDir, "an absolute path")
-	case o.uninstall && o.noInstall:
-		return errors.New("--uninstall and --no-install exclude each other")
-	}
-	for name, d := range map[string]time.Duration{"patrol": o.every, "stuck-after": o.stuckAfter, "sweep-after": o.sweepAfter} {
-		if d <= 0 {
-			return wrong(name, d.String(), "a duration of more than 0, such as 5s")
+// complete rejects what package flag lets pass, and reads the plugin's entry.
+func (o *options) complete(ctx context.Context) error {
+	for _, step := range []func() error{o.check, o.readEntry, func() error { return o.askPlugin(ctx) }} {
+		if err := step(); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func wrong(name, value, valid string) error {
-	return fmt.Errorf("--%s: %q is wrong; valid: %s", name, value, valid)
+func (o *options) check() error {
+	if _, _, err := net.SplitHostPort(o.listen); err != nil {
+		return invalid.Text("--listen", o.listen, "", "an address such as :15088 or 127.0.0.1:15088")
+	}
+	const validNode = "the name of this node's object, which the downward API gives as spec.nodeName"
+	switch {
+	case o.node == "":
+		return invalid.Text("--node-name", o.node, "", validNode)
+	case o.logFormat != "text" && o.logFormat != "json":
+		return invalid.Text("--log-format", o.logFormat, "", "text or json")
+	case o.kube.QPS <= 0:
+		return invalid.Text("--api-qps", fmt.Sprint(o.kube.QPS), "", "more than 0")
+	case o.kube.Burst < 1:
+		return invalid.Text("--api-burst", fmt.Sprint(o.kube.Burst), "", "1 or more")
+	case !slices.Contains(patrol.Modes, o.repair):
+		return invalid.Text("--repair", string(o.repair), "", "apply, delete or off")
+	case !filepath.IsAbs(o.cacheDir):
+		return invalid.Text("--cni-cache-dir", o.cacheDir, "", "an absolute path")
+	case !filepath.IsAbs(o.netnsDir):
+		return invalid.Text("--netns-dir", o.netnsDir, "", "an absolute path")
+	case o.uninstall && o.noInstall:
+		return errors.New("--uninstall and --no-install exclude each other")
+	}
+	durations := map[string]time.Duration{"--patrol": o.every, "--stuck-after": o.stuckAfter, "--sweep-after": o.sweepAfter}
+	for key, d := range durations {
+		if d <= 0 {
+			return invalid.Text(key, d.String(), "", "a duration of more than 0, such as 5s")
+		}
+	}
+	return nil
 }
 
 // besideUs is the plugin that came with this program, "" if there is none.
@@ -192,7 +171,7 @@ func (o *options) readEntry() (err error) {
 	}
 	o.socket, o.store.Dir, o.policy = o.install.Entry.AgentSocket, o.install.Entry.StateDir, o.install.Entry.Policy
 	if o.socket == "" {
-		return fmt.Errorf("--network-config: %w", entry.Invalid("agentSocket", `""`, "an absolute path"))
+		return fmt.Errorf("--network-config: %w", invalid.Text("agentSocket", "", "", "an absolute path"))
 	}
 	return o.install.Check()
 }

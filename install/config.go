@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
 // Mode is how the plugin comes into the network of the pods.
@@ -106,9 +107,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	switch {
 	case !slices.Contains([]Mode{ModeChain, ModeNAD, ModeAux}, c.Mode):
-		return c, fmt.Errorf("mode %q: valid are chain, nad and aux", c.Mode)
+		return c, invalid.Text("--mode", string(c.Mode), "", "chain, nad or aux")
 	case !slices.Contains([]DropIn{DropInAuto, DropInAlways, DropInNever}, c.DropIn):
-		return c, fmt.Errorf("drop-in %q: valid are auto, always and never", c.DropIn)
+		return c, invalid.Text("--drop-in", string(c.DropIn), "", "auto, always or never")
 	}
 	return c, nil
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	cniversion "github.com/containernetworking/cni/pkg/version"
-	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/istio-pod-network/controller/internal/program"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 )
@@ -38,7 +38,7 @@ func Main() int {
 	// A runtime that forgets CNI_COMMAND still names a container; a person with cnitool at hand may have the other
 	// variables.
 	if len(os.Args) > 1 || os.Getenv("CNI_COMMAND")+os.Getenv("CNI_CONTAINERID") == "" {
-		return person(os.Args[1:], os.Stdout, os.Stderr)
+		return person(program.New("istio-pod-network", help), os.Args[1:])
 	}
 	p := plugin{
 		stdout: os.Stdout, stderr: os.Stderr,
@@ -50,9 +50,9 @@ func Main() int {
 	// skel prints nothing by itself when it returns an error; the error object is then all there is on stdout.
 	if err := p.refused(skel.PluginMainFuncsWithError(p.funcs(), supported, ""), os.Getenv); err != nil {
 		_ = err.Print()
-		return 1
+		return program.ExitFailed
 	}
-	return 0
+	return program.ExitDone
 }
 
 // funcs are the verbs, each of which turns a panic into a CNI error.
@@ -79,7 +79,7 @@ func (p plugin) guard(name string, run verb) func(*skel.CmdArgs) error {
 	}
 }
 
-const help = `istio-pod-network %s: puts the traffic of Istio mesh pods through their sidecar
+const help = `puts the traffic of Istio mesh pods through their sidecar
 
 This is a CNI plugin. A container runtime runs it as the last of a chain, with CNI_COMMAND and the other CNI_
 variables in its environment and the network configuration on standard input; it is not meant to be run by hand.
@@ -97,19 +97,12 @@ Commands: ADD, CHECK, DEL, GC, STATUS, VERSION of CNI 0.3.1, 0.4.0, 1.0.0 and 1.
 `
 
 // person serves somebody who runs the program from a shell, and returns the exit status.
-func person(args []string, stdout, stderr io.Writer) int {
+func person(p program.Program, args []string) int {
 	switch {
-	case len(args) == 1 && (args[0] == "--version" || args[0] == "-v" || args[0] == "version"):
-		fmt.Fprintln(stdout, "istio-pod-network", buildVersion())
-	case len(args) == 1 && (args[0] == "--help" || args[0] == "-h" || args[0] == "help"):
-		fmt.Fprintf(stdout, help, buildVersion())
 	case len(args) == 0:
-		fmt.Fprintf(stderr, help, buildVersion())
-	default:
-		fmt.Fprintf(stderr, "istio-pod-network: unknown arguments %q; valid: --version, --help\n", args)
-		return 2
+		p.WriteHelp(p.Stderr)
+	case len(args) > 1 || !p.Answer(args):
+		return p.Misused(program.Unexpected(args[0], "--version, --help"))
 	}
-	return 0
+	return program.ExitDone
 }
-
-func buildVersion() string { return buildinfo.Version() }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/internal/program"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -85,13 +86,14 @@ func TestPerson(t *testing.T) {
 		"help":      {"--help", 0, "cnitool", ""},
 		"short":     {"-h", 0, "K8S_POD_NAME", ""},
 		"nothing":   {"", 0, "", "This is a CNI plugin"},
-		"unknown":   {"--frobnicate", 2, "", `unknown arguments ["--frobnicate"]; valid: --version, --help`},
-		"too many":  {"--help --version", 2, "", "unknown arguments"},
-		"ADD typed": {"ADD", 2, "", "unknown arguments"},
+		"unknown":   {"--frobnicate", 2, "", `unexpected argument "--frobnicate"; valid: --version, --help; see --help`},
+		"too many":  {"--help --version", 2, "", "unexpected argument"},
+		"ADD typed": {"ADD", 2, "", "unexpected argument"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			if status := person(strings.Fields(test.args), &stdout, &stderr); status != test.status {
+			p := program.Program{Name: "istio-pod-network", Help: help, Stdout: &stdout, Stderr: &stderr}
+			if status := person(p, strings.Fields(test.args)); status != test.status {
 				t.Errorf("status %d, want %d", status, test.status)
 			}
 			if (test.stdout == "") != (stdout.Len() == 0) || (test.stderr == "") != (stderr.Len() == 0) {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"github.com/containernetworking/cni/pkg/types/create"
-	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
 // result returns what ADD prints: the previous plugin's result byte for byte, unknown keys and big numbers included. As
@@ -19,7 +19,7 @@ func (c config) result() ([]byte, error) {
 		CNIVersion string `json:"cniVersion"`
 	}
 	if err := json.Unmarshal(c.prevResult, &head); err != nil {
-		return nil, entry.Invalid("prevResult", string(c.prevResult), "a CNI result object")
+		return nil, invalid.JSON("prevResult", string(c.prevResult), "", "a CNI result object")
 	}
 	if head.CNIVersion == "" || head.CNIVersion == c.cniVersion {
 		return c.prevResult, nil
@@ -31,7 +31,7 @@ func (c config) result() ([]byte, error) {
 func (c config) convert(from string) ([]byte, error) {
 	parsed, err := create.Create(from, c.prevResult)
 	if err != nil {
-		return nil, entry.Invalid("prevResult.cniVersion", fmt.Sprintf("%q (%v)", from, err), "a CNI version, normally "+c.cniVersion)
+		return nil, invalid.Text("prevResult.cniVersion", from, err.Error(), "a CNI version, normally "+c.cniVersion)
 	}
 	converted, err := parsed.GetAsVersion(c.cniVersion)
 	if err != nil {

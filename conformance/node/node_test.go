@@ -430,7 +430,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"--node-name=n", "--log-format=xml"}, 2, []string{"--log-format", `"xml"`, "text or json"}},
 		{[]string{"--node-name=n", "--listen=x"}, 2, []string{"--listen", `"x"`, ":15088"}},
 		{[]string{"--node-name=n", "--patrol=0s"}, 2, []string{"--patrol", `"0s"`, "more than 0"}},
-		{[]string{"--node-name=n", "--mode=x"}, 2, []string{`mode "x"`, "chain, nad and aux"}},
+		{[]string{"--node-name=n", "--mode=x"}, 2, []string{`--mode: invalid value "x"`, "chain, nad or aux"}},
 		{[]string{"--node-name=n", "--network-config=" + entry}, 2, []string{"--network-config", "selection", `"all"`, "injected or annotated"}},
 		{[]string{"--node-name=n", "--network-config=/none"}, 2, []string{"/none"}},
 		{[]string{"--node-name=n", "now"}, 2, []string{`unexpected argument "now"`}},
@@ -457,7 +457,7 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%q takes more than a line to say what is wrong:\n%s", c.args, out)
 		}
 	}
-	if status, out := run([]string{"AGENT_NODE_NAME=n", "AGENT_API_BURST=many"}); status != 2 || !strings.Contains(out, `AGENT_API_BURST="many"`) {
+	if status, out := run([]string{"AGENT_NODE_NAME=n", "AGENT_API_BURST=many"}); status != 2 || !strings.Contains(out, `AGENT_API_BURST: invalid value "many"`) {
 		t.Errorf("status %d: %s", status, out)
 	}
 }

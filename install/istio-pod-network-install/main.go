@@ -8,18 +8,18 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/istio-pod-network/controller/install"
-	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/istio-pod-network/controller/internal/entry"
-	"github.com/istio-pod-network/controller/internal/envflag"
+	"github.com/istio-pod-network/controller/internal/excerpt"
+	"github.com/istio-pod-network/controller/internal/program"
+	"github.com/istio-pod-network/controller/internal/program/flags"
 )
 
-const help = `istio-pod-network-install: puts the CNI plugin istio-pod-network on this node and into its network
+const help = `puts the CNI plugin istio-pod-network on this node and into its network
 
   istio-pod-network-install install   [flags]   binary first, then configuration; may be repeated
   istio-pod-network-install uninstall [flags]   configuration back to its original; the binary stays unless --purge
@@ -34,31 +34,19 @@ Modes:
   aux    a file of its own in Multus's auxiliary chain, <aux-dir>/50-istio-pod-network.conf (OpenShift 4.19 and later)
 
 Flags; each is also an environment variable, --conf-dir as INSTALL_CONF_DIR:
-`
 
-const exits = `
+{flags}
+
 Exit status: 0 done, or for status: ready; 1 failed; 2 wrong usage; 3 not ready, or no primary network yet.
 `
 
-func buildVersion() string { return buildinfo.Version() }
-
-// Exit statuses.
-const (
-	exitFailed   = 1
-	exitUsage    = 2
-	exitNotReady = 3
-)
-
-// program holds the process' edges.
-type program struct {
-	getenv         func(string) string
-	stdout, stderr io.Writer
-}
+// exitNotReady is the exit status beside those that all programs have.
+const exitNotReady = 3
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	p := program{os.Getenv, os.Stdout, os.Stderr}
+	p := installer{program.New("istio-pod-network-install", help)}
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
@@ -69,40 +57,32 @@ type options struct {
 	json, purge, keep bool
 }
 
-func (p program) run(ctx context.Context, args []string) int {
+// installer is the program.
+type installer struct{ program.Program }
+
+func (p installer) run(ctx context.Context, args []string) int {
 	var o options
-	flags := o.flags(p.stderr)
+	set := o.flags()
+	p.Help = flags.Help(p.Help, set)
 	if len(args) == 0 {
-		flags.Usage()
-		return exitUsage
+		p.WriteHelp(p.Stderr)
+		return program.ExitUsage
 	}
-	verb, ok := map[string]func(context.Context, options) int{
+	command, known := map[string]func(context.Context, options) int{
 		"install": p.install, "uninstall": p.uninstall, "status": p.status, "watch": p.watch,
 	}[args[0]]
-	switch {
-	case args[0] == "--version" || args[0] == "version":
-		fmt.Fprintln(p.stdout, "istio-pod-network-install", buildVersion())
-		return 0
-	case args[0] == "help" || args[0] == "--help" || args[0] == "-h":
-		flags.SetOutput(p.stdout)
-		flags.Usage()
-		return 0
-	case !ok:
-		return p.misused("unknown command %q; valid: install, uninstall, status, watch, --help, --version", args[0])
+	if p.Answer(args) {
+		return program.ExitDone
 	}
-	if err := envflag.Set(flags, "INSTALL_", p.getenv); err != nil {
-		return p.misused("%v", err)
+	if !known {
+		const valid = "install, uninstall, status, watch, --help, --version"
+		return p.Misused(fmt.Errorf("unknown command %s; valid: %s", excerpt.Quote(args[0]), valid))
 	}
-	if err := flags.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil {
-		return exitUsage
-	}
-	if flags.NArg() > 0 {
-		return p.misused("unexpected argument %q", flags.Arg(0))
+	if status, ended := flags.Parse(p.Program, set, "INSTALL_", args[1:]); ended {
+		return status
 	}
 	if o.purge && o.keep {
-		return p.misused("--purge and --keep-binary exclude each other")
+		return p.Misused(errors.New("--purge and --keep-binary exclude each other"))
 	}
 	if o.file != "" {
 		text, err := os.ReadFile(o.file)
@@ -114,27 +94,21 @@ func (p program) run(ctx context.Context, args []string) int {
 			return p.failed(fmt.Errorf("--network-config: %w", err))
 		}
 	}
-	return verb(ctx, o)
+	return command(ctx, o)
 }
 
-func (o *options) flags(out io.Writer) *flag.FlagSet {
-	f := flag.NewFlagSet("istio-pod-network-install", flag.ContinueOnError)
-	f.SetOutput(out)
+func (o *options) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("", flag.ContinueOnError)
 	o.config.Flags(f)
 	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+entry.DefaultText+")")
 	f.BoolVar(&o.json, "json", false, "status: print JSON instead of a table")
 	f.BoolVar(&o.purge, "purge", false, "uninstall: remove the binary and the records too; where CRI-O or Multus runs pods that were made with it, they cannot be deleted then")
 	f.StringVar(&o.config.StateDir, "state-dir", "/run/istio-pod-network", "uninstall: the plugin's stateDir, `directory` of the records")
 	f.BoolVar(&o.keep, "keep-binary", false, "uninstall: keep the binary, which is the default")
-	f.Usage = func() {
-		fmt.Fprint(f.Output(), help)
-		f.PrintDefaults()
-		fmt.Fprint(f.Output(), exits)
-	}
 	return f
 }
 
-func (p program) install(ctx context.Context, o options) int {
+func (p installer) install(ctx context.Context, o options) int {
 	if err := o.config.Accepts(ctx); err != nil {
 		return p.failed(err)
 	}
@@ -144,24 +118,24 @@ func (p program) install(ctx context.Context, o options) int {
 	return p.status(ctx, o)
 }
 
-func (p program) uninstall(_ context.Context, o options) int {
+func (p installer) uninstall(_ context.Context, o options) int {
 	if err := install.Uninstall(o.config, o.purge); err != nil {
 		return p.failed(err)
 	}
 	return 0
 }
 
-func (p program) status(_ context.Context, o options) int {
+func (p installer) status(_ context.Context, o options) int {
 	s, err := install.LookAt(o.config)
 	if err != nil {
 		return p.failed(err)
 	}
 	if o.json {
-		e := json.NewEncoder(p.stdout)
+		e := json.NewEncoder(p.Stdout)
 		e.SetIndent("", "  ")
 		err = e.Encode(s)
 	} else {
-		err = s.WriteTable(p.stdout)
+		err = s.WriteTable(p.Stdout)
 	}
 	switch {
 	case err != nil:
@@ -173,7 +147,7 @@ func (p program) status(_ context.Context, o options) int {
 }
 
 // watch prints a line whenever what is missing, or why, changes.
-func (p program) watch(ctx context.Context, o options) int {
+func (p installer) watch(ctx context.Context, o options) int {
 	if err := o.config.Accepts(ctx); err != nil {
 		return p.failed(err)
 	}
@@ -181,7 +155,7 @@ func (p program) watch(ctx context.Context, o options) int {
 	k := install.Keeper{Config: o.config, Report: func(pass install.Pass) {
 		line := pass.String()
 		if line != said {
-			fmt.Fprintln(p.stderr, line)
+			fmt.Fprintln(p.Stderr, line)
 		}
 		said = line
 	}}
@@ -191,15 +165,10 @@ func (p program) watch(ctx context.Context, o options) int {
 	return 0
 }
 
-func (p program) failed(err error) int {
-	fmt.Fprintln(p.stderr, "istio-pod-network-install: "+install.Explain(err))
+func (p installer) failed(err error) int {
+	fmt.Fprintf(p.Stderr, "%s: %s\n", p.Name, install.Explain(err))
 	if install.IsNoPrimary(err) {
 		return exitNotReady
 	}
-	return exitFailed
-}
-
-func (p program) misused(format string, args ...any) int {
-	fmt.Fprintf(p.stderr, "istio-pod-network-install: "+format+"\n", args...)
-	return exitUsage
+	return program.ExitFailed
 }

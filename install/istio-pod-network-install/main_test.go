@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/istio-pod-network/controller/install"
 	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/program"
 )
 
 const primary = `{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}]}`
@@ -47,9 +49,14 @@ func (s shell) primary(t *testing.T) {
 	}
 }
 
+func (s shell) program(stdout, stderr io.Writer) installer {
+	getenv := func(name string) string { return s.env[name] }
+	return installer{program.Program{Name: "it", Help: help, Getenv: getenv, Stdout: stdout, Stderr: stderr}}
+}
+
 func (s shell) run(args ...string) (status int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	p := program{func(name string) string { return s.env[name] }, &out, &errs}
+	p := s.program(&out, &errs)
 	return p.run(context.Background(), args), out.String(), errs.String()
 }
 
@@ -156,18 +163,18 @@ func TestUsage(t *testing.T) {
 	s.expect(t, 2, `unexpected argument "now"`, "install", "now")
 	s.expect(t, 2, "-nonsense", "install", "--nonsense")
 	s.expect(t, 2, "exclude each other", "uninstall", "--purge", "--keep-binary")
-	s.expect(t, 1, `mode "x": valid are`, "install", "--mode", "x")
+	s.expect(t, 1, `--mode: invalid value "x"; valid: chain, nad or aux`, "install", "--mode", "x")
 	s.expect(t, 1, "remedy: check that the directory exists", "install", "--source", filepath.Join(s.dir, "none"))
 	s.expect(t, 1, "no such file", "install", "--network-config", filepath.Join(s.dir, "none"))
 	s.env["INSTALL_PURGE"] = "perhaps"
-	s.expect(t, 2, `INSTALL_PURGE="perhaps"`, "uninstall")
+	s.expect(t, 2, `INSTALL_PURGE: invalid value "perhaps"`, "uninstall")
 }
 
 // watch says once what is missing and once that it is there, and leaves everything in place when it ends.
 func TestWatch(t *testing.T) {
 	s := newShell(t)
 	var out bytes.Buffer
-	p := program{func(name string) string { return s.env[name] }, &out, &out}
+	p := s.program(&out, &out)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan int)
 	go func() { done <- p.run(ctx, []string{"watch"}) }()

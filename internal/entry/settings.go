@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
@@ -64,7 +65,7 @@ func (k Keys) Into(key string, target any, valid string) error {
 	if !present || string(raw) == "null" || json.Unmarshal(raw, target) == nil {
 		return nil
 	}
-	return Invalid(key, string(raw), valid)
+	return invalid.JSON(key, string(raw), "", valid)
 }
 
 // Settings reads the settings of an entry. With an error, they have the default of what was not read, which is enough
@@ -86,7 +87,7 @@ func (k Keys) text(key string, target *string, valid string, ok func(string) boo
 		return err
 	}
 	if !ok(value) {
-		return Invalid(key, fmt.Sprintf("%q", value), valid)
+		return invalid.Text(key, value, "", valid)
 	}
 	*target = value
 	return nil
@@ -140,13 +141,4 @@ func (s *Settings) readPolicy(k Keys) (err error) {
 	s.Policy, err = redirect.ParsePolicy(k)
 	s.Policy.Agent = agent
 	return err
-}
-
-// Invalid is the error about a value, given as it is shown: JSON, or quoted.
-func Invalid(key, value, valid string) error {
-	const shown = 120
-	if len(value) > shown {
-		value = value[:shown] + "…"
-	}
-	return fmt.Errorf("%s: invalid value %s; valid: %s", key, value, valid)
 }

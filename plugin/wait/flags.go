@@ -1,15 +1,13 @@
 package wait
 
 import (
-	"errors"
 	"flag"
-	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/program/flags"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
@@ -30,7 +28,6 @@ const defaultTermination = "/dev/termination-log"
 
 // options are what the command line says.
 type options struct {
-	help, version              bool
 	mode                       mode
 	files                      []string // the first that exists
 	statusKey, value, netnsKey string
@@ -39,15 +36,8 @@ type options struct {
 	termination                string // where the termination message goes; empty: nowhere
 }
 
-// errUsage is a mistake on the command line.
-type errUsage struct{ flag, value, valid string }
-
-func (e *errUsage) Error() string {
-	return fmt.Sprintf("--%s: %q is wrong; valid: %s", e.flag, e.value, e.valid)
-}
-
-func parseFlags(args []string) (options, error) {
-	o := options{
+func defaults() options {
+	return options{
 		mode: modeAny, files: defaultFiles,
 		statusKey: annotation.Status, value: annotation.Initialized,
 		netnsKey: annotation.NetNS,
@@ -55,37 +45,12 @@ func parseFlags(args []string) (options, error) {
 		expected:    expectation{proxyUID: 1337, outbound: 15001, inbound: 15006},
 		termination: defaultTermination,
 	}
-	if len(args) > 0 && slices.Contains([]string{"init", "version", "help"}, args[0]) { // "init": the predecessor's sub-command
-		o.version, o.help = args[0] == "version", args[0] == "help"
-		args = args[1:]
-	}
-	var wrong error
-	set := o.flags(&wrong)
-	if err := set.Parse(args); err != nil {
-		if wrong != nil {
-			return o, wrong
-		}
-		return o, errors.New(strings.Replace(err.Error(), ": -", ": --", 1))
-	}
-	if set.NArg() > 0 {
-		return o, fmt.Errorf("argument %q is unexpected; valid: flags, after the optional word init", set.Arg(0))
-	}
-	return o, nil
 }
 
-// flags declares the flags. The flag package would wrap what a flag finds wrong, so the first error is kept in wrong.
-func (o *options) flags(wrong *error) *flag.FlagSet {
+// flags declares the flags.
+func (o *options) flags() *flag.FlagSet {
 	set := flag.NewFlagSet("", flag.ContinueOnError)
-	set.SetOutput(io.Discard)
-	add := func(name, valid string, parse func(string) bool) {
-		set.Func(name, "", func(value string) error {
-			if parse(value) {
-				return nil
-			}
-			*wrong = &errUsage{name, value, valid}
-			return *wrong
-		})
-	}
+	add := func(name, valid string, accept func(string) bool) { flags.Func(set, name, "", valid, accept) }
 	add("mode", "any, annotation, probe", func(v string) bool {
 		o.mode = mode(v)
 		return slices.Contains([]mode{modeAny, modeAnnotation, modeProbe}, o.mode)
@@ -105,10 +70,6 @@ func (o *options) flags(wrong *error) *flag.FlagSet {
 	add("outbound-port", ports, func(v string) bool { return port(v, &o.expected.outbound) })
 	add("inbound-port", ports, func(v string) bool { return port(v, &o.expected.inbound) })
 	add("termination-log", "the path of a file, or empty for none", func(v string) bool { o.termination = v; return true })
-	for _, name := range []string{"help", "h"} {
-		set.BoolVar(&o.help, name, o.help, "")
-	}
-	set.BoolVar(&o.version, "version", o.version, "")
 	return set
 }
 
@@ -154,7 +115,7 @@ func (o options) interval() time.Duration {
 	return o.poll
 }
 
-const help = `istio-pod-network-wait %s: waits until this pod's packet rules are proven to be there
+const help = `waits until this pod's packet rules are proven to be there
 
 Runs as an init container before the sidecar and the app, as any user, without capabilities.
 

@@ -2,29 +2,46 @@ package wait
 
 import (
 	"flag"
+	"io"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/istio-pod-network/controller/internal/program"
 )
 
+// testProgram is the program with these outputs.
+func testProgram(stdout, stderr io.Writer) program.Program {
+	return program.Program{Name: "istio-pod-network-wait", Help: help, Stdout: stdout, Stderr: stderr}
+}
+
+// parsed returns what a command line says that must be right.
+func parsed(t testing.TB, args ...string) options {
+	t.Helper()
+	var out strings.Builder
+	o, status, ended := process{Program: testProgram(&out, &out), args: args}.parse()
+	if ended {
+		t.Fatalf("%q: exit code %d, %s", args, status, out.String())
+	}
+	return o
+}
+
 func TestFlags(t *testing.T) {
-	plain, err := parseFlags(nil)
-	must(t, err)
+	plain := parsed(t)
 	if plain.mode != modeAny || plain.timeout != 5*time.Minute || !slices.Equal(plain.files, defaultFiles) ||
 		plain.expected != (expectation{proxyUID: 1337, outbound: 15001, inbound: 15006}) || plain.termination != "/dev/termination-log" {
 		t.Errorf("defaults: %+v", plain)
 	}
 	// As the 2018 controller's template called its program.
-	old, err := parseFlags(strings.Fields("init --file /etc/podinfo/pod_annotations --annotation-key a/b --annotation-value done --timeout 300 --delay 10"))
-	must(t, err)
+	old := parsed(t, strings.Fields("init --file /etc/podinfo/pod_annotations --annotation-key a/b --annotation-value done "+
+		"--timeout 300 --delay 10")...)
 	if old.files[0] != "/etc/podinfo/pod_annotations" || old.statusKey != "a/b" || old.value != "done" || old.timeout != 300*time.Second ||
 		old.interval() != plain.poll {
 		t.Errorf("the predecessor's flags: %+v", old)
 	}
-	all, err := parseFlags(strings.Fields("--mode=probe --file=/f --netns-annotation-key=n --timeout=1m --poll=3 --delay=2s " +
-		"--proxy-uid=2000 --outbound-port=1 --inbound-port=65535 --termination-log="))
-	must(t, err)
+	all := parsed(t, strings.Fields("--mode=probe --file=/f --netns-annotation-key=n --timeout=1m --poll=3 --delay=2s "+
+		"--proxy-uid=2000 --outbound-port=1 --inbound-port=65535 --termination-log=")...)
 	if all.mode != modeProbe || all.netnsKey != "n" || all.timeout != time.Minute || all.interval() != 2*time.Second || all.termination != "" ||
 		all.expected != (expectation{proxyUID: 2000, outbound: 1, inbound: 65535}) {
 		t.Errorf("every flag: %+v", all)
@@ -56,8 +73,8 @@ func TestUsage(t *testing.T) {
 		"istio-iptables -p 15001 -z": {`"istio-iptables"`},
 	} {
 		var stdout, stderr strings.Builder
-		p := program{args: strings.Fields(args), stdout: &stdout, stderr: &stderr}
-		if code := p.run(); code != exitUsage || stdout.Len() > 0 {
+		p := process{Program: testProgram(&stdout, &stderr), args: strings.Fields(args)}
+		if code := p.run(); code != program.ExitUsage || stdout.Len() > 0 {
 			t.Errorf("%s: exit code %d, %q", args, code, stdout.String())
 		}
 		for _, word := range append(want, "--help") {
@@ -72,14 +89,13 @@ func TestUsage(t *testing.T) {
 func TestHelp(t *testing.T) {
 	for _, args := range []string{"--help", "-h", "help", "--version", "version"} {
 		var stdout, stderr strings.Builder
-		p := program{args: []string{args}, stdout: &stdout, stderr: &stderr}
+		p := process{Program: testProgram(&stdout, &stderr), args: []string{args}}
 		if code := p.run(); code != 0 || stderr.Len() > 0 || !strings.HasPrefix(stdout.String(), "istio-pod-network-wait") {
 			t.Errorf("%s: exit code %d, %q, %q", args, code, stdout.String(), stderr.String())
 		}
 	}
-	var wrong error
-	for _, name := range flagNames((&options{}).flags(&wrong)) {
-		if name != "h" && !strings.Contains(help, "--"+name) {
+	for _, name := range append(flagNames((&options{}).flags()), "help", "version") {
+		if !strings.Contains(help, "--"+name) {
 			t.Errorf("the help does not speak of --%s", name)
 		}
 	}

@@ -9,32 +9,32 @@ package wait
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
-	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/istio-pod-network/controller/internal/program"
+	"github.com/istio-pod-network/controller/internal/program/flags"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// Exit codes. 126 is what Istio's validation container ends with, and what tools that repair pods look for.
+// Exit codes beside those that all programs have. 126 is what Istio's validation container ends with, and what tools that
+// repair pods look for.
 const (
-	exitReady       = 0
-	exitUsage       = 2
+	exitReady       = program.ExitDone
 	exitNotReady    = 126
 	exitInterrupted = 130 // SIGINT
 	exitTerminated  = 143 // SIGTERM
 )
 
-// program holds the process' edges, so that it is tested without a process.
-type program struct {
-	args           []string // without the program's name
-	stdout, stderr io.Writer
-	signals        <-chan os.Signal
-	self           func() (record.NetNS, error)
-	probe          prober
-	watch          watcher
+// process holds the process' edges, so that it is tested without a process.
+type process struct {
+	program.Program
+	args    []string // without the program's name
+	signals <-chan os.Signal
+	self    func() (record.NetNS, error)
+	probe   prober
+	watch   watcher
 }
 
 // Main runs the program as this process, and returns the exit code.
@@ -42,28 +42,34 @@ func Main() int {
 	// Before anything else: process 1 of a container ignores a signal that it does not ask for.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	p := program{
-		args: os.Args[1:], stdout: os.Stdout, stderr: os.Stderr, signals: signals,
+	p := process{
+		Program: program.New("istio-pod-network-wait", help), args: os.Args[1:], signals: signals,
 		self: record.CurrentNetNS, probe: probe, watch: watchDir,
 	}
 	return p.run()
 }
 
 // run returns the exit code.
-func (p program) run() int {
-	o, err := parseFlags(p.args)
-	switch {
-	case err != nil:
-		fmt.Fprintf(p.stderr, "istio-pod-network-wait: %v; see --help\n", err)
-		return exitUsage
-	case o.help:
-		fmt.Fprintf(p.stdout, help, buildVersion())
-		return exitReady
-	case o.version:
-		fmt.Fprintln(p.stdout, "istio-pod-network-wait", buildVersion())
-		return exitReady
+func (p process) run() int {
+	o, status, ended := p.parse()
+	if ended {
+		return status
 	}
 	return p.wait(o)
 }
 
-func buildVersion() string { return buildinfo.Version() }
+// parse reads the command line. Where nothing is left to do, ended is true, and status the exit code.
+func (p process) parse() (o options, status int, ended bool) {
+	o = defaults()
+	args := p.args
+	if len(args) > 0 && args[0] == "init" { // the command of the 2018 controller's program
+		args = args[1:]
+	}
+	status, ended = flags.Parse(p.Program, o.flags(), "", args)
+	return o, status, ended
+}
+
+// sayf writes a line to standard error.
+func (p process) sayf(format string, args ...any) {
+	fmt.Fprintf(p.Stderr, p.Name+": "+format+"\n", args...)
+}

@@ -17,7 +17,7 @@ func TestReadMark(t *testing.T) {
 		own   record.NetNS
 		flags []string
 		lines []string
-		want  state
+		want  verdict
 		says  string
 	}{
 		{"nothing", own, nil, nil, missing, statusKey + " is absent"},
@@ -46,11 +46,10 @@ func TestReadMark(t *testing.T) {
 		{"other keys", own, []string{"--annotation-key", "k", "--netns-annotation-key", "n"}, []string{line("k", "initialized"), line("n", string(own))}, ready, "k is"},
 		{"other keys, default mark", own, []string{"--annotation-key", "k"}, marked("initialized", own), missing, "k is absent"},
 	} {
-		o, err := parseFlags(c.flags)
-		must(t, err)
+		o := parsed(t, c.flags...)
 		got := o.readMark(parseAnnotations(strings.Join(c.lines, "\n")), c.own)
-		if got.state != c.want || !strings.Contains(got.text, c.says) {
-			t.Errorf("%s: want %v, %q, got %v, %q", c.name, c.want, c.says, got.state, got.text)
+		if got.verdict != c.want || !strings.Contains(got.text, c.says) {
+			t.Errorf("%s: want %v, %q, got %v, %q", c.name, c.want, c.says, got.verdict, got.text)
 		}
 	}
 }

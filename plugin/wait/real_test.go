@@ -320,8 +320,8 @@ func swapped(t *testing.T, poll string, watch watcher) {
 	v := newVolume(t, empty...)
 	v.prepare(marked("initialized", own)...) // so that the swap is one rename
 	var stdout, stderr strings.Builder
-	p := program{args: []string{"--mode=annotation", "--timeout=60", "--termination-log=", "--file=" + v.file(), poll},
-		stdout: &stdout, stderr: &stderr, self: record.CurrentNetNS, watch: watch}
+	p := process{Program: testProgram(&stdout, &stderr), self: record.CurrentNetNS, watch: watch,
+		args: []string{"--mode=annotation", "--timeout=60", "--termination-log=", "--file=" + v.file(), poll}}
 	result := make(chan int)
 	go func() { result <- p.run() }()
 	time.Sleep(200 * time.Millisecond) // let it look first; without that the test would only prove less

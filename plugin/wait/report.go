@@ -1,11 +1,11 @@
 package wait
 
 import (
-	"fmt"
 	"os"
 	"strings"
 	"syscall"
-	"unicode/utf8"
+
+	"github.com/istio-pod-network/controller/internal/excerpt"
 )
 
 // maxMessage is how much of a termination message the kubelet keeps, in bytes.
@@ -17,28 +17,15 @@ const advice = ". The rules are written on the node when the pod's sandbox is ma
 // fail reports a failure on standard error and as the container's termination message, and returns the code.
 func (w *waiter) fail(code int, why string) int {
 	message := "the pod's network is not proven to be initialized: " + why
-	fmt.Fprintf(w.stderr, "istio-pod-network-wait: %s\n", message)
+	w.sayf("%s", message)
 	if w.termination == "" {
 		return code
 	}
-	if err := writeMessage(w.termination, bounded(message)); err != nil {
-		fmt.Fprintf(w.stderr, "istio-pod-network-wait: writing the termination message: %v\n", err)
+	message = excerpt.Head(strings.ToValidUTF8(message, "?"), maxMessage)
+	if err := writeMessage(w.termination, message); err != nil {
+		w.sayf("writing the termination message: %v", err)
 	}
 	return code
-}
-
-// bounded cuts the message to what the kubelet keeps.
-func bounded(message string) string {
-	const cut = "…"
-	message = strings.ToValidUTF8(message, "?")
-	if len(message) <= maxMessage {
-		return message
-	}
-	end := maxMessage - len(cut)
-	for !utf8.RuneStart(message[end]) {
-		end--
-	}
-	return message[:end] + cut
 }
 
 // writeMessage never makes the default file: the kubelet mounts it, and where it is not there nobody reads it.

@@ -20,7 +20,7 @@ const (
 
 // waiter is one wait.
 type waiter struct {
-	program
+	process
 	options
 	own     record.NetNS
 	since   time.Time
@@ -31,13 +31,13 @@ type waiter struct {
 }
 
 // wait waits for a proof and returns the exit code.
-func (p program) wait(o options) int {
-	w := &waiter{program: p, options: o, since: time.Now()}
+func (p process) wait(o options) int {
+	w := &waiter{process: p, options: o, since: time.Now()}
 	w.expect.Store(&o.expected)
 	w.mark, w.probed = found(missing, "not read yet"), found(missing, "no result yet")
 	own, err := p.self()
 	if err != nil { // without an identity no mark is believed
-		fmt.Fprintf(p.stderr, "istio-pod-network-wait: %v\n", err)
+		p.sayf("%v", err)
 	}
 	w.own = own
 	ctx, cancel := context.WithCancel(context.Background())
@@ -56,7 +56,7 @@ func (w *waiter) loop(ctx context.Context) int {
 	defer poll.Stop()
 	w.look()
 	// A first look that settles it saves the probe, and its packets.
-	if result := w.result(); result.state != missing {
+	if result := w.result(); result.verdict != missing {
 		return w.end(result)
 	}
 	results := w.probes(ctx)
@@ -67,7 +67,7 @@ func (w *waiter) loop(ctx context.Context) int {
 		case <-deadline.C:
 			return w.fail(exitNotReady, "gave up after "+w.timeout.String()+": "+w.result().text+advice)
 		case <-progress.C:
-			fmt.Fprintf(w.stderr, "istio-pod-network-wait: waiting for %s: %s\n", w.elapsed(), w.result().text)
+			w.sayf("waiting for %s: %s", w.elapsed(), w.result().text)
 			continue
 		case <-changes:
 			w.look()
@@ -75,7 +75,7 @@ func (w *waiter) loop(ctx context.Context) int {
 			w.look()
 		case w.probed = <-results:
 		}
-		if result := w.result(); result.state != missing {
+		if result := w.result(); result.verdict != missing {
 			return w.end(result)
 		}
 	}
@@ -134,22 +134,22 @@ func (w *waiter) result() finding {
 		return w.mark
 	case w.mode == modeProbe:
 		return w.probed
-	case w.mark.state == ready || w.mark.state == refused:
+	case w.mark.verdict == ready || w.mark.verdict == refused:
 		return w.mark
-	case w.probed.state == ready:
+	case w.probed.verdict == ready:
 		return w.probed
 	}
 	both := found(missing, "annotation: %s; probe: %s", w.mark.text, w.probed.text)
-	if w.mark.state == never && w.probed.state == never {
-		both.state = never
+	if w.mark.verdict == never && w.probed.verdict == never {
+		both.verdict = never
 	}
 	return both
 }
 
 // end reports the result that the wait ends with.
 func (w *waiter) end(result finding) int {
-	if result.state == ready {
-		fmt.Fprintf(w.stdout, "istio-pod-network-wait: ready after %s: %s\n", w.elapsed(), result.text)
+	if result.verdict == ready {
+		fmt.Fprintf(w.Stdout, "%s: ready after %s: %s\n", w.Name, w.elapsed(), result.text)
 		return exitReady
 	}
 	return w.fail(exitNotReady, result.text)

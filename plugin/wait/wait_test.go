@@ -40,8 +40,9 @@ func (s simulated) run(t *testing.T) (o outcome, took time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		var stdout, stderr strings.Builder
 		signals := make(chan os.Signal, 1)
-		p := program{
-			args: append([]string{"--file", v.file(), "--termination-log", v.dir + "/log"}, s.args...), stdout: &stdout, stderr: &stderr,
+		p := process{
+			Program: testProgram(&stdout, &stderr),
+			args:    append([]string{"--file", v.file(), "--termination-log", v.dir + "/log"}, s.args...),
 			signals: signals, self: func() (record.NetNS, error) { return self, nil }, watch: s.watch,
 		}
 		if s.self != nil {

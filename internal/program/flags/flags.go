@@ -1,0 +1,120 @@
+// Package flags reads a command line. Every flag may be an environment variable too, as a container's manifest wants it.
+package flags
+
+import (
+	"errors"
+	"flag"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/istio-pod-network/controller/internal/program"
+)
+
+// Parse sets the flags from the environment and then from the arguments, which so win. The variable of --conf-dir is
+// prefix + CONF_DIR, and counts as absent when it is empty; without a prefix there are none. Where nothing is left to do,
+// since the program was asked for its help or version or was called wrongly, ended is true, and status its exit status.
+func Parse(p program.Program, set *flag.FlagSet, prefix string, args []string) (status int, ended bool) {
+	if p.Answer(args) {
+		return program.ExitDone, true
+	}
+	err := parseEnvironment(set, prefix, p.Getenv)
+	if err == nil {
+		err = parse(set, args)
+	}
+	if err != nil {
+		return p.Misused(err), true
+	}
+	return program.ExitDone, false
+}
+
+func parseEnvironment(set *flag.FlagSet, prefix string, getenv func(string) string) (err error) {
+	set.VisitAll(func(f *flag.Flag) {
+		name := prefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if prefix != "" && err == nil && getenv(name) != "" {
+			err = (&value{Value: f.Value, key: name}).Set(getenv(name))
+		}
+	})
+	return err
+}
+
+func parse(set *flag.FlagSet, args []string) error {
+	// Package flag puts the error of a value into words of its own.
+	var refused error
+	set.VisitAll(func(f *flag.Flag) { f.Value = &value{f.Value, "--" + f.Name, &refused} })
+	set.SetOutput(io.Discard)
+	set.Usage = func() {}
+	switch err := set.Parse(args); {
+	case refused != nil:
+		return refused
+	case err != nil:
+		return errors.New(strings.Replace(err.Error(), ": -", ": --", 1))
+	case set.NArg() > 0:
+		return program.Unexpected(set.Arg(0), "flags")
+	}
+	return nil
+}
+
+// value is a flag's whose error is package invalid's.
+type value struct {
+	flag.Value
+	key     string // of the flag
+	refused *error // where the error is kept, if anywhere
+}
+
+// Set sets the value.
+func (v *value) Set(text string) error {
+	err := v.Value.Set(text)
+	if err == nil {
+		return nil
+	}
+	refused := invalid.Text(v.key, text, err.Error(), valid(v.Value))
+	errors.As(err, &refused)
+	refused.Key = v.key
+	if v.refused != nil {
+		*v.refused = refused
+	}
+	return refused
+}
+
+// IsBoolFlag reports whether the flag may stand without a value.
+func (v *value) IsBoolFlag() bool {
+	b, ok := v.Value.(interface{ IsBoolFlag() bool })
+	return ok && b.IsBoolFlag()
+}
+
+// valid says what a flag of package flag accepts.
+func valid(v flag.Value) string {
+	if getter, ok := v.(flag.Getter); ok {
+		switch getter.Get().(type) {
+		case bool:
+			return "true or false"
+		case time.Duration:
+			return "a duration such as 5s"
+		case float64:
+			return "a number"
+		}
+	}
+	return "a whole number"
+}
+
+// Func declares a flag by the function that takes its value, or returns false. valid says what it accepts.
+func Func(set *flag.FlagSet, name, usage, valid string, accept func(string) bool) {
+	set.Func(name, usage, func(text string) error {
+		if accept(text) {
+			return nil
+		}
+		return invalid.Text("", text, "", valid)
+	})
+}
+
+// Help returns the text with what there is to say of the flags in place of {flags}.
+func Help(text string, set *flag.FlagSet) string {
+	var out strings.Builder
+	out.WriteByte('\n')
+	set.SetOutput(&out)
+	set.PrintDefaults()
+	described := strings.ReplaceAll(out.String(), "\n  -", "\n  --")
+	return strings.Replace(text, "{flags}\n", described[1:], 1)
+}
