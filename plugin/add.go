@@ -179,7 +179,9 @@ func (a attachment) withEarlier(netns namespace, created []string) []string {
 }
 
 // keep writes the record of a redirected pod.
-func (a attachment) keep(netns namespace, decision redirect.Decision, rules redirect.RuleSet, applied netfilter.Applied) error {
+func (a attachment) keep(
+	netns namespace, decision redirect.Decision, rules redirect.RuleSet, applied netfilter.Applied,
+) error {
 	r := a.record(netns, decision, "")
 	spec, err := json.Marshal(decision.Spec)
 	if err != nil {

@@ -101,7 +101,7 @@ func (k *killer) try(t *testing.T, name string, n int) (killed bool) {
 	if failed {
 		k.refused++
 	}
-	k.judge(t, call, rules)
+	k.inspect(t, call, rules)
 	k.must(t, call, "ADD")
 	if rules := k.listing(t, call); rules != k.complete {
 		t.Errorf("the next ADD left %s", rules)
@@ -110,8 +110,8 @@ func (k *killer) try(t *testing.T, name string, n int) (killed bool) {
 	return killed
 }
 
-// judge is about the state after the kill.
-func (k *killer) judge(t *testing.T, call *invocation, rules string) {
+// inspect is about the state after the kill.
+func (k *killer) inspect(t *testing.T, call *invocation, rules string) {
 	state := map[string]string{"": "none", k.complete: "complete"}[rules]
 	if state == "" {
 		state = "partial"

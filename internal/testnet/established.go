@@ -59,9 +59,9 @@ func (e *Established) Ask() []Result {
 	var results []Result
 	for _, c := range e.conns {
 		r := Result{Flow: c.flow, Family: c.family, Want: Outcome{Landed: placeLanding(c.flow.To)}}
-		if verdict, _ := e.lab.settings.judge(c.flow, c.family); verdict != direct {
+		if landing, _ := e.lab.settings.listener(c.flow, c.family); landing != direct {
 			r.Want.Landed = Refused
-			if verdict == AtInbound && e.lab.settings.tproxy {
+			if landing == AtInbound && e.lab.settings.tproxy {
 				r.Want.Landed = Timeout // TPROXY finds the app's own socket, which is not transparent, and drops
 			}
 		}

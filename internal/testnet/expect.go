@@ -13,15 +13,15 @@ func Expected(p Profile, f Flow, family Family) Outcome {
 
 // Why says in a few words what makes the flow land where Expected says.
 func Why(p Profile, f Flow, family Family) string {
-	_, why := p.settings().judge(f, family)
+	_, why := p.settings().listener(f, family)
 	return why
 }
 
-// direct is the verdict for a flow that nothing turns around.
+// direct is the landing of a flow that nothing turns around.
 const direct Landing = ""
 
-// judge says which listener the flow is turned to, and why.
-func (s settings) judge(f Flow, family Family) (Landing, string) {
+// listener says which listener the flow is turned to, and why.
+func (s settings) listener(f Flow, family Family) (Landing, string) {
 	switch {
 	case s.none:
 		return direct, "nothing is redirected"
@@ -52,7 +52,7 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	case f.Proto == ICMP:
 		return Outcome{Landed: placeLanding(f.To), Dst: f.To.Addr(family).String()}
 	}
-	redirected, _ := s.judge(f, family)
+	redirected, _ := s.listener(f, family)
 	switch {
 	case redirected == direct:
 		return s.reach(f, family)

@@ -103,7 +103,7 @@ func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 // hasNoWayBack reports whether the flow is one that a TPROXY pod merely forwards: rules that divert established connections to local sockets
 // leave no way back for those.
 func (s settings) hasNoWayBack(f Flow) bool {
-	v4, _ := s.judge(f, IPv4)
-	v6, _ := s.judge(f, IPv6)
+	v4, _ := s.listener(f, IPv4)
+	v6, _ := s.listener(f, IPv6)
 	return s.tproxy && !f.From.inPod() && f.Proto == TCP && !f.To.local() && (v4 == direct || v6 == direct)
 }

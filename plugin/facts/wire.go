@@ -69,7 +69,7 @@ func parseResponse(line []byte) (Response, error) {
 	return r, nil
 }
 
-// parseRequest reads a question's line. It does not judge the operation.
+// parseRequest reads a question's line. It accepts any operation.
 func parseRequest(line []byte) (Request, error) {
 	var r Request
 	if err := parse(line, &r, &r.Version); err != nil {

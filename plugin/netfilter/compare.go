@@ -126,7 +126,8 @@ func (l listing) addSets(conn *netlink.Conn, nfproto uint8, ours []netlink.Attri
 	}
 	for _, s := range sets {
 		name := s.text(unix.NFTA_SET_NAME)
-		messages, err := dumpNFT(conn, unix.NFT_MSG_GETSETELEM, nfproto, append(ours, netlink.Text(unix.NFTA_SET_ELEM_LIST_SET, name)))
+		ofSet := append(ours, netlink.Text(unix.NFTA_SET_ELEM_LIST_SET, name))
+		messages, err := dumpNFT(conn, unix.NFT_MSG_GETSETELEM, nfproto, ofSet)
 		if err != nil {
 			return err
 		}

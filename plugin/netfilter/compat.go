@@ -62,7 +62,7 @@ func (s *state) scanCompat(conn *netlink.Conn) error {
 		}
 	}
 	for table, content := range s.compat {
-		s.judge(IptablesNFT, table.family, string(table.kind), content.chains)
+		s.assign(IptablesNFT, table.family, string(table.kind), content.chains)
 	}
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// object is one nf_tables object as the kernel lists it: its top-level attributes by type. Nothing of a rule is decoded:
-// two rules are equal if the kernel describes them in the same bytes, whichever expressions they use.
+// object is one nf_tables object as the kernel lists it: its top-level attributes by type. Nothing of a rule is
+// decoded: two rules are equal if the kernel describes them in the same bytes, whichever expressions they use.
 type object struct {
 	family uint8
 	attrs  map[uint16][]byte

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loopbackUp is that lo is up. It is asked and set by ioctl, netdevice(7): one number instead of everything that netlink
-// tells of a link.
+// loopbackUp is that lo is up. It is asked and set by ioctl, netdevice(7): one number instead of everything that
+// netlink tells of a link.
 type loopbackUp struct{}
 
 func (loopbackUp) String() string          { return "link lo up" }

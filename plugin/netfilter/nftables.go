@@ -13,12 +13,12 @@ import (
 
 // transaction collects the messages that nf_tables commits at once. google/nftables knows the expressions; its own
 // transaction asks for an acknowledgement of every message, which is what most of the time went into and what overflows
-// the socket with a few hundred rules. Here one acknowledgement, of the last message, stands for all: the kernel sends it
-// after the commit, and reports every message that it refuses.
+// the socket with a few hundred rules. Here one acknowledgement, of the last message, stands for all: the kernel sends
+// it after the commit, and reports every message that it refuses.
 //
 // This is needed as long as the released google/nftables (v0.3.0) asks for them. The change that ends it is merged and
-// not in a release: https://github.com/google/nftables/pull/336. Once it is, write the rules with the library's Conn, run
-// `make bench`, and if ADD's ratio stays, drop this transaction.
+// not in a release: https://github.com/google/nftables/pull/336. Once it is, write the rules with the library's Conn,
+// run `make bench`, and if ADD's ratio stays, drop this transaction.
 type transaction struct {
 	messages []netlink.Message
 	what     []string // each message, for errors
@@ -76,7 +76,9 @@ func writeNFT(rules redirect.RuleSet, found state) error {
 			return nil
 		}
 	}
-	for _, missing := range []error{unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.ENOENT, unix.ENOPROTOOPT} {
+	for _, missing := range []error{
+		unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.ENOENT, unix.ENOPROTOOPT,
+	} {
 		if errors.Is(err, missing) {
 			return &unusableError{Nftables, err}
 		}

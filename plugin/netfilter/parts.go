@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// part is what a rule set needs beside its packet rules: the state of lo, an address, a rule or a route. It does nothing
-// until packet rules use it. String is its name in Applied.
+// part is what a rule set needs beside its packet rules: the state of lo, an address, a rule or a route. It does
+// nothing until packet rules use it. String is its name in Applied.
 type part interface {
 	fmt.Stringer
 	family() redirect.Family                  // 0 if it is of both
@@ -47,10 +47,14 @@ func supported(rules redirect.RuleSet) (redirect.RuleSet, []Skipped) {
 	if _, err := os.Stat("/proc/sys/net/ipv6"); err == nil {
 		return rules, nil
 	}
-	rules.Addresses = slices.DeleteFunc(slices.Clone(rules.Addresses), func(a redirect.Address) bool { return a.Family == redirect.IPv6 })
-	rules.Routes = slices.DeleteFunc(slices.Clone(rules.Routes), func(r redirect.PolicyRoute) bool { return r.Family == redirect.IPv6 })
-	rules.Tables = slices.DeleteFunc(slices.Clone(rules.Tables), func(t redirect.Table) bool { return t.Family == redirect.IPv6 })
+	rules.Addresses = without6(rules.Addresses, func(a redirect.Address) redirect.Family { return a.Family })
+	rules.Routes = without6(rules.Routes, func(r redirect.PolicyRoute) redirect.Family { return r.Family })
+	rules.Tables = without6(rules.Tables, func(t redirect.Table) redirect.Family { return t.Family })
 	return rules, []Skipped{{redirect.IPv6.String(), "the kernel has no IPv6"}}
+}
+
+func without6[E any](list []E, family func(E) redirect.Family) []E {
+	return slices.DeleteFunc(slices.Clone(list), func(e E) bool { return family(e) == redirect.IPv6 })
 }
 
 // partsOf lists what a rule set needs beside its packet rules.

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rtObject is an address, rule or route: the rtnetlink(7) message that makes it (the kernel numbers NEW, DEL and GET one
-// after the other), its fixed header and its attributes. They are written here because a library for all of rtnetlink
-// would make the plugin, which every pod of the node starts, larger by a fifteenth.
+// rtObject is an address, rule or route: the rtnetlink(7) message that makes it (the kernel numbers NEW, DEL and GET
+// one after the other), its fixed header and its attributes. They are written here because a library for all of
+// rtnetlink would make the plugin, which every pod of the node starts, larger by a fifteenth.
 type rtObject struct {
 	name   string
 	of     redirect.Family

@@ -99,8 +99,8 @@ var iptablesTables = []redirect.Kind{redirect.Raw, redirect.Mangle, redirect.NAT
 
 func isCompat(name string) bool { return slices.Contains(iptablesTables, redirect.Kind(name)) }
 
-// judge notes whose the chains of one iptables table are.
-func (s *state) judge(backend Backend, family redirect.Family, table string, chains []string) {
+// assign notes whose the chains of one iptables table are.
+func (s *state) assign(backend Backend, family redirect.Family, table string, chains []string) {
 	if slices.Contains(chains, markerChain) {
 		s.ours[backend] = append(s.ours[backend], family)
 		return
@@ -145,7 +145,7 @@ func (s *state) scanLegacy(family redirect.Family) error {
 			return fmt.Errorf("listing iptables-legacy table %s: %w", table, err)
 		}
 		s.legacy = s.legacy || len(chains) > 0
-		s.judge(IptablesLegacy, family, table, chains)
+		s.assign(IptablesLegacy, family, table, chains)
 	}
 	return nil
 }

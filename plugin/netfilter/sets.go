@@ -93,7 +93,9 @@ func onePrefix(p netip.Prefix) []expr.Any {
 	}
 	size := p.Addr().BitLen() / 8
 	return []expr.Any{
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(size), Mask: ipMask(p), Xor: make([]byte, size)},
+		&expr.Bitwise{
+			SourceRegister: register, DestRegister: register, Len: uint32(size), Mask: ipMask(p), Xor: make([]byte, size),
+		},
 		compare(expr.CmpOpEq, p.Addr().AsSlice()),
 	}
 }

@@ -39,7 +39,8 @@ type Record struct {
 	// Spec is the effective settings as JSON, from which CHECK rebuilds the expected rules without the agent.
 	// It is kept by value, not by byte: white space is dropped.
 	Spec json.RawMessage `json:"spec,omitempty"`
-	// Created lists the inert things ADD made beside the packet rules ("address ::6/128 lo"), so that DEL removes just those.
+	// Created lists the inert things ADD made beside the packet rules ("address ::6/128 lo"), so that DEL removes just
+	// those.
 	Created []string  `json:"created,omitempty"`
 	Skipped []string  `json:"skipped,omitempty"` // what was left out, each with its reason
 	Time    time.Time `json:"time"`              // end of ADD, stored in UTC

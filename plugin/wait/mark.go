@@ -7,31 +7,31 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// verdict is what one look says.
-type verdict int
+// state is how far one proof is.
+type state int
 
 const (
-	missing verdict = iota // not yet
+	missing state = iota // not yet
 	ready
 	never   // this proof cannot come any more, another one may
 	refused // the pod must not start, whatever the other proof says
 )
 
-// finding is a verdict with its reason, a sentence for a person.
+// finding is a state of a proof with its reason, a sentence for a person.
 type finding struct {
-	verdict verdict
-	text    string
+	state state
+	text  string
 }
 
-func found(v verdict, format string, args ...any) finding {
+func found(v state, format string, args ...any) finding {
 	return finding{v, fmt.Sprintf(format, args...)}
 }
 
 // readMark says what the annotations prove to a program in the given network namespace.
 func (o options) readMark(a annotations, own record.NetNS) finding {
 	if !own.HasCookie() {
-		return found(never, "this kernel gives a network namespace no cookie (Linux before 5.14, or a sandbox), and without one a mark "+
-			"cannot be told from that of a namespace that is gone: use --mode probe")
+		return found(never, "this kernel gives a network namespace no cookie (Linux before 5.14, or a sandbox), and "+
+			"without one a mark cannot be told from that of a namespace that is gone: use --mode probe")
 	}
 	status, present := a[o.statusKey]
 	switch {
@@ -47,10 +47,11 @@ func (o options) readMark(a annotations, own record.NetNS) finding {
 		return found(ready, "annotation %s is %q for this network namespace", o.statusKey, status)
 	}
 	if a[annotation.Reason] == annotation.NoProxy {
-		return found(refused, "the pod opted in, but has no proxy container (%s): no rules were written, and waiting does not help. "+
-			"Inject the sidecar (container istio-proxy) or take the opt-in away", annotation.NoProxy)
+		return found(refused, "the pod opted in, but has no proxy container (%s): no rules were written, and waiting does "+
+			"not help. Inject the sidecar (container istio-proxy) or take the opt-in away", annotation.NoProxy)
 	}
-	return found(ready, "nothing to wait for: this pod was left untouched (%s), reason %q", annotation.NotRequired, a[annotation.Reason])
+	return found(ready, "nothing to wait for: this pod was left untouched (%s), reason %q",
+		annotation.NotRequired, a[annotation.Reason])
 }
 
 // otherNetNS says why the status is not of the given network namespace; no text means that it is.
@@ -61,14 +62,14 @@ func (o options) otherNetNS(a annotations, status string, own record.NetNS) find
 	case mark == own:
 		return finding{}
 	case !present:
-		return found(missing, "annotation %s is %q, but %s is absent, which says for which network namespace: a status alone may be pasted or stale",
-			o.statusKey, status, o.netnsKey)
+		return found(missing, "annotation %s is %q, but %s is absent, which says for which network namespace: a status "+
+			"alone may be pasted or stale", o.statusKey, status, o.netnsKey)
 	case mark == own.WithoutCookie():
-		return found(never, "annotation %s is %q, without the cookie that tells this network namespace from one that is gone: use --mode probe",
-			o.netnsKey, mark)
+		return found(never, "annotation %s is %q, without the cookie that tells this network namespace from one that is "+
+			"gone: use --mode probe", o.netnsKey, mark)
 	case mark.Boot() != own.Boot():
-		return found(missing, "annotation %s is %q for another kernel's network namespace %q, this one is %q: a stale mark, or this is a "+
-			"virtual machine's kernel (Kata, gVisor), where only --mode probe works", o.statusKey, status, mark, own)
+		return found(missing, "annotation %s is %q for another kernel's network namespace %q, this one is %q: a stale "+
+			"mark, or this is a virtual machine's kernel (Kata, gVisor), where only --mode probe works", o.statusKey, status, mark, own)
 	}
 	return found(missing, "annotation %s is %q for another network namespace %q, this one is %q: a pasted or stale mark",
 		o.statusKey, status, mark, own)

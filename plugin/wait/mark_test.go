@@ -17,7 +17,7 @@ func TestReadMark(t *testing.T) {
 		own   record.NetNS
 		flags []string
 		lines []string
-		want  verdict
+		want  state
 		says  string
 	}{
 		{"nothing", own, nil, nil, missing, statusKey + " is absent"},
@@ -48,8 +48,8 @@ func TestReadMark(t *testing.T) {
 	} {
 		o := parsed(t, c.flags...)
 		got := o.readMark(parseAnnotations(strings.Join(c.lines, "\n")), c.own)
-		if got.verdict != c.want || !strings.Contains(got.text, c.says) {
-			t.Errorf("%s: want %v, %q, got %v, %q", c.name, c.want, c.says, got.verdict, got.text)
+		if got.state != c.want || !strings.Contains(got.text, c.says) {
+			t.Errorf("%s: want %v, %q, got %v, %q", c.name, c.want, c.says, got.state, got.text)
 		}
 	}
 }

@@ -56,7 +56,7 @@ func (w *waiter) loop(ctx context.Context) int {
 	defer poll.Stop()
 	w.look()
 	// A first look that settles it saves the probe, and its packets.
-	if result := w.result(); result.verdict != missing {
+	if result := w.result(); result.state != missing {
 		return w.end(result)
 	}
 	results := w.probes(ctx)
@@ -75,7 +75,7 @@ func (w *waiter) loop(ctx context.Context) int {
 			w.look()
 		case w.probed = <-results:
 		}
-		if result := w.result(); result.verdict != missing {
+		if result := w.result(); result.state != missing {
 			return w.end(result)
 		}
 	}
@@ -134,21 +134,21 @@ func (w *waiter) result() finding {
 		return w.mark
 	case w.mode == modeProbe:
 		return w.probed
-	case w.mark.verdict == ready || w.mark.verdict == refused:
+	case w.mark.state == ready || w.mark.state == refused:
 		return w.mark
-	case w.probed.verdict == ready:
+	case w.probed.state == ready:
 		return w.probed
 	}
 	both := found(missing, "annotation: %s; probe: %s", w.mark.text, w.probed.text)
-	if w.mark.verdict == never && w.probed.verdict == never {
-		both.verdict = never
+	if w.mark.state == never && w.probed.state == never {
+		both.state = never
 	}
 	return both
 }
 
 // end reports the result that the wait ends with.
 func (w *waiter) end(result finding) int {
-	if result.verdict == ready {
+	if result.state == ready {
 		fmt.Fprintf(w.Stdout, "%s: ready after %s: %s\n", w.Name, w.elapsed(), result.text)
 		return exitReady
 	}
