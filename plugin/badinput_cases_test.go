@@ -27,7 +27,7 @@ func shown(value any) string {
 	if err != nil {
 		panic(err)
 	}
-	return string(text[:min(len(text), 60)])
+	return string(text[:min(len(text), 200)])
 }
 
 // badInputs is the table.
@@ -148,10 +148,10 @@ func badStdin() (all []badInput) {
 	}
 	for _, name := range []any{nil, "", "a/b", "../x", "-a", "a b", strings.Repeat("x", 1<<20) + "/"} {
 		value, _ := name.(string)
-		all = append(all, badInput{func(i *invocation) { i.conf["name"] = name }, 7, "name: ", value[:min(len(value), 60)], "letters, digits", false})
+		all = append(all, badInput{func(i *invocation) { i.conf["name"] = name }, 7, "name: ", value[:min(len(value), 200)], "letters, digits", false})
 	}
 	for _, version := range []string{"", "9.9.9", "0.1.0", "0.2.0", "1.2.0", "v1.0.0", "1", strings.Repeat("1", 1<<20)} {
-		shown := version[:min(len(version), 60)]
+		shown := version[:min(len(version), 200)]
 		all = append(all, badInput{func(i *invocation) { i.conf["cniVersion"] = version }, 1, "cniVersion: ", shown, "0.3.1, 0.4.0, 1.0.0, 1.1.0", false})
 	}
 	return all
@@ -162,11 +162,11 @@ func badEnvironment() (all []badInput) {
 	add := func(code uint, name, valid string, noDel bool, values ...string) {
 		for _, value := range values {
 			change := func(i *invocation) { i.env[name] = value }
-			all = append(all, badInput{change, code, name, value[:min(len(value), 60)], valid, noDel})
+			all = append(all, badInput{change, code, name, value[:min(len(value), 200)], valid, noDel})
 		}
 	}
 	add(4, "CNI_COMMAND", "ADD, CHECK, DEL, GC, STATUS or VERSION", true, "", "add", "UPDATE", "ADD ")
-	add(4, "CNI_CONTAINERID", "letters, digits and _.-", true, "a b", "../../x", "-a", "é", "a/b")
+	add(4, "CNI_CONTAINERID", "letters, digits and _.-", true, "a b", strings.Repeat("a", 100)+"/", "../../x", "-a", "é", "a/b")
 	add(4, "CNI_CONTAINERID", "missing", true, "")
 	add(4, "CNI_IFNAME", "missing", true, "")
 	add(4, "CNI_IFNAME", "at most 15 bytes", true, "sixteen-bytes-xx", "a/b", "a:b", "a b", "..", ".")

@@ -3,11 +3,12 @@ package plugin
 import (
 	"cmp"
 	"encoding/json"
-	"fmt"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/excerpt"
+	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/sirupsen/logrus"
 )
@@ -85,7 +86,7 @@ func podOf(cniArgs string) (redirect.Pod, error) {
 		}
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok {
-			return pod, fmt.Errorf("CNI_ARGS: invalid value %q: %q has no =; valid: KEY=VALUE;KEY=VALUE", cniArgs, pair)
+			return pod, invalid.Text("CNI_ARGS", cniArgs, excerpt.Quote(pair)+" has no =", "KEY=VALUE;KEY=VALUE")
 		}
 		switch strings.TrimSpace(key) {
 		case "K8S_POD_NAMESPACE":

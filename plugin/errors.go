@@ -3,9 +3,9 @@ package plugin
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/internal/excerpt"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -56,15 +56,9 @@ func takenBack(failure *types.Error, undo error) *types.Error {
 	return failure
 }
 
-// bounded cuts the middle out of a text that repeats a huge value: what is wrong stands at its start, what is valid at
-// its end, and an Event holds 1024 bytes.
-func bounded(text string) string {
-	const head, tail = 500, 300
-	if len(text) <= head+tail {
-		return text
-	}
-	return strings.ToValidUTF8(text[:head], "") + " … " + strings.ToValidUTF8(text[len(text)-tail:], "")
-}
+// bounded shortens a text that repeats a huge value: what is wrong stands at its start, what is valid at its end, and an
+// Event holds 1024 bytes.
+func bounded(text string) string { return excerpt.Ends(text, 500, 300) }
 
 // failed is fail with the code that the error itself asks for.
 func failed(doing string, err error) *types.Error { return fail(codeOf(err), doing, err) }

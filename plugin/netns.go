@@ -1,9 +1,8 @@
 package plugin
 
 import (
-	"fmt"
-
 	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
@@ -35,8 +34,8 @@ func openNamespace(path string) (namespace, error) {
 func (p plugin) openNetNS(args *skel.CmdArgs) (namespace, error) {
 	netns, err := p.open(args.Netns)
 	if err != nil {
-		return netns, failed("reading the environment", fmt.Errorf("CNI_NETNS: invalid value %q: %w; valid: the path of a "+
-			"pod's network namespace", args.Netns, err))
+		return netns, fail(codeOf(err), "reading the environment",
+			invalid.Text("CNI_NETNS", args.Netns, err.Error(), "the path of a pod's network namespace"))
 	}
 	return netns, nil
 }

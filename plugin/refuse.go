@@ -6,6 +6,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
 // refused finishes a call that ended with an error. skel refuses some calls before any verb runs: those get their log
@@ -54,5 +55,5 @@ func explainVariable(err *types.Error, getenv func(string) string) string {
 	default:
 		return err.Error() // it lists the missing ones by name
 	}
-	return fmt.Sprintf("%s: invalid value %.64q: %s; valid: %s", name, getenv(name), err.Msg, valid)
+	return invalid.Text(name, getenv(name), err.Msg, valid).Error()
 }

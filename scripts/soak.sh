@@ -12,7 +12,7 @@ duration=${1:-1h}
 case $duration in
 *[0-9]h) seconds=$((${duration%h} * 3600)) ;;
 *[0-9]m) seconds=$((${duration%m} * 60)) ;;
-*) refuse "DURATION: \"$duration\" is wrong" "Valid: whole hours or minutes, such as 1h or 90m." 2 ;;
+*) refuse "DURATION: invalid value \"$duration\"" "Valid: whole hours or minutes, such as 1h or 90m." 2 ;;
 esac
 log=$root/dist/soak/fuzz.log
 mkdir -p "${log%/*}"

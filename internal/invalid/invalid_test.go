@@ -25,8 +25,18 @@ func TestError(t *testing.T) {
 	if Is(errors.New("x: invalid value 5; valid: 6")) || Is(nil) {
 		t.Error("something else is found")
 	}
-	name := strings.Repeat("n", 253) // as long as a name can be
-	if text := Text("key", name, "", "another").Error(); !strings.Contains(text, name) {
-		t.Errorf("a name is cut: %s", text)
+}
+
+// An annotation may hold 256 KiB; an error must not, and must not cut a character in two.
+func TestErrorsAreShort(t *testing.T) {
+	for _, value := range []string{strings.Repeat("x", 1<<18), strings.Repeat("é", 1<<17), "x" + strings.Repeat("é", 1<<17),
+		strings.Repeat("\x80", 1<<18)} {
+		text := Text("key", value, "problem", "valid").Error()
+		if len(text) > 500 || strings.Contains(text, `\xc3`) || !strings.Contains(text, "…") {
+			t.Errorf("%d bytes: %q", len(text), text)
+		}
+	}
+	if text := Text("key", strings.Repeat("x", 253), "p", "v").Error(); strings.Contains(text, "…") {
+		t.Errorf("cut without need: %q", text)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/excerpt"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
@@ -118,7 +119,7 @@ func exchange(ctx context.Context, socket string, question []byte) ([]byte, erro
 func accept(line []byte, req Request) (redirect.Pod, error) {
 	r, err := parseResponse(line)
 	if err != nil {
-		return redirect.Pod{}, fmt.Errorf("reading the answer %.60q: %w", line, err)
+		return redirect.Pod{}, fmt.Errorf("reading the answer %s: %w", excerpt.Quote(string(line)), err)
 	}
 	if r.Error != nil {
 		return redirect.Pod{}, r.Error

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/istio-pod-network/controller/internal/excerpt"
 )
 
 // Bounds of Serve.
@@ -90,9 +92,9 @@ func (s server) respond(ctx context.Context, conn net.Conn) Response {
 	case IsVersion(err):
 		return refusal(CodeTryLater, fmt.Errorf("reading the question: %w", err))
 	case err != nil:
-		return refusal(CodeDecode, fmt.Errorf("reading the question %.60q: %w", line, err))
+		return refusal(CodeDecode, fmt.Errorf("reading the question %s: %w", excerpt.Quote(string(line)), err))
 	case req.Op != OpPod:
-		return refusal(CodeTryLater, fmt.Errorf("unknown operation %.60q: this program knows %q", req.Op, OpPod))
+		return refusal(CodeTryLater, fmt.Errorf("unknown operation %s: this program knows %q", excerpt.Quote(req.Op), OpPod))
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/istio-pod-network/controller/internal/excerpt"
 )
 
 const (
@@ -29,7 +31,7 @@ func fileName(containerID, ifname string) (string, error) {
 	}
 	name := containerID + "-" + ifname + suffix
 	if len(name) > maxName {
-		return "", fmt.Errorf("container ID %.32q...: too long, %d bytes", containerID, len(containerID))
+		return "", fmt.Errorf("container ID %s: too long, %d bytes", excerpt.Quote(containerID), len(containerID))
 	}
 	return name, nil
 }
@@ -45,7 +47,7 @@ func checkID(id string) error {
 		c := id[i]
 		alnum := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 		if !alnum && (i == 0 || !strings.ContainsRune("_.-", rune(c))) {
-			return fmt.Errorf("container ID %.64q: must be an alphanumeric, then alphanumerics, '_', '.' or '-'", id)
+			return fmt.Errorf("container ID %s: must be an alphanumeric, then alphanumerics, '_', '.' or '-'", excerpt.Quote(id))
 		}
 	}
 	if id == "" {
@@ -61,7 +63,7 @@ func checkIfName(name string) error {
 	case name == "", name == ".", name == "..":
 		return fmt.Errorf("interface name %q: not a name", name)
 	case len(name) > maxIfName:
-		return fmt.Errorf("interface name %.32q: longer than %d bytes", name, maxIfName)
+		return fmt.Errorf("interface name %s: longer than %d bytes", excerpt.Quote(name), maxIfName)
 	case !utf8.ValidString(name), strings.ContainsFunc(name, bad):
 		return fmt.Errorf("interface name %q: must be UTF-8 without '/', ':', white space and control characters", name)
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/istio-pod-network/controller/internal/excerpt"
 	"github.com/istio-pod-network/controller/internal/files"
 )
 
@@ -20,7 +21,8 @@ import (
 func (s Store) Put(r Record) error {
 	data, err := encode(r)
 	if err != nil {
-		return fmt.Errorf("writing record of container %.64q interface %.32q: %w", r.ContainerID, r.IfName, err)
+		return fmt.Errorf("writing record of container %s interface %s: %w",
+			excerpt.Quote(r.ContainerID), excerpt.Quote(r.IfName), err)
 	}
 	name, _ := fileName(r.ContainerID, r.IfName) // encode has checked it
 	path := filepath.Join(s.Pods(), name)

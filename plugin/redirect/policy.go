@@ -6,6 +6,7 @@ import (
 	"path"
 	"strconv"
 
+	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
@@ -24,7 +25,7 @@ func ParseSelection(text string) (Selection, error) {
 	case SelectInjected, SelectAnnotated:
 		return s, nil
 	}
-	return "", &valueError{"selection", text, "unknown selection", validSelection}
+	return "", invalid.Text("selection", text, "unknown selection", validSelection)
 }
 
 // Globs is a list of shell patterns (path.Match) for namespace names.
@@ -34,8 +35,7 @@ type Globs []string
 func ParseGlobs(key string, patterns []string) (Globs, error) {
 	for i, pattern := range patterns {
 		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
-			return nil, &valueError{fmt.Sprintf("%s[%d]", key, i), pattern, "not a pattern",
-				"a namespace name, in which * stands for any text, ? for one character, [a-z] for a class"}
+			return nil, invalid.Text(fmt.Sprintf("%s[%d]", key, i), pattern, "not a pattern", validGlob)
 		}
 	}
 	return patterns, nil
@@ -101,10 +101,13 @@ func readKey(config map[string]json.RawMessage, key string, target any, problem,
 	if !present || string(raw) == "null" || json.Unmarshal(raw, target) == nil {
 		return nil
 	}
-	return &kindError{valueError{key, string(raw), problem, valid}}
+	return invalid.JSON(key, string(raw), problem, valid)
 }
 
-const validSelection = "injected or annotated"
+const (
+	validSelection = "injected or annotated"
+	validGlob      = "a namespace name, in which * stands for any text, ? for one character, [a-z] for a class"
+)
 
 // answer is what an opt-in annotation says.
 type answer int
@@ -131,7 +134,7 @@ func readAnswer(where string, annotations map[string]string) (answer, error) {
 	value, err := strconv.ParseBool(text)
 	switch {
 	case err != nil:
-		return noAnswer, &valueError{where + " " + annotation.Initialize, text, "not a boolean", validBool}
+		return noAnswer, invalid.Text(where+" "+annotation.Initialize, text, "not a boolean", validBool)
 	case value:
 		return yes, nil
 	}

@@ -2,6 +2,8 @@ package redirect
 
 import (
 	"strconv"
+
+	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
 // Environment of the proxy container that is read, as in Istio's own plugin.
@@ -42,10 +44,10 @@ func containerID(field string, own, pods *int64) (ID, error) {
 	if id == nil {
 		return 0, nil
 	}
-	parsed, err := ParseID(strconv.FormatInt(*id, 10))
+	text := strconv.FormatInt(*id, 10)
+	parsed, err := ParseID(text)
 	if err != nil {
-		return 0, &valueError{"container " + ProxyContainer + " securityContext." + field, strconv.FormatInt(*id, 10),
-			err.Error(), "0 to 4294967294"}
+		return 0, invalid.Text("container "+ProxyContainer+" securityContext."+field, text, err.Error(), "0 to 4294967294")
 	}
 	return parsed, nil
 }

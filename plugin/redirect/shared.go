@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
 // SharedProxyUser says what becomes of a mesh pod whose app runs as the user or the group of its sidecar. The kernel cannot tell the two
@@ -24,7 +26,7 @@ func ParseSharedProxyUser(text string) (SharedProxyUser, error) {
 	case SharedWarn, SharedRefuse:
 		return s, nil
 	}
-	return "", &valueError{"sharedProxyUser", text, "unknown choice", validShared}
+	return "", invalid.Text("sharedProxyUser", text, "unknown choice", validShared)
 }
 
 // SharedUserError says that a container beside the sidecar runs as its user or its group. IsInvalid holds for it.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
@@ -178,7 +179,7 @@ func ParseSpec(raw []byte) (Spec, error) {
 	}
 	var values map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &values); err != nil {
-		return Spec{}, &valueError{"redirect", string(raw), "not a JSON object", "an object of settings"}
+		return Spec{}, invalid.Text("redirect", string(raw), "not a JSON object", "an object of settings")
 	}
 	for _, s := range settings {
 		raw, present := values[s.name]
@@ -200,13 +201,13 @@ func (s setting) fromJSON(spec *Spec, raw json.RawMessage) error {
 	key, literal := "redirect."+s.name, string(raw)
 	if s.kind == text {
 		if err := json.Unmarshal(raw, &literal); err != nil {
-			return &valueError{key, string(raw), "not " + kindNames[s.kind], s.valid}
+			return invalid.Text(key, string(raw), "not "+kindNames[s.kind], s.valid)
 		}
 	} else if c := literal[0]; (c >= '0' && c <= '9' || c == '-') != (s.kind == number) || c == '"' {
-		return &valueError{key, literal, "not " + kindNames[s.kind], s.valid}
+		return invalid.Text(key, literal, "not "+kindNames[s.kind], s.valid)
 	}
 	if err := s.parse(spec, literal); err != nil {
-		return &valueError{key, literal, err.Error(), s.valid}
+		return invalid.Text(key, literal, err.Error(), s.valid)
 	}
 	return nil
 }
@@ -220,7 +221,7 @@ func unknownSetting(values map[string]json.RawMessage) error {
 	for _, s := range settings {
 		known = append(known, s.name)
 	}
-	return &valueError{"redirect", unknown[0], "unknown key", strings.Join(known, ", ")}
+	return invalid.Text("redirect", unknown[0], "unknown key", strings.Join(known, ", "))
 }
 
 // MarshalJSON returns the form that ParseSpec reads, every key written.
@@ -254,7 +255,7 @@ func (s Spec) withPod(pod Pod, proxy *Container) (Spec, error) {
 				continue
 			}
 			if err := setting.parse(&s, text); err != nil {
-				return Spec{}, &valueError{"annotation " + key, text, err.Error(), setting.valid}
+				return Spec{}, invalid.Text("annotation "+key, text, err.Error(), setting.valid)
 			}
 			break
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/istio-pod-network/controller/internal/excerpt"
 )
 
 // Port is a TCP or UDP port, 1 to 65535.
@@ -84,7 +86,7 @@ func ParsePorts(text string) (Ports, error) {
 	for i, item := range strings.Split(text, ",") {
 		n, err := strconv.ParseUint(strings.TrimSpace(item), 10, 16)
 		if err != nil {
-			return Ports{}, fmt.Errorf("item %d, %q, is not a port", i+1, item)
+			return Ports{}, fmt.Errorf("item %d, %s, is not a port", i+1, excerpt.Quote(item))
 		}
 		list = append(list, uint16(n))
 	}
@@ -175,7 +177,7 @@ func ParsePrefixes(text string) (Prefixes, error) {
 	for i, item := range strings.Split(text, ",") {
 		p, err := netip.ParsePrefix(item)
 		if err != nil {
-			return Prefixes{}, fmt.Errorf("item %d, %q, is not a prefix in CIDR notation", i+1, item)
+			return Prefixes{}, fmt.Errorf("item %d, %s, is not a prefix in CIDR notation", i+1, excerpt.Quote(item))
 		}
 		list = append(list, p)
 	}
@@ -225,12 +227,12 @@ func ParseInterfaces(text string) (Interfaces, error) {
 		name := strings.TrimSpace(item)
 		switch {
 		case name == "" || name == "." || name == "..":
-			return nil, fmt.Errorf("item %d, %q, is not an interface name", i+1, item)
+			return nil, fmt.Errorf("item %d, %s, is not an interface name", i+1, excerpt.Quote(item))
 		case len(name) > maxInterfaceName:
-			return nil, fmt.Errorf("item %d, %q, is longer than %d bytes", i+1, item, maxInterfaceName)
+			return nil, fmt.Errorf("item %d, %s, is longer than %d bytes", i+1, excerpt.Quote(item), maxInterfaceName)
 		}
 		if bad := strings.IndexFunc(name, notInInterfaceName); bad >= 0 {
-			return nil, fmt.Errorf("item %d, %q, has the character %q", i+1, item, []rune(name[bad:])[0])
+			return nil, fmt.Errorf("item %d, %s, has the character %q", i+1, excerpt.Quote(item), []rune(name[bad:])[0])
 		}
 		list = append(list, name)
 	}

@@ -189,17 +189,3 @@ func TestSelectionError(t *testing.T) {
 	_, err := ParseSelection("all")
 	wantInvalid(t, err, "selection", `"all"`, "injected or annotated")
 }
-
-// An annotation may hold 256 KiB; an error must not, and must not cut a character in two.
-func TestErrorsAreShort(t *testing.T) {
-	for _, value := range []string{strings.Repeat("x", 1<<18), strings.Repeat("é", 1<<17), "x" + strings.Repeat("é", 1<<17),
-		strings.Repeat("\x80", 1<<18)} {
-		text := (&valueError{"key", value, "problem", "valid"}).Error()
-		if len(text) > 500 || strings.Contains(text, `\xc3`) || !strings.Contains(text, "…") {
-			t.Errorf("%d bytes: %q", len(text), text)
-		}
-	}
-	if text := (&valueError{"key", strings.Repeat("x", shownValue), "p", "v"}).Error(); strings.Contains(text, "…") {
-		t.Errorf("cut without need: %q", text)
-	}
-}

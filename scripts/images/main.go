@@ -88,7 +88,7 @@ func parse(args []string) (o options, err error) {
 	case f.NArg() > 0:
 		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	case !slices.Contains(builderNames, o.builder):
-		return o, fmt.Errorf("--builder: %q is wrong; valid: %s", o.builder, strings.Join(builderNames, ", "))
+		return o, fmt.Errorf("--builder: invalid value %q; valid: %s", o.builder, strings.Join(builderNames, ", "))
 	case o.offline && o.builder != "buildah" && o.builder != "none":
 		return o, fmt.Errorf("--offline: only buildah and none can, not --builder %s", o.builder)
 	}
@@ -97,7 +97,7 @@ func parse(args []string) (o options, err error) {
 	}
 	o.push = strings.TrimSuffix(o.push, "/")
 	if _, err := name.NewRepository(o.push + "/image"); o.push != "" && (err != nil || strings.Contains(o.push, "://")) {
-		return o, fmt.Errorf("--push: %q is wrong; valid: a registry without a scheme, such as registry.example.com/mesh", o.push)
+		return o, fmt.Errorf("--push: invalid value %q; valid: a registry without a scheme, such as registry.example.com/mesh", o.push)
 	}
 	if o.root, err = filepath.Abs(o.root); err != nil {
 		return o, err
@@ -115,7 +115,7 @@ func parsePlatforms(list string) (platforms []v1.Platform, err error) {
 	for _, text := range strings.Split(list, ",") {
 		system, architecture, _ := strings.Cut(text, "/")
 		if system != "linux" || !slices.Contains(architectures, architecture) {
-			return nil, fmt.Errorf("--platform: %q is wrong; valid: linux/%s", text, strings.Join(architectures, ", linux/"))
+			return nil, fmt.Errorf("--platform: invalid value %q; valid: linux/%s", text, strings.Join(architectures, ", linux/"))
 		}
 		platforms = append(platforms, v1.Platform{OS: system, Architecture: architecture})
 	}
@@ -144,7 +144,7 @@ func (o *options) askGit() error {
 	if epoch := os.Getenv("SOURCE_DATE_EPOCH"); epoch != "" {
 		var err error
 		if seconds, err = strconv.ParseInt(epoch, 10, 64); err != nil {
-			return fmt.Errorf("SOURCE_DATE_EPOCH: %q is wrong; valid: seconds since 1970", epoch)
+			return fmt.Errorf("SOURCE_DATE_EPOCH: invalid value %q; valid: seconds since 1970", epoch)
 		}
 	}
 	o.created = time.Unix(seconds, 0).UTC()

@@ -134,7 +134,7 @@ admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, un
 {{- range splitList "," $text -}}{{- $valid = and $valid (regexMatch $kind.each .) -}}{{- end -}}
 {{- end -}}
 {{- if not $valid -}}
-{{- fail (printf "%s: %q is wrong; valid: %s" (index . 0) $text $kind.words) -}}
+{{- fail (printf "%s: invalid value %q; valid: %s" (index . 0) $text $kind.words) -}}
 {{- end -}}
 {{- end -}}
 
@@ -144,12 +144,12 @@ admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, un
 {{- $value := $.Values -}}
 {{- range splitList "." $name -}}{{- $value = index $value . -}}{{- end -}}
 {{- if kindIs "invalid" $value -}}
-{{- fail (printf "%s: null is wrong; leave it out for its default" $name) -}}
+{{- fail (printf "%s: invalid value null; leave it out for its default" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- if not (include "platform" . | fromYaml).name -}}
 {{- $names := .Files.Get "files/presets.yaml" | fromYaml | keys | sortAlpha | join ", " -}}
-{{- fail (printf "kubernetesDistribution: %q is wrong; valid: %s; capitals do not matter" .Values.kubernetesDistribution $names) -}}
+{{- fail (printf "kubernetesDistribution: invalid value %q; valid: %s; capitals do not matter" .Values.kubernetesDistribution $names) -}}
 {{- end -}}
 {{- $kinds := include "kinds" . | fromYaml -}}
 {{- range $name, $kind := include "checked" . | fromYaml -}}
