@@ -6,13 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
-
-// settings are those of the kernel that the kubelet changes, for the whole machine.
-var settings = []string{"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes"}
 
 // groupEnv carries the name of the cluster's control group to the process that runs in the namespaces.
 const groupEnv = "ISTIO_POD_NETWORK_E2E_CGROUP"
@@ -26,23 +22,16 @@ func host(runtimes ...Runtime) (undo func() error, err error) {
 	if err := os.Setenv(groupEnv, fmt.Sprint("istio-pod-network-e2e-", os.Getpid())); err != nil { // another cluster may be up
 		return nil, err
 	}
-	before := map[string]string{}
-	for _, name := range settings {
-		value, err := os.ReadFile(filepath.Join("/proc/sys", name))
-		if err != nil {
-			return nil, err
-		}
-		before[name] = strings.TrimSpace(string(value))
-	}
 	hierarchies, err := controlGroups()
 	if err != nil {
 		return nil, err
 	}
+	release, err := keepSettings()
+	if err != nil {
+		return nil, err
+	}
 	undo = func() error {
-		var failed []error
-		for name, value := range before {
-			failed = append(failed, os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0o644))
-		}
+		failed := []error{release()}
 		for _, h := range hierarchies {
 			failed = append(failed, removeGroups(filepath.Join(h, group())))
 		}
