@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Runs the end-to-end tests on a real Kubernetes cluster of two nodes, in namespaces of its own, with the images of the two Dockerfiles and
-# the chart. usage: e2e.sh [go test flags, such as -run NAME]
+# the chart. With CLUSTERS=2 two clusters have a half of the tests each, at once. usage: e2e.sh [go test flags, such as -run NAME]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
+# shellcheck source=scripts/stages.sh
+. scripts/stages.sh
 need_root
 need_node_programs
 need_go
@@ -14,10 +16,44 @@ if [ -n "$E2E_FAULTS${E2E_SOAK:-}" ]; then # one of which is about the clock
 	clock=$(mktemp -d)
 	trap 'rm -rf "$clock"' EXIT
 	GOFLAGS="${GOFLAGS:-} $(scripts/clock.sh "$clock")" cluster_images none
+	rm -rf "$clock"
+	trap - EXIT
 else
 	cluster_images buildah
 fi
-export E2E_HELM E2E_LOGS=$root/dist/e2e/logs
+export E2E_HELM
 E2E_HELM=$(scripts/helm.sh)
-rm -rf "$E2E_LOGS"
-go -C conformance test -count 1 -timeout 55m -v ./e2e -shuffle "${SHUFFLE:-off}" "$@"
+logs=$root/dist/e2e/logs
+rm -rf "$logs"
+
+# run LOGS FLAG...
+run() {
+	E2E_LOGS=$1 go -C conformance test -count 1 -timeout 55m -v ./e2e -shuffle "${SHUFFLE:-off}" "${@:2}"
+}
+
+# shares COUNT: the tests in so many parts that take about as long as each other, by the rows in README.md, each as a pattern
+shares() {
+	awk '
+		/^Test[^ ]+ +ok +[0-9.]+ s / {sub("/.*", "", $1); took[$1] += $3}
+		/^func Test[A-Za-z0-9_]+\(t \*testing/ {sub(/\(.*/, "", $2); tests[$2]}
+		END {for (t in tests) print t in took ? took[t] : 20, t}' README.md conformance/e2e/*_test.go | sort -rn | awk -v count="$1" '
+		{
+			part = 0
+			for (i = 1; i < count; i++) if (sum[i] < sum[part]) part = i
+			sum[part] += $1
+			tests[part] = tests[part] "|" $2
+		}
+		END {for (i = 0; i < count; i++) print "^(" substr(tests[i], 2) ")$"}'
+}
+
+if [ "${CLUSTERS:-1}" = 1 ]; then
+	run "$logs" "$@"
+	exit
+fi
+go -C conformance test -c -o /dev/null ./e2e # once, not once for each
+number=0
+while read -r tests; do
+	number=$((number + 1))
+	stage "cluster $number" "" run "$logs/$number" -run "$tests" "$@"
+done < <(shares "$CLUSTERS")
+run_stages dist/e2e

@@ -6,6 +6,6 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/scripts/lib.sh"
 need_go
 case " $* " in
-*" --builder buildah "* | *" --builder=buildah "*) need buildah=buildah runc=runc busybox=busybox-static ;;
+*" --builder buildah "* | *" --builder=buildah "*) need_buildah ;;
 esac
 exec go -C "$root/scripts/images" run . "$@"

@@ -24,9 +24,7 @@ build() {
 		flags="-s -w -X github.com/containerd/containerd/v2/version.Version=$containerd"
 		;;
 	runc) # seccomp profiles and the entering of namespaces are in C
-		need cc=gcc pkg-config=pkg-config
-		[ -e /usr/include/stdio.h ] || need no-libc-headers=libc6-dev
-		[ -e /usr/include/seccomp.h ] || need no-seccomp-headers=libseccomp-dev
+		need_c
 		module=containerd package=github.com/opencontainers/runc
 		flags="-s -w -X main.version=${runc#v}"
 		cgo=1 tags=seccomp

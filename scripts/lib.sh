@@ -113,6 +113,16 @@ need_node_programs() {
 		haproxy=haproxy
 }
 
+# need_c: a C compiler, and the headers that runc is built with
+need_c() {
+	need cc=gcc pkg-config=pkg-config
+	[ -e /usr/include/stdio.h ] || need no-libc-headers=libc6-dev
+	[ -e /usr/include/seccomp.h ] || need no-seccomp-headers=libseccomp-dev
+}
+
+# need_buildah: buildah, and what goes into the images or assembles them
+need_buildah() { need buildah=buildah runc=runc busybox=busybox-static; }
+
 # cluster_images BUILDER: the images of this tree, in the version that the chart names, by that builder, and in another to upgrade to,
 # assembled without a container tool and for two platforms. Sets E2E_IMAGES and E2E_VERSIONS.
 cluster_images() {

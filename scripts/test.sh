@@ -1,28 +1,50 @@
 #!/usr/bin/env bash
-# Runs every test: unit tests, and those on real network namespaces and packets, which need root and may not skip.
+# Runs every test: unit tests, and those on real network namespaces and packets, which need root and may not skip. What fails keeps
+# nothing else from being run; a table in the end says what it was. usage: test.sh [go test flags]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
+# shellcheck source=scripts/stages.sh
+. scripts/stages.sh
 need_root
 need nft=nftables iptables-nft=iptables ip=iproute2 nsenter=util-linux strace=strace
 need_go
 
-# The API server and Multus that conformance needs, and Helm, take minutes to build the first time: that goes on beside the tests before it.
-set -m # a process group of its own, so that all of it ends with a test that fails
-(nice -n 19 scripts/kubernetes.sh kube-apiserver etcd kubectl multus && nice -n 19 scripts/helm.sh) >/dev/null &
+vet() {
+	local failed=0 module
+	for module in . conformance scripts/images; do
+		go -C "$module" vet ./... || failed=1
+	done
+	return $failed
+}
+
+# The programs that the tests of conformance run take minutes to build the first time: that goes on beside the tests before.
+log=dist/test/programs.log
+rm -rf dist/test
+mkdir -p dist/test
+set -m # a process group of its own, so that all of it ends with this script
+nice -n 19 bash -c 'scripts/kubernetes.sh kube-apiserver etcd kubectl multus && scripts/helm.sh' >$log 2>&1 &
 building=$!
 set +m
-trap 'kill -- -$building 2>/dev/null || true' EXIT
+trap '[ -z "$building" ] || kill -- -$building 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM HUP
 
-go vet ./...
-go -C conformance vet ./...
-go -C scripts/images vet ./...
+programs() {
+	local status=0
+	tail -n +1 --pid=$building -f $log
+	wait $building || status=$?
+	building= # its number may be somebody else's from now on
+	return $status
+}
+
 # One package at a time: the traffic tests of two packages at once would compete for the processors and wait longer.
-go test -p 1 -count 1 -timeout 20m ./... "$@"
-go -C scripts/images test -count 1 ./... "$@"
-wait $building
-trap - EXIT # its number may be somebody else's from now on
-# e2e needs more of the machine: make e2e
-go -C conformance test -p 1 -count 1 -timeout 20m ./internal/... ./cni ./node ./chart "$@"
+stage vet "" vet
+stage product "" go test -p 1 -count 1 -timeout 20m ./... "$@"
+stage scripts/images "" go -C scripts/images test -count 1 ./... "$@"
+stage "programs to test with" "" programs
+for package in internal/... cni node chart; do # e2e needs more of the machine: make e2e
+	stage "conformance/$package" "" go -C conformance test -p 1 -count 1 -timeout 20m "./$package" "$@"
+done
+follow_stages dist/test

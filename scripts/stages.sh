@@ -1,0 +1,164 @@
+# Sourced by scripts that run several stages, after lib.sh: all stages are run, whatever fails, and a table says in the end how
+# each one went, how long it took, and which tests have failed. bash.
+# shellcheck shell=bash disable=SC2034,SC2154
+
+declare -A stage_after stage_command stage_state stage_pid stage_began stage_took
+stages=()
+
+# stage NAME AFTER COMMAND...: declares one. It starts when all stages that AFTER names, separated by spaces, have ended.
+stage() {
+	local name=$1
+	stages+=("$name")
+	stage_after[$name]=$2
+	shift 2
+	stage_command[$name]=${*@Q}
+	stage_state[$name]=waiting
+}
+
+# run_stages LOGS: runs all, those at once that do not wait for another, and returns 1 if one has failed. The output of each
+# goes to a file in the directory LOGS, and is printed as a whole when the stage has ended; meanwhile a line every half minute
+# says what is running. Whatever ends this script ends the stages.
+run_stages() {
+	stage_logs=$1
+	mkdir -p "$stage_logs"
+	trap end_stages EXIT
+	trap 'exit 130' INT TERM HUP
+	local name ended=0 told=$SECONDS
+	while [ $ended -lt ${#stages[@]} ]; do
+		for name in "${stages[@]}"; do
+			case ${stage_state[$name]} in
+			waiting) ! may_start "$name" || start_stage "$name" ;;
+			running) if ! kill -0 "${stage_pid[$name]}" 2>/dev/null; then
+				ended=$((ended + 1))
+				end_stage "$name" $ended
+			fi ;;
+			esac
+		done
+		if [ $((SECONDS - told)) -ge 30 ]; then
+			told=$SECONDS
+			tell_running
+		fi
+		sleep 0.2
+	done
+	trap - EXIT INT TERM HUP
+	stage_table
+}
+
+# follow_stages LOGS: the same for one stage after the other, with their output as it comes.
+follow_stages() {
+	stage_logs=$1
+	mkdir -p "$stage_logs"
+	local name number=0
+	for name in "${stages[@]}"; do
+		number=$((number + 1))
+		printf '=== %s of %s: %s\n' $number ${#stages[@]} "$name"
+		stage_began[$name]=$SECONDS
+		if eval "${stage_command[$name]}" </dev/null > >(tee "$(log_of "$name")") 2>&1; then
+			settle_stage "$name" ok
+		else
+			settle_stage "$name" FAILED
+		fi
+		wait $! || true # the last line of tee before ours
+		printf '=== %s of %s: %s: %s, %s\n\n' $number ${#stages[@]} "$name" "${stage_state[$name]}" "$(minutes "${stage_took[$name]}")"
+	done
+	stage_table
+}
+
+log_of() { echo "$stage_logs/${1//[ \/]/-}.log"; }
+
+minutes() { printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); }
+
+may_start() {
+	local other
+	for other in ${stage_after[$1]}; do
+		case ${stage_state[$other]} in ok | FAILED) ;; *) return 1 ;; esac
+	done
+}
+
+# start_stage starts one in a process group of its own.
+start_stage() {
+	set -m
+	eval "${stage_command[$1]}" >"$(log_of "$1")" 2>&1 </dev/null &
+	set +m
+	stage_pid[$1]=$! stage_state[$1]=running stage_began[$1]=$SECONDS
+	printf '=== %s: started\n' "$1"
+}
+
+settle_stage() { stage_state[$1]=$2 stage_took[$1]=$((SECONDS - stage_began[$1])); }
+
+# end_stage NAME NUMBER: prints what it has printed.
+end_stage() {
+	if wait "${stage_pid[$1]}"; then
+		settle_stage "$1" ok
+	else
+		settle_stage "$1" FAILED
+	fi
+	kill -KILL -- "-${stage_pid[$1]}" 2>/dev/null || true # what it has left behind
+	printf '\n=== %s\n' "$1"
+	cat "$(log_of "$1")"
+	printf '=== %s of %s: %s: %s, %s\n' "$2" ${#stages[@]} "$1" "${stage_state[$1]}" "$(minutes "${stage_took[$1]}")"
+}
+
+# tell_running says for how long the stages are running that are, and how far each one says that it is.
+tell_running() {
+	local name line
+	line="=== after $(minutes $SECONDS):"
+	for name in "${stages[@]}"; do
+		[ "${stage_state[$name]}" = running ] || continue
+		line+=" $name, $(minutes $((SECONDS - stage_began[$name])))"
+		line+=$(tail -n 2000 "$(log_of "$name")" | awk '/^==+ / {sub(/^=+ +/, ""); last = $0} END {if (last) printf " (%s)", substr(last, 1, 60)}')";"
+	done
+	echo "${line%;}"
+}
+
+# end_stages ends what is still running, and waits until it has ended.
+end_stages() {
+	local status=$? name signal
+	trap '' INT TERM HUP
+	for signal in TERM KILL; do
+		for name in "${stages[@]}"; do
+			[ "${stage_state[$name]}" != running ] || kill -$signal -- "-${stage_pid[$name]}" 2>/dev/null || true
+		done
+		for _ in {1..300}; do # a minute
+			[ -n "$(jobs -pr)" ] || break
+			sleep 0.2
+		done
+	done
+	exit $status
+}
+
+# stage_table prints how all went, and returns 1 if one has failed.
+stage_table() {
+	local name failed=0
+	echo
+	for name in "${stages[@]}"; do
+		printf '%-24s %-7s %3d min %02d s\n' "$name" "${stage_state[$name]}" $((stage_took[$name] / 60)) $((stage_took[$name] % 60))
+		[ "${stage_state[$name]}" = ok ] || failed=$((failed + 1))
+	done
+	printf '%-24s %-7s %3d min %02d s\n' all "$([ $failed = 0 ] && echo ok || echo FAILED)" $((SECONDS / 60)) $((SECONDS % 60))
+	[ $failed != 0 ] || return 0
+	echo
+	echo "$failed of ${#stages[@]} failed; the logs are in $stage_logs:"
+	for name in "${stages[@]}"; do
+		[ "${stage_state[$name]}" = FAILED ] || continue
+		printf '  %s\n' "$name"
+		failed_tests "$(log_of "$name")"
+	done
+	return 1
+}
+
+# failed_tests LOG: the tests that have failed, by package, as `go test` has printed them.
+failed_tests() {
+	awk '
+		/^ *--- FAIL: / {failed[++count] = $3}
+		/^\t\t(Test|Fuzz)[^ ]* \(/ {failed[++count] = $1 " (running when the time was over)"}
+		/^FAIL\t/ {
+			if (!count) printf "    %s %s\n", $2, $3 ~ /^\[/ ? $3 " " $4 : "failed outside of its tests"
+			for (i = 1; i <= count; i++) {
+				parent = 0 # of a test that has failed itself
+				for (k = 1; k <= count; k++) parent += index(failed[k], failed[i] "/") == 1
+				if (!parent) printf "    %s %s\n", $2, failed[i]
+			}
+			count = 0
+		}' "$1"
+}
