@@ -23,6 +23,7 @@ type transaction struct {
 	messages []netlink.Message
 	what     []string // each message, for errors
 	sets     uint32   // IDs given out
+	err      error    // expressions that could not be encoded
 }
 
 func (tx *transaction) put(what string, kind, flags uint16, family redirect.Family, attrs ...netlink.Attribute) {
@@ -39,8 +40,8 @@ func nfproto(family redirect.Family) uint8 {
 
 // commit sends the transaction. If sent, the kernel may have committed although there is an error.
 func (tx *transaction) commit() (sent bool, err error) {
-	if len(tx.messages) == 0 {
-		return false, nil
+	if tx.err != nil || len(tx.messages) == 0 {
+		return false, tx.err
 	}
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -141,9 +142,9 @@ func hookNumber(hook redirect.Hook) uint32 {
 func (tx *transaction) addRule(family redirect.Family, chain string, l line) {
 	var exprs []netlink.Attribute
 	for _, e := range l.exprs {
-		exprs = append(exprs, netlink.NestedBytes(unix.NFTA_LIST_ELEM, func() ([]byte, error) {
-			return expr.Marshal(nfproto(family), e)
-		}))
+		data, err := expr.Marshal(nfproto(family), e)
+		tx.err = errors.Join(tx.err, err)
+		exprs = append(exprs, netlink.NestedBytes(unix.NFTA_LIST_ELEM, data))
 	}
 	tx.put(fmt.Sprintf("adding a rule to chain %s %s", family, chain), unix.NFT_MSG_NEWRULE,
 		unix.NLM_F_CREATE|unix.NLM_F_APPEND, family,

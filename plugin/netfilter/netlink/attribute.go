@@ -1,37 +1,41 @@
 package netlink
 
-import codec "github.com/mdlayher/netlink"
+import (
+	"fmt"
+	"math"
 
-// Attribute adds one attribute to what is being encoded.
-type Attribute func(*codec.AttributeEncoder)
+	codec "github.com/mdlayher/netlink"
+)
+
+// Attribute is one attribute of a message.
+type Attribute = codec.Attribute
 
 // Bytes is an attribute with the given value.
-func Bytes(kind uint16, value []byte) Attribute {
-	return func(e *codec.AttributeEncoder) { e.Bytes(kind, value) }
-}
+func Bytes(kind uint16, value []byte) Attribute { return Attribute{Type: kind, Data: value} }
 
 // Text is an attribute whose value is a zero-terminated string.
-func Text(kind uint16, value string) Attribute {
-	return func(e *codec.AttributeEncoder) { e.String(kind, value) }
-}
+func Text(kind uint16, value string) Attribute { return Bytes(kind, append([]byte(value), 0)) }
 
 // Nested is an attribute that holds attributes.
 func Nested(kind uint16, attributes ...Attribute) Attribute {
-	return NestedBytes(kind, func() ([]byte, error) { return encode(attributes) })
+	data, _ := codec.MarshalAttributes(attributes) // an error is about lengths that a caller has set
+	return NestedBytes(kind, data)
 }
 
 // NestedBytes is one that holds attributes which are encoded already.
-func NestedBytes(kind uint16, encoded func() ([]byte, error)) Attribute {
-	return func(e *codec.AttributeEncoder) { e.Do(codec.Nested|kind, encoded) }
-}
+func NestedBytes(kind uint16, encoded []byte) Attribute { return Bytes(codec.Nested|kind, encoded) }
 
-// encode fails for a value that is too long, over 64 KiB.
+// maxValue in bytes is what fits behind the header of an attribute.
+const maxValue = math.MaxUint16 - 4
+
+// encode fails for a value that is too long, however deep it is nested: what holds it is longer still.
 func encode(attributes []Attribute) ([]byte, error) {
-	e := codec.NewAttributeEncoder()
-	for _, add := range attributes {
-		add(e)
+	for _, a := range attributes {
+		if len(a.Data) > maxValue {
+			return nil, fmt.Errorf("attribute %d has %d bytes, more than %d", a.Type&^codec.Nested, len(a.Data), maxValue)
+		}
 	}
-	return e.Encode()
+	return codec.MarshalAttributes(attributes)
 }
 
 // Parse reads attributes by type, flags aside. Of those with the same type the last one stays.
