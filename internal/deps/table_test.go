@@ -165,6 +165,7 @@ var rules = []rule{
 	{dir: "internal/files", standard: []string{
 		"bytes", "fmt", "io", "io/fs", "math/rand/v2", "os", "path/filepath", "syscall",
 	}},
+	{dir: "internal/golden", standard: []string{"flag", "fmt", "os", "strings", "testing"}},
 	{dir: "internal/invalid", allowed: []string{"internal/excerpt"}, standard: []string{"errors", "fmt"}},
 	{dir: "internal/program", allowed: []string{"internal/buildinfo", "internal/excerpt"}, standard: []string{
 		"fmt", "io", "os", "slices", // not flag: it costs the plugin, which has none, some 25 kB

@@ -1,17 +1,14 @@
 package netfilter
 
 import (
-	"flag"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/istio-pod-network/controller/internal/golden"
 	"github.com/istio-pod-network/controller/internal/testnet"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
-
-var update = flag.Bool("update", false, "write the expected output in testdata anew")
 
 // TestSameAsNFT gives RuleSet.String to nft itself, and lists what it writes beside what Apply writes: expressions, sets,
 // priorities and comments are the same, and so is the text after a round trip through the kernel.
@@ -37,31 +34,18 @@ func TestSameAsNFT(t *testing.T) {
 func TestRestoreInput(t *testing.T) {
 	for _, name := range []string{"default", "tproxy-dns", "tproxy-drop-invalid", "include-ports", "tproxy-exclude-interfaces", "exclude-ranges"} {
 		for _, family := range redirect.Families {
-			golden(t, name+"-"+family.String(), restoreInput(family, named(t, name), nil))
+			golden.Compare(t, restored(name+"-"+family.String()), restoreInput(family, named(t, name), nil))
 		}
 	}
 	held := held{
 		redirect.Raw: {"OUTPUT": {"-A OUTPUT -j ISTIO_OUTPUT_DNS"}, "ISTIO_OUTPUT_DNS": {}, markerChain: {}},
 		redirect.NAT: {"OUTPUT": {"-A OUTPUT -j ISTIO_OUTPUT"}, "PREROUTING": {"-A PREROUTING -j ISTIO_INBOUND"}, "ISTIO_OLD": {}, "ISTIO_OUTPUT": {}},
 	}
-	golden(t, "default-ip-over", restoreInput(redirect.IPv4, named(t, "default"), held))
-	golden(t, "remove-ip", restoreInput(redirect.IPv4, redirect.RuleSet{}, held))
+	golden.Compare(t, restored("default-ip-over"), restoreInput(redirect.IPv4, named(t, "default"), held))
+	golden.Compare(t, restored("remove-ip"), restoreInput(redirect.IPv4, redirect.RuleSet{}, held))
 }
 
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name+".restore")
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	compareText(t, got, string(want))
-}
+func restored(name string) string { return filepath.Join("testdata", name+".restore") }
 
 // TestSocketlessFlow makes sure that the flows tell the two ways of saying "not the proxy" apart.
 func TestSocketlessFlow(t *testing.T) {

@@ -1,15 +1,13 @@
 package redirect
 
 import (
-	"flag"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-)
 
-var update = flag.Bool("update", false, "write testdata/*.nft anew")
+	"github.com/istio-pod-network/controller/internal/golden"
+)
 
 // profiles are the `redirect` objects whose rules are kept in testdata/<name>.nft.
 var profiles = map[string]string{
@@ -54,33 +52,8 @@ const listsProfile = `{"includeOutboundIPRanges":"10.0.0.0/8,172.16.0.0/12,fd00:
 
 func TestGolden(t *testing.T) {
 	for name, raw := range profiles {
-		path := filepath.Join("testdata", name+".nft")
-		got := spec(t, raw).RuleSet().String()
-		if *update {
-			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got != string(want) {
-			t.Errorf("%s: %s; see whether it is meant, then go test -update", name, difference(string(want), got))
-		}
+		golden.Compare(t, filepath.Join("testdata", name+".nft"), spec(t, raw).RuleSet().String())
 	}
-}
-
-// difference returns the first line in which two texts differ.
-func difference(want, got string) string {
-	a, b := strings.Split(want, "\n"), strings.Split(got, "\n")
-	for i := range max(len(a), len(b)) {
-		if i >= len(a) || i >= len(b) || a[i] != b[i] {
-			return "line " + portText(uint16(i+1)) + "\n got " + strings.Join(b[min(i, len(b)):min(i+1, len(b))], "") +
-				"\nwant " + strings.Join(a[min(i, len(a)):min(i+1, len(a))], "")
-		}
-	}
-	return "equal"
 }
 
 // No golden file is left over from a profile that is gone.
@@ -118,11 +91,11 @@ func TestInputOrderDoesNotMatter(t *testing.T) {
 	} {
 		a, b := spec(t, pair[0]).RuleSet(), spec(t, pair[1]).RuleSet()
 		if a.String() != b.String() || a.Hash() != b.Hash() {
-			t.Errorf("%s", difference(a.String(), b.String()))
+			t.Errorf("%s", golden.Difference(b.String(), a.String()))
 		}
 		for range 20 {
 			if again := spec(t, pair[1]).RuleSet().String(); again != b.String() {
-				t.Fatalf("not the same every time: %s", difference(b.String(), again))
+				t.Fatalf("not the same every time: %s", golden.Difference(again, b.String()))
 			}
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/internal/golden"
 )
 
 // problems returns what is wrong with a rule set whatever the settings: what a backend or the kernel would refuse, and
@@ -205,7 +207,7 @@ func TestFamiliesAreTwins(t *testing.T) {
 		if s.IncludeOutboundIPRanges.list == nil && s.ExcludeOutboundIPRanges.list == nil {
 			twins++
 			if got := toIPv6.Replace(v4); got != v6 {
-				t.Errorf("%s: %s", name, difference(v6, got))
+				t.Errorf("%s: %s", name, golden.Difference(got, v6))
 			}
 		}
 		if set := s.RuleSet(); len(set.Addresses) != 1 || len(set.Routes) != map[Mode]int{ModeTProxy: 2}[s.Mode] {
