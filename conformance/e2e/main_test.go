@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 }
 
 func prepare(bin string) error {
-	if err := build.Cluster(bin); err != nil {
+	if err := cluster.Build(bin); err != nil {
 		return err
 	}
 	if err := build.Istio(bin); err != nil {

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
@@ -54,7 +53,7 @@ func supervise(p playground) int {
 			return 1
 		}
 	}
-	return cluster.Main(p, build.Cluster, runtimes...)
+	return cluster.Main(p, cluster.Build, runtimes...)
 }
 
 const portEnv = "ISTIO_POD_NETWORK_PLAYGROUND_PORT"

@@ -18,17 +18,19 @@ const maxPlugin = 4_500_000
 
 // listed is what the tests need of `go list -json`.
 type listed struct {
-	ImportPath string
-	Standard   bool
-	Imports    []string
-	Deps       []string
-	Module     *struct{ Path string }
+	ImportPath   string
+	Standard     bool
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+	Deps         []string
+	Module       *struct{ Path string }
 }
 
-// goList lists packages of the module with everything they depend on.
-func goList(t *testing.T, patterns ...string) map[string]listed {
+// goList lists the packages of the module in a directory of the repository with everything they depend on.
+func goList(t *testing.T, dir string) map[string]listed {
 	t.Helper()
-	out := goTool(t, append([]string{"list", "-deps", "-json=ImportPath,Standard,Imports,Deps,Module"}, patterns...)...)
+	out := goTool(t, "list", "-C", dir, "-deps", "-json=ImportPath,Standard,Imports,TestImports,XTestImports,Deps,Module", "./...")
 	packages := map[string]listed{}
 	for decoder := json.NewDecoder(strings.NewReader(out)); ; {
 		var p listed
@@ -77,7 +79,7 @@ func lookAtSources(t *testing.T) {
 }
 
 func TestImports(t *testing.T) {
-	packages := goList(t, "./...")
+	packages := goList(t, ".")
 	for _, r := range rules {
 		p, present := packages[module+"/"+r.dir]
 		if !present {
@@ -108,8 +110,14 @@ func violations(r rule, p listed, packages map[string]listed) []string {
 			found = append(found, "imports "+path+", which is none of the few packages it needs: "+pure)
 		}
 	}
+	return append(found, forbidden(r.forbidden, p, packages)...)
+}
+
+// forbidden returns what one package depends on although there is a reason against it.
+func forbidden(reasons map[string]string, p listed, packages map[string]listed) []string {
+	var found []string
 	for _, path := range p.Deps {
-		for pattern, reason := range r.forbidden {
+		for pattern, reason := range reasons {
 			if matches(pattern, path) {
 				found = append(found, "depends on "+path+" ("+strings.Join(chain(p, path, packages), " -> ")+"): "+reason)
 			}
@@ -169,9 +177,34 @@ func TestConformanceIsAModuleOfItsOwn(t *testing.T) {
 	if !strings.Contains(string(mod), "module "+module+"/conformance\n") {
 		t.Errorf("conformance/go.mod names another module")
 	}
-	for path := range goList(t, "./...") {
+	for path := range goList(t, ".") {
 		if strings.HasPrefix(path, module+"/conformance") {
 			t.Errorf("%s belongs to the product's module", path)
+		}
+	}
+}
+
+// The black-box tests run the built programs: of the product they import the contracts that it publishes, and no more.
+func TestConformanceImports(t *testing.T) {
+	packages := goList(t, "conformance")
+	for dir := range blackBoxes {
+		if _, present := packages[module+"/"+dir]; !present {
+			t.Errorf("%s has a row but no Go files", dir)
+		}
+	}
+	for path, p := range packages {
+		if p.Module == nil || p.Module.Path != module+"/conformance" {
+			continue
+		}
+		dir := strings.TrimPrefix(path, module+"/")
+		for _, imported := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
+			known := func(contract string) bool { return matches(contract, imported) }
+			if matches(module+"/...", imported) && !slices.ContainsFunc(contracts, known) {
+				t.Errorf("%s imports %s, which is no contract of the product's", dir, imported)
+			}
+		}
+		for _, problem := range forbidden(blackBoxes[dir], p, packages) {
+			t.Errorf("%s %s", dir, problem)
 		}
 	}
 }

@@ -179,6 +179,19 @@ var rules = []rule{
 	}},
 }
 
+// contracts are what a package of conformance may import of this module.
+var contracts = []string{
+	"conformance/...", "internal/await", "internal/golden", "internal/testnet",
+	"plugin/annotation", "plugin/facts", "plugin/record", "plugin/redirect",
+}
+
+// blackBoxes maps packages of conformance to what must not even come in by a detour, with the reason.
+var blackBoxes = map[string]map[string]string{
+	"conformance/bench/echo":   with(heavy, map[string]string{"plugin/...": "it is what ADD is measured against"}),
+	"conformance/bench/plugin": {"k8s.io/...": "no cluster is needed"},
+	"conformance/demo":         {"k8s.io/...": "no cluster is needed, and it has to be built soon on a fresh machine"},
+}
+
 // with returns both maps as one.
 func with(a, b map[string]string) map[string]string {
 	all := map[string]string{}
@@ -203,4 +216,4 @@ func matches(pattern, path string) bool {
 
 // ours are the top directories of the house. `internal` and `plugin` are also names in the standard library, where no
 // row means them.
-var ours = map[string]bool{"plugin": true, "install": true, "agent": true, "internal": true}
+var ours = map[string]bool{"plugin": true, "install": true, "agent": true, "internal": true, "conformance": true}

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 
-	builds "github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/build"
 )
 
 // Names of the two binaries.
@@ -15,23 +13,28 @@ const (
 	pluginName = "istio-pod-network"
 )
 
-// build puts echo and the plugin into dir, built with the same flags, the ones of a release.
-func (opts options) build(dir string) error {
-	echo, plugin := filepath.Join(dir, "built-echo"), filepath.Join(dir, "built-plugin")
-	if err := goBuild(echo, "conformance", "./bench/echo"); err != nil {
+// build puts echo and the plugin into bin, built with the same flags, the ones of a release.
+func (opts options) build(bin string) error {
+	built := filepath.Join(bin, "built")
+	if err := os.Mkdir(built, 0o700); err != nil {
 		return err
 	}
+	if err := build.Conformance(built, "./bench/echo"); err != nil {
+		return err
+	}
+	if err := build.Product(built, "./plugin/istio-pod-network"); err != nil {
+		return err
+	}
+	echo, plugin := filepath.Join(built, echoName), filepath.Join(built, pluginName)
 	if opts.aa {
 		plugin = echo
 	} else if opts.plugin != "" {
 		plugin = opts.plugin
-	} else if err := goBuild(plugin, ".", "./plugin/istio-pod-network"); err != nil {
+	}
+	if err := install(echo, filepath.Join(bin, echoName)); err != nil {
 		return err
 	}
-	if err := install(echo, filepath.Join(dir, echoName)); err != nil {
-		return err
-	}
-	return install(plugin, filepath.Join(dir, pluginName))
+	return install(plugin, filepath.Join(bin, pluginName))
 }
 
 // install copies a binary in one write, as an installer does. Both must get into the page cache the same way: how the
@@ -42,16 +45,6 @@ func install(from, to string) error {
 		return err
 	}
 	return os.WriteFile(to, data, 0o755)
-}
-
-// goBuild compiles a package of the module in a directory of the repository.
-func goBuild(out, module, pkg string) error {
-	cmd := exec.Command("go", "-C", filepath.Join(builds.Root(), module), "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building %q: %w: %s", pkg, err, output)
-	}
-	return nil
 }
 
 // binarySizes returns the size in bytes of both binaries.

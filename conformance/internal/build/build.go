@@ -7,10 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-
-	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
 // tools are the programs beside the plugin, at the versions go.mod pins.
@@ -33,7 +30,7 @@ func Root() string {
 
 // CNI fills bin, which becomes CNI_PATH, with the tools and the plugin.
 func CNI(bin string) error {
-	if err := linkTools(bin); err != nil {
+	if err := Tools(bin); err != nil {
 		return err
 	}
 	if prebuilt := os.Getenv(pluginEnv); prebuilt != "" {
@@ -46,28 +43,26 @@ func CNI(bin string) error {
 	return Product(bin, "./plugin/istio-pod-network")
 }
 
-// linkTools links the tools into bin.
-func linkTools(bin string) error { return linkFrom(bin, tools, "cni.sh") }
+// Tools links cnitool and the reference plugins into bin.
+func Tools(bin string) error { return linkFrom(bin, tools, "cni.sh") }
 
 // Product builds programs of this repository, as released, into bin. Each has the name of its package's directory.
-func Product(bin string, packages ...string) error { return programs(Root(), bin, packages...) }
+func Product(bin string, packages ...string) error { return programs(Root(), bin, packages) }
 
-// programs builds programs of the module in a directory into bin.
-func programs(module, bin string, packages ...string) error {
-	args := []string{"build", "-C", module, "-trimpath", "-ldflags", "-s -w", "-o", bin + "/"}
-	_, err := goTool(append(args, packages...)...)
-	return err
+// Conformance builds programs of this module, with the same flags, into bin.
+func Conformance(bin string, packages ...string) error {
+	return programs(filepath.Join(Root(), "conformance"), bin, packages)
 }
 
-// Cluster fills bin with what package cluster needs, the current container runtime included.
-func Cluster(bin string) error {
-	if err := Link(bin, slices.Concat(cluster.Programs, cluster.Containerd, cluster.Multus)...); err != nil {
-		return err
+// programs builds programs of the module in a directory into bin.
+func programs(module, bin string, packages []string) error {
+	args := []string{"build", "-C", module, "-trimpath", "-ldflags", "-s -w", "-o", bin + "/"}
+	cmd := exec.Command("go", append(args, packages...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s: %w: %s", strings.Join(packages, " "), err, out)
 	}
-	if err := linkTools(bin); err != nil {
-		return err
-	}
-	return programs(filepath.Join(Root(), "conformance"), bin, "./podprogram", "./foreign-rules")
+	return nil
 }
 
 // Istio links Istio's injection and validation, and its charts, into bin.
@@ -99,16 +94,4 @@ func linkFrom(bin string, names []string, script string, args ...string) error {
 		}
 	}
 	return nil
-}
-
-func goTool(args ...string) (string, error) {
-	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("go %s: %w: %s", strings.Join(args, " "), err, stderr.String())
-	}
-	return string(out), nil
 }

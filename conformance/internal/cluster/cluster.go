@@ -10,25 +10,37 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
+	"github.com/istio-pod-network/controller/conformance/internal/build"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
 
-// Containerd are the programs of a current container runtime.
-var Containerd = []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc"}
+// containerd are the programs of a current container runtime, and multus those of an OpenShift node.
+var (
+	containerd = []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc"}
+	multus     = []string{"multus", "multus-daemon", "multus-shim", "passthru"}
+)
 
-// Programs are what has to be in Cluster.Bin, beside the CNI plugins bridge, host-local, loopback, tuning and foreign-rules, podprogram, and
-// Containerd unless every node has Debian's.
-var Programs = append([]string{"kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"}, apiserver.Programs...)
+// control are the programs of the control plane, and of every node.
+var control = append([]string{"kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"}, apiserver.Programs...)
 
-// Multus are the programs of an OpenShift node's.
-var Multus = []string{"multus", "multus-daemon", "multus-shim", "passthru"}
+// Build fills bin, which becomes Cluster.Bin, with all that a cluster needs.
+func Build(bin string) error {
+	if err := build.Link(bin, slices.Concat(control, containerd, multus)...); err != nil {
+		return err
+	}
+	if err := build.Tools(bin); err != nil {
+		return err
+	}
+	return build.Conformance(bin, "./podprogram", "./foreign-rules")
+}
 
 // Address and Address6 are those of the control plane, and of whatever the tests have listening outside the nodes.
 const (

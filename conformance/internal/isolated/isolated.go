@@ -77,15 +77,16 @@ func supervise(bin string, signals <-chan os.Signal) int {
 		}
 		return 1
 	}
-	ended := make(chan error)
-	go func() { ended <- child.Wait() }()
+	var err error
+	ended := make(chan struct{})
+	go func() { err = child.Wait(); close(ended) }()
 	select {
 	case <-signals:
 		_ = child.Process.Kill()
 		<-ended
 		fmt.Fprintln(os.Stderr, "\ninterrupted; all of it was in namespaces of its own, which are gone")
 		return interrupted
-	case err := <-ended:
+	case <-ended:
 		if !child.ProcessState.Exited() {
 			fmt.Fprintln(os.Stderr, "running on the node:", err)
 			return 1
