@@ -45,6 +45,9 @@ type memory struct {
 // memoryFile is its name in the state directory.
 const memoryFile = "installation.json"
 
+// versionRetry is the time between two attempts to learn the version of the container runtime.
+const versionRetry = 10 * time.Second
+
 // newInstallation returns what keeps config installed, unless it is off, and has its memory in the file of that path. version reads
 // which container runtime the node has.
 func newInstallation(
@@ -69,14 +72,14 @@ func (i *installation) run(ctx context.Context) error {
 		return nil
 	}
 	if i.asksVersion() {
-		i.learnVersion(ctx, false)
+		i.learnVersion(ctx)
 	}
 	for {
 		i.remember()
 		keeping, stop := context.WithCancel(ctx)
 		var helpers sync.WaitGroup
 		if i.asksVersion() {
-			helpers.Go(func() { i.learnVersion(keeping, true) })
+			helpers.Go(func() { i.insistOnVersion(keeping) })
 		}
 		helpers.Go(func() {
 			select {
@@ -112,32 +115,30 @@ func (i *installation) asksVersion() bool {
 	return c.Mode == install.ModeChain && c.DropIn == install.DropInAuto && c.RuntimeVersion == ""
 }
 
-// learnVersion reads the runtime's version from the node's object: once, or until it comes. Meanwhile the entry is spliced,
-// which every runtime reads.
-func (i *installation) learnVersion(ctx context.Context, insist bool) {
-	const pause = 10 * time.Second
-	for {
-		version, err := i.version(ctx)
-		if err == nil && version != "" {
-			i.mu.Lock()
-			i.config.RuntimeVersion = version
-			i.mu.Unlock()
-			i.log.WithField("runtime", version).Info("learnt the version of the container runtime")
-			if insist {
-				i.change()
-			}
-			return
-		}
+// learnVersion reads the runtime's version from the node's object, and reports whether it is known now.
+func (i *installation) learnVersion(ctx context.Context) bool {
+	version, err := i.version(ctx)
+	if err != nil || version == "" {
 		i.log.WithError(err).Debug("the version of the container runtime is not known yet")
-		if !insist {
-			return
-		}
+		return false
+	}
+	i.mu.Lock()
+	i.config.RuntimeVersion = version
+	i.mu.Unlock()
+	i.log.WithField("runtime", version).Info("learnt the version of the container runtime")
+	return true
+}
+
+// insistOnVersion reads it until it is known. Meanwhile the entry is spliced, which every runtime reads.
+func (i *installation) insistOnVersion(ctx context.Context) {
+	for !i.learnVersion(ctx) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause):
+		case <-time.After(versionRetry):
 		}
 	}
+	i.change()
 }
 
 // change has the installation made again with the configuration of now.

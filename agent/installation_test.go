@@ -2,13 +2,16 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/await"
 )
 
 // Since when the plugin is chained is what decides whether a pod bypasses the mesh: our entry may have been missing for a moment, and the pods
@@ -51,5 +54,113 @@ func TestChainedSince(t *testing.T) {
 	}
 	if i = fresh(); pass(true).Before(first) {
 		t.Error("a torn memory is believed")
+	}
+}
+
+// keeping is an installation on a node of its own, in a temporary directory.
+type keeping struct {
+	*installation
+	metrics *metrics
+	memory  string
+	primary string // path of its file
+}
+
+func keepOn(t *testing.T, dir string, version func(context.Context) (string, error)) keeping {
+	t.Helper()
+	k := keeping{metrics: newMetrics(), memory: filepath.Join(dir, "state", memoryFile), primary: filepath.Join(dir, "net.d", "10-net.conflist")}
+	config := install.Config{BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Dir(k.primary), Source: filepath.Join(dir, "plugin"),
+		Mode: install.ModeChain, DropIn: install.DropInAuto,
+	}
+	k.installation = newInstallation(config, false, k.memory, version, k.metrics.installed, k.metrics.repairs, agenttest.Quiet())
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- k.run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return k
+}
+
+func (k keeping) eventually(t *testing.T, what string, chained install.Chaining) {
+	t.Helper()
+	await.Eventually(t, time.Minute, what, func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.last.Ready && k.last.Chained == chained
+	})
+}
+
+// How the plugin is chained follows what is learnt of the runtime: that it reads drop-ins, and that it does not. What was learnt of
+// drop-ins outlives the agent.
+func TestChainsAsTheRuntimeReads(t *testing.T) {
+	dir := t.TempDir()
+	await.Must(t, os.MkdirAll(filepath.Join(dir, "net.d"), 0o755))
+	await.Must(t, os.WriteFile(filepath.Join(dir, "net.d", "10-net.conflist"), []byte(`{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}`), 0o600))
+	await.Must(t, os.WriteFile(filepath.Join(dir, "plugin"), []byte("binary"), 0o755))
+	reads := func(context.Context) (string, error) { return "containerd://2.1.4", nil }
+
+	t.Run("not known at first", func(t *testing.T) {
+		asked, answer := make(chan bool), make(chan error)
+		k := keepOn(t, dir, func(ctx context.Context) (string, error) {
+			select {
+			case asked <- true:
+				return "containerd://2.1.4", <-answer
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		})
+		if ready, state := k.ready(); ready {
+			t.Errorf("ready before the first pass: %q", state)
+		}
+		<-asked
+		answer <- errors.New("connection refused")
+		<-asked // again, and nothing waits for the answer
+		k.eventually(t, "the entry is spliced", install.Spliced)
+		answer <- nil
+		k.eventually(t, "the entry is dropped in", install.DroppedIn)
+		if ready, state := k.ready(); !ready {
+			t.Errorf("not ready: %q", state)
+		}
+	})
+	t.Run("known to read drop-ins", func(t *testing.T) {
+		k := keepOn(t, dir, reads)
+		k.eventually(t, "the entry is dropped in", install.DroppedIn)
+		k.DistrustDropIn()
+		k.DistrustDropIn()
+		k.eventually(t, "the entry is spliced", install.Spliced)
+		data, err := os.ReadFile(k.memory)
+		if err != nil || !strings.Contains(string(data), `"dropInDistrusted":true`) {
+			t.Errorf("remembered: %s %v", data, err)
+		}
+	})
+	t.Run("the next agent", func(t *testing.T) {
+		k := keepOn(t, dir, reads)
+		k.eventually(t, "the entry is spliced", install.Spliced)
+		k.DistrustDropIn() // by a pod that bypassed the mesh for another reason
+		await.Must(t, os.WriteFile(k.primary, []byte("{"), 0o600))
+		await.Eventually(t, time.Minute, "a primary that cannot be read is noticed", func() bool { ready, _ := k.ready(); return !ready })
+		if since := k.ChainedSince(); !since.IsZero() {
+			t.Errorf("chained since %v into nothing", since)
+		}
+	})
+}
+
+// An agent that leaves the installation to somebody else writes nothing, and is ready.
+func TestNoInstall(t *testing.T) {
+	m, dir := newMetrics(), t.TempDir()
+	i := newInstallation(install.Config{BinDir: filepath.Join(dir, "bin")}, true, filepath.Join(dir, memoryFile), nil, m.installed, m.repairs, agenttest.Quiet())
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := i.run(ctx); err != nil {
+		t.Error(err)
+	}
+	if ready, state := i.ready(); !ready {
+		t.Errorf("not ready: %q", state)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("%v %v", entries, err)
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -104,23 +106,16 @@ func (x *Index) relist() {
 		x.log.WithError(err).Warn("reading the records")
 		return
 	}
-	there := map[string]bool{}
 	for _, e := range entries {
-		if name := e.Name(); record.IsFile(name) {
-			there[name] = true
-			x.load(name)
+		if record.IsFile(e.Name()) {
+			x.load(e.Name())
 		}
 	}
 	x.mu.Lock()
-	var gone []string
-	for name := range x.files {
-		if !there[name] {
-			gone = append(gone, name)
-		}
-	}
 	x.loaded = true
+	known := slices.Collect(maps.Keys(x.files))
 	x.mu.Unlock()
-	for _, name := range gone {
+	for _, name := range known { // some may be gone
 		x.load(name)
 	}
 }
@@ -140,7 +135,9 @@ func (x *Index) load(name string) {
 		r, err = x.store.Load(name)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		x.set(name, nil)
+		x.mu.Lock()
+		delete(x.files, name)
+		x.mu.Unlock()
 		if present {
 			x.changed(PodID(known.record))
 		}
@@ -154,23 +151,15 @@ func (x *Index) load(name string) {
 			x.log.WithError(err).Warn("a record cannot be read; its pod is not marked")
 		}
 	}
-	x.set(name, &file)
+	x.mu.Lock()
+	x.files[name] = file
+	x.mu.Unlock()
 	if err == nil {
 		x.seen(r, fresh)
 	}
 	for id := range map[string]bool{PodID(r): true, PodID(known.record): true} {
 		x.changed(id)
 	}
-}
-
-func (x *Index) set(name string, file *recordFile) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if file == nil {
-		delete(x.files, name)
-		return
-	}
-	x.files[name] = *file
 }
 
 // ByPod returns every record that can be read, by what it calls its pod.
@@ -187,17 +176,7 @@ func (x *Index) ByPod() map[string][]record.Record {
 }
 
 // Of returns the records that call their pod so.
-func (x *Index) Of(id string) []record.Record {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	var records []record.Record
-	for _, f := range x.files {
-		if f.problem == "" && PodID(f.record) == id {
-			records = append(records, f.record)
-		}
-	}
-	return records
-}
+func (x *Index) Of(id string) []record.Record { return x.ByPod()[id] }
 
 // Ready reports whether the directory has been read.
 func (x *Index) Ready() bool {
