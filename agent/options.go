@@ -164,8 +164,11 @@ func (o *options) readEntry() (err error) {
 		if err != nil {
 			return fmt.Errorf("--network-config: %w", err)
 		}
-		// A setting that the plugin refuses must not keep it on the node: what is taken out needs no settings but stateDir.
-		if o.install.Entry, err = entry.Parse(text); err != nil && (!o.uninstall || o.install.Entry.IsZero()) {
+		// A setting that the plugin refuses must not keep it on the node: what is taken out needs no settings but stateDir. And where
+		// somebody else installs the plugin, its own settings are not the agent's business.
+		o.install.Entry, err = entry.Parse(text)
+		tolerated := o.uninstall && !o.install.Entry.IsZero() || o.noInstall && entry.IsPluginOnly(err)
+		if err != nil && !tolerated {
 			return fmt.Errorf("--network-config: %w", err)
 		}
 	}

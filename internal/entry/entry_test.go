@@ -103,3 +103,19 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// What the plugin alone goes by is told from what the agent goes by too, and all of the latter is read all the same.
+func TestPluginOnly(t *testing.T) {
+	for setting, want := range map[string]bool{
+		`"backend": "ebpf"`: true, `"logLevel": "loud"`: true, `"agentTimeout": "1h"`: true, `"auxFailOpen": 1`: true,
+		`"statusRequiresAgent": "x"`: true, `"stateDir": "x"`: false, `"agentSocket": "x"`: false, `"selection": "all"`: false,
+	} {
+		e, err := Parse([]byte(`{"type": "istio-pod-network", "excludeNamespaces": ["a"], "agentSocket": "/s", "stateDir": "/d", ` + setting + `}`))
+		if err == nil || IsPluginOnly(err) != want {
+			t.Errorf("%s: %v: of the plugin alone is %t", setting, err, !want)
+		}
+		if want && (e.StateDir != "/d" || e.AgentSocket != "/s" || !slices.Equal(e.Policy.ExcludeNamespaces, []string{"a"})) {
+			t.Errorf("%s: read %+v", setting, e.Settings)
+		}
+	}
+}

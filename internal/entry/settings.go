@@ -2,6 +2,7 @@ package entry
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -69,16 +70,25 @@ func (k Keys) Into(key string, target any, valid string) error {
 }
 
 // Settings reads the settings of an entry. With an error, they have the default of what was not read, which is enough
-// for a DEL.
+// for a DEL; see IsPluginOnly.
 func (k Keys) Settings() (Settings, error) {
 	s := DefaultSettings()
-	for _, read := range []func(Keys) error{s.readState, s.readAgent, s.readBackend, s.readPolicy} {
-		if err := read(k); err != nil {
-			return s, err
-		}
+	if err := s.readShared(k); err != nil {
+		return s, err
+	}
+	if err := s.readPluginOnly(k); err != nil {
+		return s, &pluginOnlyError{err}
 	}
 	return s, nil
 }
+
+// pluginOnlyError is about a setting that the plugin alone goes by.
+type pluginOnlyError struct{ error }
+
+func (e *pluginOnlyError) Unwrap() error { return e.error }
+
+// IsPluginOnly reports whether err is about a setting that the plugin alone goes by: all that the agent goes by was read.
+func IsPluginOnly(err error) bool { return errors.As(err, new(*pluginOnlyError)) }
 
 // text reads the value of a key that is a string for which ok holds.
 func (k Keys) text(key string, target *string, valid string, ok func(string) bool) error {
@@ -93,27 +103,31 @@ func (k Keys) text(key string, target *string, valid string, ok func(string) boo
 	return nil
 }
 
-// readState comes first: a DEL needs nothing else.
-func (s *Settings) readState(k Keys) error {
+// readShared reads what plugin and agent go by, stateDir first: a DEL needs nothing else.
+func (s *Settings) readShared(k Keys) error {
 	if err := k.text("stateDir", &s.StateDir, "an absolute path", filepath.IsAbs); err != nil {
 		return err
 	}
-	level := func(text string) bool {
-		return slices.Contains([]string{"debug", "info", "warning", "warn", "error"}, strings.ToLower(text))
-	}
-	err := k.text("logLevel", &s.LogLevel, "debug, info, warning or error", level)
-	s.LogLevel = strings.ToLower(s.LogLevel)
-	return err
-}
-
-func (s *Settings) readAgent(k Keys) error {
 	const maxPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 	socket := func(path string) bool { return path == "" || filepath.IsAbs(path) && len(path) <= maxPath }
 	const validSocket = `an absolute path of at most 107 bytes, or "" where there is no agent`
 	if err := k.text("agentSocket", &s.AgentSocket, validSocket, socket); err != nil {
 		return err
 	}
-	s.Policy.Agent = s.AgentSocket != ""
+	policy, err := redirect.ParsePolicy(k)
+	policy.Agent = s.AgentSocket != ""
+	s.Policy = policy
+	return err
+}
+
+func (s *Settings) readPluginOnly(k Keys) error {
+	level := func(text string) bool {
+		return slices.Contains([]string{"debug", "info", "warning", "warn", "error"}, strings.ToLower(text))
+	}
+	if err := k.text("logLevel", &s.LogLevel, "debug, info, warning or error", level); err != nil {
+		return err
+	}
+	s.LogLevel = strings.ToLower(s.LogLevel)
 	timeout := s.AgentTimeout.String()
 	duration := func(text string) (ok bool) {
 		d, err := time.ParseDuration(text)
@@ -128,17 +142,9 @@ func (s *Settings) readAgent(k Keys) error {
 	if err := k.Into("auxFailOpen", &s.AuxFailOpen, "true or false"); err != nil {
 		return err
 	}
-	return k.Into("statusRequiresAgent", &s.StatusRequiresAgent, "true or false")
-}
-
-func (s *Settings) readBackend(k Keys) error {
+	if err := k.Into("statusRequiresAgent", &s.StatusRequiresAgent, "true or false"); err != nil {
+		return err
+	}
 	known := func(name string) bool { return slices.Contains(Backends, name) }
 	return k.text("backend", &s.Backend, strings.Join(Backends, ", "), known)
-}
-
-func (s *Settings) readPolicy(k Keys) (err error) {
-	agent := s.Policy.Agent
-	s.Policy, err = redirect.ParsePolicy(k)
-	s.Policy.Agent = agent
-	return err
 }

@@ -1,0 +1,87 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/internal/await"
+)
+
+// completed are the options of a command line, without what a run of the plugin would say.
+func completed(args ...string) (o options, err error) {
+	set := o.flags()
+	if err = set.Parse(append([]string{"--node-name=n"}, args...)); err == nil {
+		err = o.check()
+	}
+	if err == nil {
+		err = o.readEntry()
+	}
+	return o, err
+}
+
+// A value that cannot be used is named, with its flag and what is valid.
+func TestOptions(t *testing.T) {
+	for arg, words := range map[string][]string{
+		"--node-name=":         {"--node-name", "spec.nodeName"},
+		"--listen=x":           {"--listen", `"x"`, ":15088"},
+		"--log-format=xml":     {"--log-format", `"xml"`, "text or json"},
+		"--api-qps=0":          {"--api-qps", `"0"`, "more than 0"},
+		"--api-burst=0":        {"--api-burst", `"0"`, "1 or more"},
+		"--repair=maybe":       {"--repair", `"maybe"`, "apply, delete or off"},
+		"--cni-cache-dir=x":    {"--cni-cache-dir", `"x"`, "an absolute path"},
+		"--netns-dir=x":        {"--netns-dir", `"x"`, "an absolute path"},
+		"--patrol=0s":          {"--patrol", `"0s"`, "5s"},
+		"--stuck-after=-1s":    {"--stuck-after", `"-1s"`},
+		"--sweep-after=0s":     {"--sweep-after", `"0s"`},
+		"--mode=x":             {"x", "chain, nad or aux"},
+		"--network-config=/no": {"--network-config", "/no"},
+	} {
+		_, err := completed(arg)
+		if err == nil {
+			t.Errorf("%s is taken", arg)
+			continue
+		}
+		for _, word := range words {
+			if !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: %v, want %q", arg, err, word)
+			}
+		}
+	}
+	if _, err := completed("--uninstall", "--no-install"); err == nil || !strings.Contains(err.Error(), "exclude each other") {
+		t.Error(err)
+	}
+	if _, err := completed(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The entry tells the agent where socket and records are. What is refused depends on who goes by it: what is to be installed has to be
+// right, of what somebody else installs the part that the agent goes by, and of what is taken out nothing.
+func TestEntryIsRead(t *testing.T) {
+	o, err := completed("--network-config=" + entryFile(t, `"agentSocket": "/s", "stateDir": "/d", "excludeNamespaces": ["a"]`))
+	if err != nil || o.socket != "/s" || o.store.Dir != "/d" || len(o.policy.ExcludeNamespaces) != 1 || !o.policy.Agent {
+		t.Errorf("%v: %+v", err, o)
+	}
+	for settings, taken := range map[string][]string{
+		`"backend": "ebpf"`:  {"--no-install", "--uninstall"},
+		`"selection": "all"`: {"--uninstall"},
+		`"stateDir": "x"`:    {"--uninstall"},
+		`"agentSocket": ""`:  nil, // no agent could run by it
+	} {
+		file := "--network-config=" + entryFile(t, settings)
+		for _, how := range []string{"--no-install", "--uninstall", "--repair=off"} {
+			want := strings.Contains(strings.Join(taken, " "), how)
+			if _, err := completed(file, how); (err == nil) != want || err != nil && !strings.Contains(err.Error(), "--network-config: ") {
+				t.Errorf("%s, %s: %v", settings, how, err)
+			}
+		}
+	}
+}
+
+func entryFile(t *testing.T, settings string) string {
+	path := filepath.Join(t.TempDir(), "entry.json")
+	await.Must(t, os.WriteFile(path, []byte(`{"type": "istio-pod-network", `+settings+`}`), 0o600))
+	return path
+}
