@@ -158,7 +158,7 @@ var rules = []rule{
 	{dir: "internal/buildinfo", standard: []string{"runtime/debug"}},
 	{dir: "internal/deps"},
 	{dir: "internal/entry", allowed: []string{"plugin/redirect", "internal/invalid"}, standard: []string{
-		"bytes", "encoding/json", "fmt", "path/filepath", "slices", "strings", "syscall", "time",
+		"bytes", "encoding/json", "errors", "fmt", "path/filepath", "slices", "strings", "syscall", "time",
 	}, forbidden: with(heavy, map[string]string{"net": oneEntry, "os/exec": oneEntry, "plugin/netfilter/...": oneEntry})},
 	{dir: "internal/excerpt", standard: []string{"strconv", "strings", "unicode/utf8"}},
 	{dir: "internal/fdleak", standard: []string{"fmt", "os"}},
