@@ -8,9 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
@@ -118,8 +121,32 @@ func newNetNS(t testing.TB) string {
 	return path
 }
 
-// snapshot lists everything in a namespace that ADD could have left there.
+// snapshot lists everything in a namespace that ADD could have left there. The kernel gives an IPv6 address its route in
+// its own time, and a dump that something comes between may be short: two listings must agree, and hold the routes.
 func snapshot(t testing.TB, netns string) string {
+	t.Helper()
+	before := ""
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		listing := list(t, netns)
+		if withoutCounters(listing) == withoutCounters(before) && routed(listing) {
+			return listing
+		}
+		before = listing
+	}
+	t.Fatalf("the namespace does not come to rest: %s", before)
+	return ""
+}
+
+var inet6 = regexp.MustCompile(`inet6 ([0-9a-f:]+)/`)
+
+// routed reports whether every IPv6 address has its route.
+func routed(listing string) bool {
+	return !slices.ContainsFunc(inet6.FindAllStringSubmatch(listing, -1), func(address []string) bool {
+		return !strings.Contains(listing, "local "+address[1]+" dev ")
+	})
+}
+
+func list(t testing.TB, netns string) string {
 	t.Helper()
 	const list = `nft list ruleset && iptables-legacy-save && ip6tables-legacy-save &&
 		printf 'link show lo\naddress\nrule\nroute show table all\n' | ip -o -batch - &&

@@ -4,29 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Patience is how long a flow waits for an answer. Nothing in a lab takes more than a few milliseconds on an idle
-// machine; Check tries again with ten times as much before it calls an unexpected timeout a result.
-const Patience = 120 * time.Millisecond
-
-// client is one socket of a flow, which waits in Go's poller and so costs no thread.
+// client is one socket of a flow, which never blocks.
 type client struct {
-	fd       int
-	file     *os.File // nil until connected
-	deadline time.Time
-	sent     func() // called when connect has sent its first packet; may be nil
+	fd     int
+	rounds *rounds
+	silent int // how many rounds it waits for an answer
 }
 
 // newClient makes the flow's socket as its party, bound to its source and a port of its own.
-func (l *Lab) newClient(f Flow, family Family, patience time.Duration) (*client, error) {
-	c, err := l.unbound(f, family, patience)
+func (l *Lab) newClient(f Flow, family Family, silent int) (*client, error) {
+	c, err := l.unbound(f, family, silent)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +35,7 @@ func (l *Lab) newClient(f Flow, family Family, patience time.Duration) (*client,
 }
 
 // unbound makes the flow's socket as its party.
-func (l *Lab) unbound(f Flow, family Family, patience time.Duration) (*client, error) {
+func (l *Lab) unbound(f Flow, family Family, silent int) (*client, error) {
 	t, err := l.threadOf(f.From, l.settings)
 	if err != nil {
 		return nil, err
@@ -62,7 +55,7 @@ func (l *Lab) unbound(f Flow, family Family, patience time.Duration) (*client, e
 	if err != nil {
 		return nil, err
 	}
-	c := &client{fd: fd, deadline: time.Now().Add(patience)}
+	c := &client{fd: fd, rounds: l.rounds, silent: silent}
 	if f.Kind == OriginalSrc {
 		err = errors.Join(setTransparent(fd, dst), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, 1337))
 	}
@@ -96,49 +89,42 @@ func bind(fd int, src netip.Addr, proto Proto) error {
 // close resets the connection, so that no TIME_WAIT stays behind.
 func (c *client) close() {
 	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	if c.file != nil {
-		c.file.Close()
-		return
-	}
 	unix.Close(c.fd)
 }
 
 // connect connects and waits until that has worked out.
 func (c *client) connect(to netip.AddrPort) error {
 	err := unix.Connect(c.fd, sockaddr(to))
-	if c.sent != nil {
-		c.sent()
-	}
 	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		return err
 	}
-	c.file = os.NewFile(uintptr(c.fd), "flow")
-	if err := c.file.SetDeadline(c.deadline); err != nil {
-		return err
-	}
-	raw, err := c.file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var failed error
-	err = raw.Write(func(fd uintptr) bool {
-		if errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err != nil || errno != 0 {
-			failed = errors.Join(err, unix.Errno(errno))
-			return true
+	return c.rounds.until(c.silent, func() (bool, error) {
+		if errno, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || errno != 0 {
+			return true, errors.Join(err, unix.Errno(errno))
 		}
-		_, err := unix.Getpeername(int(fd))
-		return err == nil
+		_, err := unix.Getpeername(c.fd)
+		return err == nil, nil
 	})
-	return errors.Join(err, failed)
+}
+
+// read waits for something to read, or the end, which is 0 bytes.
+func (c *client) read(into []byte) (n int, err error) {
+	err = c.rounds.until(c.silent, func() (bool, error) {
+		if n, err = unix.Read(c.fd, into); errors.Is(err, unix.EAGAIN) {
+			return false, nil
+		}
+		return true, err
+	})
+	return max(n, 0), err
 }
 
 // ask sends a question and returns the answer.
 func (c *client) ask(question string) (answer, error) {
-	if _, err := c.file.Write([]byte(question)); err != nil {
+	if _, err := unix.Write(c.fd, []byte(question)); err != nil {
 		return answer{}, err
 	}
 	var line [256]byte
-	n, err := c.file.Read(line[:])
+	n, err := c.read(line[:])
 	if err != nil {
 		return answer{}, err
 	}
@@ -190,11 +176,11 @@ func (c *client) ping(f Flow, family Family) Outcome {
 	if family == IPv6 {
 		request[0] = 128
 	}
-	if _, err := c.file.Write(request); err != nil {
+	if _, err := unix.Write(c.fd, request); err != nil {
 		return failure(err)
 	}
 	var reply [64]byte
-	n, err := c.file.Read(reply[:])
+	n, err := c.read(reply[:])
 	if err != nil {
 		return failure(err)
 	}
@@ -218,7 +204,7 @@ func placeLanding(p Place) Landing {
 // failure turns an error into an outcome.
 func failure(err error) Outcome {
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, errSilence):
 		return Outcome{Landed: Timeout}
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET):
 		return Outcome{Landed: Refused}

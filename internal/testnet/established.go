@@ -1,7 +1,5 @@
 package testnet
 
-import "time"
-
 // Established are connections that were open before there were any rules. The pod's kernel does not track connections
 // until a rule asks for it; to the rules, their next packets look like new connections.
 type Established struct {
@@ -30,13 +28,15 @@ func (l *Lab) Establish() (*Established, error) {
 	e := &Established{lab: l}
 	for _, family := range l.options.Families {
 		for _, f := range establishedFlows {
-			c, err := l.newClient(f, family, 10*Patience)
+			c, err := l.newClient(f, family, Silent)
 			if err != nil {
 				e.Close()
 				return nil, err
 			}
 			e.conns = append(e.conns, established{f, family, c})
-			if o := c.exchange(f, family); o.Landed != placeLanding(f.To) {
+			var o Outcome
+			l.rounds.during(l.servers, func() { o = c.exchange(f, family) })
+			if o.Landed != placeLanding(f.To) {
 				e.Close()
 				return nil, &landedError{f, o}
 			}
@@ -65,12 +65,13 @@ func (e *Established) Ask() []Result {
 				r.Want.Landed = Timeout // TPROXY finds the app's own socket, which is not transparent, and drops
 			}
 		}
-		_ = c.client.file.SetDeadline(time.Now().Add(Patience))
-		if a, err := c.client.ask("who\n"); err != nil {
-			r.Got = failure(err)
-		} else {
-			r.Got.Landed = a.landing
-		}
+		e.lab.rounds.during(e.lab.servers, func() {
+			if a, err := c.client.ask("who\n"); err != nil {
+				r.Got = failure(err)
+			} else {
+				r.Got.Landed = a.landing
+			}
+		})
 		results = append(results, r)
 	}
 	return results

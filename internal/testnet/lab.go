@@ -34,6 +34,7 @@ type Lab struct {
 	sidecar       *sidecar
 	profile       Profile
 	settings      settings
+	rounds        *rounds
 }
 
 // New builds a lab, with everything but the sidecar running. The caller must Close it.
@@ -43,7 +44,7 @@ func New(options Options) (*Lab, error) {
 		options.Families = []Family{IPv4, IPv6}
 	}
 	l := &Lab{options: options, threads: map[identity]*thread{}}
-	for _, step := range []func() error{l.makeNodes, l.connect, l.startServers} {
+	for _, step := range []func() error{l.makeNodes, l.connect, l.Settle, l.startServers} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, l.Close())
 		}
@@ -70,6 +71,10 @@ func (l *Lab) Close() error {
 		}
 	}
 	l.pod, l.peer, l.vm = nil, nil, nil
+	if l.rounds != nil {
+		l.rounds.close()
+		l.rounds = nil
+	}
 	if l.dir == "" {
 		return nil
 	}
@@ -107,6 +112,9 @@ func (l *Lab) makeNodes() (err error) {
 		return err
 	}
 	if l.peer, err = newNode(l.PeerPath, false, common); err != nil {
+		return err
+	}
+	if l.rounds, err = newRounds(l.peer); err != nil {
 		return err
 	}
 	l.vm, err = newNode(filepath.Join(l.dir, "netns", "vm"), false, common)

@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +27,7 @@ func TestLeaks(t *testing.T) {
 	for range 5 {
 		once()
 	}
-	for deadline := time.Now().Add(2 * time.Second); census(t)["labs' threads"] > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); census(t)["labs' threads"] > 0 && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond) // a thread ends a moment after its goroutine
 	}
 	after := census(t)
@@ -37,17 +38,18 @@ func TestLeaks(t *testing.T) {
 	}
 }
 
-// census counts what a lab could leave behind.
+// census counts what a lab of this process could leave behind.
 func census(t *testing.T) map[string]int {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	count := map[string]int{"mounts": strings.Count(string(mounts), dirPrefix)}
+	prefix := fmt.Sprintf("%s%d-", dirPrefix, os.Getpid())
+	count := map[string]int{"mounts": strings.Count(string(mounts), prefix)}
 	fds, _ := filepath.Glob("/proc/self/fd/*")
 	count["descriptors"] = len(fds)
-	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
 	count["directories"] = len(dirs)
 	own, _ := os.Readlink("/proc/self/ns/net")
 	threads, _ := filepath.Glob("/proc/self/task/*/ns/net")

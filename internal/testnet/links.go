@@ -1,9 +1,12 @@
 package testnet
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -109,6 +112,74 @@ func (n *node) defaultRoute(link string, via Place, families []Family) error {
 		route := &netlink.Route{LinkIndex: l.Attrs().Index, Gw: via.Addr(family).AsSlice()}
 		if err := n.handle.RouteAdd(route); err != nil {
 			return fmt.Errorf("adding a route through %q: %w", via, err)
+		}
+	}
+	return nil
+}
+
+// settleTime bounds how long Settle waits.
+const settleTime = 30 * time.Second
+
+// Settle waits until the kernel has done what it does in its own time after links have come up and IPv6 addresses were
+// added: give links an address, and give addresses their routes.
+func (l *Lab) Settle() error {
+	if !l.options.NoIPv6 {
+		if err := l.pod.settle(); err != nil {
+			return err
+		}
+	}
+	return errors.Join(l.peer.settle(), l.vm.settle())
+}
+
+func (n *node) settle() error {
+	for deadline := time.Now().Add(settleTime); ; time.Sleep(time.Millisecond) {
+		err := n.settled()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("network namespace %q is not ready: %w", n.path, err)
+		}
+	}
+}
+
+// settled returns an error that names something that is still to come.
+func (n *node) settled() error {
+	links, err := n.handle.LinkList()
+	if err != nil {
+		return err
+	}
+	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL}
+	routes, err := n.handle.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return err // also of a dump that something came between
+	}
+	route := func(kind int, link netlink.Link, ip net.IP) bool {
+		return slices.ContainsFunc(routes, func(r netlink.Route) bool {
+			return r.Type == kind && r.LinkIndex == link.Attrs().Index && r.Dst != nil && r.Dst.IP.Equal(ip)
+		})
+	}
+	for _, link := range links {
+		if link.Attrs().Flags&net.FlagUp == 0 {
+			continue
+		}
+		addrs, err := n.handle.AddrList(link, netlink.FAMILY_V6)
+		if err != nil {
+			return err
+		}
+		linkLocal := link.Attrs().Flags&net.FlagLoopback != 0
+		for _, addr := range addrs {
+			linkLocal = linkLocal || addr.IP.IsLinkLocalUnicast()
+			if !route(unix.RTN_LOCAL, link, addr.IP) {
+				return fmt.Errorf("no route to %s", addr.IPNet)
+			}
+			// the router's anycast address comes last; the pod and its neighbours forward
+			if bits, _ := addr.Mask.Size(); bits < 127 && !route(unix.RTN_ANYCAST, link, addr.IP.Mask(addr.Mask)) {
+				return fmt.Errorf("no anycast route of %s", addr.IPNet)
+			}
+		}
+		if !linkLocal {
+			return fmt.Errorf("no link-local address of %q", link.Attrs().Name)
 		}
 	}
 	return nil

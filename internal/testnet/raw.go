@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +18,7 @@ const (
 
 // invalid sends a SYN-ACK that answers nothing. A kernel that gets to see it answers with a reset, on which depends
 // whether a late packet kills a connection; where conntrack's INVALID packets are dropped, nothing comes back.
-func (l *Lab) invalid(f Flow, family Family, patience time.Duration) Outcome {
+func (l *Lab) invalid(f Flow, family Family, silent int) Outcome {
 	t, err := l.threadOf(f.From, l.settings)
 	if err != nil {
 		return failure(err)
@@ -40,49 +38,50 @@ func (l *Lab) invalid(f Flow, family Family, patience time.Duration) Outcome {
 	if err := unix.Sendto(fd, segment(from, to, flagSYN|flagACK), 0, sockaddr(netip.AddrPortFrom(to.Addr(), 0))); err != nil {
 		return failure(err)
 	}
-	for deadline := time.Now().Add(patience); ; {
-		seen, err := sniff(fd, to.Port(), deadline)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return Outcome{Landed: Silence}
-		case err != nil:
-			return failure(err)
-		case seen.dstPort == from.Port() && seen.flags&flagRST != 0:
-			return Outcome{Landed: Reset}
-		}
+	_, err = l.sniff(fd, silent, func(seen sniffed) bool {
+		return seen.srcPort == to.Port() && seen.dstPort == from.Port() && seen.flags&flagRST != 0
+	})
+	switch {
+	case errors.Is(err, errSilence):
+		return Outcome{Landed: Silence}
+	case err != nil:
+		return failure(err)
 	}
+	return Outcome{Landed: Reset}
 }
 
 // sniffed is a TCP segment that a raw socket has seen.
 type sniffed struct {
-	dstPort uint16
-	flags   byte
+	srcPort, dstPort uint16
+	flags            byte
 }
 
-// sniff reads from a raw socket until a segment comes from the port, or fails with os.ErrDeadlineExceeded.
-func sniff(fd int, srcPort uint16, deadline time.Time) (sniffed, error) {
-	for {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return sniffed{}, os.ErrDeadlineExceeded
+// sniff reads from a raw socket until a segment is the wanted one.
+func (l *Lab) sniff(fd, silent int, wanted func(sniffed) bool) (seen sniffed, err error) {
+	var packet [256]byte
+	err = l.rounds.until(silent, func() (bool, error) {
+		for {
+			n, sender, err := unix.Recvfrom(fd, packet[:], 0)
+			if errors.Is(err, unix.EAGAIN) {
+				return false, nil
+			}
+			if err != nil {
+				return true, err
+			}
+			tcp := packet[:n]
+			if _, v4 := sender.(*unix.SockaddrInet4); v4 { // IPv4's raw sockets deliver the IP header, too
+				tcp = tcp[min(int(tcp[0]&0xf)*4, n):]
+			}
+			if len(tcp) < 20 {
+				continue
+			}
+			seen = sniffed{binary.BigEndian.Uint16(tcp), binary.BigEndian.Uint16(tcp[2:]), tcp[13]}
+			if wanted(seen) {
+				return true, nil
+			}
 		}
-		wait := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if _, err := unix.Poll(wait, int(left.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
-			return sniffed{}, err
-		}
-		var packet [256]byte
-		n, sender, err := unix.Recvfrom(fd, packet[:], 0)
-		if err != nil {
-			continue
-		}
-		tcp := packet[:n]
-		if _, v4 := sender.(*unix.SockaddrInet4); v4 { // IPv4's raw sockets deliver the IP header, too
-			tcp = tcp[min(int(tcp[0]&0xf)*4, n):]
-		}
-		if len(tcp) >= 20 && binary.BigEndian.Uint16(tcp) == srcPort {
-			return sniffed{binary.BigEndian.Uint16(tcp[2:]), tcp[13]}, nil
-		}
-	}
+	})
+	return seen, err
 }
 
 // segment is a TCP header without data.

@@ -3,7 +3,6 @@ package testnet
 import (
 	"fmt"
 	"sync"
-	"time"
 )
 
 // Use makes the sidecar the one that the profile speaks of. Run, RunAll and Check are about this profile.
@@ -32,32 +31,29 @@ func (s settings) sameSidecar(t settings) bool {
 // Run runs one flow and says where it landed.
 func (l *Lab) Run(f Flow, family Family) Outcome {
 	result := []Result{{Flow: f, Family: family}}
-	l.runResults(result, Patience, false)
+	l.runResults(result, Silent)
 	return result[0].Got
 }
 
-// attempt runs a flow with the sidecar's listener as it is. It calls sent as soon as the first packet is on its way.
-func (l *Lab) attempt(f Flow, family Family, patience time.Duration, sent func()) Outcome {
+// attempt runs a flow with the sidecar's listener as it is.
+func (l *Lab) attempt(f Flow, family Family, silent int) Outcome {
 	switch f.Kind {
 	case Invalid:
-		return l.invalid(f, family, patience)
+		return l.invalid(f, family, silent)
 	case Zones:
-		return l.zones(f, family, patience)
+		return l.zones(f, family, silent)
 	case NoSocket:
-		return l.noSocket(f, family, patience)
+		return l.noSocket(f, family, silent)
 	}
-	c, err := l.newClient(f, family, patience)
+	c, err := l.newClient(f, family, silent)
 	if err != nil {
-		sent()
 		return failure(err)
 	}
 	defer c.close()
-	c.sent = sent
 	return c.exchange(f, family)
 }
 
-// RunAll runs all flows of the profile in all families of the lab. It takes some ten milliseconds, and one Patience more
-// if anything times out.
+// RunAll runs all flows of the profile in all families of the lab. It takes some ten milliseconds.
 func (l *Lab) RunAll() []Result { return l.runFlows(Flows(l.profile)) }
 
 func (l *Lab) runFlows(flows []Flow) []Result {
@@ -69,12 +65,12 @@ func (l *Lab) runFlows(flows []Flow) []Result {
 			}
 		}
 	}
-	l.runResults(results, Patience, true)
+	l.runResults(results, Silent)
 	return results
 }
 
-// Check runs all flows of the profile and returns those that did not land where they should. What timed out although it
-// should not have gets a second try with much more patience, so that a busy machine proves nothing.
+// Check runs all flows of the profile and returns those that did not land where they should. Those get a second try, in
+// which more rounds must pass: the kernel may drop a packet, as it does with a queue that is full.
 func (l *Lab) Check() []Result {
 	return l.CheckFlows(Flows(l.profile))
 }
@@ -83,7 +79,7 @@ func (l *Lab) Check() []Result {
 func (l *Lab) CheckFlows(flows []Flow) []Result {
 	wrong := onlyWrong(l.runFlows(flows))
 	if len(wrong) > 0 {
-		l.runResults(wrong, 10*Patience, false)
+		l.runResults(wrong, 10*Silent)
 	}
 	return onlyWrong(wrong)
 }
@@ -97,10 +93,13 @@ func onlyWrong(results []Result) (wrong []Result) {
 	return wrong
 }
 
-// runResults fills in what the flows of the results get: first those that want no inbound listener, then the others. With
-// overlap the listener comes back as soon as the first ones have sent their SYN, since a SYN is handled within the system
-// call that sends it, and the next one comes after a second; so all wait for their time-outs together.
-func (l *Lab) runResults(results []Result, patience time.Duration, overlap bool) {
+// runResults fills in what the flows of the results get: first those that want no inbound listener, then the others.
+func (l *Lab) runResults(results []Result, silent int) {
+	if !l.options.NoIPv6 { // the rules' writer may have added an address just now
+		if err := l.pod.settle(); err != nil {
+			panic(err.Error())
+		}
+	}
 	l.prepareParties(results)
 	var down, up []*Result
 	for i := range results {
@@ -110,17 +109,14 @@ func (l *Lab) runResults(results []Result, patience time.Duration, overlap bool)
 			up = append(up, &results[i])
 		}
 	}
-	finish := func() {}
-	if len(down) > 0 {
-		l.mustSetInbound(false)
-		finish = l.start(down, patience)
-		if !overlap {
-			finish()
+	l.rounds.during(append(l.servers, l.sidecar.server), func() {
+		if len(down) > 0 {
+			l.mustSetInbound(false)
+			l.runAtOnce(down, silent)
+			l.mustSetInbound(true)
 		}
-		l.mustSetInbound(true)
-	}
-	l.start(up, patience)()
-	finish()
+		l.runAtOnce(up, silent)
+	})
 }
 
 // mustSetInbound panics where the sidecar's port cannot be had any more: then nothing that follows means anything.
@@ -130,26 +126,21 @@ func (l *Lab) mustSetInbound(open bool) {
 	}
 }
 
-// concurrent is how many flows are in the air at once: enough that time-outs overlap, few enough for listeners' backlogs.
+// concurrent is how many flows are in the air at once: few enough for listeners' backlogs.
 const concurrent = 64
 
-// start runs flows at the same time. It returns when every one has sent something or has ended; the function that it
-// returns waits for all to end.
-func (l *Lab) start(results []*Result, patience time.Duration) (finish func()) {
-	var sent, ended sync.WaitGroup
+// runAtOnce runs flows at the same time.
+func (l *Lab) runAtOnce(results []*Result, silent int) {
+	var all sync.WaitGroup
 	slots := make(chan struct{}, concurrent)
 	for _, r := range results {
 		slots <- struct{}{}
-		sent.Add(1)
-		once := sync.OnceFunc(sent.Done)
-		ended.Go(func() {
-			defer once()
-			r.Got = l.attempt(r.Flow, r.Family, patience, once)
+		all.Go(func() {
+			r.Got = l.attempt(r.Flow, r.Family, silent)
 			<-slots
 		})
 	}
-	sent.Wait()
-	return ended.Wait
+	all.Wait()
 }
 
 // prepareParties starts the threads that the flows need, since the map of threads is not for concurrent use.

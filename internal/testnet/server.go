@@ -90,11 +90,14 @@ func (s *server) loop() {
 }
 
 // do runs call on the server's thread and waits for it.
-func (s *server) do(call func()) {
+func (s *server) do(call func()) { <-s.submit(call) }
+
+// submit lets call be run on the server's thread, after which it closes the channel.
+func (s *server) submit(call func()) <-chan struct{} {
 	done := make(chan struct{})
 	s.pending <- func() { defer close(done); call() }
 	_, _ = unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-	<-done
+	return done
 }
 
 // stop closes everything and ends the thread.

@@ -3,9 +3,7 @@ package testnet
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,10 +11,10 @@ import (
 
 // zones lets the app ask a DNS server, and then the flow's party ask the same server from the same source port. One
 // conntrack zone for both would take the second query for more of the first connection and turn it around as well.
-func (l *Lab) zones(f Flow, family Family, patience time.Duration) Outcome {
+func (l *Lab) zones(f Flow, family Family, silent int) Outcome {
 	first := f
 	first.From, first.Src, first.Kind = FromApp, Pod, Plain
-	app, err := l.newClient(first, family, patience/2)
+	app, err := l.newClient(first, family, silent)
 	if err != nil {
 		return failure(err)
 	}
@@ -26,13 +24,13 @@ func (l *Lab) zones(f Flow, family Family, patience time.Duration) Outcome {
 
 	second := f
 	second.Kind = Plain
-	proxy, err := l.unbound(second, family, patience/2)
+	proxy, err := l.unbound(second, family, silent)
 	if err != nil {
 		return failure(err)
 	}
 	defer proxy.close()
 	err = unix.Bind(proxy.fd, sockaddr(source))
-	for errors.Is(err, unix.EADDRINUSE) && time.Now().Before(proxy.deadline) {
+	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline); {
 		// A child of this process between fork and exec has the app's socket open, too.
 		time.Sleep(time.Millisecond)
 		err = unix.Bind(proxy.fd, sockaddr(source))
@@ -57,9 +55,9 @@ func (l *Lab) zones(f Flow, family Family, patience time.Duration) Outcome {
 // noSocket makes the pod's kernel send a packet that belongs to no process: a connection that the app has closed, and that
 // conntrack has forgotten, waits in TIME_WAIT and answers a late FIN with an ACK, which conntrack takes for a new
 // connection. On lo, Istio's rules let it pass because it is not the proxy's; a rule that wants a socket to say so does not.
-func (l *Lab) noSocket(f Flow, family Family, patience time.Duration) Outcome {
+func (l *Lab) noSocket(f Flow, family Family, silent int) Outcome {
 	dst := netip.AddrPortFrom(f.To.Addr(family), f.Port)
-	src, err := l.timeWait(f, dst, family, patience)
+	src, err := l.timeWait(f, dst, family, silent)
 	if err != nil {
 		return failure(err)
 	}
@@ -75,9 +73,9 @@ func (l *Lab) noSocket(f Flow, family Family, patience time.Duration) Outcome {
 	if err := unix.Sendto(fd, late, 0, sockaddr(netip.AddrPortFrom(src.Addr(), 0))); err != nil {
 		return failure(err)
 	}
-	answer, err := sniff(fd, src.Port(), time.Now().Add(patience))
+	answer, err := l.sniff(fd, silent, func(seen sniffed) bool { return seen.srcPort == src.Port() })
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, errSilence):
 		return Outcome{Landed: Silence}
 	case err != nil:
 		return failure(err)
@@ -90,8 +88,8 @@ func (l *Lab) noSocket(f Flow, family Family, patience time.Duration) Outcome {
 }
 
 // timeWait leaves a connection in TIME_WAIT and returns its local address.
-func (l *Lab) timeWait(f Flow, dst netip.AddrPort, family Family, patience time.Duration) (netip.AddrPort, error) {
-	c, err := l.newClient(f, family, patience)
+func (l *Lab) timeWait(f Flow, dst netip.AddrPort, family Family, silent int) (netip.AddrPort, error) {
+	c, err := l.newClient(f, family, silent)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -99,11 +97,14 @@ func (l *Lab) timeWait(f Flow, dst netip.AddrPort, family Family, patience time.
 		c.close()
 		return netip.AddrPort{}, err
 	}
-	defer c.file.Close()
+	defer unix.Close(c.fd)
 	src := c.local()
 	if err := unix.Shutdown(c.fd, unix.SHUT_WR); err != nil { // closing first makes this the side that waits
 		return src, err
 	}
-	_, err = io.Copy(io.Discard, c.file) // until the server has closed, too
+	for n := 1; n > 0 && err == nil; { // until the server has closed, too
+		var rest [64]byte
+		n, err = c.read(rest[:])
+	}
 	return src, err
 }

@@ -90,7 +90,7 @@ func (h *hunter) pending(rules redirect.RuleSet) []mutant {
 // iptables backends a rule is removed from the first profile that holds it, and from all with ISTIO_POD_NETWORK_MUTATE_ALL=1.
 func TestMutation(t *testing.T) {
 	all := os.Getenv("ISTIO_POD_NETWORK_MUTATE_ALL") != ""
-	var hunts sync.WaitGroup // not t.Parallel: most of it is waiting for time-outs, whatever the number of CPUs
+	var hunts sync.WaitGroup // not t.Parallel: most of it is waiting for each other, whatever the number of CPUs
 	for _, backend := range backends {
 		for _, family := range redirect.Families {
 			for lane := range lanes {

@@ -1,0 +1,177 @@
+package testnet
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Silent is how many rounds must pass without an answer until a flow counts as unanswered. The longest way of a packet
+// and its answer, by the peer and the virtual machine, has half as many stations.
+const Silent = 12
+
+// rounds prove that nothing is coming any more, however slow the machine is. In one round, every processor delivers a
+// packet that was queued behind all that it had to deliver, and every stand-in's loop comes around.
+type rounds struct {
+	from, to int // UDP sockets on lo, where nobody writes rules
+	servers  []*server
+
+	mutex  sync.Mutex
+	next   chan struct{} // closed when the round that is going on, or the next one, has passed
+	wanted chan struct{} // has one element if somebody waits for it
+}
+
+// newRounds makes the sockets in the node.
+func newRounds(n *node) (r *rounds, err error) {
+	r = &rounds{next: make(chan struct{}), wanted: make(chan struct{}, 1)}
+	for _, fd := range []*int{&r.from, &r.to} {
+		n.root.do(func() { *fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) })
+		if err == nil {
+			err = unix.Bind(*fd, sockaddr(netip.AddrPortFrom(Loopback.Addr(IPv4), 0)))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("making a socket for rounds: %w", err)
+		}
+	}
+	to, err := unix.Getsockname(r.to)
+	if err != nil {
+		return nil, err
+	}
+	return r, unix.Connect(r.from, to)
+}
+
+func (r *rounds) close() {
+	unix.Close(r.from)
+	unix.Close(r.to)
+}
+
+// during has rounds pass while do runs, as long as somebody waits for one.
+func (r *rounds) during(servers []*server, do func()) {
+	r.servers = servers
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-r.wanted:
+				r.round()
+			}
+		}
+	}()
+	do()
+	close(stop)
+	<-stopped
+}
+
+// round panics where the kernel does not let it: nothing that is absent would mean anything then.
+func (r *rounds) round() {
+	if err := r.deliver(); err != nil {
+		panic(fmt.Sprintf("delivering a packet on every processor: %v", err))
+	}
+	var around []<-chan struct{}
+	for _, s := range r.servers {
+		around = append(around, s.submit(func() {}))
+	}
+	for _, done := range around {
+		<-done
+	}
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	close(r.next)
+	r.next = make(chan struct{})
+}
+
+// delivery is a packet on every processor, for all labs that have asked before it begins: processors are all labs'.
+type delivery struct {
+	done chan struct{}
+	err  error
+}
+
+var deliveries struct {
+	mutex sync.Mutex
+	next  *delivery  // which has not begun
+	turn  sync.Mutex // held while one goes on
+}
+
+// deliver returns when a delivery has ended that began after the call.
+func (r *rounds) deliver() error {
+	deliveries.mutex.Lock()
+	d := deliveries.next
+	if d != nil {
+		deliveries.mutex.Unlock()
+		<-d.done
+		return d.err
+	}
+	d = &delivery{done: make(chan struct{})}
+	deliveries.next = d
+	deliveries.mutex.Unlock()
+	deliveries.turn.Lock()
+	defer deliveries.turn.Unlock()
+	deliveries.mutex.Lock()
+	deliveries.next = nil
+	deliveries.mutex.Unlock()
+	d.err = r.everyProcessor()
+	close(d.done)
+	return d.err
+}
+
+// everyProcessor sends a packet on every processor that this process may use, and waits for each to arrive: a processor
+// delivers what is queued on it in order, and what a packet causes is queued on the same one.
+func (r *rounds) everyProcessor() error {
+	runtime.LockOSThread() // for its affinity
+	defer runtime.UnlockOSThread()
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return err
+	}
+	for cpu, left := 0, all.Count(); left > 0; cpu++ {
+		if !all.IsSet(cpu) {
+			continue
+		}
+		left--
+		var one unix.CPUSet
+		one.Set(cpu)
+		packet := []byte{byte(cpu)}
+		err := unix.SchedSetaffinity(0, &one)
+		if err == nil {
+			_, err = unix.Write(r.from, packet)
+		}
+		if err == nil {
+			_, err = unix.Read(r.to, packet)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return unix.SchedSetaffinity(0, &all)
+}
+
+// errSilence says that nothing came.
+var errSilence = errors.New("no answer")
+
+// until tries until it is done or fails, after every round. It fails with errSilence if that many have passed.
+func (r *rounds) until(silent int, try func() (done bool, err error)) error {
+	for range silent + 1 { // the first round has begun before
+		if done, err := try(); done || err != nil {
+			return err
+		}
+		r.mutex.Lock()
+		next := r.next
+		r.mutex.Unlock()
+		select {
+		case r.wanted <- struct{}{}:
+		default:
+		}
+		<-next
+	}
+	if done, err := try(); done || err != nil {
+		return err
+	}
+	return errSilence
+}
