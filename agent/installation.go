@@ -48,8 +48,8 @@ const memoryFile = "installation.json"
 // versionRetry is the time between two attempts to learn the version of the container runtime.
 const versionRetry = 10 * time.Second
 
-// newInstallation returns what keeps config installed, unless it is off, and has its memory in the file of that path. version reads
-// which container runtime the node has.
+// newInstallation returns what keeps config installed, unless it is off, and has its memory in the file of that path.
+// version reads which container runtime the node has.
 func newInstallation(
 	config install.Config, off bool, path string, version func(context.Context) (string, error),
 	installed prometheus.Gauge, repairs *prometheus.CounterVec, log *logrus.Logger,
@@ -192,8 +192,8 @@ func (i *installation) report(p install.Pass) {
 	log.Log(level, text)
 }
 
-// remember writes the memory if the file has another. Without it the next agent only knows less. It runs in run alone, so that no
-// older memory comes after a newer one.
+// remember writes the memory if the file has another. Without it the next agent only knows less. It runs in run alone,
+// so that no older memory comes after a newer one.
 func (i *installation) remember() {
 	i.mu.Lock()
 	memory := i.memory

@@ -14,8 +14,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// Since when the plugin is chained is what decides whether a pod bypasses the mesh: our entry may have been missing for a moment, and the pods
-// of that moment came too early; a binary that was missing has let no pod pass.
+// Since when the plugin is chained is what decides whether a pod bypasses the mesh: our entry may have been missing for
+// a moment, and the pods of that moment came too early; a binary that was missing has let no pod pass.
 func TestChainedSince(t *testing.T) {
 	memory := filepath.Join(t.TempDir(), "state", memoryFile)
 	fresh := func() *installation {
@@ -93,8 +93,8 @@ func (k keeping) eventually(t *testing.T, what string, chained install.Chaining)
 	})
 }
 
-// How the plugin is chained follows what is learnt of the runtime: that it reads drop-ins, and that it does not. What was learnt of
-// drop-ins outlives the agent.
+// How the plugin is chained follows what is learnt of the runtime: that it reads drop-ins, and that it does not. What
+// was learnt of drop-ins outlives the agent.
 func TestChainsAsTheRuntimeReads(t *testing.T) {
 	dir := t.TempDir()
 	await.Must(t, os.MkdirAll(filepath.Join(dir, "net.d"), 0o755))

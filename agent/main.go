@@ -1,9 +1,9 @@
-// Package agent is the program istio-pod-network-agent, which runs once per node. It keeps the CNI plugin installed, tells
-// the plugin what the API server knows of a pod, and tells the pod, by annotations, what the plugin did: that its network
-// namespace is initialized. It writes no packet rules: the plugin alone does.
+// Package agent is the program istio-pod-network-agent, which runs once per node. It keeps the CNI plugin installed,
+// tells the plugin what the API server knows of a pod, and tells the pod, by annotations, what the plugin did: that its
+// network namespace is initialized. It writes no packet rules: the plugin alone does.
 //
-// Every part leaves the node in a working state when the agent ends: the plugin stays chained, records wait for the next
-// agent, and a plugin that has a question waits for it. docs/agent.md describes it for operators.
+// Every part leaves the node in a working state when the agent ends: the plugin stays chained, records wait for the
+// next agent, and a plugin that has a question waits for it. docs/agent.md describes it for operators.
 package agent
 
 import (

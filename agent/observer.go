@@ -27,8 +27,10 @@ func (o *observer) recorded(r record.Record, fresh bool) {
 		o.metrics.added(r)
 		return
 	}
-	o.uncounted.Store(r.ContainerID+" "+r.IfName, true)
+	o.uncounted.Store(recordKey(r), true)
 }
+
+func recordKey(r record.Record) string { return r.ContainerID + " " + r.IfName }
 
 // attempted is called after every attempt to mark a pod.
 func (o *observer) attempted(r record.Record, result mark.Result, err error) {
@@ -40,17 +42,13 @@ func (o *observer) attempted(r record.Record, result mark.Result, err error) {
 	if r.Backend != "" {
 		log = log.WithField("backend", r.Backend)
 	}
-	uncounted := false
-	if result != mark.Failed {
-		_, uncounted = o.uncounted.LoadAndDelete(r.ContainerID + " " + r.IfName)
-	}
 	pod := o.pods.WithID(mark.PodID(r))
 	if pod != nil {
 		o.warner.AboutRecord(pod, r)
 	}
 	switch result {
 	case mark.Marked:
-		if uncounted {
+		if _, uncounted := o.uncounted.LoadAndDelete(recordKey(r)); uncounted {
 			o.metrics.added(r)
 		}
 		o.metrics.markLatency.Observe(time.Since(r.Time).Seconds())
@@ -61,6 +59,7 @@ func (o *observer) attempted(r record.Record, result mark.Result, err error) {
 			o.warner.AboutRefusedMark(pod, err)
 		}
 	default:
+		o.uncounted.Delete(recordKey(r))
 		log.Debug("nothing written")
 	}
 }

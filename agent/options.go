@@ -164,8 +164,8 @@ func (o *options) readEntry() (err error) {
 		if err != nil {
 			return fmt.Errorf("--network-config: %w", err)
 		}
-		// A setting that the plugin refuses must not keep it on the node: what is taken out needs no settings but stateDir. And where
-		// somebody else installs the plugin, its own settings are not the agent's business.
+		// A setting that the plugin refuses must not keep it on the node: what is taken out needs no settings but
+		// stateDir. And where somebody else installs the plugin, its own settings are not the agent's business.
 		o.install.Entry, err = entry.Parse(text)
 		tolerated := o.uninstall && !o.install.Entry.IsZero() || o.noInstall && entry.IsPluginOnly(err)
 		if err != nil && !tolerated {
@@ -179,7 +179,8 @@ func (o *options) readEntry() (err error) {
 	return o.install.Check()
 }
 
-// askPlugin asks the plugin that is to be installed, beside this program unless the options say another, whether it takes the entry.
+// askPlugin asks the plugin that is to be installed, beside this program unless the options say another, whether it
+// takes the entry.
 func (o *options) askPlugin(ctx context.Context) error {
 	if o.install.Source == "" {
 		o.install.Source = besideUs()

@@ -57,8 +57,9 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// The entry tells the agent where socket and records are. What is refused depends on who goes by it: what is to be installed has to be
-// right, of what somebody else installs the part that the agent goes by, and of what is taken out nothing.
+// The entry tells the agent where socket and records are. What is refused depends on who goes by it: what is to be
+// installed has to be right, of what somebody else installs the part that the agent goes by, and of what is taken out
+// nothing.
 func TestEntryIsRead(t *testing.T) {
 	o, err := completed("--network-config=" + entryFile(t, `"agentSocket": "/s", "stateDir": "/d", "excludeNamespaces": ["a"]`))
 	if err != nil || o.socket != "/s" || o.store.Dir != "/d" || len(o.policy.ExcludeNamespaces) != 1 || !o.policy.Agent {

@@ -7,8 +7,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// untainter removes the startup taint of this node once the agent is ready. Nodes are born with the taint, so that no pod
-// that does not tolerate it comes before the plugin.
+// untainter removes the startup taint of this node once the agent is ready. Nodes are born with the taint, so that no
+// pod that does not tolerate it comes before the plugin.
 type untainter struct {
 	key    string
 	every  time.Duration

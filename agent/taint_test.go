@@ -12,8 +12,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// The taint goes once the agent is ready, whatever fails before; a taint that is not there is not looked for again. What fails is
-// logged once, not in every round.
+// The taint goes once the agent is ready, whatever fails before; a taint that is not there is not looked for again.
+// What fails is logged once, not in every round.
 func TestUntainter(t *testing.T) {
 	refused, away := errors.New("forbidden"), errors.New("connection refused")
 	type answer struct {

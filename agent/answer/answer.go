@@ -1,4 +1,5 @@
-// Package answer answers the plugin's questions about pods: from the watch, or from the API server where the watch is late.
+// Package answer answers the plugin's questions about pods: from the watch, or from the API server where the watch is
+// late.
 package answer
 
 import (
@@ -54,8 +55,8 @@ func New(
 	return &Answerer{node, pods, namespaces, reader, answered, make(chan struct{}, liveReads)}
 }
 
-// Answer is what facts.Serve calls. A question that cannot be answered in time gets an error that has the runtime try the pod
-// again.
+// Answer is what facts.Serve calls. A question that cannot be answered in time gets an error that has the runtime try
+// the pod again.
 func (a *Answerer) Answer(ctx context.Context, q facts.Request) facts.Response {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()

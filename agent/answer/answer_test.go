@@ -103,8 +103,8 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
-// While the API server hangs or fails, the watch may bring the pod; and a question that ends is answered by an error that
-// says what the matter was.
+// While the API server hangs or fails, the watch may bring the pod; and a question that ends is answered by an error
+// that says what the matter was.
 func TestAnswerMeanwhile(t *testing.T) {
 	hang := func(ctx context.Context, _, _ string) (*corev1.Pod, error) { <-ctx.Done(); return nil, ctx.Err() }
 	a, _ := answering(t, hang)

@@ -31,8 +31,8 @@ var (
 	namespacesResource = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
 )
 
-// Client makes the agent's requests; agent/rbac.yaml allows no others. It knows the types of core/v1 alone: those of all of
-// Kubernetes would make the program half as big again.
+// Client makes the agent's requests; agent/rbac.yaml allows no others. It knows the types of core/v1 alone: those of
+// all of Kubernetes would make the program half as big again.
 type Client struct {
 	core     rest.Interface
 	metadata metadata.Interface
@@ -126,8 +126,8 @@ func (c *Client) RuntimeVersion(ctx context.Context, node string) (string, error
 	return object.Status.NodeInfo.ContainerRuntimeVersion, err
 }
 
-// PatchPod sends a merge patch of a pod's annotations, by way of its status: the right to patch pods themselves would include
-// their specification.
+// PatchPod sends a merge patch of a pod's annotations, by way of its status: the right to patch pods themselves would
+// include their specification.
 func (c *Client) PatchPod(ctx context.Context, namespace, name string, patch []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -169,8 +169,8 @@ func (c *Client) RemoveTaint(ctx context.Context, node, key string) (removed boo
 	}
 }
 
-// IsGone reports whether the answer to a patch with a UID says that this pod does not exist any more: its name is free, or
-// taken by another pod, whose UID cannot be changed.
+// IsGone reports whether the answer to a patch with a UID says that this pod does not exist any more: its name is free,
+// or taken by another pod, whose UID cannot be changed.
 func IsGone(err error) bool {
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return true

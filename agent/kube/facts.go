@@ -76,8 +76,8 @@ func isNetAdmin(c corev1.Container) bool {
 	return false
 }
 
-// AsRun gives the containers the users that their status tells: a user that only the image names is known from there alone, where the runtime
-// reports it (Kubernetes 1.33 with containerd 2 or CRI-O 1.32).
+// AsRun gives the containers the users that their status tells: a user that only the image names is known from there
+// alone, where the runtime reports it (Kubernetes 1.33 with containerd 2 or CRI-O 1.32).
 func AsRun(facts redirect.Pod, status corev1.PodStatus) redirect.Pod {
 	for _, known := range []struct {
 		containers []redirect.Container

@@ -14,8 +14,8 @@ type Namespaces struct {
 	read     func(ctx context.Context, name string) (map[string]string, error)
 }
 
-// NewNamespaces makes a cache of the metadata that source lists and watches. read returns the annotations of a namespace that the
-// watch has not brought, from the API server.
+// NewNamespaces makes a cache of the metadata that source lists and watches. read returns the annotations of a
+// namespace that the watch has not brought, from the API server.
 func NewNamespaces(
 	source cache.ListerWatcher, read func(ctx context.Context, name string) (map[string]string, error),
 ) (*Namespaces, error) {

@@ -8,7 +8,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Annotations of static pods, https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-config-mirror.
+// Annotations of static pods,
+// https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-config-mirror.
 const (
 	KeyMirror     = "kubernetes.io/config.mirror" // on the API server's image of a pod that the kubelet has from a file
 	KeyConfigHash = "kubernetes.io/config.hash"   // what the runtime and so the plugin has for the UID of such a pod
@@ -25,8 +26,8 @@ type Pods struct {
 	next chan struct{} // closed at the next change
 }
 
-// NewPods makes a cache of the pods that source lists and watches. It calls changed, with each of a pod's IDs, for every pod
-// that comes, changes or goes.
+// NewPods makes a cache of the pods that source lists and watches. It calls changed, with each of a pod's IDs, for
+// every pod that comes, changes or goes.
 func NewPods(source cache.ListerWatcher, changed func(id string)) (*Pods, error) {
 	c := &Pods{
 		informer: cache.NewSharedIndexInformer(source, &corev1.Pod{}, 0, cache.Indexers{byID: func(object any) ([]string, error) {
@@ -114,8 +115,8 @@ func IDs(pod *corev1.Pod) []string {
 	return ids
 }
 
-// IsMeant reports whether the pod is the one with that UID. The runtime knows a static pod by its hash; the UID is that of its
-// image. Some runtimes give none.
+// IsMeant reports whether the pod is the one with that UID. The runtime knows a static pod by its hash; the UID is that
+// of its image. Some runtimes give none.
 func IsMeant(pod *corev1.Pod, uid string) bool {
 	return uid == "" || uid == string(pod.UID) || uid == pod.Annotations[KeyConfigHash]
 }

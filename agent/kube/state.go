@@ -13,8 +13,8 @@ import (
 // made again keeps its start time, so what is known of that sandbox is when the kubelet said so.
 const reportedWithin = 30 * time.Second
 
-// HasNetworkSince reports whether the pod has a network that was certainly made after that time. Kubernetes tells times in
-// whole seconds, rounded down, so one that is later is later.
+// HasNetworkSince reports whether the pod has a network that was certainly made after that time. Kubernetes tells times
+// in whole seconds, rounded down, so one that is later is later.
 func HasNetworkSince(pod *corev1.Pod, chained time.Time) bool {
 	if len(pod.Status.PodIPs) == 0 {
 		return false
@@ -48,13 +48,15 @@ func InitWait(pod *corev1.Pod) (name string, state corev1.ContainerState) {
 	return name, state
 }
 
-// IsHeld reports whether the pod has an init wait that has not let it go: it does not start until its network is initialized.
+// IsHeld reports whether the pod has an init wait that has not let it go: it does not start until its network is
+// initialized.
 func IsHeld(pod *corev1.Pod) bool {
 	name, state := InitWait(pod)
 	return name != "" && (state.Terminated == nil || state.Terminated.ExitCode != 0)
 }
 
-// WaitProgram is what runs in an init wait; under the names of Istio's own containers it may also be Istio's validation.
+// WaitProgram is what runs in an init wait; under the names of Istio's own containers it may also be Istio's
+// validation.
 const WaitProgram = "istio-pod-network-wait"
 
 func isWait(c corev1.Container) bool {

@@ -11,7 +11,8 @@ import (
 // keyLastApplied holds a second copy of the whole manifest, and means nothing to a mesh.
 const keyLastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
-// trim returns the part of a pod that is looked at. With the rest, the memory would grow with what people write into pods.
+// trim returns the part of a pod that is looked at. With the rest, the memory would grow with what people write into
+// pods.
 func trim(pod *corev1.Pod) *corev1.Pod {
 	delete(pod.Annotations, keyLastApplied)
 	small := &corev1.Pod{

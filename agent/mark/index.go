@@ -31,8 +31,8 @@ type Index struct {
 	loaded bool
 }
 
-// NewIndex returns an Index of the store. It calls seen for every new version of a record, which is fresh if it came while the
-// agent was running, and changed for every ID of a pod whose records have changed.
+// NewIndex returns an Index of the store. It calls seen for every new version of a record, which is fresh if it came
+// while the agent was running, and changed for every ID of a pod whose records have changed.
 func NewIndex(store record.Store, log *logrus.Logger, seen func(r record.Record, fresh bool), changed func(id string)) *Index {
 	return &Index{store: store, log: log, seen: seen, changed: changed, files: map[string]recordFile{}}
 }
@@ -62,7 +62,8 @@ func (x *Index) Run(ctx context.Context) error {
 	tick := time.NewTicker(relistEvery)
 	defer tick.Stop()
 	for {
-		// The plugin makes the directory with its first record; here it is made before, to be watched. Somebody may remove it.
+		// The plugin makes the directory with its first record; here it is made before, to be watched. Somebody may
+		// remove it.
 		if err := os.MkdirAll(x.store.Pods(), 0o700); err != nil {
 			return err
 		}

@@ -39,8 +39,8 @@ func (m mark) patch(uid types.UID) []byte {
 	return patch
 }
 
-// Current is the record that speaks for the pod: the latest of this boot, since a pod has one sandbox at a time. Of several
-// attachments to the same network namespace, one that was redirected decides.
+// Current is the record that speaks for the pod: the latest of this boot, since a pod has one sandbox at a time. Of
+// several attachments to the same network namespace, one that was redirected decides.
 func Current(boot record.BootID, records []record.Record) (newest record.Record, found bool) {
 	for _, r := range records {
 		same := r.NetNS == newest.NetNS

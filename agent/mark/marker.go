@@ -62,8 +62,7 @@ type Marker struct {
 	api     API
 	done    func(r record.Record, result Result, err error)
 
-	mu      sync.Mutex
-	written map[string]writing // by the record's ID of the pod
+	written sync.Map // of writing, by the record's ID of the pod
 }
 
 // writing is a mark that the API server has acknowledged, or that was found on the pod.
@@ -77,7 +76,7 @@ type writing struct {
 func New(
 	boot record.BootID, queue Queue, pods *kube.Pods, records *Index, api API, done func(r record.Record, result Result, err error),
 ) *Marker {
-	return &Marker{boot: boot, queue: queue, pods: pods, records: records, api: api, done: done, written: map[string]writing{}}
+	return &Marker{boot: boot, queue: queue, pods: pods, records: records, api: api, done: done}
 }
 
 // Run works until the context ends.
@@ -110,11 +109,12 @@ func (m *Marker) next(ctx context.Context) bool {
 	return true
 }
 
-// reconcile marks the pod if there is a record of it that it has not been told about. It returns false if it has to be tried again.
+// reconcile marks the pod if there is a record of it that it has not been told about. It returns false if it has to be
+// tried again.
 func (m *Marker) reconcile(ctx context.Context, id string) bool {
 	r, recorded := Current(m.boot, m.records.Of(id))
 	if !recorded {
-		m.forget(id)
+		m.written.Delete(id)
 		return true
 	}
 	pod, again := m.find(ctx, id, r)
@@ -122,7 +122,8 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 		return !again
 	}
 	want := markOf(r)
-	w, written := m.writingOf(id, pod, want)
+	w, written := m.last(id)
+	written = written && w.mark == want && w.uid == pod.UID
 	switch {
 	case want.isOn(pod):
 		if !written { // by an earlier agent, or by a request whose answer was lost
@@ -150,8 +151,9 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 	return true
 }
 
-// find returns the pod of a record. One that the watch has not brought comes back here when it does, or is read from the API server after a
-// while: after a failure client-go waits for half a minute before it watches again, and the pod waits for its mark.
+// find returns the pod of a record. One that the watch has not brought comes back here when it does, or is read from
+// the API server after a while: after a failure client-go waits for half a minute before it watches again, and the pod
+// waits for its mark.
 func (m *Marker) find(ctx context.Context, id string, r record.Record) (pod *corev1.Pod, again bool) {
 	if pod := m.pods.WithID(id); pod != nil {
 		return pod, false
@@ -172,30 +174,20 @@ func (m *Marker) find(ctx context.Context, id string, r record.Record) (pod *cor
 	return pod, false
 }
 
-// writingOf returns when this agent wrote that very mark to that very pod.
-func (m *Marker) writingOf(id string, pod *corev1.Pod, want mark) (w writing, written bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	w, written = m.written[id]
-	return w, written && w.mark == want && w.uid == pod.UID
+// last is what this agent wrote last for the pod.
+func (m *Marker) last(id string) (w writing, written bool) {
+	if known, exists := m.written.Load(id); exists {
+		return known.(writing), true
+	}
+	return w, false
 }
 
 // MarkedSince is when this agent wrote the mark, or first saw it.
-func (m *Marker) MarkedSince(id string) (at time.Time, written bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	w, written := m.written[id]
-	return w.at, written
+func (m *Marker) MarkedSince(id string) (at time.Time, marked bool) {
+	w, marked := m.last(id)
+	return w.at, marked
 }
 
 func (m *Marker) remember(id string, pod *corev1.Pod, is mark) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.written[id] = writing{is, pod.UID, time.Now()}
-}
-
-func (m *Marker) forget(id string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.written, id)
+	m.written.Store(id, writing{is, pod.UID, time.Now()})
 }

@@ -200,11 +200,9 @@ func TestMarkerTakenAway(t *testing.T) {
 	await.Eventually(t, time.Minute, "the mark is gone from the cache", func() bool { return !markOf(agenttest.RecordFor(pod, "1/1")).isOn(b.pods.Named("shop", "cart")) })
 	b.reconcile(t.Context(), id)
 	b.expect(t, 1, Marked)
-	b.Marker.mu.Lock()
-	w := b.written[id]
+	w, _ := b.last(id)
 	w.at = w.at.Add(-remarkAfter)
-	b.written[id] = w
-	b.Marker.mu.Unlock()
+	b.written.Store(id, w)
 	b.reconcile(t.Context(), id)
 	b.expect(t, 2, Marked, Marked)
 }
@@ -259,7 +257,8 @@ func TestCurrentRecord(t *testing.T) {
 	}
 }
 
-// A pod that the watch does not bring is read from the API server after a while, so that its wait does not last as long as the watch is away.
+// A pod that the watch does not bring is read from the API server after a while, so that its wait does not last as long
+// as the watch is away.
 func TestMarkerWithoutWatch(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	another, mirror := agenttest.MeshPod("cart"), agenttest.MeshPod("cart")

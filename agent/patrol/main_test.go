@@ -49,7 +49,8 @@ func (c *chaining) ChainedSince() time.Time { return c.since }
 
 func (c *chaining) DistrustDropIn() { c.distrusted++ }
 
-// beat is a patrol of pods, records and marks that are in memory, whose plugin has been chained for ever. Its repairs do nothing.
+// beat is a patrol of pods, records and marks that are in memory, whose plugin has been chained for ever. Its repairs
+// do nothing.
 type beat struct {
 	*Patrol
 	source       *source.FakeControllerSource

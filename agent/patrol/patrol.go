@@ -1,5 +1,5 @@
-// Package patrol looks for what no event tells: pods that the plugin never saw, waits that do not end, records without a
-// sandbox. It says so in Events, has the installed plugin repair what can be repaired, and removes stale records.
+// Package patrol looks for what no event tells: pods that the plugin never saw, waits that do not end, records without
+// a sandbox. It says so in Events, has the installed plugin repair what can be repaired, and removes stale records.
 package patrol
 
 import (
@@ -83,7 +83,8 @@ type sighting struct {
 	confirmed bool // the API server was asked about it, and had it
 }
 
-// certain is in how many rounds a pod has to seem to bypass the mesh: between two sandboxes its status is a moment late.
+// certain is in how many rounds a pod has to seem to bypass the mesh: between two sandboxes its status is a moment
+// late.
 const certain = 2
 
 // New returns a patrol that has not looked at anything yet.
@@ -177,8 +178,8 @@ func (p *Patrol) lookAtSettings(pod *corev1.Pod) {
 	}
 }
 
-// lookAtWait reports a wait that goes on in a pod that carries its mark: the record may be about a sandbox that is gone, or the pod
-// does not see the mark.
+// lookAtWait reports a wait that goes on in a pod that carries its mark: the record may be about a sandbox that is
+// gone, or the pod does not see the mark.
 func (p *Patrol) lookAtWait(pod *corev1.Pod, r record.Record, now time.Time) (stuck bool) {
 	name, state := kube.InitWait(pod)
 	since, marked := p.Marks.MarkedSince(mark.PodID(r))
@@ -197,24 +198,34 @@ func (p *Patrol) lookAtWait(pod *corev1.Pod, r record.Record, now time.Time) (st
 	return true
 }
 
-// cameEarly reports whether the pod has a network, waits for what the plugin should have left, and would have been served by it:
-// the network was made before the plugin was chained. A pod that waits for nothing is not touched: it has been running without us.
+// cameEarly reports whether the pod has a network, waits for what the plugin should have left, and would have been
+// served by it: the network was made before the plugin was chained. A pod that waits for nothing is not touched: it has
+// been running without us.
 func (p *Patrol) cameEarly(pod *corev1.Pod, s *sighting) bool {
-	namespace, known := p.Namespaces.Known(pod.Namespace)
-	if !known || pod.Spec.HostNetwork || kube.IsOver(pod) || len(pod.Status.PodIPs) == 0 || !kube.IsHeld(pod) || p.chained.IsZero() {
+	decision, concerns := p.decide(pod)
+	if !concerns || !kube.IsHeld(pod) {
 		s.early = 0
 		return false
 	}
-	decision, err := redirect.Decide(kube.FactsOf(pod, namespace), p.Policy)
-	if err != nil || decision.Verdict != redirect.Redirect && !decision.MeshAnnotated {
+	if decision.Verdict != redirect.Redirect && !decision.MeshAnnotated {
 		return false
 	}
 	s.early++
 	return p.Repairer.Mode == Apply || s.early >= certain // the plugin is asked for its record, or it may be on its way
 }
 
-// lookForBypass reports whether the pod is known to bypass the mesh, and says so when it becomes known. It stays known until
-// the pod is gone or has its rules: that the plugin was chained anew meanwhile helps later pods only.
+// decide returns what the plugin decides about a pod that has a network and is to live, if the plugin is chained.
+func (p *Patrol) decide(pod *corev1.Pod) (d redirect.Decision, concerns bool) {
+	namespace, known := p.Namespaces.Known(pod.Namespace)
+	if !known || pod.Spec.HostNetwork || kube.IsOver(pod) || len(pod.Status.PodIPs) == 0 || p.chained.IsZero() {
+		return d, false
+	}
+	d, err := redirect.Decide(kube.FactsOf(pod, namespace), p.Policy)
+	return d, err == nil
+}
+
+// lookForBypass reports whether the pod is known to bypass the mesh, and says so when it becomes known. It stays known
+// until the pod is gone or has its rules: that the plugin was chained anew meanwhile helps later pods only.
 func (p *Patrol) lookForBypass(ctx context.Context, pod *corev1.Pod, s *sighting, recorded bool) bool {
 	if recorded { // should it lack one again, the API server is asked again
 		s.confirmed = false
@@ -239,16 +250,11 @@ func (p *Patrol) lookForBypass(ctx context.Context, pod *corev1.Pod, s *sighting
 	return false
 }
 
-// bypasses reports whether the pod is in the mesh, has a network that was made after the plugin was chained, and yet has no
-// record: the runtime did not run the plugin for it. The caller has looked for the record.
+// bypasses reports whether the pod is in the mesh, has a network that was made after the plugin was chained, and yet
+// has no record: the runtime did not run the plugin for it. The caller has looked for the record.
 func (p *Patrol) bypasses(pod *corev1.Pod) bool {
-	namespace, known := p.Namespaces.Known(pod.Namespace)
-	if !known || pod.Spec.HostNetwork || kube.IsMirror(pod) || kube.IsOver(pod) || p.chained.IsZero() ||
-		!kube.HasNetworkSince(pod, p.chained) {
-		return false
-	}
-	decision, err := redirect.Decide(kube.FactsOf(pod, namespace), p.Policy)
-	return err == nil && decision.Verdict == redirect.Redirect
+	decision, concerns := p.decide(pod)
+	return concerns && decision.Verdict == redirect.Redirect && !kube.IsMirror(pod) && kube.HasNetworkSince(pod, p.chained)
 }
 
 // noteBypass says that the runtime did not run the plugin.
@@ -260,8 +266,8 @@ func (p *Patrol) noteBypass(pod *corev1.Pod, s *sighting) {
 	p.Installation.DistrustDropIn()
 }
 
-// repair has the pods repaired. One that waits is repaired at the first look; if the runtime should have run the plugin for it,
-// that is known then, too.
+// repair has the pods repaired. One that waits is repaired at the first look; if the runtime should have run the plugin
+// for it, that is known then, too.
 func (p *Patrol) repair(ctx context.Context, broken []*corev1.Pod) {
 	for _, pod := range p.Repairer.repair(ctx, broken) {
 		if s := p.seen[pod.UID]; s.bypass < certain && p.bypasses(pod) {
@@ -270,8 +276,8 @@ func (p *Patrol) repair(ctx context.Context, broken []*corev1.Pod) {
 	}
 }
 
-// exists asks the API server, once, whether a pod of the cache is still to live. While the watch is behind, a pod that is gone
-// looks as if it had lost its record. An API server that does not answer is not asked again in this round.
+// exists asks the API server, once, whether a pod of the cache is still to live. While the watch is behind, a pod that
+// is gone looks as if it had lost its record. An API server that does not answer is not asked again in this round.
 func (p *Patrol) exists(ctx context.Context, pod *corev1.Pod, s *sighting) bool {
 	if s.confirmed || p.away {
 		return s.confirmed

@@ -61,8 +61,8 @@ func TestBypasses(t *testing.T) {
 	}
 }
 
-// Between two sandboxes a pod has no record for a moment, and its status does not say so yet: one look is not enough. A pod
-// that does bypass the mesh stays known although the plugin is chained anew, until it has its rules.
+// Between two sandboxes a pod has no record for a moment, and its status does not say so yet: one look is not enough. A
+// pod that does bypass the mesh stays known although the plugin is chained anew, until it has its rules.
 func TestBypassIsCertain(t *testing.T) {
 	pod := agenttest.Running("cart")
 	p := patrolling(t, pod)
@@ -91,8 +91,8 @@ func TestBypassIsCertain(t *testing.T) {
 	}
 }
 
-// While the watch is behind, a pod that is gone, or another one of its name, looks like one that has lost its record. The API server is asked
-// before anything is said, once for each pod, and not again in a round in which it is away.
+// While the watch is behind, a pod that is gone, or another one of its name, looks like one that has lost its record.
+// The API server is asked before anything is said, once for each pod, and not again in a round in which it is away.
 func TestGoneIsNoBypass(t *testing.T) {
 	pods := []*corev1.Pod{agenttest.Running("cart"), agenttest.Running("till")}
 	p := patrolling(t, pods...)
@@ -158,7 +158,8 @@ func TestGoneIsNoBypass(t *testing.T) {
 	}
 }
 
-// An API server that is away is asked once in a round, not once for every record, and nothing is swept without its word.
+// An API server that is away is asked once in a round, not once for every record, and nothing is swept without its
+// word.
 func TestSweepWithoutAPIServer(t *testing.T) {
 	p := patrolling(t)
 	for i := range 50 {

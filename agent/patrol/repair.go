@@ -47,7 +47,8 @@ var Results = []string{applied, deleted, failed}
 
 const (
 	repairWithin = 15 * time.Second // bounds one run of the plugin, which waits for the agent that runs it
-	// Deleted pods may come back as they were, if the runtime runs no plugin: no more than a node's worth at once, then six a minute.
+	// Deleted pods may come back as they were, if the runtime runs no plugin: no more than a node's worth at once, then
+	// six a minute.
 	deletions     = 110
 	deletionsRate = 0.1
 )
@@ -71,8 +72,8 @@ type PodDeleter interface {
 	DeletePod(ctx context.Context, namespace, name string, uid types.UID) error
 }
 
-// Repairer brings pods into the mesh that came too early, or that the runtime made without the plugin. It writes no rules: it runs
-// the installed plugin.
+// Repairer brings pods into the mesh that came too early, or that the runtime made without the plugin. It writes no
+// rules: it runs the installed plugin.
 type Repairer struct {
 	RepairConfig
 	sandboxes sandboxes
@@ -87,8 +88,8 @@ func NewRepairer(c RepairConfig) *Repairer {
 	}
 }
 
-// concerns reports whether there is something to do about a pod that came too early, bypasses the mesh, or hangs although it is
-// marked.
+// concerns reports whether there is something to do about a pod that came too early, bypasses the mesh, or hangs
+// although it is marked.
 func (r *Repairer) concerns(early, bypasses, stuck bool) bool {
 	switch r.Mode {
 	case Apply:
@@ -190,7 +191,8 @@ func (r *Repairer) run(ctx context.Context, s sandbox, netns string) error {
 	return fmt.Errorf("running %s: %w: %s", cmd.Path, errors.Join(err, ctx.Err()), bytes.TrimSpace(stderr.Bytes()))
 }
 
-// configuration is the entry as a runtime hands it over. Without runtimeConfig the plugin asks the agent for everything.
+// configuration is the entry as a runtime hands it over. Without runtimeConfig the plugin asks the agent for
+// everything.
 func (r *Repairer) configuration(s sandbox) ([]byte, error) {
 	return r.Entry.With(map[string]any{"cniVersion": s.version, "name": s.network, "prevResult": s.result, "capabilities": nil})
 }

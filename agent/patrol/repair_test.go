@@ -37,7 +37,8 @@ func cachedBy(libcni, uid, containerID, netns, address string) string {
 		"interfaces": [{"name": "veth1"}, {"name": "eth0", "sandbox": "` + netns + `"}]}}`
 }
 
-// repairing is a Repairer whose plugin is a script that notes how it was called, in the file called, and then does that.
+// repairing is a Repairer whose plugin is a script that notes how it was called, in the file called, and then does
+// that.
 func repairing(t *testing.T, mode Mode, script string) (r *Repairer, events *kuberecord.FakeRecorder, dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -64,7 +65,8 @@ func write(t *testing.T, path, contents string, mode os.FileMode) {
 	}
 }
 
-// The plugin is called as the runtime calls it: for the sandbox that the pod has now, with the result of the plugins before it.
+// The plugin is called as the runtime calls it: for the sandbox that the pod has now, with the result of the plugins
+// before it.
 func TestRepairCallsThePlugin(t *testing.T) {
 	for _, libcni := range []string{"1.1", "1.3"} {
 		r, events, dir := repairing(t, Apply, "")
@@ -249,8 +251,8 @@ func TestCameEarly(t *testing.T) {
 	}
 }
 
-// A pod that waits is repaired at the first look. If it came after the plugin was chained, the runtime has not run the plugin, and that is known at
-// once: a drop-in is given up, and an Event says so.
+// A pod that waits is repaired at the first look. If it came after the plugin was chained, the runtime has not run the
+// plugin, and that is known at once: a drop-in is given up, and an Event says so.
 func TestRepairTellsOfBypass(t *testing.T) {
 	for name, c := range map[string]struct {
 		start    time.Time

@@ -16,8 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// maxCached bounds a file of libcni's cache in bytes. One holds the network's configuration and the annotations of its pod, of which
-// the API server takes 256 KiB.
+// maxCached bounds a file of libcni's cache in bytes. One holds the network's configuration and the annotations of its
+// pod, of which the API server takes 256 KiB.
 const maxCached = 4 << 20
 
 // sandbox is a pod's network as the container runtime has set it up, with all that an ADD of the plugin needs.
@@ -32,9 +32,9 @@ type sandbox struct {
 	made                         time.Time
 }
 
-// sandboxes reads them from where libcni, and so containerd and CRI-O, keeps what its ADDs came to: one file per sandbox and
-// interface, written once the whole chain has run (libcni's api.go, cachedInfo). So no runtime has to be asked, whose socket gives
-// everything away, and no process has to be looked into.
+// sandboxes reads them from where libcni, and so containerd and CRI-O, keeps what its ADDs came to: one file per
+// sandbox and interface, written once the whole chain has run (libcni's api.go, cachedInfo). So no runtime has to be
+// asked, whose socket gives everything away, and no process has to be looked into.
 type sandboxes struct {
 	dir   string // libcni's cache
 	netns string // the directory in which the runtime keeps network namespaces
@@ -131,8 +131,8 @@ func (s *sandbox) identify(args [][2]string) {
 	}
 }
 
-// path is where the agent sees the network namespace, and an error if it is not where the runtime keeps those of pods: an ADD
-// is not run on whatever a file names.
+// path is where the agent sees the network namespace, and an error if it is not where the runtime keeps those of pods:
+// an ADD is not run on whatever a file names.
 func (s sandboxes) path(sb sandbox) (string, error) {
 	path := filepath.Clean(sb.netns)
 	if below, ok := strings.CutPrefix(path, "/var/run/"); ok { // which is /run, but there is no such link in the agent's image
@@ -147,8 +147,8 @@ func (s sandboxes) path(sb sandbox) (string, error) {
 	return path, nil
 }
 
-// of picks the newest sandbox of a pod whose network namespace is still there, and which has the address that the kubelet
-// reports.
+// of picks the newest sandbox of a pod whose network namespace is still there, and which has the address that the
+// kubelet reports.
 func (s sandboxes) of(pod *corev1.Pod, all []sandbox) (found sandbox, path string, err error) {
 	ids := kube.IDs(pod)
 	err = fmt.Errorf("the container runtime's cache in %s knows no network of it", s.dir)
@@ -166,7 +166,8 @@ func (s sandboxes) of(pod *corev1.Pod, all []sandbox) (found sandbox, path strin
 	return found, path, err
 }
 
-// has reports whether the sandbox has one of the addresses. Those of a network whose result names none cannot be compared.
+// has reports whether the sandbox has one of the addresses. Those of a network whose result names none cannot be
+// compared.
 func (s sandbox) has(ips []corev1.PodIP) bool {
 	for _, ip := range ips {
 		for _, a := range s.addresses {

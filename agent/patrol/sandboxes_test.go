@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzSandbox reads files of libcni's cache: whatever stands in one, no ADD is run on a network namespace that is not the runtime's, and the
-// environment of the plugin has no more lines than it should.
+// FuzzSandbox reads files of libcni's cache: whatever stands in one, no ADD is run on a network namespace that is not
+// the runtime's, and the environment of the plugin has no more lines than it should.
 func FuzzSandbox(f *testing.F) {
 	f.Add(cachedBy("1.3", "uid", "c", "/var/run/netns/cni-1", "10.0.0.1"))
 	f.Add(cachedBy("1.1", "uid", "c", "/run/netns/../../proc/1/ns/net", "10.0.0.1"))

@@ -61,8 +61,8 @@ func (p *Patrol) orphaned(id string, r record.Record, its []record.Record) strin
 	return ""
 }
 
-// isGone asks the API server whether the pod of a record is really gone: the cache may be late. An API server that does not answer
-// is not asked again in this round: asking about every record would keep the patrol from its rounds.
+// isGone asks the API server whether the pod of a record is really gone: the cache may be late. An API server that does
+// not answer is not asked again in this round: asking about every record would keep the patrol from its rounds.
 func (p *Patrol) isGone(ctx context.Context, r record.Record) bool {
 	if p.away {
 		return false

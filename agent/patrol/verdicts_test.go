@@ -128,7 +128,8 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// A record goes when its sandbox must be gone: at once after a reboot, else after a while, in which the runtime's DEL may come.
+// A record goes when its sandbox must be gone: at once after a reboot, else after a while, in which the runtime's DEL
+// may come.
 func TestSweep(t *testing.T) {
 	pod := agenttest.Running("cart")
 	another := agenttest.Running("cart")
@@ -194,14 +195,22 @@ func TestRun(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); b.Run(ctx) }()
+	look := func(known bool) {
+		t.Helper()
+		select {
+		case ready <- known:
+		case <-time.After(time.Minute):
+			t.Fatal("the patrol does not ask whether the records are known")
+		}
+	}
 	for range 3 {
-		ready <- false
+		look(false)
 	}
 	if len(b.Bypassed()) > 0 || b.LastRound().IsZero() {
 		t.Error("a verdict without the records")
 	}
 	for range 4 {
-		ready <- true
+		look(true)
 	}
 	if want := []string{"shop/cart"}; !slices.Equal(b.Bypassed(), want) {
 		t.Errorf("%q bypass the mesh, want %q", b.Bypassed(), want)

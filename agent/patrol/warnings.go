@@ -51,8 +51,8 @@ type sentEvent struct {
 	at   time.Time
 }
 
-// repeatAfter is after how long an Event about something that still holds is sent again: Events get lost while the API server is in
-// trouble, and live for an hour.
+// repeatAfter is after how long an Event about something that still holds is sent again: Events get lost while the API
+// server is in trouble, and live for an hour.
 const repeatAfter = 15 * time.Minute
 
 // NewWarner returns a Warner that sends Events by the recorder.

@@ -40,8 +40,8 @@ func NewCluster(namespace, daemonset string, timeout time.Duration, api API, log
 	return &Cluster{namespace, daemonset, timeout, api, log}
 }
 
-// Run turns the agents of the DaemonSet into ones that uninstall, and waits for them. The error names the nodes that are not done in
-// time, and why.
+// Run turns the agents of the DaemonSet into ones that uninstall, and waits for them. The error names the nodes that
+// are not done in time, and why.
 func (c *Cluster) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()

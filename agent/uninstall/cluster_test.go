@@ -148,7 +148,8 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// Every agent is replaced at once by one that uninstalls: the container is the DaemonSet's own, the variable that of the flag.
+// Every agent is replaced at once by one that uninstalls: the container is the DaemonSet's own, the variable that of
+// the flag.
 func TestPatch(t *testing.T) {
 	f := &fleet{states: []nodes{{}}}
 	log := logrus.New()

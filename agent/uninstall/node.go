@@ -13,8 +13,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Node is what runs instead of an agent with --uninstall: it takes the plugin out of this node, keeps it out until it is ended,
-// and says by its readiness that it is out. It marks nothing and answers nobody.
+// Node is what runs instead of an agent with --uninstall: it takes the plugin out of this node, keeps it out until it
+// is ended, and says by its readiness that it is out. It marks nothing and answers nobody.
 type Node struct {
 	config  install.Config
 	store   record.Store
@@ -27,8 +27,8 @@ type Node struct {
 	state string
 }
 
-// NewNode returns one that looks after the node so often. version reads which container runtime the node has, and is called if the
-// configuration does not say it.
+// NewNode returns one that looks after the node so often. version reads which container runtime the node has, and is
+// called if the configuration does not say it.
 func NewNode(
 	config install.Config, store record.Store, every time.Duration, version func(context.Context) (string, error), log *logrus.Logger,
 ) *Node {
@@ -54,8 +54,8 @@ func (n *Node) Run(ctx context.Context) {
 	}
 }
 
-// remove takes out what is there, the configuration first, and says what is left. Everything is looked at again in every
-// round: a primary CNI that restores its own configuration may restore our entry with it.
+// remove takes out what is there, the configuration first, and says what is left. Everything is looked at again in
+// every round: a primary CNI that restores its own configuration may restore our entry with it.
 func (n *Node) remove() (state string, err error) {
 	if err := install.Uninstall(n.config, false); err != nil {
 		return "", err
@@ -70,8 +70,9 @@ func (n *Node) remove() (state string, err error) {
 	return "out of the network; binary and records are gone", nil
 }
 
-// runsDELWithout reports whether the runtime deletes a pod by the configuration of now, in which the plugin is no longer
-// named. containerd does; CRI-O and Multus use the one that the pod was made with, and need the binary until then.
+// runsDELWithout reports whether the runtime deletes a pod by the configuration of now, in which the plugin is no
+// longer named. containerd does; CRI-O and Multus use the one that the pod was made with, and need the binary until
+// then.
 func (n *Node) runsDELWithout() bool {
 	return n.config.Mode == install.ModeChain && strings.HasPrefix(n.config.RuntimeVersion, "containerd://")
 }

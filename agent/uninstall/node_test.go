@@ -24,7 +24,8 @@ func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
 
 const primary = `{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}`
 
-// The configuration goes at once; the binary goes with it where the runtime does not need it for a DEL, else with the last record.
+// The configuration goes at once; the binary goes with it where the runtime does not need it for a DEL, else with the
+// last record.
 func TestNode(t *testing.T) {
 	asked := func(version string, err error) func(context.Context) (string, error) {
 		return func(context.Context) (string, error) { return version, err }
