@@ -111,7 +111,7 @@ tell_running() {
 	echo "${line%;}"
 }
 
-# end_stages ends what is still running, and waits until it has ended.
+# end_stages ends what is still running, and waits until it has ended: it may have something to put back.
 end_stages() {
 	local status=$? name signal
 	trap '' INT TERM HUP
@@ -120,11 +120,20 @@ end_stages() {
 			[ "${stage_state[$name]}" != running ] || kill -$signal -- "-${stage_pid[$name]}" 2>/dev/null || true
 		done
 		for _ in {1..300}; do # a minute
-			[ -n "$(jobs -pr)" ] || break
+			any_running || exit $status
 			sleep 0.2
 		done
 	done
 	exit $status
+}
+
+# any_running says whether a process of a stage's group is left, which may have lost its parent.
+any_running() {
+	local name
+	for name in "${stages[@]}"; do
+		[ "${stage_state[$name]}" != running ] || ! kill -0 -- "-${stage_pid[$name]}" 2>/dev/null || return 0
+	done
+	return 1
 }
 
 # stage_table prints how all went, and returns 1 if one has failed.
