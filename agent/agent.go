@@ -69,7 +69,8 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 		a.metrics.installed, a.metrics.repairs, log)
 	a.patrol = patrol.New(patrol.Config{
 		Every: o.every, StuckAfter: o.stuckAfter, SweepAfter: o.sweepAfter, Policy: o.policy, Boot: boot, Store: o.store,
-		Pods: a.pods, Namespaces: a.namespaces, Reader: a.api, Records: a.records, Marks: a.marker, Installation: a.installation,
+		Pods: a.pods, Namespaces: a.namespaces, Reader: a.api, Records: a.records, Marks: a.marker,
+		Installation: a.installation,
 		Repairer: patrol.NewRepairer(patrol.RepairConfig{
 			Mode: o.repair, CacheDir: o.cacheDir, NetNSDir: o.netnsDir, Plugin: filepath.Join(o.install.BinDir, entry.Type),
 			Entry: o.install.Entry, Store: o.store, Pods: a.api, Warner: warner, Repairs: a.metrics.podRepairs, Log: log,
@@ -82,7 +83,9 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 // run runs every part until the context ends or one of them fails for good.
 func (a *agent) run(ctx context.Context) error {
 	defer a.flushEvents()
-	a.log.WithFields(logrus.Fields{"version": buildinfo.Version(), "node": a.node, "socket": a.socket, "stateDir": a.store.Dir}).Info("starting")
+	a.log.WithFields(logrus.Fields{
+		"version": buildinfo.Version(), "node": a.node, "socket": a.socket, "stateDir": a.store.Dir,
+	}).Info("starting")
 	socket, err := facts.Listen(a.socket)
 	if err != nil {
 		return err

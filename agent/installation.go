@@ -38,8 +38,10 @@ type installation struct {
 
 // memory is what the next agent of this boot has to know. Its file lies beside the records, on a tmpfs.
 type memory struct {
-	ChainedSince     time.Time `json:"chainedSince"`               // when our entry came into the network for the last time
-	DropInDistrusted bool      `json:"dropInDistrusted,omitempty"` // pods have bypassed a drop-in: this runtime does not read them
+	// ChainedSince is when our entry came into the network for the last time.
+	ChainedSince time.Time `json:"chainedSince"`
+	// DropInDistrusted says that pods have bypassed a drop-in: this runtime does not read them.
+	DropInDistrusted bool `json:"dropInDistrusted,omitempty"`
 }
 
 // memoryFile is its name in the state directory.

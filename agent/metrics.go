@@ -36,7 +36,8 @@ const prefix = "istio_pod_network_"
 func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		adds:     counters("add_total", "CNI ADDs that left a record, by what the plugin decided", "decision", "reason", "backend"),
+		adds: counters("add_total", "CNI ADDs that left a record, by what the plugin decided", "decision", "reason",
+			"backend"),
 		addDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: prefix + "add_duration_seconds", Help: "How long a CNI ADD took the plugin, from its record",
 			Buckets: []float64{.001, .002, .004, .008, .016, .032, .064, .128, .256, .512, 1, 2, 4, 8},
@@ -46,11 +47,16 @@ func newMetrics() *metrics {
 			Name: prefix + "mark_latency_seconds", Help: "From the end of an ADD until the API server has acknowledged the mark",
 			Buckets: []float64{.005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60, 300},
 		}),
-		questions:  counters("questions_total", "Questions of the plugin, by where the answer came from: cache, live (read from the API server) or none", "answer"),
-		requests:   counters("api_requests_total", "Requests to the API server; code is the HTTP status, or <error> where none came", "method", "code"),
-		installed:  prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "installed", Help: "1 while the plugin is installed and chained"}),
-		repairs:    counters("installation_repairs_total", "What had to be made good in the node's CNI directories; the first installation counts too", "cause"),
-		podRepairs: counters("pod_repairs_total", "What was done about mesh pods whose network was made without the plugin", "result"),
+		questions: counters("questions_total", "Questions of the plugin, by where the answer came from: cache, live (read "+
+			"from the API server) or none", "answer"),
+		requests: counters("api_requests_total", "Requests to the API server; code is the HTTP status, or <error> where "+
+			"none came", "method", "code"),
+		installed: prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "installed",
+			Help: "1 while the plugin is installed and chained"}),
+		repairs: counters("installation_repairs_total", "What had to be made good in the node's CNI directories; the first "+
+			"installation counts too", "cause"),
+		podRepairs: counters("pod_repairs_total",
+			"What was done about mesh pods whose network was made without the plugin", "result"),
 		patrol: patrol.Metrics{
 			Bypasses: prometheus.NewCounter(prometheus.CounterOpts{
 				Name: prefix + "bypasses_total",
@@ -90,7 +96,8 @@ func counters(name, help string, labels ...string) *prometheus.CounterVec {
 // added counts an ADD by its record.
 func (m *metrics) added(r record.Record) {
 	m.adds.WithLabelValues(r.Decision, r.Reason, r.Backend).Inc()
-	m.addDuration.WithLabelValues(r.Decision).Observe(time.Duration(r.DurationMicroseconds * int64(time.Microsecond)).Seconds())
+	took := time.Duration(r.DurationMicroseconds) * time.Microsecond
+	m.addDuration.WithLabelValues(r.Decision).Observe(took.Seconds())
 }
 
 // answered counts an answer to the plugin.

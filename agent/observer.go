@@ -36,8 +36,8 @@ func recordKey(r record.Record) string { return r.ContainerID + " " + r.IfName }
 func (o *observer) attempted(r record.Record, result mark.Result, err error) {
 	o.metrics.marks.WithLabelValues(string(result)).Inc()
 	log := o.log.WithFields(logrus.Fields{
-		"pod": r.Namespace + "/" + r.Name, "sandbox": r.ContainerID, "decision": r.Decision, "reason": r.Reason, "result": result,
-		"ms": float64(r.DurationMicroseconds) / 1000,
+		"pod": r.Namespace + "/" + r.Name, "sandbox": r.ContainerID, "decision": r.Decision, "reason": r.Reason,
+		"result": result, "ms": float64(r.DurationMicroseconds) / 1000,
 	})
 	if r.Backend != "" {
 		log = log.WithField("backend", r.Backend)

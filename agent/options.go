@@ -75,7 +75,8 @@ type options struct {
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("", flag.ContinueOnError)
 	f.StringVar(&o.node, "node-name", "", "`name` of this node's object, from the downward API; required")
-	f.StringVar(&o.kube.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; without it, the pod's service account")
+	f.StringVar(&o.kube.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; without it, the "+
+		"pod's service account")
 	f.StringVar(&o.listen, "listen", ":15088", "`address` of /healthz, /readyz and /metrics")
 	f.StringVar(&o.logFormat, "log-format", "text", "`format` of the log on standard error: text or json")
 	o.logLevel = logrus.InfoLevel
@@ -85,19 +86,29 @@ func (o *options) flags() *flag.FlagSet {
 	})
 	f.Float64Var(&o.kube.QPS, "api-qps", 100, "requests per second to the API server, in the long run")
 	f.IntVar(&o.kube.Burst, "api-burst", 200, "requests to the API server at once")
-	f.DurationVar(&o.every, "patrol", 5*time.Second, "how often to look for pods that bypass the mesh or hang, and for stale records")
-	f.DurationVar(&o.stuckAfter, "stuck-after", time.Minute, "how long an init wait may go on in a marked pod before an Event reports it")
-	f.DurationVar(&o.sweepAfter, "sweep-after", time.Minute, "how long the record of a pod that is gone waits for the runtime's DEL")
-	f.BoolVar(&o.noInstall, "no-install", false, "leave the node's CNI directories to somebody else, such as istio-pod-network-install watch")
-	f.StringVar(&o.startupTaint, "startup-taint", "", "`key` of the taint that this node was born with, to be removed once the agent is ready")
-	f.StringVar((*string)(&o.repair), "repair", string(patrol.Off), "what to do about mesh `pods` whose network was made without the plugin: apply (run the plugin on "+
-		"it; needs CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_DAC_READ_SEARCH and the directories below), delete (if a controller makes them again) or off (report them)")
-	f.StringVar(&o.cacheDir, "cni-cache-dir", "/var/lib/cni", "with --repair=apply: the `directory` in which the runtime's libcni keeps results")
-	f.StringVar(&o.netnsDir, "netns-dir", "/run/netns", "with --repair=apply: the `directory` in which the runtime keeps network namespaces")
+	f.DurationVar(&o.every, "patrol", 5*time.Second, "how often to look for pods that bypass the mesh or hang, and for "+
+		"stale records")
+	f.DurationVar(&o.stuckAfter, "stuck-after", time.Minute, "how long an init wait may go on in a marked pod before an "+
+		"Event reports it")
+	f.DurationVar(&o.sweepAfter, "sweep-after", time.Minute, "how long the record of a pod that is gone waits for the "+
+		"runtime's DEL")
+	f.BoolVar(&o.noInstall, "no-install", false, "leave the node's CNI directories to somebody else, such as "+
+		"istio-pod-network-install watch")
+	f.StringVar(&o.startupTaint, "startup-taint", "", "`key` of the taint that this node was born with, to be removed "+
+		"once the agent is ready")
+	f.StringVar((*string)(&o.repair), "repair", string(patrol.Off),
+		"what to do about mesh `pods` whose network was made without the plugin: apply (run the plugin on it; needs "+
+			"CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_DAC_READ_SEARCH and the directories below), delete (if a controller makes "+
+			"them again) or off (report them)")
+	f.StringVar(&o.cacheDir, "cni-cache-dir", "/var/lib/cni", "with --repair=apply: the `directory` in which the "+
+		"runtime's libcni keeps results")
+	f.StringVar(&o.netnsDir, "netns-dir", "/run/netns", "with --repair=apply: the `directory` in which the runtime "+
+		"keeps network namespaces")
 	f.BoolVar(&o.uninstall, "uninstall", false, "take the plugin out of this node, and be ready when it is out")
 	o.install.Flags(f)
 	f.Lookup("source").Usage = "the plugin's `binary` to install (default istio-pod-network beside this program)"
-	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+entry.DefaultText+")")
+	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+
+		entry.DefaultText+")")
 	return f
 }
 
@@ -134,7 +145,9 @@ func (o *options) check() error {
 	case o.uninstall && o.noInstall:
 		return errors.New("--uninstall and --no-install exclude each other")
 	}
-	durations := map[string]time.Duration{"--patrol": o.every, "--stuck-after": o.stuckAfter, "--sweep-after": o.sweepAfter}
+	durations := map[string]time.Duration{
+		"--patrol": o.every, "--stuck-after": o.stuckAfter, "--sweep-after": o.sweepAfter,
+	}
 	for key, d := range durations {
 		if d <= 0 {
 			return invalid.Text(key, d.String(), "", "a duration of more than 0, such as 5s")

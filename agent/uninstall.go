@@ -19,7 +19,8 @@ import (
 
 // uninstallNode is what an agent with --uninstall does, until the context ends.
 func uninstallNode(ctx context.Context, o options, log *logrus.Logger) error {
-	log.WithFields(logrus.Fields{"version": buildinfo.Version(), "node": o.node, "stateDir": o.store.Dir}).Info("taking the plugin out of this node")
+	log.WithFields(logrus.Fields{"version": buildinfo.Version(), "node": o.node,
+		"stateDir": o.store.Dir}).Info("taking the plugin out of this node")
 	web, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
@@ -65,7 +66,8 @@ func uninstallAll(ctx context.Context, p program.Program, args []string) int {
 	f.StringVar(&namespace, "namespace", "", "`namespace` of the DaemonSet; required")
 	f.StringVar(&daemonset, "daemonset", "istio-pod-network-agent", "`name` of the DaemonSet")
 	f.DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait for the nodes")
-	f.StringVar(&reach.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; without it, the pod's service account")
+	f.StringVar(&reach.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; without it, the "+
+		"pod's service account")
 	p.Help = flags.Help(p.Help, f)
 	if status, ended := flags.Parse(p, f, envPrefix, args); ended {
 		return status

@@ -35,9 +35,12 @@ func Quiet() *logrus.Logger {
 func MeshPod(name string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "shop", Name: name, UID: types.UID("uid-of-" + name), Annotations: map[string]string{annotation.SidecarStatus: "{}"},
+			Namespace: "shop", Name: name, UID: types.UID("uid-of-" + name),
+			Annotations: map[string]string{annotation.SidecarStatus: "{}"},
 		},
-		Spec: corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "app"}, {Name: redirect.ProxyContainer}}},
+		Spec: corev1.PodSpec{
+			NodeName: "node", Containers: []corev1.Container{{Name: "app"}, {Name: redirect.ProxyContainer}},
+		},
 	}
 }
 

@@ -132,7 +132,8 @@ func (a *Answerer) live(ctx context.Context, q facts.Request) (*corev1.Pod, erro
 		return nil, &otherPodError{fmt.Sprintf("the pod %s/%s has UID %s; the one with UID %s is gone",
 			q.Namespace, q.Name, pod.UID, q.UID)}
 	case pod.Spec.NodeName != a.node:
-		return nil, &otherPodError{fmt.Sprintf("the pod %s/%s is on node %q, and this is the agent of node %q: check its --node-name",
+		return nil, &otherPodError{fmt.Sprintf("the pod %s/%s is on node %q, and this is the agent of node %q: "+
+			"check its --node-name",
 			q.Namespace, q.Name, pod.Spec.NodeName, a.node)}
 	}
 	return pod, nil

@@ -58,7 +58,8 @@ func Connect(c Config) (*Client, error) {
 	}
 	config.UserAgent = "istio-pod-network-agent/" + buildinfo.Version()
 	config.QPS, config.Burst = float32(c.QPS), c.Burst
-	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
 		return nil, err
@@ -80,7 +81,8 @@ func Connect(c Config) (*Client, error) {
 
 // PodsOf lists and watches the pods of one node.
 func (c *Client) PodsOf(node string) cache.ListerWatcher {
-	return cache.NewListWatchFromClient(c.core, podsResource.Resource, "", fields.OneTermEqualSelector("spec.nodeName", node))
+	ofNode := fields.OneTermEqualSelector("spec.nodeName", node)
+	return cache.NewListWatchFromClient(c.core, podsResource.Resource, "", ofNode)
 }
 
 // Pod reads the part of one pod that is looked at.
@@ -161,7 +163,8 @@ func (c *Client) RemoveTaint(ctx context.Context, node, key string) (removed boo
 		if err != nil {
 			return false, err
 		}
-		patch := fmt.Appendf(nil, `{"metadata": {"resourceVersion": %q}, "spec": {"taints": %s}}`, object.ResourceVersion, taints)
+		patch := fmt.Appendf(nil, `{"metadata": {"resourceVersion": %q}, "spec": {"taints": %s}}`,
+			object.ResourceVersion, taints)
 		err = c.core.Patch(types.MergePatchType).Resource("nodes").Name(node).Body(patch).Do(ctx).Error()
 		if !apierrors.IsConflict(err) {
 			return err == nil, err

@@ -50,7 +50,8 @@ func (c *Client) PatchDaemonSet(ctx context.Context, namespace, name string, pat
 }
 
 func onDaemonSet(r *rest.Request, namespace, name string) *rest.Request {
-	return r.AbsPath(fmt.Sprintf("/apis/apps/v1/namespaces/%s/daemonsets/%s", namespace, name)).SetHeader("Accept", "application/json")
+	path := fmt.Sprintf("/apis/apps/v1/namespaces/%s/daemonsets/%s", namespace, name)
+	return r.AbsPath(path).SetHeader("Accept", "application/json")
 }
 
 // PodsWith lists the pods of a namespace that have those labels.

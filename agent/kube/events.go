@@ -38,7 +38,8 @@ func (s eventSink) Update(e *corev1.Event) (*corev1.Event, error) {
 
 // Patch counts an Event up.
 func (s eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
-	return s.do(s.core.Patch(types.StrategicMergePatchType).Namespace(e.Namespace).Resource("events").Name(e.Name).Body(data))
+	patch := s.core.Patch(types.StrategicMergePatchType).Namespace(e.Namespace).Resource("events")
+	return s.do(patch.Name(e.Name).Body(data))
 }
 
 func (s eventSink) do(request *rest.Request) (*corev1.Event, error) {

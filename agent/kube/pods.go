@@ -29,11 +29,9 @@ type Pods struct {
 // NewPods makes a cache of the pods that source lists and watches. It calls changed, with each of a pod's IDs, for
 // every pod that comes, changes or goes.
 func NewPods(source cache.ListerWatcher, changed func(id string)) (*Pods, error) {
+	byIDs := cache.Indexers{byID: func(object any) ([]string, error) { return IDs(object.(*corev1.Pod)), nil }}
 	c := &Pods{
-		informer: cache.NewSharedIndexInformer(source, &corev1.Pod{}, 0, cache.Indexers{byID: func(object any) ([]string, error) {
-			return IDs(object.(*corev1.Pod)), nil
-		}}),
-		next: make(chan struct{}),
+		informer: cache.NewSharedIndexInformer(source, &corev1.Pod{}, 0, byIDs), next: make(chan struct{}),
 	}
 	err := c.informer.SetTransform(func(object any) (any, error) {
 		if pod, ok := object.(*corev1.Pod); ok {

@@ -22,7 +22,8 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 		},
 		Spec: corev1.PodSpec{
 			NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork,
-			Containers: trimContainers(pod.Spec.Containers, false), InitContainers: trimContainers(pod.Spec.InitContainers, true),
+			Containers:     trimContainers(pod.Spec.Containers, false),
+			InitContainers: trimContainers(pod.Spec.InitContainers, true),
 		},
 		Status: corev1.PodStatus{Phase: pod.Status.Phase, StartTime: pod.Status.StartTime},
 	}
@@ -37,12 +38,15 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReadyToStartContainers {
-			small.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status, LastTransitionTime: c.LastTransitionTime}}
+			small.Status.Conditions = []corev1.PodCondition{
+				{Type: c.Type, Status: c.Status, LastTransitionTime: c.LastTransitionTime},
+			}
 		}
 	}
 	for _, c := range pod.Status.ContainerStatuses {
 		if user := trimUser(c.User); user != nil {
-			small.Status.ContainerStatuses = append(small.Status.ContainerStatuses, corev1.ContainerStatus{Name: c.Name, User: user})
+			kept := corev1.ContainerStatus{Name: c.Name, User: user}
+			small.Status.ContainerStatuses = append(small.Status.ContainerStatuses, kept)
 		}
 	}
 	for _, c := range pod.Status.InitContainerStatuses {

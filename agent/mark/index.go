@@ -33,7 +33,9 @@ type Index struct {
 
 // NewIndex returns an Index of the store. It calls seen for every new version of a record, which is fresh if it came
 // while the agent was running, and changed for every ID of a pod whose records have changed.
-func NewIndex(store record.Store, log *logrus.Logger, seen func(r record.Record, fresh bool), changed func(id string)) *Index {
+func NewIndex(
+	store record.Store, log *logrus.Logger, seen func(r record.Record, fresh bool), changed func(id string),
+) *Index {
 	return &Index{store: store, log: log, seen: seen, changed: changed, files: map[string]recordFile{}}
 }
 

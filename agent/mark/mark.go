@@ -23,7 +23,8 @@ func markOf(r record.Record) mark {
 
 // isOn reports whether the pod carries the mark.
 func (m mark) isOn(pod *corev1.Pod) bool {
-	return m == mark{pod.Annotations[annotation.Status], pod.Annotations[annotation.NetNS], pod.Annotations[annotation.Reason]}
+	a := pod.Annotations
+	return m == mark{a[annotation.Status], a[annotation.NetNS], a[annotation.Reason]}
 }
 
 // patch renders the mark as a JSON merge patch for the pod with that UID and no other of its name.

@@ -19,7 +19,7 @@ const (
 	markRetry   = 50 * time.Millisecond // after the first failure
 	markRetryUp = 15 * time.Second      // at most
 	remarkAfter = 10 * time.Second      // between two writes of the same mark, should somebody keep taking it away
-	watchLate   = 2 * time.Second       // after a record: then a pod that the watch has not brought is read from the API server
+	watchLate   = 2 * time.Second       // after a record: then a pod that the watch has not brought is read
 )
 
 // Result is what an attempt to mark a pod came to.
@@ -74,7 +74,8 @@ type writing struct {
 
 // New returns a Marker of what comes into the queue. It calls done after every attempt.
 func New(
-	boot record.BootID, queue Queue, pods *kube.Pods, records *Index, api API, done func(r record.Record, result Result, err error),
+	boot record.BootID, queue Queue, pods *kube.Pods, records *Index, api API,
+	done func(r record.Record, result Result, err error),
 ) *Marker {
 	return &Marker{boot: boot, queue: queue, pods: pods, records: records, api: api, done: done}
 }

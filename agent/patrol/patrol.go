@@ -192,9 +192,9 @@ func (p *Patrol) lookAtWait(pod *corev1.Pod, r record.Record, now time.Time) (st
 	if now.Sub(since) <= p.StuckAfter {
 		return false
 	}
-	p.Warner.warn(pod, eventStuck, "The packet rules are in place and the pod is marked, but its init container %s is still waiting. "+
-		"Its log says for what; most often it does not see the pod's annotations (a downward API volume mounted by subPath is never "+
-		"refreshed)", name)
+	p.Warner.warn(pod, eventStuck, "The packet rules are in place and the pod is marked, but its init container %s is "+
+		"still waiting. Its log says for what; most often it does not see the pod's annotations (a downward API volume "+
+		"mounted by subPath is never refreshed)", name)
 	return true
 }
 
@@ -261,8 +261,9 @@ func (p *Patrol) bypasses(pod *corev1.Pod) bool {
 func (p *Patrol) noteBypass(pod *corev1.Pod, s *sighting) {
 	s.bypass = certain
 	p.Metrics.Bypasses.Inc()
-	p.Warner.warn(pod, eventBypass, "The container runtime did not run the plugin for this mesh pod, although it was chained when the pod's "+
-		"network was made: the pod has no packet rules, and an init wait in it does not end. %s", p.Repairer.remedy())
+	p.Warner.warn(pod, eventBypass, "The container runtime did not run the plugin for this mesh pod, although it was "+
+		"chained when the pod's network was made: the pod has no packet rules, and an init wait in it does not end. %s",
+		p.Repairer.remedy())
 	p.Installation.DistrustDropIn()
 }
 

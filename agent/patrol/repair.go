@@ -129,9 +129,9 @@ func (r *Repairer) repair(ctx context.Context, pods []*corev1.Pod) (repaired []*
 		case r.Mode == Delete:
 			r.delete(ctx, pod)
 		default:
-			r.Warner.warn(pod, eventEarly, "The pod's network was made without istio-pod-network, so it has no packet rules and must "+
-				"not start: its init wait does not end. Delete the pod, so that it is made again; with the chart's value repair the agent "+
-				"does more")
+			r.Warner.warn(pod, eventEarly, "The pod's network was made without istio-pod-network, so it has no packet rules "+
+				"and must not start: its init wait does not end. Delete the pod, so that it is made again; with the chart's "+
+				"value repair the agent does more")
 		}
 	}
 	return repaired
@@ -152,8 +152,8 @@ func (r *Repairer) apply(ctx context.Context, pod *corev1.Pod, known []sandbox, 
 	}
 	if err != nil {
 		r.Repairs.WithLabelValues(failed).Inc()
-		r.Warner.warn(pod, eventRepair, "The pod's network was made without istio-pod-network, and its packet rules could not be "+
-			"written afterwards: %v. Delete the pod, so that it is made again", err)
+		r.Warner.warn(pod, eventRepair, "The pod's network was made without istio-pod-network, and its packet rules could "+
+			"not be written afterwards: %v. Delete the pod, so that it is made again", err)
 		return false
 	}
 	r.Repairs.WithLabelValues(applied).Inc()
@@ -194,14 +194,16 @@ func (r *Repairer) run(ctx context.Context, s sandbox, netns string) error {
 // configuration is the entry as a runtime hands it over. Without runtimeConfig the plugin asks the agent for
 // everything.
 func (r *Repairer) configuration(s sandbox) ([]byte, error) {
-	return r.Entry.With(map[string]any{"cniVersion": s.version, "name": s.network, "prevResult": s.result, "capabilities": nil})
+	return r.Entry.With(map[string]any{
+		"cniVersion": s.version, "name": s.network, "prevResult": s.result, "capabilities": nil,
+	})
 }
 
 // delete has the pod made again.
 func (r *Repairer) delete(ctx context.Context, pod *corev1.Pod) {
 	if metav1.GetControllerOf(pod) == nil || kube.IsMirror(pod) {
-		r.Warner.warn(pod, eventRepair, "The pod's network was made without istio-pod-network, so it has no packet rules. It is not "+
-			"deleted, because no controller would make it again: make it again yourself")
+		r.Warner.warn(pod, eventRepair, "The pod's network was made without istio-pod-network, so it has no packet rules. "+
+			"It is not deleted, because no controller would make it again: make it again yourself")
 		return
 	}
 	if !r.limit.TryAccept() {
@@ -211,11 +213,11 @@ func (r *Repairer) delete(ctx context.Context, pod *corev1.Pod) {
 	switch {
 	case err == nil:
 		r.Repairs.WithLabelValues(deleted).Inc()
-		r.Warner.warn(pod, eventDeleted, "The pod's network was made without istio-pod-network, so it had no packet rules: it was "+
-			"deleted, to be made again")
+		r.Warner.warn(pod, eventDeleted, "The pod's network was made without istio-pod-network, so it had no packet rules: "+
+			"it was deleted, to be made again")
 	case !kube.IsGone(err):
 		r.Repairs.WithLabelValues(failed).Inc()
-		r.Warner.warn(pod, eventRepair, "The pod's network was made without istio-pod-network, so it has no packet rules, and deleting "+
-			"it failed: %v", err)
+		r.Warner.warn(pod, eventRepair, "The pod's network was made without istio-pod-network, so it has no packet rules, "+
+			"and deleting it failed: %v", err)
 	}
 }

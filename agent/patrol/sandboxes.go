@@ -135,7 +135,8 @@ func (s *sandbox) identify(args [][2]string) {
 // an ADD is not run on whatever a file names.
 func (s sandboxes) path(sb sandbox) (string, error) {
 	path := filepath.Clean(sb.netns)
-	if below, ok := strings.CutPrefix(path, "/var/run/"); ok { // which is /run, but there is no such link in the agent's image
+	// /var/run is /run, but there is no such link in the agent's image.
+	if below, ok := strings.CutPrefix(path, "/var/run/"); ok {
 		path = "/run/" + below
 	}
 	if sb.netns == "" || filepath.Dir(path) != filepath.Clean(s.netns) {

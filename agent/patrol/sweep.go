@@ -24,7 +24,8 @@ func (p *Patrol) sweep(ctx context.Context, records map[string][]record.Record, 
 			if !known {
 				since = now
 			}
-			due := why == orphanBoot || now.Sub(since) >= p.SweepAfter // after a reboot no DEL comes; else the runtime may be late
+			// After a reboot no DEL comes; else the runtime may be late.
+			due := why == orphanBoot || now.Sub(since) >= p.SweepAfter
 			if due && why == orphanPod {
 				due = p.isGone(ctx, r)
 			}

@@ -76,7 +76,8 @@ func (w *Warner) warn(pod *corev1.Pod, reason, format string, args ...any) {
 	}
 	w.log.WithFields(logrus.Fields{"pod": pod.Namespace + "/" + pod.Name, "event": reason}).Warn(text)
 	w.recorder.Event(&corev1.ObjectReference{
-		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
+		ResourceVersion: pod.ResourceVersion,
 	}, corev1.EventTypeWarning, reason, text)
 }
 
@@ -101,8 +102,8 @@ func (w *Warner) AboutRecord(pod *corev1.Pod, r record.Record) {
 		w.warn(pod, eventNoProxy, "The pod opted in to the mesh, but has no container %s: no packet rules were written. "+
 			"Have the sidecar injected, or take the opt-in away", redirect.ProxyContainer)
 	case redirect.ReasonForeignRules:
-		w.warn(pod, eventForeign, "Packet rules of Istio's own tools were in the pod's network namespace already, so none were added: "+
-			"only one of Istio CNI, istio-init and istio-pod-network may be in charge of a pod. %s", r.Detail)
+		w.warn(pod, eventForeign, "Packet rules of Istio's own tools were in the pod's network namespace already, so none "+
+			"were added: only one of Istio CNI, istio-init and istio-pod-network may be in charge of a pod. %s", r.Detail)
 	}
 }
 
@@ -125,7 +126,7 @@ func (w *Warner) aboutSettings(pod *corev1.Pod, namespace map[string]string, pol
 		shared = kube.AsRun(facts, pod.Status).SharesProxyUser(decision.Spec)
 	}
 	if shared != nil {
-		w.warn(pod, eventSharedUser, "Container %s runs with the %s %d of the sidecar, so its traffic is taken for the sidecar's own and "+
-			"bypasses the mesh. Give it another%s", shared.Container, shared.What, shared.ID, refused)
+		w.warn(pod, eventSharedUser, "Container %s runs with the %s %d of the sidecar, so its traffic is taken for the "+
+			"sidecar's own and bypasses the mesh. Give it another%s", shared.Container, shared.What, shared.ID, refused)
 	}
 }

@@ -82,7 +82,8 @@ func (c *Cluster) late(d kube.DaemonSet, err error) error {
 	if fresh, again := c.read(ctx); again == nil {
 		d, err = fresh, nil
 	}
-	return fmt.Errorf("not done within %s: %s. A node that is gone for good has to be deleted, or the hook left out (helm uninstall --no-hooks)",
+	return fmt.Errorf("not done within %s: %s. A node that is gone for good has to be deleted, or the hook left out "+
+		"(helm uninstall --no-hooks)",
 		c.timeout, c.state(ctx, d, err))
 }
 
@@ -95,7 +96,8 @@ func (c *Cluster) turn(ctx context.Context, d kube.DaemonSet) error {
 	if len(d.Spec.Template.Spec.Containers) == 0 {
 		return errors.New("its pods have no container")
 	}
-	const patch = `{"spec": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "100%%"}},
+	const patch = `{"spec": {"updateStrategy": {"type": "RollingUpdate",
+		"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "100%%"}},
 		"template": {"spec": {"containers": [{"name": %q, "env": [{"name": %q, "value": "true"}]}]}}}}`
 	body := fmt.Appendf(nil, patch, d.Spec.Template.Spec.Containers[0].Name, EnvUninstall)
 	return c.api.PatchDaemonSet(ctx, c.namespace, c.daemonset, body)
@@ -109,7 +111,8 @@ func (c *Cluster) state(ctx context.Context, d kube.DaemonSet, err error) string
 	if err != nil {
 		return err.Error()
 	}
-	text := fmt.Sprintf("%d of %d nodes are done", min(d.Status.NumberReady, d.Status.UpdatedNumberScheduled), d.Status.DesiredNumberScheduled)
+	text := fmt.Sprintf("%d of %d nodes are done", min(d.Status.NumberReady, d.Status.UpdatedNumberScheduled),
+		d.Status.DesiredNumberScheduled)
 	pods, err := c.api.PodsWith(ctx, c.namespace, d.Spec.Selector.MatchLabels)
 	if err != nil {
 		return text

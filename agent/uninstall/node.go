@@ -30,7 +30,8 @@ type Node struct {
 // NewNode returns one that looks after the node so often. version reads which container runtime the node has, and is
 // called if the configuration does not say it.
 func NewNode(
-	config install.Config, store record.Store, every time.Duration, version func(context.Context) (string, error), log *logrus.Logger,
+	config install.Config, store record.Store, every time.Duration, version func(context.Context) (string,
+		error), log *logrus.Logger,
 ) *Node {
 	config.StateDir = store.Dir
 	return &Node{config: config, store: store, every: every, version: version, log: log, state: "not looked at yet"}
@@ -62,7 +63,8 @@ func (n *Node) remove() (state string, err error) {
 	}
 	records, unreadable := n.store.List()
 	if pods := len(records) + len(unreadable); pods > 0 && !n.runsDELWithout() {
-		return fmt.Sprintf("out of the network; the binary stays until the runtime has run it for the DEL of %d pods", pods), nil
+		return fmt.Sprintf("out of the network; the binary stays until the runtime has run it for the DEL of %d pods",
+			pods), nil
 	}
 	if err := install.Uninstall(n.config, true); err != nil {
 		return "", err
