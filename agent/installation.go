@@ -77,7 +77,6 @@ func (i *installation) run(ctx context.Context) error {
 		i.learnVersion(ctx)
 	}
 	for {
-		i.remember()
 		keeping, stop := context.WithCancel(ctx)
 		var helpers sync.WaitGroup
 		if i.asksVersion() {
@@ -163,7 +162,7 @@ func (i *installation) DistrustDropIn() {
 	}
 }
 
-// report takes note of a pass. It runs in run.
+// report takes note of a pass.
 func (i *installation) report(p install.Pass) {
 	for _, cause := range p.Repaired {
 		i.repairs.WithLabelValues(string(cause)).Inc()

@@ -137,10 +137,14 @@ func TestAnswerMeanwhile(t *testing.T) {
 // No more than a few pods are read at once, however many questions there are; one that waits for its turn ends in time.
 func TestLiveReadsAreBounded(t *testing.T) {
 	busy, free := make(chan bool, 2*liveReads), make(chan bool)
-	a, _ := answering(t, func(_ context.Context, _, name string) (*corev1.Pod, error) {
+	a, _ := answering(t, func(ctx context.Context, _, name string) (*corev1.Pod, error) {
 		busy <- true
-		<-free
-		return agenttest.MeshPod(name), nil
+		select {
+		case <-free:
+			return agenttest.MeshPod(name), nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	})
 	var questions sync.WaitGroup
 	for range liveReads {
