@@ -201,7 +201,7 @@ func (o *options) askPlugin(ctx context.Context) error {
 	if o.noInstall || o.uninstall {
 		return nil
 	}
-	if err := o.install.Accepts(ctx); err != nil {
+	if err := install.Validate(ctx, o.install); err != nil {
 		return fmt.Errorf("--network-config: %w", err)
 	}
 	return nil

@@ -8,44 +8,43 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/istio-pod-network/controller/install/exchange"
 )
 
 // installBinary copies the plugin unless the same is there. A running one keeps its inode: the new one comes by a rename.
-func (c Config) installBinary() error {
-	if c.Source == "" {
+func (i *installer) installBinary() error {
+	if i.Source == "" {
 		return nil
 	}
-	want, err := hash(c.Source)
+	want, err := hash(i.Source)
 	if err != nil {
 		return err
 	}
-	if have, err := hash(c.binary()); err == nil && have == want && executable(c.binary()) {
+	if have, err := hash(i.binary()); err == nil && have == want && executable(i.binary()) {
 		return nil
 	}
-	if err := os.MkdirAll(c.BinDir, 0o755); err != nil {
+	if err := os.MkdirAll(i.BinDir, 0o755); err != nil {
 		return err
 	}
-	unlock, err := lock(c.BinDir)
+	unlock, err := exchange.Lock(i.BinDir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := clean(c.BinDir); err != nil {
-		return err
-	}
-	source, err := os.Open(c.Source)
+	source, err := os.Open(i.Source)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
 	cause := CauseBinaryMissing
-	if executable(c.binary()) {
+	if executable(i.binary()) {
 		cause = CauseBinaryChanged
 	}
-	if err := replace(c.binary(), source, mode(0o755)); err != nil {
-		return fmt.Errorf("writing %q: %w", c.binary(), err)
+	if err := exchange.Write(i.binary(), source, exchange.Mode(0o755)); err != nil {
+		return fmt.Errorf("writing %q: %w", i.binary(), err)
 	}
-	c.made(cause)
+	i.repaired(cause)
 	return nil
 }
 
@@ -85,16 +84,16 @@ type Binary struct {
 }
 
 // lookAtBinary compares what is installed with what should be.
-func (c Config) lookAtBinary() (Binary, error) {
-	b := Binary{Path: filepath.Clean(c.binary()), Installed: executable(c.binary())}
+func (i *installer) lookAtBinary() (Binary, error) {
+	b := Binary{Path: filepath.Clean(i.binary()), Installed: executable(i.binary())}
 	var err, failed error
 	if b.SHA256, err = hash(b.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		failed = err
 	}
-	if c.Source != "" {
-		b.Want, err = hash(c.Source)
+	if i.Source != "" {
+		b.Want, err = hash(i.Source)
 		failed = errors.Join(failed, err)
 	}
-	b.Current = b.Installed && (c.Source == "" || b.Want != "" && b.SHA256 == b.Want)
+	b.Current = b.Installed && (i.Source == "" || b.Want != "" && b.SHA256 == b.Want)
 	return b, failed
 }

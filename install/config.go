@@ -1,14 +1,9 @@
 package install
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"flag"
-	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/invalid"
@@ -64,9 +59,6 @@ type Config struct {
 	DropIn         DropIn      // DropInAuto
 	RuntimeVersion string      // as the node object has it, "containerd://2.1.4"; "": not known
 	StateDir       string      // of the plugin's records, which Uninstall empties with the purge; "": not our business
-
-	anyEntry bool        // LookAt's: no entry was given, so any of ours is right
-	repaired func(Cause) // a Keeper's: called for everything that Install makes good
 }
 
 // Flags declares the command line of a program that installs, but for Entry. It sets the defaults.
@@ -114,19 +106,9 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// own is the path of the file that is ours in the modes that have one of their own, and former that of the other of
-// these modes, which the node may have been in before.
-func (c Config) own() string {
-	own, _ := c.files()
-	return own
-}
-
-func (c Config) former() string {
-	_, former := c.files()
-	return former
-}
-
-func (c Config) files() (own, former string) {
+// ownFiles are the path of our file in the modes that have one, and that of our file in the other of these modes, which
+// the node may have been in before.
+func (c Config) ownFiles() (path, former string) {
 	nad, aux := filepath.Join(c.ConfDir, nadFile), filepath.Join(c.AuxDir, auxFile)
 	if c.Mode == ModeAux {
 		return aux, nad
@@ -139,61 +121,3 @@ func (c Config) dropInOf(network string) string { return filepath.Join(c.ConfDir
 
 // binary is the path of the installed plugin.
 func (c Config) binary() string { return filepath.Join(c.BinDir, entry.Type) }
-
-// standalone is our entry as a file by itself, with the name and version that a network needs and an entry has not.
-func (c Config) standalone() []byte {
-	text := c.Entry.Text()
-	all, err := members(text)
-	if err != nil {
-		return nil // it has been parsed
-	}
-	var add []string
-	for _, pair := range [][2]string{{"cniVersion", "0.3.1"}, {"name", entry.Type}} { // Multus before OpenShift 4.23 speaks 0.3.1
-		if _, present := last(all, pair[0]); !present {
-			add = append(add, fmt.Sprintf("%q: %q", pair[0], pair[1]))
-		}
-	}
-	if len(add) > 0 {
-		add = append(add, "")
-	}
-	return indented(append([]byte("{"+strings.Join(add, ", ")), text[1:]...))
-}
-
-// indented is a file with a configuration in it.
-func indented(object []byte) []byte {
-	var out bytes.Buffer
-	_ = json.Indent(&out, object, "", "  ")
-	out.WriteByte('\n')
-	return out.Bytes()
-}
-
-// What a caller may want to tell from other errors.
-var (
-	errNoPrimary = errors.New("no primary network configuration yet")
-	errReadiness = errors.New("it is a readiness file of its owner, never edited by us")
-)
-
-// IsNoPrimary reports whether err says that there is no network yet to chain into: Run waits for one.
-func IsNoPrimary(err error) bool { return errors.Is(err, errNoPrimary) }
-
-// IsReadinessFile reports whether err says that the network is described by a file that must not be edited: on such a
-// node, OpenShift or another with Multus, ModeNAD or ModeAux is right.
-func IsReadinessFile(err error) bool { return errors.Is(err, errReadiness) }
-
-// Explain is an error with what can be done about it on a line of its own.
-func Explain(err error) string {
-	if remedy := Remedy(err); remedy != "" {
-		return err.Error() + "\n  remedy: " + remedy
-	}
-	return err.Error()
-}
-
-// Remedy says what an operator can do about an error, or "".
-func Remedy(err error) string {
-	for _, r := range remedies {
-		if r.is(err) {
-			return r.text
-		}
-	}
-	return ""
-}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/istio-pod-network/controller/install/conflist"
+	"github.com/istio-pod-network/controller/install/exchange"
 	"github.com/istio-pod-network/controller/internal/files"
 	"golang.org/x/sys/unix"
 )
@@ -19,22 +21,19 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// originals are the names that the primary of a list we made may have had, the likely one first.
-func originals(list string) []string {
-	base := strings.TrimSuffix(list, ".conflist")
-	if ext := filepath.Ext(base); ext == ".conf" || ext == ".json" {
-		return []string{base, base + ".conf", base + ".json"}
-	}
-	return []string{base + ".conf", base + ".json"}
-}
+// A .conf primary of which a list was made is put aside under such a name, which hides it from runtimes.
+const (
+	asidePrefix = exchange.Hidden + "original."
+	asideSuffix = ".aside"
+)
 
-// asideOf is the name under which a primary is put aside; the suffix hides it from runtimes.
+// asideOf is the name under which a primary is put aside.
 func asideOf(name string) string { return asidePrefix + name + asideSuffix }
 
 // aside returns the path of the .conf primary that was put aside for a list of ours, or "".
 func aside(f file) string {
-	for _, name := range originals(f.name) {
-		if path := filepath.Join(filepath.Dir(f.path), asideOf(name)); !f.single() && exists(path) {
+	for _, name := range conflist.Originals(f.name) {
+		if path := filepath.Join(filepath.Dir(f.path), asideOf(name)); f.isList() && exists(path) {
 			return path
 		}
 	}
@@ -44,23 +43,23 @@ func aside(f file) string {
 // listName is the name of the list for a .conf primary: 10-x.conflist, unless somebody else has a file of that name, then
 // 10-x.conf.conflist, which sorts before it.
 func listName(f file) (string, error) {
-	dir, base := filepath.Dir(f.path), strings.TrimSuffix(f.name, filepath.Ext(f.name))
-	for _, name := range []string{base + ".conflist", f.name + ".conflist"} {
+	dir, names := filepath.Dir(f.path), conflist.Lists(f.name)
+	for _, name := range names {
 		if !exists(filepath.Join(dir, name)) {
 			return name, nil
 		}
 		other := open(dir, name)
-		_, wrapped := unwrap(other.data, other.conf)
-		if other.problem == nil && (wrapped || len(other.conf.ours) > 0 && aside(other) != "") {
+		_, wrapped := other.conf.Original()
+		if other.problem == nil && (wrapped || other.conf.Ours() > 0 && aside(other) != "") {
 			return name, nil
 		}
 	}
-	return "", fmt.Errorf("making a list of %q: %q belongs to somebody else", f.path, base+".conflist")
+	return "", fmt.Errorf("making a list of %q: %q belongs to somebody else", f.path, names[0])
 }
 
 // convert makes a list of a .conf primary, and puts that aside. The list is complete before the primary goes, so there is
 // a network at every moment; until then the primary, whose name sorts first, stays the network.
-func (c Config) convert(f file) error {
+func (c chain) convert(f file) error {
 	f.path = filepath.Join(c.ConfDir, f.name) // the link itself, if it is one
 	name, err := listName(f)
 	if err != nil {
@@ -77,25 +76,22 @@ func (c Config) convert(f file) error {
 		return err
 	}
 	if err := c.refresh(list, away, f.data); err != nil {
-		return errors.Join(err, move(away, f.path)) // what its owner wrote last cannot be used yet; it is his again
+		return errors.Join(err, exchange.Move(away, f.path)) // what its owner wrote last cannot be used yet; it is theirs again
 	}
 	return nil
 }
 
-func (c Config) writeList(list string, primary []byte, like string) error {
-	spliced, err := Splice(primary, c.Entry.Text())
+func (c chain) writeList(list string, primary []byte, like string) error {
+	spliced, err := conflist.Splice(primary, c.ours)
 	if err != nil {
 		return fmt.Errorf("making a list of %q: %w", like, err)
 	}
-	return replace(list, bytes.NewReader(spliced), attributesOf(like))
+	return exchange.Write(list, bytes.NewReader(spliced), exchange.Like(like))
 }
 
 // refresh makes the list again if the primary was changed between our reading it and its being put aside.
-func (c Config) refresh(list, away string, known []byte) error {
-	if !writersGone(away) {
-		return fmt.Errorf("reading %q: %w", away, errBusy)
-	}
-	now, err := readConf(away)
+func (c chain) refresh(list, away string, known []byte) error {
+	now, err := exchange.ReadClosed(away)
 	if err != nil || bytes.Equal(now, known) {
 		return err
 	}
@@ -103,9 +99,9 @@ func (c Config) refresh(list, away string, known []byte) error {
 }
 
 // renew is refresh in a later process, if the one that put the primary aside was killed before it looked.
-func (c Config) renew(f file) error {
+func (c chain) renew(f file) error {
 	away := aside(f)
-	known, wrapped := unwrap(f.data, f.conf)
+	known, wrapped := f.conf.Original()
 	if away == "" || !wrapped {
 		return nil
 	}
@@ -114,21 +110,21 @@ func (c Config) renew(f file) error {
 
 // restore undoes convert: the primary gets its name back, then the list goes. It returns false for a list that
 // somebody else has changed, which stays a list.
-func (c Config) restore(f file) (bool, error) {
-	original, wrapped := unwrap(f.data, f.conf)
+func (c chain) restore(f file) (bool, error) {
+	original, wrapped := f.conf.Original()
 	if !wrapped {
 		return false, nil
 	}
-	path := filepath.Join(c.ConfDir, originals(f.name)[0])
+	path := filepath.Join(c.ConfDir, conflist.Originals(f.name)[0])
 	if away := aside(f); away != "" {
 		path = filepath.Join(c.ConfDir, strings.TrimSuffix(strings.TrimPrefix(filepath.Base(away), asidePrefix), asideSuffix))
-		err := move(away, path)
+		err := exchange.Move(away, path)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return false, err
 		}
 	}
 	if !exists(path) {
-		if err := replace(path, bytes.NewReader(original), attributesOf(f.path)); err != nil {
+		if err := exchange.Write(path, bytes.NewReader(original), exchange.Like(f.path)); err != nil {
 			return false, err
 		}
 	}
@@ -136,22 +132,9 @@ func (c Config) restore(f file) (bool, error) {
 		return false, err
 	}
 	if away := aside(f); away != "" { // its owner wrote the primary anew beside it
-		if err := remove(away); err != nil {
+		if err := exchange.Remove(away); err != nil {
 			return false, err
 		}
 	}
-	return true, removeIf(f.path, f.data)
-}
-
-// removeIf removes a file that still has these contents. One that somebody has changed meanwhile comes back and is kept.
-func removeIf(path string, contents []byte) error {
-	temp := files.Temp(filepath.Dir(path), tempName)
-	if err := move(path, temp); err != nil {
-		return err
-	}
-	writersGone(temp)
-	if now, err := readConf(temp); err != nil || !bytes.Equal(now, contents) {
-		return errors.Join(fmt.Errorf("removing %q: %w", path, errBusy), err, move(temp, path))
-	}
-	return remove(temp)
+	return true, exchange.RemoveIf(f.path, f.data)
 }

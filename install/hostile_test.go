@@ -1,7 +1,6 @@
 package install
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -166,94 +165,6 @@ func TestInPlaceWriter(t *testing.T) {
 			data, err := os.ReadFile(path)
 			got, chained, err2 := seen(data)
 			return err == nil && err2 == nil && chained && got == i
-		})
-	}
-}
-
-// An update between our read and our exchange survives, whichever way it comes: this is the moment, not luck.
-func TestRace(t *testing.T) {
-	rename := func(path, contents string) {
-		temp := path + ".foreign"
-		if os.WriteFile(temp, []byte(contents), 0o644) != nil || os.Rename(temp, path) != nil {
-			panic("cannot write")
-		}
-	}
-	inPlace := func(path, contents string) {
-		if os.WriteFile(path, []byte(contents), 0o644) != nil {
-			panic("cannot write")
-		}
-	}
-	slowly := func(path, contents string) { // opened before the exchange, written and closed after it
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err != nil {
-			panic(err)
-		}
-		go func() {
-			time.Sleep(30 * time.Millisecond)
-			_, _ = f.WriteString(contents)
-			_ = f.Truncate(int64(len(contents)))
-			f.Close()
-		}()
-	}
-	for name, write := range map[string]func(path, contents string){"rename": rename, "in place": inPlace, "slowly": slowly} {
-		t.Run(name, func(t *testing.T) {
-			n := newNode(t, "10-net.conflist", version(1))
-			path := filepath.Join(n.ConfDir, "10-net.conflist")
-			changed, err := update(path, func(x []byte) ([]byte, error) { return Splice(x, ours) }, func() { write(path, version(2)) })
-			if got, chained, err2 := seen([]byte(n.read("10-net.conflist"))); err != nil || err2 != nil || !changed || got != 2 || !chained {
-				t.Errorf("%d %t %v %v", got, chained, err, err2)
-			}
-			if strings.Count(n.tree(), "\n") != 3 {
-				t.Error(n.tree())
-			}
-		})
-	}
-	t.Run("torn", func(t *testing.T) { // it cannot be edited, so it is given back as it is
-		n := newNode(t, "10-net.conflist", version(1))
-		path := filepath.Join(n.ConfDir, "10-net.conflist")
-		_, err := update(path, func(x []byte) ([]byte, error) { return Splice(x, ours) }, func() { rename(path, "{torn") })
-		if err == nil || n.read("10-net.conflist") != "{torn" || strings.Count(n.tree(), "\n") != 3 {
-			t.Errorf("%v %s", err, n.tree())
-		}
-	})
-	t.Run("deleted", func(t *testing.T) {
-		n := newNode(t, "10-net.conflist", version(1))
-		path := filepath.Join(n.ConfDir, "10-net.conflist")
-		_, err := update(path, func(x []byte) ([]byte, error) { return Splice(x, ours) }, func() { os.Remove(path) })
-		if err == nil || strings.Count(n.tree(), "\n") != 2 {
-			t.Errorf("%v %s", err, n.tree())
-		}
-	})
-}
-
-// An installer that is killed right after an exchange leaves what came out to the next, which looks at it.
-func TestKilledAfterExchange(t *testing.T) {
-	for name, test := range map[string]struct {
-		out, current string // in the temporary file, and under the name; the edit was that of version 1
-		want         int
-	}{
-		"nothing foreign":      {version(1), "edited", 1},
-		"foreign came out":     {version(2), "edited", 2},
-		"and a newer followed": {version(2), version(3), 3},
-		"half written, before": {version(2)[:20], version(1), 1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			n := newNode(t, "10-net.conflist", version(1))
-			edited, err := Splice([]byte(version(1)), ours)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := swap{path: filepath.Join(n.ConfDir, "10-net.conflist")}
-			if err := s.write([]byte(version(1)), edited, s.path); err != nil {
-				t.Fatal(err)
-			}
-			n.write(filepath.Base(s.temp), test.out)
-			n.write("10-net.conflist", string(bytes.ReplaceAll([]byte(test.current), []byte("edited"), edited)))
-			n.install()
-			got, chained, err := seen([]byte(n.read("10-net.conflist")))
-			if err != nil || !chained || got != test.want || exists(s.temp) {
-				t.Errorf("version %d, chained %t, %v, left %t", got, chained, err, exists(s.temp))
-			}
 		})
 	}
 }

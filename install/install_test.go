@@ -227,7 +227,8 @@ func TestOwnFile(t *testing.T) {
 		}
 		left := n.Config
 		left.Mode = other
-		if err := os.WriteFile(left.own(), []byte(`{"type": "`+entry.Type+`"}`), 0o600); err != nil {
+		leftover, _ := left.ownFiles()
+		if err := os.WriteFile(leftover, []byte(`{"type": "`+entry.Type+`"}`), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if s := n.status(); s.Ready || s.Duplicates != 1 || !strings.Contains(strings.Join(s.Missing, ";"), "left of another mode") {
@@ -237,12 +238,12 @@ func TestOwnFile(t *testing.T) {
 		if n.tree() != before {
 			t.Error(n.tree())
 		}
-		if err := os.WriteFile(left.own(), []byte(`{"type": "x"}`), 0o600); err != nil {
+		if err := os.WriteFile(leftover, []byte(`{"type": "x"}`), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		n.install()
 		n.uninstall()
-		if _, err := os.Stat(left.own()); err != nil {
+		if _, err := os.Stat(leftover); err != nil {
 			t.Error("somebody else's file is gone:", err)
 		}
 	}

@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"github.com/istio-pod-network/controller/install/conflist"
+	"github.com/istio-pod-network/controller/install/exchange"
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
@@ -20,8 +21,6 @@ type Keeper struct {
 	Tick time.Duration
 	// Report, if it is not nil, gets every pass. It is called from Run.
 	Report func(Pass)
-
-	passes int // for tests
 }
 
 // Pass is one look at the node, with the repair of what was found.
@@ -57,18 +56,11 @@ const (
 // Causes lists every cause, for documentation and metrics.
 var Causes = []Cause{CauseBinaryMissing, CauseBinaryChanged, CauseEntryMissing, CauseEntryChanged, CauseDuplicates}
 
-// made notes that something was made good.
-func (c Config) made(cause Cause) {
-	if c.repaired != nil {
-		c.repaired(cause)
-	}
-}
-
 // Run installs, and repairs at once whatever somebody changes, however often, until the context ends. Then it leaves
 // everything in place and returns nil: a restart or an upgrade of the keeper must not take the plugin out of the network.
 // An error is about a wrong Config or a kernel that lets nobody watch; a failed repair goes to Report and is tried again.
 func (k *Keeper) Run(ctx context.Context) error {
-	c, err := k.Config.withDefaults()
+	i, err := newInstaller(k.Config)
 	if err != nil {
 		return err
 	}
@@ -77,10 +69,10 @@ func (k *Keeper) Run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = watcher.Close() }()
-	w := watch{Watcher: watcher, config: c, inodes: map[string]os.FileInfo{}}
+	w := watch{Watcher: watcher, installer: i, inodes: map[string]os.FileInfo{}}
 	for {
 		w.renew() // before the pass reads, so that no change falls between
-		wait := k.pass(c)
+		wait := k.pass(i.Config)
 		if w.renew() { // the pass has made directories
 			continue
 		}
@@ -92,14 +84,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 
 // pass repairs and reports, and returns how long to wait at most.
 func (k *Keeper) pass(c Config) time.Duration {
-	k.passes++
 	var p Pass
-	c.repaired = func(cause Cause) {
-		if !slices.Contains(p.Repaired, cause) {
-			p.Repaired = append(p.Repaired, cause)
-		}
-	}
-	failed := Install(c)
+	var failed error
+	p.Repaired, failed = install(c)
 	p.Status, p.Err = LookAt(c)
 	if failed != nil {
 		p.Err = failed
@@ -119,33 +106,14 @@ func (k *Keeper) pass(c Config) time.Duration {
 // watch is what a pass depends on.
 type watch struct {
 	*fsnotify.Watcher
-	config Config
-	inodes map[string]os.FileInfo // of the directories that are watched
-}
-
-// dirs are the directories to watch. A link to a configuration elsewhere is watched there too.
-func (w watch) dirs() []string {
-	c := w.config
-	if c.Mode != ModeChain {
-		return []string{filepath.Dir(c.own()), filepath.Dir(c.former()), c.BinDir}
-	}
-	dirs := []string{c.ConfDir, c.BinDir}
-	files, _ := look(c.ConfDir)
-	for _, f := range files {
-		if dir := filepath.Dir(f.path); dir != filepath.Clean(c.ConfDir) {
-			dirs = append(dirs, dir)
-		}
-		if f.conf.name != "" && component.MatchString(f.conf.name) {
-			dirs = append(dirs, filepath.Join(c.ConfDir, f.conf.name))
-		}
-	}
-	return dirs
+	installer *installer
+	inodes    map[string]os.FileInfo // of the directories that are watched
 }
 
 // renew watches what is not watched yet: a directory may have come, or another one be under its name. It says whether
 // something was new.
 func (w watch) renew() (fresh bool) {
-	for _, dir := range w.dirs() {
+	for _, dir := range append(w.installer.network().dirs(), w.installer.BinDir) {
 		info, err := os.Stat(dir)
 		known := w.inodes[dir]
 		if err == nil && known != nil && os.SameFile(known, info) {
@@ -195,10 +163,10 @@ func (w watch) matters(e fsnotify.Event) bool {
 	switch {
 	case watched: // the directory itself
 		return e.Op != fsnotify.Chmod
-	case strings.HasPrefix(name, hidden):
+	case strings.HasPrefix(name, exchange.Hidden):
 		return false
-	case filepath.Clean(dir) == filepath.Clean(w.config.BinDir):
+	case filepath.Clean(dir) == filepath.Clean(w.installer.BinDir):
 		return name == entry.Type
 	}
-	return isConf(name)
+	return conflist.IsConf(name)
 }

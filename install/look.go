@@ -8,8 +8,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 
+	"github.com/istio-pod-network/controller/install/conflist"
+	"github.com/istio-pod-network/controller/install/exchange"
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
@@ -17,12 +18,12 @@ import (
 type file struct {
 	name, path string // path has no symbolic link at its end
 	data       []byte
-	conf       conf
+	conf       conflist.Conf
 	problem    error // why no runtime can use it, or why it is no primary
 }
 
-// single reports whether the runtime reads the file as one plugin, not as a list.
-func (f file) single() bool { return filepath.Ext(f.name) != ".conflist" }
+// isList reports whether the runtime reads the file as a list of plugins, not as a single one.
+func (f file) isList() bool { return conflist.IsList(f.name) }
 
 // look reads the configurations of a directory in the order in which runtimes look at them: by name, whatever the
 // extension. A directory that is not there has none.
@@ -36,16 +37,11 @@ func look(dir string) ([]file, error) {
 	}
 	var files []file
 	for _, e := range entries {
-		if !e.IsDir() && isConf(e.Name()) {
+		if !e.IsDir() && conflist.IsConf(e.Name()) {
 			files = append(files, open(dir, e.Name()))
 		}
 	}
 	return files, nil
-}
-
-// isConf reports whether runtimes read a file of that name.
-func isConf(name string) bool {
-	return slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(name))
 }
 
 // open reads and judges one file.
@@ -54,22 +50,8 @@ func open(dir, name string) file {
 	if real, err := filepath.EvalSymlinks(f.path); err == nil {
 		f.path = real // or the edit would replace the link
 	}
-	if f.data, f.problem = readConf(f.path); f.problem != nil {
-		return f
-	}
-	f.conf, f.problem = parse(f.data)
-	switch c := f.conf; {
-	case f.problem != nil:
-	case f.single() && !c.single:
-		f.problem = errors.New("a list needs the extension .conflist")
-	case !f.single() && c.single:
-		f.problem = errors.New(`no "plugins"`)
-	case !f.single() && c.name == "":
-		f.problem = errNoName
-	case len(c.plugins) == 0:
-		f.problem = errNoPlugins
-	case len(c.plugins) == len(c.ours):
-		f.problem = errOnlyOurs
+	if f.data, f.problem = exchange.Read(f.path); f.problem == nil {
+		f.conf, f.problem = conflist.ParseFile(name, f.data)
 	}
 	return f
 }
@@ -86,24 +68,16 @@ func active(files []file) (file, error) {
 
 // protected reports whether a file must not be edited by anybody but its owner.
 func (f file) protected() bool {
-	return slices.Contains(readiness, f.name) || f.single() && entry.TypeOf(f.data) == "multus"
-}
-
-// chained reports whether our entry is in the file once, last, and as it should be; nil stands for any entry of ours.
-func (f file) chained(ours []byte) bool {
-	n := len(f.conf.plugins)
-	return !f.single() && len(f.conf.ours) == 1 && f.conf.ours[0] == n-1 && (ours == nil || equal(f.conf.plugins[n-1].of(f.data), ours))
+	return slices.Contains(readiness, f.name) || !f.isList() && entry.TypeOf(f.data) == "multus"
 }
 
 // component is a network name that is also the name of a directory below confDir: what the CNI specification allows.
 var component = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 
 // usesDropIn decides between the two ways of ModeChain for one primary.
-func (c Config) usesDropIn(f file) bool {
-	only, _ := last(f.conf.members, "loadOnlyInlinedPlugins")
-	inlined := strings.EqualFold(strings.Trim(string(only.value.of(f.data)), `"`), "true")
+func (c chain) usesDropIn(f file) bool {
 	switch {
-	case f.single(), inlined, !component.MatchString(f.conf.name), aside(f) != "":
+	case !f.isList(), f.conf.OnlyInlined(), !component.MatchString(f.conf.Name), aside(f) != "":
 		return false
 	case c.DropIn == DropInAuto:
 		return readsDropIns(c.RuntimeVersion)
@@ -112,10 +86,10 @@ func (c Config) usesDropIn(f file) bool {
 }
 
 // dropIns lists our drop-ins, of whatever network.
-func (c Config) dropIns() []string {
+func (c chain) dropIns() []string {
 	found, _ := filepath.Glob(filepath.Join(escape(c.ConfDir), "*", dropInFile)) // the pattern is well-formed
 	return slices.DeleteFunc(found, func(path string) bool {
-		data, err := readConf(path)
+		data, err := exchange.Read(path)
 		return err != nil || entry.TypeOf(data) != entry.Type
 	})
 }

@@ -4,15 +4,49 @@ import (
 	"errors"
 	"io/fs"
 
+	"github.com/istio-pod-network/controller/install/conflist"
+	"github.com/istio-pod-network/controller/install/exchange"
 	"golang.org/x/sys/unix"
 )
+
+// What a caller may want to tell from other errors.
+var (
+	errNoPrimary = errors.New("no primary network configuration yet")
+	errReadiness = errors.New("it is a readiness file of its owner, never edited by us")
+)
+
+// IsNoPrimary reports whether err says that there is no network yet to chain into: Run waits for one.
+func IsNoPrimary(err error) bool { return errors.Is(err, errNoPrimary) }
+
+// IsReadinessFile reports whether err says that the network is described by a file that must not be edited: on such a
+// node, OpenShift or another with Multus, ModeNAD or ModeAux is right.
+func IsReadinessFile(err error) bool { return errors.Is(err, errReadiness) }
+
+// Explain is an error with what can be done about it on a line of its own.
+func Explain(err error) string {
+	if remedy := Remedy(err); remedy != "" {
+		return err.Error() + "\n  remedy: " + remedy
+	}
+	return err.Error()
+}
+
+// Remedy says what an operator can do about an error, or "".
+func Remedy(err error) string {
+	for _, r := range remedies {
+		if r.is(err) {
+			return r.text
+		}
+	}
+	return ""
+}
 
 type remedy struct {
 	is   func(error) bool
 	text string
 }
 
-func one(targets ...error) func(error) bool {
+// isOneOf returns a function that reports whether an error is one of these.
+func isOneOf(targets ...error) func(error) bool {
 	return func(err error) bool {
 		for _, target := range targets {
 			if errors.Is(err, target) {
@@ -27,12 +61,13 @@ func one(targets ...error) func(error) bool {
 var remedies = []remedy{
 	{IsNoPrimary, "install the primary CNI, or wait for it: `watch` chains into it when it comes"},
 	{IsReadinessFile, "use --mode nad or --mode aux on this node"},
-	{one(unix.ENOSPC, unix.EDQUOT), "free some space on that file system; nothing was changed"},
-	{one(unix.EROFS), "mount that directory writable into this container, or choose another with --bin-dir or --conf-dir"},
-	{one(fs.ErrPermission), "run as root on the node, with the SELinux type spc_t where SELinux is enforcing"},
-	{one(unix.EBUSY), "mount the directory into this container, not the single file"},
-	{one(errNoExchange), "use --drop-in always if the runtime reads drop-ins"},
-	{one(errNotJSON, errNotObject, errNoType, errPlugins, errNoPlugins, errNoName), "repair the file; its owner may rewrite it by itself"},
-	{one(fs.ErrNotExist, unix.ENOTDIR), "check that the directory exists on the node and is mounted at that path"},
-	{one(errBusy), "wait until the other program has closed the file; `watch` tries again by itself"},
+	{isOneOf(unix.ENOSPC, unix.EDQUOT), "free some space on that file system; nothing was changed"},
+	{isOneOf(unix.EROFS), "mount that directory writable into this container, or choose another with --bin-dir or --conf-dir"},
+	{isOneOf(fs.ErrPermission), "run as root on the node, with the SELinux type spc_t where SELinux is enforcing"},
+	{isOneOf(unix.EBUSY), "mount the directory into this container, not the single file"},
+	{isOneOf(exchange.ErrNoExchange), "use --drop-in always if the runtime reads drop-ins"},
+	{isOneOf(conflist.ErrNotJSON, conflist.ErrNotObject, conflist.ErrNoType, conflist.ErrPlugins, conflist.ErrNoPlugins, conflist.ErrNoName),
+		"repair the file; its owner may rewrite it by itself"},
+	{isOneOf(fs.ErrNotExist, unix.ENOTDIR), "check that the directory exists on the node and is mounted at that path"},
+	{isOneOf(exchange.ErrBusy), "wait until the other program has closed the file; `watch` tries again by itself"},
 }

@@ -109,7 +109,7 @@ func (o *options) flags() *flag.FlagSet {
 }
 
 func (p installer) install(ctx context.Context, o options) int {
-	if err := o.config.Accepts(ctx); err != nil {
+	if err := install.Validate(ctx, o.config); err != nil {
 		return p.failed(err)
 	}
 	if err := install.Install(o.config); err != nil {
@@ -148,16 +148,16 @@ func (p installer) status(_ context.Context, o options) int {
 
 // watch prints a line whenever what is missing, or why, changes.
 func (p installer) watch(ctx context.Context, o options) int {
-	if err := o.config.Accepts(ctx); err != nil {
+	if err := install.Validate(ctx, o.config); err != nil {
 		return p.failed(err)
 	}
-	said := ""
+	last := ""
 	k := install.Keeper{Config: o.config, Report: func(pass install.Pass) {
 		line := pass.String()
-		if line != said {
+		if line != last {
 			fmt.Fprintln(p.Stderr, line)
 		}
-		said = line
+		last = line
 	}}
 	if err := k.Run(ctx); err != nil {
 		return p.failed(err)

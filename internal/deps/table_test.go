@@ -26,6 +26,8 @@ const (
 	notTheEdge = "only the plugin's ADD writes rules; repair runs the plugin, there is no second writer"
 	handTool   = "the installer works on a node's files, and asks nobody but the plugin that it installs"
 	aFile      = "the installer handles the plugin as a file, and its entry as internal/entry reads it for the plugin and the agent"
+	aText      = "an edit of a configuration is bytes in and bytes out: whoever calls it has read the file and writes it"
+	anyFile    = "it exchanges files safely, whatever they say: what an edit makes of them is its caller's"
 	oneEntry   = "it is in plugin, agent and installer: what it imports, all of them carry"
 	oneTypeSet = "the types of all of Kubernetes make the agent half as big again; core/v1 is all it needs"
 	nodeRoom   = "the node's files are the business of the agent's loop and of what uninstalls"
@@ -115,7 +117,19 @@ var rules = []rule{
 	})},
 	{dir: "plugin/istio-pod-network-wait", allowed: []string{"plugin/wait"}, forbidden: heavy},
 
-	{dir: "install", allowed: []string{"internal/entry", "internal/files", "internal/invalid", "github.com/fsnotify/fsnotify", "golang.org/x/sys/unix"}, forbidden: onNode},
+	{dir: "install", allowed: []string{
+		"install/conflist", "install/exchange", "internal/entry", "internal/files", "internal/invalid",
+		"github.com/fsnotify/fsnotify", "golang.org/x/sys/unix",
+	}, forbidden: onNode},
+	{dir: "install/conflist", allowed: []string{"internal/entry"}, standard: []string{
+		"bytes", "encoding/json", "errors", "fmt", "path/filepath", "reflect", "slices", "strings",
+	}, forbidden: with(onNode, map[string]string{
+		"install": aText, "install/exchange": aText, "internal/files": aText, "os/exec": aText, "golang.org/x/sys/...": aText,
+	})},
+	{dir: "install/exchange", allowed: []string{"internal/files", "golang.org/x/sys/unix"},
+		forbidden: with(onNode, map[string]string{
+			"install": anyFile, "install/conflist": anyFile, "internal/entry": anyFile, "os/exec": anyFile, "github.com/fsnotify/...": anyFile,
+		})},
 	{dir: "install/istio-pod-network-install", allowed: []string{"install", "internal/entry", "internal/excerpt", "internal/program/..."}, forbidden: onNode},
 
 	{dir: "agent", allowed: []string{

@@ -1,7 +1,8 @@
-package install
+package exchange
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,21 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// edit is a pure change of a configuration's text.
-type edit func(existing []byte) ([]byte, error)
+// Edit is a pure change of a file's contents. An error says that they are not fit to be changed, as half-written ones are.
+type Edit func(existing []byte) ([]byte, error)
 
-// quiet is how long somebody who writes into a file in place is waited for.
-const quiet = 2 * time.Second
+// patience is how long somebody who writes into a file in place is waited for.
+const patience = 2 * time.Second
 
-// update changes somebody else's file. It never replaces a file that it has not read: it exchanges the edited one with
+// Update changes somebody else's file. It never replaces a file that it has not read: it exchanges the edited one with
 // what is under the name at that moment, and where that is something else than was read, edits that in turn. It says
-// whether anything had to change. race, if not nil, is called between reading and exchanging; it is for tests.
-func update(path string, change edit, race func()) (bool, error) {
-	old, err := readQuiet(path, change)
-	if err != nil {
-		return false, err
-	}
-	fresh, err := change(old)
+// whether anything had to change.
+func Update(path string, edit Edit) (bool, error) {
+	old, fresh, err := readEdited(path, edit)
 	if err != nil || bytes.Equal(fresh, old) {
 		return false, err
 	}
@@ -35,14 +32,7 @@ func update(path string, change edit, race func()) (bool, error) {
 	if err := s.write(old, fresh, path); err != nil {
 		return false, err
 	}
-	if race != nil {
-		race()
-	}
-	if err := s.exchange(); err != nil {
-		_ = unix.Unlink(s.temp)
-		return false, err
-	}
-	return true, s.settle(change)
+	return s.apply(edit)
 }
 
 // swap is an exchange of a file with a temporary one.
@@ -58,40 +48,52 @@ func (s *swap) write(old, fresh []byte, like string) error {
 	if err := unix.Unlink(temp); err != nil && !errors.Is(err, unix.ENOENT) {
 		return &fs.PathError{Op: "remove", Path: temp, Err: err}
 	}
-	if err := files.Create(temp, bytes.NewReader(fresh), attributesOf(like)); err != nil {
+	if err := files.Create(temp, bytes.NewReader(fresh), Like(like)); err != nil {
 		return err
 	}
 	s.temp, s.old, s.fresh = temp, old, fresh
 	return nil
 }
 
+// sum is a short hash for names of temporary files.
+func sum(data []byte) string {
+	h := sha256.Sum256(data)
+	return fmt.Sprintf("%x", h[:8])
+}
+
 func (s *swap) exchange() error {
 	err := unix.Renameat2(unix.AT_FDCWD, s.temp, unix.AT_FDCWD, s.path, unix.RENAME_EXCHANGE)
 	switch {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
-		return fmt.Errorf("exchanging %q: %w", s.path, errNoExchange)
+		return fmt.Errorf("exchanging %q: %w", s.path, ErrNoExchange)
 	case err != nil:
 		return &os.LinkError{Op: "exchange", Old: s.temp, New: s.path, Err: err}
 	}
 	return nil
 }
 
-var errNoExchange = errors.New("the file system cannot exchange two names (renameat2 RENAME_EXCHANGE), " +
-	"without which an update by the primary CNI could be lost")
+// apply puts the temporary file under the name, and tells whether it came there.
+func (s *swap) apply(edit Edit) (bool, error) {
+	if err := s.exchange(); err != nil {
+		_ = unix.Unlink(s.temp)
+		return false, err
+	}
+	return true, s.settle(edit)
+}
 
 // settle ends an exchange. As long as what came out is not what was expected, it is somebody's newer version: it goes
 // back in, edited. It ends when it gets back what it put in, for then nobody was faster.
-func (s *swap) settle(change edit) error {
+func (s *swap) settle(edit Edit) error {
 	for {
 		closed := writersGone(s.temp)
-		out, err := readConf(s.temp)
+		out, err := Read(s.temp)
 		if err != nil {
 			return err
 		}
 		if closed && bytes.Equal(out, s.old) {
 			break
 		}
-		fresh, err := change(out)
+		fresh, err := edit(out)
 		if !closed || err != nil {
 			return s.giveBack(out, err)
 		}
@@ -119,36 +121,33 @@ func (s *swap) settle(change edit) error {
 // was put there, that is newer still and goes back in turn.
 func (s *swap) giveBack(out []byte, cause error) error {
 	if cause == nil {
-		cause = errBusy
+		cause = ErrBusy
 	}
-	for inside := s.fresh; ; inside, out = out, inside {
+	for expected := s.fresh; ; {
 		if err := s.exchange(); err != nil {
 			return errors.Join(fmt.Errorf("editing %q: %w", s.path, cause), err)
 		}
-		now, err := readConf(s.temp)
+		now, err := Read(s.temp)
 		if err != nil {
 			return err
 		}
-		if bytes.Equal(now, inside) {
+		if bytes.Equal(now, expected) {
 			break
 		}
-		inside = now
+		expected, out = out, now
 	}
 	_ = unix.Unlink(s.temp)
 	return errors.Join(fmt.Errorf("editing %q: %w", s.path, cause), files.SyncDir(filepath.Dir(s.path)))
 }
 
-var errBusy = errors.New("somebody is writing it")
-
-// readQuiet reads a file that somebody may be writing in place: it waits for a text that the edit understands.
-func readQuiet(path string, change edit) ([]byte, error) {
-	for deadline := time.Now().Add(quiet); ; time.Sleep(2 * time.Millisecond) {
-		data, err := readConf(path)
-		if err != nil {
-			return nil, err
+// readEdited reads a file that somebody may be writing in place: it waits for contents that can be edited.
+func readEdited(path string, edit Edit) (old, fresh []byte, err error) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		if old, err = Read(path); err != nil {
+			return nil, nil, err
 		}
-		if _, err = change(data); err == nil || !errors.Is(err, errNotJSON) || time.Now().After(deadline) {
-			return data, err
+		if fresh, err = edit(old); err == nil || time.Now().After(deadline) {
+			return old, fresh, err
 		}
 	}
 }
@@ -162,7 +161,7 @@ func writersGone(path string) bool {
 		return true
 	}
 	defer f.Close() // which gives the lease back
-	for deadline := time.Now().Add(quiet); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
 		if !errors.Is(err, unix.EAGAIN) {
 			return true

@@ -17,10 +17,11 @@ const (
 	codeConfig    = 7 // invalid network configuration, CNI SPEC.md "Error"
 )
 
-// Accepts asks the plugin that is to be installed, by CNI's STATUS, whether it takes our entry: once chained, one that it refuses would keep every
-// pod of the node from starting. The error says what the plugin does, which names the key, the value and what is valid, or that the
-// plugin cannot be run here. What else STATUS may report is no reason not to install. Without a Source nobody is asked.
-func (c Config) Accepts(ctx context.Context) error {
+// Validate asks the plugin that is to be installed, by CNI's STATUS, whether it takes our entry: once chained, one that it
+// refuses would keep every pod of the node from starting. The error is the plugin's, which names the key, the value and
+// what is valid, or says that the plugin cannot be run here. Whatever else STATUS reports is no reason not to install.
+// Without a Source nobody is asked.
+func Validate(ctx context.Context, c Config) error {
 	c, err := c.withDefaults()
 	if err != nil || c.Source == "" {
 		return err

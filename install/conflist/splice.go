@@ -1,11 +1,9 @@
-package install
+package conflist
 
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -19,14 +17,7 @@ const (
 	wrapGap = " \n    "
 )
 
-var (
-	errNoName    = errors.New(`no "name"`)
-	errNoType    = errors.New(`neither "plugins" nor "type"`)
-	errNoPlugins = errors.New(`no plugin in "plugins"`)
-	errOnlyOurs  = errors.New("no plugin but ours")
-	errPlugins   = errors.New(`"plugins" is not a list of objects`)
-	errNotOurs   = fmt.Errorf("our entry must be a JSON object of type %q", entry.Type)
-)
+var errNotOurs = fmt.Errorf("our entry must be a JSON object of type %q", entry.Type)
 
 // Splice returns a network configuration with our entry last in its chain, once. A configuration of a single plugin (a
 // .conf file) becomes a list that keeps its name and cniVersion. Every byte that is not ours stays as it is, in its
@@ -37,105 +28,70 @@ func Splice(existing, ours []byte) ([]byte, error) {
 	if entry.TypeOf(ours) != entry.Type {
 		return nil, errNotOurs
 	}
-	c, err := parse(existing)
+	c, err := Parse(existing)
 	if err != nil {
 		return nil, err
 	}
-	if n := len(c.plugins); len(c.ours) == 1 && c.ours[0] == n-1 && n > 1 && equal(c.plugins[n-1].of(existing), ours) {
+	if c.Chained(ours) {
 		return existing, nil
 	}
-	clean, err := Unsplice(existing)
-	if err != nil {
-		return nil, err
-	}
-	if c, err = parse(clean); err != nil {
+	clean := c.unspliced()
+	if c, err = Parse(clean); err != nil {
 		return nil, err
 	}
 	switch {
 	case c.single && len(c.ours) > 0, !c.single && len(c.plugins) == 0 && len(existing) != len(clean):
-		return nil, errOnlyOurs
+		return nil, ErrOnlyOurs
 	case c.single:
-		return wrap(clean, c, ours)
+		return c.wrap(ours)
 	case len(c.plugins) == 0:
-		return nil, errNoPlugins
+		return nil, ErrNoPlugins
 	}
-	return c.insert(clean, ours), nil
+	return c.insert(ours), nil
 }
 
 // Unsplice returns a network configuration without our entry: the original bytes, if nobody else changed it since. One
 // that has no entry of ours is returned as it is.
 func Unsplice(existing []byte) ([]byte, error) {
-	c, err := parse(existing)
+	c, err := Parse(existing)
 	if err != nil {
 		return nil, err
 	}
-	if original, ok := unwrap(existing, c); ok {
-		return original, nil
-	}
-	return c.remove(existing), nil
+	return c.unspliced(), nil
 }
 
-// conf is what the text of a network configuration says.
-type conf struct {
-	single  bool // one plugin, not a list
-	name    string
-	members []member
-	plugins []span
-	ours    []int // which plugins are ours
-}
-
-func parse(data []byte) (conf, error) {
-	all, err := members(data)
+// Without returns a list with none of our entries; unlike Unsplice it leaves a list a list.
+func Without(existing []byte) ([]byte, error) {
+	c, err := Parse(existing)
 	if err != nil {
-		return conf{}, err
+		return nil, err
 	}
-	c := conf{members: all}
-	if m, ok := last(all, "name"); ok {
-		c.name = text(m.value.of(data))
+	return c.remove(), nil
+}
+
+func (c Conf) unspliced() []byte {
+	if original, ok := c.Original(); ok {
+		return original
 	}
-	list, ok := last(all, "plugins")
-	if !ok {
-		c.single = true
-		start := space(data, 0)
-		c.plugins = []span{{start, value(data, start)}}
-		switch entry.TypeOf(data) {
-		case "":
-			return conf{}, errNoType
-		case entry.Type:
-			c.ours = []int{0}
-		}
-		return c, nil
-	}
-	if data[list.value.start] != '[' {
-		return conf{}, errPlugins
-	}
-	c.plugins = elements(data, list.value)
-	for i, p := range c.plugins {
-		if data[p.start] != '{' {
-			return conf{}, errPlugins
-		}
-		if entry.TypeOf(p.of(data)) == entry.Type {
-			c.ours = append(c.ours, i)
-		}
-	}
-	return c, nil
+	return c.remove()
 }
 
 // insert puts our entry after the last plugin, with the white space and in the style of that.
-func (c conf) insert(data, ours []byte) []byte {
+func (c Conf) insert(ours []byte) []byte {
+	data := c.data
 	end := c.plugins[len(c.plugins)-1]
 	before := end.start
 	for before > 0 && space(data, before-1) > before-1 {
 		before--
 	}
 	gap := string(data[before:end.start])
-	added := "," + gap + string(render(ours, end.of(data), gap, c.unit(data)))
+	added := "," + gap + string(render(ours, end.of(data), gap, c.unit()))
 	return slices.Concat(data[:end.end], []byte(added), data[end.end:])
 }
 
 // unit is the indentation of one level: that of the first key, if it has a line of its own.
-func (c conf) unit(data []byte) string {
-	start := c.members[0].at
+func (c Conf) unit() string {
+	data, start := c.data, c.members[0].at
 	line := bytes.LastIndexByte(data[:start], '\n') + 1
 	if unit := string(data[line:start]); line > 0 && unit != "" && strings.Trim(unit, " \t") == "" {
 		return unit
@@ -159,7 +115,8 @@ func render(ours, neighbour []byte, gap, unit string) []byte {
 }
 
 // remove takes our entries out of a list: each with what separates it from the one before, which undoes insert.
-func (c conf) remove(data []byte) []byte {
+func (c Conf) remove() []byte {
+	data := c.data
 	if c.single {
 		return data
 	}
@@ -184,11 +141,11 @@ func (c conf) remove(data []byte) []byte {
 }
 
 // wrap makes a list of a single plugin and ours. White space around the object stays around the list.
-func wrap(data []byte, c conf, ours []byte) ([]byte, error) {
-	if c.name == "" {
-		return nil, errNoName
+func (c Conf) wrap(ours []byte) ([]byte, error) {
+	if c.Name == "" {
+		return nil, ErrNoName
 	}
-	object := c.plugins[0]
+	data, object := c.data, c.plugins[0]
 	var out bytes.Buffer
 	out.Write(data[:object.start])
 	out.WriteString("{\n")
@@ -206,29 +163,19 @@ func wrap(data []byte, c conf, ours []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// unwrap returns what wrap has made a list of: when wrapping it again gives the same text, nobody has changed it.
-func unwrap(data []byte, c conf) (original []byte, ok bool) {
+// Original returns the text of the .conf that Splice has made this list of: when wrapping it again gives the same text,
+// nobody has changed the list. ok is false for any other list.
+func (c Conf) Original() (original []byte, ok bool) {
 	if c.single || len(c.plugins) != 2 || len(c.ours) != 1 || c.ours[0] != 1 {
 		return nil, false
 	}
-	start := space(data, 0)
-	object := c.plugins[0].of(data)
-	original = slices.Concat(data[:start], object, data[value(data, start):])
-	inner, err := parse(original)
+	start := space(c.data, 0)
+	object := c.plugins[0].of(c.data)
+	original = slices.Concat(c.data[:start], object, c.data[value(c.data, start):])
+	inner, err := Parse(original)
 	if err != nil || !inner.single || len(inner.ours) > 0 {
 		return nil, false
 	}
-	again, err := wrap(original, inner, c.plugins[1].of(data))
-	return original, err == nil && bytes.Equal(again, data)
-}
-
-// equal reports whether two JSON texts mean the same, whatever their order and white space.
-func equal(a, b []byte) bool {
-	decode := func(data []byte) (v any) {
-		d := json.NewDecoder(bytes.NewReader(data))
-		d.UseNumber()
-		_ = d.Decode(&v)
-		return v
-	}
-	return reflect.DeepEqual(decode(a), decode(b))
+	again, err := inner.wrap(c.plugins[1].of(c.data))
+	return original, err == nil && bytes.Equal(again, c.data)
 }

@@ -1,9 +1,6 @@
-package install
+package conflist
 
-import (
-	"encoding/json"
-	"errors"
-)
+import "encoding/json"
 
 // span is a part of a text: data[start:end].
 type span struct{ start, end int }
@@ -16,11 +13,6 @@ type member struct {
 	at    int // offset of the key
 	value span
 }
-
-var (
-	errNotJSON   = errors.New("not valid JSON")
-	errNotObject = errors.New("not a JSON object")
-)
 
 // space returns the offset of the first byte at or after i that is no JSON white space.
 func space(data []byte, i int) int {
@@ -75,18 +67,18 @@ func delimits(c byte) bool {
 // members returns the members of the object that a text consists of, in their order.
 func members(data []byte) ([]member, error) {
 	if !json.Valid(data) {
-		return nil, errNotJSON
+		return nil, ErrNotJSON
 	}
 	i := space(data, 0)
 	if data[i] != '{' {
-		return nil, errNotObject
+		return nil, ErrNotObject
 	}
 	var all []member
 	for i = space(data, i+1); data[i] != '}'; {
 		m := member{at: i}
 		end := value(data, i)
 		if err := json.Unmarshal(data[i:end], &m.key); err != nil {
-			return nil, errNotJSON
+			return nil, ErrNotJSON
 		}
 		m.value.start = space(data, space(data, end)+1) // past the colon
 		m.value.end = value(data, m.value.start)

@@ -1,4 +1,4 @@
-package install
+package exchange
 
 import (
 	"errors"
@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clean removes what a killed installer left in a directory, and finishes an exchange whose result nobody looked at. The
+// Recover removes what a killed installer left in a directory, and finishes an exchange whose result nobody looked at. The
 // caller holds the lock, so nothing here belongs to a living installer.
 //
 // The temporary file of an exchange is named after the hashes of what goes in and what is expected to come out. One that
 // holds neither, while our edit is under the configuration's name, came out: it is an update of the primary CNI, made
 // between our read and our exchange. It goes back under its name. Any other is a half-written edit, or an old version.
-func clean(dir string) error {
+func Recover(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -29,9 +29,7 @@ func clean(dir string) error {
 		case strings.HasPrefix(e.Name(), swapName):
 			err = errors.Join(err, finish(path, entries))
 		case strings.HasPrefix(e.Name(), tempName):
-			if failed := remove(path); failed != nil {
-				err = errors.Join(err, failed)
-			}
+			err = errors.Join(err, Remove(path))
 		}
 	}
 	return err
@@ -40,16 +38,17 @@ func clean(dir string) error {
 // finish deals with the temporary file of one exchange.
 func finish(temp string, entries []fs.DirEntry) error {
 	hashes := strings.Split(strings.TrimPrefix(filepath.Base(temp), swapName), ".")
-	left, err := readConf(temp)
+	left, err := Read(temp)
 	if err != nil {
 		return err
 	}
+	cameOut := len(hashes) == 3 && sum(left) != hashes[1] && sum(left) != hashes[2]
 	for _, e := range entries {
-		if len(hashes) != 3 || sum([]byte(e.Name())) != hashes[0] || sum(left) == hashes[1] || sum(left) == hashes[2] {
+		if !cameOut || sum([]byte(e.Name())) != hashes[0] {
 			continue
 		}
 		path := filepath.Join(filepath.Dir(temp), e.Name())
-		current, err := readConf(path)
+		current, err := Read(path)
 		if err == nil && sum(current) == hashes[2] {
 			s := swap{path: path, temp: temp, fresh: current}
 			return s.settle(func(existing []byte) ([]byte, error) { return existing, nil })

@@ -1,4 +1,4 @@
-package install
+package conflist
 
 import (
 	"bytes"
@@ -72,7 +72,7 @@ func golden(t *testing.T, path string) {
 		t.Fatalf("%d plugins became %d", len(former), len(list.Plugins))
 	}
 	for i, p := range former {
-		if !equal(p.Bytes, list.Plugins[i].Bytes) {
+		if !Equal(p.Bytes, list.Plugins[i].Bytes) {
 			t.Errorf("%s became %s", p.Bytes, list.Plugins[i].Bytes)
 		}
 	}
@@ -108,10 +108,10 @@ func holds(t *testing.T, x, ours []byte) {
 			}
 		}
 	}
-	if p, err := parse(x); err != nil || len(p.ours) == 0 && !bytes.Equal(clean, x) {
+	if p, err := Parse(x); err != nil || len(p.ours) == 0 && !bytes.Equal(clean, x) {
 		t.Errorf("not ours, and still changed: %v %s", err, clean)
 	}
-	c, err := parse(once)
+	c, err := Parse(once)
 	if err != nil || c.single || len(c.ours) != 1 || c.ours[0] != len(c.plugins)-1 || len(c.plugins) < 2 {
 		t.Errorf("%+v %v: %s", c, err, once)
 	}
@@ -120,10 +120,10 @@ func holds(t *testing.T, x, ours []byte) {
 // What is nobody's primary is an error that says why, not a network of our own.
 func TestRefused(t *testing.T) {
 	for input, want := range map[string]error{
-		``: errNotJSON, `{`: errNotJSON, `{} {}`: errNotJSON, `[]`: errNotObject, `null`: errNotObject,
-		`{}`: errNoType, `{"type": 1}`: errNoType, `{"type":"ptp"}`: errNoName, `{"name":1,"type":"ptp"}`: errNoName,
-		`{"plugins":[]}`: errNoPlugins, `{"plugins":{}}`: errPlugins, `{"plugins":[1]}`: errPlugins,
-		`{"name":"n","type":"istio-pod-network"}`: errOnlyOurs, `{"plugins":[{"type":"istio-pod-network"}]}`: errOnlyOurs,
+		``: ErrNotJSON, `{`: ErrNotJSON, `{} {}`: ErrNotJSON, `[]`: ErrNotObject, `null`: ErrNotObject,
+		`{}`: ErrNoType, `{"type": 1}`: ErrNoType, `{"type":"ptp"}`: ErrNoName, `{"name":1,"type":"ptp"}`: ErrNoName,
+		`{"plugins":[]}`: ErrNoPlugins, `{"plugins":{}}`: ErrPlugins, `{"plugins":[1]}`: ErrPlugins,
+		`{"name":"n","type":"istio-pod-network"}`: ErrOnlyOurs, `{"plugins":[{"type":"istio-pod-network"}]}`: ErrOnlyOurs,
 	} {
 		if out, err := Splice([]byte(input), ours); !errors.Is(err, want) || out != nil {
 			t.Errorf("%q: %v, want %v", input, err, want)
@@ -142,7 +142,7 @@ func TestListLikeOurs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bare, err := without(list)
+	bare, err := Without(list)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,280 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/istio-pod-network/controller/install/conflist"
+	"github.com/istio-pod-network/controller/install/exchange"
+	"golang.org/x/sys/unix"
+)
+
+// chain is the network of ModeChain: the one that the runtime uses.
+type chain struct{ *installer }
+
+func (c chain) install() error   { return c.locked(c.chainIn) }
+func (c chain) uninstall() error { return c.locked(c.takeOut) }
+
+// locked runs work in confDir with the lock held and the remains of killed installers gone.
+func (c chain) locked(work func() error) error {
+	unlock, err := exchange.Lock(c.ConfDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%q does not exist: %w", c.ConfDir, errNoPrimary)
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	files, err := look(c.ConfDir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if dir := filepath.Dir(f.path); dir != filepath.Clean(c.ConfDir) { // of the target of a link
+			if err := exchange.Recover(dir); err != nil {
+				return err
+			}
+		}
+	}
+	return work()
+}
+
+// maxHops bounds how often a pass starts again because the primary has changed while it worked.
+const maxHops = 100
+
+// chainIn chains into the active network. It looks again after it changed something, and when the file it worked on was
+// removed or replaced meanwhile: a primary that renames its files is met at its new name.
+func (c chain) chainIn() error {
+	var err error
+	for range maxHops {
+		var done bool
+		if done, err = c.step(); done || err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return errors.Join(fmt.Errorf("%q changes faster than it can be read", c.ConfDir), err)
+}
+
+// step makes the next change; done says that there is none to make.
+func (c chain) step() (done bool, err error) {
+	files, err := look(c.ConfDir)
+	if err != nil {
+		return true, err
+	}
+	f, err := active(files)
+	if err != nil {
+		return true, fmt.Errorf("%q: %w", c.ConfDir, describe(files, err))
+	}
+	switch {
+	case f.protected():
+		return true, fmt.Errorf("chaining into %q: %w", f.path, errReadiness)
+	case !f.isList():
+		err := c.convert(f)
+		if err == nil {
+			c.repaired(CauseEntryMissing)
+		}
+		return false, err
+	case c.usesDropIn(f):
+		return c.dropIn(f)
+	}
+	return c.splice(f, files)
+}
+
+// splice puts our entry into the primary's list, and then takes our drop-in away if there is one too: the other way round
+// there would be a moment without.
+func (c chain) splice(f file, files []file) (done bool, err error) {
+	if err := c.renew(f); err != nil {
+		return true, err
+	}
+	splice := func(existing []byte) ([]byte, error) { return conflist.Splice(existing, c.ours) }
+	changed, err := exchange.Update(f.path, splice)
+	if err != nil {
+		return false, fmt.Errorf("chaining into %q: %w", f.path, err)
+	}
+	if changed {
+		c.repaired(c.causeIn(f))
+		if filepath.Dir(f.path) != filepath.Clean(c.ConfDir) {
+			err = exchange.Touch(c.ConfDir) // containerd watches confDir: it sees a file go, and reads again
+		}
+	} else if component.MatchString(f.conf.Name) && exists(c.dropInOf(f.conf.Name)) {
+		c.repaired(CauseDuplicates)
+	}
+	return !changed, errors.Join(err, c.removeDropIns(f.conf.Name, files))
+}
+
+// causeIn is why a list had to be changed.
+func (c chain) causeIn(f file) Cause {
+	switch {
+	case f.conf.Ours() > 1:
+		return CauseDuplicates
+	case f.conf.Ours() == 1 && !f.conf.Chained(c.ours):
+		return CauseEntryChanged
+	}
+	return CauseEntryMissing // also where it was there when the file was read: somebody has written it since
+}
+
+// describe adds why the files that are there are no primary.
+func describe(files []file, err error) error {
+	for _, f := range files {
+		err = fmt.Errorf("%w; %s: %w", err, f.name, f.problem)
+	}
+	return err
+}
+
+// dropIn writes the drop-in of a network, and then takes our entry out of the primary's file if it is there too.
+//
+// containerd watches confDir alone, not what is below, and of what happens there it ignores that a file was made or its
+// mode changed. So the file is made in confDir and renamed from there to its place, which containerd sees.
+func (c chain) dropIn(f file) (done bool, err error) {
+	path := c.dropInOf(f.conf.Name)
+	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return true, err
+	}
+	if err := c.write(path, conflist.Indented(c.ours), c.ConfDir); err != nil || f.conf.Ours() == 0 {
+		return true, err
+	}
+	changed, err := exchange.Update(f.path, conflist.Without)
+	if changed {
+		c.repaired(CauseDuplicates)
+	}
+	return false, err
+}
+
+// removeDropIns removes our drop-ins: of one network, or of every one if network is "". They go by way of confDir, where
+// containerd sees it. Directories of the networks that are empty then go too, also those that a killed installer left.
+func (c chain) removeDropIns(network string, files []file) error {
+	for _, path := range c.dropIns() {
+		if network != "" && filepath.Base(filepath.Dir(path)) != network {
+			continue
+		}
+		if err := exchange.RemoveVia(c.ConfDir, path); err != nil {
+			return err
+		}
+		_ = unix.Rmdir(filepath.Dir(path))
+	}
+	for _, f := range files {
+		if component.MatchString(f.conf.Name) && (network == "" || f.conf.Name == network) {
+			_ = unix.Rmdir(filepath.Join(c.ConfDir, f.conf.Name))
+		}
+	}
+	return nil
+}
+
+// takeOut takes our entry out of every configuration.
+func (c chain) takeOut() error {
+	files, err := look(c.ConfDir)
+	if err != nil {
+		return err
+	}
+	if err := c.removeDropIns("", files); err != nil {
+		return err
+	}
+	for _, f := range files {
+		if !f.isList() || f.conf.Ours() == 0 || f.problem != nil && !errors.Is(f.problem, conflist.ErrOnlyOurs) {
+			continue
+		}
+		if err := c.takeOutOf(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c chain) takeOutOf(f file) error {
+	if err := c.renew(f); err != nil {
+		return err
+	}
+	f = open(c.ConfDir, f.name)
+	restored, err := c.restore(f)
+	if err != nil {
+		return fmt.Errorf("restoring the original of %q: %w", f.path, err)
+	}
+	if restored {
+		return nil
+	}
+	if _, err := exchange.Update(f.path, conflist.Without); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("taking our entry out of %q: %w", f.path, err)
+	}
+	if away := aside(f); away != "" { // the list is no longer that of the .conf, so that is history
+		return exchange.Remove(away)
+	}
+	return nil
+}
+
+// dirs are those of the configurations, of the targets of links, and of the networks' drop-ins.
+func (c chain) dirs() []string {
+	dirs := []string{c.ConfDir}
+	files, _ := look(c.ConfDir)
+	for _, f := range files {
+		if dir := filepath.Dir(f.path); dir != filepath.Clean(c.ConfDir) {
+			dirs = append(dirs, dir)
+		}
+		if component.MatchString(f.conf.Name) {
+			dirs = append(dirs, filepath.Join(c.ConfDir, f.conf.Name))
+		}
+	}
+	return dirs
+}
+
+func (c chain) lookAt(s *Status) {
+	files, err := look(c.ConfDir)
+	if err != nil {
+		s.miss("%v", err)
+	}
+	f, err := active(files)
+	for _, other := range files {
+		if err == nil && other.name == f.name {
+			continue
+		}
+		o := Other{Path: other.path, Ours: other.conf.Ours() > 0}
+		if other.problem != nil {
+			o.Problem = other.problem.Error()
+		}
+		s.Others = append(s.Others, o)
+	}
+	if err != nil {
+		s.miss("waiting: %v in %s", err, c.ConfDir)
+		return
+	}
+	s.Active, s.Network = f.path, f.conf.Name
+	dropped := 0
+	for _, path := range c.dropIns() {
+		if filepath.Base(filepath.Dir(path)) == f.conf.Name {
+			dropped++
+		}
+	}
+	s.Duplicates = max(0, f.conf.Ours()+dropped-1)
+	s.Chained = c.chaining(f)
+	if s.Duplicates > 0 {
+		s.miss("our entry is there %d times too often", s.Duplicates)
+	}
+	switch {
+	case s.Chained != NotChained:
+	case f.protected():
+		s.miss("%s: %v", f.path, errReadiness)
+	case f.conf.Ours()+dropped > 0:
+		s.miss("our entry in %s is not as it should be, or not last", f.path)
+	default:
+		s.miss("%s is without our entry", f.path)
+	}
+}
+
+// chaining is how our entry is in the active network, if it is as it should be. Where any entry of ours is right, so is
+// either way.
+func (c chain) chaining(f file) Chaining {
+	dropsIn := c.usesDropIn(f) || c.ours == nil && f.conf.Ours() == 0
+	if dropsIn && component.MatchString(f.conf.Name) {
+		data, err := exchange.Read(c.dropInOf(f.conf.Name))
+		if err == nil && c.isOurs(data, c.ours) && f.conf.Ours() == 0 {
+			return DroppedIn
+		}
+		return NotChained
+	}
+	if f.conf.Chained(c.ours) {
+		return Spliced
+	}
+	return NotChained
+}

@@ -1,0 +1,81 @@
+package exchange
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Like gives a new file the mode, owner and extended attributes (SELinux label, ACL) of the file like.
+func Like(like string) func(*os.File) error {
+	return func(f *os.File) error { return copyMeta(f, like) }
+}
+
+// Mode gives a new file a mode, whatever the umask.
+func Mode(m fs.FileMode) func(*os.File) error {
+	return func(f *os.File) error { return f.Chmod(m) }
+}
+
+// copyMeta gives f the owner, mode and extended attributes of another file.
+func copyMeta(f *os.File, like string) error {
+	var from, to unix.Stat_t
+	if err := unix.Stat(like, &from); err != nil {
+		return &fs.PathError{Op: "stat", Path: like, Err: err}
+	}
+	if err := unix.Fstat(int(f.Fd()), &to); err != nil {
+		return &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	if from.Uid != to.Uid || from.Gid != to.Gid {
+		if err := f.Chown(int(from.Uid), int(from.Gid)); err != nil {
+			return err
+		}
+	}
+	if err := copyAttributes(f, like); err != nil {
+		return err
+	}
+	// Last, because chown drops the set-uid bits and an ACL changes the group's. The file is open: no umask applies.
+	if err := unix.Fchmod(int(f.Fd()), from.Mode&0o7777); err != nil {
+		return &fs.PathError{Op: "chmod", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+func copyAttributes(f *os.File, like string) error {
+	names := make([]byte, 64<<10) // the kernel's limit, XATTR_LIST_MAX
+	n, err := unix.Listxattr(like, names)
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil
+	}
+	if err != nil {
+		return &fs.PathError{Op: "listxattr", Path: like, Err: err}
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
+		if name == "" {
+			continue
+		}
+		if err := copyAttribute(f, like, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyAttribute(f *os.File, like, name string) error {
+	want, have := make([]byte, 64<<10), make([]byte, 64<<10)
+	n, err := unix.Getxattr(like, name, want)
+	if err != nil {
+		return &fs.PathError{Op: "getxattr " + name, Path: like, Err: err}
+	}
+	// A new file often has the right label already, and who may not set it need not.
+	if m, err := unix.Fgetxattr(int(f.Fd()), name, have); err == nil && bytes.Equal(want[:n], have[:m]) {
+		return nil
+	}
+	if err := unix.Fsetxattr(int(f.Fd()), name, want[:n], 0); err != nil {
+		return &fs.PathError{Op: "setxattr " + name, Path: f.Name(), Err: err}
+	}
+	return nil
+}
