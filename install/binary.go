@@ -12,7 +12,8 @@ import (
 	"github.com/istio-pod-network/controller/install/exchange"
 )
 
-// installBinary copies the plugin unless the same is there. A running one keeps its inode: the new one comes by a rename.
+// installBinary copies the plugin unless the same is there. A running one keeps its inode: the new one comes by a
+// rename.
 func (i *installer) installBinary() error {
 	if i.Source == "" {
 		return nil

@@ -83,8 +83,8 @@ func (c chain) step() (done bool, err error) {
 	return c.splice(f, files)
 }
 
-// splice puts our entry into the primary's list, and then takes our drop-in away if there is one too: the other way round
-// there would be a moment without.
+// splice puts our entry into the primary's list, and then takes our drop-in away if there is one too: the other way
+// round there would be a moment without.
 func (c chain) splice(f file, files []file) (done bool, err error) {
 	if err := c.renew(f); err != nil {
 		return true, err
@@ -143,8 +143,9 @@ func (c chain) dropIn(f file) (done bool, err error) {
 	return false, err
 }
 
-// removeDropIns removes our drop-ins: of one network, or of every one if network is "". They go by way of confDir, where
-// containerd sees it. Directories of the networks that are empty then go too, also those that a killed installer left.
+// removeDropIns removes our drop-ins: of one network, or of every one if network is "". They go by way of confDir,
+// where containerd sees it. Directories of the networks that are empty then go too, also those that a killed installer
+// left.
 func (c chain) removeDropIns(network string, files []file) error {
 	for _, path := range c.dropIns() {
 		if network != "" && filepath.Base(filepath.Dir(path)) != network {

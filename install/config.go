@@ -44,15 +44,15 @@ const (
 	auxFile    = "50-" + entry.Type + ".conf"
 )
 
-// readiness are files whose exact name tells others that the network is ready: renamed or not as their owner wrote them,
-// Multus deletes its own configuration and the node loses its network.
+// readiness are files whose exact name tells others that the network is ready: renamed or not as their owner wrote
+// them, Multus deletes its own configuration and the node loses its network.
 var readiness = []string{"10-ovn-kubernetes.conf", "80-openshift-network.conf", "00-multus.conf"}
 
 // Config is what to install, and where. The zero value of an optional field is its default.
 type Config struct {
 	BinDir         string      // where the runtime looks for plugins; DefaultBinDir
-	ConfDir        string      // the runtime's configurations, or in the other modes Multus's; DefaultConfDir, DefaultNADDir
-	AuxDir         string      // Multus's auxiliary chain: ModeAux puts our file there, ModeNAD takes it away; DefaultAuxDir
+	ConfDir        string      // configurations of the runtime, else of Multus; DefaultConfDir, DefaultNADDir
+	AuxDir         string      // Multus's auxiliary chain: ModeAux alone has our file there; DefaultAuxDir
 	Source         string      // path of the plugin's binary that is to be installed; "": the binary is not our business
 	Entry          entry.Entry // ours in the network; entry.Default
 	Mode           Mode        // ModeChain
@@ -69,7 +69,8 @@ func (c *Config) Flags(f *flag.FlagSet) {
 		", in modes nad and aux "+DefaultNADDir+")")
 	f.StringVar(&c.AuxDir, "aux-dir", DefaultAuxDir, "`directory` of Multus's auxiliary chain")
 	f.StringVar(&c.Source, "source", "", "the plugin's `binary` to install; without it, the binary is left alone")
-	f.StringVar((*string)(&c.DropIn), "drop-in", string(DropInAuto), "`when` to use a drop-in file in mode chain: auto, always, never")
+	f.StringVar((*string)(&c.DropIn), "drop-in", string(DropInAuto),
+		"`when` to use a drop-in file in mode chain: auto, always, never")
 	f.StringVar(&c.RuntimeVersion, "runtime-version", "", "the node's containerRuntimeVersion, such as containerd://2.1.4")
 }
 

@@ -40,8 +40,8 @@ func aside(f file) string {
 	return ""
 }
 
-// listName is the name of the list for a .conf primary: 10-x.conflist, unless somebody else has a file of that name, then
-// 10-x.conf.conflist, which sorts before it.
+// listName is the name of the list for a .conf primary: 10-x.conflist, unless somebody else has a file of that name,
+// then 10-x.conf.conflist, which sorts before it.
 func listName(f file) (string, error) {
 	dir, names := filepath.Dir(f.path), conflist.Lists(f.name)
 	for _, name := range names {
@@ -57,8 +57,8 @@ func listName(f file) (string, error) {
 	return "", fmt.Errorf("making a list of %q: %q belongs to somebody else", f.path, names[0])
 }
 
-// convert makes a list of a .conf primary, and puts that aside. The list is complete before the primary goes, so there is
-// a network at every moment; until then the primary, whose name sorts first, stays the network.
+// convert makes a list of a .conf primary, and puts that aside. The list is complete before the primary goes, so there
+// is a network at every moment; until then the primary, whose name sorts first, stays the network.
 func (c chain) convert(f file) error {
 	f.path = filepath.Join(c.ConfDir, f.name) // the link itself, if it is one
 	name, err := listName(f)
@@ -76,7 +76,8 @@ func (c chain) convert(f file) error {
 		return err
 	}
 	if err := c.refresh(list, away, f.data); err != nil {
-		return errors.Join(err, exchange.Move(away, f.path)) // what its owner wrote last cannot be used yet; it is theirs again
+		// What its owner wrote last cannot be used yet: the owner gets it back.
+		return errors.Join(err, exchange.Move(away, f.path))
 	}
 	return nil
 }

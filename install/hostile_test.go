@@ -62,7 +62,8 @@ func eventually(t *testing.T, what string, holds func() bool) {
 }
 
 // A primary that writes its configuration 500 times, at random moments, by a rename. Whoever reads finds it valid and
-// complete at every moment; every version that stands still for a while gets our entry; none is replaced by an older one.
+// complete at every moment; every version that stands still for a while gets our entry; none is replaced by an older
+// one.
 func TestHostilePrimary(t *testing.T) {
 	n := newNode(t, "10-net.conflist", version(0))
 	path := filepath.Join(n.ConfDir, "10-net.conflist")

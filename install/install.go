@@ -70,9 +70,9 @@ func install(c Config) ([]Cause, error) {
 	return i.made, err
 }
 
-// Uninstall takes our entry out of every configuration of the mode, and then, if purge is set, removes the binary and the
-// records of pods. What nobody else has changed gets its original bytes back. Without purge the binary stays: CRI-O and
-// Multus run it for the DEL of every pod that was made with it, and cannot delete those pods when it is gone.
+// Uninstall takes our entry out of every configuration of the mode, and then, if purge is set, removes the binary and
+// the records of pods. What nobody else has changed gets its original bytes back. Without purge the binary stays: CRI-O
+// and Multus run it for the DEL of every pod that was made with it, and cannot delete those pods when it is gone.
 func Uninstall(c Config, purge bool) error {
 	i, err := newInstaller(c)
 	if err != nil {

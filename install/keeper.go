@@ -57,8 +57,9 @@ const (
 var Causes = []Cause{CauseBinaryMissing, CauseBinaryChanged, CauseEntryMissing, CauseEntryChanged, CauseDuplicates}
 
 // Run installs, and repairs at once whatever somebody changes, however often, until the context ends. Then it leaves
-// everything in place and returns nil: a restart or an upgrade of the keeper must not take the plugin out of the network.
-// An error is about a wrong Config or a kernel that lets nobody watch; a failed repair goes to Report and is tried again.
+// everything in place and returns nil: a restart or an upgrade of the keeper must not take the plugin out of the
+// network. An error is about a wrong Config or a kernel that lets nobody watch; a failed repair goes to Report and is
+// tried again.
 func (k *Keeper) Run(ctx context.Context) error {
 	i, err := newInstaller(k.Config)
 	if err != nil {

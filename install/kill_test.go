@@ -12,15 +12,15 @@ import (
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
-// killAt are the system calls at which the installer is killed, each time it makes one: all that touch a file. What the Go
-// runtime does for itself is left out, and so is close, which changes nothing.
+// killAt are the system calls at which the installer is killed, each time it makes one: all that touch a file. What the
+// Go runtime does for itself is left out, and so is close, which changes nothing.
 var killAt = []string{"openat", "read", "write", "fsync", "fchmod", "fchmodat", "flock", "fcntl", "getdents64", "listxattr", "getxattr",
 	"fgetxattr", "fsetxattr", "fchown", "mkdirat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "copy_file_range",
 	"exit_group"}
 
-// TestKill kills install and uninstall with SIGKILL at every n-th call of a system call, until they get to their end. At
-// each point the runtime finds a network that is whole, ours is in it only with the binary in place, and the same command
-// once more ends as if nobody had disturbed it, with nothing left beside.
+// TestKill kills install and uninstall with SIGKILL at every n-th call of a system call, until they get to their end.
+// At each point the runtime finds a network that is whole, ours is in it only with the binary in place, and the same
+// command once more ends as if nobody had disturbed it, with nothing left beside.
 func TestKill(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Fatal(err, "; install strace")

@@ -40,8 +40,8 @@ func (o ownFile) install() error {
 	return nil
 }
 
-// hasFormer reports whether our file of the other mode is still there. In the auxiliary chain it would have Multus run the
-// plugin for every pod, long after whoever answers it is gone.
+// hasFormer reports whether our file of the other mode is still there. In the auxiliary chain it would have Multus run
+// the plugin for every pod, long after whoever answers it is gone.
 func (o ownFile) hasFormer() bool {
 	data, err := exchange.Read(o.former)
 	return err == nil && entry.TypeOf(data) == entry.Type

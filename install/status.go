@@ -83,8 +83,8 @@ func (s Status) WriteTable(w io.Writer) error {
 	row("chained", s.Chained)
 	row("duplicates", s.Duplicates)
 	for _, o := range s.Others {
-		row("not used", strings.Join(slices.DeleteFunc([]string{o.Path, map[bool]string{true: "has our entry"}[o.Ours], o.Problem},
-			func(s string) bool { return s == "" }), ": "))
+		parts := []string{o.Path, map[bool]string{true: "has our entry"}[o.Ours], o.Problem}
+		row("not used", strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": "))
 	}
 	for _, m := range s.Missing {
 		row("missing", m)

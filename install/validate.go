@@ -17,10 +17,10 @@ const (
 	codeConfig    = 7 // invalid network configuration, CNI SPEC.md "Error"
 )
 
-// Validate asks the plugin that is to be installed, by CNI's STATUS, whether it takes our entry: once chained, one that it
-// refuses would keep every pod of the node from starting. The error is the plugin's, which names the key, the value and
-// what is valid, or says that the plugin cannot be run here. Whatever else STATUS reports is no reason not to install.
-// Without a Source nobody is asked.
+// Validate asks the plugin that is to be installed, by CNI's STATUS, whether it takes our entry: once chained, one that
+// it refuses would keep every pod of the node from starting. The error is the plugin's, which names the key, the value
+// and what is valid, or says that the plugin cannot be run here. Whatever else STATUS reports is no reason not to
+// install. Without a Source nobody is asked.
 func Validate(ctx context.Context, c Config) error {
 	c, err := c.withDefaults()
 	if err != nil || c.Source == "" {

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// An entry is refused if the plugin says so, or cannot be run; nothing else that it reports keeps it from being installed.
+// An entry is refused if the plugin says so, or cannot be run; nothing else that it reports keeps it from being
+// installed.
 func TestValidate(t *testing.T) {
 	for name, c := range map[string]struct{ program, refused string }{
 		"takes it":              {"grep -q '\"cniVersion\":\"1.1.0\"'", ""},

@@ -75,8 +75,8 @@ func Parse(data []byte) (Conf, error) {
 	return c, nil
 }
 
-// ParseFile is Parse for a file of that name, which decides how a runtime reads it. The error says why no runtime can use
-// the file as a network, or that there is only ours in it.
+// ParseFile is Parse for a file of that name, which decides how a runtime reads it. The error says why no runtime can
+// use the file as a network, or that there is only ours in it.
 func ParseFile(name string, data []byte) (Conf, error) {
 	c, err := Parse(data)
 	switch list := IsList(name); {
@@ -120,7 +120,8 @@ func Lists(conf string) []string {
 // Ours is how often our entry is in the configuration.
 func (c Conf) Ours() int { return len(c.ours) }
 
-// Chained reports whether our entry is in the list once, last, and says what ours says; nil stands for any entry of ours.
+// Chained reports whether our entry is in the list once, last, and says what ours says; nil stands for any entry of
+// ours.
 func (c Conf) Chained(ours []byte) bool {
 	n := len(c.plugins)
 	return n > 1 && len(c.ours) == 1 && c.ours[0] == n-1 && (ours == nil || Equal(c.plugins[n-1].of(c.data), ours))
@@ -132,15 +133,16 @@ func (c Conf) OnlyInlined() bool {
 	return strings.EqualFold(strings.Trim(string(only.value.of(c.data)), `"`), "true")
 }
 
-// Standalone returns our entry as a file by itself, with the name and version that a network needs and an entry has not.
-// It is nil for what is no JSON object.
+// Standalone returns our entry as a file by itself, with the name and version that a network needs and an entry has
+// not. It is nil for what is no JSON object.
 func Standalone(ours []byte) []byte {
 	all, err := members(ours)
 	if err != nil {
 		return nil
 	}
 	var add []string
-	for _, pair := range [][2]string{{"cniVersion", "0.3.1"}, {"name", entry.Type}} { // Multus before OpenShift 4.23 speaks 0.3.1
+	// Multus before OpenShift 4.23 speaks 0.3.1.
+	for _, pair := range [][2]string{{"cniVersion", "0.3.1"}, {"name", entry.Type}} {
 		if _, present := last(all, pair[0]); !present {
 			add = append(add, fmt.Sprintf("%q: %q", pair[0], pair[1]))
 		}

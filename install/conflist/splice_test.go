@@ -78,7 +78,8 @@ func golden(t *testing.T, path string) {
 	}
 }
 
-// holds checks what is true of every input: valid stays valid, twice is once, undone is undone, also after another entry.
+// holds checks what is true of every input: valid stays valid, twice is once, undone is undone, also after another
+// entry.
 func holds(t *testing.T, x, ours []byte) {
 	t.Helper()
 	clean, err := Unsplice(x)

@@ -1,7 +1,7 @@
-// Package exchange changes files that others own and write whenever they like. Every file appears whole or not at all, and
-// an edit exchanges two names instead of replacing one: what was there is in our hands afterwards, and if it is not what
-// the edit was made from, the edit is made again from that. Nothing of a foreign update is lost, also when the process is
-// killed at that moment: the next one finds what was exchanged (Recover).
+// Package exchange changes files that others own and write whenever they like. Every file appears whole or not at all,
+// and an edit exchanges two names instead of replacing one: what was there is in our hands afterwards, and if it is not
+// what the edit was made from, the edit is made again from that. Nothing of a foreign update is lost, also when the
+// process is killed at that moment: the next one finds what was exchanged (Recover).
 //
 // The caller holds Lock of the directory that it changes something in.
 package exchange
@@ -83,7 +83,8 @@ func RemoveVia(dir, path string) error {
 	return Remove(temp)
 }
 
-// RemoveIf removes a file that still has these contents. One that somebody has changed meanwhile comes back and is kept.
+// RemoveIf removes a file that still has these contents. One that somebody has changed meanwhile comes back and is
+// kept.
 func RemoveIf(path string, contents []byte) error {
 	temp := files.Temp(filepath.Dir(path), tempName)
 	if err := Move(path, temp); err != nil {

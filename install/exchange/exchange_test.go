@@ -52,8 +52,8 @@ var foreign = map[string]func(t *testing.T, path, contents string){
 	},
 }
 
-// raced is Update of a file with version 1, with something that happens between the read and the exchange. It tells what
-// is in the directory then.
+// raced is Update of a file with version 1, with something that happens between the read and the exchange. It tells
+// what is in the directory then.
 func raced(t *testing.T, race func(path string)) (changed bool, left map[string]string, err error) {
 	t.Helper()
 	dir := t.TempDir()

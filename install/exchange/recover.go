@@ -10,12 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Recover removes what a killed installer left in a directory, and finishes an exchange whose result nobody looked at. The
-// caller holds the lock, so nothing here belongs to a living installer.
+// Recover removes what a killed installer left in a directory, and finishes an exchange whose result nobody looked at.
+// The caller holds the lock, so nothing here belongs to a living installer.
 //
-// The temporary file of an exchange is named after the hashes of what goes in and what is expected to come out. One that
-// holds neither, while our edit is under the configuration's name, came out: it is an update of the primary CNI, made
-// between our read and our exchange. It goes back under its name. Any other is a half-written edit, or an old version.
+// The temporary file of an exchange is named after the hashes of what goes in and what is expected to come out. One
+// that holds neither, while our edit is under the configuration's name, came out: it is an update of the primary CNI,
+// made between our read and our exchange. It goes back under its name. Any other is a half-written edit, or an old
+// version.
 func Recover(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Edit is a pure change of a file's contents. An error says that they are not fit to be changed, as half-written ones are.
+// Edit is a pure change of a file's contents. An error says that they are not fit to be changed, as half-written ones
+// are.
 type Edit func(existing []byte) ([]byte, error)
 
 // patience is how long somebody who writes into a file in place is waited for.
@@ -41,8 +42,8 @@ type swap struct {
 	old, fresh []byte // what is expected to come out, what goes in
 }
 
-// write makes the temporary file, with mode, owner and attributes of the file like. Its name tells a later process what is
-// under which name, should this one be killed.
+// write makes the temporary file, with mode, owner and attributes of the file like. Its name tells a later process what
+// is under which name, should this one be killed.
 func (s *swap) write(old, fresh []byte, like string) error {
 	temp := filepath.Join(filepath.Dir(s.path), swapName+sum([]byte(filepath.Base(s.path)))+"."+sum(old)+"."+sum(fresh))
 	if err := unix.Unlink(temp); err != nil && !errors.Is(err, unix.ENOENT) {
@@ -117,8 +118,8 @@ func (s *swap) settle(edit Edit) error {
 	return files.SyncDir(filepath.Dir(s.path))
 }
 
-// giveBack puts somebody's own file, that cannot be edited yet, under its name again. If it gets back something else than
-// was put there, that is newer still and goes back in turn.
+// giveBack puts somebody's own file, that cannot be edited yet, under its name again. If it gets back something else
+// than was put there, that is newer still and goes back in turn.
 func (s *swap) giveBack(out []byte, cause error) error {
 	if cause == nil {
 		cause = ErrBusy
@@ -152,9 +153,9 @@ func readEdited(path string, edit Edit) (old, fresh []byte, err error) {
 	}
 }
 
-// writersGone waits until nobody has the file open for writing: somebody who opened it under its name before the exchange
-// writes into it still. A read lease can be had only on a file that nobody has open for writing (fcntl(2)); where there
-// are no leases, the contents have to tell.
+// writersGone waits until nobody has the file open for writing: somebody who opened it under its name before the
+// exchange writes into it still. A read lease can be had only on a file that nobody has open for writing (fcntl(2));
+// where there are no leases, the contents have to tell.
 func writersGone(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -100,10 +100,13 @@ func (p installer) run(ctx context.Context, args []string) int {
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("", flag.ContinueOnError)
 	o.config.Flags(f)
-	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+entry.DefaultText+")")
+	f.StringVar(&o.file, "network-config", "",
+		"`file` with the plugin's entry, a JSON object (default "+entry.DefaultText+")")
 	f.BoolVar(&o.json, "json", false, "status: print JSON instead of a table")
-	f.BoolVar(&o.purge, "purge", false, "uninstall: remove the binary and the records too; where CRI-O or Multus runs pods that were made with it, they cannot be deleted then")
-	f.StringVar(&o.config.StateDir, "state-dir", "/run/istio-pod-network", "uninstall: the plugin's stateDir, `directory` of the records")
+	f.BoolVar(&o.purge, "purge", false, "uninstall: remove the binary and the records too; "+
+		"where CRI-O or Multus runs pods that were made with it, they cannot be deleted then")
+	f.StringVar(&o.config.StateDir, "state-dir", "/run/istio-pod-network",
+		"uninstall: the plugin's stateDir, `directory` of the records")
 	f.BoolVar(&o.keep, "keep-binary", false, "uninstall: keep the binary, which is the default")
 	return f
 }

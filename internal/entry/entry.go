@@ -45,8 +45,8 @@ func (e Entry) Text() []byte { return []byte(e.text) }
 // IsZero reports whether there is no entry.
 func (e Entry) IsZero() bool { return e.text == "" }
 
-// With returns the entry with these keys, each in place of the entry's own; of a nil value, without the key. That is how
-// a runtime hands an entry to the plugin. All else keeps its value as it is written, numbers included.
+// With returns the entry with these keys, each in place of the entry's own; of a nil value, without the key. That is
+// how a runtime hands an entry to the plugin. All else keeps its value as it is written, numbers included.
 func (e Entry) With(keys map[string]any) ([]byte, error) {
 	all, err := Decode(e.Text())
 	if err != nil {

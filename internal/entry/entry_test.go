@@ -39,8 +39,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// What is no entry, and what no entry may say. The keys of the policy are tested in plugin/redirect, and all of them once
-// more with the built plugin.
+// What is no entry, and what no entry may say. The keys of the policy are tested in plugin/redirect, and all of them
+// once more with the built plugin.
 func TestRefused(t *testing.T) {
 	for _, text := range []string{``, `1`, `[]`, `null`, `{}`, `{"type":"x"}`, `{"type":5}`, `{"type":"istio-pod-network"`} {
 		if e, err := Parse([]byte(text)); err == nil || !e.IsZero() || !strings.Contains(err.Error(), `object of type "istio-pod-network"`) {

@@ -87,7 +87,8 @@ type pluginOnlyError struct{ error }
 
 func (e *pluginOnlyError) Unwrap() error { return e.error }
 
-// IsPluginOnly reports whether err is about a setting that the plugin alone goes by: all that the agent goes by was read.
+// IsPluginOnly reports whether err is about a setting that the plugin alone goes by: all that the agent goes by was
+// read.
 func IsPluginOnly(err error) bool { return errors.As(err, new(*pluginOnlyError)) }
 
 // text reads the value of a key that is a string for which ok holds.

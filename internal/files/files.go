@@ -13,7 +13,8 @@ import (
 	"syscall"
 )
 
-// Read reads a regular file of at most limit bytes. Anything else is an *fs.PathError that says so; a FIFO does not block.
+// Read reads a regular file of at most limit bytes. Anything else is an *fs.PathError that says so; a FIFO does not
+// block.
 func Read(path string, limit int64) ([]byte, error) { return read(path, limit, 0) }
 
 // ReadNoFollow is Read that fails on a symbolic link at the end of path.
@@ -48,8 +49,8 @@ func read(path string, limit int64, flags int) ([]byte, error) {
 	return data.Bytes(), nil
 }
 
-// Create writes a file that does not exist yet and makes its contents durable. It has mode 0600, unless attributes, which
-// may be nil, gives it something else before it is synced. On an error nothing is left.
+// Create writes a file that does not exist yet and makes its contents durable. It has mode 0600, unless attributes,
+// which may be nil, gives it something else before it is synced. On an error nothing is left.
 func Create(path string, contents io.Reader, attributes func(*os.File) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -81,8 +82,8 @@ func Rename(temp, path string) error {
 	return nil
 }
 
-// Replace writes the file path, durably, by way of the temporary file temp on the same file system. A temp that a killed
-// process left is removed first.
+// Replace writes the file path, durably, by way of the temporary file temp on the same file system. A temp that a
+// killed process left is removed first.
 func Replace(path, temp string, contents io.Reader, attributes func(*os.File) error) error {
 	if err := syscall.Unlink(temp); err != nil && err != syscall.ENOENT {
 		return &fs.PathError{Op: "remove", Path: temp, Err: err}
