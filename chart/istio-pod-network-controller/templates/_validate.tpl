@@ -144,7 +144,7 @@ admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, un
 {{- $value := $.Values -}}
 {{- range splitList "." $name -}}{{- $value = index $value . -}}{{- end -}}
 {{- if kindIs "invalid" $value -}}
-{{- fail (printf "%s: invalid value null; leave it out for its default" $name) -}}
+{{- fail (printf "%s: null is wrong; leave it out for its default" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- if not (include "platform" . | fromYaml).name -}}
