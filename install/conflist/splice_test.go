@@ -11,9 +11,10 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/golden"
 )
 
-// TestGolden compares every file in testdata/splice with the one made of it in testdata/spliced; UPDATE=1 writes those
+// TestGolden compares every file in testdata/splice with the one made of it in testdata/spliced; -update writes those
 // anew, and then they have to be read. What libcni makes of them is tested beside, and that it is undone to the byte.
 func TestGolden(t *testing.T) {
 	paths, err := filepath.Glob("testdata/splice/*.conf*")
@@ -21,11 +22,11 @@ func TestGolden(t *testing.T) {
 		t.Fatalf("%d files, %v", len(paths), err)
 	}
 	for _, path := range paths {
-		t.Run(filepath.Base(path), func(t *testing.T) { golden(t, path) })
+		t.Run(filepath.Base(path), func(t *testing.T) { spliced(t, path) })
 	}
 }
 
-func golden(t *testing.T, path string) {
+func spliced(t *testing.T, path string) {
 	before, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -36,18 +37,7 @@ func golden(t *testing.T, path string) {
 	}
 	name := strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".conf"), ".conflist") + ".conflist"
 	want := filepath.Join("testdata", "spliced", name)
-	if os.Getenv("UPDATE") != "" {
-		if err := os.WriteFile(want, after, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	expected, err := os.ReadFile(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(after, expected) {
-		t.Errorf("got %s\nwant %s", after, expected)
-	}
+	golden.Compare(t, want, string(after))
 	holds(t, before, ours)
 	list := chained(t, want)
 	if bytes.Contains(before, []byte(entry.Type)) {
@@ -133,6 +123,24 @@ func TestRefused(t *testing.T) {
 	for _, e := range []string{``, `1`, `{}`, `{"type":"other"}`, `{"type":"istio-pod-network"`} {
 		if _, err := Splice([]byte(`{"name":"n","type":"ptp"}`), []byte(e)); !errors.Is(err, errNotOurs) {
 			t.Errorf("entry %q: %v", e, err)
+		}
+	}
+}
+
+// Our entry is right once and last; which of ours it is only matters to who says so.
+func TestChained(t *testing.T) {
+	const other = `{"type":"istio-pod-network"}`
+	for list, want := range map[string][2]bool{ // as it should be, and any entry of ours
+		`{"type":"a"},` + string(ours):          {true, true},
+		`{"type":"a"},` + other:                 {false, true},
+		string(ours) + `,{"type":"a"}`:          {false, false},
+		other + `,{"type":"a"},` + string(ours): {false, false},
+		`{"type":"a"}`:                          {false, false},
+		string(ours):                            {false, false},
+	} {
+		c, err := Parse([]byte(`{"name":"n","plugins":[` + list + `]}`))
+		if got := [2]bool{c.Chained(ours), c.Chained(nil)}; err != nil || got != want {
+			t.Errorf("%s: %t, %v, want %t", list, got, err, want)
 		}
 	}
 }
