@@ -78,7 +78,7 @@ const (
 	ports   = "a port from 1 to 65535"
 )
 
-// seconds reads a duration, or a bare number as the predecessor did.
+// seconds reads a duration, or a bare number as the 2018 controller's program did.
 func seconds(value string, target *time.Duration) bool {
 	if n, err := strconv.ParseUint(value, 10, 31); err == nil {
 		*target = time.Duration(n) * time.Second
@@ -137,7 +137,7 @@ Runs as an init container before the sidecar and the app, as any user, without c
                          annotations pod-network-controller.istio.io/envoy-userid and envoy-port win, as they do in the
                          plugin that writes the rules
   --poll 500ms           how often the file is read, beside being watched; the probe runs once a second
-  --delay SECONDS        upper bound of --poll, the predecessor's flag
+  --delay SECONDS        upper bound of --poll; a flag of the 2018 controller's
   --termination-log /dev/termination-log   where the reason of a failure goes; empty for nowhere
   --help, --version
 

@@ -38,7 +38,7 @@ func TestFlags(t *testing.T) {
 		"--timeout 300 --delay 10")...)
 	if old.files[0] != "/etc/podinfo/pod_annotations" || old.statusKey != "a/b" || old.value != "done" || old.timeout != 300*time.Second ||
 		old.interval() != plain.poll {
-		t.Errorf("the predecessor's flags: %+v", old)
+		t.Errorf("the 2018 controller's flags: %+v", old)
 	}
 	all := parsed(t, strings.Fields("--mode=probe --file=/f --netns-annotation-key=n --timeout=1m --poll=3 --delay=2s "+
 		"--proxy-uid=2000 --outbound-port=1 --inbound-port=65535 --termination-log=")...)
