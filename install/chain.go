@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// chain is the network of ModeChain: the one that the runtime uses.
+// chain is the network of ModeChain, which is the one that the runtime uses.
 type chain struct{ *installer }
 
 func (c chain) install() error   { return c.locked(c.chainIn) }
 func (c chain) uninstall() error { return c.locked(c.takeOut) }
 
-// locked runs work in confDir with the lock held and the remains of killed installers gone.
+// locked calls work with the lock of confDir held, after what killed installers have left is dealt with.
 func (c chain) locked(work func() error) error {
 	unlock, err := exchange.Lock(c.ConfDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -28,12 +28,12 @@ func (c chain) locked(work func() error) error {
 		return err
 	}
 	defer unlock()
-	files, err := look(c.ConfDir)
+	files, err := readAll(c.ConfDir)
 	if err != nil {
 		return err
 	}
 	for _, f := range files {
-		if dir := filepath.Dir(f.path); dir != filepath.Clean(c.ConfDir) { // of the target of a link
+		if dir := filepath.Dir(f.path); dir != filepath.Clean(c.ConfDir) { // the file is the target of a link
 			if err := exchange.Recover(dir); err != nil {
 				return err
 			}
@@ -42,14 +42,14 @@ func (c chain) locked(work func() error) error {
 	return work()
 }
 
-// maxHops bounds how often a pass starts again because the primary has changed while it worked.
-const maxHops = 100
+// maxSteps bounds how often a pass starts again because the primary has changed meanwhile.
+const maxSteps = 100
 
-// chainIn chains into the active network. It looks again after it changed something, and when the file it worked on was
-// removed or replaced meanwhile: a primary that renames its files is met at its new name.
+// chainIn chains into the active network. It reads the directory again after every change, and when its file was
+// removed or replaced meanwhile: a primary may rename its files.
 func (c chain) chainIn() error {
 	var err error
-	for range maxHops {
+	for range maxSteps {
 		var done bool
 		if done, err = c.step(); done || err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
 			return err
@@ -58,9 +58,9 @@ func (c chain) chainIn() error {
 	return errors.Join(fmt.Errorf("%q changes faster than it can be read", c.ConfDir), err)
 }
 
-// step makes the next change; done says that there is none to make.
+// step makes the next change. It returns done if no change was necessary, or if it is of no use to go on.
 func (c chain) step() (done bool, err error) {
-	files, err := look(c.ConfDir)
+	files, err := readAll(c.ConfDir)
 	if err != nil {
 		return true, err
 	}
@@ -83,8 +83,8 @@ func (c chain) step() (done bool, err error) {
 	return c.splice(f, files)
 }
 
-// splice puts our entry into the primary's list, and then takes our drop-in away if there is one too: the other way
-// round there would be a moment without.
+// splice puts our entry into the primary's list, and then removes our drop-in if there is one too. In the other order
+// the network would be without our entry for a moment.
 func (c chain) splice(f file, files []file) (done bool, err error) {
 	if err := c.renew(f); err != nil {
 		return true, err
@@ -97,7 +97,7 @@ func (c chain) splice(f file, files []file) (done bool, err error) {
 	if changed {
 		c.repaired(c.causeIn(f))
 		if filepath.Dir(f.path) != filepath.Clean(c.ConfDir) {
-			err = exchange.Touch(c.ConfDir) // containerd watches confDir: it sees a file go, and reads again
+			err = exchange.Touch(c.ConfDir) // containerd watches confDir alone, and reads again when a file there goes
 		}
 	} else if component.MatchString(f.conf.Name) && exists(c.dropInOf(f.conf.Name)) {
 		c.repaired(CauseDuplicates)
@@ -105,7 +105,7 @@ func (c chain) splice(f file, files []file) (done bool, err error) {
 	return !changed, errors.Join(err, c.removeDropIns(f.conf.Name, files))
 }
 
-// causeIn is why a list had to be changed.
+// causeIn returns why a list had to be changed.
 func (c chain) causeIn(f file) Cause {
 	switch {
 	case f.conf.Ours() > 1:
@@ -113,10 +113,10 @@ func (c chain) causeIn(f file) Cause {
 	case f.conf.Ours() == 1 && !f.conf.Chained(c.ours):
 		return CauseEntryChanged
 	}
-	return CauseEntryMissing // also where it was there when the file was read: somebody has written it since
+	return CauseEntryMissing // also if the entry was there when the file was read: it has been rewritten since
 }
 
-// describe adds why the files that are there are no primary.
+// describe adds to an error why each of the files is not the primary.
 func describe(files []file, err error) error {
 	for _, f := range files {
 		err = fmt.Errorf("%w; %s: %w", err, f.name, f.problem)
@@ -126,8 +126,8 @@ func describe(files []file, err error) error {
 
 // dropIn writes the drop-in of a network, and then takes our entry out of the primary's file if it is there too.
 //
-// containerd watches confDir alone, not what is below, and of what happens there it ignores that a file was made or its
-// mode changed. So the file is made in confDir and renamed from there to its place, which containerd sees.
+// containerd watches confDir, but no directory below it, and ignores there that a file is made or its mode changed. So
+// the file is made in confDir and renamed to its place: containerd notices that it leaves confDir.
 func (c chain) dropIn(f file) (done bool, err error) {
 	path := c.dropInOf(f.conf.Name)
 	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -143,9 +143,9 @@ func (c chain) dropIn(f file) (done bool, err error) {
 	return false, err
 }
 
-// removeDropIns removes our drop-ins: of one network, or of every one if network is "". They go by way of confDir,
-// where containerd sees it. Directories of the networks that are empty then go too, also those that a killed installer
-// left.
+// removeDropIns removes our drop-ins of one network, or of all if network is "". It renames them into confDir first,
+// which containerd notices. It also removes the directories of these networks that are empty, as a killed installer may
+// leave them.
 func (c chain) removeDropIns(network string, files []file) error {
 	for _, path := range c.dropIns() {
 		if network != "" && filepath.Base(filepath.Dir(path)) != network {
@@ -166,7 +166,7 @@ func (c chain) removeDropIns(network string, files []file) error {
 
 // takeOut takes our entry out of every configuration.
 func (c chain) takeOut() error {
-	files, err := look(c.ConfDir)
+	files, err := readAll(c.ConfDir)
 	if err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func (c chain) takeOutOf(f file) error {
 	if err := c.renew(f); err != nil {
 		return err
 	}
-	f = open(c.ConfDir, f.name)
+	f = read(c.ConfDir, f.name)
 	restored, err := c.restore(f)
 	if err != nil {
 		return fmt.Errorf("restoring the original of %q: %w", f.path, err)
@@ -199,16 +199,16 @@ func (c chain) takeOutOf(f file) error {
 	if _, err := exchange.Update(f.path, conflist.Without); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("taking our entry out of %q: %w", f.path, err)
 	}
-	if away := aside(f); away != "" { // the list is no longer that of the .conf, so that is history
+	if away := aside(f); away != "" { // somebody has changed the list since it was made of the .conf
 		return exchange.Remove(away)
 	}
 	return nil
 }
 
-// dirs are those of the configurations, of the targets of links, and of the networks' drop-ins.
+// dirs returns confDir, the directories of the targets of links, and those of the networks' drop-ins.
 func (c chain) dirs() []string {
 	dirs := []string{c.ConfDir}
-	files, _ := look(c.ConfDir)
+	files, _ := readAll(c.ConfDir)
 	for _, f := range files {
 		if dir := filepath.Dir(f.path); dir != filepath.Clean(c.ConfDir) {
 			dirs = append(dirs, dir)
@@ -221,7 +221,7 @@ func (c chain) dirs() []string {
 }
 
 func (c chain) lookAt(s *Status) {
-	files, err := look(c.ConfDir)
+	files, err := readAll(c.ConfDir)
 	if err != nil {
 		s.miss("%v", err)
 	}
@@ -263,8 +263,8 @@ func (c chain) lookAt(s *Status) {
 	}
 }
 
-// chaining is how our entry is in the active network, if it is as it should be. Where any entry of ours is right, so is
-// either way.
+// chaining returns how our entry is in the active network, or NotChained if it is not as it should be. If any entry of
+// ours is right, it may be either spliced or dropped in.
 func (c chain) chaining(f file) Chaining {
 	dropsIn := c.usesDropIn(f) || c.ours == nil && f.conf.Ours() == 0
 	if dropsIn && component.MatchString(f.conf.Name) {

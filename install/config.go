@@ -9,7 +9,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
-// Mode is how the plugin comes into the network of the pods.
+// Mode is how the plugin joins the network of the pods.
 type Mode string
 
 // The modes.
@@ -22,14 +22,15 @@ const (
 // DropIn is when ModeChain uses a drop-in directory instead of the primary's own file.
 type DropIn string
 
-// The choices. A runtime that does not read drop-ins would never run the plugin, so auto needs to know that it does.
+// The choices. A runtime that does not read drop-ins would never run the plugin, so DropInAuto uses one only with a
+// runtime that is known to read them.
 const (
 	DropInAuto   DropIn = "auto"   // where RuntimeVersion is known to read them
-	DropInAlways DropIn = "always" // the operator knows better
+	DropInAlways DropIn = "always" // the operator knows that the runtime reads them
 	DropInNever  DropIn = "never"
 )
 
-// Where things are unless the configuration says otherwise. The auxiliary chain is OpenShift's.
+// The default directories. DefaultAuxDir is that of OpenShift.
 const (
 	DefaultBinDir  = "/opt/cni/bin"
 	DefaultConfDir = "/etc/cni/net.d"
@@ -37,15 +38,15 @@ const (
 	DefaultAuxDir  = "/var/run/multus/cni/net.d/vendor-cni-chain"
 )
 
-// File names of ours.
+// Names of the files that are ours alone.
 const (
 	dropInFile = "99-" + entry.Type + ".conf"
 	nadFile    = entry.Type + ".conf"
 	auxFile    = "50-" + entry.Type + ".conf"
 )
 
-// readiness are files whose exact name tells others that the network is ready: renamed or not as their owner wrote
-// them, Multus deletes its own configuration and the node loses its network.
+// readiness are names of files by which their owners tell Multus that the network is ready. If such a file is renamed
+// or edited, Multus deletes its own configuration, and the node loses its network.
 var readiness = []string{"10-ovn-kubernetes.conf", "80-openshift-network.conf", "00-multus.conf"}
 
 // Config is what to install, and where. The zero value of an optional field is its default.
@@ -53,12 +54,12 @@ type Config struct {
 	BinDir         string      // where the runtime looks for plugins; DefaultBinDir
 	ConfDir        string      // configurations of the runtime, else of Multus; DefaultConfDir, DefaultNADDir
 	AuxDir         string      // Multus's auxiliary chain: ModeAux alone has our file there; DefaultAuxDir
-	Source         string      // path of the plugin's binary that is to be installed; "": the binary is not our business
-	Entry          entry.Entry // ours in the network; entry.Default
+	Source         string      // path of the plugin's binary to install; "": the binary is left alone
+	Entry          entry.Entry // to put into the network; entry.Default
 	Mode           Mode        // ModeChain
 	DropIn         DropIn      // DropInAuto
 	RuntimeVersion string      // as the node object has it, "containerd://2.1.4"; "": not known
-	StateDir       string      // of the plugin's records, which Uninstall empties with the purge; "": not our business
+	StateDir       string      // directory of the plugin's records, which a purge empties; "": it is left alone
 }
 
 // Flags declares the command line of a program that installs, but for Entry. It sets the defaults.
@@ -74,13 +75,13 @@ func (c *Config) Flags(f *flag.FlagSet) {
 	f.StringVar(&c.RuntimeVersion, "runtime-version", "", "the node's containerRuntimeVersion, such as containerd://2.1.4")
 }
 
-// Check reports what is wrong with c, before anything is done with it.
+// Check returns the first invalid value of c, as an *invalid.Error, or nil.
 func (c Config) Check() error {
 	_, err := c.withDefaults()
 	return err
 }
 
-// withDefaults fills in what is not set, and rejects what is wrong.
+// withDefaults fills in what is not set. Its error is about an invalid value.
 func (c Config) withDefaults() (Config, error) {
 	set := func(s *string, value string) {
 		if *s == "" {
@@ -107,8 +108,8 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// ownFiles are the path of our file in the modes that have one, and that of our file in the other of these modes, which
-// the node may have been in before.
+// ownFiles returns the path of our file in ModeNAD and ModeAux, and that of our file in the other one of these modes,
+// which may be left of a former installation.
 func (c Config) ownFiles() (path, former string) {
 	nad, aux := filepath.Join(c.ConfDir, nadFile), filepath.Join(c.AuxDir, auxFile)
 	if c.Mode == ModeAux {

@@ -15,19 +15,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// exists reports whether something has that name, be it a dangling link.
+// exists reports whether there is a file, a directory or a link, dangling or not, at path.
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
 }
 
-// A .conf primary of which a list was made is put aside under such a name, which hides it from runtimes.
+// A .conf primary of which a list was made is put aside: it gets a name with this prefix and suffix, under which no
+// runtime reads it.
 const (
 	asidePrefix = exchange.Hidden + "original."
 	asideSuffix = ".aside"
 )
 
-// asideOf is the name under which a primary is put aside.
+// asideOf returns the name under which a primary is put aside.
 func asideOf(name string) string { return asidePrefix + name + asideSuffix }
 
 // aside returns the path of the .conf primary that was put aside for a list of ours, or "".
@@ -48,7 +49,7 @@ func listName(f file) (string, error) {
 		if !exists(filepath.Join(dir, name)) {
 			return name, nil
 		}
-		other := open(dir, name)
+		other := read(dir, name)
 		_, wrapped := other.conf.Original()
 		if other.problem == nil && (wrapped || other.conf.Ours() > 0 && aside(other) != "") {
 			return name, nil
@@ -57,8 +58,8 @@ func listName(f file) (string, error) {
 	return "", fmt.Errorf("making a list of %q: %q belongs to somebody else", f.path, names[0])
 }
 
-// convert makes a list of a .conf primary, and puts that aside. The list is complete before the primary goes, so there
-// is a network at every moment; until then the primary, whose name sorts first, stays the network.
+// convert makes a list of a .conf primary, and puts the .conf aside. The list is complete before that, so there is a
+// network at every moment: first the .conf, whose name sorts first, then the list.
 func (c chain) convert(f file) error {
 	f.path = filepath.Join(c.ConfDir, f.name) // the link itself, if it is one
 	name, err := listName(f)
@@ -90,7 +91,8 @@ func (c chain) writeList(list string, primary []byte, like string) error {
 	return exchange.Write(list, bytes.NewReader(spliced), exchange.Like(like))
 }
 
-// refresh makes the list again if the primary was changed between our reading it and its being put aside.
+// refresh makes the list again if the .conf, which had the contents known when the list was made, was changed before it
+// was put aside.
 func (c chain) refresh(list, away string, known []byte) error {
 	now, err := exchange.ReadClosed(away)
 	if err != nil || bytes.Equal(now, known) {
@@ -99,7 +101,7 @@ func (c chain) refresh(list, away string, known []byte) error {
 	return c.writeList(list, now, away)
 }
 
-// renew is refresh in a later process, if the one that put the primary aside was killed before it looked.
+// renew calls refresh for a process that was killed after it had put the .conf aside.
 func (c chain) renew(f file) error {
 	away := aside(f)
 	known, wrapped := f.conf.Original()
@@ -109,8 +111,8 @@ func (c chain) renew(f file) error {
 	return c.refresh(f.path, away, known)
 }
 
-// restore undoes convert: the primary gets its name back, then the list goes. It returns false for a list that
-// somebody else has changed, which stays a list.
+// restore undoes convert: the .conf gets its name back, then the list is removed. It returns false for a list that
+// somebody else has changed: that stays a list.
 func (c chain) restore(f file) (bool, error) {
 	original, wrapped := f.conf.Original()
 	if !wrapped {
@@ -132,7 +134,7 @@ func (c chain) restore(f file) (bool, error) {
 	if err := files.SyncDir(c.ConfDir); err != nil {
 		return false, err
 	}
-	if away := aside(f); away != "" { // its owner wrote the primary anew beside it
+	if away := aside(f); away != "" { // its owner has written a new .conf meanwhile
 		if err := exchange.Remove(away); err != nil {
 			return false, err
 		}

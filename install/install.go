@@ -16,9 +16,9 @@ import (
 
 // installer is one pass over a node.
 type installer struct {
-	Config         // complete
-	ours   []byte  // what our entry has to say; nil: any of ours is right
-	made   []Cause // what was made good, each once
+	Config          // complete
+	ours    []byte  // text of the entry to install; nil: any entry of ours is right
+	repairs []Cause // what was repaired, each cause once
 }
 
 func newInstaller(c Config) (*installer, error) {
@@ -26,19 +26,19 @@ func newInstaller(c Config) (*installer, error) {
 	return &installer{Config: c, ours: c.Entry.Text()}, err
 }
 
-// repaired notes that something was made good.
+// repaired notes a repair.
 func (i *installer) repaired(cause Cause) {
-	if !slices.Contains(i.made, cause) {
-		i.made = append(i.made, cause)
+	if !slices.Contains(i.repairs, cause) {
+		i.repairs = append(i.repairs, cause)
 	}
 }
 
-// network is where our entry goes, one implementation for each way to join it.
+// network is the network that the plugin joins. There is one implementation for each way to join it.
 type network interface {
 	install() error
 	uninstall() error
 	lookAt(*Status)
-	dirs() []string // to watch
+	dirs() []string // directories to watch
 }
 
 func (i *installer) network() network {
@@ -49,30 +49,30 @@ func (i *installer) network() network {
 	return ownFile{i, path, former}
 }
 
-// Install puts the binary in place and then our entry into the network, and makes good whatever is not as it should be.
-// Where all is well it changes nothing. Without a primary network the binary is installed and the error satisfies
-// IsNoPrimary. The state after it is LookAt's.
+// Install puts the binary in place and then our entry into the network, and repairs what differs from c. If nothing
+// differs, it changes nothing. Without a primary network it installs the binary, and the error satisfies IsNoPrimary.
+// LookAt returns the state afterwards.
 func Install(c Config) error {
 	_, err := install(c)
 	return err
 }
 
-// install is Install that tells what was made good.
+// install is Install, and returns what was repaired.
 func install(c Config) ([]Cause, error) {
 	i, err := newInstaller(c)
 	if err != nil {
 		return nil, err
 	}
 	if err := i.installBinary(); err != nil {
-		return i.made, fmt.Errorf("installing the binary: %w", err)
+		return i.repairs, fmt.Errorf("installing the binary: %w", err)
 	}
 	err = i.network().install()
-	return i.made, err
+	return i.repairs, err
 }
 
 // Uninstall takes our entry out of every configuration of the mode, and then, if purge is set, removes the binary and
-// the records of pods. What nobody else has changed gets its original bytes back. Without purge the binary stays: CRI-O
-// and Multus run it for the DEL of every pod that was made with it, and cannot delete those pods when it is gone.
+// the records of pods. A file that nobody else has changed gets its original bytes back. Without purge the binary
+// stays: CRI-O and Multus run it for the DEL of every pod that was made with it, and cannot delete those pods when it is gone.
 func Uninstall(c Config, purge bool) error {
 	i, err := newInstaller(c)
 	if err != nil {
@@ -93,7 +93,7 @@ func Uninstall(c Config, purge bool) error {
 	return nil
 }
 
-// empty removes what is in a directory, but not the directory: it may be the mount of an agent's pod.
+// empty removes everything in a directory, but not the directory itself: it may be a mount of the agent's pod.
 func empty(dir string) error {
 	if dir == "" {
 		return nil
@@ -108,7 +108,8 @@ func empty(dir string) error {
 	return err
 }
 
-// write writes a file of ours, by way of a directory, unless it says the same already.
+// write writes a file that is ours alone, unless it has these contents already. The temporary file is in the directory
+// via.
 func (i *installer) write(path string, contents []byte, via string) error {
 	data, err := exchange.Read(path)
 	if err == nil && bytes.Equal(data, contents) {
@@ -125,7 +126,7 @@ func (i *installer) write(path string, contents []byte, via string) error {
 	return nil
 }
 
-// isOurs reports whether a file of ours says what it should.
+// isOurs reports whether a file that is ours alone has the contents that it should have.
 func (i *installer) isOurs(data, want []byte) bool {
 	return i.ours == nil && entry.TypeOf(data) == entry.Type || conflist.Equal(data, want)
 }

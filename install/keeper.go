@@ -17,17 +17,18 @@ import (
 // Keeper keeps an installation as it should be.
 type Keeper struct {
 	Config Config
-	// Tick is how often to look although nothing was noticed; 30 s if it is zero. While something is missing it is 1 s.
+	// Tick is the time between two passes when no change is noticed; 30 s if it is zero. While the node is not ready, it
+	// is 1 s.
 	Tick time.Duration
 	// Report, if it is not nil, gets every pass. It is called from Run.
 	Report func(Pass)
 }
 
-// Pass is one look at the node, with the repair of what was found.
+// Pass is one comparison of the node with the Config, and its repairs.
 type Pass struct {
 	Status           // as the pass leaves it
-	Err      error   // what went wrong in it
-	Repaired []Cause // what was made good, each once; empty where all was well, or where nothing could be done
+	Err      error   // of the repairs, or of reading the state
+	Repaired []Cause // what was repaired, each cause once
 }
 
 // String says for a person whether the node is ready, and if not what is missing and what can be done about it.
@@ -41,7 +42,7 @@ func (p Pass) String() string {
 	return fmt.Sprintf("ready: %s is in %s (%s)", entry.Type, p.Active, p.Chained)
 }
 
-// Cause is what had to be made good.
+// Cause is why something had to be repaired.
 type Cause string
 
 // The causes.
@@ -56,10 +57,9 @@ const (
 // Causes lists every cause, for documentation and metrics.
 var Causes = []Cause{CauseBinaryMissing, CauseBinaryChanged, CauseEntryMissing, CauseEntryChanged, CauseDuplicates}
 
-// Run installs, and repairs at once whatever somebody changes, however often, until the context ends. Then it leaves
-// everything in place and returns nil: a restart or an upgrade of the keeper must not take the plugin out of the
-// network. An error is about a wrong Config or a kernel that lets nobody watch; a failed repair goes to Report and is
-// tried again.
+// Run installs, and repairs every change at once, until the context ends. Then it leaves everything in place and
+// returns nil: a restart or an upgrade of the keeper must not take the plugin out of the network. An error is about an
+// invalid Config, or about inotify; a failed repair goes to Report and is tried again.
 func (k *Keeper) Run(ctx context.Context) error {
 	i, err := newInstaller(k.Config)
 	if err != nil {
@@ -104,15 +104,15 @@ func (k *Keeper) pass(c Config) time.Duration {
 	return 30 * time.Second
 }
 
-// watch is what a pass depends on.
+// watch notices changes of what a pass reads.
 type watch struct {
 	*fsnotify.Watcher
 	installer *installer
-	inodes    map[string]os.FileInfo // of the directories that are watched
+	inodes    map[string]os.FileInfo // by path of a directory that is watched
 }
 
-// renew watches what is not watched yet: a directory may have come, or another one be under its name. It says whether
-// something was new.
+// renew watches the directories that are not watched yet: one may have been made, or replaced by another of the same
+// name. It reports whether there was one.
 func (w watch) renew() (fresh bool) {
 	for _, dir := range append(w.installer.network().dirs(), w.installer.BinDir) {
 		info, err := os.Stat(dir)
@@ -132,8 +132,8 @@ func (w watch) renew() (fresh bool) {
 	return fresh
 }
 
-// next waits for a change that matters. What is queued by then is one change: the pass that follows reads the files
-// after all of it, and a change after that read is queued again, so the last one is never lost.
+// next waits for a change that matters, and drops all events that are queued by then: the pass that follows reads the
+// files after these changes, and a change after that read is a new event. It returns false when the context has ended.
 func (w watch) next(ctx context.Context, wait time.Duration) bool {
 	tick := time.NewTimer(wait)
 	defer tick.Stop()
@@ -157,7 +157,7 @@ func (w watch) next(ctx context.Context, wait time.Duration) bool {
 	}
 }
 
-// matters tells a change of ours or of a configuration from one of an unrelated file.
+// matters reports whether an event is about the plugin's binary, a configuration or a watched directory.
 func (w watch) matters(e fsnotify.Event) bool {
 	dir, name := filepath.Split(e.Name)
 	_, watched := w.inodes[filepath.Clean(e.Name)]

@@ -19,15 +19,15 @@ type file struct {
 	name, path string // path has no symbolic link at its end
 	data       []byte
 	conf       conflist.Conf
-	problem    error // why no runtime can use it, or why it is no primary
+	problem    error // why it cannot be the primary; nil if it can
 }
 
 // isList reports whether the runtime reads the file as a list of plugins, not as a single one.
 func (f file) isList() bool { return conflist.IsList(f.name) }
 
-// look reads the configurations of a directory in the order in which runtimes look at them: by name, whatever the
-// extension. A directory that is not there has none.
-func look(dir string) ([]file, error) {
+// readAll reads the configurations of a directory in the order in which runtimes read them: by name, whatever the
+// extension. It is no error if the directory does not exist.
+func readAll(dir string) ([]file, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -38,17 +38,17 @@ func look(dir string) ([]file, error) {
 	var files []file
 	for _, e := range entries {
 		if !e.IsDir() && conflist.IsConf(e.Name()) {
-			files = append(files, open(dir, e.Name()))
+			files = append(files, read(dir, e.Name()))
 		}
 	}
 	return files, nil
 }
 
-// open reads and judges one file.
-func open(dir, name string) file {
+// read reads one configuration, and finds out whether it can be the primary.
+func read(dir, name string) file {
 	f := file{name: name, path: filepath.Join(dir, name)}
 	if real, err := filepath.EvalSymlinks(f.path); err == nil {
-		f.path = real // or the edit would replace the link
+		f.path = real // else the edit would replace the link
 	}
 	if f.data, f.problem = exchange.Read(f.path); f.problem == nil {
 		f.conf, f.problem = conflist.ParseFile(name, f.data)
@@ -66,15 +66,15 @@ func active(files []file) (file, error) {
 	return file{}, errNoPrimary
 }
 
-// protected reports whether a file must not be edited by anybody but its owner.
+// protected reports whether nobody but its owner may edit a file.
 func (f file) protected() bool {
 	return slices.Contains(readiness, f.name) || !f.isList() && entry.TypeOf(f.data) == "multus"
 }
 
-// component is a network name that is also the name of a directory below confDir: what the CNI specification allows.
+// component matches a network name that the CNI specification allows, and that so is safe as the name of a directory.
 var component = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 
-// usesDropIn decides between the two ways of ModeChain for one primary.
+// usesDropIn reports whether ModeChain uses a drop-in for this primary, and does not splice.
 func (c chain) usesDropIn(f file) bool {
 	switch {
 	case !f.isList(), f.conf.OnlyInlined(), !component.MatchString(f.conf.Name), aside(f) != "":
@@ -85,7 +85,7 @@ func (c chain) usesDropIn(f file) bool {
 	return c.DropIn == DropInAlways
 }
 
-// dropIns lists our drop-ins, of whatever network.
+// dropIns returns the paths of our drop-ins of all networks.
 func (c chain) dropIns() []string {
 	found, _ := filepath.Glob(filepath.Join(escape(c.ConfDir), "*", dropInFile)) // the pattern is well-formed
 	return slices.DeleteFunc(found, func(path string) bool {
@@ -94,7 +94,7 @@ func (c chain) dropIns() []string {
 	})
 }
 
-// escape keeps a path from being a pattern.
+// escape returns a pattern that matches a path alone.
 func escape(path string) string {
 	return regexp.MustCompile(`[*?\[\\]`).ReplaceAllString(path, `\$0`)
 }

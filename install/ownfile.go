@@ -15,7 +15,7 @@ import (
 type ownFile struct {
 	*installer
 	path   string
-	former string // path of our file of the other mode
+	former string // path of our file in the other mode
 }
 
 func (o ownFile) contents() []byte { return conflist.Standalone(o.Entry.Text()) }
@@ -40,8 +40,8 @@ func (o ownFile) install() error {
 	return nil
 }
 
-// hasFormer reports whether our file of the other mode is still there. In the auxiliary chain it would have Multus run
-// the plugin for every pod, long after whoever answers it is gone.
+// hasFormer reports whether our file of the other mode is still there. If it stayed in the auxiliary chain, Multus
+// would run the plugin for every pod, also when there is no agent any more.
 func (o ownFile) hasFormer() bool {
 	data, err := exchange.Read(o.former)
 	return err == nil && entry.TypeOf(data) == entry.Type

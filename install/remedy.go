@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a caller may want to tell from other errors.
+// Errors that a caller may want to tell from others.
 var (
 	errNoPrimary = errors.New("no primary network configuration yet")
 	errReadiness = errors.New("it is a readiness file of its owner, never edited by us")
 )
 
-// IsNoPrimary reports whether err says that there is no network yet to chain into: Run waits for one.
+// IsNoPrimary reports whether err says that there is no network yet to chain into. A Keeper waits for one.
 func IsNoPrimary(err error) bool { return errors.Is(err, errNoPrimary) }
 
 // IsReadinessFile reports whether err says that the network is described by a file that must not be edited: on such a
 // node, OpenShift or another with Multus, ModeNAD or ModeAux is right.
 func IsReadinessFile(err error) bool { return errors.Is(err, errReadiness) }
 
-// Explain is an error with what can be done about it on a line of its own.
+// Explain returns the text of an error, and on a second line its remedy if there is one.
 func Explain(err error) string {
 	if remedy := Remedy(err); remedy != "" {
 		return err.Error() + "\n  remedy: " + remedy
@@ -30,7 +30,7 @@ func Explain(err error) string {
 	return err.Error()
 }
 
-// Remedy says what an operator can do about an error, or "".
+// Remedy returns what an operator can do about an error, or "".
 func Remedy(err error) string {
 	for _, r := range remedies {
 		if r.is(err) {

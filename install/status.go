@@ -40,9 +40,9 @@ type Other struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// LookAt returns the state of a node and changes nothing. The error is about a wrong Config; what cannot be read is in
-// Missing. Without an Entry, any entry of ours is as it should be, spliced or dropped in: whoever asks what is there
-// need not know how it was installed.
+// LookAt returns the state of a node and changes nothing. The error is about an invalid Config; what cannot be read is
+// in Missing. Without an Entry, any entry of ours is right, spliced or dropped in: who asks need not know how the
+// plugin was installed.
 func LookAt(c Config) (Status, error) {
 	i, err := newInstaller(c)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
-// Why a text is no network that our entry can be chained into.
+// Why our entry cannot be chained into a network configuration.
 var (
 	ErrNotJSON   = errors.New("not valid JSON")
 	ErrNotObject = errors.New("not a JSON object")
@@ -26,7 +26,7 @@ var (
 	ErrPlugins   = errors.New(`"plugins" is not a list of objects`)
 )
 
-// Conf is what the text of a network configuration says.
+// Conf is a network configuration that was read, and where its parts are in the text.
 type Conf struct {
 	Name string // of the network; "" where there is none
 
@@ -103,7 +103,7 @@ func IsConf(name string) bool {
 // IsList reports whether runtimes read a file of that name as a list of plugins, not as a single one.
 func IsList(name string) bool { return filepath.Ext(name) == ".conflist" }
 
-// Originals are the names that the .conf may have had of which a list of that name was made, the likely one first.
+// Originals returns the names that the .conf may have had of which this list was made, the likely one first.
 func Originals(list string) []string {
 	base := strings.TrimSuffix(list, ".conflist")
 	if ext := filepath.Ext(base); ext == ".conf" || ext == ".json" {
@@ -112,16 +112,16 @@ func Originals(list string) []string {
 	return []string{base + ".conf", base + ".json"}
 }
 
-// Lists are the names that the list made of a .conf may have. The second sorts before the first.
+// Lists returns the names that the list made of a .conf may have. The second sorts before the first.
 func Lists(conf string) []string {
 	return []string{strings.TrimSuffix(conf, filepath.Ext(conf)) + ".conflist", conf + ".conflist"}
 }
 
-// Ours is how often our entry is in the configuration.
+// Ours returns how often our entry is in the configuration.
 func (c Conf) Ours() int { return len(c.ours) }
 
-// Chained reports whether our entry is in the list once, last, and says what ours says; nil stands for any entry of
-// ours.
+// Chained reports whether our entry is in the list once and last, and means the same as ours; nil stands for any entry
+// of ours.
 func (c Conf) Chained(ours []byte) bool {
 	n := len(c.plugins)
 	return n > 1 && len(c.ours) == 1 && c.ours[0] == n-1 && (ours == nil || Equal(c.plugins[n-1].of(c.data), ours))

@@ -1,9 +1,9 @@
 // Package exchange changes files that others own and write whenever they like. Every file appears whole or not at all,
-// and an edit exchanges two names instead of replacing one: what was there is in our hands afterwards, and if it is not
-// what the edit was made from, the edit is made again from that. Nothing of a foreign update is lost, also when the
-// process is killed at that moment: the next one finds what was exchanged (Recover).
+// and an edit exchanges two names instead of replacing one. So the former file is kept, and if it is not what the edit
+// was made from, its owner has updated it, and the edit is made again from that. No update is lost, also when the
+// process is killed at that moment: the next process finds what was exchanged (Recover).
 //
-// The caller holds Lock of the directory that it changes something in.
+// The caller holds the Lock of the directory in which it changes something.
 package exchange
 
 import (
@@ -19,7 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Hidden starts the names of what lies beside the configurations. An older release may have left such files: it stays.
+// Hidden is how the names of our files beside the configurations start. It must not change: Recover looks for files
+// that an older release has left.
 const Hidden = ".istio-pod-network-"
 
 // Names of temporary files. None ends in .conf, .conflist or .json, so no runtime reads it.
@@ -31,7 +32,7 @@ const (
 // maxSize bounds what is read as a configuration, in bytes.
 const maxSize = 4 << 20
 
-// What a caller may want to tell from other errors.
+// Errors that a caller may want to tell from others.
 var (
 	ErrBusy       = errors.New("somebody is writing it")
 	ErrNoExchange = errors.New("the file system cannot exchange two names (renameat2 RENAME_EXCHANGE), " +
@@ -41,7 +42,8 @@ var (
 // Read reads a configuration file.
 func Read(path string) ([]byte, error) { return files.Read(path, maxSize) }
 
-// ReadClosed is Read once nobody has the file open for writing; ErrBusy says that somebody still has.
+// ReadClosed waits until nobody has the file open for writing, and reads it. The error is ErrBusy if that takes more
+// than 2 s.
 func ReadClosed(path string) ([]byte, error) {
 	if !writersGone(path) {
 		return nil, fmt.Errorf("reading %q: %w", path, ErrBusy)
@@ -49,13 +51,13 @@ func ReadClosed(path string) ([]byte, error) {
 	return Read(path)
 }
 
-// Write writes a file that is ours alone, by a rename in its directory; nobody else's contents are looked for.
-// attributes may be nil, for mode 0600.
+// Write writes a file that is ours alone, by a rename in its directory. It replaces whatever has that name. attributes
+// may be nil, for mode 0600.
 func Write(path string, contents io.Reader, attributes func(*os.File) error) error {
 	return WriteVia(filepath.Dir(path), path, contents, attributes)
 }
 
-// WriteVia is Write by a rename from another directory of the same file system.
+// WriteVia is Write by a rename from the directory dir, which is on the same file system.
 func WriteVia(dir, path string, contents io.Reader, attributes func(*os.File) error) error {
 	return files.Replace(path, files.Temp(dir, tempName), contents, attributes)
 }
@@ -71,7 +73,7 @@ func Remove(path string) error {
 	return files.SyncDir(filepath.Dir(path))
 }
 
-// RemoveVia is Remove by way of another directory of the same file system, from which the file then goes.
+// RemoveVia moves a file into the directory dir, which is on the same file system, and removes it there.
 func RemoveVia(dir, path string) error {
 	temp := files.Temp(dir, tempName)
 	if err := unix.Rename(path, temp); err != nil {
@@ -83,8 +85,8 @@ func RemoveVia(dir, path string) error {
 	return Remove(temp)
 }
 
-// RemoveIf removes a file that still has these contents. One that somebody has changed meanwhile comes back and is
-// kept.
+// RemoveIf removes a file if it still has these contents. If somebody has changed it, it stays, and the error is
+// ErrBusy.
 func RemoveIf(path string, contents []byte) error {
 	temp := files.Temp(filepath.Dir(path), tempName)
 	if err := Move(path, temp); err != nil {
@@ -105,7 +107,7 @@ func Move(from, to string) error {
 	return nil
 }
 
-// Touch makes a file in a directory and removes it, for those who watch the directory.
+// Touch makes a file in a directory and removes it, so that whoever watches the directory notices a change.
 func Touch(dir string) error {
 	path := files.Temp(dir, tempName)
 	if err := files.Create(path, bytes.NewReader(nil), nil); err != nil {

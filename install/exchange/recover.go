@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Recover removes what a killed installer left in a directory, and finishes an exchange whose result nobody looked at.
-// The caller holds the lock, so nothing here belongs to a living installer.
+// Recover removes what a killed installer left in a directory, and finishes an exchange that it has not checked. The
+// caller has the lock, so nothing here belongs to an installer that still runs. Lock calls Recover.
 //
-// The temporary file of an exchange is named after the hashes of what goes in and what is expected to come out. One
-// that holds neither, while our edit is under the configuration's name, came out: it is an update of the primary CNI,
-// made between our read and our exchange. It goes back under its name. Any other is a half-written edit, or an old
-// version.
+// The name of the temporary file of an exchange has the hashes of the former contents and of our edit. If the file
+// has neither of these contents, and the configuration has our edit, then the exchange has taken place, and the file is
+// an update that its owner made between our read and our exchange: it gets its name back. Any other temporary file is a
+// half-written edit or the former contents, and is removed.
 func Recover(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -14,16 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Edit is a pure change of a file's contents. An error says that they are not fit to be changed, as half-written ones
-// are.
+// Edit returns changed contents of a file, and does nothing else. An error says that these contents cannot be changed,
+// for instance because they are half-written.
 type Edit func(existing []byte) ([]byte, error)
 
-// patience is how long somebody who writes into a file in place is waited for.
+// patience is how long to wait for somebody who writes into a file in place.
 const patience = 2 * time.Second
 
-// Update changes somebody else's file. It never replaces a file that it has not read: it exchanges the edited one with
-// what is under the name at that moment, and where that is something else than was read, edits that in turn. It says
-// whether anything had to change.
+// Update edits a file that others write too. It never replaces contents that it has not read: it exchanges the edited
+// file with the one that has the name at that moment, and if that is not the one that it has read, it edits that too.
+// It reports whether it changed the file.
 func Update(path string, edit Edit) (bool, error) {
 	old, fresh, err := readEdited(path, edit)
 	if err != nil || bytes.Equal(fresh, old) {
@@ -39,11 +39,11 @@ func Update(path string, edit Edit) (bool, error) {
 // swap is an exchange of a file with a temporary one.
 type swap struct {
 	path, temp string
-	old, fresh []byte // what is expected to come out, what goes in
+	old, fresh []byte // the contents that were read, and our edit of them
 }
 
-// write makes the temporary file, with mode, owner and attributes of the file like. Its name tells a later process what
-// is under which name, should this one be killed.
+// write makes the temporary file, with mode, owner and attributes of the file like. If this process is killed, Recover
+// finds out by the name of the temporary file which contents it has.
 func (s *swap) write(old, fresh []byte, like string) error {
 	temp := filepath.Join(filepath.Dir(s.path), swapName+sum([]byte(filepath.Base(s.path)))+"."+sum(old)+"."+sum(fresh))
 	if err := unix.Unlink(temp); err != nil && !errors.Is(err, unix.ENOENT) {
@@ -73,7 +73,7 @@ func (s *swap) exchange() error {
 	return nil
 }
 
-// apply puts the temporary file under the name, and tells whether it came there.
+// apply exchanges the files and settles the exchange. It reports whether they were exchanged.
 func (s *swap) apply(edit Edit) (bool, error) {
 	if err := s.exchange(); err != nil {
 		_ = unix.Unlink(s.temp)
@@ -82,8 +82,8 @@ func (s *swap) apply(edit Edit) (bool, error) {
 	return true, s.settle(edit)
 }
 
-// settle ends an exchange. As long as what came out is not what was expected, it is somebody's newer version: it goes
-// back in, edited. It ends when it gets back what it put in, for then nobody was faster.
+// settle checks what the exchange has taken out. If it is not what was read, it is an update by somebody else, so it is
+// edited and exchanged in turn, until an exchange takes out what was put in before.
 func (s *swap) settle(edit Edit) error {
 	for {
 		closed := writersGone(s.temp)
@@ -104,7 +104,7 @@ func (s *swap) settle(edit Edit) error {
 		}
 		if err := s.exchange(); err != nil {
 			_ = unix.Unlink(s.temp)
-			if errors.Is(err, unix.ENOENT) { // its owner has deleted it meanwhile, so it is not wanted any more
+			if errors.Is(err, unix.ENOENT) { // its owner has deleted it meanwhile
 				_ = unix.Unlink(former.temp)
 				return err
 			}
@@ -118,8 +118,8 @@ func (s *swap) settle(edit Edit) error {
 	return files.SyncDir(filepath.Dir(s.path))
 }
 
-// giveBack puts somebody's own file, that cannot be edited yet, under its name again. If it gets back something else
-// than was put there, that is newer still and goes back in turn.
+// giveBack puts a file that cannot be edited now under its name again. If the exchange takes out something else than
+// was put in before, that is a newer update, and is put back in turn.
 func (s *swap) giveBack(out []byte, cause error) error {
 	if cause == nil {
 		cause = ErrBusy
@@ -153,9 +153,9 @@ func readEdited(path string, edit Edit) (old, fresh []byte, err error) {
 	}
 }
 
-// writersGone waits until nobody has the file open for writing: somebody who opened it under its name before the
-// exchange writes into it still. A read lease can be had only on a file that nobody has open for writing (fcntl(2));
-// where there are no leases, the contents have to tell.
+// writersGone waits until nobody has the file open for writing: somebody who opened it before the exchange still writes
+// into it. The kernel gives a read lease only on a file that nobody has open for writing (fcntl(2)). On a file system
+// without leases, a half-written file is known by its contents alone.
 func writersGone(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
