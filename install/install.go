@@ -72,7 +72,8 @@ func install(c Config) ([]Cause, error) {
 
 // Uninstall takes our entry out of every configuration of the mode, and then, if purge is set, removes the binary and
 // the records of pods. A file that nobody else has changed gets its original bytes back. Without purge the binary
-// stays: CRI-O and Multus run it for the DEL of every pod that was made with it, and cannot delete those pods when it is gone.
+// stays: CRI-O and Multus run it for the DEL of every pod that was made with it, and cannot delete those pods when it
+// is gone.
 func Uninstall(c Config, purge bool) error {
 	i, err := newInstaller(c)
 	if err != nil {
