@@ -45,16 +45,16 @@ func uninstallNode(ctx context.Context, o options, log *logrus.Logger) error {
 
 const uninstallAllHelp = `takes the plugin out of every node of the cluster
 
-It changes the agents' DaemonSet so that each agent is replaced by one that runs with --uninstall, and waits until there is
-one on every node and says that the plugin is out. The chart runs it before it is uninstalled. The account needs the verbs
-get and patch on that one DaemonSet, and list on pods in its namespace.
+It changes the agents' DaemonSet so that each agent is replaced by one that runs with --uninstall, and waits until
+there is one on every node and says that the plugin is out. The chart runs it before it is uninstalled. The account
+needs the verbs get and patch on that one DaemonSet, and list on pods in its namespace.
 
 Flags; each is also an environment variable, --daemonset as AGENT_DAEMONSET:
 
 {flags}
 
-Exit status: 0 the plugin is out of every node, or there is no such DaemonSet; 1 failed, or not done within --timeout (the
-last line names the nodes); 2 wrong usage.
+Exit status: 0 the plugin is out of every node, or there is no such DaemonSet; 1 failed, or not done within --timeout
+(the last line names the nodes); 2 wrong usage.
 `
 
 // uninstallAll is the command. It returns the exit status.

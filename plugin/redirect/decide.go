@@ -25,7 +25,7 @@ const (
 	ReasonNamespaceExcluded Reason = "namespace-excluded"  // excludeNamespaces
 	ReasonOpenShiftDeployer Reason = "openshift-deployer"  // a deployer pod, it never gets a sidecar
 	ReasonOpenShiftBuild    Reason = "openshift-build"     // a build pod, likewise
-	ReasonOptedOut          Reason = "opted-out"           // initialize: "false" on the pod or, without an answer there, its namespace
+	ReasonOptedOut          Reason = "opted-out"           // initialize: "false" on the pod, else on its namespace
 	ReasonInjectDisabled    Reason = "inject-disabled"     // sidecar.istio.io/inject is false
 	ReasonAmbient           Reason = "ambient"             // ztunnel has the traffic
 	ReasonOwnInit           Reason = "own-init"            // its istio-init has NET_ADMIN and writes the rules
@@ -36,10 +36,10 @@ const (
 	ReasonNotOptedIn        Reason = "not-opted-in"        // selection annotated: neither pod nor namespace opted in
 	ReasonNoProxy           Reason = annotation.NoProxy    // meant for the mesh, but there is no proxy container
 	ReasonForeignRules      Reason = "foreign-rules"       // Istio CNI or an istio-init has written rules already
-	ReasonAgentAway         Reason = "agent-away"          // auxFailOpen: nothing is known of the pod, and no agent answers
+	ReasonAgentAway         Reason = "agent-away"          // auxFailOpen: no agent answers, nothing is known
 	ReasonInjected          Reason = "injected"            // redirected: Istio's injector gave it a sidecar
 	ReasonOptedIn           Reason = "opted-in"            // redirected: initialize: "true"
-	ReasonIncomplete        Reason = "annotations-unknown" // ask: the runtime relays no annotations, or containers are needed
+	ReasonIncomplete        Reason = "annotations-unknown" // ask: annotations are missing, or containers
 )
 
 // Reasons lists every reason, for completeness tests and documentation.

@@ -37,8 +37,8 @@ type SharedUserError struct {
 }
 
 func (e *SharedUserError) Error() string {
-	return fmt.Sprintf("container %s: invalid %s %d: it is that of the sidecar, so the container's traffic would bypass the mesh (sharedProxyUser); "+
-		"valid: any other", e.Container, e.What, e.ID)
+	return fmt.Sprintf("container %s: invalid %s %d: it is that of the sidecar, so the container's traffic would "+
+		"bypass the mesh (sharedProxyUser); valid: any other", e.Container, e.What, e.ID)
 }
 
 // SharesProxyUser returns a SharedUserError if a container other than the sidecar runs, by what the pod says, as the user or the group that

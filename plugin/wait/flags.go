@@ -131,16 +131,16 @@ Runs as an init container before the sidecar and the app, as any user, without c
   --annotation-key pod-network-controller.istio.io/status
   --annotation-value initialized
   --netns-annotation-key pod-network-controller.istio.io/netns
-  --proxy-uid 1337       as this user the probe dials 127.0.0.6 and ::6 and expects to arrive at the inbound port; as any
-  --inbound-port 15006   other user it dials 192.0.2.1 and 2001:db8::1 and expects the outbound port. Without rules that
-  --outbound-port 15001  last attempt leaves the pod as one SYN with a hop limit of 1, which the node drops. The pod's
-                         annotations pod-network-controller.istio.io/envoy-userid and envoy-port win, as they do in the
-                         plugin that writes the rules
+  --proxy-uid 1337       as this user the probe dials 127.0.0.6 and ::6 and expects to arrive at the inbound port; as
+  --inbound-port 15006   any other user it dials 192.0.2.1 and 2001:db8::1 and expects the outbound port. Without rules
+  --outbound-port 15001  that last attempt leaves the pod as one SYN with a hop limit of 1, which the node drops. The
+                         pod's annotations pod-network-controller.istio.io/envoy-userid and envoy-port win, as they do
+                         in the plugin that writes the rules
   --poll 500ms           how often the file is read, beside being watched; the probe runs once a second
   --delay SECONDS        upper bound of --poll; a flag of the 2018 controller's
   --termination-log /dev/termination-log   where the reason of a failure goes; empty for nowhere
   --help, --version
 
-Every 5 s a line on standard error says what is missing. Exit codes: 0 initialized, or nothing to wait for ("not-required");
-2 wrong arguments; 126 not initialized within --timeout, or impossible; 143 SIGTERM; 130 SIGINT.
+Every 5 s a line on standard error says what is missing. Exit codes: 0 initialized, or nothing to wait for
+("not-required"); 2 wrong arguments; 126 not initialized within --timeout, or impossible; 143 SIGTERM; 130 SIGINT.
 `

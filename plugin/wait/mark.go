@@ -69,7 +69,8 @@ func (o options) otherNetNS(a annotations, status string, own record.NetNS) find
 			"gone: use --mode probe", o.netnsKey, mark)
 	case mark.Boot() != own.Boot():
 		return found(missing, "annotation %s is %q for another kernel's network namespace %q, this one is %q: a stale "+
-			"mark, or this is a virtual machine's kernel (Kata, gVisor), where only --mode probe works", o.statusKey, status, mark, own)
+			"mark, or this is a virtual machine's kernel (Kata, gVisor), where only --mode probe works",
+			o.statusKey, status, mark, own)
 	}
 	return found(missing, "annotation %s is %q for another network namespace %q, this one is %q: a pasted or stale mark",
 		o.statusKey, status, mark, own)

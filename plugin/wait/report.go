@@ -11,8 +11,8 @@ import (
 // maxMessage is how much of a termination message the kubelet keeps, in bytes.
 const maxMessage = 4096
 
-const advice = ". The rules are written on the node when the pod's sandbox is made: see the pod's Events, and the log of " +
-	"istio-pod-network-agent on this node"
+const advice = ". The rules are written on the node when the pod's sandbox is made: see the pod's Events, and the " +
+	"log of istio-pod-network-agent on this node"
 
 // fail reports a failure on standard error and as the container's termination message, and returns the code.
 func (w *waiter) fail(code int, why string) int {
