@@ -131,10 +131,10 @@ func TestChainsAsTheRuntimeReads(t *testing.T) {
 		k.DistrustDropIn()
 		k.DistrustDropIn()
 		k.eventually(t, "the entry is spliced", install.Spliced)
-		data, err := os.ReadFile(k.memory)
-		if err != nil || !strings.Contains(string(data), `"dropInDistrusted":true`) {
-			t.Errorf("remembered: %s %v", data, err)
-		}
+		await.Eventually(t, time.Minute, "it is remembered", func() bool {
+			data, err := os.ReadFile(k.memory)
+			return err == nil && strings.Contains(string(data), `"dropInDistrusted":true`)
+		})
 	})
 	t.Run("the next agent", func(t *testing.T) {
 		k := keepOn(t, dir, reads)

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"runtime"
-	"time"
 
 	"github.com/istio-pod-network/controller/agent/answer"
 	"github.com/istio-pod-network/controller/agent/mark"
@@ -96,8 +95,7 @@ func counters(name, help string, labels ...string) *prometheus.CounterVec {
 // added counts an ADD by its record.
 func (m *metrics) added(r record.Record) {
 	m.adds.WithLabelValues(r.Decision, r.Reason, r.Backend).Inc()
-	took := time.Duration(r.DurationMicroseconds) * time.Microsecond
-	m.addDuration.WithLabelValues(r.Decision).Observe(took.Seconds())
+	m.addDuration.WithLabelValues(r.Decision).Observe(float64(r.DurationMicroseconds) / 1e6)
 }
 
 // answered counts an answer to the plugin.

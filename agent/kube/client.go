@@ -79,18 +79,24 @@ func Connect(c Config) (*Client, error) {
 	return &Client{core, meta}, nil
 }
 
+// do makes a request.
+func do(ctx context.Context, request *rest.Request) rest.Result {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return request.Do(ctx)
+}
+
 // PodsOf lists and watches the pods of one node.
 func (c *Client) PodsOf(node string) cache.ListerWatcher {
-	ofNode := fields.OneTermEqualSelector("spec.nodeName", node)
-	return cache.NewListWatchFromClient(c.core, podsResource.Resource, "", ofNode)
+	return cache.NewListWatchFromClient(
+		c.core, podsResource.Resource, "", fields.OneTermEqualSelector("spec.nodeName", node),
+	)
 }
 
 // Pod reads the part of one pod that is looked at.
 func (c *Client) Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	var pod corev1.Pod
-	err := c.core.Get().Namespace(namespace).Resource(podsResource.Resource).Name(name).Do(ctx).Into(&pod)
+	err := do(ctx, c.core.Get().Namespace(namespace).Resource(podsResource.Resource).Name(name)).Into(&pod)
 	return trim(&pod), err
 }
 
@@ -121,10 +127,8 @@ func (c *Client) NamespaceAnnotations(ctx context.Context, name string) (map[str
 
 // RuntimeVersion reads which container runtime a node has, such as "containerd://2.1.4".
 func (c *Client) RuntimeVersion(ctx context.Context, node string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	var object corev1.Node
-	err := c.core.Get().Resource("nodes").Name(node).Do(ctx).Into(&object)
+	err := do(ctx, c.core.Get().Resource("nodes").Name(node)).Into(&object)
 	return object.Status.NodeInfo.ContainerRuntimeVersion, err
 }
 
@@ -148,11 +152,9 @@ func (c *Client) DeletePod(ctx context.Context, namespace, name string, uid type
 
 // RemoveTaint removes a node's taints of a key. It changes no node that somebody else has changed since it was read.
 func (c *Client) RemoveTaint(ctx context.Context, node, key string) (removed bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	for {
 		var object corev1.Node
-		if err := c.core.Get().Resource("nodes").Name(node).Do(ctx).Into(&object); err != nil {
+		if err := do(ctx, c.core.Get().Resource("nodes").Name(node)).Into(&object); err != nil {
 			return false, err
 		}
 		left := slices.DeleteFunc(slices.Clone(object.Spec.Taints), func(t corev1.Taint) bool { return t.Key == key })
@@ -165,7 +167,7 @@ func (c *Client) RemoveTaint(ctx context.Context, node, key string) (removed boo
 		}
 		patch := fmt.Appendf(nil, `{"metadata": {"resourceVersion": %q}, "spec": {"taints": %s}}`,
 			object.ResourceVersion, taints)
-		err = c.core.Patch(types.MergePatchType).Resource("nodes").Name(node).Body(patch).Do(ctx).Error()
+		err = do(ctx, c.core.Patch(types.MergePatchType).Resource("nodes").Name(node).Body(patch)).Error()
 		if !apierrors.IsConflict(err) {
 			return err == nil, err
 		}

@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -26,16 +25,14 @@ type DaemonSet struct {
 
 // Done reports whether every node has what the DaemonSet says now, and says so.
 func (d DaemonSet) Done() bool {
-	s := d.Status
-	return s.ObservedGeneration >= d.Metadata.Generation && s.UpdatedNumberScheduled == s.DesiredNumberScheduled &&
-		s.NumberReady == s.DesiredNumberScheduled
+	return d.Status.ObservedGeneration >= d.Metadata.Generation &&
+		d.Status.UpdatedNumberScheduled == d.Status.DesiredNumberScheduled &&
+		d.Status.NumberReady == d.Status.DesiredNumberScheduled
 }
 
 // DaemonSet reads one.
 func (c *Client) DaemonSet(ctx context.Context, namespace, name string) (d DaemonSet, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	data, err := onDaemonSet(c.core.Get(), namespace, name).Do(ctx).Raw()
+	data, err := do(ctx, onDaemonSet(c.core.Get(), namespace, name)).Raw()
 	if err == nil {
 		err = json.Unmarshal(data, &d)
 	}
@@ -44,22 +41,17 @@ func (c *Client) DaemonSet(ctx context.Context, namespace, name string) (d Daemo
 
 // PatchDaemonSet sends a strategic merge patch.
 func (c *Client) PatchDaemonSet(ctx context.Context, namespace, name string, patch []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	return onDaemonSet(c.core.Patch(types.StrategicMergePatchType), namespace, name).Body(patch).Do(ctx).Error()
+	return do(ctx, onDaemonSet(c.core.Patch(types.StrategicMergePatchType), namespace, name).Body(patch)).Error()
 }
 
 func onDaemonSet(r *rest.Request, namespace, name string) *rest.Request {
-	path := fmt.Sprintf("/apis/apps/v1/namespaces/%s/daemonsets/%s", namespace, name)
-	return r.AbsPath(path).SetHeader("Accept", "application/json")
+	return r.AbsPath("/apis/apps/v1/namespaces", namespace, "daemonsets", name).SetHeader("Accept", "application/json")
 }
 
 // PodsWith lists the pods of a namespace that have those labels.
 func (c *Client) PodsWith(ctx context.Context, namespace string, having map[string]string) ([]corev1.Pod, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	var pods corev1.PodList
-	err := c.core.Get().Namespace(namespace).Resource(podsResource.Resource).
-		Param("labelSelector", labels.SelectorFromSet(having).String()).Do(ctx).Into(&pods)
+	err := do(ctx, c.core.Get().Namespace(namespace).Resource(podsResource.Resource).
+		Param("labelSelector", labels.SelectorFromSet(having).String())).Into(&pods)
 	return pods.Items, err
 }

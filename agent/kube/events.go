@@ -38,14 +38,12 @@ func (s eventSink) Update(e *corev1.Event) (*corev1.Event, error) {
 
 // Patch counts an Event up.
 func (s eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
-	patch := s.core.Patch(types.StrategicMergePatchType).Namespace(e.Namespace).Resource("events")
-	return s.do(patch.Name(e.Name).Body(data))
+	return s.do(s.core.Patch(types.StrategicMergePatchType).
+		Namespace(e.Namespace).Resource("events").Name(e.Name).Body(data))
 }
 
 func (s eventSink) do(request *rest.Request) (*corev1.Event, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
-	defer cancel()
 	var result corev1.Event
-	err := request.Do(ctx).Into(&result)
+	err := do(context.Background(), request).Into(&result)
 	return &result, err
 }
