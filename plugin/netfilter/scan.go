@@ -99,7 +99,7 @@ var iptablesTables = []redirect.Kind{redirect.Raw, redirect.Mangle, redirect.NAT
 
 func isCompat(name string) bool { return slices.Contains(iptablesTables, redirect.Kind(name)) }
 
-// assign notes whose the chains of one iptables table are.
+// assign notes who owns the chains of one iptables table.
 func (s *state) assign(backend Backend, family redirect.Family, table string, chains []string) {
 	if slices.Contains(chains, markerChain) {
 		s.ours[backend] = append(s.ours[backend], family)
