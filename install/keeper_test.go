@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // watched runs a keeper that never ticks by itself, so what it repairs it has noticed.
@@ -37,7 +39,7 @@ func TestKeeperRepairs(t *testing.T) {
 						return os.WriteFile(path("10-net.conflist"), []byte(strings.Replace(list, `{
       "type": "ptp"`, `{"type":"istio-pod-network"},{"type":"istio-pod-network"},{"type":"ptp"`, 1)), 0o644)
 					},
-					"drop-ins deleted": func() error { return os.RemoveAll(path("net")) },
+					"drop-ins deleted": func() error { return removeTree(path("net")) },
 				} {
 					if err := spoil(); err != nil {
 						t.Fatal(round, what, err)
@@ -53,6 +55,15 @@ func TestKeeperRepairs(t *testing.T) {
 			}
 			eventually(t, "the old one chained", func() bool { return n.status().Ready })
 		})
+	}
+}
+
+// removeTree removes a directory into which the keeper may write again meanwhile.
+func removeTree(dir string) error {
+	for {
+		if err := os.RemoveAll(dir); !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
 	}
 }
 
