@@ -6,12 +6,14 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/scc"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,13 +37,31 @@ const (
 // webhooks, once more when those have changed the pod, and in the end.
 func (r *rig) constrained() {
 	r.Helper()
-	r.output(kubectl("apply", "--server-side", "-f", filepath.Join(build.Root(), "conformance", "internal", "scc", "stock.yaml")))
+	stock := filepath.Join(build.Root(), "conformance", "internal", "scc", "stock.yaml")
+	r.Cleanup(func() { r.output(kubectl("delete", "--ignore-not-found", "-f", stock)) })
+	r.output(kubectl("apply", "--server-side", "-f", stock))
 	listener, err := net.Listen("tcp", cluster.Address+":15018")
 	must(r, err)
 	cert, key := nodes.Server.Serving()
-	server := &http.Server{Handler: scc.Handler(nodes.Client, platform)}
+	judge, asked := scc.Handler(nodes.Client, platform), atomic.Bool{}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path == scc.FinalPath {
+			asked.Store(true)
+		}
+		judge.ServeHTTP(w, q)
+	})}
 	go func() { _ = server.ServeTLS(listener, cert, key) }()
-	r.Cleanup(func() { must(r, server.Close()) })
+	inForce := func(want bool) func() bool { // both webhooks: the API server takes a moment to read of one, and of its end
+		return func() bool {
+			asked.Store(false)
+			pod, err := r.dryRun(r.appPod("try"))
+			return err == nil && (pod.Annotations[scc.KeyAdmitted] != "") == want && asked.Load() == want
+		}
+	}
+	r.Cleanup(func() {
+		r.eventually("the constraints are in force no more", inForce(false))
+		must(r, server.Close())
+	})
 	hook := func(path string) admissionv1.WebhookClientConfig {
 		url := "https://" + listener.Addr().String() + path
 		return admissionv1.WebhookClientConfig{URL: &url, CABundle: r.authority()}
@@ -59,12 +79,13 @@ func (r *rig) constrained() {
 	}}}, metav1.CreateOptions{})
 	must(r, err)
 	r.Cleanup(func() { must(r, validating.Delete(r.ctx, name, metav1.DeleteOptions{})) })
+	r.eventually("the constraints are in force", inForce(true))
 }
 
 // developed has the rig's pods be made by somebody who may edit the namespace and nothing else, and who leaves to the platform what that can fill in.
 func (r *rig) developed() {
 	r.Helper()
-	r.bound("edit")
+	r.bound("edit", authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods"})
 	config := rest.CopyConfig(nodes.Server.Admin())
 	config.Impersonate = rest.ImpersonationConfig{UserName: "developer", Groups: []string{"system:authenticated"}}
 	client, err := kubernetes.NewForConfig(config)
@@ -72,14 +93,22 @@ func (r *rig) developed() {
 	r.person, r.app = client, nil
 }
 
-// bound gives the developer a cluster role in the rig's namespace.
-func (r *rig) bound(role string) {
+// bound gives the developer a cluster role in the rig's namespace, which allows something.
+func (r *rig) bound(role string, what authorizationv1.ResourceAttributes) {
 	r.Helper()
 	_, err := nodes.Client.RbacV1().RoleBindings(r.namespace).Create(r.ctx, &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "developer-"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "developer"}},
 	}, metav1.CreateOptions{})
 	must(r, err)
+	what.Namespace = r.namespace
+	r.eventually("the developer has the role "+role, func() bool { // the API server takes a moment to read it
+		review := &authorizationv1.SubjectAccessReview{
+			Spec: authorizationv1.SubjectAccessReviewSpec{User: "developer", ResourceAttributes: &what},
+		}
+		review, err := nodes.Client.AuthorizationV1().SubjectAccessReviews().Create(r.ctx, review, metav1.CreateOptions{})
+		return err == nil && review.Status.Allowed
+	})
 }
 
 // admitted fails unless a pod was admitted by those constraints, and app and sidecar run as those users.
@@ -172,7 +201,9 @@ func openShiftIstio(whole *rig) {
 		r.throughSidecar("user-namespace")
 		r.marked("user-namespace")
 		r.admitted("user-namespace", "restricted-v3", 1000, proxyUser)
-		r.bound("system:openshift:scc:nonroot-v2")
+		r.bound("system:openshift:scc:nonroot-v2", authorizationv1.ResourceAttributes{
+			Verb: "use", Group: "security.openshift.io", Resource: "securitycontextconstraints", Name: "nonroot-v2",
+		})
 		r.create(r.injected("cart-0", nil))
 		r.throughSidecar("cart-0")
 		r.marked("cart-0")

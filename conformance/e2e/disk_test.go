@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
@@ -27,7 +26,9 @@ func TestDisk(t *testing.T) {
 			}
 			for _, dir := range dirs {
 				name := strings.NewReplacer("/", "-", ".", "-").Replace(harm.name + dir)
-				r.signalAgent(syscall.SIGSTOP)
+				resume, err := r.node.Stop(daemonSet, dir)
+				resumed := r.until(resume)
+				must(r, err)
 				switch dir { // what the agent will have to write
 				case cluster.ConfDir:
 					r.unchain()
@@ -36,7 +37,8 @@ func TestDisk(t *testing.T) {
 				}
 				undo, err := harm.begin(r.node, dir)
 				must(r, err)
-				r.signalAgent(syscall.SIGCONT)
+				undone := r.until(undo)
+				resumed()
 				if dir == cluster.StateDir {
 					r.create(r.meshPod("refused-" + name))
 					r.eventually("the kubelet says why the mesh pod does not start", func() bool {
@@ -53,7 +55,7 @@ func TestDisk(t *testing.T) {
 				if dir != cluster.BinDir { // without the binary that is in its configuration, a runtime makes no pod
 					r.seen(r.appPod("plain-" + name))
 				}
-				must(r, undo())
+				undone()
 				r.agentsReady()
 				if dir == cluster.StateDir {
 					r.throughSidecar("refused-" + name)
@@ -63,13 +65,6 @@ func TestDisk(t *testing.T) {
 			}
 		}
 	})
-}
-
-// signalAgent sends a signal to the agent of the rig's node.
-func (r *rig) signalAgent(signal syscall.Signal) {
-	r.Helper()
-	r.eventually("there is an agent", func() bool { return len(r.node.Processes("istio-pod-network-agent")) == 1 })
-	must(r, syscall.Kill(r.node.Processes("istio-pod-network-agent")[0], signal))
 }
 
 // wholeConfiguration fails if a file of the runtime's configuration is torn.

@@ -11,44 +11,58 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// network gives the node's pods another network, as its primary CNI would after a change of its configuration, until the end of the
-// test.
+// network gives the node's pods another network until the end of the test.
 func (r *rig) network(config string) {
 	r.Helper()
-	write := func(config string) {
-		must(r, replace(r.node.Conflist(), []byte(config)))
-		r.eventually("the plugin is in the new network", func() bool {
-			_, dropIn := os.Stat(r.node.Path(filepath.Join(cluster.ConfDir, "podnet", "99-istio-pod-network.conf")))
-			data, err := os.ReadFile(r.node.Conflist())
-			return err == nil && (dropIn == nil || strings.Contains(string(data), `"istio-pod-network"`))
-		})
-		r.agentsReady()
-	}
-	write(config)
-	r.Cleanup(func() { write(r.node.Primary(cluster.DualStack)) })
+	r.Cleanup(func() { r.writeNetwork(r.node.Primary(cluster.DualStack)) })
+	r.writeNetwork(config)
 }
 
-// inFamilies makes a pod in the new network. The runtime may not have read it yet when the agent has.
-func (r *rig) inFamilies(f cluster.Families, make func() *corev1.Pod) *corev1.Pod {
+// writeNetwork does what a primary CNI does when its configuration is changed. The rig's pods that are there go: a
+// bridge stays as it was made.
+func (r *rig) writeNetwork(config string) {
 	r.Helper()
-	for {
-		pod := make()
-		r.create(pod)
-		pod = r.running(pod.Name)
-		var got cluster.Families
-		for _, ip := range pod.Status.PodIPs {
-			if strings.Contains(ip.IP, ":") {
-				got.V6 = true
-			} else {
-				got.V4 = true
-			}
+	r.clear(r.namespace)
+	must(r, r.node.RemoveBridges())
+	must(r, replace(r.node.Conflist(), []byte(config)))
+	r.eventually("the plugin is in the new network", func() bool {
+		_, dropIn := os.Stat(r.node.Path(filepath.Join(cluster.ConfDir, "podnet", "99-istio-pod-network.conf")))
+		data, err := os.ReadFile(r.node.Conflist())
+		return err == nil && (dropIn == nil || strings.Contains(string(data), `"istio-pod-network"`))
+	})
+	r.agentsReady()
+	must(r, r.node.Restart("containerd")) // which may not have read it yet when the agent has
+}
+
+// inFamilies makes a pod, which has to get addresses of those families.
+func (r *rig) inFamilies(f cluster.Families, pod *corev1.Pod) *corev1.Pod {
+	r.Helper()
+	r.create(pod)
+	pod = r.running(pod.Name)
+	var got cluster.Families
+	for _, ip := range pod.Status.PodIPs {
+		if strings.Contains(ip.IP, ":") {
+			got.V6 = true
+		} else {
+			got.V4 = true
 		}
-		if got == f {
-			return pod
-		}
-		r.Logf("%s has %v, of the network before", pod.Name, pod.Status.PodIPs)
-		r.clear(r.namespace)
 	}
+	if got != f {
+		r.Errorf("%s has %v", pod.Name, pod.Status.PodIPs)
+	}
+	return pod
+}
+
+// sysctl sets a parameter of the node's kernel until the end of the test, when nothing is left that was made under it.
+func (r *rig) sysctl(name, value string) {
+	r.Helper()
+	before := strings.TrimSpace(r.output(r.node.Command("sysctl", "-n", name)))
+	r.Cleanup(func() {
+		r.output(r.node.Command("sysctl", "-qw", name+"="+before))
+		r.clear(r.namespace)
+		must(r, r.node.RemoveBridges())
+	})
+	r.output(r.node.Command("sysctl", "-qw", name+"="+value))
 }
 
 // A cluster whose pods have no IPv4 address.
@@ -57,7 +71,7 @@ func TestIPv6Only(t *testing.T) {
 		r.installed()
 		only6 := cluster.Families{V6: true}
 		r.network(r.node.Primary(only6))
-		pod := r.inFamilies(only6, func() *corev1.Pod { return r.meshPod("cart-0") })
+		pod := r.inFamilies(only6, r.meshPod("cart-0"))
 		r.seen(r.appPod("plain"))
 		r.throughSidecar("cart-0", target6)
 		r.answersFrom("sidecar-inbound", pod, 8080)
@@ -69,14 +83,10 @@ func TestIPv6Only(t *testing.T) {
 func TestIPv6Disabled(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()
-		sysctl := func(value string) {
-			r.output(r.node.Command("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6="+value))
-		}
-		sysctl("1")
-		r.Cleanup(func() { sysctl("0") })
+		r.sysctl("net.ipv6.conf.default.disable_ipv6", "1")
 		only4 := cluster.Families{V4: true}
 		r.network(r.node.Primary(only4, `{"type": "tuning", "sysctl": {"net.ipv6.conf.all.disable_ipv6": "1"}}`))
-		pod := r.inFamilies(only4, func() *corev1.Pod { return r.meshPod("cart-0") })
+		pod := r.inFamilies(only4, r.meshPod("cart-0"))
 		r.seen(r.appPod("plain"))
 		r.throughSidecar("cart-0", target4)
 		r.answersFrom("sidecar-inbound", pod, 8080)

@@ -153,9 +153,11 @@ func TestFakeAgent(t *testing.T) {
 		}{{"of-another-user", 1000, 0o755, "only root is believed"}, {"in-a-public-room", 0, 0o777, "nobody but root may write to it"}} {
 			socket := filepath.Join(room, "agent.sock")
 			_ = os.Remove(socket)
+			closed := r.until(func() error { _ = os.Remove(socket); return os.Chmod(room, 0o755) })
 			must(r, os.Chmod(room, 0o777))
 			l, err := listenAs(fake.user, socket)
 			must(r, err)
+			r.Cleanup(func() { _ = l.Close() })
 			must(r, os.Chmod(room, fake.mode))
 			go lie(l, &asked)
 			r.create(r.meshPod(fake.name))
@@ -165,8 +167,7 @@ func TestFakeAgent(t *testing.T) {
 			})
 			r.stillWaits(fake.name)
 			_ = l.Close()
-			_ = os.Remove(socket)
-			must(r, os.Chmod(room, 0o755))
+			closed()
 		}
 		if asked.Load() > 0 {
 			r.Errorf("the plugin has asked one who is not the agent %d times", asked.Load())

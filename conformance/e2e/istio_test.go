@@ -211,6 +211,7 @@ func TestIstioWait(t *testing.T) {
 // Without pilot.cni.enabled, pods have the init container that this project is there to do without, and restricted refuses them.
 func TestIstioInitIsRejected(t *testing.T) {
 	r := newRig(t)
+	r.installed() // without the policy that replaces it
 	r.istio(nil, nil)
 	r.injectedNamespace("restricted", nil)
 	_, err := r.tryCreate(r.appPod("stock"))
@@ -266,7 +267,6 @@ func TestIstioByHand(t *testing.T) {
 	apply := kubectl("apply", "-f", "-")
 	apply.Stdin = strings.NewReader(patched)
 	r.output(apply)
-	r.Cleanup(func() { r.output(kubectlIn(r.namespace, "delete", "statefulset", "cart")) })
 	r.eventually("the pod is made", func() bool {
 		_, err := nodes.Client.CoreV1().Pods(r.namespace).Get(r.ctx, "cart-0", metav1.GetOptions{})
 		return err == nil
@@ -282,7 +282,7 @@ func TestIstioByHand(t *testing.T) {
 // initReplaced waits until a pod whose istio-init the chart's policy replaces is admitted: the API server takes a moment to read a policy.
 func (r *rig) initReplaced() {
 	r.Helper()
-	r.persist("a pod whose istio-init is replaced", func() error { _, err := r.dryRun(r.appPod("try")); return err })
+	r.succeeds("a pod whose istio-init is replaced", func() error { _, err := r.dryRun(r.appPod("try")); return err })
 }
 
 // Where Istio's injector keeps adding istio-init, the chart's policy makes it our wait before Pod Security looks at it.

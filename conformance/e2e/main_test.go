@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -82,7 +83,7 @@ func setUp() error {
 		return err
 	}
 	for _, n := range nodes.Nodes {
-		if err := importImages(n); err != nil {
+		if err := errors.Join(importImages(n), remember(n)); err != nil {
 			return err
 		}
 	}

@@ -57,20 +57,20 @@ func openShift(t *testing.T, thick bool) *cluster.Node {
 	r.uninstalled()
 	for _, crd := range []string{"networkattachmentdefinitions", "securitycontextconstraints"} {
 		file := filepath.Join(build.Root(), "conformance", "openshift", crd+".yaml")
+		r.Cleanup(func() { r.output(kubectl("delete", "--ignore-not-found", "-f", file)) })
 		r.output(kubectl("apply", "--server-side", "-f", file))
 		r.output(kubectl("wait", "--for=condition=Established", "-f", file))
 	}
 	n, err := nodes.Add(cluster.OpenShift)
-	r.Cleanup(func() {
-		r.uninstalled()
-		agentNodes = nil
-		must(r, nodes.Remove(n))
-	})
+	r.Cleanup(func() { must(r, nodes.Remove(n)) })
 	must(r, err)
 	must(r, importImages(n))
 	if thick {
 		must(r, n.ThickMultus())
 	}
+	must(r, remember(n))
+	r.Cleanup(func() { agentNodes = nil })
+	r.Cleanup(r.uninstalled)
 	agentNodes = []*cluster.Node{n}
 	return n
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
@@ -23,7 +24,7 @@ import (
 func (r *rig) visit(pod *corev1.Pod) {
 	r.Helper()
 	pods := nodes.Client.CoreV1().Pods(pod.Namespace)
-	r.persist("making "+pod.Name, func() error {
+	r.succeeds("making "+pod.Name, func() error {
 		_, err := pods.Create(r.ctx, pod, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) { // the answer was lost
 			return nil
@@ -42,7 +43,7 @@ func (r *rig) visit(pod *corev1.Pod) {
 		return strings.Count(log, " answer sidecar-outbound ") >= enough
 	})
 	served = true
-	r.persist("deleting "+pod.Name, func() error {
+	r.succeeds("deleting "+pod.Name, func() error {
 		err := pods.Delete(r.ctx, pod.Name, metav1.DeleteOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -81,10 +82,13 @@ func (r *rig) come(pods, atOnce int) {
 		})
 	}
 	work.Wait()
+	if r.Failed() { // which has ended a worker alone
+		r.FailNow()
+	}
 }
 
-// while does something again and again until the function that it returns is called.
-func while(do func(round int)) (stop func()) {
+// while does something again and again until the function that it returns is called, and no longer than the test.
+func (r *rig) while(do func(round int)) (stop func()) {
 	ended, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -97,7 +101,7 @@ func while(do func(round int)) (stop func()) {
 			}
 		}
 	}()
-	return sync.OnceFunc(func() { close(ended); <-done })
+	return r.until(func() error { close(ended); <-done; return nil })
 }
 
 // The agent is killed as often as the kubelet starts it again, while mesh pods come and go.
@@ -106,7 +110,7 @@ func TestAgentKilled(t *testing.T) {
 	r.installed()
 	r.seen(r.appPod("plain"))
 	kills := 0
-	stop := while(func(int) {
+	stop := r.while(func(int) {
 		for _, pid := range r.node.Processes("istio-pod-network-agent") {
 			if syscall.Kill(pid, syscall.SIGKILL) == nil {
 				kills++
@@ -114,7 +118,6 @@ func TestAgentKilled(t *testing.T) {
 		}
 		time.Sleep(1500 * time.Millisecond) // long enough for some of its work, too short for all
 	})
-	defer stop()
 	r.come(60, 8)
 	stop()
 	r.note("60 pods, agent killed %d times", kills)
@@ -192,9 +195,8 @@ func TestAPIServerDown(t *testing.T) {
 	before := r.pod("cart-0").Annotations[annotation.NetNS]
 	var visits sync.WaitGroup
 	visits.Go(func() { r.come(6, 2) })
+	back := r.until(nodes.Server.Up)
 	nodes.Server.Down()
-	back := sync.OnceFunc(func() { must(r, nodes.Server.Up()) })
-	defer back()
 	uid := ""
 	r.eventually("the sandbox of cart-0 is known", func() bool { uid = r.sandboxOf("cart-0"); return uid != "" })
 	r.killSandbox("cart-0")
@@ -229,20 +231,19 @@ func TestAPIServerInTrouble(t *testing.T) {
 	r := newRig(t)
 	r.installed()
 	r.seen(r.appPod("plain"))
-	defer nodes.Gate.Set(apiserver.Trouble{})
+	r.Cleanup(func() { nodes.Gate.Set(apiserver.Trouble{}) })
 	for name, trouble := range map[string]apiserver.Trouble{
 		"2 s per call": {Delay: 2 * time.Second}, "500": {Status: http.StatusInternalServerError}, "gone": {Abort: true},
 	} {
 		start := time.Now()
-		stop := while(func(round int) {
-			if name == "2 s per call" { // pods are made and marked all the same
-				nodes.Gate.Set(trouble)
-				time.Sleep(20 * time.Second)
-				return
-			}
-			nodes.Gate.Set([]apiserver.Trouble{trouble, {}}[round%2]) // else nobody would be marked
-			time.Sleep(5 * time.Second)
-		})
+		nodes.Gate.Set(trouble)
+		stop := func() {}
+		if trouble.Delay == 0 { // else pods are made and marked all the same
+			stop = r.while(func(round int) {
+				nodes.Gate.Set([]apiserver.Trouble{trouble, {}}[round%2])
+				time.Sleep(5 * time.Second)
+			})
+		}
 		r.come(6, 3)
 		stop()
 		nodes.Gate.Set(apiserver.Trouble{})
@@ -260,18 +261,18 @@ func TestAgentAwayForLong(t *testing.T) {
 	r.create(r.meshPod("stays"))
 	r.throughSidecar("stays")
 	r.stopAgents()
-	away := inSoak(30*time.Second, 6*time.Minute)
-	plain := 0
-	for start := time.Now(); time.Since(start) < away; plain++ {
+	away := 4 // heartbeats
+	if soak() > 0 {
+		away = 36
+	}
+	for i := range away {
+		r.heartbeat()
 		for _, n := range nodes.Nodes {
 			if !n.Ready(r.ctx) {
 				r.Fatalf("%s is not ready", n.Name)
 			}
 		}
-		if plain%5 == 0 {
-			r.seen(r.appPod(fmt.Sprint("plain-", plain)))
-		}
-		time.Sleep(2 * time.Second)
+		r.seen(r.appPod(fmt.Sprint("plain-", i)))
 	}
 	r.create(r.meshPod("waits"))
 	r.startAgents()
@@ -280,5 +281,22 @@ func TestAgentAwayForLong(t *testing.T) {
 		t.Errorf("the mesh pod did not stay: %+v", pod.Status)
 	}
 	r.throughSidecar("stays")
-	r.note("away for %v", away)
+	r.note("away for %d heartbeats of the nodes", away)
+}
+
+// heartbeat waits until every kubelet has renewed the lease of its node, as it does every ten seconds.
+func (r *rig) heartbeat() {
+	r.Helper()
+	renewed := func(n *cluster.Node) string {
+		lease, err := nodes.Client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(r.ctx, n.Name, metav1.GetOptions{})
+		must(r, err)
+		return lease.Spec.RenewTime.String()
+	}
+	before := map[string]string{}
+	for _, n := range nodes.Nodes {
+		before[n.Name] = renewed(n)
+	}
+	for _, n := range nodes.Nodes {
+		r.eventually(n.Name+" renews its lease", func() bool { return renewed(n) != before[n.Name] })
+	}
 }

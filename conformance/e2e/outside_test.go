@@ -142,13 +142,9 @@ func TestStartupTaint(t *testing.T) {
 	r.uninstalled()
 	const key = "istio-pod-network-controller/agent-not-ready"
 	for _, n := range nodes.Nodes {
+		t.Cleanup(func() { _ = kubectl("taint", "node", n.Name, key+"-").Run() })
 		r.output(kubectl("taint", "node", n.Name, key+"=:NoSchedule"))
 	}
-	t.Cleanup(func() {
-		for _, n := range nodes.Nodes {
-			_ = kubectl("taint", "node", n.Name, key+"-").Run()
-		}
-	})
 	pod := r.meshPod("cart-0")
 	r.create(pod)
 	r.eventually("no node takes the pod", func() bool {

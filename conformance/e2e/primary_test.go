@@ -28,7 +28,7 @@ func TestPrimaryMischief(t *testing.T) {
 	r.Cleanup(func() {
 		_ = os.Remove(conf("10-renamed.conflist"))
 		_ = os.Remove(conf("05-other.conflist"))
-		must(r, replace(r.node.Conflist(), primary))
+		r.writeNetwork(string(primary))
 		r.healthy()
 	})
 	for _, mischief := range []struct {
@@ -63,7 +63,7 @@ func TestPrimaryMischief(t *testing.T) {
 		}},
 	} {
 		rounds := 0
-		stop := while(func(round int) { mischief.do(round); rounds++ })
+		stop := r.while(func(round int) { mischief.do(round); rounds++ })
 		r.come(6, 3)
 		stop()
 		r.clear(r.namespace)

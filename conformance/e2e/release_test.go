@@ -14,7 +14,9 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -77,6 +79,29 @@ func (r *rig) installed(values ...string) {
 	r.output(helm(args...))
 	r.agentsReady()
 	state = values
+	has := func(value string) bool { return slices.Contains(values, value) }
+	r.policies(!has("admissionPolicy.enabled=false"), has("injection.replaceInit=true"))
+}
+
+// policies waits until it is in force, or in force no more, what the release has the API server do to new pods: that
+// takes a moment to read of a policy, and of its end. One keeps marks from those who are no agent, another makes
+// istio-init our wait.
+func (r *rig) policies(marks, replaced bool) {
+	r.Helper()
+	dryRun := func(pod *corev1.Pod) error {
+		_, err := r.dryRun(pod)
+		return err
+	}
+	pasted := r.appPod("try")
+	pasted.Annotations[annotation.Status] = annotation.Initialized
+	r.eventually(fmt.Sprintf("nobody but an agent sets marks: %t", marks), func() bool {
+		err := dryRun(pasted)
+		return marks && apierrors.IsForbidden(err) || !marks && err == nil
+	})
+	r.eventually(fmt.Sprintf("istio-init is replaced: %t", replaced), func() bool {
+		err := dryRun(r.stockPod("try"))
+		return replaced && err == nil || !replaced && apierrors.IsForbidden(err)
+	})
 }
 
 // uninstalled takes the release away.
@@ -85,6 +110,7 @@ func (r *rig) uninstalled() {
 	state = nil
 	r.output(helm("uninstall", release, "--ignore-not-found", "--wait", "--timeout=3m"))
 	r.agentsGone()
+	r.policies(false, false)
 }
 
 // agents are the pods of the DaemonSet.
@@ -146,9 +172,9 @@ func schedule(selector string) error {
 // stopAgents ends every agent, until startAgents or the end of the test.
 func (r *rig) stopAgents() {
 	r.Helper()
+	r.Cleanup(r.startAgents)
 	must(r, schedule(`"nowhere"`))
 	r.agentsGone()
-	r.Cleanup(r.startAgents)
 }
 
 // startAgents undoes stopAgents.

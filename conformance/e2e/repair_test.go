@@ -123,9 +123,6 @@ func TestRepairDelete(t *testing.T) {
 		},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	t.Cleanup(func() {
-		_ = nodes.Client.AppsV1().ReplicaSets(r.namespace).Delete(r.ctx, "cart", metav1.DeleteOptions{})
-	})
 	first := ""
 	r.eventually("the first pod waits", func() bool {
 		first = r.onlyPod("app=cart")

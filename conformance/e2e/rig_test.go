@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/internal/await"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -43,6 +45,7 @@ func newRig(t testing.TB) *rig {
 	t.Cleanup(func() {
 		r.took, r.outcome = time.Since(start), map[bool]string{true: "FAILED", false: "ok"}[t.Failed()]
 	})
+	r.leavesNothing()
 	r.namespace = r.newNamespace(enforcing("restricted"), nil)
 	if list := os.Getenv(faultsEnv); list != "" {
 		seed := seed()
@@ -76,12 +79,14 @@ func onEveryNode(t *testing.T, test func(*rig)) {
 	}
 }
 
+const enforce = "pod-security.kubernetes.io/enforce"
+
 // enforcing are the labels of a namespace with that level of Pod Security.
 func enforcing(level string) map[string]string {
-	return map[string]string{"pod-security.kubernetes.io/enforce": level}
+	return map[string]string{enforce: level}
 }
 
-// newNamespace makes a namespace that pods can be made in; its pods end with the test.
+// newNamespace makes a namespace that pods can be made in, as its Pod Security has it; it ends with the test.
 func (r *rig) newNamespace(labels, annotations map[string]string) string {
 	r.Helper()
 	rigs++
@@ -94,16 +99,25 @@ func (r *rig) namedNamespace(name string, labels, annotations map[string]string)
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: annotations},
 	}, metav1.CreateOptions{})
 	must(r, err)
-	r.Cleanup(func() {
-		if r.Failed() {
-			r.Logf("namespace %s:\n%s", name, describe(name))
-		}
+	r.Cleanup(func() { // first of all the namespace, so that no controller makes pods again
+		must(r, ignoreNotFound(nodes.Client.CoreV1().Namespaces().Delete(r.ctx, name, metav1.DeleteOptions{})))
 		r.clear(name)
 	})
+	await.Explain(r, "namespace "+name, func() string { return describe(name) })
 	r.eventually("the namespace has its service account", func() bool {
 		_, err := nodes.Client.CoreV1().ServiceAccounts(name).Get(r.ctx, "default", metav1.GetOptions{})
 		return err == nil
 	})
+	if level := labels[enforce]; level != "" {
+		pod := r.appPod("try")
+		pod.Namespace, pod.Spec.Containers[0].SecurityContext = name, restricted(appUser)
+		pod.Spec.Containers[0].SecurityContext.Capabilities.Add = []corev1.Capability{"NET_ADMIN"}
+		r.eventually("Pod Security "+level+" is in force", func() bool {
+			_, err := nodes.Client.CoreV1().Pods(name).Create(r.ctx, pod, metav1.CreateOptions{DryRun: []string{"All"}})
+			refused := err != nil && strings.Contains(err.Error(), "PodSecurity")
+			return level == "privileged" && err == nil || level != "privileged" && refused
+		})
+	}
 	return name
 }
 
@@ -111,7 +125,7 @@ func (r *rig) namedNamespace(name string, labels, annotations map[string]string)
 func (r *rig) clear(namespace string) {
 	r.Helper()
 	pods := nodes.Client.CoreV1().Pods(namespace)
-	must(r, pods.DeleteCollection(r.ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+	must(r, ignoreNotFound(pods.DeleteCollection(r.ctx, metav1.DeleteOptions{}, metav1.ListOptions{})))
 	r.eventually("the pods of "+namespace+" are gone", func() bool {
 		left, err := pods.List(r.ctx, metav1.ListOptions{})
 		return err == nil && len(left.Items) == 0
@@ -126,11 +140,10 @@ func (r *rig) authority() []byte {
 	return data
 }
 
+// must ends the test if there is an error.
 func must(t testing.TB, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	await.Must(t, err)
 }
 
 // note adds something measured to the row of the table.
@@ -143,25 +156,24 @@ var patience = map[bool]time.Duration{true: 2 * time.Minute, false: 8 * time.Min
 
 func (r *rig) eventually(what string, holds func() bool) {
 	r.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			r.Fatalf("never: %s", what)
-		}
-	}
+	await.Eventually(r, patience, what, holds)
 }
 
-// persist repeats something until it works: the API server may be away.
-func (r *rig) persist(what string, do func() error) {
+// succeeds repeats something until it works: the API server may be away.
+func (r *rig) succeeds(what string, do func() error) {
 	r.Helper()
-	var err error
-	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-		if err = do(); err == nil {
-			return
+	await.Success(r, patience, what, do)
+}
+
+// until has a fault last until the function that it returns is called, and no longer than the test.
+func (r *rig) until(undo func() error) (over func()) {
+	over = sync.OnceFunc(func() {
+		if err := undo(); err != nil { // and no Fatal: nothing may end a goroutine in there
+			r.Error(err)
 		}
-		if time.Now().After(deadline) {
-			r.Fatalf("never: %s: %v", what, err)
-		}
-	}
+	})
+	r.Cleanup(over)
+	return over
 }
 
 // describe says of every pod and Event of a namespace what a person would look at.

@@ -68,6 +68,7 @@ func TestSoak(t *testing.T) {
 		r.note("%s: %v, %s repaired by the last agent", n.Name, r.footprint(n), r.metric(`pod_repairs_total{result="applied"}`))
 	}
 	r.note("%d pods, seed %d", pods, seed)
+	r.uninstalled() // whatever version the last upgrade has left
 }
 
 // mix has pods of all kinds come and go on every node, for as long as a soak is to last, or some forty. Now and then a node is rebooted, or
@@ -97,8 +98,8 @@ func (r *rig) mix(seed uint64) int64 {
 			})
 		}
 	}
-	stop := while(func(round int) { r.upheaval(round, over) })
-	progress := while(func(int) {
+	stop := r.while(func(round int) { r.upheaval(round, over) })
+	progress := r.while(func(int) {
 		for range 60 {
 			if over() {
 				time.Sleep(100 * time.Millisecond)
@@ -180,9 +181,9 @@ func (r *rig) anyVisit(random *rand.Rand, number int64) {
 func (r *rig) outsider(pod *corev1.Pod, done func() bool) {
 	r.Helper()
 	pods := nodes.Client.CoreV1().Pods(pod.Namespace)
-	r.persist("making "+pod.Name, func() error { _, err := pods.Create(r.ctx, pod, metav1.CreateOptions{}); return err })
+	r.succeeds("making "+pod.Name, func() error { _, err := pods.Create(r.ctx, pod, metav1.CreateOptions{}); return err })
 	r.eventually(pod.Name+" has done it", done)
-	r.persist("deleting "+pod.Name, func() error { return pods.Delete(r.ctx, pod.Name, metav1.DeleteOptions{}) })
+	r.succeeds("deleting "+pod.Name, func() error { return pods.Delete(r.ctx, pod.Name, metav1.DeleteOptions{}) })
 }
 
 // footprint is what pods and agents may leave on a node.
@@ -232,17 +233,13 @@ func (r *rig) footprint(n *cluster.Node) footprint {
 // backTo waits until a node is as it was, but for some room in the agent's own.
 func (r *rig) backTo(n *cluster.Node, before footprint) {
 	r.Helper()
-	var now footprint
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Second) {
-		now = r.footprint(n)
+	r.succeeds(n.Name+" is as it was", func() error {
+		now := r.footprint(n)
 		rest := now
 		rest.files, rest.memory = before.files, before.memory
 		if rest == before && now.files <= before.files+8 && now.memory <= before.memory+16<<10 {
-			return
+			return nil
 		}
-		if time.Now().After(deadline) {
-			r.Errorf("%s was\n%+v and is\n%+v", n.Name, before, now)
-			return
-		}
-	}
+		return fmt.Errorf("it was\n%+v and is\n%+v", before, now)
+	})
 }

@@ -127,6 +127,7 @@ func TestUninstallTakenBack(t *testing.T) {
 			r.create(r.meshPod("cart-0"))
 			r.throughSidecar("cart-0")
 			r.seen(r.appPod("plain"))
+			r.uninstalled()
 		})
 	}
 }

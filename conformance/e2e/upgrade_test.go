@@ -36,13 +36,11 @@ func (c *churn) run() {
 		pod.Spec.NodeSelector[corev1.LabelHostname] = c.node.Name
 		start := time.Now()
 		c.create(pod)
-		for !started(c.pod(name)) && time.Since(start) < patience {
-			time.Sleep(50 * time.Millisecond)
-		}
+		c.eventually(name+" runs", func() bool { return started(c.pod(name)) })
 		c.longest = max(c.longest, time.Since(start))
-		for strings.Count(c.says(name, "app"), " answer sidecar-outbound ") < enough && time.Since(start) < patience {
-			time.Sleep(50 * time.Millisecond)
-		}
+		c.eventually(name+" is served by its sidecar", func() bool {
+			return strings.Count(c.says(name, "app"), " answer sidecar-outbound ") >= enough
+		})
 		counting.Lock()
 		c.noLeak(name)
 		counting.Unlock()
@@ -92,12 +90,14 @@ func TestUpgradeUnderChurn(t *testing.T) {
 // upgradeAndBack replaces the agents by those of another version, and back.
 func (r *rig) upgradeAndBack() {
 	r.Helper()
+	values := state
 	state = nil
 	r.output(helm("upgrade", release, chart(), "--wait", "--timeout=3m", "--set=image.tag="+next()))
 	r.agentsReady()
 	r.runsVersion(next())
 	r.output(helm("rollback", release, "--wait", "--timeout=3m"))
 	r.agentsReady()
+	state = values
 }
 
 // runsVersion fails unless agent and plugin are of that version on every node.

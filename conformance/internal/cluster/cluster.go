@@ -141,6 +141,7 @@ func (c *Cluster) Remove(n *Node) error {
 	err := wait("no process of "+n.Name+" is left", func() bool { return n.killed() == 0 })
 	err = errors.Join(err, wait("its control groups are removed", n.removePodGroups))
 	n.stop() // its cable goes with its namespace
+	err = errors.Join(err, c.removeMultusAccount())
 	failed := c.Client.CoreV1().Nodes().Delete(context.Background(), n.Name, metav1.DeleteOptions{})
 	if !apierrors.IsNotFound(failed) {
 		err = errors.Join(err, failed)

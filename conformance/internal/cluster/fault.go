@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -65,18 +66,75 @@ func (n *Node) Fill(dir string) (undo func() error, err error) {
 	return func() error { return os.Remove(path) }, nil
 }
 
-// ReadOnly lets nobody write to the file system of a directory until it is undone.
+// ReadOnly lets nobody write to the file system of a directory until it is undone. It waits for whoever has a file
+// open.
 func (n *Node) ReadOnly(dir string) (undo func() error, err error) {
 	remount := func(how string) error {
-		for i := 0; ; i++ { // somebody may have a file open
-			err := do(n.Command("mount", "-o", "remount,"+how, dir))
-			if err == nil || i == 100 {
-				return err
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
+		var failed error
+		_ = wait("", func() bool {
+			failed = do(n.Command("mount", "-o", "remount,"+how, dir))
+			return failed == nil
+		})
+		return failed
 	}
 	return func() error { return remount("rw") }, remount("ro")
+}
+
+// Stop stops the one process of a program of the node until it is resumed, at a moment when it has no file of a
+// directory open: one that is, and has been removed or is written to, would keep the directory from becoming read-only.
+func (n *Node) Stop(program, dir string) (resume func() error, err error) {
+	pid := 0
+	resume = func() error {
+		if err := syscall.Kill(pid, syscall.SIGCONT); pid != 0 && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+		return nil
+	}
+	err = wait(program+" is stopped, with no file open in "+dir, func() bool {
+		pids := n.Processes(program)
+		if len(pids) != 1 {
+			return false
+		}
+		pid = pids[0]
+		if syscall.Kill(pid, syscall.SIGSTOP) != nil {
+			return false
+		}
+		if settles(pid) && !n.hasOpen(pid, dir) {
+			return true
+		}
+		_ = resume()
+		return false
+	})
+	return resume, err
+}
+
+// settles waits for a moment until a process that was told to stop has.
+func settles(pid int) bool {
+	for range 100 {
+		if Stopped(pid) {
+			return true
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return false
+}
+
+// Stopped reports whether all threads of a process are.
+func Stopped(pid int) bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	return len(stats) > 0 && !slices.ContainsFunc(stats, func(path string) bool { return stateOf(path) != 'T' })
+}
+
+// hasOpen reports whether a process has a file open on the file system of a directory, or whether nobody can tell.
+func (n *Node) hasOpen(pid int, dir string) bool {
+	var its, other syscall.Stat_t
+	if syscall.Stat(n.Path(dir), &its) != nil {
+		return true
+	}
+	open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	return err != nil || slices.ContainsFunc(open, func(fd string) bool {
+		return syscall.Stat(fd, &other) == nil && other.Dev == its.Dev && other.Mode&syscall.S_IFMT == syscall.S_IFREG
+	})
 }
 
 // Hide makes programs of the node impossible to run until it is undone, or the node is rebooted.
@@ -206,8 +264,13 @@ func (n *Node) PodProcesses() int {
 }
 
 // isZombie reports whether a process has ended and nobody has asked how.
-func isZombie(pid int) bool {
-	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, after, _ := bytes.Cut(stat, []byte(") "))
-	return bytes.HasPrefix(after, []byte("Z"))
+func isZombie(pid int) bool { return stateOf(fmt.Sprintf("/proc/%d/stat", pid)) == 'Z' }
+
+// stateOf is the letter of the state in a file stat of a process or a thread (proc_pid_stat(5)), 0 if it is gone.
+func stateOf(path string) byte {
+	stat, _ := os.ReadFile(path)
+	if i := bytes.LastIndex(stat, []byte(") ")); i >= 0 && i+2 < len(stat) {
+		return stat[i+2]
+	}
+	return 0
 }

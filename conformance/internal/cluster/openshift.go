@@ -26,6 +26,7 @@ const (
 	multusFile       = OpenShiftConfDir + "/00-multus.conf"      // what the runtime reads
 	auxChain         = "vendor-cni-chain"                        // from 4.19 on
 	globalNamespaces = "default,openshift-multus,openshift-sriov-network-operator,openshift-cnv"
+	multusNamespace  = "openshift-multus"
 	multusAccount    = "multus"
 )
 
@@ -113,7 +114,7 @@ func (n *Node) ThickMultus() error {
 // account gives the daemon what a pod of its service account would have.
 func (n *Node) account() error {
 	ctx, client := context.Background(), n.cluster.Client
-	namespace := "openshift-multus"
+	const namespace = multusNamespace
 	_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
 	if err == nil || apierrors.IsAlreadyExists(err) {
 		_, err = client.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: multusAccount}}, metav1.CreateOptions{})
@@ -145,4 +146,20 @@ func (n *Node) account() error {
 		}
 	}
 	return nil
+}
+
+// removeMultusAccount undoes account, and waits until its namespace is gone.
+func (c *Cluster) removeMultusAccount() error {
+	ctx, namespaces := context.Background(), c.Client.CoreV1().Namespaces()
+	err := c.Client.RbacV1().ClusterRoleBindings().Delete(ctx, multusAccount, metav1.DeleteOptions{})
+	if err == nil || apierrors.IsNotFound(err) {
+		err = namespaces.Delete(ctx, multusNamespace, metav1.DeleteOptions{})
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	return wait("the namespace of Multus is gone", func() bool {
+		_, err := namespaces.Get(ctx, multusNamespace, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
 }

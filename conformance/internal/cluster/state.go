@@ -1,0 +1,141 @@
+package cluster
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Entry is one of a directory.
+type Entry struct {
+	Mode     fs.FileMode
+	Contents string // of a file, or where a link leads
+}
+
+// Files are the entries of a node's directories of CNI and of StateDir, by path.
+type Files map[string]Entry
+
+// dirs are the directories that what is tested writes to.
+func (n *Node) dirs() []string {
+	if n.Runtime == OpenShift {
+		return []string{OpenShiftBinDir, OpenShiftConfDir, MultusConfDir, MultusAutoDir, StateDir}
+	}
+	return []string{ConfDir, BinDir, StaticDir, StateDir}
+}
+
+// Files reads them.
+func (n *Node) Files() (Files, error) {
+	all := Files{}
+	for _, dir := range n.dirs() {
+		root := n.Path(dir)
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil && path != root {
+				all[dir+strings.TrimPrefix(path, root)], err = read(path)
+			}
+			if errors.Is(err, fs.ErrNotExist) { // it has gone meanwhile
+				return nil
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func read(path string) (e Entry, err error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return e, err
+	}
+	e.Mode = info.Mode()
+	switch {
+	case e.Mode.IsRegular():
+		var data []byte
+		data, err = os.ReadFile(path)
+		e.Contents = string(data)
+	case e.Mode&fs.ModeSymlink != 0:
+		e.Contents, err = os.Readlink(path)
+	}
+	return e, err
+}
+
+// PutBack makes the directories be as they were.
+func (n *Node) PutBack(before Files) error {
+	now, err := n.Files()
+	failed := []error{err}
+	for path := range now {
+		if _, was := before[path]; !was {
+			failed = append(failed, os.RemoveAll(n.Path(path)))
+		}
+	}
+	paths := make([]string, 0, len(before))
+	for path := range before {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths) // a directory before what is in it
+	for _, path := range paths {
+		if e := before[path]; now[path] != e {
+			failed = append(failed, e.write(n.Path(path)))
+		}
+	}
+	return errors.Join(append(failed, os.Chmod(n.Path(StateDir), 0o755))...)
+}
+
+// write makes the entry anew. A file comes by a rename, as the runtime's watch wants to have it.
+func (e Entry) write(path string) error {
+	if e.Mode.IsDir() {
+		return os.MkdirAll(path, e.Mode.Perm())
+	}
+	if err := os.RemoveAll(path); err != nil {
+		return err
+	}
+	if e.Mode&fs.ModeSymlink != 0 {
+		return os.Symlink(e.Contents, path)
+	}
+	temp := filepath.Join(filepath.Dir(path), ".putting-back")
+	if err := os.WriteFile(temp, []byte(e.Contents), e.Mode.Perm()); err != nil {
+		return err
+	}
+	return os.Rename(temp, path)
+}
+
+// RemoveBridges removes those of the pods' networks, which no pod may need any more: a bridge keeps the settings that
+// the kernel had when it was made, and the next pod makes it anew.
+func (n *Node) RemoveBridges() error {
+	const remove = "for bridge in cni0 cni1; do test ! -e /proc/sys/net/ipv4/conf/$bridge || ip link delete $bridge; done"
+	return do(n.Command("sh", "-c", remove))
+}
+
+// withoutIPv6 names the networks that have none.
+const withoutIPv6 = `cd /proc/sys/net/ipv6/conf
+for i in default cni0; do test ! -e $i || test "$(cat $i/disable_ipv6)" = 0 || echo "without IPv6: $i"; done`
+
+// Settings are what a test may have changed of a node beside files: how its directories are mounted, which programs are
+// hidden, and which networks have no IPv6.
+func (n *Node) Settings() (lines []string, err error) {
+	mounts, err := os.ReadFile(n.proc("mounts"))
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 3 && slices.Contains(n.dirs(), f[1]) {
+			how, _, _ := strings.Cut(f[3], ",")
+			lines = append(lines, "mounted "+how+": "+f[1])
+		}
+	}
+	n.mu.Lock()
+	for _, program := range n.hidden {
+		lines = append(lines, "hidden: "+program)
+	}
+	n.mu.Unlock()
+	out, err := n.Command("sh", "-c", withoutIPv6).Output()
+	for line := range strings.Lines(string(out)) {
+		lines = append(lines, strings.TrimSpace(line))
+	}
+	return lines, err
+}
