@@ -108,7 +108,7 @@ func (k *Keeper) pass(c Config) time.Duration {
 type watch struct {
 	*fsnotify.Watcher
 	installer *installer
-	inodes    map[string]os.FileInfo // by path of a directory that is watched
+	inodes    map[string]os.FileInfo // by path of a directory that is to be watched; nil: it is not there
 }
 
 // renew watches the directories that are not watched yet: one may have been made, or replaced by another of the same
@@ -122,8 +122,8 @@ func (w watch) renew() (fresh bool) {
 		}
 		if known != nil {
 			_ = w.Remove(dir)
-			delete(w.inodes, dir)
 		}
+		w.inodes[dir] = nil // it matters when it comes, and when it goes before it is watched
 		if err == nil && w.Add(dir) == nil {
 			w.inodes[dir] = info
 			fresh = true
