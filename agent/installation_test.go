@@ -67,11 +67,14 @@ type keeping struct {
 
 func keepOn(t *testing.T, dir string, version func(context.Context) (string, error)) keeping {
 	t.Helper()
-	k := keeping{metrics: newMetrics(), memory: filepath.Join(dir, "state", memoryFile), primary: filepath.Join(dir, "net.d", "10-net.conflist")}
-	config := install.Config{BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Dir(k.primary), Source: filepath.Join(dir, "plugin"),
-		Mode: install.ModeChain, DropIn: install.DropInAuto,
+	k := keeping{metrics: newMetrics(), memory: filepath.Join(dir, "state", memoryFile),
+		primary: filepath.Join(dir, "net.d", "10-net.conflist")}
+	config := install.Config{BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Dir(k.primary),
+		Source: filepath.Join(dir, "plugin"),
+		Mode:   install.ModeChain, DropIn: install.DropInAuto,
 	}
-	k.installation = newInstallation(config, false, k.memory, version, k.metrics.installed, k.metrics.repairs, agenttest.Quiet())
+	k.installation = newInstallation(config, false, k.memory, version, k.metrics.installed, k.metrics.repairs,
+		agenttest.Quiet())
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- k.run(ctx) }()
@@ -98,7 +101,8 @@ func (k keeping) eventually(t *testing.T, what string, chained install.Chaining)
 func TestChainsAsTheRuntimeReads(t *testing.T) {
 	dir := t.TempDir()
 	await.Must(t, os.MkdirAll(filepath.Join(dir, "net.d"), 0o755))
-	await.Must(t, os.WriteFile(filepath.Join(dir, "net.d", "10-net.conflist"), []byte(`{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}`), 0o600))
+	await.Must(t, os.WriteFile(filepath.Join(dir, "net.d", "10-net.conflist"),
+		[]byte(`{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}`), 0o600))
 	await.Must(t, os.WriteFile(filepath.Join(dir, "plugin"), []byte("binary"), 0o755))
 	reads := func(context.Context) (string, error) { return "containerd://2.1.4", nil }
 
@@ -141,7 +145,8 @@ func TestChainsAsTheRuntimeReads(t *testing.T) {
 		k.eventually(t, "the entry is spliced", install.Spliced)
 		k.DistrustDropIn() // by a pod that bypassed the mesh for another reason
 		await.Must(t, os.WriteFile(k.primary, []byte("{"), 0o600))
-		await.Eventually(t, time.Minute, "a primary that cannot be read is noticed", func() bool { ready, _ := k.ready(); return !ready })
+		await.Eventually(t, time.Minute, "a primary that cannot be read is noticed",
+			func() bool { ready, _ := k.ready(); return !ready })
 		if since := k.ChainedSince(); !since.IsZero() {
 			t.Errorf("chained since %v into nothing", since)
 		}
@@ -151,7 +156,8 @@ func TestChainsAsTheRuntimeReads(t *testing.T) {
 // An agent that leaves the installation to somebody else writes nothing, and is ready.
 func TestNoInstall(t *testing.T) {
 	m, dir := newMetrics(), t.TempDir()
-	i := newInstallation(install.Config{BinDir: filepath.Join(dir, "bin")}, true, filepath.Join(dir, memoryFile), nil, m.installed, m.repairs, agenttest.Quiet())
+	i := newInstallation(install.Config{BinDir: filepath.Join(dir, "bin")}, true, filepath.Join(dir, memoryFile), nil,
+		m.installed, m.repairs, agenttest.Quiet())
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	if err := i.run(ctx); err != nil {

@@ -49,7 +49,8 @@ func TestOptions(t *testing.T) {
 			}
 		}
 	}
-	if _, err := completed("--uninstall", "--no-install"); err == nil || !strings.Contains(err.Error(), "exclude each other") {
+	if _, err := completed("--uninstall", "--no-install"); err == nil ||
+		!strings.Contains(err.Error(), "exclude each other") {
 		t.Error(err)
 	}
 	if _, err := completed(); err != nil {
@@ -61,7 +62,8 @@ func TestOptions(t *testing.T) {
 // installed has to be right, of what somebody else installs the part that the agent goes by, and of what is taken out
 // nothing.
 func TestEntryIsRead(t *testing.T) {
-	o, err := completed("--network-config=" + entryFile(t, `"agentSocket": "/s", "stateDir": "/d", "excludeNamespaces": ["a"]`))
+	o, err := completed("--network-config=" +
+		entryFile(t, `"agentSocket": "/s", "stateDir": "/d", "excludeNamespaces": ["a"]`))
 	if err != nil || o.socket != "/s" || o.store.Dir != "/d" || len(o.policy.ExcludeNamespaces) != 1 || !o.policy.Agent {
 		t.Errorf("%v: %+v", err, o)
 	}
@@ -74,7 +76,8 @@ func TestEntryIsRead(t *testing.T) {
 		file := "--network-config=" + entryFile(t, settings)
 		for _, how := range []string{"--no-install", "--uninstall", "--repair=off"} {
 			want := strings.Contains(strings.Join(taken, " "), how)
-			if _, err := completed(file, how); (err == nil) != want || err != nil && !strings.Contains(err.Error(), "--network-config: ") {
+			if _, err := completed(file, how); (err == nil) != want || err != nil &&
+				!strings.Contains(err.Error(), "--network-config: ") {
 				t.Errorf("%s, %s: %v", settings, how, err)
 			}
 		}

@@ -25,11 +25,13 @@ func TestUntainter(t *testing.T) {
 		answers  []answer
 		logged   []string
 	}{
-		"ready":                 {0, []answer{{true, nil}}, []string{"ready: removed the startup taint"}},
-		"ready later":           {5, []answer{{true, nil}}, []string{"ready: removed the startup taint"}},
-		"born without":          {1, []answer{{false, nil}}, nil},
-		"refused for a while":   {0, []answer{{false, refused}, {false, refused}, {true, nil}}, []string{"forbidden", "ready: removed"}},
-		"fails in two ways":     {0, []answer{{false, refused}, {false, away}, {false, away}, {false, nil}}, []string{"forbidden", "connection refused"}},
+		"ready":        {0, []answer{{true, nil}}, []string{"ready: removed the startup taint"}},
+		"ready later":  {5, []answer{{true, nil}}, []string{"ready: removed the startup taint"}},
+		"born without": {1, []answer{{false, nil}}, nil},
+		"refused for a while": {0, []answer{{false, refused}, {false, refused}, {true, nil}},
+			[]string{"forbidden", "ready: removed"}},
+		"fails in two ways": {0, []answer{{false, refused}, {false, away}, {false, away}, {false, nil}},
+			[]string{"forbidden", "connection refused"}},
 		"refused until it ends": {0, []answer{{false, refused}, {false, refused}}, []string{"forbidden"}},
 	} {
 		synctest.Test(t, func(t *testing.T) {

@@ -18,7 +18,8 @@ import (
 
 // version is the n-th configuration of a hostile primary; versions differ in length too.
 func version(n int) string {
-	return fmt.Sprintf("{\n  \"name\": \"net\", \"version\": %d, \"pad\": %q,\n  \"plugins\": [\n    {\n      \"type\": \"ptp\"\n    }\n  ]\n}\n",
+	return fmt.Sprintf("{\n  \"name\": \"net\", \"version\": %d, \"pad\": %q,\n  \"plugins\": [\n    {\n      "+
+		"\"type\": \"ptp\"\n    }\n  ]\n}\n",
 		n, strings.Repeat("x", n*37%900))
 }
 
@@ -131,7 +132,8 @@ func TestHostilePrimary(t *testing.T) {
 	if err := failed.Load(); err != nil {
 		t.Errorf("a pass failed: %v", *err)
 	}
-	t.Logf("500 versions, %d waited for; %d reads, all valid and complete; longest time without our entry: %v", waited, reads, longest)
+	t.Logf("500 versions, %d waited for; %d reads, all valid and complete; longest time without our entry: %v", waited,
+		reads, longest)
 	eventually(t, "tidy", func() bool { entries, _ := os.ReadDir(n.ConfDir); return len(entries) == 1 })
 }
 

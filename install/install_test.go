@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	list   = "{\n  \"cniVersion\": \"1.0.0\",\n  \"name\": \"net\",\n  \"plugins\": [\n    {\n      \"type\": \"ptp\"\n    }\n  ]\n}\n"
+	list = "{\n  \"cniVersion\": \"1.0.0\",\n  \"name\": \"net\",\n  \"plugins\": [\n    {\n      \"type\": " +
+		"\"ptp\"\n    }\n  ]\n}\n"
 	single = "{\"name\": \"one\", \"cniVersion\": \"0.4.0\", \"type\": \"ptp\"}\n"
 )
 
@@ -24,7 +25,8 @@ const (
 func TestInstallAndBack(t *testing.T) {
 	for _, dropIn := range []DropIn{DropInAuto, DropInAlways, DropInNever} {
 		for _, version := range []string{"", "containerd://2.1.4", "containerd://2.0.0"} {
-			for name, contents := range map[string]string{"10-net.conflist": list, "10-one.conf": single, "10-one.json": single} {
+			for name, contents := range map[string]string{"10-net.conflist": list, "10-one.conf": single,
+				"10-one.json": single} {
 				t.Run(fmt.Sprintf("%s,%s,%s", dropIn, version, name), func(t *testing.T) {
 					there(t, dropIn, version, name, contents)
 				})
@@ -46,7 +48,8 @@ func there(t *testing.T, dropIn DropIn, version, name, contents string) {
 	n.install()
 	s := n.status()
 	want := Spliced
-	if strings.HasSuffix(name, ".conflist") && (dropIn == DropInAlways || dropIn == DropInAuto && strings.Contains(version, "2.1")) {
+	if strings.HasSuffix(name, ".conflist") && (dropIn == DropInAlways || dropIn == DropInAuto &&
+		strings.Contains(version, "2.1")) {
 		want = DroppedIn
 	}
 	if !s.Ready || s.Chained != want || len(s.Missing) > 0 || len(s.Others) > 0 {
@@ -91,7 +94,8 @@ func TestChangeOfWay(t *testing.T) {
 // A configuration that sorts first is chained into; an invalid one, or one of ours alone, is not the primary.
 func TestActive(t *testing.T) {
 	n := newNode(t, "20-b.conflist", list, "10-torn.conflist", `{"name": "x", "plug`, "05-ours.conf",
-		`{"name":"o","type":"istio-pod-network"}`, "00-empty.conf", "", ".hidden", "x", "readme.txt", "y", "30-c.conflist", list)
+		`{"name":"o","type":"istio-pod-network"}`, "00-empty.conf", "", ".hidden", "x", "readme.txt", "y", "30-c.conflist",
+		list)
 	if err := os.Mkdir(filepath.Join(n.ConfDir, "01-dir.conflist"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +142,8 @@ func TestConfAndOthers(t *testing.T) {
 	n := newNode(t, "10-one.conf", single, "10-one.conflist", list)
 	before := n.tree()
 	n.install()
-	if s := n.status(); !s.Ready || filepath.Base(s.Active) != "10-one.conf.conflist" || n.read("10-one.conflist") != list {
+	if s := n.status(); !s.Ready || filepath.Base(s.Active) != "10-one.conf.conflist" ||
+		n.read("10-one.conflist") != list {
 		t.Errorf("%+v", s)
 	}
 	n.uninstall()
@@ -146,7 +151,8 @@ func TestConfAndOthers(t *testing.T) {
 		t.Error(n.tree())
 	}
 	n.install()
-	foreign := strings.Replace(n.read("10-one.conf.conflist"), `"type": "istio-pod-network"`, `"type":"tuning"}, {"type": "istio-pod-network"`, 1)
+	foreign := strings.Replace(n.read("10-one.conf.conflist"), `"type": "istio-pod-network"`,
+		`"type":"tuning"}, {"type": "istio-pod-network"`, 1)
 	n.write("10-one.conf.conflist", foreign)
 	n.install()
 	n.uninstall()
@@ -177,7 +183,8 @@ func TestNoPrimary(t *testing.T) {
 		t.Error(err)
 	}
 	s := n.status()
-	if s.Ready || !s.Binary.Current || len(s.Missing) != 1 || !strings.Contains(s.Missing[0], "waiting: no primary network") {
+	if s.Ready || !s.Binary.Current || len(s.Missing) != 1 ||
+		!strings.Contains(s.Missing[0], "waiting: no primary network") {
 		t.Errorf("%+v", s)
 	}
 	if entries, _ := os.ReadDir(n.ConfDir); len(entries) != 0 {
@@ -231,7 +238,8 @@ func TestOwnFile(t *testing.T) {
 		if err := os.WriteFile(leftover, []byte(`{"type": "`+entry.Type+`"}`), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if s := n.status(); s.Ready || s.Duplicates != 1 || !strings.Contains(strings.Join(s.Missing, ";"), "left of another mode") {
+		if s := n.status(); s.Ready || s.Duplicates != 1 || !strings.Contains(strings.Join(s.Missing, ";"),
+			"left of another mode") {
 			t.Errorf("%+v", s)
 		}
 		n.uninstall()
@@ -312,9 +320,12 @@ func TestMetadata(t *testing.T) {
 
 func TestReadsDropIns(t *testing.T) {
 	for version, want := range map[string]bool{
-		"": false, "containerd://": false, "containerd://1.7.28": false, "containerd://2.0.5": false, "containerd://2.1.0": true,
-		"containerd://2.1.0-rc.1": false, "containerd://2.1.4-k3s1": true, "containerd://2.2.0-beta.0": true, "containerd://3.0.0": true,
-		"containerd://v2.1.4": true, "cri-o://1.32.9": false, "cri-o://1.33.0": true, "cri-o://1.33.0-dev": true, "docker://28.0.0": false, "containerd://2.x.1": false,
+		"": false, "containerd://": false, "containerd://1.7.28": false, "containerd://2.0.5": false,
+		"containerd://2.1.0":      true,
+		"containerd://2.1.0-rc.1": false, "containerd://2.1.4-k3s1": true, "containerd://2.2.0-beta.0": true,
+		"containerd://3.0.0":  true,
+		"containerd://v2.1.4": true, "cri-o://1.32.9": false, "cri-o://1.33.0": true, "cri-o://1.33.0-dev": true,
+		"docker://28.0.0": false, "containerd://2.x.1": false,
 	} {
 		if readsDropIns(version) != want {
 			t.Errorf("%q: %t", version, !want)

@@ -49,7 +49,11 @@ func TestKeeperRepairs(t *testing.T) {
 			}
 			first := "05-new.conflist"
 			n.write(first, list)
-			eventually(t, "the new one chained", func() bool { s := n.status(); return s.Ready && strings.HasSuffix(s.Active, first) })
+			eventually(t, "the new one chained", func() bool {
+				s := n.status()
+				return s.Ready &&
+					strings.HasSuffix(s.Active, first)
+			})
 			if err := os.Remove(path(first)); err != nil {
 				t.Fatal(err)
 			}
@@ -86,15 +90,20 @@ func TestKeeperCauses(t *testing.T) {
 		{"first", func() error { return nil }, []Cause{CauseBinaryMissing, CauseEntryMissing}},
 		{"nothing", func() error { return nil }, nil},
 		{"binary deleted", func() error { return os.Remove(n.binary()) }, []Cause{CauseBinaryMissing}},
-		{"binary written", func() error { return os.WriteFile(n.binary(), []byte("older"), 0o755) }, []Cause{CauseBinaryChanged}},
+		{"binary written", func() error { return os.WriteFile(n.binary(), []byte("older"), 0o755) },
+			[]Cause{CauseBinaryChanged}},
 		{"primary written", func() error { return os.WriteFile(conflist, []byte(list), 0o644) }, []Cause{CauseEntryMissing}},
 		{"entry changed", func() error {
 			return replaceIn(conflist, `"type": "istio-pod-network"`, `"type": "istio-pod-network", "stale": true`)
 		}, []Cause{CauseEntryChanged}},
 		{"twice", func() error {
-			return replaceIn(conflist, "{\n      \"type\": \"ptp\"", "{\"type\": \"istio-pod-network\"}, {\n      \"type\": \"ptp\"")
+			return replaceIn(conflist, "{\n      \"type\": \"ptp\"",
+				"{\"type\": \"istio-pod-network\"}, {\n      \"type\": \"ptp\"")
 		}, []Cause{CauseDuplicates}},
-		{"a network before", func() error { return os.WriteFile(filepath.Join(n.ConfDir, "05-new.conflist"), []byte(list), 0o644) }, []Cause{CauseEntryMissing}},
+		{"a network before", func() error {
+			return os.WriteFile(filepath.Join(n.ConfDir, "05-new.conflist"), []byte(list),
+				0o644)
+		}, []Cause{CauseEntryMissing}},
 	} {
 		if err := step.spoil(); err != nil {
 			t.Fatal(step.what, err)

@@ -14,8 +14,10 @@ import (
 
 // killAt are the system calls at which the installer is killed, each time it makes one: all that touch a file. What the
 // Go runtime does for itself is left out, and so is close, which changes nothing.
-var killAt = []string{"openat", "read", "write", "fsync", "fchmod", "fchmodat", "flock", "fcntl", "getdents64", "listxattr", "getxattr",
-	"fgetxattr", "fsetxattr", "fchown", "mkdirat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "copy_file_range",
+var killAt = []string{"openat", "read", "write", "fsync", "fchmod", "fchmodat", "flock", "fcntl", "getdents64",
+	"listxattr", "getxattr",
+	"fgetxattr", "fsetxattr", "fchown", "mkdirat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir",
+	"copy_file_range",
 	"exit_group"}
 
 // TestKill kills install and uninstall with SIGKILL at every n-th call of a system call, until they get to their end.
@@ -123,9 +125,11 @@ func (k *killer) whole(t *testing.T, s Status, at string) {
 func (n node) killed(verb, call string, at int) bool {
 	n.t.Helper()
 	trace := filepath.Join(n.t.TempDir(), "trace")
-	cmd := exec.Command("strace", "-f", "-o", trace, "-e", "trace="+call, fmt.Sprintf("--inject=%s:signal=KILL:when=%d", call, at), "/proc/self/exe")
+	cmd := exec.Command("strace", "-f", "-o", trace, "-e", "trace="+call, fmt.Sprintf("--inject=%s:signal=KILL:when=%d",
+		call, at), "/proc/self/exe")
 	cmd.Args[len(cmd.Args)-1], _ = os.Executable()
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", roleEnv+"="+strings.Join([]string{verb, n.ConfDir, n.BinDir, n.Source, string(n.DropIn)}, "|"))
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1",
+		roleEnv+"="+strings.Join([]string{verb, n.ConfDir, n.BinDir, n.Source, string(n.DropIn)}, "|"))
 	out, failure := cmd.CombinedOutput()
 	seen, err := os.ReadFile(trace)
 	if err != nil {

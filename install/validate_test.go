@@ -12,10 +12,11 @@ import (
 // installed.
 func TestValidate(t *testing.T) {
 	for name, c := range map[string]struct{ program, refused string }{
-		"takes it":              {"grep -q '\"cniVersion\":\"1.1.0\"'", ""},
-		"reads it as it is":     {`grep -q '"mtu":1e4'`, ""},
-		"is asked STATUS":       {`[ "$CNI_COMMAND" = STATUS ]`, ""},
-		"refuses it":            {`echo '{"code": 7, "msg": "backend: invalid value \"x\"; valid: auto"}'; exit 1`, `network configuration: backend: invalid value "x"; valid: auto`},
+		"takes it":          {"grep -q '\"cniVersion\":\"1.1.0\"'", ""},
+		"reads it as it is": {`grep -q '"mtu":1e4'`, ""},
+		"is asked STATUS":   {`[ "$CNI_COMMAND" = STATUS ]`, ""},
+		"refuses it": {`echo '{"code": 7, "msg": "backend: invalid value \"x\"; valid: auto"}'; exit 1`,
+			`network configuration: backend: invalid value "x"; valid: auto`},
 		"is not ready":          {`echo '{"code": 50, "msg": "no agent"}'; exit 1`, ""},
 		"says nothing":          {"exit 3", "running the plugin"},
 		"is of another machine": {"", "exec format error"},

@@ -195,8 +195,8 @@ func (a attachment) keep(
 	return a.store.Put(r)
 }
 
-// leave records a pod that was meant for the mesh and is left alone, so that an init wait in it learns why. Nothing that
-// goes wrong here keeps the pod from starting.
+// leave records a pod that was meant for the mesh and is left alone, so that an init wait in it learns why. Nothing
+// that goes wrong here keeps the pod from starting.
 func (a attachment) leave(decision redirect.Decision) {
 	netns, err := a.open(a.args.Netns)
 	if err != nil {

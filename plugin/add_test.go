@@ -24,7 +24,8 @@ func TestAddRedirects(t *testing.T) {
 	if got := r.out.String(); got != previous+"\n" {
 		t.Errorf("printed %q", got)
 	}
-	says(t, r.log.String(), "pod=shop/cart-0", "sandbox="+sandbox, "network=podnet", "decision=redirect", "reason=injected",
+	says(t, r.log.String(), "pod=shop/cart-0", "sandbox="+sandbox, "network=podnet", "decision=redirect",
+		"reason=injected",
 		"backend=nftables", "level=info")
 
 	got := r.record()
@@ -35,16 +36,19 @@ func TestAddRedirects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if hash := spec.RuleSet().Hash(); hash != got.RuleSetHash || !slices.Equal(spec.ExcludeOutboundPorts.List(), []uint16{3306}) {
+	if hash := spec.RuleSet().Hash(); hash != got.RuleSetHash || !slices.Equal(spec.ExcludeOutboundPorts.List(),
+		[]uint16{3306}) {
 		t.Errorf("settings %s with hash %s, recorded %s", got.Spec, hash, got.RuleSetHash)
 	}
 	if len(got.Created) == 0 || !strings.Contains(r.netns.Dump(), "created "+got.Created[0]+"\n") {
 		t.Errorf("created %q, the namespace holds\n%s", got.Created, r.netns.Dump())
 	}
 	want := record.Record{
-		Version: 1, Network: "podnet", IfName: "eth0", ContainerID: sandbox, PodUID: "0f3b2a52", Namespace: "shop", Name: "cart-0",
+		Version: 1, Network: "podnet", IfName: "eth0", ContainerID: sandbox, PodUID: "0f3b2a52", Namespace: "shop",
+		Name:  "cart-0",
 		NetNS: podNetNS, Decision: "redirect", Reason: "injected", Backend: "nftables", Skipped: []string{"ip6: none"},
-		Spec: got.Spec, RuleSetHash: got.RuleSetHash, Created: got.Created, Time: got.Time, DurationMicroseconds: got.DurationMicroseconds,
+		Spec: got.Spec, RuleSetHash: got.RuleSetHash, Created: got.Created, Time: got.Time,
+		DurationMicroseconds: got.DurationMicroseconds,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("record %+v\nwant %+v", got, want)
@@ -63,9 +67,11 @@ func TestAddLeavesAlone(t *testing.T) {
 		"no pod":             {mesh, "IgnoreUnknown=1", redirect.ReasonNotKubernetes, true},
 		"excluded namespace": {mesh, "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=p", redirect.ReasonNamespaceExcluded, true},
 		"inject false":       {object{annotation.SidecarInject: "false"}, podArgs, redirect.ReasonInjectDisabled, true},
-		"mode NONE":          {object{annotation.SidecarStatus: "", annotation.InterceptionMode: "NONE"}, podArgs, redirect.ReasonModeNone, true},
-		"only traffic":       {object{annotation.ExcludeInboundPorts: "80"}, podArgs, redirect.ReasonNotInjected, true},
-		"build":              {object{annotation.SidecarStatus: "", annotation.OpenShiftBuild: "b"}, podArgs, redirect.ReasonOpenShiftBuild, true},
+		"mode NONE": {object{annotation.SidecarStatus: "", annotation.InterceptionMode: "NONE"}, podArgs,
+			redirect.ReasonModeNone, true},
+		"only traffic": {object{annotation.ExcludeInboundPorts: "80"}, podArgs, redirect.ReasonNotInjected, true},
+		"build": {object{annotation.SidecarStatus: "", annotation.OpenShiftBuild: "b"}, podArgs,
+			redirect.ReasonOpenShiftBuild, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -81,7 +87,8 @@ func TestAddLeavesAlone(t *testing.T) {
 				if r.opened != 0 {
 					t.Error("the namespace was opened for nothing")
 				}
-			} else if got := r.record(); got.Decision != "untouched" || got.Reason != string(test.reason) || got.NetNS != podNetNS {
+			} else if got := r.record(); got.Decision != "untouched" || got.Reason != string(test.reason) ||
+				got.NetNS != podNetNS {
 				t.Errorf("record %+v", got)
 			}
 		})
@@ -118,17 +125,25 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 		code   uint
 		words  []string
 	}{
-		"record":       {func(r *rig) { r.conf["stateDir"] = "/dev/null/state" }, codeRecord, []string{"writing the record", "/dev/null/state"}},
-		"stdout":       {func(r *rig) { r.stdout = brokenPipe{} }, 5, []string{"printing the result", "closed pipe"}},
-		"apply":        {func(r *rig) { r.netns.Fail = map[string]error{"Apply": errors.New("no buffer")} }, codeRules, []string{"no buffer"}},
-		"backend":      {func(r *rig) { r.netns.Lacking = errors.New("no nat") }, codeBackend, []string{"backend auto", "no nat"}},
-		"netns gone":   {func(r *rig) { r.args.Netns = "/nonexistent" }, codeNetNS, []string{"CNI_NETNS", "/nonexistent", "valid: the path"}},
-		"own netns":    {func(r *rig) { r.args.Netns = "/proc/thread-self/ns/net" }, codeNetNS, []string{"CNI_NETNS", "caller's own"}},
-		"no netns":     {func(r *rig) { r.args.Netns = "/dev/null" }, codeNetNS, []string{"CNI_NETNS", "/dev/null"}},
-		"container ID": {func(r *rig) { r.args.ContainerID = strings.Repeat("a", 300) }, codeRecord, []string{"container ID", "too long"}},
-		"stdout, untouched": {func(r *rig) { r.stdout = brokenPipe{}; r.annotate(object{annotation.SidecarInject: "false"}) }, 5,
+		"record": {func(r *rig) { r.conf["stateDir"] = "/dev/null/state" }, codeRecord,
+			[]string{"writing the record", "/dev/null/state"}},
+		"stdout": {func(r *rig) { r.stdout = brokenPipe{} }, 5, []string{"printing the result", "closed pipe"}},
+		"apply": {func(r *rig) { r.netns.Fail = map[string]error{"Apply": errors.New("no buffer")} }, codeRules,
+			[]string{"no buffer"}},
+		"backend": {func(r *rig) { r.netns.Lacking = errors.New("no nat") }, codeBackend,
+			[]string{"backend auto", "no nat"}},
+		"netns gone": {func(r *rig) { r.args.Netns = "/nonexistent" }, codeNetNS,
+			[]string{"CNI_NETNS", "/nonexistent", "valid: the path"}},
+		"own netns": {func(r *rig) { r.args.Netns = "/proc/thread-self/ns/net" }, codeNetNS,
+			[]string{"CNI_NETNS", "caller's own"}},
+		"no netns": {func(r *rig) { r.args.Netns = "/dev/null" }, codeNetNS, []string{"CNI_NETNS", "/dev/null"}},
+		"container ID": {func(r *rig) { r.args.ContainerID = strings.Repeat("a", 300) }, codeRecord,
+			[]string{"container ID", "too long"}},
+		"stdout, untouched": {func(r *rig) { r.stdout = brokenPipe{}; r.annotate(object{annotation.SidecarInject: "false"}) },
+			5,
 			[]string{"printing the result"}},
-		"stdout, foreign": {func(r *rig) { r.stdout = brokenPipe{}; r.netns.Foreign = []string{"x"} }, 5, []string{"printing the result"}},
+		"stdout, foreign": {func(r *rig) { r.stdout = brokenPipe{}; r.netns.Foreign = []string{"x"} }, 5,
+			[]string{"printing the result"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -155,7 +170,8 @@ func TestAddAgain(t *testing.T) {
 	r.must("ADD")
 	first, dump := r.record(), r.netns.Dump()
 	r.must("ADD")
-	if second := r.record(); r.netns.Dump() != dump || !slices.Equal(first.Created, second.Created) || len(second.Created) == 0 {
+	if second := r.record(); r.netns.Dump() != dump || !slices.Equal(first.Created, second.Created) ||
+		len(second.Created) == 0 {
 		t.Errorf("first created %q, then %q; the namespace holds\n%s", first.Created, second.Created, r.netns.Dump())
 	}
 

@@ -210,14 +210,16 @@ func TestWhoAsksTheAgent(t *testing.T) {
 	}{
 		"plain pod":               {object{annotationsCapability: object{"a": "b"}}, podArgs, "injected", 0, "untouched"},
 		"pod without annotations": {object{annotationsCapability: nil}, podArgs, "injected", 0, "untouched"},
-		"excluded namespace":      {object{annotationsCapability: mesh}, "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=p", "injected", 0, "untouched"},
-		"excluded, by Multus":     {nil, "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=p", "annotated", 0, "untouched"},
-		"no pod":                  {nil, "", "injected", 0, "untouched"},
-		"opted out":               {object{annotationsCapability: object{annotation.Initialize: "false"}}, podArgs, "annotated", 0, "untouched"},
-		"mesh pod":                {object{annotationsCapability: mesh}, podArgs, "injected", 1, "redirect"},
-		"Multus":                  {nil, podArgs, "injected", 1, "redirect"},
-		"Multus, other config":    {object{"mac": "x"}, podArgs, "injected", 1, "redirect"},
-		"annotated, no answer":    {object{annotationsCapability: mesh}, podArgs, "annotated", 1, "untouched"},
+		"excluded namespace": {object{annotationsCapability: mesh}, "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=p",
+			"injected", 0, "untouched"},
+		"excluded, by Multus": {nil, "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=p", "annotated", 0, "untouched"},
+		"no pod":              {nil, "", "injected", 0, "untouched"},
+		"opted out": {object{annotationsCapability: object{annotation.Initialize: "false"}}, podArgs, "annotated",
+			0, "untouched"},
+		"mesh pod":             {object{annotationsCapability: mesh}, podArgs, "injected", 1, "redirect"},
+		"Multus":               {nil, podArgs, "injected", 1, "redirect"},
+		"Multus, other config": {object{"mac": "x"}, podArgs, "injected", 1, "redirect"},
+		"annotated, no answer": {object{annotationsCapability: mesh}, podArgs, "annotated", 1, "untouched"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -256,7 +258,8 @@ func TestAgentKnowsInvalidSetting(t *testing.T) {
 	r.clean()
 }
 
-// A pod whose app shares the sidecar's user is started with a warning of the agent's, or refused, as the operator chose.
+// A pod whose app shares the sidecar's user is started with a warning of the agent's, or refused, as the operator
+// chose.
 func TestSharedProxyUser(t *testing.T) {
 	r := newRig(t)
 	r.conf["agentSocket"] = unaskable
@@ -273,8 +276,9 @@ func TestSharedProxyUser(t *testing.T) {
 	r.redirected(`{"proxyUID":4242}`)
 }
 
-// auxFailOpen lets a pod of which nothing is known start without rules, and without a record that would tell its wait that it needs none. A pod
-// that its annotations show to be in the mesh, or of which an agent tells that it cannot know, still has to wait.
+// auxFailOpen lets a pod of which nothing is known start without rules, and without a record that would tell its wait
+// that it needs none. A pod that its annotations show to be in the mesh, or of which an agent tells that it cannot
+// know, still has to wait.
 func TestAuxFailOpen(t *testing.T) {
 	for name, test := range map[string]struct {
 		open, known, answers bool

@@ -49,7 +49,8 @@ func badInputs() (all []badInput) {
 			} else {
 				text = fmt.Sprintf("%.40q", s)
 			}
-			all = append(all, badInput{change, 7, "redirect." + wrong.key + ":", strings.TrimSuffix(text, `"`), wrong.valid, false})
+			all = append(all, badInput{change, 7, "redirect." + wrong.key + ":", strings.TrimSuffix(text, `"`), wrong.valid,
+				false})
 		}
 	}
 	for _, wrong := range wrongAnnotations {
@@ -67,7 +68,8 @@ var wrongKeys = []struct {
 	valid  string
 }{
 	{"stateDir", []any{5, true, []any{}, object{}, "", "relative/path"}, "an absolute path"},
-	{"agentSocket", []any{5, false, []any{""}, "agent.sock", "@abstract", "/" + strings.Repeat("a", 107)}, "an absolute path of at most 107 bytes"},
+	{"agentSocket", []any{5, false, []any{""}, "agent.sock", "@abstract", "/" + strings.Repeat("a", 107)},
+		"an absolute path of at most 107 bytes"},
 	{"agentTimeout", []any{8, true, "", "8", "-1s", "0s", "61s", "1us", "soon", "9999999h"}, "a duration from 1ms to 1m"},
 	{"statusRequiresAgent", []any{"true", 1, []any{}}, "true or false"},
 	{"backend", []any{5, []any{"nftables"}, "", "ebpf", "NFTABLES", " auto"}, "auto, nftables"},
@@ -89,19 +91,24 @@ var wrongSettings = []struct {
 	valid  string
 }{
 	{"mode", true, []any{5, true, "", "redirect", "REDIRECT ", "DNAT"}, "REDIRECT, TPROXY or NONE"},
-	{"outboundPort", false, []any{"15001", 0, -1, 65536, 70000, 1.5, true, number("1e4"), number("99999999999999999999"), []any{1}}, "a port, 1 to 65535"},
+	{"outboundPort", false, []any{"15001", 0, -1, 65536, 70000, 1.5, true, number("1e4"), number("99999999999999999999"),
+		[]any{1}}, "a port, 1 to 65535"},
 	{"inboundPort", false, []any{"x", 0, 70000, object{}}, "a port, 1 to 65535"},
 	{"dnsPort", false, []any{"53", 0, 65536}, "a port, 1 to 65535"},
 	{"proxyUID", false, []any{0, -1, 4294967295, number("4294967296"), "1337", 1.5}, "a user ID, 1 to 4294967294"},
 	{"proxyGID", false, []any{-1, 4294967295, number("4294967296"), "x", false}, "a group ID, 1 to 4294967294"},
-	{"includeOutboundIPRanges", true, []any{5, []any{"10.0.0.0/8"}, "10.0.0.1", "10.0.0.0/33", "fd00::/129", "10.0.0.0/8,", "10.0.0.0/8, 10.1.0.0/16",
-		"*,10.0.0.0/8", "example.org", "::1%lo/128", strings.Repeat("10.0.0.0/8,", 20000)}, `"*" or a comma-separated list of prefixes`},
+	{"includeOutboundIPRanges", true, []any{5, []any{"10.0.0.0/8"}, "10.0.0.1", "10.0.0.0/33", "fd00::/129", "10.0.0.0/8,",
+		"10.0.0.0/8, 10.1.0.0/16",
+		"*,10.0.0.0/8", "example.org", "::1%lo/128", strings.Repeat("10.0.0.0/8,", 20000)},
+		`"*" or a comma-separated list of prefixes`},
 	{"excludeOutboundIPRanges", true, []any{5, "*", "10.0.0.1", "10.0.0.0/33"}, "a comma-separated list of prefixes"},
-	{"includeInboundPorts", true, []any{80, "80,,90", "80-90", "65536", "-1", "+80", "*,80", "http", strings.Repeat("x", 1<<20)}, `"*" or a comma-separated list of ports`},
+	{"includeInboundPorts", true, []any{80, "80,,90", "80-90", "65536", "-1", "+80", "*,80", "http",
+		strings.Repeat("x", 1<<20)}, `"*" or a comma-separated list of ports`},
 	{"excludeInboundPorts", true, []any{[]any{80}, "*", "80,,90", "80;90"}, "a comma-separated list of ports"},
 	{"includeOutboundPorts", true, []any{true, "80-90", "80,"}, `"*" or a comma-separated list of ports`},
 	{"excludeOutboundPorts", true, []any{object{}, "*", "0x50"}, "a comma-separated list of ports"},
-	{"excludeInterfaces", true, []any{5, "sixteen-bytes-xx", "eth0;reboot", "eth0,,eth1", "eth0 eth1", "..", "eth+", "a/b", "é"}, "names of at most 15 bytes"},
+	{"excludeInterfaces", true, []any{5, "sixteen-bytes-xx", "eth0;reboot", "eth0,,eth1", "eth0 eth1", "..", "eth+", "a/b",
+		"é"}, "names of at most 15 bytes"},
 	{"rerouteVirtualInterfaces", true, []any{5, "sixteen-bytes-xx", "$(reboot)", "a\nb"}, "names of at most 15 bytes"},
 	{"dnsCapture", false, []any{"true", 1, []any{}}, "true or false"},
 	{"dropInvalid", false, []any{"false", 0}, "true or false"},
@@ -138,9 +145,11 @@ var wrongAnnotations = []struct{ key, value, valid string }{
 // badStdin is what is no network configuration at all. A DEL with it succeeds: it would be tried for ever.
 func badStdin() (all []badInput) {
 	for text, message := range map[string]string{
-		"": "unexpected end", " \n": "unexpected end", "\x00": "invalid character", "5": "number", `"x"`: "string", "[]": "array", "{": "unexpected end",
-		`{"name":"podnet",}`: "invalid character", `{"name":"podnet"} {}`: "after top-level value", "name: podnet": "invalid character",
-		`{"name":5}`: "name", `{"name":"podnet","cniVersion":5}`: "cniVersion",
+		"": "unexpected end", " \n": "unexpected end", "\x00": "invalid character", "5": "number", `"x"`: "string",
+		"[]": "array", "{": "unexpected end",
+		`{"name":"podnet",}`: "invalid character", `{"name":"podnet"} {}`: "after top-level value",
+		"name: podnet": "invalid character",
+		`{"name":5}`:   "name", `{"name":"podnet","cniVersion":5}`: "cniVersion",
 		`{"name":"podnet","cniVersion":"1.1.0","x":` + strings.Repeat("[", 20000): "exceeded max depth",
 	} {
 		all = append(all, badInput{func(i *invocation) { i.stdin = &text }, 6, "network configuration", message,
@@ -148,11 +157,13 @@ func badStdin() (all []badInput) {
 	}
 	for _, name := range []any{nil, "", "a/b", "../x", "-a", "a b", strings.Repeat("x", 1<<20) + "/"} {
 		value, _ := name.(string)
-		all = append(all, badInput{func(i *invocation) { i.conf["name"] = name }, 7, "name: ", value[:min(len(value), 200)], "letters, digits", false})
+		all = append(all, badInput{func(i *invocation) { i.conf["name"] = name }, 7, "name: ", value[:min(len(value), 200)],
+			"letters, digits", false})
 	}
 	for _, version := range []string{"", "9.9.9", "0.1.0", "0.2.0", "1.2.0", "v1.0.0", "1", strings.Repeat("1", 1<<20)} {
 		shown := version[:min(len(version), 200)]
-		all = append(all, badInput{func(i *invocation) { i.conf["cniVersion"] = version }, 1, "cniVersion: ", shown, "0.3.1, 0.4.0, 1.0.0, 1.1.0", false})
+		all = append(all, badInput{func(i *invocation) { i.conf["cniVersion"] = version }, 1, "cniVersion: ", shown,
+			"0.3.1, 0.4.0, 1.0.0, 1.1.0", false})
 	}
 	return all
 }
@@ -166,14 +177,16 @@ func badEnvironment() (all []badInput) {
 		}
 	}
 	add(4, "CNI_COMMAND", "ADD, CHECK, DEL, GC, STATUS or VERSION", true, "", "add", "UPDATE", "ADD ")
-	add(4, "CNI_CONTAINERID", "letters, digits and _.-", true, "a b", strings.Repeat("a", 100)+"/", "../../x", "-a", "é", "a/b")
+	add(4, "CNI_CONTAINERID", "letters, digits and _.-", true, "a b", strings.Repeat("a", 100)+"/", "../../x", "-a", "é",
+		"a/b")
 	add(4, "CNI_CONTAINERID", "missing", true, "")
 	add(4, "CNI_IFNAME", "missing", true, "")
 	add(4, "CNI_IFNAME", "at most 15 bytes", true, "sixteen-bytes-xx", "a/b", "a:b", "a b", "..", ".")
 	add(4, "CNI_PATH", "missing", true, "")
 	add(4, "CNI_NETNS", "missing", false, "")
 	add(4, "CNI_ARGS", "KEY=VALUE;KEY=VALUE", false, "K8S_POD_NAME", podArgs+";x", "x", strings.Repeat("x", 100<<10))
-	add(codeNetNS, "CNI_NETNS", "the path of a pod's network namespace", false, "/nonexistent", "/dev/null", "/proc", "/proc/self/ns",
+	add(codeNetNS, "CNI_NETNS", "the path of a pod's network namespace", false, "/nonexistent", "/dev/null", "/proc",
+		"/proc/self/ns",
 		"/proc/self/ns/net", "/proc/thread-self/ns/net", "/proc/self/ns/mnt", "/proc/self/ns/user", "relative",
 		"/etc/passwd", "/"+strings.Repeat("x", 5000))
 	return all
@@ -194,13 +207,17 @@ func badOthers() []badInput {
 		{set("excludeNamespaces", []any{"a", "["}), 7, "excludeNamespaces[1]", `"["`, "a namespace name", false},
 		{set("excludeNamespaces", []any{""}), 7, "excludeNamespaces[0]", `""`, "a namespace name", false},
 		{set("redirect", object{"outboundPrt": 1}), 7, "redirect", `"outboundPrt"`, "mode, outboundPort, inboundPort", false},
-		{set("redirect", object{"OutboundPort": 1}), 7, "redirect", `"OutboundPort"`, "mode, outboundPort, inboundPort", false},
+		{set("redirect", object{"OutboundPort": 1}), 7, "redirect", `"OutboundPort"`, "mode, outboundPort, inboundPort",
+			false},
 		{set("prevResult", object{"cniVersion": "9.9.9"}), 7, "prevResult.cniVersion", `"9.9.9"`, "normally 1.1.0", false},
-		{set("prevResult", object{"cniVersion": "1.0.0", "ips": "x"}), 7, "prevResult.cniVersion", `"1.0.0"`, "normally 1.1.0", false},
+		{set("prevResult", object{"cniVersion": "1.0.0", "ips": "x"}), 7, "prevResult.cniVersion", `"1.0.0"`,
+			"normally 1.1.0", false},
 		// What shows only when the rules are written already.
 		{set("stateDir", "/dev/null"), codeRecord, "writing the record", "/dev/null", "not a directory", false},
 		{set("stateDir", "/proc/state"), codeRecord, "writing the record", "/proc/state", "no such file", false},
-		{func(i *invocation) { i.env["CNI_CONTAINERID"] = strings.Repeat("a", 300) }, codeRecord, "container ID", "aaaa", "too long", false},
-		{func(i *invocation) { i.env["CNI_IFNAME"] = "eth\x01" }, codeRecord, "interface name", `"eth\x01"`, "control characters", false},
+		{func(i *invocation) { i.env["CNI_CONTAINERID"] = strings.Repeat("a", 300) }, codeRecord, "container ID", "aaaa",
+			"too long", false},
+		{func(i *invocation) { i.env["CNI_IFNAME"] = "eth\x01" }, codeRecord, "interface name", `"eth\x01"`,
+			"control characters", false},
 	}
 }

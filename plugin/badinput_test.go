@@ -40,7 +40,8 @@ func newInvocation(netns, stateDir string) *invocation {
 			"runtimeConfig": object{annotationsCapability: object{annotation.SidecarStatus: "{}"}},
 		},
 		env: map[string]string{
-			"CNI_CONTAINERID": sandbox, "CNI_NETNS": netns, "CNI_IFNAME": "eth0", "CNI_ARGS": podArgs, "CNI_PATH": "/opt/cni/bin",
+			"CNI_CONTAINERID": sandbox, "CNI_NETNS": netns, "CNI_IFNAME": "eth0", "CNI_ARGS": podArgs,
+			"CNI_PATH": "/opt/cni/bin",
 		},
 	}
 }
@@ -121,8 +122,8 @@ func newNetNS(t testing.TB) string {
 	return path
 }
 
-// snapshot lists everything in a namespace that ADD could have left there. The kernel gives an IPv6 address its route in
-// its own time, and a dump that something comes between may be short: two listings must agree, and hold the routes.
+// snapshot lists everything in a namespace that ADD could have left there. The kernel gives an IPv6 address its route
+// in its own time, and a dump that something comes between may be short: two listings must agree, and hold the routes.
 func snapshot(t testing.TB, netns string) string {
 	t.Helper()
 	before := ""
@@ -219,7 +220,8 @@ func TestBadInput(t *testing.T) {
 			test.del(t, call)
 		})
 	}
-	if out, err := exec.Command("nft", "list", "ruleset").CombinedOutput(); err != nil || bytes.Contains(out, []byte(redirect.TableName)) {
+	if out, err := exec.Command("nft", "list", "ruleset").CombinedOutput(); err != nil ||
+		bytes.Contains(out, []byte(redirect.TableName)) {
 		t.Errorf("rules in the caller's own namespace: %v\n%s", err, out)
 	}
 	if left, _ := filepath.Glob(filepath.Join(record.DefaultDir, "pods", "*"+sandbox+"*")); len(left) > 0 {
@@ -248,8 +250,8 @@ func (b badInput) del(t *testing.T, call *invocation) {
 	}
 }
 
-// TestGoodInput shows that the checks of TestBadInput would see rules, addresses and records, and that bad input does no
-// harm to a pod that is redirected already.
+// TestGoodInput shows that the checks of TestBadInput would see rules, addresses and records, and that bad input does
+// no harm to a pod that is redirected already.
 func TestGoodInput(t *testing.T) {
 	for _, backend := range []string{"nftables", "iptables-nft", "iptables-legacy"} {
 		t.Run(backend, func(t *testing.T) {
@@ -275,7 +277,8 @@ func TestGoodInput(t *testing.T) {
 			if status, stdout, stderr := call.run(t, "DEL"); status != 0 || stdout != "" {
 				t.Errorf("status %d, %q, %q", status, stdout, stderr)
 			}
-			if now := snapshot(t, netns); strings.Contains(now, "1337") || strings.Contains(now, "::6") || len(files(t, stateDir)) > 0 {
+			if now := snapshot(t, netns); strings.Contains(now, "1337") || strings.Contains(now, "::6") ||
+				len(files(t, stateDir)) > 0 {
 				t.Errorf("was\n%s\nis\n%s", before, now)
 			}
 		})
@@ -302,7 +305,8 @@ func TestBadInputOutsideMesh(t *testing.T) {
 			call := newInvocation(netns, stateDir)
 			call.conf["runtimeConfig"] = object{annotationsCapability: object{"app": "x"}}
 			change(call)
-			if status, stdout, stderr := call.run(t, "ADD"); status != 0 || stdout != previous+"\n" || strings.Count(stderr, "\n") != 1 {
+			if status, stdout, stderr := call.run(t, "ADD"); status != 0 || stdout != previous+"\n" ||
+				strings.Count(stderr, "\n") != 1 {
 				t.Errorf("status %d, %q, %q", status, stdout, stderr)
 			}
 			if after := snapshot(t, netns); after != before {
@@ -332,7 +336,10 @@ func TestBadInputOutsideMesh(t *testing.T) {
 	passes("long container ID", func(i *invocation) { i.env["CNI_CONTAINERID"] = strings.Repeat("a", 300) })
 	passes("state directory is a file", func(i *invocation) { i.conf["stateDir"] = "/dev/null" })
 	passes("agent away", func(i *invocation) { i.conf["agentSocket"] = unaskable })
-	passes("huge pod name", func(i *invocation) { i.env["CNI_ARGS"] = podArgs + ";K8S_POD_NAME=" + strings.Repeat("x", 100<<10) })
+	passes("huge pod name", func(i *invocation) {
+		i.env["CNI_ARGS"] = podArgs + ";K8S_POD_NAME=" +
+			strings.Repeat("x", 100<<10)
+	})
 	passes("keys for others", func(i *invocation) {
 		i.conf["capabilities"], i.conf["args"], i.conf["ipMasq"] = 5, []any{nil}, "x"
 		i.conf["runtimeConfig"].(object)["portMappings"] = "x"

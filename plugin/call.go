@@ -21,7 +21,8 @@ type call struct {
 }
 
 func (p plugin) newCall(verb string, args *skel.CmdArgs) *call {
-	c := &call{plugin: p, verb: verb, started: p.now(), level: logrus.InfoLevel, asLevel: logrus.InfoLevel, fields: logrus.Fields{}}
+	c := &call{plugin: p, verb: verb, started: p.now(), level: logrus.InfoLevel, asLevel: logrus.InfoLevel,
+		fields: logrus.Fields{}}
 	c.message = "done"
 	if args.ContainerID != "" {
 		c.fields["sandbox"] = args.ContainerID

@@ -56,8 +56,8 @@ func takenBack(failure *types.Error, undo error) *types.Error {
 	return failure
 }
 
-// bounded shortens a text that repeats a huge value: what is wrong stands at its start, what is valid at its end, and an
-// Event holds 1024 bytes.
+// bounded shortens a text that repeats a huge value: what is wrong stands at its start, what is valid at its end, and
+// an Event holds 1024 bytes.
 func bounded(text string) string { return excerpt.Ends(text, 500, 300) }
 
 // failed is fail with the code that the error itself asks for.

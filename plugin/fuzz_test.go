@@ -36,11 +36,16 @@ func TestEntryAgrees(t *testing.T) {
 func FuzzParseConfig(f *testing.F) {
 	for _, seed := range []string{
 		``, `null`, `[]`, `{`, `{}`, `{"cniVersion":"1.1.0","name":"n","prevResult":` + previous + `}`,
-		`{"agentSocket":"","agentTimeout":"1s","stateDir":"/x","backend":"iptables","selection":"annotated","logLevel":"debug",` +
-			`"excludeNamespaces":["a*"],"statusRequiresAgent":true,"redirect":{"mode":"TPROXY","outboundPort":1,"excludeInterfaces":"a"}}`,
-		`{"runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"a":"b"}},"cni.dev/valid-attachments":[{"containerID":"a","ifname":"b"}]}`,
-		`{"runtimeConfig":{"io.kubernetes.cri.pod-annotations":null},"cni.dev/valid-attachments":null,"prevResult":null,"redirect":null}`,
-		`{"cniVersion":"0.4.0","prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"}]}}`, `{"stateDir":"x"}`, `{"redirect":{"proxyUID":0}}`,
+		`{"agentSocket":"","agentTimeout":"1s","stateDir":"/x","backend":"iptables","selection":"annotated",` +
+			`"logLevel":"debug",` +
+			`"excludeNamespaces":["a*"],"statusRequiresAgent":true,"redirect":{"mode":"TPROXY","outboundPort":1,` +
+			`"excludeInterfaces":"a"}}`,
+		`{"runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"a":"b"}},"cni.dev/valid-attachments":[{"containerID":"a",` +
+			`"ifname":"b"}]}`,
+		`{"runtimeConfig":{"io.kubernetes.cri.pod-annotations":null},"cni.dev/valid-attachments":null,"prevResult":null,` +
+			`"redirect":null}`,
+		`{"cniVersion":"0.4.0","prevResult":{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"}]}}`, `{"stateDir":"x"}`,
+		`{"redirect":{"proxyUID":0}}`,
 	} {
 		f.Add([]byte(seed))
 	}

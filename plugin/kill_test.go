@@ -14,20 +14,24 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// killAt are the system calls at which ADD is killed, each time it makes one: all that change anything outside the process,
-// and those between. What the Go runtime does for itself (signals, memory, locks) is left out; so are, with iptables, the
-// many harmless calls of the programs.
+// killAt are the system calls at which ADD is killed, each time it makes one: all that change anything outside the
+// process, and those between. What the Go runtime does for itself (signals, memory, locks) is left out; so are, with
+// iptables, the many harmless calls of the programs.
 var killAt = map[netfilter.Backend][]string{
-	netfilter.Nftables: {"execve", "openat", "read", "newfstatat", "fstat", "statfs", "setns", "ioctl", "socket", "bind", "setsockopt",
-		"getsockopt", "sendto", "sendmsg", "recvfrom", "recvmsg", "mkdirat", "write", "fsync", "renameat", "unlinkat", "fchmod", "clone",
+	netfilter.Nftables: {"execve", "openat", "read", "newfstatat", "fstat", "statfs", "setns", "ioctl", "socket", "bind",
+		"setsockopt",
+		"getsockopt", "sendto", "sendmsg", "recvfrom", "recvmsg", "mkdirat", "write", "fsync", "renameat", "unlinkat",
+		"fchmod", "clone",
 		"close", "fcntl", "exit_group"},
-	netfilter.IptablesNFT: {"execve", "setns", "ioctl", "socket", "sendto", "sendmsg", "mkdirat", "write", "fsync", "renameat", "unlinkat",
+	netfilter.IptablesNFT: {"execve", "setns", "ioctl", "socket", "sendto", "sendmsg", "mkdirat", "write", "fsync",
+		"renameat", "unlinkat",
 		"fchmod", "clone", "pipe2", "waitid", "exit_group"},
 }
 
-// TestKill kills ADD, or a program that it runs, with SIGKILL at its n-th call of a system call, for every n until it gets
-// to its end. What is left then is either no state at all or one that nobody takes for complete, and the next ADD makes it
-// complete. strace counts the calls of each thread on its own, so one n may hit either of two threads; each gets its turn.
+// TestKill kills ADD, or a program that it runs, with SIGKILL at its n-th call of a system call, for every n until it
+// gets to its end. What is left then is either no state at all or one that nobody takes for complete, and the next ADD
+// makes it complete. strace counts the calls of each thread on its own, so one n may hit either of two threads; each
+// gets its turn.
 func TestKill(t *testing.T) {
 	for backend, calls := range killAt {
 		t.Run(string(backend), func(t *testing.T) {
@@ -42,7 +46,8 @@ func TestKill(t *testing.T) {
 			if k.points < 40 || k.left["none"] == 0 || k.left["complete"] == 0 {
 				t.Errorf("no good test: killed %d times, left %v", k.points, k.left)
 			}
-			t.Logf("%s: killed at %d points; rules then: %v, records: %d, errors: %d", backend, k.points, k.left, k.recorded, k.refused)
+			t.Logf("%s: killed at %d points; rules then: %v, records: %d, errors: %d", backend, k.points, k.left, k.recorded,
+				k.refused)
 		})
 	}
 }
@@ -154,12 +159,13 @@ func (k *killer) drifts(t *testing.T, call *invocation) {
 	}
 }
 
-// killedAt runs ADD under strace, which also waits for the programs that a killed ADD leaves behind. killed says that the
-// plugin or a program of its was, failed that the plugin itself came to its end and returned an error.
+// killedAt runs ADD under strace, which also waits for the programs that a killed ADD leaves behind. killed says that
+// the plugin or a program of its was, failed that the plugin itself came to its end and returned an error.
 func (i *invocation) killedAt(t *testing.T, call string, n int) (killed, failed bool) {
 	t.Helper()
 	trace := filepath.Join(t.TempDir(), "trace")
-	cmd := i.command(t, "ADD", "strace", "-f", "-o", trace, "-e", "trace="+call, fmt.Sprintf("--inject=%s:signal=KILL:when=%d", call, n))
+	cmd := i.command(t, "ADD", "strace", "-f", "-o", trace, "-e", "trace="+call,
+		fmt.Sprintf("--inject=%s:signal=KILL:when=%d", call, n))
 	out, failure := cmd.CombinedOutput()
 	seen, err := os.ReadFile(trace)
 	if err != nil {

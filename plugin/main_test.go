@@ -141,7 +141,8 @@ func (r *rig) call(verb string) *types.Error {
 		"ADD": funcs.Add, "CHECK": funcs.Check, "DEL": funcs.Del, "GC": funcs.GC, "STATUS": funcs.Status,
 	}[verb]
 	err = run(&args)
-	if log := r.log.String(); strings.Count(log, "\n") != 1 || !strings.HasSuffix(log, "\n") || !strings.Contains(log, "verb="+verb) {
+	if log := r.log.String(); strings.Count(log, "\n") != 1 || !strings.HasSuffix(log, "\n") ||
+		!strings.Contains(log, "verb="+verb) {
 		r.Errorf("%s logged %q, want one line", verb, log)
 	}
 	if (err != nil || verb != "ADD") && r.out.Len() > 0 {

@@ -26,7 +26,8 @@ func TestPanic(t *testing.T) {
 // What is no CNI error becomes one: the runtime knows nothing else.
 func TestOtherErrors(t *testing.T) {
 	r := newRig(t)
-	err := r.guard("ADD", func(*call, *skel.CmdArgs) error { return fmt.Errorf("deep: %w", errors.New("trouble")) })(&skel.CmdArgs{})
+	err := r.guard("ADD", func(*call, *skel.CmdArgs) error { return fmt.Errorf("deep: %w", errors.New("trouble")) })(
+		&skel.CmdArgs{})
 	var failure *types.Error
 	if !errors.As(err, &failure) || failure.Code != types.ErrInternal || failure.Msg != prefix+"deep: trouble" {
 		t.Errorf("%#v", err)
@@ -51,8 +52,9 @@ func TestLogLevel(t *testing.T) {
 // A line stays one line and a text short, whatever is in it.
 func TestHugeValues(t *testing.T) {
 	for name, value := range map[string]string{
-		"long": strings.Repeat("x", 300<<10), "lines": "a\nb\r\nc", "multibyte": strings.Repeat("é", 4000), "invalid": "\xff\xfe",
-		"items": strings.Repeat("80,", 100000),
+		"long": strings.Repeat("x", 300<<10), "lines": "a\nb\r\nc", "multibyte": strings.Repeat("é", 4000),
+		"invalid": "\xff\xfe",
+		"items":   strings.Repeat("80,", 100000),
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -67,7 +69,8 @@ func TestHugeValues(t *testing.T) {
 }
 
 func TestBounded(t *testing.T) {
-	for _, text := range []string{"", "short", strings.Repeat("é", 400), strings.Repeat("é", 401), strings.Repeat("xé", 5000)} {
+	for _, text := range []string{"", "short", strings.Repeat("é", 400), strings.Repeat("é", 401),
+		strings.Repeat("xé", 5000)} {
 		got := bounded(text)
 		if len(text) <= 800 && got != text || len(got) > 810 || strings.ToValidUTF8(got, "") != got {
 			t.Errorf("%d bytes became %d: %q", len(text), len(got), got)

@@ -16,7 +16,8 @@ func (p plugin) refused(err *types.Error, getenv func(string) string) *types.Err
 	if err == nil || strings.HasPrefix(err.Msg, prefix) {
 		return err
 	}
-	c := p.newCall(getenv("CNI_COMMAND"), &skel.CmdArgs{ContainerID: getenv("CNI_CONTAINERID"), IfName: getenv("CNI_IFNAME")})
+	c := p.newCall(getenv("CNI_COMMAND"), &skel.CmdArgs{ContainerID: getenv("CNI_CONTAINERID"),
+		IfName: getenv("CNI_IFNAME")})
 	explained := explain(err, getenv)
 	if c.verb == "DEL" && err.Code != types.ErrInvalidEnvironmentVariables {
 		c.warn("the configuration is invalid; nothing removed", explained)

@@ -35,8 +35,8 @@ func TestPreviousResultUnchanged(t *testing.T) {
 	}
 }
 
-// addRaw is an ADD whose configuration has raw text in place of the string mark: json.Marshal compacts and escapes even a
-// RawMessage.
+// addRaw is an ADD whose configuration has raw text in place of the string mark: json.Marshal compacts and escapes even
+// a RawMessage.
 func (r *rig) addRaw(mark, raw string) string {
 	r.Helper()
 	stdin, err := json.Marshal(r.conf)
@@ -70,8 +70,10 @@ func TestNoPreviousResult(t *testing.T) {
 // A runtime reads the version it configured, so a result of another is converted.
 func TestPreviousResultConverted(t *testing.T) {
 	result := func(version, ip string) json.RawMessage {
-		return json.RawMessage(`{"cniVersion":"` + version + `","interfaces":[{"name":"eth0","mac":"aa:bb:cc:dd:ee:ff","sandbox":"/x"}],` +
-			`"ips":[{` + ip + `"interface":0,"address":"10.0.0.2/24","gateway":"10.0.0.1"}],"routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.0.0.9"]}}`)
+		return json.RawMessage(`{"cniVersion":"` + version +
+			`","interfaces":[{"name":"eth0","mac":"aa:bb:cc:dd:ee:ff","sandbox":"/x"}],` +
+			`"ips":[{` + ip + `"interface":0,"address":"10.0.0.2/24","gateway":"10.0.0.1"}],"routes":[{"dst":"0.0.0.0/0"}],` +
+			`"dns":{"nameservers":["10.0.0.9"]}}`)
 	}
 	versions := []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 	for _, from := range versions {
@@ -108,7 +110,8 @@ func TestPreviousResultRefused(t *testing.T) {
 		`[{}]`:                   {"prevResult: invalid value [{}]"},
 		`{"cniVersion":5}`:       {`prevResult: invalid value {"cniVersion":5}`},
 		`{"cniVersion":"9.9.9"}`: {`prevResult.cniVersion: invalid value "9.9.9"`, "normally 1.1.0"},
-		`{"cniVersion":"1.0.0","ips":[{"address":"x"}]}`: {`prevResult.cniVersion: invalid value "1.0.0"`, "invalid CIDR address: x"},
+		`{"cniVersion":"1.0.0","ips":[{"address":"x"}]}`: {`prevResult.cniVersion: invalid value "1.0.0"`,
+			"invalid CIDR address: x"},
 	} {
 		r := newRig(t)
 		r.conf["prevResult"] = json.RawMessage(raw)

@@ -111,7 +111,8 @@ func (p plugin) remove(c *call, args *skel.CmdArgs, r record.Record) {
 	}
 	defer netns.Close()
 	if netns.id != r.NetNS {
-		c.warn("the rules stay", fmt.Errorf("CNI_NETNS is network namespace %s, the rules were written to %s", netns.id, r.NetNS))
+		c.warn("the rules stay", fmt.Errorf("CNI_NETNS is network namespace %s, the rules were written to %s", netns.id,
+			r.NetNS))
 		return
 	}
 	if err := netns.Remove(appliedBy(r)); err != nil {
@@ -144,8 +145,8 @@ func (p plugin) gc(c *call, args *skel.CmdArgs) error {
 	return nil
 }
 
-// status says whether an ADD could be served at all. A runtime turns a failure into a node that is not ready, so an agent
-// that is not there is only logged, unless the operator asked for more.
+// status says whether an ADD could be served at all. A runtime turns a failure into a node that is not ready, so an
+// agent that is not there is only logged, unless the operator asked for more.
 func (p plugin) status(c *call, args *skel.CmdArgs) error {
 	cfg, err := c.configure(args)
 	if err != nil {

@@ -51,7 +51,8 @@ func TestAnswer(t *testing.T) {
 	static.Annotations[kube.KeyConfigHash] = "hash"
 	elsewhere := agenttest.MeshPod("elsewhere")
 	elsewhere.Spec.NodeName = "another"
-	live := map[string]*corev1.Pod{"live": agenttest.MeshPod("live"), "elsewhere": elsewhere, "again": agenttest.MeshPod("again")}
+	live := map[string]*corev1.Pod{"live": agenttest.MeshPod("live"), "elsewhere": elsewhere,
+		"again": agenttest.MeshPod("again")}
 	reads := 0
 	a, _ := answering(t, func(_ context.Context, _, name string) (*corev1.Pod, error) {
 		if reads++; name == "flaky" && reads%3 != 0 {
@@ -110,7 +111,8 @@ func TestAnswerMeanwhile(t *testing.T) {
 	a, _ := answering(t, hang)
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	if r := a.Answer(ctx, facts.Request{Namespace: "shop", Name: "cart"}); r.Error == nil || !strings.Contains(r.Error.Message, "deadline exceeded") {
+	if r := a.Answer(ctx, facts.Request{Namespace: "shop", Name: "cart"}); r.Error == nil ||
+		!strings.Contains(r.Error.Message, "deadline exceeded") {
 		t.Errorf("%+v", r)
 	}
 	second := func(do func()) agenttest.Reader { // refuses, and does that the second time
@@ -129,7 +131,8 @@ func TestAnswerMeanwhile(t *testing.T) {
 	}
 	ctx, cancel = context.WithCancel(t.Context())
 	a, _ = answering(t, second(cancel))
-	if r := a.Answer(ctx, facts.Request{Namespace: "shop", Name: "cart"}); r.Error == nil || !strings.Contains(r.Error.Message, "connection refused") {
+	if r := a.Answer(ctx, facts.Request{Namespace: "shop", Name: "cart"}); r.Error == nil ||
+		!strings.Contains(r.Error.Message, "connection refused") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -155,7 +158,8 @@ func TestLiveReadsAreBounded(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*watchGrace)
 	defer cancel()
-	if r := a.Answer(ctx, facts.Request{Namespace: "shop", Name: "late"}); r.Error == nil || !strings.Contains(r.Error.Message, "deadline exceeded") {
+	if r := a.Answer(ctx, facts.Request{Namespace: "shop", Name: "late"}); r.Error == nil ||
+		!strings.Contains(r.Error.Message, "deadline exceeded") {
 		t.Errorf("%+v", r)
 	}
 	close(free)

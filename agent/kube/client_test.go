@@ -23,7 +23,8 @@ func answering(t *testing.T, answer func(request string) (status int, body strin
 		if err != nil {
 			t.Error(err)
 		}
-		request := strings.TrimSpace(strings.Join([]string{r.Method, r.URL.RequestURI(), r.Header.Get("Content-Type"), string(body)}, " "))
+		request := strings.TrimSpace(strings.Join([]string{r.Method, r.URL.RequestURI(), r.Header.Get("Content-Type"),
+			string(body)}, " "))
 		*requests = append(*requests, request)
 		status, text := answer(request)
 		w.Header().Set("Content-Type", "application/json")
@@ -33,7 +34,8 @@ func answering(t *testing.T, answer func(request string) (status int, body strin
 	t.Cleanup(server.Close)
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	await.Must(t, os.WriteFile(path, fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "Config", "current-context": "c",
-		"clusters": [{"name": "c", "cluster": {"server": %q}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`, server.URL), 0o600))
+		"clusters": [{"name": "c", "cluster": {"server": %q}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`,
+		server.URL), 0o600))
 	c, err := Connect(Config{Kubeconfig: path, QPS: 100, Burst: 100})
 	await.Must(t, err)
 	return c, requests
@@ -48,7 +50,8 @@ func TestRemoveTaint(t *testing.T) {
 		conflict = `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict", "code": 409}`
 	)
 	patch := func(version, taints string) string {
-		return `PATCH /api/v1/nodes/n application/merge-patch+json {"metadata": {"resourceVersion": "` + version + `"}, "spec": {"taints": ` + taints + `}}`
+		return `PATCH /api/v1/nodes/n application/merge-patch+json {"metadata": {"resourceVersion": "` + version +
+			`"}, "spec": {"taints": ` + taints + `}}`
 	}
 	for name, c := range map[string]struct {
 		taints   string
@@ -57,19 +60,22 @@ func TestRemoveTaint(t *testing.T) {
 		removed  bool
 		words    string // of the error
 	}{
-		"none":                  {``, nil, []string{get}, false, ""},
-		"others":                {other, nil, []string{get}, false, ""},
-		"ours":                  {ours, []int{200}, []string{get, patch("1", "[]")}, true, ""},
-		"among others":          {other + "," + ours, []int{200}, []string{get, patch("1", `[{"key":"other","effect":"NoExecute"}]`)}, true, ""},
-		"with both its effects": {ours + `, {"key": "k", "effect": "NoExecute"}`, []int{200}, []string{get, patch("1", "[]")}, true, ""},
-		"changed meanwhile":     {ours, []int{409, 200}, []string{get, patch("1", "[]"), get, patch("2", "[]")}, true, ""},
-		"forbidden":             {ours, []int{403}, []string{get, patch("1", "[]")}, false, "forbidden"},
+		"none":   {``, nil, []string{get}, false, ""},
+		"others": {other, nil, []string{get}, false, ""},
+		"ours":   {ours, []int{200}, []string{get, patch("1", "[]")}, true, ""},
+		"among others": {other + "," + ours, []int{200},
+			[]string{get, patch("1", `[{"key":"other","effect":"NoExecute"}]`)}, true, ""},
+		"with both its effects": {ours + `, {"key": "k", "effect": "NoExecute"}`, []int{200}, []string{get, patch("1", "[]")},
+			true, ""},
+		"changed meanwhile": {ours, []int{409, 200}, []string{get, patch("1", "[]"), get, patch("2", "[]")}, true, ""},
+		"forbidden":         {ours, []int{403}, []string{get, patch("1", "[]")}, false, "forbidden"},
 	} {
 		reads, patches := 0, 0
 		client, requests := answering(t, func(request string) (int, string) {
 			if strings.HasPrefix(request, "GET") {
 				reads++
-				return 200, fmt.Sprintf(`{"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n", "resourceVersion": "%d"}, "spec": {"taints": [%s]}}`,
+				return 200, fmt.Sprintf(`{"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n", "resourceVersion": `+
+					`"%d"}, "spec": {"taints": [%s]}}`,
 					reads, c.taints)
 			}
 			patches++
@@ -77,7 +83,8 @@ func TestRemoveTaint(t *testing.T) {
 			case 409:
 				return status, conflict
 			case 403:
-				return status, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "message": "forbidden", "code": 403}`
+				return status, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "message": ` +
+					`"forbidden", "code": 403}`
 			}
 			return 200, `{"kind": "Node", "apiVersion": "v1"}`
 		})
@@ -93,7 +100,8 @@ func TestRemoveTaint(t *testing.T) {
 
 // A request says what it is about, and no more than the rights in rbac.yaml allow.
 func TestRequests(t *testing.T) {
-	const pod = `{"kind": "Pod", "apiVersion": "v1", "metadata": {"namespace": "s", "name": "p", "managedFields": [{"manager": "m"}]}, "spec": {"nodeName": "n"}}`
+	const pod = `{"kind": "Pod", "apiVersion": "v1", "metadata": {"namespace": "s", "name": "p", "managedFields": ` +
+		`[{"manager": "m"}]}, "spec": {"nodeName": "n"}}`
 	for name, c := range map[string]struct {
 		do     func(*Client) (string, error)
 		answer string
@@ -108,11 +116,13 @@ func TestRequests(t *testing.T) {
 			return "", c.PatchPod(t.Context(), "s", "p", []byte(`{"metadata":{}}`))
 		}, pod, `PATCH /api/v1/namespaces/s/pods/p/status application/merge-patch+json {"metadata":{}}`, ""},
 		"a deletion": {func(c *Client) (string, error) { return "", c.DeletePod(t.Context(), "s", "p", "u") }, pod,
-			`DELETE /api/v1/namespaces/s/pods/p application/json {"kind":"DeleteOptions","apiVersion":"v1","preconditions":{"uid":"u"}}`, ""},
+			`DELETE /api/v1/namespaces/s/pods/p application/json {"kind":"DeleteOptions","apiVersion":"v1",` +
+				`"preconditions":{"uid":"u"}}`, ""},
 		"a namespace": {func(c *Client) (string, error) {
 			annotations, err := c.NamespaceAnnotations(t.Context(), "s")
 			return annotations["a"], err
-		}, `{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": "s", "annotations": {"a": "b"}}}`,
+		}, `{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": "s", "annotations": ` +
+			`{"a": "b"}}}`,
 			"GET /api/v1/namespaces/s", "b"},
 		"the container runtime": {func(c *Client) (string, error) { return c.RuntimeVersion(t.Context(), "n") },
 			`{"kind": "Node", "apiVersion": "v1", "status": {"nodeInfo": {"containerRuntimeVersion": "containerd://2.1.4"}}}`,
@@ -120,14 +130,19 @@ func TestRequests(t *testing.T) {
 		"a DaemonSet": {func(c *Client) (string, error) {
 			d, err := c.DaemonSet(t.Context(), "s", "d")
 			return fmt.Sprint(d.Done(), d.Spec.Selector.MatchLabels), err
-		}, `{"metadata": {"generation": 2}, "spec": {"selector": {"matchLabels": {"a": "b"}}}, "status": {"observedGeneration": 1}}`,
+		}, `{"metadata": {"generation": 2}, "spec": {"selector": {"matchLabels": {"a": "b"}}}, "status": ` +
+			`{"observedGeneration": 1}}`,
 			"GET /apis/apps/v1/namespaces/s/daemonsets/d", "false map[a:b]"},
-		"a change of one": {func(c *Client) (string, error) { return "", c.PatchDaemonSet(t.Context(), "s", "d", []byte("{}")) }, "{}",
+		"a change of one": {func(c *Client) (string, error) {
+			return "",
+				c.PatchDaemonSet(t.Context(), "s", "d", []byte("{}"))
+		}, "{}",
 			"PATCH /apis/apps/v1/namespaces/s/daemonsets/d application/strategic-merge-patch+json {}", ""},
 		"its pods": {func(c *Client) (string, error) {
 			pods, err := c.PodsWith(t.Context(), "s", map[string]string{"a": "b"})
 			return fmt.Sprint(len(pods)), err
-		}, `{"kind": "PodList", "apiVersion": "v1", "items": [` + pod + `]}`, "GET /api/v1/namespaces/s/pods?labelSelector=a%3Db", "1"},
+		}, `{"kind": "PodList", "apiVersion": "v1", "items": [` + pod + `]}`,
+			"GET /api/v1/namespaces/s/pods?labelSelector=a%3Db", "1"},
 	} {
 		client, requests := answering(t, func(string) (int, string) { return 200, c.answer })
 		result, err := c.do(client)

@@ -16,8 +16,10 @@ import (
 // meshPod is a pod that Istio's injector has given a sidecar.
 func meshPod() *corev1.Pod {
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart", UID: "uid-of-cart", Annotations: map[string]string{annotation.SidecarStatus: "{}"}},
-		Spec:       corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "app"}, {Name: redirect.ProxyContainer}}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart", UID: "uid-of-cart",
+			Annotations: map[string]string{annotation.SidecarStatus: "{}"}},
+		Spec: corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "app"},
+			{Name: redirect.ProxyContainer}}},
 	}
 }
 
@@ -35,27 +37,35 @@ func everything() *corev1.Pod {
 	pod.Spec.Containers[0].Args = []string{"--password=secret"}
 	pod.Spec.Containers[1].Args = []string{"proxy", "sidecar"}
 	pod.Spec.Containers[1].Env = []corev1.EnvVar{
-		{Name: redirect.EnvDNSCapture, Value: "true"}, {Name: redirect.EnvInvalidDrop, Value: "ignored", ValueFrom: &corev1.EnvVarSource{}},
+		{Name: redirect.EnvDNSCapture, Value: "true"}, {Name: redirect.EnvInvalidDrop, Value: "ignored",
+			ValueFrom: &corev1.EnvVarSource{}},
 	}
 	pod.Spec.Containers[1].SecurityContext = &corev1.SecurityContext{RunAsUser: &group, RunAsGroup: &user}
 	pod.Spec.InitContainers = []corev1.Container{
-		{Name: redirect.InitContainer, SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"CAP_NET_ADMIN"}}}},
+		{Name: redirect.InitContainer,
+			SecurityContext: &corev1.SecurityContext{
+				Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"CAP_NET_ADMIN"}}}},
 		{Name: "privileged", SecurityContext: &corev1.SecurityContext{Privileged: &privileged}},
-		{Name: "all", SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"all"}}}},
-		{Name: "wait", Command: []string{"/" + WaitProgram}, SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}},
+		{Name: "all", SecurityContext: &corev1.SecurityContext{
+			Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"all"}}}},
+		{Name: "wait", Command: []string{"/" + WaitProgram},
+			SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}},
 		{Name: "logs", RestartPolicy: &always},
 	}
-	pod.OwnerReferences = []metav1.OwnerReference{{Kind: "Shop", Name: "secret"}, {Kind: "ReplicaSet", Name: "cart", Controller: &privileged}}
+	pod.OwnerReferences = []metav1.OwnerReference{{Kind: "Shop", Name: "secret"},
+		{Kind: "ReplicaSet", Name: "cart", Controller: &privileged}}
 	pod.Status = corev1.PodStatus{
 		Phase: corev1.PodPending, StartTime: &now, PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}},
-		Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled}, {Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue, Message: "m"}},
+		Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled},
+			{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue, Message: "m"}},
 		InitContainerStatuses: []corev1.ContainerStatus{
 			{Name: "done", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}},
 			{Name: "wait", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}},
 			{Name: "logs", User: &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: 5, GID: 6}}},
 		},
 		ContainerStatuses: []corev1.ContainerStatus{
-			{Name: "app", User: &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: 7, GID: 8, SupplementalGroups: []int64{9}}}},
+			{Name: "app", User: &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: 7, GID: 8,
+				SupplementalGroups: []int64{9}}}},
 		},
 	}
 	return pod
@@ -69,7 +79,8 @@ func TestTrim(t *testing.T) {
 	if got, want := FactsOf(small, nil), FactsOf(whole, nil); !reflect.DeepEqual(got, want) {
 		t.Errorf("facts of the trimmed pod: %+v, want %+v", got, want)
 	}
-	if got, want := AsRun(FactsOf(small, nil), small.Status), AsRun(FactsOf(whole, nil), whole.Status); !reflect.DeepEqual(got, want) || *got.Containers[0].RunAsUser != 7 {
+	if got, want := AsRun(FactsOf(small, nil), small.Status), AsRun(FactsOf(whole, nil), whole.Status); !reflect.DeepEqual(
+		got, want) || *got.Containers[0].RunAsUser != 7 {
 		t.Errorf("users in the trimmed pod: %+v, want %+v", got, want)
 	}
 	since := whole.Status.StartTime.Add(-time.Minute)
@@ -83,7 +94,8 @@ func TestTrim(t *testing.T) {
 		t.Error("the trimmed pod is not held")
 	}
 	let := everything()
-	let.Status.InitContainerStatuses[1].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: "m"}}
+	ended := &corev1.ContainerStateTerminated{Message: "m"}
+	let.Status.InitContainerStatuses[1].State = corev1.ContainerState{Terminated: ended}
 	if IsHeld(trim(let)) {
 		t.Error("the trimmed pod is still held")
 	}
@@ -108,11 +120,14 @@ func TestFacts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = `{"namespace":"shop","name":"cart","uid":"uid-of-cart","annotations":{"sidecar.istio.io/status":"{}"},"complete":true,` +
-		`"labels":{"sidecar.istio.io/inject":"true"},"namespaceAnnotations":{"istio-pod-network-controller/initialize":"true"},` +
+	const want = `{"namespace":"shop","name":"cart","uid":"uid-of-cart","annotations":{"sidecar.istio.io/status":"{}"},` +
+		`"complete":true,` +
+		`"labels":{"sidecar.istio.io/inject":"true"},` +
+		`"namespaceAnnotations":{"istio-pod-network-controller/initialize":"true"},` +
 		`"runAsUser":1000,"runAsGroup":2000,"containers":[{"name":"app"},{"name":"istio-proxy","args":["proxy","sidecar"],` +
 		`"env":{"ISTIO_META_DNS_CAPTURE":"true"},"runAsUser":2000,"runAsGroup":1000}],` +
-		`"initContainers":[{"name":"istio-init","netAdmin":true},{"name":"privileged","netAdmin":true},{"name":"all","netAdmin":true},{"name":"wait"},` +
+		`"initContainers":[{"name":"istio-init","netAdmin":true},{"name":"privileged","netAdmin":true},{"name":"all",` +
+		`"netAdmin":true},{"name":"wait"},` +
 		`{"name":"logs","restartable":true}]}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -130,7 +145,8 @@ func TestInitWait(t *testing.T) {
 		container corev1.Container
 		want      bool
 	}{
-		"our program":          {corev1.Container{Name: "w", Command: []string{"/usr/bin/" + WaitProgram, "--mode=any"}}, true},
+		"our program": {corev1.Container{Name: "w", Command: []string{"/usr/bin/" + WaitProgram, "--mode=any"}},
+			true},
 		"validation":           {corev1.Container{Name: "istio-validation"}, true},
 		"init without a right": {corev1.Container{Name: redirect.InitContainer}, true},
 		"init with NET_ADMIN":  {corev1.Container{Name: redirect.InitContainer, SecurityContext: admin}, false},
@@ -138,7 +154,8 @@ func TestInitWait(t *testing.T) {
 	} {
 		pod := meshPod()
 		pod.Spec.InitContainers = []corev1.Container{{Name: "other"}, c.container}
-		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: c.container.Name, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: c.container.Name,
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
 		if got, state := InitWait(pod); (got != "") != c.want || (state.Running != nil) != c.want {
 			t.Errorf("%s: %q", name, got)
 		}

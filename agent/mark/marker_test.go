@@ -133,7 +133,8 @@ func TestMarkerAmbiguous(t *testing.T) {
 	if b.reconcile(t.Context(), string(pod.UID)) {
 		t.Error("a failure is not tried again")
 	}
-	await.Eventually(t, time.Minute, "the mark is in the cache", func() bool { return b.pods.Named("shop", "cart").Annotations[annotation.Status] != "" })
+	await.Eventually(t, time.Minute, "the mark is in the cache",
+		func() bool { return b.pods.Named("shop", "cart").Annotations[annotation.Status] != "" })
 	if !b.reconcile(t.Context(), string(pod.UID)) {
 		t.Error("to be tried again")
 	}
@@ -143,8 +144,10 @@ func TestMarkerAmbiguous(t *testing.T) {
 func TestMarkerFailures(t *testing.T) {
 	pods := schema.GroupResource{Resource: "pods"}
 	invalid := func(field string) error {
-		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
-			Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: metav1.CauseTypeFieldValueInvalid, Field: field}}}}}
+		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure,
+			Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
+			Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: metav1.CauseTypeFieldValueInvalid,
+				Field: field}}}}}
 	}
 	for name, c := range map[string]struct {
 		err    error
@@ -184,7 +187,8 @@ func TestMarkerRetries(t *testing.T) {
 	done := make(chan struct{})
 	go func() { b.Run(ctx); close(done) }()
 	b.queue.Add(string(pod.UID))
-	await.Eventually(t, time.Minute, "the pod is marked", func() bool { _, written := b.MarkedSince(string(pod.UID)); return written })
+	await.Eventually(t, time.Minute, "the pod is marked",
+		func() bool { _, written := b.MarkedSince(string(pod.UID)); return written })
 	cancel()
 	<-done
 	b.expect(t, 4, Failed, Failed, Failed, Marked)
@@ -197,7 +201,8 @@ func TestMarkerTakenAway(t *testing.T) {
 	id := string(pod.UID)
 	b.reconcile(t.Context(), id)
 	b.source.Modify(pod)
-	await.Eventually(t, time.Minute, "the mark is gone from the cache", func() bool { return !markOf(agenttest.RecordFor(pod, "1/1")).isOn(b.pods.Named("shop", "cart")) })
+	await.Eventually(t, time.Minute, "the mark is gone from the cache",
+		func() bool { return !markOf(agenttest.RecordFor(pod, "1/1")).isOn(b.pods.Named("shop", "cart")) })
 	b.reconcile(t.Context(), id)
 	b.expect(t, 1, Marked)
 	w, _ := b.last(id)
@@ -240,14 +245,20 @@ func TestCurrentRecord(t *testing.T) {
 		records []record.Record
 		want    mark
 	}{
-		"none":             {nil, mark{}},
-		"one":              {[]record.Record{at(0, "1/1")}, mark{"initialized", "5e7c1c9d-boot/1/1", ""}},
-		"untouched":        {[]record.Record{at(0, "1/1", untouched)}, mark{"not-required", "5e7c1c9d-boot/1/1", "mode-none"}},
-		"latest":           {[]record.Record{at(2, "2/2"), at(1, "1/1"), at(0, "3/3")}, mark{"initialized", "5e7c1c9d-boot/2/2", ""}},
-		"latest untouched": {[]record.Record{at(1, "1/1"), at(2, "2/2", untouched)}, mark{"not-required", "5e7c1c9d-boot/2/2", "mode-none"}},
-		"both in one":      {[]record.Record{at(1, "1/1"), at(2, "1/1", untouched)}, mark{"initialized", "5e7c1c9d-boot/1/1", ""}},
-		"both, reversed":   {[]record.Record{at(1, "1/1", untouched), at(0, "1/1")}, mark{"initialized", "5e7c1c9d-boot/1/1", ""}},
-		"of another boot":  {[]record.Record{at(9, "1/1", otherBoot), at(0, "2/2")}, mark{"initialized", "5e7c1c9d-boot/2/2", ""}},
+		"none": {nil, mark{}},
+		"one":  {[]record.Record{at(0, "1/1")}, mark{"initialized", "5e7c1c9d-boot/1/1", ""}},
+		"untouched": {[]record.Record{at(0, "1/1", untouched)},
+			mark{"not-required", "5e7c1c9d-boot/1/1", "mode-none"}},
+		"latest": {[]record.Record{at(2, "2/2"), at(1, "1/1"), at(0, "3/3")},
+			mark{"initialized", "5e7c1c9d-boot/2/2", ""}},
+		"latest untouched": {[]record.Record{at(1, "1/1"), at(2, "2/2", untouched)},
+			mark{"not-required", "5e7c1c9d-boot/2/2", "mode-none"}},
+		"both in one": {[]record.Record{at(1, "1/1"), at(2, "1/1", untouched)},
+			mark{"initialized", "5e7c1c9d-boot/1/1", ""}},
+		"both, reversed": {[]record.Record{at(1, "1/1", untouched), at(0, "1/1")},
+			mark{"initialized", "5e7c1c9d-boot/1/1", ""}},
+		"of another boot": {[]record.Record{at(9, "1/1", otherBoot), at(0, "2/2")},
+			mark{"initialized", "5e7c1c9d-boot/2/2", ""}},
 		"of another alone": {[]record.Record{at(9, "1/1", otherBoot)}, mark{}},
 	} {
 		r, found := Current(agenttest.Boot, c.records)

@@ -34,7 +34,8 @@ func TestMarkIsNeeded(t *testing.T) {
 		"none, without rules":        {untouched, nil, notRequired, Marked},
 		"it is there":                {redirected, initialized, initialized, AlreadyOn},
 		"it is there, without rules": {untouched, notRequired, notRequired, AlreadyOn},
-		"that of the sandbox before": {redirected, with(initialized, annotation.NetNS, agenttest.Boot+"/9/9"), initialized, Marked},
+		"that of the sandbox before": {redirected, with(initialized, annotation.NetNS, agenttest.Boot+"/9/9"), initialized,
+			Marked},
 		"without a network namespace": {
 			redirected, annotations{annotation.Status: annotation.Initialized}, initialized, Marked,
 		},

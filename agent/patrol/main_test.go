@@ -70,7 +70,8 @@ func patrolling(t *testing.T, pods ...*corev1.Pod) *beat {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "c"}, []string{"why"})
 	}
 	b.Patrol = New(Config{
-		Every: time.Hour, StuckAfter: time.Minute, SweepAfter: time.Minute, Policy: redirect.DefaultPolicy(), Boot: agenttest.Boot,
+		Every: time.Hour, StuckAfter: time.Minute, SweepAfter: time.Minute, Policy: redirect.DefaultPolicy(),
+		Boot:  agenttest.Boot,
 		Store: record.Store{Dir: t.TempDir()}, Pods: c, Namespaces: agenttest.Namespaces(t, nil, "shop", "kube-system"),
 		Reader:  readerOf(c), // which knows what the cache knows
 		Records: b.records, Marks: b.marks, Installation: b.installation,

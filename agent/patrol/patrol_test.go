@@ -49,7 +49,8 @@ func TestBypasses(t *testing.T) {
 		pod := agenttest.MeshPod("cart")
 		pod.Status = corev1.PodStatus{
 			Phase: corev1.PodRunning, StartTime: at(2 * time.Second), PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}},
-			Conditions: []corev1.PodCondition{{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue, LastTransitionTime: *at(3 * time.Second)}},
+			Conditions: []corev1.PodCondition{{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue,
+				LastTransitionTime: *at(3 * time.Second)}},
 		}
 		c.change(pod)
 		if p.chained = chained; p.bypasses(pod) != c.want {
@@ -125,8 +126,10 @@ func TestGoneIsNoBypass(t *testing.T) {
 			t.Errorf("%s: %d bypasses, %d reads, want %d", name, found, reads, c.reads)
 		}
 	}
-	waits := agenttest.Running("waits") // from before the plugin was chained: it does not bypass the mesh, and would be repaired
-	waits.Status.StartTime, waits.Spec.InitContainers = &metav1.Time{Time: time.Unix(0, 0)}, []corev1.Container{{Name: "istio-validation"}}
+	// from before the plugin was chained: it does not bypass the mesh, and would be repaired
+	waits := agenttest.Running("waits")
+	waits.Status.StartTime, waits.Spec.InitContainers = &metav1.Time{Time: time.Unix(0, 0)},
+		[]corev1.Container{{Name: "istio-validation"}}
 	early := patrolling(t, waits)
 	early.Reader = away
 	for range 3 {
@@ -186,7 +189,8 @@ func TestSweepWithoutAPIServer(t *testing.T) {
 	static := agenttest.MeshPod("static")
 	static.Annotations[kube.KeyMirror], static.Annotations[kube.KeyConfigHash] = "hash", "hash"
 	p.source.Add(static)
-	await.Eventually(t, time.Minute, "the static pod is known", func() bool { return p.Pods.Named("shop", "static") != nil })
+	await.Eventually(t, time.Minute, "the static pod is known",
+		func() bool { return p.Pods.Named("shop", "static") != nil })
 	r := agenttest.RecordFor(static, "1/99")
 	r.PodUID, r.ContainerID = "hash", "static"
 	if err := p.Store.Put(r); err != nil {
@@ -211,7 +215,8 @@ func TestSharedUser(t *testing.T) {
 		change func(*corev1.Pod)
 		want   string
 	}{
-		"by the spec": {func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &shared} }, "Container app runs with the user 1337"},
+		"by the spec": {func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &shared} },
+			"Container app runs with the user 1337"},
 		"by the image": {func(p *corev1.Pod) {
 			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", User: linux(1337, 0)}}
 		}, "user 1337"},
@@ -222,11 +227,13 @@ func TestSharedUser(t *testing.T) {
 			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", User: linux(1, 1)}}
 		}, ""},
 		"the sidecar alone": {func(p *corev1.Pod) {
-			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app"}, {Name: redirect.ProxyContainer, User: linux(1337, 1337)}, {Name: "gone", User: linux(1337, 1)}}
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app"},
+				{Name: redirect.ProxyContainer, User: linux(1337, 1337)}, {Name: "gone", User: linux(1337, 1)}}
 		}, ""},
 		"a native sidecar": {func(p *corev1.Pod) {
 			p.Spec.InitContainers = []corev1.Container{{Name: "early"}, {Name: "late", RestartPolicy: &always}}
-			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "early", User: linux(1337, 1)}, {Name: "late", User: linux(1337, 1)}}
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "early", User: linux(1337, 1)},
+				{Name: "late", User: linux(1337, 1)}}
 		}, "Container late runs with the user 1337"},
 	} {
 		for _, policy := range []redirect.SharedProxyUser{redirect.SharedWarn, redirect.SharedRefuse} {
@@ -238,7 +245,8 @@ func TestSharedUser(t *testing.T) {
 			w.aboutSettings(pod, nil, settings)
 			want := c.want
 			if policy == redirect.SharedRefuse && name == "by the spec" {
-				want = "user 1337 of the sidecar, so its traffic is taken for the sidecar's own and bypasses the mesh. Give it another. Such a pod is not let start"
+				want = "user 1337 of the sidecar, so its traffic is taken for the sidecar's own and bypasses the mesh. Give it " +
+					"another. Such a pod is not let start"
 			}
 			if want == "" {
 				if all := sent(events); len(all) > 0 {

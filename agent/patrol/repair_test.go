@@ -30,10 +30,13 @@ func cachedBy(libcni, uid, containerID, netns, address string) string {
 	if libcni != "1.1" {
 		path = `"netns": "` + netns + `", `
 	}
-	return `{"kind": "cniCacheV1", "containerId": "` + containerID + `", "config": "e30=", "ifName": "eth0", "networkName": "podnet", ` + path +
-		`"cniArgs": [["IgnoreUnknown", "1"], ["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "cart"], ["K8S_POD_UID", "` + uid + `"]],
+	return `{"kind": "cniCacheV1", "containerId": "` + containerID +
+		`", "config": "e30=", "ifName": "eth0", "networkName": "podnet", ` + path +
+		`"cniArgs": [["IgnoreUnknown", "1"], ["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "cart"],
+			["K8S_POD_UID", "` + uid + `"]],
 		"capabilityArgs": {"io.kubernetes.cri.pod-annotations": {"a": "b"}},
-		"result": {"cniVersion": "1.0.0", "unknown": 12345678901234567890, "ips": [{"address": "` + address + `/24", "interface": 1}],
+		"result": {"cniVersion": "1.0.0", "unknown": 12345678901234567890,
+			"ips": [{"address": "` + address + `/24", "interface": 1}],
 		"interfaces": [{"name": "veth1"}, {"name": "eth0", "sandbox": "` + netns + `"}]}}`
 }
 
@@ -78,11 +81,13 @@ func TestRepairCallsThePlugin(t *testing.T) {
 			"podnet-old-eth0":   cachedBy(libcni, string(pod.UID), "old", netns+"/cni-old", "10.0.0.9"),
 			"podnet-other-eth0": cachedBy(libcni, "another", "other", netns+"/cni-old", "10.0.0.1"),
 			"podnet-torn-eth0":  cachedBy(libcni, string(pod.UID), "torn", netns+"/cni-old", "10.0.0.1")[:200],
-			"podnet-junk-eth0":  "{}", "x": "", "cni-loopback-new-lo": strings.Replace(cachedBy(libcni, "", "new", "", "127.0.0.1"), "K8S_POD_NAME\"", "x\"", 1),
+			"podnet-junk-eth0":  "{}", "x": "",
+			"cni-loopback-new-lo": strings.Replace(cachedBy(libcni, "", "new", "", "127.0.0.1"), "K8S_POD_NAME\"", "x\"", 1),
 		} {
 			write(t, filepath.Join(results, name), contents, 0o600)
 		}
-		earlier := filepath.Join(results, "podnet-zz-eth0") // whose DEL failed: it comes later in the directory, and was made before
+		// whose DEL failed: it comes later in the directory, and was made before
+		earlier := filepath.Join(results, "podnet-zz-eth0")
 		write(t, earlier, cachedBy(libcni, string(pod.UID), "zz", netns+"/cni-old", "10.0.0.1"), 0o600)
 		if err := os.Chtimes(earlier, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
 			t.Fatal(err)
@@ -99,7 +104,8 @@ func TestRepairCallsThePlugin(t *testing.T) {
 		}
 		environment, config, _ := strings.Cut(string(data), "{")
 		for _, line := range []string{
-			"CNI_COMMAND=ADD", "CNI_CONTAINERID=new", "CNI_IFNAME=eth0", "CNI_NETNS=" + netns + "/cni-new", "CNI_PATH=" + dir + "/bin",
+			"CNI_COMMAND=ADD", "CNI_CONTAINERID=new", "CNI_IFNAME=eth0", "CNI_NETNS=" + netns + "/cni-new", "CNI_PATH=" + dir +
+				"/bin",
 			"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart;K8S_POD_UID=" + string(pod.UID),
 		} {
 			if !slices.Contains(strings.Split(environment, "\n"), line) {
@@ -110,7 +116,8 @@ func TestRepairCallsThePlugin(t *testing.T) {
 		if err := json.Unmarshal([]byte("{"+config), &called); err != nil {
 			t.Fatal(err)
 		}
-		for key, want := range map[string]string{"cniVersion": `"1.0.0"`, "name": `"podnet"`, "type": `"istio-pod-network"`, "agentSocket": `"/x"`, "capabilities": "", "runtimeConfig": ""} {
+		for key, want := range map[string]string{"cniVersion": `"1.0.0"`, "name": `"podnet"`, "type": `"istio-pod-network"`,
+			"agentSocket": `"/x"`, "capabilities": "", "runtimeConfig": ""} {
 			if string(called[key]) != want {
 				t.Errorf("libcni %s: %s: %s, want %s", libcni, key, called[key], want)
 			}
@@ -129,13 +136,16 @@ func TestRepairFails(t *testing.T) {
 		"another address":            {"10.0.0.2", "netns/cni-1", "", "knows no network of it"},
 		"a network namespace gone":   {"10.0.0.1", "netns/cni-2", "", "no such file"},
 		"one that is somewhere else": {"10.0.0.1", "netns/../bin", "", "is not in"},
-		"the plugin refuses":         {"10.0.0.1", "netns/cni-1", `echo '{"code": 103, "msg": "writing the packet rules", "details": "no backend"}'; exit 1`, "writing the packet rules: no backend"},
-		"the plugin breaks":          {"10.0.0.1", "netns/cni-1", "echo oops >&2; exit 3", "exit status 3: oops"},
+		"the plugin refuses": {"10.0.0.1", "netns/cni-1",
+			`echo '{"code": 103, "msg": "writing the packet rules", "details": "no backend"}'; exit 1`,
+			"writing the packet rules: no backend"},
+		"the plugin breaks": {"10.0.0.1", "netns/cni-1", "echo oops >&2; exit 3", "exit status 3: oops"},
 	} {
 		r, events, dir := repairing(t, Apply, c.script)
 		pod := agenttest.Running("cart")
 		write(t, filepath.Join(dir, "netns/cni-1"), "", 0o600)
-		write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1", dir+"/"+c.netns, c.address), 0o600)
+		write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1", dir+"/"+c.netns,
+			c.address), 0o600)
 		r.repair(t.Context(), []*corev1.Pod{pod})
 		if all := strings.Join(sent(events), "\n"); !strings.Contains(all, c.want) || !strings.Contains(all, eventRepair) {
 			t.Errorf("%s: %q, want %q", name, all, c.want)
@@ -148,7 +158,8 @@ func TestRepairAfterTheRecord(t *testing.T) {
 	r, events, dir := repairing(t, Apply, "")
 	pod := agenttest.Running("cart")
 	write(t, filepath.Join(dir, "netns/cni-1"), "", 0o600)
-	write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1", dir+"/netns/cni-1", "10.0.0.1"), 0o600)
+	write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1", dir+"/netns/cni-1",
+		"10.0.0.1"), 0o600)
 	already := agenttest.RecordFor(pod, "1/1")
 	already.ContainerID, already.IfName = "1", "eth0"
 	if err := r.Store.Put(already); err != nil {
@@ -211,22 +222,30 @@ func TestCameEarly(t *testing.T) {
 		change func(*corev1.Pod)
 		want   bool
 	}{
-		"held":             {func(*corev1.Pod) {}, true},
-		"waiting, running": {func(p *corev1.Pod) { p.Status.InitContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{} }, true},
+		"held": {func(*corev1.Pod) {}, true},
+		"waiting, running": {func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
+		}, true},
 		"tried again": {func(p *corev1.Pod) {
 			p.Status.InitContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 126}
 		}, true},
 		"let go": {func(p *corev1.Pod) {
 			p.Status.InitContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{}
 		}, false},
-		"to be told that it needs nothing": {func(p *corev1.Pod) { p.Labels = map[string]string{"sidecar.istio.io/inject": "false"} }, true},
-		"without a wait":                   {func(p *corev1.Pod) { p.Spec.InitContainers = nil }, false},
-		"without a network":                {func(p *corev1.Pod) { p.Status.PodIPs = nil }, false},
-		"not in the mesh":                  {func(p *corev1.Pod) { p.Annotations = nil }, false},
-		"over":                             {func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, false},
-		"host network":                     {func(p *corev1.Pod) { p.Spec.HostNetwork = true }, false},
-		"in a namespace nobody knows":      {func(p *corev1.Pod) { p.Namespace = "unknown" }, false},
-		"unreadable":                       {func(p *corev1.Pod) { p.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = "x" }, false},
+		"to be told that it needs nothing": {func(
+			p *corev1.Pod) {
+			p.Labels = map[string]string{"sidecar.istio.io/inject": "false"}
+		}, true},
+		"without a wait":              {func(p *corev1.Pod) { p.Spec.InitContainers = nil }, false},
+		"without a network":           {func(p *corev1.Pod) { p.Status.PodIPs = nil }, false},
+		"not in the mesh":             {func(p *corev1.Pod) { p.Annotations = nil }, false},
+		"over":                        {func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, false},
+		"host network":                {func(p *corev1.Pod) { p.Spec.HostNetwork = true }, false},
+		"in a namespace nobody knows": {func(p *corev1.Pod) { p.Namespace = "unknown" }, false},
+		"unreadable": {func(
+			p *corev1.Pod) {
+			p.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = "x"
+		}, false},
 	} {
 		pod := agenttest.Running("cart")
 		pod.Status.StartTime = &metav1.Time{Time: time.Unix(0, 0)} // before the plugin was chained: no bypass
@@ -263,7 +282,8 @@ func TestRepairTellsOfBypass(t *testing.T) {
 		pod.Status.StartTime = &metav1.Time{Time: c.start}
 		pod.Spec.InitContainers = []corev1.Container{{Name: "istio-validation"}}
 		write(t, filepath.Join(dir, "netns/cni-1"), "", 0o600)
-		write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1", dir+"/netns/cni-1", "10.0.0.1"), 0o600)
+		write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1", dir+"/netns/cni-1",
+			"10.0.0.1"), 0o600)
 		p := patrolling(t, pod)
 		p.Repairer = repairer
 		p.round(t.Context(), time.Now())

@@ -49,8 +49,9 @@ func TestVerdicts(t *testing.T) {
 		words  string   // in one of them
 		bypass bool
 	}{
-		"with its rules":             {scene: redirected},
-		"a bypass":                   {later: []string{eventBypass}, words: "Delete the pod, so that it is made again", bypass: true},
+		"with its rules": {scene: redirected},
+		"a bypass": {later: []string{eventBypass}, words: "Delete the pod, so that it is made again",
+			bypass: true},
 		"the plugin is not chained":  {scene: func(b *beat, _ *corev1.Pod) { b.installation.since = time.Time{} }},
 		"made before it was chained": {pod: beforeUs},
 		"not in the mesh":            {pod: func(p *corev1.Pod) { p.Annotations = nil }},
@@ -58,7 +59,8 @@ func TestVerdicts(t *testing.T) {
 		"in an unknown namespace":    {pod: func(p *corev1.Pod) { p.Namespace = "unknown" }},
 
 		"a stuck wait": {
-			pod: func(p *corev1.Pod) { waitingSince(p, long) }, scene: markedFor(long), first: []string{eventStuck}, words: "container wait is still waiting",
+			pod: func(p *corev1.Pod) { waitingSince(p, long) }, scene: markedFor(long), first: []string{eventStuck},
+			words: "container wait is still waiting",
 		},
 		"a wait that has just begun": {pod: func(p *corev1.Pod) { waitingSince(p, short) }, scene: markedFor(long)},
 		"a mark that has just come":  {pod: func(p *corev1.Pod) { waitingSince(p, long) }, scene: markedFor(short)},
@@ -79,11 +81,13 @@ func TestVerdicts(t *testing.T) {
 		},
 
 		"an annotation that cannot be read": {
-			pod: func(p *corev1.Pod) { p.Annotations[annotation.ExcludeOutboundPorts] = "x" }, scene: redirected, first: []string{eventInvalid},
+			pod: func(p *corev1.Pod) { p.Annotations[annotation.ExcludeOutboundPorts] = "x" }, scene: redirected,
+			first: []string{eventInvalid},
 			words: annotation.ExcludeOutboundPorts,
 		},
 		"the sidecar's user": {
-			pod: func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &shared} }, scene: redirected,
+			pod:   func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &shared} },
+			scene: redirected,
 			first: []string{eventSharedUser}, words: "Container app runs with the user 1337",
 		},
 		"such settings of a pod that is over": {pod: func(p *corev1.Pod) {
@@ -149,20 +153,26 @@ func TestSweep(t *testing.T) {
 		now     int              // left after the first round
 		late    int              // left after a while
 	}{
-		"of a pod that is there":    {[]record.Record{at("1/1", 0)}, nil, 1, 1},
-		"of an earlier boot":        {[]record.Record{at("1/1", 0, func(r *record.Record) { r.NetNS = "another/1/1" })}, nil, 0, 0},
-		"of an earlier sandbox":     {[]record.Record{at("1/1", time.Hour), at("2/2", 0)}, nil, 2, 1},
-		"of another interface":      {[]record.Record{at("1/1", time.Hour), at("2/2", 0, func(r *record.Record) { r.IfName = "eth1" })}, nil, 2, 2},
-		"of another network":        {[]record.Record{at("1/1", time.Hour), at("2/2", 0, func(r *record.Record) { r.Network = "x" })}, nil, 2, 2},
-		"of a pod that is gone":     {[]record.Record{at("1/1", 0, ofGone)}, nil, 1, 0},
-		"of one named as it is now": {[]record.Record{at("1/1", 0, ofGone)}, func(context.Context, string, string) (*corev1.Pod, error) { return another, nil }, 1, 0},
-		"of one that is not cached yet": {[]record.Record{at("1/1", 0, ofGone)}, func(context.Context, string, string) (*corev1.Pod, error) {
-			gone := agenttest.Running("gone")
-			return gone, nil
-		}, 1, 1},
-		"of one nobody can ask about": {[]record.Record{at("1/1", 0, ofGone)}, func(context.Context, string, string) (*corev1.Pod, error) {
-			return nil, errors.New("connection refused")
-		}, 1, 1},
+		"of a pod that is there": {[]record.Record{at("1/1", 0)}, nil, 1, 1},
+		"of an earlier boot": {[]record.Record{at("1/1", 0, func(r *record.Record) { r.NetNS = "another/1/1" })}, nil,
+			0, 0},
+		"of an earlier sandbox": {[]record.Record{at("1/1", time.Hour), at("2/2", 0)}, nil, 2, 1},
+		"of another interface": {[]record.Record{at("1/1", time.Hour),
+			at("2/2", 0, func(r *record.Record) { r.IfName = "eth1" })}, nil, 2, 2},
+		"of another network": {[]record.Record{at("1/1", time.Hour),
+			at("2/2", 0, func(r *record.Record) { r.Network = "x" })}, nil, 2, 2},
+		"of a pod that is gone": {[]record.Record{at("1/1", 0, ofGone)}, nil, 1, 0},
+		"of one named as it is now": {[]record.Record{at("1/1", 0, ofGone)},
+			func(context.Context, string, string) (*corev1.Pod, error) { return another, nil }, 1, 0},
+		"of one that is not cached yet": {[]record.Record{at("1/1", 0, ofGone)},
+			func(context.Context, string, string) (*corev1.Pod, error) {
+				gone := agenttest.Running("gone")
+				return gone, nil
+			}, 1, 1},
+		"of one nobody can ask about": {[]record.Record{at("1/1", 0, ofGone)},
+			func(context.Context, string, string) (*corev1.Pod, error) {
+				return nil, errors.New("connection refused")
+			}, 1, 1},
 	} {
 		b := patrolling(t, pod)
 		if c.reader != nil {
@@ -178,7 +188,8 @@ func TestSweep(t *testing.T) {
 			return len(records) + len(unreadable)
 		}
 		if now, early, late := left(0), left(time.Second), left(time.Hour); now != c.now || early != c.now || late != c.late {
-			t.Errorf("%s: %d records at once, %d after a second, %d after a while; want %d, %d, %d", name, now, early, late, c.now, c.now, c.late)
+			t.Errorf("%s: %d records at once, %d after a second, %d after a while; want %d, %d, %d", name, now, early, late,
+				c.now, c.now, c.late)
 		}
 	}
 }
@@ -237,8 +248,9 @@ func (r readiness) Ready() bool { return <-r.ready }
 func TestDecisionsThatAreReported(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	for reason, want := range map[redirect.Reason]string{
-		redirect.ReasonNoProxy: "has no container istio-proxy", redirect.ReasonForeignRules: "only one of Istio CNI, istio-init and istio-pod-network",
-		redirect.ReasonInjected: "",
+		redirect.ReasonNoProxy:      "has no container istio-proxy",
+		redirect.ReasonForeignRules: "only one of Istio CNI, istio-init and istio-pod-network",
+		redirect.ReasonInjected:     "",
 	} {
 		w, events := heard()
 		r := agenttest.RecordFor(pod, "1/1")

@@ -101,8 +101,10 @@ func TestCluster(t *testing.T) {
 	}{
 		"done at once": {fleet{states: []nodes{{3, 3, 3}}}, "ds", true, "", []string{"out of all 3 nodes"}},
 		"done later": {
-			fleet{states: []nodes{{3, 0, 3}, {3, 1, 2}, {3, 3, 2}, {3, 3, 3}}, pods: []corev1.Pod{podOn("b", agent), podOn("a", unready), podOn("c", done)}}, "ds",
-			true, "", []string{"1 of 3 nodes are done; not yet: a (pod agent-a: not ready), b (pod agent-b: still the agent)", "out of all 3 nodes"},
+			fleet{states: []nodes{{3, 0, 3}, {3, 1, 2}, {3, 3, 2}, {3, 3, 3}},
+				pods: []corev1.Pod{podOn("b", agent), podOn("a", unready), podOn("c", done)}}, "ds",
+			true, "", []string{"1 of 3 nodes are done; not yet: a (pod agent-a: not ready), b (pod agent-b: still the agent)",
+				"out of all 3 nodes"},
 		},
 		"the API server is away for a while": {
 			fleet{states: []nodes{{3, 3, 3}}, broken: func(reads int) error {
@@ -111,7 +113,8 @@ func TestCluster(t *testing.T) {
 		},
 		"no nodes":     {fleet{states: []nodes{{}}}, "ds", true, "", []string{"out of all 0 nodes"}},
 		"no DaemonSet": {fleet{}, "other", false, "", []string{"there is no DaemonSet ns/other"}},
-		"no container": {fleet{states: []nodes{{3, 3, 3}}, bare: true}, "ds", false, "DaemonSet ns/ds: its pods have no container", nil},
+		"no container": {fleet{states: []nodes{{3, 3, 3}}, bare: true}, "ds", false,
+			"DaemonSet ns/ds: its pods have no container", nil},
 		"forbidden": {
 			fleet{broken: func(int) error { return errors.New("forbidden") }}, "ds", false, "DaemonSet ns/ds: forbidden", nil,
 		},
@@ -175,7 +178,8 @@ func TestPatch(t *testing.T) {
 	if update.MaxSurge != 0 || update.MaxUnavailable != "100%" {
 		t.Errorf("%+v", update)
 	}
-	if len(containers) != 1 || containers[0].Name != "agent" || !slices.Equal(containers[0].Env, []corev1.EnvVar{{Name: "AGENT_UNINSTALL", Value: "true"}}) {
+	if len(containers) != 1 || containers[0].Name != "agent" ||
+		!slices.Equal(containers[0].Env, []corev1.EnvVar{{Name: "AGENT_UNINSTALL", Value: "true"}}) {
 		t.Errorf("%+v", containers)
 	}
 }

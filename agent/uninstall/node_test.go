@@ -51,8 +51,9 @@ func TestNode(t *testing.T) {
 		await.Must(t, os.WriteFile(conf, []byte(primary), 0o600))
 		await.Must(t, os.WriteFile(filepath.Join(dir, "plugin"), []byte("binary"), 0o755))
 		config := install.Config{
-			BinDir: filepath.Dir(binary), ConfDir: filepath.Dir(conf), AuxDir: filepath.Join(dir, "aux"), Source: filepath.Join(dir, "plugin"),
-			Mode: c.mode, RuntimeVersion: c.runtime,
+			BinDir: filepath.Dir(binary), ConfDir: filepath.Dir(conf), AuxDir: filepath.Join(dir, "aux"),
+			Source: filepath.Join(dir, "plugin"),
+			Mode:   c.mode, RuntimeVersion: c.runtime,
 		}
 		await.Must(t, install.Install(config))
 		store := record.Store{Dir: filepath.Join(dir, "state")}

@@ -14,7 +14,8 @@ import (
 // leaves lists the values by their full names. What is free in shape is a leaf.
 func leaves(prefix string, value any) (names []string) {
 	object, isObject := value.(map[string]any)
-	if !isObject || len(object) == 0 || slices.Contains([]string{"resources", "agent.updateStrategy", "metrics.dashboard.labels"}, prefix) {
+	if !isObject || len(object) == 0 ||
+		slices.Contains([]string{"resources", "agent.updateStrategy", "metrics.dashboard.labels"}, prefix) {
 		return []string{prefix}
 	}
 	for key, below := range object {
@@ -90,7 +91,8 @@ func TestDashboard(t *testing.T) {
 	for _, m := range regexp.MustCompile(`istio_pod_network_([a-z_]+)`).FindAllStringSubmatch(string(data), -1) {
 		shown = append(shown, strings.TrimSuffix(m[1], "_bucket"))
 	}
-	for _, m := range regexp.MustCompile(`(?:counters\(|prefix \+ )"([a-z_]+)"`).FindAllStringSubmatch(string(source), -1) {
+	for _, m := range regexp.MustCompile(`(?:counters\(|prefix \+ )"([a-z_]+)"`).FindAllStringSubmatch(string(source),
+		-1) {
 		made = append(made, m[1])
 	}
 	slices.Sort(shown)

@@ -31,7 +31,8 @@ func entry(t testing.TB, helm string, values ...string) (text string, keys map[s
 // What is rendered is what plugin and agent read.
 func TestEntry(t *testing.T) {
 	for _, values := range [][]string{nil, {
-		"selection=annotated", "backend=iptables", "repair=off", "sharedProxyUser=refuse", "agentTimeout=1m", "statusRequiresAgent=false", "pluginLogLevel=debug", "stateDir=/run/other",
+		"selection=annotated", "backend=iptables", "repair=off", "sharedProxyUser=refuse", "agentTimeout=1m",
+		"statusRequiresAgent=false", "pluginLogLevel=debug", "stateDir=/run/other",
 		"excludeNamespaces={kube-*,istio-system}", "redirect.mode=TPROXY", "redirect.proxyUID=2000",
 		"redirect.includeInboundPorts=80", "redirect.excludeInterfaces=net1",
 	}} {
@@ -49,7 +50,8 @@ func TestEntry(t *testing.T) {
 		}
 		args := daemonSet(t, template(t, "helm4", values...)).Args
 		for i, arg := range args {
-			args[i] = strings.ReplaceAll(strings.ReplaceAll(arg, "/etc/istio-pod-network/network.json", file), "$(NODE_NAME)", "node")
+			args[i] = strings.ReplaceAll(strings.ReplaceAll(arg, "/etc/istio-pod-network/network.json", file), "$(NODE_NAME)",
+				"node")
 		}
 		out, err := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), args...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), "reading the credentials for the API server") { // all else is right
@@ -104,7 +106,8 @@ func TestTakesWhatThePluginTakes(t *testing.T) {
 			}
 			refused := refusedByPlugin(keys)
 			data, _ := json.Marshal(candidate)
-			_, errs, err := program(nil, "helm4", "template", "-n", system, dir(), "--set=repair=off", "--set-json="+value+"="+string(data))
+			_, errs, err := program(nil, "helm4", "template", "-n", system, dir(), "--set=repair=off", "--set-json="+value+"="+
+				string(data))
 			if (err != nil) != (refused != "") {
 				t.Errorf("%s=%s: the plugin says %q, the chart %q", value, data, refused, errs)
 			}
@@ -120,7 +123,8 @@ func TestUninstallHook(t *testing.T) {
 		if got := job.Spec.ActiveDeadlineSeconds; got == nil || *got != seconds {
 			t.Errorf("uninstallTimeout=%s: the job has not %d s: %+v", timeout, seconds, job.Spec)
 		}
-		if args := job.Spec.Template.Spec.Containers[0].Args; !slices.Contains(args, "--timeout="+timeout) || args[0] != "uninstall-all" {
+		if args := job.Spec.Template.Spec.Containers[0].Args; !slices.Contains(args, "--timeout="+timeout) ||
+			args[0] != "uninstall-all" {
 			t.Errorf("uninstallTimeout=%s: %q", timeout, args)
 		}
 		if policy := job.Annotations["helm.sh/hook-output-log-policy"]; policy != "hook-failed" {
@@ -135,7 +139,8 @@ func TestUninstallRender(t *testing.T) {
 		var d appsv1.DaemonSet
 		find(t, template(t, "helm4", "uninstall="+uninstall), "DaemonSet", "istio-pod-network-agent", &d)
 		env := d.Spec.Template.Spec.Containers[0].Env
-		if i := slices.IndexFunc(env, func(e corev1.EnvVar) bool { return e.Name == "AGENT_UNINSTALL" }); i < 0 || env[i].Value != uninstall {
+		if i := slices.IndexFunc(env, func(e corev1.EnvVar) bool { return e.Name == "AGENT_UNINSTALL" }); i < 0 ||
+			env[i].Value != uninstall {
 			t.Errorf("uninstall=%s: %v", uninstall, env)
 		}
 		if all := d.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable.String() == "100%"; all != (uninstall == "true") {

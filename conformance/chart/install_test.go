@@ -9,7 +9,9 @@ import (
 func TestWhoRenders(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		dryRun := func(values ...string) string {
-			out, errs, err := program(nil, helm, append([]string{"install", name, dir(), "-n", "mesh-" + helm, "--create-namespace", "--dry-run=server"}, set(values)...)...)
+			out, errs, err := program(nil, helm,
+				append([]string{"install", name, dir(), "-n", "mesh-" + helm, "--create-namespace", "--dry-run=server"},
+					set(values)...)...)
 			if err != nil {
 				t.Fatalf("%v %s", err, errs)
 			}
@@ -28,7 +30,8 @@ func TestWhoRenders(t *testing.T) {
 			{"a client-side render with hooks", template(t, helm, "hooks=true"), true, true},
 		} {
 			pod := strings.Contains(c.manifests, "pod-security.kubernetes.io/enforce: privileged")
-			if hooks := strings.Contains(c.manifests, "helm.sh/hook: pre-delete") && strings.Contains(c.manifests, "helm.sh/hook: test"); hooks != c.hooks || pod != c.namespace {
+			if hooks := strings.Contains(c.manifests, "helm.sh/hook: pre-delete") &&
+				strings.Contains(c.manifests, "helm.sh/hook: test"); hooks != c.hooks || pod != c.namespace {
 				t.Errorf("%s: namespace %v, hooks %v", c.what, pod, hooks)
 			}
 		}
@@ -49,10 +52,12 @@ func TestNamespaceOfEveryCluster(t *testing.T) {
 
 // What is told after an installation names what does nothing, and nothing else.
 func TestNotes(t *testing.T) {
-	ignored := map[string]string{"containerRuntime": "=crio", "crioSocket": "=/run/x.sock", "runcRoot": "=/run/runc", "image.runAsUser": "=0", "ingress": ".enabled=true"}
+	ignored := map[string]string{"containerRuntime": "=crio", "crioSocket": "=/run/x.sock", "runcRoot": "=/run/runc",
+		"image.runAsUser": "=0", "ingress": ".enabled=true"}
 	both(t, func(t *testing.T, helm string) {
 		notes := func(values ...string) string {
-			out, errs, err := program(nil, helm, append([]string{"install", name, dir(), "-n", "mesh", "--dry-run=server"}, set(values)...)...)
+			out, errs, err := program(nil, helm, append([]string{"install", name, dir(), "-n", "mesh", "--dry-run=server"},
+				set(values)...)...)
 			if err != nil {
 				t.Fatalf("%v %s", err, errs)
 			}
@@ -60,11 +65,15 @@ func TestNotes(t *testing.T) {
 			return text
 		}
 		for what, words := range map[string][]string{
-			notes(): {"/opt/cni/bin", "/etc/cni/net.d", "(Kubernetes)", "istio-pod-network-plugin:0.1.0", "helm test " + name + " -n mesh", "--timeout 720s"},
-			notes("kubernetesDistribution=openshift", "image.registry=r.example.com"): {"/etc/cni/multus/net.d", "(OpenShift)", "r.example.com/istio-pod-network-plugin", "the network default/istio-cni in", "names it with pilot.cni.provider=multus"},
-			notes("kubernetesDistribution=openshift", "openshift.networkName=mesh"):   {"the network default/mesh in", "does not name it"},
-			notes("cni.mode=aux", "Namespace=other"):                                  {"vendor-cni-chain", "-n other rollout", "-n mesh"},
-			notes("uninstall=true"):                                                   {"take the plugin out"},
+			notes(): {"/opt/cni/bin", "/etc/cni/net.d", "(Kubernetes)", "istio-pod-network-plugin:0.1.0", "helm test " + name +
+				" -n mesh", "--timeout 720s"},
+			notes("kubernetesDistribution=openshift", "image.registry=r.example.com"): {"/etc/cni/multus/net.d", "(OpenShift)",
+				"r.example.com/istio-pod-network-plugin", "the network default/istio-cni in",
+				"names it with pilot.cni.provider=multus"},
+			notes("kubernetesDistribution=openshift", "openshift.networkName=mesh"): {"the network default/mesh in",
+				"does not name it"},
+			notes("cni.mode=aux", "Namespace=other"): {"vendor-cni-chain", "-n other rollout", "-n mesh"},
+			notes("uninstall=true"):                  {"take the plugin out"},
 		} {
 			for _, word := range words {
 				if !strings.Contains(what, word) {
@@ -76,7 +85,8 @@ func TestNotes(t *testing.T) {
 			}
 		}
 		for value, set := range ignored {
-			if text := notes(value + set); strings.Count(text, "no effect") != 1 || !strings.Contains(text, "NOTE: "+value+" has no effect any more") {
+			if text := notes(value + set); strings.Count(text, "no effect") != 1 ||
+				!strings.Contains(text, "NOTE: "+value+" has no effect any more") {
 				t.Errorf("%s: %s", value, text)
 			}
 		}
@@ -88,7 +98,8 @@ func TestArticle(t *testing.T) {
 	for _, distribution := range []string{"Kubernetes", "OpenShift"} {
 		both(t, func(t *testing.T, helm string) {
 			vanish(t, system)
-			manifests, errs, err := program(nil, helm, "template", "-n", system, "--set", "kubernetesDistribution="+distribution, dir())
+			manifests, errs, err := program(nil, helm, "template", "-n", system, "--set", "kubernetesDistribution="+distribution,
+				dir())
 			if err != nil {
 				t.Fatal(errs)
 			}
@@ -103,7 +114,8 @@ func vanish(t testing.TB, namespace string) {
 	if _, _, err := program(nil, "kubectl", "get", "namespace", namespace); err != nil {
 		return
 	}
-	finalized := `{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "` + namespace + `"}, "spec": {"finalizers": []}}`
+	finalized := `{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "` + namespace +
+		`"}, "spec": {"finalizers": []}}`
 	for _, args := range [][]string{
 		{"delete", "namespace", namespace, "--wait=false"},
 		{"replace", "--raw", "/api/v1/namespaces/" + namespace + "/finalize", "-f", "-"},

@@ -45,7 +45,8 @@ func (r run) Run() int {
 	return r.m.Run()
 }
 
-// furnish makes what manifests need before the API server takes them: their namespace, and the kinds of Prometheus, Multus and OpenShift.
+// furnish makes what manifests need before the API server takes them: their namespace, and the kinds of Prometheus,
+// Multus and OpenShift.
 func furnish() error {
 	for _, step := range []struct {
 		stdin string
@@ -74,7 +75,9 @@ spec:
   group: monitoring.coreos.com
   names: {kind: PodMonitor, plural: podmonitors}
   scope: Namespaced
-  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
+  versions:
+  - {name: v1, served: true, storage: true,
+     schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
 `
 
 func TestMain(m *testing.M) { os.Exit(isolated.Main(run{m}, prepare)) }
@@ -163,7 +166,8 @@ func find(t testing.TB, manifests, kind, name string, into any) bool {
 // taken fails unless the API server would take all manifests.
 func taken(t testing.TB, manifests string) {
 	t.Helper()
-	_, errs, err := program([]byte(manifests), "kubectl", "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-")
+	_, errs, err := program([]byte(manifests), "kubectl", "apply", "--server-side", "--dry-run=server",
+		"--validate=strict", "-f", "-")
 	if err != nil {
 		t.Errorf("the API server refuses: %v %s", err, errs)
 	}
@@ -177,8 +181,8 @@ func apply(t testing.TB, manifests string) {
 	}
 }
 
-// applied makes the objects of a render until the end of the test, but for the namespace, which comes first and stays: nobody here
-// finishes its deletion.
+// applied makes the objects of a render until the end of the test, but for the namespace, which comes first and stays:
+// nobody here finishes its deletion.
 func applied(t testing.TB, manifests string) {
 	t.Helper()
 	apply(t, manifests)

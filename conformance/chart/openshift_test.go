@@ -18,9 +18,10 @@ type definition struct {
 }
 
 type constraints struct {
-	AllowHostDirVolumePlugin, AllowHostNetwork, AllowHostPID, AllowHostIPC, AllowPrivilegedContainer, AllowPrivilegeEscalation, ReadOnlyRootFilesystem bool
-	AllowedCapabilities, RequiredDropCapabilities, Groups, Users, Volumes, SeccompProfiles                                                             []string
-	Priority                                                                                                                                           *int
+	AllowHostDirVolumePlugin, AllowHostNetwork, AllowHostPID, AllowHostIPC, AllowPrivilegedContainer,
+	AllowPrivilegeEscalation, ReadOnlyRootFilesystem bool
+	AllowedCapabilities, RequiredDropCapabilities, Groups, Users, Volumes, SeccompProfiles []string
+	Priority                                                                               *int
 }
 
 // in reads an object of a kind that Go does not know; false if there is none.
@@ -45,15 +46,18 @@ func in(t *testing.T, manifests, kind string, into any) bool {
 // On OpenShift there is a network that Istio's injector names, and constraints that fit the agent's pod and no other.
 func TestOpenShift(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
-		for mode, capabilities := range map[string][]string{"apply": {"DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN"}, "off": {}} {
+		for mode, capabilities := range map[string][]string{"apply": {"DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN"},
+			"off": {}} {
 			taken(t, template(t, helm, "kubernetesDistribution=OpenShift", "repair="+mode))
 			manifests := template(t, helm, "kubernetesDistribution=OpenShift", "repair="+mode, "hooks=true")
 			var net definition
-			if !in(t, manifests, "NetworkAttachmentDefinition", &net) || net.Metadata.Name != "istio-cni" || net.Metadata.Namespace != "default" {
+			if !in(t, manifests, "NetworkAttachmentDefinition", &net) || net.Metadata.Name != "istio-cni" ||
+				net.Metadata.Namespace != "default" {
 				t.Errorf("the network is %+v", net.Metadata)
 			}
 			var config map[string]any
-			if err := json.Unmarshal([]byte(net.Spec.Config), &config); err != nil || config["type"] != "istio-pod-network" || config["cniVersion"] != "0.3.1" ||
+			if err := json.Unmarshal([]byte(net.Spec.Config), &config); err != nil || config["type"] != "istio-pod-network" ||
+				config["cniVersion"] != "0.3.1" ||
 				config["name"] != "istio-pod-network" {
 				t.Errorf("its configuration is %v: %s", err, net.Spec.Config)
 			}
@@ -74,11 +78,14 @@ func TestOpenShift(t *testing.T) {
 				added = append(added, string(a))
 			}
 			switch {
-			case c.AllowPrivilegedContainer || c.AllowHostPID || c.AllowHostIPC || !c.AllowHostNetwork || !c.AllowHostDirVolumePlugin || !c.ReadOnlyRootFilesystem:
+			case c.AllowPrivilegedContainer || c.AllowHostPID || c.AllowHostIPC || !c.AllowHostNetwork ||
+				!c.AllowHostDirVolumePlugin || !c.ReadOnlyRootFilesystem:
 				t.Errorf("%+v", c)
-			case !slices.Equal(c.AllowedCapabilities, capabilities) || !slices.Equal(added, capabilities) || !slices.Equal(c.RequiredDropCapabilities, []string{"ALL"}):
+			case !slices.Equal(c.AllowedCapabilities, capabilities) || !slices.Equal(added, capabilities) ||
+				!slices.Equal(c.RequiredDropCapabilities, []string{"ALL"}):
 				t.Errorf("repair %s: capabilities %v, the agent has %v", mode, c.AllowedCapabilities, added)
-			case c.AllowPrivilegeEscalation != (mode == "apply") || len(c.Users)+len(c.Groups) > 0 || c.Priority != nil || !slices.Equal(c.SeccompProfiles, []string{"runtime/default"}):
+			case c.AllowPrivilegeEscalation != (mode == "apply") || len(c.Users)+len(c.Groups) > 0 || c.Priority != nil ||
+				!slices.Equal(c.SeccompProfiles, []string{"runtime/default"}):
 				t.Errorf("%+v", c)
 			case !slices.IsSorted(c.Volumes) || !slices.IsSorted(c.AllowedCapabilities):
 				t.Errorf("not sorted as they are stored: %v %v", c.Volumes, c.AllowedCapabilities)
@@ -86,7 +93,8 @@ func TestOpenShift(t *testing.T) {
 			var d appsv1.DaemonSet
 			find(t, manifests, "DaemonSet", "istio-pod-network-agent", &d)
 			for _, v := range d.Spec.Template.Spec.Volumes {
-				kind := map[bool]string{v.HostPath != nil: "hostPath", v.ConfigMap != nil: "configMap", v.Projected != nil: "projected"}[true]
+				kind := map[bool]string{v.HostPath != nil: "hostPath", v.ConfigMap != nil: "configMap",
+					v.Projected != nil: "projected"}[true]
 				if !slices.Contains(c.Volumes, kind) {
 					t.Errorf("volume %s, a %q, is not among %v", v.Name, kind, c.Volumes)
 				}
@@ -96,7 +104,8 @@ func TestOpenShift(t *testing.T) {
 			}
 			var role rbacv1.Role
 			find(t, manifests, "Role", "istio-pod-network-agent-scc", &role)
-			if len(role.Rules) != 1 || !slices.Equal(role.Rules[0].Verbs, []string{"use"}) || !slices.Equal(role.Rules[0].ResourceNames, []string{"istio-pod-network-agent"}) ||
+			if len(role.Rules) != 1 || !slices.Equal(role.Rules[0].Verbs, []string{"use"}) ||
+				!slices.Equal(role.Rules[0].ResourceNames, []string{"istio-pod-network-agent"}) ||
 				!slices.Equal(role.Rules[0].Resources, []string{"securitycontextconstraints"}) {
 				t.Errorf("what its account may do: %+v", role.Rules)
 			}
@@ -114,7 +123,8 @@ func TestOpenShift(t *testing.T) {
 		}
 		aux := template(t, helm, "kubernetesDistribution=OpenShift", "openshift.mode=auxChain", "openshift.auxFailOpen=true")
 		taken(t, aux)
-		if in(t, aux, "NetworkAttachmentDefinition", &definition{}) || !slices.Contains(daemonSet(t, aux).Args, "--mode=aux") {
+		if in(t, aux, "NetworkAttachmentDefinition", &definition{}) ||
+			!slices.Contains(daemonSet(t, aux).Args, "--mode=aux") {
 			t.Errorf("auxChain: %q", daemonSet(t, aux).Args)
 		}
 		if !strings.Contains(aux, `"auxFailOpen": true`) {
@@ -131,10 +141,13 @@ func TestOpenShift(t *testing.T) {
 
 // Where Istio's own CNI has the network's usual name, ours has another.
 func TestOpenShiftBesideIstio(t *testing.T) {
-	const theirs = "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: istio-cni, namespace: default}\n"
+	const theirs = "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: istio-cni, " +
+		"namespace: default}\n"
 	both(t, func(t *testing.T, helm string) {
 		called := func(values ...string) string {
-			out, errs, err := program(nil, helm, append([]string{"install", name, dir(), "-n", system, "--dry-run=server", "--set=kubernetesDistribution=OpenShift"}, set(values)...)...)
+			out, errs, err := program(nil, helm,
+				append([]string{"install", name, dir(), "-n", system, "--dry-run=server", "--set=kubernetesDistribution=OpenShift"},
+					set(values)...)...)
 			if err != nil {
 				t.Fatal(errs)
 			}
@@ -159,16 +172,20 @@ func TestOpenShiftBesideIstio(t *testing.T) {
 	})
 }
 
-// The policy that replaces istio-init is there if it is asked for, in the version that the API server has, and one without it is refused.
+// The policy that replaces istio-init is there if it is asked for, in the version that the API server has, and one
+// without it is refused.
 func TestReplaceInit(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		taken(t, template(t, helm, "injection.replaceInit=true"))
 		if strings.Contains(template(t, helm), "MutatingAdmissionPolicy") {
 			t.Error("nobody asked for it")
 		}
-		for version, words := range map[string]string{"1.36.0": "admissionregistration.k8s.io/v1\n", "1.34.0": "admissionregistration.k8s.io/v1beta1\n", "1.33.0": ""} {
-			out, errs, err := program(nil, helm, "template", "-n", system, dir(), "--set=injection.replaceInit=true", "--kube-version="+version)
-			if words == "" && (err == nil || !strings.Contains(errs, "injection.replaceInit")) || words != "" && !strings.Contains(out, "apiVersion: "+words+"kind: MutatingAdmissionPolicy\n") {
+		for version, words := range map[string]string{"1.36.0": "admissionregistration.k8s.io/v1\n",
+			"1.34.0": "admissionregistration.k8s.io/v1beta1\n", "1.33.0": ""} {
+			out, errs, err := program(nil, helm, "template", "-n", system, dir(), "--set=injection.replaceInit=true",
+				"--kube-version="+version)
+			if words == "" && (err == nil || !strings.Contains(errs, "injection.replaceInit")) || words != "" &&
+				!strings.Contains(out, "apiVersion: "+words+"kind: MutatingAdmissionPolicy\n") {
 				t.Errorf("%s: %v %s", version, err, errs)
 			}
 		}

@@ -16,20 +16,24 @@ func TestOptional(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		manifests := template(t, helm, "metrics.service.enabled=true", "metrics.podMonitor.enabled=true",
 			"metrics.podMonitor.labels.release=prometheus",
-			"metrics.dashboard.enabled=true", "resourceQuota.enabled=true", "startupTaint.enabled=true", "startupTaint.key=example.com/wait",
+			"metrics.dashboard.enabled=true", "resourceQuota.enabled=true", "startupTaint.enabled=true",
+			"startupTaint.key=example.com/wait",
 			"cni.mode=aux", "agent.apiQPS=20", "agent.apiBurst=40",
 			"cni.runtimeVersion=containerd://2.1.4", "agent.listenAddress=127.0.0.1", "agent.port=19999",
 			"image.registry=registry.example.com/mesh/",
 			"image.tag=v2", "imagePullSecrets[0].name=regcred", "nodeSelector.disk=ssd", "agent.extraArgs={--patrol=1s}")
 		taken(t, strings.ReplaceAll(manifests, "registry.example.com/mesh/", "r/"))
 		agent := daemonSet(t, manifests)
-		for _, flag := range []string{"--startup-taint=example.com/wait", "--aux-dir=/var/run/multus/cni/net.d/vendor-cni-chain",
-			"--runtime-version=containerd://2.1.4", "--listen=127.0.0.1:19999", "--patrol=1s", "--api-qps=20", "--api-burst=40"} {
+		for _, flag := range []string{"--startup-taint=example.com/wait",
+			"--aux-dir=/var/run/multus/cni/net.d/vendor-cni-chain",
+			"--runtime-version=containerd://2.1.4", "--listen=127.0.0.1:19999", "--patrol=1s", "--api-qps=20",
+			"--api-burst=40"} {
 			if !slices.Contains(agent.Args, flag) {
 				t.Errorf("no %s in %q", flag, agent.Args)
 			}
 		}
-		if agent.Image != "registry.example.com/mesh/istio-pod-network-agent:v2" || agent.ReadinessProbe.HTTPGet.Host != "127.0.0.1" {
+		if agent.Image != "registry.example.com/mesh/istio-pod-network-agent:v2" ||
+			agent.ReadinessProbe.HTTPGet.Host != "127.0.0.1" {
 			t.Errorf("%s %+v", agent.Image, agent.ReadinessProbe.HTTPGet)
 		}
 		for _, kind := range []string{"Service", "PodMonitor", "ResourceQuota"} {
@@ -38,7 +42,8 @@ func TestOptional(t *testing.T) {
 			}
 		}
 	})
-	for _, word := range []string{"PodMonitor", "kind: Service\n", "startup-taint", "kind: ResourceQuota", "dashboard", "uninstall-all"} {
+	for _, word := range []string{"PodMonitor", "kind: Service\n", "startup-taint", "kind: ResourceQuota", "dashboard",
+		"uninstall-all"} {
 		if plain := template(t, "helm4"); strings.Contains(plain, word) {
 			t.Errorf("%s was not asked for:\n%s", word, plain)
 		}
@@ -49,12 +54,15 @@ func TestOptional(t *testing.T) {
 func TestLabelsBeneath(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		const key = `app\.kubernetes\.io/name=mine`
-		manifests := template(t, helm, "agent.podLabels."+key, "agent.podLabels.team=mesh", `agent.podAnnotations.checksum/network\.json=none`,
-			"metrics.dashboard.enabled=true", "metrics.dashboard.labels."+key, "metrics.podMonitor.enabled=true", "metrics.podMonitor.labels."+key)
+		manifests := template(t, helm, "agent.podLabels."+key, "agent.podLabels.team=mesh",
+			`agent.podAnnotations.checksum/network\.json=none`,
+			"metrics.dashboard.enabled=true", "metrics.dashboard.labels."+key, "metrics.podMonitor.enabled=true",
+			"metrics.podMonitor.labels."+key)
 		taken(t, manifests)
 		var d appsv1.DaemonSet
 		find(t, manifests, "DaemonSet", "istio-pod-network-agent", &d)
-		if labels := d.Spec.Template.Labels; labels["app.kubernetes.io/name"] != "istio-pod-network-agent" || labels["team"] != "mesh" {
+		if labels := d.Spec.Template.Labels; labels["app.kubernetes.io/name"] != "istio-pod-network-agent" ||
+			labels["team"] != "mesh" {
 			t.Errorf("labels of the pods: %v", labels)
 		}
 		if sum := d.Spec.Template.Annotations["checksum/network.json"]; len(sum) != 64 {
@@ -89,7 +97,8 @@ func TestImages(t *testing.T) {
 			find(t, manifests, "Job", "istio-pod-network-uninstall", &job)
 			for _, used := range []struct{ got, want string }{
 				{daemonSet(t, manifests).Image, c.agent}, {job.Spec.Template.Spec.Containers[0].Image, c.agent},
-				{pod.Spec.InitContainers[0].Image, c.plugin}, {pod.Spec.InitContainers[1].Image, c.plugin}, {pod.Spec.Containers[0].Image, c.plugin},
+				{pod.Spec.InitContainers[0].Image, c.plugin}, {pod.Spec.InitContainers[1].Image, c.plugin},
+				{pod.Spec.Containers[0].Image, c.plugin},
 			} {
 				if used.got != used.want {
 					t.Errorf("%q: %s, want %s", c.values, used.got, used.want)
@@ -99,20 +108,23 @@ func TestImages(t *testing.T) {
 	})
 }
 
-// The test's pod is put where there are agents, and expects the ports of the release; on OpenShift it lets the platform choose its user.
+// The test's pod is put where there are agents, and expects the ports of the release; on OpenShift it lets the platform
+// choose its user.
 func TestPodOfTheTest(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		pod := func(values ...string) (pod corev1.Pod) {
 			find(t, template(t, helm, append(values, "hooks=true")...), "Pod", "mesh-pod", &pod)
 			return pod
 		}
+		const terms = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]"
 		plain := pod("nodeSelector.mesh=on", "redirect.inboundPort=16006", "redirect.outboundPort=16001",
-			"affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].key=mesh",
-			"affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].operator=Exists")
-		if plain.Spec.NodeSelector["mesh"] != "on" || plain.Spec.NodeSelector[corev1.LabelOSStable] != "linux" || plain.Spec.Affinity == nil {
+			terms+".matchExpressions[0].key=mesh", terms+".matchExpressions[0].operator=Exists")
+		if plain.Spec.NodeSelector["mesh"] != "on" || plain.Spec.NodeSelector[corev1.LabelOSStable] != "linux" ||
+			plain.Spec.Affinity == nil {
 			t.Errorf("it goes to %v %v", plain.Spec.NodeSelector, plain.Spec.Affinity)
 		}
-		if _, said := plain.Annotations["pod-network-controller.istio.io/envoy-userid"]; said || *plain.Spec.InitContainers[1].SecurityContext.RunAsUser != 1337 {
+		if _, said := plain.Annotations["pod-network-controller.istio.io/envoy-userid"]; said ||
+			*plain.Spec.InitContainers[1].SecurityContext.RunAsUser != 1337 {
 			t.Errorf("%v %+v", plain.Annotations, plain.Spec.InitContainers[1].SecurityContext)
 		}
 		for _, c := range plain.Spec.InitContainers {
@@ -121,7 +133,8 @@ func TestPodOfTheTest(t *testing.T) {
 			}
 		}
 		there := pod("kubernetesDistribution=OpenShift")
-		if there.Spec.InitContainers[1].SecurityContext.RunAsUser != nil || there.Annotations["pod-network-controller.istio.io/envoy-userid"] != "1337" ||
+		if there.Spec.InitContainers[1].SecurityContext.RunAsUser != nil ||
+			there.Annotations["pod-network-controller.istio.io/envoy-userid"] != "1337" ||
 			!slices.Contains(there.Spec.InitContainers[1].Args, "--proxy-uid=1337") {
 			t.Errorf("on OpenShift: %v %+v", there.Annotations, there.Spec.InitContainers[1])
 		}

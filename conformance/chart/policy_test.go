@@ -52,9 +52,11 @@ func newGuarded(t *testing.T) *guarded {
 	g := &guarded{TB: t, ctx: context.Background(), admin: client}
 	apply(t, fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n---\n", shop)+editors)
 	for _, node := range []string{"a", "b"} {
-		_, err := client.CoreV1().Nodes().Create(g.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: corev1.NodeSpec{
-			Taints: []corev1.Taint{{Key: taint, Effect: corev1.TaintEffectNoSchedule}, {Key: "other", Effect: corev1.TaintEffectNoSchedule}},
-		}}, metav1.CreateOptions{})
+		_, err := client.CoreV1().Nodes().Create(g.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node},
+			Spec: corev1.NodeSpec{
+				Taints: []corev1.Taint{{Key: taint, Effect: corev1.TaintEffectNoSchedule},
+					{Key: "other", Effect: corev1.TaintEffectNoSchedule}},
+			}}, metav1.CreateOptions{})
 		g.must(err)
 		g.create(client, "on-"+node, node, nil)
 	}
@@ -62,7 +64,8 @@ func newGuarded(t *testing.T) *guarded {
 	pod.Namespace, pod.Spec.ServiceAccountName = system, "istio-pod-network-agent"
 	pod, err = client.CoreV1().Pods(system).Create(g.ctx, pod, metav1.CreateOptions{})
 	g.must(err)
-	g.agent = g.as(config, &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID})
+	g.agent = g.as(config, &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name,
+		UID: pod.UID})
 	g.loose = g.as(config, nil)
 	as := rest.CopyConfig(config)
 	as.Impersonate.UserName = "editor"
@@ -94,13 +97,14 @@ func (g *guarded) must(err error) {
 	}
 }
 
-// as is a client with a token of the agent's account. It may do more here than its own role lets it, so that the policy alone is in
-// its way.
+// as is a client with a token of the agent's account. It may do more here than its own role lets it, so that the policy
+// alone is in its way.
 func (g *guarded) as(admin *rest.Config, bound *authenticationv1.BoundObjectReference) *kubernetes.Clientset {
 	g.Helper()
-	token, err := g.admin.CoreV1().ServiceAccounts(system).CreateToken(g.ctx, "istio-pod-network-agent", &authenticationv1.TokenRequest{
-		Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound},
-	}, metav1.CreateOptions{})
+	token, err := g.admin.CoreV1().ServiceAccounts(system).CreateToken(g.ctx, "istio-pod-network-agent",
+		&authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound},
+		}, metav1.CreateOptions{})
 	g.must(err)
 	config := rest.AnonymousClientConfig(admin)
 	config.BearerToken = token.Status.Token
@@ -111,8 +115,9 @@ func (g *guarded) as(admin *rest.Config, bound *authenticationv1.BoundObjectRefe
 
 func (g *guarded) pod(name, node string, annotations map[string]string) *corev1.Pod {
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: shop, Annotations: annotations, Labels: map[string]string{"app": "cart"}},
-		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: shop, Annotations: annotations,
+			Labels: map[string]string{"app": "cart"}},
+		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}
 }
 
@@ -132,7 +137,8 @@ func patch(as *kubernetes.Clientset, pod, subresource string, change map[string]
 	if subresource != "" {
 		sub = []string{subresource}
 	}
-	_, err = as.CoreV1().Pods(shop).Patch(context.Background(), pod, types.MergePatchType, data, metav1.PatchOptions{}, sub...)
+	_, err = as.CoreV1().Pods(shop).Patch(context.Background(), pod, types.MergePatchType, data, metav1.PatchOptions{},
+		sub...)
 	return err
 }
 
@@ -153,9 +159,11 @@ func (g *guarded) inForce() {
 	g.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		pods := g.editor.CoreV1().Pods(shop)
-		_, err := pods.Create(g.ctx, g.pod("early", "a", map[string]string{status: "initialized"}), metav1.CreateOptions{DryRun: []string{"All"}})
+		_, err := pods.Create(g.ctx, g.pod("early", "a", map[string]string{status: "initialized"}),
+			metav1.CreateOptions{DryRun: []string{"All"}})
 		node, _ := json.Marshal(map[string]any{"spec": map[string]any{"unschedulable": true}})
-		_, tainting := g.agent.CoreV1().Nodes().Patch(g.ctx, "b", types.MergePatchType, node, metav1.PatchOptions{DryRun: []string{"All"}})
+		_, tainting := g.agent.CoreV1().Nodes().Patch(g.ctx, "b", types.MergePatchType, node,
+			metav1.PatchOptions{DryRun: []string{"All"}})
 		deleting := g.agent.CoreV1().Pods(shop).Delete(g.ctx, "on-b", metav1.DeleteOptions{DryRun: []string{"All"}})
 		if err != nil && tainting != nil && deleting != nil {
 			return
@@ -184,18 +192,22 @@ func TestPolicy(t *testing.T) {
 			return err
 		}, status + ", " + netns},
 		{"a user makes a pod without", func() error {
-			_, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, g.pod("plain", "a", map[string]string{"a": "b"}), metav1.CreateOptions{})
+			_, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, g.pod("plain", "a", map[string]string{"a": "b"}),
+				metav1.CreateOptions{})
 			return err
 		}, ""},
 		{"a user marks a pod", func() error { return patch(g.editor, "on-b", "", annotated(status, "initialized")) }, status},
-		{"a user marks by the status", func() error { return patch(g.editor, "on-b", "status", annotated(reason, "none")) }, reason},
+		{"a user marks by the status", func() error { return patch(g.editor, "on-b", "status", annotated(reason, "none")) },
+			reason},
 		{"a user marks by a binding", func() error {
 			unbound := g.pod("unbound", "", nil)
 			if _, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, unbound, metav1.CreateOptions{}); err != nil {
 				return fmt.Errorf("making a pod: %w", err)
 			}
-			return g.editor.CoreV1().Pods(shop).Bind(g.ctx, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "unbound", Annotations: map[string]string{status: "initialized"}},
-				Target: corev1.ObjectReference{Kind: "Node", Name: "a"}}, metav1.CreateOptions{})
+			return g.editor.CoreV1().Pods(shop).Bind(g.ctx,
+				&corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "unbound",
+					Annotations: map[string]string{status: "initialized"}},
+					Target: corev1.ObjectReference{Kind: "Node", Name: "a"}}, metav1.CreateOptions{})
 		}, status},
 		{"a user binds a pod", func() error {
 			return g.editor.CoreV1().Pods(shop).Bind(g.ctx, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "unbound"},
@@ -207,10 +219,13 @@ func TestPolicy(t *testing.T) {
 		{"the agent marks again", func() error {
 			return patch(g.agent, "on-a", "status", annotated(status, "initialized", netns, "b/3/3"))
 		}, ""},
-		{"the agent takes its reason away", func() error { return patch(g.agent, "on-a", "status", annotated(reason, "")) }, ""},
-		{"the agent marks a pod of another node", func() error { return patch(g.agent, "on-b", "status", annotated(status, "initialized")) }, "own node"},
+		{"the agent takes its reason away", func() error { return patch(g.agent, "on-a", "status", annotated(reason, "")) },
+			""},
+		{"the agent marks a pod of another node",
+			func() error { return patch(g.agent, "on-b", "status", annotated(status, "initialized")) }, "own node"},
 		{"the agent marks a pod of no node", func() error {
-			if _, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, g.pod("nowhere", "", nil), metav1.CreateOptions{}); err != nil {
+			if _, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, g.pod("nowhere", "", nil),
+				metav1.CreateOptions{}); err != nil {
 				return err
 			}
 			return patch(g.agent, "nowhere", "status", annotated(status, "initialized"))
@@ -218,15 +233,19 @@ func TestPolicy(t *testing.T) {
 		{"a token that is bound to no pod marks", func() error {
 			return patch(g.loose, "on-a", "status", annotated(status, "initialized", netns, "b/4/4"))
 		}, "own node"},
-		{"the agent marks by the pod itself", func() error { return patch(g.agent, "on-a", "", annotated(status, "not-required")) }, "pods/status"},
+		{"the agent marks by the pod itself",
+			func() error { return patch(g.agent, "on-a", "", annotated(status, "not-required")) }, "pods/status"},
 		{"the agent makes a pod", func() error {
 			_, err := g.agent.CoreV1().Pods(shop).Create(g.ctx, g.pod("its", "a", nil), metav1.CreateOptions{})
 			return err
 		}, "nothing of a pod but its marks"},
-		{"the agent changes another annotation", func() error { return patch(g.agent, "on-a", "status", annotated("sidecar.istio.io/status", "{}")) }, "no annotations but its marks"},
+		{"the agent changes another annotation",
+			func() error { return patch(g.agent, "on-a", "status", annotated("sidecar.istio.io/status", "{}")) },
+			"no annotations but its marks"},
 		{"the agent changes a label", func() error { return patch(g.agent, "on-a", "status", labelled("its")) }, "no labels"},
 		{"the agent adds a finalizer", func() error {
-			return patch(g.agent, "on-a", "status", map[string]any{"metadata": map[string]any{"finalizers": []string{"example.com/stay"}}})
+			return patch(g.agent, "on-a", "status",
+				map[string]any{"metadata": map[string]any{"finalizers": []string{"example.com/stay"}}})
 		}, "no labels, finalizers"},
 		{"the agent changes the status", func() error {
 			return patch(g.agent, "on-a", "status", map[string]any{"status": map[string]any{"phase": "Failed"}})
@@ -236,7 +255,8 @@ func TestPolicy(t *testing.T) {
 		if c.words == "" && err != nil {
 			t.Errorf("%s: %v", c.what, err)
 		}
-		if c.words != "" && (err == nil || !strings.Contains(err.Error(), c.words) || !strings.Contains(err.Error(), "istio-pod-network-marks")) {
+		if c.words != "" && (err == nil || !strings.Contains(err.Error(), c.words) ||
+			!strings.Contains(err.Error(), "istio-pod-network-marks")) {
 			t.Errorf("%s: %v, want a refusal by the policy with %q", c.what, err, c.words)
 		}
 	}
@@ -266,13 +286,15 @@ func (g *guarded) deletions() {
 	} {
 		pod := g.pod("doomed", c.node, nil)
 		if c.owner != "" {
-			pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: c.owner, Name: "x", UID: "u", Controller: &yes}}
+			pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: c.owner, Name: "x", UID: "u",
+				Controller: &yes}}
 		}
 		created, err := g.admin.CoreV1().Pods(shop).Create(g.ctx, pod, metav1.CreateOptions{})
 		g.must(err)
 		if c.marks != nil {
 			data, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": c.marks, "uid": created.UID}})
-			_, err := g.agent.CoreV1().Pods(shop).Patch(g.ctx, "doomed", types.MergePatchType, data, metav1.PatchOptions{}, "status")
+			_, err := g.agent.CoreV1().Pods(shop).Patch(g.ctx, "doomed", types.MergePatchType, data, metav1.PatchOptions{},
+				"status")
 			g.must(err)
 		}
 		now := int64(0)
@@ -306,8 +328,11 @@ func (g *guarded) taints() {
 		{"of another node", g.agent, "b", spec("taints", others), "own node"},
 		{"by a token that is bound to no pod", g.loose, "a", spec("taints", others), "own node"},
 		{"all taints", g.agent, "a", spec("taints", []any{}), "nothing else"},
-		{"another taint", g.agent, "a", spec("taints", slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t corev1.Taint) bool { return t.Key == "other" })), "nothing else"},
-		{"a label", g.agent, "a", map[string]any{"metadata": map[string]any{"labels": map[string]any{"zone": "x"}}}, "nothing else"},
+		{"another taint", g.agent, "a",
+			spec("taints", slices.DeleteFunc(slices.Clone(node.Spec.Taints),
+				func(t corev1.Taint) bool { return t.Key == "other" })), "nothing else"},
+		{"a label", g.agent, "a", map[string]any{"metadata": map[string]any{"labels": map[string]any{"zone": "x"}}},
+			"nothing else"},
 		{"cordon", g.agent, "a", spec("unschedulable", true), "nothing else"},
 		{"the startup taint", g.agent, "a", spec("taints", others), ""},
 		{"a user's business", g.editor, "b", spec("unschedulable", true), ""},
@@ -331,7 +356,8 @@ func TestPolicyIsRendered(t *testing.T) {
 		if err != nil || strings.Contains(old, "ValidatingAdmissionPolicy") {
 			t.Errorf("for 1.29: %v\n%s", err, old)
 		}
-		for values, want := range map[string]bool{"": true, "admissionPolicy.enabled=false": false, "admissionPolicy.enabled=true": true} {
+		for values, want := range map[string]bool{"": true, "admissionPolicy.enabled=false": false,
+			"admissionPolicy.enabled=true": true} {
 			args := []string{"install", name, dir(), "-n", "mesh-" + helm, "--create-namespace", "--dry-run=server"}
 			if values != "" {
 				args = append(args, "--set="+values)
@@ -340,7 +366,8 @@ func TestPolicyIsRendered(t *testing.T) {
 			if err != nil {
 				t.Fatal(errs)
 			}
-			if rendered := strings.Contains(out, "kind: ValidatingAdmissionPolicy\n"); rendered != want || strings.Contains(out, "no admission policy") == want {
+			if rendered := strings.Contains(out, "kind: ValidatingAdmissionPolicy\n"); rendered != want ||
+				strings.Contains(out, "no admission policy") == want {
 				t.Errorf("%q: rendered %v, notes say %v", values, rendered, strings.Contains(out, "no admission policy"))
 			}
 		}

@@ -14,7 +14,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The agent has no more of the node and of the API server than it uses, and for each way of repairing pods just what that needs.
+// The agent has no more of the node and of the API server than it uses, and for each way of repairing pods just what
+// that needs.
 func TestLeastPrivilege(t *testing.T) {
 	ours := []string{"config", "token", "cni-bin", "cni-conf", "state"}
 	for mode, want := range map[string]struct {
@@ -24,14 +25,16 @@ func TestLeastPrivilege(t *testing.T) {
 	}{
 		"off":    {nil, ours, false},
 		"delete": {nil, ours, true},
-		"apply":  {[]corev1.Capability{"DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN"}, append(slices.Clone(ours), "cni-results", "netns"), false},
+		"apply": {[]corev1.Capability{"DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN"},
+			append(slices.Clone(ours), "cni-results", "netns"), false},
 	} {
 		manifests := template(t, "helm4", "repair="+mode)
 		agent := daemonSet(t, manifests)
 		if added := agent.SecurityContext.Capabilities.Add; !slices.Equal(added, want.capabilities) {
 			t.Errorf("repair %s: capabilities %v", mode, added)
 		}
-		if *agent.SecurityContext.AllowPrivilegeEscalation != (len(want.capabilities) > 0) || !slices.Contains(agent.Args, "--repair="+mode) {
+		if *agent.SecurityContext.AllowPrivilegeEscalation != (len(want.capabilities) > 0) ||
+			!slices.Contains(agent.Args, "--repair="+mode) {
 			t.Errorf("repair %s: %+v %q", mode, agent.SecurityContext, agent.Args)
 		}
 		var mounts []string
@@ -78,7 +81,8 @@ func TestAgentPod(t *testing.T) {
 		t.Errorf("%v", spec.Tolerations)
 	}
 	for name, probe := range map[string]*corev1.Probe{
-		"startup": spec.Containers[0].StartupProbe, "liveness": spec.Containers[0].LivenessProbe, "readiness": spec.Containers[0].ReadinessProbe,
+		"startup": spec.Containers[0].StartupProbe, "liveness": spec.Containers[0].LivenessProbe,
+		"readiness": spec.Containers[0].ReadinessProbe,
 	} {
 		if want := map[bool]string{true: "/readyz", false: "/healthz"}[name == "readiness"]; probe.HTTPGet.Path != want {
 			t.Errorf("the %s probe asks for %s", name, probe.HTTPGet.Path)
@@ -105,10 +109,12 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// The hook and the test's pod are admitted where Pod Security restricted is enforced, but that the hook uses the node's network.
+// The hook and the test's pod are admitted where Pod Security restricted is enforced, but that the hook uses the node's
+// network.
 func TestHooksAreRestricted(t *testing.T) {
 	manifests := template(t, "helm4", "hooks=true")
-	apply(t, "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: istio-pod-network-test\n  labels: {pod-security.kubernetes.io/enforce: restricted}\n")
+	apply(t, "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: istio-pod-network-test\n  labels: "+
+		"{pod-security.kubernetes.io/enforce: restricted}\n")
 	var pod corev1.Pod
 	if !find(t, manifests, "Pod", "mesh-pod", &pod) {
 		t.Fatal("no pod")

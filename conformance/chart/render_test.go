@@ -54,13 +54,15 @@ var presets = []struct {
 	{"K3s", "/var/lib/rancher/k3s/data/cni", "/var/lib/rancher/k3s/agent/etc/cni/net.d", "chain", false, ""},
 	{"K3d", "/bin", "/var/lib/rancher/k3s/agent/etc/cni/net.d", "chain", false, ""},
 	{"RKE2", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
-	{"MicroK8s", "/var/snap/microk8s/current/opt/cni/bin", "/var/snap/microk8s/current/args/cni-network", "chain", false, ""},
+	{"MicroK8s", "/var/snap/microk8s/current/opt/cni/bin", "/var/snap/microk8s/current/args/cni-network", "chain", false,
+		""},
 	{"Minikube", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
 	{"Kind", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
 	{"Talos", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
 }
 
-// Every distribution's directories are those of the table, in the flags and on the node alike, and the API server takes all of it.
+// Every distribution's directories are those of the table, in the flags and on the node alike, and the API server takes
+// all of it.
 func TestPresets(t *testing.T) {
 	var known map[string]any
 	read(t, filepath.Join(dir(), "files", "presets.yaml"), &known)
@@ -74,7 +76,8 @@ func TestPresets(t *testing.T) {
 	for _, file := range []string{"values.yaml", "README.md"} {
 		text := readText(t, filepath.Join(dir(), file))
 		for _, p := range presets {
-			if !strings.Contains(text, p.name) || !slices.Contains(schema.Properties["kubernetesDistribution"].Examples, p.name) {
+			if !strings.Contains(text, p.name) || !slices.Contains(schema.Properties["kubernetesDistribution"].Examples,
+				p.name) {
 				t.Errorf("%s is not in %s, or not in the schema", p.name, file)
 			}
 		}
@@ -93,7 +96,8 @@ func TestPresets(t *testing.T) {
 				}
 			}
 			for _, path := range []string{p.bin, p.conf, "/run/istio-pod-network"} {
-				if !strings.Contains(manifests, `hostPath: {path: "`+path+`"`) || !strings.Contains(manifests, `mountPath: "`+path+`"`) {
+				if !strings.Contains(manifests, `hostPath: {path: "`+path+`"`) ||
+					!strings.Contains(manifests, `mountPath: "`+path+`"`) {
 					t.Errorf("%s: %s is not mounted under the same path", p.name, path)
 				}
 			}

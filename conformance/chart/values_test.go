@@ -13,7 +13,8 @@ import (
 func TestWrongValues(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for value, words := range map[string][]string{
-			"kubernetesDistribution=Nomad":                {"kubernetesDistribution", `"Nomad"`, "Kubernetes, MicroK8s", "OpenShift"},
+			"kubernetesDistribution=Nomad": {"kubernetesDistribution", `"Nomad"`, "Kubernetes, MicroK8s",
+				"OpenShift"},
 			"nonsense=1":                                  {"nonsense", "not allowed"},
 			"agent.port=70000":                            {"/agent/port", "70,000", "65,535"},
 			"selection=all":                               {"/selection", "'injected', 'annotated'"},
@@ -71,7 +72,8 @@ func TestWrongValues(t *testing.T) {
 				}
 			}
 		}
-		if _, errs, err := program(nil, helm, "template", dir(), "--kube-version=1.24.0"); err == nil || !strings.Contains(errs, "1.24.0") {
+		if _, errs, err := program(nil, helm, "template", dir(), "--kube-version=1.24.0"); err == nil ||
+			!strings.Contains(errs, "1.24.0") {
 			t.Errorf("Kubernetes 1.24: %v %s", err, errs)
 		}
 	})
@@ -82,19 +84,22 @@ func TestValuesOf2018(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		_, keys := entry(t, helm, `includeIPRanges=172.30.0.0/16\,172.20.0.0/16`, "excludeIPRanges=10.1.0.0/16",
 			"excludeInboundPorts=80", "redirect.dnsCapture=true")
-		want := map[string]any{"includeOutboundIPRanges": "172.30.0.0/16,172.20.0.0/16", "excludeOutboundIPRanges": "10.1.0.0/16",
-			"excludeInboundPorts": "80", "dnsCapture": true}
+		want := map[string]any{"includeOutboundIPRanges": "172.30.0.0/16,172.20.0.0/16",
+			"excludeOutboundIPRanges": "10.1.0.0/16",
+			"excludeInboundPorts":     "80", "dnsCapture": true}
 		got, _ := json.Marshal(keys["redirect"])
 		if expected, _ := json.Marshal(want); string(got) != string(expected) {
 			t.Errorf("%s, want %s", got, expected)
 		}
-		manifests := template(t, helm, "Namespace=istio-system", "image.repository=example.com/controller", "image.tag=v1", "image.pullPolicy=Always",
+		manifests := template(t, helm, "Namespace=istio-system", "image.repository=example.com/controller", "image.tag=v1",
+			"image.pullPolicy=Always",
 			"image.runAsUser=1337",
 			"resources.limits.cpu=1", "containerRuntime=crio", "ingress.enabled=false")
 		var d appsv1.DaemonSet
 		find(t, manifests, "DaemonSet", "istio-pod-network-agent", &d)
 		agent := d.Spec.Template.Spec.Containers[0]
-		if d.Namespace != "istio-system" || agent.Image != "example.com/controller:v1" || agent.ImagePullPolicy != corev1.PullAlways ||
+		if d.Namespace != "istio-system" || agent.Image != "example.com/controller:v1" ||
+			agent.ImagePullPolicy != corev1.PullAlways ||
 			agent.Resources.Limits.Cpu().Value() != 1 {
 			t.Errorf("%s %s %s %v", d.Namespace, agent.Image, agent.ImagePullPolicy, agent.Resources)
 		}
@@ -105,7 +110,8 @@ func TestValuesOf2018(t *testing.T) {
 func TestNull(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		plain, _ := entry(t, helm)
-		values := []string{"includeIPRanges=null", "excludeIPRanges=null", "excludeInboundPorts=null", "redirect=null", "image.tag=null",
+		values := []string{"includeIPRanges=null", "excludeIPRanges=null", "excludeInboundPorts=null", "redirect=null",
+			"image.tag=null",
 			"nodeSelector=null", "affinity=null", "agent.listenAddress=null", "agent.podLabels=null", "cni.binDir=null"}
 		if null, _ := entry(t, helm, values...); null != plain {
 			t.Errorf("%s, want %s", null, plain)

@@ -22,7 +22,8 @@ func testCnitool(t *testing.T, version string) {
 	if err := os.Mkdir(confDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(confDir, "10-pods.conflist"), n.conflist(version, "pods", "bridge", nil), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(confDir, "10-pods.conflist"), n.conflist(version, "pods", "bridge", nil),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	netns := n.newNetns()

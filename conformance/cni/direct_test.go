@@ -96,7 +96,8 @@ func TestPrevResultPassesThrough(t *testing.T) {
 			t.Run(version+" "+pod, func(t *testing.T) {
 				n := newNode(t)
 				previous := crafted(version)
-				conf := n.direct(version, object{"runtimeConfig": object{capability: annotations}, "prevResult": json.RawMessage(previous)})
+				conf := n.direct(version, object{"runtimeConfig": object{capability: annotations},
+					"prevResult": json.RawMessage(previous)})
 				res := n.run(t, "ADD", conf, attachment("aaaa", n.newNetns()))
 				if res.code != 0 {
 					t.Fatalf("ADD: %s", res.stdout)
@@ -128,7 +129,8 @@ func TestWithoutPrevResult(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			n := newNode(t)
 			netns := n.newNetns()
-			res := n.run(t, "ADD", n.direct(version, object{"runtimeConfig": object{capability: mesh}}), attachment("aaaa", netns))
+			res := n.run(t, "ADD", n.direct(version, object{"runtimeConfig": object{capability: mesh}}),
+				attachment("aaaa", netns))
 			if res.code != 0 {
 				t.Fatalf("ADD: %s", res.stdout)
 			}
@@ -154,7 +156,8 @@ func TestUntouched(t *testing.T) {
 		{"no mesh, agent configured and absent", noMesh, object{"agentSocket": "/nonexistent/agent.sock"}, ""},
 		{"opted out", optedOut, nil, redirect.ReasonOptedOut},
 		{"inject false", map[string]string{"sidecar.istio.io/inject": "false"}, nil, redirect.ReasonInjectDisabled},
-		{"mode NONE", map[string]string{"sidecar.istio.io/status": "{}", "sidecar.istio.io/interceptionMode": "NONE"}, nil, redirect.ReasonModeNone},
+		{"mode NONE", map[string]string{"sidecar.istio.io/status": "{}", "sidecar.istio.io/interceptionMode": "NONE"}, nil,
+			redirect.ReasonModeNone},
 		{"namespace excluded", noMesh, object{"excludeNamespaces": []string{"de*"}}, ""},
 	}
 	for _, test := range tests {
@@ -188,7 +191,8 @@ func TestAgentAbsent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
 			netns := n.newNetns()
-			more := object{"agentSocket": filepath.Join(n.dir, "agent.sock"), "agentTimeout": "200ms", "prevResult": json.RawMessage(crafted("1.1.0"))}
+			more := object{"agentSocket": filepath.Join(n.dir, "agent.sock"), "agentTimeout": "200ms",
+				"prevResult": json.RawMessage(crafted("1.1.0"))}
 			if annotations != nil {
 				more["runtimeConfig"] = object{capability: annotations}
 			}
@@ -204,7 +208,8 @@ func TestAgentAbsent(t *testing.T) {
 			if res := n.run(t, "STATUS", n.direct("1.1.0", more), nil); res.code != 0 {
 				t.Errorf("STATUS without an agent: %s, want success", res.stdout)
 			}
-			if res := n.run(t, "DEL", n.direct("1.1.0", more), attachment("aaaa", netns)); res.code != 0 || len(res.stdout) != 0 {
+			if res := n.run(t, "DEL", n.direct("1.1.0", more), attachment("aaaa", netns)); res.code != 0 ||
+				len(res.stdout) != 0 {
 				t.Errorf("DEL after the failed ADD: exit %d, %q", res.code, res.stdout)
 			}
 		})
@@ -223,16 +228,19 @@ func TestErrors(t *testing.T) {
 		{"selection", object{"selection": "all"}, mesh, []string{"selection", "all"}},
 		{"agentTimeout", object{"agentTimeout": "soon"}, mesh, []string{"agentTimeout", "soon"}},
 		{"proxyUID", object{"redirect": object{"proxyUID": 0}}, mesh, []string{"proxyUID", "0"}},
-		{"mode annotation", nil, map[string]string{"sidecar.istio.io/status": "{}", "sidecar.istio.io/interceptionMode": "MAYBE"},
+		{"mode annotation", nil, map[string]string{"sidecar.istio.io/status": "{}",
+			"sidecar.istio.io/interceptionMode": "MAYBE"},
 			[]string{"sidecar.istio.io/interceptionMode", "MAYBE"}},
-		{"port annotation", nil, map[string]string{"sidecar.istio.io/status": "{}", "traffic.sidecar.istio.io/excludeOutboundPorts": "70000"},
+		{"port annotation", nil, map[string]string{"sidecar.istio.io/status": "{}",
+			"traffic.sidecar.istio.io/excludeOutboundPorts": "70000"},
 			[]string{"traffic.sidecar.istio.io/excludeOutboundPorts", "70000"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			n := newNode(t)
 			netns := n.newNetns()
-			more := object{"runtimeConfig": object{capability: test.annotations}, "prevResult": json.RawMessage(crafted("1.0.0"))}
+			more := object{"runtimeConfig": object{capability: test.annotations},
+				"prevResult": json.RawMessage(crafted("1.0.0"))}
 			for key, value := range test.more {
 				more[key] = value
 			}
@@ -248,7 +256,8 @@ func TestErrors(t *testing.T) {
 // TestOwnNetns is a misconfigured runtime that names the node's own namespace: the plugin must refuse it.
 func TestOwnNetns(t *testing.T) {
 	n := newNode(t)
-	conf := n.direct("1.0.0", object{"runtimeConfig": object{capability: mesh}, "prevResult": json.RawMessage(crafted("1.0.0"))})
+	conf := n.direct("1.0.0", object{"runtimeConfig": object{capability: mesh},
+		"prevResult": json.RawMessage(crafted("1.0.0"))})
 	n.run(t, "ADD", conf, attachment("aaaa", "/proc/self/ns/net")).wantError(t, 0)
 	n.wantUntouched("/proc/self/ns/net")
 }

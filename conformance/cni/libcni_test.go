@@ -31,7 +31,8 @@ func testChain(t *testing.T, primary, version string) {
 
 	w.add(t, rt)
 	defer w.del(t, rt)
-	if first, ours := decode(t, w.exec.stdout[primary]), decode(t, w.exec.stdout[pluginType]); !reflect.DeepEqual(first, ours) {
+	if first, ours := decode(t, w.exec.stdout[primary]), decode(t, w.exec.stdout[pluginType]); !reflect.DeepEqual(first,
+		ours) {
 		t.Errorf("%s answered %v, ours %v", primary, first, ours)
 	}
 	n.wantRules(netns)
@@ -76,7 +77,8 @@ func TestCheckNamesDrift(t *testing.T) {
 		n.inNetns(netns, "nft", "delete", "rule", rule.Family, rule.Table, rule.Chain, "handle", fmt.Sprint(now[at].Handle))
 		err := w.cni.CheckNetworkList(t.Context(), w.list, rt)
 		if err == nil || !strings.Contains(err.Error(), rule.Chain) {
-			t.Errorf("CHECK without a rule of chain %q of %s: %v, want an error that names the chain", rule.Chain, rule.Family, err)
+			t.Errorf("CHECK without a rule of chain %q of %s: %v, want an error that names the chain", rule.Chain, rule.Family,
+				err)
 		}
 		repair(t, w, rt)
 	}
@@ -123,7 +125,8 @@ func TestGC(t *testing.T) {
 	n := newNode(t)
 	pods := n.network(n.conflist("1.1.0", "pods", "bridge", nil))
 	other := n.network(n.conflist("1.1.0", "other", "bridge", nil))
-	lives, gone, foreign := runtimeConf("aaaa", n.newNetns(), mesh), runtimeConf("bbbb", n.newNetns(), mesh), runtimeConf("cccc", n.newNetns(), mesh)
+	lives, gone, foreign := runtimeConf("aaaa", n.newNetns(), mesh), runtimeConf("bbbb", n.newNetns(), mesh),
+		runtimeConf("cccc", n.newNetns(), mesh)
 	pods.add(t, lives)
 	pods.add(t, gone)
 	other.add(t, foreign)
@@ -159,7 +162,8 @@ func TestIPTables(t *testing.T) {
 		t.Errorf("CHECK after ADD: %v", err)
 	}
 	n.inNetns(netns, "iptables", "-t", "nat", "-F", "ISTIO_REDIRECT")
-	if err := w.cni.CheckNetworkList(t.Context(), w.list, rt); err == nil || !strings.Contains(err.Error(), "ISTIO_REDIRECT") {
+	if err := w.cni.CheckNetworkList(t.Context(), w.list, rt); err == nil ||
+		!strings.Contains(err.Error(), "ISTIO_REDIRECT") {
 		t.Errorf("CHECK with ISTIO_REDIRECT flushed: %v, want an error that names the chain", err)
 	}
 	w.del(t, rt)

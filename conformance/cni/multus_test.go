@@ -12,8 +12,9 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// Multus runs the plugin as a network of its own, net1, without a previous result and without the pod's annotations, so the agent is asked. It
-// deletes by what it noted when the pod was made, whatever its configuration says by then, and from CNI 0.4.0 on it relays CHECK.
+// Multus runs the plugin as a network of its own, net1, without a previous result and without the pod's annotations, so
+// the agent is asked. It deletes by what it noted when the pod was made, whatever its configuration says by then, and
+// from CNI 0.4.0 on it relays CHECK.
 func TestMultus(t *testing.T) {
 	for _, version := range versions {
 		t.Run(version, func(t *testing.T) { testMultus(t, version) })
@@ -55,7 +56,8 @@ func testMultus(t *testing.T, version string) {
 	}
 	configure := func(delegates []object) {
 		data, err := json.Marshal(object{
-			"cniVersion": version, "name": "multus-cni-network", "type": "multus", "binDir": n.bin, "cniDir": filepath.Join(n.dir, "multus"), "delegates": delegates,
+			"cniVersion": version, "name": "multus-cni-network", "type": "multus", "binDir": n.bin,
+			"cniDir": filepath.Join(n.dir, "multus"), "delegates": delegates,
 		})
 		if err == nil {
 			err = os.WriteFile(filepath.Join(confDir, "00-multus.conf"), data, 0o600)
@@ -91,7 +93,8 @@ func testMultus(t *testing.T, version string) {
 	}
 	tool("check")
 	n.inNetns(netns, "nft", "flush", "ruleset")
-	if out, err := n.cnitoolCommand(confDir, "check", "multus-cni-network", netns).CombinedOutput(); err == nil || !strings.Contains(string(out), "rules") {
+	if out, err := n.cnitoolCommand(confDir, "check", "multus-cni-network", netns).CombinedOutput(); err == nil ||
+		!strings.Contains(string(out), "rules") {
 		t.Errorf("check of a pod without its rules: %v %s", err, out)
 	}
 	tool("del")

@@ -31,7 +31,8 @@ func newNode(t testing.TB) *node {
 	t.Helper()
 	dir := t.TempDir()
 	subnets++
-	return &node{TB: t, bin: isolated.BinDir(), dir: dir, store: record.Store{Dir: filepath.Join(dir, "state")}, subnet: subnets}
+	return &node{TB: t, bin: isolated.BinDir(), dir: dir, store: record.Store{Dir: filepath.Join(dir, "state")},
+		subnet: subnets}
 }
 
 // newNetns pins a new network namespace with a path of its own and removes it after the test.

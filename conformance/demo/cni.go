@@ -23,7 +23,8 @@ const (
 )
 
 // cniArgs say which pod it is.
-const cniArgs = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=demo;K8S_POD_INFRA_CONTAINER_ID=demo"
+const cniArgs = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=demo;" +
+	"K8S_POD_INFRA_CONTAINER_ID=demo"
 
 // call is what came of running a program.
 type call struct {

@@ -30,7 +30,8 @@ func (d *demo) drift() error {
 	if err != nil {
 		return err
 	}
-	d.verdict(got.Landed == testnet.AtPeer, "the app's call to %s now lands at: %s, past the sidecar", got.Dst, d.landing(got.Landed))
+	d.verdict(got.Landed == testnet.AtPeer, "the app's call to %s now lands at: %s, past the sidecar", got.Dst,
+		d.landing(got.Landed))
 	d.command("ip netns exec node cnitool check " + network + " " + podNetns)
 	c := cnitool("check", insideMesh)
 	d.printed(c.complaint())
@@ -92,10 +93,12 @@ func (d *demo) end(took time.Duration) error {
 	seconds := took.Round(100 * time.Millisecond).Seconds()
 	fmt.Println()
 	if d.wrong > 0 {
-		fmt.Println(d.paint(red, fmt.Sprintf("%d things are not as they should be; %d flows tried in %.1f s.", d.wrong, d.tried, seconds)))
+		fmt.Println(d.paint(red, fmt.Sprintf("%d things are not as they should be; %d flows tried in %.1f s.", d.wrong,
+			d.tried, seconds)))
 		return errors.New("see the lines that start with NO")
 	}
-	fmt.Println(d.paint(green, fmt.Sprintf("All %d flows landed where they should, %s, %s mode, in %.1f s. The namespaces are gone now.",
+	fmt.Println(d.paint(green, fmt.Sprintf(
+		"All %d flows landed where they should, %s, %s mode, in %.1f s. The namespaces are gone now.",
 		d.tried, d.record.Backend, d.opts.mode, seconds)))
 	return nil
 }

@@ -27,7 +27,8 @@ type demo struct {
 	ports  struct{ OutboundPort, InboundPort, DNSPort int }
 }
 
-// show tells the story. An error is something that keeps it from being told; flows that land elsewhere are an error, too.
+// show tells the story. An error is something that keeps it from being told; flows that land elsewhere are an error,
+// too.
 func show(opts options) error {
 	started := time.Now()
 	if _, err := exec.LookPath("cnitool"); err != nil {
@@ -130,7 +131,8 @@ func (d *demo) remedy(verb string) string {
 	if verb != "add" {
 		return ""
 	}
-	return fmt.Sprintf("\nIf this kernel lacks something for --backend %s --mode %s, other ones may do.", d.opts.backend, d.opts.mode)
+	return fmt.Sprintf("\nIf this kernel lacks something for --backend %s --mode %s, other ones may do.", d.opts.backend,
+		d.opts.mode)
 }
 
 // join adds the pod with the annotation and shows the decision.

@@ -23,8 +23,10 @@ import (
 
 // What OpenShift gives a project, and those of the platform.
 var (
-	allocated = map[string]string{scc.KeyUsers: "1000660000/10000", scc.KeyGroups: "1000660000/10000", scc.KeyLevel: "s0:c26,c5"}
-	platform  = map[string]string{scc.KeyUsers: "1000700000/10000", scc.KeyGroups: "1000700000/10000", scc.KeyLevel: "s0:c27,c4"}
+	allocated = map[string]string{scc.KeyUsers: "1000660000/10000", scc.KeyGroups: "1000660000/10000",
+		scc.KeyLevel: "s0:c26,c5"}
+	platform = map[string]string{scc.KeyUsers: "1000700000/10000", scc.KeyGroups: "1000700000/10000",
+		scc.KeyLevel: "s0:c27,c4"}
 )
 
 // The first user of the project's range, which the platform gives to apps, and the last, which Istio gives to sidecars.
@@ -33,8 +35,8 @@ const (
 	lastUser  = 1000669999
 )
 
-// constrained has OpenShift's admission judge every pod of the cluster until the end of the test, in its place: after policies, before other
-// webhooks, once more when those have changed the pod, and in the end.
+// constrained has OpenShift's admission judge every pod of the cluster until the end of the test, in its place: after
+// policies, before other webhooks, once more when those have changed the pod, and in the end.
 func (r *rig) constrained() {
 	r.Helper()
 	stock := filepath.Join(build.Root(), "conformance", "internal", "scc", "stock.yaml")
@@ -68,21 +70,28 @@ func (r *rig) constrained() {
 	}
 	const name = "constraints.openshift.io"
 	fail, none, again := admissionv1.Fail, admissionv1.SideEffectClassNone, admissionv1.IfNeededReinvocationPolicy
-	mutating, validating := nodes.Client.AdmissionregistrationV1().MutatingWebhookConfigurations(), nodes.Client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
-	_, err = mutating.Create(r.ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name}, Webhooks: []admissionv1.MutatingWebhook{{
-		Name: name, ClientConfig: hook("/"), Rules: newPods, FailurePolicy: &fail, SideEffects: &none, ReinvocationPolicy: &again, AdmissionReviewVersions: []string{"v1"},
-	}}}, metav1.CreateOptions{})
+	mutating, validating := nodes.Client.AdmissionregistrationV1().MutatingWebhookConfigurations(),
+		nodes.Client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
+	_, err = mutating.Create(r.ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name},
+		Webhooks: []admissionv1.MutatingWebhook{{
+			Name: name, ClientConfig: hook("/"), Rules: newPods, FailurePolicy: &fail, SideEffects: &none,
+			ReinvocationPolicy: &again, AdmissionReviewVersions: []string{"v1"},
+		}}}, metav1.CreateOptions{})
 	must(r, err)
 	r.Cleanup(func() { must(r, mutating.Delete(r.ctx, name, metav1.DeleteOptions{})) })
-	_, err = validating.Create(r.ctx, &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name}, Webhooks: []admissionv1.ValidatingWebhook{{
-		Name: name, ClientConfig: hook(scc.FinalPath), Rules: newPods, FailurePolicy: &fail, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
-	}}}, metav1.CreateOptions{})
+	_, err = validating.Create(r.ctx,
+		&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name},
+			Webhooks: []admissionv1.ValidatingWebhook{{
+				Name: name, ClientConfig: hook(scc.FinalPath), Rules: newPods, FailurePolicy: &fail, SideEffects: &none,
+				AdmissionReviewVersions: []string{"v1"},
+			}}}, metav1.CreateOptions{})
 	must(r, err)
 	r.Cleanup(func() { must(r, validating.Delete(r.ctx, name, metav1.DeleteOptions{})) })
 	r.eventually("the constraints are in force", inForce(true))
 }
 
-// developed has the rig's pods be made by somebody who may edit the namespace and nothing else, and who leaves to the platform what that can fill in.
+// developed has the rig's pods be made by somebody who may edit the namespace and nothing else, and who leaves to the
+// platform what that can fill in.
 func (r *rig) developed() {
 	r.Helper()
 	r.bound("edit", authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods"})
@@ -97,7 +106,8 @@ func (r *rig) developed() {
 func (r *rig) bound(role string, what authorizationv1.ResourceAttributes) {
 	r.Helper()
 	_, err := nodes.Client.RbacV1().RoleBindings(r.namespace).Create(r.ctx, &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "developer-"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "developer-"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName,
+			Kind: "ClusterRole", Name: role},
 		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "developer"}},
 	}, metav1.CreateOptions{})
 	must(r, err)
@@ -123,13 +133,15 @@ func (r *rig) admitted(name, constraints string, app, sidecar int64) {
 		return *c.SecurityContext.RunAsUser
 	}
 	if by := pod.Annotations[scc.KeyAdmitted]; by != constraints || runs("app") != app || runs("istio-proxy") != sidecar {
-		r.Errorf("%s was admitted by %s, its app runs as %d and its sidecar as %d", name, by, runs("app"), runs("istio-proxy"))
+		r.Errorf("%s was admitted by %s, its app runs as %d and its sidecar as %d", name, by, runs("app"),
+			runs("istio-proxy"))
 	}
 }
 
-// On OpenShift, with Multus and its constraints in force, Istio's injector puts pods of people who may only edit their project on our network,
-// beside networks of their own, and the constraints that everybody may use admit them: the app as the first user of the project's range, the
-// sidecar as the last. The chart's own pods are admitted by its own constraints, and no others.
+// On OpenShift, with Multus and its constraints in force, Istio's injector puts pods of people who may only edit their
+// project on our network, beside networks of their own, and the constraints that everybody may use admit them: the app
+// as the first user of the project's range, the sidecar as the last. The chart's own pods are admitted by its own
+// constraints, and no others.
 func openShiftIstio(whole *rig) {
 	t := whole.TB.(*testing.T)
 	whole.installedOnOpenShift()
@@ -166,7 +178,8 @@ func openShiftIstio(whole *rig) {
 		if named := pod.Annotations[networks]; !strings.Contains(named, "data") || !strings.Contains(named, network) {
 			t.Errorf("it names the networks %q", named)
 		}
-		if !strings.Contains(pod.Annotations["k8s.v1.cni.cncf.io/network-status"], "/data") || !strings.Contains(r.ruleset("with-another"), fmt.Sprint("meta skuid ", lastUser, " ")) {
+		if !strings.Contains(pod.Annotations["k8s.v1.cni.cncf.io/network-status"], "/data") ||
+			!strings.Contains(r.ruleset("with-another"), fmt.Sprint("meta skuid ", lastUser, " ")) {
 			t.Errorf("%v\n%s", pod.Annotations, r.ruleset("with-another"))
 		}
 		if strings.Contains(events(r.namespace), "ProxyUserShared") {
@@ -192,7 +205,8 @@ func openShiftIstio(whole *rig) {
 	// Without PLATFORM=openshift the sidecar is 1337 everywhere: that takes nonroot-v2, or a user namespace.
 	t.Run("fixed-user", func(t *testing.T) {
 		r := project(t, nil, []string{wait}, cniEnabled, multus)
-		if _, err := r.tryCreate(r.injected("refused", nil)); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "runAsUser: 1337 is not allowed") {
+		if _, err := r.tryCreate(r.injected("refused", nil)); !apierrors.IsForbidden(err) ||
+			!strings.Contains(err.Error(), "runAsUser: 1337 is not allowed") {
 			t.Errorf("%v", err)
 		}
 		own, no := r.injected("user-namespace", map[string]string{scc.KeyRequired: "restricted-v3"}), false

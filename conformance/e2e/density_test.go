@@ -21,7 +21,8 @@ import (
 // full is how many pods a node has by the kubelet's own limit.
 const full = 110
 
-// A node is filled with mesh pods at once, as after a drain of another one. All of them start and are marked, and nothing leaks.
+// A node is filled with mesh pods at once, as after a drain of another one. All of them start and are marked, and
+// nothing leaks.
 func TestFullNode(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -50,10 +51,12 @@ func TestFullNode(t *testing.T) {
 	slices.Sort(latencies)
 	for i := range full {
 		name := fmt.Sprint("mesh-", i)
-		r.eventually(name+" has tried to reach the peer", func() bool { return strings.Contains(r.says(name, "app"), " answer ") })
+		r.eventually(name+" has tried to reach the peer",
+			func() bool { return strings.Contains(r.says(name, "app"), " answer ") })
 		r.noLeak(name)
 	}
-	r.note("%d at once run after %.1f s, plain ones with one container after %.1f s; record to mark: median %d ms, last %d ms", full,
+	r.note("%d at once run after %.1f s, plain ones with one container after %.1f s; record to mark: median %d ms, "+
+		"last %d ms", full,
 		mesh.Seconds(), plain.Seconds(), latencies[full/2].Milliseconds(), latencies[full-1].Milliseconds())
 }
 
@@ -101,7 +104,8 @@ func (r *rig) watchMarks() *marks {
 			m.at[string(pod.UID)] = time.Now()
 		}
 	}
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: see, UpdateFunc: func(_, object any) { see(object) }})
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: see,
+		UpdateFunc: func(_, object any) { see(object) }})
 	must(r, err)
 	ctx, cancel := context.WithCancel(r.ctx)
 	factory.Start(ctx.Done())

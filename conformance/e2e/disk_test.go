@@ -10,8 +10,8 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
-// A directory that the agent or the plugin has to write to is full, or read-only: readiness or the kubelet says why, no file is torn, pods
-// outside the mesh start, and all is well when it ends.
+// A directory that the agent or the plugin has to write to is full, or read-only: readiness or the kubelet says why, no
+// file is torn, pods outside the mesh start, and all is well when it ends.
 func TestDisk(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed("agentTimeout=2s")
@@ -19,7 +19,8 @@ func TestDisk(t *testing.T) {
 		for _, harm := range []struct {
 			name, words string
 			begin       func(*cluster.Node, string) (func() error, error)
-		}{{"full", "no space left on device", (*cluster.Node).Fill}, {"read-only", "read-only file system", (*cluster.Node).ReadOnly}} {
+		}{{"full", "no space left on device", (*cluster.Node).Fill},
+			{"read-only", "read-only file system", (*cluster.Node).ReadOnly}} {
 			dirs := []string{cluster.ConfDir, cluster.BinDir, cluster.StateDir}
 			if r.node.Runtime == cluster.Debian { // where the primary's own file is what is written
 				dirs = dirs[:1]

@@ -79,7 +79,8 @@ func TestIPv6Only(t *testing.T) {
 	})
 }
 
-// A node that has IPv6 switched off for its pods: the rules of both families are there, and what cannot be is named in the record.
+// A node that has IPv6 switched off for its pods: the rules of both families are there, and what cannot be is named in
+// the record.
 func TestIPv6Disabled(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()

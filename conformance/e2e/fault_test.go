@@ -16,8 +16,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// The agents are away: a pod outside the mesh starts, a mesh pod is refused for the time being with a reason, and starts when
-// they are back.
+// The agents are away: a pod outside the mesh starts, a mesh pod is refused for the time being with a reason, and
+// starts when they are back.
 func TestAgentAway(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed("agentTimeout=1s")
@@ -26,7 +26,8 @@ func TestAgentAway(t *testing.T) {
 		r.seen(r.appPod("plain"))
 		r.eventually("the kubelet says why the mesh pod does not start", func() bool {
 			events := events(r.namespace)
-			return strings.Contains(events, "cart-0 FailedCreatePodSandBox") && strings.Contains(events, "nobody listens on the socket") &&
+			return strings.Contains(events, "cart-0 FailedCreatePodSandBox") &&
+				strings.Contains(events, "nobody listens on the socket") &&
 				strings.Contains(events, "istio-pod-network-install uninstall")
 		})
 		r.startAgents()
@@ -45,13 +46,15 @@ func TestSandboxKilled(t *testing.T) {
 		r.killSandbox("cart-0")
 		r.eventually("the pod is marked for another network namespace", func() bool {
 			now := r.pod("cart-0").Annotations
-			return now[annotation.NetNS] != before.Annotations[annotation.NetNS] && now[annotation.Status] == annotation.Initialized
+			return now[annotation.NetNS] != before.Annotations[annotation.NetNS] &&
+				now[annotation.Status] == annotation.Initialized
 		})
 		r.throughSidecar("cart-0")
 	})
 }
 
-// killSandbox kills the process that is a mesh pod's sandbox. It is the pause container's, whose only task is to be there.
+// killSandbox kills the process that is a mesh pod's sandbox. It is the pause container's, whose only task is to be
+// there.
 func (r *rig) killSandbox(name string) {
 	r.Helper()
 	id := r.sandboxOf(name)
@@ -61,8 +64,8 @@ func (r *rig) killSandbox(name string) {
 	r.output(r.node.Ctr("tasks", "kill", "--signal=KILL", id))
 }
 
-// Marks that were copied from a live pod, or made up, prove nothing: a pod that carries them from its creation on, where nobody watches over
-// them, waits all the same.
+// Marks that were copied from a live pod, or made up, prove nothing: a pod that carries them from its creation on,
+// where nobody watches over them, waits all the same.
 func TestPastedMarks(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -74,7 +77,8 @@ func TestPastedMarks(t *testing.T) {
 	hasty := r.meshPod("hasty")
 	hasty.Spec.InitContainers = nil
 	r.seen(hasty)
-	for name, netns := range map[string]string{"copied": live[annotation.NetNS], "forged": boot + "/4026531840/1", "bare": ""} {
+	for name, netns := range map[string]string{"copied": live[annotation.NetNS], "forged": boot + "/4026531840/1",
+		"bare": ""} {
 		pod := r.meshPod(name)
 		pod.Annotations[annotation.Status] = annotation.Initialized
 		if netns != "" {
@@ -88,8 +92,8 @@ func TestPastedMarks(t *testing.T) {
 	}
 }
 
-// Where the admission policy is in force, nobody but an agent sets marks, and whoever has stolen an agent's token can do no more than
-// mark pods of that node.
+// Where the admission policy is in force, nobody but an agent sets marks, and whoever has stolen an agent's token can
+// do no more than mark pods of that node.
 func TestStolenToken(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -110,13 +114,17 @@ func TestStolenToken(t *testing.T) {
 	for _, c := range []struct {
 		what, pod, change, words string
 	}{
-		{"its own mark again", "on-" + r.node.Name, `{"metadata": {"annotations": {"pod-network-controller.istio.io/reason": "x"}}}`, ""},
-		{"another node's pod", "on-" + nodes.Nodes[1].Name, `{"metadata": {"annotations": {"pod-network-controller.istio.io/reason": "x"}}}`, "own node"},
+		{"its own mark again", "on-" + r.node.Name,
+			`{"metadata": {"annotations": {"pod-network-controller.istio.io/reason": "x"}}}`, ""},
+		{"another node's pod", "on-" + nodes.Nodes[1].Name,
+			`{"metadata": {"annotations": {"pod-network-controller.istio.io/reason": "x"}}}`, "own node"},
 		{"a label", "on-" + r.node.Name, `{"metadata": {"labels": {"app": "x"}}}`, "labels"},
 		{"the status", "on-" + r.node.Name, `{"status": {"phase": "Failed"}}`, "status"},
 	} {
-		_, err := thief.CoreV1().Pods(r.namespace).Patch(r.ctx, c.pod, types.MergePatchType, []byte(c.change), metav1.PatchOptions{}, "status")
-		if c.words == "" && err != nil || c.words != "" && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), c.words)) {
+		_, err := thief.CoreV1().Pods(r.namespace).Patch(r.ctx, c.pod, types.MergePatchType, []byte(c.change),
+			metav1.PatchOptions{}, "status")
+		if c.words == "" && err != nil || c.words != "" &&
+			(!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), c.words)) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 	}
@@ -129,9 +137,11 @@ func (r *rig) asAgentOf(n *cluster.Node) *kubernetes.Clientset {
 		if pod.Spec.NodeName != n.Name {
 			continue
 		}
-		token, err := nodes.Client.CoreV1().ServiceAccounts(system).CreateToken(r.ctx, pod.Spec.ServiceAccountName, &authenticationv1.TokenRequest{
-			Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID}},
-		}, metav1.CreateOptions{})
+		token, err := nodes.Client.CoreV1().ServiceAccounts(system).CreateToken(r.ctx, pod.Spec.ServiceAccountName,
+			&authenticationv1.TokenRequest{
+				Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod",
+					APIVersion: "v1", Name: pod.Name, UID: pod.UID}},
+			}, metav1.CreateOptions{})
 		must(r, err)
 		config := rest.AnonymousClientConfig(nodes.Server.Admin())
 		config.BearerToken = token.Status.Token

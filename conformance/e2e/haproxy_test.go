@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// transparent is how haproxy does a sidecar's work: it goes where the client wanted to go, and says to the peer outside whom it
-// speaks for. To its own pod it goes from 127.0.0.6, as Istio's proxy does.
+// transparent is how haproxy does a sidecar's work: it goes where the client wanted to go, and says to the peer outside
+// whom it speaks for. To its own pod it goes from 127.0.0.6, as Istio's proxy does.
 const transparent = `global
   log stderr format raw daemon
 defaults

@@ -21,8 +21,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// What a pod's author writes is data, where nobody checks it but us: settings that are none are refused by name, and nothing else of it
-// means anything to the node.
+// What a pod's author writes is data, where nobody checks it but us: settings that are none are refused by name, and
+// nothing else of it means anything to the node.
 func TestHostileAnnotations(t *testing.T) {
 	r := newRig(t)
 	r.installed("admissionPolicy.enabled=false")
@@ -46,7 +46,8 @@ func TestHostileAnnotations(t *testing.T) {
 		key := slices.Collect(maps.Keys(settings))[0]
 		r.eventually("the kubelet and an Event name the annotation of "+name, func() bool {
 			all := events(r.namespace)
-			return strings.Contains(all, name+" FailedCreatePodSandBox") && strings.Contains(all, name+" InvalidMeshAnnotation The pod cannot start: ") && strings.Contains(all, key)
+			return strings.Contains(all, name+" FailedCreatePodSandBox") &&
+				strings.Contains(all, name+" InvalidMeshAnnotation The pod cannot start: ") && strings.Contains(all, key)
 		})
 		r.stillWaits(name)
 	}
@@ -55,7 +56,8 @@ func TestHostileAnnotations(t *testing.T) {
 		prefixes = append(prefixes, fmt.Sprintf("172.%d.%d.0/24", 16+i/256, i%256))
 	}
 	taken := map[string]map[string]string{
-		"free-text": {"notes": "`reboot`; \"; flush ruleset; $(reboot) \\ ' \n\t\r %s %n {{.}} <>&", "pod-network-controller.istio.io/reason": "made up", "pod-network-controller.istio.io/netns": "../../x"},
+		"free-text": {"notes": "`reboot`; \"; flush ruleset; $(reboot) \\ ' \n\t\r %s %n {{.}} <>&",
+			"pod-network-controller.istio.io/reason": "made up", "pod-network-controller.istio.io/netns": "../../x"},
 		"pasted":    {annotation.Status: annotation.Initialized, annotation.NetNS: "a/1/1"},
 		"spared":    {annotation.Status: annotation.NotRequired, annotation.NetNS: "a/1/1"},
 		"full":      {"notes": strings.Repeat("x", 200<<10)},
@@ -80,8 +82,8 @@ func TestHostileAnnotations(t *testing.T) {
 	}
 }
 
-// An app that runs as the user or the group of its sidecar goes around it. The pod is started with an Event, or not at all, as the operator
-// chose; a user that only the image names is an Event when it is known.
+// An app that runs as the user or the group of its sidecar goes around it. The pod is started with an Event, or not at
+// all, as the operator chose; a user that only the image names is an Event when it is known.
 func TestSharedProxyUser(t *testing.T) {
 	r := newRig(t)
 	other := int64(appUser)
@@ -93,7 +95,8 @@ func TestSharedProxyUser(t *testing.T) {
 	r.installed()
 	r.seen(shared("warned"))
 	r.eventually("an Event says why", func() bool {
-		return strings.Contains(events(r.namespace), fmt.Sprintf("warned ProxyUserShared Container app runs with the user %d", proxyUser))
+		return strings.Contains(events(r.namespace), fmt.Sprintf("warned ProxyUserShared Container app runs with the user %d",
+			proxyUser))
 	})
 	r.installed("sharedProxyUser=refuse")
 	group := shared("group")
@@ -103,13 +106,15 @@ func TestSharedProxyUser(t *testing.T) {
 		r.eventually("the kubelet and an Event say why "+pod.Name+" does not start", func() bool {
 			all, reason := events(r.namespace), fmt.Sprintf("container app: invalid %s %d", pod.Name, proxyUser)
 			return strings.Contains(all, pod.Name+" FailedCreatePodSandBox") && strings.Contains(all, reason) &&
-				strings.Contains(all, fmt.Sprintf("%s ProxyUserShared Container app runs with the %s %d", pod.Name, pod.Name, proxyUser))
+				strings.Contains(all, fmt.Sprintf("%s ProxyUserShared Container app runs with the %s %d", pod.Name, pod.Name,
+					proxyUser))
 		})
 		r.stillWaits(pod.Name)
 	}
 	archive := filepath.Join(r.TempDir(), "user.tar")
 	const image = "e2e.local/user:1"
-	must(r, cluster.Image(archive, image, fmt.Sprint(proxyUser), []cluster.File{{Source: filepath.Join(isolated.BinDir(), "podprogram"), Path: "podprogram"}}, "/podprogram"))
+	must(r, cluster.Image(archive, image, fmt.Sprint(proxyUser),
+		[]cluster.File{{Source: filepath.Join(isolated.BinDir(), "podprogram"), Path: "podprogram"}}, "/podprogram"))
 	must(r, r.node.Import(archive))
 	pod := r.meshPod("by-its-image")
 	app := container(pod, "app")
@@ -117,11 +122,13 @@ func TestSharedProxyUser(t *testing.T) {
 	r.create(pod)
 	r.running(pod.Name)
 	r.eventually("an Event tells of the image's user", func() bool {
-		return strings.Contains(events(r.namespace), fmt.Sprintf("by-its-image ProxyUserShared Container app runs with the user %d", proxyUser))
+		return strings.Contains(events(r.namespace),
+			fmt.Sprintf("by-its-image ProxyUserShared Container app runs with the user %d", proxyUser))
 	})
 }
 
-// Names as long as a node can have them: the kubelet's directory of a pod's logs has namespace, name and UID in its name.
+// Names as long as a node can have them: the kubelet's directory of a pod's logs has namespace, name and UID in its
+// name.
 func TestLongNames(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -136,8 +143,8 @@ func TestLongNames(t *testing.T) {
 	r.marked(name)
 }
 
-// Somebody listens in the agent's place after it has gone, and says that no pod is in the mesh. The plugin looks who listens, and who may
-// write to the socket's directory, and believes nothing.
+// Somebody listens in the agent's place after it has gone, and says that no pod is in the mesh. The plugin looks who
+// listens, and who may write to the socket's directory, and believes nothing.
 func TestFakeAgent(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed("agentTimeout=1s")
@@ -150,7 +157,8 @@ func TestFakeAgent(t *testing.T) {
 			user  int
 			mode  os.FileMode // of the directory, in the end
 			words string
-		}{{"of-another-user", 1000, 0o755, "only root is believed"}, {"in-a-public-room", 0, 0o777, "nobody but root may write to it"}} {
+		}{{"of-another-user", 1000, 0o755, "only root is believed"},
+			{"in-a-public-room", 0, 0o777, "nobody but root may write to it"}} {
 			socket := filepath.Join(room, "agent.sock")
 			_ = os.Remove(socket)
 			closed := r.until(func() error { _ = os.Remove(socket); return os.Chmod(room, 0o755) })

@@ -21,8 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What `make e2e FAULTS=… SEED=…` says: the faults that are injected while any scenario runs, comma-separated, or all; and the number
-// from which it follows which comes where, when, and for how long.
+// What `make e2e FAULTS=… SEED=…` says: the faults that are injected while any scenario runs, comma-separated, or all;
+// and the number from which it follows which comes where, when, and for how long.
 const (
 	faultsEnv = "E2E_FAULTS"
 	seedEnv   = "E2E_SEED"
@@ -88,7 +88,8 @@ func stopped(program string) func(*cluster.Node, *rand.Rand) (func() error, erro
 		if len(pids) == 0 {
 			return nil, errNotNow
 		}
-		return func() error { return gone(syscall.Kill(pids[0], syscall.SIGCONT)) }, gone(syscall.Kill(pids[0], syscall.SIGSTOP))
+		return func() error { return gone(syscall.Kill(pids[0], syscall.SIGCONT)) },
+			gone(syscall.Kill(pids[0], syscall.SIGSTOP))
 	}
 }
 
@@ -125,7 +126,8 @@ func restarted(program string) func(*cluster.Node, *rand.Rand) (func() error, er
 	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) { return nothing, n.Restart(program) }
 }
 
-func dir(path string, harm func(*cluster.Node, string) (func() error, error)) func(*cluster.Node, *rand.Rand) (func() error, error) {
+func dir(path string, harm func(*cluster.Node, string) (func() error, error)) func(*cluster.Node,
+	*rand.Rand) (func() error, error) {
 	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) { return harm(n, path) }
 }
 
@@ -161,7 +163,8 @@ func sandboxKilled(n *cluster.Node, random *rand.Rand) (func() error, error) {
 	return nothing, nil
 }
 
-// clockJump has the agents and plugins of a node see another time, up to an hour before or after, if their images know of it.
+// clockJump has the agents and plugins of a node see another time, up to an hour before or after, if their images know
+// of it.
 func clockJump(n *cluster.Node, random *rand.Rand) (func() error, error) {
 	file := n.Path(clockFile)
 	seconds := random.IntN(7200) - 3600
@@ -187,7 +190,8 @@ func named(list string) []fault {
 	for name := range strings.SplitSeq(list, ",") {
 		i := slices.IndexFunc(faults, func(f fault) bool { return f.name == name })
 		if i < 0 {
-			panic(fmt.Sprintf("%s: %q is no fault; valid: all, or some of %s", faultsEnv, name, strings.Join(listed(faults), ",")))
+			panic(fmt.Sprintf("%s: %q is no fault; valid: all, or some of %s", faultsEnv, name,
+				strings.Join(listed(faults), ",")))
 		}
 		picked = append(picked, faults[i])
 	}
@@ -217,8 +221,8 @@ type injection struct {
 	start  time.Time
 }
 
-// inject has faults come and go on every node, and at the API server, until the function that it returns is called; then all is as it was
-// before. What comes when follows from the seed.
+// inject has faults come and go on every node, and at the API server, until the function that it returns is called;
+// then all is as it was before. What comes when follows from the seed.
 func (r *rig) inject(list []fault, seed uint64) (heal func()) {
 	r.Helper()
 	in := &injection{counts: map[string]int{}, ended: make(chan struct{}), start: time.Now()}
@@ -251,7 +255,8 @@ func (r *rig) inject(list []fault, seed uint64) (heal func()) {
 	r.Cleanup(func() {
 		heal()
 		if r.Failed() {
-			r.Logf("to have the same faults again: FAULTS=%s SEED=%d\n%s", strings.Join(listed(list), ","), seed, in.log.String())
+			r.Logf("to have the same faults again: FAULTS=%s SEED=%d\n%s", strings.Join(listed(list), ","), seed,
+				in.log.String())
 		}
 	})
 	return heal
@@ -268,7 +273,8 @@ func listed(list []fault) []string {
 // drive has one fault after the other.
 func (in *injection) drive(n *cluster.Node, list []fault, random *rand.Rand) {
 	for {
-		pause, f, lasting := time.Duration(500+random.IntN(4000))*time.Millisecond, list[random.IntN(len(list))], time.Duration(500+random.IntN(6000))*time.Millisecond
+		pause, f, lasting := time.Duration(500+random.IntN(4000))*time.Millisecond, list[random.IntN(len(list))],
+			time.Duration(500+random.IntN(6000))*time.Millisecond
 		its := rand.New(rand.NewPCG(random.Uint64(), 0)) // what a fault draws does not change what comes after it
 		if !in.sleep(pause) {
 			return

@@ -31,7 +31,8 @@ const (
 )
 
 var istioValues = []string{
-	"values.global.hub=e2e.local", "values.global.tag=1", "values.global.imagePullPolicy=Never", "values.global.proxy.seccompProfile.type=RuntimeDefault",
+	"values.global.hub=e2e.local", "values.global.tag=1", "values.global.imagePullPolicy=Never",
+	"values.global.proxy.seccompProfile.type=RuntimeDefault",
 }
 
 // importIstio gives the rig's node the image of the containers that Istio's injector makes.
@@ -55,7 +56,8 @@ func (r *rig) injector(files, values []string, args ...string) *exec.Cmd {
 	for i, file := range files {
 		data, err := os.ReadFile(file)
 		must(r, err)
-		operator := "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec:\n  values:\n    " + strings.ReplaceAll(string(data), "\n", "\n    ")
+		operator := "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec:\n  values:\n    " +
+			strings.ReplaceAll(string(data), "\n", "\n    ")
 		args = append(args, "-file="+r.file(fmt.Sprint("operator-", i, ".yaml"), operator))
 	}
 	return exec.Command(filepath.Join(isolated.BinDir(), "istio-injector"), args...)
@@ -63,7 +65,8 @@ func (r *rig) injector(files, values []string, args ...string) *exec.Cmd {
 
 // newPods are what the webhooks of these tests look at.
 var newPods = []admissionv1.RuleWithOperations{{
-	Operations: []admissionv1.OperationType{admissionv1.Create}, Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+	Operations: []admissionv1.OperationType{admissionv1.Create}, Rule: admissionv1.Rule{APIGroups: []string{""},
+		APIVersions: []string{"v1"}, Resources: []string{"pods"}},
 }}
 
 // istio has it serve the cluster until the end of the test.
@@ -93,7 +96,8 @@ func (r *rig) istio(environment, files []string, values ...string) {
 	_, err = hooks.Create(r.ctx, &admissionv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: "istio-sidecar-injector"},
 		Webhooks: []admissionv1.MutatingWebhook{{
-			Name: "namespace.sidecar-injector.istio.io", ClientConfig: admissionv1.WebhookClientConfig{URL: &url, CABundle: r.authority()},
+			Name: "namespace.sidecar-injector.istio.io", ClientConfig: admissionv1.WebhookClientConfig{URL: &url,
+				CABundle: r.authority()},
 			Rules:             newPods,
 			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{injectedFrom: "enabled"}},
 			FailurePolicy:     &fail, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
@@ -103,7 +107,8 @@ func (r *rig) istio(environment, files []string, values ...string) {
 	r.Cleanup(func() { must(r, hooks.Delete(r.ctx, "istio-sidecar-injector", metav1.DeleteOptions{})) })
 }
 
-// injectedNamespace is one in which Istio's injector and that level of Pod Security are in force, once it has been prepared.
+// injectedNamespace is one in which Istio's injector and that level of Pod Security are in force, once it has been
+// prepared.
 func (r *rig) injectedNamespace(level string, annotations map[string]string, prepare ...func()) {
 	r.Helper()
 	labels := enforcing(level)
@@ -122,7 +127,8 @@ func (r *rig) injectedNamespace(level string, annotations map[string]string, pre
 
 // istioAuthority is what istiod puts into every namespace, and injected pods mount.
 func istioAuthority() *corev1.ConfigMap {
-	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert"}, Data: map[string]string{"root-cert.pem": ""}}
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert"},
+		Data: map[string]string{"root-cert.pem": ""}}
 }
 
 // without is an app that Istio's injector leaves alone: the control.
@@ -146,8 +152,9 @@ func (r *rig) injected(name string, annotations map[string]string) *corev1.Pod {
 var variants = map[string]map[string]string{
 	"plain-sidecar":  {"sidecar.istio.io/nativeSidecar": "false"},
 	"native-sidecar": {"sidecar.istio.io/nativeSidecar": "true"},
-	"held":           {"proxy.istio.io/config": "holdApplicationUntilProxyStarts: true", "sidecar.istio.io/nativeSidecar": "false"},
-	"dns":            {"proxy.istio.io/config": "proxyMetadata: {ISTIO_META_DNS_CAPTURE: \"true\"}"},
+	"held": {"proxy.istio.io/config": "holdApplicationUntilProxyStarts: true",
+		"sidecar.istio.io/nativeSidecar": "false"},
+	"dns": {"proxy.istio.io/config": "proxyMetadata: {ISTIO_META_DNS_CAPTURE: \"true\"}"},
 	"excludes": {
 		"traffic.sidecar.istio.io/excludeOutboundPorts": "8082", "traffic.sidecar.istio.io/excludeInboundPorts": "8090",
 		"traffic.sidecar.istio.io/includeOutboundIPRanges": "10.99.0.0/16,fd00:99::/64",
@@ -176,7 +183,8 @@ func (r *rig) everyVariant(init, image string) {
 			r.Errorf("the first init container of %s is %s of %s", name, first.Name, first.Image)
 		}
 		for _, status := range pod.Status.InitContainerStatuses {
-			if status.Name == init && (status.State.Terminated == nil || status.State.Terminated.ExitCode != 0 || status.RestartCount > 0) {
+			if status.Name == init && (status.State.Terminated == nil || status.State.Terminated.ExitCode != 0 ||
+				status.RestartCount > 0) {
 				r.Errorf("%s of %s: %+v", init, name, status)
 			}
 		}
@@ -187,8 +195,8 @@ func (r *rig) everyVariant(init, image string) {
 	}
 }
 
-// Stock Istio with pilot.cni.enabled and nothing else: its pods are admitted under restricted, and Istio's own validation is content with our
-// rules.
+// Stock Istio with pilot.cni.enabled and nothing else: its pods are admitted under restricted, and Istio's own
+// validation is content with our rules.
 func TestIstioStock(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -208,7 +216,8 @@ func TestIstioWait(t *testing.T) {
 	r.everyVariant("istio-validation", pluginImage())
 }
 
-// Without pilot.cni.enabled, pods have the init container that this project is there to do without, and restricted refuses them.
+// Without pilot.cni.enabled, pods have the init container that this project is there to do without, and restricted
+// refuses them.
 func TestIstioInitIsRejected(t *testing.T) {
 	r := newRig(t)
 	r.installed() // without the policy that replaces it
@@ -220,7 +229,8 @@ func TestIstioInitIsRejected(t *testing.T) {
 	}
 }
 
-// A TPROXY sidecar of Istio's runs as root with NET_ADMIN, whoever writes the rules: restricted refuses it, privileged admits it.
+// A TPROXY sidecar of Istio's runs as root with NET_ADMIN, whoever writes the rules: restricted refuses it, privileged
+// admits it.
 func TestIstioTPROXY(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -251,9 +261,11 @@ func TestIstioByHand(t *testing.T) {
 	pod := r.appPod("cart-0") // the name that it gets
 	pod.ObjectMeta = metav1.ObjectMeta{Labels: map[string]string{"app": "cart"}}
 	workload, err := json.Marshal(&appsv1.StatefulSet{
-		TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "StatefulSet"}, ObjectMeta: metav1.ObjectMeta{Name: "cart", Namespace: r.namespace},
+		TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "StatefulSet"}, ObjectMeta: metav1.ObjectMeta{Name: "cart",
+			Namespace: r.namespace},
 		Spec: appsv1.StatefulSetSpec{
-			Selector: &metav1.LabelSelector{MatchLabels: pod.Labels}, Template: corev1.PodTemplateSpec{ObjectMeta: pod.ObjectMeta, Spec: pod.Spec},
+			Selector: &metav1.LabelSelector{MatchLabels: pod.Labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: pod.ObjectMeta, Spec: pod.Spec},
 		},
 	})
 	must(r, err)
@@ -261,7 +273,8 @@ func TestIstioByHand(t *testing.T) {
 	if !strings.Contains(injected, "NET_ADMIN") {
 		t.Errorf("what is injected needs no patch:\n%s", injected)
 	}
-	patch := kubectl("patch", "--local", "-f", "-", "--type=strategic", "--patch-file="+filepath.Join(build.Root(), "docs", "istio", "replace-init.yaml"), "-o", "yaml")
+	patch := kubectl("patch", "--local", "-f", "-", "--type=strategic", "--patch-file="+filepath.Join(build.Root(), "docs",
+		"istio", "replace-init.yaml"), "-o", "yaml")
 	patch.Stdin = strings.NewReader(injected)
 	patched := r.output(patch)
 	apply := kubectl("apply", "-f", "-")
@@ -279,7 +292,8 @@ func TestIstioByHand(t *testing.T) {
 	}
 }
 
-// initReplaced waits until a pod whose istio-init the chart's policy replaces is admitted: the API server takes a moment to read a policy.
+// initReplaced waits until a pod whose istio-init the chart's policy replaces is admitted: the API server takes a
+// moment to read a policy.
 func (r *rig) initReplaced() {
 	r.Helper()
 	r.succeeds("a pod whose istio-init is replaced", func() error { _, err := r.dryRun(r.appPod("try")); return err })

@@ -18,11 +18,12 @@ var (
 	outside *peer
 )
 
-// runtimes are those of the nodes: into the network of one the plugin comes by a drop-in, into that of the other by a splice.
+// runtimes are those of the nodes: into the network of one the plugin comes by a drop-in, into that of the other by a
+// splice.
 var runtimes = []cluster.Runtime{cluster.Current, cluster.Debian}
 
-// What scripts/e2e.sh says: where the images are, each in a directory named by its version; the version that the chart names, and another
-// one to upgrade to; the directory of the Helms; and where to put the logs of a run that has failed.
+// What scripts/e2e.sh says: where the images are, each in a directory named by its version; the version that the chart
+// names, and another one to upgrade to; the directory of the Helms; and where to put the logs of a run that has failed.
 const (
 	imagesEnv = "E2E_IMAGES"
 	versions  = "E2E_VERSIONS"
@@ -61,7 +62,8 @@ func prepare(bin string) error {
 	if err := build.Istio(bin); err != nil {
 		return err
 	}
-	return build.Product(bin, "./agent/istio-pod-network-agent") // of which one scenario runs a command from outside the cluster
+	// of which one scenario runs a command from outside the cluster
+	return build.Product(bin, "./agent/istio-pod-network-agent")
 }
 
 const podImage = "e2e.local/pod:1"
@@ -79,7 +81,8 @@ func setUp() error {
 	if outside, err = newPeer(); err != nil {
 		return err
 	}
-	if err := cluster.Image(podArchive(), podImage, "", []cluster.File{{Source: filepath.Join(bin, "podprogram"), Path: "podprogram"}}, "/podprogram"); err != nil {
+	if err := cluster.Image(podArchive(), podImage, "",
+		[]cluster.File{{Source: filepath.Join(bin, "podprogram"), Path: "podprogram"}}, "/podprogram"); err != nil {
 		return err
 	}
 	for _, n := range nodes.Nodes {

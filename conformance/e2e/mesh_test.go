@@ -17,9 +17,10 @@ import (
 // stockPod is a mesh pod as Istio's injection makes it without a CNI plugin.
 func (r *rig) stockPod(name string) *corev1.Pod {
 	pod, root := r.meshPod(name), int64(0)
-	pod.Spec.InitContainers[0] = corev1.Container{Name: "istio-init", Image: pluginImage(), SecurityContext: &corev1.SecurityContext{
-		RunAsUser: &root, Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN", "NET_RAW"}},
-	}}
+	pod.Spec.InitContainers[0] = corev1.Container{Name: "istio-init", Image: pluginImage(),
+		SecurityContext: &corev1.SecurityContext{
+			RunAsUser: &root, Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN", "NET_RAW"}},
+		}}
 	return pod
 }
 
@@ -33,8 +34,8 @@ func TestStockInitIsRejected(t *testing.T) {
 	}
 }
 
-// The solution: the same workload starts under restricted, its wait is satisfied, every packet goes where the rules say, and nothing
-// its app ever sends goes past the sidecar. It holds with a drop-in and with a splice.
+// The solution: the same workload starts under restricted, its wait is satisfied, every packet goes where the rules
+// say, and nothing its app ever sends goes past the sidecar. It holds with a drop-in and with a splice.
 func TestMeshPod(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()
@@ -98,7 +99,8 @@ func native(pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-// Istio's way since Kubernetes 1.29: the sidecar is an init container that goes on, and later init containers are served by it.
+// Istio's way since Kubernetes 1.29: the sidecar is an init container that goes on, and later init containers are
+// served by it.
 func TestNativeSidecar(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -109,8 +111,8 @@ func TestNativeSidecar(t *testing.T) {
 	r.marked("cart-0")
 }
 
-// A TPROXY sidecar has to hold NET_ADMIN, which Pod Security restricted forbids: such pods need another namespace. Inbound connections
-// reach it as they were sent.
+// A TPROXY sidecar has to hold NET_ADMIN, which Pod Security restricted forbids: such pods need another namespace.
+// Inbound connections reach it as they were sent.
 func TestTPROXY(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -131,7 +133,8 @@ func TestTPROXY(t *testing.T) {
 	}
 }
 
-// A static pod is the kubelet's own; what the API server shows of it is a mirror. Its rules are there, and the mirror is left alone.
+// A static pod is the kubelet's own; what the API server shows of it is a mirror. Its rules are there, and the mirror
+// is left alone.
 func TestStaticPod(t *testing.T) {
 	r := newRig(t)
 	r.installed()

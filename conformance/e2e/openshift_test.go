@@ -23,8 +23,8 @@ const (
 	networks = "k8s.v1.cni.cncf.io/networks"
 )
 
-// TestOpenShift runs the scenarios of a node as OpenShift has them, one after the other on one node with either kind of Multus. Most are not
-// about the kind, and run with the one that OpenShift has since 4.14.
+// TestOpenShift runs the scenarios of a node as OpenShift has them, one after the other on one node with either kind of
+// Multus. Most are not about the kind, and run with the one that OpenShift has since 4.14.
 func TestOpenShift(t *testing.T) {
 	type scenario struct {
 		name string
@@ -32,7 +32,8 @@ func TestOpenShift(t *testing.T) {
 	}
 	each := []scenario{{"nad", openShiftNAD}, {"uninstall", openShiftUninstall}}
 	once := []scenario{
-		{"missing", openShiftMissing}, {"multus-away", openShiftMultusAway}, {"aux", openShiftAux}, {"aux-fail-open", openShiftAuxFailOpen},
+		{"missing", openShiftMissing}, {"multus-away", openShiftMultusAway}, {"aux", openShiftAux},
+		{"aux-fail-open", openShiftAuxFailOpen},
 		{"mode-changed", openShiftModeChanged}, {"istio", openShiftIstio},
 	}
 	for kind, these := range map[string][]scenario{"thin": each, "thick": slices.Concat(once, each)} {
@@ -49,8 +50,8 @@ func TestOpenShift(t *testing.T) {
 	}
 }
 
-// openShift brings up a node as OpenShift has them, with Multus in front of its primary CNI. Until the end of the test the chart's agents are on
-// it alone.
+// openShift brings up a node as OpenShift has them, with Multus in front of its primary CNI. Until the end of the test
+// the chart's agents are on it alone.
 func openShift(t *testing.T, thick bool) *cluster.Node {
 	t.Helper()
 	r := newRig(t)
@@ -77,7 +78,8 @@ func openShift(t *testing.T, thick bool) *cluster.Node {
 
 func (r *rig) installedOnOpenShift(values ...string) {
 	r.Helper()
-	r.installed(append([]string{"kubernetesDistribution=OpenShift", `nodeSelector.kubernetes\.io/hostname=` + r.node.Name}, values...)...)
+	r.installed(append([]string{"kubernetesDistribution=OpenShift", `nodeSelector.kubernetes\.io/hostname=` + r.node.Name},
+		values...)...)
 }
 
 // attached is a mesh pod that names networks.
@@ -87,8 +89,8 @@ func (r *rig) attached(name, names string) *corev1.Pod {
 	return pod
 }
 
-// In mode nad Multus calls the plugin for pods that name its network, with whatever interface and no previous result: the whole pod is in the
-// mesh, once, and files of others are left alone.
+// In mode nad Multus calls the plugin for pods that name its network, with whatever interface and no previous result:
+// the whole pod is in the mesh, once, and files of others are left alone.
 func openShiftNAD(r *rig) {
 	r.installedOnOpenShift()
 	owned := []string{cluster.OVNFile, cluster.OpenShiftConfDir + "/00-multus.conf"}
@@ -97,14 +99,16 @@ func openShiftNAD(r *rig) {
 	r.output(kubectlIn(r.namespace, "apply", "-f", r.file("data.yaml", dataNetwork)))
 	for name, names := range map[string]string{
 		"alone": network, "with-another": "data," + network, "twice": network + "," + network,
-		"as-json": `[{"name": "data", "interface": "data0"}, {"name": "istio-cni", "namespace": "default", "interface": "mesh0"}]`,
+		"as-json": `[{"name": "data", "interface": "data0"}, {"name": "istio-cni", "namespace": "default", "interface": ` +
+			`"mesh0"}]`,
 	} {
 		r.create(r.attached(name, names))
 		r.throughSidecar(name)
 		r.marked(name)
 		pod := r.pod(name)
 		r.answersFrom("sidecar-inbound", pod, 8080)
-		if strings.Contains(names, "data") && !strings.Contains(pod.Annotations["k8s.v1.cni.cncf.io/network-status"], "/data") {
+		if strings.Contains(names, "data") && !strings.Contains(pod.Annotations["k8s.v1.cni.cncf.io/network-status"],
+			"/data") {
 			r.Errorf("%s has not got its own network: %v", name, pod.Annotations)
 		}
 		if tables := strings.Count(r.ruleset(name), "table ip istio-pod-network"); tables != 1 {
@@ -126,7 +130,8 @@ const dataNetwork = `apiVersion: k8s.cni.cncf.io/v1
 kind: NetworkAttachmentDefinition
 metadata: {name: data}
 spec:
-  config: '{"cniVersion": "0.3.1", "name": "data", "type": "bridge", "bridge": "data0", "ipam": {"type": "host-local", "subnet": "10.250.0.0/24"}}'
+  config: '{"cniVersion": "0.3.1", "name": "data", "type": "bridge", "bridge": "data0",
+    "ipam": {"type": "host-local", "subnet": "10.250.0.0/24"}}'
 `
 
 // meshNetwork is ours, as an operator would write it.
@@ -168,7 +173,8 @@ func (r *rig) records() []record.Record {
 	return slices.DeleteFunc(all, func(rec record.Record) bool { return rec.Namespace != r.namespace })
 }
 
-// What a network of Multus's lacks keeps a pod that names it from starting; a mesh pod that does not name it is noticed, and repaired.
+// What a network of Multus's lacks keeps a pod that names it from starting; a mesh pod that does not name it is
+// noticed, and repaired.
 func openShiftMissing(r *rig) {
 	r.installedOnOpenShift()
 	r.seen(r.appPod("plain"))
@@ -176,7 +182,8 @@ func openShiftMissing(r *rig) {
 	r.output(kubectl("delete", "net-attach-def", "istio-cni", "--namespace=default"))
 	r.create(r.attached("without-definition", network))
 	r.eventually("Multus says what is missing", func() bool {
-		return strings.Contains(events(r.namespace), "without-definition FailedCreatePodSandBox") && strings.Contains(events(r.namespace), "istio-cni")
+		return strings.Contains(events(r.namespace), "without-definition FailedCreatePodSandBox") &&
+			strings.Contains(events(r.namespace), "istio-cni")
 	})
 	r.stillWaits("without-definition")
 	cmd := kubectl("create", "-f", "-")
@@ -191,21 +198,24 @@ func openShiftMissing(r *rig) {
 	r.create(r.meshPod("without-name"))
 	r.throughSidecar("without-name")
 	r.marked("without-name")
-	r.eventually("an Event says that the plugin was not run", func() bool { return strings.Contains(events(r.namespace), "without-name MeshBypassed") })
+	r.eventually("an Event says that the plugin was not run",
+		func() bool { return strings.Contains(events(r.namespace), "without-name MeshBypassed") })
 }
 
 // withoutServerFields makes what the API server shows fit to be created again.
 func withoutServerFields(manifest string) string {
 	var kept strings.Builder
 	for line := range strings.Lines(manifest) {
-		if key, _, _ := strings.Cut(strings.TrimSpace(line), ":"); !slices.Contains([]string{"creationTimestamp", "generation", "resourceVersion", "uid"}, key) {
+		if key, _, _ := strings.Cut(strings.TrimSpace(line), ":"); !slices.Contains([]string{"creationTimestamp",
+			"generation", "resourceVersion", "uid"}, key) {
 			kept.WriteString(line)
 		}
 	}
 	return kept.String()
 }
 
-// Multus is killed, the primary's file is written again and taken away: pods go on, and new ones come as soon as Multus takes them.
+// Multus is killed, the primary's file is written again and taken away: pods go on, and new ones come as soon as Multus
+// takes them.
 func openShiftMultusAway(r *rig) {
 	r.installedOnOpenShift()
 	r.seen(r.appPod("plain"))
@@ -228,8 +238,9 @@ func openShiftMultusAway(r *rig) {
 	}
 }
 
-// In mode aux the plugin is run for every pod of the node, and knows of each only what the agent tells it: mesh pods are redirected without an
-// annotation of Multus's, others are left alone. While the agent is away, pods of the platform start, others wait, or start, as the operator chose.
+// In mode aux the plugin is run for every pod of the node, and knows of each only what the agent tells it: mesh pods
+// are redirected without an annotation of Multus's, others are left alone. While the agent is away, pods of the
+// platform start, others wait, or start, as the operator chose.
 func openShiftAux(r *rig)         { r.auxiliary(false) }
 func openShiftAuxFailOpen(r *rig) { r.auxiliary(true) }
 
@@ -263,31 +274,37 @@ func (r *rig) auxiliary(open bool) {
 	r.create(r.appPod("plain-while-away"))
 	r.create(r.meshPod("cart-1"))
 	if open {
-		r.eventually("the pod outside the mesh starts", func() bool { return outside.reached(r.namespace, "plain-while-away") > 0 })
-		r.eventually("the mesh pod waits", func() bool { return strings.Contains(r.says("cart-1", "istio-validation"), "is absent") })
+		r.eventually("the pod outside the mesh starts",
+			func() bool { return outside.reached(r.namespace, "plain-while-away") > 0 })
+		r.eventually("the mesh pod waits",
+			func() bool { return strings.Contains(r.says("cart-1", "istio-validation"), "is absent") })
 		r.stillWaits("cart-1")
 	} else {
 		r.eventually("both are refused, with a reason", func() bool {
 			all := events(r.namespace)
-			return strings.Contains(all, "plain-while-away FailedCreatePodSandBox") && strings.Contains(all, "cart-1 FailedCreatePodSandBox") &&
+			return strings.Contains(all, "plain-while-away FailedCreatePodSandBox") &&
+				strings.Contains(all, "cart-1 FailedCreatePodSandBox") &&
 				strings.Contains(all, "nobody listens on the socket")
 		})
 	}
 	must(r, os.Remove(r.node.Path(cluster.AuxDir+"/50-istio-pod-network.conf"))) // as after a reboot
 	r.create(r.meshPod("cart-2"))
-	r.eventually("the plugin is not run, and the mesh pod waits", func() bool { return strings.Contains(r.says("cart-2", "istio-validation"), "is absent") })
+	r.eventually("the plugin is not run, and the mesh pod waits",
+		func() bool { return strings.Contains(r.says("cart-2", "istio-validation"), "is absent") })
 	r.stillWaits("cart-2")
 	r.startAgents()
 	r.throughSidecar("cart-1")
 	r.throughSidecar("cart-2")
 	r.marked("cart-2")
-	r.eventually("the pod outside the mesh starts", func() bool { return outside.reached(r.namespace, "plain-while-away") > 0 })
+	r.eventually("the pod outside the mesh starts",
+		func() bool { return outside.reached(r.namespace, "plain-while-away") > 0 })
 }
 
-// The release goes from one mode to the other and back, with a pod that stays: on the node is the file of its mode and no other, or the plugin would be
-// run for every pod, and refuse it, when nobody answers it any more.
+// The release goes from one mode to the other and back, with a pod that stays: on the node is the file of its mode and
+// no other, or the plugin would be run for every pod, and refuse it, when nobody answers it any more.
 func openShiftModeChanged(r *rig) {
-	own := map[string]string{"nad": cluster.MultusConfDir + "/istio-pod-network.conf", "auxChain": cluster.AuxDir + "/50-istio-pod-network.conf"}
+	own := map[string]string{"nad": cluster.MultusConfDir + "/istio-pod-network.conf", "auxChain": cluster.AuxDir +
+		"/50-istio-pod-network.conf"}
 	there := func() (modes []string) {
 		for mode, path := range own {
 			if _, err := os.Stat(r.node.Path(path)); err == nil {
@@ -319,8 +336,8 @@ func openShiftModeChanged(r *rig) {
 	r.seen(r.appPod("plain"))
 }
 
-// The release is removed while its pods are there: they go on, can be deleted, and then nothing is left on the node. Multus deletes by what it
-// has noted of a pod, so the plugin stays until the last one is gone.
+// The release is removed while its pods are there: they go on, can be deleted, and then nothing is left on the node.
+// Multus deletes by what it has noted of a pod, so the plugin stays until the last one is gone.
 func openShiftUninstall(r *rig) {
 	r.installedOnOpenShift()
 	r.seen(r.appPod("plain"))
@@ -333,7 +350,8 @@ func openShiftUninstall(r *rig) {
 	}
 	must(r, nodes.Client.CoreV1().Pods(r.namespace).Delete(r.ctx, "stays", metav1.DeleteOptions{}))
 	r.eventually("the pod is deleted", func() bool {
-		list, err := nodes.Client.CoreV1().Pods(r.namespace).List(r.ctx, metav1.ListOptions{FieldSelector: "metadata.name=stays"})
+		list, err := nodes.Client.CoreV1().Pods(r.namespace).List(r.ctx,
+			metav1.ListOptions{FieldSelector: "metadata.name=stays"})
 		return err == nil && len(list.Items) == 0
 	})
 	if left := r.records(); len(left) > 0 {

@@ -19,8 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// visit is the whole life of a mesh pod: it comes, its sidecar serves its app, and it goes. Whatever is away meanwhile comes back. Nothing
-// of the app's may go past the sidecar, from its first instruction on.
+// visit is the whole life of a mesh pod: it comes, its sidecar serves its app, and it goes. Whatever is away meanwhile
+// comes back. Nothing of the app's may go past the sidecar, from its first instruction on.
 func (r *rig) visit(pod *corev1.Pod) {
 	r.Helper()
 	pods := nodes.Client.CoreV1().Pods(pod.Namespace)
@@ -148,7 +148,8 @@ func TestNodeProgramsKilled(t *testing.T) {
 	})
 }
 
-// A node goes down and comes back, with all its pods: they get networks, rules and marks anew, and the old records are no more.
+// A node goes down and comes back, with all its pods: they get networks, rules and marks anew, and the old records are
+// no more.
 func TestReboot(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()
@@ -184,8 +185,8 @@ func TestReboot(t *testing.T) {
 	})
 }
 
-// The API server is down, in a soak for a minute. Sandboxes that have to be made again meanwhile get their rules from the agent's cache, and their
-// marks when it is back.
+// The API server is down, in a soak for a minute. Sandboxes that have to be made again meanwhile get their rules from
+// the agent's cache, and their marks when it is back.
 func TestAPIServerDown(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -253,8 +254,8 @@ func TestAPIServerInTrouble(t *testing.T) {
 	r.healthy()
 }
 
-// The agents are away for long, under a primary CNI of version 1.1.0, whose STATUS the runtime asks: the node stays ready, plain pods
-// start, nothing is evicted, and the agent comes back by itself.
+// The agents are away for long, under a primary CNI of version 1.1.0, whose STATUS the runtime asks: the node stays
+// ready, plain pods start, nothing is evicted, and the agent comes back by itself.
 func TestAgentAwayForLong(t *testing.T) {
 	r := newRig(t)
 	r.installed()

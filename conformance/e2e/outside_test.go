@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A pod outside the mesh is left alone whatever we do: it starts without us, with us, and while the agents are away, and nothing is
-// in its packet filter.
+// A pod outside the mesh is left alone whatever we do: it starts without us, with us, and while the agents are away,
+// and nothing is in its packet filter.
 func TestOutsideTheMesh(t *testing.T) {
 	r := newRig(t)
 	r.uninstalled()
@@ -70,7 +70,8 @@ func TestAnnotatedSelection(t *testing.T) {
 	optedIn := r.newNamespace(enforcing("restricted"), map[string]string{initialize: "true"})
 	r.seen(r.appPod("plain"))
 	for _, c := range []struct{ name, namespace, pod string }{
-		{"by-itself", home, "true"}, {"by-its-namespace", optedIn, ""}, {"silent", home, ""}, {"against-its-namespace", optedIn, "false"},
+		{"by-itself", home, "true"}, {"by-its-namespace", optedIn, ""}, {"silent", home, ""},
+		{"against-its-namespace", optedIn, "false"},
 	} {
 		r.namespace = c.namespace
 		pod := r.meshPod(c.name)
@@ -88,7 +89,8 @@ func TestAnnotatedSelection(t *testing.T) {
 	r.namespace = home
 }
 
-// A pod as the template of 2018 made it: its volume, and an init container istio-init that is called as the program of then was.
+// A pod as the template of 2018 made it: its volume, and an init container istio-init that is called as the program of
+// then was.
 func TestTemplateOf2018(t *testing.T) {
 	r := newRig(t)
 	r.installed("selection=annotated")
@@ -100,7 +102,8 @@ func TestTemplateOf2018(t *testing.T) {
 	pod.Spec.InitContainers[0] = corev1.Container{
 		Name: "istio-init", Image: pluginImage(), ImagePullPolicy: corev1.PullNever, SecurityContext: restricted(appUser),
 		Args: []string{
-			"init", "--file", "/etc/podinfo/pod_annotations", "--annotation-key", annotation.Status, "--annotation-value", annotation.Initialized,
+			"init", "--file", "/etc/podinfo/pod_annotations", "--annotation-key", annotation.Status, "--annotation-value",
+			annotation.Initialized,
 			"--timeout", "300", "--delay", "10",
 		},
 		VolumeMounts: []corev1.VolumeMount{{Name: "podinfo", MountPath: "/etc/podinfo"}},

@@ -11,8 +11,8 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
-// Where the peer listens. What comes to the first of the ports, or as DNS, from the app of a mesh pod is a leak; the second is one that
-// pods may exclude.
+// Where the peer listens. What comes to the first of the ports, or as DNS, from the app of a mesh pod is a leak; the
+// second is one that pods may exclude.
 const (
 	peerPort     = 8081
 	excludedPort = 8082
@@ -26,8 +26,8 @@ var (
 	dns      = fmt.Sprintf("udp:%s:53", cluster.Address)
 )
 
-// peer is a server outside the nodes. It remembers who has reached it: an app says its name first, and a proxy that passes it on
-// says before that whom it speaks for (the PROXY protocol).
+// peer is a server outside the nodes. It remembers who has reached it: an app says its name first, and a proxy that
+// passes it on says before that whom it speaks for (the PROXY protocol).
 type peer struct {
 	mu       sync.Mutex
 	direct   map[string]int // connections and packets without a proxy, by the name of the app

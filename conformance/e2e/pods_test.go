@@ -24,12 +24,13 @@ func restricted(user int64) *corev1.SecurityContext {
 	no, yes := false, true
 	return &corev1.SecurityContext{
 		RunAsUser: &user, RunAsGroup: &user, RunAsNonRoot: &yes, AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
-		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 	}
 }
 
-// appPod is a pod outside the mesh: its app calls the peer outside in both families, from its first instruction on, and serves on
-// 8080 and 8090.
+// appPod is a pod outside the mesh: its app calls the peer outside in both families, from its first instruction on, and
+// serves on 8080 and 8090.
 func (r *rig) appPod(name string) *corev1.Pod {
 	grace, token := int64(1), false
 	return &corev1.Pod{
@@ -39,7 +40,8 @@ func (r *rig) appPod(name string) *corev1.Pod {
 			TerminationGracePeriodSeconds: &grace, AutomountServiceAccountToken: &token,
 			Containers: []corev1.Container{{
 				Name: "app", Image: podImage, ImagePullPolicy: corev1.PullNever, SecurityContext: r.app.DeepCopy(),
-				Command: []string{"/podprogram", "app", "-name=" + r.namespace + "/" + name, "-serve=8080,8090"}, Args: []string{target4, target6},
+				Command: []string{"/podprogram", "app", "-name=" + r.namespace + "/" + name, "-serve=8080,8090"},
+				Args:    []string{target4, target6},
 			}},
 		},
 	}
@@ -51,17 +53,20 @@ func (r *rig) meshPod(name string) *corev1.Pod {
 	pod.Annotations["sidecar.istio.io/status"] = `{"containers":["istio-proxy"]}`
 	pod.Spec.InitContainers = []corev1.Container{waitContainer("annotation")}
 	pod.Spec.Containers = append([]corev1.Container{sidecarContainer()}, pod.Spec.Containers...)
-	pod.Spec.Volumes = []corev1.Volume{{Name: "istio-podinfo", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
-		Items: []corev1.DownwardAPIVolumeFile{{Path: "annotations", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations"}}},
-	}}}}
+	pod.Spec.Volumes = []corev1.Volume{{Name: "istio-podinfo",
+		VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
+			Items: []corev1.DownwardAPIVolumeFile{{Path: "annotations",
+				FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations"}}},
+		}}}}
 	return pod
 }
 
 // waitContainer is the init wait.
 func waitContainer(mode string) corev1.Container {
 	return corev1.Container{
-		Name: "istio-validation", Image: pluginImage(), ImagePullPolicy: corev1.PullNever, SecurityContext: restricted(proxyUser),
-		Command: []string{"/istio-pod-network-wait"}, Args: []string{"--mode=" + mode, "--timeout=300s"},
+		Name: "istio-validation", Image: pluginImage(), ImagePullPolicy: corev1.PullNever,
+		SecurityContext: restricted(proxyUser),
+		Command:         []string{"/istio-pod-network-wait"}, Args: []string{"--mode=" + mode, "--timeout=300s"},
 		VolumeMounts: []corev1.VolumeMount{{Name: "istio-podinfo", MountPath: "/etc/istio/pod"}},
 	}
 }
@@ -69,7 +74,8 @@ func waitContainer(mode string) corev1.Container {
 // sidecarContainer is the stand-in of Istio's proxy.
 func sidecarContainer() corev1.Container {
 	return corev1.Container{
-		Name: "istio-proxy", Image: podImage, ImagePullPolicy: corev1.PullNever, SecurityContext: restricted(proxyUser), Command: []string{"/podprogram", "sidecar"},
+		Name: "istio-proxy", Image: podImage, ImagePullPolicy: corev1.PullNever, SecurityContext: restricted(proxyUser),
+		Command: []string{"/podprogram", "sidecar"},
 	}
 }
 
@@ -127,7 +133,8 @@ func (r *rig) running(name string) *corev1.Pod {
 // says is the log of a container.
 func (r *rig) says(pod, container string) string {
 	r.Helper()
-	log, err := nodes.Client.CoreV1().Pods(r.namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(r.ctx)
+	log, err := nodes.Client.CoreV1().Pods(r.namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(
+		r.ctx)
 	if err != nil {
 		return err.Error()
 	}
@@ -215,7 +222,8 @@ func (r *rig) ask(pod *corev1.Pod, port int) map[string]string {
 	return answers
 }
 
-// answersFrom fails unless who answers at a port of the pod, in every family it has, and has seen the address as it was called.
+// answersFrom fails unless who answers at a port of the pod, in every family it has, and has seen the address as it was
+// called.
 func (r *rig) answersFrom(who string, pod *corev1.Pod, port int) {
 	r.Helper()
 	answers := r.ask(pod, port)

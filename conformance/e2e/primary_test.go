@@ -14,8 +14,9 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// The primary CNI writes its configuration again, renames it, takes it away and brings it back, and another one that sorts before it
-// appears, all while mesh pods come and go. A pod that is made in a moment in which the plugin is not chained waits, and is repaired.
+// The primary CNI writes its configuration again, renames it, takes it away and brings it back, and another one that
+// sorts before it appears, all while mesh pods come and go. A pod that is made in a moment in which the plugin is not
+// chained waits, and is repaired.
 func TestPrimaryMischief(t *testing.T) {
 	r := newRig(t)
 	r.node = nodes.Node("node-" + string(cluster.Debian)) // where our entry is in the primary's own file
@@ -50,7 +51,8 @@ func TestPrimaryMischief(t *testing.T) {
 			}
 			time.Sleep(500 * time.Millisecond)
 			must(r, replace(r.node.Conflist(), primary))
-			// The kubelet looks every five seconds, and syncs no pod while the network was away when it looked: not always at that moment.
+			// The kubelet looks every five seconds, and syncs no pod while the network was away when it looked: not always at
+			// that moment.
 			time.Sleep(2*time.Second + time.Duration(round%7)*300*time.Millisecond)
 		}},
 		{"one that sorts earlier", func(round int) {
@@ -93,11 +95,12 @@ func otherNetwork(n *cluster.Node) ([]byte, error) {
 			return nil, fmt.Errorf("%s: %w: %s", route, err, out)
 		}
 	}
-	return []byte(strings.NewReplacer("podnet", "othernet", "cni0", "cni1", "10.244.", "10.245.", "fd00:244:", "fd00:245:").Replace(n.Primary(cluster.DualStack))), nil
+	return []byte(strings.NewReplacer("podnet", "othernet", "cni0", "cni1", "10.244.", "10.245.", "fd00:244:",
+		"fd00:245:").Replace(n.Primary(cluster.DualStack))), nil
 }
 
-// A drop-in is forced on a runtime that does not read them. That mesh pods come without rules is noticed, reported and repaired, and the
-// agent falls back to an entry in the primary's own file.
+// A drop-in is forced on a runtime that does not read them. That mesh pods come without rules is noticed, reported and
+// repaired, and the agent falls back to an entry in the primary's own file.
 func TestForcedDropIn(t *testing.T) {
 	r := newRig(t)
 	r.node = nodes.Node("node-" + string(cluster.Debian))
@@ -107,7 +110,8 @@ func TestForcedDropIn(t *testing.T) {
 	hasty.Spec.InitContainers = nil
 	r.seen(hasty)
 	r.create(r.meshPod("cart-0"))
-	r.eventually("an Event says that a pod was made without the plugin", func() bool { return strings.Contains(events(r.namespace), " MeshBypassed ") })
+	r.eventually("an Event says that a pod was made without the plugin",
+		func() bool { return strings.Contains(events(r.namespace), " MeshBypassed ") })
 	r.throughSidecar("cart-0")
 	r.marked("cart-0")
 	r.eventually("the agent is ready again, with a splice", func() bool {
@@ -128,8 +132,8 @@ func TestForcedDropIn(t *testing.T) {
 // foreign is the entry of a plugin that writes Istio's own rules.
 const foreign = `{"type": "foreign-rules"}`
 
-// The rules of Istio's own tools are in the pod's network already: nothing is doubled, the pod says so, an Event too, and its sidecar serves
-// it by those.
+// The rules of Istio's own tools are in the pod's network already: nothing is doubled, the pod says so, an Event too,
+// and its sidecar serves it by those.
 func TestForeignRulesFirst(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()
@@ -142,7 +146,8 @@ func TestForeignRulesFirst(t *testing.T) {
 			r.Errorf("marked %v", a)
 		}
 		r.eventually("an Event says so", func() bool { return strings.Contains(events(r.namespace), "cart-0 ForeignRules") })
-		if rules := r.ruleset("cart-0"); strings.Contains(rules, "istio-pod-network") || !strings.Contains(rules, "ISTIO_OUTPUT") {
+		if rules := r.ruleset("cart-0"); strings.Contains(rules, "istio-pod-network") ||
+			!strings.Contains(rules, "ISTIO_OUTPUT") {
 			r.Errorf("the rules are\n%s", rules)
 		}
 	})
@@ -169,13 +174,15 @@ func TestForeignPluginLater(t *testing.T) {
 		r.throughSidecar("cart-0")
 		r.eventually("the pod has a mark", func() bool { return r.pod("cart-0").Annotations[annotation.Status] != "" })
 		rules := r.ruleset("cart-0")
-		if ours, theirs := strings.Count(rules, "table ip istio-pod-network"), strings.Count(rules, "chain ISTIO_OUTPUT {"); ours > 1 || theirs != 2 {
+		if ours, theirs := strings.Count(rules, "table ip istio-pod-network"),
+			strings.Count(rules, "chain ISTIO_OUTPUT {"); ours > 1 || theirs != 2 {
 			r.Errorf("%d tables of ours, %d chains of theirs:\n%s", ours, theirs, rules)
 		}
 		dropIn, _ := os.ReadFile(r.node.Path(filepath.Join(cluster.ConfDir, "podnet", "99-istio-pod-network.conf")))
 		data, err = os.ReadFile(r.node.Conflist())
 		must(r, err)
-		if all := string(data) + string(dropIn); strings.Count(all, `"istio-pod-network"`) != 1 || strings.Count(all, `"foreign-rules"`) != 1 {
+		if all := string(data) + string(dropIn); strings.Count(all, `"istio-pod-network"`) != 1 ||
+			strings.Count(all, `"foreign-rules"`) != 1 {
 			r.Errorf("the chain is %s %s", data, dropIn)
 		}
 	})

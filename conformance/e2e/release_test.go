@@ -55,8 +55,8 @@ func helmOf(which string, args ...string) *exec.Cmd {
 	return asAdmin(which, append(args, "--namespace="+system)...)
 }
 
-// state is what the last test has left of the release: the values it was installed with, or nil if there is none. Tests come in
-// any order, and each begins by saying what it needs.
+// state is what the last test has left of the release: the values it was installed with, or nil if there is none. Tests
+// come in any order, and each begins by saying what it needs.
 var state []string
 
 // agentNodes are the nodes that the release has agents on, or nil for all of nodes.Nodes.
@@ -72,7 +72,8 @@ func (r *rig) installed(values ...string) {
 		return
 	}
 	state = nil
-	args := []string{"upgrade", "--install", release, chart(), "--create-namespace", "--wait", "--timeout=3m", "--reset-values"}
+	args := []string{"upgrade", "--install", release, chart(), "--create-namespace", "--wait", "--timeout=3m",
+		"--reset-values"}
 	for _, v := range values {
 		args = append(args, "--set="+v)
 	}
@@ -116,7 +117,8 @@ func (r *rig) uninstalled() {
 // agents are the pods of the DaemonSet.
 func (r *rig) agents() []corev1.Pod {
 	r.Helper()
-	list, err := nodes.Client.CoreV1().Pods(system).List(r.ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + daemonSet})
+	list, err := nodes.Client.CoreV1().Pods(system).List(r.ctx,
+		metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + daemonSet})
 	must(r, err)
 	return list.Items
 }
@@ -165,7 +167,8 @@ func get(address, path string) (status int, body string) {
 // schedule says which nodes the agents may be on, as an operator would who wants one away.
 func schedule(selector string) error {
 	patch := fmt.Sprintf(`{"spec": {"template": {"spec": {"nodeSelector": {"e2e": %s}}}}}`, selector)
-	_, err := nodes.Client.AppsV1().DaemonSets(system).Patch(context.Background(), daemonSet, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+	_, err := nodes.Client.AppsV1().DaemonSets(system).Patch(context.Background(), daemonSet,
+		types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
 	return err
 }
 

@@ -11,8 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// early makes a mesh pod on a node without the plugin. It waits, and its app does not start; without the wait, which is the control, its
-// app goes past the sidecar.
+// early makes a mesh pod on a node without the plugin. It waits, and its app does not start; without the wait, which is
+// the control, its app goes past the sidecar.
 func (r *rig) early(pod *corev1.Pod) {
 	r.Helper()
 	r.uninstalled()
@@ -38,8 +38,8 @@ func (r *rig) stillWaits(name string) {
 	}
 }
 
-// A pod that came before the plugin is repaired when that comes: it gets its rules and its mark, and goes on without a restart. So do pods
-// with a user namespace of their own, and pods that only have to be told that they need nothing.
+// A pod that came before the plugin is repaired when that comes: it gets its rules and its mark, and goes on without a
+// restart. So do pods with a user namespace of their own, and pods that only have to be told that they need nothing.
 func TestRepairApply(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		names := []string{"early", "spared"}
@@ -81,7 +81,8 @@ func TestRepairApply(t *testing.T) {
 			r.Errorf("a pod that has been running without us was touched: %v", hasty.Annotations)
 		}
 		r.eventually("the repairs are counted", func() bool {
-			return strings.Contains(metrics(r.node.Address()), fmt.Sprintf("istio_pod_network_pod_repairs_total{result=\"applied\"} %d\n", len(names)))
+			return strings.Contains(metrics(r.node.Address()),
+				fmt.Sprintf("istio_pod_network_pod_repairs_total{result=\"applied\"} %d\n", len(names)))
 		})
 		r.note("%d repaired", len(names))
 		r.create(r.meshPod("late"))
@@ -89,7 +90,8 @@ func TestRepairApply(t *testing.T) {
 	})
 }
 
-// A sandbox that is made again while the plugin is not chained has a stale record and a stale mark: it waits, and is repaired too.
+// A sandbox that is made again while the plugin is not chained has a stale record and a stale mark: it waits, and is
+// repaired too.
 func TestRepairStaleRecord(t *testing.T) {
 	r := newRig(t)
 	r.installed("agent.extraArgs={--stuck-after=5s}")
@@ -104,7 +106,8 @@ func TestRepairStaleRecord(t *testing.T) {
 		return strings.Contains(r.says("cart-0", "istio-validation"), "pasted or stale")
 	})
 	r.startAgents()
-	r.eventually("the pod is marked for its new network namespace", func() bool { return r.pod("cart-0").Annotations[annotation.NetNS] != before })
+	r.eventually("the pod is marked for its new network namespace",
+		func() bool { return r.pod("cart-0").Annotations[annotation.NetNS] != before })
 	r.throughSidecar("cart-0")
 }
 
@@ -119,7 +122,8 @@ func TestRepairDelete(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "cart"},
 		Spec: appsv1.ReplicaSetSpec{
 			Replicas: &one, Selector: &metav1.LabelSelector{MatchLabels: pod.Labels},
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels, Annotations: pod.Annotations}, Spec: pod.Spec},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels, Annotations: pod.Annotations},
+				Spec: pod.Spec},
 		},
 	}, metav1.CreateOptions{})
 	must(t, err)
@@ -130,7 +134,11 @@ func TestRepairDelete(t *testing.T) {
 	})
 	r.installed("repair=delete")
 	second := ""
-	r.eventually("the pod was made again", func() bool { second = r.onlyPod("app=cart"); return second != "" && second != first })
+	r.eventually("the pod was made again", func() bool {
+		second = r.onlyPod("app=cart")
+		return second != "" &&
+			second != first
+	})
 	r.running(second)
 	r.marked(second)
 	for _, want := range []string{first + " DeletedForRepair", "bare RepairFailed"} {
@@ -161,7 +169,8 @@ func TestRepairOff(t *testing.T) {
 	r.early(r.meshPod("early"))
 	r.installed("repair=off")
 	r.eventually("an Event says why", func() bool {
-		return strings.Contains(events(r.namespace), "early CameTooEarly The pod's network was made without istio-pod-network")
+		return strings.Contains(events(r.namespace),
+			"early CameTooEarly The pod's network was made without istio-pod-network")
 	})
 	r.create(r.meshPod("late"))
 	r.throughSidecar("late")

@@ -151,7 +151,8 @@ func (r *rig) note(format string, args ...any) {
 	r.notes = append(r.notes, fmt.Sprintf(format, args...))
 }
 
-// patience bounds a wait for something that has to happen; no test passes or fails by how long it took. Under faults all takes longer.
+// patience bounds a wait for something that has to happen; no test passes or fails by how long it took. Under faults
+// all takes longer.
 var patience = map[bool]time.Duration{true: 2 * time.Minute, false: 8 * time.Minute}[os.Getenv(faultsEnv) == ""]
 
 func (r *rig) eventually(what string, holds func() bool) {
@@ -187,7 +188,8 @@ func describe(namespace string) string {
 		status, _ := json.Marshal(pod.Status)
 		fmt.Fprintf(&all, "%s %v\n%s\n", pod.Name, pod.Annotations, status)
 		for _, c := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
-			log, err := nodes.Client.CoreV1().Pods(namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: c.Name}).DoRaw(context.Background())
+			log, err := nodes.Client.CoreV1().Pods(namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: c.Name}).DoRaw(
+				context.Background())
 			fmt.Fprintf(&all, "log of %s: %v\n%s\n", c.Name, err, log[max(0, len(log)-1000):])
 		}
 	}

@@ -37,8 +37,8 @@ func inSoak(short, long time.Duration) time.Duration {
 	return short
 }
 
-// Pods of all kinds come and go on every node while everything fails that can, and in the end nothing is left of them or of us: no network
-// namespace, mount, record, process, file or rule, and the agents' memory is where it was.
+// Pods of all kinds come and go on every node while everything fails that can, and in the end nothing is left of them
+// or of us: no network namespace, mount, record, process, file or rule, and the agents' memory is where it was.
 func TestSoak(t *testing.T) {
 	r := newRig(t)
 	defer func(before time.Duration) { patience = before }(patience)
@@ -65,14 +65,15 @@ func TestSoak(t *testing.T) {
 	for _, n := range nodes.Nodes {
 		r.backTo(n, before[n.Name])
 		r.node = n
-		r.note("%s: %v, %s repaired by the last agent", n.Name, r.footprint(n), r.metric(`pod_repairs_total{result="applied"}`))
+		r.note("%s: %v, %s repaired by the last agent", n.Name, r.footprint(n),
+			r.metric(`pod_repairs_total{result="applied"}`))
 	}
 	r.note("%d pods, seed %d", pods, seed)
 	r.uninstalled() // whatever version the last upgrade has left
 }
 
-// mix has pods of all kinds come and go on every node, for as long as a soak is to last, or some forty. Now and then a node is rebooted, or
-// the agents are upgraded and rolled back.
+// mix has pods of all kinds come and go on every node, for as long as a soak is to last, or some forty. Now and then a
+// node is rebooted, or the agents are upgraded and rolled back.
 func (r *rig) mix(seed uint64) int64 {
 	r.Helper()
 	const workers = 5 // on each node
@@ -108,7 +109,8 @@ func (r *rig) mix(seed uint64) int64 {
 			time.Sleep(time.Second)
 		}
 		counting.Lock()
-		fmt.Fprintf(os.Stderr, "soak: %s, %d pods, %d attempts, %d leaks\n", time.Since(start).Round(time.Second), pods.Load(), r.attempts, r.leaks)
+		fmt.Fprintf(os.Stderr, "soak: %s, %d pods, %d attempts, %d leaks\n", time.Since(start).Round(time.Second),
+			pods.Load(), r.attempts, r.leaks)
 		counting.Unlock()
 	})
 	work.Wait()
@@ -157,7 +159,8 @@ func (r *rig) anyVisit(random *rand.Rand, number int64) {
 		pod := r.meshPod(name("invalid"))
 		pod.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = "80;"
 		r.outsider(pod, func() bool { // where the plugin was not run, its wait holds it
-			return strings.Contains(events(r.namespace), pod.Name+" FailedCreatePodSandBox") || strings.Contains(r.says(pod.Name, "istio-validation"), "is absent")
+			return strings.Contains(events(r.namespace), pod.Name+" FailedCreatePodSandBox") ||
+				strings.Contains(r.says(pod.Name, "istio-validation"), "is absent")
 		})
 		if outside.reached(r.namespace, pod.Name) > 0 {
 			r.Errorf("%s has reached the peer, with an annotation that nobody understands", pod.Name)
@@ -195,7 +198,8 @@ type footprint struct {
 
 // String is a cell of the table.
 func (f footprint) String() string {
-	return fmt.Sprintf("netns %d, mounts %d, records %d, processes %d, agent's files %d and memory %.1f MiB", f.netns, f.mounts, f.records, f.processes, f.files,
+	return fmt.Sprintf("netns %d, mounts %d, records %d, processes %d, agent's files %d and memory %.1f MiB", f.netns,
+		f.mounts, f.records, f.processes, f.files,
 		float64(f.memory)/1024)
 }
 
@@ -207,7 +211,8 @@ func (r *rig) footprint(n *cluster.Node) footprint {
 	f.mounts = strings.Count(r.output(n.Command("cat", "/proc/self/mounts")), "\n")
 	records, unreadable := record.Store{Dir: n.Path(stateDir)}.List()
 	f.records = len(records) + len(unreadable)
-	for _, pattern := range []string{stateDir + "/pods/.*", stateDir + "/.*", cluster.ConfDir + "/.*", cluster.ConfDir + "/*/.*", cluster.BinDir + "/.*"} {
+	for _, pattern := range []string{stateDir + "/pods/.*", stateDir + "/.*", cluster.ConfDir + "/.*", cluster.ConfDir +
+		"/*/.*", cluster.BinDir + "/.*"} {
 		found, _ := filepath.Glob(n.Path(pattern))
 		for _, path := range found {
 			if !strings.HasSuffix(path, ".lock") {

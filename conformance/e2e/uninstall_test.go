@@ -51,8 +51,8 @@ func (r *rig) asBefore(before map[string]map[string]string) {
 	}
 }
 
-// lives takes an installation through its life on both nodes: mesh pods while it is there; after it was removed new pods start plain, old
-// ones can be deleted, and the nodes are as they were.
+// lives takes an installation through its life on both nodes: mesh pods while it is there; after it was removed new
+// pods start plain, old ones can be deleted, and the nodes are as they were.
 func (r *rig) lives(install, remove func()) {
 	r.Helper()
 	r.uninstalled()
@@ -109,7 +109,8 @@ func TestHelmRelease(t *testing.T) {
 
 // An uninstallation that was broken off after it had turned the agents can be taken back.
 func TestUninstallTakenBack(t *testing.T) {
-	for which, flags := range map[string][]string{"helm3": nil, "helm4": {"--force-conflicts"}} { // Helm 4 asks before it overwrites what others have set
+	// Helm 4 asks before it overwrites what others have set
+	for which, flags := range map[string][]string{"helm3": nil, "helm4": {"--force-conflicts"}} {
 		t.Run(which, func(t *testing.T) {
 			r := newRig(t)
 			r.uninstalled()
@@ -135,7 +136,8 @@ func TestUninstallTakenBack(t *testing.T) {
 // turnAgents does what the hook does, and is gone before the nodes are done.
 func (r *rig) turnAgents() {
 	r.Helper()
-	out, err := asAdmin("istio-pod-network-agent", "uninstall-all", "--namespace="+system, "--kubeconfig="+nodes.Admin(), "--timeout=1s").CombinedOutput()
+	out, err := asAdmin("istio-pod-network-agent", "uninstall-all", "--namespace="+system, "--kubeconfig="+nodes.Admin(),
+		"--timeout=1s").CombinedOutput()
 	if err == nil {
 		r.Logf("done within a second: %s", out)
 	}
@@ -144,7 +146,9 @@ func (r *rig) turnAgents() {
 // render renders the chart as the article of 2018 does, for kubectl.
 func (r *rig) render(flags ...string) []byte {
 	r.Helper()
-	cmd := exec.Command(lookUp("helm4"), append([]string{"template", "-n", system, "--set", "kubernetesDistribution=Kubernetes"}, append(flags, chart())...)...)
+	cmd := exec.Command(lookUp("helm4"),
+		append([]string{"template", "-n", system, "--set", "kubernetesDistribution=Kubernetes"},
+			append(flags, chart())...)...)
 	return []byte(r.output(cmd))
 }
 
@@ -170,7 +174,8 @@ func TestManifests(t *testing.T) {
 	r := newRig(t)
 	r.lives(func() {
 		manifests := string(r.render())
-		if strings.Contains(manifests, "helm.sh/hook") || strings.Contains(manifests, "AGENT_UNINSTALL\n          value: \"true\"") {
+		if strings.Contains(manifests, "helm.sh/hook") ||
+			strings.Contains(manifests, "AGENT_UNINSTALL\n          value: \"true\"") {
 			t.Errorf("an uninstall or test object in\n%s", manifests)
 		}
 		r.kubectlOn([]byte(manifests), "apply")
@@ -178,8 +183,8 @@ func TestManifests(t *testing.T) {
 	}, r.uninstallByManifests)
 }
 
-// Somebody has deleted the release without its hooks: mesh pods are refused, with the command that helps. It is run on a node by kubectl
-// debug, as docs/operation.md says, or for all nodes by the manifests.
+// Somebody has deleted the release without its hooks: mesh pods are refused, with the command that helps. It is run on
+// a node by kubectl debug, as docs/operation.md says, or for all nodes by the manifests.
 func TestForgottenUninstall(t *testing.T) {
 	for name, cure := range map[string]func(*rig){"one-node": cureOneNode, "all-nodes": (*rig).uninstallByManifests} {
 		t.Run(name, func(t *testing.T) {

@@ -48,8 +48,8 @@ func (c *churn) run() {
 	}
 }
 
-// Agents are replaced by those of another version and back while mesh pods come and go: nothing leaks, and a pod that comes while no agent
-// answers waits for the next one.
+// Agents are replaced by those of another version and back while mesh pods come and go: nothing leaks, and a pod that
+// comes while no agent answers waits for the next one.
 func TestUpgradeUnderChurn(t *testing.T) {
 	r := newRig(t)
 	r.uninstalled()
@@ -104,7 +104,8 @@ func (r *rig) upgradeAndBack() {
 func (r *rig) runsVersion(version string) {
 	r.Helper()
 	for _, n := range nodes.Nodes {
-		if got := r.output(n.Command(cluster.BinDir+"/istio-pod-network", "--version")); !strings.Contains(got, version+"\n") {
+		if got := r.output(n.Command(cluster.BinDir+"/istio-pod-network", "--version")); !strings.Contains(got,
+			version+"\n") {
 			r.Errorf("the plugin on %s says %q, want %s", n.Name, got, version)
 		}
 		if got := metrics(n.Address()); !strings.Contains(got, fmt.Sprintf("version=%q", version)) {

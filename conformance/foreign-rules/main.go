@@ -1,5 +1,5 @@
-// Command foreign-rules is a chained CNI plugin that stands for another mesh's: it writes the rules of Istio's own tools, for REDIRECT with
-// the defaults, with the node's iptables.
+// Command foreign-rules is a chained CNI plugin that stands for another mesh's: it writes the rules of Istio's own
+// tools, for REDIRECT with the defaults, with the node's iptables.
 package main
 
 import (
@@ -14,7 +14,8 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// rules is the input of iptables-restore; the addresses are those of the family, of the pod itself and of the proxy's calls to it.
+// rules is the input of iptables-restore; the addresses are those of the family, of the pod itself and of the proxy's
+// calls to it.
 const rules = `*nat
 -N ISTIO_INBOUND
 -N ISTIO_REDIRECT
@@ -60,5 +61,6 @@ func add(args *skel.CmdArgs) error {
 func nothing(*skel.CmdArgs) error { return nil }
 
 func main() {
-	skel.PluginMainFuncs(skel.CNIFuncs{Add: add, Del: nothing, Check: nothing, GC: nothing, Status: nothing}, version.All, "foreign-rules: for tests")
+	skel.PluginMainFuncs(skel.CNIFuncs{Add: add, Del: nothing, Check: nothing, GC: nothing, Status: nothing}, version.All,
+		"foreign-rules: for tests")
 }

@@ -24,9 +24,9 @@ func (r *rig) withPrimary() *rig {
 	return r
 }
 
-// Pods come by the hundred, and records in every order relative to them, while the agent is killed and started again and
-// the API server goes away and comes back. In the end every pod has been told what its latest record says, by one write per
-// sandbox, and nobody else's pod was touched.
+// Pods come by the hundred, and records in every order relative to them, while the agent is killed and started again
+// and the API server goes away and comes back. In the end every pod has been told what its latest record says, by one
+// write per sandbox, and nobody else's pod was touched.
 func TestMarksInAStorm(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
@@ -34,7 +34,8 @@ func TestMarksInAStorm(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(uint64(seed), 0))
 	s := storm{rig: r, expected: map[string]record.Record{}, sandboxes: map[string]int{}, inFlight: map[string]bool{}}
-	orders := []func(int){s.podThenRecord, s.recordThenPod, s.deletedBetween, s.nameTakenAgain, s.sandboxReplaced, s.leftUntouched, s.outsideMesh}
+	orders := []func(int){s.podThenRecord, s.recordThenPod, s.deletedBetween, s.nameTakenAgain, s.sandboxReplaced,
+		s.leftUntouched, s.outsideMesh}
 	const each = 40
 	var steps []func()
 	for i := range each * len(orders) {
@@ -96,12 +97,14 @@ func (s *storm) recordThenPod(i int) {
 
 func (s *storm) bind(pod *corev1.Pod) {
 	must(s, s.client.CoreV1().Pods(pod.Namespace).Bind(s.ctx, &corev1.Binding{
-		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace}, Target: corev1.ObjectReference{Kind: "Node", Name: s.node},
+		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: pod.Namespace}, Target: corev1.ObjectReference{Kind: "Node",
+			Name: s.node},
 	}, metav1.CreateOptions{}))
 }
 
-// killed notes which pods have not been told by now, as the audit log has it. The agent or the API server was killed just now: a write of theirs that
-// was under way is logged as failed or not at all, and may have been made nevertheless.
+// killed notes which pods have not been told by now, as the audit log has it. The agent or the API server was killed
+// just now: a write of theirs that was under way is logged as failed or not at all, and may have been made
+// nevertheless.
 func (s *storm) killed() {
 	s.Helper()
 	_, effective := s.writes()
@@ -158,7 +161,8 @@ func (s *storm) outsideMesh(i int) {
 	s.plain = append(s.plain, s.create(s.podOf(fmt.Sprint("plain-", i), nil)))
 }
 
-// duringOutage leaves records of pods that exist while the API server does not answer, until the agent has tried to mark one.
+// duringOutage leaves records of pods that exist while the API server does not answer, until the agent has tried to
+// mark one.
 func (s *storm) duringOutage(begin func() (end func()), tried func() bool) {
 	var pods []*corev1.Pod
 	for i := range 10 {
@@ -234,7 +238,8 @@ func (s *storm) check() {
 			s.Errorf("%s has changed", pod.Name)
 		}
 	}
-	s.Logf("%d pods told, %d of them perhaps while something was killed; %d not to be told, %d records of pods that were gone", len(s.expected),
+	s.Logf("%d pods told, %d of them perhaps while something was killed; %d not to be told, %d records of pods that "+
+		"were gone", len(s.expected),
 		len(s.inFlight), len(s.plain), len(s.late))
 }
 
@@ -268,7 +273,8 @@ func TestBacklog(t *testing.T) {
 	r.agent.end(syscall.SIGTERM)
 	r.startAgent()
 	r.ready()
-	r.eventually("the pods are found marked", func() bool { return r.metric(`marks_total{result="already-marked"}`) == "110" })
+	r.eventually("the pods are found marked",
+		func() bool { return r.metric(`marks_total{result="already-marked"}`) == "110" })
 	if got := r.metric(`add_total{backend="nftables",decision="redirect",reason="injected"}`); got != "" {
 		t.Errorf("add_total is %q: what an earlier agent has marked is not counted again", got)
 	}
@@ -277,8 +283,8 @@ func TestBacklog(t *testing.T) {
 	}
 }
 
-// A status that somebody has pasted into a template is replaced, a mark that somebody takes away is written again, and a
-// mark that is right already is left alone.
+// A status that somebody has pasted into a template is replaced, a mark that somebody takes away is written again, and
+// a mark that is right already is left alone.
 func TestForeignMarks(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
@@ -299,13 +305,14 @@ func TestForeignMarks(t *testing.T) {
 	}
 }
 
-// A static pod has another UID for the runtime than for the API server, and its image cannot be changed by anybody but the
-// kubelet. A pod that is over is past being told.
+// A static pod has another UID for the runtime than for the API server, and its image cannot be changed by anybody but
+// the kubelet. A pod that is over is past being told.
 func TestNeverMarked(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
 	annotations := meshAnnotations()
-	annotations["kubernetes.io/config.mirror"], annotations["kubernetes.io/config.hash"] = "0123456789abcdef", "0123456789abcdef"
+	annotations["kubernetes.io/config.mirror"], annotations["kubernetes.io/config.hash"] = "0123456789abcdef",
+		"0123456789abcdef"
 	image := r.create(r.podOf("static", annotations))
 	rec := recordOf(image)
 	rec.PodUID = "0123456789abcdef"

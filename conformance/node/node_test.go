@@ -21,15 +21,16 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// The agent installs the plugin, waits for a primary, repairs what is changed, says so in readiness and metrics, and leaves
-// everything in place when it ends.
+// The agent installs the plugin, waits for a primary, repairs what is changed, says so in readiness and metrics, and
+// leaves everything in place when it ends.
 func TestInstallation(t *testing.T) {
 	r := newRig(t)
 	r.startAgent()
 	conflist, binary := r.path("net.d/10-net.conflist"), r.path("bin/istio-pod-network")
 	r.eventually("readiness says what is missing", func() bool {
 		status, body := r.get("/readyz")
-		return status == http.StatusServiceUnavailable && strings.Contains(body, "[-] installed: not ready: waiting: no primary network configuration yet")
+		return status == http.StatusServiceUnavailable &&
+			strings.Contains(body, "[-] installed: not ready: waiting: no primary network configuration yet")
 	})
 	r.withPrimary()
 	r.ready()
@@ -37,7 +38,8 @@ func TestInstallation(t *testing.T) {
 		t.Errorf("entry-missing is %q", got)
 	}
 	must(t, os.Remove(binary))
-	r.eventually("the binary is back", func() bool { return r.metric(`installation_repairs_total{cause="binary-missing"}`) == "2" })
+	r.eventually("the binary is back",
+		func() bool { return r.metric(`installation_repairs_total{cause="binary-missing"}`) == "2" })
 	r.ready()
 	for round := range 5 {
 		must(t, os.WriteFile(conflist, []byte(primary), 0o644))
@@ -72,12 +74,13 @@ func started(at time.Time) corev1.PodStatus {
 	start := metav1.NewTime(at)
 	return corev1.PodStatus{
 		Phase: corev1.PodPending, StartTime: &start, PodIPs: []corev1.PodIP{{IP: "10.244.0.9"}}, PodIP: "10.244.0.9",
-		Conditions: []corev1.PodCondition{{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue, LastTransitionTime: start}},
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionTrue,
+			LastTransitionTime: start}},
 	}
 }
 
-// A runtime that does not read the drop-in starts mesh pods without the plugin: that is noticed, reported, and the drop-in is
-// given up. Pods that may have no record are not taken for such.
+// A runtime that does not read the drop-in starts mesh pods without the plugin: that is noticed, reported, and the
+// drop-in is given up. Pods that may have no record are not taken for such.
 func TestBypass(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.setRuntime("containerd://2.1.4")
@@ -197,14 +200,16 @@ func TestWarnings(t *testing.T) {
 			change: func(p *corev1.Pod) {
 				p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{RunAsUser: &other, RunAsGroup: &shared}
 			}},
-		{name: "invalid", event: "InvalidMeshAnnotation", words: `traffic.sidecar.istio.io/excludeOutboundPorts: invalid value "70000"`,
+		{name: "invalid", event: "InvalidMeshAnnotation",
+			words:  `traffic.sidecar.istio.io/excludeOutboundPorts: invalid value "70000"`,
 			change: func(p *corev1.Pod) { p.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = "70000" }},
 		{name: "stuck", event: "InitWaitStuck", words: "init container istio-validation is still waiting",
 			change: func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{wait} },
 			record: func(*record.Record) {},
 			status: &corev1.PodStatus{Phase: corev1.PodPending, InitContainerStatuses: []corev1.ContainerStatus{
 				{Name: wait.Name, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}}}}},
-		{name: "fine", change: func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{wait} }, record: func(*record.Record) {}},
+		{name: "fine", change: func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{wait} },
+			record: func(*record.Record) {}},
 	} {
 		pod := r.podOf(c.name, meshAnnotations())
 		if c.change != nil {
@@ -268,7 +273,8 @@ func TestSweep(t *testing.T) {
 		}
 		return ids
 	}
-	r.eventually("only the records of sandboxes that may exist are left", func() bool { return slices.Equal(left(), want) })
+	r.eventually("only the records of sandboxes that may exist are left",
+		func() bool { return slices.Equal(left(), want) })
 	r.rounds(5) // which take longer than what is swept would have been kept
 	if got := left(); !slices.Equal(got, want) {
 		t.Errorf("left: %q", got)
@@ -295,7 +301,8 @@ func TestRights(t *testing.T) {
 		{"GET", "/api/v1/namespaces", "", []int{200}},
 		{"GET", "/api/v1/nodes/" + r.node, "", []int{200}},
 		{"PATCH", "/status", `{"metadata":{"uid":"` + string(pod.UID) + `","annotations":{"a":"b"}}}`, []int{200}},
-		{"PATCH", "/status", `{"metadata":{"uid":"0f3b2a52-0000-4000-8000-000000000000","annotations":{"a":"c"}}}`, []int{409, 422}},
+		{"PATCH", "/status", `{"metadata":{"uid":"0f3b2a52-0000-4000-8000-000000000000","annotations":{"a":"c"}}}`,
+			[]int{409, 422}},
 		{"PATCH", "", `{"metadata":{"annotations":{"a":"c"}}}`, []int{403}},
 		{"DELETE", "", "", []int{403}},
 		{"GET", "/log", "", []int{403}},
@@ -424,18 +431,22 @@ func TestCommandLine(t *testing.T) {
 		status int
 		words  []string
 	}{
-		{[]string{"--node-name=n", "--source=" + plugin, "--network-config=" + refused}, 2, []string{"--network-config", "backend", `"ebpf"`, "auto, nftables"}},
-		{[]string{"--node-name=n", "--source=" + plugin, "--network-config=" + refused, "--no-install"}, 1, []string{"reading the credentials"}},
+		{[]string{"--node-name=n", "--source=" + plugin, "--network-config=" + refused}, 2,
+			[]string{"--network-config", "backend", `"ebpf"`, "auto, nftables"}},
+		{[]string{"--node-name=n", "--source=" + plugin, "--network-config=" + refused, "--no-install"}, 1,
+			[]string{"reading the credentials"}},
 		{nil, 2, []string{"--node-name", "the name of this node's object"}},
 		{[]string{"--node-name=n", "--log-format=xml"}, 2, []string{"--log-format", `"xml"`, "text or json"}},
 		{[]string{"--node-name=n", "--listen=x"}, 2, []string{"--listen", `"x"`, ":15088"}},
 		{[]string{"--node-name=n", "--patrol=0s"}, 2, []string{"--patrol", `"0s"`, "more than 0"}},
 		{[]string{"--node-name=n", "--mode=x"}, 2, []string{`--mode: invalid value "x"`, "chain, nad or aux"}},
-		{[]string{"--node-name=n", "--network-config=" + entry}, 2, []string{"--network-config", "selection", `"all"`, "injected or annotated"}},
+		{[]string{"--node-name=n", "--network-config=" + entry}, 2, []string{"--network-config", "selection", `"all"`,
+			"injected or annotated"}},
 		{[]string{"--node-name=n", "--network-config=/none"}, 2, []string{"/none"}},
 		{[]string{"--node-name=n", "now"}, 2, []string{`unexpected argument "now"`}},
 		{[]string{"--node-name=n"}, 1, []string{"reading the credentials", "--kubeconfig"}},
-		{[]string{"--node-name=n", "--uninstall", "--no-install"}, 2, []string{"--uninstall and --no-install exclude each other"}},
+		{[]string{"--node-name=n", "--uninstall", "--no-install"}, 2,
+			[]string{"--uninstall and --no-install exclude each other"}},
 		{[]string{"--nonsense"}, 2, []string{"nonsense"}},
 		{[]string{"uninstall-all"}, 2, []string{"uninstall-all", "--namespace"}},
 		{[]string{"uninstall-all", "--namespace=n", "--timeout=0s"}, 2, []string{"--timeout", `"0s"`, "more than 0"}},
@@ -457,7 +468,8 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%q takes more than a line to say what is wrong:\n%s", c.args, out)
 		}
 	}
-	if status, out := run([]string{"AGENT_NODE_NAME=n", "AGENT_API_BURST=many"}); status != 2 || !strings.Contains(out, `AGENT_API_BURST: invalid value "many"`) {
+	if status, out := run([]string{"AGENT_NODE_NAME=n", "AGENT_API_BURST=many"}); status != 2 ||
+		!strings.Contains(out, `AGENT_API_BURST: invalid value "many"`) {
 		t.Errorf("status %d: %s", status, out)
 	}
 }

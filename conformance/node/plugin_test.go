@@ -34,7 +34,8 @@ func (r *rig) sandbox(pod *corev1.Pod) *podSandbox {
 	netns := r.path(fmt.Sprint("netns-", sandboxes))
 	must(r, isolated.NewNetNS(netns))
 	r.Cleanup(func() { must(r, isolated.RemoveNetNS(netns)) })
-	return &podSandbox{rig: r, pod: pod, Sandbox: sandbox.Sandbox{Pod: pod, ID: sandbox.ID(sandboxes), NetNS: netns, Annotated: true}}
+	return &podSandbox{rig: r, pod: pod, Sandbox: sandbox.Sandbox{Pod: pod, ID: sandbox.ID(sandboxes), NetNS: netns,
+		Annotated: true}}
 }
 
 // cni calls the plugin, and returns the code of its error, 0 for success, with its text.
@@ -70,7 +71,8 @@ func (s *podSandbox) add(decision, reason string) record.Record {
 	return rec
 }
 
-// wait runs the init wait in the sandbox, with no right whatever, and the pod's annotations as the kubelet would show them.
+// wait runs the init wait in the sandbox, with no right whatever, and the pod's annotations as the kubelet would show
+// them.
 func (s *podSandbox) wait(args ...string) (status int, output string) {
 	s.Helper()
 	var file strings.Builder
@@ -80,7 +82,8 @@ func (s *podSandbox) wait(args ...string) (status int, output string) {
 	path := s.path("annotations-" + s.ID)
 	must(s, os.WriteFile(path, []byte(file.String()), 0o644))
 	must(s, os.Chmod(s.dir, 0o755))
-	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-wait"), append([]string{"--file=" + path, "--termination-log="}, args...)...)
+	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-wait"),
+		append([]string{"--file=" + path, "--termination-log="}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000660001, Gid: 1000660001}}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -88,8 +91,8 @@ func (s *podSandbox) wait(args ...string) (status int, output string) {
 	return cmd.ProcessState.ExitCode(), out.String()
 }
 
-// The whole of a pod's start: the plugin asks the agent, writes rules and a record, the agent marks the pod, and the init
-// wait in the pod believes that mark, and no other.
+// The whole of a pod's start: the plugin asks the agent, writes rules and a record, the agent marks the pod, and the
+// init wait in the pod believes that mark, and no other.
 func TestFromADDToWait(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
@@ -137,14 +140,16 @@ func TestFacts(t *testing.T) {
 	r.entry["selection"] = "annotated"
 	r.startAgent()
 	r.ready()
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.namespace + "-in", Annotations: map[string]string{"istio-pod-network-controller/initialize": "true"}}}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: r.namespace + "-in",
+		Annotations: map[string]string{"istio-pod-network-controller/initialize": "true"}}}
 	id := int64(4242)
 	for _, c := range []struct {
 		name             string
 		change           func(*corev1.Pod)
 		decision, reason string
 	}{
-		{"opted-in", func(p *corev1.Pod) { p.Annotations["istio-pod-network-controller/initialize"] = "true" }, record.Redirect, "opted-in"},
+		{"opted-in", func(p *corev1.Pod) { p.Annotations["istio-pod-network-controller/initialize"] = "true" },
+			record.Redirect, "opted-in"},
 		{"by-namespace", func(p *corev1.Pod) { p.Namespace = namespace.Name }, record.Redirect, "opted-in"},
 		{"neither", func(*corev1.Pod) {}, record.Untouched, "not-opted-in"},
 		{"label", func(p *corev1.Pod) {
@@ -195,8 +200,8 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-// A pod that came and is asked about at once is found, by the watch or by asking the API server. A question about a pod that
-// is gone, or whose name is another pod's now, is refused, and says so.
+// A pod that came and is asked about at once is found, by the watch or by asking the API server. A question about a pod
+// that is gone, or whose name is another pod's now, is refused, and says so.
 func TestQuestionsAboutOthers(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
@@ -223,8 +228,8 @@ func TestQuestionsAboutOthers(t *testing.T) {
 	}
 }
 
-// A mesh pod waits for an agent that is being restarted, is refused when that takes too long, and succeeds when it is tried
-// again. A pod that is outside the mesh, or in a namespace that is excluded, does not notice.
+// A mesh pod waits for an agent that is being restarted, is refused when that takes too long, and succeeds when it is
+// tried again. A pod that is outside the mesh, or in a namespace that is excluded, does not notice.
 func TestAgentAway(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.entry["excludeNamespaces"] = []string{"kube-*", r.namespace + "-out"}

@@ -56,8 +56,9 @@ func newRig(t testing.TB) *rig {
 	client, err := kubernetes.NewForConfig(server.Admin())
 	must(t, err)
 	r := &rig{
-		TB: t, ctx: context.Background(), client: client, dir: dir, node: fmt.Sprint("node-", rigs), namespace: fmt.Sprint("shop-", rigs),
-		account: fmt.Sprint("mesh-", rigs), store: record.Store{Dir: filepath.Join(dir, "run")},
+		TB: t, ctx: context.Background(), client: client, dir: dir, node: fmt.Sprint("node-", rigs),
+		namespace: fmt.Sprint("shop-", rigs),
+		account:   fmt.Sprint("mesh-", rigs), store: record.Store{Dir: filepath.Join(dir, "run")},
 	}
 	r.entry = map[string]any{
 		"type": "istio-pod-network", "capabilities": map[string]bool{"io.kubernetes.cri.pod-annotations": true},
@@ -67,11 +68,13 @@ func newRig(t testing.TB) *rig {
 		must(t, os.Mkdir(r.path(sub), 0o755))
 	}
 	for _, name := range []string{r.namespace, r.account} {
-		_, err := client.CoreV1().Namespaces().Create(r.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		_, err := client.CoreV1().Namespaces().Create(r.ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}},
+			metav1.CreateOptions{})
 		must(t, err)
 	}
 	must(t, server.Authorize(r.ctx, filepath.Join(build.Root(), "agent", "rbac.yaml"), r.account, r.path("kubeconfig")))
-	_, err = client.CoreV1().Nodes().Create(r.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.node}}, metav1.CreateOptions{})
+	_, err = client.CoreV1().Nodes().Create(r.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.node}},
+		metav1.CreateOptions{})
 	must(t, err)
 	return r
 }
@@ -97,9 +100,11 @@ func (r *rig) startAgent(flags ...string) *agent {
 	must(r, os.WriteFile(r.path("entry.json"), entry, 0o600))
 	args := append([]string{
 		"--node-name=" + r.node, "--kubeconfig=" + r.path("kubeconfig"), "--network-config=" + r.path("entry.json"),
-		"--bin-dir=" + r.path("bin"), "--conf-dir=" + r.path("net.d"), "--listen=127.0.0.1:15088", "--patrol=200ms", "--log-level=debug",
+		"--bin-dir=" + r.path("bin"), "--conf-dir=" + r.path("net.d"), "--listen=127.0.0.1:15088", "--patrol=200ms",
+		"--log-level=debug",
 	}, flags...)
-	a := &agent{cmd: exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), args...), log: &buffer{}, done: make(chan struct{})}
+	a := &agent{cmd: exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), args...), log: &buffer{},
+		done: make(chan struct{})}
 	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
 	must(r, a.cmd.Start())
 	go func() { _ = a.cmd.Wait(); close(a.done) }()
@@ -124,7 +129,8 @@ func (r *rig) request(verb, path, body string) (status int, answer string) {
 	must(r, err)
 	q, err := http.NewRequest(verb, server.URL()+path, strings.NewReader(body))
 	must(r, err)
-	q.Header.Set("Content-Type", map[bool]string{true: "application/merge-patch+json", false: "application/json"}[verb == "PATCH"])
+	q.Header.Set("Content-Type", map[bool]string{true: "application/merge-patch+json",
+		false: "application/json"}[verb == "PATCH"])
 	response, err := client.Do(q)
 	must(r, err)
 	defer response.Body.Close()
@@ -176,7 +182,8 @@ func (r *rig) ready() {
 	r.eventually("the agent is ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
 }
 
-// lastRound is between which times the agent's patrol has ended its last round, as /healthz says, in whole milliseconds.
+// lastRound is between which times the agent's patrol has ended its last round, as /healthz says, in whole
+// milliseconds.
 func (r *rig) lastRound() (earliest, latest time.Time) {
 	r.Helper()
 	var age time.Duration
@@ -193,7 +200,8 @@ func (r *rig) lastRound() (earliest, latest time.Time) {
 	return asked.Add(-age - time.Millisecond), time.Now().Add(-age + time.Millisecond)
 }
 
-// rounds waits until the patrol has begun and ended that many more rounds: what it has not done by then, it does not do.
+// rounds waits until the patrol has begun and ended that many more rounds: what it has not done by then, it does not
+// do.
 func (r *rig) rounds(more int) {
 	r.Helper()
 	_, last := r.lastRound()
@@ -284,7 +292,8 @@ func (r *rig) status(pod *corev1.Pod, status corev1.PodStatus) {
 	r.Helper()
 	data, err := json.Marshal(map[string]any{"status": status})
 	must(r, err)
-	_, err = r.client.CoreV1().Pods(pod.Namespace).Patch(r.ctx, pod.Name, types.MergePatchType, data, metav1.PatchOptions{}, "status")
+	_, err = r.client.CoreV1().Pods(pod.Namespace).Patch(r.ctx, pod.Name, types.MergePatchType, data,
+		metav1.PatchOptions{}, "status")
 	must(r, err)
 }
 
@@ -321,7 +330,8 @@ func want(rec record.Record) mark {
 // marked waits until the pod carries what the record says.
 func (r *rig) marked(name string, rec record.Record) {
 	r.Helper()
-	r.eventually(fmt.Sprintf("pod %s is marked %v", name, want(rec)), func() bool { return markOn(r.pod(name)) == want(rec) })
+	r.eventually(fmt.Sprintf("pod %s is marked %v", name, want(rec)),
+		func() bool { return markOn(r.pod(name)) == want(rec) })
 }
 
 // writes counts the agent's acknowledged patches by pod UID, and how many of them have changed the pod.

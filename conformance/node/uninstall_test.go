@@ -57,7 +57,9 @@ func TestUninstall(t *testing.T) {
 			t.Errorf("left: %v %v", left, err)
 		}
 		// A primary CNI restores a copy of its configuration in which we are.
-		must(t, os.WriteFile(r.path("net.d/10-net.conflist"), []byte(`{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}, {"type": "istio-pod-network"}]}`), 0o644))
+		must(t, os.WriteFile(r.path("net.d/10-net.conflist"),
+			[]byte(`{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}, {"type": "istio-pod-network"}]}`),
+			0o644))
 		r.eventually("it is out again", func() bool {
 			data, err := os.ReadFile(r.path("net.d/10-net.conflist"))
 			return err == nil && !strings.Contains(string(data), "istio-pod-network")
@@ -67,7 +69,8 @@ func TestUninstall(t *testing.T) {
 			t.Errorf("%d %s", status, body)
 		}
 	})
-	t.Run("another runtime", func(t *testing.T) { // calls the plugin for the DEL of a pod by the configuration that the pod was made with
+	// calls the plugin for the DEL of a pod by the configuration that the pod was made with
+	t.Run("another runtime", func(t *testing.T) {
 		r := newRig(t)
 		r.installed()
 		r.startAgent("--uninstall", "--runtime-version=cri-o://1.34.0")
@@ -102,17 +105,21 @@ func TestUninstall(t *testing.T) {
 func (r *rig) grant(rules ...rbacv1.PolicyRule) {
 	r.Helper()
 	name := "more-" + r.account
-	_, err := r.client.RbacV1().ClusterRoles().Create(r.ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}, metav1.CreateOptions{})
+	_, err := r.client.RbacV1().ClusterRoles().Create(r.ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name},
+		Rules: rules}, metav1.CreateOptions{})
 	must(r, err)
-	_, err = r.client.RbacV1().ClusterRoleBindings().Create(r.ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
-		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
-		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "istio-pod-network-agent", Namespace: r.account}}}, metav1.CreateOptions{})
+	_, err = r.client.RbacV1().ClusterRoleBindings().Create(r.ctx,
+		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
+			RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+			Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "istio-pod-network-agent", Namespace: r.account}}},
+		metav1.CreateOptions{})
 	must(r, err)
 }
 
 // uninstallAllRules are what the command's help says that it needs.
 var uninstallAllRules = []rbacv1.PolicyRule{
-	{APIGroups: []string{"apps"}, Resources: []string{"daemonsets"}, ResourceNames: []string{"istio-pod-network-agent"}, Verbs: []string{"get", "patch"}},
+	{APIGroups: []string{"apps"}, Resources: []string{"daemonsets"}, ResourceNames: []string{"istio-pod-network-agent"},
+		Verbs: []string{"get", "patch"}},
 	{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}},
 }
 
@@ -132,8 +139,9 @@ func (r *rig) looks() (n int) {
 // uninstallAll is the command, not started yet.
 func (r *rig) uninstallAll(flags ...string) (*buffer, *exec.Cmd) {
 	r.Helper()
-	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), append([]string{"uninstall-all", "--namespace=" + r.account,
-		"--kubeconfig=" + r.path("kubeconfig")}, flags...)...)
+	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"),
+		append([]string{"uninstall-all", "--namespace=" + r.account,
+			"--kubeconfig=" + r.path("kubeconfig")}, flags...)...)
 	log := &buffer{}
 	cmd.Stdout, cmd.Stderr = log, log
 	return log, cmd
@@ -203,7 +211,8 @@ func TestUninstallAll(t *testing.T) {
 		}
 	}
 	d = get()
-	d.Status = appsv1.DaemonSetStatus{ObservedGeneration: 2, DesiredNumberScheduled: 2, UpdatedNumberScheduled: 2, NumberReady: 2}
+	d.Status = appsv1.DaemonSetStatus{ObservedGeneration: 2, DesiredNumberScheduled: 2, UpdatedNumberScheduled: 2,
+		NumberReady: 2}
 	_, err := sets.UpdateStatus(r.ctx, d, metav1.UpdateOptions{})
 	must(t, err)
 	if err := <-ended; err != nil || !strings.Contains(log.String(), "the plugin is out of all 2 nodes") {
@@ -219,7 +228,8 @@ func TestUninstallAllLate(t *testing.T) {
 	pod := r.podOf("agent-x", nil)
 	pod.Namespace, pod.Labels = r.account, d.Spec.Selector.MatchLabels
 	r.create(pod)
-	d.Status = appsv1.DaemonSetStatus{ObservedGeneration: 2, DesiredNumberScheduled: 1, UpdatedNumberScheduled: 0, NumberReady: 1}
+	d.Status = appsv1.DaemonSetStatus{ObservedGeneration: 2, DesiredNumberScheduled: 1, UpdatedNumberScheduled: 0,
+		NumberReady: 1}
 	_, err := r.client.AppsV1().DaemonSets(r.account).UpdateStatus(r.ctx, d, metav1.UpdateOptions{})
 	must(t, err)
 	log, cmd := r.uninstallAll("--timeout=5s")
@@ -238,11 +248,13 @@ func TestStartupTaint(t *testing.T) {
 	node, err := nodes.Get(r.ctx, r.node, metav1.GetOptions{})
 	must(t, err)
 	other := corev1.Taint{Key: "example.com/other", Effect: corev1.TaintEffectNoSchedule}
-	node.Spec.Taints = []corev1.Taint{{Key: key, Effect: corev1.TaintEffectNoSchedule}, other, {Key: key, Effect: corev1.TaintEffectNoExecute}}
+	node.Spec.Taints = []corev1.Taint{{Key: key, Effect: corev1.TaintEffectNoSchedule}, other,
+		{Key: key, Effect: corev1.TaintEffectNoExecute}}
 	_, err = nodes.Update(r.ctx, node, metav1.UpdateOptions{})
 	must(t, err)
 	r.startAgent("--startup-taint=" + key)
-	r.eventually("the agent works but is not ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusServiceUnavailable })
+	r.eventually("the agent works but is not ready",
+		func() bool { status, _ := r.get("/readyz"); return status == http.StatusServiceUnavailable })
 	taints := func() []corev1.Taint {
 		node, err := nodes.Get(r.ctx, r.node, metav1.GetOptions{})
 		must(t, err)

@@ -16,8 +16,9 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// A primary CNI writes its configuration again and again, without our entry, while pods are made by libcni as a runtime does
-// it: some of them in the window in which the plugin is not chained. Those have no rules, and their wait never passes.
+// A primary CNI writes its configuration again and again, without our entry, while pods are made by libcni as a runtime
+// does it: some of them in the window in which the plugin is not chained. Those have no rules, and their wait never
+// passes.
 func TestUnchainedWindow(t *testing.T) {
 	r := newRig(t)
 	conflist := r.path("net.d/10-net.conflist")
@@ -67,7 +68,8 @@ func TestUnchainedWindow(t *testing.T) {
 			t.Errorf("%s has no rules, and its wait ends with %d: %s", s.pod.Name, status, out)
 		}
 	}
-	t.Logf("%d of %d pods were made while the plugin was not chained, beside %d writes of the primary", len(missed), made, writes)
+	t.Logf("%d of %d pods were made while the plugin was not chained, beside %d writes of the primary", len(missed), made,
+		writes)
 	if chained == 0 || len(missed) == 0 {
 		t.Error("the test has not seen both kinds of pods")
 	}
@@ -81,7 +83,8 @@ func (s *podSandbox) addByRuntime() {
 	runtime := libcni.NewCNIConfigWithCacheDir([]string{s.path("bin"), isolated.BinDir()}, s.path("cache"), nil)
 	_, err = runtime.AddNetworkList(s.ctx, list, &libcni.RuntimeConf{
 		ContainerID: s.ID, NetNS: s.NetNS, IfName: "lo",
-		Args:           [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", s.pod.Namespace}, {"K8S_POD_NAME", s.pod.Name}, {"K8S_POD_UID", string(s.pod.UID)}},
+		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", s.pod.Namespace},
+			{"K8S_POD_NAME", s.pod.Name}, {"K8S_POD_UID", string(s.pod.UID)}},
 		CapabilityArgs: map[string]any{"io.kubernetes.cri.pod-annotations": s.pod.Annotations},
 	})
 	must(s, err)
@@ -97,14 +100,16 @@ func TestRecordOfAnotherVersion(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
 	next, torn, foreign := recordOf(r.mesh("next")), recordOf(r.mesh("torn")), recordOf(r.mesh("foreign"))
-	write := func(rec record.Record, contents string) { // whole at once, as every release does: the agent reads it when it appears
+	// whole at once, as every release does: the agent reads it when it appears
+	write := func(rec record.Record, contents string) {
 		must(t, os.MkdirAll(r.store.Pods(), 0o700))
 		must(t, os.WriteFile(r.path("run/.new"), []byte(contents), 0o600))
 		must(t, os.Rename(r.path("run/.new"), filepath.Join(r.store.Pods(), rec.ContainerID+"-eth0.json")))
 	}
 	write(next, fmt.Sprintf(`{"version": 2, "podUID": %q, "decision": "redirect"}`, next.PodUID))
 	write(torn, `{"version": 1, "podUID": `)
-	write(foreign, fmt.Sprintf(`{"version":1,"network":"net","ifName":"eth0","containerID":"another","podUID":%q,"netns":"%s/1/1","decision":"redirect"}`,
+	write(foreign, fmt.Sprintf(`{"version":1,"network":"net","ifName":"eth0","containerID":"another","podUID":%q,`+
+		`"netns":"%s/1/1","decision":"redirect"}`,
 		foreign.PodUID, sandbox.BootID()))
 	last := r.mesh("last")
 	r.marked("last", r.put(recordOf(last)))
@@ -113,7 +118,8 @@ func TestRecordOfAnotherVersion(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	for _, words := range []string{"it has record version 2, this program knows version 1", "unexpected end of JSON input", `holds the record of container \"another\"`} {
+	for _, words := range []string{"it has record version 2, this program knows version 1", "unexpected end of JSON input",
+		`holds the record of container \"another\"`} {
 		if got := strings.Count(r.agent.log.String(), words); got != 1 {
 			t.Errorf("the log says %q %d times", words, got)
 		}

@@ -18,8 +18,8 @@ import (
 )
 
 const usage = `usage: playground DIRECTORY IMAGE.tar...
-  brings up a Kubernetes cluster in namespaces of its own, gives its nodes the images, and writes DIRECTORY/kubeconfig once it
-  is ready. The API server is reached by way of a port on loopback.
+  brings up a Kubernetes cluster in namespaces of its own, gives its nodes the images, and writes DIRECTORY/kubeconfig
+  once it is ready. The API server is reached by way of a port on loopback.
 `
 
 func main() {
@@ -58,7 +58,8 @@ func supervise(p playground) int {
 
 const portEnv = "ISTIO_POD_NETWORK_PLAYGROUND_PORT"
 
-// socket is by which what is outside the cluster's network reaches its API server: a socket with a path is in no network.
+// socket is by which what is outside the cluster's network reaches its API server: a socket with a path is in no
+// network.
 func (p playground) socket() string { return filepath.Join(p.dir, "apiserver.sock") }
 
 // listen makes the API server reachable from the machine, and from nowhere else.

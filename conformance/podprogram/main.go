@@ -1,5 +1,5 @@
-// Command podprogram is what runs in the pods of the end-to-end tests, in place of an app, a sidecar, and the pause container.
-// It is static and needs nothing of its image.
+// Command podprogram is what runs in the pods of the end-to-end tests, in place of an app, a sidecar, and the pause
+// container. It is static and needs nothing of its image.
 package main
 
 import (
@@ -15,8 +15,8 @@ import (
 
 const usage = `usage: podprogram pause
        podprogram sidecar [-tproxy]
-              takes outbound TCP on 15001, inbound TCP on 15006 and DNS on 15053, and answers a line with its name and the
-              destination that was asked for; with -tproxy inbound connections come unchanged, which takes NET_ADMIN
+              takes outbound TCP on 15001, inbound TCP on 15006 and DNS on 15053, and answers a line with its name and
+              the destination that was asked for; with -tproxy inbound connections come unchanged, which takes NET_ADMIN
        podprogram app [-name NAME] [-every DURATION] [-serve PORT,...] tcp:ADDRESS | udp:ADDRESS ...
               calls the addresses from its first instruction on, says its name, and prints what answers: ADDRESS answer
               TEXT, or ADDRESS error TEXT

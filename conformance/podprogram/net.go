@@ -28,7 +28,8 @@ func sidecar(transparent bool) {
 	go serveTCP(listen(":15006", transparent), "sidecar-inbound", inbound)
 	go serveTCP(listen(":15053", false), "sidecar-dns", originalDestination)
 	go serveReady(listen(":15021", false))
-	for _, address := range []string{"127.0.0.1", "::1"} { // where redirected packets arrive, and answers have to come from
+	// where redirected packets arrive, and answers have to come from
+	for _, address := range []string{"127.0.0.1", "::1"} {
 		packets, err := net.ListenPacket("udp", net.JoinHostPort(address, "15053"))
 		if err == nil {
 			go answerUDP(packets, "sidecar-dns")
@@ -38,7 +39,8 @@ func sidecar(transparent bool) {
 	}
 }
 
-// listen opens a socket for both families. A transparent one also takes connections to addresses that are not the pod's.
+// listen opens a socket for both families. A transparent one also takes connections to addresses that are not the
+// pod's.
 func listen(address string, transparent bool) net.Listener {
 	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		if !transparent {
@@ -61,8 +63,9 @@ func listen(address string, transparent bool) net.Listener {
 	return l
 }
 
-// serveTCP answers every connection with a name and the destination that the client had asked for, once the client has sent
-// its line: closing a socket with something unread resets the connection, and a reset has to mean that something went wrong.
+// serveTCP answers every connection with a name and the destination that the client had asked for, once the client has
+// sent its line: closing a socket with something unread resets the connection, and a reset has to mean that something
+// went wrong.
 func serveTCP(l net.Listener, name string, asked func(*net.TCPConn) string) {
 	for {
 		c, err := l.Accept()
@@ -117,8 +120,8 @@ func destination(c *net.TCPConn) string {
 	return netip.AddrPortFrom(address.Addr().Unmap(), address.Port()).String()
 }
 
-// originalDestination is SO_ORIGINAL_DST of a connection (linux/netfilter_ipv4.h, netfilter_ipv6/ip6_tables.h), or an error's
-// text.
+// originalDestination is SO_ORIGINAL_DST of a connection (linux/netfilter_ipv4.h, netfilter_ipv6/ip6_tables.h), or an
+// error's text.
 func originalDestination(c *net.TCPConn) string {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -140,7 +143,8 @@ func originalDestination(c *net.TCPConn) string {
 
 const soOriginalDst = 80
 
-// original4 reads a struct sockaddr_in, which has the 16 bytes that this call is made for; the two first say the family.
+// original4 reads a struct sockaddr_in, which has the 16 bytes that this call is made for; the two first say the
+// family.
 func original4(fd int) string {
 	address, err := unix.GetsockoptIPv6Mreq(fd, unix.SOL_IP, soOriginalDst)
 	if err != nil {

@@ -80,7 +80,8 @@ func TestRace(t *testing.T) {
 	for name, write := range foreign {
 		t.Run(name, func(t *testing.T) {
 			changed, left, err := raced(t, func(path string) { write(t, path, version(2)) })
-			if want := map[string]string{"10-net.conflist": version(2) + "ours\n"}; err != nil || !changed || !maps.Equal(left, want) {
+			if want := map[string]string{"10-net.conflist": version(2) + "ours\n"}; err != nil || !changed ||
+				!maps.Equal(left, want) {
 				t.Errorf("%t %v %q", changed, err, left)
 			}
 		})

@@ -26,11 +26,13 @@ type shell struct {
 
 func newShell(t *testing.T) shell {
 	s := shell{dir: t.TempDir(), env: map[string]string{}}
-	for name, value := range map[string]string{"BIN_DIR": "bin", "CONF_DIR": "conf", "AUX_DIR": "aux", "SOURCE": "plugin", "NETWORK_CONFIG": "entry"} {
+	for name, value := range map[string]string{"BIN_DIR": "bin", "CONF_DIR": "conf", "AUX_DIR": "aux", "SOURCE": "plugin",
+		"NETWORK_CONFIG": "entry"} {
 		s.env["INSTALL_"+name] = filepath.Join(s.dir, value)
 	}
 	const plugin = "#!/bin/sh\n! grep -q loud || { echo '{\"code\": 7, \"msg\": \"logLevel: invalid value\"}'; exit 1; }\n"
-	for name, contents := range map[string]string{"plugin": plugin, "entry": `{"type": "istio-pod-network", "logLevel": "debug"}`} {
+	for name, contents := range map[string]string{"plugin": plugin,
+		"entry": `{"type": "istio-pod-network", "logLevel": "debug"}`} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(contents), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +80,8 @@ func TestCommands(t *testing.T) {
 	s.expect(t, 0, "chained     spliced", "install")
 	s.expect(t, 0, "ready       yes", "status")
 	var state install.Status
-	if err := json.Unmarshal([]byte(s.expect(t, 0, "", "status", "--json")), &state); err != nil || !state.Ready || state.Chained != install.Spliced {
+	if err := json.Unmarshal([]byte(s.expect(t, 0, "", "status", "--json")), &state); err != nil || !state.Ready ||
+		state.Chained != install.Spliced {
 		t.Errorf("%v %+v", err, state)
 	}
 	if data, err := os.ReadFile(s.path()); err != nil || !strings.Contains(string(data), `"logLevel":"debug"`) {
@@ -105,7 +108,8 @@ func TestCommands(t *testing.T) {
 func TestRefusedEntry(t *testing.T) {
 	s := newShell(t)
 	s.primary(t)
-	if err := os.WriteFile(s.env["INSTALL_NETWORK_CONFIG"], []byte(`{"type": "istio-pod-network", "logLevel": "loud"}`), 0o644); err != nil {
+	if err := os.WriteFile(s.env["INSTALL_NETWORK_CONFIG"], []byte(`{"type": "istio-pod-network", "logLevel": "loud"}`),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, verb := range []string{"install", "watch"} {
@@ -180,7 +184,8 @@ func TestWatch(t *testing.T) {
 	go func() { done <- p.run(ctx, []string{"watch"}) }()
 	binary := filepath.Join(s.dir, "bin", entry.Type)
 	wait := func(holds func() bool) {
-		for deadline := time.Now().Add(20 * time.Second); !holds() && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(20 * time.Second); !holds() &&
+			time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 			continue
 		}
 	}
@@ -193,7 +198,8 @@ func TestWatch(t *testing.T) {
 	if status := <-done; status != 0 {
 		t.Errorf("status %d", status)
 	}
-	if got := out.String(); !strings.HasPrefix(got, "not ready: waiting: no primary") || strings.Count(got, "ready: istio-pod-network is in "+s.path()+" (spliced)\n") != 1 {
+	if got := out.String(); !strings.HasPrefix(got, "not ready: waiting: no primary") ||
+		strings.Count(got, "ready: istio-pod-network is in "+s.path()+" (spliced)\n") != 1 {
 		t.Errorf("%q", got)
 	}
 	s.expect(t, 0, "spliced", "status")

@@ -38,12 +38,14 @@ func TestAwait(t *testing.T) {
 		"an error": {func(t testing.TB) { Must(t, wrong) }, "it is wrong"},
 		"at once":  {func(t testing.TB) { Eventually(t, 0, "that", after(0)) }, ""},
 		"later":    {func(t testing.TB) { Eventually(t, time.Hour, "that", after(3)) }, ""},
-		"never":    {func(t testing.TB) { Eventually(t, time.Nanosecond, "that", func() bool { return false }) }, "not within 1ns: that"},
+		"never": {func(t testing.TB) { Eventually(t, time.Nanosecond, "that", func() bool { return false }) },
+			"not within 1ns: that"},
 		"works later": {func(t testing.TB) {
 			holds := after(3)
 			Success(t, time.Hour, "that", func() error { return map[bool]error{false: wrong}[holds()] })
 		}, ""},
-		"never works":  {func(t testing.TB) { Success(t, time.Nanosecond, "that", func() error { return wrong }) }, "not within 1ns: that: it is wrong"},
+		"never works": {func(t testing.TB) { Success(t, time.Nanosecond, "that", func() error { return wrong }) },
+			"not within 1ns: that: it is wrong"},
 		"holds at all": {func(t testing.TB) { Eventually(t, -time.Hour, "that", func() bool { return true }) }, ""},
 	} {
 		if said := ending(c.do); said != c.want || strings.Contains(said, "%!") {

@@ -30,7 +30,8 @@ type listed struct {
 // goList lists the packages of the module in a directory of the repository with everything they depend on.
 func goList(t *testing.T, dir string) map[string]listed {
 	t.Helper()
-	out := goTool(t, "list", "-C", dir, "-deps", "-json=ImportPath,Standard,Imports,TestImports,XTestImports,Deps,Module", "./...")
+	out := goTool(t, "list", "-C", dir, "-deps", "-json=ImportPath,Standard,Imports,TestImports,XTestImports,Deps,Module",
+		"./...")
 	packages := map[string]listed{}
 	for decoder := json.NewDecoder(strings.NewReader(out)); ; {
 		var p listed
@@ -92,7 +93,8 @@ func TestImports(t *testing.T) {
 	}
 	for path, p := range packages {
 		dir := strings.TrimPrefix(path, module+"/")
-		if p.Module != nil && p.Module.Path == module && !slices.ContainsFunc(rules, func(r rule) bool { return r.dir == dir }) {
+		if p.Module != nil && p.Module.Path == module &&
+			!slices.ContainsFunc(rules, func(r rule) bool { return r.dir == dir }) {
 			t.Errorf("%s has no row in rules: state what it may import", dir)
 		}
 	}
@@ -144,13 +146,15 @@ func chain(from listed, to string, packages map[string]listed) []string {
 // A rule that catches nothing is worth nothing: every kind of row has to catch what it is for.
 func TestRulesCatch(t *testing.T) {
 	packages := map[string]listed{
-		"net/http":         {ImportPath: "net/http", Standard: true},
-		"example.com/lib":  {ImportPath: "example.com/lib", Imports: []string{"net/http"}, Deps: []string{"net/http"}},
-		module + "/plugin": {ImportPath: module + "/plugin", Imports: []string{"example.com/lib"}, Deps: []string{"example.com/lib", "net/http"}},
+		"net/http":        {ImportPath: "net/http", Standard: true},
+		"example.com/lib": {ImportPath: "example.com/lib", Imports: []string{"net/http"}, Deps: []string{"net/http"}},
+		module + "/plugin": {ImportPath: module + "/plugin", Imports: []string{"example.com/lib"},
+			Deps: []string{"example.com/lib", "net/http"}},
 	}
 	found := strings.Join(violations(rules[0], packages[module+"/plugin"], packages), "\n")
 	for _, want := range []string{
-		"imports example.com/lib, which its row does not allow", "depends on net/http (example.com/lib -> net/http): " + perPod,
+		"imports example.com/lib, which its row does not allow", "depends on net/http (example.com/lib -> net/http): " +
+			perPod,
 	} {
 		if !strings.Contains(found, want) {
 			t.Errorf("%q does not say %q", found, want)
@@ -163,7 +167,8 @@ func TestRulesCatch(t *testing.T) {
 			t.Errorf("k8s.io/... matches %s: %t", path, !want)
 		}
 	}
-	if !matches("plugin/redirect", module+"/plugin/redirect") || matches("plugin", module+"/plugin/redirect") || matches("plugin", "plugin") {
+	if !matches("plugin/redirect", module+"/plugin/redirect") || matches("plugin", module+"/plugin/redirect") ||
+		matches("plugin", "plugin") {
 		t.Error("a directory stands for its package in this module and nothing else")
 	}
 }

@@ -19,13 +19,16 @@ type rule struct {
 
 // Why something stays out.
 const (
-	perPod     = "the plugin is executed per pod: package initialisation of a client library costs more than its whole work"
-	pure       = "the core is pure: the same input gives the same rules everywhere, so it cannot do I/O or look at the machine"
+	perPod = "the plugin is executed per pod: package initialisation of a client library costs more than its whole " +
+		"work"
+	pure = "the core is pure: the same input gives the same rules everywhere, so it cannot do I/O or look at the " +
+		"machine"
 	smallEdges = "it is read by programs on both sides of a version skew and by the init wait: standard library only"
 	framing    = "it frames messages of whatever netlink protocol, and knows nothing of rules"
 	notTheEdge = "only the plugin's ADD writes rules; repair runs the plugin, there is no second writer"
 	handTool   = "the installer works on a node's files, and asks nobody but the plugin that it installs"
-	aFile      = "the installer handles the plugin as a file, and its entry as internal/entry reads it for the plugin and the agent"
+	aFile      = "the installer handles the plugin as a file, and its entry as internal/entry reads it for the plugin " +
+		"and the agent"
 	aText      = "an edit of a configuration is bytes in and bytes out: whoever calls it has read the file and writes it"
 	anyFile    = "it exchanges files safely, whatever they say: what an edit makes of them is its caller's"
 	oneEntry   = "it is in plugin, agent and installer: what it imports, all of them carry"
@@ -54,24 +57,27 @@ var heavy = map[string]string{
 
 // onNode is what the installer does without: it runs in a tiny image and as the last resort by hand.
 var onNode = map[string]string{
-	"plugin":                             aFile,
-	"plugin/netfilter/...":               aFile,
-	"plugin/record":                      aFile,
-	"plugin/facts":                       aFile,
-	"plugin/wait":                        aFile,
-	"agent/...":                          "the agent keeps the installation by this library, not the other way",
-	"net/http":                           handTool,
-	"k8s.io/...":                         handTool,
-	"github.com/containernetworking/...": "libcni reads configurations in the tests; an edit that keeps every byte cannot go through it",
-	"github.com/prometheus/...":          handTool,
-	"testing":                            "testing registers flags and is no part of a product",
-	"internal/testnet":                   testOnly,
+	"plugin":               aFile,
+	"plugin/netfilter/...": aFile,
+	"plugin/record":        aFile,
+	"plugin/facts":         aFile,
+	"plugin/wait":          aFile,
+	"agent/...":            "the agent keeps the installation by this library, not the other way",
+	"net/http":             handTool,
+	"k8s.io/...":           handTool,
+	"github.com/containernetworking/...": "libcni reads configurations in the tests; an edit that keeps every byte " +
+		"cannot go through it",
+	"github.com/prometheus/...": handTool,
+	"testing":                   "testing registers flags and is no part of a product",
+	"internal/testnet":          testOnly,
 }
 
 // onCluster is what every room of the agent does without.
 var onCluster = map[string]string{
-	"plugin/netfilter/...": notTheEdge, "k8s.io/client-go/kubernetes/...": oneTypeSet, "k8s.io/client-go/informers/...": oneTypeSet,
-	"testing": "testing registers flags and is no part of a product", "internal/testnet": testOnly, "agent/agenttest": testOnly,
+	"plugin/netfilter/...": notTheEdge, "k8s.io/client-go/kubernetes/...": oneTypeSet,
+	"k8s.io/client-go/informers/...": oneTypeSet,
+	"testing":                        "testing registers flags and is no part of a product", "internal/testnet": testOnly,
+	"agent/agenttest": testOnly,
 }
 
 // kubeTypes are the types and errors of the API server, which every room of the agent speaks.
@@ -100,18 +106,23 @@ var rules = []rule{
 			"plugin/redirect": framing, "plugin/record": framing, "plugin/facts": framing,
 			"plugin/netfilter": framing, "github.com/google/nftables/...": framing,
 		})},
-	{dir: "plugin/redirect", allowed: []string{"plugin/annotation", "internal/excerpt", "internal/invalid"}, standard: []string{
-		"bytes", "cmp", "encoding/json", "errors", "fmt", "hash/fnv", "net/netip", "path", "slices", "strconv", "strings", "unicode/utf8",
-	}, forbidden: with(heavy, map[string]string{
-		"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter/...": pure,
-	})},
-	{dir: "plugin/record", allowed: []string{"internal/excerpt", "internal/files"}, forbidden: with(heavy, map[string]string{"net": smallEdges, "os/exec": smallEdges, "plugin/redirect": smallEdges})},
-	{dir: "plugin/facts", allowed: []string{"plugin/redirect", "internal/excerpt"}, forbidden: with(heavy, map[string]string{
-		"os/exec": smallEdges, "plugin/netfilter/...": notTheEdge,
-	})},
+	{dir: "plugin/redirect", allowed: []string{"plugin/annotation", "internal/excerpt", "internal/invalid"},
+		standard: []string{
+			"bytes", "cmp", "encoding/json", "errors", "fmt", "hash/fnv", "net/netip", "path", "slices", "strconv", "strings",
+			"unicode/utf8",
+		}, forbidden: with(heavy, map[string]string{
+			"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter/...": pure,
+		})},
+	{dir: "plugin/record", allowed: []string{"internal/excerpt", "internal/files"},
+		forbidden: with(heavy, map[string]string{"net": smallEdges, "os/exec": smallEdges, "plugin/redirect": smallEdges})},
+	{dir: "plugin/facts", allowed: []string{"plugin/redirect", "internal/excerpt"},
+		forbidden: with(heavy, map[string]string{
+			"os/exec": smallEdges, "plugin/netfilter/...": notTheEdge,
+		})},
 
 	{dir: "plugin/wait", allowed: []string{
-		"plugin/annotation", "plugin/record", "internal/excerpt", "internal/files", "internal/invalid", "internal/program/...",
+		"plugin/annotation", "plugin/record", "internal/excerpt", "internal/files", "internal/invalid",
+		"internal/program/...",
 	}, forbidden: with(heavy, map[string]string{
 		"os/exec": smallEdges, "plugin/redirect": smallEdges, "plugin/facts": smallEdges, "plugin/netfilter/...": notTheEdge,
 	})},
@@ -128,32 +139,43 @@ var rules = []rule{
 	})},
 	{dir: "install/exchange", allowed: []string{"internal/files", "golang.org/x/sys/unix"},
 		forbidden: with(onNode, map[string]string{
-			"install": anyFile, "install/conflist": anyFile, "internal/entry": anyFile, "os/exec": anyFile, "github.com/fsnotify/...": anyFile,
+			"install": anyFile, "install/conflist": anyFile, "internal/entry": anyFile, "os/exec": anyFile,
+			"github.com/fsnotify/...": anyFile,
 		})},
-	{dir: "install/istio-pod-network-install", allowed: []string{"install", "internal/entry", "internal/excerpt", "internal/program/..."}, forbidden: onNode},
+	{dir: "install/istio-pod-network-install", allowed: []string{"install", "internal/entry", "internal/excerpt",
+		"internal/program/..."}, forbidden: onNode},
 
 	{dir: "agent", allowed: []string{
-		"agent/kube", "agent/answer", "agent/mark", "agent/patrol", "agent/uninstall", "install", "internal/buildinfo", "internal/entry",
-		"internal/invalid", "internal/program/...", "internal/files", "plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/client-go/tools/metrics", "k8s.io/klog/v2",
+		"agent/kube", "agent/answer", "agent/mark", "agent/patrol", "agent/uninstall", "install", "internal/buildinfo",
+		"internal/entry",
+		"internal/invalid", "internal/program/...", "internal/files", "plugin/record", "plugin/redirect", "plugin/facts",
+		"k8s.io/client-go/tools/metrics", "k8s.io/klog/v2",
 		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
 	}, forbidden: onCluster},
 	{dir: "agent/kube", allowed: []string{
-		"internal/buildinfo", "plugin/annotation", "plugin/redirect", "k8s.io/api/core/v1", "k8s.io/apimachinery/...", "k8s.io/client-go/...",
+		"internal/buildinfo", "plugin/annotation", "plugin/redirect", "k8s.io/api/core/v1", "k8s.io/apimachinery/...",
+		"k8s.io/client-go/...",
 	}, forbidden: with(onCluster, map[string]string{
-		"plugin/record": "what is read off a pod does not depend on what the plugin did", "install": nodeRoom, "agent/...": lowestRoom,
+		"plugin/record": "what is read off a pod does not depend on what the plugin did", "install": nodeRoom,
+		"agent/...": lowestRoom,
 	})},
-	{dir: "agent/answer", allowed: append([]string{"agent/kube", "plugin/facts"}, kubeTypes...), forbidden: with(onCluster, map[string]string{
-		"plugin/record": "an answer is what the API server knows of a pod, whatever the plugin did with it", "install": nodeRoom,
-		"agent/mark": rooms, "agent/patrol": rooms, "agent/uninstall": rooms,
-	})},
+	{dir: "agent/answer", allowed: append([]string{"agent/kube", "plugin/facts"}, kubeTypes...),
+		forbidden: with(onCluster, map[string]string{
+			"plugin/record": "an answer is what the API server knows of a pod, whatever the plugin did with it",
+			"install":       nodeRoom,
+			"agent/mark":    rooms, "agent/patrol": rooms, "agent/uninstall": rooms,
+		})},
 	{dir: "agent/mark", allowed: append([]string{
-		"agent/kube", "plugin/annotation", "plugin/record", "github.com/fsnotify/fsnotify", "github.com/sirupsen/logrus", "k8s.io/client-go/util/workqueue",
+		"agent/kube", "plugin/annotation", "plugin/record", "github.com/fsnotify/fsnotify", "github.com/sirupsen/logrus",
+		"k8s.io/client-go/util/workqueue",
 	}, kubeTypes...), forbidden: with(onCluster, map[string]string{
-		"install": nodeRoom, "agent/answer": rooms, "agent/patrol": "a mark says what a record says; it does not depend on what is looked for",
+		"install": nodeRoom, "agent/answer": rooms,
+		"agent/patrol":    "a mark says what a record says; it does not depend on what is looked for",
 		"agent/uninstall": rooms, "github.com/prometheus/...": "what is counted is the agent's business",
 	})},
 	{dir: "agent/patrol", allowed: append([]string{
-		"agent/kube", "agent/mark", "internal/entry", "internal/files", "plugin/record", "plugin/redirect", "github.com/prometheus/client_golang/prometheus",
+		"agent/kube", "agent/mark", "internal/entry", "internal/files", "plugin/record", "plugin/redirect",
+		"github.com/prometheus/client_golang/prometheus",
 		"github.com/sirupsen/logrus", "k8s.io/client-go/tools/record", "k8s.io/client-go/util/flowcontrol",
 	}, kubeTypes...), forbidden: with(onCluster, map[string]string{
 		"install": nodeRoom, "agent/answer": rooms, "agent/uninstall": rooms,
@@ -161,10 +183,12 @@ var rules = []rule{
 	{dir: "agent/uninstall", allowed: append([]string{
 		"agent/kube", "install", "plugin/record", "github.com/sirupsen/logrus",
 	}, kubeTypes...), forbidden: with(onCluster, map[string]string{
-		"agent/answer": rooms, "agent/mark": "what uninstalls marks nothing", "agent/patrol": "what uninstalls looks after no pod",
+		"agent/answer": rooms, "agent/mark": "what uninstalls marks nothing",
+		"agent/patrol": "what uninstalls looks after no pod",
 	})},
 	{dir: "agent/agenttest", allowed: append([]string{
-		"agent/kube", "internal/await", "plugin/annotation", "plugin/record", "plugin/redirect", "github.com/sirupsen/logrus", "k8s.io/client-go/tools/cache/testing",
+		"agent/kube", "internal/await", "plugin/annotation", "plugin/record", "plugin/redirect", "github.com/sirupsen/logrus",
+		"k8s.io/client-go/tools/cache/testing",
 	}, kubeTypes...)},
 	{dir: "agent/istio-pod-network-agent", allowed: []string{"agent"}},
 
@@ -187,10 +211,11 @@ var rules = []rule{
 	{dir: "internal/program/flags", allowed: []string{"internal/invalid", "internal/program"}, standard: []string{
 		"errors", "flag", "io", "strings", "time",
 	}},
-	{dir: "internal/testnet", allowed: []string{"github.com/vishvananda/netlink", "golang.org/x/sys/unix"}, forbidden: map[string]string{
-		"plugin/...": "a laboratory that shares code with the plugin proves nothing about it",
-		"k8s.io/...": "the laboratory is about packets",
-	}},
+	{dir: "internal/testnet", allowed: []string{"github.com/vishvananda/netlink", "golang.org/x/sys/unix"},
+		forbidden: map[string]string{
+			"plugin/...": "a laboratory that shares code with the plugin proves nothing about it",
+			"k8s.io/...": "the laboratory is about packets",
+		}},
 }
 
 // contracts are what a package of conformance may import of this module.

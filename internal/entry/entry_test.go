@@ -19,7 +19,8 @@ func TestDefault(t *testing.T) {
 
 // An entry says what it says, and null is the default.
 func TestParse(t *testing.T) {
-	text := `{"type": "istio-pod-network", "agentSocket": "", "agentTimeout": "1s", "statusRequiresAgent": true, "auxFailOpen": true,
+	text := `{"type": "istio-pod-network", "agentSocket": "", "agentTimeout": "1s",
+		"statusRequiresAgent": true, "auxFailOpen": true,
 		"stateDir": "/state", "backend": "iptables", "logLevel": "WARN", "selection": "annotated", "unknown": 1e4}`
 	e, err := Parse([]byte("\n " + text + "\t"))
 	if err != nil {
@@ -32,7 +33,8 @@ func TestParse(t *testing.T) {
 	if !reflect.DeepEqual(e.Settings, want) || string(e.Text()) != text {
 		t.Errorf("%+v, want %+v; text %q", e.Settings, want, e.Text())
 	}
-	nothing, err := Parse([]byte(`{"type": "istio-pod-network", "agentSocket": null, "agentTimeout": null, "statusRequiresAgent": null,
+	nothing, err := Parse([]byte(`{"type": "istio-pod-network", "agentSocket": null, "agentTimeout": null,
+		"statusRequiresAgent": null,
 		"auxFailOpen": null, "stateDir": null, "backend": null, "logLevel": null, "selection": null, "redirect": null}`))
 	if err != nil || !reflect.DeepEqual(nothing.Settings, DefaultSettings()) {
 		t.Errorf("%+v, %v", nothing.Settings, err)
@@ -42,15 +44,19 @@ func TestParse(t *testing.T) {
 // What is no entry, and what no entry may say. The keys of the policy are tested in plugin/redirect, and all of them
 // once more with the built plugin.
 func TestRefused(t *testing.T) {
-	for _, text := range []string{``, `1`, `[]`, `null`, `{}`, `{"type":"x"}`, `{"type":5}`, `{"type":"istio-pod-network"`} {
-		if e, err := Parse([]byte(text)); err == nil || !e.IsZero() || !strings.Contains(err.Error(), `object of type "istio-pod-network"`) {
+	for _, text := range []string{``, `1`, `[]`, `null`, `{}`, `{"type":"x"}`, `{"type":5}`,
+		`{"type":"istio-pod-network"`} {
+		if e, err := Parse([]byte(text)); err == nil || !e.IsZero() ||
+			!strings.Contains(err.Error(), `object of type "istio-pod-network"`) {
 			t.Errorf("%s: %+v, %v", text, e, err)
 		}
 	}
 	for setting, valid := range map[string]string{
-		`"stateDir": "x"`: "an absolute path", `"stateDir": 5`: "an absolute path", `"agentSocket": "@x"`: "at most 107 bytes",
+		`"stateDir": "x"`: "an absolute path", `"stateDir": 5`: "an absolute path",
+		`"agentSocket": "@x"`:   "at most 107 bytes",
 		`"agentTimeout": "61s"`: "1ms to 1m", `"agentTimeout": 8`: "1ms to 1m", `"auxFailOpen": "true"`: "true or false",
-		`"statusRequiresAgent": 1`: "true or false", `"backend": "ebpf"`: "iptables-legacy", `"backend": 5`: "iptables-legacy",
+		`"statusRequiresAgent": 1`: "true or false", `"backend": "ebpf"`: "iptables-legacy",
+		`"backend": 5`:        "iptables-legacy",
 		`"logLevel": "trace"`: "warning", `"logLevel": "loud"`: "warning", `"selection": "all"`: "injected or annotated",
 		`"redirect": 5`: "an object", `"redirect": {"proxyUID": 0}`: "a user ID",
 	} {
@@ -61,14 +67,16 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %s", setting, err, valid)
 		}
 		// Whoever only takes the plugin out can go on.
-		if want := map[bool]string{true: DefaultStateDir, false: "/kept"}[key == "stateDir"]; e.IsZero() || e.StateDir != want {
+		if want := map[bool]string{true: DefaultStateDir, false: "/kept"}[key == "stateDir"]; e.IsZero() ||
+			e.StateDir != want {
 			t.Errorf("%s: state directory %q, want %q", setting, e.StateDir, want)
 		}
 	}
 }
 
 func TestWith(t *testing.T) {
-	e, err := Parse([]byte(`{"type": "istio-pod-network", "name": "old", "capabilities": {}, "big": 12345678901234567890, "mtu": 1e4}`))
+	e, err := Parse([]byte(`{"type": "istio-pod-network", "name": "old", "capabilities": {}, "big": ` +
+		`12345678901234567890, "mtu": 1e4}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +90,8 @@ func TestWith(t *testing.T) {
 // FuzzParse holds whatever was read against what plugin, agent and installer take for granted.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
-		DefaultText, `{"type":"istio-pod-network","agentSocket":"","logLevel":"DEBUG","redirect":{"mode":"TPROXY"}}`, `{"Type":"istio-pod-network"}`,
+		DefaultText, `{"type":"istio-pod-network","agentSocket":"","logLevel":"DEBUG","redirect":{"mode":"TPROXY"}}`,
+		`{"Type":"istio-pod-network"}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -94,7 +103,8 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if !json.Valid(e.Text()) || TypeOf(e.Text()) != Type || !filepath.IsAbs(e.StateDir) || !slices.Contains(Backends, e.Backend) ||
+		if !json.Valid(e.Text()) || TypeOf(e.Text()) != Type || !filepath.IsAbs(e.StateDir) ||
+			!slices.Contains(Backends, e.Backend) ||
 			e.AgentSocket != "" && !filepath.IsAbs(e.AgentSocket) || err == nil && e.Policy.Agent != (e.AgentSocket != "") {
 			t.Errorf("%q: %+v, %v", text, e, err)
 		}
@@ -108,9 +118,11 @@ func FuzzParse(f *testing.F) {
 func TestPluginOnly(t *testing.T) {
 	for setting, want := range map[string]bool{
 		`"backend": "ebpf"`: true, `"logLevel": "loud"`: true, `"agentTimeout": "1h"`: true, `"auxFailOpen": 1`: true,
-		`"statusRequiresAgent": "x"`: true, `"stateDir": "x"`: false, `"agentSocket": "x"`: false, `"selection": "all"`: false,
+		`"statusRequiresAgent": "x"`: true, `"stateDir": "x"`: false, `"agentSocket": "x"`: false,
+		`"selection": "all"`: false,
 	} {
-		e, err := Parse([]byte(`{"type": "istio-pod-network", "excludeNamespaces": ["a"], "agentSocket": "/s", "stateDir": "/d", ` + setting + `}`))
+		e, err := Parse([]byte(`{"type": "istio-pod-network", "excludeNamespaces": ["a"], "agentSocket": "/s", ` +
+			`"stateDir": "/d", ` + setting + `}`))
 		if err == nil || IsPluginOnly(err) != want {
 			t.Errorf("%s: %v: of the plugin alone is %t", setting, err, !want)
 		}

@@ -1,5 +1,5 @@
-// Package excerpt shortens a text that repeats what somebody else wrote, and that may so be huge. It cuts between words,
-// never inside a name, and shows where.
+// Package excerpt shortens a text that repeats what somebody else wrote, and that may so be huge. It cuts between
+// words, never inside a name, and shows where.
 package excerpt
 
 import (

@@ -32,7 +32,8 @@ func TestEnds(t *testing.T) {
 	if got, want := Ends(names, 30, 20), "shop/cart-0 shop/cart-0  … shop/cart-0 "; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	for _, text := range []string{"", "short", strings.Repeat("é", 400), strings.Repeat("é", 401), strings.Repeat("xé", 5000),
+	for _, text := range []string{"", "short", strings.Repeat("é", 400), strings.Repeat("é", 401),
+		strings.Repeat("xé", 5000),
 		strings.Repeat("x", 490) + " " + strings.Repeat("y", 20) + " " + strings.Repeat("z", 500)} {
 		got := Ends(text, 500, 300)
 		if len(text) <= 800 && got != text || len(got) > 800+len(" … ") || !utf8.ValidString(got) {

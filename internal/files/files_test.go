@@ -27,7 +27,8 @@ func must(t *testing.T, err error) {
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
-	for name, contents := range map[string]string{"file": "abc", "empty": "", "full": strings.Repeat("x", 10), "large": strings.Repeat("x", 11)} {
+	for name, contents := range map[string]string{"file": "abc", "empty": "", "full": strings.Repeat("x", 10),
+		"large": strings.Repeat("x", 11)} {
 		must(t, os.WriteFile(path(name), []byte(contents), 0o600))
 	}
 	must(t, os.Symlink("file", path("link")))
@@ -61,7 +62,8 @@ func TestRead(t *testing.T) {
 		if c.linked {
 			c.want, c.problem = "", "too many levels of symbolic links"
 		}
-		if string(data) != c.want || err == nil && c.problem != "" || err != nil && !strings.Contains(err.Error(), c.problem) {
+		if string(data) != c.want || err == nil && c.problem != "" || err != nil &&
+			!strings.Contains(err.Error(), c.problem) {
 			t.Errorf("%s, not followed: %q, %v, want %q or %q", c.path, data, err, c.want, c.problem)
 		}
 	}
@@ -101,11 +103,13 @@ func TestReplace(t *testing.T) {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 	refused := errors.New("refused")
-	if err := Replace(path, temp, strings.NewReader("x"), func(*os.File) error { return refused }); !errors.Is(err, refused) {
+	if err := Replace(path, temp, strings.NewReader("x"), func(*os.File) error { return refused }); !errors.Is(err,
+		refused) {
 		t.Error(err)
 	}
 	holds("attributes refused", "two")
-	if err := Replace(path, temp, io.MultiReader(strings.NewReader("x"), iotest.ErrReader(refused)), nil); !errors.Is(err, refused) {
+	if err := Replace(path, temp, io.MultiReader(strings.NewReader("x"), iotest.ErrReader(refused)), nil); !errors.Is(err,
+		refused) {
 		t.Error(err)
 	}
 	holds("contents torn", "two")

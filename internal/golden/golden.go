@@ -11,7 +11,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// Compare fails the test if got is not what the file at path says. With -update it writes the file, for a person to read.
+// Compare fails the test if got is not what the file at path says. With -update it writes the file, for a person to
+// read.
 func Compare(t testing.TB, path, got string) {
 	t.Helper()
 	if *update {

@@ -9,11 +9,12 @@ import (
 
 func TestError(t *testing.T) {
 	for want, err := range map[string]error{
-		`--mode: invalid value "all"; valid: any or probe`:         Text("--mode", "all", "", "any or probe"),
-		`proxyUID: invalid value "0": root; valid: another`:        Text("proxyUID", "0", "root", "another"),
-		`selection: invalid value 5: not a string; valid: "a"`:     JSON("selection", "5", "not a string", `"a"`),
-		`name: invalid value "a\nb"; valid: one line`:              Text("name", "a\nb", "", "one line"),
-		`list: invalid value [1,…; valid: a shorter list of ports`: JSON("list", "[1,"+strings.Repeat("2", 253), "", "a shorter list of ports"),
+		`--mode: invalid value "all"; valid: any or probe`:     Text("--mode", "all", "", "any or probe"),
+		`proxyUID: invalid value "0": root; valid: another`:    Text("proxyUID", "0", "root", "another"),
+		`selection: invalid value 5: not a string; valid: "a"`: JSON("selection", "5", "not a string", `"a"`),
+		`name: invalid value "a\nb"; valid: one line`:          Text("name", "a\nb", "", "one line"),
+		`list: invalid value [1,…; valid: a shorter list of ports`: JSON("list", "[1,"+strings.Repeat("2", 253), "",
+			"a shorter list of ports"),
 	} {
 		if err.Error() != want {
 			t.Errorf("%s\nwant %s", err, want)
@@ -29,7 +30,8 @@ func TestError(t *testing.T) {
 
 // An annotation may hold 256 KiB; an error must not, and must not cut a character in two.
 func TestErrorsAreShort(t *testing.T) {
-	for _, value := range []string{strings.Repeat("x", 1<<18), strings.Repeat("é", 1<<17), "x" + strings.Repeat("é", 1<<17),
+	for _, value := range []string{strings.Repeat("x", 1<<18), strings.Repeat("é", 1<<17),
+		"x" + strings.Repeat("é", 1<<17),
 		strings.Repeat("\x80", 1<<18)} {
 		text := Text("key", value, "problem", "valid").Error()
 		if len(text) > 500 || strings.Contains(text, `\xc3`) || !strings.Contains(text, "…") {

@@ -1,5 +1,5 @@
-// Package program is the frame of every program's command line: what it answers to --help and --version, and how it says
-// that it was called wrongly.
+// Package program is the frame of every program's command line: what it answers to --help and --version, and how it
+// says that it was called wrongly.
 package program
 
 import (

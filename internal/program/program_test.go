@@ -29,7 +29,8 @@ func TestMisused(t *testing.T) {
 		strings.Repeat("x", 300): `it: unexpected argument "` + strings.Repeat("x", 250) + `…"; valid: flags; see --help`,
 	} {
 		var out bytes.Buffer
-		if status := (Program{Name: "it", Stderr: &out}).Misused(Unexpected(arg, "flags")); status != 2 || out.String() != want+"\n" {
+		if status := (Program{Name: "it", Stderr: &out}).Misused(Unexpected(arg, "flags")); status != 2 ||
+			out.String() != want+"\n" {
 			t.Errorf("%d, %q, want %q", status, out.String(), want)
 		}
 	}

@@ -1,7 +1,8 @@
 package testnet
 
-// Deliberate says that this project wants another outcome of the flow than Istio's rules bring about. (Istio's CNI plugin
-// also leaves outbound port 15020 alone if nothing else is said; its init container does not, and neither do we.)
+// Deliberate says that this project wants another outcome of the flow than Istio's rules bring about. (Istio's CNI
+// plugin also leaves outbound port 15020 alone if nothing else is said; its init container does not, and neither do
+// we.)
 func Deliberate(p Profile, f Flow) bool {
 	s := p.settings()
 	who := f.From.ids(s)

@@ -69,9 +69,10 @@ func (l *Lab) unbound(f Flow, family Family, silent int) (*client, error) {
 // lastPort is the one that bind has taken last.
 var lastPort atomic.Uint32
 
-// bind gives a socket an address, and a port that no flow has had before it for long. The kernel would choose one that is free
-// towards that destination; connection tracking remembers a flow for seconds, all redirected flows have the same destination,
-// and of two with the same port it changes that of the second: now and then a flow would look as if it was masqueraded.
+// bind gives a socket an address, and a port that no flow has had before it for long. The kernel would choose one that
+// is free towards that destination; connection tracking remembers a flow for seconds, all redirected flows have the
+// same destination, and of two with the same port it changes that of the second: now and then a flow would look as if
+// it was masqueraded.
 func bind(fd int, src netip.Addr, proto Proto) error {
 	if proto == ICMP {
 		return unix.Bind(fd, sockaddr(netip.AddrPortFrom(src, 0)))

@@ -61,7 +61,8 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	case redirected == AtInbound && f.Kind == ListenerDown:
 		return Outcome{Landed: Refused}
 	}
-	o := Outcome{Landed: redirected, Dst: netip.AddrPortFrom(f.To.Addr(family), f.Port).String(), Source: source(f, family)}
+	o := Outcome{Landed: redirected, Dst: netip.AddrPortFrom(f.To.Addr(family), f.Port).String(),
+		Source: source(f, family)}
 	if redirected == AtDNS && f.Proto == UDP {
 		o.Dst = ""
 	}
@@ -77,7 +78,8 @@ func (s settings) inbound(f Flow, family Family) (Landing, string) {
 	switch {
 	case f.Proto != TCP:
 		return direct, "not TCP"
-	case slices.Contains(s.rerouteInterfaces, link): // even if it is excluded, too. DELIBERATE in TPROXY mode, where Istio's two redirections collide
+	// even if it is excluded, too. DELIBERATE in TPROXY mode, where Istio's two redirections collide
+	case slices.Contains(s.rerouteInterfaces, link):
 		// What comes from a machine behind this pod is treated as outbound, and never as inbound.
 		if s.allRanges || contains(s.includeRanges, f.To.Addr(family)) {
 			return AtOutbound, "rerouteVirtualInterfaces"
@@ -151,7 +153,8 @@ func link(to Place) string {
 
 // isMarked reports whether the flow is one that a TPROXY sidecar has marked, whatever else is said of it.
 func (s settings) isMarked(f Flow, who ids) bool {
-	return s.tproxy && (who.uid == s.proxyUID || who.gid == s.proxyGID) && f.To.local() && f.To != Loopback && f.Proto == TCP && f.Port != 15008 &&
+	return s.tproxy && (who.uid == s.proxyUID || who.gid == s.proxyGID) && f.To.local() && f.To != Loopback &&
+		f.Proto == TCP && f.Port != 15008 &&
 		f.Src != Passthrough
 }
 

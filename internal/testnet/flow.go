@@ -24,8 +24,10 @@ const (
 	ListenerDown Kind = "listener-down" // while nobody listens on the inbound port
 	Invalid      Kind = "invalid"       // a SYN-ACK out of the blue, which conntrack calls INVALID
 	Zones        Kind = "zones"         // the app's and then the proxy's DNS query from the same source port
-	OriginalSrc  Kind = "original-src"  // the proxy calls the app with the client's address and mark 1337, as in TPROXY mode
-	NoSocket     Kind = "no-socket"     // a TIME_WAIT answers a late packet: a new connection for conntrack, owned by nobody
+	// the proxy calls the app with the client's address and mark 1337, as in TPROXY mode
+	OriginalSrc Kind = "original-src"
+	// a TIME_WAIT answers a late packet: a new connection for conntrack, owned by nobody
+	NoSocket Kind = "no-socket"
 )
 
 // Flow is one attempt to reach something.

@@ -9,7 +9,8 @@ func Flows(p Profile) []Flow {
 	flows := slices.Concat(outboundFlows, proxyFlows, inboundFlows, dnsFlows)
 	if s.tproxy {
 		flows = slices.DeleteFunc(flows, s.hasNoWayBack)
-		flows = append(flows, Flow{Name: "proxy-original-src", From: FromProxyGID, Proto: TCP, To: Pod, Port: 8080, Src: Peer, Kind: OriginalSrc})
+		flows = append(flows, Flow{Name: "proxy-original-src", From: FromProxyGID, Proto: TCP, To: Pod, Port: 8080, Src: Peer,
+			Kind: OriginalSrc})
 	}
 	if s.dns {
 		flows = append(flows, zoneFlows...)
@@ -79,7 +80,8 @@ var inboundFlows = []Flow{
 	{Name: "peer-pod-15008", From: FromPeer, Proto: TCP, To: Pod, Port: 15008},
 	{Name: "peer-pod-15020", From: FromPeer, Proto: TCP, To: Pod, Port: 15020},
 	{Name: "peer-pod-15021", From: FromPeer, Proto: TCP, To: Pod, Port: 15021},
-	{Name: "peer-pod-15090-reset", From: FromPeer, Proto: TCP, To: Pod, Port: 15090}, // closed: the kernel answers, no socket
+	// closed: the kernel answers, no socket
+	{Name: "peer-pod-15090-reset", From: FromPeer, Proto: TCP, To: Pod, Port: 15090},
 	{Name: "peer-pod-udp", From: FromPeer, Proto: UDP, To: Pod, Port: 9000},
 	{Name: "peer-pod-ping", From: FromPeer, Proto: ICMP, To: Pod},
 	{Name: "peer-pod-listener-down", From: FromPeer, Proto: TCP, To: Pod, Port: 8080, Kind: ListenerDown},

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// istioRules writes the rule set that Istio's CNI plugin makes of the settings, as its golden files have it, but for the
-// two RETURNs for outbound port 15020, which istio-init does not have either. It shares nothing with the product's
+// istioRules writes the rule set that Istio's CNI plugin makes of the settings, as its golden files have it, but for
+// the two RETURNs for outbound port 15020, which istio-init does not have either. It shares nothing with the product's
 // renderer: flows and expectations are proven against it.
 func istioRules(s settings, family Family) string {
 	lo, pass := "127.0.0.1/32", "127.0.0.6/32"

@@ -150,8 +150,8 @@ func (l *Lab) PodCommand(name string, args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--net=" + l.Path, name}, args...)...)
 }
 
-// AddPassthrough gives lo the address ::6, without which the IPv6 flows from Passthrough cannot start. The rules' writer
-// is supposed to do that; this is for tests that write rules by themselves.
+// AddPassthrough gives lo the address ::6, without which the IPv6 flows from Passthrough cannot start. The rules'
+// writer is supposed to do that; this is for tests that write rules by themselves.
 func (l *Lab) AddPassthrough() error {
 	return l.pod.addr("lo", Passthrough, []Family{IPv6}, 0, 128)
 }

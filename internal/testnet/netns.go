@@ -20,8 +20,8 @@ const userShift = 100000
 // process left behind is recognized.
 const dirPrefix = "istio-testnet-"
 
-// newNetNS makes a network namespace and bind-mounts it at path. With owned it belongs to a new user namespace that maps
-// 65536 IDs from userShift on.
+// newNetNS makes a network namespace and bind-mounts it at path. With owned it belongs to a new user namespace that
+// maps 65536 IDs from userShift on.
 func newNetNS(path string, owned bool) (*os.File, error) {
 	if err := os.WriteFile(path, nil, 0o444); err != nil {
 		return nil, err

@@ -8,14 +8,17 @@ var BaseProfiles = []Profile{
 	{"tproxy-dns", map[string]any{"mode": "TPROXY", "dnsCapture": true}},
 }
 
-// Profiles are the settings that the flows are tried with. Every rule of Istio's rule sets occurs in one, in every mode.
+// Profiles are the settings that the flows are tried with. Every rule of Istio's rule sets occurs in one, in every
+// mode.
 var Profiles = append(BaseProfiles[:len(BaseProfiles):len(BaseProfiles)], combined([]Profile{
 	{"include-ranges", map[string]any{"includeOutboundIPRanges": "10.96.0.0/16,fd96::/64"}},
 	{"exclude-ranges", map[string]any{"excludeOutboundIPRanges": "10.96.0.0/16,203.0.113.0/24,fd96::/64,2001:db8:7::/48"}},
-	{"include-exclude-ranges", map[string]any{"includeOutboundIPRanges": "10.0.0.0/8,fd00::/8", "excludeOutboundIPRanges": "10.96.0.0/16,fd96::/64"}},
+	{"include-exclude-ranges", map[string]any{"includeOutboundIPRanges": "10.0.0.0/8,fd00::/8",
+		"excludeOutboundIPRanges": "10.96.0.0/16,fd96::/64"}},
 	{"loopback-range", map[string]any{"includeOutboundIPRanges": "127.0.0.0/8,10.96.0.0/16,::1/128,fd96::/64"}},
 	{"no-outbound", map[string]any{"includeOutboundIPRanges": ""}},
-	{"include-ports", map[string]any{"includeOutboundIPRanges": "10.96.0.0/16,fd96::/64", "includeOutboundPorts": "443,9090"}},
+	{"include-ports", map[string]any{"includeOutboundIPRanges": "10.96.0.0/16,fd96::/64",
+		"includeOutboundPorts": "443,9090"}},
 	{"all-ports", map[string]any{"includeOutboundIPRanges": "", "includeOutboundPorts": "*"}},
 	{"exclude-ports", map[string]any{"excludeOutboundPorts": "8081,9090"}},
 	{"include-inbound", map[string]any{"includeInboundPorts": "8080,9090", "excludeInboundPorts": "8080"}},
@@ -28,7 +31,8 @@ var Profiles = append(BaseProfiles[:len(BaseProfiles):len(BaseProfiles)], combin
 	{"dns-exclude-ports", map[string]any{"dnsCapture": true, "excludeOutboundPorts": "53"}},
 	{"dns-no-outbound", map[string]any{"dnsCapture": true, "includeOutboundIPRanges": ""}},
 	{"reroute", map[string]any{"rerouteVirtualInterfaces": "net1"}},
-	{"reroute-ranges", map[string]any{"rerouteVirtualInterfaces": "net1", "includeOutboundIPRanges": "10.96.0.0/16,203.0.113.0/24,fd96::/64,2001:db8:7::/48"}},
+	{"reroute-ranges", map[string]any{"rerouteVirtualInterfaces": "net1",
+		"includeOutboundIPRanges": "10.96.0.0/16,203.0.113.0/24,fd96::/64,2001:db8:7::/48"}},
 })...)
 
 // NoRules is a pod that nobody redirects: the control.

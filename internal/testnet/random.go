@@ -43,8 +43,10 @@ var randomKeys = []struct {
 
 // randomPrefixes hold the lab's addresses and others, wide and narrow, overlapping, with host bits and without.
 var randomPrefixes = []string{
-	"0.0.0.0/0", "10.0.0.0/8", "10.88.0.0/24", "10.88.0.2/32", "10.88.0.1/31", "10.96.0.0/16", "10.96.0.10/28", "127.0.0.0/8", "203.0.113.0/24", "203.0.113.7/32", "192.0.2.0/24",
-	"::/0", "fd00::/8", "fd88::/64", "fd88::2/128", "fd96::/64", "fd96::10/124", "::1/128", "2001:db8:7::/48", "2001:db8:7::7/128", "2001:db8:9::/48",
+	"0.0.0.0/0", "10.0.0.0/8", "10.88.0.0/24", "10.88.0.2/32", "10.88.0.1/31", "10.96.0.0/16", "10.96.0.10/28",
+	"127.0.0.0/8", "203.0.113.0/24", "203.0.113.7/32", "192.0.2.0/24",
+	"::/0", "fd00::/8", "fd88::/64", "fd88::2/128", "fd96::/64", "fd96::10/124", "::1/128", "2001:db8:7::/48",
+	"2001:db8:7::7/128", "2001:db8:9::/48",
 }
 
 var randomPorts = []string{"53", "80", "443", "7000", "8080", "8081", "9000", "9090", "15008", "15020", "1", "65535"}
@@ -76,7 +78,8 @@ func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 	ports := []uint16{53, 80, 443, 7000, 8080, 8081, 9000, 9090, 15008, 15020, 15021, 15090}
 	var flows []Flow
 	for len(flows) < n {
-		f := Flow{Name: "random", From: parties[random.IntN(len(parties))], Proto: []Proto{TCP, TCP, TCP, UDP, ICMP}[random.IntN(5)], Port: ports[random.IntN(len(ports))]}
+		f := Flow{Name: "random", From: parties[random.IntN(len(parties))],
+			Proto: []Proto{TCP, TCP, TCP, UDP, ICMP}[random.IntN(5)], Port: ports[random.IntN(len(ports))]}
 		places := fromPod
 		if !f.From.inPod() {
 			places = fromOutside[f.From]
@@ -100,8 +103,8 @@ func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 	return flows
 }
 
-// hasNoWayBack reports whether the flow is one that a TPROXY pod merely forwards: rules that divert established connections to local sockets
-// leave no way back for those.
+// hasNoWayBack reports whether the flow is one that a TPROXY pod merely forwards: rules that divert established
+// connections to local sockets leave no way back for those.
 func (s settings) hasNoWayBack(f Flow) bool {
 	v4, _ := s.listener(f, IPv4)
 	v6, _ := s.listener(f, IPv6)

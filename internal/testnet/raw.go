@@ -35,7 +35,8 @@ func (l *Lab) invalid(f Flow, family Family, silent int) Outcome {
 	// The port tells the answer from those to other flows. Below the ephemeral range nobody else has it.
 	from = netip.AddrPortFrom(from.Addr(), uint16(20000+unix.Getpid()%1000))
 	to := netip.AddrPortFrom(f.To.Addr(family), f.Port)
-	if err := unix.Sendto(fd, segment(from, to, flagSYN|flagACK), 0, sockaddr(netip.AddrPortFrom(to.Addr(), 0))); err != nil {
+	if err := unix.Sendto(fd, segment(from, to, flagSYN|flagACK), 0,
+		sockaddr(netip.AddrPortFrom(to.Addr(), 0))); err != nil {
 		return failure(err)
 	}
 	_, err = l.sniff(fd, silent, func(seen sniffed) bool {

@@ -118,8 +118,8 @@ func (s *server) add(e *endpoint) error {
 	return unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, e.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(e.fd)})
 }
 
-// remove closes a socket, which also leaves the epoll set. A child of this process between fork and exec has it open, too:
-// a listener must be shut down, or its port stays taken that long.
+// remove closes a socket, which also leaves the epoll set. A child of this process between fork and exec has it open,
+// too: a listener must be shut down, or its port stays taken that long.
 func (s *server) remove(fd int) {
 	if s.sockets[fd] != nil && s.sockets[fd].kind == tcpListener {
 		_ = unix.Shutdown(fd, unix.SHUT_RDWR)

@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sidecar is the stand-in for the proxy: outbound, inbound and DNS listeners that run as the proxy's identity; in TPROXY
-// mode that is root with the proxy's group, as Istio's injector sets it, and the inbound listener is transparent.
+// sidecar is the stand-in for the proxy: outbound, inbound and DNS listeners that run as the proxy's identity; in
+// TPROXY mode that is root with the proxy's group, as Istio's injector sets it, and the inbound listener is
+// transparent.
 type sidecar struct {
 	server  *server
 	wilds   []netip.Addr
@@ -61,8 +62,9 @@ func loopbackOf(wild netip.Addr) netip.Addr {
 	return Loopback.Addr(IPv4)
 }
 
-// replySockets makes sockets on the DNS port that belong to the proxy's user alone and to its group alone. A question may
-// name the one that the answer shall leave from: rules about answers name both owners, and so each can be tried alone.
+// replySockets makes sockets on the DNS port that belong to the proxy's user alone and to its group alone. A question
+// may name the one that the answer shall leave from: rules about answers name both owners, and so each can be tried
+// alone.
 func (l *Lab) replySockets(s settings, wild netip.Addr) (map[string]int, error) {
 	sockets := map[string]int{}
 	for _, party := range []Party{FromProxyUID, FromProxyGID} {

@@ -52,9 +52,10 @@ func (l *Lab) zones(f Flow, family Family, silent int) Outcome {
 	return o
 }
 
-// noSocket makes the pod's kernel send a packet that belongs to no process: a connection that the app has closed, and that
-// conntrack has forgotten, waits in TIME_WAIT and answers a late FIN with an ACK, which conntrack takes for a new
-// connection. On lo, Istio's rules let it pass because it is not the proxy's; a rule that wants a socket to say so does not.
+// noSocket makes the pod's kernel send a packet that belongs to no process: a connection that the app has closed, and
+// that conntrack has forgotten, waits in TIME_WAIT and answers a late FIN with an ACK, which conntrack takes for a new
+// connection. On lo, Istio's rules let it pass because it is not the proxy's; a rule that wants a socket to say so does
+// not.
 func (l *Lab) noSocket(f Flow, family Family, silent int) Outcome {
 	dst := netip.AddrPortFrom(f.To.Addr(family), f.Port)
 	src, err := l.timeWait(f, dst, family, silent)

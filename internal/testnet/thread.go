@@ -79,8 +79,8 @@ func (t *thread) do(call func()) {
 // stop ends the thread; the OS thread dies with its goroutine.
 func (t *thread) stop() { close(t.calls) }
 
-// socket makes a socket on the thread, and so with its namespace and identity. Everything else, connecting included, may
-// happen on any thread: the kernel looks only at the credentials that the file was made with.
+// socket makes a socket on the thread, and so with its namespace and identity. Everything else, connecting included,
+// may happen on any thread: the kernel looks only at the credentials that the file was made with.
 func (t *thread) socket(domain, kind, proto int) (fd int, err error) {
 	t.do(func() { fd, err = unix.Socket(domain, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto) })
 	if err != nil {

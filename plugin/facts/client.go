@@ -32,7 +32,8 @@ const (
 func Ask(ctx context.Context, socket string, req Request) (redirect.Pod, error) {
 	pod, err := ask(ctx, socket, req)
 	if err != nil {
-		return redirect.Pod{}, fmt.Errorf("asking the agent on socket %q about pod \"%s/%s\": %w", socket, req.Namespace, req.Name, err)
+		return redirect.Pod{}, fmt.Errorf("asking the agent on socket %q about pod \"%s/%s\": %w", socket, req.Namespace,
+			req.Name, err)
 	}
 	return pod, nil
 }
@@ -103,7 +104,8 @@ func exchange(ctx context.Context, socket string, question []byte) ([]byte, erro
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // a cancelled context; no goroutine before
+	// a cancelled context; no goroutine before
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if _, err := conn.Write(question); err != nil {
 		return nil, fmt.Errorf("sending the question: %w", plain(err))

@@ -22,9 +22,11 @@ func TestAsk(t *testing.T) {
 		got.Store(string(line))
 		_, _ = io.WriteString(conn, good)
 	})
-	pod, err := Ask(context.Background(), path, Request{Namespace: "shop", Name: "cart-0", UID: "u"}) // no deadline of its own
+	// no deadline of its own
+	pod, err := Ask(context.Background(), path, Request{Namespace: "shop", Name: "cart-0", UID: "u"})
 	wantAnswer(t, pod, err)
-	if want := `{"version":1,"op":"pod","namespace":"shop","name":"cart-0","uid":"u"}`; got.Load() != want || connections.Load() != 1 {
+	if want := `{"version":1,"op":"pod","namespace":"shop","name":"cart-0","uid":"u"}`; got.Load() != want ||
+		connections.Load() != 1 {
 		t.Errorf("asked %s in %d connections, want %s in one", got.Load(), connections.Load(), want)
 	}
 }
@@ -76,7 +78,8 @@ func TestNotThere(t *testing.T) {
 	}{
 		"no directory": {func(*testing.T, string) {}, []string{"no such file or directory", "check that the agent runs"}},
 		"no socket":    {makeDir, []string{"connect: no such file or directory", "check that the agent runs"}},
-		"stale socket": {func(t *testing.T, path string) { _ = mustListen(t, path).Close() }, []string{"connection refused", "stopped or keeps restarting"}},
+		"stale socket": {func(t *testing.T, path string) { _ = mustListen(t, path).Close() },
+			[]string{"connection refused", "stopped or keeps restarting"}},
 		"plain file": {func(t *testing.T, path string) {
 			makeDir(t, path)
 			if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -86,7 +89,8 @@ func TestNotThere(t *testing.T) {
 		"hangs up":       {hangUp(""), []string{"the agent hung up"}},
 		"hangs up early": {hangUp(good[:20]), []string{"unexpected EOF", "the agent hung up"}},
 		"silent":         {drip(time.Hour), []string{"reading the answer: i/o timeout", "the agent took the question"}},
-		"slow loris":     {drip(10 * time.Millisecond), []string{"reading the answer: i/o timeout", "the agent took the question"}},
+		"slow loris": {drip(10 * time.Millisecond),
+			[]string{"reading the answer: i/o timeout", "the agent took the question"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := socketPath(t)

@@ -8,8 +8,8 @@
 //	{"version":1,"pod":{…redirect.Pod…}}   or   {"version":1,"error":{"code":11,"message":"…"}}
 //
 // Both ends are root on one node and prove it to each other: the socket lies in a directory only root can write to, and
-// SO_PEERCRED, which the kernel fills in, has to say uid 0 of the peer. The answer decides which packet rules a pod gets,
-// so an answer from anybody else would be a way around the mesh.
+// SO_PEERCRED, which the kernel fills in, has to say uid 0 of the peer. The answer decides which packet rules a pod
+// gets, so an answer from anybody else would be a way around the mesh.
 //
 // Keys may be added under the same version, and readers ignore the ones they do not know. An unknown version is an
 // error that names both (IsVersion), never a guess. A server answers a request in the request's own version.

@@ -30,7 +30,8 @@ func serve(t testing.TB, s server, l net.Listener) {
 
 // echo answers with a pod that has what was asked.
 func echo(_ context.Context, req Request) Response {
-	return Response{Pod: &redirect.Pod{Namespace: req.Namespace, Name: req.Name, UID: req.UID, Annotations: map[string]string{"a": "b"}}}
+	return Response{Pod: &redirect.Pod{Namespace: req.Namespace, Name: req.Name, UID: req.UID,
+		Annotations: map[string]string{"a": "b"}}}
 }
 
 func TestServe(t *testing.T) {
@@ -71,7 +72,8 @@ func say(t *testing.T, path, text string) *Error {
 func TestServeRefuses(t *testing.T) {
 	path := socketPath(t)
 	var asked atomic.Int32
-	serve(t, server{func(context.Context, Request) Response { asked.Add(1); return Response{} }, 100 * time.Millisecond}, mustListen(t, path))
+	serve(t, server{func(context.Context, Request) Response { asked.Add(1); return Response{} }, 100 * time.Millisecond},
+		mustListen(t, path))
 	for _, test := range []struct {
 		question string
 		code     uint
@@ -79,7 +81,8 @@ func TestServeRefuses(t *testing.T) {
 	}{
 		{"garbage\n", CodeDecode, `reading the question "garbage": invalid character`},
 		{"{}\n", CodeTryLater, "it has no protocol version, this program speaks version 1"},
-		{string(fixture(t, "request-v2.json")) + "\n", CodeTryLater, "it has protocol version 2, this program speaks version 1"},
+		{string(fixture(t, "request-v2.json")) + "\n", CodeTryLater,
+			"it has protocol version 2, this program speaks version 1"},
 		{`{"version":1,"op":"node","namespace":"a","name":"b"}` + "\n", CodeTryLater, `unknown operation "node"`},
 		{`{"version":1,"op":"pod","namespace":"a"}` + "\n", CodeDecode, "it has to name the pod"},
 		{strings.Repeat("x", maxRequest+1), CodeDecode, "longer than 65536 bytes"},

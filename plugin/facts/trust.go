@@ -21,7 +21,8 @@ func trustDir(dir string) error {
 		return fmt.Errorf("its directory %q belongs to uid %d: it must belong to root, with mode 0700", dir, uid)
 	}
 	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("its directory %q has mode %#o: nobody but root may write to it, set mode 0700", dir, info.Mode().Perm())
+		return fmt.Errorf("its directory %q has mode %#o: nobody but root may write to it, set mode 0700", dir,
+			info.Mode().Perm())
 	}
 	return nil
 }

@@ -28,7 +28,8 @@ var frozen = struct {
 	request    Request
 	pod, error Response
 }{
-	request: Request{Version: 1, Op: "pod", Namespace: "shop", Name: "cart-0", UID: "0f3b2a52-7d1d-4f0e-9d5b-6a7c8d9e0f10"},
+	request: Request{Version: 1, Op: "pod", Namespace: "shop", Name: "cart-0",
+		UID: "0f3b2a52-7d1d-4f0e-9d5b-6a7c8d9e0f10"},
 	pod: Response{Version: 1, Pod: &redirect.Pod{
 		Namespace: "shop", Name: "cart-0", UID: "0f3b2a52-7d1d-4f0e-9d5b-6a7c8d9e0f10",
 		Annotations: map[string]string{"sidecar.istio.io/status": "{}"}, Complete: true,
@@ -47,7 +48,8 @@ func ref(id int64) *int64 { return &id }
 func TestFrozenV1(t *testing.T) {
 	request, err := parseRequest(fixture(t, "request-v1.json"))
 	check(t, "request-v1.json", request, frozen.request, err)
-	for name, want := range map[string]Response{"response-pod-v1.json": frozen.pod, "response-error-v1.json": frozen.error} {
+	for name, want := range map[string]Response{"response-pod-v1.json": frozen.pod,
+		"response-error-v1.json": frozen.error} {
 		response, err := parseResponse(fixture(t, name))
 		check(t, name, response, want, err)
 	}
@@ -99,7 +101,8 @@ func TestParseRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %s", line, err, want)
 		}
 	}
-	if _, err := parseResponse([]byte(`{"version":1,"pod":{},"error":{}}`)); err == nil || !strings.Contains(err.Error(), "either") {
+	if _, err := parseResponse([]byte(`{"version":1,"pod":{},"error":{}}`)); err == nil ||
+		!strings.Contains(err.Error(), "either") {
 		t.Errorf("a pod and an error: %v", err)
 	}
 }
@@ -121,7 +124,8 @@ func TestReadLine(t *testing.T) {
 			"halves": iotest.HalfReader(strings.NewReader(test.in)), "eof": iotest.DataErrReader(strings.NewReader(test.in)),
 		} {
 			got, err := readLine(r, 12000)
-			if string(got) != test.want || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+			if string(got) != test.want || (err == nil) != (test.err == "") || err != nil &&
+				!strings.Contains(err.Error(), test.err) {
 				t.Errorf("%s of %.20q (%d): %.20q, %v, want %.20q, %s", name, test.in, len(test.in), got, err, test.want, test.err)
 			}
 		}

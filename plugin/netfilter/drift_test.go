@@ -15,31 +15,38 @@ type taint struct {
 	want         string // part of what Check says; it names what was changed
 }
 
-// Of profile tproxy-exclude-interfaces, which has an anonymous set, marks and policy routes. handle prints the handle of the first rule
-// of a chain that contains a text.
-const handle = `handle() { nft -a list chain $1 istio-pod-network $2 | grep -F -- "$3" | head -1 | sed 's/.*# handle //'; };`
+// Of profile tproxy-exclude-interfaces, which has an anonymous set, marks and policy routes. handle prints the handle
+// of the first rule of a chain that contains a text.
+const handle = `handle() { nft -a list chain $1 istio-pod-network $2 | grep -F -- "$3" | head -1 | sed 's/.*# ` +
+	`handle //'; };`
 
 var nftTaints = []taint{
-	{"rule deleted", handle + `nft delete rule ip istio-pod-network nat-istio-output handle $(handle ip nat-istio-output "skgid 1337 return")`,
+	{"rule deleted", handle + `nft delete rule ip istio-pod-network nat-istio-output handle $(handle ip ` +
+		`nat-istio-output "skgid 1337 return")`,
 		"ip chain nat-istio-output: missing rule 5, `meta skgid 1337 return`"},
-	{"rule deleted, IPv6", handle + `nft delete rule ip6 istio-pod-network mangle-istio-tproxy handle $(handle ip6 mangle-istio-tproxy drop)`,
+	{"rule deleted, IPv6", handle +
+		`nft delete rule ip6 istio-pod-network mangle-istio-tproxy handle $(handle ip6 mangle-istio-tproxy drop)`,
 		"ip6 chain mangle-istio-tproxy: missing rule 2, `meta l4proto tcp ip6 daddr != ::1/128 drop`"},
 	{"rule added", `nft add rule ip istio-pod-network nat-istio-output tcp dport 81 return`,
 		"ip chain nat-istio-output: unexpected entry at position"},
 	{"rule inserted", `nft insert rule ip istio-pod-network nat-istio-output counter accept`,
 		"ip chain nat-istio-output: unexpected entry at position 1"},
-	{"rule changed", handle + `nft replace rule ip istio-pod-network nat-istio-redirect handle $(handle ip nat-istio-redirect :15001) tcp dport 1 redirect to :15001`,
+	{"rule changed", handle + `nft replace rule ip istio-pod-network nat-istio-redirect handle $(handle ip ` +
+		`nat-istio-redirect :15001) tcp dport 1 redirect to :15001`,
 		"ip chain nat-istio-redirect: missing rule 1, `meta l4proto tcp redirect to :15001`"},
-	{"rules in another order", handle + `h=$(handle ip nat-istio-output "skgid 1337 return"); nft delete rule ip istio-pod-network nat-istio-output handle $h
+	{"rules in another order", handle + `h=$(handle ip nat-istio-output "skgid 1337 return")
+		nft delete rule ip istio-pod-network nat-istio-output handle $h
 		nft add rule ip istio-pod-network nat-istio-output meta skgid 1337 return`,
 		"ip chain nat-istio-output: the order was changed"},
 	{"chain flushed", `nft flush chain ip6 istio-pod-network nat-istio-output`,
 		"ip6 chain nat-istio-output: missing rule 1, `oifname { \"net1\", \"net7\" } return`"},
-	{"chain added", `nft add chain ip istio-pod-network extra '{ type filter hook input priority 0; }'`, "unexpected ip chain extra"},
+	{"chain added", `nft add chain ip istio-pod-network extra '{ type filter hook input priority 0; }'`,
+		"unexpected ip chain extra"},
 	{"chain deleted", `nft delete chain ip istio-pod-network nat-istio-inbound`, "missing ip chain nat-istio-inbound"},
 	{"chain with policy drop", `nft add chain ip istio-pod-network mangle-istio-output '{ policy drop; }'`,
 		"ip chain mangle-istio-output: its definition was changed"},
-	{"table flushed", `nft flush table ip istio-pod-network`, "ip chain mangle-istio-divert: missing rule 1, `meta mark set 1337`"},
+	{"table flushed", `nft flush table ip istio-pod-network`,
+		"ip chain mangle-istio-divert: missing rule 1, `meta mark set 1337`"},
 	{"table deleted", `nft delete table ip6 istio-pod-network`, "missing ip6 table"},
 	{"all flushed", `nft flush ruleset`, "missing ip table; missing ip6 table"},
 	{"table dormant", `nft add table ip istio-pod-network '{ flags dormant; }'`, "ip table: its definition was changed"},
@@ -49,18 +56,22 @@ var nftTaints = []taint{
 var iptablesTaints = []taint{
 	{"rule deleted", `$ipt -t nat -D ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN`,
 		"table nat chain ISTIO_OUTPUT: missing rule 6, `-A ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN`"},
-	{"rule added", `$ipt -t nat -A ISTIO_OUTPUT -p tcp --dport 81 -j RETURN`, "table nat chain ISTIO_OUTPUT: unexpected entry at position"},
-	{"rule inserted", `$ipt -t nat -I ISTIO_OUTPUT -j RETURN`, "table nat chain ISTIO_OUTPUT: unexpected entry at position 1"},
+	{"rule added", `$ipt -t nat -A ISTIO_OUTPUT -p tcp --dport 81 -j RETURN`,
+		"table nat chain ISTIO_OUTPUT: unexpected entry at position"},
+	{"rule inserted", `$ipt -t nat -I ISTIO_OUTPUT -j RETURN`,
+		"table nat chain ISTIO_OUTPUT: unexpected entry at position 1"},
 	{"rule changed", `$ipt -t nat -R ISTIO_REDIRECT 1 -p tcp -j REDIRECT --to-ports 15002`,
 		"table nat chain ISTIO_REDIRECT: missing rule 1, `-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001`"},
-	{"rules in another order", `$ipt -t nat -D ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN; $ipt -t nat -A ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN`,
+	{"rules in another order", `$ipt -t nat -D ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN; $ipt -t nat -A ` +
+		`ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN`,
 		"table nat chain ISTIO_OUTPUT: the order was changed"},
 	{"chain flushed", `$ipt -t mangle -F ISTIO_DIVERT`, "table mangle chain ISTIO_DIVERT: missing rule 1"},
 	{"chain added", `$ipt -t nat -N ISTIO_EXTRA`, "unexpected"},
 	{"jump deleted", `$ipt -t nat -D OUTPUT -j ISTIO_OUTPUT`, "table nat chain OUTPUT"},
 	{"jump inserted again", `$ipt -t nat -I PREROUTING -j ISTIO_INBOUND`, "table nat chain PREROUTING: unexpected entry"},
 	{"jump by goto", `$ipt -t nat -A OUTPUT -g ISTIO_OUTPUT`, "table nat chain OUTPUT: unexpected entry"},
-	{"jump from a chain of somebody else", `$ipt -t nat -N OTHER; $ipt -t nat -A OTHER -g ISTIO_OUTPUT`, "table nat chain OTHER"},
+	{"jump from a chain of somebody else", `$ipt -t nat -N OTHER; $ipt -t nat -A OTHER -g ISTIO_OUTPUT`,
+		"table nat chain OTHER"},
 	{"table flushed", `$ipt -t mangle -F`, "table mangle chain ISTIO_INBOUND: missing rule 1"},
 	{"all flushed", `for t in raw mangle nat; do $ipt -t $t -F; $ipt -t $t -X; done`, "missing"},
 }

@@ -84,7 +84,8 @@ func targetExprs(t redirect.Table, target redirect.Target) []expr.Any {
 	case redirect.Jump:
 		return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: redirect.NFTName(t.Kind, string(v))}}
 	case redirect.RedirectTo:
-		return []expr.Any{load(portBytes(uint16(v))), &expr.Redir{RegisterProtoMin: register, Flags: unix.NF_NAT_RANGE_PROTO_SPECIFIED}}
+		return []expr.Any{load(portBytes(uint16(v))),
+			&expr.Redir{RegisterProtoMin: register, Flags: unix.NF_NAT_RANGE_PROTO_SPECIFIED}}
 	case redirect.TProxyTo:
 		family := nfproto(t.Family)
 		return []expr.Any{

@@ -14,9 +14,11 @@ import (
 var foreigners = []struct{ name, script, found string }{
 	{"istio-init, iptables-nft", `iptables-nft -t nat -N ISTIO_OUTPUT; iptables-nft -t nat -A OUTPUT -j ISTIO_OUTPUT`,
 		"chain ISTIO_OUTPUT in table iptables nat (iptables-nft)"},
-	{"istio-init, iptables-legacy", `iptables-legacy -t nat -N ISTIO_OUTPUT; iptables-legacy -t nat -A OUTPUT -j ISTIO_OUTPUT`,
+	{"istio-init, iptables-legacy",
+		`iptables-legacy -t nat -N ISTIO_OUTPUT; iptables-legacy -t nat -A OUTPUT -j ISTIO_OUTPUT`,
 		"chain ISTIO_OUTPUT in table iptables nat (iptables-legacy)"},
-	{"IPv6 only, iptables-nft", `ip6tables-nft -t mangle -N ISTIO_TPROXY`, "chain ISTIO_TPROXY in table ip6tables mangle (iptables-nft)"},
+	{"IPv6 only, iptables-nft", `ip6tables-nft -t mangle -N ISTIO_TPROXY`,
+		"chain ISTIO_TPROXY in table ip6tables mangle (iptables-nft)"},
 	{"IPv6 only, iptables-legacy", `ip6tables-legacy -t mangle -N ISTIO_TPROXY`,
 		"chain ISTIO_TPROXY in table ip6tables mangle (iptables-legacy)"},
 	{"istio-cni, native nftables", `nft add table inet istio-proxy-nat`, "nftables table istio-proxy-nat"},
@@ -44,7 +46,8 @@ func TestForeign(t *testing.T) {
 // TestOthersChains does not take for Istio's what only looks a little like it.
 func TestOthersChains(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{})
-	shell(t, lab, `iptables-nft -t nat -N CNI-HOSTPORT; iptables-legacy -t nat -N KUBE-SERVICES; nft add table inet istio; nft add table ip istio-pod-network-x
+	shell(t, lab, `iptables-nft -t nat -N CNI-HOSTPORT; iptables-legacy -t nat -N KUBE-SERVICES; nft add table inet istio
+		nft add table ip istio-pod-network-x
 		iptables-nft -t filter -N ISTIO_OUTPUT`)
 	for _, backend := range backends {
 		mustApply(t, n, backend, named(t, "default"))
@@ -104,7 +107,11 @@ func TestOpenOwnThread(t *testing.T) {
 	}
 	defer again.Close()
 	within := func(n *NetNS) (namespace string) {
-		if err := n.Within(func() (err error) { namespace, err = os.Readlink("/proc/thread-self/ns/net"); return err }); err != nil {
+		if err := n.Within(func() (err error) {
+			namespace,
+				err = os.Readlink("/proc/thread-self/ns/net")
+			return err
+		}); err != nil {
 			t.Error(err)
 		}
 		return namespace

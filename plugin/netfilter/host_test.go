@@ -52,15 +52,18 @@ func TestHosts(t *testing.T) {
 		{"no program", func(string) bool { return false }, Iptables, "", "",
 			"backend iptables is not usable: no iptables-restore on this host; the nftables backend needs none"},
 		{"nft only", func(p string) bool { return strings.Contains(p, "-nft") }, Iptables, IptablesNFT, "", ""},
-		{"nft only", func(p string) bool { return strings.Contains(p, "-nft") }, IptablesLegacy, "", "", "backend iptables-legacy is not usable"},
+		{"nft only", func(p string) bool { return strings.Contains(p, "-nft") }, IptablesLegacy, "", "",
+			"backend iptables-legacy is not usable"},
 		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, Iptables, IptablesLegacy, "", ""},
-		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, IptablesNFT, "", "", "backend iptables-nft is not usable"},
+		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, IptablesNFT, "", "",
+			"backend iptables-nft is not usable"},
 		{"plain names only", func(p string) bool {
 			return !strings.ContainsAny(p, "-") || strings.HasSuffix(p, "bles-restore") || strings.HasSuffix(p, "bles-save")
 		}, Iptables, IptablesNFT, "", ""},
 		{"no ip6tables, nft", func(p string) bool { return strings.HasPrefix(p, "iptables-nft") }, Iptables, IptablesNFT,
 			"ip6: no ip6tables-restore on this host", ""},
-		{"no ip6tables, legacy", func(p string) bool { return strings.HasPrefix(p, "iptables-legacy") }, Iptables, IptablesLegacy,
+		{"no ip6tables, legacy", func(p string) bool { return strings.HasPrefix(p, "iptables-legacy") }, Iptables,
+			IptablesLegacy,
 			"ip6: no ip6tables-restore on this host", ""},
 		{"no ip6tables", func(string) bool { return false }, Nftables, Nftables, "", ""},
 	} {
@@ -149,7 +152,8 @@ func TestNoIPv6(t *testing.T) {
 		if !strings.Contains(skippedText(applied), "address ::6/128 dev lo: IPv6 is disabled by sysctl") {
 			t.Errorf("skipped: %s", skippedText(applied))
 		}
-		if written := packetRules(t, lab); !strings.Contains(written, "ip6 ") || !strings.Contains(strings.ToUpper(written), "ISTIO") {
+		if written := packetRules(t, lab); !strings.Contains(written, "ip6 ") ||
+			!strings.Contains(strings.ToUpper(written), "ISTIO") {
 			t.Errorf("no IPv6 rules: %s", written)
 		}
 		if err := lab.Use(profile); err != nil {

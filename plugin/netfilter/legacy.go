@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The x_tables interface of the kernel, by which the user-defined chains of iptables-legacy are found also where the host
-// has no legacy tool. Source: include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter_ipv6/ip6_tables.h.
+// The x_tables interface of the kernel, by which the user-defined chains of iptables-legacy are found also where the
+// host has no legacy tool. Source: include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter_ipv6/ip6_tables.h.
 const (
 	soGetInfo    = 64 // IPT_SO_GET_INFO and IP6T_SO_GET_INFO
 	soGetEntries = 65 // IPT_SO_GET_ENTRIES and IP6T_SO_GET_ENTRIES

@@ -8,8 +8,9 @@ import (
 	"github.com/istio-pod-network/controller/internal/testnet"
 )
 
-// FuzzTraffic draws settings and packets, and asserts that every packet lands where Istio's semantics want it (testnet.Expected, which knows
-// nothing of the renderer), with the rules of either backend. The seed is all there is to an input.
+// FuzzTraffic draws settings and packets, and asserts that every packet lands where Istio's semantics want it
+// (testnet.Expected, which knows nothing of the renderer), with the rules of either backend. The seed is all there is
+// to an input.
 func FuzzTraffic(f *testing.F) {
 	for seed := range uint64(12) {
 		f.Add(seed)

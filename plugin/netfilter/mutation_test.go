@@ -85,9 +85,10 @@ func (h *hunter) pending(rules redirect.RuleSet) []mutant {
 	return all
 }
 
-// TestMutation removes each rule of each profile's rule set in turn and fails if that changes the outcome of no flow, for
-// then nothing would notice if it were forgotten. Rules that really make no difference are listed in equivalents. With the
-// iptables backends a rule is removed from the first profile that holds it, and from all with ISTIO_POD_NETWORK_MUTATE_ALL=1.
+// TestMutation removes each rule of each profile's rule set in turn and fails if that changes the outcome of no flow,
+// for then nothing would notice if it were forgotten. Rules that really make no difference are listed in equivalents.
+// With the iptables backends a rule is removed from the first profile that holds it, and from all with
+// ISTIO_POD_NETWORK_MUTATE_ALL=1.
 func TestMutation(t *testing.T) {
 	all := os.Getenv("ISTIO_POD_NETWORK_MUTATE_ALL") != ""
 	var hunts sync.WaitGroup // not t.Parallel: most of it is waiting for each other, whatever the number of CPUs
@@ -254,7 +255,8 @@ func deleteRule(lab *testnet.Lab, family redirect.Family, chain, comment string)
 	}
 	for line := range strings.Lines(string(out)) {
 		if _, handle, found := strings.Cut(line, "# handle "); found && strings.Contains(line, comment) {
-			err := lab.PodCommand("nft", "delete", "rule", family.String(), redirect.TableName, chain, "handle", strings.TrimSpace(handle)).Run()
+			err := lab.PodCommand("nft", "delete", "rule", family.String(), redirect.TableName, chain, "handle",
+				strings.TrimSpace(handle)).Run()
 			if err != nil {
 				return err
 			}

@@ -170,8 +170,8 @@ func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state
 	return n.dropOther(tool.backend, found, nil)
 }
 
-// dropOther removes what our other backends had written; the new rules are in force already, so nothing is open between.
-// Of iptables-nft's tables it removes those that are named in created, if nothing else is in them.
+// dropOther removes what our other backends had written; the new rules are in force already, so nothing is open
+// between. Of iptables-nft's tables it removes those that are named in created, if nothing else is in them.
 func (n *NetNS) dropOther(now Backend, found state, created []string) (err error) {
 	for _, other := range []Backend{Nftables, IptablesNFT, IptablesLegacy} {
 		if other == now || len(found.ours[other]) == 0 {

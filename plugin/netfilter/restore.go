@@ -15,8 +15,8 @@ import (
 var builtinOf = map[redirect.Hook]string{redirect.Prerouting: "PREROUTING", redirect.Output: "OUTPUT"}
 
 // restoreInput writes the input of iptables-restore --noflush for one family: what is held of ours goes, the rule set
-// comes. iptables-restore commits table by table, so a table's jumps from the built-in chains stand last in it, and nat,
-// which alone diverts traffic, is the last table.
+// comes. iptables-restore commits table by table, so a table's jumps from the built-in chains stand last in it, and
+// nat, which alone diverts traffic, is the last table.
 func restoreInput(family redirect.Family, rules redirect.RuleSet, held held) string {
 	var out strings.Builder
 	for _, kind := range iptablesTables {
@@ -186,7 +186,8 @@ func destPorts(ports []uint16, not string) []string {
 	}
 	var out []string
 	for chunk := range slices.Chunk(ports, multiport) {
-		out = append(out, "-m multiport "+not+"--dports "+strings.Join(prefixed("", chunk, func(p uint16) string { return strconv.Itoa(int(p)) }), ","))
+		out = append(out, "-m multiport "+not+"--dports "+
+			strings.Join(prefixed("", chunk, func(p uint16) string { return strconv.Itoa(int(p)) }), ","))
 	}
 	return out
 }

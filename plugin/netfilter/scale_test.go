@@ -9,8 +9,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/testnet"
 )
 
-// large is a profile that excludes prefixes of each family and ports in each direction. No two prefixes are adjacent. One
-// of the flows' destinations and one of their ports is among them, others are not.
+// large is a profile that excludes prefixes of each family and ports in each direction. No two prefixes are adjacent.
+// One of the flows' destinations and one of their ports is among them, others are not.
 func large(prefixes, ports int) testnet.Profile {
 	ranges, numbers := []string{"203.0.113.0/24", "2001:db8:7::/48"}, []string{"9090"}
 	for i := range prefixes - 1 {
@@ -39,7 +39,8 @@ func TestLarge(t *testing.T) {
 		}
 		for _, name := range []string{"app-outside", "app-service-9090", "peer-pod-9090"} {
 			for _, flow := range testnet.Flows(profile) {
-				if direct := testnet.Expected(profile, flow, testnet.IPv6).Landed; flow.Name == name && (direct == testnet.AtOutbound || direct == testnet.AtInbound) {
+				if direct := testnet.Expected(profile, flow, testnet.IPv6).Landed; flow.Name == name &&
+					(direct == testnet.AtOutbound || direct == testnet.AtInbound) {
 					t.Errorf("%s is not excluded", name)
 				}
 			}
@@ -50,7 +51,8 @@ func TestLarge(t *testing.T) {
 		for _, result := range lab.Check() {
 			t.Error(result)
 		}
-		if applied := apply(t, n, backend, rules); n.Remove(applied) != nil || strings.Contains(packetRules(t, lab), "ISTIO_") {
+		if applied := apply(t, n, backend, rules); n.Remove(applied) != nil ||
+			strings.Contains(packetRules(t, lab), "ISTIO_") {
 			t.Error("rules are left")
 		}
 	})

@@ -42,7 +42,8 @@ func scan() (state, error) {
 	return found, nil
 }
 
-// scanNFT looks at the nf_tables side: our table, iptables-nft's tables, and the tables of Istio's native nftables mode.
+// scanNFT looks at the nf_tables side: our table, iptables-nft's tables, and the tables of Istio's native nftables
+// mode.
 func scanNFT() (state, error) {
 	found := state{ours: map[Backend][]redirect.Family{}, compat: map[compatTable]*compatContent{}}
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)

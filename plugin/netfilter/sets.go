@@ -101,8 +101,8 @@ func onePrefix(p netip.Prefix) []expr.Any {
 }
 
 // intervals turns sorted prefixes into the half-open intervals of a kernel set: a start, and an end that is the first
-// address after. The kernel rejects overlaps, so a prefix inside the one before is dropped; adjacent ones are joined, and
-// the last address of all has no end.
+// address after. The kernel rejects overlaps, so a prefix inside the one before is dropped; adjacent ones are joined,
+// and the last address of all has no end.
 func intervals(prefixes []netip.Prefix) []element {
 	var elements []element
 	for i := 0; i < len(prefixes); {

@@ -24,8 +24,8 @@ func shell(t *testing.T, lab *testnet.Lab, script string) string {
 	return string(out)
 }
 
-// packetRules lists all packet rules: nf_tables as nft prints it, which includes iptables-nft, and iptables-legacy in the
-// same form. The kernel keeps a table of iptables-legacy once it was used; it counts only with what is in it.
+// packetRules lists all packet rules: nf_tables as nft prints it, which includes iptables-nft, and iptables-legacy in
+// the same form. The kernel keeps a table of iptables-legacy once it was used; it counts only with what is in it.
 func packetRules(t *testing.T, lab *testnet.Lab) string {
 	t.Helper()
 	out := shell(t, lab, "nft -s list ruleset 2>/dev/null")
@@ -52,9 +52,9 @@ func packetRules(t *testing.T, lab *testnet.Lab) string {
 	return out
 }
 
-// everything lists the packet rules and what else Apply may touch: addresses, routes, policy rules, and whether lo is up.
-// The kernel gives an IPv6 address its routes in a worker of its own, a second later on a busy machine, and a dump that
-// something comes between may be short. So the lab settles first, and two listings must agree.
+// everything lists the packet rules and what else Apply may touch: addresses, routes, policy rules, and whether lo is
+// up. The kernel gives an IPv6 address its routes in a worker of its own, a second later on a busy machine, and a dump
+// that something comes between may be short. So the lab settles first, and two listings must agree.
 func everything(t *testing.T, lab *testnet.Lab) (all string) {
 	t.Helper()
 	await.Must(t, lab.Settle())
@@ -119,7 +119,8 @@ func named(t *testing.T, name string) redirect.RuleSet {
 }
 
 // some are profiles that differ in tables, chains, sets and routes.
-var some = []string{"default", "tproxy-dns", "tproxy-exclude-interfaces", "include-exclude-ranges", "no-outbound", "tproxy-drop-invalid", "include-ports"}
+var some = []string{"default", "tproxy-dns", "tproxy-exclude-interfaces", "include-exclude-ranges", "no-outbound",
+	"tproxy-drop-invalid", "include-ports"}
 
 func eachBackend(t *testing.T, test func(*testing.T, Backend)) {
 	for _, backend := range backends {
@@ -158,7 +159,8 @@ func TestApplyReplaces(t *testing.T) {
 	})
 }
 
-// What iptables-nft makes with a table and never takes away again: built-in chains, which are empty, and then the table.
+// What iptables-nft makes with a table and never takes away again: built-in chains, which are empty, and then the
+// table.
 var (
 	emptyChain = regexp.MustCompile(`\tchain [A-Z]+ \{\n\t\ttype .* policy accept;\n\t\}\n\n?`)
 	emptyTable = regexp.MustCompile(`table ip6? (raw|mangle|nat) \{\n\}\n`)
@@ -179,10 +181,11 @@ func used(listing string) string {
 	return strings.ReplaceAll(strings.Join(out, ""), "\n\n", "\n")
 }
 
-// TestRemove leaves nothing behind: all listings are the same as before, but for what used leaves out where somebody else
-// had an iptables-nft table already.
+// TestRemove leaves nothing behind: all listings are the same as before, but for what used leaves out where somebody
+// else had an iptables-nft table already.
 func TestRemove(t *testing.T) {
-	for _, prepare := range []string{"true", "ip link set lo down", "iptables-nft -t nat -N OTHER; ip6tables-legacy -t mangle -N OTHER"} {
+	for _, prepare := range []string{"true", "ip link set lo down",
+		"iptables-nft -t nat -N OTHER; ip6tables-legacy -t mangle -N OTHER"} {
 		eachBackend(t, func(t *testing.T, backend Backend) {
 			for _, name := range some[:3] {
 				lab, n := newLab(t, testnet.Options{})

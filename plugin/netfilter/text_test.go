@@ -10,8 +10,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// TestSameAsNFT gives RuleSet.String to nft itself, and lists what it writes beside what Apply writes: expressions, sets,
-// priorities and comments are the same, and so is the text after a round trip through the kernel.
+// TestSameAsNFT gives RuleSet.String to nft itself, and lists what it writes beside what Apply writes: expressions,
+// sets, priorities and comments are the same, and so is the text after a round trip through the kernel.
 func TestSameAsNFT(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{})
 	for _, profile := range testnet.Profiles {
@@ -32,14 +32,16 @@ func TestSameAsNFT(t *testing.T) {
 
 // TestRestoreInput compares what iptables-restore is given. It names every chain and rule, and deletes what is held.
 func TestRestoreInput(t *testing.T) {
-	for _, name := range []string{"default", "tproxy-dns", "tproxy-drop-invalid", "include-ports", "tproxy-exclude-interfaces", "exclude-ranges"} {
+	for _, name := range []string{"default", "tproxy-dns", "tproxy-drop-invalid", "include-ports",
+		"tproxy-exclude-interfaces", "exclude-ranges"} {
 		for _, family := range redirect.Families {
 			golden.Compare(t, restored(name+"-"+family.String()), restoreInput(family, named(t, name), nil))
 		}
 	}
 	held := held{
 		redirect.Raw: {"OUTPUT": {"-A OUTPUT -j ISTIO_OUTPUT_DNS"}, "ISTIO_OUTPUT_DNS": {}, markerChain: {}},
-		redirect.NAT: {"OUTPUT": {"-A OUTPUT -j ISTIO_OUTPUT"}, "PREROUTING": {"-A PREROUTING -j ISTIO_INBOUND"}, "ISTIO_OLD": {}, "ISTIO_OUTPUT": {}},
+		redirect.NAT: {"OUTPUT": {"-A OUTPUT -j ISTIO_OUTPUT"}, "PREROUTING": {"-A PREROUTING -j ISTIO_INBOUND"},
+			"ISTIO_OLD": {}, "ISTIO_OUTPUT": {}},
 	}
 	golden.Compare(t, restored("default-ip-over"), restoreInput(redirect.IPv4, named(t, "default"), held))
 	golden.Compare(t, restored("remove-ip"), restoreInput(redirect.IPv4, redirect.RuleSet{}, held))

@@ -50,7 +50,8 @@ func TestGC(t *testing.T) {
 		of("other", "dead", "net1"))
 	valid := func(id, ifname string) bool { return id == "live" && ifname == "eth0" }
 	removed, err := s.GC("net", valid)
-	if want := []string{"net:dead:eth0", "net:gone:eth0", "net:live:net1"}; err != nil || !slices.Equal(ids(removed), want) {
+	if want := []string{"net:dead:eth0", "net:gone:eth0", "net:live:net1"}; err != nil ||
+		!slices.Equal(ids(removed), want) {
 		t.Errorf("removed %q, %v, want %q", ids(removed), err, want)
 	}
 	if want := []string{"dead-net1.json", "live-eth0.json"}; !slices.Equal(fileNames(t, s), want) {

@@ -68,7 +68,8 @@ func TestAmbiguousNames(t *testing.T) {
 	s := Store{Dir: t.TempDir()}
 	mine, other := of("net", "a-b", "c"), of("net", "a", "b-c")
 	put(t, s, mine)
-	if _, err := s.Get(other.ContainerID, other.IfName); !IsMismatch(err) || !strings.Contains(err.Error(), `container "a-b" interface "c"`) {
+	if _, err := s.Get(other.ContainerID, other.IfName); !IsMismatch(err) ||
+		!strings.Contains(err.Error(), `container "a-b" interface "c"`) {
 		t.Errorf("getting the other: %v", err)
 	}
 	if err := s.Put(other); !IsMismatch(err) {

@@ -16,8 +16,8 @@ import (
 // Put writes the record of one attachment with mode 0600, replacing the one that is there. The directory is made, with
 // mode 0700, when it is missing. On an error nothing new is left behind, neither under the final name nor elsewhere.
 //
-// It runs in every ADD of a mesh pod, so it tries to write before it makes a directory, and does no more with files than
-// safety takes: open, write, fsync and close of the file, rename, open, fsync and close of the directory.
+// It runs in every ADD of a mesh pod, so it tries to write before it makes a directory, and does no more with files
+// than safety takes: open, write, fsync and close of the file, rename, open, fsync and close of the directory.
 func (s Store) Put(r Record) error {
 	data, err := encode(r)
 	if err != nil {

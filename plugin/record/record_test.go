@@ -137,7 +137,8 @@ func TestTimeIsStoredInUTC(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, name := range []string{"v1-redirect.json", "v1-untouched.json", "v2-other-types.json", "v2-same-types.json", "v0-none.json"} {
+	for _, name := range []string{"v1-redirect.json", "v1-untouched.json", "v2-other-types.json", "v2-same-types.json",
+		"v0-none.json"} {
 		f.Add(fixture(f, name))
 	}
 	f.Add([]byte("{}"))

@@ -8,7 +8,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// manyPrefixes and manyPorts are lists as long as annotations of large clusters get: none of their members are neighbours.
+// manyPrefixes and manyPorts are lists as long as annotations of large clusters get: none of their members are
+// neighbours.
 func manyPrefixes(n int) string {
 	items := make([]string, n)
 	for i := range items {
@@ -29,7 +30,8 @@ func manyPorts(n int) string {
 }
 
 func largePod() (Pod, Policy) {
-	return meshPod(annotate(annotation.IncludeOutboundIPRanges, manyPrefixes(5000), annotation.ExcludeOutboundPorts, manyPorts(1000)))
+	return meshPod(annotate(annotation.IncludeOutboundIPRanges, manyPrefixes(5000), annotation.ExcludeOutboundPorts,
+		manyPorts(1000)))
 }
 
 // The number of rules must not grow with a list.
@@ -43,7 +45,8 @@ func TestListsAreSets(t *testing.T) {
 	if got, want := lines(large.Spec), lines(short); got != want {
 		t.Errorf("%d lines with long lists, %d with short ones", got, want)
 	}
-	if n := len(large.Spec.IncludeOutboundIPRanges.list); n != 5000 || len(large.Spec.ExcludeOutboundPorts.List()) != 1000 {
+	if n := len(large.Spec.IncludeOutboundIPRanges.list); n != 5000 ||
+		len(large.Spec.ExcludeOutboundPorts.List()) != 1000 {
 		t.Errorf("%d prefixes, %d ports", n, len(large.Spec.ExcludeOutboundPorts.List()))
 	}
 	checkRules(t, large.Spec)

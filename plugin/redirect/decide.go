@@ -46,7 +46,8 @@ const (
 var Reasons = []Reason{
 	ReasonNotKubernetes, ReasonNamespaceExcluded, ReasonOpenShiftDeployer, ReasonOpenShiftBuild, ReasonOptedOut,
 	ReasonInjectDisabled, ReasonAmbient, ReasonOwnInit, ReasonEnvoyDisabled, ReasonProxyType, ReasonModeNone,
-	ReasonNotInjected, ReasonNotOptedIn, ReasonNoProxy, ReasonForeignRules, ReasonAgentAway, ReasonInjected, ReasonOptedIn, ReasonIncomplete,
+	ReasonNotInjected, ReasonNotOptedIn, ReasonNoProxy, ReasonForeignRules, ReasonAgentAway, ReasonInjected, ReasonOptedIn,
+	ReasonIncomplete,
 }
 
 // Decision is what to do with a pod and why.
@@ -59,8 +60,8 @@ type Decision struct {
 }
 
 // Decide says whether the pod's traffic goes through its sidecar, with the settings that apply to it. It is pure. The
-// error, for which IsInvalid holds, names the annotation of a mesh pod that cannot be read, or the container whose user it must not have; such a
-// pod must not start.
+// error, for which IsInvalid holds, names the annotation of a mesh pod that cannot be read, or the container whose user
+// it must not have; such a pod must not start.
 func Decide(pod Pod, policy Policy) (Decision, error) {
 	verdict, reason, err := classify(pod, policy)
 	if err != nil {
@@ -126,7 +127,8 @@ func exempt(pod Pod, policy Policy, own answer) Reason {
 	if reason := exemptByContainers(pod); reason != "" {
 		return reason
 	}
-	if mode, present := pod.Annotations[annotation.InterceptionMode]; mode == string(ModeNone) || !present && policy.Redirect.Mode == ModeNone {
+	if mode, present := pod.Annotations[annotation.InterceptionMode]; mode == string(ModeNone) || !present &&
+		policy.Redirect.Mode == ModeNone {
 		return ReasonModeNone
 	}
 	return ""

@@ -39,7 +39,8 @@ func fuzz(f *testing.F, name string, valid func(string) bool) {
 // decimal says, in another way than the parsers do, whether text is a decimal number in a range.
 func decimal(text string, low, high int64) bool {
 	n, ok := new(big.Int).SetString(text, 10)
-	return ok && regexp.MustCompile(`^[0-9]+$`).MatchString(text) && n.Cmp(big.NewInt(low)) >= 0 && n.Cmp(big.NewInt(high)) <= 0
+	return ok && regexp.MustCompile(`^[0-9]+$`).MatchString(text) && n.Cmp(big.NewInt(low)) >= 0 &&
+		n.Cmp(big.NewInt(high)) <= 0
 }
 
 // each applies valid to every item of a comma-separated list.
@@ -191,7 +192,8 @@ func checkRules(t *testing.T, s Spec) {
 	if found := problems(set); len(found) > 0 {
 		t.Fatalf("%s: %s\n%s", printed(t, s), strings.Join(found, "; "), set)
 	}
-	if (set.String() == "") != (s.Mode == ModeNone) || set.String() != s.RuleSet().String() || set.Hash() != s.RuleSet().Hash() {
+	if (set.String() == "") != (s.Mode == ModeNone) || set.String() != s.RuleSet().String() ||
+		set.Hash() != s.RuleSet().Hash() {
 		t.Fatalf("%s: rules\n%s", printed(t, s), set)
 	}
 }
@@ -232,7 +234,8 @@ func FuzzDecide(f *testing.F) {
 
 // fuzzKeys are the annotations with a value that matters.
 var fuzzKeys = func() []string {
-	keys := []string{annotation.Initialize, annotation.SidecarInject, annotation.SidecarStatus, annotation.AmbientRedirection}
+	keys := []string{annotation.Initialize, annotation.SidecarInject, annotation.SidecarStatus,
+		annotation.AmbientRedirection}
 	for _, s := range settings {
 		keys = append(keys, s.annotations...)
 	}

@@ -11,34 +11,35 @@ import (
 
 // profiles are the `redirect` objects whose rules are kept in testdata/<name>.nft.
 var profiles = map[string]string{
-	"default":              `{}`,
-	"none":                 `{"mode":"NONE","dnsCapture":true,"dropInvalid":true}`,
-	"tproxy":               `{"mode":"TPROXY"}`,
-	"dns":                  `{"dnsCapture":true}`,
-	"tproxy-dns":           `{"mode":"TPROXY","dnsCapture":true}`,
-	"drop-invalid":         `{"dropInvalid":true}`,
-	"tproxy-drop-invalid":  `{"mode":"TPROXY","dropInvalid":true}`,
-	"ids":                  `{"proxyUID":1000660000,"proxyGID":1000660001}`,
-	"gid-0":                `{"proxyGID":0,"dnsCapture":true}`,
-	"tproxy-gid-0":         `{"mode":"TPROXY","proxyGID":0}`,
-	"ports":                `{"outboundPort":16001,"inboundPort":16006,"dnsPort":16053,"dnsCapture":true}`,
-	"tproxy-ports":         `{"mode":"TPROXY","outboundPort":16001,"inboundPort":16006}`,
-	"inbound-none":         `{"includeInboundPorts":""}`,
-	"inbound-list":         `{"includeInboundPorts":"9090,8080,15008","excludeInboundPorts":"22"}`,
-	"inbound-excluded":     `{"excludeInboundPorts":"22"}`,
-	"tproxy-inbound-none":  `{"mode":"TPROXY","includeInboundPorts":""}`,
-	"tproxy-inbound-list":  `{"mode":"TPROXY","includeInboundPorts":"8080,9090"}`,
-	"outbound-none":        `{"includeOutboundIPRanges":""}`,
-	"outbound-ipv6-only":   `{"includeOutboundIPRanges":"fd00::/8"}`,
-	"outbound-ports":       `{"includeOutboundIPRanges":"","includeOutboundPorts":"443,80"}`,
-	"outbound-ports-all":   `{"includeOutboundIPRanges":"10.0.0.0/8","includeOutboundPorts":"*"}`,
-	"outbound-excluded":    `{"excludeOutboundPorts":"25,0","excludeOutboundIPRanges":"192.0.2.0/24,2001:db8::/32"}`,
-	"loopback":             `{"includeOutboundIPRanges":"127.0.0.1/32,::1/128"}`,
-	"loopback-dns":         `{"includeOutboundIPRanges":"127.0.0.0/8,10.0.0.0/8","dnsCapture":true}`,
-	"interfaces":           `{"excludeInterfaces":"net2,net1"}`,
-	"tproxy-interfaces":    `{"mode":"TPROXY","excludeInterfaces":"net1"}`,
-	"reroute":              `{"rerouteVirtualInterfaces":"tap0"}`,
-	"reroute-ranges":       `{"rerouteVirtualInterfaces":"tap1,tap0","excludeInterfaces":"tap0","includeOutboundIPRanges":"10.0.0.0/8"}`,
+	"default":             `{}`,
+	"none":                `{"mode":"NONE","dnsCapture":true,"dropInvalid":true}`,
+	"tproxy":              `{"mode":"TPROXY"}`,
+	"dns":                 `{"dnsCapture":true}`,
+	"tproxy-dns":          `{"mode":"TPROXY","dnsCapture":true}`,
+	"drop-invalid":        `{"dropInvalid":true}`,
+	"tproxy-drop-invalid": `{"mode":"TPROXY","dropInvalid":true}`,
+	"ids":                 `{"proxyUID":1000660000,"proxyGID":1000660001}`,
+	"gid-0":               `{"proxyGID":0,"dnsCapture":true}`,
+	"tproxy-gid-0":        `{"mode":"TPROXY","proxyGID":0}`,
+	"ports":               `{"outboundPort":16001,"inboundPort":16006,"dnsPort":16053,"dnsCapture":true}`,
+	"tproxy-ports":        `{"mode":"TPROXY","outboundPort":16001,"inboundPort":16006}`,
+	"inbound-none":        `{"includeInboundPorts":""}`,
+	"inbound-list":        `{"includeInboundPorts":"9090,8080,15008","excludeInboundPorts":"22"}`,
+	"inbound-excluded":    `{"excludeInboundPorts":"22"}`,
+	"tproxy-inbound-none": `{"mode":"TPROXY","includeInboundPorts":""}`,
+	"tproxy-inbound-list": `{"mode":"TPROXY","includeInboundPorts":"8080,9090"}`,
+	"outbound-none":       `{"includeOutboundIPRanges":""}`,
+	"outbound-ipv6-only":  `{"includeOutboundIPRanges":"fd00::/8"}`,
+	"outbound-ports":      `{"includeOutboundIPRanges":"","includeOutboundPorts":"443,80"}`,
+	"outbound-ports-all":  `{"includeOutboundIPRanges":"10.0.0.0/8","includeOutboundPorts":"*"}`,
+	"outbound-excluded":   `{"excludeOutboundPorts":"25,0","excludeOutboundIPRanges":"192.0.2.0/24,2001:db8::/32"}`,
+	"loopback":            `{"includeOutboundIPRanges":"127.0.0.1/32,::1/128"}`,
+	"loopback-dns":        `{"includeOutboundIPRanges":"127.0.0.0/8,10.0.0.0/8","dnsCapture":true}`,
+	"interfaces":          `{"excludeInterfaces":"net2,net1"}`,
+	"tproxy-interfaces":   `{"mode":"TPROXY","excludeInterfaces":"net1"}`,
+	"reroute":             `{"rerouteVirtualInterfaces":"tap0"}`,
+	"reroute-ranges": `{"rerouteVirtualInterfaces":"tap1,tap0","excludeInterfaces":"tap0",` +
+		`"includeOutboundIPRanges":"10.0.0.0/8"}`,
 	"reroute-outbound-off": `{"rerouteVirtualInterfaces":"tap0","includeOutboundIPRanges":"","includeInboundPorts":""}`,
 	"tproxy-reroute":       `{"mode":"TPROXY","rerouteVirtualInterfaces":"tap0"}`,
 	"lists":                listsProfile,
@@ -46,8 +47,10 @@ var profiles = map[string]string{
 }
 
 // listsProfile uses every list at once.
-const listsProfile = `{"includeOutboundIPRanges":"10.0.0.0/8,172.16.0.0/12,fd00::/8","excludeOutboundIPRanges":"10.9.0.0/16,fd00:9::/32",` +
-	`"includeInboundPorts":"8080,9090","includeOutboundPorts":"80,443","excludeOutboundPorts":"25,587","excludeInterfaces":"net1,net2",` +
+const listsProfile = `{"includeOutboundIPRanges":"10.0.0.0/8,172.16.0.0/12,fd00::/8",` +
+	`"excludeOutboundIPRanges":"10.9.0.0/16,fd00:9::/32",` +
+	`"includeInboundPorts":"8080,9090","includeOutboundPorts":"80,443","excludeOutboundPorts":"25,587",` +
+	`"excludeInterfaces":"net1,net2",` +
 	`"rerouteVirtualInterfaces":"tap0","dnsCapture":true,"dropInvalid":true}`
 
 func TestGolden(t *testing.T) {
@@ -83,7 +86,8 @@ func TestEmpty(t *testing.T) {
 // The same set in another order, with repeats and with members inside others is the same rule set, byte for byte.
 func TestInputOrderDoesNotMatter(t *testing.T) {
 	for _, pair := range [][2]string{
-		{listsProfile, `{"dropInvalid":true,"dnsCapture":true,"rerouteVirtualInterfaces":" tap0 ,tap0","excludeInterfaces":"net2, net1,net2",` +
+		{listsProfile, `{"dropInvalid":true,"dnsCapture":true,"rerouteVirtualInterfaces":" tap0 ,tap0",` +
+			`"excludeInterfaces":"net2, net1,net2",` +
 			`"excludeOutboundPorts":"587,25,587","includeOutboundPorts":"443,80","includeInboundPorts":" 9090,8080,8080 ",` +
 			`"excludeOutboundIPRanges":"fd00:9::7/32,10.9.1.0/24,10.9.0.1/16",` +
 			`"includeOutboundIPRanges":"fd00::/8,172.16.0.0/12,10.0.0.0/8,10.1.0.0/16,10.0.0.0/8"}`},

@@ -61,7 +61,8 @@ func (p Pod) proxy() *Container {
 func (p Pod) meshAnnotated() bool {
 	for key := range p.Annotations {
 		switch {
-		case key == annotation.SidecarStatus, key == annotation.SidecarInject, key == annotation.InterceptionMode, key == annotation.Initialize, key == annotation.AmbientRedirection,
+		case key == annotation.SidecarStatus, key == annotation.SidecarInject, key == annotation.InterceptionMode,
+			key == annotation.Initialize, key == annotation.AmbientRedirection,
 			key == annotation.RerouteVirtualInterfaces,
 			strings.HasPrefix(key, annotation.TrafficPrefix), strings.HasPrefix(key, annotation.ControllerPrefix):
 			return true

@@ -29,14 +29,18 @@ func TestSettingsOfThePod(t *testing.T) {
 		{"nothing said", nil, `{}`},
 		{"ids of the container", []edit{proxyRuns(id(2001), id(2002))}, `{"proxyUID":2001,"proxyGID":2002}`},
 		{"ids of the pod", []edit{podRuns(id(3001), id(3002))}, `{"proxyUID":3001,"proxyGID":3002}`},
-		{"each ID by itself", []edit{proxyRuns(id(2001), nil), podRuns(id(3001), id(3002))}, `{"proxyUID":2001,"proxyGID":3002}`},
-		{"the largest ID", []edit{proxyRuns(id(4294967294), id(4294967294))}, `{"proxyUID":4294967294,"proxyGID":4294967294}`},
+		{"each ID by itself", []edit{proxyRuns(id(2001), nil), podRuns(id(3001), id(3002))},
+			`{"proxyUID":2001,"proxyGID":3002}`},
+		{"the largest ID", []edit{proxyRuns(id(4294967294), id(4294967294))},
+			`{"proxyUID":4294967294,"proxyGID":4294967294}`},
 		{"root keeps the default", []edit{proxyRuns(id(0), id(1337))}, `{}`},
 		{"root overrules the pod's uid", []edit{proxyRuns(id(0), id(0)), podRuns(id(3001), id(3002))}, `{}`},
 		{"root keeps the configured default", []edit{configured(t, `{"proxyUID":7,"proxyGID":8}`), proxyRuns(id(0), id(0))},
 			`{"proxyUID":7,"proxyGID":8}`},
-		{"TPROXY as Istio injects it", []edit{annotate(annotation.InterceptionMode, "TPROXY"), proxyRuns(id(0), id(1337))}, `{"mode":"TPROXY"}`},
-		{"ids of a native sidecar", []edit{proxyRuns(id(2001), id(2002)), nativeSidecar}, `{"proxyUID":2001,"proxyGID":2002}`},
+		{"TPROXY as Istio injects it", []edit{annotate(annotation.InterceptionMode, "TPROXY"), proxyRuns(id(0), id(1337))},
+			`{"mode":"TPROXY"}`},
+		{"ids of a native sidecar", []edit{proxyRuns(id(2001), id(2002)), nativeSidecar},
+			`{"proxyUID":2001,"proxyGID":2002}`},
 		{"ids of the app do not count", []edit{func(p *Pod, _ *Policy) { p.Containers[0].RunAsUser = id(9) }}, `{}`},
 		{"a regular sidecar before one in init", []edit{proxyRuns(id(2001), nil),
 			initContainer(Container{Name: ProxyContainer, RunAsUser: id(9)})}, `{"proxyUID":2001}`},
@@ -48,16 +52,19 @@ func TestSettingsOfThePod(t *testing.T) {
 		{"DNS unreadable is false", []edit{configured(t, `{"dnsCapture":true}`), proxyEnv(EnvDNSCapture, "yes")}, `{}`},
 		{"DNS empty is false", []edit{configured(t, `{"dnsCapture":true}`), proxyEnv(EnvDNSCapture, "")}, `{}`},
 		{"invalid", []edit{proxyEnv(EnvInvalidDrop, "true")}, `{"dropInvalid":true}`},
-		{"invalid, not although configured", []edit{configured(t, `{"dropInvalid":true}`), proxyEnv(EnvInvalidDrop, "0")}, `{}`},
+		{"invalid, not although configured", []edit{configured(t, `{"dropInvalid":true}`), proxyEnv(EnvInvalidDrop, "0")},
+			`{}`},
 		{"environment of the app does not count", []edit{func(p *Pod, _ *Policy) {
 			p.Containers[0].Env = map[string]string{EnvDNSCapture: "true", EnvInvalidDrop: "true"}
 		}}, `{}`},
 
 		{"2018", []edit{annotate(annotation.EnvoyPort, "16001", annotation.EnvoyUserID, "7", annotation.EnvoyGroupID, "8")},
 			`{"outboundPort":16001,"proxyUID":7,"proxyGID":8}`},
-		{"2018 over the container", []edit{proxyRuns(id(2001), id(2002)), annotate(annotation.EnvoyUserID, "7", annotation.EnvoyGroupID, "0")},
+		{"2018 over the container", []edit{proxyRuns(id(2001), id(2002)),
+			annotate(annotation.EnvoyUserID, "7", annotation.EnvoyGroupID, "0")},
 			`{"proxyUID":7,"proxyGID":0}`},
-		{"empty lists are lists", []edit{annotate(annotation.IncludeOutboundIPRanges, "", annotation.IncludeInboundPorts, "")},
+		{"empty lists are lists", []edit{annotate(annotation.IncludeOutboundIPRanges, "", annotation.IncludeInboundPorts,
+			"")},
 			`{"includeOutboundIPRanges":"","includeInboundPorts":""}`},
 		{"no agent: the configuration stands for the container", []edit{annotate(annotation.ExcludeOutboundPorts, "25"),
 			configured(t, `{"dnsCapture":true,"proxyUID":7}`), runtimeOnly, withoutAgent},
@@ -77,16 +84,22 @@ func TestDecideErrors(t *testing.T) {
 		edits []edit
 		says  []string
 	}{
-		{"initialize", []edit{annotate(annotation.Initialize, "yes")}, []string{"annotation " + annotation.Initialize, `"yes"`, "true or false"}},
-		{"initialize, empty", []edit{noAnnotations, annotate(annotation.Initialize, "")}, []string{annotation.Initialize, `""`}},
+		{"initialize", []edit{annotate(annotation.Initialize, "yes")}, []string{"annotation " + annotation.Initialize,
+			`"yes"`, "true or false"}},
+		{"initialize, empty", []edit{noAnnotations, annotate(annotation.Initialize, "")},
+			[]string{annotation.Initialize, `""`}},
 		{"initialize of the namespace", []edit{bySelection, namespaceSays("maybe")},
 			[]string{"annotation of namespace shop " + annotation.Initialize, `"maybe"`}},
-		{"runAsUser", []edit{proxyRuns(id(-1), nil)}, []string{"istio-proxy securityContext.runAsUser", `"-1"`, "0 to 4294967294"}},
+		{"runAsUser", []edit{proxyRuns(id(-1), nil)}, []string{"istio-proxy securityContext.runAsUser", `"-1"`,
+			"0 to 4294967294"}},
 		{"runAsUser of the pod", []edit{podRuns(id(1<<32-1), nil)}, []string{"runAsUser", `"4294967295"`}},
 		{"runAsGroup", []edit{proxyRuns(nil, id(1<<40))}, []string{"runAsGroup", `"1099511627776"`}},
-		{"envoy-userid 0", []edit{annotate(annotation.EnvoyUserID, "0")}, []string{"annotation " + annotation.EnvoyUserID, `"0"`, "root"}},
-		{"mode", []edit{annotate(annotation.InterceptionMode, "none")}, []string{"annotation " + annotation.InterceptionMode, `"none"`}},
-		{"no agent", []edit{annotate(annotation.ExcludeInboundPorts, "*"), runtimeOnly, withoutAgent}, []string{annotation.ExcludeInboundPorts, `"*"`}},
+		{"envoy-userid 0", []edit{annotate(annotation.EnvoyUserID, "0")}, []string{"annotation " + annotation.EnvoyUserID,
+			`"0"`, "root"}},
+		{"mode", []edit{annotate(annotation.InterceptionMode, "none")}, []string{"annotation " + annotation.InterceptionMode,
+			`"none"`}},
+		{"no agent", []edit{annotate(annotation.ExcludeInboundPorts, "*"), runtimeOnly, withoutAgent},
+			[]string{annotation.ExcludeInboundPorts, `"*"`}},
 	} {
 		got, err := Decide(meshPod(test.edits...))
 		wantInvalid(t, err, test.says...)
@@ -110,7 +123,8 @@ func TestInvalidValuesOfOthersDoNotMatter(t *testing.T) {
 	if got, err := Decide(meshPod(namespaceSays("maybe"))); err != nil || got.Reason != ReasonInjected {
 		t.Errorf("namespace: %+v, %v", got, err)
 	}
-	if got, err := Decide(meshPod(bySelection, annotate(annotation.Initialize, "true"), namespaceSays("maybe"))); err != nil || got.Reason != ReasonOptedIn {
+	if got, err := Decide(meshPod(bySelection, annotate(annotation.Initialize, "true"),
+		namespaceSays("maybe"))); err != nil || got.Reason != ReasonOptedIn {
 		t.Errorf("namespace of a pod with its own answer: %+v, %v", got, err)
 	}
 }
@@ -169,8 +183,10 @@ func TestEveryKeyMatters(t *testing.T) {
 
 // Who carries a key of the mesh was meant for it, whatever the value; a deployer or build pod was not.
 func TestMeshAnnotated(t *testing.T) {
-	no := []string{annotation.OpenShiftDeployer, annotation.OpenShiftBuild, "example.com/x", "sidecar.istio.io/other", "status"}
-	yes := []string{annotation.SidecarStatus, annotation.SidecarInject, annotation.AmbientRedirection, annotation.Initialize, annotation.TrafficPrefix + "other", annotation.ControllerPrefix + "other"}
+	no := []string{annotation.OpenShiftDeployer, annotation.OpenShiftBuild, "example.com/x", "sidecar.istio.io/other",
+		"status"}
+	yes := []string{annotation.SidecarStatus, annotation.SidecarInject, annotation.AmbientRedirection,
+		annotation.Initialize, annotation.TrafficPrefix + "other", annotation.ControllerPrefix + "other"}
 	for _, s := range settings {
 		yes = append(yes, s.annotations...)
 	}
@@ -192,12 +208,14 @@ func TestPodJSON(t *testing.T) {
 		`{"namespace":"","name":"","uid":"c","annotations":{},"complete":true,"runAsUser":0,` +
 			`"containers":[{"name":"istio-proxy","args":["proxy"],"env":{"A":""},"runAsGroup":0,"netAdmin":true}]}`: {
 			UID: "c", Annotations: map[string]string{}, Complete: true, RunAsUser: id(0),
-			Containers: []Container{{Name: ProxyContainer, Args: []string{"proxy"}, Env: map[string]string{"A": ""}, RunAsGroup: id(0), NetAdmin: true}},
+			Containers: []Container{{Name: ProxyContainer, Args: []string{"proxy"}, Env: map[string]string{"A": ""},
+				RunAsGroup: id(0), NetAdmin: true}},
 		},
 	} {
 		encoded, err := json.Marshal(pod)
 		var decoded Pod
-		if err != nil || string(encoded) != want || json.Unmarshal(encoded, &decoded) != nil || !reflect.DeepEqual(decoded, pod) {
+		if err != nil || string(encoded) != want || json.Unmarshal(encoded, &decoded) != nil ||
+			!reflect.DeepEqual(decoded, pod) {
 			t.Errorf("got %s, %v, want %s, back %+v", encoded, err, want, decoded)
 		}
 	}

@@ -64,18 +64,22 @@ type Policy struct {
 
 // DefaultPolicy is that of a configuration that says nothing.
 func DefaultPolicy() Policy {
-	return Policy{Selection: SelectInjected, ExcludeNamespaces: Globs{"kube-system"}, SharedProxyUser: SharedWarn, Redirect: DefaultSpec()}
+	return Policy{Selection: SelectInjected, ExcludeNamespaces: Globs{"kube-system"}, SharedProxyUser: SharedWarn,
+		Redirect: DefaultSpec()}
 }
 
-// ParsePolicy reads `selection`, `excludeNamespaces`, `sharedProxyUser` and `redirect` out of the keys of a CNI configuration; a key that is
-// absent or null has its default. Agent is not among them. The error satisfies IsInvalid and names the key.
+// ParsePolicy reads `selection`, `excludeNamespaces`, `sharedProxyUser` and `redirect` out of the keys of a CNI
+// configuration; a key that is absent or null has its default. Agent is not among them. The error satisfies IsInvalid
+// and names the key.
 func ParsePolicy(config map[string]json.RawMessage) (Policy, error) {
 	policy := DefaultPolicy()
-	selection, namespaces, shared := string(policy.Selection), []string(policy.ExcludeNamespaces), string(policy.SharedProxyUser)
+	selection, namespaces, shared := string(policy.Selection), []string(policy.ExcludeNamespaces),
+		string(policy.SharedProxyUser)
 	if err := readKey(config, "selection", &selection, "not a JSON string", validSelection); err != nil {
 		return policy, err
 	}
-	if err := readKey(config, "excludeNamespaces", &namespaces, "not a list of JSON strings", "a list of namespace names or patterns"); err != nil {
+	if err := readKey(config, "excludeNamespaces", &namespaces, "not a list of JSON strings",
+		"a list of namespace names or patterns"); err != nil {
 		return policy, err
 	}
 	if err := readKey(config, "sharedProxyUser", &shared, "not a JSON string", validShared); err != nil {

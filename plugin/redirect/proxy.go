@@ -23,7 +23,8 @@ func (s *Spec) readProxy(pod Pod, proxy Container) error {
 	if err != nil {
 		return err
 	}
-	// Root (Istio's injector runs a TPROXY sidecar so) keeps the default: uid 0 is never exempt, the gid exempts the proxy.
+	// Root (Istio's injector runs a TPROXY sidecar so) keeps the default: uid 0 is never exempt, the gid exempts the
+	// proxy.
 	if uid != 0 {
 		s.ProxyUID = uid
 	}

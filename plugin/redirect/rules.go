@@ -90,7 +90,8 @@ func (b builder) raw() Table {
 	}
 	out := Chain{Name: chainOutputDNS, Hook: Output}
 	out.Rules = append(out.Rules, b.owned("the sidecar's own query", SetZone(zoneProxy), UDP, DestPorts{dnsPort})...)
-	out.Rules = append(out.Rules, b.owned("the sidecar's answer to an app", SetZone(zoneApp), UDP, SourcePort(b.DNSPort))...)
+	out.Rules = append(out.Rules, b.owned("the sidecar's answer to an app", SetZone(zoneApp), UDP,
+		SourcePort(b.DNSPort))...)
 	out.Rules = append(out.Rules, rule("an app's query", SetZone(zoneApp), UDP, DestPorts{dnsPort}))
 	in := Chain{Name: chainInbound, Hook: Prerouting, Rules: []Rule{
 		rule("the resolver's answer to the sidecar", SetZone(zoneProxy), UDP, SourcePort(dnsPort)),
@@ -99,8 +100,10 @@ func (b builder) raw() Table {
 }
 
 func (b builder) nat() Table {
-	captureIn := Chain{Name: chainInRedirect, Rules: []Rule{rule("to the sidecar's inbound listener", RedirectTo(b.InboundPort), TCP)}}
-	captureOut := Chain{Name: chainRedirect, Rules: []Rule{rule("to the sidecar's outbound listener", RedirectTo(b.OutboundPort), TCP)}}
+	captureIn := Chain{Name: chainInRedirect,
+		Rules: []Rule{rule("to the sidecar's inbound listener", RedirectTo(b.InboundPort), TCP)}}
+	captureOut := Chain{Name: chainRedirect,
+		Rules: []Rule{rule("to the sidecar's outbound listener", RedirectTo(b.OutboundPort), TCP)}}
 	in, out := b.natInbound(), b.natOutput()
 	chains := []Chain{}
 	for _, target := range []Chain{captureIn, captureOut} {
@@ -236,8 +239,10 @@ func (b builder) includeRanges(why string, match ...Match) []Rule {
 	return nil
 }
 
-// capturesLoopback reports whether somebody asked for loopback destinations to be captured; of either family, as with Istio.
+// capturesLoopback reports whether somebody asked for loopback destinations to be captured; of either family, as with
+// Istio.
 func (b builder) capturesLoopback() bool {
 	loopback := func(p netip.Prefix) bool { return p.Addr().IsLoopback() }
-	return slices.ContainsFunc(b.IncludeOutboundIPRanges.Of(IPv4), loopback) || slices.ContainsFunc(b.IncludeOutboundIPRanges.Of(IPv6), loopback)
+	return slices.ContainsFunc(b.IncludeOutboundIPRanges.Of(IPv4), loopback) ||
+		slices.ContainsFunc(b.IncludeOutboundIPRanges.Of(IPv6), loopback)
 }

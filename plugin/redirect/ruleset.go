@@ -15,8 +15,8 @@ const (
 	IPv6 Family = 6
 )
 
-// Families lists both, in the order in which a family is written where that cannot happen at once: IPv6 first, so that a
-// half-written pod already captures what is most often forgotten.
+// Families lists both, in the order in which a family is written where that cannot happen at once: IPv6 first, so that
+// a half-written pod already captures what is most often forgotten.
 var Families = []Family{IPv6, IPv4}
 
 // String returns the name nftables gives the family.
@@ -36,8 +36,8 @@ func (f Family) addresses() (loopback, passthrough, everything netip.Prefix) {
 	return netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("127.0.0.6/32"), netip.MustParsePrefix("0.0.0.0/0")
 }
 
-// RuleSet is everything a network namespace must hold, for both families, in the order in which it must be written where
-// it cannot be written at once: routes and addresses, which are inert alone, then raw, mangle and nat.
+// RuleSet is everything a network namespace must hold, for both families, in the order in which it must be written
+// where it cannot be written at once: routes and addresses, which are inert alone, then raw, mangle and nat.
 type RuleSet struct {
 	Addresses []Address
 	Routes    []PolicyRoute
@@ -207,8 +207,8 @@ func (SaveMark) isTarget()    {}
 func (RestoreMark) isTarget() {}
 func (SetZone) isTarget()     {}
 
-// Hash identifies the rule set: 16 hex digits, the 64-bit FNV-1a hash of its text. It tells settings apart for people and
-// metrics; it proves nothing against an adversary, and Check compares the rules themselves.
+// Hash identifies the rule set: 16 hex digits, the 64-bit FNV-1a hash of its text. It tells settings apart for people
+// and metrics; it proves nothing against an adversary, and Check compares the rules themselves.
 func (r RuleSet) Hash() string {
 	sum := fnv.New64a()
 	_, _ = sum.Write([]byte(r.String()))

@@ -34,27 +34,36 @@ var (
 )
 
 var samples = map[string]sample{
-	"mode":         {[]string{annotation.InterceptionMode}, `"TPROXY"`, `"TPROXY"`, []string{`""`, `"redirect"`, `"TPROXY "`}, notText, "REDIRECT, TPROXY or NONE"},
-	"outboundPort": {[]string{annotation.EnvoyPort}, `15101`, `15101`, []string{`0`, `65536`, `-1`, `1.5`, `1e3`}, notNumber, "1 to 65535"},
-	"inboundPort":  {nil, `15106`, `15106`, []string{`0`, `65536`, `-1`, `15006.0`}, notNumber, "1 to 65535"},
-	"proxyUID": {[]string{annotation.EnvoyUserID}, `1000660000`, `1000660000`, []string{`0`, `-1`, `4294967295`, `1e3`}, notNumber,
+	"mode": {[]string{annotation.InterceptionMode}, `"TPROXY"`, `"TPROXY"`,
+		[]string{`""`, `"redirect"`, `"TPROXY "`}, notText, "REDIRECT, TPROXY or NONE"},
+	"outboundPort": {[]string{annotation.EnvoyPort}, `15101`, `15101`, []string{`0`, `65536`, `-1`, `1.5`, `1e3`},
+		notNumber, "1 to 65535"},
+	"inboundPort": {nil, `15106`, `15106`, []string{`0`, `65536`, `-1`, `15006.0`}, notNumber, "1 to 65535"},
+	"proxyUID": {[]string{annotation.EnvoyUserID}, `1000660000`, `1000660000`, []string{`0`, `-1`, `4294967295`, `1e3`},
+		notNumber,
 		"1 to 4294967294"},
-	"proxyGID": {[]string{annotation.EnvoyGroupID}, `0`, `0`, []string{`-1`, `4294967295`, `1.0`}, notNumber, "0 to exempt no group"},
-	"includeOutboundIPRanges": {[]string{annotation.IncludeOutboundIPRanges}, `"fd00::1/8,10.1.2.3/8"`, `"10.0.0.0/8,fd00::/8"`,
+	"proxyGID": {[]string{annotation.EnvoyGroupID}, `0`, `0`, []string{`-1`, `4294967295`, `1.0`}, notNumber,
+		"0 to exempt no group"},
+	"includeOutboundIPRanges": {[]string{annotation.IncludeOutboundIPRanges}, `"fd00::1/8,10.1.2.3/8"`,
+		`"10.0.0.0/8,fd00::/8"`,
 		[]string{`"10.0.0.1"`, `"10.0.0.0/8, 11.0.0.0/8"`}, notText, `"*" or a comma-separated list of prefixes`},
 	"excludeOutboundIPRanges": {[]string{annotation.ExcludeOutboundIPRanges}, `"10.0.0.0/8"`, `"10.0.0.0/8"`,
 		[]string{`"*"`, `"10.0.0.0/33"`}, notText, `valid: a comma-separated list of prefixes`},
-	"includeInboundPorts": {[]string{annotation.IncludeInboundPorts}, `"443, 80"`, `"80,443"`, []string{`"70000"`, `"80,"`, `"*,80"`}, notText,
+	"includeInboundPorts": {[]string{annotation.IncludeInboundPorts}, `"443, 80"`, `"80,443"`,
+		[]string{`"70000"`, `"80,"`, `"*,80"`}, notText,
 		`"*" or a comma-separated list of ports`},
-	"excludeInboundPorts": {[]string{annotation.ExcludeInboundPorts}, `"22"`, `"22,15020,15021,15090"`, []string{`"*"`, `"80-90"`}, notText,
+	"excludeInboundPorts": {[]string{annotation.ExcludeInboundPorts}, `"22"`, `"22,15020,15021,15090"`,
+		[]string{`"*"`, `"80-90"`}, notText,
 		`valid: a comma-separated list of ports`},
 	"includeOutboundPorts": {[]string{annotation.IncludeOutboundPorts}, `"*"`, `"*"`, []string{`"http"`, `"+80"`}, notText,
 		`"*" or a comma-separated list of ports`},
 	"excludeOutboundPorts": {[]string{annotation.ExcludeOutboundPorts}, `"25"`, `"25"`, []string{`"*"`, `"0x50"`}, notText,
 		`valid: a comma-separated list of ports`},
-	"excludeInterfaces": {[]string{annotation.ExcludeInterfaces}, `"net2, net1"`, `"net1,net2"`, []string{`"1234567890123456"`, `"net+"`}, notText,
+	"excludeInterfaces": {[]string{annotation.ExcludeInterfaces}, `"net2, net1"`, `"net1,net2"`,
+		[]string{`"1234567890123456"`, `"net+"`}, notText,
 		"at most 15 bytes"},
-	"rerouteVirtualInterfaces": {[]string{annotation.RerouteVirtualInterfaces, annotation.KubevirtInterfaces}, `"tap0"`, `"tap0"`,
+	"rerouteVirtualInterfaces": {[]string{annotation.RerouteVirtualInterfaces, annotation.KubevirtInterfaces}, `"tap0"`,
+		`"tap0"`,
 		[]string{`"a b"`, `"a;b"`}, notText, "at most 15 bytes"},
 	"dnsCapture":  {nil, `true`, `true`, nil, notBool, "true or false"},
 	"dnsPort":     {nil, `5353`, `5353`, []string{`0`, `65536`}, notNumber, "1 to 65535"},
@@ -230,13 +239,15 @@ func TestParsePolicy(t *testing.T) {
 		}
 	}
 	got, err := parse(`{"selection": "annotated", "excludeNamespaces": ["a-*"], "redirect": {"proxyUID": 7}}`)
-	if err != nil || got.Selection != SelectAnnotated || !got.ExcludeNamespaces.Match("a-b") || got.ExcludeNamespaces.Match("kube-system") || got.Redirect.ProxyUID != 7 {
+	if err != nil || got.Selection != SelectAnnotated || !got.ExcludeNamespaces.Match("a-b") ||
+		got.ExcludeNamespaces.Match("kube-system") || got.Redirect.ProxyUID != 7 {
 		t.Errorf("%+v %v", got, err)
 	}
 	for text, want := range map[string]string{
-		`{"selection": "all"}`:             `selection: invalid value "all": unknown selection; valid: injected or annotated`,
-		`{"selection": 5}`:                 `selection: invalid value 5: not a JSON string; valid: injected or annotated`,
-		`{"excludeNamespaces": "a"}`:       `excludeNamespaces: invalid value "a": not a list of JSON strings; valid: a list of namespace names or patterns`,
+		`{"selection": "all"}`: `selection: invalid value "all": unknown selection; valid: injected or annotated`,
+		`{"selection": 5}`:     `selection: invalid value 5: not a JSON string; valid: injected or annotated`,
+		`{"excludeNamespaces": "a"}`: `excludeNamespaces: invalid value "a": not a list of JSON strings; valid: a ` +
+			`list of namespace names or patterns`,
 		`{"excludeNamespaces": ["["]}`:     `excludeNamespaces[0]: invalid value "["`,
 		`{"redirect": {"proxyUID": "x"}}`:  `redirect.proxyUID`,
 		`{"redirect": {"proxyUid": 1337}}`: `unknown key`,

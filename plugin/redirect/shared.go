@@ -8,8 +8,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
-// SharedProxyUser says what becomes of a mesh pod whose app runs as the user or the group of its sidecar. The kernel cannot tell the two
-// apart, so the app's traffic bypasses the mesh.
+// SharedProxyUser says what becomes of a mesh pod whose app runs as the user or the group of its sidecar. The kernel
+// cannot tell the two apart, so the app's traffic bypasses the mesh.
 type SharedProxyUser string
 
 // What becomes of it.
@@ -41,9 +41,9 @@ func (e *SharedUserError) Error() string {
 		"bypass the mesh (sharedProxyUser); valid: any other", e.Container, e.What, e.ID)
 }
 
-// SharesProxyUser returns a SharedUserError if a container other than the sidecar runs, by what the pod says, as the user or the group that
-// the rules of spec exempt, else nil. An init container that ends runs while there is no sidecar, and often needs this on purpose. A user that
-// only the image names is not known here.
+// SharesProxyUser returns a SharedUserError if a container other than the sidecar runs, by what the pod says, as the
+// user or the group that the rules of spec exempt, else nil. An init container that ends runs while there is no
+// sidecar, and often needs this on purpose. A user that only the image names is not known here.
 func (p Pod) SharesProxyUser(spec Spec) *SharedUserError {
 	for i, c := range slices.Concat(p.Containers, p.InitContainers) {
 		if c.Name == ProxyContainer || i >= len(p.Containers) && !c.Restartable {

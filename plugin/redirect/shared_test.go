@@ -14,32 +14,44 @@ func TestSharesProxyUser(t *testing.T) {
 		edit edit
 		want string // "" for none
 	}{
-		"nothing said":                  {func(*Pod, *Policy) {}, ""},
-		"pod level":                     {func(p *Pod, _ *Policy) { p.RunAsUser = id(1337) }, "user 1337"},
-		"pod group":                     {func(p *Pod, _ *Policy) { p.RunAsGroup = id(1337) }, "group 1337"},
-		"container":                     {func(p *Pod, _ *Policy) { p.Containers[0].RunAsUser = id(1337) }, "user 1337"},
-		"another user":                  {func(p *Pod, _ *Policy) { p.Containers[0].RunAsUser = id(1000) }, ""},
-		"another user of a known group": {func(p *Pod, _ *Policy) { p.Containers[0].RunAsUser, p.Containers[0].RunAsGroup = id(1000), id(1337) }, "group 1337"},
-		"overridden":                    {func(p *Pod, _ *Policy) { p.RunAsUser, p.Containers[0].RunAsUser = id(1337), id(1000) }, ""},
-		"only the proxy":                {func(p *Pod, _ *Policy) { p.Containers[1].RunAsUser = id(1337) }, ""},
-		"the proxy's own user":          {func(p *Pod, _ *Policy) { p.Containers[0].RunAsUser, p.Containers[1].RunAsUser = id(2000), id(2000) }, "user 2000"},
-		"an init container":             {early(Container{}), ""},
-		"a native sidecar":              {early(Container{Restartable: true}), "user 1337"},
-		"no group is exempt":            {func(p *Pod, _ *Policy) { p.RunAsGroup, p.Annotations[annotation.EnvoyGroupID] = id(0), "0" }, ""},
+		"nothing said": {func(*Pod, *Policy) {}, ""},
+		"pod level":    {func(p *Pod, _ *Policy) { p.RunAsUser = id(1337) }, "user 1337"},
+		"pod group":    {func(p *Pod, _ *Policy) { p.RunAsGroup = id(1337) }, "group 1337"},
+		"container":    {func(p *Pod, _ *Policy) { p.Containers[0].RunAsUser = id(1337) }, "user 1337"},
+		"another user": {func(p *Pod, _ *Policy) { p.Containers[0].RunAsUser = id(1000) }, ""},
+		"another user of a known group": {func(p *Pod, _ *Policy) {
+			p.Containers[0].RunAsUser,
+				p.Containers[0].RunAsGroup = id(1000), id(1337)
+		}, "group 1337"},
+		"overridden":     {func(p *Pod, _ *Policy) { p.RunAsUser, p.Containers[0].RunAsUser = id(1337), id(1000) }, ""},
+		"only the proxy": {func(p *Pod, _ *Policy) { p.Containers[1].RunAsUser = id(1337) }, ""},
+		"the proxy's own user": {func(p *Pod, _ *Policy) {
+			p.Containers[0].RunAsUser, p.Containers[1].RunAsUser = id(2000),
+				id(2000)
+		}, "user 2000"},
+		"an init container": {early(Container{}), ""},
+		"a native sidecar":  {early(Container{Restartable: true}), "user 1337"},
+		"no group is exempt": {func(p *Pod, _ *Policy) { p.RunAsGroup, p.Annotations[annotation.EnvoyGroupID] = id(0), "0" },
+			""},
 	} {
 		for _, choice := range []SharedProxyUser{SharedWarn, SharedRefuse} {
 			pod, policy := meshPod(c.edit)
 			policy.SharedProxyUser = choice
 			decision, err := Decide(pod, policy)
-			if refused := choice == SharedRefuse && c.want != ""; refused != (err != nil) || refused && (!IsInvalid(err) || !strings.Contains(err.Error(), c.want)) {
+			if refused := choice == SharedRefuse && c.want != ""; refused != (err != nil) || refused &&
+				(!IsInvalid(err) || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("%s, %s: %v, want %q", name, choice, err, c.want)
 			}
-			if shared := pod.SharesProxyUser(decision.Spec); choice == SharedWarn && ((shared != nil) != (c.want != "") || shared != nil && !strings.Contains(shared.Error(), c.want)) {
+			if shared := pod.SharesProxyUser(decision.Spec); choice == SharedWarn &&
+				((shared != nil) != (c.want != "") || shared != nil && !strings.Contains(shared.Error(), c.want)) {
 				t.Errorf("%s: %v, want %q", name, shared, c.want)
 			}
 		}
 	}
-	pod, policy := meshPod(notInjected, func(p *Pod, policy *Policy) { p.RunAsUser, policy.SharedProxyUser = id(1337), SharedRefuse })
+	pod, policy := meshPod(notInjected, func(p *Pod, policy *Policy) {
+		p.RunAsUser, policy.SharedProxyUser = id(1337),
+			SharedRefuse
+	})
 	if decision, err := Decide(pod, policy); err != nil || decision.Verdict != Untouched {
 		t.Errorf("a pod outside the mesh: %+v, %v", decision, err)
 	}

@@ -107,11 +107,14 @@ func port(s func(*Spec) *Port, name string, annotations ...string) setting {
 
 // settings lists every setting in the order of the documentation.
 var settings = []setting{
-	value("mode", text, validMode, func(s *Spec) *Mode { return &s.Mode }, ParseMode, asIs[Mode], annotation.InterceptionMode),
+	value("mode", text, validMode, func(s *Spec) *Mode { return &s.Mode }, ParseMode, asIs[Mode],
+		annotation.InterceptionMode),
 	port(func(s *Spec) *Port { return &s.OutboundPort }, "outboundPort", annotation.EnvoyPort),
 	port(func(s *Spec) *Port { return &s.InboundPort }, "inboundPort"),
-	value("proxyUID", number, validUID, func(s *Spec) *ID { return &s.ProxyUID }, parseProxyUID, asIs[ID], annotation.EnvoyUserID),
-	value("proxyGID", number, validGID, func(s *Spec) *ID { return &s.ProxyGID }, ParseID, asIs[ID], annotation.EnvoyGroupID),
+	value("proxyUID", number, validUID, func(s *Spec) *ID { return &s.ProxyUID }, parseProxyUID, asIs[ID],
+		annotation.EnvoyUserID),
+	value("proxyGID", number, validGID, func(s *Spec) *ID { return &s.ProxyGID }, ParseID, asIs[ID],
+		annotation.EnvoyGroupID),
 	value("includeOutboundIPRanges", text, validPrefixes, func(s *Spec) *Prefixes { return &s.IncludeOutboundIPRanges },
 		ParsePrefixes, asString[Prefixes], annotation.IncludeOutboundIPRanges),
 	value("excludeOutboundIPRanges", text, validExcludes, func(s *Spec) *Prefixes { return &s.ExcludeOutboundIPRanges },
@@ -240,8 +243,9 @@ func (s Spec) MarshalJSON() ([]byte, error) {
 	return append(out, '}'), nil
 }
 
-// withPod returns the settings with what the pod itself says: its annotations, then what Istio would read from the proxy
-// container (nil if unknown). The 2018 annotations win over the container: somebody wrote them for this very purpose.
+// withPod returns the settings with what the pod itself says: its annotations, then what Istio would read from the
+// proxy container (nil if unknown). The 2018 annotations win over the container: somebody wrote them for this very
+// purpose.
 func (s Spec) withPod(pod Pod, proxy *Container) (Spec, error) {
 	if proxy != nil {
 		if err := s.readProxy(pod, *proxy); err != nil {

@@ -191,7 +191,8 @@ func TestStructureFindsProblems(t *testing.T) {
 
 // Both families are always written, and differ in nothing but their addresses.
 func TestFamiliesAreTwins(t *testing.T) {
-	toIPv6 := strings.NewReplacer("127.0.0.1/32", "::1/128", "127.0.0.6/32", "::6/128", "ip daddr", "ip6 daddr", "ip saddr", "ip6 saddr",
+	toIPv6 := strings.NewReplacer("127.0.0.1/32", "::1/128", "127.0.0.6/32", "::6/128", "ip daddr", "ip6 daddr",
+		"ip saddr", "ip6 saddr",
 		"table ip ", "table ip6 ")
 	twins := 0
 	for name, raw := range profiles {

@@ -11,8 +11,8 @@ import (
 // TableName is the name of our nftables table in both families.
 const TableName = "istio-pod-network"
 
-// NFTName returns the name of a chain in our nftables table, where the chains of all kinds stand side by side: the kind,
-// then Istio's name in nftables' spelling, e.g. nat-istio-output.
+// NFTName returns the name of a chain in our nftables table, where the chains of all kinds stand side by side: the
+// kind, then Istio's name in nftables' spelling, e.g. nat-istio-output.
 func NFTName(kind Kind, chain string) string {
 	return string(kind) + "-" + strings.ReplaceAll(strings.ToLower(chain), "_", "-")
 }
@@ -29,7 +29,8 @@ func (k Kind) Priority() int {
 	return -100
 }
 
-// ChainType returns the nftables chain type. mangle's output chain is of type route: a mark set there must be routed anew.
+// ChainType returns the nftables chain type. mangle's output chain is of type route: a mark set there must be routed
+// anew.
 func ChainType(kind Kind, hook Hook) string {
 	switch {
 	case kind == NAT:
@@ -40,8 +41,8 @@ func ChainType(kind Kind, hook Hook) string {
 	return "filter"
 }
 
-// String returns the rule set in the syntax of nft(8), one table per family; addresses and routes are comments. nft lists
-// what the netlink backend writes and what nft itself makes of this text in the same words.
+// String returns the rule set in the syntax of nft(8), one table per family; addresses and routes are comments. nft
+// lists what the netlink backend writes and what nft itself makes of this text in the same words.
 func (r RuleSet) String() string {
 	var out strings.Builder
 	for _, a := range r.Addresses {
@@ -49,7 +50,8 @@ func (r RuleSet) String() string {
 	}
 	for _, p := range r.Routes {
 		_, _, everything := p.Family.addresses()
-		fmt.Fprintf(&out, "# %s rule fwmark %d lookup %d, route local %s dev lo table %d\n", p.Family, p.Mark, p.Table, everything, p.Table)
+		fmt.Fprintf(&out, "# %s rule fwmark %d lookup %d, route local %s dev lo table %d\n", p.Family, p.Mark, p.Table,
+			everything, p.Table)
 	}
 	for _, family := range Families {
 		r.writeFamily(&out, family)
@@ -79,7 +81,8 @@ func (r RuleSet) writeFamily(out *strings.Builder, family Family) {
 func writeChain(out *strings.Builder, t Table, c Chain) {
 	fmt.Fprintf(out, "\tchain %s {\n", NFTName(t.Kind, c.Name))
 	if c.Hook != Regular {
-		fmt.Fprintf(out, "\t\ttype %s hook %s priority %d; policy accept;\n", ChainType(t.Kind, c.Hook), c.Hook, t.Kind.Priority())
+		fmt.Fprintf(out, "\t\ttype %s hook %s priority %d; policy accept;\n", ChainType(t.Kind, c.Hook), c.Hook,
+			t.Kind.Priority())
 	}
 	for _, r := range c.Rules {
 		for _, line := range r.Lines(t) {
@@ -92,7 +95,8 @@ func writeChain(out *strings.Builder, t Table, c Chain) {
 // Line is one rule in the syntax of nft(8) and what it is for.
 type Line struct{ Text, Why string }
 
-// Lines returns the rule as nftables needs it: TPROXY takes two, for nftables lets a packet go on when no socket listens.
+// Lines returns the rule as nftables needs it: TPROXY takes two, for nftables lets a packet go on when no socket
+// listens.
 func (r Rule) Lines(t Table) []Line {
 	var words []string
 	for _, m := range r.Matches {

@@ -136,9 +136,9 @@ type Prefixes struct {
 // AllPrefixes is the set of every address, written `*`.
 func AllPrefixes() Prefixes { return Prefixes{all: true} }
 
-// PrefixesOf returns the set of the given prefixes; host bits are masked and prefixes inside others dropped, so that two
-// spellings of a set are equal. A loopback prefix inside one that is not stays: to name it asks for more than to hold it
-// (see containsLoopback).
+// PrefixesOf returns the set of the given prefixes; host bits are masked and prefixes inside others dropped, so that
+// two spellings of a set are equal. A loopback prefix inside one that is not stays: to name it asks for more than to
+// hold it (see containsLoopback).
 func PrefixesOf(prefixes ...netip.Prefix) Prefixes {
 	sorted := make([]netip.Prefix, 0, len(prefixes))
 	for _, p := range prefixes {
@@ -164,8 +164,8 @@ func PrefixesOf(prefixes ...netip.Prefix) Prefixes {
 	return Prefixes{list: list}
 }
 
-// ParsePrefixes reads `*` or a comma-separated list of CIDR prefixes of either family. As in Istio, no spaces and no bare
-// addresses; overlaps, repeats and set host bits are accepted. Empty text is the empty set.
+// ParsePrefixes reads `*` or a comma-separated list of CIDR prefixes of either family. As in Istio, no spaces and no
+// bare addresses; overlaps, repeats and set host bits are accepted. Empty text is the empty set.
 func ParsePrefixes(text string) (Prefixes, error) {
 	switch text {
 	case "":

@@ -16,8 +16,8 @@ type annotations map[string]string
 // maxFile bounds the file in bytes. Kubernetes allows a pod 256 KiB of annotations.
 const maxFile = 1 << 20
 
-// parseAnnotations reads what the downward API writes: key="value" per line, the value quoted as Go does. What is no such
-// line is skipped, since a file that is not the kubelet's may be seen half written; a key that is there twice with
+// parseAnnotations reads what the downward API writes: key="value" per line, the value quoted as Go does. What is no
+// such line is skipped, since a file that is not the kubelet's may be seen half written; a key that is there twice with
 // different values says nothing.
 func parseAnnotations(data string) annotations {
 	found, twice := annotations{}, map[string]bool{}

@@ -56,7 +56,8 @@ func (a attempt) open(ctx context.Context) (*net.TCPListener, error) {
 
 // bound keeps the packet of a connection that nobody redirects from travelling: a redirected one goes through lo, where
 // the hop limit does not matter; any other is dropped by the node. ::6 is an address of lo once the rules are there,
-// before that it would be looked for behind the default route; kernels before 5.7 do not let everybody bind to a device.
+// before that it would be looked for behind the default route; kernels before 5.7 do not let everybody bind to a
+// device.
 func (a attempt) bound(_, _ string, raw syscall.RawConn) error {
 	var failed error
 	err := raw.Control(func(fd uintptr) {
@@ -72,8 +73,8 @@ func (a attempt) bound(_, _ string, raw syscall.RawConn) error {
 	return errors.Join(err, failed)
 }
 
-// accept waits for the connection that was dialed from the given port, and looks at where it was meant to go. Others may
-// come to the listener as well.
+// accept waits for the connection that was dialed from the given port, and looks at where it was meant to go. Others
+// may come to the listener as well.
 func (a attempt) accept(listener *net.TCPListener, from uint16) error {
 	for {
 		conn, err := listener.AcceptTCP()

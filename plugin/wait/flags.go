@@ -20,8 +20,8 @@ const (
 	modeProbe      mode = "probe"      // a connection of its own is redirected
 )
 
-// defaultFiles are where the pod's annotations are looked for without --file: the volume of the 2018 controller, and the
-// one that Istio's injector gives the proxy.
+// defaultFiles are where the pod's annotations are looked for without --file: the volume of the 2018 controller, and
+// the one that Istio's injector gives the proxy.
 var defaultFiles = []string{"/etc/podinfo/pod_annotations", "/etc/istio/pod/annotations"}
 
 const defaultTermination = "/dev/termination-log"
@@ -65,7 +65,10 @@ func (o *options) flags() *flag.FlagSet {
 	const duration = "more than zero, as 300s, 5m or a bare number of seconds"
 	add("timeout", duration, func(v string) bool { return seconds(v, &o.timeout) && o.timeout > 0 })
 	add("poll", duration, func(v string) bool { return seconds(v, &o.poll) && o.poll > 0 })
-	add("delay", "zero or more, as 10s or a bare number of seconds", func(v string) bool { return seconds(v, &o.delay) && o.delay >= 0 })
+	add("delay", "zero or more, as 10s or a bare number of seconds", func(v string) bool {
+		return seconds(v, &o.delay) &&
+			o.delay >= 0
+	})
 	add("proxy-uid", userIDs, func(v string) bool { return userID(v, &o.expected.proxyUID) })
 	add("outbound-port", ports, func(v string) bool { return port(v, &o.expected.outbound) })
 	add("inbound-port", ports, func(v string) bool { return port(v, &o.expected.inbound) })

@@ -30,19 +30,23 @@ func parsed(t testing.TB, args ...string) options {
 func TestFlags(t *testing.T) {
 	plain := parsed(t)
 	if plain.mode != modeAny || plain.timeout != 5*time.Minute || !slices.Equal(plain.files, defaultFiles) ||
-		plain.expected != (expectation{proxyUID: 1337, outbound: 15001, inbound: 15006}) || plain.termination != "/dev/termination-log" {
+		plain.expected != (expectation{proxyUID: 1337, outbound: 15001, inbound: 15006}) ||
+		plain.termination != "/dev/termination-log" {
 		t.Errorf("defaults: %+v", plain)
 	}
 	// As the 2018 controller's template called its program.
-	old := parsed(t, strings.Fields("init --file /etc/podinfo/pod_annotations --annotation-key a/b --annotation-value done "+
-		"--timeout 300 --delay 10")...)
-	if old.files[0] != "/etc/podinfo/pod_annotations" || old.statusKey != "a/b" || old.value != "done" || old.timeout != 300*time.Second ||
+	old := parsed(t, strings.Fields(
+		"init --file /etc/podinfo/pod_annotations --annotation-key a/b --annotation-value done "+
+			"--timeout 300 --delay 10")...)
+	if old.files[0] != "/etc/podinfo/pod_annotations" || old.statusKey != "a/b" || old.value != "done" ||
+		old.timeout != 300*time.Second ||
 		old.interval() != plain.poll {
 		t.Errorf("the 2018 controller's flags: %+v", old)
 	}
 	all := parsed(t, strings.Fields("--mode=probe --file=/f --netns-annotation-key=n --timeout=1m --poll=3 --delay=2s "+
 		"--proxy-uid=2000 --outbound-port=1 --inbound-port=65535 --termination-log=")...)
-	if all.mode != modeProbe || all.netnsKey != "n" || all.timeout != time.Minute || all.interval() != 2*time.Second || all.termination != "" ||
+	if all.mode != modeProbe || all.netnsKey != "n" || all.timeout != time.Minute || all.interval() != 2*time.Second ||
+		all.termination != "" ||
 		all.expected != (expectation{proxyUID: 2000, outbound: 1, inbound: 65535}) {
 		t.Errorf("every flag: %+v", all)
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// Exit codes beside those that all programs have. 126 is what Istio's validation container ends with, and what tools that
-// repair pods look for.
+// Exit codes beside those that all programs have. 126 is what Istio's validation container ends with, and what tools
+// that repair pods look for.
 const (
 	exitReady       = program.ExitDone
 	exitNotReady    = 126

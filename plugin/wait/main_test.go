@@ -17,14 +17,17 @@ import (
 // built is the program as it is shipped: static and stripped.
 var built string
 
-// TestMain builds the program where every user may execute it, and fails the tests when they leave file descriptors open.
+// TestMain builds the program where every user may execute it, and fails the tests when they leave file descriptors
+// open.
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "wait-test-")
 	if err == nil {
 		err = os.Chmod(dir, 0o755)
 	}
 	built = filepath.Join(dir, "istio-pod-network-wait")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X github.com/istio-pod-network/controller/internal/buildinfo.version=v1.2.3-test", "-o", built, "../istio-pod-network-wait")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags",
+		"-s -w -X github.com/istio-pod-network/controller/internal/buildinfo.version=v1.2.3-test", "-o", built,
+		"../istio-pod-network-wait")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, failed := build.CombinedOutput(); failed != nil {
 		err = errors.Join(err, failed, errors.New(string(out)))
@@ -92,7 +95,8 @@ func line(key, value string) string { return fmt.Sprintf("%s=%q", key, value) }
 
 // marked are the annotations that the agent writes, among others.
 func marked(status string, netns record.NetNS, more ...string) []string {
-	return append([]string{line("kubernetes.io/config.seen", "2025-01-01\n=\"x\""), line(statusKey, status), line(netnsKey, string(netns))}, more...)
+	return append([]string{line("kubernetes.io/config.seen", "2025-01-01\n=\"x\""), line(statusKey, status),
+		line(netnsKey, string(netns))}, more...)
 }
 
 func must(t testing.TB, err error) {
@@ -151,7 +155,8 @@ func commandIn(t testing.TB, netns string, uid int, args ...string) (c *exec.Cmd
 	must(t, os.Chmod(log.dir+"/log", 0o666))
 	script := `mount --bind "$1" "$1" && mount -o remount,bind,ro / && shift && exec "$@"`
 	all := []string{"--net=" + netns, "unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh", log.dir,
-		"setpriv", fmt.Sprintf("--reuid=%d", uid), fmt.Sprintf("--regid=%d", uid), "--clear-groups", "--inh-caps=-all", "--bounding-set=-all",
+		"setpriv", fmt.Sprintf("--reuid=%d", uid), fmt.Sprintf("--regid=%d", uid), "--clear-groups", "--inh-caps=-all",
+		"--bounding-set=-all",
 		"--no-new-privs", built}
 	if len(args) > 0 && args[0] == "init" {
 		all, args = append(all, args[0]), args[1:]

@@ -42,8 +42,10 @@ type family struct {
 
 // families in the order they are tried. 192.0.2.0/24 and 2001:db8::/32 are for documentation: nobody has them.
 var families = []family{
-	{"IPv4", "tcp4", netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.6"), netip.MustParseAddr("192.0.2.1"), netip.IPv4Unspecified()},
-	{"IPv6", "tcp6", netip.IPv6Loopback(), netip.MustParseAddr("::6"), netip.MustParseAddr("2001:db8::1"), netip.IPv6Unspecified()},
+	{"IPv4", "tcp4", netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.6"), netip.MustParseAddr("192.0.2.1"),
+		netip.IPv4Unspecified()},
+	{"IPv6", "tcp6", netip.IPv6Loopback(), netip.MustParseAddr("::6"), netip.MustParseAddr("2001:db8::1"),
+		netip.IPv6Unspecified()},
 }
 
 // dialPort is the port that the probe dials; Istio's own validation uses it too.
@@ -84,7 +86,8 @@ func (e expectation) try(ctx context.Context, uid uint32, pod func() ([]family, 
 	}
 	f := found(failed, "%s (%s)", strings.Join(problems, "; "), who)
 	if uid != e.proxyUID && e.ranges != nil {
-		f.text += fmt.Sprintf("; the pod captures only %q, which such a probe cannot see: run it as the proxy's user", *e.ranges)
+		f.text += fmt.Sprintf("; the pod captures only %q, which such a probe cannot see: run it as the proxy's user",
+			*e.ranges)
 	}
 	return f
 }
@@ -93,9 +96,11 @@ func (e expectation) try(ctx context.Context, uid uint32, pod func() ([]family, 
 func (e expectation) attempt(f family, uid uint32) attempt {
 	if uid == e.proxyUID {
 		// From the loopback address: what comes from 127.0.0.6 or ::6, which the kernel would choose for ::6, passes.
-		return attempt{f, netip.AddrPortFrom(f.loopback, 0), netip.AddrPortFrom(f.passthrough, dialPort), netip.AddrPortFrom(f.loopback, e.inbound)}
+		return attempt{f, netip.AddrPortFrom(f.loopback, 0), netip.AddrPortFrom(f.passthrough, dialPort),
+			netip.AddrPortFrom(f.loopback, e.inbound)}
 	}
-	return attempt{f, netip.AddrPortFrom(f.any, 0), netip.AddrPortFrom(f.outside, dialPort), netip.AddrPortFrom(f.loopback, e.outbound)}
+	return attempt{f, netip.AddrPortFrom(f.any, 0), netip.AddrPortFrom(f.outside, dialPort),
+		netip.AddrPortFrom(f.loopback, e.outbound)}
 }
 
 // podFamilies are those that an interface other than lo has a global unicast address of.
@@ -136,9 +141,11 @@ type errHeld struct {
 
 func (e *errHeld) Error() string {
 	if errors.Is(e.err, syscall.EADDRINUSE) {
-		return fmt.Sprintf("port %d is already held at %s (a sidecar that was started before?), so nothing can be probed", e.listen.Port(), e.listen)
+		return fmt.Sprintf("port %d is already held at %s (a sidecar that was started before?), so nothing can be probed",
+			e.listen.Port(), e.listen)
 	}
-	return fmt.Sprintf("port %d cannot be listened on at %s (%v), so nothing can be probed", e.listen.Port(), e.listen, e.err)
+	return fmt.Sprintf("port %d cannot be listened on at %s (%v), so nothing can be probed", e.listen.Port(), e.listen,
+		e.err)
 }
 
 // isHeld reports whether err says that the port of the probe is not to be had.

@@ -90,14 +90,16 @@ func TestProbe(t *testing.T) {
 						args := append([]string{"--mode=probe", "--timeout=60", "--proxy-uid=1337"}, c.flags...)
 						got := runIn(t, lab.Path, user, args...)
 						got.expect(t, exitReady, append(names, fmt.Sprintf("user %d", user))...)
-						if strings.Contains(got.stdout, "IPv6") != slices.Contains(names, "IPv6") || strings.Contains(got.stdout, "IPv4") != slices.Contains(names, "IPv4") {
+						if strings.Contains(got.stdout, "IPv6") != slices.Contains(names, "IPv6") ||
+							strings.Contains(got.stdout, "IPv4") != slices.Contains(names, "IPv4") {
 							t.Errorf("other families than %q were probed: %s", names, got)
 						}
 					}
 				}
 				// A proxy that is the high-numbered user itself.
 				apply(t, n, backend, rulesOf(t, `{"proxyUID": 1000660001}`))
-				runIn(t, lab.Path, someone, "--mode=probe", "--timeout=60", "--proxy-uid=1000660001").expect(t, exitReady, "as the proxy's user 1000660001")
+				runIn(t, lab.Path, someone, "--mode=probe", "--timeout=60", "--proxy-uid=1000660001").expect(t, exitReady,
+					"as the proxy's user 1000660001")
 			})
 		}
 	}
@@ -108,7 +110,8 @@ func TestProbeFails(t *testing.T) {
 	all := rulesOf(t, `{}`)
 	only := func(family redirect.Family) redirect.RuleSet {
 		part := all
-		part.Tables = slices.DeleteFunc(slices.Clone(all.Tables), func(table redirect.Table) bool { return table.Family != family })
+		part.Tables = slices.DeleteFunc(slices.Clone(all.Tables),
+			func(table redirect.Table) bool { return table.Family != family })
 		return part
 	}
 	for _, c := range []struct {
@@ -117,16 +120,22 @@ func TestProbeFails(t *testing.T) {
 		user  int
 		says  []string
 	}{
-		{"none, proxy", redirect.RuleSet{}, proxy, []string{"IPv4: a connection to 127.0.0.6:15002 is not redirected to port 15006", "IPv6: a connection to [::6]:15002"}},
-		{"none, other", redirect.RuleSet{}, someone, []string{"IPv4: a connection to 192.0.2.1:15002 is not redirected to port 15001", "IPv6: a connection to [2001:db8::1]:15002"}},
+		{"none, proxy", redirect.RuleSet{}, proxy,
+			[]string{"IPv4: a connection to 127.0.0.6:15002 is not redirected to port 15006",
+				"IPv6: a connection to [::6]:15002"}},
+		{"none, other", redirect.RuleSet{}, someone,
+			[]string{"IPv4: a connection to 192.0.2.1:15002 is not redirected to port 15001",
+				"IPv6: a connection to [2001:db8::1]:15002"}},
 		{"IPv4 only, proxy", only(redirect.IPv4), proxy, []string{": IPv6: a connection"}},
 		{"IPv4 only, other", only(redirect.IPv4), someone, []string{": IPv6: a connection"}},
 		{"IPv6 only, proxy", only(redirect.IPv6), proxy, []string{": IPv4: a connection"}},
 		{"IPv6 only, other", only(redirect.IPv6), someone, []string{": IPv4: a connection"}},
 		{"other inbound port", rulesOf(t, `{"inboundPort": 15106}`), proxy, []string{"IPv4", "IPv6"}},
 		{"other outbound port", rulesOf(t, `{"outboundPort": 15101}`), someone, []string{"IPv4", "IPv6"}},
-		{"ports the wrong way round, proxy", rulesOf(t, `{"inboundPort": 15001, "outboundPort": 15006}`), proxy, []string{"IPv4", "IPv6"}},
-		{"ports the wrong way round, other", rulesOf(t, `{"inboundPort": 15001, "outboundPort": 15006}`), someone, []string{"IPv4", "IPv6"}},
+		{"ports the wrong way round, proxy", rulesOf(t, `{"inboundPort": 15001, "outboundPort": 15006}`), proxy,
+			[]string{"IPv4", "IPv6"}},
+		{"ports the wrong way round, other", rulesOf(t, `{"inboundPort": 15001, "outboundPort": 15006}`), someone,
+			[]string{"IPv4", "IPv6"}},
 		{"another proxy user", rulesOf(t, `{"proxyUID": 2000, "proxyGID": 2000}`), proxy, []string{"IPv4", "IPv6"}},
 		{"exempt user", rulesOf(t, `{"proxyUID": 1000660001}`), someone, []string{"IPv4", "IPv6"}},
 	} {
@@ -136,7 +145,8 @@ func TestProbeFails(t *testing.T) {
 			if len(c.rules.Tables) > 0 {
 				apply(t, n, netfilter.Nftables, c.rules)
 			}
-			runIn(t, lab.Path, c.user, "--mode=probe", "--timeout=2").expect(t, exitNotReady, append(c.says, "gave up after 2s")...)
+			runIn(t, lab.Path, c.user, "--mode=probe", "--timeout=2").expect(t, exitNotReady,
+				append(c.says, "gave up after 2s")...)
 			if sent := forwarded(t, lab.PeerPath); !slices.Equal(sent, []string{"0", "0"}) {
 				t.Errorf("the next hop sent packets on: %q", sent)
 			}
@@ -204,11 +214,13 @@ func TestHeldPort(t *testing.T) {
 				must(t, err)
 				defer listener.Close()
 				runIn(t, lab.Path, user.uid, "--mode=probe").expect(t, exitNotReady, "port "+user.port+" is already held")
-				runIn(t, lab.Path, user.uid, "--file=/nonexistent").expect(t, exitNotReady, "port "+user.port+" is already held", "no such file")
+				runIn(t, lab.Path, user.uid, "--file=/nonexistent").expect(t, exitNotReady, "port "+user.port+" is already held",
+					"no such file")
 				v := newVolume(t, marked("initialized", identity(t, n))...)
 				runIn(t, lab.Path, user.uid, "--mode=any", "--file="+v.file()).expect(t, exitReady, "for this network namespace")
 				v.set(marked("initialized", identity(t, n)+"1")...)
-				runIn(t, lab.Path, user.uid, "--mode=any", "--timeout=1", "--file="+v.file()).expect(t, exitNotReady, user.port, "another network namespace")
+				runIn(t, lab.Path, user.uid, "--mode=any", "--timeout=1", "--file="+v.file()).expect(t, exitNotReady, user.port,
+					"another network namespace")
 			})
 		}
 	}
@@ -246,15 +258,18 @@ func TestAnnotation(t *testing.T) {
 			{"own", marked("initialized", identity(t, n)), exitReady, "for this network namespace"},
 			{"pasted", []string{line(statusKey, "initialized")}, exitNotReady, "may be pasted or stale"},
 			{"of another", marked("initialized", identity(t, elsewhere)), exitNotReady, "another network namespace"},
-			{"not required", marked("not-required", identity(t, n), line(annotation.Reason, "mode-none")), exitReady, `"mode-none"`},
-			{"not required, of another", marked("not-required", identity(t, elsewhere)), exitNotReady, "another network namespace"},
+			{"not required", marked("not-required", identity(t, n), line(annotation.Reason, "mode-none")), exitReady,
+				`"mode-none"`},
+			{"not required, of another", marked("not-required", identity(t, elsewhere)), exitNotReady,
+				"another network namespace"},
 			{"no proxy", noProxy, exitNotReady, "no proxy container"},
 		} {
 			v := newVolume(t, c.lines...)
 			for _, mode := range []string{"any", "annotation"} {
 				t.Run(fmt.Sprint(user, c.name, mode), func(t *testing.T) {
 					t.Parallel()
-					runIn(t, lab.Path, user, "init", "--mode", mode, "--file", v.file(), "--timeout", "1", "--delay", "1").expect(t, c.code, c.says)
+					runIn(t, lab.Path, user, "init", "--mode", mode, "--file", v.file(), "--timeout", "1", "--delay", "1").expect(t,
+						c.code, c.says)
 				})
 			}
 		}
@@ -279,8 +294,10 @@ func TestInodeReuse(t *testing.T) {
 			t.Fatalf("two network namespaces are both %q", id)
 		}
 		v := newVolume(t, marked("initialized", old)...)
-		runIn(t, path, someone, "--mode=any", "--timeout=2", "--file="+v.file()).expect(t, exitNotReady, "another network namespace", string(old), string(id))
-		runIn(t, path, someone, "--mode=annotation", "--timeout=2", "--file="+v.file()).expect(t, exitNotReady, "another network namespace")
+		runIn(t, path, someone, "--mode=any", "--timeout=2", "--file="+v.file()).expect(t, exitNotReady,
+			"another network namespace", string(old), string(id))
+		runIn(t, path, someone, "--mode=annotation", "--timeout=2", "--file="+v.file()).expect(t, exitNotReady,
+			"another network namespace")
 		v.set(marked("initialized", id)...)
 		runIn(t, path, someone, "--mode=annotation", "--file="+v.file()).expect(t, exitReady)
 		end()
@@ -371,18 +388,22 @@ func started(t *testing.T, c *exec.Cmd, words string) (said func() string) {
 func TestReadOnly(t *testing.T) {
 	lab, _ := pod(t, testnet.Options{})
 	// The last --termination-log wins; /etc is part of the root.
-	c, finish := commandIn(t, lab.Path, someone, "--mode=annotation", "--file=/nonexistent", "--termination-log=/etc/wait-test-log")
+	c, finish := commandIn(t, lab.Path, someone, "--mode=annotation", "--file=/nonexistent",
+		"--termination-log=/etc/wait-test-log")
 	_ = c.Run()
-	if got := finish(); got.code != exitNotReady || !strings.Contains(got.stderr, "read-only file system") && !strings.Contains(got.stderr, "permission denied") {
+	if got := finish(); got.code != exitNotReady || !strings.Contains(got.stderr, "read-only file system") &&
+		!strings.Contains(got.stderr, "permission denied") {
 		t.Error(got)
 	}
 	c, _ = commandIn(t, lab.Path, someone)
 	i := slices.Index(c.Args, built)
-	c.Args = append(c.Args[:i], "sh", "-c", "grep -E '^(Uid|Cap|NoNewPrivs)' /proc/self/status; touch "+os.TempDir()+"/wait-test-x")
+	c.Args = append(c.Args[:i], "sh", "-c", "grep -E '^(Uid|Cap|NoNewPrivs)' /proc/self/status; touch "+os.TempDir()+
+		"/wait-test-x")
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out
 	_ = c.Run()
-	for _, want := range []string{"1000660001\t1000660001", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Read-only file system"} {
+	for _, want := range []string{"1000660001\t1000660001", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000",
+		"NoNewPrivs:\t1", "Read-only file system"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("want %q in %s", want, out.String())
 		}
@@ -397,7 +418,8 @@ func TestStatic(t *testing.T) {
 	if program.Section(".interp") != nil || program.Section(".dynamic") != nil {
 		t.Error("not static")
 	}
-	if out, err := exec.Command(built, "--version").Output(); err != nil || string(out) != "istio-pod-network-wait v1.2.3-test\n" {
+	if out, err := exec.Command(built, "--version").Output(); err != nil ||
+		string(out) != "istio-pod-network-wait v1.2.3-test\n" {
 		t.Errorf("version: %q, %v", out, err)
 	}
 }
@@ -416,13 +438,15 @@ func TestRanges(t *testing.T) {
 	lab, n := pod(t, testnet.Options{})
 	apply(t, n, netfilter.Nftables, rulesOf(t, `{"includeOutboundIPRanges": "10.96.0.0/16"}`))
 	v := newVolume(t, line(annotation.IncludeOutboundIPRanges, "10.96.0.0/16"))
-	runIn(t, lab.Path, someone, "--mode=any", "--timeout=3", "--file="+v.file()).expect(t, exitNotReady, `captures only "10.96.0.0/16"`)
+	runIn(t, lab.Path, someone, "--mode=any", "--timeout=3", "--file="+v.file()).expect(t, exitNotReady,
+		`captures only "10.96.0.0/16"`)
 	runIn(t, lab.Path, proxy, "--mode=probe", "--timeout=60", "--file="+v.file()).expect(t, exitReady)
 }
 
 // TestAnswerOfAnother has somebody else's connection come to the listener first.
 func TestAnswerOfAnother(t *testing.T) {
-	a := attempt{families[0], netip.AddrPort{}, netip.MustParseAddrPort("127.0.0.6:15002"), netip.MustParseAddrPort("127.0.0.1:0")}
+	a := attempt{families[0], netip.AddrPort{}, netip.MustParseAddrPort("127.0.0.6:15002"),
+		netip.MustParseAddrPort("127.0.0.1:0")}
 	listener, err := a.open(context.Background())
 	must(t, err)
 	a.listen = listener.Addr().(*net.TCPAddr).AddrPort()
@@ -451,7 +475,8 @@ func TestNotRedirected(t *testing.T) {
 		must(t, err)
 		must(t, failed)
 		err = a.accept(listener, own.LocalAddr().(*net.TCPAddr).AddrPort().Port())
-		if want := "it arrived as one to " + []string{"127.0.0.1:15006", "[::1]:15006"}[i]; err == nil || !strings.Contains(err.Error(), want) {
+		if want := "it arrived as one to " + []string{"127.0.0.1:15006", "[::1]:15006"}[i]; err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("want %q, got %v", want, err)
 		}
 		own.Close()

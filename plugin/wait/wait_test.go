@@ -104,32 +104,51 @@ func TestWait(t *testing.T) {
 		{"any: annotation, no probe", simulated{lines: mine}, 0, 0, []string{"initialized"}},
 		{"any: probe", simulated{lines: empty, probes: []finding{passes}}, 0, 0, []string{"are redirected"}},
 		{"any: probe, no file", simulated{probes: []finding{passes}}, 0, 0, []string{"are redirected"}},
-		{"any: probe later", simulated{lines: other, probes: []finding{fails, fails, passes}}, 0, 2 * time.Second, []string{"are redirected"}},
-		{"any: annotation later", simulated{lines: other, probes: []finding{fails}, after: func(v *volume) { v.set(mine...) }}, 0, 7 * time.Second, nil},
-		{"any: port held, annotation later", simulated{lines: empty, probes: []finding{held}, after: func(v *volume) { v.set(mine...) }}, 0, 7 * time.Second, nil},
+		{"any: probe later", simulated{lines: other, probes: []finding{fails, fails, passes}}, 0, 2 * time.Second,
+			[]string{"are redirected"}},
+		{"any: annotation later", simulated{lines: other, probes: []finding{fails},
+			after: func(v *volume) { v.set(mine...) }}, 0, 7 * time.Second, nil},
+		{"any: port held, annotation later", simulated{lines: empty, probes: []finding{held},
+			after: func(v *volume) { v.set(mine...) }}, 0, 7 * time.Second, nil},
 		{"any: port held, then not", simulated{lines: empty, probes: []finding{held, passes}}, 0, time.Second, nil},
 		{"any: port held, no file", simulated{probes: []finding{held}}, 126, 0, []string{"already held", "no such file"}},
-		{"any: nothing comes", simulated{lines: other, probes: []finding{fails}}, 126, 5 * time.Minute, []string{"gave up after 5m0s", "another network namespace", "IPv6"}},
+		{"any: nothing comes", simulated{lines: other, probes: []finding{fails}}, 126, 5 * time.Minute,
+			[]string{"gave up after 5m0s", "another network namespace", "IPv6"}},
 		{"any: not required", simulated{lines: spared}, 0, 0, []string{"nothing to wait for", "mode-none"}},
 		{"any: no proxy", simulated{lines: naked}, 126, 0, []string{"no proxy container"}},
-		{"any: no proxy, told later", simulated{lines: empty, probes: []finding{fails}, after: func(v *volume) { v.set(naked...) }}, 126, 7 * time.Second, []string{"no proxy container"}},
-		{"any: no identity", simulated{lines: mine, probes: []finding{passes}, self: func() (record.NetNS, error) { return "", errors.New("none") }}, 0, 0, []string{"are redirected"}},
+		{"any: no proxy, told later", simulated{lines: empty, probes: []finding{fails},
+			after: func(v *volume) { v.set(naked...) }}, 126, 7 * time.Second, []string{"no proxy container"}},
+		{"any: no identity", simulated{lines: mine, probes: []finding{passes}, self: func() (record.NetNS, error) {
+			return "",
+				errors.New("none")
+		}}, 0, 0, []string{"are redirected"}},
 
 		{"annotation", simulated{args: []string{"--mode=annotation"}, lines: mine}, 0, 0, []string{"initialized"}},
-		{"annotation: later", simulated{args: []string{"--mode=annotation"}, lines: other, after: func(v *volume) { v.set(mine...) }}, 0, 7 * time.Second, nil},
-		{"annotation: of another", simulated{args: []string{"--mode=annotation", "--timeout=20"}, lines: other}, 126, 20 * time.Second, []string{"gave up after 20s", "another network namespace"}},
-		{"annotation: no file", simulated{args: []string{"--mode=annotation"}}, 126, 0, []string{"no such file", "downward API"}},
-		{"annotation: not required", simulated{args: []string{"--mode=annotation"}, lines: spared}, 0, 0, []string{"mode-none"}},
-		{"annotation: no proxy", simulated{args: []string{"--mode=annotation"}, lines: naked}, 126, 0, []string{"no proxy container"}},
-		{"annotation: no cookie", simulated{args: []string{"--mode=annotation"}, lines: mine, self: func() (record.NetNS, error) { return "0e1f/1/-", nil }}, 126, 0, []string{"--mode probe"}},
+		{"annotation: later", simulated{args: []string{"--mode=annotation"}, lines: other,
+			after: func(v *volume) { v.set(mine...) }}, 0, 7 * time.Second, nil},
+		{"annotation: of another", simulated{args: []string{"--mode=annotation", "--timeout=20"}, lines: other}, 126,
+			20 * time.Second, []string{"gave up after 20s", "another network namespace"}},
+		{"annotation: no file", simulated{args: []string{"--mode=annotation"}}, 126, 0,
+			[]string{"no such file", "downward API"}},
+		{"annotation: not required", simulated{args: []string{"--mode=annotation"}, lines: spared}, 0, 0,
+			[]string{"mode-none"}},
+		{"annotation: no proxy", simulated{args: []string{"--mode=annotation"}, lines: naked}, 126, 0,
+			[]string{"no proxy container"}},
+		{"annotation: no cookie", simulated{args: []string{"--mode=annotation"}, lines: mine,
+			self: func() (record.NetNS, error) { return "0e1f/1/-", nil }}, 126, 0, []string{"--mode probe"}},
 
 		{"probe", simulated{args: []string{"--mode=probe"}, probes: []finding{passes}}, 0, 0, []string{"are redirected"}},
-		{"probe: later", simulated{args: []string{"--mode=probe"}, lines: empty, probes: []finding{fails, passes}}, 0, time.Second, nil},
-		{"probe: a mark does not count", simulated{args: []string{"--mode=probe", "--timeout=9s"}, lines: mine, probes: []finding{fails}}, 126, 9 * time.Second, []string{"gave up after 9s", "IPv6"}},
-		{"probe: port held", simulated{args: []string{"--mode=probe"}, probes: []finding{held}}, 126, 0, []string{"15006 is already held"}},
+		{"probe: later", simulated{args: []string{"--mode=probe"}, lines: empty, probes: []finding{fails, passes}}, 0,
+			time.Second, nil},
+		{"probe: a mark does not count", simulated{args: []string{"--mode=probe", "--timeout=9s"}, lines: mine,
+			probes: []finding{fails}}, 126, 9 * time.Second, []string{"gave up after 9s", "IPv6"}},
+		{"probe: port held", simulated{args: []string{"--mode=probe"}, probes: []finding{held}}, 126, 0,
+			[]string{"15006 is already held"}},
 
-		{"SIGTERM", simulated{lines: other, probes: []finding{fails}, signals: []os.Signal{syscall.SIGTERM}}, 143, 7 * time.Second, []string{"SIGTERM after 7s", "IPv6"}},
-		{"SIGINT", simulated{lines: other, probes: []finding{fails}, signals: []os.Signal{syscall.SIGINT}}, 130, 7 * time.Second, []string{"SIGINT"}},
+		{"SIGTERM", simulated{lines: other, probes: []finding{fails}, signals: []os.Signal{syscall.SIGTERM}}, 143,
+			7 * time.Second, []string{"SIGTERM after 7s", "IPv6"}},
+		{"SIGINT", simulated{lines: other, probes: []finding{fails}, signals: []os.Signal{syscall.SIGINT}}, 130,
+			7 * time.Second, []string{"SIGINT"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, took := c.run(t)
@@ -167,11 +186,15 @@ func TestExpectation(t *testing.T) {
 	}{
 		{"defaults", nil, empty, expectation{1337, 15001, 15006, nil}},
 		{"flags", []string{"--proxy-uid=1", "--outbound-port=2", "--inbound-port=3"}, empty, expectation{1, 2, 3, nil}},
-		{"annotations", []string{"--proxy-uid=1"}, []string{line(annotation.EnvoyUserID, "2000"), line(annotation.EnvoyPort, "15101"), line(annotation.IncludeOutboundIPRanges, "*")}, expectation{2000, 15101, 15006, nil}},
-		{"wrong annotations", nil, []string{line(annotation.EnvoyUserID, "0"), line(annotation.EnvoyPort, "x")}, expectation{1337, 15001, 15006, nil}},
+		{"annotations", []string{"--proxy-uid=1"}, []string{line(annotation.EnvoyUserID, "2000"),
+			line(annotation.EnvoyPort, "15101"), line(annotation.IncludeOutboundIPRanges, "*")},
+			expectation{2000, 15101, 15006, nil}},
+		{"wrong annotations", nil, []string{line(annotation.EnvoyUserID, "0"), line(annotation.EnvoyPort, "x")},
+			expectation{1337, 15001, 15006, nil}},
 	} {
 		var asked []expectation
-		simulated{args: c.args, lines: c.lines, probes: []finding{passes}, expect: func(e expectation) { asked = append(asked, e) }}.run(t)
+		simulated{args: c.args, lines: c.lines, probes: []finding{passes},
+			expect: func(e expectation) { asked = append(asked, e) }}.run(t)
 		if len(asked) != 1 || asked[0] != c.want {
 			t.Errorf("%s: want %v, got %v", c.name, c.want, asked)
 		}
@@ -179,12 +202,14 @@ func TestExpectation(t *testing.T) {
 }
 
 func TestTerminationMessage(t *testing.T) {
-	got, _ := simulated{args: []string{"--mode=annotation", "--timeout=1"}, lines: marked("é"+strings.Repeat("€", 3000), self)}.run(t)
+	got, _ := simulated{args: []string{"--mode=annotation", "--timeout=1"},
+		lines: marked("é"+strings.Repeat("€", 3000), self)}.run(t)
 	if got.code != 126 || len(got.message) > 4096 || len(got.message) < 4090 || !strings.HasSuffix(got.message, "…") ||
 		strings.ToValidUTF8(got.message, "") != got.message {
 		t.Errorf("%d bytes: %s", len(got.message), got)
 	}
-	if got, _ := (simulated{args: []string{"--mode=annotation", "--termination-log="}}).run(t); got.code != 126 || got.message != "" {
+	if got, _ := (simulated{args: []string{"--mode=annotation", "--termination-log="}}).run(t); got.code != 126 ||
+		got.message != "" {
 		t.Errorf("no file was wanted: %s", got)
 	}
 	unwritable := simulated{args: []string{"--mode=annotation", "--termination-log=/proc/nowhere/log"}}

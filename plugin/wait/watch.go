@@ -6,12 +6,12 @@ import (
 	"syscall"
 )
 
-// watcher tells of changes in a directory until stop is called. There may be more events than changes, and a file system
-// may keep quiet, so that polling goes on.
+// watcher tells of changes in a directory until stop is called. There may be more events than changes, and a file
+// system may keep quiet, so that polling goes on.
 type watcher func(dir string) (changes <-chan struct{}, stop func(), err error)
 
-// watchDir is a watcher by inotify. The kubelet never writes into a downward API file: it renames the link ..data beside
-// it, which a watch of the file would not see
+// watchDir is a watcher by inotify. The kubelet never writes into a downward API file: it renames the link ..data
+// beside it, which a watch of the file would not see
 // (https://github.com/kubernetes/kubernetes/blob/master/pkg/volume/util/atomic_writer.go).
 func watchDir(dir string) (<-chan struct{}, func(), error) {
 	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)

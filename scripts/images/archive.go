@@ -47,13 +47,14 @@ func (o options) deliver(ctx context.Context, i imageSpec, built []v1.Image, arc
 func index(built []v1.Image, platforms []v1.Platform) v1.ImageIndex {
 	all := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for n, image := range built {
-		all = mutate.AppendManifests(all, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &platforms[n]}})
+		all = mutate.AppendManifests(all,
+			mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &platforms[n]}})
 	}
 	return all
 }
 
-// writeArchive writes a tar of an OCI image layout. containerd takes an image's name from the one annotation, others from the
-// other.
+// writeArchive writes a tar of an OCI image layout. containerd takes an image's name from the one annotation, others
+// from the other.
 func (o options) writeArchive(path, repository, version string, built []v1.Image, all v1.ImageIndex) error {
 	dir, err := os.MkdirTemp(o.work, "layout-")
 	if err != nil {
@@ -63,7 +64,8 @@ func (o options) writeArchive(path, repository, version string, built []v1.Image
 	if err != nil {
 		return err
 	}
-	named := layout.WithAnnotations(map[string]string{"io.containerd.image.name": repository + ":" + version, "org.opencontainers.image.ref.name": version})
+	named := layout.WithAnnotations(map[string]string{"io.containerd.image.name": repository + ":" + version,
+		"org.opencontainers.image.ref.name": version})
 	if len(built) == 1 {
 		err = l.AppendImage(built[0], named)
 	} else {
@@ -103,7 +105,8 @@ func pack(dir, path string) error {
 		if err != nil {
 			return err
 		}
-		if err := w.WriteHeader(&tar.Header{Name: relative, Mode: 0o644, Size: int64(len(data)), Format: tar.FormatPAX}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Name: relative, Mode: 0o644, Size: int64(len(data)),
+			Format: tar.FormatPAX}); err != nil {
 			return err
 		}
 		if _, err := w.Write(data); err != nil {

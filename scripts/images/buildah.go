@@ -17,7 +17,8 @@ type buildah struct{ options }
 
 func (buildah) name() string { return "buildah" }
 
-// store is where images and layers are kept between runs: not where the machine's own are, and not in the build's context.
+// store is where images and layers are kept between runs: not where the machine's own are, and not in the build's
+// context.
 func (buildah) store() (string, error) {
 	cache, err := os.UserCacheDir()
 	return filepath.Join(cache, "istio-pod-network", "buildah"), err
@@ -25,7 +26,8 @@ func (buildah) store() (string, error) {
 
 // command is buildah with that store.
 func (buildah) command(ctx context.Context, store string, args ...string) *exec.Cmd {
-	global := []string{"--storage-driver", "overlay", "--root", filepath.Join(store, "root"), "--runroot", filepath.Join(store, "run")}
+	global := []string{"--storage-driver", "overlay", "--root", filepath.Join(store, "root"), "--runroot",
+		filepath.Join(store, "run")}
 	return exec.CommandContext(ctx, "buildah", append(global, args...)...)
 }
 
@@ -34,9 +36,11 @@ func (b buildah) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Imag
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{"build-using-dockerfile", "--file", filepath.Join(b.root, i.dockerfile), "--timestamp", b.epoch(), "--layers=false"}, b.arguments()...)
+	args := append([]string{"build-using-dockerfile", "--file", filepath.Join(b.root, i.dockerfile), "--timestamp",
+		b.epoch(), "--layers=false"}, b.arguments()...)
 	// A platform of its own would have buildah look for a base of that platform, although the programs are cross-compiled.
-	args = append(args, "--build-arg", "TARGETOS="+p.OS, "--build-arg", "TARGETARCH="+p.Architecture, "--build-arg", "BUILDPLATFORM=linux/"+runtime.GOARCH,
+	args = append(args, "--build-arg", "TARGETOS="+p.OS, "--build-arg", "TARGETARCH="+p.Architecture, "--build-arg",
+		"BUILDPLATFORM=linux/"+runtime.GOARCH,
 		"--os", p.OS, "--arch", p.Architecture)
 	if b.offline {
 		more, err := b.base(ctx, store)
@@ -57,8 +61,8 @@ func (b buildah) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Imag
 // golang is the base that the Dockerfiles name.
 const golang = "docker.io/library/golang:1.26"
 
-// base makes an image of that name: a shell, and the Go of this machine. It returns the flags that have a build use it, with
-// this machine's modules and without a network.
+// base makes an image of that name: a shell, and the Go of this machine. It returns the flags that have a build use it,
+// with this machine's modules and without a network.
 func (b buildah) base(ctx context.Context, store string) (flags []string, err error) {
 	goroot, modules, cache, version, err := goEnv(ctx)
 	if err != nil {
@@ -74,8 +78,10 @@ func (b buildah) base(ctx context.Context, store string) (flags []string, err er
 		return nil, err
 	}
 	flags = []string{"--pull-never", "--network", "none", "--isolation", "oci", "--runtime", runc,
-		"--volume", filepath.Join(modules, "cache", "download") + ":/goproxy:ro", "--volume", cache + ":/root/.cache/go-build:rw"}
-	inspect := b.command(ctx, store, "inspect", "--type", "image", "--format", "{{index .OCIv1.Config.Labels \"go\"}}", golang)
+		"--volume", filepath.Join(modules, "cache", "download") + ":/goproxy:ro", "--volume",
+		cache + ":/root/.cache/go-build:rw"}
+	inspect := b.command(ctx, store, "inspect", "--type", "image", "--format", "{{index .OCIv1.Config.Labels \"go\"}}",
+		golang)
 	if out, err := inspect.Output(); err == nil && strings.TrimSpace(string(out)) == version {
 		return flags, nil
 	}
@@ -117,7 +123,8 @@ func (b buildah) makeBase(ctx context.Context, store, goroot, version string) er
 		{"copy", "--quiet", container, busybox, "/bin/sh"},
 		{"copy", "--quiet", "--chmod", "1777", container, empty, "/tmp"},
 		{"copy", "--quiet", container, goroot, "/usr/local/go"},
-		{"config", "--env", "PATH=/usr/local/go/bin:/bin", "--env", "HOME=/root", "--env", "GOPATH=/go", "--env", "GOTOOLCHAIN=local",
+		{"config", "--env", "PATH=/usr/local/go/bin:/bin", "--env", "HOME=/root", "--env", "GOPATH=/go", "--env",
+			"GOTOOLCHAIN=local",
 			"--env", "GOPROXY=file:///goproxy", "--label", "go=" + version, container},
 		{"commit", "--quiet", container, golang},
 	} {

@@ -29,7 +29,8 @@ func (o options) chooseBuilder(ctx context.Context) (builder, error) {
 		works func() error
 	}{
 		{docker{o}, func() error { // a client without a daemon does not
-			return errors.Join(quiet(ctx, "docker", "buildx", "ls"), quiet(ctx, "docker", "info", "--format", "{{.ServerVersion}}"))
+			return errors.Join(quiet(ctx, "docker", "buildx", "ls"),
+				quiet(ctx, "docker", "info", "--format", "{{.ServerVersion}}"))
 		}},
 		{podman{o}, func() error { return quiet(ctx, "podman", "info") }},
 		{buildah{o}, func() error { return quiet(ctx, "buildah", "--version") }},
@@ -63,7 +64,8 @@ func quiet(ctx context.Context, name string, args ...string) error {
 
 // arguments are those of a Dockerfile.
 func (o options) arguments() (args []string) {
-	for _, pair := range []string{"VERSION=" + o.version, "REVISION=" + o.revision, "CREATED=" + o.created.Format(time.RFC3339)} {
+	for _, pair := range []string{"VERSION=" + o.version, "REVISION=" + o.revision,
+		"CREATED=" + o.created.Format(time.RFC3339)} {
 		args = append(args, "--build-arg", pair)
 	}
 	return args
@@ -90,7 +92,8 @@ func (docker) name() string { return "docker" }
 
 func (d docker) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Image, error) {
 	return d.fromArchive(func(archive string) error {
-		args := append([]string{"buildx", "build", "--file", filepath.Join(d.root, i.dockerfile), "--platform", p.String(), "--provenance=false",
+		args := append([]string{"buildx", "build", "--file", filepath.Join(d.root, i.dockerfile), "--platform", p.String(),
+			"--provenance=false",
 			"--output", "type=oci,rewrite-timestamp=true,dest=" + archive}, d.arguments()...)
 		cmd := exec.CommandContext(ctx, "docker", append(args, d.root)...)
 		cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+d.epoch())
@@ -105,7 +108,8 @@ func (podman) name() string { return "podman" }
 func (b podman) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Image, error) {
 	return b.fromArchive(func(archive string) error {
 		tag := fmt.Sprintf("localhost/%s:%s-%s", i.name, b.version, p.Architecture)
-		args := append([]string{"build", "--file", filepath.Join(b.root, i.dockerfile), "--platform", p.String(), "--timestamp", b.epoch(), "--tag", tag}, b.arguments()...)
+		args := append([]string{"build", "--file", filepath.Join(b.root, i.dockerfile), "--platform", p.String(),
+			"--timestamp", b.epoch(), "--tag", tag}, b.arguments()...)
 		if err := run(exec.CommandContext(ctx, "podman", append(args, b.root)...)); err != nil {
 			return err
 		}

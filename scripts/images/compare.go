@@ -51,8 +51,9 @@ func describe(image v1.Image) (map[string]string, error) {
 		return nil, err
 	}
 	all := map[string]string{
-		"platform": config.OS + "/" + config.Architecture, "user": config.Config.User, "entrypoint": strings.Join(config.Config.Entrypoint, " "),
-		"command": strings.Join(config.Config.Cmd, " "), "created": config.Created.UTC().String(),
+		"platform": config.OS + "/" + config.Architecture, "user": config.Config.User,
+		"entrypoint": strings.Join(config.Config.Entrypoint, " "),
+		"command":    strings.Join(config.Config.Cmd, " "), "created": config.Created.UTC().String(),
 	}
 	for key, value := range config.Config.Labels {
 		if !strings.HasPrefix(key, "io.buildah.") {
@@ -75,7 +76,8 @@ func describe(image v1.Image) (map[string]string, error) {
 		if _, err := io.Copy(sum, contents); err != nil {
 			return nil, err
 		}
-		all["file "+strings.TrimPrefix(header.Name, "/")] = fmt.Sprintf("mode %o owner %d:%d time %d sha256 %x", header.Mode&0o7777, header.Uid, header.Gid,
+		all["file "+strings.TrimPrefix(header.Name, "/")] = fmt.Sprintf("mode %o owner %d:%d time %d sha256 %x",
+			header.Mode&0o7777, header.Uid, header.Gid,
 			header.ModTime.Unix(), sum.Sum(nil))
 	}
 }

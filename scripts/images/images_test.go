@@ -80,8 +80,10 @@ func TestAssembled(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if config.Architecture != architecture || config.Config.User != i.user || config.Config.Entrypoint[0] != i.entrypoint ||
-				config.Config.Labels["org.opencontainers.image.version"] != "v1" || config.Config.Labels["org.opencontainers.image.licenses"] != "Apache-2.0" {
+			if config.Architecture != architecture || config.Config.User != i.user ||
+				config.Config.Entrypoint[0] != i.entrypoint ||
+				config.Config.Labels["org.opencontainers.image.version"] != "v1" ||
+				config.Config.Labels["org.opencontainers.image.licenses"] != "Apache-2.0" {
 				t.Errorf("%+v", config)
 			}
 		}
@@ -128,7 +130,8 @@ func TestCompare(t *testing.T) {
 	later := o
 	later.version, later.created = "v2", o.created.Add(time.Hour)
 	err = later.compare(context.Background(), images[1], o.platforms[0], image)
-	for _, word := range []string{"file istio-pod-network:", "file LICENSE:", "label org.opencontainers.image.version:", `"v1", assembled "v2"`} {
+	for _, word := range []string{"file istio-pod-network:", "file LICENSE:", "label org.opencontainers.image.version:",
+		`"v1", assembled "v2"`} {
 		if err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("no %q in %v", word, err)
 		}

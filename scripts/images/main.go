@@ -1,5 +1,5 @@
-// Command images builds the project's container images: from the Dockerfiles with docker, podman or buildah, or without any of them by
-// putting the same files into the same image itself. It writes OCI archives and can push to a registry.
+// Command images builds the project's container images: from the Dockerfiles with docker, podman or buildah, or without
+// any of them by putting the same files into the same image itself. It writes OCI archives and can push to a registry.
 package main
 
 import (
@@ -69,13 +69,17 @@ func parse(args []string) (o options, err error) {
 	f := flag.NewFlagSet("images", flag.ContinueOnError)
 	f.Usage = func() {}
 	f.SetOutput(os.Stdout)
-	f.StringVar(&o.builder, "builder", "auto", "`what` builds: docker, podman, buildah, none (the Go of this machine alone), or auto, the first of these that works")
-	platforms := f.String("platform", "linux/"+runtime.GOARCH, "comma-separated `list` of platforms, such as linux/amd64,linux/arm64")
+	f.StringVar(&o.builder, "builder", "auto",
+		"`what` builds: docker, podman, buildah, none (the Go of this machine alone), or auto, the first of these that works")
+	platforms := f.String("platform", "linux/"+runtime.GOARCH,
+		"comma-separated `list` of platforms, such as linux/amd64,linux/arm64")
 	f.StringVar(&o.version, "version", "", "`version` of the programs and tag of the images (default git describe)")
 	f.StringVar(&o.output, "output", "dist/images", "`directory` for the archives, from the repository")
 	f.StringVar(&o.push, "push", "", "`registry` to push to, such as registry.example.com/mesh")
-	f.BoolVar(&o.offline, "offline", false, "fetch nothing: buildah builds on a base made of this machine's Go, with its module cache")
-	f.BoolVar(&o.check, "check", false, "also assemble the images without a builder, and fail unless both have the same files")
+	f.BoolVar(&o.offline, "offline", false,
+		"fetch nothing: buildah builds on a base made of this machine's Go, with its module cache")
+	f.BoolVar(&o.check, "check", false,
+		"also assemble the images without a builder, and fail unless both have the same files")
 	f.StringVar(&o.root, "root", "../..", "`directory` of the repository")
 	err = f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -97,7 +101,8 @@ func parse(args []string) (o options, err error) {
 	}
 	o.push = strings.TrimSuffix(o.push, "/")
 	if _, err := name.NewRepository(o.push + "/image"); o.push != "" && (err != nil || strings.Contains(o.push, "://")) {
-		return o, fmt.Errorf("--push: invalid value %q; valid: a registry without a scheme, such as registry.example.com/mesh", o.push)
+		return o, fmt.Errorf("--push: invalid value %q; valid: a registry without a scheme, such as "+
+			"registry.example.com/mesh", o.push)
 	}
 	if o.root, err = filepath.Abs(o.root); err != nil {
 		return o, err
@@ -115,7 +120,8 @@ func parsePlatforms(list string) (platforms []v1.Platform, err error) {
 	for _, text := range strings.Split(list, ",") {
 		system, architecture, _ := strings.Cut(text, "/")
 		if system != "linux" || !slices.Contains(architectures, architecture) {
-			return nil, fmt.Errorf("--platform: invalid value %q; valid: linux/%s", text, strings.Join(architectures, ", linux/"))
+			return nil, fmt.Errorf("--platform: invalid value %q; valid: linux/%s", text,
+				strings.Join(architectures, ", linux/"))
 		}
 		platforms = append(platforms, v1.Platform{OS: system, Architecture: architecture})
 	}
@@ -209,6 +215,7 @@ func row(table *tabwriter.Writer, i imageSpec, o options, n int, image v1.Image,
 	if near, err := filepath.Rel(o.root, archive); err == nil {
 		archive = near
 	}
-	fmt.Fprintf(table, "%s:%s\t%s\t%s\t%.1f\t%s\t%s\n", i.name, o.version, o.platforms[n], digest, float64(size)/(1<<20), builder, archive)
+	fmt.Fprintf(table, "%s:%s\t%s\t%s\t%.1f\t%s\t%s\n", i.name, o.version, o.platforms[n], digest, float64(size)/(1<<20),
+		builder, archive)
 	return nil
 }

@@ -53,8 +53,10 @@ var images = []imageSpec{
 func (o options) labels(i imageSpec) map[string]string {
 	const prefix = "org.opencontainers.image."
 	return map[string]string{
-		prefix + "title": i.name, prefix + "description": i.description, prefix + "source": "https://github.com/istio-pod-network/controller",
-		prefix + "licenses": "Apache-2.0", prefix + "version": o.version, prefix + "revision": o.revision, prefix + "created": o.created.Format(time.RFC3339),
+		prefix + "title": i.name, prefix + "description": i.description, prefix +
+			"source": "https://github.com/istio-pod-network/controller",
+		prefix + "licenses": "Apache-2.0", prefix + "version": o.version, prefix + "revision": o.revision, prefix +
+			"created": o.created.Format(time.RFC3339),
 	}
 }
 
@@ -93,7 +95,8 @@ const linked = "github.com/istio-pod-network/controller/internal/buildinfo.versi
 
 // compile builds programs into dir, as make build and the Dockerfiles do.
 func (a assembler) compile(ctx context.Context, packages []string, p v1.Platform, dir string) error {
-	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w -X " + linked + "=" + a.version, "-o", dir + "/"}
+	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w -X " + linked + "=" + a.version, "-o",
+		dir + "/"}
 	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Dir = a.root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.OS, "GOARCH="+p.Architecture)
@@ -104,7 +107,8 @@ func (a assembler) compile(ctx context.Context, packages []string, p v1.Platform
 func (a assembler) add(files *tar.Writer, name, path string, mode int64) error {
 	data, err := os.ReadFile(path)
 	if err == nil {
-		err = files.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(data)), ModTime: a.created, Typeflag: tar.TypeReg, Format: tar.FormatPAX})
+		err = files.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(data)), ModTime: a.created,
+			Typeflag: tar.TypeReg, Format: tar.FormatPAX})
 	}
 	if err == nil {
 		_, err = files.Write(data)
@@ -114,7 +118,10 @@ func (a assembler) add(files *tar.Writer, name, path string, mode int64) error {
 
 // image is one with that layer.
 func (a assembler) image(i imageSpec, p v1.Platform, files []byte) (v1.Image, error) {
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files)), nil },
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(files)),
+			nil
+	},
 		tarball.WithMediaType(types.OCILayer))
 	if err != nil {
 		return nil, err

@@ -34,7 +34,8 @@ const (
 	listen    = "127.0.0.1:15088"
 )
 
-// cluster is an API server, an agent, and an observer of what the agent writes. The records are on a tmpfs, as on a node.
+// cluster is an API server, an agent, and an observer of what the agent writes. The records are on a tmpfs, as on a
+// node.
 type cluster struct {
 	dir       string
 	server    *apiserver.Server
@@ -70,11 +71,13 @@ func (c *cluster) setUp() (err error) {
 	}
 	ctx := context.Background()
 	for _, name := range []string{namespace, account} {
-		if _, err := c.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+		if _, err := c.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}},
+			metav1.CreateOptions{}); err != nil {
 			return err
 		}
 	}
-	if _, err := c.client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}, metav1.CreateOptions{}); err != nil {
+	if _, err := c.client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}},
+		metav1.CreateOptions{}); err != nil {
 		return err
 	}
 	for _, sub := range []string{"bin", "net.d"} {
@@ -93,7 +96,8 @@ func (c *cluster) setUp() (err error) {
 	if err := os.WriteFile(c.path("entry.json"), entry, 0o600); err != nil {
 		return err
 	}
-	if err := c.server.Authorize(ctx, filepath.Join(build.Root(), "agent", "rbac.yaml"), account, c.path("kubeconfig")); err != nil {
+	if err := c.server.Authorize(ctx, filepath.Join(build.Root(), "agent", "rbac.yaml"), account,
+		c.path("kubeconfig")); err != nil {
 		return err
 	}
 	return c.observe()
@@ -197,7 +201,8 @@ func (c *cluster) observe() error {
 			c.marked[pod.Name] = time.Now()
 		}
 	}
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: note, UpdateFunc: func(_, object any) { note(object) }})
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: note,
+		UpdateFunc: func(_, object any) { note(object) }})
 	go informer.RunWithContext(ctx)
 	return err
 }
@@ -234,7 +239,8 @@ func (c *cluster) create(node string, count int) ([]*corev1.Pod, error) {
 // delete removes a pod at once.
 func (c *cluster) delete(pod string) error {
 	now := int64(0)
-	return c.client.CoreV1().Pods(namespace).Delete(context.Background(), pod, metav1.DeleteOptions{GracePeriodSeconds: &now})
+	return c.client.CoreV1().Pods(namespace).Delete(context.Background(), pod,
+		metav1.DeleteOptions{GracePeriodSeconds: &now})
 }
 
 // within waits until it holds.

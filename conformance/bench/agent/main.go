@@ -1,6 +1,6 @@
-// Command agent measures the agent against a real API server: how long it takes from the plugin's record until a pod's mark
-// can be seen, what memory the agent needs, and how many requests it makes. It prints the numbers beside the budgets of the
-// design. It needs root: it runs on a node of its own, so that nothing of the machine is touched.
+// Command agent measures the agent against a real API server: how long it takes from the plugin's record until a pod's
+// mark can be seen, what memory the agent needs, and how many requests it makes. It prints the numbers beside the
+// budgets of the design. It needs root: it runs on a node of its own, so that nothing of the machine is touched.
 package main
 
 import (

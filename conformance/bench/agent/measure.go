@@ -145,8 +145,8 @@ func (c *cluster) all(pods []*corev1.Pod) error {
 	return nil
 }
 
-// add calls the plugin for a pod, in a network namespace of its own, and returns how long that took and when the record was
-// made.
+// add calls the plugin for a pod, in a network namespace of its own, and returns how long that took and when the record
+// was made.
 func (c *cluster) add(pod *corev1.Pod, number int) (took time.Duration, recorded time.Time, err error) {
 	netns := c.path(fmt.Sprint("netns-", number))
 	if err := isolated.NewNetNS(netns); err != nil {

@@ -23,10 +23,13 @@ func meshPod(name, node string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: name, Namespace: namespace,
-			Labels: map[string]string{"app": "cart", "security.istio.io/tlsMode": "istio", "service.istio.io/canonical-name": "cart"},
+			Labels: map[string]string{"app": "cart", "security.istio.io/tlsMode": "istio",
+				"service.istio.io/canonical-name": "cart"},
 			Annotations: map[string]string{
-				"sidecar.istio.io/status": `{"initContainers":["istio-validation"],"containers":["istio-proxy"],"volumes":["workload-socket","credential-socket",` +
-					`"workload-certs","istio-envoy","istio-data","istio-podinfo","istio-token","istiod-ca-cert"],"imagePullSecrets":null,"revision":"default"}`,
+				"sidecar.istio.io/status": `{"initContainers":["istio-validation"],"containers":["istio-proxy"],` +
+					`"volumes":["workload-socket","credential-socket",` +
+					`"workload-certs","istio-envoy","istio-data","istio-podinfo","istio-token","istiod-ca-cert"],` +
+					`"imagePullSecrets":null,"revision":"default"}`,
 				"sidecar.istio.io/interceptionMode":                "REDIRECT",
 				"traffic.sidecar.istio.io/includeInboundPorts":     "*",
 				"traffic.sidecar.istio.io/excludeInboundPorts":     "15020,15021,15090",
@@ -37,18 +40,21 @@ func meshPod(name, node string) *corev1.Pod {
 		Spec: corev1.PodSpec{
 			NodeName: node,
 			InitContainers: []corev1.Container{{
-				Name: "istio-validation", Image: "registry.example/wait", Command: []string{"/istio-pod-network-wait"}, VolumeMounts: mount, Resources: limits,
+				Name: "istio-validation", Image: "registry.example/wait", Command: []string{"/istio-pod-network-wait"},
+				VolumeMounts: mount, Resources: limits,
 			}},
 			Containers: []corev1.Container{
 				{Name: "app", Image: "registry.example/app", Env: env, VolumeMounts: mount, Resources: limits},
-				{Name: "istio-proxy", Image: "registry.example/proxy", Args: []string{"proxy", "sidecar", "--domain", "$(POD_NAMESPACE).svc.cluster.local"}, Env: env,
+				{Name: "istio-proxy", Image: "registry.example/proxy", Args: []string{"proxy", "sidecar", "--domain",
+					"$(POD_NAMESPACE).svc.cluster.local"}, Env: env,
 					VolumeMounts: mount, Resources: limits, SecurityContext: &corev1.SecurityContext{RunAsUser: &id, RunAsGroup: &id}},
 			},
 			Volumes: []corev1.Volume{
 				{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
-				{Name: "podinfo", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{Items: []corev1.DownwardAPIVolumeFile{
-					{Path: "annotations", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations"}},
-				}}}},
+				{Name: "podinfo", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{
+					Items: []corev1.DownwardAPIVolumeFile{
+						{Path: "annotations", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations"}},
+					}}}},
 			},
 		},
 	}

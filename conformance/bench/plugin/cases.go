@@ -115,7 +115,8 @@ func (n *node) call(s spec, p pod) (call, error) {
 	}
 	if s.program == nftName {
 		nsenter, err := exec.LookPath("nsenter")
-		return call{path: nsenter, args: []string{"--net=" + p.netns, nftName, "-f", "-"}, env: os.Environ(), stdin: []byte(nftScripts[s.verb])}, err
+		return call{path: nsenter, args: []string{"--net=" + p.netns, nftName, "-f", "-"}, env: os.Environ(),
+			stdin: []byte(nftScripts[s.verb])}, err
 	}
 	annotations := kubeletAnnotations
 	if s.mesh {

@@ -1,7 +1,8 @@
-// Command plugin measures what one CNI call of the plugin costs, beside a plugin that only echoes prevResult, and prints
-// the ratios next to the budgets of the design. It needs root: it runs on a node of its own.
+// Command plugin measures what one CNI call of the plugin costs, beside a plugin that only echoes prevResult, and
+// prints the ratios next to the budgets of the design. It needs root: it runs on a node of its own.
 //
-// All cases run interleaved in one process, so that a busy machine slows all of them alike: ratios compare, times do not.
+// All cases run interleaved in one process, so that a busy machine slows all of them alike: ratios compare, times do
+// not.
 package main
 
 import (

@@ -17,9 +17,9 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// Authorize makes the service account of a manifest such as agent/rbac.yaml in a namespace, which has to exist, with the
-// rights that the manifest gives it, and writes a kubeconfig of that account. The namespace becomes part of the names of
-// what is in none, so that many may be made.
+// Authorize makes the service account of a manifest such as agent/rbac.yaml in a namespace, which has to exist, with
+// the rights that the manifest gives it, and writes a kubeconfig of that account. The namespace becomes part of the
+// names of what is in none, so that many may be made.
 func (s *Server) Authorize(ctx context.Context, manifest, namespace, kubeconfig string) error {
 	client, err := kubernetes.NewForConfig(s.Admin())
 	if err != nil {
@@ -60,7 +60,8 @@ func (s *Server) Authorize(ctx context.Context, manifest, namespace, kubeconfig 
 			return err
 		}
 	}
-	token, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, account, &authenticationv1.TokenRequest{},
+		metav1.CreateOptions{})
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,5 @@
-// Package apiserver starts a real kube-apiserver with a real etcd on loopback, for tests and benchmarks that need nothing
-// else of a cluster. It keeps an audit log, in which requests are counted.
+// Package apiserver starts a real kube-apiserver with a real etcd on loopback, for tests and benchmarks that need
+// nothing else of a cluster. It keeps an audit log, in which requests are counted.
 package apiserver
 
 import (
@@ -76,14 +76,17 @@ func (s *Server) path(name string) string { return filepath.Join(s.Dir, name) }
 // Up starts the API server, after Down too, and waits until it is ready.
 func (s *Server) Up() error {
 	var err error
-	s.apiserver, err = s.start("kube-apiserver", append([]string{"--etcd-servers=" + etcdURL, "--bind-address=127.0.0.1", "--secure-port=" + securePort,
-		"--advertise-address=192.0.2.1", // never told anybody; loopback is refused here
-		"--tls-cert-file=" + s.pki.serving.cert, "--tls-private-key-file=" + s.pki.serving.key, "--client-ca-file=" + s.pki.ca.cert,
-		"--service-account-key-file=" + s.pki.serving.key, "--service-account-signing-key-file=" + s.pki.serving.key,
-		"--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=Node,RBAC", "--allow-privileged",
-		"--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none",
-		"--audit-policy-file=" + s.path("audit.yaml"), "--audit-log-path=" + s.path("audit.log"), "--audit-log-mode=blocking",
-		"--profiling=false", "--v=0"}, s.Flags...)...)
+	s.apiserver, err = s.start("kube-apiserver",
+		append([]string{"--etcd-servers=" + etcdURL, "--bind-address=127.0.0.1", "--secure-port=" + securePort,
+			"--advertise-address=192.0.2.1", // never told anybody; loopback is refused here
+			"--tls-cert-file=" + s.pki.serving.cert, "--tls-private-key-file=" + s.pki.serving.key, "--client-ca-file=" +
+				s.pki.ca.cert,
+			"--service-account-key-file=" + s.pki.serving.key, "--service-account-signing-key-file=" + s.pki.serving.key,
+			"--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=Node,RBAC", "--allow-privileged",
+			"--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none",
+			"--audit-policy-file=" + s.path("audit.yaml"), "--audit-log-path=" + s.path("audit.log"),
+			"--audit-log-mode=blocking",
+			"--profiling=false", "--v=0"}, s.Flags...)...)
 	if err != nil {
 		return err
 	}
@@ -181,8 +184,8 @@ func (s *Server) start(name string, args ...string) (*Process, error) {
 	return Run(s.path(name+".log"), filepath.Join(s.Bin, name), args...)
 }
 
-// Embedded is a kubeconfig with all rights for somebody who reaches the API server under another URL and does not see its
-// files.
+// Embedded is a kubeconfig with all rights for somebody who reaches the API server under another URL and does not see
+// its files.
 func (s *Server) Embedded(url string) ([]byte, error) {
 	config := clientcmdapi.NewConfig()
 	var err error
@@ -192,7 +195,8 @@ func (s *Server) Embedded(url string) ([]byte, error) {
 		return data
 	}
 	config.Clusters["cluster"] = &clientcmdapi.Cluster{Server: url, CertificateAuthorityData: read(s.pki.ca.cert)}
-	config.AuthInfos["admin"] = &clientcmdapi.AuthInfo{ClientCertificateData: read(s.pki.admin.cert), ClientKeyData: read(s.pki.admin.key)}
+	config.AuthInfos["admin"] = &clientcmdapi.AuthInfo{ClientCertificateData: read(s.pki.admin.cert),
+		ClientKeyData: read(s.pki.admin.key)}
 	config.Contexts["cluster"] = &clientcmdapi.Context{Cluster: "cluster", AuthInfo: "admin"}
 	config.CurrentContext = "cluster"
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// Gate stands in front of the API server, for clients that can be made to come by it, and lets them feel what one in trouble is like.
+// Gate stands in front of the API server, for clients that can be made to come by it, and lets them feel what one in
+// trouble is like.
 type Gate struct {
 	proxy *httputil.ReverseProxy
 
@@ -52,13 +53,15 @@ func (s *Server) NewGate(address string) (*Gate, error) {
 		return nil, err
 	}
 	g := &Gate{proxy: &httputil.ReverseProxy{
-		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target) },
-		Transport:     &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true},
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			ForceAttemptHTTP2: true},
 		FlushInterval: -1, // a watch
 		ErrorLog:      log.New(io.Discard, "", 0),
 	}}
 	g.Set(Trouble{})
-	l, err := tls.Listen("tcp", address, &tls.Config{Certificates: []tls.Certificate{own}, NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12})
+	l, err := tls.Listen("tcp", address, &tls.Config{Certificates: []tls.Certificate{own},
+		NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS12})
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +99,8 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case trouble.Status != 0:
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(trouble.Status)
-		_, _ = fmt.Fprintf(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "trouble", "code": %d}`, trouble.Status)
+		_, _ = fmt.Fprintf(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "trouble", "code": %d}`,
+			trouble.Status)
 		return
 	}
 	g.proxy.ServeHTTP(w, r.WithContext(ctx))

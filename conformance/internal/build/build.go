@@ -1,5 +1,5 @@
-// Package build builds what the black-box tests run: the product's programs, and what they are tested against. What is not
-// of this repository is built once per version into the user's cache directory.
+// Package build builds what the black-box tests run: the product's programs, and what they are tested against. What is
+// not of this repository is built once per version into the user's cache directory.
 package build
 
 import (

@@ -1,7 +1,7 @@
-// Package cluster brings up a real Kubernetes cluster: control plane, and nodes with kubelet, kube-proxy, containerd and runc.
-// Every node is a mount and a network namespace of its own, within those of package isolated, with no route to anywhere. Their
-// directories are on file systems that go with those namespaces; what lies outside of them, control groups and a few settings
-// of the kernel that the kubelet changes, is put back by Main.
+// Package cluster brings up a real Kubernetes cluster: control plane, and nodes with kubelet, kube-proxy, containerd
+// and runc. Every node is a mount and a network namespace of its own, within those of package isolated, with no route
+// to anywhere. Their directories are on file systems that go with those namespaces; what lies outside of them, control
+// groups and a few settings of the kernel that the kubelet changes, is put back by Main.
 package cluster
 
 import (
@@ -29,7 +29,8 @@ var (
 )
 
 // control are the programs of the control plane, and of every node.
-var control = append([]string{"kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"}, apiserver.Programs...)
+var control = append([]string{"kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"},
+	apiserver.Programs...)
 
 // Build fills bin, which becomes Cluster.Bin, with all that a cluster needs.
 func Build(bin string) error {
@@ -70,8 +71,8 @@ type Cluster struct {
 	processes []*apiserver.Process // in the order in which they were started
 }
 
-// Start brings everything up, and waits until the nodes are ready and pods can be made. A node is named by its runtime. What
-// has been started is to be stopped by the caller, also after an error.
+// Start brings everything up, and waits until the nodes are ready and pods can be made. A node is named by its runtime.
+// What has been started is to be stopped by the caller, also after an error.
 func Start(bin, dir string, runtimes ...Runtime) (*Cluster, error) {
 	c := &Cluster{Bin: bin, Dir: dir}
 	return c, c.start(runtimes)
@@ -79,7 +80,8 @@ func Start(bin, dir string, runtimes ...Runtime) (*Cluster, error) {
 
 func (c *Cluster) start(runtimes []Runtime) (err error) {
 	for _, command := range []string{
-		"ip link add lan type bridge", "ip addr add " + Address + "/24 dev lan", "ip -6 addr add " + Address6 + "/64 dev lan nodad",
+		"ip link add lan type bridge", "ip addr add " + Address + "/24 dev lan", "ip -6 addr add " + Address6 +
+			"/64 dev lan nodad",
 		"ip link set lan up", "sysctl -qw net.ipv4.ip_forward=1", "sysctl -qw net.ipv6.conf.all.forwarding=1",
 	} {
 		if err := run(strings.Fields(command)...); err != nil {
@@ -87,7 +89,8 @@ func (c *Cluster) start(runtimes []Runtime) (err error) {
 		}
 	}
 	c.Server = &apiserver.Server{Bin: c.Bin, Dir: c.Dir, Host: Address, Flags: []string{
-		"--bind-address=0.0.0.0", "--advertise-address=" + Address, "--endpoint-reconciler-type=lease", "--service-cluster-ip-range=" + services,
+		"--bind-address=0.0.0.0", "--advertise-address=" + Address, "--endpoint-reconciler-type=lease",
+		"--service-cluster-ip-range=" + services,
 		"--enable-admission-plugins=NodeRestriction", "--kubelet-client-certificate=" + c.path("admin.crt"),
 		"--kubelet-client-key=" + c.path("admin.key"), "--kubelet-preferred-address-types=InternalIP",
 	}}
@@ -167,7 +170,8 @@ func (c *Cluster) Node(name string) *Node {
 // controllers starts the controller manager and the scheduler.
 func (c *Cluster) controllers() error {
 	for name, flags := range map[string][]string{
-		"kube-controller-manager": {"--service-account-private-key-file=" + c.Server.ServiceAccountKey(), "--root-ca-file=" + c.Server.CA(),
+		"kube-controller-manager": {"--service-account-private-key-file=" + c.Server.ServiceAccountKey(), "--root-ca-file=" +
+			c.Server.CA(),
 			"--use-service-account-credentials", "--controllers=*,-node-ipam-controller", "--node-monitor-grace-period=20s"},
 		"kube-scheduler": nil,
 	} {
@@ -175,7 +179,8 @@ func (c *Cluster) controllers() error {
 		if err := c.Server.KubeconfigOf(config, "system:"+name, "system:masters"); err != nil {
 			return err
 		}
-		flags = append(flags, "--kubeconfig="+config, "--authentication-kubeconfig="+config, "--authorization-kubeconfig="+config, "--leader-elect=false")
+		flags = append(flags, "--kubeconfig="+config, "--authentication-kubeconfig="+config, "--authorization-kubeconfig="+
+			config, "--leader-elect=false")
 		p, err := apiserver.Run(c.path(name+".log"), filepath.Join(c.Bin, name), flags...)
 		if err != nil {
 			return err

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// StateDir is where agent and plugin keep what they tell each other; like ConfDir and BinDir, every node has it on a small file system
-// of its own, which can be filled or made read-only.
+// StateDir is where agent and plugin keep what they tell each other; like ConfDir and BinDir, every node has it on a
+// small file system of its own, which can be filled or made read-only.
 const StateDir = "/run/istio-pod-network"
 
 // Processes are those of the node that run a program of that name, in a container with the node's network or without.
@@ -173,11 +173,12 @@ func (n *Node) show() error {
 	return errors.Join(failed...)
 }
 
-// off is what is left to do when a node has gone down: what was mounted, and what was on file systems in memory, is gone. /run/overlay holds
-// what stands for the node's disk.
+// off is what is left to do when a node has gone down: what was mounted, and what was on file systems in memory, is
+// gone. /run/overlay holds what stands for the node's disk.
 const off = `
 for dir in /run /var/lib/kubelet /var/lib/containerd; do
-	awk -v dir="$dir/" 'index($2, dir) == 1 && index($2, "/run/overlay/") != 1 {print $2}' /proc/self/mounts | sort -r | while read -r path; do
+	awk -v dir="$dir/" 'index($2, dir) == 1 && index($2, "/run/overlay/") != 1 {print $2}' /proc/self/mounts |
+		sort -r | while read -r path; do
 		umount -l "$path"
 	done
 done
@@ -190,8 +191,8 @@ nft flush ruleset
 // state mounts StateDir.
 const state = "mkdir -p " + StateDir + " && mount -t tmpfs -o mode=0755,size=8m tmpfs " + StateDir + "\n"
 
-// Reboot ends all processes of the node, those of pods included, forgets what a node forgets when it goes down, and starts it again. The
-// boot ID of this machine stays.
+// Reboot ends all processes of the node, those of pods included, forgets what a node forgets when it goes down, and
+// starts it again. The boot ID of this machine stays.
 func (n *Node) Reboot() error {
 	n.setDown(true)
 	defer n.setDown(false)
@@ -251,7 +252,8 @@ func (n *Node) killed() int {
 	return count
 }
 
-// PodProcesses counts the processes in the control groups of the node's pods, but those that have ended and nobody has asked how.
+// PodProcesses counts the processes in the control groups of the node's pods, but those that have ended and nobody has
+// asked how.
 func (n *Node) PodProcesses() int {
 	count := 0
 	for _, pid := range processes() {

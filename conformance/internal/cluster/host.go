@@ -16,10 +16,11 @@ const groupEnv = "ISTIO_POD_NETWORK_E2E_CGROUP"
 // group is the name of the control group below which the nodes have theirs, in every hierarchy.
 func group() string { return os.Getenv(groupEnv) }
 
-// host prepares the machine for nodes with those runtimes, and returns what undoes that. It is called outside the nodes'
-// namespaces, before the process that runs in them is started.
+// host prepares the machine for nodes with those runtimes, and returns what undoes that. It is called outside the
+// nodes' namespaces, before the process that runs in them is started.
 func host(runtimes ...Runtime) (undo func() error, err error) {
-	if err := os.Setenv(groupEnv, fmt.Sprint("istio-pod-network-e2e-", os.Getpid())); err != nil { // another cluster may be up
+	// another cluster may be up
+	if err := os.Setenv(groupEnv, fmt.Sprint("istio-pod-network-e2e-", os.Getpid())); err != nil {
 		return nil, err
 	}
 	hierarchies, err := controlGroups()
@@ -49,7 +50,8 @@ func host(runtimes ...Runtime) (undo func() error, err error) {
 	return undo, nil
 }
 
-// Main is isolated.Main for a program whose nodes have those runtimes: what they change of the machine is put back in the end.
+// Main is isolated.Main for a program whose nodes have those runtimes: what they change of the machine is put back in
+// the end.
 func Main(m interface{ Run() int }, prepare func(bin string) error, runtimes ...Runtime) (code int) {
 	if isolated.BinDir() == "" { // on the machine; after it comes the same call in the namespaces
 		undo, err := host(runtimes...)

@@ -13,8 +13,8 @@ import (
 // File is one of an image: where it comes from, and its path there, from the root but without the first slash.
 type File struct{ Source, Path string }
 
-// Image writes an archive, as `docker save` does, of an image with those files, all of them executable. Its processes run as user, a number, or
-// as root if that is empty.
+// Image writes an archive, as `docker save` does, of an image with those files, all of them executable. Its processes
+// run as user, a number, or as root if that is empty.
 func Image(archive, name, user string, contents []File, entrypoint ...string) error {
 	var layer bytes.Buffer
 	files := tar.NewWriter(&layer)
@@ -32,12 +32,14 @@ func Image(archive, name, user string, contents []File, entrypoint ...string) er
 	}
 	config, err := json.Marshal(map[string]any{
 		"architecture": runtime.GOARCH, "os": "linux", "config": map[string]any{"Entrypoint": entrypoint, "User": user},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes()))}},
+		"rootfs": map[string]any{"type": "layers",
+			"diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes()))}},
 	})
 	if err != nil {
 		return err
 	}
-	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{name}, "Layers": []string{"layer.tar"}}})
+	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{name},
+		"Layers": []string{"layer.tar"}}})
 	if err != nil {
 		return err
 	}
@@ -59,7 +61,8 @@ func Image(archive, name, user string, contents []File, entrypoint ...string) er
 }
 
 func add(w *tar.Writer, name string, mode int64, data []byte) error {
-	if err := w.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(data)), Format: tar.FormatUSTAR}); err != nil {
+	if err := w.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(data)),
+		Format: tar.FormatUSTAR}); err != nil {
 		return err
 	}
 	_, err := w.Write(data)

@@ -44,11 +44,13 @@ resolvConf: %q
 			return err
 		}
 	}
-	return n.run("kubelet", filepath.Join(n.cluster.Bin, "kubelet"), "--config="+file, "--kubeconfig="+config, "--root-dir=/var/lib/kubelet",
+	return n.run("kubelet", filepath.Join(n.cluster.Bin, "kubelet"), "--config="+file, "--kubeconfig="+config,
+		"--root-dir=/var/lib/kubelet",
 		"--hostname-override="+n.Name, "--node-ip="+n.Address()+","+n.Address6(), "--cert-dir=/var/lib/kubelet/pki")
 }
 
-// proxy starts kube-proxy, which makes services reachable: without it no pod, the agent's included, reaches the API server.
+// proxy starts kube-proxy, which makes services reachable: without it no pod, the agent's included, reaches the API
+// server.
 func (n *Node) proxy() error {
 	config := n.cluster.path(n.Name + "-kube-proxy.kubeconfig")
 	if err := n.cluster.Server.KubeconfigOf(config, "system:kube-proxy", "system:node-proxier"); err != nil {

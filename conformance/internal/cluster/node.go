@@ -35,9 +35,9 @@ type Node struct {
 	down     bool                // while it is rebooted
 }
 
-// namespaces is run as a shell script in a mount and a network namespace of its own: it hides what a node writes to behind file
-// systems that nobody else sees, and keeps the namespaces. Its mounts are shared among the node's programs, because the runtime has to
-// see what the kubelet mounts.
+// namespaces is run as a shell script in a mount and a network namespace of its own: it hides what a node writes to
+// behind file systems that nobody else sees, and keeps the namespaces. Its mounts are shared among the node's programs,
+// because the runtime has to see what the kubelet mounts.
 const namespaces = `set -e
 mount --make-rshared /
 for dir in /run /var/lib /var/log; do mount -t tmpfs -o mode=0755 tmpfs $dir; done
@@ -97,7 +97,8 @@ func (n *Node) Path(path string) string {
 
 // Command is a program on the node.
 func (n *Node) Command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command("nsenter", append([]string{"--target=" + strconv.Itoa(n.holder.Process.Pid), "--mount", "--net", "--", name}, args...)...)
+	cmd := exec.Command("nsenter",
+		append([]string{"--target=" + strconv.Itoa(n.holder.Process.Pid), "--mount", "--net", "--", name}, args...)...)
 	cmd.Env = append(os.Environ(), "PATH="+n.Runtime.path(n.cluster.Bin))
 	return cmd
 }
@@ -122,11 +123,13 @@ func (n *Node) outer() string { return "to-" + strconv.Itoa(n.Number) }
 func (n *Node) network() error {
 	outer := n.outer()
 	commands := []string{
-		fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", outer, n.holder.Process.Pid), "ip link set " + outer + " master lan up",
+		fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", outer, n.holder.Process.Pid), "ip link set " + outer +
+			" master lan up",
 		"ip route add " + n.Pods4() + " via " + n.Address(), "ip -6 route add " + n.Pods6() + " via " + n.Address6(),
 	}
 	inner := []string{
-		"ip addr add " + n.Address() + "/24 dev eth0", "ip -6 addr add " + n.Address6() + "/64 dev eth0 nodad", "ip link set eth0 up",
+		"ip addr add " + n.Address() + "/24 dev eth0", "ip -6 addr add " + n.Address6() + "/64 dev eth0 nodad",
+		"ip link set eth0 up",
 		"ip route add default via " + Address, "ip -6 route add default via " + Address6,
 		"sysctl -qw net.ipv4.ip_forward=1", "sysctl -qw net.ipv6.conf.all.forwarding=1",
 	}
@@ -158,8 +161,8 @@ type Families struct{ V4, V6 bool }
 // DualStack is what nodes have unless a test changes it.
 var DualStack = Families{true, true}
 
-// Primary is the configuration of the pods' network as it is before anything of ours. more are further plugins, each a JSON
-// object.
+// Primary is the configuration of the pods' network as it is before anything of ours. more are further plugins, each a
+// JSON object.
 func (n *Node) Primary(f Families, more ...string) string {
 	var ranges, routes []string
 	for _, family := range []struct {
@@ -199,7 +202,8 @@ func (n *Node) primary() error {
 // link puts plugins into the runtime's directory.
 func (n *Node) link(plugins ...string) error {
 	for _, plugin := range plugins {
-		if err := os.Symlink(filepath.Join(n.cluster.Bin, plugin), n.Path(filepath.Join(n.Runtime.binDir(), plugin))); err != nil {
+		if err := os.Symlink(filepath.Join(n.cluster.Bin, plugin),
+			n.Path(filepath.Join(n.Runtime.binDir(), plugin))); err != nil {
 			return err
 		}
 	}

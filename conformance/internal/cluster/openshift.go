@@ -15,12 +15,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The directories of an OpenShift 4 node (cluster-network-operator, pkg/network/multus.go and bindata/network/multus/multus.yaml).
+// The directories of an OpenShift 4 node (cluster-network-operator, pkg/network/multus.go and
+// bindata/network/multus/multus.yaml).
 const (
-	OpenShiftBinDir  = "/var/lib/cni/bin"                        // the runtime's and Multus's plugins
-	OpenShiftConfDir = "/etc/kubernetes/cni/net.d"               // the runtime's configurations: Multus's alone
-	MultusConfDir    = "/etc/cni/multus/net.d"                   // networks that Multus finds by name
-	MultusAutoDir    = "/run/multus/cni/net.d"                   // the primary CNI's own file, which says by being there that it is ready
+	OpenShiftBinDir  = "/var/lib/cni/bin"          // the runtime's and Multus's plugins
+	OpenShiftConfDir = "/etc/kubernetes/cni/net.d" // the runtime's configurations: Multus's alone
+	MultusConfDir    = "/etc/cni/multus/net.d"     // networks that Multus finds by name
+	// the primary CNI's own file, which says by being there that it is ready
+	MultusAutoDir    = "/run/multus/cni/net.d"
 	AuxDir           = MultusAutoDir + "/" + auxChain            // what Multus runs for every pod
 	OVNFile          = MultusAutoDir + "/10-ovn-kubernetes.conf" // named as OVN-Kubernetes names it
 	multusFile       = OpenShiftConfDir + "/00-multus.conf"      // what the runtime reads
@@ -30,8 +32,8 @@ const (
 	multusAccount    = "multus"
 )
 
-// openShift makes the directories, the primary CNI, which stands for OVN-Kubernetes, and Multus as it comes with OpenShift up to 4.12: one
-// program, without an auxiliary chain.
+// openShift makes the directories, the primary CNI, which stands for OVN-Kubernetes, and Multus as it comes with
+// OpenShift up to 4.12: one program, without an auxiliary chain.
 func (n *Node) openShift() error {
 	for _, dir := range []string{OpenShiftBinDir, OpenShiftConfDir, MultusConfDir, AuxDir} {
 		if err := os.MkdirAll(n.Path(dir), 0o755); err != nil {
@@ -53,8 +55,10 @@ func (n *Node) openShift() error {
 		return err
 	}
 	return n.writeJSON(multusFile, map[string]any{
-		"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "namespaceIsolation": true, "globalNamespaces": globalNamespaces,
-		"binDir": OpenShiftBinDir, "readinessindicatorfile": OVNFile, "kubeconfig": config, "delegates": []any{delegate},
+		"cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus", "namespaceIsolation": true,
+		"globalNamespaces": globalNamespaces,
+		"binDir":           OpenShiftBinDir, "readinessindicatorfile": OVNFile, "kubeconfig": config,
+		"delegates": []any{delegate},
 	})
 }
 
@@ -83,7 +87,8 @@ func (n *Node) writeJSON(path string, value any) error {
 	return err
 }
 
-// ThickMultus replaces Multus by the one that comes with OpenShift from 4.14 on, a daemon and a shim, with the auxiliary chain of 4.19.
+// ThickMultus replaces Multus by the one that comes with OpenShift from 4.14 on, a daemon and a shim, with the
+// auxiliary chain of 4.19.
 func (n *Node) ThickMultus() error {
 	if err := n.account(); err != nil {
 		return err
@@ -93,15 +98,19 @@ func (n *Node) ThickMultus() error {
 	}
 	const config = "/run/multus/daemon-config.json"
 	err := n.writeJSON(config, map[string]any{
-		"cniVersion": "0.3.1", "logToStderr": true, "logLevel": "verbose", "binDir": OpenShiftBinDir, "cniConfigDir": OpenShiftConfDir,
-		"multusConfigFile": "auto", "multusAutoconfigDir": MultusAutoDir, "namespaceIsolation": true, "globalNamespaces": globalNamespaces,
-		"readinessindicatorfile": OVNFile, "daemonSocketDir": "/run/multus/socket", "socketDir": "/run/multus/socket", "auxiliaryCNIChainName": auxChain,
+		"cniVersion": "0.3.1", "logToStderr": true, "logLevel": "verbose", "binDir": OpenShiftBinDir,
+		"cniConfigDir":     OpenShiftConfDir,
+		"multusConfigFile": "auto", "multusAutoconfigDir": MultusAutoDir, "namespaceIsolation": true,
+		"globalNamespaces":       globalNamespaces,
+		"readinessindicatorfile": OVNFile, "daemonSocketDir": "/run/multus/socket", "socketDir": "/run/multus/socket",
+		"auxiliaryCNIChainName": auxChain,
 	})
 	if err != nil {
 		return err
 	}
 	host, port, _ := strings.Cut(strings.TrimPrefix(n.cluster.Server.URL(), "https://"), ":")
-	if err := n.run("multus-daemon", "env", "KUBERNETES_SERVICE_HOST="+host, "KUBERNETES_SERVICE_PORT="+port, "MULTUS_NODE_NAME="+n.Name,
+	if err := n.run("multus-daemon", "env", "KUBERNETES_SERVICE_HOST="+host, "KUBERNETES_SERVICE_PORT="+port,
+		"MULTUS_NODE_NAME="+n.Name,
 		filepath.Join(n.cluster.Bin, "multus-daemon"), "-config="+config); err != nil {
 		return err
 	}
@@ -115,20 +124,24 @@ func (n *Node) ThickMultus() error {
 func (n *Node) account() error {
 	ctx, client := context.Background(), n.cluster.Client
 	const namespace = multusNamespace
-	_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
+	_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}},
+		metav1.CreateOptions{})
 	if err == nil || apierrors.IsAlreadyExists(err) {
-		_, err = client.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: multusAccount}}, metav1.CreateOptions{})
+		_, err = client.CoreV1().ServiceAccounts(namespace).Create(ctx,
+			&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: multusAccount}}, metav1.CreateOptions{})
 	}
 	if err == nil || apierrors.IsAlreadyExists(err) {
 		_, err = client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
-			ObjectMeta: metav1.ObjectMeta{Name: multusAccount}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+			ObjectMeta: metav1.ObjectMeta{Name: multusAccount}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName,
+				Kind: "ClusterRole", Name: "cluster-admin"},
 			Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: multusAccount, Namespace: namespace}},
 		}, metav1.CreateOptions{})
 	}
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	token, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, multusAccount, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := client.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, multusAccount,
+		&authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,8 @@ const (
 	Current Runtime = "current" // the current containerd and runc: it reads drop-ins, and knows user namespaces
 	Debian  Runtime = "debian"  // Debian's containerd and runc: neither
 
-	OpenShift Runtime = "openshift" // the current ones, with the directories of OpenShift 4, and Multus in front of the primary CNI
+	// the current ones, with the directories of OpenShift 4, and Multus in front of the primary CNI
+	OpenShift Runtime = "openshift"
 )
 
 func (r Runtime) node() string { return "node-" + string(r) }
@@ -104,7 +105,8 @@ state = "/run/containerd"
 		return err
 	}
 	archive := n.cluster.path("pause.tar")
-	if err := Image(archive, pause, "", []File{{filepath.Join(n.cluster.Bin, "podprogram"), "pause"}}, "/pause", "pause"); err != nil {
+	if err := Image(archive, pause, "", []File{{filepath.Join(n.cluster.Bin, "podprogram"), "pause"}}, "/pause",
+		"pause"); err != nil {
 		return err
 	}
 	return n.Import(archive)

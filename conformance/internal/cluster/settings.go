@@ -18,8 +18,8 @@ var settings = []string{
 	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
 }
 
-// settingsFile holds what the settings were before the first of the clusters that are up now. Every cluster has a lock on
-// it, so that the last one puts them back; and if all were killed, the next one does.
+// settingsFile holds what the settings were before the first of the clusters that are up now. Every cluster has a lock
+// on it, so that the last one puts them back; and if all were killed, the next one does.
 const settingsFile = "/run/istio-pod-network-e2e.json"
 
 // keepSettings remembers the settings, unless another cluster that is up has done so, and returns what puts them back,

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Of several clusters that are up at once, the first remembers and the last puts back; one that was killed leaves the file,
-// and the next one is the first again.
+// Of several clusters that are up at once, the first remembers and the last puts back; one that was killed leaves the
+// file, and the next one is the first again.
 func TestLockSettings(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "settings.json")
 	lock := func(wantFirst bool) *os.File {

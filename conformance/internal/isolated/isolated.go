@@ -1,6 +1,6 @@
-// Package isolated runs a test binary or a program as on a node of its own: in a network, a mount and a process namespace
-// that nobody else has. Nothing of the machine is touched, and nothing is left however the program ends: when the first
-// process of a process namespace ends, the kernel kills all others.
+// Package isolated runs a test binary or a program as on a node of its own: in a network, a mount and a process
+// namespace that nobody else has. Nothing of the machine is touched, and nothing is left however the program ends: when
+// the first process of a process namespace ends, the kernel kills all others.
 package isolated
 
 import (
@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// binDirEnv carries the directory of programs to the re-executed test binary, and by being set says that it is on the node.
+// binDirEnv carries the directory of programs to the re-executed test binary, and by being set says that it is on the
+// node.
 const binDirEnv = "ISTIO_POD_NETWORK_CONFORMANCE_BIN"
 
 // BinDir is the directory that prepare has filled.
@@ -60,7 +61,8 @@ func onNode(prepare func(bin string) error) int {
 	return supervise(bin, signals)
 }
 
-// supervise runs this program again in namespaces of its own until it ends or a signal comes, and returns its exit status.
+// supervise runs this program again in namespaces of its own until it ends or a signal comes, and returns its exit
+// status.
 func supervise(bin string, signals <-chan os.Signal) int {
 	runtime.LockOSThread() // Pdeathsig is sent when the *thread* that started the child ends
 	child := exec.Command("/proc/self/exe", os.Args[1:]...)

@@ -26,7 +26,8 @@ func NewNetNS(path string) error {
 
 // RemoveNetNS unpins a network namespace, which destroys it; once more is fine.
 func RemoveNetNS(path string) error {
-	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.ENOENT) &&
+		!errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("unmounting %q: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {

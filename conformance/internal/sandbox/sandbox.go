@@ -1,5 +1,5 @@
-// Package sandbox plays the container runtime for tests that have no kubelet: it calls the plugin for a pod's sandbox as a
-// runtime does, or leaves the record that such a call would have left.
+// Package sandbox plays the container runtime for tests that have no kubelet: it calls the plugin for a pod's sandbox
+// as a runtime does, or leaves the record that such a call would have left.
 package sandbox
 
 import (
@@ -35,8 +35,10 @@ func (s Sandbox) Command(verb string, entry map[string]any) (*exec.Cmd, error) {
 	stdin, err := json.Marshal(conf)
 	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network"))
 	cmd.Stdin = bytes.NewReader(stdin)
-	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + s.ID, "CNI_NETNS=" + s.NetNS, "CNI_IFNAME=eth0", "CNI_PATH=/none",
-		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", s.Pod.Namespace, s.Pod.Name, s.Pod.UID)}
+	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + s.ID, "CNI_NETNS=" + s.NetNS, "CNI_IFNAME=eth0",
+		"CNI_PATH=/none",
+		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", s.Pod.Namespace,
+			s.Pod.Name, s.Pod.UID)}
 	return cmd, err
 }
 
@@ -46,7 +48,8 @@ func ID(number int) string { return fmt.Sprintf("%064x", number) }
 // Record is what the plugin leaves of the pod's sandbox with that number, in a network namespace of its own.
 func Record(pod *corev1.Pod, number int) record.Record {
 	return record.Record{
-		Network: "net", IfName: "eth0", ContainerID: ID(number), PodUID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name,
+		Network: "net", IfName: "eth0", ContainerID: ID(number), PodUID: string(pod.UID), Namespace: pod.Namespace,
+		Name:     pod.Name,
 		NetNS:    record.NetNS(fmt.Sprintf("%s/%d/%d", BootID(), 4026532000+number, 8192+number)),
 		Decision: record.Redirect, Reason: "injected", Backend: "nftables", Time: time.Now(), DurationMicroseconds: 1500,
 	}

@@ -124,9 +124,10 @@ func (c Constraints) fillInContainer(pod *corev1.PodSecurityContext, s *corev1.S
 	if s.Capabilities != nil {
 		capabilities = *s.Capabilities
 	}
-	add := union(capabilities.Add, slices.DeleteFunc(slices.Clone(c.DefaultAddCapabilities), func(x corev1.Capability) bool {
-		return slices.Contains(capabilities.Drop, x)
-	}))
+	add := union(capabilities.Add, slices.DeleteFunc(slices.Clone(c.DefaultAddCapabilities),
+		func(x corev1.Capability) bool {
+			return slices.Contains(capabilities.Drop, x)
+		}))
 	drop := union(capabilities.Drop, c.RequiredDropCapabilities)
 	if len(add) > len(capabilities.Add) || len(drop) > len(capabilities.Drop) {
 		s.Capabilities = &corev1.Capabilities{Add: add, Drop: drop}

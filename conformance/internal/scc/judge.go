@@ -30,7 +30,8 @@ func (c Constraints) judge(pod *corev1.Pod) (refused []string) {
 	no(pod.Spec.HostNetwork && !c.AllowHostNetwork, "spec.hostNetwork", true)
 	no(pod.Spec.HostPID && !c.AllowHostPID, "spec.hostPID", true)
 	no(pod.Spec.HostIPC && !c.AllowHostIPC, "spec.hostIPC", true)
-	no(c.UserNamespaceLevel == "RequirePodLevel" && (pod.Spec.HostUsers == nil || *pod.Spec.HostUsers), "spec.hostUsers", pod.Spec.HostUsers)
+	no(c.UserNamespaceLevel == "RequirePodLevel" && (pod.Spec.HostUsers == nil || *pod.Spec.HostUsers), "spec.hostUsers",
+		pod.Spec.HostUsers)
 	no(len(s.Sysctls) > 0, "spec.securityContext.sysctls", s.Sysctls)
 	for i, v := range pod.Spec.Volumes {
 		kind := kindOf(v)
@@ -42,7 +43,8 @@ func (c Constraints) judge(pod *corev1.Pod) (refused []string) {
 	return refused
 }
 
-func (c Constraints) judgeContainer(pod *corev1.PodSecurityContext, container *corev1.Container, no func(bad bool, field string, value any)) {
+func (c Constraints) judgeContainer(pod *corev1.PodSecurityContext, container *corev1.Container,
+	no func(bad bool, field string, value any)) {
 	s := container.SecurityContext
 	user, must := cmp.Or(s.RunAsUser, pod.RunAsUser), cmp.Or(s.RunAsNonRoot, pod.RunAsNonRoot)
 	no(!c.allowsUser(user, must), "securityContext.runAsUser", user)
@@ -59,7 +61,8 @@ func (c Constraints) judgeContainer(pod *corev1.PodSecurityContext, container *c
 			capabilities = *s.Capabilities
 		}
 		for _, x := range capabilities.Add {
-			no(!slices.Contains(union(c.AllowedCapabilities, c.DefaultAddCapabilities), x), "securityContext.capabilities.add", x)
+			no(!slices.Contains(union(c.AllowedCapabilities, c.DefaultAddCapabilities), x), "securityContext.capabilities.add",
+				x)
 		}
 		for _, x := range c.RequiredDropCapabilities {
 			no(!slices.Contains(capabilities.Drop, x), "securityContext.capabilities.drop", capabilities.Drop)
@@ -68,8 +71,10 @@ func (c Constraints) judgeContainer(pod *corev1.PodSecurityContext, container *c
 	for _, port := range container.Ports {
 		no(port.HostPort > 0 && !c.AllowHostPorts, "ports.hostPort", port.HostPort)
 	}
-	no(c.ReadOnlyRootFilesystem && (s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem), "securityContext.readOnlyRootFilesystem", s.ReadOnlyRootFilesystem)
-	no(c.AllowPrivilegeEscalation != nil && !*c.AllowPrivilegeEscalation && (s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation),
+	no(c.ReadOnlyRootFilesystem && (s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem),
+		"securityContext.readOnlyRootFilesystem", s.ReadOnlyRootFilesystem)
+	no(c.AllowPrivilegeEscalation != nil && !*c.AllowPrivilegeEscalation &&
+		(s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation),
 		"securityContext.allowPrivilegeEscalation", s.AllowPrivilegeEscalation)
 }
 
@@ -103,7 +108,8 @@ func (c Constraints) allowsSeccomp(profile *corev1.SeccompProfile) bool {
 			name = "localhost/" + *profile.LocalhostProfile
 		}
 	}
-	return slices.Contains(c.SeccompProfiles, "*") || slices.Contains(c.SeccompProfiles, name) || len(c.SeccompProfiles) == 0 && name == ""
+	return slices.Contains(c.SeccompProfiles, "*") || slices.Contains(c.SeccompProfiles, name) ||
+		len(c.SeccompProfiles) == 0 && name == ""
 }
 
 func (c Constraints) allowsSELinux(options *corev1.SELinuxOptions) bool {

@@ -1,7 +1,8 @@
-// Package scc decides about a pod as OpenShift's admission of SecurityContextConstraints does, of which no Go module can be had: constraints
-// fill in what a pod leaves open, and then admit or refuse it. The rules are those that openshift/apiserver-library-go
-// (pkg/securitycontextconstraints) publishes, without the parts that no pod of these tests touches: flex volumes, sysctls (a pod that has any is
-// refused here), ephemeral containers and the annotations that once were seccomp's.
+// Package scc decides about a pod as OpenShift's admission of SecurityContextConstraints does, of which no Go module
+// can be had: constraints fill in what a pod leaves open, and then admit or refuse it. The rules are those that
+// openshift/apiserver-library-go (pkg/securitycontextconstraints) publishes, without the parts that no pod of these
+// tests touches: flex volumes, sysctls (a pod that has any is refused here), ephemeral containers and the annotations
+// that once were seccomp's.
 package scc
 
 import (
@@ -17,9 +18,11 @@ import (
 
 // Annotations of a namespace, of a pod that wants certain constraints, and of one that was admitted by some.
 const (
-	KeyUsers    = "openshift.io/sa.scc.uid-range"           // of a namespace: first/count, such as 1000660000/10000, or first-last
-	KeyGroups   = "openshift.io/sa.scc.supplemental-groups" // of a namespace: some of those, after commas; absent: the users'
-	KeyLevel    = "openshift.io/sa.scc.mcs"                 // of a namespace: an SELinux level such as s0:c26,c5
+	// of a namespace: first/count, such as 1000660000/10000, or first-last
+	KeyUsers = "openshift.io/sa.scc.uid-range"
+	// of a namespace: some of those, after commas; absent: the users'
+	KeyGroups   = "openshift.io/sa.scc.supplemental-groups"
+	KeyLevel    = "openshift.io/sa.scc.mcs" // of a namespace: an SELinux level such as s0:c26,c5
 	KeyRequired = "openshift.io/required-scc"
 	KeyAdmitted = "openshift.io/scc"
 )
@@ -72,10 +75,12 @@ type Range struct{ Min, Max int64 }
 
 func (r Range) holds(id int64) bool { return r.Min <= id && id <= r.Max }
 
-// Admit is what becomes of a pod that is made in a namespace with those annotations: it is admitted by the first of all constraints, in their
-// order, that may be used and that it fits, once they have filled in what it leaves open. final says that it is not for changing any more, since
-// all of admission has seen it. The error lists why each of the constraints does not admit it.
-func Admit(pod *corev1.Pod, namespace map[string]string, all []Constraints, mayUse func(name string) bool, final bool) (*corev1.Pod, error) {
+// Admit is what becomes of a pod that is made in a namespace with those annotations: it is admitted by the first of all
+// constraints, in their order, that may be used and that it fits, once they have filled in what it leaves open. final
+// says that it is not for changing any more, since all of admission has seen it. The error lists why each of the
+// constraints does not admit it.
+func Admit(pod *corev1.Pod, namespace map[string]string, all []Constraints, mayUse func(name string) bool,
+	final bool) (*corev1.Pod, error) {
 	sorted := slices.SortedFunc(slices.Values(all), compare)
 	if name, required := pod.Annotations[KeyRequired]; required {
 		sorted = slices.DeleteFunc(sorted, func(c Constraints) bool { return c.Metadata.Name != name })
@@ -115,7 +120,8 @@ func Admit(pod *corev1.Pod, namespace map[string]string, all []Constraints, mayU
 	return nil, fmt.Errorf("unable to validate against any security context constraint: %s", strings.Join(reasons, "; "))
 }
 
-// compare puts constraints into the order in which they are tried: by priority, then the more restrictive ones first, then by name.
+// compare puts constraints into the order in which they are tried: by priority, then the more restrictive ones first,
+// then by name.
 func compare(a, b Constraints) int {
 	priority := func(c Constraints) int32 {
 		if c.Priority == nil {
@@ -123,7 +129,8 @@ func compare(a, b Constraints) int {
 		}
 		return *c.Priority
 	}
-	return cmp.Or(cmp.Compare(priority(b), priority(a)), cmp.Compare(a.points(), b.points()), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
+	return cmp.Or(cmp.Compare(priority(b), priority(a)), cmp.Compare(a.points(), b.points()),
+		cmp.Compare(a.Metadata.Name, b.Metadata.Name))
 }
 
 // points say how little constraints restrict (util/sort/byrestrictions.go).

@@ -49,7 +49,8 @@ var namespace = map[string]string{KeyUsers: "1000660000/10000", KeyGroups: "1000
 
 // plain is a pod as a person writes it who leaves all of this to the platform.
 func plain() *corev1.Pod {
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "cart-0"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "cart-0"},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
 }
 
 // everyone may use what everyone may, and more.
@@ -65,7 +66,8 @@ func TestFillIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, app := pod.Spec.SecurityContext, pod.Spec.Containers[0].SecurityContext
-	if pod.Annotations[KeyAdmitted] != "restricted-v2" || *s.FSGroup != 1000660000 || s.SELinuxOptions.Level != "s0:c26,c5" || s.SupplementalGroups != nil ||
+	if pod.Annotations[KeyAdmitted] != "restricted-v2" || *s.FSGroup != 1000660000 ||
+		s.SELinuxOptions.Level != "s0:c26,c5" || s.SupplementalGroups != nil ||
 		s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 		t.Errorf("%v %+v", pod.Annotations, s)
 	}
@@ -76,7 +78,8 @@ func TestFillIn(t *testing.T) {
 	if _, err := Admit(pod, namespace, stock(t), everyone(), true); err != nil {
 		t.Errorf("what was admitted is refused in the end: %v", err)
 	}
-	if _, err := Admit(plain(), namespace, stock(t), everyone(), true); err == nil || !strings.Contains(err.Error(), "would have to change the pod") {
+	if _, err := Admit(plain(), namespace, stock(t), everyone(), true); err == nil ||
+		!strings.Contains(err.Error(), "would have to change the pod") {
 		t.Errorf("a pod that was never filled in: %v", err)
 	}
 }
@@ -136,32 +139,42 @@ func TestAdmit(t *testing.T) {
 		want string // constraints
 		no   string // or part of the refusal
 	}{
-		"nothing said":           {want: "restricted-v2"},
-		"anyuid comes first":     {more: "anyuid privileged", want: "anyuid"},
-		"privileged comes last":  {more: "nonroot-v2 privileged", want: "restricted-v2"},
-		"user of the range":      {pod: []change{user(1000669999)}, want: "restricted-v2"},
-		"user past the range":    {pod: []change{user(1000670000)}, no: "spec.containers[0].securityContext.runAsUser: 1000670000"},
-		"user 1337":              {pod: []change{user(1337)}, no: "runAsUser: 1337"},
-		"user 1337, nonroot":     {pod: []change{user(1337)}, more: "nonroot-v2", want: "nonroot-v2"},
-		"user 1337 at pod level": {pod: []change{whole(func(s *corev1.PodSecurityContext) { s.RunAsUser = to[int64](1337) })}, no: "runAsUser: 1337"},
-		"root, nonroot":          {pod: []change{user(0)}, more: "nonroot-v2", no: "nonroot-v2: spec.containers[0].securityContext.runAsUser: 0"},
-		"root, anyuid":           {pod: []change{user(0)}, more: "anyuid", want: "anyuid"},
-		"may be root, nonroot": {pod: []change{user(1), app(func(s *corev1.SecurityContext) { s.RunAsNonRoot = to(false) })}, more: "nonroot-v2",
-			no: "nonroot-v2: spec.containers[0]"},
+		"nothing said":          {want: "restricted-v2"},
+		"anyuid comes first":    {more: "anyuid privileged", want: "anyuid"},
+		"privileged comes last": {more: "nonroot-v2 privileged", want: "restricted-v2"},
+		"user of the range":     {pod: []change{user(1000669999)}, want: "restricted-v2"},
+		"user past the range": {pod: []change{user(1000670000)},
+			no: "spec.containers[0].securityContext.runAsUser: 1000670000"},
+		"user 1337":          {pod: []change{user(1337)}, no: "runAsUser: 1337"},
+		"user 1337, nonroot": {pod: []change{user(1337)}, more: "nonroot-v2", want: "nonroot-v2"},
+		"user 1337 at pod level": {pod: []change{whole(func(s *corev1.PodSecurityContext) { s.RunAsUser = to[int64](1337) })},
+			no: "runAsUser: 1337"},
+		"root, nonroot": {pod: []change{user(0)}, more: "nonroot-v2",
+			no: "nonroot-v2: spec.containers[0].securityContext.runAsUser: 0"},
+		"root, anyuid": {pod: []change{user(0)}, more: "anyuid", want: "anyuid"},
+		"may be root, nonroot": {pod: []change{user(1), app(func(s *corev1.SecurityContext) { s.RunAsNonRoot = to(false) })},
+			more: "nonroot-v2",
+			no:   "nonroot-v2: spec.containers[0]"},
 		"an init container as root": {pod: []change{func(p *corev1.Pod) {
-			p.Spec.InitContainers = []corev1.Container{{Name: "istio-init", SecurityContext: &corev1.SecurityContext{RunAsUser: to[int64](0)}}}
+			p.Spec.InitContainers = []corev1.Container{{Name: "istio-init",
+				SecurityContext: &corev1.SecurityContext{RunAsUser: to[int64](0)}}}
 		}}, no: "spec.initContainers[0].securityContext.runAsUser: 0"},
 
-		"NET_ADMIN":              {pod: []change{adds("NET_ADMIN")}, more: "nonroot-v2 anyuid", no: `capabilities.add: "NET_ADMIN"`},
-		"NET_ADMIN, privileged":  {pod: []change{adds("NET_ADMIN")}, more: "privileged", want: "privileged"},
-		"NET_BIND_SERVICE":       {pod: []change{adds("NET_BIND_SERVICE")}, want: "restricted-v2"},
-		"a privileged container": {pod: []change{app(func(s *corev1.SecurityContext) { s.Privileged = to(true) })}, more: "nonroot-v2 anyuid", no: "securityContext.privileged"},
-		"escalation": {pod: []change{app(func(s *corev1.SecurityContext) { s.AllowPrivilegeEscalation = to(true) })}, more: "nonroot-v2",
-			no: "allowPrivilegeEscalation"},
+		"NET_ADMIN": {pod: []change{adds("NET_ADMIN")}, more: "nonroot-v2 anyuid",
+			no: `capabilities.add: "NET_ADMIN"`},
+		"NET_ADMIN, privileged": {pod: []change{adds("NET_ADMIN")}, more: "privileged", want: "privileged"},
+		"NET_BIND_SERVICE":      {pod: []change{adds("NET_BIND_SERVICE")}, want: "restricted-v2"},
+		"a privileged container": {pod: []change{app(func(s *corev1.SecurityContext) { s.Privileged = to(true) })},
+			more: "nonroot-v2 anyuid", no: "securityContext.privileged"},
+		"escalation": {pod: []change{app(func(s *corev1.SecurityContext) { s.AllowPrivilegeEscalation = to(true) })},
+			more: "nonroot-v2",
+			no:   "allowPrivilegeEscalation"},
 
-		"seccomp of its own": {pod: []change{app(func(s *corev1.SecurityContext) { s.SeccompProfile = seccomp(unconfined) })}, more: "nonroot-v2",
-			no: "spec.containers[0].securityContext.seccompProfile"},
-		"seccomp of the pod": {pod: []change{whole(func(s *corev1.PodSecurityContext) { s.SeccompProfile = seccomp(unconfined) })},
+		"seccomp of its own": {pod: []change{app(func(s *corev1.SecurityContext) { s.SeccompProfile = seccomp(unconfined) })},
+			more: "nonroot-v2",
+			no:   "spec.containers[0].securityContext.seccompProfile"},
+		"seccomp of the pod": {pod: []change{whole(
+			func(s *corev1.PodSecurityContext) { s.SeccompProfile = seccomp(unconfined) })},
 			no: "spec.securityContext.seccompProfile"},
 		"seccomp of the node": {pod: []change{app(func(s *corev1.SecurityContext) {
 			s.SeccompProfile = seccomp(corev1.SeccompProfileTypeLocalhost)
@@ -170,37 +183,52 @@ func TestAdmit(t *testing.T) {
 
 		"fsGroup 1337":          {pod: []change{fsGroup(1337)}, no: "spec.securityContext.fsGroup: 1337"},
 		"fsGroup 1337, nonroot": {pod: []change{fsGroup(1337)}, more: "nonroot-v2", want: "nonroot-v2"},
-		"supplemental groups":   {pod: []change{whole(func(s *corev1.PodSecurityContext) { s.SupplementalGroups = []int64{5} })}, want: "restricted-v2"},
-		"supplemental groups in v3": {pod: []change{requires("restricted-v3"), userNamespace, whole(func(s *corev1.PodSecurityContext) {
-			s.SupplementalGroups = []int64{2000, 5}
-		})}, no: "supplementalGroups: 5"},
+		"supplemental groups": {pod: []change{whole(
+			func(s *corev1.PodSecurityContext) { s.SupplementalGroups = []int64{5} })}, want: "restricted-v2"},
+		"supplemental groups in v3": {pod: []change{requires("restricted-v3"), userNamespace,
+			whole(func(s *corev1.PodSecurityContext) {
+				s.SupplementalGroups = []int64{2000, 5}
+			})}, no: "supplementalGroups: 5"},
 
-		"SELinux type": {pod: []change{whole(func(s *corev1.PodSecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Type: "spc_t"} })}, more: "nonroot-v2",
-			no: "seLinuxOptions"},
-		"SELinux level of another": {pod: []change{app(func(s *corev1.SecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Level: "s0:c1,c2"} })},
+		"SELinux type": {pod: []change{whole(
+			func(s *corev1.PodSecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Type: "spc_t"} })},
+			more: "nonroot-v2",
+			no:   "seLinuxOptions"},
+		"SELinux level of another": {pod: []change{app(
+			func(s *corev1.SecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Level: "s0:c1,c2"} })},
 			no: "spec.containers[0].securityContext.seLinuxOptions"},
 		"SELinux type of the pod alone": {pod: []change{
 			whole(func(s *corev1.PodSecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Type: "spc_t"} }),
 			app(func(s *corev1.SecurityContext) { s.SELinuxOptions = &corev1.SELinuxOptions{Level: "s0:c26,c5"} }),
 		}, no: "spec.securityContext.seLinuxOptions"},
 
-		"host network": {pod: []change{func(p *corev1.Pod) { p.Spec.HostNetwork = true }}, more: "nonroot-v2", no: "spec.hostNetwork"},
-		"host PID":     {pod: []change{func(p *corev1.Pod) { p.Spec.HostPID = true }}, no: "spec.hostPID"},
-		"host IPC":     {pod: []change{func(p *corev1.Pod) { p.Spec.HostIPC = true }}, no: "spec.hostIPC"},
-		"host port":    {pod: []change{func(p *corev1.Pod) { p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80}} }}, no: "hostPort: 80"},
-		"sysctl": {pod: []change{whole(func(s *corev1.PodSecurityContext) { s.Sysctls = []corev1.Sysctl{{Name: "a", Value: "b"}} })},
+		"host network": {pod: []change{func(p *corev1.Pod) { p.Spec.HostNetwork = true }}, more: "nonroot-v2",
+			no: "spec.hostNetwork"},
+		"host PID": {pod: []change{func(p *corev1.Pod) { p.Spec.HostPID = true }}, no: "spec.hostPID"},
+		"host IPC": {pod: []change{func(p *corev1.Pod) { p.Spec.HostIPC = true }}, no: "spec.hostIPC"},
+		"host port": {pod: []change{func(
+			p *corev1.Pod) {
+			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80}}
+		}}, no: "hostPort: 80"},
+		"sysctl": {pod: []change{whole(
+			func(s *corev1.PodSecurityContext) { s.Sysctls = []corev1.Sysctl{{Name: "a", Value: "b"}} })},
 			no: "sysctls"},
-		"host path": {pod: []change{volume(corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}})}, more: "nonroot-v2 anyuid",
-			no: `spec.volumes[0]: "hostPath"`},
-		"downward API":               {pod: []change{volume(corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{}})}, want: "restricted-v2"},
+		"host path": {pod: []change{volume(corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}})},
+			more: "nonroot-v2 anyuid",
+			no:   `spec.volumes[0]: "hostPath"`},
+		"downward API": {pod: []change{volume(
+			corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{}})}, want: "restricted-v2"},
 		"a volume that says nothing": {pod: []change{volume(corev1.VolumeSource{})}, want: "restricted-v2"},
 
-		"user namespace":                    {pod: []change{requires("restricted-v3"), userNamespace}, want: "restricted-v3"},
-		"user namespace, 1337":              {pod: []change{userNamespace, user(1337)}, want: "restricted-v3"},
-		"user namespace, group 0":           {pod: []change{requires("restricted-v3"), userNamespace, group(0)}, no: "runAsGroup: 0"},
-		"none asked for with host users":    {pod: []change{requires("restricted-v3")}, no: "spec.hostUsers: null"},
-		"required, absent":                  {pod: []change{requires("none")}, no: `failed to retrieve the required SCC "none"`},
-		"required, and not for this person": {pod: []change{requires("privileged")}, no: "privileged: not usable by user or serviceaccount"},
+		"user namespace":       {pod: []change{requires("restricted-v3"), userNamespace}, want: "restricted-v3"},
+		"user namespace, 1337": {pod: []change{userNamespace, user(1337)}, want: "restricted-v3"},
+		"user namespace, group 0": {pod: []change{requires("restricted-v3"), userNamespace, group(0)},
+			no: "runAsGroup: 0"},
+		"none asked for with host users": {pod: []change{requires("restricted-v3")}, no: "spec.hostUsers: null"},
+		"required, absent": {pod: []change{requires("none")},
+			no: `failed to retrieve the required SCC "none"`},
+		"required, and not for this person": {pod: []change{requires("privileged")},
+			no: "privileged: not usable by user or serviceaccount"},
 	} {
 		pod := plain()
 		for _, change := range c.pod {
@@ -218,7 +246,8 @@ func TestAdmit(t *testing.T) {
 
 // A range that cannot be read, or a namespace that has none, refuses.
 func TestNamespace(t *testing.T) {
-	for text, want := range map[string]string{"10-19": "", "10/10": "", "": "invalid value", "10": "invalid value", "x/y": "invalid value"} {
+	for text, want := range map[string]string{"10-19": "", "10/10": "", "": "invalid value", "10": "invalid value",
+		"x/y": "invalid value"} {
 		pod := plain()
 		pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{RunAsUser: to[int64](19)}
 		_, err := Admit(pod, map[string]string{KeyUsers: text, KeyLevel: "s0"}, stock(t), everyone(), false)

@@ -15,8 +15,8 @@ import (
 // FinalPath is where a handler judges without changing anything; at all others it fills in.
 const FinalPath = "/final"
 
-// Handler is the admission of pods as a webhook, with the constraints that the API server has. A namespace that nobody has given users gets
-// those that allocate names. Errors are refusals.
+// Handler is the admission of pods as a webhook, with the constraints that the API server has. A namespace that nobody
+// has given users gets those that allocate names. Errors are refusals.
 func Handler(client kubernetes.Interface, allocate map[string]string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var review admissionv1.AdmissionReview
@@ -27,7 +27,8 @@ func Handler(client kubernetes.Interface, allocate map[string]string) http.Handl
 		review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
 		patch, err := admit(r.Context(), client, allocate, review.Request, r.URL.Path == FinalPath)
 		if err != nil {
-			review.Response.Allowed, review.Response.Result = false, &metav1.Status{Message: err.Error(), Reason: metav1.StatusReasonForbidden, Code: http.StatusForbidden}
+			review.Response.Allowed, review.Response.Result = false,
+				&metav1.Status{Message: err.Error(), Reason: metav1.StatusReasonForbidden, Code: http.StatusForbidden}
 		} else if patch != nil {
 			kind := admissionv1.PatchTypeJSONPatch
 			review.Response.Patch, review.Response.PatchType = patch, &kind
@@ -37,7 +38,8 @@ func Handler(client kubernetes.Interface, allocate map[string]string) http.Handl
 }
 
 // admit returns the changes of a pod that is admitted, as a JSON patch.
-func admit(ctx context.Context, client kubernetes.Interface, allocate map[string]string, request *admissionv1.AdmissionRequest, final bool) ([]byte, error) {
+func admit(ctx context.Context, client kubernetes.Interface, allocate map[string]string,
+	request *admissionv1.AdmissionRequest, final bool) ([]byte, error) {
 	var pod corev1.Pod
 	if err := json.Unmarshal(request.Object.Raw, &pod); err != nil {
 		return nil, err
@@ -50,7 +52,8 @@ func admit(ctx context.Context, client kubernetes.Interface, allocate map[string
 	if given[KeyUsers] == "" {
 		given = allocate
 	}
-	data, err := client.Discovery().RESTClient().Get().AbsPath("/apis/security.openshift.io/v1/securitycontextconstraints").DoRaw(ctx)
+	data, err := client.Discovery().RESTClient().Get().AbsPath(
+		"/apis/security.openshift.io/v1/securitycontextconstraints").DoRaw(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -64,24 +67,30 @@ func admit(ctx context.Context, client kubernetes.Interface, allocate map[string
 	}
 	subjects := []authorizationv1.SubjectAccessReviewSpec{
 		{User: request.UserInfo.Username, Groups: request.UserInfo.Groups},
-		{User: "system:serviceaccount:" + request.Namespace + ":" + account, Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + request.Namespace, "system:authenticated"}},
+		{User: "system:serviceaccount:" + request.Namespace + ":" + account,
+			Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + request.Namespace, "system:authenticated"}},
 	}
-	admitted, err := Admit(&pod, given, list.Items, func(name string) bool { return mayUse(ctx, client, request.Namespace, name, subjects) }, final)
+	admitted, err := Admit(&pod, given, list.Items,
+		func(name string) bool { return mayUse(ctx, client, request.Namespace, name, subjects) }, final)
 	if err != nil || final {
 		return nil, err
 	}
 	return json.Marshal([]map[string]any{
-		{"op": "replace", "path": "/spec", "value": admitted.Spec}, {"op": "add", "path": "/metadata/annotations", "value": admitted.Annotations},
+		{"op": "replace", "path": "/spec", "value": admitted.Spec}, {"op": "add", "path": "/metadata/annotations",
+			"value": admitted.Annotations},
 	})
 }
 
 // mayUse asks the API server whether one of the subjects may use constraints for pods of the namespace.
-func mayUse(ctx context.Context, client kubernetes.Interface, namespace, name string, subjects []authorizationv1.SubjectAccessReviewSpec) bool {
+func mayUse(ctx context.Context, client kubernetes.Interface, namespace, name string,
+	subjects []authorizationv1.SubjectAccessReviewSpec) bool {
 	for _, subject := range subjects {
 		subject.ResourceAttributes = &authorizationv1.ResourceAttributes{
-			Namespace: namespace, Verb: "use", Group: "security.openshift.io", Resource: "securitycontextconstraints", Name: name,
+			Namespace: namespace, Verb: "use", Group: "security.openshift.io", Resource: "securitycontextconstraints",
+			Name: name,
 		}
-		review, err := client.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: subject}, metav1.CreateOptions{})
+		review, err := client.AuthorizationV1().SubjectAccessReviews().Create(ctx,
+			&authorizationv1.SubjectAccessReview{Spec: subject}, metav1.CreateOptions{})
 		if err == nil && review.Status.Allowed {
 			return true
 		}

@@ -1,6 +1,6 @@
-// Command injector is Istio's own sidecar injection as a webhook: the code of istiod, with the templates and values that Istio's charts render,
-// and nothing of the rest. PLATFORM=openshift makes it take the proxy's user from the namespace, as on OpenShift. With -inject it injects a
-// manifest instead, as istioctl kube-inject does.
+// Command injector is Istio's own sidecar injection as a webhook: the code of istiod, with the templates and values
+// that Istio's charts render, and nothing of the rest. PLATFORM=openshift makes it take the proxy's user from the
+// namespace, as on OpenShift. With -inject it injects a manifest instead, as istioctl kube-inject does.
 package main
 
 import (
@@ -42,7 +42,8 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	s, err := rendered(files, append(sets, "installPackagePath="+*manifests, "profile=empty", "components.pilot.enabled=true"))
+	s, err := rendered(files, append(sets, "installPackagePath="+*manifests, "profile=empty",
+		"components.pilot.enabled=true"))
 	if err == nil && *manifest != "" {
 		err = s.inject(*manifest)
 	} else if err == nil {
@@ -126,7 +127,8 @@ func (s settings) inject(path string) error {
 		return err
 	}
 	defer file.Close()
-	return inject.IntoResourceFile(nil, templates, values, "", meshConfig, file, os.Stdout, func(warning string) { fmt.Fprintln(os.Stderr, warning) })
+	return inject.IntoResourceFile(nil, templates, values, "", meshConfig, file, os.Stdout,
+		func(warning string) { fmt.Fprintln(os.Stderr, warning) })
 }
 
 func (s settings) serve(ctx context.Context, kubeconfig, listen, cert, key string) error {
@@ -141,7 +143,8 @@ func (s settings) serve(ctx context.Context, kubeconfig, listen, cert, key strin
 	env := &model.Environment{Watcher: meshwatcher.NewTestWatcher(meshConfig), ConfigStore: model.NewFakeStore()}
 	env.SetPushContext(&model.PushContext{ProxyConfigs: &model.ProxyConfigs{}})
 	clusters, mux := multicluster.NewFakeController(), http.NewServeMux()
-	if _, err = inject.NewWebhook(inject.WebhookParameters{Watcher: fixed{&config, s.values}, Env: env, Mux: mux, MultiCluster: clusters}); err != nil {
+	if _, err = inject.NewWebhook(inject.WebhookParameters{Watcher: fixed{&config, s.values}, Env: env, Mux: mux,
+		MultiCluster: clusters}); err != nil {
 		return err
 	}
 	done := make(chan struct{})

@@ -1,4 +1,5 @@
-// Package flags reads a command line. Every flag may be an environment variable too, as a container's manifest wants it.
+// Package flags reads a command line. Every flag may be an environment variable too, as a container's manifest wants
+// it.
 package flags
 
 import (
@@ -13,8 +14,9 @@ import (
 )
 
 // Parse sets the flags from the environment and then from the arguments, which so win. The variable of --conf-dir is
-// prefix + CONF_DIR, and counts as absent when it is empty; without a prefix there are none. Where nothing is left to do,
-// since the program was asked for its help or version or was called wrongly, ended is true, and status its exit status.
+// prefix + CONF_DIR, and counts as absent when it is empty; without a prefix there are none. Where nothing is left to
+// do, since the program was asked for its help or version or was called wrongly, ended is true, and status its exit
+// status.
 func Parse(p program.Program, set *flag.FlagSet, prefix string, args []string) (status int, ended bool) {
 	if p.Answer(args) {
 		return program.ExitDone, true

@@ -27,7 +27,11 @@ func (e *example) flags() *flag.FlagSet {
 	set.Float64Var(&e.rate, "rate", 1, "how often")
 	set.IntVar(&e.burst, "burst", 1, "at once")
 	set.BoolVar(&e.quiet, "quiet", false, "say nothing")
-	Func(set, "mode", "`how` (default a)", "a or b", func(text string) bool { e.mode = text; return text == "a" || text == "b" })
+	Func(set, "mode", "`how` (default a)", "a or b", func(text string) bool {
+		e.mode = text
+		return text == "a" ||
+			text == "b"
+	})
 	return set
 }
 
@@ -40,7 +44,8 @@ func run(line string) (e example, status int, ended bool, stdout, stderr string)
 	}
 	var out, errs bytes.Buffer
 	set := e.flags()
-	p := program.Program{Name: "example", Getenv: func(name string) string { return env[name] }, Stdout: &out, Stderr: &errs}
+	p := program.Program{Name: "example", Getenv: func(name string) string { return env[name] }, Stdout: &out,
+		Stderr: &errs}
 	p.Help = Help("shows\n\n{flags}\nand ends\n", set)
 	status, ended = Parse(p, set, "EXAMPLE_", args)
 	return e, status, ended, out.String(), errs.String()
