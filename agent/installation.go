@@ -27,13 +27,13 @@ type installation struct {
 	log       *logrus.Logger
 	again     chan struct{} // the configuration has changed
 	logged    string        // the last state
+	stored    memory        // what the file has; run's alone
 
 	mu     sync.Mutex
 	config install.Config
 	last   install.Pass
 	passed bool
 	memory memory
-	stored memory // what the file has
 }
 
 // memory is what the next agent of this boot has to know. Its file lies beside the records, on a tmpfs.
@@ -76,6 +76,7 @@ func (i *installation) run(ctx context.Context) error {
 	if i.asksVersion() {
 		i.learnVersion(ctx)
 	}
+	defer i.remember() // what was learnt since the last pass
 	for {
 		keeping, stop := context.WithCancel(ctx)
 		var helpers sync.WaitGroup
@@ -198,10 +199,8 @@ func (i *installation) report(p install.Pass) {
 func (i *installation) remember() {
 	i.mu.Lock()
 	memory := i.memory
-	fresh := memory != i.stored
-	i.stored = memory
 	i.mu.Unlock()
-	if !fresh {
+	if memory == i.stored {
 		return
 	}
 	data, err := json.Marshal(memory)
@@ -211,7 +210,9 @@ func (i *installation) remember() {
 	if err == nil {
 		err = files.Replace(i.path, i.path+".new", bytes.NewReader(data), nil)
 	}
-	if err != nil {
+	if err == nil {
+		i.stored = memory
+	} else {
 		i.log.WithError(err).Warn("remembering the state of the installation")
 	}
 }

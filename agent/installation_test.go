@@ -170,3 +170,31 @@ func TestNoInstall(t *testing.T) {
 		t.Errorf("%v %v", entries, err)
 	}
 }
+
+// What could not be written is written when it can be, at the latest when the agent ends.
+func TestMemoryIsKept(t *testing.T) {
+	m, dir := newMetrics(), t.TempDir()
+	state := filepath.Join(dir, "state")
+	config := install.Config{
+		BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Join(dir, "net.d"), RuntimeVersion: "containerd://2.1.4",
+	}
+	installation := func() *installation {
+		path := filepath.Join(state, memoryFile)
+		return newInstallation(config, false, path, nil, m.installed, m.repairs, agenttest.Quiet())
+	}
+	await.Must(t, os.WriteFile(state, nil, 0o600)) // in the way of the directory
+	i := installation()
+	i.report(install.Pass{Status: install.Status{Ready: true, Chained: install.DroppedIn}})
+	await.Must(t, os.Remove(state))
+	i.remember()
+	if installation().memory.ChainedSince.IsZero() {
+		t.Error("since when the plugin is chained was not written once it could be")
+	}
+	i.DistrustDropIn()
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	await.Must(t, i.run(ctx))
+	if !installation().memory.DropInDistrusted {
+		t.Error("the fallback is forgotten")
+	}
+}

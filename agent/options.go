@@ -177,8 +177,9 @@ func (o *options) readEntry() (err error) {
 		if err != nil {
 			return fmt.Errorf("--network-config: %w", err)
 		}
-		// A setting that the plugin refuses must not keep it on the node: what is taken out needs no settings but
-		// stateDir. And where somebody else installs the plugin, its own settings are not the agent's business.
+		// A setting that the plugin refuses must not keep it on the node: what is taken out needs no settings. With such a
+		// stateDir, the records are looked for in the default directory: the plugin never ran with it. And where somebody
+		// else installs the plugin, its own settings are not the agent's business.
 		o.install.Entry, err = entry.Parse(text)
 		tolerated := o.uninstall && !o.install.Entry.IsZero() || o.noInstall && entry.IsPluginOnly(err)
 		if err != nil && !tolerated {

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -73,8 +72,10 @@ func uninstallAll(ctx context.Context, p program.Program, args []string) int {
 		return status
 	}
 	switch {
-	case namespace == "" || daemonset == "":
-		return p.Misused(errors.New("--namespace and --daemonset must say which DaemonSet is the agents'"))
+	case namespace == "":
+		return p.Misused(invalid.Text("--namespace", namespace, "", "the namespace of the agents' DaemonSet"))
+	case daemonset == "":
+		return p.Misused(invalid.Text("--daemonset", daemonset, "", "the name of the agents' DaemonSet"))
 	case timeout <= 0:
 		return p.Misused(invalid.Text("--timeout", timeout.String(), "", "a duration of more than 0, such as 10m"))
 	}

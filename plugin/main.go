@@ -102,7 +102,7 @@ func person(p program.Program, args []string) int {
 	case len(args) == 0:
 		p.WriteHelp(p.Stderr)
 	case len(args) > 1 || !p.Answer(args):
-		return p.Misused(program.Unexpected(args[0], "--version, --help"))
+		return p.Misused(program.Unexpected(args[len(args)-1], "--version or --help, alone"))
 	}
 	return program.ExitDone
 }

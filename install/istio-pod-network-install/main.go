@@ -89,8 +89,9 @@ func (p installer) run(ctx context.Context, args []string) int {
 		if err != nil {
 			return p.failed(err)
 		}
-		// A setting that the plugin refuses must not keep it on the node.
-		if o.config.Entry, err = entry.Parse(text); err != nil && (args[0] != "uninstall" || o.config.Entry.IsZero()) {
+		o.config.Entry, err = entry.Parse(text)
+		// A setting that the plugin refuses must not keep it on the node, nor hide what is there.
+		if err != nil && (args[0] == "install" || args[0] == "watch" || o.config.Entry.IsZero()) {
 			return p.failed(fmt.Errorf("--network-config: %w", err))
 		}
 	}

@@ -117,6 +117,7 @@ func TestRefusedEntry(t *testing.T) {
 	}
 	s.env["INSTALL_SOURCE"] = "" // nobody to ask
 	s.expect(t, 1, "logLevel: invalid value", "install")
+	s.expect(t, 3, "the plugin is not installed", "status")
 	s.expect(t, 0, "", "uninstall")
 	if data, err := os.ReadFile(s.path()); err != nil || string(data) != primary {
 		t.Errorf("%s %v", data, err)

@@ -62,11 +62,7 @@ func Decode(text []byte) (keys Keys, err error) {
 // Into decodes the value of a key; a key that is absent or null leaves what is in target. valid says in an error what
 // is valid.
 func (k Keys) Into(key string, target any, valid string) error {
-	raw, present := k[key]
-	if !present || string(raw) == "null" || json.Unmarshal(raw, target) == nil {
-		return nil
-	}
-	return invalid.JSON(key, string(raw), "", valid)
+	return redirect.ReadKey(k, key, target, "", valid)
 }
 
 // Settings reads the settings of an entry. With an error, they have the default of what was not read, which is enough

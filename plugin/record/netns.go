@@ -9,8 +9,8 @@ import (
 )
 
 // NetNS is the identity of a network namespace, `<boot-id>/<inode>/<cookie>`: an inode number is reused at once, the
-// cookie never is while the machine is up. A kernel that has no cookies (Linux before 5.14) gives `-`. Two are the same
-// namespace if they are equal and have a cookie.
+// cookie never is while the machine is up. A kernel that has no cookies (Linux before 5.14) gives `-`. Two are compared
+// with ==; equal ones without a cookie may be a namespace and one that is gone, see HasCookie.
 type NetNS string
 
 // noCookie stands for the cookie of a kernel that has none.

@@ -75,14 +75,14 @@ func ParsePolicy(config map[string]json.RawMessage) (Policy, error) {
 	policy := DefaultPolicy()
 	selection, namespaces, shared := string(policy.Selection), []string(policy.ExcludeNamespaces),
 		string(policy.SharedProxyUser)
-	if err := readKey(config, "selection", &selection, "not a JSON string", validSelection); err != nil {
+	if err := ReadKey(config, "selection", &selection, "not a JSON string", validSelection); err != nil {
 		return policy, err
 	}
-	if err := readKey(config, "excludeNamespaces", &namespaces, "not a list of JSON strings",
+	if err := ReadKey(config, "excludeNamespaces", &namespaces, "not a list of JSON strings",
 		"a list of namespace names or patterns"); err != nil {
 		return policy, err
 	}
-	if err := readKey(config, "sharedProxyUser", &shared, "not a JSON string", validShared); err != nil {
+	if err := ReadKey(config, "sharedProxyUser", &shared, "not a JSON string", validShared); err != nil {
 		return policy, err
 	}
 	var err error
@@ -99,8 +99,9 @@ func ParsePolicy(config map[string]json.RawMessage) (Policy, error) {
 	return policy, err
 }
 
-// readKey decodes one key; absent and null leave the default.
-func readKey(config map[string]json.RawMessage, key string, target any, problem, valid string) error {
+// ReadKey decodes the value of one key of the plugin's entry; a key that is absent or null leaves what is in target.
+// The error is package invalid's.
+func ReadKey(config map[string]json.RawMessage, key string, target any, problem, valid string) error {
 	raw, present := config[key]
 	if !present || string(raw) == "null" || json.Unmarshal(raw, target) == nil {
 		return nil

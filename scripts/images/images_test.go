@@ -158,7 +158,7 @@ func TestWrongUsage(t *testing.T) {
 		}
 	}
 	t.Setenv("SOURCE_DATE_EPOCH", "yesterday")
-	if _, err := parse(nil); err == nil || !strings.Contains(err.Error(), `SOURCE_DATE_EPOCH: "yesterday"`) {
+	if _, err := parse(nil); err == nil || !strings.Contains(err.Error(), `SOURCE_DATE_EPOCH: invalid value "yesterday"`) {
 		t.Error(err)
 	}
 }

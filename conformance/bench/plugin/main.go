@@ -53,7 +53,7 @@ func parseFlags() (options, error) {
 		opts.rounds = max(3, opts.n/10)
 	}
 	if opts.n < 1 || opts.burst < 1 || opts.rounds < 1 {
-		return opts, errors.New("-n, -burst and -rounds must be positive")
+		return opts, errors.New("--n, --burst and --rounds must be positive")
 	}
 	return opts, nil
 }

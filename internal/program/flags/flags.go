@@ -41,6 +41,9 @@ func parseEnvironment(set *flag.FlagSet, prefix string, getenv func(string) stri
 	return err
 }
 
+// dashes names a flag as the documentation does, in the errors of package flag that name it with one dash.
+var dashes = strings.NewReplacer("not defined: -", "not defined: --", "an argument: -", "an argument: --")
+
 func parse(set *flag.FlagSet, args []string) error {
 	// Package flag puts the error of a value into words of its own.
 	var refused error
@@ -51,7 +54,7 @@ func parse(set *flag.FlagSet, args []string) error {
 	case refused != nil:
 		return refused
 	case err != nil:
-		return errors.New(strings.Replace(err.Error(), ": -", ": --", 1))
+		return errors.New(dashes.Replace(err.Error()))
 	case set.NArg() > 0:
 		return program.Unexpected(set.Arg(0), "flags")
 	}

@@ -75,6 +75,7 @@ func TestMisused(t *testing.T) {
 		"--quiet=perhaps":         `--quiet: invalid value "perhaps": parse error; valid: true or false`,
 		"-mode c":                 `--mode: invalid value "c"; valid: a or b`,
 		"--nonsense":              "flag provided but not defined: --nonsense",
+		"--=x":                    "bad flag syntax: --=x",
 		"--conf-dir":              "flag needs an argument: --conf-dir",
 		"--quiet now":             `unexpected argument "now"; valid: flags`,
 	} {
