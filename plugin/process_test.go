@@ -85,11 +85,11 @@ func TestPerson(t *testing.T) {
 		status         int
 		stdout, stderr string
 	}{
-		"version":   {"--version", 0, "istio-pod-network ", ""},
-		"help":      {"--help", 0, "cnitool", ""},
-		"short":     {"-h", 0, "K8S_POD_NAME", ""},
-		"nothing":   {"", 0, "", "This is a CNI plugin"},
-		"unknown":   {"--frobnicate", 2, "", `unexpected argument "--frobnicate"; valid: ` +
+		"version": {"--version", 0, "istio-pod-network ", ""},
+		"help":    {"--help", 0, "cnitool", ""},
+		"short":   {"-h", 0, "K8S_POD_NAME", ""},
+		"nothing": {"", 0, "", "This is a CNI plugin"},
+		"unknown": {"--frobnicate", 2, "", `unexpected argument "--frobnicate"; valid: ` +
 			"--version or --help, alone; see --help"},
 		"too many":  {"--help --version", 2, "", `unexpected argument "--version"; valid: --version or --help, alone`},
 		"a word":    {"--version x", 2, "", `unexpected argument "x"`},

@@ -52,9 +52,11 @@ if [ "${CLUSTERS:-1}" = 1 ]; then
 	exit
 fi
 go -C conformance test -c -o /dev/null ./e2e # once, not once for each
+parts=$(others "$CLUSTERS")
 number=0
 while read -r skipped; do
 	number=$((number + 1))
 	stage "cluster $number" "" run "$logs/$number" -skip "$skipped" "$@"
-done < <(others "$CLUSTERS")
+done <<<"$parts"
+[ "$number" = "$CLUSTERS" ] || refuse "CLUSTERS: invalid value \"$CLUSTERS\"" "Valid: a whole number from 1 on." 2
 run_stages dist/e2e

@@ -90,7 +90,7 @@ once() (
 	need flock=util-linux
 	mkdir -p "${target%/*}"
 	exec 9>"${target%/*}/.lock"
-	flock 9
+	flock 9 || exit 1 # interrupted
 	[ ! -e "$target" ] || exit 0
 	say "building $what, once; that may take some minutes"
 	start=$(date +%s)

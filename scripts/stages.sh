@@ -19,6 +19,7 @@ stage() {
 # goes to a file in the directory LOGS, and is printed as a whole when the stage has ended; meanwhile a line every half minute
 # says what is running. Whatever ends this script ends the stages.
 run_stages() {
+	[ ${#stages[@]} -gt 0 ] || refuse "there is no stage to run" "Nothing was tested."
 	stage_logs=$1
 	mkdir -p "$stage_logs"
 	trap end_stages EXIT
@@ -77,6 +78,7 @@ may_start() {
 
 # start_stage starts one in a process group of its own.
 start_stage() {
+	: >"$(log_of "$1")" # so that it can be read from now on
 	set -m
 	eval "${stage_command[$1]}" >"$(log_of "$1")" 2>&1 </dev/null &
 	set +m

@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/program"
 )
@@ -175,26 +177,40 @@ func TestUsage(t *testing.T) {
 	s.expect(t, 2, `INSTALL_PURGE: invalid value "perhaps"`, "uninstall")
 }
 
+// output keeps what is written while somebody reads.
+type output struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (o *output) Write(text []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text = append(o.text, text...)
+	return len(text), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.text)
+}
+
 // watch says once what is missing and once that it is there, and leaves everything in place when it ends.
 func TestWatch(t *testing.T) {
 	s := newShell(t)
-	var out bytes.Buffer
+	var out output
 	p := s.program(&out, &out)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan int)
 	go func() { done <- p.run(ctx, []string{"watch"}) }()
-	binary := filepath.Join(s.dir, "bin", entry.Type)
-	wait := func(holds func() bool) {
-		for deadline := time.Now().Add(20 * time.Second); !holds() &&
-			time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			continue
-		}
+	says := func(text string) {
+		t.Helper()
+		await.Eventually(t, time.Minute, "it says "+text, func() bool { return strings.Contains(out.String(), text) })
 	}
-	wait(func() bool { _, err := os.Stat(binary); return err == nil })
-	time.Sleep(100 * time.Millisecond) // the first pass may not have reported yet
+	says("not ready: waiting: no primary")
 	s.primary(t)
-	wait(func() bool { status, _, _ := s.run("status"); return status == 0 })
-	time.Sleep(100 * time.Millisecond)
+	says("ready: istio-pod-network is in " + s.path())
 	cancel()
 	if status := <-done; status != 0 {
 		t.Errorf("status %d", status)

@@ -143,7 +143,9 @@ func (tx *transaction) addRule(family redirect.Family, chain string, l line) {
 	var exprs []netlink.Attribute
 	for _, e := range l.exprs {
 		data, err := expr.Marshal(nfproto(family), e)
-		tx.err = errors.Join(tx.err, err)
+		if err != nil {
+			tx.err = errors.Join(tx.err, fmt.Errorf("rendering a rule of chain %s: %w", chain, err))
+		}
 		exprs = append(exprs, netlink.NestedBytes(unix.NFTA_LIST_ELEM, data))
 	}
 	tx.put(fmt.Sprintf("adding a rule to chain %s %s", family, chain), unix.NFT_MSG_NEWRULE,

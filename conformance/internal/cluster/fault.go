@@ -85,7 +85,10 @@ func (n *Node) ReadOnly(dir string) (undo func() error, err error) {
 func (n *Node) Stop(program, dir string) (resume func() error, err error) {
 	pid := 0
 	resume = func() error {
-		if err := syscall.Kill(pid, syscall.SIGCONT); pid != 0 && !errors.Is(err, syscall.ESRCH) {
+		if pid == 0 { // nothing was stopped; 0 would be this process' own group
+			return nil
+		}
+		if err := syscall.Kill(pid, syscall.SIGCONT); !errors.Is(err, syscall.ESRCH) {
 			return err
 		}
 		return nil
