@@ -18,8 +18,9 @@ import (
 
 // uninstallNode is what an agent with --uninstall does, until the context ends.
 func uninstallNode(ctx context.Context, o options, log *logrus.Logger) error {
-	log.WithFields(logrus.Fields{"version": buildinfo.Version(), "node": o.node,
-		"stateDir": o.store.Dir}).Info("taking the plugin out of this node")
+	log.WithFields(logrus.Fields{
+		"version": buildinfo.Version(), "node": o.node, "stateDir": o.store.Dir,
+	}).Info("taking the plugin out of this node")
 	web, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)

@@ -133,8 +133,7 @@ func (a *Answerer) live(ctx context.Context, q facts.Request) (*corev1.Pod, erro
 			q.Namespace, q.Name, pod.UID, q.UID)}
 	case pod.Spec.NodeName != a.node:
 		return nil, &otherPodError{fmt.Sprintf("the pod %s/%s is on node %q, and this is the agent of node %q: "+
-			"check its --node-name",
-			q.Namespace, q.Name, pod.Spec.NodeName, a.node)}
+			"check its --node-name", q.Namespace, q.Name, pod.Spec.NodeName, a.node)}
 	}
 	return pod, nil
 }

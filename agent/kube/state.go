@@ -10,7 +10,7 @@ import (
 )
 
 // reportedWithin is how long after its network was set up a sandbox may be reported as ready. A pod whose sandbox was
-// made again keeps its start time, so what is known of that sandbox is when the kubelet said so.
+// made again keeps its start time, so only the time when the kubelet reported that sandbox is known.
 const reportedWithin = 30 * time.Second
 
 // HasNetworkSince reports whether the pod has a network that was certainly made after that time. Kubernetes tells times

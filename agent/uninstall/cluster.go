@@ -83,8 +83,7 @@ func (c *Cluster) late(d kube.DaemonSet, err error) error {
 		d, err = fresh, nil
 	}
 	return fmt.Errorf("not done within %s: %s. A node that is gone for good has to be deleted, or the hook left out "+
-		"(helm uninstall --no-hooks)",
-		c.timeout, c.state(ctx, d, err))
+		"(helm uninstall --no-hooks)", c.timeout, c.state(ctx, d, err))
 }
 
 func (c *Cluster) read(ctx context.Context) (kube.DaemonSet, error) {

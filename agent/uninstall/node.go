@@ -30,8 +30,8 @@ type Node struct {
 // NewNode returns one that looks after the node so often. version reads which container runtime the node has, and is
 // called if the configuration does not say it.
 func NewNode(
-	config install.Config, store record.Store, every time.Duration, version func(context.Context) (string,
-		error), log *logrus.Logger,
+	config install.Config, store record.Store, every time.Duration,
+	version func(context.Context) (string, error), log *logrus.Logger,
 ) *Node {
 	config.StateDir = store.Dir
 	return &Node{config: config, store: store, every: every, version: version, log: log, state: "not looked at yet"}

@@ -123,7 +123,7 @@ func TestPodOfTheTest(t *testing.T) {
 			plain.Spec.Affinity == nil {
 			t.Errorf("it goes to %v %v", plain.Spec.NodeSelector, plain.Spec.Affinity)
 		}
-		if _, said := plain.Annotations["pod-network-controller.istio.io/envoy-userid"]; said ||
+		if _, annotated := plain.Annotations["pod-network-controller.istio.io/envoy-userid"]; annotated ||
 			*plain.Spec.InitContainers[1].SecurityContext.RunAsUser != 1337 {
 			t.Errorf("%v %+v", plain.Annotations, plain.Spec.InitContainers[1].SecurityContext)
 		}

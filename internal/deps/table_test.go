@@ -147,9 +147,8 @@ var rules = []rule{
 
 	{dir: "agent", allowed: []string{
 		"agent/kube", "agent/answer", "agent/mark", "agent/patrol", "agent/uninstall", "install", "internal/buildinfo",
-		"internal/entry",
-		"internal/invalid", "internal/program/...", "internal/files", "plugin/record", "plugin/redirect", "plugin/facts",
-		"k8s.io/client-go/tools/metrics", "k8s.io/klog/v2",
+		"internal/entry", "internal/invalid", "internal/program/...", "internal/files",
+		"plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/client-go/tools/metrics", "k8s.io/klog/v2",
 		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
 	}, forbidden: onCluster},
 	{dir: "agent/kube", allowed: []string{
@@ -175,8 +174,8 @@ var rules = []rule{
 	})},
 	{dir: "agent/patrol", allowed: append([]string{
 		"agent/kube", "agent/mark", "internal/entry", "internal/files", "plugin/record", "plugin/redirect",
-		"github.com/prometheus/client_golang/prometheus",
-		"github.com/sirupsen/logrus", "k8s.io/client-go/tools/record", "k8s.io/client-go/util/flowcontrol",
+		"github.com/prometheus/client_golang/prometheus", "github.com/sirupsen/logrus",
+		"k8s.io/client-go/tools/record", "k8s.io/client-go/util/flowcontrol",
 	}, kubeTypes...), forbidden: with(onCluster, map[string]string{
 		"install": nodeRoom, "agent/answer": rooms, "agent/uninstall": rooms,
 	})},

@@ -77,20 +77,20 @@ func (l *Lab) Check() []Result {
 
 // CheckFlows is Check for flows of the caller's choice.
 func (l *Lab) CheckFlows(flows []Flow) []Result {
-	wrong := onlyWrong(l.runFlows(flows))
-	if len(wrong) > 0 {
-		l.runResults(wrong, 10*Silent)
+	failed := onlyFailed(l.runFlows(flows))
+	if len(failed) > 0 {
+		l.runResults(failed, 10*Silent)
 	}
-	return onlyWrong(wrong)
+	return onlyFailed(failed)
 }
 
-func onlyWrong(results []Result) (wrong []Result) {
+func onlyFailed(results []Result) (failed []Result) {
 	for _, r := range results {
 		if !r.OK() {
-			wrong = append(wrong, r)
+			failed = append(failed, r)
 		}
 	}
-	return wrong
+	return failed
 }
 
 // runResults fills in what the flows of the results get: first those that want no inbound listener, then the others.

@@ -66,8 +66,7 @@ func (o *options) flags() *flag.FlagSet {
 	add("timeout", duration, func(v string) bool { return seconds(v, &o.timeout) && o.timeout > 0 })
 	add("poll", duration, func(v string) bool { return seconds(v, &o.poll) && o.poll > 0 })
 	add("delay", "zero or more, as 10s or a bare number of seconds", func(v string) bool {
-		return seconds(v, &o.delay) &&
-			o.delay >= 0
+		return seconds(v, &o.delay) && o.delay >= 0
 	})
 	add("proxy-uid", userIDs, func(v string) bool { return userID(v, &o.expected.proxyUID) })
 	add("outbound-port", ports, func(v string) bool { return port(v, &o.expected.outbound) })

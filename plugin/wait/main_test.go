@@ -117,22 +117,22 @@ func (o outcome) String() string {
 	return fmt.Sprintf("exit code %d\nstdout: %s\nstderr: %s\nmessage: %s", o.code, o.stdout, o.stderr, o.message)
 }
 
-// expect fails the test unless the program ended with the code and said each of the words; a failure says them as the
-// termination message too, with no more than the kubelet keeps.
+// expect fails the test unless the program ended with the code and printed each of the words; a failure has them in
+// the termination message too, with no more than the kubelet keeps.
 func (o outcome) expect(t testing.TB, code int, words ...string) {
 	t.Helper()
-	said := o.stdout
+	message := o.stdout
 	if code != exitReady {
-		said = o.message
+		message = o.message
 		if len(o.message) > maxMessage || !strings.Contains(o.stderr, strings.TrimSuffix(o.message, "…")) {
-			t.Errorf("the termination message is not what was said\n%s", o)
+			t.Errorf("the termination message is not what was logged\n%s", o)
 		}
 	}
 	if o.code != code {
 		t.Fatalf("want exit code %d, got %s", code, o)
 	}
 	for _, word := range words {
-		if !strings.Contains(said, word) {
+		if !strings.Contains(message, word) {
 			t.Errorf("want %q in %s", word, o)
 		}
 	}

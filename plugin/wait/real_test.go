@@ -359,29 +359,29 @@ func TestSigterm(t *testing.T) {
 	t.Parallel()
 	lab, _ := pod(t, testnet.Options{})
 	c, finish := commandIn(t, lab.Path, someone)
-	said := started(t, c, "annotation: ")
+	stderr := started(t, c, "annotation: ")
 	must(t, c.Process.Signal(syscall.SIGTERM)) // every program before ours was replaced by the next
 	_ = c.Wait()
 	got := finish()
-	got.stderr = said()
+	got.stderr = stderr()
 	got.expect(t, exitTerminated, "SIGTERM", "annotation", "no such file")
 }
 
 // started starts a command and waits for a line of progress with the given words. It returns what reads standard error.
-func started(t *testing.T, c *exec.Cmd, words string) (said func() string) {
+func started(t *testing.T, c *exec.Cmd, words string) (stderr func() string) {
 	t.Helper()
 	progress, err := os.CreateTemp(t.TempDir(), "")
 	must(t, err)
 	t.Cleanup(func() { progress.Close() })
 	c.Stderr = progress
 	must(t, c.Start())
-	said = func() string {
+	stderr = func() string {
 		data, err := os.ReadFile(progress.Name())
 		must(t, err)
 		return string(data)
 	}
-	waitFor(t, func() bool { return strings.Contains(said(), "waiting for") && strings.Contains(said(), words) })
-	return said
+	waitFor(t, func() bool { return strings.Contains(stderr(), "waiting for") && strings.Contains(stderr(), words) })
+	return stderr
 }
 
 // TestReadOnly proves that the other tests run on a read-only root and without privileges.

@@ -153,8 +153,8 @@ func (c *cluster) add(pod *corev1.Pod, number int) (took time.Duration, recorded
 		return 0, recorded, err
 	}
 	defer func() { _ = isolated.RemoveNetNS(netns) }()
-	box := sandbox.Sandbox{Pod: pod, ID: sandbox.ID(number), NetNS: netns, Annotated: true}
-	cmd, err := box.Command("ADD", c.entry())
+	podSandbox := sandbox.Sandbox{Pod: pod, ID: sandbox.ID(number), NetNS: netns, Annotated: true}
+	cmd, err := podSandbox.Command("ADD", c.entry())
 	if err != nil {
 		return 0, recorded, err
 	}
@@ -164,7 +164,7 @@ func (c *cluster) add(pod *corev1.Pod, number int) (took time.Duration, recorded
 	if err != nil {
 		return 0, recorded, fmt.Errorf("ADD: %w: %s", err, out)
 	}
-	r, err := c.store.Get(box.ID, "eth0")
+	r, err := c.store.Get(podSandbox.ID, "eth0")
 	return took, r.Time, err
 }
 

@@ -20,7 +20,7 @@ func (c Constraints) allocated(namespace map[string]string) (Constraints, error)
 		c.RunAsUser.UIDRangeMin, c.RunAsUser.UIDRangeMax = &users.Min, &users.Max
 	}
 	groups := []Range{users}
-	if text, said := namespace[KeyGroups]; said {
+	if text, ok := namespace[KeyGroups]; ok {
 		groups = nil
 		for part := range strings.SplitSeq(text, ",") {
 			r, err := block(KeyGroups, part)

@@ -100,7 +100,7 @@ func Admit(pod *corev1.Pod, namespace map[string]string, all []Constraints, mayU
 		}
 		admitted := pod.DeepCopy()
 		c.fillIn(admitted)
-		refused := c.judge(admitted)
+		refused := c.validate(admitted)
 		if final && !equality.Semantic.DeepEqual(admitted.Spec, pod.Spec) {
 			refused = append(refused, "would have to change the pod")
 		}

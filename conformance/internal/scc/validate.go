@@ -9,8 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// judge returns what of a pod the constraints do not allow.
-func (c Constraints) judge(pod *corev1.Pod) (refused []string) {
+// validate returns what of a pod the constraints do not allow.
+func (c Constraints) validate(pod *corev1.Pod) (refused []string) {
 	no := func(bad bool, field string, value any) {
 		if bad {
 			text, _ := json.Marshal(value)
@@ -38,12 +38,12 @@ func (c Constraints) judge(pod *corev1.Pod) (refused []string) {
 		no(!slices.Contains(c.Volumes, kind) && !slices.Contains(c.Volumes, "*"), fmt.Sprintf("spec.volumes[%d]", i), kind)
 	}
 	each(pod, func(where string, container *corev1.Container) {
-		c.judgeContainer(s, container, func(bad bool, field string, value any) { no(bad, where+"."+field, value) })
+		c.validateContainer(s, container, func(bad bool, field string, value any) { no(bad, where+"."+field, value) })
 	})
 	return refused
 }
 
-func (c Constraints) judgeContainer(pod *corev1.PodSecurityContext, container *corev1.Container,
+func (c Constraints) validateContainer(pod *corev1.PodSecurityContext, container *corev1.Container,
 	no func(bad bool, field string, value any)) {
 	s := container.SecurityContext
 	user, must := cmp.Or(s.RunAsUser, pod.RunAsUser), cmp.Or(s.RunAsNonRoot, pod.RunAsNonRoot)
