@@ -31,17 +31,29 @@ func Quiet() *logrus.Logger {
 	return log
 }
 
-// MeshPod returns a pod that Istio's injector has given a sidecar.
+// MeshPod returns a pod that Istio's injector has given a sidecar, and of which there is nothing to say.
 func MeshPod(name string) *corev1.Pod {
+	restricted := &corev1.SecurityContext{AllowPrivilegeEscalation: new(false)}
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "shop", Name: name, UID: types.UID("uid-of-" + name),
 			Annotations: map[string]string{annotation.SidecarStatus: "{}"},
 		},
 		Spec: corev1.PodSpec{
-			NodeName: "node", Containers: []corev1.Container{{Name: "app"}, {Name: redirect.ProxyContainer}},
+			NodeName:   "node",
+			Containers: []corev1.Container{{Name: "app", SecurityContext: restricted}, {Name: redirect.ProxyContainer}},
 		},
 	}
+}
+
+// StaticPod returns what the kubelet tells the API server of a mesh pod that it has from a file.
+func StaticPod(name, hash string) *corev1.Pod {
+	pod := MeshPod(name)
+	pod.Annotations[kube.KeyMirror], pod.Annotations[kube.KeyConfigHash] = hash, hash
+	pod.OwnerReferences = []metav1.OwnerReference{
+		{APIVersion: "v1", Kind: "Node", Name: pod.Spec.NodeName, UID: "uid-of-node", Controller: new(true)},
+	}
+	return pod
 }
 
 // Running returns a mesh pod whose network has been made now.

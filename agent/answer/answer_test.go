@@ -47,12 +47,12 @@ func sidecar(name string) redirect.Pod {
 }
 
 func TestAnswer(t *testing.T) {
-	static := agenttest.MeshPod("static")
-	static.Annotations[kube.KeyConfigHash] = "hash"
+	thief := agenttest.MeshPod("thief")
+	thief.Annotations[kube.KeyMirror], thief.Annotations[kube.KeyConfigHash] = "uid-of-known", "uid-of-known"
 	elsewhere := agenttest.MeshPod("elsewhere")
 	elsewhere.Spec.NodeName = "another"
 	live := map[string]*corev1.Pod{"live": agenttest.MeshPod("live"), "elsewhere": elsewhere,
-		"again": agenttest.MeshPod("again")}
+		"again": agenttest.MeshPod("again"), "thief": thief}
 	reads := 0
 	a, _ := answering(t, func(_ context.Context, _, name string) (*corev1.Pod, error) {
 		if reads++; name == "flaky" && reads%3 != 0 {
@@ -65,7 +65,7 @@ func TestAnswer(t *testing.T) {
 			return pod, nil
 		}
 		return nil, agenttest.NotFound(name)
-	}, agenttest.MeshPod("known"), static, agenttest.MeshPod("again"))
+	}, agenttest.MeshPod("known"), agenttest.StaticPod("static", "hash"), thief, agenttest.MeshPod("again"))
 	var sources []Source
 	a.answered = func(s Source) { sources = append(sources, s) }
 	for _, c := range []struct {
@@ -80,6 +80,7 @@ func TestAnswer(t *testing.T) {
 		{"shop", "flaky", "uid-of-flaky", FromLive, ""},
 		{"shop", "gone", "uid", NoAnswer, `"gone" not found`},
 		{"shop", "again", "uid-of-another", NoAnswer, "is gone"},
+		{"shop", "thief", "uid-of-known", NoAnswer, "is gone"}, // whatever hash it says it has
 		{"shop", "elsewhere", "", NoAnswer, `on node "another", and this is the agent of node "node"`},
 		{"other", "live", "", NoAnswer, `reading namespace "other": no such namespace`},
 	} {
@@ -87,7 +88,7 @@ func TestAnswer(t *testing.T) {
 		r := a.Answer(t.Context(), facts.Request{Namespace: c.namespace, Name: c.name, UID: c.uid})
 		want := sidecar(c.name)
 		if c.name == "static" {
-			want.Annotations[kube.KeyConfigHash] = "hash"
+			want.Annotations[kube.KeyMirror], want.Annotations[kube.KeyConfigHash] = "hash", "hash"
 		}
 		switch {
 		case c.words == "" && (r.Pod == nil || !reflect.DeepEqual(*r.Pod, want)):

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -86,13 +87,17 @@ func (c *Pods) Named(namespace, name string) *corev1.Pod {
 	return object.(*corev1.Pod)
 }
 
-// WithID returns the pod that a record is about, nil if it is not on this node, or not yet.
+// WithID returns the pod that a record is about, nil if it is not on this node, or not yet. The one whose UID it is
+// comes before the image of a static pod, whose hash is an annotation that anybody may write.
 func (c *Pods) WithID(id string) *corev1.Pod {
 	objects, _ := c.informer.GetIndexer().ByIndex(byID, id)
-	if len(objects) == 0 {
-		return nil
+	var found *corev1.Pod
+	for _, object := range objects {
+		if pod := object.(*corev1.Pod); found == nil || string(pod.UID) == id {
+			found = pod
+		}
 	}
-	return objects[0].(*corev1.Pod)
+	return found
 }
 
 // All returns every pod.
@@ -107,7 +112,7 @@ func (c *Pods) All() []*corev1.Pod {
 // IDs are what a record may call the pod: the UID that the runtime was given, or its name where it was given none.
 func IDs(pod *corev1.Pod) []string {
 	ids := []string{string(pod.UID), pod.Namespace + "/" + pod.Name}
-	if hash := pod.Annotations[KeyConfigHash]; hash != "" {
+	if hash := staticHash(pod); hash != "" {
 		ids = append(ids, hash)
 	}
 	return ids
@@ -116,7 +121,19 @@ func IDs(pod *corev1.Pod) []string {
 // IsMeant reports whether the pod is the one with that UID. The runtime knows a static pod by its hash; the UID is that
 // of its image. Some runtimes give none.
 func IsMeant(pod *corev1.Pod, uid string) bool {
-	return uid == "" || uid == string(pod.UID) || uid == pod.Annotations[KeyConfigHash]
+	return uid == "" || uid == string(pod.UID) || uid == staticHash(pod)
+}
+
+// staticHash is what the runtime has for the UID of a static pod, whose image the pod is; "" of any other pod: the
+// annotation alone proves nothing. The kubelet makes such an image, which its node owns
+// (https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/).
+func staticHash(pod *corev1.Pod) string {
+	owner := metav1.GetControllerOfNoCopy(pod)
+	if !IsMirror(pod) || owner == nil || owner.APIVersion != "v1" || owner.Kind != "Node" ||
+		owner.Name != pod.Spec.NodeName {
+		return ""
+	}
+	return pod.Annotations[KeyConfigHash]
 }
 
 // IsMirror reports whether the pod is the image of a static pod.

@@ -3,6 +3,7 @@ package kube
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,6 +136,35 @@ func TestFacts(t *testing.T) {
 	bare := FactsOf(&corev1.Pod{}, nil)
 	if bare.Annotations == nil || !bare.Complete {
 		t.Errorf("a pod without annotations is known to have none: %+v", bare)
+	}
+}
+
+// Only the kubelet's image of a static pod is known by a hash too.
+func TestStaticHash(t *testing.T) {
+	node := metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: "node", Controller: new(true)}
+	for name, c := range map[string]struct {
+		change func(*corev1.Pod)
+		want   bool
+	}{
+		"as the kubelet makes it": {func(*corev1.Pod) {}, true},
+		"no mirror":               {func(p *corev1.Pod) { delete(p.Annotations, KeyMirror) }, false},
+		"of no owner":             {func(p *corev1.Pod) { p.OwnerReferences = nil }, false},
+		"of another owner":        {func(p *corev1.Pod) { p.OwnerReferences[0].Kind = "ReplicaSet" }, false},
+		"of a kind of that name":  {func(p *corev1.Pod) { p.OwnerReferences[0].APIVersion = "example.com/v1" }, false},
+		"of another node":         {func(p *corev1.Pod) { p.OwnerReferences[0].Name = "another" }, false},
+		"that is no controller":   {func(p *corev1.Pod) { p.OwnerReferences[0].Controller = nil }, false},
+	} {
+		pod := meshPod()
+		pod.OwnerReferences = []metav1.OwnerReference{node}
+		pod.Annotations[KeyMirror], pod.Annotations[KeyConfigHash] = "hash", "hash"
+		c.change(pod)
+		pod = trim(pod)
+		if got := IsMeant(pod, "hash"); got != c.want || slices.Contains(IDs(pod), "hash") != c.want {
+			t.Errorf("%s: it is meant by the hash: %t, IDs %q", name, got, IDs(pod))
+		}
+		if !IsMeant(pod, string(pod.UID)) || !IsMeant(pod, "") {
+			t.Errorf("%s: it is not meant by its UID", name)
+		}
 	}
 }
 

@@ -18,6 +18,8 @@ const (
 	markers     = 8                     // marks under way at once
 	markRetry   = 50 * time.Millisecond // after the first failure
 	markRetryUp = 15 * time.Second      // at most
+	refusedUp   = 5 * time.Minute       // likewise after refusals, each of which may cost the API server a policy's work
+	refusedBy   = 4                     // by how many times the pauses between them grow
 	remarkAfter = 10 * time.Second      // between two writes of the same mark, should somebody keep taking it away
 	watchLate   = 2 * time.Second       // after a record: then a pod that the watch has not brought is read
 )
@@ -63,6 +65,7 @@ type Marker struct {
 	done    func(r record.Record, result Result, err error)
 
 	written sync.Map // of writing, by the record's ID of the pod
+	refused sync.Map // of refusal, likewise
 }
 
 // writing is a mark that the API server has acknowledged, or that was found on the pod.
@@ -70,6 +73,15 @@ type writing struct {
 	mark
 	uid types.UID
 	at  time.Time
+}
+
+// refusal is a mark that the API server does not take. A change of the pod, of which a pod has many, is no reason to
+// ask again at once.
+type refusal struct {
+	mark
+	uid   types.UID
+	pause time.Duration
+	until time.Time
 }
 
 // New returns a Marker of what comes into the queue. It calls done after every attempt.
@@ -116,6 +128,7 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 	r, recorded := Current(m.boot, m.records.Of(id))
 	if !recorded {
 		m.written.Delete(id)
+		m.refused.Delete(id)
 		return true
 	}
 	pod, again := m.find(ctx, id, r)
@@ -136,6 +149,11 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 		m.queue.AddAfter(id, remarkAfter-time.Since(w.at))
 		return true
 	}
+	last := m.refusal(id, pod.UID, want)
+	if pause := time.Until(last.until); pause > 0 {
+		m.queue.AddAfter(id, pause)
+		return true
+	}
 	err := m.api.PatchPod(ctx, pod.Namespace, pod.Name, want.patch(pod.UID))
 	switch {
 	case err == nil:
@@ -145,6 +163,12 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 		m.done(r, PodGone, err)
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return true // the agent ends; the next one goes on
+	case kube.IsRefusal(err):
+		m.done(r, Failed, err)
+		last.pause = min(max(refusedBy*last.pause, time.Second), refusedUp)
+		last.until = time.Now().Add(last.pause)
+		m.refused.Store(id, last)
+		m.queue.AddAfter(id, last.pause)
 	default:
 		m.done(r, Failed, err)
 		return false
@@ -156,7 +180,7 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 // the API server after a while: after a failure client-go waits for half a minute before it watches again, and the pod
 // waits for its mark.
 func (m *Marker) find(ctx context.Context, id string, r record.Record) (pod *corev1.Pod, again bool) {
-	if pod := m.pods.WithID(id); pod != nil {
+	if pod := m.pods.WithID(id); pod != nil && pod.Namespace == r.Namespace && pod.Name == r.Name {
 		return pod, false
 	}
 	if age := time.Since(r.Time); age >= 0 && age < watchLate { // the clock may have been put back since
@@ -189,6 +213,15 @@ func (m *Marker) MarkedSince(id string) (at time.Time, marked bool) {
 	return w.at, marked
 }
 
+// refusal is the last one of this mark on that pod; the first has no pause yet.
+func (m *Marker) refusal(id string, uid types.UID, of mark) refusal {
+	if known, exists := m.refused.Load(id); exists && known.(refusal).uid == uid && known.(refusal).mark == of {
+		return known.(refusal)
+	}
+	return refusal{mark: of, uid: uid}
+}
+
 func (m *Marker) remember(id string, pod *corev1.Pod, is mark) {
+	m.refused.Delete(id)
 	m.written.Store(id, writing{is, pod.UID, time.Now()})
 }

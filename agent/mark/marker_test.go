@@ -157,8 +157,8 @@ func TestMarkerFailures(t *testing.T) {
 		"gone":        {apierrors.NewNotFound(pods, "cart"), true, PodGone},
 		"another":     {apierrors.NewConflict(pods, "cart", errors.New("UID")), true, PodGone},
 		"immutable":   {invalid("metadata.uid"), true, PodGone},
-		"too long":    {invalid("metadata.annotations"), false, Failed},
-		"forbidden":   {apierrors.NewForbidden(pods, "cart", nil), false, Failed},
+		"too long":    {invalid("metadata.annotations"), true, Failed}, // it comes back by itself
+		"forbidden":   {apierrors.NewForbidden(pods, "cart", nil), true, Failed},
 		"unavailable": {apierrors.NewServiceUnavailable("later"), false, Failed},
 		"no answer":   {errors.New("connection refused"), false, Failed},
 		"timeout":     {context.DeadlineExceeded, false, Failed},
@@ -170,6 +170,67 @@ func TestMarkerFailures(t *testing.T) {
 			t.Errorf("%s: settled is %t", name, got)
 		}
 		b.expect(t, 1, c.result)
+	}
+}
+
+// A refusal is the API server's last word for a while, however often the pod changes meanwhile: from a second to
+// minutes. Another mark is another question.
+func TestMarkerRefused(t *testing.T) {
+	pod := agenttest.MeshPod("cart")
+	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
+	id, refused := string(pod.UID), apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "cart", nil)
+	b.fail = func(int) error { return refused }
+	var results []Result
+	for i, want := range []time.Duration{time.Second, 4 * time.Second, 16 * time.Second, 64 * time.Second,
+		256 * time.Second, 5 * time.Minute, 5 * time.Minute} {
+		before := time.Now()
+		reconcile := func() {
+			if !b.reconcile(t.Context(), id) {
+				t.Error("to be tried again at once")
+			}
+		}
+		reconcile()
+		results = append(results, Failed)
+		last := b.refusal(id, pod.UID, markOf(agenttest.RecordFor(pod, "1/1")))
+		if last.pause != want || last.until.Before(before.Add(want)) {
+			t.Errorf("refusal %d: a pause of %v until %v, want %v after %v", i, last.pause, last.until, want, before)
+		}
+		last.until = before.Add(time.Hour)
+		b.refused.Store(id, last)
+		reconcile()
+		b.expect(t, len(results), results...)
+		last.until = before
+		b.refused.Store(id, last)
+	}
+	b.records.files["later"] = recordFile{record: agenttest.RecordFor(pod, "2/2")}
+	b.fail = nil
+	b.reconcile(t.Context(), id)
+	results = append(results, Marked)
+	b.expect(t, len(results), results...)
+	b.reconcile(t.Context(), id)
+	if _, still := b.refused.Load(id); still {
+		t.Error("a mark that was taken is remembered as refused")
+	}
+}
+
+// A pod that says it has another's UID for its hash does not get its mark, also as the image of a static pod; nor does
+// it keep the other from being marked.
+func TestMarkerStolenHash(t *testing.T) {
+	victim := agenttest.MeshPod("victim")
+	thieves := []*corev1.Pod{agenttest.MeshPod("a-thief"), agenttest.StaticPod("thief", string(victim.UID))}
+	thieves[0].Annotations[kube.KeyConfigHash] = string(victim.UID)
+	for name, watched := range map[string][]*corev1.Pod{"both": append(thieves, victim), "the thieves": thieves} {
+		r := agenttest.RecordFor(victim, "1/1")
+		r.Time = time.Now().Add(-watchLate)
+		b := benchWith(t, watched, victim, r)
+		b.Reader = func(context.Context, string, string) (*corev1.Pod, error) { return victim, nil }
+		for range 20 { // the cache has no order
+			if got := b.pods.WithID(string(victim.UID)); len(watched) == 3 && got.Name != victim.Name {
+				t.Errorf("with %s in the cache, the UID of %s is that of %s", name, victim.Name, got.Name)
+			}
+		}
+		b.reconcile(t.Context(), string(victim.UID))
+		b.expect(t, 1, Marked)
 	}
 }
 

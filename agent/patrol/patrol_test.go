@@ -186,8 +186,7 @@ func TestSweepWithoutAPIServer(t *testing.T) {
 			t.Errorf("after %v: %d reads, %d records left; want %d, %d", step.after, reads, left(), step.reads, step.left)
 		}
 	}
-	static := agenttest.MeshPod("static")
-	static.Annotations[kube.KeyMirror], static.Annotations[kube.KeyConfigHash] = "hash", "hash"
+	static := agenttest.StaticPod("static", "hash")
 	p.source.Add(static)
 	await.Eventually(t, time.Minute, "the static pod is known",
 		func() bool { return p.Pods.Named("shop", "static") != nil })
