@@ -14,6 +14,9 @@ type member struct {
 	value span
 }
 
+// whiteSpace are the characters that JSON takes for it.
+const whiteSpace = " \t\n\r"
+
 // space returns the offset of the first byte at or after i that is no JSON white space.
 func space(data []byte, i int) int {
 	for i < len(data) && (data[i] == ' ' || data[i] == '\t' || data[i] == '\n' || data[i] == '\r') {

@@ -80,23 +80,33 @@ func (c Conf) unspliced() []byte {
 func (c Conf) insert(ours []byte) []byte {
 	data := c.data
 	end := c.plugins[len(c.plugins)-1]
-	before := end.start
-	for before > 0 && space(data, before-1) > before-1 {
-		before--
-	}
-	gap := string(data[before:end.start])
+	before := len(bytes.TrimRight(data[:end.start], whiteSpace))
+	gap := style(string(data[before:end.start]), wrapIn)
 	added := "," + gap + string(render(ours, end.of(data), gap, c.unit()))
 	return slices.Concat(data[:end.end], []byte(added), data[end.end:])
 }
 
+// longestStyle is the length in bytes of the longest white space that is taken for somebody's style. It is repeated in
+// every line of our entry.
+const longestStyle = 128
+
+// style returns white space as somebody has written it, or instead of what nobody writes by hand another one.
+func style(space, instead string) string {
+	if len(space) > longestStyle {
+		return instead
+	}
+	return space
+}
+
 // unit is the indentation of one level: that of the first key, if it has a line of its own.
 func (c Conf) unit() string {
+	const usual = "  "
 	data, start := c.data, c.members[0].at
 	line := bytes.LastIndexByte(data[:start], '\n') + 1
 	if unit := string(data[line:start]); line > 0 && unit != "" && strings.Trim(unit, " \t") == "" {
-		return unit
+		return style(unit, usual)
 	}
-	return "  "
+	return usual
 }
 
 // render formats our entry as its neighbour is: on one line, or over several.
@@ -134,10 +144,14 @@ func (c Conf) remove() []byte {
 	for _, i := range c.ours[leading:] {
 		cuts = append(cuts, span{c.plugins[i-1].end, c.plugins[i].end})
 	}
-	for _, cut := range slices.Backward(cuts) {
-		data = slices.Concat(data[:cut.start], data[cut.end:])
+	if len(cuts) == 0 {
+		return data
 	}
-	return data
+	left, end := make([]byte, 0, len(data)), 0
+	for _, cut := range cuts {
+		left, end = append(left, data[end:cut.start]...), cut.end
+	}
+	return append(left, data[end:]...)
 }
 
 // wrap makes a list of a single plugin and ours. White space around the object stays around the list.

@@ -204,6 +204,7 @@ var rules = []rule{
 	}},
 	{dir: "internal/golden", standard: []string{"flag", "fmt", "os", "strings", "testing"}},
 	{dir: "internal/invalid", allowed: []string{"internal/excerpt"}, standard: []string{"errors", "fmt"}},
+	{dir: "internal/linear"},
 	{dir: "internal/program", allowed: []string{"internal/buildinfo", "internal/excerpt"}, standard: []string{
 		"fmt", "io", "os", "slices", // not flag: it costs the plugin, which has none, some 25 kB
 	}},
