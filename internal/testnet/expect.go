@@ -89,9 +89,9 @@ func (s settings) inbound(f Flow, family Family) (Landing, string) {
 		return direct, "excludeInterfaces"
 	case f.Port == 15008: // DELIBERATE in TPROXY mode, where Istio captures it
 		return direct, "the mesh's own tunnel port"
-	case s.allInPorts && slices.Contains(s.excludeInPorts, f.Port):
+	case s.allInPorts && s.excludeInPorts.has(f.Port):
 		return direct, "excludeInboundPorts"
-	case s.allInPorts, slices.Contains(s.includeInPorts, f.Port):
+	case s.allInPorts, s.includeInPorts.has(f.Port):
 		return AtInbound, "inbound TCP"
 	}
 	return direct, "not in includeInboundPorts"
@@ -104,9 +104,9 @@ func (s settings) outbound(f Flow, family Family) (Landing, string) {
 	switch {
 	case !lo && slices.Contains(s.excludeInterfaces, link(f.To)):
 		return direct, "excludeInterfaces"
-	case slices.Contains(s.excludeOutPorts, f.Port) && s.isMarked(f, who):
+	case s.excludeOutPorts.has(f.Port) && s.isMarked(f, who):
 		return s.inboundByMark(f)
-	case slices.Contains(s.excludeOutPorts, f.Port):
+	case s.excludeOutPorts.has(f.Port):
 		return direct, "excludeOutboundPorts"
 	case lo && f.Src == Passthrough:
 		return direct, "inbound traffic on its way to the app"
@@ -122,7 +122,7 @@ func (s settings) outbound(f Flow, family Family) (Landing, string) {
 		return direct, "to " + dst.String()
 	case contains(s.excludeRanges, dst):
 		return direct, "excludeOutboundIPRanges"
-	case s.allOutPorts, slices.Contains(s.includeOutPorts, f.Port):
+	case s.allOutPorts, s.includeOutPorts.has(f.Port):
 		return AtOutbound, "includeOutboundPorts"
 	case s.allRanges, contains(s.includeRanges, dst):
 		return AtOutbound, "outbound TCP"
@@ -160,7 +160,7 @@ func (s settings) isMarked(f Flow, who ids) bool {
 
 // inboundByMark is the way of a TPROXY sidecar to its own pod: mark 1338, and then the rules for inbound packets.
 func (s settings) inboundByMark(f Flow) (Landing, string) {
-	if s.allInPorts && !slices.Contains(s.excludeInPorts, f.Port) || slices.Contains(s.includeInPorts, f.Port) {
+	if s.allInPorts && !s.excludeInPorts.has(f.Port) || s.includeInPorts.has(f.Port) {
 		return AtInbound, "the proxy calls its own pod"
 	}
 	return direct, "no inbound port of the mesh"
@@ -201,7 +201,8 @@ func (s settings) reach(f Flow, family Family) Outcome {
 	if !slices.Contains(open, f.Port) {
 		return Outcome{Landed: Refused}
 	}
-	return Outcome{Landed: landing, Dst: netip.AddrPortFrom(f.To.Addr(family), f.Port).String(), Source: source(f, family)}
+	return Outcome{Landed: landing, Dst: netip.AddrPortFrom(f.To.Addr(family), f.Port).String(), Source: source(f,
+		family)}
 }
 
 // source is the address that the kernel chooses for the flow where it does not say.

@@ -33,9 +33,9 @@ func istioRules(s settings, family Family) string {
 	t.add("nat", "ISTIO_IN_REDIRECT -p tcp -j REDIRECT --to-ports %d", s.inboundPort)
 	t.inbound(s, lo, pass)
 	t.add("nat", "OUTPUT -j ISTIO_OUTPUT")
-	for _, port := range s.excludeOutPorts {
-		t.add("nat", "ISTIO_OUTPUT -p tcp --dport %d -j RETURN", port)
-		t.add("nat", "ISTIO_OUTPUT -p udp --dport %d -j RETURN", port)
+	for _, ports := range s.excludeOutPorts {
+		t.add("nat", "ISTIO_OUTPUT -p tcp --dport %d:%d -j RETURN", ports[0], ports[1])
+		t.add("nat", "ISTIO_OUTPUT -p udp --dport %d:%d -j RETURN", ports[0], ports[1])
 	}
 	t.add("nat", "ISTIO_OUTPUT -o lo -s %s -j RETURN", pass)
 	t.owners(s, lo)
@@ -48,8 +48,8 @@ func istioRules(s settings, family Family) string {
 			t.add("nat", "ISTIO_OUTPUT -d %s -j RETURN", prefix)
 		}
 	}
-	for _, port := range s.includeOutPorts {
-		t.add("nat", "ISTIO_OUTPUT -p tcp --dport %d -j ISTIO_REDIRECT", port)
+	for _, ports := range s.includeOutPorts {
+		t.add("nat", "ISTIO_OUTPUT -p tcp --dport %d:%d -j ISTIO_REDIRECT", ports[0], ports[1])
 	}
 	if s.allRanges || s.allOutPorts {
 		t.add("nat", "ISTIO_OUTPUT -j ISTIO_REDIRECT")
@@ -122,7 +122,8 @@ func (t tables) inbound(s settings, lo, pass string) {
 		t.add("mangle", "ISTIO_INBOUND -p tcp -i lo -m mark ! --mark 1338 -j RETURN")
 		t.add("mangle", "ISTIO_DIVERT -j MARK --set-mark 1337")
 		t.add("mangle", "ISTIO_DIVERT -j ACCEPT")
-		t.add("mangle", "ISTIO_TPROXY ! -d %s -p tcp -j TPROXY --tproxy-mark 1337/0xffffffff --on-port %d", lo, s.inboundPort)
+		t.add("mangle", "ISTIO_TPROXY ! -d %s -p tcp -j TPROXY --tproxy-mark 1337/0xffffffff --on-port %d", lo,
+			s.inboundPort)
 	}
 	t.add(table, "PREROUTING -p tcp -j ISTIO_INBOUND")
 	capture := func(match string) {
@@ -133,12 +134,12 @@ func (t tables) inbound(s settings, lo, pass string) {
 		t.add("mangle", "ISTIO_INBOUND -p tcp %s -m conntrack --ctstate RELATED,ESTABLISHED -j ISTIO_DIVERT", match)
 		t.add("mangle", "ISTIO_INBOUND -p tcp %s -j ISTIO_TPROXY", match)
 	}
-	for _, port := range s.includeInPorts {
-		capture(fmt.Sprintf("--dport %d", port))
+	for _, ports := range s.includeInPorts {
+		capture(fmt.Sprintf("--dport %d:%d", ports[0], ports[1]))
 	}
 	if s.allInPorts {
-		for _, port := range s.excludeInPorts {
-			t.add(table, "ISTIO_INBOUND -p tcp --dport %d -j RETURN", port)
+		for _, ports := range s.excludeInPorts {
+			t.add(table, "ISTIO_INBOUND -p tcp --dport %d:%d -j RETURN", ports[0], ports[1])
 		}
 		capture("")
 	}

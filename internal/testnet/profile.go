@@ -32,8 +32,8 @@ type settings struct {
 	outboundPort, inboundPort, dnsPort               uint16
 	proxyUID, proxyGID                               int
 	includeRanges, excludeRanges                     []netip.Prefix
-	includeOutPorts, excludeOutPorts                 []uint16
-	includeInPorts, excludeInPorts                   []uint16
+	includeOutPorts, excludeOutPorts                 portList
+	includeInPorts, excludeInPorts                   portList
 	allRanges, allInPorts, allOutPorts, loopbackCIDR bool
 	excludeInterfaces, rerouteInterfaces             []string
 }
@@ -68,7 +68,7 @@ func (p Profile) settings() settings {
 		s.includeInPorts = ports(text("includeInboundPorts", ""))
 	}
 	// Istio adds its own three to every list.
-	s.excludeInPorts = append(ports(text("excludeInboundPorts", "")), 15020, 15021, 15090)
+	s.excludeInPorts = append(ports(text("excludeInboundPorts", "")), ports("15020,15021,15090")...)
 	s.loopbackCIDR = slices.ContainsFunc(s.includeRanges, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
 	return s
 }
@@ -94,11 +94,22 @@ func number(text string) uint64 {
 
 func port(text string) uint16 { return uint16(number(text)) }
 
-func ports(text string) (parsed []uint16) {
+// portList holds ports, each as a range from its first to its last.
+type portList [][2]uint16
+
+func ports(text string) (parsed portList) {
 	for _, item := range list(text) {
-		parsed = append(parsed, port(item))
+		first, last, found := strings.Cut(item, "-")
+		if !found {
+			last = first
+		}
+		parsed = append(parsed, [2]uint16{port(first), port(last)})
 	}
 	return parsed
+}
+
+func (l portList) has(port uint16) bool {
+	return slices.ContainsFunc(l, func(r [2]uint16) bool { return r[0] <= port && port <= r[1] })
 }
 
 func prefixes(text string) (parsed []netip.Prefix) {

@@ -49,7 +49,9 @@ var randomPrefixes = []string{
 	"2001:db8:7::7/128", "2001:db8:9::/48",
 }
 
-var randomPorts = []string{"53", "80", "443", "7000", "8080", "8081", "9000", "9090", "15008", "15020", "1", "65535"}
+var randomPorts = []string{"53", "80", "443", "7000", "8080", "8081", "9000", "9090", "15008", "15020", "1", "65535",
+	"0-79",
+	"8000-8100", "9000-65535", "8081-9090"}
 
 // some draws a list without the same item twice, often a short one, perhaps none.
 func some(random *rand.Rand, items []string) string {

@@ -18,6 +18,17 @@ const (
 	AmbientRedirection       = "ambient.istio.io/redirection"
 )
 
+// The same settings under this controller's prefix. They count before Istio's, whose injector refuses a pod that has a
+// range of ports or a prefix of interface names in one of its own.
+const (
+	OwnIncludeInboundPorts      = ControllerPrefix + "includeInboundPorts"
+	OwnExcludeInboundPorts      = ControllerPrefix + "excludeInboundPorts"
+	OwnIncludeOutboundPorts     = ControllerPrefix + "includeOutboundPorts"
+	OwnExcludeOutboundPorts     = ControllerPrefix + "excludeOutboundPorts"
+	OwnExcludeInterfaces        = ControllerPrefix + "excludeInterfaces"
+	OwnRerouteVirtualInterfaces = ControllerPrefix + "rerouteVirtualInterfaces"
+)
+
 // Those of the 2018 controller.
 const (
 	Initialize   = "istio-pod-network-controller/initialize" // pod or namespace; true or false

@@ -40,7 +40,7 @@ var equivalents = []struct {
 		"nothing that follows captures"},
 	{"nat-istio-output", "meta skgid 1337 return", called("no-outbound", "tproxy-no-outbound"),
 		"nothing that follows captures"},
-	{"nat-istio-output", "meta l4proto udp th dport { 8081, 9090 } return",
+	{"nat-istio-output", "meta l4proto udp th dport { 8081-8090, 9090 } return",
 		called("exclude-ports", "tproxy-exclude-ports"),
 		"UDP is captured for DNS only"},
 	{"nat-istio-output", "redirect to :15053", called("dns-exclude-ports", "tproxy-dns-exclude-ports"),

@@ -53,9 +53,9 @@ func matchExprs(family redirect.Family, match redirect.Match, sets *setMaker) []
 	case redirect.SourcePort:
 		return []expr.Any{loadPort(0), compare(expr.CmpOpEq, portBytes(uint16(m)))}
 	case redirect.DestPorts:
-		return append([]expr.Any{loadPort(2)}, sets.ports(m, false)...)
+		return append([]expr.Any{loadPort(2)}, sets.ports(m)...)
 	case redirect.NotDestPorts:
-		return append([]expr.Any{loadPort(2)}, sets.ports(m, true)...)
+		return append([]expr.Any{loadPort(2)}, sets.notPorts(m)...)
 	case redirect.SocketUID:
 		return meta(expr.MetaKeySKUID, expr.CmpOpEq, native(uint32(m)))
 	case redirect.SocketGID:

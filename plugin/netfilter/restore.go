@@ -93,7 +93,7 @@ func declared(table redirect.Table, old map[string][]string) []string {
 	return names
 }
 
-// multiport is how many ports one multiport match can hold (XT_MULTI_PORTS).
+// multiport is how many ports one multiport match can hold (XT_MULTI_PORTS); a range takes the places of two.
 const multiport = 15
 
 // ruleWords renders a rule; a list becomes as many rules as it takes.
@@ -173,23 +173,35 @@ func matchPorts(match redirect.Match) []string {
 	case redirect.SourcePort:
 		return []string{"--sport " + strconv.Itoa(int(m))}
 	case redirect.DestPorts:
-		return destPorts(m, "")
+		return destPorts(m)
 	case redirect.NotDestPorts:
-		return destPorts(m, "! ")
+		return []string{portsWords("! ", prefixed("", m, func(p uint16) string { return strconv.Itoa(int(p)) }))}
 	}
 	return nil
 }
 
-func destPorts(ports []uint16, not string) []string {
-	if len(ports) == 1 {
-		return []string{not + "--dport " + strconv.Itoa(int(ports[0]))}
+// destPorts says in as many alternatives as it takes that the port is in one of the ranges.
+func destPorts(ranges []redirect.PortRange) []string {
+	var out, items []string
+	places := 0
+	for _, r := range ranges {
+		need, text := 1, strconv.Itoa(int(r.First))
+		if isRange(r) {
+			need, text = 2, fmt.Sprintf("%d:%d", r.First, r.Last)
+		}
+		if places+need > multiport {
+			out, items, places = append(out, portsWords("", items)), nil, 0
+		}
+		items, places = append(items, text), places+need
 	}
-	var out []string
-	for chunk := range slices.Chunk(ports, multiport) {
-		out = append(out, "-m multiport "+not+"--dports "+
-			strings.Join(prefixed("", chunk, func(p uint16) string { return strconv.Itoa(int(p)) }), ","))
+	return append(out, portsWords("", items))
+}
+
+func portsWords(not string, items []string) string {
+	if len(items) == 1 {
+		return not + "--dport " + items[0]
 	}
-	return out
+	return "-m multiport " + not + "--dports " + strings.Join(items, ",")
 }
 
 func matchOther(match redirect.Match) []string {

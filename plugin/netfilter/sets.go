@@ -51,12 +51,46 @@ func (s *setMaker) names(names []string) []expr.Any {
 	return s.exact(keys, keyInterface, false)
 }
 
-func (s *setMaker) ports(ports []uint16, invert bool) []expr.Any {
+// ports matches a port in one of the ranges. The kernel's sets of intervals are trees and its others hash tables, so
+// that only what holds a range is one of intervals.
+func (s *setMaker) ports(ranges []redirect.PortRange) []expr.Any {
+	if slices.IndexFunc(ranges, isRange) < 0 {
+		keys := make([][]byte, len(ranges))
+		for i, r := range ranges {
+			keys[i] = portBytes(r.First)
+		}
+		return s.exact(keys, keyPort, false)
+	}
+	if len(ranges) == 1 {
+		return []expr.Any{
+			compare(expr.CmpOpGte, portBytes(ranges[0].First)), compare(expr.CmpOpLte, portBytes(ranges[0].Last)),
+		}
+	}
+	return []expr.Any{s.lookup(portIntervals(ranges), keyPort, true, false)}
+}
+
+func isRange(r redirect.PortRange) bool { return r.First != r.Last }
+
+// portIntervals is intervals for ports: neighbours are joined, and the last port of all has no end.
+func portIntervals(ranges []redirect.PortRange) []element {
+	var elements []element
+	for i, r := range ranges {
+		if i == 0 || int(ranges[i-1].Last)+1 < int(r.First) {
+			elements = append(elements, element{key: portBytes(r.First)})
+		}
+		if last := i == len(ranges)-1; r.Last < 1<<16-1 && (last || r.Last+1 < ranges[i+1].First) {
+			elements = append(elements, element{key: portBytes(r.Last + 1), end: true})
+		}
+	}
+	return elements
+}
+
+func (s *setMaker) notPorts(ports []uint16) []expr.Any {
 	keys := make([][]byte, len(ports))
 	for i, port := range ports {
 		keys[i] = portBytes(port)
 	}
-	return s.exact(keys, keyPort, invert)
+	return s.exact(keys, keyPort, true)
 }
 
 // exact matches one of the keys, or none of them.

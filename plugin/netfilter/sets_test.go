@@ -1,10 +1,14 @@
 package netfilter
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
 // TestIntervals writes intervals as start-end, the end being the first address after; the kernel takes no overlaps.
@@ -36,6 +40,48 @@ func TestIntervals(t *testing.T) {
 		}
 		if text := strings.TrimSpace(got.String()); text != want {
 			t.Errorf("%s: %s, want %s", prefixes, text, want)
+		}
+	}
+}
+
+// TestPortIntervals writes them like TestIntervals: the end is the first port after, and the last port of all has none.
+func TestPortIntervals(t *testing.T) {
+	for text, want := range map[string]string{
+		"80,8000-8100": "80-81 8000-8101", "80,81,90-99": "80-82 90-100", "0-10,20": "0-11 20-21",
+		"1,65533-65535": "1-2 65533-", "0-65535": "0-", "1-3,65535": "1-4 65535-",
+	} {
+		ports, err := redirect.ParsePorts(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got strings.Builder
+		for _, e := range portIntervals(ports.List()) {
+			fmt.Fprintf(&got, "%d%s", binary.BigEndian.Uint16(e.key), map[bool]string{true: " ", false: "-"}[e.end])
+		}
+		if text := strings.TrimSpace(got.String()); text != want {
+			t.Errorf("%s: %s, want %s", ports, text, want)
+		}
+	}
+}
+
+// TestMultiport fills iptables' matches: fifteen places each, of which a range takes two.
+func TestMultiport(t *testing.T) {
+	for text, want := range map[string][]string{
+		"80":        {"--dport 80"},
+		"8000-8100": {"--dport 8000:8100"},
+		"1,3-5":     {"-m multiport --dports 1,3:5"},
+		"1,3,5,7,9,11,13,15,17,19,21,23,25,27-29": {"-m multiport --dports 1,3,5,7,9,11,13,15,17,19,21,23,25,27:29"},
+		"1,3,5,7,9,11,13,15,17,19,21,23,25,27,29-31": {"-m multiport --dports 1,3,5,7,9,11,13,15,17,19,21,23,25,27",
+			"--dport 29:31"},
+		"1-3,5-7,9-11,13-15,17-19,21-23,25-27,29,31-33": {"-m multiport --dports 1:3,5:7,9:11,13:15,17:19,21:23,25:27,29",
+			"--dport 31:33"},
+	} {
+		ports, err := redirect.ParsePorts(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := destPorts(ports.List()); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", ports, got, want)
 		}
 	}
 }

@@ -54,11 +54,57 @@ func each(text string, trim bool, valid func(string) bool) bool {
 }
 
 func validPortsText(text string) bool {
-	return strings.TrimSpace(text) == "" || each(text, true, func(item string) bool { return decimal(item, 0, 65535) })
+	return strings.TrimSpace(text) == "" || each(text, true, func(item string) bool {
+		ends := strings.Split(item, "-")
+		if len(ends) == 1 {
+			return decimal(item, 0, 65535)
+		}
+		return len(ends) == 2 && decimal(ends[1], 0, 65535) && decimal(ends[0], 0, decimalOf(ends[1]))
+	})
+}
+
+func decimalOf(text string) int64 { n, _ := new(big.Int).SetString(text, 10); return n.Int64() }
+
+// FuzzPortSet checks that a set of ports holds exactly those of its members, in the form that the backends rely on.
+func FuzzPortSet(f *testing.F) {
+	for text := range accepted["ports"] {
+		f.Add(text, uint16(80))
+	}
+	f.Add("1-10,5-20,21,23,30-40", uint16(22))
+	f.Fuzz(func(t *testing.T, text string, port uint16) {
+		set, err := ParsePorts(text)
+		if err != nil || set.All() || set.Empty() {
+			return
+		}
+		holds := func(ranges []PortRange) bool {
+			return slices.ContainsFunc(ranges, func(r PortRange) bool { return r.First <= port && port <= r.Last })
+		}
+		want := false
+		for _, item := range strings.Split(text, ",") {
+			first, last, found := strings.Cut(strings.TrimSpace(item), "-")
+			if !found {
+				last = first
+			}
+			want = want || decimalOf(first) <= int64(port) && int64(port) <= decimalOf(last)
+		}
+		if got := holds(set.List()); got != want || holds(set.without(port).List()) || !holds(set.union(port).List()) {
+			t.Fatalf("%q holds %d: %t, want %t; without it %s, with it %s", text, port, got, want, set.without(port),
+				set.union(port))
+		}
+		for _, list := range [][]PortRange{set.List(), set.without(port).List(), set.union(port).List()} {
+			if problem := portsProblem(list); len(list) > 0 && problem != "" {
+				t.Fatalf("%q: %v: %s", text, list, problem)
+			}
+		}
+	})
 }
 
 func validPrefixesText(text string) bool {
-	return text == "" || each(text, false, func(item string) bool { _, err := netip.ParsePrefix(item); return err == nil })
+	return text == "" || each(text, false, func(item string) bool {
+		_,
+			err := netip.ParsePrefix(item)
+		return err == nil
+	})
 }
 
 func FuzzParsePort(f *testing.F) {
@@ -211,7 +257,7 @@ func FuzzDecide(f *testing.F) {
 	pod, _ := meshPod()
 	encoded, _ := json.Marshal(pod)
 	for i, key := range fuzzKeys {
-		for _, text := range []string{"", "*", "true", "80,443", "10.0.0.0/8", "TPROXY", "net1", "0"} {
+		for _, text := range []string{"", "*", "true", "80,443-450", "10.0.0.0/8", "TPROXY", "net1", "0"} {
 			f.Add(encoded, []byte(`{}`), uint8(i+1), text, true, slices.Contains(fuzzKeys[:4], key))
 		}
 	}

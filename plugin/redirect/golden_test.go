@@ -33,11 +33,14 @@ var profiles = map[string]string{
 	"outbound-ports":      `{"includeOutboundIPRanges":"","includeOutboundPorts":"443,80"}`,
 	"outbound-ports-all":  `{"includeOutboundIPRanges":"10.0.0.0/8","includeOutboundPorts":"*"}`,
 	"outbound-excluded":   `{"excludeOutboundPorts":"25,0","excludeOutboundIPRanges":"192.0.2.0/24,2001:db8::/32"}`,
-	"loopback":            `{"includeOutboundIPRanges":"127.0.0.1/32,::1/128"}`,
-	"loopback-dns":        `{"includeOutboundIPRanges":"127.0.0.0/8,10.0.0.0/8","dnsCapture":true}`,
-	"interfaces":          `{"excludeInterfaces":"net2,net1"}`,
-	"tproxy-interfaces":   `{"mode":"TPROXY","excludeInterfaces":"net1"}`,
-	"reroute":             `{"rerouteVirtualInterfaces":"tap0"}`,
+	"port-ranges": `{"includeOutboundPorts":"443,8000-8100","excludeOutboundPorts":"9000-9010","excludeInboundPorts":` +
+		`"2000-2010,65000-65535"}`,
+	"tproxy-port-ranges": `{"mode":"TPROXY","includeInboundPorts":"8000-20000","excludeOutboundPorts":"0-79,81-1023"}`,
+	"loopback":           `{"includeOutboundIPRanges":"127.0.0.1/32,::1/128"}`,
+	"loopback-dns":       `{"includeOutboundIPRanges":"127.0.0.0/8,10.0.0.0/8","dnsCapture":true}`,
+	"interfaces":         `{"excludeInterfaces":"net2,net1"}`,
+	"tproxy-interfaces":  `{"mode":"TPROXY","excludeInterfaces":"net1"}`,
+	"reroute":            `{"rerouteVirtualInterfaces":"tap0"}`,
 	"reroute-ranges": `{"rerouteVirtualInterfaces":"tap1,tap0","excludeInterfaces":"tap0",` +
 		`"includeOutboundIPRanges":"10.0.0.0/8"}`,
 	"reroute-outbound-off": `{"rerouteVirtualInterfaces":"tap0","includeOutboundIPRanges":"","includeInboundPorts":""}`,
@@ -92,6 +95,7 @@ func TestInputOrderDoesNotMatter(t *testing.T) {
 			`"excludeOutboundIPRanges":"fd00:9::7/32,10.9.1.0/24,10.9.0.1/16",` +
 			`"includeOutboundIPRanges":"fd00::/8,172.16.0.0/12,10.0.0.0/8,10.1.0.0/16,10.0.0.0/8"}`},
 		{`{}`, `{"excludeInboundPorts":"15090,15021"}`},
+		{`{"excludeOutboundPorts":"80-84,90"}`, `{"excludeOutboundPorts":"84,90-90,82-83,80,81,82"}`},
 	} {
 		a, b := spec(t, pair[0]).RuleSet(), spec(t, pair[1]).RuleSet()
 		if a.String() != b.String() || a.Hash() != b.Hash() {

@@ -47,7 +47,8 @@ func TestSettingsOfThePod(t *testing.T) {
 
 		{"DNS", []edit{proxyEnv(EnvDNSCapture, "true")}, `{"dnsCapture":true}`},
 		{"DNS, 1", []edit{proxyEnv(EnvDNSCapture, "1")}, `{"dnsCapture":true}`},
-		{"no DNS although configured", []edit{configured(t, `{"dnsCapture":true}`), proxyEnv(EnvDNSCapture, "false")}, `{}`},
+		{"no DNS although configured", []edit{configured(t, `{"dnsCapture":true}`), proxyEnv(EnvDNSCapture, "false")},
+			`{}`},
 		{"DNS configured", []edit{configured(t, `{"dnsCapture":true}`)}, `{"dnsCapture":true}`},
 		{"DNS unreadable is false", []edit{configured(t, `{"dnsCapture":true}`), proxyEnv(EnvDNSCapture, "yes")}, `{}`},
 		{"DNS empty is false", []edit{configured(t, `{"dnsCapture":true}`), proxyEnv(EnvDNSCapture, "")}, `{}`},
@@ -96,7 +97,8 @@ func TestDecideErrors(t *testing.T) {
 		{"runAsGroup", []edit{proxyRuns(nil, id(1<<40))}, []string{"runAsGroup", `"1099511627776"`}},
 		{"envoy-userid 0", []edit{annotate(annotation.EnvoyUserID, "0")}, []string{"annotation " + annotation.EnvoyUserID,
 			`"0"`, "root"}},
-		{"mode", []edit{annotate(annotation.InterceptionMode, "none")}, []string{"annotation " + annotation.InterceptionMode,
+		{"mode", []edit{annotate(annotation.InterceptionMode, "none")}, []string{"annotation " +
+			annotation.InterceptionMode,
 			`"none"`}},
 		{"no agent", []edit{annotate(annotation.ExcludeInboundPorts, "*"), runtimeOnly, withoutAgent},
 			[]string{annotation.ExcludeInboundPorts, `"*"`}},
@@ -111,7 +113,8 @@ func TestDecideErrors(t *testing.T) {
 
 // An invalid value stops a mesh pod only: whoever is left alone is left alone with it.
 func TestInvalidValuesOfOthersDoNotMatter(t *testing.T) {
-	garbage := annotate(annotation.InterceptionMode, "x", annotation.ExcludeInboundPorts, "x", annotation.EnvoyUserID, "x")
+	garbage := annotate(annotation.InterceptionMode, "x", annotation.ExcludeInboundPorts, "x", annotation.EnvoyUserID,
+		"x")
 	for _, c := range causes {
 		edits := append([]edit{garbage, proxyRuns(id(-1), nil)}, c.edits...)
 		pod, policy := meshPod(edits...)
@@ -133,28 +136,34 @@ func TestInvalidValuesOfOthersDoNotMatter(t *testing.T) {
 var keyEffects = map[string]struct {
 	before, with []edit
 }{
-	"SidecarStatus":            {[]edit{notInjected}, []edit{annotate(annotation.SidecarStatus, "{}")}},
-	"SidecarInject":            {nil, []edit{annotate(annotation.SidecarInject, "false")}},
-	"InterceptionMode":         {nil, []edit{annotate(annotation.InterceptionMode, "TPROXY")}},
-	"IncludeOutboundIPRanges":  {nil, []edit{annotate(annotation.IncludeOutboundIPRanges, "10.0.0.0/8")}},
-	"ExcludeOutboundIPRanges":  {nil, []edit{annotate(annotation.ExcludeOutboundIPRanges, "10.0.0.0/8")}},
-	"IncludeInboundPorts":      {nil, []edit{annotate(annotation.IncludeInboundPorts, "80")}},
-	"ExcludeInboundPorts":      {nil, []edit{annotate(annotation.ExcludeInboundPorts, "80")}},
-	"IncludeOutboundPorts":     {nil, []edit{annotate(annotation.IncludeOutboundPorts, "80")}},
-	"ExcludeOutboundPorts":     {nil, []edit{annotate(annotation.ExcludeOutboundPorts, "80")}},
-	"ExcludeInterfaces":        {nil, []edit{annotate(annotation.ExcludeInterfaces, "net1")}},
-	"KubevirtInterfaces":       {nil, []edit{annotate(annotation.KubevirtInterfaces, "tap0")}},
-	"RerouteVirtualInterfaces": {nil, []edit{annotate(annotation.RerouteVirtualInterfaces, "tap0")}},
-	"AmbientRedirection":       {nil, []edit{annotate(annotation.AmbientRedirection, "enabled")}},
-	"Initialize":               {[]edit{notInjected}, []edit{annotate(annotation.Initialize, "true")}},
-	"EnvoyPort":                {nil, []edit{annotate(annotation.EnvoyPort, "16001")}},
-	"EnvoyUserID":              {nil, []edit{annotate(annotation.EnvoyUserID, "7")}},
-	"EnvoyGroupID":             {nil, []edit{annotate(annotation.EnvoyGroupID, "7")}},
-	"OpenShiftDeployer":        {nil, []edit{annotate(annotation.OpenShiftDeployer, "x")}},
-	"OpenShiftBuild":           {nil, []edit{annotate(annotation.OpenShiftBuild, "x")}},
-	"EnvDNSCapture":            {nil, []edit{proxyEnv(EnvDNSCapture, "true")}},
-	"EnvInvalidDrop":           {nil, []edit{proxyEnv(EnvInvalidDrop, "true")}},
-	"EnvDisableEnvoy":          {nil, []edit{proxyEnv(EnvDisableEnvoy, "true")}},
+	"SidecarStatus":               {[]edit{notInjected}, []edit{annotate(annotation.SidecarStatus, "{}")}},
+	"SidecarInject":               {nil, []edit{annotate(annotation.SidecarInject, "false")}},
+	"InterceptionMode":            {nil, []edit{annotate(annotation.InterceptionMode, "TPROXY")}},
+	"IncludeOutboundIPRanges":     {nil, []edit{annotate(annotation.IncludeOutboundIPRanges, "10.0.0.0/8")}},
+	"ExcludeOutboundIPRanges":     {nil, []edit{annotate(annotation.ExcludeOutboundIPRanges, "10.0.0.0/8")}},
+	"IncludeInboundPorts":         {nil, []edit{annotate(annotation.IncludeInboundPorts, "80")}},
+	"ExcludeInboundPorts":         {nil, []edit{annotate(annotation.ExcludeInboundPorts, "80")}},
+	"IncludeOutboundPorts":        {nil, []edit{annotate(annotation.IncludeOutboundPorts, "80")}},
+	"ExcludeOutboundPorts":        {nil, []edit{annotate(annotation.ExcludeOutboundPorts, "80")}},
+	"ExcludeInterfaces":           {nil, []edit{annotate(annotation.ExcludeInterfaces, "net1")}},
+	"KubevirtInterfaces":          {nil, []edit{annotate(annotation.KubevirtInterfaces, "tap0")}},
+	"RerouteVirtualInterfaces":    {nil, []edit{annotate(annotation.RerouteVirtualInterfaces, "tap0")}},
+	"OwnIncludeInboundPorts":      {nil, []edit{annotate(annotation.OwnIncludeInboundPorts, "1-9")}},
+	"OwnExcludeInboundPorts":      {nil, []edit{annotate(annotation.OwnExcludeInboundPorts, "1-9")}},
+	"OwnIncludeOutboundPorts":     {nil, []edit{annotate(annotation.OwnIncludeOutboundPorts, "1-9")}},
+	"OwnExcludeOutboundPorts":     {nil, []edit{annotate(annotation.OwnExcludeOutboundPorts, "1-9")}},
+	"OwnExcludeInterfaces":        {nil, []edit{annotate(annotation.OwnExcludeInterfaces, "net2")}},
+	"OwnRerouteVirtualInterfaces": {nil, []edit{annotate(annotation.OwnRerouteVirtualInterfaces, "tap2")}},
+	"AmbientRedirection":          {nil, []edit{annotate(annotation.AmbientRedirection, "enabled")}},
+	"Initialize":                  {[]edit{notInjected}, []edit{annotate(annotation.Initialize, "true")}},
+	"EnvoyPort":                   {nil, []edit{annotate(annotation.EnvoyPort, "16001")}},
+	"EnvoyUserID":                 {nil, []edit{annotate(annotation.EnvoyUserID, "7")}},
+	"EnvoyGroupID":                {nil, []edit{annotate(annotation.EnvoyGroupID, "7")}},
+	"OpenShiftDeployer":           {nil, []edit{annotate(annotation.OpenShiftDeployer, "x")}},
+	"OpenShiftBuild":              {nil, []edit{annotate(annotation.OpenShiftBuild, "x")}},
+	"EnvDNSCapture":               {nil, []edit{proxyEnv(EnvDNSCapture, "true")}},
+	"EnvInvalidDrop":              {nil, []edit{proxyEnv(EnvInvalidDrop, "true")}},
+	"EnvDisableEnvoy":             {nil, []edit{proxyEnv(EnvDisableEnvoy, "true")}},
 }
 
 func TestEveryKeyMatters(t *testing.T) {

@@ -28,7 +28,10 @@ const (
 	zoneApp   = 2
 )
 
-var loopbackInterface = Interfaces{"lo"}
+var (
+	loopbackInterface = Interfaces{"lo"}
+	dnsPorts          = DestPorts{{dnsPort, dnsPort}}
+)
 
 // RuleSet derives the rules. Mode NONE has none.
 func (s Spec) RuleSet() RuleSet {
@@ -89,10 +92,10 @@ func (b builder) raw() Table {
 		return Table{}
 	}
 	out := Chain{Name: chainOutputDNS, Hook: Output}
-	out.Rules = append(out.Rules, b.owned("the sidecar's own query", SetZone(zoneProxy), UDP, DestPorts{dnsPort})...)
+	out.Rules = append(out.Rules, b.owned("the sidecar's own query", SetZone(zoneProxy), UDP, dnsPorts)...)
 	out.Rules = append(out.Rules, b.owned("the sidecar's answer to an app", SetZone(zoneApp), UDP,
 		SourcePort(b.DNSPort))...)
-	out.Rules = append(out.Rules, rule("an app's query", SetZone(zoneApp), UDP, DestPorts{dnsPort}))
+	out.Rules = append(out.Rules, rule("an app's query", SetZone(zoneApp), UDP, dnsPorts))
 	in := Chain{Name: chainInbound, Hook: Prerouting, Rules: []Rule{
 		rule("the resolver's answer to the sidecar", SetZone(zoneProxy), UDP, SourcePort(dnsPort)),
 	}}
@@ -175,8 +178,8 @@ func (b builder) natOutput() Chain {
 		add(b.appOnLoopback(lo)...)
 	}
 	if b.DNSCapture {
-		add(rule("an app's DNS query", RedirectTo(b.DNSPort), UDP, DestPorts{dnsPort}),
-			rule("an app's DNS query", RedirectTo(b.DNSPort), TCP, DestPorts{dnsPort}))
+		add(rule("an app's DNS query", RedirectTo(b.DNSPort), UDP, dnsPorts),
+			rule("an app's DNS query", RedirectTo(b.DNSPort), TCP, dnsPorts))
 	}
 	if b.capturesLoopback() {
 		add(rule("loopback", Return{}, To{loopback}))

@@ -33,7 +33,8 @@ func (f Family) addresses() (loopback, passthrough, everything netip.Prefix) {
 	if f == IPv6 {
 		return netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("::6/128"), netip.MustParsePrefix("::/0")
 	}
-	return netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("127.0.0.6/32"), netip.MustParsePrefix("0.0.0.0/0")
+	return netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("127.0.0.6/32"),
+		netip.MustParsePrefix("0.0.0.0/0")
 }
 
 // RuleSet is everything a network namespace must hold, for both families, in the order in which it must be written
@@ -119,8 +120,9 @@ type (
 	NotTo netip.Prefix
 	// SourcePort matches a source port.
 	SourcePort uint16
-	// DestPorts matches a destination port; at least one.
-	DestPorts []uint16
+	// DestPorts matches a destination port; at least one, sorted, and no two ranges overlap or touch each other but
+	// single ports.
+	DestPorts []PortRange
 	// NotDestPorts matches every other destination port; at most 15, for iptables cannot hold more in one rule.
 	NotDestPorts []uint16
 	// SocketUID matches packets whose socket was opened by the user, in the IDs of the namespace's user namespace.

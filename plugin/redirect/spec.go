@@ -67,8 +67,8 @@ const (
 	validMode           = "REDIRECT, TPROXY or NONE"
 	validPrefixes       = `"*" or a comma-separated list of prefixes such as 10.0.0.0/8,fd00::/8, without spaces`
 	validExcludes       = "a comma-separated list of prefixes such as 10.0.0.0/8,fd00::/8, without spaces"
-	validPorts          = `"*" or a comma-separated list of ports 0 to 65535`
-	validPortList       = "a comma-separated list of ports 0 to 65535"
+	validPorts          = `"*" or a comma-separated list of ports 0 to 65535 and of ranges such as 8000-8100`
+	validPortList       = "a comma-separated list of ports 0 to 65535 and of ranges such as 8000-8100"
 	validInterfaceNames = "a comma-separated list of interface names of at most 15 bytes out of letters, digits and ._-:@"
 	validBool           = "true or false"
 )
@@ -120,18 +120,19 @@ var settings = []setting{
 	value("excludeOutboundIPRanges", text, validExcludes, func(s *Spec) *Prefixes { return &s.ExcludeOutboundIPRanges },
 		listOnly(ParsePrefixes), asString[Prefixes], annotation.ExcludeOutboundIPRanges),
 	value("includeInboundPorts", text, validPorts, func(s *Spec) *Ports { return &s.IncludeInboundPorts },
-		ParsePorts, asString[Ports], annotation.IncludeInboundPorts),
+		ParsePorts, asString[Ports], annotation.OwnIncludeInboundPorts, annotation.IncludeInboundPorts),
 	value("excludeInboundPorts", text, validPortList, func(s *Spec) *Ports { return &s.ExcludeInboundPorts },
-		parseExcludeInbound, asString[Ports], annotation.ExcludeInboundPorts),
+		parseExcludeInbound, asString[Ports], annotation.OwnExcludeInboundPorts, annotation.ExcludeInboundPorts),
 	value("includeOutboundPorts", text, validPorts, func(s *Spec) *Ports { return &s.IncludeOutboundPorts },
-		ParsePorts, asString[Ports], annotation.IncludeOutboundPorts),
+		ParsePorts, asString[Ports], annotation.OwnIncludeOutboundPorts, annotation.IncludeOutboundPorts),
 	value("excludeOutboundPorts", text, validPortList, func(s *Spec) *Ports { return &s.ExcludeOutboundPorts },
-		listOnly(ParsePorts), asString[Ports], annotation.ExcludeOutboundPorts),
+		listOnly(ParsePorts), asString[Ports], annotation.OwnExcludeOutboundPorts, annotation.ExcludeOutboundPorts),
 	value("excludeInterfaces", text, validInterfaceNames, func(s *Spec) *Interfaces { return &s.ExcludeInterfaces },
-		ParseInterfaces, asString[Interfaces], annotation.ExcludeInterfaces),
+		ParseInterfaces, asString[Interfaces], annotation.OwnExcludeInterfaces, annotation.ExcludeInterfaces),
 	value("rerouteVirtualInterfaces", text, validInterfaceNames,
 		func(s *Spec) *Interfaces { return &s.RerouteVirtualInterfaces },
-		ParseInterfaces, asString[Interfaces], annotation.RerouteVirtualInterfaces, annotation.KubevirtInterfaces),
+		ParseInterfaces, asString[Interfaces], annotation.OwnRerouteVirtualInterfaces,
+		annotation.RerouteVirtualInterfaces, annotation.KubevirtInterfaces),
 	value("dnsCapture", boolean, validBool, func(s *Spec) *bool { return &s.DNSCapture }, parseBool, asIs[bool]),
 	port(func(s *Spec) *Port { return &s.DNSPort }, "dnsPort"),
 	value("dropInvalid", boolean, validBool, func(s *Spec) *bool { return &s.DropInvalid }, parseBool, asIs[bool]),

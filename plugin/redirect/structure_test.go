@@ -43,7 +43,8 @@ func chainProblems(t Table) (found []string) {
 			if target, ok := r.Target.(Jump); ok {
 				jumped[string(target)] = true
 				if !regular[string(target)] {
-					found = append(found, fmt.Sprintf("%s: jumps to %s, which is not a regular chain defined before", c.Name, target))
+					found = append(found, fmt.Sprintf("%s: jumps to %s, which is not a regular chain defined before", c.Name,
+						target))
 				}
 			}
 		}
@@ -85,7 +86,7 @@ func ruleProblems(t Table) (found []string) {
 
 // matchProblem checks one match. proto says that a transport protocol was matched before it.
 func matchProblem(t Table, c Chain, match Match, proto bool) string {
-	prefixes, ports := []netip.Prefix(nil), []uint16{1}
+	prefixes, ports := []netip.Prefix(nil), singles([]uint16{1})
 	switch m := match.(type) {
 	case From:
 		prefixes = m
@@ -96,7 +97,7 @@ func matchProblem(t Table, c Chain, match Match, proto bool) string {
 	case DestPorts:
 		ports = m
 	case NotDestPorts:
-		if ports = m; len(m) > 15 {
+		if ports = singles(m); len(m) > 15 {
 			return "more ports than iptables can hold"
 		}
 	case SocketUID:
@@ -123,13 +124,27 @@ func matchProblem(t Table, c Chain, match Match, proto bool) string {
 			return "not prefixes of the family"
 		}
 	case SourcePort, DestPorts, NotDestPorts:
-		if !proto || len(ports) == 0 || !slices.IsSorted(ports) {
-			return "no port without a protocol, and a sorted list"
+		if !proto {
+			return "no port without a protocol"
 		}
+		return portsProblem(ports)
 	case SocketUID, SocketGID:
 		if c.Hook != Output {
 			return "only packets on their way out have a socket"
 		}
+	}
+	return ""
+}
+
+// portsProblem checks the one form that lists of ports have.
+func portsProblem(ports []PortRange) string {
+	for i, r := range ports {
+		if r.Last < r.First || i > 0 && r.First <= ports[i-1].Last {
+			return "not sorted, or not disjoint"
+		}
+	}
+	if len(ports) == 0 || !slices.Equal(ports, normalized(ports)) {
+		return "empty, or in another form"
 	}
 	return ""
 }
@@ -168,17 +183,17 @@ func TestStructure(t *testing.T) {
 // A checker that finds nothing is only worth something if it can find.
 func TestStructureFindsProblems(t *testing.T) {
 	breakage := map[string]func(*RuleSet){
-		"out of order":          func(s *RuleSet) { slices.Reverse(s.Tables) },
-		"defined before":        func(s *RuleSet) { slices.Reverse(s.Tables[0].Chains) },
-		"no rule jumps to it":   func(s *RuleSet) { s.Tables[0].Chains[1].Name = "OTHER" },
-		"twice or empty":        func(s *RuleSet) { s.Tables[0].Chains[1].Rules = nil },
-		"prefixes of the fam":   func(s *RuleSet) { s.Tables[0].Family, s.Tables[1].Family = IPv4, IPv6 },
-		"root is never exempt":  func(s *RuleSet) { s.Tables[0].Chains[3].Rules[1].Matches[0] = SocketUID(0) },
-		"without a protocol":    func(s *RuleSet) { s.Tables[0].Chains[2].Rules[0].Matches = []Match{DestPorts{1}} },
-		"unusable comment":      func(s *RuleSet) { s.Tables[0].Chains[2].Rules[0].Why = "" },
-		"nat only":              func(s *RuleSet) { s.Tables[0].Chains[0].Rules[0].Matches = nil },
-		"mangle only":           func(s *RuleSet) { s.Tables[0].Chains[0].Rules[0].Target = SetMark(1) },
-		"on their way out have": func(s *RuleSet) { s.Tables[0].Chains[2].Rules[0].Matches = []Match{SocketGID(1)} },
+		"out of order":            func(s *RuleSet) { slices.Reverse(s.Tables) },
+		"defined before":          func(s *RuleSet) { slices.Reverse(s.Tables[0].Chains) },
+		"no rule jumps to it":     func(s *RuleSet) { s.Tables[0].Chains[1].Name = "OTHER" },
+		"twice or empty":          func(s *RuleSet) { s.Tables[0].Chains[1].Rules = nil },
+		"prefixes of the fam":     func(s *RuleSet) { s.Tables[0].Family, s.Tables[1].Family = IPv4, IPv6 },
+		"root is never exempt":    func(s *RuleSet) { s.Tables[0].Chains[3].Rules[1].Matches[0] = SocketUID(0) },
+		"port without a protocol": func(s *RuleSet) { s.Tables[0].Chains[2].Rules[0].Matches = []Match{DestPorts{{1, 1}}} },
+		"unusable comment":        func(s *RuleSet) { s.Tables[0].Chains[2].Rules[0].Why = "" },
+		"nat only":                func(s *RuleSet) { s.Tables[0].Chains[0].Rules[0].Matches = nil },
+		"mangle only":             func(s *RuleSet) { s.Tables[0].Chains[0].Rules[0].Target = SetMark(1) },
+		"on their way out have":   func(s *RuleSet) { s.Tables[0].Chains[2].Rules[0].Matches = []Match{SocketGID(1)} },
 	}
 	for want, change := range breakage {
 		set := DefaultSpec().RuleSet()

@@ -130,7 +130,7 @@ func matchText(family Family, match Match) string {
 	case SourcePort:
 		return "th sport " + strconv.Itoa(int(m))
 	case DestPorts:
-		return "th dport " + set(m, portText)
+		return "th dport " + set(m, PortRange.String)
 	case NotDestPorts:
 		return "th dport != " + set(m, portText)
 	case SocketUID:

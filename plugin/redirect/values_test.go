@@ -42,10 +42,14 @@ var accepted = map[string]map[string]string{
 	"ports": {
 		"": "", " ": "", "*": "*", "80": "80", "443,80": "80,443", "80,80": "80",
 		"0": "0", "0,65535": "0,65535", // 1f: port 0
+		"8000-8100": "8000-8100", "0-65535": "0-65535", "80-80": "80", "81-82": "81,82", "1-3,2-5": "1-5",
+		"443,8000-8100,25": "25,443,8000-8100", "80,81,82": "80-82", "80-90,91,92-92": "80-92", " 5-9 ": "5-9",
+		"65533-65534,65535": "65533-65535", "8000-8100,8050,8099-8200": "8000-8200",
 		"80, 443": "80,443", " 80 ,443 ": "80,443", "\t80\n": "80", // 1f: spaces around items
 	},
-	"portList": {"": "", "80,443": "80,443", "0": "0"},
-	"inbound":  {"": "15020,15021,15090", "80": "80,15020,15021,15090", "15090,15020": "15020,15021,15090"},
+	"portList": {"": "", "80,443": "80,443", "0": "0", "1-1024": "1-1024"},
+	"inbound": {"15000-15089": "15000-15090", "": "15020,15021,15090", "80": "80,15020,15021,15090",
+		"15090,15020": "15020,15021,15090"},
 	"prefixes": {
 		"": "", "*": "*", "10.0.0.0/8": "10.0.0.0/8", "0.0.0.0/0": "0.0.0.0/0", "::/0": "::/0",
 		"10.0.0.0/8,10.1.0.0/16":            "10.0.0.0/8", // 1f: overlapping
@@ -74,7 +78,8 @@ var rejected = map[string][]string{
 	"proxyUID":  {"", "0", "00", "-1", "4294967295", "root"},
 	"mode":      {"", "redirect", "Redirect", "REDIRECT ", " TPROXY", "tproxy", "none", "None", "DIVERT"},
 	"selection": {"", "all", "Injected", "injected ", "namespaces"},
-	"ports": {"70000", "65536", "-1", "http", "80-90", "80:90", "+80", "0x50", ",", "80,,443", "80,", ",80", "80, ",
+	"ports": {"70000", "65536", "-1", "http", "80:90", "90-80", "80-", "-80", "80--90", "80-90-100", "80 - 90",
+		"80-65536", "+80", "0x50", ",", "80,,443", "80,", ",80", "80, ",
 		"*,80", "80,*", "* ", "**", "80 443", "80;443", "1e3", "80.0", "99999999999999999999"},
 	"portList": {"*", "70000", "80,"},
 	"inbound":  {"*", "70000", "80,"},
@@ -124,7 +129,7 @@ func TestParsersReject(t *testing.T) {
 // A list error says which item is meant: a list may be hundreds long.
 func TestListErrorsNameTheItem(t *testing.T) {
 	for name, text := range map[string]string{
-		"ports": "80, 81 ,x 1", "prefixes": "10.0.0.0/8,11.0.0.0/8,x 1", "interfaces": "net1,net2,x 1",
+		"ports": "80, 81-90 ,x 1", "prefixes": "10.0.0.0/8,11.0.0.0/8,x 1", "interfaces": "net1,net2,x 1",
 	} {
 		if _, err := parsers[name](text); err == nil || !strings.Contains(err.Error(), `item 3, "x 1"`) {
 			t.Errorf("%s %q: %v", name, text, err)
@@ -135,14 +140,26 @@ func TestListErrorsNameTheItem(t *testing.T) {
 func TestSets(t *testing.T) {
 	input := []uint16{443, 80, 80}
 	ports := PortsOf(input...)
-	if got := ports.List(); !slices.Equal(got, []uint16{80, 443}) || !slices.Equal(input, []uint16{443, 80, 80}) {
+	if got := ports.String(); got != "80,443" || !slices.Equal(input, []uint16{443, 80, 80}) {
 		t.Errorf("got %v of %v", got, input)
 	}
-	if got := ports.union(81, 80).List(); !slices.Equal(got, []uint16{80, 81, 443}) || ports.String() != "80,443" {
+	if got := ports.union(81, 80).String(); got != "80,81,443" || ports.String() != "80,443" {
 		t.Errorf("union %v, and the set is now %v", got, ports)
 	}
-	if got := ports.without(80).List(); !slices.Equal(got, []uint16{443}) || ports.String() != "80,443" {
+	if got := ports.without(80).String(); got != "443" || ports.String() != "80,443" {
 		t.Errorf("without %v, and the set is now %v", got, ports)
+	}
+	for _, test := range []struct {
+		text, want string
+		without    uint16
+	}{
+		{"80-90", "80-84,86-90", 85}, {"80-90", "81-90", 80}, {"80-90", "80-89", 90}, {"80-82", "80,82", 81},
+		{"80-90", "80-90", 91}, {"0-65535", "0-65534", 65535}, {"0-65535", "1-65535", 0}, {"80-83", "80,81,83", 82},
+	} {
+		set, err := ParsePorts(test.text)
+		if got := set.without(test.without).String(); err != nil || got != test.want {
+			t.Errorf("%s without %d is %s, %v, want %s", test.text, test.without, got, err, test.want)
+		}
 	}
 	all := AllPorts()
 	if !all.All() || all.Empty() || all.List() != nil || !all.union(1).All() || !all.without(1).All() {
@@ -166,7 +183,8 @@ func TestGlobs(t *testing.T) {
 	}{
 		{nil, nil, []string{"", "a"}},
 		{[]string{"kube-system"}, []string{"kube-system"}, []string{"kube-systems", "my-kube-system", "kube"}},
-		{[]string{"kube-*", "istio-?"}, []string{"kube-", "kube-public", "istio-1"}, []string{"kube", "istio-", "istio-12"}},
+		{[]string{"kube-*", "istio-?"}, []string{"kube-", "kube-public", "istio-1"}, []string{"kube", "istio-",
+			"istio-12"}},
 		{[]string{"team-[a-c]"}, []string{"team-a", "team-c"}, []string{"team-d", "team-"}},
 		{[]string{"team-[^a-c]"}, []string{"team-d"}, []string{"team-a"}},
 		{[]string{"*"}, []string{"a", "kube-system"}, nil},
