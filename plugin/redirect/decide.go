@@ -31,7 +31,7 @@ const (
 	ReasonOwnInit           Reason = "own-init"            // its istio-init has NET_ADMIN and writes the rules
 	ReasonEnvoyDisabled     Reason = "envoy-disabled"      // DISABLE_ENVOY in the proxy container
 	ReasonProxyType         Reason = "proxy-type"          // the proxy is a gateway, not a sidecar
-	ReasonModeNone          Reason = "mode-none"           // interceptionMode NONE
+	ReasonModeNone          Reason = "mode-none"           // interception mode NONE
 	ReasonNotInjected       Reason = "not-injected"        // selection injected: no status annotation and not opted in
 	ReasonNotOptedIn        Reason = "not-opted-in"        // selection annotated: neither pod nor namespace opted in
 	ReasonNoProxy           Reason = annotation.NoProxy    // meant for the mesh, but there is no proxy container
@@ -127,8 +127,7 @@ func exempt(pod Pod, policy Policy, own answer) Reason {
 	if reason := exemptByContainers(pod); reason != "" {
 		return reason
 	}
-	if mode, present := pod.Annotations[annotation.InterceptionMode]; mode == string(ModeNone) || !present &&
-		policy.Redirect.Mode == ModeNone {
+	if mode, known := pod.mode(policy); known && mode == ModeNone {
 		return ReasonModeNone
 	}
 	return ""

@@ -90,6 +90,17 @@ var decisions = []struct {
 	{"the pod overrules mode NONE", []edit{modeNone, annotate(annotation.InterceptionMode, "REDIRECT")}, Redirect,
 		ReasonInjected, true},
 
+	{"mode NONE of the sidecar", []edit{proxyEnv(EnvMode, "NONE")}, Untouched, ReasonModeNone, true},
+	{"mode NONE of a native sidecar", []edit{proxyEnv(EnvMode, "NONE"), nativeSidecar}, Untouched, ReasonModeNone, true},
+	{"the pod overrules its sidecar's mode", []edit{proxyEnv(EnvMode, "NONE"),
+		annotate(annotation.InterceptionMode, "TPROXY")}, Redirect, ReasonInjected, true},
+	{"the sidecar overrules mode NONE", []edit{modeNone, proxyEnv(EnvMode, "REDIRECT")}, Redirect, ReasonInjected, true},
+	{"mode NONE by configuration, no agent", []edit{modeNone, runtimeOnly, withoutAgent}, Untouched, ReasonModeNone,
+		true},
+	{"mode NONE by configuration, the sidecar is asked", []edit{modeNone, runtimeOnly}, Ask, ReasonIncomplete, true},
+	{"mode NONE by configuration, a plain pod", []edit{modeNone, noAnnotations, runtimeOnly}, Untouched,
+		ReasonNotInjected, false},
+
 	{"a plain pod", []edit{noAnnotations}, Untouched, ReasonNotInjected, false},
 	{"a plain pod, agent not asked", []edit{noAnnotations, runtimeOnly}, Untouched, ReasonNotInjected, false},
 	{"a plain pod, no agent, no annotations", []edit{unknownAnnotations, runtimeOnly, withoutAgent}, Untouched,

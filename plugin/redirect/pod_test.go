@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/istio-pod-network/controller/plugin/annotation"
@@ -55,8 +54,17 @@ func TestSettingsOfThePod(t *testing.T) {
 		{"invalid", []edit{proxyEnv(EnvInvalidDrop, "true")}, `{"dropInvalid":true}`},
 		{"invalid, not although configured", []edit{configured(t, `{"dropInvalid":true}`), proxyEnv(EnvInvalidDrop, "0")},
 			`{}`},
+		{"invalid, by the init container's name", []edit{proxyEnv(EnvDropInvalid, "true")}, `{"dropInvalid":true}`},
+		{"invalid, both names", []edit{proxyEdit(func(c *Container) {
+			c.Env = map[string]string{EnvDropInvalid: "true", EnvInvalidDrop: "false"}
+		})}, `{}`},
+		{"mode of the sidecar", []edit{proxyEnv(EnvMode, "TPROXY")}, `{"mode":"TPROXY"}`},
+		{"mode of the sidecar over the configuration", []edit{configured(t, `{"mode":"TPROXY"}`),
+			proxyEnv(EnvMode, "REDIRECT")}, `{}`},
+		{"the pod overrules its sidecar's mode", []edit{proxyEnv(EnvMode, "x"),
+			annotate(annotation.InterceptionMode, "TPROXY")}, `{"mode":"TPROXY"}`},
 		{"environment of the app does not count", []edit{func(p *Pod, _ *Policy) {
-			p.Containers[0].Env = map[string]string{EnvDNSCapture: "true", EnvInvalidDrop: "true"}
+			p.Containers[0].Env = map[string]string{EnvDNSCapture: "true", EnvInvalidDrop: "true", EnvMode: "TPROXY"}
 		}}, `{}`},
 
 		{"2018", []edit{annotate(annotation.EnvoyPort, "16001", annotation.EnvoyUserID, "7", annotation.EnvoyGroupID, "8")},
@@ -100,6 +108,8 @@ func TestDecideErrors(t *testing.T) {
 		{"mode", []edit{annotate(annotation.InterceptionMode, "none")}, []string{"annotation " +
 			annotation.InterceptionMode,
 			`"none"`}},
+		{"mode of the sidecar", []edit{proxyEnv(EnvMode, "tproxy")}, []string{"container istio-proxy env " + EnvMode,
+			`"tproxy"`, "REDIRECT, TPROXY or NONE"}},
 		{"no agent", []edit{annotate(annotation.ExcludeInboundPorts, "*"), runtimeOnly, withoutAgent},
 			[]string{annotation.ExcludeInboundPorts, `"*"`}},
 	} {
@@ -163,7 +173,25 @@ var keyEffects = map[string]struct {
 	"OpenShiftBuild":              {nil, []edit{annotate(annotation.OpenShiftBuild, "x")}},
 	"EnvDNSCapture":               {nil, []edit{proxyEnv(EnvDNSCapture, "true")}},
 	"EnvInvalidDrop":              {nil, []edit{proxyEnv(EnvInvalidDrop, "true")}},
+	"EnvDropInvalid":              {nil, []edit{proxyEnv(EnvDropInvalid, "true")}},
+	"EnvMode":                     {nil, []edit{proxyEnv(EnvMode, "TPROXY")}},
 	"EnvDisableEnvoy":             {nil, []edit{proxyEnv(EnvDisableEnvoy, "true")}},
+}
+
+// synonyms are the keys that mean the same as another.
+var synonyms = map[string]string{"KubevirtInterfaces": "RerouteVirtualInterfaces", "EnvDropInvalid": "EnvInvalidDrop",
+	"EnvMode": "InterceptionMode"}
+
+// Whoever trims a pod keeps the variables that are listed, so none that is read may be missing.
+func TestProxyVariables(t *testing.T) {
+	if names := declared(t, "proxy.go", "Env"); len(names) != len(ProxyVariables) {
+		t.Errorf("variables %q, listed %q", names, ProxyVariables)
+	}
+	unique := slices.Clone(ProxyVariables)
+	slices.Sort(unique)
+	if len(slices.Compact(unique)) != len(ProxyVariables) {
+		t.Errorf("twice: %q", ProxyVariables)
+	}
 }
 
 func TestEveryKeyMatters(t *testing.T) {
@@ -182,8 +210,7 @@ func TestEveryKeyMatters(t *testing.T) {
 		if before == with {
 			t.Errorf("%s changes nothing: %s", name, with)
 		}
-		// The two names of the interface list mean the same; no other two keys do.
-		if other, twice := seen[with]; twice && !strings.Contains(name+other, "Kubevirt") {
+		if other, twice := seen[with]; twice && synonyms[name] != other && synonyms[other] != name {
 			t.Errorf("%s does what %s does: %s", name, other, with)
 		}
 		seen[with] = name

@@ -4,16 +4,24 @@ import (
 	"strconv"
 
 	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// Environment of the proxy container that is read, as in Istio's own plugin.
+// Environment of the proxy container that is read, as by Istio's own init container or plugin: an injector writes all
+// of a mesh's or a pod's proxyMetadata there.
 const (
 	EnvDNSCapture   = "ISTIO_META_DNS_CAPTURE"
+	EnvDropInvalid  = "DROP_INVALID" // the init container's name of the next one, which wins, as there
 	EnvInvalidDrop  = "INVALID_DROP"
 	EnvDisableEnvoy = "DISABLE_ENVOY"
+	EnvMode         = "ISTIO_META_INTERCEPTION_MODE" // by which the sidecar itself knows how it gets its traffic
 )
 
-// readProxy takes what Istio's plugin takes from the proxy container: its user and group, DNS capture, invalid-drop.
+// ProxyVariables lists every variable that is read; nothing else of a container's environment need be kept.
+var ProxyVariables = []string{EnvDNSCapture, EnvDropInvalid, EnvInvalidDrop, EnvDisableEnvoy, EnvMode}
+
+// readProxy takes what Istio takes from the proxy container: its user and group, and from its environment the
+// interception mode, DNS capture and drop-invalid.
 func (s *Spec) readProxy(pod Pod, proxy Container) error {
 	uid, err := containerID("runAsUser", proxy.RunAsUser, pod.RunAsUser)
 	if err != nil {
@@ -32,8 +40,33 @@ func (s *Spec) readProxy(pod Pod, proxy Container) error {
 		s.ProxyGID = gid
 	}
 	s.DNSCapture = envBool(proxy, EnvDNSCapture, s.DNSCapture)
-	s.DropInvalid = envBool(proxy, EnvInvalidDrop, s.DropInvalid)
+	s.DropInvalid = envBool(proxy, EnvInvalidDrop, envBool(proxy, EnvDropInvalid, s.DropInvalid))
+	if text, present := proxy.Env[EnvMode]; present && !pod.saysMode() {
+		if s.Mode, err = ParseMode(text); err != nil {
+			return invalid.Text("container "+ProxyContainer+" env "+EnvMode, text, err.Error(), validMode)
+		}
+	}
 	return nil
+}
+
+// saysMode reports whether the pod says its interception mode by its annotation.
+func (p Pod) saysMode() bool {
+	_, present := p.Annotations[annotation.InterceptionMode]
+	return present
+}
+
+// mode returns the interception mode: what the pod says, else its sidecar, else the operator. It is not known where the
+// agent would tell of a sidecar that may say something else than the operator.
+func (p Pod) mode(policy Policy) (mode Mode, known bool) {
+	if p.saysMode() {
+		return Mode(p.Annotations[annotation.InterceptionMode]), true
+	}
+	if proxy := p.proxy(); proxy != nil {
+		if text, present := proxy.Env[EnvMode]; present {
+			return Mode(text), true
+		}
+	}
+	return policy.Redirect.Mode, p.Complete || !policy.Agent
 }
 
 // containerID returns the container's ID, else the pod's, else 0.
