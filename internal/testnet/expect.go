@@ -79,13 +79,13 @@ func (s settings) inbound(f Flow, family Family) (Landing, string) {
 	case f.Proto != TCP:
 		return direct, "not TCP"
 	// even if it is excluded, too. DELIBERATE in TPROXY mode, where Istio's two redirections collide
-	case slices.Contains(s.rerouteInterfaces, link):
+	case named(s.rerouteInterfaces, link):
 		// What comes from a machine behind this pod is treated as outbound, and never as inbound.
 		if s.allRanges || contains(s.includeRanges, f.To.Addr(family)) {
 			return AtOutbound, "rerouteVirtualInterfaces"
 		}
 		return direct, "rerouteVirtualInterfaces, but outside includeOutboundIPRanges"
-	case slices.Contains(s.excludeInterfaces, link):
+	case named(s.excludeInterfaces, link):
 		return direct, "excludeInterfaces"
 	case f.Port == 15008: // DELIBERATE in TPROXY mode, where Istio captures it
 		return direct, "the mesh's own tunnel port"
@@ -102,7 +102,7 @@ func (s settings) outbound(f Flow, family Family) (Landing, string) {
 	who, dst, lo := f.From.ids(s), f.To.Addr(family), f.To.local()
 	isDNS := s.dns && f.Port == 53
 	switch {
-	case !lo && slices.Contains(s.excludeInterfaces, link(f.To)):
+	case !lo && named(s.excludeInterfaces, link(f.To)):
 		return direct, "excludeInterfaces"
 	case s.excludeOutPorts.has(f.Port) && s.isMarked(f, who):
 		return s.inboundByMark(f)

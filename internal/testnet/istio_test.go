@@ -15,7 +15,7 @@ func istioRules(s settings, family Family) string {
 		lo, pass = "::1/128", "::6/128"
 	}
 	t := tables{}
-	for _, link := range s.excludeInterfaces {
+	for _, link := range wildcards(s.excludeInterfaces) {
 		t.add("nat", "PREROUTING -i %s -j RETURN", link)
 		t.add("nat", "OUTPUT -o %s -j RETURN", link)
 		if s.tproxy {
@@ -95,9 +95,14 @@ func (t tables) String() string {
 	return text.String()
 }
 
+// wildcards writes prefixes of interface names as iptables does.
+func wildcards(links []string) []string {
+	return strings.Fields(strings.ReplaceAll(strings.Join(links, " "), "*", "+"))
+}
+
 // reroute is about virtual machines behind interfaces; Istio inserts these rules before all others.
 func (t tables) reroute(s settings, family Family) {
-	for _, link := range s.rerouteInterfaces {
+	for _, link := range wildcards(s.rerouteInterfaces) {
 		for _, prefix := range s.includeRanges {
 			if prefix.Addr().Is4() == (family == IPv4) {
 				t.add("nat", "PREROUTING -i %s -d %s -j ISTIO_REDIRECT", link, prefix)

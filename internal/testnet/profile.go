@@ -84,6 +84,14 @@ func list(text string) []string {
 	return items
 }
 
+// named reports whether a list of interface names holds the name, perhaps by a prefix.
+func named(list []string, name string) bool {
+	return slices.ContainsFunc(list, func(item string) bool {
+		prefix, isPrefix := strings.CutSuffix(item, "*")
+		return item == name || isPrefix && strings.HasPrefix(name, prefix)
+	})
+}
+
 func number(text string) uint64 {
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil {

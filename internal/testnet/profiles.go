@@ -25,14 +25,14 @@ var Profiles = append(BaseProfiles[:len(BaseProfiles):len(BaseProfiles)], combin
 	{"include-inbound", map[string]any{"includeInboundPorts": "8080,9090", "excludeInboundPorts": "8080"}},
 	{"exclude-inbound", map[string]any{"excludeInboundPorts": "8081-9090"}},
 	{"no-inbound", map[string]any{"includeInboundPorts": ""}},
-	{"exclude-interfaces", map[string]any{"excludeInterfaces": "net1,net7"}},
+	{"exclude-interfaces", map[string]any{"excludeInterfaces": "net*,tap7"}},
 	{"drop-invalid", map[string]any{"dropInvalid": true}},
 	{"custom-ports", map[string]any{"outboundPort": 15101, "inboundPort": 15106, "dnsPort": 15153, "dnsCapture": true}},
 	{"custom-ids", map[string]any{"proxyUID": 2000, "proxyGID": 2001, "dnsCapture": true}},
 	{"dns-exclude-ports", map[string]any{"dnsCapture": true, "excludeOutboundPorts": "53"}},
 	{"dns-no-outbound", map[string]any{"dnsCapture": true, "includeOutboundIPRanges": ""}},
 	{"reroute", map[string]any{"rerouteVirtualInterfaces": "net1"}},
-	{"reroute-ranges", map[string]any{"rerouteVirtualInterfaces": "net1",
+	{"reroute-ranges", map[string]any{"rerouteVirtualInterfaces": "ne*",
 		"includeOutboundIPRanges": "10.96.0.0/16,203.0.113.0/24,fd96::/64,2001:db8:7::/48"}},
 })...)
 

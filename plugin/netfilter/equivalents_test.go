@@ -24,7 +24,7 @@ var equivalents = []struct {
 		"no answer to a connection of the pod's own goes to a listed port, and of others TPROXY finds the open socket by " +
 			"itself"},
 	{"mangle-istio-divert", "accept", called("tproxy-include-inbound"), "likewise"},
-	{"mangle-istio-output", `oifname { "net1", "net7" } return`, tproxyBut(),
+	{"mangle-istio-output", `oifname { "net*", "tap7" } return`, tproxyBut(),
 		"what follows is for packets on lo, and for clients whose connections the sidecar took: none by these interfaces"},
 
 	{"mangle-istio-inbound", `iifname "lo" `, called("tproxy-no-inbound"), "no rule follows"},

@@ -41,9 +41,9 @@ func matchExprs(family redirect.Family, match redirect.Match, sets *setMaker) []
 	case redirect.Proto:
 		return meta(expr.MetaKeyL4PROTO, expr.CmpOpEq, []byte{byte(m)})
 	case redirect.InInterface:
-		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}}, sets.names(m)...)
+		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}}, sets.names(redirect.Interfaces(m))...)
 	case redirect.OutInterface:
-		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register}}, sets.names(m)...)
+		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register}}, sets.names(redirect.Interfaces(m))...)
 	case redirect.From:
 		return append([]expr.Any{loadAddress(family, false)}, sets.prefixes(m)...)
 	case redirect.To:

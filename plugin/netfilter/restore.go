@@ -142,11 +142,19 @@ func each(r redirect.Rule, render func(redirect.Match) []string) []string {
 func matchInterface(match redirect.Match) []string {
 	switch m := match.(type) {
 	case redirect.InInterface:
-		return prefixed("-i ", m, func(s string) string { return s })
+		return prefixed("-i ", m, interfaceWord)
 	case redirect.OutInterface:
-		return prefixed("-o ", m, func(s string) string { return s })
+		return prefixed("-o ", m, interfaceWord)
 	}
 	return nil
+}
+
+// interfaceWord writes a prefix as iptables does.
+func interfaceWord(name string) string {
+	if prefix, isPrefix := redirect.InterfacePrefix(name); isPrefix {
+		return prefix + "+"
+	}
+	return name
 }
 
 func matchAddress(match redirect.Match) []string {

@@ -42,13 +42,46 @@ type setMaker struct {
 	prefix string // of the names of large sets: chain and number of the rule
 }
 
-func (s *setMaker) names(names []string) []expr.Any {
+// names matches an interface by one of the names. A prefix alone is compared with as many bytes of the name; among
+// others it is an interval, for the kernel compares the keys of such sets byte by byte.
+func (s *setMaker) names(names redirect.Interfaces) []expr.Any {
+	if prefix, isPrefix := redirect.InterfacePrefix(names[0]); isPrefix && len(names) == 1 {
+		return []expr.Any{compare(expr.CmpOpEq, []byte(prefix))}
+	}
+	if slices.ContainsFunc(names, isPrefix) {
+		return []expr.Any{s.lookup(nameIntervals(names), keyInterface, true, false)}
+	}
 	keys := make([][]byte, len(names))
 	for i, name := range names {
-		keys[i] = make([]byte, unix.IFNAMSIZ)
-		copy(keys[i], name)
+		keys[i] = interfaceKey(name)
 	}
 	return s.exact(keys, keyInterface, false)
+}
+
+func isPrefix(name string) bool { _, is := redirect.InterfacePrefix(name); return is }
+
+// interfaceKey is a name as the kernel keeps it, filled up with zeros.
+func interfaceKey(name string) []byte {
+	key := make([]byte, unix.IFNAMSIZ)
+	copy(key, name)
+	return key
+}
+
+// nameIntervals turns sorted names into intervals: the end of a prefix's is its last byte and one, of a name's that of
+// the key.
+func nameIntervals(names redirect.Interfaces) []element {
+	var elements []element
+	for _, name := range names {
+		text, isPrefix := redirect.InterfacePrefix(name)
+		start, end := interfaceKey(text), interfaceKey(text)
+		if isPrefix {
+			end[len(text)-1]++
+		} else {
+			end[len(end)-1]++
+		}
+		elements = append(elements, element{key: start}, element{key: end, end: true})
+	}
+	return elements
 }
 
 // ports matches a port in one of the ranges. The kernel's sets of intervals are trees and its others hash tables, so

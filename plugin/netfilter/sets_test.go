@@ -1,6 +1,7 @@
 package netfilter
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -82,6 +83,33 @@ func TestMultiport(t *testing.T) {
 		}
 		if got := destPorts(ports.List()); !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", ports, got, want)
+		}
+	}
+}
+
+// TestNameIntervals looks names up as the kernel does, byte by byte in keys that are filled up with zeros.
+func TestNameIntervals(t *testing.T) {
+	names, err := redirect.ParseInterfaces("br-*,docker0,n*,veth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	elements := nameIntervals(names)
+	if !slices.IsSortedFunc(elements, func(a, b element) int { return bytes.Compare(a.key, b.key) }) {
+		t.Errorf("not sorted: %v", elements)
+	}
+	for name, want := range map[string]bool{
+		"br-0": true, "br-": true, "br-zzzzzzzzzzz": true, "br": false, "br.1": false, "br,": false, "docker0": true,
+		"docker": false, "docker01": false, "docker1": false, "n": true, "net1": true, "o": false, "m": false,
+		"veth": true, "veth1": false, "vet": false, "lo": false, "eth0": false,
+	} {
+		inside := false
+		for _, e := range elements {
+			if bytes.Compare(e.key, interfaceKey(name)) <= 0 {
+				inside = !e.end
+			}
+		}
+		if inside != want {
+			t.Errorf("%q is among %s: %t", name, names, inside)
 		}
 	}
 }

@@ -146,10 +146,35 @@ func FuzzParsePrefixes(f *testing.F) {
 func FuzzParsePrefixList(f *testing.F) { fuzz(f, "prefixList", validPrefixesText) }
 
 func FuzzParseInterfaces(f *testing.F) {
-	name := regexp.MustCompile(`\A[A-Za-z0-9._:@-]{1,15}\z`)
+	name := regexp.MustCompile(`\A([A-Za-z0-9._:@-]{1,15}|[A-Za-z0-9._:@-]{1,14}\*)\z`)
 	fuzz(f, "interfaces", func(text string) bool {
 		return strings.TrimSpace(text) == "" ||
 			each(text, true, func(item string) bool { return name.MatchString(item) && item != "." && item != ".." })
+	})
+}
+
+// FuzzInterfaceSet checks that a set of interfaces holds exactly the names of its members.
+func FuzzInterfaceSet(f *testing.F) {
+	for text := range accepted["interfaces"] {
+		f.Add(text, "br-0")
+	}
+	f.Fuzz(func(t *testing.T, text, name string) {
+		set, err := ParseInterfaces(text)
+		if err != nil || name == "" || strings.TrimSpace(text) == "" {
+			return
+		}
+		holds := func(items []string) (n int) {
+			for _, item := range items {
+				item = strings.TrimSpace(item)
+				if ok := item == name || item[len(item)-1] == '*' && strings.HasPrefix(name, item[:len(item)-1]); ok {
+					n++
+				}
+			}
+			return n
+		}
+		if got, want := holds(set), holds(strings.Split(text, ",")); got > 1 || (got > 0) != (want > 0) {
+			t.Fatalf("%q holds %q %d times, want %d", text, name, got, want)
+		}
 	})
 }
 

@@ -39,6 +39,7 @@ var profiles = map[string]string{
 	"loopback":           `{"includeOutboundIPRanges":"127.0.0.1/32,::1/128"}`,
 	"loopback-dns":       `{"includeOutboundIPRanges":"127.0.0.0/8,10.0.0.0/8","dnsCapture":true}`,
 	"interfaces":         `{"excludeInterfaces":"net2,net1"}`,
+	"interface-prefixes": `{"excludeInterfaces":"br-*,docker0","rerouteVirtualInterfaces":"tap*"}`,
 	"tproxy-interfaces":  `{"mode":"TPROXY","excludeInterfaces":"net1"}`,
 	"reroute":            `{"rerouteVirtualInterfaces":"tap0"}`,
 	"reroute-ranges": `{"rerouteVirtualInterfaces":"tap1,tap0","excludeInterfaces":"tap0",` +

@@ -108,9 +108,9 @@ type Match interface{ isMatch() }
 type (
 	// Proto matches a transport protocol.
 	Proto uint8
-	// InInterface matches packets that arrive on one of the interfaces.
+	// InInterface matches packets that arrive on one of the interfaces; a name may be a prefix, see Interfaces.
 	InInterface Interfaces
-	// OutInterface matches packets that leave by one of the interfaces.
+	// OutInterface matches packets that leave by one of the interfaces, likewise.
 	OutInterface Interfaces
 	// From matches a source address.
 	From []netip.Prefix

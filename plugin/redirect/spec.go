@@ -69,8 +69,9 @@ const (
 	validExcludes       = "a comma-separated list of prefixes such as 10.0.0.0/8,fd00::/8, without spaces"
 	validPorts          = `"*" or a comma-separated list of ports 0 to 65535 and of ranges such as 8000-8100`
 	validPortList       = "a comma-separated list of ports 0 to 65535 and of ranges such as 8000-8100"
-	validInterfaceNames = "a comma-separated list of interface names of at most 15 bytes out of letters, digits and ._-:@"
-	validBool           = "true or false"
+	validInterfaceNames = "a comma-separated list of interface names of at most 15 bytes out of letters, digits and ._-:@, or of " +
+		"prefixes of names such as br-*"
+	validBool = "true or false"
 )
 
 // setting is one key: where it is read from, what is valid, and its only parser and printer.

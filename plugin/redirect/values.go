@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -268,14 +269,16 @@ func (p Prefixes) String() string {
 	return strings.Join(items, ",")
 }
 
-// Interfaces is a set of network interface names, sorted and unique.
+// Interfaces is a set of network interface names, sorted and unique. One that ends in `*` stands for all that begin
+// with what is before it.
 type Interfaces []string
 
 // maxInterfaceName is IFNAMSIZ less its terminating zero, in bytes.
 const maxInterfaceName = 15
 
 // ParseInterfaces reads a comma-separated list of interface names of at most 15 bytes out of letters, digits, `.`, `_`,
-// `-`, `:` and `@`. Spaces around an item are accepted. `+` is not, for iptables would read it as a wildcard.
+// `-`, `:` and `@`; a `*` at the end makes a prefix of a name. Spaces around an item are accepted. `+` is not, for
+// iptables would read it as a wildcard, nor `*` alone, which would be every interface.
 func ParseInterfaces(text string) (Interfaces, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
@@ -289,13 +292,43 @@ func ParseInterfaces(text string) (Interfaces, error) {
 		case len(name) > maxInterfaceName:
 			return nil, fmt.Errorf("item %d, %s, is longer than %d bytes", i+1, excerpt.Quote(item), maxInterfaceName)
 		}
-		if bad := strings.IndexFunc(name, notInInterfaceName); bad >= 0 {
-			return nil, fmt.Errorf("item %d, %s, has the character %q", i+1, excerpt.Quote(item), []rune(name[bad:])[0])
+		prefix, isPrefix := InterfacePrefix(name)
+		if bad := strings.IndexFunc(prefix, notInInterfaceName); bad >= 0 {
+			return nil, fmt.Errorf("item %d, %s, has the character %q", i+1, excerpt.Quote(item), []rune(prefix[bad:])[0])
+		}
+		if isPrefix && prefix == "" {
+			return nil, fmt.Errorf("item %d, %s, is every interface", i+1, excerpt.Quote(item))
 		}
 		list = append(list, name)
 	}
-	slices.Sort(list)
-	return slices.Compact(list), nil
+	return list.normalized(), nil
+}
+
+// InterfacePrefix returns what a name of Interfaces says before its `*`, or the whole name if it has none.
+func InterfacePrefix(name string) (prefix string, isPrefix bool) {
+	return strings.CutSuffix(name, wildcard)
+}
+
+// normalized returns the set in its one form. In the order of what comes before `*`, a prefix stands right before all
+// that it stands for.
+func (i Interfaces) normalized() Interfaces {
+	sorted := slices.Clone(i)
+	slices.SortFunc(sorted, func(a, b string) int {
+		first, _ := InterfacePrefix(a)
+		second, _ := InterfacePrefix(b)
+		return cmp.Or(strings.Compare(first, second), len(b)-len(a))
+	})
+	var list Interfaces
+	for _, name := range sorted {
+		if last := len(list) - 1; last >= 0 {
+			if prefix, isPrefix := InterfacePrefix(list[last]); name == list[last] || isPrefix && strings.HasPrefix(name,
+				prefix) {
+				continue
+			}
+		}
+		list = append(list, name)
+	}
+	return list
 }
 
 func notInInterfaceName(r rune) bool {
