@@ -153,7 +153,7 @@ func (r *rig) note(format string, args ...any) {
 
 // patience bounds a wait for something that has to happen; no test passes or fails by how long it took. Under faults
 // all takes longer.
-var patience = map[bool]time.Duration{true: 2 * time.Minute, false: 8 * time.Minute}[os.Getenv(faultsEnv) == ""]
+var patience = map[bool]time.Duration{true: 5 * time.Minute, false: 8 * time.Minute}[os.Getenv(faultsEnv) == ""]
 
 func (r *rig) eventually(what string, holds func() bool) {
 	r.Helper()

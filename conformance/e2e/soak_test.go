@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -191,15 +192,21 @@ func (r *rig) outsider(pod *corev1.Pod, done func() bool) {
 
 // footprint is what pods and agents may leave on a node.
 type footprint struct {
-	netns, mounts, records, temporary, processes int
-	files, memory                                int // of the agent: descriptors, and KiB of resident memory
-	rules                                        int // tables of ours outside pods
+	netns, records, temporary, processes int
+	files, memory                        int // of the agent: descriptors, and KiB of resident memory
+	rules                                int // tables of ours outside pods
+	mounts                               []string
+}
+
+// countable is what has to be equal before and after.
+func (f footprint) countable() [6]int {
+	return [...]int{f.netns, f.records, f.temporary, f.processes, f.rules, len(f.mounts)}
 }
 
 // String is a cell of the table.
 func (f footprint) String() string {
 	return fmt.Sprintf("netns %d, mounts %d, records %d, processes %d, agent's files %d and memory %.1f MiB", f.netns,
-		f.mounts, f.records, f.processes, f.files,
+		len(f.mounts), f.records, f.processes, f.files,
 		float64(f.memory)/1024)
 }
 
@@ -208,7 +215,7 @@ func (r *rig) footprint(n *cluster.Node) footprint {
 	var f footprint
 	entries, _ := os.ReadDir(n.Path("/run/netns"))
 	f.netns = len(entries)
-	f.mounts = strings.Count(r.output(n.Command("cat", "/proc/self/mounts")), "\n")
+	f.mounts = slices.Collect(strings.Lines(r.output(n.Command("cat", "/proc/self/mounts"))))
 	records, unreadable := record.Store{Dir: n.Path(stateDir)}.List()
 	f.records = len(records) + len(unreadable)
 	for _, pattern := range []string{stateDir + "/pods/.*", stateDir + "/.*", cluster.ConfDir + "/.*", cluster.ConfDir +
@@ -240,11 +247,12 @@ func (r *rig) backTo(n *cluster.Node, before footprint) {
 	r.Helper()
 	r.succeeds(n.Name+" is as it was", func() error {
 		now := r.footprint(n)
-		rest := now
-		rest.files, rest.memory = before.files, before.memory
-		if rest == before && now.files <= before.files+8 && now.memory <= before.memory+16<<10 {
+		if now.countable() == before.countable() && now.files <= before.files+8 && now.memory <= before.memory+16<<10 {
 			return nil
 		}
-		return fmt.Errorf("it was\n%+v and is\n%+v", before, now)
+		mounts := slices.DeleteFunc(now.mounts, func(m string) bool { return slices.Contains(before.mounts, m) })
+		return fmt.Errorf("it was\n%v and is\n%v, %d files of ours that were to be temporary (%d before), %d tables of ours "+
+			"(%d before); mounts that were not there before:\n%s", before, now, now.temporary, before.temporary, now.rules,
+			before.rules, strings.Join(mounts, ""))
 	})
 }
