@@ -20,6 +20,7 @@ func FactsOf(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
 	}
 	if s := pod.Spec.SecurityContext; s != nil {
 		f.RunAsUser, f.RunAsGroup = s.RunAsUser, s.RunAsGroup
+		f.FSGroup, f.SupplementalGroups = s.FSGroup, s.SupplementalGroups
 	}
 	return f
 }
@@ -76,19 +77,55 @@ func isNetAdmin(c corev1.Container) bool {
 	return false
 }
 
-// AsRun gives the containers the users that their status tells: a user that only the image names is known from there
-// alone, where the runtime reports it (Kubernetes 1.33 with containerd 2 or CRI-O 1.32).
-func AsRun(facts redirect.Pod, status corev1.PodStatus) redirect.Pod {
+// AsRun is FactsOf a pod that runs: with its ephemeral containers, and with the users that the containers' status tells.
+// A user that only the image names is known from there alone, where the runtime reports it (Kubernetes 1.33 with
+// containerd 2 or CRI-O 1.32).
+func AsRun(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
+	facts := FactsOf(pod, namespace)
+	facts.Containers = append(facts.Containers, containersOf(ephemeral(pod))...)
 	for _, known := range []struct {
 		containers []redirect.Container
 		statuses   []corev1.ContainerStatus
-	}{{facts.Containers, status.ContainerStatuses}, {facts.InitContainers, status.InitContainerStatuses}} {
+	}{
+		{facts.Containers, slices.Concat(pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses)},
+		{facts.InitContainers, pod.Status.InitContainerStatuses},
+	} {
 		for _, s := range known.statuses {
 			i := slices.IndexFunc(known.containers, func(c redirect.Container) bool { return c.Name == s.Name })
 			if i >= 0 && s.User != nil && s.User.Linux != nil {
-				known.containers[i].RunAsUser, known.containers[i].RunAsGroup = &s.User.Linux.UID, &s.User.Linux.GID
+				c, runs := &known.containers[i], s.User.Linux
+				c.RunAsUser, c.RunAsGroup, c.SupplementalGroups = &runs.UID, &runs.GID, runs.SupplementalGroups
 			}
 		}
 	}
 	return facts
+}
+
+// ephemeral are the containers that were added to the pod while it runs.
+func ephemeral(pod *corev1.Pod) []corev1.Container {
+	var containers []corev1.Container
+	for _, c := range pod.Spec.EphemeralContainers {
+		containers = append(containers, corev1.Container(c.EphemeralContainerCommon))
+	}
+	return containers
+}
+
+// MayEscalate returns the names of the containers beside the sidecar in which a program that is setuid or setgid gets
+// the user or group that it is set to: all that do not say allowPrivilegeEscalation: false.
+func MayEscalate(pod *corev1.Pod) (names []string) {
+	beside := func(c corev1.Container) {
+		s := c.SecurityContext
+		if c.Name != redirect.ProxyContainer && (s == nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation) {
+			names = append(names, c.Name)
+		}
+	}
+	for _, c := range slices.Concat(pod.Spec.Containers, ephemeral(pod)) {
+		beside(c)
+	}
+	for _, c := range pod.Spec.InitContainers {
+		if isSidecar(c) {
+			beside(c)
+		}
+	}
+	return names
 }

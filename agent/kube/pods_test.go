@@ -33,7 +33,8 @@ func everything() *corev1.Pod {
 	pod.Annotations[keyLastApplied] = strings.Repeat("x", 10000)
 	pod.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m"}}
 	pod.Spec.Volumes = []corev1.Volume{{Name: "v"}}
-	pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &user, RunAsGroup: &group, FSGroup: &group}
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &user, RunAsGroup: &group, FSGroup: &group,
+		SupplementalGroups: []int64{3000}}
 	pod.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "PASSWORD", Value: "secret"}}
 	pod.Spec.Containers[0].Args = []string{"--password=secret"}
 	pod.Spec.Containers[1].Args = []string{"proxy", "sidecar"}
@@ -42,6 +43,10 @@ func everything() *corev1.Pod {
 			ValueFrom: &corev1.EnvVarSource{}},
 	}
 	pod.Spec.Containers[1].SecurityContext = &corev1.SecurityContext{RunAsUser: &group, RunAsGroup: &user}
+	pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: "restricted",
+		SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: new(false)}})
+	pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+		Name: "debugger", Command: []string{"sh"}, SecurityContext: &corev1.SecurityContext{RunAsUser: &user}}}}
 	pod.Spec.InitContainers = []corev1.Container{
 		{Name: redirect.InitContainer,
 			SecurityContext: &corev1.SecurityContext{
@@ -68,6 +73,9 @@ func everything() *corev1.Pod {
 			{Name: "app", User: &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: 7, GID: 8,
 				SupplementalGroups: []int64{9}}}},
 		},
+		EphemeralContainerStatuses: []corev1.ContainerStatus{
+			{Name: "debugger", User: &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: 10, GID: 11}}},
+		},
 	}
 	return pod
 }
@@ -80,9 +88,14 @@ func TestTrim(t *testing.T) {
 	if got, want := FactsOf(small, nil), FactsOf(whole, nil); !reflect.DeepEqual(got, want) {
 		t.Errorf("facts of the trimmed pod: %+v, want %+v", got, want)
 	}
-	if got, want := AsRun(FactsOf(small, nil), small.Status), AsRun(FactsOf(whole, nil), whole.Status); !reflect.DeepEqual(
-		got, want) || *got.Containers[0].RunAsUser != 7 {
+	if got, want := AsRun(small, nil), AsRun(whole, nil); !reflect.DeepEqual(got, want) ||
+		*got.Containers[0].RunAsUser != 7 || !slices.Contains(got.Containers[0].SupplementalGroups, 9) ||
+		*got.Containers[3].RunAsGroup != 11 {
 		t.Errorf("users in the trimmed pod: %+v, want %+v", got, want)
+	}
+	if got, want := MayEscalate(small), []string{"app", "debugger", "logs"}; !slices.Equal(got, want) ||
+		!slices.Equal(MayEscalate(whole), want) {
+		t.Errorf("in the trimmed pod %q may escalate, want %q", got, want)
 	}
 	since := whole.Status.StartTime.Add(-time.Minute)
 	if !HasNetworkSince(small, since) || !HasNetworkSince(whole, since) {
@@ -125,8 +138,9 @@ func TestFacts(t *testing.T) {
 		`"complete":true,` +
 		`"labels":{"sidecar.istio.io/inject":"true"},` +
 		`"namespaceAnnotations":{"istio-pod-network-controller/initialize":"true"},` +
-		`"runAsUser":1000,"runAsGroup":2000,"containers":[{"name":"app"},{"name":"istio-proxy","args":["proxy","sidecar"],` +
-		`"env":{"ISTIO_META_DNS_CAPTURE":"true"},"runAsUser":2000,"runAsGroup":1000}],` +
+		`"runAsUser":1000,"runAsGroup":2000,"fsGroup":2000,"supplementalGroups":[3000],` +
+		`"containers":[{"name":"app"},{"name":"istio-proxy","args":["proxy","sidecar"],` +
+		`"env":{"ISTIO_META_DNS_CAPTURE":"true"},"runAsUser":2000,"runAsGroup":1000},{"name":"restricted"}],` +
 		`"initContainers":[{"name":"istio-init","netAdmin":true},{"name":"privileged","netAdmin":true},{"name":"all",` +
 		`"netAdmin":true},{"name":"wait"},` +
 		`{"name":"logs","restartable":true}]}`

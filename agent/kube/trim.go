@@ -31,7 +31,13 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 		small.OwnerReferences = []metav1.OwnerReference{*owner}
 	}
 	if s := pod.Spec.SecurityContext; s != nil {
-		small.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: s.RunAsUser, RunAsGroup: s.RunAsGroup}
+		small.Spec.SecurityContext = &corev1.PodSecurityContext{
+			RunAsUser: s.RunAsUser, RunAsGroup: s.RunAsGroup, FSGroup: s.FSGroup, SupplementalGroups: s.SupplementalGroups,
+		}
+	}
+	for _, c := range trimContainers(ephemeral(pod), false) {
+		small.Spec.EphemeralContainers = append(small.Spec.EphemeralContainers,
+			corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon(c)})
 	}
 	if len(pod.Status.PodIPs) > 0 {
 		small.Status.PodIPs = pod.Status.PodIPs[:1:1]
@@ -43,12 +49,8 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 			}
 		}
 	}
-	for _, c := range pod.Status.ContainerStatuses {
-		if user := trimUser(c.User); user != nil {
-			kept := corev1.ContainerStatus{Name: c.Name, User: user}
-			small.Status.ContainerStatuses = append(small.Status.ContainerStatuses, kept)
-		}
-	}
+	small.Status.ContainerStatuses = trimStatuses(pod.Status.ContainerStatuses)
+	small.Status.EphemeralContainerStatuses = trimStatuses(pod.Status.EphemeralContainerStatuses)
 	for _, c := range pod.Status.InitContainerStatuses {
 		i := slices.IndexFunc(pod.Spec.InitContainers, func(spec corev1.Container) bool { return spec.Name == c.Name })
 		if i < 0 {
@@ -71,12 +73,24 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 	return small
 }
 
+// trimStatuses keeps the users of containers.
+func trimStatuses(statuses []corev1.ContainerStatus) (small []corev1.ContainerStatus) {
+	for _, c := range statuses {
+		if user := trimUser(c.User); user != nil {
+			small = append(small, corev1.ContainerStatus{Name: c.Name, User: user})
+		}
+	}
+	return small
+}
+
 // trimUser keeps what the packet rules could go by.
 func trimUser(user *corev1.ContainerUser) *corev1.ContainerUser {
 	if user == nil || user.Linux == nil {
 		return nil
 	}
-	return &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: user.Linux.UID, GID: user.Linux.GID}}
+	return &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{
+		UID: user.Linux.UID, GID: user.Linux.GID, SupplementalGroups: user.Linux.SupplementalGroups,
+	}}
 }
 
 func trimContainers(containers []corev1.Container, init bool) []corev1.Container {
@@ -94,6 +108,7 @@ func trimContainers(containers []corev1.Container, init bool) []corev1.Container
 		if s := c.SecurityContext; s != nil {
 			kept.SecurityContext = &corev1.SecurityContext{
 				RunAsUser: s.RunAsUser, RunAsGroup: s.RunAsGroup, Privileged: s.Privileged, Capabilities: s.Capabilities,
+				AllowPrivilegeEscalation: s.AllowPrivilegeEscalation,
 			}
 		}
 		small = append(small, kept)

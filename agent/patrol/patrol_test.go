@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -209,13 +210,46 @@ func TestSharedUser(t *testing.T) {
 	linux := func(user, group int64) *corev1.ContainerUser {
 		return &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: user, GID: group}}
 	}
+	const refused = ". Give it another. Such a pod is not let start"
 	always, shared := corev1.ContainerRestartPolicyAlways, int64(1337)
+	debugger := func(s corev1.SecurityContext) []corev1.EphemeralContainer {
+		s.AllowPrivilegeEscalation = new(false)
+		return []corev1.EphemeralContainer{
+			{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debugger", SecurityContext: &s}},
+		}
+	}
 	for name, c := range map[string]struct {
 		change func(*corev1.Pod)
 		want   string
 	}{
 		"by the spec": {func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &shared} },
-			"Container app runs with the user 1337"},
+			"Container app runs with the user 1337 of the sidecar, so its traffic is taken for the sidecar's own and bypasses " +
+				"the mesh" + refused},
+		"by fsGroup": {func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &shared} },
+			"Container app has the group 1337 of the sidecar by its fsGroup, so a program that is setgid to that group " +
+				"bypasses the mesh" + refused},
+		"by supplementalGroups": {func(p *corev1.Pod) {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{SupplementalGroups: []int64{1337}}
+		}, "Container app has the group 1337 of the sidecar by its supplemental group" +
+			", so a program that is setgid to that group bypasses the mesh" + refused},
+		"by a group of the image's": {func(p *corev1.Pod) {
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", User: linux(1, 1)}}
+			p.Status.ContainerStatuses[0].User.Linux.SupplementalGroups = []int64{1, 1337}
+		}, "Container app has the group 1337 of the sidecar by its supplemental group"},
+		"an ephemeral container's user": {func(p *corev1.Pod) {
+			p.Spec.EphemeralContainers = debugger(corev1.SecurityContext{RunAsUser: &shared})
+		}, "Container debugger runs with the user 1337"},
+		"an ephemeral container's group": {func(p *corev1.Pod) {
+			p.Spec.EphemeralContainers = debugger(corev1.SecurityContext{RunAsGroup: &shared})
+		}, "Container debugger runs with the group 1337"},
+		"an ephemeral container's user, by the image": {func(p *corev1.Pod) {
+			p.Spec.EphemeralContainers = debugger(corev1.SecurityContext{})
+			p.Status.EphemeralContainerStatuses = []corev1.ContainerStatus{{Name: "debugger", User: linux(1337, 1)}}
+		}, "Container debugger runs with the user 1337"},
+		"another ephemeral container": {func(p *corev1.Pod) {
+			p.Spec.EphemeralContainers = debugger(corev1.SecurityContext{})
+			p.Status.EphemeralContainerStatuses = []corev1.ContainerStatus{{Name: "debugger", User: linux(0, 0)}}
+		}, ""},
 		"by the image": {func(p *corev1.Pod) {
 			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", User: linux(1337, 0)}}
 		}, "user 1337"},
@@ -230,7 +264,8 @@ func TestSharedUser(t *testing.T) {
 				{Name: redirect.ProxyContainer, User: linux(1337, 1337)}, {Name: "gone", User: linux(1337, 1)}}
 		}, ""},
 		"a native sidecar": {func(p *corev1.Pod) {
-			p.Spec.InitContainers = []corev1.Container{{Name: "early"}, {Name: "late", RestartPolicy: &always}}
+			p.Spec.InitContainers = []corev1.Container{{Name: "early"}, {Name: "late", RestartPolicy: &always,
+				SecurityContext: p.Spec.Containers[0].SecurityContext}}
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "early", User: linux(1337, 1)},
 				{Name: "late", User: linux(1337, 1)}}
 		}, "Container late runs with the user 1337"},
@@ -243,9 +278,8 @@ func TestSharedUser(t *testing.T) {
 			settings.SharedProxyUser = policy
 			w.aboutSettings(pod, nil, settings)
 			want := c.want
-			if policy == redirect.SharedRefuse && name == "by the spec" {
-				want = "user 1337 of the sidecar, so its traffic is taken for the sidecar's own and bypasses the mesh. Give it " +
-					"another. Such a pod is not let start"
+			if policy == redirect.SharedWarn {
+				want = strings.TrimSuffix(want, refused)
 			}
 			if want == "" {
 				if all := sent(events); len(all) > 0 {
@@ -254,6 +288,44 @@ func TestSharedUser(t *testing.T) {
 				continue
 			}
 			expectOne(t, events, eventSharedUser, want)
+		}
+	}
+}
+
+// Where a container may gain privileges, that is said once of each pod in the mesh, and not of any other.
+func TestEscalationIsAllowed(t *testing.T) {
+	inMesh := func(*corev1.Pod) {}
+	for name, c := range map[string]struct {
+		change func(*corev1.Pod)
+		allow  *bool // of the app
+		want   string
+	}{
+		"forbidden":         {inMesh, new(false), ""},
+		"not forbidden":     {inMesh, nil, "In app a program"},
+		"allowed":           {inMesh, new(true), "In app a program"},
+		"not in the mesh":   {func(p *corev1.Pod) { p.Annotations = nil }, nil, ""},
+		"without a context": {func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext = nil }, nil, "In app a program"},
+		"in another container too": {func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "logs"})
+		}, nil, "In app, logs a program"},
+	} {
+		w, events := heard()
+		pod := agenttest.MeshPod("cart")
+		pod.Spec.Containers[0].SecurityContext.AllowPrivilegeEscalation = c.allow
+		c.change(pod)
+		w.aboutSettings(pod, nil, redirect.DefaultPolicy())
+		if c.want == "" {
+			if all := sent(events); len(all) > 0 {
+				t.Errorf("%s: %q", name, all)
+			}
+			continue
+		}
+		expectOne(t, events, eventEscalation, c.want)
+		key := warning{pod.UID, eventEscalation}
+		w.sent[key] = sentEvent{w.sent[key].text, time.Now().Add(-repeatAfter)}
+		w.aboutSettings(pod, nil, redirect.DefaultPolicy())
+		if all := sent(events); len(all) > 0 {
+			t.Errorf("%s: said again: %q", name, all)
 		}
 	}
 }

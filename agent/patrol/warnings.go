@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ const (
 	eventNoProxy    = "OptedInWithoutProxy"
 	eventForeign    = "ForeignRules"
 	eventSharedUser = "ProxyUserShared"
+	eventEscalation = "PrivilegeEscalationAllowed"
 	eventInvalid    = "InvalidMeshAnnotation"
 	eventStuck      = "InitWaitStuck"
 	eventBypass     = "MeshBypassed"
@@ -52,7 +54,7 @@ type sentEvent struct {
 }
 
 // repeatAfter is after how long an Event about something that still holds is sent again: Events get lost while the API
-// server is in trouble, and live for an hour.
+// server is in trouble, and live for an hour. What is true of many pods and harms none by itself is said once.
 const repeatAfter = 15 * time.Minute
 
 // NewWarner returns a Warner that sends Events by the recorder.
@@ -66,7 +68,7 @@ func (w *Warner) warn(pod *corev1.Pod, reason, format string, args ...any) {
 	key := warning{pod.UID, reason}
 	w.mu.Lock()
 	last := w.sent[key]
-	known := last.text == text && time.Since(last.at) < repeatAfter
+	known := last.text == text && (reason == eventEscalation || time.Since(last.at) < repeatAfter)
 	if !known {
 		w.sent[key] = sentEvent{text, time.Now()}
 	}
@@ -114,19 +116,35 @@ func (w *Warner) AboutRefusedMark(pod *corev1.Pod, err error) {
 
 // aboutSettings says what is wrong with a pod's own settings, by the same decision that the plugin makes.
 func (w *Warner) aboutSettings(pod *corev1.Pod, namespace map[string]string, policy redirect.Policy) {
-	facts, refused := kube.FactsOf(pod, namespace), ""
-	decision, err := redirect.Decide(facts, policy)
+	decision, err := redirect.Decide(kube.FactsOf(pod, namespace), policy)
 	var shared *redirect.SharedUserError
 	switch {
 	case errors.As(err, &shared):
-		refused = ". Such a pod is not let start (sharedProxyUser)"
+		w.aboutSharedUser(pod, shared, ". Such a pod is not let start (sharedProxyUser)")
 	case err != nil:
 		w.warn(pod, eventInvalid, "The pod cannot start: %v", err)
 	case decision.Verdict == redirect.Redirect:
-		shared = kube.AsRun(facts, pod.Status).SharesProxyUser(decision.Spec)
+		w.aboutPrivileges(pod, kube.AsRun(pod, namespace).SharesProxyUser(decision.Spec))
 	}
+}
+
+// aboutPrivileges says by what a mesh pod that may start could go around its sidecar.
+func (w *Warner) aboutPrivileges(pod *corev1.Pod, shared *redirect.SharedUserError) {
 	if shared != nil {
-		w.warn(pod, eventSharedUser, "Container %s runs with the %s %d of the sidecar, so its traffic is taken for the "+
-			"sidecar's own and bypasses the mesh. Give it another%s", shared.Container, shared.What, shared.ID, refused)
+		w.aboutSharedUser(pod, shared, "")
 	}
+	if names := kube.MayEscalate(pod); len(names) > 0 {
+		w.warn(pod, eventEscalation, "In %s a program that is setuid or setgid to the sidecar's user or group bypasses the "+
+			"mesh, and nobody sees it. Set allowPrivilegeEscalation: false", strings.Join(names, ", "))
+	}
+}
+
+func (w *Warner) aboutSharedUser(pod *corev1.Pod, shared *redirect.SharedUserError, refused string) {
+	if shared.Beside() {
+		w.warn(pod, eventSharedUser, "Container %s has the group %d of the sidecar by its %s, so a program that is setgid to "+
+			"that group bypasses the mesh. Give it another%s", shared.Container, shared.ID, shared.What, refused)
+		return
+	}
+	w.warn(pod, eventSharedUser, "Container %s runs with the %s %d of the sidecar, so its traffic is taken for the "+
+		"sidecar's own and bypasses the mesh. Give it another%s", shared.Container, shared.What, shared.ID, refused)
 }

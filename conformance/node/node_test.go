@@ -198,8 +198,12 @@ func TestWarnings(t *testing.T) {
 			}},
 		{name: "shared-group", event: "ProxyUserShared", words: "the group 1337",
 			change: func(p *corev1.Pod) {
-				p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{RunAsUser: &other, RunAsGroup: &shared}
+				p.Spec.Containers[0].SecurityContext.RunAsUser, p.Spec.Containers[0].SecurityContext.RunAsGroup = &other, &shared
 			}},
+		{name: "shared-fsgroup", event: "ProxyUserShared", words: "the group 1337 of the sidecar by its fsGroup",
+			change: func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &shared} }},
+		{name: "escalates", event: "PrivilegeEscalationAllowed", words: "In app a program",
+			change: func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext = nil }},
 		{name: "invalid", event: "InvalidMeshAnnotation",
 			words:  `traffic.sidecar.istio.io/excludeOutboundPorts: invalid value "70000"`,
 			change: func(p *corev1.Pod) { p.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = "70000" }},
@@ -235,7 +239,7 @@ func TestWarnings(t *testing.T) {
 	}
 	list, err := r.client.CoreV1().Events(r.namespace).List(r.ctx, metav1.ListOptions{})
 	must(t, err)
-	if len(list.Items) != 6 {
+	if len(list.Items) != 8 {
 		t.Errorf("%d Events", len(list.Items))
 	}
 }

@@ -246,7 +246,8 @@ func meshAnnotations() map[string]string {
 func (r *rig) podOf(name string, annotations map[string]string) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: r.namespace, Annotations: maps.Clone(annotations)},
-		Spec:       corev1.PodSpec{NodeName: r.node, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+		Spec: corev1.PodSpec{NodeName: r.node, Containers: []corev1.Container{{Name: "app", Image: "app",
+			SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: new(false)}}}},
 	}
 	if _, mesh := annotations["sidecar.istio.io/status"]; mesh {
 		id := int64(1337)

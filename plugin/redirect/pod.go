@@ -19,10 +19,13 @@ type Pod struct {
 	Labels               map[string]string `json:"labels,omitempty"`
 	NamespaceAnnotations map[string]string `json:"namespaceAnnotations,omitempty"`
 	// RunAsUser and RunAsGroup are the pod-level security context, the default of its containers.
-	RunAsUser      *int64      `json:"runAsUser,omitempty"`
-	RunAsGroup     *int64      `json:"runAsGroup,omitempty"`
-	Containers     []Container `json:"containers,omitempty"`
-	InitContainers []Container `json:"initContainers,omitempty"`
+	RunAsUser  *int64 `json:"runAsUser,omitempty"`
+	RunAsGroup *int64 `json:"runAsGroup,omitempty"`
+	// FSGroup and SupplementalGroups are groups that every container is in beside its own.
+	FSGroup            *int64      `json:"fsGroup,omitempty"`
+	SupplementalGroups []int64     `json:"supplementalGroups,omitempty"`
+	Containers         []Container `json:"containers,omitempty"`
+	InitContainers     []Container `json:"initContainers,omitempty"`
 }
 
 // Container is the part of a container that a decision or a setting is read from.
@@ -32,6 +35,8 @@ type Container struct {
 	Env        map[string]string `json:"env,omitempty"` // literal values; valueFrom is not resolved and left out
 	RunAsUser  *int64            `json:"runAsUser,omitempty"`
 	RunAsGroup *int64            `json:"runAsGroup,omitempty"`
+	// SupplementalGroups are those of its user in the image; only who has seen the container run knows them.
+	SupplementalGroups []int64 `json:"supplementalGroups,omitempty"`
 	// NetAdmin says that the container can program packet rules itself: NET_ADMIN or ALL added, or privileged.
 	NetAdmin bool `json:"netAdmin,omitempty"`
 	// Restartable says of an init container that it goes on beside the others: a native sidecar.

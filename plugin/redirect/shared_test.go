@@ -29,6 +29,20 @@ func TestSharesProxyUser(t *testing.T) {
 			p.Containers[0].RunAsUser, p.Containers[1].RunAsUser = id(2000),
 				id(2000)
 		}, "user 2000"},
+		"fsGroup": {func(p *Pod, _ *Policy) { p.FSGroup = id(1337) }, "fsGroup 1337"},
+		"supplementalGroups": {func(p *Pod, _ *Policy) { p.SupplementalGroups = []int64{5, 1337} },
+			"supplemental group 1337"},
+		"supplemental groups of the image": {func(p *Pod, _ *Policy) {
+			p.Containers[0].SupplementalGroups = []int64{1337}
+		}, "supplemental group 1337"},
+		"other groups": {func(p *Pod, _ *Policy) { p.FSGroup, p.SupplementalGroups = id(5), []int64{6} }, ""},
+		"no group is exempt, and it is in it": {func(p *Pod, _ *Policy) {
+			p.FSGroup, p.SupplementalGroups, p.Annotations[annotation.EnvoyGroupID] = id(0), []int64{0}, "0"
+		}, ""},
+		"the user before the groups": {func(p *Pod, _ *Policy) { p.RunAsUser, p.FSGroup = id(1337), id(1337) }, "user 1337"},
+		"a group of a pod without an app": {func(p *Pod, _ *Policy) {
+			p.Containers, p.FSGroup = p.Containers[1:], id(1337)
+		}, ""},
 		"an init container": {early(Container{}), ""},
 		"a native sidecar":  {early(Container{Restartable: true}), "user 1337"},
 		"no group is exempt": {func(p *Pod, _ *Policy) { p.RunAsGroup, p.Annotations[annotation.EnvoyGroupID] = id(0), "0" },
