@@ -25,7 +25,7 @@ const (
 	ReasonNamespaceExcluded Reason = "namespace-excluded"  // excludeNamespaces
 	ReasonOpenShiftDeployer Reason = "openshift-deployer"  // a deployer pod, it never gets a sidecar
 	ReasonOpenShiftBuild    Reason = "openshift-build"     // a build pod, likewise
-	ReasonOptedOut          Reason = "opted-out"           // initialize: "false" on the pod, else on its namespace
+	ReasonOptedOut          Reason = "opted-out"           // initialize: "false" on the pod; see Policy.namespaceSays
 	ReasonInjectDisabled    Reason = "inject-disabled"     // sidecar.istio.io/inject is false
 	ReasonAmbient           Reason = "ambient"             // ztunnel has the traffic
 	ReasonOwnInit           Reason = "own-init"            // its istio-init has NET_ADMIN and writes the rules
@@ -115,9 +115,8 @@ func exemptOnOpenShift(pod Pod) Reason {
 
 // exempt returns why the pod is left alone whatever the selection, "" if nothing exempts it.
 func exempt(pod Pod, policy Policy, own answer) Reason {
-	namespace, err := pod.namespaceAnswer()
 	switch {
-	case own == no, own == noAnswer && err == nil && namespace == no:
+	case own == no, own == noAnswer && policy.namespaceSays(pod, no):
 		return ReasonOptedOut
 	case pod.injectDisabled():
 		return ReasonInjectDisabled
@@ -168,6 +167,9 @@ func selected(pod Pod, policy Policy, own answer) (Verdict, Reason, error) {
 		return Ask, ReasonIncomplete, nil
 	default:
 		namespace, err := pod.namespaceAnswer()
+		if err != nil && pod.Complete && pod.proxy() == nil {
+			return Untouched, ReasonNotOptedIn, nil // a pod without a sidecar pays for no typo of its namespace
+		}
 		if err != nil {
 			return "", "", err
 		}

@@ -32,9 +32,10 @@ var decisions = []struct {
 
 	{"opted out", []edit{annotate(annotation.Initialize, "false")}, Untouched, ReasonOptedOut, true},
 	{"opted out, 0", []edit{annotate(annotation.Initialize, "0")}, Untouched, ReasonOptedOut, true},
-	{"namespace opted out", []edit{namespaceSays("false")}, Untouched, ReasonOptedOut, true},
-	{"the pod overrules its namespace", []edit{annotate(annotation.Initialize, "true"), namespaceSays("false")}, Redirect,
-		ReasonOptedIn, true},
+	{"namespace opted out", []edit{bySelection, namespaceSays("false")}, Untouched, ReasonOptedOut, true},
+	{"namespace opted out, by injection", []edit{namespaceSays("false")}, Redirect, ReasonInjected, true},
+	{"the pod overrules its namespace", []edit{bySelection, annotate(annotation.Initialize, "true"),
+		namespaceSays("false")}, Redirect, ReasonOptedIn, true},
 	{"the pod overrules its namespace, no", []edit{bySelection, annotate(annotation.Initialize, "false"),
 		namespaceSays("true")},
 		Untouched, ReasonOptedOut, true},
@@ -110,6 +111,10 @@ var decisions = []struct {
 	{"opted in by namespace only", []edit{notInjected, namespaceSays("true")}, Untouched, ReasonNotInjected, false},
 
 	{"nobody opted in", []edit{bySelection}, Untouched, ReasonNotOptedIn, true},
+	{"a typo of the namespace, and no sidecar", []edit{bySelection, namespaceSays("ture"), withoutProxy}, Untouched,
+		ReasonNotOptedIn, true},
+	{"a typo of the namespace, and the pod's own answer", []edit{bySelection, namespaceSays("ture"),
+		annotate(annotation.Initialize, "false")}, Untouched, ReasonOptedOut, true},
 	{"nobody opted in, no agent", []edit{bySelection, noAnnotations, runtimeOnly, withoutAgent}, Untouched,
 		ReasonNotOptedIn, false},
 

@@ -131,6 +131,13 @@ func (p Pod) namespaceAnswer() (answer, error) {
 	return readAnswer("annotation of namespace "+p.Namespace, p.NamespaceAnnotations)
 }
 
+// namespaceSays reports whether the pod's namespace gives that answer, and it counts. With the selection by injection
+// it never does: who edits a namespace puts no pod into the mesh, and none out of it.
+func (p Policy) namespaceSays(pod Pod, this answer) bool {
+	says, err := pod.namespaceAnswer()
+	return p.Selection == SelectAnnotated && err == nil && says == this
+}
+
 func readAnswer(where string, annotations map[string]string) (answer, error) {
 	text, present := annotations[annotation.Initialize]
 	if !present {
