@@ -37,8 +37,8 @@ func TestDisk(t *testing.T) {
 					must(r, os.Remove(r.node.Path(filepath.Join(dir, "istio-pod-network"))))
 				}
 				undo, err := harm.begin(r.node, dir)
+				undone := r.until(undo) // whatever came of it
 				must(r, err)
-				undone := r.until(undo)
 				resumed()
 				if dir == cluster.StateDir {
 					r.create(r.meshPod("refused-" + name))

@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/internal/files"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -166,9 +168,6 @@ func (r *rig) unchain() {
 
 // replace writes a file in one step, as the runtime's watch wants to have it.
 func replace(path string, data []byte) error {
-	temp := filepath.Join(filepath.Dir(path), ".replacing")
-	if err := os.WriteFile(temp, data, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(temp, path)
+	temp := files.Temp(filepath.Dir(path), ".replacing-")
+	return files.Replace(path, temp, bytes.NewReader(data), func(f *os.File) error { return f.Chmod(0o644) })
 }

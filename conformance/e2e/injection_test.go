@@ -34,6 +34,15 @@ type fault struct {
 	begin func(n *cluster.Node, random *rand.Rand) (end func() error, err error)
 }
 
+// start has the fault begin. What has begun in part is ended.
+func (f fault) start(n *cluster.Node, random *rand.Rand) (end func() error, err error) {
+	end, err = f.begin(n, random)
+	if err != nil && end != nil {
+		err = errors.Join(err, end())
+	}
+	return end, err
+}
+
 // errNotNow says that there was nothing to harm.
 var errNotNow = errors.New("not possible now")
 
@@ -279,7 +288,7 @@ func (in *injection) drive(n *cluster.Node, list []fault, random *rand.Rand) {
 		if !in.sleep(pause) {
 			return
 		}
-		end, err := f.begin(n, its)
+		end, err := f.start(n, its)
 		in.note(n, f.name, fmt.Sprint("for ", lasting), err)
 		if err != nil {
 			continue
@@ -322,7 +331,7 @@ func TestFaults(t *testing.T) {
 	for _, f := range faults {
 		for _, n := range nodes.Nodes {
 			r.eventually(f.name+" on "+n.Name, func() bool {
-				end, err := f.begin(n, rand.New(rand.NewPCG(1, 1)))
+				end, err := f.start(n, rand.New(rand.NewPCG(1, 1)))
 				if errors.Is(err, errNotNow) {
 					return f.name == "plugin-killed" || f.name == "sandbox-killed" // there is none now
 				}

@@ -5,15 +5,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+	"testing"
 
+	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	restclient "k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 )
 
 // pristine is what was on a node before the first test, by its name.
@@ -73,15 +79,22 @@ func isOurs(path string) bool { return strings.Contains(filepath.Base(path), "is
 
 // survey is all that a test may have changed and has to put back: objects, what the nodes' objects say, and what is on
 // the nodes. The release does not count while it is installed.
-func survey() (map[string]bool, error) {
-	all := map[string]bool{}
+type survey struct {
+	lines   map[string]bool
+	objects map[string]bool        // by path
+	nodes   map[string]corev1.Node // by name
+}
+
+// look makes a survey.
+func look() (*survey, error) {
+	s := &survey{lines: map[string]bool{}, objects: map[string]bool{}, nodes: map[string]corev1.Node{}}
 	paths, err := objects()
 	if err != nil {
 		return nil, err
 	}
 	for _, path := range paths {
 		if path != "/api/v1/namespaces/"+system && (state == nil || !isOurs(path)) {
-			all[path] = true
+			s.objects[path], s.lines[path] = true, true
 		}
 	}
 	list, err := nodes.Client.CoreV1().Nodes().List(context.Background(), metav1.ListOptions{})
@@ -89,41 +102,52 @@ func survey() (map[string]bool, error) {
 		return nil, err
 	}
 	for _, n := range list.Items {
+		s.nodes[n.Name] = n
 		for _, taint := range n.Spec.Taints {
-			if !strings.HasPrefix(taint.Key, "node.kubernetes.io/") { // what the control plane sees
-				all["taint of "+n.Name+": "+taint.ToString()] = true
+			if !ofControlPlane(taint) {
+				s.lines["taint of "+n.Name+": "+taint.ToString()] = true
 			}
 		}
 		for key, value := range n.Labels {
-			all["label of "+n.Name+": "+key+"="+value] = true
+			s.lines["label of "+n.Name+": "+key+"="+value] = true
 		}
 	}
 	for _, n := range allNodes() {
-		lines, err := n.Settings()
+		lines, err := onNode(n)
 		if err != nil {
 			return nil, err
-		}
-		files, err := n.Files()
-		if err != nil {
-			return nil, err
-		}
-		for path, e := range files {
-			if text, theirs := foreignPart(path, e); theirs {
-				lines = append(lines, path+": "+text)
-			}
-		}
-		for _, program := range []string{"kubelet", "containerd", daemonSet} {
-			for _, pid := range n.Processes(program) {
-				if cluster.Stopped(pid) {
-					lines = append(lines, "stopped: "+program)
-				}
-			}
 		}
 		for _, line := range lines {
-			all[n.Name+": "+line] = true
+			s.lines[n.Name+": "+line] = true
 		}
 	}
-	return all, nil
+	return s, nil
+}
+
+// onNode is what there is on a node.
+func onNode(n *cluster.Node) ([]string, error) {
+	lines, err := n.Settings()
+	if err != nil {
+		return nil, err
+	}
+	files, err := n.Files()
+	if err != nil {
+		return nil, err
+	}
+	for path, e := range files {
+		if text, counts := part(n, path, e); counts {
+			lines = append(lines, path+": "+text)
+		}
+	}
+	for _, program := range suspended(n) {
+		lines = append(lines, "stopped: "+program)
+	}
+	return lines, nil
+}
+
+// ofControlPlane reports whether it is the control plane that sets a taint, by what it sees of the node.
+func ofControlPlane(taint corev1.Taint) bool {
+	return strings.HasPrefix(taint.Key, "node.kubernetes.io/")
 }
 
 // allNodes are those of the cluster, and that of OpenShift while there is one.
@@ -131,36 +155,51 @@ func allNodes() []*cluster.Node {
 	return append(slices.Clone(nodes.Nodes), agentNodes...)
 }
 
-// foreignPart is what of a file on a node is not the release's; the state directory is all its own.
-func foreignPart(path string, e cluster.Entry) (text string, theirs bool) {
-	if isOurs(path) || strings.HasPrefix(path, stateDir) || e.Mode.IsDir() {
+// part is what counts of a file on a node: while the release is installed, what is not the release's.
+func part(n *cluster.Node, path string, e cluster.Entry) (text string, counts bool) {
+	switch {
+	case e.Mode.IsDir(), strings.HasSuffix(path, ".lock"):
 		return "", false
+	case state != nil && (isOurs(path) || strings.HasPrefix(path, stateDir)):
+		return "", false
+	case n.Runtime == cluster.OpenShift && path == cluster.OpenShiftBinDir+"/istio-pod-network":
+		return "", false // Multus needs it as long as there are pods, after an uninstallation too
 	}
 	var list struct {
 		Plugins []map[string]any `json:"plugins"`
 	}
 	if strings.HasSuffix(path, ".conflist") && json.Unmarshal([]byte(e.Contents), &list) == nil {
 		list.Plugins = slices.DeleteFunc(list.Plugins, func(plugin map[string]any) bool {
-			return plugin["type"] == "istio-pod-network"
+			return state != nil && plugin["type"] == "istio-pod-network"
 		})
 		data, err := json.Marshal(list)
 		return string(data), err == nil
 	}
-	return e.Contents, !strings.HasSuffix(path, ".lock")
+	return e.Contents, true
 }
 
+// broken is what a test has left that could not be put back: no test after it would mean anything.
+var broken error
+
 // leavesNothing fails a test that leaves something that was not there before, or takes something away. After a failure
-// of whatever kind it puts back by force what the next tests rely on.
+// of whatever kind it puts back by force what the next tests rely on; where that fails, they do not run.
 func (r *rig) leavesNothing() {
 	r.Helper()
-	before, err := survey()
+	if broken != nil {
+		r.Fatalf("not run: %v", broken)
+	}
+	before, err := look()
 	must(r, err)
 	r.Cleanup(func() {
 		if r.Failed() {
 			r.Log("taking the release away by force, and putting the nodes back")
-			if err := reset(); err != nil {
+			broken = fmt.Errorf("%s has failed, and what it left could not be put back", r.Name())
+			if err := reset(before); err != nil {
 				r.Error(err)
 			}
+			r.compare(before)
+			r.healthy()
+			broken = nil
 		}
 	})
 	r.Cleanup(func() {
@@ -172,31 +211,49 @@ func (r *rig) leavesNothing() {
 }
 
 // compare waits until all is as before.
-func (r *rig) compare(before map[string]bool) {
+func (r *rig) compare(before *survey) {
 	r.Helper()
 	r.succeeds("all that was set is put back", func() error {
-		now, err := survey()
-		if err != nil {
-			return err
+		err := changed(before)
+		if err != nil && r.Failed() { // what follows is the end
+			broken = fmt.Errorf("%s has failed, and could not put back: %w", r.Name(), err)
 		}
-		var failed []error
-		for line := range now {
-			if !before[line] {
-				failed = append(failed, fmt.Errorf("left: %.500s", line))
-			}
-		}
-		for line := range before {
-			if !now[line] {
-				failed = append(failed, fmt.Errorf("gone: %.500s", line))
-			}
-		}
-		return errors.Join(failed...)
+		return err
 	})
 }
 
-// reset takes the release away, however it was installed and whatever is left of it, and puts the nodes back.
-func reset() error {
+// changed names what is not as before.
+func changed(before *survey) error {
+	now, err := look()
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for line := range now.lines {
+		if !before.lines[line] {
+			failed = append(failed, fmt.Errorf("left: %.500s", line))
+		}
+	}
+	for line := range before.lines {
+		if !now.lines[line] {
+			failed = append(failed, fmt.Errorf("gone: %.500s", line))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// reset takes the release away, however it was installed and whatever is left of it, and puts back what a survey sees:
+// first what keeps the nodes from working, and then what needs them to. An object that is gone stays away.
+func reset(before *survey) error {
 	state = nil
+	nodes.Gate.Set(apiserver.Trouble{})
+	var failed []error
+	for _, n := range allNodes() {
+		failed = append(failed, n.PutBackSettings())
+		for pid := range suspended(n) {
+			failed = append(failed, gone(syscall.Kill(pid, syscall.SIGCONT)))
+		}
+	}
 	commands := []*exec.Cmd{
 		kubectl("delete", "namespace", system, "istio-pod-network-test", "--ignore-not-found", "--timeout=2m"),
 	}
@@ -204,7 +261,6 @@ func reset() error {
 		ours := "--selector=app.kubernetes.io/part-of=" + release
 		commands = append(commands, kubectl("delete", "net-attach-def", "-A", ours))
 	}
-	var failed []error
 	for _, command := range commands {
 		if out, err := command.CombinedOutput(); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w: %s", strings.Join(command.Args, " "), err, out))
@@ -213,9 +269,12 @@ func reset() error {
 	paths, err := objects()
 	failed = append(failed, err)
 	for _, path := range paths {
-		if isOurs(path) && !strings.HasPrefix(path, "/api/v1/namespaces/") {
+		if !before.objects[path] && path != "/api/v1/namespaces/"+system {
 			failed = append(failed, ignoreNotFound(byPath().Delete().AbsPath(path).Do(context.Background()).Error()))
 		}
+	}
+	for _, n := range before.nodes {
+		failed = append(failed, putBackNode(n))
 	}
 	for _, n := range allNodes() {
 		failed = append(failed, n.PutBack(pristine[n.Name]), n.RemoveBridges(), n.Restart("containerd"))
@@ -223,9 +282,97 @@ func reset() error {
 	return errors.Join(failed...)
 }
 
+// putBackNode gives a node's object the labels and taints that it had, but for taints that the control plane sets.
+func putBackNode(before corev1.Node) error {
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		now, err := nodes.Client.CoreV1().Nodes().Get(context.Background(), before.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		now.Labels = before.Labels
+		now.Spec.Taints = slices.Concat(
+			slices.DeleteFunc(now.Spec.Taints, func(t corev1.Taint) bool { return !ofControlPlane(t) }),
+			slices.DeleteFunc(slices.Clone(before.Spec.Taints), ofControlPlane))
+		_, err = nodes.Client.CoreV1().Nodes().Update(context.Background(), now, metav1.UpdateOptions{})
+		return err
+	})
+}
+
+// suspended are the programs of a node that a test has stopped and did not resume, by their processes.
+func suspended(n *cluster.Node) map[int]string {
+	all := map[int]string{}
+	for _, program := range []string{"kubelet", "containerd", daemonSet} {
+		for _, pid := range n.Processes(program) {
+			if cluster.Stopped(pid) {
+				all[pid] = program
+			}
+		}
+	}
+	return all
+}
+
 func ignoreNotFound(err error) error {
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	return err
+}
+
+// Whatever a survey sees is put back by force, and it sees what is left of a release that is not installed.
+func TestPutBack(t *testing.T) {
+	r := newRig(t)
+	r.uninstalled()
+	before, err := look()
+	must(r, err)
+	n := r.node
+	path := func(dir, name string) string { return n.Path(filepath.Join(dir, name)) }
+	for _, c := range []struct {
+		seen string
+		harm func() error
+	}{
+		{"left: /api/v1/namespaces/left", func() error { return kubectl("create", "namespace", "left").Run() }},
+		{"left: /apis/rbac.authorization.k8s.io/v1/clusterroles/left", func() error {
+			return kubectl("create", "clusterrole", "left", "--verb=get", "--resource=pods").Run()
+		}},
+		{"left: taint of " + n.Name + ": left", func() error {
+			return kubectl("taint", "node", n.Name, "left=yes:PreferNoSchedule").Run()
+		}},
+		{"left: label of " + n.Name + ": left=yes", func() error {
+			return kubectl("label", "node", n.Name, "left=yes").Run()
+		}},
+		{"gone: label of " + n.Name + ": kubernetes.io/os", func() error {
+			return kubectl("label", "node", n.Name, "kubernetes.io/os-").Run()
+		}},
+		{"left: " + n.Name + ": " + cluster.BinDir + "/istio-pod-network", func() error {
+			return os.WriteFile(path(cluster.BinDir, "istio-pod-network"), nil, 0o755)
+		}},
+		{"left: " + n.Name + ": " + stateDir + "/pods", func() error {
+			return errors.Join(os.MkdirAll(path(stateDir, "pods"), 0o755),
+				os.WriteFile(path(stateDir, "pods/left.json"), nil, 0o644))
+		}},
+		{"gone: " + n.Name + ": " + cluster.BinDir + "/tuning", func() error {
+			return os.Remove(path(cluster.BinDir, "tuning"))
+		}},
+		{`{"type":"istio-pod-network"}`, func() error {
+			return replace(n.Conflist(), []byte(n.Primary(cluster.DualStack, `{"type": "istio-pod-network"}`)))
+		}},
+		{"left: " + n.Name + ": mounted ro: " + cluster.ConfDir, func() error {
+			_, err := n.ReadOnly(cluster.ConfDir)
+			return err
+		}},
+		{"left: " + n.Name + ": hidden: ", func() error { _, err := n.Hide("nft"); return err }},
+		{"left: " + n.Name + ": without IPv6: default", func() error {
+			return n.Command("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1").Run()
+		}},
+		{"left: " + n.Name + ": stopped: kubelet", func() error { return syscall.Kill(n.Processes("kubelet")[0], syscall.SIGSTOP) }},
+	} {
+		must(r, c.harm())
+		r.eventually("it is seen: "+c.seen, func() bool {
+			err := changed(before)
+			return err != nil && strings.Contains(err.Error(), c.seen)
+		})
+	}
+	must(r, reset(before))
+	r.compare(before)
+	r.healthy()
 }

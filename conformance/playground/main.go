@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/internal/files"
 )
 
 const usage = `usage: playground DIRECTORY IMAGE.tar...
@@ -133,9 +135,6 @@ func (p playground) fill(c *cluster.Cluster) error {
 	if err != nil {
 		return err
 	}
-	temp := filepath.Join(p.dir, ".kubeconfig")
-	if err := os.WriteFile(temp, kubeconfig, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temp, filepath.Join(p.dir, "kubeconfig"))
+	path := filepath.Join(p.dir, "kubeconfig")
+	return files.Replace(path, files.Temp(p.dir, ".kubeconfig-"), bytes.NewReader(kubeconfig), nil)
 }

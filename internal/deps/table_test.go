@@ -220,7 +220,7 @@ var rules = []rule{
 
 // contracts are what a package of conformance may import of this module.
 var contracts = []string{
-	"conformance/...", "internal/await", "internal/golden", "internal/testnet",
+	"conformance/...", "internal/await", "internal/files", "internal/golden", "internal/testnet",
 	"plugin/annotation", "plugin/facts", "plugin/record", "plugin/redirect",
 }
 

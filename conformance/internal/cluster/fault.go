@@ -48,22 +48,24 @@ func processes() []int {
 	return pids
 }
 
-// Fill leaves no room on the file system of a directory until it is undone.
+// Fill leaves no room on the file system of a directory until it is undone. After an error there may be something to
+// undo, too; so with all that come.
 func (n *Node) Fill(dir string) (undo func() error, err error) {
 	path := n.Path(filepath.Join(dir, ".filler"))
+	undo = func() error { return os.RemoveAll(path) }
 	file, err := os.Create(path)
 	if err != nil {
-		return nil, err
+		return undo, err
 	}
 	defer file.Close()
 	for size := 1 << 20; size > 0; {
 		if _, err = file.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
 			size /= 2
 		} else if err != nil {
-			return nil, errors.Join(err, os.Remove(path))
+			return undo, err
 		}
 	}
-	return func() error { return os.Remove(path) }, nil
+	return undo, nil
 }
 
 // ReadOnly lets nobody write to the file system of a directory until it is undone. It waits for whoever has a file
@@ -146,18 +148,18 @@ func (n *Node) Hide(programs ...string) (undo func() error, err error) {
 	for _, name := range programs {
 		out, err := n.Command("sh", "-c", `readlink -f "$(command -v `+name+`)"`).Output()
 		if err != nil {
-			return nil, fmt.Errorf("looking for %s: %w", name, err)
+			return n.show, fmt.Errorf("looking for %s: %w", name, err)
 		}
 		paths[string(bytes.TrimSpace(out))] = true
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.down {
-		return nil, errors.New(n.Name + " is being rebooted")
+		return n.show, errors.New(n.Name + " is being rebooted")
 	}
 	for path := range paths {
 		if err := do(n.Command("mount", "--bind", "/dev/null", path)); err != nil {
-			return nil, err
+			return n.show, err
 		}
 		n.hidden = append(n.hidden, path)
 	}

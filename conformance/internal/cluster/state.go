@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/istio-pod-network/controller/internal/files"
 )
 
 // Entry is one of a directory.
@@ -97,11 +99,8 @@ func (e Entry) write(path string) error {
 	if e.Mode&fs.ModeSymlink != 0 {
 		return os.Symlink(e.Contents, path)
 	}
-	temp := filepath.Join(filepath.Dir(path), ".putting-back")
-	if err := os.WriteFile(temp, []byte(e.Contents), e.Mode.Perm()); err != nil {
-		return err
-	}
-	return os.Rename(temp, path)
+	temp := files.Temp(filepath.Dir(path), ".putting-back-")
+	return files.Replace(path, temp, strings.NewReader(e.Contents), func(f *os.File) error { return f.Chmod(e.Mode.Perm()) })
 }
 
 // RemoveBridges removes those of the pods' networks, which no pod may need any more: a bridge keeps the settings that
@@ -138,4 +137,14 @@ func (n *Node) Settings() (lines []string, err error) {
 		lines = append(lines, strings.TrimSpace(line))
 	}
 	return lines, err
+}
+
+// PutBackSettings ends what Settings tells of: the directories can be written to, no program is hidden, and networks
+// that are made from now on have IPv6.
+func (n *Node) PutBackSettings() error {
+	failed := []error{n.show(), do(n.Command("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=0"))}
+	for _, dir := range n.dirs() {
+		failed = append(failed, do(n.Command("sh", "-c", "! mountpoint -q "+dir+" || mount -o remount,rw "+dir)))
+	}
+	return errors.Join(failed...)
 }
