@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/istio-pod-network/controller/install/installtest"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,7 +59,7 @@ func TestFullDisk(t *testing.T) {
 			}
 			os.Remove(filler.Name())
 			n.install()
-			chained(t, n.status().Active)
+			installtest.Chained(t, n.status().Active)
 			n.uninstall()
 		}
 	}
@@ -154,7 +155,7 @@ func TestLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.install()
-	chained(t, filepath.Join(n.ConfDir, "10-net.conflist"))
+	installtest.Chained(t, filepath.Join(n.ConfDir, "10-net.conflist"))
 	if target, err := os.Readlink(filepath.Join(n.ConfDir, "10-net.conflist")); target != real || !n.status().Ready {
 		t.Errorf("%q %v %+v", target, err, n.status())
 	}
@@ -195,7 +196,7 @@ func TestTwoInstallers(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	chained(t, filepath.Join(n.ConfDir, "10-net.conflist"))
+	installtest.Chained(t, filepath.Join(n.ConfDir, "10-net.conflist"))
 	n.uninstall()
 	if n.read("10-net.conflist") != list {
 		t.Error("not undone")

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
@@ -52,15 +53,8 @@ func keep(t *testing.T, k *Keeper) {
 	})
 }
 
-// eventually waits for what has to come; how long that takes is not what is tested.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
+// patience bounds a wait for what has to come; how long that takes is not what is tested.
+const patience = time.Minute
 
 // A primary that writes its configuration 500 times, at random moments, by a rename. Whoever reads finds it valid and
 // complete at every moment; every version that stands still for a while gets our entry; none is replaced by an older
@@ -120,7 +114,7 @@ func TestHostilePrimary(t *testing.T) {
 		time.Sleep(rand.N(3 * time.Millisecond))
 		if i%10 == 0 || i == 500 {
 			waited++
-			eventually(t, fmt.Sprintf("version %d chained", i), func() bool {
+			await.Eventually(t, patience, fmt.Sprintf("version %d chained", i), func() bool {
 				data, err := os.ReadFile(path)
 				got, chained, err2 := seen(data)
 				return err == nil && err2 == nil && chained && got == i
@@ -134,7 +128,7 @@ func TestHostilePrimary(t *testing.T) {
 	}
 	t.Logf("500 versions, %d waited for; %d reads, all valid and complete; longest time without our entry: %v", waited,
 		reads, longest)
-	eventually(t, "tidy", func() bool { entries, _ := os.ReadDir(n.ConfDir); return len(entries) == 1 })
+	await.Eventually(t, patience, "tidy", func() bool { entries, _ := os.ReadDir(n.ConfDir); return len(entries) == 1 })
 }
 
 // A primary that writes in place, slowly: what it has written last is there in the end, with our entry.
@@ -164,7 +158,7 @@ func TestInPlaceWriter(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.Close()
-		eventually(t, fmt.Sprintf("version %d chained", i), func() bool {
+		await.Eventually(t, patience, fmt.Sprintf("version %d chained", i), func() bool {
 			data, err := os.ReadFile(path)
 			got, chained, err2 := seen(data)
 			return err == nil && err2 == nil && chained && got == i

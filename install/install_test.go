@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"github.com/istio-pod-network/controller/install/installtest"
 	"github.com/istio-pod-network/controller/internal/entry"
 	"golang.org/x/sys/unix"
 )
@@ -55,7 +56,7 @@ func there(t *testing.T, dropIn DropIn, version, name, contents string) {
 	if !s.Ready || s.Chained != want || len(s.Missing) > 0 || len(s.Others) > 0 {
 		t.Errorf("%+v", s)
 	}
-	chained(t, s.Active)
+	installtest.Chained(t, s.Active)
 	if info, err := os.Stat(s.Active); err != nil || info.Mode() != 0o640 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
@@ -79,7 +80,7 @@ func TestChangeOfWay(t *testing.T) {
 		if s := n.status(); !s.Ready || s.Duplicates != 0 {
 			t.Errorf("%s: %+v", way, s)
 		}
-		chained(t, filepath.Join(n.ConfDir, "10-net.conflist"))
+		installtest.Chained(t, filepath.Join(n.ConfDir, "10-net.conflist"))
 	}
 	if n.read("10-net.conflist") != list {
 		t.Error("a drop-in and still spliced")
@@ -100,7 +101,7 @@ func TestActive(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.install()
-	chained(t, filepath.Join(n.ConfDir, "20-b.conflist"))
+	installtest.Chained(t, filepath.Join(n.ConfDir, "20-b.conflist"))
 	if s := n.status(); !s.Ready || len(s.Others) != 4 || n.read("30-c.conflist") != list {
 		t.Errorf("%+v", s)
 	}
@@ -109,7 +110,7 @@ func TestActive(t *testing.T) {
 		t.Errorf("bypassed, and still %+v", s)
 	}
 	n.install()
-	chained(t, filepath.Join(n.ConfDir, "15-a.conflist"))
+	installtest.Chained(t, filepath.Join(n.ConfDir, "15-a.conflist"))
 	n.uninstall()
 	for _, name := range []string{"15-a.conflist", "20-b.conflist", "30-c.conflist"} {
 		if n.read(name) != list {
@@ -125,7 +126,7 @@ func TestConfRewritten(t *testing.T) {
 		contents := strings.Replace(single, "ptp", fmt.Sprintf("ptp%d", i), 1)
 		n.write("10-one.conf", contents)
 		n.install()
-		got := chained(t, n.status().Active)
+		got := installtest.Chained(t, n.status().Active)
 		if got.Plugins[0].Network.Type != fmt.Sprintf("ptp%d", i) || got.Name != "one" || got.CNIVersion != "0.4.0" {
 			t.Errorf("%+v", got)
 		}
@@ -382,7 +383,7 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 		act()
-		for deadline, seen := time.After(10*time.Second), false; !seen; {
+		for deadline, seen := time.After(patience), false; !seen; {
 			select {
 			case e := <-w.Events:
 				seen = !e.Has(fsnotify.Create) && !e.Has(fsnotify.Chmod)

@@ -142,25 +142,6 @@ func (n node) tree() string {
 	return out.String()
 }
 
-// chained loads a list as a runtime with libcni 1.3 does, and expects our plugin in it once and last.
-func chained(t testing.TB, path string) *libcni.NetworkConfigList {
-	t.Helper()
-	list, err := libcni.NetworkConfFromFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	count := 0
-	for _, p := range list.Plugins {
-		if p.Network.Type == entry.Type {
-			count++
-		}
-	}
-	if count != 1 || list.Plugins[len(list.Plugins)-1].Network.Type != entry.Type {
-		t.Fatalf("%s: our plugin %d times, last is %q", path, count, list.Plugins[len(list.Plugins)-1].Network.Type)
-	}
-	return list
-}
-
 // loaded is a configuration of one plugin, as libcni reads it.
 func loaded(t testing.TB, path string) *libcni.PluginConfig {
 	t.Helper()

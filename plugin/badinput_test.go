@@ -18,6 +18,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -126,16 +127,16 @@ func newNetNS(t testing.TB) string {
 // in its own time, and a dump that something comes between may be short: two listings must agree, and hold the routes.
 func snapshot(t testing.TB, netns string) string {
 	t.Helper()
-	before := ""
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
-		listing := list(t, netns)
-		if withoutCounters(listing) == withoutCounters(before) && routed(listing) {
-			return listing
+	listing := list(t, netns)
+	await.Success(t, time.Minute, "the namespace comes to rest", func() error {
+		before := listing
+		listing = list(t, netns)
+		if withoutCounters(listing) != withoutCounters(before) || !routed(listing) {
+			return errors.New(listing)
 		}
-		before = listing
-	}
-	t.Fatalf("the namespace does not come to rest: %s", before)
-	return ""
+		return nil
+	})
+	return listing
 }
 
 var inet6 = regexp.MustCompile(`inet6 ([0-9a-f:]+)/`)

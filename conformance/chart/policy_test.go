@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/await"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -157,7 +158,7 @@ func annotated(pairs ...string) map[string]any {
 // inForce waits until the API server has read the policies.
 func (g *guarded) inForce() {
 	g.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	await.Success(g, time.Minute, "the policies are in force", func() error {
 		pods := g.editor.CoreV1().Pods(shop)
 		_, err := pods.Create(g.ctx, g.pod("early", "a", map[string]string{status: "initialized"}),
 			metav1.CreateOptions{DryRun: []string{"All"}})
@@ -166,12 +167,10 @@ func (g *guarded) inForce() {
 			metav1.PatchOptions{DryRun: []string{"All"}})
 		deleting := g.agent.CoreV1().Pods(shop).Delete(g.ctx, "on-b", metav1.DeleteOptions{DryRun: []string{"All"}})
 		if err != nil && tainting != nil && deleting != nil {
-			return
+			return nil
 		}
-		if time.Now().After(deadline) {
-			g.Fatalf("the policies are not in force: %v, %v, %v", err, tainting, deleting)
-		}
-	}
+		return fmt.Errorf("%v, %v, %v", err, tainting, deleting)
+	})
 }
 
 // Who may do what to a pod's marks, and what else an agent may not.

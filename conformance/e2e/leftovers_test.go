@@ -364,7 +364,9 @@ func TestPutBack(t *testing.T) {
 		{"left: " + n.Name + ": without IPv6: default", func() error {
 			return n.Command("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1").Run()
 		}},
-		{"left: " + n.Name + ": stopped: kubelet", func() error { return syscall.Kill(n.Processes("kubelet")[0], syscall.SIGSTOP) }},
+		{"left: " + n.Name + ": stopped: kubelet", func() error {
+			return syscall.Kill(n.Processes("kubelet")[0], syscall.SIGSTOP)
+		}},
 	} {
 		must(r, c.harm())
 		r.eventually("it is seen: "+c.seen, func() bool {

@@ -1,31 +1,4 @@
 package conflist
 
-import (
-	"testing"
-
-	"github.com/containernetworking/cni/libcni"
-
-	"github.com/istio-pod-network/controller/internal/entry"
-)
-
 // ours is our entry in all tests.
 var ours = []byte(`{"type": "istio-pod-network", "logLevel": "info"}`)
-
-// chained loads a list as a runtime with libcni 1.3 does, and expects our plugin in it once and last.
-func chained(t testing.TB, path string) *libcni.NetworkConfigList {
-	t.Helper()
-	list, err := libcni.NetworkConfFromFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	count := 0
-	for _, p := range list.Plugins {
-		if p.Network.Type == entry.Type {
-			count++
-		}
-	}
-	if count != 1 || list.Plugins[len(list.Plugins)-1].Network.Type != entry.Type {
-		t.Fatalf("%s: our plugin %d times, last is %q", path, count, list.Plugins[len(list.Plugins)-1].Network.Type)
-	}
-	return list
-}

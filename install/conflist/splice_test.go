@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/istio-pod-network/controller/install/installtest"
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/golden"
 )
@@ -39,7 +40,7 @@ func spliced(t *testing.T, path string) {
 	want := filepath.Join("testdata", "spliced", name)
 	golden.Compare(t, want, string(after))
 	holds(t, before, ours)
-	list := chained(t, want)
+	list := installtest.Chained(t, want)
 	if bytes.Contains(before, []byte(entry.Type)) {
 		return
 	}

@@ -144,6 +144,9 @@ var rules = []rule{
 		})},
 	{dir: "install/istio-pod-network-install", allowed: []string{"install", "internal/entry", "internal/excerpt",
 		"internal/program/..."}, forbidden: onNode},
+	{dir: "install/installtest", allowed: []string{
+		"internal/await", "internal/entry", "github.com/containernetworking/cni/libcni",
+	}},
 
 	{dir: "agent", allowed: []string{
 		"agent/kube", "agent/answer", "agent/mark", "agent/patrol", "agent/uninstall", "install", "internal/buildinfo",

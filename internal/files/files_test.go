@@ -11,17 +11,11 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/fdleak"
 )
 
 func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // A read ends, whatever is under the name, and says why it has no contents.
 func TestRead(t *testing.T) {
@@ -29,11 +23,11 @@ func TestRead(t *testing.T) {
 	path := func(name string) string { return filepath.Join(dir, name) }
 	for name, contents := range map[string]string{"file": "abc", "empty": "", "full": strings.Repeat("x", 10),
 		"large": strings.Repeat("x", 11)} {
-		must(t, os.WriteFile(path(name), []byte(contents), 0o600))
+		await.Must(t, os.WriteFile(path(name), []byte(contents), 0o600))
 	}
-	must(t, os.Symlink("file", path("link")))
-	must(t, os.Symlink("none", path("dangling")))
-	must(t, syscall.Mkfifo(path("fifo"), 0o600))
+	await.Must(t, os.Symlink("file", path("link")))
+	await.Must(t, os.Symlink("none", path("dangling")))
+	await.Must(t, syscall.Mkfifo(path("fifo"), 0o600))
 	for _, c := range []struct {
 		path, want, problem string
 		linked              bool // ReadNoFollow refuses it
@@ -73,7 +67,7 @@ func TestRead(t *testing.T) {
 func names(t *testing.T, dir string) (found []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	must(t, err)
+	await.Must(t, err)
 	for _, e := range entries {
 		found = append(found, e.Name())
 	}
@@ -91,13 +85,13 @@ func TestReplace(t *testing.T) {
 			t.Errorf("%s: %q, %v, want %q; %q", when, data, err, want, names(t, dir))
 		}
 	}
-	must(t, Replace(path, temp, strings.NewReader("one"), nil))
+	await.Must(t, Replace(path, temp, strings.NewReader("one"), nil))
 	holds("new", "one")
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	must(t, os.WriteFile(temp, []byte("left by a killed process"), 0o600))
-	must(t, Replace(path, temp, strings.NewReader("two"), func(f *os.File) error { return f.Chmod(0o755) }))
+	await.Must(t, os.WriteFile(temp, []byte("left by a killed process"), 0o600))
+	await.Must(t, Replace(path, temp, strings.NewReader("two"), func(f *os.File) error { return f.Chmod(0o755) }))
 	holds("replaced", "two")
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o755 {
 		t.Errorf("%v, %v", info.Mode(), err)
@@ -113,11 +107,11 @@ func TestReplace(t *testing.T) {
 		t.Error(err)
 	}
 	holds("contents torn", "two")
-	must(t, os.WriteFile(temp, nil, 0o600))
+	await.Must(t, os.WriteFile(temp, nil, 0o600))
 	if err := Create(temp, strings.NewReader("x"), nil); !errors.Is(err, fs.ErrExist) {
 		t.Error(err)
 	}
-	must(t, os.Remove(temp))
+	await.Must(t, os.Remove(temp))
 	if err := Replace(filepath.Join(path, "below"), temp, strings.NewReader("x"), nil); !errors.Is(err, syscall.ENOTDIR) {
 		t.Error(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/istio-pod-network/controller/internal/await"
 )
 
 func TestAsk(t *testing.T) {
@@ -71,6 +73,8 @@ func TestErrorAnswer(t *testing.T) {
 	}
 }
 
+// An agent that is not there, or goes away before it has answered, is worth another try, and the error says what was
+// wrong when the time was over.
 func TestNotThere(t *testing.T) {
 	for name, test := range map[string]struct {
 		make func(t *testing.T, path string)
@@ -82,25 +86,65 @@ func TestNotThere(t *testing.T) {
 			[]string{"connection refused", "stopped or keeps restarting"}},
 		"plain file": {func(t *testing.T, path string) {
 			makeDir(t, path)
-			if err := os.WriteFile(path, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			await.Must(t, os.WriteFile(path, nil, 0o600))
 		}, []string{"connection refused"}},
 		"hangs up":       {hangUp(""), []string{"the agent hung up"}},
 		"hangs up early": {hangUp(good[:20]), []string{"unexpected EOF", "the agent hung up"}},
-		"silent":         {drip(time.Hour), []string{"reading the answer: i/o timeout", "the agent took the question"}},
-		"slow loris": {drip(10 * time.Millisecond),
-			[]string{"reading the answer: i/o timeout", "the agent took the question"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := socketPath(t)
 			test.make(t, path)
-			start := time.Now()
-			_, err := Ask(within(t, 150*time.Millisecond), path, question)
-			took := time.Since(start)
-			wantUnavailable(t, err, path, test.want...)
-			if took < 100*time.Millisecond || took > 5*time.Second {
-				t.Errorf("gave up after %v", took)
+			_, err := exchange(within(t, time.Minute), path, []byte("{}\n"))
+			if !transient(err) {
+				t.Fatalf("not worth another try: %v", err)
+			}
+			wantText(t, &unavailableError{cause: err}, test.want...)
+		})
+	}
+}
+
+// What is not there is tried again until the time is over, and not given up before.
+func TestTimeIsOver(t *testing.T) {
+	path := socketPath(t)
+	start := time.Now()
+	_, err := Ask(within(t, 150*time.Millisecond), path, question)
+	wantUnavailable(t, err, path, "no such file or directory", "check that the agent runs")
+	if took := time.Since(start); took < 100*time.Millisecond {
+		t.Errorf("gave up after %v", took)
+	}
+}
+
+// lapse is a context whose time is over when its agent says so.
+type lapse struct {
+	context.Context
+	over chan struct{}
+}
+
+func (l lapse) Done() <-chan struct{} { return l.over }
+func (l lapse) Err() error {
+	select {
+	case <-l.over:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// An agent that has taken the question and does not answer, or dribbles, is not asked again.
+func TestNoAnswer(t *testing.T) {
+	for name, said := range map[string]string{"silent": "", "slow loris": good[:20]} {
+		t.Run(name, func(t *testing.T) {
+			path, ctx, connections := socketPath(t), lapse{within(t, time.Minute), make(chan struct{})}, atomic.Int32{}
+			play(t, mustListen(t, path), func(conn net.Conn, n int) {
+				connections.Add(1)
+				reply(said)(conn, n)
+				close(ctx.over)
+				_, _ = conn.Read(make([]byte, 1)) // until the caller hangs up
+			})
+			_, err := Ask(ctx, path, question)
+			wantUnavailable(t, err, path, "reading the answer: i/o timeout", "the agent took the question")
+			if n := connections.Load(); n != 1 {
+				t.Errorf("asked %d times", n)
 			}
 		})
 	}
@@ -160,7 +204,7 @@ func TestAgentAppearsLater(t *testing.T) {
 			pod, err := Ask(ctx, path, question)
 			<-appeared
 			wantAnswer(t, pod, err)
-			if took := time.Since(start); took < 200*time.Millisecond || took > 10*time.Second {
+			if took := time.Since(start); took < 200*time.Millisecond {
 				t.Errorf("took %v", took)
 			}
 		})
@@ -237,12 +281,8 @@ func TestContext(t *testing.T) {
 
 	ctx, cancel = context.WithCancel(context.Background())
 	time.AfterFunc(50*time.Millisecond, cancel)
-	start := time.Now()
 	_, err = Ask(ctx, path, question)
 	wantUnavailable(t, err, path, "context canceled")
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("cancelled after 50ms, ended after %v", took)
-	}
 
 	ctx, cancel = context.WithDeadline(context.Background(), time.Now().Add(-time.Second))
 	defer cancel()

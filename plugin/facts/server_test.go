@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
@@ -144,34 +145,39 @@ func TestServeLargestAnswer(t *testing.T) {
 	wantAnswer(t, pod, err)
 }
 
+// Of many callers, so many are answered at once, and one more for each that has its answer: in every round the number of
+// those who have come in is exact.
 func TestServeIsBounded(t *testing.T) {
 	path := socketPath(t)
-	var now, most atomic.Int32
-	full := make(chan struct{})
-	reached := sync.OnceFunc(func() { close(full) })
+	var entered atomic.Int32
+	answer, answered := make(chan struct{}), make(chan struct{}, 2*maxConcurrent)
 	serve(t, server{func(ctx context.Context, req Request) Response {
-		n := now.Add(1)
-		defer now.Add(-1)
-		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
-		}
-		if n == maxConcurrent {
-			reached()
-		}
-		<-full
-		time.Sleep(20 * time.Millisecond) // time for a 65th to come in, if it could
+		entered.Add(1)
+		<-answer
 		return echo(ctx, req)
 	}, lineTimeout}, mustListen(t, path))
+	defer close(answer)
 	ctx := within(t, time.Minute)
-	var running sync.WaitGroup
+	var callers sync.WaitGroup
+	t.Cleanup(callers.Wait)
 	for range 2 * maxConcurrent {
-		running.Go(func() {
+		callers.Go(func() {
 			pod, err := Ask(ctx, path, question)
 			wantAnswer(t, pod, err)
+			answered <- struct{}{}
 		})
 	}
-	running.Wait()
-	if most.Load() != maxConcurrent {
-		t.Errorf("%d at once, want %d", most.Load(), maxConcurrent)
+	for round := range int32(maxConcurrent) {
+		await.Eventually(t, time.Minute, "all places are taken", func() bool { return entered.Load() >= maxConcurrent+round })
+		if n := entered.Load() - round; n != maxConcurrent {
+			t.Fatalf("%d at once, want %d", n, maxConcurrent)
+		}
+		answer <- struct{}{}
+		<-answered
+	}
+	for range maxConcurrent {
+		answer <- struct{}{}
+		<-answered
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
@@ -65,10 +66,10 @@ func FuzzAnnotations(f *testing.F) {
 func TestReadAnnotations(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, data string) string {
-		must(t, os.WriteFile(dir+"/"+name, []byte(data), 0o600))
+		await.Must(t, os.WriteFile(dir+"/"+name, []byte(data), 0o600))
 		return dir + "/" + name
 	}
-	must(t, syscall.Mkfifo(dir+"/pipe", 0o600))
+	await.Must(t, syscall.Mkfifo(dir+"/pipe", 0o600))
 	big := line("a", "1") + "\n" + strings.Repeat("#", maxFile)
 	for _, c := range []struct {
 		name  string

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/fdleak"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
@@ -51,12 +52,12 @@ type volume struct {
 func newVolume(t testing.TB, lines ...string) *volume {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "wait-volume-")
-	must(t, err)
+	await.Must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	must(t, os.Chmod(dir, 0o755))
+	await.Must(t, os.Chmod(dir, 0o755))
 	v := &volume{t: t, dir: dir}
 	v.set(lines...)
-	must(t, os.Symlink("..data/annotations", v.file()))
+	await.Must(t, os.Symlink("..data/annotations", v.file()))
 	return v
 }
 
@@ -74,15 +75,15 @@ func (v *volume) prepare(lines ...string) {
 	v.t.Helper()
 	v.version++
 	name := fmt.Sprintf("..%d", v.version)
-	must(v.t, os.Mkdir(filepath.Join(v.dir, name), 0o755))
-	must(v.t, os.WriteFile(filepath.Join(v.dir, name, "annotations"), []byte(strings.Join(lines, "\n")), 0o644))
-	must(v.t, os.Symlink(name, filepath.Join(v.dir, "..data_tmp")))
+	await.Must(v.t, os.Mkdir(filepath.Join(v.dir, name), 0o755))
+	await.Must(v.t, os.WriteFile(filepath.Join(v.dir, name, "annotations"), []byte(strings.Join(lines, "\n")), 0o644))
+	await.Must(v.t, os.Symlink(name, filepath.Join(v.dir, "..data_tmp")))
 }
 
 func (v *volume) swap() {
 	v.t.Helper()
-	must(v.t, os.Rename(filepath.Join(v.dir, "..data_tmp"), filepath.Join(v.dir, "..data")))
-	must(v.t, os.RemoveAll(filepath.Join(v.dir, fmt.Sprintf("..%d", v.version-1))))
+	await.Must(v.t, os.Rename(filepath.Join(v.dir, "..data_tmp"), filepath.Join(v.dir, "..data")))
+	await.Must(v.t, os.RemoveAll(filepath.Join(v.dir, fmt.Sprintf("..%d", v.version-1))))
 }
 
 const (
@@ -97,13 +98,6 @@ func line(key, value string) string { return fmt.Sprintf("%s=%q", key, value) }
 func marked(status string, netns record.NetNS, more ...string) []string {
 	return append([]string{line("kubernetes.io/config.seen", "2025-01-01\n=\"x\""), line(statusKey, status),
 		line(netnsKey, string(netns))}, more...)
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // outcome is what a run of the program left.
@@ -151,8 +145,8 @@ func commandIn(t testing.TB, netns string, uid int, args ...string) (c *exec.Cmd
 	t.Helper()
 	// The termination log is a mount of its own, as in a container.
 	log := newVolume(t)
-	must(t, os.WriteFile(log.dir+"/log", nil, 0o666))
-	must(t, os.Chmod(log.dir+"/log", 0o666))
+	await.Must(t, os.WriteFile(log.dir+"/log", nil, 0o666))
+	await.Must(t, os.Chmod(log.dir+"/log", 0o666))
 	script := `mount --bind "$1" "$1" && mount -o remount,bind,ro / && shift && exec "$@"`
 	all := []string{"--net=" + netns, "unshare", "--mount", "--propagation=private", "sh", "-c", script, "sh", log.dir,
 		"setpriv", fmt.Sprintf("--reuid=%d", uid), fmt.Sprintf("--regid=%d", uid), "--clear-groups", "--inh-caps=-all",
@@ -167,7 +161,7 @@ func commandIn(t testing.TB, netns string, uid int, args ...string) (c *exec.Cmd
 	c.Stdout, c.Stderr = &stdout, &stderr
 	return c, func() outcome {
 		message, err := os.ReadFile(log.dir + "/log")
-		must(t, err)
+		await.Must(t, err)
 		return outcome{c.ProcessState.ExitCode(), stdout.String(), stderr.String(), string(message)}
 	}
 }

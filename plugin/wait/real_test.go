@@ -5,6 +5,7 @@ import (
 	"context"
 	"debug/elf"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -12,10 +13,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/testnet"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
@@ -32,10 +35,10 @@ const (
 func pod(t *testing.T, options testnet.Options) (*testnet.Lab, *netfilter.NetNS) {
 	t.Helper()
 	lab, err := testnet.New(options)
-	must(t, err)
+	await.Must(t, err)
 	t.Cleanup(func() { _ = lab.Close() })
 	n, err := netfilter.Open(lab.Path)
-	must(t, err)
+	await.Must(t, err)
 	t.Cleanup(n.Close)
 	return lab, n
 }
@@ -43,7 +46,7 @@ func pod(t *testing.T, options testnet.Options) (*testnet.Lab, *netfilter.NetNS)
 // identity is that of an open network namespace.
 func identity(t *testing.T, n *netfilter.NetNS) (id record.NetNS) {
 	t.Helper()
-	must(t, n.Within(func() (err error) { id, err = record.CurrentNetNS(); return err }))
+	await.Must(t, n.Within(func() (err error) { id, err = record.CurrentNetNS(); return err }))
 	return id
 }
 
@@ -51,14 +54,14 @@ func identity(t *testing.T, n *netfilter.NetNS) (id record.NetNS) {
 func rulesOf(t *testing.T, settings string) redirect.RuleSet {
 	t.Helper()
 	spec, err := redirect.ParseSpec([]byte(settings))
-	must(t, err)
+	await.Must(t, err)
 	return spec.RuleSet()
 }
 
 func apply(t *testing.T, n *netfilter.NetNS, backend netfilter.Backend, rules redirect.RuleSet) {
 	t.Helper()
 	_, err := n.Apply(backend, rules)
-	must(t, err)
+	await.Must(t, err)
 }
 
 // TestProbe runs the built program in pods with rules, by every backend and for every family.
@@ -158,7 +161,7 @@ func TestProbeFails(t *testing.T) {
 func forwarded(t *testing.T, netns string) []string {
 	t.Helper()
 	out, err := exec.Command("nsenter", "--net="+netns, "cat", "/proc/net/snmp", "/proc/net/snmp6").Output()
-	must(t, err)
+	await.Must(t, err)
 	lines := strings.Split(string(out), "\n")
 	v4 := strings.Fields(lines[1])[slices.Index(strings.Fields(lines[0]), "ForwDatagrams")]
 	for _, line := range lines {
@@ -185,18 +188,6 @@ func TestLateRules(t *testing.T) {
 	}
 }
 
-// waitFor waits as long as it takes, within a minute.
-func waitFor(t *testing.T, condition func() bool) {
-	t.Helper()
-	for range 6000 {
-		if condition() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatal("did not come true within a minute")
-}
-
 // TestHeldPort has a listener in the way, at every address that conflicts.
 func TestHeldPort(t *testing.T) {
 	for _, user := range []struct {
@@ -211,7 +202,7 @@ func TestHeldPort(t *testing.T) {
 				var listener net.Listener
 				var err error
 				lab.InPod(func() { listener, err = net.Listen("tcp", net.JoinHostPort(address, user.port)) })
-				must(t, err)
+				await.Must(t, err)
 				defer listener.Close()
 				runIn(t, lab.Path, user.uid, "--mode=probe").expect(t, exitNotReady, "port "+user.port+" is already held")
 				runIn(t, lab.Path, user.uid, "--file=/nonexistent").expect(t, exitNotReady, "port "+user.port+" is already held",
@@ -235,7 +226,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 	}
 	for _, name := range []string{"tcp", "tcp6"} {
 		out, err := exec.Command("nsenter", "--net="+lab.Path, "cat", "/proc/net/"+name).Output()
-		must(t, err)
+		await.Must(t, err)
 		port := strings.ToUpper(strconv.FormatInt(15006, 16))
 		if strings.Contains(string(out), ":"+port) {
 			t.Errorf("a socket is left:\n%s", out)
@@ -312,11 +303,11 @@ func newNetNS(t *testing.T) (path string, id record.NetNS, end func()) {
 	child := exec.Command("cat")
 	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	stdin, err := child.StdinPipe()
-	must(t, err)
-	must(t, child.Start())
+	await.Must(t, err)
+	await.Must(t, child.Start())
 	path = fmt.Sprintf("/proc/%d/ns/net", child.Process.Pid)
 	n, err := netfilter.Open(path)
-	must(t, err)
+	await.Must(t, err)
 	defer n.Close()
 	return path, identity(t, n), func() { stdin.Close(); _ = child.Wait() }
 }
@@ -330,21 +321,35 @@ func TestPolling(t *testing.T) {
 	swapped(t, "--poll=20ms", func(string) (<-chan struct{}, func(), error) { return nil, func() {}, nil })
 }
 
+// said is what a program says, which calls waits as soon as it says that it waits.
+type said struct {
+	strings.Builder
+	waits func()
+}
+
+func (s *said) Write(text []byte) (int, error) {
+	if bytes.Contains(text, []byte("waiting for")) {
+		s.waits()
+	}
+	return s.Builder.Write(text)
+}
+
 func swapped(t *testing.T, poll string, watch watcher) {
 	t.Helper()
 	own, err := record.CurrentNetNS()
-	must(t, err)
+	await.Must(t, err)
 	v := newVolume(t, empty...)
 	v.prepare(marked("initialized", own)...) // so that the swap is one rename
-	var stdout, stderr strings.Builder
-	p := process{Program: testProgram(&stdout, &stderr), self: record.CurrentNetNS, watch: watch,
+	looked := make(chan struct{})
+	says := said{waits: sync.OnceFunc(func() { close(looked) })}
+	p := process{Program: testProgram(io.Discard, &says), self: record.CurrentNetNS, watch: watch,
 		args: []string{"--mode=annotation", "--timeout=60", "--termination-log=", "--file=" + v.file(), poll}}
 	result := make(chan int)
 	go func() { result <- p.run() }()
-	time.Sleep(200 * time.Millisecond) // let it look first; without that the test would only prove less
+	<-looked
 	v.swap()
 	if code := <-result; code != exitReady {
-		t.Errorf("exit code %d: %s", code, stderr.String())
+		t.Errorf("exit code %d: %s", code, says.String())
 	}
 }
 
@@ -360,7 +365,7 @@ func TestSigterm(t *testing.T) {
 	lab, _ := pod(t, testnet.Options{})
 	c, finish := commandIn(t, lab.Path, someone)
 	stderr := started(t, c, "annotation: ")
-	must(t, c.Process.Signal(syscall.SIGTERM)) // every program before ours was replaced by the next
+	await.Must(t, c.Process.Signal(syscall.SIGTERM)) // every program before ours was replaced by the next
 	_ = c.Wait()
 	got := finish()
 	got.stderr = stderr()
@@ -371,16 +376,18 @@ func TestSigterm(t *testing.T) {
 func started(t *testing.T, c *exec.Cmd, words string) (stderr func() string) {
 	t.Helper()
 	progress, err := os.CreateTemp(t.TempDir(), "")
-	must(t, err)
+	await.Must(t, err)
 	t.Cleanup(func() { progress.Close() })
 	c.Stderr = progress
-	must(t, c.Start())
+	await.Must(t, c.Start())
 	stderr = func() string {
 		data, err := os.ReadFile(progress.Name())
-		must(t, err)
+		await.Must(t, err)
 		return string(data)
 	}
-	waitFor(t, func() bool { return strings.Contains(stderr(), "waiting for") && strings.Contains(stderr(), words) })
+	await.Eventually(t, time.Minute, "it waits for "+words, func() bool {
+		return strings.Contains(stderr(), "waiting for") && strings.Contains(stderr(), words)
+	})
 	return stderr
 }
 
@@ -413,7 +420,7 @@ func TestReadOnly(t *testing.T) {
 // TestStatic wants a program that runs from scratch, and says its version.
 func TestStatic(t *testing.T) {
 	program, err := elf.Open(built)
-	must(t, err)
+	await.Must(t, err)
 	defer program.Close()
 	if program.Section(".interp") != nil || program.Section(".dynamic") != nil {
 		t.Error("not static")
@@ -448,10 +455,10 @@ func TestAnswerOfAnother(t *testing.T) {
 	a := attempt{families[0], netip.AddrPort{}, netip.MustParseAddrPort("127.0.0.6:15002"),
 		netip.MustParseAddrPort("127.0.0.1:0")}
 	listener, err := a.open(context.Background())
-	must(t, err)
+	await.Must(t, err)
 	a.listen = listener.Addr().(*net.TCPAddr).AddrPort()
 	conn, err := net.Dial("tcp4", a.listen.String())
-	must(t, err)
+	await.Must(t, err)
 	defer conn.Close()
 	time.AfterFunc(200*time.Millisecond, func() { listener.Close() })
 	if err := a.accept(listener, 1); err == nil || !strings.Contains(err.Error(), "something else answered") {
@@ -472,8 +479,8 @@ func TestNotRedirected(t *testing.T) {
 			listener, err = a.open(context.Background())
 			own, failed = net.Dial(f.network, a.listen.String())
 		})
-		must(t, err)
-		must(t, failed)
+		await.Must(t, err)
+		await.Must(t, failed)
 		err = a.accept(listener, own.LocalAddr().(*net.TCPAddr).AddrPort().Port())
 		if want := "it arrived as one to " + []string{"127.0.0.1:15006", "[::1]:15006"}[i]; err == nil ||
 			!strings.Contains(err.Error(), want) {

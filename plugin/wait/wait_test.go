@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
@@ -33,7 +34,7 @@ func (s simulated) run(t *testing.T) (o outcome, took time.Duration) {
 	t.Helper()
 	v := newVolume(t)
 	if s.lines == nil {
-		must(t, os.Remove(v.file()))
+		await.Must(t, os.Remove(v.file()))
 	} else {
 		v.set(s.lines...)
 	}

@@ -99,8 +99,8 @@ func (e Entry) write(path string) error {
 	if e.Mode&fs.ModeSymlink != 0 {
 		return os.Symlink(e.Contents, path)
 	}
-	temp := files.Temp(filepath.Dir(path), ".putting-back-")
-	return files.Replace(path, temp, strings.NewReader(e.Contents), func(f *os.File) error { return f.Chmod(e.Mode.Perm()) })
+	mode := func(f *os.File) error { return f.Chmod(e.Mode.Perm()) }
+	return files.Replace(path, files.Temp(filepath.Dir(path), ".putting-back-"), strings.NewReader(e.Contents), mode)
 }
 
 // RemoveBridges removes those of the pods' networks, which no pod may need any more: a bridge keeps the settings that
