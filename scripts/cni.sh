@@ -7,7 +7,11 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/scripts/lib.sh"
 need_go
 modules=github.com/containernetworking
-dir=$cache/cni-$(pinned . $modules/cni)-$(pinned . $modules/plugins)-$(go env GOVERSION)-$(go -C "$root/conformance" list tool | wc -l)
+cni=$(pinned . $modules/cni)
+plugins=$(pinned . $modules/plugins)
+go=$(go env GOVERSION)
+tools=$(go -C "$root/conformance" list tool | wc -l)
+dir=$cache/cni-$cni-$plugins-$go-$tools
 build() {
 	mkdir -m 755 "$1"
 	CGO_ENABLED=0 go -C "$root/conformance" build -o "$1/" tool

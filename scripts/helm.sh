@@ -6,11 +6,14 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
 need_go
-dir=$cache/helm-$(pinned helm3 helm.sh/helm/v3)-$(pinned helm4 helm.sh/helm/v4)-$(go env GOVERSION)
+helm3=$(pinned helm3 helm.sh/helm/v3)
+helm4=$(pinned helm4 helm.sh/helm/v4)
+go=$(go env GOVERSION)
+dir=$cache/helm-$helm3-$helm4-$go
 
-# build MAJOR FILE
+# build MAJOR VERSION FILE
 build() {
-	flags="-s -w -X helm.sh/helm/v$1/internal/version.version=$(pinned "helm$1" "helm.sh/helm/v$1")"
+	flags="-s -w -X helm.sh/helm/v$1/internal/version.version=$2"
 	if [ "$1" = 3 ]; then # which Kubernetes a render without a cluster is for; Helm 4 knows it by itself
 		kubernetes=$(pinned helm3 k8s.io/client-go)
 		kubernetes=${kubernetes#v0.}
@@ -18,10 +21,9 @@ build() {
 			flags="$flags -X helm.sh/helm/v3/$package.k8sVersionMajor=1 -X helm.sh/helm/v3/$package.k8sVersionMinor=${kubernetes%%.*}"
 		done
 	fi
-	CGO_ENABLED=0 go -C "$root/conformance/helm$1" build -trimpath -ldflags "$flags" -o "$2" "helm.sh/helm/v$1/cmd/helm"
+	CGO_ENABLED=0 go -C "$root/conformance/helm$1" build -trimpath -ldflags "$flags" -o "$3" "helm.sh/helm/v$1/cmd/helm"
 }
 
-for major in 3 4; do
-	once "$dir/helm$major" "Helm $(pinned "helm$major" "helm.sh/helm/v$major")" build $major
-done
+once "$dir/helm3" "Helm $helm3" build 3 "$helm3"
+once "$dir/helm4" "Helm $helm4" build 4 "$helm4"
 echo "$dir"

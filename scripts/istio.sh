@@ -7,7 +7,9 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/scripts/lib.sh"
 need_go
 version=$(pinned istio istio.io/istio)
-dir=$cache/istio-${version##*-}-$(cat "$root"/conformance/istio/*/main.go | sha256sum | cut -c1-12)-$(go env GOVERSION)
+source=$(cat "$root"/conformance/istio/*/main.go | sha256sum | cut -c1-12)
+go=$(go env GOVERSION)
+dir=$cache/istio-${version##*-}-$source-$go
 
 # build PROGRAM FILE
 build() {
@@ -16,7 +18,8 @@ build() {
 
 # charts DIRECTORY
 charts() {
-	cp -r --no-preserve=mode "$(go -C "$root/conformance/istio" list -m -f '{{.Dir}}' istio.io/istio)/manifests" "$1"
+	module=$(go -C "$root/conformance/istio" list -m -f '{{.Dir}}' istio.io/istio)
+	cp -r --no-preserve=mode "$module/manifests" "$1"
 }
 
 for program in injector agent; do

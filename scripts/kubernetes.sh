@@ -10,7 +10,8 @@ version=$(pinned kubernetes k8s.io/kubernetes)
 containerd=$(pinned containerd github.com/containerd/containerd/v2)
 runc=$(pinned containerd github.com/opencontainers/runc)
 multus=$(pinned multus gopkg.in/k8snetworkplumbingwg/multus-cni.v4)
-dir=$cache/kubernetes-$version-containerd-$containerd-runc-$runc-multus-$multus-$(go env GOVERSION)
+go=$(go env GOVERSION)
+dir=$cache/kubernetes-$version-containerd-$containerd-runc-$runc-multus-$multus-$go
 
 # build PROGRAM FILE: as released, static and stripped; without the version in it, its API would report v0.0.0
 build() {

@@ -74,7 +74,8 @@ need_go() {
 	version=$(cd "$root" && go version 2>&1) || refuse "this Go cannot build for go $wanted: $version" "$remedy"
 }
 
-# pinned DIRECTORY MODULE: its version in the go.mod of that directory of conformance
+# pinned DIRECTORY MODULE: its version in the go.mod of that directory of conformance. Its caller assigns it to a variable and does
+# nothing else in that command: of several substitutions in one, a shell keeps the last one's status only.
 pinned() {
 	go -C "$root/conformance/$1" list -m -f '{{.Version}}' "$2" ||
 		refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
@@ -82,10 +83,14 @@ pinned() {
 
 # once TARGET WHAT COMMAND...: runs a command that makes TARGET, a file or a directory in the cache, unless it is there. The
 # command gets the name that it has to make, which becomes TARGET when it has succeeded. A second caller waits for the first
-# one of that directory. While it takes, a line every half minute says so.
+# one of that directory. While it takes, a line every half minute says so. What fails in a build ends it, by set -e; so once is no part
+# of a condition, where a shell ignores that.
 once() (
 	target=$1 what=$2
 	shift 2
+	# shellcheck disable=SC2015
+	(false; exit 9) & wait $! || [ $? != 9 ] ||
+		refuse "$what is to be built where the shell does not notice what fails" "Call once by itself, with set -e."
 	[ ! -e "$target" ] || exit 0
 	need flock=util-linux
 	mkdir -p "${target%/*}"
@@ -99,10 +104,12 @@ once() (
 		while sleep 30 & wait $!; do say "still building $what, $(($(date +%s) - start)) s"; done
 	) 9>&- >&2 &
 	progress=$!
-	trap 'kill $progress; rm -rf "$target.new"' EXIT
-	trap 'exit 130' INT TERM HUP
+	outcome=failed
+	trap 'kill $progress; rm -rf "$target.new"; [ $outcome != failed ] || say "the build of $what failed; the reason is above"' EXIT
+	trap 'outcome=interrupted; exit 130' INT TERM HUP
 	rm -rf "$target.new"
-	"$@" "$target.new" 9>&- || refuse "the build of $what failed" "The reason is above."
+	"$@" "$target.new" 9>&-
+	outcome=built
 	mv -T "$target.new" "$target"
 	say "$what: $(($(date +%s) - start)) s"
 )

@@ -42,6 +42,7 @@ programs() {
 # One package at a time: the traffic tests of two packages at once would compete for the processors and wait longer.
 stage vet "" vet
 stage product "" go test -p 1 -count 1 -timeout 20m ./... "$@"
+stage scripts "" scripts/lib_test.sh
 stage scripts/images "" go -C scripts/images test -count 1 ./... "$@"
 stage "programs to test with" "" programs
 for package in internal/... cni node chart; do # e2e needs more of the machine: make e2e
