@@ -162,8 +162,9 @@ func part(n *cluster.Node, path string, e cluster.Entry) (text string, counts bo
 		return "", false
 	case state != nil && (isOurs(path) || strings.HasPrefix(path, stateDir)):
 		return "", false
-	case n.Runtime == cluster.OpenShift && path == cluster.OpenShiftBinDir+"/istio-pod-network":
-		return "", false // Multus needs it as long as there are pods, after an uninstallation too
+	case n.Runtime == cluster.OpenShift && (path == cluster.OpenShiftBinDir+"/istio-pod-network" ||
+		strings.HasPrefix(path, stateDir)): // an uninstallation leaves them, because Multus needs them to delete pods
+		return "", false
 	}
 	var list struct {
 		Plugins []map[string]any `json:"plugins"`
