@@ -77,7 +77,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		if w.renew() { // the pass has made directories
 			continue
 		}
-		if !w.next(ctx, wait) {
+		if !w.next(ctx, wait, w.Events, w.Errors) {
 			return nil
 		}
 	}
@@ -112,21 +112,20 @@ type watch struct {
 }
 
 // renew watches the directories that are not watched yet: one may have been made, or replaced by another of the same
-// name. It reports whether there was one.
+// name. It reports whether there was one. A directory that is known is watched anew, too: its watch has ended if it was
+// away meanwhile, even where it has the inode that it had.
 func (w watch) renew() (fresh bool) {
 	for _, dir := range append(w.installer.network().dirs(), w.installer.BinDir) {
 		info, err := os.Stat(dir)
 		known := w.inodes[dir]
-		if err == nil && known != nil && os.SameFile(known, info) {
-			continue
-		}
-		if known != nil {
+		same := err == nil && known != nil && os.SameFile(known, info)
+		if known != nil && !same {
 			_ = w.Remove(dir)
 		}
 		w.inodes[dir] = nil // it matters when it comes, and when it goes before it is watched
 		if err == nil && w.Add(dir) == nil {
 			w.inodes[dir] = info
-			fresh = true
+			fresh = fresh || !same
 		}
 	}
 	return fresh
@@ -134,7 +133,7 @@ func (w watch) renew() (fresh bool) {
 
 // next waits for a change that matters, and drops all events that are queued by then: the pass that follows reads the
 // files after these changes, and a change after that read is a new event. It returns false when the context has ended.
-func (w watch) next(ctx context.Context, wait time.Duration) bool {
+func (w watch) next(ctx context.Context, wait time.Duration, events <-chan fsnotify.Event, failed <-chan error) bool {
 	tick := time.NewTimer(wait)
 	defer tick.Stop()
 	for due := false; !due; {
@@ -143,14 +142,14 @@ func (w watch) next(ctx context.Context, wait time.Duration) bool {
 			return false
 		case <-tick.C:
 			due = true
-		case _, due = <-w.Errors: // the kernel's queue ran over: anything may have changed
-		case e := <-w.Events:
+		case _, due = <-failed: // the kernel's queue ran over: anything may have changed
+		case e := <-events:
 			due = w.matters(e)
 		}
 	}
 	for {
 		select {
-		case <-w.Events:
+		case <-events:
 		default:
 			return ctx.Err() == nil
 		}

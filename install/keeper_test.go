@@ -135,19 +135,50 @@ func replaceIn(path, from, to string) error {
 	return errors.Join(err, os.WriteFile(path, []byte(strings.Replace(string(data), from, to, 1)), 0o644))
 }
 
-// A file that has nothing to do with us causes no work: of the kernel's real events, up to that of a configuration
-// which is written last, none makes the watch end its wait, however often it comes.
-func TestKeeperIgnores(t *testing.T) {
-	n := newNode(t, "10-net.conflist", list)
+// watching is a watch of the node's directories.
+func watching(t *testing.T, n node) watch {
 	i, err := newInstaller(n.Config)
 	await.Must(t, err)
 	watcher, err := fsnotify.NewWatcher()
 	await.Must(t, err)
-	defer watcher.Close()
+	t.Cleanup(func() { watcher.Close() })
 	w := watch{Watcher: watcher, installer: i, inodes: map[string]os.FileInfo{}}
 	if !w.renew() {
 		t.Fatal("nothing is watched")
 	}
+	return w
+}
+
+// A directory that comes back with the inode that it had is watched again: the kernel's watch of it has ended.
+func TestKeeperSameInode(t *testing.T) {
+	n := newNode(t, "10-net.conflist", list)
+	w := watching(t, n)
+	await.Must(t, os.Rename(n.ConfDir, n.ConfDir+".away"))
+	await.Must(t, os.Rename(n.ConfDir+".away", n.ConfDir))
+	for e := range w.Events {
+		if e.Name == n.ConfDir && w.matters(e) {
+			break
+		}
+	}
+	if w.renew() {
+		t.Error("the same directory counts as another")
+	}
+	n.write("20-net.conflist", list)
+	select {
+	case e := <-w.Events:
+		if !w.matters(e) {
+			t.Errorf("what comes first is %s", e)
+		}
+	case <-time.After(patience):
+		t.Error("nothing is noticed in the directory any more")
+	}
+}
+
+// A file that has nothing to do with us causes no work: of the kernel's real events, up to that of a configuration
+// which is written last, none makes the watch end its wait, however often it comes.
+func TestKeeperIgnores(t *testing.T) {
+	n := newNode(t, "10-net.conflist", list)
+	w := watching(t, n)
 	for _, name := range []string{"readme.txt", "calico-kubeconfig", ".10-net.conflist.swp", "10-net.conflist~"} {
 		n.write(name, "x")
 	}
@@ -155,26 +186,25 @@ func TestKeeperIgnores(t *testing.T) {
 	const last = "99-last.conflist"
 	n.write(last, list)
 	unrelated, names := []fsnotify.Event{}, map[string]bool{}
-	e := <-watcher.Events
-	for ; filepath.Base(e.Name) != last; e = <-watcher.Events {
+	e := <-w.Events
+	for ; filepath.Base(e.Name) != last; e = <-w.Events {
 		unrelated, names[e.Name] = append(unrelated, e), true
 	}
 	if len(names) != 5 {
 		t.Errorf("events of %v alone", names)
 	}
-	w.Watcher = &fsnotify.Watcher{Events: make(chan fsnotify.Event), Errors: make(chan error)}
-	ended := make(chan bool)
-	go func() { ended <- w.next(t.Context(), time.Hour) }()
+	events, ended := make(chan fsnotify.Event), make(chan bool)
+	go func() { ended <- w.next(t.Context(), time.Hour, events, nil) }()
 	for range 100 {
 		for _, e := range unrelated {
 			select {
-			case w.Events <- e:
+			case events <- e:
 			case <-ended:
 				t.Fatalf("a pass before, or for, %s", e)
 			}
 		}
 	}
-	w.Events <- e
+	events <- e
 	if !<-ended {
 		t.Errorf("no pass for %s", e)
 	}
