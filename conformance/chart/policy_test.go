@@ -3,6 +3,7 @@ package chart
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -169,7 +170,7 @@ func (g *guarded) inForce() {
 		if err != nil && tainting != nil && deleting != nil {
 			return nil
 		}
-		return fmt.Errorf("%v, %v, %v", err, tainting, deleting)
+		return errors.New(fmt.Sprint(err, ", ", tainting, ", ", deleting))
 	})
 }
 

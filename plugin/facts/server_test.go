@@ -145,8 +145,8 @@ func TestServeLargestAnswer(t *testing.T) {
 	wantAnswer(t, pod, err)
 }
 
-// Of many callers, so many are answered at once, and one more for each that has its answer: in every round the number of
-// those who have come in is exact.
+// Of many callers, so many are answered at once, and one more for each that has its answer: in every round it is exact
+// how many have come in.
 func TestServeIsBounded(t *testing.T) {
 	path := socketPath(t)
 	var entered atomic.Int32
