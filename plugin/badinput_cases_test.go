@@ -112,6 +112,8 @@ var wrongSettings = []struct {
 		"a/b",
 		"é"}, "names of at most 15 bytes"},
 	{"rerouteVirtualInterfaces", true, []any{5, "sixteen-bytes-xx", "$(reboot)", "a\nb"}, "names of at most 15 bytes"},
+	{"includeOutboundOwnerGroups", true, []any{5, "java", "1,,2", "4294967295"}, "list of group IDs"},
+	{"excludeOutboundOwnerGroups", true, []any{[]any{5}, "*", "root"}, "a comma-separated list of group IDs"},
 	{"dnsCapture", false, []any{"true", 1, []any{}}, "true or false"},
 	{"dropInvalid", false, []any{"false", 0}, "true or false"},
 }
@@ -136,6 +138,7 @@ var wrongAnnotations = []struct{ key, value, valid string }{
 	{annotation.RerouteVirtualInterfaces, "`reboot`", "names of at most 15 bytes"},
 	{annotation.OwnExcludeInboundPorts, "1-70000", "a comma-separated list of ports"},
 	{annotation.OwnExcludeInterfaces, "a,,b", "names of at most 15 bytes"},
+	{annotation.OwnExcludeOutboundOwnerGroups, "java", "list of group IDs"},
 	{annotation.EnvoyPort, "70000", "a port, 1 to 65535"},
 	{annotation.EnvoyPort, "", "a port, 1 to 65535"},
 	{annotation.EnvoyUserID, "0", "a user ID, 1 to 4294967294"},

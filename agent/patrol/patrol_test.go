@@ -352,3 +352,26 @@ func TestWarnerWarnsOnce(t *testing.T) {
 		t.Errorf("%v", w.sent)
 	}
 }
+
+// An app in a group that is left out of the redirection bypasses the mesh, and an init container does not.
+func TestGroupLeftOut(t *testing.T) {
+	for _, app := range []bool{true, false} {
+		w, events := heard()
+		pod := agenttest.MeshPod("cart")
+		pod.Spec.Containers[0].SecurityContext.AllowPrivilegeEscalation = new(false)
+		pod.Annotations[annotation.OwnExcludeOutboundOwnerGroups] = "1338"
+		context := &corev1.SecurityContext{RunAsGroup: new(int64(1338)), AllowPrivilegeEscalation: new(false)}
+		if app {
+			pod.Spec.Containers[0].SecurityContext = context
+		} else {
+			pod.Spec.InitContainers = append([]corev1.Container{{Name: "migrate", SecurityContext: context}},
+				pod.Spec.InitContainers...)
+		}
+		w.aboutSettings(pod, nil, redirect.DefaultPolicy())
+		if app {
+			expectOne(t, events, eventLeftOut, "Container app runs in the group 1338")
+		} else if all := sent(events); len(all) > 0 {
+			t.Errorf("%q", all)
+		}
+	}
+}

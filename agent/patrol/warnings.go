@@ -22,6 +22,7 @@ const (
 	eventNoProxy    = "OptedInWithoutProxy"
 	eventForeign    = "ForeignRules"
 	eventSharedUser = "ProxyUserShared"
+	eventLeftOut    = "OwnerGroupLeftOut"
 	eventEscalation = "PrivilegeEscalationAllowed"
 	eventInvalid    = "InvalidMeshAnnotation"
 	eventStuck      = "InitWaitStuck"
@@ -124,7 +125,9 @@ func (w *Warner) aboutSettings(pod *corev1.Pod, namespace map[string]string, pol
 	case err != nil:
 		w.warn(pod, eventInvalid, "The pod cannot start: %v", err)
 	case decision.Verdict == redirect.Redirect:
-		w.aboutPrivileges(pod, kube.AsRun(pod, namespace).SharesProxyUser(decision.Spec))
+		runs := kube.AsRun(pod, namespace)
+		w.aboutPrivileges(pod, runs.SharesProxyUser(decision.Spec))
+		w.aboutLeftOut(pod, runs.LeftOut(decision.Spec))
 	}
 }
 
@@ -139,10 +142,21 @@ func (w *Warner) aboutPrivileges(pod *corev1.Pod, shared *redirect.SharedUserErr
 	}
 }
 
+// aboutLeftOut says that a container which runs beside the sidecar is in a group that is left out of the redirection.
+func (w *Warner) aboutLeftOut(pod *corev1.Pod, left *redirect.LeftOut) {
+	if left != nil {
+		w.warn(pod, eventLeftOut,
+			"Container %s runs in the group %d, whose outbound traffic is left out of the redirection, "+
+				"and bypasses the mesh. Give it another: such a group is for init containers that end before the sidecar starts",
+			left.Container, left.Group)
+	}
+}
+
 func (w *Warner) aboutSharedUser(pod *corev1.Pod, shared *redirect.SharedUserError, refused string) {
 	if shared.Beside() {
-		w.warn(pod, eventSharedUser, "Container %s has the group %d of the sidecar by its %s, so a program that is setgid to "+
-			"that group bypasses the mesh. Give it another%s", shared.Container, shared.ID, shared.What, refused)
+		w.warn(pod, eventSharedUser,
+			"Container %s has the group %d of the sidecar by its %s, so a program that is setgid to "+
+				"that group bypasses the mesh. Give it another%s", shared.Container, shared.ID, shared.What, refused)
 		return
 	}
 	w.warn(pod, eventSharedUser, "Container %s runs with the %s %d of the sidecar, so its traffic is taken for the "+

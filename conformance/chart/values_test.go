@@ -51,7 +51,7 @@ func TestWrongValues(t *testing.T) {
 			"image.pullPolicy=Sometimes":                  {"/image/pullPolicy", "'IfNotPresent'"},
 			"includeIPRanges=10.0.0.0":                    {"includeIPRanges", `"10.0.0.0"`, "10.96.0.0/12"},
 			"excludeIPRanges=*":                           {"excludeIPRanges", `"*"`, "prefixes"},
-			"excludeInboundPorts=http":                    {"excludeInboundPorts", `"http"`, "80,8080"},
+			"excludeInboundPorts=http":                    {"excludeInboundPorts", `"http"`, "80,8000-8100"},
 			"redirect.proxyUID=0":                         {"/redirect/proxyUID", "minimum"},
 			"redirect.outboundports=1":                    {"outboundports", "not allowed"},
 			"redirect.excludeOutboundPorts=x":             {"redirect.excludeOutboundPorts", `"x"`},

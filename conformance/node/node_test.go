@@ -202,6 +202,11 @@ func TestWarnings(t *testing.T) {
 			}},
 		{name: "shared-fsgroup", event: "ProxyUserShared", words: "the group 1337 of the sidecar by its fsGroup",
 			change: func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &shared} }},
+		{name: "left-out", event: "OwnerGroupLeftOut", words: "Container app runs in the group 1338",
+			change: func(p *corev1.Pod) {
+				p.Annotations["pod-network-controller.istio.io/excludeOutboundOwnerGroups"] = "1338"
+				p.Spec.Containers[0].SecurityContext.RunAsGroup = new(int64(1338))
+			}},
 		{name: "escalates", event: "PrivilegeEscalationAllowed", words: "In app a program",
 			change: func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext = nil }},
 		{name: "invalid", event: "InvalidMeshAnnotation",

@@ -114,6 +114,10 @@ func (s settings) outbound(f Flow, family Family) (Landing, string) {
 		return s.ofProxy(f, who.uid == s.proxyUID)
 	case lo && !isDNS && !s.loopbackCIDR:
 		return direct, "the app calls its own pod"
+	case s.allGroups && slices.Contains(s.excludeGroups, who.gid):
+		return direct, "excludeOutboundOwnerGroups"
+	case !s.allGroups && !slices.Contains(s.includeGroups, who.gid):
+		return direct, "not in includeOutboundOwnerGroups"
 	case isDNS:
 		return AtDNS, "dnsCapture"
 	case f.Proto != TCP:

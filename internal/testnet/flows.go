@@ -15,6 +15,9 @@ func Flows(p Profile) []Flow {
 	if s.dns {
 		flows = append(flows, zoneFlows...)
 	}
+	if !s.allGroups || len(s.excludeGroups) > 0 {
+		flows = append(flows, groupFlows...)
+	}
 	if s.proxyUID != 1337 && s.proxyGID != 1337 {
 		flows = append(flows, Flow{Name: "stock-peer", From: FromStock, Proto: TCP, To: Peer, Port: 8080})
 	}
@@ -110,6 +113,16 @@ var dnsFlows = []Flow{
 	{Name: "proxy-gid-dns-tcp", From: FromProxyGID, Proto: TCP, To: Peer, Port: 53},
 	{Name: "proxy-dns-udp-loopback", From: FromProxy, Proto: UDP, To: Loopback, Port: 53},
 	{Name: "proxy-dns-tcp-loopback", From: FromProxy, Proto: TCP, To: Loopback, Port: 53},
+}
+
+// groupFlows are those of an app in another group.
+var groupFlows = []Flow{
+	{Name: "group-peer", From: FromGroup, Proto: TCP, To: Peer, Port: 8080},
+	{Name: "group-service", From: FromGroup, Proto: TCP, To: Service, Port: 80},
+	{Name: "group-pod", From: FromGroup, Proto: TCP, To: Pod, Port: 8080},
+	{Name: "group-dns-udp", From: FromGroup, Proto: UDP, To: Peer, Port: 53},
+	{Name: "group-dns-tcp", From: FromGroup, Proto: TCP, To: Peer, Port: 53},
+	{Name: "group-dns-udp-loopback", From: FromGroup, Proto: UDP, To: Loopback, Port: 53},
 }
 
 // zoneFlows show DNS capture's conntrack zones.

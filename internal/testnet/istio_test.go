@@ -39,6 +39,18 @@ func istioRules(s settings, family Family) string {
 	}
 	t.add("nat", "ISTIO_OUTPUT -o lo -s %s -j RETURN", pass)
 	t.owners(s, lo)
+	for _, group := range s.excludeGroups {
+		if s.allGroups {
+			t.add("nat", "ISTIO_OUTPUT -m owner --gid-owner %d -j RETURN", group)
+		}
+	}
+	if !s.allGroups {
+		none := ""
+		for _, group := range s.includeGroups {
+			none += fmt.Sprintf(" -m owner ! --gid-owner %d", group)
+		}
+		t.add("nat", "ISTIO_OUTPUT%s -j RETURN", none)
+	}
 	if s.dns {
 		t.dns(s)
 	}

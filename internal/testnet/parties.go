@@ -10,13 +10,14 @@ const (
 	FromProxy    Party = "proxy"     // the proxy's user and group
 	FromProxyUID Party = "proxy-uid" // the proxy's user, with the app's group
 	FromProxyGID Party = "proxy-gid" // the proxy's group, as root: the TPROXY sidecar
+	FromGroup    Party = "group"     // an app's user in a group of its own, 5000:5100
 	FromStock    Party = "stock"     // 1337:1337 where the settings say that the proxy is somebody else
 	FromPeer     Party = "peer"      // another pod
 	FromVM       Party = "vm"        // a machine behind the pod's interface net1
 )
 
-// appID is the app's user and group.
-const appID = 5000
+// appID is the app's user and group, groupID the group of FromGroup.
+const appID, groupID = 5000, 5100
 
 // inPod says whether the party lives in the pod.
 func (p Party) inPod() bool { return p != FromPeer && p != FromVM }
@@ -32,6 +33,8 @@ func (p Party) ids(s settings) ids {
 		return ids{s.proxyUID, appID}
 	case FromProxyGID:
 		return ids{0, s.proxyGID}
+	case FromGroup:
+		return ids{appID, groupID}
 	case FromStock:
 		return ids{1337, 1337}
 	}

@@ -36,6 +36,8 @@ type settings struct {
 	includeInPorts, excludeInPorts                   portList
 	allRanges, allInPorts, allOutPorts, loopbackCIDR bool
 	excludeInterfaces, rerouteInterfaces             []string
+	allGroups                                        bool
+	includeGroups, excludeGroups                     []int
 }
 
 // settings reads the profile; a value that makes no sense is a mistake in the tables and panics.
@@ -67,6 +69,10 @@ func (p Profile) settings() settings {
 	if s.allInPorts = text("includeInboundPorts", "*") == "*"; !s.allInPorts {
 		s.includeInPorts = ports(text("includeInboundPorts", ""))
 	}
+	if s.allGroups = text("includeOutboundOwnerGroups", "*") == "*"; !s.allGroups {
+		s.includeGroups = groups(text("includeOutboundOwnerGroups", ""))
+	}
+	s.excludeGroups = groups(text("excludeOutboundOwnerGroups", ""))
 	// Istio adds its own three to every list.
 	s.excludeInPorts = append(ports(text("excludeInboundPorts", "")), ports("15020,15021,15090")...)
 	s.loopbackCIDR = slices.ContainsFunc(s.includeRanges, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
@@ -118,6 +124,13 @@ func ports(text string) (parsed portList) {
 
 func (l portList) has(port uint16) bool {
 	return slices.ContainsFunc(l, func(r [2]uint16) bool { return r[0] <= port && port <= r[1] })
+}
+
+func groups(text string) (parsed []int) {
+	for _, item := range list(text) {
+		parsed = append(parsed, int(number(item)))
+	}
+	return parsed
 }
 
 func prefixes(text string) (parsed []netip.Prefix) {

@@ -32,6 +32,8 @@ var randomKeys = []struct {
 	{"excludeInboundPorts", func(r *rand.Rand) any { return some(r, randomPorts) }},
 	{"excludeInterfaces", func(r *rand.Rand) any { return some(r, []string{"net1", "net*", "ne*", "eth9", "tap*"}) }},
 	{"rerouteVirtualInterfaces", func(r *rand.Rand) any { return some(r, []string{"net1", "n*", "tap0"}) }},
+	{"includeOutboundOwnerGroups", starOr(randomGroups)},
+	{"excludeOutboundOwnerGroups", func(r *rand.Rand) any { return some(r, randomGroups) }},
 	{"dnsCapture", func(r *rand.Rand) any { return r.IntN(2) == 0 }},
 	{"dropInvalid", func(r *rand.Rand) any { return r.IntN(2) == 0 }},
 	{"outboundPort", func(r *rand.Rand) any { return 15100 + r.IntN(9) }},
@@ -52,6 +54,8 @@ var randomPrefixes = []string{
 var randomPorts = []string{"53", "80", "443", "7000", "8080", "8081", "9000", "9090", "15008", "15020", "1", "65535",
 	"0-79",
 	"8000-8100", "9000-65535", "8081-9090"}
+
+var randomGroups = []string{"0", "5000", "5100", "7000"}
 
 // some draws a list without the same item twice, often a short one, perhaps none.
 func some(random *rand.Rand, items []string) string {
@@ -74,7 +78,7 @@ func starOr(items []string) func(*rand.Rand) any {
 // RandomFlows draws what may happen in a pod with those settings: any party calls any place at any port.
 func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 	s := p.settings()
-	parties := []Party{FromApp, FromRoot, FromProxy, FromProxyUID, FromProxyGID, FromPeer, FromVM}
+	parties := []Party{FromApp, FromRoot, FromProxy, FromProxyUID, FromProxyGID, FromPeer, FromVM, FromGroup}
 	fromPod := []Place{Pod, Self, Loopback, Loopback2, Peer, Service, Outside, Net1, VM}
 	fromOutside := map[Party][]Place{FromPeer: {Pod, Self, VM}, FromVM: {Net1, Peer, Service, Outside}}
 	ports := []uint16{53, 80, 443, 7000, 8080, 8081, 9000, 9090, 15008, 15020, 15021, 15090}

@@ -29,6 +29,12 @@ const (
 	OwnRerouteVirtualInterfaces = ControllerPrefix + "rerouteVirtualInterfaces"
 )
 
+// Settings that Istio has variables of its sidecar for, and no annotation.
+const (
+	OwnIncludeOutboundOwnerGroups = ControllerPrefix + "includeOutboundOwnerGroups"
+	OwnExcludeOutboundOwnerGroups = ControllerPrefix + "excludeOutboundOwnerGroups"
+)
+
 // Those of the 2018 controller.
 const (
 	Initialize   = "istio-pod-network-controller/initialize" // pod or namespace; true or false

@@ -41,9 +41,9 @@ func matchExprs(family redirect.Family, match redirect.Match, sets *setMaker) []
 	case redirect.Proto:
 		return meta(expr.MetaKeyL4PROTO, expr.CmpOpEq, []byte{byte(m)})
 	case redirect.InInterface:
-		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}}, sets.names(redirect.Interfaces(m))...)
+		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}}, sets.names(m)...)
 	case redirect.OutInterface:
-		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register}}, sets.names(redirect.Interfaces(m))...)
+		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register}}, sets.names(m)...)
 	case redirect.From:
 		return append([]expr.Any{loadAddress(family, false)}, sets.prefixes(m)...)
 	case redirect.To:
@@ -60,6 +60,8 @@ func matchExprs(family redirect.Family, match redirect.Match, sets *setMaker) []
 		return meta(expr.MetaKeySKUID, expr.CmpOpEq, native(uint32(m)))
 	case redirect.SocketGID:
 		return meta(expr.MetaKeySKGID, expr.CmpOpEq, native(uint32(m)))
+	case redirect.SocketGroups:
+		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeySKGID, Register: register}}, sets.groups(m)...)
 	case redirect.Mark:
 		return meta(expr.MetaKeyMARK, expr.CmpOpEq, native(uint32(m)))
 	case redirect.NotMark:

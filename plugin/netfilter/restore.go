@@ -218,6 +218,8 @@ func matchOther(match redirect.Match) []string {
 		return []string{"-m owner --uid-owner " + redirect.ID(m).String()}
 	case redirect.SocketGID:
 		return []string{"-m owner --gid-owner " + redirect.ID(m).String()}
+	case redirect.SocketGroups:
+		return prefixed("-m owner --gid-owner ", m, redirect.ID.String)
 	case redirect.Mark:
 		return []string{fmt.Sprintf("-m mark --mark %d", uint32(m))}
 	case redirect.NotMark:

@@ -26,6 +26,7 @@ var (
 	keyIPv4      = keyType{7, 4, networkOrder}
 	keyIPv6      = keyType{8, 16, networkOrder}
 	keyPort      = keyType{13, 2, networkOrder}
+	keyGroup     = keyType{25, 4, hostOrder}
 	keyInterface = keyType{41, unix.IFNAMSIZ, hostOrder}
 )
 
@@ -44,7 +45,7 @@ type setMaker struct {
 
 // names matches an interface by one of the names. A prefix alone is compared with as many bytes of the name; among
 // others it is an interval, for the kernel compares the keys of such sets byte by byte.
-func (s *setMaker) names(names redirect.Interfaces) []expr.Any {
+func (s *setMaker) names(names []string) []expr.Any {
 	if prefix, isPrefix := redirect.InterfacePrefix(names[0]); isPrefix && len(names) == 1 {
 		return []expr.Any{compare(expr.CmpOpEq, []byte(prefix))}
 	}
@@ -60,6 +61,15 @@ func (s *setMaker) names(names redirect.Interfaces) []expr.Any {
 
 func isPrefix(name string) bool { _, is := redirect.InterfacePrefix(name); return is }
 
+// groups matches the group of the packet's socket.
+func (s *setMaker) groups(groups []redirect.ID) []expr.Any {
+	keys := make([][]byte, len(groups))
+	for i, id := range groups {
+		keys[i] = native(uint32(id))
+	}
+	return s.exact(keys, keyGroup, false)
+}
+
 // interfaceKey is a name as the kernel keeps it, filled up with zeros.
 func interfaceKey(name string) []byte {
 	key := make([]byte, unix.IFNAMSIZ)
@@ -69,7 +79,7 @@ func interfaceKey(name string) []byte {
 
 // nameIntervals turns sorted names into intervals: the end of a prefix's is its last byte and one, of a name's that of
 // the key.
-func nameIntervals(names redirect.Interfaces) []element {
+func nameIntervals(names []string) []element {
 	var elements []element
 	for _, name := range names {
 		text, isPrefix := redirect.InterfacePrefix(name)

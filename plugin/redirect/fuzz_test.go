@@ -145,6 +145,16 @@ func FuzzParsePrefixes(f *testing.F) {
 
 func FuzzParsePrefixList(f *testing.F) { fuzz(f, "prefixList", validPrefixesText) }
 
+func validGroupsText(text string) bool {
+	return strings.TrimSpace(text) == "" || each(text, true, func(item string) bool { return decimal(item, 0, 1<<32-2) })
+}
+
+func FuzzParseGroups(f *testing.F) {
+	fuzz(f, "groups", func(text string) bool { return strings.TrimSpace(text) == "*" || validGroupsText(text) })
+}
+
+func FuzzParseGroupList(f *testing.F) { fuzz(f, "groupList", validGroupsText) }
+
 func FuzzParseInterfaces(f *testing.F) {
 	name := regexp.MustCompile(`\A([A-Za-z0-9._:@-]{1,15}|[A-Za-z0-9._:@-]{1,14}\*)\z`)
 	fuzz(f, "interfaces", func(text string) bool {

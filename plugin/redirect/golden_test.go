@@ -39,6 +39,11 @@ var profiles = map[string]string{
 	"loopback":           `{"includeOutboundIPRanges":"127.0.0.1/32,::1/128"}`,
 	"loopback-dns":       `{"includeOutboundIPRanges":"127.0.0.0/8,10.0.0.0/8","dnsCapture":true}`,
 	"interfaces":         `{"excludeInterfaces":"net2,net1"}`,
+	"groups-excluded":    `{"excludeOutboundOwnerGroups":"1338,0","dnsCapture":true}`,
+	"groups-included": `{"includeOutboundOwnerGroups":"1000","excludeOutboundOwnerGroups":"5","dnsCapture":true,` +
+		`"includeOutboundIPRanges":"10.0.0.0/8,127.0.0.0/8"}`,
+	"groups-none":        `{"includeOutboundOwnerGroups":"","dnsCapture":true}`,
+	"tproxy-groups":      `{"mode":"TPROXY","includeOutboundOwnerGroups":"1000,2000","includeOutboundPorts":"*"}`,
 	"interface-prefixes": `{"excludeInterfaces":"br-*,docker0","rerouteVirtualInterfaces":"tap*"}`,
 	"tproxy-interfaces":  `{"mode":"TPROXY","excludeInterfaces":"net1"}`,
 	"reroute":            `{"rerouteVirtualInterfaces":"tap0"}`,

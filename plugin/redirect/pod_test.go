@@ -63,6 +63,11 @@ func TestSettingsOfThePod(t *testing.T) {
 			proxyEnv(EnvMode, "REDIRECT")}, `{}`},
 		{"the pod overrules its sidecar's mode", []edit{proxyEnv(EnvMode, "x"),
 			annotate(annotation.InterceptionMode, "TPROXY")}, `{"mode":"TPROXY"}`},
+		{"groups", []edit{proxyEdit(func(c *Container) {
+			c.Env = map[string]string{EnvIncludeGroups: "7,1000", EnvExcludeGroups: "5"}
+		})}, `{"includeOutboundOwnerGroups":"7,1000","excludeOutboundOwnerGroups":"5"}`},
+		{"groups of the pod over those of the sidecar", []edit{proxyEnv(EnvExcludeGroups, "x"),
+			annotate(annotation.OwnExcludeOutboundOwnerGroups, "1338")}, `{"excludeOutboundOwnerGroups":"1338"}`},
 		{"environment of the app does not count", []edit{func(p *Pod, _ *Policy) {
 			p.Containers[0].Env = map[string]string{EnvDNSCapture: "true", EnvInvalidDrop: "true", EnvMode: "TPROXY"}
 		}}, `{}`},
@@ -110,6 +115,8 @@ func TestDecideErrors(t *testing.T) {
 			`"none"`}},
 		{"mode of the sidecar", []edit{proxyEnv(EnvMode, "tproxy")}, []string{"container istio-proxy env " + EnvMode,
 			`"tproxy"`, "REDIRECT, TPROXY or NONE"}},
+		{"groups by name", []edit{proxyEnv(EnvExcludeGroups, "root")}, []string{
+			"container istio-proxy env " + EnvExcludeGroups, `"root"`, "group IDs"}},
 		{"no agent", []edit{annotate(annotation.ExcludeInboundPorts, "*"), runtimeOnly, withoutAgent},
 			[]string{annotation.ExcludeInboundPorts, `"*"`}},
 	} {
@@ -146,41 +153,46 @@ func TestInvalidValuesOfOthersDoNotMatter(t *testing.T) {
 var keyEffects = map[string]struct {
 	before, with []edit
 }{
-	"SidecarStatus":               {[]edit{notInjected}, []edit{annotate(annotation.SidecarStatus, "{}")}},
-	"SidecarInject":               {nil, []edit{annotate(annotation.SidecarInject, "false")}},
-	"InterceptionMode":            {nil, []edit{annotate(annotation.InterceptionMode, "TPROXY")}},
-	"IncludeOutboundIPRanges":     {nil, []edit{annotate(annotation.IncludeOutboundIPRanges, "10.0.0.0/8")}},
-	"ExcludeOutboundIPRanges":     {nil, []edit{annotate(annotation.ExcludeOutboundIPRanges, "10.0.0.0/8")}},
-	"IncludeInboundPorts":         {nil, []edit{annotate(annotation.IncludeInboundPorts, "80")}},
-	"ExcludeInboundPorts":         {nil, []edit{annotate(annotation.ExcludeInboundPorts, "80")}},
-	"IncludeOutboundPorts":        {nil, []edit{annotate(annotation.IncludeOutboundPorts, "80")}},
-	"ExcludeOutboundPorts":        {nil, []edit{annotate(annotation.ExcludeOutboundPorts, "80")}},
-	"ExcludeInterfaces":           {nil, []edit{annotate(annotation.ExcludeInterfaces, "net1")}},
-	"KubevirtInterfaces":          {nil, []edit{annotate(annotation.KubevirtInterfaces, "tap0")}},
-	"RerouteVirtualInterfaces":    {nil, []edit{annotate(annotation.RerouteVirtualInterfaces, "tap0")}},
-	"OwnIncludeInboundPorts":      {nil, []edit{annotate(annotation.OwnIncludeInboundPorts, "1-9")}},
-	"OwnExcludeInboundPorts":      {nil, []edit{annotate(annotation.OwnExcludeInboundPorts, "1-9")}},
-	"OwnIncludeOutboundPorts":     {nil, []edit{annotate(annotation.OwnIncludeOutboundPorts, "1-9")}},
-	"OwnExcludeOutboundPorts":     {nil, []edit{annotate(annotation.OwnExcludeOutboundPorts, "1-9")}},
-	"OwnExcludeInterfaces":        {nil, []edit{annotate(annotation.OwnExcludeInterfaces, "net2")}},
-	"OwnRerouteVirtualInterfaces": {nil, []edit{annotate(annotation.OwnRerouteVirtualInterfaces, "tap2")}},
-	"AmbientRedirection":          {nil, []edit{annotate(annotation.AmbientRedirection, "enabled")}},
-	"Initialize":                  {[]edit{notInjected}, []edit{annotate(annotation.Initialize, "true")}},
-	"EnvoyPort":                   {nil, []edit{annotate(annotation.EnvoyPort, "16001")}},
-	"EnvoyUserID":                 {nil, []edit{annotate(annotation.EnvoyUserID, "7")}},
-	"EnvoyGroupID":                {nil, []edit{annotate(annotation.EnvoyGroupID, "7")}},
-	"OpenShiftDeployer":           {nil, []edit{annotate(annotation.OpenShiftDeployer, "x")}},
-	"OpenShiftBuild":              {nil, []edit{annotate(annotation.OpenShiftBuild, "x")}},
-	"EnvDNSCapture":               {nil, []edit{proxyEnv(EnvDNSCapture, "true")}},
-	"EnvInvalidDrop":              {nil, []edit{proxyEnv(EnvInvalidDrop, "true")}},
-	"EnvDropInvalid":              {nil, []edit{proxyEnv(EnvDropInvalid, "true")}},
-	"EnvMode":                     {nil, []edit{proxyEnv(EnvMode, "TPROXY")}},
-	"EnvDisableEnvoy":             {nil, []edit{proxyEnv(EnvDisableEnvoy, "true")}},
+	"SidecarStatus":                 {[]edit{notInjected}, []edit{annotate(annotation.SidecarStatus, "{}")}},
+	"SidecarInject":                 {nil, []edit{annotate(annotation.SidecarInject, "false")}},
+	"InterceptionMode":              {nil, []edit{annotate(annotation.InterceptionMode, "TPROXY")}},
+	"IncludeOutboundIPRanges":       {nil, []edit{annotate(annotation.IncludeOutboundIPRanges, "10.0.0.0/8")}},
+	"ExcludeOutboundIPRanges":       {nil, []edit{annotate(annotation.ExcludeOutboundIPRanges, "10.0.0.0/8")}},
+	"IncludeInboundPorts":           {nil, []edit{annotate(annotation.IncludeInboundPorts, "80")}},
+	"ExcludeInboundPorts":           {nil, []edit{annotate(annotation.ExcludeInboundPorts, "80")}},
+	"IncludeOutboundPorts":          {nil, []edit{annotate(annotation.IncludeOutboundPorts, "80")}},
+	"ExcludeOutboundPorts":          {nil, []edit{annotate(annotation.ExcludeOutboundPorts, "80")}},
+	"ExcludeInterfaces":             {nil, []edit{annotate(annotation.ExcludeInterfaces, "net1")}},
+	"KubevirtInterfaces":            {nil, []edit{annotate(annotation.KubevirtInterfaces, "tap0")}},
+	"RerouteVirtualInterfaces":      {nil, []edit{annotate(annotation.RerouteVirtualInterfaces, "tap0")}},
+	"OwnIncludeInboundPorts":        {nil, []edit{annotate(annotation.OwnIncludeInboundPorts, "1-9")}},
+	"OwnExcludeInboundPorts":        {nil, []edit{annotate(annotation.OwnExcludeInboundPorts, "1-9")}},
+	"OwnIncludeOutboundPorts":       {nil, []edit{annotate(annotation.OwnIncludeOutboundPorts, "1-9")}},
+	"OwnExcludeOutboundPorts":       {nil, []edit{annotate(annotation.OwnExcludeOutboundPorts, "1-9")}},
+	"OwnExcludeInterfaces":          {nil, []edit{annotate(annotation.OwnExcludeInterfaces, "net2")}},
+	"OwnRerouteVirtualInterfaces":   {nil, []edit{annotate(annotation.OwnRerouteVirtualInterfaces, "tap2")}},
+	"OwnIncludeOutboundOwnerGroups": {nil, []edit{annotate(annotation.OwnIncludeOutboundOwnerGroups, "7")}},
+	"OwnExcludeOutboundOwnerGroups": {nil, []edit{annotate(annotation.OwnExcludeOutboundOwnerGroups, "7")}},
+	"EnvIncludeGroups":              {nil, []edit{proxyEnv(EnvIncludeGroups, "7")}},
+	"EnvExcludeGroups":              {nil, []edit{proxyEnv(EnvExcludeGroups, "7")}},
+	"AmbientRedirection":            {nil, []edit{annotate(annotation.AmbientRedirection, "enabled")}},
+	"Initialize":                    {[]edit{notInjected}, []edit{annotate(annotation.Initialize, "true")}},
+	"EnvoyPort":                     {nil, []edit{annotate(annotation.EnvoyPort, "16001")}},
+	"EnvoyUserID":                   {nil, []edit{annotate(annotation.EnvoyUserID, "7")}},
+	"EnvoyGroupID":                  {nil, []edit{annotate(annotation.EnvoyGroupID, "7")}},
+	"OpenShiftDeployer":             {nil, []edit{annotate(annotation.OpenShiftDeployer, "x")}},
+	"OpenShiftBuild":                {nil, []edit{annotate(annotation.OpenShiftBuild, "x")}},
+	"EnvDNSCapture":                 {nil, []edit{proxyEnv(EnvDNSCapture, "true")}},
+	"EnvInvalidDrop":                {nil, []edit{proxyEnv(EnvInvalidDrop, "true")}},
+	"EnvDropInvalid":                {nil, []edit{proxyEnv(EnvDropInvalid, "true")}},
+	"EnvMode":                       {nil, []edit{proxyEnv(EnvMode, "TPROXY")}},
+	"EnvDisableEnvoy":               {nil, []edit{proxyEnv(EnvDisableEnvoy, "true")}},
 }
 
 // synonyms are the keys that mean the same as another.
 var synonyms = map[string]string{"KubevirtInterfaces": "RerouteVirtualInterfaces", "EnvDropInvalid": "EnvInvalidDrop",
-	"EnvMode": "InterceptionMode"}
+	"EnvMode": "InterceptionMode", "EnvIncludeGroups": "OwnIncludeOutboundOwnerGroups",
+	"EnvExcludeGroups": "OwnExcludeOutboundOwnerGroups"}
 
 // Whoever trims a pod keeps the variables that are listed, so none that is read may be missing.
 func TestProxyVariables(t *testing.T) {

@@ -15,13 +15,17 @@ const (
 	EnvInvalidDrop  = "INVALID_DROP"
 	EnvDisableEnvoy = "DISABLE_ENVOY"
 	EnvMode         = "ISTIO_META_INTERCEPTION_MODE" // by which the sidecar itself knows how it gets its traffic
+	// Whose outbound traffic is captured, by group.
+	EnvIncludeGroups = "ISTIO_OUTBOUND_OWNER_GROUPS"
+	EnvExcludeGroups = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE"
 )
 
 // ProxyVariables lists every variable that is read; nothing else of a container's environment need be kept.
-var ProxyVariables = []string{EnvDNSCapture, EnvDropInvalid, EnvInvalidDrop, EnvDisableEnvoy, EnvMode}
+var ProxyVariables = []string{EnvDNSCapture, EnvDropInvalid, EnvInvalidDrop, EnvDisableEnvoy, EnvMode,
+	EnvIncludeGroups, EnvExcludeGroups}
 
-// readProxy takes what Istio takes from the proxy container: its user and group, and from its environment the
-// interception mode, DNS capture and drop-invalid.
+// readProxy takes what Istio takes from the proxy container and no annotation overrules: its user and group, DNS
+// capture and drop-invalid. What else of its environment is read is a setting's variable.
 func (s *Spec) readProxy(pod Pod, proxy Container) error {
 	uid, err := containerID("runAsUser", proxy.RunAsUser, pod.RunAsUser)
 	if err != nil {
@@ -41,25 +45,14 @@ func (s *Spec) readProxy(pod Pod, proxy Container) error {
 	}
 	s.DNSCapture = envBool(proxy, EnvDNSCapture, s.DNSCapture)
 	s.DropInvalid = envBool(proxy, EnvInvalidDrop, envBool(proxy, EnvDropInvalid, s.DropInvalid))
-	if text, present := proxy.Env[EnvMode]; present && !pod.saysMode() {
-		if s.Mode, err = ParseMode(text); err != nil {
-			return invalid.Text("container "+ProxyContainer+" env "+EnvMode, text, err.Error(), validMode)
-		}
-	}
 	return nil
-}
-
-// saysMode reports whether the pod says its interception mode by its annotation.
-func (p Pod) saysMode() bool {
-	_, present := p.Annotations[annotation.InterceptionMode]
-	return present
 }
 
 // mode returns the interception mode: what the pod says, else its sidecar, else the operator. It is not known where the
 // agent would tell of a sidecar that may say something else than the operator.
 func (p Pod) mode(policy Policy) (mode Mode, known bool) {
-	if p.saysMode() {
-		return Mode(p.Annotations[annotation.InterceptionMode]), true
+	if text, present := p.Annotations[annotation.InterceptionMode]; present {
+		return Mode(text), true
 	}
 	if proxy := p.proxy(); proxy != nil {
 		if text, present := proxy.Env[EnvMode]; present {

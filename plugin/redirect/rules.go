@@ -16,6 +16,7 @@ const (
 	chainDivert     = "ISTIO_DIVERT"
 	chainDrop       = "ISTIO_DROP"
 	chainOutputDNS  = "ISTIO_OUTPUT_DNS"
+	chainGroups     = "ISTIO_OUTPUT_GROUPS" // ours: what is captured of the groups that are included
 
 	markProxy    = 1337 // Envoy marks its upstream sockets so when it keeps the client's address; TPROXY marks so too
 	markLoopback = 1338 // the proxy calls its own pod
@@ -108,11 +109,15 @@ func (b builder) nat() Table {
 	captureOut := Chain{Name: chainRedirect,
 		Rules: []Rule{rule("to the sidecar's outbound listener", RedirectTo(b.OutboundPort), TCP)}}
 	in, out := b.natInbound(), b.natOutput()
+	groups := Chain{Name: chainGroups, Rules: b.appOutput()}
 	chains := []Chain{}
 	for _, target := range []Chain{captureIn, captureOut} {
-		if jumpsTo(target.Name, in, out) {
+		if jumpsTo(target.Name, in, out) || jumpsTo(chainGroups, out) && jumpsTo(target.Name, groups) {
 			chains = append(chains, target)
 		}
+	}
+	if jumpsTo(chainGroups, out) {
+		chains = append(chains, groups)
 	}
 	return b.table(NAT, append(chains, in, out)...)
 }
@@ -177,15 +182,25 @@ func (b builder) natOutput() Chain {
 	if !b.capturesLoopback() {
 		add(b.appOnLoopback(lo)...)
 	}
-	if b.DNSCapture {
-		add(rule("an app's DNS query", RedirectTo(b.DNSPort), UDP, dnsPorts),
-			rule("an app's DNS query", RedirectTo(b.DNSPort), TCP, dnsPorts))
-	}
-	if b.capturesLoopback() {
-		add(rule("loopback", Return{}, To{loopback}))
-	}
-	add(b.appOutput()...)
+	add(b.groupsOutput()...)
 	return c
+}
+
+// groupsOutput sends what is left, the apps' traffic, through appOutput, as far as its group is captured. Packets
+// without a socket have no group: they are captured where all groups are, as in Istio.
+func (b builder) groupsOutput() []Rule {
+	captured := b.appOutput()
+	switch include, exclude := b.IncludeOutboundGroups, b.ExcludeOutboundGroups.List(); {
+	case len(captured) == 0:
+		return nil
+	case include.All() && len(exclude) > 0:
+		return append([]Rule{rule("a group that is left out", Return{}, SocketGroups(exclude))}, captured...)
+	case include.All():
+		return captured
+	case len(include.List()) > 0:
+		return []Rule{rule("a group that is captured", Jump(chainGroups), SocketGroups(include.List()))}
+	}
+	return nil
 }
 
 // proxyOutput lets the sidecar's own traffic pass, but what it sends to its own pod goes through its inbound side.
@@ -218,6 +233,14 @@ func (b builder) appOnLoopback(lo OutInterface) []Rule {
 
 func (b builder) appOutput() []Rule {
 	var rules []Rule
+	if b.DNSCapture {
+		rules = append(rules, rule("an app's DNS query", RedirectTo(b.DNSPort), UDP, dnsPorts),
+			rule("an app's DNS query", RedirectTo(b.DNSPort), TCP, dnsPorts))
+	}
+	if b.capturesLoopback() {
+		loopback, _, _ := b.family.addresses()
+		rules = append(rules, rule("loopback", Return{}, To{loopback}))
+	}
 	if excluded := b.ExcludeOutboundIPRanges.Of(b.family); len(excluded) > 0 {
 		rules = append(rules, rule("excluded destination", Return{}, To(excluded)))
 	}

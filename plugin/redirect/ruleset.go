@@ -129,6 +129,8 @@ type (
 	SocketUID ID
 	// SocketGID matches packets whose socket was opened by the group, likewise.
 	SocketGID ID
+	// SocketGroups matches packets whose socket was opened by one of the groups, likewise; at least one, sorted.
+	SocketGroups []ID
 	// Mark matches the packet's mark.
 	Mark uint32
 	// NotMark matches every other mark.
@@ -162,6 +164,7 @@ func (DestPorts) isMatch()    {}
 func (NotDestPorts) isMatch() {}
 func (SocketUID) isMatch()    {}
 func (SocketGID) isMatch()    {}
+func (SocketGroups) isMatch() {}
 func (Mark) isMatch()         {}
 func (NotMark) isMatch()      {}
 func (ConnMark) isMatch()     {}

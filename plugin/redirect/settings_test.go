@@ -15,7 +15,8 @@ import (
 const documented = `{"mode":"REDIRECT","outboundPort":15001,"inboundPort":15006,"proxyUID":1337,"proxyGID":1337,` +
 	`"includeOutboundIPRanges":"*","excludeOutboundIPRanges":"","includeInboundPorts":"*",` +
 	`"excludeInboundPorts":"15020,15021,15090","includeOutboundPorts":"","excludeOutboundPorts":"",` +
-	`"excludeInterfaces":"","rerouteVirtualInterfaces":"","dnsCapture":false,"dnsPort":15053,"dropInvalid":false}`
+	`"excludeInterfaces":"","rerouteVirtualInterfaces":"","dnsCapture":false,"dnsPort":15053,"dropInvalid":false,` +
+	`"includeOutboundOwnerGroups":"*","excludeOutboundOwnerGroups":""}`
 
 // sample is, for one setting, a value that is valid and not the default, what is made of it, and values that are
 // invalid. All are JSON; an annotation holds the text that a JSON string stands for.
@@ -71,8 +72,12 @@ var samples = map[string]sample{
 		annotation.KubevirtInterfaces}, `"tap0"`,
 		`"tap0"`,
 		[]string{`"a b"`, `"a;b"`}, notText, "at most 15 bytes"},
-	"dnsCapture":  {nil, `true`, `true`, nil, notBool, "true or false"},
-	"dnsPort":     {nil, `5353`, `5353`, []string{`0`, `65536`}, notNumber, "1 to 65535"},
+	"dnsCapture": {nil, `true`, `true`, nil, notBool, "true or false"},
+	"dnsPort":    {nil, `5353`, `5353`, []string{`0`, `65536`}, notNumber, "1 to 65535"},
+	"includeOutboundOwnerGroups": {[]string{annotation.OwnIncludeOutboundOwnerGroups}, `"2000, 1000,2000"`,
+		`"1000,2000"`, []string{`"java"`, `"1000,"`, `"*,1"`, `"-1"`}, notText, `"*" or a comma-separated list of group IDs`},
+	"excludeOutboundOwnerGroups": {[]string{annotation.OwnExcludeOutboundOwnerGroups}, `"0,1338"`, `"0,1338"`,
+		[]string{`"*"`, `"root"`, `"4294967295"`}, notText, "valid: a comma-separated list of group IDs"},
 	"dropInvalid": {nil, `true`, `true`, nil, notBool, "true or false"},
 }
 

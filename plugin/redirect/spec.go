@@ -30,6 +30,8 @@ type Spec struct {
 	DNSCapture               bool
 	DNSPort                  Port
 	DropInvalid              bool
+	IncludeOutboundGroups    Groups // whose outbound traffic is captured
+	ExcludeOutboundGroups    Groups // used only where IncludeOutboundGroups is all
 }
 
 // proxyOwnPorts are ports of the sidecar itself that peers reach directly: merged metrics, health, Envoy metrics. Istio
@@ -45,6 +47,7 @@ func DefaultSpec() Spec {
 		Mode: ModeRedirect, OutboundPort: 15001, InboundPort: 15006, ProxyUID: 1337, ProxyGID: 1337,
 		IncludeOutboundIPRanges: AllPrefixes(), IncludeInboundPorts: AllPorts(),
 		ExcludeInboundPorts: PortsOf(proxyOwnPorts...), DNSPort: 15053,
+		IncludeOutboundGroups: AllGroups(),
 	}
 }
 
@@ -69,15 +72,18 @@ const (
 	validExcludes       = "a comma-separated list of prefixes such as 10.0.0.0/8,fd00::/8, without spaces"
 	validPorts          = `"*" or a comma-separated list of ports 0 to 65535 and of ranges such as 8000-8100`
 	validPortList       = "a comma-separated list of ports 0 to 65535 and of ranges such as 8000-8100"
-	validInterfaceNames = "a comma-separated list of interface names of at most 15 bytes out of letters, digits and ._-:@, or of " +
-		"prefixes of names such as br-*"
-	validBool = "true or false"
+	validInterfaceNames = "a comma-separated list of interface names of at most 15 bytes out of letters, digits and " +
+		"._-:@, or of prefixes of names such as br-*"
+	validGroups    = `"*" or a comma-separated list of group IDs 0 to 4294967294`
+	validGroupList = "a comma-separated list of group IDs 0 to 4294967294"
+	validBool      = "true or false"
 )
 
 // setting is one key: where it is read from, what is valid, and its only parser and printer.
 type setting struct {
 	name        string   // key in the `redirect` object
 	annotations []string // the first that is present counts
+	variable    string   // of the proxy container, read where there is no annotation
 	kind        kind
 	valid       string
 	parse       func(*Spec, string) error
@@ -100,6 +106,12 @@ func value[T any](name string, kind kind, valid string, field func(*Spec) *T, pa
 	}
 }
 
+// orProxy lets a setting be read of a variable of the proxy container, too.
+func (s setting) orProxy(variable string) setting {
+	s.variable = variable
+	return s
+}
+
 func asIs[T any](v T) any              { return v }
 func asString[T fmt.Stringer](v T) any { return v.String() }
 func port(s func(*Spec) *Port, name string, annotations ...string) setting {
@@ -109,7 +121,7 @@ func port(s func(*Spec) *Port, name string, annotations ...string) setting {
 // settings lists every setting in the order of the documentation.
 var settings = []setting{
 	value("mode", text, validMode, func(s *Spec) *Mode { return &s.Mode }, ParseMode, asIs[Mode],
-		annotation.InterceptionMode),
+		annotation.InterceptionMode).orProxy(EnvMode),
 	port(func(s *Spec) *Port { return &s.OutboundPort }, "outboundPort", annotation.EnvoyPort),
 	port(func(s *Spec) *Port { return &s.InboundPort }, "inboundPort"),
 	value("proxyUID", number, validUID, func(s *Spec) *ID { return &s.ProxyUID }, parseProxyUID, asIs[ID],
@@ -137,6 +149,10 @@ var settings = []setting{
 	value("dnsCapture", boolean, validBool, func(s *Spec) *bool { return &s.DNSCapture }, parseBool, asIs[bool]),
 	port(func(s *Spec) *Port { return &s.DNSPort }, "dnsPort"),
 	value("dropInvalid", boolean, validBool, func(s *Spec) *bool { return &s.DropInvalid }, parseBool, asIs[bool]),
+	value("includeOutboundOwnerGroups", text, validGroups, func(s *Spec) *Groups { return &s.IncludeOutboundGroups },
+		ParseGroups, asString[Groups], annotation.OwnIncludeOutboundOwnerGroups).orProxy(EnvIncludeGroups),
+	value("excludeOutboundOwnerGroups", text, validGroupList, func(s *Spec) *Groups { return &s.ExcludeOutboundGroups },
+		listOnly(ParseGroups), asString[Groups], annotation.OwnExcludeOutboundOwnerGroups).orProxy(EnvExcludeGroups),
 }
 
 func parseProxyUID(text string) (ID, error) {
@@ -255,16 +271,26 @@ func (s Spec) withPod(pod Pod, proxy *Container) (Spec, error) {
 		}
 	}
 	for _, setting := range settings {
-		for _, key := range setting.annotations {
-			text, present := pod.Annotations[key]
-			if !present {
-				continue
-			}
-			if err := setting.parse(&s, text); err != nil {
-				return Spec{}, invalid.Text("annotation "+key, text, err.Error(), setting.valid)
-			}
-			break
+		where, text, said := setting.ofPod(pod, proxy)
+		if !said {
+			continue
+		}
+		if err := setting.parse(&s, text); err != nil {
+			return Spec{}, invalid.Text(where, text, err.Error(), setting.valid)
 		}
 	}
 	return s, nil
+}
+
+// ofPod returns what the pod says of the setting, and where.
+func (s setting) ofPod(pod Pod, proxy *Container) (where, text string, said bool) {
+	for _, key := range s.annotations {
+		if text, said = pod.Annotations[key]; said {
+			return "annotation " + key, text, true
+		}
+	}
+	if s.variable != "" && proxy != nil {
+		text, said = proxy.Env[s.variable]
+	}
+	return "container " + ProxyContainer + " env " + s.variable, text, said
 }

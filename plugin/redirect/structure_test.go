@@ -108,6 +108,10 @@ func matchProblem(t Table, c Chain, match Match, proto bool) string {
 		if m == 0 {
 			return "gid 0 stands for no group"
 		}
+	case SocketGroups:
+		if len(m) == 0 || !slices.IsSorted(m) {
+			return "no groups, or not sorted"
+		}
 	case InInterface:
 		if len(m) == 0 || c.Hook == Output {
 			return "no packet there has come in by it"
@@ -128,7 +132,7 @@ func matchProblem(t Table, c Chain, match Match, proto bool) string {
 			return "no port without a protocol"
 		}
 		return portsProblem(ports)
-	case SocketUID, SocketGID:
+	case SocketUID, SocketGID, SocketGroups:
 		if c.Hook != Output {
 			return "only packets on their way out have a socket"
 		}

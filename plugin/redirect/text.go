@@ -137,6 +137,8 @@ func matchText(family Family, match Match) string {
 		return "meta skuid " + ID(m).String()
 	case SocketGID:
 		return "meta skgid " + ID(m).String()
+	case SocketGroups:
+		return "meta skgid " + set(m, ID.String)
 	case Mark:
 		return fmt.Sprintf("meta mark %d", uint32(m))
 	case NotMark:

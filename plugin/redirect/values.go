@@ -36,6 +36,57 @@ func ParseID(text string) (ID, error) {
 	return ID(n), nil
 }
 
+// Groups is a set of group IDs, or all groups.
+type Groups struct {
+	all  bool
+	list []ID // sorted, unique
+}
+
+// AllGroups is the set of every group, written `*`.
+func AllGroups() Groups { return Groups{all: true} }
+
+// ParseGroups reads `*` or a comma-separated list of decimal group IDs, with spaces around an item or without. A name,
+// which Istio would look up in its own image, is not one. Empty text is the empty set.
+func ParseGroups(text string) (Groups, error) {
+	switch strings.TrimSpace(text) {
+	case "":
+		return Groups{}, nil
+	case wildcard:
+		return AllGroups(), nil
+	}
+	var list []ID
+	for i, item := range strings.Split(text, ",") {
+		id, err := ParseID(strings.TrimSpace(item))
+		if err != nil {
+			return Groups{}, fmt.Errorf("item %d, %s, is not a group ID", i+1, excerpt.Quote(item))
+		}
+		list = append(list, id)
+	}
+	slices.Sort(list)
+	return Groups{list: slices.Compact(list)}, nil
+}
+
+// All reports whether the set holds every group.
+func (g Groups) All() bool { return g.all }
+
+// List returns the groups in ascending order; nil if All.
+func (g Groups) List() []ID { return g.list }
+
+// has reports whether the set holds the group.
+func (g Groups) has(id ID) bool { return g.all || slices.Contains(g.list, id) }
+
+// String returns the form that ParseGroups reads.
+func (g Groups) String() string {
+	if g.all {
+		return wildcard
+	}
+	items := make([]string, len(g.list))
+	for i, id := range g.list {
+		items[i] = id.String()
+	}
+	return strings.Join(items, ",")
+}
+
 // Mode is how inbound traffic reaches the sidecar (annotation sidecar.istio.io/interceptionMode).
 type Mode string
 

@@ -19,6 +19,8 @@ var parsers = map[string]func(string) (string, error){
 	"prefixes":   canonical(ParsePrefixes, Prefixes.String),
 	"prefixList": canonical(listOnly(ParsePrefixes), Prefixes.String),
 	"interfaces": canonical(ParseInterfaces, Interfaces.String),
+	"groups":     canonical(ParseGroups, Groups.String),
+	"groupList":  canonical(listOnly(ParseGroups), Groups.String),
 	"bool":       canonical(parseBool, func(b bool) string { return map[bool]string{true: "true", false: "false"}[b] }),
 }
 
@@ -70,7 +72,9 @@ var accepted = map[string]map[string]string{
 		" net1 , net2 ":   "net1,net2", // 1f: spaces around items
 		"123456789012345": "123456789012345", "eth0.100": "eth0.100", "a_b-c:d@e": "a_b-c:d@e", "...": "...",
 	},
-	"bool": {"true": "true", "false": "false"},
+	"groups":    {"": "", " ": "", "*": "*", "0": "0", "1338": "1338", " 5 , 3,5": "3,5", "4294967294": "4294967294"},
+	"groupList": {"": "", "7,6": "6,7"},
+	"bool":      {"true": "true", "false": "false"},
 }
 
 // rejected holds the values that Istio's plugin fails on (1f), and those that it accepts and chokes on later.
@@ -94,7 +98,9 @@ var rejected = map[string][]string{
 		"123456789012345*", ",", "net1,", "net1,,net2", ".",
 		"..", "é",
 		"net\x00", "\xff", "net\"1", "net'1", "net\n1", "$(id)", "net!"},
-	"bool": {"", "True", "TRUE", "1", "0", "t", "yes", " true"},
+	"groups":    {"java", "-1", "4294967295", "1,", ",", "1,,2", "*,1", "1-5", "+1", "0x1"},
+	"groupList": {"*", "x"},
+	"bool":      {"", "True", "TRUE", "1", "0", "t", "yes", " true"},
 }
 
 func TestParsersAccept(t *testing.T) {
@@ -133,6 +139,7 @@ func TestParsersReject(t *testing.T) {
 func TestListErrorsNameTheItem(t *testing.T) {
 	for name, text := range map[string]string{
 		"ports": "80, 81-90 ,x 1", "prefixes": "10.0.0.0/8,11.0.0.0/8,x 1", "interfaces": "net1,net2,x 1",
+		"groups": "1, 2 ,x 1",
 	} {
 		if _, err := parsers[name](text); err == nil || !strings.Contains(err.Error(), `item 3, "x 1"`) {
 			t.Errorf("%s %q: %v", name, text, err)

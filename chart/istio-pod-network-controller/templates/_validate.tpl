@@ -1,11 +1,13 @@
 {{- /* What a schema could only call a pattern that does not match: each kind of value, and in words what is valid. `each` is the pattern of
-what stands between commas; `star` allows * for all; `most` is how many bytes there may be. No more is taken than plugin and agent take:
+what stands between commas, where `ordered` wants the lower end of a range first and `highest` bounds a number; `star` allows * for all; `most` is how many bytes there may be. No more is taken than plugin and agent take:
 with an entry that the plugin refuses, no pod of the node would start. */ -}}
 {{- define "kinds" -}}
 {{- $number := "[0-9]+([.][0-9]+)?" -}}
 {{- $unit := "(ms|s|m|h)" -}}
 {{- $path := "(/[-A-Za-z0-9._+@]+)+" -}}
-{{- $port := "^ *([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]) *$" -}}
+{{- $port := "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])" -}}
+{{- $ports := printf "^ *%s(-%s)? *$" $port $port -}}
+{{- $name := "[-A-Za-z0-9._:@]" -}}
 {{- $octet := "([0-9]|[1-9][0-9]|1[0-9][0-9]|2[0-4][0-9]|25[0-5])" -}}
 {{- $v4 := printf "(%s[.]){3}%s/([0-9]|[12][0-9]|3[0-2])" $octet $octet -}}
 {{- $v6 := "[0-9a-fA-F.:]*:[0-9a-fA-F.:]*/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8])" -}}
@@ -60,15 +62,26 @@ prefixes:
   each: '^({{ $v4 }}|{{ $v6 }})$'
   words: prefixes such as 10.96.0.0/12,fd00::/8, without spaces
 ports:
-  each: '{{ $port }}'
-  words: ports from 0 to 65535, such as 80,8080
+  each: '{{ $ports }}'
+  ordered: true
+  words: ports from 0 to 65535 and ranges, such as 80,8000-8100
 allPorts:
-  each: '{{ $port }}'
+  each: '{{ $ports }}'
+  ordered: true
   star: true
-  words: "* or ports from 0 to 65535, such as 80,8080"
+  words: "* or ports from 0 to 65535 and ranges, such as 80,8000-8100"
 interfaces:
-  each: '^ *[-A-Za-z0-9._:@]{1,15} *$'
-  words: names of interfaces, of at most 15 bytes each, such as net1,net2
+  each: '^ *({{ $name }}{1,15}|{{ $name }}{1,14}[*]) *$'
+  words: names of interfaces and prefixes of names, of at most 15 bytes each, such as net1,br-*
+groups:
+  each: '^ *[0-9]{1,10} *$'
+  highest: 4294967294
+  words: group IDs from 0 to 4294967294, such as 1338,2000
+allGroups:
+  each: '^ *[0-9]{1,10} *$'
+  highest: 4294967294
+  star: true
+  words: "* or group IDs from 0 to 4294967294, such as 1338,2000"
 pattern:
   pattern: '^([^\[\]\\]|\[\^?([a-z0-9](-[a-z0-9])?)+\])+$'
   words: the name of a namespace, in which * stands for any text, ? for one character, [a-z] for a class
@@ -104,6 +117,8 @@ redirect.includeOutboundPorts: allPorts
 redirect.excludeOutboundPorts: ports
 redirect.excludeInterfaces: interfaces
 redirect.rerouteVirtualInterfaces: interfaces
+redirect.includeOutboundOwnerGroups: allGroups
+redirect.excludeOutboundOwnerGroups: groups
 agentTimeout: agentTimeout
 openshift.networkName: namespace
 openshift.networkNamespace: namespace
@@ -131,7 +146,12 @@ admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, un
 {{- if $kind.pattern -}}
 {{- $valid = and $valid (regexMatch $kind.pattern $text) -}}
 {{- else if not (or (eq $text "") (and $kind.star (eq $text "*"))) -}}
-{{- range splitList "," $text -}}{{- $valid = and $valid (regexMatch $kind.each .) -}}{{- end -}}
+{{- range $item := splitList "," $text -}}
+{{- $valid = and $valid (regexMatch $kind.each $item) -}}
+{{- $ends := splitList "-" (trim $item) -}}
+{{- if $kind.ordered -}}{{- $valid = and $valid (le (first $ends | atoi) (last $ends | atoi)) -}}{{- end -}}
+{{- if $kind.highest -}}{{- $valid = and $valid (le (trim $item | atoi) (int64 $kind.highest | int)) -}}{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if not $valid -}}
 {{- fail (printf "%s: invalid value %q; valid: %s" (index . 0) $text $kind.words) -}}

@@ -1,0 +1,35 @@
+package redirect
+
+import (
+	"cmp"
+	"slices"
+)
+
+// LeftOut is a container whose outbound traffic is not captured, by the group that it runs in.
+type LeftOut struct {
+	Container string
+	Group     int64
+}
+
+// LeftOut returns a container beside the sidecar that runs, by what the pod says, in a group that the settings leave
+// out of the redirection, else nil. It is meant for init containers that end while there is no sidecar.
+func (p Pod) LeftOut(spec Spec) *LeftOut {
+	for i, c := range slices.Concat(p.Containers, p.InitContainers) {
+		group := cmp.Or(c.RunAsGroup, p.RunAsGroup)
+		if c.Name == ProxyContainer || i >= len(p.Containers) && !c.Restartable || group == nil {
+			continue
+		}
+		if !spec.capturesGroup(ID(*group)) {
+			return &LeftOut{c.Name, *group}
+		}
+	}
+	return nil
+}
+
+// capturesGroup reports whether the outbound traffic of a group is captured.
+func (s Spec) capturesGroup(id ID) bool {
+	if s.IncludeOutboundGroups.All() {
+		return !s.ExcludeOutboundGroups.has(id)
+	}
+	return s.IncludeOutboundGroups.has(id)
+}
