@@ -35,7 +35,7 @@ var Profiles = append(BaseProfiles[:len(BaseProfiles):len(BaseProfiles)], combin
 	{"reroute-ranges", map[string]any{"rerouteVirtualInterfaces": "ne*",
 		"includeOutboundIPRanges": "10.96.0.0/16,203.0.113.0/24,fd96::/64,2001:db8:7::/48"}},
 	{"exclude-groups", map[string]any{"excludeOutboundOwnerGroups": "5100,7000", "dnsCapture": true}},
-	{"include-groups", map[string]any{"includeOutboundOwnerGroups": "5100,7000", "dnsCapture": true}},
+	{"include-groups", map[string]any{"includeOutboundOwnerGroups": "1337,5000", "dnsCapture": true}},
 })...)
 
 // NoRules is a pod that nobody redirects: the control.
