@@ -137,7 +137,7 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 			[]string{"CNI_NETNS", "caller's own"}},
 		"no netns": {func(r *rig) { r.args.Netns = "/dev/null" }, codeNetNS, []string{"CNI_NETNS", "/dev/null"}},
 		"container ID": {func(r *rig) { r.args.ContainerID = strings.Repeat("a", 300) }, codeRecord,
-			[]string{"container ID", "too long"}},
+			[]string{"container ID: invalid value", "a name of 310 bytes"}},
 		"stdout, untouched": {func(r *rig) { r.stdout = brokenPipe{}; r.annotate(object{annotation.SidecarInject: "false"}) },
 			5,
 			[]string{"printing the result"}},

@@ -224,7 +224,7 @@ func badOthers() []badInput {
 		{set("stateDir", "/dev/null"), codeRecord, "writing the record", "/dev/null", "not a directory", false},
 		{set("stateDir", "/proc/state"), codeRecord, "writing the record", "/proc/state", "no such file", false},
 		{func(i *invocation) { i.env["CNI_CONTAINERID"] = strings.Repeat("a", 300) }, codeRecord, "container ID", "aaaa",
-			"too long", false},
+			"a name of 310 bytes", false},
 		{func(i *invocation) { i.env["CNI_IFNAME"] = "eth\x01" }, codeRecord, "interface name", `"eth\x01"`,
 			"control characters", false},
 	}

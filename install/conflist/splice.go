@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
 // wrapGap stands between a .conf primary and our entry in the list made of them. Where Splice adds to a list that was
@@ -17,8 +18,6 @@ const (
 	wrapGap = " \n    "
 )
 
-var errNotOurs = fmt.Errorf("our entry must be a JSON object of type %q", entry.Type)
-
 // Splice returns a network configuration with our entry last in its chain, once. A configuration of a single plugin (a
 // .conf file) becomes a list that keeps its name and cniVersion. Every byte that is not ours stays as it is, in its
 // place. A configuration that is right already is returned as it is, also when somebody else has formatted our entry.
@@ -26,7 +25,7 @@ var errNotOurs = fmt.Errorf("our entry must be a JSON object of type %q", entry.
 // Unsplice(Splice(x)) is Unsplice(x), which is x if our entry was not in it.
 func Splice(existing, ours []byte) ([]byte, error) {
 	if entry.TypeOf(ours) != entry.Type {
-		return nil, errNotOurs
+		return nil, invalid.JSON("entry", string(ours), "", "a JSON object of the type "+entry.Type)
 	}
 	c, err := Parse(existing)
 	if err != nil {

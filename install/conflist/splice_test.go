@@ -13,6 +13,7 @@ import (
 	"github.com/istio-pod-network/controller/install/installtest"
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/golden"
+	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
 // TestGolden compares every file in testdata/splice with the one made of it in testdata/spliced; -update writes those
@@ -122,7 +123,7 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	for _, e := range []string{``, `1`, `{}`, `{"type":"other"}`, `{"type":"istio-pod-network"`} {
-		if _, err := Splice([]byte(`{"name":"n","type":"ptp"}`), []byte(e)); !errors.Is(err, errNotOurs) {
+		if _, err := Splice([]byte(`{"name":"n","type":"ptp"}`), []byte(e)); !invalid.Is(err) {
 			t.Errorf("entry %q: %v", e, err)
 		}
 	}

@@ -64,9 +64,9 @@ func (p installer) run(ctx context.Context, args []string) int {
 	var o options
 	set := o.flags()
 	p.Help = flags.Help(p.Help, set)
+	const valid = "valid: install, uninstall, status, watch, --help, --version"
 	if len(args) == 0 {
-		p.WriteHelp(p.Stderr)
-		return program.ExitUsage
+		return p.Misused(errors.New("no command; " + valid))
 	}
 	command, known := map[string]func(context.Context, options) int{
 		"install": p.install, "uninstall": p.uninstall, "status": p.status, "watch": p.watch,
@@ -75,11 +75,13 @@ func (p installer) run(ctx context.Context, args []string) int {
 		return program.ExitDone
 	}
 	if !known {
-		const valid = "install, uninstall, status, watch, --help, --version"
-		return p.Misused(fmt.Errorf("unknown command %s; valid: %s", excerpt.Quote(args[0]), valid))
+		return p.Misused(fmt.Errorf("unknown command %s; %s", excerpt.Quote(args[0]), valid))
 	}
 	if status, ended := flags.Parse(p.Program, set, "INSTALL_", args[1:]); ended {
 		return status
+	}
+	if err := o.config.Check(); err != nil {
+		return p.Misused(err)
 	}
 	if o.purge && o.keep {
 		return p.Misused(errors.New("--purge and --keep-binary exclude each other"))

@@ -158,7 +158,10 @@ func TestStatusOfAnyEntry(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	s := newShell(t)
-	s.expect(t, 2, "Exit status")
+	if status, stdout, stderr := s.run(); status != 2 || stdout != "" || stderr != "it: no command; valid: install, "+
+		"uninstall, status, watch, --help, --version; see --help\n" {
+		t.Errorf("without a command: status %d\n%s%s", status, stdout, stderr)
+	}
 	help := s.expect(t, 0, "Exit status", "--help")
 	for _, word := range []string{"install ", "uninstall", "status", "watch", "-conf-dir", "/etc/cni/net.d", "SIGTERM"} {
 		if !strings.Contains(help, word) {
@@ -170,7 +173,10 @@ func TestUsage(t *testing.T) {
 	s.expect(t, 2, `unexpected argument "now"`, "install", "now")
 	s.expect(t, 2, "-nonsense", "install", "--nonsense")
 	s.expect(t, 2, "exclude each other", "uninstall", "--purge", "--keep-binary")
-	s.expect(t, 1, `--mode: invalid value "x"; valid: chain, nad or aux`, "install", "--mode", "x")
+	for _, command := range []string{"install", "uninstall", "status", "watch"} {
+		s.expect(t, 2, `--mode: invalid value "x"; valid: chain, nad or aux; see --help`, command, "--mode", "x")
+		s.expect(t, 2, `--drop-in: invalid value "x"; valid: auto, always or never; see --help`, command, "--drop-in", "x")
+	}
 	s.expect(t, 1, "remedy: check that the directory exists", "install", "--source", filepath.Join(s.dir, "none"))
 	s.expect(t, 1, "no such file", "install", "--network-config", filepath.Join(s.dir, "none"))
 	s.env["INSTALL_PURGE"] = "perhaps"

@@ -113,7 +113,7 @@ var rules = []rule{
 		}, forbidden: with(heavy, map[string]string{
 			"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter/...": pure,
 		})},
-	{dir: "plugin/record", allowed: []string{"internal/excerpt", "internal/files"},
+	{dir: "plugin/record", allowed: []string{"internal/excerpt", "internal/files", "internal/invalid"},
 		forbidden: with(heavy, map[string]string{"net": smallEdges, "os/exec": smallEdges, "plugin/redirect": smallEdges})},
 	{dir: "plugin/facts", allowed: []string{"plugin/redirect", "internal/excerpt"},
 		forbidden: with(heavy, map[string]string{
@@ -132,7 +132,7 @@ var rules = []rule{
 		"install/conflist", "install/exchange", "internal/entry", "internal/files", "internal/invalid",
 		"github.com/fsnotify/fsnotify", "golang.org/x/sys/unix",
 	}, forbidden: onNode},
-	{dir: "install/conflist", allowed: []string{"internal/entry"}, standard: []string{
+	{dir: "install/conflist", allowed: []string{"internal/entry", "internal/invalid"}, standard: []string{
 		"bytes", "encoding/json", "errors", "fmt", "path/filepath", "reflect", "slices", "strings",
 	}, forbidden: with(onNode, map[string]string{
 		"install": aText, "install/exchange": aText, "internal/files": aText, "os/exec": aText, "golang.org/x/sys/...": aText,

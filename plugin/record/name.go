@@ -1,13 +1,12 @@
 package record
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/istio-pod-network/controller/internal/excerpt"
+	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
 const (
@@ -15,6 +14,12 @@ const (
 	tempPrefix = ".tmp-" // no container ID starts with a dot, so no record ever has such a name
 	maxName    = 255     // NAME_MAX of Linux file systems
 	maxIfName  = 15      // IFNAMSIZ without the terminating zero
+)
+
+// What is valid, for a person.
+const (
+	validID     = "letters, digits and _.-, the first a letter or digit"
+	validIfName = "at most 15 bytes of UTF-8 without /, :, white space and control characters"
 )
 
 // fileName is the name of an attachment's record, checked so that it cannot leave the directory.
@@ -31,7 +36,8 @@ func fileName(containerID, ifname string) (string, error) {
 	}
 	name := containerID + "-" + ifname + suffix
 	if len(name) > maxName {
-		return "", fmt.Errorf("container ID %s: too long, %d bytes", excerpt.Quote(containerID), len(containerID))
+		problem := fmt.Sprintf("its record would have a name of %d bytes, and file systems take %d", len(name), maxName)
+		return "", invalid.Text("container ID", containerID, problem, validID)
 	}
 	return name, nil
 }
@@ -47,11 +53,11 @@ func checkID(id string) error {
 		c := id[i]
 		alnum := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 		if !alnum && (i == 0 || !strings.ContainsRune("_.-", rune(c))) {
-			return fmt.Errorf("container ID %s: must be an alphanumeric, then alphanumerics, '_', '.' or '-'", excerpt.Quote(id))
+			return invalid.Text("container ID", id, "", validID)
 		}
 	}
 	if id == "" {
-		return errors.New("container ID is empty")
+		return invalid.Text("container ID", id, "", validID)
 	}
 	return nil
 }
@@ -61,11 +67,9 @@ func checkIfName(name string) error {
 	bad := func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) || unicode.IsControl(r) }
 	switch {
 	case name == "", name == ".", name == "..":
-		return fmt.Errorf("interface name %q: not a name", name)
-	case len(name) > maxIfName:
-		return fmt.Errorf("interface name %s: longer than %d bytes", excerpt.Quote(name), maxIfName)
-	case !utf8.ValidString(name), strings.ContainsFunc(name, bad):
-		return fmt.Errorf("interface name %q: must be UTF-8 without '/', ':', white space and control characters", name)
+		return invalid.Text("interface name", name, "not a name", validIfName)
+	case len(name) > maxIfName, !utf8.ValidString(name), strings.ContainsFunc(name, bad):
+		return invalid.Text("interface name", name, "", validIfName)
 	}
 	return nil
 }

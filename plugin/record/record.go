@@ -3,8 +3,9 @@ package record
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
+
+	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
 // Version of the record this package writes, and the only one it reads.
@@ -57,7 +58,7 @@ func (r Record) validate() error {
 		return errors.New("no network name")
 	}
 	if r.Decision != Redirect && r.Decision != Untouched {
-		return fmt.Errorf("decision %q is neither %q nor %q", r.Decision, Redirect, Untouched)
+		return invalid.Text("decision", string(r.Decision), "", "redirect or untouched")
 	}
 	return nil
 }
