@@ -58,7 +58,7 @@ func (r Record) validate() error {
 		return errors.New("no network name")
 	}
 	if r.Decision != Redirect && r.Decision != Untouched {
-		return invalid.Text("decision", string(r.Decision), "", "redirect or untouched")
+		return invalid.Text("decision", r.Decision, "", "redirect or untouched")
 	}
 	return nil
 }

@@ -87,18 +87,18 @@ func TestParseRefuses(t *testing.T) {
 		return strings.Replace(data, old, replacement, 1)
 	}
 	for want, data := range map[string]string{
-		"unexpected end of JSON":   "",
-		"unexpected end":           `{"version":1,"network":"k`,
-		"cannot unmarshal array":   "[]",
-		"after top-level value":    string(fixture(t, "v1-redirect.json")) + "x",
-		"it has no record version": "{}",
-		"no network name":          change(`"k8s-pod-network"`, `""`),
-		`decision: invalid value "maybe"; valid: redirect or untouched`: change(`"decision":"redirect"`, `"decision":"maybe"`),
-		`interface name: invalid value "../../x"`:                       change(`"eth0"`, `"../../x"`),
-		`container ID: invalid value "../6f1e`:                          change(`"6f1e`, `"../6f1e`),
-		"cannot unmarshal string":                                       change(`5321`, `"5321"`),
-		"parsing time":                                                  change(`2025-03-04`, `yesterday-`),
-		"cannot unmarshal number 1.5 ":                                  change(`"version":1,`, `"version":1.5,`),
+		"unexpected end of JSON":                  "",
+		"unexpected end":                          `{"version":1,"network":"k`,
+		"cannot unmarshal array":                  "[]",
+		"after top-level value":                   string(fixture(t, "v1-redirect.json")) + "x",
+		"it has no record version":                "{}",
+		"no network name":                         change(`"k8s-pod-network"`, `""`),
+		`decision: invalid value "maybe"; valid`:  change(`"decision":"redirect"`, `"decision":"maybe"`),
+		`interface name: invalid value "../../x"`: change(`"eth0"`, `"../../x"`),
+		`container ID: invalid value "../6f1e`:    change(`"6f1e`, `"../6f1e`),
+		"cannot unmarshal string":                 change(`5321`, `"5321"`),
+		"parsing time":                            change(`2025-03-04`, `yesterday-`),
+		"cannot unmarshal number 1.5 ":            change(`"version":1,`, `"version":1.5,`),
 	} {
 		_, err := parse([]byte(data))
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -109,12 +109,12 @@ func TestParseRefuses(t *testing.T) {
 
 func TestEncodeRefuses(t *testing.T) {
 	for want, change := range map[string]func(*Record){
-		"no network name":                    func(r *Record) { r.Network = "" },
-		`decision: invalid value "Redirect"`: func(r *Record) { r.Decision = "Redirect" },
-		"container ID":                       func(r *Record) { r.ContainerID = "a/b" },
-		"interface name":                     func(r *Record) { r.IfName = ".." },
-		"unexpected end":                     func(r *Record) { r.Spec = json.RawMessage(`{"mode":`) },
-		"larger than 4194304":                func(r *Record) { r.Spec = json.RawMessage(`"` + strings.Repeat("x", maxSize) + `"`) },
+		"no network name":          func(r *Record) { r.Network = "" },
+		`invalid value "Redirect"`: func(r *Record) { r.Decision = "Redirect" },
+		"container ID":             func(r *Record) { r.ContainerID = "a/b" },
+		"interface name":           func(r *Record) { r.IfName = ".." },
+		"unexpected end":           func(r *Record) { r.Spec = json.RawMessage(`{"mode":`) },
+		"larger than 4194304":      func(r *Record) { r.Spec = json.RawMessage(`"` + strings.Repeat("x", maxSize) + `"`) },
 	} {
 		r := sample()
 		change(&r)
