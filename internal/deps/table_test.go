@@ -194,6 +194,7 @@ var rules = []rule{
 	}, kubeTypes...)},
 	{dir: "agent/istio-pod-network-agent", allowed: []string{"agent"}},
 
+	{dir: "docs"}, // its tests compare it with the code
 	{dir: "internal/await", standard: []string{"testing", "time"}},
 	{dir: "internal/buildinfo", standard: []string{"runtime/debug"}},
 	{dir: "internal/deps"},

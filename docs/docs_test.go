@@ -1,0 +1,163 @@
+// Package docs is the documentation. Its tests hold what can be compared with the code.
+package docs
+
+import (
+	"go/ast"
+	"go/constant"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+const root = ".."
+
+// Every test that the documentation names is there: a promise whose test is gone is held by nobody.
+func TestNamedTestsExist(t *testing.T) {
+	defined := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && slices.Contains([]string{".git", "bin", "dist", "testdata"}, entry.Name()):
+			return fs.SkipDir
+		case strings.HasSuffix(path, "_test.go"):
+			for _, match := range function.FindAllStringSubmatch(read(t, path), -1) {
+				defined[match[1]] = true
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile("`((?:Test|Fuzz)\\w+)[/`]")
+	for _, page := range pages(t) {
+		for _, match := range named.FindAllStringSubmatch(read(t, page), -1) {
+			if !defined[match[1]] {
+				t.Errorf("%s names %s, and there is no such test", page, match[1])
+			}
+		}
+	}
+}
+
+func pages(t *testing.T) []string {
+	t.Helper()
+	list, err := filepath.Glob("*.md")
+	if err != nil || len(list) < 5 {
+		t.Fatalf("pages %q, error %v", list, err)
+	}
+	return append(list, filepath.Join(root, "README.md"), filepath.Join(root, "SECURITY.md"))
+}
+
+// notAnExit are names that the code reads and by which nothing goes around a sidecar, and why.
+var notAnExit = map[string]string{
+	"not-kubernetes":      "no pod",
+	"namespace-excluded":  "the operator's setting, not the pod's",
+	"not-opted-in":        "the operator's selection; the namespace is its editor's",
+	"opted-in-no-proxy":   "the wait fails",
+	"agent-away":          "the operator's auxFailOpen; the wait holds the pod",
+	"injected":            "redirected",
+	"opted-in":            "redirected",
+	"annotations-unknown": "no decision yet",
+	"DROP_INVALID":        "drops more",
+	"INVALID_DROP":        "drops more",
+	"traffic.sidecar.istio.io/includeOutboundPorts":            "redirects more",
+	"pod-network-controller.istio.io/includeOutboundPorts":     "redirects more",
+	"istio.io/reroute-virtual-interfaces":                      "redirects more",
+	"traffic.sidecar.istio.io/kubevirtInterfaces":              "redirects more",
+	"pod-network-controller.istio.io/rerouteVirtualInterfaces": "redirects more",
+}
+
+// What a pod's author can say to have traffic go around the sidecar is what a supervisor may want to forbid: the list
+// in security.md has every annotation and variable that is read, and every reason for which a pod is left untouched,
+// but for those above.
+func TestWhatASupervisorForbids(t *testing.T) {
+	_, section, found := strings.Cut(read(t, "security.md"), "\n## What a supervisor should forbid")
+	if !found {
+		t.Fatal("security.md has no such section")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	names := constants(t, filepath.Join(root, "plugin", "annotation"), "input.go", "")
+	maps.Copy(names, constants(t, filepath.Join(root, "plugin", "redirect"), "proxy.go", "Env"))
+	for _, reason := range redirect.Reasons {
+		names[string(reason)] = true
+	}
+	for name := range names {
+		listed := strings.Contains(section, "`"+name+"`") || strings.Contains(section, "`"+name+":")
+		if _, harmless := notAnExit[name]; listed == harmless {
+			t.Errorf("%s: in the list of security.md: %v; taken for harmless here: %v", name, listed, harmless)
+		}
+	}
+	for name := range notAnExit {
+		if !names[name] {
+			t.Errorf("%s: nothing of that name is read", name)
+		}
+	}
+}
+
+// Every Event's reason is in agent.md.
+func TestEvents(t *testing.T) {
+	page := read(t, "agent.md")
+	for reason := range constants(t, filepath.Join(root, "agent", "patrol"), "warnings.go", "event") {
+		if !strings.Contains(page, "`"+reason+"`") {
+			t.Errorf("agent.md does not name the Event %s", reason)
+		}
+	}
+}
+
+// constants returns the string constants of a file whose names have the prefix and whose values are known without the
+// packages that the file imports. Constants of the package's other files may be part of a value.
+func constants(t *testing.T, dir, name, prefix string) map[string]bool {
+	t.Helper()
+	set := token.NewFileSet()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parsed []*ast.File
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed = append(parsed, file)
+	}
+	config := types.Config{Error: func(error) {}, IgnoreFuncBodies: true} // imports are not looked at
+	checked, _ := config.Check(dir, set, parsed, nil)
+	values := map[string]bool{}
+	for _, word := range checked.Scope().Names() {
+		c, isConst := checked.Scope().Lookup(word).(*types.Const)
+		if !isConst || !strings.HasPrefix(word, prefix) || filepath.Base(set.Position(c.Pos()).Filename) != name ||
+			c.Val().Kind() != constant.String {
+			continue
+		}
+		values[constant.StringVal(c.Val())] = true
+	}
+	if len(values) == 0 {
+		t.Fatalf("%s: no constant %s…", filepath.Join(dir, name), prefix)
+	}
+	return values
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
