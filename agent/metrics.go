@@ -10,6 +10,7 @@ import (
 	"github.com/istio-pod-network/controller/install"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	kubemetrics "k8s.io/client-go/tools/metrics"
@@ -64,6 +65,10 @@ func newMetrics() *metrics {
 			Bypassed: prometheus.NewGauge(prometheus.GaugeOpts{
 				Name: prefix + "bypassed_pods", Help: "Such pods that are on the node now",
 			}),
+			Refusing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+				Name: prefix + "family_refused_pods",
+				Help: "Mesh pods of both IP families whose sidecar listens in the other one alone, by the family that it refuses",
+			}, []string{"family"}),
 			Swept: counters("records_swept_total", "Records removed because their sandbox is gone", "because"),
 		},
 	}
@@ -76,6 +81,7 @@ func newMetrics() *metrics {
 	for _, result := range patrol.Results {
 		m.podRepairs.WithLabelValues(result)
 	}
+	m.patrol.Refusing.WithLabelValues(redirect.IPv6.String())
 	for _, source := range answer.Sources {
 		m.questions.WithLabelValues(string(source))
 	}
@@ -83,7 +89,7 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": buildinfo.Version(), "goversion": runtime.Version()}})
 	info.Set(1)
 	m.registry.MustRegister(m.adds, m.addDuration, m.marks, m.markLatency, m.questions, m.requests, m.installed, m.repairs,
-		m.patrol.Bypasses, m.patrol.Bypassed, m.patrol.Swept, m.podRepairs, info,
+		m.patrol.Bypasses, m.patrol.Bypassed, m.patrol.Refusing, m.patrol.Swept, m.podRepairs, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

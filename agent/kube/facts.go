@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -110,12 +111,24 @@ func ephemeral(pod *corev1.Pod) []corev1.Container {
 	return containers
 }
 
+// IsDualStack reports whether the pod has addresses of both IP families.
+func IsDualStack(pod *corev1.Pod) bool {
+	var v4, v6 bool
+	for _, ip := range pod.Status.PodIPs {
+		if addr, err := netip.ParseAddr(ip.IP); err == nil {
+			v4, v6 = v4 || addr.Is4(), v6 || addr.Is6()
+		}
+	}
+	return v4 && v6
+}
+
 // MayEscalate returns the names of the containers beside the sidecar in which a program that is setuid or setgid gets
 // the user or group that it is set to: all that do not say allowPrivilegeEscalation: false.
 func MayEscalate(pod *corev1.Pod) (names []string) {
 	beside := func(c corev1.Container) {
 		s := c.SecurityContext
-		if c.Name != redirect.ProxyContainer && (s == nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation) {
+		if c.Name != redirect.ProxyContainer && (s == nil || s.AllowPrivilegeEscalation == nil ||
+			*s.AllowPrivilegeEscalation) {
 			names = append(names, c.Name)
 		}
 	}

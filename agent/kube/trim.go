@@ -39,9 +39,7 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 		small.Spec.EphemeralContainers = append(small.Spec.EphemeralContainers,
 			corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon(c)})
 	}
-	if len(pod.Status.PodIPs) > 0 {
-		small.Status.PodIPs = pod.Status.PodIPs[:1:1]
-	}
+	small.Status.PodIPs = pod.Status.PodIPs // one of each family at most, says the API server
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReadyToStartContainers {
 			small.Status.Conditions = []corev1.PodCondition{

@@ -80,6 +80,7 @@ func patrolling(t *testing.T, pods ...*corev1.Pod) *beat {
 		Metrics: Metrics{
 			Bypasses: prometheus.NewCounter(prometheus.CounterOpts{Name: "c"}),
 			Bypassed: prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"}), Swept: counter(),
+			Refusing: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "g"}, []string{"family"}),
 		},
 		Log: agenttest.Quiet(),
 	})

@@ -62,6 +62,7 @@ type Installation interface {
 type Metrics struct {
 	Bypasses prometheus.Counter
 	Bypassed prometheus.Gauge       // now
+	Refusing *prometheus.GaugeVec   // by the family that their sidecars refuse, now
 	Swept    *prometheus.CounterVec // by why the record was stale
 }
 
@@ -135,6 +136,7 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 	records := p.Records.ByPod()
 	bypassed, before := []string{}, p.seen
 	p.seen = map[types.UID]*sighting{}
+	refusing := 0
 	var broken []*corev1.Pod // that lack what the plugin should have done
 	for _, pod := range p.Pods.All() {
 		s := before[pod.UID]
@@ -142,7 +144,9 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 			s = &sighting{}
 		}
 		p.seen[pod.UID] = s
-		p.lookAtSettings(pod)
+		if p.lookAtSettings(pod) {
+			refusing++
+		}
 		r, recorded := p.recordOf(pod, records)
 		stuck := recorded && p.lookAtWait(pod, r, now)
 		bypasses := p.lookForBypass(ctx, pod, s, recorded)
@@ -156,6 +160,7 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 	slices.Sort(bypassed)
 	p.bypassed.Store(&bypassed)
 	p.Metrics.Bypassed.Set(float64(len(bypassed)))
+	p.Metrics.Refusing.WithLabelValues(redirect.IPv6.String()).Set(float64(refusing))
 	p.Warner.forget(func(uid types.UID) bool { return p.seen[uid] != nil })
 	p.sweep(ctx, records, now)
 	p.repair(ctx, broken)
@@ -170,12 +175,13 @@ func (p *Patrol) recordOf(pod *corev1.Pod, records map[string][]record.Record) (
 	return mark.Current(p.Boot, its)
 }
 
-// lookAtSettings warns of what is wrong with the pod's own settings.
-func (p *Patrol) lookAtSettings(pod *corev1.Pod) {
+// lookAtSettings warns of what is wrong with the pod's own settings, and reports whether its sidecar refuses a family.
+func (p *Patrol) lookAtSettings(pod *corev1.Pod) (refuses bool) {
 	namespace, known := p.Namespaces.Known(pod.Namespace)
-	if known && !kube.IsMirror(pod) && !kube.IsOver(pod) && !pod.Spec.HostNetwork {
-		p.Warner.aboutSettings(pod, namespace, p.Policy)
+	if !known || kube.IsMirror(pod) || kube.IsOver(pod) || pod.Spec.HostNetwork {
+		return false
 	}
+	return p.Warner.aboutSettings(pod, namespace, p.Policy)
 }
 
 // lookAtWait reports a wait that goes on in a pod that carries its mark: the record may be about a sandbox that is

@@ -13,6 +13,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -372,6 +373,55 @@ func TestGroupLeftOut(t *testing.T) {
 			expectOne(t, events, eventLeftOut, "Container app runs in the group 1338")
 		} else if all := sent(events); len(all) > 0 {
 			t.Errorf("%q", all)
+		}
+	}
+}
+
+// A sidecar that listens in IPv4 alone refuses the IPv6 of its pod: that is said once, and counted.
+func TestIPv6Refused(t *testing.T) {
+	both := []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}}
+	for name, c := range map[string]struct {
+		ips   []corev1.PodIP
+		dual  string
+		other bool // not in the mesh
+		want  float64
+	}{
+		"both": {ips: both, want: 1}, "both, IPv6 first": {ips: []corev1.PodIP{both[1], both[0]}, want: 1},
+		"listens in both": {ips: both, dual: "true"}, "says that it does not": {ips: both, dual: "false", want: 1},
+		"IPv4": {ips: both[:1]}, "IPv6": {ips: both[1:]}, "no address": {}, "not in the mesh": {ips: both, other: true},
+	} {
+		pod := agenttest.MeshPod("cart")
+		pod.Spec.Containers[0].SecurityContext.AllowPrivilegeEscalation = new(false)
+		pod.Status.PodIPs = c.ips
+		for i := range pod.Spec.Containers {
+			if c.dual != "" && pod.Spec.Containers[i].Name == redirect.ProxyContainer {
+				pod.Spec.Containers[i].Env = []corev1.EnvVar{{Name: redirect.EnvDualStack, Value: c.dual}}
+			}
+		}
+		if c.other {
+			pod.Annotations = nil
+		}
+		b := patrolling(t, pod)
+		b.round(t.Context(), time.Now())
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(b.Metrics.Refusing)
+		gathered, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := gathered[0].Metric[0].GetGauge().GetValue(); got != c.want {
+			t.Errorf("%s: %v pods refuse IPv6, want %v", name, got, c.want)
+		}
+		if said := strings.Contains(strings.Join(sent(b.events), ""), eventFamily); said != (c.want == 1) {
+			t.Errorf("%s: said: %t", name, said)
+		}
+		key := warning{pod.UID, eventFamily}
+		if last, known := b.Warner.sent[key]; known {
+			b.Warner.sent[key] = sentEvent{last.text, time.Now().Add(-repeatAfter)}
+		}
+		b.round(t.Context(), time.Now())
+		if all := strings.Join(sent(b.events), ""); strings.Contains(all, eventFamily) {
+			t.Errorf("%s: said again: %q", name, all)
 		}
 	}
 }

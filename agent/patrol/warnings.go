@@ -23,6 +23,7 @@ const (
 	eventForeign    = "ForeignRules"
 	eventSharedUser = "ProxyUserShared"
 	eventLeftOut    = "OwnerGroupLeftOut"
+	eventFamily     = "IPv6Refused"
 	eventEscalation = "PrivilegeEscalationAllowed"
 	eventInvalid    = "InvalidMeshAnnotation"
 	eventStuck      = "InitWaitStuck"
@@ -69,7 +70,8 @@ func (w *Warner) warn(pod *corev1.Pod, reason, format string, args ...any) {
 	key := warning{pod.UID, reason}
 	w.mu.Lock()
 	last := w.sent[key]
-	known := last.text == text && (reason == eventEscalation || time.Since(last.at) < repeatAfter)
+	once := reason == eventEscalation || reason == eventFamily
+	known := last.text == text && (once || time.Since(last.at) < repeatAfter)
 	if !known {
 		w.sent[key] = sentEvent{text, time.Now()}
 	}
@@ -115,8 +117,9 @@ func (w *Warner) AboutRefusedMark(pod *corev1.Pod, err error) {
 	w.warn(pod, eventRefused, "The API server refuses the annotations that mark the pod as initialized: %v", err)
 }
 
-// aboutSettings says what is wrong with a pod's own settings, by the same decision that the plugin makes.
-func (w *Warner) aboutSettings(pod *corev1.Pod, namespace map[string]string, policy redirect.Policy) {
+// aboutSettings says what is wrong with a pod's own settings, by the same decision that the plugin makes, and reports
+// whether its sidecar refuses one of the families that the pod has addresses of.
+func (w *Warner) aboutSettings(pod *corev1.Pod, namespace map[string]string, policy redirect.Policy) (refuses bool) {
 	decision, err := redirect.Decide(kube.FactsOf(pod, namespace), policy)
 	var shared *redirect.SharedUserError
 	switch {
@@ -128,7 +131,23 @@ func (w *Warner) aboutSettings(pod *corev1.Pod, namespace map[string]string, pol
 		runs := kube.AsRun(pod, namespace)
 		w.aboutPrivileges(pod, runs.SharesProxyUser(decision.Spec))
 		w.aboutLeftOut(pod, runs.LeftOut(decision.Spec))
+		refuses = w.aboutFamilies(pod, runs)
 	}
+	return refuses
+}
+
+// aboutFamilies says that a sidecar which listens in IPv4 alone gets the IPv6 of its pod, too: both families are captured
+// whatever the sidecar does, for what is not captured goes around it. Istio's listens so in a pod of both families, unless
+// it is told otherwise. Source: istio/istio pilot/pkg/networking/core/listener_address.go, getActualWildcardAndLocalHost.
+func (w *Warner) aboutFamilies(pod *corev1.Pod, facts redirect.Pod) (refuses bool) {
+	if !kube.IsDualStack(pod) || facts.DualStack() {
+		return false
+	}
+	w.warn(pod, eventFamily,
+		"The pod has addresses of both families and its sidecar, without %s, listens in IPv4 alone: all "+
+			"its IPv6 is captured and refused. Set %s: \"true\" in the sidecar's proxyMetadata and for istiod",
+		redirect.EnvDualStack, redirect.EnvDualStack)
+	return true
 }
 
 // aboutPrivileges says by what a mesh pod that may start could go around its sidecar.

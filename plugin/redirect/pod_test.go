@@ -194,6 +194,22 @@ var synonyms = map[string]string{"KubevirtInterfaces": "RerouteVirtualInterfaces
 	"EnvMode": "InterceptionMode", "EnvIncludeGroups": "OwnIncludeOutboundOwnerGroups",
 	"EnvExcludeGroups": "OwnExcludeOutboundOwnerGroups"}
 
+func TestDualStack(t *testing.T) {
+	for _, test := range []struct {
+		edits []edit
+		want  bool
+	}{
+		{nil, false}, {[]edit{proxyEnv(EnvDualStack, "true")}, true}, {[]edit{proxyEnv(EnvDualStack, "1"), nativeSidecar},
+			true},
+		{[]edit{proxyEnv(EnvDualStack, "false")}, false}, {[]edit{proxyEnv(EnvDualStack, "yes")}, false},
+		{[]edit{withoutProxy}, false},
+	} {
+		if pod, _ := meshPod(test.edits...); pod.DualStack() != test.want {
+			t.Errorf("%+v: %t", pod.Containers, pod.DualStack())
+		}
+	}
+}
+
 // Whoever trims a pod keeps the variables that are listed, so none that is read may be missing.
 func TestProxyVariables(t *testing.T) {
 	if names := declared(t, "proxy.go", "Env"); len(names) != len(ProxyVariables) {
@@ -208,6 +224,7 @@ func TestProxyVariables(t *testing.T) {
 
 func TestEveryKeyMatters(t *testing.T) {
 	names := append(declared(t, "../annotation/input.go", ""), declared(t, "proxy.go", "Env")...)
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "EnvDualStack" }) // which is the agent's
 	slices.Sort(names)
 	if got := sortedKeys(keyEffects); !slices.Equal(got, names) {
 		t.Errorf("effects of %q, keys %q", got, names)

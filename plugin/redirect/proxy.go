@@ -14,6 +14,7 @@ const (
 	EnvDropInvalid  = "DROP_INVALID" // the init container's name of the next one, which wins, as there
 	EnvInvalidDrop  = "INVALID_DROP"
 	EnvDisableEnvoy = "DISABLE_ENVOY"
+	EnvDualStack    = "ISTIO_DUAL_STACK"             // the sidecar listens in both families; the rules do not depend on it
 	EnvMode         = "ISTIO_META_INTERCEPTION_MODE" // by which the sidecar itself knows how it gets its traffic
 	// Whose outbound traffic is captured, by group.
 	EnvIncludeGroups = "ISTIO_OUTBOUND_OWNER_GROUPS"
@@ -21,7 +22,7 @@ const (
 )
 
 // ProxyVariables lists every variable that is read; nothing else of a container's environment need be kept.
-var ProxyVariables = []string{EnvDNSCapture, EnvDropInvalid, EnvInvalidDrop, EnvDisableEnvoy, EnvMode,
+var ProxyVariables = []string{EnvDNSCapture, EnvDropInvalid, EnvInvalidDrop, EnvDisableEnvoy, EnvDualStack, EnvMode,
 	EnvIncludeGroups, EnvExcludeGroups}
 
 // readProxy takes what Istio takes from the proxy container and no annotation overrules: its user and group, DNS
@@ -46,6 +47,12 @@ func (s *Spec) readProxy(pod Pod, proxy Container) error {
 	s.DNSCapture = envBool(proxy, EnvDNSCapture, s.DNSCapture)
 	s.DropInvalid = envBool(proxy, EnvInvalidDrop, envBool(proxy, EnvDropInvalid, s.DropInvalid))
 	return nil
+}
+
+// DualStack reports whether the sidecar says that it listens in both IP families.
+func (p Pod) DualStack() bool {
+	proxy := p.proxy()
+	return proxy != nil && envBool(*proxy, EnvDualStack, false)
 }
 
 // mode returns the interception mode: what the pod says, else its sidecar, else the operator. It is not known where the
