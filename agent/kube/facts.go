@@ -78,8 +78,8 @@ func isNetAdmin(c corev1.Container) bool {
 	return false
 }
 
-// AsRun is FactsOf a pod that runs: with its ephemeral containers, and with the users that the containers' status tells.
-// A user that only the image names is known from there alone, where the runtime reports it (Kubernetes 1.33 with
+// AsRun is FactsOf a pod that runs: with its ephemeral containers, and with the users that the containers' status
+// tells. A user that only the image names is known from there alone, where the runtime reports it (Kubernetes 1.33 with
 // containerd 2 or CRI-O 1.32).
 func AsRun(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
 	facts := FactsOf(pod, namespace)

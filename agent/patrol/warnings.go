@@ -136,9 +136,10 @@ func (w *Warner) aboutSettings(pod *corev1.Pod, namespace map[string]string, pol
 	return refuses
 }
 
-// aboutFamilies says that a sidecar which listens in IPv4 alone gets the IPv6 of its pod, too: both families are captured
-// whatever the sidecar does, for what is not captured goes around it. Istio's listens so in a pod of both families, unless
-// it is told otherwise. Source: istio/istio pilot/pkg/networking/core/listener_address.go, getActualWildcardAndLocalHost.
+// aboutFamilies says that a sidecar which listens in IPv4 alone gets the IPv6 of its pod, too: both families are
+// captured whatever the sidecar does, for what is not captured goes around it. Istio's listens so in a pod of both
+// families, unless it is told otherwise. Source: getActualWildcardAndLocalHost in istio/istio
+// pilot/pkg/networking/core/listener_address.go.
 func (w *Warner) aboutFamilies(pod *corev1.Pod, facts redirect.Pod) (refuses bool) {
 	if !kube.IsDualStack(pod) || facts.DualStack() {
 		return false
