@@ -53,8 +53,8 @@ func newMetrics() *metrics {
 			"none came", "method", "code"),
 		installed: prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "installed",
 			Help: "1 while the plugin is installed and chained"}),
-		repairs: counters("installation_repairs_total", "What had to be made good in the node's CNI directories; the first "+
-			"installation counts too", "cause"),
+		repairs: counters("installation_repairs_total",
+			"What had to be made good in the node's CNI directories; the first installation counts too", "cause"),
 		podRepairs: counters("pod_repairs_total",
 			"What was done about mesh pods whose network was made without the plugin", "result"),
 		patrol: patrol.Metrics{

@@ -88,10 +88,10 @@ func (o *options) flags() *flag.FlagSet {
 	f.IntVar(&o.kube.Burst, "api-burst", 200, "requests to the API server at once")
 	f.DurationVar(&o.every, "patrol", 5*time.Second, "how often to look for pods that bypass the mesh or hang, and for "+
 		"stale records")
-	f.DurationVar(&o.stuckAfter, "stuck-after", time.Minute, "how long an init wait may go on in a marked pod before an "+
-		"Event reports it")
-	f.DurationVar(&o.sweepAfter, "sweep-after", time.Minute, "how long the record of a pod that is gone waits for the "+
-		"runtime's DEL")
+	f.DurationVar(&o.stuckAfter, "stuck-after", time.Minute,
+		"how long an init wait may go on in a marked pod before an Event reports it")
+	f.DurationVar(&o.sweepAfter, "sweep-after", time.Minute,
+		"how long the record of a pod that is gone waits for the runtime's DEL")
 	f.BoolVar(&o.noInstall, "no-install", false, "leave the node's CNI directories to somebody else, such as "+
 		"istio-pod-network-install watch")
 	f.StringVar(&o.startupTaint, "startup-taint", "", "`key` of the taint that this node was born with, to be removed "+

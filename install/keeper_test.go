@@ -53,8 +53,7 @@ func TestKeeperRepairs(t *testing.T) {
 			n.write(first, list)
 			await.Eventually(t, patience, "the new one chained", func() bool {
 				s := n.status()
-				return s.Ready &&
-					strings.HasSuffix(s.Active, first)
+				return s.Ready && strings.HasSuffix(s.Active, first)
 			})
 			if err := os.Remove(path(first)); err != nil {
 				t.Fatal(err)
@@ -103,8 +102,7 @@ func TestKeeperCauses(t *testing.T) {
 				"{\"type\": \"istio-pod-network\"}, {\n      \"type\": \"ptp\"")
 		}, []Cause{CauseDuplicates}},
 		{"a network before", func() error {
-			return os.WriteFile(filepath.Join(n.ConfDir, "05-new.conflist"), []byte(list),
-				0o644)
+			return os.WriteFile(filepath.Join(n.ConfDir, "05-new.conflist"), []byte(list), 0o644)
 		}, []Cause{CauseEntryMissing}},
 	} {
 		if err := step.spoil(); err != nil {

@@ -104,8 +104,8 @@ func TestRepairCallsThePlugin(t *testing.T) {
 		}
 		environment, config, _ := strings.Cut(string(data), "{")
 		for _, line := range []string{
-			"CNI_COMMAND=ADD", "CNI_CONTAINERID=new", "CNI_IFNAME=eth0", "CNI_NETNS=" + netns + "/cni-new", "CNI_PATH=" + dir +
-				"/bin",
+			"CNI_COMMAND=ADD", "CNI_CONTAINERID=new", "CNI_IFNAME=eth0", "CNI_NETNS=" + netns + "/cni-new",
+			"CNI_PATH=" + dir + "/bin",
 			"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart;K8S_POD_UID=" + string(pod.UID),
 		} {
 			if !slices.Contains(strings.Split(environment, "\n"), line) {

@@ -111,8 +111,8 @@ func TestTakesWhatThePluginTakes(t *testing.T) {
 			}
 			refused := refusedByPlugin(keys)
 			data, _ := json.Marshal(candidate)
-			_, errs, err := program(nil, "helm4", "template", "-n", system, dir(), "--set=repair=off", "--set-json="+value+"="+
-				string(data))
+			_, errs, err := program(nil, "helm4", "template", "-n", system, dir(), "--set=repair=off",
+				"--set-json="+value+"="+string(data))
 			if (err != nil) != (refused != "") {
 				t.Errorf("%s=%s: the plugin says %q, the chart %q", value, data, refused, errs)
 			}

@@ -135,8 +135,9 @@ func restarted(program string) func(*cluster.Node, *rand.Rand) (func() error, er
 	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) { return nothing, n.Restart(program) }
 }
 
-func dir(path string, harm func(*cluster.Node, string) (func() error, error)) func(*cluster.Node,
-	*rand.Rand) (func() error, error) {
+func dir(
+	path string, harm func(*cluster.Node, string) (func() error, error),
+) func(*cluster.Node, *rand.Rand) (func() error, error) {
 	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) { return harm(n, path) }
 }
 
@@ -282,8 +283,9 @@ func listed(list []fault) []string {
 // drive has one fault after the other.
 func (in *injection) drive(n *cluster.Node, list []fault, random *rand.Rand) {
 	for {
-		pause, f, lasting := time.Duration(500+random.IntN(4000))*time.Millisecond, list[random.IntN(len(list))],
-			time.Duration(500+random.IntN(6000))*time.Millisecond
+		pause := time.Duration(500+random.IntN(4000)) * time.Millisecond
+		f := list[random.IntN(len(list))]
+		lasting := time.Duration(500+random.IntN(6000)) * time.Millisecond
 		its := rand.New(rand.NewPCG(random.Uint64(), 0)) // what a fault draws does not change what comes after it
 		if !in.sleep(pause) {
 			return

@@ -107,8 +107,8 @@ func openShiftNAD(r *rig) {
 		r.marked(name)
 		pod := r.pod(name)
 		r.answersFrom("sidecar-inbound", pod, 8080)
-		if strings.Contains(names, "data") && !strings.Contains(pod.Annotations["k8s.v1.cni.cncf.io/network-status"],
-			"/data") {
+		status := pod.Annotations["k8s.v1.cni.cncf.io/network-status"]
+		if strings.Contains(names, "data") && !strings.Contains(status, "/data") {
 			r.Errorf("%s has not got its own network: %v", name, pod.Annotations)
 		}
 		if tables := strings.Count(r.ruleset(name), "table ip istio-pod-network"); tables != 1 {
@@ -303,8 +303,10 @@ func (r *rig) auxiliary(open bool) {
 // The release goes from one mode to the other and back, with a pod that stays: on the node is the file of its mode and
 // no other, or the plugin would be run for every pod, and refuse it, when nobody answers it any more.
 func openShiftModeChanged(r *rig) {
-	own := map[string]string{"nad": cluster.MultusConfDir + "/istio-pod-network.conf", "auxChain": cluster.AuxDir +
-		"/50-istio-pod-network.conf"}
+	own := map[string]string{
+		"nad":      cluster.MultusConfDir + "/istio-pod-network.conf",
+		"auxChain": cluster.AuxDir + "/50-istio-pod-network.conf",
+	}
 	there := func() (modes []string) {
 		for mode, path := range own {
 			if _, err := os.Stat(r.node.Path(path)); err == nil {

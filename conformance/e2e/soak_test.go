@@ -218,8 +218,8 @@ func (r *rig) footprint(n *cluster.Node) footprint {
 	f.mounts = slices.Collect(strings.Lines(r.output(n.Command("cat", "/proc/self/mounts"))))
 	records, unreadable := record.Store{Dir: n.Path(stateDir)}.List()
 	f.records = len(records) + len(unreadable)
-	for _, pattern := range []string{stateDir + "/pods/.*", stateDir + "/.*", cluster.ConfDir + "/.*", cluster.ConfDir +
-		"/*/.*", cluster.BinDir + "/.*"} {
+	for _, pattern := range []string{stateDir + "/pods/.*", stateDir + "/.*", cluster.ConfDir + "/.*",
+		cluster.ConfDir + "/*/.*", cluster.BinDir + "/.*"} {
 		found, _ := filepath.Glob(n.Path(pattern))
 		for _, path := range found {
 			if !strings.HasSuffix(path, ".lock") {

@@ -110,10 +110,8 @@ func TestCommands(t *testing.T) {
 func TestRefusedEntry(t *testing.T) {
 	s := newShell(t)
 	s.primary(t)
-	if err := os.WriteFile(s.env["INSTALL_NETWORK_CONFIG"], []byte(`{"type": "istio-pod-network", "logLevel": "loud"}`),
-		0o644); err != nil {
-		t.Fatal(err)
-	}
+	loud := []byte(`{"type": "istio-pod-network", "logLevel": "loud"}`)
+	await.Must(t, os.WriteFile(s.env["INSTALL_NETWORK_CONFIG"], loud, 0o644))
 	for _, verb := range []string{"install", "watch"} {
 		s.expect(t, 1, "logLevel: invalid value", verb)
 	}

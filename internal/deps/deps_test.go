@@ -153,8 +153,8 @@ func TestRulesCatch(t *testing.T) {
 	}
 	found := strings.Join(violations(rules[0], packages[module+"/plugin"], packages), "\n")
 	for _, want := range []string{
-		"imports example.com/lib, which its row does not allow", "depends on net/http (example.com/lib -> net/http): " +
-			perPod,
+		"imports example.com/lib, which its row does not allow",
+		"depends on net/http (example.com/lib -> net/http): " + perPod,
 	} {
 		if !strings.Contains(found, want) {
 			t.Errorf("%q does not say %q", found, want)

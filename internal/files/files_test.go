@@ -97,13 +97,13 @@ func TestReplace(t *testing.T) {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 	refused := errors.New("refused")
-	if err := Replace(path, temp, strings.NewReader("x"), func(*os.File) error { return refused }); !errors.Is(err,
-		refused) {
+	err := Replace(path, temp, strings.NewReader("x"), func(*os.File) error { return refused })
+	if !errors.Is(err, refused) {
 		t.Error(err)
 	}
 	holds("attributes refused", "two")
-	if err := Replace(path, temp, io.MultiReader(strings.NewReader("x"), iotest.ErrReader(refused)), nil); !errors.Is(err,
-		refused) {
+	err = Replace(path, temp, io.MultiReader(strings.NewReader("x"), iotest.ErrReader(refused)), nil)
+	if !errors.Is(err, refused) {
 		t.Error(err)
 	}
 	holds("contents torn", "two")

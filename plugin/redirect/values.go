@@ -372,8 +372,8 @@ func (i Interfaces) normalized() Interfaces {
 	var list Interfaces
 	for _, name := range sorted {
 		if last := len(list) - 1; last >= 0 {
-			if prefix, isPrefix := InterfacePrefix(list[last]); name == list[last] || isPrefix && strings.HasPrefix(name,
-				prefix) {
+			prefix, isPrefix := InterfacePrefix(list[last])
+			if name == list[last] || isPrefix && strings.HasPrefix(name, prefix) {
 				continue
 			}
 		}

@@ -404,8 +404,8 @@ func TestReadOnly(t *testing.T) {
 	}
 	c, _ = commandIn(t, lab.Path, someone)
 	i := slices.Index(c.Args, built)
-	c.Args = append(c.Args[:i], "sh", "-c", "grep -E '^(Uid|Cap|NoNewPrivs)' /proc/self/status; touch "+os.TempDir()+
-		"/wait-test-x")
+	c.Args = append(c.Args[:i], "sh", "-c",
+		"grep -E '^(Uid|Cap|NoNewPrivs)' /proc/self/status; touch "+os.TempDir()+"/wait-test-x")
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out
 	_ = c.Run()

@@ -53,10 +53,13 @@ var images = []imageSpec{
 func (o options) labels(i imageSpec) map[string]string {
 	const prefix = "org.opencontainers.image."
 	return map[string]string{
-		prefix + "title": i.name, prefix + "description": i.description, prefix +
-			"source": "https://github.com/istio-pod-network/controller",
-		prefix + "licenses": "Apache-2.0", prefix + "version": o.version, prefix + "revision": o.revision, prefix +
-			"created": o.created.Format(time.RFC3339),
+		prefix + "title":       i.name,
+		prefix + "description": i.description,
+		prefix + "source":      "https://github.com/istio-pod-network/controller",
+		prefix + "licenses":    "Apache-2.0",
+		prefix + "version":     o.version,
+		prefix + "revision":    o.revision,
+		prefix + "created":     o.created.Format(time.RFC3339),
 	}
 }
 

@@ -79,8 +79,8 @@ func (s *Server) Up() error {
 	s.apiserver, err = s.start("kube-apiserver",
 		append([]string{"--etcd-servers=" + etcdURL, "--bind-address=127.0.0.1", "--secure-port=" + securePort,
 			"--advertise-address=192.0.2.1", // never told anybody; loopback is refused here
-			"--tls-cert-file=" + s.pki.serving.cert, "--tls-private-key-file=" + s.pki.serving.key, "--client-ca-file=" +
-				s.pki.ca.cert,
+			"--tls-cert-file=" + s.pki.serving.cert, "--tls-private-key-file=" + s.pki.serving.key,
+			"--client-ca-file=" + s.pki.ca.cert,
 			"--service-account-key-file=" + s.pki.serving.key, "--service-account-signing-key-file=" + s.pki.serving.key,
 			"--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=Node,RBAC", "--allow-privileged",
 			"--service-cluster-ip-range=10.96.0.0/16", "--endpoint-reconciler-type=none",

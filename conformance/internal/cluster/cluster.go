@@ -80,8 +80,8 @@ func Start(bin, dir string, runtimes ...Runtime) (*Cluster, error) {
 
 func (c *Cluster) start(runtimes []Runtime) (err error) {
 	for _, command := range []string{
-		"ip link add lan type bridge", "ip addr add " + Address + "/24 dev lan", "ip -6 addr add " + Address6 +
-			"/64 dev lan nodad",
+		"ip link add lan type bridge", "ip addr add " + Address + "/24 dev lan",
+		"ip -6 addr add " + Address6 + "/64 dev lan nodad",
 		"ip link set lan up", "sysctl -qw net.ipv4.ip_forward=1", "sysctl -qw net.ipv6.conf.all.forwarding=1",
 	} {
 		if err := run(strings.Fields(command)...); err != nil {
@@ -170,8 +170,8 @@ func (c *Cluster) Node(name string) *Node {
 // controllers starts the controller manager and the scheduler.
 func (c *Cluster) controllers() error {
 	for name, flags := range map[string][]string{
-		"kube-controller-manager": {"--service-account-private-key-file=" + c.Server.ServiceAccountKey(), "--root-ca-file=" +
-			c.Server.CA(),
+		"kube-controller-manager": {"--service-account-private-key-file=" + c.Server.ServiceAccountKey(),
+			"--root-ca-file=" + c.Server.CA(),
 			"--use-service-account-credentials", "--controllers=*,-node-ipam-controller", "--node-monitor-grace-period=20s"},
 		"kube-scheduler": nil,
 	} {
@@ -179,8 +179,8 @@ func (c *Cluster) controllers() error {
 		if err := c.Server.KubeconfigOf(config, "system:"+name, "system:masters"); err != nil {
 			return err
 		}
-		flags = append(flags, "--kubeconfig="+config, "--authentication-kubeconfig="+config, "--authorization-kubeconfig="+
-			config, "--leader-elect=false")
+		flags = append(flags, "--kubeconfig="+config, "--authentication-kubeconfig="+config,
+			"--authorization-kubeconfig="+config, "--leader-elect=false")
 		p, err := apiserver.Run(c.path(name+".log"), filepath.Join(c.Bin, name), flags...)
 		if err != nil {
 			return err

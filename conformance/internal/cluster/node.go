@@ -123,8 +123,8 @@ func (n *Node) outer() string { return "to-" + strconv.Itoa(n.Number) }
 func (n *Node) network() error {
 	outer := n.outer()
 	commands := []string{
-		fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", outer, n.holder.Process.Pid), "ip link set " + outer +
-			" master lan up",
+		fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d", outer, n.holder.Process.Pid),
+		"ip link set " + outer + " master lan up",
 		"ip route add " + n.Pods4() + " via " + n.Address(), "ip -6 route add " + n.Pods6() + " via " + n.Address6(),
 	}
 	inner := []string{
