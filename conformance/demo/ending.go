@@ -26,12 +26,12 @@ func (d *demo) drift() error {
 	if _, err := inPod(strings.Fields(deletion)...); err != nil {
 		return err
 	}
-	got, _, err := d.outsideCall(family)
+	got, want, err := d.outsideCall(family)
 	if err != nil {
 		return err
 	}
-	d.verdict(got.Landed == testnet.AtPeer, "the app's call to %s now lands at: %s, past the sidecar", got.Dst,
-		d.landing(got.Landed))
+	d.verdict(got.Landed == testnet.Timeout, "the app's call to %s now lands at: %s; the guard lets none past the sidecar",
+		want.Dst, d.landing(got.Landed))
 	d.command("ip netns exec node cnitool check " + network + " " + podNetns)
 	c := cnitool("check", insideMesh)
 	d.printed(c.complaint())

@@ -7,7 +7,10 @@ func Deliberate(p Profile, f Flow) bool {
 	s := p.settings()
 	who := f.From.ids(s)
 	byUID, byGID := who.uid == s.proxyUID, who.gid == s.proxyGID
+	_, escapes := f.Kind.attempt()
 	switch {
+	case escapes:
+		return true // Istio has no guard
 	case f.Proto != TCP:
 		return false
 	case s.tproxy && f.Port == 15008 && (!f.From.inPod() || f.To.local() && (byUID || byGID)):

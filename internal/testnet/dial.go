@@ -77,14 +77,17 @@ func bind(fd int, src netip.Addr, proto Proto) error {
 	if proto == ICMP {
 		return unix.Bind(fd, sockaddr(netip.AddrPortFrom(src, 0)))
 	}
-	const first, count = 20000, 40000
 	for range 100 {
-		port := first + lastPort.Add(1)%count
-		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(src, uint16(port)))); !errors.Is(err, unix.EADDRINUSE) {
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(src, nextPort()))); !errors.Is(err, unix.EADDRINUSE) {
 			return err
 		}
 	}
 	return unix.EADDRINUSE
+}
+
+func nextPort() uint16 {
+	const first, count = 20000, 40000
+	return uint16(first + lastPort.Add(1)%count)
 }
 
 // close resets the connection, so that no TIME_WAIT stays behind.
@@ -153,6 +156,11 @@ func (c *client) exchange(f Flow, family Family) Outcome {
 	if f.Proto == ICMP {
 		return c.ping(f, family)
 	}
+	return c.answered(f)
+}
+
+// answered asks who has taken the connection.
+func (c *client) answered(f Flow) Outcome {
 	question := "who"
 	if f.As != "" {
 		question += " as=" + string(f.As)

@@ -64,6 +64,9 @@ func (f Flow) String() string {
 
 // In says whether the flow exists in the family.
 func (f Flow) In(family Family) bool {
+	if a, escapes := f.Kind.attempt(); escapes && !a.In(family == IPv6) {
+		return false
+	}
 	return f.To.Addr(family).IsValid() && (f.Src == Anywhere || f.Src.Addr(family).IsValid())
 }
 
@@ -83,6 +86,7 @@ const (
 	Unreachable Landing = "unreachable" // no route, or an ICMP error that says so
 	Reset       Landing = "reset"       // a kernel answered a packet that fits no connection
 	Silence     Landing = "silence"     // no kernel did
+	Kept        Landing = "kept"        // an attempt to escape was not answered by those whom it was meant for
 	Failed      Landing = "failed"      // the attempt itself went wrong; Note says how
 )
 

@@ -10,7 +10,9 @@ var BaseProfiles = []Profile{
 
 // Profiles are the settings that the flows are tried with. Every rule of Istio's rule sets occurs in one, in every
 // mode.
-var Profiles = append(BaseProfiles[:len(BaseProfiles):len(BaseProfiles)], combined([]Profile{
+var Profiles = append(append(BaseProfiles[:len(BaseProfiles):len(BaseProfiles)],
+	Profile{"dns-exclude-interfaces", map[string]any{"dnsCapture": true, "excludeInterfaces": "net1,net7"}},
+), combined([]Profile{
 	{"include-ranges", map[string]any{"includeOutboundIPRanges": "10.96.0.0/16,fd96::/64"}},
 	{"exclude-ranges",
 		map[string]any{"excludeOutboundIPRanges": "10.96.0.0/16,203.0.113.0/24,fd96::/64,2001:db8:7::/48"}},
@@ -22,7 +24,7 @@ var Profiles = append(BaseProfiles[:len(BaseProfiles):len(BaseProfiles)], combin
 		"includeOutboundPorts": "440-450,9090"}},
 	{"all-ports", map[string]any{"includeOutboundIPRanges": "", "includeOutboundPorts": "*"}},
 	{"exclude-ports", map[string]any{"excludeOutboundPorts": "8081-8090,9090"}},
-	{"include-inbound", map[string]any{"includeInboundPorts": "8080,9090", "excludeInboundPorts": "8080"}},
+	{"include-inbound", map[string]any{"includeInboundPorts": "7002,8080,9090", "excludeInboundPorts": "8080"}},
 	{"exclude-inbound", map[string]any{"excludeInboundPorts": "8081-9090"}},
 	{"no-inbound", map[string]any{"includeInboundPorts": ""}},
 	{"exclude-interfaces", map[string]any{"excludeInterfaces": "net*,tap7"}},

@@ -2,6 +2,7 @@ package testnet
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -82,7 +83,7 @@ func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 	fromPod := []Place{Pod, Self, Loopback, Loopback2, Peer, Service, Outside, Net1, VM}
 	fromOutside := map[Party][]Place{FromPeer: {Pod, Self, VM}, FromVM: {Net1, Peer, Service, Outside}}
 	ports := []uint16{53, 80, 443, 7000, 8080, 8081, 9000, 9090, 15008, 15020, 15021, 15090}
-	var flows []Flow
+	flows := randomEscapes(random, s)
 	for len(flows) < n {
 		f := Flow{Name: "random", From: parties[random.IntN(len(parties))],
 			Proto: []Proto{TCP, TCP, TCP, UDP, ICMP}[random.IntN(5)], Port: ports[random.IntN(len(ports))]}
@@ -105,6 +106,24 @@ func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 		}
 		f.Name = f.String()
 		flows = append(flows, f)
+	}
+	return flows
+}
+
+// randomEscapes draws attempts to get around the sidecar, to ports at which nobody in the pod listens.
+func randomEscapes(random *rand.Rand, s settings) (flows []Flow) {
+	for _, f := range escapeFlows {
+		if f.From == FromApp {
+			f.To, f.Port = []Place{Peer, Service, Outside}[random.IntN(3)], []uint16{80, 443, 9443}[random.IntN(3)]
+		}
+		if s.hasNoWayBack(f) {
+			continue
+		}
+		f.Name += " " + f.String()
+		flows = append(flows, f)
+	}
+	if slices.Contains(s.excludeInterfaces, "net1") {
+		flows = append(flows, deviceEscapeFlows...)
 	}
 	return flows
 }

@@ -37,6 +37,9 @@ func (l *Lab) Run(f Flow, family Family) Outcome {
 
 // attempt runs a flow with the sidecar's listener as it is.
 func (l *Lab) attempt(f Flow, family Family, silent int) Outcome {
+	if a, escapes := f.Kind.attempt(); escapes {
+		return l.escape(f, a, family, silent)
+	}
 	switch f.Kind {
 	case Invalid:
 		return l.invalid(f, family, silent)
@@ -101,11 +104,15 @@ func (l *Lab) runResults(results []Result, silent int) {
 		}
 	}
 	l.prepareParties(results)
-	var down, up []*Result
+	var down, alone, up []*Result
 	for i := range results {
-		if results[i].Flow.Kind == ListenerDown {
+		a, _ := results[i].Flow.Kind.attempt()
+		switch {
+		case results[i].Flow.Kind == ListenerDown:
 			down = append(down, &results[i])
-		} else {
+		case a.Helped:
+			alone = append(alone, &results[i])
+		default:
 			up = append(up, &results[i])
 		}
 	}
@@ -114,6 +121,9 @@ func (l *Lab) runResults(results []Result, silent int) {
 			l.mustSetInbound(false)
 			l.runAtOnce(down, silent)
 			l.mustSetInbound(true)
+		}
+		for _, r := range alone { // which have a port to themselves
+			r.Got = l.attempt(r.Flow, r.Family, silent)
 		}
 		l.runAtOnce(up, silent)
 	})

@@ -39,7 +39,7 @@ var nftTaints = []taint{
 		nft add rule ip istio-pod-network nat-istio-output meta skgid 1337 return`,
 		"ip chain nat-istio-output: the order was changed"},
 	{"chain flushed", `nft flush chain ip6 istio-pod-network nat-istio-output`,
-		"ip6 chain nat-istio-output: missing rule 1, `oifname { \"net1\", \"net7\" } return`"},
+		"ip6 chain nat-istio-output: missing rule 1, `oifname { \"net*\", \"tap7\" } return`"},
 	{"chain added", `nft add chain ip istio-pod-network extra '{ type filter hook input priority 0; }'`,
 		"unexpected ip chain extra"},
 	{"chain deleted", `nft delete chain ip istio-pod-network nat-istio-inbound`, "missing ip chain nat-istio-inbound"},
@@ -73,7 +73,7 @@ var iptablesTaints = []taint{
 	{"jump from a chain of somebody else", `$ipt -t nat -N OTHER; $ipt -t nat -A OTHER -g ISTIO_OUTPUT`,
 		"table nat chain OTHER"},
 	{"table flushed", `$ipt -t mangle -F`, "table mangle chain ISTIO_INBOUND: missing rule 1"},
-	{"all flushed", `for t in raw mangle nat; do $ipt -t $t -F; $ipt -t $t -X; done`, "missing"},
+	{"all flushed", `for t in raw mangle filter nat; do $ipt -t $t -F; $ipt -t $t -X; done`, "missing"},
 }
 
 // Of the rules in which a set is so large that it has a name.

@@ -56,6 +56,8 @@ func matchExprs(family redirect.Family, match redirect.Match, sets *setMaker) []
 		return append([]expr.Any{loadPort(2)}, sets.ports(m)...)
 	case redirect.NotDestPorts:
 		return append([]expr.Any{loadPort(2)}, sets.notPorts(m)...)
+	case redirect.Opening:
+		return opening()
 	case redirect.SocketUID:
 		return meta(expr.MetaKeySKUID, expr.CmpOpEq, native(uint32(m)))
 	case redirect.SocketGID:
@@ -141,6 +143,18 @@ func loadAddress(family redirect.Family, destination bool) expr.Any {
 // loadPort reads a port from the transport header: source at 0, destination at 2, for TCP and UDP alike.
 func loadPort(offset uint32) expr.Any {
 	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2}
+}
+
+// opening tests the flags of the TCP header (RFC 9293 3.1), in its byte 13. The expressions payload, bitwise and cmp
+// are part of nf_tables since Linux 3.13. Source: net/netfilter/nft_payload.c, nft_bitwise.c, nft_cmp.c.
+func opening() []expr.Any {
+	const offset, fin, syn, rst, ack = 13, 0x01, 0x02, 0x04, 0x10
+	return []expr.Any{
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 1},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{fin | syn | rst | ack},
+			Xor: []byte{0}},
+		compare(expr.CmpOpEq, []byte{syn}),
+	}
 }
 
 // connState tests the bit of a connection state, as nft does.

@@ -48,7 +48,7 @@ func TestOthersChains(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{})
 	shell(t, lab, `iptables-nft -t nat -N CNI-HOSTPORT; iptables-legacy -t nat -N KUBE-SERVICES; nft add table inet istio
 		nft add table ip istio-pod-network-x
-		iptables-nft -t filter -N ISTIO_OUTPUT`)
+		iptables-nft -t security -N ISTIO_OUTPUT`)
 	for _, backend := range backends {
 		mustApply(t, n, backend, named(t, "default"))
 	}

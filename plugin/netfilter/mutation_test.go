@@ -152,7 +152,7 @@ func (h *hunter) try(profile testnet.Profile, m mutant) error {
 		return err
 	}
 	result, missed := h.hunt(profile, m)
-	switch reason := equivalent(profile, m); {
+	switch reason := equivalent(profile, m, h.family); {
 	case !missed && reason == "":
 		h.Errorf("%s: no flow misses %s", h.name, m)
 	case missed && reason != "" && h.lab.Reset() == nil && len(h.lab.Check()) > 0: // which is patient

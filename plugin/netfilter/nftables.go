@@ -133,8 +133,13 @@ func (tx *transaction) addChain(t redirect.Table, c redirect.Chain) {
 const nfAccept = 1
 
 func hookNumber(hook redirect.Hook) uint32 {
-	if hook == redirect.Output {
+	switch hook {
+	case redirect.Output:
 		return unix.NF_INET_LOCAL_OUT
+	case redirect.Input:
+		return unix.NF_INET_LOCAL_IN
+	case redirect.Forward:
+		return unix.NF_INET_FORWARD
 	}
 	return unix.NF_INET_PRE_ROUTING
 }

@@ -12,7 +12,8 @@ import (
 )
 
 // builtinOf is the iptables chain of a hook.
-var builtinOf = map[redirect.Hook]string{redirect.Prerouting: "PREROUTING", redirect.Output: "OUTPUT"}
+var builtinOf = map[redirect.Hook]string{redirect.Prerouting: "PREROUTING", redirect.Output: "OUTPUT",
+	redirect.Input: "INPUT", redirect.Forward: "FORWARD"}
 
 // restoreInput writes the input of iptables-restore --noflush for one family: what is held of ours goes, the rule set
 // comes. iptables-restore commits table by table, so a table's jumps from the built-in chains stand last in it, and
@@ -214,6 +215,8 @@ func portsWords(not string, items []string) string {
 
 func matchOther(match redirect.Match) []string {
 	switch m := match.(type) {
+	case redirect.Opening:
+		return []string{"--tcp-flags FIN,SYN,RST,ACK SYN"} // of -p tcp: net/netfilter/xt_tcpudp.c
 	case redirect.SocketUID:
 		return []string{"-m owner --uid-owner " + redirect.ID(m).String()}
 	case redirect.SocketGID:

@@ -95,8 +95,8 @@ func kernelFamily(nfproto uint8) redirect.Family {
 	return 0
 }
 
-// iptablesTables are the tables that iptables rules of ours or Istio's live in.
-var iptablesTables = []redirect.Kind{redirect.Raw, redirect.Mangle, redirect.NAT}
+// iptablesTables are the tables that iptables rules of ours or Istio's live in, in the order in which they are written.
+var iptablesTables = []redirect.Kind{redirect.Raw, redirect.Mangle, redirect.Filter, redirect.NAT}
 
 func isCompat(name string) bool { return slices.Contains(iptablesTables, redirect.Kind(name)) }
 

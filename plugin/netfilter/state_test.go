@@ -163,7 +163,7 @@ func TestApplyReplaces(t *testing.T) {
 // table.
 var (
 	emptyChain = regexp.MustCompile(`\tchain [A-Z]+ \{\n\t\ttype .* policy accept;\n\t\}\n\n?`)
-	emptyTable = regexp.MustCompile(`table ip6? (raw|mangle|nat) \{\n\}\n`)
+	emptyTable = regexp.MustCompile(`table ip6? (raw|mangle|filter|nat) \{\n\}\n`)
 	block      = regexp.MustCompile(`(?m)^\t(chain|set) (.*\n)*?\t\}\n`)
 )
 

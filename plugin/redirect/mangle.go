@@ -59,6 +59,8 @@ func (b builder) tproxyInbound() []Rule {
 	}
 	return append(rules, b.inbound(func(match ...Match) []Rule {
 		return []Rule{
+			// Before connection tracking is asked: it takes a SYN that meets an entry of the app's own for an answer.
+			rule("inbound, opens a connection", Jump(chainTProxy), append([]Match{TCP, Opening{}}, match...)...),
 			rule("inbound, open connection", Jump(chainDivert), append([]Match{TCP, Established}, match...)...),
 			rule("inbound", Jump(chainTProxy), append([]Match{TCP}, match...)...),
 		}

@@ -17,6 +17,12 @@ const (
 	chainDrop       = "ISTIO_DROP"
 	chainOutputDNS  = "ISTIO_OUTPUT_DNS"
 	chainGroups     = "ISTIO_OUTPUT_GROUPS" // ours: what is captured of the groups that are included
+	// The guard is ours, too.
+	chainInput       = "ISTIO_INPUT"
+	chainForward     = "ISTIO_FORWARD"
+	chainGuardIn     = "ISTIO_GUARD_IN"
+	chainGuardOut    = "ISTIO_GUARD_OUT"
+	chainGuardGroups = "ISTIO_GUARD_GROUPS"
 
 	markProxy    = 1337 // Envoy marks its upstream sockets so when it keeps the client's address; TPROXY marks so too
 	markLoopback = 1338 // the proxy calls its own pod
@@ -48,7 +54,7 @@ func (s Spec) RuleSet() RuleSet {
 		if s.Mode == ModeTProxy {
 			set.Routes = append(set.Routes, PolicyRoute{family, markProxy, tproxyTable})
 		}
-		for _, table := range []Table{b.raw(), b.mangle(), b.nat()} {
+		for _, table := range []Table{b.raw(), b.mangle(), b.filter(), b.nat()} {
 			if len(table.Chains) > 0 {
 				set.Tables = append(set.Tables, table)
 			}
@@ -109,7 +115,7 @@ func (b builder) nat() Table {
 	captureOut := Chain{Name: chainRedirect,
 		Rules: []Rule{rule("to the sidecar's outbound listener", RedirectTo(b.OutboundPort), TCP)}}
 	in, out := b.natInbound(), b.natOutput()
-	groups := Chain{Name: chainGroups, Rules: b.appOutput()}
+	groups := Chain{Name: chainGroups, Rules: b.natApp()}
 	chains := []Chain{}
 	for _, target := range []Chain{captureIn, captureOut} {
 		if jumpsTo(target.Name, in, out) || jumpsTo(chainGroups, out) && jumpsTo(target.Name, groups) {
@@ -134,21 +140,26 @@ func jumpsTo(name string, chains ...Chain) bool {
 }
 
 func (b builder) natInbound() Chain {
-	c := Chain{Name: chainInbound, Hook: Prerouting}
+	return Chain{Name: chainInbound, Hook: Prerouting, Rules: b.fromOutside(Jump(chainRedirect), Jump(chainInRedirect))}
+}
+
+// fromOutside has targets for what comes from outside the pod and is the sidecar's: that of machines behind the pod,
+// which counts as outbound, and all else.
+func (b builder) fromOutside(outbound, inbound Target) (rules []Rule) {
 	if nics := b.RerouteVirtualInterfaces; len(nics) > 0 {
 		// Where both lists name an interface, rerouting wins, as in Istio.
-		c.Rules = append(c.Rules, b.includeRanges("from a virtual machine's interface: outbound", InInterface(nics))...)
-		c.Rules = append(c.Rules, rule("from a virtual machine's interface", Return{}, InInterface(nics)))
+		rules = append(rules, b.includeRanges(outbound, "from a virtual machine's interface: outbound", InInterface(nics))...)
+		rules = append(rules, rule("from a virtual machine's interface", Return{}, InInterface(nics)))
 	}
 	if len(b.ExcludeInterfaces) > 0 {
-		c.Rules = append(c.Rules, rule("excluded interface", Return{}, InInterface(b.ExcludeInterfaces)))
+		rules = append(rules, rule("excluded interface", Return{}, InInterface(b.ExcludeInterfaces)))
 	}
 	if b.Mode == ModeRedirect {
-		c.Rules = append(c.Rules, b.inbound(func(match ...Match) []Rule {
-			return []Rule{rule("inbound", Jump(chainInRedirect), append([]Match{TCP}, match...)...)}
+		rules = append(rules, b.inbound(func(match ...Match) []Rule {
+			return []Rule{rule("inbound", inbound, append([]Match{TCP}, match...)...)}
 		})...)
 	}
-	return c
+	return rules
 }
 
 // inbound returns the rules that select inbound ports, with the given capture of what is selected.
@@ -170,26 +181,36 @@ func (b builder) natOutput() Chain {
 	loopback, passthrough, _ := b.family.addresses()
 	lo := OutInterface(loopbackInterface)
 
-	if len(b.ExcludeInterfaces) > 0 {
-		add(rule("excluded interface", Return{}, OutInterface(b.ExcludeInterfaces)))
-	}
-	if ports := b.ExcludeOutboundPorts; !ports.Empty() {
-		add(rule("excluded outbound port", Return{}, TCP, DestPorts(ports.List())),
-			rule("excluded outbound port", Return{}, UDP, DestPorts(ports.List())))
-	}
+	add(b.leftAlone(TCP, UDP)...)
 	add(rule("the sidecar passes inbound traffic on to the app", Return{}, lo, From{passthrough}))
 	add(b.proxyOutput(lo, loopback)...)
 	if !b.capturesLoopback() {
 		add(b.appOnLoopback(lo)...)
 	}
-	add(b.groupsOutput()...)
+	add(b.groupsOutput(b.natApp(), chainGroups)...)
 	return c
 }
 
-// groupsOutput sends what is left, the apps' traffic, through appOutput, as far as its group is captured. Packets
-// without a socket have no group: they are captured where all groups are, as in Istio.
-func (b builder) groupsOutput() []Rule {
-	captured := b.appOutput()
+// leftAlone lets pass what the settings exclude whoever sends it.
+func (b builder) leftAlone(protos ...Proto) (rules []Rule) {
+	if len(b.ExcludeInterfaces) > 0 {
+		rules = append(rules, rule("excluded interface", Return{}, OutInterface(b.ExcludeInterfaces)))
+	}
+	if ports := b.ExcludeOutboundPorts; !ports.Empty() {
+		for _, proto := range protos {
+			rules = append(rules, rule("excluded outbound port", Return{}, proto, DestPorts(ports.List())))
+		}
+	}
+	return rules
+}
+
+// natApp redirects what an app sends.
+func (b builder) natApp() []Rule { return b.appOutput(Jump(chainRedirect), RedirectTo(b.DNSPort)) }
+
+// groupsOutput sends what is left, the apps' traffic, through the rules of appOutput, as far as its group is captured;
+// chain is where they stand for the groups that are included. Packets without a socket have no group: they are captured
+// where all groups are, as in Istio.
+func (b builder) groupsOutput(captured []Rule, chain string) []Rule {
 	switch include, exclude := b.IncludeOutboundGroups, b.ExcludeOutboundGroups.List(); {
 	case len(captured) == 0:
 		return nil
@@ -198,7 +219,7 @@ func (b builder) groupsOutput() []Rule {
 	case include.All():
 		return captured
 	case len(include.List()) > 0:
-		return []Rule{rule("a group that is captured", Jump(chainGroups), SocketGroups(include.List()))}
+		return []Rule{rule("a group that is captured", Jump(chain), SocketGroups(include.List()))}
 	}
 	return nil
 }
@@ -231,11 +252,10 @@ func (b builder) appOnLoopback(lo OutInterface) []Rule {
 	return []Rule{rule("inside the pod", Return{}, lo)}
 }
 
-func (b builder) appOutput() []Rule {
-	var rules []Rule
+// appOutput has targets for what an app sends and is the sidecar's: TCP, and DNS.
+func (b builder) appOutput(tcp, dns Target) (rules []Rule) {
 	if b.DNSCapture {
-		rules = append(rules, rule("an app's DNS query", RedirectTo(b.DNSPort), UDP, dnsPorts),
-			rule("an app's DNS query", RedirectTo(b.DNSPort), TCP, dnsPorts))
+		rules = append(rules, rule("an app's DNS query", dns, UDP, dnsPorts), rule("an app's DNS query", dns, TCP, dnsPorts))
 	}
 	if b.capturesLoopback() {
 		loopback, _, _ := b.family.addresses()
@@ -246,21 +266,21 @@ func (b builder) appOutput() []Rule {
 	}
 	switch ports := b.IncludeOutboundPorts; {
 	case ports.All():
-		return append(rules, rule("included outbound port", Jump(chainRedirect), TCP))
+		return append(rules, rule("included outbound port", tcp, TCP))
 	case !ports.Empty():
-		rules = append(rules, rule("included outbound port", Jump(chainRedirect), TCP, DestPorts(ports.List())))
+		rules = append(rules, rule("included outbound port", tcp, TCP, DestPorts(ports.List())))
 	}
-	return append(rules, b.includeRanges("outbound")...)
+	return append(rules, b.includeRanges(tcp, "outbound")...)
 }
 
-// includeRanges captures the included destinations.
-func (b builder) includeRanges(why string, match ...Match) []Rule {
+// includeRanges has a target for the included destinations.
+func (b builder) includeRanges(target Target, why string, match ...Match) []Rule {
 	match = append(match, TCP)
 	if b.IncludeOutboundIPRanges.All() {
-		return []Rule{rule(why, Jump(chainRedirect), match...)}
+		return []Rule{rule(why, target, match...)}
 	}
 	if included := b.IncludeOutboundIPRanges.Of(b.family); len(included) > 0 {
-		return []Rule{rule(why, Jump(chainRedirect), append(match, To(included))...)}
+		return []Rule{rule(why, target, append(match, To(included))...)}
 	}
 	return nil
 }

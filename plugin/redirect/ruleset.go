@@ -38,7 +38,7 @@ func (f Family) addresses() (loopback, passthrough, everything netip.Prefix) {
 }
 
 // RuleSet is everything a network namespace must hold, for both families, in the order in which it must be written
-// where it cannot be written at once: routes and addresses, which are inert alone, then raw, mangle and nat.
+// where it cannot be written at once: routes and addresses, which are inert alone, then raw, mangle, filter and nat.
 type RuleSet struct {
 	Addresses []Address
 	Routes    []PolicyRoute
@@ -62,10 +62,11 @@ type PolicyRoute struct {
 // Kind is the netfilter table that a Table stands for; it fixes at which priority its chains hook in.
 type Kind string
 
-// The kinds of table, in the order in which packets pass them.
+// The kinds of table, in the order in which they are written.
 const (
 	Raw    Kind = "raw"    // before connection tracking
 	Mangle Kind = "mangle" // marks, TPROXY
+	Filter Kind = "filter" // drops what went around nat; written before it, and in force after it
 	NAT    Kind = "nat"    // sees only the first packet of a connection
 )
 
@@ -84,6 +85,8 @@ const (
 	Regular    Hook = ""
 	Prerouting Hook = "prerouting" // all that arrives, also on lo
 	Output     Hook = "output"     // all that the pod's own processes send
+	Input      Hook = "input"      // all that arrives for a socket of the pod, also on lo
+	Forward    Hook = "forward"    // all that arrives for somebody else
 )
 
 // Chain is a named list of rules.
@@ -125,6 +128,8 @@ type (
 	DestPorts []PortRange
 	// NotDestPorts matches every other destination port; at most 15, for iptables cannot hold more in one rule.
 	NotDestPorts []uint16
+	// Opening matches TCP segments that open a connection: SYN is set, and FIN, RST and ACK are not.
+	Opening struct{}
 	// SocketUID matches packets whose socket was opened by the user, in the IDs of the namespace's user namespace.
 	SocketUID ID
 	// SocketGID matches packets whose socket was opened by the group, likewise.
@@ -162,6 +167,7 @@ func (NotTo) isMatch()        {}
 func (SourcePort) isMatch()   {}
 func (DestPorts) isMatch()    {}
 func (NotDestPorts) isMatch() {}
+func (Opening) isMatch()      {}
 func (SocketUID) isMatch()    {}
 func (SocketGID) isMatch()    {}
 func (SocketGroups) isMatch() {}

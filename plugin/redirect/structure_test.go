@@ -18,8 +18,8 @@ func problems(set RuleSet) []string {
 	last := -1
 	for _, t := range set.Tables {
 		where := fmt.Sprintf("%s %s", t.Family, t.Kind)
-		// One table after the other as they must be written: IPv6 first, raw before mangle before nat.
-		place := 3*slices.Index(Families, t.Family) + slices.Index([]Kind{Raw, Mangle, NAT}, t.Kind)
+		// One table after the other as they must be written: IPv6 first, raw before mangle before filter before nat.
+		place := 4*slices.Index(Families, t.Family) + slices.Index([]Kind{Raw, Mangle, Filter, NAT}, t.Kind)
 		if place <= last || len(t.Chains) == 0 {
 			found = append(found, where+": out of order, twice or empty")
 		}
@@ -132,12 +132,29 @@ func matchProblem(t Table, c Chain, match Match, proto bool) string {
 			return "no port without a protocol"
 		}
 		return portsProblem(ports)
+	case Opening:
+		if !proto {
+			return "no flags without a protocol"
+		}
 	case SocketUID, SocketGID, SocketGroups:
-		if c.Hook != Output {
+		if !slices.Equal(hooksOf(t, c), []Hook{Output}) {
 			return "only packets on their way out have a socket"
 		}
 	}
 	return ""
+}
+
+// hooksOf returns where the packets of a chain come from.
+func hooksOf(t Table, c Chain) (hooks []Hook) {
+	if c.Hook != Regular {
+		return []Hook{c.Hook}
+	}
+	for _, from := range t.Chains {
+		if jumpsTo(c.Name, from) {
+			hooks = append(hooks, hooksOf(t, from)...)
+		}
+	}
+	return hooks
 }
 
 // portsProblem checks the one form that lists of ports have.
@@ -164,9 +181,13 @@ func targetProblem(t Table, c Chain, target Target, proto bool) string {
 		if t.Kind != Mangle || !proto || c.Hook == Output || v.Port == 0 || v.Mark == 0 {
 			return "mangle only, inbound, of a protocol, to a port"
 		}
-	case SetMark, SaveMark, RestoreMark, Accept, Drop:
+	case SetMark, SaveMark, RestoreMark, Accept:
 		if t.Kind != Mangle {
 			return "mangle only"
+		}
+	case Drop:
+		if t.Kind != Mangle && t.Kind != Filter {
+			return "mangle and filter only"
 		}
 	case SetZone:
 		if t.Kind != Raw {
@@ -201,6 +222,7 @@ func TestStructureFindsProblems(t *testing.T) {
 	}
 	for want, change := range breakage {
 		set := DefaultSpec().RuleSet()
+		set.Tables = slices.DeleteFunc(set.Tables, func(t Table) bool { return t.Kind != NAT })
 		change(&set)
 		if got := strings.Join(problems(set), "; "); !strings.Contains(got, want) {
 			t.Errorf("%q is not found: %q", want, got)

@@ -25,6 +25,8 @@ func (k Kind) Priority() int {
 		return -300
 	case Mangle:
 		return -150
+	case Filter:
+		return 0
 	}
 	return -100
 }
@@ -133,6 +135,8 @@ func matchText(family Family, match Match) string {
 		return "th dport " + set(m, PortRange.String)
 	case NotDestPorts:
 		return "th dport != " + set(m, portText)
+	case Opening:
+		return "tcp flags & (fin | syn | rst | ack) == syn"
 	case SocketUID:
 		return "meta skuid " + ID(m).String()
 	case SocketGID:

@@ -1,0 +1,160 @@
+package testnet
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+
+	"github.com/istio-pod-network/controller/internal/testnet/escape"
+	"golang.org/x/sys/unix"
+)
+
+// escapePrefix begins the kind of a flow that is an attempt of package escape; its name follows.
+const escapePrefix = "escape-"
+
+// attempt returns what a kind of flow tries, if it is one of those.
+func (k Kind) attempt() (escape.Attempt, bool) {
+	name, found := strings.CutPrefix(string(k), escapePrefix)
+	if !found {
+		return escape.Attempt{}, false
+	}
+	return escape.Named(name)
+}
+
+// escapeFlows are attempts to get around the sidecar. The pod's port of the one that comes from outside is nobody
+// else's.
+var escapeFlows = []Flow{
+	{Name: "escape-lo", From: FromApp, Proto: TCP, To: Peer, Port: 8080, Src: Pod, Kind: escapePrefix + "lo"},
+	{Name: "escape-lo-9090", From: FromApp, Proto: TCP, To: Outside, Port: 9090, Src: Pod, Kind: escapePrefix + "lo"},
+	{Name: "escape-freebind", From: FromApp, Proto: TCP, To: Peer, Port: 80, Src: Pod, Kind: escapePrefix + "freebind"},
+	{Name: "escape-freebind-443", From: FromApp, Proto: TCP, To: Service, Port: 443, Src: Pod,
+		Kind: escapePrefix + "freebind"},
+	{Name: "escape-helper", From: FromApp, Proto: TCP, To: Service, Port: 80, Src: Pod, Kind: escapePrefix + "helper"},
+	{Name: "escape-helper-443", From: FromApp, Proto: TCP, To: Outside, Port: 443, Src: Pod,
+		Kind: escapePrefix + "helper"},
+	{Name: "escape-helper-53", From: FromApp, Proto: TCP, To: Peer, Port: 53, Src: Pod, Kind: escapePrefix + "helper"},
+	{Name: "escape-mptcp", From: FromApp, Proto: TCP, To: Service, Port: 80, Src: Pod, Kind: escapePrefix + "mptcp"},
+	{Name: "escape-inbound", From: FromPeer, Proto: TCP, To: Pod, Port: 7002, Src: Peer, Kind: escapePrefix + "inbound"},
+	{Name: "escape-vm", From: FromVM, Proto: TCP, To: Outside, Port: 443, Src: VM, Kind: escapePrefix + "helper"},
+}
+
+// deviceEscapeFlows begin at net1, which must be excluded.
+var deviceEscapeFlows = []Flow{
+	{Name: "escape-device", From: FromApp, Proto: TCP, To: Peer, Port: 8080, Src: Pod, Kind: escapePrefix + "device"},
+	{Name: "escape-dns", From: FromApp, Proto: UDP, To: Peer, Port: 53, Src: Pod, Kind: escapePrefix + "dns"},
+}
+
+// neverCaptured is a port of the pod at which nobody listens, and which no profile captures.
+const neverCaptured = 15090
+
+// escape makes an attempt as its party, without any privilege. Whoever keeps it from the server, and how, does not
+// matter.
+func (l *Lab) escape(f Flow, a escape.Attempt, family Family, silent int) Outcome {
+	place, closeAll := l.placeOf(f, a, family, silent)
+	defer closeAll()
+	from := identity{l.pod, ids{appID, appID}}
+	if f.From == FromVM {
+		from.node = l.vm
+	}
+	t, err := startThread(from.node.ns, l.hostIDs(from))
+	if err != nil {
+		return failure(err)
+	}
+	defer t.stop()
+	fd := -1
+	t.do(func() { fd, err = a.Run(place) })
+	if errors.Is(err, escape.ErrNotMade) {
+		return Outcome{Landed: Failed, Note: err.Error()}
+	} else if err != nil {
+		return Outcome{Landed: Kept}
+	}
+	c := &client{fd: fd, rounds: l.rounds, silent: silent}
+	defer c.close()
+	if a.Inbound {
+		return Outcome{Landed: AtApp}
+	}
+	if o := c.answered(f); o.Landed == AtPeer {
+		return o
+	}
+	return Outcome{Landed: Kept}
+}
+
+// placeOf returns where the flow's attempt is made, and what ends it.
+func (l *Lab) placeOf(f Flow, a escape.Attempt, family Family, silent int) (place escape.Place, closeAll func()) {
+	own, server, device := nextPort(), f.Port, ""
+	switch {
+	case a.Inbound:
+		own, server = f.Port, own
+	case a.Helped:
+		own = neverCaptured
+	case a.Name == "device" || a.Name == "dns":
+		device = "net1"
+	}
+	pod, to := f.Src, f.To
+	if a.Inbound {
+		pod, to = f.To, f.Src
+	}
+	var calls []*client
+	return escape.Place{
+			Pod: netip.AddrPortFrom(pod.Addr(family), own), Server: netip.AddrPortFrom(to.Addr(family), server), Device: device,
+			Until: func(try func() (bool, error)) error { return l.rounds.until(silent, try) },
+			SYN:   func(from, to netip.AddrPort) error { return l.loneSYN(from, to) },
+			Call: func(from, to netip.AddrPort) error {
+				c, err := l.call(from, to)
+				if err == nil {
+					calls = append(calls, c)
+				}
+				return err
+			},
+		}, func() {
+			for _, c := range calls {
+				c.close()
+			}
+		}
+}
+
+// loneSYN sends a segment from the peer that its kernel knows nothing of, and returns when it has arrived.
+func (l *Lab) loneSYN(from, to netip.AddrPort) error {
+	fd, err := l.peer.root.socket(domain(from.Addr()), unix.SOCK_RAW, unix.IPPROTO_TCP)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(from.Addr(), 0))); err != nil {
+		return err
+	}
+	if err := unix.Sendto(fd, segment(from, to, flagSYN), 0, sockaddr(netip.AddrPortFrom(to.Addr(), 0))); err != nil {
+		return err
+	}
+	_ = l.rounds.until(Silent, func() (bool, error) { return false, nil })
+	return nil
+}
+
+// call begins a connection of the peer's.
+func (l *Lab) call(from, to netip.AddrPort) (*client, error) {
+	fd, err := l.peer.root.socket(domain(from.Addr()), unix.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{fd: fd, rounds: l.rounds}
+	err = unix.Bind(fd, sockaddr(from))
+	if err == nil {
+		err = unix.Connect(fd, sockaddr(to))
+	}
+	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Escapes says whether the flow is an attempt to get around the sidecar.
+func (f Flow) Escapes() bool { return strings.HasPrefix(string(f.Kind), escapePrefix) }
+
+// EscapeKinds returns the kinds of flow that are attempts of package escape.
+func EscapeKinds() (kinds []Kind) {
+	for _, a := range escape.Attempts {
+		kinds = append(kinds, Kind(escapePrefix+a.Name))
+	}
+	return kinds
+}
