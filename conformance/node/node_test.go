@@ -244,7 +244,7 @@ func TestWarnings(t *testing.T) {
 	}
 	list, err := r.client.CoreV1().Events(r.namespace).List(r.ctx, metav1.ListOptions{})
 	must(t, err)
-	if len(list.Items) != 8 {
+	if len(list.Items) != 9 {
 		t.Errorf("%d Events", len(list.Items))
 	}
 }
