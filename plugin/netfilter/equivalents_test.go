@@ -85,6 +85,8 @@ var unguarded = []struct {
 	{redirect.IPv6, "filter-istio-output", "udp th dport 53 jump", allBut(), "likewise"},
 	{0, "filter-istio-guard-out", "tcp th dport 53 drop", allBut("dns-no-outbound", "tproxy-dns-no-outbound"),
 		"all TCP is dropped further down, or the port is excluded"},
+	{0, "filter-istio-guard-groups", "udp th dport 53 drop", allBut(), "no interface is excluded"},
+	{0, "filter-istio-guard-groups", "tcp th dport 53 drop", allBut(), "all TCP is dropped further down"},
 	{redirect.IPv6, "filter-istio-guard-out", "meta l4proto tcp drop", called("drop-invalid", "tproxy-drop-invalid"),
 		"the answers to attempts are invalid"},
 	{redirect.IPv6, "filter-istio-output", "jump", called("drop-invalid", "tproxy-drop-invalid"), "likewise"},
@@ -95,6 +97,12 @@ var unguarded = []struct {
 	{redirect.IPv6, "mangle-istio-inbound", "jump mangle-istio-tproxy", tproxyBut("tproxy-include-ranges",
 		"tproxy-exclude-ranges", "tproxy-include-exclude-ranges", "tproxy-loopback-range", "tproxy-no-outbound",
 		"tproxy-include-ports", "tproxy-dns-no-outbound", "tproxy-reroute-ranges"), "likewise"},
+}
+
+// unsure reports whether an attempt misses the mutant's rule in some runs alone: with other ports of the sidecar that of
+// the machine behind the pod gets through in about every second one. Every other profile holds the rule.
+func unsure(profile testnet.Profile, m mutant) bool {
+	return m.chain == "filter-istio-forward" && profile.Name == "custom-ports"
 }
 
 var rangesOnly = called("include-ranges", "tproxy-include-ranges", "include-exclude-ranges",

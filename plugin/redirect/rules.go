@@ -205,7 +205,13 @@ func (b builder) leftAlone(protos ...Proto) (rules []Rule) {
 }
 
 // natApp redirects what an app sends.
-func (b builder) natApp() []Rule { return b.appOutput(Jump(chainRedirect), RedirectTo(b.DNSPort)) }
+func (b builder) natApp() []Rule {
+	if !b.capturesLoopback() {
+		return b.appOutput(Jump(chainRedirect), RedirectTo(b.DNSPort))
+	}
+	loopback, _, _ := b.family.addresses()
+	return b.appOutput(Jump(chainRedirect), RedirectTo(b.DNSPort), rule("loopback", Return{}, To{loopback}))
+}
 
 // groupsOutput sends what is left, the apps' traffic, through the rules of appOutput, as far as its group is captured;
 // chain is where they stand for the groups that are included. Packets without a socket have no group: they are captured
@@ -252,15 +258,13 @@ func (b builder) appOnLoopback(lo OutInterface) []Rule {
 	return []Rule{rule("inside the pod", Return{}, lo)}
 }
 
-// appOutput has targets for what an app sends and is the sidecar's: TCP, and DNS.
-func (b builder) appOutput(tcp, dns Target) (rules []Rule) {
+// appOutput has targets for what an app sends and is the sidecar's: TCP, and DNS. The rules between the two come first
+// for TCP.
+func (b builder) appOutput(tcp, dns Target, between ...Rule) (rules []Rule) {
 	if b.DNSCapture {
 		rules = append(rules, rule("an app's DNS query", dns, UDP, dnsPorts), rule("an app's DNS query", dns, TCP, dnsPorts))
 	}
-	if b.capturesLoopback() {
-		loopback, _, _ := b.family.addresses()
-		rules = append(rules, rule("loopback", Return{}, To{loopback}))
-	}
+	rules = append(rules, between...)
 	if excluded := b.ExcludeOutboundIPRanges.Of(b.family); len(excluded) > 0 {
 		rules = append(rules, rule("excluded destination", Return{}, To(excluded)))
 	}
