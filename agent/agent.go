@@ -70,7 +70,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	a.patrol = patrol.New(patrol.Config{
 		Every: o.every, StuckAfter: o.stuckAfter, SweepAfter: o.sweepAfter, Policy: o.policy, Boot: boot, Store: o.store,
 		Pods: a.pods, Namespaces: a.namespaces, Reader: a.api, Records: a.records, Marks: a.marker,
-		Installation: a.installation,
+		Questions: a.answerer, Installation: a.installation,
 		Repairer: patrol.NewRepairer(patrol.RepairConfig{
 			Mode: o.repair, CacheDir: o.cacheDir, NetNSDir: o.netnsDir, Plugin: filepath.Join(o.install.BinDir, entry.Type),
 			Entry: o.install.Entry, Store: o.store, Pods: a.api, Warner: warner, Repairs: a.metrics.podRepairs, Log: log,
@@ -125,6 +125,7 @@ func (a *agent) run(ctx context.Context) error {
 func (a *agent) serveFacts(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
+	a.answerer.Listening()
 	a.serving.Store(true)
 	defer a.serving.Store(false)
 	return facts.Serve(l, a.answerer.Answer)
@@ -160,13 +161,33 @@ func (a *agent) ready() []check {
 		{"pods", synced(a.pods.Synced)},
 		{"namespaces", synced(a.namespaces.Synced)},
 		{"records", synced(a.records.Ready)},
+		{"rules", func() (bool, string) { // for information
+			if older := a.patrol.Older(); len(older) > 0 {
+				return true, "written by another release, for " + some(older)
+			}
+			return true, "of this release"
+		}},
 		{"no bypass", func() (bool, string) {
 			if bypassed := a.patrol.Bypassed(); len(bypassed) > 0 {
 				return false, strings.Join(bypassed, ", ") + ": the runtime did not run the plugin"
 			}
+			if outside := a.patrol.Outside(); len(outside) > 0 {
+				return true, "outside the mesh until they are made again: " + some(outside)
+			}
 			return true, "no mesh pod is without rules"
 		}},
 	}
+}
+
+// shownNames is how many names a line of /readyz has.
+const shownNames = 10
+
+// some lists names.
+func some(names []string) string {
+	if more := len(names) - shownNames; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:shownNames], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 func synced(is func() bool) func() (bool, string) {

@@ -69,6 +69,15 @@ func newMetrics() *metrics {
 				Name: prefix + "family_refused_pods",
 				Help: "Mesh pods of both IP families whose sidecar listens in the other one alone, by the family that it refuses",
 			}, []string{"family"}),
+			Outside: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+				Name: prefix + "outside_pods",
+				Help: "Pods without rules that what is said now puts into the mesh: opted in after their network was made, or " +
+					"nobody knows",
+			}, []string{"because"}),
+			Older: prometheus.NewGauge(prometheus.GaugeOpts{
+				Name: prefix + "older_rules_pods",
+				Help: "Pods whose rules another release has written than those that this one writes for the same settings",
+			}),
 			Swept: counters("records_swept_total", "Records removed because their sandbox is gone", "because"),
 		},
 	}
@@ -82,6 +91,9 @@ func newMetrics() *metrics {
 		m.podRepairs.WithLabelValues(result)
 	}
 	m.patrol.Refusing.WithLabelValues(redirect.IPv6.String())
+	for _, verdict := range patrol.Outside {
+		m.patrol.Outside.WithLabelValues(verdict)
+	}
 	for _, source := range answer.Sources {
 		m.questions.WithLabelValues(string(source))
 	}
@@ -89,7 +101,8 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": buildinfo.Version(), "goversion": runtime.Version()}})
 	info.Set(1)
 	m.registry.MustRegister(m.adds, m.addDuration, m.marks, m.markLatency, m.questions, m.requests, m.installed, m.repairs,
-		m.patrol.Bypasses, m.patrol.Bypassed, m.patrol.Refusing, m.patrol.Swept, m.podRepairs, info,
+		m.patrol.Bypasses, m.patrol.Bypassed, m.patrol.Refusing, m.patrol.Outside, m.patrol.Older, m.patrol.Swept,
+		m.podRepairs, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -100,8 +100,8 @@ func (o *options) flags() *flag.FlagSet {
 		"what to do about mesh `pods` whose network was made without the plugin: apply (run the plugin on it; needs "+
 			"CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_DAC_READ_SEARCH and the directories below), delete (if a controller makes "+
 			"them again) or off (report them)")
-	f.StringVar(&o.cacheDir, "cni-cache-dir", "/var/lib/cni", "with --repair=apply: the `directory` in which the "+
-		"runtime's libcni keeps results")
+	f.StringVar(&o.cacheDir, "cni-cache-dir", "/var/lib/cni", "the `directory` in which the runtime's libcni keeps "+
+		"results, with the annotations that pods had when their networks were made; it is only read")
 	f.StringVar(&o.netnsDir, "netns-dir", "/run/netns", "with --repair=apply: the `directory` in which the runtime "+
 		"keeps network namespaces")
 	f.BoolVar(&o.uninstall, "uninstall", false, "take the plugin out of this node, and be ready when it is out")

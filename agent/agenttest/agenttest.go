@@ -70,6 +70,7 @@ func RecordFor(pod *corev1.Pod, netns string) record.Record {
 		Version: record.Version, Network: "net", IfName: "eth0", ContainerID: "c" + netns, PodUID: string(pod.UID),
 		Namespace: pod.Namespace, Name: pod.Name, NetNS: record.NetNS(Boot + "/" + netns),
 		Decision: record.Redirect, Reason: "injected", Backend: "nftables", Time: time.Now(),
+		RuleSetHash: redirect.DefaultSpec().RuleSet().Hash(),
 	}
 }
 
@@ -91,9 +92,28 @@ func Namespaces(
 	t testing.TB, read func(context.Context, string) (map[string]string, error), names ...string,
 ) *kube.Namespaces {
 	t.Helper()
-	from := source.NewFakeControllerSource()
+	var all []*metav1.PartialObjectMetadata
 	for _, name := range names {
-		from.Add(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}})
+		all = append(all, &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}})
+	}
+	return namespaces(t, read, all...)
+}
+
+// AnnotatedNamespace returns a cache of one namespace.
+func AnnotatedNamespace(t testing.TB, name string, annotations map[string]string) *kube.Namespaces {
+	t.Helper()
+	return namespaces(t, nil, &metav1.PartialObjectMetadata{
+		ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Annotations: annotations},
+	})
+}
+
+func namespaces(
+	t testing.TB, read func(context.Context, string) (map[string]string, error), all ...*metav1.PartialObjectMetadata,
+) *kube.Namespaces {
+	t.Helper()
+	from := source.NewFakeControllerSource()
+	for _, namespace := range all {
+		from.Add(namespace)
 	}
 	c, err := kube.NewNamespaces(from, read)
 	await.Must(t, err)

@@ -46,13 +46,14 @@ type Answerer struct {
 	reader     kube.PodReader
 	answered   func(Source)
 	slots      chan struct{} // one per live read under way
+	asked      questions
 }
 
 // New returns an Answerer for the pods of a node. It calls answered for every question.
 func New(
 	node string, pods *kube.Pods, namespaces *kube.Namespaces, reader kube.PodReader, answered func(Source),
 ) *Answerer {
-	return &Answerer{node, pods, namespaces, reader, answered, make(chan struct{}, liveReads)}
+	return &Answerer{node, pods, namespaces, reader, answered, make(chan struct{}, liveReads), questions{}}
 }
 
 // Answer is what facts.Serve calls. A question that cannot be answered in time gets an error that has the runtime try
@@ -62,6 +63,7 @@ func (a *Answerer) Answer(ctx context.Context, q facts.Request) facts.Response {
 	defer cancel()
 	pod, source, err := a.find(ctx, q)
 	if err == nil {
+		a.asked.note(pod.UID)
 		var namespace map[string]string
 		if namespace, err = a.namespaces.Annotations(ctx, q.Namespace); err == nil {
 			a.answered(source)

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -22,6 +23,7 @@ const byID = "id"
 // Pods has the pods of this node, trimmed to what is needed.
 type Pods struct {
 	informer cache.SharedIndexInformer
+	before   befores
 
 	mu   sync.Mutex
 	next chan struct{} // closed at the next change
@@ -33,6 +35,7 @@ func NewPods(source cache.ListerWatcher, changed func(id string)) (*Pods, error)
 	byIDs := cache.Indexers{byID: func(object any) ([]string, error) { return IDs(object.(*corev1.Pod)), nil }}
 	c := &Pods{
 		informer: cache.NewSharedIndexInformer(source, &corev1.Pod{}, 0, byIDs), next: make(chan struct{}),
+		before: befores{pods: map[types.UID]*before{}},
 	}
 	err := c.informer.SetTransform(func(object any) (any, error) {
 		if pod, ok := object.(*corev1.Pod); ok {
@@ -43,13 +46,18 @@ func NewPods(source cache.ListerWatcher, changed func(id string)) (*Pods, error)
 	if err != nil {
 		return nil, err
 	}
-	tell := func(object any) {
+	tell := func(object any, exists bool) {
 		if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 			object = gone.Obj
 		}
 		pod, ok := object.(*corev1.Pod)
 		if !ok {
 			return
+		}
+		if exists {
+			c.before.see(pod)
+		} else {
+			c.before.forget(pod.UID)
 		}
 		for _, id := range IDs(pod) {
 			changed(id)
@@ -60,7 +68,9 @@ func NewPods(source cache.ListerWatcher, changed func(id string)) (*Pods, error)
 		c.next = make(chan struct{})
 	}
 	_, err = c.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: tell, UpdateFunc: func(_, object any) { tell(object) }, DeleteFunc: tell,
+		AddFunc:    func(object any) { tell(object, true) },
+		UpdateFunc: func(_, object any) { tell(object, true) },
+		DeleteFunc: func(object any) { tell(object, false) },
 	})
 	return c, err
 }

@@ -2,7 +2,9 @@ package patrol
 
 import (
 	"context"
+	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,11 +12,13 @@ import (
 	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/agent/mark"
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/fdleak"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	source "k8s.io/client-go/tools/cache/testing"
 	kuberecord "k8s.io/client-go/tools/record"
 )
@@ -39,6 +43,18 @@ type marksAt map[string]time.Time
 
 func (m marksAt) MarkedSince(id string) (time.Time, bool) { at, marked := m[id]; return at, marked }
 
+// questionsOf are the pods that the plugin has asked about, since a time.
+type questionsOf struct {
+	since time.Time
+	about map[types.UID]bool
+}
+
+func (q *questionsOf) HeardSince() time.Time { return q.since }
+
+func (q *questionsOf) Asked(uid types.UID) bool { return q.about[uid] }
+
+func (q *questionsOf) Forget(func(types.UID) bool) {}
+
 // chaining is an installation.
 type chaining struct {
 	since      time.Time
@@ -56,14 +72,17 @@ type beat struct {
 	source       *source.FakeControllerSource
 	records      recordsOf
 	marks        marksAt
+	questions    *questionsOf
 	installation *chaining
+	cache        string // libcni's
 	events       *kuberecord.FakeRecorder
 }
 
 func patrolling(t *testing.T, pods ...*corev1.Pod) *beat {
 	t.Helper()
 	c, from := agenttest.Pods(t, func(string) {}, pods...)
-	b := &beat{source: from, records: recordsOf{}, marks: marksAt{}, installation: &chaining{since: time.Unix(1, 0)}}
+	b := &beat{source: from, records: recordsOf{}, marks: marksAt{}, installation: &chaining{since: time.Unix(1, 0)},
+		questions: &questionsOf{since: time.Unix(1, 0), about: map[types.UID]bool{}}, cache: t.TempDir()}
 	w, events := heard()
 	b.events = events
 	counter := func() *prometheus.CounterVec {
@@ -74,18 +93,40 @@ func patrolling(t *testing.T, pods ...*corev1.Pod) *beat {
 		Boot:  agenttest.Boot,
 		Store: record.Store{Dir: t.TempDir()}, Pods: c, Namespaces: agenttest.Namespaces(t, nil, "shop", "kube-system"),
 		Reader:  readerOf(c), // which knows what the cache knows
-		Records: b.records, Marks: b.marks, Installation: b.installation,
-		Repairer: NewRepairer(RepairConfig{Mode: Off, Warner: w, Repairs: counter(), Log: agenttest.Quiet()}),
-		Warner:   w,
+		Records: b.records, Marks: b.marks, Questions: b.questions, Installation: b.installation,
+		Repairer: NewRepairer(RepairConfig{
+			Mode: Off, CacheDir: b.cache, Warner: w, Repairs: counter(), Log: agenttest.Quiet(),
+		}),
+		Warner: w,
 		Metrics: Metrics{
 			Bypasses: prometheus.NewCounter(prometheus.CounterOpts{Name: "c"}),
 			Bypassed: prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"}), Swept: counter(),
 			Refusing: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "g"}, []string{"family"}),
+			Older:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"}),
+			Outside:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "g"}, []string{"because"}),
 		},
 		Log: agenttest.Quiet(),
 	})
 	b.chained = b.installation.since
+	for _, pod := range pods {
+		b.cached(t, pod)
+	}
 	return b
+}
+
+// cached has libcni keep what the pod is annotated with at the moment in which it gets its network.
+func (b *beat) cached(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	annotations, err := json.Marshal(pod.Annotations)
+	await.Must(t, err)
+	address := "10.0.0.1"
+	if len(pod.Status.PodIPs) > 0 {
+		address = pod.Status.PodIPs[0].IP
+	}
+	text := cachedWith("1.3", string(pod.UID), "sandbox-of-"+pod.Name, "/run/netns/"+pod.Name, address,
+		string(annotations))
+	await.Must(t, os.MkdirAll(filepath.Join(b.cache, "results"), 0o755))
+	write(t, filepath.Join(b.cache, "results", "net-"+pod.Name+"-eth0"), text, 0o600)
 }
 
 // readerOf is an API server that has what the cache has.

@@ -4,6 +4,7 @@ package patrol
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,7 @@ type Config struct {
 	Reader       kube.PodReader
 	Records      Records
 	Marks        Marks
+	Questions    Questions
 	Installation Installation
 
 	Repairer *Repairer
@@ -63,6 +65,8 @@ type Metrics struct {
 	Bypasses prometheus.Counter
 	Bypassed prometheus.Gauge       // now
 	Refusing *prometheus.GaugeVec   // by the family that their sidecars refuse, now
+	Outside  *prometheus.GaugeVec   // now, by verdict
+	Older    prometheus.Gauge       // now
 	Swept    *prometheus.CounterVec // by why the record was stale
 }
 
@@ -70,11 +74,18 @@ type Metrics struct {
 type Patrol struct {
 	Config
 	seen     map[types.UID]*sighting
-	away     bool                     // the API server, in this round
-	chained  time.Time                // since when the plugin is, as this round sees it; zero where it is not
-	orphans  map[string]time.Time     // by container ID and interface: since when a record has no sandbox
+	away     bool                 // the API server, in this round
+	chained  time.Time            // since when the plugin is, as this round sees it; zero where it is not
+	orphans  map[string]time.Time // by container ID and interface: since when a record has no sandbox
+	known    knownBypasses
 	bypassed atomic.Pointer[[]string] // names of the pods that bypass the mesh
-	last     atomic.Int64             // end of the last round, Unix nanoseconds
+	outside  atomic.Pointer[[]string] // of those that are outside it, and seem to belong into it
+	older    atomic.Pointer[[]string] // of those whose rules another release has written
+	rendered rendered
+	last     atomic.Int64 // end of the last round, Unix nanoseconds
+
+	cached    []sandbox // of libcni's cache, in this round
+	cacheRead bool
 }
 
 // sighting is what earlier rounds have seen of a pod.
@@ -82,14 +93,24 @@ type sighting struct {
 	bypass    int  // rounds in which it seemed to bypass the mesh
 	early     int  // rounds in which it seemed to have come too early
 	confirmed bool // the API server was asked about it, and had it
+
+	network string            // the one of which is known
+	then    map[string]string // the annotations when it was made
 }
 
 // certain is in how many rounds a pod has to seem to bypass the mesh: between two sandboxes its status is a moment
 // late.
 const certain = 2
 
-// New returns a patrol that has not looked at anything yet.
-func New(c Config) *Patrol { return &Patrol{Config: c} }
+// bypassesFile, in the state directory, is what the next agent of this boot reads of the bypasses.
+const bypassesFile = "bypasses.json"
+
+// New returns a patrol that has not looked at anything yet, and knows the bypasses that an earlier one has found.
+func New(c Config) *Patrol {
+	p := &Patrol{Config: c, known: knownBypasses{path: filepath.Join(c.Store.Dir, bypassesFile)}}
+	p.seen = p.known.load()
+	return p
+}
 
 // Run goes rounds until the context ends.
 func (p *Patrol) Run(ctx context.Context) {
@@ -130,11 +151,28 @@ func (p *Patrol) Bypassed() []string {
 	return nil
 }
 
+// Outside returns the names of the pods that are outside the mesh although what is said now puts them into it.
+func (p *Patrol) Outside() []string {
+	if names := p.outside.Load(); names != nil {
+		return *names
+	}
+	return nil
+}
+
+// Older returns the names of the pods whose rules another release has written than those that this one would write.
+func (p *Patrol) Older() []string {
+	if names := p.older.Load(); names != nil {
+		return *names
+	}
+	return nil
+}
+
 // round looks at every pod and every record once.
 func (p *Patrol) round(ctx context.Context, now time.Time) {
-	p.away, p.chained = false, p.Installation.ChainedSince()
+	p.away, p.cacheRead, p.chained = false, false, p.Installation.ChainedSince()
 	records := p.Records.ByPod()
-	bypassed, before := []string{}, p.seen
+	verdicts, before := map[verdict][]string{}, p.seen
+	older, hashes := []string{}, rendered{}
 	p.seen = map[types.UID]*sighting{}
 	refusing := 0
 	var broken []*corev1.Pod // that lack what the plugin should have done
@@ -149,21 +187,44 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 		}
 		r, recorded := p.recordOf(pod, records)
 		stuck := recorded && p.lookAtWait(pod, r, now)
-		bypasses := p.lookForBypass(ctx, pod, s, recorded)
-		if bypasses {
-			bypassed = append(bypassed, pod.Namespace+"/"+pod.Name)
+		if recorded && !kube.IsOver(pod) && hashes.isOlder(r, p.rendered) {
+			older = append(older, pod.Namespace+"/"+pod.Name)
+			p.tellOlder(pod)
 		}
+		v := p.lookForBypass(ctx, pod, s, recorded)
+		verdicts[v] = append(verdicts[v], pod.Namespace+"/"+pod.Name)
+		bypasses := v == bypass
 		if p.Repairer.concerns(!recorded && p.cameEarly(pod, s), bypasses, stuck) && p.exists(ctx, pod, s) {
 			broken = append(broken, pod)
 		}
 	}
-	slices.Sort(bypassed)
-	p.bypassed.Store(&bypassed)
-	p.Metrics.Bypassed.Set(float64(len(bypassed)))
 	p.Metrics.Refusing.WithLabelValues(redirect.IPv6.String()).Set(float64(refusing))
-	p.Warner.forget(func(uid types.UID) bool { return p.seen[uid] != nil })
+	p.publish(verdicts)
+	slices.Sort(older)
+	p.older.Store(&older)
+	p.Metrics.Older.Set(float64(len(older)))
+	p.rendered = hashes
+	exists := func(uid types.UID) bool { return p.seen[uid] != nil }
+	p.Warner.forget(exists)
+	p.Questions.Forget(exists)
 	p.sweep(ctx, records, now)
 	p.repair(ctx, broken)
+	if err := p.known.keep(p.seen); err != nil {
+		p.Log.WithError(err).Warn("remembering the pods that bypass the mesh")
+	}
+}
+
+// publish says which pods have which verdict.
+func (p *Patrol) publish(verdicts map[verdict][]string) {
+	bypassed, outside := verdicts[bypass], slices.Concat(verdicts[late], verdicts[unknown])
+	slices.Sort(bypassed)
+	slices.Sort(outside)
+	p.bypassed.Store(&bypassed)
+	p.outside.Store(&outside)
+	p.Metrics.Bypassed.Set(float64(len(bypassed)))
+	for _, v := range Outside {
+		p.Metrics.Outside.WithLabelValues(v).Set(float64(len(verdicts[verdict(v)])))
+	}
 }
 
 // recordOf returns the record that speaks for a pod.
@@ -230,37 +291,36 @@ func (p *Patrol) decide(pod *corev1.Pod) (d redirect.Decision, concerns bool) {
 	return d, err == nil
 }
 
-// lookForBypass reports whether the pod is known to bypass the mesh, and says so when it becomes known. It stays known
-// until the pod is gone or has its rules: that the plugin was chained anew meanwhile helps later pods only.
-func (p *Patrol) lookForBypass(ctx context.Context, pod *corev1.Pod, s *sighting, recorded bool) bool {
+// lookForBypass says what the pod is, and has it said when it becomes known. A bypass stays one until the pod is gone
+// or has its rules: that the plugin was chained anew meanwhile helps later pods only, and so does what is annotated
+// since.
+func (p *Patrol) lookForBypass(ctx context.Context, pod *corev1.Pod, s *sighting, recorded bool) verdict {
 	if recorded { // should it lack one again, the API server is asked again
 		s.confirmed = false
 	}
+	v := fine
 	switch {
 	case recorded || kube.IsOver(pod):
 	case s.bypass >= certain:
-		return true
-	case p.bypasses(pod):
-		if s.bypass+1 < certain {
-			s.bypass++
-			return false
-		}
-		if !p.exists(ctx, pod, s) {
-			return false
-		}
+		return bypass
+	default:
+		v = p.judge(pod, s)
+	}
+	if v == bypass && s.bypass+1 < certain {
+		s.bypass++
+		return fine
+	}
+	if v != fine && !p.exists(ctx, pod, s) {
+		return fine
+	}
+	if v == bypass {
 		p.noteBypass(pod, s)
-		return true
+		return v
 	}
 	s.bypass = 0
 	p.Warner.retract(pod.UID, eventBypass)
-	return false
-}
-
-// bypasses reports whether the pod is in the mesh, has a network that was made after the plugin was chained, and yet
-// has no record: the runtime did not run the plugin for it. The caller has looked for the record.
-func (p *Patrol) bypasses(pod *corev1.Pod) bool {
-	decision, concerns := p.decide(pod)
-	return concerns && decision.Verdict == redirect.Redirect && !kube.IsMirror(pod) && kube.HasNetworkSince(pod, p.chained)
+	p.tellOutside(pod, v)
+	return v
 }
 
 // noteBypass says that the runtime did not run the plugin.
@@ -277,7 +337,7 @@ func (p *Patrol) noteBypass(pod *corev1.Pod, s *sighting) {
 // for it, that is known then, too.
 func (p *Patrol) repair(ctx context.Context, broken []*corev1.Pod) {
 	for _, pod := range p.Repairer.repair(ctx, broken) {
-		if s := p.seen[pod.UID]; s.bypass < certain && p.bypasses(pod) {
+		if s := p.seen[pod.UID]; s.bypass < certain && p.judge(pod, s) == bypass {
 			p.noteBypass(pod, s)
 		}
 	}

@@ -55,10 +55,12 @@ func TestBypasses(t *testing.T) {
 				LastTransitionTime: *at(3 * time.Second)}},
 		}
 		c.change(pod)
-		if p.chained = chained; p.bypasses(pod) != c.want {
+		p.cached(t, pod)
+		p.cacheRead = false
+		if p.chained = chained; (p.judge(pod, &sighting{}) == bypass) != c.want {
 			t.Errorf("%s: %t", name, !c.want)
 		}
-		if p.chained = (time.Time{}); p.bypasses(pod) {
+		if p.chained = (time.Time{}); p.judge(pod, &sighting{}) != fine {
 			t.Errorf("%s: bypasses what is not chained", name)
 		}
 	}

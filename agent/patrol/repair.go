@@ -83,7 +83,7 @@ type Repairer struct {
 // NewRepairer returns a Repairer.
 func NewRepairer(c RepairConfig) *Repairer {
 	return &Repairer{
-		RepairConfig: c, sandboxes: sandboxes{c.CacheDir, c.NetNSDir},
+		RepairConfig: c, sandboxes: sandboxes{dir: c.CacheDir, netns: c.NetNSDir},
 		limit: flowcontrol.NewTokenBucketPassiveRateLimiter(deletionsRate, deletions),
 	}
 }

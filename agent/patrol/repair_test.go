@@ -26,6 +26,11 @@ import (
 
 // cachedBy is a file of libcni's cache, as version 1.3 writes it for a pod; 1.1 leaves out the network namespace.
 func cachedBy(libcni, uid, containerID, netns, address string) string {
+	return cachedWith(libcni, uid, containerID, netns, address, `{"sidecar.istio.io/status": "{}", "a": "b"}`)
+}
+
+// cachedWith is cachedBy for a pod with those annotations.
+func cachedWith(libcni, uid, containerID, netns, address, annotations string) string {
 	path := ""
 	if libcni != "1.1" {
 		path = `"netns": "` + netns + `", `
@@ -34,7 +39,7 @@ func cachedBy(libcni, uid, containerID, netns, address string) string {
 		`", "config": "e30=", "ifName": "eth0", "networkName": "podnet", ` + path +
 		`"cniArgs": [["IgnoreUnknown", "1"], ["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "cart"],
 			["K8S_POD_UID", "` + uid + `"]],
-		"capabilityArgs": {"io.kubernetes.cri.pod-annotations": {"a": "b"}},
+		"capabilityArgs": {"io.kubernetes.cri.pod-annotations": ` + annotations + `},
 		"result": {"cniVersion": "1.0.0", "unknown": 12345678901234567890,
 			"ips": [{"address": "` + address + `/24", "interface": 1}],
 		"interfaces": [{"name": "veth1"}, {"name": "eth0", "sandbox": "` + netns + `"}]}}`

@@ -30,6 +30,9 @@ type sandbox struct {
 	addresses                    []netip.Addr
 	version                      string // of the result, which is that of the network
 	made                         time.Time
+	// annotations of the pod, as the runtime gave them to the plugins; of those, what a decision is read from. nil where
+	// the runtime gave none (CRI-O before 1.29).
+	annotations map[string]string
 }
 
 // sandboxes reads them from where libcni, and so containerd and CRI-O, keeps what its ADDs came to: one file per
@@ -38,29 +41,44 @@ type sandbox struct {
 type sandboxes struct {
 	dir   string // libcni's cache
 	netns string // the directory in which the runtime keeps network namespaces
+	read  map[string]readFile
 }
 
-// all returns every sandbox that can be read. A file that is being written is read in the next round.
-func (s sandboxes) all() ([]sandbox, error) {
+// readFile is what a file held when it was read.
+type readFile struct {
+	size    int64
+	sandbox sandbox
+}
+
+// all returns every sandbox that can be read. A file that is being written is read in the next round; one that is as it
+// was is not read again.
+func (s *sandboxes) all() ([]sandbox, error) {
 	dir := filepath.Join(s.dir, "results")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("reading libcni's cache: %w", err)
 	}
 	var all []sandbox
+	before := s.read
+	s.read = map[string]readFile{}
 	for _, e := range entries {
 		info, err := e.Info()
 		if err != nil {
 			continue
 		}
-		data, err := files.ReadNoFollow(filepath.Join(dir, e.Name()), maxCached)
-		if err != nil {
-			continue
+		known := before[e.Name()]
+		if known.size != info.Size() || !known.sandbox.made.Equal(info.ModTime()) {
+			data, err := files.ReadNoFollow(filepath.Join(dir, e.Name()), maxCached)
+			if err != nil {
+				continue
+			}
+			if known.sandbox, err = parse(data); err != nil {
+				continue
+			}
+			known.size, known.sandbox.made = info.Size(), info.ModTime()
 		}
-		if sb, err := parse(data); err == nil {
-			sb.made = info.ModTime()
-			all = append(all, sb)
-		}
+		s.read[e.Name()] = known
+		all = append(all, known.sandbox)
 	}
 	return all, nil
 }
@@ -75,6 +93,9 @@ func parse(data []byte) (sandbox, error) {
 		NetNS       string          `json:"netns"` // not before libcni 1.2
 		Args        [][2]string     `json:"cniArgs"`
 		Result      json.RawMessage `json:"result"`
+		Given       struct {
+			Annotations json.RawMessage `json:"io.kubernetes.cri.pod-annotations"`
+		} `json:"capabilityArgs"`
 	}
 	var result struct {
 		CNIVersion string `json:"cniVersion"`
@@ -105,6 +126,7 @@ func parse(data []byte) (sandbox, error) {
 		sb.addresses = append(sb.addresses, ip.Address.Addr())
 	}
 	sb.identify(cached.Args)
+	sb.annotate(cached.Given.Annotations)
 	switch {
 	case cached.Kind != "cniCacheV1":
 		return sb, fmt.Errorf("it is of the kind %q", cached.Kind)
@@ -131,9 +153,17 @@ func (s *sandbox) identify(args [][2]string) {
 	}
 }
 
+// annotate takes the annotations; null are those of a pod that has none.
+func (s *sandbox) annotate(given json.RawMessage) {
+	var all map[string]string
+	if given != nil && json.Unmarshal(given, &all) == nil {
+		s.annotations = kube.Decisive(all)
+	}
+}
+
 // path is where the agent sees the network namespace, and an error if it is not where the runtime keeps those of pods:
 // an ADD is not run on whatever a file names.
-func (s sandboxes) path(sb sandbox) (string, error) {
+func (s *sandboxes) path(sb sandbox) (string, error) {
 	path := filepath.Clean(sb.netns)
 	// /var/run is /run, but there is no such link in the agent's image.
 	if below, ok := strings.CutPrefix(path, "/var/run/"); ok {
@@ -150,7 +180,7 @@ func (s sandboxes) path(sb sandbox) (string, error) {
 
 // of picks the newest sandbox of a pod whose network namespace is still there, and which has the address that the
 // kubelet reports.
-func (s sandboxes) of(pod *corev1.Pod, all []sandbox) (found sandbox, path string, err error) {
+func (s *sandboxes) of(pod *corev1.Pod, all []sandbox) (found sandbox, path string, err error) {
 	ids := kube.IDs(pod)
 	err = fmt.Errorf("the container runtime's cache in %s knows no network of it", s.dir)
 	for _, candidate := range all {
@@ -165,6 +195,18 @@ func (s sandboxes) of(pod *corev1.Pod, all []sandbox) (found sandbox, path strin
 		}
 	}
 	return found, path, err
+}
+
+// annotationsOf returns the annotations that the pod had when it got the network that it has now.
+func annotationsOf(pod *corev1.Pod, all []sandbox) (annotations map[string]string, known bool) {
+	ids := kube.IDs(pod)
+	var newest sandbox
+	for _, candidate := range all {
+		if slices.Contains(ids, candidate.pod) && candidate.has(pod.Status.PodIPs) && candidate.made.After(newest.made) {
+			newest = candidate
+		}
+	}
+	return newest.annotations, newest.annotations != nil
 }
 
 // has reports whether the sandbox has one of the addresses. Those of a network whose result names none cannot be

@@ -13,7 +13,7 @@ func FuzzSandbox(f *testing.F) {
 	f.Add(cachedBy("1.1", "uid", "c", "/run/netns/../../proc/1/ns/net", "10.0.0.1"))
 	f.Add(strings.Replace(cachedBy("1.3", "uid", "c", "/run/netns/cni-1", "10.0.0.1"), `"eth0"`, `"eth0\u0000"`, 1))
 	f.Add("{}")
-	s := sandboxes{dir: f.TempDir(), netns: "/run/netns"}
+	s := &sandboxes{dir: f.TempDir(), netns: "/run/netns"}
 	f.Fuzz(func(t *testing.T, data string) {
 		sb, err := parse([]byte(data))
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,6 +33,9 @@ const (
 	eventEarly      = "CameTooEarly"
 	eventRepair     = "RepairFailed"
 	eventDeleted    = "DeletedForRepair"
+	eventLate       = "OptedInLater"
+	eventUnknown    = "MeshUnknown"
+	eventOlder      = "OlderRules"
 )
 
 // Warner writes an Event for everything it is told, and not again soon, however often it is told so.
@@ -59,6 +63,9 @@ type sentEvent struct {
 // server is in trouble, and live for an hour. What is true of many pods and harms none by itself is said once.
 const repeatAfter = 15 * time.Minute
 
+// saidOnce are the reasons of what may stay true for as long as a pod lives.
+var saidOnce = []string{eventEscalation, eventFamily, eventLate, eventUnknown, eventOlder}
+
 // NewWarner returns a Warner that sends Events by the recorder.
 func NewWarner(recorder kuberecord.EventRecorder, log *logrus.Logger) *Warner {
 	return &Warner{recorder: recorder, log: log, sent: map[warning]sentEvent{}}
@@ -70,8 +77,7 @@ func (w *Warner) warn(pod *corev1.Pod, reason, format string, args ...any) {
 	key := warning{pod.UID, reason}
 	w.mu.Lock()
 	last := w.sent[key]
-	once := reason == eventEscalation || reason == eventFamily
-	known := last.text == text && (once || time.Since(last.at) < repeatAfter)
+	known := last.text == text && (slices.Contains(saidOnce, reason) || time.Since(last.at) < repeatAfter)
 	if !known {
 		w.sent[key] = sentEvent{text, time.Now()}
 	}

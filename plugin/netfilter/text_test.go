@@ -1,6 +1,7 @@
 package netfilter
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -45,6 +46,28 @@ func TestRestoreInput(t *testing.T) {
 	}
 	golden.Compare(t, restored("default-ip-over"), restoreInput(redirect.IPv4, named(t, "default"), held))
 	golden.Compare(t, restored("remove-ip"), restoreInput(redirect.IPv4, redirect.RuleSet{}, held))
+}
+
+// TestRendering holds how one rule set is written with iptables, beside what RuleSet.Hash covers already. Who changes
+// that raises redirect.Rendering, which names the file: pods that run then count as having older rules.
+func TestRendering(t *testing.T) {
+	written := ""
+	for _, family := range redirect.Families {
+		written += restoreInput(family, redirect.RuleSet{Tables: []redirect.Table{
+			rendered(family, redirect.Raw, redirect.Output, redirect.SetZone(1)),
+			rendered(family, redirect.Mangle, redirect.Prerouting, redirect.TProxyTo{Port: 15006, Mark: 1337}),
+			rendered(family, redirect.NAT, redirect.Output, redirect.RedirectTo(15001)),
+		}}, nil)
+	}
+	golden.Compare(t, restored(fmt.Sprint("rendering-", redirect.Rendering)), written)
+}
+
+// rendered is a table of one rule in a chain of its own, and a jump to that.
+func rendered(family redirect.Family, kind redirect.Kind, hook redirect.Hook, target redirect.Target) redirect.Table {
+	return redirect.Table{Family: family, Kind: kind, Chains: []redirect.Chain{
+		{Name: "ISTIO_RENDERED", Rules: []redirect.Rule{{Matches: []redirect.Match{redirect.TCP}, Target: target}}},
+		{Name: "ISTIO_HOOKED", Hook: hook, Rules: []redirect.Rule{{Target: redirect.Jump("ISTIO_RENDERED")}}},
+	}}
 }
 
 func restored(name string) string { return filepath.Join("testdata", name+".restore") }

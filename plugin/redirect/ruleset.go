@@ -218,10 +218,19 @@ func (SaveMark) isTarget()    {}
 func (RestoreMark) isTarget() {}
 func (SetZone) isTarget()     {}
 
-// Hash identifies the rule set: 16 hex digits, the 64-bit FNV-1a hash of its text. It tells settings apart for people
-// and metrics; it proves nothing against an adversary, and Check compares the rules themselves.
-func (r RuleSet) Hash() string {
+// Rendering is the number of the way in which the backends write a rule set into a kernel. It is raised whenever a
+// backend writes the same rule set in another way, so that the hash tells what is in the kernel, and not only what was
+// meant: package netfilter's TestRendering holds it.
+const Rendering = 1
+
+// Hash identifies what a release writes for the rule set: 16 hex digits, the 64-bit FNV-1a hash of its text without
+// comments, and of Rendering. What a kernel lacks and is skipped is not part of it, so that a release has one hash
+// on every node. It tells settings and releases apart for people, and for the agent, which looks for pods whose
+// rules another release has written; it proves nothing against an adversary, and Check compares the rules themselves.
+func (r RuleSet) Hash() string { return r.hash(Rendering) }
+
+func (r RuleSet) hash(rendering int) string {
 	sum := fnv.New64a()
-	_, _ = sum.Write([]byte(r.String()))
+	_, _ = fmt.Fprintf(sum, "rendering %d\n%s", rendering, r.text(false))
 	return fmt.Sprintf("%016x", sum.Sum64())
 }

@@ -45,7 +45,10 @@ func ChainType(kind Kind, hook Hook) string {
 
 // String returns the rule set in the syntax of nft(8), one table per family; addresses and routes are comments. nft
 // lists what the netlink backend writes and what nft itself makes of this text in the same words.
-func (r RuleSet) String() string {
+func (r RuleSet) String() string { return r.text(true) }
+
+// text is String, with or without the comments that say what a rule is for.
+func (r RuleSet) text(comments bool) string {
 	var out strings.Builder
 	for _, a := range r.Addresses {
 		fmt.Fprintf(&out, "# address %s dev lo\n", a.Prefix)
@@ -56,12 +59,12 @@ func (r RuleSet) String() string {
 			everything, p.Table)
 	}
 	for _, family := range Families {
-		r.writeFamily(&out, family)
+		r.writeFamily(&out, family, comments)
 	}
 	return out.String()
 }
 
-func (r RuleSet) writeFamily(out *strings.Builder, family Family) {
+func (r RuleSet) writeFamily(out *strings.Builder, family Family, comments bool) {
 	open := false
 	for _, t := range r.Tables {
 		if t.Family != family {
@@ -72,7 +75,7 @@ func (r RuleSet) writeFamily(out *strings.Builder, family Family) {
 			open = true
 		}
 		for _, c := range t.Chains {
-			writeChain(out, t, c)
+			writeChain(out, t, c, comments)
 		}
 	}
 	if open {
@@ -80,7 +83,7 @@ func (r RuleSet) writeFamily(out *strings.Builder, family Family) {
 	}
 }
 
-func writeChain(out *strings.Builder, t Table, c Chain) {
+func writeChain(out *strings.Builder, t Table, c Chain, comments bool) {
 	fmt.Fprintf(out, "\tchain %s {\n", NFTName(t.Kind, c.Name))
 	if c.Hook != Regular {
 		fmt.Fprintf(out, "\t\ttype %s hook %s priority %d; policy accept;\n", ChainType(t.Kind, c.Hook), c.Hook,
@@ -88,7 +91,10 @@ func writeChain(out *strings.Builder, t Table, c Chain) {
 	}
 	for _, r := range c.Rules {
 		for _, line := range r.Lines(t) {
-			fmt.Fprintf(out, "\t\t%s comment %q\n", line.Text, line.Why)
+			if out.WriteString("\t\t" + line.Text); comments {
+				fmt.Fprintf(out, " comment %q", line.Why)
+			}
+			out.WriteByte('\n')
 		}
 	}
 	out.WriteString("\t}\n")
