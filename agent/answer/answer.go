@@ -99,13 +99,14 @@ func (a *Answerer) find(ctx context.Context, q facts.Request) (pod *corev1.Pod, 
 	}
 }
 
-// cached waits for a while until the watch has brought the pod.
+// cached waits for a while until the watch has brought the pod. One that is too large to be kept is not in the cache.
 func (a *Answerer) cached(ctx context.Context, q facts.Request, wait time.Duration) *corev1.Pod {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
 		changed := a.pods.Changed() // before the look, so that no change falls between
-		if pod := a.pods.Named(q.Namespace, q.Name); pod != nil && kube.IsMeant(pod, q.UID) {
+		pod := a.pods.Named(q.Namespace, q.Name)
+		if pod != nil && kube.IsMeant(pod, q.UID) && !kube.IsPartial(pod) {
 			return pod
 		}
 		select {

@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -22,6 +21,9 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 )
+
+// podReads is how many pods are read at once: one may have 1.5 MiB, and three times that while it is decoded.
+const podReads = 4
 
 // requestTimeout bounds every request but a watch. An API server that hangs is as good as one that is down.
 const requestTimeout = 5 * time.Second
@@ -36,6 +38,7 @@ var (
 type Client struct {
 	core     rest.Interface
 	metadata metadata.Interface
+	reads    chan struct{} // one per pod that is being read
 }
 
 // PodReader reads one pod from the API server; its errors are the API server's.
@@ -76,7 +79,7 @@ func Connect(c Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{core, meta}, nil
+	return &Client{core, meta, make(chan struct{}, podReads)}, nil
 }
 
 // do makes a request.
@@ -86,15 +89,14 @@ func do(ctx context.Context, request *rest.Request) rest.Result {
 	return request.Do(ctx)
 }
 
-// PodsOf lists and watches the pods of one node.
-func (c *Client) PodsOf(node string) cache.ListerWatcher {
-	return cache.NewListWatchFromClient(
-		c.core, podsResource.Resource, "", fields.OneTermEqualSelector("spec.nodeName", node),
-	)
-}
-
 // Pod reads the part of one pod that is looked at.
 func (c *Client) Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	select {
+	case c.reads <- struct{}{}:
+		defer func() { <-c.reads }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	var pod corev1.Pod
 	err := do(ctx, c.core.Get().Namespace(namespace).Resource(podsResource.Resource).Name(name)).Into(&pod)
 	return trim(&pod), err

@@ -13,11 +13,9 @@ import (
 func FactsOf(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
 	f := redirect.Pod{
 		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), Complete: true,
-		Annotations: pod.Annotations, Labels: pod.Labels, NamespaceAnnotations: namespace,
-		Containers: containersOf(pod.Spec.Containers), InitContainers: containersOf(pod.Spec.InitContainers),
-	}
-	if f.Annotations == nil {
-		f.Annotations = map[string]string{} // none, which is not the same as not known
+		Annotations: redirect.ReadAnnotations(pod.Annotations), Labels: redirect.ReadLabels(pod.Labels),
+		NamespaceAnnotations: namespace,
+		Containers:           containersOf(pod.Spec.Containers), InitContainers: containersOf(pod.Spec.InitContainers),
 	}
 	if s := pod.Spec.SecurityContext; s != nil {
 		f.RunAsUser, f.RunAsGroup = s.RunAsUser, s.RunAsGroup
@@ -31,7 +29,7 @@ func containersOf(containers []corev1.Container) []redirect.Container {
 	for _, c := range containers {
 		f := redirect.Container{Name: c.Name, NetAdmin: isNetAdmin(c), Restartable: isSidecar(c)}
 		if c.Name == redirect.ProxyContainer {
-			f.Args, f.Env = c.Args, literals(c.Env)
+			f.Args, f.Env = redirect.ReadArgs(c.Args), literals(c.Env)
 		}
 		if s := c.SecurityContext; s != nil {
 			f.RunAsUser, f.RunAsGroup = s.RunAsUser, s.RunAsGroup
@@ -46,11 +44,12 @@ func isSidecar(c corev1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
-// literals are the variables whose value stands in the pod; others the kubelet resolves, and nobody here could.
+// literals are the variables that are read and whose value stands in the pod; others the kubelet resolves, and nobody
+// here could.
 func literals(env []corev1.EnvVar) map[string]string {
 	values := map[string]string{}
 	for _, v := range env {
-		if v.ValueFrom == nil {
+		if v.ValueFrom == nil && redirect.ReadsEnv(v.Name) {
 			values[v.Name] = v.Value
 		}
 	}

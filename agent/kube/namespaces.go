@@ -61,5 +61,5 @@ func relevant(all map[string]string) map[string]string {
 	if !present {
 		return nil
 	}
-	return map[string]string{annotation.Initialize: value}
+	return map[string]string{annotation.Initialize: word(value)}
 }

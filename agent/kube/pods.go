@@ -39,7 +39,7 @@ func NewPods(source cache.ListerWatcher, changed func(id string)) (*Pods, error)
 	}
 	err := c.informer.SetTransform(func(object any) (any, error) {
 		if pod, ok := object.(*corev1.Pod); ok {
-			return trim(pod), nil
+			return keep(pod), nil
 		}
 		return object, nil
 	})

@@ -60,8 +60,9 @@ func IsHeld(pod *corev1.Pod) bool {
 const WaitProgram = "istio-pod-network-wait"
 
 func isWait(c corev1.Container) bool {
-	if len(c.Command) > 0 && path.Base(c.Command[0]) == WaitProgram {
-		return true
-	}
-	return c.Name == "istio-validation" || c.Name == redirect.InitContainer && !isNetAdmin(c)
+	return runsWait(c) || c.Name == "istio-validation" || c.Name == redirect.InitContainer && !isNetAdmin(c)
+}
+
+func runsWait(c corev1.Container) bool {
+	return len(c.Command) > 0 && path.Base(c.Command[0]) == WaitProgram
 }

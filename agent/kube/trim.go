@@ -1,24 +1,23 @@
 package kube
 
 import (
+	"maps"
 	"slices"
 
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// keyLastApplied holds a second copy of the whole manifest, and means nothing to a mesh.
-const keyLastApplied = "kubectl.kubernetes.io/last-applied-configuration"
-
 // trim returns the part of a pod that is looked at. With the rest, the memory would grow with what people write into
-// pods.
+// pods. Nothing of it shares memory with the pod but texts that are short.
 func trim(pod *corev1.Pod) *corev1.Pod {
-	delete(pod.Annotations, keyLastApplied)
 	small := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: pod.Name, Namespace: pod.Namespace, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
-			Labels: pod.Labels, Annotations: pod.Annotations, DeletionTimestamp: pod.DeletionTimestamp,
+			Labels: redirect.ReadLabels(pod.Labels), Annotations: trimAnnotations(pod.Annotations),
+			DeletionTimestamp: pod.DeletionTimestamp,
 		},
 		Spec: corev1.PodSpec{
 			NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork,
@@ -28,7 +27,9 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 		Status: corev1.PodStatus{Phase: pod.Status.Phase, StartTime: pod.Status.StartTime},
 	}
 	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
-		small.OwnerReferences = []metav1.OwnerReference{*owner}
+		small.OwnerReferences = []metav1.OwnerReference{{
+			APIVersion: word(owner.APIVersion), Kind: word(owner.Kind), Name: word(owner.Name), Controller: owner.Controller,
+		}}
 	}
 	if s := pod.Spec.SecurityContext; s != nil {
 		small.Spec.SecurityContext = &corev1.PodSecurityContext{
@@ -49,9 +50,13 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 	}
 	small.Status.ContainerStatuses = trimStatuses(pod.Status.ContainerStatuses)
 	small.Status.EphemeralContainerStatuses = trimStatuses(pod.Status.EphemeralContainerStatuses)
+	index := map[string]int{}
+	for i, c := range pod.Spec.InitContainers {
+		index[c.Name] = i
+	}
 	for _, c := range pod.Status.InitContainerStatuses {
-		i := slices.IndexFunc(pod.Spec.InitContainers, func(spec corev1.Container) bool { return spec.Name == c.Name })
-		if i < 0 {
+		i, known := index[c.Name]
+		if !known {
 			continue
 		}
 		kept := corev1.ContainerStatus{Name: c.Name}
@@ -96,20 +101,44 @@ func trimContainers(containers []corev1.Container, init bool) []corev1.Container
 	for _, c := range containers {
 		kept := corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy}
 		// Of other containers these are nobody's business here, and may be large or secret.
-		proxy := c.Name == redirect.ProxyContainer
-		if proxy || init {
-			kept.Command, kept.Args = c.Command, c.Args
+		if c.Name == redirect.ProxyContainer {
+			kept.Args, kept.Env = words(redirect.ReadArgs(c.Args)), trimEnv(c.Env)
 		}
-		if proxy {
-			kept.Env = c.Env
+		if init && runsWait(c) {
+			kept.Command = []string{WaitProgram}
 		}
 		if s := c.SecurityContext; s != nil {
-			kept.SecurityContext = &corev1.SecurityContext{
-				RunAsUser: s.RunAsUser, RunAsGroup: s.RunAsGroup, Privileged: s.Privileged, Capabilities: s.Capabilities,
+			kept.SecurityContext = &corev1.SecurityContext{RunAsUser: s.RunAsUser, RunAsGroup: s.RunAsGroup,
 				AllowPrivilegeEscalation: s.AllowPrivilegeEscalation,
+			}
+			if isNetAdmin(c) {
+				kept.SecurityContext.Capabilities = &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}
 			}
 		}
 		small = append(small, kept)
+	}
+	return small
+}
+
+// trimEnv keeps the variables that are read, each once.
+func trimEnv(env []corev1.EnvVar) (small []corev1.EnvVar) {
+	values := literals(env)
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		small = append(small, corev1.EnvVar{Name: name, Value: shorten(values[name], longestEnv)})
+	}
+	return small
+}
+
+// trimAnnotations keeps the annotations that are read: for a decision, by the marks, and of static pods.
+func trimAnnotations(all map[string]string) map[string]string {
+	small := redirect.ReadAnnotations(all)
+	for _, key := range []string{
+		annotation.Status, annotation.NetNS, annotation.Reason, KeyConfigHash, annotation.SidecarInject,
+		annotation.Initialize, annotation.AmbientRedirection, KeyMirror, keyPartial,
+	} {
+		if value, present := all[key]; present {
+			small[key] = word(value)
+		}
 	}
 	return small
 }

@@ -26,8 +26,8 @@ func (p *Patrol) sweep(ctx context.Context, records map[string][]record.Record, 
 			}
 			// After a reboot no DEL comes; else the runtime may be late.
 			due := why == orphanBoot || now.Sub(since) >= p.SweepAfter
-			if due && why == orphanPod {
-				due = p.isGone(ctx, r)
+			if due && why == orphanPod && !p.isGone(ctx, r) {
+				due, since = false, now // the pod is over, and not watched any more: it is asked about again as late
 			}
 			if due {
 				p.drop(r, why)

@@ -41,7 +41,7 @@ func TestAnswersRefused(t *testing.T) {
 		"empty":     {"\n", "unexpected end of JSON input"},
 		"two lines": {good + good, "there is more behind its line"},
 		"two on it": {strings.TrimSuffix(good, "\n") + good, "after top-level value"},
-		"giant":     {strings.Repeat("x", maxResponse+1), "longer than 1048576 bytes"},
+		"giant":     {strings.Repeat("x", maxResponse+1), "longer than 4194304 bytes"},
 		"version":   {`{"version":2,"pod":7}` + "\n", "it has protocol version 2, this program speaks version 1"},
 		"neither":   {`{"version":1}` + "\n", "either a pod or an error"},
 		"other":     {strings.Replace(good, "cart-0", "cart-1", 1), `another pod, "shop/cart-1"`},

@@ -126,7 +126,7 @@ func TestServeAnswerTooLarge(t *testing.T) {
 		return r
 	}, lineTimeout}, mustListen(t, path))
 	_, err := Ask(within(t, time.Minute), path, question)
-	wantRefused(t, err, path, "more than 1048576")
+	wantRefused(t, err, path, "more than 4194304")
 	if answer, ok := AsAnswer(err); !ok || answer.Code != CodeInternal {
 		t.Errorf("answer %+v", answer)
 	}

@@ -29,7 +29,7 @@ const (
 // Bounds of a line in bytes, its line feed included.
 const (
 	maxRequest  = 64 << 10
-	maxResponse = 1 << 20 // an etcd object is at most 1.5 MiB, and little of a pod's is sent
+	maxResponse = 4 << 20 // the API server takes pods of 1.5 MiB; of 256 KiB of annotations JSON makes up to six times that
 )
 
 // Request is the plugin's question.

@@ -1,11 +1,5 @@
 package redirect
 
-import (
-	"strings"
-
-	"github.com/istio-pod-network/controller/plugin/annotation"
-)
-
 // Pod is what is known of a pod when its network is set up. It is also the answer of the agent's facts socket, so its
 // JSON form is part of that protocol.
 type Pod struct {
@@ -65,11 +59,7 @@ func (p Pod) proxy() *Container {
 // left untouched still gets a record (and, through the agent, a mark an init wait can see).
 func (p Pod) meshAnnotated() bool {
 	for key := range p.Annotations {
-		switch {
-		case key == annotation.SidecarStatus, key == annotation.SidecarInject, key == annotation.InterceptionMode,
-			key == annotation.Initialize, key == annotation.AmbientRedirection,
-			key == annotation.RerouteVirtualInterfaces,
-			strings.HasPrefix(key, annotation.TrafficPrefix), strings.HasPrefix(key, annotation.ControllerPrefix):
+		if ofMesh(key) {
 			return true
 		}
 	}

@@ -1,0 +1,152 @@
+package kube
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+)
+
+// Of whatever is written into a pod, little is kept, and what is left says whether the pod is in the mesh, whether it
+// waits, and what it has been told.
+func TestKeepIsBounded(t *testing.T) {
+	const most = 100 << 10 // of a kept pod as JSON, in bytes: 25 MiB of 250 pods
+	long := strings.Repeat("x", 1<<20)
+	for name, c := range map[string]struct {
+		change  func(*corev1.Pod)
+		partial bool
+	}{
+		"nothing":             {func(*corev1.Pod) {}, false},
+		"other annotations":   {func(pod *corev1.Pod) { pod.Annotations["example.com/a"] = long }, false},
+		"status of injection": {func(pod *corev1.Pod) { pod.Annotations[annotation.SidecarStatus] = long }, false},
+		"word":                {func(pod *corev1.Pod) { pod.Annotations[annotation.AmbientRedirection] = long }, false},
+		"hash":                {func(pod *corev1.Pod) { pod.Annotations[KeyConfigHash] = long }, false},
+		"mark":                {func(pod *corev1.Pod) { pod.Annotations[annotation.Reason] = long }, false},
+		"list":                {func(pod *corev1.Pod) { pod.Annotations[annotation.ExcludeInboundPorts] = long }, true},
+		"names of traffic": {func(pod *corev1.Pod) {
+			for i := range 10000 {
+				pod.Annotations[fmt.Sprint(annotation.TrafficPrefix, i)] = ""
+			}
+		}, false},
+		"labels":      {func(pod *corev1.Pod) { pod.Labels["example.com/a"] = long }, false},
+		"environment": {func(pod *corev1.Pod) { pod.Spec.Containers[1].Env[0].Value = long }, false},
+		"variables": {func(pod *corev1.Pod) {
+			for range 10000 {
+				pod.Spec.Containers[1].Env = append(pod.Spec.Containers[1].Env, pod.Spec.Containers[1].Env[0])
+			}
+		}, false},
+		"arguments": {func(pod *corev1.Pod) {
+			pod.Spec.Containers[1].Args = append(pod.Spec.Containers[1].Args, long)
+			pod.Spec.InitContainers[2].Args = []string{long}
+			pod.Spec.InitContainers[2].Command = append(pod.Spec.InitContainers[2].Command, long)
+		}, false},
+		"owner":        {func(pod *corev1.Pod) { pod.OwnerReferences[1].Name = long }, false},
+		"capabilities": {func(pod *corev1.Pod) { capabilities(pod)[0] = corev1.Capability("NET_" + long) }, false},
+		"containers": {func(pod *corev1.Pod) {
+			var others []corev1.Container
+			status := pod.Status.ContainerStatuses[0]
+			for i := range 10000 {
+				status.Name = fmt.Sprint("c", i)
+				others = append(others, corev1.Container{Name: status.Name})
+				pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, status)
+			}
+			pod.Spec.InitContainers = append(others, pod.Spec.InitContainers...)
+		}, true},
+	} {
+		pod := everything()
+		pod.Spec.InitContainers = pod.Spec.InitContainers[1:] // without one that writes the rules itself
+		c.change(pod)
+		whole := trim(pod)
+		kept := keep(pod)
+		if data, err := json.Marshal(kept); err != nil || len(data) > most || IsPartial(kept) != c.partial {
+			t.Errorf("%s: %d bytes are kept, partial is %t: %v", name, len(data), IsPartial(kept), err)
+		}
+		want, wantErr := redirect.Decide(FactsOf(whole, nil), redirect.DefaultPolicy())
+		got, err := redirect.Decide(FactsOf(kept, nil), redirect.DefaultPolicy())
+		if got.Verdict != want.Verdict && wantErr == nil || got.Reason != want.Reason && wantErr == nil || err != nil {
+			t.Errorf("%s: what is kept is decided %v %v, %v, want %v %v", name, got.Verdict, got.Reason, err, want.Verdict,
+				want.Reason)
+		}
+		if wait, state := InitWait(kept); wait != "wait" || state.Running == nil || !IsHeld(kept) {
+			t.Errorf("%s: the wait is %q %v", name, wait, state)
+		}
+		if _, marks := FactsOf(kept, nil).Annotations[keyPartial]; marks {
+			t.Errorf("%s: the plugin is told of %s", name, keyPartial)
+		}
+		if again := keep(kept.DeepCopy()); !reflect.DeepEqual(again, kept) {
+			t.Errorf("%s: kept twice is %+v, want %+v", name, again, kept)
+		}
+	}
+}
+
+func capabilities(pod *corev1.Pod) []corev1.Capability {
+	return pod.Spec.InitContainers[2].SecurityContext.Capabilities.Drop
+}
+
+// encoded is a list as the API server sends it.
+func encoded(t *testing.T, object runtime.Object) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	if err := protobuf.NewSerializer(nil, nil).Encode(object, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// A list is read pod by pod, and one that ends early is an error, never a shorter list.
+func TestDecodePods(t *testing.T) {
+	list := &corev1.PodList{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"},
+		ListMeta: metav1.ListMeta{ResourceVersion: "7", RemainingItemCount: new(int64(1))},
+	}
+	var names []string
+	for i := range 3 {
+		pod := everything()
+		pod.Name, pod.Annotations = fmt.Sprint("cart-", i), meshPod().Annotations
+		list.Items, names = append(list.Items, *pod), append(names, pod.Name)
+	}
+	data := encoded(t, list)
+	got, err := decodePods(bytes.NewReader(data))
+	if err != nil || got.ResourceVersion != "7" {
+		t.Fatalf("%v, %v", got, err)
+	}
+	var read []string
+	for i := range got.Items {
+		read = append(read, got.Items[i].Name)
+		if want := keep(&list.Items[i]); !reflect.DeepEqual(FactsOf(&got.Items[i], nil), FactsOf(want, nil)) {
+			t.Errorf("%+v, want %+v", got.Items[i], want)
+		}
+	}
+	if !slices.Equal(read, names) {
+		t.Errorf("read %q, want %q", read, names)
+	}
+	whole := len(data)
+	for n := range whole {
+		if got, err := decodePods(bytes.NewReader(data[:n])); err == nil && len(got.Items) < len(names) {
+			t.Errorf("the first %d bytes of %d are %d pods", n, whole, len(got.Items))
+		}
+	}
+	for name, data := range map[string][]byte{
+		"JSON": []byte(`{"kind": "PodList", "items": []}`), "nothing": nil,
+		"a field of another kind": []byte(protobufMagic + "\x15\x00\x00\x00\x00"),
+		"a pod of exabytes":       []byte(protobufMagic + "\x12\x0b\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f"),
+		"no pod":                  []byte(protobufMagic + "\x12\x04\x12\x02\xff\xff"),
+	} {
+		if got, err := decodePods(bytes.NewReader(data)); err == nil {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	if got, err := decodePods(bytes.NewReader(encoded(t, &corev1.PodList{}))); err != nil || len(got.Items) > 0 {
+		t.Errorf("an empty list: %+v, %v", got, err)
+	}
+}

@@ -1,0 +1,155 @@
+package kube
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/cache"
+)
+
+// PodsOf lists and watches the pods of one node that are not over. Where the API server streams the list (Kubernetes
+// 1.34 and later), the pods come one by one anyway. Others send it whole, without pages, because it is read from their
+// cache; so it is decoded as it comes, and of each pod only what is kept stays in memory.
+func (c *Client) PodsOf(node string) cache.ListerWatcher {
+	selector := fields.AndSelectors(
+		fields.OneTermEqualSelector("spec.nodeName", node),
+		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+	).String()
+	lw := cache.NewFilteredListWatchFromClient(c.core, podsResource.Resource, "", func(o *metav1.ListOptions) {
+		o.FieldSelector = selector
+	})
+	lw.ListWithContextFunc = func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+		o.FieldSelector = selector
+		return c.listPods(ctx, o)
+	}
+	return lw
+}
+
+func (c *Client) listPods(ctx context.Context, o metav1.ListOptions) (*corev1.PodList, error) {
+	body, err := c.core.Get().Resource(podsResource.Resource).VersionedParams(&o, metav1.ParameterCodec).
+		SetHeader("Accept", runtime.ContentTypeProtobuf).Stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = body.Close() }()
+	list, err := decodePods(body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the list of pods: %w", err)
+	}
+	return list, nil
+}
+
+// Of the encoding, https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding: a list is a magic
+// number and a message of type Unknown, in which field 2 is the message PodList, in which 1 is the metadata and 2 a pod.
+const (
+	protobufMagic = "k8s\x00"
+	fieldRaw      = 2
+	fieldListMeta = 1
+	fieldItem     = 2
+
+	wireVarint = 0
+	wireBytes  = 2 // and strings and messages: their length, and then that many bytes
+)
+
+// maxPod is more than any pod has: etcd takes requests of at most 1.5 MiB.
+const maxPod = 8 << 20
+
+// decodePods reads a list of pods, one at a time, and keeps of each what is kept.
+func decodePods(body io.Reader) (*corev1.PodList, error) {
+	r := bufio.NewReader(body)
+	magic := make([]byte, len(protobufMagic))
+	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != protobufMagic {
+		return nil, errors.Join(errors.New("it is not "+runtime.ContentTypeProtobuf), err)
+	}
+	list, found := &corev1.PodList{}, false
+	err := eachField(r, func(field uint64, length int64) error {
+		if field != fieldRaw {
+			return skip(r, length)
+		}
+		found = true
+		raw := &io.LimitedReader{R: r, N: length}
+		if err := decodeItems(bufio.NewReader(raw), list); err != nil {
+			return err
+		}
+		if raw.N > 0 {
+			return io.ErrUnexpectedEOF
+		}
+		return nil
+	})
+	if err == nil && !found {
+		err = io.ErrUnexpectedEOF
+	}
+	return list, err
+}
+
+// decodeItems reads the message PodList.
+func decodeItems(r *bufio.Reader, list *corev1.PodList) error {
+	var buf []byte // for one pod after the other: what is decoded has copies
+	return eachField(r, func(field uint64, length int64) error {
+		if field != fieldListMeta && field != fieldItem {
+			return skip(r, length)
+		}
+		if length > maxPod {
+			return fmt.Errorf("a pod has %d bytes, more than %d", length, maxPod)
+		}
+		buf = slices.Grow(buf[:0], int(length))[:length]
+		if _, err := io.ReadFull(r, buf); err != nil {
+			return err
+		}
+		if field == fieldListMeta {
+			return list.ListMeta.Unmarshal(buf)
+		}
+		var pod corev1.Pod
+		if err := pod.Unmarshal(buf); err != nil {
+			return err
+		}
+		list.Items = append(list.Items, *keep(&pod))
+		return nil
+	})
+}
+
+// eachField reads a message to the end of r. It calls take for every field that has a length; take reads that many bytes.
+func eachField(r *bufio.Reader, take func(field uint64, length int64) error) error {
+	for {
+		tag, err := binary.ReadUvarint(r)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		n, err := binary.ReadUvarint(r)
+		if err != nil {
+			return errors.Join(io.ErrUnexpectedEOF, err)
+		}
+		switch field, wire := tag>>3, tag&7; {
+		case wire == wireVarint:
+		case wire != wireBytes || n > math.MaxInt64:
+			return fmt.Errorf("field %d has an unknown encoding", field)
+		default:
+			if err := take(field, int64(n)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// skip reads what is not needed.
+func skip(r *bufio.Reader, length int64) error {
+	_, err := io.CopyN(io.Discard, r, length)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
