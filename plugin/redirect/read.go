@@ -17,7 +17,7 @@ var presence = []string{annotation.SidecarStatus, annotation.OpenShiftDeployer, 
 var words = []string{annotation.SidecarInject, annotation.Initialize, annotation.AmbientRedirection}
 
 // readEnv are the variables of the proxy container that are read.
-var readEnv = []string{EnvDNSCapture, EnvInvalidDrop, EnvDisableEnvoy}
+var readEnv = []string{EnvDNSCapture, EnvDropInvalid, EnvInvalidDrop, EnvDisableEnvoy, EnvMode}
 
 // readArgs is how many of the proxy's arguments are read.
 const readArgs = 2
