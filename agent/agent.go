@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/answer"
+	"github.com/istio-pod-network/controller/agent/health"
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/agent/mark"
 	"github.com/istio-pod-network/controller/agent/patrol"
@@ -36,6 +37,7 @@ type agent struct {
 	installation *installation
 	patrol       *patrol.Patrol
 	flushEvents  func()
+	web          *health.Server
 	serving      atomic.Bool // the socket
 }
 
@@ -45,7 +47,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &agent{options: o, log: log, metrics: newMetrics()}
+	a := &agent{options: o, log: log, metrics: newMetrics(), web: health.NewServer(o.listen, log)}
 	a.metrics.countRequests()
 	if a.api, err = kube.Connect(o.kube); err != nil {
 		return nil, err
@@ -91,10 +93,6 @@ func (a *agent) run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = socket.Close() }()
-	web, err := net.Listen("tcp", a.listen)
-	if err != nil {
-		return fmt.Errorf("--listen: %w", err)
-	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var parts sync.WaitGroup
@@ -105,15 +103,17 @@ func (a *agent) run(ctx context.Context) error {
 			}
 		})
 	}
-	for _, run := range []func(context.Context){a.pods.Run, a.namespaces.Run, a.marker.Run, a.patrol.Run, a.untaint} {
+	web := func(ctx context.Context) {
+		a.web.Run(ctx, health.Handler(a.metrics.registry, a.healthy(), a.ready()))
+	}
+	for _, run := range []func(context.Context){
+		a.pods.Run, a.namespaces.Run, a.marker.Run, a.patrol.Run, a.untaint, web,
+	} {
 		parts.Go(func() { run(ctx) })
 	}
 	part("installing", a.installation.run)
 	part("watching the records", a.records.Run)
 	part("serving the socket", func(ctx context.Context) error { return a.serveFacts(ctx, socket) })
-	part("serving HTTP", func(ctx context.Context) error {
-		return serveHTTP(ctx, web, a.metrics.registry, a.healthy(), a.ready())
-	})
 	<-ctx.Done()
 	parts.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -136,14 +136,14 @@ func (a *agent) untaint(ctx context.Context) {
 		return
 	}
 	untainter{
-		key: a.startupTaint, every: a.every, ready: func() bool { return allPass(a.ready()) }, log: a.log,
+		key: a.startupTaint, every: a.every, ready: func() bool { return health.Pass(a.ready()) }, log: a.log,
 		remove: func(ctx context.Context, key string) (bool, error) { return a.api.RemoveTaint(ctx, a.node, key) },
 	}.run(ctx)
 }
 
 // healthy is what /healthz looks at: whether a restart might help.
-func (a *agent) healthy() []check {
-	return []check{{"patrol", func() (bool, string) {
+func (a *agent) healthy() []health.Check {
+	return []health.Check{{Name: "patrol", Run: func() (bool, string) {
 		last := a.patrol.LastRound()
 		if last.IsZero() {
 			return true, "starting"
@@ -154,20 +154,21 @@ func (a *agent) healthy() []check {
 }
 
 // ready is what /readyz looks at: whether new mesh pods of this node get their rules and their mark.
-func (a *agent) ready() []check {
-	return []check{
-		{"installed", a.installation.ready},
-		{"socket", func() (bool, string) { return a.serving.Load(), a.socket }},
-		{"pods", synced(a.pods.Synced)},
-		{"namespaces", synced(a.namespaces.Synced)},
-		{"records", synced(a.records.Ready)},
-		{"rules", func() (bool, string) { // for information
+func (a *agent) ready() []health.Check {
+	return []health.Check{
+		{Name: "HTTP", Run: a.web.Listening},
+		{Name: "installed", Run: a.installation.ready},
+		{Name: "socket", Run: func() (bool, string) { return a.serving.Load(), a.socket }},
+		{Name: "pods", Run: synced(a.pods.Synced)},
+		{Name: "namespaces", Run: synced(a.namespaces.Synced)},
+		{Name: "records", Run: synced(a.records.Ready)},
+		{Name: "rules", Run: func() (bool, string) { // for information
 			if older := a.patrol.Older(); len(older) > 0 {
 				return true, "written by another release, for " + some(older)
 			}
 			return true, "of this release"
 		}},
-		{"no bypass", func() (bool, string) {
+		{Name: "no bypass", Run: func() (bool, string) {
 			if bypassed := a.patrol.Bypassed(); len(bypassed) > 0 {
 				return false, strings.Join(bypassed, ", ") + ": the runtime did not run the plugin"
 			}

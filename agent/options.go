@@ -123,7 +123,11 @@ func (o *options) complete(ctx context.Context) error {
 }
 
 func (o *options) check() error {
-	if _, _, err := net.SplitHostPort(o.listen); err != nil {
+	_, port, err := net.SplitHostPort(o.listen)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
 		return invalid.Text("--listen", o.listen, "", "an address such as :15088 or 127.0.0.1:15088")
 	}
 	const validNode = "the name of this node's object, which the downward API gives as spec.nodeName"

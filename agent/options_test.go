@@ -26,6 +26,7 @@ func TestOptions(t *testing.T) {
 	for arg, words := range map[string][]string{
 		"--node-name=":         {"--node-name", "spec.nodeName"},
 		"--listen=x":           {"--listen", `"x"`, ":15088"},
+		"--listen=:99999":      {"--listen", `":99999"`, ":15088"},
 		"--log-format=xml":     {"--log-format", `"xml"`, "text or json"},
 		"--api-qps=0":          {"--api-qps", `"0"`, "more than 0"},
 		"--api-burst=0":        {"--api-burst", `"0"`, "1 or more"},

@@ -3,10 +3,10 @@ package agent
 import (
 	"context"
 	"flag"
-	"fmt"
-	"net"
+	"sync"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/health"
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/agent/uninstall"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
@@ -21,10 +21,6 @@ func uninstallNode(ctx context.Context, o options, log *logrus.Logger) error {
 	log.WithFields(logrus.Fields{
 		"version": buildinfo.Version(), "node": o.node, "stateDir": o.store.Dir,
 	}).Info("taking the plugin out of this node")
-	web, err := net.Listen("tcp", o.listen)
-	if err != nil {
-		return fmt.Errorf("--listen: %w", err)
-	}
 	version := func(ctx context.Context) (string, error) {
 		api, err := kube.Connect(o.kube)
 		if err != nil {
@@ -33,14 +29,14 @@ func uninstallNode(ctx context.Context, o options, log *logrus.Logger) error {
 		return api.RuntimeVersion(ctx, o.node)
 	}
 	node := uninstall.NewNode(o.install, o.store, o.every, version, log)
-	ctx, stop := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() { defer close(ended); node.Run(ctx) }()
-	alive := []check{{"uninstalling", func() (bool, string) { return true, "running" }}}
-	err = serveHTTP(ctx, web, newMetrics().registry, alive, []check{{"uninstalled", node.Ready}})
-	stop()
-	<-ended
-	return err
+	web := health.NewServer(o.listen, log)
+	alive := []health.Check{{Name: "uninstalling", Run: func() (bool, string) { return true, "running" }}}
+	ready := []health.Check{{Name: "HTTP", Run: web.Listening}, {Name: "uninstalled", Run: node.Ready}}
+	var parts sync.WaitGroup
+	parts.Go(func() { node.Run(ctx) })
+	parts.Go(func() { web.Run(ctx, health.Handler(newMetrics().registry, alive, ready)) })
+	parts.Wait()
+	return nil
 }
 
 const uninstallAllHelp = `takes the plugin out of every node of the cluster

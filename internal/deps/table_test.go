@@ -149,7 +149,8 @@ var rules = []rule{
 	}},
 
 	{dir: "agent", allowed: []string{
-		"agent/kube", "agent/answer", "agent/mark", "agent/patrol", "agent/uninstall", "install", "internal/buildinfo",
+		"agent/kube", "agent/answer", "agent/health", "agent/mark", "agent/patrol", "agent/uninstall", "install",
+		"internal/buildinfo",
 		"internal/entry", "internal/invalid", "internal/program/...", "internal/files",
 		"plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/client-go/tools/metrics", "k8s.io/klog/v2",
 		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
@@ -167,6 +168,12 @@ var rules = []rule{
 			"install":       nodeRoom,
 			"agent/mark":    rooms, "agent/patrol": rooms, "agent/uninstall": rooms,
 		})},
+	{dir: "agent/health", allowed: []string{
+		"github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
+	}, forbidden: with(onCluster, map[string]string{
+		"agent/kube": "it is told what to look at", "agent/mark": rooms, "agent/patrol": rooms, "agent/uninstall": rooms,
+		"agent/answer": rooms, "install": nodeRoom, "plugin/...": "it knows nothing of pods",
+	})},
 	{dir: "agent/mark", allowed: append([]string{
 		"agent/kube", "plugin/annotation", "plugin/record", "github.com/fsnotify/fsnotify", "github.com/sirupsen/logrus",
 		"k8s.io/client-go/util/workqueue",

@@ -1,0 +1,86 @@
+// Package health answers the kubelet's probes and Prometheus. Whoever reaches the node reaches its port, so nothing that
+// is sent to it, and no number of connections, takes the agent down or keeps the kubelet's probes away.
+package health
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Check is one thing that /readyz or /healthz looks at.
+type Check struct {
+	Name string
+	Run  func() (ok bool, detail string)
+}
+
+// Pass reports whether all checks do.
+func Pass(checks []Check) bool {
+	return !slices.ContainsFunc(checks, func(c Check) bool { ok, _ := c.Run(); return !ok })
+}
+
+// Handler answers /healthz, /readyz and /metrics.
+func Handler(metrics prometheus.Gatherer, healthy, ready []Check) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /healthz", report(healthy))
+	mux.Handle("GET /readyz", report(ready))
+	mux.Handle("GET /metrics", inTurn(promhttp.HandlerFor(metrics, promhttp.HandlerOpts{DisableCompression: true})))
+	return mux
+}
+
+// report answers with a line per check, and 503 unless all pass.
+func report(checks []Check) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		var text strings.Builder
+		status := http.StatusOK
+		for _, c := range checks {
+			ok, detail := c.Run()
+			sign := "+"
+			if !ok {
+				sign, status = "-", http.StatusServiceUnavailable
+			}
+			fmt.Fprintf(&text, "[%s] %s: %s\n", sign, c.Name, detail)
+		}
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(status)
+		fmt.Fprint(w, text.String())
+	})
+}
+
+// inTurn answers one request at a time, and the others as their turn comes. Whoever takes an answer slowly keeps nobody
+// waiting: it is sent when it is there as a whole.
+func inTurn(h http.Handler) http.Handler {
+	turn := make(chan struct{}, 1)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case turn <- struct{}{}:
+		case <-r.Context().Done():
+			return
+		}
+		answer := &answer{ResponseWriter: w, status: http.StatusOK}
+		func() {
+			defer func() { <-turn }()
+			h.ServeHTTP(answer, r)
+		}()
+		w.WriteHeader(answer.status)
+		_, _ = w.Write(answer.body.Bytes())
+	})
+}
+
+// answer is one that is not sent yet.
+type answer struct {
+	http.ResponseWriter
+	status int
+	body   bytes.Buffer
+}
+
+// WriteHeader takes note of the status.
+func (a *answer) WriteHeader(status int) { a.status = status }
+
+// Write keeps what is to be sent.
+func (a *answer) Write(data []byte) (int, error) { return a.body.Write(data) }

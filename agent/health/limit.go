@@ -1,0 +1,147 @@
+package health
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+)
+
+// How many connections there may be at once.
+const (
+	maxOwn     = 64  // of the node itself, where the kubelet is
+	maxOthers  = 128 // of all other addresses together
+	maxAddress = 8   // of each of them
+)
+
+// limited is a listener whose connections are bounded in number. One that is too many is taken all the same, and an
+// older one is closed for it: nobody can keep others away by holding connections. Those of the node itself are counted
+// apart, so that the kubelet's probes never compete with a pod; of the others, the address that has most loses one.
+type limited struct {
+	net.Listener
+
+	mu     sync.Mutex
+	own    []*conn                // the oldest first
+	others map[netip.Addr][]*conn // likewise
+	count  int                    // of the others
+}
+
+func newLimited(l net.Listener) *limited {
+	return &limited{Listener: l, others: map[netip.Addr][]*conn{}}
+}
+
+// conn is one connection; from is the zero address where it is the node's own.
+type conn struct {
+	net.Conn
+	of   *limited
+	from netip.Addr
+}
+
+// Accept returns the next connection.
+func (l *limited) Accept() (net.Conn, error) {
+	accepted, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{Conn: accepted, of: l, from: stranger(accepted)}
+	for _, old := range l.add(c) {
+		old.abort()
+	}
+	return c, nil
+}
+
+// stranger is the address of a peer that is not the node itself. What the kubelet sends to an address of the node has
+// the same address as its source, and nobody elsewhere can connect from that one.
+func stranger(c net.Conn) netip.Addr {
+	remote, local := addressOf(c.RemoteAddr()), addressOf(c.LocalAddr())
+	if remote == local {
+		return netip.Addr{}
+	}
+	return remote
+}
+
+func addressOf(a net.Addr) netip.Addr {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return tcp.AddrPort().Addr().Unmap().WithZone("")
+}
+
+// add takes note of a connection, and returns those that have to go for it.
+func (l *limited) add(c *conn) (surplus []*conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !c.from.IsValid() {
+		if l.own = append(l.own, c); len(l.own) > maxOwn {
+			surplus = append(surplus, l.own[0])
+			l.own = l.own[1:]
+		}
+		return surplus
+	}
+	l.others[c.from] = append(l.others[c.from], c)
+	l.count++
+	if len(l.others[c.from]) > maxAddress {
+		surplus = append(surplus, l.dropOldest(c.from))
+	}
+	if l.count > maxOthers {
+		surplus = append(surplus, l.dropOldest(l.greediest()))
+	}
+	return surplus
+}
+
+// greediest is the address that has most connections.
+func (l *limited) greediest() (most netip.Addr) {
+	for address, conns := range l.others {
+		if len(conns) > len(l.others[most]) {
+			most = address
+		}
+	}
+	return most
+}
+
+func (l *limited) dropOldest(from netip.Addr) *conn {
+	oldest := l.others[from][0]
+	l.forget(oldest)
+	return oldest
+}
+
+// forget drops a connection from those of a stranger, if it is still there.
+func (l *limited) forget(c *conn) {
+	before := l.others[c.from]
+	after := without(before, c)
+	l.count -= len(before) - len(after)
+	if len(after) == 0 {
+		delete(l.others, c.from)
+	} else {
+		l.others[c.from] = after
+	}
+}
+
+func without(conns []*conn, gone *conn) []*conn {
+	for i, c := range conns {
+		if c == gone {
+			return append(conns[:i:i], conns[i+1:]...)
+		}
+	}
+	return conns
+}
+
+// Close closes the connection.
+func (c *conn) Close() error {
+	c.of.mu.Lock()
+	if c.from.IsValid() {
+		c.of.forget(c)
+	} else {
+		c.of.own = without(c.of.own, c)
+	}
+	c.of.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// abort closes a connection and has the kernel forget it at once, with what was not sent yet.
+func (c *conn) abort() {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.Conn.Close()
+}

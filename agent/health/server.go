@@ -1,0 +1,97 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+)
+
+// Bounds of a connection, which serves one request.
+const (
+	headerTimeout = 5 * time.Second
+	answerTimeout = 10 * time.Second // of the whole connection, counted from its request's header
+	maxHeader     = 8 << 10
+)
+
+// retry is the time between two attempts to get the port.
+const retry = 2 * time.Second
+
+// Server is the agent's HTTP server. A port that somebody else has is no reason to end: what the agent does for the pods
+// of its node it does without a port too.
+type Server struct {
+	address string
+	log     logrus.FieldLogger
+
+	mu      sync.Mutex
+	bound   net.Addr // nil: it does not listen
+	problem string   // why
+}
+
+// NewServer returns a server for that address; it does not listen yet.
+func NewServer(address string, log logrus.FieldLogger) *Server {
+	return &Server{address: address, log: log, problem: "starting"}
+}
+
+// Listening says whether the server has its port, and why not.
+func (s *Server) Listening() (ok bool, detail string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bound == nil {
+		return false, s.problem
+	}
+	return true, s.bound.String()
+}
+
+// Run serves until the context ends. While it cannot listen, it tries again.
+func (s *Server) Run(ctx context.Context, h http.Handler) {
+	for ctx.Err() == nil {
+		if err := s.serve(ctx, h); err != nil && ctx.Err() == nil {
+			s.missing(err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retry):
+		}
+	}
+}
+
+// serve listens and serves until the context ends.
+func (s *Server) serve(ctx context.Context, h http.Handler) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", s.address)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.bound = l.Addr()
+	s.mu.Unlock()
+	server := http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: answerTimeout,
+		MaxHeaderBytes: maxHeader,
+	}
+	server.SetKeepAlivesEnabled(false) // a connection that waits for another request costs memory, and saves nothing here
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	return server.Serve(newLimited(l))
+}
+
+// missing takes note of why the server does not listen, and says so once.
+func (s *Server) missing(err error) {
+	var because *net.OpError
+	text := err.Error()
+	if errors.As(err, &because) {
+		text = because.Err.Error()
+	}
+	s.mu.Lock()
+	known := s.bound == nil && s.problem == text
+	s.bound, s.problem = nil, text
+	s.mu.Unlock()
+	if !known {
+		s.log.WithError(err).Warn("no HTTP on " + s.address + ", so the kubelet takes the agent for not ready; it works all " +
+			"the same, and tries again")
+	}
+}

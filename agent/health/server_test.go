@@ -1,0 +1,207 @@
+package health
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+)
+
+// quiet is a log that nobody reads but the test.
+func quiet(out io.Writer) *logrus.Logger {
+	log := logrus.New()
+	log.SetOutput(out)
+	return log
+}
+
+// running is a server on a port of loopback, and its address, once it listens.
+func running(t *testing.T, s *Server) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { s.Run(ctx, Handler(prometheus.NewRegistry(), nil, nil)) })
+	t.Cleanup(func() { cancel(); done.Wait() })
+	await.Eventually(t, time.Minute, "the server listens", func() bool { ok, _ := s.Listening(); return ok })
+	_, address := s.Listening()
+	return address
+}
+
+// from dials from an address of loopback's. All of 127.0.0.0/8 is this host, but the server knows only that 127.0.0.1,
+// on which it listens, is.
+func from(t *testing.T, address, to string) net.Conn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}, Timeout: time.Minute}
+	c, err := d.Dial("tcp", to)
+	await.Must(t, err)
+	return c
+}
+
+// get makes a request as the kubelet or Prometheus does, from that address.
+func get(t *testing.T, address, to, path string) (status int, err error) {
+	t.Helper()
+	c := from(t, address, to)
+	defer c.Close()
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }, DisableKeepAlives: true,
+	}}
+	response, err := client.Get("http://" + to + path)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(io.Discard, response.Body)
+	return response.StatusCode, err
+}
+
+// flood opens connections from many addresses, of which some say nothing, some say half of something, and some have
+// been served and stay.
+func flood(t *testing.T, to string, count, addresses int) (conns []net.Conn) {
+	t.Helper()
+	for i := range count {
+		c := from(t, fmt.Sprintf("127.0.1.%d", 1+i%addresses), to)
+		conns = append(conns, c)
+		switch i % 3 {
+		case 0:
+			_, _ = io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n")
+		case 1:
+			_, _ = io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\nA: "+strings.Repeat("a", 4000))
+		}
+	}
+	return conns
+}
+
+// files counts those that this process has open: both ends of every connection are among them.
+func files(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	await.Must(t, err)
+	return len(entries)
+}
+
+// However many connections there are, from however many addresses, few are kept, and the probes of the node and a
+// Prometheus get through; also from an address that holds as many as it can.
+func TestFlood(t *testing.T) {
+	to := running(t, NewServer("127.0.0.1:0", quiet(io.Discard)))
+	for _, addresses := range []int{1, 200} {
+		t.Run(fmt.Sprint(addresses), func(t *testing.T) {
+			before := files(t)
+			conns := flood(t, to, 6000, addresses)
+			defer func() {
+				for _, c := range conns {
+					_ = c.Close()
+				}
+			}()
+			var own []net.Conn
+			for range 200 {
+				own = append(own, from(t, "127.0.0.1", to))
+			}
+			conns = append(conns, own...)
+			for range 50 {
+				for address, path := range map[string]string{
+					"127.0.0.1": "/healthz", "127.0.2.1": "/metrics", "127.0.1.1": "/readyz",
+				} {
+					if status, err := get(t, address, to, path); status != http.StatusOK {
+						t.Fatalf("from %s: %d %v", address, status, err)
+					}
+				}
+			}
+			// The server has come to the last probe, so it has decided about all before.
+			if kept := files(t) - before - len(conns); kept > maxOwn+maxOthers {
+				t.Errorf("%d connections of %d are kept, want at most %d", kept, len(conns), maxOwn+maxOthers)
+			}
+		})
+	}
+}
+
+// While connections come as fast as they can, from more addresses than may have one, the node's probes get through.
+func TestFloodGoesOn(t *testing.T) {
+	to := running(t, NewServer("127.0.0.1:0", quiet(io.Discard)))
+	ctx, stop := context.WithCancel(t.Context())
+	var flooding sync.WaitGroup
+	for worker := range 4 {
+		flooding.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, byte(10+worker), byte(1+i%250))}}
+				if c, err := d.DialContext(ctx, "tcp", to); err == nil {
+					_, _ = io.WriteString(c, "GET /metrics HTTP/1.1\r\n")
+					_ = c.(*net.TCPConn).SetLinger(0)
+					_ = c.Close()
+				}
+			}
+		})
+	}
+	for range 200 {
+		if status, err := get(t, "127.0.0.1", to, "/healthz"); status != http.StatusOK {
+			t.Errorf("%d %v", status, err)
+		}
+	}
+	stop()
+	flooding.Wait()
+}
+
+// A connection serves one request.
+func TestNoKeepAlive(t *testing.T) {
+	to := running(t, NewServer("127.0.0.1:0", quiet(io.Discard)))
+	c := from(t, "127.0.0.1", to)
+	defer c.Close()
+	_, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+	await.Must(t, err)
+	if answer, err := io.ReadAll(c); err != nil || !strings.Contains(string(answer), "Connection: close") {
+		t.Errorf("%q, %v", answer, err)
+	}
+}
+
+// lines is a log that can be read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), text)
+}
+
+// A port that somebody has is waited for; why there is none is said once in the log, and for as long as it is so.
+func TestTakenPort(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	await.Must(t, err)
+	var log lines
+	s := NewServer(other.Addr().String(), quiet(&log))
+	if ok, detail := s.Listening(); ok || detail != "starting" {
+		t.Errorf("%t %q", ok, detail)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() { s.Run(ctx, Handler(prometheus.NewRegistry(), nil, nil)) })
+	defer func() { cancel(); done.Wait() }()
+	await.Eventually(t, time.Minute, "the server says what the matter is", func() bool {
+		ok, detail := s.Listening()
+		return !ok && strings.Contains(detail, "address already in use")
+	})
+	await.Must(t, other.Close())
+	await.Eventually(t, time.Minute, "the server listens", func() bool { ok, _ := s.Listening(); return ok })
+	if status, err := get(t, "127.0.0.1", s.address, "/healthz"); status != http.StatusOK {
+		t.Errorf("%d %v", status, err)
+	}
+	if n := log.count("no HTTP on " + s.address); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+}
