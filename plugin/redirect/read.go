@@ -16,9 +16,6 @@ var presence = []string{annotation.SidecarStatus, annotation.OpenShiftDeployer, 
 // words are annotations whose value is one word.
 var words = []string{annotation.SidecarInject, annotation.Initialize, annotation.AmbientRedirection}
 
-// readEnv are the variables of the proxy container that are read.
-var readEnv = []string{EnvDNSCapture, EnvDropInvalid, EnvInvalidDrop, EnvDisableEnvoy, EnvMode}
-
 // readArgs is how many of the proxy's arguments are read.
 const readArgs = 2
 
@@ -66,7 +63,7 @@ func ReadLabels(all map[string]string) map[string]string {
 }
 
 // ReadsEnv reports whether that variable of the proxy container is read.
-func ReadsEnv(name string) bool { return slices.Contains(readEnv, name) }
+func ReadsEnv(name string) bool { return slices.Contains(ProxyVariables, name) }
 
 // ReadArgs returns what is read of the proxy container's arguments.
 func ReadArgs(all []string) []string { return slices.Clone(all[:min(len(all), readArgs)]) }

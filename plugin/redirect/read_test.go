@@ -130,7 +130,7 @@ func TestReadIsComplete(t *testing.T) {
 	if value, one := read[annotation.ControllerPrefix+"a"]; len(read) != len(names)+1 || !one || value != "" {
 		t.Errorf("%q is read of %d names", read, len(names))
 	}
-	if got, want := slices.Sorted(slices.Values(readEnv)), slices.Sorted(slices.Values(environment(t))); !slices.Equal(
+	if got, want := slices.Sorted(slices.Values(ProxyVariables)), slices.Sorted(slices.Values(environment(t))); !slices.Equal(
 		got, want) {
 		t.Errorf("of the environment %q is read, declared is %q", got, want)
 	}
