@@ -45,7 +45,8 @@ func run(ctx context.Context, p program.Program, args []string) int {
 	}
 	log := newLogger(o.logLevel, o.logFormat, p.Stderr)
 	if o.uninstall {
-		return ended(log, uninstallNode(ctx, o, log))
+		uninstallNode(ctx, o, log)
+		return ended(log, nil)
 	}
 	a, err := newAgent(o, log)
 	if err == nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // uninstallNode is what an agent with --uninstall does, until the context ends.
-func uninstallNode(ctx context.Context, o options, log *logrus.Logger) error {
+func uninstallNode(ctx context.Context, o options, log *logrus.Logger) {
 	log.WithFields(logrus.Fields{
 		"version": buildinfo.Version(), "node": o.node, "stateDir": o.store.Dir,
 	}).Info("taking the plugin out of this node")
@@ -36,7 +36,6 @@ func uninstallNode(ctx context.Context, o options, log *logrus.Logger) error {
 	parts.Go(func() { node.Run(ctx) })
 	parts.Go(func() { web.Run(ctx, health.Handler(newMetrics().registry, alive, ready)) })
 	parts.Wait()
-	return nil
 }
 
 const uninstallAllHelp = `takes the plugin out of every node of the cluster

@@ -1,5 +1,5 @@
-// Package health answers the kubelet's probes and Prometheus. Whoever reaches the node reaches its port, so nothing that
-// is sent to it, and no number of connections, takes the agent down or keeps the kubelet's probes away.
+// Package health answers the kubelet's probes and Prometheus. Whoever reaches the node reaches its port, so nothing
+// that is sent to it, and no number of connections, takes the agent down or keeps the kubelet's probes away.
 package health
 
 import (

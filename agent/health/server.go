@@ -21,8 +21,8 @@ const (
 // retry is the time between two attempts to get the port.
 const retry = 2 * time.Second
 
-// Server is the agent's HTTP server. A port that somebody else has is no reason to end: what the agent does for the pods
-// of its node it does without a port too.
+// Server is the agent's HTTP server. A port that somebody else has is no reason to end: what the agent does for the
+// pods of its node it does without a port too.
 type Server struct {
 	address string
 	log     logrus.FieldLogger
@@ -91,7 +91,7 @@ func (s *Server) missing(err error) {
 	s.bound, s.problem = nil, text
 	s.mu.Unlock()
 	if !known {
-		s.log.WithError(err).Warn("no HTTP on " + s.address + ", so the kubelet takes the agent for not ready; it works all " +
-			"the same, and tries again")
+		s.log.WithError(err).Warn("no HTTP on " + s.address + ", so the kubelet takes the agent for not ready; it works " +
+			"all the same, and tries again")
 	}
 }

@@ -25,8 +25,8 @@ func IsPartial(pod *corev1.Pod) bool {
 	return partial
 }
 
-// keep returns what is kept of a pod: what is looked at, up to the bounds. What is left of a pod that exceeds them still
-// says whether it is in the mesh, whether it waits and what marks it carries.
+// keep returns what is kept of a pod: what is looked at, up to the bounds. What is left of a pod that exceeds them
+// still says whether it is in the mesh, whether it waits and what marks it carries.
 func keep(pod *corev1.Pod) *corev1.Pod {
 	small := trim(pod)
 	settings := 0

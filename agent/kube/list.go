@@ -51,7 +51,8 @@ func (c *Client) listPods(ctx context.Context, o metav1.ListOptions) (*corev1.Po
 }
 
 // Of the encoding, https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding: a list is a magic
-// number and a message of type Unknown, in which field 2 is the message PodList, in which 1 is the metadata and 2 a pod.
+// number and a message of type Unknown, in which field 2 is the message PodList. In that, 1 is the metadata and 2 a
+// pod.
 const (
 	protobufMagic = "k8s\x00"
 	fieldRaw      = 2
@@ -119,11 +120,12 @@ func decodeItems(r *bufio.Reader, list *corev1.PodList) error {
 	})
 }
 
-// eachField reads a message to the end of r. It calls take for every field that has a length; take reads that many bytes.
+// eachField reads a message to the end of r. It calls take for every field that has a length; take reads that many
+// bytes.
 func eachField(r *bufio.Reader, take func(field uint64, length int64) error) error {
 	for {
 		tag, err := binary.ReadUvarint(r)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -148,7 +150,7 @@ func eachField(r *bufio.Reader, take func(field uint64, length int64) error) err
 // skip reads what is not needed.
 func skip(r *bufio.Reader, length int64) error {
 	_, err := io.CopyN(io.Discard, r, length)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return err

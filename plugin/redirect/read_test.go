@@ -130,8 +130,8 @@ func TestReadIsComplete(t *testing.T) {
 	if value, one := read[annotation.ControllerPrefix+"a"]; len(read) != len(names)+1 || !one || value != "" {
 		t.Errorf("%q is read of %d names", read, len(names))
 	}
-	if got, want := slices.Sorted(slices.Values(ProxyVariables)), slices.Sorted(slices.Values(environment(t))); !slices.Equal(
-		got, want) {
+	got, want := slices.Sorted(slices.Values(ProxyVariables)), slices.Sorted(slices.Values(environment(t)))
+	if !slices.Equal(got, want) {
 		t.Errorf("of the environment %q is read, declared is %q", got, want)
 	}
 }
