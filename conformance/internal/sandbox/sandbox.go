@@ -13,6 +13,7 @@ import (
 
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -52,6 +53,7 @@ func Record(pod *corev1.Pod, number int) record.Record {
 		Name:     pod.Name,
 		NetNS:    record.NetNS(fmt.Sprintf("%s/%d/%d", BootID(), 4026532000+number, 8192+number)),
 		Decision: record.Redirect, Reason: "injected", Backend: "nftables", Time: time.Now(), DurationMicroseconds: 1500,
+		RuleSetHash: redirect.DefaultSpec().RuleSet().Hash(),
 	}
 }
 
