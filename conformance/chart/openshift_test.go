@@ -177,7 +177,7 @@ func TestOpenShiftBesideIstio(t *testing.T) {
 func TestReplaceInit(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		taken(t, template(t, helm, "injection.replaceInit=true"))
-		if strings.Contains(template(t, helm), "MutatingAdmissionPolicy") {
+		if strings.Contains(template(t, helm), "replace-init") {
 			t.Error("nobody asked for it")
 		}
 		for version, words := range map[string]string{"1.36.0": "admissionregistration.k8s.io/v1\n",

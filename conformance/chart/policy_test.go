@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -42,7 +43,8 @@ const shop = "policy-shop"
 
 func newGuarded(t *testing.T) *guarded {
 	t.Helper()
-	applied(t, template(t, "helm4", "startupTaint.enabled=true", "repair=delete"))
+	applied(t, template(t, "helm4", "startupTaint.enabled=true", "repair=delete",
+		"sharedProxyUser=refuse"))
 	config, err := clientcmd.BuildConfigFromFlags("", admin)
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +64,11 @@ func newGuarded(t *testing.T) *guarded {
 		g.must(err)
 		g.create(client, "on-"+node, node, nil)
 	}
+	meshed := g.pod("meshed", "a", nil)
+	meshed.Spec.Containers = append(meshed.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "proxy",
+		SecurityContext: &corev1.SecurityContext{RunAsUser: new(int64(2000))}})
+	_, err = client.CoreV1().Pods(shop).Create(g.ctx, meshed, metav1.CreateOptions{})
+	g.must(err)
 	pod := g.pod("agent", "a", nil)
 	pod.Namespace, pod.Spec.ServiceAccountName = system, "istio-pod-network-agent"
 	pod, err = client.CoreV1().Pods(system).Create(g.ctx, pod, metav1.CreateOptions{})
@@ -81,7 +88,9 @@ const editors = `apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: policy-editor}
 rules:
-- {apiGroups: [""], resources: ["pods", "pods/status", "pods/binding", "nodes"], verbs: ["*"]}
+- apiGroups: [""]
+  resources: [pods, pods/status, pods/binding, bindings, pods/ephemeralcontainers, nodes]
+  verbs: ["*"]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -161,16 +170,20 @@ func (g *guarded) inForce() {
 	g.Helper()
 	await.Success(g, time.Minute, "the policies are in force", func() error {
 		pods := g.editor.CoreV1().Pods(shop)
-		_, err := pods.Create(g.ctx, g.pod("early", "a", map[string]string{status: "initialized"}),
+		copied, copying := pods.Create(g.ctx, g.pod("early", "a", map[string]string{status: "initialized"}),
 			metav1.CreateOptions{DryRun: []string{"All"}})
+		mark, _ := json.Marshal(annotated(status, "initialized"))
+		_, err := pods.Patch(g.ctx, "on-b", types.MergePatchType, mark, metav1.PatchOptions{DryRun: []string{"All"}})
+		debugging := g.debug("meshed", 1337, nil, true)
 		node, _ := json.Marshal(map[string]any{"spec": map[string]any{"unschedulable": true}})
 		_, tainting := g.agent.CoreV1().Nodes().Patch(g.ctx, "b", types.MergePatchType, node,
 			metav1.PatchOptions{DryRun: []string{"All"}})
 		deleting := g.agent.CoreV1().Pods(shop).Delete(g.ctx, "on-b", metav1.DeleteOptions{DryRun: []string{"All"}})
-		if err != nil && tainting != nil && deleting != nil {
+		if copying == nil && len(copied.Annotations) == 0 && err != nil && debugging != nil && tainting != nil &&
+			deleting != nil {
 			return nil
 		}
-		return errors.New(fmt.Sprint(err, ", ", tainting, ", ", deleting))
+		return errors.New(fmt.Sprint(copied, copying, ", ", err, ", ", debugging, ", ", tainting, ", ", deleting))
 	})
 }
 
@@ -178,7 +191,7 @@ func (g *guarded) inForce() {
 func TestPolicy(t *testing.T) {
 	g := newGuarded(t)
 	g.must(patch(g.agent, "on-a", "status", annotated(status, "initialized", netns, "b/1/1"))) // its work
-	copied := g.pod("copied", "", map[string]string{status: "initialized", netns: "b/1/1"})
+	copied := g.pod("copied", "", map[string]string{status: "initialized", netns: "b/1/1", "a": "b"})
 	labelled := func(app string) map[string]any {
 		return map[string]any{"metadata": map[string]any{"labels": map[string]any{"app": app}}}
 	}
@@ -187,10 +200,28 @@ func TestPolicy(t *testing.T) {
 		do    func() error
 		words string // of the refusal; empty: it is allowed
 	}{
-		{"a user makes a pod with marks", func() error {
-			_, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, copied, metav1.CreateOptions{})
+		{"a user copies a pod with its marks, and they are taken off", func() error {
+			made, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, copied, metav1.CreateOptions{})
+			if err == nil && (len(made.Annotations) != 1 || made.Annotations["a"] != "b") {
+				err = fmt.Errorf("the copy has %v", made.Annotations)
+			}
 			return err
-		}, status + ", " + netns},
+		}, ""},
+		{"a user marks by a legacy binding", func() error {
+			return g.editor.CoreV1().RESTClient().Post().Namespace(shop).Resource("bindings").Body(
+				&corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "copied", Namespace: shop,
+					Annotations: map[string]string{status: "initialized"}},
+					Target: corev1.ObjectReference{Kind: "Node", Name: "a"}}).Do(g.ctx).Error()
+		}, status},
+		{"a user binds by a legacy binding", func() error {
+			return g.editor.CoreV1().RESTClient().Post().Namespace(shop).Resource("bindings").Body(
+				&corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "copied", Namespace: shop},
+					Target: corev1.ObjectReference{Kind: "Node", Name: "a"}}).Do(g.ctx).Error()
+		}, ""},
+		{"the agent takes a mark away", func() error { return patch(g.agent, "on-a", "status", annotated(status, "")) },
+			"takes no mark away"},
+		{"the agent takes the network namespace away",
+			func() error { return patch(g.agent, "on-a", "status", annotated(netns, "")) }, "takes no mark away"},
 		{"a user makes a pod without", func() error {
 			_, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, g.pod("plain", "a", map[string]string{"a": "b"}),
 				metav1.CreateOptions{})
@@ -260,8 +291,110 @@ func TestPolicy(t *testing.T) {
 			t.Errorf("%s: %v, want a refusal by the policy with %q", c.what, err, c.words)
 		}
 	}
+	g.many()
+	g.kept()
+	g.debuggers()
 	g.taints()
 	g.deletions()
+}
+
+// many tries pods of which much has to be compared: one with as many annotations as may be is marked, one with more is
+// refused before they are looked at. How long each took is printed.
+func (g *guarded) many() {
+	g.Helper()
+	for _, c := range []struct {
+		count int
+		words string
+	}{{997, ""}, {1001, "more than 1000 annotations"}, {15000, "more than 1000 annotations"}} {
+		annotations := map[string]string{}
+		for i := range c.count {
+			annotations[fmt.Sprint("a", i)] = ""
+		}
+		name := fmt.Sprint("many-", c.count)
+		g.create(g.editor, name, "a", annotations)
+		start := time.Now()
+		err := patch(g.agent, name, "status", annotated(status, "initialized", netns, "b/1/1", reason, "x"))
+		if (err == nil) != (c.words == "") || err != nil && !strings.Contains(err.Error(), c.words) {
+			g.Errorf("%d annotations: %v, want %q", c.count, err, c.words)
+		}
+		if t, ok := g.TB.(*testing.T); ok {
+			t.Logf("a pod with %d annotations: the mark took %v", c.count, time.Since(start).Round(time.Millisecond))
+		}
+	}
+}
+
+// kept tries what the agent's patch cannot change, whether the policy or the subresource itself keeps it: the
+// specification, the owners, and who manages which fields.
+func (g *guarded) kept() {
+	g.Helper()
+	managers := func() int {
+		pod, err := g.admin.CoreV1().Pods(shop).Get(g.ctx, "on-a", metav1.GetOptions{})
+		g.must(err)
+		return len(pod.ManagedFields)
+	}
+	before, err := g.admin.CoreV1().Pods(shop).Get(g.ctx, "on-a", metav1.GetOptions{})
+	g.must(err)
+	had := managers()
+	for _, change := range []map[string]any{
+		{"spec": map[string]any{"activeDeadlineSeconds": 5}},
+		{"metadata": map[string]any{"ownerReferences": []any{map[string]any{"apiVersion": "v1", "kind": "Node", "name": "x",
+			"uid": "u"}}}},
+		{"metadata": map[string]any{"managedFields": []any{}}},
+		{"metadata": map[string]any{"managedFields": []any{map[string]any{}}}},
+		{"metadata": map[string]any{"managedFields": nil}},
+	} {
+		err := patch(g.agent, "on-a", "status", change)
+		after, failed := g.admin.CoreV1().Pods(shop).Get(g.ctx, "on-a", metav1.GetOptions{})
+		g.must(failed)
+		if after.Spec.ActiveDeadlineSeconds != nil || len(after.OwnerReferences) != len(before.OwnerReferences) ||
+			managers() < had {
+			g.Errorf("%v changed the pod (%v): %d managers of fields, had %d", change, err, managers(), had)
+		}
+	}
+}
+
+// debug adds an ephemeral container with that user, if it is not 0, and group.
+func (g *guarded) debug(pod string, user int64, group *int64, dryRun bool) error {
+	now, err := g.admin.CoreV1().Pods(shop).Get(g.ctx, pod, metav1.GetOptions{})
+	g.must(err)
+	context := &corev1.SecurityContext{RunAsGroup: group}
+	if user != 0 {
+		context.RunAsUser = &user
+	}
+	now.Spec.EphemeralContainers = append(now.Spec.EphemeralContainers, corev1.EphemeralContainer{
+		EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: fmt.Sprint("debugger-", rand.Int()), Image: "sh",
+			ImagePullPolicy: corev1.PullAlways, TerminationMessagePolicy: corev1.TerminationMessageReadFile,
+			SecurityContext: context},
+	})
+	options := metav1.UpdateOptions{}
+	if dryRun {
+		options.DryRun = []string{"All"}
+	}
+	_, err = g.editor.CoreV1().Pods(shop).UpdateEphemeralContainers(g.ctx, pod, now, options)
+	return err
+}
+
+// debuggers tries which ephemeral containers may join a pod.
+func (g *guarded) debuggers() {
+	g.Helper()
+	for _, c := range []struct {
+		what, pod string
+		user      int64
+		group     *int64
+		refused   bool
+	}{
+		{"the user that is configured", "meshed", 1337, nil, true},
+		{"the user of the sidecar", "meshed", 2000, nil, true},
+		{"the group", "meshed", 5, new(int64(1337)), true},
+		{"no user", "meshed", 0, nil, false},
+		{"another", "meshed", 5, new(int64(5)), false},
+		{"outside the mesh", "on-b", 1337, nil, false},
+	} {
+		err := g.debug(c.pod, c.user, c.group, false)
+		if (err != nil) != c.refused || err != nil && !strings.Contains(err.Error(), "istio-pod-network-shared-user") {
+			g.Errorf("an ephemeral container with %s: %v, want it refused: %t", c.what, err, c.refused)
+		}
+	}
 }
 
 // deletions tries which pods an agent may delete.
@@ -275,8 +408,8 @@ func (g *guarded) deletions() {
 		words             string
 	}{
 		{"a pod of a controller", "a", "ReplicaSet", nil, g.agent, ""},
-		{"one that was left untouched", "a", "ReplicaSet", map[string]string{status: "not-required"}, g.agent, ""},
-		{"one that is initialized", "a", "ReplicaSet", map[string]string{status: "initialized"}, g.agent, "not initialized"},
+		{"one that was left untouched", "a", "ReplicaSet", map[string]string{status: "not-required"}, g.agent, "no mark"},
+		{"one that is initialized", "a", "ReplicaSet", map[string]string{status: "initialized"}, g.agent, "no mark"},
 		{"one that nobody makes again", "a", "", nil, g.agent, "a controller makes again"},
 		{"the image of a static pod", "a", "Node", nil, g.agent, "a controller makes again"},
 		{"one of another node", "b", "ReplicaSet", nil, g.agent, "own node"},

@@ -89,18 +89,23 @@ func (r *rig) installed(values ...string) {
 // istio-init our wait.
 func (r *rig) policies(marks, replaced bool) {
 	r.Helper()
-	dryRun := func(pod *corev1.Pod) error {
-		_, err := r.dryRun(pod)
-		return err
-	}
 	pasted := r.appPod("try")
 	pasted.Annotations[annotation.Status] = annotation.Initialized
+	r.eventually(fmt.Sprintf("marks that were copied are taken off: %t", marks), func() bool {
+		pod, err := r.dryRun(pasted)
+		return err == nil && (pod.Annotations[annotation.Status] == "") == marks
+	})
 	r.eventually(fmt.Sprintf("nobody but an agent sets marks: %t", marks), func() bool {
-		err := dryRun(pasted)
-		return marks && apierrors.IsForbidden(err) || !marks && err == nil
+		for _, agent := range r.agents() {
+			_, err := nodes.Client.CoreV1().Pods(system).Patch(r.ctx, agent.Name, types.MergePatchType,
+				[]byte(`{"metadata": {"annotations": {"`+annotation.Status+`": "initialized"}}}`),
+				metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+			return marks && apierrors.IsForbidden(err) || !marks && err == nil
+		}
+		return true // nobody has the marks to give
 	})
 	r.eventually(fmt.Sprintf("istio-init is replaced: %t", replaced), func() bool {
-		err := dryRun(r.stockPod("try"))
+		_, err := r.dryRun(r.stockPod("try"))
 		return replaced && err == nil || !replaced && apierrors.IsForbidden(err)
 	})
 }

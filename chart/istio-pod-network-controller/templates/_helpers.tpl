@@ -160,6 +160,14 @@ seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 {{- end -}}
 
+{{- /* The same where nobody asked for a mutation: without a cluster, only a version whose API servers have it by default counts. */ -}}
+{{- define "copiedMarksAPI" -}}
+{{- if or (include "connected" .) (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version) }}{{ include "mutatingAPI" . }}{{ end -}}
+{{- end -}}
+
+{{- /* How many annotations a pod may have and be marked: comparing each costs the API server its processor's time. */ -}}
+{{- define "mostAnnotations" }}1000{{ end -}}
+
 {{- /* "true" if istio-init is to be replaced. */ -}}
 {{- define "rendersReplaceInit" -}}
 {{- if .Values.injection.replaceInit -}}
