@@ -28,7 +28,7 @@ func compareNFT(rules redirect.RuleSet) ([]string, error) {
 	}
 	var want listing
 	err = inScratch(func() error {
-		if err := writeNFT(rules, state{}); err != nil {
+		if _, err := commitNFT(rules, state{}); err != nil {
 			return err
 		}
 		want, err = listNFT()

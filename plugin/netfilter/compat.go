@@ -121,6 +121,9 @@ func missingTables(rules redirect.RuleSet, found state) []string {
 func removeCompat(found state, keep redirect.RuleSet, created []string) error {
 	tx := &transaction{}
 	for table, content := range found.compat {
+		if len(content.chains) > 0 && !slices.Contains(content.chains, markerChain) {
+			continue // Istio's
+		}
 		if !content.others && slices.Contains(created, table.name()) {
 			table.put(tx, "deleting it", unix.NFT_MSG_DELTABLE)
 			continue

@@ -3,6 +3,7 @@ package netfilter
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,9 +24,9 @@ type tool struct {
 // toolDirs are searched beside PATH: a container runtime's PATH need not have the sbin directories.
 var toolDirs = []string{"/usr/sbin", "/sbin", "/usr/local/sbin"}
 
-// findTool chooses among the host's iptables. The legacy way is taken where the namespace already has legacy tables in
-// use, or where there is no other.
-func (n *NetNS) findTool(want Backend, found state) (*tool, error) {
+// findTool chooses among the host's iptables one that has the programs of the families that are needed. The legacy way
+// is taken where the namespace already has legacy tables in use, or where there is no other.
+func (n *NetNS) findTool(want Backend, found state, needed ...redirect.Family) (*tool, error) {
 	ways := []Backend{IptablesNFT, IptablesLegacy}
 	switch {
 	case want != Iptables:
@@ -38,10 +39,9 @@ func (n *NetNS) findTool(want Backend, found state) (*tool, error) {
 		for _, family := range redirect.Families {
 			t.lookup(family)
 		}
-		if t.restore[redirect.IPv4] == "" {
-			continue
+		if !slices.ContainsFunc(needed, func(f redirect.Family) bool { return t.restore[f] == "" }) {
+			return t, t.enterUserNamespace()
 		}
-		return t, t.enterUserNamespace()
 	}
 	return nil, &unusableError{want, errors.New("no iptables-restore on this host; the nftables backend needs none")}
 }
@@ -138,14 +138,17 @@ func (t *tool) run(nsenter []string, stdin, program string, args ...string) ([]b
 }
 
 // write makes the tables hold the rule set: one execution per family, and with iptables-legacy one more that lists
-// where it holds something of ours.
+// where it holds something of ours. What goes wrong with one family keeps nothing of the other in place.
 func (t *tool) write(rules redirect.RuleSet, found state) (skipped []Skipped, err error) {
 	for _, family := range redirect.Families {
 		var old held
 		if t.backend == IptablesLegacy && slices.Contains(found.ours[t.backend], family) {
-			if old, err = t.list(family); err != nil {
-				return nil, err
+			var failed error
+			if old, failed = t.list(family); failed != nil {
+				err = errors.Join(err, failed)
+				continue
 			}
+			maps.DeleteFunc(old, func(_ redirect.Kind, chains map[string][]string) bool { return !isOurs(chains) })
 		}
 		if t.restore[family] == "" {
 			skipped = append(skipped, Skipped{family.String(), fmt.Sprintf("no %s-restore on this host", iptablesName(family))})
@@ -154,14 +157,18 @@ func (t *tool) write(rules redirect.RuleSet, found state) (skipped []Skipped, er
 			})
 			continue
 		}
-		if err := t.load(family, restoreInput(family, rules, old)); err != nil {
-			return nil, err
-		}
+		err = errors.Join(err, t.load(family, restoreInput(family, rules, old)))
 	}
-	if t.backend == IptablesNFT {
-		return skipped, removeCompat(found, rules, nil)
+	if err == nil && t.backend == IptablesNFT {
+		err = removeCompat(found, rules, nil)
 	}
-	return skipped, nil
+	return skipped, err
+}
+
+// isOurs tells a table with the marker from one that holds Istio's chains.
+func isOurs(chains map[string][]string) bool {
+	_, marked := chains[markerChain]
+	return marked
 }
 
 // load runs iptables-restore, unless there is nothing to do.

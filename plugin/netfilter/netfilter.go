@@ -141,9 +141,11 @@ func (n *NetNS) takeBack(applied Applied) error {
 
 func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state, applied *Applied) error {
 	if backend == Nftables || backend == Auto {
-		err := writeNFT(rules, found)
-		if err == nil {
+		sent, err := writeNFT(rules, found)
+		if sent {
 			applied.Backend = Nftables
+		}
+		if err == nil {
 			return n.dropOther(Nftables, found, nil)
 		}
 		if backend == Nftables || !IsUnusable(err) {
@@ -154,7 +156,7 @@ func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state
 		}
 		backend = Iptables
 	}
-	tool, err := n.findTool(backend, found)
+	tool, err := n.findTool(backend, found, redirect.IPv4)
 	if err != nil {
 		return err
 	}
@@ -251,6 +253,6 @@ func Usable(backend Backend) error {
 	if backend == Auto {
 		backend = Iptables
 	}
-	_, err = (&NetNS{}).findTool(backend, state{})
+	_, err = (&NetNS{}).findTool(backend, state{}, redirect.IPv4)
 	return err
 }

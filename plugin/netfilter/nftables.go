@@ -38,6 +38,9 @@ func nfproto(family redirect.Family) uint8 {
 	return unix.NFPROTO_IPV4
 }
 
+// batch sends a transaction and waits for its acknowledgement; tests lose that.
+var batch = (*netlink.Conn).Batch
+
 // commit sends the transaction. If sent, the kernel may have committed although there is an error.
 func (tx *transaction) commit() (sent bool, err error) {
 	if tx.err != nil || len(tx.messages) == 0 {
@@ -50,17 +53,30 @@ func (tx *transaction) commit() (sent bool, err error) {
 	defer conn.Close()
 	// A batch is addressed by the resource ID of its first and last message, in network order.
 	bounds := []byte{unix.AF_UNSPEC, 0, 0, unix.NFNL_SUBSYS_NFTABLES}
-	batch := append([]netlink.Message{{Kind: unix.NFNL_MSG_BATCH_BEGIN, Header: bounds}}, tx.messages...)
-	batch = append(batch, netlink.Message{Kind: unix.NFNL_MSG_BATCH_END, Header: bounds})
-	refused, err := conn.Batch(batch, len(tx.messages))
+	messages := append([]netlink.Message{{Kind: unix.NFNL_MSG_BATCH_BEGIN, Header: bounds}}, tx.messages...)
+	messages = append(messages, netlink.Message{Kind: unix.NFNL_MSG_BATCH_END, Header: bounds})
+	refused, err := batch(conn, messages, len(tx.messages))
 	if err != nil && refused >= 1 && refused <= len(tx.what) {
 		err = fmt.Errorf("%s: %w", tx.what[refused-1], err)
 	}
 	return netlink.IsLost(err), err
 }
 
-// writeNFT replaces our tables of both families in one transaction.
-func writeNFT(rules redirect.RuleSet, found state) error {
+// writeNFT replaces our tables of both families in one transaction. A lost acknowledgement is made up for by reading
+// back what is there. Where that fails as well, sent says that the kernel may hold the rules although there is an
+// error.
+func writeNFT(rules redirect.RuleSet, found state) (sent bool, err error) {
+	sent, err = commitNFT(rules, found)
+	if err != nil && sent {
+		if differences, readErr := compareNFT(rules); readErr == nil && len(differences) == 0 {
+			return true, nil
+		}
+	}
+	return sent, err
+}
+
+// commitNFT is writeNFT that believes an acknowledgement only.
+func commitNFT(rules redirect.RuleSet, found state) (sent bool, err error) {
 	tx := &transaction{}
 	for _, family := range redirect.Families {
 		if slices.Contains(found.ours[Nftables], family) {
@@ -68,23 +84,17 @@ func writeNFT(rules redirect.RuleSet, found state) error {
 		}
 	}
 	tx.add(rules)
-	sent, err := tx.commit()
-	if err == nil {
-		return nil
-	}
-	if sent {
-		if differences, readErr := compareNFT(rules); readErr == nil && len(differences) == 0 {
-			return nil
-		}
+	if sent, err = tx.commit(); err == nil {
+		return true, nil
 	}
 	for _, missing := range []error{
 		unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.ENOENT, unix.ENOPROTOOPT,
 	} {
 		if errors.Is(err, missing) {
-			return &unusableError{Nftables, err}
+			return sent, &unusableError{Nftables, err}
 		}
 	}
-	return fmt.Errorf("committing the nftables transaction: %w", err)
+	return sent, fmt.Errorf("committing the nftables transaction: %w", err)
 }
 
 func (tx *transaction) deleteTable(family redirect.Family) {

@@ -114,12 +114,12 @@ func (c *Conn) receive(handle func(answer) (done bool, err error)) (done bool, e
 		n, _, err = unix.Recvfrom(c.fd, c.buffer, 0)
 	}
 	if err != nil {
-		return false, &lostError{err}
+		return false, &LostError{err}
 	}
 	for rest := c.buffer[:n]; len(rest) >= unix.NLMSG_HDRLEN; {
 		size := int(binary.NativeEndian.Uint32(rest))
 		if size < unix.NLMSG_HDRLEN || size > len(rest) {
-			return false, &lostError{fmt.Errorf("message of %d bytes in %d", size, len(rest))}
+			return false, &LostError{fmt.Errorf("message of %d bytes in %d", size, len(rest))}
 		}
 		done, err := handle(answer{
 			kind: binary.NativeEndian.Uint16(rest[4:]), flags: binary.NativeEndian.Uint16(rest[6:]),
@@ -133,15 +133,17 @@ func (c *Conn) receive(handle func(answer) (done bool, err error)) (done bool, e
 	return false, nil
 }
 
-// lostError is a failure to receive.
-type lostError struct{ err error }
+// LostError is a failure to receive.
+type LostError struct{ Err error }
 
-func (e *lostError) Error() string { return fmt.Sprintf("receiving from the kernel: %v", e.err) }
-func (e *lostError) Unwrap() error { return e.err }
+func (e *LostError) Error() string { return fmt.Sprintf("receiving from the kernel: %v", e.Err) }
+
+// Unwrap returns what receiving failed with.
+func (e *LostError) Unwrap() error { return e.Err }
 
 // IsLost reports whether err says that the kernel's answer did not arrive, so that it is not known what it did.
 func IsLost(err error) bool {
-	var lost *lostError
+	var lost *LostError
 	return errors.As(err, &lost)
 }
 
