@@ -29,7 +29,7 @@ const (
 // Bounds of a line in bytes, its line feed included.
 const (
 	maxRequest  = 64 << 10
-	maxResponse = 4 << 20 // the API server takes pods of 1.5 MiB; of 256 KiB of annotations JSON makes up to six times that
+	maxResponse = 4 << 20 // the API server takes pods of 1.5 MiB; JSON makes up to six times that of 256 KiB of annotations
 )
 
 // Request is the plugin's question.
