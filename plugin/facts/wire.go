@@ -29,7 +29,7 @@ const (
 // Bounds of a line in bytes, its line feed included.
 const (
 	maxRequest  = 64 << 10
-	maxResponse = 4 << 20 // the API server takes pods of 1.5 MiB; JSON makes up to six times that of 256 KiB of annotations
+	maxResponse = 4 << 20 // the API server takes pods of 1.5 MiB; in JSON, 256 KiB of annotations may be six times as much
 )
 
 // Request is the plugin's question.
