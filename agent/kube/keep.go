@@ -36,8 +36,12 @@ func keep(pod *corev1.Pod) *corev1.Pod {
 	partial := settings > maxSettings
 	if partial {
 		for key, value := range small.Annotations {
-			if len(value) > longestWord {
+			switch {
+			case len(value) <= longestWord:
+			case redirect.IsReadable(key, value):
 				small.Annotations[key] = ""
+			default: // nor can its beginning be read, so that a warning still names it
+				small.Annotations[key] = word(value)
 			}
 		}
 	}

@@ -73,7 +73,7 @@ func TestKeepIsBounded(t *testing.T) {
 		}
 		want, wantErr := redirect.Decide(FactsOf(whole, nil), redirect.DefaultPolicy())
 		got, err := redirect.Decide(FactsOf(kept, nil), redirect.DefaultPolicy())
-		if got.Verdict != want.Verdict && wantErr == nil || got.Reason != want.Reason && wantErr == nil || err != nil {
+		if got.Verdict != want.Verdict || got.Reason != want.Reason || (err == nil) != (wantErr == nil) {
 			t.Errorf("%s: what is kept is decided %v %v, %v, want %v %v", name, got.Verdict, got.Reason, err, want.Verdict,
 				want.Reason)
 		}
@@ -148,5 +148,23 @@ func TestDecodePods(t *testing.T) {
 	}
 	if got, err := decodePods(bytes.NewReader(encoded(t, &corev1.PodList{}))); err != nil || len(got.Items) > 0 {
 		t.Errorf("an empty list: %+v, %v", got, err)
+	}
+}
+
+// A setting that is too long to be kept is still known to be readable or not, so that a warning names it.
+func TestKeepKnowsWhatCannotBeRead(t *testing.T) {
+	ports := strings.Repeat("80,", 20000) + "80"
+	for value, readable := range map[string]bool{ports: true, ports + "x": false} {
+		pod := everything()
+		pod.Spec.InitContainers = pod.Spec.InitContainers[1:] // without one that writes the rules itself
+		pod.Annotations[annotation.ExcludeInboundPorts] = value
+		kept := keep(pod)
+		_, err := redirect.Decide(FactsOf(kept, nil), redirect.DefaultPolicy())
+		if (err == nil) != readable || !IsPartial(kept) {
+			t.Errorf("…%s: partial %t, %v", value[len(value)-3:], IsPartial(kept), err)
+		}
+		if err != nil && !strings.Contains(err.Error(), annotation.ExcludeInboundPorts) {
+			t.Error(err)
+		}
 	}
 }

@@ -53,6 +53,17 @@ func ReadAnnotations(all map[string]string) map[string]string {
 	return read
 }
 
+// IsReadable reports whether a setting can be read of the annotation. One that is no setting always can.
+func IsReadable(key, value string) bool {
+	for _, s := range settings {
+		if slices.Contains(s.annotations, key) {
+			var spec Spec
+			return s.parse(&spec, value) == nil
+		}
+	}
+	return true
+}
+
 // ReadLabels returns what is read of a pod's labels.
 func ReadLabels(all map[string]string) map[string]string {
 	value, present := all[annotation.SidecarInject]
