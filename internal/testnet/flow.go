@@ -127,9 +127,9 @@ type Result struct {
 	Got, Want Outcome
 }
 
-// OK says that the flow landed where it should. Of an attempt that may go through only counts where it lands, and it may
-// come to nothing: it shares its numbers with what connection tracking knows already, which may take the answer for
-// invalid.
+// OK says that the flow landed where it should. Of an attempt that may go through only counts where it lands, and it
+// may come to nothing: it shares its numbers with what connection tracking knows already, which may take the answer
+// for invalid.
 func (r Result) OK() bool {
 	if !r.Flow.Escapes() || r.Want.Landed == Kept {
 		return r.Got == r.Want
