@@ -3,6 +3,8 @@ package testnet
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/istio-pod-network/controller/internal/testnet/escape"
 )
 
 // Expected says where the flow lands if the pod's rules mean what Istio's mean. The deliberate differences are marked
@@ -55,7 +57,7 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	redirected, _ := s.listener(f, family)
 	a, escapes := f.Kind.attempt()
 	switch {
-	case escapes && redirected != direct:
+	case escapes && (redirected != direct || s.losesAnswer(a, family)):
 		return Outcome{Landed: Kept}
 	case escapes && a.Inbound:
 		return Outcome{Landed: AtApp}
@@ -72,6 +74,26 @@ func (s settings) expect(f Flow, family Family) Outcome {
 		o.Dst = ""
 	}
 	return o
+}
+
+// MayEscape reports whether the settings leave what an attempt does alone. Whether it then gets through hangs on what
+// connection tracking takes its segments for.
+func MayEscape(p Profile, f Flow, family Family) bool {
+	redirected, _ := p.settings().listener(f, family)
+	return f.Escapes() && redirected == direct
+}
+
+// losesAnswer reports whether the rules keep the server's answer from an attempt that nothing else keeps from the
+// server. Where the connection is an answer to connection tracking, it takes the answer to that for invalid; so that
+// dropInvalid drops it, and TPROXY does not see an open connection.
+func (s settings) losesAnswer(a escape.Attempt, family Family) bool {
+	switch {
+	case a.Helped:
+		return s.dropInvalid
+	case family == IPv6 && (a.Name == "freebind" || a.Name == "mptcp"):
+		return s.dropInvalid || s.tproxy && s.allInPorts
+	}
+	return false
 }
 
 // inbound judges a packet from outside the pod.
