@@ -176,29 +176,11 @@ func TestNoKeepAlive(t *testing.T) {
 	}
 }
 
-// lines is a log that can be read while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), text)
-}
-
 // A port that somebody has is waited for; why there is none is said once in the log, and for as long as it is so.
 func TestTakenPort(t *testing.T) {
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	await.Must(t, err)
-	var log lines
+	var log await.Output
 	s := NewServer(other.Addr().String(), quiet(&log))
 	if ok, detail := s.Listening(); ok || detail != "starting" {
 		t.Errorf("%t %q", ok, detail)
@@ -216,7 +198,7 @@ func TestTakenPort(t *testing.T) {
 	if status, err := get(t, "127.0.0.1", s.address, "/healthz"); status != http.StatusOK {
 		t.Errorf("%d %v", status, err)
 	}
-	if n := log.count("no HTTP on " + s.address); n != 1 {
+	if n := strings.Count(log.String(), "no HTTP on "+s.address); n != 1 {
 		t.Errorf("said %d times", n)
 	}
 }

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -88,7 +87,7 @@ const primary = `{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "pt
 // agent is a running one.
 type agent struct {
 	cmd  *exec.Cmd
-	log  *buffer
+	log  *await.Output
 	done chan struct{}
 }
 
@@ -103,8 +102,10 @@ func (r *rig) startAgent(flags ...string) *agent {
 		"--bin-dir=" + r.path("bin"), "--conf-dir=" + r.path("net.d"), "--listen=127.0.0.1:15088", "--patrol=200ms",
 		"--log-level=debug",
 	}, flags...)
-	a := &agent{cmd: exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), args...), log: &buffer{},
-		done: make(chan struct{})}
+	a := &agent{
+		cmd: exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), args...), log: &await.Output{},
+		done: make(chan struct{}),
+	}
 	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
 	must(r, a.cmd.Start())
 	go func() { _ = a.cmd.Wait(); close(a.done) }()
@@ -354,22 +355,4 @@ func (r *rig) writes() (patches, effective map[string]int) {
 		seen[uid+version] = true
 	}
 	return patches, effective
-}
-
-// buffer collects what a process prints.
-type buffer struct {
-	mu   sync.Mutex
-	data bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.data.String()
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/internal/await"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -137,12 +138,12 @@ func (r *rig) looks() (n int) {
 }
 
 // uninstallAll is the command, not started yet.
-func (r *rig) uninstallAll(flags ...string) (*buffer, *exec.Cmd) {
+func (r *rig) uninstallAll(flags ...string) (*await.Output, *exec.Cmd) {
 	r.Helper()
 	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"),
 		append([]string{"uninstall-all", "--namespace=" + r.account,
 			"--kubeconfig=" + r.path("kubeconfig")}, flags...)...)
-	log := &buffer{}
+	log := &await.Output{}
 	cmd.Stdout, cmd.Stderr = log, log
 	return log, cmd
 }

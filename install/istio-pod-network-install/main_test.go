@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -181,29 +180,10 @@ func TestUsage(t *testing.T) {
 	s.expect(t, 2, `INSTALL_PURGE: invalid value "perhaps"`, "uninstall")
 }
 
-// output keeps what is written while somebody reads.
-type output struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (o *output) Write(text []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.text = append(o.text, text...)
-	return len(text), nil
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return string(o.text)
-}
-
 // watch says once what is missing and once that it is there, and leaves everything in place when it ends.
 func TestWatch(t *testing.T) {
 	s := newShell(t)
-	var out output
+	var out await.Output
 	p := s.program(&out, &out)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan int)

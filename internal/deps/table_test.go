@@ -202,7 +202,7 @@ var rules = []rule{
 	{dir: "agent/istio-pod-network-agent", allowed: []string{"agent"}},
 
 	{dir: "docs"}, // its tests compare it with the code
-	{dir: "internal/await", standard: []string{"testing", "time"}},
+	{dir: "internal/await", standard: []string{"bytes", "sync", "testing", "time"}},
 	{dir: "internal/buildinfo", standard: []string{"runtime/debug"}},
 	{dir: "internal/deps"},
 	{dir: "internal/entry", allowed: []string{"plugin/redirect", "internal/invalid"}, standard: []string{
