@@ -46,7 +46,7 @@ type Answerer struct {
 	reader     kube.PodReader
 	answered   func(Source)
 	slots      chan struct{} // one per live read under way
-	asked      questions
+	questions
 }
 
 // New returns an Answerer for the pods of a node. It calls answered for every question.
@@ -63,7 +63,7 @@ func (a *Answerer) Answer(ctx context.Context, q facts.Request) facts.Response {
 	defer cancel()
 	pod, source, err := a.find(ctx, q)
 	if err == nil {
-		a.asked.note(pod.UID)
+		a.note(pod.UID)
 		var namespace map[string]string
 		if namespace, err = a.namespaces.Annotations(ctx, q.Namespace); err == nil {
 			a.answered(source)

@@ -27,34 +27,34 @@ func (q *questions) note(uid types.UID) {
 }
 
 // Listening says that from now on no question can be missed.
-func (a *Answerer) Listening() {
-	a.asked.mu.Lock()
-	defer a.asked.mu.Unlock()
-	a.asked.since = time.Now()
+func (q *questions) Listening() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.since = time.Now()
 }
 
 // HeardSince is since when every question of the plugin comes here, zero if it does not.
-func (a *Answerer) HeardSince() time.Time {
-	a.asked.mu.Lock()
-	defer a.asked.mu.Unlock()
-	return a.asked.since
+func (q *questions) HeardSince() time.Time {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.since
 }
 
 // Asked reports whether the plugin has asked about the pod.
-func (a *Answerer) Asked(uid types.UID) bool {
-	a.asked.mu.Lock()
-	defer a.asked.mu.Unlock()
-	_, asked := a.asked.last[uid]
+func (q *questions) Asked(uid types.UID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_, asked := q.last[uid]
 	return asked
 }
 
 // Forget drops what is known of pods that are not there any more.
-func (a *Answerer) Forget(exists func(types.UID) bool) {
-	a.asked.mu.Lock()
-	defer a.asked.mu.Unlock()
-	for uid, at := range a.asked.last {
+func (q *questions) Forget(exists func(types.UID) bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for uid, at := range q.last {
 		if !exists(uid) && time.Since(at) > rememberFor {
-			delete(a.asked.last, uid)
+			delete(q.last, uid)
 		}
 	}
 }

@@ -121,6 +121,9 @@ func (p *Patrol) tellOutside(pod *corev1.Pod, v verdict) {
 	}
 }
 
+// maxKnown is more bytes than the UIDs of all pods that a node may have.
+const maxKnown = 1 << 20
+
 // knownBypasses is the file that keeps, by UID, the pods that are known to bypass the mesh, for the next agent of this
 // boot: it may not find out again.
 type knownBypasses struct {
@@ -131,7 +134,7 @@ type knownBypasses struct {
 // load returns what an earlier agent has found. A file that cannot be read is none.
 func (k *knownBypasses) load() map[types.UID]*sighting {
 	seen := map[types.UID]*sighting{}
-	if data, err := os.ReadFile(k.path); err == nil {
+	if data, err := files.Read(k.path, maxKnown); err == nil {
 		_ = json.Unmarshal(data, &k.stored)
 	}
 	for _, uid := range k.stored {

@@ -78,14 +78,29 @@ type Patrol struct {
 	chained  time.Time            // since when the plugin is, as this round sees it; zero where it is not
 	orphans  map[string]time.Time // by container ID and interface: since when a record has no sandbox
 	known    knownBypasses
-	bypassed atomic.Pointer[[]string] // names of the pods that bypass the mesh
-	outside  atomic.Pointer[[]string] // of those that are outside it, and seem to belong into it
-	older    atomic.Pointer[[]string] // of those whose rules another release has written
+	bypassed names // of the pods that bypass the mesh
+	outside  names // of those that are outside it, and seem to belong into it
+	older    names // of those whose rules another release has written
 	rendered rendered
 	last     atomic.Int64 // end of the last round, Unix nanoseconds
 
 	cached    []sandbox // of libcni's cache, in this round
 	cacheRead bool
+}
+
+// names are those of pods, as the last round found them. Others read them meanwhile.
+type names struct{ atomic.Pointer[[]string] }
+
+func (n *names) load() []string {
+	if all := n.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+func (n *names) store(all []string) {
+	slices.Sort(all)
+	n.Store(&all)
 }
 
 // sighting is what earlier rounds have seen of a pod.
@@ -144,28 +159,13 @@ func (p *Patrol) LastRound() (at time.Time) {
 }
 
 // Bypassed returns the names of the pods that bypass the mesh, as the last round saw it.
-func (p *Patrol) Bypassed() []string {
-	if names := p.bypassed.Load(); names != nil {
-		return *names
-	}
-	return nil
-}
+func (p *Patrol) Bypassed() []string { return p.bypassed.load() }
 
 // Outside returns the names of the pods that are outside the mesh although what is said now puts them into it.
-func (p *Patrol) Outside() []string {
-	if names := p.outside.Load(); names != nil {
-		return *names
-	}
-	return nil
-}
+func (p *Patrol) Outside() []string { return p.outside.load() }
 
 // Older returns the names of the pods whose rules another release has written than those that this one would write.
-func (p *Patrol) Older() []string {
-	if names := p.older.Load(); names != nil {
-		return *names
-	}
-	return nil
-}
+func (p *Patrol) Older() []string { return p.older.load() }
 
 // round looks at every pod and every record once.
 func (p *Patrol) round(ctx context.Context, now time.Time) {
@@ -177,7 +177,7 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 	refusing := 0
 	var broken []*corev1.Pod // that lack what the plugin should have done
 	for _, pod := range p.Pods.All() {
-		s := before[pod.UID]
+		name, s := pod.Namespace+"/"+pod.Name, before[pod.UID]
 		if s == nil {
 			s = &sighting{}
 		}
@@ -188,11 +188,11 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 		r, recorded := p.recordOf(pod, records)
 		stuck := recorded && p.lookAtWait(pod, r, now)
 		if recorded && !kube.IsOver(pod) && hashes.isOlder(r, p.rendered) {
-			older = append(older, pod.Namespace+"/"+pod.Name)
+			older = append(older, name)
 			p.tellOlder(pod)
 		}
 		v := p.lookForBypass(ctx, pod, s, recorded)
-		verdicts[v] = append(verdicts[v], pod.Namespace+"/"+pod.Name)
+		verdicts[v] = append(verdicts[v], name)
 		bypasses := v == bypass
 		if p.Repairer.concerns(!recorded && p.cameEarly(pod, s), bypasses, stuck) && p.exists(ctx, pod, s) {
 			broken = append(broken, pod)
@@ -200,8 +200,7 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 	}
 	p.Metrics.Refusing.WithLabelValues(redirect.IPv6.String()).Set(float64(refusing))
 	p.publish(verdicts)
-	slices.Sort(older)
-	p.older.Store(&older)
+	p.older.store(older)
 	p.Metrics.Older.Set(float64(len(older)))
 	p.rendered = hashes
 	exists := func(uid types.UID) bool { return p.seen[uid] != nil }
@@ -217,10 +216,8 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 // publish says which pods have which verdict.
 func (p *Patrol) publish(verdicts map[verdict][]string) {
 	bypassed, outside := verdicts[bypass], slices.Concat(verdicts[late], verdicts[unknown])
-	slices.Sort(bypassed)
-	slices.Sort(outside)
-	p.bypassed.Store(&bypassed)
-	p.outside.Store(&outside)
+	p.bypassed.store(bypassed)
+	p.outside.store(outside)
 	p.Metrics.Bypassed.Set(float64(len(bypassed)))
 	for _, v := range Outside {
 		p.Metrics.Outside.WithLabelValues(v).Set(float64(len(verdicts[verdict(v)])))

@@ -184,8 +184,7 @@ func (s *sandboxes) of(pod *corev1.Pod, all []sandbox) (found sandbox, path stri
 	ids := kube.IDs(pod)
 	err = fmt.Errorf("the container runtime's cache in %s knows no network of it", s.dir)
 	for _, candidate := range all {
-		if !slices.Contains(ids, candidate.pod) || !candidate.has(pod.Status.PodIPs) ||
-			path != "" && candidate.made.Before(found.made) {
+		if !candidate.isOf(pod, ids) || path != "" && candidate.made.Before(found.made) {
 			continue
 		}
 		if where, failed := s.path(candidate); failed == nil {
@@ -202,11 +201,16 @@ func annotationsOf(pod *corev1.Pod, all []sandbox) (annotations map[string]strin
 	ids := kube.IDs(pod)
 	var newest sandbox
 	for _, candidate := range all {
-		if slices.Contains(ids, candidate.pod) && candidate.has(pod.Status.PodIPs) && candidate.made.After(newest.made) {
+		if candidate.isOf(pod, ids) && candidate.made.After(newest.made) {
 			newest = candidate
 		}
 	}
 	return newest.annotations, newest.annotations != nil
+}
+
+// isOf reports whether the sandbox is one of the pod, whose IDs are given, and has its address.
+func (s sandbox) isOf(pod *corev1.Pod, ids []string) bool {
+	return slices.Contains(ids, s.pod) && s.has(pod.Status.PodIPs)
 }
 
 // has reports whether the sandbox has one of the addresses. Those of a network whose result names none cannot be

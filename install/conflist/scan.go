@@ -1,6 +1,9 @@
 package conflist
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strings"
+)
 
 // span is a part of a text: data[start:end].
 type span struct{ start, end int }
@@ -19,7 +22,7 @@ const whiteSpace = " \t\n\r"
 
 // space returns the offset of the first byte at or after i that is no JSON white space.
 func space(data []byte, i int) int {
-	for i < len(data) && (data[i] == ' ' || data[i] == '\t' || data[i] == '\n' || data[i] == '\r') {
+	for i < len(data) && strings.IndexByte(whiteSpace, data[i]) >= 0 {
 		i++
 	}
 	return i

@@ -1,9 +1,6 @@
 package redirect
 
-import (
-	"cmp"
-	"slices"
-)
+import "cmp"
 
 // LeftOut is a container whose outbound traffic is not captured, by the group that it runs in.
 type LeftOut struct {
@@ -14,12 +11,8 @@ type LeftOut struct {
 // LeftOut returns a container beside the sidecar that runs, by what the pod says, in a group that the settings leave
 // out of the redirection, else nil. It is meant for init containers that end while there is no sidecar.
 func (p Pod) LeftOut(spec Spec) *LeftOut {
-	for i, c := range slices.Concat(p.Containers, p.InitContainers) {
-		group := cmp.Or(c.RunAsGroup, p.RunAsGroup)
-		if c.Name == ProxyContainer || i >= len(p.Containers) && !c.Restartable || group == nil {
-			continue
-		}
-		if !spec.capturesGroup(ID(*group)) {
+	for _, c := range p.beside() {
+		if group := cmp.Or(c.RunAsGroup, p.RunAsGroup); group != nil && !spec.capturesGroup(ID(*group)) {
 			return &LeftOut{c.Name, *group}
 		}
 	}

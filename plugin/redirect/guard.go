@@ -68,11 +68,11 @@ func (b builder) guardInbound() []Chain {
 	in.Rules = append(in.Rules, rule("comes from inside the pod", Return{}, InInterface(loopbackInterface)))
 	if nics := b.RerouteVirtualInterfaces; len(nics) > 0 {
 		in.Rules = append(in.Rules, rule("to the sidecar's outbound listener", Return{}, InInterface(nics), TCP,
-			DestPorts(PortsOf(uint16(b.OutboundPort)).List())))
+			onlyPort(b.OutboundPort)))
 	}
 	if b.Mode == ModeRedirect {
 		in.Rules = append(in.Rules, rule("to the sidecar's inbound listener", Return{}, TCP,
-			DestPorts(PortsOf(uint16(b.InboundPort)).List())))
+			onlyPort(b.InboundPort)))
 	}
 	jump := rule("opens a connection", Jump(chainGuardIn), TCP, Opening{})
 	in.Rules = append(in.Rules, jump)

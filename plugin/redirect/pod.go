@@ -1,5 +1,7 @@
 package redirect
 
+import "slices"
+
 // Pod is what is known of a pod when its network is set up. It is also the answer of the agent's facts socket, so its
 // JSON form is part of that protocol.
 type Pod struct {
@@ -53,6 +55,17 @@ func (p Pod) proxy() *Container {
 		}
 	}
 	return nil
+}
+
+// beside returns the containers that run beside the sidecar. An init container that ends runs while there is none.
+func (p Pod) beside() []Container {
+	var list []Container
+	for i, c := range slices.Concat(p.Containers, p.InitContainers) {
+		if c.Name != ProxyContainer && (i < len(p.Containers) || c.Restartable) {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // meshAnnotated reports whether the pod carries an annotation by which someone meant it for the mesh, so that a pod

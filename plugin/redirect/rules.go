@@ -37,8 +37,10 @@ const (
 
 var (
 	loopbackInterface = Interfaces{"lo"}
-	dnsPorts          = DestPorts{{dnsPort, dnsPort}}
+	dnsPorts          = onlyPort(dnsPort)
 )
+
+func onlyPort(p Port) DestPorts { return DestPorts{{uint16(p), uint16(p)}} }
 
 // RuleSet derives the rules. Mode NONE has none.
 func (s Spec) RuleSet() RuleSet {

@@ -63,10 +63,7 @@ func (e *SharedUserError) Beside() bool {
 func (p Pod) SharesProxyUser(spec Spec) *SharedUserError {
 	uid, gid := int64(spec.ProxyUID), int64(spec.ProxyGID)
 	is := func(id *int64, shared int64) bool { return id != nil && *id == shared }
-	for i, c := range slices.Concat(p.Containers, p.InitContainers) {
-		if c.Name == ProxyContainer || i >= len(p.Containers) && !c.Restartable {
-			continue
-		}
+	for _, c := range p.beside() {
 		switch {
 		case is(cmp.Or(c.RunAsUser, p.RunAsUser), uid):
 			return &SharedUserError{c.Name, sharedUser, uid}

@@ -91,7 +91,8 @@ func writeChain(out *strings.Builder, t Table, c Chain, comments bool) {
 	}
 	for _, r := range c.Rules {
 		for _, line := range r.Lines(t) {
-			if out.WriteString("\t\t" + line.Text); comments {
+			out.WriteString("\t\t" + line.Text)
+			if comments {
 				fmt.Fprintf(out, " comment %q", line.Why)
 			}
 			out.WriteByte('\n')

@@ -77,14 +77,7 @@ func (g Groups) has(id ID) bool { return g.all || slices.Contains(g.list, id) }
 
 // String returns the form that ParseGroups reads.
 func (g Groups) String() string {
-	if g.all {
-		return wildcard
-	}
-	items := make([]string, len(g.list))
-	for i, id := range g.list {
-		items[i] = id.String()
-	}
-	return strings.Join(items, ",")
+	return listText(g.all, g.list)
 }
 
 // Mode is how inbound traffic reaches the sidecar (annotation sidecar.istio.io/interceptionMode).
@@ -125,6 +118,18 @@ type Ports struct {
 
 // wildcard stands for everything in the lists that allow it.
 const wildcard = "*"
+
+// listText is the form of a set that its parser reads.
+func listText[T fmt.Stringer](all bool, list []T) string {
+	if all {
+		return wildcard
+	}
+	items := make([]string, len(list))
+	for i, item := range list {
+		items[i] = item.String()
+	}
+	return strings.Join(items, ",")
+}
 
 // AllPorts is the set of every port, written `*`.
 func AllPorts() Ports { return Ports{all: true} }
@@ -227,14 +232,7 @@ func (p Ports) without(port uint16) Ports {
 
 // String returns the form that ParsePorts reads.
 func (p Ports) String() string {
-	if p.all {
-		return wildcard
-	}
-	items := make([]string, len(p.list))
-	for i, r := range p.list {
-		items[i] = r.String()
-	}
-	return strings.Join(items, ",")
+	return listText(p.all, p.list)
 }
 
 // Prefixes is a set of address prefixes of both families, or all addresses.
@@ -310,14 +308,7 @@ func (p Prefixes) Of(family Family) []netip.Prefix {
 
 // String returns the form that ParsePrefixes reads.
 func (p Prefixes) String() string {
-	if p.all {
-		return wildcard
-	}
-	items := make([]string, len(p.list))
-	for i, prefix := range p.list {
-		items[i] = prefix.String()
-	}
-	return strings.Join(items, ",")
+	return listText(p.all, p.list)
 }
 
 // Interfaces is a set of network interface names, sorted and unique. One that ends in `*` stands for all that begin
