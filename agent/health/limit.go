@@ -1,8 +1,10 @@
 package health
 
 import (
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -18,6 +20,7 @@ const (
 // apart, so that the kubelet's probes never compete with a pod; of the others, the address that has most loses one.
 type limited struct {
 	net.Listener
+	open sync.WaitGroup // connections
 
 	mu     sync.Mutex
 	own    []*conn                // the oldest first
@@ -32,8 +35,9 @@ func newLimited(l net.Listener) *limited {
 // conn is one connection; from is the zero address where it is the node's own.
 type conn struct {
 	net.Conn
-	of   *limited
-	from netip.Addr
+	of    *limited
+	from  netip.Addr
+	close func() error // once
 }
 
 // Accept returns the next connection.
@@ -42,11 +46,27 @@ func (l *limited) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: accepted, of: l, from: stranger(accepted)}
+	l.open.Add(1)
+	c := &conn{Conn: accepted, of: l, from: stranger(accepted), close: sync.OnceValue(func() error {
+		defer l.open.Done()
+		return accepted.Close()
+	})}
 	for _, old := range l.add(c) {
 		old.abort()
 	}
 	return c, nil
+}
+
+// end closes all connections, also those that a server took while it was being closed, and returns when they are.
+// Accept is not called any more.
+func (l *limited) end() {
+	l.mu.Lock()
+	left := slices.Concat(append(slices.Collect(maps.Values(l.others)), l.own)...)
+	l.mu.Unlock()
+	for _, c := range left {
+		c.abort()
+	}
+	l.open.Wait()
 }
 
 // stranger is the address of a peer that is not the node itself. What the kubelet sends to an address of the node has
@@ -135,7 +155,7 @@ func (c *conn) Close() error {
 		c.of.own = without(c.of.own, c)
 	}
 	c.of.mu.Unlock()
-	return c.Conn.Close()
+	return c.close()
 }
 
 // abort closes a connection and has the kernel forget it at once, with what was not sent yet.
@@ -143,5 +163,5 @@ func (c *conn) abort() {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
 	}
-	_ = c.Conn.Close()
+	_ = c.close()
 }

@@ -47,7 +47,7 @@ func (s *Server) Listening() (ok bool, detail string) {
 	return true, s.bound.String()
 }
 
-// Run serves until the context ends. While it cannot listen, it tries again.
+// Run serves until the context ends, and returns when no connection is left. While it cannot listen, it tries again.
 func (s *Server) Run(ctx context.Context, h http.Handler) {
 	for ctx.Err() == nil {
 		if err := s.serve(ctx, h); err != nil && ctx.Err() == nil {
@@ -76,7 +76,9 @@ func (s *Server) serve(ctx context.Context, h http.Handler) error {
 	server.SetKeepAlivesEnabled(false) // a connection that waits for another request costs memory, and saves nothing here
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	return server.Serve(newLimited(l))
+	conns := newLimited(l)
+	defer conns.end()
+	return server.Serve(conns)
 }
 
 // missing takes note of why the server does not listen, and says so once.
