@@ -90,7 +90,7 @@ func (i *installation) run(ctx context.Context) error {
 			case <-keeping.Done():
 			}
 		})
-		k := install.Keeper{Config: i.configuration(), Report: i.report}
+		k := install.Keeper{Config: i.configuration(), Report: i.report, Warn: i.warn}
 		err := k.Run(keeping)
 		stop()
 		helpers.Wait()
@@ -193,6 +193,9 @@ func (i *installation) report(p install.Pass) {
 	}
 	log.Log(level, text)
 }
+
+// warn says that changes of the installation are not noticed at once.
+func (i *installation) warn(err error) { i.log.WithError(err).Warn("watching the installation") }
 
 // remember writes the memory if the file has another. Without it the next agent only knows less. It runs in run alone,
 // so that no older memory comes after a newer one.

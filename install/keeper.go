@@ -12,6 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/install/conflist"
 	"github.com/istio-pod-network/controller/install/exchange"
 	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/watch"
 )
 
 // Keeper keeps an installation as it should be.
@@ -22,7 +23,12 @@ type Keeper struct {
 	Tick time.Duration
 	// Report, if it is not nil, gets every pass. It is called from Run.
 	Report func(Pass)
+	// Warn, if it is not nil, is told once that inotify is exhausted, so that changes are looked for every 2 s.
+	Warn func(error)
 }
+
+// polling is the time between two passes while a directory cannot be watched.
+const polling = 2 * time.Second
 
 // Pass is one comparison of the node with the Config, and its repairs.
 type Pass struct {
@@ -59,25 +65,29 @@ var Causes = []Cause{CauseBinaryMissing, CauseBinaryChanged, CauseEntryMissing, 
 
 // Run installs, and repairs every change at once, until the context ends. Then it leaves everything in place and
 // returns nil: a restart or an upgrade of the keeper must not take the plugin out of the network. An error is about an
-// invalid Config, or about inotify; a failed repair goes to Report and is tried again.
+// invalid Config; a failed repair goes to Report and is tried again.
 func (k *Keeper) Run(ctx context.Context) error {
 	i, err := newInstaller(k.Config)
 	if err != nil {
 		return err
 	}
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = watcher.Close() }()
-	w := watch{Watcher: watcher, installer: i, inodes: map[string]os.FileInfo{}}
+	dirs := watch.New(func(err error) {
+		if k.Warn != nil {
+			k.Warn(err)
+		}
+	})
+	defer dirs.Close()
+	w := watching{Dirs: dirs, installer: i, inodes: map[string]os.FileInfo{}}
 	for {
 		w.renew() // before the pass reads, so that no change falls between
 		wait := k.pass(i.Config)
 		if w.renew() { // the pass has made directories
 			continue
 		}
-		if !w.next(ctx, wait, w.Events, w.Errors) {
+		if w.Lacking() {
+			wait = min(wait, polling)
+		}
+		if !w.next(ctx, wait, w.Events(), w.Errors()) {
 			return nil
 		}
 	}
@@ -104,9 +114,9 @@ func (k *Keeper) pass(c Config) time.Duration {
 	return 30 * time.Second
 }
 
-// watch notices changes of what a pass reads.
-type watch struct {
-	*fsnotify.Watcher
+// watching notices changes of what a pass reads.
+type watching struct {
+	*watch.Dirs
 	installer *installer
 	inodes    map[string]os.FileInfo // by path of a directory that is to be watched; nil: it is not there
 }
@@ -114,16 +124,16 @@ type watch struct {
 // renew watches the directories that are not watched yet: one may have been made, or replaced by another of the same
 // name. It reports whether there was one. A directory that is known is watched anew, too: its watch has ended if it was
 // away meanwhile, even where it has the inode that it had.
-func (w watch) renew() (fresh bool) {
+func (w watching) renew() (fresh bool) {
 	for _, dir := range append(w.installer.network().dirs(), w.installer.BinDir) {
 		info, err := os.Stat(dir)
 		known := w.inodes[dir]
 		same := err == nil && known != nil && os.SameFile(known, info)
-		if known != nil && !same {
-			_ = w.Remove(dir)
+		if err != nil || known != nil && !same {
+			w.Remove(dir)
 		}
 		w.inodes[dir] = nil // it matters when it comes, and when it goes before it is watched
-		if err == nil && w.Add(dir) == nil {
+		if err == nil && w.Add(dir) {
 			w.inodes[dir] = info
 			fresh = fresh || !same
 		}
@@ -133,7 +143,9 @@ func (w watch) renew() (fresh bool) {
 
 // next waits for a change that matters, and drops all events that are queued by then: the pass that follows reads the
 // files after these changes, and a change after that read is a new event. It returns false when the context has ended.
-func (w watch) next(ctx context.Context, wait time.Duration, events <-chan fsnotify.Event, failed <-chan error) bool {
+func (w watching) next(
+	ctx context.Context, wait time.Duration, events <-chan fsnotify.Event, failed <-chan error,
+) bool {
 	tick := time.NewTimer(wait)
 	defer tick.Stop()
 	for due := false; !due; {
@@ -157,7 +169,7 @@ func (w watch) next(ctx context.Context, wait time.Duration, events <-chan fsnot
 }
 
 // matters reports whether an event is about the plugin's binary, a configuration or a watched directory.
-func (w watch) matters(e fsnotify.Event) bool {
+func (w watching) matters(e fsnotify.Event) bool {
 	dir, name := filepath.Split(e.Name)
 	_, watched := w.inodes[filepath.Clean(e.Name)]
 	switch {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/internal/watch"
+	"github.com/istio-pod-network/controller/internal/watch/exhausted"
 	"golang.org/x/sys/unix"
 )
 
@@ -133,14 +135,12 @@ func replaceIn(path, from, to string) error {
 	return errors.Join(err, os.WriteFile(path, []byte(strings.Replace(string(data), from, to, 1)), 0o644))
 }
 
-// watching is a watch of the node's directories.
-func watching(t *testing.T, n node) watch {
+// watchOf has the node's directories watched.
+func watchOf(t *testing.T, n node) watching {
 	i, err := newInstaller(n.Config)
 	await.Must(t, err)
-	watcher, err := fsnotify.NewWatcher()
-	await.Must(t, err)
-	t.Cleanup(func() { watcher.Close() })
-	w := watch{Watcher: watcher, installer: i, inodes: map[string]os.FileInfo{}}
+	w := watching{Dirs: watch.New(func(err error) { t.Error(err) }), installer: i, inodes: map[string]os.FileInfo{}}
+	t.Cleanup(w.Close)
 	if !w.renew() {
 		t.Fatal("nothing is watched")
 	}
@@ -150,10 +150,10 @@ func watching(t *testing.T, n node) watch {
 // A directory that comes back with the inode that it had is watched again: the kernel's watch of it has ended.
 func TestKeeperSameInode(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
-	w := watching(t, n)
+	w := watchOf(t, n)
 	await.Must(t, os.Rename(n.ConfDir, n.ConfDir+".away"))
 	await.Must(t, os.Rename(n.ConfDir+".away", n.ConfDir))
-	for e := range w.Events {
+	for e := range w.Events() {
 		if e.Name == n.ConfDir && w.matters(e) {
 			break
 		}
@@ -163,7 +163,7 @@ func TestKeeperSameInode(t *testing.T) {
 	}
 	n.write("20-net.conflist", list)
 	select {
-	case e := <-w.Events:
+	case e := <-w.Events():
 		if !w.matters(e) {
 			t.Errorf("what comes first is %s", e)
 		}
@@ -176,7 +176,7 @@ func TestKeeperSameInode(t *testing.T) {
 // which is written last, none makes the watch end its wait, however often it comes.
 func TestKeeperIgnores(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
-	w := watching(t, n)
+	w := watchOf(t, n)
 	for _, name := range []string{"readme.txt", "calico-kubeconfig", ".10-net.conflist.swp", "10-net.conflist~"} {
 		n.write(name, "x")
 	}
@@ -184,8 +184,8 @@ func TestKeeperIgnores(t *testing.T) {
 	const last = "99-last.conflist"
 	n.write(last, list)
 	unrelated, names := []fsnotify.Event{}, map[string]bool{}
-	e := <-w.Events
-	for ; filepath.Base(e.Name) != last; e = <-w.Events {
+	e := <-w.Events()
+	for ; filepath.Base(e.Name) != last; e = <-w.Events() {
 		unrelated, names[e.Name] = append(unrelated, e), true
 	}
 	if len(names) != 5 {
@@ -225,4 +225,21 @@ func TestKeeperWaits(t *testing.T) {
 	if !n.status().Ready {
 		t.Error("gone with the keeper")
 	}
+}
+
+// Without inotify, changes are repaired all the same, and why it takes longer is said once.
+func TestKeeperWithoutInotify(t *testing.T) {
+	exhausted.Run(t, func(t *testing.T, _ func()) {
+		n := newNode(t, "10-net.conflist", list)
+		said := make(chan error, 100)
+		keep(t, &Keeper{Config: n.Config, Tick: time.Hour, Warn: func(err error) { said <- err }})
+		for range 3 {
+			await.Eventually(t, patience, "it is installed", func() bool { return n.status().Ready })
+			n.write("10-net.conflist", list)
+			await.Eventually(t, patience, "it is repaired", func() bool { return n.status().Ready })
+		}
+		if err := <-said; !strings.Contains(err.Error(), "raise the node's sysctl fs.inotify.") || len(said) > 0 {
+			t.Errorf("said %v, and %d times more", err, len(said))
+		}
+	})
 }

@@ -11,13 +11,16 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
+	"github.com/istio-pod-network/controller/internal/watch"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/sirupsen/logrus"
 )
 
-// relistEvery is how often the directory is read although nothing was noticed: inotify's queue may have run over.
-const relistEvery = 30 * time.Second
+// How often the directory is read although nothing was noticed.
+const (
+	relistEvery = 30 * time.Second       // inotify's queue may have run over
+	pollEvery   = 500 * time.Millisecond // there is no inotify: a pod waits for its mark
+)
 
 // Index knows the records that the plugin has left on this node.
 type Index struct {
@@ -56,44 +59,42 @@ func PodID(r record.Record) string {
 
 // Run watches until the context ends.
 func (x *Index) Run(ctx context.Context) error {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = watcher.Close() }()
-	tick := time.NewTicker(relistEvery)
-	defer tick.Stop()
+	dirs := watch.New(func(err error) { x.log.WithError(err).Warn("watching the records") })
+	defer dirs.Close()
 	for {
 		// The plugin makes the directory with its first record; here it is made before, to be watched. Somebody may
 		// remove it.
 		if err := os.MkdirAll(x.store.Pods(), 0o700); err != nil {
 			return err
 		}
-		if err := watcher.Add(x.store.Pods()); err != nil {
-			return err
+		every := relistEvery
+		if !dirs.Add(x.store.Pods()) {
+			every = pollEvery
 		}
 		x.relist()
-		if !x.follow(ctx, watcher, tick.C) {
+		if !x.follow(ctx, dirs, every) {
 			return nil
 		}
 	}
 }
 
 // follow loads what changes until the directory has to be read again, and then returns true.
-func (x *Index) follow(ctx context.Context, watcher *fsnotify.Watcher, tick <-chan time.Time) bool {
+func (x *Index) follow(ctx context.Context, dirs *watch.Dirs, every time.Duration) bool {
+	tick := time.NewTimer(every)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return false
-		case <-tick:
+		case <-tick.C:
 			return true
-		case err := <-watcher.Errors:
+		case err := <-dirs.Errors():
 			x.log.WithError(err).Debug("something was missed; reading all records again")
 			return true
-		case e := <-watcher.Events:
+		case e := <-dirs.Events():
 			switch name := filepath.Base(e.Name); {
 			case e.Name == x.store.Pods(): // removed or renamed
-				_ = watcher.Remove(e.Name)
+				dirs.Remove(e.Name)
 				return true
 			case record.IsFile(name):
 				x.load(name)

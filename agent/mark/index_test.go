@@ -1,12 +1,17 @@
 package mark
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/agenttest"
+	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/internal/watch/exhausted"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
@@ -63,4 +68,32 @@ func TestRecordIndex(t *testing.T) {
 	if len(x.Of("uid-of-cart")) != 0 || changed["uid-of-cart"] != before+1 {
 		t.Errorf("a record that is gone: %+v, %d changes", x.Of("uid-of-cart"), changed["uid-of-cart"]-before)
 	}
+}
+
+// Without inotify, records are found all the same, and why it takes longer is said once.
+func TestRecordsWithoutInotify(t *testing.T) {
+	exhausted.Run(t, func(t *testing.T, _ func()) {
+		var log strings.Builder
+		logger := agenttest.Quiet()
+		logger.SetOutput(&log)
+		store, seen := record.Store{Dir: t.TempDir()}, make(chan string, 100)
+		x := NewIndex(store, logger, func(r record.Record, _ bool) { seen <- r.Name }, func(string) {})
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error)
+		go func() { ended <- x.Run(ctx) }()
+		await.Eventually(t, time.Minute, "the directory has been read", x.Ready)
+		for i, name := range []string{"one", "two", "three"} {
+			r := agenttest.RecordFor(agenttest.MeshPod(name), fmt.Sprint("1/", i))
+			r.ContainerID = name
+			await.Must(t, store.Put(r))
+			if got := <-seen; got != name {
+				t.Errorf("seen %s, want %s", got, name)
+			}
+		}
+		cancel()
+		await.Must(t, <-ended)
+		if n := strings.Count(log.String(), "raise the node's sysctl fs.inotify."); n != 1 {
+			t.Errorf("said %d times: %s", n, log.String())
+		}
+	})
 }

@@ -164,7 +164,7 @@ func (p installer) watch(ctx context.Context, o options) int {
 			fmt.Fprintln(p.Stderr, line)
 		}
 		last = line
-	}}
+	}, Warn: func(err error) { fmt.Fprintln(p.Stderr, err) }}
 	if err := k.Run(ctx); err != nil {
 		return p.failed(err)
 	}

@@ -129,7 +129,7 @@ var rules = []rule{
 	{dir: "plugin/istio-pod-network-wait", allowed: []string{"plugin/wait"}, forbidden: heavy},
 
 	{dir: "install", allowed: []string{
-		"install/conflist", "install/exchange", "internal/entry", "internal/files", "internal/invalid",
+		"install/conflist", "install/exchange", "internal/entry", "internal/files", "internal/invalid", "internal/watch",
 		"github.com/fsnotify/fsnotify", "golang.org/x/sys/unix",
 	}, forbidden: onNode},
 	{dir: "install/conflist", allowed: []string{"internal/entry", "internal/invalid"}, standard: []string{
@@ -175,7 +175,7 @@ var rules = []rule{
 		"agent/answer": rooms, "install": nodeRoom, "plugin/...": "it knows nothing of pods",
 	})},
 	{dir: "agent/mark", allowed: append([]string{
-		"agent/kube", "plugin/annotation", "plugin/record", "github.com/fsnotify/fsnotify", "github.com/sirupsen/logrus",
+		"agent/kube", "internal/watch", "plugin/annotation", "plugin/record", "github.com/sirupsen/logrus",
 		"k8s.io/client-go/util/workqueue",
 	}, kubeTypes...), forbidden: with(onCluster, map[string]string{
 		"install": nodeRoom, "agent/answer": rooms,
@@ -229,6 +229,10 @@ var rules = []rule{
 			"plugin/...": "a laboratory that shares code with the plugin proves nothing about it",
 			"k8s.io/...": "the laboratory is about packets",
 		}},
+	{dir: "internal/watch", allowed: []string{"github.com/fsnotify/fsnotify"}, standard: []string{
+		"errors", "fmt", "os", "syscall",
+	}},
+	{dir: "internal/watch/exhausted", standard: []string{"os", "os/exec", "path/filepath", "syscall", "testing"}},
 }
 
 // contracts are what a package of conformance may import of this module.
