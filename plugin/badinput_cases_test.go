@@ -167,10 +167,10 @@ func badStdin() (all []badInput) {
 		all = append(all, badInput{func(i *invocation) { i.conf["name"] = name }, 7, "name: ", value[:min(len(value), 200)],
 			"letters, digits", false})
 	}
-	for _, version := range []string{"", "9.9.9", "0.1.0", "0.2.0", "1.2.0", "v1.0.0", "1", strings.Repeat("1", 1<<20)} {
+	for _, version := range []string{"9.9.9", "0.0.9", "0.5.0", "1.2.0", "v1.0.0", "1", strings.Repeat("1", 1<<20)} {
 		shown := version[:min(len(version), 200)]
 		all = append(all, badInput{func(i *invocation) { i.conf["cniVersion"] = version }, 1, "cniVersion: ", shown,
-			"0.3.1, 0.4.0, 1.0.0, 1.1.0", false})
+			"0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0", false})
 	}
 	return all
 }

@@ -46,10 +46,10 @@ func parseConfig(stdin []byte) (config, error) {
 
 // readCNI reads the keys of the CNI specification and of the capability convention.
 func (c *config) readCNI(keys entry.Keys) error {
-	c.cniVersion = "0.1.0" // what the specification makes of a missing version; skel then refuses it
 	if err := keys.Into("cniVersion", &c.cniVersion, "a CNI version"); err != nil {
 		return err
 	}
+	c.cniVersion = cmp.Or(c.cniVersion, "0.1.0") // what the specification makes of none
 	if err := keys.Into("name", &c.network, "a network name"); err != nil {
 		return err
 	}

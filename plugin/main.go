@@ -2,7 +2,7 @@
 // namespace open, it decides whether the pod belongs to an Istio mesh and writes the packet rules that put the pod's
 // traffic through its sidecar. It passes the result of the plugin before it on, unchanged.
 //
-// It implements ADD, CHECK, DEL, GC, STATUS and VERSION of the CNI specification 0.3.1 to 1.1.0
+// It implements ADD, CHECK, DEL, GC, STATUS and VERSION of the CNI specification 0.1.0 to 1.1.0
 // (https://www.cni.dev/docs/spec/).
 package plugin
 
@@ -21,8 +21,10 @@ import (
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 )
 
-// supported are the versions of the CNI specification that the plugin speaks.
-var supported = cniversion.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+// supported are the versions of the CNI specification that the plugin speaks: all that there are, for a runtime hands a
+// list's version to each plugin of the chain, and a pod fails at the first that does not take it. Several networks are
+// published as 0.3.0.
+var supported = cniversion.PluginSupports("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 // plugin holds the process' edges, so that the verbs are tested without a process.
 type plugin struct {
@@ -93,7 +95,7 @@ and give the pod by CNI_ARGS="K8S_POD_NAMESPACE=demo;K8S_POD_NAME=web" and its a
 CAP_ARGS='{"io.kubernetes.cri.pod-annotations": {"sidecar.istio.io/status": "{}"}}'. The README has the whole of it.
 
 Options: --version, --help
-Commands: ADD, CHECK, DEL, GC, STATUS, VERSION of CNI 0.3.1, 0.4.0, 1.0.0 and 1.1.0
+Commands: ADD, CHECK, DEL, GC, STATUS, VERSION of CNI 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0 and 1.1.0
 `
 
 // person serves somebody who runs the program from a shell, and returns the exit status.

@@ -8,6 +8,9 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
+// everyVersion are the CNI versions that the plugin claims.
+var everyVersion = []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+
 // The result is handed on byte for byte: white space, order, unknown keys, numbers no float can hold.
 func TestPreviousResultUnchanged(t *testing.T) {
 	for name, result := range map[string]string{
@@ -52,7 +55,7 @@ func (r *rig) addRaw(mark, raw string) string {
 }
 
 func TestNoPreviousResult(t *testing.T) {
-	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+	for _, version := range everyVersion {
 		for _, previous := range []any{nil, json.RawMessage("null")} {
 			r := newRig(t)
 			r.conf["cniVersion"], r.conf["prevResult"] = version, previous
@@ -75,9 +78,11 @@ func TestPreviousResultConverted(t *testing.T) {
 			`"ips":[{` + ip + `"interface":0,"address":"10.0.0.2/24","gateway":"10.0.0.1"}],"routes":[{"dst":"0.0.0.0/0"}],` +
 			`"dns":{"nameservers":["10.0.0.9"]}}`)
 	}
-	versions := []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
-	for _, from := range versions {
-		for _, to := range versions {
+	for _, from := range everyVersion {
+		for _, to := range everyVersion {
+			if from < "0.3.0" || to < "0.3.0" {
+				continue // a shape of its own: TestFirstResultConverted
+			}
 			r := newRig(t)
 			ip := ""
 			if from < "1" {
@@ -99,6 +104,60 @@ func TestPreviousResultConverted(t *testing.T) {
 				(got.IPs[0].Version == "4") != (to < "1") || len(got.Routes) != 1 || len(got.DNS.Nameservers) != 1 {
 				t.Errorf("from %s to %s: %s", from, to, r.out.String())
 			}
+		}
+	}
+}
+
+// Before 0.3.0 a result has one address of each family, and no interfaces. What a runtime configured is what it gets.
+func TestFirstResultConverted(t *testing.T) {
+	first := `"ip4":{"ip":"10.0.0.2/24","gateway":"10.0.0.1","routes":[{"dst":"0.0.0.0/0"}]},` +
+		`"ip6":{"ip":"fd00::2/64"},"dns":{"nameservers":["10.0.0.9"]}}`
+	later := `"ips":[{"version":"4","address":"10.0.0.2/24","gateway":"10.0.0.1"},{"version":"6","address":"fd00::2/64"}],` +
+		`"routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.0.0.9"]}}`
+	for _, from := range everyVersion {
+		for _, to := range everyVersion {
+			if from >= "0.3.0" && to >= "0.3.0" {
+				continue
+			}
+			previous := `{"cniVersion":"` + from + `",` + map[bool]string{true: first, false: later}[from < "0.3.0"]
+			r := newRig(t)
+			r.conf["cniVersion"], r.conf["prevResult"] = to, json.RawMessage(previous)
+			r.must("ADD")
+			var got struct {
+				CNIVersion string
+				IP4, IP6   struct{ IP string }
+				IPs        []struct{ Address string }
+				DNS        struct{ Nameservers []string }
+			}
+			if err := json.Unmarshal(r.out.Bytes(), &got); err != nil {
+				t.Fatal(err)
+			}
+			addresses := []string{got.IP4.IP, got.IP6.IP}
+			if to >= "0.3.0" {
+				addresses = nil
+				for _, ip := range got.IPs {
+					addresses = append(addresses, ip.Address)
+				}
+			}
+			if got.CNIVersion != to || strings.Join(addresses, " ") != "10.0.0.2/24 fd00::2/64" || len(got.DNS.Nameservers) != 1 {
+				t.Errorf("from %s to %s: %s", from, to, r.out.String())
+			}
+		}
+	}
+}
+
+// A configuration without a version, or with an empty one, is of the first version.
+func TestNoVersion(t *testing.T) {
+	for _, version := range []any{nil, ""} {
+		r := newRig(t)
+		r.conf["cniVersion"] = version
+		if version == nil {
+			delete(r.conf, "cniVersion")
+		}
+		delete(r.conf, "prevResult")
+		r.must("ADD")
+		if got, want := r.out.String(), `{"cniVersion":"0.1.0"}`+"\n"; got != want {
+			t.Errorf("%v: printed %q, want %q", version, got, want)
 		}
 	}
 }

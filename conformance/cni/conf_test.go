@@ -13,7 +13,7 @@ import (
 )
 
 // versions are the CNI versions the plugin claims.
-var versions = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+var versions = []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 
 // capability is the runtimeConfig key by which containerd and CRI-O hand a pod's annotations on.
 const capability = "io.kubernetes.cri.pod-annotations"

@@ -40,7 +40,7 @@ func testChain(t *testing.T, primary, version string) {
 		t.Errorf("records of %q, want aaaa", got)
 	}
 	w.add(t, runtimeConf("bbbb", n.newNetns(), noMesh))
-	if version != "0.3.1" { // the first version with CHECK is 0.4.0
+	if version >= "0.4.0" { // the first version with CHECK
 		if err := w.cni.CheckNetworkList(t.Context(), w.list, rt); err != nil {
 			t.Errorf("CHECK after ADD: %v", err)
 		}
