@@ -53,7 +53,8 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 		return nil, err
 	}
 	queue := mark.NewQueue()
-	if a.pods, err = kube.NewPods(a.api.PodsOf(o.node), queue.Add); err != nil {
+	gid := o.policy.Redirect.ProxyGID
+	if a.pods, err = kube.NewPods(a.api.PodsOf(o.node, gid), gid, queue.Add); err != nil {
 		return nil, err
 	}
 	if a.namespaces, err = kube.NewNamespaces(a.api.Namespaces(), a.api.NamespaceAnnotations); err != nil {

@@ -81,7 +81,7 @@ func Pods(t testing.TB, changed func(id string), pods ...*corev1.Pod) (*kube.Pod
 	for _, pod := range pods {
 		from.Add(pod)
 	}
-	c, err := kube.NewPods(from, changed)
+	c, err := kube.NewPods(from, redirect.DefaultSpec().ProxyGID, changed)
 	await.Must(t, err)
 	run(t, "pods", c.Run, c.Synced)
 	return c, from

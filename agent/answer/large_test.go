@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -63,6 +64,30 @@ var large = map[string]func(*corev1.Pod){
 			{Name: redirect.EnvDNSCapture, Value: strings.Repeat("<", whole/2)},
 		}
 	},
+	"groups": func(pod *corev1.Pod) {
+		var groups []string
+		for i := range whole / 11 {
+			groups = append(groups, fmt.Sprint(4_000_000_000+i))
+		}
+		proxy := &pod.Spec.Containers[1]
+		proxy.Env = []corev1.EnvVar{{Name: redirect.EnvExcludeGroups, Value: strings.Join(groups, ",")}}
+	},
+	"groups-and-space": func(pod *corev1.Pod) {
+		proxy := &pod.Spec.Containers[1]
+		proxy.Env = []corev1.EnvVar{{Name: redirect.EnvIncludeGroups, Value: strings.Repeat("\v", whole/2) + "8"}}
+	},
+	"groups-to-be-escaped": func(pod *corev1.Pod) {
+		proxy := &pod.Spec.Containers[1]
+		proxy.Env = []corev1.EnvVar{{Name: redirect.EnvIncludeGroups, Value: "8," + strings.Repeat("<", whole/2)}}
+	},
+	"supplemental-groups": func(pod *corev1.Pod) {
+		pod.Spec.SecurityContext = &corev1.PodSecurityContext{}
+		groups := &pod.Spec.SecurityContext.SupplementalGroups
+		for i := range whole / 6 {
+			*groups = append(*groups, int64(2_000_000_000+i))
+		}
+		*groups = append(*groups, int64(redirect.DefaultSpec().ProxyGID))
+	},
 	"arguments": func(pod *corev1.Pod) { pod.Spec.Containers[1].Args = []string{"proxy", strings.Repeat("<", whole)} },
 	"containers": func(pod *corev1.Pod) {
 		for i := range whole / 100 {
@@ -101,8 +126,17 @@ func TestAnswerAboutLargePods(t *testing.T) {
 					t.Errorf("%s has %d bytes, want %d", key, len(got.Annotations[key]), len(pod.Annotations[key]))
 				}
 			}
+			policy := redirect.DefaultPolicy()
+			policy.SharedProxyUser = redirect.SharedRefuse
+			want, wantErr := redirect.Decide(kube.FactsOf(pod, got.NamespaceAnnotations), policy)
+			decided, err := redirect.Decide(got, policy)
+			if !reflect.DeepEqual(decided, want) || (err == nil) != (wantErr == nil) {
+				t.Errorf("it is decided %s %s, %v, want %s %s, %v", decided.Verdict, decided.Reason, err, want.Verdict,
+					want.Reason, wantErr)
+			}
 			if kube.IsPartial(a.pods.Named("shop", name)) != (len(got.Annotations[annotation.ExcludeOutboundPorts]) > 0 ||
-				len(got.Annotations[annotation.IncludeInboundPorts]) > 0 || len(got.Containers) > 100) {
+				len(got.Annotations[annotation.IncludeInboundPorts]) > 0 || len(got.Containers) > 100 ||
+				len(got.Containers[1].Env[redirect.EnvExcludeGroups]) > 0 || len(got.SupplementalGroups) > 0) {
 				t.Error("what is read from the API server is not what does not fit into the cache")
 			}
 		})

@@ -1,6 +1,10 @@
 package kube
 
 import (
+	"maps"
+	"slices"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -8,10 +12,11 @@ import (
 // Bounds of what is kept of one pod, so that the pods of a node need less memory than the agent has, whatever people
 // write into them.
 const (
-	longestWord   = 253      // bytes of a value that is one word or a name; what is longer is neither
-	longestEnv    = 4 << 10  // bytes of a variable
-	maxSettings   = 16 << 10 // bytes of the settings in annotations, all together
-	maxContainers = 100
+	longestWord    = 253      // bytes of a value that is one word or a name; what is longer is neither
+	maxSettings    = 16 << 10 // bytes of the settings in annotations and variables, all together
+	longestSetting = 2 << 10  // bytes of one of them, if they have more than that
+	maxContainers  = 100      // of the pod's specification; of ephemeral ones half as many
+	maxGroups      = 16       // in a list of supplemental groups, which has no limit
 )
 
 // keyPartial is on a pod of which more would be looked at than is kept. No annotation of a real pod has a space in its
@@ -26,33 +31,135 @@ func IsPartial(pod *corev1.Pod) bool {
 }
 
 // keep returns what is kept of a pod: what is looked at, up to the bounds. What is left of a pod that exceeds them
-// still says whether it is in the mesh, whether it waits and what marks it carries.
-func keep(pod *corev1.Pod) *corev1.Pod {
+// still says whether it is in the mesh, whether it waits, what marks it carries, and which of the containers that are
+// left could go around the sidecar: of groups those stay that are compared. gid is the sidecar's group where the pod
+// names none.
+func keep(pod *corev1.Pod, gid redirect.ID) *corev1.Pod {
 	small := trim(pod)
-	settings := 0
-	for _, value := range small.Annotations {
-		settings += len(value)
-	}
-	partial := settings > maxSettings
-	if partial {
-		for key, value := range small.Annotations {
-			switch {
-			case len(value) <= longestWord:
-			case redirect.IsReadable(key, value):
-				small.Annotations[key] = ""
-			default: // nor can its beginning be read, so that a warning still names it
-				small.Annotations[key] = word(value)
-			}
-		}
-	}
-	if len(small.Spec.Containers)+len(small.Spec.InitContainers) > maxContainers {
+	partial := false
+	if len(small.Spec.Containers)+len(small.Spec.InitContainers) > maxContainers ||
+		len(small.Spec.EphemeralContainers) > maxContainers/2 {
 		partial = true
 		keepContainers(small)
+	}
+	if sizeOfSettings(small) > maxSettings {
+		partial = true
+		keepSettings(small)
+	}
+	if keepGroups(small, gid) {
+		partial = true
 	}
 	if partial {
 		small.Annotations[keyPartial] = ""
 	}
 	return small
+}
+
+// each calls change with every setting and replaces it by what change returns.
+func each(pod *corev1.Pod, change func(name, value string) string) {
+	for key, value := range pod.Annotations {
+		pod.Annotations[key] = change(key, value)
+	}
+	for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers) {
+		for i, v := range c.Env {
+			c.Env[i].Value = change(v.Name, v.Value)
+		}
+	}
+}
+
+func sizeOfSettings(pod *corev1.Pod) (bytes int) {
+	each(pod, func(_, value string) string { bytes += len(value); return value })
+	return bytes
+}
+
+// keepSettings shortens the long ones. A value that cannot be read is left such that it cannot, so that a warning still
+// names it.
+func keepSettings(pod *corev1.Pod) {
+	own := groupsOf(pod)
+	each(pod, func(name, value string) string {
+		if len(value) <= longestWord {
+			return value
+		}
+		text, readable := redirect.Canonical(name, value, func(id redirect.ID) bool { return own[int64(id)] })
+		switch {
+		case !readable:
+			return word(value)
+		case len(text) > longestSetting:
+			return ""
+		}
+		return text
+	})
+}
+
+// groupsOf are the groups that containers of the pod run in.
+func groupsOf(pod *corev1.Pod) map[int64]bool {
+	groups := map[int64]bool{}
+	note := func(id *int64) {
+		if id != nil {
+			groups[*id] = true
+		}
+	}
+	if s := pod.Spec.SecurityContext; s != nil {
+		note(s.RunAsGroup)
+	}
+	for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers, ephemeral(pod)) {
+		if c.SecurityContext != nil {
+			note(c.SecurityContext.RunAsGroup)
+		}
+	}
+	for _, statuses := range statusesIn(pod) {
+		for _, s := range *statuses {
+			if s.User != nil {
+				note(&s.User.Linux.GID)
+			}
+		}
+	}
+	return groups
+}
+
+func statusesIn(pod *corev1.Pod) []*[]corev1.ContainerStatus {
+	s := &pod.Status
+	return []*[]corev1.ContainerStatus{&s.ContainerStatuses, &s.InitContainerStatuses, &s.EphemeralContainerStatuses}
+}
+
+// keepGroups drops supplemental groups from long lists: those that cannot be the sidecar's. It reports whether one was
+// a list that the plugin asks for.
+func keepGroups(pod *corev1.Pod, gid redirect.ID) (partial bool) {
+	could := map[int64]bool{int64(gid): true}
+	if id, err := redirect.ParseID(pod.Annotations[annotation.EnvoyGroupID]); err == nil {
+		could[int64(id)] = true
+	}
+	proxy := corev1.Pod{Spec: corev1.PodSpec{SecurityContext: pod.Spec.SecurityContext}}
+	for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers) {
+		if c.Name == redirect.ProxyContainer {
+			proxy.Spec.Containers = append(proxy.Spec.Containers, c)
+		}
+	}
+	maps.Copy(could, groupsOf(&proxy))
+	keep := func(groups []int64) []int64 {
+		if len(groups) <= maxGroups {
+			return groups
+		}
+		left := map[int64]bool{}
+		for _, id := range groups {
+			if could[id] {
+				left[id] = true
+			}
+		}
+		return slices.Sorted(maps.Keys(left))
+	}
+	if s := pod.Spec.SecurityContext; s != nil {
+		partial = len(s.SupplementalGroups) > maxGroups
+		s.SupplementalGroups = keep(s.SupplementalGroups)
+	}
+	for _, statuses := range statusesIn(pod) {
+		for _, s := range *statuses {
+			if s.User != nil {
+				s.User.Linux.SupplementalGroups = keep(s.User.Linux.SupplementalGroups)
+			}
+		}
+	}
+	return partial
 }
 
 // keepContainers drops containers: those that no decision depends on, but as users that they may share.
@@ -70,8 +177,14 @@ func keepContainers(pod *corev1.Pod) {
 		return some
 	}
 	pod.Spec.Containers, pod.Spec.InitContainers = first(pod.Spec.Containers), first(pod.Spec.InitContainers)
-	pod.Status.ContainerStatuses = statusesOf(kept, pod.Status.ContainerStatuses)
-	pod.Status.InitContainerStatuses = statusesOf(kept, pod.Status.InitContainerStatuses)
+	pod.Spec.EphemeralContainers = slices.Clone(
+		pod.Spec.EphemeralContainers[:min(len(pod.Spec.EphemeralContainers), maxContainers/2)])
+	for _, c := range pod.Spec.EphemeralContainers {
+		kept[c.Name] = true
+	}
+	for _, statuses := range statusesIn(pod) {
+		*statuses = statusesOf(kept, *statuses)
+	}
 }
 
 func statusesOf(containers map[string]bool, statuses []corev1.ContainerStatus) (their []corev1.ContainerStatus) {
@@ -83,15 +196,13 @@ func statusesOf(containers map[string]bool, statuses []corev1.ContainerStatus) (
 	return their
 }
 
-// shorten returns a text that stands for one that is too long, and says the same to nobody.
-func shorten(text string, limit int) string {
-	if len(text) <= limit {
+// word returns a text that stands for one that is too long, and is no word or name, nor a setting that can be read.
+func word(text string) string {
+	if len(text) <= longestWord {
 		return text
 	}
-	return text[:limit] + "…"
+	return text[:longestWord] + "…"
 }
-
-func word(text string) string { return shorten(text, longestWord) }
 
 func words(texts []string) []string {
 	for i := range texts {

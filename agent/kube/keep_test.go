@@ -17,6 +17,31 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 )
 
+// proxyGID is the operator's.
+const proxyGID = 1337
+
+// numbers are many: from a first one on, with others before and behind.
+func numbers(first int64, named ...int64) (list []int64) {
+	for i := range int64(100_000) {
+		list = append(list, first+i)
+	}
+	return slices.Concat(list, named, list)
+}
+
+// numbersText is that as a setting, with what may stand around its items.
+func numbersText(first int64, named ...int64) string {
+	var text []string
+	for _, n := range numbers(first, named...) {
+		text = append(text, fmt.Sprint(" 00", n))
+	}
+	return strings.Join(text, ",")
+}
+
+func proxyEnv(pod *corev1.Pod, name, value string) {
+	env := &pod.Spec.Containers[1].Env
+	*env = append(*env, corev1.EnvVar{Name: name, Value: value})
+}
+
 // Of whatever is written into a pod, little is kept, and what is left says whether the pod is in the mesh, whether it
 // waits, and what it has been told.
 func TestKeepIsBounded(t *testing.T) {
@@ -50,12 +75,58 @@ func TestKeepIsBounded(t *testing.T) {
 			pod.Spec.InitContainers[2].Args = []string{long}
 			pod.Spec.InitContainers[2].Command = append(pod.Spec.InitContainers[2].Command, long)
 		}, false},
+		"supplemental groups": {func(pod *corev1.Pod) {
+			pod.Spec.SecurityContext.SupplementalGroups = numbers(10_000)
+		}, true},
+		"supplemental groups and the sidecar's by name": {func(pod *corev1.Pod) {
+			pod.Annotations[annotation.EnvoyGroupID] = "2222"
+			pod.Spec.SecurityContext.SupplementalGroups = numbers(10_000, 2222)
+		}, true},
+		"supplemental groups and the sidecar's": {func(pod *corev1.Pod) {
+			pod.Spec.SecurityContext.SupplementalGroups = numbers(10_000, *pod.Spec.Containers[1].SecurityContext.RunAsGroup)
+		}, true},
+		"supplemental groups and the operator's": {func(pod *corev1.Pod) {
+			pod.Spec.SecurityContext.RunAsGroup, pod.Spec.Containers[1].SecurityContext.RunAsGroup = nil, nil
+			pod.Spec.SecurityContext.SupplementalGroups = numbers(10_000, proxyGID)
+		}, true},
+		"supplemental groups of the image": {func(pod *corev1.Pod) {
+			pod.Status.ContainerStatuses[0].User.Linux.SupplementalGroups = numbers(10_000,
+				*pod.Spec.Containers[1].SecurityContext.RunAsGroup)
+		}, false},
+		"groups that are left out": {func(pod *corev1.Pod) {
+			proxyEnv(pod, redirect.EnvExcludeGroups, numbersText(10_000, 8))
+		}, true},
+		"groups that are not left out": {func(pod *corev1.Pod) {
+			pod.Spec.Containers[2].SecurityContext.RunAsGroup = new(int64(2222))
+			proxyEnv(pod, redirect.EnvIncludeGroups, numbersText(10_000, 2000, 6, 8, 11, 2222))
+		}, true},
+		"some groups with much space": {func(pod *corev1.Pod) {
+			proxyEnv(pod, redirect.EnvExcludeGroups, strings.Repeat(" ", 1<<20)+"8")
+		}, false},
+		"groups by an annotation": {func(pod *corev1.Pod) {
+			pod.Annotations[annotation.OwnExcludeOutboundOwnerGroups] = numbersText(10_000, 8)
+		}, true},
+		"groups that cannot be read": {func(pod *corev1.Pod) {
+			proxyEnv(pod, redirect.EnvExcludeGroups, numbersText(10_000, 8)+",root")
+		}, false},
+		"ephemeral containers": {func(pod *corev1.Pod) {
+			status := pod.Status.EphemeralContainerStatuses[0]
+			for i := range 3000 {
+				c := pod.Spec.EphemeralContainers[0]
+				c.Name, status.Name = fmt.Sprint("e", i), fmt.Sprint("e", i)
+				pod.Spec.EphemeralContainers = append(pod.Spec.EphemeralContainers, c)
+				pod.Status.EphemeralContainerStatuses = append(pod.Status.EphemeralContainerStatuses, status)
+			}
+		}, true},
+		"port with many zeros": {func(pod *corev1.Pod) {
+			pod.Annotations[annotation.EnvoyPort] = strings.Repeat("0", 1<<18) + "15001"
+		}, true},
 		"owner":        {func(pod *corev1.Pod) { pod.OwnerReferences[1].Name = long }, false},
 		"capabilities": {func(pod *corev1.Pod) { capabilities(pod)[0] = corev1.Capability("NET_" + long) }, false},
 		"containers": {func(pod *corev1.Pod) {
 			var others []corev1.Container
 			status := pod.Status.ContainerStatuses[0]
-			for i := range 10000 {
+			for i := range 3000 {
 				status.Name = fmt.Sprint("c", i)
 				others = append(others, corev1.Container{Name: status.Name})
 				pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, status)
@@ -67,7 +138,7 @@ func TestKeepIsBounded(t *testing.T) {
 		pod.Spec.InitContainers = pod.Spec.InitContainers[1:] // without one that writes the rules itself
 		c.change(pod)
 		whole := trim(pod)
-		kept := keep(pod)
+		kept := keep(pod, proxyGID)
 		if data, err := json.Marshal(kept); err != nil || len(data) > most || IsPartial(kept) != c.partial {
 			t.Errorf("%s: %d bytes are kept, partial is %t: %v", name, len(data), IsPartial(kept), err)
 		}
@@ -77,13 +148,23 @@ func TestKeepIsBounded(t *testing.T) {
 			t.Errorf("%s: what is kept is decided %v %v, %v, want %v %v", name, got.Verdict, got.Reason, err, want.Verdict,
 				want.Reason)
 		}
+		if want.Verdict == redirect.Redirect {
+			gotShared := AsRun(kept, nil).SharesProxyUser(got.Spec)
+			if shared := AsRun(whole, nil).SharesProxyUser(want.Spec); !reflect.DeepEqual(gotShared, shared) {
+				t.Errorf("%s: of what is kept is shared %v, want %v", name, gotShared, shared)
+			}
+			gotLeft := AsRun(kept, nil).LeftOut(got.Spec)
+			if left := AsRun(whole, nil).LeftOut(want.Spec); !reflect.DeepEqual(gotLeft, left) {
+				t.Errorf("%s: of what is kept is left out %v, want %v", name, gotLeft, left)
+			}
+		}
 		if wait, state := InitWait(kept); wait != "wait" || state.Running == nil || !IsHeld(kept) {
 			t.Errorf("%s: the wait is %q %v", name, wait, state)
 		}
 		if _, marks := FactsOf(kept, nil).Annotations[keyPartial]; marks {
 			t.Errorf("%s: the plugin is told of %s", name, keyPartial)
 		}
-		if again := keep(kept.DeepCopy()); !reflect.DeepEqual(again, kept) {
+		if again := keep(kept.DeepCopy(), proxyGID); !reflect.DeepEqual(again, kept) {
 			t.Errorf("%s: kept twice is %+v, want %+v", name, again, kept)
 		}
 	}
@@ -116,14 +197,14 @@ func TestDecodePods(t *testing.T) {
 		list.Items, names = append(list.Items, *pod), append(names, pod.Name)
 	}
 	data := encoded(t, list)
-	got, err := decodePods(bytes.NewReader(data))
+	got, err := decodePods(bytes.NewReader(data), proxyGID)
 	if err != nil || got.ResourceVersion != "7" {
 		t.Fatalf("%v, %v", got, err)
 	}
 	var read []string
 	for i := range got.Items {
 		read = append(read, got.Items[i].Name)
-		if want := keep(&list.Items[i]); !reflect.DeepEqual(FactsOf(&got.Items[i], nil), FactsOf(want, nil)) {
+		if want := keep(&list.Items[i], proxyGID); !reflect.DeepEqual(FactsOf(&got.Items[i], nil), FactsOf(want, nil)) {
 			t.Errorf("%+v, want %+v", got.Items[i], want)
 		}
 	}
@@ -132,7 +213,7 @@ func TestDecodePods(t *testing.T) {
 	}
 	whole := len(data)
 	for n := range whole {
-		if got, err := decodePods(bytes.NewReader(data[:n])); err == nil && len(got.Items) < len(names) {
+		if got, err := decodePods(bytes.NewReader(data[:n]), proxyGID); err == nil && len(got.Items) < len(names) {
 			t.Errorf("the first %d bytes of %d are %d pods", n, whole, len(got.Items))
 		}
 	}
@@ -142,11 +223,11 @@ func TestDecodePods(t *testing.T) {
 		"a pod of exabytes":       []byte(protobufMagic + "\x12\x0b\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f"),
 		"no pod":                  []byte(protobufMagic + "\x12\x04\x12\x02\xff\xff"),
 	} {
-		if got, err := decodePods(bytes.NewReader(data)); err == nil {
+		if got, err := decodePods(bytes.NewReader(data), proxyGID); err == nil {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
-	if got, err := decodePods(bytes.NewReader(encoded(t, &corev1.PodList{}))); err != nil || len(got.Items) > 0 {
+	if got, err := decodePods(bytes.NewReader(encoded(t, &corev1.PodList{})), proxyGID); err != nil || len(got.Items) > 0 {
 		t.Errorf("an empty list: %+v, %v", got, err)
 	}
 }
@@ -158,7 +239,7 @@ func TestKeepKnowsWhatCannotBeRead(t *testing.T) {
 		pod := everything()
 		pod.Spec.InitContainers = pod.Spec.InitContainers[1:] // without one that writes the rules itself
 		pod.Annotations[annotation.ExcludeInboundPorts] = value
-		kept := keep(pod)
+		kept := keep(pod, proxyGID)
 		_, err := redirect.Decide(FactsOf(kept, nil), redirect.DefaultPolicy())
 		if (err == nil) != readable || !IsPartial(kept) {
 			t.Errorf("…%s: partial %t, %v", value[len(value)-3:], IsPartial(kept), err)

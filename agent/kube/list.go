@@ -10,6 +10,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -19,8 +20,9 @@ import (
 
 // PodsOf lists and watches the pods of one node that are not over. Where the API server streams the list (Kubernetes
 // 1.34 and later), the pods come one by one anyway. Others send it whole, without pages, because it is read from their
-// cache; so it is decoded as it comes, and of each pod only what is kept stays in memory.
-func (c *Client) PodsOf(node string) cache.ListerWatcher {
+// cache; so it is decoded as it comes, and of each pod only what is kept stays in memory. gid is the sidecar's group
+// where a pod names none.
+func (c *Client) PodsOf(node string, gid redirect.ID) cache.ListerWatcher {
 	selector := fields.AndSelectors(
 		fields.OneTermEqualSelector("spec.nodeName", node),
 		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
@@ -31,19 +33,19 @@ func (c *Client) PodsOf(node string) cache.ListerWatcher {
 	})
 	lw.ListWithContextFunc = func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 		o.FieldSelector = selector
-		return c.listPods(ctx, o)
+		return c.listPods(ctx, o, gid)
 	}
 	return lw
 }
 
-func (c *Client) listPods(ctx context.Context, o metav1.ListOptions) (*corev1.PodList, error) {
+func (c *Client) listPods(ctx context.Context, o metav1.ListOptions, gid redirect.ID) (*corev1.PodList, error) {
 	body, err := c.core.Get().Resource(podsResource.Resource).VersionedParams(&o, metav1.ParameterCodec).
 		SetHeader("Accept", runtime.ContentTypeProtobuf).Stream(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = body.Close() }()
-	list, err := decodePods(body)
+	list, err := decodePods(body, gid)
 	if err != nil {
 		return nil, fmt.Errorf("reading the list of pods: %w", err)
 	}
@@ -67,7 +69,7 @@ const (
 const maxPod = 8 << 20
 
 // decodePods reads a list of pods, one at a time, and keeps of each what is kept.
-func decodePods(body io.Reader) (*corev1.PodList, error) {
+func decodePods(body io.Reader, gid redirect.ID) (*corev1.PodList, error) {
 	r := bufio.NewReader(body)
 	magic := make([]byte, len(protobufMagic))
 	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != protobufMagic {
@@ -80,7 +82,7 @@ func decodePods(body io.Reader) (*corev1.PodList, error) {
 		}
 		found = true
 		raw := &io.LimitedReader{R: r, N: length}
-		if err := decodeItems(bufio.NewReader(raw), list); err != nil {
+		if err := decodeItems(bufio.NewReader(raw), list, gid); err != nil {
 			return err
 		}
 		if raw.N > 0 {
@@ -95,7 +97,7 @@ func decodePods(body io.Reader) (*corev1.PodList, error) {
 }
 
 // decodeItems reads the message PodList.
-func decodeItems(r *bufio.Reader, list *corev1.PodList) error {
+func decodeItems(r *bufio.Reader, list *corev1.PodList, gid redirect.ID) error {
 	var buf []byte // for one pod after the other: what is decoded has copies
 	return eachField(r, func(field uint64, length int64) error {
 		if field != fieldListMeta && field != fieldItem {
@@ -115,7 +117,7 @@ func decodeItems(r *bufio.Reader, list *corev1.PodList) error {
 		if err := pod.Unmarshal(buf); err != nil {
 			return err
 		}
-		list.Items = append(list.Items, *keep(&pod))
+		list.Items = append(list.Items, *keep(&pod, gid))
 		return nil
 	})
 }

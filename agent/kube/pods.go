@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,8 +31,8 @@ type Pods struct {
 }
 
 // NewPods makes a cache of the pods that source lists and watches. It calls changed, with each of a pod's IDs, for
-// every pod that comes, changes or goes.
-func NewPods(source cache.ListerWatcher, changed func(id string)) (*Pods, error) {
+// every pod that comes, changes or goes. gid is the sidecar's group where a pod names none.
+func NewPods(source cache.ListerWatcher, gid redirect.ID, changed func(id string)) (*Pods, error) {
 	byIDs := cache.Indexers{byID: func(object any) ([]string, error) { return IDs(object.(*corev1.Pod)), nil }}
 	c := &Pods{
 		informer: cache.NewSharedIndexInformer(source, &corev1.Pod{}, 0, byIDs), next: make(chan struct{}),
@@ -39,7 +40,7 @@ func NewPods(source cache.ListerWatcher, changed func(id string)) (*Pods, error)
 	}
 	err := c.informer.SetTransform(func(object any) (any, error) {
 		if pod, ok := object.(*corev1.Pod); ok {
-			return keep(pod), nil
+			return keep(pod, gid), nil
 		}
 		return object, nil
 	})

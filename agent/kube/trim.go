@@ -120,11 +120,20 @@ func trimContainers(containers []corev1.Container, init bool) []corev1.Container
 	return small
 }
 
-// trimEnv keeps the variables that are read, each once.
+// trimEnv keeps the variables that are read, each once. One may be four times as large as all annotations: of those the
+// settings are kept whole, but for what may stand around their items; no other says anything by so long a value.
 func trimEnv(env []corev1.EnvVar) (small []corev1.EnvVar) {
 	values := literals(env)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		small = append(small, corev1.EnvVar{Name: name, Value: shorten(values[name], longestEnv)})
+		value := values[name]
+		if len(value) > longestWord {
+			text, readable := redirect.Canonical(name, value, nil)
+			if !readable {
+				text = word(value)
+			}
+			value = text
+		}
+		small = append(small, corev1.EnvVar{Name: name, Value: value})
 	}
 	return small
 }

@@ -17,6 +17,7 @@ import (
 // The agent has no more of the node and of the API server than it uses, and for each way of repairing pods just what
 // that needs.
 func TestLeastPrivilege(t *testing.T) {
+	page := readText(t, filepath.Join(build.Root(), "docs", "operation.md"))
 	ours := []string{"config", "token", "cni-bin", "cni-conf", "state", "cni-results"}
 	for mode, want := range map[string]struct {
 		capabilities []corev1.Capability
@@ -37,15 +38,25 @@ func TestLeastPrivilege(t *testing.T) {
 			!slices.Contains(agent.Args, "--repair="+mode) {
 			t.Errorf("repair %s: %+v %q", mode, agent.SecurityContext, agent.Args)
 		}
-		var mounts []string
+		var mounts, paths []string
 		for _, m := range agent.VolumeMounts {
 			mounts = append(mounts, m.Name)
+			if !slices.Contains(ours, m.Name) {
+				paths = append(paths, m.MountPath)
+			}
 			if writes := slices.Contains([]string{"cni-bin", "cni-conf", "state"}, m.Name); m.ReadOnly == writes {
 				t.Errorf("repair %s: %s is read-only: %t", mode, m.Name, m.ReadOnly)
 			}
 		}
 		if !slices.Equal(mounts, want.mounts) {
 			t.Errorf("repair %s: mounts %v, want %v", mode, mounts, want.mounts)
+		}
+		row := regexp.MustCompile("(?m)^\\| `" + mode + "`.*$").FindString(page)
+		if said, has := saidIn(row, "`CAP_([A-Z_]+)`"), capabilities(agent); !slices.Equal(said, has) {
+			t.Errorf("repair %s: operation.md says that the agent has the capabilities %q, and it has %q", mode, said, has)
+		}
+		if said := saidIn(row, "`(/[^`]*)`"); !slices.Equal(said, paths) {
+			t.Errorf("repair %s: operation.md says that the agent has %q for it, and it has %q", mode, said, paths)
 		}
 		for _, name := range []string{"name: istio-pod-network-agent-repair", "name: istio-pod-network-repair"} {
 			if strings.Contains(manifests, name+"\n") != want.deletes {
@@ -57,6 +68,23 @@ func TestLeastPrivilege(t *testing.T) {
 		}
 		taken(t, manifests)
 	}
+}
+
+// saidIn returns, in their order by name, what a pattern finds in a row of a page.
+func saidIn(row, pattern string) (found []string) {
+	for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(row, -1) {
+		found = append(found, match[1])
+	}
+	slices.Sort(found)
+	return found
+}
+
+func capabilities(c corev1.Container) (names []string) {
+	for _, name := range c.SecurityContext.Capabilities.Add {
+		names = append(names, string(name))
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Nothing else of the node is the agent's, and it is there before whatever needs it.

@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -53,15 +54,29 @@ func ReadAnnotations(all map[string]string) map[string]string {
 	return read
 }
 
-// IsReadable reports whether a setting can be read of the annotation. One that is no setting always can.
-func IsReadable(key, value string) bool {
+// Canonical returns the one text of a setting that an annotation or a variable of the proxy gives. Of a list of groups
+// only those are in it of which keep is true; nil keeps all. What is no setting, or cannot be read, is not readable.
+func Canonical(name, value string, keep func(ID) bool) (text string, readable bool) {
 	for _, s := range settings {
-		if slices.Contains(s.annotations, key) {
-			var spec Spec
-			return s.parse(&spec, value) == nil
+		if !s.readsFrom(name) {
+			continue
 		}
+		var spec Spec
+		if s.parse(&spec, value) != nil {
+			return "", false
+		}
+		if keep != nil {
+			spec.IncludeOutboundGroups = spec.IncludeOutboundGroups.among(keep)
+			spec.ExcludeOutboundGroups = spec.ExcludeOutboundGroups.among(keep)
+		}
+		return fmt.Sprint(s.print(&spec)), true
 	}
-	return true
+	return "", false
+}
+
+// readsFrom reports whether the setting is read from that annotation or variable.
+func (s setting) readsFrom(name string) bool {
+	return slices.Contains(s.annotations, name) || s.variable != "" && s.variable == name
 }
 
 // ReadLabels returns what is read of a pod's labels.

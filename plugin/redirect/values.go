@@ -75,6 +75,11 @@ func (g Groups) List() []ID { return g.list }
 // has reports whether the set holds the group.
 func (g Groups) has(id ID) bool { return g.all || slices.Contains(g.list, id) }
 
+// among returns the groups of a set for which keep is true; of all groups, all.
+func (g Groups) among(keep func(ID) bool) Groups {
+	return Groups{all: g.all, list: slices.DeleteFunc(slices.Clone(g.list), func(id ID) bool { return !keep(id) })}
+}
+
 // String returns the form that ParseGroups reads.
 func (g Groups) String() string {
 	return listText(g.all, g.list)
