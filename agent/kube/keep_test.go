@@ -118,6 +118,13 @@ func TestKeepIsBounded(t *testing.T) {
 				pod.Status.EphemeralContainerStatuses = append(pod.Status.EphemeralContainerStatuses, status)
 			}
 		}, true},
+		"ports": {func(pod *corev1.Pod) {
+			var ports []string
+			for port := 1; port < 1<<16; port += 2 {
+				ports = append(ports, fmt.Sprint(port))
+			}
+			pod.Annotations[annotation.ExcludeInboundPorts] = strings.Join(ports, ",")
+		}, true},
 		"port with many zeros": {func(pod *corev1.Pod) {
 			pod.Annotations[annotation.EnvoyPort] = strings.Repeat("0", 1<<18) + "15001"
 		}, true},
