@@ -260,10 +260,11 @@ func TestMarkerTakenAway(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
 	id := string(pod.UID)
+	inCache := func() bool { return markOf(agenttest.RecordFor(pod, "1/1")).isOn(b.pods.Named("shop", "cart")) }
 	b.reconcile(t.Context(), id)
+	await.Eventually(t, time.Minute, "the mark is in the cache", inCache)
 	b.source.Modify(pod)
-	await.Eventually(t, time.Minute, "the mark is gone from the cache",
-		func() bool { return !markOf(agenttest.RecordFor(pod, "1/1")).isOn(b.pods.Named("shop", "cart")) })
+	await.Eventually(t, time.Minute, "the mark is gone from the cache", func() bool { return !inCache() })
 	b.reconcile(t.Context(), id)
 	b.expect(t, 1, Marked)
 	w, _ := b.last(id)
