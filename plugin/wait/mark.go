@@ -27,18 +27,21 @@ func found(v state, format string, args ...any) finding {
 	return finding{v, fmt.Sprintf(format, args...)}
 }
 
-// readMark says what the annotations prove to a program in the given network namespace.
+// readMark says what the annotations prove to a program in the given network namespace. Without a cookie, a mark may be
+// of a namespace that is gone and had the same inode number. That is no proof of rules, but enough for a pod that has
+// none to wait for: it is one pod's annotation, and what it says of the pod's last sandbox holds for the next one.
 func (o options) readMark(a annotations, own record.NetNS) finding {
-	if !own.HasCookie() {
-		return found(never, "this kernel gives a network namespace no cookie (Linux before 5.14, or a sandbox), and "+
-			"without one a mark cannot be told from that of a namespace that is gone: use --mode probe")
-	}
 	status, present := a[o.statusKey]
 	switch {
+	case own == "":
+		return found(never, "the own network namespace is unknown, so that no mark can be compared with it")
 	case !present:
 		return found(missing, "annotation %s is absent", o.statusKey)
 	case status != o.value && status != annotation.NotRequired:
 		return found(missing, "annotation %s is %q, not %q", o.statusKey, status, o.value)
+	case status == o.value && !own.HasCookie():
+		return found(never, "this kernel gives a network namespace no cookie (Linux before 5.14, or a sandbox), and "+
+			"without one a mark cannot be told from that of a namespace that is gone: use --mode probe")
 	}
 	if problem := o.otherNetNS(a, status, own); problem.text != "" {
 		return problem

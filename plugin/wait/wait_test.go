@@ -116,6 +116,8 @@ func TestWait(t *testing.T) {
 		{"any: nothing comes", simulated{lines: other, probes: []finding{fails}}, 126, 5 * time.Minute,
 			[]string{"gave up after 5m0s", "another network namespace", "IPv6"}},
 		{"any: not required", simulated{lines: spared}, 0, 0, []string{"nothing to wait for", "mode-none"}},
+		{"any: no cookie, not required", simulated{lines: marked("not-required", "0e1f/1/-"), probes: []finding{fails},
+			self: func() (record.NetNS, error) { return "0e1f/1/-", nil }}, 0, 0, []string{"nothing to wait for"}},
 		{"any: no proxy", simulated{lines: naked}, 126, 0, []string{"no proxy container"}},
 		{"any: no proxy, told later", simulated{lines: empty, probes: []finding{fails},
 			after: func(v *volume) { v.set(naked...) }}, 126, 7 * time.Second, []string{"no proxy container"}},
