@@ -111,6 +111,17 @@ func TestNativeSidecar(t *testing.T) {
 	r.marked("cart-0")
 }
 
+// inTPROXY has a mesh pod be redirected by TPROXY.
+func inTPROXY(pod *corev1.Pod) *corev1.Pod {
+	pod.Annotations["sidecar.istio.io/interceptionMode"] = "TPROXY"
+	proxy := container(pod, "istio-proxy")
+	root, group, no := int64(0), int64(proxyUser), false // as Istio's injector does
+	proxy.SecurityContext = &corev1.SecurityContext{RunAsUser: &root, RunAsGroup: &group, RunAsNonRoot: &no,
+		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN"}}}
+	proxy.Command = append(proxy.Command, "-tproxy")
+	return pod
+}
+
 // A TPROXY sidecar has to hold NET_ADMIN, which Pod Security restricted forbids: such pods need another namespace.
 // Inbound connections reach it as they were sent.
 func TestTPROXY(t *testing.T) {
@@ -118,14 +129,7 @@ func TestTPROXY(t *testing.T) {
 	r.installed()
 	r.namespace = r.newNamespace(enforcing("privileged"), nil)
 	r.seen(r.appPod("plain"))
-	pod := r.meshPod("cart-0")
-	pod.Annotations["sidecar.istio.io/interceptionMode"] = "TPROXY"
-	proxy := container(pod, "istio-proxy")
-	root, group, no := int64(0), int64(proxyUser), false // as Istio's injector does
-	proxy.SecurityContext = &corev1.SecurityContext{RunAsUser: &root, RunAsGroup: &group, RunAsNonRoot: &no,
-		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN"}}}
-	proxy.Command = append(proxy.Command, "-tproxy")
-	r.create(pod)
+	r.create(inTPROXY(r.meshPod("cart-0")))
 	r.throughSidecar("cart-0")
 	r.answersFrom("sidecar-inbound", r.pod("cart-0"), 8080)
 	if rules := r.ruleset("cart-0"); !strings.Contains(rules, "tproxy") {

@@ -2,20 +2,26 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/internal/testnet/escape"
 )
 
 // Where the peer listens. What comes to the first of the ports, or as DNS, from the app of a mesh pod is a leak; the
-// second is one that pods may exclude.
+// second is one that pods may exclude. At the third, of UDP, it helps with attempts to get around a sidecar.
 const (
 	peerPort     = 8081
 	excludedPort = 8082
+	helperPort   = 8083
 )
 
 // Targets are what apps call, as podprogram takes them.
@@ -44,6 +50,11 @@ func newPeer() (*peer, error) {
 			}
 			go p.serve(l, counts)
 		}
+		questions, err := net.ListenPacket("udp", net.JoinHostPort(address, fmt.Sprint(helperPort)))
+		if err != nil {
+			return nil, err
+		}
+		go p.help(questions)
 	}
 	packets, err := net.ListenPacket("udp", net.JoinHostPort(cluster.Address, "53"))
 	if err == nil {
@@ -58,22 +69,70 @@ func (p *peer) serve(l net.Listener, counts bool) {
 		if err != nil {
 			return
 		}
-		go func() {
-			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-			lines := bufio.NewReader(c)
-			line, _ := lines.ReadString('\n')
-			seen := p.direct
-			if strings.HasPrefix(line, "PROXY ") {
-				line, _ = lines.ReadString('\n')
-				seen = p.mediated
-			}
-			if counts {
-				p.count(seen, line)
-			}
-			fmt.Fprintln(c, "peer")
-		}()
+		go p.serveOne(c, counts)
 	}
+}
+
+// connection is what serving one takes of it.
+type connection interface {
+	io.ReadWriteCloser
+	SetDeadline(time.Time) error
+}
+
+func (p *peer) serveOne(c connection, counts bool) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	lines := bufio.NewReader(c)
+	line, _ := lines.ReadString('\n')
+	seen := p.direct
+	if strings.HasPrefix(line, "PROXY ") {
+		line, _ = lines.ReadString('\n')
+		seen = p.mediated
+	}
+	if counts {
+		p.count(seen, line)
+	}
+	fmt.Fprintln(c, "peer")
+}
+
+// help does for pods what their attempts need of somebody outside; podprogram says how it is asked.
+func (p *peer) help(questions net.PacketConn) {
+	buffer := make([]byte, 512)
+	for {
+		n, asker, err := questions.ReadFrom(buffer)
+		if err != nil {
+			return
+		}
+		number, question, _ := strings.Cut(strings.TrimSpace(string(buffer[:n])), " ")
+		answer := "done"
+		if err := p.helpWith(question); err != nil {
+			answer = err.Error()
+		}
+		_, _ = questions.WriteTo([]byte(number+" "+answer+"\n"), asker)
+	}
+}
+
+func (p *peer) helpWith(question string) error {
+	if question == "round" {
+		return nil
+	}
+	words := strings.Fields(question)
+	if len(words) != 3 {
+		return fmt.Errorf("no such question: %q", question)
+	}
+	from, err := netip.ParseAddrPort(words[1])
+	to, wrong := netip.ParseAddrPort(words[2])
+	if err = errors.Join(err, wrong); err != nil {
+		return err
+	}
+	if words[0] == "syn" {
+		return escape.SYN(from, to)
+	}
+	fd, err := escape.Call(from, to)
+	if err == nil {
+		go p.serveOne(os.NewFile(uintptr(fd), question), true)
+	}
+	return err
 }
 
 func (p *peer) answer(packets net.PacketConn) {

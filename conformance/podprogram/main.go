@@ -20,6 +20,12 @@ const usage = `usage: podprogram pause
        podprogram app [-name NAME] [-every DURATION] [-serve PORT,...] tcp:ADDRESS | udp:ADDRESS ...
               calls the addresses from its first instruction on, says its name, and prints what answers: ADDRESS answer
               TEXT, or ADDRESS error TEXT
+       podprogram call [-name NAME] tcp:ADDRESS | udp:ADDRESS ...
+              calls each address until it answers, prints that in the same way, and ends
+       podprogram escape [-name NAME] ADDRESS ...
+              makes every attempt to get around a sidecar to the TCP servers, with the help of whoever has UDP port 8083
+              there, and prints of each: escape ATTEMPT FAMILY answer TEXT, or what kept it; and in the end: all attempts
+              made
 `
 
 func main() {
@@ -51,6 +57,14 @@ func main() {
 				}
 			}()
 		}
+	case "call":
+		for _, target := range f.Args() {
+			for ; !call(target, *name); time.Sleep(*every) {
+			}
+		}
+		return
+	case "escape":
+		escapes(*name, f.Args())
 	default:
 		f.Usage()
 		os.Exit(2)

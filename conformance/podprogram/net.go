@@ -164,15 +164,16 @@ func original6(fd int) string {
 	return netip.AddrPortFrom(netip.AddrFrom16(info.Addr.Addr), port).String()
 }
 
-// call calls an address once, says who calls, and prints what it hears.
-func call(target, name string) {
+// call calls an address once, says who calls, and prints what it hears. It returns whether that is an answer.
+func call(target, name string) bool {
 	network, address, _ := strings.Cut(target, ":")
 	answer, err := ask(network, address, name)
 	if err != nil {
 		fmt.Println(target, "error", err)
-		return
+		return false
 	}
 	fmt.Println(target, "answer", strings.TrimSpace(answer))
+	return true
 }
 
 func ask(network, address, name string) (string, error) {

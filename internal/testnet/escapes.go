@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/istio-pod-network/controller/internal/testnet/escape"
-	"golang.org/x/sys/unix"
 )
 
 // escapePrefix begins the kind of a flow that is an attempt of package escape; its name follows.
@@ -87,7 +86,7 @@ func (l *Lab) placeOf(f Flow, a escape.Attempt, family Family, silent int) (plac
 		own, server = f.Port, own
 	case a.Helped:
 		own = neverCaptured
-	case a.Name == "device" || a.Name == "dns":
+	case a.NeedsDevice:
 		device = "net1"
 	}
 	pod, to := f.Src, f.To
@@ -114,16 +113,9 @@ func (l *Lab) placeOf(f Flow, a escape.Attempt, family Family, silent int) (plac
 }
 
 // loneSYN sends a segment from the peer that its kernel knows nothing of, and returns when it has arrived.
-func (l *Lab) loneSYN(from, to netip.AddrPort) error {
-	fd, err := l.peer.root.socket(domain(from.Addr()), unix.SOCK_RAW, unix.IPPROTO_TCP)
+func (l *Lab) loneSYN(from, to netip.AddrPort) (err error) {
+	l.peer.root.do(func() { err = escape.SYN(from, to) })
 	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(from.Addr(), 0))); err != nil {
-		return err
-	}
-	if err := unix.Sendto(fd, segment(from, to, flagSYN), 0, sockaddr(netip.AddrPortFrom(to.Addr(), 0))); err != nil {
 		return err
 	}
 	_ = l.rounds.until(Silent, func() (bool, error) { return false, nil })
@@ -132,17 +124,10 @@ func (l *Lab) loneSYN(from, to netip.AddrPort) error {
 
 // call begins a connection of the peer's.
 func (l *Lab) call(from, to netip.AddrPort) (*client, error) {
-	fd, err := l.peer.root.socket(domain(from.Addr()), unix.SOCK_STREAM, 0)
+	c := &client{rounds: l.rounds}
+	var err error
+	l.peer.root.do(func() { c.fd, err = escape.Call(from, to) })
 	if err != nil {
-		return nil, err
-	}
-	c := &client{fd: fd, rounds: l.rounds}
-	err = unix.Bind(fd, sockaddr(from))
-	if err == nil {
-		err = unix.Connect(fd, sockaddr(to))
-	}
-	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
-		c.close()
 		return nil, err
 	}
 	return c, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 
+	"github.com/istio-pod-network/controller/internal/testnet/escape"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,7 +36,7 @@ func (l *Lab) invalid(f Flow, family Family, silent int) Outcome {
 	// The port tells the answer from those to other flows. Below the ephemeral range nobody else has it.
 	from = netip.AddrPortFrom(from.Addr(), uint16(20000+unix.Getpid()%1000))
 	to := netip.AddrPortFrom(f.To.Addr(family), f.Port)
-	if err := unix.Sendto(fd, segment(from, to, flagSYN|flagACK), 0,
+	if err := unix.Sendto(fd, escape.Segment(from, to, flagSYN|flagACK), 0,
 		sockaddr(netip.AddrPortFrom(to.Addr(), 0))); err != nil {
 		return failure(err)
 	}
@@ -83,33 +84,4 @@ func (l *Lab) sniff(fd, silent int, wanted func(sniffed) bool) (seen sniffed, er
 		}
 	})
 	return seen, err
-}
-
-// segment is a TCP header without data.
-func segment(from, to netip.AddrPort, flags byte) []byte {
-	tcp := make([]byte, 20)
-	binary.BigEndian.PutUint16(tcp, from.Port())
-	binary.BigEndian.PutUint16(tcp[2:], to.Port())
-	binary.BigEndian.PutUint32(tcp[4:], 1)
-	binary.BigEndian.PutUint32(tcp[8:], 1)
-	tcp[12], tcp[13] = 5<<4, flags
-	binary.BigEndian.PutUint16(tcp[14:], 1024)
-	binary.BigEndian.PutUint16(tcp[16:], checksum(from.Addr(), to.Addr(), tcp))
-	return tcp
-}
-
-// checksum is TCP's, over the pseudo header and the segment (RFC 9293 3.1).
-func checksum(from, to netip.Addr, tcp []byte) uint16 {
-	data := append(from.AsSlice(), to.AsSlice()...)
-	data = append(data, 0, unix.IPPROTO_TCP)
-	data = binary.BigEndian.AppendUint16(data, uint16(len(tcp)))
-	data = append(data, tcp...)
-	sum := uint32(0)
-	for i := 0; i < len(data); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(data[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
 }

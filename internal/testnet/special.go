@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/testnet/escape"
 	"golang.org/x/sys/unix"
 )
 
@@ -70,7 +71,7 @@ func (l *Lab) noSocket(f Flow, family Family, silent int) Outcome {
 		return failure(err)
 	}
 	defer unix.Close(fd)
-	late := segment(dst, src, flagFIN|flagACK)
+	late := escape.Segment(dst, src, flagFIN|flagACK)
 	if err := unix.Sendto(fd, late, 0, sockaddr(netip.AddrPortFrom(src.Addr(), 0))); err != nil {
 		return failure(err)
 	}

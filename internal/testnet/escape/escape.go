@@ -27,14 +27,16 @@ type Attempt struct {
 	NoIPv4, NoIPv6 bool
 	// Helped says that it needs Place.SYN. Inbound ones need Place.Call.
 	Helped bool
-	run    func(Place) (int, error)
+	// NeedsDevice says that it needs Place.Device.
+	NeedsDevice bool
+	run         func(Place) (int, error)
 }
 
 // Place is where an attempt is made.
 type Place struct {
 	Pod    netip.AddrPort // the pod's own address, of the server's family, and a port of it that nobody has
 	Server netip.AddrPort // outside the pod
-	Device string         // for Attempts "device": an interface that is not redirected, by which the server is not reached
+	Device string         // for attempts that need it: an interface that is not redirected, by which the server is not reached
 	// Until calls try again and again until it is done or fails, and fails itself when nothing more can come.
 	Until func(try func() (done bool, err error)) error
 	// SYN has somebody outside send one lone segment from the server's address, and returns when the pod must have it.
@@ -55,8 +57,9 @@ var Attempts = []Attempt{
 		run: outbound(fromInside, unix.IPPROTO_MPTCP)},
 	{Name: "inbound", Inbound: true, Why: "as the first two, and then the server calls: its SYN is an answer",
 		run: inbound},
-	{Name: "device", NoIPv6: true, Why: "a first SYN leaves by an interface that is excluded", run: outbound(byDevice, 0)},
-	{Name: "dns", NoIPv6: true, UDP: true, Why: "likewise, a DNS query", run: query},
+	{Name: "device", NoIPv6: true, NeedsDevice: true, Why: "a first SYN leaves by an interface that is excluded",
+		run: outbound(byDevice, 0)},
+	{Name: "dns", NoIPv6: true, NeedsDevice: true, UDP: true, Why: "likewise, a DNS query", run: query},
 }
 
 // In says whether the attempt is one in the family.
@@ -108,7 +111,7 @@ func fromInside(p Place) error {
 
 // byDevice sends a SYN by the device, lo if there is none.
 func byDevice(p Place) error {
-	fd, err := p.bound(unix.SOCK_STREAM, 0, p.Pod, p.device())
+	fd, err := bound(unix.SOCK_STREAM, 0, p.Pod, p.device())
 	if err != nil {
 		return err
 	}
@@ -130,7 +133,7 @@ func fromServer(p Place) error {
 		return err
 	}
 	defer unix.Close(silent)
-	fd, err := p.bound(unix.SOCK_STREAM, 0, p.Server, "")
+	fd, err := bound(unix.SOCK_STREAM, 0, p.Server, "")
 	if err != nil {
 		return err
 	}
@@ -151,7 +154,7 @@ func fromOutside(p Place) error {
 // silent listens on the pod's port and never answers: it wants a time to live that nothing has which was routed, or was
 // sent with the default of 64.
 func (p Place) silent() (int, error) {
-	fd, err := p.bound(unix.SOCK_STREAM, 0, p.Pod, "")
+	fd, err := bound(unix.SOCK_STREAM, 0, p.Pod, "")
 	if err != nil {
 		return -1, err
 	}
@@ -173,7 +176,7 @@ func inbound(p Place) (fd int, err error) {
 	if err := fromInside(p); err != nil {
 		return -1, errors.Join(ErrNotMade, err)
 	}
-	listener, err := p.bound(unix.SOCK_STREAM, 0, p.Pod, "")
+	listener, err := bound(unix.SOCK_STREAM, 0, p.Pod, "")
 	if err != nil {
 		return -1, err
 	}
@@ -192,7 +195,7 @@ func inbound(p Place) (fd int, err error) {
 
 // query sends a datagram by the device, and then returns a socket with the same numbers.
 func query(p Place) (int, error) {
-	first, err := p.bound(unix.SOCK_DGRAM, 0, p.Pod, p.device())
+	first, err := bound(unix.SOCK_DGRAM, 0, p.Pod, p.device())
 	if err != nil {
 		return -1, err
 	}
@@ -202,7 +205,7 @@ func query(p Place) (int, error) {
 	if err = errors.Join(err, unix.Close(first)); err != nil {
 		return -1, errors.Join(ErrNotMade, err)
 	}
-	fd, err := p.bound(unix.SOCK_DGRAM, 0, p.Pod, "")
+	fd, err := bound(unix.SOCK_DGRAM, 0, p.Pod, "")
 	if err != nil {
 		return -1, err
 	}
@@ -215,7 +218,7 @@ func query(p Place) (int, error) {
 
 // connected opens the connection itself.
 func (p Place) connected(proto int) (int, error) {
-	fd, err := p.bound(unix.SOCK_STREAM, proto, p.Pod, "")
+	fd, err := bound(unix.SOCK_STREAM, proto, p.Pod, "")
 	if err != nil {
 		return -1, err
 	}
@@ -242,7 +245,7 @@ func (p Place) established(fd int) error {
 }
 
 // bound makes a socket with the address, bound to the device first. It never blocks.
-func (p Place) bound(kind, proto int, at netip.AddrPort, device string) (fd int, err error) {
+func bound(kind, proto int, at netip.AddrPort, device string) (fd int, err error) {
 	domain := unix.AF_INET
 	if at.Addr().Is6() {
 		domain = unix.AF_INET6

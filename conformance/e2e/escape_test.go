@@ -1,0 +1,104 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/internal/testnet/escape"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// attackingUser is anybody who is not the sidecar.
+const attackingUser = 1000
+
+// attacked gives a pod a container beside its app that tries every way around a sidecar that is known, with no user, no
+// capability and no privilege of its own.
+func attacked(pod *corev1.Pod) *corev1.Pod {
+	attacker := container(pod, "app").DeepCopy()
+	attacker.Name, attacker.SecurityContext = "attacker", restricted(attackingUser)
+	attacker.Command = []string{"/podprogram", "escape", "-name=" + pod.Namespace + "/" + pod.Name}
+	attacker.Args = []string{strings.TrimPrefix(target4, "tcp:"), strings.TrimPrefix(target6, "tcp:")}
+	pod.Spec.Containers = append(pod.Spec.Containers, *attacker)
+	return pod
+}
+
+// An app without any privilege tries to send TCP around its sidecar, or to have it sent around it from outside, by what
+// connection tracking remembers. The peer counts what it answers: nothing of a mesh pod, and every attempt of a pod
+// outside the mesh, so that each is known to be one.
+func TestEscape(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	home := r.namespace
+	r.create(attacked(r.appPod("plain")))
+	r.create(attacked(r.meshPod("cart-0")))
+	r.namespace = r.newNamespace(enforcing("privileged"), nil) // as the sidecar needs it, not the app
+	r.create(attacked(inTPROXY(r.meshPod("cart-1"))))
+	r.keptBySidecar("cart-1")
+	r.namespace = home
+	r.keptBySidecar("cart-0")
+	made, answered := r.escapes("plain")
+	for attempt := range made {
+		if answered[attempt] == 0 {
+			t.Errorf("no attempt %s of a pod outside the mesh is answered by the peer: it attacks nothing:\n%s", attempt,
+				r.says("plain", "attacker"))
+		}
+		r.control += answered[attempt]
+	}
+}
+
+// keptBySidecar fails if the peer has answered an attempt of a mesh pod, or its sidecar does not serve its app.
+func (r *rig) keptBySidecar(name string) {
+	r.Helper()
+	made, answered := r.escapes(name)
+	for attempt, times := range made {
+		r.attempts += times
+		r.leaks += answered[attempt]
+		if answered[attempt] > 0 {
+			r.Errorf("leak: the peer has answered %s of %s %d times", attempt, name, answered[attempt])
+		}
+	}
+	r.throughSidecar(name)
+	r.answersFrom("sidecar-inbound", r.pod(name), 8080)
+}
+
+// escapes waits until all attempts of a pod are made. It returns how often each was, by name and family, and how often
+// the peer has answered it.
+func (r *rig) escapes(name string) (made, answered map[string]int) {
+	r.Helper()
+	r.eventually("all attempts of "+name+" are made", func() bool {
+		return strings.Contains(r.says(name, "attacker"), "all attempts made\n")
+	})
+	made, answered = map[string]int{}, map[string]int{}
+	log := r.says(name, "attacker")
+	for line := range strings.Lines(log) {
+		if words := strings.Fields(line); len(words) > 3 && words[0] == "escape" && words[3] != "not" {
+			attempt := words[1] + " " + words[2]
+			made[attempt]++
+			answered[attempt] = outside.reached(r.namespace, name+" "+attempt)
+			if words[3] == "answer" && words[4] == "peer" && answered[attempt] == 0 {
+				answered[attempt] = 1
+			}
+		}
+	}
+	if all := slices.Sorted(maps.Keys(made)); !slices.Equal(all, attempts()) {
+		r.Errorf("%s has made the attempts %q, not %q:\n%s", name, all, attempts(), log)
+	}
+	return made, answered
+}
+
+// attempts are those that a pod with one interface can make, by name and family, in order.
+func attempts() []string {
+	var all []string
+	for _, a := range escape.Attempts {
+		for family, ipv6 := range map[string]bool{"IPv4": false, "IPv6": true} {
+			if a.In(ipv6) && !a.NeedsDevice {
+				all = append(all, fmt.Sprint(a.Name, " ", family))
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
+}

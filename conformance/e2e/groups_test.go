@@ -1,0 +1,86 @@
+package e2e
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// recipe is what docs/injection.md adds to a pod for an init container before the sidecar.
+func (r *rig) recipe() (pod *corev1.Pod) {
+	r.Helper()
+	page, err := os.ReadFile(filepath.Join(build.Root(), "docs", "injection.md"))
+	must(r, err)
+	_, section, _ := strings.Cut(string(page), "\n## Init containers before the sidecar\n")
+	_, block, _ := strings.Cut(section, "```yaml\n")
+	block, _, found := strings.Cut(block, "```")
+	must(r, yaml.UnmarshalStrict([]byte(block), &pod))
+	if !found || len(pod.Annotations) != 1 || len(pod.Spec.InitContainers) != 1 {
+		r.Fatalf("not the recipe in docs/injection.md: %q", block)
+	}
+	return pod
+}
+
+// migrating gives a mesh pod, whose DNS is captured, an init container that has to reach the peer before there is a
+// sidecar.
+func (r *rig) migrating(name string, migrate corev1.Container, targets ...string) *corev1.Pod {
+	pod := r.meshPod(name)
+	container(pod, "istio-proxy").Env = []corev1.EnvVar{{Name: "ISTIO_META_DNS_CAPTURE", Value: "true"}}
+	container(pod, "app").Args = []string{target4, target6, dns}
+	migrate.Image, migrate.ImagePullPolicy = podImage, corev1.PullNever
+	migrate.Command = []string{"/podprogram", "call", "-name=" + r.namespace + "/" + name + "/" + migrate.Name}
+	migrate.Args = targets
+	pod.Spec.InitContainers = append(pod.Spec.InitContainers, migrate)
+	return pod
+}
+
+// An init container before the sidecar reaches the network, and DNS, by a group of its own, as docs/injection.md says it
+// of one pod and of a whole mesh. The app, which does not have the group, goes by the sidecar; and without the group an
+// init container is refused.
+func TestOwnerGroup(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	recipe := r.recipe()
+	migrate := recipe.Spec.InitContainers[0]
+	pods := map[string]*corev1.Pod{}
+	for _, name := range []string{"annotated", "by-mesh-config"} {
+		pods[name] = r.migrating(name, migrate, target4, target6, dns)
+	}
+	maps.Copy(pods["annotated"].Annotations, recipe.Annotations)
+	for _, group := range recipe.Annotations {
+		proxy := container(pods["by-mesh-config"], "istio-proxy")
+		proxy.Env = append(proxy.Env, corev1.EnvVar{Name: "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", Value: group})
+	}
+	migrate.SecurityContext = restricted(*migrate.SecurityContext.RunAsUser)
+	pods["without"] = r.migrating("without", migrate, target4)
+	maps.Copy(pods["without"].Annotations, recipe.Annotations)
+	for _, pod := range pods {
+		r.create(pod)
+	}
+	for _, name := range []string{"annotated", "by-mesh-config"} {
+		r.throughSidecar(name)
+		r.hears(name, dns, "sidecar-dns")
+		r.noLeak(name)
+		r.marked(name)
+		log := r.says(name, migrate.Name)
+		for _, target := range []string{target4, target6, dns} {
+			if !strings.Contains(log, target+" answer peer\n") {
+				t.Errorf("%s of %s was not answered by the peer:\n%s", migrate.Name, name, log)
+			}
+		}
+		r.control += outside.reached(r.namespace, name+"/"+migrate.Name)
+	}
+	r.eventually("the connections of an init container without the group are refused", func() bool {
+		return strings.Count(r.says("without", migrate.Name), target4+" error dial tcp "+strings.TrimPrefix(target4, "tcp:")+
+			": connect: connection refused\n") >= enough
+	})
+	if n := outside.reached(r.namespace, "without/"+migrate.Name); n > 0 {
+		t.Errorf("an init container without the group has reached the peer %d times", n)
+	}
+}
