@@ -84,18 +84,14 @@ var notAnExit = map[string]string{
 // in security.md has every annotation and variable that is read, and every reason for which a pod is left untouched,
 // but for those above.
 func TestWhatASupervisorForbids(t *testing.T) {
-	_, section, found := strings.Cut(read(t, "security.md"), "\n## What a supervisor should forbid")
-	if !found {
-		t.Fatal("security.md has no such section")
-	}
-	section, _, _ = strings.Cut(section, "\n## ")
+	list := section(t, "security.md", "What a supervisor should forbid")
 	names := constants(t, filepath.Join(root, "plugin", "annotation"), "input.go", "")
 	maps.Copy(names, constants(t, filepath.Join(root, "plugin", "redirect"), "proxy.go", "Env"))
 	for _, reason := range redirect.Reasons {
 		names[string(reason)] = true
 	}
 	for name := range names {
-		listed := strings.Contains(section, "`"+name+"`") || strings.Contains(section, "`"+name+":")
+		listed := strings.Contains(list, "`"+name+"`") || strings.Contains(list, "`"+name+":")
 		if _, harmless := notAnExit[name]; listed == harmless {
 			t.Errorf("%s: in the list of security.md: %v; taken for harmless here: %v", name, listed, harmless)
 		}
@@ -115,6 +111,84 @@ func TestEvents(t *testing.T) {
 			t.Errorf("agent.md does not name the Event %s", reason)
 		}
 	}
+}
+
+// Every Event's reason is in security.md's list of what else says the same, and what that names is there.
+func TestForgedEvents(t *testing.T) {
+	list := section(t, "security.md", "Events that a thief may forge")
+	row := regexp.MustCompile("(?m)^\\| (`.*`) \\| (.*) \\|$")
+	named, word := map[string]bool{}, regexp.MustCompile("`([^`]*)`")
+	for _, match := range row.FindAllStringSubmatch(list, -1) {
+		for _, event := range word.FindAllStringSubmatch(match[1], -1) {
+			named[event[1]] = true
+		}
+		for kind, known := range map[string]func(string) bool{
+			"metric `([^`]*)`": func(name string) bool {
+				return strings.Contains(section(t, "agent.md", "Metrics"), "`"+name+"`")
+			},
+			"reason `([^`]*)`": func(name string) bool { return slices.Contains(redirect.Reasons, redirect.Reason(name)) },
+			"error ([0-9]+)": func(code string) bool {
+				return strings.Contains(section(t, "reference.md", "Errors"), "\n| "+code+" |")
+			},
+		} {
+			for _, is := range regexp.MustCompile(kind).FindAllStringSubmatch(match[2], -1) {
+				if !known(is[1]) {
+					t.Errorf("%s: nothing is known of %s", match[1], is[0])
+				}
+			}
+		}
+	}
+	events := constants(t, filepath.Join(root, "agent", "patrol"), "warnings.go", "event")
+	if !maps.Equal(named, events) {
+		t.Errorf("security.md lists %q; there are %q", slices.Sorted(maps.Keys(named)), slices.Sorted(maps.Keys(events)))
+	}
+}
+
+// mayDo is what security.md says of each right of the agent's account.
+var mayDo = map[string]string{
+	"pods get, list, watch":       "read pods",
+	"pods/status patch":           "change the marks of pods on that node",
+	"namespaces get, list, watch": "and namespaces of the cluster",
+	"nodes get":                   "a node by name",
+	"events create, patch":        "write Events",
+	"nodes get, patch":            "with `startupTaint`, take that taint off that node",
+	"pods delete":                 "with `repair: delete`, delete pods of that node",
+}
+
+// What the agent's account may do is in security.md, as what a thief of its token may.
+func TestWhatAThiefMayDo(t *testing.T) {
+	list := section(t, "security.md", "What each can do")
+	rule := regexp.MustCompile(`resources: \[(.*)\]\n +verbs: \[(.*)\]`)
+	templates, err := filepath.Glob(filepath.Join(root, "chart", "*", "templates", "rbac.yaml"))
+	if err != nil || len(templates) != 1 {
+		t.Fatalf("%q, %v", templates, err)
+	}
+	found := map[string]bool{}
+	for _, file := range append(templates, filepath.Join(root, "agent", "rbac.yaml")) {
+		for _, match := range rule.FindAllStringSubmatch(read(t, file), -1) {
+			right := match[1] + " " + match[2]
+			found[right] = true
+			if words := mayDo[right]; words == "" || !strings.Contains(list, words) {
+				t.Errorf("security.md does not say of a thief: %s (%q)", right, words)
+			}
+		}
+	}
+	for right := range mayDo {
+		if !found[right] {
+			t.Errorf("the agent has no right %q", right)
+		}
+	}
+}
+
+// section is what stands below a heading of a page, to the next.
+func section(t *testing.T, page, heading string) string {
+	t.Helper()
+	_, text, found := strings.Cut(read(t, page), "\n## "+heading)
+	if !found {
+		t.Fatalf("%s has no section %q", page, heading)
+	}
+	text, _, _ = strings.Cut(text, "\n## ")
+	return text
 }
 
 // constants returns the string constants of a file whose names have the prefix and whose values are known without the

@@ -31,8 +31,9 @@ func TestLeastPrivilege(t *testing.T) {
 	} {
 		manifests := template(t, "helm4", "repair="+mode)
 		agent := daemonSet(t, manifests)
-		if added := agent.SecurityContext.Capabilities.Add; !slices.Equal(added, want.capabilities) {
-			t.Errorf("repair %s: capabilities %v", mode, added)
+		c := agent.SecurityContext
+		if !slices.Equal(c.Capabilities.Add, want.capabilities) || c.Privileged == nil || *c.Privileged {
+			t.Errorf("repair %s: capabilities %v, privileged %v", mode, c.Capabilities.Add, c.Privileged)
 		}
 		if *agent.SecurityContext.AllowPrivilegeEscalation != (len(want.capabilities) > 0) ||
 			!slices.Contains(agent.Args, "--repair="+mode) {

@@ -2,7 +2,9 @@ package node
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -19,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 // The agent installs the plugin, waits for a primary, repairs what is changed, says so in readiness and metrics, and
@@ -480,5 +483,67 @@ func TestCommandLine(t *testing.T) {
 	if status, out := run([]string{"AGENT_NODE_NAME=n", "AGENT_API_BURST=many"}); status != 2 ||
 		!strings.Contains(out, `AGENT_API_BURST: invalid value "many"`) {
 		t.Errorf("status %d: %s", status, out)
+	}
+}
+
+// The agent listens at the port of health and metrics and at the plugin's socket, and nowhere else; and no credential
+// is among what it writes to the node.
+func TestExposure(t *testing.T) {
+	r := newRig(t).withPrimary()
+	r.startAgent()
+	r.ready()
+	r.sandbox(r.mesh("cart-0")).add(record.Redirect, "injected")
+	proc := fmt.Sprintf("/proc/%d/", r.agent.cmd.Process.Pid)
+	own := map[string]bool{}
+	files, err := os.ReadDir(proc + "fd")
+	must(t, err)
+	for _, file := range files {
+		target, _ := os.Readlink(proc + "fd/" + file.Name())
+		if inode, found := strings.CutPrefix(target, "socket:["); found {
+			own[strings.TrimSuffix(inode, "]")] = true
+		}
+	}
+	var listens []string
+	// the columns of what is bound, of its state or flags, and of the inode (Documentation/networking/proc_net_tcp.rst)
+	for name, c := range map[string]struct {
+		bound, state, inode int
+		open                string
+	}{
+		"tcp": {1, 3, 9, "0A"}, "tcp6": {1, 3, 9, "0A"}, "udp": {1, 3, 9, "07"}, "udp6": {1, 3, 9, "07"},
+		"raw": {1, 3, 9, "07"}, "raw6": {1, 3, 9, "07"}, "packet": {4, 1, 8, "3"}, "unix": {7, 3, 6, "00010000"},
+	} {
+		data, err := os.ReadFile(proc + "net/" + name)
+		if !errors.Is(err, fs.ErrNotExist) { // as in a kernel without IPv6
+			must(t, err)
+		}
+		for line := range strings.Lines(string(data)) {
+			if w := strings.Fields(line); len(w) > max(c.bound, c.inode) && w[c.state] == c.open && own[w[c.inode]] {
+				listens = append(listens, name+" "+w[c.bound])
+			}
+		}
+	}
+	slices.Sort(listens)
+	if want := []string{"tcp 0100007F:3AF0", "unix " + r.socket()}; !slices.Equal(listens, want) {
+		t.Errorf("the agent listens at %q, want %q", listens, want)
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", r.path("kubeconfig"))
+	must(t, err)
+	if config.BearerToken == "" {
+		t.Fatal("the agent has no token")
+	}
+	seen := 0
+	must(t, filepath.WalkDir(r.dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() || path == r.path("kubeconfig") {
+			return err
+		}
+		seen++
+		data, err := os.ReadFile(path)
+		if strings.Contains(string(data), config.BearerToken) {
+			t.Errorf("%s has the agent's token", path)
+		}
+		return err
+	}))
+	if seen < 4 {
+		t.Errorf("%d files: plugin, configuration, record and the installation's are not among them", seen)
 	}
 }

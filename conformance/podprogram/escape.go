@@ -70,10 +70,6 @@ func try(a escape.Attempt, h *helper, server netip.AddrPort, name string) {
 
 // attempt makes an attempt, says who calls, and returns the answer.
 func attempt(a escape.Attempt, h *helper, server netip.AddrPort, name string) (string, error) {
-	pod, err := ownAddress(server.Addr().Is6())
-	if err != nil {
-		return "", errors.Join(escape.ErrNotMade, err)
-	}
 	own := freePort()
 	switch {
 	case a.Inbound: // from a port that nobody has
@@ -82,7 +78,7 @@ func attempt(a escape.Attempt, h *helper, server netip.AddrPort, name string) (s
 		own = neverCaptured
 	}
 	fd, err := a.Run(escape.Place{
-		Pod: netip.AddrPortFrom(pod, own), Server: server, Until: h.until,
+		Pod: netip.AddrPortFrom(h.own(), own), Server: server, Until: h.until,
 		SYN: func(from, to netip.AddrPort) error {
 			return errors.Join(h.ask(fmt.Sprint("syn ", from, " ", to)), h.ask("round"))
 		},
@@ -103,21 +99,6 @@ func attempt(a escape.Attempt, h *helper, server netip.AddrPort, name string) (s
 	return strings.TrimSpace(answer), err
 }
 
-// ownAddress is the pod's address of a family.
-func ownAddress(ipv6 bool) (netip.Addr, error) {
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	for _, each := range all {
-		prefix, err := netip.ParsePrefix(each.String())
-		if err == nil && prefix.Addr().IsGlobalUnicast() && prefix.Addr().Is6() == ipv6 {
-			return prefix.Addr(), nil
-		}
-	}
-	return netip.Addr{}, fmt.Errorf("no address; IPv6: %t", ipv6)
-}
-
 var lastPort atomic.Uint32
 
 // freePort is one that nobody has had, below those that the kernel gives.
@@ -133,6 +114,9 @@ func newHelper(at netip.Addr) (*helper, error) {
 	c, err := net.Dial("udp", netip.AddrPortFrom(at, helperPort).String())
 	return &helper{c: c}, err
 }
+
+// own is the pod's address, by which it reaches the helper.
+func (h *helper) own() netip.Addr { return h.c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap() }
 
 var errNoHelper = errors.New("nobody helps")
 
