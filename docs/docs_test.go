@@ -191,6 +191,27 @@ func section(t *testing.T, page, heading string) string {
 	return text
 }
 
+// The images hold the project's programs, and no shell or anything else of another image.
+func TestImagesAreEmpty(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "Dockerfile.*"))
+	if err != nil || len(files) != 2 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for _, file := range files {
+		stages := strings.Split("\n"+read(t, file), "\nFROM ")
+		last := strings.Split(stages[len(stages)-1], "\n")
+		from, copies := last[0], []string{}
+		for _, line := range last {
+			if word, _, _ := strings.Cut(line, " "); word == "COPY" || word == "ADD" || word == "RUN" {
+				copies = append(copies, line)
+			}
+		}
+		if from != "scratch" || !slices.Equal(copies, []string{"COPY --from=build /out/ /", "COPY LICENSE /LICENSE"}) {
+			t.Errorf("%s: the image is made from %s with %q", file, from, copies)
+		}
+	}
+}
+
 // constants returns the string constants of a file whose names have the prefix and whose values are known without the
 // packages that the file imports. Constants of the package's other files may be part of a value.
 func constants(t *testing.T, dir, name, prefix string) map[string]bool {

@@ -240,6 +240,11 @@ func TestAgentAway(t *testing.T) {
 	if code != 11 || !strings.Contains(text, "check that the agent runs on this node") {
 		t.Errorf("code %d: %s", code, text)
 	}
+	r.entry["selection"] = "annotated" // only the agent knows what the namespace says
+	if code, text := r.sandbox(r.podOf("quiet", nil)).cni("ADD"); code != 11 {
+		t.Errorf("selection annotated: code %d: %s", code, text)
+	}
+	delete(r.entry, "selection")
 	r.entry["agentTimeout"] = "1m" // nobody below waits that long
 	asked, stop := r.mute()
 	excluded := r.podOf("cart-0", meshAnnotations())
