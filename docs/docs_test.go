@@ -191,6 +191,26 @@ func section(t *testing.T, page, heading string) string {
 	return text
 }
 
+// Every line of security.md's tables about who can do what, and what fails, names what shows it.
+func TestEveryClaimIsShown(t *testing.T) {
+	for heading, open := range map[string]string{"What each can do": "root on a node", "What fails": ""} {
+		rows, shown := 0, regexp.MustCompile("`(Test\\w+|make \\w+)`")
+		for line := range strings.Lines(section(t, "security.md", heading)) {
+			cells := strings.Split(strings.Trim(line, "| \n"), " | ")
+			if !strings.HasPrefix(line, "| ") || strings.HasSuffix(cells[len(cells)-1], "shown by") || cells[0] == open {
+				continue
+			}
+			rows++
+			if !shown.MatchString(cells[len(cells)-1]) {
+				t.Errorf("no test shows: %s", line)
+			}
+		}
+		if rows < 5 {
+			t.Errorf("%s: %d rows", heading, rows)
+		}
+	}
+}
+
 // The images hold the project's programs, and no shell or anything else of another image.
 func TestImagesAreEmpty(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "Dockerfile.*"))

@@ -53,13 +53,16 @@ func TestEscape(t *testing.T) {
 func (r *rig) keptBySidecar(name string) {
 	r.Helper()
 	made, answered := r.escapes(name)
+	escapes := 0
 	for attempt, times := range made {
 		r.attempts += times
+		escapes += times
 		r.leaks += answered[attempt]
 		if answered[attempt] > 0 {
 			r.Errorf("leak: the peer has answered %s of %s %d times", attempt, name, answered[attempt])
 		}
 	}
+	r.note("%s: %d attempts of %d kinds", name, escapes, len(made))
 	r.throughSidecar(name)
 	r.answersFrom("sidecar-inbound", r.pod(name), 8080)
 }
