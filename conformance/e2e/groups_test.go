@@ -40,9 +40,9 @@ func (r *rig) migrating(name string, migrate corev1.Container, targets ...string
 	return pod
 }
 
-// An init container before the sidecar reaches the network, and DNS, by a group of its own, as docs/injection.md says it
-// of one pod and of a whole mesh. The app, which does not have the group, goes by the sidecar; and without the group an
-// init container is refused.
+// An init container before the sidecar reaches the network, and DNS, by a group of its own, as docs/injection.md says
+// it of one pod and of a whole mesh. The app, which does not have the group, goes by the sidecar; and without the group
+// an init container is refused.
 func TestOwnerGroup(t *testing.T) {
 	r := newRig(t)
 	r.installed()

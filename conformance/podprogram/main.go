@@ -24,8 +24,8 @@ const usage = `usage: podprogram pause
               calls each address until it answers, prints that in the same way, and ends
        podprogram escape [-name NAME] ADDRESS ...
               makes every attempt to get around a sidecar to the TCP servers, with the help of whoever has UDP port 8083
-              there, and prints of each: escape ATTEMPT FAMILY answer TEXT, or what kept it; and in the end: all attempts
-              made
+              there, and prints of each: escape ATTEMPT FAMILY answer TEXT, or what kept it; and in the end: all
+              attempts made
 `
 
 func main() {

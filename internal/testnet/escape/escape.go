@@ -36,7 +36,7 @@ type Attempt struct {
 type Place struct {
 	Pod    netip.AddrPort // the pod's own address, of the server's family, and a port of it that nobody has
 	Server netip.AddrPort // outside the pod
-	Device string         // for attempts that need it: an interface that is not redirected, by which the server is not reached
+	Device string         // where needed: an interface that is not redirected, by which the server is not reached
 	// Until calls try again and again until it is done or fails, and fails itself when nothing more can come.
 	Until func(try func() (done bool, err error)) error
 	// SYN has somebody outside send one lone segment from the server's address, and returns when the pod must have it.
