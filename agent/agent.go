@@ -70,13 +70,17 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	a.installation = newInstallation(o.install, o.noInstall, filepath.Join(o.store.Dir, memoryFile),
 		func(ctx context.Context) (string, error) { return a.api.RuntimeVersion(ctx, o.node) },
 		a.metrics.installed, a.metrics.repairs, log)
+	repairer := patrol.NewRepairer(patrol.RepairConfig{
+		Mode: o.repair, CacheDir: o.cacheDir, NetNSDir: o.netnsDir, Plugin: filepath.Join(o.install.BinDir, entry.Type),
+		Entry: o.install.Entry, Store: o.store, Pods: a.api, Warner: warner, Repairs: a.metrics.podRepairs, Log: log,
+	})
 	a.patrol = patrol.New(patrol.Config{
 		Every: o.every, StuckAfter: o.stuckAfter, SweepAfter: o.sweepAfter, Policy: o.policy, Boot: boot, Store: o.store,
 		Pods: a.pods, Namespaces: a.namespaces, Reader: a.api, Records: a.records, Marks: a.marker,
-		Questions: a.answerer, Installation: a.installation,
-		Repairer: patrol.NewRepairer(patrol.RepairConfig{
-			Mode: o.repair, CacheDir: o.cacheDir, NetNSDir: o.netnsDir, Plugin: filepath.Join(o.install.BinDir, entry.Type),
-			Entry: o.install.Entry, Store: o.store, Pods: a.api, Warner: warner, Repairs: a.metrics.podRepairs, Log: log,
+		Questions: a.answerer, Installation: a.installation, Repairer: repairer,
+		Renewer: patrol.NewRenewer(patrol.RenewConfig{
+			Namespaces: o.renew, Plugin: o.install.Source, Repairer: repairer, Warner: warner,
+			Renewals: a.metrics.renewals, Log: log,
 		}),
 		Warner: warner, Metrics: a.metrics.patrol, Log: log,
 	})

@@ -28,6 +28,7 @@ type metrics struct {
 	installed   prometheus.Gauge
 	repairs     *prometheus.CounterVec
 	podRepairs  *prometheus.CounterVec
+	renewals    *prometheus.CounterVec
 	patrol      patrol.Metrics
 }
 
@@ -57,6 +58,8 @@ func newMetrics() *metrics {
 			"What had to be made good in the node's CNI directories; the first installation counts too", "cause"),
 		podRepairs: counters("pod_repairs_total",
 			"What was done about mesh pods whose network was made without the plugin", "result"),
+		renewals: counters("rules_renewed_total",
+			"Pods whose rules of another release were to be replaced by those of this one, where that is asked for", "result"),
 		patrol: patrol.Metrics{
 			Bypasses: prometheus.NewCounter(prometheus.CounterOpts{
 				Name: prefix + "bypasses_total",
@@ -90,6 +93,9 @@ func newMetrics() *metrics {
 	for _, result := range patrol.Results {
 		m.podRepairs.WithLabelValues(result)
 	}
+	for _, result := range patrol.Renewals {
+		m.renewals.WithLabelValues(result)
+	}
 	m.patrol.Refusing.WithLabelValues(redirect.IPv6.String())
 	for _, verdict := range patrol.Outside {
 		m.patrol.Outside.WithLabelValues(verdict)
@@ -102,7 +108,7 @@ func newMetrics() *metrics {
 	info.Set(1)
 	m.registry.MustRegister(m.adds, m.addDuration, m.marks, m.markLatency, m.questions, m.requests, m.installed, m.repairs,
 		m.patrol.Bypasses, m.patrol.Bypassed, m.patrol.Refusing, m.patrol.Outside, m.patrol.Older, m.patrol.Swept,
-		m.podRepairs, info,
+		m.podRepairs, m.renewals, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/agent/patrol"
@@ -60,8 +62,9 @@ type options struct {
 	startupTaint string
 	uninstall    bool
 	repair       patrol.Mode
-	cacheDir     string // libcni's
-	netnsDir     string // the runtime's
+	renew        redirect.Globs // namespaces
+	cacheDir     string         // libcni's
+	netnsDir     string         // the runtime's
 
 	noInstall bool
 	install   install.Config
@@ -100,6 +103,9 @@ func (o *options) flags() *flag.FlagSet {
 		"what to do about mesh `pods` whose network was made without the plugin: apply (run the plugin on it; needs "+
 			"CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_DAC_READ_SEARCH and the directories below), delete (if a controller makes "+
 			"them again) or off (report them)")
+	flags.Func(f, "renew-rules", "with --repair=apply: names or shell patterns of `namespaces`, separated by commas, in "+
+		"whose running pods rules that another release has written are replaced by those of this one",
+		"names or shell patterns of namespaces, such as shop,team-*", o.setRenew)
 	f.StringVar(&o.cacheDir, "cni-cache-dir", "/var/lib/cni", "the `directory` in which the runtime's libcni keeps "+
 		"results, with the annotations that pods had when their networks were made; it is only read")
 	f.StringVar(&o.netnsDir, "netns-dir", "/run/netns", "with --repair=apply: the `directory` in which the runtime "+
@@ -110,6 +116,14 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.file, "network-config", "", "`file` with the plugin's entry, a JSON object (default "+
 		entry.DefaultText+")")
 	return f
+}
+
+// setRenew reads --renew-rules.
+func (o *options) setRenew(text string) (ok bool) {
+	var err error
+	patterns := strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
+	o.renew, err = redirect.ParseGlobs("", patterns)
+	return err == nil
 }
 
 // complete rejects what package flag lets pass, and reads the plugin's entry.
@@ -142,6 +156,9 @@ func (o *options) check() error {
 		return invalid.Text("--api-burst", fmt.Sprint(o.kube.Burst), "", "1 or more")
 	case !slices.Contains(patrol.Modes, o.repair):
 		return invalid.Text("--repair", string(o.repair), "", "apply, delete or off")
+	case len(o.renew) > 0 && o.repair != patrol.Apply:
+		return invalid.Text("--renew-rules", strings.Join(o.renew, ","), "--repair is "+string(o.repair),
+			"none, or --repair=apply beside it")
 	case !filepath.IsAbs(o.cacheDir):
 		return invalid.Text("--cni-cache-dir", o.cacheDir, "", "an absolute path")
 	case !filepath.IsAbs(o.netnsDir):
@@ -202,6 +219,10 @@ func (o *options) readEntry() (err error) {
 func (o *options) askPlugin(ctx context.Context) error {
 	if o.install.Source == "" {
 		o.install.Source = besideUs()
+	}
+	if len(o.renew) > 0 && o.install.Source == "" {
+		return invalid.Text("--renew-rules", strings.Join(o.renew, ","), "there is no plugin beside this program",
+			"none, or --source beside it")
 	}
 	if o.noInstall || o.uninstall {
 		return nil

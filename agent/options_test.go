@@ -3,6 +3,7 @@ package agent
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,6 +32,8 @@ func TestOptions(t *testing.T) {
 		"--api-qps=0":          {"--api-qps", `"0"`, "more than 0"},
 		"--api-burst=0":        {"--api-burst", `"0"`, "1 or more"},
 		"--repair=maybe":       {"--repair", `"maybe"`, "apply, delete or off"},
+		"--renew-rules=shop":   {"--renew-rules", `"shop"`, "--repair is off", "--repair=apply"},
+		"--renew-rules=a,[":    {"names or shell patterns", "shop,team-*"},
 		"--cni-cache-dir=x":    {"--cni-cache-dir", `"x"`, "an absolute path"},
 		"--netns-dir=x":        {"--netns-dir", `"x"`, "an absolute path"},
 		"--patrol=0s":          {"--patrol", `"0s"`, "5s"},
@@ -57,6 +60,22 @@ func TestOptions(t *testing.T) {
 	if _, err := completed(); err != nil {
 		t.Error(err)
 	}
+	for given, want := range map[string][]string{"": nil, "*": {"*"}, "shop, cart-1,": {"shop", "cart-1"}} {
+		if o, err := completed("--repair=apply", "--renew-rules="+given); err != nil || !slices.Equal(o.renew, want) {
+			t.Errorf("%q: %q, %v", given, o.renew, err)
+		}
+	}
+}
+
+// The rules are renewed by the plugin of this release, and so not without it.
+func TestRenewNeedsPlugin(t *testing.T) {
+	o, err := completed("--repair=apply", "--renew-rules=*", "--no-install")
+	await.Must(t, err)
+	if err := o.askPlugin(t.Context()); err == nil || !strings.Contains(err.Error(), "there is no plugin beside") {
+		t.Error(err)
+	}
+	o.install.Source = "/x"
+	await.Must(t, o.askPlugin(t.Context()))
 }
 
 // The entry tells the agent where socket and records are. What is refused depends on who goes by it: what is to be

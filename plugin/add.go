@@ -21,7 +21,7 @@ import (
 type asker func(context.Context, string, facts.Request) (redirect.Pod, error)
 
 // add decides, writes the rules and their record, and passes the previous result on. An ADD that returns an error has
-// left nothing behind.
+// left nothing behind, but for one that renews.
 func (p plugin) add(c *call, args *skel.CmdArgs) error {
 	cfg, err := c.configure(args)
 	if err != nil {
@@ -31,11 +31,16 @@ func (p plugin) add(c *call, args *skel.CmdArgs) error {
 	if err != nil {
 		return fail(types.ErrInvalidNetworkConfig, "reading the configuration", err)
 	}
-	pod, err := c.podOf(cfg, args)
+	pod, renew, err := c.podOf(cfg, args)
 	if err != nil {
 		return err
 	}
-	undo, err := p.apply(c, cfg, args, pod)
+	undo := func() error { return nil } // of what a running pod goes by
+	if renew {
+		err = p.renew(c, cfg, args)
+	} else {
+		undo, err = p.apply(c, cfg, args, pod)
+	}
 	if err != nil {
 		return err
 	}
@@ -46,14 +51,14 @@ func (p plugin) add(c *call, args *skel.CmdArgs) error {
 }
 
 // podOf names the pod from CNI_ARGS and gives it the annotations of runtimeConfig.
-func (c *call) podOf(cfg config, args *skel.CmdArgs) (redirect.Pod, error) {
-	pod, err := podOf(args.Args)
+func (c *call) podOf(cfg config, args *skel.CmdArgs) (pod redirect.Pod, renew bool, err error) {
+	pod, renew, err = podOf(args.Args)
 	if err != nil {
-		return pod, fail(types.ErrInvalidEnvironmentVariables, "reading the environment", err)
+		return pod, renew, fail(types.ErrInvalidEnvironmentVariables, "reading the environment", err)
 	}
 	pod.Annotations = cfg.annotations
 	c.pod(pod)
-	return pod, nil
+	return pod, renew, nil
 }
 
 // decide asks the agent only where the annotations leave it open.
@@ -170,29 +175,39 @@ func (a attachment) withEarlier(netns namespace, created []string) []string {
 	if err != nil || earlier.NetNS != netns.id {
 		return created
 	}
-	for _, name := range earlier.Created {
-		if !slices.Contains(created, name) {
-			created = append(created, name)
+	return union(created, earlier.Created)
+}
+
+// union is the first list and what of the second is not in it.
+func union(names, more []string) []string {
+	for _, name := range more {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
-	return created
+	return names
 }
 
 // keep writes the record of a redirected pod.
 func (a attachment) keep(
 	netns namespace, decision redirect.Decision, rules redirect.RuleSet, applied netfilter.Applied,
 ) error {
-	r := a.record(netns, decision, "")
-	spec, err := json.Marshal(decision.Spec)
-	if err != nil {
+	return putWritten(a.store, a.record(netns, decision, ""), decision.Spec, rules, applied)
+}
+
+// putWritten writes the record with what was written by which settings.
+func putWritten(
+	store record.Store, r record.Record, spec redirect.Spec, rules redirect.RuleSet, applied netfilter.Applied,
+) (err error) {
+	if r.Spec, err = json.Marshal(spec); err != nil {
 		return err
 	}
-	r.Spec, r.Backend, r.RuleSetHash = spec, string(applied.Backend), rules.Hash()
-	r.Created = applied.Created
+	r.Backend, r.RuleSetHash = string(applied.Backend), rules.Hash()
+	r.Created, r.Skipped = applied.Created, nil
 	for _, s := range applied.Skipped {
 		r.Skipped = append(r.Skipped, s.String())
 	}
-	return a.store.Put(r)
+	return store.Put(r)
 }
 
 // leave records a pod that was meant for the mesh and is left alone, so that an init wait in it learns why. Nothing

@@ -76,17 +76,19 @@ func (c *config) readCNI(keys entry.Keys) error {
 	return entry.Keys{key: raw}.Into(key, &c.annotations, "an object of strings")
 }
 
-// podOf reads which pod the call is for from CNI_ARGS, `KEY=VALUE;KEY=VALUE`. Keys that are not ours are not our
-// business. A call for something else than a pod gives an empty name.
-func podOf(cniArgs string) (redirect.Pod, error) {
-	var pod redirect.Pod
+// renewArg is the key in CNI_ARGS by which an ADD is asked to renew. No runtime has it, and no pod can set it.
+const renewArg = "ISTIO_POD_NETWORK_RENEW"
+
+// podOf reads which pod the call is for from CNI_ARGS, `KEY=VALUE;KEY=VALUE`, and whether an ADD renews its rules. Keys
+// that are not ours are not our business. A call for something else than a pod gives an empty name.
+func podOf(cniArgs string) (pod redirect.Pod, renew bool, err error) {
 	for _, pair := range strings.Split(cniArgs, ";") {
 		if strings.TrimSpace(pair) == "" {
 			continue
 		}
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok {
-			return pod, invalid.Text("CNI_ARGS", cniArgs, excerpt.Quote(pair)+" has no =", "KEY=VALUE;KEY=VALUE")
+			return pod, false, invalid.Text("CNI_ARGS", cniArgs, excerpt.Quote(pair)+" has no =", "KEY=VALUE;KEY=VALUE")
 		}
 		switch strings.TrimSpace(key) {
 		case "K8S_POD_NAMESPACE":
@@ -95,7 +97,11 @@ func podOf(cniArgs string) (redirect.Pod, error) {
 			pod.Name = value
 		case "K8S_POD_UID":
 			pod.UID = value
+		case renewArg:
+			if renew = value == "true"; !renew {
+				return pod, false, invalid.Text(renewArg, value, "", "true, or nothing")
+			}
 		}
 	}
-	return pod, nil
+	return pod, renew, nil
 }

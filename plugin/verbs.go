@@ -20,20 +20,16 @@ func (p plugin) check(c *call, args *skel.CmdArgs) error {
 	if err != nil {
 		return fail(types.ErrInvalidNetworkConfig, "reading the configuration", err)
 	}
-	pod, err := c.podOf(cfg, args)
+	pod, _, err := c.podOf(cfg, args)
 	if err != nil {
 		return err
 	}
-	r, err := record.Store{Dir: cfg.StateDir}.Get(args.ContainerID, args.IfName)
+	r, err := recorded(cfg, args)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p.checkUnrecorded(c, cfg, pod)
 	}
 	if err != nil {
-		code := codeRecord
-		if record.IsVersion(err) {
-			code = types.ErrTryAgainLater
-		}
-		return fail(code, "reading the record", err)
+		return err
 	}
 	c.fields["decision"], c.fields["reason"] = r.Decision, r.Reason
 	if r.Decision != record.Redirect {
@@ -56,23 +52,45 @@ func (p plugin) checkUnrecorded(c *call, cfg config, pod redirect.Pod) error {
 }
 
 func (p plugin) checkRules(args *skel.CmdArgs, r record.Record) error {
-	spec, err := redirect.ParseSpec(r.Spec)
-	if err != nil {
-		return fail(codeRecord, "reading the record", fmt.Errorf("its settings cannot be read: %w", err))
-	}
-	netns, err := p.openNetNS(args)
+	spec, netns, err := p.openRecorded(args, r, "checking the packet rules")
 	if err != nil {
 		return err
 	}
 	defer netns.Close()
-	if netns.id != r.NetNS {
-		return fail(codeDrift, "checking the packet rules",
-			fmt.Errorf("this is network namespace %s, the rules were written to %s", netns.id, r.NetNS))
-	}
 	if err := netns.Check(appliedBy(r), spec.RuleSet()); err != nil {
 		return failed("checking the packet rules", err)
 	}
 	return nil
+}
+
+// openRecorded returns the settings of a redirected pod, and opens its network namespace.
+func (p plugin) openRecorded(args *skel.CmdArgs, r record.Record, doing string) (redirect.Spec, namespace, error) {
+	spec, err := redirect.ParseSpec(r.Spec)
+	if err != nil {
+		return spec, namespace{}, fail(codeRecord, "reading the record",
+			fmt.Errorf("its settings cannot be read: %w", err))
+	}
+	netns, err := p.openNetNS(args)
+	if err == nil && netns.id != r.NetNS {
+		netns.Close()
+		err = fail(codeDrift, doing,
+			fmt.Errorf("this is network namespace %s, the rules were written to %s", netns.id, r.NetNS))
+	}
+	return spec, netns, err
+}
+
+// recorded returns the record of the attachment, and a CNI error where it cannot be read; errors.Is(err,
+// fs.ErrNotExist) holds where there is none.
+func recorded(cfg config, args *skel.CmdArgs) (record.Record, error) {
+	r, err := record.Store{Dir: cfg.StateDir}.Get(args.ContainerID, args.IfName)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return r, err
+	}
+	code := codeRecord
+	if record.IsVersion(err) {
+		code = types.ErrTryAgainLater
+	}
+	return r, fail(code, "reading the record", err)
 }
 
 // del takes out what the record says ADD made, and the record. It always succeeds: a DEL that fails keeps a pod from
@@ -82,7 +100,7 @@ func (p plugin) del(c *call, args *skel.CmdArgs) error {
 	if err != nil {
 		c.warn("the configuration is invalid", err)
 	}
-	if pod, err := podOf(args.Args); err == nil {
+	if pod, _, err := podOf(args.Args); err == nil {
 		c.pod(pod)
 	}
 	store := record.Store{Dir: cfg.StateDir}

@@ -97,7 +97,8 @@ func patrolling(t *testing.T, pods ...*corev1.Pod) *beat {
 		Repairer: NewRepairer(RepairConfig{
 			Mode: Off, CacheDir: b.cache, Warner: w, Repairs: counter(), Log: agenttest.Quiet(),
 		}),
-		Warner: w,
+		Renewer: NewRenewer(RenewConfig{}),
+		Warner:  w,
 		Metrics: Metrics{
 			Bypasses: prometheus.NewCounter(prometheus.CounterOpts{Name: "c"}),
 			Bypassed: prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"}), Swept: counter(),

@@ -30,6 +30,5 @@ func (now rendered) isOlder(r record.Record, before rendered) bool {
 // tellOlder says of a pod that it has the rules of another release, and how it gets those of this one.
 func (p *Patrol) tellOlder(pod *corev1.Pod) {
 	p.Warner.warn(pod, eventOlder, "The pod's packet rules were written by another release of istio-pod-network, whose "+
-		"rules for these settings are not those of now. They go on to work as they did. Delete the pod, so that it is made "+
-		"again with the rules of now")
+		"rules for these settings are not those of now. They go on to work as they did. %s", p.Renewer.remedy(pod.Namespace))
 }

@@ -156,16 +156,16 @@ func TestOptInLater(t *testing.T) {
 	}
 }
 
-// sum is what gauges have together.
-func sum(t *testing.T, gauges prometheus.Collector) (all float64) {
+// sum is what gauges and counters have together.
+func sum(t *testing.T, metrics prometheus.Collector) (all float64) {
 	t.Helper()
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(gauges)
+	registry.MustRegister(metrics)
 	families, err := registry.Gather()
 	await.Must(t, err)
 	for _, family := range families {
 		for _, metric := range family.GetMetric() {
-			all += metric.GetGauge().GetValue()
+			all += metric.GetGauge().GetValue() + metric.GetCounter().GetValue()
 		}
 	}
 	return all

@@ -38,6 +38,7 @@ type Config struct {
 	Installation Installation
 
 	Repairer *Repairer
+	Renewer  *Renewer
 	Warner   *Warner
 	Metrics  Metrics
 	Log      *logrus.Logger
@@ -108,6 +109,8 @@ type sighting struct {
 	bypass    int  // rounds in which it seemed to bypass the mesh
 	early     int  // rounds in which it seemed to have come too early
 	confirmed bool // the API server was asked about it, and had it
+
+	renewAt time.Time // when its rules may be renewed, again
 
 	network string            // the one of which is known
 	then    map[string]string // the annotations when it was made
@@ -190,6 +193,7 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 		if recorded && !kube.IsOver(pod) && hashes.isOlder(r, p.rendered) {
 			older = append(older, name)
 			p.tellOlder(pod)
+			p.Renewer.renew(ctx, pod, r, s, now)
 		}
 		v := p.lookForBypass(ctx, pod, s, recorded)
 		verdicts[v] = append(verdicts[v], name)

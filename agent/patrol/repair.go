@@ -148,7 +148,7 @@ func (r *Repairer) apply(ctx context.Context, pod *corev1.Pod, known []sandbox, 
 		if _, absent := r.Store.Get(its.containerID, its.ifName); absent == nil {
 			return false // the plugin has been there, and its record is on its way
 		}
-		err = r.run(ctx, its, netns)
+		err = r.run(ctx, r.Plugin, its, netns)
 	}
 	if err != nil {
 		r.Repairs.WithLabelValues(failed).Inc()
@@ -163,18 +163,18 @@ func (r *Repairer) apply(ctx context.Context, pod *corev1.Pod, known []sandbox, 
 	return true
 }
 
-// run calls the installed plugin as the runtime does.
-func (r *Repairer) run(ctx context.Context, s sandbox, netns string) error {
+// run calls a plugin as the runtime does.
+func (r *Repairer) run(ctx context.Context, plugin string, s sandbox, netns string) error {
 	ctx, cancel := context.WithTimeout(ctx, repairWithin)
 	defer cancel()
 	config, err := r.configuration(s)
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, r.Plugin)
+	cmd := exec.CommandContext(ctx, plugin)
 	cmd.Env = []string{
 		"CNI_COMMAND=ADD", "CNI_CONTAINERID=" + s.containerID, "CNI_IFNAME=" + s.ifName, "CNI_NETNS=" + netns,
-		"CNI_ARGS=" + s.args, "CNI_PATH=" + filepath.Dir(r.Plugin), "PATH=" + os.Getenv("PATH"),
+		"CNI_ARGS=" + s.args, "CNI_PATH=" + filepath.Dir(plugin), "PATH=" + os.Getenv("PATH"),
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(config), &stdout, &stderr

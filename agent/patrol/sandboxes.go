@@ -13,6 +13,7 @@ import (
 
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/internal/files"
+	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -194,6 +195,21 @@ func (s *sandboxes) of(pod *corev1.Pod, all []sandbox) (found sandbox, path stri
 		}
 	}
 	return found, path, err
+}
+
+// recorded returns the sandbox that a record is about, and where its network namespace is.
+func (s *sandboxes) recorded(r record.Record) (sandbox, string, error) {
+	all, err := s.all()
+	if err != nil {
+		return sandbox{}, "", err
+	}
+	for _, candidate := range all {
+		if candidate.containerID == r.ContainerID && candidate.ifName == r.IfName {
+			path, err := s.path(candidate)
+			return candidate, path, err
+		}
+	}
+	return sandbox{}, "", fmt.Errorf("the container runtime's cache in %s does not know it", s.dir)
 }
 
 // annotationsOf returns the annotations that the pod had when it got the network that it has now.

@@ -18,7 +18,7 @@ import (
 	kuberecord "k8s.io/client-go/tools/record"
 )
 
-// Reasons of the Events, all of type Warning and about a pod.
+// Reasons of the Events, all about a pod and, but for eventRenewed, of type Warning.
 const (
 	eventNoProxy    = "OptedInWithoutProxy"
 	eventForeign    = "ForeignRules"
@@ -36,6 +36,8 @@ const (
 	eventLate       = "OptedInLater"
 	eventUnknown    = "MeshUnknown"
 	eventOlder      = "OlderRules"
+	eventRenewal    = "RenewalFailed"
+	eventRenewed    = "RulesRenewed"
 )
 
 // Warner writes an Event for everything it is told, and not again soon, however often it is told so.
@@ -86,10 +88,19 @@ func (w *Warner) warn(pod *corev1.Pod, reason, format string, args ...any) {
 		return
 	}
 	w.log.WithFields(logrus.Fields{"pod": pod.Namespace + "/" + pod.Name, "event": reason}).Warn(text)
+	w.send(pod, corev1.EventTypeWarning, reason, text)
+}
+
+// tell says what was done to a pod, which is no warning.
+func (w *Warner) tell(pod *corev1.Pod, reason, text string) {
+	w.send(pod, corev1.EventTypeNormal, reason, text)
+}
+
+func (w *Warner) send(pod *corev1.Pod, kind, reason, text string) {
 	w.recorder.Event(&corev1.ObjectReference{
 		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
 		ResourceVersion: pod.ResourceVersion,
-	}, corev1.EventTypeWarning, reason, text)
+	}, kind, reason, text)
 }
 
 // retract forgets a warning, so that it is given again when it is true again.

@@ -88,6 +88,20 @@ func capabilities(c corev1.Container) (names []string) {
 	return names
 }
 
+// Rules are renewed where the operator says so, and nowhere else.
+func TestRenewRules(t *testing.T) {
+	for values, want := range map[string]string{
+		"renewRules={shop,team-*}": "--renew-rules=shop,team-*", "renewRules={*}": "--renew-rules=*", "renewRules={}": "",
+	} {
+		manifests := template(t, "helm4", values)
+		args := daemonSet(t, manifests).Args
+		if want != "" && !slices.Contains(args, want) || strings.Contains(strings.Join(args, " "), "renew") != (want != "") {
+			t.Errorf("%s: %q", values, args)
+		}
+		taken(t, manifests)
+	}
+}
+
 // Nothing else of the node is the agent's, and it is there before whatever needs it.
 func TestAgentPod(t *testing.T) {
 	manifests := template(t, "helm4", "repair=off")

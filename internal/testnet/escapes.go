@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"sync"
 
 	"github.com/istio-pod-network/controller/internal/testnet/escape"
 )
@@ -49,33 +50,86 @@ const neverCaptured = 15090
 // escape makes an attempt as its party, without any privilege. Whoever keeps it from the server, and how, does not
 // matter.
 func (l *Lab) escape(f Flow, a escape.Attempt, family Family, silent int) Outcome {
+	_, closeAll, o := l.escaped(f, a, family, silent, nil)
+	closeAll()
+	return o
+}
+
+// Split makes those of the flows that are attempts in two steps: all leave their entries, then between is called, and
+// then they make use of them.
+func (l *Lab) Split(flows []Flow, between func()) []Result {
+	var results []Result
+	for _, family := range l.options.Families {
+		for _, f := range flows {
+			if f.Escapes() && f.In(family) {
+				results = append(results, Result{Flow: f, Family: family, Want: l.settings.expect(f, family)})
+			}
+		}
+	}
+	l.prepareParties(results)
+	l.rounds.during(append(l.servers, l.sidecar.server), func() { l.split(results, between) })
+	return results
+}
+
+func (l *Lab) split(results []Result, between func()) {
+	var all sync.WaitGroup
+	goOn := make(chan struct{})
+	for i := range results { // one after the other, for helped ones have the same port
+		r, left := &results[i], make(chan struct{})
+		arrive := sync.OnceFunc(func() { close(left) })
+		all.Go(func() {
+			defer arrive()
+			a, _ := r.Flow.Kind.attempt()
+			_, closeAll, o := l.escaped(r.Flow, a, r.Family, Silent, func() {
+				arrive()
+				<-goOn
+			})
+			closeAll()
+			r.Got = o
+		})
+		<-left
+	}
+	between()
+	close(goOn)
+	all.Wait()
+}
+
+// escaped is escape that leaves the connection open, if there is one, until closeAll is called. left, if it is not nil,
+// is called between its two steps.
+func (l *Lab) escaped(
+	f Flow, a escape.Attempt, family Family, silent int, left func(),
+) (c *client, closeAll func(), o Outcome) {
 	place, closeAll := l.placeOf(f, a, family, silent)
-	defer closeAll()
+	place.Left = left
 	from := identity{l.pod, ids{appID, appID}}
 	if f.From == FromVM {
 		from.node = l.vm
 	}
 	t, err := startThread(from.node.ns, l.hostIDs(from))
 	if err != nil {
-		return failure(err)
+		return nil, closeAll, failure(err)
 	}
 	defer t.stop()
 	fd := -1
 	t.do(func() { fd, err = a.Run(place) })
 	if errors.Is(err, escape.ErrNotMade) {
-		return Outcome{Landed: Failed, Note: err.Error()}
+		return nil, closeAll, Outcome{Landed: Failed, Note: err.Error()}
 	} else if err != nil {
-		return Outcome{Landed: Kept}
+		return nil, closeAll, Outcome{Landed: Kept}
 	}
-	c := &client{fd: fd, rounds: l.rounds, silent: silent}
-	defer c.close()
+	c = &client{fd: fd, rounds: l.rounds, silent: silent}
+	closeCalls := closeAll
+	closeAll = func() {
+		c.close()
+		closeCalls()
+	}
 	if a.Inbound {
-		return Outcome{Landed: AtApp}
+		return c, closeAll, Outcome{Landed: AtApp}
 	}
 	if o := c.answered(f); o.Landed == AtPeer {
-		return o
+		return c, closeAll, o
 	}
-	return Outcome{Landed: Kept}
+	return c, closeAll, Outcome{Landed: Kept}
 }
 
 // placeOf returns where the flow's attempt is made, and what ends it.

@@ -14,7 +14,7 @@ type Fake struct {
 	Foreign []string         // rules of somebody else: with any, Apply refuses and IsForeign holds for its error
 	Lacking error            // why no backend works: Apply returns it, and IsUnusable holds for its error
 	Skips   []Skipped        // what Apply reports as skipped
-	Fail    map[string]error // by method, "Apply", "Check" or "Remove": what it returns instead of doing anything
+	Fail    map[string]error // by method, such as "Apply": what it returns instead of doing anything
 	Calls   map[string]int   // how often each method was called, "Close" included
 
 	rules   redirect.RuleSet
@@ -25,7 +25,16 @@ var _ Namespace = (*Fake)(nil)
 
 // Apply remembers the rule set in place of the one before. As in a real namespace, Created is only what was not there.
 func (f *Fake) Apply(backend Backend, rules redirect.RuleSet) (Applied, error) {
-	switch err := f.called("Apply"); {
+	return f.put("Apply", backend, rules)
+}
+
+// Replace is Apply.
+func (f *Fake) Replace(backend Backend, rules redirect.RuleSet) (Applied, error) {
+	return f.put("Replace", backend, rules)
+}
+
+func (f *Fake) put(method string, backend Backend, rules redirect.RuleSet) (Applied, error) {
+	switch err := f.called(method); {
 	case err != nil:
 		return Applied{}, err
 	case f.Lacking != nil:

@@ -31,6 +31,7 @@ type Applied struct {
 // Namespace is what a caller needs of a pod's network namespace: *NetNS, or Fake in tests.
 type Namespace interface {
 	Apply(Backend, redirect.RuleSet) (Applied, error)
+	Replace(Backend, redirect.RuleSet) (Applied, error)
 	Check(Applied, redirect.RuleSet) error
 	Remove(Applied) error
 	Close()
@@ -91,19 +92,32 @@ func IsDrift(err error) bool {
 
 // Apply makes the namespace hold exactly the rule set, whatever of ours it held before. If it returns an error, what it
 // made is removed again.
-func (n *NetNS) Apply(backend Backend, rules redirect.RuleSet) (applied Applied, err error) {
+func (n *NetNS) Apply(backend Backend, rules redirect.RuleSet) (Applied, error) {
+	return n.put(backend, rules, n.takeBack)
+}
+
+// Replace is Apply for a pod that runs with the complete rules of an earlier one. If it returns an error, no table is
+// without rules that had some: with nftables they are those of before, or, where the kernel's answer was lost or the
+// rules of another backend stay, those of now. With iptables, which commits one table of one family after the other,
+// some tables may have those of before and others those of now. To call it again makes up for it.
+func (n *NetNS) Replace(backend Backend, rules redirect.RuleSet) (Applied, error) {
+	return n.put(backend, rules, keepTables)
+}
+
+// put makes the namespace hold exactly the rule set; undo is told what a failure has left.
+func (n *NetNS) put(backend Backend, rules redirect.RuleSet, undo func(Applied) error) (applied Applied, err error) {
 	err = n.Within(func() error {
-		applied, err = n.apply(backend, rules)
+		applied, err = n.apply(backend, rules, undo)
 		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
 			// Another Apply was between our look and our transaction; its rules are replaced like any earlier ones.
-			applied, err = n.apply(backend, rules)
+			applied, err = n.apply(backend, rules, undo)
 		}
 		return err
 	})
 	return applied, err
 }
 
-func (n *NetNS) apply(backend Backend, rules redirect.RuleSet) (Applied, error) {
+func (n *NetNS) apply(backend Backend, rules redirect.RuleSet, undo func(Applied) error) (Applied, error) {
 	found, err := scan()
 	if err != nil {
 		return Applied{}, err
@@ -111,10 +125,14 @@ func (n *NetNS) apply(backend Backend, rules redirect.RuleSet) (Applied, error) 
 	if len(found.foreign) > 0 {
 		return Applied{}, &foreignError{found.foreign}
 	}
-	return n.write(backend, rules, found)
+	applied, err := n.write(backend, rules, found)
+	if err != nil {
+		return Applied{}, errors.Join(err, undo(applied))
+	}
+	return applied, nil
 }
 
-// write runs inside the namespace.
+// write runs inside the namespace. With an error, it returns what it may have done by then.
 func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state) (applied Applied, err error) {
 	if rules, applied.Skipped = supported(rules); len(rules.Tables) == 0 {
 		return applied, errors.New("no packet rules to write")
@@ -126,10 +144,7 @@ func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state) (app
 	if err == nil && len(found.ours) > 0 {
 		err = removeParts(unneeded(rules))
 	}
-	if err != nil {
-		return Applied{}, errors.Join(err, n.takeBack(applied))
-	}
-	return applied, nil
+	return applied, err
 }
 
 // takeBack removes what a failed Apply may have written by now: applied names the backend from its first write on.
@@ -137,6 +152,15 @@ func (n *NetNS) takeBack(applied Applied) error {
 	found, err := scan()
 	found.ours = map[Backend][]redirect.Family{applied.Backend: found.ours[applied.Backend]}
 	return errors.Join(err, n.removeFound(applied, found))
+}
+
+// keepTables removes what a failed Replace has made for rules that are not there. Where they may be, it stays: it does
+// nothing by itself.
+func keepTables(applied Applied) error {
+	if applied.Backend != "" {
+		return nil
+	}
+	return removeParts(applied.Created)
 }
 
 func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state, applied *Applied) error {

@@ -177,12 +177,15 @@ admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, un
 {{- range splitList "." $name -}}{{- if kindIs "map" $value -}}{{- $value = index $value . -}}{{- end -}}{{- end -}}
 {{- if not (kindIs "invalid" $value) -}}{{- include "check" (list $name $value (index $kinds $kind)) -}}{{- end -}}
 {{- end -}}
-{{- range $name, $list := dict "agent.extraArgs" .Values.agent.extraArgs "excludeNamespaces" .Values.excludeNamespaces -}}
+{{- range $name, $list := dict "agent.extraArgs" .Values.agent.extraArgs "excludeNamespaces" .Values.excludeNamespaces "renewRules" .Values.renewRules -}}
 {{- $kind := index $kinds (ternary "flag" "pattern" (eq $name "agent.extraArgs")) -}}
 {{- range $n, $text := $list -}}{{- include "check" (list (printf "%s[%d]" $name $n) $text $kind) -}}{{- end -}}
 {{- end -}}
 {{- if and (eq .Values.repair "apply") (hasPrefix "iptables" .Values.backend) -}}
 {{- fail (printf "repair: apply needs nftables, and backend is %q, whose programs the agent's image lacks; valid: delete or off" .Values.backend) -}}
+{{- end -}}
+{{- if and .Values.renewRules (ne .Values.repair "apply") -}}
+{{- fail (printf "renewRules: it needs repair: apply, and repair is %q; valid: apply, or no renewRules" .Values.repair) -}}
 {{- end -}}
 {{- if and (eq (toString .Values.namespace.create) "true") (include "everyCluster" .) -}}
 {{- $text := "namespace.create: true, and the namespace is %q, which every cluster has; valid: a namespace of its own" -}}

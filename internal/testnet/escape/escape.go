@@ -43,6 +43,14 @@ type Place struct {
 	SYN func(from, to netip.AddrPort) error
 	// Call has somebody outside connect from the server's address, and keeps the connection.
 	Call func(from, to netip.AddrPort) error
+	// Left, where it is not nil, is called when the entry is left, before it is made use of.
+	Left func()
+}
+
+func (p Place) left() {
+	if p.Left != nil {
+		p.Left()
+	}
 }
 
 // Attempts are all ways that are known.
@@ -93,6 +101,7 @@ func outbound(leave func(Place) error, proto int) func(Place) (int, error) {
 		if err := leave(p); err != nil {
 			return -1, errors.Join(ErrNotMade, err)
 		}
+		p.left()
 		fd, err := p.connected(proto)
 		if proto != 0 && (errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ENOPROTOOPT)) {
 			return p.connected(0) // a kernel before 5.6, or one that does not want any (net.mptcp.enabled)
@@ -176,6 +185,7 @@ func inbound(p Place) (fd int, err error) {
 	if err := fromInside(p); err != nil {
 		return -1, errors.Join(ErrNotMade, err)
 	}
+	p.left()
 	listener, err := bound(unix.SOCK_STREAM, 0, p.Pod, "")
 	if err != nil {
 		return -1, err
@@ -205,6 +215,7 @@ func query(p Place) (int, error) {
 	if err = errors.Join(err, unix.Close(first)); err != nil {
 		return -1, errors.Join(ErrNotMade, err)
 	}
+	p.left()
 	fd, err := bound(unix.SOCK_DGRAM, 0, p.Pod, "")
 	if err != nil {
 		return -1, err

@@ -1,0 +1,223 @@
+package netfilter
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/internal/testnet"
+	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// older returns a lab whose pod has the rules that had no guard, and what they were written by now.
+func older(t *testing.T, backend Backend, name string) (*testnet.Lab, *NetNS, testnet.Profile) {
+	t.Helper()
+	lab, n := newLab(t, testnet.Options{})
+	profile, _ := testnet.ProfileNamed(name)
+	await.Must(t, lab.Use(profile))
+	apply(t, n, backend, ruleSet(t, profile)) // for addresses and routes
+	applyBefore(t, lab, backend, name)
+	return lab, n, profile
+}
+
+// TestReplace renews the rules of pods that run, and asserts what becomes of their connections. All that have been
+// answered go on where they were, TCP and UDP, through the sidecar and past it, DNS included. That holds for TCP
+// that has gone around the sidecar before, too: the guard judges SYNs. It does not for such DNS.
+func TestReplace(t *testing.T) {
+	for name := range guarded {
+		for _, backend := range backends {
+			t.Run(name+"/"+string(backend), func(t *testing.T) {
+				t.Parallel()
+				lab, n, profile := older(t, backend, name)
+				flows := testnet.Flows(profile)
+				open := lab.Open(flows)
+				defer open.Close()
+				rules := ruleSet(t, profile)
+				applied, err := n.Replace(backend, rules)
+				if err != nil || applied.Backend != backend {
+					t.Fatalf("%+v, %v", applied, err)
+				}
+				landed := map[testnet.Landing]int{}
+				for _, r := range open.Ask() {
+					if r.Flow.Escapes() && r.Flow.Proto == testnet.UDP {
+						r.Want = r.Got
+						if r.Got.Landed == testnet.AtPeer {
+							t.Errorf("goes on: %s", r)
+						}
+					}
+					if landed[r.Want.Landed]++; !r.OK() {
+						t.Errorf("%s", r)
+					}
+				}
+				for _, where := range []testnet.Landing{testnet.AtOutbound, testnet.AtInbound, testnet.AtPeer, testnet.AtApp} {
+					if landed[where] == 0 {
+						t.Errorf("no connection was open at %s", where)
+					}
+				}
+				if profile.Settings["dnsCapture"] == true && landed[testnet.AtDNS] == 0 {
+					t.Error("no DNS was captured")
+				}
+				await.Must(t, n.Check(applied, rules))
+				for _, r := range lab.CheckFlows(flows) {
+					t.Errorf("new: %s", r)
+				}
+			})
+		}
+	}
+}
+
+// TestReplaceBetween renews the rules after attempts to get around the sidecar have left their entries in connection
+// tracking, and before they make use of them: none gets through, since every SYN is judged.
+func TestReplaceBetween(t *testing.T) {
+	for name := range guarded {
+		for _, backend := range backends {
+			t.Run(name+"/"+string(backend), func(t *testing.T) {
+				t.Parallel()
+				lab, n, profile := older(t, backend, name)
+				flows := testnet.Flows(profile)
+				through := 0
+				for _, r := range lab.Split(flows, func() {}) {
+					if r.Got.Landed == testnet.AtPeer {
+						through++
+					}
+				}
+				if through == 0 {
+					t.Error("no attempt gets through before")
+				}
+				await.Must(t, lab.Reset())
+				for _, r := range lab.Split(flows, func() {
+					_, err := n.Replace(backend, ruleSet(t, profile))
+					await.Must(t, err)
+				}) {
+					if !r.OK() && r.Got.Landed != testnet.Kept {
+						t.Errorf("%s", r)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestReplaceFails has the kernel refuse the new rules: the old ones stay as they were, and so does all that is beside
+// them.
+func TestReplaceFails(t *testing.T) {
+	t.Run("nftables", func(t *testing.T) {
+		lab, n := newLab(t, testnet.Options{})
+		apply(t, n, Nftables, named(t, "default"))
+		before := everything(t, lab)
+		rules := named(t, "tproxy-dns")
+		rules.Tables = slices.Clone(rules.Tables)
+		last := &rules.Tables[len(rules.Tables)-1]
+		last.Chains = append(slices.Clone(last.Chains), redirect.Chain{Name: "ISTIO_X", Rules: []redirect.Rule{
+			{Target: redirect.Jump("ISTIO_NOWHERE")},
+		}})
+		if applied, err := n.Replace(Nftables, rules); err == nil {
+			t.Errorf("%+v", applied)
+		}
+		compareText(t, everything(t, lab), before)
+		for _, backend := range []Backend{Iptables, IptablesNFT, IptablesLegacy} {
+			onHostWith(t, func(string) bool { return false })
+			if applied, err := n.Replace(backend, rules); !IsUnusable(err) {
+				t.Errorf("%+v, %v", applied, err)
+			}
+			onThisHost(t)
+			compareText(t, everything(t, lab), before)
+		}
+	})
+	// The answer is lost: the rules are those of now.
+	t.Run("lost", func(t *testing.T) {
+		lab, n := newLab(t, testnet.Options{})
+		apply(t, n, Nftables, named(t, "default"))
+		lose(t, func(int) bool { return true })
+		if applied, err := n.Replace(Nftables, named(t, "tproxy-dns")); !netlink.IsLost(err) {
+			t.Errorf("%+v, %v", applied, err)
+		}
+		fresh, m := newLab(t, testnet.Options{})
+		batch = (*netlink.Conn).Batch
+		apply(t, m, Nftables, named(t, "tproxy-dns"))
+		compareText(t, used(packetRules(t, lab)), used(packetRules(t, fresh)))
+	})
+}
+
+// TestReplaceHalfWay has one run of iptables-restore fail, before its first table or before the last: of one family,
+// all the rules or those of that table are those of before. Nothing is open that was not, and to replace again makes up
+// for it.
+func TestReplaceHalfWay(t *testing.T) {
+	for name := range guarded {
+		for _, backend := range []Backend{IptablesNFT, IptablesLegacy} {
+			for _, fails := range redirect.Families {
+				for _, at := range []string{"raw", "nat"} {
+					t.Run(fmt.Sprintf("%s/%s/%s/%s", name, backend, fails, at), func(t *testing.T) {
+						halfWay(t, name, backend, fails, at)
+					})
+				}
+			}
+		}
+	}
+}
+
+func halfWay(t *testing.T, name string, backend Backend, fails redirect.Family, at string) {
+	lab, n, profile := older(t, backend, name)
+	var rest []testnet.Flow // what the guard is for, it does where it is
+	for _, flow := range testnet.Flows(profile) {
+		if !flow.Escapes() {
+			rest = append(rest, flow)
+		}
+	}
+	open := lab.Open(rest)
+	defer open.Close()
+	rules := ruleSet(t, profile)
+	withBroken(t, backend, fails, at)
+	if applied, err := n.Replace(backend, rules); err == nil || !strings.Contains(err.Error(), "broken") {
+		t.Fatalf("%+v, %v", applied, err)
+	}
+	onThisHost(t)
+	for _, family := range redirect.Families {
+		listing := shell(t, lab, program(backend, family, "save"))
+		isNew := family != fails || at != "raw"
+		if strings.Contains(listing, "GUARD") != isNew || !strings.Contains(listing, "ISTIO_OUTPUT") {
+			t.Errorf("%s should have new rules: %t\n%s", family, isNew, listing)
+		}
+	}
+	for _, r := range slices.Concat(open.Ask(), lab.CheckFlows(rest)) {
+		switch r.Got.Landed {
+		case testnet.Refused, testnet.Timeout, testnet.Unreachable: // closed
+		default:
+			if r.Got.Landed != r.Want.Landed {
+				t.Errorf("%s", r)
+			}
+		}
+	}
+	applied, err := n.Replace(backend, rules)
+	await.Must(t, err)
+	await.Must(t, n.Check(applied, rules))
+}
+
+// program is what writes or lists the rules of a family.
+func program(backend Backend, family redirect.Family, verb string) string {
+	return iptablesName(family) + strings.TrimPrefix(string(backend), "iptables") + "-" + verb
+}
+
+// withBroken makes the program that writes the rules of a family fail, once the tables before that one are written. Not
+// for parallel tests.
+func withBroken(t *testing.T, backend Backend, family redirect.Family, table string) {
+	t.Helper()
+	onHostWith(t, func(string) bool { return true })
+	path := filepath.Join(os.Getenv("PATH"), program(backend, family, "restore"))
+	target, err := os.Readlink(path)
+	await.Must(t, err)
+	await.Must(t, os.Remove(path))
+	link := filepath.Join(t.TempDir(), program(backend, family, "restore"))
+	await.Must(t, os.Symlink(target, link))
+	until := map[string]string{"raw": ".", "nat": `\*nat`}[table]
+	script := "#!/bin/sh\nPATH=/usr/bin:/bin\nsed '/^" + until + "/,$d' | " + link + ` "$@"
+		echo broken >&2
+		exit 1
+`
+	await.Must(t, os.WriteFile(path, []byte(script), 0o755))
+}
