@@ -91,7 +91,7 @@ func capabilities(c corev1.Container) (names []string) {
 // Rules are renewed where the operator says so, and nowhere else.
 func TestRenewRules(t *testing.T) {
 	for values, want := range map[string]string{
-		"renewRules={shop,team-*}": "--renew-rules=shop,team-*", "renewRules={*}": "--renew-rules=*", "renewRules={}": "",
+		"renewRules={shop,team-*}": "--renew-rules=shop,team-*", "renewRules={*}": "--renew-rules=*", "agent.port=15088": "",
 	} {
 		manifests := template(t, "helm4", values)
 		args := daemonSet(t, manifests).Args
