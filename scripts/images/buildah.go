@@ -61,6 +61,9 @@ func (b buildah) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Imag
 // golang is the base that the Dockerfiles name.
 const golang = "docker.io/library/golang:1.26"
 
+// goCache is where that image's Go keeps what it has built.
+const goCache = "/var/cache/go-build"
+
 // base makes an image of that name: a shell, and the Go of this machine. It returns the flags that have a build use it,
 // with this machine's modules and without a network.
 func (b buildah) base(ctx context.Context, store string) (flags []string, err error) {
@@ -79,15 +82,18 @@ func (b buildah) base(ctx context.Context, store string) (flags []string, err er
 	}
 	flags = []string{"--pull-never", "--network", "none", "--isolation", "oci", "--runtime", runc,
 		"--volume", filepath.Join(modules, "cache", "download") + ":/goproxy:ro", "--volume",
-		cache + ":/root/.cache/go-build:rw"}
+		cache + ":" + goCache + ":rw"}
 	inspect := b.command(ctx, store, "inspect", "--type", "image", "--format", "{{index .OCIv1.Config.Labels \"go\"}}",
 		golang)
-	if out, err := inspect.Output(); err == nil && strings.TrimSpace(string(out)) == version {
+	if out, err := inspect.Output(); err == nil && strings.TrimSpace(string(out)) == madeOf(version) {
 		return flags, nil
 	}
 	fmt.Fprintf(os.Stderr, "images: making %s of %s, once\n", golang, version)
 	return flags, b.makeBase(ctx, store, goroot, version)
 }
+
+// madeOf is the label of an image: another one is made where it would be another.
+func madeOf(version string) string { return version + " " + goCache }
 
 func goEnv(ctx context.Context) (goroot, modules, cache, version string, err error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOMODCACHE", "GOCACHE", "GOVERSION").Output()
@@ -124,8 +130,8 @@ func (b buildah) makeBase(ctx context.Context, store, goroot, version string) er
 		{"copy", "--quiet", "--chmod", "1777", container, empty, "/tmp"},
 		{"copy", "--quiet", container, goroot, "/usr/local/go"},
 		{"config", "--env", "PATH=/usr/local/go/bin:/bin", "--env", "HOME=/root", "--env", "GOPATH=/go", "--env",
-			"GOTOOLCHAIN=local",
-			"--env", "GOPROXY=file:///goproxy", "--label", "go=" + version, container},
+			"GOTOOLCHAIN=local", "--env", "GOCACHE=" + goCache, "--env", "GOPROXY=file:///goproxy", "--label",
+			"go=" + madeOf(version), container},
 		{"commit", "--quiet", container, golang},
 	} {
 		if err := run(b.command(ctx, store, step...)); err != nil {
