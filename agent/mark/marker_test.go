@@ -158,6 +158,7 @@ func TestMarkerFailures(t *testing.T) {
 		"another":     {apierrors.NewConflict(pods, "cart", errors.New("UID")), true, PodGone},
 		"immutable":   {invalid("metadata.uid"), true, PodGone},
 		"too long":    {invalid("metadata.annotations"), true, Failed}, // it comes back by itself
+		"too large":   {apierrors.NewRequestEntityTooLargeError("etcdserver: request is too large"), true, Failed},
 		"forbidden":   {apierrors.NewForbidden(pods, "cart", nil), true, Failed},
 		"unavailable": {apierrors.NewServiceUnavailable("later"), false, Failed},
 		"no answer":   {errors.New("connection refused"), false, Failed},
@@ -199,9 +200,16 @@ func TestMarkerRefused(t *testing.T) {
 		b.refused.Store(id, last)
 		reconcile()
 		b.expect(t, len(results), results...)
+		if last = b.refusal(id, "uid-of-another", markOf(agenttest.RecordFor(pod, "1/1"))); last.pause != 0 {
+			t.Errorf("another pod of that name pauses for %v", last.pause)
+		}
+		last = b.refusal(id, pod.UID, markOf(agenttest.RecordFor(pod, "1/1")))
 		last.until = before
 		b.refused.Store(id, last)
 	}
+	last := b.refusal(id, pod.UID, markOf(agenttest.RecordFor(pod, "1/1")))
+	last.until = time.Now().Add(time.Hour)
+	b.refused.Store(id, last)
 	b.records.files["later"] = recordFile{record: agenttest.RecordFor(pod, "2/2")}
 	b.fail = nil
 	b.reconcile(t.Context(), id)
@@ -210,6 +218,12 @@ func TestMarkerRefused(t *testing.T) {
 	b.reconcile(t.Context(), id)
 	if _, still := b.refused.Load(id); still {
 		t.Error("a mark that was taken is remembered as refused")
+	}
+	b.refused.Store(id, last)
+	clear(b.records.files)
+	b.reconcile(t.Context(), id)
+	if _, still := b.refused.Load(id); still {
+		t.Error("a pod without a record is remembered as refused")
 	}
 }
 
@@ -234,25 +248,34 @@ func TestMarkerStolenHash(t *testing.T) {
 	}
 }
 
-// The workers try again until it works.
+// The workers try again until it works, also after a refusal, though nothing of the pod changes.
 func TestMarkerRetries(t *testing.T) {
-	pod := agenttest.MeshPod("cart")
-	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
-	b.fail = func(attempt int) error {
-		if attempt < 4 {
-			return errors.New("connection refused")
+	refused := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "cart", nil)
+	for _, errs := range [][]error{
+		{errors.New("connection refused"), errors.New("connection refused"), errors.New("connection refused")}, {refused},
+	} {
+		pod := agenttest.MeshPod("cart")
+		b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
+		var want []Result
+		b.fail = func(attempt int) error {
+			if attempt <= len(errs) {
+				return errs[attempt-1]
+			}
+			return nil
 		}
-		return nil
+		for range errs {
+			want = append(want, Failed)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		go func() { b.Run(ctx); close(done) }()
+		b.queue.Add(string(pod.UID))
+		await.Eventually(t, time.Minute, "the pod is marked",
+			func() bool { _, written := b.MarkedSince(string(pod.UID)); return written })
+		cancel()
+		<-done
+		b.expect(t, len(errs)+1, append(want, Marked)...)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { b.Run(ctx); close(done) }()
-	b.queue.Add(string(pod.UID))
-	await.Eventually(t, time.Minute, "the pod is marked",
-		func() bool { _, written := b.MarkedSince(string(pod.UID)); return written })
-	cancel()
-	<-done
-	b.expect(t, 4, Failed, Failed, Failed, Marked)
 }
 
 // A mark that somebody takes away comes back, but not as often as he likes.
