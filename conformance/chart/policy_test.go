@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -64,11 +65,10 @@ func newGuarded(t *testing.T) *guarded {
 		g.must(err)
 		g.create(client, "on-"+node, node, nil)
 	}
-	meshed := g.pod("meshed", "a", nil)
-	meshed.Spec.Containers = append(meshed.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "proxy",
-		SecurityContext: &corev1.SecurityContext{RunAsUser: new(int64(2000))}})
-	_, err = client.CoreV1().Pods(shop).Create(g.ctx, meshed, metav1.CreateOptions{})
-	g.must(err)
+	g.create(client, "noted", "a", map[string]string{"a": "b"})
+	g.meshed("meshed", func(_ *corev1.Pod, proxy *corev1.Container) {
+		proxy.SecurityContext = &corev1.SecurityContext{RunAsUser: new(int64(2000))}
+	})
 	pod := g.pod("agent", "a", nil)
 	pod.Namespace, pod.Spec.ServiceAccountName = system, "istio-pod-network-agent"
 	pod, err = client.CoreV1().Pods(system).Create(g.ctx, pod, metav1.CreateOptions{})
@@ -89,7 +89,7 @@ kind: ClusterRole
 metadata: {name: policy-editor}
 rules:
 - apiGroups: [""]
-  resources: [pods, pods/status, pods/binding, bindings, pods/ephemeralcontainers, nodes]
+  resources: [pods, pods/status, pods/binding, bindings, pods/ephemeralcontainers, nodes, nodes/status]
   verbs: ["*"]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
@@ -140,6 +140,10 @@ func (g *guarded) create(as *kubernetes.Clientset, name, node string, annotation
 
 // patch merges into a pod, as the agent does.
 func patch(as *kubernetes.Clientset, pod, subresource string, change map[string]any) error {
+	return patchIn(shop, as, pod, subresource, change)
+}
+
+func patchIn(namespace string, as *kubernetes.Clientset, pod, subresource string, change map[string]any) error {
 	data, err := json.Marshal(change)
 	if err != nil {
 		return err
@@ -148,8 +152,8 @@ func patch(as *kubernetes.Clientset, pod, subresource string, change map[string]
 	if subresource != "" {
 		sub = []string{subresource}
 	}
-	_, err = as.CoreV1().Pods(shop).Patch(context.Background(), pod, types.MergePatchType, data, metav1.PatchOptions{},
-		sub...)
+	_, err = as.CoreV1().Pods(namespace).Patch(context.Background(), pod, types.MergePatchType, data,
+		metav1.PatchOptions{}, sub...)
 	return err
 }
 
@@ -174,7 +178,7 @@ func (g *guarded) inForce() {
 			metav1.CreateOptions{DryRun: []string{"All"}})
 		mark, _ := json.Marshal(annotated(status, "initialized"))
 		_, err := pods.Patch(g.ctx, "on-b", types.MergePatchType, mark, metav1.PatchOptions{DryRun: []string{"All"}})
-		debugging := g.debug("meshed", 1337, nil, true)
+		debugging := g.debug(g.editor, "meshed", 1337, nil, true)
 		node, _ := json.Marshal(map[string]any{"spec": map[string]any{"unschedulable": true}})
 		_, tainting := g.agent.CoreV1().Nodes().Patch(g.ctx, "b", types.MergePatchType, node,
 			metav1.PatchOptions{DryRun: []string{"All"}})
@@ -273,6 +277,19 @@ func TestPolicy(t *testing.T) {
 		{"the agent changes another annotation",
 			func() error { return patch(g.agent, "on-a", "status", annotated("sidecar.istio.io/status", "{}")) },
 			"no annotations but its marks"},
+		{"the agent changes the value of an annotation",
+			func() error { return patch(g.agent, "noted", "status", annotated("a", "c")) }, "no annotations but its marks"},
+		{"the agent takes an annotation away",
+			func() error { return patch(g.agent, "noted", "status", annotated("a", "")) }, "no annotations but its marks"},
+		{"the agent puts an annotation in another's place",
+			func() error { return patch(g.agent, "noted", "status", annotated("a", "", "b", "c")) },
+			"no annotations but its marks"},
+		{"the agent binds a pod", func() error {
+			return g.agent.CoreV1().Pods(shop).Bind(g.ctx, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "nowhere"},
+				Target: corev1.ObjectReference{Kind: "Node", Name: "a"}}, metav1.CreateOptions{})
+		}, "nothing of a pod but its marks"},
+		{"the agent adds an ephemeral container", func() error { return g.debug(g.agent, "on-a", 5, nil, false) },
+			"nothing of a pod but its marks"},
 		{"the agent changes a label", func() error { return patch(g.agent, "on-a", "status", labelled("its")) }, "no labels"},
 		{"the agent adds a finalizer", func() error {
 			return patch(g.agent, "on-a", "status",
@@ -302,10 +319,11 @@ func TestPolicy(t *testing.T) {
 // refused before they are looked at. How long each took is printed.
 func (g *guarded) many() {
 	g.Helper()
+	const tooMany = "more than 1000 annotations"
 	for _, c := range []struct {
 		count int
 		words string
-	}{{997, ""}, {1001, "more than 1000 annotations"}, {15000, "more than 1000 annotations"}} {
+	}{{997, ""}, {998, tooMany}, {1001, tooMany}, {15000, tooMany}} {
 		annotations := map[string]string{}
 		for i := range c.count {
 			annotations[fmt.Sprint("a", i)] = ""
@@ -320,6 +338,11 @@ func (g *guarded) many() {
 		if t, ok := g.TB.(*testing.T); ok {
 			t.Logf("a pod with %d annotations: the mark took %v", c.count, time.Since(start).Round(time.Millisecond))
 		}
+	}
+	none := map[string]any{"metadata": map[string]any{"annotations": nil}}
+	if err := patch(g.agent, "many-15000", "status", none); err == nil ||
+		!strings.Contains(err.Error(), tooMany) {
+		g.Errorf("taking 15000 annotations away: %v", err)
 	}
 }
 
@@ -354,7 +377,7 @@ func (g *guarded) kept() {
 }
 
 // debug adds an ephemeral container with that user, if it is not 0, and group.
-func (g *guarded) debug(pod string, user int64, group *int64, dryRun bool) error {
+func (g *guarded) debug(as *kubernetes.Clientset, pod string, user int64, group *int64, dryRun bool) error {
 	now, err := g.admin.CoreV1().Pods(shop).Get(g.ctx, pod, metav1.GetOptions{})
 	g.must(err)
 	context := &corev1.SecurityContext{RunAsGroup: group}
@@ -370,13 +393,43 @@ func (g *guarded) debug(pod string, user int64, group *int64, dryRun bool) error
 	if dryRun {
 		options.DryRun = []string{"All"}
 	}
-	_, err = g.editor.CoreV1().Pods(shop).UpdateEphemeralContainers(g.ctx, pod, now, options)
+	_, err = as.CoreV1().Pods(shop).UpdateEphemeralContainers(g.ctx, pod, now, options)
 	return err
+}
+
+// meshed makes a pod with a sidecar.
+func (g *guarded) meshed(name string, change func(pod *corev1.Pod, proxy *corev1.Container)) {
+	g.Helper()
+	pod := g.pod(name, "a", nil)
+	proxy := corev1.Container{Name: "istio-proxy", Image: "proxy"}
+	change(pod, &proxy)
+	if proxy.RestartPolicy != nil {
+		pod.Spec.InitContainers = append(pod.Spec.InitContainers, proxy)
+	} else {
+		pod.Spec.Containers = append(pod.Spec.Containers, proxy)
+	}
+	_, err := g.admin.CoreV1().Pods(shop).Create(g.ctx, pod, metav1.CreateOptions{})
+	g.must(err)
 }
 
 // debuggers tries which ephemeral containers may join a pod.
 func (g *guarded) debuggers() {
 	g.Helper()
+	g.meshed("native", func(_ *corev1.Pod, proxy *corev1.Container) {
+		proxy.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		proxy.SecurityContext = &corev1.SecurityContext{RunAsGroup: new(int64(2001))}
+	})
+	g.meshed("gateway", func(_ *corev1.Pod, proxy *corev1.Container) { proxy.Args = []string{"proxy", "router"} })
+	g.meshed("untouched", func(*corev1.Pod, *corev1.Container) {})
+	g.must(patch(g.agent, "untouched", "status", annotated(status, "not-required", netns, "b/1/1")))
+	g.meshed("pod-wide", func(pod *corev1.Pod, proxy *corev1.Container) {
+		pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: new(int64(3000)), RunAsGroup: new(int64(3001))}
+		proxy.Args = []string{"proxy", "sidecar"}
+	})
+	g.meshed("named", func(pod *corev1.Pod, _ *corev1.Container) {
+		pod.Annotations = map[string]string{"pod-network-controller.istio.io/envoy-userid": "4000",
+			"pod-network-controller.istio.io/envoy-groupid": "4001"}
+	})
 	for _, c := range []struct {
 		what, pod string
 		user      int64
@@ -389,8 +442,16 @@ func (g *guarded) debuggers() {
 		{"no user", "meshed", 0, nil, false},
 		{"another", "meshed", 5, new(int64(5)), false},
 		{"outside the mesh", "on-b", 1337, nil, false},
+		{"the group of a native sidecar", "native", 5, new(int64(2001)), true},
+		{"the user beside a gateway", "gateway", 1337, nil, false},
+		{"the user in a pod that was left untouched", "untouched", 1337, nil, false},
+		{"the user of the pod", "pod-wide", 0, new(int64(5)), true},
+		{"the group of the pod", "pod-wide", 5, nil, true},
+		{"neither", "pod-wide", 5, new(int64(5)), false},
+		{"the user of the annotation", "named", 4000, new(int64(5)), true},
+		{"the group of the annotation", "named", 5, new(int64(4001)), true},
 	} {
-		err := g.debug(c.pod, c.user, c.group, false)
+		err := g.debug(g.editor, c.pod, c.user, c.group, false)
 		if (err != nil) != c.refused || err != nil && !strings.Contains(err.Error(), "istio-pod-network-shared-user") {
 			g.Errorf("an ephemeral container with %s: %v, want it refused: %t", c.what, err, c.refused)
 		}
@@ -400,7 +461,7 @@ func (g *guarded) debuggers() {
 // deletions tries which pods an agent may delete.
 func (g *guarded) deletions() {
 	g.Helper()
-	yes := true
+	yes, no := true, false
 	for _, c := range []struct {
 		what, node, owner string
 		marks             map[string]string
@@ -411,6 +472,8 @@ func (g *guarded) deletions() {
 		{"one that was left untouched", "a", "ReplicaSet", map[string]string{status: "not-required"}, g.agent, "no mark"},
 		{"one that is initialized", "a", "ReplicaSet", map[string]string{status: "initialized"}, g.agent, "no mark"},
 		{"one that nobody makes again", "a", "", nil, g.agent, "a controller makes again"},
+		{"one with an owner that is no controller", "a", "Observer", nil, g.agent, "a controller makes again"},
+		{"one of more owners than are looked at", "a", "Crowd", nil, g.agent, "a controller makes again"},
 		{"the image of a static pod", "a", "Node", nil, g.agent, "a controller makes again"},
 		{"one of another node", "b", "ReplicaSet", nil, g.agent, "own node"},
 		{"one of no node", "", "ReplicaSet", nil, g.agent, "own node"},
@@ -421,6 +484,15 @@ func (g *guarded) deletions() {
 		if c.owner != "" {
 			pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: c.owner, Name: "x", UID: "u",
 				Controller: &yes}}
+		}
+		switch c.owner {
+		case "Observer":
+			pod.OwnerReferences[0].Controller = &no
+		case "Crowd":
+			for i := range 100 {
+				pod.OwnerReferences = append(pod.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap",
+					Name: fmt.Sprint("x", i), UID: types.UID(fmt.Sprint("u", i))})
+			}
 		}
 		created, err := g.admin.CoreV1().Pods(shop).Create(g.ctx, pod, metav1.CreateOptions{})
 		g.must(err)
@@ -451,6 +523,9 @@ func (g *guarded) taints() {
 	g.must(err)
 	others := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t corev1.Taint) bool { return t.Key == taint })
 	spec := func(key string, value any) map[string]any { return map[string]any{"spec": map[string]any{key: value}} }
+	meta := func(key string, value any) map[string]any {
+		return map[string]any{"metadata": map[string]any{key: value}}
+	}
 	for _, c := range []struct {
 		what   string
 		as     *kubernetes.Clientset
@@ -464,8 +539,13 @@ func (g *guarded) taints() {
 		{"another taint", g.agent, "a",
 			spec("taints", slices.DeleteFunc(slices.Clone(node.Spec.Taints),
 				func(t corev1.Taint) bool { return t.Key == "other" })), "nothing else"},
-		{"a label", g.agent, "a", map[string]any{"metadata": map[string]any{"labels": map[string]any{"zone": "x"}}},
-			"nothing else"},
+		{"a label", g.agent, "a", meta("labels", map[string]any{"zone": "x"}), "nothing else"},
+		{"an annotation", g.agent, "a", annotated("a", "b"), "nothing else"},
+		{"a finalizer", g.agent, "a", meta("finalizers", []string{"example.com/stay"}), "nothing else"},
+		{"an owner", g.agent, "a", meta("ownerReferences",
+			[]any{map[string]any{"apiVersion": "v1", "kind": "Node", "name": "x", "uid": "u"}}), "nothing else"},
+		{"the provider's ID", g.agent, "a", spec("providerID", "x"), "nothing else"},
+		{"the addresses of pods", g.agent, "a", spec("podCIDRs", []string{"10.0.0.0/24"}), "nothing else"},
 		{"cordon", g.agent, "a", spec("unschedulable", true), "nothing else"},
 		{"the startup taint", g.agent, "a", spec("taints", others), ""},
 		{"a user's business", g.editor, "b", spec("unschedulable", true), ""},
@@ -479,6 +559,80 @@ func (g *guarded) taints() {
 		if c.words != "" && (err == nil || !strings.Contains(err.Error(), c.words)) {
 			g.Errorf("%s: %v, want %q", c.what, err, c.words)
 		}
+	}
+	nodes := g.agent.CoreV1().Nodes()
+	_, err = nodes.Create(g.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "c"}}, metav1.CreateOptions{})
+	if err == nil || !strings.Contains(err.Error(), "own node") {
+		g.Errorf("a node that an agent makes: %v", err)
+	}
+	state := []byte(`{"status": {"phase": "Running"}}`)
+	if _, err := nodes.Patch(g.ctx, "a", types.MergePatchType, state, metav1.PatchOptions{}, "status"); err == nil ||
+		!strings.Contains(err.Error(), "own node") {
+		g.Errorf("a node's status that an agent writes: %v", err)
+	}
+}
+
+// warned keeps what the API server warns of.
+type warned struct{ texts []string }
+
+func (w *warned) HandleWarningHeader(_ int, _, text string) { w.texts = append(w.texts, text) }
+
+// Where the API server cannot take copied marks off (before Kubernetes 1.36), it lets the copy pass and warns its
+// author.
+func TestCopiedMarksAreWarnedOf(t *testing.T) {
+	old, errs, err := program(nil, "helm4", "template", "-n", system, dir(), "--kube-version=1.35.0")
+	if err != nil || strings.Contains(old, "MutatingAdmissionPolicy") {
+		t.Fatalf("for 1.35: %v %s\n%s", err, errs, old)
+	}
+	var policies []string
+	for _, document := range strings.Split(old, "\n---\n") {
+		if strings.Contains(document, "\nkind: ValidatingAdmissionPolicy") {
+			policies = append(policies, document)
+		}
+	}
+	const namespace = "policy-copied"
+	applied(t, fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n---\n", namespace)+
+		strings.Join(policies, "\n---\n"))
+	config, err := clientcmd.BuildConfigFromFlags("", admin)
+	await.Must(t, err)
+	var warnings warned
+	config.WarningHandler = &warnings
+	client, err := kubernetes.NewForConfig(config)
+	await.Must(t, err)
+	pods := client.CoreV1().Pods(namespace)
+	create := func(name string, annotations map[string]string) (*corev1.Pod, error) {
+		warnings.texts = nil
+		return pods.Create(t.Context(), &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+		}, metav1.CreateOptions{})
+	}
+	marks := map[string]string{status: "initialized", netns: "b/1/1", "a": "b"}
+	await.Success(t, time.Minute, "the policies are in force, and those of another test are not", func() error {
+		pod, err := create("early", marks)
+		if err != nil {
+			return err
+		}
+		warned := slices.Clone(warnings.texts)
+		mark, _ := json.Marshal(annotated(reason, "x"))
+		_, err = pods.Patch(t.Context(), "early", types.MergePatchType, mark, metav1.PatchOptions{DryRun: []string{"All"}})
+		gone := pods.Delete(t.Context(), "early", metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
+		if len(pod.Annotations) != len(marks) || len(warned) == 0 || err == nil {
+			return errors.New(fmt.Sprint(pod.Annotations, ", ", warned, ", ", err))
+		}
+		return gone
+	})
+	pod, err := create("copied", marks)
+	if err != nil || !maps.Equal(pod.Annotations, marks) || len(warnings.texts) != 1 ||
+		!strings.Contains(warnings.texts[0], status+", "+netns) || strings.Contains(warnings.texts[0], reason) {
+		t.Errorf("the copy has %v, warnings %q, %v", pod.Annotations, warnings.texts, err)
+	}
+	_, err = create("plain", map[string]string{"a": "b"})
+	if err != nil || len(warnings.texts) > 0 {
+		t.Errorf("of a pod without marks: %q, %v", warnings.texts, err)
+	}
+	if err := patchIn(namespace, client, "plain", "", annotated(status, "initialized")); err == nil {
+		t.Error("the mark of a pod is anybody's to set")
 	}
 }
 
