@@ -37,7 +37,8 @@ func compareNFT(rules redirect.RuleSet) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing the expected rules to a scratch network namespace: %w", err)
 	}
-	return diff(want, got, ruleTexts(rules)), nil
+	before, err := beforeNAT(Nftables, rules)
+	return append(diff(want, got, ruleTexts(rules)), before...), err
 }
 
 // inScratch runs f in a new network namespace, which is gone afterwards.
@@ -220,7 +221,11 @@ func diffRules(key string, want, got []string, texts []string) []string {
 		out = append(out, fmt.Sprintf("%s: missing %s", key, name))
 	}
 	for _, e := range extra {
-		out = append(out, fmt.Sprintf("%s: unexpected entry at position %d", key, slices.Index(got, e)))
+		text := ""
+		if strings.HasPrefix(e, "-A ") { // iptables' words, not the kernel's bytes
+			text = fmt.Sprintf(", `%s`", e)
+		}
+		out = append(out, fmt.Sprintf("%s: unexpected entry at position %d%s", key, slices.Index(got, e), text))
 	}
 	if len(out) == 0 {
 		out = append(out, key+": the order was changed")

@@ -30,13 +30,15 @@ type compatContent struct {
 	// wider says that a rule of ours looks something up in a set. iptables has no sets, and iptables-nft lists such a rule
 	// without that condition.
 	wider   bool
-	dormant bool // its rules are not in force
+	dormant bool           // its rules are not in force
+	rules   map[string]int // how many of each chain were listed so far
 }
 
 // compatJump is a rule that leads to a chain of ours.
 type compatJump struct {
 	from, to string
 	handle   []byte // NFTA_RULE_HANDLE
+	after    int    // how many rules of its chain come before it
 }
 
 // text is the jump without its conditions, in the words of iptables-save.
@@ -82,10 +84,11 @@ func (c *compatContent) addRule(o object) {
 	_ = netlink.Each(o.attrs[unix.NFTA_RULE_EXPRESSIONS], func(_ uint16, expression []byte) {
 		name, to := readExpression(expression)
 		if strings.HasPrefix(to, istioPrefix) {
-			c.jumps, ours = append(c.jumps, compatJump{from, to, o.attrs[unix.NFTA_RULE_HANDLE]}), true
+			c.jumps, ours = append(c.jumps, compatJump{from, to, o.attrs[unix.NFTA_RULE_HANDLE], c.rules[from]}), true
 		}
 		lookup = lookup || name == "lookup"
 	})
+	c.rules[from]++
 	c.others = c.others || !ours
 	c.wider = c.wider || ours && lookup
 }

@@ -72,6 +72,11 @@ var iptablesTaints = []taint{
 	{"jump by goto", `$ipt -t nat -A OUTPUT -g ISTIO_OUTPUT`, "table nat chain OUTPUT: unexpected entry"},
 	{"jump from a chain of somebody else", `$ipt -t nat -N OTHER; $ipt -t nat -A OTHER -g ISTIO_OUTPUT`,
 		"table nat chain OTHER"},
+	{"rule before the jump, mangle", `$ipt -t mangle -I PREROUTING -p tcp --dport 81 -j ACCEPT`,
+		"table mangle chain PREROUTING: unexpected entry at position 1, " +
+			"`-A PREROUTING -p tcp -m tcp --dport 81 -j ACCEPT`"},
+	{"rule before the jump, nat", `$ipt -t nat -A OUTPUT -p udp -j ACCEPT; $ipt -t nat -I OUTPUT -p udp -j RETURN`,
+		"table nat chain OUTPUT: unexpected entry at position 1, `-A OUTPUT -p udp -j RETURN`"},
 	{"table flushed", `$ipt -t mangle -F`, "table mangle chain ISTIO_INBOUND: missing rule 1"},
 	{"all flushed", `for t in raw mangle filter nat; do $ipt -t $t -F; $ipt -t $t -X; done`, "missing"},
 }

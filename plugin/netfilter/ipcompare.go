@@ -2,6 +2,7 @@ package netfilter
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
@@ -26,7 +27,8 @@ func (t *tool) compare(rules redirect.RuleSet, skipped []Skipped) ([]string, err
 		expected := want.listed.listing(family)
 		differences = append(differences, diff(expected, got.listed.listing(family), expected)...)
 	}
-	return differences, nil
+	before, err := beforeNAT(t.backend, rules)
+	return append(differences, before...), err
 }
 
 // view is what the tables of one family hold, as the tool lists it, and the tables of iptables-nft as the kernel does.
@@ -80,7 +82,7 @@ func outline(family redirect.Family, want, got view) []string {
 	return problems
 }
 
-// outline is what the kernel names, in the words of iptables-save.
+// outline is what the kernel names, in the words of iptables-save. Rules of others that come before a jump have none.
 func (c *compatContent) outline() map[string][]string {
 	chains := map[string][]string{}
 	if c == nil {
@@ -90,6 +92,10 @@ func (c *compatContent) outline() map[string][]string {
 		chains[name] = nil
 	}
 	for _, jump := range c.jumps {
+		for !strings.HasPrefix(jump.from, istioPrefix) && jump.from != builtinOf[redirect.Forward] &&
+			len(chains[jump.from]) < jump.after {
+			chains[jump.from] = append(chains[jump.from], fmt.Sprintf("-A %s (not listed)", jump.from))
+		}
 		chains[jump.from] = append(chains[jump.from], jump.text())
 	}
 	return chains

@@ -184,7 +184,8 @@ func (t *tool) load(family redirect.Family, input string) error {
 // that is listed is there, though it may hold nothing of ours.
 type held map[redirect.Kind]map[string][]string
 
-// list reads our chains, and the rules of other chains that lead to them, by one iptables-save. Listing needs no user
+// list reads our chains, and of other chains the rules that lead to them with those that come before: by one
+// iptables-save. Listing needs no user
 // namespace, unlike writing an owner match.
 func (t *tool) list(family redirect.Family) (held, error) {
 	if t.restore[family] == "" {
@@ -206,11 +207,33 @@ func (t *tool) list(family redirect.Family) (held, error) {
 			}
 		case strings.HasPrefix(words[0], ":"+istioPrefix):
 			chains[words[0][1:]] = nil
-		case words[0] == "-A" && (strings.HasPrefix(words[1], istioPrefix) || leadsToOurs(words)):
+		case words[0] == "-A":
 			chains[words[1]] = append(chains[words[1]], strings.TrimSpace(line))
 		}
 	}
+	for _, chains := range all {
+		maps.DeleteFunc(chains, func(chain string, rules []string) bool {
+			if !strings.HasPrefix(chain, istioPrefix) {
+				chains[chain] = untilOurs(chain, rules)
+			}
+			return !strings.HasPrefix(chain, istioPrefix) && len(chains[chain]) == 0
+		})
+	}
 	return all, nil
+}
+
+// untilOurs keeps of somebody else's chain what comes before its last rule that leads to ours, and that rule. Of
+// FORWARD it keeps the latter alone: dockerd puts its own rules first there whenever it starts, and none of ours
+// diverts anything in it.
+func untilOurs(chain string, rules []string) []string {
+	ours := slices.DeleteFunc(slices.Clone(rules), func(r string) bool { return !leadsToOurs(strings.Fields(r)) })
+	if len(ours) == 0 || chain == builtinOf[redirect.Forward] {
+		return ours
+	}
+	for !leadsToOurs(strings.Fields(rules[len(rules)-1])) {
+		rules = rules[:len(rules)-1]
+	}
+	return rules
 }
 
 // leadsToOurs reports whether a rule jumps to a chain of ours, which has no options.

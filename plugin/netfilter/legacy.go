@@ -16,7 +16,8 @@ const (
 	soGetInfo    = 64 // IPT_SO_GET_INFO and IP6T_SO_GET_INFO
 	soGetEntries = 65 // IPT_SO_GET_ENTRIES and IP6T_SO_GET_ENTRIES
 	tableNameLen = 32 // XT_TABLE_MAXNAMELEN
-	infoLen      = tableNameLen + 4*(1+5+5+1+1)
+	inetHooks    = 5  // NF_INET_NUMHOOKS
+	infoLen      = tableNameLen + 4*(1+inetHooks+inetHooks+1+1)
 	entriesHead  = tableNameLen + 8 // struct ipt_get_entries up to its entries, which are 8-byte aligned
 
 	// In struct ipt_entry (ip6t_entry) after the IP part and nfcache: target_offset, next_offset, both u16.
@@ -26,29 +27,57 @@ const (
 
 // legacyChains returns the names of the user-defined chains of a table of iptables-legacy in the calling thread's
 // network namespace.
-func legacyChains(family redirect.Family, table string) ([]string, error) {
-	domain, level, offset := unix.AF_INET, unix.IPPROTO_IP, targetOffset4
+func legacyChains(family redirect.Family, table string) (names []string, err error) {
+	offset := targetOffset4
 	if family == redirect.IPv6 {
-		domain, level, offset = unix.AF_INET6, unix.IPPROTO_IPV6, targetOffset6
+		offset = targetOffset6
+	}
+	err = withLegacyTable(family, table, func(fd, level int, info []byte) error {
+		size := binary.NativeEndian.Uint32(info[infoLen-4:])
+		entries := make([]byte, entriesHead+int(size))
+		copy(entries, table)
+		binary.NativeEndian.PutUint32(entries[tableNameLen:], size)
+		if err := getsockopt(fd, level, soGetEntries, entries); err != nil {
+			return err
+		}
+		names, err = chainNames(entries[entriesHead:], offset)
+		return err
+	})
+	return names, err
+}
+
+// legacyHooks returns the hooks whose built-in chain in a table of iptables-legacy has rules: its first entry is not
+// its policy, which is the last one.
+func legacyHooks(family redirect.Family, table string) (used map[uint32]bool, err error) {
+	used = map[uint32]bool{}
+	err = withLegacyTable(family, table, func(_, _ int, info []byte) error {
+		word := func(n int) uint32 { return binary.NativeEndian.Uint32(info[tableNameLen+4*n:]) }
+		for hook := range uint32(inetHooks) {
+			valid := word(0)&(1<<hook) != 0
+			used[hook] = valid && word(1+int(hook)) != word(1+inetHooks+int(hook)) // hook_entry, underflow
+		}
+		return nil
+	})
+	return used, err
+}
+
+// withLegacyTable runs f with a socket that answers for the family, and struct ipt_getinfo of the table.
+func withLegacyTable(family redirect.Family, table string, f func(fd, level int, info []byte) error) error {
+	domain, level := unix.AF_INET, unix.IPPROTO_IP
+	if family == redirect.IPv6 {
+		domain, level = unix.AF_INET6, unix.IPPROTO_IPV6
 	}
 	fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer unix.Close(fd)
 	info := make([]byte, infoLen)
 	copy(info, table)
 	if err := getsockopt(fd, level, soGetInfo, info); err != nil {
-		return nil, err
+		return err
 	}
-	size := binary.NativeEndian.Uint32(info[infoLen-4:])
-	entries := make([]byte, entriesHead+int(size))
-	copy(entries, table)
-	binary.NativeEndian.PutUint32(entries[tableNameLen:], size)
-	if err := getsockopt(fd, level, soGetEntries, entries); err != nil {
-		return nil, err
-	}
-	return chainNames(entries[entriesHead:], offset)
+	return f(fd, level, info)
 }
 
 func getsockopt(fd, level, option int, buffer []byte) error {

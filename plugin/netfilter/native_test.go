@@ -29,7 +29,7 @@ var natives = []struct {
 		"$ipt table raw holds", "$ipt table mangle holds", "$ipt table nat holds",
 	}, "missing", ""},
 	{"rule in a built-in chain", `nft insert rule $ip nat OUTPUT ct state established counter`, []string{
-		"$ipt table nat holds", outlined,
+		"$ipt table nat holds", outlined, "$ipt table nat chain OUTPUT: unexpected entry at position 1",
 	}, "missing", "ct state established counter"},
 	{"rule with a set in place of ours", handleOf + `
 		nft replace rule $ip nat ISTIO_OUTPUT handle $(handle $ip nat ISTIO_OUTPUT 'jump ISTIO_REDIRECT') \

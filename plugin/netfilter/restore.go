@@ -46,7 +46,7 @@ func writeTable(out *strings.Builder, kind redirect.Kind, table redirect.Table, 
 	}
 	for _, chain := range slices.Backward(slices.Sorted(maps.Keys(old))) {
 		for _, line := range old[chain] {
-			if !strings.HasPrefix(chain, istioPrefix) {
+			if !strings.HasPrefix(chain, istioPrefix) && leadsToOurs(strings.Fields(line)) {
 				out.WriteString("-D" + strings.TrimPrefix(line, "-A") + "\n")
 			}
 		}
@@ -59,8 +59,8 @@ func writeTable(out *strings.Builder, kind redirect.Kind, table redirect.Table, 
 		}
 	}
 	for _, c := range table.Chains {
-		if c.Hook != redirect.Regular {
-			fmt.Fprintf(out, "-A %s -j %s\n", builtinOf[c.Hook], c.Name)
+		if c.Hook != redirect.Regular { // before whatever others have there
+			fmt.Fprintf(out, "-I %s -j %s\n", builtinOf[c.Hook], c.Name)
 		}
 	}
 	for _, chain := range chains {

@@ -65,7 +65,9 @@ func scanNFT() (state, error) {
 		case family != 0 && isCompat(name):
 			flags := t.attrs[unix.NFTA_TABLE_FLAGS] // in network order
 			dormant := len(flags) == 4 && flags[3]&unix.NFT_TABLE_F_DORMANT != 0
-			found.compat[compatTable{family, redirect.Kind(name)}] = &compatContent{dormant: dormant}
+			found.compat[compatTable{family, redirect.Kind(name)}] = &compatContent{
+				dormant: dormant, rules: map[string]int{},
+			}
 		}
 	}
 	if len(found.compat) == 0 {
@@ -123,21 +125,13 @@ func iptablesName(family redirect.Family) string {
 	return "iptables"
 }
 
-// scanLegacy looks at the tables of iptables-legacy, which nf_tables does not list. The kernel names those that are in
-// use in this namespace.
+// scanLegacy looks at the tables of iptables-legacy, which nf_tables does not list.
 func (s *state) scanLegacy(family redirect.Family) error {
-	file := "/proc/thread-self/net/ip_tables_names"
-	if family == redirect.IPv6 {
-		file = "/proc/thread-self/net/ip6_tables_names"
-	}
-	names, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // the modules are not loaded
-	}
+	tables, err := legacyTables(family)
 	if err != nil {
-		return fmt.Errorf("listing iptables-legacy tables: %w", err)
+		return err
 	}
-	for _, table := range strings.Fields(string(names)) {
+	for _, table := range tables {
 		if !isCompat(table) {
 			continue
 		}
@@ -149,4 +143,20 @@ func (s *state) scanLegacy(family redirect.Family) error {
 		s.assign(IptablesLegacy, family, table, chains)
 	}
 	return nil
+}
+
+// legacyTables lists the tables of iptables-legacy that are in use in this namespace, as the kernel names them.
+func legacyTables(family redirect.Family) ([]string, error) {
+	file := "/proc/thread-self/net/ip_tables_names"
+	if family == redirect.IPv6 {
+		file = "/proc/thread-self/net/ip6_tables_names"
+	}
+	names, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil // the modules are not loaded
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing iptables-legacy tables: %w", err)
+	}
+	return strings.Fields(string(names)), nil
 }

@@ -17,8 +17,14 @@ func NFTName(kind Kind, chain string) string {
 	return string(kind) + "-" + strings.ReplaceAll(strings.ToLower(chain), "_", "-")
 }
 
-// Priority returns the place of a kind among the netfilter hooks, the same as iptables' tables have.
-// Source: include/uapi/linux/netfilter_ipv4.h, enum nf_ip_hook_priorities.
+// Priority returns the place of a kind among the netfilter hooks, for nftables: the same as iptables' tables have, but
+// for NAT. Source: include/uapi/linux/netfilter_ipv4.h, enum nf_ip_hook_priorities.
+//
+// Of two base chains with one priority, that which comes later is asked first, and of all nat chains only the first
+// that translates a connection counts. So NAT comes before iptables' nat table and everybody else's, at the first
+// place that the kernel gives to nat chains, NF_IP_PRI_CONNTRACK + 1 (net/netfilter/nf_tables_api.c,
+// nft_chain_parse_hook). That only sorts the nat chains: the hook that goes through them stays at -100
+// (net/netfilter/nf_nat_core.c, nf_nat_register_fn).
 func (k Kind) Priority() int {
 	switch k {
 	case Raw:
@@ -28,7 +34,7 @@ func (k Kind) Priority() int {
 	case Filter:
 		return 0
 	}
-	return -100
+	return -199
 }
 
 // ChainType returns the nftables chain type. mangle's output chain is of type route: a mark set there must be routed

@@ -1,0 +1,295 @@
+package netfilter
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/plugins/pkg/ns"
+	"github.com/istio-pod-network/controller/internal/testnet"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// nested is a container in the pod, as docker in docker runs it: a network namespace behind a bridge of the pod's.
+type nested struct {
+	lab *testnet.Lab
+	ns  ns.NetNS
+}
+
+// nestedPort is the port of the container's server, which says nestedName to everybody.
+const (
+	nestedPort = "80"
+	nestedName = "nested container"
+)
+
+// newNested starts one with a server; the bridge is docker0, with 172.17.0.1 and fd17::1.
+func newNested(t *testing.T, lab *testnet.Lab) *nested {
+	t.Helper()
+	inner, err := ns.TempNetNS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = inner.Close() })
+	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), inner.Fd())
+	shell(t, lab, `ip link add docker0 type bridge
+		ip address add 172.17.0.1/16 dev docker0
+		ip -6 address add fd17::1/64 dev docker0 nodad
+		ip link set docker0 up
+		ip link add veth1 master docker0 type veth peer name inner
+		ip link set veth1 up
+		ip link set inner name eth0 netns `+path+`
+		nsenter --net=`+path+` sh -ec '
+			ip link set lo up
+			ip address add 172.17.0.2/16 dev eth0
+			ip -6 address add fd17::2/64 dev eth0 nodad
+			ip link set eth0 up
+			ip route add default via 172.17.0.1
+			ip -6 route add default via fd17::1'`)
+	err = inner.Do(func(ns.NetNS) error {
+		listener, err := net.Listen("tcp", ":"+nestedPort)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { _ = listener.Close() })
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = io.WriteString(conn, nestedName+"\n")
+				_ = conn.Close()
+			}
+		}()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &nested{lab, inner}
+}
+
+// dialFrom connects on a thread in the namespace at path.
+func dialFrom(t *testing.T, path, network, address string) net.Conn {
+	t.Helper()
+	var conn net.Conn
+	err := ns.WithNetNSPath(path, func(ns.NetNS) (err error) {
+		conn, err = net.DialTimeout(network, address, time.Minute)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// published is the port of the pod that leads to the container's server.
+const published = 8888
+
+// peerReaches says who answers the peer's connection to the published port.
+func (c *nested) peerReaches(t *testing.T, family redirect.Family) string {
+	t.Helper()
+	address := testnet.Pod.Addr(testnet.Family(family)).String()
+	conn := dialFrom(t, c.lab.PeerPath, "tcp", net.JoinHostPort(address, fmt.Sprint(published)))
+	if _, err := io.WriteString(conn, "who\n"); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.HasPrefix(line, "WHO "+string(testnet.AtInbound)) {
+		return string(testnet.AtInbound)
+	}
+	return strings.TrimSpace(line)
+}
+
+// writers publish the container's port, as dockerd does. $ipt and $to are the program and the target of a family, $nf
+// is the family's name for nft, $where is -A or -I.
+var writers = []struct {
+	name, script string
+}{
+	{"iptables-nft", dockerd("-nft")},
+	{"iptables-legacy", dockerd("-legacy")},
+	{"nft", `nft -f - <<END
+		table $nf docker {
+			chain docker { tcp dport 8888 dnat to $to:80; }
+			chain prerouting { type nat hook prerouting priority -100; fib daddr type local jump docker; }
+		}
+END
+`},
+	{"nft, inet", `nft -f - <<END
+		table inet docker-$nf {
+			chain prerouting {
+				type nat hook prerouting priority -101;
+				meta nfproto $proto fib daddr type local tcp dport 8888 dnat $nf to $to:80;
+			}
+		}
+END
+`},
+}
+
+func dockerd(way string) string {
+	ipt := "$ipt" + way
+	return ipt + " -t nat -N DOCKER\n" + ipt + " -t nat $where PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n" +
+		ipt + " -t nat -A DOCKER ! -i docker0 -p tcp --dport 8888 -j DNAT --to-destination $to:80\n"
+}
+
+func (c *nested) publish(t *testing.T, script, where string) {
+	t.Helper()
+	shell(t, c.lab, "where="+where+"; ipt=iptables nf=ip proto=ipv4 to=172.17.0.2\n"+script+
+		"ipt=ip6tables nf=ip6 proto=ipv6 to=[fd17::2]\n"+script)
+}
+
+// sameHook says whether a writer's rules are in the chains that the backend's jumps are in.
+func sameHook(backend Backend, writer string) bool { return string(backend) == writer }
+
+// TestPublishedPort lets somebody in the pod publish a port of a container, before and after our rules are written. The
+// peer's connection to it must reach the sidecar: with nftables always, with iptables as long as the same iptables
+// appends its rules; what it cannot prevent is drift.
+func TestPublishedPort(t *testing.T) {
+	for _, w := range writers {
+		t.Run("no rules/"+w.name, func(t *testing.T) { // the control
+			lab, _ := newLab(t, testnet.Options{})
+			c := newNested(t, lab)
+			c.publish(t, w.script, "-A")
+			for _, family := range redirect.Families {
+				if got := c.peerReaches(t, family); got != nestedName {
+					t.Errorf("%s: the peer reaches %s", family, got)
+				}
+			}
+		})
+		for _, backend := range backends {
+			for _, where := range []string{"-A", "-I"} {
+				t.Run(fmt.Sprintf("%s/%s %s", backend, w.name, where), func(t *testing.T) {
+					publishAfter(t, backend, w.name, w.script, where)
+				})
+			}
+			t.Run(fmt.Sprintf("%s/%s before", backend, w.name), func(t *testing.T) {
+				lab, n := newLab(t, testnet.Options{})
+				c := newNested(t, lab)
+				c.publish(t, w.script, "-A")
+				c.redirected(t, n, backend, w.name)
+			})
+		}
+	}
+}
+
+// redirected writes our rules, and finds the peer at the sidecar wherever ours can come first.
+func (c *nested) redirected(t *testing.T, n *NetNS, backend Backend, writer string) Applied {
+	t.Helper()
+	profile, _ := testnet.ProfileNamed("default")
+	if err := c.lab.Use(profile); err != nil {
+		t.Fatal(err)
+	}
+	applied := apply(t, n, backend, ruleSet(t, profile))
+	if backend == Nftables || sameHook(backend, writer) {
+		c.sidecarAnswers(t)
+		if err := n.Check(applied, ruleSet(t, profile)); err != nil {
+			t.Error(err)
+		}
+	}
+	return applied
+}
+
+func (c *nested) sidecarAnswers(t *testing.T) {
+	t.Helper()
+	for _, family := range redirect.Families {
+		if got := c.peerReaches(t, family); got != string(testnet.AtInbound) {
+			t.Errorf("%s: the peer reaches %s", family, got)
+		}
+	}
+}
+
+func publishAfter(t *testing.T, backend Backend, writer, script, where string) {
+	lab, n := newLab(t, testnet.Options{})
+	c := newNested(t, lab)
+	applied := c.redirected(t, n, backend, "")
+	c.publish(t, script, where)
+	err := n.Check(applied, named(t, "default"))
+	if backend == Nftables || sameHook(backend, writer) && where == "-A" {
+		c.sidecarAnswers(t)
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	for _, family := range redirect.Families {
+		if !IsDrift(err) || !strings.Contains(err.Error(), beforeOurs(backend, writer, family)) {
+			t.Errorf("%s: Check says %v\nand not %s", family, err, beforeOurs(backend, writer, family))
+		}
+	}
+	c.redirected(t, n, backend, writer)
+}
+
+// TestSamePriority adds a nat chain where ours are, the first place that the kernel has: Check names it, for it comes
+// before ours, and the next ADD comes first again.
+func TestSamePriority(t *testing.T) {
+	lab, n := newLab(t, testnet.Options{})
+	c := newNested(t, lab)
+	applied := c.redirected(t, n, Nftables, "")
+	script := strings.NewReplacer("priority -101", "priority -199").Replace(writers[3].script)
+	c.publish(t, script, "")
+	err := n.Check(applied, named(t, "default"))
+	for _, family := range redirect.Families {
+		want := fmt.Sprintf("nftables table inet docker-%s chain prerouting: its rules may come before ours", family)
+		if !IsDrift(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("Check says %v\nand not %s", err, want)
+		}
+	}
+	apply(t, n, Nftables, named(t, "default"))
+	c.sidecarAnswers(t)
+	out, err := lab.PodCommand("nft", "add table ip x; add chain ip x y { type nat hook prerouting priority -200; }").
+		CombinedOutput()
+	if err == nil {
+		t.Errorf("a nat chain may come before the first place: %s", out)
+	}
+}
+
+// TestExcludedPublishedPort publishes a port that the settings exclude, as well as the container's own: the peer
+// reaches the container. So it is with the ports that KubeVirt leads to a virtual machine past its sidecar.
+func TestExcludedPublishedPort(t *testing.T) {
+	profile := testnet.Profile{Name: "excluded", Settings: map[string]any{
+		"excludeInboundPorts": fmt.Sprintf("%s,%d", nestedPort, published)}}
+	for _, backend := range backends {
+		for _, w := range writers {
+			t.Run(fmt.Sprintf("%s/%s", backend, w.name), func(t *testing.T) {
+				lab, n := newLab(t, testnet.Options{})
+				c := newNested(t, lab)
+				apply(t, n, backend, ruleSet(t, profile))
+				c.publish(t, w.script, "-A")
+				for _, family := range redirect.Families {
+					if got := c.peerReaches(t, family); got != nestedName {
+						t.Errorf("%s: the peer reaches %s", family, got)
+					}
+				}
+			})
+		}
+	}
+}
+
+// beforeOurs is what Check says of the writer's rules.
+func beforeOurs(backend Backend, writer string, family redirect.Family) string {
+	tables := iptablesName(family)
+	switch {
+	case sameHook(backend, writer):
+		return tables + " table nat chain PREROUTING: unexpected entry at position 1, `-A PREROUTING -m addrtype " +
+			"--dst-type LOCAL -j DOCKER`"
+	case writer == string(IptablesLegacy):
+		return tables + " table nat of iptables-legacy: chain PREROUTING has rules that may come before ours"
+	case writer == string(IptablesNFT):
+		return fmt.Sprintf("nftables table %s nat chain PREROUTING: its rules may come before ours", family)
+	case writer == "nft":
+		return fmt.Sprintf("nftables table %s docker chain prerouting: its rules may come before ours", family)
+	}
+	return fmt.Sprintf("nftables table inet docker-%s chain prerouting: its rules come before ours", family)
+}

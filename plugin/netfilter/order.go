@@ -1,0 +1,132 @@
+package netfilter
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"golang.org/x/sys/unix"
+)
+
+// iptablesNAT is the priority of iptables' nat tables, NF_IP_PRI_NAT_DST.
+const iptablesNAT = -100
+
+// beforeNAT names the nat chains of others that are asked before ours: a connection that one of them translates never
+// comes to the sidecar. Of chains with the same priority the kernel asks the latest first and does not say which that
+// is, so they are named as well. Chains without rules do nothing.
+func beforeNAT(backend Backend, rules redirect.RuleSet) ([]string, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	var names []string
+	chains, err := dumpNFT(conn, unix.NFT_MSG_GETCHAIN, unix.AF_UNSPEC, nil)
+	if err != nil && backend != IptablesLegacy { // which works on a kernel without nf_tables
+		return nil, err
+	}
+	for _, c := range chains {
+		if problem := natChain(c).before(backend, rules); problem != "" {
+			names = append(names, problem)
+		}
+	}
+	if backend != IptablesNFT {
+		return names, nil
+	}
+	legacy, err := legacyBefore(rules)
+	return append(names, legacy...), err
+}
+
+// legacyBefore is about iptables-legacy's nat tables, beside which iptables-nft's have the same priority.
+func legacyBefore(rules redirect.RuleSet) (names []string, err error) {
+	for _, family := range redirect.Families {
+		tables, err := legacyTables(family)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(tables, string(redirect.NAT)) {
+			continue
+		}
+		used, err := legacyHooks(family, string(redirect.NAT))
+		if err != nil {
+			return nil, err
+		}
+		for _, hook := range natHooks(rules, family) {
+			if used[hookNumber(hook)] {
+				names = append(names, fmt.Sprintf("%s table nat of %s: chain %s has rules that may come before ours",
+					iptablesName(family), IptablesLegacy, builtinOf[hook]))
+			}
+		}
+	}
+	return names, nil
+}
+
+// natHooks lists the hooks of our nat chains.
+func natHooks(rules redirect.RuleSet, family redirect.Family) (hooks []redirect.Hook) {
+	for _, c := range tableOf(rules, family, redirect.NAT).Chains {
+		if c.Hook != redirect.Regular {
+			hooks = append(hooks, c.Hook)
+		}
+	}
+	return hooks
+}
+
+// natChain is a chain as nf_tables lists it.
+type natChain object
+
+// Attributes that golang.org/x/sys does not name. Source: include/uapi/linux/netfilter/nf_tables.h.
+const chainUse = 6 // NFTA_CHAIN_USE: of a base chain, the number of its rules
+
+func (c natChain) number(attr uint16) uint32 {
+	if value := c.attrs[attr]; len(value) == 4 {
+		return binary.BigEndian.Uint32(value)
+	}
+	return 0
+}
+
+// before says that the chain is asked before ours, "" if it is not, or is ours.
+func (c natChain) before(backend Backend, rules redirect.RuleSet) string {
+	o := object(c)
+	hook, _ := netlink.Parse(c.attrs[unix.NFTA_CHAIN_HOOK])
+	place := natChain{attrs: hook}
+	priority := int32(place.number(unix.NFTA_HOOK_PRIORITY))
+	table, name := o.text(unix.NFTA_CHAIN_TABLE), o.text(unix.NFTA_CHAIN_NAME)
+	ours, family := iptablesNAT, kernelFamily(c.family)
+	if backend == Nftables {
+		ours = redirect.NAT.Priority()
+	}
+	switch {
+	case o.text(unix.NFTA_CHAIN_TYPE) != "nat", int(priority) > ours, c.number(chainUse) == 0,
+		!hooked(rules, c.family, place.number(unix.NFTA_HOOK_HOOKNUM)),
+		family != 0 && table == redirect.TableName,
+		backend == IptablesNFT && family != 0 && table == string(redirect.NAT) && slices.Contains(compatBuiltins, name):
+		return ""
+	case int(priority) == ours:
+		return fmt.Sprintf("nftables table %s %s chain %s: its rules may come before ours", nfName(c.family), table, name)
+	}
+	return fmt.Sprintf("nftables table %s %s chain %s: its rules come before ours", nfName(c.family), table, name)
+}
+
+// hooked reports whether a nat chain of ours has the hook, in a family that the kernel's number stands for.
+func hooked(rules redirect.RuleSet, nfproto uint8, number uint32) bool {
+	for _, family := range redirect.Families {
+		if kernelFamily(nfproto) != family && nfproto != unix.NFPROTO_INET {
+			continue
+		}
+		for _, hook := range natHooks(rules, family) {
+			if hookNumber(hook) == number {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func nfName(nfproto uint8) string {
+	if nfproto == unix.NFPROTO_INET {
+		return "inet"
+	}
+	return kernelFamily(nfproto).String()
+}
