@@ -11,6 +11,8 @@ func Deliberate(p Profile, f Flow) bool {
 	switch {
 	case escapes:
 		return true // Istio has no guard
+	case f.Kind == Zone:
+		return true // Istio gives every DNS query a zone, and every answer that comes from outside
 	case f.Proto != TCP:
 		return false
 	case s.tproxy && f.Port == 15008 && (!f.From.inPod() || f.To.local() && (byUID || byGID)):

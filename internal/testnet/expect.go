@@ -36,7 +36,7 @@ func (s settings) listener(f Flow, family Family) (Landing, string) {
 	case f.Kind == OriginalSrc:
 		return direct, "to its app, with the client's address"
 	case f.Kind == Zones:
-		return direct, "the proxy's queries have a conntrack zone of their own"
+		return direct, "the proxy's queries are in another conntrack zone than those to it"
 	case f.Proto == ICMP:
 		return direct, "not TCP"
 	case f.From.inPod():
@@ -51,6 +51,8 @@ func (s settings) expect(f Flow, family Family) Outcome {
 		return s.expectCrafted(f)
 	case f.Kind == Zones:
 		return s.expectZones(f, family)
+	case f.Kind == Zone:
+		return s.expectZone(f, family)
 	case f.Proto == ICMP:
 		return Outcome{Landed: placeLanding(f.To), Dst: f.To.Addr(family).String()}
 	}
@@ -208,13 +210,22 @@ func (s settings) expectCrafted(f Flow) Outcome {
 	return Outcome{Landed: AtApp}
 }
 
+// expectZone is about the zone of a query: one of its own where it is redirected. DELIBERATE where it is not.
+func (s settings) expectZone(f Flow, family Family) Outcome {
+	plain := f
+	plain.Kind = Plain
+	o := s.expect(plain, family)
+	o.Note = map[bool]string{true: "zone 2", false: "zone 0"}[o.Landed == AtDNS]
+	return o
+}
+
 // expectZones is about two DNS queries from one source port: the app's, and then the proxy's to the server itself.
 func (s settings) expectZones(f Flow, family Family) Outcome {
 	first := s.expect(Flow{From: FromApp, Proto: UDP, To: f.To, Port: f.Port}, family)
 	o := s.reach(f, family)
 	o.Note = "app " + string(first.Landed)
 	if first.Landed == AtDNS {
-		o.Note += ", zone 1 replied" // without zones the query meets the app's redirection and comes back to the proxy
+		o.Note += ", another zone replied" // without zones the query meets the app's redirection and comes back to the proxy
 	}
 	return o
 }

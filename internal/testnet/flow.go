@@ -23,6 +23,7 @@ const (
 	Plain        Kind = ""
 	ListenerDown Kind = "listener-down" // while nobody listens on the inbound port
 	Invalid      Kind = "invalid"       // a SYN-ACK out of the blue, which conntrack calls INVALID
+	Zone         Kind = "zone"          // a DNS query, and the conntrack zone that it is in
 	Zones        Kind = "zones"         // the app's and then the proxy's DNS query from the same source port
 	// the proxy calls the app with the client's address and mark 1337, as in TPROXY mode
 	OriginalSrc Kind = "original-src"

@@ -132,6 +132,11 @@ var groupFlows = []Flow{
 var zoneFlows = []Flow{
 	{Name: "app-dns-answer-by-uid", From: FromApp, Proto: UDP, To: Peer, Port: 53, As: FromProxyUID},
 	{Name: "app-dns-answer-by-gid", From: FromApp, Proto: UDP, To: Peer, Port: 53, As: FromProxyGID},
+	{Name: "app-dns-zone", From: FromApp, Proto: UDP, To: Peer, Port: 53, Kind: Zone},
+	{Name: "app-dns-vm-zone", From: FromApp, Proto: UDP, To: VM, Port: 53, Kind: Zone},
+	{Name: "group-dns-zone", From: FromGroup, Proto: UDP, To: Peer, Port: 53, Kind: Zone},
+	{Name: "proxy-uid-dns-zone", From: FromProxyUID, Proto: UDP, To: Peer, Port: 53, Kind: Zone},
+	{Name: "proxy-gid-dns-zone", From: FromProxyGID, Proto: UDP, To: Peer, Port: 53, Kind: Zone},
 	{Name: "proxy-uid-dns-zones", From: FromProxyUID, Proto: UDP, To: Peer, Port: 53, Kind: Zones},
 	{Name: "proxy-gid-dns-zones", From: FromProxyGID, Proto: UDP, To: Peer, Port: 53, Kind: Zones},
 }

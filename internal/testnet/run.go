@@ -45,6 +45,8 @@ func (l *Lab) attempt(f Flow, family Family, silent int) Outcome {
 		return l.invalid(f, family, silent)
 	case Zones:
 		return l.zones(f, family, silent)
+	case Zone:
+		return l.zone(f, family, silent)
 	case NoSocket:
 		return l.noSocket(f, family, silent)
 	}

@@ -46,8 +46,36 @@ func (l *Lab) zones(f Flow, family Family, silent int) Outcome {
 		return failure(err)
 	}
 	for _, e := range entries {
-		if e.proto == unix.IPPROTO_UDP && e.srcPort == source.Port() && e.dstPort == f.Port && e.zone == 1 {
-			o.Note += ", zone 1 " + map[bool]string{true: "replied", false: "unreplied"}[e.replied]
+		if asked.Landed == AtDNS && e.isQuery(source.Port(), f.Port) && e.zone != appZone {
+			o.Note += ", another zone " + map[bool]string{true: "replied", false: "unreplied"}[e.replied]
+		}
+	}
+	return o
+}
+
+// appZone is the conntrack zone of what the sidecar's DNS listener gets.
+const appZone = 2
+
+// isQuery reports whether it began with a datagram between these ports.
+func (e entry) isQuery(src, dst uint16) bool {
+	return e.proto == unix.IPPROTO_UDP && e.srcPort == src && e.dstPort == dst
+}
+
+// zone notes the conntrack zone of a DNS query.
+func (l *Lab) zone(f Flow, family Family, silent int) Outcome {
+	c, err := l.newClient(f, family, silent)
+	if err != nil {
+		return failure(err)
+	}
+	defer c.close()
+	o := c.exchange(f, family)
+	entries, err := l.connections(family)
+	if err != nil {
+		return failure(err)
+	}
+	for _, e := range entries {
+		if e.isQuery(c.local().Port(), f.Port) {
+			o.Note += fmt.Sprintf("zone %d", e.zone)
 		}
 	}
 	return o

@@ -46,8 +46,6 @@ var equivalents = []struct {
 		"UDP is captured for DNS only"},
 	{"nat-istio-output", "redirect to :15053", called("dns-exclude-ports", "tproxy-dns-exclude-ports"),
 		"port 53 has been excluded"},
-	{"raw-istio-output-dns", "", called("dns-exclude-ports", "tproxy-dns-exclude-ports"),
-		"no query is captured: there is nothing to keep apart"},
 }
 
 // unguarded are rules of the guard, and those beside it, whose absence no attempt of the profile can tell, likewise; of

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -17,8 +18,8 @@ import (
 
 // nested is a container in the pod, as docker in docker runs it: a network namespace behind a bridge of the pod's.
 type nested struct {
-	lab *testnet.Lab
-	ns  ns.NetNS
+	lab  *testnet.Lab
+	path string // of its network namespace
 }
 
 // nestedPort is the port of the container's server, which says nestedName to everybody.
@@ -71,7 +72,7 @@ func newNested(t *testing.T, lab *testnet.Lab) *nested {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &nested{lab, inner}
+	return &nested{lab, path}
 }
 
 // dialFrom connects on a thread in the namespace at path.
@@ -229,6 +230,70 @@ func publishAfter(t *testing.T, backend Backend, writer, script, where string) {
 		}
 	}
 	c.redirected(t, n, backend, writer)
+}
+
+// TestNestedDNS lets a container in the pod, whose packets are masqueraded, ask the peer by UDP: capturing the DNS of
+// apps is no business of its.
+func TestNestedDNS(t *testing.T) {
+	for _, name := range []string{"none", "default", "dns", "tproxy-dns"} {
+		for _, backend := range backends {
+			t.Run(fmt.Sprintf("%s/%s", name, backend), func(t *testing.T) {
+				lab, n := newLab(t, testnet.Options{})
+				c := newNested(t, lab)
+				shell(t, lab, `iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+					ip6tables-nft -t nat -A POSTROUTING -s fd17::/64 ! -o docker0 -j MASQUERADE`)
+				if name != "none" {
+					apply(t, n, backend, named(t, name))
+				}
+				for _, family := range redirect.Families {
+					if got := c.asks(t, testnet.Peer.Addr(testnet.Family(family))); got != testnet.AtPeer {
+						t.Errorf("%s: the container's query is answered by %q", family, got)
+					}
+				}
+			})
+		}
+	}
+}
+
+// asks sends a DNS query from the container, at most three times, and says who answers, "" for nobody.
+func (c *nested) asks(t *testing.T, resolver netip.Addr) testnet.Landing {
+	t.Helper()
+	conn := dialFrom(t, c.path, "udp", net.JoinHostPort(resolver.String(), "53"))
+	for range 3 {
+		if _, err := io.WriteString(conn, "who\n"); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if words := strings.Fields(line); err == nil && len(words) > 1 {
+			return testnet.Landing(words[1])
+		}
+	}
+	return ""
+}
+
+// TestMasqueradedDNS masquerades what leaves by an excluded interface, ports included: an app's query there is not
+// captured, and answered.
+func TestMasqueradedDNS(t *testing.T) {
+	profile, _ := testnet.ProfileNamed("dns-exclude-interfaces")
+	flow := testnet.Flow{Name: "app-dns-vm", From: testnet.FromApp, Proto: testnet.UDP, To: testnet.VM, Port: 53}
+	for _, backend := range backends {
+		lab, n := newLab(t, testnet.Options{})
+		shell(t, lab, `for ipt in iptables-nft ip6tables-nft; do
+			$ipt -t nat -A POSTROUTING -o net1 -p udp -j MASQUERADE --to-ports 61000-62000
+		done`)
+		if err := lab.Use(profile); err != nil {
+			t.Fatal(err)
+		}
+		apply(t, n, backend, ruleSet(t, profile))
+		for _, family := range lab.Families() {
+			if got := lab.Run(flow, family); got.Landed != testnet.AtVM || !strings.HasSuffix(got.Source, "(port changed)") {
+				t.Errorf("%s: %s: %s", backend, family, got)
+			}
+		}
+	}
 }
 
 // TestSamePriority adds a nat chain where ours are, the first place that the kernel has: Check names it, for it comes

@@ -29,10 +29,9 @@ const (
 	tproxyTable  = 133  // routing table of marked packets
 
 	dnsPort = 53
-	// zones of connection tracking: queries of apps to the sidecar and the sidecar's own to the resolver may share
-	// addresses and ports, and would be one connection without them.
-	zoneProxy = 1
-	zoneApp   = 2
+	// zoneApp is the zone of connection tracking for what the sidecar's DNS listener gets: queries of apps to it and the
+	// sidecar's own to the resolver may share addresses and ports, and would be one connection without it. It is Istio's.
+	zoneApp = 2
 )
 
 var (
@@ -95,20 +94,31 @@ func (b builder) owned(why string, target Target, matches ...Match) []Rule {
 	return rules
 }
 
-// raw puts the sidecar's DNS queries and those of apps into different conntrack zones.
+// raw gives the apps' DNS queries that nat redirects, and the sidecar's answers, a conntrack zone of their own. Both
+// stay on lo, so no packet from outside belongs there. All else stays where it is without us, the sidecar's own queries
+// included, unlike with Istio: whoever translates addresses in the pod finds its answers again.
 func (b builder) raw() Table {
-	if !b.DNSCapture {
-		return Table{}
+	groups, excluded := b.IncludeOutboundGroups, b.ExcludeOutboundGroups.List()
+	if !b.DNSCapture || b.ExcludeOutboundPorts.has(dnsPort) || !groups.All() && len(groups.List()) == 0 {
+		return Table{} // none is redirected
 	}
 	out := Chain{Name: chainOutputDNS, Hook: Output}
-	out.Rules = append(out.Rules, b.owned("the sidecar's own query", SetZone(zoneProxy), UDP, dnsPorts)...)
-	out.Rules = append(out.Rules, b.owned("the sidecar's answer to an app", SetZone(zoneApp), UDP,
-		SourcePort(b.DNSPort))...)
-	out.Rules = append(out.Rules, rule("an app's query", SetZone(zoneApp), UDP, dnsPorts))
-	in := Chain{Name: chainInbound, Hook: Prerouting, Rules: []Rule{
-		rule("the resolver's answer to the sidecar", SetZone(zoneProxy), UDP, SourcePort(dnsPort)),
-	}}
-	return b.table(Raw, in, out)
+	add := func(rules ...Rule) { out.Rules = append(out.Rules, rules...) }
+	// Answers first: the app may have asked from port 53.
+	add(b.owned("the sidecar's answer to an app", SetZone(zoneApp), UDP, SourcePort(b.DNSPort))...)
+	add(b.owned("the sidecar's own query", Return{}, UDP, dnsPorts)...)
+	if len(b.ExcludeInterfaces) > 0 {
+		add(rule("excluded interface", Return{}, OutInterface(b.ExcludeInterfaces)))
+	}
+	query := []Match{UDP, dnsPorts}
+	switch {
+	case !groups.All():
+		query = append([]Match{SocketGroups(groups.List())}, query...)
+	case len(excluded) > 0:
+		add(rule("a group that is left out", Return{}, SocketGroups(excluded)))
+	}
+	add(rule("an app's query", SetZone(zoneApp), query...))
+	return b.table(Raw, out)
 }
 
 func (b builder) nat() Table {

@@ -217,6 +217,10 @@ func (p Ports) union(more ...uint16) Ports {
 	return Ports{list: normalized(append(singles(more), p.list...))}
 }
 
+func (p Ports) has(port uint16) bool {
+	return p.all || slices.ContainsFunc(p.list, func(r PortRange) bool { return r.First <= port && port <= r.Last })
+}
+
 // without returns the set less one port; every port less one is still All.
 func (p Ports) without(port uint16) Ports {
 	var list []PortRange
