@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/istio-pod-network/controller/internal/testnet"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
 // onHostWith makes the programs that match be all that the backends find. Not for parallel tests.
@@ -170,6 +171,42 @@ func TestNoIPv6(t *testing.T) {
 		}
 		compareText(t, everything(t, lab), before)
 	})
+}
+
+// TestNoIPv6Kernel writes to a kernel without IPv6 (ipv6.disable=1), again and again. The kernel of the test has it:
+// what is of IPv6 there is somebody else's, and stays.
+func TestNoIPv6Kernel(t *testing.T) {
+	saved := ipv6Sysctls
+	ipv6Sysctls = filepath.Join(t.TempDir(), "none")
+	t.Cleanup(func() { ipv6Sysctls = saved })
+	for _, backend := range backends {
+		t.Run(string(backend), func(t *testing.T) {
+			lab, n := newLab(t, testnet.Options{})
+			shell(t, lab, `ip -6 rule add fwmark 1337 lookup 133 priority 32765
+				ip -6 route add local ::/0 dev lo table 133
+				ip -6 address add ::6/128 dev lo nodad`)
+			before := everything(t, lab)
+			var created []string
+			for i, name := range []string{"tproxy-dns", "tproxy-dns", "default", "default"} {
+				applied := mustApply(t, n, backend, named(t, name))
+				if i%2 == 1 && len(applied.Created) > 0 {
+					t.Errorf("%s again: created %q", name, applied.Created)
+				}
+				if skippedText(applied) != "ip6: the kernel has no IPv6" {
+					t.Errorf("skipped: %s", skippedText(applied))
+				}
+				created = append(created, applied.Created...)
+			}
+			if rules := packetRules(t, lab); strings.Contains(rules, "table ip6 "+redirect.TableName) ||
+				strings.Contains(rules, "table ip6 nat") {
+				t.Errorf("has IPv6 rules: %s", rules)
+			}
+			if err := n.Remove(Applied{Backend: backend, Created: created}); err != nil {
+				t.Error(err)
+			}
+			compareText(t, everything(t, lab), before)
+		})
+	}
 }
 
 // TestUserNamespace writes to a pod with hostUsers: false and sends all flows.

@@ -42,9 +42,12 @@ func skips(skipped []Skipped, what fmt.Stringer) bool {
 	return slices.ContainsFunc(skipped, func(s Skipped) bool { return s.What == what.String() })
 }
 
+// ipv6Sysctls is there if the kernel has IPv6, and not with ipv6.disable=1 on its command line. Tests move it.
+var ipv6Sysctls = "/proc/sys/net/ipv6"
+
 // supported drops what the kernel has no family for; each family dropped is named.
 func supported(rules redirect.RuleSet) (redirect.RuleSet, []Skipped) {
-	if _, err := os.Stat("/proc/sys/net/ipv6"); err == nil {
+	if _, err := os.Stat(ipv6Sysctls); err == nil {
 		return rules, nil
 	}
 	rules.Addresses = without6(rules.Addresses, func(a redirect.Address) redirect.Family { return a.Family })
@@ -117,11 +120,12 @@ func removeParts(created []string) error {
 	return errors.Join(errs...)
 }
 
-// everyPart lists whatever a rule set may have needed.
+// everyPart lists whatever a rule set may have needed on this kernel.
 func everyPart() []part {
 	spec := redirect.DefaultSpec()
 	spec.Mode = redirect.ModeTProxy
-	return partsOf(spec.RuleSet())
+	rules, _ := supported(spec.RuleSet())
+	return partsOf(rules)
 }
 
 // unneeded names what earlier rules of ours may have needed and these do not.
