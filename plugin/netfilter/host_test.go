@@ -39,43 +39,56 @@ func onThisHost(t *testing.T) {
 	t.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
 }
 
+// no6 is a host without ip6tables.
+func no6(program string) bool { return !strings.HasPrefix(program, "ip6tables") }
+
+// plain says whether a program's name does not tell the way.
+func plain(program string) bool {
+	return !strings.Contains(program, "-nft") && !strings.Contains(program, "-legacy")
+}
+
+const lacks6 = "no ip6tables-restore on this host, and IPv6 would go around the sidecar: install it " +
+	"(package iptables, on Alpine ip6tables), or use the nftables backend"
+
 func TestHosts(t *testing.T) {
 	for _, host := range []struct {
 		name    string
 		has     func(string) bool
 		backend Backend
 		want    Backend
-		skipped string
 		err     string
 	}{
-		{"no program", func(string) bool { return false }, Auto, Nftables, "", ""},
-		{"no program", func(string) bool { return false }, Nftables, Nftables, "", ""},
-		{"no program", func(string) bool { return false }, Iptables, "", "",
+		{"no program", func(string) bool { return false }, Auto, Nftables, ""},
+		{"no program", func(string) bool { return false }, Nftables, Nftables, ""},
+		{"no program", func(string) bool { return false }, Iptables, "",
 			"backend iptables is not usable: no iptables-restore on this host; the nftables backend needs none"},
-		{"nft only", func(p string) bool { return strings.Contains(p, "-nft") }, Iptables, IptablesNFT, "", ""},
-		{"nft only", func(p string) bool { return strings.Contains(p, "-nft") }, IptablesLegacy, "", "",
+		{"nft only", func(p string) bool { return strings.Contains(p, "-nft") }, Iptables, IptablesNFT, ""},
+		{"nft only", func(p string) bool { return strings.Contains(p, "-nft") }, IptablesLegacy, "",
 			"backend iptables-legacy is not usable"},
-		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, Iptables, IptablesLegacy, "", ""},
-		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, IptablesNFT, "", "",
+		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, Iptables, IptablesLegacy, ""},
+		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, IptablesNFT, "",
 			"backend iptables-nft is not usable"},
 		{"plain names only", func(p string) bool {
 			return !strings.ContainsAny(p, "-") || strings.HasSuffix(p, "bles-restore") || strings.HasSuffix(p, "bles-save")
-		}, Iptables, IptablesNFT, "", ""},
-		{"no ip6tables, nft", func(p string) bool { return strings.HasPrefix(p, "iptables-nft") }, Iptables, IptablesNFT,
-			"ip6: no ip6tables-restore on this host", ""},
-		{"no ip6tables, legacy", func(p string) bool { return strings.HasPrefix(p, "iptables-legacy") }, Iptables,
-			IptablesLegacy,
-			"ip6: no ip6tables-restore on this host", ""},
-		{"no ip6tables", func(string) bool { return false }, Nftables, Nftables, "", ""},
+		}, Iptables, IptablesNFT, ""},
+		{"no ip6tables", no6, Iptables, "", "backend iptables is not usable: " + lacks6},
+		{"no ip6tables", no6, IptablesNFT, "", "backend iptables-nft is not usable: " + lacks6},
+		{"no ip6tables", no6, IptablesLegacy, "", "backend iptables-legacy is not usable: " + lacks6},
+		{"no ip6tables-nft", func(p string) bool { return !strings.HasPrefix(p, "ip6tables-nft") && !plain(p) }, Iptables,
+			IptablesLegacy, ""},
+		{"no ip6tables", no6, Auto, Nftables, ""},
+		{"no ip6tables", no6, Nftables, Nftables, ""},
 	} {
 		t.Run(host.name+", "+string(host.backend), func(t *testing.T) {
 			lab, n := newLab(t, testnet.Options{})
 			before := everything(t, lab)
 			onHostWith(t, host.has)
 			rules := named(t, "tproxy-dns")
-			if err := Usable(host.backend); (err == nil) != (host.err == "") {
-				t.Errorf("usable: %v", err)
-			}
+			lab.InPod(func() { // which has IPv6, as this machine need not have
+				if err := Usable(host.backend); (err == nil) != (host.err == "") {
+					t.Errorf("usable: %v", err)
+				}
+			})
 			applied, err := n.Apply(host.backend, rules)
 			if host.err != "" {
 				if !IsUnusable(err) || !strings.Contains(err.Error(), host.err) {
@@ -85,18 +98,11 @@ func TestHosts(t *testing.T) {
 				compareText(t, everything(t, lab), before)
 				return
 			}
-			if err != nil || applied.Backend != host.want || skippedText(applied) != host.skipped {
+			if err != nil || applied.Backend != host.want || skippedText(applied) != "" {
 				t.Fatalf("%+v, %v", applied, err)
 			}
 			if err := n.Check(applied, rules); err != nil {
 				t.Error(err)
-			}
-			if host.skipped != "" {
-				onThisHost(t)
-				if rules := shell(t, lab, "ip6tables-nft-save; ip6tables-legacy-save"); strings.Contains(rules, "ISTIO_") {
-					t.Errorf("has IPv6 rules: %s", rules)
-				}
-				onHostWith(t, host.has)
 			}
 			if err := n.Remove(applied); err != nil {
 				t.Error(err)
@@ -206,6 +212,55 @@ func TestNoIPv6Kernel(t *testing.T) {
 			}
 			compareText(t, everything(t, lab), before)
 		})
+	}
+}
+
+// TestWithoutIP6Tables writes by iptables alone where IPv6 is disabled by sysctl, and nowhere else.
+func TestWithoutIP6Tables(t *testing.T) {
+	profile, _ := testnet.ProfileNamed("default")
+	for _, backend := range []Backend{IptablesNFT, IptablesLegacy} {
+		for _, enable := range []string{"all", "default", "eth0"} {
+			t.Run(fmt.Sprintf("%s/%s", backend, enable), func(t *testing.T) {
+				lab, n := newLab(t, testnet.Options{NoIPv6: true, Families: []testnet.Family{testnet.IPv4}})
+				before := everything(t, lab)
+				onHostWith(t, no6)
+				lab.InPod(func() {
+					if err := Usable(backend); err != nil {
+						t.Errorf("usable: %v", err)
+					}
+				})
+				applied := mustApply(t, n, backend, ruleSet(t, profile))
+				if want := "ip6: no ip6tables-restore on this host, and IPv6 is disabled by sysctl"; !strings.Contains(
+					skippedText(applied), want) {
+					t.Errorf("skipped: %s", skippedText(applied))
+				}
+				again := mustApply(t, n, backend, ruleSet(t, profile))
+				onThisHost(t)
+				if err := lab.Use(profile); err != nil {
+					t.Fatal(err)
+				}
+				for _, result := range lab.Check() {
+					t.Error(result)
+				}
+				sysctl := "echo %d >/proc/sys/net/ipv6/conf/" + enable + "/disable_ipv6"
+				shell(t, lab, fmt.Sprintf(sysctl, 0))
+				onHostWith(t, no6)
+				err := n.Check(applied, ruleSet(t, profile))
+				if !IsDrift(err) || !strings.Contains(err.Error(), "IPv6 is no longer disabled, and has no rules") {
+					t.Errorf("Check says %v", err)
+				}
+				if _, err := n.Apply(backend, ruleSet(t, profile)); !IsUnusable(err) || !strings.Contains(err.Error(), lacks6) {
+					t.Errorf("Apply says %v", err)
+				}
+				onThisHost(t)
+				shell(t, lab, fmt.Sprintf(sysctl, 1))
+				applied.Created = append(applied.Created, again.Created...)
+				if err := n.Remove(applied); err != nil {
+					t.Error(err)
+				}
+				compareText(t, used(everything(t, lab)), used(before))
+			})
+		}
 	}
 }
 

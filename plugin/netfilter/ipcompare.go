@@ -13,6 +13,11 @@ func (t *tool) compare(rules redirect.RuleSet, skipped []Skipped) ([]string, err
 	var differences []string
 	for _, family := range redirect.Families {
 		if skips(skipped, family) {
+			if off, err := noIPv6(); err != nil {
+				return nil, err
+			} else if !off && hasFamily(rules, family) {
+				differences = append(differences, "IPv6 is no longer disabled, and has no rules")
+			}
 			continue
 		}
 		got, err := t.view(family)

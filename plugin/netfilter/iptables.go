@@ -34,6 +34,7 @@ func (n *NetNS) findTool(want Backend, found state, needed ...redirect.Family) (
 	case found.legacy:
 		ways = []Backend{IptablesLegacy, IptablesNFT}
 	}
+	lacks6 := false
 	for _, way := range ways {
 		t := &tool{backend: way, ns: n, restore: map[redirect.Family]string{}}
 		for _, family := range redirect.Families {
@@ -42,8 +43,24 @@ func (n *NetNS) findTool(want Backend, found state, needed ...redirect.Family) (
 		if !slices.ContainsFunc(needed, func(f redirect.Family) bool { return t.restore[f] == "" }) {
 			return t, t.enterUserNamespace()
 		}
+		lacks6 = lacks6 || t.restore[redirect.IPv4] != ""
+	}
+	if lacks6 {
+		return nil, &unusableError{want, errors.New("no ip6tables-restore on this host, and IPv6 would go around the " +
+			"sidecar: install it (package iptables, on Alpine ip6tables), or use the nftables backend, which needs none; " +
+			"or disable IPv6 (net.ipv6.conf.all.disable_ipv6 and .default.disable_ipv6)")}
 	}
 	return nil, &unusableError{want, errors.New("no iptables-restore on this host; the nftables backend needs none")}
+}
+
+// neededFamilies lists those whose programs iptables needs in the calling thread's network namespace: what is sent in a
+// family without rules goes around the sidecar.
+func neededFamilies() ([]redirect.Family, error) {
+	off, err := noIPv6()
+	if off || err != nil {
+		return []redirect.Family{redirect.IPv4}, err
+	}
+	return redirect.Families[:], nil
 }
 
 // lookup finds the programs of one family: under the name that tells the way, else under the plain name if that is what
@@ -151,7 +168,10 @@ func (t *tool) write(rules redirect.RuleSet, found state) (skipped []Skipped, er
 			maps.DeleteFunc(old, func(_ redirect.Kind, chains map[string][]string) bool { return !isOurs(chains) })
 		}
 		if t.restore[family] == "" {
-			skipped = append(skipped, Skipped{family.String(), fmt.Sprintf("no %s-restore on this host", iptablesName(family))})
+			if hasFamily(rules, family) {
+				skipped = append(skipped, Skipped{family.String(), fmt.Sprintf("no %s-restore on this host, and %s",
+					iptablesName(family), disabledBySysctl)})
+			}
 			rules.Tables = slices.DeleteFunc(slices.Clone(rules.Tables), func(t redirect.Table) bool {
 				return t.Family == family
 			})
@@ -163,6 +183,10 @@ func (t *tool) write(rules redirect.RuleSet, found state) (skipped []Skipped, er
 		err = removeCompat(found, rules, nil)
 	}
 	return skipped, err
+}
+
+func hasFamily(rules redirect.RuleSet, family redirect.Family) bool {
+	return slices.ContainsFunc(rules.Tables, func(t redirect.Table) bool { return t.Family == family })
 }
 
 // isOurs tells a table with the marker from one that holds Istio's chains.

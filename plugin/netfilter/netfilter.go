@@ -180,7 +180,11 @@ func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state
 		}
 		backend = Iptables
 	}
-	tool, err := n.findTool(backend, found, redirect.IPv4)
+	needed, err := neededFamilies()
+	if err != nil {
+		return err
+	}
+	tool, err := n.findTool(backend, found, needed...)
 	if err != nil {
 		return err
 	}
@@ -268,7 +272,8 @@ func (n *NetNS) compare(applied Applied, rules redirect.RuleSet) ([]string, erro
 	return tool.compare(rules, applied.Skipped)
 }
 
-// Usable reports whether the backend can work at all on this kernel and host; IsUnusable holds for its error.
+// Usable reports whether the backend can work at all on this kernel and host; IsUnusable holds for its error. Whether
+// IPv6 is disabled it asks of the calling thread's network namespace, the node's.
 func Usable(backend Backend) error {
 	_, err := scanNFT()
 	if backend == Nftables || err == nil && backend == Auto {
@@ -277,6 +282,10 @@ func Usable(backend Backend) error {
 	if backend == Auto {
 		backend = Iptables
 	}
-	_, err = (&NetNS{}).findTool(backend, state{}, redirect.IPv4)
+	needed, err := neededFamilies()
+	if err != nil {
+		return err
+	}
+	_, err = (&NetNS{}).findTool(backend, state{}, needed...)
 	return err
 }

@@ -45,6 +45,33 @@ func skips(skipped []Skipped, what fmt.Stringer) bool {
 // ipv6Sysctls is there if the kernel has IPv6, and not with ipv6.disable=1 on its command line. Tests move it.
 var ipv6Sysctls = "/proc/sys/net/ipv6"
 
+// disabledBySysctl is why something of IPv6 is skipped in a network namespace.
+const disabledBySysctl = "IPv6 is disabled by sysctl"
+
+// noIPv6 reports whether the calling thread's network namespace can send no IPv6: the kernel has none, or disable_ipv6
+// is 1 for all and default. Of those, "all" only tells what was last written to all interfaces, so that each but lo is
+// asked as well.
+func noIPv6() (bool, error) {
+	interfaces, err := os.ReadDir(ipv6Sysctls + "/conf")
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("asking whether IPv6 is disabled: %w", err)
+	}
+	for _, i := range interfaces {
+		value, err := os.ReadFile(fmt.Sprintf("%s/conf/%s/disable_ipv6", ipv6Sysctls, i.Name()))
+		switch {
+		case i.Name() == "lo", errors.Is(err, os.ErrNotExist): // gone
+		case err != nil:
+			return false, fmt.Errorf("asking whether IPv6 is disabled: %w", err)
+		case strings.TrimSpace(string(value)) == "0":
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // supported drops what the kernel has no family for; each family dropped is named.
 func supported(rules redirect.RuleSet) (redirect.RuleSet, []Skipped) {
 	if _, err := os.Stat(ipv6Sysctls); err == nil {
@@ -90,7 +117,7 @@ func writeParts(rules redirect.RuleSet, applied *Applied) error {
 			applied.Created = append(applied.Created, p.String())
 		case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENODEV) && p.family() == redirect.IPv6:
 			// net.ipv6.conf.*.disable_ipv6: the packet rules are written all the same, for the sysctl can be turned back.
-			applied.Skipped = append(applied.Skipped, Skipped{p.String(), "IPv6 is disabled by sysctl"})
+			applied.Skipped = append(applied.Skipped, Skipped{p.String(), disabledBySysctl})
 		case err != nil:
 			return fmt.Errorf("adding %q: %w", p, err)
 		}

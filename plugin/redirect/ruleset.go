@@ -221,7 +221,7 @@ func (SetZone) isTarget()     {}
 // Rendering is the number of the way in which the backends write a rule set into a kernel. It is raised whenever a
 // backend writes the same rule set in another way, so that the hash tells what is in the kernel, and not only what was
 // meant: package netfilter's TestRendering holds it.
-const Rendering = 1
+const Rendering = 2
 
 // Hash identifies what a release writes for the rule set: 16 hex digits, the 64-bit FNV-1a hash of its text without
 // comments, and of Rendering. What a kernel lacks and is skipped is not part of it, so that a release has one hash
