@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables/expr"
+	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"golang.org/x/sys/unix"
 )
@@ -54,6 +56,12 @@ func matchExprs(family redirect.Family, match redirect.Match, sets *setMaker) []
 		return []expr.Any{loadPort(0), compare(expr.CmpOpEq, portBytes(uint16(m)))}
 	case redirect.DestPorts:
 		return append([]expr.Any{loadPort(2)}, sets.ports(m)...)
+	case redirect.Original:
+		return original()
+	case redirect.OriginalDestPorts:
+		return slices.Concat(original(), []expr.Any{ofOriginal(expr.CtKeyPROTODST)}, sets.ports(m))
+	case redirect.OriginalTo:
+		return slices.Concat(original(), []expr.Any{ofOriginal(addressKeys[family])}, sets.prefixes(m))
 	case redirect.NotDestPorts:
 		return append([]expr.Any{loadPort(2)}, sets.notPorts(m)...)
 	case redirect.Opening:
@@ -155,6 +163,35 @@ func opening() []expr.Any {
 			Xor: []byte{0}},
 		compare(expr.CmpOpEq, []byte{syn}),
 	}
+}
+
+// original tests the way of the packet, and ofOriginal loads something of the way of the connection's first one; both
+// break the rule off for a packet that has no connection. NFT_CT_DIRECTION and NFT_CT_PROTO_DST are part of nf_tables
+// since Linux 3.14. Source: net/netfilter/nft_ct.c.
+func original() []expr.Any {
+	return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: register}, compare(expr.CmpOpEq, []byte{dirOriginal})}
+}
+
+// addressKeys are NFT_CT_DST_IP and NFT_CT_DST_IP6, of Linux 4.17: nft(8) cannot list NFT_CT_DST, which was before.
+// Source: include/uapi/linux/netfilter/nf_tables.h, enum nft_ct_keys.
+var addressKeys = map[redirect.Family]expr.CtKey{redirect.IPv4: unix.NFT_CT_DST_IP, redirect.IPv6: unix.NFT_CT_DST_IP6}
+
+const dirOriginal = 0 // IP_CT_DIR_ORIGINAL, include/uapi/linux/netfilter/nf_conntrack_tuple_common.h
+
+func ofOriginal(key expr.CtKey) expr.Any {
+	return &expr.Ct{Key: key, Register: register, Direction: dirOriginal}
+}
+
+// encode returns the attributes of an expression. The library writes the direction of a connection in four bytes, and
+// the kernel wants one (NFTA_CT_DIRECTION is NLA_U8) and logs what is longer.
+func encode(family redirect.Family, e expr.Any) (netlink.Attribute, error) {
+	if ct, is := e.(*expr.Ct); is && (ct.Key == expr.CtKeyPROTODST || ct.Key >= addressKeys[redirect.IPv4]) {
+		return netlink.Nested(unix.NFTA_LIST_ELEM, netlink.Text(unix.NFTA_EXPR_NAME, "ct"),
+			netlink.Nested(unix.NFTA_EXPR_DATA, be32(unix.NFTA_CT_KEY, uint32(ct.Key)),
+				be32(unix.NFTA_CT_DREG, ct.Register), netlink.Bytes(unix.NFTA_CT_DIRECTION, []byte{byte(ct.Direction)}))), nil
+	}
+	data, err := expr.Marshal(nfproto(family), e)
+	return netlink.NestedBytes(unix.NFTA_LIST_ELEM, data), err
 }
 
 // connState tests the bit of a connection state, as nft does.

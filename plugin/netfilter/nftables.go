@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/nftables/expr"
 	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"golang.org/x/sys/unix"
@@ -157,11 +156,11 @@ func hookNumber(hook redirect.Hook) uint32 {
 func (tx *transaction) addRule(family redirect.Family, chain string, l line) {
 	var exprs []netlink.Attribute
 	for _, e := range l.exprs {
-		data, err := expr.Marshal(nfproto(family), e)
+		encoded, err := encode(family, e)
 		if err != nil {
 			tx.err = errors.Join(tx.err, fmt.Errorf("rendering a rule of chain %s: %w", chain, err))
 		}
-		exprs = append(exprs, netlink.NestedBytes(unix.NFTA_LIST_ELEM, data))
+		exprs = append(exprs, encoded)
 	}
 	tx.put(fmt.Sprintf("adding a rule to chain %s %s", family, chain), unix.NFT_MSG_NEWRULE,
 		unix.NLM_F_CREATE|unix.NLM_F_APPEND, family,

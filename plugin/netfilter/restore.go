@@ -213,8 +213,19 @@ func portsWords(not string, items []string) string {
 	return "-m multiport " + not + "--dports " + strings.Join(items, ",")
 }
 
+// Source of the options: net/netfilter/xt_conntrack.c, revision 3, which takes ranges of ports since Linux 2.6.39.
+const conntrack, ctOriginal = "-m conntrack ", "--ctdir ORIGINAL"
+
 func matchOther(match redirect.Match) []string {
 	switch m := match.(type) {
+	case redirect.Original:
+		return []string{conntrack + ctOriginal}
+	case redirect.OriginalDestPorts:
+		return prefixed(conntrack+"--ctorigdstport ", m, func(r redirect.PortRange) string {
+			return strings.ReplaceAll(r.String(), "-", ":") + " " + ctOriginal
+		})
+	case redirect.OriginalTo:
+		return prefixed(conntrack+"--ctorigdst ", m, func(p netip.Prefix) string { return p.String() + " " + ctOriginal })
 	case redirect.Opening:
 		return []string{"--tcp-flags FIN,SYN,RST,ACK SYN"} // of -p tcp: net/netfilter/xt_tcpudp.c
 	case redirect.SocketUID:
@@ -230,7 +241,7 @@ func matchOther(match redirect.Match) []string {
 	case redirect.ConnMark:
 		return []string{fmt.Sprintf("-m connmark --mark %d", uint32(m))}
 	case redirect.ConnState:
-		return []string{"-m conntrack --ctstate " + strings.ToUpper(string(m))}
+		return []string{conntrack + "--ctstate " + strings.ToUpper(string(m))}
 	}
 	return nil
 }

@@ -10,8 +10,16 @@ package redirect
 // Output and not postrouting: what is forwarded for somebody behind the pod never passes it, and the interface is the
 // one that nat's rules have seen, also where somebody else then leads a call inside the pod to a container or machine
 // behind it.
+//
+// Whoever else translates destinations in the pod comes after nat's rules. What they have let pass for its destination
+// is let pass here by the same one, which connection tracking knows, and not by what it was translated to.
 func (b builder) filter() Table {
-	groups := Chain{Name: chainGuardGroups, Rules: b.appOutput(Drop{}, Drop{})}
+	var translated []Rule
+	if excluded := b.ExcludeOutboundIPRanges.Of(b.family); len(excluded) > 0 {
+		translated = append(translated, rule("excluded destination, whatever it was translated to", Return{}, TCP,
+			OriginalTo(excluded)))
+	}
+	groups := Chain{Name: chainGuardGroups, Rules: b.appOutput(Drop{}, Drop{}, translated...)}
 	guardOut := b.guardOutbound(groups)
 	switch {
 	case jumpsTo(groups.Name, guardOut) && drops(groups):
@@ -51,17 +59,45 @@ func (b builder) guardOutbound(groups Chain) Chain {
 		protos, listeners = append(protos, UDP), listeners.union(uint16(b.DNSPort))
 	}
 	add(b.leftAlone(protos...)...)
+	if ports := b.ExcludeOutboundPorts; !ports.Empty() {
+		for _, proto := range protos {
+			add(rule("excluded outbound port, whatever it was translated to", Return{}, proto, OriginalDestPorts(ports.List())))
+		}
+	}
 	add(b.owned("the sidecar's own traffic", Return{})...)
 	add(rule("to the sidecar", Return{}, To{loopback}, TCP, DestPorts(listeners.List())))
 	add(b.groupsOutput(groups.Rules, groups.Name)...)
 	return c
 }
 
+// guardPorts are the rules for inbound ports. They judge a packet that goes its connection's way by the original port,
+// and one that is an answer to connection tracking by its own: of that, the original port is the other side's choice.
+func (b builder) guardPorts() []Rule {
+	if !b.IncludeInboundPorts.All() {
+		included := b.IncludeInboundPorts.without(hbonePort)
+		if included.Empty() {
+			return nil
+		}
+		return []Rule{
+			rule("inbound", Drop{}, TCP, OriginalDestPorts(included.List())),
+			rule("not an inbound port, whatever it was translated to", Return{}, Original{}),
+			rule("inbound, in the way of answers", Drop{}, TCP, DestPorts(included.List())),
+		}
+	}
+	excluded := b.ExcludeInboundPorts.union(hbonePort)
+	rules := []Rule{rule("excluded inbound port", Return{}, TCP, DestPorts(excluded.List()))}
+	if published := b.ExcludeInboundPorts.without(append(proxyOwnPorts, hbonePort)...); !published.Empty() {
+		rules = append(rules, rule("excluded inbound port, whatever it was translated to", Return{}, TCP,
+			OriginalDestPorts(published.List())))
+	}
+	return append(rules, rule("inbound", Drop{}, TCP))
+}
+
 // guardInbound drops what nat's prerouting chain should have redirected, on its way to a socket of the pod or through
 // the pod. TPROXY has no need of it, for it judges each such segment itself.
 func (b builder) guardInbound() []Chain {
 	guard := Chain{Name: chainGuardIn}
-	if guard.Rules = b.fromOutside(Drop{}, Drop{}); !drops(guard) {
+	if guard.Rules = b.fromOutside(Drop{}, b.guardPorts()); !drops(guard) {
 		return nil
 	}
 	in := Chain{Name: chainInput, Hook: Input}

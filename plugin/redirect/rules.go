@@ -152,12 +152,15 @@ func jumpsTo(name string, chains ...Chain) bool {
 }
 
 func (b builder) natInbound() Chain {
-	return Chain{Name: chainInbound, Hook: Prerouting, Rules: b.fromOutside(Jump(chainRedirect), Jump(chainInRedirect))}
+	inbound := b.inbound(func(match ...Match) []Rule {
+		return []Rule{rule("inbound", Jump(chainInRedirect), append([]Match{TCP}, match...)...)}
+	})
+	return Chain{Name: chainInbound, Hook: Prerouting, Rules: b.fromOutside(Jump(chainRedirect), inbound)}
 }
 
-// fromOutside has targets for what comes from outside the pod and is the sidecar's: that of machines behind the pod,
-// which counts as outbound, and all else.
-func (b builder) fromOutside(outbound, inbound Target) (rules []Rule) {
+// fromOutside judges what comes from outside the pod: that of machines behind the pod counts as outbound, which there
+// is a target for, and all else as inbound, for which there are the rules that have to do with ports.
+func (b builder) fromOutside(outbound Target, inbound []Rule) (rules []Rule) {
 	if nics := b.RerouteVirtualInterfaces; len(nics) > 0 {
 		// Where both lists name an interface, rerouting wins, as in Istio.
 		rules = append(rules, b.includeRanges(outbound, "from a virtual machine's interface: outbound", InInterface(nics))...)
@@ -167,9 +170,7 @@ func (b builder) fromOutside(outbound, inbound Target) (rules []Rule) {
 		rules = append(rules, rule("excluded interface", Return{}, InInterface(b.ExcludeInterfaces)))
 	}
 	if b.Mode == ModeRedirect {
-		rules = append(rules, b.inbound(func(match ...Match) []Rule {
-			return []Rule{rule("inbound", inbound, append([]Match{TCP}, match...)...)}
-		})...)
+		rules = append(rules, inbound...)
 	}
 	return rules
 }

@@ -126,6 +126,14 @@ type (
 	// DestPorts matches a destination port; at least one, sorted, and no two ranges overlap or touch each other but
 	// single ports.
 	DestPorts []PortRange
+	// Original matches packets that go the way of their connection's first one, as connection tracking knows it; none that
+	// it does not know.
+	Original struct{}
+	// OriginalDestPorts matches those of which the first one was for one of the ports before anybody translated it; as
+	// DestPorts.
+	OriginalDestPorts []PortRange
+	// OriginalTo matches those of which the first one was for one of the addresses, likewise.
+	OriginalTo []netip.Prefix
 	// NotDestPorts matches every other destination port; at most 15, for iptables cannot hold more in one rule.
 	NotDestPorts []uint16
 	// Opening matches TCP segments that open a connection: SYN is set, and FIN, RST and ACK are not.
@@ -158,23 +166,26 @@ const (
 	Established ConnState = "established,related"
 )
 
-func (Proto) isMatch()        {}
-func (InInterface) isMatch()  {}
-func (OutInterface) isMatch() {}
-func (From) isMatch()         {}
-func (To) isMatch()           {}
-func (NotTo) isMatch()        {}
-func (SourcePort) isMatch()   {}
-func (DestPorts) isMatch()    {}
-func (NotDestPorts) isMatch() {}
-func (Opening) isMatch()      {}
-func (SocketUID) isMatch()    {}
-func (SocketGID) isMatch()    {}
-func (SocketGroups) isMatch() {}
-func (Mark) isMatch()         {}
-func (NotMark) isMatch()      {}
-func (ConnMark) isMatch()     {}
-func (ConnState) isMatch()    {}
+func (Proto) isMatch()             {}
+func (InInterface) isMatch()       {}
+func (OutInterface) isMatch()      {}
+func (From) isMatch()              {}
+func (To) isMatch()                {}
+func (NotTo) isMatch()             {}
+func (SourcePort) isMatch()        {}
+func (DestPorts) isMatch()         {}
+func (Original) isMatch()          {}
+func (OriginalDestPorts) isMatch() {}
+func (OriginalTo) isMatch()        {}
+func (NotDestPorts) isMatch()      {}
+func (Opening) isMatch()           {}
+func (SocketUID) isMatch()         {}
+func (SocketGID) isMatch()         {}
+func (SocketGroups) isMatch()      {}
+func (Mark) isMatch()              {}
+func (NotMark) isMatch()           {}
+func (ConnMark) isMatch()          {}
+func (ConnState) isMatch()         {}
 
 // Target is what a rule does with a packet. The set of its implementations is closed.
 type Target interface{ isTarget() }

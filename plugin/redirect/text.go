@@ -128,6 +128,8 @@ func (r Rule) Lines(t Table) []Line {
 // NoListener explains the rule that follows a TPROXY rule.
 const NoListener = "the sidecar does not listen: drop, never pass"
 
+const original = "ct direction original"
+
 func matchText(family Family, match Match) string {
 	switch m := match.(type) {
 	case Proto:
@@ -146,6 +148,12 @@ func matchText(family Family, match Match) string {
 		return "th sport " + strconv.Itoa(int(m))
 	case DestPorts:
 		return "th dport " + set(m, PortRange.String)
+	case Original:
+		return original
+	case OriginalDestPorts:
+		return original + " ct original proto-dst " + set(m, PortRange.String)
+	case OriginalTo:
+		return original + " ct original " + family.String() + " daddr " + set(m, netip.Prefix.String)
 	case NotDestPorts:
 		return "th dport != " + set(m, portText)
 	case Opening:

@@ -221,8 +221,15 @@ func (p Ports) has(port uint16) bool {
 	return p.all || slices.ContainsFunc(p.list, func(r PortRange) bool { return r.First <= port && port <= r.Last })
 }
 
-// without returns the set less one port; every port less one is still All.
-func (p Ports) without(port uint16) Ports {
+// without returns the set less some ports; every port less some is still All.
+func (p Ports) without(ports ...uint16) Ports {
+	for _, port := range ports {
+		p = p.withoutOne(port)
+	}
+	return p
+}
+
+func (p Ports) withoutOne(port uint16) Ports {
 	var list []PortRange
 	for _, r := range p.list {
 		if port < r.First || port > r.Last {
