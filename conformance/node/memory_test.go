@@ -6,41 +6,16 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 
+	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 )
 
 // memoryLimit is the agent's in the chart, in MiB.
 const memoryLimit = 128
-
-// largest makes a pod of the largest size that the API server takes: etcd's limit of a request is 1.5 MiB, and the
-// limit of annotations 256 KiB. The agent's mark must still fit. A third of them has few long texts, a third many short
-// ones, and a third long ones where short ones are read.
-func (r *rig) largest(name string, kind int) *corev1.Pod {
-	const annotations, environment = 250 << 10, 1100 << 10
-	pod := r.podOf(name, meshAnnotations())
-	proxy := &pod.Spec.Containers[1]
-	switch kind % 3 {
-	case 0:
-		pod.Annotations["example.com/text"] = strings.Repeat("<", annotations)
-		proxy.Env = []corev1.EnvVar{{Name: "TEXT", Value: strings.Repeat("x", environment)}}
-	case 1:
-		for i := range annotations / 60 {
-			pod.Annotations[fmt.Sprintf("traffic.sidecar.istio.io/setting-%05d", i)] = "0123456789"
-		}
-		for i := range environment / 40 {
-			proxy.Env = append(proxy.Env, corev1.EnvVar{Name: fmt.Sprintf("ISTIO_META_%05d", i), Value: "0123456789012345"})
-		}
-	case 2:
-		pod.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = strings.Repeat("8080,", annotations/5) + "8080"
-		proxy.Env = []corev1.EnvVar{{Name: "ISTIO_META_DNS_CAPTURE", Value: strings.Repeat("x", environment)}}
-	}
-	return pod
-}
 
 // peak is the most memory that the agent has had, in MiB, as the kernel counts it.
 func (r *rig) peak() (mib float64) {
@@ -62,28 +37,33 @@ func (r *rig) peak() (mib float64) {
 // streams the list of pods or sends it whole; and pods that are over cost nothing. So it stays when thousands of
 // connections are held open at its port.
 func TestLargestPods(t *testing.T) {
-	const pods, over = 60, 30
+	const pods, over, recorded = 60, 10, 8 // a mark of so large a pod costs the API server a second
 	r := newRig(t).withPrimary()
+	largest := func(name string, number int) *corev1.Pod {
+		pod := r.podOf(name, meshAnnotations())
+		sandbox.Enlarge(pod, number)
+		return pod
+	}
 	var making sync.WaitGroup
 	slots, made := make(chan struct{}, 4), make([]*corev1.Pod, pods)
 	for i := range pods {
 		slots <- struct{}{}
 		making.Go(func() {
-			made[i] = r.create(r.largest(fmt.Sprint("large-", i), i))
+			made[i] = r.create(largest(fmt.Sprint("large-", i), i))
 			<-slots
 		})
 	}
 	for i := range over {
 		slots <- struct{}{}
 		making.Go(func() {
-			pod := r.create(r.largest(fmt.Sprint("over-", i), 0))
+			pod := r.create(largest(fmt.Sprint("over-", i), 0))
 			r.status(pod, corev1.PodStatus{Phase: corev1.PodSucceeded})
 			<-slots
 		})
 	}
 	making.Wait()
 	var records []record.Record
-	for _, pod := range made {
+	for _, pod := range made[:recorded] {
 		records = append(records, r.put(recordOf(pod)))
 	}
 	for _, list := range []string{"streamed", "whole"} {
@@ -93,8 +73,8 @@ func TestLargestPods(t *testing.T) {
 			r.TB = t
 			r.startAgent("--log-level=info")
 			r.ready()
-			for i := range pods {
-				r.marked(fmt.Sprint("large-", i), records[i])
+			for i, record := range records {
+				r.marked(fmt.Sprint("large-", i), record)
 			}
 			if peak := r.peak(); peak > memoryLimit {
 				t.Errorf("the agent has had %.1f MiB, and the chart gives it %d", peak, memoryLimit)

@@ -18,11 +18,13 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 )
@@ -89,13 +91,6 @@ func (c *cluster) setUp() (err error) {
 	if err := os.WriteFile(c.path("net.d/10-net.conflist"), primary, 0o644); err != nil {
 		return err
 	}
-	entry, err := json.Marshal(c.entry())
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(c.path("entry.json"), entry, 0o600); err != nil {
-		return err
-	}
 	if err := c.server.Authorize(ctx, filepath.Join(build.Root(), "agent", "rbac.yaml"), account,
 		c.path("kubeconfig")); err != nil {
 		return err
@@ -119,17 +114,24 @@ func (c *cluster) stop() {
 	c.server.Stop()
 }
 
-// startAgent starts the agent as a pod's kubelet would, with default flags, and waits until it is ready.
-func (c *cluster) startAgent() error {
+// startAgent starts the agent of a node as a pod's kubelet would, with default flags, and waits until it is ready.
+func (c *cluster) startAgent(node string, env ...string) error {
+	entry, err := json.Marshal(c.entry())
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(c.path("entry.json"), entry, 0o600); err != nil {
+		return err
+	}
 	log, err := os.OpenFile(c.path("agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	c.agent = exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"),
-		"--node-name="+nodeName, "--kubeconfig="+c.path("kubeconfig"), "--network-config="+c.path("entry.json"),
+		"--node-name="+node, "--kubeconfig="+c.path("kubeconfig"), "--network-config="+c.path("entry.json"),
 		"--bin-dir="+c.path("bin"), "--conf-dir="+c.path("net.d"), "--listen="+listen)
-	c.agent.Stdout, c.agent.Stderr = log, log
+	c.agent.Stdout, c.agent.Stderr, c.agent.Env = log, log, append(os.Environ(), env...)
 	if err := c.agent.Start(); err != nil {
 		return err
 	}
@@ -234,6 +236,35 @@ func (c *cluster) create(node string, count int) ([]*corev1.Pod, error) {
 	}
 	all.Wait()
 	return pods, errors.Join(failures...)
+}
+
+// createLargest makes the largest pods on a node, out of the observer's sight.
+func (c *cluster) createLargest(node string, count int) error {
+	config := c.server.Admin()
+	config.ContentType = runtime.ContentTypeProtobuf
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	failures := make([]error, count)
+	var all sync.WaitGroup
+	slots := make(chan struct{}, 4)
+	for i := range count {
+		slots <- struct{}{}
+		all.Go(func() {
+			pod := meshPod(fmt.Sprint("large-", i), node)
+			pod.Namespace = account
+			number := i
+			if i%4 == 1 && i%16 != 1 { // many short texts cost the API server the most, and the agent no more than others
+				number = 0
+			}
+			sandbox.Enlarge(pod, number)
+			_, failures[i] = client.CoreV1().Pods(account).Create(context.Background(), pod, metav1.CreateOptions{})
+			<-slots
+		})
+	}
+	all.Wait()
+	return errors.Join(failures...)
 }
 
 // delete removes a pod at once.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
+	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -19,7 +20,7 @@ func (m measurement) marks(c *cluster) ([]row, error) {
 	if err := c.leave(earlier); err != nil {
 		return nil, err
 	}
-	if err := c.startAgent(); err != nil {
+	if err := c.startAgent(nodeName); err != nil {
 		return nil, err
 	}
 	if err := c.all(earlier); err != nil {
@@ -88,7 +89,7 @@ func (m measurement) besideMany(c *cluster) ([]row, error) {
 	if _, err := c.create("another-node", m.cluster-m.pods); err != nil {
 		return nil, err
 	}
-	if err := c.startAgent(); err != nil {
+	if err := c.startAgent(nodeName); err != nil {
 		return nil, err
 	}
 	time.Sleep(5 * time.Second) // the garbage of the start
@@ -100,6 +101,36 @@ func (m measurement) besideMany(c *cluster) ([]row, error) {
 	rows := []row{{"peak memory while starting, " + where, peak, 60, "MiB"}}
 	more, err := m.idleAgent(c, where)
 	return append(rows, more...), err
+}
+
+// limit is that of the agent's memory in the chart, in MiB.
+const limit = 128
+
+// largestPods starts the agent on another node, which has nothing but pods as large as the API server takes them: once
+// it gets the list of pods as a stream, and once as a whole, as from an API server before Kubernetes 1.34.
+func (m measurement) largestPods(c *cluster) (rows []row, err error) {
+	const node = "node-of-the-largest"
+	c.stopAgent()
+	progress("%d pods as large as they may be", m.largest)
+	if err := c.createLargest(node, m.largest); err != nil {
+		return nil, err
+	}
+	c.store = record.Store{Dir: "/run/bench-largest"}
+	for _, list := range []string{"streamed", "whole"} {
+		// client-go's own variable.
+		if err := c.startAgent(node, fmt.Sprint("KUBE_FEATURE_WatchListClient=", list == "streamed")); err != nil {
+			return nil, err
+		}
+		_, peak, _, err := c.memory()
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row{
+			fmt.Sprintf("peak memory, %d pods of the largest size, listed %s", m.largest, list), peak, limit, "MiB",
+		})
+		c.stopAgent()
+	}
+	return rows, nil
 }
 
 func (m measurement) idleAgent(c *cluster, where string) ([]row, error) {
