@@ -72,7 +72,6 @@ var notAnExit = map[string]string{
 	"annotations-unknown": "no decision yet",
 	"DROP_INVALID":        "drops more",
 	"INVALID_DROP":        "drops more",
-	"ISTIO_DUAL_STACK":    "both families are redirected whatever it says",
 	"traffic.sidecar.istio.io/includeOutboundPorts":            "redirects more",
 	"pod-network-controller.istio.io/includeOutboundPorts":     "redirects more",
 	"istio.io/reroute-virtual-interfaces":                      "redirects more",

@@ -136,6 +136,13 @@ func (a attachment) redirect(decision redirect.Decision) (undo func() error, err
 		return nil, err
 	}
 	defer netns.Close()
+	if decision.Spec.Families == redirect.CapturedProxy {
+		has, err := netns.Families()
+		if err != nil {
+			return nil, failed("asking which families the pod has", err)
+		}
+		decision.Spec = decision.Spec.ForAddresses(has)
+	}
 	rules := decision.Spec.RuleSet()
 	applied, err := netns.Apply(netfilter.Backend(a.cfg.Backend), rules)
 	if netfilter.IsForeign(err) {
@@ -203,7 +210,7 @@ func putWritten(
 		return err
 	}
 	r.Backend, r.RuleSetHash = string(applied.Backend), rules.Hash()
-	r.Created, r.Skipped = applied.Created, nil
+	r.Created, r.Skipped, r.Families = applied.Created, nil, spec.Families.One()
 	for _, s := range applied.Skipped {
 		r.Skipped = append(r.Skipped, s.String())
 	}

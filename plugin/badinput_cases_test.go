@@ -116,6 +116,7 @@ var wrongSettings = []struct {
 	{"excludeOutboundOwnerGroups", true, []any{[]any{5}, "*", "root"}, "a comma-separated list of group IDs"},
 	{"dnsCapture", false, []any{"true", 1, []any{}}, "true or false"},
 	{"dropInvalid", false, []any{"false", 0}, "true or false"},
+	{"families", true, []any{4, "both", "IPv6", ""}, "all or proxy"},
 }
 
 // wrongAnnotations are values that a mesh pod is refused for.

@@ -70,7 +70,7 @@ func Decisive(all map[string]string) map[string]string {
 	some := map[string]string{}
 	for key, value := range all {
 		switch domain, _, _ := strings.Cut(key, "/"); {
-		case key == annotation.Status, key == annotation.NetNS, key == annotation.Reason:
+		case key == annotation.Status, key == annotation.NetNS, key == annotation.Reason, key == annotation.Families:
 		case domain == "istio.io", strings.HasSuffix(domain, ".istio.io"), domain == "openshift.io",
 			key == annotation.Initialize:
 			some[key] = value

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -29,7 +30,8 @@ func containersOf(containers []corev1.Container) []redirect.Container {
 	for _, c := range containers {
 		f := redirect.Container{Name: c.Name, NetAdmin: isNetAdmin(c), Restartable: isSidecar(c)}
 		if c.Name == redirect.ProxyContainer {
-			f.Args, f.Env = redirect.ReadArgs(c.Args), literals(c.Env)
+			f.Args = redirect.ReadArgs(c.Args)
+			f.Env, f.Unresolved = environment(c)
 		}
 		if s := c.SecurityContext; s != nil {
 			f.RunAsUser, f.RunAsGroup = s.RunAsUser, s.RunAsGroup
@@ -44,16 +46,27 @@ func isSidecar(c corev1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
-// literals are the variables that are read and whose value stands in the pod; others the kubelet resolves, and nobody
-// here could.
-func literals(env []corev1.EnvVar) map[string]string {
-	values := map[string]string{}
-	for _, v := range env {
-		if v.ValueFrom == nil && redirect.ReadsEnv(v.Name) {
+// environment returns, of the variables that are read, those whose values stand in the pod, and the names of those that
+// the kubelet takes from elsewhere: what it would find, nobody here can say. Of two the last counts.
+func environment(c corev1.Container) (values map[string]string, unresolved []string) {
+	values = map[string]string{}
+	elsewhere := map[string]bool{}
+	if len(c.EnvFrom) > 0 {
+		for _, name := range redirect.ProxyVariables {
+			elsewhere[name] = true
+		}
+	}
+	for _, v := range c.Env {
+		if !redirect.ReadsEnv(v.Name) {
+			continue
+		}
+		delete(values, v.Name)
+		if elsewhere[v.Name] = v.ValueFrom != nil; v.ValueFrom == nil {
 			values[v.Name] = v.Value
 		}
 	}
-	return values
+	maps.DeleteFunc(elsewhere, func(_ string, is bool) bool { return !is })
+	return values, slices.Sorted(maps.Keys(elsewhere))
 }
 
 // isNetAdmin reports whether the container can write packet rules itself.

@@ -80,6 +80,44 @@ func everything() *corev1.Pod {
 	return pod
 }
 
+// A variable whose value stands outside the pod is told of by its name, whatever is kept of the pod; of two of one name
+// the last counts, as the kubelet has it.
+func TestUnresolved(t *testing.T) {
+	literal := func(name, value string) corev1.EnvVar { return corev1.EnvVar{Name: name, Value: value} }
+	elsewhere := func(name string) corev1.EnvVar {
+		return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{}}}
+	}
+	const dual = redirect.EnvDualStack
+	for name, c := range map[string]struct {
+		env        []corev1.EnvVar
+		from       []corev1.EnvFromSource
+		value      string
+		unresolved bool
+	}{
+		"nothing":                    {nil, nil, "", false},
+		"a value":                    {[]corev1.EnvVar{literal(dual, "true")}, nil, "true", false},
+		"elsewhere":                  {[]corev1.EnvVar{elsewhere(dual)}, nil, "", true},
+		"then elsewhere":             {[]corev1.EnvVar{literal(dual, "true"), elsewhere(dual)}, nil, "", true},
+		"then a value":               {[]corev1.EnvVar{elsewhere(dual), literal(dual, "true")}, nil, "true", false},
+		"perhaps elsewhere":          {nil, []corev1.EnvFromSource{{}}, "", true},
+		"a value, else elsewhere":    {[]corev1.EnvVar{literal(dual, "true")}, []corev1.EnvFromSource{{}}, "true", false},
+		"another, perhaps elsewhere": {[]corev1.EnvVar{elsewhere("OTHER")}, nil, "", false},
+	} {
+		pod := meshPod()
+		pod.Spec.Containers[1].Env, pod.Spec.Containers[1].EnvFrom = c.env, c.from
+		for what, pod := range map[string]*corev1.Pod{"whole": pod, "trimmed": trim(pod), "twice": trim(trim(pod))} {
+			got := FactsOf(pod, nil).Containers[1]
+			if got.Env[dual] != c.value || slices.Contains(got.Unresolved, dual) != c.unresolved ||
+				slices.Contains(got.Unresolved, "OTHER") {
+				t.Errorf("%s, %s: %q, unresolved %q", name, what, got.Env, got.Unresolved)
+			}
+			if isDual, known := FactsOf(pod, nil).DualStack(); isDual != (c.value == "true") || known == c.unresolved {
+				t.Errorf("%s, %s: listens in both: %t, known: %t", name, what, isDual, known)
+			}
+		}
+	}
+}
+
 // Trimming loses nothing that the facts, the warnings and the search for a bypass look at.
 func TestTrim(t *testing.T) {
 	whole := everything()
@@ -138,7 +176,7 @@ func TestFacts(t *testing.T) {
 		`"namespaceAnnotations":{"istio-pod-network-controller/initialize":"true"},` +
 		`"runAsUser":1000,"runAsGroup":2000,"fsGroup":2000,"supplementalGroups":[3000],` +
 		`"containers":[{"name":"app"},{"name":"istio-proxy","args":["proxy","sidecar"],` +
-		`"env":{"ISTIO_META_DNS_CAPTURE":"true"},"runAsUser":2000,"runAsGroup":1000},{"name":"restricted"}],` +
+		`"env":{"ISTIO_META_DNS_CAPTURE":"true"},"unresolved":["INVALID_DROP"],"runAsUser":2000,"runAsGroup":1000},{"name":"restricted"}],` +
 		`"initContainers":[{"name":"istio-init","netAdmin":true},{"name":"privileged","netAdmin":true},{"name":"all",` +
 		`"netAdmin":true},{"name":"wait"},` +
 		`{"name":"logs","restartable":true}]}`

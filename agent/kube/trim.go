@@ -102,7 +102,7 @@ func trimContainers(containers []corev1.Container, init bool) []corev1.Container
 		kept := corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy}
 		// Of other containers these are nobody's business here, and may be large or secret.
 		if c.Name == redirect.ProxyContainer {
-			kept.Args, kept.Env = words(redirect.ReadArgs(c.Args)), trimEnv(c.Env)
+			kept.Args, kept.Env = words(redirect.ReadArgs(c.Args)), trimEnv(c)
 		}
 		if init && runsWait(c) {
 			kept.Command = []string{WaitProgram}
@@ -122,8 +122,8 @@ func trimContainers(containers []corev1.Container, init bool) []corev1.Container
 
 // trimEnv keeps the variables that are read, each once. One may be four times as large as all annotations: of those the
 // settings are kept whole, but for what may stand around their items; no other says anything by so long a value.
-func trimEnv(env []corev1.EnvVar) (small []corev1.EnvVar) {
-	values := literals(env)
+func trimEnv(c corev1.Container) (small []corev1.EnvVar) {
+	values, unresolved := environment(c)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		value := values[name]
 		if len(value) > longestWord {
@@ -135,6 +135,9 @@ func trimEnv(env []corev1.EnvVar) (small []corev1.EnvVar) {
 		}
 		small = append(small, corev1.EnvVar{Name: name, Value: value})
 	}
+	for _, name := range unresolved {
+		small = append(small, corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{}})
+	}
 	return small
 }
 
@@ -142,7 +145,7 @@ func trimEnv(env []corev1.EnvVar) (small []corev1.EnvVar) {
 func trimAnnotations(all map[string]string) map[string]string {
 	small := redirect.ReadAnnotations(all)
 	for _, key := range []string{
-		annotation.Status, annotation.NetNS, annotation.Reason, KeyConfigHash, annotation.SidecarInject,
+		annotation.Status, annotation.NetNS, annotation.Reason, annotation.Families, KeyConfigHash, annotation.SidecarInject,
 		annotation.Initialize, annotation.AmbientRedirection, KeyMirror, keyPartial,
 	} {
 		if value, present := all[key]; present {

@@ -10,28 +10,31 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// mark is what a pod is told by annotations. An empty reason is no annotation.
-type mark struct{ status, netns, reason string }
+// mark is what a pod is told by annotations. An empty reason is no annotation, and so are no families.
+type mark struct{ status, netns, reason, families string }
 
 // markOf is what a record says to its pod.
 func markOf(r record.Record) mark {
 	if r.Decision == record.Redirect {
-		return mark{annotation.Initialized, string(r.NetNS), ""}
+		return mark{annotation.Initialized, string(r.NetNS), "", r.Families}
 	}
-	return mark{annotation.NotRequired, string(r.NetNS), r.Reason}
+	return mark{annotation.NotRequired, string(r.NetNS), r.Reason, ""}
 }
 
 // isOn reports whether the pod carries the mark.
 func (m mark) isOn(pod *corev1.Pod) bool {
 	a := pod.Annotations
-	return m == mark{a[annotation.Status], a[annotation.NetNS], a[annotation.Reason]}
+	return m == mark{a[annotation.Status], a[annotation.NetNS], a[annotation.Reason], a[annotation.Families]}
 }
 
 // patch renders the mark as a JSON merge patch for the pod with that UID and no other of its name.
 func (m mark) patch(uid types.UID) []byte {
-	annotations := map[string]*string{annotation.Status: &m.status, annotation.NetNS: &m.netns, annotation.Reason: nil}
-	if m.reason != "" {
-		annotations[annotation.Reason] = &m.reason
+	annotations := map[string]*string{annotation.Status: &m.status, annotation.NetNS: &m.netns, annotation.Reason: nil,
+		annotation.Families: nil}
+	for key, value := range map[string]*string{annotation.Reason: &m.reason, annotation.Families: &m.families} {
+		if *value != "" {
+			annotations[key] = value
+		}
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": uid, "annotations": annotations}})
 	if err != nil {

@@ -9,12 +9,14 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// A pod is written to if its annotations are not what its record says, and only then: all three of them, and no other.
+// A pod is written to if its annotations are not what its record says, and only then: all four of them, and no other.
 func TestMarkIsNeeded(t *testing.T) {
 	type annotations = map[string]string
 	redirected := agenttest.RecordFor(agenttest.MeshPod("cart"), "1/1")
 	untouched := redirected
 	untouched.Decision, untouched.Reason = record.Untouched, "mode-none"
+	ofOne := redirected
+	ofOne.Families = "IPv4"
 	initialized := annotations{annotation.Status: annotation.Initialized, annotation.NetNS: agenttest.Boot + "/1/1"}
 	notRequired := annotations{
 		annotation.Status: annotation.NotRequired, annotation.NetNS: agenttest.Boot + "/1/1", annotation.Reason: "mode-none",
@@ -39,9 +41,14 @@ func TestMarkIsNeeded(t *testing.T) {
 		"without a network namespace": {
 			redirected, annotations{annotation.Status: annotation.Initialized}, initialized, Marked,
 		},
-		"a reason is left":      {redirected, with(initialized, annotation.Reason, "mode-none"), initialized, Marked},
-		"it had no rules":       {redirected, notRequired, initialized, Marked},
-		"it had rules":          {untouched, initialized, notRequired, Marked},
+		"a reason is left": {redirected, with(initialized, annotation.Reason, "mode-none"), initialized, Marked},
+		"it had no rules":  {redirected, notRequired, initialized, Marked},
+		"it had rules":     {untouched, initialized, notRequired, Marked},
+		"of one family":    {ofOne, nil, with(initialized, annotation.Families, "IPv4"), Marked},
+		"it was of both":   {ofOne, initialized, with(initialized, annotation.Families, "IPv4"), Marked},
+		"it was of one":    {redirected, with(initialized, annotation.Families, "IPv4"), initialized, Marked},
+		"it is of one": {ofOne, with(initialized, annotation.Families, "IPv4"),
+			with(initialized, annotation.Families, "IPv4"), AlreadyOn},
 		"another reason":        {untouched, with(notRequired, annotation.Reason, "ambient"), notRequired, Marked},
 		"others are left alone": {redirected, annotations{"other": "x"}, with(initialized, "other", "x"), Marked},
 	} {

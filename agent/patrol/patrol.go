@@ -185,10 +185,10 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 			s = &sighting{}
 		}
 		p.seen[pod.UID] = s
-		if p.lookAtSettings(pod) {
+		r, recorded := p.recordOf(pod, records)
+		if p.lookAtSettings(pod, r) {
 			refusing++
 		}
-		r, recorded := p.recordOf(pod, records)
 		stuck := recorded && p.lookAtWait(pod, r, now)
 		if recorded && !kube.IsOver(pod) && hashes.isOlder(r, p.rendered) {
 			older = append(older, name)
@@ -238,12 +238,13 @@ func (p *Patrol) recordOf(pod *corev1.Pod, records map[string][]record.Record) (
 }
 
 // lookAtSettings warns of what is wrong with the pod's own settings, and reports whether its sidecar refuses a family.
-func (p *Patrol) lookAtSettings(pod *corev1.Pod) (refuses bool) {
+// r is the record of the pod, or none.
+func (p *Patrol) lookAtSettings(pod *corev1.Pod, r record.Record) (refuses bool) {
 	namespace, known := p.Namespaces.Known(pod.Namespace)
 	if !known || kube.IsMirror(pod) || kube.IsOver(pod) || pod.Spec.HostNetwork {
 		return false
 	}
-	return p.Warner.aboutSettings(pod, namespace, p.Policy)
+	return p.Warner.aboutSettings(pod, namespace, p.Policy, r)
 }
 
 // lookAtWait reports a wait that goes on in a pod that carries its mark: the record may be about a sandbox that is

@@ -12,6 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/plugin/annotation"
+	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -279,7 +280,7 @@ func TestSharedUser(t *testing.T) {
 			c.change(pod)
 			settings := redirect.DefaultPolicy()
 			settings.SharedProxyUser = policy
-			w.aboutSettings(pod, nil, settings)
+			w.aboutSettings(pod, nil, settings, record.Record{})
 			want := c.want
 			if policy == redirect.SharedWarn {
 				want = strings.TrimSuffix(want, refused)
@@ -316,7 +317,7 @@ func TestEscalationIsAllowed(t *testing.T) {
 		pod := agenttest.MeshPod("cart")
 		pod.Spec.Containers[0].SecurityContext.AllowPrivilegeEscalation = c.allow
 		c.change(pod)
-		w.aboutSettings(pod, nil, redirect.DefaultPolicy())
+		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{})
 		if c.want == "" {
 			if all := sent(events); len(all) > 0 {
 				t.Errorf("%s: %q", name, all)
@@ -326,7 +327,7 @@ func TestEscalationIsAllowed(t *testing.T) {
 		expectOne(t, events, eventEscalation, c.want)
 		key := warning{pod.UID, eventEscalation}
 		w.sent[key] = sentEvent{w.sent[key].text, time.Now().Add(-repeatAfter)}
-		w.aboutSettings(pod, nil, redirect.DefaultPolicy())
+		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{})
 		if all := sent(events); len(all) > 0 {
 			t.Errorf("%s: said again: %q", name, all)
 		}
@@ -370,7 +371,7 @@ func TestGroupLeftOut(t *testing.T) {
 			pod.Spec.InitContainers = append([]corev1.Container{{Name: "migrate", SecurityContext: context}},
 				pod.Spec.InitContainers...)
 		}
-		w.aboutSettings(pod, nil, redirect.DefaultPolicy())
+		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{})
 		if app {
 			expectOne(t, events, eventLeftOut, "Container app runs in the group 1338")
 		} else if all := sent(events); len(all) > 0 {
@@ -379,31 +380,56 @@ func TestGroupLeftOut(t *testing.T) {
 	}
 }
 
-// A sidecar that listens in IPv4 alone refuses the IPv6 of its pod: that is said once, and counted.
+// A sidecar that listens in IPv4 alone refuses the IPv6 of its pod: that is said once, and counted. What was captured
+// when the pod got its network counts, and where nobody here can know what the sidecar is told, nothing is said.
 func TestIPv6Refused(t *testing.T) {
 	both := []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}}
+	elsewhere := corev1.EnvVar{Name: redirect.EnvDualStack, ValueFrom: &corev1.EnvVarSource{}}
+	captured := func(families string) func(*record.Record) { return func(r *record.Record) { r.Families = families } }
 	for name, c := range map[string]struct {
-		ips   []corev1.PodIP
-		dual  string
-		other bool // not in the mesh
-		want  float64
+		ips    []corev1.PodIP
+		env    []corev1.EnvVar
+		other  bool // not in the mesh
+		choice redirect.Captured
+		record func(*record.Record) // nil: none
+		want   float64
 	}{
 		"both": {ips: both, want: 1}, "both, IPv6 first": {ips: []corev1.PodIP{both[1], both[0]}, want: 1},
-		"listens in both": {ips: both, dual: "true"}, "says that it does not": {ips: both, dual: "false", want: 1},
-		"IPv4": {ips: both[:1]}, "IPv6": {ips: both[1:]}, "no address": {}, "not in the mesh": {ips: both, other: true},
+		"listens in both":       {ips: both, env: []corev1.EnvVar{{Name: redirect.EnvDualStack, Value: "true"}}},
+		"says that it does not": {ips: both, env: []corev1.EnvVar{{Name: redirect.EnvDualStack, Value: "false"}}, want: 1},
+		"says so elsewhere":     {ips: both, env: []corev1.EnvVar{elsewhere}},
+		"IPv4":                  {ips: both[:1]}, "IPv6": {ips: both[1:]}, "no address": {},
+		"not in the mesh":         {ips: both, other: true},
+		"no record, by the proxy": {ips: both, choice: redirect.CapturedProxy},
+		"a record":                {ips: both, record: captured(""), want: 1},
+		"IPv4 alone":              {ips: both, record: captured("IPv4")},
+		"IPv4 alone, now by both": {ips: both, record: captured("IPv4"), choice: redirect.CapturedAll},
+		"IPv6 alone":              {ips: both, record: captured("IPv6"), want: 1},
+		"both, now by the proxy":  {ips: both, record: captured(""), choice: redirect.CapturedProxy, want: 1},
+		"rules of another": {ips: both, record: func(r *record.Record) {
+			r.Decision, r.Reason = record.Untouched, string(redirect.ReasonForeignRules)
+		}},
 	} {
 		pod := agenttest.MeshPod("cart")
 		pod.Spec.Containers[0].SecurityContext.AllowPrivilegeEscalation = new(false)
 		pod.Status.PodIPs = c.ips
 		for i := range pod.Spec.Containers {
-			if c.dual != "" && pod.Spec.Containers[i].Name == redirect.ProxyContainer {
-				pod.Spec.Containers[i].Env = []corev1.EnvVar{{Name: redirect.EnvDualStack, Value: c.dual}}
+			if pod.Spec.Containers[i].Name == redirect.ProxyContainer {
+				pod.Spec.Containers[i].Env = c.env
 			}
 		}
 		if c.other {
 			pod.Annotations = nil
 		}
 		b := patrolling(t, pod)
+		if c.choice != "" {
+			b.Policy.Redirect.Families = c.choice
+		}
+		if c.record != nil {
+			r := agenttest.RecordFor(pod, "1/1")
+			c.record(&r)
+			b.records[string(pod.UID)] = r
+		}
 		b.round(t.Context(), time.Now())
 		registry := prometheus.NewRegistry()
 		registry.MustRegister(b.Metrics.Refusing)

@@ -135,8 +135,10 @@ func (w *Warner) AboutRefusedMark(pod *corev1.Pod, err error) {
 }
 
 // aboutSettings says what is wrong with a pod's own settings, by the same decision that the plugin makes, and reports
-// whether its sidecar refuses one of the families that the pod has addresses of.
-func (w *Warner) aboutSettings(pod *corev1.Pod, namespace map[string]string, policy redirect.Policy) (refuses bool) {
+// whether its sidecar refuses one of the families that the pod has addresses of. r is the pod's record, or none.
+func (w *Warner) aboutSettings(
+	pod *corev1.Pod, namespace map[string]string, policy redirect.Policy, r record.Record,
+) (refuses bool) {
 	decision, err := redirect.Decide(kube.FactsOf(pod, namespace), policy)
 	var shared *redirect.SharedUserError
 	switch {
@@ -148,22 +150,28 @@ func (w *Warner) aboutSettings(pod *corev1.Pod, namespace map[string]string, pol
 		runs := kube.AsRun(pod, namespace)
 		w.aboutPrivileges(pod, runs.SharesProxyUser(decision.Spec))
 		w.aboutLeftOut(pod, runs.LeftOut(decision.Spec))
-		refuses = w.aboutFamilies(pod, runs)
+		if r.Decision == record.Redirect { // what was written counts, not what would be now
+			decision.Spec.Families = redirect.Captured(r.Families)
+		}
+		refuses = r.Decision != record.Untouched && w.aboutFamilies(pod, runs, decision.Spec.Families)
 	}
 	return refuses
 }
 
-// aboutFamilies says that a sidecar which listens in IPv4 alone gets the IPv6 of its pod, too: both families are
-// captured whatever the sidecar does, for what is not captured goes around it. Istio's listens so in a pod of both
-// families, unless it is told otherwise. Source: getActualWildcardAndLocalHost in istio/istio
-// pilot/pkg/networking/core/listener_address.go.
-func (w *Warner) aboutFamilies(pod *corev1.Pod, facts redirect.Pod) (refuses bool) {
-	if !kube.IsDualStack(pod) || facts.DualStack() {
+// aboutFamilies says that a sidecar which listens in IPv4 alone gets the IPv6 of its pod, too: what is not captured
+// goes around it, so both families are captured unless the operator says otherwise. Istio's listens so in a pod of
+// both, unless it is told otherwise: redirect.Spec.ForAddresses. Where nobody here can know what it is told, nothing is
+// said.
+func (w *Warner) aboutFamilies(pod *corev1.Pod, facts redirect.Pod, captured redirect.Captured) (refuses bool) {
+	dual, known := facts.DualStack()
+	if !kube.IsDualStack(pod) || dual || !known || captured == redirect.CapturedProxy ||
+		!slices.Contains(captured.Of(), redirect.IPv6) {
 		return false
 	}
 	w.warn(pod, eventFamily,
 		"The pod has addresses of both families and its sidecar, without %s, listens in IPv4 alone: all "+
-			"its IPv6 is captured and refused. Set %s: \"true\" in the sidecar's proxyMetadata and for istiod",
+			"its IPv6 is captured and refused. Set %s: \"true\" in the sidecar's proxyMetadata and for istiod, or have its "+
+			"IPv6 go around the sidecar (redirect.families: proxy)",
 		redirect.EnvDualStack, redirect.EnvDualStack)
 	return true
 }

@@ -97,6 +97,7 @@ func TestTakesWhatThePluginTakes(t *testing.T) {
 		"redirect.proxyGID":                   {0, 4294967295},
 		"redirect.dnsPort":                    {0, 1, 65535, 65536},
 		"redirect.mode":                       {"TPROXY", "tproxy"},
+		"redirect.families":                   {"all", "proxy", "IPv4", "IPv6", ""},
 		"redirect.dnsCapture":                 {true, "yes"},
 		"selection":                           {"annotated", "all"},
 		"sharedProxyUser":                     {"refuse", "allow", ""},

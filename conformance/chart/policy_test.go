@@ -24,10 +24,11 @@ import (
 
 // The marks, and a pod's own annotation.
 const (
-	status = "pod-network-controller.istio.io/status"
-	netns  = "pod-network-controller.istio.io/netns"
-	reason = "pod-network-controller.istio.io/reason"
-	taint  = "istio-pod-network-controller/agent-not-ready"
+	status   = "pod-network-controller.istio.io/status"
+	netns    = "pod-network-controller.istio.io/netns"
+	reason   = "pod-network-controller.istio.io/reason"
+	families = "pod-network-controller.istio.io/families"
+	taint    = "istio-pod-network-controller/agent-not-ready"
 )
 
 // guarded is a cluster with the chart's policies, two nodes, a pod on each, and what reaches it as whom.
@@ -255,6 +256,12 @@ func TestPolicy(t *testing.T) {
 			return patch(g.agent, "on-a", "status", annotated(status, "initialized", netns, "b/3/3"))
 		}, ""},
 		{"the agent takes its reason away", func() error { return patch(g.agent, "on-a", "status", annotated(reason, "")) },
+			""},
+		{"the agent says that one family is captured",
+			func() error { return patch(g.agent, "on-a", "status", annotated(families, "IPv4")) }, ""},
+		{"a user says that another is", func() error { return patch(g.editor, "on-a", "", annotated(families, "IPv6")) },
+			families},
+		{"the agent says that both are", func() error { return patch(g.agent, "on-a", "status", annotated(families, "")) },
 			""},
 		{"the agent marks a pod of another node",
 			func() error { return patch(g.agent, "on-b", "status", annotated(status, "initialized")) }, "own node"},

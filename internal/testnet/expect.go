@@ -24,6 +24,7 @@ const direct Landing = ""
 
 // listener says which listener the flow is turned to, and why.
 func (s settings) listener(f Flow, family Family) (Landing, string) {
+	s = s.in(family)
 	switch {
 	case s.none:
 		return direct, "nothing is redirected"
@@ -46,7 +47,10 @@ func (s settings) listener(f Flow, family Family) (Landing, string) {
 }
 
 func (s settings) expect(f Flow, family Family) Outcome {
+	s = s.in(family)
 	switch {
+	case s.none && f.Kind == OriginalSrc:
+		return Outcome{Landed: Timeout} // the app answers the client
 	case f.Kind == Invalid, f.Kind == NoSocket:
 		return s.expectCrafted(f)
 	case f.Kind == Zones:

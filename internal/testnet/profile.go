@@ -25,6 +25,9 @@ func (p Profile) JSON() []byte {
 	return raw
 }
 
+// Open reports whether the profile leaves a family alone.
+func (p Profile) Open(family Family) bool { return p.settings().in(family).none }
+
 // settings is a profile as the expectations read it. It is parsed here, and not by the product's parser, so that a
 // mistake there shows.
 type settings struct {
@@ -38,6 +41,7 @@ type settings struct {
 	excludeInterfaces, rerouteInterfaces             []string
 	allGroups                                        bool
 	includeGroups, excludeGroups                     []int
+	onlyFamily                                       Family // the one that is captured; 0: both
 }
 
 // settings reads the profile; a value that makes no sense is a mistake in the tables and panics.
@@ -73,9 +77,18 @@ func (p Profile) settings() settings {
 		s.includeGroups = groups(text("includeOutboundOwnerGroups", ""))
 	}
 	s.excludeGroups = groups(text("excludeOutboundOwnerGroups", ""))
+	s.onlyFamily = map[string]Family{"IPv4": IPv4, "IPv6": IPv6}[text("families", "all")]
 	// Istio adds its own three to every list.
 	s.excludeInPorts = append(ports(text("excludeInboundPorts", "")), ports("15020,15021,15090")...)
 	s.loopbackCIDR = slices.ContainsFunc(s.includeRanges, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
+	return s
+}
+
+// in returns what the settings mean in a family: nothing, where that is not captured.
+func (s settings) in(family Family) settings {
+	if s.onlyFamily != 0 && s.onlyFamily != family {
+		s.none, s.tproxy, s.dns, s.dropInvalid = true, false, false, false
+	}
 	return s
 }
 

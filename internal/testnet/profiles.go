@@ -40,6 +40,12 @@ var Profiles = append(append(BaseProfiles[:len(BaseProfiles):len(BaseProfiles)],
 	{"include-groups", map[string]any{"includeOutboundOwnerGroups": "1337,5000", "dnsCapture": true}},
 })...)
 
+// FamilyProfiles capture one family, of a pod that may have both.
+var FamilyProfiles = combined([]Profile{
+	{"IPv4-alone", map[string]any{"families": "IPv4", "dnsCapture": true}},
+	{"IPv6-alone", map[string]any{"families": "IPv6", "dnsCapture": true}},
+})
+
 // NoRules is a pod that nobody redirects: the control.
 var NoRules = Profile{"none", map[string]any{"mode": "NONE"}}
 

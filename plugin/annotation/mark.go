@@ -5,6 +5,8 @@ const (
 	Status = ControllerPrefix + "status" // Initialized or NotRequired
 	NetNS  = ControllerPrefix + "netns"  // the network namespace that the status is about, as in the record
 	Reason = ControllerPrefix + "reason" // the reason of the record, with NotRequired only
+	// Families is the one family that is captured, IPv4 or IPv6. Without it both are.
+	Families = ControllerPrefix + "families"
 )
 
 // Values of Status.

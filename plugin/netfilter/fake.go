@@ -11,11 +11,12 @@ import (
 // Fake is a Namespace in memory, for tests of callers. The zero value is a new pod's namespace. It is not safe for
 // concurrent use.
 type Fake struct {
-	Foreign []string         // rules of somebody else: with any, Apply refuses and IsForeign holds for its error
-	Lacking error            // why no backend works: Apply returns it, and IsUnusable holds for its error
-	Skips   []Skipped        // what Apply reports as skipped
-	Fail    map[string]error // by method, such as "Apply": what it returns instead of doing anything
-	Calls   map[string]int   // how often each method was called, "Close" included
+	Foreign []string          // rules of somebody else: with any, Apply refuses and IsForeign holds for its error
+	Lacking error             // why no backend works: Apply returns it, and IsUnusable holds for its error
+	Skips   []Skipped         // what Apply reports as skipped
+	Has     []redirect.Family // what Families returns
+	Fail    map[string]error  // by method: what it returns instead of doing anything
+	Calls   map[string]int    // how often each method was called, "Close" included
 
 	rules   redirect.RuleSet
 	created []string
@@ -79,6 +80,9 @@ func (f *Fake) Remove(applied Applied) error {
 	f.created = slices.DeleteFunc(f.created, func(name string) bool { return slices.Contains(applied.Created, name) })
 	return nil
 }
+
+// Families returns Has.
+func (f *Fake) Families() ([]redirect.Family, error) { return f.Has, f.called("Families") }
 
 // Close does nothing but count.
 func (f *Fake) Close() { _ = f.called("Close") }

@@ -34,6 +34,7 @@ type Namespace interface {
 	Replace(Backend, redirect.RuleSet) (Applied, error)
 	Check(Applied, redirect.RuleSet) error
 	Remove(Applied) error
+	Families() ([]redirect.Family, error)
 	Close()
 }
 

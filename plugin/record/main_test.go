@@ -32,11 +32,11 @@ func sample() Record {
 		Reason:      "injected",
 		Detail:      "address skipped",
 		Backend:     "nftables",
-		RuleSetHash: "sha256:4c1f",
-		Spec:        []byte(`{"mode":"REDIRECT","outboundPort":15001,"includeOutboundIPRanges":"*"}`),
-		Created:     []string{"address ::6/128 lo"},
-		Skipped:     []string{"route of table 133: IPv6 is disabled in the namespace"},
-		Time:        time.Date(2025, 3, 4, 5, 6, 7, 8, time.UTC),
+		RuleSetHash: "sha256:4c1f", Families: "IPv4",
+		Spec:    []byte(`{"mode":"REDIRECT","outboundPort":15001,"includeOutboundIPRanges":"*"}`),
+		Created: []string{"address ::6/128 lo"},
+		Skipped: []string{"route of table 133: IPv6 is disabled in the namespace"},
+		Time:    time.Date(2025, 3, 4, 5, 6, 7, 8, time.UTC),
 
 		DurationMicroseconds: 5321,
 	}

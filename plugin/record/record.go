@@ -37,6 +37,8 @@ type Record struct {
 	Detail      string `json:"detail,omitempty"`
 	Backend     string `json:"backend,omitempty"`     // the backend that wrote the rules; empty when untouched
 	RuleSetHash string `json:"ruleSetHash,omitempty"` // hash of the rule set that was written
+	// Families is the one IP family that is captured, IPv4 or IPv6; empty where both are. Spec says the same.
+	Families string `json:"families,omitempty"`
 	// Spec is the effective settings as JSON, from which CHECK rebuilds the expected rules without the agent.
 	// It is kept by value, not by byte: white space is dropped.
 	Spec json.RawMessage `json:"spec,omitempty"`

@@ -28,7 +28,8 @@ type Pod struct {
 type Container struct {
 	Name       string            `json:"name"`
 	Args       []string          `json:"args,omitempty"`
-	Env        map[string]string `json:"env,omitempty"` // literal values; valueFrom is not resolved and left out
+	Env        map[string]string `json:"env,omitempty"`        // values that stand in the pod
+	Unresolved []string          `json:"unresolved,omitempty"` // names of variables whose values stand elsewhere
 	RunAsUser  *int64            `json:"runAsUser,omitempty"`
 	RunAsGroup *int64            `json:"runAsGroup,omitempty"`
 	// SupplementalGroups are those of its user in the image; only who has seen the container run knows them.

@@ -185,6 +185,7 @@ var keyEffects = map[string]struct {
 	"EnvDNSCapture":                 {nil, []edit{proxyEnv(EnvDNSCapture, "true")}},
 	"EnvInvalidDrop":                {nil, []edit{proxyEnv(EnvInvalidDrop, "true")}},
 	"EnvDropInvalid":                {nil, []edit{proxyEnv(EnvDropInvalid, "true")}},
+	"EnvDualStack":                  {[]edit{byProxy}, []edit{byProxy, proxyEnv(EnvDualStack, "true")}},
 	"EnvMode":                       {nil, []edit{proxyEnv(EnvMode, "TPROXY")}},
 	"EnvDisableEnvoy":               {nil, []edit{proxyEnv(EnvDisableEnvoy, "true")}},
 }
@@ -194,18 +195,25 @@ var synonyms = map[string]string{"KubevirtInterfaces": "RerouteVirtualInterfaces
 	"EnvMode": "InterceptionMode", "EnvIncludeGroups": "OwnIncludeOutboundOwnerGroups",
 	"EnvExcludeGroups": "OwnExcludeOutboundOwnerGroups"}
 
+// byProxy has the sidecar decide which families are captured.
+func byProxy(_ *Pod, policy *Policy) {
+	policy.Redirect.Families, policy.Redirect.DNSPort = CapturedProxy, 99
+}
+
 func TestDualStack(t *testing.T) {
 	for _, test := range []struct {
-		edits []edit
-		want  bool
+		edits       []edit
+		dual, known bool
 	}{
-		{nil, false}, {[]edit{proxyEnv(EnvDualStack, "true")}, true}, {[]edit{proxyEnv(EnvDualStack, "1"), nativeSidecar},
-			true},
-		{[]edit{proxyEnv(EnvDualStack, "false")}, false}, {[]edit{proxyEnv(EnvDualStack, "yes")}, false},
-		{[]edit{withoutProxy}, false},
+		{nil, false, true}, {[]edit{proxyEnv(EnvDualStack, "true")}, true, true},
+		{[]edit{proxyEnv(EnvDualStack, "1"), nativeSidecar}, true, true},
+		{[]edit{proxyEnv(EnvDualStack, "false")}, false, true}, {[]edit{proxyEnv(EnvDualStack, "yes")}, false, true},
+		{[]edit{withoutProxy}, false, false}, {[]edit{unresolved(EnvDualStack)}, false, false},
+		{[]edit{unresolved(EnvMode)}, false, true},
 	} {
-		if pod, _ := meshPod(test.edits...); pod.DualStack() != test.want {
-			t.Errorf("%+v: %t", pod.Containers, pod.DualStack())
+		pod, _ := meshPod(test.edits...)
+		if dual, known := pod.DualStack(); dual != test.dual || known != test.known {
+			t.Errorf("%+v: %t, known: %t", pod.Containers, dual, known)
 		}
 	}
 }
@@ -224,7 +232,6 @@ func TestProxyVariables(t *testing.T) {
 
 func TestEveryKeyMatters(t *testing.T) {
 	names := append(declared(t, "../annotation/input.go", ""), declared(t, "proxy.go", "Env")...)
-	names = slices.DeleteFunc(names, func(name string) bool { return name == "EnvDualStack" }) // which is the agent's
 	slices.Sort(names)
 	if got := sortedKeys(keyEffects); !slices.Equal(got, names) {
 		t.Errorf("effects of %q, keys %q", got, names)

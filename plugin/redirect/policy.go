@@ -95,7 +95,9 @@ func ParsePolicy(config map[string]json.RawMessage) (Policy, error) {
 	if policy.SharedProxyUser, err = ParseSharedProxyUser(shared); err != nil {
 		return policy, err
 	}
-	policy.Redirect, err = ParseSpec(config["redirect"])
+	if policy.Redirect, err = ParseSpec(config["redirect"]); err == nil {
+		err = policy.Redirect.checkFamilies()
+	}
 	return policy, err
 }
 

@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/istio-pod-network/controller/internal/invalid"
@@ -14,7 +15,7 @@ const (
 	EnvDropInvalid  = "DROP_INVALID" // the init container's name of the next one, which wins, as there
 	EnvInvalidDrop  = "INVALID_DROP"
 	EnvDisableEnvoy = "DISABLE_ENVOY"
-	EnvDualStack    = "ISTIO_DUAL_STACK"             // the sidecar listens in both families; the rules do not depend on it
+	EnvDualStack    = "ISTIO_DUAL_STACK"             // the sidecar listens in both families
 	EnvMode         = "ISTIO_META_INTERCEPTION_MODE" // by which the sidecar itself knows how it gets its traffic
 	// Whose outbound traffic is captured, by group.
 	EnvIncludeGroups = "ISTIO_OUTBOUND_OWNER_GROUPS"
@@ -49,10 +50,14 @@ func (s *Spec) readProxy(pod Pod, proxy Container) error {
 	return nil
 }
 
-// DualStack reports whether the sidecar says that it listens in both IP families.
-func (p Pod) DualStack() bool {
+// DualStack reports whether the sidecar says that it listens in both IP families. That is not known where the pod's
+// containers are not, or where the variable's value stands outside the pod.
+func (p Pod) DualStack() (dual, known bool) {
 	proxy := p.proxy()
-	return proxy != nil && envBool(*proxy, EnvDualStack, false)
+	if proxy == nil || slices.Contains(proxy.Unresolved, EnvDualStack) {
+		return false, false
+	}
+	return envBool(*proxy, EnvDualStack, false), true
 }
 
 // mode returns the interception mode: what the pod says, else its sidecar, else the operator. It is not known where the

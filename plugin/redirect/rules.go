@@ -47,11 +47,12 @@ func (s Spec) RuleSet() RuleSet {
 	if s.Mode != ModeRedirect && s.Mode != ModeTProxy {
 		return set
 	}
-	_, passthrough, _ := IPv6.addresses()
-	// 127.0.0.6 needs no such address: all of 127.0.0.0/8 is local.
-	set.Addresses = []Address{{IPv6, passthrough}}
-	for _, family := range Families {
+	for _, family := range s.Families.Of() {
 		b := builder{s, family}
+		if family == IPv6 { // 127.0.0.6 needs no such address: all of 127.0.0.0/8 is local
+			_, passthrough, _ := family.addresses()
+			set.Addresses = append(set.Addresses, Address{family, passthrough})
+		}
 		if s.Mode == ModeTProxy {
 			set.Routes = append(set.Routes, PolicyRoute{family, markProxy, tproxyTable})
 		}

@@ -16,7 +16,7 @@ const documented = `{"mode":"REDIRECT","outboundPort":15001,"inboundPort":15006,
 	`"includeOutboundIPRanges":"*","excludeOutboundIPRanges":"","includeInboundPorts":"*",` +
 	`"excludeInboundPorts":"15020,15021,15090","includeOutboundPorts":"","excludeOutboundPorts":"",` +
 	`"excludeInterfaces":"","rerouteVirtualInterfaces":"","dnsCapture":false,"dnsPort":15053,"dropInvalid":false,` +
-	`"includeOutboundOwnerGroups":"*","excludeOutboundOwnerGroups":""}`
+	`"includeOutboundOwnerGroups":"*","excludeOutboundOwnerGroups":"","families":"all"}`
 
 // sample is, for one setting, a value that is valid and not the default, what is made of it, and values that are
 // invalid. All are JSON; an annotation holds the text that a JSON string stands for.
@@ -79,6 +79,7 @@ var samples = map[string]sample{
 	"excludeOutboundOwnerGroups": {[]string{annotation.OwnExcludeOutboundOwnerGroups}, `"0,1338"`, `"0,1338"`,
 		[]string{`"*"`, `"root"`, `"4294967295"`}, notText, "valid: a comma-separated list of group IDs"},
 	"dropInvalid": {nil, `true`, `true`, nil, notBool, "true or false"},
+	"families":    {nil, `"IPv4"`, `"IPv4"`, []string{`"both"`, `"ipv4"`, `""`}, notText, "all or proxy"},
 }
 
 // field returns one key of a Spec's JSON form.

@@ -32,6 +32,7 @@ type Spec struct {
 	DropInvalid              bool
 	IncludeOutboundGroups    Groups // whose outbound traffic is captured
 	ExcludeOutboundGroups    Groups // used only where IncludeOutboundGroups is all
+	Families                 Captured
 }
 
 // proxyOwnPorts are ports of the sidecar itself that peers reach directly: merged metrics, health, Envoy metrics. Istio
@@ -47,7 +48,7 @@ func DefaultSpec() Spec {
 		Mode: ModeRedirect, OutboundPort: 15001, InboundPort: 15006, ProxyUID: 1337, ProxyGID: 1337,
 		IncludeOutboundIPRanges: AllPrefixes(), IncludeInboundPorts: AllPorts(),
 		ExcludeInboundPorts: PortsOf(proxyOwnPorts...), DNSPort: 15053,
-		IncludeOutboundGroups: AllGroups(),
+		IncludeOutboundGroups: AllGroups(), Families: CapturedAll,
 	}
 }
 
@@ -77,6 +78,7 @@ const (
 	validGroups    = `"*" or a comma-separated list of group IDs 0 to 4294967294`
 	validGroupList = "a comma-separated list of group IDs 0 to 4294967294"
 	validBool      = "true or false"
+	validFamilies  = "all or proxy"
 )
 
 // setting is one key: where it is read from, what is valid, and its only parser and printer.
@@ -153,6 +155,7 @@ var settings = []setting{
 		ParseGroups, asString[Groups], annotation.OwnIncludeOutboundOwnerGroups).orProxy(EnvIncludeGroups),
 	value("excludeOutboundOwnerGroups", text, validGroupList, func(s *Spec) *Groups { return &s.ExcludeOutboundGroups },
 		listOnly(ParseGroups), asString[Groups], annotation.OwnExcludeOutboundOwnerGroups).orProxy(EnvExcludeGroups),
+	value("families", text, validFamilies, func(s *Spec) *Captured { return &s.Families }, ParseCaptured, asIs[Captured]),
 }
 
 func parseProxyUID(text string) (ID, error) {
@@ -265,6 +268,9 @@ func (s Spec) MarshalJSON() ([]byte, error) {
 // proxy container (nil if unknown). The 2018 annotations win over the container: somebody wrote them for this very
 // purpose.
 func (s Spec) withPod(pod Pod, proxy *Container) (Spec, error) {
+	if dual, known := pod.DualStack(); s.Families == CapturedProxy && (dual || !known) {
+		s.Families = CapturedAll
+	}
 	if proxy != nil {
 		if err := s.readProxy(pod, *proxy); err != nil {
 			return Spec{}, err

@@ -42,7 +42,7 @@ func defaults() options {
 		statusKey: annotation.Status, value: annotation.Initialized,
 		netnsKey: annotation.NetNS,
 		timeout:  300 * time.Second, poll: 500 * time.Millisecond,
-		expected:    expectation{proxyUID: 1337, outbound: 15001, inbound: 15006},
+		expected:    expectation{proxyUID: 1337, outbound: 15001, inbound: 15006, families: familiesAll},
 		termination: defaultTermination,
 	}
 }
@@ -71,6 +71,10 @@ func (o *options) flags() *flag.FlagSet {
 	add("proxy-uid", userIDs, func(v string) bool { return userID(v, &o.expected.proxyUID) })
 	add("outbound-port", ports, func(v string) bool { return port(v, &o.expected.outbound) })
 	add("inbound-port", ports, func(v string) bool { return port(v, &o.expected.inbound) })
+	add("families", "all, proxy", func(v string) bool {
+		o.expected.families = families(v)
+		return slices.Contains([]families{familiesAll, familiesProxy}, o.expected.families)
+	})
 	add("termination-log", "the path of a file, or empty for none", func(v string) bool { o.termination = v; return true })
 	return set
 }
@@ -138,6 +142,9 @@ Runs as an init container before the sidecar and the app, as any user, without c
   --outbound-port 15001  that last attempt leaves the pod as one SYN with a hop limit of 1, which the node drops. The
                          pod's annotations pod-network-controller.istio.io/envoy-userid and envoy-port win, as they do
                          in the plugin that writes the rules
+  --families all         which of the pod's IP families the probe expects to be redirected: all, or with the plugin's
+                         redirect.families: proxy the one that the sidecar listens in, IPv4 where the pod has it.
+                         Where the mark of this network namespace names one, that counts
   --poll 500ms           how often the file is read, beside being watched; the probe runs once a second
   --delay SECONDS        upper bound of --poll; a flag of the 2018 controller's
   --termination-log /dev/termination-log   where the reason of a failure goes; empty for nowhere

@@ -30,7 +30,7 @@ func parsed(t testing.TB, args ...string) options {
 func TestFlags(t *testing.T) {
 	plain := parsed(t)
 	if plain.mode != modeAny || plain.timeout != 5*time.Minute || !slices.Equal(plain.files, defaultFiles) ||
-		plain.expected != (expectation{proxyUID: 1337, outbound: 15001, inbound: 15006}) ||
+		plain.expected != (expectation{proxyUID: 1337, outbound: 15001, inbound: 15006, families: familiesAll}) ||
 		plain.termination != "/dev/termination-log" {
 		t.Errorf("defaults: %+v", plain)
 	}
@@ -44,10 +44,10 @@ func TestFlags(t *testing.T) {
 		t.Errorf("the 2018 controller's flags: %+v", old)
 	}
 	all := parsed(t, strings.Fields("--mode=probe --file=/f --netns-annotation-key=n --timeout=1m --poll=3 --delay=2s "+
-		"--proxy-uid=2000 --outbound-port=1 --inbound-port=65535 --termination-log=")...)
+		"--proxy-uid=2000 --outbound-port=1 --inbound-port=65535 --families=proxy --termination-log=")...)
 	if all.mode != modeProbe || all.netnsKey != "n" || all.timeout != time.Minute || all.interval() != 2*time.Second ||
 		all.termination != "" ||
-		all.expected != (expectation{proxyUID: 2000, outbound: 1, inbound: 65535}) {
+		all.expected != (expectation{proxyUID: 2000, outbound: 1, inbound: 65535, families: familiesProxy}) {
 		t.Errorf("every flag: %+v", all)
 	}
 }
@@ -56,6 +56,7 @@ func TestUsage(t *testing.T) {
 	for args, want := range map[string][]string{
 		"--mode all":                 {"--mode", `"all"`, "any, annotation, probe"},
 		"--mode":                     {"--mode"},
+		"--families IPv4":            {"--families", `"IPv4"`, "all, proxy"},
 		"--file=":                    {"--file", `""`, "path"},
 		"--annotation-key=":          {"--annotation-key", `""`, "key"},
 		"--annotation-value=":        {"--annotation-value", `""`, "value"},

@@ -18,15 +18,38 @@ type expectation struct {
 	proxyUID          uint32
 	outbound, inbound uint16
 	ranges            *string // of outbound traffic, where not everything is captured
+	families          families
+}
+
+// families says which of the families that the pod has are to be redirected.
+type families string
+
+const (
+	familiesAll   families = "all"
+	familiesProxy families = "proxy" // the one that a sidecar listens in which is not told to listen in both
+)
+
+// of returns those of the pod's that are to be redirected. With proxy that is IPv4, where the pod has it.
+func (f families) of(pod []family) []family {
+	for _, one := range pod {
+		if f == families(one.name) || f == familiesProxy {
+			return []family{one}
+		}
+	}
+	return pod
 }
 
 // with returns e as the pod's annotations change it. They win, as in the plugin that writes the rules; a value that the
-// plugin would refuse is ignored.
-func (e expectation) with(a annotations) expectation {
+// plugin would refuse is ignored. Which families are captured is part of the mark, and is believed like one: if it is
+// of this network namespace.
+func (e expectation) with(a annotations, isOwn bool) expectation {
 	userID(a[annotation.EnvoyUserID], &e.proxyUID)
 	port(a[annotation.EnvoyPort], &e.outbound)
 	if ranges, present := a[annotation.IncludeOutboundIPRanges]; present && ranges != "*" {
 		e.ranges = &ranges
+	}
+	if isOwn {
+		e.families = families(a[annotation.Families])
 	}
 	return e
 }
@@ -40,8 +63,8 @@ type family struct {
 	loopback, passthrough, outside, any netip.Addr
 }
 
-// families in the order they are tried. 192.0.2.0/24 and 2001:db8::/32 are for documentation: nobody has them.
-var families = []family{
+// knownFamilies in the order they are tried. 192.0.2.0/24 and 2001:db8::/32 are for documentation: nobody has them.
+var knownFamilies = []family{
 	{"IPv4", "tcp4", netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.6"), netip.MustParseAddr("192.0.2.1"),
 		netip.IPv4Unspecified()},
 	{"IPv6", "tcp6", netip.IPv6Loopback(), netip.MustParseAddr("::6"), netip.MustParseAddr("2001:db8::1"),
@@ -51,7 +74,7 @@ var families = []family{
 // dialPort is the port that the probe dials; Istio's own validation uses it too.
 const dialPort = 15002
 
-// probe tries every family that the pod has.
+// probe tries every family of the pod that is to be redirected.
 func probe(ctx context.Context, e expectation) finding {
 	return e.try(ctx, uint32(os.Geteuid()), podFamilies)
 }
@@ -66,7 +89,7 @@ func (e expectation) try(ctx context.Context, uid uint32, pod func() ([]family, 
 	}
 	var arrived, problems []string
 	failed := missing
-	for _, family := range have {
+	for _, family := range e.families.of(have) {
 		a := e.attempt(family, uid)
 		if err := a.run(ctx); err != nil {
 			if isHeld(err) {
@@ -125,7 +148,7 @@ func podFamilies() ([]family, error) {
 		}
 	}
 	var have []family
-	for _, f := range families {
+	for _, f := range knownFamilies {
 		if has[f.loopback.Is4()] {
 			have = append(have, f)
 		}

@@ -157,6 +157,58 @@ func TestProbeFails(t *testing.T) {
 	}
 }
 
+// TestProbeOfOneFamily has rules of one family in a pod of both: the probe expects those of a family only as far as it
+// is told so, by a flag or by the mark of its own network namespace.
+func TestProbeOfOneFamily(t *testing.T) {
+	v4, v6 := rulesOf(t, `{"families": "IPv4"}`), rulesOf(t, `{"families": "IPv6"}`)
+	byProxy := []string{"--families=proxy"}
+	const lacks4, lacks6, has4, has6 = "IPv4: a connection", "IPv6: a connection", "IPv4 to port", "IPv6 to port"
+	own := func(families string) func(record.NetNS) []string {
+		return func(id record.NetNS) []string { return marked("initialized", id, line(annotation.Families, families)) }
+	}
+	another := func(id record.NetNS) []string { return own("IPv4")(id + "1") }
+	nobody := func(record.NetNS) []string { return []string{line(annotation.Families, "IPv4")} }
+	for _, c := range []struct {
+		name      string
+		rules     redirect.RuleSet
+		flags     []string
+		mark      func(record.NetNS) []string
+		code      int
+		says, not string
+	}{
+		{"told nothing", v4, nil, nil, exitNotReady, lacks6, lacks4},
+		{"all", v4, []string{"--families=all"}, nil, exitNotReady, lacks6, lacks4},
+		{"proxy", v4, byProxy, nil, exitReady, has4, has6},
+		{"proxy, rules of IPv6", v6, byProxy, nil, exitNotReady, lacks4, lacks6},
+		{"proxy, no rules", redirect.RuleSet{}, byProxy, nil, exitNotReady, lacks4, lacks6},
+		{"its mark", v4, nil, own("IPv4"), exitReady, has4, has6},
+		{"its mark, IPv6", v6, byProxy, own("IPv6"), exitReady, has6, has4},
+		{"its mark, both", v4, byProxy, own("none"), exitNotReady, lacks6, lacks4},
+		{"mark of another", v4, nil, another, exitNotReady, lacks6, lacks4},
+		{"no mark", v4, nil, nobody, exitNotReady, lacks6, lacks4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			lab, n := pod(t, testnet.Options{})
+			if len(c.rules.Tables) > 0 {
+				apply(t, n, netfilter.Nftables, c.rules)
+			}
+			args := append([]string{"--mode=probe", "--timeout=2"}, c.flags...)
+			if c.mark != nil {
+				args = append(args, "--file="+newVolume(t, c.mark(identity(t, n))...).file())
+			}
+			got := runIn(t, lab.Path, someone, args...)
+			got.expect(t, c.code, c.says)
+			if strings.Contains(got.stdout+got.message, c.not) {
+				t.Errorf("says %q: %s", c.not, got)
+			}
+		})
+	}
+	lab, n := pod(t, testnet.Options{Families: []testnet.Family{testnet.IPv6}})
+	apply(t, n, netfilter.Nftables, v6)
+	runIn(t, lab.Path, proxy, "--mode=probe", "--timeout=60", "--families=proxy").expect(t, exitReady, has6)
+}
+
 // forwarded returns how many packets of IPv4 and IPv6 a network namespace has sent on.
 func forwarded(t *testing.T, netns string) []string {
 	t.Helper()
@@ -452,7 +504,7 @@ func TestRanges(t *testing.T) {
 
 // TestAnswerOfAnother has somebody else's connection come to the listener first.
 func TestAnswerOfAnother(t *testing.T) {
-	a := attempt{families[0], netip.AddrPort{}, netip.MustParseAddrPort("127.0.0.6:15002"),
+	a := attempt{knownFamilies[0], netip.AddrPort{}, netip.MustParseAddrPort("127.0.0.6:15002"),
 		netip.MustParseAddrPort("127.0.0.1:0")}
 	listener, err := a.open(context.Background())
 	await.Must(t, err)
@@ -470,7 +522,7 @@ func TestAnswerOfAnother(t *testing.T) {
 func TestNotRedirected(t *testing.T) {
 	lab, n := pod(t, testnet.Options{})
 	apply(t, n, netfilter.Nftables, rulesOf(t, `{}`))
-	for i, f := range families {
+	for i, f := range knownFamilies {
 		a := attempt{f, netip.AddrPort{}, netip.AddrPortFrom(f.passthrough, dialPort), netip.AddrPortFrom(f.loopback, 15006)}
 		var listener *net.TCPListener
 		var own net.Conn

@@ -122,7 +122,7 @@ func (w *waiter) look() {
 		w.mark = found(never, "%v", err)
 		return
 	}
-	expect := w.expected.with(a)
+	expect := w.expected.with(a, w.own.HasCookie() && a[w.statusKey] == w.value && record.NetNS(a[w.netnsKey]) == w.own)
 	w.expect.Store(&expect)
 	w.mark = w.readMark(a, w.own)
 }

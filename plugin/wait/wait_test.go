@@ -187,13 +187,14 @@ func TestExpectation(t *testing.T) {
 		lines []string
 		want  expectation
 	}{
-		{"defaults", nil, empty, expectation{1337, 15001, 15006, nil}},
-		{"flags", []string{"--proxy-uid=1", "--outbound-port=2", "--inbound-port=3"}, empty, expectation{1, 2, 3, nil}},
+		{"defaults", nil, empty, expectation{1337, 15001, 15006, nil, familiesAll}},
+		{"flags", []string{"--proxy-uid=1", "--outbound-port=2", "--inbound-port=3"}, empty,
+			expectation{1, 2, 3, nil, familiesAll}},
 		{"annotations", []string{"--proxy-uid=1"}, []string{line(annotation.EnvoyUserID, "2000"),
 			line(annotation.EnvoyPort, "15101"), line(annotation.IncludeOutboundIPRanges, "*")},
-			expectation{2000, 15101, 15006, nil}},
+			expectation{2000, 15101, 15006, nil, familiesAll}},
 		{"wrong annotations", nil, []string{line(annotation.EnvoyUserID, "0"), line(annotation.EnvoyPort, "x")},
-			expectation{1337, 15001, 15006, nil}},
+			expectation{1337, 15001, 15006, nil, familiesAll}},
 	} {
 		var asked []expectation
 		simulated{args: c.args, lines: c.lines, probes: []finding{passes},

@@ -1,0 +1,45 @@
+package netfilter
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/internal/testnet"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// The families that a pod has are those of its interfaces' addresses; lo's and link-local ones do not count.
+func TestFamilies(t *testing.T) {
+	both := []redirect.Family{redirect.IPv4, redirect.IPv6}
+	for name, c := range map[string]struct {
+		options testnet.Options
+		add     []string // further addresses
+		want    []redirect.Family
+	}{
+		"both":       {testnet.Options{}, nil, both},
+		"IPv4":       {testnet.Options{Families: []testnet.Family{testnet.IPv4}}, nil, both[:1]},
+		"IPv6":       {testnet.Options{Families: []testnet.Family{testnet.IPv6}}, nil, both[1:]},
+		"link-local": {testnet.Options{Families: []testnet.Family{testnet.IPv6}}, []string{"169.254.3.4/32"}, both[1:]},
+		"without IPv6": {testnet.Options{Families: []testnet.Family{testnet.IPv4}, NoIPv6: true}, nil,
+			both[:1]},
+		"another's": {testnet.Options{Families: []testnet.Family{testnet.IPv6}}, []string{"10.7.7.7 peer 10.7.7.8"}, both},
+		"a link's other end": {testnet.Options{Families: []testnet.Family{testnet.IPv6}},
+			[]string{"169.254.3.4 peer 10.7.7.8"}, both[1:]},
+		"user namespace": {testnet.Options{UserNamespace: true}, nil, both},
+	} {
+		lab, n := newLab(t, c.options)
+		for _, address := range c.add {
+			args := append(strings.Fields("address add dev eth0"), strings.Fields(address)...)
+			out, err := lab.PodCommand("ip", args...).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+		}
+		got, err := n.Families()
+		slices.Sort(got)
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, %v, want %v", name, got, err, c.want)
+		}
+	}
+}
