@@ -176,7 +176,8 @@ func TestFacts(t *testing.T) {
 		`"namespaceAnnotations":{"istio-pod-network-controller/initialize":"true"},` +
 		`"runAsUser":1000,"runAsGroup":2000,"fsGroup":2000,"supplementalGroups":[3000],` +
 		`"containers":[{"name":"app"},{"name":"istio-proxy","args":["proxy","sidecar"],` +
-		`"env":{"ISTIO_META_DNS_CAPTURE":"true"},"unresolved":["INVALID_DROP"],"runAsUser":2000,"runAsGroup":1000},{"name":"restricted"}],` +
+		`"env":{"ISTIO_META_DNS_CAPTURE":"true"},"unresolved":["INVALID_DROP"],"runAsUser":2000,` +
+		`"runAsGroup":1000},{"name":"restricted"}],` +
 		`"initContainers":[{"name":"istio-init","netAdmin":true},{"name":"privileged","netAdmin":true},{"name":"all",` +
 		`"netAdmin":true},{"name":"wait"},` +
 		`{"name":"logs","restartable":true}]}`

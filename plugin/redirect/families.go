@@ -31,7 +31,8 @@ func (s Spec) checkFamilies() error {
 	if s.Families == CapturedAll || s.Families == CapturedProxy {
 		return nil
 	}
-	return invalid.Text("redirect.families", string(s.Families), "one alone is for the addresses of a pod to say", validFamilies)
+	return invalid.Text("redirect.families", string(s.Families), "one alone is for a pod's addresses to say",
+		validFamilies)
 }
 
 // Of lists the families that are captured, in the order of Families.
@@ -54,8 +55,8 @@ func (c Captured) One() string {
 }
 
 // ForAddresses returns the settings of a pod that has addresses of these families. A sidecar that is not told to listen
-// in both listens in IPv4 wherever the pod has an address of it, whichever is the first, else in IPv6. Where the pod has
-// no address yet, nothing is known. Source: wildCards and getActualWildcardAndLocalHost in istio/istio
+// in both listens in IPv4 wherever the pod has an address of it, whichever is the first, else in IPv6. Where the pod
+// has no address yet, nothing is known. Source: wildCards and getActualWildcardAndLocalHost in istio/istio
 // pilot/pkg/networking/core/listener_address.go, DiscoverIPMode in pkg/model/proxy.go.
 func (s Spec) ForAddresses(has []Family) Spec {
 	if s.Families != CapturedProxy {

@@ -13,7 +13,7 @@ func unresolved(name string) edit {
 }
 
 // The families that are captured: by the operator's choice, by what the pod's sidecar says, and by the pod's addresses.
-// That a sidecar which is not told to listen in both listens in IPv4 wherever there is an address of it is Istio's doing.
+// A sidecar of Istio's that is not told to listen in both listens in IPv4 wherever there is an address of it.
 func TestFamilies(t *testing.T) {
 	both, v4, v6 := []Family{IPv4, IPv6}, []Family{IPv4}, []Family{IPv6}
 	for _, test := range []struct {
