@@ -14,23 +14,25 @@ func TestFamilies(t *testing.T) {
 	both := []redirect.Family{redirect.IPv4, redirect.IPv6}
 	for name, c := range map[string]struct {
 		options testnet.Options
-		add     []string // further addresses
+		add     []string // further addresses, each after its interface
 		want    []redirect.Family
 	}{
 		"both":       {testnet.Options{}, nil, both},
 		"IPv4":       {testnet.Options{Families: []testnet.Family{testnet.IPv4}}, nil, both[:1]},
 		"IPv6":       {testnet.Options{Families: []testnet.Family{testnet.IPv6}}, nil, both[1:]},
-		"link-local": {testnet.Options{Families: []testnet.Family{testnet.IPv6}}, []string{"169.254.3.4/32"}, both[1:]},
+		"lo's":       {testnet.Options{Families: []testnet.Family{testnet.IPv6}}, []string{"lo 10.7.7.7/32"}, both[1:]},
+		"link-local": {testnet.Options{Families: []testnet.Family{testnet.IPv6}}, []string{"eth0 169.254.3.4/32"}, both[1:]},
 		"without IPv6": {testnet.Options{Families: []testnet.Family{testnet.IPv4}, NoIPv6: true}, nil,
 			both[:1]},
-		"another's": {testnet.Options{Families: []testnet.Family{testnet.IPv6}}, []string{"10.7.7.7 peer 10.7.7.8"}, both},
+		"of a link": {testnet.Options{Families: []testnet.Family{testnet.IPv6}},
+			[]string{"eth0 10.7.7.7 peer 10.7.7.8"}, both},
 		"a link's other end": {testnet.Options{Families: []testnet.Family{testnet.IPv6}},
-			[]string{"169.254.3.4 peer 10.7.7.8"}, both[1:]},
+			[]string{"eth0 169.254.3.4 peer 10.7.7.8"}, both[1:]},
 		"user namespace": {testnet.Options{UserNamespace: true}, nil, both},
 	} {
 		lab, n := newLab(t, c.options)
 		for _, address := range c.add {
-			args := append(strings.Fields("address add dev eth0"), strings.Fields(address)...)
+			args := append(strings.Fields("address add dev"), strings.Fields(address)...)
 			out, err := lab.PodCommand("ip", args...).CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v: %s", err, out)
