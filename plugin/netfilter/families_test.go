@@ -45,3 +45,24 @@ func TestFamilies(t *testing.T) {
 		}
 	}
 }
+
+// A host needs the programs of the families that are captured, and no others.
+func TestProgramsOfOneFamily(t *testing.T) {
+	profile := testnet.FamilyProfiles[0] // of IPv4
+	for _, backend := range []Backend{IptablesNFT, IptablesLegacy} {
+		_, n := newLab(t, testnet.Options{})
+		onHostWith(t, no6)
+		applied := mustApply(t, n, backend, ruleSet(t, profile))
+		if len(applied.Skipped) > 0 {
+			t.Errorf("%s: skipped %v", backend, applied.Skipped)
+		}
+		if err := n.Check(applied, ruleSet(t, profile)); err != nil {
+			t.Errorf("%s: %v", backend, err)
+		}
+		both := ruleSet(t, testnet.BaseProfiles[0])
+		if _, err := n.Apply(backend, both); !IsUnusable(err) {
+			t.Errorf("%s: both families without ip6tables: %v", backend, err)
+		}
+		onThisHost(t)
+	}
+}

@@ -20,6 +20,9 @@ func (t *tool) compare(rules redirect.RuleSet, skipped []Skipped) ([]string, err
 			}
 			continue
 		}
+		if t.restore[family] == "" && !hasFamily(rules, family) {
+			continue // of a family that is not captured, and needs no program
+		}
 		got, err := t.view(family)
 		if err != nil {
 			return nil, err

@@ -3,6 +3,7 @@ package netfilter
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -185,6 +186,7 @@ func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state
 	if err != nil {
 		return err
 	}
+	needed = slices.DeleteFunc(slices.Clone(needed), func(f redirect.Family) bool { return !hasFamily(rules, f) })
 	tool, err := n.findTool(backend, found, needed...)
 	if err != nil {
 		return err
