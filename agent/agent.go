@@ -164,6 +164,7 @@ func (a *agent) ready() []health.Check {
 		{Name: "HTTP", Run: a.web.Listening},
 		{Name: "installed", Run: a.installation.ready},
 		{Name: "socket", Run: func() (bool, string) { return a.serving.Load(), a.socket }},
+		{Name: "backend", Run: a.backend},
 		{Name: "pods", Run: synced(a.pods.Synced)},
 		{Name: "namespaces", Run: synced(a.namespaces.Synced)},
 		{Name: "records", Run: synced(a.records.Ready)},
@@ -183,6 +184,17 @@ func (a *agent) ready() []health.Check {
 			return true, "no mesh pod is without rules"
 		}},
 	}
+}
+
+// backend says what the plugin has told the runtime when it was asked by STATUS, which runtimes do that speak CNI 1.1.
+func (a *agent) backend() (bool, string) {
+	switch why, err := a.store.Problem(); {
+	case err != nil:
+		return false, err.Error()
+	case why != "":
+		return false, why
+	}
+	return true, "the runtime's STATUS has told of no problem"
 }
 
 // shownNames is how many names a line of /readyz has.

@@ -34,7 +34,7 @@ func Validate(ctx context.Context, c Config) error {
 	ctx, cancel := context.WithTimeout(ctx, answersWithin)
 	defer cancel()
 	plugin := exec.CommandContext(ctx, c.Source)
-	plugin.Env = []string{"CNI_COMMAND=STATUS", "CNI_PATH=" + c.BinDir}
+	plugin.Env = []string{"CNI_COMMAND=STATUS", "CNI_PATH=" + c.BinDir, entry.EnvInstaller + "=1"}
 	plugin.Stdin = bytes.NewReader(stdin)
 	out, err := plugin.Output()
 	if err == nil {

@@ -15,6 +15,7 @@ func TestValidate(t *testing.T) {
 		"takes it":          {"grep -q '\"cniVersion\":\"1.1.0\"'", ""},
 		"reads it as it is": {`grep -q '"mtu":1e4'`, ""},
 		"is asked STATUS":   {`[ "$CNI_COMMAND" = STATUS ]`, ""},
+		"by the installer":  {`[ "$ISTIO_POD_NETWORK_INSTALLER" = 1 ]`, ""},
 		"refuses it": {`echo '{"code": 7, "msg": "backend: invalid value \"x\"; valid: auto"}'; exit 1`,
 			`network configuration: backend: invalid value "x"; valid: auto`},
 		"is not ready":          {`echo '{"code": 50, "msg": "no agent"}'; exit 1`, ""},

@@ -33,6 +33,7 @@ type plugin struct {
 	ask            asker
 	usable         func(netfilter.Backend) error
 	now            func() time.Time
+	getenv         func(string) string
 }
 
 // Main runs the program as this process, and returns the exit status.
@@ -44,13 +45,13 @@ func Main() int {
 	}
 	p := plugin{
 		stdout: os.Stdout, stderr: os.Stderr,
-		open: openNamespace, ask: facts.Ask, usable: netfilter.Usable, now: time.Now,
+		open: openNamespace, ask: facts.Ask, usable: netfilter.Usable, now: time.Now, getenv: os.Getenv,
 	}
 	// The plugin refuses its own network namespace itself, before it touches anything. skel would look afterwards: its
 	// error would follow the result on stdout, and a DEL would fail.
 	_ = os.Setenv("CNI_NETNS_OVERRIDE", "1")
 	// skel prints nothing by itself when it returns an error; the error object is then all there is on stdout.
-	if err := p.refused(skel.PluginMainFuncsWithError(p.funcs(), supported, ""), os.Getenv); err != nil {
+	if err := p.refused(skel.PluginMainFuncsWithError(p.funcs(), supported, ""), p.getenv); err != nil {
 		_ = err.Print()
 		return program.ExitFailed
 	}

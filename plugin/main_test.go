@@ -88,7 +88,7 @@ type rig struct {
 func newRig(t testing.TB) *rig {
 	r := &rig{TB: t, netnsID: podNetNS, store: record.Store{Dir: filepath.Join(t.TempDir(), "state")}}
 	r.plugin = plugin{
-		stdout: &r.out, stderr: &r.log, open: r.openFake, now: time.Now,
+		stdout: &r.out, stderr: &r.log, open: r.openFake, now: time.Now, getenv: os.Getenv,
 		usable: func(netfilter.Backend) error { return nil },
 		ask: func(_ context.Context, socket string, q facts.Request) (redirect.Pod, error) {
 			r.asked = append(r.asked, q)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -163,6 +164,17 @@ func (p plugin) gc(c *call, args *skel.CmdArgs) error {
 	return nil
 }
 
+// tell keeps for the agent's readiness what STATUS comes to, unless the installer asks, which has other programs than
+// the runtime. That it could not be kept is no reason to fail.
+func (p plugin) tell(c *call, cfg config, why string) {
+	if p.getenv(entry.EnvInstaller) != "" {
+		return
+	}
+	if err := (record.Store{Dir: cfg.StateDir}).SetProblem(why); err != nil {
+		c.warn("the agent is not told", err)
+	}
+}
+
 // status says whether an ADD could be served at all. A runtime turns a failure into a node that is not ready, so an
 // agent that is not there is only logged, unless the operator asked for more.
 func (p plugin) status(c *call, args *skel.CmdArgs) error {
@@ -171,8 +183,11 @@ func (p plugin) status(c *call, args *skel.CmdArgs) error {
 		return fail(types.ErrInvalidNetworkConfig, "reading the configuration", err)
 	}
 	if err := p.usable(netfilter.Backend(cfg.Backend)); err != nil {
-		return fail(types.ErrPluginNotAvailable, "looking for a backend", err)
+		failure := fail(types.ErrPluginNotAvailable, "looking for a backend", err)
+		p.tell(c, cfg, failure.Msg)
+		return failure
 	}
+	p.tell(c, cfg, "")
 	if cfg.AgentSocket == "" {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
@@ -218,6 +219,16 @@ func TestGC(t *testing.T) {
 	}
 }
 
+// told looks at what the agent is told; parts are of that, none says that it is nothing.
+func told(t *testing.T, r *rig, parts ...string) {
+	t.Helper()
+	why, err := r.store.Problem()
+	if err != nil || len(parts) == 0 && why != "" {
+		t.Errorf("the agent is told %q, %v", why, err)
+	}
+	says(t, why, parts...)
+}
+
 func TestStatus(t *testing.T) {
 	r := newRig(t)
 	r.must("STATUS")
@@ -238,7 +249,15 @@ func TestStatus(t *testing.T) {
 		_, err := (&netfilter.Fake{Lacking: errors.New("no iptables-restore")}).Apply(b, redirect.RuleSet{})
 		return err
 	}
+	r.getenv = func(name string) string { return map[string]string{entry.EnvInstaller: "1"}[name] }
 	r.fails("STATUS", 50, "looking for a backend", "iptables", "no iptables-restore")
+	told(t, r)
+	r.getenv = os.Getenv
+	r.fails("STATUS", 50, "looking for a backend", "iptables", "no iptables-restore")
+	told(t, r, "looking for a backend", "iptables", "no iptables-restore")
+	r.usable = func(netfilter.Backend) error { return nil }
+	r.must("STATUS")
+	told(t, r)
 	if r.opened != 0 {
 		t.Error("STATUS opened a namespace")
 	}

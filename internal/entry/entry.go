@@ -12,6 +12,10 @@ import (
 // Type is the `type` of the entry, which is also the name of the plugin's binary.
 const Type = "istio-pod-network"
 
+// EnvInstaller is in the environment of a plugin whose STATUS the installer asks for: the programs in the installer's
+// place are not those that the runtime will find.
+const EnvInstaller = "ISTIO_POD_NETWORK_INSTALLER"
+
 // DefaultText is the entry of an operator who says nothing. It asks the runtime for the pods' annotations: without them
 // the plugin would have to ask the agent about every pod of the node. All else is the plugin's own default.
 const DefaultText = `{"type": "` + Type + `", "capabilities": {"io.kubernetes.cri.pod-annotations": true}}`

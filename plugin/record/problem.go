@@ -1,0 +1,47 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/istio-pod-network/controller/internal/files"
+)
+
+const (
+	problemFile = "status" // in Store.Dir, beside the records
+	maxProblem  = 4 << 10  // bytes
+)
+
+// SetProblem keeps why the plugin could serve no ADD on this node when the runtime last asked it by STATUS, "" if it
+// could: the agent, which has another root and so other programs, cannot find out by itself. What is there already is
+// not written again.
+func (s Store) SetProblem(why string) error {
+	before, err := s.Problem()
+	if err == nil && before == why {
+		return nil
+	}
+	path := filepath.Join(s.Dir, problemFile)
+	if why == "" {
+		err = os.Remove(path)
+	} else if err = os.MkdirAll(s.Dir, 0o700); err == nil {
+		err = files.Replace(path, files.Temp(s.Dir, problemFile+"."), strings.NewReader(why), nil)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keeping the state in %q: %w", path, unpath(err))
+	}
+	return nil
+}
+
+// Problem reads what SetProblem has kept; "" also where STATUS was never asked for.
+func (s Store) Problem() (string, error) {
+	path := filepath.Join(s.Dir, problemFile)
+	why, err := files.ReadNoFollow(path, maxProblem)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("reading the state in %q: %w", path, unpath(err))
+	}
+	return string(why), nil
+}
