@@ -6,24 +6,27 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// rendered has what this release writes for settings, by what a record holds of them. Most pods of a node have the
-// same.
+// rendered has what this release writes for the settings of each record.
 type rendered map[string]string
 
 // isOlder reports whether another release has written the pod's rules than those that this one would write from the
 // same settings: an upgrade changes nothing for pods that run. Settings that this release cannot read are another's.
-func (now rendered) isOlder(r record.Record, before rendered) bool {
+// Whoever lists records leaves their settings out, so they are read from the store, once.
+func (now rendered) isOlder(r record.Record, before rendered, store record.Store) bool {
 	if r.Decision != record.Redirect {
 		return false
 	}
-	settings := string(r.Spec)
-	hash, known := before[settings]
+	key := r.ContainerID + "/" + r.IfName + " " + r.Time.String()
+	hash, known := before[key]
 	if !known {
+		if whole, err := store.Get(r.ContainerID, r.IfName); err == nil && r.Spec == nil {
+			r.Spec = whole.Spec
+		}
 		if spec, err := redirect.ParseSpec(r.Spec); err == nil {
 			hash = spec.RuleSet().Hash()
 		}
 	}
-	now[settings] = hash
+	now[key] = hash
 	return hash == "" || hash != r.RuleSetHash
 }
 

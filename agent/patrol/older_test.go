@@ -28,6 +28,10 @@ func TestOlderRules(t *testing.T) {
 		change func(*record.Record)
 		older  bool
 	}{
+		"of this release, other settings, as listed": {func(r *record.Record) {
+			settings(r, tproxy)
+			r.Network, r.ContainerID = "net", "listed"
+		}, false},
 		"of this release":                 {func(*record.Record) {}, false},
 		"of this release, other settings": {func(r *record.Record) { settings(r, tproxy) }, false},
 		"where the kernel lacks something": {func(r *record.Record) {
@@ -46,6 +50,10 @@ func TestOlderRules(t *testing.T) {
 		b := patrolling(t, pod, other)
 		r := agenttest.RecordFor(pod, "1/1")
 		c.change(&r)
+		if r.ContainerID == "listed" {
+			await.Must(t, b.Store.Put(r))
+			r.Spec = nil
+		}
 		b.records["r"], b.records["other"] = r, agenttest.RecordFor(other, "2/2")
 		if name == "of a sandbox of another boot" { // it has another sandbox by now
 			b.records["next"] = agenttest.RecordFor(pod, "3/3")

@@ -190,7 +190,7 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 			refusing++
 		}
 		stuck := recorded && p.lookAtWait(pod, r, now)
-		if recorded && !kube.IsOver(pod) && hashes.isOlder(r, p.rendered) {
+		if recorded && !kube.IsOver(pod) && hashes.isOlder(r, p.rendered, p.Store) {
 			older = append(older, name)
 			p.tellOlder(pod)
 			p.Renewer.renew(ctx, pod, r, s, now)
