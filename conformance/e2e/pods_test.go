@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -249,15 +250,21 @@ func (r *rig) marked(name string) {
 // ruleset is what is in the packet filter of a pod.
 func (r *rig) ruleset(name string) string {
 	r.Helper()
+	return r.output(r.inPod(name, "nft", "list", "ruleset"))
+}
+
+// inPod is a program of the node's in the network of a pod.
+func (r *rig) inPod(name string, program ...string) *exec.Cmd {
+	r.Helper()
 	pod := r.pod(name)
 	_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
 	for line := range strings.Lines(r.output(r.node.Ctr("tasks", "ls"))) {
 		if f := strings.Fields(line); len(f) == 3 && f[0] == id {
-			return r.output(r.node.Command("nsenter", "--target="+f[1], "--net", "--", "nft", "list", "ruleset"))
+			return r.node.Command("nsenter", append([]string{"--target=" + f[1], "--net", "--"}, program...)...)
 		}
 	}
 	r.Fatalf("no process of container %s of pod %s", id, name)
-	return ""
+	return nil
 }
 
 // asJSON is a manifest for the kubelet.

@@ -2,11 +2,16 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -85,6 +90,62 @@ func TestUpgradeUnderChurn(t *testing.T) {
 		}
 	}
 	r.note("%d pods, %d refused for a moment, the longest start %.1f s", pods, refused, longest.Seconds())
+}
+
+// A pod runs with the rules of an earlier release. That is counted and told, and nothing is done about it before the
+// operator asks for it: then the rules are those of now, and the pod is neither restarted nor marked anew.
+func TestRenewal(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	r.seen(r.appPod("plain"))
+	r.create(r.meshPod("cart-0"))
+	r.throughSidecar("cart-0")
+	pod, rules := r.pod("cart-0"), r.ruleset("cart-0")
+	r.aged(pod)
+	r.eventually("the pod is told that its rules are older", func() bool {
+		return strings.Contains(events(r.namespace), "OlderRules")
+	})
+	if r.ruleset("cart-0") == rules {
+		t.Error("the rules have not been those of before")
+	}
+	r.throughSidecar("cart-0")
+	r.installed("renewRules={" + r.namespace + "}")
+	r.eventually("the rules are renewed, and no pod is counted any more", func() bool {
+		counted := metrics(r.node.Address())
+		return strings.Contains(counted, "istio_pod_network_rules_renewed_total{result=\"renewed\"} 1\n") &&
+			strings.Contains(counted, "istio_pod_network_older_rules_pods 0\n")
+	})
+	r.eventually("the pod is told so", func() bool { return strings.Contains(events(r.namespace), "RulesRenewed") })
+	if got := r.ruleset("cart-0"); got != rules {
+		t.Errorf("the rules are\n%s\nnot\n%s", got, rules)
+	}
+	now := r.pod("cart-0")
+	if !maps.Equal(now.Annotations, pod.Annotations) {
+		t.Errorf("annotated %v, before %v", now.Annotations, pod.Annotations)
+	}
+	for _, c := range slices.Concat(now.Status.InitContainerStatuses, now.Status.ContainerStatuses) {
+		if c.RestartCount > 0 {
+			t.Errorf("container %s was restarted %d times", c.Name, c.RestartCount)
+		}
+	}
+	r.throughSidecar("cart-0")
+	r.answersFrom("sidecar-inbound", now, 8080)
+}
+
+// aged gives a running pod the rules of an earlier release, and their record.
+func (r *rig) aged(pod *corev1.Pod) {
+	r.Helper()
+	file := filepath.Join(build.Root(), "plugin", "netfilter", "testdata", "before", "default.nft")
+	older, err := os.ReadFile(file)
+	must(r, err)
+	load := r.inPod(pod.Name, "nft", "-f", "-")
+	load.Stdin = strings.NewReader("flush ruleset\n" + string(older)) // in one transaction
+	r.output(load)
+	r.output(r.node.Command("sh", "-ec", fmt.Sprintf(`cd /run/istio-pod-network/pods
+		file=$(grep -l %s *.json)
+		sed 's/"ruleSetHash":"[^"]*"/"ruleSetHash":"0123456789abcdef"/' $file >.aged
+		grep -q 0123456789abcdef .aged
+		mv .aged $file`, pod.UID)))
 }
 
 // upgradeAndBack replaces the agents by those of another version, and back.
