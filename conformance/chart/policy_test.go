@@ -542,6 +542,8 @@ func (g *guarded) taints() {
 	}{
 		{"of another node", g.agent, "b", spec("taints", others), "own node"},
 		{"by a token that is bound to no pod", g.loose, "a", spec("taints", others), "own node"},
+		// While the startup taint stays, any change of the agent's is refused, so it goes before the others are tried.
+		{"the startup taint", g.agent, "a", spec("taints", others), ""},
 		{"all taints", g.agent, "a", spec("taints", []any{}), "nothing else"},
 		{"another taint", g.agent, "a",
 			spec("taints", slices.DeleteFunc(slices.Clone(node.Spec.Taints),
@@ -554,7 +556,6 @@ func (g *guarded) taints() {
 		{"the provider's ID", g.agent, "a", spec("providerID", "x"), "nothing else"},
 		{"the addresses of pods", g.agent, "a", spec("podCIDRs", []string{"10.0.0.0/24"}), "nothing else"},
 		{"cordon", g.agent, "a", spec("unschedulable", true), "nothing else"},
-		{"the startup taint", g.agent, "a", spec("taints", others), ""},
 		{"a user's business", g.editor, "b", spec("unschedulable", true), ""},
 	} {
 		data, err := json.Marshal(c.change)
