@@ -11,6 +11,7 @@ import (
 
 	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/install/installtest"
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
@@ -103,7 +104,8 @@ func TestChainsAsTheRuntimeReads(t *testing.T) {
 	await.Must(t, os.MkdirAll(filepath.Join(dir, "net.d"), 0o755))
 	await.Must(t, os.WriteFile(filepath.Join(dir, "net.d", "10-net.conflist"),
 		[]byte(`{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}`), 0o600))
-	await.Must(t, os.WriteFile(filepath.Join(dir, "plugin"), []byte("binary"), 0o755))
+	installtest.Plugin(t, filepath.Join(dir, "plugin"), "")
+	installtest.Programs(t, filepath.Join(dir, "bin"), "bridge")
 	reads := func(context.Context) (string, error) { return "containerd://2.1.4", nil }
 
 	t.Run("not known at first", func(t *testing.T) {

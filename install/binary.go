@@ -18,11 +18,11 @@ func (i *installer) installBinary() error {
 	if i.Source == "" {
 		return nil
 	}
-	want, err := hash(i.Source)
+	want, err := i.memo.hash(i.Source)
 	if err != nil {
 		return err
 	}
-	if have, err := hash(i.binary()); err == nil && have == want && executable(i.binary()) {
+	if have, err := i.memo.hash(i.binary()); err == nil && have == want && executable(i.binary()) {
 		return nil
 	}
 	if err := os.MkdirAll(i.BinDir, 0o755); err != nil {
@@ -88,11 +88,11 @@ type Binary struct {
 func (i *installer) lookAtBinary() (Binary, error) {
 	b := Binary{Path: filepath.Clean(i.binary()), Installed: executable(i.binary())}
 	var err, failed error
-	if b.SHA256, err = hash(b.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if b.SHA256, err = i.memo.hash(b.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		failed = err
 	}
 	if i.Source != "" {
-		b.Want, err = hash(i.Source)
+		b.Want, err = i.memo.hash(i.Source)
 		failed = errors.Join(failed, err)
 	}
 	b.Current = b.Installed && (i.Source == "" || b.Want != "" && b.SHA256 == b.Want)

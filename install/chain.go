@@ -64,13 +64,21 @@ func (c chain) step() (done bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	f, err := active(files)
+	f, err := c.active(files)
 	if err != nil {
 		return true, fmt.Errorf("%q: %w", c.ConfDir, describe(files, err))
 	}
-	switch {
-	case f.protected():
+	if f.protected() {
 		return true, fmt.Errorf("chaining into %q: %w", f.path, errReadiness)
+	}
+	if err := c.fits(f); err != nil {
+		err = fmt.Errorf("chaining into %q: %w", f.path, err)
+		if c.harms(err) {
+			err = errors.Join(err, c.takeOut())
+		}
+		return true, err
+	}
+	switch {
 	case !f.isList():
 		err := c.convert(f)
 		if err == nil {
@@ -174,7 +182,7 @@ func (c chain) takeOut() error {
 		return err
 	}
 	for _, f := range files {
-		if !f.isList() || f.conf.Ours() == 0 || f.problem != nil && !errors.Is(f.problem, conflist.ErrOnlyOurs) {
+		if !f.isList() || f.conf.Ours() == 0 || f.unreadable() {
 			continue
 		}
 		if err := c.takeOutOf(f); err != nil {
@@ -225,7 +233,7 @@ func (c chain) lookAt(s *Status) {
 	if err != nil {
 		s.miss("%v", err)
 	}
-	f, err := active(files)
+	f, err := c.active(files)
 	for _, other := range files {
 		if err == nil && other.name == f.name {
 			continue
@@ -249,6 +257,12 @@ func (c chain) lookAt(s *Status) {
 	}
 	s.Duplicates = max(0, f.conf.Ours()+dropped-1)
 	s.Chained = c.chaining(f)
+	s.NotFound = c.notFound(f)
+	if s.Binary.Current && !f.protected() {
+		if err := c.fits(f); err != nil {
+			s.missFor(err)
+		}
+	}
 	if s.Duplicates > 0 {
 		s.miss("our entry is there %d times too often", s.Duplicates)
 	}

@@ -1,12 +1,14 @@
 package install
 
 import (
+	"context"
 	"flag"
 	"path/filepath"
 	"slices"
 
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/istio-pod-network/controller/internal/program/flags"
 )
 
 // Mode is how the plugin joins the network of the pods.
@@ -60,7 +62,14 @@ type Config struct {
 	DropIn         DropIn      // DropInAuto
 	RuntimeVersion string      // as the node object has it, "containerd://2.1.4"; "": not known
 	StateDir       string      // directory of the plugin's records, which a purge empties; "": it is left alone
+	Primary        string      // ModeChain: name of the network to chain into, or of its file; "": the first that is valid
+	RuntimeBinDirs []string    // where the runtime looks for plugins beside BinDir
+
+	run program // of the tests; nil: execute
 }
+
+// program runs a plugin and returns what it prints.
+type program func(ctx context.Context, path string, env []string, stdin []byte) ([]byte, error)
 
 // Flags declares the command line of a program that installs, but for Entry. It sets the defaults.
 func (c *Config) Flags(f *flag.FlagSet) {
@@ -70,6 +79,18 @@ func (c *Config) Flags(f *flag.FlagSet) {
 		", in modes nad and aux "+DefaultNADDir+")")
 	f.StringVar(&c.AuxDir, "aux-dir", DefaultAuxDir, "`directory` of Multus's auxiliary chain")
 	f.StringVar(&c.Source, "source", "", "the plugin's `binary` to install; without it, the binary is left alone")
+	f.StringVar(&c.Primary, "primary", "", "the network to chain into in mode chain, by its `name` or that of its file "+
+		"(default the first in --conf-dir)")
+	flags.Func(f, "runtime-bin-dir", "another `directory` in which the runtime looks for plugins; may be repeated, or a "+
+		"list separated by colons", "an absolute path", func(text string) bool {
+		for _, dir := range filepath.SplitList(text) {
+			if !filepath.IsAbs(dir) {
+				return false
+			}
+			c.RuntimeBinDirs = append(c.RuntimeBinDirs, filepath.Clean(dir))
+		}
+		return text != ""
+	})
 	f.StringVar((*string)(&c.DropIn), "drop-in", string(DropInAuto),
 		"`when` to use a drop-in file in mode chain: auto, always, never")
 	f.StringVar(&c.RuntimeVersion, "runtime-version", "", "the node's containerRuntimeVersion, such as containerd://2.1.4")

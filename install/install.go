@@ -19,11 +19,12 @@ type installer struct {
 	Config          // complete
 	ours    []byte  // text of the entry to install; nil: any entry of ours is right
 	repairs []Cause // what was repaired, each cause once
+	memo    *memo
 }
 
-func newInstaller(c Config) (*installer, error) {
+func newInstaller(c Config, m *memo) (*installer, error) {
 	c, err := c.withDefaults()
-	return &installer{Config: c, ours: c.Entry.Text()}, err
+	return &installer{Config: c, ours: c.Entry.Text(), memo: m}, err
 }
 
 // repaired notes a repair.
@@ -53,20 +54,26 @@ func (i *installer) network() network {
 // differs, it changes nothing. Without a primary network it installs the binary, and the error satisfies IsNoPrimary.
 // LookAt returns the state afterwards.
 func Install(c Config) error {
-	_, err := install(c)
+	_, err := install(c, new(memo))
 	return err
 }
 
 // install is Install, and returns what was repaired.
-func install(c Config) ([]Cause, error) {
-	i, err := newInstaller(c)
+func install(c Config, m *memo) ([]Cause, error) {
+	i, err := newInstaller(c, m)
 	if err != nil {
 		return nil, err
 	}
-	if err := i.installBinary(); err != nil {
-		return i.repairs, fmt.Errorf("installing the binary: %w", err)
+	for range maxSteps {
+		if err := i.installBinary(); err != nil {
+			return i.repairs, fmt.Errorf("installing the binary: %w", err)
+		}
+		err = i.network().install()
+		gone := errors.Is(err, errNotRun) && errors.Is(err, fs.ErrNotExist) // somebody has removed it meanwhile
+		if !gone || i.Source == "" {
+			break
+		}
 	}
-	err = i.network().install()
 	return i.repairs, err
 }
 
@@ -75,7 +82,7 @@ func install(c Config) ([]Cause, error) {
 // stays: CRI-O and Multus run it for the DEL of every pod that was made with it, and cannot delete those pods when it
 // is gone.
 func Uninstall(c Config, purge bool) error {
-	i, err := newInstaller(c)
+	i, err := newInstaller(c, new(memo))
 	if err != nil {
 		return err
 	}

@@ -122,6 +122,9 @@ func TestActive(t *testing.T) {
 // A primary that is rewritten as .conf after it was made a list is met again, and comes back as it was last.
 func TestConfRewritten(t *testing.T) {
 	n := newNode(t, "10-one.conf", single)
+	for _, name := range []string{"ptp0", "ptp1", "ptp2"} {
+		n.program(name)
+	}
 	for i := range 3 {
 		contents := strings.Replace(single, "ptp", fmt.Sprintf("ptp%d", i), 1)
 		n.write("10-one.conf", contents)
@@ -133,7 +136,7 @@ func TestConfRewritten(t *testing.T) {
 	}
 	n.write("10-one.conf", single)
 	n.uninstall()
-	if n.read("10-one.conf") != single || strings.Count(n.tree(), "\n") != 3 {
+	if n.read("10-one.conf") != single || strings.Count(n.tree(), "\n") != 7 {
 		t.Error(n.tree())
 	}
 }

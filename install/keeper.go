@@ -25,6 +25,8 @@ type Keeper struct {
 	Report func(Pass)
 	// Warn, if it is not nil, is told once that inotify is exhausted, so that changes are looked for every 2 s.
 	Warn func(error)
+
+	memo memo
 }
 
 // polling is the time between two passes while a directory cannot be watched.
@@ -45,7 +47,11 @@ func (p Pass) String() string {
 	case !p.Ready:
 		return "not ready: " + strings.Join(p.Missing, "; ")
 	}
-	return fmt.Sprintf("ready: %s is in %s (%s)", entry.Type, p.Active, p.Chained)
+	text := fmt.Sprintf("ready: %s is in %s (%s)", entry.Type, p.Active, p.Chained)
+	if len(p.NotFound) > 0 {
+		text += "; not found where the runtime looks for plugins: " + strings.Join(p.NotFound, ", ")
+	}
+	return text
 }
 
 // Cause is why something had to be repaired.
@@ -67,7 +73,7 @@ var Causes = []Cause{CauseBinaryMissing, CauseBinaryChanged, CauseEntryMissing, 
 // returns nil: a restart or an upgrade of the keeper must not take the plugin out of the network. An error is about an
 // invalid Config; a failed repair goes to Report and is tried again.
 func (k *Keeper) Run(ctx context.Context) error {
-	i, err := newInstaller(k.Config)
+	i, err := newInstaller(k.Config, &k.memo)
 	if err != nil {
 		return err
 	}
@@ -97,8 +103,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 func (k *Keeper) pass(c Config) time.Duration {
 	var p Pass
 	var failed error
-	p.Repaired, failed = install(c)
-	p.Status, p.Err = LookAt(c)
+	p.Repaired, failed = install(c, &k.memo)
+	p.Status, p.Err = lookAt(c, &k.memo)
 	if failed != nil {
 		p.Err = failed
 	}

@@ -137,7 +137,7 @@ func replaceIn(path, from, to string) error {
 
 // watchOf has the node's directories watched.
 func watchOf(t *testing.T, n node) watching {
-	i, err := newInstaller(n.Config)
+	i, err := newInstaller(n.Config, new(memo))
 	await.Must(t, err)
 	w := watching{Dirs: watch.New(func(err error) { t.Error(err) }), installer: i, inodes: map[string]os.FileInfo{}}
 	t.Cleanup(w.Close)

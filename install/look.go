@@ -25,6 +25,11 @@ type file struct {
 // isList reports whether the runtime reads the file as a list of plugins, not as a single one.
 func (f file) isList() bool { return conflist.IsList(f.name) }
 
+// unreadable reports whether it is not known what is in the file.
+func (f file) unreadable() bool {
+	return f.problem != nil && !errors.Is(f.problem, conflist.ErrOnlyOurs) && !errors.Is(f.problem, conflist.ErrLoopback)
+}
+
 // readAll reads the configurations of a directory in the order in which runtimes read them: by name, whatever the
 // extension. It is no error if the directory does not exist.
 func readAll(dir string) ([]file, error) {
@@ -56,14 +61,26 @@ func read(dir, name string) file {
 	return f
 }
 
-// active is the configuration that the runtime uses: the first by name that is valid.
-func active(files []file) (file, error) {
+// active is the configuration that the runtime uses: the first by name that is valid, or that of the name that was
+// configured.
+func (c chain) active(files []file) (file, error) {
 	for _, f := range files {
+		if c.Primary != "" && f.name != c.Primary && !f.isOf(c.Primary) && f.conf.Name != c.Primary {
+			continue
+		}
 		if f.problem == nil {
 			return f, nil
 		}
 	}
+	if c.Primary != "" {
+		return file{}, fmt.Errorf("%w: none has the name %q, nor has its file", errNoPrimary, c.Primary)
+	}
 	return file{}, errNoPrimary
+}
+
+// isOf reports whether the file is the list that was made of a .conf of that name.
+func (f file) isOf(conf string) bool {
+	return f.isList() && aside(f) != "" && slices.Contains(conflist.Originals(f.name), conf)
 }
 
 // protected reports whether nobody but its owner may edit a file.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,7 +29,8 @@ func TestMain(m *testing.M) {
 }
 
 func act(args []string) int {
-	c := Config{ConfDir: args[1], BinDir: args[2], Source: args[3], Entry: parsed(ours), DropIn: DropIn(args[4])}
+	c := Config{ConfDir: args[1], BinDir: args[2], Source: args[3], Entry: parsed(ours), DropIn: DropIn(args[4]),
+		run: everything}
 	err := error(nil)
 	switch args[0] {
 	case "install":
@@ -66,7 +68,7 @@ func newNode(t testing.TB, files ...string) node {
 	dir := t.TempDir()
 	n := node{t: t, Config: Config{
 		ConfDir: filepath.Join(dir, "net.d"), BinDir: filepath.Join(dir, "bin"), AuxDir: filepath.Join(dir, "aux"),
-		Source: filepath.Join(dir, "plugin"), Entry: parsed(ours),
+		Source: filepath.Join(dir, "plugin"), Entry: parsed(ours), run: everything,
 	}}
 	for _, d := range []string{n.ConfDir, n.BinDir} {
 		if err := os.Mkdir(d, 0o755); err != nil {
@@ -76,10 +78,27 @@ func newNode(t testing.TB, files ...string) node {
 	if err := os.WriteFile(n.Source, []byte("the plugin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	n.program("ptp")
 	for i := 0; i < len(files); i += 2 {
 		n.write(files[i], files[i+1])
 	}
 	return n
+}
+
+// everything stands for the plugin in the tests of files: it speaks all versions and takes every entry.
+func everything(_ context.Context, _ string, env []string, _ []byte) ([]byte, error) {
+	if slices.Contains(env, "CNI_COMMAND=VERSION") {
+		return []byte(`{"supportedVersions": ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]}`), nil
+	}
+	return nil, nil
+}
+
+// program puts a plugin of somebody else's into binDir.
+func (n node) program(name string) {
+	n.t.Helper()
+	if err := os.WriteFile(filepath.Join(n.BinDir, name), nil, 0o755); err != nil {
+		n.t.Fatal(err)
+	}
 }
 
 func (n node) write(name, contents string) {

@@ -21,6 +21,9 @@ type ownFile struct {
 func (o ownFile) contents() []byte { return conflist.Standalone(o.Entry.Text()) }
 
 func (o ownFile) install() error {
+	if err := o.fits(); err != nil {
+		return fmt.Errorf("writing %q: %w", o.path, err)
+	}
 	dir := filepath.Dir(o.path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -38,6 +41,15 @@ func (o ownFile) install() error {
 	}
 	o.repaired(CauseDuplicates)
 	return nil
+}
+
+// fits reports why the plugin would serve no pod, or nil.
+func (o ownFile) fits() error {
+	conf, err := conflist.Parse(o.contents())
+	if err != nil {
+		return err
+	}
+	return o.prove(conf.Versions())
 }
 
 // hasFormer reports whether our file of the other mode is still there. If it stayed in the auxiliary chain, Multus
@@ -65,6 +77,11 @@ func (o ownFile) lookAt(s *Status) {
 		s.miss("%s is not as it should be", o.path)
 	default:
 		s.Chained = OwnFile
+	}
+	if s.Binary.Current {
+		if err := o.fits(); err != nil {
+			s.missFor(err)
+		}
 	}
 	if o.hasFormer() {
 		if s.Chained == OwnFile {

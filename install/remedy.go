@@ -57,10 +57,22 @@ func isOneOf(targets ...error) func(error) bool {
 	}
 }
 
+// isBoth returns a function that reports whether an error is one of these and the other.
+func isBoth(one, other error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, one) && errors.Is(err, other) }
+}
+
 // remedies are in the order in which they are tried.
 var remedies = []remedy{
 	{IsNoPrimary, "install the primary CNI, or wait for it: `watch` chains into it when it comes"},
 	{IsReadinessFile, "use --mode nad or --mode aux on this node"},
+	{isOneOf(errVersion), "install a release of the plugin that speaks it; until then nothing is chained, and pods " +
+		"start as without the plugin"},
+	{isOneOf(errElsewhere), "set --bin-dir (cni.binDir of the chart) to the directory in which the runtime looks for " +
+		"plugins; where it looks in several, name the others with --runtime-bin-dir (cni.runtimeBinDirs)"},
+	{isOneOf(unix.ENOEXEC), "install the plugin that was built for this machine's architecture"},
+	{isBoth(errNotRun, unix.EACCES), "the directory may be mounted noexec: mount it without, or set --bin-dir " +
+		"(cni.binDir of the chart) to another in which the runtime looks for plugins"},
 	{isOneOf(unix.ENOSPC, unix.EDQUOT), "free some space on that file system; nothing was changed"},
 	{isOneOf(unix.EROFS),
 		"mount that directory writable into this container, or choose another with --bin-dir or --conf-dir"},

@@ -28,9 +28,10 @@ type Status struct {
 	Active     string   `json:"active,omitempty"`  // path of the primary's file, or of our own in the other modes
 	Network    string   `json:"network,omitempty"` // its name
 	Chained    Chaining `json:"chained"`
-	Duplicates int      `json:"duplicates"`        // entries of ours beyond the one
-	Others     []Other  `json:"others,omitempty"`  // configurations that are not active
-	Missing    []string `json:"missing,omitempty"` // what is not as it should be, in words
+	Duplicates int      `json:"duplicates"`         // entries of ours beyond the one
+	NotFound   []string `json:"notFound,omitempty"` // plugins of that network that the runtime's directories lack
+	Others     []Other  `json:"others,omitempty"`   // configurations that are not active
+	Missing    []string `json:"missing,omitempty"`  // what is not as it should be, in words
 }
 
 // Other is a configuration that the runtime does not use.
@@ -43,8 +44,11 @@ type Other struct {
 // LookAt returns the state of a node and changes nothing. The error is about an invalid Config; what cannot be read is
 // in Missing. Without an Entry, any entry of ours is right, spliced or dropped in: who asks need not know how the
 // plugin was installed.
-func LookAt(c Config) (Status, error) {
-	i, err := newInstaller(c)
+func LookAt(c Config) (Status, error) { return lookAt(c, new(memo)) }
+
+// lookAt is LookAt with what is known already.
+func lookAt(c Config, m *memo) (Status, error) {
+	i, err := newInstaller(c, m)
 	if err != nil {
 		return Status{}, err
 	}
@@ -66,6 +70,9 @@ func LookAt(c Config) (Status, error) {
 	return s, nil
 }
 
+// missFor misses what an error says, with its remedy.
+func (s *Status) missFor(err error) { s.miss("%s", strings.ReplaceAll(Explain(err), "\n ", ";")) }
+
 func (s *Status) miss(format string, args ...any) {
 	s.Missing = append(s.Missing, fmt.Sprintf(format, args...))
 }
@@ -82,6 +89,9 @@ func (s Status) WriteTable(w io.Writer) error {
 	row("network", orNone(s.Network))
 	row("chained", s.Chained)
 	row("duplicates", s.Duplicates)
+	if len(s.NotFound) > 0 {
+		row("not found", strings.Join(s.NotFound, ", "))
+	}
 	for _, o := range s.Others {
 		parts := []string{o.Path, map[bool]string{true: "has our entry"}[o.Ours], o.Problem}
 		row("not used", strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": "))

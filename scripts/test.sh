@@ -45,7 +45,7 @@ stage product "" go test -p 1 -count 1 -timeout 20m ./... "$@"
 stage scripts "" scripts/lib_test.sh
 stage scripts/images "" go -C scripts/images test -count 1 ./... "$@"
 stage "programs to test with" "" programs
-for package in internal/... cni node chart; do # e2e needs more of the machine: make e2e
+for package in internal/... cni shapes node chart; do # e2e needs more of the machine: make e2e
 	stage "conformance/$package" "" go -C conformance test -p 1 -count 1 -timeout 20m "./$package" "$@"
 done
 follow_stages dist/test

@@ -13,6 +13,7 @@ import (
 
 	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/install/installtest"
 	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/fdleak"
@@ -49,7 +50,8 @@ func TestNode(t *testing.T) {
 		binary, conf := filepath.Join(dir, "bin", entry.Type), filepath.Join(dir, "net.d", "10-net.conflist")
 		await.Must(t, os.MkdirAll(filepath.Dir(conf), 0o755))
 		await.Must(t, os.WriteFile(conf, []byte(primary), 0o600))
-		await.Must(t, os.WriteFile(filepath.Join(dir, "plugin"), []byte("binary"), 0o755))
+		installtest.Plugin(t, filepath.Join(dir, "plugin"), "")
+		installtest.Programs(t, filepath.Dir(binary), "bridge")
 		config := install.Config{
 			BinDir: filepath.Dir(binary), ConfDir: filepath.Dir(conf), AuxDir: filepath.Join(dir, "aux"),
 			Source: filepath.Join(dir, "plugin"),

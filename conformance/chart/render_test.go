@@ -52,7 +52,7 @@ var presets = []struct {
 	{"EKS", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
 	{"AKS", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
 	{"K3s", "/var/lib/rancher/k3s/data/cni", "/var/lib/rancher/k3s/agent/etc/cni/net.d", "chain", false, ""},
-	{"K3d", "/bin", "/var/lib/rancher/k3s/agent/etc/cni/net.d", "chain", false, ""},
+	{"K3d", "/var/lib/rancher/k3s/data/cni", "/var/lib/rancher/k3s/agent/etc/cni/net.d", "chain", false, ""},
 	{"RKE2", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
 	{"MicroK8s", "/var/snap/microk8s/current/opt/cni/bin", "/var/snap/microk8s/current/args/cni-network", "chain", false,
 		""},

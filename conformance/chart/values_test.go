@@ -30,6 +30,8 @@ func TestWrongValues(t *testing.T) {
 			"cni=null":                                    {"cni: null"},
 			"admissionPolicy=null":                        {"admissionPolicy: null"},
 			"metrics.podMonitor=null":                     {"metrics.podMonitor: null"},
+			"cni.runtimeBinDirs={usr/lib/cni}":            {"cni.runtimeBinDirs[0]", `"usr/lib/cni"`, "absolute path"},
+			"cni.primary=../x":                            {"cni.primary", `"../x"`, "name of a network"},
 			"cni.cacheDir=":                               {"cni.cacheDir", `""`, "absolute path"},
 			"cni.netnsDir=x/":                             {"cni.netnsDir", `"x/"`, "absolute path"},
 			"repair=apply,backend=iptables-nft":           {"repair", "apply", `"iptables-nft"`, "delete or off"},

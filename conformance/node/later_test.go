@@ -33,7 +33,7 @@ func TestOptInLater(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
 			must(t, os.WriteFile(r.path("net.d/10-net.conflist"), []byte(`{"name": "net", "cniVersion": "1.0.0", "plugins": `+
-				`[{"type": "loopback"}]}`), 0o644))
+				`[{"type": "loopback"}, {"type": "tuning"}]}`), 0o644))
 			r.setRuntime("containerd://2.1.4") // by a drop-in
 			r.entry["selection"] = c.selection
 			flags := []string{"--repair=delete", "--cni-cache-dir=" + r.path("no-cache")}

@@ -99,7 +99,8 @@ func (r *rig) startAgent(flags ...string) *agent {
 	must(r, os.WriteFile(r.path("entry.json"), entry, 0o600))
 	args := append([]string{
 		"--node-name=" + r.node, "--kubeconfig=" + r.path("kubeconfig"), "--network-config=" + r.path("entry.json"),
-		"--bin-dir=" + r.path("bin"), "--conf-dir=" + r.path("net.d"), "--listen=127.0.0.1:15088", "--patrol=200ms",
+		"--bin-dir=" + r.path("bin"), "--runtime-bin-dir=" + isolated.BinDir(),
+		"--conf-dir=" + r.path("net.d"), "--listen=127.0.0.1:15088", "--patrol=200ms",
 		"--log-level=debug",
 	}, flags...)
 	a := &agent{

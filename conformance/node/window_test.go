@@ -22,7 +22,7 @@ import (
 func TestUnchainedWindow(t *testing.T) {
 	r := newRig(t)
 	conflist := r.path("net.d/10-net.conflist")
-	const alone = `{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "loopback"}]}`
+	const alone = `{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "loopback"}, {"type": "tuning"}]}`
 	write := func() {
 		must(t, os.WriteFile(r.path("net.d/.new"), []byte(alone), 0o644))
 		must(t, os.Rename(r.path("net.d/.new"), conflist))

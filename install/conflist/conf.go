@@ -23,6 +23,7 @@ var (
 	ErrNoType    = errors.New(`neither "plugins" nor "type"`)
 	ErrNoPlugins = errors.New(`no plugin in "plugins"`)
 	ErrOnlyOurs  = errors.New("no plugin but ours")
+	ErrLoopback  = errors.New("only the loopback interface, which runtimes set up by themselves")
 	ErrPlugins   = errors.New(`"plugins" is not a list of objects`)
 )
 
@@ -91,6 +92,8 @@ func ParseFile(name string, data []byte) (Conf, error) {
 		err = ErrNoPlugins
 	case len(c.plugins) == len(c.ours):
 		err = ErrOnlyOurs
+	case slices.Equal(c.Types(), []string{"loopback"}): // in CRI-O's package, as 99-loopback.conf or 200-loopback.conflist
+		err = ErrLoopback
 	}
 	return c, err
 }

@@ -45,6 +45,9 @@ digest:
 runtime:
   pattern: '^([a-z-]+://[0-9][-A-Za-z0-9.+~]*)?$'
   words: a node's containerRuntimeVersion, such as containerd://2.1.4
+primary:
+  pattern: '^([a-zA-Z0-9][-a-zA-Z0-9_.]*)?$'
+  words: the name of a network or of its file, out of letters, digits and ._-
 address:
   pattern: '^([0-9.]+|\[[0-9a-fA-F:.]+\])?$'
   words: an IP address, one of IPv6 in brackets
@@ -106,6 +109,7 @@ cni.auxDir: path
 cni.cacheDir: fullPath
 cni.netnsDir: fullPath
 cni.runtimeVersion: runtime
+cni.primary: primary
 includeIPRanges: ranges
 excludeIPRanges: prefixes
 excludeInboundPorts: ports
@@ -177,8 +181,10 @@ admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, un
 {{- range splitList "." $name -}}{{- if kindIs "map" $value -}}{{- $value = index $value . -}}{{- end -}}{{- end -}}
 {{- if not (kindIs "invalid" $value) -}}{{- include "check" (list $name $value (index $kinds $kind)) -}}{{- end -}}
 {{- end -}}
-{{- range $name, $list := dict "agent.extraArgs" .Values.agent.extraArgs "excludeNamespaces" .Values.excludeNamespaces "renewRules" .Values.renewRules -}}
-{{- $kind := index $kinds (ternary "flag" "pattern" (eq $name "agent.extraArgs")) -}}
+{{- range $name, $kind := dict "agent.extraArgs" "flag" "excludeNamespaces" "pattern" "renewRules" "pattern" "cni.runtimeBinDirs" "fullPath" -}}
+{{- $list := $.Values -}}
+{{- range splitList "." $name -}}{{- $list = index $list . -}}{{- end -}}
+{{- $kind = index $kinds $kind -}}
 {{- range $n, $text := $list -}}{{- include "check" (list (printf "%s[%d]" $name $n) $text $kind) -}}{{- end -}}
 {{- end -}}
 {{- if and (eq .Values.repair "apply") (hasPrefix "iptables" .Values.backend) -}}

@@ -1,0 +1,7 @@
+// Package shapes tests the installer on nodes as people have them: one row for each shape of a node, by owner, mount,
+// link, version and directory. On each, the built installer installs the built plugin, and libcni makes a pod of the
+// mesh and one outside of it, as the runtime of that node does. Either the node is ready, and both start, the one with
+// its rules and the other without; or it is not ready, the reason is said, and pods start as they did before.
+//
+// The tests need root; see package cni for what their node is.
+package shapes
