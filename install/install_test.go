@@ -298,6 +298,11 @@ func TestMetadata(t *testing.T) {
 	if err := unix.Setxattr(path, "user.label", []byte("their own\x00"), 0); err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{"security.ima", "security.evm"} { // those of the former contents
+		if err := unix.Setxattr(path, name, []byte("\x01hash of what was there"), 0); err != nil && name == "security.ima" {
+			t.Fatal(err)
+		}
+	}
 	owner := uint32(os.Getuid())
 	if owner == 0 {
 		owner = 4711
@@ -315,6 +320,9 @@ func TestMetadata(t *testing.T) {
 		size, err := unix.Getxattr(path, "user.label", label)
 		if err = errors.Join(err, unix.Stat(path, &stat)); err != nil {
 			t.Fatal(err)
+		}
+		if size, err := unix.Getxattr(path, "security.ima", label[32:]); err == nil {
+			t.Errorf("the hash of other contents: %q", label[32:32+size])
 		}
 		if stat.Uid != owner || stat.Mode&0o7777 != 0o604 || string(label[:size]) != "their own\x00" {
 			t.Errorf("uid %d mode %o label %q", stat.Uid, stat.Mode, label[:size])

@@ -2,7 +2,10 @@ package install
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/istio-pod-network/controller/install/conflist"
 	"github.com/istio-pod-network/controller/install/exchange"
@@ -32,12 +35,40 @@ func Explain(err error) string {
 
 // Remedy returns what an operator can do about an error, or "".
 func Remedy(err error) string {
+	if owner, path := strangerOf(err); path != "" {
+		return fmt.Sprintf("%s belongs to user %d: give the container CAP_DAC_OVERRIDE, CAP_CHOWN and CAP_FOWNER, as the "+
+			"chart does, or let it belong to root", path, owner)
+	}
 	for _, r := range remedies {
 		if r.is(err) {
 			return r.text
 		}
 	}
 	return ""
+}
+
+// strangerOf returns the path of an error that root's lack of a capability explains, and its owner: the file or its
+// directory is another user's.
+func strangerOf(err error) (owner uint32, path string) {
+	var file *fs.PathError
+	var link *os.LinkError
+	switch {
+	case !errors.Is(err, fs.ErrPermission) || errors.Is(err, errNotRun) || os.Geteuid() != 0:
+		return 0, ""
+	case errors.As(err, &file):
+		path = file.Path
+	case errors.As(err, &link):
+		path = link.New
+	default:
+		return 0, ""
+	}
+	for _, path := range []string{path, filepath.Dir(path)} {
+		var s unix.Stat_t
+		if unix.Stat(path, &s) == nil && s.Uid != 0 {
+			return s.Uid, path
+		}
+	}
+	return 0, ""
 }
 
 type remedy struct {

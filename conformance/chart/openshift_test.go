@@ -46,8 +46,9 @@ func in(t *testing.T, manifests, kind string, into any) bool {
 // On OpenShift there is a network that Istio's injector names, and constraints that fit the agent's pod and no other.
 func TestOpenShift(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
-		for mode, capabilities := range map[string][]string{"apply": {"DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN"},
-			"off": {}} {
+		for mode, capabilities := range map[string][]string{
+			"apply": {"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "LEASE", "NET_ADMIN", "SYS_ADMIN"},
+			"off":   {"CHOWN", "DAC_OVERRIDE", "FOWNER", "LEASE"}} {
 			taken(t, template(t, helm, "kubernetesDistribution=OpenShift", "repair="+mode))
 			manifests := template(t, helm, "kubernetesDistribution=OpenShift", "repair="+mode, "hooks=true")
 			var net definition

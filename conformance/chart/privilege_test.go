@@ -18,15 +18,17 @@ import (
 // that needs.
 func TestLeastPrivilege(t *testing.T) {
 	page := readText(t, filepath.Join(build.Root(), "docs", "operation.md"))
+	files := []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "FOWNER", "LEASE"}
 	ours := []string{"config", "token", "cni-bin", "cni-conf", "state", "cni-results"}
 	for mode, want := range map[string]struct {
 		capabilities []corev1.Capability
 		mounts       []string
 		deletes      bool
 	}{
-		"off":    {nil, ours, false},
-		"delete": {nil, ours, true},
-		"apply": {[]corev1.Capability{"DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN"},
+		"off":    {files, ours, false},
+		"delete": {files, ours, true},
+		"apply": {[]corev1.Capability{"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "LEASE", "NET_ADMIN",
+			"SYS_ADMIN"},
 			append(slices.Clone(ours), "netns"), false},
 	} {
 		manifests := template(t, "helm4", "repair="+mode)
@@ -35,7 +37,7 @@ func TestLeastPrivilege(t *testing.T) {
 		if !slices.Equal(c.Capabilities.Add, want.capabilities) || c.Privileged == nil || *c.Privileged {
 			t.Errorf("repair %s: capabilities %v, privileged %v", mode, c.Capabilities.Add, c.Privileged)
 		}
-		if *agent.SecurityContext.AllowPrivilegeEscalation != (len(want.capabilities) > 0) ||
+		if *agent.SecurityContext.AllowPrivilegeEscalation != (mode == "apply") ||
 			!slices.Contains(agent.Args, "--repair="+mode) {
 			t.Errorf("repair %s: %+v %q", mode, agent.SecurityContext, agent.Args)
 		}
@@ -112,7 +114,8 @@ func TestAgentPod(t *testing.T) {
 	switch {
 	case *c.Privileged || *c.AllowPrivilegeEscalation || !*c.ReadOnlyRootFilesystem:
 		t.Errorf("%+v", c)
-	case len(c.Capabilities.Add) > 0 || len(c.Capabilities.Drop) != 1 || c.Capabilities.Drop[0] != "ALL":
+	case slices.Contains(c.Capabilities.Add, "SYS_ADMIN") || len(c.Capabilities.Drop) != 1 ||
+		c.Capabilities.Drop[0] != "ALL":
 		t.Errorf("%+v", c.Capabilities)
 	case c.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault:
 		t.Errorf("%+v", c.SeccompProfile)

@@ -42,6 +42,7 @@ type node struct {
 	entry   map[string]any
 	flags   []string
 	number  int
+	owner   int // of the configurations
 }
 
 var nodes int
@@ -110,7 +111,11 @@ func (n *node) installer(command string) *exec.Cmd {
 	await.Must(n, os.WriteFile(filepath.Join(n.dir, "entry.json"), entry, 0o600))
 	args := []string{command, "--source=" + n.source, "--network-config=" + filepath.Join(n.dir, "entry.json"),
 		"--bin-dir=" + n.binDir, "--conf-dir=" + n.confDir}
-	return exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-install"), append(args, n.flags...)...)
+	// As root in the agent's container: with what the chart gives it where it repairs no pods, and no more.
+	const capabilities = "-all,+chown,+dac_override,+fowner,+lease"
+	args = append([]string{"--bounding-set", capabilities, "--inh-caps", "-all", "--no-new-privs",
+		filepath.Join(isolated.BinDir(), "istio-pod-network-install")}, args...)
+	return exec.Command("setpriv", append(args, n.flags...)...)
 }
 
 // run runs the installer and returns its exit status and what it says.
@@ -131,16 +136,19 @@ func (n *node) runtime() (*libcni.CNIConfig, *libcni.NetworkConfigList) {
 	names, err := libcni.ConfFiles(n.confDir, []string{".conf", ".conflist", ".json"})
 	await.Must(n, err)
 	for _, name := range names {
-		data, err := os.ReadFile(name)
-		await.Must(n, err)
+		list, err := libcni.NetworkConfFromFile(name)
 		if !strings.HasSuffix(name, ".conflist") { // as runtimes make a list of it
+			var data []byte
+			data, err = os.ReadFile(name)
+			await.Must(n, err)
 			var head struct{ CNIVersion, Name string }
 			await.Must(n, json.Unmarshal(data, &head))
 			data, err = json.Marshal(map[string]any{"cniVersion": head.CNIVersion, "name": head.Name,
 				"plugins": []json.RawMessage{data}})
 			await.Must(n, err)
+			list, err = libcni.NetworkConfFromBytes(data)
+			await.Must(n, err)
 		}
-		list, err := libcni.NetworkConfFromBytes(data)
 		if err == nil && (n.network == "" || list.Name == n.network) {
 			return libcni.NewCNIConfigWithCacheDir(n.binDirs, filepath.Join(n.dir, "cache"), nil), list
 		}

@@ -1,6 +1,7 @@
 package shapes
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,6 +98,28 @@ var shapes = []shape{
 		n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
 		n.flags = []string{"--primary=missing"}
 	}},
+	{name: "Kubespray: directories and files are the user kube's", make: func(n *node) {
+		n.plugins(n.binDir, "bridge", "host-local")
+		n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
+		n.own(997, 0o755, 0o644)
+	}},
+	{name: "Kubespray: the same with a drop-in", make: func(n *node) {
+		n.plugins(n.binDir, "bridge", "host-local")
+		n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
+		n.own(997, 0o755, 0o644)
+		n.flags = []string{"--drop-in=always"}
+	}},
+	{name: "MicroK8s: the group may write, nobody else read", make: func(n *node) {
+		n.plugins(n.binDir, "bridge", "host-local")
+		n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
+		n.own(997, 0o770, 0o660)
+	}},
+	{name: "a .conf of another user's", make: func(n *node) {
+		n.plugins(n.binDir, "bridge", "host-local")
+		n.conf("10-net.conf", strings.Replace(strings.TrimSuffix(n.list("0.3.1", "net", "bridge", "host-local"), "]}"),
+			`"plugins": [{`, "", 1))
+		n.own(997, 0o700, 0o600)
+	}},
 	{name: "the plugins' directory is mounted noexec", not: "mounted noexec", says: "permission denied",
 		make: func(n *node) {
 			n.mount(n.binDir, unix.MS_NOEXEC)
@@ -137,12 +160,43 @@ func TestShapes(t *testing.T) {
 				!strings.Contains(said+table, s.says) {
 				t.Errorf("want %q and %q; install ends with %d: %s\nstatus with %d: %s", s.not, s.says, status, said, again, table)
 			}
+			n.owned()
 			n.starts("after", s.not == "")
 			if status, said := n.run("uninstall"); status != 0 {
 				t.Errorf("uninstall ends with %d: %s", status, said)
 			}
+			n.owned()
 			n.starts("uninstalled", false)
 		})
+	}
+}
+
+// own gives the directories and configurations of the node to another user and group.
+func (n *node) own(user int, dirs, files os.FileMode) {
+	n.Helper()
+	n.owner = user
+	for _, root := range []string{n.binDir, n.confDir} {
+		await.Must(n, filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
+			mode := files
+			if e.IsDir() || root == n.binDir {
+				mode = dirs
+			}
+			return errors.Join(err, os.Chown(path, user, user), os.Chmod(path, mode))
+		}))
+	}
+}
+
+// owned fails the test unless the configurations of the node are its owner's.
+func (n *node) owned() {
+	n.Helper()
+	entries, err := os.ReadDir(n.confDir)
+	await.Must(n, err)
+	for _, e := range entries {
+		var s unix.Stat_t
+		await.Must(n, unix.Stat(filepath.Join(n.confDir, e.Name()), &s))
+		if conf := filepath.Ext(e.Name()); (conf == ".conf" || conf == ".conflist") && int(s.Uid) != n.owner {
+			n.Errorf("%s belongs to %d, want %d", e.Name(), s.Uid, n.owner)
+		}
 	}
 }
 

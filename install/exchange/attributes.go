@@ -5,12 +5,14 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// Like gives a new file the mode, owner and extended attributes (SELinux label, ACL) of the file like.
+// Like gives a new file the mode, owner and extended attributes (SELinux label, ACL) of the file like. An attribute
+// that this process may not set is left out, but for an ACL, and so are those that belong to the contents.
 func Like(like string) func(*os.File) error {
 	return func(f *os.File) error { return copyMeta(f, like) }
 }
@@ -54,15 +56,28 @@ func copyAttributes(f *os.File, like string) error {
 		return &fs.PathError{Op: "listxattr", Path: like, Err: err}
 	}
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names[:n]), "\x00"), "\x00") {
-		if name == "" {
+		if name == "" || slices.Contains(ofContents, name) {
 			continue
 		}
-		if err := copyAttribute(f, like, name); err != nil {
+		err := copyAttribute(f, like, name)
+		refused := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOTSUP)
+		if refused && name != acl {
+			continue // as any other program that writes the file anew
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// ofContents are attributes that say what the former contents were: on new ones they are wrong, and the kernel would
+// refuse to open the file (Linux, security/integrity: the hash of the contents, and that of the attributes). The kernel
+// writes them itself where it wants them.
+var ofContents = []string{"security.ima", "security.evm"}
+
+// acl is the attribute without which somebody could no longer read the file.
+const acl = "system.posix_acl_access"
 
 func copyAttribute(f *os.File, like, name string) error {
 	want, have := make([]byte, 64<<10), make([]byte, 64<<10)
