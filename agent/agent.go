@@ -155,7 +155,7 @@ func (a *agent) healthy() []health.Check {
 		}
 		age := time.Since(last)
 		return age < 10*a.every+time.Minute, fmt.Sprintf("last round %s ago", age.Round(time.Millisecond))
-	}}}
+	}}, {Name: "directories", Run: a.installation.attached}}
 }
 
 // ready is what /readyz looks at: whether new mesh pods of this node get their rules and their mark.

@@ -230,6 +230,16 @@ func (i *installation) ChainedSince() time.Time {
 	return i.memory.ChainedSince
 }
 
+// attached says whether the directories are still the node's.
+func (i *installation) attached() (bool, string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.last.Detached != "" {
+		return false, i.last.Detached
+	}
+	return true, "the node's"
+}
+
 // ready says whether the plugin is installed and chained, and what is missing.
 func (i *installation) ready() (bool, string) {
 	i.mu.Lock()

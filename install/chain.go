@@ -66,6 +66,9 @@ func (c chain) step() (done bool, err error) {
 	}
 	f, err := c.active(files)
 	if err != nil {
+		if errors.Is(err, errDangling) {
+			return true, err
+		}
 		return true, fmt.Errorf("%q: %w", c.ConfDir, describe(files, err))
 	}
 	if f.protected() {
@@ -243,6 +246,10 @@ func (c chain) lookAt(s *Status) {
 			o.Problem = other.problem.Error()
 		}
 		s.Others = append(s.Others, o)
+	}
+	if errors.Is(err, errDangling) {
+		s.missFor(err)
+		return
 	}
 	if err != nil {
 		s.miss("waiting: %v in %s", err, c.ConfDir)

@@ -26,7 +26,8 @@ type Keeper struct {
 	// Warn, if it is not nil, is told once that inotify is exhausted, so that changes are looked for every 2 s.
 	Warn func(error)
 
-	memo memo
+	memo    memo
+	anchors anchors
 }
 
 // polling is the time between two passes while a directory cannot be watched.
@@ -37,6 +38,9 @@ type Pass struct {
 	Status           // as the pass leaves it
 	Err      error   // of the repairs, or of reading the state
 	Repaired []Cause // what was repaired, each cause once
+	// Detached says what has become of a directory that is no longer the node's, "" where all are. No pass helps: the
+	// container has to be made again.
+	Detached string
 }
 
 // String says for a person whether the node is ready, and if not what is missing and what can be done about it.
@@ -108,6 +112,13 @@ func (k *Keeper) pass(c Config) time.Duration {
 	if failed != nil {
 		p.Err = failed
 	}
+	if k.anchors == nil {
+		k.anchors = anchors{}
+	}
+	if p.Detached = k.anchors.lost(c.mounted()); p.Detached != "" {
+		p.miss("%s; this container has to be made again", p.Detached)
+		p.Ready = false
+	}
 	if k.Report != nil {
 		k.Report(p)
 	}
@@ -118,6 +129,15 @@ func (k *Keeper) pass(c Config) time.Duration {
 		return k.Tick
 	}
 	return 30 * time.Second
+}
+
+// mounted returns the directories in which the Keeper writes.
+func (c Config) mounted() []string {
+	dirs := []string{c.BinDir, c.ConfDir}
+	if c.Mode != ModeChain {
+		dirs = append(dirs, c.AuxDir)
+	}
+	return dirs
 }
 
 // watching notices changes of what a pass reads.

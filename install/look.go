@@ -54,6 +54,9 @@ func read(dir, name string) file {
 	f := file{name: name, path: filepath.Join(dir, name)}
 	if real, err := filepath.EvalSymlinks(f.path); err == nil {
 		f.path = real // else the edit would replace the link
+	} else if target, noLink := os.Readlink(f.path); noLink == nil {
+		f.problem = fmt.Errorf("%w: %q leads to %q: %w", errDangling, f.path, target, err)
+		return f
 	}
 	if f.data, f.problem = exchange.Read(f.path); f.problem == nil {
 		f.conf, f.problem = conflist.ParseFile(name, f.data)
@@ -68,8 +71,8 @@ func (c chain) active(files []file) (file, error) {
 		if c.Primary != "" && f.name != c.Primary && !f.isOf(c.Primary) && f.conf.Name != c.Primary {
 			continue
 		}
-		if f.problem == nil {
-			return f, nil
+		if f.problem == nil || errors.Is(f.problem, errDangling) { // the runtime may see the target
+			return f, f.problem
 		}
 	}
 	if c.Primary != "" {

@@ -96,6 +96,7 @@ func TestPresets(t *testing.T) {
 				}
 			}
 			for _, path := range []string{p.bin, p.conf, "/run/istio-pod-network"} {
+				path, _, _ = strings.Cut(path, "/current/") // a link, which is seen where what holds it is mounted
 				if !strings.Contains(manifests, `hostPath: {path: "`+path+`"`) ||
 					!strings.Contains(manifests, `mountPath: "`+path+`"`) {
 					t.Errorf("%s: %s is not mounted under the same path", p.name, path)
@@ -109,6 +110,29 @@ func TestPresets(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A directory behind a link `current` is mounted by what holds the link, once for both, and all others as they are.
+func TestMountOfLinks(t *testing.T) {
+	mounts := func(values ...string) (paths []string) {
+		for _, m := range daemonSet(t, template(t, "helm4", values...)).VolumeMounts {
+			if strings.HasPrefix(m.Name, "cni-") && m.Name != "cni-results" {
+				paths = append(paths, m.Name+" "+m.MountPath)
+			}
+		}
+		return paths
+	}
+	if got := mounts("kubernetesDistribution=MicroK8s"); !slices.Equal(got, []string{"cni-bin /var/snap/microk8s"}) {
+		t.Errorf("MicroK8s: %q", got)
+	}
+	got := mounts("kubernetesDistribution=K3s", "cni.binDir=/var/lib/rancher/k3s/data/current/bin")
+	if !slices.Equal(got, []string{"cni-bin /var/lib/rancher/k3s/data",
+		"cni-conf /var/lib/rancher/k3s/agent/etc/cni/net.d"}) {
+		t.Errorf("K3s before October 2024: %q", got)
+	}
+	if got := mounts("cni.binDir=/opt/currently/bin"); !slices.Contains(got, "cni-bin /opt/currently/bin") {
+		t.Errorf("no link: %q", got)
+	}
 }
 
 // daemonSet is the container of the agents.

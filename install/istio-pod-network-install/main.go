@@ -157,16 +157,24 @@ func (p installer) watch(ctx context.Context, o options) int {
 	if err := install.Validate(ctx, o.config); err != nil {
 		return p.failed(err)
 	}
-	last := ""
+	last, detached := "", ""
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	k := install.Keeper{Config: o.config, Report: func(pass install.Pass) {
 		line := pass.String()
 		if line != last {
 			fmt.Fprintln(p.Stderr, line)
 		}
 		last = line
+		if detached = pass.Detached; detached != "" {
+			stop()
+		}
 	}, Warn: func(err error) { fmt.Fprintln(p.Stderr, err) }}
 	if err := k.Run(ctx); err != nil {
 		return p.failed(err)
+	}
+	if detached != "" {
+		return program.ExitFailed // whoever keeps it running makes its container again
 	}
 	return 0
 }

@@ -22,6 +22,12 @@ seLinuxType: {{ .Values.agent.seLinuxType | default $preset.seLinuxType | defaul
 resourceQuota: {{ ternary (default false $preset.resourceQuota) (eq $quota "true") (eq $quota "") }}
 {{- end -}}
 
+{{- /* What is mounted for a directory: itself, or what holds a link in its path. A container keeps the directory that a link has led to when it
+was made, and a snap's or K3s' `current` leads to another one after an upgrade. */ -}}
+{{- define "mountOf" -}}
+{{- regexReplaceAll "^(/.+?)/current(/.*)?$" . "${1}" -}}
+{{- end -}}
+
 {{- /* The name of an image. (list . $image) */ -}}
 {{- define "image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}

@@ -1,0 +1,79 @@
+package install
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/internal/await"
+	"golang.org/x/sys/unix"
+)
+
+// A directory that is mounted, as into a container, may be renamed or removed on the node, with another in its place:
+// what is mounted stays the former one. That is noticed, whatever is in either, and not forgotten.
+func TestDetached(t *testing.T) {
+	for what, c := range map[string]struct {
+		act  func(dir string) error
+		says string
+	}{
+		"nothing": {func(string) error { return nil }, ""},
+		"renamed and made again": {func(dir string) error {
+			return errors.Join(os.Rename(dir, dir+".old"), os.Mkdir(dir, 0o755))
+		}, "was renamed on the node"},
+		"its parent renamed": {func(dir string) error {
+			return os.Rename(filepath.Dir(dir), filepath.Dir(dir)+".old")
+		}, "was renamed on the node"},
+		"removed and made again": {func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755))
+		}, "was removed on the node"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			n := newNode(t)
+			onNode := filepath.Join(t.TempDir(), "current dir", "net.d") // a path that mountinfo escapes
+			await.Must(t, os.MkdirAll(onNode, 0o755))
+			await.Must(t, os.WriteFile(filepath.Join(onNode, "10-net.conflist"), []byte(list), 0o644))
+			await.Must(t, unix.Mount(onNode, n.ConfDir, "", unix.MS_BIND, ""))
+			t.Cleanup(func() { _ = unix.Unmount(n.ConfDir, unix.MNT_DETACH) })
+			var last Pass
+			k := Keeper{Report: func(p Pass) { last = p }}
+			config, err := n.withDefaults()
+			await.Must(t, err)
+			if k.pass(config); !last.Ready || last.Detached != "" {
+				t.Fatalf("%s: %+v", last, last)
+			}
+			await.Must(t, c.act(onNode))
+			for range 2 {
+				k.pass(config)
+				if !strings.Contains(last.Detached, c.says) || (last.Detached == "") != (c.says == "") ||
+					last.Ready != (c.says == "") {
+					t.Errorf("%q; %s", last.Detached, last)
+				}
+			}
+		})
+	}
+}
+
+// The next configuration is not taken for the network where the first is a link that leads out of what the installer
+// sees.
+func TestDanglingLink(t *testing.T) {
+	n := newNode(t, "20-next.conflist", list)
+	link, target := filepath.Join(n.ConfDir, "10-net.conflist"), filepath.Join(t.TempDir(), "of-the-node")
+	await.Must(t, os.Symlink(target, link))
+	fails(t, Install(n.Config), link, target, "mount the directory of the target")
+	if s := n.status(); s.Ready || !strings.Contains(strings.Join(s.Missing, " "), target) {
+		t.Errorf("%+v", s)
+	}
+	if n.read("20-next.conflist") != list {
+		t.Error("chained into the next")
+	}
+	n.Primary = "20-next.conflist"
+	n.install()
+	n.Primary = ""
+	await.Must(t, os.WriteFile(target, []byte(list), 0o644))
+	n.install()
+	if s := n.status(); !s.Ready || s.Active != target {
+		t.Errorf("%+v", s)
+	}
+}
