@@ -163,7 +163,7 @@ func TestLinks(t *testing.T) {
 	if n.read("10-net.conflist") != list {
 		t.Error("not undone")
 	}
-	if err := os.Symlink(filepath.Join(dir, "nowhere"), filepath.Join(n.ConfDir, "05-dangling.conflist")); err != nil {
+	if err := os.Symlink(filepath.Join(dir, "nowhere"), filepath.Join(n.ConfDir, "95-dangling.conflist")); err != nil {
 		t.Fatal(err)
 	}
 	n.install()
