@@ -69,7 +69,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	a.marker = mark.New(boot, queue, a.pods, a.records, a.api, observer.attempted)
 	a.installation = newInstallation(o.install, o.noInstall, filepath.Join(o.store.Dir, memoryFile),
 		func(ctx context.Context) (string, error) { return a.api.RuntimeVersion(ctx, o.node) },
-		a.metrics.installed, a.metrics.repairs, log)
+		a.metrics.installed, a.metrics.contested, a.metrics.repairs, log)
 	repairer := patrol.NewRepairer(patrol.RepairConfig{
 		Mode: o.repair, CacheDir: o.cacheDir, NetNSDir: o.netnsDir, Plugin: filepath.Join(o.install.BinDir, entry.Type),
 		Entry: o.install.Entry, Store: o.store, Pods: a.api, Warner: warner, Repairs: a.metrics.podRepairs, Log: log,

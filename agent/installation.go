@@ -23,6 +23,7 @@ type installation struct {
 	path      string // of the file in which memory survives a restart of the agent
 	version   func(context.Context) (string, error)
 	installed prometheus.Gauge
+	contested prometheus.Gauge
 	repairs   *prometheus.CounterVec // by cause
 	log       *logrus.Logger
 	again     chan struct{} // the configuration has changed
@@ -54,11 +55,11 @@ const versionRetry = 10 * time.Second
 // version reads which container runtime the node has.
 func newInstallation(
 	config install.Config, off bool, path string, version func(context.Context) (string, error),
-	installed prometheus.Gauge, repairs *prometheus.CounterVec, log *logrus.Logger,
+	installed, contested prometheus.Gauge, repairs *prometheus.CounterVec, log *logrus.Logger,
 ) *installation {
 	i := &installation{
-		config: config, off: off, path: path, version: version, installed: installed, repairs: repairs, log: log,
-		again: make(chan struct{}, 1),
+		config: config, off: off, path: path, version: version, installed: installed, contested: contested,
+		repairs: repairs, log: log, again: make(chan struct{}, 1),
 	}
 	if data, err := os.ReadFile(i.path); err == nil {
 		_ = json.Unmarshal(data, &i.memory) // a torn file is no memory
@@ -169,6 +170,7 @@ func (i *installation) report(p install.Pass) {
 		i.repairs.WithLabelValues(string(cause)).Inc()
 	}
 	i.installed.Set(map[bool]float64{true: 1}[p.Ready])
+	i.contested.Set(map[bool]float64{true: 1}[p.Contested > 0])
 	entered := slices.ContainsFunc(p.Repaired, func(c install.Cause) bool {
 		return c == install.CauseEntryMissing || c == install.CauseEntryChanged
 	})
@@ -220,10 +222,15 @@ func (i *installation) remember() {
 	}
 }
 
-// ChainedSince is when our entry came into the network, zero where it is not in it.
+// ChainedSince is when our entry came into the network, zero where it is not in it. While somebody takes it out again
+// and again it is now: no pod's network is known to have been made with it, so none bypasses the mesh, and each that
+// waits came too early.
 func (i *installation) ChainedSince() time.Time {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.last.Contested > 0 {
+		return time.Now()
+	}
 	if !i.last.Ready {
 		return time.Time{}
 	}

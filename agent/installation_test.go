@@ -22,7 +22,8 @@ func TestChainedSince(t *testing.T) {
 	fresh := func() *installation {
 		m := newMetrics()
 		version := func(context.Context) (string, error) { return "", nil }
-		return newInstallation(install.Config{}, false, memory, version, m.installed, m.repairs, agenttest.Quiet())
+		return newInstallation(install.Config{}, false, memory, version, m.installed, m.contested, m.repairs,
+			agenttest.Quiet())
 	}
 	i := fresh()
 	pass := func(ready bool, causes ...install.Cause) time.Time {
@@ -39,6 +40,13 @@ func TestChainedSince(t *testing.T) {
 	}
 	if !pass(false).IsZero() || !pass(true).Equal(first) {
 		t.Error("a pass that failed is not remembered")
+	}
+	contested := time.Now()
+	for _, ready := range []bool{false, true} {
+		i.report(install.Pass{Status: install.Status{Ready: ready}, Contested: time.Second})
+		if since := i.ChainedSince(); since.Before(contested) {
+			t.Errorf("contested, and chained since %v", since)
+		}
 	}
 	i = fresh()
 	if !pass(true).Equal(first) {
@@ -74,8 +82,8 @@ func keepOn(t *testing.T, dir string, version func(context.Context) (string, err
 		Source: filepath.Join(dir, "plugin"),
 		Mode:   install.ModeChain, DropIn: install.DropInAuto,
 	}
-	k.installation = newInstallation(config, false, k.memory, version, k.metrics.installed, k.metrics.repairs,
-		agenttest.Quiet())
+	k.installation = newInstallation(config, false, k.memory, version, k.metrics.installed, k.metrics.contested,
+		k.metrics.repairs, agenttest.Quiet())
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- k.run(ctx) }()
@@ -159,7 +167,7 @@ func TestChainsAsTheRuntimeReads(t *testing.T) {
 func TestNoInstall(t *testing.T) {
 	m, dir := newMetrics(), t.TempDir()
 	i := newInstallation(install.Config{BinDir: filepath.Join(dir, "bin")}, true, filepath.Join(dir, memoryFile), nil,
-		m.installed, m.repairs, agenttest.Quiet())
+		m.installed, m.contested, m.repairs, agenttest.Quiet())
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	if err := i.run(ctx); err != nil {
@@ -182,7 +190,7 @@ func TestMemoryIsKept(t *testing.T) {
 	}
 	installation := func() *installation {
 		path := filepath.Join(state, memoryFile)
-		return newInstallation(config, false, path, nil, m.installed, m.repairs, agenttest.Quiet())
+		return newInstallation(config, false, path, nil, m.installed, m.contested, m.repairs, agenttest.Quiet())
 	}
 	await.Must(t, os.WriteFile(state, nil, 0o600)) // in the way of the directory
 	i := installation()

@@ -26,6 +26,7 @@ type metrics struct {
 	questions   *prometheus.CounterVec
 	requests    *prometheus.CounterVec
 	installed   prometheus.Gauge
+	contested   prometheus.Gauge
 	repairs     *prometheus.CounterVec
 	podRepairs  *prometheus.CounterVec
 	renewals    *prometheus.CounterVec
@@ -54,6 +55,8 @@ func newMetrics() *metrics {
 			"none came", "method", "code"),
 		installed: prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "installed",
 			Help: "1 while the plugin is installed and chained"}),
+		contested: prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "installation_contested",
+			Help: "1 while somebody takes the plugin out again and again, so that repairs wait"}),
 		repairs: counters("installation_repairs_total",
 			"What had to be made good in the node's CNI directories; the first installation counts too", "cause"),
 		podRepairs: counters("pod_repairs_total",
@@ -106,7 +109,8 @@ func newMetrics() *metrics {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + "build_info", Help: "1",
 		ConstLabels: prometheus.Labels{"version": buildinfo.Version(), "goversion": runtime.Version()}})
 	info.Set(1)
-	m.registry.MustRegister(m.adds, m.addDuration, m.marks, m.markLatency, m.questions, m.requests, m.installed, m.repairs,
+	m.registry.MustRegister(m.adds, m.addDuration, m.marks, m.markLatency, m.questions, m.requests, m.installed, m.contested,
+		m.repairs,
 		m.patrol.Bypasses, m.patrol.Bypassed, m.patrol.Refusing, m.patrol.Outside, m.patrol.Older, m.patrol.Swept,
 		m.podRepairs, m.renewals, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -43,7 +43,10 @@ func (c chain) locked(work func() error) error {
 }
 
 // maxSteps bounds how often a pass starts again because the primary has changed meanwhile.
-const maxSteps = 100
+const maxSteps = 5
+
+// errUnsteady is of a directory that was not once as the pass had left it.
+var errUnsteady = errors.New("changes faster than it can be read")
 
 // chainIn chains into the active network. It reads the directory again after every change, and when its file was
 // removed or replaced meanwhile: a primary may rename its files.
@@ -55,7 +58,7 @@ func (c chain) chainIn() error {
 			return err
 		}
 	}
-	return errors.Join(fmt.Errorf("%q changes faster than it can be read", c.ConfDir), err)
+	return errors.Join(fmt.Errorf("%q %w", c.ConfDir, errUnsteady), err)
 }
 
 // step makes the next change. It returns done if no change was necessary, or if it is of no use to go on.

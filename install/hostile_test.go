@@ -63,7 +63,7 @@ func TestHostilePrimary(t *testing.T) {
 	n := newNode(t, "10-net.conflist", version(0))
 	path := filepath.Join(n.ConfDir, "10-net.conflist")
 	var failed atomic.Pointer[error]
-	keep(t, &Keeper{Config: n.Config, Report: func(p Pass) {
+	keep(t, &Keeper{Config: n.Config, contest: unbounded, Report: func(p Pass) {
 		if err := p.Err; err != nil {
 			failed.Store(&err)
 		}
@@ -135,7 +135,7 @@ func TestHostilePrimary(t *testing.T) {
 func TestInPlaceWriter(t *testing.T) {
 	n := newNode(t, "10-net.conflist", version(0))
 	path := filepath.Join(n.ConfDir, "10-net.conflist")
-	keep(t, &Keeper{Config: n.Config})
+	keep(t, &Keeper{Config: n.Config, contest: unbounded})
 	for i := 1; i <= 60; i++ {
 		flags := os.O_WRONLY | os.O_TRUNC
 		if i%3 == 0 {

@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,6 +29,8 @@ type Keeper struct {
 
 	memo    memo
 	anchors anchors
+	contest contest
+	held    bool // what is missing waits for its repair
 }
 
 // polling is the time between two passes while a directory cannot be watched.
@@ -41,6 +44,9 @@ type Pass struct {
 	// Detached says what has become of a directory that is no longer the node's, "" where all are. No pass helps: the
 	// container has to be made again.
 	Detached string
+	// Contested is how long repairs wait for each other, because somebody takes out again and again what is put in; zero
+	// where nobody does.
+	Contested time.Duration
 }
 
 // String says for a person whether the node is ready, and if not what is missing and what can be done about it.
@@ -52,11 +58,18 @@ func (p Pass) String() string {
 		return "not ready: " + strings.Join(p.Missing, "; ")
 	}
 	text := fmt.Sprintf("ready: %s is in %s (%s)", entry.Type, p.Active, p.Chained)
+	if p.Contested > 0 {
+		text += "; " + contested
+	}
 	if len(p.NotFound) > 0 {
 		text += "; not found where the runtime looks for plugins: " + strings.Join(p.NotFound, ", ")
 	}
 	return text
 }
+
+// contested says that there is a contest; how long repairs wait in it is not said, lest each be news.
+const contested = "somebody takes it out again and again, so that it is repaired only every few seconds; of a pod " +
+	"that is made meanwhile the wait holds the app"
 
 // Cause is why something had to be repaired.
 type Cause string
@@ -73,7 +86,8 @@ const (
 // Causes lists every cause, for documentation and metrics.
 var Causes = []Cause{CauseBinaryMissing, CauseBinaryChanged, CauseEntryMissing, CauseEntryChanged, CauseDuplicates}
 
-// Run installs, and repairs every change at once, until the context ends. Then it leaves everything in place and
+// Run installs, and repairs every change, until the context ends: the first at once, and while somebody makes more than
+// ten within 10 s, 1 s to 8 s after the last repair. Then it leaves everything in place and
 // returns nil: a restart or an upgrade of the keeper must not take the plugin out of the network. An error is about an
 // invalid Config; a failed repair goes to Report and is tried again.
 func (k *Keeper) Run(ctx context.Context) error {
@@ -97,7 +111,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 		if w.Lacking() {
 			wait = min(wait, polling)
 		}
-		if !w.next(ctx, wait, w.Events(), w.Errors()) {
+		events, failed := w.Events(), w.Errors()
+		if k.held {
+			events, failed = nil, nil // what is missing is known, and when it may be repaired
+		}
+		if !w.next(ctx, wait, events, failed) {
+			return nil
+		}
+		if k.contest.goesOn() && !k.held && !w.next(ctx, contestedLook, nil, nil) {
 			return nil
 		}
 	}
@@ -107,9 +128,17 @@ func (k *Keeper) Run(ctx context.Context) error {
 func (k *Keeper) pass(c Config) time.Duration {
 	var p Pass
 	var failed error
-	p.Repaired, failed = install(c, &k.memo)
+	repairs := k.contest.mayRepair(time.Now())
+	if repairs {
+		if p.Repaired, failed = install(c, &k.memo); len(p.Repaired) > 0 {
+			k.contest.repaired(time.Now())
+		}
+	}
 	p.Status, p.Err = lookAt(c, &k.memo)
-	if failed != nil {
+	if p.Contested = k.contest.wait; p.Contested > 0 && !p.Ready {
+		p.miss(contested)
+	}
+	if failed != nil && (p.Contested == 0 || !errors.Is(failed, errUnsteady)) {
 		p.Err = failed
 	}
 	if k.anchors == nil {
@@ -122,8 +151,14 @@ func (k *Keeper) pass(c Config) time.Duration {
 	if k.Report != nil {
 		k.Report(p)
 	}
-	if !p.Ready || p.Err != nil {
+	if k.held = !repairs && !p.Ready; k.held {
+		return max(time.Until(k.contest.next), time.Millisecond)
+	}
+	switch {
+	case !p.Ready || p.Err != nil:
 		return time.Second
+	case p.Contested > 0:
+		return burstWithin // it may be over then
 	}
 	if k.Tick > 0 {
 		return k.Tick

@@ -3,6 +3,7 @@ package install
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,10 +19,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// unbounded is a contest for tests that make many changes: each is repaired at once.
+var unbounded = contest{burst: math.MaxInt}
+
 // watched runs a keeper that never ticks by itself, so what it repairs it has noticed.
 func watched(t *testing.T, n node) (passes *atomic.Int32) {
 	passes = new(atomic.Int32)
-	keep(t, &Keeper{Config: n.Config, Tick: time.Hour, Report: func(Pass) { passes.Add(1) }})
+	keep(t, &Keeper{Config: n.Config, Tick: time.Hour, Report: func(Pass) { passes.Add(1) }, contest: unbounded})
 	await.Eventually(t, patience, "the first pass", func() bool { return passes.Load() > 0 })
 	return passes
 }

@@ -163,7 +163,7 @@ func TestKeeperAsksOnce(t *testing.T) {
 		return everything(ctx, path, env, stdin)
 	}
 	var last Pass
-	k := Keeper{Config: n.Config, Report: func(p Pass) { last = p }}
+	k := Keeper{Config: n.Config, contest: unbounded, Report: func(p Pass) { last = p }}
 	c, err := n.withDefaults()
 	await.Must(t, err)
 	for range 10 {

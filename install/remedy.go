@@ -98,8 +98,8 @@ func isBoth(one, other error) func(error) bool {
 var remedies = []remedy{
 	{IsNoPrimary, "install the primary CNI, or wait for it: `watch` chains into it when it comes"},
 	{IsReadinessFile, "use --mode nad or --mode aux on this node"},
-	{isOneOf(errDangling), "mount the directory of the target into the container, at the same path; or remove the link if the " +
-		"runtime does not find its target either"},
+	{isOneOf(errDangling), "mount the directory of the target into the container, at the same path; or remove the " +
+		"link, if the runtime does not find its target either"},
 	{isOneOf(errVersion), "install a release of the plugin that speaks it; until then nothing is chained, and pods " +
 		"start as without the plugin"},
 	{isOneOf(errElsewhere), "set --bin-dir (cni.binDir of the chart) to the directory in which the runtime looks for " +

@@ -107,6 +107,7 @@ func parse(data []byte) (sandbox, error) {
 		IPs []struct {
 			Address netip.Prefix `json:"address"`
 		} `json:"ips"`
+		IP4, IP6 struct{ IP netip.Prefix } // before CNI 0.3.0
 	}
 	if err := json.Unmarshal(data, &cached); err != nil {
 		return sandbox{}, err
@@ -125,6 +126,11 @@ func parse(data []byte) (sandbox, error) {
 	}
 	for _, ip := range result.IPs {
 		sb.addresses = append(sb.addresses, ip.Address.Addr())
+	}
+	for _, ip := range []netip.Prefix{result.IP4.IP, result.IP6.IP} {
+		if ip.IsValid() {
+			sb.addresses = append(sb.addresses, ip.Addr())
+		}
 	}
 	sb.identify(cached.Args)
 	sb.annotate(cached.Given.Annotations)

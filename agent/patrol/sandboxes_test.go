@@ -1,10 +1,24 @@
 package patrol
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
 )
+
+// The addresses of a network are read in whatever version of CNI it is.
+func TestSandboxAddresses(t *testing.T) {
+	cached := cachedBy("1.3", "uid", "c", "/run/netns/cni-1", "10.0.0.1")
+	i := strings.Index(cached, `"result"`)
+	first := cached[:i] + `"result": {"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.1/24"}, "ip6": {"ip": "fd00::1/64"}}}`
+	for text, want := range map[string]string{cached: "[10.0.0.1]", first: "[10.0.0.1 fd00::1]"} {
+		sb, err := parse([]byte(text))
+		if got := fmt.Sprint(sb.addresses); err != nil || got != want {
+			t.Errorf("%v, %v, want %s: %s", got, err, want, text)
+		}
+	}
+}
 
 // FuzzSandbox reads files of libcni's cache: whatever stands in one, no ADD is run on a network namespace that is not
 // the runtime's, and the environment of the plugin has no more lines than it should.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
 	"github.com/istio-pod-network/controller/plugin/record"
@@ -39,7 +40,7 @@ func TestUnchainedWindow(t *testing.T) {
 			case <-ctx.Done():
 				hostile <- writes
 				return
-			case <-time.After(time.Duration(random.IntN(15)) * time.Millisecond):
+			case <-time.After(time.Duration(random.IntN(300)) * time.Millisecond):
 				write()
 			}
 		}
@@ -76,18 +77,24 @@ func TestUnchainedWindow(t *testing.T) {
 }
 
 // addByRuntime adds the sandbox to whatever network is configured at the moment.
-func (s *podSandbox) addByRuntime() {
+func (s *podSandbox) addByRuntime() { s.addAs("lo") }
+
+// addAs is addByRuntime with another interface, and returns the address.
+func (s *podSandbox) addAs(ifName string) (address string) {
 	s.Helper()
 	list, err := libcni.NetworkConfFromFile(s.path("net.d/10-net.conflist"))
 	must(s, err)
 	runtime := libcni.NewCNIConfigWithCacheDir([]string{s.path("bin"), isolated.BinDir()}, s.path("cache"), nil)
-	_, err = runtime.AddNetworkList(s.ctx, list, &libcni.RuntimeConf{
-		ContainerID: s.ID, NetNS: s.NetNS, IfName: "lo",
+	made, err := runtime.AddNetworkList(s.ctx, list, &libcni.RuntimeConf{
+		ContainerID: s.ID, NetNS: s.NetNS, IfName: ifName,
 		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", s.pod.Namespace},
 			{"K8S_POD_NAME", s.pod.Name}, {"K8S_POD_UID", string(s.pod.UID)}},
 		CapabilityArgs: map[string]any{"io.kubernetes.cri.pod-annotations": s.pod.Annotations},
 	})
 	must(s, err)
+	result, err := current.NewResultFromResult(made)
+	must(s, err)
+	return result.IPs[0].Address.IP.String()
 }
 
 func (s *podSandbox) isRecorded() bool {

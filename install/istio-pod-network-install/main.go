@@ -24,7 +24,7 @@ const help = `puts the CNI plugin istio-pod-network on this node and into its ne
   istio-pod-network-install install   [flags]   binary first, then configuration; may be repeated
   istio-pod-network-install uninstall [flags]   configuration back to its original; the binary stays unless --purge
   istio-pod-network-install status    [flags]   what is there and what is missing; changes nothing
-  istio-pod-network-install watch     [flags]   install, then repair at once whatever changes, until SIGTERM,
+  istio-pod-network-install watch     [flags]   install, then repair whatever changes, until SIGTERM,
                                                 which leaves everything in place
 
 Modes:

@@ -1,0 +1,104 @@
+package install
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/istio-pod-network/controller/internal/await"
+)
+
+// Ten repairs are made at once, those after them wait 1 s and longer, and when nobody takes anything out for a while,
+// it begins anew.
+func TestContest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c contest
+		made := func(during time.Duration) (repairs int) {
+			for end := time.Now().Add(during); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				if c.mayRepair(time.Now()) {
+					c.repaired(time.Now())
+					repairs++
+				}
+			}
+			return repairs
+		}
+		if got := made(900 * time.Millisecond); got != 10 || !c.goesOn() {
+			t.Errorf("%d repairs in the first second", got)
+		}
+		if got := made(time.Minute); got < 5 || got > 10 {
+			t.Errorf("%d repairs in the next minute", got)
+		}
+		time.Sleep(burstWithin + longestWait)
+		if got := made(900 * time.Millisecond); got != 10 {
+			t.Errorf("%d repairs after a while of peace", got)
+		}
+		var rare contest
+		for range 100 { // an owner that writes its file every other second is repaired at once, each time
+			if !rare.mayRepair(time.Now()) {
+				t.Fatal("a repair waits without a contest")
+			}
+			rare.repaired(time.Now())
+			time.Sleep(2 * time.Second)
+		}
+	})
+}
+
+// A primary that restores its file whenever that is changed does not keep the machine busy: it is repaired ten times at
+// once and then a few times, the node is not ready in between, and says why. When it gives up, the node is ready.
+func TestFight(t *testing.T) {
+	n := newNode(t, "10-net.conflist", list)
+	path := filepath.Join(n.ConfDir, "10-net.conflist")
+	var repairs, unready, passes atomic.Int32
+	var said atomic.Pointer[string]
+	watcher, err := fsnotify.NewWatcher()
+	await.Must(t, err)
+	defer watcher.Close()
+	await.Must(t, watcher.Add(n.ConfDir))
+	stop, stopped := make(chan bool), make(chan error)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			case <-watcher.Events:
+				data, err := os.ReadFile(path)
+				if err == nil && string(data) != list {
+					if err = os.WriteFile(path+".new", []byte(list), 0o644); err == nil {
+						err = os.Rename(path+".new", path)
+					}
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	keep(t, &Keeper{Config: n.Config, Report: func(p Pass) {
+		passes.Add(1)
+		repairs.Add(int32(len(p.Repaired)))
+		if !p.Ready && p.Contested > 0 && len(p.Repaired) == 0 {
+			text := p.String()
+			said.Store(&text)
+			unready.Add(1)
+		}
+	}})
+	await.Eventually(t, patience, "the contest goes on", func() bool { return unready.Load() >= 3 })
+	if got := repairs.Load(); got > 20 {
+		t.Errorf("%d repairs, and three times not ready", got)
+	}
+	if got := passes.Load(); got > 100 {
+		t.Errorf("%d passes", got)
+	}
+	if text := *said.Load(); !strings.Contains(text, "again and again") || !strings.Contains(text, "without our entry") {
+		t.Error(text)
+	}
+	close(stop)
+	<-stopped
+	await.Eventually(t, patience, "ready", func() bool { return n.status().Ready })
+}
