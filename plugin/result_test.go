@@ -112,8 +112,8 @@ func TestPreviousResultConverted(t *testing.T) {
 func TestFirstResultConverted(t *testing.T) {
 	first := `"ip4":{"ip":"10.0.0.2/24","gateway":"10.0.0.1","routes":[{"dst":"0.0.0.0/0"}]},` +
 		`"ip6":{"ip":"fd00::2/64"},"dns":{"nameservers":["10.0.0.9"]}}`
-	later := `"ips":[{"version":"4","address":"10.0.0.2/24","gateway":"10.0.0.1"},{"version":"6","address":"fd00::2/64"}],` +
-		`"routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.0.0.9"]}}`
+	later := `"ips":[{"version":"4","address":"10.0.0.2/24","gateway":"10.0.0.1"},` +
+		`{"version":"6","address":"fd00::2/64"}],"routes":[{"dst":"0.0.0.0/0"}],"dns":{"nameservers":["10.0.0.9"]}}`
 	for _, from := range everyVersion {
 		for _, to := range everyVersion {
 			if from >= "0.3.0" && to >= "0.3.0" {
@@ -139,7 +139,8 @@ func TestFirstResultConverted(t *testing.T) {
 					addresses = append(addresses, ip.Address)
 				}
 			}
-			if got.CNIVersion != to || strings.Join(addresses, " ") != "10.0.0.2/24 fd00::2/64" || len(got.DNS.Nameservers) != 1 {
+			if got.CNIVersion != to || strings.Join(addresses, " ") != "10.0.0.2/24 fd00::2/64" ||
+				len(got.DNS.Nameservers) != 1 {
 				t.Errorf("from %s to %s: %s", from, to, r.out.String())
 			}
 		}
