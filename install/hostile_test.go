@@ -3,6 +3,7 @@ package install
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -64,7 +65,8 @@ func TestHostilePrimary(t *testing.T) {
 	path := filepath.Join(n.ConfDir, "10-net.conflist")
 	var failed atomic.Pointer[error]
 	keep(t, &Keeper{Config: n.Config, contest: unbounded, Report: func(p Pass) {
-		if err := p.Err; err != nil {
+		// This primary may well change its file at every step of a pass. The next pass goes on.
+		if err := p.Err; err != nil && !errors.Is(err, errUnsteady) {
 			failed.Store(&err)
 		}
 	}})

@@ -62,7 +62,7 @@ func note(seen map[string][]string, column int, results []Result) {
 		past := r.Got.Landed == AtPeer || r.Got.Landed == AtApp
 		kind, escapes := r.Flow.Kind.attempt()
 		switch {
-		case escapes && r.Want.Landed != Kept, !escapes && (!past || r.OK()):
+		case escapes && r.Want.Landed != Kept, !escapes && (!past || r.Got.Landed == r.Want.Landed):
 			continue
 		}
 		way := kind.Name
