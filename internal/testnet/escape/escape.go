@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -273,11 +274,23 @@ func bound(kind, proto int, at netip.AddrPort, device string) (fd int, err error
 	} else {
 		err = errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_FREEBIND, 1))
 	}
-	if err = errors.Join(err, unix.Bind(fd, sockaddr(at))); err != nil {
+	if err = errors.Join(err, bind(fd, sockaddr(at))); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("binding to %s on %q: %w", at, device, err)
 	}
 	return fd, nil
+}
+
+// bind tries for a second: a listener that was closed holds its port for as long as a child of another thread has it,
+// which is from its fork until its exec.
+func bind(fd int, at unix.Sockaddr) (err error) {
+	for range 200 {
+		if err = unix.Bind(fd, at); !errors.Is(err, unix.EADDRINUSE) {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return err
 }
 
 // begun forgives what a connection that is under way says, and a packet that was dropped at once.
