@@ -19,8 +19,10 @@ func (now rendered) isOlder(r record.Record, before rendered, store record.Store
 	key := r.ContainerID + "/" + r.IfName + " " + r.Time.String()
 	hash, known := before[key]
 	if !known {
-		if whole, err := store.Get(r.ContainerID, r.IfName); err == nil && r.Spec == nil {
-			r.Spec = whole.Spec
+		if r.Spec == nil {
+			if whole, err := store.Get(r.ContainerID, r.IfName); err == nil {
+				r.Spec = whole.Spec
+			}
 		}
 		if spec, err := redirect.ParseSpec(r.Spec); err == nil {
 			hash = spec.RuleSet().Hash()
