@@ -18,6 +18,14 @@ type object struct {
 
 func (o object) text(attr uint16) string { return strings.TrimRight(string(o.attrs[attr]), "\x00") }
 
+// number is that of an attribute of 32 bits in network order, 0 where there is none.
+func (o object) number(attr uint16) uint32 {
+	if value := o.attrs[attr]; len(value) == 4 {
+		return binary.BigEndian.Uint32(value)
+	}
+	return 0
+}
+
 const nfgenmsg = 4 // bytes of struct nfgenmsg: family, version, resource ID
 
 // nfMessage is a request to nf_tables: struct nfgenmsg (version 0, resource ID 0), then attributes.

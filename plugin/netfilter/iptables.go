@@ -209,8 +209,7 @@ func (t *tool) load(family redirect.Family, input string) error {
 type held map[redirect.Kind]map[string][]string
 
 // list reads our chains, and of other chains the rules that lead to them with those that come before: by one
-// iptables-save. Listing needs no user
-// namespace, unlike writing an owner match.
+// iptables-save. Listing needs no user namespace, unlike writing an owner match.
 func (t *tool) list(family redirect.Family) (held, error) {
 	if t.restore[family] == "" {
 		return nil, &unusableError{t.backend, fmt.Errorf("%s-restore was there at ADD and is not now", iptablesName(family))}

@@ -1,7 +1,6 @@
 package netfilter
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -28,7 +27,7 @@ func beforeNAT(backend Backend, rules redirect.RuleSet) ([]string, error) {
 		return nil, err
 	}
 	for _, c := range chains {
-		if problem := natChain(c).before(backend, rules); problem != "" {
+		if problem := chainBefore(c, backend, rules); problem != "" {
 			names = append(names, problem)
 		}
 	}
@@ -73,32 +72,21 @@ func natHooks(rules redirect.RuleSet, family redirect.Family) (hooks []redirect.
 	return hooks
 }
 
-// natChain is a chain as nf_tables lists it.
-type natChain object
-
 // Attributes that golang.org/x/sys does not name. Source: include/uapi/linux/netfilter/nf_tables.h.
 const chainUse = 6 // NFTA_CHAIN_USE: of a base chain, the number of its rules
 
-func (c natChain) number(attr uint16) uint32 {
-	if value := c.attrs[attr]; len(value) == 4 {
-		return binary.BigEndian.Uint32(value)
-	}
-	return 0
-}
-
-// before says that the chain is asked before ours, "" if it is not, or is ours.
-func (c natChain) before(backend Backend, rules redirect.RuleSet) string {
-	o := object(c)
+// chainBefore says that a chain is asked before ours, "" if it is not, or is ours.
+func chainBefore(c object, backend Backend, rules redirect.RuleSet) string {
 	hook, _ := netlink.Parse(c.attrs[unix.NFTA_CHAIN_HOOK])
-	place := natChain{attrs: hook}
+	place := object{attrs: hook}
 	priority := int32(place.number(unix.NFTA_HOOK_PRIORITY))
-	table, name := o.text(unix.NFTA_CHAIN_TABLE), o.text(unix.NFTA_CHAIN_NAME)
+	table, name := c.text(unix.NFTA_CHAIN_TABLE), c.text(unix.NFTA_CHAIN_NAME)
 	ours, family := iptablesNAT, kernelFamily(c.family)
 	if backend == Nftables {
 		ours = redirect.NAT.Priority()
 	}
 	switch {
-	case o.text(unix.NFTA_CHAIN_TYPE) != "nat", int(priority) > ours, c.number(chainUse) == 0,
+	case c.text(unix.NFTA_CHAIN_TYPE) != "nat", int(priority) > ours, c.number(chainUse) == 0,
 		!hooked(rules, c.family, place.number(unix.NFTA_HOOK_HOOKNUM)),
 		family != 0 && table == redirect.TableName,
 		backend == IptablesNFT && family != 0 && table == string(redirect.NAT) && slices.Contains(compatBuiltins, name):

@@ -25,82 +25,83 @@ func older(t *testing.T, backend Backend, name string) (*testnet.Lab, *NetNS, te
 	return lab, n, profile
 }
 
-// TestReplace renews the rules of pods that run, and asserts what becomes of their connections. All that have been
-// answered go on where they were, TCP and UDP, through the sidecar and past it, DNS included. That holds for TCP
-// that has gone around the sidecar before, too: the guard judges SYNs. It does not for such DNS.
-func TestReplace(t *testing.T) {
+// eachOlder is a test in a pod like that for every backend, and for every profile whose rules of before are known.
+func eachOlder(t *testing.T, test func(*testing.T, Backend, *testnet.Lab, *NetNS, testnet.Profile)) {
 	for name := range guarded {
 		for _, backend := range backends {
 			t.Run(name+"/"+string(backend), func(t *testing.T) {
 				t.Parallel()
 				lab, n, profile := older(t, backend, name)
-				flows := testnet.Flows(profile)
-				open := lab.Open(flows)
-				defer open.Close()
-				rules := ruleSet(t, profile)
-				applied, err := n.Replace(backend, rules)
-				if err != nil || applied.Backend != backend {
-					t.Fatalf("%+v, %v", applied, err)
-				}
-				landed := map[testnet.Landing]int{}
-				for _, r := range open.Ask() {
-					if r.Flow.Escapes() && r.Flow.Proto == testnet.UDP {
-						r.Want = r.Got
-						if r.Got.Landed == testnet.AtPeer {
-							t.Errorf("goes on: %s", r)
-						}
-					}
-					if landed[r.Want.Landed]++; !r.OK() {
-						t.Errorf("%s", r)
-					}
-				}
-				for _, where := range []testnet.Landing{testnet.AtOutbound, testnet.AtInbound, testnet.AtPeer, testnet.AtApp} {
-					if landed[where] == 0 {
-						t.Errorf("no connection was open at %s", where)
-					}
-				}
-				if profile.Settings["dnsCapture"] == true && landed[testnet.AtDNS] == 0 {
-					t.Error("no DNS was captured")
-				}
-				await.Must(t, n.Check(applied, rules))
-				for _, r := range lab.CheckFlows(flows) {
-					t.Errorf("new: %s", r)
-				}
+				test(t, backend, lab, n, profile)
 			})
 		}
 	}
 }
 
+// TestReplace renews the rules of pods that run, and asserts what becomes of their connections. All that have been
+// answered go on where they were, TCP and UDP, through the sidecar and past it, DNS included. That holds for TCP
+// that has gone around the sidecar before, too: the guard judges SYNs. It does not for such DNS.
+func TestReplace(t *testing.T) {
+	eachOlder(t, func(t *testing.T, backend Backend, lab *testnet.Lab, n *NetNS, profile testnet.Profile) {
+		flows := testnet.Flows(profile)
+		open := lab.Open(flows)
+		defer open.Close()
+		rules := ruleSet(t, profile)
+		applied, err := n.Replace(backend, rules)
+		if err != nil || applied.Backend != backend {
+			t.Fatalf("%+v, %v", applied, err)
+		}
+		landed := map[testnet.Landing]int{}
+		for _, r := range open.Ask() {
+			if r.Flow.Escapes() && r.Flow.Proto == testnet.UDP {
+				r.Want = r.Got
+				if r.Got.Landed == testnet.AtPeer {
+					t.Errorf("goes on: %s", r)
+				}
+			}
+			if landed[r.Want.Landed]++; !r.OK() {
+				t.Errorf("%s", r)
+			}
+		}
+		for _, where := range []testnet.Landing{testnet.AtOutbound, testnet.AtInbound, testnet.AtPeer, testnet.AtApp} {
+			if landed[where] == 0 {
+				t.Errorf("no connection was open at %s", where)
+			}
+		}
+		if profile.Settings["dnsCapture"] == true && landed[testnet.AtDNS] == 0 {
+			t.Error("no DNS was captured")
+		}
+		await.Must(t, n.Check(applied, rules))
+		for _, r := range lab.CheckFlows(flows) {
+			t.Errorf("new: %s", r)
+		}
+	})
+}
+
 // TestReplaceBetween renews the rules after attempts to get around the sidecar have left their entries in connection
 // tracking, and before they make use of them: none gets through, since every SYN is judged.
 func TestReplaceBetween(t *testing.T) {
-	for name := range guarded {
-		for _, backend := range backends {
-			t.Run(name+"/"+string(backend), func(t *testing.T) {
-				t.Parallel()
-				lab, n, profile := older(t, backend, name)
-				flows := testnet.Flows(profile)
-				through := 0
-				for _, r := range lab.Split(flows, func() {}) {
-					if r.Got.Landed == testnet.AtPeer {
-						through++
-					}
-				}
-				if through == 0 {
-					t.Error("no attempt gets through before")
-				}
-				await.Must(t, lab.Reset())
-				for _, r := range lab.Split(flows, func() {
-					_, err := n.Replace(backend, ruleSet(t, profile))
-					await.Must(t, err)
-				}) {
-					if !r.OK() && r.Got.Landed != testnet.Kept {
-						t.Errorf("%s", r)
-					}
-				}
-			})
+	eachOlder(t, func(t *testing.T, backend Backend, lab *testnet.Lab, n *NetNS, profile testnet.Profile) {
+		flows := testnet.Flows(profile)
+		through := 0
+		for _, r := range lab.Split(flows, func() {}) {
+			if r.Got.Landed == testnet.AtPeer {
+				through++
+			}
 		}
-	}
+		if through == 0 {
+			t.Error("no attempt gets through before")
+		}
+		await.Must(t, lab.Reset())
+		for _, r := range lab.Split(flows, func() {
+			_, err := n.Replace(backend, ruleSet(t, profile))
+			await.Must(t, err)
+		}) {
+			if !r.OK() && r.Got.Landed != testnet.Kept {
+				t.Errorf("%s", r)
+			}
+		}
+	})
 }
 
 // TestReplaceFails has the kernel refuse the new rules: the old ones stay as they were, and so does all that is beside

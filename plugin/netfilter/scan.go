@@ -63,10 +63,8 @@ func scanNFT() (state, error) {
 		case strings.HasPrefix(name, "istio-proxy-"), strings.HasPrefix(name, "istio-ambient-"):
 			found.foreign = append(found.foreign, "nftables table "+name)
 		case family != 0 && isCompat(name):
-			flags := t.attrs[unix.NFTA_TABLE_FLAGS] // in network order
-			dormant := len(flags) == 4 && flags[3]&unix.NFT_TABLE_F_DORMANT != 0
 			found.compat[compatTable{family, redirect.Kind(name)}] = &compatContent{
-				dormant: dormant, rules: map[string]int{},
+				dormant: t.number(unix.NFTA_TABLE_FLAGS)&unix.NFT_TABLE_F_DORMANT != 0, rules: map[string]int{},
 			}
 		}
 	}
