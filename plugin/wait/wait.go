@@ -122,9 +122,9 @@ func (w *waiter) look() {
 		w.mark = found(never, "%v", err)
 		return
 	}
-	expect := w.expected.with(a, w.own.HasCookie() && a[w.statusKey] == w.value && record.NetNS(a[w.netnsKey]) == w.own)
-	w.expect.Store(&expect)
 	w.mark = w.readMark(a, w.own)
+	expect := w.expected.with(a, w.mark.state == ready && a[w.statusKey] == w.value)
+	w.expect.Store(&expect)
 }
 
 // result is what both proofs together say, as the mode has it.
