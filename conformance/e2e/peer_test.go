@@ -97,19 +97,14 @@ func (p *peer) serveOne(c connection, counts bool) {
 
 // help does for pods what their attempts need of somebody outside; podprogram says how it is asked.
 func (p *peer) help(questions net.PacketConn) {
-	buffer := make([]byte, 512)
-	for {
-		n, asker, err := questions.ReadFrom(buffer)
-		if err != nil {
-			return
-		}
-		number, question, _ := strings.Cut(strings.TrimSpace(string(buffer[:n])), " ")
+	reply(questions, func(line string) string {
+		number, question, _ := strings.Cut(strings.TrimSpace(line), " ")
 		answer := "done"
 		if err := p.helpWith(question); err != nil {
 			answer = err.Error()
 		}
-		_, _ = questions.WriteTo([]byte(number+" "+answer+"\n"), asker)
-	}
+		return number + " " + answer + "\n"
+	})
 }
 
 func (p *peer) helpWith(question string) error {
@@ -136,14 +131,21 @@ func (p *peer) helpWith(question string) error {
 }
 
 func (p *peer) answer(packets net.PacketConn) {
+	reply(packets, func(line string) string {
+		p.count(p.direct, line)
+		return "peer\n"
+	})
+}
+
+// reply answers every packet until the socket is closed.
+func reply(packets net.PacketConn, answer func(text string) string) {
 	buffer := make([]byte, 512)
 	for {
 		n, from, err := packets.ReadFrom(buffer)
 		if err != nil {
 			return
 		}
-		p.count(p.direct, string(buffer[:n]))
-		_, _ = packets.WriteTo([]byte("peer\n"), from)
+		_, _ = packets.WriteTo([]byte(answer(string(buffer[:n]))), from)
 	}
 }
 

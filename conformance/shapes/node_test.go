@@ -95,6 +95,19 @@ func (n *node) list(version, name, kind, ipam string) string {
 		filepath.Join(n.dir, "ipam"), n.number)
 }
 
+// usual has plugins, and a list of them, as most nodes do.
+func (n *node) usual() {
+	n.Helper()
+	n.plugins(n.binDir, "bridge", "host-local")
+	n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
+}
+
+// single is the same network as a plugin alone, for a .conf.
+func (n *node) single(version string) string {
+	list := n.list(version, "net", "bridge", "host-local")
+	return strings.Replace(strings.TrimSuffix(list, "]}"), `"plugins": [{`, "", 1)
+}
+
 // mount mounts a tmpfs until the test ends.
 func (n *node) mount(dir string, flags uintptr) {
 	n.Helper()

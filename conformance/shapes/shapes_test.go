@@ -20,10 +20,7 @@ type shape struct {
 }
 
 var shapes = []shape{
-	{name: "kubeadm", make: func(n *node) {
-		n.plugins(n.binDir, "bridge", "host-local")
-		n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
-	}},
+	{name: "kubeadm", make: (*node).usual},
 	// https://github.com/Azure/azure-container-networking and https://github.com/antrea-io/antrea publish 0.3.0.
 	{name: "AKS: Azure CNI of version 0.3.0", make: func(n *node) {
 		n.plugins(n.binDir, "azure-vnet=bridge", "azure-vnet-ipam=host-local", "host-local")
@@ -31,9 +28,7 @@ var shapes = []shape{
 	}},
 	{name: "a .conf of version 0.2.0", make: func(n *node) {
 		n.plugins(n.binDir, "bridge", "host-local")
-		list := n.list("0.2.0", "net", "bridge", "host-local")
-		single := strings.Replace(strings.TrimSuffix(list, "]}"), `"plugins": [{`, "", 1)
-		n.conf("10-net.conf", single)
+		n.conf("10-net.conf", n.single("0.2.0"))
 	}},
 	{name: "a list without a version", make: func(n *node) {
 		n.plugins(n.binDir, "bridge", "host-local")
@@ -89,35 +84,29 @@ var shapes = []shape{
 	{name: "Multus: a delegate by the name of its file, a .conf", make: func(n *node) {
 		n.plugins(n.binDir, "bridge", "host-local")
 		n.conf("00-multus.conf", `{"cniVersion": "0.3.1", "name": "multus", "type": "multus"}`)
-		n.conf("10-net.conf", strings.Replace(strings.TrimSuffix(n.list("0.3.1", "net", "bridge", "host-local"), "]}"),
-			`"plugins": [{`, "", 1))
+		n.conf("10-net.conf", n.single("0.3.1"))
 		n.network, n.flags = "net", []string{"--primary=10-net.conf"}
 	}},
 	{name: "no network of the name to chain into", not: `"missing"`, make: func(n *node) {
-		n.plugins(n.binDir, "bridge", "host-local")
-		n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
+		n.usual()
 		n.flags = []string{"--primary=missing"}
 	}},
 	{name: "Kubespray: directories and files are the user kube's", make: func(n *node) {
-		n.plugins(n.binDir, "bridge", "host-local")
-		n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
+		n.usual()
 		n.own(997, 0o755, 0o644)
 	}},
 	{name: "Kubespray: the same with a drop-in", make: func(n *node) {
-		n.plugins(n.binDir, "bridge", "host-local")
-		n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
+		n.usual()
 		n.own(997, 0o755, 0o644)
 		n.flags = []string{"--drop-in=always"}
 	}},
 	{name: "MicroK8s: the group may write, nobody else read", make: func(n *node) {
-		n.plugins(n.binDir, "bridge", "host-local")
-		n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
+		n.usual()
 		n.own(997, 0o770, 0o660)
 	}},
 	{name: "a .conf of another user's", make: func(n *node) {
 		n.plugins(n.binDir, "bridge", "host-local")
-		n.conf("10-net.conf", strings.Replace(strings.TrimSuffix(n.list("0.3.1", "net", "bridge", "host-local"), "]}"),
-			`"plugins": [{`, "", 1))
+		n.conf("10-net.conf", n.single("0.3.1"))
 		n.own(997, 0o700, 0o600)
 	}},
 	{name: "the plugins' directory is mounted noexec", not: "mounted noexec", says: "permission denied",
@@ -130,8 +119,7 @@ var shapes = []shape{
 			n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
 		}},
 	{name: "the plugin is another machine's", not: "exec format error", says: "architecture", make: func(n *node) {
-		n.plugins(n.binDir, "bridge", "host-local")
-		n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
+		n.usual()
 		data, err := os.ReadFile(n.source)
 		await.Must(n, err)
 		data[18] ^= 0xff // e_machine
