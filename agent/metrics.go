@@ -110,8 +110,7 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": buildinfo.Version(), "goversion": runtime.Version()}})
 	info.Set(1)
 	m.registry.MustRegister(m.adds, m.addDuration, m.marks, m.markLatency, m.questions, m.requests,
-		m.installed, m.contested,
-		m.repairs,
+		m.installed, m.contested, m.repairs,
 		m.patrol.Bypasses, m.patrol.Bypassed, m.patrol.Refusing, m.patrol.Outside, m.patrol.Older, m.patrol.Swept,
 		m.podRepairs, m.renewals, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -87,9 +87,9 @@ const (
 var Causes = []Cause{CauseBinaryMissing, CauseBinaryChanged, CauseEntryMissing, CauseEntryChanged, CauseDuplicates}
 
 // Run installs, and repairs every change, until the context ends: the first at once, and while somebody makes more than
-// ten within 10 s, 1 s to 8 s after the last repair. Then it leaves everything in place and
-// returns nil: a restart or an upgrade of the keeper must not take the plugin out of the network. An error is about an
-// invalid Config; a failed repair goes to Report and is tried again.
+// ten within 10 s, 1 s to 8 s after the last repair. Then it leaves everything in place and returns nil: a restart or
+// an upgrade of the keeper must not take the plugin out of the network. An error is about an invalid Config; a failed
+// repair goes to Report and is tried again.
 func (k *Keeper) Run(ctx context.Context) error {
 	i, err := newInstaller(k.Config, &k.memo)
 	if err != nil {
