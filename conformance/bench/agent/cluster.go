@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -91,6 +92,10 @@ func (c *cluster) setUp() (err error) {
 	if err := os.WriteFile(c.path("net.d/10-net.conflist"), primary, 0o644); err != nil {
 		return err
 	}
+	// The runtime is seen to look in bin for the network's plugin, which nobody runs.
+	if err := os.WriteFile(c.path("bin/ptp"), nil, 0o755); err != nil {
+		return err
+	}
 	if err := c.server.Authorize(ctx, filepath.Join(build.Root(), "agent", "rbac.yaml"), account,
 		c.path("kubeconfig")); err != nil {
 		return err
@@ -135,14 +140,20 @@ func (c *cluster) startAgent(node string, env ...string) error {
 	if err := c.agent.Start(); err != nil {
 		return err
 	}
-	return within(time.Minute, "the agent is ready", func() bool {
+	var missing []byte
+	err = within(time.Minute, "the agent is ready", func() bool {
 		response, err := http.Get("http://" + listen + "/readyz")
 		if err != nil {
 			return false
 		}
-		_ = response.Body.Close()
+		defer response.Body.Close()
+		missing, _ = io.ReadAll(response.Body)
 		return response.StatusCode == http.StatusOK
 	})
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, missing)
+	}
+	return nil
 }
 
 func (c *cluster) stopAgent() {
