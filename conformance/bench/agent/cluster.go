@@ -146,7 +146,7 @@ func (c *cluster) startAgent(node string, env ...string) error {
 		if err != nil {
 			return false
 		}
-		defer response.Body.Close()
+		defer func() { _ = response.Body.Close() }()
 		missing, _ = io.ReadAll(response.Body)
 		return response.StatusCode == http.StatusOK
 	})
