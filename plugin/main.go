@@ -19,6 +19,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/program"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
 // supported are the versions of the CNI specification that the plugin speaks: all that there are, for a runtime hands a
@@ -31,7 +32,7 @@ type plugin struct {
 	stdout, stderr io.Writer
 	open           func(path string) (namespace, error)
 	ask            asker
-	usable         func(netfilter.Backend) error
+	usable         func(netfilter.Backend, redirect.RuleSet) error
 	now            func() time.Time
 	getenv         func(string) string
 }

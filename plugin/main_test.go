@@ -89,7 +89,7 @@ func newRig(t testing.TB) *rig {
 	r := &rig{TB: t, netnsID: podNetNS, store: record.Store{Dir: filepath.Join(t.TempDir(), "state")}}
 	r.plugin = plugin{
 		stdout: &r.out, stderr: &r.log, open: r.openFake, now: time.Now, getenv: os.Getenv,
-		usable: func(netfilter.Backend) error { return nil },
+		usable: func(netfilter.Backend, redirect.RuleSet) error { return nil },
 		ask: func(_ context.Context, socket string, q facts.Request) (redirect.Pod, error) {
 			r.asked = append(r.asked, q)
 			if r.answer == nil {

@@ -164,30 +164,49 @@ func (p plugin) gc(c *call, args *skel.CmdArgs) error {
 	return nil
 }
 
-// tell keeps for the agent's readiness what STATUS comes to, unless the installer asks, which has other programs than
-// the runtime. That it could not be kept is no reason to fail.
+// tell keeps for the agent's readiness what STATUS comes to. That it could not be kept is no reason to fail.
 func (p plugin) tell(c *call, cfg config, why string) {
-	if p.getenv(entry.EnvInstaller) != "" {
-		return
-	}
 	if err := (record.Store{Dir: cfg.StateDir}).SetProblem(why); err != nil {
 		c.warn("the agent is not told", err)
 	}
 }
 
 // status says whether an ADD could be served at all. A runtime turns a failure into a node that is not ready, so an
-// agent that is not there is only logged, unless the operator asked for more.
+// agent that is not there is only logged, unless the operator asked for more. What the installer asks is whether the
+// entry can be read: where it runs are other programs and rights than the runtime has.
 func (p plugin) status(c *call, args *skel.CmdArgs) error {
 	cfg, err := c.configure(args)
 	if err != nil {
 		return fail(types.ErrInvalidNetworkConfig, "reading the configuration", err)
 	}
-	if err := p.usable(netfilter.Backend(cfg.Backend)); err != nil {
+	if p.getenv(entry.EnvInstaller) == "" {
+		if err := p.serves(c, cfg); err != nil {
+			return err
+		}
+	}
+	return p.reaches(c, cfg)
+}
+
+// serves tries the rules of a pod that says nothing itself.
+func (p plugin) serves(c *call, cfg config) error {
+	spec := cfg.Policy.Redirect
+	if spec.Mode == redirect.ModeNone { // such a pod needs none; another may say REDIRECT
+		spec.Mode = redirect.ModeRedirect
+	}
+	switch err := p.usable(netfilter.Backend(cfg.Backend), spec.RuleSet()); {
+	case netfilter.IsUnusable(err):
 		failure := fail(types.ErrPluginNotAvailable, "looking for a backend", err)
 		p.tell(c, cfg, failure.Msg)
 		return failure
+	case err != nil:
+		c.warn("no backend could be tried", err)
 	}
 	p.tell(c, cfg, "")
+	return nil
+}
+
+// reaches asks whether there is somebody at the agent's socket.
+func (p plugin) reaches(c *call, cfg config) error {
 	if cfg.AgentSocket == "" {
 		return nil
 	}

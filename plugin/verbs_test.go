@@ -245,17 +245,35 @@ func TestStatus(t *testing.T) {
 	r.fails("STATUS", 7, "redirect.proxyUID", "0")
 	delete(r.conf, "redirect")
 	r.conf["backend"] = "iptables"
-	r.usable = func(b netfilter.Backend) error {
-		_, err := (&netfilter.Fake{Lacking: errors.New("no iptables-restore")}).Apply(b, redirect.RuleSet{})
+	var tried redirect.RuleSet
+	r.usable = func(b netfilter.Backend, rules redirect.RuleSet) error {
+		tried = rules
+		_, err := (&netfilter.Fake{Lacking: errors.New("no iptables-restore")}).Apply(b, rules)
 		return err
 	}
 	r.getenv = func(name string) string { return map[string]string{entry.EnvInstaller: "1"}[name] }
-	r.fails("STATUS", 50, "looking for a backend", "iptables", "no iptables-restore")
+	r.must("STATUS")
 	told(t, r)
+	if len(tried.Tables) > 0 {
+		t.Error("the installer's rights are tried")
+	}
 	r.getenv = os.Getenv
 	r.fails("STATUS", 50, "looking for a backend", "iptables", "no iptables-restore")
 	told(t, r, "looking for a backend", "iptables", "no iptables-restore")
-	r.usable = func(netfilter.Backend) error { return nil }
+	for mode, same := range map[string]string{"REDIRECT": "REDIRECT", "TPROXY": "TPROXY", "NONE": "REDIRECT"} {
+		r.conf["redirect"] = object{"mode": mode}
+		r.fails("STATUS", 50)
+		want := redirect.DefaultSpec()
+		want.Mode = redirect.Mode(same)
+		if tried.Hash() != want.RuleSet().Hash() {
+			t.Errorf("%s: other rules are tried:\n%s", mode, tried)
+		}
+	}
+	r.usable = func(netfilter.Backend, redirect.RuleSet) error { return errors.New("no scratch") }
+	r.must("STATUS")
+	says(t, r.log.String(), "level=warning", "no backend could be tried", "no scratch")
+	told(t, r)
+	r.usable = func(netfilter.Backend, redirect.RuleSet) error { return nil }
 	r.must("STATUS")
 	told(t, r)
 	if r.opened != 0 {

@@ -95,7 +95,7 @@ var rules = []rule{
 	{dir: "plugin/annotation", standard: []string{}, forbidden: heavy},
 	{dir: "plugin/istio-pod-network", allowed: []string{"plugin"}, forbidden: heavy},
 	{dir: "plugin/netfilter", allowed: []string{
-		"plugin/redirect", "plugin/netfilter/netlink", "github.com/google/nftables/...",
+		"plugin/redirect", "plugin/netfilter/netlink", "internal/excerpt", "github.com/google/nftables/...",
 		"github.com/containernetworking/plugins/pkg/ns", "golang.org/x/sys/unix",
 	}, forbidden: with(heavy, map[string]string{
 		"plugin/record": "the kernel edge knows one network namespace, not the node's state",

@@ -2,6 +2,7 @@ package netfilter
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"sort"
@@ -29,7 +30,7 @@ func compareNFT(rules redirect.RuleSet) ([]string, error) {
 	var want listing
 	err = inScratch(func() error {
 		if _, err := commitNFT(rules, state{}); err != nil {
-			return err
+			return &unusableError{Nftables, err}
 		}
 		want, err = listNFT()
 		return err
@@ -41,14 +42,26 @@ func compareNFT(rules redirect.RuleSet) ([]string, error) {
 	return append(diff(want, got, ruleTexts(rules)), before...), err
 }
 
+// errScratch says that no network namespace could be made in which to try something.
+var errScratch = errors.New("making a scratch network namespace")
+
 // inScratch runs f in a new network namespace, which is gone afterwards.
 func inScratch(f func() error) error {
-	scratch, err := ns.TempNetNS()
+	return withScratch(func(n *NetNS) error { return n.Within(f) })
+}
+
+// newNamespace makes one that goes when it is closed; tests refuse it.
+var newNamespace = ns.TempNetNS
+
+// withScratch runs f with a new network namespace, which is gone afterwards.
+func withScratch(f func(*NetNS) error) error {
+	scratch, err := newNamespace()
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errScratch, err)
 	}
-	defer func() { _ = scratch.Close() }()
-	return scratch.Do(func(ns.NetNS) error { return f() })
+	n := &NetNS{scratch}
+	defer n.Close()
+	return f(n)
 }
 
 // ruleTexts returns the expected rules of each chain in nft's syntax, to name them.

@@ -35,9 +35,12 @@ func nfMessage(kind, flags uint16, family uint8, attrs []netlink.Attribute) netl
 	}
 }
 
+// dump asks for a listing; tests refuse it.
+var dump = (*netlink.Conn).Dump
+
 // dumpNFT lists the objects that an NFT_MSG_GET… request reports; attrs may filter.
 func dumpNFT(conn *netlink.Conn, kind uint16, family uint8, attrs []netlink.Attribute) ([]object, error) {
-	replies, err := conn.Dump(nfMessage(kind, 0, family, attrs))
+	replies, err := dump(conn, nfMessage(kind, 0, family, attrs))
 	if err != nil {
 		return nil, fmt.Errorf("listing nftables objects: %w", err)
 	}

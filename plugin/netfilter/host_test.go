@@ -47,8 +47,13 @@ func plain(program string) bool {
 	return !strings.Contains(program, "-nft") && !strings.Contains(program, "-legacy")
 }
 
-const lacks6 = "no ip6tables-restore on this host, and IPv6 would go around the sidecar: install it " +
-	"(package iptables, on Alpine ip6tables), or use the nftables backend"
+// Where nothing but programs is missing, these are the ways out.
+const (
+	install  = "; install package iptables (on Alpine ip6tables as well), or "
+	usesNFT  = "use the nftables backend, which works here and needs no program"
+	lacks6   = ", and IPv6 would go around the sidecar"
+	disables = ", or disable IPv6 (net.ipv6.conf.all.disable_ipv6 and .default.disable_ipv6)"
+)
 
 func TestHosts(t *testing.T) {
 	for _, host := range []struct {
@@ -61,19 +66,24 @@ func TestHosts(t *testing.T) {
 		{"no program", func(string) bool { return false }, Auto, Nftables, ""},
 		{"no program", func(string) bool { return false }, Nftables, Nftables, ""},
 		{"no program", func(string) bool { return false }, Iptables, "",
-			"backend iptables is not usable: no iptables-restore on this host; the nftables backend needs none"},
+			"backend iptables is not usable: iptables-nft: no ip6tables-nft-restore on this host; iptables-legacy: " +
+				"no ip6tables-legacy-restore on this host" + install + usesNFT},
 		{"nft only", func(p string) bool { return strings.Contains(p, "-nft") }, Iptables, IptablesNFT, ""},
 		{"nft only", func(p string) bool { return strings.Contains(p, "-nft") }, IptablesLegacy, "",
-			"backend iptables-legacy is not usable"},
+			"backend iptables-legacy is not usable: no ip6tables-legacy-restore on this host" + install + usesNFT},
 		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, Iptables, IptablesLegacy, ""},
 		{"legacy only", func(p string) bool { return strings.Contains(p, "-legacy") }, IptablesNFT, "",
-			"backend iptables-nft is not usable"},
+			"backend iptables-nft is not usable: no ip6tables-nft-restore on this host" + install + usesNFT},
 		{"plain names only", func(p string) bool {
 			return !strings.ContainsAny(p, "-") || strings.HasSuffix(p, "bles-restore") || strings.HasSuffix(p, "bles-save")
 		}, Iptables, IptablesNFT, ""},
-		{"no ip6tables", no6, Iptables, "", "backend iptables is not usable: " + lacks6},
-		{"no ip6tables", no6, IptablesNFT, "", "backend iptables-nft is not usable: " + lacks6},
-		{"no ip6tables", no6, IptablesLegacy, "", "backend iptables-legacy is not usable: " + lacks6},
+		{"no ip6tables", no6, Iptables, "", "backend iptables is not usable: iptables-nft: no ip6tables-nft-restore on " +
+			"this host" + lacks6 + "; iptables-legacy: no ip6tables-legacy-restore on this host" + lacks6 + install + usesNFT +
+			disables},
+		{"no ip6tables", no6, IptablesNFT, "", "backend iptables-nft is not usable: no ip6tables-nft-restore on " +
+			"this host" + lacks6 + install + usesNFT + disables},
+		{"no ip6tables", no6, IptablesLegacy, "", "backend iptables-legacy is not usable: no ip6tables-legacy-restore on " +
+			"this host" + lacks6 + install + usesNFT + disables},
 		{"no ip6tables-nft", func(p string) bool { return !strings.HasPrefix(p, "ip6tables-nft") && !plain(p) }, Iptables,
 			IptablesLegacy, ""},
 		{"no ip6tables", no6, Auto, Nftables, ""},
@@ -85,13 +95,14 @@ func TestHosts(t *testing.T) {
 			onHostWith(t, host.has)
 			rules := named(t, "tproxy-dns")
 			lab.InPod(func() { // which has IPv6, as this machine need not have
-				if err := Usable(host.backend); (err == nil) != (host.err == "") {
+				err := Usable(host.backend, rules)
+				if (err == nil) != (host.err == "") || err != nil && err.Error() != host.err {
 					t.Errorf("usable: %v", err)
 				}
 			})
 			applied, err := n.Apply(host.backend, rules)
 			if host.err != "" {
-				if !IsUnusable(err) || !strings.Contains(err.Error(), host.err) {
+				if !IsUnusable(err) || err.Error() != host.err {
 					t.Errorf("error %v", err)
 				}
 				onThisHost(t)
@@ -225,7 +236,7 @@ func TestWithoutIP6Tables(t *testing.T) {
 				before := everything(t, lab)
 				onHostWith(t, no6)
 				lab.InPod(func() {
-					if err := Usable(backend); err != nil {
+					if err := Usable(backend, ruleSet(t, profile)); err != nil {
 						t.Errorf("usable: %v", err)
 					}
 				})
@@ -298,7 +309,8 @@ func TestUserNamespaceWithoutNsenter(t *testing.T) {
 	for _, backend := range []Backend{Iptables, IptablesNFT, IptablesLegacy} {
 		onHostWith(t, func(name string) bool { return name != "nsenter" })
 		_, err := n.Apply(backend, named(t, "default"))
-		if !IsUnusable(err) || !strings.Contains(err.Error(), "nsenter") || !strings.Contains(err.Error(), "nftables") {
+		if !IsUnusable(err) || !strings.Contains(err.Error(), "no nsenter (util-linux) on this host, and a user namespace "+
+			"owns the network namespace; ") || !strings.HasSuffix(err.Error(), "; "+usesNFT) {
 			t.Errorf("%s: %v", backend, err)
 		}
 		onThisHost(t)

@@ -55,16 +55,23 @@ func (t *tool) view(family redirect.Family) (v view, err error) {
 
 // expected writes the rules of one family to a scratch namespace and looks at them.
 func (t *tool) expected(family redirect.Family, rules redirect.RuleSet) (want view, err error) {
-	scratch := *t
-	scratch.nsenter = nil // the scratch namespace is owned by the caller's user namespace
 	err = inScratch(func() error {
-		if err := scratch.load(family, restoreInput(family, rules, nil)); err != nil {
-			return err
+		scratch, err := t.fill(family, rules)
+		if err != nil {
+			return &unusableError{t.backend, err}
 		}
 		want, err = scratch.view(family)
 		return err
 	})
 	return want, err
+}
+
+// fill writes the rules of one family to the calling thread's network namespace, which holds none and which the
+// caller's user namespace owns.
+func (t *tool) fill(family redirect.Family, rules redirect.RuleSet) (tool, error) {
+	scratch := *t
+	scratch.nsenter = nil
+	return scratch, scratch.load(family, restoreInput(family, rules, nil))
 }
 
 // outline looks for tables that iptables-nft cannot list, or lists without a condition. They are there all the same,

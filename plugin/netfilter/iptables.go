@@ -24,33 +24,37 @@ type tool struct {
 // toolDirs are searched beside PATH: a container runtime's PATH need not have the sbin directories.
 var toolDirs = []string{"/usr/sbin", "/sbin", "/usr/local/sbin"}
 
-// findTool chooses among the host's iptables one that has the programs of the families that are needed. The legacy way
-// is taken where the namespace already has legacy tables in use, or where there is no other.
-func (n *NetNS) findTool(want Backend, found state, needed ...redirect.Family) (*tool, error) {
-	ways := []Backend{IptablesNFT, IptablesLegacy}
-	switch {
-	case want != Iptables:
-		ways = []Backend{want}
-	case found.legacy:
-		ways = []Backend{IptablesLegacy, IptablesNFT}
+// noProgramError names a program that the host does not have.
+type noProgramError struct {
+	name string
+	only bool // it has the one of the other family
+}
+
+func (e *noProgramError) Error() string {
+	text := "no " + e.name + " on this host"
+	if e.only {
+		text += ", and IPv6 would go around the sidecar"
 	}
-	lacks6 := false
-	for _, way := range ways {
-		t := &tool{backend: way, ns: n, restore: map[redirect.Family]string{}}
-		for _, family := range redirect.Families {
-			t.lookup(family)
+	return text
+}
+
+// findTool finds the host's programs for one way of iptables. It fails if one of a family that is needed is not there.
+func (n *NetNS) findTool(way Backend, needed ...redirect.Family) (*tool, error) {
+	t := &tool{backend: way, ns: n, restore: map[redirect.Family]string{}}
+	for _, family := range redirect.Families {
+		t.lookup(family)
+	}
+	for _, family := range needed {
+		if t.restore[family] == "" {
+			return nil, &unusableError{way, &noProgramError{t.program(family), t.restore[redirect.IPv4] != ""}}
 		}
-		if !slices.ContainsFunc(needed, func(f redirect.Family) bool { return t.restore[f] == "" }) {
-			return t, t.enterUserNamespace()
-		}
-		lacks6 = lacks6 || t.restore[redirect.IPv4] != ""
 	}
-	if lacks6 {
-		return nil, &unusableError{want, errors.New("no ip6tables-restore on this host, and IPv6 would go around the " +
-			"sidecar: install it (package iptables, on Alpine ip6tables), or use the nftables backend, which needs none; " +
-			"or disable IPv6 (net.ipv6.conf.all.disable_ipv6 and .default.disable_ipv6)")}
-	}
-	return nil, &unusableError{want, errors.New("no iptables-restore on this host; the nftables backend needs none")}
+	return t, t.enterUserNamespace()
+}
+
+// program is the name of …-restore that tells the way.
+func (t *tool) program(family redirect.Family) string {
+	return iptablesName(family) + strings.TrimPrefix(string(t.backend), "iptables") + "-restore"
 }
 
 // neededFamilies lists those whose programs iptables needs in the calling thread's network namespace: what is sent in a
@@ -67,8 +71,7 @@ func neededFamilies() ([]redirect.Family, error) {
 // it resolves to.
 func (t *tool) lookup(family redirect.Family) {
 	name := iptablesName(family)
-	suffix := strings.TrimPrefix(string(t.backend), "iptables")
-	t.restore[family] = lookPath(name + suffix + "-restore")
+	t.restore[family] = lookPath(t.program(family))
 	if t.restore[family] == "" && wayOf(lookPath(name)) == t.backend {
 		t.restore[family] = lookPath(name + "-restore")
 	}
@@ -112,8 +115,8 @@ func (t *tool) enterUserNamespace() error {
 	}
 	path := lookPath("nsenter")
 	if path == "" {
-		return &unusableError{t.backend, errors.New("a user namespace owns the network namespace, and nsenter (util-linux) " +
-			"is missing on this host; the nftables backend needs no program")}
+		return &unusableError{t.backend, errors.New("no nsenter (util-linux) on this host, and a user namespace owns " +
+			"the network namespace")}
 	}
 	t.nsenter = []string{path, "--user=/proc/self/fd/4", "--"}
 	return nil
@@ -127,7 +130,7 @@ func (t *tool) run(nsenter []string, stdin, program string, args ...string) ([]b
 	cmd.Stdin = strings.NewReader(stdin)
 	// iptables-legacy takes a lock for the whole machine otherwise; the namespace's own file is a lock for just this one,
 	// and needs no clean-up. By its descriptor: the root of another user namespace need not be able to walk the path.
-	lock, err := os.Open(t.ns.ns.Path())
+	lock, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", t.ns.ns.Fd()))
 	if err != nil {
 		return nil, err
 	}
@@ -157,12 +160,12 @@ func (t *tool) run(nsenter []string, stdin, program string, args ...string) ([]b
 // write makes the tables hold the rule set: one execution per family, and with iptables-legacy one more that lists
 // where it holds something of ours. What goes wrong with one family keeps nothing of the other in place.
 func (t *tool) write(rules redirect.RuleSet, found state) (skipped []Skipped, err error) {
+	var failures refusals
 	for _, family := range redirect.Families {
 		var old held
 		if t.backend == IptablesLegacy && slices.Contains(found.ours[t.backend], family) {
-			var failed error
-			if old, failed = t.list(family); failed != nil {
-				err = errors.Join(err, failed)
+			if old, err = t.list(family); err != nil {
+				failures = append(failures, err)
 				continue
 			}
 			maps.DeleteFunc(old, func(_ redirect.Kind, chains map[string][]string) bool { return !isOurs(chains) })
@@ -177,12 +180,17 @@ func (t *tool) write(rules redirect.RuleSet, found state) (skipped []Skipped, er
 			})
 			continue
 		}
-		err = errors.Join(err, t.load(family, restoreInput(family, rules, old)))
+		if err := t.load(family, restoreInput(family, rules, old)); err != nil {
+			failures = append(failures, err)
+		}
 	}
-	if err == nil && t.backend == IptablesNFT {
-		err = removeCompat(found, rules, nil)
+	if len(failures) > 0 {
+		return skipped, failures
 	}
-	return skipped, err
+	if t.backend == IptablesNFT {
+		return skipped, removeCompat(found, rules, nil)
+	}
+	return skipped, nil
 }
 
 func hasFamily(rules redirect.RuleSet, family redirect.Family) bool {

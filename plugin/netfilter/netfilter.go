@@ -3,7 +3,6 @@ package netfilter
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -15,9 +14,9 @@ type Backend string
 
 // The backends. The last two are the ways of Iptables: what Apply reports, and accepted to force one.
 const (
-	Auto           Backend = "auto"     // nftables where the kernel has it, else iptables
+	Auto           Backend = "auto"     // nftables where the kernel takes it, else iptables
 	Nftables       Backend = "nftables" // netlink; no program, nothing needed on the host
-	Iptables       Backend = "iptables" // iptables-restore of the host, its nft way where possible
+	Iptables       Backend = "iptables" // iptables-restore of the host, its nft way where the kernel takes it
 	IptablesNFT    Backend = "iptables-nft"
 	IptablesLegacy Backend = "iptables-legacy"
 )
@@ -95,7 +94,7 @@ func IsDrift(err error) bool {
 // Apply makes the namespace hold exactly the rule set, whatever of ours it held before. If it returns an error, what it
 // made is removed again.
 func (n *NetNS) Apply(backend Backend, rules redirect.RuleSet) (Applied, error) {
-	return n.put(backend, rules, n.takeBack)
+	return n.put(backend, rules, false)
 }
 
 // Replace is Apply for a pod that runs with the complete rules of an earlier one. If it returns an error, no table is
@@ -103,23 +102,26 @@ func (n *NetNS) Apply(backend Backend, rules redirect.RuleSet) (Applied, error) 
 // rules of another backend stay, those of now. With iptables, which commits one table of one family after the other,
 // some tables may have those of before and others those of now. To call it again makes up for it.
 func (n *NetNS) Replace(backend Backend, rules redirect.RuleSet) (Applied, error) {
-	return n.put(backend, rules, keepTables)
+	return n.put(backend, rules, true)
 }
 
-// put makes the namespace hold exactly the rule set; undo is told what a failure has left.
-func (n *NetNS) put(backend Backend, rules redirect.RuleSet, undo func(Applied) error) (applied Applied, err error) {
+// put makes the namespace hold exactly the rule set; with keep, a failure takes no rules away that were there.
+func (n *NetNS) put(backend Backend, rules redirect.RuleSet, keep bool) (applied Applied, err error) {
 	err = n.Within(func() error {
-		applied, err = n.apply(backend, rules, undo)
-		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
+		applied, err = n.apply(backend, rules, keep)
+		if raced(err) {
 			// Another Apply was between our look and our transaction; its rules are replaced like any earlier ones.
-			applied, err = n.apply(backend, rules, undo)
+			applied, err = n.apply(backend, rules, keep)
 		}
 		return err
 	})
 	return applied, err
 }
 
-func (n *NetNS) apply(backend Backend, rules redirect.RuleSet, undo func(Applied) error) (Applied, error) {
+// raced reports whether err is what the kernel says of a table that another Apply has made or taken away meanwhile.
+func raced(err error) bool { return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) }
+
+func (n *NetNS) apply(backend Backend, rules redirect.RuleSet, keep bool) (Applied, error) {
 	found, err := scan()
 	if err != nil {
 		return Applied{}, err
@@ -127,21 +129,21 @@ func (n *NetNS) apply(backend Backend, rules redirect.RuleSet, undo func(Applied
 	if len(found.foreign) > 0 {
 		return Applied{}, &foreignError{found.foreign}
 	}
-	applied, err := n.write(backend, rules, found)
+	applied, err := n.write(backend, rules, found, keep)
 	if err != nil {
-		return Applied{}, errors.Join(err, undo(applied))
+		return Applied{}, errors.Join(err, n.takeBack(applied, keep))
 	}
 	return applied, nil
 }
 
 // write runs inside the namespace. With an error, it returns what it may have done by then.
-func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state) (applied Applied, err error) {
+func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state, keep bool) (applied Applied, err error) {
 	if rules, applied.Skipped = supported(rules); len(rules.Tables) == 0 {
 		return applied, errors.New("no packet rules to write")
 	}
 	err = writeParts(rules, &applied)
 	if err == nil {
-		err = n.writeTables(backend, rules, found, &applied)
+		err = n.writeTables(backend, rules, found, keep, &applied)
 	}
 	if err == nil && len(found.ours) > 0 {
 		err = removeParts(unneeded(rules))
@@ -149,58 +151,24 @@ func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state) (app
 	return applied, err
 }
 
-// takeBack removes what a failed Apply may have written by now: applied names the backend from its first write on.
-func (n *NetNS) takeBack(applied Applied) error {
+// takeBack removes what a failed Apply may have written by now: applied names the backend from its first write on. Of a
+// failed Replace it is what was made for rules that are not there. Where they may be, it stays: it does nothing by
+// itself.
+func (n *NetNS) takeBack(applied Applied, keep bool) error {
+	if keep {
+		if applied.Backend != "" {
+			return nil
+		}
+		return removeParts(applied.Created)
+	}
+	return errors.Join(n.takeBackTables(applied), removeParts(applied.Created))
+}
+
+// takeBackTables removes the tables of the backend that applied names.
+func (n *NetNS) takeBackTables(applied Applied) error {
 	found, err := scan()
 	found.ours = map[Backend][]redirect.Family{applied.Backend: found.ours[applied.Backend]}
-	return errors.Join(err, n.removeFound(applied, found))
-}
-
-// keepTables removes what a failed Replace has made for rules that are not there. Where they may be, it stays: it does
-// nothing by itself.
-func keepTables(applied Applied) error {
-	if applied.Backend != "" {
-		return nil
-	}
-	return removeParts(applied.Created)
-}
-
-func (n *NetNS) writeTables(backend Backend, rules redirect.RuleSet, found state, applied *Applied) error {
-	if backend == Nftables || backend == Auto {
-		sent, err := writeNFT(rules, found)
-		if sent {
-			applied.Backend = Nftables
-		}
-		if err == nil {
-			return n.dropOther(Nftables, found, nil)
-		}
-		if backend == Nftables || !IsUnusable(err) {
-			return err
-		}
-		if n.userNamespaced() {
-			return fmt.Errorf("%w; iptables is no choice for a network namespace that a user namespace owns", err)
-		}
-		backend = Iptables
-	}
-	needed, err := neededFamilies()
-	if err != nil {
-		return err
-	}
-	needed = slices.DeleteFunc(slices.Clone(needed), func(f redirect.Family) bool { return !hasFamily(rules, f) })
-	tool, err := n.findTool(backend, found, needed...)
-	if err != nil {
-		return err
-	}
-	applied.Backend = tool.backend
-	if tool.backend == IptablesNFT {
-		applied.Created = append(applied.Created, missingTables(rules, found)...)
-	}
-	skipped, err := tool.write(rules, found)
-	if err != nil {
-		return err
-	}
-	applied.Skipped = append(applied.Skipped, skipped...)
-	return n.dropOther(tool.backend, found, nil)
+	return errors.Join(err, n.dropOther("", found, applied.Created))
 }
 
 // dropOther removes what our other backends had written; the new rules are in force already, so nothing is open
@@ -224,7 +192,7 @@ func (n *NetNS) removeTables(backend Backend, found state, created []string) err
 	case IptablesNFT:
 		return removeCompat(found, redirect.RuleSet{}, created)
 	}
-	tool, err := n.findTool(backend, state{})
+	tool, err := n.findTool(backend)
 	if err != nil {
 		return err
 	}
@@ -268,27 +236,9 @@ func (n *NetNS) compare(applied Applied, rules redirect.RuleSet) ([]string, erro
 	if applied.Backend == Nftables {
 		return compareNFT(rules)
 	}
-	tool, err := n.findTool(applied.Backend, state{})
+	tool, err := n.findTool(applied.Backend)
 	if err != nil {
 		return nil, err
 	}
 	return tool.compare(rules, applied.Skipped)
-}
-
-// Usable reports whether the backend can work at all on this kernel and host; IsUnusable holds for its error. Whether
-// IPv6 is disabled it asks of the calling thread's network namespace, the node's.
-func Usable(backend Backend) error {
-	_, err := scanNFT()
-	if backend == Nftables || err == nil && backend == Auto {
-		return err
-	}
-	if backend == Auto {
-		backend = Iptables
-	}
-	needed, err := neededFamilies()
-	if err != nil {
-		return err
-	}
-	_, err = (&NetNS{}).findTool(backend, state{}, needed...)
-	return err
 }

@@ -83,17 +83,10 @@ func commitNFT(rules redirect.RuleSet, found state) (sent bool, err error) {
 		}
 	}
 	tx.add(rules)
-	if sent, err = tx.commit(); err == nil {
-		return true, nil
+	if sent, err = tx.commit(); err != nil {
+		return sent, fmt.Errorf("committing the nftables transaction: %w", err)
 	}
-	for _, missing := range []error{
-		unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.ENOENT, unix.ENOPROTOOPT,
-	} {
-		if errors.Is(err, missing) {
-			return sent, &unusableError{Nftables, err}
-		}
-	}
-	return sent, fmt.Errorf("committing the nftables transaction: %w", err)
+	return true, nil
 }
 
 func (tx *transaction) deleteTable(family redirect.Family) {

@@ -1,6 +1,7 @@
 package netfilter
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -16,16 +17,11 @@ const iptablesNAT = -100
 // comes to the sidecar. Of chains with the same priority the kernel asks the latest first and does not say which that
 // is, so they are named as well. Chains without rules do nothing.
 func beforeNAT(backend Backend, rules redirect.RuleSet) ([]string, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
-	if err != nil {
+	chains, err := natCandidates()
+	if err != nil && !errors.Is(withoutNFT(err), errNoNFT) { // where iptables-legacy works all the same
 		return nil, err
 	}
-	defer conn.Close()
 	var names []string
-	chains, err := dumpNFT(conn, unix.NFT_MSG_GETCHAIN, unix.AF_UNSPEC, nil)
-	if err != nil && backend != IptablesLegacy { // which works on a kernel without nf_tables
-		return nil, err
-	}
 	for _, c := range chains {
 		if problem := chainBefore(c, backend, rules); problem != "" {
 			names = append(names, problem)
@@ -36,6 +32,16 @@ func beforeNAT(backend Backend, rules redirect.RuleSet) ([]string, error) {
 	}
 	legacy, err := legacyBefore(rules)
 	return append(names, legacy...), err
+}
+
+// natCandidates lists the chains of nf_tables.
+func natCandidates() ([]object, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return dumpNFT(conn, unix.NFT_MSG_GETCHAIN, unix.AF_UNSPEC, nil)
 }
 
 // legacyBefore is about iptables-legacy's nat tables, beside which iptables-nft's have the same priority.

@@ -173,7 +173,7 @@ func halfWay(t *testing.T, name string, backend Backend, fails redirect.Family, 
 	open := lab.Open(rest)
 	defer open.Close()
 	rules := ruleSet(t, profile)
-	withBroken(t, backend, fails, at)
+	withBroken(t, broken{backend, fails, at})
 	if applied, err := n.Replace(backend, rules); err == nil || !strings.Contains(err.Error(), "broken") {
 		t.Fatalf("%+v, %v", applied, err)
 	}
@@ -204,21 +204,34 @@ func program(backend Backend, family redirect.Family, verb string) string {
 	return iptablesName(family) + strings.TrimPrefix(string(backend), "iptables") + "-" + verb
 }
 
-// withBroken makes the program that writes the rules of a family fail, once the tables before that one are written. Not
-// for parallel tests.
-func withBroken(t *testing.T, backend Backend, family redirect.Family, table string) {
+// broken is a program that writes the rules of a family and fails once the tables before that one, raw or nat, are
+// written.
+type broken struct {
+	backend Backend
+	family  redirect.Family
+	table   string
+}
+
+// withBroken makes programs fail. Not for parallel tests.
+func withBroken(t *testing.T, programs ...broken) {
 	t.Helper()
 	onHostWith(t, func(string) bool { return true })
-	path := filepath.Join(os.Getenv("PATH"), program(backend, family, "restore"))
-	target, err := os.Readlink(path)
-	await.Must(t, err)
-	await.Must(t, os.Remove(path))
-	link := filepath.Join(t.TempDir(), program(backend, family, "restore"))
-	await.Must(t, os.Symlink(target, link))
-	until := map[string]string{"raw": ".", "nat": `\*nat`}[table]
-	script := "#!/bin/sh\nPATH=/usr/bin:/bin\nsed '/^" + until + "/,$d' | " + link + ` "$@"
-		echo broken >&2
-		exit 1
+	slices.SortFunc(programs, func(a, b broken) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	same := func(a, b broken) bool { return a.backend == b.backend && a.family == b.family }
+	for _, b := range slices.CompactFunc(programs, same) {
+		name := program(b.backend, b.family, "restore")
+		path := filepath.Join(os.Getenv("PATH"), name)
+		target, err := os.Readlink(path)
+		await.Must(t, err)
+		await.Must(t, os.Remove(path))
+		link := filepath.Join(t.TempDir(), name)
+		await.Must(t, os.Symlink(target, link))
+		until := map[string]string{"raw": ".", "nat": `\*nat`}[b.table]
+		script := "#!/bin/sh\nPATH=/usr/bin:/bin\ninput=$(cat)\necho \"$input\" | sed '/^" + until + "/,$d' | " + link + ` "$@"
+			echo "$input" | grep -q '^` + until + `' || exit 0
+			echo ` + name + ` is broken >&2
+			exit 1
 `
-	await.Must(t, os.WriteFile(path, []byte(script), 0o755))
+		await.Must(t, os.WriteFile(path, []byte(script), 0o755))
+	}
 }

@@ -25,15 +25,17 @@ type state struct {
 	compat  map[compatTable]*compatContent // tables of iptables-nft
 	foreign []string                       // rules of Istio's own tools
 	legacy  bool                           // some iptables-legacy table is in use
+	lacking error                          // why there can be nothing of nf_tables, nil if there can
 }
 
 // scan looks for packet rules without executing a program. It costs one netlink dump and two file reads in a namespace
 // that holds none.
 func scan() (state, error) {
 	found, err := scanNFT()
-	if err != nil && !IsUnusable(err) {
+	if err != nil && !errors.Is(err, errNoNFT) {
 		return state{}, err
 	}
+	found.lacking = err
 	for _, family := range redirect.Families {
 		if err := found.scanLegacy(family); err != nil {
 			return state{}, err
@@ -74,11 +76,14 @@ func scanNFT() (state, error) {
 	return found, found.scanCompat(conn)
 }
 
+// errNoNFT is the error of a kernel without nf_tables.
+var errNoNFT = errors.New("the kernel has no nf_tables")
+
 // withoutNFT tells a kernel without nf_tables, where nothing can be, from one that did not answer.
 func withoutNFT(err error) error {
 	for _, missing := range []error{unix.EINVAL, unix.EOPNOTSUPP, unix.ENOENT, unix.EPROTONOSUPPORT} {
 		if errors.Is(err, missing) {
-			return &unusableError{Nftables, errors.New("the kernel has no nf_tables")}
+			return errNoNFT
 		}
 	}
 	return err

@@ -1,7 +1,10 @@
 package netfilter
 
 import (
+	"fmt"
 	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,9 +21,6 @@ func (n *NetNS) owner() (*os.File, error) {
 // userNamespaced reports whether another user namespace than the caller's owns the network namespace, as that of a pod
 // with hostUsers: false.
 func (n *NetNS) userNamespaced() bool {
-	if n.ns == nil {
-		return false
-	}
 	owner, err := n.owner()
 	if err != nil {
 		return false
@@ -31,4 +31,37 @@ func (n *NetNS) userNamespaced() bool {
 		return false
 	}
 	return theirs.Ino != own.Ino
+}
+
+// release returns the kernel's, as uname(2) has it; tests change it.
+var release = func() string {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return ""
+	}
+	return cstring(name.Release[:])
+}
+
+// mistakesOwners is the error of a kernel whose nf_tables compares the owner of a socket as the node numbers users, in a
+// network namespace whose pod numbers them otherwise: what the sidecar sends would be sent to it again. Found so in 4.18
+// and 5.4, and right from 5.10 on. Source: net/netfilter/nft_meta.c, nft_meta_get_eval_skugid.
+func (n *NetNS) mistakesOwners() error {
+	kernel := release()
+	if atLeast(kernel, 5, 10) || !n.userNamespaced() {
+		return nil
+	}
+	return fmt.Errorf("before Linux 5.10, and this is %s, it does not know the sidecar's user in a pod with a user "+
+		"namespace of its own (hostUsers: false)", kernel)
+}
+
+// atLeast compares the first two numbers of a kernel's release, such as 5.10.0-33-amd64.
+func atLeast(release string, major, minor int) bool {
+	first, rest, _ := strings.Cut(release, ".")
+	end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+	if end >= 0 {
+		rest = rest[:end]
+	}
+	x, _ := strconv.Atoi(first)
+	y, _ := strconv.Atoi(rest)
+	return x > major || x == major && y >= minor
 }
