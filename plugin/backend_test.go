@@ -70,7 +70,8 @@ func refused(t *testing.T, call *invocation, status int, stdout, told string) {
 	if _, added, _ = strings.Cut(added, "backend iptables"); !strings.HasSuffix(text, added) {
 		t.Errorf("ADD says %q, STATUS %q", added, text)
 	}
-	if _, err := (record.Store{Dir: call.conf["stateDir"].(string)}).Get(sandbox, "eth0"); !errors.Is(err, fs.ErrNotExist) {
+	store := record.Store{Dir: call.conf["stateDir"].(string)}
+	if _, err := store.Get(sandbox, "eth0"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a record: %v", err)
 	}
 	nothingOurs(t, call)

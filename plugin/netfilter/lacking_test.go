@@ -188,9 +188,10 @@ func reported(t *testing.T, err error, texts []string) {
 	if err == nil {
 		return
 	}
-	rest, found := err.Error(), true
+	rest := err.Error()
 	for _, text := range texts {
-		if _, rest, found = strings.Cut(rest, text); !found {
+		_, after, found := strings.Cut(rest, text)
+		if rest = after; !found {
 			t.Errorf("%v\nlacks %q", err, text)
 			return
 		}
@@ -350,8 +351,8 @@ func TestOldKernel(t *testing.T) {
 	before := everything(t, lab)
 	profile, _ := testnet.ProfileNamed("default")
 	rules := ruleSet(t, profile)
-	const reason = "before Linux 5.10, and this is 5.4.0-100-generic, it does not know the sidecar's user in a pod with a " +
-		"user namespace of its own (hostUsers: false)"
+	const reason = "before Linux 5.10, and this is 5.4.0-100-generic, it does not know the sidecar's user in a pod with " +
+		"a user namespace of its own (hostUsers: false)"
 	if applied, err := n.Apply(Nftables, rules); !IsUnusable(err) ||
 		err.Error() != "backend nftables is not usable: "+reason {
 		t.Errorf("%+v, %v", applied, err)
@@ -393,9 +394,9 @@ func TestOldKernel(t *testing.T) {
 
 func TestAtLeast(t *testing.T) {
 	for release, want := range map[string]bool{
-		"": false, "x": false, "4.18.0-553.el8_10.x86_64": false, "5.4.0-100-generic": false, "5.9.16": false, "5.9-rc1": false,
-		"5.10": true, "5.10.0-33-amd64": true, "5.10-rc1": true, "5.100.1": true, "6.1": true, "6.12.5+deb13-amd64": true,
-		"10.0": true,
+		"": false, "x": false, "4.18.0-553.el8_10.x86_64": false, "5.4.0-100-generic": false, "5.9.16": false,
+		"5.9-rc1": false, "5.10": true, "5.10.0-33-amd64": true, "5.10-rc1": true, "5.100.1": true, "6.1": true,
+		"6.12.5+deb13-amd64": true, "10.0": true,
 	} {
 		if atLeast(release, 5, 10) != want {
 			t.Error(release)

@@ -227,7 +227,10 @@ func withBroken(t *testing.T, programs ...broken) {
 		link := filepath.Join(t.TempDir(), name)
 		await.Must(t, os.Symlink(target, link))
 		until := map[string]string{"raw": ".", "nat": `\*nat`}[b.table]
-		script := "#!/bin/sh\nPATH=/usr/bin:/bin\ninput=$(cat)\necho \"$input\" | sed '/^" + until + "/,$d' | " + link + ` "$@"
+		script := `#!/bin/sh
+			PATH=/usr/bin:/bin
+			input=$(cat)
+			echo "$input" | sed '/^` + until + `/,$d' | ` + link + ` "$@"
 			echo "$input" | grep -q '^` + until + `' || exit 0
 			echo ` + name + ` is broken >&2
 			exit 1

@@ -42,9 +42,9 @@ var release = func() string {
 	return cstring(name.Release[:])
 }
 
-// mistakesOwners is the error of a kernel whose nf_tables compares the owner of a socket as the node numbers users, in a
-// network namespace whose pod numbers them otherwise: what the sidecar sends would be sent to it again. Found so in 4.18
-// and 5.4, and right from 5.10 on. Source: net/netfilter/nft_meta.c, nft_meta_get_eval_skugid.
+// mistakesOwners is the error of a kernel whose nf_tables compares the owner of a socket as the node numbers users, in
+// a network namespace whose pod numbers them otherwise: what the sidecar sends would be sent to it again. Found so in
+// 4.18 and 5.4, and right from 5.10 on. Source: net/netfilter/nft_meta.c, nft_meta_get_eval_skugid.
 func (n *NetNS) mistakesOwners() error {
 	kernel := release()
 	if atLeast(kernel, 5, 10) || !n.userNamespaced() {
