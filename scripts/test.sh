@@ -25,7 +25,7 @@ log=dist/test/programs.log
 rm -rf dist/test
 mkdir -p dist/test
 set -m # a process group of its own, so that all of it ends with this script
-nice -n 19 bash -c 'scripts/kubernetes.sh kube-apiserver etcd kubectl multus && scripts/helm.sh' >$log 2>&1 &
+nice -n 19 bash -c 'scripts/kubernetes.sh kube-apiserver etcd kubectl multus passthru && scripts/helm.sh' >$log 2>&1 &
 building=$!
 set +m
 trap '[ -z "$building" ] || kill -- -$building 2>/dev/null || true' EXIT
@@ -45,7 +45,12 @@ stage product "" go test -p 1 -count 1 -timeout 20m ./... "$@"
 stage scripts "" scripts/lib_test.sh
 stage scripts/images "" go -C scripts/images test -count 1 ./... "$@"
 stage "programs to test with" "" programs
-for package in internal/... cni shapes node chart; do # e2e needs more of the machine: make e2e
-	stage "conformance/$package" "" go -C conformance test -p 1 -count 1 -timeout 20m "./$package" "$@"
+# Black box, all but e2e, which needs more of the machine: make e2e
+conformance() { go -C conformance test -p 1 -count 1 -timeout 20m "$@"; }
+for package in internal/... cni shapes; do
+	stage "conformance/$package" "" conformance "./$package" "$@"
 done
+stage conformance/node "" conformance ./node -skip '^TestCRIO' "$@"
+stage conformance/crio "" conformance ./node -run '^TestCRIO' "$@"
+stage conformance/chart "" conformance ./chart "$@"
 follow_stages dist/test

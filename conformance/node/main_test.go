@@ -5,6 +5,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/istio-pod-network/controller/conformance/crio"
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
@@ -39,7 +40,10 @@ func TestMain(m *testing.M) {
 }
 
 func prepare(bin string) error {
-	if err := build.Link(bin, apiserver.Programs...); err != nil {
+	if err := build.Link(bin, append([]string{"multus", "passthru"}, apiserver.Programs...)...); err != nil {
+		return err
+	}
+	if err := crio.Build(bin); err != nil {
 		return err
 	}
 	if err := build.CNI(bin); err != nil {

@@ -47,16 +47,21 @@ func CNI(bin string) error {
 func Tools(bin string) error { return linkFrom(bin, tools, "cni.sh") }
 
 // Product builds programs of this repository, as released, into bin. Each has the name of its package's directory.
-func Product(bin string, packages ...string) error { return programs(Root(), bin, packages) }
+func Product(bin string, packages ...string) error { return programs(Root(), bin+"/", packages) }
 
 // Conformance builds programs of this module, with the same flags, into bin.
 func Conformance(bin string, packages ...string) error {
-	return programs(filepath.Join(Root(), "conformance"), bin, packages)
+	return programs(filepath.Join(Root(), "conformance"), bin+"/", packages)
 }
 
-// programs builds programs of the module in a directory into bin.
-func programs(module, bin string, packages []string) error {
-	args := []string{"build", "-C", module, "-trimpath", "-ldflags", "-s -w", "-o", bin + "/"}
+// ConformanceAs builds one program of this module under a path of its own, with more flags of go build.
+func ConformanceAs(path, program string, flags ...string) error {
+	return programs(filepath.Join(Root(), "conformance"), path, []string{program}, flags...)
+}
+
+// programs builds programs of the module in a directory to a path, which is a directory if it ends with a slash.
+func programs(module, path string, packages []string, flags ...string) error {
+	args := append([]string{"build", "-C", module, "-trimpath", "-ldflags", "-s -w", "-o", path}, flags...)
 	cmd := exec.Command("go", append(args, packages...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -1,0 +1,405 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/crio"
+	"github.com/istio-pod-network/controller/conformance/crio/wire"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
+	"github.com/istio-pod-network/controller/plugin/record"
+	corev1 "k8s.io/api/core/v1"
+)
+
+const plugin = "istio-pod-network"
+
+// crioRig is a node whose runtime is CRI-O. The test plays the kubelet.
+type crioRig struct {
+	*rig
+	cri   *crio.Runtime
+	calls []wire.Call // that have been looked at
+	flags []string    // of the agent
+}
+
+// onCRIO is a node without a network yet.
+func onCRIO(t testing.TB, release crio.Release) *crioRig {
+	t.Helper()
+	r := newRig(t)
+	r.setRuntime(release.Version())
+	for _, name := range []string{"bridge", "host-local", "loopback", "multus", "passthru"} { // ours is installed
+		must(t, os.Symlink(filepath.Join(isolated.BinDir(), name), r.path("bin/"+name)))
+	}
+	// as CRI-O's package has it: never the network of pods
+	r.write("net.d/99-loopback.conflist", `{"cniVersion": "1.0.0", "name": "loopback", "plugins": [{"type": "loopback"}]}`)
+	// whose address does not change with what is attached to it, as the bridge's own CHECK wants it
+	must(t, exec.Command("ip", "link", "add", r.link(), "address", "02:00:00:00:00:01", "type", "bridge").Run())
+	cri := crio.Start(t, release, r.dir, wire.Config{ConfDir: r.path("net.d"), BinDirs: []string{r.path("bin")}})
+	return &crioRig{rig: r, cri: cri,
+		flags: []string{"--cni-cache-dir=" + r.path("cache"), "--netns-dir=" + r.path("netns"), "--sweep-after=500ms"}}
+}
+
+// write writes a file of the rig's.
+func (r *rig) write(name, text string) {
+	r.Helper()
+	must(r, os.MkdirAll(filepath.Dir(r.path(name)), 0o755))
+	must(r, os.WriteFile(r.path(name), []byte(text), 0o644))
+}
+
+// link is the node's bridge.
+func (r *rig) link() string { return fmt.Sprint("crio", rigs) }
+
+// bridge is the primary CNI's file, of one plugin: alone, or for a .conflist in a list.
+func (r *crioRig) bridge(file, version string) string {
+	plugin := fmt.Sprintf(`"type": "bridge", "bridge": %q, "ipam": {"type": "host-local", "dataDir": %q,
+		"ranges": [[{"subnet": "10.93.%d.0/24"}]]}`, r.link(), r.path("ipam"), rigs)
+	head := fmt.Sprintf(`"cniVersion": %q, "name": "pods"`, version)
+	if filepath.Ext(file) == ".conflist" {
+		return fmt.Sprintf(`{%s, "plugins": [{%s}]}`, head, plugin)
+	}
+	return fmt.Sprintf(`{%s, %s}`, head, plugin)
+}
+
+// chained waits until new pods get the plugin, or do not.
+func (r *crioRig) chained(want bool) {
+	r.Helper()
+	r.eventually(fmt.Sprint("CRI-O has the plugin in its network: ", want), func() bool {
+		network := r.cri.Network()
+		return network.Name != "" && slices.Contains(network.Plugins, plugin) == want
+	})
+}
+
+// of is a pod as the kubelet tells CRI-O of it.
+func of(pod *corev1.Pod) wire.Pod {
+	annotations := map[string]string{"kubernetes.io/config.source": "api"}
+	maps.Copy(annotations, pod.Annotations)
+	return wire.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), Annotations: annotations}
+}
+
+// start makes the sandbox of a pod.
+func (r *crioRig) start(pod *corev1.Pod) wire.Sandbox {
+	r.Helper()
+	s, err := r.cri.Run(of(pod))
+	must(r, err)
+	if len(s.Addresses) == 0 {
+		r.Errorf("%s has no address", pod.Name)
+	} else {
+		r.status(pod, corev1.PodStatus{Phase: corev1.PodPending, PodIP: s.Addresses[0],
+			PodIPs: []corev1.PodIP{{IP: s.Addresses[0]}}})
+	}
+	return s
+}
+
+// plain makes a pod outside of the mesh, with its sandbox.
+func (r *crioRig) plain(name string) wire.Sandbox {
+	r.Helper()
+	s := r.start(r.create(r.podOf(name, nil)))
+	if rules := r.rules(s); rules != "" {
+		r.Errorf("rules in %s:\n%s", name, rules)
+	}
+	return s
+}
+
+// meshed makes the sandbox of a mesh pod, and sees that its rules are there and that its wait passes.
+func (r *crioRig) meshed(pod *corev1.Pod, ifName string) wire.Sandbox {
+	r.Helper()
+	s := r.start(pod)
+	rec, err := r.store.Get(s.ID, ifName)
+	must(r, err)
+	if rec.Decision != record.Redirect || !strings.Contains(r.rules(s), "table ip "+plugin) {
+		r.Errorf("%s: %+v, with the rules\n%s", pod.Name, rec, r.rules(s))
+	}
+	r.marked(pod.Name, rec)
+	waiting := &podSandbox{rig: r.rig, pod: pod, Sandbox: sandbox.Sandbox{Pod: pod, ID: s.ID, NetNS: s.NetNS}}
+	if status, out := waiting.wait("--mode=any", "--timeout=60"); status != 0 {
+		r.Errorf("the wait of %s ends with %d: %s", pod.Name, status, out)
+	}
+	return s
+}
+
+// rules are the packet rules in a sandbox.
+func (r *crioRig) rules(s wire.Sandbox) (listing string) {
+	r.Helper()
+	must(r, isolated.InNetNS(s.NetNS, func() error {
+		out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
+		listing = string(out)
+		return err
+	}))
+	return listing
+}
+
+// stop ends a pod: its sandbox, and then its object.
+func (r *crioRig) stop(s wire.Sandbox) {
+	r.Helper()
+	must(r, r.cri.Stop(s.ID))
+	r.remove(s.Pod.Name)
+}
+
+// addressed fails the test unless CRI-O has these sandboxes and no other, all with their addresses.
+func (r *crioRig) addressed(want ...wire.Sandbox) {
+	r.Helper()
+	got := r.cri.Sandboxes()
+	if len(got) != len(want) {
+		r.Errorf("%d sandboxes, want %d", len(got), len(want))
+	}
+	for _, s := range want {
+		if !slices.Equal(got[s.ID].Addresses, s.Addresses) || len(s.Addresses) == 0 {
+			r.Errorf("CRI-O takes %q for the addresses of %s, want %q", got[s.ID].Addresses, s.Pod.Name, s.Addresses)
+		}
+	}
+}
+
+// leases are the addresses that the primary CNI has given away.
+func (r *crioRig) leases() []string {
+	r.Helper()
+	found, err := filepath.Glob(r.path("ipam/pods/10.*"))
+	must(r, err)
+	return found
+}
+
+// nothing fails the test unless no sandbox has left anything.
+func (r *crioRig) nothing() {
+	r.Helper()
+	r.addressed()
+	if leases, cached := r.leases(), r.cri.Cached(); len(leases) > 0 || len(cached) > 0 {
+		r.Errorf("left: addresses %q, in libcni's cache %q", leases, cached)
+	}
+	r.eventually("all records are gone", func() bool {
+		records, errs := r.store.List()
+		return len(records) == 0 && len(errs) == 0
+	})
+}
+
+// called are the verbs with which a plugin has been called since forget, VERSION left out; for one sandbox, or
+// with "" for all.
+func (r *crioRig) called(name, id string) string {
+	r.Helper()
+	r.calls = append(r.calls, r.cri.Calls()...)
+	return crio.Of(r.calls, name, id)
+}
+
+// forget forgets the calls of until now.
+func (r *crioRig) forget() { r.Helper(); r.cri.Calls(); r.calls = nil }
+
+// wantCalled fails the test unless a plugin was called for a sandbox by these verbs, and none has failed.
+func (r *crioRig) wantCalled(name string, s wire.Sandbox, verbs string) {
+	r.Helper()
+	if got := r.called(name, s.ID); got != verbs {
+		r.Errorf("%s was called for %s by %q, want %q", name, s.Pod.Name, got, verbs)
+	}
+	for _, c := range r.calls {
+		if c.ContainerID == s.ID && c.Error != "" {
+			r.Errorf("%s of %s for %s: %s", c.Verb, c.Plugin, s.Pod.Name, c.Error)
+		}
+	}
+}
+
+// crioCase is a network on a release of CRI-O.
+type crioCase struct {
+	release crio.Release
+	file    string // of the primary CNI
+	version string // of the network
+	flags   []string
+	way     string // in which the plugin is chained
+}
+
+const (
+	splice = "splice"
+	dropIn = "drop-in"
+)
+
+func crioCases() []crioCase {
+	old, middle, new := crio.Releases[0], crio.Releases[1], crio.Releases[2]
+	return []crioCase{
+		{old, "10-pods.conflist", "1.0.0", nil, splice},
+		{old, "10-pods.conf", "0.3.1", nil, splice},
+		{middle, "10-pods.conflist", "0.4.0", nil, splice},
+		{middle, "10-pods.conf", "1.0.0", nil, splice},
+		{new, "10-pods.conflist", "1.1.0", nil, dropIn},
+		{new, "10-pods.conflist", "1.1.0", []string{"--drop-in=never"}, splice},
+	}
+}
+
+func (c crioCase) String() string {
+	return fmt.Sprint(c.release, " ", c.version, " ", c.file, " ", c.way)
+}
+
+// onto is a node of the case, with the agent and the plugin in its network.
+func (c crioCase) onto(t testing.TB, flags ...string) *crioRig {
+	t.Helper()
+	r := onCRIO(t, c.release)
+	r.flags = append(append(r.flags, c.flags...), flags...)
+	r.write("net.d/"+c.file, r.bridge(c.file, c.version))
+	r.startAgent(r.flags...)
+	r.ready()
+	r.chained(true)
+	if got := r.exists("net.d/pods/99-istio-pod-network.conf"); got != (c.way == dropIn) {
+		r.Errorf("there is a drop-in: %t, want it chained by %s", got, c.way)
+	}
+	return r
+}
+
+// checks is CHECK where CRI-O calls it for the plugin: what libcni keeps of a network has no drop-in.
+func (c crioCase) checks() string {
+	if c.way == dropIn || c.version < "0.4.0" {
+		return ""
+	}
+	return "CHECK"
+}
+
+// after is one verb after another that may be none.
+func after(verb, next string) string { return strings.TrimSpace(verb + " " + next) }
+
+// The life of pods with CRI-O, with each generation of libcni, with either way to be chained, and with a .conf: every
+// call that CRI-O makes comes, succeeds, and has what it is about.
+func TestCRIO(t *testing.T) {
+	for _, c := range crioCases() {
+		t.Run(c.String(), func(t *testing.T) {
+			r := c.onto(t)
+			r.versionAsked()
+			plain, cart := r.plain("plain"), r.meshed(r.mesh("cart"), "eth0")
+			for _, s := range []wire.Sandbox{plain, cart} {
+				r.wantCalled(plugin, s, after("ADD", c.checks()))
+				r.told(s)
+			}
+			r.refused()
+			r.restarted(c, plain, cart)
+			r.forget()
+			r.stop(plain)
+			r.stop(cart)
+			for _, s := range []wire.Sandbox{plain, cart} {
+				r.wantCalled(plugin, s, map[string]string{splice: "DEL", dropIn: ""}[c.way])
+				r.wantCalled("bridge", s, "DEL")
+			}
+			r.nothing()
+			r.rebooted(c)
+			if c.way == splice {
+				r.failingDEL()
+			}
+		})
+	}
+}
+
+// versionAsked fails the test unless the plugin was asked for its versions when it came.
+func (r *crioRig) versionAsked() {
+	r.Helper()
+	r.called("", "")
+	if !slices.ContainsFunc(r.calls, func(c wire.Call) bool {
+		return c.Verb == "VERSION" && c.Plugin == plugin && c.Error == ""
+	}) {
+		r.Error("nobody has asked the plugin for its versions")
+	}
+}
+
+// told fails the test unless the plugin was told of the pod what CRI-O tells.
+func (r *crioRig) told(s wire.Sandbox) {
+	r.Helper()
+	args := fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;"+
+		"K8S_POD_UID=%s", s.Pod.Namespace, s.Pod.Name, s.ID, s.Pod.UID)
+	for _, c := range r.calls {
+		if c.Plugin != plugin || c.ContainerID != s.ID {
+			continue
+		}
+		var config struct {
+			RuntimeConfig map[string]map[string]string
+			PrevResult    struct{ Interfaces []struct{ Sandbox string } }
+		}
+		must(r, json.Unmarshal(c.Config, &config))
+		annotations := config.RuntimeConfig["io.kubernetes.cri.pod-annotations"]
+		if c.Args != args || c.NetNS != s.NetNS || !slices.ContainsFunc(config.PrevResult.Interfaces,
+			func(i struct{ Sandbox string }) bool { return i.Sandbox == s.NetNS }) ||
+			r.cri.RelaysAnnotations() != maps.Equal(annotations, s.Pod.Annotations) {
+			r.Errorf("%s of %s: %+v with %s", c.Verb, s.Pod.Name, c, c.Config)
+		}
+	}
+}
+
+// refused is a mesh pod that the plugin refuses: its sandbox is undone.
+func (r *crioRig) refused() {
+	r.Helper()
+	before := len(r.leases())
+	wrong := r.podOf("wrong", meshAnnotations())
+	wrong.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = "70000"
+	s, err := r.cri.Run(of(r.create(wrong)))
+	if err == nil || !strings.Contains(err.Error(), "70000") {
+		r.Errorf("a pod with a wrong annotation starts: %v", err)
+	}
+	if got := r.called(plugin, s.ID); got != "ADD DEL" || len(r.leases()) != before {
+		r.Errorf("called by %q; leases %q", got, r.leases())
+	}
+	r.remove("wrong")
+}
+
+// restarted restarts CRI-O: all sandboxes keep their addresses, and nothing of theirs is taken for garbage.
+func (r *crioRig) restarted(c crioCase, all ...wire.Sandbox) {
+	r.Helper()
+	r.forget()
+	r.cri.Restart()
+	r.addressed(all...)
+	for _, s := range all {
+		r.wantCalled(plugin, s, c.checks())
+	}
+	if asks := c.release.Asks() && c.version >= "1.1.0"; asks {
+		r.eventually("STATUS and GC", func() bool { return r.called(plugin, "") != "" && r.asked("STATUS") && r.asked("GC") })
+	} else if r.asked("STATUS") || r.asked("GC") {
+		r.Error("STATUS and GC have been called")
+	}
+	if records, errs := r.store.List(); len(records) != 1 || len(errs) > 0 {
+		r.Errorf("%d records: %v", len(records), errs)
+	}
+}
+
+// asked reports whether the plugin has been called by the verb, with success.
+func (r *crioRig) asked(verb string) bool {
+	return slices.ContainsFunc(r.calls, func(c wire.Call) bool {
+		return c.Plugin == plugin && c.Verb == verb && c.Error == ""
+	})
+}
+
+// rebooted reboots the node with pods on it: CRI-O comes back with the sandboxes of before, whose namespaces are gone,
+// and so are the records, which lie on a tmpfs.
+func (r *crioRig) rebooted(c crioCase) {
+	r.Helper()
+	plain, cart := r.plain("plain-before"), r.meshed(r.mesh("cart-before"), "eth0")
+	r.agent.end(syscall.SIGKILL)
+	r.forget()
+	r.cri.Reboot(func() { must(r, os.RemoveAll(r.store.Dir)) })
+	for _, s := range []wire.Sandbox{plain, cart} {
+		r.wantCalled(plugin, s, map[string]string{splice: "DEL", dropIn: ""}[c.way])
+		r.wantCalled("bridge", s, "DEL")
+		r.remove(s.Pod.Name)
+	}
+	r.nothing()
+	r.startAgent(r.flags...)
+	r.ready()
+	r.stop(r.meshed(r.mesh("cart-after"), "eth0"))
+}
+
+// failingDEL is what a plugin that is not there costs: before 1.34 a pod that cannot be deleted as long as it is not;
+// since then the address of the pod, which the primary CNI is never told to take back.
+func (r *crioRig) failingDEL() {
+	r.Helper()
+	s := r.plain("stuck")
+	r.agent.end(syscall.SIGTERM)
+	must(r, os.Rename(r.path("bin/"+plugin), r.path("aside")))
+	if err := r.cri.Stop(s.ID); err == nil || !strings.Contains(err.Error(), "failed to find plugin") {
+		r.Errorf("without the plugin: %v", err)
+	}
+	if err := r.cri.Stop(s.ID); (err == nil) != r.cri.Forgets() {
+		r.Errorf("without the plugin, once more: %v", err)
+	}
+	must(r, os.Rename(r.path("aside"), r.path("bin/"+plugin)))
+	must(r, r.cri.Stop(s.ID))
+	if leaked := len(r.leases()) > 0; leaked != r.cri.Forgets() {
+		r.Errorf("addresses left: %q", r.leases())
+	}
+	r.remove("stuck")
+}
