@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/facts"
@@ -28,7 +27,8 @@ func cart() redirect.Pod {
 	}
 }
 
-// withAgent gives the rig a socket in a directory that facts trusts, and the real client. Nobody listens yet.
+// withAgent gives the rig a socket in a directory that facts trusts, and the real client. Nobody listens yet: the plugin
+// gives up soon. For an agent that answers a test sets a time-out which a busy machine does not reach.
 func (r *rig) withAgent() string {
 	dir, err := os.MkdirTemp("", "agent") // TempDir is too long for a socket, and shared
 	if err != nil {
@@ -88,22 +88,22 @@ func TestAgentWithoutAnswer(t *testing.T) {
 		agent func(*rig, string)
 		words []string
 	}{
-		"absent": {func(*rig, string) {}, []string{"no answer within", "check that the agent runs on this node", uninstall}},
-		"nobody listens": {func(r *rig, socket string) {
+		"absent": {brief(func(*rig, string) {}),
+			[]string{"no answer within", "check that the agent runs on this node", uninstall}},
+		"nobody listens": {brief(func(r *rig, socket string) {
 			l, err := facts.Listen(socket)
 			if err != nil {
 				r.Fatal(err)
 			}
 			_ = l.Close()
-		}, []string{"connection refused", uninstall}},
-		"slow": {func(r *rig, socket string) {
+		}), []string{"connection refused", uninstall}},
+		"slow": {brief(func(r *rig, socket string) {
 			r.serve(socket, func(ctx context.Context, _ facts.Request) facts.Response {
 				<-ctx.Done()
 				return facts.Response{}
 			})
-		}, []string{"no answer within 1", "check its log", uninstall}},
+		}), []string{"no answer within 1", "check its log", uninstall}},
 		"garbage":      {garbage("hello\n"), []string{`"hello"`}},
-		"hangs up":     {garbage(""), []string{"the agent hung up", uninstall}},
 		"next version": {garbage(`{"version":2}` + "\n"), []string{"protocol version 2", "speaks version 1"}},
 		"error": {answer(facts.Response{Error: &facts.Error{Code: 11, Message: "the API server is away"}}),
 			[]string{"the API server is away (code 11)"}},
@@ -113,17 +113,22 @@ func TestAgentWithoutAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			socket := r.withAgent()
+			r.conf["agentTimeout"] = "60s"
 			test.agent(r, socket)
-			start := time.Now()
 			r.fails("ADD", 11, append(test.words, "deciding about pod shop/cart-0", socket)...)
-			if took := time.Since(start); took > 5*time.Second {
-				t.Errorf("waited %v instead of agentTimeout", took)
-			}
 			r.clean()
 			if r.opened != 0 {
 				t.Error("the namespace was opened")
 			}
 		})
+	}
+}
+
+// brief is an agent for which the plugin waits until agentTimeout is over.
+func brief(agent func(*rig, string)) func(*rig, string) {
+	return func(r *rig, socket string) {
+		r.conf["agentTimeout"] = "100ms"
+		agent(r, socket)
 	}
 }
 
@@ -297,6 +302,7 @@ func TestAuxFailOpen(t *testing.T) {
 				r.annotate(object{annotation.SidecarStatus: "{}"})
 			}
 			if test.answers {
+				r.conf["agentTimeout"] = "60s"
 				r.serve(socket, func(context.Context, facts.Request) facts.Response {
 					return facts.Response{Error: &facts.Error{Code: 11, Message: "the API server is away"}}
 				})

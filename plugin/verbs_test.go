@@ -237,6 +237,7 @@ func TestStatus(t *testing.T) {
 	says(t, r.log.String(), "level=warning", "the agent does not answer", socket)
 	r.conf["statusRequiresAgent"] = true
 	r.fails("STATUS", 50, "statusRequiresAgent", socket)
+	r.conf["agentTimeout"] = "60s"
 	r.serve(socket, nil)
 	r.must("STATUS")
 	says(t, r.log.String(), "level=info")
