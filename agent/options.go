@@ -108,7 +108,7 @@ func (o *options) flags() *flag.FlagSet {
 		"names or shell patterns of namespaces, such as shop,team-*", o.setRenew)
 	f.StringVar(&o.cacheDir, "cni-cache-dir", "/var/lib/cni", "the `directory` in which the runtime's libcni keeps "+
 		"results, with the annotations that pods had when their networks were made; it is only read")
-	f.StringVar(&o.netnsDir, "netns-dir", "/run/netns", "with --repair=apply: the `directory` in which the runtime "+
+	f.StringVar(&o.netnsDir, "netns-dir", "/var/run/netns", "with --repair=apply: the `directory` in which the runtime "+
 		"keeps network namespaces")
 	f.BoolVar(&o.uninstall, "uninstall", false, "take the plugin out of this node, and be ready when it is out")
 	o.install.Flags(f)

@@ -169,20 +169,28 @@ func (s *sandbox) annotate(given json.RawMessage) {
 }
 
 // path is where the agent sees the network namespace, and an error if it is not where the runtime keeps those of pods:
-// an ADD is not run on whatever a file names.
+// an ADD is not run on whatever a file names. It is looked for in the directory that the agent was told of, by whichever
+// of /run and /var/run either is named: mostly the one is a link to the other, which the agent's container does not have.
+// Where they are two places (Talos, k3d), only the agent's directory is known to hold the runtime's namespaces.
 func (s *sandboxes) path(sb sandbox) (string, error) {
-	path := filepath.Clean(sb.netns)
-	// /var/run is /run, but there is no such link in the agent's image.
-	if below, ok := strings.CutPrefix(path, "/var/run/"); ok {
-		path = "/run/" + below
-	}
-	if sb.netns == "" || filepath.Dir(path) != filepath.Clean(s.netns) {
+	dir, name := filepath.Split(filepath.Clean(sb.netns))
+	if sb.netns == "" || inRun(dir) != inRun(s.netns) {
 		return "", fmt.Errorf("its network namespace %q is not in %s", sb.netns, s.netns)
 	}
+	path := filepath.Join(s.netns, name)
 	if _, err := os.Lstat(path); err != nil {
 		return "", err
 	}
 	return path, nil
+}
+
+// inRun is a directory by its name in /run, where it has one.
+func inRun(dir string) string {
+	dir = filepath.Clean(dir)
+	if below, ok := strings.CutPrefix(dir, "/var/run/"); ok {
+		return "/run/" + below
+	}
+	return dir
 }
 
 // of picks the newest sandbox of a pod whose network namespace is still there, and which has the address that the

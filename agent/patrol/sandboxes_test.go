@@ -1,7 +1,9 @@
 package patrol
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,6 +18,30 @@ func TestSandboxAddresses(t *testing.T) {
 		sb, err := parse([]byte(text))
 		if got := fmt.Sprint(sb.addresses); err != nil || got != want {
 			t.Errorf("%v, %v, want %s: %s", got, err, want, text)
+		}
+	}
+}
+
+// A network namespace is looked for in the directory that the agent was told of, whether the runtime and it call that
+// by /run or by /var/run: on Talos and in k3d these are two places. Nothing else is looked into.
+func TestNetworkNamespaceIsWhereTheAgentWasTold(t *testing.T) {
+	for _, c := range []struct{ told, named, want string }{
+		{"/var/run/none", "/var/run/none/cni-1", "/var/run/none/cni-1"}, // not in /run
+		{"/var/run/none", "/run/none/cni-1", "/var/run/none/cni-1"},
+		{"/run/none", "/var/run/none/cni-1", "/run/none/cni-1"},
+		{"/run/none/", "/run/none/cni-1", "/run/none/cni-1"},
+		{"/run/none", "/var/run/none/../none/cni-1", "/run/none/cni-1"},
+		{"/run/none", "/var/run/docker/none/cni-1", ""},
+		{"/run/none", "/proc/1/ns/net", ""}, // cri-dockerd's
+		{"/var/run/none", "", ""},
+	} {
+		_, err := (&sandboxes{netns: c.told}).path(sandbox{netns: c.named})
+		var absent *fs.PathError // for none of them is there
+		if !errors.As(err, &absent) {
+			absent = &fs.PathError{}
+		}
+		if absent.Path != c.want {
+			t.Errorf("told of %s, %s is looked for as %q, want %q: %v", c.told, c.named, absent.Path, c.want, err)
 		}
 	}
 }

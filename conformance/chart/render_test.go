@@ -1,6 +1,7 @@
 package chart
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -44,21 +46,28 @@ var presets = []struct {
 	name, bin, conf, mode string
 	quota                 bool
 	seLinux               string
+	repair                string // with auto; "": apply
 }{
-	{"Kubernetes", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
-	{"Kubeadm", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
-	{"OpenShift", "/var/lib/cni/bin", "/etc/cni/multus/net.d", "nad", false, "spc_t"},
-	{"GKE", "/home/kubernetes/bin", "/etc/cni/net.d", "chain", true, ""},
-	{"EKS", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
-	{"AKS", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
-	{"K3s", "/var/lib/rancher/k3s/data/cni", "/var/lib/rancher/k3s/agent/etc/cni/net.d", "chain", false, ""},
-	{"K3d", "/var/lib/rancher/k3s/data/cni", "/var/lib/rancher/k3s/agent/etc/cni/net.d", "chain", false, ""},
-	{"RKE2", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
-	{"MicroK8s", "/var/snap/microk8s/current/opt/cni/bin", "/var/snap/microk8s/current/args/cni-network", "chain", false,
-		""},
-	{"Minikube", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
-	{"Kind", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
-	{"Talos", "/opt/cni/bin", "/etc/cni/net.d", "chain", false, ""},
+	{name: "Kubernetes", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
+	{name: "Kubeadm", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
+	{name: "OpenShift", bin: "/var/lib/cni/bin", conf: "/etc/cni/multus/net.d", mode: "nad", seLinux: "spc_t"},
+	{name: "GKE", bin: "/home/kubernetes/bin", conf: "/etc/cni/net.d", mode: "chain", quota: true},
+	{name: "EKS", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
+	{name: "AKS", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
+	{name: "K3s", bin: "/var/lib/rancher/k3s/data/cni", conf: "/var/lib/rancher/k3s/agent/etc/cni/net.d", mode: "chain"},
+	{name: "K3d", bin: "/var/lib/rancher/k3s/data/cni", conf: "/var/lib/rancher/k3s/agent/etc/cni/net.d", mode: "chain",
+		repair: "delete"},
+	{name: "RKE2", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
+	{name: "k0s", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
+	{name: "MicroK8s", bin: "/var/snap/microk8s/current/opt/cni/bin",
+		conf: "/var/snap/microk8s/current/args/cni-network", mode: "chain"},
+	{name: "Minikube", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
+	{name: "Kind", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
+	{name: "Talos", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
+	{name: "Kubespray", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
+	{name: "Bottlerocket", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
+	{name: "Flatcar", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
+	{name: "DockerDesktop", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain", repair: "delete"},
 }
 
 // Every distribution's directories are those of the table, in the flags and on the node alike, and the API server takes
@@ -73,7 +82,7 @@ func TestPresets(t *testing.T) {
 		Properties map[string]struct{ Examples []string }
 	}
 	read(t, filepath.Join(dir(), "values.schema.json"), &schema)
-	for _, file := range []string{"values.yaml", "README.md"} {
+	for _, file := range []string{"values.yaml", "README.md", "../../docs/install.md"} {
 		text := readText(t, filepath.Join(dir(), file))
 		for _, p := range presets {
 			if !strings.Contains(text, p.name) || !slices.Contains(schema.Properties["kubernetesDistribution"].Examples,
@@ -90,7 +99,9 @@ func TestPresets(t *testing.T) {
 				t.Errorf("%s in small letters renders something else", p.name)
 			}
 			agent := daemonSet(t, manifests)
-			for _, flag := range []string{"--bin-dir=" + p.bin, "--conf-dir=" + p.conf, "--mode=" + p.mode} {
+			repair := cmp.Or(p.repair, "apply")
+			for _, flag := range []string{"--bin-dir=" + p.bin, "--conf-dir=" + p.conf, "--mode=" + p.mode,
+				"--repair=" + repair} {
 				if !slices.Contains(agent.Args, flag) {
 					t.Errorf("%s: no %s in %q", p.name, flag, agent.Args)
 				}
@@ -101,6 +112,10 @@ func TestPresets(t *testing.T) {
 					!strings.Contains(manifests, `mountPath: "`+path+`"`) {
 					t.Errorf("%s: %s is not mounted under the same path", p.name, path)
 				}
+			}
+			// Where mounts are not shared, a container that asks for theirs is not made.
+			if slave := strings.Contains(manifests, "HostToContainer"); slave != (repair == "apply") {
+				t.Errorf("%s: mounts of the host are to come into the container: %v", p.name, slave)
 			}
 			if quota := strings.Contains(manifests, "kind: ResourceQuota"); quota != p.quota {
 				t.Errorf("%s: quota is %v", p.name, quota)
@@ -133,6 +148,104 @@ func TestMountOfLinks(t *testing.T) {
 	if got := mounts("cni.binDir=/opt/currently/bin"); !slices.Contains(got, "cni-bin /opt/currently/bin") {
 		t.Errorf("no link: %q", got)
 	}
+}
+
+// With repair auto a pod that came too early is repaired as the nodes allow, the reason is told, and who asks for apply
+// gets it. Where distributions have nodes of several kinds, the nodes tell.
+func TestRepairAuto(t *testing.T) {
+	node := func(name, osImage, runtime string) {
+		apply(t, "apiVersion: v1\nkind: Node\nmetadata: {name: "+name+"}\n")
+		status := `{"status": {"nodeInfo": {"osImage": "` + osImage + `", "containerRuntimeVersion": "` + runtime + `"}}}`
+		if _, errs, err := program(nil, "kubectl", "patch", "node", name, "--subresource=status", "-p", status); err != nil {
+			t.Fatal(errs)
+		}
+		t.Cleanup(func() {
+			if _, errs, err := program(nil, "kubectl", "delete", "node", name); err != nil {
+				t.Error(errs)
+			}
+		})
+	}
+	auto := func(t *testing.T, words string, values ...string) {
+		t.Helper()
+		both(t, func(t *testing.T, helm string) {
+			out, errs, err := program(nil, helm, append([]string{"install", name, dir(), "-n", "mesh", "--dry-run=server"},
+				set(values)...)...)
+			if err != nil {
+				t.Fatal(errs)
+			}
+			_, notes, _ := strings.Cut(out, "\nNOTES:\n")
+			deletes := strings.HasPrefix(words, "repair is delete, because ")
+			if !strings.Contains(notes, "NOTE: "+words) || strings.Contains(out, "--repair=delete\n") != deletes ||
+				strings.Contains(out, "name: istio-pod-network-agent-repair\n") != deletes {
+				t.Errorf("%q: not %q: %s", values, words, notes)
+			}
+		})
+	}
+	const k3s, usual = "kubernetesDistribution=K3s", "An agent that stays in CreateContainerError"
+	node("debian", "Debian GNU/Linux 13 (trixie)", "containerd://2.2.0")
+	auto(t, usual, k3s)
+	auto(t, "repair is delete, because backend is iptables-legacy", "backend=iptables-legacy")
+	auto(t, "repair is delete, because k3d shares", "kubernetesDistribution=K3d")
+	auto(t, "repair is apply, although k3d shares", "kubernetesDistribution=K3d", "repair=apply")
+	node("minikube", "Buildroot 2025.2", "docker://28.5.2")
+	auto(t, "repair is delete, because the runtime of the node minikube is docker://28.5.2, by cri-dockerd",
+		"kubernetesDistribution=Minikube")
+	auto(t, usual) // where there may be thousands, nobody asks
+	node("alpine", "Alpine Linux v3.22", "containerd://2.2.0")
+	node("last", "Debian GNU/Linux 13 (trixie)", "containerd://2.2.0")
+	auto(t, "repair is delete, because ", k3s)
+	_, errs, err := program(nil, "helm4", "template", dir(), "--set=kubernetesDistribution=K3d,renewRules={shop}")
+	if err == nil || !strings.Contains(errs, `repair is "delete", because k3d shares`) {
+		t.Errorf("renewRules without apply: %v %s", err, errs)
+	}
+}
+
+// There is an agent on no node that has no host, whatever else an affinity says, and `helm test` is not run there.
+func TestNodesWithoutHosts(t *testing.T) {
+	const theirs = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
+	without := map[string]string{"eks.amazonaws.com/compute-type": "fargate", "type": "virtual-kubelet"}
+	both(t, func(t *testing.T, helm string) {
+		for _, c := range []struct {
+			values []string
+			want   []string // the keys of each term
+		}{
+			{nil, []string{"eks.amazonaws.com/compute-type type"}},
+			{[]string{"affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution=null"},
+				[]string{"eks.amazonaws.com/compute-type type"}},
+			{[]string{theirs + "[0].matchExpressions[0].key=zone", theirs + "[0].matchExpressions[0].operator=Exists",
+				theirs + "[1].matchFields[0].key=metadata.name", theirs + "[1].matchFields[0].operator=In",
+				theirs + "[1].matchFields[0].values={worker}"},
+				[]string{"zone eks.amazonaws.com/compute-type type", "eks.amazonaws.com/compute-type type metadata.name"}},
+		} {
+			manifests := template(t, helm, append(c.values, "hooks=true")...)
+			var d appsv1.DaemonSet
+			find(t, manifests, "DaemonSet", "istio-pod-network-agent", &d)
+			var pod corev1.Pod
+			find(t, manifests, "Pod", "mesh-pod", &pod)
+			var job batchv1.Job
+			find(t, manifests, "Job", "istio-pod-network-uninstall", &job)
+			taken(t, template(t, helm, c.values...))
+			for what, affinity := range map[string]*corev1.Affinity{"the agent": d.Spec.Template.Spec.Affinity,
+				"helm test": pod.Spec.Affinity, "the hook": job.Spec.Template.Spec.Affinity} {
+				var terms []string
+				for _, term := range affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+					var keys []string
+					for _, r := range append(term.MatchExpressions, term.MatchFields...) {
+						keys = append(keys, r.Key)
+						if value, is := without[r.Key]; is && (r.Operator != corev1.NodeSelectorOpNotIn ||
+							!slices.Equal(r.Values, []string{value})) {
+							t.Errorf("%s: %+v", what, r)
+						}
+					}
+					terms = append(terms, strings.Join(keys, " "))
+				}
+				if want := c.want; what != "the hook" && !slices.Equal(terms, want) ||
+					what == "the hook" && !slices.Equal(terms, []string{"eks.amazonaws.com/compute-type type"}) {
+					t.Errorf("%q: %s: %q, want %q", c.values, what, terms, want)
+				}
+			}
+		}
+	})
 }
 
 // daemonSet is the container of the agents.

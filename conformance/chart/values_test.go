@@ -13,8 +13,10 @@ import (
 func TestWrongValues(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for value, words := range map[string][]string{
-			"kubernetesDistribution=Nomad": {"kubernetesDistribution", `"Nomad"`, "Kubernetes, MicroK8s",
-				"OpenShift"},
+			"kubernetesDistribution=Nomad": {"kubernetesDistribution", `"Nomad"`,
+				"AKS, Bottlerocket, DockerDesktop, EKS, Flatcar, GKE, K3d, K3s, Kind, Kubeadm, Kubernetes, Kubespray, " +
+					"MicroK8s, Minikube, OpenShift, RKE2, Talos, k0s"},
+			"repair=maybe":                                {"/repair", "'auto', 'apply', 'delete', 'off'"},
 			"nonsense=1":                                  {"nonsense", "not allowed"},
 			"agent.port=70000":                            {"/agent/port", "70,000", "65,535"},
 			"selection=all":                               {"/selection", "'injected', 'annotated'"},
@@ -34,7 +36,7 @@ func TestWrongValues(t *testing.T) {
 			"cni.primary=../x":                            {"cni.primary", `"../x"`, "name of a network"},
 			"cni.cacheDir=":                               {"cni.cacheDir", `""`, "absolute path"},
 			"cni.netnsDir=x/":                             {"cni.netnsDir", `"x/"`, "absolute path"},
-			"repair=apply,backend=iptables-nft":           {"repair", "apply", `"iptables-nft"`, "delete or off"},
+			"repair=apply,backend=iptables-nft":           {"repair", "apply", `"iptables-nft"`, "auto, delete or off"},
 			"renewRules={shop},repair=off":                {"renewRules", "repair: apply", `"off"`},
 			"renewRules={[}":                              {"renewRules[0]", `"["`, "name of a namespace"},
 			"renewRules=*":                                {"/renewRules", "array"},

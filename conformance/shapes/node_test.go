@@ -25,6 +25,9 @@ func prepare(bin string) error {
 	if err := build.CNI(bin); err != nil {
 		return err
 	}
+	if err := build.Helm(bin); err != nil {
+		return err
+	}
 	return build.Product(bin, "./install/istio-pod-network-install")
 }
 

@@ -28,6 +28,60 @@ was made, and a snap's or K3s' `current` leads to another one after an upgrade. 
 {{- regexReplaceAll "^(/.+?)/current(/.*)?$" . "${1}" -}}
 {{- end -}}
 
+{{- /* Why the agents cannot do `repair: apply`, "" if nothing is known. New network namespaces are mounts, which have to arrive in the agent's container:
+where the host does not share them, a container that asks for them is not made at all. Of the nodes, an object tells what they run. */ -}}
+{{- define "notApply" -}}
+{{- $preset := dict -}}
+{{- range $key, $value := .Files.Get "files/presets.yaml" | fromYaml -}}
+{{- if eq (lower $key) (lower $.Values.kubernetesDistribution) -}}{{- $preset = $value -}}{{- end -}}
+{{- end -}}
+{{- $why := $preset.notApply | default "" -}}
+{{- if hasPrefix "iptables" .Values.backend -}}
+{{- $why = printf "backend is %s, whose programs the agent's image lacks" .Values.backend -}}
+{{- else if and $preset.varies (include "connected" .) -}}
+{{- range (lookup "v1" "Node" "" "").items -}}
+{{- $info := (.status | default dict).nodeInfo | default dict -}}
+{{- $os := $info.osImage | default "" -}}{{- $runtime := $info.containerRuntimeVersion | default "" -}}
+{{- if hasPrefix "Alpine Linux" $os -}}
+{{- $why = printf "the node %s runs %s, which shares no mounts unless told to" .metadata.name $os -}}
+{{- else if hasPrefix "docker://" $runtime -}}
+{{- $why = printf "the runtime of the node %s is %s, by cri-dockerd, which keeps no network namespaces that the agent could see" .metadata.name $runtime -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{ $why }}
+{{- end -}}
+
+{{- /* What the agents do about pods that came too early. */ -}}
+{{- define "repair" -}}
+{{- if ne .Values.repair "auto" -}}{{ .Values.repair }}
+{{- else if include "notApply" . -}}delete
+{{- else -}}apply
+{{- end -}}
+{{- end -}}
+
+{{- /* What the labels of a node say that has no host, so no agent: AWS Fargate (aws/amazon-vpc-cni-k8s: charts/aws-vpc-cni/values.yaml), and
+virtual nodes, as of AKS (Azure/azure-container-networking issue 1897). An agent tolerates their taints, and would be pending for ever. */ -}}
+{{- define "haveHosts" -}}
+- {key: eks.amazonaws.com/compute-type, operator: NotIn, values: [fargate]}
+- {key: type, operator: NotIn, values: [virtual-kubelet]}
+{{- end -}}
+
+{{- /* The affinity of the values, with nodes that have a host alone: terms are alternatives, so each of them says it. */ -}}
+{{- define "affinity" -}}
+{{- $affinity := deepCopy (.Values.affinity | default dict) -}}
+{{- $nodes := get $affinity "nodeAffinity" | default dict -}}
+{{- $required := get $nodes "requiredDuringSchedulingIgnoredDuringExecution" | default dict -}}
+{{- $terms := list -}}
+{{- range $term := get $required "nodeSelectorTerms" | default (list dict) -}}
+{{- $expressions := concat (get $term "matchExpressions" | default list) (include "haveHosts" $ | fromYamlArray) -}}
+{{- $terms = append $terms (merge (dict "matchExpressions" $expressions) $term) -}}
+{{- end -}}
+{{- $required = merge (dict "nodeSelectorTerms" $terms) $required -}}
+{{- $nodes = merge (dict "requiredDuringSchedulingIgnoredDuringExecution" $required) $nodes -}}
+{{- toYaml (merge (dict "nodeAffinity" $nodes) $affinity) -}}
+{{- end -}}
+
 {{- /* The name of an image. (list . $image) */ -}}
 {{- define "image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}

@@ -188,10 +188,14 @@ admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, un
 {{- range $n, $text := $list -}}{{- include "check" (list (printf "%s[%d]" $name $n) $text $kind) -}}{{- end -}}
 {{- end -}}
 {{- if and (eq .Values.repair "apply") (hasPrefix "iptables" .Values.backend) -}}
-{{- fail (printf "repair: apply needs nftables, and backend is %q, whose programs the agent's image lacks; valid: delete or off" .Values.backend) -}}
+{{- fail (printf "repair: apply needs nftables, and backend is %q, whose programs the agent's image lacks; valid: auto, delete or off" .Values.backend) -}}
 {{- end -}}
-{{- if and .Values.renewRules (ne .Values.repair "apply") -}}
-{{- fail (printf "renewRules: it needs repair: apply, and repair is %q; valid: apply, or no renewRules" .Values.repair) -}}
+{{- if .Values.renewRules -}}
+{{- $repair := include "repair" . -}}
+{{- if ne $repair "apply" -}}
+{{- $why := ternary (include "notApply" . | printf ", because %s") "" (eq .Values.repair "auto") -}}
+{{- fail (printf "renewRules: it needs repair: apply, and repair is %q%s; valid: apply, or no renewRules" $repair $why) -}}
+{{- end -}}
 {{- end -}}
 {{- if and (eq (toString .Values.namespace.create) "true") (include "everyCluster" .) -}}
 {{- $text := "namespace.create: true, and the namespace is %q, which every cluster has; valid: a namespace of its own" -}}
