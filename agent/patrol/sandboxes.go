@@ -169,9 +169,10 @@ func (s *sandbox) annotate(given json.RawMessage) {
 }
 
 // path is where the agent sees the network namespace, and an error if it is not where the runtime keeps those of pods:
-// an ADD is not run on whatever a file names. It is looked for in the directory that the agent was told of, by whichever
-// of /run and /var/run either is named: mostly the one is a link to the other, which the agent's container does not have.
-// Where they are two places (Talos, k3d), only the agent's directory is known to hold the runtime's namespaces.
+// an ADD is not run on whatever a file names. It is looked for in the directory that the agent was told of, by
+// whichever of /run and /var/run either is named: mostly the one is a link to the other, which the agent's container
+// does not have. Where they are two places (Talos, k3d), only the agent's directory is known to hold the runtime's
+// namespaces.
 func (s *sandboxes) path(sb sandbox) (string, error) {
 	dir, name := filepath.Split(filepath.Clean(sb.netns))
 	if sb.netns == "" || inRun(dir) != inRun(s.netns) {
