@@ -34,8 +34,22 @@ type entry struct {
 	replied          bool
 }
 
-// Reset makes the pod's kernel forget all connections, so that the next flows meet no trace of earlier ones.
+// Reset makes all kernels forget all connections, so that the next flows meet no trace of earlier ones.
 func (l *Lab) Reset() error {
+	servers := l.servers
+	if l.sidecar != nil {
+		servers = append(slices.Clone(servers), l.sidecar.server)
+	}
+	for _, s := range servers {
+		if err := s.forget(); err != nil {
+			return fmt.Errorf("ending connections: %w", err)
+		}
+	}
+	return l.flush()
+}
+
+// flush makes the pod's conntrack forget all connections; those that are open stay so.
+func (l *Lab) flush() error {
 	_, err := l.ctnetlink(ctDelete, unix.NLM_F_ACK, unix.AF_UNSPEC, nil)
 	if err != nil {
 		return fmt.Errorf("flushing conntrack: %w", err)

@@ -85,9 +85,12 @@ func bind(fd int, src netip.Addr, proto Proto) error {
 	return unix.EADDRINUSE
 }
 
+// firstPort is the lowest that nextPort returns. No list of ports in a profile names but some of them.
+const firstPort = 20000
+
 func nextPort() uint16 {
-	const first, count = 20000, 40000
-	return uint16(first + lastPort.Add(1)%count)
+	const count = 40000
+	return uint16(firstPort + lastPort.Add(1)%count)
 }
 
 // close resets the connection, so that no TIME_WAIT stays behind.
@@ -159,6 +162,8 @@ func (c *client) exchange(f Flow, family Family) Outcome {
 	return c.answered(f)
 }
 
+const portChanged = " (port changed)"
+
 // answered asks who has taken the connection.
 func (c *client) answered(f Flow) Outcome {
 	question := "who"
@@ -171,7 +176,7 @@ func (c *client) answered(f Flow) Outcome {
 	}
 	o := Outcome{Landed: a.landing, Dst: a.dst.String(), Source: a.remote.Addr().String()}
 	if a.remote.Port() != c.local().Port() {
-		o.Source += " (port changed)"
+		o.Source += portChanged
 	}
 	if f.Proto == UDP && a.landing == AtDNS {
 		o.Dst = ""
@@ -219,6 +224,8 @@ func failure(err error) Outcome {
 		return Outcome{Landed: Refused}
 	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EACCES):
 		return Outcome{Landed: Unreachable}
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return Outcome{Landed: NoAddress}
 	}
 	return Outcome{Landed: Failed, Note: err.Error()}
 }

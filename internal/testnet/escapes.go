@@ -3,6 +3,7 @@ package testnet
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -44,7 +45,16 @@ var deviceEscapeFlows = []Flow{
 	{Name: "escape-dns", From: FromApp, Proto: UDP, To: Peer, Port: 53, Src: Pod, Kind: escapePrefix + "dns"},
 }
 
-// neverCaptured is a port of the pod at which nobody listens, and which no profile captures.
+// escapes returns the attempts that are some with the settings.
+func (s settings) escapes() []Flow {
+	if named(s.excludeInterfaces, "net1") {
+		return slices.Concat(escapeFlows, deviceEscapeFlows)
+	}
+	return slices.Clone(escapeFlows)
+}
+
+// neverCaptured is a port of the pod at which nobody listens, and which is captured only where it is listed among the
+// inbound ports.
 const neverCaptured = 15090
 
 // escape makes an attempt as its party, without any privilege. Whoever keeps it from the server, and how, does not
@@ -102,7 +112,10 @@ func (l *Lab) escaped(
 	place, closeAll := l.placeOf(f, a, family, silent)
 	place.Left = left
 	from := identity{l.pod, ids{appID, appID}}
-	if f.From == FromVM {
+	switch {
+	case f.From.inPod():
+		from.ids = f.From.ids(l.settings)
+	case f.From == FromVM:
 		from.node = l.vm
 	}
 	t, err := startThread(from.node.ns, l.hostIDs(from))
@@ -127,6 +140,8 @@ func (l *Lab) escaped(
 		return c, closeAll, Outcome{Landed: AtApp}
 	}
 	if o := c.answered(f); o.Landed == AtPeer {
+		// Where its first step was redirected, connection tracking finds the numbers of the second one taken.
+		o.Source = strings.TrimSuffix(o.Source, portChanged)
 		return c, closeAll, o
 	}
 	return c, closeAll, Outcome{Landed: Kept}

@@ -51,6 +51,8 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	switch {
 	case s.none && f.Kind == OriginalSrc:
 		return Outcome{Landed: Timeout} // the app answers the client
+	case s.none && s.onlyFamily != 0 && family == IPv6 && f.Src == Passthrough:
+		return Outcome{Landed: NoAddress} // ::6 is the rules' writer's to add
 	case f.Kind == Invalid, f.Kind == NoSocket:
 		return s.expectCrafted(f)
 	case f.Kind == Zones:
@@ -63,7 +65,7 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	redirected, _ := s.listener(f, family)
 	a, escapes := f.Kind.attempt()
 	switch {
-	case escapes && (redirected != direct || s.losesAnswer(a, family)):
+	case escapes && (redirected != direct || s.losesAnswer(f, a, family)):
 		return Outcome{Landed: Kept}
 	case escapes && a.Inbound:
 		return Outcome{Landed: AtApp}
@@ -82,24 +84,27 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	return o
 }
 
-// MayEscape reports whether the settings leave what an attempt does alone. Whether it then gets through hangs on what
-// connection tracking takes its segments for.
-func MayEscape(p Profile, f Flow, family Family) bool {
-	redirected, _ := p.settings().listener(f, family)
-	return f.Escapes() && redirected == direct
-}
-
 // losesAnswer reports whether the rules keep the server's answer from an attempt that nothing else keeps from the
 // server. Where the connection is an answer to connection tracking, it takes the answer to that for invalid; so that
-// dropInvalid drops it, and TPROXY does not see an open connection.
-func (s settings) losesAnswer(a escape.Attempt, family Family) bool {
+// dropInvalid drops it, and TPROXY does not see an open connection where it captures the attempt's own port. A first
+// segment that is redirected leaves no such entry.
+func (s settings) losesAnswer(f Flow, a escape.Attempt, family Family) bool {
 	switch {
 	case a.Helped:
-		return s.dropInvalid
+		return s.dropInvalid && (s.tproxy || !s.capturesInbound(neverCaptured))
 	case family == IPv6 && (a.Name == "freebind" || a.Name == "mptcp"):
-		return s.dropInvalid || s.tproxy && s.allInPorts
+		first, _ := s.outbound(Flow{From: f.From, Proto: TCP, To: Pod, Port: firstPort}, family)
+		return first == direct && (s.dropInvalid || s.tproxy && s.capturesInbound(firstPort))
 	}
 	return false
+}
+
+// capturesInbound reports whether an inbound port is captured.
+func (s settings) capturesInbound(port uint16) bool {
+	if s.allInPorts {
+		return !s.excludeInPorts.has(port)
+	}
+	return s.includeInPorts.has(port)
 }
 
 // inbound judges a packet from outside the pod.
@@ -197,7 +202,7 @@ func (s settings) isMarked(f Flow, who ids) bool {
 
 // inboundByMark is the way of a TPROXY sidecar to its own pod: mark 1338, and then the rules for inbound packets.
 func (s settings) inboundByMark(f Flow) (Landing, string) {
-	if s.allInPorts && !s.excludeInPorts.has(f.Port) || s.includeInPorts.has(f.Port) {
+	if s.capturesInbound(f.Port) {
 		return AtInbound, "the proxy calls its own pod"
 	}
 	return direct, "no inbound port of the mesh"

@@ -85,6 +85,7 @@ const (
 	Refused     Landing = "refused"     // a reset, or an ICMP error that means the same
 	Timeout     Landing = "timeout"     // no answer at all
 	Unreachable Landing = "unreachable" // no route, or an ICMP error that says so
+	NoAddress   Landing = "no-address"  // the pod has not the address that it was to come from
 	Reset       Landing = "reset"       // a kernel answered a packet that fits no connection
 	Silence     Landing = "silence"     // no kernel did
 	Kept        Landing = "kept"        // an attempt to escape was not answered by those whom it was meant for

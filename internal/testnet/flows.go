@@ -6,10 +6,7 @@ import "slices"
 // kind ListenerDown must not run together with others.
 func Flows(p Profile) []Flow {
 	s := p.settings()
-	flows := slices.Concat(outboundFlows, proxyFlows, inboundFlows, dnsFlows, escapeFlows)
-	if slices.Contains(s.excludeInterfaces, "net1") {
-		flows = append(flows, deviceEscapeFlows...)
-	}
+	flows := slices.Concat(outboundFlows, proxyFlows, inboundFlows, dnsFlows, s.escapes())
 	if s.tproxy {
 		flows = slices.DeleteFunc(flows, s.hasNoWayBack)
 		flows = append(flows, Flow{Name: "proxy-original-src", From: FromProxyGID, Proto: TCP, To: Pod, Port: 8080, Src: Peer,

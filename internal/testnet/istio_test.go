@@ -229,7 +229,7 @@ func restore(t *testing.T, l *Lab, family Family, rules string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v: %s\n%s", tool, err, out, rules)
 	}
-	if err := l.Reset(); err != nil {
+	if err := l.flush(); err != nil {
 		t.Fatal(err)
 	}
 }

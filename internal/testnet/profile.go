@@ -3,6 +3,7 @@ package testnet
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -27,6 +28,13 @@ func (p Profile) JSON() []byte {
 
 // Open reports whether the profile leaves a family alone.
 func (p Profile) Open(family Family) bool { return p.settings().in(family).none }
+
+// OfBothFamilies returns the profile with both families captured.
+func (p Profile) OfBothFamilies() Profile {
+	settings := maps.Clone(p.Settings)
+	delete(settings, "families")
+	return Profile{p.Name + " of both families", settings}
+}
 
 // settings is a profile as the expectations read it. It is parsed here, and not by the product's parser, so that a
 // mistake there shows.
@@ -77,7 +85,8 @@ func (p Profile) settings() settings {
 		s.includeGroups = groups(text("includeOutboundOwnerGroups", ""))
 	}
 	s.excludeGroups = groups(text("excludeOutboundOwnerGroups", ""))
-	s.onlyFamily = map[string]Family{"IPv4": IPv4, "IPv6": IPv6}[text("families", "all")]
+	// A sidecar that does not say otherwise listens in IPv4 where the pod has both, as the labs with such a profile have.
+	s.onlyFamily = map[string]Family{"IPv4": IPv4, "IPv6": IPv6, "proxy": IPv4}[text("families", "all")]
 	// Istio adds its own three to every list.
 	s.excludeInPorts = append(ports(text("excludeInboundPorts", "")), ports("15020,15021,15090")...)
 	s.loopbackCIDR = slices.ContainsFunc(s.includeRanges, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })

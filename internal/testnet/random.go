@@ -35,6 +35,7 @@ var randomKeys = []struct {
 	{"rerouteVirtualInterfaces", func(r *rand.Rand) any { return some(r, []string{"net1", "n*", "tap0"}) }},
 	{"includeOutboundOwnerGroups", starOr(randomGroups)},
 	{"excludeOutboundOwnerGroups", func(r *rand.Rand) any { return some(r, randomGroups) }},
+	{"families", func(r *rand.Rand) any { return []string{"all", "proxy", "IPv4", "IPv6"}[r.IntN(4)] }},
 	{"dnsCapture", func(r *rand.Rand) any { return r.IntN(2) == 0 }},
 	{"dropInvalid", func(r *rand.Rand) any { return r.IntN(2) == 0 }},
 	{"outboundPort", func(r *rand.Rand) any { return 15100 + r.IntN(9) }},
@@ -110,11 +111,24 @@ func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 	return flows
 }
 
-// randomEscapes draws attempts to get around the sidecar, to ports at which nobody in the pod listens.
+// randomEscapes draws attempts to get around the sidecar: by whom in the pod, and to which server. Where an attempt
+// takes a server's port in the pod, or has the server call the pod, nobody in the pod may listen there.
 func randomEscapes(random *rand.Rand, s settings) (flows []Flow) {
-	for _, f := range escapeFlows {
+	for _, f := range s.escapes() {
+		server := []Place{Peer, Service, Outside}[random.IntN(3)]
+		switch {
+		case f.Proto == UDP:
+			f.To, f.Port = server, udpPorts[random.IntN(len(udpPorts))]
+		case f.From == FromPeer:
+			f.Src, f.Port = server, []uint16{80, 443, 7000, 7002, 8090, 9000, 10000}[random.IntN(7)]
+		default:
+			f.To, f.Port = server, peerPorts[random.IntN(len(peerPorts))]
+			if f.Kind == escapePrefix+"freebind" || f.Kind == escapePrefix+"mptcp" {
+				f.Port = []uint16{80, 443, 9443}[random.IntN(3)]
+			}
+		}
 		if f.From == FromApp {
-			f.To, f.Port = []Place{Peer, Service, Outside}[random.IntN(3)], []uint16{80, 443, 9443}[random.IntN(3)]
+			f.From = []Party{FromApp, FromApp, FromRoot, FromGroup}[random.IntN(4)]
 		}
 		if s.hasNoWayBack(f) {
 			continue
@@ -122,16 +136,15 @@ func randomEscapes(random *rand.Rand, s settings) (flows []Flow) {
 		f.Name += " " + f.String()
 		flows = append(flows, f)
 	}
-	if slices.Contains(s.excludeInterfaces, "net1") {
-		flows = append(flows, deviceEscapeFlows...)
-	}
 	return flows
 }
 
 // hasNoWayBack reports whether the flow is one that a TPROXY pod merely forwards: rules that divert established
 // connections to local sockets leave no way back for those.
 func (s settings) hasNoWayBack(f Flow) bool {
-	v4, _ := s.listener(f, IPv4)
-	v6, _ := s.listener(f, IPv6)
-	return s.tproxy && !f.From.inPod() && f.Proto == TCP && !f.To.local() && (v4 == direct || v6 == direct)
+	return !f.From.inPod() && f.Proto == TCP && !f.To.local() &&
+		slices.ContainsFunc([]Family{IPv4, IPv6}, func(family Family) bool {
+			landing, _ := s.listener(f, family)
+			return s.in(family).tproxy && landing == direct
+		})
 }

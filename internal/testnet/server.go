@@ -3,6 +3,7 @@ package testnet
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 
@@ -29,6 +30,9 @@ type endpoint struct {
 }
 
 type endpointKind int
+
+// backlog is more than the flows that are in the air at once.
+const backlog = 128
 
 const (
 	tcpListener endpointKind = iota
@@ -104,7 +108,7 @@ func (s *server) submit(call func()) <-chan struct{} {
 func (s *server) stop() {
 	s.do(func() {
 		for fd := range s.sockets {
-			s.remove(fd)
+			s.abort(fd)
 		}
 		s.sockets = nil // ends the loop
 	})
@@ -126,6 +130,37 @@ func (s *server) remove(fd int) {
 	}
 	delete(s.sockets, fd)
 	unix.Close(fd)
+}
+
+// abort ends a socket so that the kernel keeps nothing of it: what it keeps of a connection whose other end does not
+// hear of the end takes the packets of the next one with the same four numbers, also of one that was only to pass by.
+func (s *server) abort(fd int) {
+	if s.sockets[fd].kind == tcpConn {
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	s.remove(fd)
+}
+
+// forget aborts all connections, and puts new listeners in the place of the old ones: what has not become a connection
+// ends with its listener.
+func (s *server) forget() (err error) {
+	s.do(func() {
+		for fd, e := range maps.Clone(s.sockets) {
+			switch e.kind {
+			case tcpConn:
+				s.abort(fd)
+			case tcpListener:
+				local, nameErr := unix.Getsockname(fd)
+				if nameErr != nil {
+					err = nameErr
+					return
+				}
+				s.remove(fd)
+				err = errors.Join(err, s.listen(e.landing, addrPort(local).Addr(), e.port))
+			}
+		}
+	})
+	return err
 }
 
 // serve handles one event. Connections are short: one question, one answer, then the client resets.

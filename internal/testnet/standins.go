@@ -64,7 +64,7 @@ func (s *server) listen(landing Landing, at netip.Addr, port uint16) error {
 	if err != nil {
 		return fmt.Errorf("listening on port %d: %w", port, err)
 	}
-	if err := unix.Listen(fd, 128); err != nil {
+	if err := unix.Listen(fd, backlog); err != nil {
 		return fmt.Errorf("listening on port %d: %w", port, err)
 	}
 	return s.add(&endpoint{fd: fd, landing: landing, kind: tcpListener, port: port})

@@ -98,12 +98,6 @@ var unguarded = []struct {
 		"tproxy-include-ports", "tproxy-dns-no-outbound", "tproxy-reroute-ranges"), "likewise"},
 }
 
-// unsure reports whether an attempt misses the mutant's rule in some runs alone: with other ports of the sidecar that
-// of the machine behind the pod gets through in about every second one. Every other profile holds the rule.
-func unsure(profile testnet.Profile, m mutant) bool {
-	return m.chain == "filter-istio-forward" && profile.Name == "custom-ports"
-}
-
 // heldByTranslated reports whether TestTranslated holds the rule: what is excluded is let pass by one rule for the
 // connection's way and one for that of answers, and an attempt misses neither but by chance.
 func heldByTranslated(m mutant) bool {

@@ -19,6 +19,7 @@ type mutant struct {
 	chain, text, why string // what is missing
 	rules            redirect.RuleSet
 	inert            string // an address or policy route by its name, "" for a packet rule
+	surplus          bool   // it has a part that should not be there, and lacks none
 	dropLine         bool   // the second line of a TPROXY rule in nftables, which no RuleSet can be without
 }
 
@@ -50,6 +51,27 @@ func mutants(rules redirect.RuleSet, family redirect.Family, backend Backend) []
 	return all
 }
 
+// surplus returns the rule set with, in turn, each table and address of a family that the profile leaves alone. A
+// policy route is none, as it does nothing until a table marks something.
+func surplus(rules, both redirect.RuleSet, family redirect.Family) []mutant {
+	var all []mutant
+	for _, table := range both.Tables {
+		if table.Family == family {
+			more := rules
+			more.Tables = append(slices.Clone(rules.Tables), table)
+			all = append(all, mutant{chain: "more", text: string(table.Kind), rules: more, surplus: true})
+		}
+	}
+	for _, address := range both.Addresses {
+		if address.Family == family {
+			more := rules
+			more.Addresses = append(slices.Clone(rules.Addresses), address)
+			all = append(all, mutant{chain: "more", text: "address", rules: more, surplus: true})
+		}
+	}
+	return all
+}
+
 // without copies what it changes.
 func without(rules redirect.RuleSet, table, chain, rule int) redirect.RuleSet {
 	rules.Tables = slices.Clone(rules.Tables)
@@ -73,8 +95,11 @@ type hunter struct {
 }
 
 // pending returns the mutants of a rule set that are to be tried.
-func (h *hunter) pending(rules redirect.RuleSet) []mutant {
+func (h *hunter) pending(profile testnet.Profile, rules redirect.RuleSet) []mutant {
 	all := mutants(rules, h.family, h.backend)
+	if profile.Open(testnet.Family(h.family)) {
+		all = surplus(rules, ruleSet(h.T, profile.OfBothFamilies()), h.family)
+	}
 	if h.seen == nil {
 		return all
 	}
@@ -87,6 +112,7 @@ func (h *hunter) pending(rules redirect.RuleSet) []mutant {
 
 // TestMutation removes each rule of each profile's rule set in turn and fails if that changes the outcome of no flow,
 // for then nothing would notice if it were forgotten. Rules that really make no difference are listed in equivalents.
+// Where a profile leaves a family alone, each table of that family is added in turn, and must be missed likewise.
 // With the iptables backends a rule is removed from the first profile that holds it, and from all with
 // ISTIO_POD_NETWORK_MUTATE_ALL=1.
 func TestMutation(t *testing.T) {
@@ -111,7 +137,13 @@ func TestMutation(t *testing.T) {
 const lanes = 3
 
 func (h *hunter) lane(lane int) {
-	for i, profile := range testnet.Profiles {
+	profiles := slices.Clone(testnet.Profiles)
+	for _, profile := range testnet.FamilyProfiles {
+		if profile.Open(testnet.Family(h.family)) { // the rules of the other family are those of the profile with both
+			profiles = append(profiles, profile)
+		}
+	}
+	for i, profile := range profiles {
 		if i/2%lanes == lane {
 			h.profile(profile)
 		}
@@ -123,7 +155,7 @@ func (h *hunter) lane(lane int) {
 func (h *hunter) profile(profile testnet.Profile) {
 	h.name = fmt.Sprintf("%s %s %s", h.backend, h.family, profile.Name)
 	rules := ruleSet(h.T, profile)
-	pending := h.pending(rules)
+	pending := h.pending(profile, rules)
 	if len(pending) == 0 {
 		return
 	}
@@ -138,7 +170,7 @@ func (h *hunter) profile(profile testnet.Profile) {
 	}
 	defer h.n.Remove(applied)
 	for _, m := range pending {
-		if err := h.try(profile, m); err != nil {
+		if err := h.try(profile, rules, m); err != nil {
 			h.Errorf("%s without %s: %v", h.name, m, err)
 			return
 		}
@@ -150,8 +182,8 @@ func (h *hunter) profile(profile testnet.Profile) {
 const moreHunts = 5
 
 // try tells whether the table of equivalents is right about one mutant.
-func (h *hunter) try(profile testnet.Profile, m mutant) error {
-	if unsure(profile, m) || heldByTranslated(m) {
+func (h *hunter) try(profile testnet.Profile, rules redirect.RuleSet, m mutant) error {
+	if heldByTranslated(m) {
 		return nil
 	}
 	h.tried++
@@ -172,12 +204,15 @@ func (h *hunter) try(profile testnet.Profile, m mutant) error {
 	case missed && reason != "" && h.lab.Reset() == nil && len(h.lab.Check()) > 0: // which is patient
 		h.Errorf("%s: listed as %q, but missed by a flow: %s: %s", h.name, reason, m, result)
 	}
-	return h.restore(m)
+	return h.restore(rules, m)
 }
 
 // write makes the namespace hold the mutant.
 func (h *hunter) write(m mutant) error {
 	switch {
+	case m.surplus:
+		_, err := h.n.Apply(h.backend, m.rules)
+		return err
 	case m.inert != "":
 		if err := h.tables(m.rules); err != nil {
 			return err
@@ -217,12 +252,17 @@ func (h *hunter) tables(rules redirect.RuleSet) error {
 	})
 }
 
-// restore brings an address or route back; packet rules are replaced by the next mutant's.
-func (h *hunter) restore(m mutant) error {
-	if m.inert == "" {
-		return nil
+// restore brings an address or route back, and takes out what is too much; packet rules are replaced by the next
+// mutant's.
+func (h *hunter) restore(rules redirect.RuleSet, m mutant) error {
+	switch {
+	case m.surplus:
+		_, err := h.n.Apply(h.backend, rules)
+		return err
+	case m.inert != "":
+		return h.n.Within(func() error { return writeParts(m.rules, &Applied{}) })
 	}
-	return h.n.Within(func() error { return writeParts(m.rules, &Applied{}) })
+	return nil
 }
 
 // hunt runs the flow that missed such a rule before, and then all.

@@ -84,8 +84,8 @@ func Named(name string) (Attempt, bool) {
 	return Attempt{}, false
 }
 
-// Run makes the attempt on the calling thread, and returns the connection, or a socket that is connected by UDP. The
-// error says which step failed; one of Until means that nobody answered.
+// Run makes the attempt on the calling thread, and returns the connection, or a socket that is connected by UDP. An
+// error that is not ErrNotMade means that nobody let it through.
 func (a Attempt) Run(p Place) (fd int, err error) {
 	if fd, err = a.run(p); err != nil {
 		return -1, fmt.Errorf("attempt %s: %w", a.Name, err)
@@ -93,8 +93,16 @@ func (a Attempt) Run(p Place) (fd int, err error) {
 	return fd, nil
 }
 
-// ErrNotMade is the error of an attempt whose step that leaves an entry failed: it proves nothing.
-var ErrNotMade = errors.New("the step that leaves an entry failed")
+// ErrNotMade is the error of an attempt whose steps could not all be made: it proves nothing.
+var ErrNotMade = errors.New("a step of the attempt could not be made")
+
+// made passes on what the network says to a connection, and tells apart what never reached it.
+func made(err error) error {
+	if errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL) {
+		return errors.Join(ErrNotMade, err)
+	}
+	return err
+}
 
 // outbound connects after something has left an entry.
 func outbound(leave func(Place) error, proto int) func(Place) (int, error) {
@@ -125,7 +133,7 @@ func byDevice(p Place) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer done(fd)
 	return begun(unix.Connect(fd, sockaddr(p.Server)))
 }
 
@@ -142,12 +150,12 @@ func fromServer(p Place) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(silent)
+	defer done(silent)
 	fd, err := bound(unix.SOCK_STREAM, 0, p.Server, "")
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer done(fd)
 	return begun(unix.Connect(fd, sockaddr(p.Pod)))
 }
 
@@ -157,7 +165,7 @@ func fromOutside(p Place) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(silent)
+	defer done(silent)
 	return p.SYN(p.Server, p.Pod)
 }
 
@@ -189,11 +197,11 @@ func inbound(p Place) (fd int, err error) {
 	p.left()
 	listener, err := bound(unix.SOCK_STREAM, 0, p.Pod, "")
 	if err != nil {
-		return -1, err
+		return -1, errors.Join(ErrNotMade, err)
 	}
-	defer unix.Close(listener)
+	defer done(listener)
 	if err = errors.Join(unix.Listen(listener, 1), p.Call(p.Server, p.Pod)); err != nil {
-		return -1, err
+		return -1, errors.Join(ErrNotMade, err)
 	}
 	err = p.Until(func() (bool, error) {
 		if fd, _, err = unix.Accept4(listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC); errors.Is(err, unix.EAGAIN) {
@@ -219,11 +227,11 @@ func query(p Place) (int, error) {
 	p.left()
 	fd, err := bound(unix.SOCK_DGRAM, 0, p.Pod, "")
 	if err != nil {
-		return -1, err
+		return -1, errors.Join(ErrNotMade, err)
 	}
 	if err := unix.Connect(fd, sockaddr(p.Server)); err != nil {
 		unix.Close(fd)
-		return -1, err
+		return -1, errors.Join(ErrNotMade, err)
 	}
 	return fd, nil
 }
@@ -232,14 +240,14 @@ func query(p Place) (int, error) {
 func (p Place) connected(proto int) (int, error) {
 	fd, err := bound(unix.SOCK_STREAM, proto, p.Pod, "")
 	if err != nil {
-		return -1, err
+		return -1, errors.Join(ErrNotMade, err)
 	}
-	err = begun(unix.Connect(fd, sockaddr(p.Server)))
+	err = made(begun(unix.Connect(fd, sockaddr(p.Server))))
 	if err == nil {
 		err = p.established(fd)
 	}
 	if err != nil {
-		unix.Close(fd)
+		abort(fd)
 		return -1, err
 	}
 	return fd, nil
@@ -281,10 +289,21 @@ func bound(kind, proto int, at netip.AddrPort, device string) (fd int, err error
 	return fd, nil
 }
 
-// bind tries for a second: a listener that was closed holds its port for as long as a child of another thread has it,
-// which is from its fork until its exec.
+// abort closes a socket so that the kernel keeps nothing of its connection.
+func abort(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	unix.Close(fd)
+}
+
+// done ends a socket at once, whoever else has it: a child of another thread has it from its fork until its exec.
+func done(fd int) {
+	_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+	unix.Close(fd)
+}
+
+// bind tries for ten seconds and more, for sockets that somebody else has closed and such a child still has.
 func bind(fd int, at unix.Sockaddr) (err error) {
-	for range 200 {
+	for range 2000 {
 		if err = unix.Bind(fd, at); !errors.Is(err, unix.EADDRINUSE) {
 			return err
 		}
