@@ -30,6 +30,10 @@ e2e: ## the end-to-end tests, on a real Kubernetes cluster of their own (root); 
 soak: ## for long: pods of all kinds come and go under all faults, and every parser is fuzzed (root); options: SOAK=1h SEED=1
 	@SEED=$(SEED) scripts/soak.sh $(SOAK)
 
+.PHONY: kernels
+kernels: ## rules, plugin and wait on other kernels, booted in software; options: KERNELS="5.10 6.1 6.12 newest arm64" SHORT=1
+	@scripts/kernels.sh $(if $(SHORT),--short) $(KERNELS)
+
 .PHONY: cluster
 cluster: ## bring up that cluster for a person, and say how to use it (root)
 	@scripts/cluster.sh up

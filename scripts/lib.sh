@@ -130,6 +130,11 @@ need_c() {
 # need_buildah: buildah, and what goes into the images or assembles them
 need_buildah() { need buildah=buildah runc=runc busybox=busybox-static; }
 
+# need_qemu: what boots other kernels for amd64, and makes of Debian's packages what they boot with
+need_qemu() {
+	need qemu-system-x86_64=qemu-system-x86 cpio=cpio modprobe=kmod busybox=busybox-static xz=xz-utils zstd=zstd dpkg-deb=dpkg
+}
+
 # cluster_images BUILDER: the images of this tree, in the version that the chart names, by that builder, and in another to upgrade to,
 # assembled without a container tool and for two platforms. Sets E2E_IMAGES and E2E_VERSIONS.
 cluster_images() {

@@ -106,5 +106,41 @@ for case in cni:containernetworking/cni cni:GOVERSION cni:tool helm:helm/v3 helm
 	expect "scripts/${case%%:*}.sh ends without the version of ${case#*:}" [ $status != 0 ]
 done
 
+# A kernel that the mirror has no longer. What asks it is replaced by what knows all suites but those that GONE names.
+cat >"$work/bin/apt-get" <<'END'
+#!/bin/sh
+case $* in
+*indextargets*) echo "Debian some main mirror" ;;
+*) for suite in $GONE; do case $* in *"/apt-$suite-"*) exit 100 ;; esac done ;;
+esac
+END
+cat >"$work/bin/apt-cache" <<'END'
+#!/bin/sh
+echo "$*" | sed 's|.*/apt-\([a-z]*\)-\([a-z0-9]*\)/.*|  Depends: linux-image-9-\1-\2|'
+END
+chmod 755 "$work"/bin/apt-*
+kernels() { PATH=$work/bin:$PATH run "$root/scripts/kernels.sh" --list "$@"; }
+GONE="" kernels
+expect "all kernels are there" [ $status = 0 ]
+for boot in 5.10/everything:bullseye-amd64 6.1/no-nf_tables:bookworm-amd64 6.12/no-ipv6:trixie-amd64 newest/everything:sid-amd64 \
+	arm64/everything:bookworm-arm64; do
+	expect "$boot is booted" says "^${boot%%:*}: linux-image-9-${boot#*:} of"
+done
+GONE=bookworm kernels 6.1 6.12
+expect "a kernel that is gone is an error" [ $status = 1 ]
+expect "a kernel that is gone is named" says "the mirror does not have: 6.1$"
+expect "a kernel that is gone leaves the others" says "^6.12/everything: linux-image-9-trixie-amd64"
+GONE="bullseye bookworm" kernels --short
+expect "in short another takes the place of a kernel that is gone" [ $status = 0 ]
+expect "in short another takes its place" says "^5.10/everything: linux-image-9-trixie-amd64"
+expect "in short that is said" says "5.10: linux-image-9-trixie-amd64 of trixie takes its place"
+expect "in short IPv6 is disabled once" [ "$(grep -c /no- "$work/output")" = 1 ]
+GONE="trixie sid" kernels --short
+expect "in short a kernel without any in its place is an error" says "the mirror does not have: 6.12$"
+GONE="" kernels 6.1/nothing
+expect "an unknown boot is an error" [ $status = 2 ]
+GONE="" kernels 6.2
+expect "an unknown kernel is an error" says "unknown kernel: 6.2"
+
 [ $failed != 0 ] || echo "ok  	scripts"
 exit $failed

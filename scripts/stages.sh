@@ -143,10 +143,10 @@ stage_table() {
 	local name failed=0
 	echo
 	for name in "${stages[@]}"; do
-		printf '%-24s %-7s %3d min %02d s\n' "$name" "${stage_state[$name]}" $((stage_took[$name] / 60)) $((stage_took[$name] % 60))
+		printf '%-30s %-7s %3d min %02d s\n' "$name" "${stage_state[$name]}" $((stage_took[$name] / 60)) $((stage_took[$name] % 60))
 		[ "${stage_state[$name]}" = ok ] || failed=$((failed + 1))
 	done
-	printf '%-24s %-7s %3d min %02d s\n' all "$([ $failed = 0 ] && echo ok || echo FAILED)" $((SECONDS / 60)) $((SECONDS % 60))
+	printf '%-30s %-7s %3d min %02d s\n' all "$([ $failed = 0 ] && echo ok || echo FAILED)" $((SECONDS / 60)) $((SECONDS % 60))
 	[ $failed != 0 ] || return 0
 	echo
 	echo "$failed of ${#stages[@]} failed; the logs are in $stage_logs:"

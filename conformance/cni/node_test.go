@@ -60,15 +60,21 @@ func (n *node) removeNetns(path string) {
 // inNetns runs a program in the network namespace and returns what it prints.
 func (n *node) inNetns(netns string, args ...string) string {
 	n.Helper()
+	output, err := n.tryInNetns(netns, args...)
+	if err != nil {
+		n.Fatalf("running %q in %q: %v: %s", strings.Join(args, " "), netns, err, output)
+	}
+	return output
+}
+
+// tryInNetns is inNetns for a program that may fail.
+func (n *node) tryInNetns(netns string, args ...string) (string, error) {
 	var output []byte
 	err := isolated.InNetNS(netns, func() (err error) {
 		output, err = exec.Command(args[0], args[1:]...).CombinedOutput()
 		return err
 	})
-	if err != nil {
-		n.Fatalf("running %q in %q: %v: %s", strings.Join(args, " "), netns, err, output)
-	}
-	return string(output)
+	return string(output), err
 }
 
 // nftRule is a rule as `nft -j -a list ruleset` names it.

@@ -290,7 +290,12 @@ func TestProbeLeavesNothing(t *testing.T) {
 func TestAnnotation(t *testing.T) {
 	lab, n := pod(t, testnet.Options{})
 	_, elsewhere := pod(t, testnet.Options{})
-	noProxy := marked("not-required", identity(t, n), line(annotation.Reason, "opted-in-no-proxy"))
+	own := identity(t, n)
+	noProxy := marked("not-required", own, line(annotation.Reason, "opted-in-no-proxy"))
+	initialized, says := exitReady, "for this network namespace"
+	if !own.HasCookie() {
+		initialized, says = exitNotReady, "--mode probe"
+	}
 	for _, user := range []int{proxy, someone} {
 		for _, c := range []struct {
 			name  string
@@ -298,10 +303,10 @@ func TestAnnotation(t *testing.T) {
 			code  int
 			says  string
 		}{
-			{"own", marked("initialized", identity(t, n)), exitReady, "for this network namespace"},
+			{"own", marked("initialized", own), initialized, says},
 			{"pasted", []string{line(statusKey, "initialized")}, exitNotReady, "may be pasted or stale"},
 			{"of another", marked("initialized", identity(t, elsewhere)), exitNotReady, "another network namespace"},
-			{"not required", marked("not-required", identity(t, n), line(annotation.Reason, "mode-none")), exitReady,
+			{"not required", marked("not-required", own, line(annotation.Reason, "mode-none")), exitReady,
 				`"mode-none"`},
 			{"not required, of another", marked("not-required", identity(t, elsewhere)), exitNotReady,
 				"another network namespace"},
