@@ -210,6 +210,64 @@ func TestEveryClaimIsShown(t *testing.T) {
 	}
 }
 
+// known are the words with which compatibility.md says how it is known that something works, and whether a command or a
+// test has to show it.
+var known = map[string]bool{
+	"tested by ": true, "by driver": true, "by layout only": true, "by source only": false, "cannot work": false,
+}
+
+// Every line of compatibility.md says how it is known, and what shows it is there.
+func TestCompatibility(t *testing.T) {
+	page, rows := read(t, "compatibility.md"), 0
+	header := regexp.MustCompile(`(?m)^\|.*\| known \|\n\|[-|]+\|\n((?:\|.*\|\n)+)`)
+	shown := regexp.MustCompile("`(Test\\w+|make \\w+.*?|(?:scripts/|go ).*?)`")
+	for _, table := range header.FindAllStringSubmatch(page, -1) {
+		for row := range strings.Lines(table[1]) {
+			rows++
+			cells := strings.Split(strings.Trim(strings.ReplaceAll(row, `\|`, ","), "|\n"), "|")
+			last, ok := strings.TrimSpace(cells[len(cells)-1]), false
+			for words, shows := range known {
+				ok = ok || strings.HasPrefix(last, words) && (!shows || shown.MatchString(last))
+			}
+			if !ok {
+				t.Errorf("how is it known? %s", row)
+			}
+		}
+	}
+	if tables := strings.Count(page, " known |\n"); rows < 50 || tables != len(header.FindAllString(page, -1)) {
+		t.Errorf("%d rows, of %d tables", rows, tables)
+	}
+}
+
+// Every target of make that the documentation names is there, and so is what RUN= selects of it.
+func TestNamedTargetsExist(t *testing.T) {
+	makefile := read(t, filepath.Join(root, "Makefile"))
+	target := regexp.MustCompile("`make ([a-z0-9-]+)((?: [^`]*)?)`")
+	run := regexp.MustCompile(`RUN='?([^' ]+)`)
+	files, err := filepath.Glob(filepath.Join(root, "conformance", "e2e", "*_test.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	var tests strings.Builder
+	for _, file := range files {
+		tests.WriteString(read(t, file))
+	}
+	for _, page := range pages(t) {
+		for _, match := range target.FindAllStringSubmatch(read(t, page), -1) {
+			if !strings.Contains(makefile, "\n"+match[1]+": ## ") {
+				t.Errorf("%s: there is no make %s", page, match[1])
+			}
+			for _, pattern := range run.FindAllStringSubmatch(match[2], -1) {
+				for name := range strings.SplitSeq(strings.ReplaceAll(pattern[1], `\|`, "|"), "|") {
+					if strings.HasPrefix(name, "Test") && name != "TestName" && !strings.Contains(tests.String(), "\nfunc "+name) {
+						t.Errorf("%s: no scenario of make e2e is %s", page, name)
+					}
+				}
+			}
+		}
+	}
+}
+
 // The images hold the project's programs, and no shell or anything else of another image.
 func TestImagesAreEmpty(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "Dockerfile.*"))
