@@ -215,7 +215,7 @@ func TestOwnFile(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		conf := loaded(t, s.Active)
-		if conf.Network.Type != entry.Type || conf.Network.Name == "" || conf.Network.CNIVersion != "0.3.1" {
+		if conf.Network.Type != entry.Type || conf.Network.Name == "" || conf.Network.CNIVersion != "0.4.0" {
 			t.Errorf("%+v", conf)
 		}
 		if err := os.WriteFile(s.Active, []byte(`{"type":"x"}`), 0o600); err != nil || n.status().Ready {

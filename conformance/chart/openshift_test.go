@@ -58,7 +58,7 @@ func TestOpenShift(t *testing.T) {
 			}
 			var config map[string]any
 			if err := json.Unmarshal([]byte(net.Spec.Config), &config); err != nil || config["type"] != "istio-pod-network" ||
-				config["cniVersion"] != "0.3.1" ||
+				config["cniVersion"] != "0.4.0" ||
 				config["name"] != "istio-pod-network" {
 				t.Errorf("its configuration is %v: %s", err, net.Spec.Config)
 			}

@@ -48,9 +48,6 @@ func (r Release) Version() string { return "cri-o://" + r.String() }
 // String is the version alone.
 func (r Release) String() string { return fmt.Sprintf("1.%d.0", r.Minor) }
 
-// ReadsDropIns reports whether it does.
-func (r Release) ReadsDropIns() bool { return r.libcni == "" }
-
 // Asks reports whether it calls STATUS and GC at its start.
 func (r Release) Asks() bool { return r.Minor >= 32 }
 

@@ -28,6 +28,7 @@ type crioRig struct {
 	cri   *crio.Runtime
 	calls []wire.Call // that have been looked at
 	flags []string    // of the agent
+	named string      // network of Multus's that mesh pods name
 }
 
 // onCRIO is a node without a network yet.
