@@ -111,8 +111,11 @@ func (a *agent) run(ctx context.Context) error {
 	web := func(ctx context.Context) {
 		a.web.Run(ctx, health.Handler(a.metrics.registry, a.healthy(), a.ready()))
 	}
+	untaint := func(ctx context.Context) {
+		a.untaint(ctx, a.api, func() bool { return health.Pass(a.ready()) }, a.log)
+	}
 	for _, run := range []func(context.Context){
-		a.pods.Run, a.namespaces.Run, a.marker.Run, a.patrol.Run, a.untaint, web,
+		a.pods.Run, a.namespaces.Run, a.marker.Run, a.patrol.Run, untaint, web,
 	} {
 		parts.Go(func() { run(ctx) })
 	}
@@ -134,16 +137,6 @@ func (a *agent) serveFacts(ctx context.Context, l net.Listener) error {
 	a.serving.Store(true)
 	defer a.serving.Store(false)
 	return facts.Serve(l, a.answerer.Answer)
-}
-
-func (a *agent) untaint(ctx context.Context) {
-	if a.startupTaint == "" {
-		return
-	}
-	untainter{
-		key: a.startupTaint, every: a.every, ready: func() bool { return health.Pass(a.ready()) }, log: a.log,
-		remove: func(ctx context.Context, key string) (bool, error) { return a.api.RemoveTaint(ctx, a.node, key) },
-	}.run(ctx)
 }
 
 // healthy is what /healthz looks at: whether a restart might help.

@@ -12,27 +12,39 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// The taint goes once the agent is ready, whatever fails before; a taint that is not there is not looked for again.
-// What fails is logged once, not in every round.
+// The taint goes when the agent is ready, whatever fails before, and again whenever it comes again. A node that has
+// none is not asked for; one whose taints are not known, once. What fails is logged once, not in every round.
 func TestUntainter(t *testing.T) {
 	refused, away := errors.New("forbidden"), errors.New("connection refused")
-	type answer struct {
-		removed bool
-		err     error
+	const removed = "ready: removed the startup taint"
+	// round is what the agent knows in one, and what removing comes to where it is tried.
+	type round struct {
+		ready, have, known bool
+		tried, removed     bool
+		err                error
 	}
+	none, there := round{ready: true, known: true}, round{true, true, true, true, true, nil}
+	early, fails := round{have: true, known: true}, round{true, true, true, true, false, refused}
+	unknown, blind := round{ready: true}, round{true, false, false, true, true, nil}
+	blindFails := round{true, false, false, true, false, refused}
 	for name, c := range map[string]struct {
-		notReady int // rounds
-		answers  []answer
-		logged   []string
+		rounds []round
+		logged []string
 	}{
-		"ready":        {0, []answer{{true, nil}}, []string{"ready: removed the startup taint"}},
-		"ready later":  {5, []answer{{true, nil}}, []string{"ready: removed the startup taint"}},
-		"born without": {1, []answer{{false, nil}}, nil},
-		"refused for a while": {0, []answer{{false, refused}, {false, refused}, {true, nil}},
-			[]string{"forbidden", "ready: removed"}},
-		"fails in two ways": {0, []answer{{false, refused}, {false, away}, {false, away}, {false, nil}},
-			[]string{"forbidden", "connection refused"}},
-		"refused until it ends": {0, []answer{{false, refused}, {false, refused}}, []string{"forbidden"}},
+		"ready":               {[]round{there, none}, []string{removed}},
+		"ready later":         {[]round{early, early, early, there, none}, []string{removed}},
+		"born without":        {[]round{none, none, none}, nil},
+		"comes later":         {[]round{none, none, there, none}, []string{removed}},
+		"comes again":         {[]round{there, none, none, there, none}, []string{removed, removed}},
+		"comes while unready": {[]round{there, none, early, early, there, none}, []string{removed, removed}},
+		"the watch is behind": {[]round{there, {true, true, true, true, false, nil}, none}, []string{removed}},
+		"refused for a while": {[]round{fails, fails, there, none}, []string{"forbidden", removed}},
+		"fails in two ways": {[]round{fails, {true, true, true, true, false, away}, {true, true, true, true, false, away},
+			none}, []string{"forbidden", "connection refused"}},
+		"refused again after it went": {[]round{fails, there, fails}, []string{"forbidden", removed, "forbidden"}},
+		"not known":                   {[]round{blind, unknown, unknown, there}, []string{removed, removed}},
+		"not known, and refused": {[]round{blindFails, blindFails, {true, false, false, true, false, nil}, unknown},
+			[]string{"forbidden"}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var out bytes.Buffer
@@ -40,25 +52,29 @@ func TestUntainter(t *testing.T) {
 			log.SetOutput(&out)
 			ctx, end := context.WithCancel(t.Context())
 			defer end()
-			looks, calls := 0, 0
+			n, tried := -1, false
 			untainter{
 				key: "k", every: time.Hour, log: log,
-				ready: func() bool { looks++; return looks > c.notReady },
+				have: func(key string) (have, known bool) {
+					if n >= 0 && tried != c.rounds[n].tried {
+						t.Errorf("%s, round %d: tried is %t", name, n, tried)
+					}
+					if n++; n == len(c.rounds) || key != "k" {
+						end()
+						return false, true
+					}
+					tried = false
+					return c.rounds[n].have, c.rounds[n].known
+				},
+				ready: func() bool { return n < len(c.rounds) && c.rounds[n].ready },
 				remove: func(_ context.Context, key string) (bool, error) {
-					if looks <= c.notReady || key != "k" || calls == len(c.answers) {
-						t.Fatalf("%s: removed %q after %d looks and %d calls", name, key, looks, calls)
+					if tried || key != "k" {
+						t.Errorf("%s, round %d: removed %q, again is %t", name, n, key, tried)
 					}
-					calls++
-					if a := c.answers[calls-1]; calls < len(c.answers) || a.err == nil {
-						return a.removed, a.err
-					}
-					end()
-					return false, c.answers[calls-1].err
+					tried = true
+					return c.rounds[n].removed, c.rounds[n].err
 				},
 			}.run(ctx)
-			if calls != len(c.answers) {
-				t.Errorf("%s: %d calls, want %d", name, calls, len(c.answers))
-			}
 			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 			if out.Len() == 0 {
 				lines = nil

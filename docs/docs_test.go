@@ -145,13 +145,13 @@ func TestForgedEvents(t *testing.T) {
 
 // mayDo is what security.md says of each right of the agent's account.
 var mayDo = map[string]string{
-	"pods get, list, watch":       "read pods",
-	"pods/status patch":           "change the marks of pods on that node",
-	"namespaces get, list, watch": "and namespaces of the cluster",
-	"nodes get":                   "a node by name",
-	"events create, patch":        "write Events",
-	"nodes get, patch":            "with `startupTaint`, take that taint off that node",
-	"pods delete":                 "with `repair: delete`, delete pods of that node",
+	"pods get, list, watch":         "read pods",
+	"pods/status patch":             "change the marks of pods on that node",
+	"namespaces get, list, watch":   "and namespaces of the cluster",
+	"nodes get":                     "a node by name",
+	"events create, patch":          "write Events",
+	"nodes get, list, watch, patch": "with `startupTaint`, read all nodes, and take that taint off that node",
+	"pods delete":                   "with `repair: delete`, delete pods of that node",
 }
 
 // What the agent's account may do is in security.md, as what a thief of its token may.
