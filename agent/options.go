@@ -98,7 +98,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.BoolVar(&o.noInstall, "no-install", false, "leave the node's CNI directories to somebody else, such as "+
 		"istio-pod-network-install watch")
 	f.StringVar(&o.startupTaint, "startup-taint", "", "`key` of the taint that this node was born with, to be removed "+
-		"once the agent is ready")
+		"whenever it is there and the agent is ready")
 	f.StringVar((*string)(&o.repair), "repair", string(patrol.Off),
 		"what to do about mesh `pods` whose network was made without the plugin: apply (run the plugin on it; needs "+
 			"CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_DAC_READ_SEARCH and the directories below), delete (if a controller makes "+
@@ -107,7 +107,8 @@ func (o *options) flags() *flag.FlagSet {
 		"whose running pods rules that another release has written are replaced by those of this one",
 		"names or shell patterns of namespaces, such as shop,team-*", o.setRenew)
 	f.StringVar(&o.cacheDir, "cni-cache-dir", "/var/lib/cni", "the `directory` in which the runtime's libcni keeps "+
-		"results, with the annotations that pods had when their networks were made; it is only read")
+		"results, with the annotations that pods had when their networks were made, and, as Multus does in multus, "+
+		"what pods are deleted by; it is only read")
 	f.StringVar(&o.netnsDir, "netns-dir", "/var/run/netns", "with --repair=apply: the `directory` in which the runtime "+
 		"keeps network namespaces")
 	f.BoolVar(&o.uninstall, "uninstall", false, "take the plugin out of this node, and be ready when it is out")

@@ -21,22 +21,38 @@ func uninstallNode(ctx context.Context, o options, log *logrus.Logger) {
 	log.WithFields(logrus.Fields{
 		"version": buildinfo.Version(), "node": o.node, "stateDir": o.store.Dir,
 	}).Info("taking the plugin out of this node")
+	api, err := kube.Connect(o.kube)
+	if err != nil {
+		log.WithError(err).Warn("the plugin is taken out without the API server")
+	}
 	version := func(ctx context.Context) (string, error) {
-		api, err := kube.Connect(o.kube)
-		if err != nil {
+		if api == nil {
 			return "", err
 		}
 		return api.RuntimeVersion(ctx, o.node)
 	}
-	node := uninstall.NewNode(o.install, o.store, o.every, version, log)
+	stays := func(string) {}
+	if api != nil {
+		tell, flush := api.NodeEvents(o.node)
+		defer flush()
+		stays = func(why string) { tell(eventPluginStays, why) }
+	}
+	o.install.StateDir, o.install.CacheDir = o.store.Dir, o.cacheDir
+	node := uninstall.NewNode(o.install, o.every, version, stays, log)
 	web := health.NewServer(o.listen, log)
 	alive := []health.Check{{Name: "uninstalling", Run: func() (bool, string) { return true, "running" }}}
 	ready := []health.Check{{Name: "HTTP", Run: web.Listening}, {Name: "uninstalled", Run: node.Ready}}
 	var parts sync.WaitGroup
 	parts.Go(func() { node.Run(ctx) })
 	parts.Go(func() { web.Run(ctx, health.Handler(newMetrics().registry, alive, ready)) })
+	if api != nil { // of a node whose agent has never been ready: nobody else would take it
+		parts.Go(func() { o.untaint(ctx, api, func() bool { return health.Pass(ready) }, log) })
+	}
 	parts.Wait()
 }
+
+// eventPluginStays is the reason of the Event on a node where the binary cannot go yet.
+const eventPluginStays = "PluginStays"
 
 const uninstallAllHelp = `takes the plugin out of every node of the cluster
 

@@ -62,6 +62,7 @@ type Config struct {
 	DropIn         DropIn      // DropInAuto
 	RuntimeVersion string      // as the node object has it, "containerd://2.1.4"; "": not known
 	StateDir       string      // directory of the plugin's records, which a purge empties; "": it is left alone
+	CacheDir       string      // where libcni and Multus keep what pods are deleted by; "": a purge does not look there
 	Primary        string      // ModeChain: name of the network to chain into, or of its file; "": the first that is valid
 	RuntimeBinDirs []string    // where the runtime looks for plugins beside BinDir
 

@@ -78,9 +78,9 @@ func install(c Config, m *memo) ([]Cause, error) {
 }
 
 // Uninstall takes our entry out of every configuration of the mode, and then, if purge is set, removes the binary and
-// the records of pods. A file that nobody else has changed gets its original bytes back. Without purge the binary
-// stays: CRI-O and Multus run it for the DEL of every pod that was made with it, and cannot delete those pods when it
-// is gone.
+// the records of pods. A file that nobody else has changed gets its original bytes back. While pods are there that
+// cannot be deleted without the binary, a purge removes neither, and the error satisfies IsNeeded: what stays answers
+// the DEL and the CHECK of those pods, and nobody calls it for another.
 func Uninstall(c Config, purge bool) error {
 	i, err := newInstaller(c, new(memo))
 	if err != nil {
@@ -91,6 +91,9 @@ func Uninstall(c Config, purge bool) error {
 	}
 	if !purge {
 		return nil
+	}
+	if err := Needs(i.Config); err != nil {
+		return err
 	}
 	if err := exchange.Remove(i.binary()); err != nil {
 		return fmt.Errorf("removing the binary: %w", err)

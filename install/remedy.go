@@ -107,6 +107,8 @@ var remedies = []remedy{
 	{isOneOf(unix.ENOEXEC), "install the plugin that was built for this machine's architecture"},
 	{isBoth(errNotRun, unix.EACCES), "the directory may be mounted noexec: mount it without, or set --bin-dir " +
 		"(cni.binDir of the chart) to another in which the runtime looks for plugins"},
+	{IsNeeded, "delete these pods, by draining the node for instance, and purge again; what stays does nothing but " +
+		"answer for them. containerd does not need it: say which runtime it is, as in --runtime-version containerd://2.1.4"},
 	{isOneOf(unix.ENOSPC, unix.EDQUOT), "free some space on that file system; nothing was changed"},
 	{isOneOf(unix.EROFS),
 		"mount that directory writable into this container, or choose another with --bin-dir or --conf-dir"},

@@ -47,3 +47,11 @@ func (s eventSink) do(request *rest.Request) (*corev1.Event, error) {
 	err := do(context.Background(), request).Into(&result)
 	return &result, err
 }
+
+// NodeEvents returns what writes Events about that node itself, in the namespace default, and what has to be called in
+// the end.
+func (c *Client) NodeEvents(node string) (tell func(reason, message string), stop func()) {
+	recorder, stop := c.EventRecorder(node)
+	about := &corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node, UID: types.UID(node)} // as the kubelet
+	return func(reason, message string) { recorder.Event(about, corev1.EventTypeNormal, reason, message) }, stop
+}

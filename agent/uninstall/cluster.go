@@ -17,6 +17,12 @@ import (
 // EnvUninstall is the environment variable of the agent's flag --uninstall.
 const EnvUninstall = "AGENT_UNINSTALL"
 
+// whatStays is said in the end, for who reads it has no agent to ask any more.
+const whatStays = "where CRI-O or Multus cannot delete pods without it, the plugin's binary stays, and does nothing " +
+	"else: such a node has an Event PluginStays (kubectl get events -n default). It goes with " +
+	"`istio-pod-network-install uninstall --purge` on that node when those pods are gone, or with the node; " +
+	"docs/operation.md, Uninstalling"
+
 // progressEvery is how often to say how far it is.
 const progressEvery = 10 * time.Second
 
@@ -62,6 +68,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 		switch {
 		case err == nil && d.Done():
 			c.log.Infof("the plugin is out of all %d nodes", d.Status.DesiredNumberScheduled)
+			c.log.Info(whatStays)
 			return nil
 		case ctx.Err() != nil:
 			return c.late(d, err)

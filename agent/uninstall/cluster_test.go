@@ -99,7 +99,8 @@ func TestCluster(t *testing.T) {
 		err       string
 		log       []string // words that are in it
 	}{
-		"done at once": {fleet{states: []nodes{{3, 3, 3}}}, "ds", true, "", []string{"out of all 3 nodes"}},
+		"done at once": {fleet{states: []nodes{{3, 3, 3}}}, "ds", true, "",
+			[]string{"out of all 3 nodes", "Event PluginStays"}},
 		"done later": {
 			fleet{states: []nodes{{3, 0, 3}, {3, 1, 2}, {3, 3, 2}, {3, 3, 3}},
 				pods: []corev1.Pod{podOn("b", agent), podOn("a", unready), podOn("c", done)}}, "ds",

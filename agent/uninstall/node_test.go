@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +18,6 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/fdleak"
-	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/sirupsen/logrus"
 )
 
@@ -25,8 +25,16 @@ func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
 
 const primary = `{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}`
 
-// The configuration goes at once; the binary goes with it where the runtime does not need it for a DEL, else with the
-// last record.
+// kept is a file of libcni's about a pod that was made with the plugin in its network.
+const kept = `{"kind": "cniCacheV1", "containerId": "c", "ifName": "eth0", "networkName": "net",
+	"config": "eyJuYW1lIjogIm5ldCIsICJwbHVnaW5zIjogW3sidHlwZSI6ICJpc3Rpby1wb2QtbmV0d29yayJ9XX0=",
+	"cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "plain"]]}`
+
+// noted is a file of Multus's about such a pod.
+const noted = `[{"Bytes": "eyJ0eXBlIjogImlzdGlvLXBvZC1uZXR3b3JrIn0="}]`
+
+// The configuration goes at once. The binary goes when no sandbox is there that is deleted by our entry, which plain
+// pods are too; with containerd, which deletes none by it, at once.
 func TestNode(t *testing.T) {
 	asked := func(version string, err error) func(context.Context) (string, error) {
 		return func(context.Context) (string, error) { return version, err }
@@ -36,74 +44,122 @@ func TestNode(t *testing.T) {
 		runtime string // as configured
 		version func(context.Context) (string, error)
 		mode    install.Mode
-		records bool
-		keeps   bool // the binary, while there are records
+		file    string // in the caches, of a sandbox with our entry
+		stays   string // words: the binary stays while the file is there
+		settles bool   // before the binary goes, pods that are being made are waited for
 	}{
-		"containerd, configured": {"containerd://1.7.1", unasked, install.ModeChain, true, false},
-		"containerd, asked":      {"", asked("containerd://2.1.4", nil), install.ModeChain, true, false},
-		"CRI-O":                  {"", asked("cri-o://1.33.0", nil), install.ModeChain, true, true},
-		"CRI-O without records":  {"", asked("cri-o://1.33.0", nil), install.ModeChain, false, false},
-		"Multus":                 {"", asked("containerd://2.1.4", nil), install.ModeNAD, true, true},
-		"not known":              {"", asked("", errors.New("connection refused")), install.ModeChain, true, true},
+		"containerd, configured": {"containerd://1.7.1", unasked, install.ModeChain, "results/x", "", false},
+		"containerd, asked":      {"", asked("containerd://2.1.4", nil), install.ModeChain, "results/x", "", false},
+		"CRI-O, splice":          {"", asked("cri-o://1.33.0", nil), install.ModeChain, "results/x", "shop/plain", true},
+		"CRI-O, drop-in":         {"", asked("cri-o://1.33.0", nil), install.ModeChain, "", "", true},
+		"Multus":                 {"", asked("containerd://2.1.4", nil), install.ModeNAD, "multus/x", "Multus calls", false},
+		"Multus without us":      {"", asked("cri-o://1.33.0", nil), install.ModeAux, "", "", false},
+		"Multus, delegate": {"", asked("containerd://2.1.4", nil), install.ModeChain, "multus/x", "Multus calls",
+			false},
+		"not known": {"", asked("", errors.New("connection refused")), install.ModeChain, "results/x",
+			"the container runtime calls", true},
 	} {
 		dir := t.TempDir()
 		binary, conf := filepath.Join(dir, "bin", entry.Type), filepath.Join(dir, "net.d", "10-net.conflist")
-		await.Must(t, os.MkdirAll(filepath.Dir(conf), 0o755))
-		await.Must(t, os.WriteFile(conf, []byte(primary), 0o600))
+		state, cache := filepath.Join(dir, "state"), filepath.Join(dir, "cache")
+		for path, contents := range map[string]string{conf: primary, filepath.Join(state, "pods", "c-eth0.json"): "{}"} {
+			await.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+			await.Must(t, os.WriteFile(path, []byte(contents), 0o600))
+		}
+		if c.file != "" {
+			path := filepath.Join(cache, c.file)
+			await.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+			contents := map[string]string{"results/x": kept, "multus/x": noted}[c.file]
+			await.Must(t, os.WriteFile(path, []byte(contents), 0o600))
+		}
 		installtest.Plugin(t, filepath.Join(dir, "plugin"), "")
 		installtest.Programs(t, filepath.Dir(binary), "bridge")
 		config := install.Config{
 			BinDir: filepath.Dir(binary), ConfDir: filepath.Dir(conf), AuxDir: filepath.Join(dir, "aux"),
-			Source: filepath.Join(dir, "plugin"),
-			Mode:   c.mode, RuntimeVersion: c.runtime,
+			Source: filepath.Join(dir, "plugin"), StateDir: state, CacheDir: cache,
+			Mode: c.mode, RuntimeVersion: c.runtime,
 		}
 		await.Must(t, install.Install(config))
-		store := record.Store{Dir: filepath.Join(dir, "state")}
-		if c.records {
-			r := agenttest.RecordFor(agenttest.MeshPod("cart"), "1/1")
-			r.ContainerID = "c"
-			await.Must(t, store.Put(r))
-		}
 		synctest.Test(t, func(t *testing.T) {
 			var out bytes.Buffer
 			log := logrus.New()
 			log.SetOutput(&out)
-			n := NewNode(config, store, time.Minute, c.version, log)
+			var told []string
+			n := NewNode(config, time.Minute, c.version, func(why string) { told = append(told, why) }, log)
 			if out, state := n.Ready(); out || state != "not looked at yet" {
 				t.Errorf("%s: ready is %t, %q", name, out, state)
 			}
 			ctx, stop := context.WithCancel(t.Context())
 			ended := make(chan struct{})
 			go func() { defer close(ended); n.Run(ctx) }()
-			expect := func(when string, installed bool, words string) {
+			expect := func(when string, ready, installed bool, words string) {
 				t.Helper()
 				synctest.Wait()
-				isOut, state := n.Ready()
-				if !isOut || !strings.Contains(state, words) {
-					t.Errorf("%s, %s: ready is %t, %q, want %q", name, when, isOut, state, words)
+				isOut, said := n.Ready()
+				if isOut != ready || !strings.Contains(said, words) {
+					t.Errorf("%s, %s: ready is %t, %q, want %t, %q", name, when, isOut, said, ready, words)
 				}
-				if _, err := os.Stat(binary); (err == nil) != installed {
-					t.Errorf("%s, %s: the binary: %v", name, when, err)
+				for _, path := range []string{binary, filepath.Join(state, "pods")} {
+					if _, err := os.Stat(path); (err == nil) != installed {
+						t.Errorf("%s, %s: %s: %v", name, when, path, err)
+					}
 				}
 				if s, err := install.LookAt(config); err != nil || s.Chained != install.NotChained {
 					t.Errorf("%s, %s: %+v %v", name, when, s, err)
 				}
 			}
-			if c.keeps {
-				expect("with records", true, "the binary stays until the runtime has run it for the DEL of 1 pods")
-				await.Must(t, store.Delete("c", "eth0"))
+			time.Sleep(30 * time.Second) // never when a round begins
+			if c.stays != "" {
+				for range settleRounds + 1 { // however long it is looked for
+					expect("with a pod", true, true, c.stays)
+					time.Sleep(time.Minute)
+				}
+				await.Must(t, os.Remove(filepath.Join(cache, c.file)))
 				time.Sleep(time.Minute)
 			}
-			expect("in the end", false, "binary and records are gone")
+			for round := 0; c.settles && round < settleRounds; round++ {
+				expect(fmt.Sprint("without a pod, round ", round), false, true, "the binary stays for a moment")
+				time.Sleep(time.Minute)
+			}
+			expect("in the end", true, false, "binary and records are gone")
 			await.Must(t, install.Install(config)) // somebody restores it
 			time.Sleep(time.Minute)
-			expect("installed again", false, "binary and records are gone")
+			await.Must(t, os.RemoveAll(filepath.Join(state, "pods")))
+			expect("installed again", true, false, "binary and records are gone")
 			stop()
 			<-ended
 			if n := strings.Count(out.String(), "binary and records are gone"); n != 1 {
 				t.Errorf("%s: logged %d times: %s", name, n, out.String())
 			}
+			if want := map[bool]int{true: 1}[c.stays != ""]; len(told) != want {
+				t.Errorf("%s: told %q, want %d times", name, told, want)
+			}
 		})
+	}
+}
+
+// A pod that is being made when the configuration goes is known only when it is made: it starts the wait anew.
+func TestNodeSettles(t *testing.T) {
+	dir := t.TempDir()
+	config := install.Config{
+		BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Join(dir, "net.d"), RuntimeVersion: "cri-o://1.31.0",
+		StateDir: filepath.Join(dir, "state"), CacheDir: dir,
+	}
+	installtest.Plugin(t, filepath.Join(dir, "plugin"), "")
+	await.Must(t, os.MkdirAll(filepath.Join(dir, "results"), 0o755))
+	n := NewNode(config, time.Minute, nil, func(string) {}, agenttest.Quiet())
+	file := filepath.Join(dir, "results", "net-c-eth0")
+	for range 2 {
+		for range settleRounds {
+			if state, done, err := n.remove(); err != nil || done {
+				t.Fatalf("%q, %t, %v", state, done, err)
+			}
+		}
+		await.Must(t, os.WriteFile(file, []byte(kept), 0o600))
+		if state, done, err := n.remove(); err != nil || !done || !strings.Contains(state, "1 sandbox is there") {
+			t.Errorf("%q, %t, %v", state, done, err)
+		}
+		await.Must(t, os.Remove(file))
 	}
 }
 
@@ -111,11 +167,12 @@ func TestNode(t *testing.T) {
 func TestNodeFails(t *testing.T) {
 	dir := t.TempDir()
 	await.Must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
-	config := install.Config{BinDir: dir, ConfDir: filepath.Join(dir, "file"), RuntimeVersion: "containerd://2.1.4"}
+	config := install.Config{BinDir: dir, ConfDir: filepath.Join(dir, "file"), RuntimeVersion: "containerd://2.1.4",
+		StateDir: filepath.Join(dir, "state")}
 	var out bytes.Buffer
 	log := logrus.New()
 	log.SetOutput(&out)
-	n := NewNode(config, record.Store{Dir: filepath.Join(dir, "state")}, time.Minute, nil, log)
+	n := NewNode(config, time.Minute, nil, nil, log)
 	for range 2 {
 		n.report(n.remove())
 	}

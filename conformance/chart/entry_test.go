@@ -133,7 +133,7 @@ func TestUninstallHook(t *testing.T) {
 			args[0] != "uninstall-all" {
 			t.Errorf("uninstallTimeout=%s: %q", timeout, args)
 		}
-		if policy := job.Annotations["helm.sh/hook-output-log-policy"]; policy != "hook-failed" {
+		if policy := job.Annotations["helm.sh/hook-output-log-policy"]; policy != "hook-succeeded,hook-failed" {
 			t.Errorf("Helm does not show why the hook failed: %q", policy)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 func TestLeastPrivilege(t *testing.T) {
 	page := readText(t, filepath.Join(build.Root(), "docs", "operation.md"))
 	files := []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "FOWNER", "LEASE"}
-	ours := []string{"config", "token", "cni-bin", "cni-conf", "state", "cni-results"}
+	ours := []string{"config", "token", "cni-bin", "cni-conf", "state", "cni-cache"}
 	for mode, want := range map[string]struct {
 		capabilities []corev1.Capability
 		mounts       []string

@@ -91,11 +91,17 @@ func TestPresets(t *testing.T) {
 			}
 		}
 	}
+	rendered := map[string]string{}
 	both(t, func(t *testing.T, helm string) {
 		for _, p := range presets {
 			manifests := template(t, helm, "kubernetesDistribution="+p.name)
-			taken(t, manifests)
-			if lower := template(t, helm, "kubernetesDistribution="+strings.ToLower(p.name)); lower != manifests {
+			switch lower := strings.ToLower(p.name); {
+			case rendered[p.name] == "": // the first Helm
+				taken(t, manifests)
+				rendered[p.name] = manifests
+			case manifests != rendered[p.name]:
+				t.Errorf("%s: not what the other Helm renders", p.name)
+			case template(t, helm, "kubernetesDistribution="+lower) != manifests:
 				t.Errorf("%s in small letters renders something else", p.name)
 			}
 			agent := daemonSet(t, manifests)
@@ -131,7 +137,7 @@ func TestPresets(t *testing.T) {
 func TestMountOfLinks(t *testing.T) {
 	mounts := func(values ...string) (paths []string) {
 		for _, m := range daemonSet(t, template(t, "helm4", values...)).VolumeMounts {
-			if strings.HasPrefix(m.Name, "cni-") && m.Name != "cni-results" {
+			if strings.HasPrefix(m.Name, "cni-") && m.Name != "cni-cache" {
 				paths = append(paths, m.Name+" "+m.MountPath)
 			}
 		}

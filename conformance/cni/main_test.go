@@ -14,5 +14,8 @@ func prepare(bin string) error {
 	if err := build.Link(bin, "multus"); err != nil {
 		return err
 	}
+	if err := build.Product(bin, "./install/istio-pod-network-install"); err != nil {
+		return err
+	}
 	return build.CNI(bin)
 }

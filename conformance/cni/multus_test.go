@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
@@ -79,8 +81,20 @@ func testMultus(t *testing.T, version string) {
 	if len(records) != 1 || records[0].IfName != "net1" {
 		t.Errorf("records %+v, want one of net1", records)
 	}
+	needs := func(want bool) {
+		t.Helper()
+		out, err := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-install"), "uninstall", "--purge",
+			"--mode=nad", "--runtime-version=containerd://2.1.4", "--cni-cache-dir="+n.dir, "--bin-dir="+t.TempDir(),
+			"--conf-dir="+t.TempDir(), "--aux-dir="+t.TempDir(), "--state-dir="+t.TempDir()).CombinedOutput()
+		if refused := strings.Contains(string(out), "and Multus calls the plugin"); refused != want || (err != nil) != want {
+			t.Errorf("Multus has a pod that it deletes by the plugin: %t, and a purge says %v %s", want, err, out)
+		}
+	}
+	needs(true)
 	configure(list.Plugins[:1]) // our network is taken away while the pod is there
+	needs(true)
 	tool("del")
+	needs(false)
 	n.wantUntouched(netns)
 	if left := n.records(); len(left) > 0 {
 		t.Errorf("records of %q after del", left)

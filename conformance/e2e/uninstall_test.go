@@ -211,6 +211,8 @@ func cureOneNode(r *rig) {
 	for _, n := range nodes.Nodes {
 		r.output(kubectl("debug", "node/"+n.Name, "--namespace="+namespace, "--profile=sysadmin", "--attach", "--quiet",
 			"--image=istio-pod-network-agent:"+version(), "--", "/istio-pod-network-install", "uninstall", "--purge",
-			"--bin-dir=/host"+cluster.BinDir, "--conf-dir=/host"+cluster.ConfDir, "--state-dir=/host"+stateDir))
+			"--bin-dir=/host"+cluster.BinDir, "--conf-dir=/host"+cluster.ConfDir, "--state-dir=/host"+stateDir,
+			"--cni-cache-dir=/host/var/lib/cni", "--runtime-version="+r.output(kubectl("get", "node", n.Name, "-o",
+				"jsonpath={.status.nodeInfo.containerRuntimeVersion}"))))
 	}
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -16,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // installed leaves a node with the plugin installed, a record of a pod on it, and no agent.
@@ -46,6 +48,20 @@ func (r *rig) out(words string) {
 	}
 }
 
+// keptByLibcni is libcni's file about a pod outside the mesh that was made with a spliced entry.
+const keptByLibcni = `{"kind": "cniCacheV1", "containerId": "c", "ifName": "eth0", "networkName": "net",
+	"config": "eyJuYW1lIjogIm5ldCIsICJwbHVnaW5zIjogW3sidHlwZSI6ICJpc3Rpby1wb2QtbmV0d29yayJ9XX0=",
+	"cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "plain"]]}`
+
+// nodeEvent reports whether there is an Event about the rig's node, with those words.
+func (r *rig) nodeEvent(reason, words string) bool {
+	r.Helper()
+	list, err := r.client.CoreV1().Events("default").List(r.ctx, metav1.ListOptions{
+		FieldSelector: "involvedObject.kind=Node,involvedObject.name=" + r.node + ",reason=" + reason})
+	must(r, err)
+	return len(list.Items) == 1 && strings.Contains(list.Items[0].Message, words)
+}
+
 // With --uninstall the agent takes the plugin out of its node, keeps it out, and says that it is.
 func TestUninstall(t *testing.T) {
 	t.Run("containerd", func(t *testing.T) { // needs no binary for the pods that are there
@@ -70,23 +86,30 @@ func TestUninstall(t *testing.T) {
 			t.Errorf("%d %s", status, body)
 		}
 	})
-	// calls the plugin for the DEL of a pod by the configuration that the pod was made with
+	// has kept of a pod, in the mesh or not, the configuration by which it will delete it
 	t.Run("another runtime", func(t *testing.T) {
 		r := newRig(t)
 		r.installed()
-		r.startAgent("--uninstall", "--runtime-version=cri-o://1.34.0")
-		r.out("the binary stays until the runtime has run it for the DEL of 1 pods")
-		if !r.exists("bin/istio-pod-network") {
-			t.Error("the binary is gone")
+		file := r.path("cache/results/net-c-eth0")
+		must(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		must(t, os.WriteFile(file, []byte(keptByLibcni), 0o600))
+		r.startAgent("--uninstall", "--runtime-version=cri-o://1.34.0", "--cni-cache-dir="+r.path("cache"))
+		r.out("1 sandbox is there, made with the plugin (such as shop/plain), and cri-o calls the plugin to delete them")
+		if records, _ := r.store.List(); len(records) != 1 || !r.exists("bin/istio-pod-network") {
+			t.Errorf("%d records; the binary is there: %t", len(records), r.exists("bin/istio-pod-network"))
 		}
-		records, _ := r.store.List()
-		for _, rec := range records {
-			must(t, r.store.Delete(rec.ContainerID, rec.IfName))
-		}
+		r.eventually("an Event on the node says so", func() bool { return r.nodeEvent("PluginStays", "shop/plain") })
+		must(t, os.Remove(file))
 		r.out("binary and records are gone")
 		if r.exists("bin/istio-pod-network") {
 			t.Error("the binary is left")
 		}
+	})
+	t.Run("not known", func(t *testing.T) { // and nobody has kept anything, as with a drop-in: no DEL would ever come
+		r := newRig(t)
+		r.installed()
+		r.startAgent("--uninstall", "--cni-cache-dir="+r.path("cache"))
+		r.out("binary and records are gone")
 	})
 	t.Run("not possible", func(t *testing.T) {
 		r := newRig(t)
@@ -105,13 +128,13 @@ func TestUninstall(t *testing.T) {
 // grant gives the agent's account more rights, as the chart does for what is optional.
 func (r *rig) grant(rules ...rbacv1.PolicyRule) {
 	r.Helper()
-	name := "more-" + r.account
-	_, err := r.client.RbacV1().ClusterRoles().Create(r.ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name},
-		Rules: rules}, metav1.CreateOptions{})
+	meta := metav1.ObjectMeta{GenerateName: "more-" + r.account + "-"}
+	role, err := r.client.RbacV1().ClusterRoles().Create(r.ctx, &rbacv1.ClusterRole{ObjectMeta: meta, Rules: rules},
+		metav1.CreateOptions{})
 	must(r, err)
 	_, err = r.client.RbacV1().ClusterRoleBindings().Create(r.ctx,
-		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
-			RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: meta,
+			RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
 			Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "istio-pod-network-agent", Namespace: r.account}}},
 		metav1.CreateOptions{})
 	must(r, err)
@@ -241,37 +264,85 @@ func TestUninstallAllLate(t *testing.T) {
 	}
 }
 
-// A node that was born with the startup taint loses that taint, and no other, when the agent is ready and not before.
+// onNodes are rights that the chart adds for the startup taint: get, list, watch and patch.
+func onNodes(verbs ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: verbs}
+}
+
+// taint gives the node these taints.
+func (r *rig) taint(taints ...corev1.Taint) {
+	r.Helper()
+	data, err := json.Marshal(map[string]any{"spec": map[string]any{"taints": taints}})
+	must(r, err)
+	_, err = r.client.CoreV1().Nodes().Patch(r.ctx, r.node, types.MergePatchType, data, metav1.PatchOptions{})
+	must(r, err)
+}
+
+// taints are those of the node.
+func (r *rig) taints() []corev1.Taint {
+	r.Helper()
+	node, err := r.client.CoreV1().Nodes().Get(r.ctx, r.node, metav1.GetOptions{})
+	must(r, err)
+	return node.Spec.Taints
+}
+
+// A node that was born with the startup taint loses that taint, and no other, when the agent is ready and not before;
+// and whenever somebody gives it the taint again. For a node without it no request is made.
 func TestStartupTaint(t *testing.T) {
 	const key = "istio-pod-network-controller/agent-not-ready"
 	r := newRig(t)
-	nodes := r.client.CoreV1().Nodes()
-	node, err := nodes.Get(r.ctx, r.node, metav1.GetOptions{})
-	must(t, err)
 	other := corev1.Taint{Key: "example.com/other", Effect: corev1.TaintEffectNoSchedule}
-	node.Spec.Taints = []corev1.Taint{{Key: key, Effect: corev1.TaintEffectNoSchedule}, other,
+	ours := []corev1.Taint{{Key: key, Effect: corev1.TaintEffectNoSchedule}, other,
 		{Key: key, Effect: corev1.TaintEffectNoExecute}}
-	_, err = nodes.Update(r.ctx, node, metav1.UpdateOptions{})
-	must(t, err)
+	r.taint(ours...)
+	r.grant(onNodes("get", "list", "watch"))
 	r.startAgent("--startup-taint=" + key)
 	r.eventually("the agent works but is not ready",
 		func() bool { status, _ := r.get("/readyz"); return status == http.StatusServiceUnavailable })
-	taints := func() []corev1.Taint {
-		node, err := nodes.Get(r.ctx, r.node, metav1.GetOptions{})
-		must(t, err)
-		return node.Spec.Taints
-	}
 	r.eventually("it has made a round, before which an agent that is ready would have tried", func() bool {
 		_, body := r.get("/healthz")
 		return strings.Contains(body, "last round")
 	})
 	r.request("GET", "/api/v1/nodes/"+r.node, "") // what was asked before has been answered
-	if n := len(taints()); n != 3 || strings.Contains(r.agent.log.String(), "startup taint") {
+	if n := len(r.taints()); n != 3 || strings.Contains(r.agent.log.String(), "startup taint") {
 		t.Errorf("%d taints before the agent is ready, and it says\n%s", n, r.agent.log)
 	}
 	r.withPrimary()
 	r.ready()
 	r.eventually("it says that it may not", func() bool { return strings.Contains(r.agent.log.String(), "forbidden") })
-	r.grant(rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get", "patch"}})
-	r.eventually("the taint is gone", func() bool { left := taints(); return len(left) == 1 && left[0].Key == other.Key })
+	r.grant(onNodes("patch"))
+	gone := func() bool { left := r.taints(); return len(left) == 1 && left[0].Key == other.Key }
+	r.eventually("the taint is gone", gone)
+	for range 2 {
+		r.taint(ours...)
+		r.eventually("the taint is gone again", gone)
+	}
+	before := r.nodeRequests("patch")
+	r.rounds(5)
+	if after := r.nodeRequests("patch"); after != before {
+		t.Errorf("%d patches of a node without the taint", after-before)
+	}
+}
+
+// nodeRequests is how often the rig's account has made such a request of its node.
+func (r *rig) nodeRequests(verb string) (n int) {
+	r.Helper()
+	requests, err := server.Audit(r.account)
+	must(r, err)
+	for _, q := range requests {
+		if q.Verb == verb && q.Object.Resource == "nodes" {
+			n++
+		}
+	}
+	return n
+}
+
+// What takes the plugin out takes the startup taint too: nobody else would, of a node whose agent was never ready.
+func TestStartupTaintUninstalling(t *testing.T) {
+	const key = "istio-pod-network-controller/agent-not-ready"
+	r := newRig(t).withPrimary()
+	r.grant(onNodes("get", "list", "watch", "patch"))
+	r.taint(corev1.Taint{Key: key, Effect: corev1.TaintEffectNoSchedule})
+	r.startAgent("--uninstall", "--startup-taint="+key, "--runtime-version=containerd://2.1.4")
+	r.eventually("the taint is gone", func() bool { return len(r.taints()) == 0 })
 }

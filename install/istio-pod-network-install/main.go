@@ -106,8 +106,10 @@ func (o *options) flags() *flag.FlagSet {
 	f.StringVar(&o.file, "network-config", "",
 		"`file` with the plugin's entry, a JSON object (default "+entry.DefaultText+")")
 	f.BoolVar(&o.json, "json", false, "status: print JSON instead of a table")
-	f.BoolVar(&o.purge, "purge", false, "uninstall: remove the binary and the records too; "+
-		"where CRI-O or Multus runs pods that were made with it, they cannot be deleted then")
+	f.BoolVar(&o.purge, "purge", false, "uninstall: remove the binary and the records too, unless there are pods that "+
+		"CRI-O, Multus, or a runtime that --runtime-version does not name, cannot delete without it")
+	f.StringVar(&o.config.CacheDir, "cni-cache-dir", install.DefaultCacheDir,
+		"uninstall: `directory` in which libcni and Multus keep what pods are deleted by; it is only read")
 	f.StringVar(&o.config.StateDir, "state-dir", "/run/istio-pod-network",
 		"uninstall: the plugin's stateDir, `directory` of the records")
 	f.BoolVar(&o.keep, "keep-binary", false, "uninstall: keep the binary, which is the default")

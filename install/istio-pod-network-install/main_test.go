@@ -29,7 +29,7 @@ type shell struct {
 func newShell(t *testing.T) shell {
 	s := shell{dir: t.TempDir(), env: map[string]string{}}
 	for name, value := range map[string]string{"BIN_DIR": "bin", "CONF_DIR": "conf", "AUX_DIR": "aux", "SOURCE": "plugin",
-		"NETWORK_CONFIG": "entry"} {
+		"NETWORK_CONFIG": "entry", "CNI_CACHE_DIR": "cache", "STATE_DIR": "state"} {
 		s.env["INSTALL_"+name] = filepath.Join(s.dir, value)
 	}
 	installtest.Plugin(t, filepath.Join(s.dir, "plugin"),
@@ -100,9 +100,27 @@ func TestCommands(t *testing.T) {
 	if _, err := os.Stat(binary); err != nil {
 		t.Error("uninstall took the binary away, which DEL needs")
 	}
-	s.expect(t, 0, "", "uninstall", "--purge")
+	// what libcni has kept of a plain pod that was made while the entry was spliced
+	kept := filepath.Join(s.dir, "cache", "results", "net-c-eth0")
+	await.Must(t, os.MkdirAll(filepath.Dir(kept), 0o755))
+	await.Must(t, os.WriteFile(kept, []byte(`{"kind": "cniCacheV1", "containerId": "c",
+		"config": "eyJuYW1lIjogIm5ldCIsICJwbHVnaW5zIjogW3sidHlwZSI6ICJpc3Rpby1wb2QtbmV0d29yayJ9XX0="}`), 0o600))
+	for _, runtime := range []string{"cri-o://1.31.0", ""} {
+		s.expect(t, 1, "calls the plugin to delete them\n  remedy: delete these pods", "uninstall", "--purge",
+			"--runtime-version", runtime)
+		if _, err := os.Stat(binary); err != nil {
+			t.Errorf("purged, and a pod cannot be deleted any more: %v", err)
+		}
+	}
+	s.expect(t, 0, "", "uninstall", "--purge", "--runtime-version=containerd://1.7.1")
 	if _, err := os.Stat(binary); err == nil {
 		t.Error("purged, and still there")
+	}
+	s.expect(t, 0, "chained     spliced", "install")
+	await.Must(t, os.Remove(kept))
+	s.expect(t, 0, "", "uninstall", "--purge")
+	if _, err := os.Stat(binary); err == nil {
+		t.Error("no pod needs it, and it is still there")
 	}
 	s.expect(t, 0, "own file", "install", "--mode", "nad")
 	s.expect(t, 0, "own file", "install", "--mode=aux")

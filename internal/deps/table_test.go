@@ -191,7 +191,7 @@ var rules = []rule{
 		"install": nodeRoom, "agent/answer": rooms, "agent/uninstall": rooms,
 	})},
 	{dir: "agent/uninstall", allowed: append([]string{
-		"agent/kube", "install", "plugin/record", "github.com/sirupsen/logrus",
+		"agent/kube", "install", "github.com/sirupsen/logrus",
 	}, kubeTypes...), forbidden: with(onCluster, map[string]string{
 		"agent/answer": rooms, "agent/mark": "what uninstalls marks nothing",
 		"agent/patrol": "what uninstalls looks after no pod",
