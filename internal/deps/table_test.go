@@ -108,8 +108,8 @@ var rules = []rule{
 		})},
 	{dir: "plugin/redirect", allowed: []string{"plugin/annotation", "internal/excerpt", "internal/invalid"},
 		standard: []string{
-			"bytes", "cmp", "encoding/json", "errors", "fmt", "hash/fnv", "net/netip", "path", "slices", "strconv", "strings",
-			"unicode/utf8",
+			"bytes", "cmp", "encoding/json", "errors", "fmt", "hash/fnv", "net/netip", "path", "slices", "sort", "strconv",
+			"strings", "unicode/utf8",
 		}, forbidden: with(heavy, map[string]string{
 			"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter/...": pure,
 		})},

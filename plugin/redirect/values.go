@@ -62,7 +62,7 @@ func ParseGroups(text string) (Groups, error) {
 		}
 		list = append(list, id)
 	}
-	slices.Sort(list)
+	sortBy(list, cmp.Compare[ID])
 	return Groups{list: slices.Compact(list)}, nil
 }
 
@@ -152,7 +152,8 @@ func singles(ports []uint16) []PortRange {
 
 // normalized returns the same ports in the one form that Ports keeps, so that two spellings of a set are equal.
 func normalized(ranges []PortRange) []PortRange {
-	sorted := slices.SortedFunc(slices.Values(ranges), func(a, b PortRange) int { return int(a.First) - int(b.First) })
+	sorted := slices.Clone(ranges)
+	sortBy(sorted, func(a, b PortRange) int { return int(a.First) - int(b.First) })
 	var joined, list []PortRange
 	for _, r := range sorted {
 		if last := len(joined) - 1; last >= 0 && int(r.First) <= int(joined[last].Last)+1 {
@@ -268,7 +269,7 @@ func PrefixesOf(prefixes ...netip.Prefix) Prefixes {
 	for _, p := range prefixes {
 		sorted = append(sorted, p.Masked())
 	}
-	slices.SortFunc(sorted, func(a, b netip.Prefix) int {
+	sortBy(sorted, func(a, b netip.Prefix) int {
 		if c := a.Addr().Compare(b.Addr()); c != 0 {
 			return c
 		}
@@ -371,7 +372,7 @@ func InterfacePrefix(name string) (prefix string, isPrefix bool) {
 // that it stands for.
 func (i Interfaces) normalized() Interfaces {
 	sorted := slices.Clone(i)
-	slices.SortFunc(sorted, func(a, b string) int {
+	sortBy(sorted, func(a, b string) int {
 		first, _ := InterfacePrefix(a)
 		second, _ := InterfacePrefix(b)
 		return cmp.Or(strings.Compare(first, second), len(b)-len(a))
