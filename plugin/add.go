@@ -11,6 +11,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 	"github.com/istio-pod-network/controller/plugin/record"
@@ -61,7 +62,8 @@ func (c *call) podOf(cfg config, args *skel.CmdArgs) (pod redirect.Pod, renew bo
 	return pod, renew, nil
 }
 
-// decide asks the agent only where the annotations leave it open.
+// decide asks the agent only where the annotations leave it open. With an error the verdict is Ask where nobody
+// answered, Redirect where the pod is shown to be in the mesh, and otherwise empty.
 func (p plugin) decide(c *call, cfg config, pod redirect.Pod) (redirect.Decision, error) {
 	decision, err := redirect.Decide(pod, cfg.Policy)
 	if err == nil && decision.Verdict == redirect.Ask {
@@ -85,8 +87,14 @@ func (p plugin) decide(c *call, cfg config, pod redirect.Pod) (redirect.Decision
 	return decision, nil
 }
 
-// askAgent returns what the agent knows of the pod; unavailable says that the agent does not answer.
+// askAgent returns what the agent knows of the pod; unavailable says that the agent does not answer, or that there is
+// none.
 func (p plugin) askAgent(cfg config, pod redirect.Pod) (answer redirect.Pod, unavailable bool, err error) {
+	if cfg.AgentSocket == "" {
+		return pod, true, fail(types.ErrInvalidNetworkConfig, "deciding about pod "+pod.Namespace+"/"+pod.Name,
+			invalid.Text("agentSocket", "", "the runtime hands over no annotations (as CRI-O before 1.29), and without an "+
+				"agent nothing is known of the pod", "an agent's socket; or auxFailOpen, which lets such pods start without rules"))
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.AgentTimeout)
 	defer cancel()
 	answer, err = p.ask(ctx, cfg.AgentSocket, facts.Request{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID})

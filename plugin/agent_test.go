@@ -27,8 +27,8 @@ func cart() redirect.Pod {
 	}
 }
 
-// withAgent gives the rig a socket in a directory that facts trusts, and the real client. Nobody listens yet: the plugin
-// gives up soon. For an agent that answers a test sets a time-out which a busy machine does not reach.
+// withAgent gives the rig a socket in a directory that facts trusts, and the real client. Nobody listens yet: the
+// plugin gives up soon. For an agent that answers a test sets a time-out which a busy machine does not reach.
 func (r *rig) withAgent() string {
 	dir, err := os.MkdirTemp("", "agent") // TempDir is too long for a socket, and shared
 	if err != nil {
@@ -279,6 +279,29 @@ func TestSharedProxyUser(t *testing.T) {
 	delete(r.conf, "sharedProxyUser")
 	r.must("ADD")
 	r.redirected(`{"proxyUID":4242}`)
+}
+
+// Where the runtime hands over no annotations, as CRI-O before 1.29, and there is no agent, nothing is known of a pod,
+// which may be one of the mesh. It is refused, or left untouched with a warning, as with an agent that does not answer.
+func TestNothingIsKnown(t *testing.T) {
+	r := newRig(t)
+	delete(r.conf, "runtimeConfig")
+	r.fails("ADD", 7, "shop/cart-0", "agentSocket", "hands over no annotations", "CRI-O before 1.29", "auxFailOpen")
+	r.clean()
+	r.conf["auxFailOpen"] = true
+	r.must("ADD")
+	says(r, r.log.String(), "level=warning", "auxFailOpen", "reason=agent-away", "hands over no annotations")
+	r.clean()
+	delete(r.conf, "auxFailOpen")
+	r.args.Args = "K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=p"
+	r.must("ADD")
+	says(r, r.log.String(), "level=info", "reason=namespace-excluded")
+	r.args.Args = ""
+	r.must("ADD")
+	says(r, r.log.String(), "level=info", "reason=not-kubernetes")
+	if len(r.asked) != 0 || r.opened != 0 {
+		t.Errorf("asked %d times, opened %d", len(r.asked), r.opened)
+	}
 }
 
 // auxFailOpen lets a pod of which nothing is known start without rules, and without a record that would tell its wait

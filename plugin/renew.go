@@ -21,7 +21,11 @@ func (p plugin) renew(c *call, cfg config, args *skel.CmdArgs) error {
 		return err
 	}
 	c.fields["decision"], c.fields["reason"], c.fields["renewed"] = r.Decision, r.Reason, true
-	spec, netns, err := p.openRecorded(args, r, "renewing the packet rules")
+	spec, err := specOf(r)
+	if err != nil {
+		return err
+	}
+	netns, err := p.openRecorded(args, r, "renewing the packet rules")
 	if err != nil {
 		return err
 	}

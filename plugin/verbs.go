@@ -26,58 +26,111 @@ func (p plugin) check(c *call, args *skel.CmdArgs) error {
 		return err
 	}
 	r, err := recorded(cfg, args)
-	if errors.Is(err, fs.ErrNotExist) {
-		return p.checkUnrecorded(c, cfg, pod)
-	}
 	if err != nil {
-		return err
+		return p.checkUnrecorded(c, cfg, args, pod, err)
 	}
 	c.fields["decision"], c.fields["reason"] = r.Decision, r.Reason
 	if r.Decision != record.Redirect {
 		return nil
 	}
-	return p.checkRules(args, r)
+	return p.checkRules(c, args, r)
 }
 
-// checkUnrecorded finds out whether a pod without a record should have one.
-func (p plugin) checkUnrecorded(c *call, cfg config, pod redirect.Pod) error {
+// checkUnrecorded finds out whether a pod without a record should have one, which costs it its sandbox. So the pod
+// has to be shown to be in the mesh: by its annotations, or by the agent. Where a record is there and cannot be read,
+// as another release's may be, rules of ours speak for the pod. unread is why there is no record.
+func (p plugin) checkUnrecorded(c *call, cfg config, args *skel.CmdArgs, pod redirect.Pod, unread error) error {
 	decision, err := p.decide(c, cfg, pod)
-	if err != nil {
-		return err
+	if decision.Verdict == redirect.Ask { // nobody answers: the annotations may tell all the same
+		cfg.Policy.Agent = false
+		decision, _ = redirect.Decide(pod, cfg.Policy)
 	}
-	if decision.Verdict == redirect.Redirect {
-		return fail(codeNoRecord, fmt.Sprintf("checking pod %s/%s", pod.Namespace, pod.Name),
-			errors.New("it belongs to the mesh, but its ADD never completed: there is no record of it"))
+	absent := errors.Is(unread, fs.ErrNotExist)
+	switch {
+	case decision.Verdict == redirect.Redirect && absent:
+		why := "it belongs to the mesh, but its ADD never completed: there is no record of it"
+		if err != nil {
+			why = fmt.Sprintf("%s (%v)", why, err)
+		}
+		return fail(codeNoRecord, fmt.Sprintf("checking pod %s/%s", pod.Namespace, pod.Name), errors.New(why))
+	case decision.Verdict == redirect.Redirect:
+		return p.checkAnyRules(c, args, unread)
+	case err != nil:
+		c.warn("nothing was compared: neither annotations nor the agent show the pod to be in the mesh", err)
+	case !absent:
+		c.warn("nothing was compared: the record cannot be read", unread)
 	}
 	return nil
 }
 
-func (p plugin) checkRules(args *skel.CmdArgs, r record.Record) error {
-	spec, netns, err := p.openRecorded(args, r, "checking the packet rules")
+// checkAnyRules looks whether a mesh pod whose record cannot be read has any rules of ours.
+func (p plugin) checkAnyRules(c *call, args *skel.CmdArgs, unread error) error {
+	netns, err := p.openNetNS(args)
 	if err != nil {
 		return err
 	}
 	defer netns.Close()
-	if err := netns.Check(appliedBy(r), spec.RuleSet()); err != nil {
-		return failed("checking the packet rules", err)
+	if err := netns.CheckOutline(netfilter.Applied{}, redirect.RuleSet{}); err != nil {
+		return failed("checking the packet rules", fmt.Errorf("%w; %w", err, unread))
+	}
+	c.warn("no more was compared than that there are rules: the record cannot be read", unread)
+	return nil
+}
+
+// checkRules compares all where this release has written the rules, else what does not depend on the release: an
+// upgrade is no reason for a pod to lose its sandbox.
+func (p plugin) checkRules(c *call, args *skel.CmdArgs, r record.Record) error {
+	const doing = "checking the packet rules"
+	netns, err := p.openRecorded(args, r, doing)
+	if err != nil {
+		return err
+	}
+	defer netns.Close()
+	spec, unread := specOf(r)
+	rules := spec.RuleSet()
+	switch {
+	case unread != nil: // another release's
+		c.warn("only what every release writes was compared", unread)
+		rules = anyRules(r)
+	case rules.Hash() == r.RuleSetHash:
+		if err := netns.Check(appliedBy(r), rules); err != nil {
+			return failed(doing, err)
+		}
+		return nil
+	}
+	c.fields["older"] = true
+	if err := netns.CheckOutline(appliedBy(r), rules); err != nil {
+		return failed(doing, err)
 	}
 	return nil
 }
 
-// openRecorded returns the settings of a redirected pod, and opens its network namespace.
-func (p plugin) openRecorded(args *skel.CmdArgs, r record.Record, doing string) (redirect.Spec, namespace, error) {
+// anyRules names the tables that divert a pod's traffic whatever its settings are.
+func anyRules(r record.Record) (rules redirect.RuleSet) {
+	for _, family := range redirect.Captured(r.Families).Of() {
+		rules.Tables = append(rules.Tables, redirect.Table{Family: family, Kind: redirect.NAT})
+	}
+	return rules
+}
+
+// specOf returns the settings of a redirected pod.
+func specOf(r record.Record) (redirect.Spec, error) {
 	spec, err := redirect.ParseSpec(r.Spec)
 	if err != nil {
-		return spec, namespace{}, fail(codeRecord, "reading the record",
-			fmt.Errorf("its settings cannot be read: %w", err))
+		err = fail(codeRecord, "reading the record", fmt.Errorf("its settings cannot be read: %w", err))
 	}
+	return spec, err
+}
+
+// openRecorded opens the network namespace of a redirected pod, which has to be the record's.
+func (p plugin) openRecorded(args *skel.CmdArgs, r record.Record, doing string) (namespace, error) {
 	netns, err := p.openNetNS(args)
 	if err == nil && netns.id != r.NetNS {
 		netns.Close()
 		err = fail(codeDrift, doing,
 			fmt.Errorf("this is network namespace %s, the rules were written to %s", netns.id, r.NetNS))
 	}
-	return spec, netns, err
+	return netns, err
 }
 
 // recorded returns the record of the attachment, and a CNI error where it cannot be read; errors.Is(err,

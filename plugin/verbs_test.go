@@ -3,6 +3,7 @@ package plugin
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,6 +36,16 @@ func (r *rig) rewrite(change func(*record.Record)) {
 	}
 }
 
+// older makes the record be of another release's rules.
+func (r *rig) older() {
+	r.rewrite(func(got *record.Record) { got.RuleSetHash = "cbf29ce484222325" })
+}
+
+// unreadable makes the record have settings of another release.
+func (r *rig) unreadable() {
+	r.rewrite(func(got *record.Record) { got.Spec = json.RawMessage(`{"outboundPort":0}`) })
+}
+
 func TestCheckOfRecordedPod(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*rig)
@@ -55,11 +66,29 @@ func TestCheckOfRecordedPod(t *testing.T) {
 		"namespace gone": {func(r *rig) { r.args.Netns = "/nonexistent" }, codeNetNS, []string{"CNI_NETNS", "/nonexistent"}},
 		"own namespace": {func(r *rig) { r.args.Netns = "/proc/thread-self/ns/net" }, codeNetNS,
 			[]string{"CNI_NETNS", "caller's own"}},
-		"next version": {func(r *rig) { r.overwrite(`{"version":2}`) }, 11, []string{"record version 2", "knows version 1"}},
-		"garbage":      {func(r *rig) { r.overwrite("garbage") }, codeRecord, []string{"reading the record", sandbox}},
-		"unreadable settings": {func(r *rig) {
-			r.rewrite(func(got *record.Record) { got.Spec = json.RawMessage(`{"outboundPort":0}`) })
-		}, codeRecord, []string{"settings cannot be read"}},
+		"older rules":          {func(r *rig) { r.older() }, 0, []string{"level=info", "older=true"}},
+		"older rules, flushed": {func(r *rig) { r.older(); r.netns.Flush() }, codeDrift, []string{"none are there"}},
+		"older rules, another namespace": {func(r *rig) { r.older(); r.netnsID = "boot/4026532290/9" }, codeDrift,
+			[]string{"boot/4026532290/9", podNetNS}},
+		"no hash": {func(r *rig) { r.rewrite(func(got *record.Record) { got.RuleSetHash = "" }) }, 0,
+			[]string{"level=info", "older=true"}},
+		"next version": {func(r *rig) { r.overwrite(`{"version":2}`) }, 0,
+			[]string{"level=warning", "record version 2", "knows version 1"}},
+		"next version, flushed": {func(r *rig) { r.overwrite(`{"version":2}`); r.netns.Flush() }, codeDrift,
+			[]string{"none are there", "record version 2"}},
+		"next version, namespace gone": {func(r *rig) { r.overwrite(`{"version":2}`); r.args.Netns = "/nonexistent" },
+			codeNetNS, []string{"CNI_NETNS"}},
+		"next version, outside the mesh": {func(r *rig) {
+			r.annotate(object{})
+			r.overwrite(`{"version":2}`)
+			r.netns.Flush()
+		}, 0, []string{"level=warning", "record version 2"}},
+		"garbage":          {func(r *rig) { r.overwrite("garbage") }, 0, []string{"level=warning", sandbox}},
+		"garbage, flushed": {func(r *rig) { r.overwrite("garbage"); r.netns.Flush() }, codeDrift, []string{sandbox}},
+		"unreadable settings": {func(r *rig) { r.unreadable() }, 0,
+			[]string{"level=warning", "settings cannot be read", "outboundPort"}},
+		"unreadable settings, flushed": {func(r *rig) { r.unreadable(); r.netns.Flush() }, codeDrift,
+			[]string{"none are there"}},
 		"bad configuration": {func(r *rig) { r.conf["backend"] = "ebpf" }, 7,
 			[]string{"backend", `"ebpf"`, "auto, nftables"}},
 		"bad CNI_ARGS": {func(r *rig) { r.args.Args = "K8S_POD_NAME" }, 4, []string{"CNI_ARGS", "K8S_POD_NAME", "KEY=VALUE"}},
@@ -70,6 +99,7 @@ func TestCheckOfRecordedPod(t *testing.T) {
 			test.change(r)
 			if test.code == 0 {
 				r.must("CHECK")
+				says(t, r.log.String(), test.words...)
 			} else {
 				r.fails("CHECK", test.code, test.words...)
 			}
@@ -77,22 +107,63 @@ func TestCheckOfRecordedPod(t *testing.T) {
 	}
 }
 
+// A failing CHECK costs a pod its sandbox. Without a record it fails only for a pod that is shown to be in the mesh.
 func TestCheckOfUnrecordedPod(t *testing.T) {
-	r := newRig(t)
-	r.fails("CHECK", codeNoRecord, "shop/cart-0", "its ADD never completed")
-	r.annotate(object{})
-	r.must("CHECK")
-	r.annotate(object{annotation.SidecarStatus: "", annotation.ExcludeInboundPorts: "x"})
-	r.fails("CHECK", codeAnnotation, annotation.ExcludeInboundPorts)
-
-	r = newRig(t)
-	r.conf["agentSocket"] = unaskable
-	r.answer = func(facts.Request) (redirect.Pod, error) { return cart(), nil }
-	r.fails("CHECK", codeNoRecord)
-	r.answer = func(facts.Request) (redirect.Pod, error) { return redirect.Pod{}, errors.New("away") }
-	r.fails("CHECK", 11, "away")
-	if len(r.asked) != 2 || r.opened != 0 {
-		t.Errorf("asked %d times, opened %d", len(r.asked), r.opened)
+	away := func(facts.Request) (redirect.Pod, error) { return redirect.Pod{}, errors.New("nobody is there") }
+	knows := func(change func(*redirect.Pod)) func(facts.Request) (redirect.Pod, error) {
+		return func(facts.Request) (redirect.Pod, error) {
+			pod := cart()
+			change(&pod)
+			return pod, nil
+		}
+	}
+	const never, unknown = "its ADD never completed", "neither annotations nor the agent show the pod to be in the mesh"
+	for name, test := range map[string]struct {
+		annotations object // that the runtime hands over; nil: none
+		answer      func(facts.Request) (redirect.Pod, error)
+		conf        object
+		asks        int
+		code        uint // 0: CHECK succeeds
+		words       []string
+	}{
+		"annotations, no agent": {mesh, nil, object{"agentSocket": ""}, 0, codeNoRecord, []string{"shop/cart-0", never}},
+		"annotations, away":     {mesh, away, nil, 1, codeNoRecord, []string{never, "nobody is there"}},
+		"annotations, an invalid one": {object{annotation.SidecarStatus: "", annotation.ExcludeInboundPorts: "x"}, nil,
+			object{"agentSocket": ""}, 0, codeNoRecord, []string{never, annotation.ExcludeInboundPorts}},
+		"outside": {object{}, nil, nil, 0, 0, []string{"level=info", "reason=not-injected"}},
+		"an answer that is none": {object{annotation.Initialize: "ture"}, nil, nil, 0, 0,
+			[]string{"level=warning", unknown, "ture"}},
+		"nothing, no agent":        {nil, nil, object{"agentSocket": ""}, 0, 0, []string{"level=warning", unknown}},
+		"nothing, away":            {nil, away, nil, 1, 0, []string{"level=warning", unknown, "nobody is there"}},
+		"nothing, away, fail open": {nil, away, object{"auxFailOpen": true}, 1, 0, []string{"level=warning"}},
+		"nothing, the agent knows": {nil, knows(func(*redirect.Pod) {}), nil, 1, codeNoRecord, []string{never}},
+		"nothing, the agent knows better": {nil, knows(func(p *redirect.Pod) { p.Annotations = map[string]string{} }), nil, 1,
+			0, []string{"level=info", "reason=not-injected"}},
+		"by the namespace, away": {object{}, away, object{"selection": "annotated"}, 1, 0,
+			[]string{"level=warning", unknown}},
+		"by the namespace, which says neither": {object{}, knows(func(p *redirect.Pod) {
+			p.NamespaceAnnotations = map[string]string{annotation.Initialize: "ture"}
+		}), object{"selection": "annotated"}, 1, 0, []string{"level=warning", unknown, "ture"}},
+		"without a proxy": {mesh, knows(func(p *redirect.Pod) { p.Containers = p.Containers[:1] }), nil, 1, 0,
+			[]string{"level=info", "reason=opted-in-no-proxy"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			if r.annotate(test.annotations); test.annotations == nil {
+				delete(r.conf, "runtimeConfig")
+			}
+			r.answer, r.conf["agentSocket"] = test.answer, unaskable
+			maps.Copy(r.conf, test.conf)
+			if test.code == 0 {
+				r.must("CHECK")
+				says(t, r.log.String(), test.words...)
+			} else {
+				r.fails("CHECK", test.code, test.words...)
+			}
+			if len(r.asked) != test.asks || r.opened != 0 {
+				t.Errorf("asked %d times, opened %d", len(r.asked), r.opened)
+			}
+		})
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 )
 
 // TestRenew has the built plugin replace the rules of an earlier release in a pod that runs: by the settings of its
-// record, whatever is said of the pod now, and with a failure that takes nothing away.
+// record, whatever is said of the pod now, and with a failure that takes nothing away. Until then CHECK finds the rules
+// of before, as long as they redirect.
 func TestRenew(t *testing.T) {
 	n := newNode(t)
 	netns := n.newNetns()
@@ -30,7 +31,13 @@ func TestRenew(t *testing.T) {
 	if older == now {
 		t.Fatal("the rules have not been aged")
 	}
-	n.run(t, "CHECK", conf(mesh), env).wantError(t, 105)
+	if res := n.run(t, "CHECK", conf(mesh), env); res.code != 0 {
+		t.Errorf("CHECK of rules of before: %s", res.stdout)
+	}
+	n.inNetns(netns, "nft", "flush", "chain", "ip", "istio-pod-network", "nat-istio-output")
+	n.run(t, "CHECK", conf(mesh), env).wantError(t, 105, "OUTPUT leads to no nat rules of ip")
+	n.inNetns(netns, "nft", "flush", "ruleset")
+	n.inNetns(netns, "nft", "-f", rulesBefore())
 
 	renew := append(env[:3:3], env[3]+";ISTIO_POD_NETWORK_RENEW=true")
 	elsewhere := append([]string{renew[0], "CNI_NETNS=" + n.newNetns()}, renew[2:]...)
@@ -64,13 +71,17 @@ func TestRenew(t *testing.T) {
 	n.wantUntouched(netns)
 }
 
+// rulesBefore is the file with the rules of an earlier release, as nft(8) reads it.
+func rulesBefore() string {
+	return filepath.Join(build.Root(), "plugin", "netfilter", "testdata", "before", "default.nft")
+}
+
 // aged gives the pod the rules of an earlier release, and their record. It returns the record's file, and what that
 // held before.
 func (n *node) aged(netns string) (file, written string) {
 	n.Helper()
-	rules := filepath.Join(build.Root(), "plugin", "netfilter", "testdata", "before", "default.nft")
 	n.inNetns(netns, "nft", "flush", "ruleset")
-	n.inNetns(netns, "nft", "-f", rules)
+	n.inNetns(netns, "nft", "-f", rulesBefore())
 	file = filepath.Join(n.store.Pods(), "aaaa-eth0.json")
 	written = n.read(file)
 	_, hash, _ := strings.Cut(written, `"ruleSetHash":"`)

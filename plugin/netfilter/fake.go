@@ -71,6 +71,17 @@ func (f *Fake) Check(_ Applied, rules redirect.RuleSet) error {
 	return nil
 }
 
+// CheckOutline asks only whether there are rules at all.
+func (f *Fake) CheckOutline(Applied, redirect.RuleSet) error {
+	if err := f.called("CheckOutline"); err != nil {
+		return err
+	}
+	if len(f.rules.Tables) == 0 {
+		return &driftError{[]string{"none are there"}}
+	}
+	return nil
+}
+
 // Remove forgets the rule set, and what applied says was created.
 func (f *Fake) Remove(applied Applied) error {
 	if err := f.called("Remove"); err != nil {

@@ -33,6 +33,7 @@ type Namespace interface {
 	Apply(Backend, redirect.RuleSet) (Applied, error)
 	Replace(Backend, redirect.RuleSet) (Applied, error)
 	Check(Applied, redirect.RuleSet) error
+	CheckOutline(Applied, redirect.RuleSet) error
 	Remove(Applied) error
 	Families() ([]redirect.Family, error)
 	Close()
@@ -222,7 +223,7 @@ func (n *NetNS) Check(applied Applied, rules redirect.RuleSet) error {
 		if differences, err = n.compare(applied, rules); err != nil {
 			return err
 		}
-		missing, err := missingParts(rules, applied.Skipped)
+		missing, err := missingParts(rules, func(p part) bool { return skips(applied.Skipped, p) })
 		differences = append(differences, missing...)
 		return err
 	})

@@ -170,8 +170,8 @@ func unneeded(rules redirect.RuleSet) []string {
 	return names
 }
 
-// missingParts names what is not there, except what could not be made in the first place.
-func missingParts(rules redirect.RuleSet, skipped []Skipped) ([]string, error) {
+// missingParts names what is not there and not left out.
+func missingParts(rules redirect.RuleSet, leftOut func(part) bool) ([]string, error) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
@@ -179,7 +179,7 @@ func missingParts(rules redirect.RuleSet, skipped []Skipped) ([]string, error) {
 	defer conn.Close()
 	var missing []string
 	for _, p := range partsOf(rules) {
-		if skips(skipped, p) {
+		if leftOut(p) {
 			continue
 		}
 		there, err := p.exists(conn)

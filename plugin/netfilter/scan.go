@@ -66,7 +66,7 @@ func scanNFT() (state, error) {
 			found.foreign = append(found.foreign, "nftables table "+name)
 		case family != 0 && isCompat(name):
 			found.compat[compatTable{family, redirect.Kind(name)}] = &compatContent{
-				dormant: t.number(unix.NFTA_TABLE_FLAGS)&unix.NFT_TABLE_F_DORMANT != 0, rules: map[string]int{},
+				dormant: isDormant(t), rules: map[string]int{},
 			}
 		}
 	}
@@ -78,6 +78,11 @@ func scanNFT() (state, error) {
 
 // errNoNFT is the error of a kernel without nf_tables.
 var errNoNFT = errors.New("the kernel has no nf_tables")
+
+// isDormant reports whether the rules of a table are not in force.
+func isDormant(table object) bool {
+	return table.number(unix.NFTA_TABLE_FLAGS)&unix.NFT_TABLE_F_DORMANT != 0
+}
 
 // withoutNFT tells a kernel without nf_tables, where nothing can be, from one that did not answer.
 func withoutNFT(err error) error {

@@ -13,7 +13,7 @@ type Verdict string
 const (
 	Redirect  Verdict = "redirect"  // write the rules of Decision.Spec
 	Untouched Verdict = "untouched" // leave the network namespace alone
-	Ask       Verdict = "ask"       // the agent's facts are needed
+	Ask       Verdict = "ask"       // the agent's facts are needed, whether there is an agent or not
 )
 
 // Reason says why, in one word for logs, metrics and records.
@@ -61,7 +61,8 @@ type Decision struct {
 
 // Decide says whether the pod's traffic goes through its sidecar, with the settings that apply to it. It is pure. The
 // error, for which IsInvalid holds, names the annotation of a mesh pod that cannot be read, or the container whose user
-// it must not have; such a pod must not start.
+// it must not have; such a pod must not start. With an error the verdict is Redirect where all else shows the pod to be
+// in the mesh, and otherwise empty.
 func Decide(pod Pod, policy Policy) (Decision, error) {
 	verdict, reason, err := classify(pod, policy)
 	if err != nil {
@@ -70,10 +71,10 @@ func Decide(pod Pod, policy Policy) (Decision, error) {
 	decision := Decision{Verdict: verdict, Reason: reason, MeshAnnotated: pod.meshAnnotated()}
 	if verdict == Redirect {
 		if decision.Spec, err = policy.Redirect.withPod(pod, pod.proxy()); err != nil {
-			return Decision{}, err
+			return decision, err
 		}
 		if shared := pod.SharesProxyUser(decision.Spec); shared != nil && policy.SharedProxyUser == SharedRefuse {
-			return Decision{}, shared
+			return decision, shared
 		}
 	}
 	return decision, nil
@@ -86,7 +87,7 @@ func classify(pod Pod, policy Policy) (Verdict, Reason, error) {
 		return Untouched, ReasonNotKubernetes, nil
 	case policy.ExcludeNamespaces.Match(pod.Namespace):
 		return Untouched, ReasonNamespaceExcluded, nil
-	case pod.Annotations == nil && !pod.Complete && policy.Agent:
+	case pod.Annotations == nil && !pod.Complete:
 		return Ask, ReasonIncomplete, nil
 	}
 	if reason := exemptOnOpenShift(pod); reason != "" {

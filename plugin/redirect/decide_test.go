@@ -104,8 +104,10 @@ var decisions = []struct {
 
 	{"a plain pod", []edit{noAnnotations}, Untouched, ReasonNotInjected, false},
 	{"a plain pod, agent not asked", []edit{noAnnotations, runtimeOnly}, Untouched, ReasonNotInjected, false},
-	{"a plain pod, no agent, no annotations", []edit{unknownAnnotations, runtimeOnly, withoutAgent}, Untouched,
-		ReasonNotInjected, false},
+	{"nothing is known, and nobody to ask", []edit{unknownAnnotations, runtimeOnly, withoutAgent}, Ask,
+		ReasonIncomplete, false},
+	{"nothing is known, and nobody to ask, annotated", []edit{bySelection, unknownAnnotations, runtimeOnly,
+		withoutAgent}, Ask, ReasonIncomplete, false},
 	{"annotations of the mesh, not injected", []edit{notInjected, annotate(annotation.ExcludeInboundPorts, "1")},
 		Untouched, ReasonNotInjected, true},
 	{"opted in by namespace only", []edit{notInjected, namespaceSays("true")}, Untouched, ReasonNotInjected, false},

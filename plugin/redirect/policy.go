@@ -58,7 +58,7 @@ type Policy struct {
 	SharedProxyUser   SharedProxyUser
 	Redirect          Spec // the settings of a pod that says nothing itself
 	// Agent says that there is an agent to ask for what a pod's annotations do not tell. Without one, they are all facts
-	// there are, and absent annotations are none.
+	// there are. Where they are unknown too, nothing is, and the verdict is Ask all the same.
 	Agent bool
 }
 
