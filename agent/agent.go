@@ -38,6 +38,7 @@ type agent struct {
 	patrol       *patrol.Patrol
 	flushEvents  func()
 	web          *health.Server
+	watches      watches
 	serving      atomic.Bool // the socket
 }
 
@@ -60,6 +61,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	if a.namespaces, err = kube.NewNamespaces(a.api.Namespaces(), a.api.NamespaceAnnotations); err != nil {
 		return nil, err
 	}
+	a.watches = watches{watch{"pods", a.pods.Failing}, watch{"namespaces", a.namespaces.Failing}}
 	a.answerer = answer.New(o.node, a.pods, a.namespaces, a.api, a.metrics.answered)
 	recorder, flush := a.api.EventRecorder(o.node)
 	a.flushEvents = flush
@@ -116,6 +118,7 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	for _, run := range []func(context.Context){
 		a.pods.Run, a.namespaces.Run, a.marker.Run, a.patrol.Run, untaint, web,
+		func(ctx context.Context) { a.watches.warn(ctx, a.log) },
 	} {
 		parts.Go(func() { run(ctx) })
 	}
@@ -158,9 +161,10 @@ func (a *agent) ready() []health.Check {
 		{Name: "installed", Run: a.installation.ready},
 		{Name: "socket", Run: func() (bool, string) { return a.serving.Load(), a.socket }},
 		{Name: "backend", Run: a.backend},
-		{Name: "pods", Run: synced(a.pods.Synced)},
-		{Name: "namespaces", Run: synced(a.namespaces.Synced)},
-		{Name: "records", Run: synced(a.records.Ready)},
+		{Name: "pods", Run: synced(a.pods.Synced, a.pods.Failing)},
+		{Name: "namespaces", Run: synced(a.namespaces.Synced, a.namespaces.Failing)},
+		{Name: "API server", Run: func() (bool, string) { return true, a.watches.String() }}, // for information
+		{Name: "records", Run: synced(a.records.Ready, nil)},
 		{Name: "rules", Run: func() (bool, string) { // for information
 			if older := a.patrol.Older(); len(older) > 0 {
 				return true, "written by another release, for " + some(older)
@@ -201,10 +205,16 @@ func some(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-func synced(is func() bool) func() (bool, string) {
+// synced says whether something has been read, and else why not, where that is known.
+func synced(is func() bool, failing func() (time.Time, error)) func() (bool, string) {
 	return func() (bool, string) {
 		if is() {
 			return true, "known"
+		}
+		if failing != nil {
+			if _, err := failing(); err != nil {
+				return false, "not read yet: " + err.Error()
+			}
 		}
 		return false, "not read yet"
 	}

@@ -33,12 +33,16 @@ func answering(t *testing.T, answer func(request string) (status int, body strin
 	}))
 	t.Cleanup(server.Close)
 	path := filepath.Join(t.TempDir(), "kubeconfig")
-	await.Must(t, os.WriteFile(path, fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "Config", "current-context": "c",
-		"clusters": [{"name": "c", "cluster": {"server": %q}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`,
-		server.URL), 0o600))
+	await.Must(t, os.WriteFile(path, kubeconfig(server.URL), 0o600))
 	c, err := Connect(Config{Kubeconfig: path, QPS: 100, Burst: 100})
 	await.Must(t, err)
 	return c, requests
+}
+
+// kubeconfig is the text of one that reaches an API server without any credential.
+func kubeconfig(server string) []byte {
+	return fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": [{"name": "c",
+		"cluster": {"server": %q}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`, server)
 }
 
 // Only our taint goes, and only from the node as it was read: a conflict is tried again from what the node is then.

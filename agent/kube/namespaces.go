@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"time"
 
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -10,6 +11,7 @@ import (
 
 // Namespaces has the one annotation of every namespace that a decision can depend on.
 type Namespaces struct {
+	watched  *Watched
 	informer cache.SharedIndexInformer
 	read     func(ctx context.Context, name string) (map[string]string, error)
 }
@@ -19,8 +21,9 @@ type Namespaces struct {
 func NewNamespaces(
 	source cache.ListerWatcher, read func(ctx context.Context, name string) (map[string]string, error),
 ) (*Namespaces, error) {
-	informer := cache.NewSharedIndexInformer(source, &metav1.PartialObjectMetadata{}, 0, cache.Indexers{})
-	return &Namespaces{informer, read}, informer.SetTransform(func(object any) (any, error) {
+	watched := newWatched(source)
+	informer := cache.NewSharedIndexInformer(watched, &metav1.PartialObjectMetadata{}, 0, cache.Indexers{})
+	return &Namespaces{watched, informer, read}, informer.SetTransform(func(object any) (any, error) {
 		full, ok := object.(*metav1.PartialObjectMetadata)
 		if !ok {
 			return object, nil
@@ -36,6 +39,9 @@ func (c *Namespaces) Run(ctx context.Context) { c.informer.RunWithContext(ctx) }
 
 // Synced reports whether the first list has come.
 func (c *Namespaces) Synced() bool { return c.informer.HasSynced() }
+
+// Failing is since when the namespaces are not watched, and why: see Watched.
+func (c *Namespaces) Failing() (since time.Time, err error) { return c.watched.Failing() }
 
 // Annotations returns what the namespace says, from the API server if the watch has not brought it yet.
 func (c *Namespaces) Annotations(ctx context.Context, name string) (map[string]string, error) {

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +24,7 @@ const byID = "id"
 
 // Pods has the pods of this node, trimmed to what is needed.
 type Pods struct {
+	watched  *Watched
 	informer cache.SharedIndexInformer
 	before   befores
 
@@ -34,9 +36,10 @@ type Pods struct {
 // every pod that comes, changes or goes. gid is the sidecar's group where a pod names none.
 func NewPods(source cache.ListerWatcher, gid redirect.ID, changed func(id string)) (*Pods, error) {
 	byIDs := cache.Indexers{byID: func(object any) ([]string, error) { return IDs(object.(*corev1.Pod)), nil }}
+	watched := newWatched(source)
 	c := &Pods{
-		informer: cache.NewSharedIndexInformer(source, &corev1.Pod{}, 0, byIDs), next: make(chan struct{}),
-		before: befores{pods: map[types.UID]*before{}},
+		watched: watched, informer: cache.NewSharedIndexInformer(watched, &corev1.Pod{}, 0, byIDs),
+		next: make(chan struct{}), before: befores{pods: map[types.UID]*before{}},
 	}
 	err := c.informer.SetTransform(func(object any) (any, error) {
 		if pod, ok := object.(*corev1.Pod); ok {
@@ -81,6 +84,9 @@ func (c *Pods) Run(ctx context.Context) { c.informer.RunWithContext(ctx) }
 
 // Synced reports whether the first list has come.
 func (c *Pods) Synced() bool { return c.informer.HasSynced() }
+
+// Failing is since when the pods are not watched, and why: see Watched.
+func (c *Pods) Failing() (since time.Time, err error) { return c.watched.Failing() }
 
 // Changed returns a channel that is closed at the next change.
 func (c *Pods) Changed() <-chan struct{} {

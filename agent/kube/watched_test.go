@@ -1,0 +1,112 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/internal/await"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Nothing but a watch that stands makes it well again, and only what the client itself did not end is a failure.
+func TestWatched(t *testing.T) {
+	refused := errors.New("refused")
+	var answer error
+	w := newWatched(&cache.ListWatch{
+		ListWithContextFunc: func(context.Context, metav1.ListOptions) (runtime.Object, error) {
+			return &metav1.PartialObjectMetadataList{}, answer
+		},
+		WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) {
+			return watch.NewFake(), answer
+		},
+	})
+	var watching watch.Interface
+	list := func() { _, _ = w.List(metav1.ListOptions{}) }
+	begin := func() {
+		if made, err := w.Watch(metav1.ListOptions{}); err == nil {
+			watching = made
+		}
+	}
+	ctx, end := context.WithCancel(t.Context())
+	end()
+	for _, c := range []struct {
+		what    string
+		do      func()
+		answer  error
+		failing bool
+		err     error
+	}{
+		{"nothing yet", func() {}, nil, false, nil},
+		{"a list is refused", list, refused, true, refused},
+		{"a list comes", list, nil, true, refused},
+		{"a watch is refused", begin, refused, true, refused},
+		{"a watch stands", begin, nil, false, nil},
+		{"it ends", func() { watching.Stop() }, nil, true, nil},
+		{"the next one stands", begin, nil, false, nil},
+		{"a list is refused beside it", list, refused, true, refused},
+		{"a watch stands again", begin, nil, false, nil},
+		{"the agent ends", func() {
+			_, _ = w.ListWithContext(ctx, metav1.ListOptions{})
+			_, _ = w.WatchWithContext(ctx, metav1.ListOptions{})
+		}, refused, false, nil},
+	} {
+		answer = c.answer
+		c.do()
+		if since, err := w.Failing(); since.IsZero() == c.failing || !errors.Is(err, c.err) || c.err == nil && err != nil {
+			t.Errorf("%s: since %v, %v", c.what, since, err)
+		}
+	}
+}
+
+// An API server that goes away without a word is noticed, though client-go tells nobody of connections that are
+// refused; the reason comes without the URL of the request.
+func TestWatchedServerGoesAway(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.URL.Query().Get("sendInitialEvents") != "":
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "BadRequest", "code": 400}`)
+		case r.URL.Query().Get("watch") != "":
+			w.WriteHeader(http.StatusOK)
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		default:
+			fmt.Fprint(w, `{"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": `+
+				`{"resourceVersion": "1"}, "items": []}`)
+		}
+	}))
+	t.Cleanup(server.Close)
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	await.Must(t, os.WriteFile(path, kubeconfig(server.URL), 0o600))
+	client, err := Connect(Config{Kubeconfig: path, QPS: 100, Burst: 100})
+	await.Must(t, err)
+	namespaces, err := NewNamespaces(client.Namespaces(), client.NamespaceAnnotations)
+	await.Must(t, err)
+	ctx, end := context.WithCancel(t.Context())
+	ended := make(chan bool)
+	go func() { namespaces.Run(ctx); close(ended) }()
+	t.Cleanup(func() { end(); <-ended })
+	await.Eventually(t, time.Minute, "all is read and watched", func() bool {
+		since, err := namespaces.Failing()
+		return namespaces.Synced() && since.IsZero() && err == nil
+	})
+	server.Listener.Close()
+	server.CloseClientConnections()
+	await.Eventually(t, time.Minute, "the connection is refused", func() bool {
+		since, err := namespaces.Failing()
+		return !since.IsZero() && err != nil && strings.Contains(err.Error(), "connection refused") &&
+			!strings.Contains(err.Error(), server.URL)
+	})
+}

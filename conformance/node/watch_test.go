@@ -1,0 +1,42 @@
+package node
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// An agent whose watches fail is ready as before, and says so: at its default level in the log, once, and for
+// information in /readyz. When the API server is back it says that, too.
+func TestWatchFails(t *testing.T) {
+	r := newRig(t).withPrimary()
+	r.startAgent("--log-level=info")
+	r.ready()
+	line := func() string {
+		status, body := r.get("/readyz")
+		if status != http.StatusOK {
+			t.Errorf("%d %s", status, body)
+		}
+		return regexp.MustCompile(`(?m)^\[\+\] API server: .*$`).FindString(body)
+	}
+	if said := line(); !strings.HasSuffix(said, ": watched") {
+		t.Errorf("%q", said)
+	}
+	back := r.away()
+	warned := func() int {
+		return strings.Count(r.agent.log.String(), `level=warning msg="the API server cannot be watched`)
+	}
+	r.eventually("it warns", func() bool { return warned() > 0 })
+	r.eventually("/readyz says it of both", func() bool {
+		said := line()
+		return strings.Contains(said, "not watched for") && strings.Contains(said, "pods: ") &&
+			strings.Contains(said, "namespaces: ") && strings.Contains(said, "connection refused")
+	})
+	back()
+	r.eventually("it says that all is well again",
+		func() bool { return strings.Contains(r.agent.log.String(), "the API server is watched again") })
+	if said := line(); !strings.HasSuffix(said, ": watched") || warned() != 1 {
+		t.Errorf("%q, %d warnings", said, warned())
+	}
+}
