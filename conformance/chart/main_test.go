@@ -83,7 +83,8 @@ spec:
 func TestMain(m *testing.M) { os.Exit(isolated.Main(run{m}, prepare)) }
 
 func prepare(bin string) error {
-	if err := build.Link(bin, append([]string{"kubectl"}, apiserver.Programs...)...); err != nil {
+	programs := append([]string{"kubectl", "kube-controller-manager"}, apiserver.Programs...)
+	if err := build.Link(bin, programs...); err != nil {
 		return err
 	}
 	if err := build.Helm(bin); err != nil {
@@ -182,13 +183,16 @@ func apply(t testing.TB, manifests string) {
 }
 
 // applied makes the objects of a render until the end of the test, but for the namespace, which comes first and stays:
-// nobody here finishes its deletion.
+// nobody here finishes its deletion. Those that the test has deleted are gone before.
 func applied(t testing.TB, manifests string) {
 	t.Helper()
 	apply(t, manifests)
-	_, rest, _ := strings.Cut(manifests, "\n---\n")
+	if strings.Contains(manifests, "\nkind: Namespace\n") {
+		_, manifests, _ = strings.Cut(manifests, "\n---\n")
+	}
 	t.Cleanup(func() {
-		if out, errs, err := program([]byte(rest), "kubectl", "delete", "--wait=false", "-f", "-"); err != nil {
+		out, errs, err := program([]byte(manifests), "kubectl", "delete", "--ignore-not-found", "--wait=false", "-f", "-")
+		if err != nil {
 			t.Errorf("%v %s %s", err, out, errs)
 		}
 	})

@@ -126,6 +126,7 @@ redirect.excludeOutboundOwnerGroups: groups
 agentTimeout: agentTimeout
 openshift.networkName: namespace
 openshift.networkNamespace: namespace
+test.namespace: namespace
 stateDir: stateDir
 agent.listenAddress: address
 metrics.podMonitor.interval: interval
@@ -139,7 +140,7 @@ uninstallTimeout: duration
 backend, agentTimeout, statusRequiresAgent, pluginLogLevel, stateDir, agent, agent.port, agent.logLevel, agent.logFormat, agent.apiQPS,
 agent.apiBurst, agent.updateStrategy, agent.terminationGracePeriodSeconds, metrics, metrics.service, metrics.podMonitor,
 metrics.podMonitor.interval, metrics.dashboard, resourceQuota, resourceQuota.enabled, resourceQuota.pods, startupTaint, startupTaint.key,
-admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, uninstallTimeout, uninstall]
+admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, test, uninstallTimeout, uninstall]
 {{- end -}}
 
 {{- /* Fails with the name of a value, what it is, and what is valid. (list $name $value $kind) */ -}}
@@ -186,6 +187,14 @@ admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, un
 {{- range splitList "." $name -}}{{- $list = index $list . -}}{{- end -}}
 {{- $kind = index $kinds $kind -}}
 {{- range $n, $text := $list -}}{{- include "check" (list (printf "%s[%d]" $name $n) $text $kind) -}}{{- end -}}
+{{- end -}}
+{{- range $n, $env := .Values.agent.extraEnv -}}
+{{- if or (eq $env.name "NODE_NAME") (hasPrefix "AGENT_" $env.name) -}}
+{{- fail (printf "agent.extraEnv[%d].name: invalid value %q; valid: a name that is neither NODE_NAME nor begins with AGENT_: flags are set by the other values of agent, and by agent.extraArgs" $n $env.name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.test.namespace (has .Values.test.namespace (include "entry" . | fromJson).excludeNamespaces) -}}
+{{- fail (printf "test.namespace: invalid value %q; valid: a namespace whose pods may be in the mesh, which neither the chart's own nor one of excludeNamespaces is" .Values.test.namespace) -}}
 {{- end -}}
 {{- if and (eq .Values.repair "apply") (hasPrefix "iptables" .Values.backend) -}}
 {{- fail (printf "repair: apply needs nftables, and backend is %q, whose programs the agent's image lacks; valid: auto, delete or off" .Values.backend) -}}
