@@ -133,7 +133,11 @@ func (c chain) causeIn(f file) Cause {
 // describe adds to an error why each of the files is not the primary.
 func describe(files []file, err error) error {
 	for _, f := range files {
-		err = fmt.Errorf("%w; %s: %w", err, f.name, f.problem)
+		if f.problem == nil {
+			err = fmt.Errorf("%w; %s: its network is %q", err, f.name, f.conf.Name)
+		} else {
+			err = fmt.Errorf("%w; %s: %w", err, f.name, f.problem)
+		}
 	}
 	return err
 }

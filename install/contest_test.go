@@ -11,6 +11,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/internal/entry"
 )
 
 // Ten repairs are made at once, those after them wait 1 s and longer, and when nobody takes anything out for a while,
@@ -101,4 +102,37 @@ func TestFight(t *testing.T) {
 	close(stop)
 	<-stopped
 	await.Eventually(t, patience, "ready", func() bool { return n.status().Ready })
+}
+
+// Somebody removes the plugin whenever it comes. While it may not be put back, our entry is not in the network: with it
+// no pod of the node would start. The same holds where it cannot be put back at all.
+func TestFightOverBinary(t *testing.T) {
+	n := newNode(t, "10-net.conflist", list)
+	config, err := n.withDefaults()
+	await.Must(t, err)
+	var last Pass
+	k := Keeper{Report: func(p Pass) { last = p }}
+	chained := func() bool { return strings.Contains(n.read("10-net.conflist"), entry.Type) }
+	for range defaultBurst {
+		if k.pass(config); !last.Ready || !chained() {
+			t.Fatal(last)
+		}
+		await.Must(t, os.Remove(filepath.Join(n.BinDir, entry.Type)))
+	}
+	if k.pass(config); last.Ready || last.Contested == 0 || chained() {
+		t.Errorf("while its repair waits, our entry is in the network: %t; %s", chained(), last)
+	}
+	k.contest = contest{}
+	if k.pass(config); !last.Ready || !chained() {
+		t.Errorf("after the fight: %s", last)
+	}
+	await.Must(t, os.Remove(filepath.Join(n.BinDir, entry.Type)))
+	await.Must(t, os.Rename(n.Source, n.Source+".away"))
+	if k.pass(config); last.Ready || chained() {
+		t.Errorf("where it cannot be put back, our entry is in the network: %t; %s", chained(), last)
+	}
+	await.Must(t, os.Rename(n.Source+".away", n.Source))
+	if k.pass(config); !last.Ready || !chained() {
+		t.Errorf("once it can: %s", last)
+	}
 }

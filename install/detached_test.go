@@ -77,3 +77,36 @@ func TestDanglingLink(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// Where the plugins' directory is another one on the node, the runtime finds no binary of ours: our entry goes, until
+// the container is made again.
+func TestDetachedPlugins(t *testing.T) {
+	n := newNode(t, "10-net.conflist", list)
+	onNode := filepath.Join(t.TempDir(), "bin")
+	await.Must(t, os.Rename(n.BinDir, onNode))
+	await.Must(t, os.Mkdir(n.BinDir, 0o755))
+	mount := func() {
+		await.Must(t, unix.Mount(onNode, n.BinDir, "", unix.MS_BIND, ""))
+		t.Cleanup(func() { _ = unix.Unmount(n.BinDir, unix.MNT_DETACH) })
+	}
+	mount()
+	var last Pass
+	config, err := n.withDefaults()
+	await.Must(t, err)
+	k := Keeper{Report: func(p Pass) { last = p }}
+	if k.pass(config); !last.Ready {
+		t.Fatal(last)
+	}
+	await.Must(t, errors.Join(os.Rename(onNode, onNode+".old"), os.Mkdir(onNode, 0o755)))
+	await.Must(t, os.WriteFile(filepath.Join(onNode, "ptp"), nil, 0o755))
+	for range 2 {
+		if k.pass(config); last.Ready || last.Detached == "" || n.read("10-net.conflist") != list {
+			t.Errorf("%s\n%s", last, n.read("10-net.conflist"))
+		}
+	}
+	mount()
+	k = Keeper{Report: k.Report}
+	if k.pass(config); !last.Ready || last.Detached != "" {
+		t.Errorf("in a container that is made again: %s", last)
+	}
+}

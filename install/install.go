@@ -66,7 +66,7 @@ func install(c Config, m *memo) ([]Cause, error) {
 	}
 	for range maxSteps {
 		if err := i.installBinary(); err != nil {
-			return i.repairs, fmt.Errorf("installing the binary: %w", err)
+			return i.repairs, errors.Join(fmt.Errorf("installing the binary: %w", err), i.withdraw())
 		}
 		err = i.network().install()
 		gone := errors.Is(err, errNotRun) && errors.Is(err, fs.ErrNotExist) // somebody has removed it meanwhile
@@ -75,6 +75,20 @@ func install(c Config, m *memo) ([]Cause, error) {
 		}
 	}
 	return i.repairs, err
+}
+
+// withdraw takes our entry out of the network while the binary is not there: with it no pod of the node would start.
+func (i *installer) withdraw() error {
+	if executable(i.binary()) {
+		return nil
+	}
+	anyOfOurs := *i
+	anyOfOurs.ours = nil
+	var s Status
+	if anyOfOurs.network().lookAt(&s); s.Chained == NotChained {
+		return nil
+	}
+	return i.network().uninstall()
 }
 
 // Uninstall takes our entry out of every configuration of the mode, and then, if purge is set, removes the binary and

@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -177,6 +178,42 @@ func TestReadinessFiles(t *testing.T) {
 		if s := n.status(); s.Ready || n.tree() != before {
 			t.Errorf("%+v", s)
 		}
+	}
+}
+
+// A delegate is read by Multus. Whether the runtime reads drop-ins says nothing of it, so we are spliced into it; also
+// where Multus is a list. Without a name of a delegate, that list is the primary.
+func TestDelegate(t *testing.T) {
+	for multus, contents := range map[string]string{
+		"00-multus.conf":     `{"cniVersion": "0.3.1", "name": "multus", "type": "multus"}`,
+		"00-multus.conflist": `{"cniVersion": "1.0.0", "name": "multus", "plugins": [{"type": "multus"}]}`,
+	} {
+		for primary, want := range map[string]Chaining{"10-net.conflist": Spliced, "": DroppedIn} {
+			if primary == "" && !strings.HasSuffix(multus, "list") {
+				continue // TestReadinessFiles
+			}
+			n := newNode(t, "10-net.conflist", list)
+			n.program("multus")
+			n.write(multus, contents)
+			n.Primary, n.DropIn, n.RuntimeVersion = primary, DropInAuto, "containerd://2.1.4"
+			n.install()
+			if s := n.status(); !s.Ready || s.Chained != want || filepath.Base(s.Active) != cmp.Or(primary, multus) {
+				t.Errorf("%s, primary %q: %+v", multus, primary, s)
+			}
+			if n.read(multus) != contents {
+				t.Errorf("%s is changed", multus)
+			}
+		}
+	}
+}
+
+// Where none is the network that was named, each is said with its own.
+func TestNoneOfThatName(t *testing.T) {
+	n := newNode(t, "10-net.conflist", list, "20-broken.conf", "{")
+	n.Primary = "missing"
+	fails(t, Install(n.Config), `none has the name "missing"`, `10-net.conflist: its network is "net"`, "20-broken.conf: ")
+	if err := Install(n.Config); strings.Contains(err.Error(), "%!") {
+		t.Error(err)
 	}
 }
 

@@ -128,11 +128,19 @@ func (k *Keeper) Run(ctx context.Context) error {
 func (k *Keeper) pass(c Config) time.Duration {
 	var p Pass
 	var failed error
+	if k.anchors == nil {
+		k.anchors = anchors{}
+	}
+	p.Detached = k.anchors.lost(c.mounted())
 	repairs := k.contest.mayRepair(time.Now())
-	if repairs {
+	if k.anchors.lost([]string{c.BinDir}) != "" {
+		failed = k.takeOut(c) // the binary is where no runtime looks any more
+	} else if repairs {
 		if p.Repaired, failed = install(c, &k.memo); len(p.Repaired) > 0 {
 			k.contest.repaired(time.Now())
 		}
+	} else {
+		failed = k.withdraw(c)
 	}
 	p.Status, p.Err = lookAt(c, &k.memo)
 	if p.Contested = k.contest.wait; p.Contested > 0 && !p.Ready {
@@ -141,10 +149,7 @@ func (k *Keeper) pass(c Config) time.Duration {
 	if failed != nil && (p.Contested == 0 || !errors.Is(failed, errUnsteady)) {
 		p.Err = failed
 	}
-	if k.anchors == nil {
-		k.anchors = anchors{}
-	}
-	if p.Detached = k.anchors.lost(c.mounted()); p.Detached != "" {
+	if p.Detached != "" {
 		p.miss("%s; this container has to be made again", p.Detached)
 		p.Ready = false
 	}
@@ -164,6 +169,27 @@ func (k *Keeper) pass(c Config) time.Duration {
 		return k.Tick
 	}
 	return 30 * time.Second
+}
+
+// withdraw takes our entry out while the binary has to wait for its repair.
+func (k *Keeper) withdraw(c Config) error {
+	i, err := newInstaller(c, &k.memo)
+	if err != nil {
+		return err
+	}
+	return i.withdraw()
+}
+
+// takeOut takes our entry out of the network.
+func (k *Keeper) takeOut(c Config) error {
+	i, err := newInstaller(c, &k.memo)
+	if err == nil {
+		err = i.network().uninstall()
+	}
+	if IsNoPrimary(err) {
+		return nil
+	}
+	return err
 }
 
 // mounted returns the directories in which the Keeper writes.

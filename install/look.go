@@ -20,6 +20,7 @@ type file struct {
 	data       []byte
 	conf       conflist.Conf
 	problem    error // why it cannot be the primary; nil if it can
+	delegated  bool  // the runtime calls Multus, which reads it
 }
 
 // isList reports whether the runtime reads the file as a list of plugins, not as a single one.
@@ -67,11 +68,16 @@ func read(dir, name string) file {
 // active is the configuration that the runtime uses: the first by name that is valid, or that of the name that was
 // configured.
 func (c chain) active(files []file) (file, error) {
+	delegated := false
 	for _, f := range files {
+		if f.isMultus() && c.Primary != "" {
+			delegated = true // of what comes after it, whatever the runtime itself would read
+		}
 		if c.Primary != "" && f.name != c.Primary && !f.isOf(c.Primary) && f.conf.Name != c.Primary {
 			continue
 		}
 		if f.problem == nil || errors.Is(f.problem, errDangling) { // the runtime may see the target
+			f.delegated = delegated
 			return f, f.problem
 		}
 	}
@@ -88,19 +94,23 @@ func (f file) isOf(conf string) bool {
 
 // protected reports whether nobody but its owner may edit a file.
 func (f file) protected() bool {
-	return slices.Contains(readiness, f.name) || !f.isList() && entry.TypeOf(f.data) == "multus"
+	return slices.Contains(readiness, f.name) || !f.isList() && f.isMultus()
 }
+
+// isMultus reports whether Multus is what the runtime calls by that file.
+func (f file) isMultus() bool { return f.problem == nil && slices.Contains(f.conf.Types(), "multus") }
 
 // component matches a network name that the CNI specification allows, and that so is safe as the name of a directory.
 var component = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 
-// usesDropIn reports whether ModeChain uses a drop-in for this primary, and does not splice.
+// usesDropIn reports whether ModeChain uses a drop-in for this primary, and does not splice. What the runtime's version
+// tells is not true of a delegate, which Multus reads.
 func (c chain) usesDropIn(f file) bool {
 	switch {
 	case !f.isList(), f.conf.OnlyInlined(), !component.MatchString(f.conf.Name), aside(f) != "":
 		return false
 	case c.DropIn == DropInAuto:
-		return readsDropIns(c.RuntimeVersion)
+		return readsDropIns(c.RuntimeVersion) && !f.delegated
 	}
 	return c.DropIn == DropInAlways
 }
