@@ -28,7 +28,6 @@ const (
 
 // entry is what this package needs to know of a connection that conntrack tracks.
 type entry struct {
-	proto            uint8
 	srcPort, dstPort uint16
 	zone             uint16
 	replied          bool
@@ -57,19 +56,22 @@ func (l *Lab) flush() error {
 	return nil
 }
 
-// connections lists the connections of the family in the pod's conntrack.
-func (l *Lab) connections(family Family) ([]entry, error) {
-	af := byte(unix.AF_INET)
-	if family == IPv6 {
-		af = unix.AF_INET6
+// query finds a datagram's connection in the zone, by the numbers that it began with. Conntrack is asked for the one: a
+// list is of all network namespaces, and takes the kernel as long as its table is wide.
+func (l *Lab) query(src, dst netip.AddrPort, zone uint16) (e entry, found bool, err error) {
+	af, tuple := tupleOf(unix.IPPROTO_UDP, src, dst)
+	attrs := attr(ctTupleOrig|unix.NLA_F_NESTED, tuple)
+	if zone != 0 {
+		attrs = append(attrs, attr(ctZone, binary.BigEndian.AppendUint16(nil, zone))...)
 	}
-	messages, err := l.ctnetlink(ctGet, unix.NLM_F_DUMP, af, nil)
+	messages, err := l.ctnetlink(ctGet, unix.NLM_F_ACK, af, attrs)
+	if errors.Is(err, unix.ENOENT) {
+		return e, false, nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("listing conntrack: %w", err)
+		return e, false, fmt.Errorf("looking up a conntrack entry: %w", err)
 	}
-	var entries []entry
 	for _, message := range messages {
-		var e entry
 		eachAttr(message[4:], func(kind uint16, value []byte) { // after struct nfgenmsg
 			switch kind {
 			case ctTupleOrig:
@@ -80,9 +82,8 @@ func (l *Lab) connections(family Family) ([]entry, error) {
 				e.zone = binary.BigEndian.Uint16(value)
 			}
 		})
-		entries = append(entries, e)
 	}
-	return entries, nil
+	return e, e.srcPort == src.Port() && e.dstPort == dst.Port() && e.zone == zone, nil
 }
 
 func (e *entry) readTuple(tuple []byte) {
@@ -92,8 +93,6 @@ func (e *entry) readTuple(tuple []byte) {
 		}
 		eachAttr(value, func(kind uint16, value []byte) {
 			switch kind {
-			case ctProtoNum:
-				e.proto = value[0]
 			case ctSrcPort:
 				e.srcPort = binary.BigEndian.Uint16(value)
 			case ctDstPort:
@@ -117,21 +116,26 @@ func eachAttr(raw []byte, visit func(kind uint16, value []byte)) {
 
 // forget makes the pod's kernel forget one TCP connection; none is fine.
 func (l *Lab) forget(src, dst netip.AddrPort) error {
-	kindOf := [2]uint16{1, 2} // CTA_IP_V4_SRC, CTA_IP_V4_DST
-	af := byte(unix.AF_INET)
-	if src.Addr().Is6() {
-		kindOf, af = [2]uint16{3, 4}, unix.AF_INET6
-	}
-	ip := slices.Concat(attr(kindOf[0], src.Addr().AsSlice()), attr(kindOf[1], dst.Addr().AsSlice()))
-	proto := slices.Concat(attr(ctProtoNum, []byte{unix.IPPROTO_TCP}),
-		attr(ctSrcPort, binary.BigEndian.AppendUint16(nil, src.Port())),
-		attr(ctDstPort, binary.BigEndian.AppendUint16(nil, dst.Port())))
-	tuple := slices.Concat(attr(ctTupleIP|unix.NLA_F_NESTED, ip), attr(ctTupleProto|unix.NLA_F_NESTED, proto))
+	af, tuple := tupleOf(unix.IPPROTO_TCP, src, dst)
 	_, err := l.ctnetlink(ctDelete, unix.NLM_F_ACK, af, attr(ctTupleOrig|unix.NLA_F_NESTED, tuple))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("deleting a conntrack entry: %w", err)
 	}
 	return nil
+}
+
+// tupleOf returns the address family and the attributes of a tuple.
+func tupleOf(proto byte, src, dst netip.AddrPort) (af byte, tuple []byte) {
+	kindOf := [2]uint16{1, 2} // CTA_IP_V4_SRC, CTA_IP_V4_DST
+	af = unix.AF_INET
+	if src.Addr().Is6() {
+		kindOf, af = [2]uint16{3, 4}, unix.AF_INET6
+	}
+	ip := slices.Concat(attr(kindOf[0], src.Addr().AsSlice()), attr(kindOf[1], dst.Addr().AsSlice()))
+	ports := slices.Concat(attr(ctProtoNum, []byte{proto}),
+		attr(ctSrcPort, binary.BigEndian.AppendUint16(nil, src.Port())),
+		attr(ctDstPort, binary.BigEndian.AppendUint16(nil, dst.Port())))
+	return af, slices.Concat(attr(ctTupleIP|unix.NLA_F_NESTED, ip), attr(ctTupleProto|unix.NLA_F_NESTED, ports))
 }
 
 // attr is one netlink attribute.

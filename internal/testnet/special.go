@@ -41,12 +41,12 @@ func (l *Lab) zones(f Flow, family Family, silent int) Outcome {
 	}
 	o := proxy.exchange(second, family)
 	o.Note = "app " + string(asked.Landed)
-	entries, err := l.connections(family)
-	if err != nil {
-		return failure(err)
-	}
-	for _, e := range entries {
-		if asked.Landed == AtDNS && e.isQuery(source.Port(), f.Port) && e.zone != appZone {
+	for zone := range uint16(appZone) { // Istio has a zone 1
+		e, found, err := l.query(source, netip.AddrPortFrom(f.To.Addr(family), f.Port), zone)
+		if err != nil {
+			return failure(err)
+		}
+		if asked.Landed == AtDNS && found {
 			o.Note += ", another zone " + map[bool]string{true: "replied", false: "unreplied"}[e.replied]
 		}
 	}
@@ -56,11 +56,6 @@ func (l *Lab) zones(f Flow, family Family, silent int) Outcome {
 // appZone is the conntrack zone of what the sidecar's DNS listener gets.
 const appZone = 2
 
-// isQuery reports whether it began with a datagram between these ports.
-func (e entry) isQuery(src, dst uint16) bool {
-	return e.proto == unix.IPPROTO_UDP && e.srcPort == src && e.dstPort == dst
-}
-
 // zone notes the conntrack zone of a DNS query.
 func (l *Lab) zone(f Flow, family Family, silent int) Outcome {
 	c, err := l.newClient(f, family, silent)
@@ -69,13 +64,13 @@ func (l *Lab) zone(f Flow, family Family, silent int) Outcome {
 	}
 	defer c.close()
 	o := c.exchange(f, family)
-	entries, err := l.connections(family)
-	if err != nil {
-		return failure(err)
-	}
-	for _, e := range entries {
-		if e.isQuery(c.local().Port(), f.Port) {
-			o.Note += fmt.Sprintf("zone %d", e.zone)
+	for zone := range uint16(appZone + 1) {
+		_, found, err := l.query(c.local(), netip.AddrPortFrom(f.To.Addr(family), f.Port), zone)
+		if err != nil {
+			return failure(err)
+		}
+		if found {
+			o.Note += fmt.Sprintf("zone %d", zone)
 		}
 	}
 	return o
