@@ -107,3 +107,27 @@ func (c *sidecar) stop() {
 		unix.Close(fd)
 	}
 }
+
+// TakeInbound has the app listen at the sidecar's inbound port in place of the sidecar, in one family, until giveBack
+// is called.
+func (l *Lab) TakeInbound(family Family) (giveBack func(), err error) {
+	car, app := l.sidecar, l.servers[0]
+	if err := car.setInbound(false); err != nil {
+		return nil, err
+	}
+	wild := netip.IPv4Unspecified()
+	if family == IPv6 {
+		wild = netip.IPv6Unspecified()
+	}
+	app.do(func() { err = app.listen(AtApp, wild, car.inbound) })
+	return func() {
+		app.do(func() {
+			for fd, e := range app.sockets {
+				if e.port == car.inbound {
+					app.abort(fd)
+				}
+			}
+		})
+		l.mustSetInbound(true)
+	}, err
+}
