@@ -237,6 +237,13 @@ func (c crioCase) String() string {
 func (c crioCase) onto(t testing.TB, flags ...string) *crioRig {
 	t.Helper()
 	r := onCRIO(t, c.release)
+	r.chain(c, flags...)
+	return r
+}
+
+// chain starts the agent, and waits until it has chained the plugin.
+func (r *crioRig) chain(c crioCase, flags ...string) {
+	r.Helper()
 	r.flags = append(append(r.flags, c.flags...), flags...)
 	r.write("net.d/"+c.file, r.bridge(c.file, c.version))
 	r.startAgent(r.flags...)
@@ -245,7 +252,6 @@ func (c crioCase) onto(t testing.TB, flags ...string) *crioRig {
 	if got := r.exists("net.d/pods/99-istio-pod-network.conf"); got != (c.way == dropIn) {
 		r.Errorf("there is a drop-in: %t, want it chained by %s", got, c.way)
 	}
-	return r
 }
 
 // checks is CHECK where CRI-O calls it for the plugin: what libcni keeps of a network has no drop-in.
