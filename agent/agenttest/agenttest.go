@@ -70,7 +70,7 @@ func RecordFor(pod *corev1.Pod, netns string) record.Record {
 		Version: record.Version, Network: "net", IfName: "eth0", ContainerID: "c" + netns, PodUID: string(pod.UID),
 		Namespace: pod.Namespace, Name: pod.Name, NetNS: record.NetNS(Boot + "/" + netns),
 		Decision: record.Redirect, Reason: "injected", Backend: "nftables", Time: time.Now(),
-		RuleSetHash: redirect.DefaultSpec().RuleSet().Hash(),
+		RuleSetHash: redirect.DefaultSpec().RuleSet().Hash(), Spec: []byte(`{}`),
 	}
 }
 

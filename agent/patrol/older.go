@@ -11,7 +11,8 @@ type rendered map[string]string
 
 // isOlder reports whether another release has written the pod's rules than those that this one would write from the
 // same settings: an upgrade changes nothing for pods that run. Settings that this release cannot read are another's.
-// Whoever lists records leaves their settings out, so they are read from the store, once.
+// Whoever lists records leaves their settings out, so they are read from the store, once; as long as that fails nothing
+// is said of the pod, and it is asked again.
 func (now rendered) isOlder(r record.Record, before rendered, store record.Store) bool {
 	if r.Decision != record.Redirect {
 		return false
@@ -20,9 +21,11 @@ func (now rendered) isOlder(r record.Record, before rendered, store record.Store
 	hash, known := before[key]
 	if !known {
 		if r.Spec == nil {
-			if whole, err := store.Get(r.ContainerID, r.IfName); err == nil {
-				r.Spec = whole.Spec
+			whole, err := store.Get(r.ContainerID, r.IfName)
+			if err != nil {
+				return false
 			}
+			r.Spec = whole.Spec
 		}
 		if spec, err := redirect.ParseSpec(r.Spec); err == nil {
 			hash = spec.RuleSet().Hash()

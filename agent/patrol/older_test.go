@@ -41,7 +41,7 @@ func TestOlderRules(t *testing.T) {
 		"of another release":           {func(r *record.Record) { r.RuleSetHash = "cbf29ce484222325" }, true},
 		"of one that kept no hash":     {func(r *record.Record) { r.RuleSetHash = "" }, true},
 		"of one with other keys":       {func(r *record.Record) { r.Spec = []byte(`{"notYetKnown": true}`) }, true},
-		"of one, with other settings":  {func(r *record.Record) { settings(r, tproxy); r.Spec = nil }, true},
+		"of one, with other settings":  {func(r *record.Record) { settings(r, tproxy); r.Spec = []byte(`{}`) }, true},
 		"left untouched":               {func(r *record.Record) { r.Decision, r.RuleSetHash = record.Untouched, "" }, false},
 		"keys of an earlier release":   {func(r *record.Record) { r.Spec = []byte(`{"mode": "REDIRECT"}`) }, false},
 		"of a sandbox of another boot": {func(r *record.Record) { r.NetNS, r.RuleSetHash = "x/1/1", "" }, false},
@@ -71,6 +71,37 @@ func TestOlderRules(t *testing.T) {
 		}
 		if len(b.Bypassed()) > 0 {
 			t.Errorf("%s: a bypass", name)
+		}
+	}
+}
+
+// A record that cannot be read tells nothing of its pod, for now: the next round asks again, and its answer stays.
+func TestOlderRulesUnread(t *testing.T) {
+	for name, hash := range map[string]string{"of this release": "", "of another": "cbf29ce484222325"} {
+		pod := agenttest.Running("cart")
+		b := patrolling(t, pod)
+		r := agenttest.RecordFor(pod, "1/1")
+		r.ContainerID = "listed"
+		if hash != "" {
+			r.RuleSetHash = hash
+		}
+		listed := r
+		listed.Spec = nil
+		b.records["r"] = listed
+		look := func(when string, want bool) {
+			t.Helper()
+			b.round(t.Context(), time.Now())
+			if older := len(b.Older()) > 0; older != want {
+				t.Errorf("%s, %s: counted %t, want %t", name, when, older, want)
+			}
+		}
+		look("before it can be read", false)
+		await.Must(t, b.Store.Put(r))
+		look("once it can", hash != "")
+		await.Must(t, b.Store.Delete(r.ContainerID, r.IfName))
+		look("and afterwards", hash != "")
+		if events := sent(b.events); len(events) > 0 != (hash != "") || len(events) > 1 {
+			t.Errorf("%s: Events %q", name, events)
 		}
 	}
 }
