@@ -13,6 +13,8 @@ import (
 // the machine as the bridge's, the ports of a live migration stay in the pod, and what the machine sends is
 // masqueraded. In IPv6 the sidecar's connections are not led on. In the scripts $nf, $ipt, $vm, $gw and $lo are of a
 // family, $own the addresses that are the machine's, and $from those that the bridge hides.
+// That the ports of a migration (49152 and 49153) stay is of the releases whose list of ports to skip has them; where
+// ReservedPorts in pkg/network/istio/ports.go has the sidecar's alone, no rule is about a migration.
 // Source: kubevirt/kubevirt pkg/network/setup/netpod/masquerade, pkg/network/istio.
 var masquerades = map[string]string{
 	"nft": `nft -f - <<END
