@@ -63,14 +63,15 @@ func originalDst(fd int, local netip.Addr) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(raw[4:8])), port), nil
 }
 
-// answer replies to one datagram, from the address that it was sent to.
-func (e *endpoint) answer() {
+// answer replies to the datagrams that are there, each from the address that it was sent to, after hear was told of it.
+func (e *endpoint) answer(hear func(question string, at Landing)) {
 	var question, oob [256]byte
 	for {
 		n, oobn, _, from, err := unix.Recvmsg(e.fd, question[:], oob[:], 0)
 		if err != nil {
 			return
 		}
+		hear(string(question[:n]), e.landing)
 		a := answer{landing: e.landing, remote: addrPort(from)}
 		cmsgs, _ := unix.ParseSocketControlMessage(oob[:oobn])
 		var source []byte

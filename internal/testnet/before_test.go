@@ -34,7 +34,8 @@ func TestIstioLetsThrough(t *testing.T) {
 				t.Fatal(err)
 			}
 			applyIstio(t, l, p.settings())
-			for range 2 { // a busy kernel may lose a packet
+			// A busy kernel may lose a packet, and some ways take two that follow each other within some milliseconds.
+			for range 4 {
 				note(seen, column, l.RunAll())
 				if err := l.Reset(); err != nil {
 					t.Fatal(err)

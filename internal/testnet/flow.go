@@ -88,7 +88,7 @@ const (
 	NoAddress   Landing = "no-address"  // the pod has not the address that it was to come from
 	Reset       Landing = "reset"       // a kernel answered a packet that fits no connection
 	Silence     Landing = "silence"     // no kernel did
-	Kept        Landing = "kept"        // an attempt to escape was not answered by those whom it was meant for
+	Kept        Landing = "kept"        // an attempt to escape has not reached those whom it was meant for
 	Failed      Landing = "failed"      // the attempt itself went wrong; Note says how
 )
 

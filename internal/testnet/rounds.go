@@ -52,6 +52,9 @@ func (r *rounds) close() {
 // during has rounds pass while do runs, as long as somebody waits for one.
 func (r *rounds) during(servers []*server, do func()) {
 	r.servers = servers
+	for _, s := range servers {
+		s.do(func() { clear(s.heard) })
+	}
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -67,6 +70,18 @@ func (r *rounds) during(servers []*server, do func()) {
 	do()
 	close(stop)
 	<-stopped
+}
+
+// heard says at which of the stand-ins a question has arrived.
+func (r *rounds) heard(question string) (at Landing, found bool) {
+	for _, s := range r.servers {
+		s.do(func() {
+			if landing, there := s.heard[question]; there {
+				at, found = landing, true
+			}
+		})
+	}
+	return at, found
 }
 
 // round panics where the kernel does not let it: nothing that is absent would mean anything then.

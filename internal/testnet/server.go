@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,7 @@ type server struct {
 	pending chan func()
 	ended   chan struct{}
 	sockets map[int]*endpoint
+	heard   map[string]Landing // where each question has arrived since the rounds began, whatever became of the answer
 }
 
 // endpoint is one socket of a server.
@@ -46,7 +48,8 @@ func startServer(ns *os.File, who ids) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{pending: make(chan func(), 16), ended: make(chan struct{}), sockets: map[int]*endpoint{}}
+	s := &server{pending: make(chan func(), 16), ended: make(chan struct{}), sockets: map[int]*endpoint{},
+		heard: map[string]Landing{}}
 	t.do(func() {
 		if s.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
 			s.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
@@ -190,11 +193,15 @@ func (s *server) serve(fd int) {
 			s.remove(fd)
 			return
 		}
+		s.hear(string(question[:n]), e.landing)
 		_, _ = unix.Write(fd, []byte(e.describe().String()))
 	case udpSocket:
-		e.answer()
+		e.answer(s.hear)
 	}
 }
+
+// hear remembers a question.
+func (s *server) hear(question string, at Landing) { s.heard[strings.TrimSpace(question)] = at }
 
 // describe returns what a connection knows about itself.
 func (e *endpoint) describe() answer {

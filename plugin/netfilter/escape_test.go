@@ -17,10 +17,9 @@ var guarded = map[string][]string{
 	"default":                {},
 	"dns-exclude-interfaces": {},
 	// In the first the packets of a machine behind the pod are TPROXY's, which never asks what connection tracking says
-	// of a SYN. In IPv6 the server's answer is invalid to connection tracking, and TPROXY drops it.
-	"tproxy": {"IPv4 escape-vm", "IPv6 escape-vm", "IPv6 escape-freebind", "IPv6 escape-freebind-443", "IPv6 escape-mptcp",
-		"IPv6 escape-inbound"},
-	"tproxy-reroute": {"IPv6 escape-freebind", "IPv6 escape-freebind-443", "IPv6 escape-mptcp", "IPv6 escape-inbound"},
+	// of a SYN; in IPv6 so is the SYN of the server that calls.
+	"tproxy":         {"IPv4 escape-vm", "IPv6 escape-vm", "IPv6 escape-inbound"},
+	"tproxy-reroute": {"IPv6 escape-inbound"},
 }
 
 // TestEscapesWereReal makes every attempt under the rules that had no guard: each must get through, or else it would
@@ -42,12 +41,7 @@ func TestEscapesWereReal(t *testing.T) {
 					attempts = append(attempts, flow)
 				}
 			}
-			through := map[string]bool{}
-			for range 2 { // a busy kernel may lose a packet
-				for _, result := range lab.CheckFlows(attempts) {
-					through[fmt.Sprintf("%s %s", result.Family, result.Flow.Name)] = result.Got.Landed != testnet.Failed
-				}
-			}
+			through := getThrough(lab, attempts)
 			for _, flow := range attempts {
 				for _, family := range lab.Families() {
 					what := fmt.Sprintf("%s %s", family, flow.Name)
@@ -67,6 +61,28 @@ func TestEscapesWereReal(t *testing.T) {
 			t.Errorf("%s gets through nowhere", kind)
 		}
 	}
+}
+
+// getThrough makes the attempts, again and again those that come to nothing: a busy kernel may lose a packet, and some
+// get through only if their SYNs follow each other within some milliseconds.
+func getThrough(lab *testnet.Lab, attempts []testnet.Flow) map[string]bool {
+	through := map[string]bool{}
+	for range 8 {
+		var again []testnet.Flow
+		for _, flow := range attempts {
+			for _, family := range lab.Families() {
+				what := fmt.Sprintf("%s %s", family, flow.Name)
+				if flow.In(family) && !through[what] && !slices.Contains(again, flow) {
+					again = append(again, flow)
+				}
+			}
+		}
+		for _, result := range lab.CheckFlows(again) {
+			what := fmt.Sprintf("%s %s", result.Family, result.Flow.Name)
+			through[what] = through[what] || result.Got.Landed != testnet.Failed
+		}
+	}
+	return through
 }
 
 // applyBefore replaces the packet rules by those of before.

@@ -441,3 +441,22 @@ func TestUsableUntold(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLegacyInUse writes by iptables to a pod in which somebody uses its legacy way: beside those rules, not before or
+// after them.
+func TestLegacyInUse(t *testing.T) {
+	for _, lacks := range []string{"", "nft_chain_nat"} {
+		backend := Iptables
+		if lacks != "" {
+			backend = Auto
+		}
+		lab, n := newLab(t, testnet.Options{})
+		shell(t, lab, "iptables-legacy -t nat -N DOCKER")
+		restore := lacking(t, strings.Fields(lacks)...)
+		applied, err := n.Apply(backend, named(t, "default"))
+		restore()
+		if err != nil || applied.Backend != IptablesLegacy {
+			t.Errorf("%s: %+v, %v", backend, applied, err)
+		}
+	}
+}
