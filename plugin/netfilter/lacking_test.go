@@ -201,7 +201,7 @@ func reported(t *testing.T, err error, texts []string) {
 	}
 }
 
-// TestReplaceLacking renews the rules of a pod on kernels that have come to lack what they are written by: the new ones
+// TestReplaceLacking writes anew to a pod on kernels that have come to lack what its rules are written by: the new ones
 // come by another way and the old ones go, or the old ones stay as they are.
 func TestReplaceLacking(t *testing.T) {
 	for _, c := range []struct {
@@ -214,28 +214,32 @@ func TestReplaceLacking(t *testing.T) {
 		{"nft_chain_nat ip_tables", Nftables, ""},
 		{"nft_compat nft_tproxy", IptablesNFT, IptablesLegacy},
 	} {
-		t.Run(c.lacks, func(t *testing.T) {
-			lab, n := newLab(t, testnet.Options{})
-			earlier := apply(t, n, c.by, named(t, "default"))
-			profile, _ := testnet.ProfileNamed("tproxy-dns")
-			rules, before := ruleSet(t, profile), everything(t, lab)
-			restore := lacking(t, strings.Fields(c.lacks)...)
-			applied, err := n.Replace(Auto, rules)
-			restore()
-			if c.want == "" {
-				if !IsUnusable(err) {
-					t.Errorf("%+v, %v", applied, err)
+		for name, put := range map[string]func(*NetNS, Backend, redirect.RuleSet) (Applied, error){
+			"Replace": (*NetNS).Replace, "Apply": (*NetNS).Apply,
+		} {
+			t.Run(name+"/"+c.lacks, func(t *testing.T) {
+				lab, n := newLab(t, testnet.Options{})
+				earlier := apply(t, n, c.by, named(t, "default"))
+				profile, _ := testnet.ProfileNamed("tproxy-dns")
+				rules, before := ruleSet(t, profile), everything(t, lab)
+				restore := lacking(t, strings.Fields(c.lacks)...)
+				applied, err := put(n, Auto, rules)
+				restore()
+				if c.want == "" {
+					if !IsUnusable(err) {
+						t.Errorf("%+v, %v", applied, err)
+					}
+					compareText(t, used(everything(t, lab)), used(before))
+					return
 				}
-				compareText(t, used(everything(t, lab)), used(before))
-				return
-			}
-			if err != nil || applied.Backend != c.want {
-				t.Fatalf("%+v, %v", applied, err)
-			}
-			renewed(t, lab, n, profile, applied)
-			applied.Created = append(applied.Created, earlier.Created...)
-			await.Must(t, n.Remove(applied))
-		})
+				if err != nil || applied.Backend != c.want {
+					t.Fatalf("%+v, %v", applied, err)
+				}
+				renewed(t, lab, n, profile, applied)
+				applied.Created = append(applied.Created, earlier.Created...)
+				await.Must(t, n.Remove(applied))
+			})
+		}
 	}
 }
 
