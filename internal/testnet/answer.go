@@ -63,15 +63,14 @@ func originalDst(fd int, local netip.Addr) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(raw[4:8])), port), nil
 }
 
-// answer replies to the datagrams that are there, each from the address that it was sent to, after hear was told of it.
-func (e *endpoint) answer(hear func(question string, at Landing)) {
+// answer replies to the datagrams that are there, each from the address that it was sent to, and tells hear before.
+func (e *endpoint) answer(hear func(question []byte, a answer)) {
 	var question, oob [256]byte
 	for {
 		n, oobn, _, from, err := unix.Recvmsg(e.fd, question[:], oob[:], 0)
 		if err != nil {
 			return
 		}
-		hear(string(question[:n]), e.landing)
 		a := answer{landing: e.landing, remote: addrPort(from)}
 		cmsgs, _ := unix.ParseSocketControlMessage(oob[:oobn])
 		var source []byte
@@ -79,6 +78,7 @@ func (e *endpoint) answer(hear func(question string, at Landing)) {
 			a.local, source = pktinfo(cmsg, e.port)
 		}
 		a.dst = a.local
+		hear(question[:n], a)
 		fd := e.fd
 		if _, as, found := strings.Cut(strings.TrimSpace(string(question[:n])), "as="); found && e.replies[as] != 0 {
 			fd = e.replies[as]

@@ -164,6 +164,9 @@ func (c *client) exchange(f Flow, family Family) Outcome {
 
 const portChanged = " (port changed)"
 
+// unheard is the note of a flow that has reached somebody whose answer has not come back.
+const unheard = "no answer comes back"
+
 // lastQuestion is the number of the one that answered has asked last.
 var lastQuestion atomic.Uint32
 
@@ -174,15 +177,16 @@ func (c *client) answered(f Flow) Outcome {
 	if f.As != "" {
 		question += " as=" + string(f.As)
 	}
+	note := ""
 	a, err := c.ask(question + "\n")
 	if err != nil {
-		o := failure(err)
-		if reached, found := c.rounds.heard(question); found {
-			o = Outcome{Landed: reached, Note: "no answer: " + string(o.Landed)}
+		found := false
+		if a, found = c.rounds.heard(question); !found {
+			return failure(err)
 		}
-		return o
+		note = unheard
 	}
-	o := Outcome{Landed: a.landing, Dst: a.dst.String(), Source: a.remote.Addr().String()}
+	o := Outcome{Landed: a.landing, Dst: a.dst.String(), Source: a.remote.Addr().String(), Note: note}
 	if a.remote.Port() != c.local().Port() {
 		o.Source += portChanged
 	}

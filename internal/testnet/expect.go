@@ -65,8 +65,12 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	redirected, _ := s.listener(f, family)
 	a, escapes := f.Kind.attempt()
 	switch {
-	case escapes && (redirected != direct || s.losesAnswer(f, a, family)):
+	case escapes && (redirected != direct || a.Helped && s.losesAnswer(f, a, family)):
 		return Outcome{Landed: Kept}
+	case escapes && s.losesAnswer(f, a, family):
+		o := s.reach(f, family)
+		o.Note = unheard
+		return o
 	case escapes && a.Inbound:
 		return Outcome{Landed: AtApp}
 	case redirected == direct:
@@ -87,7 +91,10 @@ func (s settings) expect(f Flow, family Family) Outcome {
 // losesAnswer reports whether the rules keep the server's answer from an attempt that nothing else keeps from the
 // server. Where the connection is an answer to connection tracking, it takes the answer to that for invalid; so that
 // dropInvalid drops it, and TPROXY does not see an open connection where it captures the attempt's own port. A first
-// segment that is redirected leaves no such entry.
+// segment that is redirected leaves no such entry. After a helper's segment that begins with the first segment of the
+// answer, and there is no connection. After one of this kernel it begins later, and what the app says is heard: two
+// SYNs of one kernel with the same numbers differ little in their sequence numbers (secure_tcpv6_seq in
+// net/core/secure_seq.c), by which the first segment is in the window (tcp_in_window in nf_conntrack_proto_tcp.c).
 func (s settings) losesAnswer(f Flow, a escape.Attempt, family Family) bool {
 	switch {
 	case a.Helped:

@@ -35,7 +35,7 @@ func (l *Lab) Open(flows []Flow) *Open {
 
 func (o *Open) open(c *opened) {
 	if a, escapes := c.Flow.Kind.attempt(); escapes {
-		if c.client, c.close, c.Got = o.lab.escaped(c.Flow, a, c.Family, Silent, nil); c.Got.Landed != AtPeer {
+		if c.client, c.close, c.Got = o.lab.escaped(c.Flow, a, c.Family, Silent, nil); !c.Got.answered() {
 			c.close()
 			c.client = nil
 		}
@@ -45,15 +45,18 @@ func (o *Open) open(c *opened) {
 	if err != nil {
 		return
 	}
-	if c.Got = client.exchange(c.Flow, c.Family); !c.Got.Landed.answers() {
+	if c.Got = client.exchange(c.Flow, c.Family); !c.Got.answered() {
 		client.close()
 		return
 	}
 	c.client, c.close = client, client.close
 }
 
-// answers says whether somebody is there who answers.
-func (l Landing) answers() bool { return l.isListener() || l == AtApp || l == AtPeer || l == AtVM }
+// answered says whether somebody has answered.
+func (o Outcome) answered() bool {
+	there := o.Landed.isListener() || o.Landed == AtApp || o.Landed == AtPeer || o.Landed == AtVM
+	return there && o.Note != unheard
+}
 
 // Ask uses every connection again: each should land where it has landed before.
 func (o *Open) Ask() []Result {

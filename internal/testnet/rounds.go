@@ -72,16 +72,16 @@ func (r *rounds) during(servers []*server, do func()) {
 	<-stopped
 }
 
-// heard says at which of the stand-ins a question has arrived.
-func (r *rounds) heard(question string) (at Landing, found bool) {
+// heard returns what one of the stand-ins has said to a question, if it has arrived.
+func (r *rounds) heard(question string) (a answer, found bool) {
 	for _, s := range r.servers {
 		s.do(func() {
-			if landing, there := s.heard[question]; there {
-				at, found = landing, true
+			if said, there := s.heard[question]; there {
+				a, found = said, true
 			}
 		})
 	}
-	return at, found
+	return a, found
 }
 
 // round panics where the kernel does not let it: nothing that is absent would mean anything then.

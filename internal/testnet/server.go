@@ -19,7 +19,7 @@ type server struct {
 	pending chan func()
 	ended   chan struct{}
 	sockets map[int]*endpoint
-	heard   map[string]Landing // where each question has arrived since the rounds began, whatever became of the answer
+	heard   map[string]answer // what was said to each question since the rounds began, whether it has arrived or not
 }
 
 // endpoint is one socket of a server.
@@ -49,7 +49,7 @@ func startServer(ns *os.File, who ids) (*server, error) {
 		return nil, err
 	}
 	s := &server{pending: make(chan func(), 16), ended: make(chan struct{}), sockets: map[int]*endpoint{},
-		heard: map[string]Landing{}}
+		heard: map[string]answer{}}
 	t.do(func() {
 		if s.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
 			s.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
@@ -193,15 +193,16 @@ func (s *server) serve(fd int) {
 			s.remove(fd)
 			return
 		}
-		s.hear(string(question[:n]), e.landing)
-		_, _ = unix.Write(fd, []byte(e.describe().String()))
+		a := e.describe()
+		s.hear(question[:n], a)
+		_, _ = unix.Write(fd, []byte(a.String()))
 	case udpSocket:
 		e.answer(s.hear)
 	}
 }
 
 // hear remembers a question.
-func (s *server) hear(question string, at Landing) { s.heard[strings.TrimSpace(question)] = at }
+func (s *server) hear(question []byte, a answer) { s.heard[strings.TrimSpace(string(question))] = a }
 
 // describe returns what a connection knows about itself.
 func (e *endpoint) describe() answer {

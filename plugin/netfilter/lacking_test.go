@@ -335,6 +335,9 @@ func TestFailsOnce(t *testing.T) {
 	t.Cleanup(func() { batch = saved })
 	failed(Auto, false)
 	failed(Auto, true)
+	if err := Usable(Auto, named(t, "default")); !IsUnusable(err) { // as ADD says at that moment
+		t.Error(err)
+	}
 	batch = saved
 	withBroken(t)
 	flag := filepath.Join(t.TempDir(), "flag")
