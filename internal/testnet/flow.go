@@ -131,7 +131,7 @@ type Result struct {
 
 // OK says that the flow landed where it should. An attempt that needs a helper's segment may come to nothing where it
 // may go through: that connection tracking takes the rest for an answer is what it hopes for, and not what it is owed.
-// So may one whose answer is lost: that the first segment of the answer passes hangs on sequence numbers, and so on time.
+// So may one whose answer is lost: that the answer's first segment passes hangs on sequence numbers, and so on time.
 func (r Result) OK() bool {
 	a, _ := r.Flow.Kind.attempt()
 	return r.Got == r.Want || (a.Helped || r.Want.Note == unheard) && r.Got.Landed == Kept
