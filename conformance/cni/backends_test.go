@@ -65,7 +65,7 @@ func (n *node) servesPod(t *testing.T, conf []byte, netns string) {
 		t.Errorf("STATUS: %s", got.stdout)
 	}
 	pod := attachment("aaaa", netns)
-	for _, verb := range []string{"ADD", "CHECK", "ADD", "CHECK", "DEL", "DEL"} {
+	for _, verb := range []string{"ADD", "ADD", "CHECK", "DEL"} {
 		if got := n.run(t, verb, conf, pod); got.code != 0 {
 			t.Errorf("%s: %s", verb, got.stdout)
 		}
