@@ -114,7 +114,10 @@ kernel() {
 		dpkg-deb -x "$deb" "$files"
 		rm "$deb"
 	done
-	cp "$files"/boot/vmlinuz-* "$4/vmlinuz"
+	for file in "$files"/boot/vmlinuz-* "$files"/usr/lib/modules/*/vmlinuz; do # up to trixie, and later
+		[ ! -e "$file" ] || cp "$file" "$4/vmlinuz"
+	done
+	[ -e "$4/vmlinuz" ] || refuse "there is no kernel in ${names[*]}" "This Debian has it elsewhere."
 	[ -d "$files/usr/lib/modules" ] || { mkdir -p "$files/usr/lib" && mv "$files/lib/modules" "$files/usr/lib/"; }
 	local release from to
 	release=$(basename "$files"/usr/lib/modules/*)
@@ -294,8 +297,9 @@ node() {
 	[ $list = no ] || echo "$name/$1: $package of $suite"
 }
 
+# absent REASON: in the place of a kernel's boots
 absent() {
-	echo "the mirror has no kernel of Debian's suite $1"
+	echo "$1"
 	return 1
 }
 
@@ -324,12 +328,18 @@ gone=
 for name in "${kernels[@]}"; do
 	architecture=$(architecture_of "$name")
 	if ! resolve "$name"; then
-		stage "$name" "" absent "${suite_of[$name]}"
+		stage "$name" "" absent "the mirror has no kernel of Debian's suite ${suite_of[$name]}"
 		gone+=" $name"
 		continue
 	fi
 	at=$cache/kernels/$architecture-$suite/$package
-	[ $list = yes ] || prepare
+	if [ $list = no ]; then
+		prepare & # by itself, so that one that fails leaves the others
+		if ! wait $!; then
+			stage "$name" "" absent "$package of $suite could not be made ready to be booted: the reason is above"
+			continue
+		fi
+	fi
 	node everything "" "" "$everything"
 	case $short-$name in yes-5.10 | *-arm64) continue ;; esac
 	node no-ipv6 ipv6.disable=1 "" "$backends"
