@@ -187,7 +187,11 @@ func (h *host) deploy(agents *appsv1.DaemonSet, entry string) error {
 	if err := h.mountIn("/proc", "/proc", true, ""); err != nil {
 		return err
 	}
-	for _, m := range agents.Spec.Template.Spec.Containers[0].VolumeMounts {
+	mounts := agents.Spec.Template.Spec.Containers[0].VolumeMounts
+	slices.SortStableFunc(mounts, func(a, b corev1.VolumeMount) int { // containerd: opts.orderedMounts
+		return strings.Count(a.MountPath, "/") - strings.Count(b.MountPath, "/")
+	})
+	for _, m := range mounts {
 		volume := volumes[m.Name]
 		if volume == nil {
 			continue
