@@ -33,7 +33,8 @@ func TestAdoption(t *testing.T) {
 		if errs, err := install(); err == nil || !strings.Contains(errs, "ownership") {
 			t.Errorf("without --take-ownership: %v %s", err, errs)
 		}
-		flags := map[string][]string{"helm3": {"--take-ownership"}, "helm4": {"--take-ownership", "--server-side=false"}}[helm]
+		flags := map[string][]string{"helm3": {"--take-ownership"},
+			"helm4": {"--take-ownership", "--server-side=false"}}[helm]
 		if errs, err := install(flags...); err != nil {
 			t.Fatalf("%q: %v %s", flags, err, errs)
 		}
