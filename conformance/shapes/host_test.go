@@ -30,8 +30,7 @@ type host struct {
 }
 
 func newHost(t testing.TB) *host {
-	nodes++
-	h := &host{TB: t, root: filepath.Join(t.TempDir(), "root"), number: nodes, binDir: "/opt/cni/bin",
+	h := &host{TB: t, root: filepath.Join(t.TempDir(), "root"), number: int(nodes.Add(1)), binDir: "/opt/cni/bin",
 		confDir: "/etc/cni/net.d", agents: &appsv1.DaemonSet{}}
 	h.mount("tmpfs", "", "tmpfs", 0, "mode=755")
 	h.mount("proc", "proc", "proc", 0, "")

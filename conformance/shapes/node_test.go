@@ -9,61 +9,67 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/internal/await"
-	"github.com/istio-pod-network/controller/plugin/record"
 	"golang.org/x/sys/unix"
 )
-
-func TestMain(m *testing.M) { os.Exit(isolated.Main(m, prepare)) }
-
-func prepare(bin string) error {
-	if err := build.CNI(bin); err != nil {
-		return err
-	}
-	if err := build.Helm(bin); err != nil {
-		return err
-	}
-	return build.Product(bin, "./install/istio-pod-network-install")
-}
 
 const plugin = "istio-pod-network"
 
 // node is a directory tree as the runtime and the installer's container see it.
 type node struct {
 	testing.TB
-	dir     string
-	binDir  string   // the installer's
-	confDir string   // of both
-	binDirs []string // where the runtime looks
-	source  string   // of the plugin
-	network string   // that pods get; "": the first
-	entry   map[string]any
-	flags   []string
-	number  int
-	owner   int // of the configurations
+	dir            string
+	binDir         string   // the installer's
+	confDir        string   // of both
+	binDirs        []string // where the runtime looks
+	source         string   // of the plugin
+	network        string   // that pods get; "": the first
+	entry          map[string]any
+	flags          []string
+	hidden         []string          // directories that are not in the container
+	views          map[string]string // directories that are mounted elsewhere in the container, by their paths on the node
+	number         int
+	owner          int // of the configurations
+	runtimeVersion string
+	name           string // of its object; "": it is in no cluster
 }
 
-var nodes int
+var nodes atomic.Int32
 
 func newNode(t testing.TB) *node {
-	nodes++
-	dir := t.TempDir()
-	n := &node{TB: t, dir: dir, binDir: filepath.Join(dir, "opt/cni/bin"), confDir: filepath.Join(dir, "etc/cni/net.d"),
-		source: filepath.Join(isolated.BinDir(), plugin), number: nodes}
+	dir, err := os.MkdirTemp("", "shape") // TempDir is too long for a socket
+	await.Must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	await.Must(t, os.Chmod(dir, 0o755))
+	n := &node{
+		TB: t, dir: dir, binDir: filepath.Join(dir, "opt/cni/bin"), confDir: filepath.Join(dir, "etc/cni/net.d"),
+		source: filepath.Join(isolated.BinDir(), plugin), runtimeVersion: "containerd://1.7.24",
+		number: int(nodes.Add(1)), views: map[string]string{},
+	}
 	n.binDirs = []string{n.binDir}
 	n.entry = map[string]any{
 		"type": plugin, "capabilities": map[string]bool{"io.kubernetes.cri.pod-annotations": true}, "agentSocket": "",
-		"stateDir": filepath.Join(dir, "run"), "backend": "nftables",
+		"stateDir": n.path("run"), "backend": "nftables",
 	}
 	for _, d := range []string{n.binDir, n.confDir} {
 		await.Must(t, os.MkdirAll(d, 0o755))
 	}
 	return n
+}
+
+func (n *node) path(name string) string { return filepath.Join(n.dir, name) }
+
+// seen is where the container sees a directory of the node.
+func (n *node) seen(dir string) string {
+	if view, elsewhere := n.views[dir]; elsewhere {
+		return view
+	}
+	return dir
 }
 
 // plugins copies reference plugins to dir, under these names where name=program.
@@ -95,7 +101,7 @@ func (n *node) conf(path, text string) {
 func (n *node) list(version, name, kind, ipam string) string {
 	return fmt.Sprintf(`{"cniVersion": %q, "name": %q, "plugins": [{"type": %q, "bridge": "cni%d", "ipam": {"type": %q,
 		"dataDir": %q, "ranges": [[{"subnet": "10.91.%d.0/24"}]]}}]}`, version, name, kind, n.number, ipam,
-		filepath.Join(n.dir, "ipam"), n.number)
+		n.path("ipam"), n.number)
 }
 
 // usual has plugins, and a list of them, as most nodes do.
@@ -119,104 +125,100 @@ func (n *node) mount(dir string, flags uintptr) {
 	n.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 }
 
-// installer is a call of the built program.
-func (n *node) installer(command string) *exec.Cmd {
+// own gives the directories and configurations of the node to another user and group.
+func (n *node) own(user int, dirs, files os.FileMode) {
 	n.Helper()
-	entry, err := json.Marshal(n.entry)
-	await.Must(n, err)
-	await.Must(n, os.WriteFile(filepath.Join(n.dir, "entry.json"), entry, 0o600))
-	args := []string{command, "--source=" + n.source, "--network-config=" + filepath.Join(n.dir, "entry.json"),
-		"--bin-dir=" + n.binDir, "--conf-dir=" + n.confDir}
-	// As root in the agent's container: with what the chart gives it where it repairs no pods, and no more.
-	const capabilities = "-all,+chown,+dac_override,+fowner,+lease"
-	args = append([]string{"--bounding-set", capabilities, "--inh-caps", "-all", "--no-new-privs",
-		filepath.Join(isolated.BinDir(), "istio-pod-network-install")}, args...)
-	return exec.Command("setpriv", append(args, n.flags...)...)
+	n.owner = user
+	for _, root := range []string{n.binDir, n.confDir} {
+		await.Must(n, filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
+			mode := files
+			if e.IsDir() || root == n.binDir {
+				mode = dirs
+			}
+			return errors.Join(err, os.Lchown(path, user, user), os.Chmod(path, mode))
+		}))
+	}
 }
 
-// run runs the installer and returns its exit status and what it says.
-func (n *node) run(command string) (int, string) {
+// owned fails the test unless the configurations of the node are its owner's.
+func (n *node) owned() {
 	n.Helper()
-	cmd := n.installer(command)
-	out, err := cmd.CombinedOutput()
-	if err != nil && !errors.As(err, new(*exec.ExitError)) {
-		n.Fatal(err)
+	entries, err := os.ReadDir(n.confDir)
+	await.Must(n, err)
+	for _, e := range entries {
+		var s unix.Stat_t
+		await.Must(n, unix.Stat(filepath.Join(n.confDir, e.Name()), &s))
+		if conf := filepath.Ext(e.Name()); (conf == ".conf" || conf == ".conflist") && int(s.Uid) != n.owner {
+			n.Errorf("%s belongs to %d, want %d", e.Name(), s.Uid, n.owner)
+		}
 	}
-	return cmd.ProcessState.ExitCode(), string(out)
 }
 
 // runtime returns the network that the runtime of the node uses: the first file by name that is valid, or that of the
 // name with which it was configured.
-func (n *node) runtime() (*libcni.CNIConfig, *libcni.NetworkConfigList) {
-	n.Helper()
+func (n *node) runtime() (*libcni.CNIConfig, *libcni.NetworkConfigList, error) {
 	names, err := libcni.ConfFiles(n.confDir, []string{".conf", ".conflist", ".json"})
-	await.Must(n, err)
 	for _, name := range names {
-		list, err := libcni.NetworkConfFromFile(name)
-		if !strings.HasSuffix(name, ".conflist") { // as runtimes make a list of it
-			var data []byte
-			data, err = os.ReadFile(name)
-			await.Must(n, err)
-			var head struct{ CNIVersion, Name string }
-			await.Must(n, json.Unmarshal(data, &head))
-			data, err = json.Marshal(map[string]any{"cniVersion": head.CNIVersion, "name": head.Name,
-				"plugins": []json.RawMessage{data}})
-			await.Must(n, err)
-			list, err = libcni.NetworkConfFromBytes(data)
-			await.Must(n, err)
+		var list *libcni.NetworkConfigList
+		if strings.HasSuffix(name, ".conflist") {
+			list, err = libcni.NetworkConfFromFile(name)
+		} else {
+			list, err = listOf(name)
 		}
 		if err == nil && (n.network == "" || list.Name == n.network) {
-			return libcni.NewCNIConfigWithCacheDir(n.binDirs, filepath.Join(n.dir, "cache"), nil), list
+			return libcni.NewCNIConfigWithCacheDir(n.binDirs, n.path("cache"), nil), list, nil
 		}
 	}
-	n.Fatalf("no network in %q", names)
-	return nil, nil
+	return nil, nil, fmt.Errorf("no network in %q: %w", names, err)
 }
 
-// start makes a pod as the runtime does, and returns whether it has rules.
-func (n *node) start(name string, annotations map[string]string) (redirected bool, err error) {
-	n.Helper()
-	cni, list := n.runtime()
-	netns := filepath.Join(n.dir, "netns-"+name)
-	await.Must(n, isolated.NewNetNS(netns))
-	defer func() { await.Must(n, isolated.RemoveNetNS(netns)) }()
-	rt := &libcni.RuntimeConf{
-		ContainerID: name, NetNS: netns, IfName: "eth0",
-		Args: [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "shop"}, {"K8S_POD_NAME", name},
-			{"K8S_POD_INFRA_CONTAINER_ID", name}, {"K8S_POD_UID", "5f5b6a0e-0000-4000-8000-000000000001"}},
-		CapabilityArgs: map[string]any{"io.kubernetes.cri.pod-annotations": annotations},
+// listOf makes a list of a single plugin, as runtimes do.
+func listOf(path string) (*libcni.NetworkConfigList, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
 	}
-	if _, err := cni.AddNetworkList(context.Background(), list, rt); err != nil {
-		return false, err
+	var head struct{ CNIVersion, Name string }
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, err
 	}
-	_, err = record.Store{Dir: n.entry["stateDir"].(string)}.Get(name, "eth0")
-	redirected = err == nil
-	if err := isolated.InNetNS(netns, func() error {
+	data, err = json.Marshal(map[string]any{"cniVersion": head.CNIVersion, "name": head.Name,
+		"plugins": []json.RawMessage{data}})
+	if err != nil {
+		return nil, err
+	}
+	return libcni.NetworkConfFromBytes(data)
+}
+
+// hasRules reports whether our rules are in a network namespace.
+func hasRules(netns string) (has bool, err error) {
+	err = isolated.InNetNS(netns, func() error {
 		out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
-		if strings.Contains(string(out), "table ip "+plugin) != redirected {
-			err = errors.Join(err, fmt.Errorf("recorded %v, rules: %s", redirected, out))
-		}
+		has = strings.Contains(string(out), "table ip "+plugin)
 		return err
-	}); err != nil {
-		n.Error(err)
-	}
-	return redirected, cni.DelNetworkList(context.Background(), list, rt)
+	})
+	return has, err
 }
-
-var (
-	mesh  = map[string]string{"sidecar.istio.io/status": "{}"}
-	plain = map[string]string{}
-)
 
 // starts fails the test unless pods start, those of the mesh with rules or without.
 func (n *node) starts(when string, redirected bool) {
 	n.Helper()
-	for name, annotations := range map[string]map[string]string{"mesh": mesh, "plain": plain} {
-		got, err := n.start(name+"-"+when, annotations)
-		if err != nil {
-			n.Errorf("%s: the pod %s does not start: %v", when, name, err)
-		} else if want := redirected && name == "mesh"; got != want {
-			n.Errorf("%s: the pod %s is redirected: %v, want %v", when, name, got, want)
+	for _, mesh := range []bool{true, false} {
+		p := n.pod(when, mesh)
+		if err := p.add(context.Background()); err != nil {
+			n.Errorf("%s: the pod %s does not start: %v", when, p.name, err)
+			continue
+		}
+		want := redirected && mesh
+		if rules, err := hasRules(p.netns); err != nil || rules != want || p.isRecorded() != want {
+			n.Errorf("%s: the pod %s has rules: %t, and a record: %t, want %t; %v", when, p.name, rules,
+				p.isRecorded(), want, err)
+		}
+		if want && n.name != "" {
+			n.eventually(when+": the pod "+p.name+" is marked", p.isMarked)
+		}
+		if err := p.remove(context.Background()); err != nil {
+			n.Errorf("%s: the pod %s does not end: %v", when, p.name, err)
 		}
 	}
 }

@@ -1,10 +1,14 @@
 package shapes
 
 import (
-	"errors"
+	"cmp"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/istio-pod-network/controller/internal/await"
@@ -15,8 +19,8 @@ import (
 type shape struct {
 	name string
 	make func(n *node)
-	not  string // why the node is not ready, in words of the installer; "": it is ready
-	says string // more that the installer says
+	not  *refusal // why the node is not ready; nil: it is
+	says string   // more that status and readiness say of a node that is ready
 }
 
 var shapes = []shape{
@@ -35,18 +39,18 @@ var shapes = []shape{
 		list := n.list("0.1.0", "net", "bridge", "host-local")
 		n.conf("10-net.conflist", strings.Replace(list, `"cniVersion": "0.1.0", `, "", 1))
 	}},
-	{name: "a list that offers a version to come", not: `"1.2.0"`, make: func(n *node) {
+	{name: "a list that offers a version to come", not: versionToCome, make: func(n *node) {
 		n.plugins(n.binDir, "bridge", "host-local")
 		n.conf("10-net.conflist", strings.Replace(n.list("1.1.0", "net", "bridge", "host-local"), "{",
 			`{"cniVersions": ["1.1.0", "1.2.0"], `, 1))
 	}},
-	{name: "the runtime looks elsewhere, as with K3d's former directory", not: "elsewhere", says: "cni.binDir",
+	{name: "the runtime looks elsewhere, as with K3d's former directory", not: elsewhere,
 		make: func(n *node) {
 			n.binDirs = []string{filepath.Join(n.dir, "var/lib/rancher/k3s/data/cni")}
 			n.plugins(n.binDirs[0], "bridge", "host-local")
 			n.conf("10-flannel.conflist", n.list("1.0.0", "cbr0", "bridge", "host-local"))
 		}},
-	{name: "the runtime looks in two directories, one not known", says: "not found   host-local", make: func(n *node) {
+	{name: "the runtime looks in two directories, one not known", says: "host-local", make: func(n *node) {
 		other := filepath.Join(n.dir, "usr/lib/cni")
 		n.binDirs = append(n.binDirs, other)
 		n.plugins(n.binDir, "bridge")
@@ -67,7 +71,7 @@ var shapes = []shape{
 			await.Must(n, os.Symlink(filepath.Join(data, name), filepath.Join(n.binDir, name)))
 		}
 		n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
-		n.flags = []string{hide + data}
+		n.hidden = []string{data}
 	}},
 	{name: "CRI-O: its loopback file sorts first", make: func(n *node) {
 		n.plugins(n.binDir, "bridge", "host-local", "loopback")
@@ -87,7 +91,7 @@ var shapes = []shape{
 		n.conf("10-net.conf", n.single("0.3.1"))
 		n.network, n.flags = "net", []string{"--primary=10-net.conf"}
 	}},
-	{name: "no network of the name to chain into", not: `"missing"`, make: func(n *node) {
+	{name: "no network of the name to chain into", not: noneOfThatName, make: func(n *node) {
 		n.usual()
 		n.flags = []string{"--primary=missing"}
 	}},
@@ -109,7 +113,7 @@ var shapes = []shape{
 		n.conf("10-net.conf", n.single("0.3.1"))
 		n.own(997, 0o700, 0o600)
 	}},
-	{name: "the plugins' directory is mounted noexec", not: "mounted noexec", says: "permission denied",
+	{name: "the plugins' directory is mounted noexec", not: mountedNoexec,
 		make: func(n *node) {
 			n.mount(n.binDir, unix.MS_NOEXEC)
 			other := filepath.Join(n.dir, "usr/lib/cni")
@@ -118,7 +122,7 @@ var shapes = []shape{
 			n.binDirs = []string{other, n.binDir}
 			n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
 		}},
-	{name: "the plugin is another machine's", not: "exec format error", says: "architecture", make: func(n *node) {
+	{name: "the plugin is another machine's", not: otherMachine, make: func(n *node) {
 		n.usual()
 		data, err := os.ReadFile(n.source)
 		await.Must(n, err)
@@ -126,80 +130,184 @@ var shapes = []shape{
 		n.source = filepath.Join(n.dir, "plugin")
 		await.Must(n, os.WriteFile(n.source, data, 0o755))
 	}},
+	{name: "CRI-O's: one plugin in a .json", make: func(n *node) {
+		n.plugins(n.binDir, "bridge", "host-local")
+		n.conf("10-net.json", n.single("0.4.0"))
+	}},
+	{name: "a list that offers several versions", make: func(n *node) {
+		n.plugins(n.binDir, "bridge", "host-local")
+		n.conf("10-net.conflist", strings.Replace(n.list("1.1.0", "net", "bridge", "host-local"), "{",
+			`{"cniVersions": ["0.3.1", "1.0.0", "1.1.0"], `, 1))
+	}},
+	{name: "a file that no runtime can read sorts first", make: func(n *node) {
+		n.usual()
+		n.conf("05-broken.conflist", `{"cniVersion": "1.0.0", "name": "broken", "plugins": [`)
+	}},
+	{name: "containerd 2.1, which reads drop-ins", says: "drop-in", make: func(n *node) {
+		n.usual()
+		n.runtimeVersion = "containerd://2.1.4"
+	}},
+	{name: "containerd 2.1, and a list that forbids them", says: "spliced", make: func(n *node) {
+		n.usual()
+		n.runtimeVersion = "containerd://2.1.4"
+		n.conf("10-net.conflist", strings.Replace(n.list("1.0.0", "net", "bridge", "host-local"), "{",
+			`{"loadOnlyInlinedPlugins": true, `, 1))
+	}},
+	{name: "the configuration is a link", make: func(n *node) {
+		n.usual()
+		target := n.path("usr/share/cni/10-net.conflist")
+		await.Must(n, os.MkdirAll(filepath.Dir(target), 0o755))
+		link(n, filepath.Join(n.confDir, "10-net.conflist"), target)
+	}},
+	{name: "the configuration is a link whose target the container does not see", not: danglingLink, make: func(n *node) {
+		n.usual()
+		target := n.path("usr/share/cni/10-net.conflist")
+		await.Must(n, os.MkdirAll(filepath.Dir(target), 0o755))
+		link(n, filepath.Join(n.confDir, "10-net.conflist"), target)
+		n.conf("20-next.conflist", n.list("1.0.0", "next", "bridge", "host-local"))
+		n.hidden = []string{filepath.Dir(target)}
+	}},
+	{name: "the plugins' directory is a link", make: func(n *node) {
+		n.usual()
+		link(n, n.binDir, n.path("usr/libexec/cni"))
+	}},
+	{name: "the configurations' directory is a link", make: func(n *node) {
+		n.usual()
+		link(n, n.confDir, n.path("var/lib/net.d"))
+	}},
+	{name: "the configurations' directory is read-only", not: readOnlyConf, make: func(n *node) {
+		n.usual()
+		n.readOnly(n.confDir)
+	}},
+	{name: "the plugins' directory is full", not: fullBin, make: func(n *node) {
+		n.usual()
+		n.full(n.binDir)
+	}},
+	{name: "nobody but root may read anything", make: func(n *node) {
+		n.usual()
+		n.own(0, 0o700, 0o700)
+	}},
 }
 
-// hide before a directory, in place of a flag, keeps it from the installer alone.
-const hide = "hide:"
+// link moves what is at a path and leaves a link to it.
+func link(n *node, path, to string) {
+	n.Helper()
+	await.Must(n, os.MkdirAll(filepath.Dir(to), 0o755))
+	await.Must(n, os.Rename(path, to))
+	await.Must(n, os.Symlink(to, path))
+}
 
+// readOnly mounts a directory read-only over itself.
+func (n *node) readOnly(dir string) {
+	n.Helper()
+	await.Must(n, unix.Mount(dir, dir, "", unix.MS_BIND, ""))
+	n.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	await.Must(n, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
+}
+
+// full leaves no room in a directory for another program.
+func (n *node) full(dir string) {
+	n.Helper()
+	programs := n.path("programs")
+	await.Must(n, os.Rename(dir, programs))
+	n.mount(dir, 0)
+	entries, err := os.ReadDir(programs)
+	await.Must(n, err)
+	for _, e := range entries {
+		n.plugins(dir, e.Name())
+	}
+	var s unix.Statfs_t
+	await.Must(n, unix.Statfs(dir, &s))
+	used := (s.Blocks - s.Bfree) * uint64(s.Bsize)
+	await.Must(n, unix.Mount("", dir, "", unix.MS_REMOUNT, fmt.Sprintf("size=%d", used+1<<20)))
+}
+
+// text is one of the table's as this node says it.
+func (n *node) text(words string) string {
+	return strings.NewReplacer("{dir}", n.dir, "{bin}", n.binDir, "{conf}", n.confDir).Replace(words)
+}
+
+// TestShapes has each shape twice: the installer is run by hand on one, and the agent runs on the other.
 func TestShapes(t *testing.T) {
 	for _, s := range shapes {
 		t.Run(s.name, func(t *testing.T) {
-			n := newNode(t)
-			s.make(n)
-			n.starts("before", false)
-			n.entry["stateDir"] = filepath.Join(n.dir, "state") // what came before proves nothing
-			hidden := n.hidden()
-			status, said := n.run("install")
-			again, table := n.run("status")
-			for dir := range hidden {
-				await.Must(t, os.Rename(dir+".hidden", dir))
-			}
-			if (status == 0) != (s.not == "") || (again == 0) != (s.not == "") || !strings.Contains(said, s.not) ||
-				!strings.Contains(said+table, s.says) {
-				t.Errorf("want %q and %q; install ends with %d: %s\nstatus with %d: %s", s.not, s.says, status, said, again, table)
-			}
-			n.owned()
-			n.starts("after", s.not == "")
-			if status, said := n.run("uninstall"); status != 0 {
-				t.Errorf("uninstall ends with %d: %s", status, said)
-			}
-			n.owned()
-			n.starts("uninstalled", false)
+			t.Parallel()
+			t.Run("installer", func(t *testing.T) { t.Parallel(); s.byInstaller(newNode(t)) })
+			t.Run("agent", func(t *testing.T) { t.Parallel(); s.byAgent(newNode(t)) })
 		})
 	}
 }
 
-// own gives the directories and configurations of the node to another user and group.
-func (n *node) own(user int, dirs, files os.FileMode) {
-	n.Helper()
-	n.owner = user
-	for _, root := range []string{n.binDir, n.confDir} {
-		await.Must(n, filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
-			mode := files
-			if e.IsDir() || root == n.binDir {
-				mode = dirs
-			}
-			return errors.Join(err, os.Chown(path, user, user), os.Chmod(path, mode))
-		}))
+// byInstaller is the shape without a cluster, before the installation, with it and after it.
+func (s shape) byInstaller(n *node) {
+	s.make(n)
+	n.starts("before", false)
+	n.entry["stateDir"] = n.path("state") // what came before proves nothing
+	status, said := n.run("install")
+	again, table := n.run("status")
+	ready, want := s.not == nil, refusal{}
+	if !ready {
+		want = *s.not
 	}
+	if (status == 0) != ready || (again == 0) != ready || !strings.Contains(table, s.says) ||
+		missing(table) != n.text(want.status) || !strings.Contains(said, n.text(want.ends)) {
+		n.Errorf("want %q and %q; install ends with %d: %s\nstatus with %d: %s", n.text(want.status), s.says, status, said,
+			again, table)
+	}
+	n.owned()
+	n.starts("after", ready)
+	if status, said := n.run("uninstall"); status != 0 && ready {
+		n.Errorf("uninstall ends with %d: %s", status, said)
+	}
+	n.owned()
+	n.starts("uninstalled", false)
 }
 
-// owned fails the test unless the configurations of the node are its owner's.
-func (n *node) owned() {
-	n.Helper()
-	entries, err := os.ReadDir(n.confDir)
-	await.Must(n, err)
-	for _, e := range entries {
-		var s unix.Stat_t
-		await.Must(n, unix.Stat(filepath.Join(n.confDir, e.Name()), &s))
-		if conf := filepath.Ext(e.Name()); (conf == ".conf" || conf == ".conflist") && int(s.Uid) != n.owner {
-			n.Errorf("%s belongs to %d, want %d", e.Name(), s.Uid, n.owner)
+// missing is what status says is.
+func missing(table string) string {
+	var all []string
+	for line := range strings.Lines(table) {
+		if text, is := strings.CutPrefix(line, "missing"); is {
+			all = append(all, strings.TrimSpace(text))
 		}
 	}
+	return unique(strings.Join(all, "; "))
 }
 
-// hidden takes the directories that the installer's container does not see out of its way.
-func (n *node) hidden() map[string]bool {
-	n.Helper()
-	dirs, flags := map[string]bool{}, []string{}
-	for _, flag := range n.flags {
-		if dir, is := strings.CutPrefix(flag, hide); is {
-			dirs[dir] = true
-			await.Must(n, os.Rename(dir, dir+".hidden"))
-			continue
+// numbered matches the names of our temporary files.
+var numbered = regexp.MustCompile(`(\.istio-pod-network-(tmp|swap)\.)[0-9a-f.]+`)
+
+// unique has a * for what is another text each time.
+func unique(text string) string { return numbered.ReplaceAllString(text, "${1}*") }
+
+// byAgent is the shape with an agent, and after one that has taken the plugin out again.
+func (s shape) byAgent(n *node) {
+	s.make(n)
+	n.join()
+	agent := n.agent()
+	ready := s.not == nil
+	switch {
+	case ready:
+		n.says(true, "installed", "")
+		if _, body := n.ask("/readyz"); !strings.Contains(body, s.says) {
+			n.Errorf("want %q: %s", s.says, body)
 		}
-		flags = append(flags, flag)
+	case s.not.ends != "":
+		if <-agent.done; !strings.Contains(agent.log.String(), n.text(s.not.ends)) {
+			n.Errorf("the agent ends without %q", n.text(s.not.ends))
+		}
+	default:
+		n.says(false, "installed", n.text(cmp.Or(s.not.readiness, "not ready: "+s.not.status)))
 	}
-	n.flags = flags
-	return dirs
+	n.owned()
+	n.starts("with", ready)
+	if status, body := n.ask("/healthz"); status != http.StatusOK && (ready || s.not.ends == "") {
+		n.Errorf("/healthz: %d %s", status, body)
+	}
+	agent.end(syscall.SIGTERM)
+	agent = n.agent("--uninstall")
+	n.says(true, "uninstalled", "")
+	agent.end(syscall.SIGTERM)
+	n.owned()
+	n.starts("without", false)
 }
