@@ -144,8 +144,8 @@ func Standalone(ours []byte) []byte {
 		return nil
 	}
 	var add []string
-	// Multus before OpenShift 4.23 has 0.3.1 itself. Where it has 0.4.0 or later and the runtime calls CHECK, as CRI-O does
-	// after each ADD, it relays that to all networks of a pod, and an older one fails it.
+	// Multus before OpenShift 4.23 has 0.3.1 itself. Where it has 0.4.0 or later and the runtime calls CHECK, as CRI-O
+	// does after each ADD, it relays that to all networks of a pod, and an older one fails it.
 	for _, pair := range [][2]string{{"cniVersion", "0.4.0"}, {"name", entry.Type}} {
 		if _, present := last(all, pair[0]); !present {
 			add = append(add, fmt.Sprintf("%q: %q", pair[0], pair[1]))
