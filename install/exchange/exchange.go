@@ -67,10 +67,17 @@ func Remove(path string) error {
 	switch err := unix.Unlink(path); {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return nil
+	case errors.Is(err, unix.EROFS) && isNotThere(path): // which the kernel says before it looks (fs/namei.c, do_unlinkat)
+		return nil
 	case err != nil:
 		return &fs.PathError{Op: "remove", Path: path, Err: err}
 	}
 	return files.SyncDir(filepath.Dir(path))
+}
+
+func isNotThere(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // RemoveVia moves a file into the directory dir, which is on the same file system, and removes it there.

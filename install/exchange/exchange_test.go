@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/fdleak"
 )
@@ -147,5 +149,21 @@ func TestKilledAfterExchange(t *testing.T) {
 				t.Errorf("left %q, %v", entries, err)
 			}
 		})
+	}
+}
+
+// On a read-only file system what is not there need not be removed, and what is there cannot be.
+func TestRemoveReadOnly(t *testing.T) {
+	dir := t.TempDir()
+	await.Must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
+	t.Cleanup(func() { await.Must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	path := filepath.Join(dir, "file")
+	await.Must(t, os.WriteFile(path, nil, 0o600))
+	await.Must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	if err := Remove(filepath.Join(dir, "absent")); err != nil {
+		t.Errorf("what is not there: %v", err)
+	}
+	if err := Remove(path); !errors.Is(err, unix.EROFS) {
+		t.Errorf("what is there: %v", err)
 	}
 }
