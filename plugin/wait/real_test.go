@@ -292,9 +292,10 @@ func TestAnnotation(t *testing.T) {
 	_, elsewhere := pod(t, testnet.Options{})
 	own := identity(t, n)
 	noProxy := marked("not-required", own, line(annotation.Reason, "opted-in-no-proxy"))
-	initialized, says := exitReady, "for this network namespace"
-	if !own.HasCookie() {
-		initialized, says = exitNotReady, "--mode probe"
+	initialized, says, pasted, another := exitReady, "for this network namespace", "may be pasted or stale",
+		"another network namespace"
+	if !own.HasCookie() { // no mark proves anything there
+		initialized, says, pasted, another = exitNotReady, "--mode probe", "--mode probe", "--mode probe"
 	}
 	for _, user := range []int{proxy, someone} {
 		for _, c := range []struct {
@@ -304,8 +305,8 @@ func TestAnnotation(t *testing.T) {
 			says  string
 		}{
 			{"own", marked("initialized", own), initialized, says},
-			{"pasted", []string{line(statusKey, "initialized")}, exitNotReady, "may be pasted or stale"},
-			{"of another", marked("initialized", identity(t, elsewhere)), exitNotReady, "another network namespace"},
+			{"pasted", []string{line(statusKey, "initialized")}, exitNotReady, pasted},
+			{"of another", marked("initialized", identity(t, elsewhere)), exitNotReady, another},
 			{"not required", marked("not-required", own, line(annotation.Reason, "mode-none")), exitReady,
 				`"mode-none"`},
 			{"not required, of another", marked("not-required", identity(t, elsewhere)), exitNotReady,
