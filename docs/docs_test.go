@@ -72,11 +72,8 @@ var notAnExit = map[string]string{
 	"annotations-unknown": "no decision yet",
 	"DROP_INVALID":        "drops more",
 	"INVALID_DROP":        "drops more",
-	"traffic.sidecar.istio.io/includeOutboundPorts":            "redirects more",
-	"pod-network-controller.istio.io/includeOutboundPorts":     "redirects more",
-	"istio.io/reroute-virtual-interfaces":                      "redirects more",
-	"traffic.sidecar.istio.io/kubevirtInterfaces":              "redirects more",
-	"pod-network-controller.istio.io/rerouteVirtualInterfaces": "redirects more",
+	"traffic.sidecar.istio.io/includeOutboundPorts":        "redirects more",
+	"pod-network-controller.istio.io/includeOutboundPorts": "redirects more",
 }
 
 // What a pod's author can say to have traffic go around the sidecar is what a supervisor may want to forbid: the list
