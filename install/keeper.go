@@ -134,7 +134,7 @@ func (k *Keeper) pass(c Config) time.Duration {
 	p.Detached = k.anchors.lost(c.mounted())
 	repairs := k.contest.mayRepair(time.Now())
 	if k.anchors.lost([]string{c.BinDir}) != "" {
-		failed = k.takeOut(c) // the binary is where no runtime looks any more
+		failed = Uninstall(c, false) // the binary is where no runtime looks any more
 	} else if repairs {
 		if p.Repaired, failed = install(c, &k.memo); len(p.Repaired) > 0 {
 			k.contest.repaired(time.Now())
@@ -178,18 +178,6 @@ func (k *Keeper) withdraw(c Config) error {
 		return err
 	}
 	return i.withdraw()
-}
-
-// takeOut takes our entry out of the network.
-func (k *Keeper) takeOut(c Config) error {
-	i, err := newInstaller(c, &k.memo)
-	if err == nil {
-		err = i.network().uninstall()
-	}
-	if IsNoPrimary(err) {
-		return nil
-	}
-	return err
 }
 
 // mounted returns the directories in which the Keeper writes.
