@@ -23,7 +23,7 @@ test: ## all tests, on real network namespaces and packets (root)
 	@scripts/test.sh
 
 .PHONY: e2e
-e2e: ## the end-to-end tests, on a real Kubernetes cluster of their own (root); options: RUN=TestName SHUFFLE=on FAULTS=all SEED=1 CLUSTERS=2
+e2e: ## the end-to-end tests, on a real Kubernetes cluster of their own (root); options: RUN=TestName SHUFFLE=on FAULTS=all SEED=1 CLUSTERS=3
 	@SHUFFLE=$(SHUFFLE) FAULTS=$(FAULTS) SEED=$(SEED) CLUSTERS=$(CLUSTERS) scripts/e2e.sh $(if $(RUN),-run '$(RUN)')
 
 .PHONY: soak
