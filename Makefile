@@ -53,7 +53,7 @@ bench: ## measure ADD and DEL against a plugin that only echoes, the agent, and 
 	go test -run '^$$' -bench . -benchmem ./plugin/redirect
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target; options: FUZZTIME=10s
+fuzz: ## run every fuzz target; options: FUZZTIME=10s or 3000x TARGETS=FuzzTraffic
 	@scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: lint

@@ -51,6 +51,7 @@ var heavy = map[string]string{
 	"testing":                          "testing registers flags and is no part of a product",
 	"internal/testnet":                 testOnly,
 	"install":                          "the plugin installs nothing",
+	"plugin/trace/...":                 "the plugin writes rules and walks nobody through them",
 	"agent/...":                        "the agent depends on the plugin's contracts, not the other way",
 	"github.com/fsnotify/fsnotify/...": "the plugin watches nothing",
 }
@@ -113,6 +114,12 @@ var rules = []rule{
 		}, forbidden: with(heavy, map[string]string{
 			"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter/...": pure,
 		})},
+	{dir: "plugin/trace", allowed: []string{"plugin/redirect"}, standard: []string{
+		"fmt", "net/netip", "slices", "strings",
+	}, forbidden: with(heavy, map[string]string{
+		"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter/...": pure,
+	})},
+	{dir: "plugin/trace/tracetest", allowed: []string{"internal/testnet", "plugin/redirect", "plugin/trace"}},
 	{dir: "plugin/record", allowed: []string{"internal/excerpt", "internal/files", "internal/invalid"},
 		forbidden: with(heavy, map[string]string{"net": smallEdges, "os/exec": smallEdges, "plugin/redirect": smallEdges})},
 	{dir: "plugin/facts", allowed: []string{"plugin/redirect", "internal/excerpt"},

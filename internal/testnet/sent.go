@@ -1,0 +1,69 @@
+package testnet
+
+import (
+	"net/netip"
+
+	"github.com/istio-pod-network/controller/internal/testnet/escape"
+)
+
+// Sent is what a flow's first packet looks like, for who predicts its way by other means than Expected.
+type Sent struct {
+	UID, GID     int    // of the socket, where the pod sends it
+	Link         string // the pod's interface by which it arrives, "" where the pod sends it
+	Source, Dest netip.AddrPort
+	Mark         uint32
+	Local        bool // the destination is one of the pod's addresses
+}
+
+// Sent describes the flow's first packet; of a source that the kernel chooses the address is the zero Addr.
+func (f Flow) Sent(p Profile, family Family) Sent {
+	who := f.From.ids(p.settings())
+	sent := Sent{UID: who.uid, GID: who.gid, Source: netip.AddrPortFrom(netip.Addr{}, firstPort),
+		Dest: netip.AddrPortFrom(f.To.Addr(family), f.Port), Local: f.To.local()}
+	from := f.Src
+	switch f.From {
+	case FromPeer:
+		sent.Link = "eth0"
+		if from == Anywhere {
+			from = Peer
+		}
+	case FromVM:
+		sent.Link = "net1"
+		if from == Anywhere {
+			from = VM
+		}
+	}
+	if from != Anywhere {
+		sent.Source = netip.AddrPortFrom(from.Addr(family), firstPort)
+	}
+	if f.Kind == OriginalSrc {
+		sent.Mark = proxyMark
+	}
+	return sent
+}
+
+// proxyMark is the one that a sidecar in TPROXY mode gives its sockets.
+const proxyMark = 1337
+
+// Attempt returns what the flow tries, if it is an attempt to get around the sidecar.
+func (f Flow) Attempt() (escape.Attempt, bool) { return f.Kind.attempt() }
+
+// IDs returns the user and group of a party in a pod with those settings.
+func (p Party) IDs(profile Profile) (uid, gid int) {
+	who := p.ids(profile.settings())
+	return who.uid, who.gid
+}
+
+// Direct is the outcome of a flow that nothing redirects or drops.
+func Direct(p Profile, f Flow, family Family) Outcome {
+	if f.Proto == ICMP {
+		return Outcome{Landed: placeLanding(f.To), Dst: f.To.Addr(family).String()}
+	}
+	return p.settings().reach(f, family)
+}
+
+// Unheard reports whether the flow has reached somebody whose answer has not come back, or would be expected to.
+func (o Outcome) Unheard() bool { return o.Note == unheard }
+
+// LinkTo is the interface of the pod by which packets to a place outside leave.
+func LinkTo(to Place) string { return link(to) }
