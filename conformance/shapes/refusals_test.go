@@ -52,6 +52,9 @@ var (
 		ends: `running the plugin "{dir}/plugin": fork/exec {dir}/plugin: exec format error`}
 	danglingLink = &refusal{status: dangling + "; remedy: " + danglingRemedy,
 		readiness: dangling + ";  remedy: " + danglingRemedy}
+	readOnlyBin = &refusal{status: notInstalled,
+		readiness: `installing the binary: writing "{bin}/istio-pod-network": remove {bin}/.istio-pod-network-tmp.*: ` +
+			"read-only file system;  remedy: " + readOnlyRemedy}
 	readOnlyConf = &refusal{status: withoutEntry,
 		readiness: `chaining into "{conf}/10-net.conflist": remove {conf}/.istio-pod-network-swap.*: ` +
 			"read-only file system;  remedy: " + readOnlyRemedy}

@@ -175,6 +175,10 @@ var shapes = []shape{
 		n.usual()
 		link(n, n.confDir, n.path("var/lib/net.d"))
 	}},
+	{name: "Flatcar: the plugins' directory is read-only", not: readOnlyBin, make: func(n *node) {
+		n.usual()
+		n.readOnly(n.binDir)
+	}},
 	{name: "the configurations' directory is read-only", not: readOnlyConf, make: func(n *node) {
 		n.usual()
 		n.readOnly(n.confDir)

@@ -98,7 +98,7 @@ func (s *Server) ready() error {
 	if err != nil {
 		return err
 	}
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
 	for {
 		err := client.RESTClient().Get().AbsPath("/readyz").Do(context.Background()).Error()
 		if err == nil {
