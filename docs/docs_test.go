@@ -265,6 +265,34 @@ func TestNamedTargetsExist(t *testing.T) {
 	}
 }
 
+// No command of the documentation upgrades Istio by accident: one that names a chart of Istio's names its version. None
+// keeps the defaults of an older chart under a newer one.
+func TestHelmCommands(t *testing.T) {
+	charts, err := filepath.Glob(filepath.Join(root, "chart", "*", "README.md"))
+	if err != nil || len(charts) != 1 {
+		t.Fatalf("%q, %v", charts, err)
+	}
+	command := regexp.MustCompile("(?m)\\bhelm[34]? (?:install|upgrade|template)\\b(?:[^\\n`]*\\\\\\n)*[^\\n`]*")
+	istios, version := regexp.MustCompile(`\bistio/[a-z]`), regexp.MustCompile(`--version[ =]"?[$\w]`)
+	found := 0
+	for _, page := range append(pages(t), charts...) {
+		for _, c := range command.FindAllString(read(t, page), -1) {
+			if istios.MatchString(c) {
+				found++
+				if !version.MatchString(c) {
+					t.Errorf("%s: which version of Istio? %s", page, c)
+				}
+			}
+			if strings.Contains(c, "--reuse-values") {
+				t.Errorf("%s: with --reset-then-reuse-values a newer chart has its own defaults: %s", page, c)
+			}
+		}
+	}
+	if found < 2 {
+		t.Errorf("%d commands with charts of Istio's", found)
+	}
+}
+
 // The images hold the project's programs, and no shell or anything else of another image.
 func TestImagesAreEmpty(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "Dockerfile.*"))
