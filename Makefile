@@ -56,6 +56,10 @@ bench: ## measure ADD and DEL against a plugin that only echoes, the agent, and 
 fuzz: ## run every fuzz target; options: FUZZTIME=10s or 3000x TARGETS=FuzzTraffic
 	@scripts/fuzz.sh $(FUZZTIME)
 
+.PHONY: pictures
+pictures: ## draw the pictures in docs/pictures, and write the golden tables of packets' ways, anew
+	go test ./plugin/trace -run 'TestPictures|TestTables' -update
+
 .PHONY: lint
 lint: ## gofmt, go vet, golangci-lint, shellcheck
 	@scripts/lint.sh

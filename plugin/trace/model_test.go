@@ -28,6 +28,9 @@ func TestAgreesWithTheModel(t *testing.T) {
 	flows := 0
 	for _, profile := range append(profiles, testnet.FamilyProfiles...) {
 		flows += agree(t, profile, testnet.Flows(profile))
+		if t.Failed() {
+			return
+		}
 	}
 	for seed := range uint64(100) {
 		random := rand.New(rand.NewPCG(seed, 1))

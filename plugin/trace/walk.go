@@ -224,7 +224,8 @@ func (w *walk) asksNAT(hook redirect.Hook, c hooked) bool {
 // chain takes the packet through a chain's rules.
 func (w *walk) chain(hook redirect.Hook, base hooked, name string, rules []Rule) verdict {
 	for i, r := range rules {
-		step := Step{Hook: hook, Kind: base.kind, Chain: name, Rule: i + 1, Why: r.Why, family: base.family, rule: r}
+		step := Step{Hook: hook, Kind: base.kind, Chain: name, Rule: i + 1, Why: r.Why, family: base.family, rule: r,
+			foreign: base.table.Kind == ""}
 		for _, m := range r.Matches {
 			if step.Missed == "" {
 				step.Missed = w.missed(m)
@@ -270,7 +271,9 @@ func (w *walk) apply(hook redirect.Hook, base hooked, target any) verdict {
 		}
 		return w.translate(to)
 	case redirect.TProxyTo:
-		if w.pod.NoInbound {
+		// An answer has a socket of its own, which is not transparent, and only such a one is taken: nft_tproxy_eval_v4 in
+		// net/netfilter/nft_tproxy.c, tproxy_tg4 in xt_TPROXY.c.
+		if w.pod.NoInbound || w.conn.reply && w.packet.Later {
 			return dropped
 		}
 		w.taker, w.packet.Mark = t.Port, t.Mark
@@ -349,8 +352,13 @@ func (w *walk) deliver() {
 	case port == uint16(spec.DNSPort):
 		w.way.Landed = DNS
 	}
+	w.way.sidecars = w.way.Landed == InPod && w.packet.Proto == redirect.TCP && slices.Contains(sidecarPorts, port)
 	w.packet.Dest = netip.AddrPortFrom(w.packet.Dest.Addr(), port)
 }
+
+// sidecarPorts are those that the sidecar serves itself: tunnels, merged metrics, health, Envoy's metrics. Source:
+// istio.io/latest/docs/ops/deployment/application-requirements.
+var sidecarPorts = []uint16{15008, 15020, 15021, 15090}
 
 // end returns the way.
 func (w *walk) end() Way {
@@ -371,7 +379,8 @@ func (w *walk) note(chain, what string) {
 
 // noteChain adds a step about a chain as a whole.
 func (w *walk) noteChain(hook redirect.Hook, c hooked, what string) {
-	w.way.Steps = append(w.way.Steps, Step{Hook: hook, Kind: c.kind, Chain: c.name, Why: what})
+	w.way.Steps = append(w.way.Steps, Step{Hook: hook, Kind: c.kind, Chain: c.name, Why: what,
+		foreign: c.table.Kind == ""})
 }
 
 func (w *walk) destText() string { return addressText(w.packet.Dest) }

@@ -58,6 +58,7 @@ func (l Landing) Listener() bool { return l == Outbound || l == Inbound || l == 
 // Way is a packet's way through the pod.
 type Way struct {
 	Packet Packet // as it was sent, with the source that the kernel has chosen
+	Sender Party
 	Steps  []Step
 	Landed Landing
 	Link   string         // by which it leaves, where it lands outside
@@ -69,6 +70,7 @@ type Way struct {
 	ConnMark uint32 // of its connection
 	Tracked  bool   // connection tracking knows its connection
 	Answer   bool   // it belongs to a connection that was known before
+	sidecars bool   // the port of the pod where it lands is one of the sidecar's own
 }
 
 // Step is one thing that happens to a packet.
@@ -84,6 +86,7 @@ type Step struct {
 	Decides bool
 	family  redirect.Family
 	rule    Rule
+	foreign bool
 }
 
 // Trace walks the packet through the pod.
@@ -116,5 +119,5 @@ func (r Rules) walkOf(pod Pod, p Packet) *walk {
 	if !p.Source.Addr().IsValid() {
 		p.Source = netip.AddrPortFrom(pod.source(p.Dest.Addr()), p.Source.Port())
 	}
-	return &walk{rules: r, pod: pod, packet: p, way: Way{Packet: p}}
+	return &walk{rules: r, pod: pod, packet: p, way: Way{Packet: p, Sender: r.party(p)}}
 }

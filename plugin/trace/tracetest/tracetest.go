@@ -39,7 +39,7 @@ func (p Predictor) Agrees(r testnet.Result) (want testnet.Outcome, agrees bool) 
 		got.Note = ""
 	}
 	a, escapes := r.Flow.Attempt()
-	hopes := escapes && (a.Helped || r.Want.Unheard()) && want.Landed != testnet.Kept
+	hopes := escapes && (a.Helped || r.Want.Unheard()) && want.Landed != testnet.Failed
 	return want, want == got || hopes && got.Landed == testnet.Kept
 }
 
@@ -143,6 +143,9 @@ func (p Predictor) outcome(f testnet.Flow, family testnet.Family, way trace.Way)
 	if back := p.answer(f, way); !back.Answer || back.Landed == trace.Dropped {
 		return lost("no answer comes back")
 	}
+	if way.Landed == trace.Inbound && p.Rules.Spec.Mode == redirect.ModeTProxy && !p.stays(way) {
+		return lost("what follows is not taken")
+	}
 	switch way.Landed {
 	case trace.Outbound, trace.Inbound, trace.DNS:
 		o := testnet.Outcome{Landed: map[trace.Landing]testnet.Landing{trace.Outbound: testnet.AtOutbound,
@@ -154,6 +157,15 @@ func (p Predictor) outcome(f testnet.Flow, family testnet.Family, way trace.Way)
 		return o
 	}
 	return direct
+}
+
+// stays reports whether the packet that follows the answer comes to the pod, too, which nat does not see to where TPROXY
+// has taken the first one.
+func (p Predictor) stays(way trace.Way) bool {
+	more := way.Packet
+	more.Later, more.Conn = true, &trace.Conn{Mark: way.ConnMark, Zone: way.Zone, Original: way.Packet.Dest}
+	landed := p.Rules.Trace(Pod(), more).Landed
+	return landed != trace.Outside && landed != trace.Dropped
 }
 
 // answer is the way of the first answer.
@@ -230,7 +242,7 @@ func (p Predictor) attempt(f testnet.Flow, family testnet.Family) testnet.Outcom
 	a, _ := f.Attempt()
 	packet := p.packet(f, family)
 	fresh := p.Rules.Trace(Pod(), packet)
-	byDevice := a.Name == "lo" || a.NeedsDevice || (a.Name == "mptcp" || a.Inbound) && family == testnet.IPv4
+	byDevice := family == testnet.IPv4 && !a.Helped // the entry is one from the pod to the server, else the other way
 	packet.Conn = &trace.Conn{Reply: byDevice == a.Inbound, Original: packet.Dest}
 	if packet.Conn.Reply {
 		packet.Conn.Original = packet.Source
