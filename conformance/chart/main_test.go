@@ -90,6 +90,9 @@ func prepare(bin string) error {
 	if err := build.Helm(bin); err != nil {
 		return err
 	}
+	if err := build.IstioCharts(bin); err != nil {
+		return err
+	}
 	return build.Product(bin, "./plugin/istio-pod-network", "./agent/istio-pod-network-agent")
 }
 

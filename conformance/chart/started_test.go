@@ -1,0 +1,305 @@
+package chart
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+const startedPage = "getting-started-istio.md"
+
+// session returns the commands of a page's section, as a person would paste them: of each console block the lines that
+// begin with a prompt, and what is indented directly below.
+func session(t *testing.T, page, heading string) string {
+	t.Helper()
+	_, text, found := strings.Cut(readText(t, filepath.Join(build.Root(), "docs", page)), "\n## "+heading+"\n")
+	if !found {
+		t.Fatalf("%s has no section %q", page, heading)
+	}
+	text, _, _ = strings.Cut(text, "\n## ")
+	var commands strings.Builder
+	for _, block := range regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(text, -1) {
+		command := false
+		for line := range strings.Lines(block[1]) {
+			begun, prompt := strings.CutPrefix(line, "$ ")
+			command = prompt || command && strings.HasPrefix(line, "  ")
+			if command {
+				commands.WriteString(begun)
+			}
+		}
+	}
+	return commands.String()
+}
+
+// Programs that stand for those of the page's reader. helm renders what it is to install, with the real Helm and the
+// charts of Istio's module; the others say a word where one is asked for.
+const (
+	standInHelm = `#!/bin/bash
+set -euo pipefail
+case $1 in
+install | upgrade) shift ;;
+"get") echo 'pilot: {}'; exit ;;
+*) exit 0 ;;
+esac
+version= istio= args=()
+while [ $# -gt 0 ]; do
+	case $1 in
+	--version) version=$2; shift ;;
+	--reuse-values | --reset-then-reuse-values) echo "values of another version of a chart: $1" >&2; exit 1 ;;
+	istio/base | istio/gateway) istio=$1; args+=("$MANIFESTS/charts/${1#istio/}") ;;
+	istio/istiod) istio=$1; args+=("$MANIFESTS/charts/istio-control/istio-discovery") ;;
+	istio/*) echo "no such chart of Istio's: $1" >&2; exit 1 ;;
+	*) args+=("$1") ;;
+	esac
+	shift
+done
+if [ -n "$istio" ] && [[ ! $version =~ ^1\.[0-9]+\.[0-9]+$ ]]; then
+	echo "$istio in the version '$version'" >&2
+	exit 1
+fi
+n=$(ls "$RENDERED" | wc -l)
+"$HELM" template "${args[@]}" >"$RENDERED/$(printf %02d "$n")-${args[0]}"
+`
+	standIn   = "#!/bin/sh\ncat >/dev/null # whoever writes to it must not fail\necho stand-in\n"
+	standInJQ = "#!/bin/sh\ncat >/dev/null\necho 1.30.1\n"
+)
+
+// rendered are the manifests of the releases of a session, by the release's name; the last of each.
+type rendered map[string]string
+
+// paste runs the sections' commands in a shell that ends at the first one that fails.
+func paste(t *testing.T, helm string, sections ...string) rendered {
+	t.Helper()
+	dir, programs, out := t.TempDir(), t.TempDir(), t.TempDir()
+	for _, name := range []string{"chart", "docs", "conformance"} {
+		target, err := filepath.Abs(filepath.Join(build.Root(), name))
+		if err == nil {
+			err = os.Symlink(target, filepath.Join(dir, name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "scripts"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for path, text := range map[string]string{
+		filepath.Join(programs, "helm"): standInHelm, filepath.Join(programs, "jq"): standInJQ,
+		filepath.Join(programs, "kubectl"): standIn, filepath.Join(programs, "oc"): standIn,
+		filepath.Join(programs, "aws"): standIn, filepath.Join(programs, "docker"): standIn,
+		filepath.Join(dir, "scripts", "images.sh"): standIn,
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := "set -euo pipefail\n"
+	for _, heading := range sections {
+		script += session(t, startedPage, heading)
+	}
+	cmd := exec.Command("bash", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PATH="+programs+":"+os.Getenv("PATH"), "HOME="+dir, "RENDERED="+out,
+		"HELM="+filepath.Join(isolated.BinDir(), helm), "MANIFESTS="+filepath.Join(isolated.BinDir(), "istio-manifests"),
+		"ISTIO_CHARTS=https://example.com/charts")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s\nof\n%s", err, text, script)
+	}
+	all := rendered{}
+	files, err := os.ReadDir(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files { // in the order of their numbers
+		_, release, _ := strings.Cut(f.Name(), "-")
+		all[release] = readText(t, filepath.Join(out, f.Name()))
+	}
+	return all
+}
+
+// paths are what a reader of the page follows, and what has to come out of it.
+var paths = []struct {
+	name, registry string
+	sections       []string
+	platform       string
+	secrets        []string
+	istiod         string // the release that injects in the end
+}{
+	{"Kubernetes", "registry.example.com/mesh", []string{"Versions", "Kubernetes", "Verify", "Revisions and canaries",
+		"Taking it away"}, "", []string{"regcred"}, "istiod-1-31-1"},
+	{"existing", "registry.example.com/mesh", []string{"Versions", "Kubernetes", "A cluster that has Istio already"}, "",
+		nil, "istiod"},
+	{"EKS", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/mesh", []string{"Versions", "EKS", "Verify",
+		"Taking it away"}, "", nil, "istiod"},
+	{"OpenShift", "image-registry.openshift-image-registry.svc:5000/mesh-images", []string{"Versions",
+		"OpenShift with OVN-Kubernetes", "Verify", "Taking it away"}, "openshift", nil, "istiod"},
+}
+
+// Whoever pastes the commands of the page installs what the page says, in each of its ways, with either Helm.
+func TestGettingStarted(t *testing.T) {
+	followed := map[string]bool{}
+	for _, p := range paths {
+		for _, heading := range p.sections {
+			followed[heading] = true
+		}
+	}
+	page := readText(t, filepath.Join(build.Root(), "docs", startedPage))
+	for _, heading := range regexp.MustCompile("(?m)^## (.*)$").FindAllStringSubmatch(page, -1) {
+		if commands := session(t, startedPage, heading[1]); strings.Contains(commands, "helm ") && !followed[heading[1]] {
+			t.Errorf("%q has commands that no way of this test follows:\n%s", heading[1], commands)
+		}
+	}
+	knowIstio(t)
+	both(t, func(t *testing.T, helm string) {
+		for _, p := range paths {
+			t.Run(p.name, func(t *testing.T) {
+				all := paste(t, helm, p.sections...)
+				t.Logf("rendered: %q", slices.Sorted(maps.Keys(all)))
+				agent := daemonSet(t, all[name])
+				if want := p.registry + "/istio-pod-network-agent:0.1.0"; agent.Image != want {
+					t.Errorf("the agent's image is %s, want %s", agent.Image, want)
+				}
+				taken(t, strings.ReplaceAll(all[name], "namespace: outside", "namespace: "+system))
+				injects(t, all[p.istiod], p.registry, p.platform, p.secrets)
+				shopIsTaken(t, all["shop"], p.registry)
+				shopIsTaken(t, all["visitor"], p.registry)
+				if !strings.Contains(all["gateway"], "  type: ClusterIP\n") {
+					t.Error("the gateway's service is of another type")
+				}
+			})
+		}
+	})
+}
+
+// kinds are those of Istio's that the shop has objects of.
+var kinds = []string{"authorizationpolicies.security.istio.io", "gateways.networking.istio.io",
+	"peerauthentications.security.istio.io", "sidecars.networking.istio.io", "virtualservices.networking.istio.io"}
+
+// knowIstio has the API server know these kinds, and the namespaces of the page.
+func knowIstio(t *testing.T) {
+	t.Helper()
+	var crds strings.Builder
+	all := readText(t, filepath.Join(isolated.BinDir(), "istio-manifests", "charts", "base", "files", "crd-all.gen.yaml"))
+	for document := range strings.SplitSeq(all, "\n---\n") {
+		if slices.ContainsFunc(kinds, func(k string) bool { return strings.Contains(document, "\n  name: "+k+"\n") }) {
+			crds.WriteString(document + "\n---\n")
+		}
+	}
+	for _, args := range [][]string{{"apply", "--server-side", "-f", "-"},
+		{"wait", "--for=condition=Established", "--timeout=2m", "-f", "-"}} {
+		if _, errs, err := program([]byte(crds.String()), "kubectl", args...); err != nil {
+			t.Fatalf("kubectl %q: %v %s", args, err, errs)
+		}
+	}
+	apply(t, `apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {pod-security.kubernetes.io/enforce: restricted}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: outside}
+`)
+}
+
+// injects fails unless that istiod injects our wait, and its platform and pull secrets are those.
+func injects(t *testing.T, manifests, registry, platform string, secrets []string) {
+	t.Helper()
+	var config corev1.ConfigMap
+	var values struct {
+		Global struct {
+			ImagePullSecrets []string
+			Platform         string
+		}
+		Pilot                  struct{ CNI struct{ Enabled bool } }
+		SidecarInjectorWebhook struct {
+			DefaultTemplates []string
+			Templates        map[string]string
+		}
+	}
+	for _, o := range objects(t, manifests) {
+		if o.GetKind() == "ConfigMap" && strings.HasPrefix(o.GetName(), "istio-sidecar-injector") {
+			find(t, manifests, "ConfigMap", o.GetName(), &config)
+		}
+	}
+	// What a chart calls null is not in the values; unknown ones are of no interest.
+	if err := json.Unmarshal([]byte(config.Data["values"]), &values); err != nil {
+		t.Fatalf("%v in %q", err, config.Data["values"])
+	}
+	var operator struct {
+		Templates        map[string]string
+		DefaultTemplates []string
+	}
+	if err := yaml.Unmarshal([]byte(config.Data["config"]), &operator); err != nil {
+		t.Fatal(err)
+	}
+	const template = "istio-pod-network-wait"
+	want := "image: " + registry + "/istio-pod-network-plugin:0.1.0\n"
+	if !slices.Equal(operator.DefaultTemplates, []string{"sidecar", template}) ||
+		!strings.Contains(operator.Templates[template], want) {
+		t.Errorf("templates %q, %s, want %s", operator.DefaultTemplates, operator.Templates[template], want)
+	}
+	if !slices.Equal(values.Global.ImagePullSecrets, secrets) {
+		t.Errorf("pull secrets of injected pods %q, want %q", values.Global.ImagePullSecrets, secrets)
+	}
+	var istiod appsv1.Deployment
+	for _, o := range objects(t, manifests) {
+		if o.GetKind() == "Deployment" {
+			find(t, manifests, "Deployment", o.GetName(), &istiod)
+		}
+	}
+	for _, e := range istiod.Spec.Template.Spec.Containers[0].Env {
+		if e.Name == "PLATFORM" && e.Value != platform {
+			t.Errorf("PLATFORM is %q, want %q", e.Value, platform)
+		}
+	}
+	cni := map[string]string{"": "default", "openshift": "multus"}[platform]
+	if !strings.Contains(manifests, fmt.Sprintf(`"provider": %q`, cni)) {
+		t.Errorf("the provider of the CNI is not %s", cni)
+	}
+}
+
+// shopIsTaken fails unless the API server takes all of a release of the shop's, and its pods are of Pod Security
+// restricted.
+func shopIsTaken(t *testing.T, manifests, registry string) {
+	t.Helper()
+	taken(t, manifests)
+	deployments := 0
+	for _, o := range objects(t, manifests) {
+		if o.GetKind() != "Deployment" {
+			continue
+		}
+		var d appsv1.Deployment
+		find(t, manifests, "Deployment", o.GetName(), &d)
+		deployments++
+		if image := d.Spec.Template.Spec.Containers[0].Image; image != registry+"/shop:0.1.0" {
+			t.Errorf("%s has the image %s", d.Name, image)
+		}
+		pod := corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: d.Spec.Template.ObjectMeta,
+			Spec: d.Spec.Template.Spec}
+		pod.Name, pod.Namespace = d.Name, "shop"
+		pod.Spec.ServiceAccountName = "" // which is not there
+		data, err := yaml.Marshal(pod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken(t, string(bytes.TrimSpace(data)))
+	}
+	if deployments == 0 {
+		t.Errorf("no pods in\n%s", manifests)
+	}
+}
