@@ -16,7 +16,7 @@ build: ## build the static, stripped programs into bin/
 .PHONY: demo
 demo: ## show the main job on real packets (root); options: BACKEND= MODE= FAMILIES= DNS=1 NO_COLOR=1
 	@scripts/demo.sh $(if $(BACKEND),--backend $(BACKEND)) $(if $(MODE),--mode $(MODE)) \
-		$(if $(FAMILIES),--families $(FAMILIES)) $(if $(filter 1 true yes,$(DNS)),--dns) $(if $(NO_COLOR),--no-color)
+		$(if $(FAMILIES),--families $(FAMILIES)) $(if $(DNS),--dns=$(DNS)) $(if $(NO_COLOR),--no-color)
 
 .PHONY: test
 test: ## all tests, on real network namespaces and packets (root)

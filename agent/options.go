@@ -207,6 +207,9 @@ func (o *options) readEntry() (err error) {
 		if err != nil && !tolerated {
 			return fmt.Errorf("--network-config: %w", err)
 		}
+		if err := o.install.Entry.CheckKeys(); err != nil && !o.uninstall && !o.noInstall {
+			return fmt.Errorf("--network-config: %w", err)
+		}
 	}
 	o.socket, o.store.Dir, o.policy = o.install.Entry.AgentSocket, o.install.Entry.StateDir, o.install.Entry.Policy
 	if o.socket == "" {

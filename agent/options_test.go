@@ -88,10 +88,11 @@ func TestEntryIsRead(t *testing.T) {
 		t.Errorf("%v: %+v", err, o)
 	}
 	for settings, taken := range map[string][]string{
-		`"backend": "ebpf"`:  {"--no-install", "--uninstall"},
-		`"selection": "all"`: {"--uninstall"},
-		`"stateDir": "x"`:    {"--uninstall"},
-		`"agentSocket": ""`:  nil, // no agent could run by it
+		`"backend": "ebpf"`:   {"--no-install", "--uninstall"},
+		`"agentSokcet": "/s"`: {"--no-install", "--uninstall"},
+		`"selection": "all"`:  {"--uninstall"},
+		`"stateDir": "x"`:     {"--uninstall"},
+		`"agentSocket": ""`:   nil, // no agent could run by it
 	} {
 		file := "--network-config=" + entryFile(t, settings)
 		for _, how := range []string{"--no-install", "--uninstall", "--repair=off"} {

@@ -50,7 +50,13 @@ while [ $# -gt 0 ]; do
 	--backend) backend=$value ;;
 	--mode) mode=$value ;;
 	--families) families=$value ;;
-	--dns) dns=$value ;;
+	--dns)
+		case $value in
+		1 | true | yes | on) dns=true ;;
+		0 | false | no | off) dns=false ;;
+		*) invalid --dns "$value" "1, true, yes, on; 0, false, no, off" ;;
+		esac
+		;;
 	--no-color) color=--no-color ;;
 	-h | --help) usage && exit 0 ;;
 	*) refuse "unknown option \"$option\"" "The options: scripts/demo.sh --help" 2 ;;
@@ -62,7 +68,6 @@ auto | nftables | iptables | iptables-nft | iptables-legacy) ;;
 esac
 case $mode in REDIRECT | TPROXY) ;; *) invalid --mode "$mode" "REDIRECT, TPROXY" ;; esac
 case $families in 4 | 6 | 46) ;; *) invalid --families "$families" "46, 4, 6" ;; esac
-case $dns in true | false) ;; *) invalid --dns "$dns" "true, false" ;; esac
 
 need_root
 need nft=nftables ip=iproute2

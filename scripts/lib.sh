@@ -8,6 +8,16 @@ export PATH
 # Debian's Go does not fetch the toolchain that go.mod asks for unless it is told to. Before 1.21, none can.
 export GOTOOLCHAIN="${GOTOOLCHAIN:-auto}"
 
+# A script whose first lines say its usage prints them when it is asked for help, before it installs or builds anything.
+case ${1:-} in
+-h | --help)
+	if sed -n '2,/^[^#]/p' "$0" | grep -q 'usage: '; then
+		sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+		exit
+	fi
+	;;
+esac
+
 # what is built once lies outside the repository
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/istio-pod-network
 

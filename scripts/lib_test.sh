@@ -106,6 +106,21 @@ for case in cni:containernetworking/cni cni:GOVERSION cni:tool helm:helm/v3 helm
 	expect "scripts/${case%%:*}.sh ends without the version of ${case#*:}" [ $status != 0 ]
 done
 
+# Help costs nothing: no package is installed, and nothing built. Go prints that of images.sh.
+cat >"$work/bin/go" <<'END'
+#!/bin/sh
+echo "$*" >>"$CALLS"
+END
+ln -s go "$work/bin/apt-get"
+for file in "$root"/scripts/*.sh; do
+	case ${file##*/} in lib.sh | stages.sh | lib_test.sh | clock.sh | images.sh) continue ;; esac
+	CALLS=$work/calls PATH=$work/bin:$PATH run "$file" --help
+	expect "${file##*/} --help succeeds" [ $status = 0 ]
+	expect "${file##*/} --help says how it is used" says "[Uu]sage: .*${file##*/}"
+	expect "${file##*/} --help installs and builds nothing" [ ! -e "$work/calls" ]
+done
+rm "$work/bin/apt-get"
+
 # A kernel that the mirror has no longer. What asks it is replaced by what knows all suites but those that GONE names.
 cat >"$work/bin/apt-get" <<'END'
 #!/bin/sh

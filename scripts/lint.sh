@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gofmt, go vet, golangci-lint (built once into the cache) and shellcheck.
+# gofmt, go vet, golangci-lint (built once into the cache) and shellcheck. usage: lint.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"

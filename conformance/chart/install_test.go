@@ -1,8 +1,12 @@
 package chart
 
 import (
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
 // Hooks and tests belong to Helm, the namespace to those who apply manifests; both can be asked for.
@@ -84,6 +88,16 @@ func TestNotes(t *testing.T) {
 				t.Errorf("nothing was set that is ignored:\n%s", what)
 			}
 		}
+		pasted := 0
+		for line := range strings.Lines(notes()) {
+			if command := strings.TrimSpace(line); strings.HasPrefix(command, "kubectl get ") {
+				paste(t, command)
+				pasted++
+			}
+		}
+		if pasted == 0 {
+			t.Error("no command to see marks with")
+		}
 		for value, set := range ignored {
 			if text := notes(value + set); strings.Count(text, "no effect") != 1 ||
 				!strings.Contains(text, "NOTE: "+value+" has no effect any more") {
@@ -91,6 +105,16 @@ func TestNotes(t *testing.T) {
 			}
 		}
 	})
+}
+
+// paste runs a line as a person's shell does.
+func paste(t testing.TB, line string) {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", line)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+admin, "PATH="+isolated.BinDir()+":"+os.Getenv("PATH"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%s: %v %s", line, err, out)
+	}
 }
 
 // The command of the article of 2018, on a cluster that has not even the namespace.

@@ -76,6 +76,37 @@ func TestLabelsBeneath(t *testing.T) {
 	})
 }
 
+// Every object but the pod of the test says by labels which chart and which release it is from, as Helm recommends. A label
+// of the agents on another pod would make it one of theirs.
+func TestRecommendedLabels(t *testing.T) {
+	both(t, func(t *testing.T, helm string) {
+		for _, distribution := range []string{"Kubernetes", "OpenShift"} {
+			manifests := template(t, helm, "kubernetesDistribution="+distribution, "hooks=true", "namespace.create=true",
+				"startupTaint.enabled=true", "repair=delete", "injection.replaceInit=true", "admissionPolicy.enabled=true",
+				"metrics.service.enabled=true", "metrics.podMonitor.enabled=true", "metrics.dashboard.enabled=true",
+				"resourceQuota.enabled=true")
+			for _, o := range objects(t, manifests) {
+				labels := o.GetLabels()
+				if o.GetKind() == "Pod" {
+					if labels["app.kubernetes.io/name"] != "" {
+						t.Errorf("the pod of the test: %v", labels)
+					}
+					continue
+				}
+				if labels["helm.sh/chart"] != name+"-0.1.0" || labels["app.kubernetes.io/managed-by"] != "Helm" ||
+					labels["app.kubernetes.io/instance"] == "" || labels["app.kubernetes.io/version"] == "" {
+					t.Errorf("%s, %s %s: %v", distribution, o.GetKind(), o.GetName(), labels)
+				}
+			}
+		}
+		var d appsv1.DaemonSet
+		find(t, template(t, helm), "DaemonSet", "istio-pod-network-agent", &d)
+		if chart, has := d.Spec.Template.Labels["helm.sh/chart"]; has {
+			t.Errorf("a pod of an agent says chart %q", chart)
+		}
+	})
+}
+
 // The plugin's image has the tag of the agent's, unless it has one of its own, or a digest.
 func TestImages(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("0a", 32)

@@ -40,6 +40,7 @@ func TestWrongValues(t *testing.T) {
 			"renewRules={shop},repair=off":                {"renewRules", "repair: apply", `"off"`},
 			"renewRules={[}":                              {"renewRules[0]", `"["`, "name of a namespace"},
 			"renewRules=*":                                {"/renewRules", "array"},
+			"openshift.mode=auxChain":                     {"openshift.mode", `"auxChain"`, "cni.mode=aux"},
 			"cni.auxDir=x":                                {"cni.auxDir", `"x"`, "absolute path"},
 			"cni.runtimeVersion=2.1":                      {"cni.runtimeVersion", `"2.1"`, "containerd://2.1.4"},
 			"Namespace=A_b":                               {"Namespace", `"A_b"`, "name of a namespace"},

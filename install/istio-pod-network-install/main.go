@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -92,6 +93,7 @@ func (p installer) run(ctx context.Context, args []string) int {
 			return p.failed(err)
 		}
 		o.config.Entry, err = entry.Parse(text)
+		err = cmp.Or(err, o.config.Entry.CheckKeys())
 		// A setting that the plugin refuses must not keep it on the node, nor hide what is there.
 		if err != nil && (args[0] == "install" || args[0] == "watch" || o.config.Entry.IsZero()) {
 			return p.failed(fmt.Errorf("--network-config: %w", err))

@@ -145,6 +145,14 @@ func TestRefusedEntry(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(s.dir, "bin", entry.Type)); err == nil {
 		t.Error("the plugin was installed")
 	}
+	misspelt := []byte(`{"type": "istio-pod-network", "agentSokcet": ""}`)
+	if err := os.WriteFile(s.env["INSTALL_NETWORK_CONFIG"], misspelt, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"install", "watch"} {
+		s.expect(t, 1, `invalid value "agentSokcet": unknown key; valid: agentSocket, `, verb)
+	}
+	s.expect(t, 0, "", "uninstall")
 	if err := os.WriteFile(s.env["INSTALL_NETWORK_CONFIG"], []byte(`{"type": "x"}`), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
 // Type is the `type` of the entry, which is also the name of the plugin's binary.
@@ -42,6 +46,35 @@ func Parse(text []byte) (Entry, error) {
 
 // Default returns the entry of DefaultText.
 func Default() Entry { return Entry{Settings: DefaultSettings(), text: DefaultText} }
+
+// known are the keys that an operator may write: those that Settings reads, and those that the CNI specification 1.1.0,
+// section 1, has for every plugin.
+var known = []string{"agentSocket", "agentTimeout", "args", "auxFailOpen", "backend", "capabilities", "cniVersion", "dns",
+	"excludeNamespaces", "ipMasq", "ipam", "logLevel", "name", "redirect", "selection", "sharedProxyUser", "stateDir",
+	"statusRequiresAgent", "type"}
+
+// CheckKeys returns an error, of package invalid, that names a top-level key that nothing reads: a misspelt one would
+// silently have its default. It is for whoever installs an entry. The plugin takes every key: a runtime adds its own, and
+// after an upgrade, the next release's stand in the network before its binary does.
+func (e Entry) CheckKeys() error {
+	if e.IsZero() {
+		return nil
+	}
+	keys, err := Decode(e.Text())
+	if err != nil {
+		return err
+	}
+	unknown := "" // of several, the same one each time
+	for key := range keys {
+		if !slices.Contains(known, key) && (unknown == "" || key < unknown) {
+			unknown = key
+		}
+	}
+	if unknown == "" {
+		return nil
+	}
+	return invalid.Text("network configuration", unknown, "unknown key", strings.Join(known, ", "))
+}
 
 // Text returns the entry as its operator wrote it, without white space around it; nil for no entry.
 func (e Entry) Text() []byte { return []byte(e.text) }

@@ -2,8 +2,10 @@ package entry
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -70,6 +72,42 @@ func TestRefused(t *testing.T) {
 		if want := map[bool]string{true: DefaultStateDir, false: "/kept"}[key == "stateDir"]; e.IsZero() ||
 			e.StateDir != want {
 			t.Errorf("%s: state directory %q, want %q", setting, e.StateDir, want)
+		}
+	}
+}
+
+// An operator's misspelt key is named. Every key that stands in the reference is known.
+func TestCheckKeys(t *testing.T) {
+	for text, key := range map[string]string{
+		DefaultText: "", `{"type":"istio-pod-network","agentSokcet":"/s"}`: "agentSokcet",
+		`{"type":"istio-pod-network","agentsocket":"/s"}`:           "agentsocket",
+		`{"type":"istio-pod-network","redirect":{},"prevResult":1}`: "prevResult",
+	} {
+		e, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = e.CheckKeys()
+		if key == "" && err != nil || key != "" && (err == nil || !strings.Contains(err.Error(), `"`+key+`": unknown key`)) {
+			t.Errorf("%s: %v, want %q", text, err, key)
+		}
+	}
+	if err := (Entry{}).CheckKeys(); err != nil {
+		t.Error(err)
+	}
+	page, err := os.ReadFile("../../docs/reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "| key | meaning |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	rows := regexp.MustCompile("(?m)^\\| `([a-zA-Z]+)` ").FindAllStringSubmatch(table, -1)
+	if len(rows) < 5 {
+		t.Errorf("%d rows in the reference", len(rows))
+	}
+	for _, row := range rows {
+		if !slices.Contains(known, row[1]) {
+			t.Errorf("%s stands in the reference and is unknown", row[1])
 		}
 	}
 }

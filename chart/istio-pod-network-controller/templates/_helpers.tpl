@@ -91,10 +91,20 @@ virtual nodes, as of AKS (Azure/azure-container-networking issue 1897). An agent
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $tag }}{{ end -}}
 {{- end -}}
 
-{{- define "labels" -}}
+{{- /* Of the agents' pods, and of what selects them. */ -}}
+{{- define "podLabels" -}}
 app.kubernetes.io/name: istio-pod-network-agent
 app.kubernetes.io/part-of: istio-pod-network-controller
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- end -}}
+
+{{- /* Of every object: with those that Helm recommends (helm.sh/docs/chart_best_practices/labels). A pod has none that say which chart it is
+from: a new chart of the same agent would make all of them anew. */ -}}
+{{- define "labels" -}}
+{{ include "podLabels" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") }}
 {{- end -}}
 
 {{- /* Labels or annotations of the values beneath those of the chart, which others rely on. (list $ours $theirs) */ -}}

@@ -196,6 +196,9 @@ admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, te
 {{- if and .Values.test.namespace (has .Values.test.namespace (include "entry" . | fromJson).excludeNamespaces) -}}
 {{- fail (printf "test.namespace: invalid value %q; valid: a namespace whose pods may be in the mesh, which neither the chart's own nor one of excludeNamespaces is" .Values.test.namespace) -}}
 {{- end -}}
+{{- if and (ne .Values.openshift.mode "nad") (not (include "platform" . | fromYaml).openshift) -}}
+{{- fail (printf "openshift.mode: %q has no effect with kubernetesDistribution %q; valid: kubernetesDistribution=OpenShift, or cni.mode=aux for Multus elsewhere" .Values.openshift.mode .Values.kubernetesDistribution) -}}
+{{- end -}}
 {{- if and (eq .Values.repair "apply") (hasPrefix "iptables" .Values.backend) -}}
 {{- fail (printf "repair: apply needs nftables, and backend is %q, whose programs the agent's image lacks; valid: auto, delete or off" .Values.backend) -}}
 {{- end -}}
