@@ -25,8 +25,33 @@ import (
 // podReads is how many pods are read at once: one may have 1.5 MiB, and three times that while it is decoded.
 const podReads = 4
 
-// requestTimeout bounds every request but a watch. An API server that hangs is as good as one that is down.
+// requestTimeout bounds every request but a watch, unless Patient says more. An API server that hangs is as good as one
+// that is down.
 const requestTimeout = 5 * time.Second
+
+// maxPatience bounds what Patient gives.
+const maxPatience = 30 * time.Second
+
+// patience is the key of a context's time limit of one request.
+type patience struct{}
+
+// Patient gives the requests of a context more time the more often they have failed: from 5 s on twice as long each
+// time, up to 30 s. An API server that is too slow for one attempt would be too slow for all that give it no more.
+func Patient(ctx context.Context, failures int) context.Context {
+	return context.WithValue(ctx, patience{}, min(requestTimeout<<min(failures, 8), maxPatience))
+}
+
+// Patience is the time limit of one request.
+func Patience(ctx context.Context) time.Duration {
+	if limit, patient := ctx.Value(patience{}).(time.Duration); patient {
+		return limit
+	}
+	return requestTimeout
+}
+
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, Patience(ctx))
+}
 
 var (
 	podsResource       = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
@@ -84,7 +109,7 @@ func Connect(c Config) (*Client, error) {
 
 // do makes a request.
 func do(ctx context.Context, request *rest.Request) rest.Result {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := bounded(ctx)
 	defer cancel()
 	return request.Do(ctx)
 }
@@ -118,7 +143,7 @@ func (c *Client) Namespaces() cache.ListerWatcher {
 
 // NamespaceAnnotations reads the annotations of one namespace.
 func (c *Client) NamespaceAnnotations(ctx context.Context, name string) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := bounded(ctx)
 	defer cancel()
 	object, err := c.metadata.Resource(namespacesResource).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -137,7 +162,7 @@ func (c *Client) RuntimeVersion(ctx context.Context, node string) (string, error
 // PatchPod sends a merge patch of a pod's annotations, by way of its status: the right to patch pods themselves would
 // include their specification.
 func (c *Client) PatchPod(ctx context.Context, namespace, name string, patch []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := bounded(ctx)
 	defer cancel()
 	pods := c.metadata.Resource(podsResource).Namespace(namespace)
 	_, err := pods.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
@@ -146,7 +171,7 @@ func (c *Client) PatchPod(ctx context.Context, namespace, name string, patch []b
 
 // DeletePod deletes the pod with that UID, and no other one of its name.
 func (c *Client) DeletePod(ctx context.Context, namespace, name string, uid types.UID) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := bounded(ctx)
 	defer cancel()
 	options := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
 	return c.metadata.Resource(podsResource).Namespace(namespace).Delete(ctx, name, options)

@@ -33,8 +33,9 @@ type bench struct {
 	agenttest.Reader
 	source *source.FakeControllerSource
 	fail   func(attempt int) error // what a patch fails with
-	lose   bool                    // the patch is applied, but its answer is lost
-	silent bool                    // the watch does not bring what was patched
+	slow   func(ctx context.Context) error
+	lose   bool // the patch is applied, but its answer is lost
+	silent bool // the watch does not bring what was patched
 
 	mu      sync.Mutex
 	patches []string
@@ -64,10 +65,15 @@ func benchWith(t *testing.T, watched []*corev1.Pod, pod *corev1.Pod, records ...
 }
 
 // PatchPod is the API server.
-func (b *bench) PatchPod(_ context.Context, _, _ string, patch []byte) error {
+func (b *bench) PatchPod(ctx context.Context, _, _ string, patch []byte) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.patches = append(b.patches, string(patch))
+	if b.slow != nil {
+		if err := b.slow(ctx); err != nil {
+			return err
+		}
+	}
 	if b.fail != nil {
 		if err := b.fail(len(b.patches)); err != nil {
 			return err
@@ -275,6 +281,35 @@ func TestMarkerRetries(t *testing.T) {
 		cancel()
 		<-done
 		b.expect(t, len(errs)+1, append(want, Marked)...)
+	}
+}
+
+// An API server that is too slow for the first attempts is given more time, until it is quick enough; a pod whose mark
+// succeeded begins anew.
+func TestMarkerIsPatient(t *testing.T) {
+	const needed = 25 * time.Second
+	pod := agenttest.MeshPod("cart")
+	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
+	var given []time.Duration
+	b.slow = func(ctx context.Context) error {
+		given = append(given, kube.Patience(ctx))
+		if kube.Patience(ctx) < needed {
+			return context.DeadlineExceeded
+		}
+		return nil
+	}
+	id := string(pod.UID)
+	b.queue.Add(id)
+	for range 3 {
+		b.next(t.Context())
+	}
+	if _, written := b.MarkedSince(id); written {
+		t.Error("marked in less time than that takes")
+	}
+	b.next(t.Context())
+	want := []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 30 * time.Second}
+	if _, written := b.MarkedSince(id); !written || !slices.Equal(given, want) || b.queue.NumRequeues(id) != 0 {
+		t.Errorf("marked: %t; given %v, want %v; failures counted then: %d", written, given, want, b.queue.NumRequeues(id))
 	}
 }
 
