@@ -49,13 +49,13 @@ func Default() Entry { return Entry{Settings: DefaultSettings(), text: DefaultTe
 
 // known are the keys that an operator may write: those that Settings reads, and those that the CNI specification 1.1.0,
 // section 1, has for every plugin.
-var known = []string{"agentSocket", "agentTimeout", "args", "auxFailOpen", "backend", "capabilities", "cniVersion", "dns",
-	"excludeNamespaces", "ipMasq", "ipam", "logLevel", "name", "redirect", "selection", "sharedProxyUser", "stateDir",
+var known = []string{"agentSocket", "agentTimeout", "args", "auxFailOpen", "backend", "capabilities", "cniVersion",
+	"dns", "excludeNamespaces", "ipMasq", "ipam", "logLevel", "name", "redirect", "selection", "sharedProxyUser", "stateDir",
 	"statusRequiresAgent", "type"}
 
 // CheckKeys returns an error, of package invalid, that names a top-level key that nothing reads: a misspelt one would
-// silently have its default. It is for whoever installs an entry. The plugin takes every key: a runtime adds its own, and
-// after an upgrade, the next release's stand in the network before its binary does.
+// silently have its default. It is for whoever installs an entry. The plugin takes every key: a runtime adds its own,
+// and after an upgrade, the next release's may stand in the network before its binary does.
 func (e Entry) CheckKeys() error {
 	if e.IsZero() {
 		return nil
