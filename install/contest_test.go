@@ -108,31 +108,31 @@ func TestFight(t *testing.T) {
 // no pod of the node would start. The same holds where it cannot be put back at all.
 func TestFightOverBinary(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
-	config, err := n.withDefaults()
+	i, err := newInstaller(n.Config, new(memo))
 	await.Must(t, err)
 	var last Pass
 	k := Keeper{Report: func(p Pass) { last = p }}
 	chained := func() bool { return strings.Contains(n.read("10-net.conflist"), entry.Type) }
 	for range defaultBurst {
-		if k.pass(config); !last.Ready || !chained() {
+		if k.pass(i); !last.Ready || !chained() {
 			t.Fatal(last)
 		}
 		await.Must(t, os.Remove(filepath.Join(n.BinDir, entry.Type)))
 	}
-	if k.pass(config); last.Ready || last.Contested == 0 || chained() {
+	if k.pass(i); last.Ready || last.Contested == 0 || chained() {
 		t.Errorf("while its repair waits, our entry is in the network: %t; %s", chained(), last)
 	}
 	k.contest = contest{}
-	if k.pass(config); !last.Ready || !chained() {
+	if k.pass(i); !last.Ready || !chained() {
 		t.Errorf("after the fight: %s", last)
 	}
 	await.Must(t, os.Remove(filepath.Join(n.BinDir, entry.Type)))
 	await.Must(t, os.Rename(n.Source, n.Source+".away"))
-	if k.pass(config); last.Ready || chained() {
+	if k.pass(i); last.Ready || chained() {
 		t.Errorf("where it cannot be put back, our entry is in the network: %t; %s", chained(), last)
 	}
 	await.Must(t, os.Rename(n.Source+".away", n.Source))
-	if k.pass(config); !last.Ready || !chained() {
+	if k.pass(i); !last.Ready || !chained() {
 		t.Errorf("once it can: %s", last)
 	}
 }

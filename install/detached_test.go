@@ -38,14 +38,14 @@ func TestDetached(t *testing.T) {
 			t.Cleanup(func() { _ = unix.Unmount(n.ConfDir, unix.MNT_DETACH) })
 			var last Pass
 			k := Keeper{Report: func(p Pass) { last = p }}
-			config, err := n.withDefaults()
+			i, err := newInstaller(n.Config, new(memo))
 			await.Must(t, err)
-			if k.pass(config); !last.Ready || last.Detached != "" {
+			if k.pass(i); !last.Ready || last.Detached != "" {
 				t.Fatalf("%s: %+v", last, last)
 			}
 			await.Must(t, c.act(onNode))
 			for range 2 {
-				k.pass(config)
+				k.pass(i)
 				if !strings.Contains(last.Detached, c.says) || (last.Detached == "") != (c.says == "") ||
 					last.Ready != (c.says == "") {
 					t.Errorf("%q; %s", last.Detached, last)
@@ -91,22 +91,22 @@ func TestDetachedPlugins(t *testing.T) {
 	}
 	mount()
 	var last Pass
-	config, err := n.withDefaults()
+	i, err := newInstaller(n.Config, new(memo))
 	await.Must(t, err)
 	k := Keeper{Report: func(p Pass) { last = p }}
-	if k.pass(config); !last.Ready {
+	if k.pass(i); !last.Ready {
 		t.Fatal(last)
 	}
 	await.Must(t, errors.Join(os.Rename(onNode, onNode+".old"), os.Mkdir(onNode, 0o755)))
 	await.Must(t, os.WriteFile(filepath.Join(onNode, "ptp"), nil, 0o755))
 	for range 2 {
-		if k.pass(config); last.Ready || last.Detached == "" || n.read("10-net.conflist") != list {
+		if k.pass(i); last.Ready || last.Detached == "" || n.read("10-net.conflist") != list {
 			t.Errorf("%s\n%s", last, n.read("10-net.conflist"))
 		}
 	}
 	mount()
 	k = Keeper{Report: k.Report}
-	if k.pass(config); !last.Ready || last.Detached != "" {
+	if k.pass(i); !last.Ready || last.Detached != "" {
 		t.Errorf("in a container that is made again: %s", last)
 	}
 }

@@ -104,7 +104,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	w := watching{Dirs: dirs, installer: i, inodes: map[string]os.FileInfo{}}
 	for {
 		w.renew() // before the pass reads, so that no change falls between
-		wait := k.pass(i.Config)
+		wait := k.pass(i)
 		if w.renew() { // the pass has made directories
 			continue
 		}
@@ -125,7 +125,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 }
 
 // pass repairs and reports, and returns how long to wait at most.
-func (k *Keeper) pass(c Config) time.Duration {
+func (k *Keeper) pass(i *installer) time.Duration {
+	c := i.Config
 	var p Pass
 	var failed error
 	if k.anchors == nil {
@@ -140,7 +141,7 @@ func (k *Keeper) pass(c Config) time.Duration {
 			k.contest.repaired(time.Now())
 		}
 	} else {
-		failed = k.withdraw(c)
+		failed = i.withdraw() // the binary may be what waits for its repair
 	}
 	p.Status, p.Err = lookAt(c, &k.memo)
 	if p.Contested = k.contest.wait; p.Contested > 0 && !p.Ready {
@@ -169,15 +170,6 @@ func (k *Keeper) pass(c Config) time.Duration {
 		return k.Tick
 	}
 	return 30 * time.Second
-}
-
-// withdraw takes our entry out while the binary has to wait for its repair.
-func (k *Keeper) withdraw(c Config) error {
-	i, err := newInstaller(c, &k.memo)
-	if err != nil {
-		return err
-	}
-	return i.withdraw()
 }
 
 // mounted returns the directories in which the Keeper writes.

@@ -83,7 +83,7 @@ func TestKeeperCauses(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	var passes []Pass
 	k := Keeper{Report: func(p Pass) { passes = append(passes, p) }}
-	c, err := n.withDefaults()
+	i, err := newInstaller(n.Config, new(memo))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestKeeperCauses(t *testing.T) {
 		if err := step.spoil(); err != nil {
 			t.Fatal(step.what, err)
 		}
-		k.pass(c)
+		k.pass(i)
 		p := passes[len(passes)-1]
 		if !p.Ready || p.Err != nil || !slices.Equal(p.Repaired, step.want) {
 			t.Errorf("%s: repaired %q, want %q; %s", step.what, p.Repaired, step.want, p)

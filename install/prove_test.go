@@ -164,17 +164,17 @@ func TestKeeperAsksOnce(t *testing.T) {
 	}
 	var last Pass
 	k := Keeper{Config: n.Config, contest: unbounded, Report: func(p Pass) { last = p }}
-	c, err := n.withDefaults()
+	i, err := newInstaller(n.Config, new(memo))
 	await.Must(t, err)
 	for range 10 {
 		n.write("10-net.conflist", list)
-		k.pass(c)
+		k.pass(i)
 	}
 	if asked != 2 { // VERSION and STATUS
 		t.Errorf("the plugin was run %d times for 10 passes", asked)
 	}
 	n.write("10-net.conflist", withDHCP)
-	k.pass(c)
+	k.pass(i)
 	if !last.Ready || !slices.Equal(last.NotFound, []string{"dhcp"}) || !strings.Contains(last.String(), ": dhcp") {
 		t.Errorf("%s: %+v", last, last.Status)
 	}
