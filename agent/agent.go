@@ -31,6 +31,7 @@ type agent struct {
 	api          *kube.Client
 	pods         *kube.Pods
 	namespaces   *kube.Namespaces
+	taints       *kube.Taints // nil where none is to be removed
 	answerer     *answer.Answerer
 	records      *mark.Index
 	marker       *mark.Marker
@@ -61,7 +62,10 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	if a.namespaces, err = kube.NewNamespaces(a.api.Namespaces(), a.api.NamespaceAnnotations); err != nil {
 		return nil, err
 	}
-	a.watches = watches{watch{"pods", a.pods.Failing}, watch{"namespaces", a.namespaces.Failing}}
+	if a.taints, a.watches, err = o.taintsOf(a.api); err != nil {
+		return nil, err
+	}
+	a.watches = append(watches{{"pods", a.pods.Failing}, {"namespaces", a.namespaces.Failing}}, a.watches...)
 	a.answerer = answer.New(o.node, a.pods, a.namespaces, a.api, a.metrics.answered)
 	recorder, flush := a.api.EventRecorder(o.node)
 	a.flushEvents = flush
@@ -114,7 +118,7 @@ func (a *agent) run(ctx context.Context) error {
 		a.web.Run(ctx, health.Handler(a.metrics.registry, a.healthy(), a.ready()))
 	}
 	untaint := func(ctx context.Context) {
-		a.untaint(ctx, a.api, func() bool { return health.Pass(a.ready()) }, a.log)
+		a.untaint(ctx, a.api, a.taints, func() bool { return health.Pass(a.ready()) }, a.log)
 	}
 	for _, run := range []func(context.Context){
 		a.pods.Run, a.namespaces.Run, a.marker.Run, a.patrol.Run, untaint, web,

@@ -4,12 +4,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
 // TestBackendProblem makes the agent unready for as long as the plugin's STATUS has told the runtime of a problem.
 func TestBackendProblem(t *testing.T) {
-	a := &agent{options: options{store: record.Store{Dir: t.TempDir()}}}
+	a := &agent{
+		options: options{store: record.Store{Dir: t.TempDir()}}, pods: new(kube.Pods), namespaces: new(kube.Namespaces),
+	}
 	for _, why := range []string{"", "backend iptables is not usable: no ip6tables-restore on this host", ""} {
 		if err := a.store.SetProblem(why); err != nil {
 			t.Fatal(err)

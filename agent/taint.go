@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -48,14 +49,22 @@ func (u untainter) run(ctx context.Context) {
 	}
 }
 
-// untaint takes the startup taint from the node while ready, until the context ends.
-func (o *options) untaint(ctx context.Context, api *kube.Client, ready func() bool, log *logrus.Logger) {
+// taintsOf watches the taints of this node, where one is to be taken from it; else it returns nil.
+func (o *options) taintsOf(api *kube.Client) (taints *kube.Taints, all watches, err error) {
 	if o.startupTaint == "" {
-		return
+		return nil, nil, nil
 	}
-	taints, err := kube.NewTaints(api.NodeOf(o.node))
-	if err != nil {
-		log.WithError(err).Warn("watching the taints of this node")
+	if taints, err = kube.NewTaints(api.NodeOf(o.node)); err != nil {
+		return nil, nil, fmt.Errorf("watching the taints of this node: %w", err)
+	}
+	return taints, watches{{"this node", taints.Failing}}, nil
+}
+
+// untaint takes the startup taint from the node while ready, until the context ends. Without taints it does nothing.
+func (o *options) untaint(
+	ctx context.Context, api *kube.Client, taints *kube.Taints, ready func() bool, log *logrus.Logger,
+) {
+	if taints == nil {
 		return
 	}
 	var watch sync.WaitGroup

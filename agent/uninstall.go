@@ -46,7 +46,12 @@ func uninstallNode(ctx context.Context, o options, log *logrus.Logger) {
 	parts.Go(func() { node.Run(ctx) })
 	parts.Go(func() { web.Run(ctx, health.Handler(newMetrics().registry, alive, ready)) })
 	if api != nil { // of a node whose agent has never been ready: nobody else would take it
-		parts.Go(func() { o.untaint(ctx, api, func() bool { return health.Pass(ready) }, log) })
+		taints, all, err := o.taintsOf(api)
+		if err != nil {
+			log.Warn(err)
+		}
+		parts.Go(func() { o.untaint(ctx, api, taints, func() bool { return health.Pass(ready) }, log) })
+		parts.Go(func() { all.warn(ctx, log) })
 	}
 	parts.Wait()
 }

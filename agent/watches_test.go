@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/health"
+	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/sirupsen/logrus"
 )
 
@@ -66,7 +67,9 @@ func TestWatchesWarn(t *testing.T) {
 // That is information: an agent that answers from what it knows is as ready as before.
 func TestWatchesInReadiness(t *testing.T) {
 	since, err := time.Time{}, error(nil)
-	a := &agent{watches: watches{{"pods", func() (time.Time, error) { return since, err }}}}
+	a := &agent{pods: new(kube.Pods), namespaces: new(kube.Namespaces), watches: watches{
+		{"pods", func() (time.Time, error) { return since, err }},
+	}}
 	for _, c := range []struct {
 		since time.Time
 		err   error

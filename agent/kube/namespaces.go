@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"time"
 
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,9 +10,8 @@ import (
 
 // Namespaces has the one annotation of every namespace that a decision can depend on.
 type Namespaces struct {
-	watched  *Watched
-	informer cache.SharedIndexInformer
-	read     func(ctx context.Context, name string) (map[string]string, error)
+	Cache
+	read func(ctx context.Context, name string) (map[string]string, error)
 }
 
 // NewNamespaces makes a cache of the metadata that source lists and watches. read returns the annotations of a
@@ -21,27 +19,14 @@ type Namespaces struct {
 func NewNamespaces(
 	source cache.ListerWatcher, read func(ctx context.Context, name string) (map[string]string, error),
 ) (*Namespaces, error) {
-	watched := newWatched(source)
-	informer := cache.NewSharedIndexInformer(watched, &metav1.PartialObjectMetadata{}, 0, cache.Indexers{})
-	return &Namespaces{watched, informer, read}, informer.SetTransform(func(object any) (any, error) {
-		full, ok := object.(*metav1.PartialObjectMetadata)
-		if !ok {
-			return object, nil
-		}
-		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+	type metadata = metav1.PartialObjectMetadata
+	c, err := newCache(source, &metadata{}, cache.Indexers{}, func(full *metadata) *metadata {
+		return &metadata{ObjectMeta: metav1.ObjectMeta{
 			Name: full.Name, ResourceVersion: full.ResourceVersion, Annotations: relevant(full.Annotations),
-		}}, nil
+		}}
 	})
+	return &Namespaces{c, read}, err
 }
-
-// Run lists and watches until the context ends.
-func (c *Namespaces) Run(ctx context.Context) { c.informer.RunWithContext(ctx) }
-
-// Synced reports whether the first list has come.
-func (c *Namespaces) Synced() bool { return c.informer.HasSynced() }
-
-// Failing is since when the namespaces are not watched, and why: see Watched.
-func (c *Namespaces) Failing() (since time.Time, err error) { return c.watched.Failing() }
 
 // Annotations returns what the namespace says, from the API server if the watch has not brought it yet.
 func (c *Namespaces) Annotations(ctx context.Context, name string) (map[string]string, error) {

@@ -1,9 +1,7 @@
 package kube
 
 import (
-	"context"
 	"sync"
-	"time"
 
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
@@ -24,9 +22,8 @@ const byID = "id"
 
 // Pods has the pods of this node, trimmed to what is needed.
 type Pods struct {
-	watched  *Watched
-	informer cache.SharedIndexInformer
-	before   befores
+	Cache
+	before befores
 
 	mu   sync.Mutex
 	next chan struct{} // closed at the next change
@@ -36,20 +33,11 @@ type Pods struct {
 // every pod that comes, changes or goes. gid is the sidecar's group where a pod names none.
 func NewPods(source cache.ListerWatcher, gid redirect.ID, changed func(id string)) (*Pods, error) {
 	byIDs := cache.Indexers{byID: func(object any) ([]string, error) { return IDs(object.(*corev1.Pod)), nil }}
-	watched := newWatched(source)
-	c := &Pods{
-		watched: watched, informer: cache.NewSharedIndexInformer(watched, &corev1.Pod{}, 0, byIDs),
-		next: make(chan struct{}), before: befores{pods: map[types.UID]*before{}},
-	}
-	err := c.informer.SetTransform(func(object any) (any, error) {
-		if pod, ok := object.(*corev1.Pod); ok {
-			return keep(pod, gid), nil
-		}
-		return object, nil
-	})
+	kept, err := newCache(source, &corev1.Pod{}, byIDs, func(pod *corev1.Pod) *corev1.Pod { return keep(pod, gid) })
 	if err != nil {
 		return nil, err
 	}
+	c := &Pods{Cache: kept, next: make(chan struct{}), before: befores{pods: map[types.UID]*before{}}}
 	tell := func(object any, exists bool) {
 		if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 			object = gone.Obj
@@ -78,15 +66,6 @@ func NewPods(source cache.ListerWatcher, gid redirect.ID, changed func(id string
 	})
 	return c, err
 }
-
-// Run lists and watches until the context ends.
-func (c *Pods) Run(ctx context.Context) { c.informer.RunWithContext(ctx) }
-
-// Synced reports whether the first list has come.
-func (c *Pods) Synced() bool { return c.informer.HasSynced() }
-
-// Failing is since when the pods are not watched, and why: see Watched.
-func (c *Pods) Failing() (since time.Time, err error) { return c.watched.Failing() }
 
 // Changed returns a channel that is closed at the next change.
 func (c *Pods) Changed() <-chan struct{} {

@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"context"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,7 +10,7 @@ import (
 )
 
 // Taints has the taints of one node.
-type Taints struct{ informer cache.SharedIndexInformer }
+type Taints struct{ Cache }
 
 // NodeOf lists and watches one node, by a field selector.
 func (c *Client) NodeOf(name string) cache.ListerWatcher {
@@ -20,25 +19,18 @@ func (c *Client) NodeOf(name string) cache.ListerWatcher {
 
 // NewTaints makes a cache of the taints of the node that source lists and watches.
 func NewTaints(source cache.ListerWatcher) (*Taints, error) {
-	informer := cache.NewSharedIndexInformer(source, &corev1.Node{}, 0, cache.Indexers{})
-	return &Taints{informer}, informer.SetTransform(func(object any) (any, error) {
-		full, ok := object.(*corev1.Node)
-		if !ok {
-			return object, nil
-		}
+	c, err := newCache(source, &corev1.Node{}, cache.Indexers{}, func(full *corev1.Node) *corev1.Node {
 		return &corev1.Node{
 			ObjectMeta: metav1.ObjectMeta{Name: full.Name, ResourceVersion: full.ResourceVersion},
 			Spec:       corev1.NodeSpec{Taints: full.Spec.Taints},
-		}, nil
+		}
 	})
+	return &Taints{c}, err
 }
-
-// Run lists and watches until the context ends.
-func (t *Taints) Run(ctx context.Context) { t.informer.RunWithContext(ctx) }
 
 // Have reports whether the node has a taint of that key; known is false before the first list has come.
 func (t *Taints) Have(key string) (have, known bool) {
-	known = t.informer.HasSynced()
+	known = t.Synced()
 	for _, object := range t.informer.GetStore().List() {
 		has := func(taint corev1.Taint) bool { return taint.Key == key }
 		have = have || slices.ContainsFunc(object.(*corev1.Node).Spec.Taints, has)

@@ -31,6 +31,36 @@ func newWatched(source cache.ListerWatcher) *Watched {
 		deaf: watchlist.DoesClientNotSupportWatchListSemantics(source)}
 }
 
+// Cache is what all caches of the API server's objects have in common.
+type Cache struct {
+	watched  *Watched
+	informer cache.SharedIndexInformer
+}
+
+// newCache makes one of what source lists and watches, which are objects like that one. It keeps of each what keep
+// returns.
+func newCache[T runtime.Object](
+	source cache.ListerWatcher, like T, by cache.Indexers, keep func(T) T,
+) (Cache, error) {
+	watched := newWatched(source)
+	informer := cache.NewSharedIndexInformer(watched, like, 0, by)
+	return Cache{watched, informer}, informer.SetTransform(func(object any) (any, error) {
+		if full, ok := object.(T); ok {
+			return keep(full), nil
+		}
+		return object, nil
+	})
+}
+
+// Run lists and watches until the context ends.
+func (c Cache) Run(ctx context.Context) { c.informer.RunWithContext(ctx) }
+
+// Synced reports whether the first list has come.
+func (c Cache) Synced() bool { return c.informer.HasSynced() }
+
+// Failing is since when nothing is watched, and why: see Watched.
+func (c Cache) Failing() (since time.Time, err error) { return c.watched.Failing() }
+
 // Failing is since when nothing is watched, and why the last try failed. The time is zero while there is a watch, and
 // before the first try.
 func (w *Watched) Failing() (since time.Time, err error) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,8 +70,8 @@ func TestWatched(t *testing.T) {
 	}
 }
 
-// An API server that goes away without a word is noticed, though client-go tells nobody of connections that are
-// refused; the reason comes without the URL of the request.
+// An API server that goes away without a word is noticed by every cache, though client-go tells nobody of connections
+// that are refused; the reason comes without the URL of the request.
 func TestWatchedServerGoesAway(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -82,6 +83,11 @@ func TestWatchedServerGoesAway(t *testing.T) {
 			w.WriteHeader(http.StatusOK)
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()
+		case strings.HasSuffix(r.URL.Path, "/pods"):
+			none, _ := (&runtime.Unknown{Raw: []byte{}}).Marshal()
+			_, _ = w.Write(append([]byte(protobufMagic), none...))
+		case strings.HasSuffix(r.URL.Path, "/nodes"):
+			fmt.Fprint(w, `{"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []}`)
 		default:
 			fmt.Fprint(w, `{"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": `+
 				`{"resourceVersion": "1"}, "items": []}`)
@@ -92,21 +98,30 @@ func TestWatchedServerGoesAway(t *testing.T) {
 	await.Must(t, os.WriteFile(path, kubeconfig(server.URL), 0o600))
 	client, err := Connect(Config{Kubeconfig: path, QPS: 100, Burst: 100})
 	await.Must(t, err)
+	pods, err := NewPods(client.PodsOf("n", 1337), 1337, func(string) {})
+	await.Must(t, err)
 	namespaces, err := NewNamespaces(client.Namespaces(), client.NamespaceAnnotations)
 	await.Must(t, err)
+	taints, err := NewTaints(client.NodeOf("n"))
+	await.Must(t, err)
+	all := map[string]Cache{"pods": pods.Cache, "namespaces": namespaces.Cache, "taints": taints.Cache}
 	ctx, end := context.WithCancel(t.Context())
-	ended := make(chan bool)
-	go func() { namespaces.Run(ctx); close(ended) }()
-	t.Cleanup(func() { end(); <-ended })
-	await.Eventually(t, time.Minute, "all is read and watched", func() bool {
-		since, err := namespaces.Failing()
-		return namespaces.Synced() && since.IsZero() && err == nil
-	})
+	var ended sync.WaitGroup
+	t.Cleanup(func() { end(); ended.Wait() })
+	for name, c := range all {
+		ended.Go(func() { c.Run(ctx) })
+		await.Eventually(t, time.Minute, name+" are read and watched", func() bool {
+			since, err := c.Failing()
+			return c.Synced() && since.IsZero() && err == nil
+		})
+	}
 	server.Listener.Close()
 	server.CloseClientConnections()
-	await.Eventually(t, time.Minute, "the connection is refused", func() bool {
-		since, err := namespaces.Failing()
-		return !since.IsZero() && err != nil && strings.Contains(err.Error(), "connection refused") &&
-			!strings.Contains(err.Error(), server.URL)
-	})
+	for name, c := range all {
+		await.Eventually(t, time.Minute, name+": the connection is refused", func() bool {
+			since, err := c.Failing()
+			return !since.IsZero() && err != nil && strings.Contains(err.Error(), "connection refused") &&
+				!strings.Contains(err.Error(), server.URL)
+		})
+	}
 }

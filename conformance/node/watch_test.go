@@ -40,3 +40,24 @@ func TestWatchFails(t *testing.T) {
 		t.Errorf("%q, %d warnings", said, warned())
 	}
 }
+
+// Nor may the watch of the node fail in silence, by which the startup taint is noticed: neither with the agent nor with
+// the one that uninstalls.
+func TestNodeIsNotWatched(t *testing.T) {
+	for name, flags := range map[string][]string{
+		"agent": nil, "uninstalling": {"--uninstall", "--runtime-version=containerd://2.1.4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t).withPrimary() // with an account that may read nodes, and no more
+			r.startAgent(append(flags, "--log-level=info", "--startup-taint=example.com/not-ready")...)
+			r.eventually("it warns", func() bool {
+				return regexp.MustCompile(`level=warning msg="the API server cannot be watched.*this node: nodes .*forbidden`).
+					MatchString(r.agent.log.String())
+			})
+			r.ready()
+			if _, body := r.get("/readyz"); flags == nil && !strings.Contains(body, "; this node: nodes ") {
+				t.Error(body)
+			}
+		})
+	}
+}
