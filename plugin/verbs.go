@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -36,27 +37,42 @@ func (p plugin) check(c *call, args *skel.CmdArgs) error {
 	return p.checkRules(c, args, r)
 }
 
-// checkUnrecorded finds out whether a pod without a record should have one, which costs it its sandbox. So the pod
-// has to be shown to be in the mesh: by its annotations, or by the agent. Where a record is there and cannot be read,
-// as another release's may be, rules of ours speak for the pod. unread is why there is no record.
+// checkTimeout bounds how long CHECK waits for the agent: CRI-O runs it for one sandbox after the other.
+const checkTimeout = time.Second
+
+// checkUnrecorded finds out whether a pod without a record should have one, which costs it its sandbox. What the pod
+// was when its network was made counts, and of that the annotations alone tell: those that the runtime has kept of ADD.
+// Nobody else is asked about a pod that they do not show to be in the mesh: what the agent knows is what the pod and
+// its namespace say now. One that they show the agent may exempt, by its containers, which do not change. Where a
+// record is there and cannot be read, as another release's may be, rules of ours speak for the pod. unread is why there
+// is none.
 func (p plugin) checkUnrecorded(c *call, cfg config, args *skel.CmdArgs, pod redirect.Pod, unread error) error {
-	decision, err := p.decide(c, cfg, pod)
-	if decision.Verdict == redirect.Ask { // nobody answers: the annotations may tell all the same
-		cfg.Policy.Agent = false
-		decision, _ = redirect.Decide(pod, cfg.Policy)
-	}
 	absent := errors.Is(unread, fs.ErrNotExist)
+	then := cfg.Policy
+	then.Agent = false
+	decision, err := redirect.Decide(pod, then)
+	shown := decision.Verdict == redirect.Redirect
+	if shown {
+		cfg.AgentTimeout = min(cfg.AgentTimeout, checkTimeout)
+		decision, err = p.decide(c, cfg, pod)
+		shown = decision.Verdict != redirect.Untouched
+	} else if err == nil {
+		c.decided(decision)
+	}
 	switch {
-	case decision.Verdict == redirect.Redirect && absent:
+	case shown && absent:
 		why := "it belongs to the mesh, but its ADD never completed: there is no record of it"
 		if err != nil {
 			why = fmt.Sprintf("%s (%v)", why, err)
 		}
 		return fail(codeNoRecord, fmt.Sprintf("checking pod %s/%s", pod.Namespace, pod.Name), errors.New(why))
-	case decision.Verdict == redirect.Redirect:
+	case shown:
 		return p.checkAnyRules(c, args, unread)
 	case err != nil:
-		c.warn("nothing was compared: neither annotations nor the agent show the pod to be in the mesh", err)
+		c.warn("nothing was compared: its annotations do not show the pod to be in the mesh", err)
+	case decision.Verdict == redirect.Ask:
+		c.warn("nothing was compared", errors.New("the runtime hands over no annotations (as CRI-O before 1.29), so nobody "+
+			"knows any more whether the pod was in the mesh"))
 	case !absent:
 		c.warn("nothing was compared: the record cannot be read", unread)
 	}

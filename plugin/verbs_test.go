@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/plugin/annotation"
@@ -107,7 +109,9 @@ func TestCheckOfRecordedPod(t *testing.T) {
 	}
 }
 
-// A failing CHECK costs a pod its sandbox. Without a record it fails only for a pod that is shown to be in the mesh.
+// A failing CHECK costs a pod its sandbox. Without a record it fails only for a pod that is shown to have been in the
+// mesh when its network was made, and of others nobody is asked: what a pod and its namespace say since then makes no
+// difference, and an agent that does not answer costs no time.
 func TestCheckOfUnrecordedPod(t *testing.T) {
 	away := func(facts.Request) (redirect.Pod, error) { return redirect.Pod{}, errors.New("nobody is there") }
 	knows := func(change func(*redirect.Pod)) func(facts.Request) (redirect.Pod, error) {
@@ -117,7 +121,9 @@ func TestCheckOfUnrecordedPod(t *testing.T) {
 			return pod, nil
 		}
 	}
-	const never, unknown = "its ADD never completed", "neither annotations nor the agent show the pod to be in the mesh"
+	const never, unknown = "its ADD never completed", "its annotations do not show the pod to be in the mesh"
+	const untold = "hands over no annotations"
+	inMesh := knows(func(*redirect.Pod) {})
 	for name, test := range map[string]struct {
 		annotations object // that the runtime hands over; nil: none
 		answer      func(facts.Request) (redirect.Pod, error)
@@ -126,24 +132,27 @@ func TestCheckOfUnrecordedPod(t *testing.T) {
 		code        uint // 0: CHECK succeeds
 		words       []string
 	}{
-		"annotations, no agent": {mesh, nil, object{"agentSocket": ""}, 0, codeNoRecord, []string{"shop/cart-0", never}},
-		"annotations, away":     {mesh, away, nil, 1, codeNoRecord, []string{never, "nobody is there"}},
+		"annotations, no agent": {mesh, nil, object{"agentSocket": ""}, 0, codeNoRecord,
+			[]string{"shop/cart-0", never}},
+		"annotations, away":                 {mesh, away, nil, 1, codeNoRecord, []string{never, "nobody is there"}},
+		"annotations, and the agent agrees": {mesh, inMesh, nil, 1, codeNoRecord, []string{never}},
+		"annotations, which are others by now": {mesh, knows(func(p *redirect.Pod) {
+			p.Annotations = map[string]string{annotation.Initialize: "ture"}
+		}), nil, 1, codeNoRecord, []string{never, "ture"}},
 		"annotations, an invalid one": {object{annotation.SidecarStatus: "", annotation.ExcludeInboundPorts: "x"}, nil,
 			object{"agentSocket": ""}, 0, codeNoRecord, []string{never, annotation.ExcludeInboundPorts}},
-		"outside": {object{}, nil, nil, 0, 0, []string{"level=info", "reason=not-injected"}},
+		"outside":                  {object{}, nil, nil, 0, 0, []string{"level=info", "reason=not-injected"}},
+		"outside, annotated since": {object{}, inMesh, nil, 0, 0, []string{"level=info", "reason=not-injected"}},
+		"outside, opted in by the namespace since": {object{}, inMesh, object{"selection": "annotated"}, 0, 0,
+			[]string{"level=info", "reason=not-opted-in"}},
 		"an answer that is none": {object{annotation.Initialize: "ture"}, nil, nil, 0, 0,
 			[]string{"level=warning", unknown, "ture"}},
-		"nothing, no agent":        {nil, nil, object{"agentSocket": ""}, 0, 0, []string{"level=warning", unknown}},
-		"nothing, away":            {nil, away, nil, 1, 0, []string{"level=warning", unknown, "nobody is there"}},
-		"nothing, away, fail open": {nil, away, object{"auxFailOpen": true}, 1, 0, []string{"level=warning"}},
-		"nothing, the agent knows": {nil, knows(func(*redirect.Pod) {}), nil, 1, codeNoRecord, []string{never}},
-		"nothing, the agent knows better": {nil, knows(func(p *redirect.Pod) { p.Annotations = map[string]string{} }), nil, 1,
-			0, []string{"level=info", "reason=not-injected"}},
-		"by the namespace, away": {object{}, away, object{"selection": "annotated"}, 1, 0,
-			[]string{"level=warning", unknown}},
-		"by the namespace, which says neither": {object{}, knows(func(p *redirect.Pod) {
-			p.NamespaceAnnotations = map[string]string{annotation.Initialize: "ture"}
-		}), object{"selection": "annotated"}, 1, 0, []string{"level=warning", unknown, "ture"}},
+		"nothing, no agent":           {nil, nil, object{"agentSocket": ""}, 0, 0, []string{"level=warning", untold}},
+		"nothing, away":               {nil, away, nil, 0, 0, []string{"level=warning", untold}},
+		"nothing, away, fail open":    {nil, away, object{"auxFailOpen": true}, 0, 0, []string{"level=warning", untold}},
+		"nothing, in the mesh by now": {nil, inMesh, nil, 0, 0, []string{"level=warning", untold}},
+		"nothing, excluded": {nil, away, object{"excludeNamespaces": []any{"shop"}}, 0, 0,
+			[]string{"level=info", "reason=namespace-excluded"}},
 		"without a proxy": {mesh, knows(func(p *redirect.Pod) { p.Containers = p.Containers[:1] }), nil, 1, 0,
 			[]string{"level=info", "reason=opted-in-no-proxy"}},
 	} {
@@ -164,6 +173,24 @@ func TestCheckOfUnrecordedPod(t *testing.T) {
 				t.Errorf("asked %d times, opened %d", len(r.asked), r.opened)
 			}
 		})
+	}
+}
+
+// What CHECK waits for the agent is short, whatever ADD waits: CRI-O runs one after the other for all sandboxes.
+func TestCheckDoesNotWait(t *testing.T) {
+	r := newRig(t)
+	r.conf["agentSocket"], r.conf["agentTimeout"] = unaskable, "60s"
+	asked := false
+	r.ask = func(ctx context.Context, _ string, _ facts.Request) (redirect.Pod, error) {
+		deadline, bounded := ctx.Deadline()
+		if asked = true; !bounded || deadline.After(time.Now().Add(checkTimeout)) {
+			t.Errorf("it waits until %v", deadline)
+		}
+		return redirect.Pod{}, errors.New("nobody is there")
+	}
+	r.fails("CHECK", codeNoRecord)
+	if !asked {
+		t.Error("nobody was asked")
 	}
 }
 

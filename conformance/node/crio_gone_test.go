@@ -36,10 +36,8 @@ func TestCRIOUninstalledAgentsGone(t *testing.T) {
 				t.Errorf("the binary is there: %t", left)
 			}
 			r.forget()
-			if r.cri.RelaysAnnotations() { // by which CHECK knows, without an agent, that a pod has no rules
-				r.cri.Restart()
-				r.addressed(plain, cart)
-			}
+			r.cri.Restart() // with nobody to ask about the pods
+			r.addressed(plain, cart)
 			later := r.plain("later")
 			for _, s := range []wire.Sandbox{plain, cart, later} {
 				r.stop(s)

@@ -18,7 +18,6 @@ func TestCRIOUpgrade(t *testing.T) {
 	for _, c := range []crioCase{crioCases()[0], crioCases()[5]} {
 		t.Run(c.String(), func(t *testing.T) {
 			r := onCRIO(t, c.release)
-			r.entry["agentTimeout"] = "8s" // for which CHECK waits where the pod's annotations are not relayed
 			r.chain(c)
 			plain, cart := r.plain("plain"), r.meshed(r.mesh("cart"), "eth0")
 			r.aged(cart)
