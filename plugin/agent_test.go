@@ -102,7 +102,7 @@ func TestAgentWithoutAnswer(t *testing.T) {
 				<-ctx.Done()
 				return facts.Response{}
 			})
-		}), []string{"no answer within 1", "check its log", uninstall}},
+		}), []string{"no answer within ", "check its log", uninstall}},
 		"garbage":      {garbage("hello\n"), []string{`"hello"`}},
 		"next version": {garbage(`{"version":2}` + "\n"), []string{"protocol version 2", "speaks version 1"}},
 		"error": {answer(facts.Response{Error: &facts.Error{Code: 11, Message: "the API server is away"}}),
