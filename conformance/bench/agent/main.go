@@ -1,6 +1,7 @@
 // Command agent measures the agent against a real API server: how long it takes from the plugin's record until a pod's
 // mark can be seen, what memory the agent needs, and how many requests it makes. It prints the numbers beside the
-// budgets of the design. It needs root: it runs on a node of its own, so that nothing of the machine is touched.
+// budgets of the design, and fails when one is clearly exceeded that is not a time. It needs root: it runs on a node of
+// its own, so that nothing of the machine is touched.
 package main
 
 import (
@@ -8,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -24,7 +26,6 @@ type options struct {
 	cluster int // pods in the cluster
 	largest int // pods of the largest size
 	idle    time.Duration
-	strict  bool
 }
 
 func main() {
@@ -35,7 +36,6 @@ func main() {
 	flag.IntVar(&o.cluster, "cluster", 5000, "pods in the cluster in the second part")
 	flag.IntVar(&o.largest, "largest", 250, "pods of the largest size on a node in the third part")
 	flag.DurationVar(&o.idle, "idle", 5*time.Minute, "how long the agent idles before its memory is read")
-	flag.BoolVar(&o.strict, "strict", false, "exit 1 when a budget is exceeded")
 	flag.Parse()
 	os.Exit(isolated.Main(measurement{o}, prepare))
 }
@@ -87,19 +87,30 @@ type row struct {
 	what          string
 	value, budget float64
 	unit          string
+	margin        float64 // so many times its budget fails the measurement; 0: the machine decides, and nothing does
 }
+
+// Margins of budgets.
+const (
+	machines = 0    // a time, which the machine and the API server decide
+	clear    = 1.25 // what differs a little from one run to the next
+	exact    = 1    // the kernel kills what needs more
+)
 
 func (m measurement) report(rows []row) error {
 	fmt.Println()
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(out, "agent\tmeasured\tbudget\t")
-	over := false
+	var failures []string
 	for _, r := range rows {
 		budget, verdict := "-", ""
 		if r.budget > 0 {
 			budget, verdict = fmt.Sprintf("%g %s", r.budget, r.unit), "ok"
 			if r.value > r.budget {
-				verdict, over = "OVER", true
+				verdict = "OVER"
+			}
+			if r.margin > 0 && r.value > r.budget*r.margin {
+				failures = append(failures, r.what)
 			}
 		}
 		fmt.Fprintf(out, "%s\t%.4g %s\t%s\t%s\n", r.what, r.value, r.unit, budget, verdict)
@@ -107,8 +118,8 @@ func (m measurement) report(rows []row) error {
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	if over && m.strict {
-		return errors.New("over budget")
+	if len(failures) > 0 {
+		return errors.New("clearly over budget: " + strings.Join(failures, "; "))
 	}
 	return nil
 }

@@ -60,10 +60,10 @@ func (m measurement) marks(c *cluster) ([]row, error) {
 		}
 	}
 	rows := []row{
-		{"ADD by the plugin, wall, median", milliseconds(median(adds)), 0, "ms"},
-		{"record -> mark visible to a watcher, median", milliseconds(median(latencies)), 50, "ms"},
-		{"record -> mark visible to a watcher, worst", milliseconds(slices.Max(latencies)), 0, "ms"},
-		{fmt.Sprintf("%d records at once, the last mark", m.burst), milliseconds(last.Sub(start)), 2000, "ms"},
+		{"ADD by the plugin, wall, median", milliseconds(median(adds)), 0, "ms", 0},
+		{"record -> mark visible to a watcher, median", milliseconds(median(latencies)), 50, "ms", machines},
+		{"record -> mark visible to a watcher, worst", milliseconds(slices.Max(latencies)), 0, "ms", 0},
+		{fmt.Sprintf("%d records at once, the last mark", m.burst), milliseconds(last.Sub(start)), 2000, "ms", machines},
 	}
 	return rows, c.remove(burst)
 }
@@ -75,8 +75,8 @@ func (m measurement) memory(c *cluster) ([]row, error) {
 		return nil, err
 	}
 	rows := []row{
-		{"API writes per sandbox", float64(requests["patch"]) / float64(m.pods+m.burst), 1, ""},
-		{"other API requests, all of " + fmt.Sprint(m.pods+m.burst) + " pods together", float64(requests["other"]), 0, ""},
+		{"API writes per sandbox", float64(requests["patch"]) / float64(m.pods+m.burst), 1, "", clear},
+		{"other API requests, all of " + fmt.Sprint(m.pods+m.burst) + " pods together", float64(requests["other"]), 0, "", 0},
 	}
 	more, err := m.idleAgent(c, fmt.Sprintf("%d pods on the node", m.pods))
 	return append(rows, more...), err
@@ -98,7 +98,7 @@ func (m measurement) besideMany(c *cluster) ([]row, error) {
 		return nil, err
 	}
 	where := fmt.Sprintf("%d pods in the cluster, %d of them on the node", m.cluster, m.pods)
-	rows := []row{{"peak memory while starting, " + where, peak, 60, "MiB"}}
+	rows := []row{{"peak memory while starting, " + where, peak, 60, "MiB", clear}}
 	more, err := m.idleAgent(c, where)
 	return append(rows, more...), err
 }
@@ -126,7 +126,7 @@ func (m measurement) largestPods(c *cluster) (rows []row, err error) {
 			return nil, err
 		}
 		rows = append(rows, row{
-			fmt.Sprintf("peak memory, %d pods of the largest size, listed %s", m.largest, list), peak, limit, "MiB",
+			fmt.Sprintf("peak memory, %d pods of the largest size, listed %s", m.largest, list), peak, limit, "MiB", exact,
 		})
 		c.stopAgent()
 	}
@@ -147,8 +147,8 @@ func (m measurement) idleAgent(c *cluster, where string) ([]row, error) {
 		return nil, err
 	}
 	return []row{
-		{fmt.Sprintf("resident memory after %v idle, %s", m.idle, where), resident, 40, "MiB"},
-		{"processor time while idle", 100 * (after - before).Seconds() / m.idle.Seconds(), 0, "% of one"},
+		{fmt.Sprintf("resident memory after %v idle, %s", m.idle, where), resident, 40, "MiB", clear},
+		{"processor time while idle", 100 * (after - before).Seconds() / m.idle.Seconds(), 0, "% of one", 0},
 	}, nil
 }
 

@@ -2,7 +2,7 @@
 // prints the ratios next to the budgets of the design. It needs root: it runs on a node of its own.
 //
 // All cases run interleaved in one process, so that a busy machine slows all of them alike: ratios compare, times do
-// not.
+// not. It fails when a budget is exceeded twice by a clear margin, but for what the kernel decides.
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
@@ -24,7 +25,6 @@ type options struct {
 	plugin   string   // a prebuilt plugin; empty builds ./plugin
 	aa       bool     // measure echo in the plugin's place
 	json     bool
-	strict   bool
 }
 
 func main() {
@@ -46,7 +46,6 @@ func parseFlags() (options, error) {
 	flag.StringVar(&opts.plugin, "plugin", "", "measure this binary instead of building ./plugin")
 	flag.BoolVar(&opts.aa, "calibrate", false, "measure echo in the plugin's place: every ratio must come out near 1")
 	flag.BoolVar(&opts.json, "json", false, "print JSON")
-	flag.BoolVar(&opts.strict, "strict", false, "exit 1 when a budget is exceeded")
 	flag.Parse()
 	opts.backends = strings.Split(backends, ",")
 	if opts.rounds == 0 {
@@ -67,19 +66,41 @@ func (opts options) Run() int {
 	return 0
 }
 
+// attempts is how often all is measured before a budget counts as exceeded: only what is each time fails.
+const attempts = 2
+
 func (opts options) measure() error {
 	node, err := newNode(isolated.BinDir())
 	if err != nil {
 		return err
 	}
 	node.verify = !opts.aa
+	var failures []string
+	for attempt := range attempts {
+		found, err := opts.once(node)
+		if err != nil {
+			return err
+		}
+		if attempt > 0 {
+			found = slices.DeleteFunc(found, func(f string) bool { return !slices.Contains(failures, f) })
+		}
+		if failures = found; len(failures) == 0 {
+			return nil
+		}
+		fmt.Fprintln(os.Stderr, "bench: clearly over budget:", strings.Join(failures, "; "))
+	}
+	return fmt.Errorf("over budget %d times", attempts)
+}
+
+// once measures all and prints it.
+func (opts options) once(node *node) (failures []string, err error) {
 	rows, err := runAll(node, opts)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	sizes, err := binarySizes(node)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rep := newReport(opts, rows, sizes)
 	if opts.json {
@@ -88,7 +109,7 @@ func (opts options) measure() error {
 		err = rep.writeTable(os.Stdout)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return rep.verdict(opts.strict)
+	return rep.verdict()
 }

@@ -1,0 +1,23 @@
+package main
+
+import "testing"
+
+// What fails the measurement is a budget that is clearly exceeded and in our hands.
+func TestVerdict(t *testing.T) {
+	for name, c := range map[string]struct {
+		row
+		fails bool
+	}{
+		"within":                        {row{"x", 100, 128, "MiB", exact}, false},
+		"what the kernel kills":         {row{"x", 129, 128, "MiB", exact}, true},
+		"a little over":                 {row{"x", 45, 40, "MiB", clear}, false},
+		"clearly over":                  {row{"x", 51, 40, "MiB", clear}, true},
+		"two writes where one would do": {row{"x", 2, 1, "", clear}, true},
+		"a time":                        {row{"x", 9000, 50, "ms", machines}, false},
+		"without a budget":              {row{"x", 9000, 0, "ms", 0}, false},
+	} {
+		if err := (measurement{}).report([]row{c.row}); (err != nil) != c.fails {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

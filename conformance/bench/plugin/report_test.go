@@ -1,0 +1,48 @@
+package main
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// took is a row whose runs took so many times a millisecond.
+func took(s spec, times ...float64) *row {
+	r := &row{spec: s}
+	for _, t := range times {
+		r.samples = append(r.samples, sample{wall: time.Duration(t * float64(time.Millisecond))})
+	}
+	return r
+}
+
+// What fails the measurement is a budget that is clearly exceeded and in our hands.
+func TestVerdict(t *testing.T) {
+	mesh, outside := meshGroup("nftables"), groups(nil)[3][0]
+	echo := took(spec{name: echoAdd}, 1, 1, 1)
+	const small = maxBinary
+	for name, c := range map[string]struct {
+		row    *row
+		binary int64
+		over   bool
+		fails  []string
+	}{
+		"within":                       {took(mesh[0], 1.9, 2, 2.1), small, false, nil},
+		"a little over":                {took(mesh[0], 2.8, 2.8, 2.8), small, true, nil},
+		"clearly over":                 {took(mesh[0], 3.2, 3.2, 3.2), small, true, []string{"ADD mesh, nftables: wall"}},
+		"on a busy machine":            {took(mesh[0], 2, 3.2, 90), small, true, nil},
+		"outside the mesh":             {took(outside, 2, 2, 2), small, true, []string{"ADD outside the mesh: wall"}},
+		"what the kernel decides":      {took(mesh[2], 6, 6, 6), small, true, nil},
+		"a binary that is a byte over": {took(mesh[0], 2), small + 1, false, []string{"size of the binary"}},
+		"a program": {&row{spec: mesh[0], traced: traced{Programs: []string{"nft"}}}, small, true,
+			[]string{"ADD mesh, nftables: programs>0"}},
+		"memory": {&row{spec: mesh[2], traced: traced{PeakKiB: maxPeakKiB + 1}}, small, true,
+			[]string{"DEL with rules, nftables: memory"}},
+	} {
+		c.row.base = echoAdd
+		rep := newReport(options{}, []*row{echo, c.row}, map[string]int64{pluginName: c.binary})
+		fails, err := rep.verdict()
+		if err != nil || !slices.Equal(fails, c.fails) || len(rep.Rows[1].Over) > 0 != c.over {
+			t.Errorf("%s: fails %q, %v; over %q", name, fails, err, rep.Rows[1].Over)
+		}
+	}
+}
