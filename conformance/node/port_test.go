@@ -1,0 +1,130 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/plugin/facts"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// port is the agent's.
+const port = "127.0.0.1:15088"
+
+// flooded holds connections at the agent's port, each idle after its first request, asks for its health beside them,
+// and looks at its memory again.
+func (r *rig) flooded() {
+	r.Helper()
+	const held = 6000
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			_ = c.Close()
+		}
+	}()
+	for i := range held {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%200))}}
+		c, err := d.Dial("tcp", port)
+		if errors.Is(err, unix.ECONNRESET) {
+			continue // it was one too many, and the agent has said so before the dialer looked
+		}
+		must(r, err)
+		conns = append(conns, c)
+		_, _ = fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n")
+	}
+	for range 20 {
+		for _, path := range []string{"/healthz", "/readyz"} {
+			if status, body := r.get(path); status != http.StatusOK {
+				r.Errorf("beside %d connections the kubelet's probe gets %d %s", held, status, body)
+			}
+		}
+	}
+	r.withinMemory(fmt.Sprintf("beside %d connections", held))
+}
+
+// An agent that takes the plugin out is as hard to take down as one that keeps it installed.
+func TestFloodUninstalling(t *testing.T) {
+	r := newRig(t).withPrimary()
+	r.startAgent("--uninstall", "--runtime-version=containerd://2.1.4", "--log-level=info")
+	r.out("")
+	r.flooded()
+	r.out("")
+}
+
+// A port that somebody else has keeps no agent from its work: it installs, answers and marks, says what the matter is,
+// and is not ready, for which the startup taint stands here; nor is it kept from uninstalling. When the port is free,
+// the agent gets it and is ready.
+func TestTakenPort(t *testing.T) {
+	const key = "example.com/agent-not-ready"
+	r := newRig(t).withPrimary()
+	r.grant(onNodes("get", "list", "watch", "patch"))
+	r.taint(corev1.Taint{Key: key, Effect: corev1.TaintEffectNoSchedule})
+	free := r.takePort()
+	r.startAgent("--log-level=info", "--startup-taint="+key, "--sweep-after=500ms",
+		"--runtime-version=containerd://1.6.20")
+	r.eventually("it installs", func() bool {
+		list, err := os.ReadFile(r.path("net.d/10-net.conflist"))
+		return err == nil && strings.Contains(string(list), plugin) && r.exists("bin/"+plugin)
+	})
+	cart := r.mesh("cart")
+	r.marked("cart", r.put(recordOf(cart)))
+	known, err := facts.Ask(r.ctx, r.socket(), facts.Request{Namespace: cart.Namespace, Name: cart.Name,
+		UID: string(cart.UID)})
+	if err != nil || len(known.Containers) != 2 {
+		t.Errorf("it answers %+v, %v", known, err)
+	}
+	r.saysTaken()
+	for range 2 { // rounds of the patrol, in which an agent that is ready takes the taint
+		pod := r.podOf("gone", meshAnnotations())
+		pod.UID = "gone"
+		gone := r.put(recordOf(pod))
+		r.eventually("it sweeps", func() bool {
+			_, err := r.store.Get(gone.ContainerID, gone.IfName)
+			return errors.Is(err, os.ErrNotExist)
+		})
+	}
+	if len(r.taints()) != 1 {
+		t.Error("it is ready without its port")
+	}
+	free()
+	r.ready()
+	if _, body := r.get("/readyz"); !strings.Contains(body, "[+] HTTP: "+port) {
+		t.Error(body)
+	}
+	r.eventually("the taint is gone", func() bool { return len(r.taints()) == 0 })
+	r.agent.end(unix.SIGTERM)
+	free = r.takePort()
+	r.startAgent("--uninstall", "--runtime-version=containerd://1.6.20")
+	r.eventually("the plugin is out", func() bool {
+		list, err := os.ReadFile(r.path("net.d/10-net.conflist"))
+		return err == nil && string(list) == primary && !r.exists("bin/"+plugin)
+	})
+	r.saysTaken()
+	free()
+	r.out("")
+}
+
+// takePort takes the agent's port, until the function that it returns is called.
+func (r *rig) takePort() (free func()) {
+	r.Helper()
+	other, err := net.Listen("tcp", port)
+	must(r, err)
+	r.Cleanup(func() { _ = other.Close() })
+	return func() { must(r, other.Close()) }
+}
+
+// saysTaken waits until the agent says that it has no port, which it says once.
+func (r *rig) saysTaken() {
+	r.Helper()
+	said := func() int { return strings.Count(r.agent.log.String(), "no HTTP on "+port) }
+	r.eventually("it says that it has no port", func() bool { return said() > 0 })
+	if log := r.agent.log.String(); said() != 1 || !strings.Contains(log, "address already in use") {
+		r.Error(log)
+	}
+}
