@@ -10,6 +10,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/istio-pod-network/controller/internal/program"
@@ -22,8 +23,16 @@ const name = "istio-pod-network-agent"
 // envPrefix is that of the environment variables that stand for flags.
 const envPrefix = "AGENT_"
 
+// memoryGoal is how much memory Go's runtime may have before it collects garbage more often than it would. Reading
+// large pods makes much garbage; with this and what is mapped of the program the agent stays below the limit in the
+// chart, 128 MiB. Without such pods it needs a third of it, and nothing changes.
+const memoryGoal = 72 << 20
+
 // Main runs the program as this process, and returns the exit status.
 func Main() int {
+	if os.Getenv("GOMEMLIMIT") == "" { // else the runtime has read it
+		debug.SetMemoryLimit(memoryGoal)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if len(os.Args) > 1 && os.Args[1] == "uninstall-all" {
