@@ -82,8 +82,8 @@ n=$(ls "$RENDERED" | wc -l)
 // rendered are the manifests of the releases of a session, by the release's name; the last of each.
 type rendered map[string]string
 
-// paste runs the sections' commands in a shell that ends at the first one that fails.
-func paste(t *testing.T, helm string, sections ...string) rendered {
+// renderPasted runs the sections' commands in a shell that ends at the first one that fails.
+func renderPasted(t *testing.T, helm string, sections ...string) rendered {
 	t.Helper()
 	dir, programs, out := t.TempDir(), t.TempDir(), t.TempDir()
 	for _, name := range []string{"chart", "docs", "conformance"} {
@@ -168,7 +168,7 @@ func TestGettingStarted(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for _, p := range paths {
 			t.Run(p.name, func(t *testing.T) {
-				all := paste(t, helm, p.sections...)
+				all := renderPasted(t, helm, p.sections...)
 				t.Logf("rendered: %q", slices.Sorted(maps.Keys(all)))
 				agent := daemonSet(t, all[name])
 				if want := p.registry + "/istio-pod-network-agent:0.1.0"; agent.Image != want {
