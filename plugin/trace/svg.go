@@ -108,7 +108,8 @@ func (d *drawing) document(title string) string {
 		height)
 	fmt.Fprintf(&out, "  <title>%s</title>\n  <style>%s  </style>\n", escaped.Replace(title), style)
 	fmt.Fprintf(&out, "  <rect class=\"ground\" width=\"%d\" height=\"%d\"/>\n", drawingWidth, height)
-	fmt.Fprintf(&out, "  <rect class=\"pod\" x=\"12\" y=\"12\" width=\"%d\" height=\"%d\" rx=\"8\"/>\n", podRight-12, height-24)
+	fmt.Fprintf(&out, "  <rect class=\"pod\" x=\"12\" y=\"12\" width=\"%d\" height=\"%d\" rx=\"8\"/>\n", podRight-12,
+		height-24)
 	out.WriteString("  <text x=\"24\" y=\"30\">pod</text>\n")
 	for i, name := range laneNames {
 		fmt.Fprintf(&out, "  <text class=\"name\" x=\"%d\" y=\"%d\">%s</text>\n", laneAt[i], lanesTop-14, name)

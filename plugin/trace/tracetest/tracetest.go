@@ -159,8 +159,8 @@ func (p Predictor) outcome(f testnet.Flow, family testnet.Family, way trace.Way)
 	return direct
 }
 
-// stays reports whether the packet that follows the answer comes to the pod, too, which nat does not see to where TPROXY
-// has taken the first one.
+// stays reports whether the packet that follows the answer comes to the pod, too, which nat does not see to where
+// TPROXY has taken the first one.
 func (p Predictor) stays(way trace.Way) bool {
 	more := way.Packet
 	more.Later, more.Conn = true, &trace.Conn{Mark: way.ConnMark, Zone: way.Zone, Original: way.Packet.Dest}
