@@ -70,6 +70,11 @@ func (p Predictor) Predict(f testnet.Flow, family testnet.Family) testnet.Outcom
 	return o
 }
 
+// Way is the way of the flow's first packet.
+func (p Predictor) Way(f testnet.Flow, family testnet.Family) trace.Way {
+	return p.Rules.Trace(Pod(), p.packet(f, family))
+}
+
 // packet is the flow's first one.
 func (p Predictor) packet(f testnet.Flow, family testnet.Family) trace.Packet {
 	sent := f.Sent(p.Profile, family)
