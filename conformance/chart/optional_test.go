@@ -76,8 +76,8 @@ func TestLabelsBeneath(t *testing.T) {
 	})
 }
 
-// Every object but the pod of the test says by labels which chart and which release it is from, as Helm recommends. A label
-// of the agents on another pod would make it one of theirs.
+// Every object but the pod of the test says by labels which chart and which release it is from, as Helm recommends. A
+// label of the agents on another pod would make it one of theirs.
 func TestRecommendedLabels(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for _, distribution := range []string{"Kubernetes", "OpenShift"} {
