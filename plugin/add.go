@@ -121,6 +121,9 @@ func (p plugin) apply(c *call, cfg config, args *skel.CmdArgs, pod redirect.Pod)
 	}
 	a := attachment{call: c, cfg: cfg, args: args, pod: pod, store: record.Store{Dir: cfg.StateDir}}
 	if decision.Verdict == redirect.Redirect {
+		if err := a.reroutesItself(decision.Spec); err != nil {
+			return nil, failed("deciding about pod "+pod.Namespace+"/"+pod.Name, err)
+		}
 		return a.redirect(decision)
 	}
 	if decision.MeshAnnotated {
@@ -136,6 +139,16 @@ type attachment struct {
 	args  *skel.CmdArgs
 	pod   redirect.Pod
 	store record.Store
+}
+
+// reroutesItself returns an error where the pod's own interface counts as one with a virtual machine behind it: what
+// peers send would never come to the sidecar's inbound listener.
+func (a attachment) reroutesItself(spec redirect.Spec) error {
+	if nics := spec.RerouteVirtualInterfaces; nics.Has(a.args.IfName) {
+		return invalid.Text("rerouteVirtualInterfaces", nics.String(), "peers reach the pod by "+a.args.IfName,
+			"interfaces of machines or containers behind the pod")
+	}
+	return nil
 }
 
 func (a attachment) redirect(decision redirect.Decision) (undo func() error, err error) {

@@ -27,7 +27,8 @@ func attacked(pod *corev1.Pod) *corev1.Pod {
 
 // An app without any privilege tries to send TCP around its sidecar, or to have it sent around it from outside, by what
 // connection tracking remembers. The peer counts what it answers: nothing of a mesh pod, and every attempt of a pod
-// outside the mesh, so that each is known to be one.
+// outside the mesh, so that each is known to be one; but none from an address of lo, which only the mesh's rules bring
+// along, or which leaves no pod.
 func TestEscape(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -41,7 +42,8 @@ func TestEscape(t *testing.T) {
 	r.keptBySidecar("cart-0")
 	made, answered := r.escapes("plain")
 	for attempt := range made {
-		if answered[attempt] == 0 {
+		name, _, _ := strings.Cut(attempt, " ")
+		if a, _ := escape.Named(name); answered[attempt] == 0 && !a.Loopback {
 			t.Errorf("no attempt %s of a pod outside the mesh is answered by the peer: it attacks nothing:\n%s", attempt,
 				r.says("plain", "attacker"))
 		}
@@ -97,7 +99,7 @@ func attempts() []string {
 	var all []string
 	for _, a := range escape.Attempts {
 		for family, ipv6 := range map[string]bool{"IPv4": false, "IPv6": true} {
-			if a.In(ipv6) && !a.NeedsDevice {
+			if a.In(ipv6) && !a.NeedsSecond() {
 				all = append(all, fmt.Sprint(a.Name, " ", family))
 			}
 		}

@@ -120,8 +120,8 @@ func (p *peer) helpWith(question string) error {
 	if err = errors.Join(err, wrong); err != nil {
 		return err
 	}
-	if words[0] == "syn" {
-		return escape.SYN(from, to)
+	if words[0] != "call" {
+		return escape.Send(escape.Packet(words[0]), from, to)
 	}
 	fd, err := escape.Call(from, to)
 	if err == nil {

@@ -17,8 +17,8 @@ import (
 
 const (
 	// helperPort is where somebody at a server's address does what an attempt needs of somebody outside, by UDP, which
-	// nobody redirects. It is asked by a line "NUMBER round", "NUMBER syn FROM TO" or "NUMBER call FROM TO", and answers
-	// "NUMBER done" or "NUMBER ERROR".
+	// nobody redirects. It is asked by a line "NUMBER round", "NUMBER call FROM TO" or, with one of escape.Packet,
+	// "NUMBER PACKET FROM TO", and answers "NUMBER done" or "NUMBER ERROR".
 	helperPort = 8083
 	// neverCaptured is a port of Envoy's that is not captured inbound, and that the stand-in does not have.
 	neverCaptured = 15090
@@ -43,7 +43,7 @@ func escapes(name string, servers []string) {
 		all.Go(func() {
 			for _, a := range escape.Attempts {
 				for range tries {
-					if a.In(address.Addr().Is6()) && !a.NeedsDevice {
+					if a.In(address.Addr().Is6()) && !a.NeedsSecond() {
 						try(a, h, address, name)
 					}
 				}
@@ -70,17 +70,19 @@ func try(a escape.Attempt, h *helper, server netip.AddrPort, name string) {
 
 // attempt makes an attempt, says who calls, and returns the answer.
 func attempt(a escape.Attempt, h *helper, server netip.AddrPort, name string) (string, error) {
-	own := freePort()
+	address, own := h.own(), freePort()
 	switch {
-	case a.Inbound: // from a port that nobody has
+	case a.Called: // from a port that nobody has
 		server = netip.AddrPortFrom(server.Addr(), freePort())
 	case a.Helped:
 		own = neverCaptured
+	case a.Loopback:
+		address = loopback[address.Is6()]
 	}
 	fd, err := a.Run(escape.Place{
-		Pod: netip.AddrPortFrom(h.own(), own), Server: server, Until: h.until,
-		SYN: func(from, to netip.AddrPort) error {
-			return errors.Join(h.ask(fmt.Sprint("syn ", from, " ", to)), h.ask("round"))
+		Pod: netip.AddrPortFrom(address, own), Server: server, Until: h.until,
+		Send: func(what escape.Packet, from, to netip.AddrPort) error {
+			return errors.Join(h.ask(fmt.Sprint(what, " ", from, " ", to)), h.ask("round"))
 		},
 		Call: func(from, to netip.AddrPort) error { return h.ask(fmt.Sprint("call ", from, " ", to)) },
 	})
@@ -98,6 +100,9 @@ func attempt(a escape.Attempt, h *helper, server netip.AddrPort, name string) (s
 	answer, err := bufio.NewReader(c).ReadString('\n')
 	return strings.TrimSpace(answer), err
 }
+
+// loopback is what an attempt from lo comes from, by whether it is IPv6.
+var loopback = map[bool]netip.Addr{false: netip.MustParseAddr("127.0.0.6"), true: netip.MustParseAddr("::6")}
 
 var lastPort atomic.Uint32
 

@@ -34,7 +34,20 @@ var escapeFlows = []Flow{
 	{Name: "escape-helper-443", From: FromApp, Proto: TCP, To: Outside, Port: 443, Src: Pod,
 		Kind: escapePrefix + "helper"},
 	{Name: "escape-helper-53", From: FromApp, Proto: TCP, To: Peer, Port: 53, Src: Pod, Kind: escapePrefix + "helper"},
+	{Name: "escape-fragments", From: FromApp, Proto: TCP, To: Service, Port: 443, Src: Pod,
+		Kind: escapePrefix + "fragments"},
+	{Name: "escape-finished", From: FromApp, Proto: TCP, To: Outside, Port: 80, Src: Pod,
+		Kind: escapePrefix + "finished"},
 	{Name: "escape-mptcp", From: FromApp, Proto: TCP, To: Service, Port: 80, Src: Pod, Kind: escapePrefix + "mptcp"},
+	{Name: "escape-fastopen", From: FromApp, Proto: TCP, To: Service, Port: 9443, Src: Pod,
+		Kind: escapePrefix + "fastopen"},
+	{Name: "escape-simultaneous", From: FromApp, Proto: TCP, To: Peer, Port: notServed, Src: Pod,
+		Kind: escapePrefix + "simultaneous"},
+	{Name: "escape-address", From: FromApp, Proto: TCP, To: Peer, Port: 9443, Src: Net1, Kind: escapePrefix + "address"},
+	{Name: "escape-loopback", From: FromApp, Proto: TCP, To: Peer, Port: 443, Src: Passthrough,
+		Kind: escapePrefix + "loopback"},
+	{Name: "escape-udp", From: FromApp, Proto: TCP, To: Peer, Port: 8080, Src: Pod, Kind: escapePrefix + "udp"},
+	{Name: "escape-icmp", From: FromApp, Proto: TCP, To: Peer, Port: 80, Src: Pod, Kind: escapePrefix + "icmp"},
 	{Name: "escape-inbound", From: FromPeer, Proto: TCP, To: Pod, Port: 7002, Src: Peer, Kind: escapePrefix + "inbound"},
 	{Name: "escape-vm", From: FromVM, Proto: TCP, To: Outside, Port: 443, Src: VM, Kind: escapePrefix + "helper"},
 }
@@ -52,6 +65,9 @@ func (s settings) escapes() []Flow {
 	}
 	return slices.Clone(escapeFlows)
 }
+
+// notServed is a port of the peer's at which nobody listens, for attempts that need one.
+const notServed = 7004
 
 // neverCaptured is a port of the pod at which nobody listens, and which is captured only where it is listed among the
 // inbound ports.
@@ -162,28 +178,28 @@ func (l *Lab) placeOf(f Flow, a escape.Attempt, family Family, silent int) (plac
 	if a.Inbound {
 		pod, to = f.To, f.Src
 	}
-	var calls []*client
+	var calls []*endpoint
 	return escape.Place{
 			Pod: netip.AddrPortFrom(pod.Addr(family), own), Server: netip.AddrPortFrom(to.Addr(family), server), Device: device,
 			Until: func(try func() (bool, error)) error { return l.rounds.until(silent, try) },
-			SYN:   func(from, to netip.AddrPort) error { return l.loneSYN(from, to) },
+			Send:  l.sendFromPeer,
 			Call: func(from, to netip.AddrPort) error {
-				c, err := l.call(from, to)
+				e, err := l.call(from, to)
 				if err == nil {
-					calls = append(calls, c)
+					calls = append(calls, e)
 				}
 				return err
 			},
 		}, func() {
-			for _, c := range calls {
-				c.close()
+			for _, e := range calls {
+				l.hangUp(e)
 			}
 		}
 }
 
-// loneSYN sends a segment from the peer that its kernel knows nothing of, and returns when it has arrived.
-func (l *Lab) loneSYN(from, to netip.AddrPort) (err error) {
-	l.peer.root.do(func() { err = escape.SYN(from, to) })
+// sendFromPeer sends from the peer what its kernel knows nothing of, and returns when it has arrived.
+func (l *Lab) sendFromPeer(what escape.Packet, from, to netip.AddrPort) (err error) {
+	l.peer.root.do(func() { err = escape.Send(what, from, to) })
 	if err != nil {
 		return err
 	}
@@ -191,19 +207,36 @@ func (l *Lab) loneSYN(from, to netip.AddrPort) (err error) {
 	return nil
 }
 
-// call begins a connection of the peer's.
-func (l *Lab) call(from, to netip.AddrPort) (*client, error) {
-	c := &client{rounds: l.rounds}
-	var err error
-	l.peer.root.do(func() { c.fd, err = escape.Call(from, to) })
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
+// call begins a connection of the peer's, which answers like those that it accepts.
+func (l *Lab) call(from, to netip.AddrPort) (e *endpoint, err error) {
+	peer := l.servers[1]
+	e = &endpoint{landing: AtPeer, kind: tcpConn, port: from.Port()}
+	peer.do(func() {
+		if e.fd, err = escape.Call(from, to); err == nil {
+			err = peer.add(e)
+		}
+	})
+	return e, err
+}
+
+// hangUp ends such a connection, if it has not ended.
+func (l *Lab) hangUp(e *endpoint) {
+	peer := l.servers[1]
+	peer.do(func() {
+		if peer.sockets[e.fd] == e {
+			peer.abort(e.fd)
+		}
+	})
 }
 
 // Escapes says whether the flow is an attempt to get around the sidecar.
 func (f Flow) Escapes() bool { return strings.HasPrefix(string(f.Kind), escapePrefix) }
+
+// Harmless says whether the flow is such an attempt that gets through nowhere, whatever the rules are.
+func (f Flow) Harmless() bool {
+	a, _ := f.Kind.attempt()
+	return a.Harmless != ""
+}
 
 // EscapeKinds returns the kinds of flow that are attempts of package escape.
 func EscapeKinds() (kinds []Kind) {

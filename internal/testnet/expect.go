@@ -51,7 +51,7 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	switch {
 	case s.none && f.Kind == OriginalSrc:
 		return Outcome{Landed: Timeout} // the app answers the client
-	case s.none && s.onlyFamily != 0 && family == IPv6 && f.Src == Passthrough:
+	case s.none && s.onlyFamily != 0 && family == IPv6 && f.Src == Passthrough && !f.Escapes():
 		return Outcome{Landed: NoAddress} // ::6 is the rules' writer's to add
 	case f.Kind == Invalid, f.Kind == NoSocket:
 		return s.expectCrafted(f)
@@ -65,14 +65,8 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	redirected, _ := s.listener(f, family)
 	a, escapes := f.Kind.attempt()
 	switch {
-	case escapes && (redirected != direct || a.Helped && s.losesAnswer(f, a, family)):
-		return Outcome{Landed: Kept}
-	case escapes && s.losesAnswer(f, a, family):
-		o := s.reach(f, family)
-		o.Note = unheard
-		return o
-	case escapes && a.Inbound:
-		return Outcome{Landed: AtApp}
+	case escapes:
+		return s.expectEscape(f, a, redirected, family)
 	case redirected == direct:
 		return s.reach(f, family)
 	case redirected == AtInbound && f.Kind == ListenerDown && s.tproxy:
@@ -88,6 +82,33 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	return o
 }
 
+// expectEscape is about attempts to get around the sidecar: they land where the connection does which they should have
+// been, or nowhere.
+func (s settings) expectEscape(f Flow, a escape.Attempt, redirected Landing, family Family) Outcome {
+	kept := redirected != direct || a.Helped && s.losesAnswer(f, a, family)
+	switch {
+	case a.Loopback && family == IPv4: // 127.0.0.6 leaves no pod
+		kept = true
+	case a.Called && !a.Inbound: // one SYN is enough
+		in, _ := s.inbound(Flow{From: FromPeer, Proto: TCP, To: Pod, Port: firstPort}, family)
+		kept = kept && in != direct
+	}
+	switch {
+	case kept:
+		return Outcome{Landed: Kept}
+	case a.Inbound:
+		return Outcome{Landed: AtApp}
+	}
+	o := s.reach(f, family)
+	if a.Called {
+		o = Outcome{Landed: AtPeer, Dst: netip.AddrPortFrom(f.To.Addr(family), f.Port).String(), Source: source(f, family)}
+	}
+	if s.losesAnswer(f, a, family) {
+		o.Note = unheard
+	}
+	return o
+}
+
 // losesAnswer reports whether the rules keep the server's answer from an attempt that nothing else keeps from the
 // server. Where the connection is an answer to connection tracking, it takes the answer to that for invalid; so that
 // dropInvalid drops it, and TPROXY does not see an open connection where it captures the attempt's own port. A first
@@ -97,9 +118,11 @@ func (s settings) expect(f Flow, family Family) Outcome {
 // net/core/secure_seq.c), by which the first segment is in the window (tcp_in_window in nf_conntrack_proto_tcp.c).
 func (s settings) losesAnswer(f Flow, a escape.Attempt, family Family) bool {
 	switch {
+	case a.Harmless != "":
+		return false
 	case a.Helped:
 		return s.dropInvalid && (s.tproxy || !s.capturesInbound(neverCaptured))
-	case family == IPv6 && (a.Name == "freebind" || a.Name == "mptcp"):
+	case family == IPv6 && a.TakesServerPort() && !a.Called:
 		first, _ := s.outbound(Flow{From: f.From, Proto: TCP, To: Pod, Port: firstPort}, family)
 		return first == direct && (s.dropInvalid || s.tproxy && s.capturesInbound(firstPort))
 	}

@@ -129,12 +129,14 @@ type Result struct {
 	Got, Want Outcome
 }
 
-// OK says that the flow landed where it should. An attempt that needs a helper's segment may come to nothing where it
-// may go through: that connection tracking takes the rest for an answer is what it hopes for, and not what it is owed.
-// So may one whose answer is lost: that the answer's first segment passes hangs on sequence numbers, and so on time.
+// OK says that the flow landed where it should. An attempt that needs somebody outside may come to nothing where it may
+// go through: that connection tracking takes the rest for an answer is what it hopes for, and not what it is owed. So
+// may one whose answer is lost: that the answer's first segment passes hangs on sequence numbers, and so on time. And
+// so may one from an address that nobody outside may know the way to.
 func (r Result) OK() bool {
 	a, _ := r.Flow.Kind.attempt()
-	return r.Got == r.Want || (a.Helped || r.Want.Note == unheard) && r.Got.Landed == Kept
+	hopes := a.Helped || a.Called && !a.Inbound || a.Loopback || r.Want.Note == unheard
+	return r.Got == r.Want || hopes && r.Got.Landed == Kept
 }
 
 // String is one line.

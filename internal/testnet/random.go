@@ -116,14 +116,17 @@ func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 func randomEscapes(random *rand.Rand, s settings) (flows []Flow) {
 	for _, f := range s.escapes() {
 		server := []Place{Peer, Service, Outside}[random.IntN(3)]
+		a, _ := f.Kind.attempt()
 		switch {
+		case a.Called && !a.Inbound:
+			f.To = server
 		case f.Proto == UDP:
 			f.To, f.Port = server, udpPorts[random.IntN(len(udpPorts))]
 		case f.From == FromPeer:
 			f.Src, f.Port = server, []uint16{80, 443, 7000, 7002, 8090, 9000, 10000}[random.IntN(7)]
 		default:
 			f.To, f.Port = server, peerPorts[random.IntN(len(peerPorts))]
-			if f.Kind == escapePrefix+"freebind" || f.Kind == escapePrefix+"mptcp" {
+			if a.TakesServerPort() {
 				f.Port = []uint16{80, 443, 9443}[random.IntN(3)]
 			}
 		}

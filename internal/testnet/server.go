@@ -193,6 +193,9 @@ func (s *server) serve(fd int) {
 			s.remove(fd)
 			return
 		}
+		if strings.TrimSpace(string(question[:n])) == "" {
+			return // the data of a SYN
+		}
 		a := e.describe()
 		s.hear(question[:n], a)
 		_, _ = unix.Write(fd, []byte(a.String()))

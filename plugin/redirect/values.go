@@ -368,6 +368,14 @@ func InterfacePrefix(name string) (prefix string, isPrefix bool) {
 	return strings.CutSuffix(name, wildcard)
 }
 
+// Has reports whether the set holds the interface.
+func (i Interfaces) Has(name string) bool {
+	return slices.ContainsFunc(i, func(item string) bool {
+		prefix, isPrefix := InterfacePrefix(item)
+		return item == name || isPrefix && strings.HasPrefix(name, prefix)
+	})
+}
+
 // normalized returns the set in its one form. In the order of what comes before `*`, a prefix stands right before all
 // that it stands for.
 func (i Interfaces) normalized() Interfaces {

@@ -1,6 +1,7 @@
 // Package escape holds the ways by which a process without any privilege has tried to send TCP, or DNS, around its
 // sidecar. What they have in common: they leave connection tracking an entry that nobody has redirected, and then use
-// the same four numbers where they should be redirected.
+// the same four numbers where they should be redirected. Some leave none, and say so: they are here because they were
+// thought of.
 //
 // An attempt needs no capability, no user and nothing but sockets, so that the same code runs in a test's network
 // namespace and in a pod of Pod Security `restricted`. It only opens the connection: who answers it decides whether it
@@ -20,17 +21,32 @@ import (
 type Attempt struct {
 	Name string
 	Why  string // what it makes use of
-	UDP  bool   // it asks a DNS server; others open a TCP connection
+	// Harmless, where it is not empty, says why it gets through nowhere, whatever the rules are.
+	Harmless string
+	UDP      bool // it asks a DNS server; others open a TCP connection
 	// Inbound says that the connection comes from the server's side to the pod, at a port that is captured.
 	Inbound bool
 	// NoIPv4 and NoIPv6 say for which family it is none: IPv4 takes no foreign source address, and IPv6 knows no route by
 	// lo, nor one to everybody by every interface.
 	NoIPv4, NoIPv6 bool
-	// Helped says that it needs Place.SYN. Inbound ones need Place.Call.
+	// Helped says that it needs Place.Send, and a port of the pod that is not captured.
 	Helped bool
-	// NeedsDevice says that it needs Place.Device.
-	NeedsDevice bool
-	run         func(Place) (int, error)
+	// Called says that it needs Place.Call, and a port of the server that nobody has.
+	Called bool
+	// NeedsDevice says that it needs Place.Device, NeedsAddress that Place.Pod has the address of another interface than
+	// the one by which the server is reached. Loopback says that it has one of lo's own, which is not the first: 127.0.0.6,
+	// or the ::6 that rules for IPv6 bring along.
+	NeedsDevice, NeedsAddress, Loopback bool
+
+	run func(Place) (int, error)
+}
+
+// NeedsSecond says that the pod must have a second interface.
+func (a Attempt) NeedsSecond() bool { return a.NeedsDevice || a.NeedsAddress }
+
+// TakesServerPort says that the attempt binds a socket in the pod to the server's address and port.
+func (a Attempt) TakesServerPort() bool {
+	return !a.Helped && !a.NeedsDevice && a.Harmless == "" && a.Name != "lo"
 }
 
 // Place is where an attempt is made.
@@ -40,9 +56,9 @@ type Place struct {
 	Device string         // where needed: an interface that is not redirected, by which the server is not reached
 	// Until calls try again and again until it is done or fails, and fails itself when nothing more can come.
 	Until func(try func() (done bool, err error)) error
-	// SYN has somebody outside send one lone segment from the server's address, and returns when the pod must have it.
-	SYN func(from, to netip.AddrPort) error
-	// Call has somebody outside connect from the server's address, and keeps the connection.
+	// Send has somebody outside do what the function Send does, and returns when the pod must have it.
+	Send func(what Packet, from, to netip.AddrPort) error
+	// Call has somebody outside connect from the server's address, keep the connection, and answer what is asked by it.
 	Call func(from, to netip.AddrPort) error
 	// Left, where it is not nil, is called when the entry is left, before it is made use of.
 	Left func()
@@ -57,17 +73,33 @@ func (p Place) left() {
 // Attempts are all ways that are known.
 var Attempts = []Attempt{
 	{Name: "lo", NoIPv6: true, Why: "a first SYN that is bound to lo counts as a call inside the pod",
-		run: outbound(byDevice, 0)},
+		run: outbound(byDevice, plain)},
 	{Name: "freebind", NoIPv4: true, Why: "a first SYN from the server's address to the pod: the connection is its answer",
-		run: outbound(fromServer, 0)},
+		run: outbound(fromServer, plain)},
 	{Name: "helper", Helped: true, Why: "a lone SYN from outside to a port that is not captured: likewise",
-		run: outbound(fromOutside, 0)},
+		run: outbound(sent(SYN), plain)},
+	{Name: "fragments", Helped: true, Why: "as helper, with a SYN in fragments",
+		run: outbound(sent(Fragments), plain)},
+	{Name: "finished", Helped: true, Why: "as helper, but the connection has been answered, and reset: its numbers are reused",
+		run: outbound(finished, plain)},
 	{Name: "mptcp", Why: "as the first two, and the socket of the connection is the kernel's",
-		run: outbound(fromInside, unix.IPPROTO_MPTCP)},
-	{Name: "inbound", Inbound: true, Why: "as the first two, and then the server calls: its SYN is an answer",
-		run: inbound},
+		run: outbound(fromInside, multipath)},
+	{Name: "fastopen", Why: "as the first two, with TCP Fast Open: the SYN of the connection has data",
+		run: outbound(fromInside, fastOpen)},
+	{Name: "simultaneous", Called: true, Why: "as the first two, and then both sides open the connection at once",
+		run: outbound(calledFromServer, unlessTaken)},
+	{Name: "inbound", Inbound: true, Called: true,
+		Why: "as the first two, and then the server calls: its SYN is an answer", run: inbound},
+	{Name: "address", NeedsAddress: true, Why: "as the first two, from the address of another interface",
+		run: outbound(fromInside, plain)},
+	{Name: "loopback", Loopback: true, Why: "as the first two, from an address of lo",
+		run: outbound(fromInside, plain)},
+	{Name: "udp", Why: "a datagram with the same four numbers before",
+		Harmless: "connection tracking tells the protocols apart", run: outbound(datagram, plain)},
+	{Name: "icmp", Helped: true, Why: "an ICMP error from outside, about a segment with the same four numbers",
+		Harmless: "an error about a connection that is not tracked leaves no entry", run: outbound(sentAbout, plain)},
 	{Name: "device", NoIPv6: true, NeedsDevice: true, Why: "a first SYN leaves by an interface that is excluded",
-		run: outbound(byDevice, 0)},
+		run: outbound(byDevice, plain)},
 	{Name: "dns", NoIPv6: true, NeedsDevice: true, UDP: true, Why: "likewise, a DNS query", run: query},
 }
 
@@ -102,91 +134,6 @@ func made(err error) error {
 		return errors.Join(ErrNotMade, err)
 	}
 	return err
-}
-
-// outbound connects after something has left an entry.
-func outbound(leave func(Place) error, proto int) func(Place) (int, error) {
-	return func(p Place) (int, error) {
-		if err := leave(p); err != nil {
-			return -1, errors.Join(ErrNotMade, err)
-		}
-		p.left()
-		fd, err := p.connected(proto)
-		if proto != 0 && (errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ENOPROTOOPT)) {
-			return p.connected(0) // a kernel before 5.6, or one that does not want any (net.mptcp.enabled)
-		}
-		return fd, err
-	}
-}
-
-// fromInside leaves an entry in the way of the family.
-func fromInside(p Place) error {
-	if p.Pod.Addr().Is6() {
-		return fromServer(p)
-	}
-	return byDevice(p)
-}
-
-// byDevice sends a SYN by the device, lo if there is none.
-func byDevice(p Place) error {
-	fd, err := bound(unix.SOCK_STREAM, 0, p.Pod, p.device())
-	if err != nil {
-		return err
-	}
-	defer done(fd)
-	return begun(unix.Connect(fd, sockaddr(p.Server)))
-}
-
-func (p Place) device() string {
-	if p.Device == "" {
-		return "lo"
-	}
-	return p.Device
-}
-
-// fromServer sends a SYN from the server's address to the pod's, where a listener keeps silent.
-func fromServer(p Place) error {
-	silent, err := p.silent()
-	if err != nil {
-		return err
-	}
-	defer done(silent)
-	fd, err := bound(unix.SOCK_STREAM, 0, p.Server, "")
-	if err != nil {
-		return err
-	}
-	defer done(fd)
-	return begun(unix.Connect(fd, sockaddr(p.Pod)))
-}
-
-// fromOutside has the SYN sent by a helper; the port must be one that is not captured.
-func fromOutside(p Place) error {
-	silent, err := p.silent()
-	if err != nil {
-		return err
-	}
-	defer done(silent)
-	return p.SYN(p.Server, p.Pod)
-}
-
-// silent listens on the pod's port and never answers: it wants a time to live that nothing has which was routed, or was
-// sent with the default of 64.
-func (p Place) silent() (int, error) {
-	fd, err := bound(unix.SOCK_STREAM, 0, p.Pod, "")
-	if err != nil {
-		return -1, err
-	}
-	const ipv6MinHopCount = 73 // IPV6_MINHOPCOUNT, linux/in6.h
-	if p.Pod.Addr().Is6() {
-		err = unix.SetsockoptInt(fd, unix.SOL_IPV6, ipv6MinHopCount, 255)
-	} else {
-		err = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MINTTL, 255)
-	}
-	if err = errors.Join(err, unix.Listen(fd, 1)); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
 }
 
 // inbound leaves an entry, listens, and has the server call.
@@ -232,23 +179,6 @@ func query(p Place) (int, error) {
 	if err := unix.Connect(fd, sockaddr(p.Server)); err != nil {
 		unix.Close(fd)
 		return -1, errors.Join(ErrNotMade, err)
-	}
-	return fd, nil
-}
-
-// connected opens the connection itself.
-func (p Place) connected(proto int) (int, error) {
-	fd, err := bound(unix.SOCK_STREAM, proto, p.Pod, "")
-	if err != nil {
-		return -1, errors.Join(ErrNotMade, err)
-	}
-	err = made(begun(unix.Connect(fd, sockaddr(p.Server))))
-	if err == nil {
-		err = p.established(fd)
-	}
-	if err != nil {
-		abort(fd)
-		return -1, err
 	}
 	return fd, nil
 }

@@ -2,28 +2,111 @@ package escape
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"net/netip"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
-// SYN does what Place.SYN asks of somebody outside: it sends a segment that the kernel knows nothing of. It takes
-// CAP_NET_RAW where it is called, and from has to be an address there.
-func SYN(from, to netip.AddrPort) error {
+// Packet is what somebody outside sends.
+type Packet string
+
+// The packets. Each is about a segment that the function Send is told of.
+const (
+	SYN         Packet = "syn"         // the segment itself
+	Fragments   Packet = "fragments"   // likewise, in two; in IPv4 the flags are in the second, in IPv6 data
+	Unreachable Packet = "unreachable" // the ICMP error that nobody listens at its port
+)
+
+// Send does what Place.Send asks of somebody outside: it sends a SYN that the kernel knows nothing of, or what is said
+// of one. It takes CAP_NET_RAW where it is called, and whoever sends has to have its address there: of an error that is
+// whom the segment was for.
+func Send(what Packet, from, to netip.AddrPort) error {
+	const flagSYN = 0x02
+	segment := Segment(from, to, flagSYN)
+	switch what {
+	case SYN:
+		return sendRaw(unix.IPPROTO_TCP, from.Addr(), to.Addr(), segment)
+	case Fragments:
+		if to.Addr().Is6() { // RFC 8200 4.5 wants all of the header in the first one
+			segment = Segment(from, to, flagSYN, make([]byte, 12)...)
+			return sendFragments(from.Addr(), to.Addr(), segment[:24], segment[24:])
+		}
+		return sendFragments(from.Addr(), to.Addr(), segment[:8], segment[8:])
+	case Unreachable:
+		about := append(header(from.Addr(), to.Addr(), len(segment)), segment[:8]...)
+		if from.Addr().Is6() { // RFC 4443 3.1; the kernel adds the checksum
+			return sendRaw(unix.IPPROTO_ICMPV6, to.Addr(), from.Addr(), append([]byte{1, 4, 0, 0, 0, 0, 0, 0}, about...))
+		}
+		message := append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, about...) // RFC 792
+		binary.BigEndian.PutUint16(message[2:], checksum(message))
+		return sendRaw(unix.IPPROTO_ICMP, to.Addr(), from.Addr(), message)
+	}
+	return fmt.Errorf("no such packet: %q", what)
+}
+
+// sendRaw sends what a kernel puts behind an IP header.
+func sendRaw(proto int, from, to netip.Addr, payloads ...[]byte) error {
 	domain := unix.AF_INET
-	if to.Addr().Is6() {
+	if to.Is6() {
 		domain = unix.AF_INET6
 	}
-	fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, proto)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(from.Addr(), 0))); err != nil {
-		return err
+	if proto == unix.IPPROTO_RAW { // the payload begins with the header; and nobody here puts fragments together
+		err = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_NODEFRAG, 1)
 	}
-	const flagSYN = 0x02
-	return unix.Sendto(fd, Segment(from, to, flagSYN), 0, sockaddr(netip.AddrPortFrom(to.Addr(), 0)))
+	err = errors.Join(err, unix.Bind(fd, sockaddr(netip.AddrPortFrom(from, 0))))
+	for _, payload := range payloads {
+		if err == nil {
+			err = unix.Sendto(fd, payload, 0, sockaddr(netip.AddrPortFrom(to, 0)))
+		}
+	}
+	return err
+}
+
+var lastID atomic.Uint32
+
+// sendFragments sends two fragments, of which the first has a multiple of eight bytes.
+func sendFragments(from, to netip.Addr, first, second []byte) error {
+	id := 1 + uint16(lastID.Add(1)%0xffff)
+	const moreIPv4, moreIPv6 = 1 << 13, 1
+	offset := uint16(len(first) / 8)
+	if to.Is6() { // RFC 8200 4.5
+		fragment := func(where uint16, data []byte) []byte {
+			raw := binary.BigEndian.AppendUint16([]byte{unix.IPPROTO_TCP, 0}, where)
+			return append(binary.BigEndian.AppendUint32(raw, uint32(id)), data...)
+		}
+		return sendRaw(unix.IPPROTO_FRAGMENT, from, to, fragment(moreIPv6, first), fragment(offset<<3, second))
+	}
+	fragment := func(where uint16, data []byte) []byte {
+		raw := header(from, to, len(data))
+		binary.BigEndian.PutUint16(raw[4:], id)
+		binary.BigEndian.PutUint16(raw[6:], where)
+		return append(raw, data...)
+	}
+	return sendRaw(unix.IPPROTO_RAW, from, to, fragment(moreIPv4, first), fragment(offset, second))
+}
+
+// header is that of an IP packet with so much TCP in it.
+func header(from, to netip.Addr, size int) []byte {
+	const hops = 64
+	var raw []byte
+	if to.Is6() {
+		raw = binary.BigEndian.AppendUint16([]byte{6 << 4, 0, 0, 0}, uint16(size))
+		raw = append(raw, unix.IPPROTO_TCP, hops)
+		return append(append(raw, from.AsSlice()...), to.AsSlice()...)
+	}
+	raw = binary.BigEndian.AppendUint16([]byte{4<<4 | 5, 0}, uint16(20+size))
+	raw = append(raw, 0, 0, 0, 0, hops, unix.IPPROTO_TCP, 0, 0)
+	raw = append(append(raw, from.AsSlice()...), to.AsSlice()...)
+	binary.BigEndian.PutUint16(raw[10:], checksum(raw))
+	return raw
 }
 
 // Call does what Place.Call asks of somebody outside: it begins a connection, and returns a socket that does not block.
@@ -38,25 +121,27 @@ func Call(from, to netip.AddrPort) (fd int, err error) {
 	return fd, nil
 }
 
-// Segment is a TCP header without data. The flags are those of its 14th byte.
-func Segment(from, to netip.AddrPort, flags byte) []byte {
-	tcp := make([]byte, 20)
+// Segment is a TCP header, and an even number of bytes behind it. The flags are those of its 14th byte.
+func Segment(from, to netip.AddrPort, flags byte, data ...byte) []byte {
+	tcp := append(make([]byte, 20), data...)
 	binary.BigEndian.PutUint16(tcp, from.Port())
 	binary.BigEndian.PutUint16(tcp[2:], to.Port())
 	binary.BigEndian.PutUint32(tcp[4:], 1)
 	binary.BigEndian.PutUint32(tcp[8:], 1)
 	tcp[12], tcp[13] = 5<<4, flags
 	binary.BigEndian.PutUint16(tcp[14:], 1024)
-	binary.BigEndian.PutUint16(tcp[16:], checksum(from.Addr(), to.Addr(), tcp))
+	binary.BigEndian.PutUint16(tcp[16:], checksum(append(pseudo(from.Addr(), to.Addr(), len(tcp)), tcp...)))
 	return tcp
 }
 
-// checksum is TCP's, over the pseudo header and the segment (RFC 9293 3.1).
-func checksum(from, to netip.Addr, tcp []byte) uint16 {
+// pseudo is the header that TCP's checksum includes (RFC 9293 3.1).
+func pseudo(from, to netip.Addr, size int) []byte {
 	data := append(from.AsSlice(), to.AsSlice()...)
-	data = append(data, 0, unix.IPPROTO_TCP)
-	data = binary.BigEndian.AppendUint16(data, uint16(len(tcp)))
-	data = append(data, tcp...)
+	return binary.BigEndian.AppendUint16(append(data, 0, unix.IPPROTO_TCP), uint16(size))
+}
+
+// checksum is the Internet's (RFC 1071), of an even number of bytes.
+func checksum(data []byte) uint16 {
 	sum := uint32(0)
 	for i := 0; i < len(data); i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(data[i:]))
