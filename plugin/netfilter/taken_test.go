@@ -60,9 +60,9 @@ func TestReroutedOwnInterface(t *testing.T) {
 	})
 }
 
-// TestAnswerWithoutOwner asks who owns the answer to a call of the sidecar's inbound port. Where the kernel answers with
-// a cookie, as it does under a flood of SYNs, nobody does, neither to nftables nor to iptables: so that an app that
-// listens there cannot be told from the sidecar by its answers, as security.md says.
+// TestAnswerWithoutOwner asks who owns the answer to a call of the sidecar's inbound port. Where the kernel answers
+// with a cookie, as it does under a flood of SYNs, nobody does, neither to nftables nor to iptables: so that an app
+// that listens there cannot be told from the sidecar by its answers, as security.md says.
 func TestAnswerWithoutOwner(t *testing.T) {
 	lab, _ := newLab(t, testnet.Options{})
 	profile, _ := testnet.ProfileNamed("default")

@@ -34,8 +34,8 @@ type Attempt struct {
 	// Called says that it needs Place.Call, and a port of the server that nobody has.
 	Called bool
 	// NeedsDevice says that it needs Place.Device, NeedsAddress that Place.Pod has the address of another interface than
-	// the one by which the server is reached. Loopback says that it has one of lo's own, which is not the first: 127.0.0.6,
-	// or the ::6 that rules for IPv6 bring along.
+	// the one by which the server is reached. Loopback says that it has one of lo's own, which is not the first:
+	// 127.0.0.6, or the ::6 that rules for IPv6 bring along.
 	NeedsDevice, NeedsAddress, Loopback bool
 
 	run func(Place) (int, error)
@@ -80,7 +80,8 @@ var Attempts = []Attempt{
 		run: outbound(sent(SYN), plain)},
 	{Name: "fragments", Helped: true, Why: "as helper, with a SYN in fragments",
 		run: outbound(sent(Fragments), plain)},
-	{Name: "finished", Helped: true, Why: "as helper, but the connection has been answered, and reset: its numbers are reused",
+	{Name: "finished", Helped: true,
+		Why: "as helper, but the connection has been answered, and reset: its numbers are reused",
 		run: outbound(finished, plain)},
 	{Name: "mptcp", Why: "as the first two, and the socket of the connection is the kernel's",
 		run: outbound(fromInside, multipath)},

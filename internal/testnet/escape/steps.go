@@ -69,8 +69,8 @@ func sent(what Packet) func(Place) error {
 	}
 }
 
-// finished has a SYN sent by a helper and answers it: whoever listens at the server's address knows nothing of that, and
-// resets the connection.
+// finished has a SYN sent by a helper and answers it: whoever listens at the server's address knows nothing of that,
+// and resets the connection.
 func finished(p Place) error {
 	listener, err := bound(unix.SOCK_STREAM, 0, p.Pod, "")
 	if err != nil {
