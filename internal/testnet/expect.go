@@ -86,10 +86,7 @@ func (s settings) expect(f Flow, family Family) Outcome {
 // been, or nowhere.
 func (s settings) expectEscape(f Flow, a escape.Attempt, redirected Landing, family Family) Outcome {
 	kept := redirected != direct || a.Helped && s.losesAnswer(f, a, family)
-	switch {
-	case a.Loopback && family == IPv4: // 127.0.0.6 leaves no pod
-		kept = true
-	case a.Called && !a.Inbound: // one SYN is enough
+	if a.BothSides() { // one SYN is enough
 		in, _ := s.inbound(Flow{From: FromPeer, Proto: TCP, To: Pod, Port: firstPort}, family)
 		kept = kept && in != direct
 	}
@@ -100,10 +97,7 @@ func (s settings) expectEscape(f Flow, a escape.Attempt, redirected Landing, fam
 		return Outcome{Landed: AtApp}
 	}
 	o := s.reach(f, family)
-	if a.Called {
-		o = Outcome{Landed: AtPeer, Dst: netip.AddrPortFrom(f.To.Addr(family), f.Port).String(), Source: source(f, family)}
-	}
-	if s.losesAnswer(f, a, family) {
+	if o.Landed != Kept && s.losesAnswer(f, a, family) {
 		o.Note = unheard
 	}
 	return o
@@ -282,7 +276,11 @@ func (s settings) reach(f Flow, family Family) Outcome {
 	case landing == AtApp:
 		open = appPorts
 	}
-	if !slices.Contains(open, f.Port) {
+	a, _ := f.Kind.attempt()
+	switch {
+	case a.Loopback && family == IPv4: // 127.0.0.6 leaves no pod
+		return Outcome{Landed: Kept}
+	case !a.BothSides() && !slices.Contains(open, f.Port):
 		return Outcome{Landed: Refused}
 	}
 	return Outcome{Landed: landing, Dst: netip.AddrPortFrom(f.To.Addr(family), f.Port).String(), Source: source(f,

@@ -134,9 +134,13 @@ type Result struct {
 // may one whose answer is lost: that the answer's first segment passes hangs on sequence numbers, and so on time. And
 // so may one from an address that nobody outside may know the way to.
 func (r Result) OK() bool {
-	a, _ := r.Flow.Kind.attempt()
-	hopes := a.Helped || a.Called && !a.Inbound || a.Loopback || r.Want.Note == unheard
-	return r.Got == r.Want || hopes && r.Got.Landed == Kept
+	return r.Got == r.Want || r.Hopes() && r.Got.Landed == Kept
+}
+
+// Hopes reports whether the flow is an attempt that may come to nothing in this way.
+func (r Result) Hopes() bool {
+	a, escapes := r.Flow.Kind.attempt()
+	return escapes && (a.Helped || a.BothSides() || a.Loopback || r.Want.Note == unheard)
 }
 
 // String is one line.

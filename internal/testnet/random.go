@@ -118,7 +118,7 @@ func randomEscapes(random *rand.Rand, s settings) (flows []Flow) {
 		server := []Place{Peer, Service, Outside}[random.IntN(3)]
 		a, _ := f.Kind.attempt()
 		switch {
-		case a.Called && !a.Inbound:
+		case a.BothSides():
 			f.To = server
 		case f.Proto == UDP:
 			f.To, f.Port = server, udpPorts[random.IntN(len(udpPorts))]

@@ -44,6 +44,9 @@ type Attempt struct {
 // NeedsSecond says that the pod must have a second interface.
 func (a Attempt) NeedsSecond() bool { return a.NeedsDevice || a.NeedsAddress }
 
+// BothSides says that the app and the server both open the connection.
+func (a Attempt) BothSides() bool { return a.Called && !a.Inbound }
+
 // TakesServerPort says that the attempt binds a socket in the pod to the server's address and port.
 func (a Attempt) TakesServerPort() bool {
 	return !a.Helped && !a.NeedsDevice && a.Harmless == "" && a.Name != "lo"

@@ -38,8 +38,7 @@ func (p Predictor) Agrees(r testnet.Result) (want testnet.Outcome, agrees bool) 
 	if got.Unheard() {
 		got.Note = ""
 	}
-	a, escapes := r.Flow.Attempt()
-	hopes := escapes && (a.Helped || r.Want.Unheard()) && want.Landed != testnet.Failed
+	hopes := r.Hopes() && want.Landed != testnet.Failed
 	return want, want == got || hopes && got.Landed == testnet.Kept
 }
 
@@ -246,22 +245,32 @@ func (p Predictor) zones(f testnet.Flow, family testnet.Family) testnet.Outcome 
 func (p Predictor) attempt(f testnet.Flow, family testnet.Family) testnet.Outcome {
 	a, _ := f.Attempt()
 	packet := p.packet(f, family)
-	fresh := p.Rules.Trace(Pod(), packet)
 	byDevice := family == testnet.IPv4 && !a.Helped // the entry is one from the pod to the server, else the other way
-	packet.Conn = &trace.Conn{Reply: byDevice == a.Inbound, Original: packet.Dest}
-	if packet.Conn.Reply {
-		packet.Conn.Original = packet.Source
-	}
-	known := p.Rules.Trace(Pod(), packet)
-	captured := fresh.Landed.Listener()
-	if kept := known.Landed == trace.Dropped || known.Landed.Listener(); kept != captured {
-		return lost("the guard and nat do not agree")
+	captured, agree := p.judged(packet, byDevice == a.Inbound)
+	if a.BothSides() { // then one of the two is enough
+		in := trace.Packet{Proto: packet.Proto, Source: packet.Dest, Dest: packet.Source, In: "eth0"}
+		capturedIn, agreeIn := p.judged(in, byDevice)
+		captured, agree = captured && capturedIn, agree && agreeIn
 	}
 	switch {
+	case !agree:
+		return lost("the guard and nat do not agree")
 	case captured:
 		return testnet.Outcome{Landed: testnet.Kept}
 	case a.Inbound:
 		return testnet.Outcome{Landed: testnet.AtApp}
 	}
 	return testnet.Direct(p.Profile, f, family)
+}
+
+// judged reports whether a first packet is captured, and whether it is kept back, too, where it has an entry; reply is
+// its direction there.
+func (p Predictor) judged(packet trace.Packet, reply bool) (captured, agree bool) {
+	captured = p.Rules.Trace(Pod(), packet).Landed.Listener()
+	packet.Conn = &trace.Conn{Reply: reply, Original: packet.Dest}
+	if reply {
+		packet.Conn.Original = packet.Source
+	}
+	known := p.Rules.Trace(Pod(), packet).Landed
+	return captured, captured == (known == trace.Dropped || known.Listener())
 }
