@@ -44,6 +44,7 @@ func FuzzTraffic(f *testing.F) {
 		rules := ruleSet(t, profile)
 		predictor := predictorOf(t, profile)
 		for _, backend := range backends {
+			predictor.Rules.Iptables = backend != Nftables
 			applied, err := n.Apply(backend, rules)
 			if err != nil {
 				t.Fatalf("%s: %s: %v", backend, profile.JSON(), err)

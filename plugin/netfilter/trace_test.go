@@ -95,8 +95,8 @@ func foreignOf(t *testing.T, family redirect.Family, hook, rule string) (all []t
 }
 
 // foreignLanding is where package trace has a flow land beside the chains of somebody else.
-func foreignLanding(t *testing.T, profile testnet.Profile, rules redirect.RuleSet, f testnet.Flow, family testnet.Family,
-	foreign []trace.Foreign) testnet.Landing {
+func foreignLanding(t *testing.T, profile testnet.Profile, rules redirect.RuleSet, f testnet.Flow,
+	family testnet.Family, foreign []trace.Foreign) testnet.Landing {
 	t.Helper()
 	predictor := predictorOf(t, profile)
 	predictor.Rules.RuleSet, predictor.Rules.Foreign = rules, foreign

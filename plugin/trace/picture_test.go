@@ -66,7 +66,9 @@ func TestTables(t *testing.T) {
 			fmt.Fprintf(&out, "%s\n", way.Table(false))
 		}
 		out.WriteString(trace.Picture(rules.Follow(pod, c.packet)...) + "\n")
-		out.WriteString(rules.Trace(pod, c.packet).Table(true))
+		out.WriteString(rules.Trace(pod, c.packet).Table(true) + "\n")
+		rules.Iptables = true
+		out.WriteString(rules.Trace(pod, c.packet).Table(false))
 		fits(t, c.name, out.String())
 		golden.Compare(t, filepath.Join("testdata", c.name+".txt"), out.String())
 	}

@@ -85,10 +85,13 @@ func (way Way) chainTaken(s Step) bool {
 	return false
 }
 
-// name returns the chain as nftables calls it.
+// name returns the chain as the backend calls it, with iptables behind its table.
 func (s Step) name() string {
 	if s.Kind == "" || s.foreign {
 		return s.Chain
+	}
+	if s.words {
+		return string(s.Kind) + " " + s.Chain
 	}
 	return redirect.NFTName(s.Kind, s.Chain)
 }

@@ -7,12 +7,15 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// Text returns the rule in the syntax of nft(8), "" for what no rule does.
+// Text returns the rule in the syntax of nft(8), or with iptables in that of iptables-restore; "" for what no rule does.
 func (s Step) Text() string {
 	if s.Rule == 0 {
 		return ""
 	}
 	target, ours := s.rule.Target.(redirect.Target)
+	if ours && s.words && !s.foreign {
+		return redirect.Rule{Matches: s.rule.Matches, Target: target}.IptablesText()
+	}
 	if !ours {
 		target = redirect.Return{}
 	}

@@ -157,7 +157,7 @@ func (w *walk) hookedAt(hook redirect.Hook) (all []hooked) {
 		for _, c := range t.Chains {
 			if t.Family == family && c.Hook == hook {
 				all = append(all, hooked{place: t.Kind.Priority(), priority: t.Kind.Priority(), kind: t.Kind, name: c.Name,
-					family: family, table: t, rules: rulesOf(c)})
+					family: family, table: t, rules: w.rulesOf(c)})
 			}
 		}
 	}
@@ -181,10 +181,16 @@ func (w *walk) hookedAt(hook redirect.Hook) (all []hooked) {
 	return all
 }
 
-func rulesOf(c redirect.Chain) []Rule {
-	list := make([]Rule, len(c.Rules))
-	for i, r := range c.Rules {
-		list[i] = Rule{r.Matches, r.Target, r.Why}
+// rulesOf are a chain's rules as the backend holds them.
+func (w *walk) rulesOf(c redirect.Chain) (list []Rule) {
+	for _, r := range c.Rules {
+		singles := []redirect.Rule{r}
+		if w.rules.Iptables {
+			singles = r.Iptables()
+		}
+		for _, single := range singles {
+			list = append(list, Rule{single.Matches, single.Target, single.Why})
+		}
 	}
 	return list
 }
@@ -225,7 +231,7 @@ func (w *walk) asksNAT(hook redirect.Hook, c hooked) bool {
 func (w *walk) chain(hook redirect.Hook, base hooked, name string, rules []Rule) verdict {
 	for i, r := range rules {
 		step := Step{Hook: hook, Kind: base.kind, Chain: name, Rule: i + 1, Why: r.Why, family: base.family, rule: r,
-			foreign: base.table.Kind == ""}
+			foreign: base.table.Kind == "", words: w.rules.Iptables}
 		for _, m := range r.Matches {
 			if step.Missed == "" {
 				step.Missed = w.missed(m)
@@ -258,7 +264,7 @@ func (w *walk) apply(hook redirect.Hook, base hooked, target any) verdict {
 	case redirect.Jump:
 		for _, c := range base.table.Chains {
 			if c.Name == string(t) {
-				return w.chain(hook, base, c.Name, rulesOf(c))
+				return w.chain(hook, base, c.Name, w.rulesOf(c))
 			}
 		}
 		panic(fmt.Sprintf("trace: no chain %q", t))
@@ -380,7 +386,7 @@ func (w *walk) note(chain, what string) {
 // noteChain adds a step about a chain as a whole.
 func (w *walk) noteChain(hook redirect.Hook, c hooked, what string) {
 	w.way.Steps = append(w.way.Steps, Step{Hook: hook, Kind: c.kind, Chain: c.name, Why: what,
-		foreign: c.table.Kind == ""})
+		foreign: c.table.Kind == "", words: w.rules.Iptables})
 }
 
 func (w *walk) destText() string { return addressText(w.packet.Dest) }

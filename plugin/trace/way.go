@@ -10,6 +10,8 @@ import (
 type Rules struct {
 	redirect.RuleSet
 	Spec redirect.Spec
+	// Iptables says that iptables holds the rules, which takes several for a list.
+	Iptables bool
 	// Foreign are chains of somebody else in the same pod, in the order in which the kernel asks those of one priority;
 	// ours come before them.
 	Foreign []Foreign
@@ -87,6 +89,7 @@ type Step struct {
 	family  redirect.Family
 	rule    Rule
 	foreign bool
+	words   bool // those of iptables
 }
 
 // Trace walks the packet through the pod.
