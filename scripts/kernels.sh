@@ -106,7 +106,7 @@ architecture_of() { case $1 in arm64) echo arm64 ;; *) echo amd64 ;; esac }
 # kernel PACKAGE SUITE ARCHITECTURE TARGET: makes a directory with the kernel, and with an archive of the modules that networking is of.
 kernel() {
 	local deb part file names files=$work/files
-	mapfile -t names < <(echo "$1" && apt_of "$2" "$3" apt-cache depends "$1" | sed -n 's/^ *Depends: \(linux-\(binary\|modules\)-.*\)/\1/p')
+	mapfile -t names < <(echo "$1" && apt_of "$2" "$3" apt-cache depends "$1" | sed -n 's/^ *Depends: \(linux-\(base\|binary\|modules\)-[0-9].*\)/\1/p')
 	rm -rf "$files"
 	mkdir "$files" "$4"
 	(cd "$files" && apt_of "$2" "$3" apt-get download "${names[@]}" >/dev/null)
