@@ -18,10 +18,10 @@ import (
 const port = "127.0.0.1:15088"
 
 // flooded holds connections at the agent's port, each idle after its first request, asks for its health beside them,
-// and looks at its memory again.
+// and looks at its memory again, and at how many it keeps.
 func (r *rig) flooded() {
 	r.Helper()
-	const held = 6000
+	const held, kept = 6000, 64 + 128
 	var conns []net.Conn
 	defer func() {
 		for _, c := range conns {
@@ -46,6 +46,18 @@ func (r *rig) flooded() {
 		}
 	}
 	r.withinMemory(fmt.Sprintf("beside %d connections", held))
+	// It has come to the last probe, so it has decided about all connections before.
+	if files := r.files(); files > kept+100 {
+		r.Errorf("the agent has %d files open, of which connections may be %d", files, kept)
+	}
+}
+
+// files is how many the agent has open.
+func (r *rig) files() int {
+	r.Helper()
+	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", r.agent.cmd.Process.Pid))
+	must(r, err)
+	return len(files)
 }
 
 // An agent that takes the plugin out is as hard to take down as one that keeps it installed.
