@@ -7,7 +7,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// Text returns the rule in the syntax of nft(8), or with iptables in that of iptables-restore; "" for what no rule does.
+// Text returns the rule in the syntax of nft(8), or with iptables in that of iptables-restore; "" for what no rule
+// does.
 func (s Step) Text() string {
 	if s.Rule == 0 {
 		return ""
