@@ -23,7 +23,7 @@ var wrongSteps = []struct{ what, file, right, wrong string }{
 		"return w.packet.Dest.Addr()\n\t}\n\tif address"},
 	{"the original destination is the last one", "walk.go", "w.way.Original = w.conn.original\n\t}\n\tw.way.Landed",
 		"w.way.Original = w.packet.Dest\n\t}\n\tw.way.Landed"},
-	{"TPROXY does without a listener", "walk.go", "if w.pod.NoInbound {", "if w.pod.NoInbound && w.conn.reply {"},
+	{"TPROXY does without a listener", "walk.go", "if w.pod.NoInbound ||", "if"},
 	{"a mark is not kept", "walk.go", "w.packet.Mark = uint32(t)", "w.packet.Mark = 0"},
 	{"a connection's mark is not kept", "walk.go", "w.conn.mark = w.packet.Mark", "w.conn.mark = 0"},
 	{"everything opens a connection", "match.go", "p.Proto == redirect.TCP && !p.Later", "p.Proto == redirect.TCP"},
