@@ -46,6 +46,9 @@ func (o *observer) attempted(r record.Record, result mark.Result, err error) {
 	if pod != nil {
 		o.warner.AboutRecord(pod, r)
 	}
+	if pod != nil && (result == mark.Marked || result == mark.AlreadyOn) {
+		o.warner.AboutMark(pod)
+	}
 	switch result {
 	case mark.Marked:
 		if _, uncounted := o.uncounted.LoadAndDelete(recordKey(r)); uncounted {

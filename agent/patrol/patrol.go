@@ -207,7 +207,8 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 	p.older.store(older)
 	p.Metrics.Older.Set(float64(len(older)))
 	p.rendered = hashes
-	exists := func(uid types.UID) bool { return p.seen[uid] != nil }
+	// One that has come meanwhile is not seen yet, and may have been marked, warned of and asked about already.
+	exists := func(uid types.UID) bool { return p.seen[uid] != nil || p.Pods.WithID(string(uid)) != nil }
 	p.Warner.forget(exists)
 	p.Questions.Forget(exists)
 	p.sweep(ctx, records, now)

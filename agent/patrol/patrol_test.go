@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -354,6 +357,79 @@ func TestWarnerWarnsOnce(t *testing.T) {
 	w.forget(func(types.UID) bool { return false })
 	if len(w.sent) > 0 {
 		t.Errorf("%v", w.sent)
+	}
+}
+
+// What agent.md says is written once is not written again however long it holds, and everything else is.
+func TestSaidOnce(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "agent.md"))
+	await.Must(t, err)
+	_, table, _ := strings.Cut(string(page), "\n## Events\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	rows := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (.*) \\|$").FindAllStringSubmatch(table, -1)
+	told := map[string]bool{eventRenewed: true, "PluginStays": true} // by others than warn
+	for _, row := range rows {
+		reason, once := row[1], strings.Contains(row[2], "Written once by an agent")
+		if told[reason] {
+			continue
+		}
+		told[reason] = true
+		w, events := heard()
+		pod := agenttest.MeshPod("cart")
+		for range 3 {
+			w.warn(pod, reason, "so it is")
+			key := warning{pod.UID, reason}
+			w.sent[key] = sentEvent{w.sent[key].text, time.Now().Add(-repeatAfter)}
+		}
+		if want, got := map[bool]int{true: 1, false: 3}[once], len(sent(events)); got != want {
+			t.Errorf("%s: %d Events, and agent.md says once: %t", reason, got, once)
+		}
+	}
+	for _, reason := range saidOnce {
+		if !told[reason] {
+			t.Errorf("agent.md has no row of %s", reason)
+		}
+	}
+}
+
+// A refused mark is told of once, in whatever words it is refused again, until a mark has come.
+func TestRefusalIsSaidOnce(t *testing.T) {
+	w, events := heard()
+	pod := agenttest.MeshPod("cart")
+	refuse := func(n int) {
+		for i := range n {
+			w.AboutRefusedMark(pod, fmt.Errorf("request %d is refused", i))
+		}
+	}
+	refuse(3)
+	expectOne(t, events, eventRefused, "request 0 is refused")
+	w.AboutMark(pod)
+	refuse(2)
+	expectOne(t, events, eventRefused, "request 0 is refused")
+}
+
+// A warning about a pod that has come during a round, which therefore has not seen it, is not forgotten at its end.
+func TestWarningOfANewPod(t *testing.T) {
+	b := patrolling(t, agenttest.Running("cart"))
+	late := agenttest.MeshPod("late")
+	b.Reader = agenttest.Reader(func(context.Context, string, string) (*corev1.Pod, error) { // asked during the round
+		b.source.Add(late)
+		await.Eventually(t, time.Minute, "the pod is known", func() bool { return b.Pods.Named("shop", "late") != nil })
+		b.Warner.AboutRefusedMark(late, errors.New("refused"))
+		return nil, errors.New("away")
+	})
+	for range certain {
+		b.round(t.Context(), time.Now())
+	}
+	b.Warner.AboutRefusedMark(late, errors.New("refused"))
+	n := 0
+	for _, event := range sent(b.events) {
+		if strings.Contains(event, eventRefused) {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d Events of one refusal", n)
 	}
 }
 

@@ -65,8 +65,8 @@ type sentEvent struct {
 // server is in trouble, and live for an hour. What is true of many pods and harms none by itself is said once.
 const repeatAfter = 15 * time.Minute
 
-// saidOnce are the reasons of what may stay true for as long as a pod lives.
-var saidOnce = []string{eventEscalation, eventFamily, eventLate, eventUnknown, eventOlder}
+// saidOnce are the reasons of what may stay true for as long as a pod lives. docs/agent.md says the same of each.
+var saidOnce = []string{eventEscalation, eventFamily, eventLate, eventUnknown, eventOlder, eventRefused}
 
 // NewWarner returns a Warner that sends Events by the recorder.
 func NewWarner(recorder kuberecord.EventRecorder, log *logrus.Logger) *Warner {
@@ -79,7 +79,8 @@ func (w *Warner) warn(pod *corev1.Pod, reason, format string, args ...any) {
 	key := warning{pod.UID, reason}
 	w.mu.Lock()
 	last := w.sent[key]
-	known := last.text == text && (slices.Contains(saidOnce, reason) || time.Since(last.at) < repeatAfter)
+	known := last.text == text && (slices.Contains(saidOnce, reason) || time.Since(last.at) < repeatAfter) ||
+		reason == eventRefused && last.text != "" // whatever the words: a webhook may number its refusals
 	if !known {
 		w.sent[key] = sentEvent{text, time.Now()}
 	}
@@ -128,6 +129,9 @@ func (w *Warner) AboutRecord(pod *corev1.Pod, r record.Record) {
 			"were added: only one of Istio CNI, istio-init and istio-pod-network may be in charge of a pod. %s", r.Detail)
 	}
 }
+
+// AboutMark is told of every mark that is on a pod: were the next one refused, that would be news.
+func (w *Warner) AboutMark(pod *corev1.Pod) { w.retract(pod.UID, eventRefused) }
 
 // AboutRefusedMark says that the pod cannot be marked, and why.
 func (w *Warner) AboutRefusedMark(pod *corev1.Pod, err error) {
