@@ -25,6 +25,9 @@ import (
 // podReads is how many pods are read at once: one may have 1.5 MiB, and three times that while it is decoded.
 const podReads = 4
 
+// fieldManager is as whom the agent manages fields. The chart's admission policies know it by that name.
+const fieldManager = "istio-pod-network-agent"
+
 // requestTimeout bounds every request but a watch, unless Patient says more. An API server that hangs is as good as one
 // that is down.
 const requestTimeout = 5 * time.Second
@@ -84,7 +87,7 @@ func Connect(c Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the credentials for the API server: %w; outside a pod use --kubeconfig", err)
 	}
-	config.UserAgent = "istio-pod-network-agent/" + buildinfo.Version()
+	config.UserAgent = fieldManager + "/" + buildinfo.Version()
 	config.QPS, config.Burst = float32(c.QPS), c.Burst
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
@@ -165,7 +168,8 @@ func (c *Client) PatchPod(ctx context.Context, namespace, name string, patch []b
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	pods := c.metadata.Resource(podsResource).Namespace(namespace)
-	_, err := pods.Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	options := metav1.PatchOptions{FieldManager: fieldManager}
+	_, err := pods.Patch(ctx, name, types.MergePatchType, patch, options, "status")
 	return err
 }
 
@@ -194,7 +198,8 @@ func (c *Client) RemoveTaint(ctx context.Context, node, key string) (removed boo
 		}
 		patch := fmt.Appendf(nil, `{"metadata": {"resourceVersion": %q}, "spec": {"taints": %s}}`,
 			object.ResourceVersion, taints)
-		err = do(ctx, c.core.Patch(types.MergePatchType).Resource("nodes").Name(node).Body(patch)).Error()
+		err = do(ctx, c.core.Patch(types.MergePatchType).Resource("nodes").Name(node).
+			Param("fieldManager", fieldManager).Body(patch)).Error()
 		if !apierrors.IsConflict(err) {
 			return err == nil, err
 		}

@@ -54,8 +54,8 @@ func TestRemoveTaint(t *testing.T) {
 		conflict = `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict", "code": 409}`
 	)
 	patch := func(version, taints string) string {
-		return `PATCH /api/v1/nodes/n application/merge-patch+json {"metadata": {"resourceVersion": "` + version +
-			`"}, "spec": {"taints": ` + taints + `}}`
+		return `PATCH /api/v1/nodes/n?fieldManager=istio-pod-network-agent application/merge-patch+json ` +
+			`{"metadata": {"resourceVersion": "` + version + `"}, "spec": {"taints": ` + taints + `}}`
 	}
 	for name, c := range map[string]struct {
 		taints   string
@@ -118,7 +118,8 @@ func TestRequests(t *testing.T) {
 		}, pod, "GET /api/v1/namespaces/s/pods/p", "n0"},
 		"a mark": {func(c *Client) (string, error) {
 			return "", c.PatchPod(t.Context(), "s", "p", []byte(`{"metadata":{}}`))
-		}, pod, `PATCH /api/v1/namespaces/s/pods/p/status application/merge-patch+json {"metadata":{}}`, ""},
+		}, pod, `PATCH /api/v1/namespaces/s/pods/p/status?fieldManager=istio-pod-network-agent ` +
+			`application/merge-patch+json {"metadata":{}}`, ""},
 		"a deletion": {func(c *Client) (string, error) { return "", c.DeletePod(t.Context(), "s", "p", "u") }, pod,
 			`DELETE /api/v1/namespaces/s/pods/p application/json {"kind":"DeleteOptions","apiVersion":"v1",` +
 				`"preconditions":{"uid":"u"}}`, ""},

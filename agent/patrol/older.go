@@ -6,33 +6,52 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// rendered has what this release writes for the settings of each record.
-type rendered map[string]string
+// rendered has what is known of the settings of each record.
+type rendered map[string]written
 
-// isOlder reports whether another release has written the pod's rules than those that this one would write from the
-// same settings: an upgrade changes nothing for pods that run. Settings that this release cannot read are another's.
-// Whoever lists records leaves their settings out, so they are read from the store, once; as long as that fails nothing
-// is said of the pod, and it is asked again.
-func (now rendered) isOlder(r record.Record, before rendered, store record.Store) bool {
+// written is what is kept of the settings that a pod's rules were written from. It is zero where this release cannot
+// read them.
+type written struct {
+	hash     string      // of the rules that this release would write
+	uid, gid redirect.ID // by which the rules know the sidecar
+}
+
+// of returns what is known of a record's settings. Whoever lists records leaves them out, so they are read from the
+// store, once; as long as that fails nothing is known, and it is asked again.
+func (now rendered) of(r record.Record, before rendered, store record.Store) (its written, known bool) {
 	if r.Decision != record.Redirect {
-		return false
+		return its, false
 	}
 	key := r.ContainerID + "/" + r.IfName + " " + r.Time.String()
-	hash, known := before[key]
+	its, known = before[key]
 	if !known {
 		if r.Spec == nil {
 			whole, err := store.Get(r.ContainerID, r.IfName)
 			if err != nil {
-				return false
+				return its, false
 			}
 			r.Spec = whole.Spec
 		}
 		if spec, err := redirect.ParseSpec(r.Spec); err == nil {
-			hash = spec.RuleSet().Hash()
+			its = written{spec.RuleSet().Hash(), spec.ProxyUID, spec.ProxyGID}
 		}
 	}
-	now[key] = hash
-	return hash == "" || hash != r.RuleSetHash
+	now[key] = its
+	return its, true
+}
+
+// as returns settings with the sidecar as the rules know it, if that is known.
+func (its written) as(spec redirect.Spec) redirect.Spec {
+	if its.uid != 0 { // never root
+		spec.ProxyUID, spec.ProxyGID = its.uid, its.gid
+	}
+	return spec
+}
+
+// isOlder reports whether another release has written the pod's rules than those that this one would write from the
+// same settings: an upgrade changes nothing for pods that run. Settings that this release cannot read are another's.
+func (its written) isOlder(r record.Record) bool {
+	return its.hash == "" || its.hash != r.RuleSetHash
 }
 
 // tellOlder says of a pod that it has the rules of another release, and how it gets those of this one.

@@ -57,7 +57,12 @@ func TestWhatWasSaidThen(t *testing.T) {
 		"by its namespace, later":                {annotated, none, none, yes, true, false, late},
 		"by its namespace, before this agent":    {annotated, none, none, yes, false, true, unknown},
 		"by its namespace, nobody knows the pod": {annotated, nil, none, yes, false, false, unknown},
+		"by its namespace, both unknown":         {annotated, nil, none, yes, false, true, unknown},
+		"both later, before this agent":          {annotated, none, yes, yes, false, true, unknown},
+		"both later":                             {annotated, none, yes, yes, true, false, late},
 		"its namespace does not":                 {annotated, none, none, no, false, false, fine},
+		"its namespace does not, agent later":    {annotated, none, none, no, false, true, fine},
+		"in by itself, its namespace is not":     {annotated, yes, yes, no, false, true, bypass},
 		"out by itself":                          {annotated, no, no, yes, false, false, fine},
 	} {
 		pod := agenttest.Running("cart")
@@ -152,6 +157,57 @@ func TestOptInLater(t *testing.T) {
 			if counted, bypassed := sum(t, b.Metrics.Outside), sum(t, b.Metrics.Bypassed); counted != pods || bypassed != 0 {
 				t.Errorf("agent %d, cache %t: %g and %g are counted", n, cache, counted, bypassed)
 			}
+		}
+	}
+}
+
+// What a namespace says while the agent is away is nothing that the next agent takes for what it said before: not when
+// it opts in, and not when it opts out.
+func TestNamespaceWhileAway(t *testing.T) {
+	yes, no := map[string]string{annotation.Initialize: "true"}, map[string]string{annotation.Initialize: "false"}
+	for name, c := range map[string]struct {
+		then, now    map[string]string // what it says
+		served       bool              // the plugin was run for the pod
+		before, want verdict
+	}{
+		"opts in":                              {nil, yes, true, fine, unknown},
+		"opts in, from a no":                   {no, yes, true, fine, unknown},
+		"opts out, and the plugin was run":     {yes, no, true, fine, fine},
+		"opts out, and the plugin was not run": {yes, no, false, bypass, bypass},
+		"says nothing any more":                {yes, nil, false, bypass, bypass},
+		"stays":                                {yes, yes, false, bypass, bypass},
+	} {
+		pod := agenttest.Running("cart")
+		pod.Annotations = nil
+		b := patrolling(t)
+		b.cached(t, pod)
+		b.begins(t, pod)
+		b.Policy.Selection, b.Policy.Agent = redirect.SelectAnnotated, true
+		b.Namespaces = agenttest.AnnotatedNamespace(t, "shop", c.then)
+		b.questions.about[pod.UID] = c.served
+		if c.served && c.then[annotation.Initialize] == "true" {
+			b.records["r"] = agenttest.RecordFor(pod, "1/1")
+		}
+		verdictOf := func(p *Patrol) verdict {
+			for range certain {
+				p.round(t.Context(), time.Now())
+			}
+			switch {
+			case len(p.Bypassed()) > 0:
+				return bypass
+			case len(p.Outside()) > 0:
+				return unknown
+			}
+			return fine
+		}
+		if got := verdictOf(b.Patrol); got != c.before {
+			t.Errorf("%s, the first agent: %q, want %q", name, got, c.before)
+		}
+		config := b.Config
+		config.Questions = &questionsOf{since: time.Now().Add(time.Hour)}
+		config.Namespaces = agenttest.AnnotatedNamespace(t, "shop", c.now)
+		if got := verdictOf(New(config)); got != c.want {
+			t.Errorf("%s, the next agent: %q, want %q", name, got, c.want)
 		}
 	}
 }

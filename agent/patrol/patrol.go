@@ -186,11 +186,12 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 		}
 		p.seen[pod.UID] = s
 		r, recorded := p.recordOf(pod, records)
-		if p.lookAtSettings(pod, r) {
+		its, known := hashes.of(r, p.rendered, p.Store)
+		if p.lookAtSettings(pod, r, its) {
 			refusing++
 		}
 		stuck := recorded && p.lookAtWait(pod, r, now)
-		if recorded && !kube.IsOver(pod) && hashes.isOlder(r, p.rendered, p.Store) {
+		if known && !kube.IsOver(pod) && its.isOlder(r) {
 			older = append(older, name)
 			p.tellOlder(pod)
 			p.Renewer.renew(ctx, pod, r, s, now)
@@ -239,13 +240,13 @@ func (p *Patrol) recordOf(pod *corev1.Pod, records map[string][]record.Record) (
 }
 
 // lookAtSettings warns of what is wrong with the pod's own settings, and reports whether its sidecar refuses a family.
-// r is the record of the pod, or none.
-func (p *Patrol) lookAtSettings(pod *corev1.Pod, r record.Record) (refuses bool) {
+// r is the record of the pod, or none, and its what is known of the settings of that.
+func (p *Patrol) lookAtSettings(pod *corev1.Pod, r record.Record, its written) (refuses bool) {
 	namespace, known := p.Namespaces.Known(pod.Namespace)
 	if !known || kube.IsMirror(pod) || kube.IsOver(pod) || pod.Spec.HostNetwork {
 		return false
 	}
-	return p.Warner.aboutSettings(pod, namespace, p.Policy, r)
+	return p.Warner.aboutSettings(pod, namespace, p.Policy, r, its)
 }
 
 // lookAtWait reports a wait that goes on in a pod that carries its mark: the record may be about a sandbox that is

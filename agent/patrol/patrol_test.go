@@ -2,6 +2,7 @@ package patrol
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -283,7 +284,7 @@ func TestSharedUser(t *testing.T) {
 			c.change(pod)
 			settings := redirect.DefaultPolicy()
 			settings.SharedProxyUser = policy
-			w.aboutSettings(pod, nil, settings, record.Record{})
+			w.aboutSettings(pod, nil, settings, record.Record{}, written{})
 			want := c.want
 			if policy == redirect.SharedWarn {
 				want = strings.TrimSuffix(want, refused)
@@ -295,6 +296,35 @@ func TestSharedUser(t *testing.T) {
 				continue
 			}
 			expectOne(t, events, eventSharedUser, want)
+		}
+	}
+}
+
+// As whom the rules know the sidecar stands in the record: an annotation that is set, changed or taken away later hides
+// no container that runs so.
+func TestSharedUserThen(t *testing.T) {
+	for name, now := range map[string]map[string]string{
+		"taken away": {annotation.SidecarStatus: "{}"},
+		"changed":    {annotation.SidecarStatus: "{}", annotation.EnvoyUserID: "5000"},
+		"unreadable": {annotation.SidecarStatus: "{}", annotation.EnvoyUserID: "x"},
+		"opted out":  {annotation.SidecarStatus: "{}", annotation.Initialize: "false"},
+		"bare":       nil,
+	} {
+		pod := agenttest.Running("cart")
+		spec := redirect.DefaultSpec()
+		spec.ProxyUID = 4000
+		r := agenttest.RecordFor(pod, "1/1")
+		var err error
+		r.Spec, err = json.Marshal(spec)
+		await.Must(t, err)
+		pod.Annotations = now
+		pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+			Name: "debugger", SecurityContext: &corev1.SecurityContext{RunAsUser: new(int64(4000))}}}}
+		b := patrolling(t, pod)
+		b.records["r"] = r
+		b.round(t.Context(), time.Now())
+		if all := strings.Join(sent(b.events), "\n"); !strings.Contains(all, "Container debugger runs with the user 4000") {
+			t.Errorf("%s: Events %q", name, all)
 		}
 	}
 }
@@ -320,7 +350,7 @@ func TestEscalationIsAllowed(t *testing.T) {
 		pod := agenttest.MeshPod("cart")
 		pod.Spec.Containers[0].SecurityContext.AllowPrivilegeEscalation = c.allow
 		c.change(pod)
-		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{})
+		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{}, written{})
 		if c.want == "" {
 			if all := sent(events); len(all) > 0 {
 				t.Errorf("%s: %q", name, all)
@@ -330,7 +360,7 @@ func TestEscalationIsAllowed(t *testing.T) {
 		expectOne(t, events, eventEscalation, c.want)
 		key := warning{pod.UID, eventEscalation}
 		w.sent[key] = sentEvent{w.sent[key].text, time.Now().Add(-repeatAfter)}
-		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{})
+		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{}, written{})
 		if all := sent(events); len(all) > 0 {
 			t.Errorf("%s: said again: %q", name, all)
 		}
@@ -447,7 +477,7 @@ func TestGroupLeftOut(t *testing.T) {
 			pod.Spec.InitContainers = append([]corev1.Container{{Name: "migrate", SecurityContext: context}},
 				pod.Spec.InitContainers...)
 		}
-		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{})
+		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{}, written{})
 		if app {
 			expectOne(t, events, eventLeftOut, "Container app runs in the group 1338")
 		} else if all := sent(events); len(all) > 0 {

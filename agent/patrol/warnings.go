@@ -139,12 +139,16 @@ func (w *Warner) AboutRefusedMark(pod *corev1.Pod, err error) {
 }
 
 // aboutSettings says what is wrong with a pod's own settings, by the same decision that the plugin makes, and reports
-// whether its sidecar refuses one of the families that the pod has addresses of. r is the pod's record, or none.
+// whether its sidecar refuses one of the families that the pod has addresses of. r is the pod's record, or none, and
+// its what is known of the settings of that: as whom the rules know the sidecar is not what an annotation says later.
 func (w *Warner) aboutSettings(
-	pod *corev1.Pod, namespace map[string]string, policy redirect.Policy, r record.Record,
+	pod *corev1.Pod, namespace map[string]string, policy redirect.Policy, r record.Record, its written,
 ) (refuses bool) {
 	decision, err := redirect.Decide(kube.FactsOf(pod, namespace), policy)
 	var shared *redirect.SharedUserError
+	if its.uid != 0 && (err != nil || decision.Verdict != redirect.Redirect) {
+		w.aboutPrivileges(pod, kube.AsRun(pod, namespace).SharesProxyUser(its.as(decision.Spec)))
+	}
 	switch {
 	case errors.As(err, &shared):
 		w.aboutSharedUser(pod, shared, ". Such a pod is not let start (sharedProxyUser)")
@@ -152,6 +156,7 @@ func (w *Warner) aboutSettings(
 		w.warn(pod, eventInvalid, "The pod cannot start: %v", err)
 	case decision.Verdict == redirect.Redirect:
 		runs := kube.AsRun(pod, namespace)
+		decision.Spec = its.as(decision.Spec)
 		w.aboutPrivileges(pod, runs.SharesProxyUser(decision.Spec))
 		w.aboutLeftOut(pod, runs.LeftOut(decision.Spec))
 		if r.Decision == record.Redirect { // what was written counts, not what would be now
