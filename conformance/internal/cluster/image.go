@@ -7,7 +7,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 // File is one of an image: where it comes from, and its path there, from the root but without the first slash.
@@ -58,6 +61,21 @@ func Image(archive, name, user string, contents []File, entrypoint ...string) er
 		}
 	}
 	return image.Close()
+}
+
+// Linked are a program of this machine, at a path of an image, and the libraries that it is linked to, at their own.
+func Linked(program, path string) ([]File, error) {
+	out, err := exec.Command("ldd", program).CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("ldd %s: %w: %s", program, err, out)
+	}
+	all := []File{{Source: program, Path: path}}
+	for word := range strings.FieldsSeq(string(out)) {
+		if filepath.IsAbs(word) && !strings.HasSuffix(word, ":") {
+			all = append(all, File{Source: word, Path: word[1:]})
+		}
+	}
+	return all, nil
 }
 
 func add(w *tar.Writer, name string, mode int64, data []byte) error {

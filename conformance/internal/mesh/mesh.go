@@ -1,0 +1,148 @@
+// Package mesh brings a real mesh into a cluster: istiod by Istio's own charts, and sidecars of pilot-agent and Envoy,
+// in images that are made here.
+package mesh
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"sigs.k8s.io/yaml"
+)
+
+// Namespace is where istiod lives.
+const Namespace = "istio-system"
+
+// The images' names: what Istio's charts make of hub and tag.
+const (
+	hub        = "e2e.local"
+	tag        = "1"
+	pilotImage = hub + "/pilot:" + tag
+	proxyImage = hub + "/proxyv2:" + tag
+	proxyUser  = "1337:1337"
+)
+
+// envoyEnv names another Envoy than the plain one, Istio's own for one: an executable of this machine.
+const envoyEnv = "ENVOY"
+
+// charts are the paths of Istio's charts, below the directory with all of them.
+var charts = map[string]string{
+	"base": "charts/base", "istiod": "charts/istio-control/istio-discovery", "gateway": "charts/gateway",
+}
+
+// Build links what the images are made of, and Istio's charts, into bin.
+func Build(bin string) error {
+	names := []string{"istio-manifests", "pilot-discovery", "pilot-agent", "envoy_bootstrap.json"}
+	if os.Getenv(envoyEnv) == "" {
+		names = append(names, "envoy")
+	}
+	return build.Istio(bin, names...)
+}
+
+// envoy is the path of Envoy.
+func envoy(bin string) string { return cmp.Or(os.Getenv(envoyEnv), filepath.Join(bin, "envoy")) }
+
+// Images writes the archives of istiod's and the sidecars' image into a directory. Files are where Istio's own images
+// have them; Envoy's libraries are this machine's.
+func Images(bin, dir string) (pilot, proxy string, err error) {
+	pilot, proxy = filepath.Join(dir, "pilot.tar"), filepath.Join(dir, "proxyv2.tar")
+	discovery := "usr/local/bin/pilot-discovery"
+	err = cluster.Image(pilot, pilotImage, proxyUser,
+		[]cluster.File{{Source: filepath.Join(bin, "pilot-discovery"), Path: discovery}}, "/"+discovery)
+	if err != nil {
+		return "", "", err
+	}
+	files, err := cluster.Linked(envoy(bin), "usr/local/bin/envoy")
+	if err != nil {
+		return "", "", err
+	}
+	agent := "usr/local/bin/pilot-agent"
+	files = append(files, cluster.File{Source: filepath.Join(bin, "pilot-agent"), Path: agent},
+		cluster.File{Source: filepath.Join(bin, "envoy_bootstrap.json"),
+			Path: "var/lib/istio/envoy/envoy_bootstrap_tmpl.json"})
+	return pilot, proxy, cluster.Image(proxy, proxyImage, proxyUser, files, "/"+agent)
+}
+
+// istios is what only Istio's own Envoy has: the name of a filter.
+var istios = []byte("istio.stats")
+
+// Values are those of Istio's charts for these images, as YAML. Where Envoy is not Istio's own they turn off, by the
+// settings that Istio has for that, what needs Istio's filters.
+func Values(bin string) ([]byte, error) {
+	program, err := os.ReadFile(envoy(bin))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", envoyEnv, err)
+	}
+	small := map[string]any{"requests": map[string]any{"cpu": "10m", "memory": "64Mi"}}
+	seccomp := map[string]any{"type": "RuntimeDefault"} // which Pod Security restricted asks for
+	values := map[string]any{
+		"global": map[string]any{"hub": hub, "tag": tag, "imagePullPolicy": "Never",
+			"proxy": map[string]any{"seccompProfile": seccomp, "resources": small}},
+		"seccompProfile": seccomp, "resources": small, "autoscaleEnabled": false,
+	}
+	if !bytes.Contains(program, istios) {
+		values["telemetry"] = map[string]any{"enabled": false}
+		values["env"] = map[string]any{"PILOT_ENABLE_ALPN_FILTER": "false", "PILOT_ENABLE_METADATA_EXCHANGE": "false"}
+	}
+	return yaml.Marshal(values)
+}
+
+// Helm installs Istio's charts with Helm 4, as a person with all rights does.
+type Helm struct {
+	Program    string // the path of Helm
+	Kubeconfig string
+	Bin        string // where Build has put the charts
+	Dir        string // a directory for files of values
+}
+
+// Install installs or upgrades a release of one of Istio's charts, base, istiod or gateway, in a namespace, and waits
+// until it is ready. Its values are those of Values, but for base, and then those of files, and each of sets as --set
+// takes it.
+func (h Helm) Install(release, chart, namespace string, files []string, sets ...string) error {
+	args := []string{"upgrade", "--install", release, filepath.Join(h.Bin, "istio-manifests", charts[chart]),
+		"--namespace=" + namespace, "--create-namespace", "--wait", "--timeout=5m", "--reset-values"}
+	if chart == "istiod" {
+		values, err := Values(h.Bin)
+		if err != nil {
+			return err
+		}
+		file := filepath.Join(h.Dir, "mesh-values.yaml")
+		if err := os.WriteFile(file, values, 0o600); err != nil {
+			return err
+		}
+		files = append([]string{file}, files...)
+	}
+	for _, file := range files {
+		args = append(args, "--values="+file)
+	}
+	for _, set := range sets {
+		args = append(args, "--set="+set)
+	}
+	return h.run(args...)
+}
+
+// Uninstall removes a release, and waits until its objects are gone; one that is not there is no error.
+func (h Helm) Uninstall(release, namespace string) error {
+	return h.run("uninstall", release, "--namespace="+namespace, "--ignore-not-found", "--wait", "--timeout=5m")
+}
+
+// CRDs is the path of a manifest with those of the chart base, which Helm leaves when it uninstalls it.
+func (h Helm) CRDs() string {
+	return filepath.Join(h.Bin, "istio-manifests", charts["base"], "files", "crd-all.gen.yaml")
+}
+
+func (h Helm) run(args ...string) error {
+	cmd := exec.Command(h.Program, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+h.Kubeconfig)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return errors.Join(fmt.Errorf("helm %s: %w", strings.Join(args, " "), err), errors.New(string(out)))
+	}
+	return nil
+}
