@@ -42,6 +42,14 @@ cluster: ## bring up that cluster for a person, and say how to use it (root)
 cluster-down: ## take it down
 	@scripts/cluster.sh down
 
+.PHONY: mesh
+mesh: ## bring up that cluster with Istio and a small shop in it, show a person that the mesh works, and how (root); options: ENVOY=/path
+	@scripts/mesh.sh up
+
+.PHONY: mesh-down
+mesh-down: ## take it down
+	@scripts/mesh.sh down
+
 .PHONY: images
 images: ## build the container images into dist/images; options: IMAGES='--platform linux/amd64,linux/arm64 --push REGISTRY'
 	@scripts/images.sh $(IMAGES)

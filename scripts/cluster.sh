@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A Kubernetes cluster of two nodes on this machine, for a person to try things on: up brings it up and prints how to use it, down takes
-# it down. It lives in namespaces of its own with no route out, and its API server answers on loopback. usage: cluster.sh up | down
+# it down. It lives in namespaces of its own with no route out, and its API server answers on loopback. usage: cluster.sh up [mesh] | down
+# With mesh it also has what scripts/mesh.sh installs, and how to use it is left to that.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -16,6 +17,8 @@ running() {
 
 up() {
 	! running || refuse "it is up already: export KUBECONFIG=$dir/kubeconfig" "make cluster-down takes it down."
+	mesh=()
+	[ "${1:-}" != mesh ] || mesh=(-mesh)
 	need_node_programs
 	need_go
 	cluster_images buildah
@@ -24,13 +27,14 @@ up() {
 	rm -rf "$dir"
 	mkdir -p "$dir"
 	go -C conformance build -o "$cache/playground" ./playground
-	setsid "$cache/playground" "$dir" "$E2E_IMAGES"/*/*.tar >"$cache/cluster.log" 2>&1 </dev/null &
+	setsid "$cache/playground" "${mesh[@]}" "$dir" "$E2E_IMAGES"/*/*.tar >"$cache/cluster.log" 2>&1 </dev/null &
 	echo $! >"$dir/pid"
 	say "bringing it up; the log is $cache/cluster.log"
 	until [ -e "$dir/kubeconfig" ]; do
 		running || refuse "it did not come up" "$(tail -n 20 "$cache/cluster.log")"
 		sleep 0.2
 	done
+	[ ${#mesh[@]} = 0 ] || return 0
 	cat <<-HOWTO
 		The cluster is up: nodes node-current (current containerd) and node-debian (Debian's).
 
@@ -53,7 +57,7 @@ down() {
 	say "it is down"
 }
 
-case ${1:-} in
-up | down) "$1" ;;
-*) refuse "wrong usage: ${1:-nothing} instead of up or down" "scripts/cluster.sh up | down" 2 ;;
+case $* in
+up | "up mesh" | down) "$@" ;;
+*) refuse "wrong usage: ${*:-nothing} instead of up or down" "scripts/cluster.sh up [mesh] | down" 2 ;;
 esac

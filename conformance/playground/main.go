@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -14,27 +15,35 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/mesh"
 	"github.com/istio-pod-network/controller/internal/files"
 )
 
-const usage = `usage: playground DIRECTORY IMAGE.tar...
+const usage = `usage: playground [-mesh] DIRECTORY IMAGE.tar...
   brings up a Kubernetes cluster in namespaces of its own, gives its nodes the images, and writes DIRECTORY/kubeconfig
   once it is ready. The API server is reached by way of a port on loopback.
+  -mesh  builds Istio's images and that of the shop, too, and writes DIRECTORY/istio.yaml, values of Istio's chart istiod
+         for them, and DIRECTORY/charts, where Istio's charts are
 `
 
 func main() {
-	if len(os.Args) < 3 {
-		fmt.Fprint(os.Stderr, usage)
+	f := flag.NewFlagSet("playground", flag.ExitOnError)
+	f.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	withMesh := f.Bool("mesh", false, "")
+	_ = f.Parse(os.Args[1:]) // it exits itself
+	if f.NArg() < 2 {
+		f.Usage()
 		os.Exit(2)
 	}
-	dir, err := filepath.Abs(os.Args[1])
+	dir, err := filepath.Abs(f.Arg(0))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Exit(supervise(playground{dir, os.Args[2:]}))
+	os.Exit(supervise(playground{dir, f.Args()[1:], *withMesh}))
 }
 
 // runtimes are those of the nodes.
@@ -44,6 +53,7 @@ var runtimes = []cluster.Runtime{cluster.Current, cluster.Debian}
 type playground struct {
 	dir    string
 	images []string
+	mesh   bool
 }
 
 // supervise is called on the machine, and again in the namespaces of the cluster.
@@ -55,7 +65,18 @@ func supervise(p playground) int {
 			return 1
 		}
 	}
-	return cluster.Main(p, cluster.Build, runtimes...)
+	return cluster.Main(p, p.build, runtimes...)
+}
+
+// build fills bin with what the cluster needs.
+func (p playground) build(bin string) error {
+	if err := cluster.Build(bin); err != nil || !p.mesh {
+		return err
+	}
+	if err := mesh.Build(bin); err != nil {
+		return err
+	}
+	return build.Conformance(bin, "./shop")
 }
 
 const portEnv = "ISTIO_POD_NETWORK_PLAYGROUND_PORT"
@@ -119,8 +140,16 @@ func (p playground) Run() int {
 
 // fill gives the nodes the images, and the person what is needed to use the cluster.
 func (p playground) fill(c *cluster.Cluster) error {
+	images := p.images
+	if p.mesh {
+		made, err := p.furnish(c.Bin)
+		if err != nil {
+			return err
+		}
+		images = append(images, made...)
+	}
 	for _, n := range c.Nodes {
-		for _, image := range p.images {
+		for _, image := range images {
 			if err := n.Import(image); err != nil {
 				return err
 			}
@@ -137,4 +166,33 @@ func (p playground) fill(c *cluster.Cluster) error {
 	}
 	path := filepath.Join(p.dir, "kubeconfig")
 	return files.Replace(path, files.Temp(p.dir, ".kubeconfig-"), bytes.NewReader(kubeconfig), nil)
+}
+
+// shopImage is what the shop's chart names, as the runtime has it.
+const shopImage = "docker.io/library/shop:0.1.0"
+
+// furnish writes the archives of the mesh's images, and for the person what is needed to install Istio's charts.
+func (p playground) furnish(bin string) (archives []string, err error) {
+	pilot, proxy, err := mesh.Images(bin, bin)
+	if err != nil {
+		return nil, err
+	}
+	shop := filepath.Join(bin, "shop.tar")
+	err = cluster.Image(shop, shopImage, "65532:65532", []cluster.File{{Source: filepath.Join(bin, "shop"),
+		Path: "shop"}}, "/shop")
+	if err != nil {
+		return nil, err
+	}
+	values, err := mesh.Values(bin)
+	if err != nil {
+		return nil, err
+	}
+	charts, err := filepath.EvalSymlinks(filepath.Join(bin, "istio-manifests"))
+	if err == nil {
+		err = os.Symlink(filepath.Join(charts, "charts"), filepath.Join(p.dir, "charts"))
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(p.dir, "istio.yaml"), values, 0o644)
+	}
+	return []string{pilot, proxy, shop}, err
 }
