@@ -25,8 +25,8 @@ import (
 const usage = `usage: playground [-mesh] DIRECTORY IMAGE.tar...
   brings up a Kubernetes cluster in namespaces of its own, gives its nodes the images, and writes DIRECTORY/kubeconfig
   once it is ready. The API server is reached by way of a port on loopback.
-  -mesh  builds Istio's images and that of the shop, too, and writes DIRECTORY/istio.yaml, values of Istio's chart istiod
-         for them, and DIRECTORY/charts, where Istio's charts are
+  -mesh  builds Istio's images and that of the shop, too, and writes DIRECTORY/istio.yaml, values for them of Istio's
+         chart istiod, and DIRECTORY/charts, where Istio's charts are
 `
 
 func main() {
