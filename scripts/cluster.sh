@@ -31,7 +31,8 @@ up() {
 	echo $! >"$dir/pid"
 	say "bringing it up; the log is $cache/cluster.log"
 	until [ -e "$dir/kubeconfig" ]; do
-		running || refuse "it did not come up" "$(tail -n 20 "$cache/cluster.log")"
+		# by its number alone: for a moment it still has the name of this script
+		kill -0 "$(cat "$dir/pid")" 2>/dev/null || refuse "it did not come up" "$(tail -n 20 "$cache/cluster.log")"
 		sleep 0.2
 	done
 	[ ${#mesh[@]} = 0 ] || return 0
