@@ -121,8 +121,8 @@ kernel() {
 	[ -d "$files/usr/lib/modules" ] || { mkdir -p "$files/usr/lib" && mv "$files/lib/modules" "$files/usr/lib/"; }
 	local release from to
 	release=$(basename "$files"/usr/lib/modules/*)
-	from=$files/usr/lib/modules/$release to=$files/of/lib/modules/$release
-	mkdir -p "$to/kernel"
+	from=$files/usr/lib/modules/$release to=$files/of/usr/lib/modules/$release
+	mkdir -p "$to/kernel" && ln -s usr/lib "$files/of/lib" # as in the archive before it, which it is laid over
 	for part in net lib crypto arch drivers/net/{veth,dummy,tun}.ko*; do
 		for file in "$from/kernel"/$part; do
 			[ ! -e "$file" ] || (cd "$from/kernel" && cp -r --parents "${file#"$from/kernel/"}" "$to/kernel/")
