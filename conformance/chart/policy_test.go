@@ -15,6 +15,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -58,7 +59,8 @@ func newGuarded(t *testing.T) *guarded {
 	g := &guarded{TB: t, ctx: context.Background(), admin: client}
 	apply(t, fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n---\n", shop)+editors)
 	for _, node := range []string{"a", "b"} {
-		_, err := client.CoreV1().Nodes().Create(g.ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node},
+		_, err := client.CoreV1().Nodes().Create(g.ctx, &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: node, Labels: map[string]string{"zone": "a"}},
 			Spec: corev1.NodeSpec{
 				Taints: []corev1.Taint{{Key: taint, Effect: corev1.TaintEffectNoSchedule},
 					{Key: "other", Effect: corev1.TaintEffectNoSchedule}},
@@ -119,7 +121,7 @@ func (g *guarded) as(admin *rest.Config, bound *authenticationv1.BoundObjectRefe
 		}, metav1.CreateOptions{})
 	g.must(err)
 	config := rest.AnonymousClientConfig(admin)
-	config.BearerToken = token.Status.Token
+	config.BearerToken, config.UserAgent = token.Status.Token, "istio-pod-network-agent/test"
 	client, err := kubernetes.NewForConfig(config)
 	g.must(err)
 	return client
@@ -317,7 +319,9 @@ func TestPolicy(t *testing.T) {
 	}
 	g.many()
 	g.kept()
+	g.manages()
 	g.debuggers()
+	g.identities()
 	g.taints()
 	g.deletions()
 }
@@ -357,29 +361,104 @@ func (g *guarded) many() {
 // specification, the owners, and who manages which fields.
 func (g *guarded) kept() {
 	g.Helper()
-	managers := func() int {
+	get := func() *corev1.Pod {
 		pod, err := g.admin.CoreV1().Pods(shop).Get(g.ctx, "on-a", metav1.GetOptions{})
 		g.must(err)
-		return len(pod.ManagedFields)
+		return pod
 	}
-	before, err := g.admin.CoreV1().Pods(shop).Get(g.ctx, "on-a", metav1.GetOptions{})
-	g.must(err)
-	had := managers()
-	for _, change := range []map[string]any{
-		{"spec": map[string]any{"activeDeadlineSeconds": 5}},
-		{"metadata": map[string]any{"ownerReferences": []any{map[string]any{"apiVersion": "v1", "kind": "Node", "name": "x",
-			"uid": "u"}}}},
-		{"metadata": map[string]any{"managedFields": []any{}}},
-		{"metadata": map[string]any{"managedFields": []any{map[string]any{}}}},
-		{"metadata": map[string]any{"managedFields": nil}},
+	before := get()
+	exchanged := slices.Clone(before.ManagedFields)
+	for i := range exchanged {
+		exchanged[i].Manager += "-of-another"
+	}
+	taken := slices.Clone(before.ManagedFields)
+	taken[0].FieldsV1 = &metav1.FieldsV1{Raw: []byte(`{"f:metadata": {"f:labels": {"f:app": {}}}}`)}
+	for what, change := range map[string]map[string]any{
+		"a deadline": {"spec": map[string]any{"activeDeadlineSeconds": 5}},
+		"an owner": meta("ownerReferences", []any{map[string]any{"apiVersion": "v1", "kind": "Node", "name": "x",
+			"uid": "u"}}),
+		"no managers": meta("managedFields", []any{}), "an empty one": meta("managedFields", []any{map[string]any{}}),
+		"nothing of them": meta("managedFields", nil), "others": meta("managedFields", exchanged),
+		"fewer fields of one": meta("managedFields", taken),
 	} {
 		err := patch(g.agent, "on-a", "status", change)
-		after, failed := g.admin.CoreV1().Pods(shop).Get(g.ctx, "on-a", metav1.GetOptions{})
-		g.must(failed)
+		after := get()
 		if after.Spec.ActiveDeadlineSeconds != nil || len(after.OwnerReferences) != len(before.OwnerReferences) ||
-			managers() < had {
-			g.Errorf("%v changed the pod (%v): %d managers of fields, had %d", change, err, managers(), had)
+			!equality.Semantic.DeepEqual(after.ManagedFields, before.ManagedFields) {
+			g.Errorf("%s changed the pod (%v): managed by\n%v, before by\n%v", what, err, after.ManagedFields,
+				before.ManagedFields)
 		}
+	}
+}
+
+func meta(key string, value any) map[string]any {
+	return map[string]any{"metadata": map[string]any{key: value}}
+}
+
+// manages tries which fields an agent may manage, and who may have managed them before it marks a pod.
+func (g *guarded) manages() {
+	g.Helper()
+	entry := func(name string, operation metav1.ManagedFieldsOperationType, fields string) metav1.ManagedFieldsEntry {
+		return metav1.ManagedFieldsEntry{Manager: name, Operation: operation, APIVersion: "v1", FieldsType: "FieldsV1",
+			FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}
+	}
+	managed := func(name string, managers ...metav1.ManagedFieldsEntry) {
+		g.create(g.admin, name, "a", map[string]string{"a": "b"})
+		g.must(patch(g.editor, name, "", meta("managedFields", managers))) // of a new pod the API server takes none
+	}
+	const label = `{"f:metadata": {"f:labels": {"f:app": {}}}}`
+	managed("copy", entry("cart", metav1.ManagedFieldsOperationApply, `{"f:metadata": {"f:annotations": {"f:a": {}, `+
+		`"f:`+status+`": {}}, "f:labels": {"f:app": {}}}}`),
+		entry("marks", metav1.ManagedFieldsOperationUpdate, `{"f:metadata": {"f:annotations": {"f:`+netns+`": {}}}}`))
+	var ten, crowd []metav1.ManagedFieldsEntry
+	for i := range 10 {
+		ten = append(ten, entry(fmt.Sprint("m", i), metav1.ManagedFieldsOperationUpdate, label))
+	}
+	for i := range 31 {
+		crowd = append(crowd, entry(fmt.Sprint("m", i), metav1.ManagedFieldsOperationApply, label))
+	}
+	managed("ten", ten...)
+	managed("crowd", crowd...)
+	mark := annotated(status, "initialized", netns, "b/1/1")
+	labelled := map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{
+		"labels": map[string]any{"app": "cart"}, "annotations": map[string]any{status: "initialized"}}}
+	applied := map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{
+		"annotations": map[string]any{status: "initialized"}}}
+	for _, c := range []struct {
+		what, pod string
+		as        types.PatchType
+		manager   string
+		change    map[string]any
+		words     string
+	}{
+		{"where a copy's managers had marks", "copy", types.MergePatchType, "", mark, ""},
+		{"where ten have updated, of which the API server merges the oldest", "ten", types.MergePatchType, "", mark, ""},
+		{"where a crowd has set fields", "crowd", types.MergePatchType, "", mark, "more than 30 managers"},
+		{"as another manager", "noted", types.MergePatchType, "kubelet", mark, "manages nothing but its marks"},
+		{"and a label, which stays as it is", "noted", types.ApplyPatchType, "istio-pod-network-agent", labelled,
+			"manages nothing but its marks"},
+		{"by application", "noted", types.ApplyPatchType, "istio-pod-network-agent", applied,
+			"manages nothing but its marks"},
+		{"as it does", "noted", types.MergePatchType, "istio-pod-network-agent", mark, ""},
+	} {
+		data, err := json.Marshal(c.change)
+		g.must(err)
+		options := metav1.PatchOptions{FieldManager: c.manager}
+		if c.as == types.ApplyPatchType {
+			options.Force = new(true)
+		}
+		_, err = g.agent.CoreV1().Pods(shop).Patch(g.ctx, c.pod, c.as, data, options, "status")
+		if (err == nil) != (c.words == "") || err != nil && !strings.Contains(err.Error(), c.words) {
+			g.Errorf("the agent marks %s: %v, want %q", c.what, err, c.words)
+		}
+	}
+	pod, err := g.admin.CoreV1().Pods(shop).Get(g.ctx, "copy", metav1.GetOptions{})
+	g.must(err)
+	if !slices.ContainsFunc(pod.ManagedFields, func(e metav1.ManagedFieldsEntry) bool {
+		return e.Manager == "cart" && strings.Contains(string(e.FieldsV1.Raw), `"f:a"`) &&
+			!strings.Contains(string(e.FieldsV1.Raw), status)
+	}) {
+		g.Errorf("the copy is managed by %v", pod.ManagedFields)
 	}
 }
 
@@ -437,6 +516,10 @@ func (g *guarded) debuggers() {
 		pod.Annotations = map[string]string{"pod-network-controller.istio.io/envoy-userid": "4000",
 			"pod-network-controller.istio.io/envoy-groupid": "4001"}
 	})
+	g.meshed("zeros", func(pod *corev1.Pod, _ *corev1.Container) {
+		pod.Annotations = map[string]string{"pod-network-controller.istio.io/envoy-userid": "0006000",
+			"pod-network-controller.istio.io/envoy-groupid": "000000000000000006001"}
+	})
 	for _, c := range []struct {
 		what, pod string
 		user      int64
@@ -451,16 +534,53 @@ func (g *guarded) debuggers() {
 		{"outside the mesh", "on-b", 1337, nil, false},
 		{"the group of a native sidecar", "native", 5, new(int64(2001)), true},
 		{"the user beside a gateway", "gateway", 1337, nil, false},
-		{"the user in a pod that was left untouched", "untouched", 1337, nil, false},
+		{"the user, whatever the pod is marked", "untouched", 1337, nil, true},
 		{"the user of the pod", "pod-wide", 0, new(int64(5)), true},
 		{"the group of the pod", "pod-wide", 5, nil, true},
 		{"neither", "pod-wide", 5, new(int64(5)), false},
 		{"the user of the annotation", "named", 4000, new(int64(5)), true},
 		{"the group of the annotation", "named", 5, new(int64(4001)), true},
+		{"the user of an annotation with zeros", "zeros", 6000, new(int64(5)), true},
+		{"the group of an annotation with zeros", "zeros", 5, new(int64(6001)), true},
+		{"the user of an annotation that is none", "zeros", 5, new(int64(5)), false},
 	} {
 		err := g.debug(g.editor, c.pod, c.user, c.group, false)
 		if (err != nil) != c.refused || err != nil && !strings.Contains(err.Error(), "istio-pod-network-shared-user") {
 			g.Errorf("an ephemeral container with %s: %v, want it refused: %t", c.what, err, c.refused)
+		}
+	}
+}
+
+// identities tries to take away, or to change, the annotations by which the rules of a pod know its sidecar: what they
+// said when its network was made is what an ephemeral container is compared with.
+func (g *guarded) identities() {
+	g.Helper()
+	const userID, groupID = "pod-network-controller.istio.io/envoy-userid", "pod-network-controller.istio.io/envoy-groupid"
+	plain := g.pod("no-sidecar", "a", map[string]string{userID: "4000"})
+	_, err := g.admin.CoreV1().Pods(shop).Create(g.ctx, plain, metav1.CreateOptions{})
+	g.must(err)
+	g.meshed("no-node", func(pod *corev1.Pod, _ *corev1.Container) {
+		pod.Spec.NodeName, pod.Annotations = "", map[string]string{userID: "4000"}
+	})
+	for _, c := range []struct {
+		what, pod, by string
+		change        map[string]any
+		refused       bool
+	}{
+		{"takes it away", "named", "", annotated(userID, ""), true},
+		{"takes it away by the status", "named", "status", annotated(userID, ""), true},
+		{"changes it", "named", "", annotated(userID, "4002"), true},
+		{"changes the group", "named", "status", annotated(groupID, "4002"), true},
+		{"writes it in another way", "zeros", "", annotated(userID, "6000"), true},
+		{"changes another annotation", "named", "", annotated("a", "b"), false},
+		{"adds it", "meshed", "", annotated(userID, "4002"), false},
+		{"and takes it away again", "meshed", "", annotated(userID, ""), true},
+		{"of a pod without a sidecar", "no-sidecar", "", annotated(userID, ""), false},
+		{"of a pod that has no node yet", "no-node", "", annotated(userID, ""), false},
+	} {
+		err := patch(g.editor, c.pod, c.by, c.change)
+		if (err != nil) != c.refused || err != nil && !strings.Contains(err.Error(), "istio-pod-network-shared-user") {
+			g.Errorf("a user %s: %v, want it refused: %t", c.what, err, c.refused)
 		}
 	}
 }
@@ -529,10 +649,14 @@ func (g *guarded) taints() {
 	node, err := g.admin.CoreV1().Nodes().Get(g.ctx, "a", metav1.GetOptions{})
 	g.must(err)
 	others := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t corev1.Taint) bool { return t.Key == taint })
-	spec := func(key string, value any) map[string]any { return map[string]any{"spec": map[string]any{key: value}} }
-	meta := func(key string, value any) map[string]any {
-		return map[string]any{"metadata": map[string]any{key: value}}
+	exchanged, taken := slices.Clone(node.ManagedFields), slices.Clone(node.ManagedFields)
+	for i := range exchanged {
+		exchanged[i].Manager += "-of-another"
 	}
+	taken[0].FieldsV1 = &metav1.FieldsV1{Raw: []byte(`{"f:metadata": {"f:labels": {"f:zone": {}}}}`)}
+	given := append(slices.Clone(node.ManagedFields), metav1.ManagedFieldsEntry{Manager: "istio-pod-network-agent",
+		Operation: metav1.ManagedFieldsOperationApply, APIVersion: "v1", FieldsType: "FieldsV1", FieldsV1: taken[0].FieldsV1})
+	spec := func(key string, value any) map[string]any { return map[string]any{"spec": map[string]any{key: value}} }
 	for _, c := range []struct {
 		what   string
 		as     *kubernetes.Clientset
@@ -556,6 +680,10 @@ func (g *guarded) taints() {
 		{"the provider's ID", g.agent, "a", spec("providerID", "x"), "nothing else"},
 		{"the addresses of pods", g.agent, "a", spec("podCIDRs", []string{"10.0.0.0/24"}), "nothing else"},
 		{"cordon", g.agent, "a", spec("unschedulable", true), "nothing else"},
+		{"managers", g.agent, "a", meta("managedFields", exchanged), "nothing but taints"},
+		{"fields of one", g.agent, "a", meta("managedFields", taken), "nothing but taints"},
+		{"one for another", g.agent, "a", meta("managedFields", given), "nothing but taints"},
+		{"all managers", g.agent, "a", meta("managedFields", []any{map[string]any{}}), "nothing but taints"},
 		{"a user's business", g.editor, "b", spec("unschedulable", true), ""},
 	} {
 		data, err := json.Marshal(c.change)

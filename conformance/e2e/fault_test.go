@@ -145,7 +145,7 @@ func (r *rig) asAgentOf(n *cluster.Node) *kubernetes.Clientset {
 			}, metav1.CreateOptions{})
 		must(r, err)
 		config := rest.AnonymousClientConfig(nodes.Server.Admin())
-		config.BearerToken = token.Status.Token
+		config.BearerToken, config.UserAgent = token.Status.Token, "istio-pod-network-agent/e2e" // whose fields it manages
 		client, err := kubernetes.NewForConfig(config)
 		must(r, err)
 		return client

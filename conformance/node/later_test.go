@@ -24,11 +24,13 @@ func TestOptInLater(t *testing.T) {
 		away            int // of the pods, how many are made while there is no agent
 		optIn           func(*rig)
 		cached          bool // the agent may read libcni's cache
+		unheard         bool // it is away while they are opted in
 	}{
-		{"pods", "injected", pods / 2, (*rig).annotatePods, true},
-		{"pods-of-which-nobody-knows", "injected", pods / 2, (*rig).annotatePods, false},
-		{"namespace", "annotated", 0, (*rig).optNamespaceIn, true},
-		{"namespace-without-a-cache", "annotated", 0, (*rig).optNamespaceIn, false},
+		{"pods", "injected", pods / 2, (*rig).annotatePods, true, false},
+		{"pods-of-which-nobody-knows", "injected", pods / 2, (*rig).annotatePods, false, false},
+		{"namespace", "annotated", 0, (*rig).optNamespaceIn, true, false},
+		{"namespace-without-a-cache", "annotated", 0, (*rig).optNamespaceIn, false, false},
+		{"namespace-while-the-agent-is-away", "annotated", 0, (*rig).optNamespaceIn, true, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
@@ -56,7 +58,11 @@ func TestOptInLater(t *testing.T) {
 			if c.away > 0 {
 				restart()
 			}
-			c.optIn(r)
+			if c.unheard {
+				r.backWith(func() { c.optIn(r) }, flags...)
+			} else {
+				c.optIn(r)
+			}
 			for _, act := range []func(){func() {}, restart, restart} {
 				act()
 				r.eventually("all are counted", func() bool {
@@ -96,6 +102,31 @@ func TestOptInLater(t *testing.T) {
 			}
 		})
 	}
+}
+
+// backWith does something while the agent is away, and a pod asks for it. When the agent is back, what is so then counts
+// for that pod: it is redirected, and gone before the others are looked at.
+func (r *rig) backWith(do func(), flags ...string) {
+	r.Helper()
+	r.agent.end(syscall.SIGTERM)
+	pod := r.podOf("asks", meshAnnotations())
+	pod.Annotations = nil
+	s := r.sandbox(r.create(pod))
+	_ = os.Remove(r.socket()) // which an agent leaves
+	asked, stop := r.mute()
+	answered := s.addInBackground()
+	r.eventually("the plugin asks", func() bool { return asked.Load() > 0 })
+	do()
+	stop()
+	r.startAgent(flags...)
+	r.ready()
+	if code := <-answered; code != 0 || !s.isRecorded() {
+		r.Errorf("a pod that asked while the agent was away: code %d, recorded: %t", code, s.isRecorded())
+	}
+	if code, text := s.cni("DEL"); code != 0 {
+		r.Errorf("code %d: %s", code, text)
+	}
+	r.remove("asks")
 }
 
 // gauge is how many pods are outside the mesh for that reason, -1 if nothing says so.

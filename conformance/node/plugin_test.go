@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +19,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
 	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -179,6 +182,10 @@ func TestFacts(t *testing.T) {
 		{"envoy-off", func(p *corev1.Pod) {
 			p.Namespace, p.Spec.Containers[1].Env = namespace.Name, []corev1.EnvVar{{Name: "DISABLE_ENVOY", Value: "true"}}
 		}, record.Untouched, "envoy-disabled"},
+		{"tproxy", mode("TPROXY", namespace.Name, nil), record.Redirect, "opted-in"},
+		{"mode-none", mode("NONE", namespace.Name, nil), record.Untouched, "mode-none"},
+		{"mode-of-the-pod", mode("NONE", namespace.Name, map[string]string{"sidecar.istio.io/interceptionMode": "REDIRECT"}),
+			record.Redirect, "opted-in"},
 	} {
 		if namespace.ResourceVersion == "" {
 			// Made now, and asked about at once: the watch may not have brought it.
@@ -195,9 +202,34 @@ func TestFacts(t *testing.T) {
 			if c.name == "uid" && !strings.Contains(string(rec.Spec), `"proxyUID":4242`) {
 				t.Errorf("%s", rec.Spec)
 			}
+			if tproxy := isTransparent(s); tproxy != (c.name == "tproxy") {
+				t.Errorf("%s: rules of TPROXY: %t", pod.Name, tproxy)
+			}
 			pod.Name += "-unrelayed"
 		}
 	}
+}
+
+// mode has the interception mode in the sidecar's environment, as Istio's injector writes it, and the annotations of
+// the pod beside it.
+func mode(of, namespace string, annotations map[string]string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Namespace = namespace
+		p.Spec.Containers[1].Env = []corev1.EnvVar{{Name: "ISTIO_META_INTERCEPTION_MODE", Value: of}}
+		maps.Copy(p.Annotations, annotations)
+	}
+}
+
+// isTransparent reports whether the kernel has a rule that leads marked packets to local sockets, in that sandbox, as
+// TPROXY needs and nothing else.
+func isTransparent(s *podSandbox) (is bool) {
+	s.Helper()
+	must(s, isolated.InNetNS(s.NetNS, func() error {
+		rules, err := netlink.RuleList(netlink.FAMILY_V4)
+		is = slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Mark != 0 })
+		return err
+	}))
+	return is
 }
 
 // A pod that came and is asked about at once is found, by the watch or by asking the API server. A question about a pod

@@ -262,6 +262,44 @@ and writes its rules, by SYS_ADMIN and NET_ADMIN, and reads by DAC_READ_SEARCH w
 {{- /* How many annotations a pod may have and be marked: comparing each costs the API server its processor's time. */ -}}
 {{- define "mostAnnotations" }}1000{{ end -}}
 
+{{- /* How many managers of fields an object may have: each is looked for among all. Of updates the API server keeps ten. */ -}}
+{{- define "mostManagers" }}30{{ end -}}
+
+{{- /* CEL: what an entry of metadata.managedFields has in one level of its fields, and in the next, as maps. */ -}}
+{{- define "managed" }}dyn({{ .entry }}).?fieldsV1{{ with .parent }}[?'{{ . }}']{{ end }}{{ with .child }}[?'{{ . }}']{{ end }}.orValue({}){{ end -}}
+
+{{- /* CEL: of a level of an entry's fields, if they are few, all but `key` are the same in another. */ -}}
+{{- define "sameFields" -}}
+size({{ .before }}) <= 30 && {{ .before }}.all(k, k == '{{ .key }}' || {{ .after }}[?k] == {{ .before }}[?k]) && {{ .after }}.all(k, k in {{ .before }})
+{{- end -}}
+
+{{- /* CEL: variables.managersBefore are in variables.managersAfter, which holds nothing new but an update of the agent's. What the agent writes,
+others lose: `child` of `parent`, or of that the variable `fields`. What is large is compared as a whole or counted: a loop over it would cost the API
+server seconds. The API server merges the oldest updates where more than ten have updated (capmanagers.go in
+k8s.io/apimachinery/pkg/util/managedfields/internal), so of those nothing is said there. */ -}}
+{{- define "managersKept" -}}
+{{- $o := include "managed" (dict "entry" "o") -}}
+{{- $n := include "managed" (dict "entry" "n") -}}
+{{- $op := include "managed" (dict "entry" "o" "parent" .parent) -}}
+{{- $np := include "managed" (dict "entry" "n" "parent" .parent) -}}
+{{- $oc := include "managed" (dict "entry" "o" "parent" .parent "child" .child) -}}
+{{- $nc := include "managed" (dict "entry" "n" "parent" .parent "child" .child) -}}
+{{- $wrote := printf "'%s' in %s" .child $op -}}
+{{- $only := printf "%s.all(k, k == '%s') && %s.all(k, k == '%s')" $o .parent $op .child -}}
+{{- $lost := printf "o.?manager == n.?manager && o.operation == n.operation && o.?subresource == n.?subresource && o.?apiVersion == n.?apiVersion && o.?time == n.?time && %s && %s" (include "sameFields" (dict "before" $o "after" $n "key" .parent)) (include "sameFields" (dict "before" $op "after" $np "key" .child)) -}}
+{{- if .fields -}}
+{{- $wrote = printf "%s.exists(k, k in %s)" .fields $oc -}}
+{{- $only = printf "%s && %s.all(k, k == '.' || k in %s)" $only $oc .fields -}}
+{{- $lost = printf "%s && size(%s) - size(%s.filter(k, k in %s)) == size(%s) - size(%s.filter(k, k in %s))" $lost $nc .fields $nc $oc .fields $oc -}}
+{{- end -}}
+{{- $capped := "size(variables.managersBefore.filter(e, e.operation == 'Update')) >= 10" -}}
+variables.managersBefore.all(o, o in variables.managersAfter || ({{ $only }}) || ({{ $wrote }} && variables.managersAfter.exists(n, {{ $lost }}))
+|| (o.operation == 'Update' && {{ $capped }}))
+&& variables.managersAfter.all(n, n in variables.managersBefore || (n.operation == 'Update' && n.?manager.orValue('') == 'istio-pod-network-agent'
+&& n.?subresource.orValue('') == '{{ .subresource }}' && {{ $only | replace "dyn(o)" "dyn(n)" }}) || variables.managersBefore.exists(o, {{ $wrote }} && {{ $lost }})
+|| (n.operation == 'Update' && n.?manager.orValue('') == 'ancient-changes' && {{ $capped }}))
+{{- end -}}
+
 {{- /* "true" if istio-init is to be replaced. */ -}}
 {{- define "rendersReplaceInit" -}}
 {{- if .Values.injection.replaceInit -}}
