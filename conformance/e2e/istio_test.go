@@ -319,24 +319,4 @@ func TestIstioInitReplaced(t *testing.T) {
 			t.Errorf("the wait of %s says %q", name, log)
 		}
 	}
-	r.modeOfTheMesh()
-}
-
-// modeOfTheMesh makes a pod whose interception mode stands in Istio's proxy configuration alone. Without
-// pilot.cni.enabled the injector writes no annotation of it: what is left is the sidecar's environment.
-func (r *rig) modeOfTheMesh() {
-	r.Helper()
-	r.injectedNamespace("privileged", nil) // the sidecar holds NET_ADMIN
-	r.without()
-	r.create(r.injected("tproxy", map[string]string{"proxy.istio.io/config": "interceptionMode: TPROXY"}))
-	r.throughSidecar("tproxy")
-	r.marked("tproxy")
-	pod := r.pod("tproxy")
-	if mode, annotated := pod.Annotations["sidecar.istio.io/interceptionMode"]; annotated {
-		r.Errorf("the injector annotates the mode %s, so nothing is read of the sidecar", mode)
-	}
-	r.answersFrom("sidecar-inbound", pod, 8080)
-	if rules := r.ruleset("tproxy"); !strings.Contains(rules, "tproxy") {
-		r.Errorf("no TPROXY rule in\n%s", rules)
-	}
 }

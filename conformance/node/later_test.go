@@ -104,29 +104,13 @@ func TestOptInLater(t *testing.T) {
 	}
 }
 
-// backWith does something while the agent is away, and a pod asks for it. When the agent is back, what is so then counts
-// for that pod: it is redirected, and gone before the others are looked at.
+// backWith does something while the agent is away, and has it come back.
 func (r *rig) backWith(do func(), flags ...string) {
 	r.Helper()
 	r.agent.end(syscall.SIGTERM)
-	pod := r.podOf("asks", meshAnnotations())
-	pod.Annotations = nil
-	s := r.sandbox(r.create(pod))
-	_ = os.Remove(r.socket()) // which an agent leaves
-	asked, stop := r.mute()
-	answered := s.addInBackground()
-	r.eventually("the plugin asks", func() bool { return asked.Load() > 0 })
 	do()
-	stop()
 	r.startAgent(flags...)
 	r.ready()
-	if code := <-answered; code != 0 || !s.isRecorded() {
-		r.Errorf("a pod that asked while the agent was away: code %d, recorded: %t", code, s.isRecorded())
-	}
-	if code, text := s.cni("DEL"); code != 0 {
-		r.Errorf("code %d: %s", code, text)
-	}
-	r.remove("asks")
 }
 
 // gauge is how many pods are outside the mesh for that reason, -1 if nothing says so.
