@@ -312,6 +312,13 @@ func suspended(n *cluster.Node) map[int]string {
 	return all
 }
 
+func ignoreExists(err error) error {
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
 func ignoreNotFound(err error) error {
 	if apierrors.IsNotFound(err) {
 		return nil

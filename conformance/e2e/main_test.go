@@ -10,6 +10,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/mesh"
 )
 
 // nodes is the cluster of all tests, and outside what its pods may try to reach.
@@ -59,7 +60,10 @@ func prepare(bin string) error {
 	if err := cluster.Build(bin); err != nil {
 		return err
 	}
-	if err := build.Istio(bin, "istio-injector", "istio-agent", "istio-manifests"); err != nil {
+	if err := build.Istio(bin, "istio-injector", "istio-agent"); err != nil {
+		return err
+	}
+	if err := mesh.Build(bin); err != nil {
 		return err
 	}
 	// of which one scenario runs a command from outside the cluster

@@ -16,6 +16,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -119,6 +120,14 @@ func (r *rig) namedNamespace(name string, labels, annotations map[string]string)
 		})
 	}
 	return name
+}
+
+// label gives a namespace one more label, or another value of it.
+func (r *rig) label(namespace, key, value string) error {
+	patch := fmt.Sprintf(`{"metadata": {"labels": {%q: %q}}}`, key, value)
+	_, err := nodes.Client.CoreV1().Namespaces().Patch(r.ctx, namespace, types.MergePatchType, []byte(patch),
+		metav1.PatchOptions{})
+	return err
 }
 
 // clear deletes the pods of a namespace and waits until they are gone.

@@ -17,9 +17,10 @@ const usage = `usage: podprogram pause
        podprogram sidecar [-tproxy]
               takes outbound TCP on 15001, inbound TCP on 15006 and DNS on 15053, and answers a line with its name and
               the destination that was asked for; with -tproxy inbound connections come unchanged, which takes NET_ADMIN
-       podprogram app [-name NAME] [-every DURATION] [-serve PORT,...] tcp:ADDRESS | udp:ADDRESS ...
+       podprogram app [-name NAME] [-every DURATION] [-serve PORT,...] [-web PORT,...] [-calls PORT]
+              tcp:ADDRESS | udp:ADDRESS ...
               calls the addresses from its first instruction on, says its name, and prints what answers: ADDRESS answer
-              TEXT, or ADDRESS error TEXT
+              TEXT, or ADDRESS error TEXT; serves lines, or HTTP and gRPC, and makes the calls that it is asked for
        podprogram call [-name NAME] tcp:ADDRESS | udp:ADDRESS ...
               calls each address until it answers, prints that in the same way, and ends
        podprogram escape [-name NAME] ADDRESS ...
@@ -36,7 +37,7 @@ func main() {
 	transparent := f.Bool("tproxy", false, "")
 	every := f.Duration("every", 20*time.Millisecond, "")
 	name := f.String("name", "", "")
-	serve := f.String("serve", "", "")
+	serve, web, calls := f.String("serve", "", ""), f.String("web", "", ""), f.String("calls", "", "")
 	if len(os.Args) < 2 {
 		f.Usage()
 		os.Exit(2)
@@ -47,8 +48,14 @@ func main() {
 	case "sidecar":
 		sidecar(*transparent)
 	case "app":
-		for _, port := range strings.FieldsFunc(*serve, func(r rune) bool { return r == ',' }) {
+		for _, port := range list(*serve) {
 			go serveTCP(listen(":"+port, false), "app", destination)
+		}
+		for _, port := range list(*web) {
+			go serveWeb(port, *name)
+		}
+		if *calls != "" {
+			go serveCalls(*calls, *name)
 		}
 		for _, target := range f.Args() {
 			go func() {
@@ -70,6 +77,11 @@ func main() {
 		os.Exit(2)
 	}
 	<-ended.Done()
+}
+
+// list is what stands between commas.
+func list(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
 }
 
 func fatal(err error) {

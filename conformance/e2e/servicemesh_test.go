@@ -1,0 +1,491 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/mesh"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// Where the apps of the mesh serve HTTP and gRPC, serve lines, and are told what to call. The last is left out of the
+// mesh, so that the test reaches it.
+const (
+	webPort   = 8080
+	grpcPort  = 8081
+	linesPort = 8090
+	callsPort = 8099
+)
+
+// serviceMesh is a real one: istiod, and pods with pilot-agent and Envoy, in STRICT mode and with REGISTRY_ONLY, so
+// that nothing that an app sends to the peer may arrive there.
+type serviceMesh struct {
+	helm      mesh.Helm
+	namespace string // of the pods that scenarios share
+}
+
+// strict has every sidecar of the mesh take nothing but mTLS.
+const strict = `apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+`
+
+// TestServiceMesh runs scenarios of a real mesh, one after the other: their sidecars are Envoy, which istiod
+// configures, and every pod is admitted under Pod Security restricted unless the scenario says otherwise.
+func TestServiceMesh(t *testing.T) {
+	m := newServiceMesh(t)
+	for _, s := range []struct {
+		name string
+		run  func(*serviceMesh, *rig)
+	}{
+		{"mtls", (*serviceMesh).mutualTLS},
+		{"protocols", (*serviceMesh).protocols},
+		{"egress", (*serviceMesh).egress},
+		{"authorization", (*serviceMesh).authorization},
+		{"routing", (*serviceMesh).routing},
+		{"dns", (*serviceMesh).names},
+		{"probes", (*serviceMesh).probes},
+		{"lifecycle", (*serviceMesh).lifecycle},
+	} {
+		passed := t.Run(s.name, func(t *testing.T) {
+			r := newRig(t)
+			before := outside.reached(m.namespace, "plain")
+			s.run(m, r)
+			r.namespace = m.namespace
+			m.keeps(r, "front")
+			r.eventually("the detector sees the app outside the mesh", func() bool {
+				r.control = outside.reached(m.namespace, "plain") - before
+				return r.control >= enough
+			})
+		})
+		if !passed { // putting the nodes back has taken the network away from the pods that scenarios share
+			return
+		}
+	}
+}
+
+// newServiceMesh brings the mesh up, and the pods that scenarios share, until the end of the test.
+func newServiceMesh(t *testing.T) *serviceMesh {
+	t.Helper()
+	r := newRig(t)
+	r.installed("injection.replaceInit=true")
+	m := &serviceMesh{namespace: r.namespace, helm: mesh.Helm{Program: lookUp("helm4"), Kubeconfig: nodes.Admin(),
+		Bin: isolated.BinDir(), Dir: t.TempDir()}}
+	pilot, proxy, err := mesh.Images(isolated.BinDir(), nodes.Dir)
+	must(r, err)
+	must(r, nodes.Nodes[0].Import(pilot))
+	for _, n := range nodes.Nodes {
+		must(r, n.Import(proxy))
+	}
+	r.namedNamespace(mesh.Namespace, enforcing("restricted"), nil)
+	r.Cleanup(func() { m.remove(r) })
+	must(r, m.helm.Install("istio-base", "base", mesh.Namespace, nil))
+	m.istiod(r)
+	r.apply("", strict)
+	must(r, r.label(m.namespace, injectedFrom, "enabled"))
+	m.pods(r)
+	return m
+}
+
+// istiod installs or upgrades it.
+func (m *serviceMesh) istiod(r *rig) {
+	r.Helper()
+	must(r, m.helm.Install("istiod", "istiod", mesh.Namespace,
+		[]string{filepath.Join(build.Root(), "docs", "istio", "wait.yaml")},
+		"nodeSelector.kubernetes\\.io/hostname="+nodes.Nodes[0].Name,
+		"meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY"))
+}
+
+// remove takes the mesh away, with what Helm leaves.
+func (m *serviceMesh) remove(r *rig) {
+	r.Helper()
+	for _, release := range []string{"istiod", "istio-base"} {
+		must(r, m.helm.Uninstall(release, mesh.Namespace))
+	}
+	r.output(kubectl("delete", "--ignore-not-found", "-f", m.helm.CRDs()))
+}
+
+// pods makes those that scenarios share: front calls reviews, of which there are two versions on two nodes; and an app
+// outside the mesh is the control of the detector.
+func (m *serviceMesh) pods(r *rig) {
+	r.Helper()
+	plain := r.appPod("plain")
+	plain.Labels = map[string]string{"sidecar.istio.io/inject": "false"}
+	r.create(plain)
+	r.create(m.app(r, "front", "front", "v1"))
+	r.create(m.app(r, "reviews-1", "reviews", "v1"))
+	second := m.app(r, "reviews-2", "reviews", "v2")
+	second.Spec.NodeSelector[corev1.LabelHostname] = nodes.Nodes[1].Name
+	r.create(second)
+	r.service("reviews", nil)
+	for _, name := range []string{"front", "reviews-1", "reviews-2"} {
+		r.ready(name)
+	}
+}
+
+// app is a pod of the mesh as a person writes it: it serves, calls what it is told to, and tries to reach the peer.
+func (m *serviceMesh) app(r *rig, name, service, version string) *corev1.Pod {
+	r.Helper()
+	if _, err := nodes.Client.CoreV1().ServiceAccounts(r.namespace).Create(r.ctx,
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: service}}, metav1.CreateOptions{}); err != nil {
+		must(r, ignoreExists(err))
+	}
+	pod := r.appPod(name)
+	pod.Labels = map[string]string{"app": service, "version": version}
+	pod.Annotations["traffic.sidecar.istio.io/excludeInboundPorts"] = fmt.Sprint(callsPort)
+	pod.Spec.ServiceAccountName = service
+	pod.Spec.Containers[0].Command = []string{"/podprogram", "app", "-name=" + r.namespace + "/" + name, "-every=100ms",
+		fmt.Sprint("-web=", webPort, ",", grpcPort), fmt.Sprint("-serve=", linesPort), fmt.Sprint("-calls=", callsPort)}
+	return pod
+}
+
+// service makes one for the apps of that name, with a name and a port for each protocol.
+func (r *rig) service(name string, change func(*corev1.ServiceSpec)) {
+	r.Helper()
+	port := func(name string, port, target int32) corev1.ServicePort {
+		return corev1.ServicePort{Name: name, Port: port, TargetPort: intstr.FromInt32(target)}
+	}
+	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.ServiceSpec{
+		Selector: map[string]string{"app": name},
+		Ports:    []corev1.ServicePort{port("http", 80, webPort), port("grpc", 81, grpcPort), port("tcp", 90, linesPort)},
+	}}
+	if change != nil {
+		change(&s.Spec)
+	}
+	_, err := nodes.Client.CoreV1().Services(r.namespace).Create(r.ctx, s, metav1.CreateOptions{})
+	must(r, err)
+}
+
+// ready waits until a pod is.
+func (r *rig) ready(name string) *corev1.Pod {
+	r.Helper()
+	r.eventually("pod "+name+" is ready", func() bool {
+		for _, c := range r.pod(name).Status.Conditions {
+			if c.Type == corev1.PodReady {
+				return c.Status == corev1.ConditionTrue
+			}
+		}
+		return false
+	})
+	return r.pod(name)
+}
+
+// apply has a person with all rights apply a manifest in the namespace, or where the manifest says if that is empty. It
+// is deleted when the test ends.
+func (r *rig) apply(namespace, manifest string) (remove func()) {
+	r.Helper()
+	file := r.file("manifest.yaml", manifest)
+	r.output(kubectl("apply", "--namespace="+namespace, "-f", file))
+	return r.until(func() error {
+		return kubectl("delete", "--ignore-not-found", "--namespace="+namespace, "-f", file).Run()
+	})
+}
+
+// answer is what became of a call: podprogram's result.
+type answer struct {
+	Status int
+	Body   string
+	Error  string
+}
+
+// page is what a server of HTTP has seen.
+func (a answer) page() (p struct{ Name, Host, Client string }) {
+	_ = json.Unmarshal([]byte(a.Body), &p)
+	return p
+}
+
+// call has the app of a pod call somebody: http://HOST:PORT/PATH, grpc://HOST:PORT or tcp://HOST:PORT.
+func (r *rig) call(pod, to string) (a answer) {
+	r.Helper()
+	client := http.Client{Timeout: 20 * time.Second}
+	at := net.JoinHostPort(r.pod(pod).Status.PodIP, fmt.Sprint(callsPort))
+	response, err := client.Get("http://" + at + "/?to=" + url.QueryEscape(to))
+	if err != nil {
+		return answer{Error: "not called: " + err.Error()}
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	if err = errors.Join(err, json.Unmarshal(data, &a)); err != nil {
+		return answer{Error: "not called: " + err.Error()}
+	}
+	return a
+}
+
+// calls repeats a call until its answer is as it should be: sidecars learn a moment later what istiod is told.
+func (r *rig) calls(pod, to, want string, holds func(answer) bool) (a answer) {
+	r.Helper()
+	r.eventually(pod+" calls "+to+": "+want, func() bool {
+		a = r.call(pod, to)
+		return holds(a)
+	})
+	return a
+}
+
+func answered(a answer) bool { return a.Error == "" && a.Status < 300 }
+
+// keeps fails if the app of a pod has reached the peer, and counts what it has tried. That an attempt ends in a reset
+// is how the mesh refuses it.
+func (m *serviceMesh) keeps(r *rig, names ...string) {
+	r.Helper()
+	for _, name := range names {
+		resets := r.resets
+		r.noLeak(name)
+		r.resets = resets
+	}
+}
+
+// Two services talk by mTLS, and each has checked who the other is; what comes without a certificate is refused, in
+// both families.
+func (m *serviceMesh) mutualTLS(r *rig) {
+	r.namespace = m.namespace
+	a := r.calls("front", "http://reviews/", "answers", answered)
+	for _, want := range []string{
+		"By=spiffe://cluster.local/ns/" + m.namespace + "/sa/reviews;",
+		"URI=spiffe://cluster.local/ns/" + m.namespace + "/sa/front",
+	} {
+		if !strings.Contains(a.page().Client, want) {
+			r.Errorf("reviews has not seen %q: %+v", want, a)
+		}
+	}
+	for address, heard := range r.ask(r.pod("reviews-1"), linesPort) {
+		if strings.Contains(heard, "app") {
+			r.Errorf("%s answers plaintext: %q", address, heard)
+		}
+	}
+	remove := r.apply(m.namespace, `apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec:
+  host: reviews
+  trafficPolicy: {tls: {mode: ISTIO_MUTUAL, subjectAltNames: ["spiffe://cluster.local/ns/other/sa/reviews"]}}
+`)
+	r.calls("front", "http://reviews/", "is refused, for reviews is not whom it was to be",
+		func(a answer) bool { return a.Status == http.StatusServiceUnavailable })
+	remove()
+	r.calls("front", "http://reviews/", "answers again", answered)
+	for _, name := range []string{"front", "reviews-1", "reviews-2"} {
+		r.marked(name)
+	}
+}
+
+// HTTP, gRPC and TCP go by mTLS to a service, and to each pod of a headless one.
+func (m *serviceMesh) protocols(r *rig) {
+	r.namespace = m.namespace
+	r.service("stock", func(s *corev1.ServiceSpec) {
+		s.ClusterIP = corev1.ClusterIPNone
+		for i := range s.Ports { // what is called is a pod, at its own port
+			s.Ports[i].Port = s.Ports[i].TargetPort.IntVal
+		}
+	})
+	pod := m.app(r, "stock-0", "stock", "v1")
+	pod.Spec.Hostname, pod.Spec.Subdomain = "stock-0", "stock" // as a StatefulSet has it
+	r.create(pod)
+	r.ready("stock-0")
+	for _, to := range []string{"http://reviews/", "grpc://reviews:81", "tcp://reviews:90",
+		"http://stock-0.stock:8080/", "grpc://stock-0.stock:8081", "tcp://stock-0.stock:8090"} {
+		a := r.calls("front", to, "answers", answered)
+		if strings.HasPrefix(to, "http") && !strings.Contains(a.page().Client, "/sa/front") {
+			r.Errorf("%s: without a certificate: %+v", to, a)
+		}
+	}
+	m.keeps(r, "stock-0")
+}
+
+// allowed is the peer's second port, as a service of the mesh.
+var allowed = fmt.Sprintf(`apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside}
+spec:
+  hosts: [outside.example]
+  addresses: [%s/32]
+  ports: [{number: %d, name: tcp, protocol: TCP}]
+  resolution: STATIC
+  endpoints: [{address: %[1]s}]
+`, cluster.Address, excludedPort)
+
+// With REGISTRY_ONLY an app reaches outside what a ServiceEntry names, and nothing else.
+func (m *serviceMesh) egress(r *rig) {
+	r.namespace = m.namespace
+	to := fmt.Sprintf("tcp://%s:%d", cluster.Address, excludedPort)
+	if a := r.call("front", to); answered(a) {
+		r.Errorf("%s answers although no ServiceEntry names it: %+v", to, a)
+	}
+	remove := r.apply(m.namespace, allowed)
+	r.calls("front", to, "answers", func(a answer) bool { return a.Body == "peer" })
+	if a := r.call("front", "tcp://"+strings.TrimPrefix(target4, "tcp:")); answered(a) {
+		r.Errorf("another port of the same host answers: %+v", a)
+	}
+	remove()
+	r.calls("front", to, "is refused again", func(a answer) bool { return !answered(a) })
+}
+
+// An AuthorizationPolicy tells callers apart by their certificates.
+func (m *serviceMesh) authorization(r *rig) {
+	r.namespace = m.namespace
+	remove := r.apply(m.namespace, `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: reviews}
+spec:
+  selector: {matchLabels: {app: reviews}}
+  action: DENY
+  rules: [{from: [{source: {principals: ["*/sa/front"]}}]}]
+`)
+	r.calls("front", "http://reviews/", "is forbidden", func(a answer) bool { return a.Status == http.StatusForbidden })
+	r.calls("front", "tcp://reviews:90", "is refused", func(a answer) bool { return !answered(a) })
+	if a := r.call("reviews-1", "http://reviews/"); !answered(a) {
+		r.Errorf("another caller is forbidden, too: %+v", a)
+	}
+	remove()
+	r.calls("front", "http://reviews/", "answers again", answered)
+}
+
+// A VirtualService shifts all traffic to one version, and then has it fail.
+func (m *serviceMesh) routing(r *rig) {
+	r.namespace = m.namespace
+	const route = `apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec:
+  host: reviews
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http: [{%s route: [{destination: {host: reviews, subset: %s}}]}]
+`
+	for version, pod := range map[string]string{"v1": "/reviews-1", "v2": "/reviews-2"} {
+		r.apply(m.namespace, fmt.Sprintf(route, "", version))
+		r.eventually("all of twenty calls go to "+version, func() bool {
+			for range 20 {
+				if !strings.HasSuffix(r.call("front", "http://reviews/").page().Name, pod) {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	r.apply(m.namespace, fmt.Sprintf(route, "fault: {abort: {httpStatus: 418, percentage: {value: 100}}},", "v1"))
+	r.calls("front", "http://reviews/", "fails as it was told",
+		func(a answer) bool { return a.Status == http.StatusTeapot })
+}
+
+// Where DNS is captured, the sidecar knows names that only the mesh has.
+func (m *serviceMesh) names(r *rig) {
+	r.namespace = m.namespace
+	pod := m.app(r, "asking", "asking", "v1")
+	pod.Annotations["proxy.istio.io/config"] = `proxyMetadata: {ISTIO_META_DNS_CAPTURE: "true"}`
+	r.create(pod)
+	r.ready("asking")
+	r.apply(m.namespace, allowed)
+	to := fmt.Sprint("tcp://outside.example:", excludedPort)
+	r.calls("asking", to, "answers", func(a answer) bool { return a.Body == "peer" })
+	r.calls("asking", "http://reviews/", "answers", answered)
+	if a := r.call("front", to); !strings.Contains(a.Error, "no such host") {
+		r.Errorf("the name is known without capture: %+v", a)
+	}
+	m.keeps(r, "asking")
+}
+
+// The injector sends the kubelet's probes by pilot-agent, which asks the app in its stead: the pod becomes ready,
+// although nobody gets in without a certificate. And Prometheus gets the metrics of both.
+func (m *serviceMesh) probes(r *rig) {
+	r.namespace = m.namespace
+	pod := m.app(r, "probed", "probed", "v1")
+	pod.Annotations["prometheus.io/scrape"], pod.Annotations["prometheus.io/port"] = "true", fmt.Sprint(webPort)
+	app := container(pod, "app")
+	app.Ports = []corev1.ContainerPort{{ContainerPort: webPort}}
+	probe := func(h corev1.ProbeHandler) *corev1.Probe { return &corev1.Probe{ProbeHandler: h, PeriodSeconds: 1} }
+	app.StartupProbe = probe(corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(linesPort)}})
+	app.ReadinessProbe = probe(corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/",
+		Port: intstr.FromInt32(webPort)}})
+	app.LivenessProbe = probe(corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: webPort}})
+	r.create(pod)
+	pod = r.ready("probed")
+	if path := container(pod, "app").ReadinessProbe.HTTPGet.Path; path != "/app-health/app/readyz" {
+		r.Errorf("the probe is not rewritten: %s", path)
+	}
+	for _, c := range pod.Status.ContainerStatuses {
+		if c.RestartCount > 0 {
+			r.Errorf("%s was restarted: %+v", c.Name, c)
+		}
+	}
+	for port, wants := range map[int][]string{15020: {"shop_orders 7", "envoy_"}, 15090: {"envoy_"}} {
+		for _, want := range wants {
+			r.eventually(fmt.Sprintf("%d shows %s", port, want), func() bool {
+				response, err := http.Get(fmt.Sprintf("http://%s:%d/stats/prometheus", pod.Status.PodIP, port))
+				if err != nil {
+					return false
+				}
+				defer response.Body.Close()
+				data, _ := io.ReadAll(response.Body)
+				return strings.Contains(string(data), want)
+			})
+		}
+	}
+	m.keeps(r, "probed")
+}
+
+// However the sidecar is started, the app is served by it: as an init container that goes on, whose pod ends with its
+// app, with init containers after it; held back until Envoy is there; and stock, by Istio's own validation.
+func (m *serviceMesh) lifecycle(r *rig) {
+	r.namespace = m.namespace
+	reviews := "tcp:reviews:90"
+	call := func(name string) []string { return []string{"/podprogram", "call", "-name=" + name, reviews} }
+	for name, annotations := range map[string]map[string]string{
+		"native": {"sidecar.istio.io/nativeSidecar": "true"},
+		"held": {"sidecar.istio.io/nativeSidecar": "false",
+			"proxy.istio.io/config": "holdApplicationUntilProxyStarts: true"},
+		"stock": {"inject.istio.io/templates": "sidecar"},
+	} {
+		pod := m.app(r, name, name, "v1")
+		for key, value := range annotations {
+			pod.Annotations[key] = value
+		}
+		if name == "native" { // an init container that needs the network of the mesh
+			init := *container(pod, "app").DeepCopy()
+			init.Name, init.Command, init.Args = "migrate", call(name), nil
+			pod.Spec.InitContainers = []corev1.Container{init}
+		}
+		r.create(pod)
+	}
+	job := m.app(r, "job", "job", "v1")
+	job.Annotations["sidecar.istio.io/nativeSidecar"] = "true"
+	job.Spec.RestartPolicy = corev1.RestartPolicyNever
+	container(job, "app").Command, container(job, "app").Args = call("job"), nil
+	r.create(job)
+	for _, name := range []string{"native", "held", "stock"} {
+		r.ready(name)
+		r.calls(name, "http://reviews/", "answers", answered)
+		m.keeps(r, name)
+	}
+	r.eventually("the job's pod has ended", func() bool { return r.pod("job").Status.Phase == corev1.PodSucceeded })
+	for pod, init := range map[string]string{"native": "migrate", "job": "app"} {
+		if log := r.says(pod, init); !strings.Contains(log, reviews+" answer app ") {
+			r.Errorf("%s of %s was not answered:\n%s", init, pod, log)
+		}
+	}
+	if log := r.says("held", "app"); strings.Contains(log, target4+" error dial tcp ") {
+		r.Errorf("the app of held was there before Envoy:\n%.1000s", log)
+	}
+	if image := container(r.pod("stock"), "istio-validation").Image; strings.Contains(image, pluginImage()) {
+		r.Errorf("the pod by stock injection has our wait: %s", image)
+	}
+}
