@@ -372,7 +372,7 @@ func (g *guarded) kept() {
 		exchanged[i].Manager += "-of-another"
 	}
 	taken := slices.Clone(before.ManagedFields)
-	taken[0].FieldsV1 = &metav1.FieldsV1{Raw: []byte(`{"f:metadata": {"f:labels": {"f:app": {}}}}`)}
+	taken[0].FieldsV1 = metav1.NewFieldsV1(`{"f:metadata": {"f:labels": {"f:app": {}}}}`)
 	for what, change := range map[string]map[string]any{
 		"a deadline": {"spec": map[string]any{"activeDeadlineSeconds": 5}},
 		"an owner": meta("ownerReferences", []any{map[string]any{"apiVersion": "v1", "kind": "Node", "name": "x",
@@ -400,7 +400,7 @@ func (g *guarded) manages() {
 	g.Helper()
 	entry := func(name string, operation metav1.ManagedFieldsOperationType, fields string) metav1.ManagedFieldsEntry {
 		return metav1.ManagedFieldsEntry{Manager: name, Operation: operation, APIVersion: "v1", FieldsType: "FieldsV1",
-			FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}
+			FieldsV1: metav1.NewFieldsV1(fields)}
 	}
 	managed := func(name string, managers ...metav1.ManagedFieldsEntry) {
 		g.create(g.admin, name, "a", map[string]string{"a": "b"})
@@ -455,8 +455,8 @@ func (g *guarded) manages() {
 	pod, err := g.admin.CoreV1().Pods(shop).Get(g.ctx, "copy", metav1.GetOptions{})
 	g.must(err)
 	if !slices.ContainsFunc(pod.ManagedFields, func(e metav1.ManagedFieldsEntry) bool {
-		return e.Manager == "cart" && strings.Contains(string(e.FieldsV1.Raw), `"f:a"`) &&
-			!strings.Contains(string(e.FieldsV1.Raw), status)
+		return e.Manager == "cart" && strings.Contains(e.FieldsV1.GetRawString(), `"f:a"`) &&
+			!strings.Contains(e.FieldsV1.GetRawString(), status)
 	}) {
 		g.Errorf("the copy is managed by %v", pod.ManagedFields)
 	}
@@ -653,7 +653,7 @@ func (g *guarded) taints() {
 	for i := range exchanged {
 		exchanged[i].Manager += "-of-another"
 	}
-	taken[0].FieldsV1 = &metav1.FieldsV1{Raw: []byte(`{"f:metadata": {"f:labels": {"f:zone": {}}}}`)}
+	taken[0].FieldsV1 = metav1.NewFieldsV1(`{"f:metadata": {"f:labels": {"f:zone": {}}}}`)
 	given := append(slices.Clone(node.ManagedFields), metav1.ManagedFieldsEntry{Manager: "istio-pod-network-agent",
 		Operation: metav1.ManagedFieldsOperationApply, APIVersion: "v1", FieldsType: "FieldsV1", FieldsV1: taken[0].FieldsV1})
 	spec := func(key string, value any) map[string]any { return map[string]any{"spec": map[string]any{key: value}} }

@@ -50,8 +50,8 @@ func Default() Entry { return Entry{Settings: DefaultSettings(), text: DefaultTe
 // known are the keys that an operator may write: those that Settings reads, and those that the CNI specification 1.1.0,
 // section 1, has for every plugin.
 var known = []string{"agentSocket", "agentTimeout", "args", "auxFailOpen", "backend", "capabilities", "cniVersion",
-	"dns", "excludeNamespaces", "ipMasq", "ipam", "logLevel", "name", "redirect", "selection", "sharedProxyUser", "stateDir",
-	"statusRequiresAgent", "type"}
+	"dns", "excludeNamespaces", "ipMasq", "ipam", "logLevel", "name", "redirect", "selection", "sharedProxyUser",
+	"stateDir", "statusRequiresAgent", "type"}
 
 // CheckKeys returns an error, of package invalid, that names a top-level key that nothing reads: a misspelt one would
 // silently have its default. It is for whoever installs an entry. The plugin takes every key: a runtime adds its own,
