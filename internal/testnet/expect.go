@@ -117,7 +117,7 @@ func (s settings) losesAnswer(f Flow, a escape.Attempt, family Family) bool {
 	case a.Helped:
 		return s.dropInvalid && (s.tproxy || !s.capturesInbound(neverCaptured))
 	case family == IPv6 && a.TakesServerPort() && !a.Called:
-		first, _ := s.outbound(Flow{From: f.From, Proto: TCP, To: Pod, Port: firstPort}, family)
+		first, _ := s.outbound(Flow{From: f.From, Proto: TCP, To: f.Src, Port: firstPort}, family)
 		return first == direct && (s.dropInvalid || s.tproxy && s.capturesInbound(firstPort))
 	}
 	return false
