@@ -153,14 +153,18 @@ func vanish(t testing.TB, namespace string) {
 	}
 }
 
-// There is one installation in a cluster, whatever it is called.
+// There is one installation in a cluster, whatever it is called. A label alone says how.
 func TestReleaseName(t *testing.T) {
 	render := func(release string) string {
 		out, errs, err := program(nil, "helm4", "template", release, dir(), "-n", system, "--set=hooks=true")
 		if err != nil {
 			t.Fatal(errs)
 		}
-		return out
+		const instance = "app.kubernetes.io/instance: "
+		if !strings.Contains(out, instance+release+"\n") {
+			t.Errorf("no object says that it is of %s", release)
+		}
+		return strings.ReplaceAll(out, instance+release+"\n", "")
 	}
 	if a, b := render("one"), render("another"); a != b {
 		t.Errorf("the release's name matters:\n%s\n%s", a, b)
