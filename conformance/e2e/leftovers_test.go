@@ -330,9 +330,11 @@ func ignoreNotFound(err error) error {
 func TestPutBack(t *testing.T) {
 	r := newRig(t)
 	r.uninstalled()
+	n := r.node
+	must(r, kubectl("label", "node", n.Name, "kept=yes").Run()) // a label that nobody but the test puts back
+	r.Cleanup(func() { must(r, kubectl("label", "node", n.Name, "kept-").Run()) })
 	before, err := look()
 	must(r, err)
-	n := r.node
 	path := func(dir, name string) string { return n.Path(filepath.Join(dir, name)) }
 	for _, c := range []struct {
 		seen string
@@ -348,8 +350,8 @@ func TestPutBack(t *testing.T) {
 		{"left: label of " + n.Name + ": left=yes", func() error {
 			return kubectl("label", "node", n.Name, "left=yes").Run()
 		}},
-		{"gone: label of " + n.Name + ": kubernetes.io/os", func() error {
-			return kubectl("label", "node", n.Name, "kubernetes.io/os-").Run()
+		{"gone: label of " + n.Name + ": kept", func() error {
+			return kubectl("label", "node", n.Name, "kept-").Run()
 		}},
 		{"left: " + n.Name + ": " + cluster.BinDir + "/istio-pod-network", func() error {
 			return os.WriteFile(path(cluster.BinDir, "istio-pod-network"), nil, 0o755)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/istio-pod-network/controller/internal/testnet/escape"
@@ -89,8 +90,13 @@ func attempt(a escape.Attempt, h *helper, server netip.AddrPort, name string) (s
 	if err != nil {
 		return "", err
 	}
+	// The next attempt may have the same numbers, which a connection that ends in peace keeps for a minute.
+	err = syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
 	c := os.NewFile(uintptr(fd), a.Name)
 	defer c.Close()
+	if err != nil {
+		return "", err
+	}
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
