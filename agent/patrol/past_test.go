@@ -161,6 +161,19 @@ func TestOptInLater(t *testing.T) {
 	}
 }
 
+// goingByNamespace has a pod without annotations of its own, which its namespace alone may put into the mesh.
+func goingByNamespace(t *testing.T, says map[string]string) (*beat, *corev1.Pod) {
+	t.Helper()
+	pod := agenttest.Running("cart")
+	pod.Annotations = nil
+	b := patrolling(t)
+	b.cached(t, pod)
+	b.begins(t, pod)
+	b.Policy.Selection, b.Policy.Agent = redirect.SelectAnnotated, true
+	b.Namespaces = agenttest.AnnotatedNamespace(t, "shop", says)
+	return b, pod
+}
+
 // What a namespace says while the agent is away is nothing that the next agent takes for what it said before: not when
 // it opts in, and not when it opts out.
 func TestNamespaceWhileAway(t *testing.T) {
@@ -177,13 +190,7 @@ func TestNamespaceWhileAway(t *testing.T) {
 		"says nothing any more":                {yes, nil, false, bypass, bypass},
 		"stays":                                {yes, yes, false, bypass, bypass},
 	} {
-		pod := agenttest.Running("cart")
-		pod.Annotations = nil
-		b := patrolling(t)
-		b.cached(t, pod)
-		b.begins(t, pod)
-		b.Policy.Selection, b.Policy.Agent = redirect.SelectAnnotated, true
-		b.Namespaces = agenttest.AnnotatedNamespace(t, "shop", c.then)
+		b, pod := goingByNamespace(t, c.then)
 		b.questions.about[pod.UID] = c.served
 		if c.served && c.then[annotation.Initialize] == "true" {
 			b.records["r"] = agenttest.RecordFor(pod, "1/1")
@@ -229,13 +236,7 @@ func sum(t *testing.T, metrics prometheus.Collector) (all float64) {
 
 // The next agent knows what was found: it may not find out again what a namespace said when a pod got its network.
 func TestBypassSurvivesTheAgent(t *testing.T) {
-	pod := agenttest.Running("cart")
-	pod.Annotations = nil
-	b := patrolling(t)
-	b.cached(t, pod)
-	b.begins(t, pod)
-	b.Policy.Selection, b.Policy.Agent = redirect.SelectAnnotated, true
-	b.Namespaces = agenttest.AnnotatedNamespace(t, "shop", map[string]string{annotation.Initialize: "true"})
+	b, pod := goingByNamespace(t, map[string]string{annotation.Initialize: "true"})
 	for range certain {
 		b.round(t.Context(), time.Now())
 	}

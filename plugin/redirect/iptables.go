@@ -77,8 +77,9 @@ func alternatives(match Match) []Match {
 	return []Match{match}
 }
 
-func oneEach[E any](list []E, one func(E) Match) []Match {
-	out := make([]Match, len(list))
+// oneEach is what becomes of each element of a list.
+func oneEach[E, T any](list []E, one func(E) T) []T {
+	out := make([]T, len(list))
 	for i, e := range list {
 		out[i] = one(e)
 	}
@@ -130,9 +131,9 @@ func iptablesMatch(match Match) string {
 	case SourcePort:
 		return "--sport " + strconv.Itoa(int(m))
 	case DestPorts:
-		return portsWords("", textsOf(m, colons))
+		return portsWords("", oneEach(m, colons))
 	case NotDestPorts:
-		return portsWords("! ", textsOf(m, portText))
+		return portsWords("! ", oneEach(m, portText))
 	case Opening:
 		return "--tcp-flags FIN,SYN,RST,ACK SYN" // of -p tcp: net/netfilter/xt_tcpudp.c
 	case Mark:
@@ -182,14 +183,6 @@ func portsWords(not string, items []string) string {
 		return not + "--dport " + items[0]
 	}
 	return "-m multiport " + not + "--dports " + strings.Join(items, ",")
-}
-
-func textsOf[E any](list []E, text func(E) string) []string {
-	out := make([]string, len(list))
-	for i, e := range list {
-		out[i] = text(e)
-	}
-	return out
 }
 
 func iptablesTarget(target Target) string {

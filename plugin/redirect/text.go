@@ -219,10 +219,7 @@ func quoted[T ~[]string](names T) string { return set(names, strconv.Quote) }
 
 // set writes one element bare and several in braces.
 func set[T ~[]E, E any](elements T, text func(E) string) string {
-	items := make([]string, len(elements))
-	for i, e := range elements {
-		items[i] = text(e)
-	}
+	items := oneEach(elements, text)
 	if len(items) == 1 {
 		return items[0]
 	}
