@@ -23,8 +23,9 @@ test: ## all tests, on real network namespaces and packets (root)
 	@scripts/test.sh
 
 .PHONY: e2e
-e2e: ## the end-to-end tests, on a real Kubernetes cluster of their own (root); options: RUN=TestName SHUFFLE=on FAULTS=all SEED=1 CLUSTERS=3
-	@SHUFFLE=$(SHUFFLE) FAULTS=$(FAULTS) SEED=$(SEED) CLUSTERS=$(CLUSTERS) scripts/e2e.sh $(if $(RUN),-run '$(RUN)')
+e2e: ## the end-to-end tests, on a real Kubernetes cluster of their own (root); options: RUN=TestName SHUFFLE=on FAULTS=all SEED=1 CLUSTERS=3 ROWS=write
+	@SHUFFLE=$(SHUFFLE) FAULTS=$(FAULTS) SEED=$(SEED) CLUSTERS=$(CLUSTERS) ROWS=$(ROWS) \
+		scripts/e2e.sh $(if $(RUN),-run '$(RUN)')
 
 .PHONY: soak
 soak: ## for long: pods of all kinds come and go under all faults, and every parser is fuzzed (root); options: SOAK=1h SEED=1

@@ -265,6 +265,31 @@ func TestNamedTargetsExist(t *testing.T) {
 	}
 }
 
+// Every end-to-end scenario has a row with what it has measured, and every row is of a scenario.
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "conformance", "e2e", "*_test.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	there, listed := map[string]bool{}, map[string]bool{}
+	for _, file := range files {
+		for _, match := range regexp.MustCompile(`(?m)^func (Test\w+)\(t `).FindAllStringSubmatch(read(t, file), -1) {
+			there[match[1]] = true
+		}
+	}
+	for _, match := range regexp.MustCompile(`(?m)^(Test\w+)\S* +ok `).FindAllStringSubmatch(read(t, "scenarios.md"), -1) {
+		listed[match[1]] = true
+		if !there[match[1]] {
+			t.Errorf("scenarios.md: no scenario is %s", match[1])
+		}
+	}
+	for name := range there {
+		if !listed[name] {
+			t.Errorf("scenarios.md has no row of %s: make e2e RUN=%s ROWS=write adds it", name, name)
+		}
+	}
+}
+
 // No command of the documentation upgrades Istio by accident: one that names a chart of Istio's names its version. None
 // keeps the defaults of an older chart under a newer one.
 func TestHelmCommands(t *testing.T) {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the end-to-end tests on a real Kubernetes cluster of two nodes, in namespaces of its own, with the images of the two Dockerfiles and
-# the chart. With CLUSTERS=3 three clusters have a third of the tests each, at once. usage: e2e.sh [go test flags, such as -run NAME]
+# the chart. With CLUSTERS=3 three clusters have a third of the tests each, at once. With ROWS=write the rows of the tests that succeed are
+# written into docs/scenarios.md. usage: e2e.sh [go test flags, such as -run NAME]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -11,6 +12,12 @@ cd "$root"
 need_root
 need_node_programs
 need_go
+page=docs/scenarios.md
+case ${ROWS:=} in
+'') export E2E_ROWS= ;;
+write) export E2E_ROWS=$root/$page ;;
+*) refuse "ROWS: invalid value \"$ROWS\"" "Valid: write, or nothing." 2 ;;
+esac
 export E2E_FAULTS=${FAULTS:-} E2E_SEED=${SEED:-}
 if [ -n "$E2E_FAULTS${E2E_SOAK:-}" ]; then # one of which is about the clock
 	clock=$(mktemp -d)
@@ -31,7 +38,7 @@ run() {
 	E2E_LOGS=$1 go -C conformance test -count 1 -timeout 55m -v ./e2e -shuffle "${SHUFFLE:-off}" "${@:2}"
 }
 
-# others COUNT: divides the tests into so many parts that take about as long as each other, by the rows in README.md, and prints for
+# others COUNT: divides the tests into so many parts that take about as long as each other, by the rows in the page, and prints for
 # each part the pattern of the tests that are not in it
 others() {
 	awk '
@@ -42,7 +49,7 @@ others() {
 			took[$1] += $3
 		}
 		/^func Test[A-Za-z0-9_]+\(t \*testing/ {sub(/\(.*/, "", $2); tests[$2]}
-		END {for (t in tests) print t in took ? took[t] : 20, t}' README.md conformance/e2e/*_test.go | sort -rn | awk -v count="$1" '
+		END {for (t in tests) print t in took ? took[t] : 20, t}' "$page" conformance/e2e/*_test.go | sort -rn | awk -v count="$1" '
 		{
 			part = 0
 			for (i = 1; i < count; i++) if (sum[i] < sum[part]) part = i

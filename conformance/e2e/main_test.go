@@ -30,6 +30,7 @@ const (
 	versions  = "E2E_VERSIONS"
 	helmEnv   = "E2E_HELM"
 	logsEnv   = "E2E_LOGS"
+	rowsEnv   = "E2E_ROWS"
 )
 
 // run brings the cluster up before the tests and takes it down after them.

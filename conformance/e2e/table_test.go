@@ -3,9 +3,11 @@ package e2e
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/rows"
 )
 
 // scenarios is what the table at the end is made of.
@@ -23,15 +25,21 @@ type scenario struct {
 	notes    []string
 }
 
-// report prints the table.
+// report prints the table, and writes it into the page that is to have it.
 func report(out io.Writer) {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "\nscenario\toutcome\ttime\tattempts\tleaks\tresets\tcontrol\tmeasured")
+	var list []rows.Row
 	for _, s := range scenarios {
-		fmt.Fprintf(table, "%s\t%s\t%.1f s\t%s\t%s\t%s\t%s\t%s\n", s.name, s.outcome, s.took.Seconds(), count(s.attempts),
-			of(s, s.leaks), of(s, s.resets), count(s.control), strings.Join(s.notes, "; "))
+		list = append(list, rows.Row{s.name, s.outcome, fmt.Sprintf("%.1f s", s.took.Seconds()), count(s.attempts),
+			of(s, s.leaks), of(s, s.resets), count(s.control), strings.Join(s.notes, "; ")})
 	}
-	_ = table.Flush()
+	fmt.Fprintln(out)
+	err := rows.Write(out, list)
+	if page := os.Getenv(rowsEnv); err == nil && page != "" {
+		err = rows.Update(page, list)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 }
 
 // count leaves a cell empty where a scenario is not about it.
