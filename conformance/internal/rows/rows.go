@@ -1,4 +1,4 @@
-// Package rows is the table of what the end-to-end scenarios have measured: a run prints it, and writes it into the page
+// Package rows is the table of what the end-to-end scenarios have measured. A run prints it, and writes it into a page
 // of the documentation.
 package rows
 
