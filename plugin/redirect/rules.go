@@ -245,8 +245,8 @@ func (b builder) groupsOutput(captured []Rule, chain string) []Rule {
 }
 
 // proxyOutput lets the sidecar's own traffic pass, but what it sends to its own pod goes through its inbound side. With
-// TPROXY mark 1338 brings it to the transparent listener, and nothing is done here: a destination that is rewritten would
-// hide the original one from it, and what the sidecar sends to the app with the client's address would come back to it.
+// TPROXY mark 1338 brings it to the transparent listener, and nothing is done here: a destination that is rewritten
+// would hide the original one from it, and what the sidecar sends to the app with the client's address would come back.
 func (b builder) proxyOutput(lo OutInterface, loopback netip.Prefix) (rules []Rule) {
 	direct := NotDestPorts{hbonePort}
 	if b.DNSCapture {
