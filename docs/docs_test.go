@@ -291,7 +291,8 @@ func TestScenarios(t *testing.T) {
 }
 
 // No command of the documentation upgrades Istio by accident: one that names a chart of Istio's names its version. None
-// keeps the defaults of an older chart under a newer one.
+// keeps the defaults of an older chart under a newer one. One that renders this chart says where the images are, and one
+// that uninstalls, by which values it was installed.
 func TestHelmCommands(t *testing.T) {
 	charts, err := filepath.Glob(filepath.Join(root, "chart", "*", "README.md"))
 	if err != nil || len(charts) != 1 {
@@ -299,14 +300,23 @@ func TestHelmCommands(t *testing.T) {
 	}
 	command := regexp.MustCompile("(?m)\\bhelm[34]? (?:install|upgrade|template)\\b(?:[^\\n`]*\\\\\\n)*[^\\n`]*")
 	istios, version := regexp.MustCompile(`\bistio/[a-z]`), regexp.MustCompile(`--version[ =]"?[$\w]`)
+	ours := regexp.MustCompile(`chart/istio-pod-network-controller|istio-pod-network-controller/istio-pod-network-controller`)
+	values := regexp.MustCompile(`image\.registry=| (?:-f|--values)[ =]|--reset-then-reuse-values`)
 	found := 0
 	for _, page := range append(pages(t), charts...) {
 		for _, c := range command.FindAllString(read(t, page), -1) {
+			c, _, _ = strings.Cut(c, " | ")
 			if istios.MatchString(c) {
 				found++
 				if !version.MatchString(c) {
 					t.Errorf("%s: which version of Istio? %s", page, c)
 				}
+			}
+			if ours.MatchString(c) && !values.MatchString(c) {
+				t.Errorf("%s: nobody can pull images without a registry: image.registry or a file of values: %s", page, c)
+			}
+			if strings.Contains(c, "uninstall=true") && !strings.Contains(c, " -f ") {
+				t.Errorf("%s: by which values was it installed? It would look in the wrong directories: %s", page, c)
 			}
 			if strings.Contains(c, "--reuse-values") {
 				t.Errorf("%s: with --reset-then-reuse-values a newer chart has its own defaults: %s", page, c)

@@ -11,6 +11,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/istio-pod-network/controller/install"
@@ -38,7 +41,11 @@ Flags; each is also an environment variable, --conf-dir as INSTALL_CONF_DIR:
 
 {flags}
 
-Exit status: 0 done, or for status: ready; 1 failed; 2 wrong usage; 3 not ready, or no primary network yet.
+Exit status:
+  0  done; of install and status: done, and this node is ready; of watch: ended by SIGTERM
+  1  failed; of uninstall --purge also: pods still need the binary; of watch also: a directory is no longer mounted
+  2  wrong usage: a command, flag or argument that is unknown or not of this command, or an invalid value
+  3  not ready: install and status say what is missing, which may be a primary network that is not there yet
 `
 
 // exitNotReady is the exit status beside those that all programs have.
@@ -81,7 +88,7 @@ func (p installer) run(ctx context.Context, args []string) int {
 	if status, ended := flags.Parse(p.Program, set, "INSTALL_", args[1:]); ended {
 		return status
 	}
-	if err := o.config.Check(); err != nil {
+	if err := cmp.Or(ofCommand(set, args[0]), o.config.Check()); err != nil {
 		return p.Misused(err)
 	}
 	if o.purge && o.keep {
@@ -107,7 +114,7 @@ func (o *options) flags() *flag.FlagSet {
 	o.config.Flags(f)
 	f.StringVar(&o.file, "network-config", "",
 		"`file` with the plugin's entry, a JSON object (default "+entry.DefaultText+")")
-	f.BoolVar(&o.json, "json", false, "status: print JSON instead of a table")
+	f.BoolVar(&o.json, "json", false, "install, status: print JSON instead of a table")
 	f.BoolVar(&o.purge, "purge", false, "uninstall: remove the binary and the records too, unless there are pods that "+
 		"CRI-O, Multus, or a runtime that --runtime-version does not name, cannot delete without it")
 	f.StringVar(&o.config.CacheDir, "cni-cache-dir", install.DefaultCacheDir,
@@ -116,6 +123,21 @@ func (o *options) flags() *flag.FlagSet {
 		"uninstall: the plugin's stateDir, `directory` of the records")
 	f.BoolVar(&o.keep, "keep-binary", false, "uninstall: keep the binary, which is the default")
 	return f
+}
+
+// others are the commands that a flag is of where it is not of all, as its usage begins.
+var others = regexp.MustCompile(`^(?:(?:install|uninstall|status|watch)(?:, |: ))+`)
+
+// ofCommand returns an error if the command line has a flag of other commands: a person who says install --purge wants
+// something else. An environment variable may be there for all commands.
+func ofCommand(set *flag.FlagSet, command string) (err error) {
+	set.Visit(func(f *flag.Flag) {
+		of := strings.TrimSuffix(others.FindString(f.Usage), ": ")
+		if of != "" && err == nil && !slices.Contains(strings.Split(of, ", "), command) {
+			err = fmt.Errorf("--%s: not a flag of %s; it is one of %s", f.Name, command, of)
+		}
+	})
+	return err
 }
 
 func (p installer) install(ctx context.Context, o options) int {

@@ -203,10 +203,35 @@ func TestUsage(t *testing.T) {
 		s.expect(t, 2, `--mode: invalid value "x"; valid: chain, nad or aux; see --help`, command, "--mode", "x")
 		s.expect(t, 2, `--drop-in: invalid value "x"; valid: auto, always or never; see --help`, command, "--drop-in", "x")
 	}
+	for _, wrong := range []string{"install --purge", "status --purge", "watch --json", "uninstall --json",
+		"install --keep-binary", "status --state-dir=/x", "watch --cni-cache-dir=/x"} {
+		s.expect(t, 2, "not a flag of "+strings.Fields(wrong)[0]+"; it is one of ", strings.Fields(wrong)...)
+	}
 	s.expect(t, 1, "remedy: check that the directory exists", "install", "--source", filepath.Join(s.dir, "none"))
 	s.expect(t, 1, "no such file", "install", "--network-config", filepath.Join(s.dir, "none"))
 	s.env["INSTALL_PURGE"] = "perhaps"
 	s.expect(t, 2, `INSTALL_PURGE: invalid value "perhaps"`, "uninstall")
+}
+
+// The page has the exit statuses as the help does.
+func TestExitStatus(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "install.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(help, "Exit status:\n")
+	lines := strings.Split(strings.TrimSpace(list), "\n")
+	for _, line := range lines {
+		status, meaning, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		meaning = strings.NewReplacer("install and status", "`install` and `status`", "uninstall --purge",
+			"`uninstall --purge`", "watch", "`watch`").Replace(meaning)
+		if row := "| " + status + " | " + meaning + " |\n"; !strings.Contains(string(page), row) {
+			t.Errorf("install.md does not have: %s", row)
+		}
+	}
+	if len(lines) != exitNotReady+1 {
+		t.Errorf("the help has %d statuses", len(lines))
+	}
 }
 
 // watch says what is missing and that it is there, each once as long as it is so, and leaves everything in place when
