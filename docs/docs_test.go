@@ -291,8 +291,8 @@ func TestScenarios(t *testing.T) {
 }
 
 // No command of the documentation upgrades Istio by accident: one that names a chart of Istio's names its version. None
-// keeps the defaults of an older chart under a newer one. One that renders this chart says where the images are, and one
-// that uninstalls, by which values it was installed.
+// keeps the defaults of an older chart under a newer one. One that renders this chart says where the images are, and
+// one that uninstalls, by which values it was installed.
 func TestHelmCommands(t *testing.T) {
 	charts, err := filepath.Glob(filepath.Join(root, "chart", "*", "README.md"))
 	if err != nil || len(charts) != 1 {
@@ -300,7 +300,7 @@ func TestHelmCommands(t *testing.T) {
 	}
 	command := regexp.MustCompile("(?m)\\bhelm[34]? (?:install|upgrade|template)\\b(?:[^\\n`]*\\\\\\n)*[^\\n`]*")
 	istios, version := regexp.MustCompile(`\bistio/[a-z]`), regexp.MustCompile(`--version[ =]"?[$\w]`)
-	ours := regexp.MustCompile(`chart/istio-pod-network-controller|istio-pod-network-controller/istio-pod-network-controller`)
+	ours := regexp.MustCompile(`(?:chart|istio-pod-network-controller)/istio-pod-network-controller`)
 	values := regexp.MustCompile(`image\.registry=| (?:-f|--values)[ =]|--reset-then-reuse-values`)
 	found := 0
 	for _, page := range append(pages(t), charts...) {

@@ -18,17 +18,42 @@ type buildah struct{ options }
 func (buildah) name() string { return "buildah" }
 
 // store is where images and layers are kept between runs: not where the machine's own are, and not in the build's
-// context.
-func (buildah) store() (string, error) {
+// context. The base that is made for builds offline has the name of one that a registry has, and a store of its own.
+func (b buildah) store() (string, error) {
+	name := "buildah-online"
+	if b.offline {
+		name = "buildah"
+	}
 	cache, err := os.UserCacheDir()
-	return filepath.Join(cache, "istio-pod-network", "buildah"), err
+	return filepath.Join(cache, "istio-pod-network", name), err
+}
+
+func (b buildah) try(ctx context.Context, dir string) error {
+	store, err := b.store()
+	if err != nil {
+		return err
+	}
+	id := filepath.Join(dir, "id")
+	if err := quiet(ctx, "buildah", inStore(store, "build-using-dockerfile", "--layers=false", "--iidfile", id,
+		dir)...); err != nil {
+		return err
+	}
+	image, err := os.ReadFile(id)
+	if err != nil {
+		return err
+	}
+	return quiet(ctx, "buildah", inStore(store, "rmi", string(image))...)
 }
 
 // command is buildah with that store.
 func (buildah) command(ctx context.Context, store string, args ...string) *exec.Cmd {
-	global := []string{"--storage-driver", "overlay", "--root", filepath.Join(store, "root"), "--runroot",
-		filepath.Join(store, "run")}
-	return exec.CommandContext(ctx, "buildah", append(global, args...)...)
+	return exec.CommandContext(ctx, "buildah", inStore(store, args...)...)
+}
+
+// inStore are a command's arguments.
+func inStore(store string, args ...string) []string {
+	return append([]string{"--storage-driver", "overlay", "--root", filepath.Join(store, "root"), "--runroot",
+		filepath.Join(store, "run")}, args...)
 }
 
 func (b buildah) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Image, error) {

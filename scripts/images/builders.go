@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,40 +20,76 @@ type builder interface {
 	build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Image, error)
 }
 
+// tool is a builder that this machine may have.
+type tool interface {
+	builder
+	// try builds what is in a directory, and keeps nothing.
+	try(ctx context.Context, dir string) error
+}
+
 var builderNames = []string{"auto", "docker", "podman", "buildah", "none"}
 
-// chooseBuilder returns the one that is asked for, or the first that works.
+// chooseBuilder returns the one that is asked for, or the first that works. That is tried: a tool that is installed may
+// be one that cannot run anything in a build, such as a client without its daemon, or crun on a machine that has both
+// versions of control groups.
 func (o options) chooseBuilder(ctx context.Context) (builder, error) {
-	all := []struct {
-		builder
-		works func() error
-	}{
-		{docker{o}, func() error { // a client without a daemon does not
-			return errors.Join(quiet(ctx, "docker", "buildx", "ls"),
-				quiet(ctx, "docker", "info", "--format", "{{.ServerVersion}}"))
-		}},
-		{podman{o}, func() error { return quiet(ctx, "podman", "info") }},
-		{buildah{o}, func() error { return quiet(ctx, "buildah", "--version") }},
-		{assembler{o}, func() error { return quiet(ctx, "go", "version") }},
+	tools := []tool{docker{o}, podman{o}, buildah{o}}
+	if o.builder == "none" {
+		return assembler{o}, nil
 	}
-	for _, b := range all {
-		if o.builder != "auto" && o.builder != b.name() {
+	if o.builder != "auto" {
+		b := tools[slices.IndexFunc(tools, func(b tool) bool { return b.name() == o.builder })]
+		if _, err := exec.LookPath(b.name()); err != nil {
+			return nil, fmt.Errorf("--builder %s: it is not installed; none needs nothing but Go", o.builder)
+		}
+		return b, nil
+	}
+	trial, err := o.makeTrial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("trying which builder works: %w", err)
+	}
+	for _, b := range tools {
+		if _, err := exec.LookPath(b.name()); err != nil {
 			continue
 		}
-		err := b.works()
-		if err == nil {
-			return b.builder, nil
-		}
-		if o.builder != "auto" {
-			return nil, fmt.Errorf("--builder %s: it does not work here: %w", o.builder, err)
+		if err := b.try(ctx, trial); err == nil {
+			return b, nil
+		} else if ctx.Err() != nil {
+			return nil, ctx.Err()
+		} else {
+			fmt.Fprintf(os.Stderr, "images: %s is here and does not work: %s\n", b.name(), lastLine(err))
 		}
 	}
-	return nil, errors.New("there is neither docker, podman, buildah nor go")
+	return assembler{o}, nil
+}
+
+// lastLine is where the tools say what was wrong.
+func lastLine(err error) string {
+	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	return lines[len(lines)-1]
+}
+
+// makeTrial makes the smallest directory from which a builder has to run something.
+func (o options) makeTrial(ctx context.Context) (dir string, err error) {
+	if dir, err = os.MkdirTemp(o.work, "trial-"); err != nil {
+		return "", err
+	}
+	for name, text := range map[string]string{
+		"main.go":    "package main\n\nfunc main() {}\n",
+		"Dockerfile": "FROM scratch\nCOPY trial /trial\nRUN [\"/trial\"]\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return "", err
+		}
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", "trial", "main.go")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
+	return dir, run(cmd)
 }
 
 // quiet runs a command whose output matters only if it fails.
 func quiet(ctx context.Context, name string, args ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if err != nil {
@@ -101,9 +137,17 @@ func (d docker) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Image
 	})
 }
 
+func (docker) try(ctx context.Context, dir string) error {
+	return quiet(ctx, "docker", "buildx", "build", "--output", "type=cacheonly", dir)
+}
+
 type podman struct{ options }
 
 func (podman) name() string { return "podman" }
+
+func (podman) try(ctx context.Context, dir string) error {
+	return quiet(ctx, "podman", "build", "--layers=false", "--squash-all", "--iidfile", filepath.Join(dir, "id"), dir)
+}
 
 func (b podman) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Image, error) {
 	return b.fromArchive(func(archive string) error {

@@ -180,6 +180,13 @@ func (o options) run(ctx context.Context) error {
 			start := time.Now()
 			fmt.Fprintf(os.Stderr, "images: %s for %s, with %s\n", i.name, p, b.name())
 			image, err := b.build(ctx, i, p)
+			first := i.name == images[0].name && len(built) == 0
+			if err != nil && first && o.builder == "auto" && ctx.Err() == nil {
+				// That a tool can run something does not say that it can have the base: it may know no registry.
+				fmt.Fprintf(os.Stderr, "images: %v; going on without it\n", err)
+				b = assembler{o}
+				image, err = b.build(ctx, i, p)
+			}
 			if err == nil && o.check {
 				err = o.compare(ctx, i, p, image)
 			}
