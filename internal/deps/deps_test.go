@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -44,14 +45,20 @@ func goList(t *testing.T, dir string) map[string]listed {
 	}
 }
 
-// goTool runs the go command at the root of the module, as for the node: Linux, without cgo.
+// goTool runs the go command at the root of the module, as for the node: Linux.
 func goTool(t *testing.T, args ...string) string {
+	t.Helper()
+	return goToolOn(t, system{"linux", runtime.GOARCH}, args...)
+}
+
+// goToolOn runs the go command at the root of the module, for a system, without cgo.
+func goToolOn(t *testing.T, on system, args ...string) string {
 	t.Helper()
 	lookAtSources(t)
 	var stderr strings.Builder
 	c := exec.Command("go", args...)
 	c.Dir, c.Stderr = filepath.Join("..", ".."), &stderr
-	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS="+on.os, "GOARCH="+on.arch)
 	out, err := c.Output()
 	if err != nil {
 		t.Fatalf("go %q: %v\n%s", args, err, stderr.String())

@@ -4,10 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"path"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/istio-pod-network/controller/internal/invalid"
@@ -34,6 +33,10 @@ const (
 )
 
 const maxAgentTimeout = time.Minute
+
+// maxSocket is the longest path of a unix socket on a node, in bytes: sun_path without its terminating zero. Source:
+// include/uapi/linux/un.h. The path is a node's whatever reads the entry, which may be another system.
+const maxSocket = 107
 
 // Backends are the valid values of `backend`; the first is the default.
 var Backends = []string{"auto", "nftables", "iptables", "iptables-nft", "iptables-legacy"}
@@ -102,11 +105,10 @@ func (k Keys) text(key string, target *string, valid string, ok func(string) boo
 
 // readShared reads what plugin and agent go by, stateDir first: a DEL needs nothing else.
 func (s *Settings) readShared(k Keys) error {
-	if err := k.text("stateDir", &s.StateDir, "an absolute path", filepath.IsAbs); err != nil {
+	if err := k.text("stateDir", &s.StateDir, "an absolute path", path.IsAbs); err != nil {
 		return err
 	}
-	const maxPath = len(syscall.RawSockaddrUnix{}.Path) - 1
-	socket := func(path string) bool { return path == "" || filepath.IsAbs(path) && len(path) <= maxPath }
+	socket := func(name string) bool { return name == "" || path.IsAbs(name) && len(name) <= maxSocket }
 	const validSocket = `an absolute path of at most 107 bytes, or "" where there is no agent`
 	if err := k.text("agentSocket", &s.AgentSocket, validSocket, socket); err != nil {
 		return err

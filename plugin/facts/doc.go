@@ -13,4 +13,6 @@
 //
 // Keys may be added under the same version, and readers ignore the ones they do not know. An unknown version is an
 // error that names both (IsVersion), never a guess. A server answers a request in the request's own version.
+//
+// The types build for every system; client and server are in the files for Linux.
 package facts

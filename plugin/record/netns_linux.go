@@ -1,0 +1,52 @@
+package record
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// CurrentNetNS is that of the calling thread.
+func CurrentNetNS() (NetNS, error) {
+	info, err := os.Stat("/proc/thread-self/ns/net")
+	if err != nil {
+		return "", fmt.Errorf("reading the own network namespace: %w", err)
+	}
+	boot, err := ReadBootID()
+	if err != nil {
+		return "", err
+	}
+	cookie := noCookie
+	if c, err := netnsCookie(); err == nil {
+		cookie = fmt.Sprint(c)
+	}
+	return netnsOf(boot, fmt.Sprint(info.Sys().(*syscall.Stat_t).Ino), cookie), nil
+}
+
+// ReadBootID is that of the kernel that runs.
+func ReadBootID() (BootID, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("reading the boot ID: %w", err)
+	}
+	return BootID(strings.TrimSpace(string(id))), nil
+}
+
+const soNetnsCookie = 71 // SO_NETNS_COOKIE, Linux 5.14; include/uapi/asm-generic/socket.h
+
+// netnsCookie asks a socket for the cookie of its network namespace.
+func netnsCookie() (uint64, error) {
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = syscall.Close(fd) }()
+	// The kernel wants room for exactly 8 bytes, which is what package syscall passes for this structure.
+	raw, err := syscall.GetsockoptIPMreq(fd, syscall.SOL_SOCKET, soNetnsCookie)
+	if err != nil {
+		return 0, err
+	}
+	return binary.NativeEndian.Uint64(append(raw.Multiaddr[:], raw.Interface[:]...)), nil
+}
