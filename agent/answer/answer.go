@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -67,7 +68,7 @@ func (a *Answerer) Answer(ctx context.Context, q facts.Request) facts.Response {
 		var namespace map[string]string
 		if namespace, err = a.namespaces.Annotations(ctx, q.Namespace); err == nil {
 			a.answered(source)
-			known := kube.FactsOf(pod, namespace)
+			known := podfacts.Of(pod, namespace)
 			return facts.Response{Pod: &known}
 		}
 		err = fmt.Errorf("reading namespace %q: %w", q.Namespace, err)

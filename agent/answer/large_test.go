@@ -14,6 +14,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -128,7 +129,7 @@ func TestAnswerAboutLargePods(t *testing.T) {
 			}
 			policy := redirect.DefaultPolicy()
 			policy.SharedProxyUser = redirect.SharedRefuse
-			want, wantErr := redirect.Decide(kube.FactsOf(pod, got.NamespaceAnnotations), policy)
+			want, wantErr := redirect.Decide(podfacts.Of(pod, got.NamespaceAnnotations), policy)
 			decided, err := redirect.Decide(got, policy)
 			if !reflect.DeepEqual(decided, want) || (err == nil) != (wantErr == nil) {
 				t.Errorf("it is decided %s %s, %v, want %s %s, %v", decided.Verdict, decided.Reason, err, want.Verdict,

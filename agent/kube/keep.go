@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
@@ -102,7 +103,7 @@ func groupsOf(pod *corev1.Pod) map[int64]bool {
 	if s := pod.Spec.SecurityContext; s != nil {
 		note(s.RunAsGroup)
 	}
-	for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers, ephemeral(pod)) {
+	for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers, podfacts.Ephemeral(pod)) {
 		if c.SecurityContext != nil {
 			note(c.SecurityContext.RunAsGroup)
 		}
@@ -165,7 +166,7 @@ func keepGroups(pod *corev1.Pod, gid redirect.ID) (partial bool) {
 // keepContainers drops containers: those that no decision depends on, but as users that they may share.
 func keepContainers(pod *corev1.Pod) {
 	kept := map[string]bool{}
-	wait, _ := InitWait(pod)
+	wait, _ := podfacts.InitWait(pod)
 	first := func(containers []corev1.Container) []corev1.Container {
 		var some []corev1.Container
 		for _, c := range containers {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
@@ -149,26 +150,26 @@ func TestKeepIsBounded(t *testing.T) {
 		if data, err := json.Marshal(kept); err != nil || len(data) > most || IsPartial(kept) != c.partial {
 			t.Errorf("%s: %d bytes are kept, partial is %t: %v", name, len(data), IsPartial(kept), err)
 		}
-		want, wantErr := redirect.Decide(FactsOf(whole, nil), redirect.DefaultPolicy())
-		got, err := redirect.Decide(FactsOf(kept, nil), redirect.DefaultPolicy())
+		want, wantErr := redirect.Decide(podfacts.Of(whole, nil), redirect.DefaultPolicy())
+		got, err := redirect.Decide(podfacts.Of(kept, nil), redirect.DefaultPolicy())
 		if got.Verdict != want.Verdict || got.Reason != want.Reason || (err == nil) != (wantErr == nil) {
 			t.Errorf("%s: what is kept is decided %v %v, %v, want %v %v", name, got.Verdict, got.Reason, err, want.Verdict,
 				want.Reason)
 		}
 		if want.Verdict == redirect.Redirect {
-			gotShared := AsRun(kept, nil).SharesProxyUser(got.Spec)
-			if shared := AsRun(whole, nil).SharesProxyUser(want.Spec); !reflect.DeepEqual(gotShared, shared) {
+			gotShared := podfacts.AsRun(kept, nil).SharesProxyUser(got.Spec)
+			if shared := podfacts.AsRun(whole, nil).SharesProxyUser(want.Spec); !reflect.DeepEqual(gotShared, shared) {
 				t.Errorf("%s: of what is kept is shared %v, want %v", name, gotShared, shared)
 			}
-			gotLeft := AsRun(kept, nil).LeftOut(got.Spec)
-			if left := AsRun(whole, nil).LeftOut(want.Spec); !reflect.DeepEqual(gotLeft, left) {
+			gotLeft := podfacts.AsRun(kept, nil).LeftOut(got.Spec)
+			if left := podfacts.AsRun(whole, nil).LeftOut(want.Spec); !reflect.DeepEqual(gotLeft, left) {
 				t.Errorf("%s: of what is kept is left out %v, want %v", name, gotLeft, left)
 			}
 		}
-		if wait, state := InitWait(kept); wait != "wait" || state.Running == nil || !IsHeld(kept) {
+		if wait, state := podfacts.InitWait(kept); wait != "wait" || state.Running == nil || !podfacts.IsHeld(kept) {
 			t.Errorf("%s: the wait is %q %v", name, wait, state)
 		}
-		if _, marks := FactsOf(kept, nil).Annotations[keyPartial]; marks {
+		if _, marks := podfacts.Of(kept, nil).Annotations[keyPartial]; marks {
 			t.Errorf("%s: the plugin is told of %s", name, keyPartial)
 		}
 		if again := keep(kept.DeepCopy(), proxyGID); !reflect.DeepEqual(again, kept) {
@@ -211,8 +212,9 @@ func TestDecodePods(t *testing.T) {
 	var read []string
 	for i := range got.Items {
 		read = append(read, got.Items[i].Name)
-		if want := keep(&list.Items[i], proxyGID); !reflect.DeepEqual(FactsOf(&got.Items[i], nil), FactsOf(want, nil)) {
-			t.Errorf("%+v, want %+v", got.Items[i], want)
+		facts, want := podfacts.Of(&got.Items[i], nil), podfacts.Of(keep(&list.Items[i], proxyGID), nil)
+		if !reflect.DeepEqual(facts, want) {
+			t.Errorf("%+v, want %+v", facts, want)
 		}
 	}
 	if !slices.Equal(read, names) {
@@ -247,7 +249,7 @@ func TestKeepKnowsWhatCannotBeRead(t *testing.T) {
 		pod.Spec.InitContainers = pod.Spec.InitContainers[1:] // without one that writes the rules itself
 		pod.Annotations[annotation.ExcludeInboundPorts] = value
 		kept := keep(pod, proxyGID)
-		_, err := redirect.Decide(FactsOf(kept, nil), redirect.DefaultPolicy())
+		_, err := redirect.Decide(podfacts.Of(kept, nil), redirect.DefaultPolicy())
 		if (err == nil) != readable || !IsPartial(kept) {
 			t.Errorf("…%s: partial %t, %v", value[len(value)-3:], IsPartial(kept), err)
 		}

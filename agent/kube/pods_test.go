@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
@@ -54,7 +55,7 @@ func everything() *corev1.Pod {
 		{Name: "privileged", SecurityContext: &corev1.SecurityContext{Privileged: &privileged}},
 		{Name: "all", SecurityContext: &corev1.SecurityContext{
 			Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"all"}}}},
-		{Name: "wait", Command: []string{"/" + WaitProgram},
+		{Name: "wait", Command: []string{"/" + podfacts.WaitProgram},
 			SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}},
 		{Name: "logs", RestartPolicy: &always},
 	}
@@ -106,12 +107,12 @@ func TestUnresolved(t *testing.T) {
 		pod := meshPod()
 		pod.Spec.Containers[1].Env, pod.Spec.Containers[1].EnvFrom = c.env, c.from
 		for what, pod := range map[string]*corev1.Pod{"whole": pod, "trimmed": trim(pod), "twice": trim(trim(pod))} {
-			got := FactsOf(pod, nil).Containers[1]
+			got := podfacts.Of(pod, nil).Containers[1]
 			if got.Env[dual] != c.value || slices.Contains(got.Unresolved, dual) != c.unresolved ||
 				slices.Contains(got.Unresolved, "OTHER") {
 				t.Errorf("%s, %s: %q, unresolved %q", name, what, got.Env, got.Unresolved)
 			}
-			if isDual, known := FactsOf(pod, nil).DualStack(); isDual != (c.value == "true") || known == c.unresolved {
+			if isDual, known := podfacts.Of(pod, nil).DualStack(); isDual != (c.value == "true") || known == c.unresolved {
 				t.Errorf("%s, %s: listens in both: %t, known: %t", name, what, isDual, known)
 			}
 		}
@@ -122,32 +123,32 @@ func TestUnresolved(t *testing.T) {
 func TestTrim(t *testing.T) {
 	whole := everything()
 	small := trim(everything())
-	if got, want := FactsOf(small, nil), FactsOf(whole, nil); !reflect.DeepEqual(got, want) {
+	if got, want := podfacts.Of(small, nil), podfacts.Of(whole, nil); !reflect.DeepEqual(got, want) {
 		t.Errorf("facts of the trimmed pod: %+v, want %+v", got, want)
 	}
-	if got, want := AsRun(small, nil), AsRun(whole, nil); !reflect.DeepEqual(got, want) ||
+	if got, want := podfacts.AsRun(small, nil), podfacts.AsRun(whole, nil); !reflect.DeepEqual(got, want) ||
 		*got.Containers[0].RunAsUser != 7 || !slices.Contains(got.Containers[0].SupplementalGroups, 9) ||
 		*got.Containers[3].RunAsGroup != 11 {
 		t.Errorf("users in the trimmed pod: %+v, want %+v", got, want)
 	}
-	if got, want := MayEscalate(small), []string{"app", "debugger", "logs"}; !slices.Equal(got, want) ||
-		!slices.Equal(MayEscalate(whole), want) {
+	if got, want := podfacts.MayEscalate(small), []string{"app", "debugger", "logs"}; !slices.Equal(got, want) ||
+		!slices.Equal(podfacts.MayEscalate(whole), want) {
 		t.Errorf("in the trimmed pod %q may escalate, want %q", got, want)
 	}
 	since := whole.Status.StartTime.Add(-time.Minute)
 	if !HasNetworkSince(small, since) || !HasNetworkSince(whole, since) {
 		t.Error("the trimmed pod has no network")
 	}
-	if name, state := InitWait(small); name != "wait" || state.Running == nil {
+	if name, state := podfacts.InitWait(small); name != "wait" || state.Running == nil {
 		t.Errorf("waiting is %q %v", name, state)
 	}
-	if !IsHeld(small) {
+	if !podfacts.IsHeld(small) {
 		t.Error("the trimmed pod is not held")
 	}
 	let := everything()
 	ended := &corev1.ContainerStateTerminated{Message: "m"}
 	let.Status.InitContainerStatuses[1].State = corev1.ContainerState{Terminated: ended}
-	if IsHeld(trim(let)) {
+	if podfacts.IsHeld(trim(let)) {
 		t.Error("the trimmed pod is still held")
 	}
 	if owner := metav1.GetControllerOf(small); owner == nil || len(small.OwnerReferences) != 1 {
@@ -166,7 +167,7 @@ func TestTrim(t *testing.T) {
 
 func TestFacts(t *testing.T) {
 	pod := everything()
-	got, err := json.Marshal(FactsOf(pod, map[string]string{annotation.Initialize: "true"}))
+	got, err := json.Marshal(podfacts.Of(pod, map[string]string{annotation.Initialize: "true"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +185,7 @@ func TestFacts(t *testing.T) {
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	bare := FactsOf(&corev1.Pod{}, nil)
+	bare := podfacts.Of(&corev1.Pod{}, nil)
 	if bare.Annotations == nil || !bare.Complete {
 		t.Errorf("a pod without annotations is known to have none: %+v", bare)
 	}
@@ -226,7 +227,7 @@ func TestInitWait(t *testing.T) {
 		container corev1.Container
 		want      bool
 	}{
-		"our program": {corev1.Container{Name: "w", Command: []string{"/usr/bin/" + WaitProgram, "--mode=any"}},
+		"our program": {corev1.Container{Name: "w", Command: []string{"/usr/bin/" + podfacts.WaitProgram, "--mode=any"}},
 			true},
 		"validation":           {corev1.Container{Name: "istio-validation"}, true},
 		"init without a right": {corev1.Container{Name: redirect.InitContainer}, true},
@@ -237,7 +238,7 @@ func TestInitWait(t *testing.T) {
 		pod.Spec.InitContainers = []corev1.Container{{Name: "other"}, c.container}
 		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: c.container.Name,
 			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
-		if got, state := InitWait(pod); (got != "") != c.want || (state.Running != nil) != c.want {
+		if got, state := podfacts.InitWait(pod); (got != "") != c.want || (state.Running != nil) != c.want {
 			t.Errorf("%s: %q", name, got)
 		}
 	}

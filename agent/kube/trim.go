@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
@@ -36,7 +37,7 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 			RunAsUser: s.RunAsUser, RunAsGroup: s.RunAsGroup, FSGroup: s.FSGroup, SupplementalGroups: s.SupplementalGroups,
 		}
 	}
-	for _, c := range trimContainers(ephemeral(pod), false) {
+	for _, c := range trimContainers(podfacts.Ephemeral(pod), false) {
 		small.Spec.EphemeralContainers = append(small.Spec.EphemeralContainers,
 			corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon(c)})
 	}
@@ -60,10 +61,10 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 			continue
 		}
 		kept := corev1.ContainerStatus{Name: c.Name}
-		if isSidecar(pod.Spec.InitContainers[i]) {
+		if podfacts.IsSidecar(pod.Spec.InitContainers[i]) {
 			kept.User = trimUser(c.User)
 		}
-		if isWait(pod.Spec.InitContainers[i]) {
+		if podfacts.IsWait(pod.Spec.InitContainers[i]) {
 			kept.State.Running = c.State.Running
 			if ended := c.State.Terminated; ended != nil {
 				kept.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: ended.ExitCode}
@@ -104,14 +105,14 @@ func trimContainers(containers []corev1.Container, init bool) []corev1.Container
 		if c.Name == redirect.ProxyContainer {
 			kept.Args, kept.Env = words(redirect.ReadArgs(c.Args)), trimEnv(c)
 		}
-		if init && runsWait(c) {
-			kept.Command = []string{WaitProgram}
+		if init && podfacts.RunsWait(c) {
+			kept.Command = []string{podfacts.WaitProgram}
 		}
 		if s := c.SecurityContext; s != nil {
 			kept.SecurityContext = &corev1.SecurityContext{RunAsUser: s.RunAsUser, RunAsGroup: s.RunAsGroup,
 				AllowPrivilegeEscalation: s.AllowPrivilegeEscalation,
 			}
-			if isNetAdmin(c) {
+			if podfacts.IsNetAdmin(c) {
 				kept.SecurityContext.Capabilities = &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}
 			}
 		}
@@ -123,7 +124,7 @@ func trimContainers(containers []corev1.Container, init bool) []corev1.Container
 // trimEnv keeps the variables that are read, each once. One may be four times as large as all annotations: of those the
 // settings are kept whole, but for what may stand around their items; no other says anything by so long a value.
 func trimEnv(c corev1.Container) (small []corev1.EnvVar) {
-	values, unresolved := environment(c)
+	values, unresolved := podfacts.Environment(c)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		value := values[name]
 		if len(value) > longestWord {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/internal/files"
+	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -44,7 +45,7 @@ func (p *Patrol) judge(pod *corev1.Pod, s *sighting) verdict {
 		!kube.HasNetworkSince(pod, p.chained) {
 		return fine
 	}
-	facts := kube.FactsOf(pod, namespace)
+	facts := podfacts.Of(pod, namespace)
 	isMeant := p.redirects(facts)
 	then, told := p.annotationsThen(pod, s)
 	if !told {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/agent/mark"
+	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/prometheus/client_golang/prometheus"
@@ -252,7 +253,7 @@ func (p *Patrol) lookAtSettings(pod *corev1.Pod, r record.Record, its written) (
 // lookAtWait reports a wait that goes on in a pod that carries its mark: the record may be about a sandbox that is
 // gone, or the pod does not see the mark.
 func (p *Patrol) lookAtWait(pod *corev1.Pod, r record.Record, now time.Time) (stuck bool) {
-	name, state := kube.InitWait(pod)
+	name, state := podfacts.InitWait(pod)
 	since, marked := p.Marks.MarkedSince(mark.PodID(r))
 	if state.Running == nil || !marked || r.Decision != record.Redirect {
 		return false
@@ -274,7 +275,7 @@ func (p *Patrol) lookAtWait(pod *corev1.Pod, r record.Record, now time.Time) (st
 // been running without us.
 func (p *Patrol) cameEarly(pod *corev1.Pod, s *sighting) bool {
 	decision, concerns := p.decide(pod)
-	if !concerns || !kube.IsHeld(pod) {
+	if !concerns || !podfacts.IsHeld(pod) {
 		s.early = 0
 		return false
 	}
@@ -291,7 +292,7 @@ func (p *Patrol) decide(pod *corev1.Pod) (d redirect.Decision, concerns bool) {
 	if !known || pod.Spec.HostNetwork || kube.IsOver(pod) || len(pod.Status.PodIPs) == 0 || p.chained.IsZero() {
 		return d, false
 	}
-	d, err := redirect.Decide(kube.FactsOf(pod, namespace), p.Policy)
+	d, err := redirect.Decide(podfacts.Of(pod, namespace), p.Policy)
 	return d, err == nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -222,7 +223,7 @@ func TestRepairDeletes(t *testing.T) {
 
 // A pod that came too early is one that is held by its wait, has a network and no record, and is the plugin's business.
 func TestCameEarly(t *testing.T) {
-	wait := corev1.Container{Name: "istio-validation", Command: []string{"/" + kube.WaitProgram}}
+	wait := corev1.Container{Name: "istio-validation", Command: []string{"/" + podfacts.WaitProgram}}
 	for name, c := range map[string]struct {
 		change func(*corev1.Pod)
 		want   bool

@@ -11,6 +11,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -21,7 +22,7 @@ import (
 // waitingSince has an init wait run in the pod for so long.
 func waitingSince(pod *corev1.Pod, age time.Duration) {
 	started := metav1.NewTime(time.Now().Add(-age))
-	pod.Spec.InitContainers = []corev1.Container{{Name: "wait", Command: []string{"/" + kube.WaitProgram}}}
+	pod.Spec.InitContainers = []corev1.Container{{Name: "wait", Command: []string{"/" + podfacts.WaitProgram}}}
 	pod.Status.InitContainerStatuses = []corev1.ContainerStatus{
 		{Name: "wait", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: started}}},
 	}

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/sirupsen/logrus"
@@ -144,10 +144,10 @@ func (w *Warner) AboutRefusedMark(pod *corev1.Pod, err error) {
 func (w *Warner) aboutSettings(
 	pod *corev1.Pod, namespace map[string]string, policy redirect.Policy, r record.Record, its written,
 ) (refuses bool) {
-	decision, err := redirect.Decide(kube.FactsOf(pod, namespace), policy)
+	decision, err := redirect.Decide(podfacts.Of(pod, namespace), policy)
 	var shared *redirect.SharedUserError
 	if its.uid != 0 && (err != nil || decision.Verdict != redirect.Redirect) {
-		w.aboutPrivileges(pod, kube.AsRun(pod, namespace).SharesProxyUser(its.as(decision.Spec)))
+		w.aboutPrivileges(pod, podfacts.AsRun(pod, namespace).SharesProxyUser(its.as(decision.Spec)))
 	}
 	switch {
 	case errors.As(err, &shared):
@@ -155,7 +155,7 @@ func (w *Warner) aboutSettings(
 	case err != nil:
 		w.warn(pod, eventInvalid, "The pod cannot start: %v", err)
 	case decision.Verdict == redirect.Redirect:
-		runs := kube.AsRun(pod, namespace)
+		runs := podfacts.AsRun(pod, namespace)
 		decision.Spec = its.as(decision.Spec)
 		w.aboutPrivileges(pod, runs.SharesProxyUser(decision.Spec))
 		w.aboutLeftOut(pod, runs.LeftOut(decision.Spec))
@@ -173,7 +173,7 @@ func (w *Warner) aboutSettings(
 // said.
 func (w *Warner) aboutFamilies(pod *corev1.Pod, facts redirect.Pod, captured redirect.Captured) (refuses bool) {
 	dual, known := facts.DualStack()
-	if !kube.IsDualStack(pod) || dual || !known || captured == redirect.CapturedProxy ||
+	if !podfacts.IsDualStack(pod) || dual || !known || captured == redirect.CapturedProxy ||
 		!slices.Contains(captured.Of(), redirect.IPv6) {
 		return false
 	}
@@ -190,7 +190,7 @@ func (w *Warner) aboutPrivileges(pod *corev1.Pod, shared *redirect.SharedUserErr
 	if shared != nil {
 		w.aboutSharedUser(pod, shared, "")
 	}
-	if names := kube.MayEscalate(pod); len(names) > 0 {
+	if names := podfacts.MayEscalate(pod); len(names) > 0 {
 		w.warn(pod, eventEscalation, "In %s a program that is setuid or setgid to the sidecar's user or group bypasses the "+
 			"mesh, and nobody sees it. Set allowPrivilegeEscalation: false", strings.Join(names, ", "))
 	}

@@ -49,5 +49,6 @@ func prepare(bin string) error {
 	if err := build.CNI(bin); err != nil {
 		return err
 	}
-	return build.Product(bin, "./plugin/istio-pod-network-wait", "./agent/istio-pod-network-agent")
+	return build.Product(bin, "./plugin/istio-pod-network-wait", "./agent/istio-pod-network-agent",
+		"./agent/istio-pod-networkctl")
 }

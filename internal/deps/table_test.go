@@ -36,6 +36,8 @@ const (
 	nodeRoom   = "the node's files are the business of the agent's loop and of what uninstalls"
 	lowestRoom = "what is known of the cluster is what all other rooms of the agent stand on"
 	rooms      = "the rooms of the agent know each other by what they need alone; package agent puts them together"
+	noTool     = "the operator's tool is of no use on a node"
+	otherEnd   = "the operator's tool runs on a laptop: of the product it knows decisions, and the types of what it is told"
 	testOnly   = "the laboratory is for tests, demo and benchmarks"
 )
 
@@ -78,7 +80,16 @@ var onCluster = map[string]string{
 	"plugin/netfilter/...": notTheEdge, "k8s.io/client-go/kubernetes/...": oneTypeSet,
 	"k8s.io/client-go/informers/...": oneTypeSet,
 	"testing":                        "testing registers flags and is no part of a product", "internal/testnet": testOnly,
-	"agent/agenttest": testOnly,
+	"agent/agenttest": testOnly, "agent/ctl/...": noTool,
+}
+
+// onLaptop is what the operator's tool does without: it runs on whatever system its user has, and what it needs of a
+// node it asks the agent.
+var onLaptop = map[string]string{
+	"plugin": otherEnd, "plugin/netfilter/...": otherEnd, "plugin/wait": otherEnd, "install/...": otherEnd,
+	"agent": otherEnd, "agent/kube": otherEnd, "agent/answer": otherEnd, "agent/health": otherEnd,
+	"agent/mark": otherEnd, "agent/patrol": otherEnd, "agent/uninstall": otherEnd,
+	"testing": "testing registers flags and is no part of a product", "internal/testnet": testOnly,
 }
 
 // kubeTypes are the types and errors of the API server, which every room of the agent speaks.
@@ -164,13 +175,13 @@ var rules = []rule{
 		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
 	}, forbidden: onCluster},
 	{dir: "agent/kube", allowed: []string{
-		"internal/buildinfo", "plugin/annotation", "plugin/redirect", "k8s.io/api/core/v1", "k8s.io/apimachinery/...",
+		"internal/buildinfo", "internal/podfacts", "plugin/annotation", "plugin/redirect", "k8s.io/api/core/v1", "k8s.io/apimachinery/...",
 		"k8s.io/client-go/...",
 	}, forbidden: with(onCluster, map[string]string{
 		"plugin/record": "what is read off a pod does not depend on what the plugin did", "install": nodeRoom,
 		"agent/...": lowestRoom,
 	})},
-	{dir: "agent/answer", allowed: append([]string{"agent/kube", "plugin/facts"}, kubeTypes...),
+	{dir: "agent/answer", allowed: append([]string{"agent/kube", "internal/podfacts", "plugin/facts"}, kubeTypes...),
 		forbidden: with(onCluster, map[string]string{
 			"plugin/record": "an answer is what the API server knows of a pod, whatever the plugin did with it",
 			"install":       nodeRoom,
@@ -191,7 +202,7 @@ var rules = []rule{
 		"agent/uninstall": rooms, "github.com/prometheus/...": "what is counted is the agent's business",
 	})},
 	{dir: "agent/patrol", allowed: append([]string{
-		"agent/kube", "agent/mark", "internal/entry", "internal/files", "plugin/record", "plugin/redirect",
+		"agent/kube", "agent/mark", "internal/entry", "internal/files", "internal/podfacts", "plugin/record", "plugin/redirect",
 		"github.com/prometheus/client_golang/prometheus", "github.com/sirupsen/logrus",
 		"k8s.io/client-go/tools/record", "k8s.io/client-go/util/flowcontrol",
 	}, kubeTypes...), forbidden: with(onCluster, map[string]string{
@@ -209,6 +220,20 @@ var rules = []rule{
 	}, kubeTypes...)},
 	{dir: "agent/istio-pod-network-agent", allowed: []string{"agent"}},
 
+	{dir: "agent/istio-pod-networkctl", allowed: []string{"agent/ctl"}, forbidden: onLaptop},
+	{dir: "agent/ctl", allowed: []string{
+		"agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output", "internal/buildinfo", "github.com/spf13/cobra",
+	}, forbidden: onLaptop},
+	{dir: "agent/ctl/explain", allowed: []string{
+		"agent/ctl/outcome", "agent/ctl/output", "internal/entry", "internal/excerpt", "internal/podfacts",
+		"plugin/annotation", "plugin/redirect", "github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
+		"k8s.io/client-go/kubernetes/scheme",
+	}, forbidden: onLaptop},
+	{dir: "agent/ctl/outcome", standard: []string{"errors", "fmt"}},
+	{dir: "agent/ctl/output", allowed: []string{
+		"agent/ctl/outcome", "internal/invalid", "github.com/spf13/cobra", "golang.org/x/term", "sigs.k8s.io/yaml",
+	}, forbidden: onLaptop},
+
 	{dir: "docs"}, // its tests compare it with the code
 	{dir: "internal/await", standard: []string{"bytes", "sync", "testing", "time"}},
 	{dir: "internal/buildinfo", standard: []string{"runtime/debug"}},
@@ -224,6 +249,9 @@ var rules = []rule{
 	{dir: "internal/golden", standard: []string{"flag", "fmt", "os", "strings", "testing"}},
 	{dir: "internal/invalid", allowed: []string{"internal/excerpt"}, standard: []string{"errors", "fmt"}},
 	{dir: "internal/linear"},
+	{dir: "internal/podfacts", allowed: []string{"plugin/redirect", "k8s.io/api/core/v1"}, standard: []string{
+		"maps", "net/netip", "path", "slices", "strings",
+	}},
 	{dir: "internal/program", allowed: []string{"internal/buildinfo", "internal/excerpt"}, standard: []string{
 		"fmt", "io", "os", "slices", // not flag: it costs the plugin, which has none, some 25 kB
 	}},
@@ -243,8 +271,8 @@ var rules = []rule{
 	{dir: "internal/watch/exhausted", standard: []string{"os", "os/exec", "path/filepath", "syscall", "testing"}},
 }
 
-// anywhere are the packages that the operator's tool is made of. They build for every system that it is for.
-var anywhere = []string{"internal/entry", "plugin/facts", "plugin/record", "plugin/redirect"}
+// anywhere are the operator's tool and the types that it reads. They build for every system that it is for.
+var anywhere = []string{"agent/istio-pod-networkctl", "plugin/facts", "plugin/record"}
 
 // contracts are what a package of conformance may import of this module.
 var contracts = []string{

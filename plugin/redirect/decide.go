@@ -1,10 +1,6 @@
 package redirect
 
-import (
-	"strconv"
-
-	"github.com/istio-pod-network/controller/plugin/annotation"
-)
+import "github.com/istio-pod-network/controller/plugin/annotation"
 
 // Verdict is the outcome of a decision.
 type Verdict string
@@ -63,14 +59,17 @@ type Decision struct {
 // error, for which IsInvalid holds, names the annotation of a mesh pod that cannot be read, or the container whose user
 // it must not have; such a pod must not start. With an error the verdict is Redirect where all else shows the pod to be
 // in the mesh, and otherwise empty.
-func Decide(pod Pod, policy Policy) (Decision, error) {
-	verdict, reason, err := classify(pod, policy)
+func Decide(pod Pod, policy Policy) (Decision, error) { return decide(pod, policy, nil) }
+
+// decide is Decide that takes note of each question and of where each setting comes from.
+func decide(pod Pod, policy Policy, note *notes) (Decision, error) {
+	verdict, reason, err := classify(pod, policy, note)
 	if err != nil {
 		return Decision{}, err
 	}
 	decision := Decision{Verdict: verdict, Reason: reason, MeshAnnotated: pod.meshAnnotated()}
 	if verdict == Redirect {
-		if decision.Spec, err = policy.Redirect.withPod(pod, pod.proxy()); err != nil {
+		if decision.Spec, err = policy.Redirect.withPod(pod, pod.proxy(), note); err != nil {
 			return decision, err
 		}
 		if shared := pod.SharesProxyUser(decision.Spec); shared != nil && policy.SharedProxyUser == SharedRefuse {
@@ -80,109 +79,23 @@ func Decide(pod Pod, policy Policy) (Decision, error) {
 	return decision, nil
 }
 
-// classify is Decide without the settings.
-func classify(pod Pod, policy Policy) (Verdict, Reason, error) {
-	switch {
-	case pod.Namespace == "" || pod.Name == "":
-		return Untouched, ReasonNotKubernetes, nil
-	case policy.ExcludeNamespaces.Match(pod.Namespace):
-		return Untouched, ReasonNamespaceExcluded, nil
-	case pod.Annotations == nil && !pod.Complete:
-		return Ask, ReasonIncomplete, nil
-	}
-	if reason := exemptOnOpenShift(pod); reason != "" {
-		return Untouched, reason, nil
-	}
-	own, err := pod.ownAnswer()
-	if err != nil {
-		return "", "", err
-	}
-	if reason := exempt(pod, policy, own); reason != "" {
-		return Untouched, reason, nil
-	}
-	return selected(pod, policy, own)
-}
-
-// exemptOnOpenShift knows the pods that OpenShift itself starts in a project.
-func exemptOnOpenShift(pod Pod) Reason {
-	if _, present := pod.Annotations[annotation.OpenShiftDeployer]; present {
-		return ReasonOpenShiftDeployer
-	}
-	if _, present := pod.Annotations[annotation.OpenShiftBuild]; present {
-		return ReasonOpenShiftBuild
-	}
-	return ""
-}
-
-// exempt returns why the pod is left alone whatever the selection, "" if nothing exempts it.
-func exempt(pod Pod, policy Policy, own answer) Reason {
-	switch {
-	case own == no, own == noAnswer && policy.namespaceSays(pod, no):
-		return ReasonOptedOut
-	case pod.injectDisabled():
-		return ReasonInjectDisabled
-	case pod.Annotations[annotation.AmbientRedirection] == "enabled":
-		return ReasonAmbient
-	}
-	if reason := exemptByContainers(pod); reason != "" {
-		return reason
-	}
-	if mode, known := pod.mode(policy); known && mode == ModeNone {
-		return ReasonModeNone
-	}
-	return ""
-}
-
-// exemptByContainers looks at the containers, as far as they are known.
-func exemptByContainers(pod Pod) Reason {
-	for _, c := range pod.InitContainers {
-		// An init wait may carry the name istio-init; without NET_ADMIN it cannot be the one that writes the rules.
-		if c.Name == InitContainer && c.NetAdmin {
-			return ReasonOwnInit
+// classify is decide without the settings: it asks the questions in their order until one ends it.
+func classify(pod Pod, policy Policy, note *notes) (Verdict, Reason, error) {
+	c := inquiry{pod: &pod, policy: &policy, proxy: pod.proxy(), redirected: ReasonOptedIn}
+	for _, q := range questions {
+		if q.only != "" && q.only != policy.Selection {
+			continue
+		}
+		a := q.ask(&c)
+		note.answered(q.reason, a)
+		switch {
+		case a.err != nil:
+			return "", "", a.err
+		case a.verdict == Ask:
+			return Ask, ReasonIncomplete, nil
+		case a.verdict != "":
+			return a.verdict, q.reason, nil
 		}
 	}
-	proxy := pod.proxy()
-	if proxy == nil {
-		return ""
-	}
-	if disabled, err := strconv.ParseBool(proxy.Env[EnvDisableEnvoy]); err == nil && disabled {
-		return ReasonEnvoyDisabled
-	}
-	if len(proxy.Args) >= 2 && proxy.Args[0] == "proxy" && proxy.Args[1] != "sidecar" {
-		return ReasonProxyType
-	}
-	return ""
-}
-
-// selected decides about a pod that nothing exempts.
-func selected(pod Pod, policy Policy, own answer) (Verdict, Reason, error) {
-	reason := ReasonOptedIn
-	switch {
-	case own == yes:
-	case policy.Selection == SelectInjected:
-		if !pod.injected() {
-			return Untouched, ReasonNotInjected, nil
-		}
-		reason = ReasonInjected
-	case !pod.Complete && policy.Agent:
-		return Ask, ReasonIncomplete, nil
-	default:
-		namespace, err := pod.namespaceAnswer()
-		if err != nil && pod.Complete && pod.proxy() == nil {
-			return Untouched, ReasonNotOptedIn, nil // a pod without a sidecar pays for no typo of its namespace
-		}
-		if err != nil {
-			return "", "", err
-		}
-		if namespace != yes {
-			return Untouched, ReasonNotOptedIn, nil
-		}
-	}
-	switch {
-	case !pod.Complete && policy.Agent:
-		return Ask, ReasonIncomplete, nil
-	case pod.Complete && pod.proxy() == nil:
-		return Untouched, ReasonNoProxy, nil
-	}
-	return Redirect, reason, nil
+	return Redirect, c.redirected, nil
 }

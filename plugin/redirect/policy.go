@@ -133,6 +133,14 @@ func (p Pod) namespaceAnswer() (answer, error) {
 	return readAnswer("annotation of namespace "+p.Namespace, p.NamespaceAnnotations)
 }
 
+// namespaceOrigin is where that answer stands; zero if nowhere.
+func (p Pod) namespaceOrigin() (from Origin) {
+	if value, present := p.NamespaceAnnotations[annotation.Initialize]; present {
+		from = Origin{Kind: OfNamespace, Of: p.Namespace, Name: annotation.Initialize, Value: value}
+	}
+	return from
+}
+
 // namespaceSays reports whether the pod's namespace gives that answer, and it counts. With the selection by injection
 // it never does: who edits a namespace puts no pod into the mesh, and none out of it.
 func (p Policy) namespaceSays(pod Pod, this answer) bool {
@@ -158,14 +166,15 @@ func readAnswer(where string, annotations map[string]string) (answer, error) {
 // injectDisabled reads sidecar.istio.io/inject as Istio's plugin does: the label wins over the annotation, and a value
 // that is no boolean says nothing. Where labels are not known, the annotation counts only on a pod without a status
 // annotation: with one, a label may have overruled it.
-func (p Pod) injectDisabled() bool {
+func (p *Pod) injectDisabled() (disabled bool, from Origin) {
 	if label, present := p.Labels[annotation.SidecarInject]; present {
-		return isFalse(label)
+		return isFalse(label), Origin{Kind: OfLabel, Name: annotation.SidecarInject, Value: label}
 	}
-	if !p.Complete && p.injected() {
-		return false
+	text, present := p.Annotations[annotation.SidecarInject]
+	if !present || !p.Complete && p.injected() {
+		return false, from
 	}
-	return isFalse(p.Annotations[annotation.SidecarInject])
+	return isFalse(text), Origin{Kind: OfAnnotation, Name: annotation.SidecarInject, Value: text}
 }
 
 func isFalse(text string) bool {
@@ -174,7 +183,7 @@ func isFalse(text string) bool {
 }
 
 // injected reports whether Istio's injector has given the pod a sidecar.
-func (p Pod) injected() bool {
+func (p *Pod) injected() bool {
 	_, present := p.Annotations[annotation.SidecarStatus]
 	return present
 }

@@ -1,4 +1,6 @@
-package kube
+// Package podfacts reads off a pod's object what the plugin decides by, for the agent and for the operator's tool, and
+// whether it waits for its network.
+package podfacts
 
 import (
 	"maps"
@@ -10,8 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// FactsOf is a pod as the plugin wants to know it.
-func FactsOf(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
+// Of is a pod as the plugin wants to know it.
+func Of(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
 	f := redirect.Pod{
 		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), Complete: true,
 		Annotations: redirect.ReadAnnotations(pod.Annotations), Labels: redirect.ReadLabels(pod.Labels),
@@ -28,10 +30,10 @@ func FactsOf(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
 func containersOf(containers []corev1.Container) []redirect.Container {
 	var all []redirect.Container
 	for _, c := range containers {
-		f := redirect.Container{Name: c.Name, NetAdmin: isNetAdmin(c), Restartable: isSidecar(c)}
+		f := redirect.Container{Name: c.Name, NetAdmin: IsNetAdmin(c), Restartable: IsSidecar(c)}
 		if c.Name == redirect.ProxyContainer {
 			f.Args = redirect.ReadArgs(c.Args)
-			f.Env, f.Unresolved = environment(c)
+			f.Env, f.Unresolved = Environment(c)
 		}
 		if s := c.SecurityContext; s != nil {
 			f.RunAsUser, f.RunAsGroup = s.RunAsUser, s.RunAsGroup
@@ -41,14 +43,14 @@ func containersOf(containers []corev1.Container) []redirect.Container {
 	return all
 }
 
-// isSidecar reports whether an init container goes on beside the containers.
-func isSidecar(c corev1.Container) bool {
+// IsSidecar reports whether an init container goes on beside the containers.
+func IsSidecar(c corev1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
-// environment returns, of the variables that are read, those whose values stand in the pod, and the names of those that
+// Environment returns, of the variables that are read, those whose values stand in the pod, and the names of those that
 // the kubelet takes from elsewhere: what it would find, nobody here can say. Of two the last counts.
-func environment(c corev1.Container) (values map[string]string, unresolved []string) {
+func Environment(c corev1.Container) (values map[string]string, unresolved []string) {
 	values = map[string]string{}
 	elsewhere := map[string]bool{}
 	if len(c.EnvFrom) > 0 {
@@ -69,8 +71,8 @@ func environment(c corev1.Container) (values map[string]string, unresolved []str
 	return values, slices.Sorted(maps.Keys(elsewhere))
 }
 
-// isNetAdmin reports whether the container can write packet rules itself.
-func isNetAdmin(c corev1.Container) bool {
+// IsNetAdmin reports whether the container can write packet rules itself.
+func IsNetAdmin(c corev1.Container) bool {
 	s := c.SecurityContext
 	if s == nil {
 		return false
@@ -94,8 +96,8 @@ func isNetAdmin(c corev1.Container) bool {
 // tells. A user that only the image names is known from there alone, where the runtime reports it (Kubernetes 1.33 with
 // containerd 2 or CRI-O 1.32).
 func AsRun(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
-	facts := FactsOf(pod, namespace)
-	facts.Containers = append(facts.Containers, containersOf(ephemeral(pod))...)
+	facts := Of(pod, namespace)
+	facts.Containers = append(facts.Containers, containersOf(Ephemeral(pod))...)
 	for _, known := range []struct {
 		containers []redirect.Container
 		statuses   []corev1.ContainerStatus
@@ -114,8 +116,8 @@ func AsRun(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
 	return facts
 }
 
-// ephemeral are the containers that were added to the pod while it runs.
-func ephemeral(pod *corev1.Pod) []corev1.Container {
+// Ephemeral are the containers that were added to the pod while it runs.
+func Ephemeral(pod *corev1.Pod) []corev1.Container {
 	var containers []corev1.Container
 	for _, c := range pod.Spec.EphemeralContainers {
 		containers = append(containers, corev1.Container(c.EphemeralContainerCommon))
@@ -144,11 +146,11 @@ func MayEscalate(pod *corev1.Pod) (names []string) {
 			names = append(names, c.Name)
 		}
 	}
-	for _, c := range slices.Concat(pod.Spec.Containers, ephemeral(pod)) {
+	for _, c := range slices.Concat(pod.Spec.Containers, Ephemeral(pod)) {
 		beside(c)
 	}
 	for _, c := range pod.Spec.InitContainers {
-		if isSidecar(c) {
+		if IsSidecar(c) {
 			beside(c)
 		}
 	}

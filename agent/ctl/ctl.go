@@ -1,0 +1,94 @@
+// Package ctl is the program istio-pod-networkctl, the operator's tool: it answers what an operator asks about pods and
+// the plugin, from a laptop. Each command is a room below; this package puts them together.
+//
+// kubectl finds the program by the name kubectl-istio_pod_network, and asks it for completions by the name
+// kubectl_complete-istio_pod_network.
+package ctl
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/istio-pod-network/controller/agent/ctl/explain"
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/spf13/cobra"
+)
+
+// Names of the program.
+const (
+	own          = "istio-pod-networkctl"
+	asPlugin     = "kubectl-istio_pod_network"
+	asCompletion = "kubectl_complete-istio_pod_network"
+	byKubectl    = "kubectl istio-pod-network" // what its user writes then
+)
+
+// process is what the program has of its process.
+type process struct {
+	args           []string // with its name
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+}
+
+// Main runs the program as this process, and returns the exit status.
+func Main() int {
+	return process{os.Args, os.Stdin, os.Stdout, os.Stderr, os.Getenv}.run()
+}
+
+// run returns the exit status.
+func (p process) run() int {
+	name, args := own, p.args[1:]
+	switch strings.TrimSuffix(filepath.Base(p.args[0]), ".exe") {
+	case asPlugin:
+		name = byKubectl
+	case asCompletion:
+		name, args = byKubectl, append([]string{cobra.ShellCompRequestCmd}, args...)
+	}
+	root := p.command(name)
+	root.SetArgs(args)
+	err := root.Execute()
+	status := outcome.StatusOf(err)
+	switch status {
+	case outcome.Well, outcome.NotWell:
+	case outcome.Misused:
+		fmt.Fprintf(p.stderr, "%s: %s; see --help\n", name, oneLine(err))
+	default:
+		fmt.Fprintf(p.stderr, "%s: %s\n", name, oneLine(err))
+	}
+	return status
+}
+
+// oneLine is an error in one line.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+const long = `Answers what an operator asks about istio-pod-network: whether a pod's traffic goes through its
+sidecar, and why.
+
+Exit status: 0 if all that was looked at is well, 1 if something is not, 2 for a wrong command line
+or file, 3 if what was to be asked could not be. Output has colours on a terminal only, and none
+where NO_COLOR is set.`
+
+// command returns the program's root command, under the name by which its user calls it.
+func (p process) command(name string) *cobra.Command {
+	root := &cobra.Command{
+		Use: own, Short: "Say what istio-pod-network does with a pod, and why", Long: long,
+		Version: buildinfo.Version(), SilenceErrors: true, SilenceUsage: true,
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: name},
+	}
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	// Help is as wide as all else.
+	wrapped := fmt.Sprintf("FlagUsagesWrapped %d", output.Width)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags."+wrapped+" "))
+	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
+	namespace := root.PersistentFlags().StringP("namespace", "n", "default", "`namespace` of what names none itself")
+	writer := output.Writer{Out: p.stdout, Colours: output.HasColours(p.stdout, p.getenv)}
+	root.AddCommand(explain.Command(name, namespace, p.stdin, writer))
+	return root
+}

@@ -1,0 +1,121 @@
+package ctl
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/golden"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// ran runs the program, and returns its exit status with what it writes.
+func ran(args ...string) (status int, stdout, stderr string) {
+	var out, errors bytes.Buffer
+	p := process{args, strings.NewReader(""), &out, &errors, func(string) string { return "" }}
+	status = p.run()
+	return status, out.String(), errors.String()
+}
+
+func TestStatus(t *testing.T) {
+	const pod = "explain/testdata/injected.yaml"
+	for _, test := range []struct {
+		args           string
+		status         int
+		stdout, stderr string
+	}{
+		{"", 0, "Available Commands:", ""},
+		{"--version", 0, "istio-pod-networkctl (devel)\n", ""},
+		{"--help", 0, "Available Commands:", ""},
+		{"help explain", 0, "Examples:\n", ""},
+		{"explain --help", 0, "Examples:\n", ""},
+		{"explain -f " + pod, 0, "redirected (injected)", ""},
+		{"explain -f explain/testdata/kinds.yaml", 1, "refused", ""},
+		{"explian", 2, "", `istio-pod-networkctl: unknown command "explian" for "istio-pod-networkctl"`},
+		{"explain --no", 2, "", "istio-pod-networkctl: unknown flag: --no; see --help\n"},
+		{"explain", 2, "", "istio-pod-networkctl: there is nothing to explain; valid: -f FILE"},
+		{"completion bash", 0, "bash completion", ""},
+		{"completion zsh", 0, "#compdef", ""},
+		{"__complete explain -o y", 0, "json\nyaml\n", ""},
+	} {
+		status, stdout, stderr := ran(append([]string{"/usr/bin/istio-pod-networkctl"}, strings.Fields(test.args)...)...)
+		if status != test.status || !strings.Contains(stdout, test.stdout) || !strings.Contains(stderr, test.stderr) ||
+			strings.Count(stderr, "\n") > 1 && !strings.HasPrefix(test.args, "__") {
+			t.Errorf("%q: status %d, %q, %q", test.args, status, stdout, stderr)
+		}
+	}
+}
+
+// kubectl runs the program by another name, which its user does not write, and asks it for completions by a third one.
+func TestByKubectl(t *testing.T) {
+	_, stdout, _ := ran("/usr/bin/kubectl-istio_pod_network", "explain", "--help")
+	if !strings.Contains(stdout, "kubectl istio-pod-network explain -f FILE [flags]\n") ||
+		strings.Contains(stdout, own) {
+		t.Errorf("%s", stdout)
+	}
+	if status, stdout, _ := ran("kubectl-istio_pod_network.exe", "--version"); status != 0 ||
+		stdout != "kubectl istio-pod-network (devel)\n" {
+		t.Errorf("%d, %q", status, stdout)
+	}
+	if _, stdout, _ := ran("kubectl_complete-istio_pod_network", "exp"); !strings.HasPrefix(stdout, "explain\t") {
+		t.Errorf("%q", stdout)
+	}
+}
+
+// docs/commands.md is made of what the program says itself: go test ./agent/ctl -update.
+func TestReference(t *testing.T) {
+	var page strings.Builder
+	page.WriteString("# Commands\n\nWhat `--help` says of each command of [the operator's tool](ctl.md).\n")
+	each(process{}.command(own), func(c *cobra.Command) { page.WriteString(described(c)) })
+	golden.Compare(t, filepath.Join("..", "..", "docs", "commands.md"), page.String())
+}
+
+// each calls look with a command and all below it, but for cobra's own.
+func each(c *cobra.Command, look func(*cobra.Command)) {
+	look(c)
+	for _, below := range c.Commands() {
+		each(below, look)
+	}
+}
+
+func described(c *cobra.Command) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "\n## %s\n\n%s\n\n```\n%s\n```\n", c.CommandPath(), c.Long, c.UseLine())
+	if c.Example != "" {
+		fmt.Fprintf(&text, "\nExamples:\n\n```sh\n%s\n```\n", strings.ReplaceAll(strings.TrimPrefix(c.Example, "  "), "\n  ", "\n"))
+	}
+	var rows []string
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		name, usage := pflag.UnquoteUsage(f)
+		short := ""
+		if f.Shorthand != "" {
+			short = "`-" + f.Shorthand + "`, "
+		}
+		rows = append(rows, fmt.Sprintf("| %s | %s |\n", strings.TrimSpace(short+"`--"+f.Name+"` "+name), usage))
+	})
+	if len(rows) > 0 {
+		text.WriteString("\n| flag | meaning |\n|---|---|\n" + strings.Join(rows, ""))
+	}
+	return text.String()
+}
+
+// Each command has what its user needs to know, in lines of at most output.Width columns.
+func TestHelp(t *testing.T) {
+	each(process{}.command(own), func(c *cobra.Command) {
+		if c.Long == "" || c.Short == "" || c.HasParent() && c.Example == "" {
+			t.Errorf("%s: no description or no example", c.CommandPath())
+		}
+		_, stdout, _ := ran(slices.Concat([]string{own}, strings.Fields(c.CommandPath())[1:], []string{"--help"})...)
+		for line := range strings.Lines(stdout) {
+			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > output.Width {
+				t.Errorf("%s: longer than %d columns: %s", c.CommandPath(), output.Width, line)
+			}
+		}
+	})
+}

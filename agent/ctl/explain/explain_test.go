@@ -1,0 +1,135 @@
+package explain
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/golden"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// explained runs the command, and returns what it writes with the exit status.
+func explained(t *testing.T, stdin string, args ...string) (string, int, error) {
+	t.Helper()
+	var out bytes.Buffer
+	namespace := "default"
+	c := Command("ctl", &namespace, strings.NewReader(stdin), output.Writer{Out: &out})
+	c.SetArgs(append([]string{}, args...)) // cobra takes none for those of the process
+	c.SilenceErrors, c.SilenceUsage = true, true
+	err := c.Execute()
+	return out.String(), outcome.StatusOf(err), err
+}
+
+func TestGolden(t *testing.T) {
+	for name, test := range map[string]struct {
+		args   []string
+		status int
+	}{
+		"kinds.txt":            {[]string{"-f", "testdata/kinds.yaml"}, outcome.NotWell},
+		"kinds-injected.txt":   {[]string{"-f", "testdata/kinds.yaml", "--injected"}, outcome.NotWell},
+		"kinds-annotated.txt":  {[]string{"-f", "testdata/kinds.yaml", "--config", "testdata/network.conflist"}, outcome.NotWell},
+		"injected.txt":         {[]string{"-f", "testdata/injected.yaml"}, outcome.Well},
+		"injected-wide.txt":    {[]string{"-f", "testdata/injected.yaml", "-o", "wide"}, outcome.Well},
+		"injected.json":        {[]string{"-f", "testdata/injected.yaml", "-o", "json"}, outcome.Well},
+		"injected-output.yaml": {[]string{"-f", "testdata/injected.yaml", "-o", "yaml"}, outcome.Well},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, status, err := explained(t, "", test.args...)
+			if status != test.status {
+				t.Errorf("status %d: %v", status, err)
+			}
+			golden.Compare(t, filepath.Join("testdata", name), got)
+			for line := range strings.Lines(got) {
+				if strings.HasSuffix(name, ".txt") && utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > output.Width {
+					t.Errorf("longer than %d columns: %s", output.Width, line)
+				}
+			}
+		})
+	}
+}
+
+// Standard input is a file like any other.
+func TestStandardInput(t *testing.T) {
+	manifest, err := os.ReadFile("testdata/injected.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, status, err := explained(t, string(manifest), "-f", "-", "-o", "json")
+	want, _, _ := explained(t, "", "-f", "testdata/injected.yaml", "-o", "json")
+	if want = strings.ReplaceAll(want, "testdata/injected.yaml", "standard input"); status != 0 || got != want {
+		t.Errorf("%d, %v: %s", status, err, got)
+	}
+}
+
+// What cannot be used is told by its file and document, and is the user's to correct.
+func TestUnusable(t *testing.T) {
+	for manifest, want := range map[string]string{
+		"":                                      "no pod, and nothing that makes pods, is in standard input",
+		"kind: Service\napiVersion: v1":         "no pod, and nothing that makes pods",
+		"kind: Pod\napiVersion: v1\n---\n{a: [": "standard input: document 2 is neither YAML nor JSON",
+		"kind: Pod\napiVersion: v1\nspec: 5":    "standard input: document 1: ",
+		"just: this":                            "standard input: document 1: ",
+		"apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Pod, spec: 5}]": "document 1: items[0]: ",
+	} {
+		if out, status, err := explained(t, manifest, "-f", "-"); status != outcome.Misused || out != "" ||
+			!strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %d, %v, %q", manifest, status, err, out)
+		}
+	}
+	entry := filepath.Join(t.TempDir(), "entry")
+	if err := os.WriteFile(entry, []byte(`{"type": "istio-pod-network", "selection": "all"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const pod = "testdata/injected.yaml"
+	for want, args := range map[string][]string{
+		"there is nothing to explain":        nil,
+		"no such file":                       {"-f", "testdata/absent"},
+		`invalid value "all"`:                {"-f", pod, "--config", entry},
+		"it must be a JSON object of type":   {"-f", pod, "--config", "testdata/injected.json"},
+		"not a JSON object":                  {"-f", pod, "--config", pod},
+		"valid: table, wide, json, yaml":     {"-f", pod, "-o", "xml"},
+		"unknown flag: --filenames":          {"--filenames", pod},
+		`unknown command "cart-0" for`:       {"cart-0"},
+		"open testdata/none: no such file":   {"-f", pod, "--config", "testdata/none"},
+		"unknown shorthand flag: 'z' in -zf": {"-zf"},
+	} {
+		if out, status, err := explained(t, "", args...); status != outcome.Misused || out != "" ||
+			!strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %d, %v, %q", args, status, err, out)
+		}
+	}
+}
+
+// Everything that the plugin can decide has words here, and nothing else has.
+func TestEveryReasonHasWords(t *testing.T) {
+	// Who looks at a pod's object knows its name and all else; the last two are seen on the node alone.
+	unasked := []redirect.Reason{redirect.ReasonInjected, redirect.ReasonOptedIn, redirect.ReasonIncomplete,
+		redirect.ReasonForeignRules, redirect.ReasonAgentAway}
+	for _, reason := range redirect.Reasons {
+		if meanings[reason].is == "" {
+			t.Errorf("%s has no meaning", reason)
+		}
+		if _, put := asks[reason]; put == slices.Contains(unasked, reason) {
+			t.Errorf("%s is asked: %t", reason, put)
+		}
+	}
+	if len(meanings) != len(redirect.Reasons)+1 || len(asks) != len(redirect.Reasons)-len(unasked) {
+		t.Errorf("%d meanings, %d questions, %d reasons", len(meanings), len(asks), len(redirect.Reasons))
+	}
+	for reason, m := range meanings {
+		if strings.Contains(m.next, "docs/") {
+			continue
+		}
+		if m.next != "" && !strings.HasPrefix(m.next, "To have") && !strings.HasPrefix(m.next, "See") &&
+			!strings.HasPrefix(m.next, "Look") {
+			t.Errorf("%s: the next step is %q", reason, m.next)
+		}
+	}
+}

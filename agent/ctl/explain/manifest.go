@@ -1,0 +1,149 @@
+package explain
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+// object is one of a manifest that has a pod, or a pod's template.
+type object struct {
+	kind   string
+	source string
+	pod    *corev1.Pod
+}
+
+// manifest is what files have.
+type manifest struct {
+	objects    []object
+	namespaces map[string]map[string]string // annotations of namespaces, by name
+	others     []string                     // in which no pod is known
+}
+
+// read reads all documents of a file, YAML or JSON; lists may hold lists.
+func (m *manifest) read(source string, data []byte) error {
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096)
+	for document := 1; ; document++ {
+		var raw runtime.RawExtension
+		switch err := decoder.Decode(&raw); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("%s: document %d is neither YAML nor JSON: %w", source, document, err)
+		}
+		if text := bytes.TrimSpace(raw.Raw); len(text) == 0 || string(text) == "null" {
+			continue
+		}
+		if err := m.add(source, raw.Raw); err != nil {
+			return fmt.Errorf("%s: document %d: %w", source, document, err)
+		}
+	}
+}
+
+// add adds an object of JSON.
+func (m *manifest) add(source string, data []byte) error {
+	decoded, kind, err := scheme.Codecs.UniversalDeserializer().Decode(data, nil, nil)
+	switch {
+	case runtime.IsNotRegisteredError(err):
+		m.others = append(m.others, fmt.Sprintf("%s of %s in %s, which is not known here", kind.Kind, kind.GroupVersion(),
+			source))
+		return nil
+	case err != nil:
+		return err
+	}
+	if meta.IsListType(decoded) {
+		return m.addList(source, decoded)
+	}
+	m.addObject(source, decoded)
+	return nil
+}
+
+func (m *manifest) addList(source string, list runtime.Object) error {
+	items, err := meta.ExtractList(list)
+	if err != nil {
+		return err
+	}
+	for i, item := range items {
+		if raw, ok := item.(*runtime.Unknown); ok {
+			if err := m.add(source, raw.Raw); err != nil {
+				return fmt.Errorf("items[%d]: %w", i, err)
+			}
+			continue
+		}
+		m.addObject(source, item)
+	}
+	return nil
+}
+
+func (m *manifest) addObject(source string, decoded runtime.Object) {
+	if namespace, ok := decoded.(*corev1.Namespace); ok {
+		m.namespaces[namespace.Name] = namespace.Annotations
+		return
+	}
+	if kind, pod := podIn(decoded); pod != nil {
+		m.objects = append(m.objects, object{kind, source, pod})
+	}
+}
+
+// podIn returns the pod that an object is or makes, nil if none.
+func podIn(decoded runtime.Object) (kind string, pod *corev1.Pod) {
+	switch o := decoded.(type) {
+	case *corev1.Pod:
+		return "Pod", o
+	case *corev1.PodTemplate:
+		return "PodTemplate", made(o.ObjectMeta, &o.Template)
+	case *corev1.ReplicationController:
+		return "ReplicationController", made(o.ObjectMeta, o.Spec.Template)
+	case *appsv1.Deployment:
+		return "Deployment", made(o.ObjectMeta, &o.Spec.Template)
+	case *appsv1.ReplicaSet:
+		return "ReplicaSet", made(o.ObjectMeta, &o.Spec.Template)
+	case *appsv1.StatefulSet:
+		return "StatefulSet", made(o.ObjectMeta, &o.Spec.Template)
+	case *appsv1.DaemonSet:
+		return "DaemonSet", made(o.ObjectMeta, &o.Spec.Template)
+	case *batchv1.Job:
+		return "Job", made(o.ObjectMeta, &o.Spec.Template)
+	case *batchv1.CronJob:
+		return "CronJob", made(o.ObjectMeta, &o.Spec.JobTemplate.Spec.Template)
+	}
+	return "", nil
+}
+
+// made is a pod of a template, by the name of its owner.
+func made(owner metav1.ObjectMeta, template *corev1.PodTemplateSpec) *corev1.Pod {
+	if template == nil {
+		return nil
+	}
+	pod := &corev1.Pod{ObjectMeta: *template.ObjectMeta.DeepCopy(), Spec: *template.Spec.DeepCopy()}
+	pod.Namespace, pod.Name, pod.GenerateName = owner.Namespace, owner.Name, owner.GenerateName
+	return pod
+}
+
+// named fills in what the API server would: the name, which a generated one begins with, and the namespace.
+func named(pod *corev1.Pod, namespace string) {
+	if pod.Name == "" {
+		pod.Name = strings.TrimSuffix(pod.GenerateName, "-")
+	}
+	if pod.Namespace == "" {
+		pod.Namespace = namespace
+	}
+}
+
+// sorted returns what was not looked at, each kind once.
+func (m *manifest) sorted() []string {
+	slices.Sort(m.others)
+	return slices.Compact(m.others)
+}

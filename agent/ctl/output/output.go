@@ -1,0 +1,93 @@
+// Package output writes what a command of the operator's tool has found: as text for a person, or as JSON or YAML for a
+// program.
+package output
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+	"sigs.k8s.io/yaml"
+)
+
+// APIVersion is that of all that is written as JSON or YAML. Keys may be added under it; none changes its meaning.
+const APIVersion = "pod-network-controller.istio.io/v1"
+
+// Head is what each object begins with.
+type Head struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+}
+
+// HeadOf returns the head of an object of a kind.
+func HeadOf(kind string) Head { return Head{APIVersion, kind} }
+
+// Format is how something is written.
+type Format string
+
+// The formats.
+const (
+	Table Format = "table"
+	Wide  Format = "wide" // a table that leaves nothing out
+	JSON  Format = "json"
+	YAML  Format = "yaml"
+)
+
+// Formats lists them all.
+var Formats = []string{string(Table), string(Wide), string(JSON), string(YAML)}
+
+// ParseFormat reads one.
+func ParseFormat(text string) (Format, error) {
+	for _, known := range Formats {
+		if text == known {
+			return Format(text), nil
+		}
+	}
+	return "", outcome.Misuse(invalid.Text("--output", text, "unknown format", strings.Join(Formats, ", ")))
+}
+
+// Flag gives a command the flag by which its user chooses the format.
+func Flag(c *cobra.Command, format *string) {
+	c.Flags().StringVarP(format, "output", "o", string(Table), "`format`: "+strings.Join(Formats, ", "))
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(Formats, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// Writer writes to a user.
+type Writer struct {
+	Out     io.Writer
+	Format  Format
+	Colours bool
+}
+
+// HasColours reports whether what is written to out is to have colours: it is a terminal, and the environment does not
+// say NO_COLOR (https://no-color.org).
+func HasColours(out io.Writer, getenv func(string) string) bool {
+	file, ok := out.(*os.File)
+	return ok && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd()))
+}
+
+// Object writes an object as JSON or YAML, or by table as text.
+func (w Writer) Object(object any, table func(*Text)) error {
+	var data []byte
+	var err error
+	switch w.Format {
+	case JSON:
+		data, err = json.MarshalIndent(object, "", "  ")
+		data = append(data, '\n')
+	case YAML:
+		data, err = yaml.Marshal(object)
+	default:
+		text := &Text{Wide: w.Format == Wide, colours: w.Colours}
+		table(text)
+		data = []byte(text.String())
+	}
+	if err == nil {
+		_, err = w.Out.Write(data)
+	}
+	return err
+}

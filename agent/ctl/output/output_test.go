@@ -1,0 +1,64 @@
+package output
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func TestWrap(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                   "",
+		"one two":            "one two",
+		"one two three":      "one two|three",
+		"a.long/name of it":  "a.long/|name of it",
+		"unbreakablewordäöü": "unbreakabl|ewordäöü",
+		"x unbreakable/word": "x|unbreakabl|e/word",
+		"ääääääääää öööööööööö": "ääääääääää|öööööööööö",
+	} {
+		if got := strings.Join(wrap(text, 10), "|"); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// Whatever is written, no line is longer than Width, and none ends in a blank.
+func TestWidth(t *testing.T) {
+	text := &Text{}
+	long := strings.Repeat("traffic.sidecar.istio.io/excludeOutboundIPRanges, ", 9)
+	text.Line(Red, "%s", long)
+	text.Item("!", "%s", strings.Repeat("x", 300))
+	text.Columns([][]string{{"WHAT", "IS", "FROM"}, {strings.Repeat("w", 40), "yes", long}, {"short", "", ""}})
+	for line := range strings.Lines(text.String()) {
+		line = strings.TrimSuffix(line, "\n")
+		if utf8.RuneCountInString(line) > Width || strings.TrimRight(line, " ") != line {
+			t.Errorf("%q", line)
+		}
+	}
+	if strings.Contains(text.String(), "\x1b") {
+		t.Error("there are colours where none are to be")
+	}
+}
+
+func TestColours(t *testing.T) {
+	text := &Text{colours: true}
+	text.Line(Green, "well")
+	if text.String() != "\x1b[32mwell\x1b[0m\n" {
+		t.Errorf("%q", text.String())
+	}
+	var out strings.Builder
+	if HasColours(&out, func(string) string { return "" }) {
+		t.Error("colours, and it is no terminal")
+	}
+}
+
+func TestParseFormat(t *testing.T) {
+	for _, format := range Formats {
+		if got, err := ParseFormat(format); err != nil || string(got) != format {
+			t.Errorf("%s: %s, %v", format, got, err)
+		}
+	}
+	if _, err := ParseFormat("xml"); err == nil || !strings.Contains(err.Error(), "table, wide, json, yaml") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,133 @@
+package output
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Width is how many columns text has at most.
+const Width = 100
+
+// Colour is one of a terminal's.
+type Colour string
+
+// The colours. Source: ECMA-48, 8.3.117 (SGR).
+const (
+	Plain  Colour = ""
+	Bold   Colour = "1"
+	Red    Colour = "31"
+	Green  Colour = "32"
+	Yellow Colour = "33"
+)
+
+// Text is text for a person.
+type Text struct {
+	Wide    bool // nothing is left out
+	colours bool
+	strings.Builder
+}
+
+// Line writes a line, in a colour where there are colours. What is longer than a line goes on below it.
+func (t *Text) Line(colour Colour, format string, args ...any) {
+	t.indented(colour, "", fmt.Sprintf(format, args...))
+}
+
+// Item writes a line of a list: what it is, and its text beside it.
+func (t *Text) Item(name, format string, args ...any) {
+	t.indented(Plain, "  "+name+" ", fmt.Sprintf(format, args...))
+}
+
+// Below writes a line that belongs to what is above.
+func (t *Text) Below(format string, args ...any) {
+	t.indented(Plain, "  ", fmt.Sprintf(format, args...))
+}
+
+// indented writes a text behind a prefix, its further lines below its first.
+func (t *Text) indented(colour Colour, prefix, text string) {
+	for i, line := range wrap(text, Width-utf8.RuneCountInString(prefix)) {
+		if i > 0 {
+			prefix = strings.Repeat(" ", utf8.RuneCountInString(prefix))
+		}
+		t.WriteString(strings.TrimRight(prefix+t.paint(colour, line), " ") + "\n")
+	}
+}
+
+func (t *Text) paint(colour Colour, text string) string {
+	if !t.colours || colour == Plain || text == "" {
+		return text
+	}
+	return "\x1b[" + string(colour) + "m" + text + "\x1b[0m"
+}
+
+// Columns writes rows, the first of which is the heading, in columns, indented by two. What does not fit into a line
+// goes on below, in its column.
+func (t *Text) Columns(rows [][]string) {
+	const indent, between = "  ", "  "
+	widths := widthsOf(rows, Width-len(indent)-len(between)*(len(rows[0])-1))
+	for n, row := range rows {
+		colour := Plain
+		if n == 0 {
+			colour = Bold
+		}
+		cells, height := make([][]string, len(row)), 0
+		for i, text := range row {
+			cells[i] = wrap(text, widths[i])
+			height = max(height, len(cells[i]))
+		}
+		for i := range height {
+			line := ""
+			for j, cell := range cells {
+				text := ""
+				if i < len(cell) {
+					text = cell[i]
+				}
+				line += text + strings.Repeat(" ", widths[j]-utf8.RuneCountInString(text)) + between
+			}
+			t.WriteString(indent + t.paint(colour, strings.TrimRight(line, " ")) + "\n")
+		}
+	}
+}
+
+// widthsOf returns the widths of columns that have so many characters together: what each needs, and where that is too
+// much the widest less.
+func widthsOf(rows [][]string, together int) []int {
+	widths, sum := make([]int, len(rows[0])), 0
+	for i := range widths {
+		for _, row := range rows {
+			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
+		}
+		widths[i] = min(widths[i], together)
+		sum += widths[i]
+	}
+	for ; sum > together; sum-- {
+		widths[slices.Index(widths, slices.Max(widths))]--
+	}
+	return widths
+}
+
+// wrap breaks a text into lines of at most width characters: between words, or inside a word that is longer behind a
+// character that separates its parts.
+func wrap(text string, width int) (lines []string) {
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+			lines, line = append(lines, line), ""
+		}
+		for utf8.RuneCountInString(word) > width {
+			runes := []rune(word)
+			at := strings.LastIndexAny(string(runes[:width]), "/,.:=-")
+			head := string(runes[:width])
+			if at > 0 {
+				head = head[:at+1]
+			}
+			lines, word = append(lines, head), word[len(head):]
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
+}
