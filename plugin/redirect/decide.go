@@ -59,17 +59,17 @@ type Decision struct {
 // error, for which IsInvalid holds, names the annotation of a mesh pod that cannot be read, or the container whose user
 // it must not have; such a pod must not start. With an error the verdict is Redirect where all else shows the pod to be
 // in the mesh, and otherwise empty.
-func Decide(pod Pod, policy Policy) (Decision, error) { return decide(pod, policy, nil) }
+func Decide(pod Pod, policy Policy) (Decision, error) { return decide(&pod, &policy, nil) }
 
-// decide is Decide that takes note of each question and of where each setting comes from.
-func decide(pod Pod, policy Policy, note *notes) (Decision, error) {
+// decide is Decide that calls note, unless it is nil, with every question that was asked.
+func decide(pod *Pod, policy *Policy, note noteAnswer) (Decision, error) {
 	verdict, reason, err := classify(pod, policy, note)
 	if err != nil {
 		return Decision{}, err
 	}
 	decision := Decision{Verdict: verdict, Reason: reason, MeshAnnotated: pod.meshAnnotated()}
 	if verdict == Redirect {
-		if decision.Spec, err = policy.Redirect.withPod(pod, pod.proxy(), note); err != nil {
+		if decision.Spec, err = policy.Redirect.withPod(*pod, pod.proxy()); err != nil {
 			return decision, err
 		}
 		if shared := pod.SharesProxyUser(decision.Spec); shared != nil && policy.SharedProxyUser == SharedRefuse {
@@ -80,21 +80,24 @@ func decide(pod Pod, policy Policy, note *notes) (Decision, error) {
 }
 
 // classify is decide without the settings: it asks the questions in their order until one ends it.
-func classify(pod Pod, policy Policy, note *notes) (Verdict, Reason, error) {
-	c := inquiry{pod: &pod, policy: &policy, proxy: pod.proxy(), redirected: ReasonOptedIn}
-	for _, q := range questions {
+func classify(pod *Pod, policy *Policy, note noteAnswer) (Verdict, Reason, error) {
+	c := inquiry{pod: pod, policy: policy, proxy: pod.proxy(), redirected: ReasonOptedIn}
+	for i := range questions {
+		q := &questions[i]
 		if q.only != "" && q.only != policy.Selection {
 			continue
 		}
-		a := q.ask(&c)
-		note.answered(q.reason, a)
+		verdict := q.ask(&c)
+		if note != nil {
+			note(q, &c, verdict)
+		}
 		switch {
-		case a.err != nil:
-			return "", "", a.err
-		case a.verdict == Ask:
+		case c.err != nil:
+			return "", "", c.err
+		case verdict == Ask:
 			return Ask, ReasonIncomplete, nil
-		case a.verdict != "":
-			return a.verdict, q.reason, nil
+		case verdict != "":
+			return verdict, q.reason, nil
 		}
 	}
 	return Redirect, c.redirected, nil

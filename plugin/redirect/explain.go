@@ -5,7 +5,7 @@ type Answer struct {
 	// Reason is what the question is about: the reason of the verdict, where it has one.
 	Reason  Reason
 	Verdict Verdict // "": the decision went on
-	From    Origin  // where the answer was found; zero: nothing stands anywhere
+	From    Origin  // where the answer was found; zero: nothing is said anywhere
 	Err     error   // what was found cannot be read
 }
 
@@ -23,38 +23,27 @@ type Explanation struct {
 	Settings []Setting // in the order of the documentation; none unless the verdict is Redirect and all can be read
 }
 
-// Explain makes the decision that Decide makes, by the same code, and says how. The error is Decide's.
+// Explain makes the decision that Decide makes, by the same code, and says how. The error is Decide's. The plugin, which
+// explains nothing, is not made larger by it.
 func Explain(pod Pod, policy Policy) (Explanation, error) {
-	note := notes{origins: map[string]Origin{}}
-	decision, err := decide(pod, policy, &note)
-	e := Explanation{Decision: decision, Answers: note.answers}
-	if err != nil && decision.Spec.Mode == "" || decision.Verdict != Redirect {
+	var e Explanation
+	var err error
+	e.Decision, err = decide(&pod, &policy, func(q *question, c *inquiry, verdict Verdict) {
+		e.Answers = append(e.Answers, Answer{q.reason, verdict, q.origin(c), c.err})
+	})
+	if e.Verdict != Redirect || e.Spec.Mode == "" {
 		return e, err
 	}
 	for _, s := range settings {
-		from, said := note.origins[s.name]
+		from, said := s.origin(&pod, pod.proxy())
 		if !said {
 			from = Origin{Kind: OfConfig, Name: "redirect." + s.name}
 		}
-		e.Settings = append(e.Settings, Setting{s.name, s.print(&decision.Spec), from})
+		if dual, known := pod.DualStack(); s.name == "families" && policy.Redirect.Families == CapturedProxy &&
+			(dual || !known) {
+			from = pod.proxy().ofVariable(EnvDualStack)
+		}
+		e.Settings = append(e.Settings, Setting{s.name, s.print(&e.Spec), from})
 	}
 	return e, err
-}
-
-// notes are what Explain wants to know of a decision; nil takes none.
-type notes struct {
-	answers []Answer
-	origins map[string]Origin // of settings, by their names
-}
-
-func (n *notes) answered(reason Reason, a finding) {
-	if n != nil {
-		n.answers = append(n.answers, Answer{reason, a.verdict, a.from, a.err})
-	}
-}
-
-func (n *notes) found(setting string, from Origin) {
-	if n != nil {
-		n.origins[setting] = from
-	}
 }

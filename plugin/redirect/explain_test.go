@@ -112,6 +112,41 @@ func TestAnswersHaveOrigins(t *testing.T) {
 	}
 }
 
+// What ended a decision ends it no more when what the answer names is gone.
+func TestOriginsCount(t *testing.T) {
+	gone := func(pod *Pod, from Origin) bool {
+		switch from.Kind {
+		case OfAnnotation:
+			delete(pod.Annotations, from.Name)
+		case OfLabel:
+			delete(pod.Labels, from.Name)
+		case OfNamespace:
+			delete(pod.NamespaceAnnotations, from.Name)
+		case OfVariable:
+			delete(pod.proxy().Env, from.Name)
+		default:
+			return false
+		}
+		return true
+	}
+	tried := 0
+	for _, test := range decisions {
+		pod, policy := meshPod(test.edits...)
+		before, err := Explain(pod, policy)
+		last := before.Answers[len(before.Answers)-1]
+		if err != nil || last.Verdict != Untouched || last.From.Value == "ture" || !gone(&pod, last.From) {
+			continue // of a namespace's typo the pod's own answer makes nothing
+		}
+		tried++
+		if after, _ := Explain(pod, policy); after.Reason == before.Reason {
+			t.Errorf("%s: without %+v it is still %s", test.name, last.From, after.Reason)
+		}
+	}
+	if tried < 12 {
+		t.Errorf("%d decisions were ended by what can be taken away", tried)
+	}
+}
+
 // Each setting names where it comes from: the one of several that counts.
 func TestSettingsHaveOrigins(t *testing.T) {
 	user := func(id int64) edit { return proxyEdit(func(c *Container) { c.RunAsUser = &id }) }

@@ -1,5 +1,11 @@
 package redirect
 
+import (
+	"strconv"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
+)
+
 // OriginKind says what kind of thing an answer or a setting was found in.
 type OriginKind string
 
@@ -23,25 +29,145 @@ type Origin struct {
 	Value string // what stands there, as far as it is kept
 }
 
-// where says it as an error does.
-func (o Origin) where() string {
-	switch o.Kind {
-	case OfVariable:
-		return "container " + o.Of + " env " + o.Name
-	case OfContainer:
-		return "container " + o.Of + " " + o.Name
+// origin returns where the answer to a question was found; zero if nothing is said anywhere. The question was asked.
+func (q *question) origin(c *inquiry) Origin {
+	switch q.reason {
+	case ReasonNotKubernetes:
+		return Origin{Kind: OfRuntime, Name: "CNI_ARGS"}
+	case ReasonNamespaceExcluded:
+		return Origin{Kind: OfConfig, Name: "excludeNamespaces"}
+	case ReasonOpenShiftDeployer:
+		return c.pod.ofAnnotation(annotation.OpenShiftDeployer)
+	case ReasonOpenShiftBuild:
+		return c.pod.ofAnnotation(annotation.OpenShiftBuild)
+	case ReasonOptedOut:
+		return c.ofOptIn()
+	case ReasonInjectDisabled:
+		return c.ofInject()
+	case ReasonAmbient:
+		return c.pod.ofAnnotation(annotation.AmbientRedirection)
+	case ReasonOwnInit:
+		return c.ofInit()
+	case ReasonEnvoyDisabled:
+		return c.proxy.ofVariable(EnvDisableEnvoy)
+	case ReasonProxyType:
+		if c.proxy != nil && len(c.proxy.Args) >= 2 {
+			return Origin{Kind: OfContainer, Of: ProxyContainer, Name: "args", Value: c.proxy.Args[1]}
+		}
+	case ReasonModeNone:
+		return c.ofMode()
+	case ReasonNotInjected:
+		if c.own == yes {
+			return c.ofOptIn()
+		}
+		return c.pod.ofAnnotation(annotation.SidecarStatus)
+	case ReasonNotOptedIn:
+		return c.ofOptIn()
+	case ReasonNoProxy:
+		if c.proxy != nil {
+			return Origin{Kind: OfContainer, Of: ProxyContainer}
+		}
 	}
-	return string(o.Kind) + " " + o.Name
+	return Origin{}
 }
 
-// variable returns a variable of the container, which may be nil, as an origin; zero where it has none.
-func (c *Container) variable(name string) (from Origin, present bool) {
-	if c == nil {
-		return from, false
+// ofOptIn is where the pod has opted in or out, or else its namespace where that counts.
+func (c *inquiry) ofOptIn() (from Origin) {
+	if from = c.pod.ofAnnotation(annotation.Initialize); from.Kind != "" || c.policy.Selection != SelectAnnotated {
+		return from
 	}
-	value, present := c.Env[name]
-	if present {
+	if value, present := c.pod.NamespaceAnnotations[annotation.Initialize]; present {
+		from = Origin{Kind: OfNamespace, Of: c.pod.Namespace, Name: annotation.Initialize, Value: value}
+	}
+	return from
+}
+
+// ofInject is where injection was switched on or off: the label counts before the annotation.
+func (c *inquiry) ofInject() Origin {
+	if label, present := c.pod.Labels[annotation.SidecarInject]; present {
+		return Origin{Kind: OfLabel, Name: annotation.SidecarInject, Value: label}
+	}
+	return c.pod.ofAnnotation(annotation.SidecarInject)
+}
+
+func (c *inquiry) ofInit() (from Origin) {
+	for _, init := range c.pod.InitContainers {
+		if init.Name == InitContainer {
+			from = Origin{Kind: OfContainer, Of: InitContainer, Name: "securityContext"}
+			if init.NetAdmin {
+				from.Value = "NET_ADMIN"
+			}
+		}
+	}
+	return from
+}
+
+func (c *inquiry) ofMode() Origin {
+	if from, said := settings[0].origin(c.pod, c.proxy); said {
+		return from
+	}
+	return Origin{Kind: OfConfig, Name: "redirect.mode", Value: string(c.policy.Redirect.Mode)}
+}
+
+// origin returns where the pod says something of a setting, if it does.
+func (s setting) origin(pod *Pod, proxy *Container) (from Origin, said bool) {
+	for _, key := range s.annotations {
+		if from = pod.ofAnnotation(key); from.Kind != "" {
+			return from, true
+		}
+	}
+	switch s.name {
+	case "proxyUID":
+		from = proxy.ofID("runAsUser", pod.RunAsUser, func(c *Container) *int64 { return c.RunAsUser })
+	case "proxyGID":
+		from = proxy.ofID("runAsGroup", pod.RunAsGroup, func(c *Container) *int64 { return c.RunAsGroup })
+	case "dnsCapture":
+		from = proxy.ofVariable(EnvDNSCapture)
+	case "dropInvalid":
+		if from = proxy.ofVariable(EnvInvalidDrop); from.Kind == "" {
+			from = proxy.ofVariable(EnvDropInvalid)
+		}
+	default:
+		if s.variable != "" {
+			from = proxy.ofVariable(s.variable)
+		}
+	}
+	return from, from.Kind != ""
+}
+
+// ofAnnotation is the pod's annotation; zero if it has none.
+func (p *Pod) ofAnnotation(key string) (from Origin) {
+	if value, present := p.Annotations[key]; present {
+		from = Origin{Kind: OfAnnotation, Name: key, Value: value}
+	}
+	return from
+}
+
+// ofVariable is a variable of the container, which may be nil; zero if it has none.
+func (c *Container) ofVariable(name string) (from Origin) {
+	if c == nil {
+		return from
+	}
+	if value, present := c.Env[name]; present {
 		from = Origin{Kind: OfVariable, Of: c.Name, Name: name, Value: value}
 	}
-	return from, present
+	return from
+}
+
+// ofID is the container's ID, or else the pod's; zero if there is none, or that of root, which is never exempt.
+func (c *Container) ofID(field string, pods *int64, own func(*Container) *int64) (from Origin) {
+	if c == nil {
+		return from
+	}
+	field = "securityContext." + field
+	id := own(c)
+	from = Origin{Kind: OfContainer, Of: c.Name, Name: field}
+	if id == nil {
+		id, from = pods, Origin{Kind: OfPod, Name: field}
+	}
+	if id == nil || *id == 0 {
+		return Origin{}
+	}
+	from.Value = strconv.FormatInt(*id, 10)
+	return from
 }

@@ -47,7 +47,7 @@ const (
 )
 
 // proxy returns the sidecar container, nil if there is none.
-func (p Pod) proxy() *Container {
+func (p *Pod) proxy() *Container {
 	for _, list := range [][]Container{p.Containers, p.InitContainers} {
 		for i := range list {
 			if list[i].Name == ProxyContainer {
@@ -71,7 +71,7 @@ func (p Pod) beside() []Container {
 
 // meshAnnotated reports whether the pod carries an annotation by which someone meant it for the mesh, so that a pod
 // left untouched still gets a record (and, through the agent, a mark an init wait can see).
-func (p Pod) meshAnnotated() bool {
+func (p *Pod) meshAnnotated() bool {
 	for key := range p.Annotations {
 		if ofMesh(key) {
 			return true

@@ -126,24 +126,16 @@ const (
 )
 
 // ownAnswer reads the pod's own opt-in. An unreadable value is an error, not a no: somebody meant this pod.
-func (p Pod) ownAnswer() (answer, error) { return readAnswer("annotation", p.Annotations) }
+func (p *Pod) ownAnswer() (answer, error) { return readAnswer("annotation", p.Annotations) }
 
 // namespaceAnswer reads the opt-in of the pod's namespace.
-func (p Pod) namespaceAnswer() (answer, error) {
+func (p *Pod) namespaceAnswer() (answer, error) {
 	return readAnswer("annotation of namespace "+p.Namespace, p.NamespaceAnnotations)
-}
-
-// namespaceOrigin is where that answer stands; zero if nowhere.
-func (p Pod) namespaceOrigin() (from Origin) {
-	if value, present := p.NamespaceAnnotations[annotation.Initialize]; present {
-		from = Origin{Kind: OfNamespace, Of: p.Namespace, Name: annotation.Initialize, Value: value}
-	}
-	return from
 }
 
 // namespaceSays reports whether the pod's namespace gives that answer, and it counts. With the selection by injection
 // it never does: who edits a namespace puts no pod into the mesh, and none out of it.
-func (p Policy) namespaceSays(pod Pod, this answer) bool {
+func (p *Policy) namespaceSays(pod *Pod, this answer) bool {
 	says, err := pod.namespaceAnswer()
 	return p.Selection == SelectAnnotated && err == nil && says == this
 }
@@ -166,15 +158,14 @@ func readAnswer(where string, annotations map[string]string) (answer, error) {
 // injectDisabled reads sidecar.istio.io/inject as Istio's plugin does: the label wins over the annotation, and a value
 // that is no boolean says nothing. Where labels are not known, the annotation counts only on a pod without a status
 // annotation: with one, a label may have overruled it.
-func (p *Pod) injectDisabled() (disabled bool, from Origin) {
+func (p *Pod) injectDisabled() bool {
 	if label, present := p.Labels[annotation.SidecarInject]; present {
-		return isFalse(label), Origin{Kind: OfLabel, Name: annotation.SidecarInject, Value: label}
+		return isFalse(label)
 	}
-	text, present := p.Annotations[annotation.SidecarInject]
-	if !present || !p.Complete && p.injected() {
-		return false, from
+	if !p.Complete && p.injected() {
+		return false
 	}
-	return isFalse(text), Origin{Kind: OfAnnotation, Name: annotation.SidecarInject, Value: text}
+	return isFalse(p.Annotations[annotation.SidecarInject])
 }
 
 func isFalse(text string) bool {

@@ -28,8 +28,12 @@ var ProxyVariables = []string{EnvDNSCapture, EnvDropInvalid, EnvInvalidDrop, Env
 
 // readProxy takes what Istio takes from the proxy container and no annotation overrules: its user and group, DNS
 // capture and drop-invalid. What else of its environment is read is a setting's variable.
-func (s *Spec) readProxy(pod Pod, proxy Container, note *notes) error {
-	uid, from, err := containerID("runAsUser", proxy.RunAsUser, pod.RunAsUser)
+func (s *Spec) readProxy(pod Pod, proxy Container) error {
+	uid, err := containerID("runAsUser", proxy.RunAsUser, pod.RunAsUser)
+	if err != nil {
+		return err
+	}
+	gid, err := containerID("runAsGroup", proxy.RunAsGroup, pod.RunAsGroup)
 	if err != nil {
 		return err
 	}
@@ -37,19 +41,12 @@ func (s *Spec) readProxy(pod Pod, proxy Container, note *notes) error {
 	// proxy.
 	if uid != 0 {
 		s.ProxyUID = uid
-		note.found("proxyUID", from)
-	}
-	gid, from, err := containerID("runAsGroup", proxy.RunAsGroup, pod.RunAsGroup)
-	if err != nil {
-		return err
 	}
 	if gid != 0 {
 		s.ProxyGID = gid
-		note.found("proxyGID", from)
 	}
-	readBool(&s.DNSCapture, "dnsCapture", proxy, EnvDNSCapture, note)
-	readBool(&s.DropInvalid, "dropInvalid", proxy, EnvDropInvalid, note)
-	readBool(&s.DropInvalid, "dropInvalid", proxy, EnvInvalidDrop, note)
+	s.DNSCapture = envBool(proxy, EnvDNSCapture, s.DNSCapture)
+	s.DropInvalid = envBool(proxy, EnvInvalidDrop, envBool(proxy, EnvDropInvalid, s.DropInvalid))
 	return nil
 }
 
@@ -60,47 +57,46 @@ func (p Pod) DualStack() (dual, known bool) {
 	if proxy == nil || slices.Contains(proxy.Unresolved, EnvDualStack) {
 		return false, false
 	}
-	readBool(&dual, "", *proxy, EnvDualStack, nil)
-	return dual, true
+	return envBool(*proxy, EnvDualStack, false), true
 }
 
 // mode returns the interception mode: what the pod says, else its sidecar, else the operator. It is not known where the
 // agent would tell of a sidecar that may say something else than the operator.
-func (p *Pod) mode(policy Policy) (mode Mode, known bool, from Origin) {
+func (p *Pod) mode(policy *Policy) (mode Mode, known bool) {
 	if text, present := p.Annotations[annotation.InterceptionMode]; present {
-		return Mode(text), true, Origin{Kind: OfAnnotation, Name: annotation.InterceptionMode, Value: text}
+		return Mode(text), true
 	}
-	if from, present := p.proxy().variable(EnvMode); present {
-		return Mode(from.Value), true, from
+	if proxy := p.proxy(); proxy != nil {
+		if text, present := proxy.Env[EnvMode]; present {
+			return Mode(text), true
+		}
 	}
-	mode = policy.Redirect.Mode
-	return mode, p.Complete || !policy.Agent, Origin{Kind: OfConfig, Name: "redirect.mode", Value: string(mode)}
+	return policy.Redirect.Mode, p.Complete || !policy.Agent
 }
 
 // containerID returns the container's ID, else the pod's, else 0.
-func containerID(field string, own, pods *int64) (id ID, from Origin, err error) {
-	from = Origin{Kind: OfContainer, Of: ProxyContainer, Name: "securityContext." + field}
-	number := own
-	if number == nil {
-		number, from = pods, Origin{Kind: OfPod, Name: from.Name}
+func containerID(field string, own, pods *int64) (ID, error) {
+	id := own
+	if id == nil {
+		id = pods
 	}
-	if number == nil {
-		return 0, from, nil
+	if id == nil {
+		return 0, nil
 	}
-	from.Value = strconv.FormatInt(*number, 10)
-	id, err = ParseID(from.Value)
+	text := strconv.FormatInt(*id, 10)
+	parsed, err := ParseID(text)
 	if err != nil {
-		err = invalid.Text("container "+ProxyContainer+" securityContext."+field, from.Value, err.Error(),
-			"0 to 4294967294")
+		return 0, invalid.Text("container "+ProxyContainer+" securityContext."+field, text, err.Error(), "0 to 4294967294")
 	}
-	return id, from, err
+	return parsed, nil
 }
 
-// readBool reads a boolean as Istio's plugin does: absent keeps what is there, unreadable is false.
-func readBool(target *bool, setting string, c Container, name string, note *notes) {
-	if from, present := c.variable(name); present {
-		parsed, err := strconv.ParseBool(from.Value)
-		*target = err == nil && parsed
-		note.found(setting, from)
+// envBool reads a boolean as Istio's plugin does: absent keeps the default, unreadable is false.
+func envBool(c Container, name string, unset bool) bool {
+	text, present := c.Env[name]
+	if !present {
+		return unset
 	}
+	parsed, err := strconv.ParseBool(text)
+	return err == nil && parsed
 }

@@ -10,7 +10,7 @@ import (
 type question struct {
 	reason Reason    // of the verdict, where the answer ends the decision
 	only   Selection // with which it is asked; "": with every
-	ask    func(*inquiry) finding
+	ask    func(*inquiry) Verdict
 }
 
 // questions are all, in the order in which they are asked. A pod for which none ends the decision is redirected.
@@ -40,153 +40,116 @@ type inquiry struct {
 	proxy      *Container // the sidecar, if it is known
 	own        answer     // the pod's own opt-in
 	redirected Reason     // for which the pod is redirected if no question ends the decision
+	err        error      // what the last question was about cannot be read
 }
 
-// finding is what a question came to.
-type finding struct {
-	verdict Verdict // "": the decision goes on
-	from    Origin  // where the answer stands; zero: nowhere, so the decision goes on
-	err     error   // what stands there cannot be read
-}
+// noteAnswer takes note of a question that was asked, and of the verdict, "" where the decision goes on.
+type noteAnswer func(*question, *inquiry, Verdict)
 
 // untouched ends the decision if that holds.
-func untouched(holds bool, from Origin) finding {
+func untouched(holds bool) Verdict {
 	if holds {
-		return finding{verdict: Untouched, from: from}
+		return Untouched
 	}
-	return finding{from: from}
+	return ""
 }
 
-// annotated is the annotation as an origin; zero where there is none.
-func (c *inquiry) annotated(key string) (from Origin, present bool) {
-	value, present := c.pod.Annotations[key]
-	if present {
-		from = Origin{Kind: OfAnnotation, Name: key, Value: value}
-	}
-	return from, present
+// annotated reports whether the pod has the annotation.
+func (c *inquiry) annotated(key string) bool {
+	_, present := c.pod.Annotations[key]
+	return present
 }
 
-func (c *inquiry) notKubernetes() finding {
-	return untouched(c.pod.Namespace == "" || c.pod.Name == "", Origin{Kind: OfRuntime, Name: "CNI_ARGS"})
+func (c *inquiry) notKubernetes() Verdict {
+	return untouched(c.pod.Namespace == "" || c.pod.Name == "")
 }
 
-func (c *inquiry) namespaceExcluded() finding {
-	return untouched(c.policy.ExcludeNamespaces.Match(c.pod.Namespace), Origin{Kind: OfConfig, Name: "excludeNamespaces"})
+func (c *inquiry) namespaceExcluded() Verdict {
+	return untouched(c.policy.ExcludeNamespaces.Match(c.pod.Namespace))
 }
 
-func (c *inquiry) annotationsUnknown() finding {
+func (c *inquiry) annotationsUnknown() Verdict {
 	if c.pod.Annotations == nil && !c.pod.Complete {
-		return finding{verdict: Ask, from: Origin{Kind: OfRuntime, Name: "annotations"}}
+		return Ask
 	}
-	return finding{}
+	return ""
 }
 
 // OpenShift itself starts these pods in a project.
-func (c *inquiry) openShiftDeployer() finding {
-	from, present := c.annotated(annotation.OpenShiftDeployer)
-	return untouched(present, from)
+func (c *inquiry) openShiftDeployer() Verdict {
+	return untouched(c.annotated(annotation.OpenShiftDeployer))
+}
+func (c *inquiry) openShiftBuild() Verdict { return untouched(c.annotated(annotation.OpenShiftBuild)) }
+
+// optedOut reads the pod's own answer, which later questions go by, too.
+func (c *inquiry) optedOut() Verdict {
+	c.own, c.err = c.pod.ownAnswer()
+	return untouched(c.own == no || c.own == noAnswer && c.policy.namespaceSays(c.pod, no))
 }
 
-func (c *inquiry) openShiftBuild() finding {
-	from, present := c.annotated(annotation.OpenShiftBuild)
-	return untouched(present, from)
+func (c *inquiry) injectDisabled() Verdict { return untouched(c.pod.injectDisabled()) }
+
+func (c *inquiry) ambient() Verdict {
+	return untouched(c.pod.Annotations[annotation.AmbientRedirection] == "enabled")
 }
 
-// optedOut reads the pod's own answer first, which later questions go by, too.
-func (c *inquiry) optedOut() finding {
-	from, _ := c.annotated(annotation.Initialize)
-	var err error
-	if c.own, err = c.pod.ownAnswer(); err != nil {
-		return finding{from: from, err: err}
-	}
-	if c.own == noAnswer && c.policy.namespaceSays(*c.pod, no) {
-		return finding{verdict: Untouched, from: c.pod.namespaceOrigin()}
-	}
-	return untouched(c.own == no, from)
-}
-
-func (c *inquiry) injectDisabled() finding { return untouched(c.pod.injectDisabled()) }
-
-func (c *inquiry) ambient() finding {
-	from, _ := c.annotated(annotation.AmbientRedirection)
-	return untouched(from.Value == "enabled", from)
-}
-
-func (c *inquiry) ownInit() finding {
-	for _, container := range c.pod.InitContainers {
+func (c *inquiry) ownInit() Verdict {
+	for i := range c.pod.InitContainers {
 		// An init wait may carry the name istio-init; without NET_ADMIN it cannot be the one that writes the rules.
-		if container.Name == InitContainer {
-			from := Origin{Kind: OfContainer, Of: InitContainer, Name: "securityContext"}
-			if container.NetAdmin {
-				from.Value = "NET_ADMIN"
-				return finding{verdict: Untouched, from: from}
-			}
-			return finding{from: from}
+		if init := &c.pod.InitContainers[i]; init.Name == InitContainer && init.NetAdmin {
+			return Untouched
 		}
 	}
-	return finding{}
+	return ""
 }
 
-func (c *inquiry) envoyDisabled() finding {
-	from, present := c.proxy.variable(EnvDisableEnvoy)
-	disabled, err := strconv.ParseBool(from.Value)
-	return untouched(present && err == nil && disabled, from)
-}
-
-func (c *inquiry) proxyType() finding {
-	if c.proxy == nil || len(c.proxy.Args) < 2 || c.proxy.Args[0] != "proxy" {
-		return finding{}
+func (c *inquiry) envoyDisabled() Verdict {
+	if c.proxy == nil {
+		return ""
 	}
-	kind := c.proxy.Args[1]
-	return untouched(kind != "sidecar", Origin{Kind: OfContainer, Of: ProxyContainer, Name: "args", Value: kind})
+	disabled, err := strconv.ParseBool(c.proxy.Env[EnvDisableEnvoy])
+	return untouched(err == nil && disabled)
 }
 
-func (c *inquiry) modeNone() finding {
-	mode, known, from := c.pod.mode(*c.policy)
-	return untouched(known && mode == ModeNone, from)
+func (c *inquiry) proxyType() Verdict {
+	return untouched(c.proxy != nil && len(c.proxy.Args) >= 2 && c.proxy.Args[0] == "proxy" && c.proxy.Args[1] != "sidecar")
+}
+
+func (c *inquiry) modeNone() Verdict {
+	mode, known := c.pod.mode(c.policy)
+	return untouched(known && mode == ModeNone)
 }
 
 // notInjected is asked with the selection by injection. A pod that has opted in itself needs no injection.
-func (c *inquiry) notInjected() finding {
+func (c *inquiry) notInjected() Verdict {
 	if c.own == yes {
-		from, _ := c.annotated(annotation.Initialize)
-		return finding{from: from}
+		return ""
 	}
 	c.redirected = ReasonInjected
-	from, present := c.annotated(annotation.SidecarStatus)
-	return untouched(!present, from)
+	return untouched(!c.pod.injected())
 }
 
 // notOptedIn is asked with the selection by annotation.
-func (c *inquiry) notOptedIn() finding {
+func (c *inquiry) notOptedIn() Verdict {
 	if c.own == yes {
-		from, _ := c.annotated(annotation.Initialize)
-		return finding{from: from}
+		return ""
 	}
-	if c.unanswered() {
-		return finding{verdict: Ask}
+	if verdict := c.containersUnknown(); verdict != "" {
+		return verdict
 	}
 	namespace, err := c.pod.namespaceAnswer()
-	if err != nil && (!c.pod.Complete || c.proxy != nil) {
-		return finding{from: c.pod.namespaceOrigin(), err: err}
+	if !c.pod.Complete || c.proxy != nil { // a pod without a sidecar pays for no typo of its namespace
+		c.err = err
 	}
-	// A pod without a sidecar pays for no typo of its namespace.
-	return untouched(namespace != yes, c.pod.namespaceOrigin())
+	return untouched(namespace != yes)
 }
 
-// unanswered reports whether the agent is to be asked for what the runtime does not know.
-func (c *inquiry) unanswered() bool { return !c.pod.Complete && c.policy.Agent }
-
-func (c *inquiry) containersUnknown() finding {
-	if c.unanswered() {
-		return finding{verdict: Ask, from: Origin{Kind: OfRuntime, Name: "containers"}}
+// containersUnknown has the agent asked for what the runtime does not know.
+func (c *inquiry) containersUnknown() Verdict {
+	if !c.pod.Complete && c.policy.Agent {
+		return Ask
 	}
-	return finding{}
+	return ""
 }
 
-func (c *inquiry) noProxy() finding {
-	if c.proxy == nil {
-		return untouched(c.pod.Complete, Origin{})
-	}
-	return finding{from: Origin{Kind: OfContainer, Of: ProxyContainer}}
-}
+func (c *inquiry) noProxy() Verdict { return untouched(c.pod.Complete && c.proxy == nil) }

@@ -267,39 +267,36 @@ func (s Spec) MarshalJSON() ([]byte, error) {
 // withPod returns the settings with what the pod itself says: its annotations, then what Istio would read from the
 // proxy container (nil if unknown). The 2018 annotations win over the container: somebody wrote them for this very
 // purpose.
-func (s Spec) withPod(pod Pod, proxy *Container, note *notes) (Spec, error) {
+func (s Spec) withPod(pod Pod, proxy *Container) (Spec, error) {
 	if dual, known := pod.DualStack(); s.Families == CapturedProxy && (dual || !known) {
 		s.Families = CapturedAll
-		from, _ := proxy.variable(EnvDualStack)
-		note.found("families", from)
 	}
 	if proxy != nil {
-		if err := s.readProxy(pod, *proxy, note); err != nil {
+		if err := s.readProxy(pod, *proxy); err != nil {
 			return Spec{}, err
 		}
 	}
 	for _, setting := range settings {
-		from, said := setting.ofPod(pod, proxy)
+		where, text, said := setting.ofPod(pod, proxy)
 		if !said {
 			continue
 		}
-		if err := setting.parse(&s, from.Value); err != nil {
-			return Spec{}, invalid.Text(from.where(), from.Value, err.Error(), setting.valid)
+		if err := setting.parse(&s, text); err != nil {
+			return Spec{}, invalid.Text(where, text, err.Error(), setting.valid)
 		}
-		note.found(setting.name, from)
 	}
 	return s, nil
 }
 
 // ofPod returns what the pod says of the setting, and where.
-func (s setting) ofPod(pod Pod, proxy *Container) (from Origin, said bool) {
+func (s setting) ofPod(pod Pod, proxy *Container) (where, text string, said bool) {
 	for _, key := range s.annotations {
-		if text, said := pod.Annotations[key]; said {
-			return Origin{Kind: OfAnnotation, Name: key, Value: text}, true
+		if text, said = pod.Annotations[key]; said {
+			return "annotation " + key, text, true
 		}
 	}
-	if s.variable == "" {
-		return from, false
+	if s.variable != "" && proxy != nil {
+		text, said = proxy.Env[s.variable]
 	}
-	return proxy.variable(s.variable)
+	return "container " + ProxyContainer + " env " + s.variable, text, said
 }
