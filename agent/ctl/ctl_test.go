@@ -88,7 +88,8 @@ func described(c *cobra.Command) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "\n## %s\n\n%s\n\n```\n%s\n```\n", c.CommandPath(), c.Long, c.UseLine())
 	if c.Example != "" {
-		fmt.Fprintf(&text, "\nExamples:\n\n```sh\n%s\n```\n", strings.ReplaceAll(strings.TrimPrefix(c.Example, "  "), "\n  ", "\n"))
+		examples := strings.ReplaceAll(strings.TrimPrefix(c.Example, "  "), "\n  ", "\n")
+		fmt.Fprintf(&text, "\nExamples:\n\n```sh\n%s\n```\n", examples)
 	}
 	var rows []string
 	c.LocalFlags().VisitAll(func(f *pflag.Flag) {

@@ -37,7 +37,7 @@ const (
 	lowestRoom = "what is known of the cluster is what all other rooms of the agent stand on"
 	rooms      = "the rooms of the agent know each other by what they need alone; package agent puts them together"
 	noTool     = "the operator's tool is of no use on a node"
-	otherEnd   = "the operator's tool runs on a laptop: of the product it knows decisions, and the types of what it is told"
+	otherEnd   = "the operator's tool runs on a laptop: of the product it knows decisions and the types of what it is told"
 	testOnly   = "the laboratory is for tests, demo and benchmarks"
 )
 
@@ -175,7 +175,8 @@ var rules = []rule{
 		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
 	}, forbidden: onCluster},
 	{dir: "agent/kube", allowed: []string{
-		"internal/buildinfo", "internal/podfacts", "plugin/annotation", "plugin/redirect", "k8s.io/api/core/v1", "k8s.io/apimachinery/...",
+		"internal/buildinfo", "internal/podfacts", "plugin/annotation", "plugin/redirect", "k8s.io/api/core/v1",
+		"k8s.io/apimachinery/...",
 		"k8s.io/client-go/...",
 	}, forbidden: with(onCluster, map[string]string{
 		"plugin/record": "what is read off a pod does not depend on what the plugin did", "install": nodeRoom,
@@ -202,7 +203,8 @@ var rules = []rule{
 		"agent/uninstall": rooms, "github.com/prometheus/...": "what is counted is the agent's business",
 	})},
 	{dir: "agent/patrol", allowed: append([]string{
-		"agent/kube", "agent/mark", "internal/entry", "internal/files", "internal/podfacts", "plugin/record", "plugin/redirect",
+		"agent/kube", "agent/mark", "internal/entry", "internal/files", "internal/podfacts", "plugin/record",
+		"plugin/redirect",
 		"github.com/prometheus/client_golang/prometheus", "github.com/sirupsen/logrus",
 		"k8s.io/client-go/tools/record", "k8s.io/client-go/util/flowcontrol",
 	}, kubeTypes...), forbidden: with(onCluster, map[string]string{

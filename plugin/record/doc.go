@@ -9,6 +9,6 @@
 // Programs of different ages meet here during an upgrade. Keys may be added under the same version, and readers ignore
 // the ones they do not know; a version that is not known is an error (IsVersion), never a guess.
 //
-// The types build for every system, since the operator's tool reads records too. What a node alone has, the directory and
-// the network namespaces, is in the files for Linux.
+// The types build for every system, since the operator's tool reads records too. What a node alone has, the directory
+// and the network namespaces, is in the files for Linux.
 package record

@@ -23,8 +23,8 @@ type Explanation struct {
 	Settings []Setting // in the order of the documentation; none unless the verdict is Redirect and all can be read
 }
 
-// Explain makes the decision that Decide makes, by the same code, and says how. The error is Decide's. The plugin, which
-// explains nothing, is not made larger by it.
+// Explain makes the decision that Decide makes, by the same code, and says how. The error is Decide's. The plugin,
+// which explains nothing, is not made larger by it.
 func Explain(pod Pod, policy Policy) (Explanation, error) {
 	var e Explanation
 	var err error

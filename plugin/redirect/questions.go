@@ -112,7 +112,8 @@ func (c *inquiry) envoyDisabled() Verdict {
 }
 
 func (c *inquiry) proxyType() Verdict {
-	return untouched(c.proxy != nil && len(c.proxy.Args) >= 2 && c.proxy.Args[0] == "proxy" && c.proxy.Args[1] != "sidecar")
+	return untouched(c.proxy != nil && len(c.proxy.Args) >= 2 && c.proxy.Args[0] == "proxy" &&
+		c.proxy.Args[1] != "sidecar")
 }
 
 func (c *inquiry) modeNone() Verdict {

@@ -32,9 +32,10 @@ func TestGolden(t *testing.T) {
 		args   []string
 		status int
 	}{
-		"kinds.txt":            {[]string{"-f", "testdata/kinds.yaml"}, outcome.NotWell},
-		"kinds-injected.txt":   {[]string{"-f", "testdata/kinds.yaml", "--injected"}, outcome.NotWell},
-		"kinds-annotated.txt":  {[]string{"-f", "testdata/kinds.yaml", "--config", "testdata/network.conflist"}, outcome.NotWell},
+		"kinds.txt":          {[]string{"-f", "testdata/kinds.yaml"}, outcome.NotWell},
+		"kinds-injected.txt": {[]string{"-f", "testdata/kinds.yaml", "--injected"}, outcome.NotWell},
+		"kinds-annotated.txt": {[]string{"-f", "testdata/kinds.yaml", "--config", "testdata/network.conflist"},
+			outcome.NotWell},
 		"injected.txt":         {[]string{"-f", "testdata/injected.yaml"}, outcome.Well},
 		"injected-wide.txt":    {[]string{"-f", "testdata/injected.yaml", "-o", "wide"}, outcome.Well},
 		"injected.json":        {[]string{"-f", "testdata/injected.yaml", "-o", "json"}, outcome.Well},

@@ -11,7 +11,7 @@ import (
 )
 
 // neverInjected are the namespaces that Istio's injector leaves alone. Source: IgnoredNamespaces in istio/istio,
-// pkg/kube/inject/inject.go.
+// pkg/kube/inject/initializer.go.
 var neverInjected = []string{"kube-system", "kube-public", "kube-node-lease", "local-path-storage"}
 
 // inject gives the pod what Istio's injector would, as far as the plugin looks at it, and says what was assumed.

@@ -42,8 +42,8 @@ const reasonHostNetwork redirect.Reason = "host-network"
 // meaning is what a reason means, and what to do if the pod is meant to be otherwise.
 type meaning struct{ is, next string }
 
-const injectIt = "To have it in the mesh, let Istio inject it: label its namespace istio-injection=enabled (or istio.io/rev=" +
-	"REVISION), and make the pod again."
+const injectIt = "To have it in the mesh, let Istio inject it: label its namespace istio-injection=enabled (or " +
+	"istio.io/rev=REVISION), and make the pod again."
 
 // meanings has every reason that can come out.
 var meanings = map[redirect.Reason]meaning{
@@ -67,8 +67,8 @@ var meanings = map[redirect.Reason]meaning{
 	redirect.ReasonProxyType: {"Its proxy is not a sidecar but another kind, as a gateway's is.", ""},
 	redirect.ReasonModeNone: {"Its interception mode is NONE: its apps call the sidecar by themselves.",
 		"To have it redirected, set sidecar.istio.io/interceptionMode: REDIRECT, and make the pod again."},
-	redirect.ReasonNotInjected: {"Istio's injector has not given it a sidecar: it has no annotation sidecar.istio.io/status.",
-		injectIt},
+	redirect.ReasonNotInjected: {"Istio's injector has not given it a sidecar: it has no annotation " +
+		"sidecar.istio.io/status.", injectIt},
 	redirect.ReasonNotOptedIn: {"With selection annotated, a pod or its namespace has to opt in, and neither has.",
 		"To have it in the mesh, annotate it istio-pod-network-controller/initialize: \"true\", and make it again."},
 	redirect.ReasonNoProxy: {"It is meant for the mesh and has no container istio-proxy: its init wait fails.", injectIt},
