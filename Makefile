@@ -36,7 +36,7 @@ kernels: ## rules, plugin and wait on other kernels, booted in software; options
 	@scripts/kernels.sh $(if $(SHORT),--short) $(KERNELS)
 
 .PHONY: cluster
-cluster: ## bring up that cluster for a person, and say how to use it (root)
+cluster: ## bring up that cluster for a person, and say how to use it (root); scripts/cluster.sh load gives its nodes images
 	@scripts/cluster.sh up
 
 .PHONY: cluster-down

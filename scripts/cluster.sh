@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # A Kubernetes cluster of two nodes on this machine, for a person to try things on: up brings it up and prints how to use it, down takes
-# it down. It lives in namespaces of its own with no route out, and its API server answers on loopback. usage: cluster.sh up [mesh] | down
+# it down. It lives in namespaces of its own with no route out, and its API server answers on loopback. load gives its nodes the images of an
+# archive, as docker save writes it (- is standard input), or, with a name, an image of one static program.
+# usage: cluster.sh up [mesh] | load ARCHIVE|-|PROGRAM [NAME:TAG] | down
 # With mesh it also has what scripts/mesh.sh installs, and how to use it is left to that.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -21,20 +23,31 @@ up() {
 	[ "${1:-}" != mesh ] || mesh=(-mesh)
 	need_node_programs
 	need_go
-	cluster_images buildah
+	images=$dir.images version=$(chart_version)
+	rm -rf "$images"
+	say "building the images"
+	scripts/images.sh --builder none --version "$version" --output "$images" >/dev/null 2>"$cache/images.log" ||
+		refuse "the images could not be built" "$(tail -n 20 "$cache/images.log")"
 	helm=$(scripts/helm.sh)
 	programs=$(scripts/kubernetes.sh kubectl)
 	rm -rf "$dir"
 	mkdir -p "$dir"
 	go -C conformance build -o "$cache/playground" ./playground
-	setsid "$cache/playground" "${mesh[@]}" "$dir" "$E2E_IMAGES"/*/*.tar >"$cache/cluster.log" 2>&1 </dev/null &
+	setsid "$cache/playground" "${mesh[@]}" "$dir" "$images"/*.tar >"$cache/cluster.log" 2>&1 </dev/null &
 	echo $! >"$dir/pid"
 	say "bringing it up; the log is $cache/cluster.log"
+	told=0 begin=$SECONDS
 	until [ -e "$dir/kubeconfig" ]; do
+		steps=$(sed -n 's/^playground: //p' "$cache/cluster.log" | tail -n +$((told + 1)))
+		if [ -n "$steps" ]; then
+			while read -r step; do say "$((SECONDS - begin)) s: $step"; done <<<"$steps"
+			told=$((told + $(wc -l <<<"$steps")))
+		fi
 		# by its number alone: for a moment it still has the name of this script
 		kill -0 "$(cat "$dir/pid")" 2>/dev/null || refuse "it did not come up" "$(tail -n 20 "$cache/cluster.log")"
 		sleep 0.2
 	done
+	rm -rf "$images"
 	[ ${#mesh[@]} = 0 ] || return 0
 	cat <<-HOWTO
 		The cluster is up: nodes node-current (current containerd) and node-debian (Debian's).
@@ -46,8 +59,19 @@ up() {
 		    --namespace istio-pod-network-controller --create-namespace --wait
 		  helm4 test istio-pod-network-controller --namespace istio-pod-network-controller
 
-		The images of this tree are on both nodes under the names that the chart has. make cluster-down takes all of it down.
+		The images of this tree are on both nodes under the names that the chart has. Give the nodes images of yours, or one of a static program:
+
+		  docker save app:1 | scripts/cluster.sh load -
+		  scripts/cluster.sh load ./app app:1
+
+		make mesh brings up a cluster with Istio in it. make cluster-down takes all of it down.
 	HOWTO
+}
+
+load() {
+	running || refuse "there is no cluster to load it into" "make cluster brings one up."
+	"$cache/playground" -load "$dir" "$@" || exit
+	say "on both nodes${2:+: $2}"
 }
 
 down() {
@@ -59,6 +83,9 @@ down() {
 }
 
 case $* in
-up | "up mesh" | down) "$@" ;;
-*) refuse "wrong usage: ${*:-nothing} instead of up or down" "scripts/cluster.sh up [mesh] | down" 2 ;;
+up | "up mesh" | down | "load "*) "$@" ;;
+*)
+	refuse "wrong usage: ${*:-nothing} instead of up, load or down" \
+		"scripts/cluster.sh up [mesh] | load ARCHIVE|-|PROGRAM [NAME:TAG] | down" 2
+	;;
 esac

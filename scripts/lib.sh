@@ -84,6 +84,18 @@ need_go() {
 	version=$(cd "$root" && go version 2>&1) || refuse "this Go cannot build for go $wanted: $version" "$remedy"
 }
 
+# need_space GIB DIRECTORY...: that much is free where each directory is or will be
+need_space() {
+	gib=$1
+	shift
+	for place in "$@"; do
+		while [ ! -d "$place" ]; do place=$(dirname "$place"); done
+		free=$(df -Pk "$place" | awk 'END {print int($4 / 1024 / 1024)}')
+		[ "$free" -ge "$gib" ] || refuse "$free GiB are free at $place, and the first build needs $gib" \
+			"Make room there, or choose another place by XDG_CACHE_HOME, GOCACHE and GOMODCACHE."
+	done
+}
+
 # pinned DIRECTORY MODULE: its version in the go.mod of that directory of conformance. Its caller assigns it to a variable and does
 # nothing else in that command: of several substitutions in one, a shell keeps the last one's status only.
 pinned() {
@@ -148,10 +160,13 @@ need_qemu() {
 	need qemu-system-x86_64=qemu-system-x86 cpio=cpio modprobe=kmod busybox=busybox-static xz=xz-utils zstd=zstd dpkg-deb=dpkg
 }
 
+# chart_version: that of the images that the chart names
+chart_version() { sed -n 's/^appVersion: *"\(.*\)"$/\1/p' "$root/chart/istio-pod-network-controller/Chart.yaml"; }
+
 # cluster_images BUILDER: the images of this tree, in the version that the chart names, by that builder, and in another to upgrade to,
 # assembled without a container tool and for two platforms. Sets E2E_IMAGES and E2E_VERSIONS.
 cluster_images() {
-	version=$(sed -n 's/^appVersion: *"\(.*\)"$/\1/p' "$root/chart/istio-pod-network-controller/Chart.yaml")
+	version=$(chart_version)
 	E2E_IMAGES=$root/dist/e2e/images E2E_VERSIONS="$version $version-next"
 	export E2E_IMAGES E2E_VERSIONS
 	rm -rf "$E2E_IMAGES"

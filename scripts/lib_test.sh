@@ -106,6 +106,15 @@ for case in cni:containernetworking/cni cni:GOVERSION cni:tool helm:helm/v3 helm
 	expect "scripts/${case%%:*}.sh ends without the version of ${case#*:}" [ $status != 0 ]
 done
 
+script space <<'END'
+need_space "$1" "$cache/not/there/yet" /
+END
+run "$work/space" 0
+expect "a full disk is no matter where nothing is needed" [ $status = 0 ]
+run "$work/space" 100000000
+expect "too little space is an error" [ $status = 1 ]
+expect "too little space is told, and where" says "GiB are free at $work.*, and the first build needs 100000000$"
+
 # Help costs nothing: no package is installed, and nothing built. Go prints that of images.sh.
 cat >"$work/bin/go" <<'END'
 #!/bin/sh

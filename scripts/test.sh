@@ -11,6 +11,8 @@ cd "$root"
 need_root
 need nft=nftables iptables-nft=iptables ip=iproute2 nsenter=util-linux setpriv=util-linux strace=strace
 need_go
+# Compiled packages and modules of Kubernetes' take most of it. Once that is done, a run needs little.
+ls -d "$cache"/kubernetes-* >/dev/null 2>&1 || need_space 10 "$cache" "$(go env GOCACHE)" "$(go env GOMODCACHE)"
 
 vet() {
 	local failed=0 module
@@ -47,7 +49,7 @@ stage scripts/images "" go -C scripts/images test -count 1 ./... "$@"
 stage "programs to test with" "" programs
 # Black box, all but e2e, which needs more of the machine: make e2e
 conformance() { go -C conformance test -p 1 -count 1 -timeout 20m "$@"; }
-for package in internal/... bench/... cni shapes shop; do
+for package in internal/... bench/... cni playground shapes shop; do
 	stage "conformance/$package" "" conformance "./$package" "$@"
 done
 stage conformance/node "" conformance ./node -skip '^TestCRIO' "$@"

@@ -27,14 +27,19 @@ const usage = `usage: playground [-mesh] DIRECTORY IMAGE.tar...
   once it is ready. The API server is reached by way of a port on loopback.
   -mesh  builds Istio's images and that of the shop, too, and writes DIRECTORY/istio.yaml, values for them of Istio's
          chart istiod, and DIRECTORY/charts, where Istio's charts are
+
+       playground -load DIRECTORY ARCHIVE|-|PROGRAM [NAME:TAG]
+  gives the nodes of the cluster of that DIRECTORY the images of an archive, as docker save and scripts/images.sh write
+  them (- is standard input), or, with a name, an image of one static program.
 `
 
 func main() {
 	f := flag.NewFlagSet("playground", flag.ExitOnError)
 	f.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	withMesh := f.Bool("mesh", false, "")
+	load := f.Bool("load", false, "")
 	_ = f.Parse(os.Args[1:]) // it exits itself
-	if f.NArg() < 2 {
+	if f.NArg() < 2 || *load && f.NArg() > 3 {
 		f.Usage()
 		os.Exit(2)
 	}
@@ -42,6 +47,13 @@ func main() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+	if *load {
+		if err := (playground{dir: dir}).loadFile(f.Arg(1), f.Arg(2)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	}
 	os.Exit(supervise(playground{dir, f.Args()[1:], *withMesh}))
 }
@@ -70,14 +82,19 @@ func supervise(p playground) int {
 
 // build fills bin with what the cluster needs.
 func (p playground) build(bin string) error {
+	step("building what the cluster needs")
 	if err := cluster.Build(bin); err != nil || !p.mesh {
 		return err
 	}
+	step("building istiod, pilot-agent and the shop")
 	if err := mesh.Build(bin); err != nil {
 		return err
 	}
 	return build.Conformance(bin, "./shop")
 }
+
+// step tells a person what goes on; scripts/cluster.sh passes lines that begin so on.
+func step(what string) { fmt.Fprintln(os.Stderr, "playground:", what) }
 
 const portEnv = "ISTIO_POD_NETWORK_PLAYGROUND_PORT"
 
@@ -120,6 +137,7 @@ func (p playground) Run() int {
 	dir := filepath.Join(isolated.BinDir(), "cluster")
 	err := os.Mkdir(dir, 0o755)
 	if err == nil {
+		step("starting the control plane and two nodes")
 		var c *cluster.Cluster
 		if c, err = cluster.Start(isolated.BinDir(), dir, runtimes...); c != nil {
 			defer c.Stop()
@@ -148,6 +166,7 @@ func (p playground) fill(c *cluster.Cluster) error {
 		}
 		images = append(images, made...)
 	}
+	step("giving the nodes the images")
 	for _, n := range c.Nodes {
 		for _, image := range images {
 			if err := n.Import(image); err != nil {
@@ -155,8 +174,12 @@ func (p playground) fill(c *cluster.Cluster) error {
 			}
 		}
 	}
-	l, err := net.Listen("unix", p.socket())
+	l, err := net.Listen("unix", p.loadSocket())
 	if err != nil {
+		return err
+	}
+	go takeImages(l, c.Dir, c.Nodes)
+	if l, err = net.Listen("unix", p.socket()); err != nil {
 		return err
 	}
 	go forward(l, "tcp", strings.TrimPrefix(c.Server.URL(), "https://"))
