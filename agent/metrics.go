@@ -84,6 +84,10 @@ func newMetrics() *metrics {
 				Name: prefix + "older_rules_pods",
 				Help: "Pods whose rules another release has written than those that this one writes for the same settings",
 			}),
+			Waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+				Name: prefix + "waiting_pods",
+				Help: "Pods whose init wait has been running for longer than --stuck-after, or has given up before",
+			}),
 			Swept: counters("records_swept_total", "Records removed because their sandbox is gone", "because"),
 		},
 	}
@@ -103,6 +107,9 @@ func newMetrics() *metrics {
 	for _, verdict := range patrol.Outside {
 		m.patrol.Outside.WithLabelValues(verdict)
 	}
+	for _, why := range patrol.Sweeps {
+		m.patrol.Swept.WithLabelValues(why)
+	}
 	for _, source := range answer.Sources {
 		m.questions.WithLabelValues(string(source))
 	}
@@ -111,10 +118,22 @@ func newMetrics() *metrics {
 	info.Set(1)
 	m.registry.MustRegister(m.adds, m.addDuration, m.marks, m.markLatency, m.questions, m.requests,
 		m.installed, m.contested, m.repairs,
-		m.patrol.Bypasses, m.patrol.Bypassed, m.patrol.Refusing, m.patrol.Outside, m.patrol.Older, m.patrol.Swept,
-		m.podRepairs, m.renewals, info,
+		m.patrol.Bypasses, m.patrol.Bypassed, m.patrol.Refusing, m.patrol.Outside, m.patrol.Older, m.patrol.Waiting,
+		m.patrol.Swept, m.podRepairs, m.renewals, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// showReady has /metrics say whether the agent is ready, of which Prometheus knows nothing otherwise.
+func (m *metrics) showReady(ready func() bool) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: prefix + "ready", Help: "1 while the agent is ready, as /readyz says",
+	}, func() float64 {
+		if ready() {
+			return 1
+		}
+		return 0
+	}))
 }
 
 func counters(name, help string, labels ...string) *prometheus.CounterVec {

@@ -145,6 +145,9 @@ need_node_programs() {
 		haproxy=haproxy
 }
 
+# need_prometheus: Prometheus, which reads the agents' metrics, and promtool, which checks them and the alerts
+need_prometheus() { need promtool=prometheus; }
+
 # need_c: a C compiler, and the headers that runc is built with
 need_c() {
 	need cc=gcc pkg-config=pkg-config

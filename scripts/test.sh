@@ -10,6 +10,7 @@ cd "$root"
 . scripts/stages.sh
 need_root
 need nft=nftables iptables-nft=iptables ip=iproute2 nsenter=util-linux setpriv=util-linux strace=strace
+need_prometheus
 need_go
 # Compiled packages and modules of Kubernetes' take most of it. Once that is done, a run needs little.
 ls -d "$cache"/kubernetes-* >/dev/null 2>&1 || need_space 10 "$cache" "$(go env GOCACHE)" "$(go env GOMODCACHE)"

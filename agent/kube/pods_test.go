@@ -119,6 +119,49 @@ func TestUnresolved(t *testing.T) {
 	}
 }
 
+// A wait goes on for long if it has run for longer than that, or if it has given up: its next attempt is no new wait.
+func TestWaitsLong(t *testing.T) {
+	now := time.Now()
+	running := func(age time.Duration) corev1.ContainerState {
+		return corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(now.Add(-age))}}
+	}
+	ended := func(code int32) corev1.ContainerState {
+		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code}}
+	}
+	again := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+	for name, c := range map[string]struct {
+		state    corev1.ContainerState
+		restarts int32
+		change   func(*corev1.Pod)
+		want     bool
+	}{
+		"not started yet":      {corev1.ContainerState{}, 0, nil, false},
+		"for a moment":         {running(time.Second), 0, nil, false},
+		"for as long":          {running(time.Minute), 0, nil, false},
+		"for longer":           {running(time.Minute + time.Second), 0, nil, true},
+		"it has ended":         {ended(0), 0, nil, false},
+		"it has given up":      {ended(126), 0, nil, true},
+		"it is to start again": {again, 3, nil, true},
+		"it tries again":       {running(time.Second), 1, nil, true},
+		"it has ended at last": {ended(0), 2, nil, false},
+		"the pod is over":      {ended(126), 0, func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, false},
+		"no wait":              {running(time.Hour), 0, func(p *corev1.Pod) { p.Spec.InitContainers = nil }, false},
+	} {
+		pod := meshPod()
+		pod.Spec.InitContainers = []corev1.Container{{Name: "istio-validation"}}
+		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "istio-validation", State: c.state,
+			RestartCount: c.restarts}}
+		if c.change != nil {
+			c.change(pod)
+		}
+		for kind, p := range map[string]*corev1.Pod{"whole": pod, "trimmed": trim(pod)} {
+			if got := WaitsLong(p, now, time.Minute); got != c.want {
+				t.Errorf("%s, the %s pod: %t", name, kind, got)
+			}
+		}
+	}
+}
+
 // Trimming loses nothing that the facts, the warnings and the search for a bypass look at.
 func TestTrim(t *testing.T) {
 	whole := everything()

@@ -3,6 +3,7 @@ package kube
 import (
 	"time"
 
+	"github.com/istio-pod-network/controller/internal/podfacts"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -28,4 +29,15 @@ func HasNetworkSince(pod *corev1.Pod, chained time.Time) bool {
 		}
 	}
 	return pod.Status.StartTime != nil && pod.Status.StartTime.After(chained) // the kubelet first heard of the pod
+}
+
+// WaitsLong reports whether the pod is held by its init wait, which has been running for longer than that, or has given
+// up before.
+func WaitsLong(pod *corev1.Pod, now time.Time, than time.Duration) bool {
+	_, its := podfacts.WaitStatus(pod)
+	if IsOver(pod) || !podfacts.IsHeld(pod) {
+		return false
+	}
+	long := its.State.Running != nil && now.Sub(its.State.Running.StartedAt.Time) > than
+	return long || its.State.Terminated != nil || its.RestartCount > 0
 }

@@ -65,12 +65,12 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 			kept.User = trimUser(c.User)
 		}
 		if podfacts.IsWait(pod.Spec.InitContainers[i]) {
-			kept.State.Running = c.State.Running
+			kept.State.Running, kept.RestartCount = c.State.Running, c.RestartCount
 			if ended := c.State.Terminated; ended != nil {
 				kept.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: ended.ExitCode}
 			}
 		}
-		if kept.User != nil || kept.State.Running != nil || kept.State.Terminated != nil {
+		if kept.User != nil || kept.State.Running != nil || kept.State.Terminated != nil || kept.RestartCount > 0 {
 			small.Status.InitContainerStatuses = append(small.Status.InitContainerStatuses, kept)
 		}
 	}

@@ -104,6 +104,7 @@ func patrolling(t *testing.T, pods ...*corev1.Pod) *beat {
 			Bypassed: prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"}), Swept: counter(),
 			Refusing: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "g"}, []string{"family"}),
 			Older:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"}),
+			Waiting:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"}),
 			Outside:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "g"}, []string{"because"}),
 		},
 		Log: agenttest.Quiet(),

@@ -69,6 +69,7 @@ type Metrics struct {
 	Refusing *prometheus.GaugeVec   // by the family that their sidecars refuse, now
 	Outside  *prometheus.GaugeVec   // now, by verdict
 	Older    prometheus.Gauge       // now
+	Waiting  prometheus.Gauge       // for long, now
 	Swept    *prometheus.CounterVec // by why the record was stale
 }
 
@@ -178,7 +179,7 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 	verdicts, before := map[verdict][]string{}, p.seen
 	older, hashes := []string{}, rendered{}
 	p.seen = map[types.UID]*sighting{}
-	refusing := 0
+	refusing, waiting := 0, 0
 	var broken []*corev1.Pod // that lack what the plugin should have done
 	for _, pod := range p.Pods.All() {
 		name, s := pod.Namespace+"/"+pod.Name, before[pod.UID]
@@ -190,6 +191,9 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 		its, known := hashes.of(r, p.rendered, p.Store)
 		if p.lookAtSettings(pod, r, its) {
 			refusing++
+		}
+		if kube.WaitsLong(pod, now, p.StuckAfter) {
+			waiting++
 		}
 		stuck := recorded && p.lookAtWait(pod, r, now)
 		if known && !kube.IsOver(pod) && its.isOlder(r) {
@@ -208,6 +212,7 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 	p.publish(verdicts)
 	p.older.store(older)
 	p.Metrics.Older.Set(float64(len(older)))
+	p.Metrics.Waiting.Set(float64(waiting))
 	p.rendered = hashes
 	// One that has come meanwhile is not seen yet, and may have been marked, warned of and asked about already.
 	exists := func(uid types.UID) bool { return p.seen[uid] != nil || p.Pods.WithID(string(uid)) != nil }

@@ -46,6 +46,9 @@ const (
 	orphanPod        = "pod-gone"
 )
 
+// Sweeps are all of them.
+var Sweeps = []string{orphanBoot, orphanSuperseded, orphanPod}
+
 // orphaned returns why the record's sandbox must be gone, "" if it need not be.
 func (p *Patrol) orphaned(id string, r record.Record, its []record.Record) string {
 	if r.NetNS.Boot() != p.Boot {

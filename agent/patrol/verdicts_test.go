@@ -126,6 +126,10 @@ func TestVerdicts(t *testing.T) {
 		if !strings.Contains(strings.Join(all, "\n"), c.words) {
 			t.Errorf("%s: %q, want %q", name, all, c.words)
 		}
+		waits := map[bool]float64{true: 1}[kube.WaitsLong(pod, time.Now(), time.Minute)]
+		if got := sum(t, b.Metrics.Waiting); got != waits {
+			t.Errorf("%s: %g wait for long, want %g", name, got, waits)
+		}
 		bypasses := map[bool][]string{true: {"shop/cart"}}[c.bypass]
 		if distrusted := b.installation.distrusted == 1; !slices.Equal(b.Bypassed(), bypasses) || distrusted != c.bypass {
 			t.Errorf("%s: %q bypass the mesh, want %q; drop-in distrusted: %t", name, b.Bypassed(), bypasses, distrusted)

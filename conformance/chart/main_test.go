@@ -53,7 +53,7 @@ func furnish() error {
 		args  []string
 	}{
 		{namespaces, []string{"apply", "-f", "-"}},
-		{podMonitors, []string{"apply", "-f", "-"}},
+		{kindOfPrometheus("PodMonitor") + "---\n" + kindOfPrometheus("PrometheusRule"), []string{"apply", "-f", "-"}},
 		{"", []string{"apply", "--server-side", "-f", filepath.Join(build.Root(), "conformance", "openshift")}},
 		{"", []string{"wait", "--for=condition=Established", "--timeout=1m", "crd", "--all"}},
 	} {
@@ -67,18 +67,21 @@ func furnish() error {
 // namespaces is the one of the chart's objects.
 const namespaces = "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + system + "}\n"
 
-// podMonitors are the least that a Prometheus operator would define.
-const podMonitors = `apiVersion: apiextensions.k8s.io/v1
+// kindOfPrometheus is the least that a Prometheus operator would define of a kind.
+func kindOfPrometheus(kind string) string {
+	plural := strings.ToLower(kind) + "s"
+	return `apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: {name: podmonitors.monitoring.coreos.com}
+metadata: {name: ` + plural + `.monitoring.coreos.com}
 spec:
   group: monitoring.coreos.com
-  names: {kind: PodMonitor, plural: podmonitors}
+  names: {kind: ` + kind + `, plural: ` + plural + `}
   scope: Namespaced
   versions:
   - {name: v1, served: true, storage: true,
      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
 `
+}
 
 func TestMain(m *testing.M) { os.Exit(isolated.Main(run{m}, prepare)) }
 

@@ -15,7 +15,7 @@ import (
 func TestOptional(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		manifests := template(t, helm, "metrics.service.enabled=true", "metrics.podMonitor.enabled=true",
-			"metrics.podMonitor.labels.release=prometheus",
+			"metrics.podMonitor.labels.release=prometheus", "metrics.prometheusRule.enabled=true",
 			"metrics.dashboard.enabled=true", "resourceQuota.enabled=true", "startupTaint.enabled=true",
 			"startupTaint.key=example.com/wait",
 			"cni.mode=aux", "agent.apiQPS=20", "agent.apiBurst=40",
@@ -36,14 +36,14 @@ func TestOptional(t *testing.T) {
 			agent.ReadinessProbe.HTTPGet.Host != "127.0.0.1" {
 			t.Errorf("%s %+v", agent.Image, agent.ReadinessProbe.HTTPGet)
 		}
-		for _, kind := range []string{"Service", "PodMonitor", "ResourceQuota"} {
+		for _, kind := range []string{"Service", "PodMonitor", "PrometheusRule", "ResourceQuota"} {
 			if !strings.Contains(manifests, "kind: "+kind+"\n") {
 				t.Errorf("no %s", kind)
 			}
 		}
 	})
-	for _, word := range []string{"PodMonitor", "kind: Service\n", "startup-taint", "kind: ResourceQuota", "dashboard",
-		"uninstall-all"} {
+	for _, word := range []string{"PodMonitor", "PrometheusRule", "kind: Service\n", "startup-taint",
+		"kind: ResourceQuota", "dashboard", "uninstall-all"} {
 		if plain := template(t, "helm4"); strings.Contains(plain, word) {
 			t.Errorf("%s was not asked for:\n%s", word, plain)
 		}
@@ -57,7 +57,7 @@ func TestLabelsBeneath(t *testing.T) {
 		manifests := template(t, helm, "agent.podLabels."+key, "agent.podLabels.team=mesh",
 			`agent.podAnnotations.checksum/network\.json=none`,
 			"metrics.dashboard.enabled=true", "metrics.dashboard.labels."+key, "metrics.podMonitor.enabled=true",
-			"metrics.podMonitor.labels."+key)
+			"metrics.podMonitor.labels."+key, "metrics.prometheusRule.enabled=true", "metrics.prometheusRule.labels."+key)
 		taken(t, manifests)
 		var d appsv1.DaemonSet
 		find(t, manifests, "DaemonSet", "istio-pod-network-agent", &d)
@@ -84,7 +84,7 @@ func TestRecommendedLabels(t *testing.T) {
 			manifests := template(t, helm, "kubernetesDistribution="+distribution, "hooks=true", "namespace.create=true",
 				"startupTaint.enabled=true", "repair=delete", "injection.replaceInit=true", "admissionPolicy.enabled=true",
 				"metrics.service.enabled=true", "metrics.podMonitor.enabled=true", "metrics.dashboard.enabled=true",
-				"resourceQuota.enabled=true")
+				"metrics.prometheusRule.enabled=true", "resourceQuota.enabled=true")
 			for _, o := range objects(t, manifests) {
 				labels := o.GetLabels()
 				if o.GetKind() == "Pod" {

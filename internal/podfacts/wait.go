@@ -10,17 +10,23 @@ import (
 
 // InitWait returns the init container that waits for the mark, with its state; "" if the pod has none.
 func InitWait(pod *corev1.Pod) (name string, state corev1.ContainerState) {
+	name, status := WaitStatus(pod)
+	return name, status.State
+}
+
+// WaitStatus is InitWait with all that the pod's status says of that container.
+func WaitStatus(pod *corev1.Pod) (name string, its corev1.ContainerStatus) {
 	i := slices.IndexFunc(pod.Spec.InitContainers, IsWait)
 	if i < 0 {
-		return "", state
+		return "", its
 	}
 	name = pod.Spec.InitContainers[i].Name
 	for _, status := range pod.Status.InitContainerStatuses {
 		if status.Name == name {
-			state = status.State
+			its = status
 		}
 	}
-	return name, state
+	return name, its
 }
 
 // IsHeld reports whether the pod has an init wait that has not let it go: it does not start until its network is
