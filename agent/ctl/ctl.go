@@ -15,6 +15,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/explain"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/ctl/trace"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/spf13/cobra"
 )
@@ -89,6 +90,6 @@ func (p process) command(name string) *cobra.Command {
 	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
 	namespace := root.PersistentFlags().StringP("namespace", "n", "default", "`namespace` of what names none itself")
 	writer := output.Writer{Out: p.stdout, Colours: output.HasColours(p.stdout, p.getenv)}
-	root.AddCommand(explain.Command(name, namespace, p.stdin, writer))
+	root.AddCommand(explain.Command(name, namespace, p.stdin, writer), trace.Command(name, namespace, p.stdin, writer))
 	return root
 }

@@ -224,12 +224,18 @@ var rules = []rule{
 
 	{dir: "agent/istio-pod-networkctl", allowed: []string{"agent/ctl"}, forbidden: onLaptop},
 	{dir: "agent/ctl", allowed: []string{
-		"agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output", "internal/buildinfo", "github.com/spf13/cobra",
+		"agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output", "agent/ctl/trace", "internal/buildinfo",
+		"github.com/spf13/cobra",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/explain", allowed: []string{
 		"agent/ctl/outcome", "agent/ctl/output", "internal/entry", "internal/excerpt", "internal/podfacts",
 		"plugin/annotation", "plugin/redirect", "github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
 		"k8s.io/client-go/kubernetes/scheme",
+	}, forbidden: onLaptop},
+	{dir: "agent/ctl/trace", allowed: []string{
+		"agent/ctl/explain", // a pod's rules come of its decision
+		"agent/ctl/outcome", "agent/ctl/output", "internal/invalid", "plugin/redirect", "plugin/trace",
+		"github.com/spf13/cobra", "k8s.io/api/core/v1",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/outcome", standard: []string{"errors", "fmt"}},
 	{dir: "agent/ctl/output", allowed: []string{

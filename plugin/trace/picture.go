@@ -70,7 +70,7 @@ func (way Way) noteText() []string {
 	text := "no rule takes it"
 	for _, s := range way.Steps {
 		if s.Decides {
-			text = fmt.Sprintf("%s %d: %s", s.name(), s.Rule, s.Why)
+			text = fmt.Sprintf("%s %d: %s", s.Name(), s.Rule, s.Why)
 		}
 	}
 	if way.Landed == Dropped {

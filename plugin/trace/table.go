@@ -32,7 +32,7 @@ func (way Way) Table(all bool) string {
 			n := way.skipped(i)
 			if i += n - 1; !way.chainTaken(s) {
 				number++
-				line("", fmt.Sprint(number), s.Hook, s.name(), "", fmt.Sprintf("none of its %s takes the packet", rulesText(n)))
+				line("", fmt.Sprint(number), s.Hook, s.Name(), "", fmt.Sprintf("none of its %s takes the packet", rulesText(n)))
 			}
 			continue
 		}
@@ -48,7 +48,7 @@ func (way Way) Table(all bool) string {
 		if s.Missed != "" {
 			text = append(wrap("not: "+s.Missed, textWidth), wrap(s.Text(), textWidth)...)
 		}
-		line(mark, fmt.Sprint(number), s.Hook, s.name(), rule, text[0])
+		line(mark, fmt.Sprint(number), s.Hook, s.Name(), rule, text[0])
 		for _, more := range text[1:] {
 			line("", "", "", "", "", more)
 		}
@@ -85,8 +85,8 @@ func (way Way) chainTaken(s Step) bool {
 	return false
 }
 
-// name returns the chain as the backend calls it, with iptables behind its table.
-func (s Step) name() string {
+// Name returns the chain as the backend calls it, with iptables behind its table.
+func (s Step) Name() string {
 	if s.Kind == "" || s.foreign {
 		return s.Chain
 	}
@@ -161,7 +161,7 @@ func (way Way) Where() string {
 func (way Way) Because() string {
 	for _, s := range way.Steps {
 		if s.Decides {
-			return fmt.Sprintf("%s, rule %d: %s", s.name(), s.Rule, s.Why)
+			return fmt.Sprintf("%s, rule %d: %s", s.Name(), s.Rule, s.Why)
 		}
 	}
 	return "no rule takes it"

@@ -39,7 +39,16 @@ type Explanation struct {
 	Questions []Question `json:"questions"`
 	Settings  []Setting  `json:"settings,omitempty"` // of a redirected pod
 	Warnings  []string   `json:"warnings,omitempty"`
+
+	pod  *corev1.Pod
+	spec redirect.Spec
 }
+
+// Pod returns the pod that is explained.
+func (e Explanation) Pod() *corev1.Pod { return e.pod }
+
+// Spec returns the settings of a redirected pod.
+func (e Explanation) Spec() redirect.Spec { return e.spec }
 
 // Question is one that the decision asked.
 type Question struct {
@@ -104,7 +113,7 @@ func (o Operator) origin(from redirect.Origin) Origin {
 
 // Of explains a pod; namespace are the annotations of its namespace.
 func (o Operator) Of(pod *corev1.Pod, namespace map[string]string) Explanation {
-	e := Explanation{Object: "Pod", Namespace: pod.Namespace, Name: pod.Name, Questions: []Question{}}
+	e := Explanation{Object: "Pod", Namespace: pod.Namespace, Name: pod.Name, Questions: []Question{}, pod: pod}
 	if pod.Spec.HostNetwork {
 		e.Verdict, e.Reason = Untouched, string(reasonHostNetwork)
 		e.Meaning, e.Next = meanings[reasonHostNetwork].is, meanings[reasonHostNetwork].next
@@ -124,7 +133,7 @@ func (o Operator) Of(pod *corev1.Pod, namespace map[string]string) Explanation {
 	case err != nil:
 		e.Verdict, e.Error, e.Next = Refused, err.Error(), "Correct it, and make the pod again."
 	case explained.Verdict == redirect.Redirect:
-		e.Verdict = Redirected
+		e.Verdict, e.spec = Redirected, explained.Spec
 		e.warn(pod, podfacts.AsRun(pod, namespace), explained.Spec)
 	default:
 		e.Verdict = Untouched

@@ -1,0 +1,125 @@
+package explain
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/spf13/cobra"
+)
+
+// Input is where pods are read from, for every command that is about pods of manifests.
+type Input struct {
+	Files    []string // with manifests, - for standard input
+	Injected bool     // Istio's injection is assumed
+	Config   string   // the file with the operator's settings, "" for the plugin's defaults
+}
+
+// Bind gives a command the flags that say so.
+func (in *Input) Bind(c *cobra.Command) {
+	f := c.Flags()
+	f.StringArrayVarP(&in.Files, "filename", "f", nil, "`file` with a manifest, - for standard input; may be repeated")
+	f.BoolVar(&in.Injected, "injected", false, "assume that Istio injects its sidecar")
+	f.StringVar(&in.Config, "config", "", "`file` with the operator's settings: the plugin's entry, or a network "+
+		"configuration list that has it (default: the plugin's defaults)")
+}
+
+// Read explains every pod of the files. An error has its exit status.
+func (in Input) Read(namespace string, stdin io.Reader) (List, error) {
+	if len(in.Files) == 0 {
+		return List{}, outcome.Misusef("there is nothing to explain; valid: -f FILE, or -f - for standard input")
+	}
+	list, err := in.explain(namespace, stdin)
+	return list, outcome.Misuse(err)
+}
+
+// explain explains every pod of the files.
+func (in Input) explain(namespace string, stdin io.Reader) (list List, err error) {
+	list = List{Head: output.HeadOf("ExplanationList"), Operator: "the plugin's defaults"}
+	e := entry.Default()
+	if in.Config != "" {
+		list.Operator = in.Config
+		if e, err = readEntry(in.Config); err != nil {
+			return list, err
+		}
+	}
+	operator, err := OperatorOf(e)
+	if err != nil {
+		return list, err
+	}
+	m := manifest{namespaces: map[string]map[string]string{}}
+	for _, file := range in.Files {
+		data, err := readFile(file, stdin)
+		if err != nil {
+			return list, err
+		}
+		if err := m.read(sourceOf(file), data); err != nil {
+			return list, err
+		}
+	}
+	if list.NotLookedAt = m.sorted(); len(m.objects) == 0 {
+		return list, fmt.Errorf("no pod, and nothing that makes pods, is in %s", sourceOf(in.Files[0]))
+	}
+	for _, object := range m.objects {
+		list.Items = append(list.Items, in.explainObject(operator, m, object, namespace))
+	}
+	return list, nil
+}
+
+func (in Input) explainObject(operator Operator, m manifest, object object, namespace string) Explanation {
+	named(object.pod, namespace)
+	assumed := ""
+	if in.Injected {
+		assumed = inject(object.pod)
+	}
+	e := operator.Of(object.pod, m.namespaces[object.pod.Namespace])
+	e.Object, e.Source = object.kind, object.source
+	if assumed != "" {
+		e.Assumed = []string{assumed}
+	}
+	return e
+}
+
+func readFile(name string, stdin io.Reader) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(stdin)
+	}
+	return os.ReadFile(name)
+}
+
+func sourceOf(file string) string {
+	if file == "-" {
+		return "standard input"
+	}
+	return file
+}
+
+// readEntry reads the plugin's entry from a file: alone, or in a network configuration list.
+func readEntry(file string) (entry.Entry, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return entry.Entry{}, err
+	}
+	keys, err := entry.Decode(data)
+	if err != nil {
+		return entry.Entry{}, fmt.Errorf("%s: %w", file, err)
+	}
+	var plugins []json.RawMessage
+	if err := keys.Into("plugins", &plugins, "a list of plugins' configurations"); err != nil {
+		return entry.Entry{}, fmt.Errorf("%s: %w", file, err)
+	}
+	for _, plugin := range plugins {
+		if entry.TypeOf(plugin) == entry.Type {
+			data = plugin
+		}
+	}
+	e, err := entry.Parse(data)
+	if err != nil {
+		return e, fmt.Errorf("%s: %w", file, err)
+	}
+	return e, nil
+}

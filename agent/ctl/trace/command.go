@@ -1,0 +1,162 @@
+// Package trace says where a packet of a pod goes, and why: by a walk through the very rules that the plugin writes.
+package trace
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/istio-pod-network/controller/agent/ctl/explain"
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/spf13/cobra"
+)
+
+const long = `Walks a packet through the hooks, chains and rules of a pod, and says each step, the rule that
+takes it and why, where it lands, and by which original destination its receiver knows it.
+
+The rules are those that the plugin would write for the pod of a manifest. It needs no cluster and
+no rights, and sends nothing. The packet opens a connection, or is a UDP datagram; -o wide lists
+the rules that do not take it, too, and goes on with what the sidecar sends then.
+
+What a manifest does not say is assumed, and named: the pod's addresses before it has any, and the
+user of a container that only its image knows. Rules of other programs in the pod are not looked
+at.
+
+Exit status: 0 if each packet lands, 1 if one is dropped or its pod does not start, 2 for a wrong
+command line or file.`
+
+const example = `  # Where does what the app sends to a service go?
+  %[1]s trace -f pod.yaml --from app --to 10.96.0.10:80
+
+  # A DNS query, and what comes from outside to the app's port
+  %[1]s trace -f pod.yaml --injected --dns --to 10.96.0.10
+  %[1]s trace -f pod.yaml --injected --from outside --to pod:8080
+
+  # The packet's way as a picture, for a terminal or for a page
+  %[1]s trace -f pod.yaml --to 10.96.0.10:80 --picture
+  %[1]s trace -f pod.yaml --to 10.96.0.10:80 --picture=svg > way.svg`
+
+// The kinds of picture.
+const (
+	noPicture = ""
+	inText    = "text"
+	inSVG     = "svg"
+)
+
+var (
+	pictures = []string{inText, inSVG}
+	backends = []string{"nftables", "iptables"}
+	protos   = map[string]redirect.Proto{"tcp": redirect.TCP, "udp": redirect.UDP}
+)
+
+// options are a command line's.
+type options struct {
+	explain.Input
+	from, to, proto, backend, picture, output string
+	dns                                       bool
+	pod                                       []string
+}
+
+// Command returns the command. name is the program's, namespace that of the usual flag.
+func Command(name string, namespace *string, stdin io.Reader, writer output.Writer) *cobra.Command {
+	var o options
+	c := &cobra.Command{
+		Use: "trace -f FILE --to ADDRESS:PORT", Short: "Say where a packet of a pod goes, and why",
+		Long: long, Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return o.run(*namespace, stdin, writer) },
+	}
+	o.Bind(c)
+	f := c.Flags()
+	f.StringVar(&o.from, "from", "app", "`who` sends it: app, proxy (the sidecar), outside, or uid:N or uid:N:GROUP")
+	f.StringVar(&o.to, "to", "", "`address:port` that it is for; pod:PORT is the pod's own address")
+	f.StringVar(&o.proto, "proto", "tcp", "`protocol`: tcp, udp")
+	f.BoolVar(&o.dns, "dns", false, "a DNS query: UDP, to port 53 if --to has none")
+	f.StringVar(&o.backend, "backend", backends[0], "`what` holds the rules: nftables, iptables")
+	f.StringSliceVar(&o.pod, "pod-address", nil, "`addresses` of the pod (default: those of its status)")
+	f.StringVar(&o.picture, "picture", noPicture, "draw the way, as `text` for a terminal or as svg")
+	f.Lookup("picture").NoOptDefVal = inText
+	_ = c.RegisterFlagCompletionFunc("from", cobra.FixedCompletions([]string{"app", "proxy", "outside", "uid:"},
+		cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"tcp", "udp"},
+		cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("backend", cobra.FixedCompletions(backends, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("picture", cobra.FixedCompletions(pictures, cobra.ShellCompDirectiveNoFileComp))
+	output.Flag(c, &o.output)
+	return c
+}
+
+func (o options) run(namespace string, stdin io.Reader, w output.Writer) (err error) {
+	if w.Format, err = output.ParseFormat(o.output); err != nil {
+		return err
+	}
+	question, err := o.question(w.Format)
+	if err != nil {
+		return outcome.Misuse(err)
+	}
+	explained, err := o.Read(namespace, stdin)
+	if err != nil {
+		return err
+	}
+	if n := len(explained.Items); o.picture == inSVG && n > 1 {
+		problem := fmt.Sprintf("the files have %d pods, and a drawing is of one", n)
+		return outcome.Misuse(invalid.Text("--picture", o.picture, problem, "svg with one pod, or text"))
+	}
+	list := List{Head: output.HeadOf("TraceList"), Operator: explained.Operator, NotLookedAt: explained.NotLookedAt}
+	for _, e := range explained.Items {
+		item, err := question.of(e)
+		if err != nil {
+			return outcome.Misuse(err)
+		}
+		list.Items = append(list.Items, item)
+	}
+	if err := o.write(list, w); err != nil {
+		return err
+	}
+	for _, item := range list.Items {
+		if !item.lands() {
+			return outcome.ErrNotWell
+		}
+	}
+	return nil
+}
+
+// write writes the answer, in the form that was asked for.
+func (o options) write(list List, w output.Writer) error {
+	if o.picture == inSVG {
+		_, err := io.WriteString(w.Out, list.Items[0].svg())
+		return outcome.Unasked(err)
+	}
+	return outcome.Unasked(w.Object(list, func(t *output.Text) { list.write(t, o.picture == inText) }))
+}
+
+// question reads what is asked of each pod.
+func (o options) question(format output.Format) (question, error) {
+	q := question{to: o.to, iptables: o.backend == backends[1]}
+	var known bool
+	if !slices.Contains(backends, o.backend) {
+		return q, invalid.Text("--backend", o.backend, "unknown backend", strings.Join(backends, ", "))
+	}
+	if q.proto, known = protos[o.proto]; !known {
+		return q, invalid.Text("--proto", o.proto, "unknown protocol", "tcp, udp")
+	}
+	if o.picture != noPicture && !slices.Contains(pictures, o.picture) {
+		return q, invalid.Text("--picture", o.picture, "unknown kind of picture", strings.Join(pictures, ", "))
+	}
+	if o.picture != noPicture && (format == output.JSON || format == output.YAML) {
+		return q, invalid.Text("--output", string(format), "a picture is none", "table or wide, with --picture")
+	}
+	if o.dns {
+		q.proto = redirect.UDP
+		q.port = dnsPort
+	}
+	var err error
+	if q.from, err = parseFrom(o.from); err != nil {
+		return q, err
+	}
+	q.addresses, err = parseAddresses(o.pod)
+	return q, err
+}

@@ -1,0 +1,225 @@
+package trace
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/istio-pod-network/controller/agent/ctl/explain"
+	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/istio-pod-network/controller/plugin/trace"
+	corev1 "k8s.io/api/core/v1"
+)
+
+const dnsPort = 53
+
+// sender is who sends the packet, as the command line says.
+type sender struct {
+	kind  string
+	owner trace.Owner // of uid
+}
+
+// The kinds of sender.
+const (
+	fromApp     = "app"
+	fromProxy   = "proxy"
+	fromOutside = "outside"
+	fromUID     = "uid"
+)
+
+const validFrom = "app, proxy, outside, uid:N or uid:N:GROUP with IDs 0 to 4294967294"
+
+func parseFrom(text string) (sender, error) {
+	if slices.Contains([]string{fromApp, fromProxy, fromOutside}, text) {
+		return sender{kind: text}, nil
+	}
+	kind, ids, _ := strings.Cut(text, ":")
+	uid, gid, hasGroup := strings.Cut(ids, ":")
+	user, err := redirect.ParseID(uid)
+	if kind != fromUID || err != nil {
+		return sender{}, invalid.Text("--from", text, "unknown sender", validFrom)
+	}
+	s := sender{kind: fromUID, owner: trace.Owner{UID: user}}
+	if hasGroup {
+		if s.owner.GID, err = redirect.ParseID(gid); err != nil {
+			return sender{}, invalid.Text("--from", text, err.Error(), validFrom)
+		}
+	}
+	return s, nil
+}
+
+func parseAddresses(list []string) (parsed []netip.Addr, err error) {
+	for _, text := range list {
+		address, err := netip.ParseAddr(text)
+		if err != nil || address.Zone() != "" || address.Is4In6() {
+			return nil, invalid.Text("--pod-address", text, "not an address", "addresses such as 10.244.1.7,fd00::7")
+		}
+		parsed = append(parsed, address)
+	}
+	return parsed, nil
+}
+
+// question is what is asked of a pod.
+type question struct {
+	from      sender
+	to        string
+	port      uint16 // of a destination that has none, 0 if it must have one
+	proto     redirect.Proto
+	addresses []netip.Addr
+	iptables  bool
+}
+
+// What is assumed of a pod that has no addresses yet, and of a client. The client's are for documentation (RFC 5737,
+// RFC 3849).
+var (
+	assumedPod    = []netip.Addr{netip.MustParseAddr("10.244.0.2"), netip.MustParseAddr("fd00:10:244::2")}
+	assumedClient = map[redirect.Family]netip.Addr{
+		redirect.IPv4: netip.MustParseAddr("192.0.2.1"), redirect.IPv6: netip.MustParseAddr("2001:db8::1"),
+	}
+)
+
+// assumedLink is the interface that runtimes give a pod.
+const assumedLink = "eth0"
+
+// of walks the packet through the rules of a pod.
+func (q question) of(e explain.Explanation) (item Item, err error) {
+	item = Item{Object: e.Object, Namespace: e.Namespace, Name: e.Name, Source: e.Source, Verdict: e.Verdict,
+		Reason: e.Reason, Meaning: e.Meaning, Error: e.Error, Assumed: e.Assumed, Ways: []Way{}}
+	if e.Verdict == explain.Refused {
+		return item, nil
+	}
+	addresses := q.addressesOf(e.Pod(), &item)
+	to, err := q.destination(addresses)
+	if err != nil {
+		return item, err
+	}
+	pod := trace.Pod{Links: []trace.Link{{Name: assumedLink}}}
+	var families []redirect.Family
+	for _, a := range addresses {
+		pod.Links[0].Addresses = append(pod.Links[0].Addresses, netip.PrefixFrom(a, a.BitLen()))
+		families = append(families, familyOf(a))
+	}
+	packet := trace.Packet{Proto: q.proto, Dest: to}
+	switch {
+	case !slices.Contains(families, packet.Family()) && !to.Addr().IsLoopback():
+		return item, invalid.Text("--to", q.to, "the pod has no address of that family",
+			"an address of the pod's families")
+	case q.from.kind == fromOutside && !slices.Contains(addresses, to.Addr()):
+		return item, invalid.Text("--to", q.to, "what comes from outside is for the pod",
+			"pod:PORT, or one of its addresses")
+	}
+	rules := trace.Rules{Spec: redirect.DefaultSpec(), Iptables: q.iptables}
+	if e.Verdict == explain.Redirected {
+		rules.Spec = e.Spec().ForAddresses(families)
+		rules.RuleSet = rules.Spec.RuleSet()
+	}
+	q.send(&packet, rules, e.Pod(), &item)
+	item.ways = rules.Follow(pod, packet)
+	for _, way := range item.ways {
+		item.Ways = append(item.Ways, wayOf(way))
+	}
+	return item, nil
+}
+
+// send says who sends the packet.
+func (q question) send(packet *trace.Packet, rules trace.Rules, pod *corev1.Pod, item *Item) {
+	switch q.from.kind {
+	case fromOutside:
+		packet.In, packet.Source = assumedLink, netip.AddrPortFrom(assumedClient[packet.Family()], 0)
+		item.Assumed = append(item.Assumed, "the client is "+packet.Source.Addr().String())
+	case fromProxy:
+		packet.Owner = rules.SidecarOwner()
+	case fromUID:
+		packet.Owner = &q.from.owner
+	default:
+		owner, assumed := appOwner(pod)
+		packet.Owner = &owner
+		item.Assumed = append(item.Assumed, assumed...)
+	}
+}
+
+func familyOf(a netip.Addr) redirect.Family {
+	if a.Is6() {
+		return redirect.IPv6
+	}
+	return redirect.IPv4
+}
+
+// addressesOf returns the pod's addresses: those of the command line, else of its status, else assumed ones.
+func (q question) addressesOf(pod *corev1.Pod, item *Item) (addresses []netip.Addr) {
+	if len(q.addresses) > 0 {
+		return q.addresses
+	}
+	for _, ip := range pod.Status.PodIPs {
+		if address, err := netip.ParseAddr(ip.IP); err == nil {
+			addresses = append(addresses, address)
+		}
+	}
+	if len(addresses) > 0 {
+		return addresses
+	}
+	item.Assumed = append(item.Assumed, fmt.Sprintf("the pod's addresses are %s and %s", assumedPod[0], assumedPod[1]))
+	return assumedPod
+}
+
+const validTo = "ADDRESS:PORT, [ADDRESS]:PORT or pod:PORT, with a port 1 to 65535; with --dns the port may be left out"
+
+// destination reads where the packet is to go.
+func (q question) destination(pod []netip.Addr) (netip.AddrPort, error) {
+	host, port, hasPort := q.to, "", false
+	if i := strings.LastIndexByte(q.to, ':'); i >= 0 && (strings.Count(q.to, ":") == 1 || strings.Contains(q.to, "]:")) {
+		host, port, hasPort = q.to[:i], q.to[i+1:], true
+	}
+	number := redirect.Port(q.port)
+	if hasPort || number == 0 {
+		var err error
+		if number, err = redirect.ParsePort(port); err != nil {
+			return netip.AddrPort{}, invalid.Text("--to", q.to, "no port", validTo)
+		}
+	}
+	if host == "pod" {
+		return netip.AddrPortFrom(pod[0], uint16(number)), nil
+	}
+	address, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	if err != nil || address.Zone() != "" || address.Is4In6() || address.IsUnspecified() {
+		return netip.AddrPort{}, invalid.Text("--to", q.to, "not an address", validTo)
+	}
+	return netip.AddrPortFrom(address, uint16(number)), nil
+}
+
+// appOwner is the user and group of the first container beside the sidecar, and what was assumed of them.
+func appOwner(pod *corev1.Pod) (owner trace.Owner, assumed []string) {
+	var user, group *int64
+	if s := pod.Spec.SecurityContext; s != nil {
+		user, group = s.RunAsUser, s.RunAsGroup
+	}
+	name := "the app"
+	for _, c := range pod.Spec.Containers {
+		if c.Name == redirect.ProxyContainer {
+			continue
+		}
+		name = "container " + c.Name
+		if s := c.SecurityContext; s != nil {
+			user, group = over(user, s.RunAsUser), over(group, s.RunAsGroup)
+		}
+		break
+	}
+	if user != nil {
+		owner.UID = redirect.ID(*user)
+	} else {
+		assumed = append(assumed, name+" runs as user 0, which its image may say otherwise")
+	}
+	if group != nil {
+		owner.GID = redirect.ID(*group)
+	}
+	return owner, assumed
+}
+
+func over(pods, own *int64) *int64 {
+	if own != nil {
+		return own
+	}
+	return pods
+}

@@ -1,0 +1,130 @@
+package trace
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/istio-pod-network/controller/agent/ctl/explain"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/istio-pod-network/controller/plugin/trace"
+)
+
+// List is what is written.
+type List struct {
+	output.Head `json:",inline"`
+	// Operator is where the operator's settings come from.
+	Operator string `json:"operator"`
+	Items    []Item `json:"items"`
+	// NotLookedAt are objects of the files in which no pod is known.
+	NotLookedAt []string `json:"notLookedAt,omitempty"`
+}
+
+// Item is what is said of one pod.
+type Item struct {
+	Object    string          `json:"object"` // its kind: Pod, or what has it as a template
+	Namespace string          `json:"namespace"`
+	Name      string          `json:"name"`
+	Source    string          `json:"source,omitempty"` // the file that it was read from
+	Verdict   explain.Verdict `json:"verdict"`
+	Reason    string          `json:"reason,omitempty"`
+	Meaning   string          `json:"meaning,omitempty"`
+	Error     string          `json:"error,omitempty"` // why the pod does not start
+	// Assumed is what was taken to be so although nobody has said it.
+	Assumed []string `json:"assumed,omitempty"`
+	// Ways are that of the packet, and then of the one that the sidecar sends on.
+	Ways []Way `json:"ways"`
+
+	ways []trace.Way
+}
+
+// Way is a packet's way.
+type Way struct {
+	Sender   string        `json:"sender"`
+	Protocol string        `json:"protocol"`
+	From     string        `json:"from"` // the source address
+	To       string        `json:"to"`   // the destination
+	Steps    []Step        `json:"steps"`
+	Landed   trace.Landing `json:"landed"`
+	Where    string        `json:"where"`
+	At       string        `json:"at"` // the address that it is delivered at
+	// OriginalDestination is that by which the sidecar knows it.
+	OriginalDestination string `json:"originalDestination,omitempty"`
+	Because             string `json:"because"`
+}
+
+// Step is one of a way.
+type Step struct {
+	Hook    string `json:"hook,omitempty"`
+	Chain   string `json:"chain,omitempty"`
+	Rule    int    `json:"rule,omitempty"` // its number in the chain
+	Match   string `json:"match,omitempty"`
+	Why     string `json:"why,omitempty"`
+	Missed  string `json:"missed,omitempty"` // why the rule does not take the packet
+	Decides bool   `json:"decides,omitempty"`
+}
+
+func wayOf(w trace.Way) Way {
+	way := Way{Sender: string(w.Sender), Protocol: w.Packet.Proto.String(), From: w.Packet.Source.Addr().String(),
+		To: w.Packet.Dest.String(), Steps: []Step{}, Landed: w.Landed, Where: w.Where(), At: w.Dest.String(),
+		Because: w.Because()}
+	if w.Landed.Listener() && w.Packet.Proto == redirect.TCP {
+		way.OriginalDestination = w.Original.String()
+	}
+	for _, s := range w.Steps {
+		way.Steps = append(way.Steps, Step{Hook: string(s.Hook), Chain: s.Name(), Rule: s.Rule, Match: s.Text(), Why: s.Why,
+			Missed: s.Missed, Decides: s.Decides})
+	}
+	return way
+}
+
+// lands reports whether the packet lands anywhere.
+func (i Item) lands() bool { return len(i.ways) > 0 && i.ways[0].Landed != trace.Dropped }
+
+// svg is the picture as a document.
+func (i Item) svg() string {
+	title := "A packet of " + i.Namespace + "/" + i.Name
+	if len(i.ways) > 0 {
+		title = fmt.Sprintf("%s/%s: %s", i.Namespace, i.Name, i.ways[0].Title())
+	}
+	return trace.SVG(title, i.ways...)
+}
+
+// write writes the list as text.
+func (l List) write(t *output.Text, picture bool) {
+	for _, item := range l.Items {
+		item.write(t, picture)
+	}
+	t.Line(output.Plain, "Operator's settings: %s.", l.Operator)
+	for _, object := range l.NotLookedAt {
+		t.Line(output.Plain, "Not looked at: %s.", object)
+	}
+}
+
+func (i Item) write(t *output.Text, picture bool) {
+	t.Line(output.Bold, "%s %s/%s", i.Object, i.Namespace, i.Name)
+	if i.Verdict == explain.Refused {
+		t.Line(output.Red, "The pod does not start: %s", i.Error)
+		t.WriteByte('\n')
+		return
+	}
+	if i.Verdict != explain.Redirected {
+		t.Line(output.Yellow, "The pod has no rules (%s): %s", i.Reason, i.Meaning)
+	}
+	for _, assumed := range i.Assumed {
+		t.Item("?", "Assumed: %s.", assumed)
+	}
+	t.WriteByte('\n')
+	shown := i.ways
+	if !t.Wide {
+		shown = shown[:1]
+	}
+	if picture {
+		t.WriteString(trace.Picture(i.ways...) + "\n")
+		t.WriteString(strings.Join([]string{i.ways[0].Summary(), ""}, "\n"))
+		return
+	}
+	for _, way := range shown {
+		t.WriteString(way.Table(t.Wide) + "\n")
+	}
+}

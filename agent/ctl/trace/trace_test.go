@@ -1,0 +1,112 @@
+package trace
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/golden"
+)
+
+// traced runs the command, and returns what it writes with the exit status.
+func traced(t *testing.T, args ...string) (string, int, error) {
+	t.Helper()
+	var out bytes.Buffer
+	namespace := "default"
+	stdin, err := os.Open("testdata/pod.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	c := Command("ctl", &namespace, stdin, output.Writer{Out: &out})
+	c.SetArgs(append([]string{}, args...)) // cobra takes none for those of the process
+	c.SilenceErrors, c.SilenceUsage = true, true
+	err = c.Execute()
+	return out.String(), outcome.StatusOf(err), err
+}
+
+func TestGolden(t *testing.T) {
+	for name, test := range map[string]struct {
+		args   string
+		status int
+	}{
+		"outbound.txt":         {"--injected --to 10.96.0.10:80", outcome.Well},
+		"outbound-wide.txt":    {"--injected --to 10.96.0.10:80 -o wide", outcome.Well},
+		"outbound-picture.txt": {"--injected --to 10.96.0.10:80 --picture", outcome.Well},
+		"outbound.svg":         {"--injected --to 10.96.0.10:80 --picture=svg", outcome.Well},
+		"outbound.json":        {"--injected --to 10.96.0.10:80 -o json", outcome.Well},
+		"outbound-output.yaml": {"--injected --to [fd00:10:96::a]:80 -o yaml", outcome.Well},
+		"excluded.txt":         {"--injected --to 10.96.0.10:5432", outcome.Well},
+		"iptables.txt":         {"--injected --to 10.96.0.10:5432 --backend iptables", outcome.Well},
+		"inbound.txt":          {"--injected --from outside --to pod:8080", outcome.Well},
+		"proxy.txt":            {"--injected --from proxy --to pod:8080", outcome.Well},
+		"uid.txt":              {"--injected --from uid:1337 --to 10.96.0.10:80", outcome.Well},
+		"group.txt":            {"--injected --from uid:0:1337 --to 10.96.0.10:80", outcome.Well},
+		"udp.txt":              {"--injected --proto udp --to 10.96.0.10:80", outcome.Well},
+		"dns.txt":              {"--injected --dns --to fd00:10:96::a", outcome.Well},
+		"untouched.txt":        {"--to 10.96.0.10:80 --pod-address 10.1.2.3", outcome.Well},
+		"tproxy.txt": {"-f ../explain/testdata/injected.yaml --from outside --to pod:8080 --picture -o wide",
+			outcome.Well},
+		"refused.txt": {"-f testdata/refused.yaml --injected --to 10.96.0.10:80", outcome.NotWell},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if !strings.HasPrefix(test.args, "-f") {
+				test.args = "-f testdata/pod.yaml " + test.args
+			}
+			got, status, err := traced(t, strings.Fields(test.args)...)
+			if status != test.status {
+				t.Errorf("status %d: %v", status, err)
+			}
+			golden.Compare(t, filepath.Join("testdata", name), got)
+			for line := range strings.Lines(got) {
+				if strings.HasSuffix(name, ".txt") && utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > output.Width {
+					t.Errorf("longer than %d columns: %s", output.Width, line)
+				}
+			}
+		})
+	}
+}
+
+// Standard input is a file like any other.
+func TestStandardInput(t *testing.T) {
+	got, status, err := traced(t, "-f", "-", "--injected", "--to", "10.96.0.10:80")
+	want, _, _ := traced(t, "-f", "testdata/pod.yaml", "--injected", "--to", "10.96.0.10:80")
+	if status != outcome.Well || got != want {
+		t.Errorf("%d, %v: %s", status, err, got)
+	}
+}
+
+func TestMisuse(t *testing.T) {
+	for args, want := range map[string]string{
+		"--to 10.96.0.10:80":                                             "valid: -f FILE",
+		"-f testdata/pod.yaml":                                           "--to",
+		"-f testdata/pod.yaml --to 10.96.0.10":                           "no port",
+		"-f testdata/pod.yaml --to 10.96.0.10:0":                         "no port",
+		"-f testdata/pod.yaml --to fd00::1":                              "no port",
+		"-f testdata/pod.yaml --to cart:80":                              "not an address",
+		"-f testdata/pod.yaml --to [::ffff:10.0.0.1]:80":                 "not an address",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --from me":                "unknown sender",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --from uid:x":             "unknown sender",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --from uid:1:x":           "not a user or group ID",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --from outside":           "what comes from outside is for the pod",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --proto icmp":             "unknown protocol",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --backend auto":           "unknown backend",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --picture=png":            "unknown kind of picture",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --picture -o json":        "a picture is none",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 -o xml":                   "unknown format",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --pod-address cart":       "not an address",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --pod-address fd00::1":    "the pod has no address of that family",
+		"-f ../explain/testdata/kinds.yaml --to 1.2.3.4:5 --picture=svg": "a drawing is of one",
+		"-f testdata/none.yaml --to 10.0.0.1:80":                         "no such file",
+	} {
+		out, status, err := traced(t, strings.Fields(args)...)
+		if status != outcome.Misused || err == nil || !strings.Contains(err.Error(), want) || out != "" {
+			t.Errorf("%q: status %d, %v, %q", args, status, err, out)
+		}
+	}
+}
