@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/istio-pod-network/controller/internal/testnet/escape"
+	"github.com/istio-pod-network/controller/internal/escape"
 	corev1 "k8s.io/api/core/v1"
 )
 

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,15 +12,15 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
-	"github.com/istio-pod-network/controller/internal/testnet/escape"
+	"github.com/istio-pod-network/controller/internal/escape"
+	"github.com/istio-pod-network/controller/internal/standin"
 )
 
 // Where the peer listens. What comes to the first of the ports, or as DNS, from the app of a mesh pod is a leak; the
-// second is one that pods may exclude. At the third, of UDP, it helps with attempts to get around a sidecar.
+// second is one that pods may exclude. At standin.HelperPort it helps with attempts to get around a sidecar.
 const (
 	peerPort     = 8081
 	excludedPort = 8082
-	helperPort   = 8083
 )
 
 // Targets are what apps call, as podprogram takes them.
@@ -50,11 +49,11 @@ func newPeer() (*peer, error) {
 			}
 			go p.serve(l, counts)
 		}
-		questions, err := net.ListenPacket("udp", net.JoinHostPort(address, fmt.Sprint(helperPort)))
+		questions, err := net.ListenPacket("udp", net.JoinHostPort(address, fmt.Sprint(standin.HelperPort)))
 		if err != nil {
 			return nil, err
 		}
-		go p.help(questions)
+		go func() { _ = standin.ServeUDP(questions, standin.Helper(p.help).Answer) }()
 	}
 	packets, err := net.ListenPacket("udp", net.JoinHostPort(cluster.Address, "53"))
 	if err == nil {
@@ -95,58 +94,23 @@ func (p *peer) serveOne(c connection, counts bool) {
 	fmt.Fprintln(c, "peer")
 }
 
-// help does for pods what their attempts need of somebody outside; podprogram says how it is asked.
-func (p *peer) help(questions net.PacketConn) {
-	reply(questions, func(line string) string {
-		number, question, _ := strings.Cut(strings.TrimSpace(line), " ")
-		answer := "done"
-		if err := p.helpWith(question); err != nil {
-			answer = err.Error()
-		}
-		return number + " " + answer + "\n"
-	})
-}
-
-func (p *peer) helpWith(question string) error {
-	if question == "round" {
-		return nil
-	}
-	words := strings.Fields(question)
-	if len(words) != 3 {
-		return fmt.Errorf("no such question: %q", question)
-	}
-	from, err := netip.ParseAddrPort(words[1])
-	to, wrong := netip.ParseAddrPort(words[2])
-	if err = errors.Join(err, wrong); err != nil {
-		return err
-	}
-	if words[0] != "call" {
-		return escape.Send(escape.Packet(words[0]), from, to)
+// help does for pods what their attempts need of somebody outside.
+func (p *peer) help(what string, from, to netip.AddrPort) (string, error) {
+	if what != "call" {
+		return standin.Done, escape.Send(escape.Packet(what), from, to)
 	}
 	fd, err := escape.Call(from, to)
 	if err == nil {
-		go p.serveOne(os.NewFile(uintptr(fd), question), true)
+		go p.serveOne(os.NewFile(uintptr(fd), fmt.Sprint(what, " ", from, " ", to)), true)
 	}
-	return err
+	return standin.Done, err
 }
 
 func (p *peer) answer(packets net.PacketConn) {
-	reply(packets, func(line string) string {
+	_ = standin.ServeUDP(packets, func(line string) string {
 		p.count(p.direct, line)
-		return "peer\n"
+		return "peer"
 	})
-}
-
-// reply answers every packet until the socket is closed.
-func reply(packets net.PacketConn, answer func(text string) string) {
-	buffer := make([]byte, 512)
-	for {
-		n, from, err := packets.ReadFrom(buffer)
-		if err != nil {
-			return
-		}
-		_, _ = packets.WriteTo([]byte(answer(string(buffer[:n]))), from)
-	}
 }
 
 func (p *peer) count(seen map[string]int, line string) {

@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/istio-pod-network/controller/internal/standin"
 )
 
 const usage = `usage: podprogram pause
@@ -46,10 +49,13 @@ func main() {
 	switch os.Args[1] {
 	case "pause":
 	case "sidecar":
-		sidecar(*transparent)
+		s := standin.Sidecar{Outbound: 15001, Inbound: 15006, DNS: 15053, Transparent: *transparent}
+		if err := s.Start(fatal); err != nil {
+			fatal(err)
+		}
 	case "app":
 		for _, port := range list(*serve) {
-			go serveTCP(listen(":"+port, false), "app", destination)
+			go serveLines(port)
 		}
 		for _, port := range list(*web) {
 			go serveWeb(port, *name)
@@ -77,6 +83,31 @@ func main() {
 		os.Exit(2)
 	}
 	<-ended.Done()
+}
+
+// serveLines serves lines at a port.
+func serveLines(port string) {
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		fatal(err)
+	}
+	l, err := standin.Listen(uint16(number), false)
+	if err != nil {
+		fatal(err)
+	}
+	fatal(standin.Serve(l, standin.App, standin.Destination))
+}
+
+// call calls an address once, says who calls, and prints what it hears. It returns whether that is an answer.
+func call(target, name string) bool {
+	network, address, _ := strings.Cut(target, ":")
+	answer, err := standin.Call{Network: network, Address: address, Name: name}.Make()
+	if err != nil {
+		fmt.Println(target, "error", err)
+		return false
+	}
+	fmt.Println(target, "answer", answer)
+	return true
 }
 
 // list is what stands between commas.

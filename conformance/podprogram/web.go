@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+
+	"github.com/istio-pod-network/controller/internal/standin"
 )
 
 // page is what the server of HTTP and gRPC answers with: what it has seen of the request.
@@ -37,7 +39,7 @@ func serveWeb(port, name string) {
 			_ = json.NewEncoder(w).Encode(answer)
 		}
 	}
-	server := &http.Server{Addr: ":" + port, Handler: http.HandlerFunc(handler), ReadHeaderTimeout: patience,
+	server := &http.Server{Addr: ":" + port, Handler: http.HandlerFunc(handler), ReadHeaderTimeout: standin.Patience,
 		Protocols: new(http.Protocols)}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
@@ -74,15 +76,15 @@ func serveCalls(port, name string) {
 		case "grpc":
 			answer = callHealth(r.Context(), "http://"+strings.TrimSuffix(rest, "/")+healthy)
 		case "tcp":
-			body, err := ask("tcp", rest, name)
-			answer = heard(0, []byte(strings.TrimSpace(body)), err)
+			body, err := standin.Call{Network: "tcp", Address: rest, Name: name}.Make()
+			answer = heard(0, []byte(body), err)
 		default:
 			answer.Error = fmt.Sprintf("to: no such scheme: %q", scheme)
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(answer)
 	}
-	server := &http.Server{Addr: ":" + port, Handler: http.HandlerFunc(handler), ReadHeaderTimeout: patience}
+	server := &http.Server{Addr: ":" + port, Handler: http.HandlerFunc(handler), ReadHeaderTimeout: standin.Patience}
 	fatal(server.ListenAndServe())
 }
 
@@ -103,9 +105,9 @@ func heard(status int, body []byte, err error) result {
 // client makes a connection of its own for each call.
 func client(protocols func(*http.Protocols)) *http.Client {
 	transport := &http.Transport{DisableKeepAlives: true, Protocols: new(http.Protocols)}
-	transport.DialContext = (&net.Dialer{Timeout: patience}).DialContext
+	transport.DialContext = (&net.Dialer{Timeout: standin.Patience}).DialContext
 	protocols(transport.Protocols)
-	return &http.Client{Transport: transport, Timeout: 3 * patience}
+	return &http.Client{Transport: transport, Timeout: 3 * standin.Patience}
 }
 
 func callHTTP(ctx context.Context, url string) result {

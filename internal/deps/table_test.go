@@ -38,6 +38,7 @@ const (
 	rooms      = "the rooms of the agent know each other by what they need alone; package agent puts them together"
 	noTool     = "the operator's tool is of no use on a node"
 	otherEnd   = "the operator's tool runs on a laptop: of the product it knows decisions and the types of what it is told"
+	noJudge    = "it proves where packets go, and knows nothing of the rules that send them there"
 	testOnly   = "the laboratory is for tests, demo and benchmarks"
 )
 
@@ -146,6 +147,15 @@ var rules = []rule{
 	})},
 	{dir: "plugin/istio-pod-network-wait", allowed: []string{"plugin/wait"}, forbidden: heavy},
 
+	{dir: "plugin/flows", allowed: []string{
+		"plugin/flows/report", "internal/escape", "internal/invalid", "internal/program/...", "internal/standin",
+	}, forbidden: with(heavy, map[string]string{
+		"os/exec": smallEdges, "plugin/redirect": noJudge, "plugin/facts": noJudge, "plugin/record": noJudge,
+		"plugin/netfilter/...": notTheEdge,
+	})},
+	{dir: "plugin/flows/report", standard: []string{"encoding/json", "strings"}, forbidden: heavy},
+	{dir: "plugin/istio-pod-network-flows", allowed: []string{"plugin/flows"}, forbidden: heavy},
+
 	{dir: "install", allowed: []string{
 		"install/conflist", "install/exchange", "internal/entry", "internal/files", "internal/invalid", "internal/watch",
 		"internal/program/flags", // one of its flags is a list of paths
@@ -249,6 +259,7 @@ var rules = []rule{
 	{dir: "internal/entry", allowed: []string{"plugin/redirect", "internal/invalid"}, standard: []string{
 		"bytes", "encoding/json", "errors", "fmt", "path", "slices", "strings", "time",
 	}, forbidden: with(heavy, map[string]string{"net": oneEntry, "os/exec": oneEntry, "plugin/netfilter/...": oneEntry})},
+	{dir: "internal/escape", allowed: []string{"golang.org/x/sys/unix"}},
 	{dir: "internal/excerpt", standard: []string{"strconv", "strings", "unicode/utf8"}},
 	{dir: "internal/fdleak", standard: []string{"fmt", "os"}},
 	{dir: "internal/files", standard: []string{
@@ -266,9 +277,12 @@ var rules = []rule{
 	{dir: "internal/program/flags", allowed: []string{"internal/invalid", "internal/program"}, standard: []string{
 		"errors", "flag", "io", "strings", "time",
 	}},
-	{dir: "internal/testnet/escape", allowed: []string{"golang.org/x/sys/unix"}},
+	{dir: "internal/standin", allowed: []string{"golang.org/x/sys/unix", "internal/escape"}, standard: []string{
+		"bufio", "context", "encoding/binary", "errors", "fmt", "io", "net", "net/netip", "os", "strings", "sync/atomic",
+		"syscall", "time",
+	}},
 	{dir: "internal/testnet", allowed: []string{"github.com/vishvananda/netlink", "golang.org/x/sys/unix",
-		"internal/testnet/escape"},
+		"internal/escape"},
 		forbidden: map[string]string{
 			"plugin/...": "a laboratory that shares code with the plugin proves nothing about it",
 			"k8s.io/...": "the laboratory is about packets",
@@ -285,7 +299,7 @@ var anywhere = []string{"agent/istio-pod-networkctl", "plugin/facts", "plugin/re
 // contracts are what a package of conformance may import of this module.
 var contracts = []string{
 	"conformance/...", "internal/await", "internal/files", "internal/golden", "internal/testnet",
-	"internal/testnet/escape", // which also runs in pods
+	"internal/escape", "internal/standin", // which also run in pods
 	"plugin/annotation", "plugin/facts", "plugin/record", "plugin/redirect",
 }
 

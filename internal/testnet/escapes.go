@@ -7,7 +7,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/istio-pod-network/controller/internal/testnet/escape"
+	"github.com/istio-pod-network/controller/internal/escape"
 )
 
 // escapePrefix begins the kind of a flow that is an attempt of package escape; its name follows.

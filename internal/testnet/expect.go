@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/istio-pod-network/controller/internal/testnet/escape"
+	"github.com/istio-pod-network/controller/internal/escape"
 )
 
 // Expected says where the flow lands if the pod's rules mean what Istio's mean. The deliberate differences are marked

@@ -17,6 +17,8 @@ type Options struct {
 	// UserNamespace makes the pod's network namespace belong to a user namespace of its own, as with hostUsers: false.
 	// User and group IDs of flows and profiles stay those seen inside.
 	UserNamespace bool
+	// Bare leaves out those who serve in pod, peer and virtual machine.
+	Bare bool
 }
 
 // Lab is the network and the stand-ins in it. Its methods may not be called at the same time.

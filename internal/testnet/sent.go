@@ -3,7 +3,7 @@ package testnet
 import (
 	"net/netip"
 
-	"github.com/istio-pod-network/controller/internal/testnet/escape"
+	"github.com/istio-pod-network/controller/internal/escape"
 )
 
 // Sent is what a flow's first packet looks like, for who predicts its way by other means than Expected.

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/istio-pod-network/controller/internal/testnet/escape"
+	"github.com/istio-pod-network/controller/internal/escape"
 	"golang.org/x/sys/unix"
 )
 

@@ -18,6 +18,9 @@ var (
 
 // startServers starts the app, the peer and the virtual machine.
 func (l *Lab) startServers() error {
+	if l.options.Bare {
+		return nil
+	}
 	for _, standIn := range []struct {
 		node    *node
 		ids     ids

@@ -34,6 +34,7 @@ const (
 	agent     = "./agent/istio-pod-network-agent"
 	installer = "./install/istio-pod-network-install"
 	wait      = "./plugin/istio-pod-network-wait"
+	flows     = "./plugin/istio-pod-network-flows"
 )
 
 var images = []imageSpec{
@@ -43,8 +44,9 @@ var images = []imageSpec{
 		entrypoint:  "/istio-pod-network-agent", user: "0:0",
 	},
 	{
-		name: "istio-pod-network-plugin", dockerfile: "Dockerfile.plugin", programs: []string{plugin, installer, wait},
-		description: "The CNI plugin istio-pod-network, its installer, and the init wait of mesh pods",
+		name: "istio-pod-network-plugin", dockerfile: "Dockerfile.plugin", programs: []string{plugin, flows, installer, wait},
+		description: "The CNI plugin istio-pod-network, its installer, the init wait of mesh pods, and a program that proves " +
+			"an installation",
 		entrypoint:  "/istio-pod-network-wait", user: "65532:65532",
 	},
 }

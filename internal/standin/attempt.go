@@ -1,0 +1,64 @@
+package standin
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/istio-pod-network/controller/internal/escape"
+)
+
+// neverCaptured is a port of Envoy's that is not captured inbound, and that the stand-in does not have.
+const neverCaptured = 15090
+
+// Attempt makes an attempt to get around a sidecar to a server, where a helper is, says who calls, and returns the
+// answer. ErrNotMade is the error of one that proves nothing.
+func Attempt(a escape.Attempt, h *Asker, server netip.AddrPort, name string) (answer string, err error) {
+	address, own := h.Own(), freePort()
+	switch {
+	case a.Called: // from a port that nobody has
+		server = netip.AddrPortFrom(server.Addr(), freePort())
+	case a.Helped:
+		own = neverCaptured
+	case a.Loopback:
+		address = loopback[address.Is6()]
+	}
+	fd, err := a.Run(escape.Place{
+		Pod: netip.AddrPortFrom(address, own), Server: server, Until: h.until, Send: h.send, Call: h.call,
+	})
+	if errors.Is(err, ErrNoHelper) {
+		return "", errors.Join(escape.ErrNotMade, err)
+	}
+	if err != nil {
+		return "", err
+	}
+	// The next attempt may have the same numbers, which a connection that ends in peace keeps for a minute.
+	err = syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
+	c := os.NewFile(uintptr(fd), a.Name)
+	defer c.Close()
+	if err != nil {
+		return "", err
+	}
+	if err := c.SetDeadline(time.Now().Add(Patience)); err != nil {
+		return "", err
+	}
+	if _, err := fmt.Fprintln(c, name); err != nil {
+		return "", err
+	}
+	answer, err = bufio.NewReader(c).ReadString('\n')
+	return strings.TrimSpace(answer), err
+}
+
+// loopback is what an attempt from lo comes from, by whether it is IPv6.
+var loopback = map[bool]netip.Addr{false: netip.MustParseAddr("127.0.0.6"), true: netip.MustParseAddr("::6")}
+
+var lastPort atomic.Uint32
+
+// freePort is one that nobody has had, below those that the kernel gives.
+func freePort() uint16 { return 20000 + uint16(lastPort.Add(1)) }

@@ -1,0 +1,63 @@
+package standin
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Call is one call.
+type Call struct {
+	Network, Address string // as of net.Dial: tcp or udp
+	Name             string // who calls
+	// Hops, where it is not 0, is how far its packets get: with 1 no further than the node.
+	Hops int
+}
+
+// Make makes the call, and returns the answer.
+func (c Call) Make() (answer string, err error) {
+	dialer := net.Dialer{Timeout: Patience, Control: c.limit}
+	conn, err := dialer.Dial(c.Network, c.Address)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(Patience))
+	if _, err := fmt.Fprintln(conn, c.Name); err != nil {
+		return "", err
+	}
+	var data []byte
+	if strings.HasPrefix(c.Network, "udp") {
+		data = make([]byte, 512)
+		n, err := conn.Read(data)
+		return strings.TrimSpace(string(data[:n])), err
+	}
+	data, err = io.ReadAll(conn)
+	if len(data) == 0 && err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return strings.TrimSpace(string(data)), err
+}
+
+// limit sets the hop limit of a socket.
+func (c Call) limit(network, _ string, raw syscall.RawConn) (err error) {
+	if c.Hops == 0 {
+		return nil
+	}
+	control := raw.Control(func(fd uintptr) {
+		if strings.HasSuffix(network, "6") {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_UNICAST_HOPS, c.Hops)
+		} else {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TTL, c.Hops)
+		}
+	})
+	if control != nil {
+		return control
+	}
+	return err
+}

@@ -1,0 +1,76 @@
+package standin
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/internal/escape"
+)
+
+// Where a peer serves, beside HelperPort. The second is one that pods exclude from what is captured.
+const (
+	PeerPort     = 8081
+	ExcludedPort = 8082
+	DNSPort      = 53
+)
+
+// Dial is the question to a peer's helper to call an address and to say who answers.
+const Dial = "dial"
+
+// StartPeer listens, and serves from then on. Who reaches it with a name is told to reached, but at ExcludedPort. What
+// ends a server is told to failed.
+func StartPeer(reached func(caller string), failed func(error)) error {
+	hear := func(_ *net.TCPConn, caller string) string { reached(caller); return Peer }
+	answers := map[uint16]func(*net.TCPConn, string) string{
+		PeerPort: hear, DNSPort: hear, ExcludedPort: func(*net.TCPConn, string) string { return Peer },
+	}
+	for port, answer := range answers {
+		l, err := Listen(port, false)
+		if err != nil {
+			return err
+		}
+		go func() { failed(ServeCallers(l, answer)) }()
+	}
+	helper := Helper(func(what string, from, to netip.AddrPort) (string, error) {
+		return help(what, from, to, func(caller string) string { return hear(nil, caller) })
+	})
+	for port, answer := range map[uint16]func(string) string{
+		DNSPort: func(caller string) string { return hear(nil, caller) }, HelperPort: helper.Answer,
+	} {
+		packets, err := net.ListenPacket("udp", fmt.Sprint(":", port))
+		if err != nil {
+			return err
+		}
+		go func() { failed(ServeUDP(packets, answer)) }()
+	}
+	return nil
+}
+
+// help does what an attempt needs of somebody outside, and calls who asks to be called.
+func help(what string, from, to netip.AddrPort, answer func(caller string) string) (string, error) {
+	switch what {
+	case Dial:
+		return Call{Network: "tcp", Address: to.String(), Name: Peer}.Make()
+	case "call":
+		fd, err := escape.Call(from, to)
+		if err == nil {
+			go serveOne(os.NewFile(uintptr(fd), what), answer)
+		}
+		return Done, err
+	}
+	return Done, escape.Send(escape.Packet(what), from, to)
+}
+
+// serveOne answers one line by a connection that the peer has opened.
+func serveOne(c *os.File, answer func(caller string) string) {
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * Patience)) // the attempt comes to it later
+	if line, err := bufio.NewReader(c).ReadString('\n'); err == nil {
+		fmt.Fprintln(c, answer(strings.TrimSpace(line)))
+	}
+}

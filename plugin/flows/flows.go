@@ -1,0 +1,289 @@
+package flows
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/istio-pod-network/controller/internal/escape"
+	"github.com/istio-pod-network/controller/internal/standin"
+	"github.com/istio-pod-network/controller/plugin/flows/report"
+)
+
+// Ports of the app. A pod excludes the second from what is captured inbound.
+const (
+	appPort         = 8080
+	excludedAppPort = 8090
+)
+
+// Nobody has these addresses: 192.0.2.0/24 and 2001:db8::/32 are for documentation (RFC 5737, RFC 3849).
+var nobody = map[bool]netip.Addr{
+	false: netip.MustParseAddr("192.0.2.1"), true: netip.MustParseAddr("2001:db8::1"),
+}
+
+// tries is how often a call is made that nobody answers, and each attempt: a busy node may lose a packet.
+const tries = 3
+
+// flows makes the flows of one pod.
+type flows struct {
+	options
+	own   addresses // the pod's
+	print func(report.Result)
+	mu    sync.Mutex
+	ill   bool
+}
+
+func (p *process) flowsOf(o options) (*flows, error) {
+	own, err := ownAddresses()
+	if err != nil {
+		return nil, err
+	}
+	if len(own) == 0 {
+		return nil, errors.New("the pod has no global address on any interface but lo")
+	}
+	return &flows{options: o, own: own, print: func(r report.Result) { p.println(r.Line()) }}, nil
+}
+
+// ownAddresses returns the first global unicast address of each family on an interface other than lo.
+func ownAddresses() (own addresses, err error) {
+	nics, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("listing the interfaces: %w", err)
+	}
+	for _, nic := range nics {
+		addrs, err := nic.Addrs()
+		if err != nil {
+			return nil, fmt.Errorf("listing the addresses of %q: %w", nic.Name, err)
+		}
+		for _, addr := range addrs {
+			prefix, ok := addr.(*net.IPNet)
+			if !ok || nic.Flags&net.FlagLoopback != 0 || !prefix.IP.IsGlobalUnicast() {
+				continue
+			}
+			address, _ := netip.AddrFromSlice(prefix.IP)
+			address = address.Unmap()
+			if !slices.ContainsFunc(own, func(a netip.Addr) bool { return a.Is4() == address.Is4() }) {
+				own = append(own, address)
+			}
+		}
+	}
+	return own, nil
+}
+
+// println prints a line for those who read the log.
+func (p *process) println(args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintln(p.Stdout, args...)
+}
+
+// reached prints who has reached the peer, each once.
+func (p *process) reached() func(caller string) {
+	var seen sync.Map
+	return func(caller string) {
+		if _, again := seen.LoadOrStore(caller, true); !again {
+			p.println(report.Reached + caller)
+		}
+	}
+}
+
+// makeAppsFlows serves, waits for the sidecar, and makes the flows.
+func (p *process) makeAppsFlows(o options) (bool, error) {
+	f, err := p.flowsOf(o)
+	if err != nil {
+		return false, err
+	}
+	for _, port := range []uint16{appPort, excludedAppPort} {
+		l, err := standin.Listen(port, false)
+		if err != nil {
+			return false, err
+		}
+		go func() { _ = standin.Serve(l, standin.App, standin.Destination) }()
+	}
+	if !o.outside {
+		if err := awaitSidecar(o.timeout); err != nil {
+			return false, err
+		}
+	}
+	well, err := f.asApp()
+	if o.quits && !o.outside {
+		err = errors.Join(err, standin.Quit())
+	}
+	return well, err
+}
+
+// awaitSidecar returns when the sidecar is ready. Calls by lo are not redirected.
+func awaitSidecar(patience time.Duration) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		if standin.Ready() {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the sidecar is not ready within %s", patience)
+		}
+	}
+}
+
+// captured reports whether what is sent to an address is redirected.
+func (f *flows) captured(to netip.Addr) bool {
+	return !f.outside && (f.families == "all" || len(f.own) == 1 || to.Is4())
+}
+
+// asApp makes the flows of an app.
+func (f *flows) asApp() (bool, error) {
+	if len(f.peers) == 0 {
+		for _, own := range f.own {
+			if to := nobody[own.Is6()]; f.captured(to) {
+				f.toSidecar(to, 1)
+			}
+		}
+		return !f.ill, nil
+	}
+	var all sync.WaitGroup
+	for _, peer := range f.peers {
+		asker, err := standin.NewAsker(peer)
+		if err != nil {
+			return false, err
+		}
+		all.Go(func() {
+			f.toPeer(peer)
+			f.fromPeer(asker)
+			f.escapes(peer, asker)
+		})
+	}
+	all.Wait()
+	return !f.ill, nil
+}
+
+// toSidecar calls an address that nobody has.
+func (f *flows) toSidecar(to netip.Addr, hops int) {
+	f.call(report.Outbound, "tcp", netip.AddrPortFrom(to, standin.PeerPort), standin.Outbound, hops)
+	if f.dns {
+		f.call(report.DNS, "udp", netip.AddrPortFrom(to, standin.DNSPort), standin.DNS, hops)
+		f.call(report.DNSOverTCP, "tcp", netip.AddrPortFrom(to, standin.DNSPort), standin.DNS, hops)
+	}
+}
+
+// toPeer calls the peer.
+func (f *flows) toPeer(peer netip.Addr) {
+	if f.captured(peer) {
+		f.toSidecar(peer, 0)
+	} else {
+		f.call(report.Outbound, "tcp", netip.AddrPortFrom(peer, standin.PeerPort), standin.Peer, 0)
+		if f.dns {
+			f.call(report.DNS, "udp", netip.AddrPortFrom(peer, standin.DNSPort), standin.Peer, 0)
+			f.call(report.DNSOverTCP, "tcp", netip.AddrPortFrom(peer, standin.DNSPort), standin.Peer, 0)
+		}
+	}
+	f.call(report.ExcludedOutbound, "tcp", netip.AddrPortFrom(peer, standin.ExcludedPort), standin.Peer, 0)
+}
+
+// fromPeer has the peer call the pod.
+func (f *flows) fromPeer(asker *standin.Asker) {
+	for _, port := range []uint16{appPort, excludedAppPort} {
+		own := netip.AddrPortFrom(asker.Own(), port)
+		r := result(report.Inbound, own, standin.App)
+		switch {
+		case port == excludedAppPort:
+			r.Flow = report.ExcludedInbound
+		case f.captured(own.Addr()):
+			r.Want = standin.Inbound
+		}
+		f.try(r, func() (string, error) { return asker.Ask(fmt.Sprint(standin.Dial, " ", own, " ", own)) })
+	}
+}
+
+// asProxy makes the flows of a sidecar.
+func (f *flows) asProxy() bool {
+	for _, peer := range f.peers {
+		f.call(report.ProxyOutbound, "tcp", netip.AddrPortFrom(peer, standin.PeerPort), standin.Peer, 0)
+	}
+	for _, own := range f.own {
+		if f.captured(own) {
+			f.call(report.ProxyInbound, "tcp", netip.AddrPortFrom(own, appPort), standin.Inbound, 0)
+		}
+	}
+	return !f.ill
+}
+
+// call makes a call that somebody has to answer.
+func (f *flows) call(flow, network string, to netip.AddrPort, want string, hops int) {
+	family := map[bool]string{true: "4", false: "6"}[to.Addr().Is4()]
+	r := result(flow, to, want)
+	c := standin.Call{Network: network + family, Address: to.String(), Name: f.caller(r), Hops: hops}
+	f.try(r, c.Make)
+}
+
+// caller is how the pod calls itself in a flow.
+func (f *flows) caller(r report.Result) string {
+	return strings.Join([]string{f.name, r.Flow, r.Family}, " ")
+}
+
+// result is that of a flow before anything is known.
+func result(flow string, to netip.AddrPort, want string) report.Result {
+	family := map[bool]string{true: "IPv4", false: "IPv6"}[to.Addr().Is4()]
+	return report.Result{Flow: flow, Family: family, To: to.String(), Want: want}
+}
+
+// try calls until somebody answers, and prints who.
+func (f *flows) try(r report.Result, call func() (string, error)) {
+	for range tries {
+		answer, err := call()
+		r.Got, r.Error = answer, ""
+		if err != nil {
+			r.Got, r.Error = "", oneLine(err)
+			continue
+		}
+		r.Well = isFrom(answer, r.Want, r.To)
+		break
+	}
+	f.say(r)
+}
+
+// isFrom reports whether an answer is somebody's, of a call to an address. Of a stand-in that says where a call was to
+// be, it must be that address.
+func isFrom(answer, who, to string) bool {
+	name, asked, says := strings.Cut(answer, " ")
+	return name == who && (!says || asked == to)
+}
+
+// escapes makes every attempt to get around the sidecar that needs neither a second interface nor, at the peer, the
+// capability NET_RAW.
+func (f *flows) escapes(peer netip.Addr, asker *standin.Asker) {
+	for _, a := range escape.Attempts {
+		if !a.In(peer.Is6()) || a.NeedsSecond() || a.Helped || !f.captured(peer) && !f.outside {
+			continue
+		}
+		r := result(report.Escape+a.Name, netip.AddrPortFrom(peer, standin.PeerPort), standin.Peer)
+		for range tries {
+			answer, err := standin.Attempt(a, asker, netip.AddrPortFrom(peer, standin.PeerPort), f.caller(r))
+			r.Got, r.Error, r.Unmade = answer, "", ""
+			switch {
+			case errors.Is(err, escape.ErrNotMade):
+				r.Unmade = oneLine(err)
+			case err != nil:
+				r.Error = oneLine(err)
+			}
+			if answer == standin.Peer {
+				break
+			}
+		}
+		r.Well = f.outside || r.Got != standin.Peer
+		f.say(r)
+	}
+}
+
+// say prints a result.
+func (f *flows) say(r report.Result) {
+	f.mu.Lock()
+	f.ill = f.ill || !r.Well
+	f.mu.Unlock()
+	f.print(r)
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

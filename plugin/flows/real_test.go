@@ -1,0 +1,304 @@
+package flows
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/internal/escape"
+	"github.com/istio-pod-network/controller/internal/testnet"
+	"github.com/istio-pod-network/controller/plugin/flows/report"
+	"github.com/istio-pod-network/controller/plugin/netfilter"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+const (
+	proxyUser = 1337
+	appUser   = 65532
+	settings  = `{"dnsCapture": true, "excludeOutboundPorts": "8082", "excludeInboundPorts": "8090"}`
+)
+
+// built is the program.
+var built string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "flows-test-")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		if err := os.Chmod(dir, 0o755); err != nil { // other users run it
+			panic(err)
+		}
+		built = filepath.Join(dir, name)
+		if out, err := exec.Command("go", "build", "-o", built, "../istio-pod-network-flows").CombinedOutput(); err != nil {
+			panic(string(out))
+		}
+		return m.Run()
+	}())
+}
+
+// pods are a pod and its peer, in which nobody serves.
+type pods struct {
+	*testing.T
+	lab *testnet.Lab
+}
+
+func newPods(t *testing.T, families ...testnet.Family) pods {
+	t.Helper()
+	lab, err := testnet.New(testnet.Options{Bare: true, Families: families})
+	await.Must(t, err)
+	t.Cleanup(func() { _ = lab.Close() })
+	return pods{t, lab}
+}
+
+// redirected writes the rules of settings to the pod, but for what is to be left out.
+func (p pods) redirected(settings string, without func(redirect.Table) bool) {
+	p.Helper()
+	spec, err := redirect.ParseSpec([]byte(settings))
+	await.Must(p.T, err)
+	rules := spec.RuleSet()
+	rules.Tables = slices.DeleteFunc(slices.Clone(rules.Tables), without)
+	n, err := netfilter.Open(p.lab.Path)
+	await.Must(p.T, err)
+	defer n.Close()
+	_, err = n.Apply(netfilter.Nftables, rules)
+	await.Must(p.T, err)
+}
+
+func nothing(redirect.Table) bool { return false }
+
+// peers is what --peer says.
+func (p pods) peers() string {
+	var all []string
+	for _, family := range p.lab.Families() {
+		all = append(all, testnet.Peer.Addr(family).String())
+	}
+	return strings.Join(all, ",")
+}
+
+// as is the program as a user, without any privilege.
+func as(netns string, user int, args ...string) (*exec.Cmd, *bytes.Buffer) {
+	id := fmt.Sprint(user)
+	c := exec.Command("nsenter", append([]string{"--net=" + netns, "setpriv", "--reuid=" + id, "--regid=" + id,
+		"--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", built}, args...)...)
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	return c, &out
+}
+
+// running starts the program until the function that it returns is called, which returns what it has printed.
+func (p pods) running(netns string, user int, args ...string) (ended func() (string, error)) {
+	p.Helper()
+	c, out := as(netns, user, args...)
+	await.Must(p.T, c.Start())
+	done := make(chan error, 1)
+	go func() { done <- c.Wait() }()
+	ended = func() (string, error) { err := <-done; return out.String(), err }
+	p.Cleanup(func() { _ = c.Process.Kill() })
+	return ended
+}
+
+// peer starts the peer; who has come to it is known when it has ended.
+func (p pods) peer() (callers func() map[string]bool) {
+	p.Helper()
+	c, out := as(p.lab.PeerPath, appUser, "peer")
+	await.Must(p.T, c.Start())
+	await.Eventually(p.T, time.Minute, "the peer serves", func() bool {
+		out, err := exec.Command("nsenter", "--net="+p.lab.PeerPath, "ss", "-Hlnu", "sport", "=", ":8083").Output()
+		return err == nil && len(out) > 0
+	})
+	return func() map[string]bool {
+		p.Helper()
+		await.Must(p.T, c.Process.Signal(os.Interrupt))
+		await.Must(p.T, c.Wait())
+		return report.Callers(out.String())
+	}
+}
+
+// wants fails unless exactly those flows are in the results, each with its outcome.
+func (p pods) wants(log string, ill ...string) {
+	p.Helper()
+	all := report.Parse(log)
+	for _, r := range all {
+		what := r.Flow + " " + r.Family
+		if r.Well == slices.Contains(ill, what) {
+			p.Errorf("%s: well is %t: %s", what, r.Well, r.Line())
+		}
+	}
+	for _, what := range ill {
+		if !slices.ContainsFunc(all, func(r report.Result) bool { return r.Flow+" "+r.Family == what }) {
+			p.Errorf("%s was not made:\n%s", what, log)
+		}
+	}
+	if len(all) == 0 {
+		p.Errorf("nothing was made:\n%s", log)
+	}
+}
+
+// attempts are those that are made without a second interface and without privilege at the peer.
+func attempts(ipv6 bool) (names []string) {
+	for _, a := range escape.Attempts {
+		if a.In(ipv6) && !a.NeedsSecond() && !a.Helped {
+			names = append(names, report.Escape+a.Name)
+		}
+	}
+	return names
+}
+
+// A pod of the mesh and one outside it make the same flows to the same peer.
+func TestFlows(t *testing.T) {
+	t.Parallel()
+	plain := []string{report.Outbound, report.DNS, report.DNSOverTCP, report.ExcludedOutbound, report.Inbound,
+		report.ExcludedInbound}
+	for kind, families := range map[string][]testnet.Family{"dual": nil, "IPv6": {testnet.IPv6}} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			p := newPods(t, families...)
+			made := func(log string) {
+				t.Helper()
+				for _, family := range p.lab.Families() {
+					var flows []string
+					for _, r := range report.Parse(log) {
+						if r.Family == family.String() {
+							flows = append(flows, r.Flow)
+						}
+					}
+					if want := slices.Concat(plain, attempts(family == testnet.IPv6)); !slices.Equal(flows, want) {
+						t.Errorf("%s: %q, want %q", family, flows, want)
+					}
+				}
+			}
+			callers := p.peer()
+			log, err := p.running(p.lab.Path, appUser, "app", "--outside", "--dns", "--name=plain", "--peer="+p.peers())()
+			await.Must(t, err)
+			p.wants(log)
+			made(log)
+			for _, r := range report.Parse(log) {
+				a, _ := escape.Named(strings.TrimPrefix(r.Flow, report.Escape))
+				if r.IsEscape() && !a.Loopback && r.Got != r.Want {
+					t.Errorf("a control that proves nothing: %s", r.Line())
+				}
+			}
+			p.redirected(settings, nothing)
+			sidecar := p.running(p.lab.Path, proxyUser, "sidecar", "--quit", "--name=mesh", "--peer="+p.peers())
+			log, err = p.running(p.lab.Path, appUser, "app", "--dns", "--quit", "--name=mesh", "--peer="+p.peers())()
+			if err != nil {
+				t.Errorf("%v\n%s", err, log)
+			}
+			p.wants(log)
+			made(log)
+			log, err = sidecar()
+			if err != nil {
+				t.Errorf("the sidecar: %v\n%s", err, log)
+			}
+			p.wants(log)
+			for caller := range callers() {
+				if strings.HasPrefix(caller, "mesh ") && !strings.HasPrefix(caller, "mesh "+report.ProxyOutbound+" ") {
+					t.Errorf("%q has reached the peer past the sidecar", caller)
+				}
+			}
+		})
+	}
+}
+
+// What is not redirected is named.
+func TestFlowsFail(t *testing.T) {
+	t.Parallel()
+	p := newPods(t)
+	p.peer()
+	p.redirected(settings, func(table redirect.Table) bool { return table.Family == redirect.IPv6 })
+	sidecar := p.running(p.lab.Path, proxyUser, "sidecar", "--quit", "--peer="+p.peers())
+	log, err := p.running(p.lab.Path, appUser, "app", "--dns", "--quit", "--peer="+p.peers())()
+	if err == nil {
+		t.Error("all is well without rules for IPv6")
+	}
+	ill := []string{report.Outbound, report.DNS, report.DNSOverTCP, report.Inbound}
+	ill = append(ill, attempts(true)...)
+	for i := range ill {
+		ill[i] += " IPv6"
+	}
+	p.wants(log, ill...)
+	if log, err = sidecar(); err == nil {
+		t.Error("the sidecar's flows are well without rules for IPv6")
+	}
+	p.wants(log, report.ProxyInbound+" IPv6")
+}
+
+// With families: proxy, IPv6 beside IPv4 is not captured.
+func TestOneFamily(t *testing.T) {
+	t.Parallel()
+	p := newPods(t)
+	p.peer()
+	p.redirected(settings, func(table redirect.Table) bool { return table.Family == redirect.IPv6 })
+	p.running(p.lab.Path, proxyUser, "sidecar", "--quit", "--families=proxy", "--peer="+p.peers())
+	log, err := p.running(p.lab.Path, appUser, "app", "--dns", "--quit", "--families=proxy", "--peer="+p.peers())()
+	if err != nil {
+		t.Errorf("%v\n%s", err, log)
+	}
+}
+
+// Alone, a pod proves less, and nothing where there are no rules.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	for _, rules := range []bool{true, false} {
+		t.Run(fmt.Sprint("rules ", rules), func(t *testing.T) {
+			t.Parallel()
+			p := newPods(t, testnet.IPv4)
+			if rules {
+				p.redirected(settings, nothing)
+			}
+			sidecar := p.running(p.lab.Path, proxyUser, "sidecar", "--quit")
+			log, err := p.running(p.lab.Path, appUser, "app", "--dns", "--quit")()
+			if (err == nil) != rules || len(report.Parse(log)) != 3 {
+				t.Errorf("%v\n%s", err, log)
+			}
+			if log, err = sidecar(); (err == nil) != rules || len(report.Parse(log)) != 1 {
+				t.Errorf("the sidecar: %v\n%s", err, log)
+			}
+		})
+	}
+}
+
+// A user that is not taken for the sidecar makes none of its flows.
+func TestOneUser(t *testing.T) {
+	t.Parallel()
+	p := newPods(t)
+	p.redirected(settings, nothing)
+	sidecar := p.running(p.lab.Path, appUser, "sidecar", "--quit")
+	log, err := p.running(p.lab.Path, appUser, "app", "--quit")()
+	if err != nil {
+		t.Errorf("%v\n%s", err, log)
+	}
+	if log, err = sidecar(); err != nil || log != "" {
+		t.Errorf("the sidecar: %v\n%s", err, log)
+	}
+}
+
+func TestMisuse(t *testing.T) {
+	for _, c := range []struct{ args, says string }{
+		{"", `command: invalid value ""`},
+		{"dance", "valid: app, sidecar, peer"},
+		{"app --peer=10.0.0.1,10.0.0.2", "one IP address of each family"},
+		{"app --peer=::ffff:10.0.0.1", "one IP address of each family"},
+		{"app --families=IPv4", "all, proxy"},
+		{"app --timeout=0s", "more than zero"},
+		{"sidecar --inbound-port=0", "a port from 1 to 65535"},
+		{"sidecar --proxy-uid=0", "a user ID"},
+		{"peer here", "unexpected argument"},
+	} {
+		out, err := exec.Command(built, strings.Fields(c.args)...).CombinedOutput()
+		var ended *exec.ExitError
+		if ended, _ = err.(*exec.ExitError); ended == nil || ended.ExitCode() != 2 || !strings.Contains(string(out), c.says) {
+			t.Errorf("%q: %v: %s", c.args, err, out)
+		}
+	}
+}
