@@ -98,6 +98,7 @@ func Ready() bool { return request(ReadyPort, "GET /healthz/ready ") == nil }
 func Quit() error { return request(quitPort, quit) }
 
 func request(port uint16, what string) error {
-	_, err := Call{Network: "tcp", Address: fmt.Sprint("127.0.0.1:", port), Name: what + "HTTP/1.1\r\nHost: a\r\n\r"}.Make()
+	what += "HTTP/1.1\r\nHost: a\r\n\r"
+	_, err := Call{Network: "tcp", Address: fmt.Sprint("127.0.0.1:", port), Name: what}.Make()
 	return err
 }

@@ -5,7 +5,7 @@ const help = `proves by real connections that a pod's traffic goes through its s
 Runs in pods that are made for that, as any user, without capabilities.
 
     istio-pod-network-flows app [flags]      serves at 8080 and 8090, makes the flows of an app, and ends
-    istio-pod-network-flows sidecar [flags]  stands in for the sidecar, in the container istio-proxy, and makes its flows
+    istio-pod-network-flows sidecar [flags]  stands in for the sidecar in the container istio-proxy, makes its flows
     istio-pod-network-flows peer             is whom they call, in a pod outside the mesh
 
   --peer ADDRESS,...     the peer's address, one of each IP family. Without it the app calls 192.0.2.1 and 2001:db8::1,

@@ -2,6 +2,7 @@ package flows
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -297,7 +298,7 @@ func TestMisuse(t *testing.T) {
 	} {
 		out, err := exec.Command(built, strings.Fields(c.args)...).CombinedOutput()
 		var ended *exec.ExitError
-		if ended, _ = err.(*exec.ExitError); ended == nil || ended.ExitCode() != 2 || !strings.Contains(string(out), c.says) {
+		if !errors.As(err, &ended) || ended.ExitCode() != 2 || !strings.Contains(string(out), c.says) {
 			t.Errorf("%q: %v: %s", c.args, err, out)
 		}
 	}
