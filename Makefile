@@ -51,6 +51,10 @@ mesh: ## bring up that cluster with Istio and a small shop in it, show a person 
 mesh-down: ## take it down
 	@scripts/mesh.sh down
 
+.PHONY: compare
+compare: ## measure this beside istio-init and Istio CNI, with real Istio, for up to 90 minutes; a run that was ended goes on (root); options: QUICK=1 SEED=1 DOCS=1
+	@scripts/compare.sh $(if $(QUICK),-quick) $(if $(SEED),-seed $(SEED)) $(if $(DOCS),-docs)
+
 .PHONY: images
 images: ## build the container images into dist/images; options: IMAGES='--platform linux/amd64,linux/arm64 --push REGISTRY'
 	@scripts/images.sh $(IMAGES)

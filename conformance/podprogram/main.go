@@ -20,10 +20,11 @@ const usage = `usage: podprogram pause
        podprogram sidecar [-tproxy]
               takes outbound TCP on 15001, inbound TCP on 15006 and DNS on 15053, and answers a line with its name and
               the destination that was asked for; with -tproxy inbound connections come unchanged, which takes NET_ADMIN
-       podprogram app [-name NAME] [-every DURATION] [-serve PORT,...] [-web PORT,...] [-calls PORT]
-              tcp:ADDRESS | udp:ADDRESS ...
+       podprogram app [-name NAME] [-every DURATION] [-once] [-serve PORT,...] [-web PORT,...] [-calls PORT]
+              tcp:ADDRESS | udp:ADDRESS | http://ADDRESS/PATH ...
               calls the addresses from its first instruction on, says its name, and prints what answers: ADDRESS answer
-              TEXT, or ADDRESS error TEXT; serves lines, or HTTP and gRPC, and makes the calls that it is asked for
+              TEXT, or ADDRESS error TEXT; with -once each until it has answered; serves lines, or HTTP and gRPC, and
+              makes the calls that it is asked for
        podprogram call [-name NAME] tcp:ADDRESS | udp:ADDRESS ...
               calls each address until it answers, prints that in the same way, and ends
        podprogram escape [-name NAME] ADDRESS ...
@@ -39,6 +40,7 @@ func main() {
 	f.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	transparent := f.Bool("tproxy", false, "")
 	every := f.Duration("every", 20*time.Millisecond, "")
+	once := f.Bool("once", false, "")
 	name := f.String("name", "", "")
 	serve, web, calls := f.String("serve", "", ""), f.String("web", "", ""), f.String("calls", "", "")
 	if len(os.Args) < 2 {
@@ -65,8 +67,8 @@ func main() {
 		}
 		for _, target := range f.Args() {
 			go func() {
-				for ; ; time.Sleep(*every) {
-					call(target, *name)
+				for !call(target, *name) || !*once {
+					time.Sleep(*every)
 				}
 			}()
 		}
@@ -101,7 +103,13 @@ func serveLines(port string) {
 // call calls an address once, says who calls, and prints what it hears. It returns whether that is an answer.
 func call(target, name string) bool {
 	network, address, _ := strings.Cut(target, ":")
-	answer, err := standin.Call{Network: network, Address: address, Name: name}.Make()
+	var answer string
+	var err error
+	if network == "http" {
+		answer, err = get(target)
+	} else {
+		answer, err = standin.Call{Network: network, Address: address, Name: name}.Make()
+	}
 	if err != nil {
 		fmt.Println(target, "error", err)
 		return false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -122,6 +123,18 @@ func callHTTP(ctx context.Context, url string) result {
 	defer func() { _ = answer.Body.Close() }()
 	body, err := io.ReadAll(answer.Body)
 	return heard(answer.StatusCode, body, err)
+}
+
+// get asks for a page by HTTP; one that is refused is an error.
+func get(url string) (string, error) {
+	answer := callHTTP(context.Background(), url)
+	switch {
+	case answer.Error != "":
+		return "", errors.New(answer.Error)
+	case answer.Status >= http.StatusBadRequest:
+		return "", fmt.Errorf("status %d", answer.Status)
+	}
+	return strings.TrimSpace(answer.Body), nil
 }
 
 // callHealth calls the health check of a gRPC server.

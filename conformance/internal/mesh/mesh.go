@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/istio-pod-network/controller/conformance/internal/build"
@@ -35,6 +36,7 @@ const envoyEnv = "ENVOY"
 // charts are the paths of Istio's charts, below the directory with all of them.
 var charts = map[string]string{
 	"base": "charts/base", "istiod": "charts/istio-control/istio-discovery", "gateway": "charts/gateway",
+	"cni": "charts/istio-cni",
 }
 
 // Build links what the images are made of, and Istio's charts, into bin.
@@ -50,7 +52,7 @@ func Build(bin string) error {
 func envoy(bin string) string { return cmp.Or(os.Getenv(envoyEnv), filepath.Join(bin, "envoy")) }
 
 // Images writes the archives of istiod's and the sidecars' image into a directory. Files are where Istio's own images
-// have them; Envoy's libraries are this machine's.
+// have them; Envoy's libraries, and iptables, which only istio-init runs, are this machine's.
 func Images(bin, dir string) (pilot, proxy string, err error) {
 	pilot, proxy = filepath.Join(dir, "pilot.tar"), filepath.Join(dir, "proxyv2.tar")
 	discovery := "usr/local/bin/pilot-discovery"
@@ -63,8 +65,12 @@ func Images(bin, dir string) (pilot, proxy string, err error) {
 	if err != nil {
 		return "", "", err
 	}
+	tables, err := iptables()
+	if err != nil {
+		return "", "", err
+	}
 	agent := "usr/local/bin/pilot-agent"
-	files = append(files, cluster.File{Source: filepath.Join(bin, "pilot-agent"), Path: agent},
+	files = append(slices.Concat(files, tables), cluster.File{Source: filepath.Join(bin, "pilot-agent"), Path: agent},
 		cluster.File{Source: filepath.Join(bin, "envoy_bootstrap.json"),
 			Path: "var/lib/istio/envoy/envoy_bootstrap_tmpl.json"})
 	return pilot, proxy, cluster.Image(proxy, proxyImage, proxyUser, files, "/"+agent)
@@ -102,14 +108,14 @@ type Helm struct {
 	Dir        string // a directory for files of values
 }
 
-// Install installs or upgrades a release of one of Istio's charts, base, istiod or gateway, in a namespace, and waits
-// until it is ready. Its values are those of Values, but for base, and then those of files, and each of sets as --set
-// takes it.
+// Install installs or upgrades a release of one of Istio's charts, base, istiod, gateway or cni, in a namespace, and
+// waits until it is ready. The values of istiod are those of Values, those of cni name its image; then come those of
+// files, and each of sets as --set takes it.
 func (h Helm) Install(release, chart, namespace string, files []string, sets ...string) error {
 	args := []string{"upgrade", "--install", release, filepath.Join(h.Bin, "istio-manifests", charts[chart]),
 		"--namespace=" + namespace, "--create-namespace", "--wait", "--timeout=5m", "--reset-values"}
-	if chart == "istiod" {
-		values, err := Values(h.Bin)
+	if own := h.values(chart); own != nil {
+		values, err := own()
 		if err != nil {
 			return err
 		}
@@ -126,6 +132,17 @@ func (h Helm) Install(release, chart, namespace string, files []string, sets ...
 		args = append(args, "--set="+set)
 	}
 	return h.run(args...)
+}
+
+// values are what a chart is told of these images.
+func (h Helm) values(chart string) func() ([]byte, error) {
+	switch chart {
+	case "istiod":
+		return func() ([]byte, error) { return Values(h.Bin) }
+	case "cni":
+		return cniValues
+	}
+	return nil
 }
 
 // Uninstall removes a release, and waits until its objects are gone; one that is not there is no error.

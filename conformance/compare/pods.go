@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+)
+
+const (
+	enforce = "pod-security.kubernetes.io/enforce"
+	sidecar = "istio-proxy"
+	appUser = 1000
+)
+
+// newPod is one whose app calls the server from its first instruction on, until it has answered.
+func (v *visit) newPod(name string) *corev1.Pod {
+	grace, user, token, yes, no := int64(1), int64(appUser), false, true, false
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: v.namespace, Labels: map[string]string{"app": "compare"},
+			Annotations: v.pod},
+		Spec: corev1.PodSpec{
+			NodeSelector:                  map[string]string{corev1.LabelHostname: v.node.Name},
+			TerminationGracePeriodSeconds: &grace, AutomountServiceAccountToken: &token,
+			Containers: []corev1.Container{{
+				Name: "app", Image: podImage, ImagePullPolicy: corev1.PullNever,
+				Command: []string{"/podprogram", "app", "-once", "-every=50ms", v.peer.url(name)},
+				SecurityContext: &corev1.SecurityContext{RunAsUser: &user, RunAsNonRoot: &yes,
+					AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+					SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
+			}},
+		},
+	}
+}
+
+// watch is when the pods of a namespace were seen to be ready first.
+type watch struct {
+	mu    sync.Mutex
+	ready map[string]time.Time
+	stop  func()
+}
+
+// watchPods begins one.
+func (b *bench) watchPods(ctx context.Context, namespace string) (*watch, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	w := &watch{ready: map[string]time.Time{}}
+	factory := informers.NewSharedInformerFactoryWithOptions(b.cluster.Client, 0, informers.WithNamespace(namespace))
+	w.stop = func() { cancel(); factory.Shutdown() }
+	informer := factory.Core().V1().Pods().Informer()
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: w.see,
+		UpdateFunc: func(_, object any) { w.see(object) }})
+	factory.Start(ctx.Done())
+	if err == nil && !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+		err = ctx.Err()
+	}
+	return w, err
+}
+
+func (w *watch) see(object any) {
+	pod := object.(*corev1.Pod)
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+			w.mu.Lock()
+			if _, known := w.ready[pod.Name]; !known {
+				w.ready[pod.Name] = time.Now()
+			}
+			w.mu.Unlock()
+		}
+	}
+}
+
+// at is when a pod was ready first.
+func (w *watch) at(pod string) (time.Time, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at, ready := w.ready[pod]
+	return at, ready
+}
+
+// come has pods come, measures them, and has them go. Meanwhile is called as soon as they are made.
+func (v *visit) come(ctx context.Context, m *measurement, pods int, limit time.Duration, meanwhile func() error) error {
+	names := make([]string, pods)
+	for i := range names {
+		names[i] = fmt.Sprintf("%s-%d-%s-%d-%d", v.key, m.Round, m.Part, m.Number, i)
+	}
+	before, err := v.spent()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := v.make(ctx, names); err != nil {
+		return err
+	}
+	if meanwhile != nil {
+		if err := meanwhile(); err != nil {
+			return err
+		}
+	}
+	m.Count, m.outcome = pods, v.settle(ctx, names, start, limit)
+	after, err := v.spent()
+	if err != nil {
+		return err
+	}
+	m.usage = after.since(before)
+	if m.Requests, err = v.requests(start); err != nil {
+		return err
+	}
+	return v.remove(ctx, names)
+}
+
+// make makes pods, one after the other. While the API server or the injector is away one is tried again.
+func (v *visit) make(ctx context.Context, names []string) error {
+	for _, name := range names {
+		var failed error
+		err := until(ctx, "pod "+name+" is made", func() (bool, error) {
+			_, failed = v.cluster.Client.CoreV1().Pods(v.namespace).Create(ctx, v.newPod(name), metav1.CreateOptions{})
+			return failed == nil || apierrors.IsAlreadyExists(failed), nil
+		})
+		if err != nil {
+			return fmt.Errorf("%w: %w", err, failed)
+		}
+	}
+	return nil
+}
+
+// settle waits until every pod is ready and has been answered, but no longer than the limit.
+func (v *visit) settle(ctx context.Context, names []string, start time.Time, limit time.Duration) outcome {
+	for {
+		o, done := v.outcome(names, start)
+		if done || time.Since(start) > limit || ctx.Err() != nil {
+			return o
+		}
+		time.Sleep(pollEvery)
+	}
+}
+
+// outcome is what has become of pods so far, and whether nothing more is to come.
+func (v *visit) outcome(names []string, start time.Time) (o outcome, done bool) {
+	done = true
+	for _, name := range names {
+		ready, isReady := v.watch.at(name)
+		request, arrived := v.peer.first(name, v.direct)
+		if _, past := v.peer.first(name, true); past && !v.direct {
+			o.Leaked++
+			arrived, request = true, start // it will ask no more
+		}
+		if isReady {
+			o.Ready = max(o.Ready, ready.Sub(start).Seconds())
+		} else {
+			o.Stuck++
+		}
+		if !arrived {
+			o.Silent++
+		} else {
+			o.Request = max(o.Request, request.Sub(start).Seconds())
+		}
+		done = done && isReady && arrived
+	}
+	return o, done
+}
+
+// remove deletes pods and waits until they are gone.
+func (v *visit) remove(ctx context.Context, names []string) error {
+	pods := v.cluster.Client.CoreV1().Pods(v.namespace)
+	for _, name := range names {
+		if err := pods.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	return until(ctx, "the pods are gone", func() (bool, error) {
+		list, err := pods.List(ctx, metav1.ListOptions{})
+		return err == nil && len(list.Items) == 0, err
+	})
+}

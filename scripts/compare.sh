@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Measures this project beside istio-init, Istio CNI and no redirection, in one cluster with istiod and Envoy, and prints a table. What was
+# measured is in dist/compare/state.jsonl: a run that was ended goes on after it. usage: compare.sh [flags of conformance/compare, or -help]
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+need_go
+case " $* " in
+*" -help "* | *" -table "*) ;;
+*)
+	need_root
+	need_node_programs
+	cluster_images none
+	E2E_HELM=$(scripts/helm.sh)
+	export E2E_HELM
+	;;
+esac
+mkdir -p "$cache"
+go -C conformance build -o "$cache/compare" ./compare
+exec "$cache/compare" "$@" # not by go run, which leaves it behind when a signal ends that
