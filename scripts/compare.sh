@@ -12,9 +12,12 @@ case " $* " in
 *)
 	need_root
 	need_node_programs
-	cluster_images none
-	E2E_HELM=$(scripts/helm.sh)
-	export E2E_HELM
+	version=$(sed -n 's/^appVersion: *"\(.*\)"$/\1/p' chart/istio-pod-network-controller/Chart.yaml)
+	export COMPARE_IMAGES=$root/dist/compare/images
+	rm -rf "$COMPARE_IMAGES"
+	scripts/images.sh --builder none --offline --version "$version" --output "$COMPARE_IMAGES" >&2
+	COMPARE_HELM=$(scripts/helm.sh)
+	export COMPARE_HELM
 	;;
 esac
 mkdir -p "$cache"

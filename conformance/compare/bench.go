@@ -16,14 +16,15 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/mesh"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// What scripts/compare.sh says: where the images of this tree are, each in a directory named by its version, and the
+// What scripts/compare.sh says: where the images of this tree are, in the version that the chart names, and the
 // directory of the Helms.
 const (
-	imagesEnv = "E2E_IMAGES"
-	helmEnv   = "E2E_HELM"
+	imagesEnv = "COMPARE_IMAGES"
+	helmEnv   = "COMPARE_HELM"
 )
 
 const podImage = "e2e.local/pod:1"
@@ -104,7 +105,7 @@ func (b *bench) images() error {
 		Path: "podprogram"}}, "/podprogram"); err != nil {
 		return err
 	}
-	tree, err := filepath.Glob(filepath.Join(os.Getenv(imagesEnv), "*", "*.tar"))
+	tree, err := filepath.Glob(filepath.Join(os.Getenv(imagesEnv), "*.tar"))
 	if err != nil || len(tree) == 0 {
 		return fmt.Errorf("%s: no images in %q; start this by make compare", imagesEnv, os.Getenv(imagesEnv))
 	}
@@ -371,11 +372,12 @@ func (v *visit) close(ctx context.Context) error {
 	v.watch.stop()
 	namespaces := v.cluster.Client.CoreV1().Namespaces()
 	err := namespaces.Delete(ctx, v.namespace, metav1.DeleteOptions{})
-	err = errors.Join(err, v.gone(ctx, v.namespace)) // its pods need the plugin for DEL
+	err = errors.Join(err, v.empty(ctx)) // its pods need the plugin for DEL
 	if v.agent != nil {
 		err = errors.Join(err, v.helm.Uninstall(v.agent.release, v.agent.namespace))
-		err = errors.Join(err, namespaces.Delete(ctx, v.agent.namespace, metav1.DeleteOptions{}))
-		err = errors.Join(err, v.gone(ctx, v.agent.namespace))
+		if failed := namespaces.Delete(ctx, v.agent.namespace, metav1.DeleteOptions{}); !apierrors.IsNotFound(failed) {
+			err = errors.Join(err, failed)
+		}
 	}
 	return errors.Join(err, v.clean(ctx))
 }

@@ -137,17 +137,6 @@ func (v *visit) clean(ctx context.Context) error {
 	return err
 }
 
-// gone waits until a namespace is.
-func (b *bench) gone(ctx context.Context, name string) error {
-	return until(ctx, "namespace "+name+" is gone", func() (bool, error) {
-		_, err := b.cluster.Client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return true, nil
-		}
-		return false, err
-	})
-}
-
 // rewrite has the primary CNI write its file, as it was before anything came into it.
 func (v *visit) rewrite() error {
 	path := v.node.Conflist()

@@ -60,10 +60,7 @@ func (v *visit) admits(ctx context.Context, level string) (bool, error) {
 		return admitted || strings.Contains(err.Error(), "violates PodSecurity"), nil
 	})
 	if err == nil {
-		err = namespaces.Delete(ctx, name, metav1.DeleteOptions{})
-	}
-	if err == nil {
-		err = v.gone(ctx, name)
+		err = namespaces.Delete(ctx, name, metav1.DeleteOptions{}) // which clean waits for
 	}
 	return admitted, err
 }

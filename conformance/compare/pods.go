@@ -173,8 +173,13 @@ func (v *visit) remove(ctx context.Context, names []string) error {
 			return err
 		}
 	}
+	return v.empty(ctx)
+}
+
+// empty waits until the way has no pods.
+func (v *visit) empty(ctx context.Context) error {
 	return until(ctx, "the pods are gone", func() (bool, error) {
-		list, err := pods.List(ctx, metav1.ListOptions{})
+		list, err := v.cluster.Client.CoreV1().Pods(v.namespace).List(ctx, metav1.ListOptions{})
 		return err == nil && len(list.Items) == 0, err
 	})
 }
