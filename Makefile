@@ -73,6 +73,10 @@ fuzz: ## run every fuzz target; options: FUZZTIME=10s or 3000x TARGETS=FuzzTraff
 pictures: ## draw the pictures in docs/pictures, and write the golden tables of packets' ways, anew
 	go test ./plugin/trace -run 'TestPictures|TestTables' -update
 
+.PHONY: chart-docs
+chart-docs: ## write the table in the chart's README and the schema's descriptions anew, of the comments in values.yaml
+	go -C conformance test ./internal/chartdocs -update
+
 .PHONY: lint
 lint: ## gofmt, go vet, golangci-lint, shellcheck
 	@scripts/lint.sh

@@ -9,20 +9,8 @@ import (
 	"testing"
 
 	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/chartdocs"
 )
-
-// leaves lists the values by their full names. What is free in shape is a leaf.
-func leaves(prefix string, value any) (names []string) {
-	object, isObject := value.(map[string]any)
-	if !isObject || len(object) == 0 ||
-		slices.Contains([]string{"resources", "agent.updateStrategy", "metrics.dashboard.labels"}, prefix) {
-		return []string{prefix}
-	}
-	for key, below := range object {
-		names = append(names, leaves(strings.TrimPrefix(prefix+"."+key, "."), below)...)
-	}
-	return names
-}
 
 // schemaLeaves lists what the schema allows by full names.
 func schemaLeaves(prefix string, node map[string]any) (names []string) {
@@ -36,41 +24,35 @@ func schemaLeaves(prefix string, node map[string]any) (names []string) {
 	return names
 }
 
-// Every value is in the table of the chart's README and described in the schema, and nothing else is.
+// without are values of 2018 that are accepted, have no effect, and are in the schema alone.
+var without = []string{"containerRuntime", "crioSocket", "runcRoot", "image.runAsUser", "ingress"}
+
+// What the schema allows is in values.yaml, whose comments describe it there and in the README (package chartdocs), or
+// is of 2018.
 func TestValuesAreDescribed(t *testing.T) {
-	var values map[string]any
-	read(t, filepath.Join(dir(), "values.yaml"), &values)
-	readme := readText(t, filepath.Join(dir(), "README.md"))
+	values, err := chartdocs.Read([]byte(readText(t, filepath.Join(dir(), "values.yaml"))))
+	if err != nil {
+		t.Fatal(err)
+	}
 	var schema map[string]any
 	read(t, filepath.Join(dir(), "values.schema.json"), &schema)
-	for _, name := range leaves("", values) {
-		if !strings.Contains(readme, "`"+name+"`") {
-			t.Errorf("%s is not in README.md", name)
+	listed := append([]string{"global"}, without...)
+	for _, v := range values {
+		if slices.Contains(without, v.Name) {
+			t.Errorf("%s has no effect and is in values.yaml", v.Name)
 		}
-		node := schema
-		for _, key := range strings.Split(name, ".") {
-			properties, _ := node["properties"].(map[string]any)
-			next, described := properties[key].(map[string]any)
-			if !described || next["description"] == nil {
-				t.Errorf("%s is not described in values.schema.json", name)
-				break
-			}
-			node = next
-		}
+		listed = append(listed, v.Name)
 	}
-	listed := append(leaves("", values), "global", "redirect")
 	for _, name := range schemaLeaves("", schema) {
 		if !slices.Contains(listed, name) && !strings.HasPrefix(name, "redirect.") &&
 			!strings.HasPrefix(name, "agent.securityContext.") {
 			t.Errorf("%s is in values.schema.json and not in values.yaml", name)
 		}
 	}
-	_, table, _ := strings.Cut(readme, "## Values")
-	for _, row := range regexp.MustCompile("(?m)^[|] (`[^|]+`) [|]").FindAllStringSubmatch(table, -1) {
-		for _, name := range strings.Split(row[1], ", ") {
-			if !slices.Contains(listed, strings.Trim(name, "`")) {
-				t.Errorf("%s is in README.md and not in values.yaml", name)
-			}
+	readme := readText(t, filepath.Join(dir(), "README.md"))
+	for _, name := range without {
+		if !strings.Contains(readme, "`"+name+"`") {
+			t.Errorf("%s is accepted without effect, and README.md does not say so", name)
 		}
 	}
 }
