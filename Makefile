@@ -5,6 +5,8 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOFLAGS_BUILD := -buildvcs=false -trimpath -ldflags '-s -w -X github.com/istio-pod-network/controller/internal/buildinfo.version=$(VERSION)'
 
+, := ,
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +66,10 @@ bench: ## measure ADD and DEL against a plugin that only echoes, the agent, and 
 	go -C conformance run ./bench/plugin $(if $(N),-n $(N))
 	go -C conformance run ./bench/agent $(if $(N),-n $(N)) $(if $(IDLE),-idle $(IDLE))
 	go test -run '^$$' -bench . -benchmem ./plugin/redirect
+
+.PHONY: scale
+scale: ## measure what the agents of many nodes cost an API server, and how that grows (root); options: NODES=25,50,100,200 SHORT=1
+	go -C conformance run ./scale $(if $(SHORT),-nodes 5$(,)10 -churn 60 -idle 5s) $(if $(NODES),-nodes $(NODES))
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target; options: FUZZTIME=10s or 3000x TARGETS=FuzzTraffic

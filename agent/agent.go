@@ -50,7 +50,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 		return nil, err
 	}
 	a := &agent{options: o, log: log, metrics: newMetrics(), web: health.NewServer(o.listen, log)}
-	a.metrics.countRequests()
+	o.kube.Count = a.metrics.requested
 	if a.api, err = kube.Connect(o.kube); err != nil {
 		return nil, err
 	}

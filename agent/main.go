@@ -8,6 +8,7 @@ package agent
 
 import (
 	"context"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -39,6 +40,14 @@ func Main() int {
 		return uninstallAll(ctx, program.New(name+" uninstall-all", uninstallAllHelp), os.Args[2:])
 	}
 	return run(ctx, program.New(name, help), os.Args[1:])
+}
+
+// Run runs the agent of one node until the context ends, as the program does with these arguments, and returns the exit
+// status. Any number may run in one process: they share no client, no limit and no metrics.
+func Run(ctx context.Context, args []string, stderr io.Writer) int {
+	p := program.New(name, help)
+	p.Stderr = stderr
+	return run(ctx, p, args)
 }
 
 // run returns the exit status.

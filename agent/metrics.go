@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"runtime"
 
 	"github.com/istio-pod-network/controller/agent/answer"
@@ -13,7 +12,6 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	kubemetrics "k8s.io/client-go/tools/metrics"
 )
 
 // metrics are what /metrics shows; docs/agent.md describes them.
@@ -149,15 +147,5 @@ func (m *metrics) added(r record.Record) {
 // answered counts an answer to the plugin.
 func (m *metrics) answered(source answer.Source) { m.questions.WithLabelValues(string(source)).Inc() }
 
-// countRequests counts the requests of every client of this process.
-func (m *metrics) countRequests() {
-	kubemetrics.RequestResult = requestCounter{m.requests}
-}
-
-// requestCounter is called by client-go after every request.
-type requestCounter struct{ *prometheus.CounterVec }
-
-// Increment counts one request.
-func (c requestCounter) Increment(_ context.Context, code, method, _ string) {
-	c.WithLabelValues(method, code).Inc()
-}
+// requested counts a request to the API server.
+func (m *metrics) requested(method, code string) { m.requests.WithLabelValues(method, code).Inc() }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/istio-pod-network/controller/internal/buildinfo"
@@ -79,6 +81,9 @@ type Config struct {
 	Kubeconfig string  // path; "": the pod's service account
 	QPS        float64 // requests per second in the long run
 	Burst      int     // requests at once
+
+	// Count is called after every request, if it is set. code is the HTTP status, "<error>" where no answer came.
+	Count func(method, code string)
 }
 
 // Connect reads the credentials and sets the client up; it sends nothing yet.
@@ -89,6 +94,9 @@ func Connect(c Config) (*Client, error) {
 	}
 	config.UserAgent = fieldManager + "/" + buildinfo.Version()
 	config.QPS, config.Burst = float32(c.QPS), c.Burst
+	if c.Count != nil {
+		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return counting{next, c.Count} })
+	}
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	scheme := runtime.NewScheme()
@@ -109,6 +117,26 @@ func Connect(c Config) (*Client, error) {
 	}
 	return &Client{core, meta, make(chan struct{}, podReads)}, nil
 }
+
+// counting counts the requests of one client, and not all of this process, as package metrics of client-go would.
+type counting struct {
+	http.RoundTripper
+	count func(method, code string)
+}
+
+// RoundTrip makes the request.
+func (c counting) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := c.RoundTripper.RoundTrip(r)
+	code := "<error>"
+	if err == nil {
+		code = strconv.Itoa(response.StatusCode)
+	}
+	c.count(r.Method, code)
+	return response, err
+}
+
+// WrappedRoundTripper is what client-go asks for, to reach the connections.
+func (c counting) WrappedRoundTripper() http.RoundTripper { return c.RoundTripper }
 
 // do makes a request.
 func do(ctx context.Context, request *rest.Request) rest.Result {

@@ -156,3 +156,32 @@ func TestRequests(t *testing.T) {
 		}
 	}
 }
+
+// What one client asks for counts for it alone, by its method and the status of the answer.
+func TestCount(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprint(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}`)
+	}))
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	await.Must(t, os.WriteFile(path, kubeconfig(server.URL), 0o600))
+	counted := make([][]string, 2)
+	var clients []*Client
+	for i := range counted {
+		c, err := Connect(Config{Kubeconfig: path, QPS: 100, Burst: 100, Count: func(method, code string) {
+			counted[i] = append(counted[i], method+" "+code)
+		}})
+		await.Must(t, err)
+		clients = append(clients, c)
+	}
+	_, _ = clients[0].Pod(t.Context(), "s", "p")
+	_, _ = clients[1].NamespaceAnnotations(t.Context(), "s")
+	_ = clients[1].PatchPod(t.Context(), "s", "p", []byte("{}"))
+	server.Close()
+	_, _ = clients[0].RuntimeVersion(t.Context(), "n")
+	want := [][]string{{"GET 404", "GET <error>"}, {"GET 404", "PATCH 404"}}
+	if !slices.EqualFunc(counted, want, slices.Equal[[]string]) {
+		t.Errorf("%q, want %q", counted, want)
+	}
+}

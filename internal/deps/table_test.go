@@ -181,7 +181,7 @@ var rules = []rule{
 		"agent/kube", "agent/answer", "agent/health", "agent/mark", "agent/patrol", "agent/uninstall", "install",
 		"internal/buildinfo",
 		"internal/entry", "internal/invalid", "internal/program/...", "internal/files",
-		"plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/client-go/tools/metrics", "k8s.io/klog/v2",
+		"plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/klog/v2",
 		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
 	}, forbidden: onCluster},
 	{dir: "agent/kube", allowed: []string{
@@ -287,6 +287,7 @@ var rules = []rule{
 			"plugin/...": "a laboratory that shares code with the plugin proves nothing about it",
 			"k8s.io/...": "the laboratory is about packets",
 		}},
+	{dir: "internal/nodes", allowed: []string{"agent"}},
 	{dir: "internal/watch", allowed: []string{"github.com/fsnotify/fsnotify"}, standard: []string{
 		"errors", "fmt", "os", "syscall",
 	}},

@@ -235,7 +235,7 @@ func (c *cluster) create(node string, count int) ([]*corev1.Pod, error) {
 	slots := make(chan struct{}, 16)
 	for i := range count {
 		c.pods++
-		pod := meshPod(fmt.Sprintf("cart-%d", c.pods), node)
+		pod := sandbox.Injected(namespace, fmt.Sprintf("cart-%d", c.pods), node)
 		slots <- struct{}{}
 		all.Go(func() {
 			pods[i], failures[i] = c.client.CoreV1().Pods(namespace).Create(context.Background(), pod, metav1.CreateOptions{})
@@ -263,8 +263,7 @@ func (c *cluster) createLargest(node string, count int) error {
 	for i := range count {
 		slots <- struct{}{}
 		all.Go(func() {
-			pod := meshPod(fmt.Sprint("large-", i), node)
-			pod.Namespace = account
+			pod := sandbox.Injected(account, fmt.Sprint("large-", i), node)
 			number := i
 			if i%4 == 1 && i%16 != 1 { // many short texts cost the API server the most, and the agent no more than others
 				number = 0

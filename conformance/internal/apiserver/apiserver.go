@@ -119,6 +119,18 @@ func (s *Server) ready() error {
 // Down kills the API server; etcd keeps what it has acknowledged.
 func (s *Server) Down() { s.apiserver.Kill() }
 
+// Used is the processor time that the API server, since Up, and etcd have used so far.
+func (s *Server) Used() (apiserver, etcd time.Duration, err error) {
+	apiserver, err = s.apiserver.Used()
+	if err == nil {
+		etcd, err = s.etcd.Used()
+	}
+	return apiserver, etcd, err
+}
+
+// EtcdURL is where etcd answers, without any credential.
+func (s *Server) EtcdURL() string { return etcdURL }
+
 // Pause stops the API server from answering, with its connections open, until Resume.
 func (s *Server) Pause() error { return s.apiserver.Signal(syscall.SIGSTOP) }
 

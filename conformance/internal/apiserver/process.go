@@ -1,8 +1,12 @@
 package apiserver
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
+	"strings"
+	"time"
 )
 
 // Process is a program that runs beside this one, with a log. It ends with the process namespace at the latest.
@@ -53,6 +57,23 @@ func (p *Process) Ended() bool {
 	default:
 		return false
 	}
+}
+
+// tick is the unit of processor times in /proc, proc_pid_stat(5); it is the same on all machines that Go runs on.
+const tick = 10 * time.Millisecond
+
+// Used is the processor time that it has used so far.
+func (p *Process) Used() (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	var user, system time.Duration
+	if _, err := fmt.Sscan(fields[11]+" "+fields[12], (*int64)(&user), (*int64)(&system)); err != nil {
+		return 0, err
+	}
+	return (user + system) * tick, nil
 }
 
 // Tail is the end of the log.

@@ -1,4 +1,4 @@
-package main
+package sandbox
 
 import (
 	"fmt"
@@ -9,8 +9,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// meshPod is a pod of the size that Istio's injection gives one: some 10 KB, most of which the agent has no use for.
-func meshPod(name, node string) *corev1.Pod {
+// Injected is a pod of a node, of the size that Istio's injection gives one: some 10 KB, most of which the agent has no
+// use for.
+func Injected(namespace, name, node string) *corev1.Pod {
 	id := int64(1337)
 	limits := corev1.ResourceRequirements{Requests: corev1.ResourceList{
 		corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("128Mi"),

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	encoding "encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// audit reads the API server's audit log, in which the requests of service accounts are, from where it was last read.
+type audit struct {
+	path   string
+	offset int64
+}
+
+// request is one line of it.
+type request struct {
+	ID     string `json:"auditID"`
+	Verb   string `json:"verb"`
+	Object struct {
+		Resource, Subresource, Namespace, Name string
+	} `json:"objectRef"`
+	Status struct {
+		Code int `json:"code"`
+	} `json:"responseStatus"`
+	Stage string `json:"stage"`
+}
+
+// kind is verb and resource.
+func (r request) kind() string {
+	resource := r.Object.Resource
+	if r.Object.Subresource != "" {
+		resource += "/" + r.Object.Subresource
+	}
+	return r.Verb + " " + resource
+}
+
+// requests are those since the last call.
+func (a *audit) requests() ([]request, error) {
+	log, err := os.Open(a.path)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	if _, err := log.Seek(a.offset, io.SeekStart); err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(log)
+	if err != nil {
+		return nil, err
+	}
+	data = data[:bytes.LastIndexByte(data, '\n')+1]
+	a.offset += int64(len(data))
+	var all []request
+	for line := range bytes.Lines(data) {
+		var r request
+		if err := json.Unmarshal(line, &r); err != nil {
+			continue // the API server was killed while it wrote the line
+		}
+		if r.Verb == "watch" && r.Stage != "ResponseStarted" && r.Status.Code == http.StatusOK { // counted when it began
+			continue
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// spent is what has been used at one moment, or with minus between two.
+type spent struct {
+	at              time.Time
+	server          int           // which API server since the first that is
+	apiserver, etcd time.Duration // processor time
+	to, from        float64       // bytes of the agents to the API server, and from it, with those of TCP and TLS
+	rejected        float64       // requests that API priority and fairness did not take
+	watches         float64       // open ones, of everybody
+}
+
+func (c *cluster) spent() (s spent, err error) {
+	s.at, s.server = time.Now(), c.restarts
+	if s.apiserver, s.etcd, err = c.server.Used(); err != nil {
+		return s, err
+	}
+	if s.to, s.from, err = readCounters(); err != nil {
+		return s, err
+	}
+	text, err := c.client.RESTClient().Get().AbsPath("/metrics").DoRaw(context.Background())
+	s.rejected = sum(text, "apiserver_flowcontrol_rejected_requests_total", "")
+	s.watches = sum(text, "apiserver_longrunning_requests", `verb="WATCH"`)
+	return s, err
+}
+
+func (s spent) minus(before spent) spent {
+	if s.server != before.server { // a new one begins with nothing
+		before.apiserver, before.rejected, before.watches = 0, 0, 0
+	}
+	return spent{at: s.at, apiserver: s.apiserver - before.apiserver, etcd: s.etcd - before.etcd, to: s.to - before.to,
+		from: s.from - before.from, rejected: s.rejected - before.rejected, watches: s.watches - before.watches}
+}
+
+// sum adds the metrics of that name which have that in their labels.
+func sum(text []byte, name, label string) (total float64) {
+	for line := range strings.Lines(string(text)) {
+		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		its, labels, _ := strings.Cut(series, "{")
+		if i := strings.LastIndex(line, "} "); i >= 0 {
+			value = strings.TrimSpace(line[i+2:])
+			_, labels, _ = strings.Cut(line[:i], "{")
+		}
+		if its == name && strings.Contains(labels, label) {
+			n, _ := strconv.ParseFloat(value, 64)
+			total += n
+		}
+	}
+	return total
+}
+
+// counters count the bytes between the agents and the API server, by the address that the agents alone use.
+const counters = `table inet scale {
+	counter to {}
+	counter from {}
+	chain output {
+		type filter hook output priority 0
+		ip daddr ` + agentsHost + ` tcp dport 6443 counter name to
+		ip saddr ` + agentsHost + ` tcp sport 6443 counter name from
+	}
+}`
+
+func addCounters() error {
+	cmd := exec.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(counters)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("counting bytes: %w: %s", err, out)
+	}
+	return nil
+}
+
+func readCounters() (to, from float64, err error) {
+	out, err := exec.Command("nft", "-j", "list", "counters", "table", "inet", "scale").Output()
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading the counters of bytes: %w", err)
+	}
+	var list struct {
+		Nftables []struct {
+			Counter struct {
+				Name  string
+				Bytes float64
+			}
+		}
+	}
+	if err := json.Unmarshal(out, &list); err != nil {
+		return 0, 0, err
+	}
+	bytesOf := map[string]float64{}
+	for _, c := range list.Nftables {
+		bytesOf[c.Counter.Name] = c.Counter.Bytes
+	}
+	return bytesOf["to"], bytesOf["from"], nil
+}
+
+// etcd asks etcd by its JSON gateway.
+func (c *cluster) etcd(path, body string, answer any) error {
+	response, err := http.Post(c.server.EtcdURL()+path, "application/json", strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("etcd: %s: %s", path, response.Status)
+	}
+	return json.NewDecoder(response.Body).Decode(answer)
+}
+
+// compact drops all old revisions of etcd, as the API server asks it to every five minutes.
+func (c *cluster) compact() error {
+	var head struct {
+		Header struct {
+			Revision string `json:"revision"`
+		} `json:"header"`
+	}
+	if err := c.etcd("/v3/kv/range", `{"key": "eA==", "count_only": true}`, &head); err != nil {
+		return err
+	}
+	return c.etcd("/v3/kv/compaction", fmt.Sprintf(`{"revision": %q, "physical": true}`, head.Header.Revision), &head)
+}
+
+// inEtcd returns how many objects etcd has but Events, which end by themselves, and how large a mesh pod is in the mean.
+func (c *cluster) inEtcd() (objects, meshPod float64, err error) {
+	type answer struct {
+		Count string                   `json:"count"`
+		KVs   []struct{ Value []byte } `json:"kvs"`
+	}
+	count := func(prefix string) (n float64, err error) {
+		var all answer
+		err = c.etcd("/v3/kv/range", fmt.Sprintf(`{"key": %q, "range_end": %q, "count_only": true}`, base64([]byte(prefix)),
+			base64([]byte(prefix[:len(prefix)-1]+"0"))), &all)
+		if err == nil && all.Count != "" {
+			n, err = strconv.ParseFloat(all.Count, 64)
+		}
+		return n, err
+	}
+	everything, err := count("/registry/")
+	if err != nil {
+		return 0, 0, err
+	}
+	events, err := count("/registry/events/")
+	if err != nil {
+		return 0, 0, err
+	}
+	var pods answer
+	err = c.etcd("/v3/kv/range", fmt.Sprintf(`{"key": %q, "range_end": %q, "limit": 1000}`, base64([]byte("/registry/pods/")),
+		base64([]byte("/registry/pods0"))), &pods)
+	var bytesOf, found float64
+	for _, kv := range pods.KVs {
+		if bytes.Contains(kv.Value, []byte("sidecar.istio.io/status")) {
+			bytesOf, found = bytesOf+float64(len(kv.Value)), found+1
+		}
+	}
+	if err == nil && found == 0 {
+		err = errors.New("etcd has no mesh pod")
+	}
+	return everything - events, bytesOf / found, err
+}
+
+func base64(text []byte) string { return encoding.StdEncoding.EncodeToString(text) }

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/internal/files"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+)
+
+const (
+	account = "mesh" // the namespace of the agents' service account
+	// agentsHost is the address under which the agents alone reach the API server, so that their bytes can be counted.
+	agentsHost = "127.0.0.2"
+	makers     = 16 // requests at once of those who make the cluster
+	tokenLife  = 24 * time.Hour
+)
+
+// auditPolicy has a line per request of a service account, without bodies: writing them costs the API server, too.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, Panic]
+rules:
+- {level: None, userGroups: ["system:masters"]}
+- {level: Metadata, userGroups: ["system:serviceaccounts"]}
+- {level: None}
+`
+
+// cluster is an API server with nodes, namespaces and pods, and the agents of the nodes.
+type cluster struct {
+	options
+	dir      string // of the API server
+	server   *apiserver.Server
+	client   *kubernetes.Clientset // with all rights
+	fleet    fleet
+	pods     []*slot
+	observer *observer
+	audit    audit
+	pace     pace
+	restarts int // of the API server
+}
+
+// options are what is the same at every size.
+type options struct {
+	perNode    int // pods
+	meshed     int // of them
+	namespaces int // for each node
+	each       int // agents of a process
+	churn      int // pods that are replaced with and without agents, to compare
+	rate       int // pods a second
+	idle       time.Duration
+}
+
+// newCluster starts the API server and makes nodes, namespaces and pods; no agent runs yet.
+func newCluster(dir string, nodes int, o options) (*cluster, error) {
+	policy := filepath.Join(dir, "scale.yaml")
+	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
+		return nil, err
+	}
+	c := &cluster{options: o, dir: dir, audit: audit{path: filepath.Join(dir, "audit.log")}, pace: pace{rate: o.rate}}
+	c.server = &apiserver.Server{Bin: isolated.BinDir(), Dir: dir, Host: agentsHost, Flags: []string{
+		apiserver.WithoutControllers, "--bind-address=0.0.0.0", "--audit-policy-file=" + policy,
+		"--audit-log-maxsize=10000", // in MiB: it is read from where it was last read
+	}}
+	if err := c.server.Start(); err != nil {
+		return nil, err
+	}
+	if err := c.setUp(nodes); err != nil {
+		c.stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *cluster) stop() {
+	c.fleet.stop()
+	if c.observer != nil {
+		c.observer.stop()
+	}
+	c.server.Stop()
+	_ = os.RemoveAll(nodesDir)
+}
+
+// nodesDir has the directories of all nodes. It is short, for the sockets, and on a tmpfs.
+const nodesDir = "/run/scale"
+
+func (c *cluster) setUp(nodes int) (err error) {
+	config := c.server.Admin()
+	config.Host, config.ContentType = "https://127.0.0.1:6443", runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	if c.client, err = kubernetes.NewForConfig(config); err != nil {
+		return err
+	}
+	ctx := context.Background()
+	if err := makeNamespace(ctx, c.client, account); err != nil {
+		return err
+	}
+	if err := c.server.Authorize(ctx, filepath.Join(build.Root(), "agent", "rbac.yaml"), account,
+		filepath.Join(c.dir, "kubeconfig")); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(nodesDir, 0o755); err != nil {
+		return err
+	}
+	plugin, err := os.Open(filepath.Join(isolated.BinDir(), "istio-pod-network"))
+	if err != nil {
+		return err
+	}
+	defer plugin.Close()
+	installed := filepath.Join(nodesDir, "istio-pod-network")
+	if err := files.Replace(installed, installed+".new", plugin, nil); err != nil {
+		return err
+	}
+	if err := os.Chmod(installed, 0o755); err != nil {
+		return err
+	}
+	c.fleet = fleet{each: c.each, log: filepath.Join(c.dir, "agents.log"), nodes: make([]node, nodes)}
+	if err := atOnce(nodes, func(i int) error { return c.makeNode(ctx, i) }); err != nil {
+		return err
+	}
+	if err := atOnce(c.namespaces*nodes, func(i int) error {
+		return makeNamespace(ctx, c.client, namespaceName(i))
+	}); err != nil {
+		return err
+	}
+	c.observer, err = observe(c.client)
+	if err != nil {
+		return err
+	}
+	for n := range nodes {
+		for range c.perNode {
+			c.pods = append(c.pods, &slot{number: len(c.pods), node: c.fleet.nodes[n], mesh: len(c.pods)%c.perNode < c.meshed,
+				namespace: namespaceName(rand.IntN(c.namespaces * nodes))})
+		}
+	}
+	progress("%d nodes and %d namespaces made; making %d pods", nodes, c.namespaces*nodes, len(c.pods))
+	return atOnce(len(c.pods), func(i int) error { return c.pods[i].make(ctx, c, false) })
+}
+
+// makeNode makes the node's object and directories, and credentials of its own for its agent, as every pod has a token of
+// its own. The certificate's text is its own too: by that client-go keeps connections apart.
+func (c *cluster) makeNode(ctx context.Context, i int) (err error) {
+	n, err := newNode(nodesDir, i)
+	if err != nil {
+		return err
+	}
+	c.fleet.nodes[i] = n
+	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name}}
+	if object, err = c.client.CoreV1().Nodes().Create(ctx, object, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	object.Status.NodeInfo.ContainerRuntimeVersion = "containerd://2.1.4"
+	if _, err := c.client.CoreV1().Nodes().UpdateStatus(ctx, object, metav1.UpdateOptions{}); err != nil {
+		return err
+	}
+	lifetime := int64(tokenLife / time.Second)
+	token, err := c.client.CoreV1().ServiceAccounts(account).CreateToken(ctx, "istio-pod-network-agent",
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &lifetime}},
+		metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	authority, err := os.ReadFile(c.server.CA())
+	if err != nil {
+		return err
+	}
+	ca := filepath.Join(n.dir, "ca.crt")
+	if err := os.WriteFile(ca, append([]byte("# of "+n.name+"\n"), authority...), 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(n.dir, "kubeconfig"), fmt.Appendf(nil, `apiVersion: v1
+kind: Config
+current-context: c
+clusters: [{name: c, cluster: {server: %q, certificate-authority: %q}}]
+users: [{name: u, user: {token: %q}}]
+contexts: [{name: c, context: {cluster: c, user: u}}]
+`, c.server.URL(), ca, token.Status.Token), 0o600)
+}
+
+func namespaceName(number int) string { return fmt.Sprintf("team-%05d", number) }
+
+func makeNamespace(ctx context.Context, client *kubernetes.Clientset, name string) error {
+	_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}},
+		metav1.CreateOptions{})
+	return err
+}
+
+// annotate changes an annotation of every namespace that nobody reads.
+func (c *cluster) annotate(value string) error {
+	return atOnce(c.namespaces*len(c.fleet.nodes), func(i int) error {
+		_, err := c.client.CoreV1().Namespaces().Patch(context.Background(), namespaceName(i), types.MergePatchType,
+			fmt.Appendf(nil, `{"metadata": {"annotations": {"example.com/contact": %q}}}`, value), metav1.PatchOptions{})
+		return err
+	})
+}
+
+// atOnce calls do for all numbers below count, some at once, until one fails.
+func atOnce(count int, do func(i int) error) error {
+	var all sync.WaitGroup
+	numbers, failed := make(chan int), make(chan error, makers)
+	for range makers {
+		all.Go(func() {
+			for i := range numbers {
+				if err := do(i); err != nil {
+					failed <- err
+					return
+				}
+			}
+		})
+	}
+	var err error
+	for i := 0; i < count && err == nil; i++ {
+		select {
+		case numbers <- i:
+		case err = <-failed:
+		}
+	}
+	close(numbers)
+	all.Wait()
+	select {
+	case other := <-failed:
+		return other
+	default:
+		return err
+	}
+}

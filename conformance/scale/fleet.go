@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/plugin/record"
+)
+
+// node is one that only its object, its directories and its agent make.
+type node struct {
+	name   string
+	dir    string // conf, bin, and the state, which lies on a tmpfs as on a node
+	listen string
+	store  record.Store
+}
+
+func (n node) socket() string { return filepath.Join(n.store.Dir, "agent.sock") }
+
+// newNode makes the directories of a node, and the installed plugin in them: as a link, because thousands of copies
+// would measure this machine's memory.
+func newNode(dir string, number int) (node, error) {
+	n := node{name: nodeName(number), dir: filepath.Join(dir, nodeName(number)),
+		listen: fmt.Sprintf("127.1.%d.%d:15088", number/250, number%250+1)}
+	n.store.Dir = filepath.Join(n.dir, "run")
+	for _, sub := range []string{"bin", "net.d"} {
+		if err := os.MkdirAll(filepath.Join(n.dir, sub), 0o755); err != nil {
+			return n, err
+		}
+	}
+	plugin := filepath.Join(dir, "istio-pod-network")
+	if err := os.Link(plugin, filepath.Join(n.dir, "bin", filepath.Base(plugin))); err != nil {
+		return n, err
+	}
+	entry, err := json.Marshal(map[string]any{
+		"type": "istio-pod-network", "agentSocket": n.socket(), "stateDir": n.store.Dir,
+		"capabilities": map[string]bool{"io.kubernetes.cri.pod-annotations": true},
+	})
+	if err != nil {
+		return n, err
+	}
+	for name, data := range map[string][]byte{
+		"net.d/10-net.conflist": []byte(`{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}]}`),
+		"bin/ptp":               nil, // the runtime is seen to look in bin for the network's plugin, which nobody runs
+		"entry.json":            entry,
+	} {
+		if err := os.WriteFile(filepath.Join(n.dir, name), data, 0o755); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+func nodeName(number int) string { return fmt.Sprintf("node-%05d", number) }
+
+// args are those of the node's agent: the defaults, but for where everything is.
+func (n node) args() []string {
+	return []string{"--node-name=" + n.name, "--kubeconfig=" + filepath.Join(n.dir, "kubeconfig"),
+		"--network-config=" + filepath.Join(n.dir, "entry.json"), "--bin-dir=" + filepath.Join(n.dir, "bin"),
+		"--conf-dir=" + filepath.Join(n.dir, "net.d"), "--listen=" + n.listen, "--log-level=warning",
+		"--source=" + filepath.Join(filepath.Dir(n.dir), "istio-pod-network")}
+}
+
+// fleet is the agents of all nodes, in processes of some agents each.
+type fleet struct {
+	nodes     []node
+	each      int    // agents of a process
+	log       string // of all of them
+	processes []*exec.Cmd
+}
+
+// start starts all agents at once.
+func (f *fleet) start() error {
+	log, err := os.OpenFile(f.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	for first := 0; first < len(f.nodes); first += f.each {
+		var all [][]string
+		for _, n := range f.nodes[first:min(first+f.each, len(f.nodes))] {
+			all = append(all, n.args())
+		}
+		args, err := json.Marshal(all)
+		if err != nil {
+			return err
+		}
+		cmd := exec.Command(filepath.Join(isolated.BinDir(), "nodes"))
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(args), log, log
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		f.processes = append(f.processes, cmd)
+	}
+	return nil
+}
+
+// stop ends all agents at once, as an upgrade does.
+func (f *fleet) stop() {
+	for _, p := range f.processes {
+		_ = p.Process.Signal(syscall.SIGTERM)
+	}
+	for _, p := range f.processes {
+		_ = p.Wait()
+	}
+	f.processes = nil
+}
+
+// ready waits until every agent is, and returns when the last one was seen to be.
+func (f *fleet) ready(limit time.Duration) (time.Time, error) {
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	var mu sync.Mutex
+	var last time.Time
+	var unready []string
+	var all sync.WaitGroup
+	deadline := time.Now().Add(limit)
+	askers := make(chan struct{}, 8) // the machine is to work for the agents, and not for these questions
+	for _, n := range f.nodes {
+		all.Go(func() {
+			for {
+				askers <- struct{}{}
+				is := isReady(client, n.listen)
+				at := time.Now()
+				<-askers
+				mu.Lock()
+				switch {
+				case is:
+					last = at
+				case at.After(deadline):
+					unready = append(unready, n.name)
+				}
+				mu.Unlock()
+				if is || at.After(deadline) {
+					return
+				}
+				time.Sleep(time.Second / 2)
+			}
+		})
+	}
+	all.Wait()
+	if len(unready) > 0 {
+		return last, fmt.Errorf("within %v %d of %d agents are not ready, one is that of %s", limit, len(unready),
+			len(f.nodes), unready[0])
+	}
+	return last, nil
+}
+
+func isReady(client *http.Client, listen string) bool {
+	response, err := client.Get("http://" + listen + "/readyz")
+	if err != nil {
+		return false
+	}
+	_ = response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+// tail is the end of the agents' log.
+func (f *fleet) tail() string {
+	data, _ := os.ReadFile(f.log)
+	return string(data[max(0, len(data)-2000):])
+}

@@ -1,0 +1,118 @@
+// Command scale measures what the agents of many nodes cost a cluster: with a real kube-apiserver and etcd, with nodes
+// and pods that are objects only, with records as the plugin leaves them, and with real agents. At several sizes it finds
+// how each figure grows with the nodes, and says what that makes of 1,000 and of 5,000. It fails where one grows faster
+// than the cluster, or an agent writes more than it should. It needs root: it runs on a node of its own, so that nothing
+// of the machine is touched but the limit of inotify instances, which is put back.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+)
+
+func main() {
+	o, sizes := options{}, "25,50,100,200"
+	flag.StringVar(&sizes, "nodes", sizes, "numbers of nodes, one after the other; the smallest first")
+	flag.IntVar(&o.perNode, "pods", 30, "pods on a node")
+	flag.IntVar(&o.meshed, "mesh", 25, "of them in the mesh")
+	flag.IntVar(&o.namespaces, "namespaces", 2, "namespaces for each node")
+	flag.IntVar(&o.each, "each", 50, "agents of a process")
+	flag.IntVar(&o.churn, "churn", 600, "pods that are replaced with and without agents, to compare")
+	flag.IntVar(&o.rate, "rate", 100, "pods a second that are replaced")
+	flag.DurationVar(&o.idle, "idle", 30*time.Second, "how long nothing happens, with agents and without")
+	flag.Parse()
+	m := run{options: o}
+	for text := range strings.SplitSeq(sizes, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || len(m.sizes) > 0 && n <= m.sizes[len(m.sizes)-1] {
+			fmt.Fprintf(os.Stderr, "scale: --nodes: invalid value %q\nValid: numbers of 1 or more, each larger than the one "+
+				"before.\n", sizes)
+			os.Exit(2)
+		}
+		m.sizes = append(m.sizes, n)
+	}
+	os.Exit(m.main())
+}
+
+// run is what runs on the node.
+type run struct {
+	options
+	sizes []int
+}
+
+// main raises the limit of inotify instances around all of it, and returns the exit status.
+func (r run) main() int {
+	if isolated.BinDir() == "" {
+		back, err := raise(4 * r.sizes[len(r.sizes)-1])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "scale:", err)
+			return 1
+		}
+		defer back()
+	}
+	return isolated.Main(r, prepare)
+}
+
+func prepare(bin string) error {
+	if err := build.Link(bin, apiserver.Programs...); err != nil {
+		return err
+	}
+	return build.Product(bin, "./plugin/istio-pod-network", "./internal/nodes")
+}
+
+// Run measures and prints, and returns the exit status.
+func (r run) Run() int {
+	if err := r.all(); err != nil {
+		fmt.Fprintln(os.Stderr, "scale:", err)
+		return 1
+	}
+	return 0
+}
+
+func (r run) all() error {
+	if err := addCounters(); err != nil {
+		return err
+	}
+	var sizes []size
+	for _, nodes := range r.sizes {
+		figures, err := r.one(nodes)
+		if err != nil {
+			return fmt.Errorf("with %d nodes: %w", nodes, err)
+		}
+		sizes = append(sizes, size{nodes, figures})
+	}
+	fmt.Printf("\n%d pods on a node, %d of them in the mesh; %d namespaces for each node\n\n", r.perNode, r.meshed,
+		r.namespaces)
+	return report(os.Stdout, sizes)
+}
+
+// one measures one size, on a cluster of its own.
+func (r run) one(nodes int) ([]figure, error) {
+	dir, err := os.MkdirTemp("", "scale")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	began := time.Now()
+	c, err := newCluster(dir, nodes, r.options)
+	if err != nil {
+		return nil, err
+	}
+	defer c.stop()
+	figures, err := measure(c)
+	if err != nil {
+		return nil, fmt.Errorf("%w\nlog of the agents:\n%s", err, c.fleet.tail())
+	}
+	progress("%d nodes took %v", nodes, time.Since(began).Round(time.Second))
+	return figures, nil
+}
+
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "scale: "+format+"\n", args...) }
