@@ -18,6 +18,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/fdleak"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -420,4 +421,26 @@ func TestMarkerWithoutWatch(t *testing.T) {
 		}
 		b.expect(t, len(c.results), c.results...)
 	}
+}
+
+// An agent that starts does not read pod by pod what its first list brings, unless that does not come.
+func TestMarkerBeforeTheList(t *testing.T) {
+	pod := agenttest.MeshPod("cart")
+	r := agenttest.RecordFor(pod, "1/1")
+	r.Time = time.Now().Add(-time.Hour)
+	b := newBench(t, pod, r)
+	unlisted, err := kube.NewPods(source.NewFakeControllerSource(), redirect.DefaultSpec().ProxyGID, func(string) {})
+	await.Must(t, err)
+	b.pods = unlisted
+	reads := 0
+	b.Reader = func(context.Context, string, string) (*corev1.Pod, error) { reads++; return pod, nil }
+	if !b.reconcile(t.Context(), string(pod.UID)) || reads > 0 {
+		t.Errorf("%d reads of the pod before the first list", reads)
+	}
+	b.expect(t, 0)
+	b.started = b.started.Add(-listLate)
+	if !b.reconcile(t.Context(), string(pod.UID)) || reads != 1 {
+		t.Errorf("%d reads of the pod when the list does not come", reads)
+	}
+	b.expect(t, 1, Marked)
 }
