@@ -15,13 +15,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 )
 
-// PodsOf lists and watches the pods of one node that are not over. Where the API server streams the list (Kubernetes
-// 1.34 and later), the pods come one by one anyway. Others send it whole, without pages, because it is read from their
-// cache; so it is decoded as it comes, and of each pod only what is kept stays in memory. gid is the sidecar's group
-// where a pod names none.
+// PodsOf lists and watches the pods of one node that are not over. The list is asked for as a whole, also where the API
+// server would stream it: it finds the pods of a list by the node (an index of its cache), and goes through all pods of
+// the cluster for a stream (k8s.io/apiserver/pkg/storage/cacher, getIntervalFromStoreLocked). So agents that start at
+// once would cost it nodes × pods. The list has no pages, because it is read from that cache; it is decoded as it comes,
+// and of each pod only what is kept stays in memory. gid is the sidecar's group where a pod names none.
 func (c *Client) PodsOf(node string, gid redirect.ID) cache.ListerWatcher {
 	selector := fields.AndSelectors(
 		fields.OneTermEqualSelector("spec.nodeName", node),
@@ -35,8 +37,24 @@ func (c *Client) PodsOf(node string, gid redirect.ID) cache.ListerWatcher {
 		o.FieldSelector = selector
 		return c.listPods(ctx, o, gid)
 	}
-	return lw
+	return whole{cache.ToListerWatcherWithContext(lw)}
 }
+
+// whole is a source whose list is never streamed.
+type whole struct{ cache.ListerWatcherWithContext }
+
+// List is that of the source.
+func (w whole) List(o metav1.ListOptions) (runtime.Object, error) {
+	return w.ListWithContext(context.Background(), o)
+}
+
+// Watch is that of the source.
+func (w whole) Watch(o metav1.ListOptions) (watch.Interface, error) {
+	return w.WatchWithContext(context.Background(), o)
+}
+
+// IsWatchListSemanticsUnSupported is what package watchlist asks for.
+func (whole) IsWatchListSemanticsUnSupported() bool { return true }
 
 func (c *Client) listPods(ctx context.Context, o metav1.ListOptions, gid redirect.ID) (*corev1.PodList, error) {
 	body, err := c.core.Get().Resource(podsResource.Resource).VersionedParams(&o, metav1.ParameterCodec).

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/internal/await"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -123,5 +125,39 @@ func TestWatchedServerGoesAway(t *testing.T) {
 			return !since.IsZero() && err != nil && strings.Contains(err.Error(), "connection refused") &&
 				!strings.Contains(err.Error(), server.URL)
 		})
+	}
+}
+
+// The pods of a node are listed and not streamed, whatever the API server offers: for a stream it goes through the pods
+// of all nodes.
+func TestPodsAreListed(t *testing.T) {
+	var requests await.Output
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query()
+		fmt.Fprintln(&requests, cmp.Or(query.Get("watch"), "list"), query.Get("sendInitialEvents"), "from",
+			query.Get("resourceVersion"))
+		if query.Get("watch") != "" {
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			return
+		}
+		list, _ := (&corev1.PodList{ListMeta: metav1.ListMeta{ResourceVersion: "7"}}).Marshal()
+		none, _ := (&runtime.Unknown{Raw: list}).Marshal()
+		_, _ = w.Write(append([]byte(protobufMagic), none...))
+	}))
+	t.Cleanup(server.Close)
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	await.Must(t, os.WriteFile(path, kubeconfig(server.URL), 0o600))
+	client, err := Connect(Config{Kubeconfig: path, QPS: 100, Burst: 100})
+	await.Must(t, err)
+	pods, err := NewPods(client.PodsOf("n", 1337), 1337, func(string) {})
+	await.Must(t, err)
+	ctx, end := context.WithCancel(t.Context())
+	var ended sync.WaitGroup
+	t.Cleanup(func() { end(); ended.Wait() })
+	ended.Go(func() { pods.Run(ctx) })
+	await.Eventually(t, time.Minute, "something is asked for", func() bool { return requests.String() != "" })
+	if first, _, _ := strings.Cut(requests.String(), "\n"); first != "list  from 0" {
+		t.Errorf("asked for %q first, want a list from the API server's cache", first)
 	}
 }

@@ -18,44 +18,39 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// A node full of pods of the largest size fits into the agent's memory: when it reads the list of them, streamed or
-// whole, and when it answers questions about all of them at once, for which it reads each once more. The pods come from
-// a server of the test's own: a real API server with so many takes minutes and gigabytes. That real ones say the same
-// is the matter of TestLargestPods.
+// A node full of pods of the largest size fits into the agent's memory: when it reads the list of them, as a whole, and
+// when it answers questions about all of them at once, for which it reads each once more. The pods come from a server of
+// the test's own: a real API server with so many takes minutes and gigabytes. That real ones say the same is the matter
+// of TestLargestPods.
 func TestManyLargestPods(t *testing.T) {
 	const pods = 250
-	for _, list := range []string{"streamed", "whole"} {
-		t.Run(list, func(t *testing.T) {
-			t.Setenv("KUBE_FEATURE_WatchListClient", fmt.Sprint(list == "streamed")) // client-go's own
-			r := newRig(t).withPrimary()
-			served := newLargest(r, pods)
-			web := httptest.NewServer(served)
-			t.Cleanup(web.Close)
-			r.write("large", fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": `+
-				`[{"name": "c", "cluster": {"server": %q}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`, web.URL))
-			r.startAgent("--log-level=info", "--kubeconfig="+r.path("large"), "--runtime-version=containerd://2.1.4",
-				"--api-qps=1000", "--api-burst=1000")
-			r.ready()
-			r.withinMemory(fmt.Sprintf("with %d pods listed", pods))
-			ctx, end := context.WithTimeout(r.ctx, patience)
-			defer end()
-			var asking sync.WaitGroup
-			for i := range pods {
-				asking.Go(func() {
-					for !served.ask(ctx, r, i) {
-						if ctx.Err() != nil {
-							t.Errorf("no answer about pod %d", i)
-							return
-						}
-					}
-				})
-			}
-			asking.Wait()
-			r.withinMemory(fmt.Sprintf("with %d questions", pods))
-			if lists, reads := served.requests(); lists[list] != 1 || len(lists) != 1 || reads < pods/3 {
-				t.Errorf("the lists were %v, and %d pods were read", lists, reads)
+	r := newRig(t).withPrimary()
+	served := newLargest(r, pods)
+	web := httptest.NewServer(served)
+	t.Cleanup(web.Close)
+	r.write("large", fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": `+
+		`[{"name": "c", "cluster": {"server": %q}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`, web.URL))
+	r.startAgent("--log-level=info", "--kubeconfig="+r.path("large"), "--runtime-version=containerd://2.1.4",
+		"--api-qps=1000", "--api-burst=1000")
+	r.ready()
+	r.withinMemory(fmt.Sprintf("with %d pods listed", pods))
+	ctx, end := context.WithTimeout(r.ctx, patience)
+	defer end()
+	var asking sync.WaitGroup
+	for i := range pods {
+		asking.Go(func() {
+			for !served.ask(ctx, r, i) {
+				if ctx.Err() != nil {
+					t.Errorf("no answer about pod %d", i)
+					return
+				}
 			}
 		})
+	}
+	asking.Wait()
+	r.withinMemory(fmt.Sprintf("with %d questions", pods))
+	if lists, reads := served.requests(); lists["whole"] != 1 || len(lists) != 1 || reads < pods/3 {
+		t.Errorf("the lists were %v, and %d pods were read", lists, reads)
 	}
 }
 
@@ -126,13 +121,13 @@ func (l *largest) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		answer(w, "", encoded(l.pod(number)))
 	case ofPods && !strings.Contains(query.Get("fieldSelector"), "spec.nodeName="+l.node):
 		w.WriteHeader(http.StatusForbidden)
-	case ofPods && streamed:
-		l.note("streamed")
-		l.stream(q.Context(), w)
 	case ofPods && !watch:
 		l.note("whole")
 		l.list(w)
 	case streamed:
+		if ofPods {
+			l.note("streamed")
+		}
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusBadRequest)
 		fmt.Fprint(w, `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "BadRequest", "code": 400}`)
@@ -211,23 +206,4 @@ func (l *largest) list(w http.ResponseWriter) {
 		}
 		answer(w, "", headed(field2, len(one)), one)
 	}
-}
-
-// stream sends the pods one by one as events of a watch, and that these were all.
-func (l *largest) stream(ctx context.Context, w http.ResponseWriter) {
-	const parameters = ";stream=watch"
-	event := func(kind string, pod *corev1.Pod) {
-		data, err := (&metav1.WatchEvent{Type: kind, Object: runtime.RawExtension{Raw: encoded(pod)}}).Marshal()
-		if err != nil {
-			panic(err)
-		}
-		answer(w, parameters, binary.BigEndian.AppendUint32(nil, uint32(len(data))), data)
-	}
-	for i := range l.count {
-		event("ADDED", l.pod(i))
-	}
-	end := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{ResourceVersion: "1",
-		Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}}}
-	event("BOOKMARK", end)
-	hold(ctx, w)
 }

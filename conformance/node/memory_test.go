@@ -40,9 +40,8 @@ func (r *rig) withinMemory(when string) {
 	}
 }
 
-// However large its pods are, the agent gets ready and marks them with less memory than it has, whether the API server
-// streams the list of pods or sends it whole; and pods that are over cost nothing. So it stays when thousands of
-// connections are held open at its port. How many there are is the matter of TestManyLargestPods.
+// However large its pods are, the agent gets ready and marks them with less memory than it has, and pods that are over
+// cost nothing. So it stays when thousands of connections are held open at its port. How many there are is the matter of TestManyLargestPods.
 func TestLargestPods(t *testing.T) {
 	const pods, over, recorded = 24, 4, 4 // one of each kind
 	r := newRig(t).withPrimary()
@@ -69,18 +68,11 @@ func TestLargestPods(t *testing.T) {
 		})
 	}
 	making.Wait()
-	for _, list := range []string{"streamed", "whole"} {
-		t.Run(list, func(t *testing.T) {
-			t.Setenv("KUBE_FEATURE_WatchListClient", fmt.Sprint(list == "streamed")) // client-go's own
-			r := *r
-			r.TB = t
-			r.startAgent("--log-level=info")
-			r.ready()
-			for _, pod := range made[:recorded] { // one at a time: a mark of so large a pod costs the API server a second
-				r.marked(pod.Name, r.put(recordOf(pod)))
-			}
-			r.withinMemory("with those pods")
-			r.flooded()
-		})
+	r.startAgent("--log-level=info")
+	r.ready()
+	for _, pod := range made[:recorded] { // one at a time: a mark of so large a pod costs the API server a second
+		r.marked(pod.Name, r.put(recordOf(pod)))
 	}
+	r.withinMemory("with those pods")
+	r.flooded()
 }

@@ -120,7 +120,7 @@ func (c *cluster) stop() {
 }
 
 // startAgent starts the agent of a node as a pod's kubelet would, with default flags, and waits until it is ready.
-func (c *cluster) startAgent(node string, env ...string) error {
+func (c *cluster) startAgent(node string) error {
 	entry, err := json.Marshal(c.entry())
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func (c *cluster) startAgent(node string, env ...string) error {
 	c.agent = exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"),
 		"--node-name="+node, "--kubeconfig="+c.path("kubeconfig"), "--network-config="+c.path("entry.json"),
 		"--bin-dir="+c.path("bin"), "--conf-dir="+c.path("net.d"), "--listen="+listen)
-	c.agent.Stdout, c.agent.Stderr, c.agent.Env = log, log, append(os.Environ(), env...)
+	c.agent.Stdout, c.agent.Stderr = log, log
 	if err := c.agent.Start(); err != nil {
 		return err
 	}

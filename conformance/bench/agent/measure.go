@@ -106,9 +106,8 @@ func (m measurement) besideMany(c *cluster) ([]row, error) {
 // limit is that of the agent's memory in the chart, in MiB.
 const limit = 128
 
-// largestPods starts the agent on another node, which has nothing but pods as large as the API server takes them: once
-// it gets the list of pods as a stream, and once as a whole, as from an API server before Kubernetes 1.34.
-func (m measurement) largestPods(c *cluster) (rows []row, err error) {
+// largestPods starts the agent on another node, which has nothing but pods as large as the API server takes them.
+func (m measurement) largestPods(c *cluster) ([]row, error) {
 	const node = "node-of-the-largest"
 	c.stopAgent()
 	progress("%d pods as large as they may be", m.largest)
@@ -116,21 +115,14 @@ func (m measurement) largestPods(c *cluster) (rows []row, err error) {
 		return nil, err
 	}
 	c.store = record.Store{Dir: "/run/bench-largest"}
-	for _, list := range []string{"streamed", "whole"} {
-		// client-go's own variable.
-		if err := c.startAgent(node, fmt.Sprint("KUBE_FEATURE_WatchListClient=", list == "streamed")); err != nil {
-			return nil, err
-		}
-		_, peak, _, err := c.memory()
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, row{
-			fmt.Sprintf("peak memory, %d pods of the largest size, listed %s", m.largest, list), peak, limit, "MiB", exact,
-		})
-		c.stopAgent()
+	if err := c.startAgent(node); err != nil {
+		return nil, err
 	}
-	return rows, nil
+	_, peak, _, err := c.memory()
+	if err != nil {
+		return nil, err
+	}
+	return []row{{fmt.Sprintf("peak memory, %d pods of the largest size", m.largest), peak, limit, "MiB", exact}}, nil
 }
 
 func (m measurement) idleAgent(c *cluster, where string) ([]row, error) {
