@@ -35,13 +35,16 @@ type request struct {
 	Stage string `json:"stage"`
 }
 
-// kind is verb and resource.
+// kind is verb and resource, and of a mark that was not written the status.
 func (r request) kind() string {
 	resource := r.Object.Resource
 	if r.Object.Subresource != "" {
 		resource += "/" + r.Object.Subresource
 	}
-	return r.Verb + " " + resource
+	if kind := r.Verb + " " + resource; kind != markKind || r.Status.Code == http.StatusOK {
+		return kind
+	}
+	return fmt.Sprintf("%s, answered %d", markKind, r.Status.Code)
 }
 
 // requests are those since the last call.
@@ -192,7 +195,8 @@ func (c *cluster) compact() error {
 	return c.etcd("/v3/kv/compaction", fmt.Sprintf(`{"revision": %q, "physical": true}`, head.Header.Revision), &head)
 }
 
-// inEtcd returns how many objects etcd has but Events, which end by themselves, and how large a mesh pod is in the mean.
+// inEtcd returns how many objects etcd has but Events, which end by themselves, and how large a mesh pod is in the
+// mean.
 func (c *cluster) inEtcd() (objects, meshPod float64, err error) {
 	type answer struct {
 		Count string                   `json:"count"`
@@ -216,8 +220,8 @@ func (c *cluster) inEtcd() (objects, meshPod float64, err error) {
 		return 0, 0, err
 	}
 	var pods answer
-	err = c.etcd("/v3/kv/range", fmt.Sprintf(`{"key": %q, "range_end": %q, "limit": 1000}`, base64([]byte("/registry/pods/")),
-		base64([]byte("/registry/pods0"))), &pods)
+	err = c.etcd("/v3/kv/range", fmt.Sprintf(`{"key": %q, "range_end": %q, "limit": 1000}`,
+		base64([]byte("/registry/pods/")), base64([]byte("/registry/pods0"))), &pods)
 	var bytesOf, found float64
 	for _, kv := range pods.KVs {
 		if bytes.Contains(kv.Value, []byte("sidecar.istio.io/status")) {

@@ -150,8 +150,8 @@ func (c *cluster) setUp(nodes int) (err error) {
 	return atOnce(len(c.pods), func(i int) error { return c.pods[i].make(ctx, c, false) })
 }
 
-// makeNode makes the node's object and directories, and credentials of its own for its agent, as every pod has a token of
-// its own. The certificate's text is its own too: by that client-go keeps connections apart.
+// makeNode makes the node's object and directories, and credentials of its own for its agent, as every pod has a token
+// of its own. The certificate's text is its own too: by that client-go keeps connections apart.
 func (c *cluster) makeNode(ctx context.Context, i int) (err error) {
 	n, err := newNode(nodesDir, i)
 	if err != nil {

@@ -6,8 +6,8 @@ import "math"
 // are off it, as the root of the mean square of the logarithms' differences: 0.05 is about 5 %.
 type law struct{ factor, exponent, residual float64 }
 
-// fit finds the law by the least squares of the logarithms. Figures of 0 grow by no law; there is one if two or more are
-// more than that.
+// fit finds the law by the least squares of the logarithms. Figures of 0 grow by no law; there is one if two or more
+// are more than that.
 func fit(nodes []int, values []float64) (l law, found bool) {
 	var xs, ys []float64
 	for i, v := range values {

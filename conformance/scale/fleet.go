@@ -116,13 +116,13 @@ func (f *fleet) stop() {
 }
 
 // ready waits until every agent is, and returns when the last one was seen to be.
-func (f *fleet) ready(limit time.Duration) (time.Time, error) {
+func (f *fleet) ready() (time.Time, error) {
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	var mu sync.Mutex
 	var last time.Time
 	var unready []string
 	var all sync.WaitGroup
-	deadline := time.Now().Add(limit)
+	deadline := time.Now().Add(patience)
 	askers := make(chan struct{}, 8) // the machine is to work for the agents, and not for these questions
 	for _, n := range f.nodes {
 		all.Go(func() {
@@ -148,7 +148,7 @@ func (f *fleet) ready(limit time.Duration) (time.Time, error) {
 	}
 	all.Wait()
 	if len(unready) > 0 {
-		return last, fmt.Errorf("within %v %d of %d agents are not ready, one is that of %s", limit, len(unready),
+		return last, fmt.Errorf("within %v %d of %d agents are not ready, one is that of %s", patience, len(unready),
 			len(f.nodes), unready[0])
 	}
 	return last, nil

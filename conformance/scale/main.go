@@ -1,8 +1,8 @@
 // Command scale measures what the agents of many nodes cost a cluster: with a real kube-apiserver and etcd, with nodes
-// and pods that are objects only, with records as the plugin leaves them, and with real agents. At several sizes it finds
-// how each figure grows with the nodes, and says what that makes of 1,000 and of 5,000. It fails where one grows faster
-// than the cluster, or an agent writes more than it should. It needs root: it runs on a node of its own, so that nothing
-// of the machine is touched but the limit of inotify instances, which is put back.
+// and pods that are objects only, with records as the plugin leaves them, and with real agents. At several sizes it
+// finds how each figure grows with the nodes, and says what that makes of 1,000 and of 5,000. It fails where one grows
+// faster than the cluster, or an agent writes more than it should. It needs root: it runs on a node of its own, so
+// that nothing of the machine is touched but the limit of inotify instances, which is put back.
 package main
 
 import (

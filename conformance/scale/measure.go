@@ -69,7 +69,7 @@ func (m *measurement) account() error {
 		switch {
 		case r.Status.Code == http.StatusTooManyRequests:
 			m.noted++
-		case r.kind() == markKind && r.Status.Code == http.StatusOK:
+		case r.kind() == markKind:
 			m.marks[r.Object.Namespace+"/"+r.Object.Name]++
 		}
 	}
@@ -113,13 +113,15 @@ func (m *measurement) churned(count int, answered bool) error {
 	for i := range some {
 		some[i] = m.pods[i*step]
 	}
-	if err := atOnce(count, func(i int) error { return some[i].replace(context.Background(), m.cluster, answered) }); err != nil {
+	if err := atOnce(count, func(i int) error {
+		return some[i].replace(context.Background(), m.cluster, answered)
+	}); err != nil {
 		return err
 	}
 	if !answered {
 		return nil
 	}
-	_, err := m.observer.all(some, patience)
+	_, err := m.observer.all(some)
 	return err
 }
 
@@ -191,15 +193,15 @@ func (m *measurement) start() error {
 
 // settled waits until all agents are ready and all pods are marked, and returns when.
 func (m *measurement) settled() (ready time.Time, err error) {
-	if ready, err = m.fleet.ready(patience); err != nil {
+	if ready, err = m.fleet.ready(); err != nil {
 		return ready, err
 	}
-	_, err = m.observer.all(m.pods, patience)
+	_, err = m.observer.all(m.pods)
 	return ready, err
 }
 
-// herd measures what all agents do at once, beginning with something, until they are ready and all pods are marked, also
-// those that are made meanwhile, one on every node.
+// herd measures what all agents do at once, beginning with something, until they are ready and all pods are marked,
+// also those that are made meanwhile, one on every node.
 func (m *measurement) herd(what string, begin func() error, makes, rewatches bool) error {
 	var began, ready, marked, watching time.Time
 	watches := 0
@@ -221,11 +223,11 @@ func (m *measurement) herd(what string, begin func() error, makes, rewatches boo
 				return m.pods[i*m.perNode].replace(context.Background(), m.cluster, false)
 			})
 		}()
-		ready, err = m.fleet.ready(patience)
+		ready, err = m.fleet.ready()
 		if err := errors.Join(err, <-made); err != nil {
 			return err
 		}
-		if marked, err = m.observer.all(m.pods, patience); err == nil && rewatches {
+		if marked, err = m.observer.all(m.pods); err == nil && rewatches {
 			watching, err = m.watched(watches)
 		}
 		return err
@@ -294,7 +296,7 @@ func (m *measurement) rolloutOfAll() error {
 			return err
 		}
 		rolled = time.Now()
-		marked, err = m.observer.all(m.pods, patience)
+		marked, err = m.observer.all(m.pods)
 		return err
 	})
 	if err != nil {

@@ -73,8 +73,8 @@ func (o *observer) sees(ctx context.Context, pod *corev1.Pod) error {
 }
 
 // all waits until the mesh pods of all slots are marked, and returns when the last of them was seen to be.
-func (o *observer) all(slots []*slot, limit time.Duration) (last time.Time, err error) {
-	deadline := time.Now().Add(limit)
+func (o *observer) all(slots []*slot) (last time.Time, err error) {
+	deadline := time.Now().Add(patience)
 	for {
 		unmarked := 0
 		var first *slot
@@ -95,7 +95,7 @@ func (o *observer) all(slots []*slot, limit time.Duration) (last time.Time, err 
 			return last, nil
 		}
 		if time.Now().After(deadline) {
-			return last, fmt.Errorf("within %v %d of %d pods are not marked, one is %s/%s on %s", limit, unmarked,
+			return last, fmt.Errorf("within %v %d of %d pods are not marked, one is %s/%s on %s", patience, unmarked,
 				len(slots), first.namespace, first.pod.Name, first.node.name)
 		}
 		time.Sleep(20 * time.Millisecond)

@@ -34,8 +34,8 @@ type size struct {
 	figures []figure
 }
 
-// report prints a row for each figure: its values, how it grows, and what that makes of 1,000 and 5,000 nodes. It fails
-// when one is above its limit or grows faster than the cluster.
+// report prints a row for each figure: its values, how it grows, and what that makes of 1,000 and 5,000 nodes. It
+// fails when one is above its limit or grows faster than the cluster.
 func report(out io.Writer, sizes []size) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(table, "nodes\t")

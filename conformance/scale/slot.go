@@ -29,8 +29,8 @@ type slot struct {
 
 var sandboxes atomic.Int64
 
-// make makes the slot's next pod, as scheduler, kubelet, runtime and plugin do: the object; the plugin's question, where
-// somebody answers it, and its record; the status. Pods outside the mesh have no record: the plugin leaves none.
+// make makes the slot's next pod, as scheduler, kubelet, runtime and plugin do: the object; the plugin's question,
+// where somebody answers it, and its record; the status. Pods outside the mesh have no record: the plugin leaves none.
 func (s *slot) make(ctx context.Context, c *cluster, answered bool) (err error) {
 	s.made++
 	pod := sandbox.Injected(s.namespace, fmt.Sprintf("cart-%d-%d", s.number, s.made), s.node.name)

@@ -1,5 +1,5 @@
-// Command nodes runs the agents of many nodes in one process. Standard input has the arguments of each, as a JSON list of
-// lists. It ends by SIGTERM, with all of them, or with status 1 when one has failed.
+// Command nodes runs the agents of many nodes in one process. Standard input has the arguments of each, as a JSON list
+// of lists. It ends by SIGTERM, with all of them, or with status 1 when one has failed.
 package main
 
 import (
