@@ -47,7 +47,8 @@ type bench struct {
 	peer     *peer
 	before   survey // of the cluster without any way
 	faults   bool
-	progress string // what is being done
+	until    time.Time // when no more is begun
+	progress string    // what is being done
 }
 
 // newBench brings everything up. What it returns is to be stopped, also after an error.
@@ -172,6 +173,10 @@ func (b *bench) rounds(ctx context.Context, p plan, chosen []way, s *state) erro
 			if !slices.ContainsFunc(parts, func(part part) bool { return !s.has(part.measurement) }) {
 				continue
 			}
+			if time.Now().After(b.until) {
+				say("the time is over; the next run goes on here")
+				return nil
+			}
 			b.progress = fmt.Sprintf("round %d of %d, %s", round, p.rounds, w.key)
 			if err := b.measure(ctx, w, parts, s); err != nil {
 				return fmt.Errorf("%s: %w", b.progress, err)
@@ -193,7 +198,7 @@ func order(chosen []way, seed uint64, round int) []way {
 // part is a measurement that is to be made, of a way that is installed, or that is not yet.
 type part struct {
 	measurement
-	early bool
+	early bool // it begins without the agent, and installs it
 	do    doing
 }
 
@@ -264,12 +269,15 @@ func (b *bench) measure(ctx context.Context, w way, parts []part, s *state) (err
 		if s.has(p.measurement) {
 			continue
 		}
+		if time.Now().After(b.until) {
+			return nil
+		}
 		if !p.early && !installed {
 			if err := v.install(ctx); err != nil {
 				return err
 			}
-			installed = true
 		}
+		installed = true // an early part has done so, too
 		m := p.measurement
 		if err := p.do(v, ctx, &m); err != nil {
 			return fmt.Errorf("%s %d: %w", m.Part, m.Number, err)

@@ -17,7 +17,7 @@ type fault struct {
 }
 
 var faults = []fault{
-	{name: "early", title: "pods that come before the agent", early: true, agent: true, do: (*visit).early},
+	{name: "early", title: "pods 10 s before the agent, from its installation on", early: true, agent: true, do: (*visit).early},
 	{name: "killed", title: "agent killed while pods start", agent: true, do: (*visit).killed},
 	{name: "rewritten", title: "primary's file rewritten", do: (*visit).rewritten},
 	{name: "api-away", title: "API server away for 30 s", do: (*visit).apiAway},
@@ -32,16 +32,16 @@ const (
 	awayFor     = 30 * time.Second
 )
 
-// early has pods come while there is no agent. It comes some seconds later.
+// early has pods come while there is no agent. It comes some seconds later, and from then on they are timed.
 func (v *visit) early(ctx context.Context, m *measurement) error {
 	if v.taint {
 		if err := v.tainted(); err != nil {
 			return err
 		}
 	}
-	return v.come(ctx, m, faultPods, afterFault, func() error {
+	return v.come(ctx, m, faultPods, afterFault, func() (time.Time, error) {
 		time.Sleep(earlyBefore)
-		return v.install(ctx)
+		return time.Now(), v.install(ctx)
 	})
 }
 
@@ -56,7 +56,10 @@ func (v *visit) killed(ctx context.Context, m *measurement) error {
 			}
 		}
 	}()
-	return v.come(ctx, m, killedPods, afterFault, func() error { <-ended; return nil })
+	return v.come(ctx, m, killedPods, afterFault, func() (time.Time, error) {
+		<-ended
+		return time.Time{}, nil
+	})
 }
 
 // rewritten has the primary CNI write its file, and pods come at once.
@@ -71,9 +74,9 @@ func (v *visit) rewritten(ctx context.Context, m *measurement) error {
 func (v *visit) apiAway(ctx context.Context, m *measurement) error {
 	v.cluster.Gate.Set(apiserver.Trouble{Abort: true})
 	defer v.cluster.Gate.Set(apiserver.Trouble{})
-	return v.come(ctx, m, faultPods, afterFault, func() error {
+	return v.come(ctx, m, faultPods, afterFault, func() (time.Time, error) {
 		time.Sleep(awayFor)
 		v.cluster.Gate.Set(apiserver.Trouble{})
-		return nil
+		return time.Time{}, nil
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
@@ -18,7 +19,7 @@ import (
 )
 
 const help = `usage: compare [-quick] [-rounds N] [-single N] [-full N] [-faults] [-only NAME,...] [-seed N]
-               [-state FILE] [-docs]
+               [-limit DURATION] [-state FILE] [-docs]
        compare -table [-state FILE] [-docs]
   measures the ways to redirect a pod to Istio's sidecar, beside each other, and prints a table. In each round each way
   is installed and removed, in random order, and before the next one it is proven that nothing of it is left.
@@ -29,6 +30,7 @@ const help = `usage: compare [-quick] [-rounds N] [-single N] [-full N] [-faults
   -faults     what each does when something is wrong, in the first round (true)
   -only LIST  ways, of: %s
   -seed N     of the order; a state that is there already has its own
+  -limit D    after which no more is begun (85m); the next run goes on
   -state FILE where each measurement goes when it has been made, one JSON object a line; a run that finds some goes on
               after them (dist/compare/state.jsonl)
   -docs       write the table into docs/why.md, too, between its markers
@@ -39,6 +41,7 @@ const help = `usage: compare [-quick] [-rounds N] [-single N] [-full N] [-faults
 type options struct {
 	quick, table, faults, docs bool
 	plan                       plan
+	limit                      time.Duration
 	only, state                string
 	seed                       uint64
 }
@@ -69,6 +72,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.plan.single, "single", 7, "")
 	f.IntVar(&o.plan.full, "full", 110, "")
 	f.BoolVar(&o.faults, "faults", true, "")
+	f.DurationVar(&o.limit, "limit", 85*time.Minute, "")
 	f.StringVar(&o.only, "only", strings.Join(keys(ways), ","), "")
 	f.Uint64Var(&o.seed, "seed", rand.Uint64N(1_000_000), "")
 	f.StringVar(&o.state, "state", filepath.Join(build.Root(), "dist", "compare", "state.jsonl"), "")
@@ -142,7 +146,7 @@ func (o options) run(ctx context.Context) error {
 		defer b.cluster.Stop()
 	}
 	if err == nil {
-		b.faults = o.faults
+		b.faults, b.until = o.faults, began.Add(o.limit)
 		err = b.rounds(ctx, o.plan, chosen, s)
 	}
 	if err != nil && b != nil {

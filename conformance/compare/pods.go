@@ -83,8 +83,10 @@ func (w *watch) at(pod string) (time.Time, bool) {
 	return at, ready
 }
 
-// come has pods come, measures them, and has them go. Meanwhile is called as soon as they are made.
-func (v *visit) come(ctx context.Context, m *measurement, pods int, limit time.Duration, meanwhile func() error) error {
+// come has pods come, measures them, and has them go. Meanwhile is called as soon as they are made; if it says when,
+// their time counts from then.
+func (v *visit) come(ctx context.Context, m *measurement, pods int, limit time.Duration,
+	meanwhile func() (time.Time, error)) error {
 	names := make([]string, pods)
 	for i := range names {
 		names[i] = fmt.Sprintf("%s-%d-%s-%d-%d", v.key, m.Round, m.Part, m.Number, i)
@@ -93,13 +95,18 @@ func (v *visit) come(ctx context.Context, m *measurement, pods int, limit time.D
 	if err != nil {
 		return err
 	}
-	start := time.Now()
+	made := time.Now()
+	start := made
 	if err := v.make(ctx, names); err != nil {
 		return err
 	}
 	if meanwhile != nil {
-		if err := meanwhile(); err != nil {
+		from, err := meanwhile()
+		if err != nil {
 			return err
+		}
+		if !from.IsZero() {
+			start = from
 		}
 	}
 	m.Count, m.outcome = pods, v.settle(ctx, names, start, limit)
@@ -108,7 +115,7 @@ func (v *visit) come(ctx context.Context, m *measurement, pods int, limit time.D
 		return err
 	}
 	m.usage = after.since(before)
-	if m.Requests, err = v.requests(start); err != nil {
+	if m.Requests, err = v.requests(made); err != nil {
 		return err
 	}
 	return v.remove(ctx, names)
