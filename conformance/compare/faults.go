@@ -17,7 +17,8 @@ type fault struct {
 }
 
 var faults = []fault{
-	{name: "early", title: "pods 10 s before the agent, from its installation on", early: true, agent: true, do: (*visit).early},
+	{name: "early", title: "pods 10 s before the agent, from its installation on", early: true, agent: true,
+		do: (*visit).early},
 	{name: "killed", title: "agent killed while pods start", agent: true, do: (*visit).killed},
 	{name: "rewritten", title: "primary's file rewritten", do: (*visit).rewritten},
 	{name: "api-away", title: "API server away for 30 s", do: (*visit).apiAway},
