@@ -2,6 +2,7 @@
 package docs
 
 import (
+	"cmp"
 	"go/ast"
 	"go/constant"
 	"go/parser"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -138,6 +140,84 @@ func TestForgedEvents(t *testing.T) {
 	if !maps.Equal(named, events) {
 		t.Errorf("security.md lists %q; there are %q", slices.Sorted(maps.Keys(named)), slices.Sorted(maps.Keys(events)))
 	}
+}
+
+// What troubleshooting.md has people look for in the first column of these tables is what the programs say; where a
+// name or a value stands in it, the page has an ellipsis.
+func TestTextsToLookFor(t *testing.T) {
+	said := texts(t, "plugin", "agent", "install", "internal")
+	quoted, rows := regexp.MustCompile("`([^`]+)`"), 0
+	for _, heading := range []string{"A pod waits in its init container", "A pod's network cannot be made",
+		"A pod is not redirected", "An agent is not ready"} {
+		for line := range strings.Lines(section(t, "troubleshooting.md", heading)) {
+			first, isRow := strings.CutPrefix(line, "| ")
+			if !isRow {
+				continue
+			}
+			rows++
+			first, _, _ = strings.Cut(first, " | ")
+			for _, text := range quoted.FindAllStringSubmatch(first, -1) {
+				for fragment := range strings.SplitSeq(strings.TrimPrefix(text[1], "[-] "), "…") {
+					fragment = strings.Trim(fragment, " :;")
+					if !slices.ContainsFunc(said, func(literal string) bool { return strings.Contains(literal, fragment) }) &&
+						!strings.HasPrefix(fragment, "pod-network-controller.istio.io/") {
+						t.Errorf("%s: no program says %q", heading, fragment)
+					}
+				}
+			}
+		}
+	}
+	if rows < 20 {
+		t.Errorf("%d rows", rows)
+	}
+}
+
+// texts are the string literals below directories of the tree, those that are added up in one.
+func texts(t *testing.T, dirs ...string) (all []string) {
+	t.Helper()
+	for _, dir := range dirs {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				e, isExpr := n.(ast.Expr)
+				if !isExpr {
+					return true
+				}
+				text := literal(e)
+				if text != "" {
+					all = append(all, text)
+				}
+				return text == "" // the parts of one are no texts
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
+}
+
+// literal is the text of an expression, with an ellipsis for what is no literal of it; "" if it has none.
+func literal(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		if text, err := strconv.Unquote(e.Value); err == nil && e.Kind == token.STRING {
+			return text
+		}
+	case *ast.BinaryExpr:
+		left, right := literal(e.X), literal(e.Y)
+		if e.Op == token.ADD && left+right != "" {
+			return cmp.Or(left, "…") + cmp.Or(right, "…")
+		}
+	}
+	return ""
 }
 
 // mayDo is what security.md says of each right of the agent's account.

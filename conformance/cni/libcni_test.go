@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -12,6 +15,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/conformance/internal/build"
 )
 
 // TestChain is the life of a mesh pod behind a real primary plugin, in every version.
@@ -89,6 +93,29 @@ func TestCheckNamesDrift(t *testing.T) {
 }
 
 // repair runs our plugin alone once more, as the agent does, with the result the chain has cached.
+// What a runtime prints of a refused ADD is the text of the error, after libcni's words and without its code:
+// troubleshooting.md has people look for that.
+func TestErrorAsPrinted(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(build.Root(), "docs", "troubleshooting.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begins = `plugin type="istio-pod-network" failed (add): istio-pod-network: `
+	if !strings.Contains(string(page), "`"+begins+"`") {
+		t.Errorf("troubleshooting.md does not say that it begins with %q", begins)
+	}
+	n := newNode(t)
+	wrong := maps.Clone(mesh)
+	wrong["traffic.sidecar.istio.io/excludeOutboundPorts"] = "http"
+	w := n.network(n.conflist("1.1.0", "pods", "bridge", nil))
+	rt := runtimeConf("aaaa", n.newNetns(), wrong)
+	_, err = w.cni.AddNetworkList(t.Context(), w.list, rt)
+	defer w.del(t, rt)
+	if err == nil || !strings.HasPrefix(err.Error(), begins) || strings.Contains(err.Error(), "code") {
+		t.Errorf("it prints %v", err)
+	}
+}
+
 func repair(t *testing.T, w *network, rt *libcni.RuntimeConf) {
 	t.Helper()
 	previous, err := w.cni.GetNetworkListCachedResult(w.list, rt)
