@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,16 +95,21 @@ func resident(pid int) float64 {
 	return 0
 }
 
-// requests counts those that agent and plugin have made since then.
+// requests counts those that agent and plugin have made since then, and tells whoever waits which they were.
 func (v *visit) requests(since time.Time) (count int, err error) {
 	if v.agent == nil {
 		return 0, nil
 	}
 	all, err := v.cluster.Server.Audit(v.agent.namespace)
+	kinds := map[string]int{}
 	for _, r := range all {
 		if r.Received.After(since) && strings.HasSuffix(r.User.Username, ":"+v.agent.account) {
 			count++
+			kinds[strings.TrimSpace(r.Verb+" "+strings.TrimSuffix(r.Object.Resource+"/"+r.Object.Subresource, "/"))]++
 		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		say("%s: %d x %s", v.progress, kinds[kind], kind)
 	}
 	return count, err
 }
