@@ -87,6 +87,14 @@ chart-docs: ## write the table in the chart's README and the schema's descriptio
 lint: ## gofmt, go vet, golangci-lint, shellcheck
 	@scripts/lint.sh
 
+.PHONY: update
+update: ## move all modules, the programs that they pin, and the linter to their newest versions; options: MODULES=scripts/images
+	@scripts/update.sh $(MODULES)
+
+.PHONY: vulncheck
+vulncheck: ## look for known vulnerabilities in what the programs call, where the database can be reached
+	@scripts/vulncheck.sh
+
 .PHONY: clean
 clean: ## remove what the build made
 	rm -rf bin dist

@@ -1,6 +1,6 @@
 module github.com/istio-pod-network/controller/conformance
 
-go 1.26.0
+go 1.26.6
 
 replace github.com/istio-pod-network/controller => ../
 
@@ -17,12 +17,12 @@ require (
 	github.com/containernetworking/cni v1.3.1
 	github.com/istio-pod-network/controller v0.0.0-00010101000000-000000000000
 	github.com/vishvananda/netlink v1.3.1
+	go.yaml.in/yaml/v3 v3.0.5
 	golang.org/x/net v0.59.0
 	golang.org/x/sys v0.49.0
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2
 	k8s.io/client-go v0.37.2
-	go.yaml.in/yaml/v3 v3.0.5
 	sigs.k8s.io/yaml v1.6.0
 )
 

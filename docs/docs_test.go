@@ -59,7 +59,10 @@ func pages(t *testing.T) []string {
 	if err != nil || len(list) < 5 {
 		t.Fatalf("pages %q, error %v", list, err)
 	}
-	return append(list, filepath.Join(root, "README.md"), filepath.Join(root, "SECURITY.md"))
+	for _, name := range []string{"README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"} {
+		list = append(list, filepath.Join(root, name))
+	}
+	return list
 }
 
 // notAnExit are names that the code reads and by which nothing goes around a sidecar, and why.

@@ -1,0 +1,108 @@
+package docs
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"unicode"
+)
+
+// tree is how pages that are also read elsewhere name files of the repository.
+const tree = "https://github.com/istio-pod-network/controller/blob/main/"
+
+// all are the pages, and that of the chart.
+func all(t *testing.T) []string {
+	t.Helper()
+	charts, err := filepath.Glob(filepath.Join(root, "chart", "*", "README.md"))
+	if err != nil || len(charts) != 1 {
+		t.Fatalf("%q, %v", charts, err)
+	}
+	return append(pages(t), charts...)
+}
+
+var (
+	code    = regexp.MustCompile("(?s)```.*?\n```|`[^`\n]*`")
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#{1,6} +(.*)$`)
+)
+
+// anchors are those of a page's headings, as GitHub makes them.
+func anchors(page string) (list []string) {
+	seen := map[string]int{}
+	fenced := regexp.MustCompile("(?s)```.*?\n```").ReplaceAllString(page, "")
+	for _, match := range heading.FindAllStringSubmatch(fenced, -1) {
+		text := link.ReplaceAllString(strings.ReplaceAll(match[1], "[", ""), "")
+		anchor := strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ' || r == '-':
+				return '-'
+			case unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_':
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, strings.TrimSpace(text))
+		if list = append(list, anchor); seen[anchor] > 0 {
+			list[len(list)-1] += "-" + string(rune('0'+seen[anchor]))
+		}
+		seen[anchor]++
+	}
+	return list
+}
+
+// broken returns the links of a page that lead to no file of the repository, or to no heading there.
+func broken(t *testing.T, page, text string) (list []string) {
+	for _, match := range link.FindAllStringSubmatch(code.ReplaceAllString(text, ""), -1) {
+		target := match[1]
+		if ours, is := strings.CutPrefix(target, tree); is {
+			target = filepath.Join(root, ours)
+		} else if strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
+			continue
+		} else if !strings.HasPrefix(target, "#") {
+			target = filepath.Join(filepath.Dir(page), target)
+		} else {
+			target = page + target
+		}
+		file, anchor, hasAnchor := strings.Cut(target, "#")
+		if _, err := os.Stat(file); err != nil {
+			list = append(list, match[1])
+		} else if hasAnchor && !slices.Contains(anchors(read(t, file)), anchor) {
+			list = append(list, match[1])
+		}
+	}
+	return list
+}
+
+// Every link leads to a file that is there, and to a heading that is there.
+func TestLinks(t *testing.T) {
+	for _, page := range all(t) {
+		if list := broken(t, page, read(t, page)); len(list) > 0 {
+			t.Errorf("%s: these lead nowhere: %q", page, list)
+		}
+	}
+	bad := "[a](none.md) [b](reference.md#none) [c](#none) `[d](code.md)` [e](" + tree + "docs/none.md)" +
+		" [f](reference.md#errors) [g](https://example.com/x)"
+	want := []string{"none.md", "reference.md#none", "#none", tree + "docs/none.md"}
+	if list := broken(t, "why.md", bad); !slices.Equal(list, want) {
+		t.Errorf("of %s: %q", bad, list)
+	}
+}
+
+// Every page of the documentation is led to by the README, and says in a few words what it is about.
+func TestEveryPageIsFound(t *testing.T) {
+	readme := read(t, filepath.Join(root, "README.md"))
+	for _, page := range pages(t) {
+		name := strings.TrimPrefix(page, root+"/")
+		if name == page {
+			name = "docs/" + page
+		}
+		if name != "README.md" && !strings.Contains(readme, "]("+name) {
+			t.Errorf("README.md does not lead to %s", name)
+		}
+		if !strings.HasPrefix(read(t, page), "# ") {
+			t.Errorf("%s does not begin with a title", name)
+		}
+	}
+}
