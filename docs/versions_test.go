@@ -43,3 +43,36 @@ func TestGoVersion(t *testing.T) {
 		}
 	}
 }
+
+// Every decision has a day, and says what would have it decided again.
+func TestDecisions(t *testing.T) {
+	row := regexp.MustCompile(`^\| .+ \| 20\d\d-\d\d-\d\d \| .+ \|$`)
+	rows := 0
+	for line := range strings.Lines(read(t, "decisions.md")) {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| decision |") {
+			continue
+		}
+		if rows++; !row.MatchString(strings.TrimSpace(line)) {
+			t.Errorf("when, and until when? %s", line)
+		}
+	}
+	if rows < 10 {
+		t.Errorf("%d decisions", rows)
+	}
+}
+
+// What the forge runs is what anybody runs.
+func TestForge(t *testing.T) {
+	workflow := read(t, filepath.Join(root, ".github", "workflows", "ci.yml"))
+	for _, command := range []string{"- run: .ci/run\n", "- run: make vulncheck\n"} {
+		if !strings.Contains(workflow, command) {
+			t.Errorf("the workflow does not have %q", command)
+		}
+	}
+	for _, name := range []string{"OWNERS", ".editorconfig", ".github/PULL_REQUEST_TEMPLATE.md",
+		".github/ISSUE_TEMPLATE/defect.yml"} {
+		if len(read(t, filepath.Join(root, name))) < 100 {
+			t.Errorf("%s says nothing", name)
+		}
+	}
+}
