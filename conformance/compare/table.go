@@ -241,7 +241,7 @@ func text(all []measurement) string {
 		for _, row := range g.rows {
 			fmt.Fprintf(&b, "  %s\n", strings.ReplaceAll(row[0], "`", ""))
 			for i, cell := range row[1:] {
-				fmt.Fprintf(&b, "    %-36s %s\n", g.head[i+1], strings.ReplaceAll(cell, "`", ""))
+				fmt.Fprintf(&b, "    %-52s %s\n", g.head[i+1], strings.ReplaceAll(cell, "`", ""))
 			}
 		}
 	}
