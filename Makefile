@@ -84,7 +84,7 @@ chart-docs: ## write the table in the chart's README and the schema's descriptio
 	go -C conformance test ./internal/chartdocs -update
 
 .PHONY: lint
-lint: ## gofmt, go vet, golangci-lint, shellcheck
+lint: ## gofmt, go vet, golangci-lint, shellcheck, yamllint
 	@scripts/lint.sh
 
 .PHONY: update

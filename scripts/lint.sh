@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# gofmt, go vet, golangci-lint (built once into the cache) and shellcheck. usage: lint.sh
+# gofmt, go vet, golangci-lint (built once into the cache), shellcheck and yamllint. usage: lint.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 # shellcheck source=scripts/lib.sh
 . scripts/lib.sh
 need_go
-need shellcheck=shellcheck
+need shellcheck=shellcheck yamllint=yamllint
 version=v2.15.0
 bin=$cache/lint-$version
 install() { GOBIN=$1 go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$version"; }
@@ -19,3 +19,4 @@ go -C conformance vet ./...
 (cd conformance && "$bin/golangci-lint" run --config ../.golangci.yml ./...)
 (cd scripts/images && "$bin/golangci-lint" run --config ../../.golangci.yml ./...)
 git ls-files '*.sh' .ci/run | xargs shellcheck -x
+git ls-files '*.yaml' '*.yml' | xargs yamllint --strict
