@@ -21,7 +21,7 @@ const EnvUninstall = "AGENT_UNINSTALL"
 const whatStays = "where CRI-O or Multus cannot delete pods without it, the plugin's binary stays, and does nothing " +
 	"else: such a node has an Event PluginStays (kubectl get events -n default). It goes with " +
 	"`istio-pod-network-install uninstall --purge` on that node when those pods are gone, or with the node; " +
-	"docs/operation.md, Uninstalling"
+	"docs/uninstalling.md"
 
 // progressEvery is how often to say how far it is.
 const progressEvery = 10 * time.Second
