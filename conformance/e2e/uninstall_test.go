@@ -184,7 +184,7 @@ func TestManifests(t *testing.T) {
 }
 
 // Somebody has deleted the release without its hooks: mesh pods are refused, with the command that helps. It is run on
-// a node by kubectl debug, as docs/operation.md says, or for all nodes by the manifests.
+// a node by kubectl debug, as docs/uninstalling.md says, or for all nodes by the manifests.
 func TestForgottenUninstall(t *testing.T) {
 	for name, cure := range map[string]func(*rig){"one-node": cureOneNode, "all-nodes": (*rig).uninstallByManifests} {
 		t.Run(name, func(t *testing.T) {
