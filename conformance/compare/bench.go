@@ -245,9 +245,20 @@ func (b *bench) parts(p plan, round int, w way) []part {
 	return all
 }
 
-// single has one pod come.
+// single has one pod come. Nothing is wrong, so it has to be served as the way means it.
 func (v *visit) single(ctx context.Context, m *measurement) error {
-	return v.come(ctx, m, 1, patience, nil)
+	if err := v.come(ctx, m, 1, patience, nil); err != nil {
+		return err
+	}
+	return m.served()
+}
+
+// served is an error if a pod was not served as its way means it.
+func (m measurement) served() error {
+	if m.Stuck+m.Leaked+m.Silent == 0 {
+		return nil
+	}
+	return fmt.Errorf("not as it should be: %s, %d without a request", m.line(), m.Silent)
 }
 
 // fill has that many pods come at once.

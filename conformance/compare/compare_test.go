@@ -152,6 +152,18 @@ func TestStateGoesOn(t *testing.T) {
 	}
 }
 
+// A pod that has leaked, is not ready, or from which no request has come ends a run without a fault.
+func TestServed(t *testing.T) {
+	for _, o := range []outcome{{Leaked: 1}, {Stuck: 1}, {Silent: 1}} {
+		if (measurement{Count: 1, outcome: o}).served() == nil {
+			t.Errorf("%+v is no error", o)
+		}
+	}
+	if err := some[1].served(); err != nil {
+		t.Error(err)
+	}
+}
+
 // Every round has every way once, in an order that the seed gives, and not always the same.
 func TestOrder(t *testing.T) {
 	orders := map[string]bool{}
