@@ -59,13 +59,16 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	if a.pods, err = kube.NewPods(a.api.PodsOf(o.node, gid), gid, queue.Add); err != nil {
 		return nil, err
 	}
-	if a.namespaces, err = kube.NewNamespaces(a.api.Namespaces(), a.api.NamespaceAnnotations); err != nil {
+	if a.namespaces, err = o.namespacesOf(a.api); err != nil {
 		return nil, err
 	}
 	if a.taints, a.watches, err = o.taintsOf(a.api); err != nil {
 		return nil, err
 	}
-	a.watches = append(watches{{"pods", a.pods.Failing}, {"namespaces", a.namespaces.Failing}}, a.watches...)
+	a.watches = append(a.watches, watch{"pods", a.pods.Failing})
+	if a.namespaces.Watched() {
+		a.watches = append(a.watches, watch{"namespaces", a.namespaces.Failing})
+	}
 	a.answerer = answer.New(o.node, a.pods, a.namespaces, a.api, a.metrics.answered)
 	recorder, flush := a.api.EventRecorder(o.node)
 	a.flushEvents = flush
@@ -167,7 +170,7 @@ func (a *agent) ready() []health.Check {
 		{Name: "socket", Run: func() (bool, string) { return a.serving.Load(), a.socket }},
 		{Name: "backend", Run: a.backend},
 		{Name: "pods", Run: synced(a.pods.Synced, a.pods.Failing)},
-		{Name: "namespaces", Run: synced(a.namespaces.Synced, a.namespaces.Failing)},
+		{Name: "namespaces", Run: a.knowsNamespaces},
 		{Name: "API server", Run: func() (bool, string) { return true, a.watches.String() }}, // for information
 		{Name: "records", Run: synced(a.records.Ready, nil)},
 		{Name: "rules", Run: func() (bool, string) { // for information
@@ -186,6 +189,22 @@ func (a *agent) ready() []health.Check {
 			return true, "no mesh pod is without rules"
 		}},
 	}
+}
+
+// namespacesOf watches the namespaces where a decision may depend on one.
+func (o *options) namespacesOf(api *kube.Client) (*kube.Namespaces, error) {
+	if !o.policy.ReadsNamespaces() {
+		return kube.NamespacesOnDemand(api.NamespaceAnnotations), nil
+	}
+	return kube.NewNamespaces(api.Namespaces(), api.NamespaceAnnotations)
+}
+
+// knowsNamespaces says whether they are known, as far as they matter.
+func (a *agent) knowsNamespaces() (bool, string) {
+	if !a.namespaces.Watched() {
+		return true, "not watched: with selection injected no decision depends on them"
+	}
+	return synced(a.namespaces.Synced, a.namespaces.Failing)()
 }
 
 // backend says what the plugin has told the runtime when it was asked by STATUS, which runtimes do that speak CNI 1.1.

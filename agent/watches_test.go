@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/istio-pod-network/controller/agent/health"
 	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/sirupsen/logrus"
 )
 
@@ -114,6 +118,26 @@ func TestNotReadYet(t *testing.T) {
 			func() (time.Time, error) { return time.Now(), c.err })}
 		if pass, text := check.Run(); pass != c.is || text != c.want {
 			t.Errorf("%v: %t %q", c, pass, text)
+		}
+	}
+}
+
+// Namespaces are watched where a decision may depend on one, and nowhere else: each agent's watch costs the API server
+// what all namespaces are.
+func TestNamespacesWatched(t *testing.T) {
+	for selection, watched := range map[redirect.Selection]bool{
+		redirect.SelectInjected: false, redirect.SelectAnnotated: true,
+	} {
+		path := filepath.Join(t.TempDir(), "kubeconfig")
+		await.Must(t, os.WriteFile(path, []byte(`{"apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": `+
+			`[{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}], "contexts": [{"name": "c", "context": `+
+			`{"cluster": "c"}}]}`), 0o600))
+		api, err := kube.Connect(kube.Config{Kubeconfig: path, QPS: 1, Burst: 1})
+		await.Must(t, err)
+		o := options{policy: redirect.Policy{Selection: selection}}
+		namespaces, err := o.namespacesOf(api)
+		if err != nil || namespaces.Watched() != watched {
+			t.Errorf("%s: watched %t, %v", selection, namespaces != nil && namespaces.Watched(), err)
 		}
 	}
 }

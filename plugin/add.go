@@ -97,7 +97,8 @@ func (p plugin) askAgent(cfg config, pod redirect.Pod) (answer redirect.Pod, una
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), cfg.AgentTimeout)
 	defer cancel()
-	answer, err = p.ask(ctx, cfg.AgentSocket, facts.Request{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID})
+	answer, err = p.ask(ctx, cfg.AgentSocket, facts.Request{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
+		NoNamespace: !cfg.Policy.ReadsNamespaces()})
 	if err == nil && !answer.Complete {
 		err = fmt.Errorf("the agent's answer on socket %q lacks the pod's containers", cfg.AgentSocket)
 	}

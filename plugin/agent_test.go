@@ -69,8 +69,13 @@ func TestAgentAnswers(t *testing.T) {
 	r.conf["agentTimeout"] = "10s"
 	r.must("ADD")
 	r.redirected(`{"proxyUID":4242}`)
-	if want := (facts.Request{Version: 1, Op: "pod", Namespace: "shop", Name: "cart-0", UID: "0f3b2a52"}); asked != want {
+	want := facts.Request{Version: 1, Op: "pod", Namespace: "shop", Name: "cart-0", UID: "0f3b2a52", NoNamespace: true}
+	if asked != want {
 		t.Errorf("asked %+v, want %+v", asked, want)
+	}
+	r.conf["selection"], want.NoNamespace = "annotated", false // the namespace may opt the pod in or out
+	if r.must("ADD"); asked != want {
+		t.Errorf("with selection annotated asked %+v, want %+v", asked, want)
 	}
 }
 

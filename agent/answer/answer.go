@@ -66,7 +66,10 @@ func (a *Answerer) Answer(ctx context.Context, q facts.Request) facts.Response {
 	if err == nil {
 		a.note(pod.UID)
 		var namespace map[string]string
-		if namespace, err = a.namespaces.Annotations(ctx, q.Namespace); err == nil {
+		if !q.NoNamespace {
+			namespace, err = a.namespaces.Annotations(ctx, q.Namespace)
+		}
+		if err == nil {
 			a.answered(source)
 			known := podfacts.Of(pod, namespace)
 			return facts.Response{Pod: &known}

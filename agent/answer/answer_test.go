@@ -102,6 +102,24 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// A plugin to which no namespace matters costs no request about one; to any other the namespace is told, also where the
+// agent watches none.
+func TestAnswerAboutNamespace(t *testing.T) {
+	a, _ := answering(t, nil, agenttest.MeshPod("known"))
+	reads := 0
+	a.namespaces = kube.NamespacesOnDemand(func(context.Context, string) (map[string]string, error) {
+		reads++
+		return map[string]string{annotation.Initialize: "false"}, nil
+	})
+	for _, unread := range []bool{true, false} {
+		reads = 0
+		r := a.Answer(t.Context(), facts.Request{Namespace: "shop", Name: "known", NoNamespace: unread})
+		if r.Pod == nil || (reads == 0) != unread || (len(r.Pod.NamespaceAnnotations) == 0) != unread {
+			t.Errorf("noNamespace %t: %+v %v after %d reads", unread, r.Pod, r.Error, reads)
+		}
+	}
+}
+
 // While the API server hangs or fails, the watch may bring the pod; and a question that ends is answered by an error
 // that says what the matter was.
 func TestAnswerMeanwhile(t *testing.T) {

@@ -28,17 +28,41 @@ func NewNamespaces(
 	return &Namespaces{c, read}, err
 }
 
+// NamespacesOnDemand watches none, for an agent whose decisions depend on no namespace: in a cluster of thousands, each
+// of which would send its metadata to every node. It reads one when a plugin of other settings asks for it.
+func NamespacesOnDemand(read func(ctx context.Context, name string) (map[string]string, error)) *Namespaces {
+	return &Namespaces{read: read}
+}
+
+// Watched reports whether namespaces are watched at all.
+func (c *Namespaces) Watched() bool { return c.informer != nil }
+
+// Run lists and watches until the context ends.
+func (c *Namespaces) Run(ctx context.Context) {
+	if c.Watched() {
+		c.Cache.Run(ctx)
+	}
+}
+
+// Synced reports whether all that is needed of namespaces is known.
+func (c *Namespaces) Synced() bool { return !c.Watched() || c.Cache.Synced() }
+
 // Annotations returns what the namespace says, from the API server if the watch has not brought it yet.
 func (c *Namespaces) Annotations(ctx context.Context, name string) (map[string]string, error) {
-	if known, exists := c.Known(name); exists {
-		return known, nil
+	if c.Watched() {
+		if known, exists := c.Known(name); exists {
+			return known, nil
+		}
 	}
 	all, err := c.read(ctx, name)
 	return relevant(all), err
 }
 
-// Known returns what the watch has brought.
+// Known returns what the watch has brought. Without a watch, where nothing matters, that is nothing.
 func (c *Namespaces) Known(name string) (annotations map[string]string, exists bool) {
+	if !c.Watched() {
+		return nil, true
+	}
 	object, exists, _ := c.informer.GetStore().GetByKey(name)
 	if !exists {
 		return nil, false

@@ -11,6 +11,7 @@ import (
 // information in /readyz. When the API server is back it says that, too.
 func TestWatchFails(t *testing.T) {
 	r := newRig(t).withPrimary()
+	r.entry["selection"] = "annotated" // else namespaces are not watched
 	r.startAgent("--log-level=info")
 	r.ready()
 	line := func() string {

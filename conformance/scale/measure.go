@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -57,6 +58,13 @@ func measure(c *cluster) ([]figure, error) {
 		twice += writes - 1
 	}
 	m.addLimited("marks written twice", float64(twice), "", 0)
+	ofNamespaces := 0
+	for kind, count := range m.kinds {
+		if strings.HasSuffix(kind, " namespaces") {
+			ofNamespaces += count
+		}
+	}
+	m.addLimited("requests about namespaces", float64(ofNamespaces), "", 0) // with selection injected, the default
 	m.addLimited("answers 429", float64(m.noted), "", 0)
 	return m.found, nil
 }

@@ -39,6 +39,8 @@ type Request struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
 	UID       string `json:"uid,omitempty"` // K8S_POD_UID; of a static pod the hash that its mirror pod carries
+	// NoNamespace says that no annotation of the namespace matters. A plugin of an earlier release does not say it.
+	NoNamespace bool `json:"noNamespace,omitempty"`
 }
 
 // Response is the agent's answer: Pod or Error, never both.

@@ -62,6 +62,9 @@ type Policy struct {
 	Agent bool
 }
 
+// ReadsNamespaces reports whether a decision may depend on the annotations of a pod's namespace.
+func (p Policy) ReadsNamespaces() bool { return p.Selection != SelectInjected }
+
 // DefaultPolicy is that of a configuration that says nothing.
 func DefaultPolicy() Policy {
 	return Policy{Selection: SelectInjected, ExcludeNamespaces: Globs{"kube-system"}, SharedProxyUser: SharedWarn,
