@@ -19,11 +19,11 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// PodsOf lists and watches the pods of one node that are not over. The list is asked for as a whole, also where the API
-// server would stream it: it finds the pods of a list by the node (an index of its cache), and goes through all pods of
-// the cluster for a stream (k8s.io/apiserver/pkg/storage/cacher, getIntervalFromStoreLocked). So agents that start at
-// once would cost it nodes × pods. The list has no pages, because it is read from that cache; it is decoded as it comes,
-// and of each pod only what is kept stays in memory. gid is the sidecar's group where a pod names none.
+// PodsOf lists and watches the pods of one node that are not over. The list is asked for as a whole, also where the
+// API server would stream it: it finds the pods of a list by the node (an index of its cache), and goes through all
+// pods of the cluster for a stream (k8s.io/apiserver/pkg/storage/cacher, getIntervalFromStoreLocked). So agents that
+// start at once would cost it nodes × pods. The list has no pages, because it is read from that cache; it is decoded
+// as it comes, and of each pod only what is kept stays in memory. gid is the sidecar's group where a pod names none.
 func (c *Client) PodsOf(node string, gid redirect.ID) cache.ListerWatcher {
 	selector := fields.AndSelectors(
 		fields.OneTermEqualSelector("spec.nodeName", node),

@@ -22,7 +22,7 @@ const (
 	refusedBy   = 4                     // by how many times the pauses between them grow
 	remarkAfter = 10 * time.Second      // between two writes of the same mark, should somebody keep taking it away
 	watchLate   = 2 * time.Second       // after a record: then a pod that the watch has not brought is read
-	listLate    = 15 * time.Second      // after the start: until then the first list is waited for, however old records are
+	listLate    = 15 * time.Second      // after the start: until then the first list is waited for, however old a record is
 )
 
 // Result is what an attempt to mark a pod came to.
@@ -181,8 +181,8 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 
 // find returns the pod of a record. One that the watch has not brought comes back here when it does, or is read from
 // the API server after a while: after a failure client-go waits for half a minute before it watches again, and the pod
-// waits for its mark. Before the first list that says nothing: an agent that starts on a full node would read every pod,
-// and so would the agents of all other nodes after an upgrade.
+// waits for its mark. Before the first list that says nothing: an agent that starts on a full node would read every
+// pod, and so would the agents of all other nodes after an upgrade.
 func (m *Marker) find(ctx context.Context, id string, r record.Record) (pod *corev1.Pod, again bool) {
 	if pod := m.pods.WithID(id); pod != nil && pod.Namespace == r.Namespace && pod.Name == r.Name {
 		return pod, false

@@ -18,10 +18,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// A node full of pods of the largest size fits into the agent's memory: when it reads the list of them, as a whole, and
-// when it answers questions about all of them at once, for which it reads each once more. The pods come from a server of
-// the test's own: a real API server with so many takes minutes and gigabytes. That real ones say the same is the matter
-// of TestLargestPods.
+// A node full of pods of the largest size fits into the agent's memory: when it reads the list of them, as a whole,
+// and when it answers questions about all of them at once, for which it reads each once more. The pods come from a
+// server of the test's own: a real API server with so many takes minutes and gigabytes. That real ones say the same is
+// the matter of TestLargestPods.
 func TestManyLargestPods(t *testing.T) {
 	const pods = 250
 	r := newRig(t).withPrimary()

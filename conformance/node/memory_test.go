@@ -41,7 +41,8 @@ func (r *rig) withinMemory(when string) {
 }
 
 // However large its pods are, the agent gets ready and marks them with less memory than it has, and pods that are over
-// cost nothing. So it stays when thousands of connections are held open at its port. How many there are is the matter of TestManyLargestPods.
+// cost nothing. So it stays when thousands of connections are held open at its port. How many there are is the matter
+// of TestManyLargestPods.
 func TestLargestPods(t *testing.T) {
 	const pods, over, recorded = 24, 4, 4 // one of each kind
 	r := newRig(t).withPrimary()

@@ -13,6 +13,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/internal/files"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -62,7 +63,11 @@ type options struct {
 	churn      int // pods that are replaced with and without agents, to compare
 	rate       int // pods a second
 	idle       time.Duration
+	selection  string // of the plugin's entry
 }
+
+// watchesNamespaces reports whether the agents do: decisions depend on them.
+func (o options) watchesNamespaces() bool { return o.selection == string(redirect.SelectAnnotated) }
 
 // newCluster starts the API server and makes nodes, namespaces and pods; no agent runs yet.
 func newCluster(dir string, nodes int, o options) (*cluster, error) {
@@ -153,7 +158,7 @@ func (c *cluster) setUp(nodes int) (err error) {
 // makeNode makes the node's object and directories, and credentials of its own for its agent, as every pod has a token
 // of its own. The certificate's text is its own too: by that client-go keeps connections apart.
 func (c *cluster) makeNode(ctx context.Context, i int) (err error) {
-	n, err := newNode(nodesDir, i)
+	n, err := newNode(nodesDir, i, c.selection)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func (n node) socket() string { return filepath.Join(n.store.Dir, "agent.sock") 
 
 // newNode makes the directories of a node, and the installed plugin in them: as a link, because thousands of copies
 // would measure this machine's memory.
-func newNode(dir string, number int) (node, error) {
+func newNode(dir string, number int, selection string) (node, error) {
 	n := node{name: nodeName(number), dir: filepath.Join(dir, nodeName(number)),
 		listen: fmt.Sprintf("127.1.%d.%d:15088", number/250, number%250+1)}
 	n.store.Dir = filepath.Join(n.dir, "run")
@@ -42,7 +42,7 @@ func newNode(dir string, number int) (node, error) {
 		return n, err
 	}
 	entry, err := json.Marshal(map[string]any{
-		"type": "istio-pod-network", "agentSocket": n.socket(), "stateDir": n.store.Dir,
+		"type": "istio-pod-network", "agentSocket": n.socket(), "stateDir": n.store.Dir, "selection": selection,
 		"capabilities": map[string]bool{"io.kubernetes.cri.pod-annotations": true},
 	})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
 func main() {
@@ -28,7 +29,13 @@ func main() {
 	flag.IntVar(&o.churn, "churn", 600, "pods that are replaced with and without agents, to compare")
 	flag.IntVar(&o.rate, "rate", 100, "pods a second that are replaced")
 	flag.DurationVar(&o.idle, "idle", 30*time.Second, "how long nothing happens, with agents and without")
+	flag.StringVar(&o.selection, "selection", string(redirect.SelectInjected),
+		"of the plugin's entry: injected or annotated")
 	flag.Parse()
+	if _, err := redirect.ParseSelection(o.selection); err != nil {
+		fmt.Fprintln(os.Stderr, "scale:", err)
+		os.Exit(2)
+	}
 	m := run{options: o}
 	for text := range strings.SplitSeq(sizes, ",") {
 		n, err := strconv.Atoi(text)

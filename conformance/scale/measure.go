@@ -64,7 +64,11 @@ func measure(c *cluster) ([]figure, error) {
 			ofNamespaces += count
 		}
 	}
-	m.addLimited("requests about namespaces", float64(ofNamespaces), "", 0) // with selection injected, the default
+	if m.watchesNamespaces() {
+		m.addNoisy("requests about namespaces", float64(ofNamespaces), "")
+	} else {
+		m.addLimited("requests about namespaces", float64(ofNamespaces), "", 0)
+	}
 	m.addLimited("answers 429", float64(m.noted), "", 0)
 	return m.found, nil
 }

@@ -68,7 +68,7 @@ func (s *slot) ask(ctx context.Context, c *cluster) error {
 		return err
 	}
 	_, err := facts.Ask(ctx, s.node.socket(), facts.Request{Namespace: s.namespace, Name: s.pod.Name,
-		UID: string(s.pod.UID), NoNamespace: true})
+		UID: string(s.pod.UID), NoNamespace: !c.watchesNamespaces()})
 	return err
 }
 
