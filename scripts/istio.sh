@@ -31,10 +31,11 @@ build() {
 	CGO_ENABLED=0 go -C "$root/conformance/istio" build -tags "$tags" -ldflags '-s -w' -o "$2" "$package"
 }
 
-# take PATH TARGET: a file or a directory of the module
+# take MODULE PATH TARGET: a file or a directory of a module, which is fetched if nothing has needed it yet
 take() {
-	module=$(go -C "$root/conformance/istio" list -m -f '{{.Dir}}' istio.io/istio)
-	cp -r --no-preserve=mode "$module/$1" "$2"
+	go -C "$root/conformance/istio" mod download "$1"
+	module=$(go -C "$root/conformance/istio" list -m -f '{{.Dir}}' "$1")
+	cp -r --no-preserve=mode "$module/$2" "$3"
 }
 
 # fetch_envoy DIRECTORY: the program, and the licenses that come with it
@@ -53,11 +54,12 @@ fetch_envoy() {
 }
 
 [ $# -gt 0 ] || set -- istio-injector istio-agent istio-manifests pilot-discovery pilot-agent istio-cni install-cni \
-	envoy_bootstrap.json envoy
+	envoy_bootstrap.json gateway-api envoy
 for name in "$@"; do
 	case $name in
-	istio-manifests) once "$dir/$name" "Istio's charts" take manifests ;;
-	envoy_bootstrap.json) once "$dir/$name" "the template of Envoy's bootstrap" take tools/packaging/common/envoy_bootstrap.json ;;
+	istio-manifests) once "$dir/$name" "Istio's charts" take istio.io/istio manifests ;;
+	envoy_bootstrap.json) once "$dir/$name" "the template of Envoy's bootstrap" take istio.io/istio tools/packaging/common/envoy_bootstrap.json ;;
+	gateway-api) once "$dir/$name" "the Gateway API's definitions" take sigs.k8s.io/gateway-api config/crd/standard ;;
 	envoy)
 		[ -z "${ENVOY:-}" ] || continue
 		once "$cache/envoy-$envoy" "Envoy" fetch_envoy
