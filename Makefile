@@ -46,7 +46,7 @@ cluster-down: ## take it down
 	@scripts/cluster.sh down
 
 .PHONY: mesh
-mesh: ## bring up that cluster with Istio and a small shop in it, show a person that the mesh works, and how (root); options: ENVOY=/path
+mesh: ## bring up that cluster with Istio and a small shop in it, show a person that the mesh works, and how (root); options: ENVOY=/path or an image
 	@scripts/mesh.sh up
 
 .PHONY: mesh-down

@@ -23,28 +23,29 @@ up() {
 	[ "${1:-}" != mesh ] || mesh=(-mesh)
 	need_node_programs
 	need_go
+	go -C conformance build -o "$cache/playground" ./playground
+	[ ${#mesh[@]} = 0 ] || "$cache/playground" -check || exit
 	images=$dir.images version=$(chart_version)
 	rm -rf "$images"
 	say "building the images"
 	scripts/images.sh --builder none --version "$version" --output "$images" >/dev/null 2>"$cache/images.log" ||
-		refuse "the images could not be built" "$(tail -n 20 "$cache/images.log")"
+		refuse "the images could not be built; $cache/images.log ends with:" "$(tail -n 20 "$cache/images.log")"
 	helm=$(scripts/helm.sh)
 	programs=$(scripts/kubernetes.sh kubectl)
 	rm -rf "$dir"
 	mkdir -p "$dir"
-	go -C conformance build -o "$cache/playground" ./playground
 	setsid "$cache/playground" "${mesh[@]}" "$dir" "$images"/*.tar >"$cache/cluster.log" 2>&1 </dev/null &
 	echo $! >"$dir/pid"
 	say "bringing it up; the log is $cache/cluster.log"
 	told=0 begin=$SECONDS
 	until [ -e "$dir/kubeconfig" ]; do
-		steps=$(sed -n 's/^playground: //p' "$cache/cluster.log" | tail -n +$((told + 1)))
+		steps=$(sed -n 's/^playground: //p; s/^[a-z]*\.sh: //p' "$cache/cluster.log" | tail -n +$((told + 1)))
 		if [ -n "$steps" ]; then
 			while read -r step; do say "$((SECONDS - begin)) s: $step"; done <<<"$steps"
 			told=$((told + $(wc -l <<<"$steps")))
 		fi
 		# by its number alone: for a moment it still has the name of this script
-		kill -0 "$(cat "$dir/pid")" 2>/dev/null || refuse "it did not come up" "$(tail -n 20 "$cache/cluster.log")"
+		kill -0 "$(cat "$dir/pid")" 2>/dev/null || refuse "it did not come up; $cache/cluster.log ends with:" "$(tail -n 20 "$cache/cluster.log")"
 		sleep 0.2
 	done
 	rm -rf "$images"

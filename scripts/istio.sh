@@ -7,6 +7,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
 need_go
+case ${ENVOY:-} in '' | /*) ;; *) need buildah=buildah ;; esac # by which a named image comes
 version=$(pinned istio istio.io/istio)
 source=$(cat "$root"/conformance/istio/*/main.go | sha256sum | cut -c1-12)
 go=$(go env GOVERSION)

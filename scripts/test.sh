@@ -9,7 +9,7 @@ cd "$root"
 # shellcheck source=scripts/stages.sh
 . scripts/stages.sh
 need_root
-need nft=nftables iptables-nft=iptables ip=iproute2 nsenter=util-linux setpriv=util-linux strace=strace
+need nft=nftables iptables-nft=iptables ip=iproute2 nsenter=util-linux setpriv=util-linux strace=strace buildah=buildah
 need_prometheus
 need_go
 # Compiled packages and modules of Kubernetes' take most of it. Once that is done, a run needs little.

@@ -58,6 +58,9 @@ func TestMain(m *testing.M) {
 }
 
 func prepare(bin string) error {
+	if err := mesh.Check(); err != nil {
+		return err
+	}
 	if err := cluster.Build(bin); err != nil {
 		return err
 	}

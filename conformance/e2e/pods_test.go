@@ -267,9 +267,9 @@ func (r *rig) inPod(name string, program ...string) *exec.Cmd {
 	return nil
 }
 
-// asJSON is a manifest for the kubelet.
-func asJSON(pod *corev1.Pod) []byte {
-	data, err := json.Marshal(pod)
+// asJSON is a manifest.
+func asJSON(object any) []byte {
+	data, err := json.Marshal(object)
 	if err != nil {
 		panic(err)
 	}

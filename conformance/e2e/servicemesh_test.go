@@ -61,6 +61,8 @@ func TestServiceMesh(t *testing.T) {
 		{"dns", (*serviceMesh).names},
 		{"probes", (*serviceMesh).probes},
 		{"lifecycle", (*serviceMesh).lifecycle},
+		{"gateways", (*serviceMesh).gateways},
+		{"revisions", (*serviceMesh).revisions},
 	} {
 		passed := t.Run(s.name, func(t *testing.T) {
 			r := newRig(t)
@@ -212,8 +214,13 @@ func (a answer) page() (p struct{ Name, Host, Client string }) {
 // call has the app of a pod call somebody: http://HOST:PORT/PATH, grpc://HOST:PORT or tcp://HOST:PORT.
 func (r *rig) call(pod, to string) (a answer) {
 	r.Helper()
+	return callBy(r.pod(pod).Status.PodIP, to)
+}
+
+// callBy is call by the address of the pod.
+func callBy(address, to string) (a answer) {
 	client := http.Client{Timeout: 20 * time.Second}
-	at := net.JoinHostPort(r.pod(pod).Status.PodIP, fmt.Sprint(callsPort))
+	at := net.JoinHostPort(address, fmt.Sprint(callsPort))
 	response, err := client.Get("http://" + at + "/?to=" + url.QueryEscape(to))
 	if err != nil {
 		return answer{Error: "not called: " + err.Error()}

@@ -28,6 +28,9 @@ const usage = `usage: playground [-mesh] DIRECTORY IMAGE.tar...
   -mesh  builds Istio's images and that of the shop, too, and writes DIRECTORY/istio.yaml, values for them of Istio's
          chart istiod, and DIRECTORY/charts, where Istio's charts are
 
+       playground -check
+  says what is wrong with the setting ENVOY, by which another Envoy than the plain one is named, and ends.
+
        playground -load DIRECTORY ARCHIVE|-|PROGRAM [NAME:TAG]
   gives the nodes of the cluster of that DIRECTORY the images of an archive, as docker save and scripts/images.sh write
   them (- is standard input), or, with a name, an image of one static program.
@@ -37,8 +40,15 @@ func main() {
 	f := flag.NewFlagSet("playground", flag.ExitOnError)
 	f.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	withMesh := f.Bool("mesh", false, "")
-	load := f.Bool("load", false, "")
+	load, check := f.Bool("load", false, ""), f.Bool("check", false, "")
 	_ = f.Parse(os.Args[1:]) // it exits itself
+	if *check {
+		if err := mesh.Check(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		return
+	}
 	if f.NArg() < 2 || *load && f.NArg() > 3 {
 		f.Usage()
 		os.Exit(2)

@@ -3,13 +3,17 @@ package cluster
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -65,17 +69,30 @@ func Image(archive, name, user string, contents []File, entrypoint ...string) er
 
 // Linked are a program of this machine, at a path of an image, and the libraries that it is linked to, at their own.
 func Linked(program, path string) ([]File, error) {
-	out, err := exec.Command("ldd", program).CombinedOutput()
-	if err != nil {
-		return nil, fmt.Errorf("ldd %s: %w: %s", program, err, out)
-	}
 	all := []File{{Source: program, Path: path}}
+	if static, err := isStatic(program); err != nil || static {
+		return all, err
+	}
+	out, err := exec.Command("ldd", program).CombinedOutput()
+	if err != nil || strings.Contains(string(out), "not found") { // a library, or a version of one: ldd succeeds
+		return nil, fmt.Errorf("ldd %s: %w: %s", program, cmp.Or(err, errors.New("libraries are missing")), out)
+	}
 	for word := range strings.FieldsSeq(string(out)) {
 		if filepath.IsAbs(word) && !strings.HasSuffix(word, ":") {
 			all = append(all, File{Source: word, Path: word[1:]})
 		}
 	}
 	return all, nil
+}
+
+// isStatic reports whether a program asks for no dynamic linker.
+func isStatic(program string) (bool, error) {
+	file, err := elf.Open(program)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", program, err)
+	}
+	defer func() { _ = file.Close() }()
+	return !slices.ContainsFunc(file.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }), nil
 }
 
 func add(w *tar.Writer, name string, mode int64, data []byte) error {

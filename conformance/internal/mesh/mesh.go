@@ -3,8 +3,6 @@
 package mesh
 
 import (
-	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -30,9 +28,6 @@ const (
 	proxyUser  = "1337:1337"
 )
 
-// envoyEnv names another Envoy than the plain one, Istio's own for one: an executable of this machine.
-const envoyEnv = "ENVOY"
-
 // charts are the paths of Istio's charts, below the directory with all of them.
 var charts = map[string]string{
 	"base": "charts/base", "istiod": "charts/istio-control/istio-discovery", "gateway": "charts/gateway",
@@ -41,18 +36,26 @@ var charts = map[string]string{
 
 // Build links what the images are made of, and Istio's charts, into bin.
 func Build(bin string) error {
-	names := []string{"istio-manifests", "pilot-discovery", "pilot-agent", "envoy_bootstrap.json"}
+	if err := Check(); err != nil {
+		return err
+	}
+	names := []string{"istio-manifests", "pilot-discovery", "gateway-api"}
+	if named() != "" {
+		if err := build.Istio(bin, names...); err != nil {
+			return err
+		}
+		return fetchNamed(bin)
+	}
+	names = append(names, "pilot-agent", "envoy_bootstrap.json")
 	if os.Getenv(envoyEnv) == "" {
 		names = append(names, "envoy")
 	}
 	return build.Istio(bin, names...)
 }
 
-// envoy is the path of Envoy.
-func envoy(bin string) string { return cmp.Or(os.Getenv(envoyEnv), filepath.Join(bin, "envoy")) }
-
 // Images writes the archives of istiod's and the sidecars' image into a directory. Files are where Istio's own images
-// have them; Envoy's libraries, and iptables, which only istio-init runs, are this machine's.
+// have them; Envoy's libraries, and iptables, which only istio-init runs, are this machine's. If an image is named, that
+// is the sidecars'.
 func Images(bin, dir string) (pilot, proxy string, err error) {
 	pilot, proxy = filepath.Join(dir, "pilot.tar"), filepath.Join(dir, "proxyv2.tar")
 	discovery := "usr/local/bin/pilot-discovery"
@@ -61,7 +64,10 @@ func Images(bin, dir string) (pilot, proxy string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	files, err := cluster.Linked(envoy(bin), "usr/local/bin/envoy")
+	if named() != "" {
+		return pilot, namedArchive(bin), nil
+	}
+	files, err := cluster.Linked(envoy(bin), envoyPath)
 	if err != nil {
 		return "", "", err
 	}
@@ -76,15 +82,12 @@ func Images(bin, dir string) (pilot, proxy string, err error) {
 	return pilot, proxy, cluster.Image(proxy, proxyImage, proxyUser, files, "/"+agent)
 }
 
-// istios is what only Istio's own Envoy has: the name of a filter.
-var istios = []byte("istio.stats")
-
 // Values are those of Istio's charts for these images, as YAML. Where Envoy is not Istio's own they turn off, by the
 // settings that Istio has for that, what needs Istio's filters.
 func Values(bin string) ([]byte, error) {
-	program, err := os.ReadFile(envoy(bin))
+	plain, err := plain(bin)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", envoyEnv, err)
+		return nil, err
 	}
 	small := map[string]any{"requests": map[string]any{"cpu": "10m", "memory": "64Mi"}}
 	seccomp := map[string]any{"type": "RuntimeDefault"} // which Pod Security restricted asks for
@@ -92,8 +95,9 @@ func Values(bin string) ([]byte, error) {
 		"global": map[string]any{"hub": hub, "tag": tag, "imagePullPolicy": "Never",
 			"proxy": map[string]any{"seccompProfile": seccomp, "resources": small}},
 		"seccompProfile": seccomp, "resources": small, "autoscaleEnabled": false,
+		"gateways": map[string]any{"seccompProfile": seccomp}, // of those that istiod makes
 	}
-	if !bytes.Contains(program, istios) {
+	if plain {
 		values["telemetry"] = map[string]any{"enabled": false}
 		values["env"] = map[string]any{"PILOT_ENABLE_ALPN_FILTER": "false", "PILOT_ENABLE_METADATA_EXCHANGE": "false"}
 	}
@@ -153,6 +157,11 @@ func (h Helm) Uninstall(release, namespace string) error {
 // CRDs is the path of a manifest with those of the chart base, which Helm leaves when it uninstalls it.
 func (h Helm) CRDs() string {
 	return filepath.Join(h.Bin, "istio-manifests", charts["base"], "files", "crd-all.gen.yaml")
+}
+
+// GatewayAPI is the path of a manifest with one of the definitions of the Gateway API, by its plural name.
+func (h Helm) GatewayAPI(plural string) string {
+	return filepath.Join(h.Bin, "gateway-api", "gateway.networking.k8s.io_"+plural+".yaml")
 }
 
 func (h Helm) run(args ...string) error {

@@ -1,0 +1,162 @@
+package e2e
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/mesh"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// The revision that a namespace moves to, and how a pod says by which one it was injected.
+const (
+	canary     = "canary"
+	byDefault  = "default"
+	revisionOf = "istio.io/rev"
+)
+
+// stays is for how many seconds a pod that ends still serves: until every sidecar knows that it ends.
+const stays = 30
+
+// revision installs one more istiod, of the same build.
+func (m *serviceMesh) revision(r *rig, name string) {
+	r.Helper()
+	r.Cleanup(func() { must(r, m.helm.Uninstall("istiod-"+name, mesh.Namespace)) })
+	must(r, m.helm.Install("istiod-"+name, "istiod", mesh.Namespace,
+		[]string{filepath.Join(build.Root(), "docs", "istio", "wait.yaml")}, "revision="+name,
+		"nodeSelector.kubernetes\\.io/hostname="+nodes.Nodes[0].Name,
+		"meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY"))
+}
+
+// Neither istiod, which is killed, nor a namespace that moves to a second revision of it and back, costs a call: a pod
+// that stays in the first revision calls those that move, all the while. What pods lose that are just restarted is
+// beside it: that is Istio's and the app's.
+func (m *serviceMesh) revisions(r *rig) {
+	labels := enforcing("restricted")
+	labels[injectedFrom] = "enabled"
+	r.namespace = r.newNamespace(labels, nil)
+	r.Cleanup(func() { // they would stay for long
+		r.output(kubectlIn(r.namespace, "delete", "pods", "--all", "--grace-period=1", "--wait=false"))
+	})
+	r.apply(r.namespace, string(asJSON(m.moving(r))))
+	r.service("cart", nil)
+	r.rolledOut("cart")
+	m.revision(r, canary)
+	front, err := nodes.Client.CoreV1().Pods(m.namespace).Get(r.ctx, "front", metav1.GetOptions{})
+	must(r, err)
+	during := func(what string, do func()) {
+		for _, to := range []string{"http://cart." + r.namespace + "/", "tcp://cart." + r.namespace + ":90"} {
+			r.eventually("front calls "+to, func() bool { return answered(callBy(front.Status.PodIP, to)) })
+			end := r.traffic(front.Status.PodIP, to)
+			defer func() {
+				calls, lost := end()
+				r.note("%s: %d of %d calls of %s lost", what, len(lost), calls, to[:strings.Index(to, ":")])
+				if len(lost) > 0 {
+					r.Errorf("%s: lost: %q", what, lost)
+				}
+			}()
+		}
+		do()
+	}
+	during("istiod killed", func() {
+		r.output(kubectlIn(mesh.Namespace, "delete", "pods", "--selector="+revisionOf+"="+byDefault, "--grace-period=0",
+			"--force"))
+		r.output(kubectlIn(mesh.Namespace, "rollout", "status", "deployment", "istiod", "--timeout=3m"))
+	})
+	during("restarted", func() { m.restarted(r, front, byDefault) })
+	for _, to := range []string{canary, byDefault} {
+		change := []string{injectedFrom + "-", revisionOf + "=" + canary}
+		if to == byDefault {
+			change = []string{revisionOf + "-", injectedFrom + "=enabled"}
+		}
+		during("moved to "+to, func() {
+			r.output(kubectl(append([]string{"label", "--overwrite", "namespace", r.namespace}, change...)...))
+			m.restarted(r, front, to)
+		})
+	}
+}
+
+// moving is a Deployment of an app, of which a pod that ends goes on to serve until no sidecar calls it any more.
+func (m *serviceMesh) moving(r *rig) *appsv1.Deployment {
+	r.Helper()
+	pod, grace := m.app(r, "cart", "cart", "v1"), int64(2*stays)
+	pod.Spec.TerminationGracePeriodSeconds = &grace
+	app := container(pod, "app")
+	app.Command[2] = "-name=" + r.namespace + "/$(POD)"
+	app.Env = []corev1.EnvVar{{Name: "POD", ValueFrom: &corev1.EnvVarSource{
+		FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}
+	app.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{
+		Sleep: &corev1.SleepAction{Seconds: stays}}}
+	return &appsv1.Deployment{
+		TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}, ObjectMeta: metav1.ObjectMeta{Name: "cart"},
+		Spec: appsv1.DeploymentSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: pod.Labels},
+			Template: corev1.PodTemplateSpec{Spec: pod.Spec,
+				ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels, Annotations: pod.Annotations}},
+		},
+	}
+}
+
+// restarted restarts the app, once its pods are injected by a revision, and waits until all calls go to the new pod. It
+// is in the mesh, and reaches who has not moved.
+func (m *serviceMesh) restarted(r *rig, front *corev1.Pod, revision string) {
+	r.Helper()
+	r.eventually("pods are injected by "+revision, func() bool { // the API server takes a moment to read the labels
+		pod, err := r.dryRun(r.appPod("try"))
+		return err == nil && pod.Annotations[revisionOf] == revision
+	})
+	r.output(kubectlIn(r.namespace, "rollout", "restart", "deployment", "cart"))
+	r.rolledOut("cart")
+	name := r.onlyPod("app=cart")
+	r.eventually("twenty calls in a row go to "+name, func() bool {
+		for range 20 {
+			if callBy(front.Status.PodIP, "http://cart."+r.namespace+"/").page().Name != r.namespace+"/"+name {
+				return false
+			}
+		}
+		return true
+	})
+	if by := r.pod(name).Annotations[revisionOf]; by != revision {
+		r.Errorf("%s was injected by %q, not by %q", name, by, revision)
+	}
+	a := r.calls(name, "http://reviews."+m.namespace+"/", "answers", answered)
+	if !strings.Contains(a.page().Client, "/ns/"+r.namespace+"/sa/cart") {
+		r.Errorf("without a certificate: %+v", a)
+	}
+	r.marked(name)
+	m.keeps(r, name)
+}
+
+// rolledOut waits until a Deployment has the pods that it is to have.
+func (r *rig) rolledOut(name string) {
+	r.Helper()
+	r.output(kubectlIn(r.namespace, "rollout", "status", "deployment", name, "--timeout=3m"))
+}
+
+// traffic has the app of a pod make one call after the other until the function that it returns is called. That says
+// how many there were, and what became of those that were not answered.
+func (r *rig) traffic(address, to string) (end func() (int, []string)) {
+	r.Helper()
+	var (
+		made atomic.Int64
+		lost []string
+	)
+	stop := r.while(func(int) {
+		if a := callBy(address, to); !answered(a) {
+			lost = append(lost, fmt.Sprintf("%+v", a))
+		}
+		made.Add(1)
+		time.Sleep(10 * time.Millisecond)
+	})
+	return func() (int, []string) {
+		r.eventually("there were many calls of "+to, func() bool { return made.Load() >= enough })
+		stop()
+		return int(made.Load()), lost
+	}
+}
