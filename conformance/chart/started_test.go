@@ -142,8 +142,8 @@ var paths = []struct {
 }{
 	{"Kubernetes", "registry.example.com/mesh", []string{"Versions", "Kubernetes", "Verify", "Revisions and canaries",
 		"Taking it away"}, "", []string{"regcred"}, "istiod-1-31-1"},
-	{"existing", "registry.example.com/mesh", []string{"Versions", "Kubernetes", "A cluster that has Istio already"}, "",
-		nil, "istiod"},
+	{"existing", "registry.example.com/mesh", []string{"Versions", "Kubernetes", "A cluster that has Istio already",
+		"Gateways"}, "", nil, "istiod"},
 	{"EKS", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/mesh", []string{"Versions", "EKS", "Verify",
 		"Taking it away"}, "", nil, "istiod"},
 	{"OpenShift", "image-registry.openshift-image-registry.svc:5000/mesh-images", []string{"Versions",
@@ -180,6 +180,11 @@ func TestGettingStarted(t *testing.T) {
 				shopIsTaken(t, all["visitor"], p.registry)
 				if !strings.Contains(all["gateway"], "  type: ClusterIP\n") {
 					t.Error("the gateway's service is of another type")
+				}
+				if slices.Contains(p.sections, "Gateways") && !regexp.MustCompile(`(?s)securityContext:\n +seccompProfile:\n`+
+					` +type: RuntimeDefault\n +sysctls:\n +- name: net.ipv4.ip_unprivileged_port_start\n +value: "0"\n`).MatchString(
+					all["gateway"]) {
+					t.Errorf("the gateway is not as Pod Security restricted wants it:\n%s", all["gateway"])
 				}
 			})
 		}
