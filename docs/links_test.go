@@ -111,7 +111,7 @@ func TestEveryPageIsFound(t *testing.T) {
 // here are still to be parted, and may not grow by much until then.
 const longest = 250
 
-var longer = map[string]int{"reference.md": 1000, "architecture.md": 340, "getting-started-istio.md": 315}
+var longer = map[string]int{"reference.md": 1000, "architecture.md": 340, "getting-started-istio.md": 325}
 
 func TestPagesAreShort(t *testing.T) {
 	for _, page := range all(t) {
