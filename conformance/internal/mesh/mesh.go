@@ -54,8 +54,8 @@ func Build(bin string) error {
 }
 
 // Images writes the archives of istiod's and the sidecars' image into a directory. Files are where Istio's own images
-// have them; Envoy's libraries, and iptables, which only istio-init runs, are this machine's. If an image is named, that
-// is the sidecars'.
+// have them; Envoy's libraries, and iptables, which only istio-init runs, are this machine's. If an image is named,
+// that is the sidecars'.
 func Images(bin, dir string) (pilot, proxy string, err error) {
 	pilot, proxy = filepath.Join(dir, "pilot.tar"), filepath.Join(dir, "proxyv2.tar")
 	discovery := "usr/local/bin/pilot-discovery"
