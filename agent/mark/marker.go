@@ -22,7 +22,7 @@ const (
 	refusedBy   = 4                     // by how many times the pauses between them grow
 	remarkAfter = 10 * time.Second      // between two writes of the same mark, should somebody keep taking it away
 	watchLate   = 2 * time.Second       // after a record: then a pod that the watch has not brought is read
-	listLate    = 15 * time.Second      // after the start: until then the first list is waited for, however old a record is
+	listLate    = 15 * time.Second      // after the start: until then the first list is waited for, however old a record
 )
 
 // Result is what an attempt to mark a pod came to.
