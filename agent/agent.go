@@ -13,6 +13,7 @@ import (
 
 	"github.com/istio-pod-network/controller/agent/answer"
 	"github.com/istio-pod-network/controller/agent/health"
+	"github.com/istio-pod-network/controller/agent/inspect"
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/agent/mark"
 	"github.com/istio-pod-network/controller/agent/patrol"
@@ -27,6 +28,7 @@ import (
 type agent struct {
 	options
 	log          *logrus.Logger
+	boot         record.BootID
 	metrics      *metrics
 	api          *kube.Client
 	pods         *kube.Pods
@@ -49,7 +51,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &agent{options: o, log: log, metrics: newMetrics(), web: health.NewServer(o.listen, log)}
+	a := &agent{options: o, log: log, boot: boot, metrics: newMetrics(), web: health.NewServer(o.listen, log)}
 	o.kube.Count = a.metrics.requested
 	if a.api, err = kube.Connect(o.kube); err != nil {
 		return nil, err
@@ -133,6 +135,9 @@ func (a *agent) run(ctx context.Context) error {
 	part("installing", a.installation.run)
 	part("watching the records", a.records.Run)
 	part("serving the socket", func(ctx context.Context) error { return a.serveFacts(ctx, socket) })
+	if l := listenInspect(a.socket+inspect.SocketSuffix, a.log); l != nil {
+		part("answering the operator's tool", func(ctx context.Context) error { return serveInspect(ctx, l, a.inspected) })
+	}
 	<-ctx.Done()
 	parts.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {

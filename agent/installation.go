@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/inspect"
 	"github.com/istio-pod-network/controller/install"
 	"github.com/istio-pod-network/controller/internal/files"
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +36,8 @@ type installation struct {
 	last   install.Pass
 	passed bool
 	memory memory
+	// repaired is the last repair.
+	repaired inspect.Repair
 }
 
 // memory is what the next agent of this boot has to know. Its file lies beside the records, on a tmpfs.
@@ -176,6 +179,12 @@ func (i *installation) report(p install.Pass) {
 	})
 	i.mu.Lock()
 	i.last, i.passed = p, true
+	if len(p.Repaired) > 0 {
+		i.repaired = inspect.Repair{Time: time.Now().UTC()}
+		for _, cause := range p.Repaired {
+			i.repaired.Causes = append(i.repaired.Causes, string(cause))
+		}
+	}
 	if p.Ready && (entered || i.memory.ChainedSince.IsZero()) {
 		i.memory.ChainedSince = time.Now()
 	}

@@ -39,6 +39,9 @@ func Main() int {
 	if len(os.Args) > 1 && os.Args[1] == "uninstall-all" {
 		return uninstallAll(ctx, program.New(name+" uninstall-all", uninstallAllHelp), os.Args[2:])
 	}
+	if len(os.Args) > 1 && os.Args[1] == "inspect" {
+		return inspectNode(ctx, program.New(name+" inspect", inspectHelp), os.Args[2:])
+	}
 	return run(ctx, program.New(name, help), os.Args[1:])
 }
 

@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/explain"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/ctl/status"
 	"github.com/istio-pod-network/controller/agent/ctl/trace"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/spf13/cobra"
@@ -90,6 +92,10 @@ func (p process) command(name string) *cobra.Command {
 	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
 	namespace := root.PersistentFlags().StringP("namespace", "n", "default", "`namespace` of what names none itself")
 	writer := output.Writer{Out: p.stdout, Colours: output.HasColours(p.stdout, p.getenv)}
-	root.AddCommand(explain.Command(name, namespace, p.stdin, writer), trace.Command(name, namespace, p.stdin, writer))
+	reach := cluster.NewFlags(root.PersistentFlags())
+	root.AddCommand(
+		explain.Command(name, namespace, p.stdin, writer), status.Command(name, namespace, reach, writer),
+		trace.Command(name, namespace, p.stdin, writer),
+	)
 	return root
 }

@@ -70,8 +70,8 @@ func prepare(bin string) error {
 	if err := mesh.Build(bin); err != nil {
 		return err
 	}
-	// of which one scenario runs a command from outside the cluster
-	return build.Product(bin, "./agent/istio-pod-network-agent")
+	// which scenarios run from outside the cluster
+	return build.Product(bin, "./agent/istio-pod-network-agent", "./agent/istio-pod-networkctl")
 }
 
 const podImage = "e2e.local/pod:1"

@@ -178,8 +178,8 @@ var rules = []rule{
 	}},
 
 	{dir: "agent", allowed: []string{
-		"agent/kube", "agent/answer", "agent/health", "agent/mark", "agent/patrol", "agent/uninstall", "install",
-		"internal/buildinfo",
+		"agent/kube", "agent/answer", "agent/health", "agent/inspect", "agent/mark", "agent/patrol", "agent/uninstall", "install",
+		"internal/buildinfo", "internal/podfacts", "k8s.io/api/core/v1",
 		"internal/entry", "internal/invalid", "internal/program/...", "internal/files",
 		"plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/klog/v2",
 		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
@@ -230,12 +230,23 @@ var rules = []rule{
 		"agent/kube", "internal/await", "plugin/annotation", "plugin/record", "plugin/redirect", "github.com/sirupsen/logrus",
 		"k8s.io/client-go/tools/cache/testing",
 	}, kubeTypes...)},
+	{dir: "agent/inspect", standard: []string{"time"}},
 	{dir: "agent/istio-pod-network-agent", allowed: []string{"agent"}},
 
 	{dir: "agent/istio-pod-networkctl", allowed: []string{"agent/ctl"}, forbidden: onLaptop},
 	{dir: "agent/ctl", allowed: []string{
-		"agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output", "agent/ctl/trace", "internal/buildinfo",
+		"agent/ctl/cluster", "agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output", "agent/ctl/status", "agent/ctl/trace",
+		"internal/buildinfo",
 		"github.com/spf13/cobra",
+	}, forbidden: onLaptop},
+	{dir: "agent/ctl/cluster", allowed: []string{
+		"agent/ctl/outcome", "agent/inspect", "internal/buildinfo", "internal/excerpt", "github.com/spf13/pflag",
+		"k8s.io/api/...", "k8s.io/apimachinery/...", "k8s.io/cli-runtime/pkg/genericclioptions", "k8s.io/client-go/...",
+		"k8s.io/streaming/pkg/httpstream",
+	}, forbidden: onLaptop},
+	{dir: "agent/ctl/status", allowed: []string{
+		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/invalid",
+		"github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/explain", allowed: []string{
 		"agent/ctl/outcome", "agent/ctl/output", "internal/entry", "internal/excerpt", "internal/podfacts",

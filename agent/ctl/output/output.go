@@ -91,3 +91,11 @@ func (w Writer) Object(object any, table func(*Text)) error {
 	}
 	return err
 }
+
+// Again begins anew on a terminal, where what was written before is out of date. Source: ECMA-48, 8.3.21 (CUP) and
+// 8.3.39 (ED).
+func (w Writer) Again() {
+	if w.Colours && (w.Format == Table || w.Format == Wide) {
+		_, _ = io.WriteString(w.Out, "\x1b[H\x1b[2J")
+	}
+}

@@ -1,0 +1,96 @@
+// Package cluster is how the operator's tool reaches a cluster: by the flags that kubectl has, too, with the rights of
+// its user, and the agents by running their program's inspect in their containers.
+package cluster
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/spf13/pflag"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	typedapps "k8s.io/client-go/kubernetes/typed/apps/v1"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+)
+
+// agentLabel selects the agents' pods and their DaemonSet, in whatever namespace they are.
+const agentLabel = "app.kubernetes.io/name=istio-pod-network-agent"
+
+// Requests at once, and in the long run per second: as many as kubectl makes.
+const (
+	burst = 300
+	qps   = 50
+)
+
+// Flags are those by which a user chooses a cluster.
+type Flags struct {
+	config *genericclioptions.ConfigFlags
+}
+
+// NewFlags gives a set of flags those that kubectl has, but for the namespace, which is the caller's.
+func NewFlags(set *pflag.FlagSet) Flags {
+	c := genericclioptions.NewConfigFlags(false)
+	// Nothing is discovered, so nothing is cached; and what a laptop's user rarely says is what a kubeconfig is for.
+	c.Namespace, c.CacheDir, c.CertFile, c.KeyFile, c.TLSServerName = nil, nil, nil, nil, nil
+	c.ImpersonateUID, c.ImpersonateUserExtra, c.DisableCompression = nil, nil, nil
+	c.AddFlags(set)
+	return Flags{c}
+}
+
+// Connect reads the kubeconfig; it sends nothing yet. Its error has its exit status.
+func (f Flags) Connect() (*Cluster, error) {
+	config, err := f.config.ToRESTConfig()
+	if err != nil {
+		return nil, outcome.Unasked(fmt.Errorf("reading how to reach the cluster: %w", err))
+	}
+	config.UserAgent = "istio-pod-networkctl/" + buildinfo.Version()
+	config.QPS, config.Burst = qps, burst
+	core, err := typedcore.NewForConfig(config)
+	if err != nil {
+		return nil, outcome.Unasked(err)
+	}
+	apps, err := typedapps.NewForConfig(config)
+	if err != nil {
+		return nil, outcome.Unasked(err)
+	}
+	return &Cluster{config, core, apps}, nil
+}
+
+// Cluster is one that is asked with its user's rights. The errors of its methods are the API server's.
+type Cluster struct {
+	config *rest.Config
+	Core   typedcore.CoreV1Interface
+	Apps   typedapps.AppsV1Interface
+}
+
+// Nodes returns all nodes. It needs the verb list on nodes.
+func (c *Cluster) Nodes(ctx context.Context) ([]corev1.Node, error) {
+	list, err := c.Core.Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// Agents returns the agents' pods of a namespace, "" for all. It needs the verb list on pods.
+func (c *Cluster) Agents(ctx context.Context, namespace string) ([]corev1.Pod, error) {
+	list, err := c.Core.Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: agentLabel})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}
+
+// DaemonSets returns the agents' DaemonSets of a namespace, "" for all. It needs the verb list on daemonsets.
+func (c *Cluster) DaemonSets(ctx context.Context, namespace string) ([]appsv1.DaemonSet, error) {
+	list, err := c.Apps.DaemonSets(namespace).List(ctx, metav1.ListOptions{LabelSelector: agentLabel})
+	if err != nil {
+		return nil, err
+	}
+	return list.Items, nil
+}

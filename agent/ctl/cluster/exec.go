@@ -1,0 +1,93 @@
+package cluster
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/istio-pod-network/controller/agent/inspect"
+	"github.com/istio-pod-network/controller/internal/excerpt"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/streaming/pkg/httpstream"
+)
+
+// The agent's container, and its program in it.
+const (
+	agentContainer = "agent"
+	agentProgram   = "/istio-pod-network-agent"
+)
+
+// maxAnswer bounds what is read of an agent's answer: a node has some hundred pods, with names of up to 317 bytes.
+const maxAnswer = 4 << 20
+
+// longestError is how many bytes of a program's error are told.
+const longestError = 300
+
+// AskNode asks an agent about its node. It needs the verbs get and create on pods/exec in the agent's namespace.
+func (c *Cluster) AskNode(ctx context.Context, agent corev1.Pod) (n inspect.Node, err error) {
+	out, err := c.run(ctx, agent, agentContainer, []string{agentProgram, "inspect", "node"})
+	if err != nil {
+		return n, err
+	}
+	if err := json.Unmarshal(out, &n); err != nil {
+		return n, fmt.Errorf("the agent's answer %s: %w", excerpt.Quote(string(out)), err)
+	}
+	return n, nil
+}
+
+// run runs a program in a container and returns what it prints.
+func (c *Cluster) run(ctx context.Context, pod corev1.Pod, container string, command []string) ([]byte, error) {
+	request := c.Core.RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true},
+			scheme.ParameterCodec)
+	spdy, err := remotecommand.NewSPDYExecutor(c.config, "POST", request.URL())
+	if err != nil {
+		return nil, err
+	}
+	// An API server before 1.31, or a proxy before it, may know no WebSockets.
+	websocket, err := remotecommand.NewWebSocketExecutor(c.config, "GET", request.URL().String())
+	if err != nil {
+		return nil, err
+	}
+	executor, err := remotecommand.NewFallbackExecutor(websocket, spdy, func(err error) bool {
+		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out, problems bounded
+	if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &problems}); err != nil {
+		return nil, cmp.Or(problems.asError(), err)
+	}
+	return out.data.Bytes(), out.problem
+}
+
+// bounded keeps what is written, up to maxAnswer.
+type bounded struct {
+	data    bytes.Buffer
+	problem error
+}
+
+// Write keeps more, or refuses it.
+func (b *bounded) Write(data []byte) (int, error) {
+	if b.data.Len()+len(data) > maxAnswer {
+		b.problem = fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
+		return 0, b.problem
+	}
+	return b.data.Write(data)
+}
+
+// asError is what a program has said on standard error, nil if it said nothing.
+func (b *bounded) asError() error {
+	text := strings.TrimSpace(b.data.String())
+	if text == "" {
+		return nil
+	}
+	return errors.New(excerpt.Head(text, longestError))
+}

@@ -1,0 +1,178 @@
+package status
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/spf13/cobra"
+)
+
+const long = `Says of each node of the cluster whether its pods get their rules: the versions of agent and plugin,
+how the plugin is chained, the backend, kernel and runtime, and how many pods are redirected, left
+untouched, waiting and bypassed (R/L/W/B). Below is what is not well, each with what to do next.
+
+It asks the agents, by exec in their containers. It needs the verb list on nodes, and on pods and
+daemonsets in the agents' namespace (in all, unless -n says which), and the verbs get and create on
+pods/exec there. Without one of these it says what it could not look at; without exec it knows of
+an agent only whether it is ready.
+
+Exit status: 0 if all nodes are well, 1 if one is not, 2 for a wrong command line, 3 if one could
+not be asked.`
+
+const example = `  # Is every node right?
+  %[1]s status
+
+  # After an installation: until every node is, for at most five minutes
+  %[1]s status --wait --timeout 5m
+
+  # The nodes that are not well, for a program
+  %[1]s status -o json | jq '.items[] | select(.verdict != "well")'`
+
+// Pauses between two looks.
+const (
+	watchPause = 5 * time.Second
+	waitPause  = 2 * time.Second
+)
+
+// options are a command line's.
+type options struct {
+	namespace string // of the agents, "" for all
+	output    string
+	watch     bool
+	wait      bool
+	timeout   time.Duration
+}
+
+// Command returns the command. name is the program's, namespace that of the usual flag.
+func Command(name string, namespace *string, flags cluster.Flags, writer output.Writer) *cobra.Command {
+	var o options
+	c := &cobra.Command{
+		Use: "status", Short: "Say of each node whether its pods get their rules", Long: long,
+		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if c.Flags().Changed("namespace") {
+				o.namespace = *namespace
+			}
+			format, err := o.check()
+			if err != nil {
+				return err
+			}
+			writer.Format = format
+			from, err := flags.Connect()
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return o.run(ctx, from, writer)
+		},
+	}
+	f := c.Flags()
+	f.BoolVarP(&o.watch, "watch", "w", false, "look again every few seconds, until Ctrl-C")
+	f.BoolVar(&o.wait, "wait", false, "wait until all nodes are well")
+	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "with --wait: how long")
+	output.Flag(c, &o.output)
+	return c
+}
+
+func (o options) check() (output.Format, error) {
+	switch {
+	case o.watch && o.wait:
+		return "", outcome.Misusef("--watch and --wait exclude each other")
+	case o.timeout <= 0:
+		return "", outcome.Misuse(invalid.Text("--timeout", o.timeout.String(), "", "a duration of more than 0, such as 5m"))
+	}
+	return output.ParseFormat(o.output)
+}
+
+func (o options) run(ctx context.Context, from Source, w output.Writer) error {
+	switch {
+	case o.watch:
+		return o.watching(ctx, from, w)
+	case o.wait:
+		return o.waiting(ctx, from, w)
+	}
+	s, err := Of(ctx, from, o.namespace)
+	if err != nil {
+		return outcome.Unasked(err)
+	}
+	return s.show(w)
+}
+
+// show writes it; the error says how the cluster is.
+func (s Status) show(w output.Writer) error {
+	if err := w.Object(s, s.write); err != nil {
+		return outcome.Unasked(err)
+	}
+	switch verdict := s.verdict(); {
+	case verdict == NotWell:
+		return outcome.ErrNotWell
+	case len(s.Items) == 0:
+		return outcome.Unasked(errors.New("there is no agent, and by its DaemonSet's selector and affinity none of the " +
+			"nodes is to have one"))
+	case verdict == NotAsked:
+		return outcome.Unasked(errors.New("not every node could be asked"))
+	}
+	return nil
+}
+
+// watching looks again and again, and ends as the last look did.
+func (o options) watching(ctx context.Context, from Source, w output.Writer) (last error) {
+	for {
+		s, err := Of(ctx, from, o.namespace)
+		switch {
+		case ctx.Err() != nil:
+			return last
+		case err != nil:
+			return outcome.Unasked(err)
+		}
+		w.Again()
+		last = s.show(w)
+		if !pause(ctx, watchPause) {
+			return last
+		}
+	}
+}
+
+// waiting looks until all is well or the time is over, and shows the last look.
+func (o options) waiting(ctx context.Context, from Source, w output.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	var last *Status
+	var failed error
+	for {
+		s, err := Of(ctx, from, o.namespace)
+		over := ctx.Err() != nil
+		switch {
+		case err == nil && (!over || last == nil):
+			last = &s
+		case err != nil && !over:
+			failed = err
+		}
+		if err == nil && s.verdict() == Well || over || !pause(ctx, waitPause) {
+			break
+		}
+	}
+	if last == nil {
+		return outcome.Unasked(errors.Join(failed, fmt.Errorf("nothing answered within %s", o.timeout)))
+	}
+	return last.show(w)
+}
+
+// pause waits, and reports whether there is reason to go on.
+func pause(ctx context.Context, long time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(long):
+		return true
+	}
+}

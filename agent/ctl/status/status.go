@@ -1,0 +1,249 @@
+// Package status says of each node of a cluster whether new pods of the mesh get their rules there, and what has become
+// of those that are there.
+package status
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/inspect"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Verdict is how a node is.
+type Verdict string
+
+// The verdicts.
+const (
+	Well     Verdict = "well"
+	NotWell  Verdict = "not well"
+	NotAsked Verdict = "not asked" // nobody can say
+)
+
+// Status is what is said of a cluster.
+type Status struct {
+	output.Head `json:",inline"`
+	Summary     Summary `json:"summary"`
+	Items       []Node  `json:"items"`
+	// NotLookedAt is what could not be, each with its reason.
+	NotLookedAt []string `json:"notLookedAt,omitempty"`
+}
+
+// Summary counts nodes by verdict, and pods.
+type Summary struct {
+	Well       int `json:"well"`
+	NotWell    int `json:"notWell"`
+	NotAsked   int `json:"notAsked"`
+	Redirected int `json:"redirected"`
+	Left       int `json:"left"`
+	Waiting    int `json:"waiting"`
+	Bypassed   int `json:"bypassed"`
+}
+
+// Node is what is said of one node.
+type Node struct {
+	Name     string        `json:"name"`
+	Verdict  Verdict       `json:"verdict"`
+	Findings []Finding     `json:"findings,omitempty"` // what is not well, or was not asked
+	Kernel   string        `json:"kernel,omitempty"`
+	Runtime  string        `json:"runtime,omitempty"`
+	Pod      string        `json:"pod,omitempty"` // of the agent, NAMESPACE/NAME
+	Agent    *inspect.Node `json:"agent,omitempty"`
+}
+
+// Finding is something that is not well, with what to do next.
+type Finding struct {
+	What string `json:"what"`
+	Next string `json:"next"`
+}
+
+// Source is where it comes from: a cluster.
+type Source interface {
+	Nodes(ctx context.Context) ([]corev1.Node, error)
+	Agents(ctx context.Context, namespace string) ([]corev1.Pod, error)
+	DaemonSets(ctx context.Context, namespace string) ([]appsv1.DaemonSet, error)
+	AskNode(ctx context.Context, agent corev1.Pod) (inspect.Node, error)
+}
+
+// atOnce is how many agents are asked at once.
+const atOnce = 16
+
+// errNoAgent says that there is nobody to ask, and nothing by which an agent could be missed.
+var errNoAgent = errors.New("no agent of istio-pod-network is in this cluster; install the chart, or name the " +
+	"namespace of the agents with -n")
+
+// Of asks a cluster. namespace is that of the agents, "" for all. An error says that nothing could be asked.
+func Of(ctx context.Context, from Source, namespace string) (Status, error) {
+	s := Status{Head: output.HeadOf("Status"), Items: []Node{}}
+	agents, err := from.Agents(ctx, namespace)
+	if err != nil {
+		return s, fmt.Errorf("listing the agents' pods, which needs the verb list on pods: %w", err)
+	}
+	sets, err := from.DaemonSets(ctx, namespace)
+	if err != nil {
+		s.NotLookedAt = append(s.NotLookedAt, fmt.Sprintf("nodes that lack an agent (the verb list on daemonsets is "+
+			"missing: %v)", err))
+	}
+	if len(agents) == 0 && len(sets) == 0 {
+		return s, errNoAgent
+	}
+	nodes, err := from.Nodes(ctx)
+	if err != nil {
+		s.NotLookedAt = append(s.NotLookedAt, fmt.Sprintf("kernels, runtimes, and nodes that lack an agent (the verb "+
+			"list on nodes is missing: %v)", err))
+	}
+	s.Items = merged(nodes, sets, agents)
+	ask(ctx, from, s.Items, byNode(agents))
+	for _, n := range s.Items {
+		if n.Agent != nil && !n.Agent.Installation.Managed {
+			s.NotLookedAt = append(s.NotLookedAt, "the installation on "+n.Name+", which the agent leaves to somebody else "+
+				"(--no-install)")
+		}
+	}
+	s.count()
+	return s, nil
+}
+
+// byNode maps nodes to their agents. While one is replaced by another, the one that stays counts.
+func byNode(agents []corev1.Pod) map[string]corev1.Pod {
+	found := map[string]corev1.Pod{}
+	for _, pod := range agents {
+		if other, known := found[pod.Spec.NodeName]; !known || other.DeletionTimestamp != nil {
+			found[pod.Spec.NodeName] = pod
+		}
+	}
+	delete(found, "") // not scheduled: its node is found without one
+	return found
+}
+
+// merged has a row for each node that has an agent or should have one, by name.
+func merged(nodes []corev1.Node, sets []appsv1.DaemonSet, agents []corev1.Pod) (rows []Node) {
+	rows = []Node{}
+	left := byNode(agents)
+	for _, node := range nodes {
+		row := Node{Name: node.Name, Verdict: Well, Kernel: node.Status.NodeInfo.KernelVersion,
+			Runtime: strings.Replace(node.Status.NodeInfo.ContainerRuntimeVersion, "://", " ", 1)}
+		switch pod, has := left[node.Name]; {
+		case has:
+			delete(left, node.Name)
+			row.Pod = pod.Namespace + "/" + pod.Name
+		default:
+			set := slices.IndexFunc(sets, func(set appsv1.DaemonSet) bool { return wants(set, node) })
+			if set < 0 {
+				continue
+			}
+			row.find(NotWell, "no agent runs here", fmt.Sprintf("kubectl -n %s describe daemonset %s", sets[set].Namespace,
+				sets[set].Name))
+		}
+		rows = append(rows, row)
+	}
+	for name, pod := range left {
+		rows = append(rows, Node{Name: name, Verdict: Well, Pod: pod.Namespace + "/" + pod.Name})
+	}
+	slices.SortFunc(rows, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
+	return rows
+}
+
+// ask asks the agents of all rows.
+func ask(ctx context.Context, from Source, rows []Node, agents map[string]corev1.Pod) {
+	turns := make(chan struct{}, atOnce)
+	var all sync.WaitGroup
+	for i := range rows {
+		pod, has := agents[rows[i].Name]
+		if !has {
+			continue
+		}
+		all.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			rows[i].ask(ctx, from, pod)
+		})
+	}
+	all.Wait()
+}
+
+// askTimeout bounds one question: an agent or a kubelet that hangs does not keep the others' answers back.
+const askTimeout = 20 * time.Second
+
+// ask asks the agent, and judges what it says.
+func (n *Node) ask(ctx context.Context, from Source, pod corev1.Pod) {
+	kubectl := "kubectl -n " + pod.Namespace
+	if pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil {
+		n.find(NotWell, "its agent does not run: "+whyNot(pod), kubectl+" describe pod "+pod.Name)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	answer, err := from.AskNode(ctx, pod)
+	if err != nil {
+		n.findUnasked(pod, err)
+		return
+	}
+	n.Agent = &answer
+	for _, check := range answer.Checks {
+		if !check.OK {
+			n.find(NotWell, check.Name+": "+check.Detail, nextOf(check.Name, kubectl, pod.Name))
+		}
+	}
+	if waiting := answer.Pods.WaitingLong; len(waiting) > 0 {
+		namespace, name, _ := strings.Cut(waiting[0], "/")
+		n.find(NotWell, "pods wait for long: "+strings.Join(waiting, ", "),
+			fmt.Sprintf("kubectl -n %s describe pod %s says in its Events for what, and so does the log of its init wait",
+				namespace, name))
+	}
+	if !answer.Ready && n.Verdict == Well { // by a check that is not known here
+		n.find(NotWell, "its agent is not ready", kubectl+" logs "+pod.Name)
+	}
+}
+
+// findUnasked notes that an agent did not answer. Whether it is ready, its pod says: the kubelet has asked it.
+func (n *Node) findUnasked(pod corev1.Pod, err error) {
+	kubectl := "kubectl -n " + pod.Namespace
+	verdict, what := NotAsked, "its agent could not be asked: "+err.Error()
+	next := "it needs the verbs get and create on pods/exec in namespace " + pod.Namespace +
+		", and an agent that answers: " + kubectl + " logs " + pod.Name
+	if strings.Contains(err.Error(), "unexpected argument") {
+		what, next = "its agent is of a release that cannot answer: "+err.Error(), "upgrade it to the release of this tool"
+	}
+	if !isReady(pod) {
+		verdict, what = NotWell, "its agent is not ready, and "+strings.TrimPrefix(what, "its agent ")
+	}
+	n.find(verdict, what, next)
+}
+
+// find notes a finding.
+func (n *Node) find(verdict Verdict, what, next string) {
+	if n.Verdict != NotWell {
+		n.Verdict = verdict
+	}
+	n.Findings = append(n.Findings, Finding{what, next})
+}
+
+// count sums up.
+func (s *Status) count() {
+	for _, n := range s.Items {
+		switch n.Verdict {
+		case Well:
+			s.Summary.Well++
+		case NotWell:
+			s.Summary.NotWell++
+		default:
+			s.Summary.NotAsked++
+		}
+		if n.Agent != nil {
+			pods := n.Agent.Pods
+			s.Summary.Redirected += pods.Redirected
+			s.Summary.Left += pods.Left
+			s.Summary.Waiting += len(pods.Waiting)
+			s.Summary.Bypassed += len(pods.Bypassed)
+		}
+	}
+}

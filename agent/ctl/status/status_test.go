@@ -1,0 +1,262 @@
+package status
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"maps"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/inspect"
+	"github.com/istio-pod-network/controller/internal/golden"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// fake is a cluster in memory.
+type fake struct {
+	nodes   []corev1.Node
+	agents  []corev1.Pod
+	sets    []appsv1.DaemonSet
+	answers map[string]inspect.Node // by pod
+	errs    map[string]error        // by what is asked for, or pod
+	asked   func()                  // each time
+}
+
+func (f *fake) Nodes(context.Context) ([]corev1.Node, error) { return f.nodes, f.errs["nodes"] }
+
+func (f *fake) Agents(context.Context, string) ([]corev1.Pod, error) {
+	if f.asked != nil {
+		f.asked()
+	}
+	return f.agents, f.errs["agents"]
+}
+
+func (f *fake) DaemonSets(context.Context, string) ([]appsv1.DaemonSet, error) {
+	return f.sets, f.errs["daemonsets"]
+}
+
+func (f *fake) AskNode(_ context.Context, agent corev1.Pod) (inspect.Node, error) {
+	return f.answers[agent.Name], f.errs[agent.Name]
+}
+
+// two has two nodes that are well, and one where no agent is to run.
+func two() *fake {
+	f := &fake{answers: map[string]inspect.Node{}, errs: map[string]error{}}
+	for _, name := range []string{"node-a", "node-b", "windows"} {
+		node := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/os": "linux"}}}
+		node.Status.NodeInfo.KernelVersion = "6.12.38-generic"
+		node.Status.NodeInfo.ContainerRuntimeVersion = "containerd://2.1.4"
+		if name == "windows" {
+			node.Labels["kubernetes.io/os"] = name
+			f.nodes = append(f.nodes, node)
+			continue
+		}
+		pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "mesh-network", Name: "agent-" + name}}
+		pod.Spec.NodeName, pod.Status.Phase = name, corev1.PodRunning
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+		f.nodes, f.agents = append(f.nodes, node), append(f.agents, pod)
+		f.answers[pod.Name] = inspect.Node{
+			Node: name, Agent: "v1.4.0", Ready: true, Checks: []inspect.Check{{Name: "installed", OK: true, Detail: "ready"}},
+			Plugin: inspect.Plugin{Path: "/opt/cni/bin/istio-pod-network", SHA256: strings.Repeat("0123456789abcdef", 4),
+				Version: "v1.4.0"},
+			Installation: inspect.Installation{Managed: true, Mode: "chain", Chained: "spliced",
+				Into: "/etc/cni/net.d/10-containerd-net.conflist", LastRepair: &inspect.Repair{
+					Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Causes: []string{"binary-missing", "entry-missing"}}},
+			Pods: inspect.Pods{Redirected: 12, Left: 1, Backends: []string{"nftables"}, Waiting: []string{},
+				WaitingLong: []string{}, Bypassed: []string{}, Outside: []string{}, Older: []string{}},
+		}
+	}
+	set := appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: "mesh-network", Name: "istio-pod-network-agent"}}
+	set.Spec.Template.Spec.NodeSelector = map[string]string{"kubernetes.io/os": "linux"}
+	f.sets = []appsv1.DaemonSet{set}
+	return f
+}
+
+// change is one that makes what is said of node-b another.
+func (f *fake) change(change func(*inspect.Node)) {
+	answer := f.answers["agent-node-b"]
+	change(&answer)
+	f.answers["agent-node-b"] = answer
+}
+
+// What is said of a cluster, by what is wrong in it, with the exit status.
+func TestStatus(t *testing.T) {
+	for name, test := range map[string]struct {
+		make   func(*fake)
+		status int
+	}{
+		"well":     {func(*fake) {}, outcome.Well},
+		"no-agent": {func(f *fake) { f.agents = f.agents[:1] }, outcome.NotWell},
+		"crashing": {func(f *fake) {
+			f.agents[1].Status.Phase = corev1.PodPending
+			f.agents[1].Status.ContainerStatuses = []corev1.ContainerStatus{
+				{State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}}}
+		}, outcome.NotWell},
+		"entry-removed": {func(f *fake) {
+			f.change(func(n *inspect.Node) {
+				n.Ready, n.Checks[0] = false, inspect.Check{Name: "installed", Detail: "not ready: it is not chained into " +
+					"/etc/cni/net.d/10-containerd-net.conflist"}
+				n.Installation.Chained, n.Installation.LastRepair = "no", nil
+				n.Plugin = inspect.Plugin{Path: n.Plugin.Path}
+			})
+		}, outcome.NotWell},
+		"bypass": {func(f *fake) {
+			f.change(func(n *inspect.Node) {
+				n.Ready = false
+				n.Checks = append(n.Checks, inspect.Check{Name: "no bypass",
+					Detail: "shop/cart-0: the runtime did not run the plugin"})
+				n.Pods.Bypassed = []string{"shop/cart-0"}
+				n.Pods.Waiting, n.Pods.WaitingLong = []string{"shop/cart-1", "shop/cart-2"}, []string{"shop/cart-1"}
+			})
+		}, outcome.NotWell},
+		"unknown-check":  {func(f *fake) { f.change(func(n *inspect.Node) { n.Ready = false }) }, outcome.NotWell},
+		"foreign-binary": {func(f *fake) { f.change(func(n *inspect.Node) { n.Plugin.Version = "" }) }, outcome.Well},
+		"not-managed": {func(f *fake) {
+			f.change(func(n *inspect.Node) { n.Plugin, n.Installation = inspect.Plugin{}, inspect.Installation{} })
+		}, outcome.Well},
+		"forbidden": {func(f *fake) {
+			f.errs["agent-node-b"] = errors.New(`pods "agent-node-b" is forbidden: User "reader" cannot create resource ` +
+				`"pods/exec" in API group "" in the namespace "mesh-network"`)
+		}, outcome.NotAsked},
+		"not-ready-and-forbidden": {func(f *fake) {
+			f.errs["agent-node-b"], f.agents[1].Status.Conditions = errors.New("forbidden"), nil
+		}, outcome.NotWell},
+		"older": {func(f *fake) {
+			f.errs["agent-node-b"] = errors.New(`istio-pod-network-agent: unexpected argument "inspect"; valid: flags`)
+		}, outcome.NotAsked},
+		"few-rights": {func(f *fake) {
+			f.nodes, f.sets = nil, nil
+			f.errs["nodes"], f.errs["daemonsets"] = errors.New("forbidden"), errors.New("forbidden")
+		}, outcome.Well},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := two()
+			test.make(f)
+			for format, file := range map[output.Format]string{output.Table: name + ".txt", output.Wide: name + "-wide.txt",
+				output.JSON: name + ".json", output.YAML: name + ".yaml"} {
+				if format != output.Table && name != "well" && (format != output.JSON || name != "bypass") {
+					continue
+				}
+				var out bytes.Buffer
+				err := options{}.run(t.Context(), f, output.Writer{Out: &out, Format: format})
+				if got := outcome.StatusOf(err); got != test.status {
+					t.Errorf("%s: status %d, want %d: %v", format, got, test.status, err)
+				}
+				golden.Compare(t, filepath.Join("testdata", file), out.String())
+				for line := range strings.Lines(out.String()) {
+					if format != output.JSON && format != output.YAML && utf8.RuneCountInString(line) > output.Width+1 {
+						t.Errorf("longer than %d columns: %s", output.Width, line)
+					}
+				}
+			}
+		})
+	}
+}
+
+// Where nobody can be asked, nothing is said.
+func TestUnasked(t *testing.T) {
+	for name, f := range map[string]*fake{
+		"the verb list on pods": {errs: map[string]error{"agents": errors.New("forbidden")}},
+		"install the chart":     {},
+		"selector and affinity": {sets: two().sets},
+	} {
+		var out bytes.Buffer
+		err := options{}.run(t.Context(), f, output.Writer{Out: &out})
+		if outcome.StatusOf(err) != outcome.NotAsked || !strings.Contains(err.Error(), name) {
+			t.Errorf("%v, %q, want %s", err, out.String(), name)
+		}
+	}
+}
+
+// --wait ends as soon as all is well, and with the last look when its time is over; what is shown is one look.
+func TestWait(t *testing.T) {
+	f := two()
+	f.change(func(n *inspect.Node) { n.Ready = false })
+	looks := 0
+	f.asked = func() {
+		if looks++; looks == 2 {
+			f.change(func(n *inspect.Node) { n.Ready = true })
+		}
+	}
+	var out bytes.Buffer
+	err := options{wait: true, timeout: time.Hour}.run(t.Context(), f, output.Writer{Out: &out})
+	if err != nil || looks != 2 || !strings.HasPrefix(out.String(), "2 nodes: 2 well") {
+		t.Errorf("%v after %d looks: %s", err, looks, out.String())
+	}
+	f.asked = nil
+	f.change(func(n *inspect.Node) { n.Ready = false })
+	out.Reset()
+	err = (options{wait: true, timeout: time.Nanosecond}).run(t.Context(), f, output.Writer{Out: &out})
+	if !errors.Is(err, outcome.ErrNotWell) || strings.Count(out.String(), "nodes:") != 1 {
+		t.Errorf("%v: %s", err, out.String())
+	}
+	err = (options{wait: true, timeout: time.Nanosecond}).run(t.Context(), &fake{}, output.Writer{Out: &out})
+	if outcome.StatusOf(err) != outcome.NotAsked {
+		t.Error(err)
+	}
+}
+
+// --watch goes on until its user ends it, and ends as the last look did.
+func TestWatch(t *testing.T) {
+	f := two()
+	f.change(func(n *inspect.Node) { n.Ready = false })
+	ctx, cancel := context.WithCancel(t.Context())
+	var out ended
+	out.done = cancel
+	if err := (options{watch: true}).run(ctx, f, output.Writer{Out: &out}); !errors.Is(err, outcome.ErrNotWell) {
+		t.Error(err)
+	}
+	err := (options{watch: true}).run(t.Context(), &fake{}, output.Writer{})
+	if outcome.StatusOf(err) != outcome.NotAsked {
+		t.Error(err)
+	}
+}
+
+// ended calls done when something is written.
+type ended struct{ done func() }
+
+func (e *ended) Write(data []byte) (int, error) { e.done(); return len(data), nil }
+
+func TestWants(t *testing.T) {
+	node := two().nodes[0]
+	node.Labels["generation"] = "7"
+	term := func(key string, operator corev1.NodeSelectorOperator, values ...string) corev1.NodeSelectorTerm {
+		return corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{
+			{Key: key, Operator: operator, Values: values}}}
+	}
+	name := corev1.NodeSelectorTerm{MatchFields: []corev1.NodeSelectorRequirement{
+		{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"node-a"}}}}
+	for _, test := range []struct {
+		terms []corev1.NodeSelectorTerm
+		want  bool
+	}{
+		{[]corev1.NodeSelectorTerm{term("kubernetes.io/os", corev1.NodeSelectorOpIn, "linux", "x")}, true},
+		{[]corev1.NodeSelectorTerm{term("kubernetes.io/os", corev1.NodeSelectorOpNotIn, "linux")}, false},
+		{[]corev1.NodeSelectorTerm{term("virtual", corev1.NodeSelectorOpDoesNotExist)}, true},
+		{[]corev1.NodeSelectorTerm{term("virtual", corev1.NodeSelectorOpExists)}, false},
+		{[]corev1.NodeSelectorTerm{term("generation", corev1.NodeSelectorOpGt, "6")}, true},
+		{[]corev1.NodeSelectorTerm{term("virtual", corev1.NodeSelectorOpExists), name}, true},
+		{[]corev1.NodeSelectorTerm{{}}, false}, // an empty term selects nothing
+	} {
+		set := two().sets[0]
+		set.Spec.Template.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: test.terms}}}
+		if got := wants(set, node); got != test.want {
+			t.Errorf("%v: %t", test.terms, got)
+		}
+		labels := maps.Clone(node.Labels)
+		delete(node.Labels, "kubernetes.io/os")
+		if wants(set, node) {
+			t.Errorf("%v: the selector is not looked at", test.terms)
+		}
+		node.Labels = labels
+	}
+}

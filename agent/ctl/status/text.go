@@ -1,0 +1,117 @@
+package status
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+)
+
+// colours are those of the verdicts.
+var colours = map[Verdict]output.Colour{Well: output.Green, NotWell: output.Red, NotAsked: output.Yellow}
+
+// signs are those of the verdicts.
+var signs = map[Verdict]string{Well: "✓", NotWell: "✗", NotAsked: "?"}
+
+// shortHash is how many characters of a hash tell it from others.
+const shortHash = 12
+
+// verdict is that of the cluster.
+func (s Status) verdict() Verdict {
+	switch {
+	case s.Summary.NotWell > 0:
+		return NotWell
+	case s.Summary.NotAsked > 0 || len(s.Items) == 0:
+		return NotAsked
+	}
+	return Well
+}
+
+// write writes it as text.
+func (s Status) write(t *output.Text) {
+	sum := s.Summary
+	t.Line(colours[s.verdict()], "%d nodes: %d well, %d not well, %d not asked", len(s.Items), sum.Well, sum.NotWell,
+		sum.NotAsked)
+	t.Line(output.Plain, "Pods: %d redirected, %d left, %d waiting, %d bypassed", sum.Redirected, sum.Left, sum.Waiting,
+		sum.Bypassed)
+	t.WriteByte('\n')
+	rows := [][]string{{"", "NODE", "VERSION", "CHAINED", "BACKEND", "KERNEL", "RUNTIME", "R/L/W/B"}}
+	for _, n := range s.Items {
+		rows = append(rows, n.row(t.Wide))
+	}
+	t.Columns(rows)
+	if t.Wide {
+		t.WriteByte('\n')
+		rows = [][]string{{"NODE", "CHAINED INTO", "PLUGIN", "LAST REPAIR"}}
+		for _, n := range s.Items {
+			rows = append(rows, n.details())
+		}
+		t.Columns(rows)
+	}
+	for _, n := range s.Items {
+		for _, f := range n.Findings {
+			t.WriteByte('\n')
+			t.Line(colours[n.Verdict], "%s %s: %s", signs[n.Verdict], n.Name, f.What)
+			t.Item("->", "%s", f.Next)
+		}
+	}
+	if len(s.NotLookedAt) > 0 {
+		t.WriteByte('\n')
+	}
+	for _, what := range s.NotLookedAt {
+		t.Line(output.Yellow, "Not looked at: %s.", what)
+	}
+}
+
+// row is the node's in the table. Of a kernel it has the release, without what its distribution adds, unless nothing is
+// to be left out.
+func (n Node) row(wide bool) []string {
+	kernel := n.Kernel
+	if !wide {
+		kernel, _, _ = strings.Cut(kernel, "-")
+	}
+	row := []string{signs[n.Verdict], n.Name, "", "", "", kernel, n.Runtime, ""}
+	if n.Agent == nil {
+		return row
+	}
+	pods := n.Agent.Pods
+	row[2], row[3], row[4] = n.version(), n.chained(), strings.Join(pods.Backends, ", ")
+	row[7] = fmt.Sprintf("%d/%d/%d/%d", pods.Redirected, pods.Left, len(pods.Waiting), len(pods.Bypassed))
+	return row
+}
+
+// version is the agent's, with the plugin's where that is another.
+func (n Node) version() string {
+	plugin := n.Agent.Plugin
+	switch {
+	case !n.Agent.Installation.Managed || plugin.Version == n.Agent.Agent:
+		return n.Agent.Agent
+	case plugin.SHA256 == "":
+		return n.Agent.Agent + ", no plugin"
+	}
+	return n.Agent.Agent + ", plugin " + cmp.Or(plugin.Version, plugin.SHA256[:min(shortHash, len(plugin.SHA256))])
+}
+
+// chained is how, or that nobody has looked.
+func (n Node) chained() string {
+	if !n.Agent.Installation.Managed {
+		return "not looked at"
+	}
+	return n.Agent.Installation.Chained
+}
+
+// details is the node's row of what a table leaves out.
+func (n Node) details() []string {
+	row := []string{n.Name, "", "", ""}
+	if n.Agent == nil {
+		return row
+	}
+	i := n.Agent.Installation
+	row[1], row[2] = i.Into, n.Agent.Plugin.SHA256
+	if i.LastRepair != nil {
+		row[3] = i.LastRepair.Time.UTC().Format(time.RFC3339) + " " + strings.Join(i.LastRepair.Causes, ", ")
+	}
+	return row
+}

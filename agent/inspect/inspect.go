@@ -1,0 +1,64 @@
+// Package inspect has the types of what istio-pod-network-agent inspect prints as JSON: what an agent knows of its
+// node. Agents and the operator's tool of different releases read each other's: keys may be added, and none changes its
+// meaning. What an older agent does not say is absent.
+package inspect
+
+import "time"
+
+// SocketSuffix is what the path of the socket on which an agent answers has behind that of the plugin's socket.
+const SocketSuffix = ".inspect"
+
+// Node is what an agent says of its node.
+type Node struct {
+	Node         string       `json:"node"`
+	Agent        string       `json:"agent"` // its version
+	Plugin       Plugin       `json:"plugin"`
+	Installation Installation `json:"installation"`
+	Ready        bool         `json:"ready"`
+	Checks       []Check      `json:"checks"` // those of /readyz
+	Pods         Pods         `json:"pods"`
+}
+
+// Plugin is the CNI plugin in the node's directory.
+type Plugin struct {
+	Path    string `json:"path,omitempty"`
+	SHA256  string `json:"sha256,omitempty"`  // absent where there is none, or somebody else installs it
+	Version string `json:"version,omitempty"` // absent where it is not the one that the agent has installed
+}
+
+// Installation is how the runtime comes to run the plugin.
+type Installation struct {
+	Managed bool   `json:"managed"` // the agent keeps it; otherwise it knows nothing of it
+	Mode    string `json:"mode,omitempty"`
+	// Chained is how our entry is in the network: spliced, drop-in, own file or no.
+	Chained    string  `json:"chained,omitempty"`
+	Into       string  `json:"into,omitempty"`       // path of the file that has it
+	LastRepair *Repair `json:"lastRepair,omitempty"` // by this agent; the first installation counts too
+}
+
+// Repair is something that was made good in the node's CNI directories.
+type Repair struct {
+	Time   time.Time `json:"time"`
+	Causes []string  `json:"causes"` // those of the metric installation_repairs_total
+}
+
+// Check is a line of /readyz.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// Pods are the node's, as the last look at them found them. Each list has names, NAMESPACE/NAME, sorted.
+type Pods struct {
+	Redirected int `json:"redirected"` // by their records
+	// Left are those that carry mesh annotations and were left untouched, by their records; others have none.
+	Left     int      `json:"left"`
+	Backends []string `json:"backends"` // that have written the rules of those pods
+	Waiting  []string `json:"waiting"`  // whose init wait has not let them go
+	// WaitingLong are those whose init wait has been running for longer than --stuck-after, or has given up before.
+	WaitingLong []string `json:"waitingLong"`
+	Bypassed    []string `json:"bypassed"` // mesh pods for which the runtime did not run the plugin
+	Outside     []string `json:"outside"`  // whom what is said now puts into the mesh, and who have no rules
+	Older       []string `json:"older"`    // whose rules another release has written
+}

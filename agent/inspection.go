@@ -1,0 +1,233 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/health"
+	"github.com/istio-pod-network/controller/agent/inspect"
+	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/agent/mark"
+	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/podfacts"
+	"github.com/istio-pod-network/controller/internal/program"
+	"github.com/istio-pod-network/controller/internal/program/flags"
+	"github.com/istio-pod-network/controller/plugin/facts"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// nodePath is where the socket has the inspect.Node.
+const nodePath = "/node"
+
+// inspectTimeout bounds a whole connection.
+const inspectTimeout = 10 * time.Second
+
+// serveInspect answers on the socket until the context ends.
+func serveInspect(ctx context.Context, l net.Listener, node func() inspect.Node) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+nodePath, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(node())
+	})
+	server := &http.Server{Handler: mux, ReadTimeout: inspectTimeout, WriteTimeout: inspectTimeout}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// inspected is what the agent knows of its node.
+func (a *agent) inspected() inspect.Node {
+	n := inspect.Node{Node: a.node, Agent: buildinfo.Version()}
+	n.Pods = a.podsOf(a.pods.All(), a.records.ByPod(), time.Now())
+	n.Plugin, n.Installation = a.installation.inspected()
+	n.Ready, n.Checks = checked(a.ready())
+	n.Pods.Bypassed, n.Pods.Outside, n.Pods.Older = listed(a.patrol.Bypassed()), listed(a.patrol.Outside()),
+		listed(a.patrol.Older())
+	return n
+}
+
+// listed is a list that JSON has as one, too, where it is empty.
+func listed(names []string) []string { return append([]string{}, names...) }
+
+func checked(checks []health.Check) (ready bool, all []inspect.Check) {
+	ready = true
+	for _, c := range checks {
+		ok, detail := c.Run()
+		ready = ready && ok
+		all = append(all, inspect.Check{Name: c.Name, OK: ok, Detail: detail})
+	}
+	return ready, all
+}
+
+// podsOf counts pods by their records.
+func (a *agent) podsOf(pods []*corev1.Pod, records map[string][]record.Record, now time.Time) inspect.Pods {
+	p := inspect.Pods{Waiting: []string{}, WaitingLong: []string{}}
+	backends := map[string]bool{}
+	for _, pod := range pods {
+		if kube.IsOver(pod) {
+			continue
+		}
+		name := pod.Namespace + "/" + pod.Name
+		if podfacts.IsHeld(pod) {
+			p.Waiting = append(p.Waiting, name)
+		}
+		if kube.WaitsLong(pod, now, a.stuckAfter) {
+			p.WaitingLong = append(p.WaitingLong, name)
+		}
+		var its []record.Record
+		for _, id := range kube.IDs(pod) {
+			its = append(its, records[id]...)
+		}
+		switch r, found := mark.Current(a.boot, its); {
+		case !found:
+		case r.Decision == record.Redirect:
+			p.Redirected++
+			backends[r.Backend] = true
+		default:
+			p.Left++
+		}
+	}
+	slices.Sort(p.Waiting)
+	slices.Sort(p.WaitingLong)
+	p.Backends = listed(slices.Sorted(maps.Keys(backends)))
+	return p
+}
+
+// inspected says what is installed.
+func (i *installation) inspected() (p inspect.Plugin, s inspect.Installation) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.off || !i.passed {
+		return p, inspect.Installation{Managed: !i.off}
+	}
+	binary := i.last.Binary
+	p = inspect.Plugin{Path: binary.Path, SHA256: binary.SHA256}
+	if binary.Current && binary.Want != "" {
+		p.Version = buildinfo.Version() // agent and plugin are built together
+	}
+	s = inspect.Installation{
+		Managed: true, Mode: string(i.last.Mode), Chained: string(i.last.Chained), Into: i.last.Active,
+	}
+	if !i.repaired.Time.IsZero() {
+		last := i.repaired
+		s.LastRepair = &last
+	}
+	return p, s
+}
+
+const inspectHelp = `prints what the agent that runs on this node knows of it, as JSON
+
+It asks the agent on a unix socket that only root can use, beside the plugin's. istio-pod-networkctl runs it in the
+agents' containers; docs/ctl.md says what it makes of it. The keys are those of package agent/inspect.
+
+  inspect node      versions, installation, readiness, and the node's pods by what became of them
+
+Flags; each is also an environment variable, --network-config as AGENT_NETWORK_CONFIG:
+
+{flags}
+
+Exit status: 0 printed; 1 the agent does not answer; 2 wrong usage.
+`
+
+// mountedConfig is the plugin's entry where the chart has it.
+const mountedConfig = "/etc/istio-pod-network/network.json"
+
+// inspectNode is the command. It returns the exit status.
+func inspectNode(ctx context.Context, p program.Program, args []string) int {
+	f := flag.NewFlagSet("", flag.ContinueOnError)
+	file := f.String("network-config", "", "`file` with the plugin's entry, which says where the socket is (default "+
+		mountedConfig+" if it is there)")
+	p.Help = flags.Help(p.Help, f)
+	if p.Answer(args) {
+		return program.ExitDone
+	}
+	if len(args) == 0 {
+		return p.Misused(errors.New("nothing is to be inspected; valid: node"))
+	}
+	if args[0] != "node" {
+		return p.Misused(program.Unexpected(args[0], "node"))
+	}
+	if status, ended := flags.Parse(p, f, envPrefix, args[1:]); ended {
+		return status
+	}
+	socket, err := inspectSocket(*file, mountedConfig)
+	if err != nil {
+		return p.Misused(err)
+	}
+	if err := askAgent(ctx, socket, nodePath, p.Stdout); err != nil {
+		fmt.Fprintf(p.Stderr, "%s: asking the agent on socket %q: %v\n", p.Name, socket, err)
+		return program.ExitFailed
+	}
+	return program.ExitDone
+}
+
+// inspectSocket returns the path of the socket by the plugin's entry: of a file, else of the mounted one if it is
+// there, else of its defaults. An entry that the plugin refuses says it, too.
+func inspectSocket(file, mounted string) (string, error) {
+	text, err := os.ReadFile(cmp.Or(file, mounted))
+	if file == "" && errors.Is(err, fs.ErrNotExist) {
+		return entry.Default().AgentSocket + inspect.SocketSuffix, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("--network-config: %w", err)
+	}
+	e, err := entry.Parse(text)
+	if err != nil && !entry.IsPluginOnly(err) {
+		return "", fmt.Errorf("--network-config: %w", err)
+	}
+	return e.AgentSocket + inspect.SocketSuffix, nil
+}
+
+// askAgent copies what the socket has at a path.
+func askAgent(ctx context.Context, socket, path string, to io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return errors.Unwrap(err) // without the address that is none
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return errors.New(response.Status)
+	}
+	_, err = io.Copy(to, response.Body)
+	return err
+}
+
+// listenInspect makes the socket. Without it nothing is lost but what the operator's tool would say of this node.
+func listenInspect(path string, log *logrus.Logger) net.Listener {
+	l, err := facts.Listen(path)
+	if err != nil {
+		log.WithError(err).Warn("the operator's tool cannot ask this agent")
+		return nil
+	}
+	return l
+}

@@ -1,0 +1,164 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/agenttest"
+	"github.com/istio-pod-network/controller/agent/inspect"
+	"github.com/istio-pod-network/controller/install"
+	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/program"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Pods are counted by the record of this boot, and those that are over count no more.
+func TestPodsOf(t *testing.T) {
+	a := &agent{boot: "b", options: options{stuckAfter: time.Minute}}
+	now := time.Now()
+	held := agenttest.MeshPod("held")
+	held.Spec.InitContainers = []corev1.Container{{Name: "w", Command: []string{"/istio-pod-network-wait"}}}
+	held.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "w", State: corev1.ContainerState{
+		Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(now.Add(-time.Hour))}}}}
+	over := agenttest.MeshPod("over")
+	over.Status.Phase = corev1.PodSucceeded
+	pods := []*corev1.Pod{agenttest.MeshPod("a"), agenttest.MeshPod("left"), agenttest.MeshPod("rebooted"), held, over}
+	records := map[string][]record.Record{}
+	for _, pod := range pods {
+		r := record.Record{Decision: record.Redirect, Backend: "nftables", NetNS: "b/1/2", Time: now}
+		switch pod.Name {
+		case "left":
+			r.Decision, r.Backend = record.Untouched, ""
+		case "rebooted":
+			r.NetNS = "c/1/2"
+		}
+		records[string(pod.UID)] = []record.Record{r}
+	}
+	want := inspect.Pods{Redirected: 2, Left: 1, Backends: []string{"nftables"},
+		Waiting:     []string{held.Namespace + "/held"},
+		WaitingLong: []string{held.Namespace + "/held"}}
+	if got := a.podsOf(pods, records, now); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// What is said of the installation is the last pass, with the last repair although it was an earlier one.
+func TestInstallationInspected(t *testing.T) {
+	gauge := func() prometheus.Gauge { return prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"}) }
+	make := func(off bool) *installation {
+		return newInstallation(install.Config{}, off, filepath.Join(t.TempDir(), "m"), nil, gauge(), gauge(),
+			counters("c", "", "cause"), agenttest.Quiet())
+	}
+	if p, s := make(true).inspected(); p != (inspect.Plugin{}) || s != (inspect.Installation{}) {
+		t.Errorf("left to somebody else: %+v, %+v", p, s)
+	}
+	i := make(false)
+	if p, s := i.inspected(); p != (inspect.Plugin{}) || s != (inspect.Installation{Managed: true}) {
+		t.Errorf("not looked at yet: %+v, %+v", p, s)
+	}
+	pass := install.Pass{Status: install.Status{Ready: true, Mode: install.ModeChain, Active: "/net/a.conflist",
+		Chained: install.Spliced, Binary: install.Binary{Path: "/bin/p", Current: true, SHA256: "1", Want: "1"}}}
+	first := pass
+	first.Repaired = []install.Cause{install.CauseBinaryMissing}
+	i.report(first)
+	i.report(pass)
+	p, s := i.inspected()
+	if p != (inspect.Plugin{Path: "/bin/p", SHA256: "1", Version: buildinfo.Version()}) || s.Chained != "spliced" ||
+		s.Into != "/net/a.conflist" || s.Mode != "chain" || s.LastRepair == nil || s.LastRepair.Time.IsZero() ||
+		!reflect.DeepEqual(s.LastRepair.Causes, []string{"binary-missing"}) {
+		t.Errorf("%+v, %+v", p, s)
+	}
+	pass.Binary.Current = false // another program is under its name
+	i.report(pass)
+	if p, _ := i.inspected(); p.Version != "" || p.SHA256 != "1" {
+		t.Errorf("%+v", p)
+	}
+}
+
+// inspected runs the command and returns what it writes.
+func inspected(args ...string) (status int, stdout, stderr string) {
+	var out, problems bytes.Buffer
+	unset := func(string) string { return "" }
+	p := program.Program{Name: "i", Help: inspectHelp, Getenv: unset, Stdout: &out, Stderr: &problems}
+	status = inspectNode(context.Background(), p, args)
+	return status, out.String(), problems.String()
+}
+
+// The command prints what the socket has, which the entry says where it is; the socket is as the plugin's.
+func TestInspect(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "own", "agent.sock")
+	config := filepath.Join(dir, "network.json")
+	text, err := json.Marshal(map[string]string{"type": entry.Type, "agentSocket": socket})
+	if err == nil {
+		err = os.WriteFile(config, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, stdout, stderr := inspected("node", "--network-config="+config)
+	if status != program.ExitFailed || stdout != "" || !strings.Contains(stderr, socket+".inspect") {
+		t.Errorf("without an agent: %d, %q, %q", status, stdout, stderr)
+	}
+	l := listenInspect(socket+inspect.SocketSuffix, agenttest.Quiet())
+	if info, err := os.Stat(socket + inspect.SocketSuffix); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatal(info, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error)
+	go func() {
+		served <- serveInspect(ctx, l, func() inspect.Node { return inspect.Node{Node: "n", Agent: "v1"} })
+	}()
+	status, stdout, stderr = inspected("node", "--network-config="+config)
+	var n inspect.Node
+	err = json.Unmarshal([]byte(stdout), &n)
+	if err != nil || status != program.ExitDone || n.Node != "n" || stderr != "" {
+		t.Errorf("%d, %q, %q, %v", status, stdout, stderr, err)
+	}
+	var out bytes.Buffer
+	err = askAgent(ctx, socket+inspect.SocketSuffix, "/other", &out)
+	if err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("a later tool's question: %v, %q", err, out.String())
+	}
+	cancel()
+	if err := <-served; err != nil && !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
+}
+
+func TestInspectMisused(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                          "valid: node",
+		"pod":                       `unexpected argument "pod"; valid: node`,
+		"node x":                    `unexpected argument "x"`,
+		"node --network-config=/no": "--network-config: open /no",
+	} {
+		status, stdout, stderr := inspected(strings.Fields(args)...)
+		if status != program.ExitUsage || stdout != "" || !strings.Contains(stderr, want) {
+			t.Errorf("%q: %d, %q, %q", args, status, stdout, stderr)
+		}
+	}
+	if status, stdout, _ := inspected("--help"); status != program.ExitDone || !strings.Contains(stdout, "inspect node") {
+		t.Errorf("%d, %q", status, stdout)
+	}
+}
+
+// Without the chart's file it is the default socket.
+func TestInspectSocket(t *testing.T) {
+	if socket, err := inspectSocket("", "/no"); err != nil || socket != entry.Default().AgentSocket+inspect.SocketSuffix {
+		t.Error(socket, err)
+	}
+}
