@@ -2,6 +2,10 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
+# as in scripts/lib.sh
+export CGO_ENABLED ?= 0
+export GOFLAGS ?= -trimpath
+
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOFLAGS_BUILD := -buildvcs=false -trimpath -ldflags '-s -w -X github.com/istio-pod-network/controller/internal/buildinfo.version=$(VERSION)'
 
@@ -13,7 +17,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build the static, stripped programs into bin/
-	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/ ./plugin/... ./agent/... ./install/...
+	go build $(GOFLAGS_BUILD) -o bin/ ./plugin/... ./agent/... ./install/...
 
 .PHONY: demo
 demo: ## show the main job on real packets (root); options: BACKEND= MODE= FAMILIES= DNS=1 NO_COLOR=1

@@ -10,8 +10,7 @@ modules=github.com/containernetworking
 cni=$(pinned . $modules/cni)
 plugins=$(pinned . $modules/plugins)
 go=$(go env GOVERSION)
-tools=$(go -C "$root/conformance" list tool | wc -l)
-dir=$cache/cni-$cni-$plugins-$go-$tools
+dir=$cache/cni-$cni-$plugins-$(locked .)-$go
 build() {
 	mkdir -m 755 "$1"
 	CGO_ENABLED=0 go -C "$root/conformance" build -o "$1/" tool

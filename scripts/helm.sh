@@ -9,7 +9,7 @@ need_go
 helm3=$(pinned helm3 helm.sh/helm/v3)
 helm4=$(pinned helm4 helm.sh/helm/v4)
 go=$(go env GOVERSION)
-dir=$cache/helm-$helm3-$helm4-$go
+dir=$cache/helm-$helm3-$helm4-$(locked helm3 helm4)-$go
 
 # build MAJOR VERSION FILE
 build() {

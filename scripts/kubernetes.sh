@@ -9,9 +9,8 @@ need_go
 version=$(pinned kubernetes k8s.io/kubernetes)
 containerd=$(pinned containerd github.com/containerd/containerd/v2)
 runc=$(pinned containerd github.com/opencontainers/runc)
-multus=$(pinned multus gopkg.in/k8snetworkplumbingwg/multus-cni.v4)
 go=$(go env GOVERSION)
-dir=$cache/kubernetes-$version-containerd-$containerd-runc-$runc-multus-$multus-$go
+dir=$cache/kubernetes-$version-$(locked kubernetes containerd multus)-$go
 
 # build PROGRAM FILE: as released, static and stripped; without the version in it, its API would report v0.0.0
 build() {

@@ -7,6 +7,9 @@ PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin
 export PATH
 # Debian's Go does not fetch the toolchain that go.mod asks for unless it is told to. Before 1.21, none can.
 export GOTOOLCHAIN="${GOTOOLCHAIN:-auto}"
+# Programs, tests and checks are compiled alike, as the product is: so a package that several of them have is compiled once. The Makefile
+# does the same.
+export CGO_ENABLED=0 GOFLAGS="${GOFLAGS:--trimpath}"
 
 # A script whose first lines say its usage prints them when it is asked for help, before it installs or builds anything.
 case ${1:-} in
@@ -101,6 +104,13 @@ need_space() {
 pinned() {
 	go -C "$root/conformance/$1" list -m -f '{{.Version}}' "$2" ||
 		refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
+}
+
+# locked DIRECTORY...: what stands for all that these directories of conformance are built from
+locked() {
+	for module in "$@"; do
+		cat "$root/conformance/$module/go.mod" "$root/conformance/$module/go.sum"
+	done | sha256sum | cut -c1-12
 }
 
 # once TARGET WHAT COMMAND...: runs a command that makes TARGET, a file or a directory in the cache, unless it is there. The
