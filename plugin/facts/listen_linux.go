@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -77,12 +78,16 @@ func secureDir(path string) error {
 	return trustDir(dir)
 }
 
-// onlyOurs reports whether the socket's directory holds nothing but the socket, the records and the agent's memory.
+// ours are what plugin and agent have beside the socket: records, what the plugin last told of itself, and what the agent
+// remembers of its installation and of bypasses.
+var ours = []string{"pods", "status", "installation.json", "bypasses.json"}
+
+// onlyOurs reports whether the socket's directory holds nothing but that and sockets of the agent.
 func onlyOurs(path string) bool {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	for _, entry := range entries {
 		name := entry.Name()
-		if name != "pods" && name != "installation.json" && !strings.HasPrefix(name, filepath.Base(path)) {
+		if !slices.Contains(ours, name) && !strings.HasPrefix(name, filepath.Base(path)) {
 			return false
 		}
 	}

@@ -43,7 +43,9 @@ func TestListenTightensItsDirectory(t *testing.T) {
 	for _, mode := range []os.FileMode{0o755, 0o777, 0o500} {
 		path := socketPath(t)
 		dir := filepath.Dir(path)
-		for _, err := range []error{os.MkdirAll(dir, 0o700), os.Mkdir(dir+"/pods", 0o700), os.Chmod(dir, mode)} {
+		for _, err := range []error{os.MkdirAll(dir, 0o700), os.Mkdir(dir+"/pods", 0o700),
+			os.WriteFile(dir+"/status", nil, 0o600), os.WriteFile(dir+"/bypasses.json", nil, 0o600),
+			os.WriteFile(dir+"/installation.json", nil, 0o600), os.Chmod(dir, mode)} {
 			if err != nil {
 				t.Fatal(err)
 			}
