@@ -178,7 +178,8 @@ var rules = []rule{
 	}},
 
 	{dir: "agent", allowed: []string{
-		"agent/kube", "agent/answer", "agent/health", "agent/inspect", "agent/mark", "agent/patrol", "agent/uninstall", "install",
+		"agent/kube", "agent/answer", "agent/health", "agent/inspect", "agent/mark", "agent/patrol", "agent/uninstall",
+		"install",
 		"internal/buildinfo", "internal/podfacts", "k8s.io/api/core/v1",
 		"internal/entry", "internal/invalid", "internal/program/...", "internal/files",
 		"plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/klog/v2",
@@ -235,8 +236,8 @@ var rules = []rule{
 
 	{dir: "agent/istio-pod-networkctl", allowed: []string{"agent/ctl"}, forbidden: onLaptop},
 	{dir: "agent/ctl", allowed: []string{
-		"agent/ctl/cluster", "agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output", "agent/ctl/status", "agent/ctl/trace",
-		"internal/buildinfo",
+		"agent/ctl/cluster", "agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output", "agent/ctl/status",
+		"agent/ctl/trace", "internal/buildinfo",
 		"github.com/spf13/cobra",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/cluster", allowed: []string{

@@ -173,7 +173,7 @@ func (s settings) outbound(f Flow, family Family) (Landing, string) {
 	case lo && f.Src == Passthrough:
 		return direct, "inbound traffic on its way to the app"
 	case who.uid == s.proxyUID, who.gid == s.proxyGID:
-		return s.ofProxy(f)
+		return s.ofProxy(f, who.uid == s.proxyUID)
 	case lo && !isDNS && !s.loopbackCIDR:
 		return direct, "the app calls its own pod"
 	case s.allGroups && slices.Contains(s.excludeGroups, who.gid):
@@ -196,18 +196,17 @@ func (s settings) outbound(f Flow, family Family) (Landing, string) {
 	return direct, "not in includeOutboundIPRanges"
 }
 
-// ofProxy judges a packet of the proxy's user, or of its group alone. DELIBERATE for the group alone, which Istio lets
-// pass, and in TPROXY mode for the user, which Istio redirects by nat whatever ports are captured.
-func (s settings) ofProxy(f Flow) (Landing, string) {
+// ofProxy judges a packet of the proxy's user, or of its group alone.
+func (s settings) ofProxy(f Flow, byUID bool) (Landing, string) {
 	switch {
 	case !f.To.local():
 		return direct, "the proxy's own traffic"
 	case f.To == Loopback, f.Proto != TCP, f.Port == 15008, s.dns && f.Port == 53 && !s.tproxy:
 		return direct, "the proxy's own traffic within the pod"
-	case s.tproxy:
+	case s.tproxy && (!byUID || s.dns && f.Port == 53):
 		return s.inboundByMark(f)
 	}
-	return AtInbound, "the proxy calls its own pod"
+	return AtInbound, "the proxy calls its own pod" // DELIBERATE for the group alone, which Istio lets pass
 }
 
 // link is the interface that packets to a place outside the pod leave through.

@@ -9,10 +9,8 @@ func Flows(p Profile) []Flow {
 	flows := slices.Concat(outboundFlows, proxyFlows, inboundFlows, dnsFlows, s.escapes())
 	if s.tproxy {
 		flows = slices.DeleteFunc(flows, s.hasNoWayBack)
-		for _, from := range []Party{FromProxyGID, FromProxyUID, FromProxy} {
-			flows = append(flows, Flow{Name: string(from) + "-original-src", From: from, Proto: TCP, To: Pod, Port: 8080,
-				Src: Peer, Kind: OriginalSrc})
-		}
+		flows = append(flows, Flow{Name: "proxy-original-src", From: FromProxyGID, Proto: TCP, To: Pod, Port: 8080, Src: Peer,
+			Kind: OriginalSrc})
 	}
 	if s.dns {
 		flows = append(flows, zoneFlows...)

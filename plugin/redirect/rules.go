@@ -244,20 +244,22 @@ func (b builder) groupsOutput(captured []Rule, chain string) []Rule {
 	return nil
 }
 
-// proxyOutput lets the sidecar's own traffic pass, but what it sends to its own pod goes through its inbound side. With
-// TPROXY mark 1338 brings it to the transparent listener, and nothing is done here: a destination that is rewritten
-// would hide the original one from it, and what the sidecar sends to the app with the client's address would come back.
-func (b builder) proxyOutput(lo OutInterface, loopback netip.Prefix) (rules []Rule) {
+// proxyOutput lets the sidecar's own traffic pass, but what it sends to its own pod goes through its inbound side.
+func (b builder) proxyOutput(lo OutInterface, loopback netip.Prefix) []Rule {
 	direct := NotDestPorts{hbonePort}
 	if b.DNSCapture {
 		direct = NotDestPorts{dnsPort, hbonePort}
 	}
 	ownPod := b.owned("the sidecar calls its own pod", Jump(chainInRedirect), lo, NotTo(loopback), TCP, direct)
-	for i, pass := range b.owned("the sidecar's own traffic", Return{}) {
+	pass := b.owned("the sidecar's own traffic", Return{})
+	rules := []Rule{ownPod[0], pass[0]}
+	for i := 1; i < len(pass); i++ {
+		// With TPROXY the sidecar runs as root and is known by its group alone: mark 1338 brings it to the transparent
+		// listener, and a destination rewritten here would hide the original one from it.
 		if b.Mode == ModeRedirect {
 			rules = append(rules, ownPod[i])
 		}
-		rules = append(rules, pass)
+		rules = append(rules, pass[i])
 	}
 	return rules
 }
