@@ -59,8 +59,8 @@ func TestOperatorsTool(t *testing.T) {
 	}
 	for _, n := range s.Items {
 		if n.Verdict != "well" || n.Agent.Node != n.Name || !n.Agent.Ready ||
-			n.Agent.Installation.Chained != chained[n.Name] || n.Agent.Agent == "" || n.Agent.Plugin.Version != n.Agent.Agent || len(n.Agent.Plugin.SHA256) != 64 ||
-			n.Kernel == "" || n.Runtime == "" {
+			n.Agent.Installation.Chained != chained[n.Name] || n.Agent.Agent == "" ||
+			n.Agent.Plugin.Version != n.Agent.Agent || len(n.Agent.Plugin.SHA256) != 64 || n.Kernel == "" || n.Runtime == "" {
 			t.Errorf("%+v", n)
 		}
 	}

@@ -45,8 +45,8 @@ var images = []imageSpec{
 	},
 	{
 		name: "istio-pod-network-plugin", dockerfile: "Dockerfile.plugin", programs: []string{plugin, flows, installer, wait},
-		description: "The CNI plugin istio-pod-network, its installer, the init wait of mesh pods, and a program that proves " +
-			"an installation",
+		description: "The CNI plugin istio-pod-network, its installer, the init wait of mesh pods, and a program that " +
+			"proves an installation",
 		entrypoint: "/istio-pod-network-wait", user: "65532:65532",
 	},
 }
