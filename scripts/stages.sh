@@ -59,10 +59,22 @@ follow_stages() {
 		else
 			settle_stage "$name" FAILED
 		fi
-		wait $! || true # the last line of tee before ours
+		end_tee $! "$name"
 		printf '=== %s of %s: %s: %s, %s\n\n' $number ${#stages[@]} "$name" "${stage_state[$name]}" "$(minutes "${stage_took[$name]}")"
 	done
 	stage_table
+}
+
+# end_tee PID NAME: the last line of tee comes before ours. A process that a stage leaves behind keeps the output open, and is a failure.
+end_tee() {
+	local _
+	for _ in {1..50}; do # 10 s
+		kill -0 "$1" 2>/dev/null || return 0
+		sleep 0.2
+	done
+	printf '%s: a process that was started here is still running\n' "$2"
+	kill "$1" 2>/dev/null || true
+	settle_stage "$2" FAILED
 }
 
 log_of() { echo "$stage_logs/${1//[ \/]/-}.log"; }

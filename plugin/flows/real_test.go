@@ -43,7 +43,12 @@ func TestMain(m *testing.M) {
 		if out, err := exec.Command("go", "build", "-o", built, "../istio-pod-network-flows").CombinedOutput(); err != nil {
 			panic(string(out))
 		}
-		return m.Run()
+		status := m.Run()
+		if left := exec.Command("pgrep", "-fa", "^"+built).Run(); left == nil {
+			fmt.Fprintln(os.Stderr, "a program that a test has started is still running:", built)
+			return max(status, 1)
+		}
+		return status
 	}())
 }
 
@@ -113,6 +118,10 @@ func (p pods) peer() (callers func() map[string]bool) {
 	p.Helper()
 	c, out := as(p.lab.PeerPath, appUser, "peer")
 	await.Must(p.T, c.Start())
+	p.Cleanup(func() { // a process that stays keeps what reads this test's output waiting
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	})
 	await.Eventually(p.T, time.Minute, "the peer serves", func() bool {
 		out, err := exec.Command("nsenter", "--net="+p.lab.PeerPath, "ss", "-Hlnu", "sport", "=", ":8083").Output()
 		return err == nil && len(out) > 0
