@@ -154,7 +154,8 @@ func TestPodOfTheTest(t *testing.T) {
 			plain.Spec.Affinity == nil {
 			t.Errorf("it goes to %v %v", plain.Spec.NodeSelector, plain.Spec.Affinity)
 		}
-		if _, annotated := plain.Annotations["pod-network-controller.istio.io/envoy-userid"]; annotated ||
+		// Whatever the release makes the sidecar's user, this one's is 1337.
+		if plain.Annotations["pod-network-controller.istio.io/envoy-userid"] != "1337" ||
 			*plain.Spec.InitContainers[1].SecurityContext.RunAsUser != 1337 {
 			t.Errorf("%v %+v", plain.Annotations, plain.Spec.InitContainers[1].SecurityContext)
 		}
@@ -168,6 +169,13 @@ func TestPodOfTheTest(t *testing.T) {
 			there.Annotations["pod-network-controller.istio.io/envoy-userid"] != "1337" ||
 			!slices.Contains(there.Spec.InitContainers[1].Args, "--proxy-uid=1337") {
 			t.Errorf("on OpenShift: %v %+v", there.Annotations, there.Spec.InitContainers[1])
+		}
+		asks := func(pod corev1.Pod) bool {
+			return slices.ContainsFunc(pod.Spec.Containers,
+				func(c corev1.Container) bool { return slices.Contains(c.Args, "--dns") })
+		}
+		if !asks(plain) || asks(there) { // there the stand-in's answers by UDP are an app's
+			t.Errorf("names are asked for: %t, on OpenShift %t", asks(plain), asks(there))
 		}
 	})
 }
