@@ -78,8 +78,8 @@ func secureDir(path string) error {
 	return trustDir(dir)
 }
 
-// ours are what plugin and agent have beside the socket: records, what the plugin last told of itself, and what the agent
-// remembers of its installation and of bypasses.
+// ours are what plugin and agent have beside the socket: records, what the plugin last told of itself, and what the
+// agent remembers of its installation and of bypasses.
 var ours = []string{"pods", "status", "installation.json", "bypasses.json"}
 
 // onlyOurs reports whether the socket's directory holds nothing but that and sockets of the agent.
