@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 # as in scripts/lib.sh
-export CGO_ENABLED ?= 0
+export CGO_ENABLED := 0
 export GOFLAGS ?= -trimpath
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)

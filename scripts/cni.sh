@@ -13,7 +13,7 @@ go=$(go env GOVERSION)
 dir=$cache/cni-$cni-$plugins-$(locked .)-$go
 build() {
 	mkdir -m 755 "$1"
-	CGO_ENABLED=0 go -C "$root/conformance" build -o "$1/" tool
+	go -C "$root/conformance" build -o "$1/" tool
 }
 once "$dir" "cnitool and the reference plugins" build
 echo "$dir"

@@ -12,7 +12,7 @@ case " $* " in
 *)
 	need_root
 	need_node_programs
-	version=$(sed -n 's/^appVersion: *"\(.*\)"$/\1/p' chart/istio-pod-network-controller/Chart.yaml)
+	version=$(chart_version)
 	export COMPARE_IMAGES=$root/dist/compare/images
 	rm -rf "$COMPARE_IMAGES"
 	scripts/images.sh --builder none --offline --version "$version" --output "$COMPARE_IMAGES" >&2

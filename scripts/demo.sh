@@ -85,7 +85,7 @@ say "building the plugin"
 cd "$root"
 # build MODULE PACKAGE
 build() {
-	CGO_ENABLED=0 go -C "$1" build -trimpath -ldflags '-s -w' -o "$bin/" "$2" || refuse "the build failed" "The reason is above."
+	go -C "$1" build -trimpath -ldflags '-s -w' -o "$bin/" "$2" || refuse "the build failed" "The reason is above."
 }
 build . ./plugin/istio-pod-network
 build conformance ./demo

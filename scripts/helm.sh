@@ -21,7 +21,7 @@ build() {
 			flags="$flags -X helm.sh/helm/v3/$package.k8sVersionMajor=1 -X helm.sh/helm/v3/$package.k8sVersionMinor=${kubernetes%%.*}"
 		done
 	fi
-	CGO_ENABLED=0 go -C "$root/conformance/helm$1" build -trimpath -ldflags "$flags" -o "$3" "helm.sh/helm/v$1/cmd/helm"
+	go -C "$root/conformance/helm$1" build -trimpath -ldflags "$flags" -o "$3" "helm.sh/helm/v$1/cmd/helm"
 }
 
 once "$dir/helm3" "Helm $helm3" build 3 "$helm3"

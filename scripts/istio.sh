@@ -29,7 +29,7 @@ build() {
 	case $1 in
 	pilot-agent | istio-cni | install-cni) tags=$tags,agent ;; # as Istio builds them: without what only istiod needs
 	esac
-	CGO_ENABLED=0 go -C "$root/conformance/istio" build -trimpath -tags "$tags" -ldflags '-s -w' -o "$2" "$package"
+	go -C "$root/conformance/istio" build -trimpath -tags "$tags" -ldflags '-s -w' -o "$2" "$package"
 }
 
 # take MODULE PATH TARGET: a file or a directory of a module, which is fetched if nothing has needed it yet

@@ -182,11 +182,11 @@ guest() {
 	mkdir -p "$1"/{dev,proc,sys,tmp,run,root,etc,built,var/lib,var/run}
 	for package in plugin plugin/netfilter plugin/wait conformance/cni; do
 		mkdir -p "$1/$package"
-		CGO_ENABLED=0 GOARCH=$2 go -C "$package" test -c -ldflags '-s -w' -o "$1/$package/run.test" .
+		GOARCH=$2 go -C "$package" test -c -ldflags '-s -w' -o "$1/$package/run.test" .
 		[ ! -d "$package/testdata" ] || cp -r "$package/testdata" "$1/$package/"
 	done
-	CGO_ENABLED=0 GOARCH=$2 go build -trimpath -ldflags '-s -w' -o "$1/built/" ./plugin/...
-	CGO_ENABLED=0 GOARCH=$2 go -C conformance build -trimpath -ldflags '-s -w' -o "$1/built/" tool
+	GOARCH=$2 go build -trimpath -ldflags '-s -w' -o "$1/built/" ./plugin/...
+	GOARCH=$2 go -C conformance build -trimpath -ldflags '-s -w' -o "$1/built/" tool
 	cp "$1/usr/bin/busybox" "$1/busybox" # under a name that no node lacks
 	cat >"$1/usr/bin/go" <<-'END'
 		#!/busybox sh

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/golden"
@@ -119,10 +118,6 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%s: no description or no example", c.CommandPath())
 		}
 		_, stdout, _ := ran(slices.Concat([]string{own}, strings.Fields(c.CommandPath())[1:], []string{"--help"})...)
-		for line := range strings.Lines(stdout) {
-			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > output.Width {
-				t.Errorf("%s: longer than %d columns: %s", c.CommandPath(), output.Width, line)
-			}
-		}
+		golden.Fits(t, c.CommandPath(), stdout, output.Width)
 	})
 }

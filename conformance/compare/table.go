@@ -96,13 +96,8 @@ func wrong() []column {
 }
 
 // of are the measurements of a part.
-func of(all []measurement, part string) (some []measurement) {
-	for _, m := range all {
-		if m.Part == part {
-			some = append(some, m)
-		}
-	}
-	return some
+func of(all []measurement, part string) []measurement {
+	return slices.DeleteFunc(slices.Clone(all), func(m measurement) bool { return m.Part != part })
 }
 
 // spread is the median and the largest of a part's measurements. Pods that never became ready have no time; they are
@@ -224,13 +219,8 @@ func tables(all []measurement) (filled []grid) {
 	return filled
 }
 
-func ofWay(all []measurement, key string) (own []measurement) {
-	for _, m := range all {
-		if m.Way == key {
-			own = append(own, m)
-		}
-	}
-	return own
+func ofWay(all []measurement, key string) []measurement {
+	return slices.DeleteFunc(slices.Clone(all), func(m measurement) bool { return m.Way != key })
 }
 
 // text is all of it for a person at a terminal: a block for each way, for lines are narrower than the grids.

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 )
 
 // audit reads the API server's audit log, in which the requests of service accounts are, from where it was last read.
@@ -24,14 +26,7 @@ type audit struct {
 
 // request is one line of it.
 type request struct {
-	ID     string `json:"auditID"`
-	Verb   string `json:"verb"`
-	Object struct {
-		Resource, Subresource, Namespace, Name string
-	} `json:"objectRef"`
-	Status struct {
-		Code int `json:"code"`
-	} `json:"responseStatus"`
+	apiserver.Request
 	Stage string `json:"stage"`
 }
 

@@ -166,10 +166,7 @@ func (m *measurement) compare() error {
 	if err != nil {
 		return err
 	}
-	if err := m.fleet.start(); err != nil {
-		return err
-	}
-	if _, err := m.settled(); err != nil {
+	if err := m.startAgain(); err != nil {
 		return err
 	}
 	withAgain, err := m.cost(true)
@@ -201,6 +198,15 @@ func (m *measurement) cost(agents bool) (spent, error) {
 func (m *measurement) start() error {
 	progress("all agents start")
 	return m.herd("first start", func() error { return m.fleet.start() }, false, false)
+}
+
+// startAgain starts the agents that were stopped, and waits until they have settled.
+func (m *measurement) startAgain() error {
+	if err := m.fleet.start(); err != nil {
+		return err
+	}
+	_, err := m.settled()
+	return err
 }
 
 // settled waits until all agents are ready and all pods are marked, and returns when.
@@ -361,10 +367,7 @@ func (m *measurement) idleness() error {
 	if err != nil {
 		return err
 	}
-	if err := m.fleet.start(); err != nil {
-		return err
-	}
-	if _, err := m.settled(); err != nil {
+	if err := m.startAgain(); err != nil {
 		return err
 	}
 	m.add("watches open", open.watches-left.watches, "")

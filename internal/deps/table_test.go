@@ -277,7 +277,7 @@ var rules = []rule{
 	{dir: "internal/files", standard: []string{
 		"bytes", "fmt", "io", "io/fs", "math/rand/v2", "os", "path/filepath", "syscall",
 	}},
-	{dir: "internal/golden", standard: []string{"flag", "fmt", "os", "strings", "testing"}},
+	{dir: "internal/golden", standard: []string{"flag", "fmt", "os", "strings", "testing", "unicode/utf8"}},
 	{dir: "internal/invalid", allowed: []string{"internal/excerpt"}, standard: []string{"errors", "fmt"}},
 	{dir: "internal/linear"},
 	{dir: "internal/podfacts", allowed: []string{"plugin/redirect", "k8s.io/api/core/v1"}, standard: []string{

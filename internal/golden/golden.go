@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -26,6 +27,16 @@ func Compare(t testing.TB, path, got string) {
 	}
 	if got != string(want) {
 		t.Errorf("%s: %s\nsee whether it is meant, then go test -update", path, Difference(got, string(want)))
+	}
+}
+
+// Fits fails the test for every line of a text that is longer than so many columns.
+func Fits(t testing.TB, what, text string, columns int) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > columns {
+			t.Errorf("%s: longer than %d columns: %s", what, columns, line)
+		}
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
@@ -63,10 +62,8 @@ func TestGolden(t *testing.T) {
 				t.Errorf("status %d: %v", status, err)
 			}
 			golden.Compare(t, filepath.Join("testdata", name), got)
-			for line := range strings.Lines(got) {
-				if strings.HasSuffix(name, ".txt") && utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > output.Width {
-					t.Errorf("longer than %d columns: %s", output.Width, line)
-				}
+			if strings.HasSuffix(name, ".txt") {
+				golden.Fits(t, name, got, output.Width)
 			}
 		})
 	}
