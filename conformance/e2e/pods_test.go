@@ -238,13 +238,14 @@ func (r *rig) answersFrom(who string, pod *corev1.Pod, port int) {
 	}
 }
 
-// marked fails unless the pod is marked initialized, for one network namespace.
+// marked waits until the pod is marked initialized, for one network namespace. Its app may run before that: a wait of mode
+// any also ends by a connection that the rules have redirected.
 func (r *rig) marked(name string) {
 	r.Helper()
-	a := r.pod(name).Annotations
-	if a[annotation.Status] != annotation.Initialized || strings.Count(a[annotation.NetNS], "/") != 2 {
-		r.Errorf("%s is not marked: %v", name, a)
-	}
+	r.eventually(name+" is marked", func() bool {
+		a := r.pod(name).Annotations
+		return a[annotation.Status] == annotation.Initialized && strings.Count(a[annotation.NetNS], "/") == 2
+	})
 }
 
 // ruleset is what is in the packet filter of a pod.
