@@ -29,13 +29,13 @@ test: ## all tests, on real network namespaces and packets (root)
 	@scripts/test.sh
 
 .PHONY: e2e
-e2e: ## the end-to-end tests, on a real Kubernetes cluster of their own (root); options: RUN=TestName SHUFFLE=on FAULTS=all SEED=1 CLUSTERS=3 ROWS=write
-	@SHUFFLE=$(SHUFFLE) FAULTS=$(FAULTS) SEED=$(SEED) CLUSTERS=$(CLUSTERS) ROWS=$(ROWS) \
+e2e: ## the end-to-end tests, on a real Kubernetes cluster of their own (root); options: RUN=TestName SHUFFLE=on FAULTS=all SEED=1 CLUSTERS=3 ROWS=write PODS=250
+	@SHUFFLE=$(SHUFFLE) PODS=$(PODS) FAULTS=$(FAULTS) SEED=$(SEED) CLUSTERS=$(CLUSTERS) ROWS=$(ROWS) \
 		scripts/e2e.sh $(if $(RUN),-run '$(RUN)')
 
 .PHONY: soak
-soak: ## for long: pods of all kinds come and go under all faults, and every parser is fuzzed (root); options: SOAK=1h SEED=1
-	@SEED=$(SEED) scripts/soak.sh $(SOAK)
+soak: ## for long: pods of all kinds come and go under all faults, and every parser is fuzzed (root); options: SOAK=1h SEED=1, or SANDBOXES=10000
+	@SEED=$(SEED) SANDBOXES=$(SANDBOXES) scripts/soak.sh $(SOAK)
 
 .PHONY: kernels
 kernels: ## rules, plugin and wait on other kernels, booted in software; options: KERNELS="5.10 6.1 6.12 newest arm64" SHORT=1
@@ -66,8 +66,8 @@ images: ## build the container images into dist/images; options: IMAGES='--platf
 	@scripts/images.sh $(IMAGES)
 
 .PHONY: bench
-bench: ## measure ADD and DEL against a plugin that only echoes, the agent, and the pure core (root); options: N=60 IDLE=5m
-	go -C conformance run ./bench/plugin $(if $(N),-n $(N))
+bench: ## measure ADD and DEL against a plugin that only echoes, the agent, and the pure core (root); options: N=60 BURSTS=16,64,256 IDLE=5m
+	go -C conformance run ./bench/plugin $(if $(N),-n $(N)) $(if $(BURSTS),-bursts $(BURSTS))
 	go -C conformance run ./bench/agent $(if $(N),-n $(N)) $(if $(IDLE),-idle $(IDLE))
 	go test -run '^$$' -bench . -benchmem ./plugin/redirect
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/inspect"
+	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/install"
 	"github.com/istio-pod-network/controller/internal/files"
 	"github.com/prometheus/client_golang/prometheus"
@@ -141,7 +142,7 @@ func (i *installation) insistOnVersion(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(versionRetry):
+		case <-time.After(kube.Spread(versionRetry)):
 		}
 	}
 	i.change()

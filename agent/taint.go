@@ -44,7 +44,7 @@ func (u untainter) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(u.every):
+		case <-time.After(kube.Spread(u.every)):
 		}
 	}
 }

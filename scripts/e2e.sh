@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the end-to-end tests on a real Kubernetes cluster of two nodes, in namespaces of its own, with the images of the two Dockerfiles and
 # the chart. With CLUSTERS=3 three clusters have a third of the tests each, at once. With ROWS=write the rows of the tests that succeed are
-# written into docs/scenarios.md. usage: e2e.sh [go test flags, such as -run NAME]
+# written into docs/scenarios.md. With PODS=250 TestFullNode fills its node with so many. usage: e2e.sh [go test flags, such as -run NAME]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -18,7 +18,7 @@ case ${ROWS:=} in
 write) export E2E_ROWS=$root/$page ;;
 *) refuse "ROWS: invalid value \"$ROWS\"" "Valid: write, or nothing." 2 ;;
 esac
-export E2E_FAULTS=${FAULTS:-} E2E_SEED=${SEED:-}
+export E2E_FAULTS=${FAULTS:-} E2E_SEED=${SEED:-} E2E_PODS=${PODS:-}
 if [ -n "$E2E_FAULTS${E2E_SOAK:-}" ]; then # one of which is about the clock
 	clock=$(mktemp -d)
 	trap 'rm -rf "$clock"' EXIT

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The long run: for a while pods of all kinds come and go on the cluster of the end-to-end tests under all faults, and beside that every fuzz
-# target is run, one after the other. usage: soak.sh [DURATION such as 90m or 1h, default 1h]; SEED=N has the same faults again
+# target is run, one after the other. usage: soak.sh [DURATION such as 90m or 1h, default 1h]; SEED=N has the same faults again. With
+# SANDBOXES=10000 so many sandboxes come and go by the runtime's own interface, without a kubelet, and nothing else is run.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -8,6 +9,9 @@ cd "$root"
 . scripts/lib.sh
 need_root
 need_go
+if [ -n "${SANDBOXES:-}" ]; then
+	E2E_SANDBOXES=$SANDBOXES exec scripts/e2e.sh -run 'TestSandboxes' -timeout 12h
+fi
 duration=${1:-1h}
 case $duration in
 *[0-9]h) seconds=$((${duration%h} * 3600)) ;;

@@ -47,8 +47,16 @@ type Queue struct {
 // NewQueue returns an empty queue.
 func NewQueue() Queue {
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](markRetry, markRetryUp)
-	return Queue{workqueue.NewTypedRateLimitingQueue(limiter)}
+	return Queue{workqueue.NewTypedRateLimitingQueue[string](spread{limiter})}
 }
+
+// spread has the marks of many nodes that fail together not be tried together again.
+type spread struct {
+	workqueue.TypedRateLimiter[string]
+}
+
+// When returns how long the next attempt has to wait.
+func (s spread) When(id string) time.Duration { return kube.Spread(s.TypedRateLimiter.When(id)) }
 
 // API is what of the API server is needed.
 type API interface {
@@ -73,8 +81,9 @@ type Marker struct {
 // writing is a mark that the API server has acknowledged, or that was found on the pod.
 type writing struct {
 	mark
-	uid types.UID
-	at  time.Time
+	uid   types.UID
+	at    time.Time
+	found bool // on the pod, not written by this agent
 }
 
 // refusal is a mark that the API server does not take. A change of the pod, of which a pod has many, is no reason to
@@ -144,7 +153,7 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 	switch {
 	case want.isOn(pod):
 		if !written { // by an earlier agent, or by a request whose answer was lost
-			m.remember(id, pod, want)
+			m.remember(id, pod, want, true)
 			m.done(r, AlreadyOn, nil)
 		}
 		return true
@@ -160,7 +169,7 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 	err := m.api.PatchPod(ctx, pod.Namespace, pod.Name, want.patch(pod.UID))
 	switch {
 	case err == nil:
-		m.remember(id, pod, want)
+		m.remember(id, pod, want, false)
 		m.done(r, Marked, nil)
 	case kube.IsGone(err):
 		m.done(r, PodGone, err)
@@ -169,9 +178,10 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 	case kube.IsRefusal(err):
 		m.done(r, Failed, err)
 		last.pause = min(max(refusedBy*last.pause, time.Second), refusedUp)
-		last.until = time.Now().Add(last.pause)
+		pause := kube.Spread(last.pause)
+		last.until = time.Now().Add(pause)
 		m.refused.Store(id, last)
-		m.queue.AddAfter(id, last.pause)
+		m.queue.AddAfter(id, pause)
 	default:
 		m.done(r, Failed, err)
 		return false
@@ -221,6 +231,12 @@ func (m *Marker) MarkedSince(id string) (at time.Time, marked bool) {
 	return w.at, marked
 }
 
+// Wrote reports whether this agent wrote the mark.
+func (m *Marker) Wrote(id string) bool {
+	w, known := m.last(id)
+	return known && !w.found
+}
+
 // refusal is the last one of this mark on that pod; the first has no pause yet.
 func (m *Marker) refusal(id string, uid types.UID, of mark) refusal {
 	if known, exists := m.refused.Load(id); exists && known.(refusal).uid == uid && known.(refusal).mark == of {
@@ -229,7 +245,7 @@ func (m *Marker) refusal(id string, uid types.UID, of mark) refusal {
 	return refusal{mark: of, uid: uid}
 }
 
-func (m *Marker) remember(id string, pod *corev1.Pod, is mark) {
+func (m *Marker) remember(id string, pod *corev1.Pod, is mark, found bool) {
 	m.refused.Delete(id)
-	m.written.Store(id, writing{is, pod.UID, time.Now()})
+	m.written.Store(id, writing{is, pod.UID, time.Now(), found})
 }

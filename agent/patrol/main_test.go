@@ -43,6 +43,8 @@ type marksAt map[string]time.Time
 
 func (m marksAt) MarkedSince(id string) (time.Time, bool) { at, marked := m[id]; return at, marked }
 
+func (m marksAt) Wrote(id string) bool { _, marked := m[id]; return marked }
+
 // questionsOf are the pods that the plugin has asked about, since a time.
 type questionsOf struct {
 	since time.Time

@@ -12,6 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/agent/mark"
 	"github.com/istio-pod-network/controller/internal/podfacts"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/prometheus/client_golang/prometheus"
@@ -54,6 +55,7 @@ type Records interface {
 // Marks are those that the agent has written.
 type Marks interface {
 	MarkedSince(id string) (at time.Time, marked bool)
+	Wrote(id string) bool // this agent, and not one before it
 }
 
 // Installation is that of the plugin on this node.
@@ -252,7 +254,8 @@ func (p *Patrol) lookAtSettings(pod *corev1.Pod, r record.Record, its written) (
 	if !known || kube.IsMirror(pod) || kube.IsOver(pod) || pod.Spec.HostNetwork {
 		return false
 	}
-	return p.Warner.aboutSettings(pod, namespace, p.Policy, r, its)
+	told := pod.Annotations[annotation.Status] != "" && !p.Marks.Wrote(string(pod.UID))
+	return p.Warner.aboutSettings(pod, namespace, p.Policy, r, its, told)
 }
 
 // lookAtWait reports a wait that goes on in a pod that carries its mark: the record may be about a sandbox that is

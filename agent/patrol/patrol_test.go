@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -284,7 +285,7 @@ func TestSharedUser(t *testing.T) {
 			c.change(pod)
 			settings := redirect.DefaultPolicy()
 			settings.SharedProxyUser = policy
-			w.aboutSettings(pod, nil, settings, record.Record{}, written{})
+			w.aboutSettings(pod, nil, settings, record.Record{}, written{}, false)
 			want := c.want
 			if policy == redirect.SharedWarn {
 				want = strings.TrimSuffix(want, refused)
@@ -350,7 +351,7 @@ func TestEscalationIsAllowed(t *testing.T) {
 		pod := agenttest.MeshPod("cart")
 		pod.Spec.Containers[0].SecurityContext.AllowPrivilegeEscalation = c.allow
 		c.change(pod)
-		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{}, written{})
+		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{}, written{}, false)
 		if c.want == "" {
 			if all := sent(events); len(all) > 0 {
 				t.Errorf("%s: %q", name, all)
@@ -360,7 +361,7 @@ func TestEscalationIsAllowed(t *testing.T) {
 		expectOne(t, events, eventEscalation, c.want)
 		key := warning{pod.UID, eventEscalation}
 		w.sent[key] = sentEvent{w.sent[key].text, time.Now().Add(-repeatAfter)}
-		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{}, written{})
+		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{}, written{}, false)
 		if all := sent(events); len(all) > 0 {
 			t.Errorf("%s: said again: %q", name, all)
 		}
@@ -422,6 +423,33 @@ func TestSaidOnce(t *testing.T) {
 	}
 }
 
+// What is true of many pods is said by the agent that has marked the pod, and not again by the next one: after an
+// upgrade of all agents that would be an Event for each pod of the cluster.
+func TestSaidByTheMarkingAgent(t *testing.T) {
+	for name, c := range map[string]struct{ marked, wrote, want bool }{
+		"not marked yet":           {false, false, true},
+		"marked by this agent":     {true, true, true},
+		"marked by an earlier one": {true, false, false},
+	} {
+		pod := agenttest.Running("cart")
+		pod.Spec.Containers[0].SecurityContext = nil
+		b := patrolling(t, pod)
+		if c.marked {
+			pod.Annotations[annotation.Status] = annotation.Initialized
+		}
+		marks := marksAt{}
+		if c.wrote {
+			marks[string(pod.UID)] = time.Now()
+		}
+		b.Marks = marks
+		b.lookAtSettings(pod, record.Record{}, written{})
+		said := slices.ContainsFunc(sent(b.events), func(e string) bool { return strings.Contains(e, eventEscalation) })
+		if said != c.want {
+			t.Errorf("%s: said is %t", name, said)
+		}
+	}
+}
+
 // A refused mark is told of once, in whatever words it is refused again, until a mark has come.
 func TestRefusalIsSaidOnce(t *testing.T) {
 	w, events := heard()
@@ -477,7 +505,7 @@ func TestGroupLeftOut(t *testing.T) {
 			pod.Spec.InitContainers = append([]corev1.Container{{Name: "migrate", SecurityContext: context}},
 				pod.Spec.InitContainers...)
 		}
-		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{}, written{})
+		w.aboutSettings(pod, nil, redirect.DefaultPolicy(), record.Record{}, written{}, false)
 		if app {
 			expectOne(t, events, eventLeftOut, "Container app runs in the group 1338")
 		} else if all := sent(events); len(all) > 0 {

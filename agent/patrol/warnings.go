@@ -141,13 +141,15 @@ func (w *Warner) AboutRefusedMark(pod *corev1.Pod, err error) {
 // aboutSettings says what is wrong with a pod's own settings, by the same decision that the plugin makes, and reports
 // whether its sidecar refuses one of the families that the pod has addresses of. r is the pod's record, or none, and
 // its what is known of the settings of that: as whom the rules know the sidecar is not what an annotation says later.
+// told is whether an earlier agent has marked the pod, and said of it what is true of many pods: after an upgrade of
+// all agents that would be an Event for each of them.
 func (w *Warner) aboutSettings(
-	pod *corev1.Pod, namespace map[string]string, policy redirect.Policy, r record.Record, its written,
+	pod *corev1.Pod, namespace map[string]string, policy redirect.Policy, r record.Record, its written, told bool,
 ) (refuses bool) {
 	decision, err := redirect.Decide(podfacts.Of(pod, namespace), policy)
 	var shared *redirect.SharedUserError
 	if its.uid != 0 && (err != nil || decision.Verdict != redirect.Redirect) {
-		w.aboutPrivileges(pod, podfacts.AsRun(pod, namespace).SharesProxyUser(its.as(decision.Spec)))
+		w.aboutPrivileges(pod, podfacts.AsRun(pod, namespace).SharesProxyUser(its.as(decision.Spec)), told)
 	}
 	switch {
 	case errors.As(err, &shared):
@@ -157,12 +159,12 @@ func (w *Warner) aboutSettings(
 	case decision.Verdict == redirect.Redirect:
 		runs := podfacts.AsRun(pod, namespace)
 		decision.Spec = its.as(decision.Spec)
-		w.aboutPrivileges(pod, runs.SharesProxyUser(decision.Spec))
+		w.aboutPrivileges(pod, runs.SharesProxyUser(decision.Spec), told)
 		w.aboutLeftOut(pod, runs.LeftOut(decision.Spec))
 		if r.Decision == record.Redirect { // what was written counts, not what would be now
 			decision.Spec.Families = redirect.Captured(r.Families)
 		}
-		refuses = r.Decision != record.Untouched && w.aboutFamilies(pod, runs, decision.Spec.Families)
+		refuses = r.Decision != record.Untouched && w.aboutFamilies(pod, runs, decision.Spec.Families, told)
 	}
 	return refuses
 }
@@ -171,11 +173,16 @@ func (w *Warner) aboutSettings(
 // goes around it, so both families are captured unless the operator says otherwise. Istio's listens so in a pod of
 // both, unless it is told otherwise: redirect.Spec.ForAddresses. Where nobody here can know what it is told, nothing is
 // said.
-func (w *Warner) aboutFamilies(pod *corev1.Pod, facts redirect.Pod, captured redirect.Captured) (refuses bool) {
+func (w *Warner) aboutFamilies(
+	pod *corev1.Pod, facts redirect.Pod, captured redirect.Captured, told bool,
+) (refuses bool) {
 	dual, known := facts.DualStack()
 	if !podfacts.IsDualStack(pod) || dual || !known || captured == redirect.CapturedProxy ||
 		!slices.Contains(captured.Of(), redirect.IPv6) {
 		return false
+	}
+	if told {
+		return true
 	}
 	w.warn(pod, eventFamily,
 		"The pod has addresses of both families and its sidecar, without %s, listens in IPv4 alone: all "+
@@ -186,11 +193,11 @@ func (w *Warner) aboutFamilies(pod *corev1.Pod, facts redirect.Pod, captured red
 }
 
 // aboutPrivileges says by what a mesh pod that may start could go around its sidecar.
-func (w *Warner) aboutPrivileges(pod *corev1.Pod, shared *redirect.SharedUserError) {
+func (w *Warner) aboutPrivileges(pod *corev1.Pod, shared *redirect.SharedUserError, told bool) {
 	if shared != nil {
 		w.aboutSharedUser(pod, shared, "")
 	}
-	if names := podfacts.MayEscalate(pod); len(names) > 0 {
+	if names := podfacts.MayEscalate(pod); len(names) > 0 && !told {
 		w.warn(pod, eventEscalation, "In %s a program that is setuid or setgid to the sidecar's user or group bypasses the "+
 			"mesh, and nobody sees it. Set allowPrivilegeEscalation: false", strings.Join(names, ", "))
 	}

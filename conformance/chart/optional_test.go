@@ -17,7 +17,7 @@ func TestOptional(t *testing.T) {
 		manifests := template(t, helm, "metrics.service.enabled=true", "metrics.podMonitor.enabled=true",
 			"metrics.podMonitor.labels.release=prometheus", "metrics.prometheusRule.enabled=true",
 			"metrics.dashboard.enabled=true", "resourceQuota.enabled=true", "startupTaint.enabled=true",
-			"startupTaint.key=example.com/wait",
+			"startupTaint.key=example.com/wait", "apiPriority.enabled=true", "apiPriority.concurrencyShares=7",
 			"cni.mode=aux", "agent.apiQPS=20", "agent.apiBurst=40",
 			"cni.runtimeVersion=containerd://2.1.4", "agent.listenAddress=127.0.0.1", "agent.port=19999",
 			"image.registry=registry.example.com/mesh/",
@@ -36,14 +36,15 @@ func TestOptional(t *testing.T) {
 			agent.ReadinessProbe.HTTPGet.Host != "127.0.0.1" {
 			t.Errorf("%s %+v", agent.Image, agent.ReadinessProbe.HTTPGet)
 		}
-		for _, kind := range []string{"Service", "PodMonitor", "PrometheusRule", "ResourceQuota"} {
+		for _, kind := range []string{"Service", "PodMonitor", "PrometheusRule", "ResourceQuota", "FlowSchema",
+			"PriorityLevelConfiguration"} {
 			if !strings.Contains(manifests, "kind: "+kind+"\n") {
 				t.Errorf("no %s", kind)
 			}
 		}
 	})
 	for _, word := range []string{"PodMonitor", "PrometheusRule", "kind: Service\n", "startup-taint",
-		"kind: ResourceQuota", "dashboard", "uninstall-all"} {
+		"kind: ResourceQuota", "dashboard", "uninstall-all", "flowcontrol"} {
 		if plain := template(t, "helm4"); strings.Contains(plain, word) {
 			t.Errorf("%s was not asked for:\n%s", word, plain)
 		}
@@ -84,7 +85,7 @@ func TestRecommendedLabels(t *testing.T) {
 			manifests := template(t, helm, "kubernetesDistribution="+distribution, "hooks=true", "namespace.create=true",
 				"startupTaint.enabled=true", "repair=delete", "injection.replaceInit=true", "admissionPolicy.enabled=true",
 				"metrics.service.enabled=true", "metrics.podMonitor.enabled=true", "metrics.dashboard.enabled=true",
-				"metrics.prometheusRule.enabled=true", "resourceQuota.enabled=true")
+				"metrics.prometheusRule.enabled=true", "resourceQuota.enabled=true", "apiPriority.enabled=true")
 			for _, o := range objects(t, manifests) {
 				labels := o.GetLabels()
 				if o.GetKind() == "Pod" {

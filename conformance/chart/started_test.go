@@ -21,7 +21,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-const startedPage = "getting-started-istio.md"
+// startedPages are the page that all begin with, and those of platforms that have one of their own.
+var startedPages = []string{"getting-started-istio.md", "getting-started-eks.md", "getting-started-openshift.md"}
 
 // session returns the commands of a page's section, as a person would paste them: of each console block the lines that
 // begin with a prompt, and what is indented directly below.
@@ -109,8 +110,8 @@ func renderPasted(t *testing.T, helm string, sections ...string) rendered {
 		}
 	}
 	script := "set -euo pipefail\n"
-	for _, heading := range sections {
-		script += session(t, startedPage, heading)
+	for _, section := range sections {
+		script += session(t, pageOf(section), headingOf(section))
 	}
 	cmd := exec.Command("bash", "-c", script)
 	cmd.Dir = dir
@@ -132,6 +133,16 @@ func renderPasted(t *testing.T, helm string, sections ...string) rendered {
 	return all
 }
 
+// A section is named by its heading, and where it is not on the first page by that and the heading.
+func pageOf(section string) string {
+	if page, _, elsewhere := strings.Cut(section, "#"); elsewhere {
+		return page
+	}
+	return startedPages[0]
+}
+
+func headingOf(section string) string { return section[strings.Index(section, "#")+1:] }
+
 // paths are what a reader of the page follows, and what has to come out of it.
 var paths = []struct {
 	name, registry string
@@ -144,24 +155,27 @@ var paths = []struct {
 		"Taking it away"}, "", []string{"regcred"}, "istiod-1-31-1"},
 	{"existing", "registry.example.com/mesh", []string{"Versions", "Kubernetes", "A cluster that has Istio already",
 		"Gateways"}, "", nil, "istiod"},
-	{"EKS", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/mesh", []string{"Versions", "EKS", "Verify",
-		"Taking it away"}, "", nil, "istiod"},
+	{"EKS", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/mesh", []string{"Versions",
+		"getting-started-eks.md#Installation", "Verify", "Taking it away"}, "", nil, "istiod"},
 	{"OpenShift", "image-registry.openshift-image-registry.svc:5000/mesh-images", []string{"Versions",
-		"OpenShift with OVN-Kubernetes", "Verify", "Taking it away"}, "openshift", nil, "istiod"},
+		"getting-started-openshift.md#Installation", "Verify", "Taking it away"}, "openshift", nil, "istiod"},
 }
 
 // Whoever pastes the commands of the page installs what the page says, in each of its ways, with either Helm.
 func TestGettingStarted(t *testing.T) {
 	followed := map[string]bool{}
 	for _, p := range paths {
-		for _, heading := range p.sections {
-			followed[heading] = true
+		for _, section := range p.sections {
+			followed[pageOf(section)+"#"+headingOf(section)] = true
 		}
 	}
-	page := readText(t, filepath.Join(build.Root(), "docs", startedPage))
-	for _, heading := range regexp.MustCompile("(?m)^## (.*)$").FindAllStringSubmatch(page, -1) {
-		if commands := session(t, startedPage, heading[1]); strings.Contains(commands, "helm ") && !followed[heading[1]] {
-			t.Errorf("%q has commands that no way of this test follows:\n%s", heading[1], commands)
+	for _, page := range startedPages {
+		text := readText(t, filepath.Join(build.Root(), "docs", page))
+		for _, heading := range regexp.MustCompile("(?m)^## (.*)$").FindAllStringSubmatch(text, -1) {
+			commands := session(t, page, heading[1])
+			if strings.Contains(commands, "helm ") && !followed[page+"#"+heading[1]] {
+				t.Errorf("%s#%s has commands that no way of this test follows:\n%s", page, heading[1], commands)
+			}
 		}
 	}
 	knowIstio(t)

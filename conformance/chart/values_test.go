@@ -29,6 +29,8 @@ func TestWrongValues(t *testing.T) {
 			"agentTimeout=null":                           {"agentTimeout", "null", "its default"},
 			"agent.apiQPS=0":                              {"/agent/apiQPS", "minimum", "want 1"},
 			"agent.apiBurst=0":                            {"/agent/apiBurst", "minimum", "want 1"},
+			"apiPriority.concurrencyShares=0":             {"/apiPriority/concurrencyShares", "minimum", "want 1"},
+			"apiPriority=null":                            {"apiPriority: null"},
 			"cni=null":                                    {"cni: null"},
 			"admissionPolicy=null":                        {"admissionPolicy: null"},
 			"metrics.podMonitor=null":                     {"metrics.podMonitor: null"},

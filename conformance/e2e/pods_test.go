@@ -238,8 +238,8 @@ func (r *rig) answersFrom(who string, pod *corev1.Pod, port int) {
 	}
 }
 
-// marked waits until the pod is marked initialized, for one network namespace. Its app may run before that: a wait of mode
-// any also ends by a connection that the rules have redirected.
+// marked waits until the pod is marked initialized, for one network namespace. Its app may run before that: a wait of
+// mode any also ends by a connection that the rules have redirected.
 func (r *rig) marked(name string) {
 	r.Helper()
 	r.eventually(name+" is marked", func() bool {

@@ -75,9 +75,12 @@ func TestPrimaryMischief(t *testing.T) {
 }
 
 // metric is what the agent of the rig's node counts.
-func (r *rig) metric(name string) string {
+func (r *rig) metric(name string) string { return r.series("istio_pod_network_" + name) }
+
+// series is a value of any of that agent's metrics.
+func (r *rig) series(name string) string {
 	for line := range strings.Lines(metrics(r.node.Address())) {
-		if value, is := strings.CutPrefix(line, "istio_pod_network_"+name+" "); is {
+		if value, is := strings.CutPrefix(line, name+" "); is {
 			return strings.TrimSpace(value)
 		}
 	}

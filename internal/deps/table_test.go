@@ -214,7 +214,8 @@ var rules = []rule{
 		"agent/uninstall": rooms, "github.com/prometheus/...": "what is counted is the agent's business",
 	})},
 	{dir: "agent/patrol", allowed: append([]string{
-		"agent/kube", "agent/mark", "internal/entry", "internal/files", "internal/podfacts", "plugin/record",
+		"agent/kube", "agent/mark", "internal/entry", "internal/files", "internal/podfacts", "plugin/annotation",
+		"plugin/record",
 		"plugin/redirect",
 		"github.com/prometheus/client_golang/prometheus", "github.com/sirupsen/logrus",
 		"k8s.io/client-go/tools/record", "k8s.io/client-go/util/flowcontrol",

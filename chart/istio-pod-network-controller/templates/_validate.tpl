@@ -139,7 +139,7 @@ uninstallTimeout: duration
 [kubernetesDistribution, image, image.repository, image.pullPolicy, pluginImage, pluginImage.repository, cni, cni.dropIn, cni.cacheDir, cni.netnsDir, openshift, openshift.mode, openshift.networkNamespace, openshift.auxFailOpen, injection, injection.replaceInit, repair, selection, sharedProxyUser,
 backend, agentTimeout, statusRequiresAgent, pluginLogLevel, stateDir, agent, agent.port, agent.logLevel, agent.logFormat, agent.apiQPS,
 agent.apiBurst, agent.updateStrategy, agent.terminationGracePeriodSeconds, metrics, metrics.service, metrics.podMonitor,
-metrics.podMonitor.interval, metrics.prometheusRule, metrics.prometheusRule.runbookURL, metrics.dashboard, resourceQuota, resourceQuota.enabled, resourceQuota.pods, startupTaint, startupTaint.key,
+metrics.podMonitor.interval, metrics.prometheusRule, metrics.prometheusRule.runbookURL, metrics.dashboard, resourceQuota, resourceQuota.enabled, resourceQuota.pods, apiPriority, apiPriority.enabled, apiPriority.concurrencyShares, startupTaint, startupTaint.key,
 admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, test, uninstallTimeout, uninstall]
 {{- end -}}
 

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
@@ -19,7 +20,7 @@ import (
 // options are the command line.
 type options struct {
 	n        int      // measured runs of each case
-	burst    int      // calls at once
+	bursts   []int    // calls at once, a size for each kind of burst
 	rounds   int      // measured bursts
 	backends []string // backends a mesh ADD is measured with
 	plugin   string   // a prebuilt plugin; empty builds ./plugin
@@ -38,10 +39,11 @@ func main() {
 
 func parseFlags() (options, error) {
 	var opts options
-	var backends string
+	var backends, bursts string
 	flag.IntVar(&opts.n, "n", 60, "measured runs of each case")
-	flag.IntVar(&opts.burst, "burst", 16, "calls at once in the burst cases")
-	flag.IntVar(&opts.rounds, "rounds", 0, "measured bursts (default n/10, at least 3)")
+	flag.StringVar(&bursts, "bursts", "16", "calls at once in the burst cases, comma separated; those of more than 16 "+
+		"with the first backend alone")
+	flag.IntVar(&opts.rounds, "rounds", 0, "measured bursts of each size (default n/10, at least 3)")
 	flag.StringVar(&backends, "backends", "nftables,iptables", "backends of the mesh ADD, comma separated")
 	flag.StringVar(&opts.plugin, "plugin", "", "measure this binary instead of building ./plugin")
 	flag.BoolVar(&opts.aa, "calibrate", false, "measure echo in the plugin's place: every ratio must come out near 1")
@@ -51,8 +53,15 @@ func parseFlags() (options, error) {
 	if opts.rounds == 0 {
 		opts.rounds = max(3, opts.n/10)
 	}
-	if opts.n < 1 || opts.burst < 1 || opts.rounds < 1 {
-		return opts, errors.New("--n, --burst and --rounds must be positive")
+	for text := range strings.SplitSeq(bursts, ",") {
+		size, err := strconv.Atoi(text)
+		if err != nil || size < 1 {
+			return opts, fmt.Errorf("--bursts: invalid value %q: want whole numbers from 1 on, separated by commas", text)
+		}
+		opts.bursts = append(opts.bursts, size)
+	}
+	if opts.n < 1 || opts.rounds < 1 {
+		return opts, errors.New("--n and --rounds must be positive")
 	}
 	return opts, nil
 }

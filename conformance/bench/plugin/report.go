@@ -50,6 +50,7 @@ type line struct {
 	PeakKiB  int      `json:"peakKiB,omitempty"`
 	Programs []string `json:"programs,omitempty"`
 	Syscalls int      `json:"syscalls,omitempty"`
+	Busy     float64  `json:"busy,omitempty"`  // of bursts: part of the processors' time, median
 	Over     []string `json:"over,omitempty"`  // budgets exceeded
 	Fails    []string `json:"fails,omitempty"` // those of them that fail the measurement
 	Error    string   `json:"error,omitempty"`
@@ -85,6 +86,9 @@ func newLine(r *row) line {
 	l.WallP0 = quantile(r.samples, 0, func(s sample) time.Duration { return s.wall })
 	l.WallP50 = quantile(r.samples, 0.50, func(s sample) time.Duration { return s.wall })
 	l.WallP99 = quantile(r.samples, 0.99, func(s sample) time.Duration { return s.wall })
+	if busy := slices.Sorted(slices.Values(r.busy)); len(busy) > 0 {
+		l.Busy = busy[len(busy)/2]
+	}
 	l.CPUP50 = quantile(r.samples, 0.50, func(s sample) time.Duration { return s.cpu })
 	if r.programs >= 0 && len(l.Programs) > r.programs {
 		l.Over = append(l.Over, fmt.Sprintf("programs>%d", r.programs))
@@ -133,6 +137,9 @@ func (rep report) writeTable(w io.Writer) error {
 	for _, l := range rep.Rows {
 		if len(l.Programs) > 0 {
 			fmt.Fprintf(w, "%s executes: %s\n", l.Name, tally(l.Programs))
+		}
+		if l.Busy > 0 {
+			fmt.Fprintf(w, "%s: the calls take %.0f %% of the processors' time\n", l.Name, 100*l.Busy)
 		}
 		if l.Error != "" {
 			fmt.Fprintf(w, "%s fails: %s\n", l.Name, l.Error)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -44,5 +45,15 @@ func TestVerdict(t *testing.T) {
 		if err != nil || !slices.Equal(fails, c.fails) || len(rep.Rows[1].Over) > 0 != c.over {
 			t.Errorf("%s: fails %q, %v; over %q", name, fails, err, rep.Rows[1].Over)
 		}
+	}
+}
+
+// The processors are the limit of a burst whose calls take all of their time.
+func TestBusy(t *testing.T) {
+	cpus := time.Duration(runtime.NumCPU())
+	half := cpus * time.Second / 2
+	calls := []sample{{wall: time.Second, cpu: half}, {wall: 2 * time.Second, cpu: half}}
+	if part := busy(calls); part != 0.5 {
+		t.Errorf("%f of the processors' time, want 0.5", part)
 	}
 }

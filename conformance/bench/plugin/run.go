@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -14,6 +15,7 @@ const warmup = 2
 type row struct {
 	spec
 	samples []sample
+	busy    []float64 // of bursts: which part of the processors' time until the last call's end the calls took
 	traced  traced
 	err     error // the first failure; the rest of the row is then not run
 }
@@ -24,9 +26,13 @@ func runAll(n *node, opts options) ([]*row, error) {
 	if err != nil {
 		return nil, err
 	}
-	burst, err := runBursts(n, bursts(opts.backends, opts.burst), opts)
-	if err != nil {
-		return nil, err
+	var burst []*row
+	for _, at := range opts.bursts {
+		rows, err := runBursts(n, bursts(opts.backends, at), at, opts.rounds)
+		if err != nil {
+			return nil, err
+		}
+		burst = append(burst, rows...)
 	}
 	for _, rows := range single {
 		if err := traceGroup(n, rows); err != nil {
@@ -93,30 +99,44 @@ func runGroup(n *node, rows []*row, p pod, discard bool) error {
 	return nil
 }
 
-// runBursts runs each spec's burst in turn.
-func runBursts(n *node, specs []spec, opts options) ([]*row, error) {
+// runBursts runs each spec's burst of so many calls in turn.
+func runBursts(n *node, specs []spec, at, rounds int) ([]*row, error) {
 	rows := make([]*row, len(specs))
 	for i, s := range specs {
 		rows[i] = &row{spec: s}
 	}
-	rounds := opts.rounds + 1
-	pods, err := n.newPods(rounds * len(specs) * opts.burst)
+	rounds++ // the first is thrown away
+	pods, err := n.newPods(rounds * len(specs) * at)
 	if err != nil {
 		return nil, err
 	}
 	for round := range rounds {
 		for _, r := range rows {
-			samples, err := runBurst(n, r.spec, pods[:opts.burst])
-			pods = pods[opts.burst:]
+			samples, err := runBurst(n, r.spec, pods[:at])
+			pods = pods[at:]
 			if err != nil && r.err == nil {
 				r.err = err
 			}
 			if round > 0 {
 				r.samples = append(r.samples, samples...)
+				r.busy = append(r.busy, busy(samples))
 			}
 		}
 	}
 	return rows, nil
+}
+
+// busy is which part of all processors' time until the end of the last call of a burst the calls have taken: near 1,
+// the processors are the limit, and not a lock, a disk or somebody who answers.
+func busy(samples []sample) float64 {
+	var cpu, last time.Duration
+	for _, s := range samples {
+		cpu, last = cpu+s.cpu, max(last, s.wall)
+	}
+	if last == 0 {
+		return 0
+	}
+	return float64(cpu) / float64(last) / float64(runtime.NumCPU())
 }
 
 // runBurst starts one call per pod at the same moment. A sample's wall time counts from that moment, so it includes

@@ -49,13 +49,15 @@ const (
 	Address6 = "fd00:99::100"
 )
 
+// MostNodePods is how many pods the kubelets take.
+const MostNodePods = 250
+
 const (
-	services     = "10.96.0.0/16,fd00:96::/112"
-	startup      = 2 * time.Minute
-	pollEvery    = 100 * time.Millisecond
-	lan          = "lan" // the bridge between the nodes and the control plane
-	mostNodePods = 250
-	gateAddress  = Address + ":6444"
+	services    = "10.96.0.0/16,fd00:96::/112"
+	startup     = 2 * time.Minute
+	pollEvery   = 100 * time.Millisecond
+	lan         = "lan" // the bridge between the nodes and the control plane
+	gateAddress = Address + ":6444"
 )
 
 // Cluster is a running one.

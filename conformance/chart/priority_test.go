@@ -1,0 +1,64 @@
+package chart
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/internal/await"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// With apiPriority.enabled, the API server counts what agents ask towards a level of their own, and nobody else's.
+func TestAPIPriority(t *testing.T) {
+	manifests := template(t, "helm4", "apiPriority.enabled=true", "apiPriority.concurrencyShares=7")
+	applied(t, manifests)
+	config, err := clientcmd.BuildConfigFromFlags("", admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := kubernetes.NewForConfigOrDie(config)
+	var level flowcontrolv1.PriorityLevelConfiguration
+	if !find(t, manifests, "PriorityLevelConfiguration", "istio-pod-network-agent", &level) ||
+		*level.Spec.Limited.NominalConcurrencyShares != 7 {
+		t.Errorf("the level is %+v", level.Spec)
+	}
+	schema, err := client.FlowcontrolV1().FlowSchemas().Get(t.Context(), "istio-pod-network-agent", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await.Eventually(t, time.Minute, "the schema has its level", func() bool { // and the API server goes by it
+		return answeredBy(t, config, "istio-pod-network-agent") == string(schema.UID)
+	})
+	if by := answeredBy(t, config, "default"); by == "" || by == string(schema.UID) {
+		t.Errorf("a request of another account is counted towards %q, and those of agents towards %q", by, schema.UID)
+	}
+}
+
+// answeredBy is the UID of the FlowSchema that a request of a service account's is counted towards:
+// https://kubernetes.io/docs/concepts/cluster-administration/flow-control/#diagnostics
+func answeredBy(t *testing.T, admin *rest.Config, account string) (schema string) {
+	t.Helper()
+	config := rest.CopyConfig(admin)
+	config.Impersonate.UserName = "system:serviceaccount:" + system + ":" + account
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			answer, err := next.RoundTrip(r)
+			if err == nil {
+				schema = answer.Header.Get(flowcontrolv1.ResponseHeaderMatchedFlowSchemaUID)
+			}
+			return answer, err
+		})
+	})
+	// Whether it is refused or not.
+	_, _ = kubernetes.NewForConfigOrDie(config).CoreV1().Nodes().List(t.Context(), metav1.ListOptions{Limit: 1})
+	return schema
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }

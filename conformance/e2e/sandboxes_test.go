@@ -1,0 +1,152 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/record"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// sandboxesEnv is how many sandboxes TestSandboxes makes; without it a few.
+const sandboxesEnv = "E2E_SANDBOXES"
+
+func sandboxes() int {
+	text := os.Getenv(sandboxesEnv)
+	if text == "" {
+		return 40
+	}
+	count, err := strconv.Atoi(text)
+	if err != nil || count < 1 {
+		panic(fmt.Sprintf("SANDBOXES: invalid value %q: want a whole number from 1 on", text))
+	}
+	return count
+}
+
+// sandboxesAtOnce is how many are on their way at once: as many as keep two processors busy.
+const sandboxesAtOnce = 8
+
+// Sandboxes of mesh pods come and go without a kubelet, by the runtime's own interface. Each has its rules and its
+// mark. In the end nothing of them is left on the node, and the agent has what it had.
+func TestSandboxes(t *testing.T) {
+	count := sandboxes()
+	r := newRig(t)
+	r.installed()
+	r.seen(r.appPod("plain"))
+	r.clear(r.namespace)
+	resume, err := r.node.Stop("kubelet", "/var/lib/kubelet/pki") // it would remove what it has not made
+	must(r, err)
+	r.until(resume)
+	client, closed, err := r.node.CRI()
+	must(r, err)
+	r.Cleanup(func() { _ = closed() })
+	s := &sandboxSoak{rig: r, client: client, marks: r.watchMarks()}
+	s.come(2 * sandboxesAtOnce) // what the agent has once and for all
+	before := r.footprint(r.node)
+	start := time.Now()
+	for left := count; left > 0; left -= 1000 {
+		s.come(min(left, 1000))
+		now := r.footprint(r.node)
+		fmt.Fprintf(os.Stderr, "soak: %s, %d of %d sandboxes; %v\n", time.Since(start).Round(time.Second),
+			count-max(0, left-1000), count, now)
+	}
+	r.backTo(r.node, before)
+	after := r.footprint(r.node)
+	thousands := max(1, float64(count)/1000)
+	slices.Sort(s.took)
+	r.note("%d sandboxes in %.0f s, each made in %d ms in the median and %d ms at the most, %d at once; per thousand: "+
+		"network namespaces %+.1f, records %+.1f, agent's files %+.1f, memory %+.2f MiB (at most %d and %d MiB in all)",
+		count, time.Since(start).Seconds(), s.took[len(s.took)/2].Milliseconds(), s.took[len(s.took)-1].Milliseconds(),
+		sandboxesAtOnce, float64(after.netns-before.netns)/thousands, float64(after.records-before.records)/thousands,
+		float64(after.files-before.files)/thousands, float64(after.memory-before.memory)/1024/thousands, moreFiles,
+		moreMemory>>10)
+}
+
+// sandboxSoak makes sandboxes.
+type sandboxSoak struct {
+	*rig
+	client runtimev1.RuntimeServiceClient
+	marks  *marks
+	made   atomic.Int64
+
+	mu   sync.Mutex
+	took []time.Duration // from the runtime's being asked until it had made one
+}
+
+// come has so many come and go.
+func (s *sandboxSoak) come(count int) {
+	s.Helper()
+	var work sync.WaitGroup
+	var begun atomic.Int64
+	for range sandboxesAtOnce {
+		work.Go(func() {
+			for begun.Add(1) <= int64(count) && !s.Failed() {
+				if err := s.one(); err != nil { // no Fatal: this is another goroutine
+					s.Error(err)
+				}
+			}
+		})
+	}
+	work.Wait()
+	if s.Failed() {
+		s.FailNow()
+	}
+}
+
+// one is the life of a sandbox, and of the object of its pod.
+func (s *sandboxSoak) one() (err error) {
+	pods := nodes.Client.CoreV1().Pods(s.namespace)
+	pod := s.meshPod(fmt.Sprint("sandbox-", s.made.Add(1)))
+	pod.Spec.NodeName = s.node.Name // without the scheduler, for which the node is not ready
+	if pod, err = pods.Create(s.ctx, pod, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	now := int64(0)
+	defer func() {
+		if gone := pods.Delete(s.ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &now}); gone != nil && err == nil {
+			err = fmt.Errorf("deleting %s: %w", pod.Name, gone)
+		}
+	}()
+	start := time.Now()
+	sandbox, err := s.client.RunPodSandbox(s.ctx, &runtimev1.RunPodSandboxRequest{Config: s.config(pod)})
+	if err != nil {
+		return fmt.Errorf("the sandbox of %s: %w", pod.Name, err)
+	}
+	s.mu.Lock()
+	s.took = append(s.took, time.Since(start))
+	s.mu.Unlock()
+	id := sandbox.PodSandboxId
+	store := record.Store{Dir: s.node.Path(stateDir)}
+	if r, err := store.Get(id, "eth0"); err != nil || r.Decision != record.Redirect || r.PodUID != string(pod.UID) {
+		return fmt.Errorf("the record of %s is %+v, %w", pod.Name, r, err)
+	}
+	s.eventually(pod.Name+" is marked", func() bool { _, marked := s.marks.all()[string(pod.UID)]; return marked })
+	if _, err := s.client.StopPodSandbox(s.ctx, &runtimev1.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
+		return fmt.Errorf("stopping the sandbox of %s: %w", pod.Name, err)
+	}
+	if _, err := store.Get(id, "eth0"); err == nil {
+		return fmt.Errorf("%s has a record after DEL", pod.Name)
+	}
+	_, err = s.client.RemovePodSandbox(s.ctx, &runtimev1.RemovePodSandboxRequest{PodSandboxId: id})
+	return err
+}
+
+// config is what the kubelet says of a pod to the runtime, as far as it matters here.
+func (s *sandboxSoak) config(pod *corev1.Pod) *runtimev1.PodSandboxConfig {
+	return &runtimev1.PodSandboxConfig{
+		Metadata: &runtimev1.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID)},
+		Labels: map[string]string{"io.kubernetes.pod.name": pod.Name, "io.kubernetes.pod.namespace": pod.Namespace,
+			"io.kubernetes.pod.uid": string(pod.UID)},
+		Annotations: pod.Annotations,
+		Linux: &runtimev1.LinuxPodSandboxConfig{CgroupParent: s.node.PodGroup(),
+			SecurityContext: &runtimev1.LinuxSandboxSecurityContext{}},
+	}
+}
