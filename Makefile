@@ -82,6 +82,7 @@ fuzz: ## run every fuzz target; options: FUZZTIME=10s or 3000x TARGETS=FuzzTraff
 .PHONY: pictures
 pictures: ## draw the pictures in docs/pictures, and write the golden tables of packets' ways, anew
 	go test ./plugin/trace -run 'TestPictures|TestTables' -update
+	go test ./docs -run TestDiagrams -update
 
 .PHONY: chart-docs
 chart-docs: ## write the table in the chart's README and the schema's descriptions anew, of the comments in values.yaml
