@@ -22,6 +22,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -48,6 +49,7 @@ type cluster struct {
 	observer  context.CancelFunc
 	pods      int // made so far, for names
 	sandboxes int
+	selection redirect.Selection // of the entry; empty: the default
 
 	mu     sync.Mutex
 	marked map[string]time.Time // by pod name: when its mark was seen
@@ -105,10 +107,14 @@ func (c *cluster) setUp() (err error) {
 
 // entry is the plugin's.
 func (c *cluster) entry() map[string]any {
-	return map[string]any{
+	entry := map[string]any{
 		"type": "istio-pod-network", "agentSocket": filepath.Join(c.store.Dir, "agent.sock"), "stateDir": c.store.Dir,
 		"capabilities": map[string]bool{"io.kubernetes.cri.pod-annotations": true},
 	}
+	if c.selection != "" {
+		entry["selection"] = c.selection
+	}
+	return entry
 }
 
 func (c *cluster) stop() {
@@ -247,6 +253,27 @@ func (c *cluster) create(node string, count int) ([]*corev1.Pod, error) {
 	}
 	all.Wait()
 	return pods, errors.Join(failures...)
+}
+
+// createNamespaces makes namespaces as they mostly are: with a few labels and an annotation of some other program's.
+func (c *cluster) createNamespaces(count int) error {
+	failures := make([]error, count)
+	var all sync.WaitGroup
+	slots := make(chan struct{}, 16)
+	for i := range count {
+		name := fmt.Sprint("team-", i)
+		slots <- struct{}{}
+		all.Go(func() {
+			_, failures[i] = c.client.CoreV1().Namespaces().Create(context.Background(), &corev1.Namespace{
+				ObjectMeta: metav1.ObjectMeta{Name: name,
+					Labels:      map[string]string{"istio-injection": "enabled", "pod-security.kubernetes.io/enforce": "restricted"},
+					Annotations: map[string]string{"example.com/owner": name + "@example.com"}},
+			}, metav1.CreateOptions{})
+			<-slots
+		})
+	}
+	all.Wait()
+	return errors.Join(failures...)
 }
 
 // createLargest makes the largest pods on a node, out of the observer's sight.

@@ -24,6 +24,7 @@ type options struct {
 	burst   int // records at once
 	pods    int // pods on the node
 	cluster int // pods in the cluster
+	spaces  int // namespaces of the cluster
 	largest int // pods of the largest size
 	idle    time.Duration
 }
@@ -34,7 +35,8 @@ func main() {
 	flag.IntVar(&o.burst, "burst", 110, "records that appear at once")
 	flag.IntVar(&o.pods, "pods", 250, "pods on the agent's node")
 	flag.IntVar(&o.cluster, "cluster", 5000, "pods in the cluster in the second part")
-	flag.IntVar(&o.largest, "largest", 250, "pods of the largest size on a node in the third part")
+	flag.IntVar(&o.spaces, "namespaces", 10000, "namespaces in the cluster in the third part")
+	flag.IntVar(&o.largest, "largest", 250, "pods of the largest size on a node in the fourth part")
 	flag.DurationVar(&o.idle, "idle", 5*time.Minute, "how long the agent idles before its memory is read")
 	flag.Parse()
 	os.Exit(isolated.Main(measurement{o}, prepare))
@@ -72,7 +74,8 @@ func (m measurement) run(dir string) error {
 	defer c.stop()
 	var rows []row
 	progress("%d pods on the node, then %d one after the other", m.pods, m.n)
-	for _, step := range []func(*cluster) ([]row, error){m.marks, m.memory, m.besideMany, m.largestPods} {
+	for _, step := range []func(*cluster) ([]row, error){m.marks, m.memory, m.besideMany, m.manyNamespaces,
+		m.largestPods} {
 		more, err := step(c)
 		if err != nil {
 			return fmt.Errorf("%w\nlog of the agent:\n%s", err, c.agentLog())

@@ -2,12 +2,14 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/conformance/internal/sandbox"
 	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -101,6 +103,21 @@ func (m measurement) besideMany(c *cluster) ([]row, error) {
 	rows := []row{{"peak memory while starting, " + where, peak, 60, "MiB", clear}}
 	more, err := m.idleAgent(c, where)
 	return append(rows, more...), err
+}
+
+// manyNamespaces does it again with the selection that depends on namespaces, and which therefore watches all of them.
+func (m measurement) manyNamespaces(c *cluster) ([]row, error) {
+	c.stopAgent()
+	progress("%d namespaces in the cluster", m.spaces)
+	if err := c.createNamespaces(m.spaces); err != nil {
+		return nil, err
+	}
+	c.selection = redirect.SelectAnnotated
+	defer func() { c.selection = "" }()
+	if err := c.startAgent(nodeName); err != nil {
+		return nil, err
+	}
+	return m.idleAgent(c, fmt.Sprintf("%d pods on the node, %d namespaces, selection: annotated", m.pods, m.spaces))
 }
 
 // limit is that of the agent's memory in the chart, in MiB.
@@ -212,13 +229,17 @@ func (c *cluster) remove(pods []*corev1.Pod) error {
 // requests counts what the agent has asked of the API server.
 func (c *cluster) requests() (map[string]int, error) {
 	all, err := c.server.Audit(account)
-	counts := map[string]int{}
+	counts, kinds := map[string]int{}, map[string]int{}
 	for _, r := range all {
 		if r.Verb == "patch" && r.Object.Resource == "pods" {
 			counts["patch"]++
 		} else {
 			counts["other"]++
+			kinds[r.Verb+" "+r.Object.Resource]++
 		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		progress("other requests: %d x %s", kinds[kind], kind)
 	}
 	return counts, err
 }
