@@ -39,6 +39,7 @@ type agent struct {
 	marker       *mark.Marker
 	installation *installation
 	patrol       *patrol.Patrol
+	checks       checks
 	flushEvents  func()
 	web          *health.Server
 	watches      watches
@@ -85,6 +86,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 		Mode: o.repair, CacheDir: o.cacheDir, NetNSDir: o.netnsDir, Plugin: filepath.Join(o.install.BinDir, entry.Type),
 		Entry: o.install.Entry, Store: o.store, Pods: a.api, Warner: warner, Repairs: a.metrics.podRepairs, Log: log,
 	})
+	a.checks = newChecks(repairer)
 	a.patrol = patrol.New(patrol.Config{
 		Every: o.every, StuckAfter: o.stuckAfter, SweepAfter: o.sweepAfter, Policy: o.policy, Boot: boot, Store: o.store,
 		Pods: a.pods, Namespaces: a.namespaces, Reader: a.api, Records: a.records, Marks: a.marker,
@@ -136,7 +138,7 @@ func (a *agent) run(ctx context.Context) error {
 	part("watching the records", a.records.Run)
 	part("serving the socket", func(ctx context.Context) error { return a.serveFacts(ctx, socket) })
 	if l := listenInspect(a.socket+inspect.SocketSuffix, a.log); l != nil {
-		part("answering the operator's tool", func(ctx context.Context) error { return serveInspect(ctx, l, a.inspected) })
+		part("answering the operator's tool", func(ctx context.Context) error { return serveInspect(ctx, l, a) })
 	}
 	<-ctx.Done()
 	parts.Wait()

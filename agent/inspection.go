@@ -12,8 +12,10 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/health"
@@ -22,6 +24,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/mark"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/internal/program"
 	"github.com/istio-pod-network/controller/internal/program/flags"
@@ -31,18 +34,33 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// nodePath is where the socket has the inspect.Node.
-const nodePath = "/node"
+// Where the socket has the inspect.Node, and the inspect.Pod of a pod.
+const (
+	nodePath = "/node"
+	podPath  = "/pod"
+)
 
 // inspectTimeout bounds a whole connection.
 const inspectTimeout = 10 * time.Second
 
+// inspectable is who can be asked.
+type inspectable interface {
+	inspectedNode() inspect.Node
+	inspectedPod(ctx context.Context, namespace, name string) inspect.Pod
+}
+
 // serveInspect answers on the socket until the context ends.
-func serveInspect(ctx context.Context, l net.Listener, node func() inspect.Node) error {
+func serveInspect(ctx context.Context, l net.Listener, by inspectable) error {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+nodePath, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(node())
+	answer := func(path string, with func(*http.Request) any) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(with(r))
+		})
+	}
+	answer(nodePath, func(*http.Request) any { return by.inspectedNode() })
+	answer(podPath, func(r *http.Request) any {
+		return by.inspectedPod(r.Context(), r.FormValue("namespace"), r.FormValue("name"))
 	})
 	server := &http.Server{Handler: mux, ReadTimeout: inspectTimeout, WriteTimeout: inspectTimeout}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
@@ -53,8 +71,8 @@ func serveInspect(ctx context.Context, l net.Listener, node func() inspect.Node)
 	return nil
 }
 
-// inspected is what the agent knows of its node.
-func (a *agent) inspected() inspect.Node {
+// inspectedNode is what the agent knows of its node.
+func (a *agent) inspectedNode() inspect.Node {
 	n := inspect.Node{Node: a.node, Agent: buildinfo.Version()}
 	n.Pods = a.podsOf(a.pods.All(), a.records.ByPod(), time.Now())
 	n.Plugin, n.Installation = a.installation.inspected()
@@ -92,11 +110,7 @@ func (a *agent) podsOf(pods []*corev1.Pod, records map[string][]record.Record, n
 		if kube.WaitsLong(pod, now, a.stuckAfter) {
 			p.WaitingLong = append(p.WaitingLong, name)
 		}
-		var its []record.Record
-		for _, id := range kube.IDs(pod) {
-			its = append(its, records[id]...)
-		}
-		switch r, found := mark.Current(a.boot, its); {
+		switch r, found := mark.Current(a.boot, recordsOf(pod, records)); {
 		case !found:
 		case r.Decision == record.Redirect:
 			p.Redirected++
@@ -138,7 +152,9 @@ const inspectHelp = `prints what the agent that runs on this node knows of it, a
 It asks the agent on a unix socket that only root can use, beside the plugin's. istio-pod-networkctl runs it in the
 agents' containers; docs/ctl.md says what it makes of it. The keys are those of package agent/inspect.
 
-  inspect node      versions, installation, readiness, and the node's pods by what became of them
+  inspect node                  versions, installation, readiness, and the node's pods by what became of them
+  inspect pod NAMESPACE/NAME    the record of a pod, and, with --repair=apply, whether its rules are there: by CHECK of
+                                the installed plugin
 
 Flags; each is also an environment variable, --network-config as AGENT_NETWORK_CONFIG:
 
@@ -150,8 +166,8 @@ Exit status: 0 printed; 1 the agent does not answer; 2 wrong usage.
 // mountedConfig is the plugin's entry where the chart has it.
 const mountedConfig = "/etc/istio-pod-network/network.json"
 
-// inspectNode is the command. It returns the exit status.
-func inspectNode(ctx context.Context, p program.Program, args []string) int {
+// inspectCommand is the command. It returns the exit status.
+func inspectCommand(ctx context.Context, p program.Program, args []string) int {
 	f := flag.NewFlagSet("", flag.ContinueOnError)
 	file := f.String("network-config", "", "`file` with the plugin's entry, which says where the socket is (default "+
 		mountedConfig+" if it is there)")
@@ -159,24 +175,42 @@ func inspectNode(ctx context.Context, p program.Program, args []string) int {
 	if p.Answer(args) {
 		return program.ExitDone
 	}
-	if len(args) == 0 {
-		return p.Misused(errors.New("nothing is to be inspected; valid: node"))
+	path, rest, err := inspectedPath(args)
+	if err != nil {
+		return p.Misused(err)
 	}
-	if args[0] != "node" {
-		return p.Misused(program.Unexpected(args[0], "node"))
-	}
-	if status, ended := flags.Parse(p, f, envPrefix, args[1:]); ended {
+	if status, ended := flags.Parse(p, f, envPrefix, rest); ended {
 		return status
 	}
 	socket, err := inspectSocket(*file, mountedConfig)
 	if err != nil {
 		return p.Misused(err)
 	}
-	if err := askAgent(ctx, socket, nodePath, p.Stdout); err != nil {
+	if err := askAgent(ctx, socket, path, p.Stdout); err != nil {
 		fmt.Fprintf(p.Stderr, "%s: asking the agent on socket %q: %v\n", p.Name, socket, err)
 		return program.ExitFailed
 	}
 	return program.ExitDone
+}
+
+// inspectedPath is where the socket has what the arguments ask for; rest are its flags.
+func inspectedPath(args []string) (path string, rest []string, err error) {
+	const valid = "node, or pod NAMESPACE/NAME"
+	switch {
+	case len(args) == 0:
+		return "", nil, errors.New("nothing is to be inspected; valid: " + valid)
+	case args[0] == "node":
+		return nodePath, args[1:], nil
+	case args[0] != "pod":
+		return "", nil, program.Unexpected(args[0], valid)
+	case len(args) == 1:
+		return "", nil, errors.New("no pod is named; valid: pod NAMESPACE/NAME")
+	}
+	namespace, name, _ := strings.Cut(args[1], "/")
+	if namespace == "" || name == "" || strings.Contains(name, "/") {
+		return "", nil, invalid.Text("pod", args[1], "", "NAMESPACE/NAME")
+	}
+	return podPath + "?" + url.Values{"namespace": {namespace}, "name": {name}}.Encode(), args[2:], nil
 }
 
 // inspectSocket returns the path of the socket by the plugin's entry: of a file, else of the mounted one if it is

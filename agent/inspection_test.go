@@ -93,8 +93,17 @@ func inspected(args ...string) (status int, stdout, stderr string) {
 	var out, problems bytes.Buffer
 	unset := func(string) string { return "" }
 	p := program.Program{Name: "i", Help: inspectHelp, Getenv: unset, Stdout: &out, Stderr: &problems}
-	status = inspectNode(context.Background(), p, args)
+	status = inspectCommand(context.Background(), p, args)
 	return status, out.String(), problems.String()
+}
+
+// told is an agent that says what it was asked.
+type told struct{}
+
+func (told) inspectedNode() inspect.Node { return inspect.Node{Node: "n", Agent: "v1"} }
+
+func (told) inspectedPod(_ context.Context, namespace, name string) inspect.Pod {
+	return inspect.Pod{Namespace: namespace, Name: name}
 }
 
 // The command prints what the socket has, which the entry says where it is; the socket is as the plugin's.
@@ -119,13 +128,17 @@ func TestInspect(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error)
-	go func() {
-		served <- serveInspect(ctx, l, func() inspect.Node { return inspect.Node{Node: "n", Agent: "v1"} })
-	}()
+	go func() { served <- serveInspect(ctx, l, told{}) }()
 	status, stdout, stderr = inspected("node", "--network-config="+config)
 	var n inspect.Node
 	err = json.Unmarshal([]byte(stdout), &n)
 	if err != nil || status != program.ExitDone || n.Node != "n" || stderr != "" {
+		t.Errorf("%d, %q, %q, %v", status, stdout, stderr, err)
+	}
+	status, stdout, stderr = inspected("pod", "shop/cart-0", "--network-config="+config)
+	var p inspect.Pod
+	err = json.Unmarshal([]byte(stdout), &p)
+	if err != nil || status != program.ExitDone || p.Namespace != "shop" || p.Name != "cart-0" || stderr != "" {
 		t.Errorf("%d, %q, %q, %v", status, stdout, stderr, err)
 	}
 	var out bytes.Buffer
@@ -142,7 +155,11 @@ func TestInspect(t *testing.T) {
 func TestInspectMisused(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                          "valid: node",
-		"pod":                       `unexpected argument "pod"; valid: node`,
+		"pods":                      `unexpected argument "pods"; valid: node, or pod NAMESPACE/NAME`,
+		"pod":                       "valid: pod NAMESPACE/NAME",
+		"pod cart-0":                `pod: invalid value "cart-0"; valid: NAMESPACE/NAME`,
+		"pod a/b/c":                 "valid: NAMESPACE/NAME",
+		"pod a/b c":                 `unexpected argument "c"`,
 		"node x":                    `unexpected argument "x"`,
 		"node --network-config=/no": "--network-config: open /no",
 	} {

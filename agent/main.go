@@ -40,7 +40,7 @@ func Main() int {
 		return uninstallAll(ctx, program.New(name+" uninstall-all", uninstallAllHelp), os.Args[2:])
 	}
 	if len(os.Args) > 1 && os.Args[1] == "inspect" {
-		return inspectNode(ctx, program.New(name+" inspect", inspectHelp), os.Args[2:])
+		return inspectCommand(ctx, program.New(name+" inspect", inspectHelp), os.Args[2:])
 	}
 	return run(ctx, program.New(name, help), os.Args[1:])
 }

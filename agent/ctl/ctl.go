@@ -94,7 +94,7 @@ func (p process) command(name string) *cobra.Command {
 	writer := output.Writer{Out: p.stdout, Colours: output.HasColours(p.stdout, p.getenv)}
 	reach := cluster.NewFlags(root.PersistentFlags())
 	root.AddCommand(
-		explain.Command(name, namespace, p.stdin, writer), status.Command(name, namespace, reach, writer),
+		explain.Command(name, namespace, reach, p.stdin, writer), status.Command(name, namespace, reach, writer),
 		trace.Command(name, namespace, p.stdin, writer),
 	)
 	return root

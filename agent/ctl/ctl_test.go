@@ -44,7 +44,10 @@ func TestStatus(t *testing.T) {
 		{"status --timeout 0s", 2, "", "--timeout"},
 		{"explian", 2, "", `istio-pod-networkctl: unknown command "explian" for "istio-pod-networkctl"`},
 		{"explain --no", 2, "", "istio-pod-networkctl: unknown flag: --no; see --help\n"},
-		{"explain", 2, "", "istio-pod-networkctl: there is nothing to explain; valid: -f FILE"},
+		{"explain", 2, "", "istio-pod-networkctl: there is nothing to explain; valid: names of pods, -f FILE"},
+		{"explain cart-0 --kubeconfig testdata/none", 3, "", "reading how to reach the cluster"},
+		{"__complete explain --kubeconfig testdata/none car", 0, ":1\n", ""},
+		{"explain shop/cart/0", 2, "", "POD: invalid value"},
 		{"completion bash", 0, "bash completion", ""},
 		{"completion zsh", 0, "#compdef", ""},
 		{"__complete explain -o y", 0, "json\nyaml\n", ""},
@@ -60,7 +63,7 @@ func TestStatus(t *testing.T) {
 // kubectl runs the program by another name, which its user does not write, and asks it for completions by a third one.
 func TestByKubectl(t *testing.T) {
 	_, stdout, _ := ran("/usr/bin/kubectl-istio_pod_network", "explain", "--help")
-	if !strings.Contains(stdout, "kubectl istio-pod-network explain -f FILE [flags]\n") ||
+	if !strings.Contains(stdout, "kubectl istio-pod-network explain {POD... | -f FILE} [flags]\n") ||
 		strings.Contains(stdout, own) {
 		t.Errorf("%s", stdout)
 	}

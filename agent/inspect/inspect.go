@@ -62,3 +62,44 @@ type Pods struct {
 	Outside     []string `json:"outside"`  // whom what is said now puts into the mesh, and who have no rules
 	Older       []string `json:"older"`    // whose rules another release has written
 }
+
+// Pod is what an agent says of a pod of its node.
+type Pod struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid,omitempty"` // absent where the agent knows no such pod on its node
+	// Record is the plugin's that speaks for the pod; absent where there is none.
+	Record *Record `json:"record,omitempty"`
+	Rules  Rules   `json:"rules"`
+	// The others are as in the lists of Pods.
+	WaitsLong bool `json:"waitsLong,omitempty"`
+	Bypassed  bool `json:"bypassed,omitempty"`
+	Outside   bool `json:"outside,omitempty"`
+	Older     bool `json:"older,omitempty"`
+}
+
+// Record is what the plugin's record says, by the keys of the record.
+type Record struct {
+	Network     string    `json:"network"`
+	IfName      string    `json:"ifName"`
+	ContainerID string    `json:"containerID"`
+	NetNS       string    `json:"netns"`
+	Decision    string    `json:"decision"` // redirect or untouched
+	Reason      string    `json:"reason"`
+	Detail      string    `json:"detail,omitempty"`
+	Backend     string    `json:"backend,omitempty"`
+	RuleSetHash string    `json:"ruleSetHash,omitempty"`
+	Families    string    `json:"families,omitempty"`
+	Skipped     []string  `json:"skipped,omitempty"`
+	Time        time.Time `json:"time"`
+}
+
+// Rules is whether a pod's network namespace has the rules that its record says, by the CHECK of the installed plugin.
+type Rules struct {
+	Looked bool `json:"looked"`
+	OK     bool `json:"ok"` // they are what ADD has written
+	// Detail says what is not as it should be, or why nobody has looked.
+	Detail string `json:"detail,omitempty"`
+	// Change is the chart's value with which the agent would have looked.
+	Change string `json:"change,omitempty"`
+}

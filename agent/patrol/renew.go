@@ -66,7 +66,7 @@ func (r *Renewer) renew(ctx context.Context, pod *corev1.Pod, its record.Record,
 	sandbox, netns, err := r.Repairer.sandboxes.recorded(its)
 	if err == nil {
 		sandbox.args += ";ISTIO_POD_NETWORK_RENEW=true"
-		err = r.Repairer.run(ctx, r.Plugin, sandbox, netns)
+		err = r.Repairer.run(ctx, "ADD", r.Plugin, sandbox, netns)
 	}
 	if err != nil {
 		r.Renewals.WithLabelValues(failed).Inc()

@@ -148,7 +148,7 @@ func (r *Repairer) apply(ctx context.Context, pod *corev1.Pod, known []sandbox, 
 		if _, absent := r.Store.Get(its.containerID, its.ifName); absent == nil {
 			return false // the plugin has been there, and its record is on its way
 		}
-		err = r.run(ctx, r.Plugin, its, netns)
+		err = r.run(ctx, "ADD", r.Plugin, its, netns)
 	}
 	if err != nil {
 		r.Repairs.WithLabelValues(failed).Inc()
@@ -163,8 +163,18 @@ func (r *Repairer) apply(ctx context.Context, pod *corev1.Pod, known []sandbox, 
 	return true
 }
 
+// refusal is the error that a plugin has printed.
+type refusal struct {
+	Code    uint   `json:"code"`
+	Message string `json:"msg"`
+	Details string `json:"details"`
+}
+
+// Error is what it says.
+func (r *refusal) Error() string { return r.Message + ": " + r.Details }
+
 // run calls a plugin as the runtime does.
-func (r *Repairer) run(ctx context.Context, plugin string, s sandbox, netns string) error {
+func (r *Repairer) run(ctx context.Context, verb, plugin string, s sandbox, netns string) error {
 	ctx, cancel := context.WithTimeout(ctx, repairWithin)
 	defer cancel()
 	config, err := r.configuration(s)
@@ -173,7 +183,7 @@ func (r *Repairer) run(ctx context.Context, plugin string, s sandbox, netns stri
 	}
 	cmd := exec.CommandContext(ctx, plugin)
 	cmd.Env = []string{
-		"CNI_COMMAND=ADD", "CNI_CONTAINERID=" + s.containerID, "CNI_IFNAME=" + s.ifName, "CNI_NETNS=" + netns,
+		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + s.containerID, "CNI_IFNAME=" + s.ifName, "CNI_NETNS=" + netns,
 		"CNI_ARGS=" + s.args, "CNI_PATH=" + filepath.Dir(plugin), "PATH=" + os.Getenv("PATH"),
 	}
 	var stdout, stderr bytes.Buffer
@@ -181,12 +191,9 @@ func (r *Repairer) run(ctx context.Context, plugin string, s sandbox, netns stri
 	if err = cmd.Run(); err == nil {
 		return nil
 	}
-	var refusal struct {
-		Message string `json:"msg"`
-		Details string `json:"details"`
-	}
-	if json.Unmarshal(stdout.Bytes(), &refusal) == nil && refusal.Message != "" {
-		return fmt.Errorf("%s: %s", refusal.Message, refusal.Details)
+	var refused refusal
+	if json.Unmarshal(stdout.Bytes(), &refused) == nil && refused.Message != "" {
+		return &refused
 	}
 	return fmt.Errorf("running %s: %w: %s", cmd.Path, errors.Join(err, ctx.Err()), bytes.TrimSpace(stderr.Bytes()))
 }

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // told is what the operator's tool says as JSON of a cluster.
@@ -24,8 +26,8 @@ type told struct {
 	}
 }
 
-// tool runs the operator's tool, and returns its exit status with what it says.
-func (r *rig) tool(args ...string) (status int, t told) {
+// toolSays runs the operator's tool, has what it says read into t, and returns its exit status.
+func (r *rig) toolSays(t any, args ...string) (status int) {
 	r.Helper()
 	cmd := asAdmin("istio-pod-networkctl", append(args, "-o", "json")...)
 	out, err := cmd.Output()
@@ -36,10 +38,39 @@ func (r *rig) tool(args ...string) (status int, t told) {
 	if failed != nil {
 		status = failed.ExitCode()
 	}
-	if err := json.Unmarshal(out, &t); err != nil {
+	if err := json.Unmarshal(out, t); err != nil {
 		r.Fatalf("%s: status %d, %v: %s", cmd, status, err, out)
 	}
-	return status, t
+	return status
+}
+
+// tool is toolSays of a cluster.
+func (r *rig) tool(args ...string) (status int, t told) {
+	r.Helper()
+	return r.toolSays(&t, args...), t
+}
+
+// explained is what the operator's tool says as JSON of pods.
+type explained struct {
+	Operator string
+	Items    []struct {
+		Name, Verdict, Reason string
+		Cluster               struct {
+			State       string
+			Findings    []struct{ What, Next string }
+			Node, Agent string
+			Mark        struct{ Status, NetNS string }
+			Wait        struct{ State string }
+			Record      struct{ Decision, Reason, NetNS string }
+			Rules       struct {
+				Looked, OK bool
+				Detail     string
+			}
+			Injection   []struct{ Name string }
+			NotLookedAt []string
+		}
+	}
+	NotLookedAt []string
 }
 
 // The operator's tool asks the agents by exec, and says that both nodes are well. Without an agent it says so of
@@ -64,8 +95,47 @@ func TestOperatorsTool(t *testing.T) {
 			t.Errorf("%+v", n)
 		}
 	}
+	r.explains()
 	r.stopAgents()
 	if status, s = r.tool("status", "-n", system); status != 3 || len(s.Items) != 0 { // no node is to have one
 		t.Errorf("without agents: status %d: %+v", status, s)
 	}
+}
+
+// explains is the tool asked about the pod of the mesh, cart-0, and about one outside: both are well until somebody has
+// deleted rules in the first one's network.
+func (r *rig) explains() {
+	r.Helper()
+	r.marked("cart-0")
+	r.create(r.appPod("plain"))
+	r.running("plain")
+	ask := func() (status int, e explained) {
+		return r.toolSays(&e, "explain", "cart-0", r.namespace+"/plain", "-n", r.namespace), e
+	}
+	status, e := ask()
+	if status != 0 || len(e.Items) != 2 || len(e.NotLookedAt) > 0 ||
+		e.Operator != "ConfigMap "+system+"/istio-pod-network-config" {
+		r.Fatalf("status %d: %+v", status, e)
+	}
+	c := e.Items[0].Cluster
+	if e.Items[0].Verdict != "redirected" || c.State != "well" || c.Node != r.node.Name || c.Agent == "" ||
+		c.Mark.Status != annotation.Initialized || c.Mark.NetNS != c.Record.NetNS || c.Wait.State != "ended" ||
+		c.Record.Decision != "redirect" || c.Record.Reason != "injected" || !c.Rules.Looked || !c.Rules.OK ||
+		len(c.NotLookedAt) > 0 {
+		r.Errorf("of a pod of the mesh: %+v", e.Items[0])
+	}
+	if o := e.Items[1]; o.Verdict != "untouched" || o.Reason != "not-injected" || o.Cluster.State != "well" ||
+		o.Cluster.Record.Decision != "" || len(o.Cluster.NotLookedAt) > 0 {
+		r.Errorf("of a pod outside the mesh: %+v", o)
+	}
+	// The guard: without it nothing goes past the sidecar by itself.
+	r.output(r.inPod("cart-0", "nft", "flush", "chain", "ip", "istio-pod-network", "filter-istio-guard-out"))
+	status, e = ask()
+	if c = e.Items[0].Cluster; status != 1 || c.State != "not well" || !c.Rules.Looked || c.Rules.OK ||
+		len(c.Findings) != 1 || !strings.Contains(c.Findings[0].What, "filter-istio-guard-out") || c.Findings[0].Next == "" ||
+		e.Items[1].Cluster.State != "well" {
+		r.Errorf("without a rule: status %d: %+v", status, e)
+	}
+	r.killSandbox("cart-0") // the new one has all of them
+	r.eventually("the pod is well again", func() bool { status, _ = ask(); return status == 0 })
 }

@@ -251,8 +251,9 @@ var rules = []rule{
 		"github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/explain", allowed: []string{
-		"agent/ctl/outcome", "agent/ctl/output", "internal/entry", "internal/excerpt", "internal/podfacts",
-		"plugin/annotation", "plugin/redirect", "github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
+		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/entry", "internal/excerpt",
+		"internal/invalid", "internal/podfacts", "plugin/annotation", "plugin/record", "plugin/redirect",
+		"github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
 		"k8s.io/client-go/kubernetes/scheme",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/trace", allowed: []string{

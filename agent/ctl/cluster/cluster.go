@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
+	typedadmission "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	typedapps "k8s.io/client-go/kubernetes/typed/apps/v1"
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
@@ -58,14 +59,28 @@ func (f Flags) Connect() (*Cluster, error) {
 	if err != nil {
 		return nil, outcome.Unasked(err)
 	}
-	return &Cluster{config, core, apps}, nil
+	admission, err := typedadmission.NewForConfig(config)
+	if err != nil {
+		return nil, outcome.Unasked(err)
+	}
+	return &Cluster{config, core, apps, admission}, nil
+}
+
+// Namespace returns the namespace of what names none itself, as the kubeconfig's context has it.
+func (f Flags) Namespace() (string, error) {
+	namespace, _, err := f.config.ToRawKubeConfigLoader().Namespace()
+	if err != nil {
+		return "", outcome.Unasked(fmt.Errorf("reading how to reach the cluster: %w", err))
+	}
+	return namespace, nil
 }
 
 // Cluster is one that is asked with its user's rights. The errors of its methods are the API server's.
 type Cluster struct {
-	config *rest.Config
-	Core   typedcore.CoreV1Interface
-	Apps   typedapps.AppsV1Interface
+	config    *rest.Config
+	Core      typedcore.CoreV1Interface
+	Apps      typedapps.AppsV1Interface
+	Admission typedadmission.AdmissionregistrationV1Interface
 }
 
 // Nodes returns all nodes. It needs the verb list on nodes.

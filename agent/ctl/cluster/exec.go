@@ -31,14 +31,26 @@ const longestError = 300
 
 // AskNode asks an agent about its node. It needs the verbs get and create on pods/exec in the agent's namespace.
 func (c *Cluster) AskNode(ctx context.Context, agent corev1.Pod) (n inspect.Node, err error) {
-	out, err := c.run(ctx, agent, agentContainer, []string{agentProgram, "inspect", "node"})
+	err = c.ask(ctx, agent, &n, "node")
+	return n, err
+}
+
+// AskPod asks an agent about a pod of its node. It needs the same rights.
+func (c *Cluster) AskPod(ctx context.Context, agent corev1.Pod, namespace, name string) (p inspect.Pod, err error) {
+	err = c.ask(ctx, agent, &p, "pod", namespace+"/"+name)
+	return p, err
+}
+
+// ask decodes what the agent's inspect prints with these arguments.
+func (c *Cluster) ask(ctx context.Context, agent corev1.Pod, answer any, args ...string) error {
+	out, err := c.run(ctx, agent, agentContainer, append([]string{agentProgram, "inspect"}, args...))
 	if err != nil {
-		return n, err
+		return err
 	}
-	if err := json.Unmarshal(out, &n); err != nil {
-		return n, fmt.Errorf("the agent's answer %s: %w", excerpt.Quote(string(out)), err)
+	if err := json.Unmarshal(out, answer); err != nil {
+		return fmt.Errorf("the agent's answer %s: %w", excerpt.Quote(string(out)), err)
 	}
-	return n, nil
+	return nil
 }
 
 // run runs a program in a container and returns what it prints.

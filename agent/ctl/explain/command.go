@@ -1,11 +1,20 @@
 package explain
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/spf13/cobra"
 )
 
@@ -13,20 +22,35 @@ const long = `Says whether the plugin redirects a pod's traffic through its side
 the decision asks, in their order, with the answer of each and where it was found, and the settings
 that apply to the pod.
 
-It is the plugin's own decision, made from a manifest by the same code. It needs no cluster and no
-rights. Of a Deployment, StatefulSet, DaemonSet, ReplicaSet, Job or CronJob it explains the pods
-that it makes; the annotations of a Namespace in the same files count for its pods. The plugin sees
-a pod after admission: where Istio's injector adds the sidecar in the cluster, --injected assumes
-what it would add. What other programs have written into a pod's network (foreign-rules) is seen on
-the node alone.
+Of a pod in the cluster it also says what became of it: its mark, its init wait, the record on its
+node, whether the rules in its network are those that should be there (by the plugin's CHECK, which
+the agent runs where the chart's value repair is apply), its Events, and of a pod without a sidecar
+which of Istio's injection webhooks select it. It needs the verb get on pods. It says all with get
+on namespaces, list on events, list on pods, get on configmaps and get and create on pods/exec in
+the agents' namespace, and list on mutatingwebhookconfigurations; without one of these it names what
+it could not look at.
 
-Exit status: 0 if each pod can start, 1 if one is refused or its init wait would fail, 2 if a file
-cannot be read.`
+With -f it makes the plugin's own decision from a manifest, by the same code, and needs no cluster
+and no rights. Of a Deployment, StatefulSet, DaemonSet, ReplicaSet, Job or CronJob it explains the
+pods that it makes; the annotations of a Namespace in the same files count for its pods. The plugin
+sees a pod after admission: where Istio's injector adds the sidecar in the cluster, --injected
+assumes what it would add. What other programs have written into a pod's network (foreign-rules) is
+seen on the node alone.
 
-const example = `  # Why is this Deployment's pod not redirected?
+Exit status: 0 if each pod is as it should be, or could start; 1 if one is not: refused, without a
+sidecar although a webhook selects it, waiting for long, with a mark of another network, without its
+rules; 2 if a file or the command line cannot be used; 3 if a pod could not be asked about.`
+
+const example = `  # Why is this pod (not) redirected, and has it its rules?
+  %[1]s explain cart-0 -n shop
+
+  # Several, of any namespace, for a program
+  %[1]s explain shop/cart-0 bank/ledger-7f -o json
+
+  # Why would this Deployment's pod not be redirected?
   %[1]s explain -f deployment.yaml
 
-  # As the cluster will see it, with Istio's sidecar and the operator's settings
+  # As the cluster would see it, with Istio's sidecar and the operator's settings
   %[1]s explain -f deployment.yaml --injected --config network.json
 
   # In CI: fail if a pod of the chart would be refused
@@ -35,37 +59,164 @@ const example = `  # Why is this Deployment's pod not redirected?
 // options are a command line's.
 type options struct {
 	Input
+	agents string // their namespace
 	output string
 }
 
 // Command returns the command. name is the program's, namespace that of the usual flag.
-func Command(name string, namespace *string, stdin io.Reader, writer output.Writer) *cobra.Command {
+func Command(
+	name string, namespace *string, flags cluster.Flags, stdin io.Reader, writer output.Writer,
+) *cobra.Command {
 	var o options
 	c := &cobra.Command{
-		Use: "explain -f FILE", Short: "Say whether a pod is redirected, and why",
-		Long: long, Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return o.run(*namespace, stdin, writer) },
+		Use: "explain {POD... | -f FILE}", Short: "Say whether a pod is redirected, and why",
+		Long: long, Example: fmt.Sprintf(example, name), Args: cobra.ArbitraryArgs,
+		ValidArgsFunction: completePods(flags, namespace),
+		RunE: func(c *cobra.Command, args []string) error {
+			format, err := o.check(args)
+			if err != nil {
+				return err
+			}
+			writer.Format = format
+			if len(o.Files) > 0 {
+				return o.run(*namespace, stdin, writer)
+			}
+			in, err := namespaceOf(c, flags, *namespace)
+			if err != nil {
+				return err
+			}
+			pods, err := namesOf(args, in)
+			if err != nil {
+				return err
+			}
+			from, err := flags.Connect()
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return o.look(ctx, from, time.Now(), pods, writer)
+		},
 	}
 	o.Bind(c)
+	c.Flags().StringVar(&o.agents, "agents-namespace", "", "`namespace` of the agents (default: where they are found)")
 	output.Flag(c, &o.output)
 	return c
 }
 
-func (o options) run(namespace string, stdin io.Reader, w output.Writer) (err error) {
-	if w.Format, err = output.ParseFormat(o.output); err != nil {
-		return err
+func (o options) check(pods []string) (output.Format, error) {
+	switch {
+	case len(o.Files) == 0 && len(pods) == 0:
+		return "", outcome.Misusef("there is nothing to explain; valid: names of pods, -f FILE, or -f - for standard input")
+	case len(o.Files) > 0 && len(pods) > 0:
+		return "", outcome.Misusef("the pod %q and -f exclude each other", pods[0])
+	case o.Injected && len(pods) > 0:
+		return "", outcome.Misusef("--injected is for -f alone: a pod of the cluster is as it is")
 	}
+	return output.ParseFormat(o.output)
+}
+
+// run explains what the files have.
+func (o options) run(namespace string, stdin io.Reader, w output.Writer) error {
 	list, err := o.Read(namespace, stdin)
 	if err != nil {
 		return err
 	}
-	if err := w.Object(list, list.write); err != nil {
+	return list.show(w, nil)
+}
+
+// look explains pods of the cluster, NAMESPACE/NAME.
+func (o options) look(ctx context.Context, from Source, now time.Time, pods []string, w output.Writer) error {
+	a := asker{from: from, agents: o.agents, config: o.Config, now: now}
+	list, unread, err := a.explain(ctx, pods)
+	switch {
+	case err != nil:
+		return outcome.Misuse(err)
+	case len(list.Items) == 0:
+		return outcome.Unasked(errors.Join(unread...))
+	}
+	return list.show(w, unread)
+}
+
+// show writes the list; the error says how the pods are. unread are errors of those that are not in it.
+func (l List) show(w output.Writer, unread []error) error {
+	if err := w.Object(l, l.write); err != nil {
 		return outcome.Unasked(err)
 	}
-	for _, e := range list.Items {
-		if !e.Well() {
-			return outcome.ErrNotWell
-		}
+	has := func(state State) bool {
+		return slices.ContainsFunc(l.Items, func(e Explanation) bool { return e.state() == state })
+	}
+	switch {
+	case has(NotWell):
+		return outcome.ErrNotWell
+	case len(unread) > 0:
+		return outcome.Unasked(errors.Join(unread...))
+	case has(NotAsked):
+		return outcome.Unasked(errors.New("not everything could be asked"))
 	}
 	return nil
+}
+
+// namespaceOf is the namespace of pods that name none: the flag's, or else that of the kubeconfig's context.
+func namespaceOf(c *cobra.Command, flags cluster.Flags, said string) (string, error) {
+	if c.Flags().Changed("namespace") {
+		return said, nil
+	}
+	return flags.Namespace()
+}
+
+// namesOf returns the pods that arguments name, as NAMESPACE/NAME, each once.
+func namesOf(args []string, in string) (pods []string, err error) {
+	for _, arg := range args {
+		namespace, name, said := strings.Cut(arg, "/")
+		if !said {
+			namespace, name = in, arg
+		}
+		if namespace == "" || name == "" || strings.Contains(name, "/") {
+			return nil, outcome.Misuse(invalid.Text("POD", arg, "", "NAME, or NAMESPACE/NAME"))
+		}
+		if pod := namespace + "/" + name; !slices.Contains(pods, pod) {
+			pods = append(pods, pod)
+		}
+	}
+	return pods, nil
+}
+
+// completeWithin bounds how long a shell waits for names.
+const completeWithin = 3 * time.Second
+
+// completePods offers a shell the names of the cluster's pods: of the namespace of the command line, or of the one that
+// the name begins with.
+func completePods(flags cluster.Flags, said *string) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		in, err := namespaceOf(c, flags, *said)
+		prefix := ""
+		if namespace, _, has := strings.Cut(begun, "/"); has {
+			in, prefix = namespace, namespace+"/"
+		}
+		var from *cluster.Cluster
+		if err == nil {
+			from, err = flags.Connect()
+		}
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), completeWithin)
+		defer cancel()
+		names, err := from.PodNames(ctx, in)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return offered(names, prefix, begun, args), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// offered are the names that go on as the user has begun, without those that are there.
+func offered(names []string, prefix, begun string, args []string) (all []string) {
+	for _, name := range names {
+		if name = prefix + name; strings.HasPrefix(name, begun) && !slices.Contains(args, name) {
+			all = append(all, name)
+		}
+	}
+	return all
 }

@@ -39,6 +39,7 @@ type Explanation struct {
 	Questions []Question `json:"questions"`
 	Settings  []Setting  `json:"settings,omitempty"` // of a redirected pod
 	Warnings  []string   `json:"warnings,omitempty"`
+	Live      *Live      `json:"cluster,omitempty"` // of a pod that a cluster has
 
 	pod  *corev1.Pod
 	spec redirect.Spec
@@ -158,7 +159,7 @@ func (e *Explanation) ask(o Operator, answers []redirect.Answer) {
 		q := Question{Reason: string(a.Reason), Question: put.text, Ends: a.Verdict != "" || a.Err != nil}
 		switch {
 		case a.Err != nil:
-			q.Answer = invalid
+			q.Answer = unread
 		case q.Ends == (put.stops == yes):
 			q.Answer = yes
 		default:

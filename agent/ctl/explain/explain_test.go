@@ -8,10 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/golden"
 	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/spf13/pflag"
 )
 
 // explained runs the command, and returns what it writes with the exit status.
@@ -19,7 +21,8 @@ func explained(t *testing.T, stdin string, args ...string) (string, int, error) 
 	t.Helper()
 	var out bytes.Buffer
 	namespace := "default"
-	c := Command("ctl", &namespace, strings.NewReader(stdin), output.Writer{Out: &out})
+	reach := cluster.NewFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
+	c := Command("ctl", &namespace, reach, strings.NewReader(stdin), output.Writer{Out: &out})
 	c.SetArgs(append([]string{}, args...)) // cobra takes none for those of the process
 	c.SilenceErrors, c.SilenceUsage = true, true
 	err := c.Execute()
@@ -94,7 +97,8 @@ func TestUnusable(t *testing.T) {
 		"not a JSON object":                  {"-f", pod, "--config", pod},
 		"valid: table, wide, json, yaml":     {"-f", pod, "-o", "xml"},
 		"unknown flag: --filenames":          {"--filenames", pod},
-		`unknown command "cart-0" for`:       {"cart-0"},
+		`the pod "cart-0" and -f exclude`:    {"cart-0", "-f", pod},
+		"--injected is for -f alone":         {"cart-0", "--injected"},
 		"open testdata/none: no such file":   {"-f", pod, "--config", "testdata/none"},
 		"unknown shorthand flag: 'z' in -zf": {"-zf"},
 	} {

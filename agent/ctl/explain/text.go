@@ -14,7 +14,7 @@ type List struct {
 	// Operator is where the operator's settings come from.
 	Operator string        `json:"operator"`
 	Items    []Explanation `json:"items"`
-	// NotLookedAt are objects of the files in which no pod is known.
+	// NotLookedAt are objects of the files in which no pod is known, and what of a cluster could not be read.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 }
 
@@ -53,6 +53,9 @@ func (e Explanation) write(t *output.Text) {
 	}
 	t.Columns(rows)
 	e.writeSettings(t)
+	if e.Live != nil {
+		e.Live.write(t)
+	}
 	if e.Next != "" {
 		t.WriteByte('\n')
 		t.Item("->", "%s", e.Next)

@@ -31,9 +31,9 @@ var unknowns = []asked{{"Are its annotations known?", no}, {"Are its containers 
 
 // Answers.
 const (
-	yes     = "yes"
-	no      = "no"
-	invalid = "invalid"
+	yes    = "yes"
+	no     = "no"
+	unread = "invalid"
 )
 
 // reasonHostNetwork is for a pod that the runtime makes no network for, so that it never runs the plugin.

@@ -1,0 +1,230 @@
+package explain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
+	"github.com/istio-pod-network/controller/plugin/record"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// waitsLongAfter is how long a wait may go on where no agent says what it thinks of it: the default of --stuck-after.
+const waitsLongAfter = time.Minute
+
+// find notes what is not well, or cannot be said.
+func (l *Live) find(state State, what, next string) {
+	if l.State != NotWell {
+		l.State = state
+	}
+	l.Findings = append(l.Findings, Finding{what, next})
+}
+
+// note notes what is well, and worth to know.
+func (l *Live) note(format string, args ...any) {
+	l.Notes = append(l.Notes, fmt.Sprintf(format, args...))
+}
+
+// again is the command after which the pod is made again, if something makes it.
+func (e *Explanation) again() string {
+	return fmt.Sprintf("Make it again: kubectl -n %s delete pod %s.", e.Namespace, e.Name)
+}
+
+// described is the command that says what kubelet and runtime do with the pod.
+func (e *Explanation) described() string {
+	return fmt.Sprintf("kubectl -n %s describe pod %s", e.Namespace, e.Name)
+}
+
+// judge says how the pod is, by all that was found.
+func (e *Explanation) judge(now time.Time) {
+	l := e.Live
+	l.State = Well
+	switch {
+	case l.over:
+		l.note("it has ended, or is being deleted: its network is not looked at")
+		return
+	case e.pod.Spec.HostNetwork:
+		return
+	case e.Verdict == Refused:
+		l.find(NotWell, "it is refused, unless it has been changed since its network was made", e.Next)
+		e.Next = ""
+	case e.Reason == string(redirect.ReasonNoProxy):
+		l.find(NotWell, "it is meant for the mesh and has no sidecar", e.Next)
+		e.Next = ""
+	}
+	e.judgeInjection()
+	if l.Record == nil && l.Mark == nil && len(e.pod.Status.PodIPs) == 0 {
+		e.judgeUnmade()
+		return
+	}
+	e.judgeRecord()
+	e.judgeMark()
+	e.judgeRules()
+	e.judgeWait(now)
+}
+
+// judgeInjection says what a pod without a sidecar lacks for one.
+func (e *Explanation) judgeInjection() {
+	l := e.Live
+	if l.Injection == nil || e.Reason != string(redirect.ReasonNotInjected) {
+		return
+	}
+	i := slices.IndexFunc(l.Injection, func(w Webhook) bool { return w.Selects })
+	switch {
+	case i >= 0:
+		l.find(NotWell, fmt.Sprintf("it has no sidecar, although the webhook %s of %s selects it by the labels of now",
+			l.Injection[i].Name, l.Injection[i].Configuration), "It was made before it was labelled so, or while istiod did "+
+			"not answer. "+e.again())
+		e.Next = ""
+	case len(l.Injection) == 0:
+		l.note("no webhook in the cluster injects Istio's sidecar")
+		e.Next = "To have it in the mesh, install istiod with its injector, label the namespace, and make the pod again."
+	}
+}
+
+// sandboxFailed is the kubelet's Event about a network that cannot be made.
+const sandboxFailed = "FailedCreatePodSandBox"
+
+// judgeUnmade is about a pod that has no network yet.
+func (e *Explanation) judgeUnmade() {
+	l := e.Live
+	for _, event := range slices.Backward(l.Events) {
+		if event.Reason == sandboxFailed {
+			l.find(NotWell, "its network cannot be made: "+event.Message, "The kubelet tries it again. What the text means "+
+				"stands in docs/troubleshooting.md, \"A pod's network cannot be made\".")
+			return
+		}
+	}
+	l.find(NotAsked, "its network is not made yet", "Look again when it has an address: "+e.described())
+}
+
+// judgeRecord compares the record with what would be decided now.
+func (e *Explanation) judgeRecord() {
+	l := e.Live
+	redirected := e.Verdict == Redirected
+	switch r := l.Record; {
+	case l.told != nil && l.told.UID == "":
+		l.find(NotAsked, "the agent of its node does not know it", "Look again. If it stays so, see whether that agent is "+
+			"ready: istio-pod-networkctl status")
+	case r == nil:
+		e.judgeUnrecorded(redirected)
+	case r.Decision == record.Redirect && !redirected:
+		l.note("it was in the mesh when its network was made (%s): its rules stay until it is made again", r.Reason)
+	case r.Decision == record.Untouched && redirected:
+		meaning := meanings[redirect.Reason(r.Reason)].is
+		l.find(NotWell, strings.TrimSpace(fmt.Sprintf("it was left untouched when its network was made (%s). %s", r.Reason,
+			meaning)), e.again())
+	}
+}
+
+// judgeUnrecorded is about a pod that has a network and no record, as far as is known.
+func (e *Explanation) judgeUnrecorded(redirected bool) {
+	l := e.Live
+	switch told := l.told; {
+	case !redirected:
+	case told == nil && l.Mark == nil:
+		l.find(NotAsked, "it carries no mark, and nobody could be asked whether it has its rules", "Look again with the "+
+			"rights that are named above, or see its Events and the log of its init wait: "+e.described())
+	case told == nil:
+	case told.Bypassed:
+		l.find(NotWell, "it bypasses the mesh: the runtime did not run the plugin for it", e.again()+" And find out why the "+
+			"runtime does not: istio-pod-networkctl status")
+	case told.Outside:
+		l.find(NotWell, "it is outside the mesh: its network was made before what is said now", e.again())
+	default:
+		l.find(NotWell, "it has a network, and no record says that its rules were written", "Look again in a moment. If it "+
+			"stays so: "+e.again())
+	}
+}
+
+// judgeMark compares the mark with the record that it is made of.
+func (e *Explanation) judgeMark() {
+	l := e.Live
+	if l.told == nil {
+		return
+	}
+	const pasted = "take the marks out of the pod's template; the agent marks each new sandbox by itself. "
+	status := annotation.NotRequired
+	if l.Record != nil && l.Record.Decision == record.Redirect {
+		status = annotation.Initialized
+	}
+	switch m, r := l.Mark, l.Record; {
+	case r == nil && m != nil:
+		l.find(NotWell, "it carries a mark, and no record on its node says so: the mark was copied, and proves nothing",
+			"If it stays so, "+pasted+e.again())
+	case r == nil:
+	case m == nil:
+		l.find(NotWell, "it is not marked, although the record is there", "Look again in a moment. If it stays so, its "+
+			"Events say why, or the agent's log: "+e.agentsLog())
+	case m.NetNS != r.NetNS:
+		l.find(NotWell, fmt.Sprintf("its mark is bound to network namespace %s, and its network is %s", m.NetNS, r.NetNS),
+			"Look again in a moment: a new sandbox is marked anew. If it stays so, "+pasted)
+	case m.Status != status:
+		l.find(NotWell, fmt.Sprintf("its mark says %q, and the record means %q", m.Status, status),
+			"Look again in a moment. If it stays so, see the agent's log: "+e.agentsLog())
+	}
+}
+
+// agentsLog is the command that prints it.
+func (e *Explanation) agentsLog() string {
+	namespace, name, _ := strings.Cut(e.Live.Agent, "/")
+	return fmt.Sprintf("kubectl -n %s logs %s", namespace, name)
+}
+
+// judgeRules says whether the kernel has the rules that it should have.
+func (e *Explanation) judgeRules() {
+	l := e.Live
+	if l.Record == nil || l.Record.Decision != record.Redirect {
+		return
+	}
+	if l.Rules.Looked && !l.Rules.OK {
+		l.find(NotWell, "its rules are not those that should be there: "+l.Rules.Detail,
+			"Find out who changes rules in the pod's network. "+e.again())
+	}
+	switch {
+	case l.told.Older:
+		l.note("another release has written its rules; the chart's value renewRules has them replaced")
+	case e.Verdict == Redirected && e.spec.Families != redirect.CapturedProxy &&
+		e.spec.RuleSet().Hash() != l.Record.RuleSetHash:
+		l.note("its rules were written by other settings than those of now, or by another release than this tool's")
+	}
+}
+
+// judgeWait says whether the init wait does what it should.
+func (e *Explanation) judgeWait(now time.Time) {
+	l := e.Live
+	w := l.Wait
+	if w == nil || w.State == waitEnded {
+		return
+	}
+	log := fmt.Sprintf("It says for what: kubectl -n %s logs %s -c %s", e.Namespace, e.Name, w.Container)
+	switch long := w.State == waitRuns && now.Sub(*w.Since) > waitsLongAfter; {
+	case w.State == waitFailed, w.Restarts > 0:
+		what := "its init wait has given up"
+		if w.Says != "" {
+			what += ": " + w.Says
+		}
+		l.find(NotWell, what, log)
+	case l.told != nil && l.told.WaitsLong, l.told == nil && long:
+		l.find(NotWell, "its init wait does not end", log)
+	case w.State == waitRuns:
+		l.note("its init wait goes on, since %s", w.Since.UTC().Format(time.RFC3339))
+	}
+}
+
+// state is how the pod is, as far as was looked at.
+func (e Explanation) state() State {
+	switch {
+	case e.Live != nil:
+		return e.Live.State
+	case e.Well():
+		return Well
+	}
+	return NotWell
+}
+
+// isWarning reports whether an Event is a warning.
+func (e Event) isWarning() bool { return e.Type == corev1.EventTypeWarning }

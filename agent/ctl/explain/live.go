@@ -1,0 +1,373 @@
+package explain
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/inspect"
+	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/podfacts"
+	"github.com/istio-pod-network/controller/plugin/annotation"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// State is how a pod is in its cluster.
+type State string
+
+// The states.
+const (
+	Well     State = "well"
+	NotWell  State = "not well"
+	NotAsked State = "not asked" // nobody can say
+)
+
+// Live is what is said of a pod in its cluster beside the decision.
+type Live struct {
+	State    State     `json:"state"`
+	Findings []Finding `json:"findings,omitempty"` // what is not well, or cannot be said
+	Notes    []string  `json:"notes,omitempty"`    // what is well, and worth to know
+	Node     string    `json:"node,omitempty"`
+	Agent    string    `json:"agent,omitempty"` // NAMESPACE/NAME of the pod of the node's agent
+	Mark     *Mark     `json:"mark,omitempty"`
+	Wait     *Wait     `json:"wait,omitempty"`
+	// Record and Rules are what the agent says; absent where it has not been asked.
+	Record    *inspect.Record `json:"record,omitempty"`
+	Rules     *inspect.Rules  `json:"rules,omitempty"`
+	Injection []Webhook       `json:"injection,omitempty"` // of a pod that has no sidecar
+	Events    []Event         `json:"events,omitempty"`    // the last one last
+	// NotLookedAt is what could not be, each with its reason.
+	NotLookedAt []string `json:"notLookedAt,omitempty"`
+
+	told *inspect.Pod // what the agent says
+	over bool         // the pod has no use for its network any more
+}
+
+// Finding is something that is not well, with what to do next.
+type Finding struct {
+	What string `json:"what"`
+	Next string `json:"next"`
+}
+
+// Mark is what the agent has told the pod.
+type Mark struct {
+	Status   string `json:"status"`
+	NetNS    string `json:"netns"`
+	Reason   string `json:"reason,omitempty"`
+	Families string `json:"families,omitempty"`
+}
+
+// Wait is the init wait, as its container's status has it.
+type Wait struct {
+	Container string     `json:"container"`
+	State     string     `json:"state"` // not started, running, ended or failed
+	Since     *time.Time `json:"since,omitempty"`
+	Restarts  int32      `json:"restarts,omitempty"`
+	Says      string     `json:"says,omitempty"` // its termination message
+}
+
+// States of a wait.
+const (
+	waitNotStarted = "not started"
+	waitRuns       = "running"
+	waitEnded      = "ended"
+	waitFailed     = "failed"
+)
+
+// Event is one about the pod.
+type Event struct {
+	Time    time.Time `json:"time"`
+	Type    string    `json:"type"`
+	Reason  string    `json:"reason"`
+	From    string    `json:"from,omitempty"`
+	Count   int32     `json:"count,omitempty"`
+	Message string    `json:"message"`
+}
+
+// Source is where it comes from: a cluster.
+type Source interface {
+	Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
+	NamespaceNamed(ctx context.Context, name string) (*corev1.Namespace, error)
+	AgentOn(ctx context.Context, namespace, node string) (*corev1.Pod, error)
+	DaemonSets(ctx context.Context, namespace string) ([]appsv1.DaemonSet, error)
+	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
+	EventsOf(ctx context.Context, pod *corev1.Pod) ([]corev1.Event, error)
+	MutatingWebhooks(ctx context.Context) ([]admissionv1.MutatingWebhookConfiguration, error)
+	AskPod(ctx context.Context, agent corev1.Pod, namespace, name string) (inspect.Pod, error)
+}
+
+// Where the chart has the plugin's entry.
+const (
+	configMap = "istio-pod-network-config"
+	configKey = "network.json"
+)
+
+// askTimeout bounds one question to an agent or a kubelet that hangs.
+const askTimeout = 20 * time.Second
+
+// asker asks a cluster about pods.
+type asker struct {
+	from   Source
+	agents string // the agents' namespace, "" for where they are found
+	config string // a file with the operator's settings, "" for the ConfigMap
+	now    time.Time
+
+	operator *Operator
+	settings string            // where they come from
+	missing  []string          // about all pods
+	nodes    map[string]agent  // by name
+	webhooks *webhooks         // once they have been asked for
+	spaces   map[string]*space // by name
+}
+
+// agent is that of a node, or why it is not known.
+type agent struct {
+	pod *corev1.Pod
+	err error
+}
+
+// webhooks are the cluster's, or why they are not known.
+type webhooks struct {
+	all []admissionv1.MutatingWebhookConfiguration
+	err error
+}
+
+// space is a namespace, or why it is not known.
+type space struct {
+	*corev1.Namespace
+	err error
+}
+
+// explain explains pods, NAMESPACE/NAME. unread are errors of those that could not be read.
+func (a *asker) explain(ctx context.Context, pods []string) (list List, unread []error, err error) {
+	list = List{Head: output.HeadOf("ExplanationList"), Items: []Explanation{}}
+	for _, full := range pods {
+		namespace, name, _ := strings.Cut(full, "/")
+		pod, err := a.from.Pod(ctx, namespace, name)
+		if err != nil {
+			unread = append(unread, fmt.Errorf("reading pod %s, which needs the verb get on pods: %w", full, err))
+			list.NotLookedAt = append(list.NotLookedAt, unread[len(unread)-1].Error())
+			continue
+		}
+		e, err := a.of(ctx, pod)
+		if err != nil {
+			return list, unread, err
+		}
+		list.Items = append(list.Items, e)
+	}
+	list.Operator = a.settings
+	list.NotLookedAt = append(list.NotLookedAt, a.missing...)
+	return list, unread, nil
+}
+
+// of explains a pod. An error is about the file with the operator's settings.
+func (a *asker) of(ctx context.Context, pod *corev1.Pod) (Explanation, error) {
+	its := a.agentOf(ctx, pod.Spec.NodeName)
+	if err := a.readSettings(ctx, its); err != nil {
+		return Explanation{}, err
+	}
+	live := &Live{Node: pod.Spec.NodeName, Mark: markOn(pod), Wait: waitIn(pod)}
+	live.over = pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded ||
+		pod.Status.Phase == corev1.PodFailed
+	namespace := a.namespace(ctx, pod.Namespace)
+	if namespace.err != nil {
+		live.miss("labels and annotations of namespace "+pod.Namespace, "the verb get on namespaces", namespace.err)
+		namespace.Namespace = &corev1.Namespace{}
+	}
+	e := a.operator.Of(pod, namespace.Annotations)
+	e.Live = live
+	if !live.over && !pod.Spec.HostNetwork {
+		live.ask(ctx, a.from, its, pod)
+	}
+	a.readEvents(ctx, live, pod)
+	if uninjected[e.Reason] {
+		a.readInjection(ctx, live, pod, namespace)
+	}
+	e.judge(a.now)
+	return e, nil
+}
+
+// miss notes what could not be looked at, and by which right it could.
+func (l *Live) miss(what, right string, err error) {
+	l.NotLookedAt = append(l.NotLookedAt, fmt.Sprintf("%s (it needs %s): %v", what, right, err))
+}
+
+// agentOf returns the agent of a node.
+func (a *asker) agentOf(ctx context.Context, node string) agent {
+	if node == "" {
+		return agent{}
+	}
+	if a.nodes == nil {
+		a.nodes = map[string]agent{}
+	}
+	its, known := a.nodes[node]
+	if !known {
+		its.pod, its.err = a.from.AgentOn(ctx, a.agents, node)
+		a.nodes[node] = its
+	}
+	return its
+}
+
+// readSettings reads the operator's settings, once: of a file, or of the ConfigMap beside the agents.
+func (a *asker) readSettings(ctx context.Context, its agent) error {
+	if a.operator != nil {
+		return nil
+	}
+	e, err := entry.Default(), error(nil)
+	switch {
+	case a.config != "":
+		a.settings = a.config
+		if e, err = readEntry(a.config); err != nil {
+			return err
+		}
+	default:
+		a.settings = "the plugin's defaults"
+		if namespace := a.agentsNamespace(ctx, its); namespace != "" {
+			e = a.readConfigMap(ctx, namespace)
+		}
+	}
+	operator, err := OperatorOf(e)
+	a.operator = &operator
+	return err
+}
+
+// agentsNamespace is where the release is, "" where that is not known.
+func (a *asker) agentsNamespace(ctx context.Context, its agent) string {
+	if a.agents != "" {
+		return a.agents
+	}
+	if its.pod != nil {
+		return its.pod.Namespace
+	}
+	sets, err := a.from.DaemonSets(ctx, "")
+	switch {
+	case err != nil:
+		a.missing = append(a.missing, fmt.Sprintf("the operator's settings: where the agents are is not known, which needs "+
+			"the verb list on pods or daemonsets in all namespaces, or --agents-namespace: %v", err))
+	case len(sets) > 0:
+		return sets[0].Namespace
+	default:
+		a.missing = append(a.missing, "the operator's settings: there is no agent of istio-pod-network in this cluster")
+	}
+	return ""
+}
+
+// readConfigMap returns the operator's entry, or the plugin's defaults where it cannot be had.
+func (a *asker) readConfigMap(ctx context.Context, namespace string) entry.Entry {
+	its, err := a.from.ConfigMap(ctx, namespace, configMap)
+	where := "ConfigMap " + namespace + "/" + configMap
+	if err != nil {
+		a.missing = append(a.missing, fmt.Sprintf("the operator's settings, which needs the verb get on configmaps in %s: %v",
+			namespace, err))
+		return entry.Default()
+	}
+	e, err := entry.Parse([]byte(its.Data[configKey]))
+	if err != nil {
+		a.missing = append(a.missing, fmt.Sprintf("the operator's settings: %s: %v", where, err))
+		return entry.Default()
+	}
+	a.settings = where
+	return e
+}
+
+// namespace returns a namespace, which is read once.
+func (a *asker) namespace(ctx context.Context, name string) space {
+	if a.spaces == nil {
+		a.spaces = map[string]*space{}
+	}
+	if a.spaces[name] == nil {
+		its, err := a.from.NamespaceNamed(ctx, name)
+		a.spaces[name] = &space{its, err}
+	}
+	return *a.spaces[name]
+}
+
+// markOn is what stands on the pod, nil for no mark.
+func markOn(pod *corev1.Pod) *Mark {
+	a := pod.Annotations
+	m := Mark{a[annotation.Status], a[annotation.NetNS], a[annotation.Reason], a[annotation.Families]}
+	if m.Status == "" && m.NetNS == "" {
+		return nil
+	}
+	return &m
+}
+
+// waitIn is the pod's init wait, nil for none.
+func waitIn(pod *corev1.Pod) *Wait {
+	name, status := podfacts.WaitStatus(pod)
+	if name == "" {
+		return nil
+	}
+	w := &Wait{Container: name, State: waitNotStarted, Restarts: status.RestartCount}
+	last := status.LastTerminationState.Terminated
+	switch running, ended := status.State.Running, status.State.Terminated; {
+	case running != nil:
+		w.State, w.Since = waitRuns, &running.StartedAt.Time
+	case ended != nil && ended.ExitCode == 0:
+		w.State, w.Since, last = waitEnded, &ended.FinishedAt.Time, ended
+	case ended != nil:
+		w.State, w.Since, last = waitFailed, &ended.FinishedAt.Time, ended
+	case last != nil: // it will be started again
+		w.State, w.Since = waitFailed, &last.FinishedAt.Time
+	}
+	if last != nil && w.State != waitEnded {
+		w.Says = strings.TrimSpace(last.Message)
+	}
+	return w
+}
+
+// ask asks the agent of the pod's node.
+func (l *Live) ask(ctx context.Context, from Source, its agent, pod *corev1.Pod) {
+	const what = "record and rules"
+	switch {
+	case l.Node == "":
+		return
+	case its.err != nil:
+		l.miss(what, "the verb list on pods in the agents' namespace", its.err)
+		return
+	case its.pod == nil:
+		l.NotLookedAt = append(l.NotLookedAt, what+": no agent runs on "+l.Node)
+		return
+	}
+	l.Agent = its.pod.Namespace + "/" + its.pod.Name
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	switch told, err := from.AskPod(ctx, *its.pod, pod.Namespace, pod.Name); {
+	case err != nil && strings.Contains(err.Error(), "unexpected argument"):
+		l.NotLookedAt = append(l.NotLookedAt, what+": the agent is of a release that cannot tell; upgrade it to the "+
+			"release of this tool")
+	case err != nil:
+		l.miss(what, "the verbs get and create on pods/exec in "+its.pod.Namespace, err)
+	default:
+		l.told, l.Record, l.Rules = &told, told.Record, &told.Rules
+	}
+}
+
+// readEvents notes the Events about the pod in their order.
+func (a *asker) readEvents(ctx context.Context, l *Live, pod *corev1.Pod) {
+	events, err := a.from.EventsOf(ctx, pod)
+	if err != nil {
+		l.miss("Events", "the verb list on events in "+pod.Namespace, err)
+		return
+	}
+	for _, e := range events {
+		at := e.LastTimestamp.Time
+		if at.IsZero() {
+			at = e.EventTime.Time
+		}
+		if at.IsZero() {
+			at = e.CreationTimestamp.Time
+		}
+		from := e.ReportingController
+		if from == "" {
+			from = e.Source.Component
+		}
+		l.Events = append(l.Events, Event{at.UTC(), e.Type, e.Reason, from, e.Count, strings.TrimSpace(e.Message)})
+	}
+	slices.SortStableFunc(l.Events, func(a, b Event) int { return a.Time.Compare(b.Time) })
+}

@@ -1,0 +1,166 @@
+package explain
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/plugin/record"
+)
+
+// stateColours are those of the states, and stateSigns what stands before what was found.
+var (
+	stateColours = map[State]output.Colour{Well: output.Green, NotWell: output.Red, NotAsked: output.Yellow}
+	stateSigns   = map[State]string{Well: "✓", NotWell: "✗", NotAsked: "?"}
+)
+
+// fewEvents is how many Events a table has that leaves something out: the last ones.
+const fewEvents = 5
+
+// write writes what is said of the pod in its cluster.
+func (l *Live) write(t *output.Text) {
+	t.WriteByte('\n')
+	rows := [][]string{{"LOOKED AT", "FOUND"}, {"node", l.where()}, {"mark", l.Mark.text()}, {"init wait", l.Wait.text()}}
+	if l.told != nil {
+		rows = append(rows, []string{"record", l.recorded()}, []string{"rules", l.compared()})
+	}
+	for _, w := range l.Injection {
+		rows = append(rows, []string{"injection", w.text()})
+	}
+	t.Columns(rows)
+	l.writeEvents(t)
+	if len(l.NotLookedAt)+len(l.Notes) > 0 {
+		t.WriteByte('\n')
+	}
+	for _, what := range l.NotLookedAt {
+		t.Item("?", "Not looked at: %s.", strings.TrimSuffix(what, "."))
+	}
+	for _, note := range l.Notes {
+		t.Item("!", "%s.", note)
+	}
+	t.WriteByte('\n')
+	if len(l.Findings) == 0 {
+		t.Line(stateColours[l.State], "%s %s", stateSigns[l.State], l.State)
+	}
+	for _, f := range l.Findings {
+		t.Line(stateColours[l.State], "%s %s: %s.", stateSigns[l.State], l.State, strings.TrimSuffix(f.What, "."))
+		t.Item("->", "%s", f.Next)
+	}
+}
+
+// where is the node, with its agent.
+func (l *Live) where() string {
+	switch {
+	case l.Node == "":
+		return "none yet: it is not scheduled"
+	case l.Agent == "":
+		return l.Node
+	}
+	return l.Node + ", agent " + l.Agent
+}
+
+// text is the mark in a line.
+func (m *Mark) text() string {
+	if m == nil {
+		return "none"
+	}
+	text := m.Status
+	if m.Reason != "" {
+		text += " (" + m.Reason + ")"
+	}
+	if m.Families != "" {
+		text += ", " + m.Families + " alone"
+	}
+	return text + ", of network namespace " + m.NetNS
+}
+
+// text is the wait in a line.
+func (w *Wait) text() string {
+	if w == nil {
+		return "none"
+	}
+	text := w.Container + ": " + w.State
+	if w.Since != nil {
+		text += " at " + w.Since.UTC().Format(time.RFC3339)
+		if w.State == waitRuns {
+			text = w.Container + ": " + w.State + " since " + w.Since.UTC().Format(time.RFC3339)
+		}
+	}
+	if w.Restarts > 0 {
+		text += fmt.Sprintf(", started again %d times", w.Restarts)
+	}
+	return text
+}
+
+// recorded is the record in a line.
+func (l *Live) recorded() string {
+	r := l.Record
+	if r == nil {
+		return "none"
+	}
+	text := r.Decision + " (" + r.Reason + ")"
+	if r.Backend != "" {
+		text += " by " + r.Backend
+	}
+	text += ", " + r.Time.UTC().Format(time.RFC3339) + ", of network namespace " + r.NetNS
+	if r.Detail != "" {
+		text += "; " + r.Detail
+	}
+	for _, skipped := range r.Skipped {
+		text += "; left out: " + skipped
+	}
+	return text
+}
+
+// compared is what became of the comparison of the rules, in a line.
+func (l *Live) compared() string {
+	r := l.Rules
+	switch {
+	case l.Record == nil, l.Record.Decision == record.Untouched:
+		return "none of ours are known"
+	case r.Looked && r.OK:
+		return "as they should be, says CHECK"
+	case r.Looked:
+		return "not as they should be, says CHECK"
+	case r.Change != "":
+		return "not looked at: " + r.Detail + "; the chart's value " + r.Change + " changes that"
+	}
+	return "not looked at: " + r.Detail
+}
+
+// text is the webhook in a line.
+func (w Webhook) text() string {
+	name := w.Configuration + ", " + w.Name
+	if w.Selects {
+		return name + ": selects it"
+	}
+	return name + ": " + w.Why
+}
+
+// writeEvents writes the last ones, or all if nothing is to be left out.
+func (l *Live) writeEvents(t *output.Text) {
+	events := l.Events
+	if hidden := len(events) - fewEvents; hidden > 0 && !t.Wide {
+		events = events[hidden:]
+	}
+	if len(events) == 0 {
+		return
+	}
+	t.WriteByte('\n')
+	rows := [][]string{{"EVENT", "LAST", "SAYS"}}
+	for _, e := range events {
+		name := e.Reason
+		if e.isWarning() {
+			name = "! " + name
+		}
+		if e.Count > 1 {
+			name += fmt.Sprintf(" x%d", e.Count)
+		}
+		rows = append(rows, []string{name, e.Time.Format(time.RFC3339), e.Message})
+	}
+	t.Columns(rows)
+	if hidden := len(l.Events) - len(events); hidden > 0 {
+		t.Below("%d earlier Events; see them with -o wide.", hidden)
+	}
+}

@@ -1,0 +1,52 @@
+package patrol
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/istio-pod-network/controller/plugin/record"
+)
+
+// seeAlso begins what the plugin's errors have behind them: by which command the user of this one has come here.
+const seeAlso = "; see: istio-pod-networkctl "
+
+// codeDrift is the plugin's error that CHECK has for rules that are not what ADD wrote. Source: docs/reference.md.
+const codeDrift = 105
+
+// Checked is what CHECK of the installed plugin says of a record's rules.
+type Checked struct {
+	Looked bool
+	Drift  string // what is not as ADD wrote it; "" if all is
+	Why    string // nobody has looked
+	Value  string // the chart's value with which somebody would have
+}
+
+// Check has the installed plugin compare the rules of a record with those in the kernel, as a runtime does. It changes
+// nothing, and may be called while others repair.
+func (r *Repairer) Check(ctx context.Context, its record.Record) Checked {
+	switch {
+	case its.Decision != record.Redirect:
+		return Checked{Why: "the pod was left untouched, so there are no rules to compare"}
+	case r.Mode != Apply:
+		return Checked{Why: "the agent has no rights in pods' network namespaces (--repair=" + string(r.Mode) + ")",
+			Value: "repair: apply"}
+	case strings.HasPrefix(its.Backend, "iptables"):
+		return Checked{Why: "the rules were written by " + its.Backend + ", whose programs the agent's image lacks",
+			Value: "backend: nftables, for pods that are made from then on"}
+	}
+	sandboxes := sandboxes{dir: r.CacheDir, netns: r.NetNSDir} // the patrol's own is in use
+	sandbox, netns, err := sandboxes.recorded(its)
+	if err == nil {
+		err = r.run(ctx, "CHECK", r.Plugin, sandbox, netns)
+	}
+	if err == nil {
+		return Checked{Looked: true}
+	}
+	said, _, _ := strings.Cut(strings.TrimSuffix(err.Error(), ": "), seeAlso)
+	var refused *refusal
+	if errors.As(err, &refused) && refused.Code == codeDrift {
+		return Checked{Looked: true, Drift: said}
+	}
+	return Checked{Why: said}
+}

@@ -1,0 +1,59 @@
+package patrol
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/agent/agenttest"
+	"github.com/istio-pod-network/controller/plugin/record"
+)
+
+// CHECK of the installed plugin is asked where the agent may look, and what it says is told apart from what keeps it
+// from looking.
+func TestCheck(t *testing.T) {
+	const refuses = `echo '{"code": 105, "msg": "checking the packet rules: rule 3 is missing` +
+		`; see: istio-pod-networkctl explain shop/cart"}'; exit 1`
+	nothing := func(*record.Record) {}
+	for name, c := range map[string]struct {
+		mode              Mode
+		script            string
+		change            func(*record.Record)
+		looked            bool
+		drift, why, value string
+	}{
+		"the same":       {Apply, "", nothing, true, "", "", ""},
+		"drift":          {Apply, refuses, nothing, true, "checking the packet rules: rule 3 is missing", "", ""},
+		"another error":  {Apply, strings.Replace(refuses, "105", "103", 1), nothing, false, "", "rule 3 is missing", ""},
+		"a broken one":   {Apply, "echo oops >&2; exit 3", nothing, false, "", "exit status 3: oops", ""},
+		"no rights":      {Off, "", nothing, false, "", "--repair=off", "repair: apply"},
+		"deleting":       {Delete, "", nothing, false, "", "--repair=delete", "repair: apply"},
+		"left untouched": {Apply, "", func(r *record.Record) { r.Decision = record.Untouched }, false, "", "untouched", ""},
+		"iptables": {Apply, "", func(r *record.Record) { r.Backend = "iptables-nft" }, false, "", "iptables-nft",
+			"backend: nftables"},
+		"an unknown sandbox": {Apply, "", func(r *record.Record) { r.ContainerID = "2" }, false, "", "does not know it", ""},
+	} {
+		r, events, dir := repairing(t, c.mode, c.script)
+		pod := agenttest.Running("cart")
+		write(t, filepath.Join(dir, "netns/cni-1"), "", 0o600)
+		write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1",
+			dir+"/netns/cni-1", "10.0.0.1"), 0o600)
+		its := agenttest.RecordFor(pod, "1/1")
+		its.ContainerID = "1"
+		c.change(&its)
+		got := r.Check(t.Context(), its)
+		if got.Looked != c.looked || got.Drift != c.drift || !strings.Contains(got.Why, c.why) ||
+			!strings.HasPrefix(got.Value, c.value) || (got.Why == "") != (c.why == "") || (got.Value == "") != (c.value == "") {
+			t.Errorf("%s: %+v", name, got)
+		}
+		called, err := os.ReadFile(filepath.Join(dir, "called"))
+		if ran := err == nil; ran != (c.looked || c.script != "") || ran && !strings.Contains(string(called),
+			"CNI_COMMAND=CHECK\n") {
+			t.Errorf("%s: called %t: %s", name, ran, called)
+		}
+		if all := sent(events); len(all) > 0 { // a look says nothing to anybody else
+			t.Errorf("%s: %q", name, all)
+		}
+	}
+}
