@@ -1,0 +1,260 @@
+package schemas
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/yannh/kubeconform/pkg/resource"
+	"github.com/yannh/kubeconform/pkg/validator"
+	"sigs.k8s.io/yaml"
+)
+
+// notOfKubernetes are the kinds of the chart's that Kubernetes' own API does not describe: their fields are not checked
+// here.
+var notOfKubernetes = []string{
+	"k8s.cni.cncf.io/v1/NetworkAttachmentDefinition", "monitoring.coreos.com/v1/PodMonitor",
+	"monitoring.coreos.com/v1/PrometheusRule", "security.openshift.io/v1/SecurityContextConstraints",
+}
+
+// configurations are sets of values by which every template of the chart is rendered, in each of its ways.
+var configurations = map[string][]string{
+	"default":               nil,
+	"OpenShift with Multus": {"kubernetesDistribution=OpenShift", "hooks=true"},
+	"OpenShift's own chain": {"kubernetesDistribution=OpenShift", "openshift.mode=auxChain",
+		"openshift.auxFailOpen=true"},
+	"GKE, which has a quota": {"kubernetesDistribution=GKE"},
+	"pods are deleted":       {"kubernetesDistribution=K3d", "repair=delete", "hooks=true"},
+	"uninstalled":            {"uninstall=true"},
+	"no policies":            {"admissionPolicy.enabled=false", "repair=off"},
+	"everything": {"hooks=true", "namespace.create=true", "admissionPolicy.enabled=true", "injection.replaceInit=true",
+		"apiPriority.enabled=true",
+		"metrics.service.enabled=true", "metrics.podMonitor.enabled=true", "metrics.podMonitor.labels.release=prometheus",
+		"metrics.prometheusRule.enabled=true", "metrics.dashboard.enabled=true", "resourceQuota.enabled=true",
+		"startupTaint.enabled=true", "renewRules={shop}", "imagePullSecrets[0].name=regcred", "test.namespace=outside",
+		"nodeSelector.disk=ssd", "agent.listenAddress=127.0.0.1", "agent.extraEnv[0].name=HTTPS_PROXY",
+		"agent.extraEnv[0].value=proxy", "agent.podAnnotations.team=mesh", "agent.podLabels.team=mesh",
+		"agent.seLinuxType=spc_t", "agent.securityContext.appArmorProfile.type=Unconfined",
+		"agent.securityContext.seccompProfile.type=Unconfined", "cni.runtimeBinDirs={/usr/lib/cni}",
+		"affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].key=a",
+		"affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0]." +
+			"operator=Exists"},
+}
+
+// openAPI is a definition of the OpenAPI file, of which a schema is made.
+type openAPI map[string]any
+
+// schemas writes a schema for each kind that the API of Kubernetes describes, into a directory of the test, and returns
+// where kubeconform finds them. What a description does not name is not allowed.
+func schemas(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(isolated.BinDir(), "swagger.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var described struct{ Definitions map[string]openAPI }
+	if err := json.Unmarshal(text, &described); err != nil {
+		t.Fatal(err)
+	}
+	for name, d := range described.Definitions {
+		switch _, open := d["additionalProperties"]; {
+		case d["format"] == "int-or-string":
+			described.Definitions[name] = openAPI{"type": []string{"integer", "string"}}
+		case strings.HasSuffix(name, ".api.resource.Quantity"):
+			described.Definitions[name] = openAPI{"type": []string{"number", "string"}}
+		case d["properties"] != nil && !open:
+			d["additionalProperties"] = false
+		}
+	}
+	to, written := t.TempDir(), 0
+	for name, d := range described.Definitions {
+		kinds, _ := d["x-kubernetes-group-version-kind"].([]any)
+		if len(kinds) != 1 {
+			continue // what a client sends with a request
+		}
+		kind := kinds[0].(map[string]any)
+		data, err := json.Marshal(map[string]any{
+			"allOf": []any{map[string]any{"$ref": "#/definitions/" + name}}, "definitions": reached(described.Definitions, name),
+		})
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, strings.ToLower(fmt.Sprintf("%s_%s_%s.json", kind["kind"], kind["group"],
+				kind["version"]))), data, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		written++
+	}
+	if written < 100 {
+		t.Fatalf("%d kinds", written)
+	}
+	// kubeconform takes a version without a group, which is the core's, for the group.
+	const group = "{{if ne .Group .ResourceAPIVersion}}{{.Group}}{{end}}"
+	return filepath.Join(to, "{{.ResourceKind}}_"+group+"_{{.ResourceAPIVersion}}.json")
+}
+
+// reached are the definitions that one of them refers to, by whatever detour, and itself.
+func reached(all map[string]openAPI, name string) map[string]openAPI {
+	found, next := map[string]openAPI{}, []string{name}
+	reference := regexp.MustCompile(`"#/definitions/([^"]+)"`)
+	for len(next) > 0 {
+		name, next = next[0], next[1:]
+		if found[name] != nil {
+			continue
+		}
+		found[name] = all[name]
+		text, _ := json.Marshal(all[name]) // which was read from JSON
+		for _, match := range reference.FindAllSubmatch(text, -1) {
+			next = append(next, string(match[1]))
+		}
+	}
+	return found
+}
+
+// strict is `kubeconform -strict` with these schemas.
+func strict(t *testing.T) validator.Validator {
+	t.Helper()
+	skipped := map[string]struct{}{}
+	for _, kind := range notOfKubernetes {
+		skipped[kind] = struct{}{}
+	}
+	v, err := validator.New([]string{schemas(t)}, validator.Opts{Strict: true, SkipKinds: skipped})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// Everything that the chart renders, by whatever values, is as Kubernetes' API describes it, and has no field that it
+// does not. kubeconform says so, which also sees a field that is there twice.
+func TestSchemas(t *testing.T) {
+	kubeconform := strict(t)
+	for _, helm := range []string{"helm3", "helm4"} {
+		skipped, templates, checked := map[string]bool{}, map[string]bool{}, 0
+		for name, values := range configurations {
+			manifests := template(t, helm, dir(), values...)
+			for _, match := range regexp.MustCompile(`(?m)^# Source: .*/templates/(.*)$`).FindAllStringSubmatch(manifests, -1) {
+				templates[match[1]] = true
+			}
+			for _, result := range kubeconform.Validate(name, io.NopCloser(strings.NewReader(manifests))) {
+				what, _ := result.Resource.Signature()
+				switch result.Status {
+				case validator.Valid:
+					checked++
+				case validator.Skipped:
+					skipped[what.GroupVersionKind()] = true
+				case validator.Empty:
+				default:
+					t.Errorf("%s: %s %s: %v", name, what.Kind, what.Name, result.Err)
+				}
+			}
+		}
+		if got := slices.Sorted(maps.Keys(skipped)); !slices.Equal(got, notOfKubernetes) {
+			t.Errorf("not of Kubernetes' API are %q, and said to be %q", got, notOfKubernetes)
+		}
+		all, err := filepath.Glob(filepath.Join(dir(), "templates", "*.yaml"))
+		if err != nil || len(all) != len(templates) || checked < 100 {
+			t.Errorf("%v, %d objects of %d of %d templates were checked", err, checked, len(templates), len(all))
+		}
+		t.Logf("%s: %d objects of %d templates", helm, checked, len(templates))
+	}
+}
+
+// ofAnyName are the fields whose own fields have whatever names the author likes.
+var ofAnyName = []string{"Service.spec.selector", "annotations", "data", "hard", "labels", "limits", "matchLabels",
+	"nodeSelector", "requests"}
+
+// A field that is misspelt makes it red, wherever it stands.
+func TestSchemasSeeMisspeltFields(t *testing.T) {
+	kubeconform := strict(t)
+	seen, free := map[string]bool{}, map[string]bool{}
+	for _, values := range configurations {
+		for document := range strings.SplitSeq("\n"+template(t, "helm4", dir(), values...), "\n---\n") {
+			var o map[string]any
+			if err := yaml.Unmarshal([]byte(document), &o); err != nil {
+				t.Fatalf("%v in\n%s", err, document)
+			}
+			if o == nil || slices.Contains(notOfKubernetes, fmt.Sprintf("%s/%s", o["apiVersion"], o["kind"])) {
+				continue
+			}
+			misspell(o, fmt.Sprint(o["kind"]), func(path, parent string) {
+				for _, name := range ofAnyName {
+					if parent == name || strings.HasSuffix(parent, "."+name) {
+						free[name] = true
+						return
+					}
+				}
+				if seen[path] {
+					return
+				}
+				seen[path] = true
+				text, err := yaml.Marshal(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if result := kubeconform.ValidateResource(resource.Resource{Bytes: text}); result.Err == nil {
+					t.Errorf("%s is taken", path)
+				}
+			})
+		}
+	}
+	if got := slices.Sorted(maps.Keys(free)); len(seen) < 200 || !slices.Equal(got, ofAnyName) {
+		t.Errorf("%d fields; of any name are those of %q, and said to be those of %q", len(seen), got, ofAnyName)
+	}
+	t.Logf("%d fields", len(seen))
+}
+
+// misspell calls a function with each field of an object, and of what is in it, misspelt, one at a time.
+func misspell(value any, path string, each func(path, parent string)) {
+	switch value := value.(type) {
+	case []any:
+		for _, v := range value {
+			misspell(v, path, each)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(value)) {
+			v := value[key]
+			delete(value, key)
+			value[key+"s"] = v
+			each(path+"."+key, path)
+			delete(value, key+"s")
+			value[key] = v
+			misspell(v, path+"."+key, each)
+		}
+	}
+}
+
+// One misspelt field in a template makes it red, and it is named.
+func TestSchemasSeeMisspeltTemplate(t *testing.T) {
+	kubeconform, chart := strict(t), filepath.Join(t.TempDir(), name)
+	if err := os.CopyFS(chart, os.DirFS(dir())); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(chart, "templates", "daemonset.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	misspelt := bytes.Replace(text, []byte("terminationGracePeriodSeconds:"), []byte("terminationGracePeriodSecond:"), 1)
+	if err := os.WriteFile(file, misspelt, 0o644); err != nil || bytes.Equal(text, misspelt) {
+		t.Fatalf("%v, changed: %t", err, !bytes.Equal(text, misspelt))
+	}
+	found := []string{}
+	for _, result := range kubeconform.Validate(file, io.NopCloser(strings.NewReader(template(t, "helm4", chart)))) {
+		if result.Err != nil {
+			found = append(found, result.Err.Error())
+		}
+	}
+	if len(found) != 1 || !strings.Contains(found[0], "'terminationGracePeriodSecond'") {
+		t.Errorf("%q", found)
+	}
+}
