@@ -65,6 +65,18 @@ compare: ## measure this beside istio-init and Istio CNI, with real Istio, for u
 images: ## build the container images into dist/images; options: IMAGES='--platform linux/amd64,linux/arm64 --push REGISTRY'
 	@scripts/images.sh $(IMAGES)
 
+# VERSION is that of the chart unless the command line says otherwise
+released := $(if $(filter command line,$(origin VERSION)),--version $(VERSION))
+
+.PHONY: release
+release: ## make all files of a release of this commit in dist/release, signed if COSIGN_PRIVATE_KEY is set; options: VERSION=1.2.3 PUSH=registry
+	@scripts/release.sh build $(released)
+	@$(if $(PUSH),scripts/release.sh push --registry $(PUSH) $(released))
+
+.PHONY: release-check
+release-check: ## verify that, make it again from a fresh clone, and compare every byte; options: VERSION=1.2.3 KEY=cosign.pub
+	@scripts/release.sh check $(released) $(if $(KEY),--key $(KEY))
+
 .PHONY: bench
 bench: ## measure ADD and DEL against a plugin that only echoes, the agent, and the pure core (root); options: N=60 BURSTS=16,64,256 IDLE=5m
 	go -C conformance run ./bench/plugin $(if $(N),-n $(N)) $(if $(BURSTS),-bursts $(BURSTS))

@@ -64,9 +64,11 @@ func TestDecisions(t *testing.T) {
 // What the forge runs is what anybody runs.
 func TestForge(t *testing.T) {
 	workflow := read(t, filepath.Join(root, ".github", "workflows", "ci.yml"))
-	for _, command := range []string{"- run: .ci/run\n", "- run: make vulncheck\n"} {
+	workflow += read(t, filepath.Join(root, ".github", "workflows", "release.yml"))
+	for _, command := range []string{"- run: .ci/run\n", "- run: make vulncheck\n", "- run: make release VERSION=",
+		"- run: make release-check VERSION=", "scripts/release.sh push --version "} {
 		if !strings.Contains(workflow, command) {
-			t.Errorf("the workflow does not have %q", command)
+			t.Errorf("no workflow has %q", command)
 		}
 	}
 	for _, name := range []string{"OWNERS", ".editorconfig", ".github/PULL_REQUEST_TEMPLATE.md",

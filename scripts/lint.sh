@@ -17,6 +17,8 @@ go vet ./...
 "$bin/golangci-lint" run ./...
 go -C conformance vet ./...
 (cd conformance && "$bin/golangci-lint" run --config ../.golangci.yml ./...)
-(cd scripts/images && "$bin/golangci-lint" run --config ../../.golangci.yml ./...)
+for module in images release; do
+	(cd "scripts/$module" && "$bin/golangci-lint" run --config ../../.golangci.yml ./...)
+done
 git ls-files '*.sh' .ci/run | xargs shellcheck -x
 git ls-files '*.yaml' '*.yml' | xargs yamllint --strict

@@ -17,7 +17,7 @@ ls -d "$cache"/kubernetes-* >/dev/null 2>&1 || need_space 10 "$cache" "$(go env 
 
 vet() {
 	local failed=0 module
-	for module in . conformance scripts/images; do
+	for module in . conformance scripts/images scripts/release; do
 		go -C "$module" vet ./... || failed=1
 	done
 	return $failed
@@ -47,6 +47,7 @@ stage vet "" vet
 stage product "" go test -p 1 -count 1 -timeout 20m ./... "$@"
 stage scripts "" scripts/lib_test.sh
 stage scripts/images "" go -C scripts/images test -count 1 ./... "$@"
+stage scripts/release "" go -C scripts/release test -count 1 ./... "$@"
 stage "programs to test with" "" programs
 # Black box, all but e2e, which needs more of the machine: make e2e
 conformance() { go -C conformance test -p 1 -count 1 -timeout 20m "$@"; }

@@ -12,7 +12,7 @@ bin=$cache/govulncheck-$version
 install() { GOBIN=$1 go install "golang.org/x/vuln/cmd/govulncheck@$version"; }
 once "$bin" "govulncheck $version" install
 status=0
-for module in . scripts/images; do
+for module in . scripts/images scripts/release; do
 	output=$("$bin/govulncheck" -C "$module" ${GOVULNDB:+-db "$GOVULNDB"} ./... 2>&1) || status=$?
 	printf '%s\n' "$output"
 	case $status in

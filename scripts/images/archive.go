@@ -1,15 +1,9 @@
 package main
 
 import (
-	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -19,6 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/istio-pod-network/controller/scripts/images/ocitar"
 )
 
 // deliver writes an archive of an image for all platforms, and pushes the image where that is asked for.
@@ -74,51 +69,12 @@ func (o options) writeArchive(path, repository, version string, built []v1.Image
 	if err != nil {
 		return err
 	}
-	return pack(dir, path)
-}
-
-// pack writes a tar of a directory's files, in order, and nothing of where or when.
-func pack(dir, path string) error {
-	var files []string
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.Type().IsRegular() {
-			files = append(files, path)
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	slices.Sort(files)
-	out, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	w := tar.NewWriter(out)
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		relative, err := filepath.Rel(dir, file)
-		if err != nil {
-			return err
-		}
-		if err := w.WriteHeader(&tar.Header{Name: relative, Mode: 0o644, Size: int64(len(data)),
-			Format: tar.FormatPAX}); err != nil {
-			return err
-		}
-		if _, err := w.Write(data); err != nil {
-			return err
-		}
-	}
-	return errors.Join(w.Close(), out.Close())
+	return ocitar.Pack(dir, path)
 }
 
 // readArchive is the only image of a tar of an OCI image layout, which is unpacked into a directory that has to stay.
 func readArchive(path, dir string) (v1.Image, error) {
-	if err := unpack(path, dir); err != nil {
+	if err := ocitar.Unpack(path, dir); err != nil {
 		return nil, fmt.Errorf("reading %q: %w", path, err)
 	}
 	all, err := layout.ImageIndexFromPath(dir)
@@ -133,40 +89,4 @@ func readArchive(path, dir string) (v1.Image, error) {
 		return nil, fmt.Errorf("%d images in %q, want one", len(manifest.Manifests), path)
 	}
 	return all.Image(manifest.Manifests[0].Digest)
-}
-
-// unpack undoes pack. Names that lead out of the directory are refused by os.Root.
-func unpack(path, dir string) error {
-	in, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
-	for r := tar.NewReader(in); ; {
-		header, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if header.Typeflag != tar.TypeReg {
-			continue
-		}
-		data, err := io.ReadAll(r)
-		if err == nil {
-			err = root.MkdirAll(filepath.Dir(header.Name), 0o755)
-		}
-		if err == nil {
-			err = root.WriteFile(header.Name, data, 0o644)
-		}
-		if err != nil {
-			return err
-		}
-	}
 }

@@ -1,0 +1,127 @@
+package docs
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// releases is the list of all that was released, as scripts/release.sh record writes it.
+type releases struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Releases   []struct {
+		Version, Commit, Date, Go string
+		Artifacts, Files          map[string]string
+	} `json:"releases"`
+}
+
+// problems are what is wrong with a list, with the changelog and the version of the tree beside it.
+func (l releases) problems(changelog, tree string) (list []string) {
+	bad := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	if l.APIVersion != "pod-network-controller.istio.io/v1" || l.Kind != "ReleaseList" {
+		bad("it is %s %s", l.APIVersion, l.Kind)
+	}
+	sum, later := regexp.MustCompile(`^(sha256:)?[0-9a-f]{64}$`), tree
+	for _, r := range l.Releases {
+		for what, form := range map[string]struct{ text, pattern string }{
+			"version": {r.Version, `\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?`}, "commit": {r.Commit, `[0-9a-f]{40}`},
+			"date": {r.Date, `20\d\d-[01]\d-[0-3]\d`}, "go": {r.Go, `go1\.\d+(\.\d+)?`},
+		} {
+			if !regexp.MustCompile("^" + form.pattern + "$").MatchString(form.text) {
+				bad("%s: %s %q", r.Version, what, form.text)
+			}
+		}
+		if !older(r.Version, later) {
+			bad("%s comes before %s", r.Version, later)
+		}
+		later = r.Version
+		if !strings.Contains(changelog, "\n## "+r.Version+"\n") {
+			bad("%s: the changelog does not know it", r.Version)
+		}
+		if len(r.Artifacts) != 3 || len(r.Files) != 15 {
+			bad("%s: %d artifacts and %d files", r.Version, len(r.Artifacts), len(r.Files))
+		}
+		for _, values := range []map[string]string{r.Artifacts, r.Files} {
+			for _, name := range slices.Sorted(maps.Keys(values)) {
+				if !sum.MatchString(values[name]) {
+					bad("%s: %s has the checksum %q", r.Version, name, values[name])
+				}
+			}
+		}
+	}
+	return list
+}
+
+// older says whether a version comes before another. A pre-release is older than its release.
+func older(a, b string) bool {
+	var left, right [3]int
+	coreA, preA, _ := strings.Cut(a, "-")
+	coreB, preB, _ := strings.Cut(b, "-")
+	_, _ = fmt.Sscanf(coreA, "%d.%d.%d", &left[0], &left[1], &left[2])
+	_, _ = fmt.Sscanf(coreB, "%d.%d.%d", &right[0], &right[1], &right[2])
+	if order := slices.Compare(left[:], right[:]); order != 0 {
+		return order < 0
+	}
+	return preB == "" && preA != "" || preA != "" && preA < preB
+}
+
+// Each release in the list is one that can be verified, the newest first, and the tree is a later one.
+func TestReleases(t *testing.T) {
+	var l releases
+	if err := json.Unmarshal([]byte(read(t, "releases.json")), &l); err != nil {
+		t.Fatal(err)
+	}
+	match := regexp.MustCompile(`(?m)^version: (\S+)$`).FindStringSubmatch(
+		read(t, "../chart/istio-pod-network-controller/Chart.yaml"))
+	if match == nil {
+		t.Fatal("the chart has no version")
+	}
+	for _, problem := range l.problems(read(t, "../CHANGELOG.md"), match[1]) {
+		t.Error(problem)
+	}
+}
+
+// The test above refuses what it should.
+func TestReleasesRefused(t *testing.T) {
+	sums := func(n int, value string) string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf("%q: %q", fmt.Sprint("f", i), value))
+		}
+		return "{" + strings.Join(list, ", ") + "}"
+	}
+	good := `{"apiVersion": "pod-network-controller.istio.io/v1", "kind": "ReleaseList", "releases": [` +
+		`{"version": "1.1.0", "commit": "` + strings.Repeat("a", 40) + `", "date": "2026-01-02", "go": "go1.26.6", ` +
+		`"artifacts": ` + sums(3, "sha256:"+strings.Repeat("0", 64)) + `, ` +
+		`"files": ` + sums(15, strings.Repeat("1", 64)) + `}]}`
+	for _, c := range []struct{ from, to, tree, want string }{
+		{"", "", "1.2.0", ""},
+		{"", "", "1.1.0", "1.1.0 comes before 1.1.0"},
+		{"", "", "1.1.0-rc.1", "1.1.0 comes before 1.1.0-rc.1"},
+		{"ReleaseList", "List", "1.2.0", "it is "},
+		{"aaaa", "main", "1.2.0", "commit"},
+		{"2026-01-02", "yesterday", "1.2.0", "date"},
+		{`"go1.26.6"`, `"1.26.6"`, "1.2.0", `go "1.26.6"`},
+		{"sha256:00", "", "1.2.0", "f0 has the checksum"},
+		{`"f14": `, `"f0": `, "1.2.0", "14 files"},
+		{`"1.1.0"`, `"1.0.1"`, "1.2.0", "the changelog does not know it"},
+	} {
+		var l releases
+		if err := json.Unmarshal([]byte(strings.ReplaceAll(good, c.from, c.to)), &l); c.from != "" && err != nil {
+			t.Fatal(err)
+		} else if c.from == "" {
+			if err := json.Unmarshal([]byte(good), &l); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := strings.Join(l.problems("\n## 1.1.0\n", c.tree), "\n")
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%q for %q, tree %s: %q, want %q", c.to, c.from, c.tree, got, c.want)
+		}
+	}
+}

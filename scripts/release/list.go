@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+)
+
+// listFile is where the releases are listed, from the repository.
+const listFile = "docs/releases.json"
+
+// releaseList is that file.
+type releaseList struct {
+	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind"`
+	Releases   []releaseEntry `json:"releases"` // the newest first
+}
+
+// releaseEntry is one of them.
+type releaseEntry struct {
+	Version   string            `json:"version"`
+	Commit    string            `json:"commit"`
+	Date      string            `json:"date"`      // of the commit
+	Go        string            `json:"go"`        // what compiled it
+	Artifacts map[string]string `json:"artifacts"` // images and chart in a registry, by digest
+	Files     map[string]string `json:"files"`     // by SHA-256
+}
+
+func readList(root string) (l releaseList, err error) {
+	text, err := os.ReadFile(filepath.Join(root, listFile))
+	if err == nil {
+		err = json.Unmarshal(text, &l)
+	}
+	return l, err
+}
+
+// find returns the entry of a version, or nil.
+func (l releaseList) find(version string) *releaseEntry {
+	for n := range l.Releases {
+		if l.Releases[n].Version == version {
+			return &l.Releases[n]
+		}
+	}
+	return nil
+}
+
+// record adds a release to the list. Once it is there it does not change.
+func (o options) record(ctx context.Context) error {
+	made, err := o.verifyFiles()
+	if err != nil {
+		return err
+	}
+	l, err := readList(o.root)
+	if err != nil {
+		return err
+	}
+	if l.find(made.version) != nil {
+		o.say("release: %s has %s already", listFile, made.version)
+		return nil
+	}
+	if _, err := o.git(ctx, "merge-base", "--is-ancestor", made.commit, "HEAD"); err != nil {
+		return notWellf("commit %s is not in the history of what is checked out", made.commit)
+	}
+	date, err := o.git(ctx, "log", "-1", "--date=format-local:%Y-%m-%d", "--format=%cd", made.commit)
+	if err != nil {
+		return err
+	}
+	files, err := sumAll(o.dir)
+	if err != nil {
+		return err
+	}
+	l.Releases = append([]releaseEntry{{Version: made.version, Commit: made.commit, Date: date, Go: made.toolchain,
+		Artifacts: made.artifacts, Files: files}}, l.Releases...)
+	text, err := json.MarshalIndent(l, "", "  ")
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(filepath.Join(o.root, listFile), append(text, '\n'), 0o644))
+}

@@ -1,0 +1,202 @@
+// Command release makes everything that a release of the project has, so that the same commit gives the same bytes; it
+// signs and pushes that, and verifies what somebody else has made.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+const help = `release: makes everything that a release has, from the commit that is checked out
+
+Usage: scripts/release.sh COMMAND [flags]
+
+  build   write all files of the release into --dir, and sign them if there is a key
+  verify  compare the files in --dir with their checksums, and the signature with a key;
+          with --registry also what that registry has
+  check   verify, build the same commit again from a fresh clone, and compare every byte
+  push    push images and chart to --registry, and sign them there
+  record  write the release's commit and checksums into docs/releases.json
+
+Flags:
+`
+
+const examples = `
+A key comes from the environment: COSIGN_PRIVATE_KEY is its text (PEM, as "cosign
+generate-key-pair" writes it), COSIGN_PASSWORD its password. Whoever has no private key verifies
+with --key or COSIGN_PUBLIC_KEY. No other host is asked than the registry.
+
+Examples:
+  scripts/release.sh build --version 1.2.3
+  scripts/release.sh check --version 1.2.3 --key cosign.pub
+  scripts/release.sh push --version 1.2.3 --registry registry.example.com/mesh
+  scripts/release.sh verify --version 1.2.3 --key cosign.pub --registry registry.example.com/mesh
+
+It ends with 0 if all is well, 1 if not, 2 after wrong usage, 3 if something could not be asked or
+done.
+`
+
+// options are what the command line and the environment say.
+type options struct {
+	root     string // of the repository
+	command  string
+	version  string
+	dir      string
+	key      string
+	registry string
+	unsigned bool
+
+	env func(string) string
+	out io.Writer // what a person reads
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	o, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		err = o.run(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "release:", err)
+	}
+	os.Exit(status(err))
+}
+
+// notWell is what was looked at, and is not as it should be.
+type notWell struct{ error }
+
+func (e notWell) Unwrap() error { return e.error }
+
+func notWellf(format string, args ...any) error { return notWell{fmt.Errorf(format, args...)} }
+
+// misuse is a command line, or an environment, that cannot be meant.
+type misuse struct{ error }
+
+func misusef(format string, args ...any) error {
+	return misuse{fmt.Errorf(format+" (see --help)", args...)}
+}
+
+// status is how the program ends.
+func status(err error) int {
+	var bad notWell
+	var wrong misuse
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &bad):
+		return 1
+	case errors.As(err, &wrong):
+		return 2
+	}
+	return 3
+}
+
+// parse reads the command line. The command stands before or after the flags.
+func parse(args []string) (o options, err error) {
+	o.env, o.out = os.Getenv, os.Stdout
+	f := flag.NewFlagSet("release", flag.ContinueOnError)
+	f.Usage = func() {}
+	f.SetOutput(io.Discard)
+	f.StringVar(&o.root, "root", ".", "`directory` of the repository")
+	f.StringVar(&o.version, "version", "", "`version` of the release (default that of the chart)")
+	f.StringVar(&o.dir, "dir", "", "`directory` of the release's files (default dist/release/VERSION)")
+	f.StringVar(&o.key, "key", "", "`file` with the public key (default: see below)")
+	f.StringVar(&o.registry, "registry", "", "`registry`, such as registry.example.com/mesh")
+	f.BoolVar(&o.unsigned, "unsigned", false, "do without a key: verify checksums alone, push without signatures")
+	for rest := args; ; {
+		if err := f.Parse(rest); errors.Is(err, flag.ErrHelp) {
+			f.SetOutput(os.Stdout)
+			fmt.Print(help)
+			f.PrintDefaults()
+			fmt.Print(examples)
+			return o, err
+		} else if err != nil {
+			return o, misuse{err}
+		}
+		if f.NArg() == 0 {
+			break
+		}
+		if o.command != "" {
+			return o, misusef("unexpected argument %q", f.Arg(0))
+		}
+		o.command, rest = f.Arg(0), f.Args()[1:]
+	}
+	return o, o.complete()
+}
+
+// commands by name; each needs a registry or may have one.
+var commands = map[string]struct {
+	run              func(options, context.Context) error
+	needs, mayHaveIt bool
+}{
+	"build":  {run: options.build},
+	"verify": {run: options.verify, mayHaveIt: true},
+	"check":  {run: options.check},
+	"push":   {run: options.push, needs: true, mayHaveIt: true},
+	"record": {run: options.record},
+}
+
+func (o *options) complete() (err error) {
+	c, known := commands[o.command]
+	switch {
+	case !known:
+		return misusef("command: invalid value %q; valid: build, verify, check, push, record", o.command)
+	case c.needs && o.registry == "":
+		return misusef("%s needs --registry", o.command)
+	case !c.mayHaveIt && o.registry != "":
+		return misusef("%s has no --registry", o.command)
+	}
+	o.registry = strings.TrimSuffix(o.registry, "/")
+	if _, err := name.NewRepository(o.registry + "/image"); o.registry != "" &&
+		(err != nil || strings.Contains(o.registry, "://")) {
+		return misusef("--registry: invalid value %q; valid: a registry without a scheme, such as "+
+			"registry.example.com/mesh", o.registry)
+	}
+	if o.root, err = filepath.Abs(o.root); err != nil {
+		return err
+	}
+	if o.version == "" {
+		c, err := readChart(o.root)
+		if err != nil {
+			return err
+		}
+		o.version = c.Version
+	}
+	if !versionForm.MatchString(o.version) {
+		return misusef("--version: invalid value %q; valid: a semantic version, such as 1.2.3", o.version)
+	}
+	if o.dir == "" {
+		o.dir = filepath.Join(o.root, "dist", "release", o.version)
+	}
+	o.dir, err = filepath.Abs(o.dir)
+	return err
+}
+
+func (o options) run(ctx context.Context) error { return commands[o.command].run(o, ctx) }
+
+// say tells a person how far it is.
+func (o options) say(format string, args ...any) { fmt.Fprintf(o.out, format+"\n", args...) }
+
+// run runs a command; what it says goes to standard error.
+func run(cmd *exec.Cmd) error {
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Base(cmd.Path), err)
+	}
+	return nil
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// sumOf is a file's SHA-256.
+func sumOf(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// sumAll are those of all files of a directory but the list of them and its signature.
+func sumAll(dir string) (map[string]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	sums := map[string]string{}
+	for _, e := range entries {
+		if e.Name() == sumsFile || e.Name() == signatureFile {
+			continue
+		}
+		if sums[e.Name()], err = sumOf(filepath.Join(dir, e.Name())); err != nil {
+			return nil, err
+		}
+	}
+	return sums, nil
+}
+
+// writeSums writes the list, as sha256sum does.
+func writeSums(dir string) error {
+	sums, err := sumAll(dir)
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	for _, name := range sorted(sums) {
+		fmt.Fprintf(&text, "%s  %s\n", sums[name], name)
+	}
+	return os.WriteFile(filepath.Join(dir, sumsFile), text.Bytes(), 0o644)
+}
+
+var sumLine = regexp.MustCompile(`^([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9._-]*)\n$`)
+
+// readSums reads the list.
+func readSums(dir string) (map[string]string, error) {
+	text, err := os.ReadFile(filepath.Join(dir, sumsFile))
+	if err != nil {
+		return nil, err
+	}
+	sums := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		match := sumLine.FindStringSubmatch(line)
+		if match == nil {
+			return nil, notWellf("%s has a line %q, which is no checksum", sumsFile, line)
+		}
+		sums[match[2]] = match[1]
+	}
+	return sums, nil
+}
+
+// differences says what of two lists of checksums is not the same.
+func differences(want, got map[string]string, wanted, found string) error {
+	all := maps.Clone(want)
+	maps.Copy(all, got)
+	var list []error
+	for _, name := range sorted(all) {
+		switch a, b := want[name], got[name]; {
+		case a == "":
+			list = append(list, fmt.Errorf("%s is in %s alone", name, found))
+		case b == "":
+			list = append(list, fmt.Errorf("%s is in %s alone", name, wanted))
+		case a != b:
+			list = append(list, fmt.Errorf("%s: SHA-256 %s in %s, %s in %s", name, a, wanted, b, found))
+		}
+	}
+	if len(list) > 0 {
+		return notWell{errors.Join(list...)}
+	}
+	return nil
+}
+
+// verify looks whether the files are those that were signed.
+func (o options) verify(ctx context.Context) error {
+	made, err := o.verifyFiles()
+	if err != nil {
+		return err
+	}
+	if o.registry != "" {
+		if err := o.verifyRegistry(ctx, made); err != nil {
+			return err
+		}
+		o.say("release: %s has %s of commit %s", o.registry, made.version, made.commit)
+	}
+	return nil
+}
+
+// verifyFiles does so for those of the directory.
+func (o options) verifyFiles() (made origin, err error) {
+	v, err := o.verifier()
+	if err != nil {
+		return made, err
+	}
+	if v != nil {
+		if err := verifySigned(v, o.dir); err != nil {
+			return made, err
+		}
+	}
+	want, err := readSums(o.dir)
+	if err != nil {
+		return made, err
+	}
+	got, err := sumAll(o.dir)
+	if err != nil {
+		return made, err
+	}
+	if err := differences(want, got, sumsFile, o.dir); err != nil {
+		return made, err
+	}
+	if made, err = readProvenance(o.dir); err != nil {
+		return made, err
+	}
+	if made.version != o.version {
+		return made, notWellf("%s is release %s, not %s", o.dir, made.version, o.version)
+	}
+	known, err := readList(o.root)
+	if err != nil {
+		return made, err
+	}
+	if listed := known.find(o.version); listed != nil {
+		if listed.Commit != made.commit {
+			return made, notWellf("%s: %s is commit %s, and this one is %s", listFile, o.version, listed.Commit, made.commit)
+		}
+		if err := differences(listed.Files, got, listFile, o.dir); err != nil {
+			return made, err
+		}
+	}
+	judged := "signed by that key"
+	if v == nil {
+		judged = "whose signature was not looked at"
+	}
+	o.say("release: %d files of %s, commit %s, %s", len(got), made.version, made.commit, judged)
+	return made, nil
+}
+
+// check makes the release again from a fresh clone, by the commit's own program, and compares all but the signatures.
+func (o options) check(ctx context.Context) error {
+	made, err := o.verifyFiles()
+	if err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp("", "istio-pod-network-check-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	clone, again := filepath.Join(work, "clone"), filepath.Join(work, "again")
+	for _, args := range [][]string{
+		{"clone", "--quiet", "--no-hardlinks", "--no-checkout", o.root, clone},
+		{"-C", clone, "checkout", "--quiet", "--detach", made.commit},
+	} {
+		if err := run(exec.CommandContext(ctx, "git", args...)); err != nil {
+			return fmt.Errorf("cloning commit %s of %s: %w", made.commit, o.root, err)
+		}
+	}
+	o.say("release: building %s again, with %s", made.version, made.toolchain)
+	cmd := exec.CommandContext(ctx, filepath.Join(clone, "scripts", "release.sh"), "build", "--version", made.version,
+		"--dir", again, "--unsigned")
+	cmd.Env = source{}.environment("GOTOOLCHAIN=" + made.toolchain)
+	if err := run(cmd); err != nil {
+		return fmt.Errorf("building it again: %w", err)
+	}
+	want, err := sumAll(o.dir)
+	if err != nil {
+		return err
+	}
+	got, err := sumAll(again)
+	if err != nil {
+		return err
+	}
+	if err := differences(want, got, o.dir, "the second build"); err != nil {
+		return fmt.Errorf("built again, it is another release: %w", err)
+	}
+	o.say("release: %d files are the same byte for byte", len(got))
+	return nil
+}
