@@ -96,6 +96,10 @@ pictures: ## draw the pictures in docs/pictures, and write the golden tables of 
 	go test ./plugin/trace -run 'TestPictures|TestTables' -update
 	go test ./docs -run TestDiagrams -update
 
+.PHONY: site
+site: ## make the documentation a static site, in dist/site
+	@scripts/site.sh
+
 .PHONY: chart-docs
 chart-docs: ## write the table in the chart's README and the schema's descriptions anew, of the comments in values.yaml
 	go -C conformance test ./internal/chartdocs -update

@@ -107,6 +107,21 @@ func TestEveryPageIsFound(t *testing.T) {
 	}
 }
 
+// What belongs to an item of a list is indented by four columns, and an item that ends with a paragraph of its own has
+// an empty line behind it: the site's Markdown takes it for the text's own below the list otherwise, or the next item
+// for a part of that paragraph.
+func TestListsAreIndented(t *testing.T) {
+	part := regexp.MustCompile(`\n\n {1,3}\S.*|\n {1,3}(?:[-*]|\d+\.|!\[.*\)) .*|` +
+		`\n\n    \S.*(?:\n +\S.*)*\n(?:[-*]|\d+\.) .*`)
+	for _, page := range all(t) {
+		text := regexp.MustCompile("(?s)```.*?\n```").ReplaceAllString(read(t, page), "")
+		for _, lines := range part.FindAllString(text, -1) {
+			t.Errorf("%s: indent it by four columns, and leave a line empty before what is no part of it: %q", page,
+				strings.TrimSpace(lines))
+		}
+	}
+}
+
 // longest is how many lines a page may have that is read from beginning to end. The reference is looked up.
 const longest = 250
 
