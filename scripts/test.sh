@@ -51,7 +51,7 @@ stage scripts/release "" go -C scripts/release test -count 1 ./... "$@"
 stage "programs to test with" "" programs
 # Black box, all but e2e, which needs more of the machine: make e2e
 conformance() { go -C conformance test -p 1 -count 1 -timeout 20m "$@"; }
-for package in internal/... bench/... cni playground schemas shapes shop; do
+for package in internal/... bench/... cni pages playground schemas shapes shop; do
 	stage "conformance/$package" "" conformance "./$package" "$@"
 done
 stage conformance/node "" conformance ./node -skip '^TestCRIO' "$@"

@@ -97,7 +97,11 @@ func described(c *cobra.Command) string {
 	fmt.Fprintf(&text, "\n## %s\n\n%s\n\n```\n%s\n```\n", c.CommandPath(), c.Long, c.UseLine())
 	if c.Example != "" {
 		examples := strings.ReplaceAll(strings.TrimPrefix(c.Example, "  "), "\n  ", "\n")
-		fmt.Fprintf(&text, "\nExamples:\n\n```sh\n%s\n```\n", examples)
+		text.WriteString("\nExamples:\n\n")
+		if strings.Contains(examples, "| jq ") {
+			text.WriteString("<!-- stand-ins for jq: not every machine has it -->\n")
+		}
+		fmt.Fprintf(&text, "```sh\n%s\n```\n", examples)
 	}
 	var rows []string
 	c.LocalFlags().VisitAll(func(f *pflag.Flag) {

@@ -1,0 +1,596 @@
+package pages
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"mvdan.cc/sh/v3/expand"
+	"mvdan.cc/sh/v3/interp"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+)
+
+// What can become of a command.
+const (
+	ran      = "ran"
+	rendered = "were rendered by Helm"
+	checked  = "were held against the program's own flags"
+	stoodFor = "had a stand-in"
+	parsed   = "were parsed only"
+)
+
+// reader pastes the blocks of a page, one after the other, into one shell.
+type reader struct {
+	t     *testing.T
+	dir   string // the shell's
+	shell *interp.Runner
+	block block
+	used  map[string]bool // stand-ins of this block
+	count map[string]int
+	wrong []string // what cannot be pasted, and why
+}
+
+// ordinary are programs of any system, which run.
+var ordinary = []string{"cat", "grep", "hostname", "sed"}
+
+// answers is what programs print that a page reads the output of.
+var answers = map[string]string{
+	"helm list": `[{"app_version": "1.31.0"}]`, "helm get": "pilot: {}\n", "jq": "1.31.0\n",
+}
+
+// ofTree are files of the repository, as a page names them.
+var ofTree = regexp.MustCompile(`^(\./)?(agent|chart|conformance|docs|scripts)/`)
+
+// files are what a reader has beside the tree.
+var files = map[string]string{
+	"values.yaml":  "image: {registry: registry.example.com/mesh}\n",
+	"network.json": `{"type": "istio-pod-network"}`,
+	"entry.json":   `{"type": "istio-pod-network"}`,
+	"deployment.yaml": "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: cart, namespace: shop}\nspec:\n" +
+		"  selector: {matchLabels: {app: cart}}\n  template:\n    metadata: {labels: {app: cart}}\n" +
+		"    spec: {containers: [{name: app, image: app}]}\n",
+	"istiod.yaml": "pilot: {}\n", "cart.yaml": "# a pod\n", "cosign.key": "a key\n",
+}
+
+// given are variables that another page has had the reader of a page set.
+var given = map[string][]string{
+	"docs/getting-started-eks.md":       {"ISTIO=1.31.0", "VERSION=0.1.0"},
+	"docs/getting-started-openshift.md": {"ISTIO=1.31.0", "VERSION=0.1.0"},
+}
+
+func newReader(t *testing.T, page string) *reader {
+	t.Helper()
+	r := &reader{t: t, dir: t.TempDir(), count: map[string]int{}}
+	for _, name := range []string{"agent", "chart", "conformance", "docs", "plugin", "Makefile"} {
+		target, err := filepath.Abs(filepath.Join(build.Root(), name))
+		if err == nil {
+			err = os.Symlink(target, filepath.Join(r.dir, name))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pod, err := os.ReadFile(r.pod())
+	if err == nil {
+		err = os.WriteFile(filepath.Join(r.dir, "pod.yaml"), pod, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.shell, err = interp.New(interp.Dir(r.dir), interp.StdIO(nil, io.Discard, io.Discard), interp.Params("-u"),
+		interp.Env(expand.ListEnviron(append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.dir,
+			"ISTIO_CHARTS=https://example.com/charts", "KUBECONFIG=" + filepath.Join(r.dir, "none")}, given[page]...)...)),
+		interp.OpenHandler(r.open),
+		interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return r.call }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// pod is what the cluster of the reader has: a pod that explain and trace know.
+func (r *reader) pod() string {
+	return filepath.Join(build.Root(), "agent", "ctl", "trace", "testdata", "pod.yaml")
+}
+
+func (r *reader) fail(format string, args ...any) {
+	r.wrong = append(r.wrong, r.block.place+": "+fmt.Sprintf(format, args...))
+}
+
+// paste has the shell run a block.
+func (r *reader) paste(b block) {
+	r.block, r.used = b, map[string]bool{}
+	file, err := parse(b.place, b.text)
+	if err != nil {
+		r.fail("a shell does not understand it: %v", err)
+		return
+	}
+	programs := programsOf(file)
+	if left := skipped(b, programs); len(left) > 0 {
+		r.fail("%q can be checked here, and no page leaves them out", left)
+	}
+	if b.notRun != "" {
+		r.count[parsed] += len(file.Stmts)
+		return
+	}
+	for _, stmt := range file.Stmts {
+		if err := r.shell.Run(r.t.Context(), stmt); err != nil {
+			r.fail("line %d of the block ends with %v", stmt.Pos().Line(), err)
+		}
+	}
+	for _, name := range b.standIns {
+		if !r.used[name] {
+			r.fail("it has no %s that a stand-in would be for", name)
+		}
+	}
+}
+
+// open lets the shell write and read in its directory alone.
+func (r *reader) open(ctx context.Context, path string, flag int, perm fs.FileMode) (io.ReadWriteCloser, error) {
+	if !filepath.IsLocal(path) && path != os.DevNull {
+		r.fail("a redirection to %s, which is not the reader's", path)
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrPermission}
+	}
+	return interp.DefaultOpenHandler()(ctx, path, flag, perm)
+}
+
+// call is what becomes of a command.
+func (r *reader) call(ctx context.Context, args []string) error {
+	if args[0] == "sudo" {
+		args = args[1:]
+	}
+	for _, arg := range args {
+		if _, err := os.Stat(filepath.Join(build.Root(), arg)); ofTree.MatchString(arg) && err != nil {
+			r.fail("%s: the tree has no %s", strings.Join(args, " "), arg)
+		}
+	}
+	shell := interp.HandlerCtx(ctx)
+	name, how, err := filepath.Base(args[0]), ran, error(nil)
+	switch {
+	case slices.Contains(r.block.standIns, name):
+		r.used[name] = true
+		how = stoodFor
+		if err = drain(shell); err == nil {
+			_, err = io.WriteString(shell.Stdout, cmp.Or(answers[name], "stand-in\n"))
+		}
+	case name == "oc" && !ofKubectl(args):
+		how, err = r.standInFor(shell, "oc "+subcommand(args))
+	case name == "kubectl", name == "oc":
+		how, err = checked, r.kubectl(shell, args)
+	case name == "helm", name == "helm3", name == "helm4":
+		how, err = r.helm(shell, name, args)
+	case name == "make":
+		how, err = checked, r.make(args)
+	case name == "go":
+		how, err = checked, r.golang(args)
+	case name == "curl":
+		how, err = checked, r.curl(args)
+	case strings.HasPrefix(args[0], "scripts/"):
+		how, err = checked, r.script(shell, args)
+	case name == "istio-pod-networkctl" && args[1] != "status":
+		how, err = r.tool(shell, args)
+	case strings.HasPrefix(name, "istio-pod-network"):
+		how, err = checked, r.ours(args)
+		if name == "istio-pod-networkctl" {
+			_, _ = io.WriteString(shell.Stdout, "{}\n")
+		}
+	case slices.Contains(ordinary, name):
+		err = interp.DefaultExecHandler(0)(ctx, args)
+		if name == "grep" && errors.Is(err, interp.ExitStatus(1)) {
+			err = nil // nothing is found in what a stand-in prints
+		}
+	default:
+		err = fmt.Errorf("nothing here knows it: say above the block <!-- stand-ins for %s: why -->", name)
+	}
+	if err != nil {
+		r.fail("%s: %v", strings.Join(args, " "), err)
+		return nil // the others are looked at, too
+	}
+	r.count[how]++
+	return nil
+}
+
+// drain reads what comes by a pipe, so that who writes it does not fail.
+func drain(shell interp.HandlerContext) error {
+	if pipe, is := shell.Stdin.(*os.File); !is || pipe == nil {
+		return nil
+	}
+	_, err := io.Copy(io.Discard, shell.Stdin)
+	return err
+}
+
+// standInFor is what becomes of a part of a program that the page names as one that has none here.
+func (r *reader) standInFor(shell interp.HandlerContext, what string) (string, error) {
+	if !slices.Contains(r.block.standIns, what) {
+		return "", fmt.Errorf("nothing here knows it: say above the block <!-- stand-ins for %s: why -->", what)
+	}
+	r.used[what] = true
+	_, err := io.WriteString(shell.Stdout, "stand-in\n")
+	return stoodFor, err
+}
+
+// program runs one, and returns what it prints, or what it says as an error.
+func (r *reader) program(stdin io.Reader, name string, args ...string) (string, error) {
+	cmd := exec.Command(filepath.Join(isolated.BinDir(), name), args...)
+	cmd.Dir, cmd.Stdin = r.dir, stdin
+	cmd.Env = append(os.Environ(), "HOME="+r.dir, "KUBECONFIG="+filepath.Join(r.dir, "none"))
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()+out.String()))
+	}
+	return out.String(), nil
+}
+
+// known are the commands that are known to be taken: the pages have many of them more than once.
+var known = map[string]bool{}
+
+// takes fails unless a program of cobra's has the command, and takes its flags.
+func (r *reader) takes(name string, args []string) error {
+	whole := fmt.Sprint(name, args)
+	if known[whole] {
+		return nil
+	}
+	at := len(args)
+	if end := slices.Index(args, "--"); end >= 0 {
+		at = end
+	}
+	out, err := r.program(nil, name, slices.Insert(slices.Clone(args), at, "--help")...)
+	if err != nil {
+		return err
+	}
+	_, usage, _ := strings.Cut(out, "Usage:\n")
+	usage, _, _ = strings.Cut(strings.TrimSpace(usage), "\n")
+	if words := strings.Fields(usage); len(words) < 2 || strings.HasPrefix(words[1], "[") ||
+		slices.Contains(words, "SUBCOMMAND") || slices.Contains(words, "[command]") {
+		return fmt.Errorf("it has no such command: its usage is %q", usage)
+	}
+	known[whole] = true
+	return nil
+}
+
+// subcommand is the first word of a command line that is no flag, and no value of one.
+func subcommand(args []string) string {
+	for i := 1; i < len(args); i++ {
+		switch {
+		case args[i] == "-n", args[i] == "--namespace", args[i] == "--kubeconfig", args[i] == "-C":
+			i++
+		case !strings.HasPrefix(args[i], "-"):
+			return args[i]
+		}
+	}
+	return ""
+}
+
+// onlyOfOc are the commands that oc has and kubectl has not.
+var onlyOfOc = []string{"new-project", "policy", "whoami"}
+
+func ofKubectl(args []string) bool { return !slices.Contains(onlyOfOc, subcommand(args)) }
+
+// flagValues are the values of a flag in a command line, by any of its names.
+func flagValues(args []string, names ...string) (values []string) {
+	for i, arg := range args {
+		if slices.Contains(names, arg) && i+1 < len(args) {
+			values = append(values, args[i+1])
+		}
+		for _, name := range names {
+			if value, is := strings.CutPrefix(arg, name+"="); is {
+				values = append(values, value)
+			}
+		}
+	}
+	return values
+}
+
+// kubectl takes the flags, the files are there, and what is selected by a path is one.
+func (r *reader) kubectl(shell interp.HandlerContext, args []string) error {
+	if err := r.takes("kubectl", args[1:]); err != nil {
+		return err
+	}
+	for _, file := range flagValues(args, "-f", "--filename", "--patch-file") {
+		if file == "-" {
+			if text, err := io.ReadAll(shell.Stdin); err != nil || len(bytes.TrimSpace(text)) == 0 {
+				return errors.Join(errors.New("there is nothing to read"), err)
+			}
+		} else if _, err := os.Stat(filepath.Join(r.dir, file)); err != nil {
+			return err
+		}
+	}
+	out := "stand-in\n"
+	for _, format := range flagValues(args, "-o", "--output") {
+		if strings.HasPrefix(format, "jsonpath=") {
+			if _, err := r.program(nil, "kubectl", "annotate", "--local", "-f", "pod.yaml", "a=b", "-o", format); err != nil {
+				return err
+			}
+		}
+		if format == "yaml" {
+			text, err := os.ReadFile(r.pod())
+			if err != nil {
+				return err
+			}
+			out = string(text)
+		}
+	}
+	_, err := io.WriteString(shell.Stdout, out)
+	return err
+}
+
+// ofUpgrades are flags of helm that a render does not have.
+var ofUpgrades = regexp.MustCompile(`^--(reset-then-reuse-values|take-ownership|server-side(=.*)?)$`)
+
+// helm takes the flags, each Helm of those that the page means, and what is to be installed is rendered.
+func (r *reader) helm(shell interp.HandlerContext, name string, args []string) (string, error) {
+	helms := []string{name}
+	if name == "helm" {
+		helms = []string{"helm3", "helm4"}
+	}
+	for _, helm := range helms {
+		if err := r.takes(helm, args[1:]); err != nil {
+			return "", fmt.Errorf("%s: %w", helm, err)
+		}
+	}
+	if verb := args[1]; verb != "install" && verb != "upgrade" && verb != "template" {
+		_, err := io.WriteString(shell.Stdout, cmp.Or(answers["helm "+verb], "stand-in\n"))
+		return checked, err
+	}
+	render := []string{"template"}
+	for _, arg := range args[2:] {
+		switch chart, ofIstio := strings.CutPrefix(arg, "istio/"); {
+		case ofIstio:
+			chart = strings.Replace(chart, "istiod", "istio-control/istio-discovery", 1)
+			render = append(render, filepath.Join(isolated.BinDir(), "istio-manifests", "charts", chart))
+		case !ofUpgrades.MatchString(arg):
+			render = append(render, arg)
+		}
+	}
+	if i := slices.Index(render, "--version"); i >= 0 { // that of Istio's module is the only one here
+		render = slices.Delete(render, i, i+2)
+	}
+	out := ""
+	for _, helm := range helms {
+		var err error
+		if out, err = r.program(nil, helm, render...); err != nil {
+			return "", fmt.Errorf("%s: %w", helm, err)
+		}
+		if !strings.Contains(out, "\nkind: ") {
+			return "", errors.New("nothing is rendered")
+		}
+	}
+	if args[1] != "template" {
+		out = "stand-in\n"
+	}
+	_, err := io.WriteString(shell.Stdout, out)
+	return rendered, err
+}
+
+// make has the target and the options.
+func (r *reader) make(args []string) error {
+	cmd := exec.Command("make", append([]string{"--dry-run", "-C", build.Root()}, args[1:]...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	makefile, err := os.ReadFile(filepath.Join(build.Root(), "Makefile"))
+	if err != nil {
+		return err
+	}
+	for _, arg := range args[1:] {
+		option, value, is := strings.Cut(arg, "=")
+		if is && !regexp.MustCompile(`##.*[ ;]`+option+`=`).Match(makefile) {
+			return fmt.Errorf("no target has the option %s", option)
+		}
+		if option == "RUN" && !r.scenarios(value) {
+			return fmt.Errorf("no scenario is %s", value)
+		}
+	}
+	return nil
+}
+
+// scenarios reports whether all names of RUN are of scenarios.
+func (r *reader) scenarios(run string) bool {
+	var all []byte
+	tests, err := filepath.Glob(filepath.Join(build.Root(), "conformance", "e2e", "*_test.go"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, file := range tests {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		all = append(all, text...)
+	}
+	for name := range strings.SplitSeq(run, "|") {
+		if !bytes.Contains(all, []byte("\nfunc "+name+"(")) {
+			return false
+		}
+	}
+	return true
+}
+
+// golang is a command of go, whose packages are there.
+func (r *reader) golang(args []string) error {
+	dir := build.Root()
+	for _, in := range flagValues(args, "-C") {
+		dir = filepath.Join(dir, in)
+	}
+	for _, arg := range args[1:] {
+		if strings.HasPrefix(arg, "./") {
+			if sources, err := filepath.Glob(filepath.Join(dir, arg, "*.go")); err != nil || len(sources) == 0 {
+				return errors.Join(errors.New("there is no package "+arg), err)
+			}
+		}
+	}
+	if verb := subcommand(args); verb != "build" && verb != "test" {
+		return fmt.Errorf("go %s is none of build and test", verb)
+	}
+	return nil
+}
+
+// curl asks what an agent answers.
+func (r *reader) curl(args []string) error {
+	url := args[len(args)-1]
+	if !regexp.MustCompile(`^localhost:15088/(healthz|readyz|metrics)$`).MatchString(url) {
+		return fmt.Errorf("the agent does not answer %s", url)
+	}
+	return nil
+}
+
+// script is one of the tree's, whose source has the flags and the words that it is called with.
+func (r *reader) script(shell interp.HandlerContext, args []string) error {
+	text, err := os.ReadFile(filepath.Join(build.Root(), args[0]))
+	if err != nil {
+		return err
+	}
+	sources, err := filepath.Glob(filepath.Join(build.Root(), strings.TrimSuffix(args[0], ".sh"), "*.go"))
+	if err != nil {
+		return err
+	}
+	for _, file := range sources {
+		more, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		text = append(text, more...)
+	}
+	for i, arg := range args[1:] {
+		flag, isFlag := strings.CutPrefix(arg, "--")
+		if isFlag && !bytes.Contains(text, []byte(`"`+flag+`"`)) || i == 0 && !isFlag && !bytes.Contains(text, []byte(arg)) {
+			return fmt.Errorf("%s is not known to it", arg)
+		}
+	}
+	return drain(shell)
+}
+
+// couldNotAsk is the exit status of the operator's tool without a cluster that answers.
+const couldNotAsk = 3
+
+// tool is the operator's, which needs no cluster for what it explains of files. A pod that is refused, or a packet that
+// gets nowhere, is an answer. Where it asks a cluster, its flags are right.
+func (r *reader) tool(shell interp.HandlerContext, args []string) (string, error) {
+	out, err := r.program(shell.Stdin, "istio-pod-networkctl", args[1:]...)
+	how := ran
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == couldNotAsk {
+		out, how, err = "stand-in\n", checked, nil
+	}
+	if exit != nil && exit.ExitCode() == 1 && out != "" {
+		err = nil
+	}
+	if err == nil {
+		_, err = io.WriteString(shell.Stdout, out)
+	}
+	return how, err
+}
+
+// ours is another program of this tree, which has the command and the flags.
+func (r *reader) ours(args []string) error {
+	name, words := filepath.Base(args[0]), []string{}
+	for _, arg := range args[1:] {
+		if strings.HasPrefix(arg, "-") {
+			break
+		}
+		words = append(words, arg)
+	}
+	help, err := r.program(nil, name, append(words, "--help")...)
+	if err != nil {
+		return err
+	}
+	all, err := r.program(nil, name, "--help")
+	if err != nil {
+		return err
+	}
+	for _, word := range words {
+		if !regexp.MustCompile(`(?m)^ +(?:` + name + ` )?` + word + ` `).MatchString(all) {
+			return fmt.Errorf("it has no command %s", word)
+		}
+	}
+	for _, arg := range args[1:] {
+		flag, _, _ := strings.Cut(arg, "=")
+		if strings.HasPrefix(flag, "-") && !regexp.MustCompile(`(?m)[ ,]`+flag+`\b`).MatchString(help) {
+			return fmt.Errorf("it has no %s", flag)
+		}
+	}
+	return nil
+}
+
+// Every command of every page is one that a reader can paste: it runs, it renders, or its program takes it. The page
+// says of what has to be left out why.
+func TestPages(t *testing.T) {
+	count, blocks := map[string]int{}, 0
+	for _, page := range pages(t) {
+		text, err := os.ReadFile(filepath.Join(build.Root(), page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(page, func(t *testing.T) {
+			r := newReader(t, page)
+			all, wrong := blocksOf(page, string(text))
+			for _, b := range all {
+				r.paste(b)
+			}
+			for _, w := range append(wrong, r.wrong...) {
+				t.Error(w)
+			}
+			blocks += len(all)
+			for how, n := range r.count {
+				count[how] += n
+			}
+		})
+	}
+	for _, how := range slices.Sorted(maps.Keys(count)) {
+		t.Logf("%d commands %s", count[how], how)
+	}
+	t.Logf("of %d blocks", blocks)
+	if blocks < 80 || count[ran] < 15 || count[rendered] < 30 || count[checked] < 100 {
+		t.Errorf("%d blocks, %v: most of the commands are not seen", blocks, count)
+	}
+}
+
+// A command that its program does not take is found, whatever the program.
+func TestReaderRefuses(t *testing.T) {
+	for _, command := range []string{
+		"kubectl get pods --field-selectr a=b", "kubectl gett pods", "kubectl config nosuch", "kubectl apply -f none.yaml",
+		"kubectl get pod a -o jsonpath='{.metadata.annotations[}'", "oc gett pods", "oc whoami",
+		"helm install a ./chart/istio-pod-network-controller --wate", "helm nosuch", "helm install a ./chart/none",
+		"helm template a ./chart/istio-pod-network-controller --set nonsense=1", "helm3 install a istio/istiodd",
+		"make nosuch", "make e2e RUNS=TestMeshPod", "make e2e RUN=TestNosuch", "go test ./nosuch", "go run ./agent",
+		"curl localhost:15088/ready", "scripts/nosuch.sh", "scripts/images.sh --bilder none", "scripts/cluster.sh lode",
+		"istio-pod-networkctl explain -f none.yaml", "istio-pod-networkctl trace -f pod.yaml --too 10.0.0.1:80",
+		"istio-pod-networkctl status --wate", "istio-pod-network-install nosuch", "bin/istio-pod-network-agent --nod-name a",
+		"cat docs/none", "nosuch", "echo a > /etc/none", "echo $NOSUCH", "cat none", "for n in a b; do",
+	} {
+		r := newReader(t, "")
+		r.paste(block{place: "page:1", text: command + "\n"})
+		if len(r.wrong) == 0 {
+			t.Errorf("taken: %s", command)
+		}
+	}
+	for _, b := range []block{
+		{text: "make demo\n", notRun: "it would"}, {text: "sudo make demo\n", standIns: []string{"make"}},
+		{text: "docker push x\n", standIns: []string{"docker", "aws"}},
+	} {
+		r := newReader(t, "")
+		if r.paste(b); len(r.wrong) == 0 {
+			t.Errorf("taken: %+v", b)
+		}
+	}
+}
