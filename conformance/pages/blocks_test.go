@@ -17,14 +17,14 @@ import (
 type block struct {
 	place string // page and line
 	text  string
-	// notRun is why none of it can run; standIns are the programs that cannot, with why.
-	notRun   string
-	standIns []string
+	// notRun is why none of it can run; runBy is the test that runs it instead; standIns are the programs that cannot.
+	notRun, runBy string
+	standIns      []string
 }
 
 var (
 	fence   = regexp.MustCompile("^```(sh|console)$")
-	comment = regexp.MustCompile(`^<!-- (not run|stand-ins for ([^:]+)): (.+) -->$`)
+	comment = regexp.MustCompile(`^<!-- (not run|run by (Test\w+)|stand-ins for ([^:]+)): (.+) -->$`)
 )
 
 // replaced are names that a page has for what a reader knows better, and what stands for them.
@@ -49,10 +49,13 @@ func blocksOf(page, text string) (blocks []block, wrong []string) {
 		}
 		b := block{place: fmt.Sprintf("%s:%d", page, i+1)}
 		if i > 0 {
-			if said := comment.FindStringSubmatch(lines[i-1]); said != nil && said[2] == "" {
-				b.notRun = said[3]
-			} else if said != nil {
-				b.standIns = strings.Split(said[2], ", ")
+			if said := comment.FindStringSubmatch(lines[i-1]); said != nil {
+				if b.runBy = said[2]; said[1] == "not run" {
+					b.notRun = said[4]
+				}
+				if said[3] != "" {
+					b.standIns = strings.Split(said[3], ", ")
+				}
 			} else if strings.HasPrefix(lines[i-1], "<!--") {
 				wrong = append(wrong, b.place+": what does this say of the block? "+lines[i-1])
 			}

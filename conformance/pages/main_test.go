@@ -20,6 +20,9 @@ func prepare(bin string) error {
 	if err := build.IstioCharts(bin); err != nil {
 		return err
 	}
-	return build.Product(bin, "./plugin/istio-pod-network", "./plugin/istio-pod-network-wait",
+	if err := build.CNI(bin); err != nil {
+		return err
+	}
+	return build.Product(bin, "./plugin/istio-pod-network-wait",
 		"./agent/istio-pod-network-agent", "./agent/istio-pod-networkctl", "./install/istio-pod-network-install")
 }

@@ -30,6 +30,7 @@ const (
 	rendered = "were rendered by Helm"
 	checked  = "were held against the program's own flags"
 	stoodFor = "had a stand-in"
+	other    = "were run by a test of their own"
 	parsed   = "were parsed only"
 )
 
@@ -128,8 +129,15 @@ func (r *reader) paste(b block) {
 	if left := skipped(b, programs); len(left) > 0 {
 		r.fail("%q can be checked here, and no page leaves them out", left)
 	}
-	if b.notRun != "" {
+	switch {
+	case b.notRun != "":
 		r.count[parsed] += len(file.Stmts)
+		return
+	case b.runBy != "":
+		if !slices.Contains(byHand, b.runBy) {
+			r.fail("there is no %s", b.runBy)
+		}
+		r.count[other] += len(file.Stmts)
 		return
 	}
 	for _, stmt := range file.Stmts {

@@ -1,0 +1,73 @@
+package pages
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+)
+
+// byHand are the tests of this file, each of which runs the block that names it.
+var byHand = []string{"TestByHand", "TestNodeByHand"}
+
+// runAsItStands runs the block of a page that names the test, in a shell with a network and mounts of its own, after
+// what the test has the shell do before. A command of which the page says that it fails has to. It returns the output.
+func runAsItStands(t *testing.T, page, before string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(build.Root(), page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks, _ := blocksOf(page, string(text))
+	for _, b := range blocks {
+		if b.runBy != t.Name() {
+			continue
+		}
+		dir := t.TempDir()
+		if err := os.Symlink(isolated.BinDir(), filepath.Join(dir, "bin")); err != nil {
+			t.Fatal(err)
+		}
+		failing := regexp.MustCompile(`(?m)^(.*\S) +# fails .*$`)
+		script := "set -euo pipefail\n" + before +
+			failing.ReplaceAllString(b.text, "if $1; then echo 'it succeeds'; exit 1; fi")
+		cmd := exec.Command("unshare", "--net", "--mount", "bash", "-c", script)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", b.place, err, out)
+		}
+		return string(out)
+	}
+	t.Fatalf("%s has no block that names %s", page, t.Name())
+	return ""
+}
+
+// The plugin by hand does what the page says: rules, a record, a CHECK that names what is missing.
+func TestByHand(t *testing.T) {
+	out := runAsItStands(t, "docs/one-machine.md", "")
+	for _, want := range []string{"table ip istio-pod-network", "table ip6 istio-pod-network", `"decision":"redirect"`,
+		"the rules differ from what was written"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %s in\n%s", want, out)
+		}
+	}
+}
+
+// The installer by hand chains the plugin, says so, and takes it out again. The node's directories are the shell's own.
+func TestNodeByHand(t *testing.T) {
+	out := runAsItStands(t, "docs/one-machine.md", `
+mount -t tmpfs tmpfs /opt; mount -t tmpfs tmpfs /etc
+mkdir -p /opt/cni/bin /etc/cni/net.d
+cp -L bin/bridge bin/host-local /opt/cni/bin
+echo '{"cniVersion": "1.0.0", "name": "demo", "plugins": [{"type": "bridge", "ipam": {"type": "host-local"}}]}' \
+	>/etc/cni/net.d/10-demo.conflist
+`)
+	if !strings.Contains(out, "spliced") {
+		t.Errorf("not chained:\n%s", out)
+	}
+}
