@@ -25,8 +25,8 @@ demo: ## show the main job on real packets (root); options: BACKEND= MODE= FAMIL
 		$(if $(FAMILIES),--families $(FAMILIES)) $(if $(DNS),--dns=$(DNS)) $(if $(NO_COLOR),--no-color)
 
 .PHONY: test
-test: ## all tests, on real network namespaces and packets (root)
-	@scripts/test.sh
+test: ## all tests, on real network namespaces and packets (root); options: PART=apiserver or others
+	@PART=$(PART) scripts/test.sh
 
 .PHONY: e2e
 e2e: ## the end-to-end tests, on a real Kubernetes cluster of their own (root); options: RUN=TestName SHUFFLE=on FAULTS=all SEED=1 CLUSTERS=3 ROWS=write PODS=250

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test: unit tests, and those on real network namespaces and packets, which need root and may not skip. What fails keeps
-# nothing else from being run; a table in the end says what it was. usage: test.sh [go test flags]
+# nothing else from being run; a table in the end says what it was. PART=apiserver runs those against an API server alone, which mostly wait
+# for it, and PART=others all the others. usage: test.sh [go test flags]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -15,6 +16,13 @@ need_go
 # Compiled packages and modules of Kubernetes' take most of it. Once that is done, a run needs little.
 ls -d "$cache"/kubernetes-* >/dev/null 2>&1 || need_space 10 "$cache" "$(go env GOCACHE)" "$(go env GOMODCACHE)"
 
+logs=dist/test
+case ${PART:=} in
+'') ;;
+apiserver | others) logs+=/$PART ;;
+*) refuse "PART: invalid value \"$PART\"" "Valid: apiserver, others, or nothing for all." 2 ;;
+esac
+
 vet() {
 	local failed=0 module
 	for module in . conformance scripts/images scripts/release; do
@@ -24,11 +32,11 @@ vet() {
 }
 
 # The programs that the tests of conformance run take minutes to build the first time: that goes on beside the tests before.
-log=dist/test/programs.log
-rm -rf dist/test
-mkdir -p dist/test
+log=$logs/programs.log
+rm -rf "$logs"
+mkdir -p "$logs"
 set -m # a process group of its own, so that all of it ends with this script
-nice -n 19 bash -c 'scripts/kubernetes.sh kube-apiserver etcd kubectl multus passthru && scripts/helm.sh' >$log 2>&1 &
+nice -n 19 bash -c 'scripts/kubernetes.sh kube-apiserver etcd kubectl multus passthru && scripts/helm.sh' >"$log" 2>&1 &
 building=$!
 set +m
 trap '[ -z "$building" ] || kill -- -$building 2>/dev/null || true' EXIT
@@ -36,25 +44,28 @@ trap 'exit 130' INT TERM HUP
 
 programs() {
 	local status=0
-	tail -n +1 --pid=$building -f $log
+	tail -n +1 --pid=$building -f "$log"
 	wait $building || status=$?
 	building= # its number may be somebody else's from now on
 	return $status
 }
 
+# part PART NAME COMMAND...: a stage, if that part is to be run.
+part() { case $1 in "${PART:-$1}") stage "$2" "" "${@:3}" ;; esac }
+
 # One package at a time: the traffic tests of two packages at once would compete for the processors and wait longer.
-stage vet "" vet
-stage product "" go test -p 1 -count 1 -timeout 20m ./... "$@"
-stage scripts "" scripts/lib_test.sh
-stage scripts/images "" go -C scripts/images test -count 1 ./... "$@"
-stage scripts/release "" go -C scripts/release test -count 1 ./... "$@"
+part others vet vet
+part others product go test -p 1 -count 1 -timeout 20m ./... "$@"
+part others scripts scripts/lib_test.sh
+part others scripts/images go -C scripts/images test -count 1 ./... "$@"
+part others scripts/release go -C scripts/release test -count 1 ./... "$@"
 stage "programs to test with" "" programs
 # Black box, all but e2e, which needs more of the machine: make e2e
 conformance() { go -C conformance test -p 1 -count 1 -timeout 20m "$@"; }
 for package in internal/... bench/... cni pages playground schemas shapes shop; do
-	stage "conformance/$package" "" conformance "./$package" "$@"
+	part others "conformance/$package" conformance "./$package" "$@"
 done
-stage conformance/node "" conformance ./node -skip '^TestCRIO' "$@"
-stage conformance/crio "" conformance ./node -run '^TestCRIO' "$@"
-stage conformance/chart "" conformance ./chart "$@"
-follow_stages dist/test
+part apiserver conformance/node conformance ./node -skip '^TestCRIO' "$@"
+part apiserver conformance/crio conformance ./node -run '^TestCRIO' "$@"
+part apiserver conformance/chart conformance ./chart "$@"
+follow_stages "$logs"
