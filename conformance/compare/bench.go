@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -146,18 +147,25 @@ func (b *bench) control() error {
 	return run(cmd)
 }
 
+// dualStack is what Istio has to be told where pods have addresses of both families, as those here have
+// (docs/migration.md).
+const dualStack = `pilot: {env: {ISTIO_DUAL_STACK: "true"}}
+meshConfig: {defaultConfig: {proxyMetadata: {ISTIO_DUAL_STACK: "true"}}}
+`
+
 // istiod has its injector make the pods of a way.
 func (b *bench) istiod(w way) error {
-	var files []string
-	if w.wait {
-		files = append(files, waitValues())
+	file := filepath.Join(b.cluster.Dir, w.key+".yaml")
+	if err := os.WriteFile(file, []byte(cmp.Or(w.values, "{}")), 0o600); err != nil {
+		return err
 	}
-	if w.values != "" {
-		file := filepath.Join(b.cluster.Dir, w.key+".yaml")
-		if err := os.WriteFile(file, []byte(w.values), 0o600); err != nil {
-			return err
-		}
-		files = append(files, file)
+	both := filepath.Join(b.cluster.Dir, "dual-stack.yaml")
+	if err := os.WriteFile(both, []byte(dualStack), 0o600); err != nil {
+		return err
+	}
+	files := []string{both, file} // what comes later wins
+	if w.wait {
+		files = slices.Insert(files, 0, waitValues())
 	}
 	return b.helm.Install("istiod", "istiod", mesh.Namespace, files, append(w.sets,
 		"nodeSelector.kubernetes\\.io/hostname="+b.cluster.Nodes[1].Name,
