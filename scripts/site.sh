@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the documentation a static site in dist/site, by mkdocs-material at the version that scripts/site/requirements.txt pins, which is
-# taken once from the Python package index, by its digests. The site is complete: it asks no other host for anything, and may be opened as
-# files. A link to a page or a heading that is not there fails. usage: site.sh
+# Makes the documentation a static site in dist/site, of this tree and of each release in docs/releases.json, by mkdocs-material at the
+# version that scripts/site/requirements.txt pins, which is taken once from the Python package index, by its digests. The site is complete:
+# it asks no other host for anything, and may be opened as files. A link to a page or a heading that is not there fails. usage: site.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -9,7 +9,6 @@ cd "$root"
 . scripts/lib.sh
 need python3=python3 git=git
 need_pip
-pages=dist/site-pages
 mkdocs=$cache/mkdocs-$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')-$(sha256sum <scripts/site/requirements.txt | cut -c1-12)
 install() {
 	python3 -m pip --disable-pip-version-check install --quiet --no-deps --only-binary :all: --require-hashes --no-compile \
@@ -17,22 +16,49 @@ install() {
 }
 once "$mkdocs" "mkdocs-material" install
 
-rm -rf $pages dist/site
-mkdir -p $pages
-git ls-files -z -- README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md 'docs/*.md' docs/pictures 'chart/*/README.md' |
-	xargs -0 cp --parents -t $pages
-cp scripts/site/site.css $pages
-SITE_VERSION="Of the version $(git describe --tags --always --dirty) of the tree" SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
-export SITE_VERSION SOURCE_DATE_EPOCH
-# A quiet mkdocs does not count what strict mode is to refuse.
-if ! NO_MKDOCS_2_WARNING=1 PYTHONPATH=$mkdocs python3 -m mkdocs --no-color build -f scripts/site/mkdocs.yml >dist/site.log 2>&1; then
-	grep -v '^INFO' dist/site.log >&2
-	refuse "mkdocs does not take the pages as they are" "All that it says is in dist/site.log."
-fi
+# build TREE VERSION COMMIT: the pages of a tree, with the settings that are in it
+build() {
+	rm -rf "$1/dist/site-pages"
+	mkdir -p "$1/dist/site-pages"
+	(cd "$1" && find README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs/*.md docs/pictures/*.svg chart/*/README.md -print0 |
+		xargs -0 cp --parents -t dist/site-pages)
+	cp "$1/scripts/site/site.css" "$1/dist/site-pages"
+	SITE_VERSION="$2, of $(git rev-parse --short "$3")" SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$3")
+	export SITE_VERSION SOURCE_DATE_EPOCH
+	# A quiet mkdocs does not count what strict mode is to refuse.
+	if ! NO_MKDOCS_2_WARNING=1 PYTHONPATH=$mkdocs python3 -m mkdocs --no-color build -f "$1/scripts/site/mkdocs.yml" \
+		--site-dir "$root/dist/site/$2" >dist/site.log 2>&1; then
+		grep -v '^INFO' dist/site.log >&2
+		refuse "mkdocs does not take the pages of $2 as they are" "All that it says is in dist/site.log."
+	fi
+}
+
+rm -rf dist/site
+mkdir -p dist
+trees=$(mktemp -d)
+trap 'rm -rf "$trees"' EXIT
+trap 'exit 130' INT TERM HUP
+versions=()
+# The releases, the newest first, whose trees have settings of the site, and this tree.
+while read -r version commit; do
+	git cat-file -e "$commit:scripts/site/mkdocs.yml" 2>/dev/null || continue
+	mkdir -p "$trees/$version"
+	git archive "$commit" | tar -x -C "$trees/$version"
+	build "$trees/$version" "$version" "$commit"
+	versions+=("$version")
+done < <(python3 -c 'import json
+for r in json.load(open("docs/releases.json"))["releases"]: print(r["version"], r["commit"])' | sort -Vr)
+build . next HEAD
+versions+=(next)
+# What the selector of versions in each page reads, and what leads to the newest.
+python3 -c 'import json, sys
+print(json.dumps([{"version": v, "title": v, "aliases": []} for v in sys.argv[1:]]))' "${versions[@]}" >dist/site/versions.json
+echo "<!doctype html><meta http-equiv=refresh content='0; url=${versions[0]}/index.html'><a href='${versions[0]}/index.html'>${versions[0]}</a>" \
+	>dist/site/index.html
 
 # What a browser fetches by itself is of the site.
 if grep -rnoE --include '*.html' '<(script|link|img|iframe|source)[^>]* (src|href)="?(https?:)?//[^">]*' dist/site ||
 	grep -rnoE --include '*.css' '(@import +|url\()["'"'"']?(https?:)?//[^)]*' dist/site; then
 	refuse "these have a reader's browser ask another host" "See scripts/site/mkdocs.yml."
 fi
-say "dist/site/index.html, $(find dist/site -name '*.html' | wc -l) pages"
+say "dist/site/index.html, $(find dist/site -name '*.html' | wc -l) pages of ${versions[*]}"
