@@ -34,10 +34,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Where the socket has the inspect.Node, and the inspect.Pod of a pod.
+// Where the socket has the inspect.Node, the inspect.Pod of a pod, and the inspect.Files.
 const (
-	nodePath = "/node"
-	podPath  = "/pod"
+	nodePath  = "/node"
+	podPath   = "/pod"
+	filesPath = "/files"
 )
 
 // inspectTimeout bounds a whole connection.
@@ -47,6 +48,7 @@ const inspectTimeout = 10 * time.Second
 type inspectable interface {
 	inspectedNode() inspect.Node
 	inspectedPod(ctx context.Context, namespace, name string) inspect.Pod
+	inspectedFiles() inspect.Files
 }
 
 // serveInspect answers on the socket until the context ends.
@@ -62,6 +64,7 @@ func serveInspect(ctx context.Context, l net.Listener, by inspectable) error {
 	answer(podPath, func(r *http.Request) any {
 		return by.inspectedPod(r.Context(), r.FormValue("namespace"), r.FormValue("name"))
 	})
+	answer(filesPath, func(*http.Request) any { return by.inspectedFiles() })
 	server := &http.Server{Handler: mux, ReadTimeout: inspectTimeout, WriteTimeout: inspectTimeout}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
@@ -155,6 +158,8 @@ agents' containers; docs/ctl.md says what it makes of it. The keys are those of 
   inspect node                  versions, installation, readiness, and the node's pods by what became of them
   inspect pod NAMESPACE/NAME    the record of a pod, and, with --repair=apply, whether its rules are there: by CHECK of
                                 the installed plugin
+  inspect files                 what lies in the directories of plugins, configurations and records, with the texts of
+                                the latter two; credentials are blanked
 
 Flags; each is also an environment variable, --network-config as AGENT_NETWORK_CONFIG:
 
@@ -195,12 +200,14 @@ func inspectCommand(ctx context.Context, p program.Program, args []string) int {
 
 // inspectedPath is where the socket has what the arguments ask for; rest are its flags.
 func inspectedPath(args []string) (path string, rest []string, err error) {
-	const valid = "node, or pod NAMESPACE/NAME"
+	const valid = "node, files, or pod NAMESPACE/NAME"
 	switch {
 	case len(args) == 0:
 		return "", nil, errors.New("nothing is to be inspected; valid: " + valid)
 	case args[0] == "node":
 		return nodePath, args[1:], nil
+	case args[0] == "files":
+		return filesPath, args[1:], nil
 	case args[0] != "pod":
 		return "", nil, program.Unexpected(args[0], valid)
 	case len(args) == 1:

@@ -106,6 +106,8 @@ func (told) inspectedPod(_ context.Context, namespace, name string) inspect.Pod 
 	return inspect.Pod{Namespace: namespace, Name: name}
 }
 
+func (told) inspectedFiles() inspect.Files { return inspect.Files{Directories: []inspect.Directory{}} }
+
 // The command prints what the socket has, which the entry says where it is; the socket is as the plugin's.
 func TestInspect(t *testing.T) {
 	dir := t.TempDir()
@@ -142,6 +144,10 @@ func TestInspect(t *testing.T) {
 		t.Errorf("%d, %q, %q, %v", status, stdout, stderr, err)
 	}
 	var out bytes.Buffer
+	status, stdout, stderr = inspected("files", "--network-config="+config)
+	if status != program.ExitDone || stdout != `{"directories":[]}`+"\n" || stderr != "" {
+		t.Errorf("%d, %q, %q", status, stdout, stderr)
+	}
 	err = askAgent(ctx, socket+inspect.SocketSuffix, "/other", &out)
 	if err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("a later tool's question: %v, %q", err, out.String())
@@ -154,12 +160,13 @@ func TestInspect(t *testing.T) {
 
 func TestInspectMisused(t *testing.T) {
 	for args, want := range map[string]string{
-		"":                          "valid: node",
-		"pods":                      `unexpected argument "pods"; valid: node, or pod NAMESPACE/NAME`,
+		"":                          "valid: node, files",
+		"pods":                      `unexpected argument "pods"; valid: node, files, or pod NAMESPACE/NAME`,
 		"pod":                       "valid: pod NAMESPACE/NAME",
 		"pod cart-0":                `pod: invalid value "cart-0"; valid: NAMESPACE/NAME`,
 		"pod a/b/c":                 "valid: NAMESPACE/NAME",
 		"pod a/b c":                 `unexpected argument "c"`,
+		"files x":                   `unexpected argument "x"`,
 		"node x":                    `unexpected argument "x"`,
 		"node --network-config=/no": "--network-config: open /no",
 	} {

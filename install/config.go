@@ -130,6 +130,16 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
+// Directories returns those of plugins, and those of configurations that are read or written.
+func (c Config) Directories() (plugins, configurations []string) {
+	c, _ = c.withDefaults() // what is invalid has no directory in it
+	configurations = []string{c.ConfDir}
+	if c.Mode != ModeChain {
+		configurations = append(configurations, c.AuxDir)
+	}
+	return c.pluginDirs(), configurations
+}
+
 // ownFiles returns the path of our file in ModeNAD and ModeAux, and that of our file in the other one of these modes,
 // which may be left of a former installation.
 func (c Config) ownFiles() (path, former string) {

@@ -17,6 +17,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/agent/ctl/status"
+	"github.com/istio-pod-network/controller/agent/ctl/sysdump"
 	"github.com/istio-pod-network/controller/agent/ctl/trace"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/spf13/cobra"
@@ -95,7 +96,7 @@ func (p process) command(name string) *cobra.Command {
 	reach := cluster.NewFlags(root.PersistentFlags())
 	root.AddCommand(
 		explain.Command(name, namespace, reach, p.stdin, writer), status.Command(name, namespace, reach, writer),
-		trace.Command(name, namespace, p.stdin, writer),
+		sysdump.Command(name, namespace, reach, writer), trace.Command(name, namespace, p.stdin, writer),
 	)
 	return root
 }

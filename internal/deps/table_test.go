@@ -181,7 +181,7 @@ var rules = []rule{
 		"agent/kube", "agent/answer", "agent/health", "agent/inspect", "agent/mark", "agent/patrol", "agent/uninstall",
 		"install",
 		"internal/buildinfo", "internal/podfacts", "k8s.io/api/core/v1",
-		"internal/entry", "internal/invalid", "internal/program/...", "internal/files",
+		"internal/blank", "internal/entry", "internal/invalid", "internal/program/...", "internal/files",
 		"plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/klog/v2",
 		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
 	}, forbidden: onCluster},
@@ -238,7 +238,7 @@ var rules = []rule{
 	{dir: "agent/istio-pod-networkctl", allowed: []string{"agent/ctl"}, forbidden: onLaptop},
 	{dir: "agent/ctl", allowed: []string{
 		"agent/ctl/cluster", "agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output", "agent/ctl/status",
-		"agent/ctl/trace", "internal/buildinfo",
+		"agent/ctl/sysdump", "agent/ctl/trace", "internal/buildinfo",
 		"github.com/spf13/cobra",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/cluster", allowed: []string{
@@ -249,6 +249,12 @@ var rules = []rule{
 	{dir: "agent/ctl/status", allowed: []string{
 		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/invalid",
 		"github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
+	}, forbidden: onLaptop},
+	{dir: "agent/ctl/sysdump", allowed: []string{
+		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/blank",
+		"internal/buildinfo", "internal/invalid", "internal/podfacts", "plugin/annotation",
+		"plugin/redirect", // the sidecar's name
+		"github.com/spf13/cobra", "k8s.io/api/core/v1", "k8s.io/apimachinery/...", "sigs.k8s.io/yaml",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/explain", allowed: []string{
 		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/entry", "internal/excerpt",
@@ -268,6 +274,7 @@ var rules = []rule{
 
 	{dir: "docs"}, // its tests compare it with the code
 	{dir: "internal/await", standard: []string{"bytes", "sync", "testing", "time"}},
+	{dir: "internal/blank", standard: []string{"bytes", "encoding/json", "fmt", "regexp", "strings"}},
 	{dir: "internal/buildinfo", standard: []string{"runtime/debug"}},
 	{dir: "internal/deps"},
 	{dir: "internal/entry", allowed: []string{"plugin/redirect", "internal/invalid"}, standard: []string{

@@ -1,0 +1,204 @@
+// Package sysdump packs what a maintainer asks for into one archive, without any credential in it.
+package sysdump
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/spf13/cobra"
+)
+
+const long = `Packs what a maintainer asks for into one archive, to be attached to an issue: the objects of the
+release, nodes, labels of namespaces, pods of the mesh, Events, and of each agent its log, its
+metrics and what it says of its node, with the CNI directories and the records. In the end it lists
+the files that are in it; read them before you pass them on.
+
+It reads no Secret, no variable of an environment and no kubeconfig. What looks like a credential in
+what it does read is blanked, and so is what is named token, password, secret or key. With --redact
+pseudonyms stand for addresses and for the names of nodes, namespaces, pods and what owns them: the
+same one for the same name, and others in the next archive.
+
+It needs the verb list on what it lists, get and create on pods/exec, and get on pods/log and
+pods/proxy in the agents' namespace. What could not be read is named on standard error and, with the
+reason, in the archive's index.json.
+
+Exit status: 0 if all of it is in the archive, 1 if something could not be read, 2 for a wrong
+command line or a file that is there, 3 if no archive could be made.`
+
+const example = `  # Everything, for an issue that everyone can read
+  %[1]s sysdump --redact
+
+  # What would be in it, without writing anything
+  %[1]s sysdump --redact --list
+
+  # Two nodes of a large cluster
+  %[1]s sysdump --nodes node-1,node-2 --output /tmp/dump.tar.gz`
+
+// options are a command line's.
+type options struct {
+	namespace string // of the agents, "" for all
+	nodes     []string
+	logLines  int64
+	file      string
+	format    string
+	list      bool
+	redact    bool
+
+	now    time.Time
+	salt   []byte
+	stderr io.Writer
+}
+
+// defaultLines are how many lines of a log are read.
+const defaultLines = 20000
+
+// Command returns the command. name is the program's, namespace that of the usual flag.
+func Command(name string, namespace *string, flags cluster.Flags, writer output.Writer) *cobra.Command {
+	var o options
+	c := &cobra.Command{
+		Use: "sysdump", Short: "Pack what a maintainer asks for into an archive", Long: long,
+		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if c.Flags().Changed("namespace") {
+				o.namespace = *namespace
+			}
+			o.now, o.salt, o.stderr = time.Now().UTC().Truncate(time.Second), []byte(rand.Text()), c.ErrOrStderr()
+			format, err := o.check()
+			if err != nil {
+				return err
+			}
+			writer.Format = format
+			from, err := flags.Connect()
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return o.run(ctx, from, writer)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.file, "output", "", "`file` to write, which must not be there yet (default "+
+		"istio-pod-network-sysdump-TIME.tar.gz)")
+	f.BoolVar(&o.list, "list", false, "say what would be in the archive, and write none")
+	f.BoolVar(&o.redact, "redact", false, "pseudonyms for addresses and for names of nodes, namespaces and pods")
+	f.StringSliceVar(&o.nodes, "nodes", nil, "`names` of the nodes whose agents and pods are looked at (default: all)")
+	f.Int64Var(&o.logLines, "log-lines", defaultLines, "the last `lines` of each log")
+	f.StringVar(&o.format, "format", string(output.Table), "`format` of the listing: table, wide, json, yaml")
+	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(output.Formats, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+// check fills in the file, and looks whether it can be written.
+func (o *options) check() (output.Format, error) {
+	format, err := output.ParseFormat(o.format)
+	switch {
+	case err != nil:
+		return "", outcome.Misuse(invalid.Text("--format", o.format, "unknown format", "table, wide, json, yaml"))
+	case slices.Contains(output.Formats, o.file):
+		return "", outcome.Misuse(invalid.Text("--output", o.file, "it is the archive's file here",
+			"a file; the listing has --format"))
+	case o.logLines < 1:
+		return "", outcome.Misuse(invalid.Text("--log-lines", fmt.Sprint(o.logLines), "", "1 or more"))
+	case o.file == "":
+		o.file = "istio-pod-network-sysdump-" + o.now.Format("20060102T150405Z") + ".tar.gz"
+	}
+	if _, err := os.Lstat(o.file); !o.list && !errors.Is(err, fs.ErrNotExist) {
+		if err == nil {
+			err = invalid.Text("--output", o.file, "the file is there already", "a file that is not")
+		}
+		return "", outcome.Misuse(err)
+	}
+	return format, nil
+}
+
+func (o options) run(ctx context.Context, from Source, w output.Writer) error {
+	c := &collector{options: o, from: from}
+	if o.redact {
+		c.hide = newRedactor(o.salt)
+	}
+	if err := c.collect(ctx); err != nil {
+		if outcome.StatusOf(err) == outcome.Misused && !invalid.Is(err) { // it was broken off
+			err = outcome.Unasked(err)
+		}
+		return err
+	}
+	c.known()
+	files, index, err := c.render(c.hide)
+	if err != nil {
+		return outcome.Unasked(err)
+	}
+	index.Time, index.Tool = o.now, buildinfo.Version()
+	if !o.list {
+		index.Archive = o.file
+		if err := o.write(files, index); err != nil {
+			return outcome.Unasked(err)
+		}
+	}
+	if err := w.Object(index, index.write); err != nil {
+		return outcome.Unasked(err)
+	}
+	for _, u := range index.Unread {
+		fmt.Fprintf(o.stderr, "not read: %s: %s\n", u.What, u.Reason)
+	}
+	if len(index.Unread) > 0 {
+		return outcome.ErrNotWell
+	}
+	return nil
+}
+
+// write writes the archive, for its user's eyes alone.
+func (o options) write(files []written, index Index) error {
+	index.Archive = "" // its name is its user's business
+	var data bytes.Buffer
+	if err := pack(&data, files, index); err != nil {
+		return err
+	}
+	to, err := os.OpenFile(o.file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = to.Write(data.Bytes())
+	if err = errors.Join(err, to.Close()); err != nil {
+		_ = os.Remove(o.file)
+	}
+	return err
+}
+
+// write writes the listing as text.
+func (i Index) write(t *output.Text) {
+	rows := [][]string{{"FILE", "BYTES", "NOTE"}}
+	for _, f := range i.Files {
+		rows = append(rows, []string{f.Path, fmt.Sprint(f.Bytes), f.Note})
+	}
+	t.Columns(rows)
+	t.WriteByte('\n')
+	colour, lacks := output.Green, ""
+	if len(i.Unread) > 0 {
+		colour, lacks = output.Yellow, fmt.Sprintf("; %d could not be read, see standard error and index.json",
+			len(i.Unread))
+	}
+	what := i.Archive
+	if what == "" {
+		what = "nothing written"
+	}
+	t.Line(colour, "%s: %d files, %d bytes%s", what, len(i.Files), i.Bytes, lacks)
+	if !i.Redacted {
+		t.Line(output.Plain, "It has names and addresses of your cluster; --redact puts pseudonyms in their place.")
+	}
+}

@@ -1,0 +1,248 @@
+package sysdump
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/netip"
+	"regexp"
+	"strings"
+)
+
+// What a name is of, which its pseudonym begins with.
+const (
+	ofNode      = "node"
+	ofNamespace = "namespace"
+	ofPod       = "pod"
+	ofOwner     = "owner" // of a pod, whose name the pod's begins with
+	ofValue     = "value" // of a label
+)
+
+// everywhere are names that every cluster has, or every installation: they tell nothing.
+var everywhere = map[string]bool{
+	"default": true, "kube-system": true, "kube-public": true, "kube-node-lease": true, "istio-system": true,
+	"localhost": true, "istio-pod-network-controller": true, "istio-pod-network-agent": true,
+	"istio-pod-network-test": true,
+}
+
+// redactor puts pseudonyms in the place of names and addresses. The same name has the same one in an archive, and
+// another in every other archive. A nil redactor leaves everything as it is.
+type redactor struct {
+	salt  []byte
+	names map[string]string // pseudonyms by name
+}
+
+// newRedactor returns one that knows no name yet.
+func newRedactor(salt []byte) *redactor { return &redactor{salt, map[string]string{}} }
+
+// pseudonym is what stands for something.
+func (r *redactor) pseudonym(of, what string) string {
+	mac := hmac.New(sha256.New, r.salt)
+	mac.Write([]byte(of + "\x00" + what))
+	return of + "-" + hex.EncodeToString(mac.Sum(nil)[:5])
+}
+
+// know has a name replaced from now on. What it was first said to be of counts.
+func (r *redactor) know(of, name string) {
+	if r == nil || name == "" || everywhere[name] || r.names[name] != "" {
+		return
+	}
+	r.names[name] = r.pseudonym(of, name)
+}
+
+// knowNode has a node's name replaced, and what it is without its domain.
+func (r *redactor) knowNode(name string) {
+	r.know(ofNode, name)
+	if _, err := netip.ParseAddr(name); err != nil {
+		short, _, _ := strings.Cut(name, ".")
+		r.know(ofNode, short)
+	}
+}
+
+// said are fields of a log's line, and of JSON, that have a name, or NAMESPACE/NAME.
+var said = regexp.MustCompile(`\b(pod|namespace|node)(?:=\\?"?|\\?"\s*:\s*\\?")` +
+	`([a-z0-9][a-z0-9.-]*)(?:/([a-z0-9][a-z0-9.-]*))?`)
+
+// named is how JSON names an object, as a record does.
+var named = regexp.MustCompile(`\\?"namespace\\?"\s*:\s*\\?"([a-z0-9-]+)\\?"\s*,\s*` +
+	`\\?"name\\?"\s*:\s*\\?"([a-z0-9.-]+)\\?"`)
+
+// pair is NAMESPACE/NAME.
+var pair = regexp.MustCompile(`([a-z0-9][a-z0-9-]*)/([a-z0-9][a-z0-9.-]*[a-z0-9])`)
+
+// harvest finds names in texts: those of objects that are gone stand in no list.
+func (r *redactor) harvest(texts []string) {
+	for _, text := range texts {
+		for _, m := range said.FindAllStringSubmatch(text, -1) {
+			switch {
+			case m[3] != "":
+				r.know(ofNamespace, m[2])
+				r.know(ofPod, m[3])
+			case m[1] == ofNode:
+				r.knowNode(m[2])
+			default:
+				r.know(m[1], m[2])
+			}
+		}
+		for _, m := range named.FindAllStringSubmatch(text, -1) {
+			r.know(ofNamespace, m[1])
+			r.know(ofPod, m[2])
+		}
+	}
+	for _, text := range texts {
+		for _, m := range pair.FindAllStringSubmatch(text, -1) {
+			if strings.HasPrefix(r.names[m[1]], ofNamespace) {
+				r.know(ofPod, m[2])
+			}
+		}
+	}
+}
+
+var (
+	// An address of each family, and of a network card.
+	ipv4 = regexp.MustCompile(`\b(?:\d{1,3}\.){3}\d{1,3}\b`)
+	ipv6 = regexp.MustCompile(`[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?:\d{1,3}\.){3}\d{1,3})?`)
+	mac  = regexp.MustCompile(`\b(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}\b`)
+	// A word that may be a name, or have names between dots; or an escape, whose letter belongs to no word.
+	word = regexp.MustCompile(`%[0-9A-Fa-f]{2}|\\[\\"abfnrtv]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?`)
+)
+
+// text returns a text with pseudonyms.
+func (r *redactor) text(text string) string {
+	if r == nil {
+		return text
+	}
+	text = word.ReplaceAllStringFunc(text, r.word)
+	text = mac.ReplaceAllStringFunc(text, func(found string) string { return r.pseudonym("mac", strings.ToLower(found)) })
+	text = ipv6.ReplaceAllStringFunc(text, r.address)
+	return ipv4.ReplaceAllStringFunc(text, r.address)
+}
+
+// word replaces a name, or those that a word has between its dots, the longest first.
+func (r *redactor) word(found string) string {
+	if known := r.names[found]; known != "" {
+		return known
+	}
+	if !strings.Contains(found, ".") {
+		return found
+	}
+	labels := strings.Split(found, ".")
+	var to []string
+	for i := 0; i < len(labels); {
+		next := i + 1
+		replaced := labels[i]
+		for j := len(labels); j > i; j-- {
+			if known := r.names[strings.Join(labels[i:j], ".")]; known != "" {
+				replaced, next = known, j
+				break
+			}
+		}
+		to, i = append(to, replaced), next
+	}
+	return strings.Join(to, ".")
+}
+
+// address replaces an address, unless it is one that every machine has.
+func (r *redactor) address(found string) string {
+	a, err := netip.ParseAddr(found)
+	switch {
+	case err != nil || a.IsLoopback() || a.IsUnspecified():
+		return found
+	case a.Is4():
+		return r.pseudonym("ipv4", a.String())
+	}
+	return r.pseudonym("ipv6", a.String())
+}
+
+// log returns a text of lines, each of which may be JSON, with pseudonyms.
+func (r *redactor) log(text string) string {
+	if r == nil {
+		return text
+	}
+	var to strings.Builder
+	for line := range strings.Lines(text) {
+		stamp, rest := "", line
+		if before, behind, found := strings.Cut(line, " "); found && !strings.HasPrefix(line, "{") {
+			stamp, rest = before+" ", behind // the kubelet's time
+		}
+		var object map[string]any
+		d := json.NewDecoder(strings.NewReader(rest))
+		d.UseNumber()
+		if !json.Valid([]byte(rest)) || d.Decode(&object) != nil || object == nil {
+			to.WriteString(r.text(line))
+			continue
+		}
+		var data bytes.Buffer
+		e := json.NewEncoder(&data)
+		e.SetEscapeHTML(false)
+		_ = e.Encode(r.object(object)) // it comes from JSON
+		to.WriteString(r.text(stamp) + data.String())
+	}
+	return to.String()
+}
+
+// free are keys whose objects have keys that users choose.
+var free = map[string]bool{
+	"labels": true, "annotations": true, "matchLabels": true, "nodeSelector": true, "data": true, "selector": true,
+}
+
+// object returns a tree of JSON with pseudonyms in its strings, and in the keys that users choose.
+func (r *redactor) object(o any) any {
+	if r == nil {
+		return o
+	}
+	return r.value(o, "")
+}
+
+// value is object of what a key has.
+func (r *redactor) value(v any, key string) any {
+	switch v := v.(type) {
+	case string:
+		return r.text(v)
+	case []any:
+		list := make([]any, len(v))
+		for i := range v {
+			list[i] = r.value(v[i], "")
+		}
+		return list
+	case map[string]any:
+		object := make(map[string]any, len(v))
+		for name, of := range v {
+			to := name
+			if free[key] {
+				to = r.text(name)
+			}
+			if text, is := of.(string); is && key == "labels" {
+				object[to] = r.label(name, text)
+			} else {
+				object[to] = r.value(of, name)
+			}
+		}
+		return object
+	}
+	return v
+}
+
+// settled are labels without a domain whose values no user chooses freely.
+var settled = map[string]bool{
+	"istio-injection": true, "pod-template-hash": true, "controller-revision-hash": true, "pod-template-generation": true,
+}
+
+// label is the value of a label. Those that users choose have the name of what they run.
+func (r *redactor) label(key, value string) string {
+	replaced := r.text(value)
+	domain, name, _ := strings.Cut(key, "/")
+	chosen := !isTold(domain) && !settled[key]
+	switch domain {
+	case "app.kubernetes.io":
+		chosen = name != "version" && name != "managed-by"
+	case "service.istio.io":
+		chosen = name == "canonical-name"
+	}
+	if !chosen || replaced != value || value == "" || everywhere[value] {
+		return replaced
+	}
+	return r.pseudonym(ofValue, value)
+}

@@ -1,0 +1,68 @@
+package sysdump
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestText(t *testing.T) {
+	r := newRedactor([]byte("salt"))
+	r.knowNode("node-a.example.com")
+	r.know(ofNamespace, "shop")
+	r.know(ofPod, "cart-0")
+	r.know(ofPod, "shop") // it is a namespace's name already
+	r.know(ofNamespace, "default")
+	node, short := r.pseudonym(ofNode, "node-a.example.com"), r.pseudonym(ofNode, "node-a")
+	shop, cart := r.pseudonym(ofNamespace, "shop"), r.pseudonym(ofPod, "cart-0")
+	v4, v6 := r.pseudonym("ipv4", "10.0.0.1"), r.pseudonym("ipv6", "fd00::1")
+	for text, want := range map[string]string{
+		"":                                         "",
+		"shop/cart-0 is on node-a":                 shop + "/" + cart + " is on " + short,
+		"cart-0.shop.svc.cluster.local:":           cart + "." + shop + ".svc.cluster.local:",
+		"node-a.example.com.":                      node + ".",
+		"www.node-a.example.com":                   "www." + node,
+		"/var/log/pods/shop_cart-0_1":              "/var/log/pods/" + shop + "_" + cart + "_1",
+		`line\ncart-0 %2Fcart-0`:                   `line\n` + cart + ` %2F` + cart,
+		"shopping cart-01 default":                 "shopping cart-01 default",
+		"10.0.0.1:80 [fd00::1]:80":                 v4 + ":80 [" + v6 + "]:80",
+		"10.0.0.1/8, FD00:0::1/64":                 v4 + "/8, " + v6 + "/64",
+		"127.0.0.1 ::1 0.0.0.0 :: 20:10:42 v1.2.3": "127.0.0.1 ::1 0.0.0.0 :: 20:10:42 v1.2.3",
+		"0a:58:0a:f4:00:07":                        r.pseudonym("mac", "0a:58:0a:f4:00:07"),
+	} {
+		if got := r.text(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	var none *redactor
+	none.know(ofPod, "a")
+	if none.text("10.0.0.1") != "10.0.0.1" || none.log("shop\n") != "shop\n" {
+		t.Error("names are replaced where they are to stay")
+	}
+}
+
+// A line of a log is read as what it is; what is behind JSON stays.
+func TestLog(t *testing.T) {
+	r := newRedactor([]byte("salt"))
+	r.know(ofPod, "cart-0")
+	cart := r.pseudonym(ofPod, "cart-0")
+	text := `{"msg":"a\ncart-0","n":1.50}` + "\n" + `2026-01-02T03:04:05Z {"pod":"cart-0"}` + "\n" +
+		`{"a": {"b": 1}} cart-0` +
+		"\n" + "cart-0 {\n" + "null\nlast cart-0"
+	want := strings.ReplaceAll(text, "cart-0", cart)
+	if got := r.log(text); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// Names that are in no list are found where somebody says them.
+func TestHarvest(t *testing.T) {
+	r := newRedactor([]byte("salt"))
+	r.harvest([]string{`level=info pod=shop/cart-0 node="node-a"`, `{"pod":"team/app-1","namespace": "third"}`,
+		`"text": "{\"namespace\":\"gone\",\"name\":\"old-0\"}"`, "the namespace: not found; pods: none; shop/late-2, etc/x"})
+	for name, known := range map[string]bool{"shop": true, "cart-0": true, "node-a": true, "team": true, "app-1": true,
+		"third": true, "gone": true, "old-0": true, "late-2": true, "not": false, "none": false, "x": false, "etc": false} {
+		if (r.names[name] != "") != known {
+			t.Errorf("%s: %q", name, r.names[name])
+		}
+	}
+}

@@ -1,0 +1,395 @@
+package sysdump
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/golden"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
+)
+
+// secret is in everything that may be read and must not be told, in one form or another.
+const secret = "s3cr3tvalue"
+
+// jwt is a token as a service account has it.
+const jwt = "eyJhbGciOiJSUzI1NiIsImtpZCI6IkEifQ.eyJzdWIiOiJzM2NyM3R2YWx1ZSJ9.s3cr3tvalue_-signature"
+
+// fake is a cluster in memory, of the objects in testdata/cluster.yaml.
+type fake struct {
+	objects  []*unstructured.Unstructured
+	errs     map[string]error // by what is asked for
+	answers  map[string]string
+	logs     map[string]string
+	previous map[string]string
+}
+
+func newFake(t *testing.T) *fake {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", "cluster.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{errs: map[string]error{}, answers: map[string]string{}, logs: map[string]string{},
+		previous: map[string]string{}}
+	text := strings.NewReplacer("SECRET", secret, "JWT", jwt).Replace(string(data))
+	for _, document := range strings.Split(text, "\n---\n") {
+		o := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(document), &o.Object); err != nil {
+			t.Fatalf("%v: %s", err, document)
+		}
+		f.objects = append(f.objects, o)
+	}
+	for node, pod := range map[string]string{"node-a.example.com": "istio-pod-network-agent-aaaaa",
+		"node-b.example.com": "istio-pod-network-agent-bbbbb"} {
+		f.answers[pod+" node"] = `{"node": "` + node + `", "agent": "v1.4.0", "plugin": {"path": ` +
+			`"/opt/cni/bin/istio-pod-network", "sha256": "0123", "version": "v1.4.0"}, "ready": true, "checks": [{"name": ` +
+			`"installed", "ok": true, "detail": "ready"}], "pods": {"redirected": 1, "waiting": ["shop/cart-7d4b9-x2x4q"]}}`
+		f.answers[pod+" files"] = `{"directories": [{"path": "/etc/cni/net.d", "role": "configurations", "files": [` +
+			`{"name": "10-calico.conflist", "mode": "-rw-------", "size": 99, "modified": "2026-01-02T03:04:05Z", "text": ` +
+			`"{\"name\": \"k8s-pod-network\", \"plugins\": [{\"type\": \"calico\", \"token\": \"` + secret + `\", ` +
+			`\"kubernetes\": {\"kubeconfig\": \"/etc/cni/net.d/calico-kubeconfig\"}, \"ipam\": {\"subnet\": ` +
+			`\"10.244.0.0/16\"}}]}"}, {"name": "calico-kubeconfig", "mode": "-rw-------", "size": 12, "modified": ` +
+			`"2026-01-02T03:04:05Z"}]}, {"path": "/run/istio-pod-network", "role": "state", "files": [{"name": ` +
+			`"pods/0a-eth0.json", "mode": "-rw-------", "size": 9, "modified": "2026-01-02T03:04:05Z", "text": ` +
+			`"{\"version\":1,\"namespace\":\"gone\",\"name\":\"old-0\",\"netns\":\"b/1/2\"}"}]}]}`
+		f.logs[pod] = "" +
+			`2026-01-02T03:04:05.1Z time="2026-01-02T03:04:05Z" level=info msg="redirected" pod=shop/cart-7d4b9-x2x4q` +
+			"\n" + `2026-01-02T03:04:06.1Z time="2026-01-02T03:04:06Z" level=warning msg="asking https://10.96.0.1:443 with ` +
+			`Authorization: Bearer ` + secret + `" pod=shop/deleted-1` + "\n" +
+			`2026-01-02T03:04:07.1Z {"level":"info","msg":"line\nshop/deleted-1 of ` + node +
+			` at fd00:10:244::7","pod":"shop/deleted-1"}` +
+			"\n" + `2026-01-02T03:04:08.1Z a token ` + jwt + " password=" + secret + "\n"
+	}
+	f.previous["istio-pod-network-agent-bbbbb"] = "2026-01-01T00:00:00Z panic: --token=" + secret + "\n"
+	return f
+}
+
+// resources are the kinds of the objects.
+var resources = map[string]string{"NetworkAttachmentDefinition": "network-attachment-definitions",
+	"ValidatingAdmissionPolicy": "validatingadmissionpolicies"}
+
+func resourceOf(kind string) string {
+	if name := resources[kind]; name != "" {
+		return name
+	}
+	return strings.ToLower(kind) + "s"
+}
+
+func (f *fake) Version(context.Context) (string, error) { return "v1.37.2", f.errs["version"] }
+
+func (f *fake) Each(
+	_ context.Context, kind schema.GroupVersionResource, namespace, selector string,
+	look func(*unstructured.Unstructured),
+) error {
+	if kind.Resource == "secrets" {
+		panic("Secrets are asked for")
+	}
+	if err := f.errs[kind.Resource]; err != nil && (kind.Resource != "pods" || selector == "") {
+		return err
+	}
+	if strings.HasPrefix(kind.Resource, "mutatingadmissionpolic") && kind.Version != "v1beta1" ||
+		kind.Group == "security.openshift.io" {
+		return apierrors.NewNotFound(kind.GroupResource(), "")
+	}
+	wants, err := labels.Parse(selector)
+	if err != nil {
+		return err
+	}
+	for _, o := range f.objects {
+		if resourceOf(o.GetKind()) == kind.Resource && (namespace == "" || o.GetNamespace() == namespace) &&
+			wants.Matches(labels.Set(o.GetLabels())) {
+			look(o.DeepCopy())
+		}
+	}
+	return nil
+}
+
+func (f *fake) Inspect(_ context.Context, agent corev1.Pod, what string) (json.RawMessage, error) {
+	return json.RawMessage(f.answers[agent.Name+" "+what]), f.errs["inspect "+what]
+}
+
+func (f *fake) AgentLog(_ context.Context, agent corev1.Pod, previous bool, _ int64, _ int) ([]byte, bool, error) {
+	if previous {
+		return []byte(f.previous[agent.Name]), false, f.errs["previous"]
+	}
+	return []byte(f.logs[agent.Name]), false, f.errs["log"]
+}
+
+func (f *fake) AgentMetrics(context.Context, corev1.Pod, int) ([]byte, error) {
+	return []byte("istio_pod_network_agent_ready 1\n"), f.errs["metrics"]
+}
+
+// dumped runs the command with a fixed time and salt, and returns the archive's files.
+func dumped(t *testing.T, o options, f *fake, w output.Writer) (files map[string]string, stderr string, err error) {
+	t.Helper()
+	var problems bytes.Buffer
+	if o.file == "" {
+		o.file = filepath.Join(t.TempDir(), "dump.tar.gz")
+	}
+	o.now, o.salt, o.stderr = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), []byte("salt"), &problems
+	o.logLines = defaultLines
+	if w.Out == nil {
+		w.Out = io.Discard
+	}
+	_, absent := os.Stat(o.file)
+	err = o.run(t.Context(), f, w)
+	if status := outcome.StatusOf(err); status == outcome.Misused || status == outcome.NotAsked {
+		if _, still := os.Stat(o.file); absent != nil && still == nil {
+			t.Errorf("status %d, and there is an archive", status)
+		}
+		return nil, problems.String(), err
+	}
+	return unpacked(t, o.file), problems.String(), err
+}
+
+// unpacked returns the files of an archive, by their names below the top directory; none if there is no archive.
+func unpacked(t *testing.T, name string) map[string]string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil
+	}
+	unzipped, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for archive := tar.NewReader(unzipped); ; {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(archive)
+		name, below := strings.CutPrefix(h.Name, top+"/")
+		if err != nil || !below {
+			t.Fatal(h.Name, err)
+		}
+		files[name] = string(text)
+	}
+}
+
+// all is every file of an archive behind its name.
+func all(files map[string]string) string {
+	var text strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		text.WriteString("==== " + name + "\n" + files[name])
+	}
+	return text.String()
+}
+
+// Nothing of a Secret, an environment, a token in a log's line or in a CNI file is in an archive, and what a maintainer
+// asks for is. The golden files are for a person to read.
+func TestSysdump(t *testing.T) {
+	for name, o := range map[string]options{"plain": {}, "redacted": {redact: true}} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			o.file = filepath.Join(t.TempDir(), "dump.tar.gz")
+			files, stderr, err := dumped(t, o, newFake(t), output.Writer{Out: &out})
+			if err != nil || stderr != "" {
+				t.Fatalf("%v: %s", err, stderr)
+			}
+			text := all(files)
+			for _, never := range []string{secret, "eyJ", "last-applied", "kind: Secret", "managedFields",
+				"an app's own words"} {
+				if at := strings.Index(text, never); at >= 0 {
+					t.Errorf("%s is in the archive: …%s…", never, text[max(0, at-200):min(len(text), at+100)])
+				}
+			}
+			golden.Compare(t, filepath.Join("testdata", name+".txt"), text)
+			listing := strings.ReplaceAll(out.String(), filepath.Dir(o.file)+"/", "")
+			golden.Compare(t, filepath.Join("testdata", name+"-listing.txt"), listing)
+			golden.Fits(t, "listing", listing, output.Width)
+			info, err := os.Stat(o.file)
+			if err != nil || info.Mode().Perm() != 0o600 {
+				t.Error(info, err)
+			}
+		})
+	}
+}
+
+// With --redact no address and no name of a node, a namespace or a pod is left, whether it is in a list or not; and
+// what is the same stays so.
+func TestRedact(t *testing.T) {
+	files, _, err := dumped(t, options{redact: true}, newFake(t), output.Writer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := all(files)
+	for _, never := range []string{`node-a\b`, `node-b\b`, `node-.\.example`, `\bshop\b`, `\bcart`, `deleted-1`,
+		`\bgone\b`, `old-0`,
+		`agent-aaaaa`, `10\.\d+\.\d+\.\d+`, `fd00:`, `192\.168`, `plain-0`} {
+		if at := regexp.MustCompile(never).FindStringIndex(text); at != nil {
+			t.Errorf("%s is in the archive: …%s…", never, text[max(0, at[0]-200):min(len(text), at[1]+100)])
+		}
+	}
+	r := newRedactor([]byte("salt"))
+	for _, has := range []string{r.pseudonym(ofNamespace, "shop") + "/" + r.pseudonym(ofPod, "deleted-1"),
+		"pods/" + r.pseudonym(ofNamespace, "shop") + "/pods.yaml", "127.0.0.1", "/etc/cni/net.d/calico-kubeconfig"} {
+		if !strings.Contains(text, has) {
+			t.Errorf("%s is not in the archive", has)
+		}
+	}
+	other := newRedactor([]byte("another"))
+	if other.pseudonym(ofPod, "a") == r.pseudonym(ofPod, "a") {
+		t.Error("the salt does not count")
+	}
+}
+
+// Where names cannot be listed, nobody could tell them in words of others: those are left out.
+func TestRedactUnlisted(t *testing.T) {
+	f := newFake(t)
+	f.errs["namespaces"] = errors.New("forbidden")
+	files, stderr, err := dumped(t, options{redact: true}, f, output.Writer{})
+	if !errors.Is(err, outcome.ErrNotWell) {
+		t.Error(err)
+	}
+	for name := range files {
+		if path.Ext(name) == ".log" || path.Base(name) == "events.yaml" || path.Base(name) == "files.json" {
+			t.Errorf("%s is in the archive", name)
+		}
+	}
+	if !strings.Contains(stderr, "agent.log: with --redact it may only be told where the names of all namespaces are") {
+		t.Error(stderr)
+	}
+}
+
+// What cannot be read is named with its reason, on standard error and in the index; what can be is there all the same.
+func TestUnread(t *testing.T) {
+	f := newFake(t)
+	for _, what := range []string{"version", "nodes", "pods", "events", "clusterroles", "inspect node", "log", "previous",
+		"metrics"} {
+		f.errs[what] = errors.New("forbidden: " + what)
+	}
+	f.errs["inspect files"] = errors.New(`istio-pod-network-agent inspect: unexpected argument "files"; valid: node`)
+	files, stderr, err := dumped(t, options{}, f, output.Writer{})
+	if !errors.Is(err, outcome.ErrNotWell) {
+		t.Error(err)
+	}
+	golden.Compare(t, filepath.Join("testdata", "unread.txt"), stderr)
+	golden.Compare(t, filepath.Join("testdata", "unread-index.json"), files[indexFile])
+	if files["objects/daemonsets.yaml"] == "" {
+		t.Error("what could be read is missing")
+	}
+}
+
+// Nobody to ask, and a node that is not there.
+func TestUnasked(t *testing.T) {
+	for want, test := range map[string]struct {
+		o      options
+		f      *fake
+		status int
+	}{
+		"install the chart": {options{}, &fake{}, outcome.NotAsked},
+		"--nodes":           {options{nodes: []string{"node-x"}}, newFake(t), outcome.Misused},
+	} {
+		files, _, err := dumped(t, test.o, test.f, output.Writer{})
+		if outcome.StatusOf(err) != test.status || !strings.Contains(err.Error(), want) || files != nil {
+			t.Errorf("%s: %v, %d files", want, err, len(files))
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := (options{}).run(ctx, newFake(t), output.Writer{Out: io.Discard}); outcome.StatusOf(err) != outcome.NotAsked {
+		t.Error(err)
+	}
+}
+
+// --nodes leaves out agents and pods of other nodes; --list writes nothing, and says as JSON what would be there.
+func TestChoice(t *testing.T) {
+	files, _, err := dumped(t, options{nodes: []string{"node-b.example.com"}}, newFake(t), output.Writer{})
+	text := all(files)
+	if err != nil || strings.Contains(text, "==== agents/node-a") || !strings.Contains(text, "==== agents/node-b") {
+		t.Error(err, text)
+	}
+	var out bytes.Buffer
+	files, _, err = dumped(t, options{list: true}, newFake(t), output.Writer{Out: &out, Format: output.JSON})
+	if err != nil || files != nil {
+		t.Errorf("%v, %d files", err, len(files))
+	}
+	golden.Compare(t, filepath.Join("testdata", "list.json"), out.String())
+}
+
+// An archive of the same cluster at the same time has the same bytes.
+func TestSameBytes(t *testing.T) {
+	var archives []string
+	for range 2 {
+		file := filepath.Join(t.TempDir(), "dump.tar.gz")
+		if _, _, err := dumped(t, options{file: file}, newFake(t), output.Writer{}); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		archives = append(archives, string(data))
+	}
+	if archives[0] != archives[1] {
+		t.Error("two archives differ")
+	}
+}
+
+func TestCheck(t *testing.T) {
+	there := filepath.Join(t.TempDir(), "there")
+	if err := os.WriteFile(there, []byte("kept"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, o := range map[string]options{
+		"the file is there already": {file: there, format: "table", logLines: 1},
+		"the listing has --format":  {file: "json", format: "table", logLines: 1},
+		"--format: invalid value":   {format: "xml", logLines: 1},
+		"--log-lines":               {format: "table"},
+	} {
+		if _, err := o.check(); outcome.StatusOf(err) != outcome.Misused || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	o := options{format: "yaml", logLines: 1, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	if format, err := o.check(); err != nil || format != output.YAML ||
+		o.file != "istio-pod-network-sysdump-20260102T030405Z.tar.gz" {
+		t.Error(format, o.file, err)
+	}
+	// What has come there meanwhile stays.
+	_, _, err := dumped(t, options{file: there}, newFake(t), output.Writer{})
+	if data, _ := os.ReadFile(there); outcome.StatusOf(err) != outcome.NotAsked || string(data) != "kept" {
+		t.Errorf("%v, %q", err, data)
+	}
+}
+
+// Files are bounded, and so is an archive.
+func TestBounds(t *testing.T) {
+	var c contents
+	big := map[string]any{"a": strings.Repeat("x", maxFile/2)}
+	c.add(file{base: "a.yaml", objects: []any{big, big, big}})
+	if f := c.files[0]; len(f.objects) != 1 || !strings.Contains(f.note, "1 of 3 objects") {
+		t.Errorf("%d objects, %q", len(f.objects), f.note)
+	}
+	c.bytes = maxFiles
+	c.add(file{base: "b.log", text: "x"})
+	if len(c.files) != 1 || len(c.unread) != 1 || c.unread[0].What != "b.log" {
+		t.Errorf("%d files, %v", len(c.files), c.unread)
+	}
+}
