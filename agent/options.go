@@ -30,8 +30,9 @@ It keeps the CNI plugin istio-pod-network installed and chained, answers the plu
 socket, and marks the pods that the plugin has dealt with:
 
   pod-network-controller.istio.io/status: initialized      the packet rules are in place
-  pod-network-controller.istio.io/status: not-required     left untouched, with the reason beside it
+  pod-network-controller.istio.io/status: not-required     left untouched
   pod-network-controller.istio.io/netns:  <boot-id>/<inode>/<cookie> of the network namespace that this is about
+  pod-network-controller.istio.io/reason: why the pod is in the mesh, or is not
 
 Where the socket and the plugin's records are, and which pods are redirected, stands in --network-config, the plugin's
 own entry: agent and plugin cannot disagree. SIGTERM ends the agent and leaves everything in place. With --uninstall it

@@ -16,14 +16,18 @@ type mark struct{ status, netns, reason, families string }
 // markOf is what a record says to its pod.
 func markOf(r record.Record) mark {
 	if r.Decision == record.Redirect {
-		return mark{annotation.Initialized, string(r.NetNS), "", r.Families}
+		return mark{annotation.Initialized, string(r.NetNS), r.Reason, r.Families}
 	}
 	return mark{annotation.NotRequired, string(r.NetNS), r.Reason, ""}
 }
 
-// isOn reports whether the pod carries the mark.
+// isOn reports whether the pod carries the mark. Earlier releases gave a redirected pod no reason: what they have
+// marked is not written to again.
 func (m mark) isOn(pod *corev1.Pod) bool {
 	a := pod.Annotations
+	if _, said := a[annotation.Reason]; !said && m.status == annotation.Initialized {
+		m.reason = ""
+	}
 	return m == mark{a[annotation.Status], a[annotation.NetNS], a[annotation.Reason], a[annotation.Families]}
 }
 

@@ -367,19 +367,19 @@ func TestCurrentRecord(t *testing.T) {
 		want    mark
 	}{
 		"none": {nil, mark{}},
-		"one":  {[]record.Record{at(0, "1/1")}, mark{"initialized", "5e7c1c9d-boot/1/1", "", ""}},
+		"one":  {[]record.Record{at(0, "1/1")}, mark{"initialized", "5e7c1c9d-boot/1/1", "injected", ""}},
 		"untouched": {[]record.Record{at(0, "1/1", untouched)},
 			mark{"not-required", "5e7c1c9d-boot/1/1", "mode-none", ""}},
 		"latest": {[]record.Record{at(2, "2/2"), at(1, "1/1"), at(0, "3/3")},
-			mark{"initialized", "5e7c1c9d-boot/2/2", "", ""}},
+			mark{"initialized", "5e7c1c9d-boot/2/2", "injected", ""}},
 		"latest untouched": {[]record.Record{at(1, "1/1"), at(2, "2/2", untouched)},
 			mark{"not-required", "5e7c1c9d-boot/2/2", "mode-none", ""}},
 		"both in one": {[]record.Record{at(1, "1/1"), at(2, "1/1", untouched)},
-			mark{"initialized", "5e7c1c9d-boot/1/1", "", ""}},
+			mark{"initialized", "5e7c1c9d-boot/1/1", "injected", ""}},
 		"both, reversed": {[]record.Record{at(1, "1/1", untouched), at(0, "1/1")},
-			mark{"initialized", "5e7c1c9d-boot/1/1", "", ""}},
+			mark{"initialized", "5e7c1c9d-boot/1/1", "injected", ""}},
 		"of another boot": {[]record.Record{at(9, "1/1", otherBoot), at(0, "2/2")},
-			mark{"initialized", "5e7c1c9d-boot/2/2", "", ""}},
+			mark{"initialized", "5e7c1c9d-boot/2/2", "injected", ""}},
 		"of another alone": {[]record.Record{at(9, "1/1", otherBoot)}, mark{}},
 	} {
 		r, found := Current(agenttest.Boot, c.records)

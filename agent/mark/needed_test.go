@@ -17,7 +17,11 @@ func TestMarkIsNeeded(t *testing.T) {
 	untouched.Decision, untouched.Reason = record.Untouched, "mode-none"
 	ofOne := redirected
 	ofOne.Families = "IPv4"
-	initialized := annotations{annotation.Status: annotation.Initialized, annotation.NetNS: agenttest.Boot + "/1/1"}
+	initialized := annotations{
+		annotation.Status: annotation.Initialized, annotation.NetNS: agenttest.Boot + "/1/1", annotation.Reason: "injected",
+	}
+	older := maps.Clone(initialized)
+	delete(older, annotation.Reason)
 	notRequired := annotations{
 		annotation.Status: annotation.NotRequired, annotation.NetNS: agenttest.Boot + "/1/1", annotation.Reason: "mode-none",
 	}
@@ -36,17 +40,18 @@ func TestMarkIsNeeded(t *testing.T) {
 		"none, without rules":        {untouched, nil, notRequired, Marked},
 		"it is there":                {redirected, initialized, initialized, AlreadyOn},
 		"it is there, without rules": {untouched, notRequired, notRequired, AlreadyOn},
+		"that of an older release":   {redirected, older, older, AlreadyOn},
 		"that of the sandbox before": {redirected, with(initialized, annotation.NetNS, agenttest.Boot+"/9/9"), initialized,
 			Marked},
 		"without a network namespace": {
 			redirected, annotations{annotation.Status: annotation.Initialized}, initialized, Marked,
 		},
-		"a reason is left": {redirected, with(initialized, annotation.Reason, "mode-none"), initialized, Marked},
-		"it had no rules":  {redirected, notRequired, initialized, Marked},
-		"it had rules":     {untouched, initialized, notRequired, Marked},
-		"of one family":    {ofOne, nil, with(initialized, annotation.Families, "IPv4"), Marked},
-		"it was of both":   {ofOne, initialized, with(initialized, annotation.Families, "IPv4"), Marked},
-		"it was of one":    {redirected, with(initialized, annotation.Families, "IPv4"), initialized, Marked},
+		"another reason with rules": {redirected, with(initialized, annotation.Reason, "mode-none"), initialized, Marked},
+		"it had no rules":           {redirected, notRequired, initialized, Marked},
+		"it had rules":              {untouched, initialized, notRequired, Marked},
+		"of one family":             {ofOne, nil, with(initialized, annotation.Families, "IPv4"), Marked},
+		"it was of both":            {ofOne, initialized, with(initialized, annotation.Families, "IPv4"), Marked},
+		"it was of one":             {redirected, with(initialized, annotation.Families, "IPv4"), initialized, Marked},
 		"it is of one": {ofOne, with(initialized, annotation.Families, "IPv4"),
 			with(initialized, annotation.Families, "IPv4"), AlreadyOn},
 		"another reason":        {untouched, with(notRequired, annotation.Reason, "ambient"), notRequired, Marked},

@@ -252,6 +252,8 @@ func TestPolicy(t *testing.T) {
 				Target: corev1.ObjectReference{Kind: "Node", Name: "a"}}, metav1.CreateOptions{})
 		}, ""},
 		{"a user changes a mark", func() error { return patch(g.editor, "on-a", "", annotated(netns, "b/2/2")) }, netns},
+		{"a user gives it another reason",
+			func() error { return patch(g.editor, "on-a", "", annotated(reason, "opted-in")) }, reason},
 		{"a user takes a mark away", func() error { return patch(g.editor, "on-a", "", annotated(status, "")) }, ""},
 		{"a user changes a marked pod", func() error { return patch(g.editor, "on-a", "", labelled("users")) }, ""},
 		{"the agent marks again", func() error {

@@ -325,7 +325,7 @@ func markOn(pod *corev1.Pod) mark {
 // want is what the record has to tell its pod.
 func want(rec record.Record) mark {
 	if rec.Decision == record.Redirect {
-		return mark{annotation.Initialized, string(rec.NetNS), ""}
+		return mark{annotation.Initialized, string(rec.NetNS), rec.Reason}
 	}
 	return mark{annotation.NotRequired, string(rec.NetNS), rec.Reason}
 }

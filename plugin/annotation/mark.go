@@ -4,7 +4,7 @@ package annotation
 const (
 	Status = ControllerPrefix + "status" // Initialized or NotRequired
 	NetNS  = ControllerPrefix + "netns"  // the network namespace that the status is about, as in the record
-	Reason = ControllerPrefix + "reason" // the reason of the record, with NotRequired only
+	Reason = ControllerPrefix + "reason" // the reason of the record; earlier releases gave none with Initialized
 	// Families is the one family that is captured, IPv4 or IPv6. Without it both are.
 	Families = ControllerPrefix + "families"
 )
