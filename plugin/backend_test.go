@@ -67,6 +67,8 @@ func refused(t *testing.T, call *invocation, status int, stdout, told string) {
 	status, stdout, _ = call.run(t, "ADD")
 	added := failure(t, status, stdout, codeBackend)
 	says(t, added, reasons...)
+	says(t, added, "; see: istio-pod-networkctl explain ")
+	added, _, _ = strings.Cut(added, "; see: ") // of a pod, which STATUS knows none of
 	if _, added, _ = strings.Cut(added, "backend iptables"); !strings.HasSuffix(text, added) {
 		t.Errorf("ADD says %q, STATUS %q", added, text)
 	}

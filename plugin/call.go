@@ -62,6 +62,9 @@ func (c *call) warn(what string, err error) {
 func (c *call) finish(err error) error {
 	if err != nil {
 		cni := asCNI(err)
+		if pod, named := c.fields["pod"].(string); named {
+			cni.Msg += "; see: istio-pod-networkctl explain " + pod
+		}
 		c.asLevel, c.message = logrus.ErrorLevel, cni.Msg
 		c.fields["code"] = cni.Code
 		err = cni
