@@ -86,7 +86,31 @@ func TestReleases(t *testing.T) {
 	}
 }
 
-// The test above refuses what it should.
+// The pages, the manifests and what Artifact Hub shows name the version of the tree: whoever pastes it gets images that
+// the chart looks for.
+func TestVersionOfTheTree(t *testing.T) {
+	chart := read(t, "../chart/istio-pod-network-controller/Chart.yaml")
+	tree := regexp.MustCompile(`(?m)^version: (\S+)$`).FindStringSubmatch(chart)
+	named := regexp.MustCompile(`(?:istio-pod-network-(?:agent|plugin):|images\.sh --version |(?m:^\$ VERSION=)|` +
+		`(?m:^istio-pod-network-controller )|(?m:^appVersion: "))(\d+\.\d+\.\d+[0-9A-Za-z.-]*)`)
+	found := 0
+	for _, file := range append(all(t), "istio/wait.yaml", "istio/replace-init.yaml",
+		"../chart/istio-pod-network-controller/Chart.yaml") {
+		if file == "releasing.md" { // which is about any version
+			continue
+		}
+		for _, match := range named.FindAllStringSubmatch(read(t, file), -1) {
+			if found++; match[1] != tree[1] {
+				t.Errorf("%s: %s, and the chart's version is %s", file, match[0], tree[1])
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("%d places that name a version", found)
+	}
+}
+
+// The first test refuses what it should.
 func TestReleasesRefused(t *testing.T) {
 	sums := func(n int, value string) string {
 		var list []string

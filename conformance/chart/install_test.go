@@ -69,7 +69,7 @@ func TestNotes(t *testing.T) {
 			return text
 		}
 		for what, words := range map[string][]string{
-			notes(): {"/opt/cni/bin", "/etc/cni/net.d", "(Kubernetes)", "istio-pod-network-plugin:0.1.0",
+			notes(): {"/opt/cni/bin", "/etc/cni/net.d", "(Kubernetes)", "istio-pod-network-plugin:" + version(),
 				"helm test " + name + " -n mesh", "--timeout 720s"},
 			notes("kubernetesDistribution=openshift", "image.registry=r.example.com"): {"/etc/cni/multus/net.d", "(OpenShift)",
 				"r.example.com/istio-pod-network-plugin", "the network default/istio-cni in",

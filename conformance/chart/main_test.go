@@ -106,6 +106,20 @@ const (
 
 func dir() string { return filepath.Join(build.Root(), "chart", name) }
 
+// version is that of the chart, and the tag of the images that it names.
+func version() string {
+	text, err := os.ReadFile(filepath.Join(dir(), "Chart.yaml"))
+	if err != nil {
+		panic(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if v, is := strings.CutPrefix(line, "appVersion: "); is {
+			return strings.Trim(strings.TrimSpace(v), `"`)
+		}
+	}
+	panic("Chart.yaml has no appVersion")
+}
+
 // program runs a program that talks to the API server, if to any, with all rights.
 func program(stdin []byte, name string, args ...string) (stdout, stderr string, err error) {
 	cmd := exec.Command(filepath.Join(isolated.BinDir(), name), args...)

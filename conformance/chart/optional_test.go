@@ -94,7 +94,7 @@ func TestRecommendedLabels(t *testing.T) {
 					}
 					continue
 				}
-				if labels["helm.sh/chart"] != name+"-0.1.0" || labels["app.kubernetes.io/managed-by"] != "Helm" ||
+				if labels["helm.sh/chart"] != name+"-"+version() || labels["app.kubernetes.io/managed-by"] != "Helm" ||
 					labels["app.kubernetes.io/instance"] == "" || labels["app.kubernetes.io/version"] == "" {
 					t.Errorf("%s, %s %s: %v", distribution, o.GetKind(), o.GetName(), labels)
 				}
@@ -116,11 +116,11 @@ func TestImages(t *testing.T) {
 			values        []string
 			agent, plugin string
 		}{
-			{nil, "istio-pod-network-agent:0.1.0", "istio-pod-network-plugin:0.1.0"},
+			{nil, "istio-pod-network-agent:" + version(), "istio-pod-network-plugin:" + version()},
 			{[]string{"image.tag=v2"}, "istio-pod-network-agent:v2", "istio-pod-network-plugin:v2"},
 			{[]string{"image.tag=v2", "pluginImage.tag=v3"}, "istio-pod-network-agent:v2", "istio-pod-network-plugin:v3"},
 			{[]string{"image.registry=r.example.com:5000/mesh", "image.digest=" + digest, "pluginImage.repository=wait"},
-				"r.example.com:5000/mesh/istio-pod-network-agent@" + digest, "r.example.com:5000/mesh/wait:0.1.0"},
+				"r.example.com:5000/mesh/istio-pod-network-agent@" + digest, "r.example.com:5000/mesh/wait:" + version()},
 		} {
 			manifests := template(t, helm, append(c.values, "hooks=true")...)
 			var pod corev1.Pod

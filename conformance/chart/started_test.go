@@ -185,7 +185,7 @@ func TestGettingStarted(t *testing.T) {
 				all := renderPasted(t, helm, p.sections...)
 				t.Logf("rendered: %q", slices.Sorted(maps.Keys(all)))
 				agent := daemonSet(t, all[name])
-				if want := p.registry + "/istio-pod-network-agent:0.1.0"; agent.Image != want {
+				if want := p.registry + "/istio-pod-network-agent:" + version(); agent.Image != want {
 					t.Errorf("the agent's image is %s, want %s", agent.Image, want)
 				}
 				taken(t, strings.ReplaceAll(all[name], "namespace: outside", "namespace: "+system))
@@ -267,7 +267,7 @@ func injects(t *testing.T, manifests, registry, platform string, secrets []strin
 		t.Fatal(err)
 	}
 	const template = "istio-pod-network-wait"
-	want := "image: " + registry + "/istio-pod-network-plugin:0.1.0\n"
+	want := "image: " + registry + "/istio-pod-network-plugin:" + version() + "\n"
 	if !slices.Equal(operator.DefaultTemplates, []string{"sidecar", template}) ||
 		!strings.Contains(operator.Templates[template], want) {
 		t.Errorf("templates %q, %s, want %s", operator.DefaultTemplates, operator.Templates[template], want)
