@@ -450,6 +450,51 @@ func TestSaidByTheMarkingAgent(t *testing.T) {
 	}
 }
 
+// What a template says is said of one of its pods, not of all, and not again after a rollout.
+func TestSaidOfWorkloads(t *testing.T) {
+	w, events := heard()
+	owned := func(name, kind, owner string) *corev1.Pod {
+		pod := agenttest.MeshPod(name)
+		pod.Spec.Containers[0].SecurityContext = nil
+		if kind != "" {
+			pod.OwnerReferences = []metav1.OwnerReference{{Kind: kind, Name: owner, Controller: new(true)}}
+		}
+		return pod
+	}
+	another := owned("tomcat", "ReplicaSet", "cart-5d8f")
+	another.Spec.Containers[0].Name = "tomcat" // what is said of it is another text
+	for _, c := range []struct {
+		pod  *corev1.Pod
+		said bool
+	}{
+		{owned("one", "ReplicaSet", "cart-5d8f"), true},
+		{owned("two", "ReplicaSet", "cart-5d8f"), false},
+		{owned("three", "ReplicaSet", "cart-77aa"), false}, // after a rollout
+		{another, true},
+		{owned("four", "ReplicaSet", "shop-5d8f"), true},
+		{owned("five", "StatefulSet", "cart-5d8f"), true},
+		{owned("six", "StatefulSet", "cart-77aa"), true}, // whose hyphen is its own
+		{owned("bare", "", ""), true}, {owned("bare-too", "", ""), true},
+	} {
+		w.aboutSettings(c.pod, nil, redirect.DefaultPolicy(), record.Record{}, written{}, false)
+		if all := sent(events); (len(all) > 0) != c.said {
+			t.Errorf("%s: %q", c.pod.Name, all)
+		}
+	}
+	for key := range w.workloads { // a day later
+		w.workloads[key] = time.Now().Add(-workloadAfter)
+	}
+	next := owned("next-day", "ReplicaSet", "cart-99bb")
+	w.aboutSettings(next, nil, redirect.DefaultPolicy(), record.Record{}, written{}, false)
+	expectOne(t, events, eventEscalation, "In app a program")
+	for i := range mostWorkloads {
+		w.saidOf(fmt.Sprint(i), "", "")
+	}
+	if len(w.workloads) > mostWorkloads {
+		t.Errorf("%d workloads are remembered", len(w.workloads))
+	}
+}
+
 // A refused mark is told of once, in whatever words it is refused again, until a mark has come.
 func TestRefusalIsSaidOnce(t *testing.T) {
 	w, events := heard()

@@ -14,6 +14,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	kuberecord "k8s.io/client-go/tools/record"
 )
@@ -45,8 +46,9 @@ type Warner struct {
 	recorder kuberecord.EventRecorder
 	log      *logrus.Logger
 
-	mu   sync.Mutex
-	sent map[warning]sentEvent
+	mu        sync.Mutex
+	sent      map[warning]sentEvent
+	workloads map[workloadWarning]time.Time // when one of its pods was the last to have an Event
 }
 
 // warning is one thing to say about one pod.
@@ -61,6 +63,19 @@ type sentEvent struct {
 	at   time.Time
 }
 
+// workloadWarning is one thing to say about the pods of a workload.
+type workloadWarning struct{ workload, reason, text string }
+
+// saidOfWorkloads are the reasons of what the template of a pod says: it is true of every pod that is made of it, and
+// one Event for each would be as much to write as the marks are.
+var saidOfWorkloads = []string{eventEscalation, eventFamily}
+
+// A workload is warned of again after a day, and no more are remembered than this.
+const (
+	workloadAfter = 24 * time.Hour
+	mostWorkloads = 4096
+)
+
 // repeatAfter is after how long an Event about something that still holds is sent again: Events get lost while the API
 // server is in trouble, and live for an hour. What is true of many pods and harms none by itself is said once.
 const repeatAfter = 15 * time.Minute
@@ -70,7 +85,8 @@ var saidOnce = []string{eventEscalation, eventFamily, eventLate, eventUnknown, e
 
 // NewWarner returns a Warner that sends Events by the recorder.
 func NewWarner(recorder kuberecord.EventRecorder, log *logrus.Logger) *Warner {
-	return &Warner{recorder: recorder, log: log, sent: map[warning]sentEvent{}}
+	return &Warner{recorder: recorder, log: log, sent: map[warning]sentEvent{},
+		workloads: map[workloadWarning]time.Time{}}
 }
 
 // warn says something about a pod unless that was the last thing said about it for this reason, not long ago.
@@ -83,6 +99,7 @@ func (w *Warner) warn(pod *corev1.Pod, reason, format string, args ...any) {
 		reason == eventRefused && last.text != "" // whatever the words: a webhook may number its refusals
 	if !known {
 		w.sent[key] = sentEvent{text, time.Now()}
+		known = slices.Contains(saidOfWorkloads, reason) && w.saidOf(workloadOf(pod), reason, text)
 	}
 	w.mu.Unlock()
 	if known {
@@ -90,6 +107,37 @@ func (w *Warner) warn(pod *corev1.Pod, reason, format string, args ...any) {
 	}
 	w.log.WithFields(logrus.Fields{"pod": pod.Namespace + "/" + pod.Name, "event": reason}).Warn(text)
 	w.send(pod, corev1.EventTypeWarning, reason, text)
+}
+
+// saidOf reports whether the same was said of another pod of the workload not long ago, and notes that it is now.
+func (w *Warner) saidOf(workload, reason, text string) bool {
+	if workload == "" {
+		return false
+	}
+	key := workloadWarning{workload, reason, text}
+	if at, said := w.workloads[key]; said && time.Since(at) < workloadAfter {
+		return true
+	}
+	if len(w.workloads) >= mostWorkloads {
+		clear(w.workloads)
+	}
+	w.workloads[key] = time.Now()
+	return false
+}
+
+// workloadOf names what makes pods like this one, empty if nothing does. Of a ReplicaSet it is the Deployment, and of a
+// Job the CronJob, whose names they have before the last hyphen; one that has a hyphen in a name of its own is told of
+// together with others of the namespace that begin alike.
+func workloadOf(pod *corev1.Pod) string {
+	owner := metav1.GetControllerOfNoCopy(pod)
+	if owner == nil {
+		return ""
+	}
+	name := owner.Name
+	if i := strings.LastIndexByte(name, '-'); i > 0 && (owner.Kind == "ReplicaSet" || owner.Kind == "Job") {
+		name = name[:i]
+	}
+	return pod.Namespace + "/" + owner.Kind + "/" + name
 }
 
 // tell says what was done to a pod, which is no warning.

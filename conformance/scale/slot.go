@@ -34,6 +34,8 @@ var sandboxes atomic.Int64
 func (s *slot) make(ctx context.Context, c *cluster, answered bool) (err error) {
 	s.made++
 	pod := sandbox.Injected(s.namespace, fmt.Sprintf("cart-%d-%d", s.number, s.made), s.node.name)
+	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet",
+		Name: fmt.Sprintf("cart-%d-%d", s.number, s.made), UID: types.UID(s.namespace), Controller: new(true)}}
 	if !s.mesh {
 		pod.Annotations = nil
 		pod.Spec.InitContainers, pod.Spec.Containers = nil, pod.Spec.Containers[:1]
