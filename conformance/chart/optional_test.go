@@ -85,7 +85,8 @@ func TestRecommendedLabels(t *testing.T) {
 			manifests := template(t, helm, "kubernetesDistribution="+distribution, "hooks=true", "namespace.create=true",
 				"startupTaint.enabled=true", "repair=delete", "injection.replaceInit=true", "admissionPolicy.enabled=true",
 				"metrics.service.enabled=true", "metrics.podMonitor.enabled=true", "metrics.dashboard.enabled=true",
-				"metrics.prometheusRule.enabled=true", "resourceQuota.enabled=true", "apiPriority.enabled=true")
+				"metrics.prometheusRule.enabled=true", "resourceQuota.enabled=true", "apiPriority.enabled=true",
+				"rbac.reader=true")
 			for _, o := range objects(t, manifests) {
 				labels := o.GetLabels()
 				if o.GetKind() == "Pod" {

@@ -1,0 +1,41 @@
+package chart
+
+import (
+	"strings"
+	"testing"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+// Who has the reader's role may read what the operator's tool asks the API server for, and may run nothing, change
+// nothing and read no secret.
+func TestReader(t *testing.T) {
+	const role = "istio-pod-network-reader"
+	if find(t, template(t, "helm4"), "ClusterRole", role, &rbacv1.ClusterRole{}) {
+		t.Error("it was not asked for")
+	}
+	both(t, func(t *testing.T, helm string) {
+		applied(t, template(t, helm, "rbac.reader=true"))
+		applied(t, `apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: reader}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: `+role+`}
+subjects: [{kind: User, name: reader, apiGroup: rbac.authorization.k8s.io}]
+`)
+		for want, questions := range map[string][]string{
+			"yes": {"get pods -n shop", "list pods -A", "get namespaces", "list nodes", "list events -n shop",
+				"list daemonsets.apps -A", "get configmaps/istio-pod-network-config -n " + system,
+				"list mutatingwebhookconfigurations.admissionregistration.k8s.io"},
+			"no": {"create pods --subresource=exec -n " + system, "get pods --subresource=exec -n " + system,
+				"get configmaps/other -n " + system, "list configmaps -A", "list secrets -A", "patch pods -n shop",
+				"delete pods -n shop", "get nodes --subresource=proxy"},
+		} {
+			for _, question := range questions {
+				args := append([]string{"auth", "can-i", "--as=reader"}, strings.Fields(question)...)
+				if out, errs, _ := program(nil, "kubectl", args...); strings.TrimSpace(out) != want {
+					t.Errorf("%s: %s, want %s: %s", question, strings.TrimSpace(out), want, errs)
+				}
+			}
+		}
+	})
+}
