@@ -15,16 +15,26 @@ import (
 // recipe is what docs/injection.md adds to a pod for an init container before the sidecar.
 func (r *rig) recipe() (pod *corev1.Pod) {
 	r.Helper()
-	page, err := os.ReadFile(filepath.Join(build.Root(), "docs", "injection.md"))
-	must(r, err)
-	_, section, _ := strings.Cut(string(page), "\n## Init containers before the sidecar\n")
-	_, block, _ := strings.Cut(section, "```yaml\n")
-	block, _, found := strings.Cut(block, "```")
+	block := r.documented("injection.md", "Init containers before the sidecar")
 	must(r, yaml.UnmarshalStrict([]byte(block), &pod))
-	if !found || len(pod.Annotations) != 1 || len(pod.Spec.InitContainers) != 1 {
+	if len(pod.Annotations) != 1 || len(pod.Spec.InitContainers) != 1 {
 		r.Fatalf("not the recipe in docs/injection.md: %q", block)
 	}
 	return pod
+}
+
+// documented is the first YAML of a section of a page.
+func (r *rig) documented(page, section string) string {
+	r.Helper()
+	text, err := os.ReadFile(filepath.Join(build.Root(), "docs", page))
+	must(r, err)
+	_, rest, _ := strings.Cut(string(text), "\n## "+section+"\n")
+	_, block, _ := strings.Cut(rest, "```yaml\n")
+	block, _, found := strings.Cut(block, "```")
+	if !found || strings.Contains(block, "\n## ") {
+		r.Fatalf("docs/%s has no YAML in %q", page, section)
+	}
+	return block
 }
 
 // migrating gives a mesh pod, whose DNS is captured, an init container that has to reach the peer before there is a
@@ -33,11 +43,16 @@ func (r *rig) migrating(name string, migrate corev1.Container, targets ...string
 	pod := r.meshPod(name)
 	container(pod, "istio-proxy").Env = []corev1.EnvVar{{Name: "ISTIO_META_DNS_CAPTURE", Value: "true"}}
 	container(pod, "app").Args = []string{target4, target6, dns}
+	r.before(pod, migrate, targets...)
+	return pod
+}
+
+// before gives a pod an init container that ends when all targets have answered it.
+func (r *rig) before(pod *corev1.Pod, migrate corev1.Container, targets ...string) {
 	migrate.Image, migrate.ImagePullPolicy = podImage, corev1.PullNever
-	migrate.Command = []string{"/podprogram", "call", "-name=" + r.namespace + "/" + name + "/" + migrate.Name}
+	migrate.Command = []string{"/podprogram", "call", "-name=" + r.namespace + "/" + pod.Name + "/" + migrate.Name}
 	migrate.Args = targets
 	pod.Spec.InitContainers = append(pod.Spec.InitContainers, migrate)
-	return pod
 }
 
 // An init container before the sidecar reaches the network, and DNS, by a group of its own, as docs/injection.md says

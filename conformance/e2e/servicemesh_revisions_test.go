@@ -2,12 +2,10 @@ package e2e
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/mesh"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -24,12 +22,11 @@ const (
 // stays is for how many seconds a pod that ends still serves: until every sidecar knows that it ends.
 const stays = 30
 
-// revision installs one more istiod, of the same build.
-func (m *serviceMesh) revision(r *rig, name string) {
+// revision installs one more istiod, of the same build, with files of values.
+func (m *serviceMesh) revision(r *rig, name string, files ...string) {
 	r.Helper()
 	r.Cleanup(func() { must(r, m.helm.Uninstall("istiod-"+name, mesh.Namespace)) })
-	must(r, m.helm.Install("istiod-"+name, "istiod", mesh.Namespace,
-		[]string{filepath.Join(build.Root(), "docs", "istio", "wait.yaml")}, "revision="+name,
+	must(r, m.helm.Install("istiod-"+name, "istiod", mesh.Namespace, files, "revision="+name,
 		"nodeSelector.kubernetes\\.io/hostname="+nodes.Nodes[0].Name,
 		"meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY"))
 }
@@ -46,8 +43,8 @@ func (m *serviceMesh) revisions(r *rig) {
 	})
 	r.apply(r.namespace, string(asJSON(m.moving(r))))
 	r.service("cart", nil)
-	r.rolledOut("cart")
-	m.revision(r, canary)
+	r.rolledOut("deployment/cart")
+	m.revision(r, canary, ourWait())
 	front, err := nodes.Client.CoreV1().Pods(m.namespace).Get(r.ctx, "front", metav1.GetOptions{})
 	must(r, err)
 	during := func(what string, do func()) {
@@ -85,20 +82,14 @@ func (m *serviceMesh) revisions(r *rig) {
 // moving is a Deployment of an app, of which a pod that ends goes on to serve until no sidecar calls it any more.
 func (m *serviceMesh) moving(r *rig) *appsv1.Deployment {
 	r.Helper()
-	pod, grace := m.app(r, "cart", "cart", "v1"), int64(2*stays)
-	pod.Spec.TerminationGracePeriodSeconds = &grace
-	app := container(pod, "app")
-	app.Command[2] = "-name=" + r.namespace + "/$(POD)"
-	app.Env = []corev1.EnvVar{{Name: "POD", ValueFrom: &corev1.EnvVarSource{
-		FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}
-	app.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{
+	template, grace := m.template(r, "cart"), int64(2*stays)
+	template.Spec.TerminationGracePeriodSeconds = &grace
+	template.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{
 		Sleep: &corev1.SleepAction{Seconds: stays}}}
 	return &appsv1.Deployment{
 		TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}, ObjectMeta: metav1.ObjectMeta{Name: "cart"},
 		Spec: appsv1.DeploymentSpec{
-			Selector: &metav1.LabelSelector{MatchLabels: pod.Labels},
-			Template: corev1.PodTemplateSpec{Spec: pod.Spec,
-				ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels, Annotations: pod.Annotations}},
+			Selector: &metav1.LabelSelector{MatchLabels: template.Labels}, Template: template,
 		},
 	}
 }
@@ -107,12 +98,9 @@ func (m *serviceMesh) moving(r *rig) *appsv1.Deployment {
 // is in the mesh, and reaches who has not moved.
 func (m *serviceMesh) restarted(r *rig, front *corev1.Pod, revision string) {
 	r.Helper()
-	r.eventually("pods are injected by "+revision, func() bool { // the API server takes a moment to read the labels
-		pod, err := r.dryRun(r.appPod("try"))
-		return err == nil && pod.Annotations[revisionOf] == revision
-	})
+	m.injects(r, revision)
 	r.output(kubectlIn(r.namespace, "rollout", "restart", "deployment", "cart"))
-	r.rolledOut("cart")
+	r.rolledOut("deployment/cart")
 	name := r.onlyPod("app=cart")
 	r.eventually("twenty calls in a row go to "+name, func() bool {
 		for range 20 {
@@ -125,18 +113,15 @@ func (m *serviceMesh) restarted(r *rig, front *corev1.Pod, revision string) {
 	if by := r.pod(name).Annotations[revisionOf]; by != revision {
 		r.Errorf("%s was injected by %q, not by %q", name, by, revision)
 	}
-	a := r.calls(name, "http://reviews."+m.namespace+"/", "answers", answered)
-	if !strings.Contains(a.page().Client, "/ns/"+r.namespace+"/sa/cart") {
-		r.Errorf("without a certificate: %+v", a)
-	}
+	m.speaks(r, name)
 	r.marked(name)
 	m.keeps(r, name)
 }
 
-// rolledOut waits until a Deployment has the pods that it is to have.
+// rolledOut waits until a workload, as KIND/NAME, has the pods that it is to have.
 func (r *rig) rolledOut(name string) {
 	r.Helper()
-	r.output(kubectlIn(r.namespace, "rollout", "status", "deployment", name, "--timeout=3m"))
+	r.output(kubectlIn(r.namespace, "rollout", "status", name, "--timeout=3m"))
 }
 
 // traffic has the app of a pod make one call after the other until the function that it returns is called. That says

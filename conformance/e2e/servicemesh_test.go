@@ -17,6 +17,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/conformance/internal/mesh"
+	"github.com/istio-pod-network/controller/internal/await"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -26,7 +27,7 @@ import (
 // mesh, so that the test reaches it.
 const (
 	webPort   = 8080
-	grpcPort  = 8081
+	grpcPort  = 8091
 	linesPort = 8090
 	callsPort = 8099
 )
@@ -60,19 +61,28 @@ func TestServiceMesh(t *testing.T) {
 		{"routing", (*serviceMesh).routing},
 		{"dns", (*serviceMesh).names},
 		{"probes", (*serviceMesh).probes},
+		{"metrics", (*serviceMesh).metrics},
 		{"lifecycle", (*serviceMesh).lifecycle},
+		{"inits", (*serviceMesh).inits},
+		{"workloads", (*serviceMesh).workloads},
+		{"tproxy", (*serviceMesh).transparent},
+		{"early", (*serviceMesh).early},
+		{"istio-init", (*serviceMesh).keepsIstioInit},
+		{"families", (*serviceMesh).families},
 		{"gateways", (*serviceMesh).gateways},
 		{"revisions", (*serviceMesh).revisions},
 	} {
 		passed := t.Run(s.name, func(t *testing.T) {
 			r := newRig(t)
+			await.Explain(r, "namespace "+m.namespace, func() string { return describe(m.namespace) })
 			before := outside.reached(m.namespace, "plain")
 			s.run(m, r)
+			own := r.control
 			r.namespace = m.namespace
 			m.keeps(r, "front")
 			r.eventually("the detector sees the app outside the mesh", func() bool {
-				r.control = outside.reached(m.namespace, "plain") - before
-				return r.control >= enough
+				r.control = own + outside.reached(m.namespace, "plain") - before
+				return r.control >= own+enough
 			})
 		})
 		if !passed { // putting the nodes back has taken the network away from the pods that scenarios share
@@ -107,11 +117,13 @@ func newServiceMesh(t *testing.T) *serviceMesh {
 // istiod installs or upgrades it.
 func (m *serviceMesh) istiod(r *rig) {
 	r.Helper()
-	must(r, m.helm.Install("istiod", "istiod", mesh.Namespace,
-		[]string{filepath.Join(build.Root(), "docs", "istio", "wait.yaml")},
+	must(r, m.helm.Install("istiod", "istiod", mesh.Namespace, []string{ourWait()},
 		"nodeSelector.kubernetes\\.io/hostname="+nodes.Nodes[0].Name,
 		"meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY"))
 }
+
+// ourWait is the path of Istio's values by which pods have our wait (way A of docs/injection.md).
+func ourWait() string { return filepath.Join(build.Root(), "docs", "istio", "wait.yaml") }
 
 // remove takes the mesh away, with what Helm leaves.
 func (m *serviceMesh) remove(r *rig) {
@@ -245,6 +257,79 @@ func (r *rig) calls(pod, to, want string, holds func(answer) bool) (a answer) {
 
 func answered(a answer) bool { return a.Error == "" && a.Status < 300 }
 
+// guests makes pods at once, which are deleted when the scenario ends: what comes later needs the processor.
+func (r *rig) guests(pods ...*corev1.Pod) {
+	r.Helper()
+	for _, pod := range pods {
+		r.create(pod)
+		r.Cleanup(func() {
+			must(r, ignoreNotFound(nodes.Client.CoreV1().Pods(pod.Namespace).Delete(r.ctx, pod.Name, metav1.DeleteOptions{})))
+		})
+	}
+}
+
+// injectedBy gives the rig another namespace, whose pods a revision of istiod injects, with that level of Pod Security.
+func (m *serviceMesh) injectedBy(r *rig, revision, level string) {
+	r.Helper()
+	labels := enforcing(level)
+	if revision == byDefault {
+		labels[injectedFrom] = "enabled"
+	} else {
+		labels[revisionOf] = revision
+	}
+	r.namespace = r.newNamespace(labels, nil)
+	m.injects(r, revision)
+}
+
+// injects waits until a revision injects the pods of the rig's namespace: the API server takes a moment to read labels.
+func (m *serviceMesh) injects(r *rig, revision string) {
+	r.Helper()
+	r.eventually("pods are injected by "+revision, func() bool {
+		pod, err := r.dryRun(r.appPod("try"))
+		return err == nil && pod.Annotations[revisionOf] == revision
+	})
+}
+
+// speaks has a pod call reviews, whose sidecar has to see the pod's certificate.
+func (m *serviceMesh) speaks(r *rig, name string) {
+	r.Helper()
+	a := r.calls(name, "http://reviews."+m.namespace+"/", "answers", answered)
+	m.identified(r, a, r.namespace, r.pod(name).Spec.ServiceAccountName)
+}
+
+// hearsFront has front call somebody: who answers by HTTP has to have seen front's certificate.
+func (m *serviceMesh) hearsFront(r *rig, to string) {
+	r.Helper()
+	front, err := nodes.Client.CoreV1().Pods(m.namespace).Get(r.ctx, "front", metav1.GetOptions{})
+	must(r, err)
+	var a answer
+	r.eventually("front calls "+to, func() bool {
+		a = callBy(front.Status.PodIP, to)
+		return answered(a)
+	})
+	if strings.HasPrefix(to, "http") {
+		m.identified(r, a, m.namespace, "front")
+	}
+}
+
+// identified fails unless who has answered has seen the certificate of a service account.
+func (m *serviceMesh) identified(r *rig, a answer, namespace, account string) {
+	r.Helper()
+	if want := "URI=spiffe://cluster.local/ns/" + namespace + "/sa/" + account; !strings.Contains(a.page().Client, want) {
+		r.Errorf("without the certificate %q: %+v", want, a)
+	}
+}
+
+// keepsPlaintextOut fails if a pod's app answers what comes from outside the mesh, in any family.
+func (m *serviceMesh) keepsPlaintextOut(r *rig, name string) {
+	r.Helper()
+	for address, heard := range r.ask(r.pod(name), linesPort) {
+		if strings.Contains(heard, "app") {
+			r.Errorf("%s answers plaintext: %q", address, heard)
+		}
+	}
+}
+
 // keeps fails if the app of a pod has reached the peer, and counts what it has tried. That an attempt ends in a reset
 // is how the mesh refuses it.
 func (m *serviceMesh) keeps(r *rig, names ...string) {
@@ -269,11 +354,7 @@ func (m *serviceMesh) mutualTLS(r *rig) {
 			r.Errorf("reviews has not seen %q: %+v", want, a)
 		}
 	}
-	for address, heard := range r.ask(r.pod("reviews-1"), linesPort) {
-		if strings.Contains(heard, "app") {
-			r.Errorf("%s answers plaintext: %q", address, heard)
-		}
-	}
+	m.keepsPlaintextOut(r, "reviews-1")
 	remove := r.apply(m.namespace, `apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: reviews}
@@ -290,27 +371,12 @@ spec:
 	}
 }
 
-// HTTP, gRPC and TCP go by mTLS to a service, and to each pod of a headless one.
+// HTTP, gRPC and TCP go by mTLS to a service.
 func (m *serviceMesh) protocols(r *rig) {
 	r.namespace = m.namespace
-	r.service("stock", func(s *corev1.ServiceSpec) {
-		s.ClusterIP = corev1.ClusterIPNone
-		for i := range s.Ports { // what is called is a pod, at its own port
-			s.Ports[i].Port = s.Ports[i].TargetPort.IntVal
-		}
-	})
-	pod := m.app(r, "stock-0", "stock", "v1")
-	pod.Spec.Hostname, pod.Spec.Subdomain = "stock-0", "stock" // as a StatefulSet has it
-	r.create(pod)
-	r.ready("stock-0")
-	for _, to := range []string{"http://reviews/", "grpc://reviews:81", "tcp://reviews:90",
-		"http://stock-0.stock:8080/", "grpc://stock-0.stock:8081", "tcp://stock-0.stock:8090"} {
-		a := r.calls("front", to, "answers", answered)
-		if strings.HasPrefix(to, "http") && !strings.Contains(a.page().Client, "/sa/front") {
-			r.Errorf("%s: without a certificate: %+v", to, a)
-		}
+	for _, to := range []string{"http://reviews/", "grpc://reviews:81", "tcp://reviews:90"} {
+		m.hearsFront(r, to)
 	}
-	m.keeps(r, "stock-0")
 }
 
 // allowed is the peer's second port, as a service of the mesh.
@@ -399,7 +465,7 @@ func (m *serviceMesh) names(r *rig) {
 	r.namespace = m.namespace
 	pod := m.app(r, "asking", "asking", "v1")
 	pod.Annotations["proxy.istio.io/config"] = `proxyMetadata: {ISTIO_META_DNS_CAPTURE: "true"}`
-	r.create(pod)
+	r.guests(pod)
 	r.ready("asking")
 	r.apply(m.namespace, allowed)
 	to := fmt.Sprint("tcp://outside.example:", excludedPort)
@@ -412,11 +478,10 @@ func (m *serviceMesh) names(r *rig) {
 }
 
 // The injector sends the kubelet's probes by pilot-agent, which asks the app in its stead: the pod becomes ready,
-// although nobody gets in without a certificate. And Prometheus gets the metrics of both.
+// although nobody gets in without a certificate.
 func (m *serviceMesh) probes(r *rig) {
 	r.namespace = m.namespace
 	pod := m.app(r, "probed", "probed", "v1")
-	pod.Annotations["prometheus.io/scrape"], pod.Annotations["prometheus.io/port"] = "true", fmt.Sprint(webPort)
 	app := container(pod, "app")
 	app.Ports = []corev1.ContainerPort{{ContainerPort: webPort}}
 	probe := func(h corev1.ProbeHandler) *corev1.Probe { return &corev1.Probe{ProbeHandler: h, PeriodSeconds: 1} }
@@ -424,7 +489,7 @@ func (m *serviceMesh) probes(r *rig) {
 	app.ReadinessProbe = probe(corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/",
 		Port: intstr.FromInt32(webPort)}})
 	app.LivenessProbe = probe(corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: webPort}})
-	r.create(pod)
+	r.guests(pod)
 	pod = r.ready("probed")
 	if path := container(pod, "app").ReadinessProbe.HTTPGet.Path; path != "/app-health/app/readyz" {
 		r.Errorf("the probe is not rewritten: %s", path)
@@ -434,28 +499,13 @@ func (m *serviceMesh) probes(r *rig) {
 			r.Errorf("%s was restarted: %+v", c.Name, c)
 		}
 	}
-	for port, wants := range map[int][]string{15020: {"shop_orders 7", "envoy_"}, 15090: {"envoy_"}} {
-		for _, want := range wants {
-			r.eventually(fmt.Sprintf("%d shows %s", port, want), func() bool {
-				response, err := http.Get(fmt.Sprintf("http://%s:%d/stats/prometheus", pod.Status.PodIP, port))
-				if err != nil {
-					return false
-				}
-				defer response.Body.Close()
-				data, _ := io.ReadAll(response.Body)
-				return strings.Contains(string(data), want)
-			})
-		}
-	}
 	m.keeps(r, "probed")
 }
 
-// However the sidecar is started, the app is served by it: as an init container that goes on, whose pod ends with its
-// app, with init containers after it; held back until Envoy is there; and stock, by Istio's own validation.
+// However the sidecar is started, the app is served by it: as an init container that goes on; held back until Envoy is
+// there; and stock, by Istio's own validation.
 func (m *serviceMesh) lifecycle(r *rig) {
 	r.namespace = m.namespace
-	reviews := "tcp:reviews:90"
-	call := func(name string) []string { return []string{"/podprogram", "call", "-name=" + name, reviews} }
 	for name, annotations := range map[string]map[string]string{
 		"native": {"sidecar.istio.io/nativeSidecar": "true"},
 		"held": {"sidecar.istio.io/nativeSidecar": "false",
@@ -466,28 +516,12 @@ func (m *serviceMesh) lifecycle(r *rig) {
 		for key, value := range annotations {
 			pod.Annotations[key] = value
 		}
-		if name == "native" { // an init container that needs the network of the mesh
-			init := *container(pod, "app").DeepCopy()
-			init.Name, init.Command, init.Args = "migrate", call(name), nil
-			pod.Spec.InitContainers = []corev1.Container{init}
-		}
-		r.create(pod)
+		r.guests(pod)
 	}
-	job := m.app(r, "job", "job", "v1")
-	job.Annotations["sidecar.istio.io/nativeSidecar"] = "true"
-	job.Spec.RestartPolicy = corev1.RestartPolicyNever
-	container(job, "app").Command, container(job, "app").Args = call("job"), nil
-	r.create(job)
 	for _, name := range []string{"native", "held", "stock"} {
 		r.ready(name)
 		r.calls(name, "http://reviews/", "answers", answered)
 		m.keeps(r, name)
-	}
-	r.eventually("the job's pod has ended", func() bool { return r.pod("job").Status.Phase == corev1.PodSucceeded })
-	for pod, init := range map[string]string{"native": "migrate", "job": "app"} {
-		if log := r.says(pod, init); !strings.Contains(log, reviews+" answer app ") {
-			r.Errorf("%s of %s was not answered:\n%s", init, pod, log)
-		}
 	}
 	if log := r.says("held", "app"); strings.Contains(log, target4+" error dial tcp ") {
 		r.Errorf("the app of held was there before Envoy:\n%.1000s", log)

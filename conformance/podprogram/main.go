@@ -6,6 +6,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"strconv"
@@ -25,8 +26,8 @@ const usage = `usage: podprogram pause
               calls the addresses from its first instruction on, says its name, and prints what answers: ADDRESS answer
               TEXT, or ADDRESS error TEXT; with -once each until it has answered; serves lines, or HTTP and gRPC, and
               makes the calls that it is asked for
-       podprogram call [-name NAME] tcp:ADDRESS | udp:ADDRESS ...
-              calls each address until it answers, prints that in the same way, and ends
+       podprogram call [-name NAME] [-every DURATION] [-tries NUMBER] tcp:ADDRESS | udp:ADDRESS ...
+              calls each address until it answers, or so many times, prints that in the same way, and ends
        podprogram escape [-name NAME] ADDRESS ...
               makes every attempt to get around a sidecar to the TCP servers, with the help of whoever has UDP port 8083
               there, and prints of each: escape ATTEMPT FAMILY answer TEXT, or what kept it; and in the end: all
@@ -41,6 +42,7 @@ func main() {
 	transparent := f.Bool("tproxy", false, "")
 	every := f.Duration("every", 20*time.Millisecond, "")
 	once := f.Bool("once", false, "")
+	tries := f.Int("tries", math.MaxInt, "")
 	name := f.String("name", "", "")
 	serve, web, calls := f.String("serve", "", ""), f.String("web", "", ""), f.String("calls", "", "")
 	if len(os.Args) < 2 {
@@ -74,7 +76,8 @@ func main() {
 		}
 	case "call":
 		for _, target := range f.Args() {
-			for ; !call(target, *name); time.Sleep(*every) {
+			for try := 1; !call(target, *name) && try < *tries; try++ {
+				time.Sleep(*every)
 			}
 		}
 		return
