@@ -27,7 +27,7 @@ import (
 // mesh, so that the test reaches it.
 const (
 	webPort   = 8080
-	grpcPort  = 8091
+	grpcPort  = 8091 // and not peerPort: attempts to get around a sidecar bind it in the pod
 	linesPort = 8090
 	callsPort = 8099
 )
@@ -65,6 +65,7 @@ func TestServiceMesh(t *testing.T) {
 		{"lifecycle", (*serviceMesh).lifecycle},
 		{"inits", (*serviceMesh).inits},
 		{"workloads", (*serviceMesh).workloads},
+		{"escape", (*serviceMesh).escape},
 		{"tproxy", (*serviceMesh).transparent},
 		{"early", (*serviceMesh).early},
 		{"istio-init", (*serviceMesh).keepsIstioInit},

@@ -8,13 +8,13 @@ import (
 )
 
 // With a sidecar as the injector makes it for TPROXY, which is root with group 1337 and NET_ADMIN and needs a namespace
-// that admits that, the pod calls and is called by mTLS.
+// that admits that, the pod calls and is called by mTLS; and none of the ways around a sidecar gets through.
 func (m *serviceMesh) transparent(r *rig) {
 	m.injectedBy(r, byDefault, "privileged")
 	pod := m.app(r, "transparent", "transparent", "v1")
 	pod.Annotations["sidecar.istio.io/interceptionMode"] = "TPROXY"
 	r.service("transparent", nil)
-	r.create(pod)
+	r.create(attacked(pod))
 	pod = r.ready("transparent")
 	with := container(pod, "istio-proxy").SecurityContext
 	if *with.RunAsUser != 0 || *with.RunAsGroup != proxyUser ||
@@ -31,5 +31,6 @@ func (m *serviceMesh) transparent(r *rig) {
 		m.hearsFront(r, to)
 	}
 	m.keepsPlaintextOut(r, "transparent")
+	r.notEscaped("transparent")
 	m.keeps(r, "transparent")
 }

@@ -14,8 +14,9 @@ import (
 	"github.com/istio-pod-network/controller/internal/escape"
 )
 
-// neverCaptured is a port of Envoy's that is not captured inbound, and that the stand-in does not have.
-const neverCaptured = 15090
+// neverCaptured is a port that is not captured inbound, and that neither the stand-in nor Envoy has outside of ambient
+// mode.
+const neverCaptured = 15008
 
 // Attempt makes an attempt to get around a sidecar to a server, where a helper is, says who calls, and returns the
 // answer. ErrNotMade is the error of one that proves nothing.
