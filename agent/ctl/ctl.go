@@ -96,7 +96,7 @@ func (p process) command(name string) *cobra.Command {
 	reach := cluster.NewFlags(root.PersistentFlags())
 	root.AddCommand(
 		explain.Command(name, namespace, reach, p.stdin, writer), status.Command(name, namespace, reach, writer),
-		sysdump.Command(name, namespace, reach, writer), trace.Command(name, namespace, p.stdin, writer),
+		sysdump.Command(name, namespace, reach, writer), trace.Command(name, namespace, reach, p.stdin, writer),
 	)
 	return root
 }

@@ -44,7 +44,7 @@ func TestStatus(t *testing.T) {
 		{"status --timeout 0s", 2, "", "--timeout"},
 		{"explian", 2, "", `istio-pod-networkctl: unknown command "explian" for "istio-pod-networkctl"`},
 		{"explain --no", 2, "", "istio-pod-networkctl: unknown flag: --no; see --help\n"},
-		{"explain", 2, "", "istio-pod-networkctl: there is nothing to explain; valid: names of pods, -f FILE"},
+		{"explain", 2, "", "istio-pod-networkctl: there is no pod to look at; valid: names of pods, -f FILE"},
 		{"explain cart-0 --kubeconfig testdata/none", 3, "", "reading how to reach the cluster"},
 		{"__complete explain --kubeconfig testdata/none car", 0, ":1\n", ""},
 		{"explain shop/cart/0", 2, "", "POD: invalid value"},

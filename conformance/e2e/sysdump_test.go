@@ -37,6 +37,24 @@ func (r *rig) dump(args ...string) map[string]string {
 	}
 }
 
+// traces asks the tool where a packet of the mesh pod cart-0 goes, by what the cluster says of the pod.
+func (r *rig) traces() {
+	r.Helper()
+	var t struct {
+		Operator    string
+		NotLookedAt []string
+		Items       []struct {
+			Verdict string
+			Ways    []struct{ Landed, OriginalDestination string }
+		}
+	}
+	status := r.toolSays(&t, "trace", r.namespace+"/cart-0", "--to", "192.0.2.1:80")
+	if status != 0 || len(t.NotLookedAt) > 0 || !strings.HasPrefix(t.Operator, "ConfigMap ") || len(t.Items) != 1 ||
+		len(t.Items[0].Ways) == 0 || t.Items[0].Ways[0].OriginalDestination != "192.0.2.1:80" {
+		r.Errorf("status %d: %+v", status, t)
+	}
+}
+
 // dumpsSystem takes archives of a healthy installation, with the mesh pod cart-0: all is in one, nothing could not be
 // read, and there is no token in it; a redacted one has no name of a node, and none of the pod or its namespace.
 func (r *rig) dumpsSystem() {

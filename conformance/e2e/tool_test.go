@@ -96,6 +96,7 @@ func TestOperatorsTool(t *testing.T) {
 		}
 	}
 	r.explains()
+	r.traces()
 	r.dumpsSystem()
 	r.stopAgents()
 	if status, s = r.tool("status", "-n", system); status != 3 || len(s.Items) != 0 { // no node is to have one

@@ -263,6 +263,7 @@ var rules = []rule{
 		"k8s.io/client-go/kubernetes/scheme",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/trace", allowed: []string{
+		"agent/ctl/cluster",
 		"agent/ctl/explain", // a pod's rules come of its decision
 		"agent/ctl/outcome", "agent/ctl/output", "internal/invalid", "plugin/redirect", "plugin/trace",
 		"github.com/spf13/cobra", "k8s.io/api/core/v1",

@@ -71,7 +71,7 @@ func Command(
 	c := &cobra.Command{
 		Use: "explain {POD... | -f FILE}", Short: "Say whether a pod is redirected, and why",
 		Long: long, Example: fmt.Sprintf(example, name), Args: cobra.ArbitraryArgs,
-		ValidArgsFunction: completePods(flags, namespace),
+		ValidArgsFunction: CompletePods(flags, namespace),
 		RunE: func(c *cobra.Command, args []string) error {
 			format, err := o.check(args)
 			if err != nil {
@@ -81,11 +81,7 @@ func Command(
 			if len(o.Files) > 0 {
 				return o.run(*namespace, stdin, writer)
 			}
-			in, err := namespaceOf(c, flags, *namespace)
-			if err != nil {
-				return err
-			}
-			pods, err := namesOf(args, in)
+			pods, err := Names(c, flags, *namespace, args)
 			if err != nil {
 				return err
 			}
@@ -99,19 +95,19 @@ func Command(
 		},
 	}
 	o.Bind(c)
-	c.Flags().StringVar(&o.agents, "agents-namespace", "", "`namespace` of the agents (default: where they are found)")
+	BindAgents(c, &o.agents)
 	output.Flag(c, &o.output)
 	return c
 }
 
+// BindAgents gives a command the flag that says in which namespace the agents are.
+func BindAgents(c *cobra.Command, agents *string) {
+	c.Flags().StringVar(agents, "agents-namespace", "", "`namespace` of the agents (default: where they are found)")
+}
+
 func (o options) check(pods []string) (output.Format, error) {
-	switch {
-	case len(o.Files) == 0 && len(pods) == 0:
-		return "", outcome.Misusef("there is nothing to explain; valid: names of pods, -f FILE, or -f - for standard input")
-	case len(o.Files) > 0 && len(pods) > 0:
-		return "", outcome.Misusef("the pod %q and -f exclude each other", pods[0])
-	case o.Injected && len(pods) > 0:
-		return "", outcome.Misusef("--injected is for -f alone: a pod of the cluster is as it is")
+	if err := o.CheckBeside(pods); err != nil {
+		return "", err
 	}
 	return output.ParseFormat(o.output)
 }
@@ -165,6 +161,15 @@ func namespaceOf(c *cobra.Command, flags cluster.Flags, said string) (string, er
 	return flags.Namespace()
 }
 
+// Names returns the pods that arguments name, as NAMESPACE/NAME, each once; said is the usual flag's namespace.
+func Names(c *cobra.Command, flags cluster.Flags, said string, args []string) ([]string, error) {
+	in, err := namespaceOf(c, flags, said)
+	if err != nil {
+		return nil, err
+	}
+	return namesOf(args, in)
+}
+
 // namesOf returns the pods that arguments name, as NAMESPACE/NAME, each once.
 func namesOf(args []string, in string) (pods []string, err error) {
 	for _, arg := range args {
@@ -185,9 +190,9 @@ func namesOf(args []string, in string) (pods []string, err error) {
 // completeWithin bounds how long a shell waits for names.
 const completeWithin = 3 * time.Second
 
-// completePods offers a shell the names of the cluster's pods: of the namespace of the command line, or of the one that
+// CompletePods offers a shell the names of the cluster's pods: of the namespace of the command line, or of the one that
 // the name begins with.
-func completePods(flags cluster.Flags, said *string) cobra.CompletionFunc {
+func CompletePods(flags cluster.Flags, said *string) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		in, err := namespaceOf(c, flags, *said)
 		prefix := ""

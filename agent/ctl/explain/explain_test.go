@@ -90,7 +90,7 @@ func TestUnusable(t *testing.T) {
 	}
 	const pod = "testdata/injected.yaml"
 	for want, args := range map[string][]string{
-		"there is nothing to explain":        nil,
+		"there is no pod to look at":         nil,
 		"no such file":                       {"-f", "testdata/absent"},
 		`invalid value "all"`:                {"-f", pod, "--config", entry},
 		"it must be a JSON object of type":   {"-f", pod, "--config", "testdata/injected.json"},

@@ -28,10 +28,23 @@ func (in *Input) Bind(c *cobra.Command) {
 		"configuration list that has it (default: the plugin's defaults)")
 }
 
+// CheckBeside looks whether files and names of pods of the cluster go together. An error has its exit status.
+func (in Input) CheckBeside(pods []string) error {
+	switch {
+	case len(in.Files) == 0 && len(pods) == 0:
+		return outcome.Misusef("there is no pod to look at; valid: names of pods, -f FILE, or -f - for standard input")
+	case len(in.Files) > 0 && len(pods) > 0:
+		return outcome.Misusef("the pod %q and -f exclude each other", pods[0])
+	case in.Injected && len(pods) > 0:
+		return outcome.Misusef("--injected is for -f alone: a pod of the cluster is as it is")
+	}
+	return nil
+}
+
 // Read explains every pod of the files. An error has its exit status.
 func (in Input) Read(namespace string, stdin io.Reader) (List, error) {
-	if len(in.Files) == 0 {
-		return List{}, outcome.Misusef("there is nothing to explain; valid: -f FILE, or -f - for standard input")
+	if err := in.CheckBeside(nil); err != nil {
+		return List{}, err
 	}
 	list, err := in.explain(namespace, stdin)
 	return list, outcome.Misuse(err)

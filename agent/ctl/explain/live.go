@@ -116,6 +116,8 @@ type asker struct {
 	agents string // the agents' namespace, "" for where they are found
 	config string // a file with the operator's settings, "" for the ConfigMap
 	now    time.Time
+	// decides says that what became of the pods is not asked for.
+	decides bool
 
 	operator *Operator
 	settings string            // where they come from
@@ -165,6 +167,16 @@ func (a *asker) explain(ctx context.Context, pods []string) (list List, unread [
 	return list, unread, nil
 }
 
+// Decide explains pods, NAMESPACE/NAME, by what decides about them alone: what is said of pod and namespace, and the
+// operator's settings, those of a file if config names one. agents is the agents' namespace, "" for where they are
+// found. unread are errors of pods that could not be read; err is about the file.
+func Decide(
+	ctx context.Context, from Source, agents, config string, pods []string,
+) (list List, unread []error, err error) {
+	a := asker{from: from, agents: agents, config: config, decides: true}
+	return a.explain(ctx, pods)
+}
+
 // of explains a pod. An error is about the file with the operator's settings.
 func (a *asker) of(ctx context.Context, pod *corev1.Pod) (Explanation, error) {
 	its := a.agentOf(ctx, pod.Spec.NodeName)
@@ -181,6 +193,9 @@ func (a *asker) of(ctx context.Context, pod *corev1.Pod) (Explanation, error) {
 	}
 	e := a.operator.Of(pod, namespace.Annotations)
 	e.Live = live
+	if a.decides {
+		return e, nil
+	}
 	if !live.over && !pod.Spec.HostNetwork {
 		live.ask(ctx, a.from, its, pod)
 	}

@@ -2,11 +2,16 @@
 package trace
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/explain"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
@@ -18,18 +23,24 @@ import (
 const long = `Walks a packet through the hooks, chains and rules of a pod, and says each step, the rule that
 takes it and why, where it lands, and by which original destination its receiver knows it.
 
-The rules are those that the plugin would write for the pod of a manifest. It needs no cluster and
-no rights, and sends nothing. The packet opens a connection, or is a UDP datagram; -o wide lists
-the rules that do not take it, too, and goes on with what the sidecar sends then.
+The rules are those that the plugin would write now for a pod of the cluster, or of a manifest (-f);
+whether they are there, explain says. It sends nothing into the pod. The packet opens a connection,
+or is a UDP datagram; -o wide lists the rules that do not take it, too, and goes on with what the
+sidecar sends then. What is not known is assumed, and named: the pod's addresses before it has any,
+and the user of a container that only its image knows. Rules of other programs in the pod are not
+looked at.
 
-What a manifest does not say is assumed, and named: the pod's addresses before it has any, and the
-user of a container that only its image knows. Rules of other programs in the pod are not looked
-at.
+With -f it needs no cluster and no rights. For a pod of the cluster it needs the verb get on pods,
+and, for the settings, get on namespaces, list on pods and get on configmaps in the agents'
+namespace; without these it assumes the defaults, and says so.
 
 Exit status: 0 if each packet lands, 1 if one is dropped or its pod does not start, 2 for a wrong
-command line or file.`
+command line or file, 3 if a pod could not be asked about.`
 
 const example = `  # Where does what the app sends to a service go?
+  %[1]s trace cart-0 -n shop --from app --to 10.96.0.10:80
+
+  # The same of a manifest
   %[1]s trace -f pod.yaml --from app --to 10.96.0.10:80
 
   # A DNS query, and what comes from outside to the app's port
@@ -59,17 +70,43 @@ type options struct {
 	from, to, proto, backend, picture, output string
 	dns                                       bool
 	pod                                       []string
+	agents                                    string // their namespace
 }
 
 // Command returns the command. name is the program's, namespace that of the usual flag.
-func Command(name string, namespace *string, stdin io.Reader, writer output.Writer) *cobra.Command {
+func Command(
+	name string, namespace *string, flags cluster.Flags, stdin io.Reader, writer output.Writer,
+) *cobra.Command {
 	var o options
 	c := &cobra.Command{
-		Use: "trace -f FILE --to ADDRESS:PORT", Short: "Say where a packet of a pod goes, and why",
-		Long: long, Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return o.run(*namespace, stdin, writer) },
+		Use: "trace {POD... | -f FILE} --to ADDRESS:PORT", Short: "Say where a packet of a pod goes, and why",
+		Long: long, Example: fmt.Sprintf(example, name), Args: cobra.ArbitraryArgs,
+		ValidArgsFunction: explain.CompletePods(flags, namespace),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := o.CheckBeside(args); err != nil {
+				return err
+			}
+			if len(o.Files) > 0 {
+				return o.run(func() (explain.List, []error, error) {
+					list, err := o.Read(*namespace, stdin)
+					return list, nil, err
+				}, writer)
+			}
+			pods, err := explain.Names(c, flags, *namespace, args)
+			if err != nil {
+				return err
+			}
+			from, err := flags.Connect()
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return o.run(func() (explain.List, []error, error) { return o.ask(ctx, from, pods) }, writer)
+		},
 	}
 	o.Bind(c)
+	explain.BindAgents(c, &o.agents)
 	f := c.Flags()
 	f.StringVar(&o.from, "from", "app", "`who` sends it: app, proxy (the sidecar), outside, or uid:N or uid:N:GROUP")
 	f.StringVar(&o.to, "to", "", "`address:port` that it is for; pod:PORT is the pod's own address")
@@ -89,7 +126,27 @@ func Command(name string, namespace *string, stdin io.Reader, writer output.Writ
 	return c
 }
 
-func (o options) run(namespace string, stdin io.Reader, w output.Writer) (err error) {
+// ask explains pods of the cluster, NAMESPACE/NAME.
+func (o options) ask(ctx context.Context, from explain.Source, pods []string) (explain.List, []error, error) {
+	list, unread, err := explain.Decide(ctx, from, o.agents, o.Config, pods)
+	switch {
+	case err != nil:
+		return list, nil, outcome.Misuse(err)
+	case len(list.Items) == 0:
+		return list, nil, outcome.Unasked(errors.Join(unread...))
+	}
+	for _, e := range list.Items {
+		for _, what := range e.Live.NotLookedAt {
+			if !slices.Contains(list.NotLookedAt, what) {
+				list.NotLookedAt = append(list.NotLookedAt, what)
+			}
+		}
+	}
+	return list, unread, nil
+}
+
+// run walks a packet of each pod that read explains; unread are errors of pods that it could not read.
+func (o options) run(read func() (list explain.List, unread []error, err error), w output.Writer) (err error) {
 	if w.Format, err = output.ParseFormat(o.output); err != nil {
 		return err
 	}
@@ -97,12 +154,12 @@ func (o options) run(namespace string, stdin io.Reader, w output.Writer) (err er
 	if err != nil {
 		return outcome.Misuse(err)
 	}
-	explained, err := o.Read(namespace, stdin)
+	explained, unread, err := read()
 	if err != nil {
 		return err
 	}
 	if n := len(explained.Items); o.picture == inSVG && n > 1 {
-		problem := fmt.Sprintf("the files have %d pods, and a drawing is of one", n)
+		problem := fmt.Sprintf("there are %d pods, and a drawing is of one", n)
 		return outcome.Misuse(invalid.Text("--picture", o.picture, problem, "svg with one pod, or text"))
 	}
 	list := List{Head: output.HeadOf("TraceList"), Operator: explained.Operator, NotLookedAt: explained.NotLookedAt}
@@ -120,6 +177,9 @@ func (o options) run(namespace string, stdin io.Reader, w output.Writer) (err er
 		if !item.lands() {
 			return outcome.ErrNotWell
 		}
+	}
+	if len(unread) > 0 {
+		return outcome.Unasked(errors.Join(unread...))
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ type List struct {
 	// Operator is where the operator's settings come from.
 	Operator string `json:"operator"`
 	Items    []Item `json:"items"`
-	// NotLookedAt are objects of the files in which no pod is known.
+	// NotLookedAt are objects of the files in which no pod is known, and what could not be asked.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 }
 

@@ -7,9 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/golden"
+	"github.com/spf13/pflag"
 )
 
 // traced runs the command, and returns what it writes with the exit status.
@@ -22,7 +24,8 @@ func traced(t *testing.T, args ...string) (string, int, error) {
 		t.Fatal(err)
 	}
 	defer stdin.Close()
-	c := Command("ctl", &namespace, stdin, output.Writer{Out: &out})
+	reach := cluster.NewFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
+	c := Command("ctl", &namespace, reach, stdin, output.Writer{Out: &out})
 	c.SetArgs(append([]string{}, args...)) // cobra takes none for those of the process
 	c.SilenceErrors, c.SilenceUsage = true, true
 	err = c.Execute()
@@ -80,7 +83,10 @@ func TestStandardInput(t *testing.T) {
 
 func TestMisuse(t *testing.T) {
 	for args, want := range map[string]string{
-		"--to 10.96.0.10:80":                                             "valid: -f FILE",
+		"--to 10.96.0.10:80":                                             "valid: names of pods, -f FILE",
+		"cart-0 -f testdata/pod.yaml --to 10.96.0.10:80":                 "exclude each other",
+		"cart-0 --injected --to 10.96.0.10:80":                           "--injected is for -f alone",
+		"a/b/c --to 10.96.0.10:80":                                       "valid: NAME, or NAMESPACE/NAME",
 		"-f testdata/pod.yaml":                                           "--to",
 		"-f testdata/pod.yaml --to 10.96.0.10":                           "no port",
 		"-f testdata/pod.yaml --to 10.96.0.10:0":                         "no port",
