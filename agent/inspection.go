@@ -76,8 +76,9 @@ func serveInspect(ctx context.Context, l net.Listener, by inspectable) error {
 
 // inspectedNode is what the agent knows of its node.
 func (a *agent) inspectedNode() inspect.Node {
-	n := inspect.Node{Node: a.node, Agent: buildinfo.Version()}
-	n.Pods = a.podsOf(a.pods.All(), a.records.ByPod(), time.Now())
+	now := time.Now()
+	n := inspect.Node{Node: a.node, Agent: buildinfo.Version(), Questions: inspect.Questions, Time: now.UTC()}
+	n.Pods = a.podsOf(a.pods.All(), a.records.ByPod(), now)
 	n.Plugin, n.Installation = a.installation.inspected()
 	n.Ready, n.Checks = checked(a.ready())
 	n.Pods.Bypassed, n.Pods.Outside, n.Pods.Older = listed(a.patrol.Bypassed()), listed(a.patrol.Outside()),

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/istio-pod-network/controller/agent/ctl/check"
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/explain"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
@@ -19,6 +20,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/status"
 	"github.com/istio-pod-network/controller/agent/ctl/sysdump"
 	"github.com/istio-pod-network/controller/agent/ctl/trace"
+	"github.com/istio-pod-network/controller/agent/ctl/version"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/spf13/cobra"
 )
@@ -95,8 +97,10 @@ func (p process) command(name string) *cobra.Command {
 	writer := output.Writer{Out: p.stdout, Colours: output.HasColours(p.stdout, p.getenv)}
 	reach := cluster.NewFlags(root.PersistentFlags())
 	root.AddCommand(
+		check.Command(name, namespace, reach, writer),
 		explain.Command(name, namespace, reach, p.stdin, writer), status.Command(name, namespace, reach, writer),
 		sysdump.Command(name, namespace, reach, writer), trace.Command(name, namespace, reach, p.stdin, writer),
+		version.Command(name, namespace, reach, writer),
 	)
 	return root
 }

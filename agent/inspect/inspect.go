@@ -8,10 +8,16 @@ import "time"
 // SocketSuffix is what the path of the socket on which an agent answers has behind that of the plugin's socket.
 const SocketSuffix = ".inspect"
 
+// Questions are what an agent of this release can be asked: the words behind inspect.
+var Questions = []string{"files", "node", "pod"}
+
 // Node is what an agent says of its node.
 type Node struct {
-	Node         string       `json:"node"`
-	Agent        string       `json:"agent"` // its version
+	Node  string `json:"node"`
+	Agent string `json:"agent"` // its version
+	// Questions are what this agent can be asked. Where they are absent it is node alone.
+	Questions    []string     `json:"questions,omitempty"`
+	Time         time.Time    `json:"time,omitzero"` // by the node's clock
 	Plugin       Plugin       `json:"plugin"`
 	Installation Installation `json:"installation"`
 	Ready        bool         `json:"ready"`

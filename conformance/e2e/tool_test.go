@@ -95,6 +95,7 @@ func TestOperatorsTool(t *testing.T) {
 			t.Errorf("%+v", n)
 		}
 	}
+	r.toolChecks()
 	r.explains()
 	r.traces()
 	r.dumpsSystem()

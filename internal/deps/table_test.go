@@ -237,8 +237,8 @@ var rules = []rule{
 
 	{dir: "agent/istio-pod-networkctl", allowed: []string{"agent/ctl"}, forbidden: onLaptop},
 	{dir: "agent/ctl", allowed: []string{
-		"agent/ctl/cluster", "agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output", "agent/ctl/status",
-		"agent/ctl/sysdump", "agent/ctl/trace", "internal/buildinfo",
+		"agent/ctl/check", "agent/ctl/cluster", "agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output",
+		"agent/ctl/status", "agent/ctl/sysdump", "agent/ctl/trace", "agent/ctl/version", "internal/buildinfo",
 		"github.com/spf13/cobra",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/cluster", allowed: []string{
@@ -247,8 +247,19 @@ var rules = []rule{
 		"k8s.io/streaming/pkg/httpstream",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/status", allowed: []string{
-		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/invalid",
-		"github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
+		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/excerpt",
+		"internal/invalid", "github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
+	}, forbidden: onLaptop},
+	{dir: "agent/ctl/version", allowed: []string{
+		"agent/ctl/status", // it has asked the agents
+		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/buildinfo",
+		"github.com/spf13/cobra", "k8s.io/apimachinery/pkg/util/version",
+	}, forbidden: onLaptop},
+	{dir: "agent/ctl/check", allowed: []string{
+		"agent/ctl/status", "agent/ctl/version", // it has what these say of each node
+		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "internal/buildinfo", "github.com/spf13/cobra",
+		"k8s.io/api/...", "k8s.io/apimachinery/...", "k8s.io/client-go/discovery",
+		"k8s.io/client-go/kubernetes/typed/...", "k8s.io/client-go/metadata", "sigs.k8s.io/yaml",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/sysdump", allowed: []string{
 		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/blank",

@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
@@ -13,9 +14,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/client-go/discovery"
 	typedadmission "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	typedapps "k8s.io/client-go/kubernetes/typed/apps/v1"
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 )
 
@@ -51,19 +54,17 @@ func (f Flags) Connect() (*Cluster, error) {
 	}
 	config.UserAgent = "istio-pod-networkctl/" + buildinfo.Version()
 	config.QPS, config.Burst = qps, burst
-	core, err := typedcore.NewForConfig(config)
-	if err != nil {
+	c := &Cluster{config: config}
+	var errs [5]error
+	c.Core, errs[0] = typedcore.NewForConfig(config)
+	c.Apps, errs[1] = typedapps.NewForConfig(config)
+	c.Admission, errs[2] = typedadmission.NewForConfig(config)
+	c.Discovery, errs[3] = discovery.NewDiscoveryClientForConfig(config)
+	c.Metadata, errs[4] = metadata.NewForConfig(config)
+	if err := errors.Join(errs[:]...); err != nil {
 		return nil, outcome.Unasked(err)
 	}
-	apps, err := typedapps.NewForConfig(config)
-	if err != nil {
-		return nil, outcome.Unasked(err)
-	}
-	admission, err := typedadmission.NewForConfig(config)
-	if err != nil {
-		return nil, outcome.Unasked(err)
-	}
-	return &Cluster{config, core, apps, admission}, nil
+	return c, nil
 }
 
 // Namespace returns the namespace of what names none itself, as the kubeconfig's context has it.
@@ -81,6 +82,8 @@ type Cluster struct {
 	Core      typedcore.CoreV1Interface
 	Apps      typedapps.AppsV1Interface
 	Admission typedadmission.AdmissionregistrationV1Interface
+	Discovery discovery.DiscoveryInterfaceWithContext
+	Metadata  metadata.Interface // of objects whose types are not known here
 }
 
 // Nodes returns all nodes. It needs the verb list on nodes.

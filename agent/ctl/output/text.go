@@ -39,6 +39,18 @@ func (t *Text) Item(name, format string, args ...any) {
 	t.indented(Plain, "  "+name+" ", fmt.Sprintf(format, args...))
 }
 
+// Sign writes a line of a list: a sign in a colour, and its text beside it.
+func (t *Text) Sign(colour Colour, sign, format string, args ...any) {
+	lines := wrap(fmt.Sprintf(format, args...), Width-len("  ")-utf8.RuneCountInString(sign+" "))
+	for i, line := range lines {
+		prefix := "  " + t.paint(colour, sign) + " "
+		if i > 0 {
+			prefix = strings.Repeat(" ", utf8.RuneCountInString("  "+sign+" "))
+		}
+		t.WriteString(prefix + line + "\n")
+	}
+}
+
 // Below writes a line that belongs to what is above.
 func (t *Text) Below(format string, args ...any) {
 	t.indented(Plain, "  ", fmt.Sprintf(format, args...))

@@ -2,8 +2,10 @@ package status
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
+	"github.com/istio-pod-network/controller/internal/excerpt"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -54,17 +56,41 @@ func isReady(pod corev1.Pod) bool {
 	})
 }
 
-// whyNot says why a pod does not run.
-func whyNot(pod corev1.Pod) string {
+// whyNot says why a pod does not run, and where that is known what to do next.
+func whyNot(pod corev1.Pod) (why, next string) {
 	if pod.DeletionTimestamp != nil {
-		return "it is being deleted"
+		return "it is being deleted", ""
 	}
 	for _, c := range pod.Status.ContainerStatuses {
-		if c.State.Waiting != nil {
-			return cmp.Or(c.State.Waiting.Reason, "its container waits")
+		if w := c.State.Waiting; w != nil {
+			why = cmp.Or(w.Reason, "its container waits")
+			if w.Message != "" {
+				why += ": " + excerpt.Head(w.Message, longestReason)
+			}
+			return why, nextOfWaiting(w.Reason, c.Image)
 		}
 	}
-	return "it is " + cmp.Or(string(pod.Status.Phase), "not there yet")
+	return "it is " + cmp.Or(string(pod.Status.Phase), "not there yet"), ""
+}
+
+// longestReason is how many bytes are told of what the kubelet says.
+const longestReason = 300
+
+// nextOfWaiting says what to do about a container that waits, "" for a reason that is not known here. The reasons are
+// the kubelet's (pkg/kubelet/images/types.go, pkg/kubelet/kuberuntime/kuberuntime_container.go).
+func nextOfWaiting(reason, image string) string {
+	switch reason {
+	case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "RegistryUnavailable", "SignatureValidationFailed",
+		"ImageInspectError":
+		return fmt.Sprintf("the node must be able to pull the image %s: see the values image.registry, image.tag and "+
+			"imagePullSecrets, and that the secret is in the agents' namespace", image)
+	case "ErrImageNeverPull":
+		return fmt.Sprintf("the image %s must be on the node, or image.pullPolicy another one", image)
+	case "CreateContainerError":
+		return "the runtime refuses the container; where it says \"not a shared or slave mount\", set repair=delete " +
+			"(docs/troubleshooting.md, Hosts that share no mounts)"
+	}
+	return ""
 }
 
 // nextOf says what to do about a check of the agent that fails.

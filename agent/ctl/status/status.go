@@ -55,8 +55,18 @@ type Node struct {
 	Findings []Finding     `json:"findings,omitempty"` // what is not well, or was not asked
 	Kernel   string        `json:"kernel,omitempty"`
 	Runtime  string        `json:"runtime,omitempty"`
-	Pod      string        `json:"pod,omitempty"` // of the agent, NAMESPACE/NAME
+	Pod      string        `json:"pod,omitempty"`     // of the agent, NAMESPACE/NAME
+	Release  string        `json:"release,omitempty"` // that of the agent's pod, as the chart has labelled it
 	Agent    *inspect.Node `json:"agent,omitempty"`
+	// Unasked is why the agent, which runs, did not answer.
+	Unasked error `json:"-"`
+	// Offset is by how much the node's clock is ahead of ours, and Within how far that may be wrong.
+	Offset, Within time.Duration `json:"-"`
+}
+
+// CannotAnswer reports whether the agent is of a release that cannot be asked anything.
+func (n Node) CannotAnswer() bool {
+	return n.Unasked != nil && strings.Contains(n.Unasked.Error(), "unexpected argument")
 }
 
 // Finding is something that is not well, with what to do next.
@@ -112,6 +122,9 @@ func Of(ctx context.Context, from Source, namespace string) (Status, error) {
 	return s, nil
 }
 
+// releaseLabel is that of the agents' pods in which the chart says of which release they are.
+const releaseLabel = "app.kubernetes.io/version"
+
 // byNode maps nodes to their agents. While one is replaced by another, the one that stays counts.
 func byNode(agents []corev1.Pod) map[string]corev1.Pod {
 	found := map[string]corev1.Pod{}
@@ -134,7 +147,7 @@ func merged(nodes []corev1.Node, sets []appsv1.DaemonSet, agents []corev1.Pod) (
 		switch pod, has := left[node.Name]; {
 		case has:
 			delete(left, node.Name)
-			row.Pod = pod.Namespace + "/" + pod.Name
+			row.Pod, row.Release = pod.Namespace+"/"+pod.Name, pod.Labels[releaseLabel]
 		default:
 			set := slices.IndexFunc(sets, func(set appsv1.DaemonSet) bool { return wants(set, node) })
 			if set < 0 {
@@ -146,7 +159,8 @@ func merged(nodes []corev1.Node, sets []appsv1.DaemonSet, agents []corev1.Pod) (
 		rows = append(rows, row)
 	}
 	for name, pod := range left {
-		rows = append(rows, Node{Name: name, Verdict: Well, Pod: pod.Namespace + "/" + pod.Name})
+		rows = append(rows, Node{Name: name, Verdict: Well, Pod: pod.Namespace + "/" + pod.Name,
+			Release: pod.Labels[releaseLabel]})
 	}
 	slices.SortFunc(rows, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
 	return rows
@@ -177,17 +191,24 @@ const askTimeout = 20 * time.Second
 func (n *Node) ask(ctx context.Context, from Source, pod corev1.Pod) {
 	kubectl := "kubectl -n " + pod.Namespace
 	if pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil {
-		n.find(NotWell, "its agent does not run: "+whyNot(pod), kubectl+" describe pod "+pod.Name)
+		why, next := whyNot(pod)
+		n.find(NotWell, "its agent does not run: "+why, cmp.Or(next, kubectl+" describe pod "+pod.Name))
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	asked := time.Now()
 	answer, err := from.AskNode(ctx, pod)
+	n.Within = time.Since(asked)
 	if err != nil {
+		n.Unasked = err
 		n.findUnasked(pod, err)
 		return
 	}
 	n.Agent = &answer
+	if !answer.Time.IsZero() {
+		n.Offset = answer.Time.Sub(asked)
+	}
 	for _, check := range answer.Checks {
 		if !check.OK {
 			n.find(NotWell, check.Name+": "+check.Detail, nextOf(check.Name, kubectl, pod.Name))
@@ -210,7 +231,7 @@ func (n *Node) findUnasked(pod corev1.Pod, err error) {
 	verdict, what := NotAsked, "its agent could not be asked: "+err.Error()
 	next := "it needs the verbs get and create on pods/exec in namespace " + pod.Namespace +
 		", and an agent that answers: " + kubectl + " logs " + pod.Name
-	if strings.Contains(err.Error(), "unexpected argument") {
+	if n.CannotAnswer() {
 		what, next = "its agent is of a release that cannot answer: "+err.Error(), "upgrade it to the release of this tool"
 	}
 	if !isReady(pod) {

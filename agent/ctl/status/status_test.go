@@ -97,7 +97,8 @@ func TestStatus(t *testing.T) {
 		"crashing": {func(f *fake) {
 			f.agents[1].Status.Phase = corev1.PodPending
 			f.agents[1].Status.ContainerStatuses = []corev1.ContainerStatus{
-				{State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}}}
+				{Image: "registry.example.com/agent:1.4.0",
+					State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}}}
 		}, outcome.NotWell},
 		"entry-removed": {func(f *fake) {
 			f.change(func(n *inspect.Node) {

@@ -1,0 +1,104 @@
+package version
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/signal"
+	"syscall"
+
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/ctl/status"
+	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/spf13/cobra"
+)
+
+const long = `Says of which version this tool is, and on each node the agent and its plugin, and what of these
+does not fit: agents that are more than one minor version from this tool or from the newest agent,
+and a plugin that is not its agent's. It names what an agent of an older release cannot answer.
+
+It asks the agents, and needs the rights that status needs. Of an agent that does not answer it has
+the release that the chart has labelled its pod with. --client asks nobody.
+
+Exit status: 0 if all fit, 1 if something does not, 2 for a wrong command line, 3 if a node could
+not be asked.`
+
+const example = `  # Do the agents fit this tool and each other?
+  %[1]s version
+
+  # This tool alone, without a cluster
+  %[1]s version --client
+
+  # The nodes that an upgrade has not reached yet
+  %[1]s version -o json | jq -r '.items[] | select(.agent != "v1.4.0") | .name'`
+
+// options are a command line's.
+type options struct {
+	namespace string // of the agents, "" for all
+	output    string
+	client    bool
+}
+
+// Command returns the command. name is the program's, namespace that of the usual flag.
+func Command(name string, namespace *string, flags cluster.Flags, writer output.Writer) *cobra.Command {
+	var o options
+	c := &cobra.Command{
+		Use: "version", Short: "Say which versions tool, agents and plugins are of, and what does not fit", Long: long,
+		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if c.Flags().Changed("namespace") {
+				o.namespace = *namespace
+			}
+			format, err := output.ParseFormat(o.output)
+			if err != nil {
+				return err
+			}
+			writer.Format = format
+			if o.client {
+				return clientOnly(buildinfo.Version()).show(writer)
+			}
+			from, err := flags.Connect()
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return o.run(ctx, from, writer, buildinfo.Version())
+		},
+	}
+	c.Flags().BoolVar(&o.client, "client", false, "ask no cluster")
+	output.Flag(c, &o.output)
+	return c
+}
+
+// clientOnly is what is known without a cluster.
+func clientOnly(tool string) Version { return Version{Head: output.HeadOf("Version"), Tool: tool} }
+
+func (o options) run(ctx context.Context, from status.Source, w output.Writer, tool string) error {
+	s, err := status.Of(ctx, from, o.namespace)
+	if err != nil {
+		return errors.Join(clientOnly(tool).show(w), outcome.Unasked(err))
+	}
+	return Of(s, tool).show(w)
+}
+
+// show writes it; the error says what does not fit.
+func (v Version) show(w output.Writer) error {
+	if err := w.Object(v, v.write); err != nil {
+		return outcome.Unasked(err)
+	}
+	switch {
+	case v.Summary == nil:
+		return nil
+	case v.Summary.DoNot > 0:
+		return outcome.ErrNotWell
+	case len(v.Items) == 0:
+		return outcome.Unasked(errors.New("there is no agent, and by its DaemonSet's selector and affinity none of the " +
+			"nodes is to have one"))
+	case v.Summary.NotAsked > 0:
+		return outcome.Unasked(errors.New("not every node could be asked"))
+	}
+	return nil
+}

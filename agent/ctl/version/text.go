@@ -1,0 +1,75 @@
+package version
+
+import (
+	"cmp"
+	"strings"
+
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+)
+
+// colours and signs are those of the verdicts.
+var (
+	colours = map[Verdict]output.Colour{Fits: output.Green, DoesNot: output.Red, NotAsked: output.Yellow}
+	signs   = map[Verdict]string{Fits: "✓", DoesNot: "✗", NotAsked: "?"}
+)
+
+// shortHash is how many characters of a hash tell it from others.
+const shortHash = 12
+
+// write writes it as text.
+func (v Version) write(t *output.Text) {
+	t.Line(output.Plain, "This tool is of %s.", v.Tool)
+	if v.Summary == nil {
+		return
+	}
+	sum := v.Summary
+	colour := output.Green
+	switch {
+	case sum.DoNot > 0:
+		colour = output.Red
+	case sum.NotAsked > 0:
+		colour = output.Yellow
+	}
+	t.Line(colour, "%d nodes: %d fit, %d do not fit, %d not asked", len(v.Items), sum.Fit, sum.DoNot, sum.NotAsked)
+	t.WriteByte('\n')
+	rows := [][]string{{"", "NODE", "AGENT", "PLUGIN"}}
+	if t.Wide {
+		rows[0] = append(rows[0], "POD", "SHA-256")
+	}
+	for _, n := range v.Items {
+		rows = append(rows, n.row(t.Wide))
+	}
+	t.Columns(rows)
+	for _, n := range v.Items {
+		for _, f := range n.Findings {
+			t.WriteByte('\n')
+			t.Line(colours[n.Verdict], "%s %s: %s", signs[n.Verdict], n.Name, f.What)
+			t.Item("->", "%s", f.Next)
+		}
+		if len(n.CannotAnswer) > 0 {
+			t.WriteByte('\n')
+			t.Line(output.Yellow, "! %s: its agent cannot answer %s", n.Name, strings.Join(n.CannotAnswer, ", "))
+			t.Item("->", "upgrade the agents to the release of this tool (docs/operation.md, Upgrading)")
+		}
+	}
+	if len(v.NotLookedAt) > 0 {
+		t.WriteByte('\n')
+	}
+	for _, what := range v.NotLookedAt {
+		t.Line(output.Yellow, "Not looked at: %s.", what)
+	}
+}
+
+// row is the node's in the table.
+func (n Node) row(wide bool) []string {
+	row := []string{signs[n.Verdict], n.Name, cmp.Or(n.Agent, n.Release), ""}
+	hash := ""
+	if n.Plugin != nil {
+		hash = n.Plugin.SHA256
+		row[3] = cmp.Or(n.Plugin.Version, hash[:min(shortHash, len(hash))])
+	}
+	if wide {
+		row = append(row, n.Pod, hash)
+	}
+	return row
+}

@@ -1,0 +1,194 @@
+// Package version says which release the operator's tool, the agents and their plugins are of, and which of them do not
+// fit together.
+package version
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/ctl/status"
+	"github.com/istio-pod-network/controller/agent/inspect"
+	"k8s.io/apimachinery/pkg/util/version"
+)
+
+// Verdict is how a node's programs go with the others.
+type Verdict string
+
+// The verdicts.
+const (
+	Fits     Verdict = "fits"
+	DoesNot  Verdict = "does not fit"
+	NotAsked Verdict = "not asked" // nobody can say
+)
+
+// Version is what is said of all programs.
+type Version struct {
+	output.Head `json:",inline"`
+	Tool        string   `json:"tool"`
+	Summary     *Summary `json:"summary,omitempty"` // absent where no cluster was asked, and so are the nodes
+	Items       []Node   `json:"items,omitempty"`
+	// NotLookedAt is what could not be, each with its reason.
+	NotLookedAt []string `json:"notLookedAt,omitempty"`
+}
+
+// Summary counts nodes by verdict.
+type Summary struct {
+	Fit      int `json:"fit"`
+	DoNot    int `json:"doNotFit"`
+	NotAsked int `json:"notAsked"`
+}
+
+// Node is what is said of one node.
+type Node struct {
+	Name    string          `json:"name"`
+	Verdict Verdict         `json:"verdict"`
+	Pod     string          `json:"pod,omitempty"`     // of the agent, NAMESPACE/NAME
+	Release string          `json:"release,omitempty"` // that of the agent's pod, as the chart has labelled it
+	Agent   string          `json:"agent,omitempty"`   // as it says itself
+	Plugin  *inspect.Plugin `json:"plugin,omitempty"`
+	// CannotAnswer are questions of this tool's that the agent does not know, each with what needs it.
+	CannotAnswer []string         `json:"cannotAnswer,omitempty"`
+	Findings     []status.Finding `json:"findings,omitempty"`
+}
+
+// most is how many minor versions may lie between two programs that work with each other.
+const most = 1
+
+// answers are what the tool makes of each of its questions.
+var answers = map[string]string{
+	"files": "what sysdump has of the node's CNI directories and records",
+	"node":  "status, and what check and version say of its node",
+	"pod":   "what explain says of a pod's record and rules",
+}
+
+// Of reads the versions off what the agents have said.
+func Of(s status.Status, tool string) Version {
+	v := Version{Head: output.HeadOf("Version"), Tool: tool, Summary: &Summary{}, Items: []Node{}}
+	incomparable := map[string]bool{}
+	newest, where := newestOf(s.Items)
+	for _, item := range s.Items {
+		n := Node{Name: item.Name, Verdict: Fits, Pod: item.Pod, Release: item.Release}
+		its := item.Release
+		if item.Agent != nil {
+			n.Agent, n.Plugin, its = item.Agent.Agent, &item.Agent.Plugin, item.Agent.Agent
+			n.judgePlugin(item.Agent.Installation.Managed)
+			if !item.Agent.Installation.Managed {
+				v.NotLookedAt = append(v.NotLookedAt, "the plugin on "+n.Name+", which the agent leaves to somebody else "+
+					"(--no-install)")
+			}
+		}
+		n.judgeAnswers(item)
+		if !n.judgeSkew(its, tool, "this tool", "") {
+			n.judgeSkew(its, newest, "the newest agent", where)
+		}
+		for _, other := range []string{tool, newest} {
+			if _, known := apart(its, other); !known && its != "" && its != other {
+				incomparable[fmt.Sprintf("how far %s and %s are apart, for a version that is no release says nothing of that",
+					min(its, other), max(its, other))] = true
+			}
+		}
+		if n.Verdict == Fits && (item.Agent == nil && !item.CannotAnswer() || its == "") {
+			n.Verdict = NotAsked
+			n.Findings = append(n.Findings, item.Findings...)
+		}
+		v.Items = append(v.Items, n)
+	}
+	v.NotLookedAt = append(v.NotLookedAt, slices.Sorted(maps.Keys(incomparable))...)
+	for _, n := range v.Items {
+		switch n.Verdict {
+		case Fits:
+			v.Summary.Fit++
+		case DoesNot:
+			v.Summary.DoNot++
+		default:
+			v.Summary.NotAsked++
+		}
+	}
+	return v
+}
+
+// newestOf returns the newest release of an agent, "" if none is one, and its node.
+func newestOf(items []status.Node) (newest, where string) {
+	var most *version.Version
+	for _, item := range items {
+		its := item.Release
+		if item.Agent != nil {
+			its = item.Agent.Agent
+		}
+		if v, err := version.ParseSemantic(its); err == nil && (most == nil || most.LessThan(v)) {
+			most, newest, where = v, its, " on "+item.Name
+		}
+	}
+	return newest, where
+}
+
+// apart returns by how many minor versions a is newer than b. It is not known where one of them is no release; of
+// another major version it is more than any program bridges.
+func apart(a, b string) (minors int, known bool) {
+	x, err := version.ParseSemantic(a)
+	if err != nil {
+		return 0, false
+	}
+	y, err := version.ParseSemantic(b)
+	if err != nil {
+		return 0, false
+	}
+	const another = 1000
+	return (int(x.Major())-int(y.Major()))*another + int(x.Minor()) - int(y.Minor()), true
+}
+
+// judgeSkew compares an agent's version with another program's, and reports whether they do not fit.
+func (n *Node) judgeSkew(its, other, name, where string) bool {
+	minors, known := apart(its, other)
+	if !known || minors <= most && minors >= -most {
+		return false
+	}
+	what := fmt.Sprintf("its agent is of %s, and %s%s of %s: more than one minor version apart", its, name, where, other)
+	next := "upgrade the agents, one minor version after the other: helm upgrade (docs/operation.md, Upgrading)"
+	if minors > 0 {
+		next = "use the tool of the agents' release"
+	}
+	n.find(what, next)
+	return true
+}
+
+// judgePlugin looks at the plugin where the agent keeps it: the two are built together.
+func (n *Node) judgePlugin(managed bool) {
+	namespace, pod, _ := strings.Cut(n.Pod, "/")
+	logs := fmt.Sprintf("the agent puts its own there, and says in its log why it has not: kubectl -n %s logs %s",
+		namespace, pod)
+	switch {
+	case !managed || n.Plugin.Version == n.Agent:
+	case n.Plugin.SHA256 == "":
+		n.find("the node has no plugin", logs)
+	case n.Plugin.Version == "":
+		n.find(fmt.Sprintf("the plugin %s is not that of the agent: SHA-256 %s", n.Plugin.Path, n.Plugin.SHA256), logs)
+	default:
+		n.find(fmt.Sprintf("the plugin is of %s, and the agent of %s", n.Plugin.Version, n.Agent), logs)
+	}
+}
+
+// judgeAnswers names what the agent cannot be asked.
+func (n *Node) judgeAnswers(item status.Node) {
+	known := []string{}
+	if item.Agent != nil {
+		known = append(known, "node")
+		if item.Agent.Questions != nil {
+			known = item.Agent.Questions
+		}
+	}
+	for _, question := range inspect.Questions {
+		if (item.Agent != nil || item.CannotAnswer()) && !slices.Contains(known, question) {
+			n.CannotAnswer = append(n.CannotAnswer, fmt.Sprintf("inspect %s (%s)", question, answers[question]))
+		}
+	}
+}
+
+// find notes that something does not fit.
+func (n *Node) find(what, next string) {
+	n.Verdict = DoesNot
+	n.Findings = append(n.Findings, status.Finding{What: what, Next: next})
+}
