@@ -36,7 +36,7 @@ func TestStatus(t *testing.T) {
 		{"explain --help", 0, "Examples:\n", ""},
 		{"explain -f " + pod, 0, "redirected (injected)", ""},
 		{"explain -f explain/testdata/kinds.yaml", 1, "refused", ""},
-		{"trace -f " + pod + " --to 10.96.0.10:80", 0, "nat-istio-output, rule 6: a group that is left out", ""},
+		{"trace -f " + pod + " --to 10.96.0.10:80", 0, "nat-istio-output, rule 7: a group that is left out", ""},
 		{"trace -f " + pod, 2, "", "istio-pod-networkctl: --to"},
 		{"__complete trace --from o", 0, "app\nproxy\noutside\n", ""},
 		{"status --kubeconfig testdata/none", 3, "", "reading how to reach the cluster"},

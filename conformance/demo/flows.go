@@ -27,7 +27,7 @@ func (d *demo) groups() []group {
 	}
 	if d.opts.mode == "TPROXY" {
 		groups[1] = group{"the sidecar calls (user 0, group 1337)", []string{"proxy-gid-peer", "proxy-gid-pod",
-			"proxy-gid-loopback", "proxy-gid-passthrough", "proxy-original-src", "proxy-gid-dns-udp"}}
+			"proxy-gid-loopback", "proxy-gid-passthrough", "proxy-gid-original-src", "proxy-gid-dns-udp"}}
 	}
 	if d.opts.dns {
 		groups = append(groups, group{"the app asks for names", []string{"app-dns-udp", "app-dns-udp-service",

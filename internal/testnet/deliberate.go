@@ -19,6 +19,8 @@ func Deliberate(p Profile, f Flow) bool {
 		return true // Istio's TPROXY rules take the port of its own tunnel as well
 	case s.tproxy && f.From == FromVM && len(s.rerouteInterfaces) > 0:
 		return true // TPROXY and REDIRECT both take the packet, and the destination is lost
+	case s.tproxy && byUID && f.Kind == OriginalSrc:
+		return true // Istio redirects what a sidecar of its own user sends to its app back to it, whatever its mark
 	case s.tproxy && f.Kind == OriginalSrc && s.loopbackCIDR:
 		return true // a loopback range in the list makes the sidecar's call to its app come back to it
 	}

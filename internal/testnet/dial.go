@@ -57,7 +57,10 @@ func (l *Lab) unbound(f Flow, family Family, silent int) (*client, error) {
 	}
 	c := &client{fd: fd, rounds: l.rounds, silent: silent}
 	if f.Kind == OriginalSrc {
-		err = errors.Join(setTransparent(fd, dst), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, proxyMark))
+		err = setTransparent(fd, dst)
+	}
+	if f.isMarked() {
+		err = errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, proxyMark))
 	}
 	if err != nil {
 		c.close()

@@ -49,7 +49,7 @@ func (s settings) listener(f Flow, family Family) (Landing, string) {
 func (s settings) expect(f Flow, family Family) Outcome {
 	s = s.in(family)
 	switch {
-	case s.none && f.Kind == OriginalSrc:
+	case s.none && f.Kind == OriginalSrc && !f.Src.local():
 		return Outcome{Landed: Timeout} // the app answers the client
 	case s.none && s.onlyFamily != 0 && family == IPv6 && f.Src == Passthrough && !f.Escapes():
 		return Outcome{Landed: NoAddress} // ::6 is the rules' writer's to add
@@ -161,12 +161,12 @@ func (s settings) inbound(f Flow, family Family) (Landing, string) {
 
 // outbound judges a packet of a party in the pod.
 func (s settings) outbound(f Flow, family Family) (Landing, string) {
-	who, dst, lo := f.From.ids(s), f.To.Addr(family), f.To.local()
+	who, dst, lo := f.From.ids(s), f.To.Addr(family), s.local(f)
 	isDNS := s.dns && f.Port == 53
 	switch {
 	case !lo && named(s.excludeInterfaces, link(f.To)):
 		return direct, "excludeInterfaces"
-	case s.excludeOutPorts.has(f.Port) && s.isMarked(f, who):
+	case s.excludeOutPorts.has(f.Port) && s.marksLoopback(f, who):
 		return s.inboundByMark(f)
 	case s.excludeOutPorts.has(f.Port):
 		return direct, "excludeOutboundPorts"
@@ -217,8 +217,14 @@ func link(to Place) string {
 	return "eth0"
 }
 
-// isMarked reports whether the flow is one that a TPROXY sidecar has marked, whatever else is said of it.
-func (s settings) isMarked(f Flow, who ids) bool {
+// local reports whether the flow does not leave the pod: so do TPROXY's routes with what carries mark 1337.
+func (s settings) local(f Flow) bool { return f.To.local() || s.tproxy && f.Kind == Marked }
+
+// isMarked reports whether the socket carries mark 1337.
+func (f Flow) isMarked() bool { return f.Kind == OriginalSrc || f.Kind == Marked }
+
+// marksLoopback reports whether the flow is one that gets mark 1338 in TPROXY mode, whatever else is said of it.
+func (s settings) marksLoopback(f Flow, who ids) bool {
 	return s.tproxy && (who.uid == s.proxyUID || who.gid == s.proxyGID) && f.To.local() && f.To != Loopback &&
 		f.Proto == TCP && f.Port != 15008 &&
 		f.Src != Passthrough
@@ -269,6 +275,9 @@ func (s settings) expectZones(f Flow, family Family) Outcome {
 // reach is what happens to a flow that nothing redirects.
 func (s settings) reach(f Flow, family Family) Outcome {
 	landing := placeLanding(f.To)
+	if s.local(f) {
+		landing = AtApp
+	}
 	open := peerPorts
 	switch {
 	case f.Proto == UDP:
@@ -280,6 +289,8 @@ func (s settings) reach(f Flow, family Family) Outcome {
 	switch {
 	case a.Loopback && family == IPv4: // 127.0.0.6 leaves no pod
 		return Outcome{Landed: Kept}
+	case s.local(f) && !f.To.local() && family == IPv4: // no answer leaves from an address that is not the pod's
+		return Outcome{Landed: Timeout}
 	case !a.BothSides() && !slices.Contains(open, f.Port):
 		return Outcome{Landed: Refused}
 	}

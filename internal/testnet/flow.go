@@ -22,11 +22,15 @@ type Kind string
 const (
 	Plain        Kind = ""
 	ListenerDown Kind = "listener-down" // while nobody listens on the inbound port
-	Invalid      Kind = "invalid"       // a SYN-ACK out of the blue, which conntrack calls INVALID
-	Zone         Kind = "zone"          // a DNS query, and the conntrack zone that it is in
-	Zones        Kind = "zones"         // the app's and then the proxy's DNS query from the same source port
+	// while who listens there has no transparent socket, as one who looks for the rules by a connection
+	PlainListener Kind = "plain-listener"
+	Invalid       Kind = "invalid" // a SYN-ACK out of the blue, which conntrack calls INVALID
+	Zone          Kind = "zone"    // a DNS query, and the conntrack zone that it is in
+	Zones         Kind = "zones"   // the app's and then the proxy's DNS query from the same source port
 	// the proxy calls the app with the client's address and mark 1337, as in TPROXY mode
 	OriginalSrc Kind = "original-src"
+	// an app gives its socket mark 1337, which takes a capability
+	Marked Kind = "marked"
 	// a TIME_WAIT answers a late packet: a new connection for conntrack, owned by nobody
 	NoSocket Kind = "no-socket"
 )

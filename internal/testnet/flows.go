@@ -3,14 +3,13 @@ package testnet
 import "slices"
 
 // Flows returns the flows that are worth trying with the profile's settings, the same in every family. Those with the
-// kind ListenerDown must not run together with others.
+// kinds ListenerDown and PlainListener must not run together with others.
 func Flows(p Profile) []Flow {
 	s := p.settings()
 	flows := slices.Concat(outboundFlows, proxyFlows, inboundFlows, dnsFlows, s.escapes())
 	if s.tproxy {
 		flows = slices.DeleteFunc(flows, s.hasNoWayBack)
-		flows = append(flows, Flow{Name: "proxy-original-src", From: FromProxyGID, Proto: TCP, To: Pod, Port: 8080, Src: Peer,
-			Kind: OriginalSrc})
+		flows = append(flows, tproxyFlows...)
 	}
 	if s.dns {
 		flows = append(flows, zoneFlows...)
@@ -72,6 +71,19 @@ var proxyFlows = []Flow{
 	{Name: "proxy-passthrough", From: FromProxy, Proto: TCP, To: Pod, Port: 8080, Src: Passthrough},
 	{Name: "proxy-gid-passthrough", From: FromProxyGID, Proto: TCP, To: Pod, Port: 8080, Src: Passthrough},
 	{Name: "proxy-udp-peer", From: FromProxy, Proto: UDP, To: Peer, Port: 9000},
+}
+
+// tproxyFlows are the sidecar's in TPROXY mode: to its app with the client's address, which may be its own pod's, and
+// as its user, to its own pod, where nobody listens transparently; and an app's that marks its packets as the sidecar.
+var tproxyFlows = []Flow{
+	{Name: "proxy-original-src", From: FromProxy, Proto: TCP, To: Pod, Port: 8080, Src: Peer, Kind: OriginalSrc},
+	{Name: "proxy-uid-original-src", From: FromProxyUID, Proto: TCP, To: Pod, Port: 8080, Src: Peer, Kind: OriginalSrc},
+	{Name: "proxy-gid-original-src", From: FromProxyGID, Proto: TCP, To: Pod, Port: 8080, Src: Peer, Kind: OriginalSrc},
+	{Name: "proxy-uid-original-src-pod", From: FromProxyUID, Proto: TCP, To: Pod, Port: 8080, Src: Pod,
+		Kind: OriginalSrc},
+	{Name: "app-self-marked", From: FromApp, Proto: TCP, To: Self, Port: 8080, Src: Pod, Kind: Marked},
+	{Name: "app-peer-marked", From: FromApp, Proto: TCP, To: Peer, Port: 8080, Src: Pod, Kind: Marked},
+	{Name: "proxy-uid-pod-plain-listener", From: FromProxyUID, Proto: TCP, To: Pod, Port: 8080, Kind: PlainListener},
 }
 
 // inboundFlows come from outside the pod.

@@ -17,6 +17,8 @@ type Options struct {
 	// UserNamespace makes the pod's network namespace belong to a user namespace of its own, as with hostUsers: false.
 	// User and group IDs of flows and profiles stay those seen inside.
 	UserNamespace bool
+	// OwnUser has the sidecar run as the proxy's user in TPROXY mode, too, and not as root.
+	OwnUser bool
 	// Bare leaves out those who serve in pod, peer and virtual machine.
 	Bare bool
 }

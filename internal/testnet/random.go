@@ -77,7 +77,8 @@ func starOr(items []string) func(*rand.Rand) any {
 	}
 }
 
-// RandomFlows draws what may happen in a pod with those settings: any party calls any place at any port.
+// RandomFlows draws what may happen in a pod with those settings: any party calls any place at any port. Those that
+// carry the mark of a TPROXY sidecar come last, and are more than n.
 func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 	s := p.settings()
 	parties := []Party{FromApp, FromRoot, FromProxy, FromProxyUID, FromProxyGID, FromPeer, FromVM, FromGroup}
@@ -104,6 +105,26 @@ func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 		}
 		if s.hasNoWayBack(f) {
 			continue
+		}
+		f.Name = f.String()
+		flows = append(flows, f)
+	}
+	if s.tproxy {
+		flows = append(flows, randomMarked(random, fromPod, ports)...)
+	}
+	return flows
+}
+
+// randomMarked draws a TPROXY sidecar's connections to its app with the client's address, and those of apps that carry
+// the same mark.
+func randomMarked(random *rand.Rand, places []Place, ports []uint16) (flows []Flow) {
+	for _, from := range []Party{FromProxy, FromProxyUID, FromProxyGID, FromApp, FromRoot, FromGroup} {
+		f := Flow{From: from, Proto: TCP, To: places[random.IntN(len(places))], Port: ports[random.IntN(len(ports))],
+			Src: Pod, Kind: Marked}
+		switch from {
+		case FromProxy, FromProxyUID, FromProxyGID:
+			f.Kind, f.To = OriginalSrc, []Place{Pod, Self, Net1}[random.IntN(3)]
+			f.Src = []Place{Peer, Outside, Pod}[random.IntN(3)]
 		}
 		f.Name = f.String()
 		flows = append(flows, f)

@@ -108,7 +108,8 @@ func onlyFailed(results []Result) (failed []Result) {
 	return failed
 }
 
-// runResults fills in what the flows of the results get: first those that want no inbound listener, then the others.
+// runResults fills in what the flows of the results get: first those that want no inbound listener, or one that is not
+// transparent, then the others.
 func (l *Lab) runResults(results []Result, silent int) {
 	if !l.options.NoIPv6 { // the rules' writer may have added an address just now
 		if err := l.pod.settle(); err != nil {
@@ -116,12 +117,14 @@ func (l *Lab) runResults(results []Result, silent int) {
 		}
 	}
 	l.prepareParties(results)
-	var down, alone, up []*Result
+	var down, plain, alone, up []*Result
 	for i := range results {
 		a, _ := results[i].Flow.Kind.attempt()
 		switch {
 		case results[i].Flow.Kind == ListenerDown:
 			down = append(down, &results[i])
+		case results[i].Flow.Kind == PlainListener:
+			plain = append(plain, &results[i])
 		case a.Helped:
 			alone = append(alone, &results[i])
 		default:
@@ -134,6 +137,11 @@ func (l *Lab) runResults(results []Result, silent int) {
 			l.runAtOnce(down, silent)
 			l.mustSetInbound(true)
 		}
+		if len(plain) > 0 {
+			l.mustSetPlain(true)
+			l.runAtOnce(plain, silent)
+			l.mustSetPlain(false)
+		}
 		for _, r := range alone { // which have a port to themselves
 			r.Got = l.attempt(r.Flow, r.Family, silent)
 		}
@@ -145,6 +153,12 @@ func (l *Lab) runResults(results []Result, silent int) {
 func (l *Lab) mustSetInbound(open bool) {
 	if err := l.sidecar.setInbound(open); err != nil {
 		panic(fmt.Sprintf("setting the inbound listener to %t: %v", open, err))
+	}
+}
+
+func (l *Lab) mustSetPlain(plain bool) {
+	if err := l.sidecar.setPlain(plain); err != nil {
+		panic(fmt.Sprintf("setting the inbound listener to plain: %t: %v", plain, err))
 	}
 }
 

@@ -15,11 +15,9 @@ var redundant = map[string]string{
 
 // redundantTPROXY are those of TPROXY mode.
 var redundantTPROXY = map[string]string{
-	"--mark 1337 -j RETURN":                 "the rule for unmarked packets on lo does the same",
-	"--dport 15008 -j RETURN":               "in a chain of nat that nobody jumps to",
-	"--uid-owner 1337 -j MARK":              "the user's packets are also redirected by nat",
-	"--uid-owner 1337 -j ISTIO_IN_REDIRECT": "the user's packets are also marked",
-	"ISTIO_IN_REDIRECT -p tcp -j REDIRECT":  "likewise",
+	"--mark 1337 -j RETURN":    "the rule for unmarked packets on lo does the same",
+	"--dport 15008 -j RETURN":  "in a chain of nat that nobody jumps to",
+	"--uid-owner 1337 -j MARK": "the user's packets are also redirected by nat",
 }
 
 // TestSensitivity removes each rule of Istio's in turn: some flow must land somewhere else, or else the flows would not

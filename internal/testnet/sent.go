@@ -12,14 +12,15 @@ type Sent struct {
 	Link         string // the pod's interface by which it arrives, "" where the pod sends it
 	Source, Dest netip.AddrPort
 	Mark         uint32
-	Local        bool // the destination is one of the pod's addresses
+	Local        bool // the packet does not leave the pod
 }
 
 // Sent describes the flow's first packet; of a source that the kernel chooses the address is the zero Addr.
 func (f Flow) Sent(p Profile, family Family) Sent {
-	who := f.From.ids(p.settings())
+	s := p.settings().in(family)
+	who := f.From.ids(s)
 	sent := Sent{UID: who.uid, GID: who.gid, Source: netip.AddrPortFrom(netip.Addr{}, firstPort),
-		Dest: netip.AddrPortFrom(f.To.Addr(family), f.Port), Local: f.To.local()}
+		Dest: netip.AddrPortFrom(f.To.Addr(family), f.Port), Local: s.local(f)}
 	from := f.Src
 	switch f.From {
 	case FromPeer:
@@ -36,7 +37,7 @@ func (f Flow) Sent(p Profile, family Family) Sent {
 	if from != Anywhere {
 		sent.Source = netip.AddrPortFrom(from.Addr(family), firstPort)
 	}
-	if f.Kind == OriginalSrc {
+	if f.isMarked() {
 		sent.Mark = proxyMark
 	}
 	return sent
@@ -59,7 +60,7 @@ func Direct(p Profile, f Flow, family Family) Outcome {
 	if f.Proto == ICMP {
 		return Outcome{Landed: placeLanding(f.To), Dst: f.To.Addr(family).String()}
 	}
-	return p.settings().reach(f, family)
+	return p.settings().in(family).reach(f, family)
 }
 
 // Unheard reports whether the flow has reached somebody whose answer has not come back, or would be expected to.

@@ -19,6 +19,7 @@ type server struct {
 	pending chan func()
 	ended   chan struct{}
 	sockets map[int]*endpoint
+	plain   bool              // who listens at the sidecar's inbound port has no transparent socket
 	heard   map[string]answer // what was said to each question since the rounds began, whether it has arrived or not
 }
 

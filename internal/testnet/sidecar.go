@@ -9,8 +9,8 @@ import (
 )
 
 // sidecar is the stand-in for the proxy: outbound, inbound and DNS listeners that run as the proxy's identity; in
-// TPROXY mode that is root with the proxy's group, as Istio's injector sets it, and the inbound listener is
-// transparent.
+// TPROXY mode that is root with the proxy's group, as Istio's injector sets it, if the lab's options say nothing else,
+// and the inbound listener is transparent.
 type sidecar struct {
 	server  *server
 	wilds   []netip.Addr
@@ -22,7 +22,7 @@ type sidecar struct {
 // startSidecar starts the sidecar that the settings speak of.
 func (l *Lab) startSidecar(s settings) (*sidecar, error) {
 	party := FromProxy
-	if s.tproxy {
+	if s.tproxy && !l.options.OwnUser {
 		party = FromProxyGID
 	}
 	loop, err := startServer(l.pod.ns, l.hostIDs(identity{l.pod, party.ids(s)}))
@@ -82,6 +82,12 @@ func (l *Lab) replySockets(s settings, wild netip.Addr) (map[string]int, error) 
 		sockets[string(party)] = fd
 	}
 	return sockets, nil
+}
+
+// setPlain opens the inbound listener anew, with a transparent socket or without.
+func (c *sidecar) setPlain(plain bool) error {
+	c.server.do(func() { c.server.plain = plain })
+	return c.setInbound(true)
 }
 
 // setInbound opens or closes the inbound listener.

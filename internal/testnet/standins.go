@@ -63,7 +63,7 @@ func (l *Lab) wildcards(n *node) []netip.Addr {
 
 // listen serves TCP. It must be called on the server's thread, like all that makes sockets here.
 func (s *server) listen(landing Landing, at netip.Addr, port uint16) error {
-	fd, err := s.bind(unix.SOCK_STREAM, netip.AddrPortFrom(at, port), landing == AtInbound)
+	fd, err := s.bind(unix.SOCK_STREAM, netip.AddrPortFrom(at, port), landing == AtInbound && !s.plain)
 	if err != nil {
 		return fmt.Errorf("listening on port %d: %w", port, err)
 	}

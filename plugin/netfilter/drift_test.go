@@ -23,7 +23,7 @@ const handle = `handle() { nft -a list chain $1 istio-pod-network $2 | grep -F -
 var nftTaints = []taint{
 	{"rule deleted", handle + `nft delete rule ip istio-pod-network nat-istio-output handle $(handle ip ` +
 		`nat-istio-output "skgid 1337 return")`,
-		"ip chain nat-istio-output: missing rule 5, `meta skgid 1337 return`"},
+		"ip chain nat-istio-output: missing rule 6, `meta skgid 1337 return`"},
 	{"rule deleted, IPv6", handle +
 		`nft delete rule ip6 istio-pod-network mangle-istio-tproxy handle $(handle ip6 mangle-istio-tproxy drop)`,
 		"ip6 chain mangle-istio-tproxy: missing rule 2, `meta l4proto tcp ip6 daddr != ::1/128 drop`"},
@@ -55,7 +55,7 @@ var nftTaints = []taint{
 // $ipt is the program of the backend and family.
 var iptablesTaints = []taint{
 	{"rule deleted", `$ipt -t nat -D ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN`,
-		"table nat chain ISTIO_OUTPUT: missing rule 6, `-A ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN`"},
+		"table nat chain ISTIO_OUTPUT: missing rule 7, `-A ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN`"},
 	{"rule added", `$ipt -t nat -A ISTIO_OUTPUT -p tcp --dport 81 -j RETURN`,
 		"table nat chain ISTIO_OUTPUT: unexpected entry at position"},
 	{"rule inserted", `$ipt -t nat -I ISTIO_OUTPUT -j RETURN`,

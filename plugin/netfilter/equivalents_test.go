@@ -17,10 +17,6 @@ var equivalents = []struct {
 	{"mangle-istio-inbound", "meta mark 1337 return", tproxyBut(),
 		"such packets come by lo, where the rule for what is not marked 1338 lets them pass as well"},
 	{"mangle-istio-output", "meta skuid ", tproxyBut(), "nat redirects the user's packets to the same listener"},
-	{"nat-istio-output", "jump nat-istio-in-redirect", tproxyBut("tproxy-no-inbound"),
-		"mark 1338 brings the user's packets to the same listener"},
-	{"nat-istio-in-redirect", "redirect to", tproxyBut("tproxy-no-inbound"),
-		"likewise: in this mode only that rule jumps there"},
 	{"mangle-istio-inbound", "jump mangle-istio-divert", called("tproxy-include-inbound"),
 		"no answer to a connection of the pod's own goes to a listed port, and of others TPROXY finds the open socket by " +
 			"itself"},

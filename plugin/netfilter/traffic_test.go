@@ -33,24 +33,25 @@ func ruleSet(t *testing.T, profile testnet.Profile) redirect.RuleSet {
 	return spec.ForAddresses(redirect.Families).RuleSet()
 }
 
-// TestTraffic sends every flow of every profile and asserts where it lands; in pods of a single family, of the profiles
-// that the others vary.
+// TestTraffic sends every flow of every profile and asserts where it lands; in pods of a single family, and in one
+// whose sidecar is not root in TPROXY mode either, of the profiles that the others vary.
 func TestTraffic(t *testing.T) {
 	pods := []struct {
 		name     string
-		families []testnet.Family
+		options  testnet.Options
 		profiles []testnet.Profile
 	}{
-		{"dual stack", nil, testnet.Profiles},
-		{"IPv4", []testnet.Family{testnet.IPv4}, testnet.BaseProfiles},
-		{"IPv6", []testnet.Family{testnet.IPv6}, testnet.BaseProfiles},
+		{"dual stack", testnet.Options{}, testnet.Profiles},
+		{"IPv4", testnet.Options{Families: []testnet.Family{testnet.IPv4}}, testnet.BaseProfiles},
+		{"IPv6", testnet.Options{Families: []testnet.Family{testnet.IPv6}}, testnet.BaseProfiles},
+		{"a sidecar of its own user", testnet.Options{OwnUser: true}, testnet.BaseProfiles},
 	}
 	for _, backend := range backends {
 		t.Run(string(backend), func(t *testing.T) {
 			t.Parallel()
 			for _, pod := range pods {
 				t.Run(pod.name, func(t *testing.T) {
-					lab, n := newLab(t, testnet.Options{Families: pod.families})
+					lab, n := newLab(t, pod.options)
 					for _, profile := range pod.profiles {
 						t.Run(profile.Name, func(t *testing.T) { lands(t, lab, n, backend, profile) })
 					}

@@ -252,10 +252,17 @@ func (b builder) proxyOutput(lo OutInterface, loopback netip.Prefix) []Rule {
 	}
 	ownPod := b.owned("the sidecar calls its own pod", Jump(chainInRedirect), lo, NotTo(loopback), TCP, direct)
 	pass := b.owned("the sidecar's own traffic", Return{})
-	rules := []Rule{ownPod[0], pass[0]}
+	var rules []Rule
+	if b.Mode == ModeTProxy {
+		// A sidecar of a user of its own would get its connection to the app back by the next rule. That is for what has no
+		// mark: who looks for the rules by a connection is of that user, too, and has no transparent socket.
+		rules = append(rules,
+			rule("the sidecar to the app with the client's address", Return{}, SocketUID(b.ProxyUID), Mark(markProxy)))
+	}
+	rules = append(rules, ownPod[0], pass[0])
 	for i := 1; i < len(pass); i++ {
-		// With TPROXY the sidecar runs as root and is known by its group alone: mark 1338 brings it to the transparent
-		// listener, and a destination rewritten here would hide the original one from it.
+		// A TPROXY sidecar that runs as root is known by its group alone: mark 1338 brings it to the transparent listener,
+		// and a destination rewritten here would hide the original one from it.
 		if b.Mode == ModeRedirect {
 			rules = append(rules, ownPod[i])
 		}

@@ -43,6 +43,8 @@ var ways = []struct {
 	{"health", nil, trace.Packet{Proto: redirect.TCP, Source: to("10.244.1.1:40000"), Dest: to("10.244.1.7:15021"),
 		In: "eth0"}},
 	{"own-pod", nil, trace.Packet{Proto: redirect.TCP, Dest: to("10.244.1.7:8080"), Owner: sidecar}},
+	{"tproxy-own-user", map[string]any{"mode": "TPROXY"}, trace.Packet{Proto: redirect.TCP,
+		Source: to("10.244.2.9:40000"), Dest: to("10.244.1.7:8080"), Owner: sidecar, Mark: 1337}},
 	{"udp", nil, trace.Packet{Proto: redirect.UDP, Dest: to("10.96.0.10:4500"), Owner: app}},
 	{"ipv6", nil, trace.Packet{Proto: redirect.TCP, Dest: to("[2001:db8:85a3:1319:8a2e:370:7344:1234]:65000"),
 		Owner: app}},

@@ -60,7 +60,8 @@ func (p Predictor) Predict(f testnet.Flow, family testnet.Family) testnet.Outcom
 		return testnet.Outcome{Landed: testnet.NoAddress}
 	}
 	pod := Pod()
-	pod.NoInbound = f.Kind == testnet.ListenerDown
+	// Who listens without a transparent socket is nobody to TPROXY, and somebody to nat.
+	pod.NoInbound = f.Kind == testnet.ListenerDown || f.Kind == testnet.PlainListener
 	way := p.Rules.Trace(pod, packet)
 	o := p.outcome(f, family, way)
 	if f.Kind == testnet.Zone && p.tracks(family) {
