@@ -34,7 +34,7 @@ func TestOpenShift(t *testing.T) {
 	once := []scenario{
 		{"missing", openShiftMissing}, {"multus-away", openShiftMultusAway}, {"aux", openShiftAux},
 		{"aux-fail-open", openShiftAuxFailOpen},
-		{"mode-changed", openShiftModeChanged}, {"istio", openShiftIstio},
+		{"mode-changed", openShiftModeChanged}, {"istio", openShiftIstio}, {"mesh", openShiftMesh},
 	}
 	for kind, these := range map[string][]scenario{"thin": each, "thick": slices.Concat(once, each)} {
 		t.Run(kind, func(t *testing.T) {

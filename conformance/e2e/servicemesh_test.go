@@ -37,6 +37,7 @@ const (
 type serviceMesh struct {
 	helm      mesh.Helm
 	namespace string // of the pods that scenarios share
+	sets      []string
 }
 
 // strict has every sidecar of the mesh take nothing but mTLS.
@@ -97,30 +98,38 @@ func newServiceMesh(t *testing.T) *serviceMesh {
 	t.Helper()
 	r := newRig(t)
 	r.installed("injection.replaceInit=true")
-	m := &serviceMesh{namespace: r.namespace, helm: mesh.Helm{Program: lookUp("helm4"), Kubeconfig: nodes.Admin(),
-		Bin: isolated.BinDir(), Dir: t.TempDir()}}
+	m := newMesh(r, nodes.Nodes, nil)
+	m.pods(r)
+	return m
+}
+
+// newMesh brings istiod up on the first node, for pods of the rig's namespace on those nodes. What istiod is told in
+// addition is as --set takes it; its namespace has those annotations.
+func newMesh(r *rig, on []*cluster.Node, annotations map[string]string, sets ...string) *serviceMesh {
+	r.Helper()
+	m := &serviceMesh{namespace: r.namespace, sets: sets, helm: mesh.Helm{Program: lookUp("helm4"),
+		Kubeconfig: nodes.Admin(), Bin: isolated.BinDir(), Dir: r.TempDir()}}
 	pilot, proxy, err := mesh.Images(isolated.BinDir(), nodes.Dir)
 	must(r, err)
 	must(r, nodes.Nodes[0].Import(pilot))
-	for _, n := range nodes.Nodes {
+	for _, n := range on {
 		must(r, n.Import(proxy))
 	}
-	r.namedNamespace(mesh.Namespace, enforcing("restricted"), nil)
+	r.namedNamespace(mesh.Namespace, enforcing("restricted"), annotations)
 	r.Cleanup(func() { m.remove(r) })
 	must(r, m.helm.Install("istio-base", "base", mesh.Namespace, nil))
 	m.istiod(r)
 	r.apply("", strict)
 	must(r, r.label(m.namespace, injectedFrom, "enabled"))
-	m.pods(r)
 	return m
 }
 
 // istiod installs or upgrades it.
 func (m *serviceMesh) istiod(r *rig) {
 	r.Helper()
-	must(r, m.helm.Install("istiod", "istiod", mesh.Namespace, []string{ourWait()},
-		"nodeSelector.kubernetes\\.io/hostname="+nodes.Nodes[0].Name,
-		"meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY"))
+	must(r, m.helm.Install("istiod", "istiod", mesh.Namespace, []string{ourWait()}, append([]string{
+		"nodeSelector.kubernetes\\.io/hostname=" + nodes.Nodes[0].Name,
+		"meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY"}, m.sets...)...))
 }
 
 // ourWait is the path of Istio's values by which pods have our wait (way A of docs/injection.md).
