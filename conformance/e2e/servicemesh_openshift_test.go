@@ -7,9 +7,11 @@ import (
 // A real mesh on OpenShift's layout: istiod with Istio's own profile of the platform, and sidecars that are Envoy, in
 // pods of people who may only edit their project. Multus calls the plugin by the network that the injector names, and
 // the constraints that everybody may use admit the pods.
-func openShiftMesh(r *rig) {
-	r.installedOnOpenShift()
-	r.constrained()
+func openShiftMesh(whole *rig) {
+	whole.installedOnOpenShift()
+	whole.constrained()
+	project := *whole // whose namespace and person are its own; what it counts is the scenario's
+	r := &project
 	r.namespace = r.newNamespace(enforcing("restricted"), allocated)
 	m := newMesh(r, []*cluster.Node{r.node}, allocated, "global.platform=openshift")
 	r.developed()
