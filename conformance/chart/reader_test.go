@@ -25,7 +25,12 @@ subjects: [{kind: User, name: reader, apiGroup: rbac.authorization.k8s.io}]
 		for want, questions := range map[string][]string{
 			"yes": {"get pods -n shop", "list pods -A", "get namespaces", "list nodes", "list events -n shop",
 				"list daemonsets.apps -A", "get configmaps/istio-pod-network-config -n " + system,
-				"list mutatingwebhookconfigurations.admissionregistration.k8s.io"},
+				"list mutatingwebhookconfigurations.admissionregistration.k8s.io", "list deployments.apps -n istio-system",
+				"get configmaps/istio-sidecar-injector -n istio-system", "get configmaps/cilium-config -n kube-system",
+				"get validatingadmissionpolicies.admissionregistration.k8s.io",
+				"get validatingadmissionpolicybindings.admissionregistration.k8s.io",
+				"get mutatingadmissionpolicies.admissionregistration.k8s.io",
+				"get mutatingadmissionpolicybindings.admissionregistration.k8s.io"},
 			"no": {"create pods --subresource=exec -n " + system, "get pods --subresource=exec -n " + system,
 				"get configmaps/other -n " + system, "list configmaps -A", "list secrets -A", "patch pods -n shop",
 				"delete pods -n shop", "get nodes --subresource=proxy"},
