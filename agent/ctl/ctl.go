@@ -22,6 +22,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/trace"
 	"github.com/istio-pod-network/controller/agent/ctl/version"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
+	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/spf13/cobra"
 )
 
@@ -56,6 +57,7 @@ func (p process) run() int {
 		name, args = byKubectl, append([]string{cobra.ShellCompRequestCmd}, args...)
 	}
 	root := p.command(name)
+	checkShells(root)
 	root.SetArgs(args)
 	err := root.Execute()
 	status := outcome.StatusOf(err)
@@ -69,8 +71,36 @@ func (p process) run() int {
 	return status
 }
 
-// oneLine is an error in one line.
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+// oneLine is an error in one line. Cobra lists the commands that may have been meant below the error.
+func oneLine(err error) string {
+	text, meant, _ := strings.Cut(err.Error(), "\n\nDid you mean this?\n")
+	text = strings.Join(strings.Fields(text), " ")
+	if names := strings.Fields(meant); len(names) > 0 {
+		text += "; did you mean " + strings.Join(names, " or ") + "?"
+	}
+	return text
+}
+
+// checkShells has the command completion refuse a shell that it does not know: cobra's prints its help then, with
+// success.
+func checkShells(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	completion, _, err := root.Find([]string{"completion"})
+	if err != nil {
+		return
+	}
+	var shells []string
+	for _, c := range completion.Commands() {
+		shells = append(shells, c.Name())
+	}
+	completion.Args = cobra.ArbitraryArgs
+	completion.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		return outcome.Misuse(invalid.Text("SHELL", args[0], "unknown shell", strings.Join(shells, ", ")))
+	}
+}
 
 const long = `Answers what an operator asks about istio-pod-network: whether a pod's traffic goes through its
 sidecar, and why.

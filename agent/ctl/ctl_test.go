@@ -46,7 +46,8 @@ func TestStatus(t *testing.T) {
 		{"version --kubeconfig testdata/none", 3, "", "reading how to reach the cluster"},
 		{"check --kubeconfig testdata/none", 3, "", "reading how to reach the cluster"},
 		{"check -o xml", 2, "", "--output"},
-		{"explian", 2, "", `istio-pod-networkctl: unknown command "explian" for "istio-pod-networkctl"`},
+		{"explian", 2, "",
+			`istio-pod-networkctl: unknown command "explian" for "istio-pod-networkctl"; did you mean explain?; see --help`},
 		{"explain --no", 2, "", "istio-pod-networkctl: unknown flag: --no; see --help\n"},
 		{"explain", 2, "", "istio-pod-networkctl: there is no pod to look at; valid: names of pods, -f FILE"},
 		{"explain cart-0 --kubeconfig testdata/none", 3, "", "reading how to reach the cluster"},
@@ -54,6 +55,9 @@ func TestStatus(t *testing.T) {
 		{"explain shop/cart/0", 2, "", "POD: invalid value"},
 		{"completion bash", 0, "bash completion", ""},
 		{"completion zsh", 0, "#compdef", ""},
+		{"completion", 0, "Available Commands:", ""},
+		{"completion tcsh", 2, "", `SHELL: invalid value "tcsh": unknown shell; valid: bash, fish, powershell, zsh`},
+		{"trace -f " + pod + " --to 10.96.0.10:99999", 2, "", `"10.96.0.10:99999": not a port number; valid`},
 		{"__complete explain -o y", 0, "json\nyaml\n", ""},
 	} {
 		status, stdout, stderr := ran(append([]string{"/usr/bin/istio-pod-networkctl"}, strings.Fields(test.args)...)...)
@@ -61,6 +65,22 @@ func TestStatus(t *testing.T) {
 			strings.Count(stderr, "\n") > 1 && !strings.HasPrefix(test.args, "__") {
 			t.Errorf("%q: status %d, %q, %q", test.args, status, stdout, stderr)
 		}
+	}
+}
+
+// Who has no kubeconfig is told so, and not of an address that nobody has named.
+func TestNoCluster(t *testing.T) {
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "absent"))
+	t.Setenv("KUBERNETES_SERVICE_HOST", "") // whoever runs the tests in a pod has one
+	for _, args := range []string{"explain cart-0", "trace cart-0 --to pod:80", "status", "sysdump --list"} {
+		status, stdout, stderr := ran(append([]string{own}, strings.Fields(args)...)...)
+		if status != 3 || stdout != "" || !strings.HasPrefix(stderr, own+": no kubeconfig names a cluster: set KUBECONFIG") {
+			t.Errorf("%q: %d, %q, %q", args, status, stdout, stderr)
+		}
+	}
+	if status, _, stderr := ran(own, "status", "--server", "http://127.0.0.1:1"); status != 3 ||
+		!strings.Contains(stderr, "127.0.0.1:1") {
+		t.Errorf("with a server: %d, %q", status, stderr)
 	}
 }
 

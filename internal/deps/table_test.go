@@ -239,7 +239,7 @@ var rules = []rule{
 	{dir: "agent/ctl", allowed: []string{
 		"agent/ctl/check", "agent/ctl/cluster", "agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output",
 		"agent/ctl/status", "agent/ctl/sysdump", "agent/ctl/trace", "agent/ctl/version", "internal/buildinfo",
-		"github.com/spf13/cobra",
+		"internal/invalid", "github.com/spf13/cobra",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/cluster", allowed: []string{
 		"agent/ctl/outcome", "agent/inspect", "internal/buildinfo", "internal/excerpt", "github.com/spf13/pflag",

@@ -31,6 +31,9 @@ const (
 	qps   = 50
 )
 
+// unnamed is the address that client-go takes where nothing names one.
+const unnamed = "http://localhost:8080"
+
 // Flags are those by which a user chooses a cluster.
 type Flags struct {
 	config *genericclioptions.ConfigFlags
@@ -52,6 +55,10 @@ func (f Flags) Connect() (*Cluster, error) {
 	if err != nil {
 		return nil, outcome.Unasked(fmt.Errorf("reading how to reach the cluster: %w", err))
 	}
+	if f.namesNone(config) {
+		return nil, outcome.Unasked(errors.New("no kubeconfig names a cluster: set KUBECONFIG, or give --kubeconfig or " +
+			"--server"))
+	}
 	config.UserAgent = "istio-pod-networkctl/" + buildinfo.Version()
 	config.QPS, config.Burst = qps, burst
 	c := &Cluster{config: config}
@@ -65,6 +72,13 @@ func (f Flags) Connect() (*Cluster, error) {
 		return nil, outcome.Unasked(err)
 	}
 	return c, nil
+}
+
+// namesNone reports whether neither a kubeconfig nor a flag names a cluster: client-go then takes an address of its
+// own, where nobody answers.
+func (f Flags) namesNone(config *rest.Config) bool {
+	raw, err := f.config.ToRawKubeConfigLoader().RawConfig()
+	return err == nil && len(raw.Clusters) == 0 && *f.config.APIServer == "" && config.Host == unnamed
 }
 
 // Namespace returns the namespace of what names none itself, as the kubeconfig's context has it.

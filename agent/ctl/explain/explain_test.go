@@ -109,6 +109,31 @@ func TestUnusable(t *testing.T) {
 	}
 }
 
+// A misspelt field is named: without it the answer is about another pod than the one meant.
+func TestUnknownFields(t *testing.T) {
+	const pod = "{apiVersion: v1, kind: Pod, metadata: {name: cart}, spec: {contaners: [{name: app}]}}"
+	const job = "{apiVersion: batch/v1, kind: Job, metadata: {name: once, annotation: {}}}"
+	for manifest, want := range map[string]string{
+		pod: `Not looked at: unknown field "spec.contaners" of Pod cart in standard input.`,
+		"{apiVersion: v1, kind: List, items: [" + job + ", " + pod + "]}": "" +
+			"Not looked at: unknown field \"metadata.annotation\" of Job once in standard input.\n" +
+			`Not looked at: unknown field "spec.contaners" of Pod cart in standard input.`,
+		"{apiVersion: v1, kind: PodList, items: [" + pod + "]}": "" +
+			`Not looked at: unknown field "items[0].spec.contaners" of PodList in standard input.`,
+		pod + "\n---\n{apiVersion: v1, kind: Service, spec: {prts: []}}": "" +
+			`Not looked at: unknown field "spec.contaners" of Pod cart in standard input.`,
+	} {
+		out, status, err := explained(t, manifest, "-f", "-")
+		_, notes, _ := strings.Cut(out, "Operator's settings: the plugin's defaults.\n")
+		if strings.TrimSuffix(notes, "\n") != want || status != outcome.Well {
+			t.Errorf("%s: %d, %v: %s", manifest, status, err, out)
+		}
+	}
+	if out, _, err := explained(t, "", "-f", "testdata/injected.yaml"); err != nil || strings.Contains(out, "unknown") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // Everything that the plugin can decide has words here, and nothing else has.
 func TestEveryReasonHasWords(t *testing.T) {
 	// Who looks at a pod's object knows its name and all else; the last two are seen on the node alone.

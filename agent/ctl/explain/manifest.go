@@ -2,6 +2,7 @@ package explain
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 )
@@ -29,8 +31,12 @@ type object struct {
 type manifest struct {
 	objects    []object
 	namespaces map[string]map[string]string // annotations of namespaces, by name
-	others     []string                     // in which no pod is known
+	others     []string                     // in which no pod is known, and fields that are not
 }
+
+// strict reads objects as the API server would, and tells of fields that it does not know: who has misspelt one is
+// answered about another pod than the one meant.
+var strict = serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
 
 // read reads all documents of a file, YAML or JSON; lists may hold lists.
 func (m *manifest) read(source string, data []byte) error {
@@ -54,8 +60,10 @@ func (m *manifest) read(source string, data []byte) error {
 
 // add adds an object of JSON.
 func (m *manifest) add(source string, data []byte) error {
-	decoded, kind, err := scheme.Codecs.UniversalDeserializer().Decode(data, nil, nil)
+	decoded, kind, err := strict.Decode(data, nil, nil)
 	switch {
+	case runtime.IsStrictDecodingError(err) && decoded != nil:
+		m.addUnknown(source, kind.Kind, decoded, err)
 	case runtime.IsNotRegisteredError(err):
 		m.others = append(m.others, fmt.Sprintf("%s of %s in %s, which is not known here", kind.Kind, kind.GroupVersion(),
 			source))
@@ -68,6 +76,20 @@ func (m *manifest) add(source string, data []byte) error {
 	}
 	m.addObject(source, decoded)
 	return nil
+}
+
+// addUnknown adds the fields of an object with pods that are not known here.
+func (m *manifest) addUnknown(source, kind string, decoded runtime.Object, err error) {
+	what := kind
+	if _, pod := podIn(decoded); pod != nil {
+		what += " " + strings.TrimSuffix(cmp.Or(pod.Name, pod.GenerateName), "-")
+	} else if !meta.IsListType(decoded) {
+		return
+	}
+	unknown, _ := runtime.AsStrictDecodingError(err)
+	for _, err := range unknown.Errors() {
+		m.others = append(m.others, fmt.Sprintf("%v of %s in %s", err, what, source))
+	}
 }
 
 func (m *manifest) addList(source string, list runtime.Object) error {

@@ -14,7 +14,8 @@ type List struct {
 	// Operator is where the operator's settings come from.
 	Operator string        `json:"operator"`
 	Items    []Explanation `json:"items"`
-	// NotLookedAt are objects of the files in which no pod is known, and what of a cluster could not be read.
+	// NotLookedAt are objects of the files in which no pod is known, fields that are not known, and what of a cluster
+	// could not be read.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 }
 

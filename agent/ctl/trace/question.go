@@ -173,11 +173,14 @@ func (q question) destination(pod []netip.Addr) (netip.AddrPort, error) {
 		host, port, hasPort = q.to[:i], q.to[i+1:], true
 	}
 	number := redirect.Port(q.port)
-	if hasPort || number == 0 {
+	switch {
+	case hasPort:
 		var err error
 		if number, err = redirect.ParsePort(port); err != nil {
-			return netip.AddrPort{}, invalid.Text("--to", q.to, "no port", validTo)
+			return netip.AddrPort{}, invalid.Text("--to", q.to, err.Error(), validTo)
 		}
+	case number == 0:
+		return netip.AddrPort{}, invalid.Text("--to", q.to, "no port", validTo)
 	}
 	if host == "pod" {
 		return netip.AddrPortFrom(pod[0], uint16(number)), nil

@@ -16,7 +16,8 @@ type List struct {
 	// Operator is where the operator's settings come from.
 	Operator string `json:"operator"`
 	Items    []Item `json:"items"`
-	// NotLookedAt are objects of the files in which no pod is known, and what could not be asked.
+	// NotLookedAt are objects of the files in which no pod is known, fields that are not known, and what could not be
+	// asked.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 }
 

@@ -89,7 +89,7 @@ func TestMisuse(t *testing.T) {
 		"a/b/c --to 10.96.0.10:80":                                       "valid: NAME, or NAMESPACE/NAME",
 		"-f testdata/pod.yaml":                                           "--to",
 		"-f testdata/pod.yaml --to 10.96.0.10":                           "no port",
-		"-f testdata/pod.yaml --to 10.96.0.10:0":                         "no port",
+		"-f testdata/pod.yaml --to 10.96.0.10:0":                         "not a port number",
 		"-f testdata/pod.yaml --to fd00::1":                              "no port",
 		"-f testdata/pod.yaml --to cart:80":                              "not an address",
 		"-f testdata/pod.yaml --to [::ffff:10.0.0.1]:80":                 "not an address",
