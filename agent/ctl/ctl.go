@@ -20,6 +20,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/status"
 	"github.com/istio-pod-network/controller/agent/ctl/sysdump"
 	"github.com/istio-pod-network/controller/agent/ctl/trace"
+	"github.com/istio-pod-network/controller/agent/ctl/verify"
 	"github.com/istio-pod-network/controller/agent/ctl/version"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/istio-pod-network/controller/internal/invalid"
@@ -130,7 +131,7 @@ func (p process) command(name string) *cobra.Command {
 		check.Command(name, namespace, reach, writer),
 		explain.Command(name, namespace, reach, p.stdin, writer), status.Command(name, namespace, reach, writer),
 		sysdump.Command(name, namespace, reach, writer), trace.Command(name, namespace, reach, p.stdin, writer),
-		version.Command(name, namespace, reach, writer),
+		verify.Command(name, namespace, reach, writer), version.Command(name, namespace, reach, writer),
 	)
 	return root
 }

@@ -17,6 +17,8 @@ type told struct {
 	Items   []struct {
 		Name, Verdict, Kernel, Runtime string
 		Findings                       []struct{ What, Next string }
+		Control                        bool
+		Flows                          []struct{ Flow, Family, Verdict, Why string }
 		Agent                          struct {
 			Agent, Node  string
 			Plugin       struct{ Version, SHA256 string }

@@ -238,8 +238,8 @@ var rules = []rule{
 	{dir: "agent/istio-pod-networkctl", allowed: []string{"agent/ctl"}, forbidden: onLaptop},
 	{dir: "agent/ctl", allowed: []string{
 		"agent/ctl/check", "agent/ctl/cluster", "agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output",
-		"agent/ctl/status", "agent/ctl/sysdump", "agent/ctl/trace", "agent/ctl/version", "internal/buildinfo",
-		"internal/invalid", "github.com/spf13/cobra",
+		"agent/ctl/status", "agent/ctl/sysdump", "agent/ctl/trace", "agent/ctl/verify", "agent/ctl/version",
+		"internal/buildinfo", "internal/invalid", "github.com/spf13/cobra",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/cluster", allowed: []string{
 		"agent/ctl/outcome", "agent/inspect", "internal/buildinfo", "internal/excerpt", "github.com/spf13/pflag",
@@ -267,6 +267,13 @@ var rules = []rule{
 		"plugin/redirect", // the sidecar's name
 		"github.com/spf13/cobra", "k8s.io/api/core/v1", "k8s.io/apimachinery/...", "sigs.k8s.io/yaml",
 	}, forbidden: onLaptop},
+	{dir: "agent/ctl/verify", allowed: []string{
+		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "internal/excerpt", "internal/invalid",
+		"plugin/annotation", "plugin/flows/report", "github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
+		"k8s.io/client-go/kubernetes/typed/core/v1", "sigs.k8s.io/yaml",
+	}, forbidden: with(onLaptop, map[string]string{
+		"plugin/flows": "it runs in pods, from the plugin's image; the tool reads what it prints",
+	})},
 	{dir: "agent/ctl/explain", allowed: []string{
 		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/entry", "internal/excerpt",
 		"internal/invalid", "internal/podfacts", "plugin/annotation", "plugin/record", "plugin/redirect",

@@ -18,7 +18,7 @@ import (
 // Ports of the app. A pod excludes the second from what is captured inbound.
 const (
 	appPort         = 8080
-	excludedAppPort = 8090
+	excludedAppPort = report.ExcludedInboundPort
 )
 
 // Nobody has these addresses: 192.0.2.0/24 and 2001:db8::/32 are for documentation (RFC 5737, RFC 3849).
@@ -180,7 +180,7 @@ func (f *flows) toPeer(peer netip.Addr) {
 			f.call(report.DNSOverTCP, "tcp", netip.AddrPortFrom(peer, standin.DNSPort), standin.Peer, 0)
 		}
 	}
-	f.call(report.ExcludedOutbound, "tcp", netip.AddrPortFrom(peer, standin.ExcludedPort), standin.Peer, 0)
+	f.call(report.ExcludedOutbound, "tcp", netip.AddrPortFrom(peer, report.ExcludedOutboundPort), standin.Peer, 0)
 }
 
 // fromPeer has the peer call the pod.
@@ -215,13 +215,8 @@ func (f *flows) asProxy() bool {
 func (f *flows) call(flow, network string, to netip.AddrPort, want string, hops int) {
 	family := map[bool]string{true: "4", false: "6"}[to.Addr().Is4()]
 	r := result(flow, to, want)
-	c := standin.Call{Network: network + family, Address: to.String(), Name: f.caller(r), Hops: hops}
+	c := standin.Call{Network: network + family, Address: to.String(), Name: r.Caller(f.name), Hops: hops}
 	f.try(r, c.Make)
-}
-
-// caller is how the pod calls itself in a flow.
-func (f *flows) caller(r report.Result) string {
-	return strings.Join([]string{f.name, r.Flow, r.Family}, " ")
 }
 
 // result is that of a flow before anything is known.
@@ -260,8 +255,9 @@ func (f *flows) escapes(peer netip.Addr, asker *standin.Asker) {
 			continue
 		}
 		r := result(report.Escape+a.Name, netip.AddrPortFrom(peer, standin.PeerPort), standin.Peer)
+		r.NoControl = a.Loopback
 		for range tries {
-			answer, err := standin.Attempt(a, asker, netip.AddrPortFrom(peer, standin.PeerPort), f.caller(r))
+			answer, err := standin.Attempt(a, asker, netip.AddrPortFrom(peer, standin.PeerPort), r.Caller(f.name))
 			r.Got, r.Error, r.Unmade = answer, "", ""
 			switch {
 			case errors.Is(err, escape.ErrNotMade):

@@ -67,8 +67,13 @@ type Writer struct {
 // HasColours reports whether what is written to out is to have colours: it is a terminal, and the environment does not
 // say NO_COLOR (https://no-color.org).
 func HasColours(out io.Writer, getenv func(string) string) bool {
+	return IsTerminal(out) && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb"
+}
+
+// IsTerminal reports whether out is one.
+func IsTerminal(out io.Writer) bool {
 	file, ok := out.(*os.File)
-	return ok && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd()))
+	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 // Object writes an object as JSON or YAML, or by table as text.

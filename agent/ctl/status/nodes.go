@@ -6,48 +6,8 @@ import (
 	"slices"
 
 	"github.com/istio-pod-network/controller/internal/excerpt"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/selection"
 )
-
-// wants reports whether a DaemonSet's pods belong on a node, by its selector and its affinity. What it tolerates is not
-// looked at: the agents tolerate every taint, since a pod of the mesh may.
-func wants(set appsv1.DaemonSet, node corev1.Node) bool {
-	spec := set.Spec.Template.Spec
-	if !labels.SelectorFromSet(spec.NodeSelector).Matches(labels.Set(node.Labels)) {
-		return false
-	}
-	if spec.Affinity == nil || spec.Affinity.NodeAffinity == nil ||
-		spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
-		return true
-	}
-	terms := spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
-	return slices.ContainsFunc(terms, func(term corev1.NodeSelectorTerm) bool { return matches(term, node) })
-}
-
-// operators are those of a node's affinity as those of a selector of labels.
-var operators = map[corev1.NodeSelectorOperator]selection.Operator{
-	corev1.NodeSelectorOpIn: selection.In, corev1.NodeSelectorOpNotIn: selection.NotIn,
-	corev1.NodeSelectorOpExists: selection.Exists, corev1.NodeSelectorOpDoesNotExist: selection.DoesNotExist,
-	corev1.NodeSelectorOpGt: selection.GreaterThan, corev1.NodeSelectorOpLt: selection.LessThan,
-}
-
-// matches reports whether a node has all that a term asks for. Of its fields a node has a name alone.
-func matches(term corev1.NodeSelectorTerm, node corev1.Node) bool {
-	holds := func(of labels.Set) func(corev1.NodeSelectorRequirement) bool {
-		return func(r corev1.NodeSelectorRequirement) bool {
-			requirement, err := labels.NewRequirement(r.Key, operators[r.Operator], r.Values)
-			return err == nil && requirement.Matches(of)
-		}
-	}
-	fails := func(requirements []corev1.NodeSelectorRequirement, of labels.Set) bool {
-		return slices.ContainsFunc(requirements, func(r corev1.NodeSelectorRequirement) bool { return !holds(of)(r) })
-	}
-	return len(term.MatchExpressions)+len(term.MatchFields) > 0 && !fails(term.MatchExpressions, node.Labels) &&
-		!fails(term.MatchFields, labels.Set{"metadata.name": node.Name})
-}
 
 // isReady is what the kubelet says of a pod.
 func isReady(pod corev1.Pod) bool {

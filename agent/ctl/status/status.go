@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/agent/inspect"
 	appsv1 "k8s.io/api/apps/v1"
@@ -149,7 +150,7 @@ func merged(nodes []corev1.Node, sets []appsv1.DaemonSet, agents []corev1.Pod) (
 			delete(left, node.Name)
 			row.Pod, row.Release = pod.Namespace+"/"+pod.Name, pod.Labels[releaseLabel]
 		default:
-			set := slices.IndexFunc(sets, func(set appsv1.DaemonSet) bool { return wants(set, node) })
+			set := slices.IndexFunc(sets, func(set appsv1.DaemonSet) bool { return cluster.Wants(set, node) })
 			if set < 0 {
 				continue
 			}

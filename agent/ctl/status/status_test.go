@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"maps"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -222,39 +221,3 @@ func TestWatch(t *testing.T) {
 type ended struct{ done func() }
 
 func (e *ended) Write(data []byte) (int, error) { e.done(); return len(data), nil }
-
-func TestWants(t *testing.T) {
-	node := two().nodes[0]
-	node.Labels["generation"] = "7"
-	term := func(key string, operator corev1.NodeSelectorOperator, values ...string) corev1.NodeSelectorTerm {
-		return corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{
-			{Key: key, Operator: operator, Values: values}}}
-	}
-	name := corev1.NodeSelectorTerm{MatchFields: []corev1.NodeSelectorRequirement{
-		{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"node-a"}}}}
-	for _, test := range []struct {
-		terms []corev1.NodeSelectorTerm
-		want  bool
-	}{
-		{[]corev1.NodeSelectorTerm{term("kubernetes.io/os", corev1.NodeSelectorOpIn, "linux", "x")}, true},
-		{[]corev1.NodeSelectorTerm{term("kubernetes.io/os", corev1.NodeSelectorOpNotIn, "linux")}, false},
-		{[]corev1.NodeSelectorTerm{term("virtual", corev1.NodeSelectorOpDoesNotExist)}, true},
-		{[]corev1.NodeSelectorTerm{term("virtual", corev1.NodeSelectorOpExists)}, false},
-		{[]corev1.NodeSelectorTerm{term("generation", corev1.NodeSelectorOpGt, "6")}, true},
-		{[]corev1.NodeSelectorTerm{term("virtual", corev1.NodeSelectorOpExists), name}, true},
-		{[]corev1.NodeSelectorTerm{{}}, false}, // an empty term selects nothing
-	} {
-		set := two().sets[0]
-		set.Spec.Template.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
-			RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: test.terms}}}
-		if got := wants(set, node); got != test.want {
-			t.Errorf("%v: %t", test.terms, got)
-		}
-		labels := maps.Clone(node.Labels)
-		delete(node.Labels, "kubernetes.io/os")
-		if wants(set, node) {
-			t.Errorf("%v: the selector is not looked at", test.terms)
-		}
-		node.Labels = labels
-	}
-}

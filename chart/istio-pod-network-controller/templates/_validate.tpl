@@ -140,7 +140,7 @@ uninstallTimeout: duration
 backend, agentTimeout, statusRequiresAgent, pluginLogLevel, stateDir, agent, agent.port, agent.logLevel, agent.logFormat, agent.apiQPS,
 agent.apiBurst, agent.updateStrategy, agent.terminationGracePeriodSeconds, metrics, metrics.service, metrics.podMonitor,
 metrics.podMonitor.interval, metrics.prometheusRule, metrics.prometheusRule.runbookURL, metrics.dashboard, resourceQuota, resourceQuota.enabled, resourceQuota.pods, apiPriority, apiPriority.enabled, apiPriority.concurrencyShares, startupTaint, startupTaint.key,
-admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, test, uninstallTimeout, uninstall]
+admissionPolicy, admissionPolicy.enabled, namespace, namespace.create, hooks, test, rbac, uninstallTimeout, uninstall]
 {{- end -}}
 
 {{- /* Fails with the name of a value, what it is, and what is valid. (list $name $value $kind) */ -}}

@@ -19,6 +19,15 @@ const (
 	Escape           = "escape/"
 )
 
+// Ports that a pod has to exclude for ExcludedOutbound and ExcludedInbound.
+const (
+	ExcludedOutboundPort = 8082
+	ExcludedInboundPort  = 8090
+)
+
+// Peer is the name by which a peer answers.
+const Peer = "peer"
+
 // Result is what became of a flow.
 type Result struct {
 	Flow   string `json:"flow"`
@@ -30,7 +39,12 @@ type Result struct {
 	Well   bool   `json:"well"`
 	// Unmade is why an attempt could not be made: it proves nothing.
 	Unmade string `json:"unmade,omitempty"`
+	// NoControl says of an attempt that it needs the rules of the mesh: no pod outside can show that it is one.
+	NoControl bool `json:"noControl,omitempty"`
 }
+
+// Caller is the name by which a pod calls in a flow.
+func (r Result) Caller(pod string) string { return strings.Join([]string{pod, r.Flow, r.Family}, " ") }
 
 // IsEscape reports whether it is of an attempt to get around the sidecar.
 func (r Result) IsEscape() bool { return strings.HasPrefix(r.Flow, Escape) }

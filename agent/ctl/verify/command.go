@@ -1,0 +1,236 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/excerpt"
+	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+)
+
+const long = `Proves on this cluster that pods of the mesh get their rules, by real connections. In a temporary
+namespace of Pod Security restricted (istio-pod-network-verify) it makes three pods on each node
+that has an agent, or should have one: one of the mesh, with an app and a stand-in of the sidecar;
+a peer outside the mesh that they call, and that calls them; and one outside the mesh that makes
+the same calls, the control: it shows that the peer sees what gets around a sidecar. They have no
+token and no privilege. The pods are those of the chart's helm test, with its image and its
+settings.
+
+A flow of the pod of the mesh is well if the right one has answered: outbound, inbound, DNS, what
+the pod excludes, the sidecar's own calls, in each IP family, and attempts to get around the
+sidecar.
+
+The namespace is removed in the end, also after Ctrl-C. What a killed run has left, the next one
+removes, or --cleanup. Pods end by themselves a minute after --timeout.
+
+It needs the verb list on nodes and on daemonsets, get on ConfigMap istio-pod-network-verify in
+the agents' namespace (that of the first DaemonSet of agents, unless -n says which), create on
+namespaces, get, patch and delete on the temporary one, and in that create on serviceaccounts,
+create, get and delete on pods, get on pods/log and list on events; with the chart's
+imagePullSecrets also get on these secrets and create on secrets. The chart has a ClusterRole for
+it (rbac.verifier).
+
+Exit status: 0 if every node is well, 1 if one is not, 2 for a wrong command line, 3 if something
+could not be proven.`
+
+const example = `  # Does every node redirect, and does nothing get around a sidecar?
+  %[1]s verify
+
+  # Five nodes of a large cluster, of each kind of node at least one, and a report for CI
+  %[1]s verify --nodes 5 --junit verify.xml
+
+  # One node, each flow of it
+  %[1]s verify --nodes node-a -o wide
+
+  # Remove what a run that was killed has left
+  %[1]s verify --cleanup`
+
+// options are a command line's.
+type options struct {
+	namespace string // of the agents, "" for all
+	output    string
+	nodes     string
+	parallel  int
+	timeout   time.Duration
+	image     string
+	junit     string
+	cleanup   bool
+	pace      pace
+	logs      logs // nil: those of the cluster
+	tool      string
+}
+
+// Command returns the command. name is the program's, namespace that of the usual flag.
+func Command(name string, namespace *string, flags cluster.Flags, writer output.Writer) *cobra.Command {
+	o := options{tool: name, pace: pace{time.Second, 4 * time.Second}}
+	c := &cobra.Command{
+		Use: "verify", Short: "Prove by real connections that each node redirects", Long: long,
+		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if c.Flags().Changed("namespace") {
+				o.namespace = *namespace
+			}
+			format, err := o.check()
+			if err != nil {
+				return err
+			}
+			writer.Format = format
+			from, err := flags.Connect()
+			if err != nil {
+				return err
+			}
+			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			context.AfterFunc(ctx, stop) // a second signal ends it at once
+			p := &progress{out: c.ErrOrStderr(), terminal: output.IsTerminal(c.ErrOrStderr())}
+			return o.run(ctx, from, writer, p)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.nodes, "nodes", "", "`which`: a number of them, or names with a comma between (default: all)")
+	f.IntVar(&o.parallel, "parallel", 5, "how many nodes at once")
+	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long one node may take")
+	f.StringVar(&o.image, "image", "", "`image` of the plugin, for the pods (default: that of the release)")
+	f.StringVar(&o.junit, "junit", "", "`file` to write the outcome to as JUnit's XML")
+	f.BoolVar(&o.cleanup, "cleanup", false, "remove the temporary namespace, also that of a run that goes on")
+	output.Flag(c, &o.output)
+	for _, other := range []string{"nodes", "image", "junit"} {
+		c.MarkFlagsMutuallyExclusive("cleanup", other)
+	}
+	return c
+}
+
+func (o options) check() (output.Format, error) {
+	switch {
+	case o.parallel < 1:
+		return "", outcome.Misuse(invalid.Text("--parallel", strconv.Itoa(o.parallel), "", "a number of nodes from 1 on"))
+	case o.timeout <= 0:
+		return "", outcome.Misuse(invalid.Text("--timeout", o.timeout.String(), "", "a duration of more than 0, such as 5m"))
+	case o.nodes == "0" || strings.HasPrefix(o.nodes, "-"):
+		return "", outcome.Misuse(invalid.Text("--nodes", o.nodes, "", "a number from 1 on, or names of nodes"))
+	}
+	return output.ParseFormat(o.output)
+}
+
+func (o options) run(ctx context.Context, from *cluster.Cluster, w output.Writer, p *progress) error {
+	if o.cleanup {
+		return o.clean(ctx, from, p)
+	}
+	sets, err := from.DaemonSets(ctx, o.namespace)
+	if err != nil {
+		return outcome.Unasked(fmt.Errorf("listing the agents' DaemonSets, which needs the verb list on daemonsets: %w", err))
+	}
+	if len(sets) == 0 {
+		return outcome.Unasked(errors.New("no agent of istio-pod-network is in this cluster; install the chart, or name " +
+			"the namespace of the agents with -n"))
+	}
+	all, err := from.Nodes(ctx)
+	if err != nil {
+		return outcome.Unasked(fmt.Errorf("listing the nodes, which needs the verb list on nodes: %w", err))
+	}
+	var wanted []corev1.Node
+	for _, node := range all {
+		for _, set := range sets {
+			if cluster.Wants(set, node) {
+				wanted = append(wanted, node)
+				break
+			}
+		}
+	}
+	nodes, err := o.choose(wanted)
+	if err != nil {
+		return err
+	}
+	k, err := readKit(ctx, from.Core, sets[0].Namespace, o.image)
+	if err != nil {
+		return outcome.Unasked(err)
+	}
+	k.longest = o.timeout + time.Minute
+	p.nodes = len(nodes)
+	v := &verifier{core: from.Core, kit: k, agents: sets[0].Namespace, parallel: o.parallel, timeout: o.timeout,
+		pace: o.pace, logs: o.logs, progress: p, tool: o.tool}
+	if v.logs == nil {
+		v.logs = logsOf(from.Core)
+	}
+	result, err := v.all(ctx, nodes)
+	if err != nil {
+		return outcome.Unasked(err)
+	}
+	if others := len(wanted) - len(nodes); others > 0 {
+		result.NotLookedAt = append(result.NotLookedAt, fmt.Sprintf("other nodes: %d (--nodes)", others))
+	}
+	return o.show(result, w)
+}
+
+// show writes the outcome; the error says how the cluster is.
+func (o options) show(result Verification, w output.Writer) error {
+	if o.junit != "" {
+		if err := result.writeJUnit(o.junit); err != nil {
+			return outcome.Unasked(err)
+		}
+	}
+	if err := w.Object(result, result.write); err != nil {
+		return outcome.Unasked(err)
+	}
+	switch result.verdict() {
+	case NotWell:
+		return outcome.ErrNotWell
+	case NotProven:
+		return outcome.Unasked(errors.New("not every node could be proven"))
+	}
+	return nil
+}
+
+// choose returns the names of the nodes to prove, of those that have an agent or should have one.
+func (o options) choose(wanted []corev1.Node) (names []string, err error) {
+	for _, n := range wanted {
+		names = append(names, n.Name)
+	}
+	if len(names) == 0 {
+		return nil, outcome.Unasked(errors.New("by the selector and affinity of the agents' DaemonSet no node is to have " +
+			"an agent"))
+	}
+	if o.nodes == "" {
+		return names, nil
+	}
+	if count, err := strconv.Atoi(o.nodes); err == nil && !slices.Contains(names, o.nodes) {
+		return sample(wanted, count), nil
+	}
+	chosen := strings.Split(o.nodes, ",")
+	slices.Sort(chosen)
+	for _, name := range chosen {
+		if !slices.Contains(names, name) {
+			return nil, outcome.Misuse(invalid.Text("--nodes", name, "no node that is to have an agent",
+				"a number, or some of "+excerpt.Head(strings.Join(names, ","), longestText)))
+		}
+	}
+	return slices.Compact(chosen), nil
+}
+
+// clean removes the temporary namespace.
+func (o options) clean(ctx context.Context, from *cluster.Cluster, p *progress) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, late(o.timeout))
+	defer cancel()
+	was, err := newSpace(from.Core.Namespaces(), o.pace, o.tool).clean(ctx)
+	switch {
+	case err != nil:
+		return outcome.Unasked(err)
+	case was:
+		p.warn("namespace " + Namespace + " is removed")
+	default:
+		p.warn("nothing is left: there is no namespace " + Namespace)
+	}
+	return nil
+}

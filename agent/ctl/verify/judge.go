@@ -1,0 +1,137 @@
+package verify
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/istio-pod-network/controller/plugin/flows/report"
+)
+
+// said is what the pods of a node have said: that of the mesh, the one outside it, and the peer of both.
+type said struct{ mesh, plain, peer string }
+
+// key tells flows from each other.
+type key struct{ flow, family string }
+
+// around is why a flow is not well that nobody may make.
+const around = "it has reached the peer around the sidecar"
+
+func keyOf(r report.Result) key { return key{r.Flow, r.Family} }
+
+// judge says of each flow of the pod of the mesh whether it is as it has to be. What the pod outside the mesh gets by
+// the same calls is the control: an attempt to get around the sidecar that is not answered shows nothing where it is
+// not answered there either, and a leak is seen only if the peer has seen that pod.
+func (n *Node) judge(tool string, s said) {
+	control, reached := map[key]report.Result{}, report.Callers(s.peer)
+	for _, r := range report.Parse(s.plain) {
+		control[keyOf(r)] = r
+	}
+	made, captured := map[key]bool{}, map[string]bool{} // by family
+	status := tool + " status says what the agent of the node finds"
+	for _, r := range report.Parse(s.mesh) {
+		made[keyOf(r)] = true
+		if r.Flow == report.Outbound && r.Want != report.Peer {
+			captured[r.Family] = true
+		}
+		f := Flow{Flow: r.Flow, Family: r.Family, To: r.To, Want: r.Want, Got: r.Got, Error: r.Error}
+		f.Verdict, f.Why = judgeOne(r, control[keyOf(r)], reached[r.Caller(meshName)])
+		n.Flows = append(n.Flows, f)
+	}
+	slices.SortFunc(n.Flows, func(a, b Flow) int {
+		return cmp.Or(cmp.Compare(rank(a.Flow), rank(b.Flow)), cmp.Compare(a.Flow, b.Flow), cmp.Compare(a.Family, b.Family))
+	})
+	for _, f := range n.Flows {
+		if f.Verdict == NotWell || f.Verdict == NotProven && !f.isEscape() {
+			next := status
+			if f.Why == around {
+				next = "start no pods of the mesh there (kubectl cordon " + n.Name + "), and report it; " + status
+			}
+			n.find(f.Verdict, fmt.Sprintf("%s, %s, to %s: %s", f.Flow, f.Family, f.To, f.Why), next)
+		}
+	}
+	n.Control = len(control) > 0
+	missing := 0
+	for _, k := range sortedKeys(control) {
+		r := control[k]
+		if k.flow == report.Outbound && (!r.Well || !reached[r.Caller(plainName)]) {
+			n.Control = false
+			n.find(NotProven, fmt.Sprintf("the control, %s: the peer has not seen the pod outside the mesh: %s", k.family,
+				gotOf(r)), "see what keeps pods of the node from each other, such as a NetworkPolicy for all namespaces")
+		}
+		if !made[k] && (!strings.HasPrefix(k.flow, report.Escape) || captured[k.family]) {
+			missing++
+		}
+	}
+	switch {
+	case len(control) == 0:
+		n.find(NotProven, "the control says nothing: "+lastLine(s.plain), status)
+	case missing > 0:
+		n.find(NotProven, fmt.Sprintf("%d of the control's flows are missing in what the pod of the mesh says: %s", missing,
+			lastLine(s.mesh)), status)
+	}
+}
+
+func sortedKeys(control map[key]report.Result) []key {
+	var all []key
+	for k := range control {
+		all = append(all, k)
+	}
+	slices.SortFunc(all, func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.flow, b.flow), cmp.Compare(a.family, b.family))
+	})
+	return all
+}
+
+// judgeOne says how a flow is, and why it is not well. leaked says that the peer has been reached by it.
+func judgeOne(r, control report.Result, leaked bool) (Verdict, string) {
+	switch escape := r.IsEscape(); {
+	case leaked && (escape || r.Want != report.Peer), escape && !r.Well:
+		return NotWell, around
+	case !escape && r.Well:
+		return Well, ""
+	case !escape && r.Got == "" && control.Flow != "" && !control.Well:
+		return NotProven, "nor does it work outside the mesh: " + gotOf(control)
+	case !escape:
+		return NotWell, gotOf(r) + ", and " + r.Want + " has to"
+	case r.Unmade != "":
+		return NotProven, "it could not be made: " + r.Unmade
+	case !r.NoControl && control.Got != report.Peer:
+		return NotProven, "nor does it get through outside the mesh: something else stops it"
+	}
+	return Well, ""
+}
+
+// gotOf says who has answered.
+func gotOf(r report.Result) string {
+	if r.Got != "" {
+		return r.Got + " answers"
+	}
+	return "nobody answers (" + r.Error + ")"
+}
+
+func (f Flow) isEscape() bool { return strings.HasPrefix(f.Flow, report.Escape) }
+
+// kinds are the flows in the order in which they are shown, with what they mean.
+var kinds = []struct{ flow, means string }{
+	{report.Outbound, "what the app calls goes to its sidecar"},
+	{report.Inbound, "who calls the app comes to its sidecar first"},
+	{report.DNS, "the sidecar answers the app's DNS queries"},
+	{report.DNSOverTCP, "likewise those by TCP"},
+	{report.ExcludedOutbound, "a port that the pod excludes is called directly"},
+	{report.ExcludedInbound, "a port that the pod excludes is reached directly"},
+	{report.ProxyOutbound, "what the sidecar calls is not redirected again"},
+	{report.ProxyInbound, "the sidecar's calls of its own pod come in as from outside"},
+	{report.Escape, "no attempt to get around the sidecar gets through"},
+}
+
+// rank is the place of a flow among them.
+func rank(flow string) int {
+	for i, k := range kinds {
+		if flow == k.flow || k.flow == report.Escape && strings.HasPrefix(flow, k.flow) {
+			return i
+		}
+	}
+	return len(kinds)
+}

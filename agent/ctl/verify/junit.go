@@ -1,0 +1,76 @@
+package verify
+
+import (
+	"encoding/xml"
+	"os"
+)
+
+// What tools that read JUnit's XML know. Source: https://github.com/testmoapp/junitxml
+type (
+	suites struct {
+		XMLName xml.Name `xml:"testsuites"`
+		Name    string   `xml:"name,attr"`
+		Suites  []suite  `xml:"testsuite"`
+	}
+	suite struct {
+		Name     string      `xml:"name,attr"`
+		Tests    int         `xml:"tests,attr"`
+		Failures int         `xml:"failures,attr"`
+		Skipped  int         `xml:"skipped,attr"`
+		Cases    []suiteCase `xml:"testcase"`
+	}
+	suiteCase struct {
+		Class   string  `xml:"classname,attr"`
+		Name    string  `xml:"name,attr"`
+		Failure *reason `xml:"failure"`
+		Skipped *reason `xml:"skipped"`
+	}
+	reason struct {
+		Message string `xml:"message,attr"`
+	}
+)
+
+// add adds a case with its outcome.
+func (s *suite) add(name string, verdict Verdict, why string) {
+	c := suiteCase{Class: s.Name, Name: name}
+	s.Tests++
+	switch verdict {
+	case NotWell:
+		s.Failures++
+		c.Failure = &reason{why}
+	case NotProven:
+		s.Skipped++
+		c.Skipped = &reason{why}
+	}
+	s.Cases = append(s.Cases, c)
+}
+
+// junit has a suite for each node: a case for the node, and one for each of its flows. What is not proven is skipped.
+func (v Verification) junit() ([]byte, error) {
+	all := suites{Name: "istio-pod-networkctl verify"}
+	for _, n := range v.Items {
+		s, why := suite{Name: n.Name}, ""
+		for _, f := range n.Findings {
+			if why != "" {
+				why += "\n"
+			}
+			why += f.What + "\n-> " + f.Next
+		}
+		s.add("node", n.Verdict, why)
+		for _, f := range n.Flows {
+			s.add(f.Flow+" "+f.Family, f.Verdict, f.Why)
+		}
+		all.Suites = append(all.Suites, s)
+	}
+	data, err := xml.MarshalIndent(all, "", "  ")
+	return append([]byte(xml.Header), append(data, '\n')...), err
+}
+
+// writeJUnit writes it to a file.
+func (v Verification) writeJUnit(path string) error {
+	data, err := v.junit()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o644)
+}

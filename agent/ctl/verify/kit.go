@@ -1,0 +1,143 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/annotation"
+	"github.com/istio-pod-network/controller/plugin/flows/report"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// What the chart has for this command: the pod of `helm test`, with the image, the ports and the platform of the
+// release.
+const (
+	configMap        = "istio-pod-network-verify"
+	podKey           = "pod.yaml"
+	appContainer     = "app"
+	sidecarContainer = "istio-proxy"
+	program          = "/istio-pod-network-flows"
+)
+
+// How the pods call themselves, by which the peer knows them.
+const (
+	meshName  = "mesh"
+	plainName = "plain"
+)
+
+// accountName is the service account of the pods, which have no token of it.
+const accountName = "verify"
+
+// peerPort is one at which a peer serves.
+const peerPort = 8081
+
+// kit is what pods are made of.
+type kit struct {
+	pod corev1.Pod
+	// longest is how long a pod runs, also if nobody is there any more to remove it.
+	longest time.Duration
+}
+
+// readKit reads the chart's. image, where it is not empty, is the pods' instead.
+func readKit(ctx context.Context, core typedcore.CoreV1Interface, namespace, image string) (k kit, err error) {
+	source := fmt.Sprintf("ConfigMap %s in namespace %s", configMap, namespace)
+	object, err := core.ConfigMaps(namespace).Get(ctx, configMap, metav1.GetOptions{})
+	if err != nil {
+		return k, fmt.Errorf("reading %s, which needs the verb get on it, and a release that has it: %w", source, err)
+	}
+	if err := yaml.Unmarshal([]byte(object.Data[podKey]), &k.pod); err != nil {
+		return k, fmt.Errorf("%s, key %s: %w", source, podKey, err)
+	}
+	for _, name := range []string{appContainer, sidecarContainer} {
+		if !slices.ContainsFunc(k.pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == name }) {
+			return k, fmt.Errorf("%s, key %s: the pod has no container %s", source, podKey, name)
+		}
+	}
+	for _, list := range [][]corev1.Container{k.pod.Spec.InitContainers, k.pod.Spec.Containers} {
+		for i := range list {
+			if image != "" {
+				list[i].Image = image
+			}
+		}
+	}
+	return k, nil
+}
+
+// app is the container of the app.
+func (k kit) app() corev1.Container {
+	i := slices.IndexFunc(k.pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == appContainer })
+	return *k.pod.Spec.Containers[i].DeepCopy()
+}
+
+func (k kit) image() string { return k.app().Image }
+
+// meshPod is a pod of the mesh. Its app and its sidecar call peers.
+func (k kit) meshPod(name, node string, peers []string) *corev1.Pod {
+	p := k.on(name, node)
+	p.Annotations = maps.Clone(k.pod.Annotations)
+	if p.Annotations == nil {
+		p.Annotations = map[string]string{}
+	}
+	p.Annotations[annotation.ExcludeOutboundPorts] = fmt.Sprint(report.ExcludedOutboundPort)
+	p.Annotations[annotation.ExcludeInboundPorts] = fmt.Sprint(report.ExcludedInboundPort)
+	for i, c := range p.Spec.Containers {
+		p.Spec.Containers[i].Args = append(c.Args, "--name="+meshName, "--peer="+strings.Join(peers, ","))
+	}
+	return p
+}
+
+// plainPod is a pod outside the mesh, whose app makes the same calls.
+func (k kit) plainPod(name, node string, peers []string) *corev1.Pod {
+	app := k.app()
+	app.Args = append(app.Args, "--outside", "--name="+plainName, "--peer="+strings.Join(peers, ","))
+	return k.alone(name, node, app)
+}
+
+// peerPod is a pod outside the mesh that is called. It serves DNS, for which any user may have port 53 of the pod.
+func (k kit) peerPod(name, node string) *corev1.Pod {
+	app := k.app()
+	app.Command, app.Args = []string{program, "peer"}, nil
+	app.ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{
+		TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(peerPort)}}}
+	p := k.alone(name, node, app)
+	if p.Spec.SecurityContext == nil {
+		p.Spec.SecurityContext = &corev1.PodSecurityContext{}
+	}
+	p.Spec.SecurityContext.Sysctls = []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}}
+	return p
+}
+
+// alone is a pod of one container.
+func (k kit) alone(name, node string, c corev1.Container) *corev1.Pod {
+	p := k.on(name, node)
+	p.Spec.InitContainers, p.Spec.Containers, p.Spec.Volumes = nil, []corev1.Container{c}, nil
+	return p
+}
+
+// on is the chart's pod for one node, whatever taint that has: agents tolerate all.
+func (k kit) on(name, node string) *corev1.Pod {
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace, Labels: map[string]string{labelKey: labelValue}},
+		Spec:       *k.pod.Spec.DeepCopy(),
+	}
+	no, seconds, grace := false, int64(k.longest.Seconds()), int64(2)
+	p.Spec.ServiceAccountName, p.Spec.AutomountServiceAccountToken = accountName, &no
+	p.Spec.RestartPolicy, p.Spec.ActiveDeadlineSeconds = corev1.RestartPolicyNever, &seconds
+	p.Spec.TerminationGracePeriodSeconds = &grace
+	p.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+	p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+			MatchFields: []corev1.NodeSelectorRequirement{
+				{Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}},
+		}}},
+	}}
+	return p
+}

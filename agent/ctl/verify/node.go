@@ -1,0 +1,232 @@
+package verify
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/istio-pod-network/controller/internal/excerpt"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+)
+
+// Bounds of what is asked about one pod: how long, how much of a log is read, and how much of a message is told.
+const (
+	askTimeout  = 10 * time.Second
+	mostOfLog   = 1 << 20
+	longestText = 300
+)
+
+// prove makes the pods of a node, has them make their flows, and judges what they say.
+func (v *verifier) prove(ctx context.Context, number int, node string) Node {
+	n := Node{Name: node, Verdict: Well}
+	ctx, cancel := context.WithTimeoutCause(ctx, v.timeout, late(v.timeout))
+	defer cancel()
+	name := func(what string) string { return fmt.Sprint(what, "-", number) }
+	defer v.remove(ctx, name("peer"), name(meshName), name(plainName))
+	v.progress.step(node, "the peer starts")
+	peer, ok := v.run(ctx, &n, "the peer", v.kit.peerPod(name("peer"), node), isReady)
+	if !ok {
+		return n
+	}
+	var peers []string
+	for _, ip := range peer.Status.PodIPs {
+		peers = append(peers, ip.IP)
+	}
+	v.progress.step(node, "a pod of the mesh and the control make their flows")
+	var mesh, plain *corev1.Pod
+	var meshOK, plainOK bool
+	var control Node // its findings come after those of the pod of the mesh
+	var both sync.WaitGroup
+	both.Go(func() {
+		mesh, meshOK = v.run(ctx, &n, "the pod of the mesh", v.kit.meshPod(name(meshName), node, peers), hasEnded)
+	})
+	both.Go(func() {
+		plain, plainOK = v.run(ctx, &control, "the control", v.kit.plainPod(name(plainName), node, peers), hasEnded)
+	})
+	both.Wait()
+	for _, f := range control.Findings {
+		n.find(NotProven, f.What, f.Next)
+	}
+	if !meshOK || !plainOK {
+		return n
+	}
+	v.progress.step(node, "reading what they say")
+	n.judge(v.tool, said{
+		mesh:  v.log(ctx, mesh.Name, appContainer) + v.log(ctx, mesh.Name, sidecarContainer),
+		plain: v.log(ctx, plain.Name, appContainer),
+		peer:  v.log(ctx, peer.Name, appContainer),
+	})
+	for _, c := range mesh.Status.ContainerStatuses {
+		if t := c.State.Terminated; t != nil && t.ExitCode != 0 && n.Verdict == Well {
+			n.find(NotProven, fmt.Sprintf("container %s of the pod of the mesh has ended with %d: %s", c.Name, t.ExitCode,
+				lastLine(v.log(ctx, mesh.Name, c.Name))), v.tool+" verify, once more")
+		}
+	}
+	return n
+}
+
+// run makes a pod and returns it when holds says so. Otherwise it finds out why that does not come.
+func (v *verifier) run(ctx context.Context, n *Node, what string, pod *corev1.Pod, holds func(*corev1.Pod) bool) (
+	last *corev1.Pod, ok bool) {
+	pods := v.core.Pods(Namespace)
+	last, err := pods.Create(ctx, pod, metav1.CreateOptions{})
+	if err != nil {
+		n.find(NotProven, fmt.Sprintf("%s could not be made, which needs the verb create on pods: %v", what,
+			cmp.Or(context.Cause(ctx), err)), "see what refuses it")
+		return nil, false
+	}
+	for {
+		if !hasFailed(last) && holds(last) {
+			return last, true
+		}
+		if hasEnded(last) || !pause(ctx, v.pace.poll) {
+			v.explain(ctx, n, what, last)
+			return last, false
+		}
+		now, err := pods.Get(ctx, last.Name, metav1.GetOptions{})
+		switch {
+		case err == nil:
+			last = now
+		case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+			n.find(NotProven, fmt.Sprintf("%s: %v", what, cmp.Or(context.Cause(ctx), err)), v.tool+" verify, once more")
+			return last, false
+		}
+	}
+}
+
+// isReady is what the kubelet says of a pod.
+func isReady(pod *corev1.Pod) bool {
+	return len(pod.Status.PodIPs) > 0 && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// hasEnded reports whether all containers of a pod have ended, however.
+func hasEnded(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// hasFailed reports whether a pod has failed before its containers could say anything.
+func hasFailed(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodFailed && (ofInit(pod) != nil || len(pod.Status.ContainerStatuses) == 0 ||
+		slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
+			return c.State.Terminated == nil
+		}))
+}
+
+// ofInit is the init container that has failed, nil if none has.
+func ofInit(pod *corev1.Pod) *corev1.ContainerStatus {
+	for i, c := range pod.Status.InitContainerStatuses {
+		if c.State.Terminated != nil && c.State.Terminated.ExitCode != 0 {
+			return &pod.Status.InitContainerStatuses[i]
+		}
+	}
+	return nil
+}
+
+// explain finds out why a pod does not come up, of its status, its Events and its logs, and notes it.
+func (v *verifier) explain(ctx context.Context, n *Node, what string, pod *corev1.Pod) {
+	cause := context.Cause(ctx)
+	var isLate late
+	if cause != nil && !errors.As(cause, &isLate) {
+		n.find(NotProven, fmt.Sprintf("%s: %v", what, cause), v.tool+" verify, once more")
+		return
+	}
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+	defer cancel()
+	verdict, why, next := v.trouble(asking, pod)
+	if cause != nil {
+		why = fmt.Sprintf("%v: %s", cause, why)
+	}
+	n.find(verdict, fmt.Sprintf("%s does not come up: %s", what, excerpt.Head(why, longestText)), next)
+}
+
+// trouble says why a pod does not come up, and what to do next. What keeps pods from being scheduled, or their image
+// from being pulled, says nothing of an installation.
+func (v *verifier) trouble(ctx context.Context, pod *corev1.Pod) (verdict Verdict, why, next string) {
+	status := v.tool + " status says how the plugin is installed there"
+	if c := ofInit(pod); c != nil {
+		return NotWell, fmt.Sprintf("its init container %s: %s", c.Name, lastLine(v.log(ctx, pod.Name, c.Name))), status
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status != corev1.ConditionTrue {
+			return NotProven, c.Reason + ": " + c.Message, "make room on the node, or leave it out (--nodes)"
+		}
+	}
+	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if w := c.State.Waiting; w != nil && w.Message != "" {
+			return NotProven, fmt.Sprintf("its container %s: %s: %s", c.Name, w.Reason, w.Message),
+				"the image has to be pullable from every node (--image, and the chart's imagePullSecrets)"
+		}
+		if t := c.State.Terminated; t != nil && t.ExitCode != 0 {
+			return NotProven, fmt.Sprintf("its container %s has ended with %d: %s", c.Name, t.ExitCode,
+				lastLine(v.log(ctx, pod.Name, c.Name))), status
+		}
+	}
+	events, err := v.core.Events(Namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: "involvedObject.uid=" + string(pod.UID)})
+	if err != nil {
+		return NotProven, fmt.Sprintf("its Events could not be read (the verb list on events): %v", err), status
+	}
+	why = strings.Join(strings.Fields(fmt.Sprintf("it is %s %s %s", pod.Status.Phase, pod.Status.Reason,
+		pod.Status.Message)), " ")
+	for _, e := range events.Items {
+		if e.Type == corev1.EventTypeWarning && e.InvolvedObject.UID == pod.UID {
+			why = e.Reason + ": " + e.Message
+			if e.Reason == "FailedCreatePodSandBox" { // of the kubelet: the pod's network cannot be made
+				return NotWell, why, status
+			}
+		}
+	}
+	for _, c := range pod.Status.InitContainerStatuses {
+		if c.State.Running != nil {
+			return NotWell, fmt.Sprintf("its init container %s still waits: %s", c.Name,
+				lastLine(v.log(ctx, pod.Name, c.Name))), status
+		}
+	}
+	return NotProven, why, status
+}
+
+// logs reads what a container of the temporary namespace has said.
+type logs func(ctx context.Context, pod, container string) ([]byte, error)
+
+// logsOf are those of a cluster.
+func logsOf(core typedcore.CoreV1Interface) logs {
+	return func(ctx context.Context, pod, container string) ([]byte, error) {
+		most := int64(mostOfLog)
+		return core.Pods(Namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container, LimitBytes: &most}).DoRaw(ctx)
+	}
+}
+
+// log is what a container has said, or why that is not known, which is no flow.
+func (v *verifier) log(ctx context.Context, pod, container string) string {
+	data, err := v.logs(ctx, pod, container)
+	if err != nil {
+		return fmt.Sprintf("its log could not be read (the verb get on pods/log): %v\n", err)
+	}
+	return strings.TrimRight(string(data), "\n") + "\n"
+}
+
+// lastLine is the last line of a log.
+func lastLine(log string) string {
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	return lines[len(lines)-1]
+}
+
+// remove deletes pods, so that no more of them are there than nodes are looked at at once. What it does not delete goes
+// with the namespace.
+func (v *verifier) remove(ctx context.Context, names ...string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+	defer cancel()
+	for _, name := range names {
+		_ = v.core.Pods(Namespace).Delete(ctx, name, metav1.DeleteOptions{})
+	}
+}

@@ -1,0 +1,144 @@
+package verify
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+)
+
+// colours are those of the verdicts.
+var colours = map[Verdict]output.Colour{Well: output.Green, NotWell: output.Red, NotProven: output.Yellow}
+
+// signs are those of the verdicts.
+var signs = map[Verdict]string{Well: "✓", NotWell: "✗", NotProven: "?"}
+
+// write writes it as text.
+func (v Verification) write(t *output.Text) {
+	sum := v.Summary
+	t.Line(colours[v.verdict()], "%d nodes: %d well, %d not well, %d not proven", len(v.Items), sum.Well, sum.NotWell,
+		sum.NotProven)
+	t.Line(output.Plain, "Image: %s", v.Image)
+	t.WriteByte('\n')
+	rows := [][]string{{"", "NODE", "FLOWS", "ATTEMPTS", "CONTROL"}}
+	for _, n := range v.Items {
+		flows, attempts := tally{}, tally{}
+		for _, f := range n.Flows {
+			if f.isEscape() {
+				attempts.count(f)
+			} else {
+				flows.count(f)
+			}
+		}
+		rows = append(rows, []string{signs[n.Verdict], n.Name, flows.String(), attempts.String(),
+			map[bool]string{true: "seen", false: "not seen"}[n.Control]})
+	}
+	t.Columns(rows)
+	v.writeFlows(t)
+	for _, n := range v.Items {
+		if t.Wide && len(n.Flows) > 0 {
+			n.writeFlows(t)
+		}
+		for _, f := range n.Findings {
+			t.WriteByte('\n')
+			t.Line(colours[n.Verdict], "%s %s: %s", signs[n.Verdict], n.Name, f.What)
+			t.Item("->", "%s", f.Next)
+		}
+	}
+	if notes := v.notes(); len(notes) > 0 {
+		t.WriteByte('\n')
+		for _, what := range notes {
+			t.Line(output.Yellow, "Not looked at: %s.", what)
+		}
+	}
+}
+
+// tally counts flows that are well.
+type tally struct{ well, ill, all int }
+
+func (c *tally) count(f Flow) {
+	c.all++
+	switch f.Verdict {
+	case Well:
+		c.well++
+	case NotWell:
+		c.ill++
+	}
+}
+
+func (c tally) String() string {
+	if c.all == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d/%d", c.well, c.all)
+}
+
+func (c tally) sign() string {
+	switch {
+	case c.ill > 0:
+		return signs[NotWell]
+	case c.well < c.all:
+		return signs[NotProven]
+	}
+	return signs[Well]
+}
+
+// writeFlows writes what has been proven, and what it means.
+func (v Verification) writeFlows(t *output.Text) {
+	counts := make([]tally, len(kinds)+1)
+	for _, n := range v.Items {
+		for _, f := range n.Flows {
+			counts[rank(f.Flow)].count(f)
+		}
+	}
+	rows := [][]string{{"", "FLOW", "WELL", "WHAT IT SHOWS"}}
+	for i, k := range kinds {
+		if counts[i].all > 0 {
+			rows = append(rows, []string{counts[i].sign(), strings.TrimSuffix(k.flow, "/"), counts[i].String(), k.means})
+		}
+	}
+	if len(rows) > 1 {
+		t.WriteByte('\n')
+		t.Columns(rows)
+	}
+}
+
+// writeFlows writes each flow of a node.
+func (n Node) writeFlows(t *output.Text) {
+	t.WriteByte('\n')
+	t.Line(output.Bold, "%s", n.Name)
+	rows := [][]string{{"", "FLOW", "FAMILY", "TO", "ANSWERED BY", "WHY"}}
+	for _, f := range n.Flows {
+		got, _, _ := strings.Cut(f.Got, " ") // the rest is where it was sent
+		rows = append(rows, []string{signs[f.Verdict], f.Flow, f.Family, f.To, got, f.Why})
+	}
+	t.Columns(rows)
+}
+
+// notes are what was not looked at, and attempts that show nothing, each with the nodes where that is so.
+func (v Verification) notes() []string {
+	where := map[string][]string{}
+	var attempts []string
+	for _, n := range v.Items {
+		for _, f := range n.Flows {
+			if f.isEscape() && f.Verdict == NotProven {
+				what := fmt.Sprintf("the attempt %s, %s (%s)", strings.TrimPrefix(f.Flow, "escape/"), f.Family, f.Why)
+				if where[what] == nil {
+					attempts = append(attempts, what)
+				}
+				where[what] = append(where[what], n.Name)
+			}
+		}
+	}
+	all := slices.Clone(v.NotLookedAt)
+	for _, what := range attempts {
+		nodes := where[what]
+		on := nodes[0]
+		if more := len(nodes) - 1; more > 0 {
+			on += fmt.Sprintf(" and %d more", more)
+		}
+		all = append(all, what+", on "+on)
+	}
+	return all
+}

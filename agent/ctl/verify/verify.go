@@ -1,0 +1,224 @@
+// Package verify proves an installation on its user's own cluster. In a temporary namespace it makes on each node a pod
+// of the mesh with a stand-in of its sidecar, a peer that it calls, and a pod outside the mesh as the control; in them
+// the program istio-pod-network-flows makes real connections, and what it prints is judged here.
+package verify
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+)
+
+// Verdict is how a node or a flow is.
+type Verdict string
+
+// The verdicts.
+const (
+	Well      Verdict = "well"
+	NotWell   Verdict = "not well"
+	NotProven Verdict = "not proven" // nobody can say
+)
+
+// Verification is what is said of a cluster.
+type Verification struct {
+	output.Head `json:",inline"`
+	Image       string  `json:"image"` // of the pods
+	Summary     Summary `json:"summary"`
+	Items       []Node  `json:"items"`
+	// NotLookedAt is what could not be, each with its reason.
+	NotLookedAt []string `json:"notLookedAt,omitempty"`
+}
+
+// Summary counts nodes by verdict.
+type Summary struct {
+	Well      int `json:"well"`
+	NotWell   int `json:"notWell"`
+	NotProven int `json:"notProven"`
+}
+
+// Node is what is said of one node.
+type Node struct {
+	Name     string    `json:"name"`
+	Verdict  Verdict   `json:"verdict"`
+	Findings []Finding `json:"findings,omitempty"` // what is not well, or not proven
+	Control  bool      `json:"control"`            // the peer has seen the pod outside the mesh: it would see a leak
+	Flows    []Flow    `json:"flows,omitempty"`    // of the pod of the mesh
+}
+
+// Finding is something that is not well, with what to do next.
+type Finding struct {
+	What string `json:"what"`
+	Next string `json:"next"`
+}
+
+// Flow is what became of a flow of the pod of the mesh.
+type Flow struct {
+	Flow    string  `json:"flow"`
+	Family  string  `json:"family"`
+	To      string  `json:"to"`
+	Want    string  `json:"want"` // who has to answer; of an attempt: who must not
+	Got     string  `json:"got,omitempty"`
+	Error   string  `json:"error,omitempty"`
+	Verdict Verdict `json:"verdict"`
+	Why     string  `json:"why,omitempty"` // not well, or not proven
+}
+
+// find notes a finding.
+func (n *Node) find(verdict Verdict, what, next string) {
+	if n.Verdict != NotWell {
+		n.Verdict = verdict
+	}
+	n.Findings = append(n.Findings, Finding{what, next})
+}
+
+// verdict is that of the cluster.
+func (v Verification) verdict() Verdict {
+	switch {
+	case v.Summary.NotWell > 0:
+		return NotWell
+	case v.Summary.NotProven > 0 || len(v.Items) == 0:
+		return NotProven
+	}
+	return Well
+}
+
+// count sums up.
+func (v *Verification) count() {
+	for _, n := range v.Items {
+		switch n.Verdict {
+		case Well:
+			v.Summary.Well++
+		case NotWell:
+			v.Summary.NotWell++
+		default:
+			v.Summary.NotProven++
+		}
+	}
+}
+
+// verifier proves nodes.
+type verifier struct {
+	core     typedcore.CoreV1Interface
+	kit      kit
+	agents   string        // their namespace
+	parallel int           // how many nodes at once
+	timeout  time.Duration // of each
+	pace     pace
+	logs     logs
+	progress *progress
+	tool     string // its user's name for this program
+}
+
+// pace is how long is waited between two looks.
+type pace struct {
+	poll time.Duration
+	beat time.Duration // of the namespace, which says that its run is alive
+}
+
+// late is the error of what has not come within its time.
+type late time.Duration
+
+func (l late) Error() string { return fmt.Sprintf("not within %s", time.Duration(l)) }
+
+// all proves nodes in a namespace of their own, which is gone when it returns.
+func (v *verifier) all(ctx context.Context, nodes []string) (result Verification, err error) {
+	result = Verification{Head: output.HeadOf("Verification"), Image: v.kit.image(), Items: make([]Node, len(nodes))}
+	s := newSpace(v.core.Namespaces(), v.pace, v.tool)
+	defer func() {
+		defer v.progress.end()
+		if !s.made {
+			return
+		}
+		v.progress.say("removing namespace " + Namespace)
+		if left := s.release(context.WithoutCancel(ctx)); left != nil {
+			v.progress.warn(fmt.Sprintf("namespace %s is left: %v; %s verify --cleanup removes it", Namespace, left, v.tool))
+		}
+	}()
+	claiming, cancel := context.WithTimeoutCause(ctx, v.timeout, late(v.timeout))
+	defer cancel()
+	if err := s.claim(claiming, v.progress.say); err != nil {
+		return result, err
+	}
+	if result.NotLookedAt, err = v.furnish(ctx); err != nil {
+		return result, err
+	}
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	go s.live(ctx, lost)
+	turns := make(chan struct{}, v.parallel)
+	var all sync.WaitGroup
+	for i, node := range nodes {
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			result.Items[i] = v.prove(ctx, i, node)
+			v.progress.done(node, result.Items[i].Verdict)
+		})
+	}
+	all.Wait()
+	result.count()
+	return result, nil
+}
+
+// furnish makes what pods of the namespace need: an account, which the API server would make a moment later, and the
+// secrets by which their image is pulled. It returns what there cannot be, and why.
+func (v *verifier) furnish(ctx context.Context) (missing []string, err error) {
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: accountName}}
+	if _, err := v.core.ServiceAccounts(Namespace).Create(ctx, account, metav1.CreateOptions{}); err != nil {
+		return nil, fmt.Errorf("making a service account, which needs the verb create on serviceaccounts: %w", err)
+	}
+	for _, reference := range v.kit.pod.Spec.ImagePullSecrets {
+		secret, err := v.core.Secrets(v.agents).Get(ctx, reference.Name, metav1.GetOptions{})
+		if err == nil {
+			_, err = v.core.Secrets(Namespace).Create(ctx, &corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Name: secret.Name}, Type: secret.Type, Data: secret.Data,
+			}, metav1.CreateOptions{})
+		}
+		if err != nil {
+			missing = append(missing, fmt.Sprintf("images that need the pull secret %s, which could not be copied from "+
+				"namespace %s (the verbs get on secrets there, and create on secrets): %v", reference.Name, v.agents, err))
+		}
+	}
+	return missing, nil
+}
+
+// pause waits, and reports whether there is reason to go on.
+func pause(ctx context.Context, long time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(long):
+		return true
+	}
+}
+
+// sample returns so many of the nodes, of each kind at least one where there are enough: what differs is kernel,
+// runtime and operating system.
+func sample(nodes []corev1.Node, count int) (names []string) {
+	kinds := map[string][]string{}
+	var order []string
+	for _, n := range nodes {
+		i := n.Status.NodeInfo
+		kind := fmt.Sprint(i.KernelVersion, " ", i.ContainerRuntimeVersion, " ", i.OSImage, " ", i.Architecture)
+		if kinds[kind] == nil {
+			order = append(order, kind)
+		}
+		kinds[kind] = append(kinds[kind], n.Name)
+	}
+	for round := 0; len(names) < min(count, len(nodes)); round++ {
+		for _, kind := range order {
+			if round < len(kinds[kind]) && len(names) < count {
+				names = append(names, kinds[kind][round])
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}

@@ -1,0 +1,649 @@
+package verify
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/golden"
+	"github.com/istio-pod-network/controller/plugin/annotation"
+	"github.com/istio-pod-network/controller/plugin/flows/report"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+	kubetesting "k8s.io/client-go/testing"
+)
+
+// agents is the namespace of the agents.
+const agents = "mesh-network"
+
+// fakeCluster is one in memory. What its kubelets make of pods is said by change.
+type fakeCluster struct {
+	*fake.Clientset
+	mu     sync.Mutex
+	logs   map[string]string // by node, kind of pod and container
+	pods   map[string]*corev1.Pod
+	change func(kind, node string, p *corev1.Pod)
+}
+
+// newFake has two nodes with agents, and one where none is to run.
+func newFake(t *testing.T) *fakeCluster {
+	t.Helper()
+	pod, err := os.ReadFile("testdata/pod.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: agents, Name: "istio-pod-network-agent",
+		Labels: map[string]string{"app.kubernetes.io/name": "istio-pod-network-agent"}}}
+	set.Spec.Template.Spec.NodeSelector = map[string]string{"kubernetes.io/os": "linux"}
+	objects := []runtime.Object{set, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: agents, Name: configMap},
+		Data: map[string]string{podKey: string(pod)}}}
+	for _, name := range []string{"node-a", "node-b", "windows"} {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/os": "linux"}}}
+		if name == "windows" {
+			n.Labels["kubernetes.io/os"] = name
+		}
+		objects = append(objects, n)
+	}
+	f := &fakeCluster{Clientset: fake.NewClientset(objects...), logs: map[string]string{}, pods: map[string]*corev1.Pod{},
+		change: func(string, string, *corev1.Pod) {}}
+	for _, node := range []string{"node-a", "node-b"} {
+		f.says(node, "mesh/app", flowsOf(meshName, false)...)
+		f.says(node, "mesh/istio-proxy", flowsOf(meshName, true)...)
+		f.says(node, "plain/app", flowsOf(plainName, false)...)
+		peer := ""
+		for _, family := range []string{"IPv4", "IPv6"} {
+			peer += report.Reached + "plain outbound " + family + "\n" + report.Reached + "mesh proxy-outbound " + family + "\n"
+		}
+		f.logs[node+"/peer/app"] = peer
+	}
+	f.PrependReactor("create", "pods", func(action kubetesting.Action) (bool, runtime.Object, error) {
+		p := action.(kubetesting.CreateAction).GetObject().(*corev1.Pod)
+		kind, _, _ := strings.Cut(p.Name, "-")
+		node := nodeOf(p)
+		p.UID, p.Spec.NodeName = types.UID(kind+" on "+node), node
+		started(kind, p)
+		f.change(kind, node, p)
+		f.mu.Lock()
+		f.pods[p.Name] = p.DeepCopy()
+		f.mu.Unlock()
+		return true, p, f.Tracker().Create(action.GetResource(), p, p.Namespace)
+	})
+	return f
+}
+
+// nodeOf is where a pod has to run.
+func nodeOf(p *corev1.Pod) string {
+	terms := p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	return terms[0].MatchFields[0].Values[0]
+}
+
+// started gives a pod the status of one that works.
+func started(kind string, p *corev1.Pod) {
+	p.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: "10.0.0.9"}, {IP: "fd00::9"}},
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
+	if kind != "peer" {
+		p.Status.Phase, p.Status.Conditions = corev1.PodSucceeded, nil
+		for _, c := range p.Spec.Containers {
+			p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{Name: c.Name,
+				State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}})
+		}
+	}
+}
+
+// pending gives a pod the status of one whose sandbox is not there.
+func pending(p *corev1.Pod) {
+	p.Status = corev1.PodStatus{Phase: corev1.PodPending,
+		Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}}}
+}
+
+// warned makes an Event about a pod.
+func (f *fakeCluster) warned(p *corev1.Pod, reason, message string) {
+	_ = f.Tracker().Create(corev1.SchemeGroupVersion.WithResource("events"), &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: p.Name + strings.ToLower(reason)},
+		Type:       corev1.EventTypeWarning, Reason: reason, Message: message,
+		InvolvedObject: corev1.ObjectReference{UID: p.UID},
+	}, Namespace)
+}
+
+// flowsOf are those that a pod makes where all is well.
+func flowsOf(pod string, sidecar bool) (all []report.Result) {
+	for _, family := range []string{"IPv4", "IPv6"} {
+		add := func(flow, to, want string) {
+			if pod == plainName && want != "app" {
+				want = report.Peer
+			}
+			r := report.Result{Flow: flow, Family: family, To: to, Want: want, Got: want, Well: true}
+			if r.IsEscape() && pod == meshName {
+				r.Got, r.Error = "", "nobody answers"
+			}
+			if r.NoControl = r.Flow == "escape/lo"; r.NoControl {
+				r.Got, r.Error = "", "nobody answers"
+			}
+			all = append(all, r)
+		}
+		if sidecar {
+			add(report.ProxyOutbound, "10.0.0.9:8081", report.Peer)
+			add(report.ProxyInbound, "10.0.0.8:8080", "sidecar-inbound")
+			continue
+		}
+		add(report.Outbound, "10.0.0.9:8081", "sidecar-outbound")
+		add(report.DNS, "10.0.0.9:53", "sidecar-dns")
+		add(report.DNSOverTCP, "10.0.0.9:53", "sidecar-dns")
+		add(report.ExcludedOutbound, "10.0.0.9:8082", report.Peer)
+		add(report.Inbound, "10.0.0.8:8080", map[bool]string{true: "app", false: "sidecar-inbound"}[pod == plainName])
+		add(report.ExcludedInbound, "10.0.0.8:8090", "app")
+		add(report.Escape+"from-port", "10.0.0.9:8081", report.Peer)
+		add(report.Escape+"lo", "10.0.0.9:8081", report.Peer)
+	}
+	return all
+}
+
+// says sets what a container of a node says.
+func (f *fakeCluster) says(node, who string, all ...report.Result) {
+	text := "something else\n"
+	for _, r := range all {
+		text += r.Line() + "\n"
+	}
+	f.logs[node+"/"+who] = text
+}
+
+// edit changes what the container of a pod of node-b says of flows.
+func (f *fakeCluster) edit(who string, change func(*report.Result)) {
+	all := report.Parse(f.logs["node-b/"+who])
+	for i := range all {
+		change(&all[i])
+	}
+	f.says("node-b", who, all...)
+}
+
+// log is what a container says.
+func (f *fakeCluster) log(_ context.Context, pod, container string) ([]byte, error) {
+	f.mu.Lock()
+	p, there := f.pods[pod]
+	f.mu.Unlock()
+	if !there {
+		return nil, errors.New("no such pod")
+	}
+	kind, _, _ := strings.Cut(pod, "-")
+	text, there := f.logs[nodeOf(p)+"/"+kind+"/"+container]
+	if !there {
+		return nil, fmt.Errorf("no container %s", container)
+	}
+	return []byte(text), nil
+}
+
+// run runs the command, and returns its exit status with what it writes.
+func (f *fakeCluster) run(ctx context.Context, o options, format output.Format) (status int, stdout, stderr string,
+	err error) {
+	var out, errs bytes.Buffer
+	o.tool, o.logs = "istio-pod-networkctl", f.log
+	o.pace = pace{time.Millisecond, 5 * time.Millisecond}
+	if o.parallel == 0 {
+		o.parallel = 5
+	}
+	if o.timeout == 0 {
+		o.timeout = time.Minute
+	}
+	c := &cluster.Cluster{Core: obeying{f.CoreV1()}, Apps: f.AppsV1()}
+	err = o.run(ctx, c, output.Writer{Out: &out, Format: format}, &progress{out: &errs})
+	return outcome.StatusOf(err), out.String(), errs.String(), err
+}
+
+// obeying does what the clients of a real cluster do with a context that has ended: nothing.
+type obeying struct{ typedcore.CoreV1Interface }
+
+func (o obeying) Namespaces() typedcore.NamespaceInterface {
+	return obeyingNamespaces{o.CoreV1Interface.Namespaces()}
+}
+
+type obeyingNamespaces struct{ typedcore.NamespaceInterface }
+
+func (o obeyingNamespaces) Get(ctx context.Context, name string, options metav1.GetOptions) (*corev1.Namespace, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return o.NamespaceInterface.Get(ctx, name, options)
+}
+
+func (o obeyingNamespaces) Delete(ctx context.Context, name string, options metav1.DeleteOptions) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return o.NamespaceInterface.Delete(ctx, name, options)
+}
+
+// there returns the temporary namespace, nil if there is none.
+func (f *fakeCluster) there(t *testing.T) *corev1.Namespace {
+	t.Helper()
+	n, err := f.CoreV1().Namespaces().Get(t.Context(), Namespace, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// onB changes pods of a kind on node-b.
+func onB(kind string, change func(*corev1.Pod)) func(string, string, *corev1.Pod) {
+	return func(k, node string, p *corev1.Pod) {
+		if k == kind && node == "node-b" {
+			change(p)
+		}
+	}
+}
+
+// What is said of a cluster, by what is wrong on one of its nodes, with the exit status. Whatever it is, nothing is
+// left.
+func TestVerify(t *testing.T) {
+	short := options{timeout: 50 * time.Millisecond}
+	for name, test := range map[string]struct {
+		make    func(*fakeCluster)
+		options options
+		status  int
+	}{
+		"well": {func(*fakeCluster) {}, options{}, outcome.Well},
+		"not-redirected": {func(f *fakeCluster) {
+			f.edit("mesh/app", func(r *report.Result) {
+				if r.Family == "IPv6" && strings.HasPrefix(r.Want, "sidecar-") {
+					r.Got, r.Well = report.Peer, false
+				}
+			})
+		}, options{}, outcome.NotWell},
+		"escape": {func(f *fakeCluster) {
+			f.edit("mesh/app", func(r *report.Result) {
+				if r.IsEscape() && r.Family == "IPv4" {
+					r.Got, r.Error, r.Well = report.Peer, "", false
+				}
+			})
+		}, options{}, outcome.NotWell},
+		"leak-seen-by-the-peer-alone": {func(f *fakeCluster) {
+			f.logs["node-b/peer/app"] += report.Reached + "mesh escape/from-port IPv4\n" + report.Reached + "mesh dns IPv6\n"
+		}, options{}, outcome.NotWell},
+		"attempt-shows-nothing": {func(f *fakeCluster) {
+			f.edit("plain/app", func(r *report.Result) {
+				if r.IsEscape() {
+					r.Got, r.Error = "", "i/o timeout"
+				}
+			})
+		}, options{}, outcome.Well},
+		"control-not-seen": {func(f *fakeCluster) {
+			f.edit("plain/app", func(r *report.Result) {
+				if r.Flow == report.Outbound {
+					r.Got, r.Error, r.Well = "", "i/o timeout", false
+				}
+			})
+		}, options{}, outcome.NotAsked},
+		"network-stops-it": {func(f *fakeCluster) {
+			for _, who := range []string{"plain/app", "mesh/app"} {
+				f.edit(who, func(r *report.Result) {
+					if r.Flow == report.ExcludedInbound {
+						r.Got, r.Error, r.Well = "", "i/o timeout", false
+					}
+				})
+			}
+		}, options{}, outcome.NotAsked},
+		"says-nothing": {func(f *fakeCluster) {
+			f.logs["node-b/mesh/app"], f.logs["node-b/mesh/istio-proxy"] = "ended before all flows were made\n", ""
+		}, options{}, outcome.NotAsked},
+		"no-sandbox": {func(f *fakeCluster) {
+			f.change = onB("mesh", func(p *corev1.Pod) {
+				pending(p)
+				f.warned(p, "FailedCreatePodSandBox", "failed to set up sandbox: plugin type=\"istio-pod-network\" failed (add): "+
+					"nobody listens on the socket /run/istio-pod-network/agent.sock")
+			})
+		}, short, outcome.NotWell},
+		"wait-fails": {func(f *fakeCluster) {
+			f.change = onB("mesh", func(p *corev1.Pod) {
+				pending(p)
+				p.Status.Phase = corev1.PodFailed
+				p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "annotation", State: corev1.ContainerState{
+					Terminated: &corev1.ContainerStateTerminated{ExitCode: 1}}}}
+				p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{
+					Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}}}
+			})
+			f.logs["node-b/mesh/annotation"] = "waiting\nannotation pod-network-controller.istio.io/status is absent\n"
+		}, options{}, outcome.NotWell},
+		"still-waits": {func(f *fakeCluster) {
+			f.change = onB("mesh", func(p *corev1.Pod) {
+				pending(p)
+				p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "probe", State: corev1.ContainerState{
+					Running: &corev1.ContainerStateRunning{}}}}
+			})
+			f.logs["node-b/mesh/probe"] = "the connection was not redirected\n"
+		}, short, outcome.NotWell},
+		"image": {func(f *fakeCluster) {
+			f.change = onB("peer", func(p *corev1.Pod) {
+				pending(p)
+				p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{
+					Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "401 Unauthorized"}}}}
+			})
+		}, short, outcome.NotAsked},
+		"no-place": {func(f *fakeCluster) {
+			f.change = onB("peer", func(p *corev1.Pod) {
+				pending(p)
+				p.Status.Conditions[0] = corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionFalse,
+					Reason: "Unschedulable", Message: "0/3 nodes are available: 1 Insufficient memory."}
+			})
+		}, short, outcome.NotAsked},
+		"refused": {func(f *fakeCluster) {
+			f.PrependReactor("create", "pods", func(action kubetesting.Action) (bool, runtime.Object, error) {
+				p := action.(kubetesting.CreateAction).GetObject().(*corev1.Pod)
+				if nodeOf(p) != "node-b" {
+					return false, nil, nil
+				}
+				return true, nil, apierrors.NewForbidden(corev1.Resource("pods"), p.Name, errors.New("exceeded quota"))
+			})
+		}, options{}, outcome.NotAsked},
+		"sidecar-fails": {func(f *fakeCluster) {
+			f.change = onB("mesh", func(p *corev1.Pod) {
+				p.Status.Phase, p.Status.ContainerStatuses[0].State.Terminated.ExitCode = corev1.PodFailed, 1
+			})
+			f.logs["node-b/mesh/app"] += "istio-pod-network-flows: read tcp 127.0.0.1:15020: connection reset by peer\n"
+		}, options{}, outcome.NotAsked},
+		"one-node": {func(*fakeCluster) {}, options{nodes: "node-b"}, outcome.Well},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for format, suffix := range map[output.Format]string{output.Table: ".txt", output.Wide: "-wide.txt",
+				output.JSON: ".json", output.YAML: ".yaml"} {
+				if full := name == "well" || name == "escape"; format != output.Table && !full {
+					continue
+				}
+				f := newFake(t)
+				test.make(f)
+				o := test.options
+				o.junit = filepath.Join(t.TempDir(), "junit.xml")
+				status, stdout, stderr, err := f.run(t.Context(), o, format)
+				if status != test.status {
+					t.Errorf("%s: status %d, want %d: %v\n%s", format, status, test.status, err, stderr)
+				}
+				golden.Compare(t, filepath.Join("testdata", name+suffix), stdout)
+				if format == output.Table || format == output.Wide {
+					golden.Fits(t, name, stdout, output.Width)
+				}
+				if suffix == "-wide.txt" {
+					data, err := os.ReadFile(o.junit)
+					if err != nil {
+						t.Fatal(err)
+					}
+					golden.Compare(t, filepath.Join("testdata", name+".xml"), string(data))
+				}
+				if f.there(t) != nil {
+					t.Errorf("the namespace is left:\n%s", stderr)
+				}
+			}
+		})
+	}
+}
+
+// Who ends it gets what is known so far, and nothing is left.
+func TestInterrupted(t *testing.T) {
+	f := newFake(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	f.change = onB("plain", func(p *corev1.Pod) {
+		pending(p)
+		cancel(errors.New("interrupt signal received"))
+	})
+	status, stdout, stderr, _ := f.run(ctx, options{parallel: 1}, output.Table)
+	if status != outcome.NotAsked || !strings.Contains(stdout, "1 well, 0 not well, 1 not proven") ||
+		!strings.Contains(stdout, "interrupt signal received") {
+		t.Errorf("status %d:\n%s", status, stdout)
+	}
+	if !strings.HasSuffix(stderr, "removing namespace "+Namespace+"\n") || f.there(t) != nil {
+		t.Errorf("the namespace is left:\n%s", stderr)
+	}
+}
+
+// A request may make the namespace although its answer does not come.
+func TestInterruptedWhileItIsMade(t *testing.T) {
+	f := newFake(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	f.PrependReactor("create", "namespaces", func(action kubetesting.Action) (bool, runtime.Object, error) {
+		cancel()
+		n := action.(kubetesting.CreateAction).GetObject().(*corev1.Namespace)
+		return true, nil, errors.Join(f.Tracker().Create(action.GetResource(), n, ""), context.Canceled)
+	})
+	if status, _, stderr, err := f.run(ctx, options{}, output.Table); status != outcome.NotAsked || f.there(t) != nil {
+		t.Errorf("status %d, %v: the namespace is left:\n%s", status, err, stderr)
+	}
+}
+
+// left is the namespace of a run.
+func left(labels map[string]string) *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace, UID: "left", Labels: labels,
+		Annotations: map[string]string{runKey: "another", beatKey: "7"}}}
+}
+
+// What a killed run has left is removed; what is another run's, or somebody else's, is not.
+func TestLeftover(t *testing.T) {
+	own := map[string]string{labelKey: labelValue}
+	namespaces := corev1.SchemeGroupVersion.WithResource("namespaces")
+	for name, test := range map[string]struct {
+		labels  map[string]string
+		alive   bool
+		options options
+		status  int
+		gone    bool
+		says    string
+	}{
+		"killed":            {own, false, options{}, outcome.Well, true, "which a run that was killed has left"},
+		"alive":             {own, true, options{}, outcome.NotAsked, false, "another run goes on"},
+		"foreign":           {nil, false, options{}, outcome.NotAsked, false, "somebody else has made it"},
+		"cleanup":           {own, true, options{cleanup: true}, outcome.Well, true, "is removed"},
+		"cleanup of theirs": {nil, false, options{cleanup: true}, outcome.NotAsked, false, "somebody else has made it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			if err := f.Tracker().Create(namespaces, left(test.labels), ""); err != nil {
+				t.Fatal(err)
+			}
+			beats := 7
+			if test.alive {
+				f.PrependReactor("get", "namespaces", func(kubetesting.Action) (bool, runtime.Object, error) {
+					object, err := f.Tracker().Get(namespaces, "", Namespace)
+					if err != nil {
+						return true, nil, err
+					}
+					n := object.(*corev1.Namespace).DeepCopy()
+					beats++
+					n.Annotations[beatKey] = fmt.Sprint(beats)
+					return true, n, nil
+				})
+			}
+			status, _, stderr, err := f.run(t.Context(), test.options, output.Table)
+			if status != test.status || !strings.Contains(stderr+fmt.Sprint(err), test.says) {
+				t.Errorf("status %d, %v:\n%s", status, err, stderr)
+			}
+			if there := f.there(t); (there == nil) != test.gone {
+				t.Errorf("there is %+v", there)
+			}
+		})
+	}
+	if status, _, stderr, _ := newFake(t).run(t.Context(), options{cleanup: true}, output.Table); status != outcome.Well ||
+		!strings.Contains(stderr, "nothing is left") {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+}
+
+// While it runs, the namespace says that it is alive; that somebody has removed it ends the run.
+func TestAlive(t *testing.T) {
+	f := newFake(t)
+	f.change = onB("mesh", func(p *corev1.Pod) {
+		pending(p)
+		go func() {
+			for range 1000 {
+				if n := f.there(t); n != nil && n.Annotations[beatKey] != "0" {
+					_ = f.CoreV1().Namespaces().Delete(context.Background(), Namespace, metav1.DeleteOptions{})
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}()
+	})
+	status, stdout, _, err := f.run(t.Context(), options{}, output.Table)
+	if status != outcome.NotAsked || !strings.Contains(stdout, "somebody has removed namespace") {
+		t.Errorf("status %d, %v:\n%s", status, err, stdout)
+	}
+}
+
+// Where nobody can be asked, nothing is made.
+func TestUnasked(t *testing.T) {
+	none := func(*fakeCluster) {}
+	forbid := func(verb, resource string) func(*fakeCluster) {
+		return func(f *fakeCluster) {
+			f.PrependReactor(verb, resource, func(kubetesting.Action) (bool, runtime.Object, error) {
+				return true, nil, apierrors.NewForbidden(corev1.Resource(resource), "", errors.New("no right"))
+			})
+		}
+	}
+	for says, test := range map[string]struct {
+		make    func(*fakeCluster)
+		options options
+		status  int
+	}{
+		"the verb list on daemonsets":                   {forbid("list", "daemonsets"), options{}, outcome.NotAsked},
+		"the verb list on nodes":                        {forbid("list", "nodes"), options{}, outcome.NotAsked},
+		"reading ConfigMap istio-pod-network-verify in": {forbid("get", "configmaps"), options{}, outcome.NotAsked},
+		"the verb create on namespaces":                 {forbid("create", "namespaces"), options{}, outcome.NotAsked},
+		"the verb create on serviceaccounts":            {forbid("create", "serviceaccounts"), options{}, outcome.NotAsked},
+		"no agent of istio-pod-network":                 {none, options{namespace: "other"}, outcome.NotAsked},
+		"some of node-a,node-b":                         {none, options{nodes: "node-a,windows"}, outcome.Misused},
+	} {
+		f := newFake(t)
+		test.make(f)
+		status, stdout, _, err := f.run(t.Context(), test.options, output.Table)
+		if status != test.status || err == nil || !strings.Contains(err.Error(), says) || stdout != "" || f.there(t) != nil {
+			t.Errorf("%s: status %d, %v: %s", says, status, err, stdout)
+		}
+	}
+}
+
+// The pods of one node are made of the chart's.
+func TestPods(t *testing.T) {
+	f := newFake(t)
+	if status, _, _, err := f.run(t.Context(), options{nodes: "node-b", image: "r/plugin:2"}, output.Table); status != 0 {
+		t.Fatal(err)
+	}
+	if names := slices.Sorted(maps.Keys(f.pods)); !slices.Equal(names, []string{"mesh-0", "peer-0", "plain-0"}) {
+		t.Fatalf("%q", names)
+	}
+	for name, p := range f.pods {
+		s := p.Spec
+		if p.Namespace != Namespace || nodeOf(p) != "node-b" || *s.AutomountServiceAccountToken ||
+			s.ServiceAccountName != accountName || *s.ActiveDeadlineSeconds != 120 ||
+			s.RestartPolicy != corev1.RestartPolicyNever || s.Tolerations[0].Operator != corev1.TolerationOpExists {
+			t.Errorf("%s: %+v", name, s)
+		}
+		for _, c := range slices.Concat(s.InitContainers, s.Containers) {
+			if c.Image != "r/plugin:2" || c.SecurityContext == nil {
+				t.Errorf("%s: %+v", name, c)
+			}
+		}
+		if mesh := name == "mesh-0"; (p.Annotations[annotation.SidecarStatus] != "") != mesh ||
+			(len(s.InitContainers) > 0) != mesh {
+			t.Errorf("%s: annotations %v, init containers %v", name, p.Annotations, s.InitContainers)
+		}
+	}
+	mesh, plain, peer := f.pods["mesh-0"], f.pods["plain-0"], f.pods["peer-0"]
+	if mesh.Annotations[annotation.ExcludeInboundPorts] != "8090" ||
+		mesh.Annotations[annotation.ExcludeOutboundPorts] != "8082" {
+		t.Errorf("%v", mesh.Annotations)
+	}
+	for _, c := range mesh.Spec.Containers {
+		if !slices.Contains(c.Args, "--peer=10.0.0.9,fd00::9") || !slices.Contains(c.Args, "--name=mesh") ||
+			slices.Contains(c.Args, "--outside") || !slices.Contains(c.Args, "--quit") {
+			t.Errorf("%s: %q", c.Name, c.Args)
+		}
+	}
+	args := plain.Spec.Containers[0].Args
+	for _, arg := range []string{"--outside", "--name=plain", "--peer=10.0.0.9,fd00::9", "--dns"} {
+		if !slices.Contains(args, arg) {
+			t.Errorf("no %s in %q", arg, args)
+		}
+	}
+	c := peer.Spec.Containers[0]
+	if !slices.Equal(c.Command, []string{program, "peer"}) || c.Args != nil || c.ReadinessProbe == nil ||
+		len(peer.Spec.SecurityContext.Sysctls) != 1 {
+		t.Errorf("%+v", c)
+	}
+}
+
+// The pull secrets of the release are copied, and what cannot be is said.
+func TestPullSecrets(t *testing.T) {
+	f := newFake(t)
+	config, err := f.CoreV1().ConfigMaps(agents).Get(t.Context(), configMap, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Data[podKey] = strings.Replace(config.Data[podKey], "\nspec:\n",
+		"\nspec:\n  imagePullSecrets: [{name: regcred}, {name: gone}]\n", 1)
+	secrets := corev1.SchemeGroupVersion.WithResource("secrets")
+	err = errors.Join(
+		f.Tracker().Update(corev1.SchemeGroupVersion.WithResource("configmaps"), config, agents),
+		f.Tracker().Create(secrets, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: agents, Name: "regcred"},
+			Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{".dockerconfigjson": []byte("{}")}}, agents))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stdout, _, _ := f.run(t.Context(), options{}, output.JSON)
+	copied, err := f.CoreV1().Secrets(Namespace).Get(t.Context(), "regcred", metav1.GetOptions{})
+	if err != nil || copied.Type != corev1.SecretTypeDockerConfigJson || string(copied.Data[".dockerconfigjson"]) != "{}" {
+		t.Errorf("%+v, %v", copied, err)
+	}
+	if !strings.Contains(stdout, "images that need the pull secret gone, which could not be copied") {
+		t.Errorf("%s", stdout)
+	}
+	if pulls := f.pods["peer-0"].Spec.ImagePullSecrets; len(pulls) != 2 {
+		t.Errorf("%v", pulls)
+	}
+}
+
+// A sample has each kind of node before it has a second one of any.
+func TestSample(t *testing.T) {
+	var nodes []corev1.Node
+	for i, kernel := range []string{"6.12", "6.12", "6.12", "5.14", "6.1"} {
+		n := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("node-", i)}}
+		n.Status.NodeInfo.KernelVersion = kernel
+		nodes = append(nodes, n)
+	}
+	for count, want := range map[int]string{1: "node-0", 3: "node-0 node-3 node-4", 4: "node-0 node-1 node-3 node-4",
+		9: "node-0 node-1 node-2 node-3 node-4"} {
+		if got := strings.Join(sample(nodes, count), " "); got != want {
+			t.Errorf("%d: %s, want %s", count, got, want)
+		}
+	}
+}
+
+// On a terminal there is one line with a bar, and what is to be read stays.
+func TestProgress(t *testing.T) {
+	var out bytes.Buffer
+	p := &progress{out: &out, terminal: true, nodes: 2}
+	p.step("node-a", "the peer starts")
+	p.done("node-a", Well)
+	p.warn("something is left")
+	p.end()
+	want := "\r[....................] 0/2 node-a: the peer starts\x1b[K\r[##########..........] 1/2 node-a: well\x1b[K" +
+		"\r\x1b[Ksomething is left\n\r\x1b[K"
+	if out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
