@@ -37,7 +37,7 @@ var configurations = map[string][]string{
 	"uninstalled":            {"uninstall=true"},
 	"no policies":            {"admissionPolicy.enabled=false", "repair=off"},
 	"everything": {"hooks=true", "namespace.create=true", "admissionPolicy.enabled=true", "injection.replaceInit=true",
-		"apiPriority.enabled=true",
+		"apiPriority.enabled=true", "rbac.reader=true",
 		"metrics.service.enabled=true", "metrics.podMonitor.enabled=true", "metrics.podMonitor.labels.release=prometheus",
 		"metrics.prometheusRule.enabled=true", "metrics.dashboard.enabled=true", "resourceQuota.enabled=true",
 		"startupTaint.enabled=true", "renewRules={shop}", "imagePullSecrets[0].name=regcred", "test.namespace=outside",
