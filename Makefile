@@ -25,7 +25,7 @@ demo: ## show the main job on real packets (root); options: BACKEND= MODE= FAMIL
 		$(if $(FAMILIES),--families $(FAMILIES)) $(if $(DNS),--dns=$(DNS)) $(if $(NO_COLOR),--no-color)
 
 .PHONY: test
-test: ## all tests, on real network namespaces and packets (root); options: PART=apiserver or others
+test: ## all tests, on real network namespaces and packets (root); options: PART=traffic or others
 	@PART=$(PART) scripts/test.sh
 
 .PHONY: e2e

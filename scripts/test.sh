@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test: unit tests, and those on real network namespaces and packets, which need root and may not skip. What fails keeps
-# nothing else from being run; a table in the end says what it was. PART=apiserver runs those against an API server alone, which mostly wait
-# for it, and PART=others all the others. usage: test.sh [go test flags]
+# nothing else from being run; a table in the end says what it was. PART=traffic runs those that want the processors for packets of their
+# own, PART=others the others, which mostly wait for an API server. usage: test.sh [go test flags]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -19,8 +19,8 @@ ls -d "$cache"/kubernetes-* >/dev/null 2>&1 || need_space 10 "$cache" "$(go env 
 logs=dist/test
 case ${PART:=} in
 '') ;;
-apiserver | others) logs+=/$PART ;;
-*) refuse "PART: invalid value \"$PART\"" "Valid: apiserver, others, or nothing for all." 2 ;;
+traffic | others) logs+=/$PART ;;
+*) refuse "PART: invalid value \"$PART\"" "Valid: traffic, others, or nothing for all." 2 ;;
 esac
 
 vet() {
@@ -54,18 +54,18 @@ programs() {
 part() { case $1 in "${PART:-$1}") stage "$2" "" "${@:3}" ;; esac }
 
 # One package at a time: the traffic tests of two packages at once would compete for the processors and wait longer.
-part others vet vet
-part others product go test -p 1 -count 1 -timeout 20m ./... "$@"
-part others scripts scripts/lib_test.sh
+part traffic vet vet
+part traffic product go test -p 1 -count 1 -timeout 20m ./... "$@"
+part traffic scripts scripts/lib_test.sh
 part others scripts/images go -C scripts/images test -count 1 ./... "$@"
 part others scripts/release go -C scripts/release test -count 1 ./... "$@"
 stage "programs to test with" "" programs
 # Black box, all but e2e, which needs more of the machine: make e2e
 conformance() { go -C conformance test -p 1 -count 1 -timeout 20m "$@"; }
 for package in internal/... bench/... cni pages playground schemas shapes shop; do
-	part others "conformance/$package" conformance "./$package" "$@"
+	part traffic "conformance/$package" conformance "./$package" "$@"
 done
-part apiserver conformance/node conformance ./node -skip '^TestCRIO' "$@"
-part apiserver conformance/crio conformance ./node -run '^TestCRIO' "$@"
-part apiserver conformance/chart conformance ./chart "$@"
+part others conformance/node conformance ./node -skip '^TestCRIO' "$@"
+part others conformance/crio conformance ./node -run '^TestCRIO' "$@"
+part others conformance/chart conformance ./chart "$@"
 follow_stages "$logs"
