@@ -141,6 +141,11 @@ func (r *rig) explains() {
 		e.Items[1].Cluster.State != "well" {
 		r.Errorf("without a rule: status %d: %+v", status, e)
 	}
-	r.killSandbox("cart-0") // the new one has all of them
-	r.eventually("the pod is well again", func() bool { status, _ = ask(); return status == 0 })
+	before := c.Record.NetNS
+	r.killSandbox("cart-0") // the new one has all of them; until it is there, there may be nothing to find fault with
+	r.eventually("the pod is well again", func() bool {
+		status, e = ask()
+		c := e.Items[0].Cluster
+		return status == 0 && c.Record.NetNS != "" && c.Record.NetNS != before && c.Mark.NetNS == c.Record.NetNS
+	})
 }
