@@ -56,8 +56,7 @@ func (f Flags) Connect() (*Cluster, error) {
 		return nil, outcome.Unasked(fmt.Errorf("reading how to reach the cluster: %w", err))
 	}
 	if f.namesNone(config) {
-		return nil, outcome.Unasked(errors.New("no kubeconfig names a cluster: set KUBECONFIG, or give --kubeconfig or " +
-			"--server"))
+		return nil, outcome.Unasked(errors.New("no kubeconfig names a cluster: set KUBECONFIG, --kubeconfig or --server"))
 	}
 	config.UserAgent = "istio-pod-networkctl/" + buildinfo.Version()
 	config.QPS, config.Burst = qps, burst
