@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -493,6 +494,31 @@ func TestSaidOfWorkloads(t *testing.T) {
 	if len(w.workloads) > mostWorkloads {
 		t.Errorf("%d workloads are remembered", len(w.workloads))
 	}
+}
+
+// What is remembered of a workload is small, whatever the length of the name that its pods say.
+func TestLongOwnersAreNotRemembered(t *testing.T) {
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	w, events := heard()
+	before := heap()
+	for i := range 64 {
+		pod := agenttest.MeshPod("cart")
+		pod.UID = types.UID(fmt.Sprint(i))
+		pod.OwnerReferences = []metav1.OwnerReference{
+			{Kind: "Job", Name: strings.Repeat("x", 1<<20) + fmt.Sprint(i), Controller: new(true)}}
+		w.warn(pod, eventEscalation, "text")
+		sent(events)
+	}
+	w.forget(func(types.UID) bool { return false })
+	if after := heap(); len(w.workloads) != 64 || after > before+16<<20 {
+		t.Errorf("%d workloads, %d bytes of heap, and there were %d", len(w.workloads), after, before)
+	}
+	runtime.KeepAlive(w)
 }
 
 // A refused mark is told of once, in whatever words it is refused again, until a mark has come.

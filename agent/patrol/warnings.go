@@ -1,6 +1,7 @@
 package patrol
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -63,8 +64,13 @@ type sentEvent struct {
 	at   time.Time
 }
 
-// workloadWarning is one thing to say about the pods of a workload.
-type workloadWarning struct{ workload, reason, text string }
+// workloadWarning is one thing to say about the pods of a workload, as a hash: whoever may make a pod chooses the name
+// of its owner and those of its containers, which may have a megabyte, and this is remembered when the pod is gone.
+type workloadWarning [sha256.Size]byte
+
+func workloadWarningOf(workload, reason, text string) workloadWarning {
+	return sha256.Sum256([]byte(workload + "\x00" + reason + "\x00" + text))
+}
 
 // saidOfWorkloads are the reasons of what the template of a pod says: it is true of every pod that is made of it, and
 // one Event for each would be as much to write as the marks are.
@@ -114,7 +120,7 @@ func (w *Warner) saidOf(workload, reason, text string) bool {
 	if workload == "" {
 		return false
 	}
-	key := workloadWarning{workload, reason, text}
+	key := workloadWarningOf(workload, reason, text)
 	if at, said := w.workloads[key]; said && time.Since(at) < workloadAfter {
 		return true
 	}
