@@ -15,10 +15,18 @@ import (
 const Mark = "(blanked)"
 
 // names are what the name of a credential has in it.
-const names = `token|passw|secret|credential|api[-_]?key|access[-_]?key|private[-_]?key|client[-_]?key`
+const names = `token|passw|passphrase|secret|credential|cookie|api[-_]?key|access[-_]?key|private[-_]?key|` +
+	`client[-_]?key|(?:\b|[-_])(?:pass|psk|pwd|sig)\b`
 
 // again is what has been blanked before.
 const again = `\(blanked\)`
+
+const (
+	// block is a text of YAML of more lines than one.
+	block = `[|>][-+0-9]*[ \t]*(?:\n[ \t]+[^\n]*)+`
+	// escaped is a string of JSON in a string, as a line of a log has it.
+	escaped = `\\"(?:[^"\\]|\\\\(?:\\.|[^"\\]))*\\"`
+)
 
 // patterns are credentials by their looks, and what is left of each.
 var patterns = []struct {
@@ -34,11 +42,14 @@ var patterns = []struct {
 	{regexp.MustCompile(`(?i)(authorization["']?\s*[:=]\s*["'\[]*)(?:(?:basic|bearer|negotiate|digest)\s+)?(?:` +
 		again + `|[^\s"',;\]]+)`), "${1}" + Mark},
 	{regexp.MustCompile(`(?i)\b(bearer\s+)["']?[\w.~+/=-]{8,}`), "${1}" + Mark},
-	// User and password in an address. Source: RFC 3986, 3.2.1.
-	{regexp.MustCompile(`(://)[^/\s"'@]*:[^/\s"'@]*@`), "${1}" + Mark + "@"},
+	// All of such a header's value, which stands alone in a list or behind a key of any name.
+	{regexp.MustCompile(`(?i)\A(\s*(?:basic|negotiate|digest)\s+)[\w.~+/=-]{4,}\s*\z`), "${1}" + Mark},
+	// User and password in an address: a token is often a user without a password, and a password may have an @.
+	// Source: RFC 3986, 3.2.1.
+	{regexp.MustCompile(`(://)[^/\s"']+@`), "${1}" + Mark + "@"},
 	// A value behind a name.
-	{regexp.MustCompile(`(?i)([\w.-]*(?:` + names + `)[\w-]*["']?\s*[:=]\s*)` +
-		`(?:` + again + `|"(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;&"'})\]]+)`), "${1}" + Mark},
+	{regexp.MustCompile(`(?i)([\w.-]*(?:` + names + `)[\w-]*\\?["']?\s*[:=]\s*)` +
+		`(?:` + again + `|` + block + `|` + escaped + `|"(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;&"'})\]]+)`), "${1}" + Mark},
 	// A value behind a flag.
 	{regexp.MustCompile(`(?i)((?:^|\s)--?[\w.-]*(?:` + names + `)[\w-]*\s+["']?)` +
 		`(?:` + again + `|[^\s"'-][^\s"']*)`), "${1}" + Mark},
@@ -55,7 +66,7 @@ func Text(text string) string {
 }
 
 var (
-	credential = regexp.MustCompile(`(?i)` + names + `|key$|keys$|[-_]key|key[-_]?data`)
+	credential = regexp.MustCompile(`(?i)` + names + `|^auth$|[-_]auth$|authorization|key$|keys$|[-_]key|key[-_]?data`)
 	place      = regexp.MustCompile(`(?i)(?:file|path|dir)$`)
 )
 
@@ -128,18 +139,24 @@ func (c *copying) value(key string, inside bool) (text string, err error) {
 
 // members copies what is in an object or a list, with its end.
 func (c *copying) members(begin json.Delim, inside bool) error {
-	key := "" // in a list a flag is the key of what follows it
+	key := ""    // in a list a flag is the key of what follows it
+	called := "" // a variable or a header has its name and its value side by side
 	for c.from.More() {
 		if begin == '{' {
 			name, err := c.from.Token()
 			if err != nil {
 				return err
 			}
-			key, _ = name.(string)
+			if key, _ = name.(string); key == "value" && Named(called) {
+				key = called
+			}
 		}
 		text, err := c.value(key, inside)
 		if err != nil {
 			return err
+		}
+		if key == "name" {
+			called = text
 		}
 		if key = ""; Flag(text) {
 			key = text

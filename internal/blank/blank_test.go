@@ -24,6 +24,15 @@ func TestText(t *testing.T) {
 		"AWS_SECRET_ACCESS_KEY: x1 y":      "AWS_SECRET_ACCESS_KEY: (blanked) y",
 		`{"password":"a \" b"}`:            `{"password":(blanked)}`,
 		"https://me:pass@example.com/x":    "https://(blanked)@example.com/x",
+		"https://ghs_abc@example.com/x":    "https://(blanked)@example.com/x",
+		"https://me:p@ss@example.com/x@y":  "https://(blanked)@example.com/x@y",
+		"?sig=abc&x=1 passphrase: abc":     "?sig=(blanked)&x=1 passphrase: (blanked)",
+		"MYSQL_PWD=abc pass=abc db-psk: a": "MYSQL_PWD=(blanked) pass=(blanked) db-psk: (blanked)",
+		"bypass: true, signal=1, cwd=/":    "bypass: true, signal=1, cwd=/",
+		"password: |\n  abc\n  def\nnext":  "password: (blanked)\nnext",
+		`msg="{\"token\":\"a \\\"b\",\"n\":1}"`: `msg="{\"token\":(blanked),\"n\":1}"`,
+		"Basic dXNlcjpw":                   "Basic (blanked)",
+		"basic things of a text":           "basic things of a text",
 		"key " + pem + " end":              "key (blanked) end",
 		"cut " + pem[:40]:                  "cut (blanked)",
 		pem[40:] + " next":                 "(blanked) next",
@@ -54,6 +63,10 @@ func TestJSON(t *testing.T) {
 		`{"config": "{\"token\": \"x\"}", "token": "", "t": 1}`: `{"config": "{\"token\": \"(blanked)\"}", "token": "", ` +
 			`"t": 1}`,
 		`["Bearer 0123456789", "<a>"]`: `["Bearer (blanked)", "<a>"]`,
+		`{"headers": {"Authorization": "Basic dTpw", "X": ["Authorization", "Basic dTpw"]}, "auth": "dTpw"}`: `{"headers": ` +
+			`{"Authorization": "(blanked)", "X": ["Authorization", "Basic (blanked)"]}, "auth": "(blanked)"}`,
+		`[{"name": "Cookie", "value": "a=b"}, {"name": "a", "value": "b"}]`: `[{"name": "Cookie", "value": "(blanked)"}, ` +
+			`{"name": "a", "value": "b"}]`,
 		`"` + jwt + `"`:                `"(blanked)"`,
 		`["--token", "x", "--node", "--secret", ["y"], 1]`: `["--token", "(blanked)", "--node", "--secret", "(blanked)", ` +
 			`1]`,

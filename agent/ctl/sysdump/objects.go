@@ -146,8 +146,10 @@ func withoutSecrets(v any) any {
 			switch list, isList := of.([]any); {
 			case key == "env" && isList:
 				object[key] = names(list)
-			case key == "envFrom", key == "caBundle":
+			case key == "envFrom", key == "caBundle", key == "value" && isCalledSecret(v["name"]):
 				object[key] = blank.Mark
+			case key == "annotations":
+				object[key] = withoutSecrets(annotationsOf(of))
 			default:
 				object[key] = withoutSecrets(of)
 			}
@@ -155,6 +157,26 @@ func withoutSecrets(v any) any {
 		return object
 	}
 	return v
+}
+
+// isCalledSecret reports whether the name beside a value, as a header's, is that of a credential.
+func isCalledSecret(name any) bool {
+	text, _ := name.(string)
+	return blank.Named(text)
+}
+
+// annotationsOf are annotations as toldOf has them: whose object they are on says nothing of who wrote them.
+func annotationsOf(v any) any {
+	all, is := v.(map[string]any)
+	if !is {
+		return v
+	}
+	some := make(map[string]any, len(all))
+	for key, value := range all {
+		text, _ := value.(string)
+		some[key] = toldAs(key, text)
+	}
+	return some
 }
 
 // names are those of a list of variables, with nothing else of them.
@@ -184,16 +206,21 @@ var untold = map[string]bool{
 func toldOf(all map[string]string) map[string]string {
 	some := map[string]string{}
 	for key, value := range all {
-		domain, _, _ := strings.Cut(key, "/")
-		if !isTold(domain) && key != annotation.Initialize || untold[key] || blank.Named(key) {
-			value = blank.Mark
-		}
-		some[key] = blank.String(value)
+		some[key] = toldAs(key, value)
 	}
 	if delete(some, lastApplied); len(some) == 0 {
 		return nil
 	}
 	return some
+}
+
+// toldAs is what is told of the value of one of them.
+func toldAs(key, value string) string {
+	domain, _, _ := strings.Cut(key, "/")
+	if !isTold(domain) && key != annotation.Initialize || untold[key] || blank.Named(key) {
+		value = blank.Mark
+	}
+	return blank.String(value)
 }
 
 // isOfMesh reports whether a pod has to do with a mesh: by its sidecar, its init wait, or what it is annotated with.
