@@ -1,0 +1,344 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/conformance/internal/faulttable"
+	"github.com/istio-pod-network/controller/plugin/annotation"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// making has how each fault of the table is made on the rig's node: hurt is the name of the pod that it is about, ""
+// for the node, and undo ends it. Pods end with it.
+var making = map[string]func(r *rig) (hurt string, undo func()){
+	"the plugin's binary is removed, and its directory is read-only": func(r *rig) (string, func()) {
+		return "", r.held(cluster.BinDir, func() {
+			must(r, os.Remove(r.node.Path(filepath.Join(cluster.BinDir, "istio-pod-network"))))
+		})
+	},
+	"the plugin's entry is removed, and its directory is read-only": func(r *rig) (string, func()) {
+		return "", r.held(cluster.ConfDir, r.unchain)
+	},
+	"the primary's configuration is in another directory": func(r *rig) (string, func()) {
+		must(r, os.Remove(r.node.Conflist()))
+		return "", r.primaryBack
+	},
+	"a rule is deleted in a pod": func(r *rig) (string, func()) {
+		r.create(r.meshPod("hurt"))
+		r.running("hurt")
+		r.marked("hurt")
+		r.output(r.inPod("hurt", "nft", "flush", "chain", "ip", "istio-pod-network", "filter-istio-guard-out"))
+		return "hurt", func() {}
+	},
+	"the agent is away, and a pod came": func(r *rig) (string, func()) {
+		over := r.agentRefused()
+		r.create(r.meshPod("hurt"))
+		return "hurt", over
+	},
+	"the admission policies' bindings are missing": func(r *rig) (string, func()) { return "", r.unbound() },
+	"a mark is pasted on a pod that runs, without the policies": func(r *rig) (string, func()) {
+		over := r.unbound()
+		r.create(r.appPod("hurt"))
+		r.running("hurt")
+		r.change("hurt", fmt.Sprintf(`{"metadata": {"annotations": {%q: %q, %q: %q}}}`, annotation.Status,
+			annotation.Initialized, annotation.NetNS, r.pod("cart-0").Annotations[annotation.NetNS]))
+		return "hurt", over
+	},
+	"a pod opted in, and has no proxy": func(r *rig) (string, func()) {
+		pod := r.appPod("hurt")
+		pod.Annotations[annotation.Initialize] = "true"
+		r.create(pod)
+		r.running(pod.Name)
+		return pod.Name, func() {}
+	},
+	"an annotation cannot be read": func(r *rig) (string, func()) {
+		pod := r.meshPod("hurt")
+		pod.Annotations[annotation.ExcludeOutboundPorts] = "80;"
+		r.create(pod)
+		return pod.Name, func() {}
+	},
+	"another mesh's plugin wrote its rules first": func(r *rig) (string, func()) {
+		must(r, replace(r.node.Conflist(), []byte(r.node.Primary(cluster.DualStack, foreign))))
+		must(r, r.node.Restart("containerd"))
+		r.healthy()
+		r.create(r.meshPod("hurt"))
+		r.running("hurt")
+		return "hurt", r.primaryBack
+	},
+	"a pod opted in after it was made": func(r *rig) (string, func()) {
+		pod := r.meshPod("hurt")
+		pod.Annotations, pod.Spec.InitContainers = map[string]string{}, nil
+		r.create(pod)
+		r.running(pod.Name)
+		r.change(pod.Name, fmt.Sprintf(`{"metadata": {"annotations": {%q: "true"}}}`, annotation.Initialize))
+		return pod.Name, func() {}
+	},
+	"a pod was labelled for injection after it was made": func(r *rig) (string, func()) {
+		url, ignore, none := "https://"+cluster.Address+":1/inject", admissionv1.Ignore, admissionv1.SideEffectClassNone
+		hooks := nodes.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+		const name = "istio-sidecar-injector"
+		over := r.until(func() error { return hooks.Delete(r.ctx, name, metav1.DeleteOptions{}) })
+		_, err := hooks.Create(r.ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: name},
+			Webhooks: []admissionv1.MutatingWebhook{{
+				Name: "object.sidecar-injector.istio.io", ClientConfig: admissionv1.WebhookClientConfig{URL: &url},
+				Rules: newPods, ObjectSelector: &metav1.LabelSelector{MatchLabels: map[string]string{injectLabel: "true"}},
+				FailurePolicy: &ignore, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
+			}}}, metav1.CreateOptions{})
+		must(r, err)
+		r.create(r.appPod("hurt"))
+		r.running("hurt")
+		r.change("hurt", fmt.Sprintf(`{"metadata": {"labels": {%q: "true"}}}`, injectLabel))
+		return "hurt", over
+	},
+}
+
+const injectLabel = "sidecar.istio.io/inject"
+
+// held makes a change to a directory of the rig's node that its agent cannot undo until it is over.
+func (r *rig) held(dir string, change func()) (over func()) {
+	r.Helper()
+	resume, err := r.node.Stop(daemonSet, dir)
+	resumed := r.until(resume)
+	must(r, err)
+	change()
+	undo, err := r.node.ReadOnly(dir)
+	undone := r.until(undo)
+	must(r, err)
+	resumed()
+	return func() { undone(); r.primaryBack() }
+}
+
+// primaryBack puts the primary's own configuration back, and waits for ours in it.
+func (r *rig) primaryBack() {
+	r.Helper()
+	must(r, replace(r.node.Conflist(), []byte(r.node.Primary(cluster.DualStack))))
+	r.eventually("the plugin is in the network", func() bool {
+		_, err := os.Stat(r.node.Path(filepath.Join(cluster.ConfDir, "podnet", "99-istio-pod-network.conf")))
+		return err == nil
+	})
+	must(r, r.node.Restart("containerd")) // which may not have read it yet
+}
+
+// agentRefused has Pod Security refuse the agent of the rig's node, and ends the one that is there.
+func (r *rig) agentRefused() (over func()) {
+	r.Helper()
+	allowed := r.until(func() error { return kubectl("label", "namespace", system, enforce+"-").Run() })
+	must(r, r.label(system, enforce, "restricted"))
+	root := r.appPod("try")
+	root.Namespace, root.Spec.Containers[0].SecurityContext = system, nil
+	r.eventually("Pod Security is in force", func() bool { _, err := r.dryRun(root); return apierrors.IsForbidden(err) })
+	for _, agent := range r.agents() {
+		if agent.Spec.NodeName == r.node.Name {
+			must(r, nodes.Client.CoreV1().Pods(system).Delete(r.ctx, agent.Name, metav1.DeleteOptions{}))
+		}
+	}
+	r.eventually("the agent is gone", func() bool { return len(r.agents()) == len(nodes.Nodes)-1 })
+	return func() {
+		allowed()
+		r.output(kubectlIn(system, "annotate", "daemonset", daemonSet, "e2e=again")) // so that it is tried at once
+		r.output(kubectlIn(system, "annotate", "daemonset", daemonSet, "e2e-"))
+	}
+}
+
+// unbound takes the bindings of the policies about marks away.
+func (r *rig) unbound() (over func()) {
+	r.Helper()
+	var objects []string
+	for _, name := range []string{"validatingadmissionpolicybinding/istio-pod-network-marks",
+		"validatingadmissionpolicybinding/istio-pod-network-copied-marks",
+		"mutatingadmissionpolicybinding/istio-pod-network-copied-marks"} {
+		text, err := kubectl("get", name, "-o", "json").Output()
+		if err != nil {
+			continue // the release has one of the last two
+		}
+		var object map[string]any
+		must(r, json.Unmarshal(text, &object))
+		metadata := object["metadata"].(map[string]any)
+		for _, key := range []string{"resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"} {
+			delete(metadata, key)
+		}
+		objects = append(objects, r.file(fmt.Sprint("binding-", len(objects), ".json"), string(asJSON(object))))
+		r.output(kubectl("delete", name))
+	}
+	back := r.until(func() (err error) {
+		for _, file := range objects {
+			err = errors.Join(err, kubectl("create", "-f", file).Run())
+		}
+		return err
+	})
+	r.policies(false, false)
+	return func() { back(); r.policies(true, false) }
+}
+
+// change patches a pod.
+func (r *rig) change(name, patch string) {
+	r.Helper()
+	_, err := nodes.Client.CoreV1().Pods(r.namespace).Patch(r.ctx, name, types.MergePatchType, []byte(patch),
+		metav1.PatchOptions{})
+	must(r, err)
+}
+
+// found is something that a command finds wrong, and with which node or pod.
+type found struct{ about, what, next string }
+
+// look runs a command of the tool, and returns its exit status and what it finds. pods are those to ask for.
+func (r *rig) look(command string, pods ...string) (status int, all []found) {
+	r.Helper()
+	full := []string{}
+	for _, pod := range pods {
+		full = append(full, r.namespace+"/"+pod)
+	}
+	switch command {
+	case "status", "version":
+		var t struct {
+			Items []struct {
+				Name     string
+				Findings []struct{ What, Next string }
+			}
+		}
+		status := r.toolSays(&t, command)
+		for _, n := range t.Items {
+			for _, f := range n.Findings {
+				all = append(all, found{n.Name, f.What, f.Next})
+			}
+		}
+		return status, all
+	case "explain":
+		var e explained
+		status := r.toolSays(&e, append([]string{command}, full...)...)
+		for _, p := range e.Items {
+			for _, f := range p.Cluster.Findings {
+				all = append(all, found{p.Name, f.What, f.Next})
+			}
+		}
+		return status, all
+	case "check":
+		var c struct {
+			Items []struct{ Node, Verdict, What, Next string }
+		}
+		status := r.toolSays(&c, command)
+		for _, i := range c.Items {
+			if i.Verdict == "not well" {
+				all = append(all, found{i.Node, i.What, i.Next})
+			}
+		}
+		return status, all
+	case "trace":
+		var t struct{ Items []struct{ Name string } }
+		return r.toolSays(&t, command, full[0], "--to", "192.0.2.1:80"), nil
+	}
+	r.Fatalf("nobody reads what %s says", command)
+	return 0, nil
+}
+
+// shows fails unless a command finds a fault by its words, with its exit status, and nothing about anybody else.
+func (r *rig) shows(f faulttable.Fault, command string, about, pods []string) {
+	r.Helper()
+	want := f.Of(command)
+	var status int
+	var all []found
+	holds := func() bool {
+		status, all = r.look(command, pods...)
+		if want == nil {
+			return status == 0 && len(all) == 0
+		}
+		return status == want.Exit && slices.ContainsFunc(all, func(it found) bool {
+			return slices.Contains(about, it.about) && strings.Contains(it.what, want.What) &&
+				strings.Contains(it.next, want.Next)
+		})
+	}
+	if ok := want != nil && r.soon(holds) || want == nil && holds(); !ok {
+		r.Errorf("%s: %s: status %d: %+v; want %+v", f.Name, command, status, all, want)
+	}
+	for _, it := range all {
+		if !slices.Contains(about, it.about) {
+			r.Errorf("%s: %s: not well is %+v", f.Name, command, it)
+		}
+	}
+}
+
+// Each fault is made once, on one node. The commands of the table find it, by these words and with this exit status;
+// those that do not look at it say that all is well, and so all of them do of the other node and of pods that are not
+// hurt, before the first fault and after each.
+func TestFaultTable(t *testing.T) {
+	r := newRig(t)
+	r.installed()
+	names := []string{"cart-0", "cart-1"}
+	for i, name := range names {
+		r.node = nodes.Nodes[i]
+		r.create(r.meshPod(name))
+	}
+	r.node = nodes.Nodes[0]
+	for _, name := range names {
+		r.running(name)
+		r.marked(name)
+	}
+	well := faulttable.Fault{Name: "no fault"}
+	everything := func(f faulttable.Fault, about, pods []string) {
+		for _, finds := range []bool{true, false} { // what finds the fault waits for it
+			for _, command := range faulttable.Commands {
+				if (f.Of(command) != nil) == finds {
+					r.shows(f, command, about, pods)
+				}
+			}
+		}
+	}
+	everything(well, nil, names)
+	for _, f := range faulttable.Table {
+		if making[f.Name] == nil {
+			t.Errorf("nobody makes the fault %q", f.Name)
+			continue
+		}
+		hurt, undo := making[f.Name](r)
+		pods := names
+		if hurt != "" {
+			pods = append(slices.Clone(names), hurt)
+		}
+		everything(f, []string{hurt, r.node.Name, ""}, pods) // "": a policy
+		undo()
+		if hurt != "" {
+			r.removed(hurt)
+		}
+		r.healthy()
+		r.eventually("all is well after: "+f.Name, func() bool {
+			status, _ := r.look("status")
+			of, _ := r.look("explain", names...)
+			return status == 0 && of == 0
+		})
+	}
+	r.note("%d faults, %d commands", len(faulttable.Table), len(faulttable.Commands))
+}
+
+// removed deletes a pod and waits until it is gone.
+func (r *rig) removed(name string) {
+	r.Helper()
+	pods := nodes.Client.CoreV1().Pods(r.namespace)
+	must(r, ignoreNotFound(pods.Delete(r.ctx, name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)})))
+	r.eventually(name+" is gone", func() bool {
+		_, err := pods.Get(r.ctx, name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
+}
+
+// soon waits for something that a command has to find, and reports whether it does: a test that fails says all that is
+// amiss.
+func (r *rig) soon(holds func() bool) bool {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
+		if holds() {
+			return true
+		}
+	}
+	return false
+}
