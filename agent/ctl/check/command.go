@@ -3,8 +3,6 @@ package check
 import (
 	"context"
 	"fmt"
-	"os/signal"
-	"syscall"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
@@ -62,14 +60,10 @@ func Command(name string, namespace *string, flags cluster.Flags, writer output.
 				return err
 			}
 			writer.Format = format
-			to, err := flags.Connect()
-			if err != nil {
-				return err
-			}
-			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			return o.run(ctx, Source{Source: to, Core: to.Core, Apps: to.Apps, Admission: to.Admission,
-				Discovery: to.Discovery, Metadata: to.Metadata}, writer, buildinfo.Version())
+			return flags.Ask(c.Context(), func(ctx context.Context, to *cluster.Cluster) error {
+				return o.run(ctx, Source{Source: to, Core: to.Core, Apps: to.Apps, Admission: to.Admission,
+					Discovery: to.Discovery, Metadata: to.Metadata}, writer, buildinfo.Version())
+			})
 		},
 	}
 	c.Flags().BoolVar(&o.before, "pre", false, "before an installation: look at the cluster alone")

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/signal"
+	"syscall"
 
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
@@ -78,6 +80,17 @@ func (f Flags) Connect() (*Cluster, error) {
 func (f Flags) namesNone(config *rest.Config) bool {
 	raw, err := f.config.ToRawKubeConfigLoader().RawConfig()
 	return err == nil && len(raw.Clusters) == 0 && *f.config.APIServer == "" && config.Host == unnamed
+}
+
+// Ask connects, and has ask ask the cluster until its user breaks it off.
+func (f Flags) Ask(ctx context.Context, ask func(context.Context, *Cluster) error) error {
+	c, err := f.Connect()
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	return ask(ctx, c)
 }
 
 // Namespace returns the namespace of what names none itself, as the kubeconfig's context has it.

@@ -41,6 +41,12 @@ func (c *Cluster) AskPod(ctx context.Context, agent corev1.Pod, namespace, name 
 	return p, err
 }
 
+// CannotAnswer reports whether AskNode, AskPod or Inspect failed because the agent is of a release that does not know the
+// question: its program takes that for an argument too many.
+func CannotAnswer(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "unexpected argument")
+}
+
 // ask decodes what the agent's inspect prints with these arguments.
 func (c *Cluster) ask(ctx context.Context, agent corev1.Pod, answer any, args ...string) error {
 	out, err := c.run(ctx, agent, agentContainer, append([]string{agentProgram, "inspect"}, args...))

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
@@ -85,13 +83,9 @@ func Command(
 			if err != nil {
 				return err
 			}
-			from, err := flags.Connect()
-			if err != nil {
-				return err
-			}
-			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			return o.look(ctx, from, time.Now(), pods, writer)
+			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
+				return o.look(ctx, from, time.Now(), pods, writer)
+			})
 		},
 	}
 	o.Bind(c)

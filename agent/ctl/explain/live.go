@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/agent/inspect"
 	"github.com/istio-pod-network/controller/internal/entry"
@@ -353,7 +354,7 @@ func (l *Live) ask(ctx context.Context, from Source, its agent, pod *corev1.Pod)
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	switch told, err := from.AskPod(ctx, *its.pod, pod.Namespace, pod.Name); {
-	case err != nil && strings.Contains(err.Error(), "unexpected argument"):
+	case cluster.CannotAnswer(err):
 		l.NotLookedAt = append(l.NotLookedAt, what+": the agent is of a release that cannot tell; upgrade it to the "+
 			"release of this tool")
 	case err != nil:

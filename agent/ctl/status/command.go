@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
@@ -66,13 +64,9 @@ func Command(name string, namespace *string, flags cluster.Flags, writer output.
 				return err
 			}
 			writer.Format = format
-			from, err := flags.Connect()
-			if err != nil {
-				return err
-			}
-			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			return o.run(ctx, from, writer)
+			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
+				return o.run(ctx, from, writer)
+			})
 		},
 	}
 	f := c.Flags()

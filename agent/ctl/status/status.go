@@ -67,7 +67,7 @@ type Node struct {
 
 // CannotAnswer reports whether the agent is of a release that cannot be asked anything.
 func (n Node) CannotAnswer() bool {
-	return n.Unasked != nil && strings.Contains(n.Unasked.Error(), "unexpected argument")
+	return cluster.CannotAnswer(n.Unasked)
 }
 
 // Finding is something that is not well, with what to do next.

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/agent/inspect"
@@ -363,7 +364,7 @@ func (c *collector) askAgent(ctx context.Context, pod corev1.Pod) {
 // inspect adds what an agent says.
 func (c *collector) inspect(ctx context.Context, pod corev1.Pod, of, question, what string) {
 	answer, err := c.from.Inspect(ctx, pod, question)
-	if err != nil && strings.Contains(err.Error(), "unexpected argument") {
+	if cluster.CannotAnswer(err) {
 		err = fmt.Errorf("the agent is of a release that cannot answer: %w", err)
 	}
 	var tree any

@@ -10,9 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
@@ -83,13 +81,9 @@ func Command(name string, namespace *string, flags cluster.Flags, writer output.
 				return err
 			}
 			writer.Format = format
-			from, err := flags.Connect()
-			if err != nil {
-				return err
-			}
-			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			return o.run(ctx, from, writer)
+			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
+				return o.run(ctx, from, writer)
+			})
 		},
 	}
 	f := c.Flags()

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/explain"
@@ -96,13 +94,9 @@ func Command(
 			if err != nil {
 				return err
 			}
-			from, err := flags.Connect()
-			if err != nil {
-				return err
-			}
-			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			return o.run(func() (explain.List, []error, error) { return o.ask(ctx, from, pods) }, writer)
+			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
+				return o.run(func() (explain.List, []error, error) { return o.ask(ctx, from, pods) }, writer)
+			})
 		},
 	}
 	o.Bind(c)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
-	"syscall"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
@@ -59,13 +57,9 @@ func Command(name string, namespace *string, flags cluster.Flags, writer output.
 			if o.client {
 				return clientOnly(buildinfo.Version()).show(writer)
 			}
-			from, err := flags.Connect()
-			if err != nil {
-				return err
-			}
-			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			return o.run(ctx, from, writer, buildinfo.Version())
+			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
+				return o.run(ctx, from, writer, buildinfo.Version())
+			})
 		},
 	}
 	c.Flags().BoolVar(&o.client, "client", false, "ask no cluster")
