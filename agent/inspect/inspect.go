@@ -32,6 +32,17 @@ type Plugin struct {
 	Version string `json:"version,omitempty"` // absent where it is not the one that the agent has installed
 }
 
+// shortHash is how many characters of a hash tell it from others.
+const shortHash = 12
+
+// Name is the plugin's version, or the beginning of its hash where that is all that is known.
+func (p Plugin) Name() string {
+	if p.Version != "" {
+		return p.Version
+	}
+	return p.SHA256[:min(shortHash, len(p.SHA256))]
+}
+
 // Installation is how the runtime comes to run the plugin.
 type Installation struct {
 	Managed bool   `json:"managed"` // the agent keeps it; otherwise it knows nothing of it

@@ -24,6 +24,10 @@ import (
 	"k8s.io/client-go/rest"
 )
 
+// ErrNoAgent says that there is nobody to ask, and nothing by which an agent could be missed.
+var ErrNoAgent = errors.New("no agent of istio-pod-network is in this cluster; install the chart, or name the " +
+	"namespace of the agents with -n")
+
 // agentLabel selects the agents' pods and their DaemonSet, in whatever namespace they are.
 const agentLabel = "app.kubernetes.io/name=istio-pod-network-agent"
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -20,7 +21,7 @@ func (l *Live) find(state State, what, next string) {
 	if l.State != NotWell {
 		l.State = state
 	}
-	l.Findings = append(l.Findings, Finding{what, next})
+	l.Findings = append(l.Findings, output.Finding{What: what, Next: next})
 }
 
 // note notes what is well, and worth to know.

@@ -30,13 +30,13 @@ const (
 
 // Live is what is said of a pod in its cluster beside the decision.
 type Live struct {
-	State    State     `json:"state"`
-	Findings []Finding `json:"findings,omitempty"` // what is not well, or cannot be said
-	Notes    []string  `json:"notes,omitempty"`    // what is well, and worth to know
-	Node     string    `json:"node,omitempty"`
-	Agent    string    `json:"agent,omitempty"` // NAMESPACE/NAME of the pod of the node's agent
-	Mark     *Mark     `json:"mark,omitempty"`
-	Wait     *Wait     `json:"wait,omitempty"`
+	State    State            `json:"state"`
+	Findings []output.Finding `json:"findings,omitempty"` // what is not well, or cannot be said
+	Notes    []string         `json:"notes,omitempty"`    // what is well, and worth to know
+	Node     string           `json:"node,omitempty"`
+	Agent    string           `json:"agent,omitempty"` // NAMESPACE/NAME of the pod of the node's agent
+	Mark     *Mark            `json:"mark,omitempty"`
+	Wait     *Wait            `json:"wait,omitempty"`
 	// Record and Rules are what the agent says; absent where it has not been asked.
 	Record    *inspect.Record `json:"record,omitempty"`
 	Rules     *inspect.Rules  `json:"rules,omitempty"`
@@ -47,12 +47,6 @@ type Live struct {
 
 	told *inspect.Pod // what the agent says
 	over bool         // the pod has no use for its network any more
-}
-
-// Finding is something that is not well, with what to do next.
-type Finding struct {
-	What string `json:"what"`
-	Next string `json:"next"`
 }
 
 // Mark is what the agent has told the pod.

@@ -44,8 +44,8 @@ func (l *Live) write(t *output.Text) {
 		t.Line(stateColours[l.State], "%s %s", stateSigns[l.State], l.State)
 	}
 	for _, f := range l.Findings {
-		t.Line(stateColours[l.State], "%s %s: %s.", stateSigns[l.State], l.State, strings.TrimSuffix(f.What, "."))
-		t.Item("->", "%s", f.Next)
+		f.What = strings.TrimSuffix(f.What, ".") + "."
+		t.Finding(stateColours[l.State], stateSigns[l.State]+" "+string(l.State), f)
 	}
 }
 

@@ -27,6 +27,12 @@ type Head struct {
 // HeadOf returns the head of an object of a kind.
 func HeadOf(kind string) Head { return Head{APIVersion, kind} }
 
+// Finding is something that is not well, with what to do next.
+type Finding struct {
+	What string `json:"what"`
+	Next string `json:"next"`
+}
+
 // Format is how something is written.
 type Format string
 

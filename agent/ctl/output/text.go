@@ -56,6 +56,22 @@ func (t *Text) Below(format string, args ...any) {
 	t.indented(Plain, "  ", fmt.Sprintf(format, args...))
 }
 
+// Finding writes a finding, behind what it is about.
+func (t *Text) Finding(colour Colour, about string, f Finding) {
+	t.Line(colour, "%s: %s", about, f.What)
+	t.Item("->", "%s", f.Next)
+}
+
+// NotLookedAt writes what was not looked at, each with its reason, apart from what is above.
+func (t *Text) NotLookedAt(all []string) {
+	if len(all) > 0 {
+		t.WriteByte('\n')
+	}
+	for _, what := range all {
+		t.Line(Yellow, "Not looked at: %s.", what)
+	}
+}
+
 // indented writes a text behind a prefix, its further lines below its first.
 func (t *Text) indented(colour Colour, prefix, text string) {
 	for i, line := range wrap(text, Width-utf8.RuneCountInString(prefix)) {

@@ -101,6 +101,13 @@ func (o options) run(ctx context.Context, from Source, w output.Writer) error {
 	return s.show(w)
 }
 
+// Why nothing could be said of a cluster, or not all.
+var (
+	ErrNoNode = errors.New("there is no agent, and by its DaemonSet's selector and affinity none of the nodes is to " +
+		"have one")
+	ErrNotAsked = errors.New("not every node could be asked")
+)
+
 // show writes it; the error says how the cluster is.
 func (s Status) show(w output.Writer) error {
 	if err := w.Object(s, s.write); err != nil {
@@ -110,10 +117,9 @@ func (s Status) show(w output.Writer) error {
 	case verdict == NotWell:
 		return outcome.ErrNotWell
 	case len(s.Items) == 0:
-		return outcome.Unasked(errors.New("there is no agent, and by its DaemonSet's selector and affinity none of the " +
-			"nodes is to have one"))
+		return outcome.Unasked(ErrNoNode)
 	case verdict == NotAsked:
-		return outcome.Unasked(errors.New("not every node could be asked"))
+		return outcome.Unasked(ErrNotAsked)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ package status
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -51,14 +50,14 @@ type Summary struct {
 
 // Node is what is said of one node.
 type Node struct {
-	Name     string        `json:"name"`
-	Verdict  Verdict       `json:"verdict"`
-	Findings []Finding     `json:"findings,omitempty"` // what is not well, or was not asked
-	Kernel   string        `json:"kernel,omitempty"`
-	Runtime  string        `json:"runtime,omitempty"`
-	Pod      string        `json:"pod,omitempty"`     // of the agent, NAMESPACE/NAME
-	Release  string        `json:"release,omitempty"` // that of the agent's pod, as the chart has labelled it
-	Agent    *inspect.Node `json:"agent,omitempty"`
+	Name     string           `json:"name"`
+	Verdict  Verdict          `json:"verdict"`
+	Findings []output.Finding `json:"findings,omitempty"` // what is not well, or was not asked
+	Kernel   string           `json:"kernel,omitempty"`
+	Runtime  string           `json:"runtime,omitempty"`
+	Pod      string           `json:"pod,omitempty"`     // of the agent, NAMESPACE/NAME
+	Release  string           `json:"release,omitempty"` // that of the agent's pod, as the chart has labelled it
+	Agent    *inspect.Node    `json:"agent,omitempty"`
 	// Unasked is why the agent, which runs, did not answer.
 	Unasked error `json:"-"`
 	// Offset is by how much the node's clock is ahead of ours, and Within how far that may be wrong.
@@ -68,12 +67,6 @@ type Node struct {
 // CannotAnswer reports whether the agent is of a release that cannot be asked anything.
 func (n Node) CannotAnswer() bool {
 	return cluster.CannotAnswer(n.Unasked)
-}
-
-// Finding is something that is not well, with what to do next.
-type Finding struct {
-	What string `json:"what"`
-	Next string `json:"next"`
 }
 
 // Source is where it comes from: a cluster.
@@ -86,10 +79,6 @@ type Source interface {
 
 // atOnce is how many agents are asked at once.
 const atOnce = 16
-
-// errNoAgent says that there is nobody to ask, and nothing by which an agent could be missed.
-var errNoAgent = errors.New("no agent of istio-pod-network is in this cluster; install the chart, or name the " +
-	"namespace of the agents with -n")
 
 // Of asks a cluster. namespace is that of the agents, "" for all. An error says that nothing could be asked.
 func Of(ctx context.Context, from Source, namespace string) (Status, error) {
@@ -104,7 +93,7 @@ func Of(ctx context.Context, from Source, namespace string) (Status, error) {
 			"missing: %v)", err))
 	}
 	if len(agents) == 0 && len(sets) == 0 {
-		return s, errNoAgent
+		return s, cluster.ErrNoAgent
 	}
 	nodes, err := from.Nodes(ctx)
 	if err != nil {
@@ -246,7 +235,7 @@ func (n *Node) find(verdict Verdict, what, next string) {
 	if n.Verdict != NotWell {
 		n.Verdict = verdict
 	}
-	n.Findings = append(n.Findings, Finding{what, next})
+	n.Findings = append(n.Findings, output.Finding{What: what, Next: next})
 }
 
 // count sums up.

@@ -1,7 +1,6 @@
 package status
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -14,9 +13,6 @@ var colours = map[Verdict]output.Colour{Well: output.Green, NotWell: output.Red,
 
 // signs are those of the verdicts.
 var signs = map[Verdict]string{Well: "✓", NotWell: "✗", NotAsked: "?"}
-
-// shortHash is how many characters of a hash tell it from others.
-const shortHash = 12
 
 // verdict is that of the cluster.
 func (s Status) verdict() Verdict {
@@ -53,16 +49,10 @@ func (s Status) write(t *output.Text) {
 	for _, n := range s.Items {
 		for _, f := range n.Findings {
 			t.WriteByte('\n')
-			t.Line(colours[n.Verdict], "%s %s: %s", signs[n.Verdict], n.Name, f.What)
-			t.Item("->", "%s", f.Next)
+			t.Finding(colours[n.Verdict], signs[n.Verdict]+" "+n.Name, f)
 		}
 	}
-	if len(s.NotLookedAt) > 0 {
-		t.WriteByte('\n')
-	}
-	for _, what := range s.NotLookedAt {
-		t.Line(output.Yellow, "Not looked at: %s.", what)
-	}
+	t.NotLookedAt(s.NotLookedAt)
 }
 
 // row is the node's in the table. Of a kernel it has the release, without what its distribution adds, unless nothing is
@@ -91,7 +81,7 @@ func (n Node) version() string {
 	case plugin.SHA256 == "":
 		return n.Agent.Agent + ", no plugin"
 	}
-	return n.Agent.Agent + ", plugin " + cmp.Or(plugin.Version, plugin.SHA256[:min(shortHash, len(plugin.SHA256))])
+	return n.Agent.Agent + ", plugin " + plugin.Name()
 }
 
 // chained is how, or that nobody has looked.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -41,10 +40,6 @@ const (
 	atOnce     = 8                // agents
 	askTimeout = 30 * time.Second // of one question to an agent
 )
-
-// errNoAgent says that there is nothing to look at.
-var errNoAgent = errors.New("no agent of istio-pod-network is in this cluster; install the chart, or name the " +
-	"namespace of the agents with -n")
 
 // collector reads a cluster.
 type collector struct {
@@ -113,7 +108,7 @@ func (c *collector) findAgents(ctx context.Context) error {
 		c.miss(err, "DaemonSets of the agents")
 	}
 	if len(c.own) == 0 {
-		return outcome.Unasked(errNoAgent)
+		return outcome.Unasked(cluster.ErrNoAgent)
 	}
 	for _, node := range c.nodes {
 		if !slices.ContainsFunc(c.agents, func(pod corev1.Pod) bool { return pod.Spec.NodeName == node }) {

@@ -89,10 +89,9 @@ func (v Version) show(w output.Writer) error {
 	case v.Summary.DoNot > 0:
 		return outcome.ErrNotWell
 	case len(v.Items) == 0:
-		return outcome.Unasked(errors.New("there is no agent, and by its DaemonSet's selector and affinity none of the " +
-			"nodes is to have one"))
+		return outcome.Unasked(status.ErrNoNode)
 	case v.Summary.NotAsked > 0:
-		return outcome.Unasked(errors.New("not every node could be asked"))
+		return outcome.Unasked(status.ErrNotAsked)
 	}
 	return nil
 }

@@ -13,9 +13,6 @@ var (
 	signs   = map[Verdict]string{Fits: "✓", DoesNot: "✗", NotAsked: "?"}
 )
 
-// shortHash is how many characters of a hash tell it from others.
-const shortHash = 12
-
 // write writes it as text.
 func (v Version) write(t *output.Text) {
 	t.Line(output.Plain, "This tool is of %s.", v.Tool)
@@ -43,8 +40,7 @@ func (v Version) write(t *output.Text) {
 	for _, n := range v.Items {
 		for _, f := range n.Findings {
 			t.WriteByte('\n')
-			t.Line(colours[n.Verdict], "%s %s: %s", signs[n.Verdict], n.Name, f.What)
-			t.Item("->", "%s", f.Next)
+			t.Finding(colours[n.Verdict], signs[n.Verdict]+" "+n.Name, f)
 		}
 		if len(n.CannotAnswer) > 0 {
 			t.WriteByte('\n')
@@ -52,12 +48,7 @@ func (v Version) write(t *output.Text) {
 			t.Item("->", "upgrade the agents to the release of this tool (docs/operation.md, Upgrading)")
 		}
 	}
-	if len(v.NotLookedAt) > 0 {
-		t.WriteByte('\n')
-	}
-	for _, what := range v.NotLookedAt {
-		t.Line(output.Yellow, "Not looked at: %s.", what)
-	}
+	t.NotLookedAt(v.NotLookedAt)
 }
 
 // row is the node's in the table.
@@ -66,7 +57,7 @@ func (n Node) row(wide bool) []string {
 	hash := ""
 	if n.Plugin != nil {
 		hash = n.Plugin.SHA256
-		row[3] = cmp.Or(n.Plugin.Version, hash[:min(shortHash, len(hash))])
+		row[3] = n.Plugin.Name()
 	}
 	if wide {
 		row = append(row, n.Pod, hash)

@@ -51,7 +51,7 @@ type Node struct {
 	Plugin  *inspect.Plugin `json:"plugin,omitempty"`
 	// CannotAnswer are questions of this tool's that the agent does not know, each with what needs it.
 	CannotAnswer []string         `json:"cannotAnswer,omitempty"`
-	Findings     []status.Finding `json:"findings,omitempty"`
+	Findings     []output.Finding `json:"findings,omitempty"`
 }
 
 // most is how many minor versions may lie between two programs that work with each other.
@@ -190,5 +190,5 @@ func (n *Node) judgeAnswers(item status.Node) {
 // find notes that something does not fit.
 func (n *Node) find(what, next string) {
 	n.Verdict = DoesNot
-	n.Findings = append(n.Findings, status.Finding{What: what, Next: next})
+	n.Findings = append(n.Findings, output.Finding{What: what, Next: next})
 }

@@ -40,7 +40,7 @@ func unasked(release, why string) func(*status.Status) {
 	return func(s *status.Status) {
 		s.Items[1] = status.Node{Name: "node-b", Verdict: status.NotAsked, Pod: s.Items[1].Pod, Release: release,
 			Unasked:  errors.New(why),
-			Findings: []status.Finding{{What: "its agent could not be asked: " + why, Next: "kubectl logs"}}}
+			Findings: []output.Finding{{What: "its agent could not be asked: " + why, Next: "kubectl logs"}}}
 	}
 }
 
