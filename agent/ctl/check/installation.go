@@ -346,10 +346,8 @@ func (c *Check) versions(s status.Status, tool string) {
 				strings.Join(n.CannotAnswer, ", "), Next: "upgrade the agents to the release of this tool"})
 		}
 	}
-	for _, what := range v.NotLookedAt {
-		if strings.HasPrefix(what, "how far ") {
-			c.add(Item{Check: "versions", Verdict: NotLookedAt, What: what})
-		}
+	for _, what := range v.Incomparable {
+		c.add(Item{Check: "versions", Verdict: NotLookedAt, What: what})
 	}
 }
 

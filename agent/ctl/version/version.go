@@ -32,6 +32,8 @@ type Version struct {
 	Items       []Node   `json:"items,omitempty"`
 	// NotLookedAt is what could not be, each with its reason.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
+	// Incomparable are those of them that are about versions.
+	Incomparable []string `json:"-"`
 }
 
 // Summary counts nodes by verdict.
@@ -96,7 +98,8 @@ func Of(s status.Status, tool string) Version {
 		}
 		v.Items = append(v.Items, n)
 	}
-	v.NotLookedAt = append(v.NotLookedAt, slices.Sorted(maps.Keys(incomparable))...)
+	v.Incomparable = slices.Sorted(maps.Keys(incomparable))
+	v.NotLookedAt = append(v.NotLookedAt, v.Incomparable...)
 	for _, n := range v.Items {
 		switch n.Verdict {
 		case Fits:
