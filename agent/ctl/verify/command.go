@@ -133,8 +133,7 @@ func (o options) run(ctx context.Context, from *cluster.Cluster, w output.Writer
 		return outcome.Unasked(fmt.Errorf("listing the agents' DaemonSets, which needs the verb list on daemonsets: %w", err))
 	}
 	if len(sets) == 0 {
-		return outcome.Unasked(errors.New("no agent of istio-pod-network is in this cluster; install the chart, or name " +
-			"the namespace of the agents with -n"))
+		return outcome.Unasked(cluster.ErrNoAgent)
 	}
 	all, err := from.Nodes(ctx)
 	if err != nil {
