@@ -41,8 +41,8 @@ func (c *Cluster) AskPod(ctx context.Context, agent corev1.Pod, namespace, name 
 	return p, err
 }
 
-// CannotAnswer reports whether AskNode, AskPod or Inspect failed because the agent is of a release that does not know the
-// question: its program takes that for an argument too many.
+// CannotAnswer reports whether AskNode, AskPod or Inspect failed because the agent is of a release that does not know
+// the question: its program takes that for an argument too many.
 func CannotAnswer(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "unexpected argument")
 }
