@@ -42,16 +42,10 @@ func (v Verification) write(t *output.Text) {
 		}
 		for _, f := range n.Findings {
 			t.WriteByte('\n')
-			t.Line(colours[n.Verdict], "%s %s: %s", signs[n.Verdict], n.Name, f.What)
-			t.Item("->", "%s", f.Next)
+			t.Finding(colours[n.Verdict], signs[n.Verdict]+" "+n.Name, f)
 		}
 	}
-	if notes := v.notes(); len(notes) > 0 {
-		t.WriteByte('\n')
-		for _, what := range notes {
-			t.Line(output.Yellow, "Not looked at: %s.", what)
-		}
-	}
+	t.NotLookedAt(v.notes())
 }
 
 // tally counts flows that are well.

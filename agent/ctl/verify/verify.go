@@ -45,17 +45,11 @@ type Summary struct {
 
 // Node is what is said of one node.
 type Node struct {
-	Name     string    `json:"name"`
-	Verdict  Verdict   `json:"verdict"`
-	Findings []Finding `json:"findings,omitempty"` // what is not well, or not proven
-	Control  bool      `json:"control"`            // the peer has seen the pod outside the mesh: it would see a leak
-	Flows    []Flow    `json:"flows,omitempty"`    // of the pod of the mesh
-}
-
-// Finding is something that is not well, with what to do next.
-type Finding struct {
-	What string `json:"what"`
-	Next string `json:"next"`
+	Name     string           `json:"name"`
+	Verdict  Verdict          `json:"verdict"`
+	Findings []output.Finding `json:"findings,omitempty"` // what is not well, or not proven
+	Control  bool             `json:"control"`            // the peer has seen the pod outside the mesh: so it would a leak
+	Flows    []Flow           `json:"flows,omitempty"`    // of the pod of the mesh
 }
 
 // Flow is what became of a flow of the pod of the mesh.
@@ -75,7 +69,7 @@ func (n *Node) find(verdict Verdict, what, next string) {
 	if n.Verdict != NotWell {
 		n.Verdict = verdict
 	}
-	n.Findings = append(n.Findings, Finding{what, next})
+	n.Findings = append(n.Findings, output.Finding{What: what, Next: next})
 }
 
 // verdict is that of the cluster.
