@@ -154,7 +154,11 @@ func (r *reader) paste(b block) {
 
 // open lets the shell write and read in its directory alone.
 func (r *reader) open(ctx context.Context, path string, flag int, perm fs.FileMode) (io.ReadWriteCloser, error) {
-	if !filepath.IsLocal(path) && path != os.DevNull {
+	// By where it leads: a page may change the directory, and links lead into the tree.
+	dir, err := filepath.EvalSymlinks(filepath.Dir(filepath.Join(interp.HandlerCtx(ctx).Dir, path)))
+	writes := flag&(os.O_WRONLY|os.O_RDWR) != 0
+	if path != os.DevNull && (!filepath.IsLocal(path) || err != nil || interp.HandlerCtx(ctx).Dir != r.dir ||
+		writes && dir != r.dir && !strings.HasPrefix(dir, r.dir+"/")) {
 		r.fail("a redirection to %s, which is not the reader's", path)
 		return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrPermission}
 	}
@@ -201,7 +205,13 @@ func (r *reader) call(ctx context.Context, args []string) error {
 		if name == "istio-pod-networkctl" {
 			_, _ = io.WriteString(shell.Stdout, "{}\n")
 		}
-	case slices.Contains(ordinary, name):
+	case slices.Contains(ordinary, args[0]):
+		if err = harmless(args); err != nil {
+			break
+		}
+		if name == "sed" {
+			args = slices.Insert(slices.Clone(args), 1, "--sandbox") // its commands e and w
+		}
 		err = interp.DefaultExecHandler(0)(ctx, args)
 		if name == "grep" && errors.Is(err, interp.ExitStatus(1)) {
 			err = nil // nothing is found in what a stand-in prints
@@ -214,6 +224,16 @@ func (r *reader) call(ctx context.Context, args []string) error {
 		return nil // the others are looked at, too
 	}
 	r.count[how]++
+	return nil
+}
+
+// harmless fails for what an ordinary program would change.
+func harmless(args []string) error {
+	for _, arg := range args[1:] {
+		if args[0] == "hostname" || args[0] == "sed" && regexp.MustCompile(`^(-[a-zA-Z]*i|--in-place)`).MatchString(arg) {
+			return fmt.Errorf("with %s it would change the machine", arg)
+		}
+	}
 	return nil
 }
 
@@ -362,6 +382,9 @@ func (r *reader) helm(shell interp.HandlerContext, name string, args []string) (
 	}
 	render := []string{"template"}
 	for _, arg := range args[2:] {
+		if regexp.MustCompile(`^--(post-renderer|output-dir)`).MatchString(arg) {
+			return "", fmt.Errorf("with %s a render does more than print", arg)
+		}
 		switch chart, ofIstio := strings.CutPrefix(arg, "istio/"); {
 		case ofIstio:
 			chart = strings.Replace(chart, "istiod", "istio-control/istio-discovery", 1)
@@ -392,6 +415,11 @@ func (r *reader) helm(shell interp.HandlerContext, name string, args []string) (
 
 // make has the target and the options.
 func (r *reader) make(args []string) error {
+	for _, arg := range args[1:] {
+		if strings.Contains(arg, "$(") || strings.Contains(arg, "${") || strings.HasPrefix(arg, "--eval") {
+			return fmt.Errorf("%s: make would run what is in it, even with --dry-run", arg)
+		}
+	}
 	cmd := exec.Command("make", append([]string{"--dry-run", "-C", build.Root()}, args[1:]...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
@@ -579,6 +607,11 @@ func TestPages(t *testing.T) {
 
 // A command that its program does not take is found, whatever the program.
 func TestReaderRefuses(t *testing.T) {
+	outside := t.TempDir()
+	program := []byte("#!/bin/sh\ntouch " + outside + "/ran\n")
+	if err := os.WriteFile(filepath.Join(outside, "cat"), program, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, command := range []string{
 		"kubectl get pods --field-selectr a=b", "kubectl gett pods", "kubectl config nosuch", "kubectl apply -f none.yaml",
 		"kubectl get pod a -o jsonpath='{.metadata.annotations[}'", "oc gett pods", "oc whoami",
@@ -588,6 +621,13 @@ func TestReaderRefuses(t *testing.T) {
 		"curl localhost:15088/ready", "scripts/nosuch.sh", "scripts/images.sh --bilder none", "scripts/cluster.sh lode",
 		"istio-pod-networkctl explain -f none.yaml", "istio-pod-networkctl trace -f pod.yaml --too 10.0.0.1:80",
 		"istio-pod-networkctl status --wate", "istio-pod-network-install nosuch", "bin/istio-pod-network-agent --nod-name a",
+		"cd / && echo a > " + strings.TrimPrefix(outside, "/") + "/a", "echo a > docs/zz-none",
+		"sed -i s/a/b/ docs/why.md", "sed -n '1w " + outside + "/b' values.yaml",
+		"sed '1e touch " + outside + "/c' values.yaml",
+		outside + "/cat values.yaml", "make '--eval=$(shell touch " + outside + "/d)' test",
+		"make 'RUN=$(shell touch " + outside + "/e)' e2e", "curl localhost:15088/readyz -o " + outside + "/f",
+		"helm template a ./chart/istio-pod-network-controller --post-renderer " + outside + "/cat",
+		"helm template a ./chart/istio-pod-network-controller --output-dir " + outside,
 		"cat docs/none", "nosuch", "echo a > /etc/none", "echo $NOSUCH", "cat none", "for n in a b; do",
 	} {
 		r := newReader(t, "")
@@ -595,6 +635,9 @@ func TestReaderRefuses(t *testing.T) {
 		if len(r.wrong) == 0 {
 			t.Errorf("taken: %s", command)
 		}
+	}
+	if left, err := os.ReadDir(outside); err != nil || len(left) != 1 {
+		t.Errorf("a page has written outside of its reader's directory: %v, %v", left, err)
 	}
 	for _, b := range []block{
 		{text: "make demo\n", notRun: "it would"}, {text: "sudo make demo\n", standIns: []string{"make"}},
