@@ -206,7 +206,8 @@ func render(t *testing.T, values ...string) (agents *appsv1.DaemonSet, entry str
 		switch {
 		case strings.Contains(document, "\nkind: DaemonSet\n"):
 			await.Must(t, yaml.UnmarshalStrict([]byte(document), agents))
-		case strings.Contains(document, "\nkind: ConfigMap\n"):
+		case strings.Contains(document, "\nkind: ConfigMap\n") &&
+			strings.Contains(document, "\n  name: istio-pod-network-config\n"):
 			var c corev1.ConfigMap
 			await.Must(t, yaml.UnmarshalStrict([]byte(document), &c))
 			var keys map[string]any
