@@ -49,8 +49,11 @@ const (
 	Address6 = "fd00:99::100"
 )
 
-// MostNodePods is how many pods the kubelets take.
+// MostNodePods is how many pods fit on a node beside the everyNodes that are on each, such as an agent. A node's subnet
+// has 253 addresses.
 const MostNodePods = 250
+
+const everyNodes = 3
 
 const (
 	services    = "10.96.0.0/16,fd00:96::/112"

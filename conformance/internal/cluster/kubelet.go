@@ -37,7 +37,8 @@ imageGCLowThresholdPercent: 99
 clusterDNS: [10.96.0.10]
 clusterDomain: cluster.local
 resolvConf: %q
-`, n.cluster.Server.CA(), group()+"/"+n.Name, socket, socket, StaticDir, MostNodePods, resolv)
+`, n.cluster.Server.CA(), group()+"/"+n.Name, socket, socket, StaticDir, MostNodePods+everyNodes,
+		resolv)
 	file := n.cluster.path(n.Name + "-kubelet.yaml")
 	for path, contents := range map[string]string{file: settings, resolv: "nameserver 10.96.0.10\n"} {
 		if err := os.WriteFile(path, []byte(contents), 0o644); err != nil {
