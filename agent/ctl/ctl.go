@@ -128,10 +128,10 @@ func (p process) command(name string) *cobra.Command {
 	writer := output.Writer{Out: p.stdout, Colours: output.HasColours(p.stdout, p.getenv)}
 	reach := cluster.NewFlags(root.PersistentFlags())
 	root.AddCommand(
-		check.Command(name, namespace, reach, writer),
-		explain.Command(name, namespace, reach, p.stdin, writer), status.Command(name, namespace, reach, writer),
-		sysdump.Command(name, namespace, reach, writer), trace.Command(name, namespace, reach, p.stdin, writer),
-		verify.Command(name, namespace, reach, writer), version.Command(name, namespace, reach, writer),
+		check.Command(name, reach, writer),
+		explain.Command(name, namespace, reach, p.stdin, writer), status.Command(name, reach, writer),
+		sysdump.Command(name, reach, writer), trace.Command(name, namespace, reach, p.stdin, writer),
+		verify.Command(name, reach, writer), version.Command(name, reach, writer),
 	)
 	return root
 }

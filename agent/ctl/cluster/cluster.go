@@ -55,6 +55,14 @@ func NewFlags(set *pflag.FlagSet) Flags {
 	return Flags{c}
 }
 
+// AgentsNamespace is that of the agents, as the flag --namespace of a command names it; "" for whichever it is.
+func AgentsNamespace(set *pflag.FlagSet) string {
+	if flag := set.Lookup("namespace"); flag != nil && flag.Changed {
+		return flag.Value.String()
+	}
+	return ""
+}
+
 // Connect reads the kubeconfig; it sends nothing yet. Its error has its exit status.
 func (f Flags) Connect() (*Cluster, error) {
 	config, err := f.config.ToRESTConfig()

@@ -49,16 +49,14 @@ type options struct {
 	timeout   time.Duration
 }
 
-// Command returns the command. name is the program's, namespace that of the usual flag.
-func Command(name string, namespace *string, flags cluster.Flags, writer output.Writer) *cobra.Command {
+// Command returns the command. name is the program's.
+func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	var o options
 	c := &cobra.Command{
 		Use: "status", Short: "Say of each node whether its pods get their rules", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if c.Flags().Changed("namespace") {
-				o.namespace = *namespace
-			}
+			o.namespace = cluster.AgentsNamespace(c.Flags())
 			format, err := o.check()
 			if err != nil {
 				return err

@@ -65,16 +65,14 @@ type options struct {
 // defaultLines are how many lines of a log are read.
 const defaultLines = 20000
 
-// Command returns the command. name is the program's, namespace that of the usual flag.
-func Command(name string, namespace *string, flags cluster.Flags, writer output.Writer) *cobra.Command {
+// Command returns the command. name is the program's.
+func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	var o options
 	c := &cobra.Command{
 		Use: "sysdump", Short: "Pack what a maintainer asks for into an archive", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if c.Flags().Changed("namespace") {
-				o.namespace = *namespace
-			}
+			o.namespace = cluster.AgentsNamespace(c.Flags())
 			o.now, o.salt, o.stderr = time.Now().UTC().Truncate(time.Second), []byte(rand.Text()), c.ErrOrStderr()
 			format, err := o.check()
 			if err != nil {

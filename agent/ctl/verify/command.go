@@ -72,16 +72,14 @@ type options struct {
 	tool      string
 }
 
-// Command returns the command. name is the program's, namespace that of the usual flag.
-func Command(name string, namespace *string, flags cluster.Flags, writer output.Writer) *cobra.Command {
+// Command returns the command. name is the program's.
+func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	o := options{tool: name, pace: pace{time.Second, 4 * time.Second}}
 	c := &cobra.Command{
 		Use: "verify", Short: "Prove by real connections that each node redirects", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if c.Flags().Changed("namespace") {
-				o.namespace = *namespace
-			}
+			o.namespace = cluster.AgentsNamespace(c.Flags())
 			format, err := o.check()
 			if err != nil {
 				return err

@@ -39,16 +39,14 @@ type options struct {
 	client    bool
 }
 
-// Command returns the command. name is the program's, namespace that of the usual flag.
-func Command(name string, namespace *string, flags cluster.Flags, writer output.Writer) *cobra.Command {
+// Command returns the command. name is the program's.
+func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	var o options
 	c := &cobra.Command{
 		Use: "version", Short: "Say which versions tool, agents and plugins are of, and what does not fit", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if c.Flags().Changed("namespace") {
-				o.namespace = *namespace
-			}
+			o.namespace = cluster.AgentsNamespace(c.Flags())
 			format, err := output.ParseFormat(o.output)
 			if err != nil {
 				return err
