@@ -25,16 +25,20 @@ import (
 // kubelet's own.
 const podsEnv = "E2E_PODS"
 
-func full() int {
-	text := os.Getenv(podsEnv)
+func full() int { return numberOf(podsEnv, "PODS", 110, cluster.MostNodePods) }
+
+// numberOf is the whole number from 1 to most that a variable of the environment says, by which the user's option of
+// that name comes here, or without it another.
+func numberOf(variable, option string, without, most int) int {
+	text := os.Getenv(variable)
 	if text == "" {
-		return 110
+		return without
 	}
-	pods, err := strconv.Atoi(text)
-	if err != nil || pods < 1 || pods > cluster.MostNodePods {
-		panic(fmt.Sprintf("PODS: invalid value %q: want 1 to %d", text, cluster.MostNodePods))
+	number, err := strconv.Atoi(text)
+	if err != nil || number < 1 || number > most {
+		panic(fmt.Sprintf("%s: invalid value %q: want a whole number from 1 to %d", option, text, most))
 	}
-	return pods
+	return number
 }
 
 // A node is filled with mesh pods at once, as after a drain of another one. All of them start and are marked, and

@@ -2,9 +2,9 @@ package e2e
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,17 +19,7 @@ import (
 // sandboxesEnv is how many sandboxes TestSandboxes makes; without it a few.
 const sandboxesEnv = "E2E_SANDBOXES"
 
-func sandboxes() int {
-	text := os.Getenv(sandboxesEnv)
-	if text == "" {
-		return 40
-	}
-	count, err := strconv.Atoi(text)
-	if err != nil || count < 1 {
-		panic(fmt.Sprintf("SANDBOXES: invalid value %q: want a whole number from 1 on", text))
-	}
-	return count
-}
+func sandboxes() int { return numberOf(sandboxesEnv, "SANDBOXES", 40, math.MaxInt32) }
 
 // sandboxesAtOnce is how many are on their way at once: as many as keep two processors busy.
 const sandboxesAtOnce = 8
