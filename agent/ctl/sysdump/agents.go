@@ -1,0 +1,148 @@
+package sysdump
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/inspect"
+	"github.com/istio-pod-network/controller/internal/blank"
+	"github.com/istio-pod-network/controller/internal/invalid"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// Bounds of what is asked.
+const (
+	atOnce     = 8                // agents
+	askTimeout = 30 * time.Second // of one question to an agent
+)
+
+// findAgents finds the agents, and the namespaces that they are in.
+func (c *collector) findAgents(ctx context.Context) error {
+	var wrong error
+	err := c.each(ctx, agentPods, c.namespace, func(o *unstructured.Unstructured) {
+		var pod corev1.Pod
+		if err := typed(o, &pod); err != nil {
+			wrong = err
+			return
+		}
+		c.own[pod.Namespace] = true
+		if c.isWanted(pod.Spec.NodeName) {
+			c.agents = append(c.agents, pod)
+		}
+	})
+	if err := cmp.Or(err, wrong); err != nil {
+		return outcome.Unasked(fmt.Errorf("listing the agents' pods, which needs the verb list on pods: %w", err))
+	}
+	err = c.each(ctx, agentSets, c.namespace, func(o *unstructured.Unstructured) { c.own[o.GetNamespace()] = true })
+	if err != nil {
+		c.miss(err, "DaemonSets of the agents")
+	}
+	if len(c.own) == 0 {
+		return outcome.Unasked(cluster.ErrNoAgent)
+	}
+	for _, node := range c.nodes {
+		if !slices.ContainsFunc(c.agents, func(pod corev1.Pod) bool { return pod.Spec.NodeName == node }) {
+			return outcome.Misuse(invalid.Text("--nodes", node, "no agent is there", "names of nodes that have an agent"))
+		}
+	}
+	slices.SortFunc(c.agents, func(a, b corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+	return nil
+}
+
+// isWanted reports whether a node was asked for.
+func (c *collector) isWanted(node string) bool {
+	return len(c.nodes) == 0 || slices.Contains(c.nodes, node)
+}
+
+func (c *collector) askAgents(ctx context.Context) {
+	turns := make(chan struct{}, atOnce)
+	var all sync.WaitGroup
+	for _, pod := range c.agents {
+		all.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			c.askAgent(ctx, pod)
+		})
+	}
+	all.Wait()
+}
+
+// askAgent reads what there is of one agent. One that does not run has its logs all the same.
+func (c *collector) askAgent(ctx context.Context, pod corev1.Pod) {
+	of := path.Join(cmp.Or(pod.Spec.NodeName, "no-node"), pod.Name)
+	what := func(of string) string { return of + " of agent " + pod.Namespace + "/" + pod.Name }
+	bounded := func(ask func(context.Context)) {
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		ask(ctx)
+	}
+	for _, question := range []string{"node", "files"} {
+		bounded(func(ctx context.Context) { c.inspect(ctx, pod, of, question, what("inspect "+question)) })
+	}
+	restarted := slices.ContainsFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool {
+		return s.RestartCount > 0
+	})
+	for base, previous := range map[string]bool{"agent.log": false, "agent-previous.log": true} {
+		if previous && !restarted {
+			continue
+		}
+		bounded(func(ctx context.Context) {
+			text, cut, err := c.from.AgentLog(ctx, pod, previous, c.logLines, maxFile)
+			if err != nil {
+				c.miss(err, "%s", what(base))
+				return
+			}
+			f := file{dir: "agents", of: of, base: base, text: blank.Text(string(text)), free: true}
+			if cut {
+				f.note = fmt.Sprintf("its last %d bytes", maxFile)
+			}
+			c.addTold(f)
+		})
+	}
+	bounded(func(ctx context.Context) {
+		text, err := c.from.AgentMetrics(ctx, pod, maxFile)
+		if err != nil {
+			c.miss(err, "%s", what("metrics"))
+			return
+		}
+		c.addTold(file{dir: "agents", of: of, base: "metrics.txt", text: blank.Text(string(text)), free: true})
+	})
+}
+
+// inspect adds what an agent says.
+func (c *collector) inspect(ctx context.Context, pod corev1.Pod, of, question, what string) {
+	answer, err := c.from.Inspect(ctx, pod, question)
+	if cluster.CannotAnswer(err) {
+		err = fmt.Errorf("the agent is of a release that cannot answer: %w", err)
+	}
+	var tree any
+	if err == nil {
+		err = json.Unmarshal(answer, &tree)
+	}
+	if err != nil {
+		c.miss(err, "%s", what)
+		return
+	}
+	c.addTold(file{dir: "agents", of: of, base: question + ".json", objects: []any{withoutSecrets(tree)}, free: true})
+	var node inspect.Node
+	if question != "node" || json.Unmarshal(answer, &node) != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	row := c.versions[pod.Spec.NodeName]
+	if row == nil {
+		row = map[string]any{}
+		c.versions[pod.Spec.NodeName] = row
+	}
+	row["agent"], row["plugin"], row["pluginSHA256"] = node.Agent, node.Plugin.Version, node.Plugin.SHA256
+}
