@@ -267,8 +267,13 @@ var rules = []rule{
 		"plugin/redirect", // the sidecar's name
 		"github.com/spf13/cobra", "k8s.io/api/core/v1", "k8s.io/apimachinery/...", "sigs.k8s.io/yaml",
 	}, forbidden: onLaptop},
+	{dir: "agent/ctl/temporary", allowed: []string{
+		"agent/ctl/outcome", "internal/excerpt", "internal/invalid", "plugin/annotation", "k8s.io/api/core/v1",
+		"k8s.io/apimachinery/...", "k8s.io/client-go/kubernetes/typed/core/v1",
+	}, forbidden: onLaptop},
 	{dir: "agent/ctl/verify", allowed: []string{
-		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "internal/excerpt", "internal/invalid",
+		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/ctl/temporary", "internal/excerpt",
+		"internal/invalid",
 		"plugin/annotation", "plugin/flows/report", "github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
 		"k8s.io/client-go/kubernetes/typed/core/v1", "sigs.k8s.io/yaml",
 	}, forbidden: with(onLaptop, map[string]string{

@@ -5,16 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os/signal"
-	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
-	"github.com/istio-pod-network/controller/internal/excerpt"
+	"github.com/istio-pod-network/controller/agent/ctl/temporary"
 	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -67,14 +65,14 @@ type options struct {
 	image     string
 	junit     string
 	cleanup   bool
-	pace      pace
+	pace      temporary.Pace
 	logs      logs // nil: those of the cluster
 	tool      string
 }
 
 // Command returns the command. name is the program's.
 func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
-	o := options{tool: name, pace: pace{time.Second, 4 * time.Second}}
+	o := options{tool: name, pace: temporary.Pace{Poll: time.Second, Beat: 4 * time.Second}}
 	c := &cobra.Command{
 		Use: "verify", Short: "Prove by real connections that each node redirects", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
@@ -92,7 +90,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
 			context.AfterFunc(ctx, stop) // a second signal ends it at once
-			p := &progress{out: c.ErrOrStderr(), terminal: output.IsTerminal(c.ErrOrStderr())}
+			p := &temporary.Progress{Out: c.ErrOrStderr(), Terminal: output.IsTerminal(c.ErrOrStderr())}
 			return o.run(ctx, from, writer, p)
 		},
 	}
@@ -116,15 +114,16 @@ func (o options) check() (output.Format, error) {
 		return "", outcome.Misuse(invalid.Text("--parallel", strconv.Itoa(o.parallel), "", "a number of nodes from 1 on"))
 	case o.timeout <= 0:
 		return "", outcome.Misuse(invalid.Text("--timeout", o.timeout.String(), "", "a duration of more than 0, such as 5m"))
-	case o.nodes == "0" || strings.HasPrefix(o.nodes, "-"):
-		return "", outcome.Misuse(invalid.Text("--nodes", o.nodes, "", "a number from 1 on, or names of nodes"))
+	}
+	if err := temporary.CheckNodes(o.nodes); err != nil {
+		return "", err
 	}
 	return output.ParseFormat(o.output)
 }
 
-func (o options) run(ctx context.Context, from *cluster.Cluster, w output.Writer, p *progress) error {
+func (o options) run(ctx context.Context, from *cluster.Cluster, w output.Writer, p *temporary.Progress) error {
 	if o.cleanup {
-		return o.clean(ctx, from, p)
+		return temporary.NewSpace(space, from.Core.Namespaces(), o.pace, o.tool).Clean(ctx, o.timeout, p)
 	}
 	sets, err := from.DaemonSets(ctx, o.namespace)
 	if err != nil {
@@ -146,7 +145,11 @@ func (o options) run(ctx context.Context, from *cluster.Cluster, w output.Writer
 			}
 		}
 	}
-	nodes, err := o.choose(wanted)
+	if len(wanted) == 0 {
+		return outcome.Unasked(errors.New("by the selector and affinity of the agents' DaemonSet no node is to have " +
+			"an agent"))
+	}
+	nodes, err := temporary.Choose(o.nodes, wanted, "no node that is to have an agent")
 	if err != nil {
 		return err
 	}
@@ -155,7 +158,7 @@ func (o options) run(ctx context.Context, from *cluster.Cluster, w output.Writer
 		return outcome.Unasked(err)
 	}
 	k.longest = o.timeout + time.Minute
-	p.nodes = len(nodes)
+	p.Nodes = len(nodes)
 	v := &verifier{core: from.Core, kit: k, agents: sets[0].Namespace, parallel: o.parallel, timeout: o.timeout,
 		pace: o.pace, logs: o.logs, progress: p, tool: o.tool}
 	if v.logs == nil {
@@ -186,48 +189,6 @@ func (o options) show(result Verification, w output.Writer) error {
 		return outcome.ErrNotWell
 	case NotProven:
 		return outcome.Unasked(errors.New("not every node could be proven"))
-	}
-	return nil
-}
-
-// choose returns the names of the nodes to prove, of those that have an agent or should have one.
-func (o options) choose(wanted []corev1.Node) (names []string, err error) {
-	for _, n := range wanted {
-		names = append(names, n.Name)
-	}
-	if len(names) == 0 {
-		return nil, outcome.Unasked(errors.New("by the selector and affinity of the agents' DaemonSet no node is to have " +
-			"an agent"))
-	}
-	if o.nodes == "" {
-		return names, nil
-	}
-	if count, err := strconv.Atoi(o.nodes); err == nil && !slices.Contains(names, o.nodes) {
-		return sample(wanted, count), nil
-	}
-	chosen := strings.Split(o.nodes, ",")
-	slices.Sort(chosen)
-	for _, name := range chosen {
-		if !slices.Contains(names, name) {
-			return nil, outcome.Misuse(invalid.Text("--nodes", name, "no node that is to have an agent",
-				"a number, or some of "+excerpt.Head(strings.Join(names, ","), longestText)))
-		}
-	}
-	return slices.Compact(chosen), nil
-}
-
-// clean removes the temporary namespace.
-func (o options) clean(ctx context.Context, from *cluster.Cluster, p *progress) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, late(o.timeout))
-	defer cancel()
-	was, err := newSpace(from.Core.Namespaces(), o.pace, o.tool).clean(ctx)
-	switch {
-	case err != nil:
-		return outcome.Unasked(err)
-	case was:
-		p.warn("namespace " + Namespace + " is removed")
-	default:
-		p.warn("nothing is left: there is no namespace " + Namespace)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/temporary"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/flows/report"
 	corev1 "k8s.io/api/core/v1"
@@ -125,19 +126,13 @@ func (k kit) alone(name, node string, c corev1.Container) *corev1.Pod {
 // on is the chart's pod for one node, whatever taint that has: agents tolerate all.
 func (k kit) on(name, node string) *corev1.Pod {
 	p := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace, Labels: map[string]string{labelKey: labelValue}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace, Labels: space.Labels()},
 		Spec:       *k.pod.Spec.DeepCopy(),
 	}
 	no, seconds, grace := false, int64(k.longest.Seconds()), int64(2)
 	p.Spec.ServiceAccountName, p.Spec.AutomountServiceAccountToken = accountName, &no
 	p.Spec.RestartPolicy, p.Spec.ActiveDeadlineSeconds = corev1.RestartPolicyNever, &seconds
 	p.Spec.TerminationGracePeriodSeconds = &grace
-	p.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
-	p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
-		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
-			MatchFields: []corev1.NodeSelectorRequirement{
-				{Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{node}}},
-		}}},
-	}}
+	temporary.On(node, &p.Spec)
 	return p
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/temporary"
 	"github.com/istio-pod-network/controller/internal/excerpt"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,11 +28,11 @@ const (
 // prove makes the pods of a node, has them make their flows, and judges what they say.
 func (v *verifier) prove(ctx context.Context, number int, node string) Node {
 	n := Node{Name: node, Verdict: Well}
-	ctx, cancel := context.WithTimeoutCause(ctx, v.timeout, late(v.timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, v.timeout, temporary.Late(v.timeout))
 	defer cancel()
 	name := func(what string) string { return fmt.Sprint(what, "-", number) }
 	defer v.remove(ctx, name("peer"), name(meshName), name(plainName))
-	v.progress.step(node, "the peer starts")
+	v.progress.Step(node, "the peer starts")
 	peer, ok := v.run(ctx, &n, "the peer", v.kit.peerPod(name("peer"), node), isReady)
 	if !ok {
 		return n
@@ -40,7 +41,7 @@ func (v *verifier) prove(ctx context.Context, number int, node string) Node {
 	for _, ip := range peer.Status.PodIPs {
 		peers = append(peers, ip.IP)
 	}
-	v.progress.step(node, "a pod of the mesh and the control make their flows")
+	v.progress.Step(node, "a pod of the mesh and the control make their flows")
 	var mesh, plain *corev1.Pod
 	var meshOK, plainOK bool
 	var control Node // its findings come after those of the pod of the mesh
@@ -58,7 +59,7 @@ func (v *verifier) prove(ctx context.Context, number int, node string) Node {
 	if !meshOK || !plainOK {
 		return n
 	}
-	v.progress.step(node, "reading what they say")
+	v.progress.Step(node, "reading what they say")
 	n.judge(v.tool, said{
 		mesh:  v.log(ctx, mesh.Name, appContainer) + v.log(ctx, mesh.Name, sidecarContainer),
 		plain: v.log(ctx, plain.Name, appContainer),
@@ -87,7 +88,7 @@ func (v *verifier) run(ctx context.Context, n *Node, what string, pod *corev1.Po
 		if !hasFailed(last) && holds(last) {
 			return last, true
 		}
-		if hasEnded(last) || !pause(ctx, v.pace.poll) {
+		if hasEnded(last) || !temporary.Pause(ctx, v.pace.Poll) {
 			v.explain(ctx, n, what, last)
 			return last, false
 		}
@@ -135,7 +136,7 @@ func ofInit(pod *corev1.Pod) *corev1.ContainerStatus {
 // explain finds out why a pod does not come up, of its status, its Events and its logs, and notes it.
 func (v *verifier) explain(ctx context.Context, n *Node, what string, pod *corev1.Pod) {
 	cause := context.Cause(ctx)
-	var isLate late
+	var isLate temporary.Late
 	if cause != nil && !errors.As(cause, &isLate) {
 		n.find(NotProven, fmt.Sprintf("%s: %v", what, cause), v.tool+" verify, once more")
 		return

@@ -6,15 +6,20 @@ package verify
 import (
 	"context"
 	"fmt"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/ctl/temporary"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 )
+
+// Namespace is the temporary one.
+const Namespace = "istio-pod-network-verify"
+
+// space is what it is like.
+var space = temporary.Kind{Name: Namespace, Level: "restricted", Key: "verify", Cleanup: "verify --cleanup"}
 
 // Verdict is how a node or a flow is.
 type Verdict string
@@ -104,61 +109,28 @@ type verifier struct {
 	agents   string        // their namespace
 	parallel int           // how many nodes at once
 	timeout  time.Duration // of each
-	pace     pace
+	pace     temporary.Pace
 	logs     logs
-	progress *progress
+	progress *temporary.Progress
 	tool     string // its user's name for this program
 }
-
-// pace is how long is waited between two looks.
-type pace struct {
-	poll time.Duration
-	beat time.Duration // of the namespace, which says that its run is alive
-}
-
-// late is the error of what has not come within its time.
-type late time.Duration
-
-func (l late) Error() string { return fmt.Sprintf("not within %s", time.Duration(l)) }
 
 // all proves nodes in a namespace of their own, which is gone when it returns.
 func (v *verifier) all(ctx context.Context, nodes []string) (result Verification, err error) {
 	result = Verification{Head: output.HeadOf("Verification"), Image: v.kit.image(), Items: make([]Node, len(nodes))}
-	s := newSpace(v.core.Namespaces(), v.pace, v.tool)
-	defer func() {
-		defer v.progress.end()
-		if !s.made {
-			return
+	s := temporary.NewSpace(space, v.core.Namespaces(), v.pace, v.tool)
+	err = s.In(ctx, v.timeout, v.progress, func(ctx context.Context) error {
+		if result.NotLookedAt, err = v.furnish(ctx); err != nil {
+			return err
 		}
-		v.progress.say("removing namespace " + Namespace)
-		if left := s.release(context.WithoutCancel(ctx)); left != nil {
-			v.progress.warn(fmt.Sprintf("namespace %s is left: %v; %s verify --cleanup removes it", Namespace, left, v.tool))
-		}
-	}()
-	claiming, cancel := context.WithTimeoutCause(ctx, v.timeout, late(v.timeout))
-	defer cancel()
-	if err := s.claim(claiming, v.progress.say); err != nil {
-		return result, err
-	}
-	if result.NotLookedAt, err = v.furnish(ctx); err != nil {
-		return result, err
-	}
-	ctx, lost := context.WithCancelCause(ctx)
-	defer lost(nil)
-	go s.live(ctx, lost)
-	turns := make(chan struct{}, v.parallel)
-	var all sync.WaitGroup
-	for i, node := range nodes {
-		turns <- struct{}{}
-		all.Go(func() {
-			defer func() { <-turns }()
+		temporary.Each(nodes, v.parallel, func(i int, node string) {
 			result.Items[i] = v.prove(ctx, i, node)
-			v.progress.done(node, result.Items[i].Verdict)
+			v.progress.Done(node, string(result.Items[i].Verdict))
 		})
-	}
-	all.Wait()
-	result.count()
-	return result, nil
+		result.count()
+		return nil
+	})
+	return result, err
 }
 
 // furnish makes what pods of the namespace need: an account, which the API server would make a moment later, and the
@@ -181,38 +153,4 @@ func (v *verifier) furnish(ctx context.Context) (missing []string, err error) {
 		}
 	}
 	return missing, nil
-}
-
-// pause waits, and reports whether there is reason to go on.
-func pause(ctx context.Context, long time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(long):
-		return true
-	}
-}
-
-// sample returns so many of the nodes, of each kind at least one where there are enough: what differs is kernel,
-// runtime and operating system.
-func sample(nodes []corev1.Node, count int) (names []string) {
-	kinds := map[string][]string{}
-	var order []string
-	for _, n := range nodes {
-		i := n.Status.NodeInfo
-		kind := fmt.Sprint(i.KernelVersion, " ", i.ContainerRuntimeVersion, " ", i.OSImage, " ", i.Architecture)
-		if kinds[kind] == nil {
-			order = append(order, kind)
-		}
-		kinds[kind] = append(kinds[kind], n.Name)
-	}
-	for round := 0; len(names) < min(count, len(nodes)); round++ {
-		for _, kind := range order {
-			if round < len(kinds[kind]) && len(names) < count {
-				names = append(names, kinds[kind][round])
-			}
-		}
-	}
-	slices.Sort(names)
-	return names
 }

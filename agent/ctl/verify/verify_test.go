@@ -17,6 +17,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/ctl/temporary"
 	"github.com/istio-pod-network/controller/internal/golden"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/flows/report"
@@ -195,7 +196,7 @@ func (f *fakeCluster) run(ctx context.Context, o options, format output.Format) 
 	err error) {
 	var out, errs bytes.Buffer
 	o.tool, o.logs = "istio-pod-networkctl", f.log
-	o.pace = pace{time.Millisecond, 5 * time.Millisecond}
+	o.pace = temporary.Pace{Poll: time.Millisecond, Beat: 5 * time.Millisecond}
 	if o.parallel == 0 {
 		o.parallel = 5
 	}
@@ -203,7 +204,7 @@ func (f *fakeCluster) run(ctx context.Context, o options, format output.Format) 
 		o.timeout = time.Minute
 	}
 	c := &cluster.Cluster{Core: obeying{f.CoreV1()}, Apps: f.AppsV1()}
-	err = o.run(ctx, c, output.Writer{Out: &out, Format: format}, &progress{out: &errs})
+	err = o.run(ctx, c, output.Writer{Out: &out, Format: format}, &temporary.Progress{Out: &errs})
 	return outcome.StatusOf(err), out.String(), errs.String(), err
 }
 
@@ -430,12 +431,12 @@ func TestInterruptedWhileItIsMade(t *testing.T) {
 // left is the namespace of a run.
 func left(labels map[string]string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace, UID: "left", Labels: labels,
-		Annotations: map[string]string{runKey: "another", beatKey: "7"}}}
+		Annotations: map[string]string{space.RunKey(): "another", space.BeatKey(): "7"}}}
 }
 
 // What a killed run has left is removed; what is another run's, or somebody else's, is not.
 func TestLeftover(t *testing.T) {
-	own := map[string]string{labelKey: labelValue}
+	own := space.Labels()
 	namespaces := corev1.SchemeGroupVersion.WithResource("namespaces")
 	for name, test := range map[string]struct {
 		labels  map[string]string
@@ -465,7 +466,7 @@ func TestLeftover(t *testing.T) {
 					}
 					n := object.(*corev1.Namespace).DeepCopy()
 					beats++
-					n.Annotations[beatKey] = fmt.Sprint(beats)
+					n.Annotations[space.BeatKey()] = fmt.Sprint(beats)
 					return true, n, nil
 				})
 			}
@@ -491,7 +492,7 @@ func TestAlive(t *testing.T) {
 		pending(p)
 		go func() {
 			for range 1000 {
-				if n := f.there(t); n != nil && n.Annotations[beatKey] != "0" {
+				if n := f.there(t); n != nil && n.Annotations[space.BeatKey()] != "0" {
 					_ = f.CoreV1().Namespaces().Delete(context.Background(), Namespace, metav1.DeleteOptions{})
 					return
 				}
@@ -614,36 +615,5 @@ func TestPullSecrets(t *testing.T) {
 	}
 	if pulls := f.pods["peer-0"].Spec.ImagePullSecrets; len(pulls) != 2 {
 		t.Errorf("%v", pulls)
-	}
-}
-
-// A sample has each kind of node before it has a second one of any.
-func TestSample(t *testing.T) {
-	var nodes []corev1.Node
-	for i, kernel := range []string{"6.12", "6.12", "6.12", "5.14", "6.1"} {
-		n := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("node-", i)}}
-		n.Status.NodeInfo.KernelVersion = kernel
-		nodes = append(nodes, n)
-	}
-	for count, want := range map[int]string{1: "node-0", 3: "node-0 node-3 node-4", 4: "node-0 node-1 node-3 node-4",
-		9: "node-0 node-1 node-2 node-3 node-4"} {
-		if got := strings.Join(sample(nodes, count), " "); got != want {
-			t.Errorf("%d: %s, want %s", count, got, want)
-		}
-	}
-}
-
-// On a terminal there is one line with a bar, and what is to be read stays.
-func TestProgress(t *testing.T) {
-	var out bytes.Buffer
-	p := &progress{out: &out, terminal: true, nodes: 2}
-	p.step("node-a", "the peer starts")
-	p.done("node-a", Well)
-	p.warn("something is left")
-	p.end()
-	want := "\r[....................] 0/2 node-a: the peer starts\x1b[K\r[##########..........] 1/2 node-a: well\x1b[K" +
-		"\r\x1b[Ksomething is left\n\r\x1b[K"
-	if out.String() != want {
-		t.Errorf("%q, want %q", out.String(), want)
 	}
 }

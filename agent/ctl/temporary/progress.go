@@ -1,0 +1,63 @@
+package temporary
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+)
+
+// Progress tells a person what is going on: on a terminal in one line with a bar, elsewhere by a line for each step.
+type Progress struct {
+	mu       sync.Mutex
+	Out      io.Writer
+	Terminal bool
+	Nodes    int // 0 before they are known
+	finished int
+}
+
+// barWidth is how many columns the bar has.
+const barWidth = 20
+
+// Say tells of a step.
+func (p *Progress) Say(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.Terminal {
+		fmt.Fprintln(p.Out, what)
+		return
+	}
+	full := 0
+	if p.Nodes > 0 {
+		full = barWidth * p.finished / p.Nodes
+	}
+	// Back to the beginning, and nothing of what stood there. Source: ECMA-48, 8.3.41 (EL).
+	bar := strings.Repeat("#", full) + strings.Repeat(".", barWidth-full)
+	fmt.Fprintf(p.Out, "\r[%s] %d/%d %.60s\x1b[K", bar, p.finished, p.Nodes, what)
+}
+
+// Step tells what is done on a node.
+func (p *Progress) Step(node, what string) { p.Say(node + ": " + what) }
+
+// Done tells that a node is done.
+func (p *Progress) Done(node string, verdict string) {
+	p.mu.Lock()
+	p.finished++
+	p.mu.Unlock()
+	p.Say(node + ": " + verdict)
+}
+
+// Warn tells what stays to be read.
+func (p *Progress) Warn(what string) {
+	p.End()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintln(p.Out, what)
+}
+
+// End leaves the line to what comes.
+func (p *Progress) End() {
+	if p.Terminal {
+		fmt.Fprint(p.Out, "\r\x1b[K")
+	}
+}

@@ -1,0 +1,224 @@
+package temporary
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/plugin/annotation"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+)
+
+// Kind is the namespace of a command. It has one name, so that rights can name it, and that there is one run at a time.
+type Kind struct {
+	Name    string // its own, and what its label says
+	Level   string // of Pod Security
+	Key     string // of its annotations
+	Cleanup string // the command that removes it
+}
+
+// LabelKey tells the namespace, and what is in it, from what somebody else has made by that name.
+const LabelKey = "app.kubernetes.io/name"
+
+// Labels are those of what is in the namespace.
+func (k Kind) Labels() map[string]string { return map[string]string{LabelKey: k.Name} }
+
+// RunKey and BeatKey are annotations that tell one run from another, and whether a run is alive: while it is, the last
+// changes.
+func (k Kind) RunKey() string { return annotation.ControllerPrefix + k.Key + "-run" }
+
+// BeatKey is the second of them.
+func (k Kind) BeatKey() string { return annotation.ControllerPrefix + k.Key + "-beat" }
+
+// missedBeats is how many a run that is alive never misses.
+const missedBeats = 3
+
+// releaseTimeout bounds the wait until the namespace is gone.
+const releaseTimeout = 2 * time.Minute
+
+// Space is the temporary namespace of one run.
+type Space struct {
+	Kind
+	namespaces typedcore.NamespaceInterface
+	pace       Pace
+	tool       string // its user's name for this program
+	run        string
+	made       bool // or nobody knows: the answer did not come
+}
+
+// NewSpace returns a namespace that is not made yet.
+func NewSpace(k Kind, namespaces typedcore.NamespaceInterface, p Pace, tool string) *Space {
+	return &Space{Kind: k, namespaces: namespaces, pace: p, tool: tool, run: rand.Text()}
+}
+
+// claim makes the namespace. One that a killed run has left is removed before.
+func (s *Space) claim(ctx context.Context, say func(string)) error {
+	for {
+		_, err := s.namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+			Name: s.Name,
+			Labels: map[string]string{
+				LabelKey: s.Name, "pod-security.kubernetes.io/enforce": s.Level,
+				"istio-injection": "disabled", // what its pods need of a sidecar they bring
+			},
+			Annotations: map[string]string{s.RunKey(): s.run, s.BeatKey(): "0"},
+		}}, metav1.CreateOptions{})
+		var refused apierrors.APIStatus
+		s.made = !errors.As(err, &refused)
+		switch {
+		case err == nil:
+			return nil
+		case !apierrors.IsAlreadyExists(err):
+			return fmt.Errorf("making namespace %s, which needs the verb create on namespaces: %w", s.Name, err)
+		}
+		if err := s.makeWay(ctx, say); err != nil {
+			return err
+		}
+	}
+}
+
+// makeWay returns when the namespace of before is gone.
+func (s *Space) makeWay(ctx context.Context, say func(string)) error {
+	there, err := s.ours(ctx)
+	if there == nil || err != nil {
+		return err
+	}
+	if there.DeletionTimestamp == nil {
+		say("namespace " + s.Name + " is there: looking whether its run is alive")
+		if !Pause(ctx, missedBeats*s.pace.Beat) {
+			return context.Cause(ctx)
+		}
+		now, err := s.ours(ctx)
+		switch {
+		case now == nil || err != nil:
+			return err
+		case now.UID != there.UID || now.Annotations[s.BeatKey()] != there.Annotations[s.BeatKey()]:
+			return fmt.Errorf("another run goes on in namespace %s; wait for its end, or end it: %s %s",
+				s.Name, s.tool, s.Cleanup)
+		}
+		say("removing namespace " + s.Name + ", which a run that was killed has left")
+	}
+	return s.remove(ctx, there)
+}
+
+// ours returns the namespace if it is there, nil otherwise. One that somebody else has made is an error.
+func (s *Space) ours(ctx context.Context) (*corev1.Namespace, error) {
+	there, err := s.namespaces.Get(ctx, s.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading namespace %s, which needs the verb get on it: %w", s.Name, err)
+	case there.Labels[LabelKey] != s.Name:
+		return nil, fmt.Errorf("namespace %s is there without the label %s=%s: somebody else has made it, and it is left "+
+			"alone", s.Name, LabelKey, s.Name)
+	}
+	return there, nil
+}
+
+// remove deletes the namespace and returns when it is gone.
+func (s *Space) remove(ctx context.Context, there *corev1.Namespace) error {
+	if there.DeletionTimestamp == nil {
+		err := s.namespaces.Delete(ctx, s.Name, metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &there.UID}})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("deleting it, which needs the verb delete on it: %w", err)
+		}
+	}
+	for {
+		now, err := s.namespaces.Get(ctx, s.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) || err == nil && now.UID != there.UID {
+			return nil
+		}
+		if !Pause(ctx, s.pace.Poll) {
+			return errors.Join(context.Cause(ctx), fmt.Errorf("namespace %s is still being removed", s.Name))
+		}
+	}
+}
+
+// release removes the namespace if it is this run's.
+func (s *Space) release(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	there, err := s.ours(ctx)
+	if err != nil || there == nil || there.Annotations[s.RunKey()] != s.run {
+		return err
+	}
+	return s.remove(ctx, there)
+}
+
+// live has the namespace say that its run is alive, until ctx ends. That it is gone is told to lost.
+func (s *Space) live(ctx context.Context, lost func(error)) {
+	for i := 1; Pause(ctx, s.pace.Beat); i++ {
+		patch := fmt.Sprintf(`{"metadata": {"annotations": {%q: "%d"}}}`, s.BeatKey(), i)
+		_, err := s.namespaces.Patch(ctx, s.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		if apierrors.IsNotFound(err) {
+			lost(fmt.Errorf("somebody has removed namespace %s", s.Name))
+			return
+		}
+	}
+}
+
+// In makes the namespace, within that time, and removes it when do has returned, whose context ends when somebody else
+// removes it.
+func (s *Space) In(ctx context.Context, within time.Duration, p *Progress, do func(context.Context) error) error {
+	defer func() {
+		defer p.End()
+		if !s.made {
+			return
+		}
+		p.Say("removing namespace " + s.Name)
+		if left := s.release(context.WithoutCancel(ctx)); left != nil {
+			p.Warn(fmt.Sprintf("namespace %s is left: %v; %s %s removes it", s.Name, left, s.tool, s.Cleanup))
+		}
+	}()
+	claiming, cancel := context.WithTimeoutCause(ctx, within, Late(within))
+	defer cancel()
+	if err := s.claim(claiming, p.Say); err != nil {
+		return err
+	}
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	go s.live(ctx, lost)
+	return do(ctx)
+}
+
+// Each has do look at each node, so many at once.
+func Each(nodes []string, parallel int, do func(i int, node string)) {
+	turns := make(chan struct{}, parallel)
+	var all sync.WaitGroup
+	for i, node := range nodes {
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			do(i, node)
+		})
+	}
+	all.Wait()
+}
+
+// Clean removes the namespace within that time, whosever run it is of, and says so.
+func (s *Space) Clean(ctx context.Context, within time.Duration, p *Progress) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, within, Late(within))
+	defer cancel()
+	there, err := s.ours(ctx)
+	if there != nil && err == nil {
+		err = s.remove(ctx, there)
+	}
+	switch {
+	case err != nil:
+		return outcome.Unasked(err)
+	case there != nil:
+		p.Warn("namespace " + s.Name + " is removed")
+	default:
+		p.Warn("nothing is left: there is no namespace " + s.Name)
+	}
+	return nil
+}

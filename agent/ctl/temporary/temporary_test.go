@@ -1,0 +1,42 @@
+package temporary
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// A sample has each kind of node before it has a second one of any.
+func TestSample(t *testing.T) {
+	var nodes []corev1.Node
+	for i, kernel := range []string{"6.12", "6.12", "6.12", "5.14", "6.1"} {
+		n := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("node-", i)}}
+		n.Status.NodeInfo.KernelVersion = kernel
+		nodes = append(nodes, n)
+	}
+	for count, want := range map[int]string{1: "node-0", 3: "node-0 node-3 node-4", 4: "node-0 node-1 node-3 node-4",
+		9: "node-0 node-1 node-2 node-3 node-4"} {
+		if got := strings.Join(sample(nodes, count), " "); got != want {
+			t.Errorf("%d: %s, want %s", count, got, want)
+		}
+	}
+}
+
+// On a terminal there is one line with a bar, and what is to be read stays.
+func TestProgress(t *testing.T) {
+	var out bytes.Buffer
+	p := &Progress{Out: &out, Terminal: true, Nodes: 2}
+	p.Step("node-a", "the peer starts")
+	p.Done("node-a", "well")
+	p.Warn("something is left")
+	p.End()
+	want := "\r[....................] 0/2 node-a: the peer starts\x1b[K\r[##########..........] 1/2 node-a: well\x1b[K" +
+		"\r\x1b[Ksomething is left\n\r\x1b[K"
+	if out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
