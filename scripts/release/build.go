@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -45,7 +46,10 @@ var targets = []target{{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "amd64
 
 func (t target) String() string { return t.system + "/" + t.architecture }
 
-// build makes all files. What was in the directory before is gone.
+// parts are what can be built without the rest.
+var parts = []string{"images", "chart", "tool"}
+
+// build makes all files, or those of some parts. What was in the directory before is gone.
 func (o options) build(ctx context.Context) error {
 	keys, err := o.signer()
 	if err != nil {
@@ -65,17 +69,24 @@ func (o options) build(ctx context.Context) error {
 	defer os.RemoveAll(work)
 	b := builder{source: s, dir: o.dir, work: work, say: o.say}
 	for _, step := range []struct {
-		what string
-		do   func(context.Context) error
+		part, what string
+		do         func(context.Context) error
 	}{
-		{"images for " + imagePlatforms, b.images}, {"chart", b.packChart},
-		{tool + " for " + fmt.Sprint(targets), b.tools}, {"notes and provenance", b.papers},
+		{"images", "images for " + imagePlatforms, b.images}, {"chart", "chart", b.packChart},
+		{"tool", tool + " for " + fmt.Sprint(targets), b.tools}, {"papers", "notes and provenance", b.papers},
 	} {
+		if o.only != "" && !slices.Contains(strings.Split(o.only, ","), step.part) {
+			continue
+		}
 		start := time.Now()
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
 		o.say("release: %s: %.0f s", step.what, time.Since(start).Seconds())
+	}
+	if o.only != "" {
+		o.say("release: of %s of commit %s, %s alone is in %s", s.version, s.commit, o.only, o.dir)
+		return nil
 	}
 	if err := writeSums(o.dir); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -39,6 +40,7 @@ with --key or COSIGN_PUBLIC_KEY. No other host is asked than the registry.
 
 Examples:
   scripts/release.sh build --version 1.2.3
+  scripts/release.sh build --only images,chart --dir /tmp/parts
   scripts/release.sh check --version 1.2.3 --key cosign.pub
   scripts/release.sh push --version 1.2.3 --registry registry.example.com/mesh
   scripts/release.sh verify --version 1.2.3 --key cosign.pub --registry registry.example.com/mesh
@@ -56,6 +58,7 @@ type options struct {
 	key      string
 	registry string
 	unsigned bool
+	only     string // parts to build, or all
 
 	env func(string) string
 	out io.Writer // what a person reads
@@ -118,6 +121,8 @@ func parse(args []string) (o options, err error) {
 	f.StringVar(&o.key, "key", "", "`file` with the public key (default: see below)")
 	f.StringVar(&o.registry, "registry", "", "`registry`, such as registry.example.com/mesh")
 	f.BoolVar(&o.unsigned, "unsigned", false, "do without a key: verify checksums alone, push without signatures")
+	f.StringVar(&o.only, "only", "", "comma-separated `parts` to build: images, chart, tool (default all; "+
+		"less than all is no release, and not signed)")
 	for rest := args; ; {
 		if err := f.Parse(rest); errors.Is(err, flag.ErrHelp) {
 			f.SetOutput(os.Stdout)
@@ -160,6 +165,13 @@ func (o *options) complete() (err error) {
 		return misusef("%s needs --registry", o.command)
 	case !c.mayHaveIt && o.registry != "":
 		return misusef("%s has no --registry", o.command)
+	case o.only != "" && o.command != "build":
+		return misusef("%s has no --only", o.command)
+	}
+	for part := range strings.SplitSeq(o.only, ",") {
+		if o.only != "" && !slices.Contains(parts, part) {
+			return misusef("--only: invalid value %q; valid: %s", part, strings.Join(parts, ", "))
+		}
 	}
 	o.registry = strings.TrimSuffix(o.registry, "/")
 	if _, err := name.NewRepository(o.registry + "/image"); o.registry != "" &&

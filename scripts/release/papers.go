@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	slsa "github.com/in-toto/attestation/go/predicates/provenance/v1"
@@ -121,6 +122,12 @@ func toStruct(m proto.Message) (*structpb.Struct, error) {
 // goToolchain is the name of what compiles.
 const goToolchain = "go"
 
+// Forms of what git and Go are given of a file that nobody may have signed.
+var (
+	commitForm    = regexp.MustCompile(`^[0-9a-f]{40}$`)
+	toolchainForm = regexp.MustCompile(`^go1\.\d+(\.\d+|rc\d+)?$`)
+)
+
 // origin is what provenance says.
 type origin struct {
 	version, commit, toolchain string
@@ -157,7 +164,8 @@ func readProvenance(dir string) (o origin, err error) {
 			o.artifacts[name] = "sha256:" + s.GetDigest()["sha256"]
 		}
 	}
-	if o.version == "" || len(o.commit) != 40 || o.toolchain == "" || len(o.artifacts) == 0 {
+	if o.version == "" || !commitForm.MatchString(o.commit) || !toolchainForm.MatchString(o.toolchain) ||
+		len(o.artifacts) == 0 {
 		return o, notWellf("%s does not say what the release is made from", path)
 	}
 	return o, nil

@@ -57,6 +57,7 @@ func TestRelease(t *testing.T) {
 	if !slices.Equal(got, files) {
 		t.Errorf("the release has %q, want %q", got, files)
 	}
+	t.Run("parts", func(t *testing.T) { someParts(t, root, dir) })
 	t.Run("contents", func(t *testing.T) { contents(t, root, dir) })
 	t.Run("check", func(t *testing.T) {
 		if said := mustRelease(t, root, nil, "check", "--key", pub); !strings.Contains(said, "the same byte for byte") {
@@ -66,6 +67,26 @@ func TestRelease(t *testing.T) {
 	t.Run("registry", func(t *testing.T) { inRegistry(t, root, env, pub) })
 	t.Run("changes", func(t *testing.T) { changes(t, root, dir, pub) })
 	t.Run("record", func(t *testing.T) { record(t, root, dir, pub) })
+}
+
+// someParts: what is built without the rest is the same, and no release.
+func someParts(t *testing.T, root, dir string) {
+	only := filepath.Join(t.TempDir(), "only")
+	mustRelease(t, root, nil, "build", "--only", "images,chart", "--dir", only)
+	want, err := sumAll(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := sumAll(only)
+	if err != nil || len(got) != 6 {
+		t.Errorf("%d files, error %v", len(got), err)
+	}
+	for name, sum := range got {
+		if want[name] != sum {
+			t.Errorf("%s is another one than in the release", name)
+		}
+	}
+	refuses(t, 3, sumsFile, root, nil, "verify", "--unsigned", "--dir", only)
 }
 
 // changes: a byte, a file or a key that is another.
@@ -348,6 +369,8 @@ func TestUsage(t *testing.T) {
 		{"push", "push needs --registry"},
 		{"build --registry r.example.com", "build has no --registry"},
 		{"push --registry https://r.example.com", `--registry: invalid value "https://r.example.com"`},
+		{"build --only tool,papers", `--only: invalid value "papers"; valid: images, chart, tool`},
+		{"verify --only chart", "verify has no --only"},
 		{"build --version 1.2", `--version: invalid value "1.2"; valid: a semantic version, such as 1.2.3`},
 		{"build --version v1.2.3", `--version: invalid value "v1.2.3"`},
 	} {
