@@ -29,6 +29,8 @@ Usage: scripts/release.sh COMMAND [flags]
   check   verify, build the same commit again from a fresh clone, and compare every byte
   push    push images and chart to --registry, and sign them there
   record  write the release's commit and checksums into docs/releases.json
+  rebuild build images and chart of a release in docs/releases.json again, from a fresh clone of its
+          commit, and compare their checksums with that list
 
 Flags:
 `
@@ -42,6 +44,7 @@ Examples:
   scripts/release.sh build --version 1.2.3
   scripts/release.sh build --only images,chart --dir /tmp/parts
   scripts/release.sh check --version 1.2.3 --key cosign.pub
+  scripts/release.sh rebuild
   scripts/release.sh push --version 1.2.3 --registry registry.example.com/mesh
   scripts/release.sh verify --version 1.2.3 --key cosign.pub --registry registry.example.com/mesh
 
@@ -116,8 +119,10 @@ func parse(args []string) (o options, err error) {
 	f.Usage = func() {}
 	f.SetOutput(io.Discard)
 	f.StringVar(&o.root, "root", ".", "`directory` of the repository")
-	f.StringVar(&o.version, "version", "", "`version` of the release (default that of the chart)")
-	f.StringVar(&o.dir, "dir", "", "`directory` of the release's files (default dist/release/VERSION)")
+	f.StringVar(&o.version, "version", "",
+		"`version` of the release (default that of the chart; of rebuild the last in docs/releases.json)")
+	f.StringVar(&o.dir, "dir", "",
+		"`directory` of the release's files (default dist/release/VERSION; of rebuild dist/rebuilt/VERSION)")
 	f.StringVar(&o.key, "key", "", "`file` with the public key (default: see below)")
 	f.StringVar(&o.registry, "registry", "", "`registry`, such as registry.example.com/mesh")
 	f.BoolVar(&o.unsigned, "unsigned", false, "do without a key: verify checksums alone, push without signatures")
@@ -149,18 +154,19 @@ var commands = map[string]struct {
 	run              func(options, context.Context) error
 	needs, mayHaveIt bool
 }{
-	"build":  {run: options.build},
-	"verify": {run: options.verify, mayHaveIt: true},
-	"check":  {run: options.check},
-	"push":   {run: options.push, needs: true, mayHaveIt: true},
-	"record": {run: options.record},
+	"build":   {run: options.build},
+	"verify":  {run: options.verify, mayHaveIt: true},
+	"check":   {run: options.check},
+	"push":    {run: options.push, needs: true, mayHaveIt: true},
+	"record":  {run: options.record},
+	"rebuild": {run: options.rebuild},
 }
 
 func (o *options) complete() (err error) {
 	c, known := commands[o.command]
 	switch {
 	case !known:
-		return misusef("command: invalid value %q; valid: build, verify, check, push, record", o.command)
+		return misusef("command: invalid value %q; valid: build, verify, check, push, record, rebuild", o.command)
 	case c.needs && o.registry == "":
 		return misusef("%s needs --registry", o.command)
 	case !c.mayHaveIt && o.registry != "":
@@ -182,6 +188,15 @@ func (o *options) complete() (err error) {
 	if o.root, err = filepath.Abs(o.root); err != nil {
 		return err
 	}
+	kept := "release"
+	if o.command == "rebuild" {
+		kept = "rebuilt"
+		if l, err := readList(o.root); err != nil {
+			return err
+		} else if o.version == "" && len(l.Releases) > 0 {
+			o.version = l.Releases[0].Version
+		}
+	}
 	if o.version == "" {
 		c, err := readChart(o.root)
 		if err != nil {
@@ -193,7 +208,7 @@ func (o *options) complete() (err error) {
 		return misusef("--version: invalid value %q; valid: a semantic version, such as 1.2.3", o.version)
 	}
 	if o.dir == "" {
-		o.dir = filepath.Join(o.root, "dist", "release", o.version)
+		o.dir = filepath.Join(o.root, "dist", kept, o.version)
 	}
 	o.dir, err = filepath.Abs(o.dir)
 	return err

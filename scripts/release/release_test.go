@@ -69,26 +69,6 @@ func TestRelease(t *testing.T) {
 	t.Run("record", func(t *testing.T) { record(t, root, dir, pub) })
 }
 
-// someParts: what is built without the rest is the same, and no release.
-func someParts(t *testing.T, root, dir string) {
-	only := filepath.Join(t.TempDir(), "only")
-	mustRelease(t, root, nil, "build", "--only", "images,chart", "--dir", only)
-	want, err := sumAll(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := sumAll(only)
-	if err != nil || len(got) != 6 {
-		t.Errorf("%d files, error %v", len(got), err)
-	}
-	for name, sum := range got {
-		if want[name] != sum {
-			t.Errorf("%s is another one than in the release", name)
-		}
-	}
-	refuses(t, 3, sumsFile, root, nil, "verify", "--unsigned", "--dir", only)
-}
-
 // changes: a byte, a file or a key that is another.
 func changes(t *testing.T, root, dir, pub string) {
 	change := func(name string, edit func([]byte) []byte) (undo func()) {
@@ -314,6 +294,7 @@ func record(t *testing.T, root, dir, pub string) {
 		t.Fatalf("%+v, error %v", l, err)
 	}
 	mustRelease(t, root, nil, "verify", "--key", pub)
+	rebuild(t, root)
 	l.find("1.2.3").Files[notesFile] = strings.Repeat("0", 64)
 	text, err := json.Marshal(l)
 	if err == nil {
@@ -362,7 +343,7 @@ func TestRefused(t *testing.T) {
 // Wrong usage has an error that says what is right.
 func TestUsage(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
-		{"", `command: invalid value ""; valid: build, verify, check, push, record (see --help)`},
+		{"", `command: invalid value ""; valid: build, verify, check, push, record, rebuild (see --help)`},
 		{"publish", `command: invalid value "publish"`},
 		{"build now", `unexpected argument "now"`},
 		{"build --fast", "flag provided but not defined: -fast"},

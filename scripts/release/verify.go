@@ -10,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -178,21 +177,10 @@ func (o options) check(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	clone, again := filepath.Join(work, "clone"), filepath.Join(work, "again")
-	for _, args := range [][]string{
-		{"clone", "--quiet", "--no-hardlinks", "--no-checkout", o.root, clone},
-		{"-C", clone, "checkout", "--quiet", "--detach", made.commit},
-	} {
-		if err := run(exec.CommandContext(ctx, "git", args...)); err != nil {
-			return fmt.Errorf("cloning commit %s of %s: %w", made.commit, o.root, err)
-		}
-	}
-	o.say("release: building %s again, with %s", made.version, made.toolchain)
-	cmd := exec.CommandContext(ctx, filepath.Join(clone, "scripts", "release.sh"), "build", "--version", made.version,
-		"--dir", again, "--unsigned")
-	cmd.Env = source{}.environment("GOTOOLCHAIN=" + made.toolchain)
-	if err := run(cmd); err != nil {
-		return fmt.Errorf("building it again: %w", err)
+	again := filepath.Join(work, "again")
+	if err := o.buildAgain(ctx, releaseEntry{Version: made.version, Commit: made.commit, Go: made.toolchain},
+		again); err != nil {
+		return err
 	}
 	want, err := sumAll(o.dir)
 	if err != nil {
