@@ -40,8 +40,8 @@ func (l releases) problems(changelog, tree string) (list []string) {
 			bad("%s comes before %s", r.Version, later)
 		}
 		later = r.Version
-		if !strings.Contains(changelog, "\n## "+r.Version+"\n") {
-			bad("%s: the changelog does not know it", r.Version)
+		if !strings.Contains(changelog, "\n## "+r.Version+" - "+r.Date+"\n") {
+			bad("%s: the changelog does not know it, as of %s", r.Version, r.Date)
 		}
 		if len(r.Artifacts) != 3 || len(r.Files) != 15 {
 			bad("%s: %d artifacts and %d files", r.Version, len(r.Artifacts), len(r.Files))
@@ -134,6 +134,7 @@ func TestReleasesRefused(t *testing.T) {
 		{"sha256:00", "", "1.2.0", "f0 has the checksum"},
 		{`"f14": `, `"f0": `, "1.2.0", "14 files"},
 		{`"1.1.0"`, `"1.0.1"`, "1.2.0", "the changelog does not know it"},
+		{"2026-01-02", "2026-01-03", "1.2.0", "the changelog does not know it, as of 2026-01-03"},
 	} {
 		var l releases
 		if err := json.Unmarshal([]byte(strings.ReplaceAll(good, c.from, c.to)), &l); c.from != "" && err != nil {
@@ -143,7 +144,7 @@ func TestReleasesRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		got := strings.Join(l.problems("\n## 1.1.0\n", c.tree), "\n")
+		got := strings.Join(l.problems("\n## 1.1.0 - 2026-01-02\n", c.tree), "\n")
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%q for %q, tree %s: %q, want %q", c.to, c.from, c.tree, got, c.want)
 		}
