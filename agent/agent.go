@@ -107,7 +107,7 @@ func (a *agent) run(ctx context.Context) error {
 	a.log.WithFields(logrus.Fields{
 		"version": buildinfo.Version(), "node": a.node, "socket": a.socket, "stateDir": a.store.Dir,
 	}).Info("starting")
-	socket, err := facts.Listen(a.socket)
+	socket, err := facts.Listen(a.socket, append(record.Names(), memoryFile, patrol.BypassesFile)...)
 	if err != nil {
 		return err
 	}

@@ -256,7 +256,7 @@ func TestBypassSurvivesTheAgent(t *testing.T) {
 	if got := next().Bypassed(); len(got) > 0 {
 		t.Errorf("%q bypass the mesh, though they were repaired", got)
 	}
-	await.Must(t, os.WriteFile(filepath.Join(b.Store.Dir, bypassesFile), []byte("torn"), 0o600))
+	await.Must(t, os.WriteFile(filepath.Join(b.Store.Dir, BypassesFile), []byte("torn"), 0o600))
 	if got := next().Bypassed(); len(got) > 0 {
 		t.Errorf("%q bypass the mesh, of a file that cannot be read", got)
 	}

@@ -124,12 +124,12 @@ type sighting struct {
 // late.
 const certain = 2
 
-// bypassesFile, in the state directory, is what the next agent of this boot reads of the bypasses.
-const bypassesFile = "bypasses.json"
+// BypassesFile, in the state directory, is what the next agent of this boot reads of the bypasses.
+const BypassesFile = "bypasses.json"
 
 // New returns a patrol that has not looked at anything yet, and knows the bypasses that an earlier one has found.
 func New(c Config) *Patrol {
-	p := &Patrol{Config: c, known: knownBypasses{path: filepath.Join(c.Store.Dir, bypassesFile)}}
+	p := &Patrol{Config: c, known: knownBypasses{path: filepath.Join(c.Store.Dir, BypassesFile)}}
 	p.seen = p.known.load()
 	return p
 }

@@ -12,14 +12,15 @@ import (
 )
 
 // Listen makes the agent's socket at an absolute path: mode 0600, in a directory that is made with mode 0700 or brought
-// to it. It replaces a socket that is there, whether stale or of an agent that is about to go, but no other file.
+// to it. It replaces a socket that is there, whether stale or of an agent that is about to go, but no other file. beside
+// are the names of what plugin and agent keep in that directory, if it is their own.
 //
 // The socket is bound under a temporary name and renamed, so a plugin finds the old one or the new one, never one with
 // the wrong mode; the listener's Addr (and ss -xl) keep showing the name with ".new". Closing the listener leaves the
 // file: an agent that ends after its successor has come would remove the successor's. A plugin that finds a socket
 // nobody listens on tries again, as it does when there is none.
-func Listen(path string) (net.Listener, error) {
-	l, err := listen(path)
+func Listen(path string, beside ...string) (net.Listener, error) {
+	l, err := listen(path, beside)
 	if err != nil {
 		return nil, fmt.Errorf("making socket %q: %w", path, err)
 	}
@@ -27,12 +28,12 @@ func Listen(path string) (net.Listener, error) {
 }
 
 // listen is Listen without the frame of its errors.
-func listen(path string) (*net.UnixListener, error) {
+func listen(path string, beside []string) (*net.UnixListener, error) {
 	temp := path + ".new"
 	if err := checkPath(temp); err != nil {
 		return nil, err
 	}
-	if err := secureDir(path); err != nil {
+	if err := secureDir(path, beside); err != nil {
 		return nil, err
 	}
 	info, err := os.Lstat(path)
@@ -61,7 +62,7 @@ func listen(path string) (*net.UnixListener, error) {
 // secureDir makes the socket's directory, or brings one that is there to mode 0700: the kubelet makes a hostPath with
 // 0755. A directory that holds what is not ours is left as it is, because with a socket path such as /run/agent.sock
 // that would lock everybody out of /run; it still has to be one that the client trusts.
-func secureDir(path string) error {
+func secureDir(path string, beside []string) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -70,7 +71,7 @@ func secureDir(path string) error {
 	if err != nil {
 		return err
 	}
-	if info.Mode().Perm() != 0o700 && owner(info) == 0 && onlyOurs(path) {
+	if info.Mode().Perm() != 0o700 && owner(info) == 0 && onlyOurs(path, beside) {
 		if err := os.Chmod(dir, 0o700); err != nil {
 			return err
 		}
@@ -78,16 +79,13 @@ func secureDir(path string) error {
 	return trustDir(dir)
 }
 
-// ours are what plugin and agent have beside the socket: records, what the plugin last told of itself, and what the
-// agent remembers of its installation and of bypasses.
-var ours = []string{"pods", "status", "installation.json", "bypasses.json"}
-
-// onlyOurs reports whether the socket's directory holds nothing but that and sockets of the agent.
-func onlyOurs(path string) bool {
+// onlyOurs reports whether the socket's directory holds nothing but what is kept beside the socket and sockets of the
+// agent.
+func onlyOurs(path string, beside []string) bool {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	for _, entry := range entries {
 		name := entry.Name()
-		if !slices.Contains(ours, name) && !strings.HasPrefix(name, filepath.Base(path)) {
+		if !slices.Contains(beside, name) && !strings.HasPrefix(name, filepath.Base(path)) {
 			return false
 		}
 	}

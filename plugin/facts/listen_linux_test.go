@@ -44,8 +44,7 @@ func TestListenTightensItsDirectory(t *testing.T) {
 		path := socketPath(t)
 		dir := filepath.Dir(path)
 		for _, err := range []error{os.MkdirAll(dir, 0o700), os.Mkdir(dir+"/pods", 0o700),
-			os.WriteFile(dir+"/status", nil, 0o600), os.WriteFile(dir+"/bypasses.json", nil, 0o600),
-			os.WriteFile(dir+"/installation.json", nil, 0o600), os.Chmod(dir, mode)} {
+			os.WriteFile(dir+"/status", nil, 0o600), os.Chmod(dir, mode)} {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -56,7 +55,7 @@ func TestListenTightensItsDirectory(t *testing.T) {
 			l.(*net.UnixListener).SetUnlinkOnClose(false)
 			_ = l.Close()
 		}
-		mustListen(t, path)
+		mustListen(t, path, "pods", "status")
 		wantMode(t, dir, os.ModeDir|0o700)
 	}
 }

@@ -42,9 +42,9 @@ func socketPath(t testing.TB) string {
 }
 
 // mustListen is Listen; the listener is closed with the test.
-func mustListen(t testing.TB, path string) net.Listener {
+func mustListen(t testing.TB, path string, beside ...string) net.Listener {
 	t.Helper()
-	l, err := Listen(path)
+	l, err := Listen(path, beside...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,13 +13,19 @@ import (
 // DefaultDir is the state directory unless the configuration says otherwise.
 const DefaultDir = "/run/istio-pod-network"
 
+// podsDir is the directory of the record files, in the state directory.
+const podsDir = "pods"
+
+// Names are those of all that is in a state directory, for whoever shares it.
+func Names() []string { return []string{podsDir, problemFile} }
+
 // Store is the directory of records. Its methods may be called at once from any number of processes.
 type Store struct {
 	Dir string // stateDir of the CNI configuration; made on the first Put
 }
 
 // Pods is the directory the record files are in, for a watcher. It may not exist yet.
-func (s Store) Pods() string { return filepath.Join(s.Dir, "pods") }
+func (s Store) Pods() string { return filepath.Join(s.Dir, podsDir) }
 
 // Get reads the record of one attachment. The error satisfies errors.Is(err, fs.ErrNotExist) when there is none,
 // IsVersion when it is of another version, and IsMismatch when the file holds another attachment's record.

@@ -248,3 +248,21 @@ func BenchmarkDeleteAbsent(b *testing.B) {
 		}
 	}
 }
+
+// Names has all that is in a state directory: what it lacks keeps the agent from closing that directory to others.
+func TestNames(t *testing.T) {
+	s := Store{Dir: filepath.Join(t.TempDir(), "state")}
+	put(t, s, sample())
+	if err := s.SetProblem("no ip6tables-restore"); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(s.Dir)
+	if err != nil || len(entries) != len(Names()) {
+		t.Errorf("%v, %v, want %v", entries, err, Names())
+	}
+	for _, entry := range entries {
+		if !slices.Contains(Names(), entry.Name()) {
+			t.Errorf("%s is not among %v", entry.Name(), Names())
+		}
+	}
+}
