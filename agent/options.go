@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/istio-pod-network/controller/agent/inspect"
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/agent/patrol"
 	"github.com/istio-pod-network/controller/install"
@@ -93,7 +94,7 @@ func (o *options) flags() *flag.FlagSet {
 	f.IntVar(&o.kube.Burst, "api-burst", 200, "requests to the API server at once")
 	f.DurationVar(&o.every, "patrol", 5*time.Second, "how often to look for pods that bypass the mesh or hang, and for "+
 		"stale records")
-	f.DurationVar(&o.stuckAfter, "stuck-after", time.Minute,
+	f.DurationVar(&o.stuckAfter, "stuck-after", inspect.StuckAfter,
 		"how long an init wait may go on in a marked pod before an Event reports it")
 	f.DurationVar(&o.sweepAfter, "sweep-after", time.Minute,
 		"how long the record of a pod that is gone waits for the runtime's DEL")

@@ -8,6 +8,9 @@ import "time"
 // SocketSuffix is what the path of the socket on which an agent answers has behind that of the plugin's socket.
 const SocketSuffix = ".inspect"
 
+// StuckAfter is the default of --stuck-after: how long an init wait may go on before an agent calls it long.
+const StuckAfter = time.Minute
+
 // Questions are what an agent of this release can be asked: the words behind inspect.
 var Questions = []string{"files", "node", "pod"}
 

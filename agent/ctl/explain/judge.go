@@ -7,14 +7,12 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/inspect"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	corev1 "k8s.io/api/core/v1"
 )
-
-// waitsLongAfter is how long a wait may go on where no agent says what it thinks of it: the default of --stuck-after.
-const waitsLongAfter = time.Minute
 
 // find notes what is not well, or cannot be said.
 func (l *Live) find(state State, what, next string) {
@@ -202,7 +200,7 @@ func (e *Explanation) judgeWait(now time.Time) {
 		return
 	}
 	log := fmt.Sprintf("It says for what: kubectl -n %s logs %s -c %s", e.Namespace, e.Name, w.Container)
-	switch long := w.State == waitRuns && now.Sub(*w.Since) > waitsLongAfter; {
+	switch long := w.State == waitRuns && now.Sub(*w.Since) > inspect.StuckAfter; { // where no agent says what it thinks of it
 	case w.State == waitFailed, w.Restarts > 0:
 		what := "its init wait has given up"
 		if w.Says != "" {
