@@ -19,14 +19,14 @@ import (
 )
 
 // Verdict is how something is.
-type Verdict string
+type Verdict = output.Verdict
 
 // The verdicts. A warning is worth knowing and may be meant; what was not looked at counts neither as well nor as ill.
 const (
-	Well        Verdict = "well"
-	Warning     Verdict = "warning"
-	NotWell     Verdict = "not well"
-	NotLookedAt Verdict = "not looked at"
+	Well        = output.Well
+	Warning     = output.Warning
+	NotWell     = output.NotWell
+	NotLookedAt = output.NotLookedAt
 )
 
 // Check is what is said of a cluster.

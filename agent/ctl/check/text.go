@@ -2,14 +2,6 @@ package check
 
 import "github.com/istio-pod-network/controller/agent/ctl/output"
 
-// colours and signs are those of the verdicts.
-var (
-	colours = map[Verdict]output.Colour{
-		Well: output.Green, Warning: output.Yellow, NotWell: output.Red, NotLookedAt: output.Plain,
-	}
-	signs = map[Verdict]string{Well: "✓", Warning: "!", NotWell: "✗", NotLookedAt: "?"}
-)
-
 // write writes it as text.
 func (c Check) write(t *output.Text) {
 	group := ""
@@ -28,7 +20,7 @@ func (c Check) write(t *output.Text) {
 		if item.Verdict == NotLookedAt {
 			what = "not looked at: " + what
 		}
-		t.Sign(colours[item.Verdict], signs[item.Verdict], "%s", what)
+		t.Verdict(item.Verdict, "%s", what)
 		if item.Next != "" {
 			t.Item("  ->", "%s", item.Next)
 		}

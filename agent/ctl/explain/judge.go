@@ -16,9 +16,7 @@ import (
 
 // find notes what is not well, or cannot be said.
 func (l *Live) find(state State, what, next string) {
-	if l.State != NotWell {
-		l.State = state
-	}
+	l.State = l.State.With(state)
 	l.Findings = append(l.Findings, output.Finding{What: what, Next: next})
 }
 

@@ -19,13 +19,13 @@ import (
 )
 
 // State is how a pod is in its cluster.
-type State string
+type State = output.Verdict
 
 // The states.
 const (
-	Well     State = "well"
-	NotWell  State = "not well"
-	NotAsked State = "not asked" // nobody can say
+	Well     = output.Well
+	NotWell  = output.NotWell
+	NotAsked = output.NotAsked
 )
 
 // Live is what is said of a pod in its cluster beside the decision.

@@ -9,12 +9,6 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// stateColours are those of the states, and stateSigns what stands before what was found.
-var (
-	stateColours = map[State]output.Colour{Well: output.Green, NotWell: output.Red, NotAsked: output.Yellow}
-	stateSigns   = map[State]string{Well: "✓", NotWell: "✗", NotAsked: "?"}
-)
-
 // fewEvents is how many Events a table has that leaves something out: the last ones.
 const fewEvents = 5
 
@@ -41,11 +35,11 @@ func (l *Live) write(t *output.Text) {
 	}
 	t.WriteByte('\n')
 	if len(l.Findings) == 0 {
-		t.Line(stateColours[l.State], "%s %s", stateSigns[l.State], l.State)
+		t.Line(l.State.Colour(), "%s %s", l.State.Sign(), l.State)
 	}
 	for _, f := range l.Findings {
 		f.What = strings.TrimSuffix(f.What, ".") + "."
-		t.Finding(stateColours[l.State], stateSigns[l.State]+" "+string(l.State), f)
+		t.Finding(l.State, string(l.State), f)
 	}
 }
 

@@ -39,8 +39,9 @@ func (t *Text) Item(name, format string, args ...any) {
 	t.indented(Plain, "  "+name+" ", fmt.Sprintf(format, args...))
 }
 
-// Sign writes a line of a list: a sign in a colour, and its text beside it.
-func (t *Text) Sign(colour Colour, sign, format string, args ...any) {
+// Verdict writes a line of a list: the sign of a verdict, and a text beside it.
+func (t *Text) Verdict(verdict Verdict, format string, args ...any) {
+	colour, sign := verdict.Colour(), verdict.Sign()
 	lines := wrap(fmt.Sprintf(format, args...), Width-len("  ")-utf8.RuneCountInString(sign+" "))
 	for i, line := range lines {
 		prefix := "  " + t.paint(colour, sign) + " "
@@ -56,9 +57,9 @@ func (t *Text) Below(format string, args ...any) {
 	t.indented(Plain, "  ", fmt.Sprintf(format, args...))
 }
 
-// Finding writes a finding, behind what it is about.
-func (t *Text) Finding(colour Colour, about string, f Finding) {
-	t.Line(colour, "%s: %s", about, f.What)
+// Finding writes a finding about something, by the verdict that it has led to.
+func (t *Text) Finding(verdict Verdict, about string, f Finding) {
+	t.Line(verdict.Colour(), "%s %s: %s", verdict.Sign(), about, f.What)
 	t.Item("->", "%s", f.Next)
 }
 

@@ -19,13 +19,13 @@ import (
 )
 
 // Verdict is how a node is.
-type Verdict string
+type Verdict = output.Verdict
 
 // The verdicts.
 const (
-	Well     Verdict = "well"
-	NotWell  Verdict = "not well"
-	NotAsked Verdict = "not asked" // nobody can say
+	Well     = output.Well
+	NotWell  = output.NotWell
+	NotAsked = output.NotAsked
 )
 
 // Status is what is said of a cluster.
@@ -232,9 +232,7 @@ func (n *Node) findUnasked(pod corev1.Pod, err error) {
 
 // find notes a finding.
 func (n *Node) find(verdict Verdict, what, next string) {
-	if n.Verdict != NotWell {
-		n.Verdict = verdict
-	}
+	n.Verdict = n.Verdict.With(verdict)
 	n.Findings = append(n.Findings, output.Finding{What: what, Next: next})
 }
 

@@ -8,12 +8,6 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 )
 
-// colours are those of the verdicts.
-var colours = map[Verdict]output.Colour{Well: output.Green, NotWell: output.Red, NotAsked: output.Yellow}
-
-// signs are those of the verdicts.
-var signs = map[Verdict]string{Well: "✓", NotWell: "✗", NotAsked: "?"}
-
 // verdict is that of the cluster.
 func (s Status) verdict() Verdict {
 	switch {
@@ -28,7 +22,7 @@ func (s Status) verdict() Verdict {
 // write writes it as text.
 func (s Status) write(t *output.Text) {
 	sum := s.Summary
-	t.Line(colours[s.verdict()], "%d nodes: %d well, %d not well, %d not asked", len(s.Items), sum.Well, sum.NotWell,
+	t.Line(s.verdict().Colour(), "%d nodes: %d well, %d not well, %d not asked", len(s.Items), sum.Well, sum.NotWell,
 		sum.NotAsked)
 	t.Line(output.Plain, "Pods: %d redirected, %d left, %d waiting, %d bypassed", sum.Redirected, sum.Left, sum.Waiting,
 		sum.Bypassed)
@@ -49,7 +43,7 @@ func (s Status) write(t *output.Text) {
 	for _, n := range s.Items {
 		for _, f := range n.Findings {
 			t.WriteByte('\n')
-			t.Finding(colours[n.Verdict], signs[n.Verdict]+" "+n.Name, f)
+			t.Finding(n.Verdict, n.Name, f)
 		}
 	}
 	t.NotLookedAt(s.NotLookedAt)
@@ -62,7 +56,7 @@ func (n Node) row(wide bool) []string {
 	if !wide {
 		kernel, _, _ = strings.Cut(kernel, "-")
 	}
-	row := []string{signs[n.Verdict], n.Name, "", "", "", kernel, n.Runtime, ""}
+	row := []string{n.Verdict.Sign(), n.Name, "", "", "", kernel, n.Runtime, ""}
 	if n.Agent == nil {
 		return row
 	}

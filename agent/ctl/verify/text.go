@@ -8,16 +8,10 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 )
 
-// colours are those of the verdicts.
-var colours = map[Verdict]output.Colour{Well: output.Green, NotWell: output.Red, NotProven: output.Yellow}
-
-// signs are those of the verdicts.
-var signs = map[Verdict]string{Well: "✓", NotWell: "✗", NotProven: "?"}
-
 // write writes it as text.
 func (v Verification) write(t *output.Text) {
 	sum := v.Summary
-	t.Line(colours[v.verdict()], "%d nodes: %d well, %d not well, %d not proven", len(v.Items), sum.Well, sum.NotWell,
+	t.Line(v.verdict().Colour(), "%d nodes: %d well, %d not well, %d not proven", len(v.Items), sum.Well, sum.NotWell,
 		sum.NotProven)
 	t.Line(output.Plain, "Image: %s", v.Image)
 	t.WriteByte('\n')
@@ -31,7 +25,7 @@ func (v Verification) write(t *output.Text) {
 				flows.count(f)
 			}
 		}
-		rows = append(rows, []string{signs[n.Verdict], n.Name, flows.String(), attempts.String(),
+		rows = append(rows, []string{n.Verdict.Sign(), n.Name, flows.String(), attempts.String(),
 			map[bool]string{true: "seen", false: "not seen"}[n.Control]})
 	}
 	t.Columns(rows)
@@ -42,7 +36,7 @@ func (v Verification) write(t *output.Text) {
 		}
 		for _, f := range n.Findings {
 			t.WriteByte('\n')
-			t.Finding(colours[n.Verdict], signs[n.Verdict]+" "+n.Name, f)
+			t.Finding(n.Verdict, n.Name, f)
 		}
 	}
 	t.NotLookedAt(v.notes())
@@ -71,11 +65,11 @@ func (c tally) String() string {
 func (c tally) sign() string {
 	switch {
 	case c.ill > 0:
-		return signs[NotWell]
+		return NotWell.Sign()
 	case c.well < c.all:
-		return signs[NotProven]
+		return NotProven.Sign()
 	}
-	return signs[Well]
+	return Well.Sign()
 }
 
 // writeFlows writes what has been proven, and what it means.
@@ -105,7 +99,7 @@ func (n Node) writeFlows(t *output.Text) {
 	rows := [][]string{{"", "FLOW", "FAMILY", "TO", "ANSWERED BY", "WHY"}}
 	for _, f := range n.Flows {
 		got, _, _ := strings.Cut(f.Got, " ") // the rest is where it was sent
-		rows = append(rows, []string{signs[f.Verdict], f.Flow, f.Family, f.To, got, f.Why})
+		rows = append(rows, []string{f.Verdict.Sign(), f.Flow, f.Family, f.To, got, f.Why})
 	}
 	t.Columns(rows)
 }

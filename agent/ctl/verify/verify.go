@@ -22,13 +22,13 @@ const Namespace = "istio-pod-network-verify"
 var space = temporary.Kind{Name: Namespace, Level: "restricted", Key: "verify", Cleanup: "verify --cleanup"}
 
 // Verdict is how a node or a flow is.
-type Verdict string
+type Verdict = output.Verdict
 
 // The verdicts.
 const (
-	Well      Verdict = "well"
-	NotWell   Verdict = "not well"
-	NotProven Verdict = "not proven" // nobody can say
+	Well      = output.Well
+	NotWell   = output.NotWell
+	NotProven = output.NotProven
 )
 
 // Verification is what is said of a cluster.
@@ -71,9 +71,7 @@ type Flow struct {
 
 // find notes a finding.
 func (n *Node) find(verdict Verdict, what, next string) {
-	if n.Verdict != NotWell {
-		n.Verdict = verdict
-	}
+	n.Verdict = n.Verdict.With(verdict)
 	n.Findings = append(n.Findings, output.Finding{What: what, Next: next})
 }
 

@@ -7,12 +7,6 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 )
 
-// colours and signs are those of the verdicts.
-var (
-	colours = map[Verdict]output.Colour{Fits: output.Green, DoesNot: output.Red, NotAsked: output.Yellow}
-	signs   = map[Verdict]string{Fits: "✓", DoesNot: "✗", NotAsked: "?"}
-)
-
 // write writes it as text.
 func (v Version) write(t *output.Text) {
 	t.Line(output.Plain, "This tool is of %s.", v.Tool)
@@ -40,7 +34,7 @@ func (v Version) write(t *output.Text) {
 	for _, n := range v.Items {
 		for _, f := range n.Findings {
 			t.WriteByte('\n')
-			t.Finding(colours[n.Verdict], signs[n.Verdict]+" "+n.Name, f)
+			t.Finding(n.Verdict, n.Name, f)
 		}
 		if len(n.CannotAnswer) > 0 {
 			t.WriteByte('\n')
@@ -53,7 +47,7 @@ func (v Version) write(t *output.Text) {
 
 // row is the node's in the table.
 func (n Node) row(wide bool) []string {
-	row := []string{signs[n.Verdict], n.Name, cmp.Or(n.Agent, n.Release), ""}
+	row := []string{n.Verdict.Sign(), n.Name, cmp.Or(n.Agent, n.Release), ""}
 	hash := ""
 	if n.Plugin != nil {
 		hash = n.Plugin.SHA256

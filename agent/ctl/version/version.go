@@ -15,13 +15,13 @@ import (
 )
 
 // Verdict is how a node's programs go with the others.
-type Verdict string
+type Verdict = output.Verdict
 
 // The verdicts.
 const (
-	Fits     Verdict = "fits"
-	DoesNot  Verdict = "does not fit"
-	NotAsked Verdict = "not asked" // nobody can say
+	Fits     = output.Fits
+	DoesNot  = output.DoesNotFit
+	NotAsked = output.NotAsked
 )
 
 // Version is what is said of all programs.
