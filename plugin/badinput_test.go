@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/plugin/annotation"
-	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
@@ -225,7 +225,7 @@ func TestBadInput(t *testing.T) {
 		bytes.Contains(out, []byte(redirect.TableName)) {
 		t.Errorf("rules in the caller's own namespace: %v\n%s", err, out)
 	}
-	if left, _ := filepath.Glob(filepath.Join(record.DefaultDir, "pods", "*"+sandbox+"*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(entry.DefaultStateDir, "pods", "*"+sandbox+"*")); len(left) > 0 {
 		t.Errorf("left %q", left)
 	}
 }

@@ -9,9 +9,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/internal/entry"
-	"github.com/istio-pod-network/controller/plugin/facts"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
-	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
@@ -20,11 +18,8 @@ var backends = []netfilter.Backend{
 	netfilter.Auto, netfilter.Nftables, netfilter.Iptables, netfilter.IptablesNFT, netfilter.IptablesLegacy,
 }
 
-// The entry's package is a leaf, so what others publish stands there again. It is the same.
+// The entry's package is a leaf, so the backends stand there again. They are the same.
 func TestEntryAgrees(t *testing.T) {
-	if entry.DefaultAgentSocket != facts.DefaultSocket || entry.DefaultStateDir != record.DefaultDir {
-		t.Errorf("socket %q, state directory %q", entry.DefaultAgentSocket, entry.DefaultStateDir)
-	}
 	for i, name := range entry.Backends {
 		if len(entry.Backends) != len(backends) || netfilter.Backend(name) != backends[i] {
 			t.Errorf("backends %q, want %q", entry.Backends, backends)

@@ -119,7 +119,7 @@ func (o *options) flags() *flag.FlagSet {
 		"CRI-O, Multus, or a runtime that --runtime-version does not name, cannot delete without it")
 	f.StringVar(&o.config.CacheDir, "cni-cache-dir", install.DefaultCacheDir,
 		"uninstall: `directory` in which libcni and Multus keep what pods are deleted by; it is only read")
-	f.StringVar(&o.config.StateDir, "state-dir", "/run/istio-pod-network",
+	f.StringVar(&o.config.StateDir, "state-dir", entry.DefaultStateDir,
 		"uninstall: the plugin's stateDir, `directory` of the records")
 	f.BoolVar(&o.keep, "keep-binary", false, "uninstall: keep the binary, which is the default")
 	return f

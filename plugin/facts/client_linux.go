@@ -13,8 +13,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// DefaultTimeout is how long Ask waits when its context has no deadline.
-const DefaultTimeout = 8 * time.Second
+// defaultTimeout is how long Ask waits when its context has no deadline.
+const defaultTimeout = 8 * time.Second
 
 // Pauses between two tries at an agent that is not there: an agent that restarts is found soon, and a hundred waiting
 // plugins do not keep the node busy.
@@ -24,7 +24,7 @@ const (
 )
 
 // Ask returns what the agent listening on the socket knows of the pod that req names. The deadline of ctx (or
-// DefaultTimeout) covers everything; until then an agent that is not there, or goes away before it has answered, is
+// defaultTimeout) covers everything; until then an agent that is not there, or goes away before it has answered, is
 // tried again. The predicates IsUnavailable, AsAnswer and IsVersion tell the errors apart.
 //
 // The answer is for the asked namespace and name. Its UID is not compared, because a mirror pod has another one than
@@ -55,7 +55,7 @@ func ask(ctx context.Context, socket string, req Request) (redirect.Pod, error) 
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
+		ctx, cancel = context.WithTimeout(ctx, defaultTimeout)
 		defer cancel()
 	}
 	line, err := insist(ctx, socket, question)

@@ -13,9 +13,6 @@ import (
 // Version of the protocol, in requests and responses.
 const Version = 1
 
-// DefaultSocket is where plugin and agent meet unless the configuration says otherwise.
-const DefaultSocket = "/run/istio-pod-network/agent.sock"
-
 // OpPod asks for the facts of one pod. It is the only operation.
 const OpPod = "pod"
 

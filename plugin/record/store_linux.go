@@ -10,9 +10,6 @@ import (
 	"github.com/istio-pod-network/controller/internal/files"
 )
 
-// DefaultDir is the state directory unless the configuration says otherwise.
-const DefaultDir = "/run/istio-pod-network"
-
 // podsDir is the directory of the record files, in the state directory.
 const podsDir = "pods"
 
