@@ -122,6 +122,48 @@ func TestListsAreIndented(t *testing.T) {
 	}
 }
 
+// Rows without a heading are no table: a reader sees their bars.
+func TestTablesHaveHeadings(t *testing.T) {
+	rule := regexp.MustCompile(`^\|[-| :]+\|$`)
+	for _, page := range all(t) {
+		text := regexp.MustCompile("(?s)```.*?\n```").ReplaceAllString(read(t, page), "")
+		before, lines := "", strings.Split(text, "\n")
+		for i, line := range lines {
+			if strings.HasPrefix(line, "|") && !strings.HasPrefix(before, "|") &&
+				(i+1 == len(lines) || !rule.MatchString(lines[i+1])) {
+				t.Errorf("%s: this row is of no table: %s", page, line)
+			}
+			before = line
+		}
+	}
+}
+
+// The places of pages that programs name are there: docs/PAGE.md, and the heading behind a comma.
+func TestNamedPlacesExist(t *testing.T) {
+	place, found := regexp.MustCompile(`\bdocs/([a-z0-9-]+\.md)(?:, "?([A-Z0-9][^,;:.()"]*))?`), 0
+	for _, text := range texts(t, "agent", "install", "internal", "plugin") {
+		for _, match := range place.FindAllStringSubmatch(text, -1) {
+			page, err := os.ReadFile(match[1])
+			if err != nil {
+				t.Errorf("%q: %v", text, err)
+				continue
+			}
+			if match[2] == "" {
+				continue
+			}
+			found++
+			if !slices.ContainsFunc(heading.FindAllStringSubmatch(string(page), -1), func(its []string) bool {
+				return its[1] == strings.TrimSpace(match[2])
+			}) {
+				t.Errorf("%q: %s has no heading %q", text, match[1], match[2])
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("%d places", found)
+	}
+}
+
 // longest is how many lines a page may have that is read from beginning to end. The reference is looked up.
 const longest = 250
 
