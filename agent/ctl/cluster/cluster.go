@@ -102,6 +102,7 @@ func (f Flags) Ask(ctx context.Context, ask func(context.Context, *Cluster) erro
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
 	return ask(ctx, c)
 }
 

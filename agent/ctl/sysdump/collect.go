@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	corev1 "k8s.io/api/core/v1"
@@ -42,7 +43,7 @@ type collector struct {
 	nameless map[string]error          // what lists of names could not be read
 }
 
-// collect reads everything. An error says that nothing could be asked.
+// collect reads everything. An error says that nothing could be asked, or that its user has broken it off.
 func (c *collector) collect(ctx context.Context) error {
 	c.own, c.pods, c.nameless = map[string]bool{}, map[string]bool{}, map[string]error{}
 	c.versions, c.ofMesh = map[string]map[string]any{}, map[string][]*corev1.Pod{}
@@ -58,7 +59,7 @@ func (c *collector) collect(ctx context.Context) error {
 	c.listEvents(ctx)
 	c.askAgents(ctx)
 	c.addVersions(ctx)
-	return ctx.Err()
+	return outcome.Unasked(ctx.Err())
 }
 
 // each looks at all objects of a kind, in the first of its versions that the cluster has; none is no error.
@@ -111,8 +112,8 @@ func (c *collector) addVersions(ctx context.Context) {
 	}}})
 }
 
-// known has every name that stands in what was read replaced.
-func (c *collector) known() {
+// harvest has those names replaced, too, that stand in what was read and in no list: of objects that are gone.
+func (c *collector) harvest() {
 	if c.hide == nil {
 		return
 	}

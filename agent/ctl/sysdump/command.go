@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
@@ -91,7 +92,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 	f.BoolVar(&o.redact, "redact", false, "pseudonyms for addresses and for names of nodes, namespaces and pods")
 	f.StringSliceVar(&o.nodes, "nodes", nil, "`names` of the nodes whose agents and pods are looked at (default: all)")
 	f.Int64Var(&o.logLines, "log-lines", defaultLines, "the last `lines` of each log")
-	f.StringVar(&o.format, "format", string(output.Table), "`format` of the listing: table, wide, json, yaml")
+	f.StringVar(&o.format, "format", string(output.Table), "`format` of the listing: "+strings.Join(output.Formats, ", "))
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(output.Formats, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
@@ -101,7 +102,7 @@ func (o *options) check() (output.Format, error) {
 	format, err := output.ParseFormat(o.format)
 	switch {
 	case err != nil:
-		return "", outcome.Misuse(invalid.Text("--format", o.format, "unknown format", "table, wide, json, yaml"))
+		return "", outcome.Misuse(invalid.Text("--format", o.format, "unknown format", strings.Join(output.Formats, ", ")))
 	case slices.Contains(output.Formats, o.file):
 		return "", outcome.Misuse(invalid.Text("--output", o.file, "it is the archive's file here",
 			"a file; the listing has --format"))
@@ -125,12 +126,9 @@ func (o options) run(ctx context.Context, from Source, w output.Writer) error {
 		c.hide = newRedactor(o.salt)
 	}
 	if err := c.collect(ctx); err != nil {
-		if outcome.StatusOf(err) == outcome.Misused && !invalid.Is(err) { // it was broken off
-			err = outcome.Unasked(err)
-		}
 		return err
 	}
-	c.known()
+	c.harvest()
 	files, index, err := c.render(c.hide)
 	if err != nil {
 		return outcome.Unasked(err)
