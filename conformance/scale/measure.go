@@ -20,10 +20,10 @@ const markKind = "patch pods/status"
 // measurement goes through the steps at one size.
 type measurement struct {
 	*cluster
-	found []figure
-	kinds map[string]int // the agents' requests so far
-	marks map[string]int // by pod: how many times it was written
-	noted int            // requests that were refused with 429
+	found     []figure
+	kinds     map[string]int // the agents' requests so far
+	marks     map[string]int // by pod: how many times it was written
+	throttled int            // requests that were refused with 429
 }
 
 func (m *measurement) add(what string, value float64, unit string) {
@@ -66,7 +66,7 @@ func measure(c *cluster) ([]figure, error) {
 	} else {
 		m.addLimited("requests about namespaces", float64(ofNamespaces), "", 0)
 	}
-	m.addLimited("answers 429", float64(m.noted), "", 0)
+	m.addLimited("answers 429", float64(m.throttled), "", 0)
 	return m.found, nil
 }
 
@@ -77,7 +77,7 @@ func (m *measurement) account() error {
 		m.kinds[r.kind()]++
 		switch {
 		case r.Status.Code == http.StatusTooManyRequests:
-			m.noted++
+			m.throttled++
 		case r.kind() == markKind:
 			m.marks[r.Object.Namespace+"/"+r.Object.Name]++
 		}

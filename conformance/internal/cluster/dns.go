@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -27,7 +28,7 @@ const (
 // (https://github.com/kubernetes/dns/blob/master/docs/specification.md), by asking the API server each time: A and AAAA
 // records of services, headless ones, and their pods. Other names do not exist.
 func (c *Cluster) dns() error {
-	packets, err := net.ListenPacket("udp", net.JoinHostPort(Address, "10053"))
+	packets, err := net.ListenPacket("udp", net.JoinHostPort(Address, strconv.Itoa(dnsPort)))
 	if err != nil {
 		return err
 	}

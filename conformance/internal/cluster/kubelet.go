@@ -34,13 +34,13 @@ crashLoopBackOff: {maxContainerRestartPeriod: 2s} # agents are killed again and 
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%%, imagefs.available: 1%%}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
-clusterDNS: [10.96.0.10]
+clusterDNS: [%s]
 clusterDomain: cluster.local
 resolvConf: %q
 `, n.cluster.Server.CA(), group()+"/"+n.Name, socket, socket, StaticDir, MostNodePods+everyNodes,
-		resolv)
+		dnsAddress, resolv)
 	file := n.cluster.path(n.Name + "-kubelet.yaml")
-	for path, contents := range map[string]string{file: settings, resolv: "nameserver 10.96.0.10\n"} {
+	for path, contents := range map[string]string{file: settings, resolv: "nameserver " + dnsAddress + "\n"} {
 		if err := os.WriteFile(path, []byte(contents), 0o644); err != nil {
 			return err
 		}
