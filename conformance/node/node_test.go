@@ -1,27 +1,19 @@
 package node
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
-	"io/fs"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 // The agent installs the plugin, waits for a primary, repairs what is changed, says so in readiness and metrics, and
@@ -334,220 +326,5 @@ func TestRights(t *testing.T) {
 	}
 	if got := r.pod("cart-0").Annotations["a"]; got != "b" {
 		t.Errorf("annotation is %q", got)
-	}
-}
-
-// stranger connects to the socket as another user.
-func stranger(socket string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
-	cmd.Env = append(os.Environ(), strangerEnv+"="+socket)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
-	return cmd
-}
-
-// Whoever gets at the socket cannot keep the agent from its work, and is told nothing.
-func TestHostileSocket(t *testing.T) {
-	r := newRig(t).withPrimary()
-	r.startAgent()
-	r.ready()
-	before := r.resident()
-	var open []net.Conn
-	defer func() {
-		for _, c := range open {
-			_ = c.Close()
-		}
-	}()
-	dial := func() net.Conn {
-		c, err := net.DialTimeout("unix", r.socket(), 10*time.Second)
-		if err != nil {
-			return nil // its queue is full, as it should be some time
-		}
-		open = append(open, c)
-		return c
-	}
-	for i := range 1000 { // silent, endless, garbage, and half a question
-		if c := dial(); c != nil {
-			_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-			switch i % 4 {
-			case 1:
-				_, _ = c.Write([]byte(strings.Repeat("x", 128<<10)))
-			case 2:
-				_, _ = c.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
-			case 3:
-				_, _ = c.Write([]byte(`{"version":1,"op":"pod"`))
-			}
-		}
-	}
-	s := r.sandbox(r.mesh("cart-0"))
-	s.entry["agentTimeout"] = "1m"
-	s.add(record.Redirect, "injected") // behind all of them
-	if after := r.resident(); after > before+64<<10 {
-		t.Errorf("resident memory went from %d to %d KiB", before, after)
-	} else {
-		t.Logf("%d connections open; resident memory went from %d to %d KiB", len(open), before, after)
-	}
-
-	must(t, os.Chmod(r.dir, 0o755))
-	must(t, os.Chmod(r.store.Dir, 0o755)) // as if somebody had opened the directory
-	must(t, os.Chmod(r.socket(), 0o666))
-	out, err := stranger(r.socket()).CombinedOutput()
-	must(t, err)
-	if !strings.Contains(string(out), "refusing the caller") || strings.Contains(string(out), "cart-0\"") {
-		t.Errorf("another user is told: %s", out)
-	}
-}
-
-// strangerEnv makes the test binary ask the socket it names, and print the answer.
-const strangerEnv = "ISTIO_POD_NETWORK_STRANGER"
-
-func ask(socket string) int {
-	c, err := net.Dial("unix", socket)
-	if err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	defer c.Close()
-	fmt.Fprintln(c, `{"version":1,"op":"pod","namespace":"shop","name":"cart-0"}`)
-	line, _ := bufio.NewReader(c).ReadString('\n')
-	fmt.Print(line)
-	return 0
-}
-
-// resident is the agent's resident memory in KiB.
-func (r *rig) resident() int {
-	r.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.agent.cmd.Process.Pid))
-	must(r, err)
-	var kib int
-	for line := range strings.Lines(string(status)) {
-		_, _ = fmt.Sscanf(line, "VmRSS: %d kB", &kib)
-	}
-	return kib
-}
-
-// Wrong flags are told by name, value and what would be valid; the help tells what a person needs.
-func TestCommandLine(t *testing.T) {
-	run := func(env []string, args ...string) (int, string) {
-		cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), args...)
-		cmd.Env = env
-		out, _ := cmd.CombinedOutput()
-		return cmd.ProcessState.ExitCode(), string(out)
-	}
-	entry := filepath.Join(t.TempDir(), "entry.json")
-	must(t, os.WriteFile(entry, []byte(`{"type": "istio-pod-network", "selection": "all"}`), 0o600))
-	refused := filepath.Join(t.TempDir(), "refused.json") // which only the plugin knows
-	must(t, os.WriteFile(refused, []byte(`{"type": "istio-pod-network", "backend": "ebpf"}`), 0o600))
-	plugin := filepath.Join(isolated.BinDir(), "istio-pod-network")
-	for _, c := range []struct {
-		args   []string
-		status int
-		words  []string
-	}{
-		{[]string{"--node-name=n", "--source=" + plugin, "--network-config=" + refused}, 2,
-			[]string{"--network-config", "backend", `"ebpf"`, "auto, nftables"}},
-		{[]string{"--node-name=n", "--source=" + plugin, "--network-config=" + refused, "--no-install"}, 1,
-			[]string{"reading the credentials"}},
-		{nil, 2, []string{"--node-name", "the name of this node's object"}},
-		{[]string{"--node-name=n", "--log-format=xml"}, 2, []string{"--log-format", `"xml"`, "text or json"}},
-		{[]string{"--node-name=n", "--listen=x"}, 2, []string{"--listen", `"x"`, ":15088"}},
-		{[]string{"--node-name=n", "--patrol=0s"}, 2, []string{"--patrol", `"0s"`, "more than 0"}},
-		{[]string{"--node-name=n", "--mode=x"}, 2, []string{`--mode: invalid value "x"`, "chain, nad or aux"}},
-		{[]string{"--node-name=n", "--network-config=" + entry}, 2, []string{"--network-config", "selection", `"all"`,
-			"injected or annotated"}},
-		{[]string{"--node-name=n", "--network-config=/none"}, 2, []string{"/none"}},
-		{[]string{"--node-name=n", "now"}, 2, []string{`unexpected argument "now"`}},
-		{[]string{"--node-name=n"}, 1, []string{"reading the credentials", "--kubeconfig"}},
-		{[]string{"--node-name=n", "--uninstall", "--no-install"}, 2,
-			[]string{"--uninstall and --no-install exclude each other"}},
-		{[]string{"--nonsense"}, 2, []string{"nonsense"}},
-		{[]string{"uninstall-all"}, 2, []string{"uninstall-all", "--namespace"}},
-		{[]string{"uninstall-all", "--namespace=n", "--timeout=0s"}, 2, []string{"--timeout", `"0s"`, "more than 0"}},
-		{[]string{"uninstall-all", "--namespace=n", "now"}, 2, []string{`unexpected argument "now"`}},
-		{[]string{"uninstall-all", "--help"}, 0, []string{"AGENT_DAEMONSET", "-timeout", "Exit status"}},
-		{[]string{"--version"}, 0, []string{"istio-pod-network-agent"}},
-		{[]string{"--help"}, 0, []string{"AGENT_NODE_NAME", "-stuck-after", "/readyz", "uninstall-all", "Exit status"}},
-	} {
-		status, out := run(nil, c.args...)
-		if status != c.status {
-			t.Errorf("%q: status %d, want %d", c.args, status, c.status)
-		}
-		for _, word := range c.words {
-			if !strings.Contains(out, word) {
-				t.Errorf("%q does not say %q:\n%s", c.args, word, out)
-			}
-		}
-		if c.status == 2 && strings.Count(out, "\n") > 1 {
-			t.Errorf("%q takes more than a line to say what is wrong:\n%s", c.args, out)
-		}
-	}
-	if status, out := run([]string{"AGENT_NODE_NAME=n", "AGENT_API_BURST=many"}); status != 2 ||
-		!strings.Contains(out, `AGENT_API_BURST: invalid value "many"`) {
-		t.Errorf("status %d: %s", status, out)
-	}
-}
-
-// The agent listens at the port of health and metrics and at the plugin's socket, and nowhere else; and no credential
-// is among what it writes to the node.
-func TestExposure(t *testing.T) {
-	r := newRig(t).withPrimary()
-	r.startAgent()
-	r.ready()
-	r.sandbox(r.mesh("cart-0")).add(record.Redirect, "injected")
-	proc := fmt.Sprintf("/proc/%d/", r.agent.cmd.Process.Pid)
-	own := map[string]bool{}
-	files, err := os.ReadDir(proc + "fd")
-	must(t, err)
-	for _, file := range files {
-		target, _ := os.Readlink(proc + "fd/" + file.Name())
-		if inode, found := strings.CutPrefix(target, "socket:["); found {
-			own[strings.TrimSuffix(inode, "]")] = true
-		}
-	}
-	var listens []string
-	// the columns of what is bound, of its state or flags, and of the inode (Documentation/networking/proc_net_tcp.rst)
-	for name, c := range map[string]struct {
-		bound, state, inode int
-		open                string
-	}{
-		"tcp": {1, 3, 9, "0A"}, "tcp6": {1, 3, 9, "0A"}, "udp": {1, 3, 9, "07"}, "udp6": {1, 3, 9, "07"},
-		"raw": {1, 3, 9, "07"}, "raw6": {1, 3, 9, "07"}, "packet": {4, 1, 8, "3"}, "unix": {7, 3, 6, "00010000"},
-	} {
-		data, err := os.ReadFile(proc + "net/" + name)
-		if !errors.Is(err, fs.ErrNotExist) { // as in a kernel without IPv6
-			must(t, err)
-		}
-		for line := range strings.Lines(string(data)) {
-			if w := strings.Fields(line); len(w) > max(c.bound, c.inode) && w[c.state] == c.open && own[w[c.inode]] {
-				listens = append(listens, name+" "+w[c.bound])
-			}
-		}
-	}
-	slices.Sort(listens)
-	// where the socket is made before it is named
-	want := []string{"tcp 0100007F:3AF0", "unix " + r.socket() + ".inspect.new", "unix " + r.socket() + ".new"}
-	if !slices.Equal(listens, want) {
-		t.Errorf("the agent listens at %q, want %q", listens, want)
-	}
-	config, err := clientcmd.BuildConfigFromFlags("", r.path("kubeconfig"))
-	must(t, err)
-	if config.BearerToken == "" {
-		t.Fatal("the agent has no token")
-	}
-	seen := 0
-	for _, dir := range []string{"bin", "net.d", "run"} {
-		must(t, filepath.WalkDir(r.path(dir), func(path string, entry fs.DirEntry, err error) error {
-			if err != nil || !entry.Type().IsRegular() {
-				return err
-			}
-			seen++
-			data, err := os.ReadFile(path)
-			if strings.Contains(string(data), config.BearerToken) {
-				t.Errorf("%s has the agent's token", path)
-			}
-			return err
-		}))
-	}
-	if seen < 4 {
-		t.Errorf("%d files: plugin, configuration, record and the installation's are not among them", seen)
 	}
 }
