@@ -34,8 +34,9 @@ func TestGolden(t *testing.T) {
 		args   []string
 		status int
 	}{
-		"kinds.txt":          {[]string{"-f", "testdata/kinds.yaml"}, outcome.NotWell},
-		"kinds-injected.txt": {[]string{"-f", "testdata/kinds.yaml", "--injected"}, outcome.NotWell},
+		"kinds.txt":              {[]string{"-f", "testdata/kinds.yaml"}, outcome.NotWell},
+		"kinds-injected.txt":     {[]string{"-f", "testdata/kinds.yaml", "--injected"}, outcome.NotWell},
+		"own-proxy-injected.txt": {[]string{"-f", "testdata/own-proxy.yaml", "--injected"}, outcome.Well},
 		"kinds-annotated.txt": {[]string{"-f", "testdata/kinds.yaml", "--config", "testdata/network.conflist"},
 			outcome.NotWell},
 		"injected.txt":         {[]string{"-f", "testdata/injected.yaml"}, outcome.Well},

@@ -14,12 +14,12 @@ import (
 // pkg/kube/inject/initializer.go.
 var neverInjected = []string{"kube-system", "kube-public", "kube-node-lease", "local-path-storage"}
 
-// inject gives the pod what Istio's injector would, as far as the plugin looks at it, and says what was assumed.
+// inject gives the pod what Istio's injector would, as far as the plugin looks at it, and says what was assumed. A pod
+// may bring the sidecar's container, to say more of it than Istio's template does: what it does not say, Istio adds.
 func inject(pod *corev1.Pod) (assumed string) {
 	switch {
-	case slices.ContainsFunc(slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers),
-		func(c corev1.Container) bool { return c.Name == redirect.ProxyContainer }):
-		return "no injection: the pod has a container " + redirect.ProxyContainer + " already"
+	case pod.Annotations[annotation.SidecarStatus] != "":
+		return "no injection: Istio has injected the pod already"
 	case pod.Spec.HostNetwork:
 		return "no injection: Istio injects no pod with hostNetwork"
 	case slices.Contains(neverInjected, pod.Namespace):
@@ -33,13 +33,40 @@ func inject(pod *corev1.Pod) (assumed string) {
 	pod.Annotations[annotation.SidecarStatus] = "{}"
 	mode := cmp.Or(pod.Annotations[annotation.InterceptionMode], string(redirect.ModeRedirect))
 	user, group, escalates := int64(redirect.DefaultSpec().ProxyUID), int64(redirect.DefaultSpec().ProxyGID), false
-	pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{
-		Name: redirect.ProxyContainer, Args: []string{"proxy", "sidecar"},
-		Env:             []corev1.EnvVar{{Name: redirect.EnvMode, Value: mode}},
-		SecurityContext: &corev1.SecurityContext{RunAsUser: &user, RunAsGroup: &group, AllowPrivilegeEscalation: &escalates},
-	})
-	return "Istio injects it, with a sidecar of user and group " + strconv.FormatInt(user, 10) +
-		" and no settings of a mesh's or a template's own"
+	with := "with a sidecar of user and group " + strconv.FormatInt(user, 10)
+	proxy := proxyIn(&pod.Spec)
+	if proxy == nil {
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: redirect.ProxyContainer})
+		proxy = &pod.Spec.Containers[len(pod.Spec.Containers)-1]
+	} else {
+		with = "with what its own container " + redirect.ProxyContainer + " does not say, such as user and group " +
+			strconv.FormatInt(user, 10) + ","
+	}
+	if len(proxy.Args) == 0 {
+		proxy.Args = []string{"proxy", "sidecar"}
+	}
+	if !slices.ContainsFunc(proxy.Env, func(e corev1.EnvVar) bool { return e.Name == redirect.EnvMode }) {
+		proxy.Env = append(proxy.Env, corev1.EnvVar{Name: redirect.EnvMode, Value: mode})
+	}
+	if proxy.SecurityContext == nil {
+		proxy.SecurityContext = &corev1.SecurityContext{}
+	}
+	its := proxy.SecurityContext
+	its.RunAsUser, its.RunAsGroup = cmp.Or(its.RunAsUser, &user), cmp.Or(its.RunAsGroup, &group)
+	its.AllowPrivilegeEscalation = cmp.Or(its.AllowPrivilegeEscalation, &escalates)
+	return "Istio injects it, " + with + " and no settings of a mesh's or a template's own"
+}
+
+// proxyIn is the sidecar's container, nil if there is none.
+func proxyIn(spec *corev1.PodSpec) *corev1.Container {
+	for _, list := range [][]corev1.Container{spec.Containers, spec.InitContainers} {
+		for i := range list {
+			if list[i].Name == redirect.ProxyContainer {
+				return &list[i]
+			}
+		}
+	}
+	return nil
 }
 
 // optsOut reports whether the pod is not to be injected: the label counts before the annotation.

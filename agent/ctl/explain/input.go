@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
@@ -75,7 +76,11 @@ func (in Input) explain(namespace string, stdin io.Reader) (list List, err error
 		}
 	}
 	if list.NotLookedAt = m.sorted(); len(m.objects) == 0 {
-		return list, fmt.Errorf("no pod, and nothing that makes pods, is in %s", sourceOf(in.Files[0]))
+		var sources []string
+		for _, file := range in.Files {
+			sources = append(sources, sourceOf(file))
+		}
+		return list, fmt.Errorf("no pod, and nothing that makes pods, is in %s", strings.Join(sources, ", "))
 	}
 	for _, object := range m.objects {
 		list.Items = append(list.Items, in.explainObject(operator, m, object, namespace))

@@ -62,3 +62,21 @@ func TestParseFormat(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What is not well stays so, whatever is found beside it; anything else is what was found last.
+func TestVerdict(t *testing.T) {
+	for _, test := range []struct{ is, found, want Verdict }{
+		{Well, NotWell, NotWell}, {Well, NotAsked, NotAsked}, {NotAsked, NotWell, NotWell}, {NotWell, NotAsked, NotWell},
+		{NotWell, Well, NotWell},
+	} {
+		if got := test.is.With(test.found); got != test.want {
+			t.Errorf("%s with %s: %s, want %s", test.is, test.found, got, test.want)
+		}
+	}
+	text := &Text{}
+	text.Finding(NotWell, "node-a", Finding{What: "no agent", Next: "see why"})
+	text.Verdict(NotLookedAt, "clocks")
+	if text.String() != "✗ node-a: no agent\n  -> see why\n  ? clocks\n" {
+		t.Error(text.String())
+	}
+}
