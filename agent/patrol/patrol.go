@@ -124,7 +124,7 @@ type sighting struct {
 // late.
 const certain = 2
 
-// BypassesFile, in the state directory, is what the next agent of this boot reads of the bypasses.
+// BypassesFile is the file of the state directory that tells the next agent of this boot of the bypasses.
 const BypassesFile = "bypasses.json"
 
 // New returns a patrol that has not looked at anything yet, and knows the bypasses that an earlier one has found.

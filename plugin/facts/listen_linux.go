@@ -12,8 +12,8 @@ import (
 )
 
 // Listen makes the agent's socket at an absolute path: mode 0600, in a directory that is made with mode 0700 or brought
-// to it. It replaces a socket that is there, whether stale or of an agent that is about to go, but no other file. beside
-// are the names of what plugin and agent keep in that directory, if it is their own.
+// to it. It replaces a socket that is there, whether stale or of an agent that is about to go, but no other file. What
+// plugin and agent keep in that directory, if it is their own, has the names in beside.
 //
 // The socket is bound under a temporary name and renamed, so a plugin finds the old one or the new one, never one with
 // the wrong mode; the listener's Addr (and ss -xl) keep showing the name with ".new". Closing the listener leaves the

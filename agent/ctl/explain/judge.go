@@ -198,7 +198,7 @@ func (e *Explanation) judgeWait(now time.Time) {
 		return
 	}
 	log := fmt.Sprintf("It says for what: kubectl -n %s logs %s -c %s", e.Namespace, e.Name, w.Container)
-	switch long := w.State == waitRuns && now.Sub(*w.Since) > inspect.StuckAfter; { // where no agent says what it thinks of it
+	switch long := w.State == waitRuns && now.Sub(*w.Since) > inspect.StuckAfter; { // for where no agent says it
 	case w.State == waitFailed, w.Restarts > 0:
 		what := "its init wait has given up"
 		if w.Says != "" {
