@@ -188,7 +188,7 @@ func (a *agent) ready() []health.Check {
 		}},
 		{Name: "no bypass", Run: func() (bool, string) {
 			if bypassed := a.patrol.Bypassed(); len(bypassed) > 0 {
-				return false, strings.Join(bypassed, ", ") + ": the runtime did not run the plugin"
+				return false, strings.Join(bypassed, ", ") + ": without rules, for the plugin was not run"
 			}
 			if outside := a.patrol.Outside(); len(outside) > 0 {
 				return true, "outside the mesh until they are made again: " + some(outside)

@@ -19,6 +19,7 @@ const checkWithin = 8 * time.Second
 // checker looks at the rules of a record.
 type checker interface {
 	Check(ctx context.Context, its record.Record) patrol.Checked
+	Cannot(backend string) patrol.Checked
 }
 
 // checks lets one CHECK run at a time: each is a process in the agent's container, which has a limit of memory.
@@ -66,6 +67,18 @@ func (a *agent) inspectedPod(ctx context.Context, namespace, name string) inspec
 	}
 	p.Record, p.Rules = recordedAs(r), a.checks.of(ctx, r)
 	return p
+}
+
+// unchecked is why nobody can look at the rules that these backends have written, each reason once.
+func (c checks) unchecked(backends []string) (all []inspect.Rules) {
+	for _, backend := range backends {
+		cannot := c.Cannot(backend)
+		its := inspect.Rules{Detail: cannot.Why, Change: cannot.Value}
+		if cannot.Why != "" && !slices.Contains(all, its) {
+			all = append(all, its)
+		}
+	}
+	return all
 }
 
 // recordsOf are those of a pod.

@@ -19,6 +19,25 @@ type checkedBy func(record.Record) patrol.Checked
 
 func (c checkedBy) Check(_ context.Context, its record.Record) patrol.Checked { return c(its) }
 
+func (c checkedBy) Cannot(backend string) patrol.Checked { return c(record.Record{Backend: backend}) }
+
+// Why nobody can look is said once, however many backends that is true of.
+func TestUnchecked(t *testing.T) {
+	for mode, want := range map[patrol.Mode][]string{
+		patrol.Apply:  {"backend: nftables, for pods that are made from then on"},
+		patrol.Delete: {"repair: apply"},
+	} {
+		c := newChecks(patrol.NewRepairer(patrol.RepairConfig{Mode: mode}))
+		var values []string
+		for _, its := range c.unchecked([]string{"iptables-nft", "nftables"}) {
+			values = append(values, its.Change)
+		}
+		if !reflect.DeepEqual(values, want) {
+			t.Errorf("%s: %q, want %q", mode, values, want)
+		}
+	}
+}
+
 // Of a pod its record is told, by the boot that it is of, and what CHECK says of it.
 func TestInspectedPod(t *testing.T) {
 	marked, unrecorded := agenttest.MeshPod("marked"), agenttest.MeshPod("unrecorded")

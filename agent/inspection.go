@@ -79,6 +79,7 @@ func (a *agent) inspectedNode() inspect.Node {
 	now := time.Now()
 	n := inspect.Node{Node: a.node, Agent: buildinfo.Version(), Questions: inspect.Questions, Time: now.UTC()}
 	n.Pods = a.podsOf(a.pods.All(), a.records.ByPod(), now)
+	n.Unchecked = a.checks.unchecked(n.Pods.Backends)
 	n.Plugin, n.Installation = a.installation.inspected()
 	n.Ready, n.Checks = checked(a.ready())
 	n.Pods.Bypassed, n.Pods.Outside, n.Pods.Older = listed(a.patrol.Bypassed()), listed(a.patrol.Outside()),

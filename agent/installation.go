@@ -3,7 +3,9 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,6 +47,10 @@ type installation struct {
 type memory struct {
 	// ChainedSince is when our entry came into the network for the last time.
 	ChainedSince time.Time `json:"chainedSince"`
+	// ChainedFirst is when it came for the first time with the settings that have this hash: by others, other pods were in
+	// the mesh.
+	ChainedFirst time.Time `json:"chainedFirst,omitzero"`
+	Settings     string    `json:"settings,omitempty"`
 	// DropInDistrusted says that pods have bypassed a drop-in: this runtime does not read them.
 	DropInDistrusted bool `json:"dropInDistrusted,omitempty"`
 }
@@ -67,6 +73,9 @@ func newInstallation(
 	}
 	if data, err := os.ReadFile(i.path); err == nil {
 		_ = json.Unmarshal(data, &i.memory) // a torn file is no memory
+	}
+	if hash := fmt.Sprintf("%x", sha256.Sum256(config.Entry.Text())); i.memory.Settings != hash {
+		i.memory.Settings, i.memory.ChainedFirst = hash, time.Time{}
 	}
 	i.stored = i.memory
 	return i
@@ -189,6 +198,12 @@ func (i *installation) report(p install.Pass) {
 	if p.Ready && (entered || i.memory.ChainedSince.IsZero()) {
 		i.memory.ChainedSince = time.Now()
 	}
+	if slices.Contains(p.Repaired, install.CauseEntryChanged) {
+		i.memory.ChainedFirst = time.Time{}
+	}
+	if p.Ready && i.memory.ChainedFirst.IsZero() {
+		i.memory.ChainedFirst = i.memory.ChainedSince
+	}
 	i.mu.Unlock()
 	i.remember()
 	text := p.String()
@@ -233,8 +248,8 @@ func (i *installation) remember() {
 }
 
 // ChainedSince is when our entry came into the network, zero where it is not in it. While somebody takes it out again
-// and again it is now: no pod's network is known to have been made with it, so none bypasses the mesh, and each that
-// waits came too early.
+// and again it is now: no pod's network is known to have been made with it, so no runtime passed over one, and each
+// that waits came too early.
 func (i *installation) ChainedSince() time.Time {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -245,6 +260,14 @@ func (i *installation) ChainedSince() time.Time {
 		return time.Time{}
 	}
 	return i.memory.ChainedSince
+}
+
+// ChainedFirst is when our entry, as it is now, came into the network for the first time since the node was booted,
+// zero where it never has: whoever made pods' networks before was in charge of them.
+func (i *installation) ChainedFirst() time.Time {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.memory.ChainedFirst
 }
 
 // attached says whether the directories are still the node's.

@@ -13,16 +13,18 @@ import (
 	"github.com/istio-pod-network/controller/install"
 	"github.com/istio-pod-network/controller/install/installtest"
 	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/internal/entry"
 )
 
 // Since when the plugin is chained is what decides whether a pod bypasses the mesh: our entry may have been missing for
 // a moment, and the pods of that moment came too early; a binary that was missing has let no pod pass.
 func TestChainedSince(t *testing.T) {
 	memory := filepath.Join(t.TempDir(), "state", memoryFile)
+	config := install.Config{}
 	fresh := func() *installation {
 		m := newMetrics()
 		version := func(context.Context) (string, error) { return "", nil }
-		return newInstallation(install.Config{}, false, memory, version, m.installed, m.contested, m.repairs,
+		return newInstallation(config, false, memory, version, m.installed, m.contested, m.repairs,
 			agenttest.Quiet())
 	}
 	i := fresh()
@@ -57,6 +59,22 @@ func TestChainedSince(t *testing.T) {
 			t.Errorf("%s: chained since %v", cause, again)
 		}
 		first = i.ChainedSince()
+	}
+	if old := i.ChainedFirst(); !old.Equal(first) {
+		t.Errorf("another entry, and the first is %v, not %v", old, first)
+	}
+	if pass(false); !i.ChainedFirst().Equal(first) || pass(true, install.CauseEntryMissing).Equal(first) ||
+		!i.ChainedFirst().Equal(first) {
+		t.Error("our entry was missing, and it is not known that it was there before")
+	}
+	if i = fresh(); !i.ChainedFirst().Equal(first) {
+		t.Error("the next agent does not know when it was chained for the first time")
+	}
+	other, err := entry.Parse([]byte(`{"type": "istio-pod-network", "excludeNamespaces": []}`))
+	await.Must(t, err)
+	config.Entry = other
+	if i = fresh(); !i.ChainedFirst().IsZero() || !pass(true).Equal(i.ChainedFirst()) {
+		t.Error("by other settings it was chained before")
 	}
 	if err := os.WriteFile(i.path, []byte("{torn"), 0o600); err != nil {
 		t.Fatal(err)

@@ -64,7 +64,7 @@ func newMetrics() *metrics {
 		patrol: patrol.Metrics{
 			Bypasses: prometheus.NewCounter(prometheus.CounterOpts{
 				Name: prefix + "bypasses_total",
-				Help: "Mesh pods for which the container runtime did not run the plugin although it was chained",
+				Help: "Mesh pods whose network was made without the plugin after it had come to the node",
 			}),
 			Bypassed: prometheus.NewGauge(prometheus.GaugeOpts{
 				Name: prefix + "bypassed_pods", Help: "Such pods that are on the node now",

@@ -2,7 +2,11 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -38,6 +42,10 @@ func uninstallNode(ctx context.Context, o options, log *logrus.Logger) {
 		stays = func(why string) { tell(eventPluginStays, why) }
 	}
 	o.install.StateDir, o.install.CacheDir = o.store.Dir, o.cacheDir
+	// Whoever makes pods' networks from now on is in charge of them, also where the records stay for a while.
+	if err := os.Remove(filepath.Join(o.store.Dir, memoryFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		log.WithError(err).Warn("forgetting the installation")
+	}
 	node := uninstall.NewNode(o.install, o.every, version, stays, log)
 	web := health.NewServer(o.listen, log)
 	alive := []health.Check{{Name: "uninstalling", Run: func() (bool, string) { return true, "running" }}}

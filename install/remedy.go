@@ -96,7 +96,9 @@ func isBoth(one, other error) func(error) bool {
 
 // remedies are in the order in which they are tried.
 var remedies = []remedy{
-	{IsNoPrimary, "install the primary CNI, or wait for it: `watch` chains into it when it comes"},
+	{IsNoPrimary, "install the primary CNI, or wait for it: `watch` chains into it when it comes. Where pods have a " +
+		"network already, set --conf-dir (cni.confDir of the chart) to the directory that the runtime reads: `crictl info` " +
+		"(containerd: confDir) or `crio status config` (CRI-O: network_dir) prints it"},
 	{IsReadinessFile, "use --mode nad or --mode aux on this node"},
 	{isOneOf(errDangling), "mount the directory of the target into the container, at the same path; or remove the " +
 		"link, if the runtime does not find its target either"},

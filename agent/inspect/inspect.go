@@ -26,6 +26,8 @@ type Node struct {
 	Ready        bool         `json:"ready"`
 	Checks       []Check      `json:"checks"` // those of /readyz
 	Pods         Pods         `json:"pods"`
+	// Unchecked is why this agent cannot look whether the rules of its redirected pods are there: of some, or of all.
+	Unchecked []Rules `json:"unchecked,omitempty"`
 }
 
 // Plugin is the CNI plugin in the node's directory.
@@ -78,7 +80,7 @@ type Pods struct {
 	Waiting  []string `json:"waiting"`  // whose init wait has not let them go
 	// WaitingLong are those whose init wait has been running for longer than --stuck-after, or has given up before.
 	WaitingLong []string `json:"waitingLong"`
-	Bypassed    []string `json:"bypassed"` // mesh pods for which the runtime did not run the plugin
+	Bypassed    []string `json:"bypassed"` // mesh pods whose network was made without the plugin
 	Outside     []string `json:"outside"`  // whom what is said now puts into the mesh, and who have no rules
 	Older       []string `json:"older"`    // whose rules another release has written
 }

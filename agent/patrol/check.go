@@ -22,18 +22,27 @@ type Checked struct {
 	Value  string // the chart's value with which somebody would have
 }
 
-// Check has the installed plugin compare the rules of a record with those in the kernel, as a runtime does. It changes
-// nothing, and may be called while others repair.
-func (r *Repairer) Check(ctx context.Context, its record.Record) Checked {
+// Cannot says why nobody can look at the rules that a backend has written, nothing where somebody can.
+func (r *Repairer) Cannot(backend string) Checked {
 	switch {
-	case its.Decision != record.Redirect:
-		return Checked{Why: "the pod was left untouched, so there are no rules to compare"}
 	case r.Mode != Apply:
 		return Checked{Why: "the agent has no rights in pods' network namespaces (--repair=" + string(r.Mode) + ")",
 			Value: "repair: apply"}
-	case strings.HasPrefix(its.Backend, "iptables"):
-		return Checked{Why: "the rules were written by " + its.Backend + ", whose programs the agent's image lacks",
+	case strings.HasPrefix(backend, "iptables"):
+		return Checked{Why: "the rules were written by " + backend + ", whose programs the agent's image lacks",
 			Value: "backend: nftables, for pods that are made from then on"}
+	}
+	return Checked{}
+}
+
+// Check has the installed plugin compare the rules of a record with those in the kernel, as a runtime does. It changes
+// nothing, and may be called while others repair.
+func (r *Repairer) Check(ctx context.Context, its record.Record) Checked {
+	if its.Decision != record.Redirect {
+		return Checked{Why: "the pod was left untouched, so there are no rules to compare"}
+	}
+	if cannot := r.Cannot(its.Backend); cannot.Why != "" {
+		return cannot
 	}
 	sandboxes := sandboxes{dir: r.CacheDir, netns: r.NetNSDir} // the patrol's own is in use
 	sandbox, netns, err := sandboxes.recorded(its)

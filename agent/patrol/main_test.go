@@ -60,10 +60,13 @@ func (q *questionsOf) Forget(func(types.UID) bool) {}
 // chaining is an installation.
 type chaining struct {
 	since      time.Time
+	first      time.Time
 	distrusted int
 }
 
 func (c *chaining) ChainedSince() time.Time { return c.since }
+
+func (c *chaining) ChainedFirst() time.Time { return c.first }
 
 func (c *chaining) DistrustDropIn() { c.distrusted++ }
 

@@ -23,7 +23,7 @@ type verdict string
 
 const (
 	fine    verdict = ""               // not in the mesh, or nothing that we know of
-	bypass  verdict = "bypass"         // in the mesh when its network was made, and the plugin was not run
+	bypass  verdict = "bypass"         // in the mesh when its network was made, and the plugin was not run, or was away
 	late    verdict = "opted-in-later" // in the mesh by what is said now, not by what was said then
 	unknown verdict = "unknown"        // in the mesh by what is said now; what was said then cannot be known
 )
@@ -41,8 +41,7 @@ type Questions interface {
 // judge says what a pod is that has no record.
 func (p *Patrol) judge(pod *corev1.Pod, s *sighting) verdict {
 	namespace, known := p.Namespaces.Known(pod.Namespace)
-	if !known || pod.Spec.HostNetwork || kube.IsOver(pod) || kube.IsMirror(pod) || p.chained.IsZero() ||
-		!kube.HasNetworkSince(pod, p.chained) {
+	if !known || pod.Spec.HostNetwork || kube.IsOver(pod) || kube.IsMirror(pod) || !p.isOurs(pod, s) {
 		return fine
 	}
 	facts := podfacts.Of(pod, namespace)
@@ -67,6 +66,18 @@ func (p *Patrol) judge(pod *corev1.Pod, s *sighting) verdict {
 		return late
 	}
 	return fine
+}
+
+// isOurs reports whether the plugin should have seen to the pod's network: it was made after the plugin was chained. So
+// is one that was made while the plugin had gone for a while: nobody else was in charge of it. One that its init wait
+// holds then came too early, which is told of elsewhere.
+func (p *Patrol) isOurs(pod *corev1.Pod, s *sighting) bool {
+	if !p.chained.IsZero() && kube.HasNetworkSince(pod, p.chained) {
+		s.missed = false
+		return true
+	}
+	s.missed = !p.first.IsZero() && kube.HasNetworkSince(pod, p.first) && !podfacts.IsHeld(pod)
+	return s.missed
 }
 
 // hasHeardAll reports whether this agent has heard every question about the pod: it was there, and saw the pod, before

@@ -60,7 +60,8 @@ type Marks interface {
 
 // Installation is that of the plugin on this node.
 type Installation interface {
-	ChainedSince() time.Time // zero where it is not chained
+	ChainedSince() time.Time // zero where it is not chained, now where somebody takes it out again and again
+	ChainedFirst() time.Time // with the settings of now; zero where it never was
 	DistrustDropIn()         // the runtime does not read a drop-in
 }
 
@@ -81,6 +82,7 @@ type Patrol struct {
 	seen     map[types.UID]*sighting
 	away     bool                 // the API server, in this round
 	chained  time.Time            // since when the plugin is, as this round sees it; zero where it is not
+	first    time.Time            // when it was for the first time, likewise
 	orphans  map[string]time.Time // by container ID and interface: since when a record has no sandbox
 	known    knownBypasses
 	bypassed names // of the pods that bypass the mesh
@@ -113,6 +115,7 @@ type sighting struct {
 	bypass    int  // rounds in which it seemed to bypass the mesh
 	early     int  // rounds in which it seemed to have come too early
 	confirmed bool // the API server was asked about it, and had it
+	missed    bool // its network was made while the plugin was away: no runtime passed over it
 
 	renewAt time.Time // when its rules may be renewed, again
 
@@ -176,7 +179,9 @@ func (p *Patrol) Older() []string { return p.older.load() }
 
 // round looks at every pod and every record once.
 func (p *Patrol) round(ctx context.Context, now time.Time) {
-	p.away, p.cacheRead, p.chained = false, false, p.Installation.ChainedSince()
+	p.away, p.cacheRead = false, false
+	p.chained, p.first = p.Installation.ChainedSince(), p.Installation.ChainedFirst()
+	stays := !p.chained.IsZero() && p.chained.Before(now) // what is made now gets its rules
 	records := p.Records.ByPod()
 	verdicts, before := map[verdict][]string{}, p.seen
 	older, hashes := []string{}, rendered{}
@@ -205,7 +210,7 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 		}
 		v := p.lookForBypass(ctx, pod, s, recorded)
 		verdicts[v] = append(verdicts[v], name)
-		bypasses := v == bypass
+		bypasses := v == bypass && (stays || !s.missed) // else it would come back as it is
 		if p.Repairer.concerns(!recorded && p.cameEarly(pod, s), bypasses, stuck) && p.exists(ctx, pod, s) {
 			broken = append(broken, pod)
 		}
@@ -336,10 +341,15 @@ func (p *Patrol) lookForBypass(ctx context.Context, pod *corev1.Pod, s *sighting
 	return v
 }
 
-// noteBypass says that the runtime did not run the plugin.
+// noteBypass says that the plugin was not run, and whether the runtime is to blame.
 func (p *Patrol) noteBypass(pod *corev1.Pod, s *sighting) {
 	s.bypass = certain
 	p.Metrics.Bypasses.Inc()
+	if s.missed {
+		p.Warner.warn(pod, eventBypass, "The network of this mesh pod was made while the plugin was not chained on this "+
+			"node: the pod has no packet rules, and runs outside the mesh. %s", p.Repairer.remedy())
+		return
+	}
 	p.Warner.warn(pod, eventBypass, "The container runtime did not run the plugin for this mesh pod, although it was "+
 		"chained when the pod's network was made: the pod has no packet rules, and an init wait in it does not end. %s",
 		p.Repairer.remedy())

@@ -31,6 +31,11 @@ func waitingSince(pod *corev1.Pod, age time.Duration) {
 // beforeUs has the pod's network be made before the plugin was chained.
 func beforeUs(pod *corev1.Pod) { pod.Status.StartTime = &metav1.Time{Time: time.Unix(0, 0)} }
 
+// wasAway has the plugin come to the node long ago, and into its network again at another time, zero for not yet.
+func wasAway(b *beat, since time.Time) {
+	b.installation.first, b.installation.since = time.Unix(1, 0), since
+}
+
 // What a patrol says of one pod, after one round and after more, and what it takes for a bypass.
 func TestVerdicts(t *testing.T) {
 	const long, short = 2 * time.Minute, 30 * time.Second
@@ -49,15 +54,28 @@ func TestVerdicts(t *testing.T) {
 		later  []string // and of two more
 		words  string   // in one of them
 		bypass bool
+		away   bool // the runtime had no plugin to run: nothing speaks against drop-ins
 	}{
 		"with its rules": {scene: redirected},
 		"a bypass": {later: []string{eventBypass}, words: "Delete the pod, so that it is made again",
 			bypass: true},
 		"the plugin is not chained":  {scene: func(b *beat, _ *corev1.Pod) { b.installation.since = time.Time{} }},
 		"made before it was chained": {pod: beforeUs},
-		"not in the mesh":            {pod: func(p *corev1.Pod) { p.Annotations = nil }},
-		"over":                       {pod: func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }},
-		"in an unknown namespace":    {pod: func(p *corev1.Pod) { p.Namespace = "unknown" }},
+		"made before it came, and it is away": {pod: beforeUs, scene: func(b *beat, _ *corev1.Pod) {
+			b.installation.since, b.installation.first = time.Time{}, time.Unix(1, 0)
+		}},
+		"made while it was away": {scene: func(b *beat, _ *corev1.Pod) { wasAway(b, time.Time{}) },
+			later: []string{eventBypass}, words: "made while the plugin was not chained on this node", bypass: true, away: true},
+		"made while it was away, and it is back": {
+			scene: func(b *beat, _ *corev1.Pod) { wasAway(b, time.Now().Add(time.Minute)) },
+			later: []string{eventBypass}, words: "Delete the pod, so that it is made again", bypass: true, away: true},
+		"made while it was away, not in the mesh": {pod: func(p *corev1.Pod) { p.Annotations = nil },
+			scene: func(b *beat, _ *corev1.Pod) { wasAway(b, time.Time{}) }},
+		"made while it was away, and it waits": {pod: func(p *corev1.Pod) { waitingSince(p, short) },
+			scene: func(b *beat, _ *corev1.Pod) { wasAway(b, time.Time{}) }},
+		"not in the mesh":         {pod: func(p *corev1.Pod) { p.Annotations = nil }},
+		"over":                    {pod: func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }},
+		"in an unknown namespace": {pod: func(p *corev1.Pod) { p.Namespace = "unknown" }},
 
 		"a stuck wait": {
 			pod: func(p *corev1.Pod) { waitingSince(p, long) }, scene: markedFor(long), first: []string{eventStuck},
@@ -131,8 +149,40 @@ func TestVerdicts(t *testing.T) {
 			t.Errorf("%s: %g wait for long, want %g", name, got, waits)
 		}
 		bypasses := map[bool][]string{true: {"shop/cart"}}[c.bypass]
-		if distrusted := b.installation.distrusted == 1; !slices.Equal(b.Bypassed(), bypasses) || distrusted != c.bypass {
+		if distrusted := b.installation.distrusted == 1; !slices.Equal(b.Bypassed(), bypasses) ||
+			distrusted != (c.bypass && !c.away) {
 			t.Errorf("%s: %q bypass the mesh, want %q; drop-in distrusted: %t", name, b.Bypassed(), bypasses, distrusted)
+		}
+	}
+}
+
+// A pod that was made while the plugin was away is made again once that is back, and not before: it would come back as
+// it is.
+func TestMadeWhileAway(t *testing.T) {
+	pod := agenttest.Running("cart")
+	pod.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "cart", Controller: new(true)}}
+	b := patrolling(t, pod)
+	deletions := 0
+	b.Repairer.Mode, b.Repairer.Pods = Delete, deleter(func(string) error { deletions++; return nil })
+	for name, c := range map[string]struct {
+		since func() time.Time
+		want  int
+	}{
+		"away":                            {func() time.Time { return time.Time{} }, 0},
+		"taken out again and again":       {time.Now, 0},
+		"back, and this is known as ever": {func() time.Time { return time.Now().Add(-time.Nanosecond) }, 1},
+	} {
+		deletions = 0
+		for range 2 {
+			wasAway(b, c.since())
+			now := time.Now()
+			if name == "taken out again and again" {
+				now = b.installation.since // that of the moment, which is asked for in the round
+			}
+			b.round(t.Context(), now)
+		}
+		if !slices.Equal(b.Bypassed(), []string{"shop/cart"}) || (deletions > 0) != (c.want > 0) {
+			t.Errorf("%s: %q, deleted %d times", name, b.Bypassed(), deletions)
 		}
 	}
 }

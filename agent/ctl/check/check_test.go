@@ -405,6 +405,14 @@ var scenarios = map[string]scenario{
 			n.Ready, n.Checks[0] = false, inspect.Check{Name: "backend", Detail: "backend nftables is not usable: no nf_tables"}
 		})
 	}, status: 1, check: "agent", as: NotWell, what: "no nf_tables", next: "load the kernel's modules"},
+	"iptables": {make: func(l *lab) {
+		for _, pod := range []string{"agent-node-a", "agent-node-b"} {
+			l.change(pod, func(n *inspect.Node) {
+				n.Unchecked = []inspect.Rules{{Detail: "the rules were written by iptables-nft, whose programs the agent's image " +
+					"lacks", Change: "backend: nftables, for pods that are made from then on"}}
+			})
+		}
+	}, check: "rules", as: NotLookedAt, what: "on node-a, node-b: the rules were written by iptables-nft"},
 	"outside": {make: func(l *lab) {
 		l.change("agent-node-a", func(n *inspect.Node) { n.Pods.Outside = []string{"shop/cart-0"} })
 	}, check: "pods-outside", as: Warning, what: "shop/cart-0", next: "rollout restart"},
@@ -626,7 +634,7 @@ func TestEachCheck(t *testing.T) {
 	}
 	// What is only told where it is strange, and what stands in place of others where these cannot be looked at.
 	only := map[string]bool{"pods-outside": true, "older-rules": true, "installation": true, "multus-api": true,
-		"openshift-api": true, "agents": true}
+		"openshift-api": true, "agents": true, "rules": true}
 	for check, verdicts := range seen {
 		if !verdicts[false] || !verdicts[true] && !only[check] {
 			t.Errorf("%s: %v", check, verdicts)

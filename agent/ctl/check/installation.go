@@ -88,7 +88,8 @@ func (c *Check) daemonSet(set appsv1.DaemonSet) {
 	s := set.Status
 	switch {
 	case s.DesiredNumberScheduled == 0:
-		c.ill("daemonset", "no node is to have an agent", "see the values nodeSelector and affinity")
+		c.ill("daemonset", "no node is to have an agent", "the values nodeSelector and affinity select none: compare them "+
+			"with kubectl get nodes --show-labels")
 	case s.NumberReady < s.DesiredNumberScheduled:
 		c.ill("daemonset", fmt.Sprintf("%d of %d agents are ready", s.NumberReady, s.DesiredNumberScheduled),
 			fmt.Sprintf("see the nodes below; pods that are missing altogether: kubectl -n %s describe daemonset %s",
@@ -139,10 +140,10 @@ func (c *Check) policies(ctx context.Context, from Source, r release, a api) {
 		return // which has been said
 	}
 	for _, p := range []policy{
-		{"istio-pod-network-marks", true, "whoever may edit a pod may write its marks, and who has an agent's token those " +
-			"of all pods", "admissionPolicy.enabled=auto", true, true},
-		{"istio-pod-network-shared-user", r.refuses, "an ephemeral container may run as the sidecar's user and bypass the " +
-			"mesh", "sharedProxyUser=refuse", true, false},
+		{"istio-pod-network-marks", true, "whoever may edit a pod may write its marks, and who has an agent's token " +
+			"those of all pods", "admissionPolicy.enabled=auto", true, true},
+		{"istio-pod-network-shared-user", r.refuses, "an ephemeral container may run as the sidecar's user and bypass " +
+			"the mesh", "sharedProxyUser=refuse", true, false},
 		{"istio-pod-network-startup-taint", r.flags["startup-taint"] != "", "who has an agent's token may change every node",
 			"startupTaint.enabled=true", true, true},
 		{"istio-pod-network-repair", r.flags["repair"] == "delete", "who has an agent's token may delete every pod",
@@ -243,6 +244,9 @@ func (c *Check) agents(
 	for _, n := range s.Items {
 		c.agent(n)
 	}
+	for _, line := range s.Unchecked() {
+		c.add(Item{Check: "rules", Verdict: NotLookedAt, What: line})
+	}
 	c.clocks(s.Items)
 	c.versions(s, tool)
 	c.taints(nodes, s.Items, r)
@@ -266,12 +270,13 @@ func (c *Check) agent(n status.Node) {
 	}
 	if outside := n.Agent.Pods.Outside; len(outside) > 0 {
 		c.add(Item{Check: "pods-outside", Node: n.Name, Verdict: Warning, What: "pods without rules that would have some " +
-			"if they were made now: " + some(outside), Next: "make them again: kubectl rollout restart (docs/operation.md, " +
-			"Pods that are opted in later)"})
+			"if they were made now: " + some(outside), Next: "make each again, if it is to be in the mesh: kubectl -n " +
+			"NAMESPACE delete pod POD, or rollout restart of what makes it (docs/operation.md, Pods that are opted in later)"})
 	}
 	if older := n.Agent.Pods.Older; len(older) > 0 {
 		c.add(Item{Check: "older-rules", Node: n.Name, Verdict: Warning, What: "pods with the rules of another release: " +
-			some(older), Next: "make them again, or set renewRules (docs/operation.md, Pods with older rules)"})
+			some(older), Next: "they stay in force; for those of this release make the pods again, or name their " +
+			"namespaces in the value renewRules, with repair=apply (docs/operation.md, Pods with older rules)"})
 	}
 	if !n.Agent.Installation.Managed {
 		c.add(Item{Check: "installation", Node: n.Name, Verdict: NotLookedAt, What: "the plugin and its place in the " +
@@ -321,8 +326,8 @@ func (c *Check) clocks(items []status.Node) {
 			direction = "behind"
 		}
 		c.add(Item{Check: "clock", Node: n.Name, Verdict: Warning, What: fmt.Sprintf("its clock is %s %s the one of this "+
-			"computer", long, direction), Next: "see that both are set by NTP; tokens and certificates of the mesh are " +
-			"refused where they are not valid yet"})
+			"computer", long, direction), Next: "set it by NTP: timedatectl on the node says whether that is on; " +
+			"tokens and certificates of the mesh are refused where they are not valid yet"})
 	}
 	if known > 0 && off == 0 {
 		c.well("clock", "the clocks of %s and of this computer agree", counted(known))
@@ -360,7 +365,8 @@ func (c *Check) taints(nodes []corev1.Node, items []status.Node, r release) {
 	case key == "":
 		if names := tainted(nodes, usualTaint); len(names) > 0 {
 			c.ill("startup-taint", some(names)+": the startup taint is there, and the agents are not told to take it away",
-				"helm upgrade with startupTaint.enabled=true, or register nodes without it")
+				"helm upgrade with startupTaint.enabled=true, or take it away (kubectl taint node NODE "+usualTaint+
+					"-) and register nodes without it")
 		}
 		return
 	}
@@ -377,8 +383,8 @@ func (c *Check) taints(nodes []corev1.Node, items []status.Node, r release) {
 				"taint " +
 				key + " is still there", Next: fmt.Sprintf("the agent says in its log why: kubectl -n %s logs %s", namespace, pod)})
 		default:
-			c.add(Item{Check: "startup-taint", Node: n.Name, Verdict: Warning, What: "the startup taint " + key + " is still " +
-				"there",
+			c.add(Item{Check: "startup-taint", Node: n.Name, Verdict: Warning, What: "the startup taint " + key + " is " +
+				"still there",
 				Next: "the agent takes it away once it is ready"})
 		}
 	}

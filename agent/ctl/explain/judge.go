@@ -127,8 +127,8 @@ func (e *Explanation) judgeUnrecorded(redirected bool) {
 			"rights that are named above, or see its Events and the log of its init wait: "+e.described())
 	case told == nil:
 	case told.Bypassed:
-		l.find(NotWell, "it bypasses the mesh: the runtime did not run the plugin for it", e.again()+" And find out why the "+
-			"runtime does not: istio-pod-networkctl status")
+		l.find(NotWell, "it bypasses the mesh: its network was made without the plugin", e.again()+" Its Events say whether "+
+			"the runtime did not run the plugin, or there was none; istio-pod-networkctl status says how it is now.")
 	case told.Outside:
 		l.find(NotWell, "it is outside the mesh: its network was made before what is said now", e.again())
 	default:

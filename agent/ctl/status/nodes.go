@@ -52,17 +52,3 @@ func nextOfWaiting(reason, image string) string {
 	}
 	return ""
 }
-
-// nextOf says what to do about a check of the agent that fails.
-func nextOf(check, kubectl, pod string) string {
-	switch check {
-	case "no bypass":
-		return "make these pods again, or have the agent do so (value repair); and find out why the runtime does not read " +
-			"the directory that the plugin is chained in"
-	case "backend":
-		return "load the kernel's modules, or choose another backend (value backend)"
-	case "pods", "namespaces":
-		return "see that the agent reaches the API server with its rights: " + kubectl + " logs " + pod
-	}
-	return kubectl + " logs " + pod
-}

@@ -108,8 +108,43 @@ func Of(ctx context.Context, from Source, namespace string) (Status, error) {
 				"(--no-install)")
 		}
 	}
+	s.NotLookedAt = append(s.NotLookedAt, s.Unchecked()...)
 	s.count()
 	return s, nil
+}
+
+// Unchecked says where nobody can look whether the rules of pods are there, why, and which value changes that: a line
+// for each reason.
+func (s Status) Unchecked() (lines []string) {
+	nodes := map[inspect.Rules][]string{}
+	var reasons []inspect.Rules
+	for _, n := range s.Items {
+		if n.Agent == nil {
+			continue
+		}
+		for _, why := range n.Agent.Unchecked {
+			if nodes[why] == nil {
+				reasons = append(reasons, why)
+			}
+			nodes[why] = append(nodes[why], n.Name)
+		}
+	}
+	for _, why := range reasons {
+		lines = append(lines, fmt.Sprintf("whether redirected pods have their rules, on %s: %s; the chart's value that "+
+			"changes this is %s", some(nodes[why]), why.Detail, why.Change))
+	}
+	return lines
+}
+
+// shownNodes is how many nodes a line has.
+const shownNodes = 5
+
+// some lists names.
+func some(names []string) string {
+	if more := len(names) - shownNodes; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:shownNodes], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 // releaseLabel is that of the agents' pods in which the chart says of which release they are.
@@ -201,14 +236,12 @@ func (n *Node) ask(ctx context.Context, from Source, pod corev1.Pod) {
 	}
 	for _, check := range answer.Checks {
 		if !check.OK {
-			n.find(NotWell, check.Name+": "+check.Detail, nextOf(check.Name, kubectl, pod.Name))
+			n.find(NotWell, check.Name+": "+check.Detail, nextOf(answer, check, kubectl, pod.Name))
 		}
 	}
 	if waiting := answer.Pods.WaitingLong; len(waiting) > 0 {
-		namespace, name, _ := strings.Cut(waiting[0], "/")
-		n.find(NotWell, "pods wait for long: "+strings.Join(waiting, ", "),
-			fmt.Sprintf("kubectl -n %s describe pod %s says in its Events for what, and so does the log of its init wait",
-				namespace, name))
+		n.find(NotWell, "pods wait for long: "+strings.Join(waiting, ", "), "istio-pod-networkctl explain "+waiting[0]+
+			" says for what, and what to do")
 	}
 	if !answer.Ready && n.Verdict == Well { // by a check that is not known here
 		n.find(NotWell, "its agent is not ready", kubectl+" logs "+pod.Name)
@@ -222,7 +255,8 @@ func (n *Node) findUnasked(pod corev1.Pod, err error) {
 	next := "it needs the verbs get and create on pods/exec in namespace " + pod.Namespace +
 		", and an agent that answers: " + kubectl + " logs " + pod.Name
 	if n.CannotAnswer() {
-		what, next = "its agent is of a release that cannot answer: "+err.Error(), "upgrade it to the release of this tool"
+		what, next = "its agent is of a release that cannot answer: "+err.Error(), "upgrade the agents to the "+
+			"release of this tool: helm upgrade (docs/operation.md, Upgrading)"
 	}
 	if !isReady(pod) {
 		verdict, what = NotWell, "its agent is not ready, and "+strings.TrimPrefix(what, "its agent ")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,11 +112,25 @@ func TestStatus(t *testing.T) {
 			f.change(func(n *inspect.Node) {
 				n.Ready = false
 				n.Checks = append(n.Checks, inspect.Check{Name: "no bypass",
-					Detail: "shop/cart-0: the runtime did not run the plugin"})
+					Detail: "shop/cart-0: without rules, for the plugin was not run"})
 				n.Pods.Bypassed = []string{"shop/cart-0"}
 				n.Pods.Waiting, n.Pods.WaitingLong = []string{"shop/cart-1", "shop/cart-2"}, []string{"shop/cart-1"}
 			})
 		}, outcome.NotWell},
+		"no-primary": {func(f *fake) {
+			f.change(func(n *inspect.Node) {
+				n.Ready, n.Checks[0] = false, inspect.Check{Name: "installed", Detail: "not ready: waiting: no primary network " +
+					"configuration yet in /etc/cni/net.d"}
+				n.Installation.Chained = "no"
+			})
+		}, outcome.NotWell},
+		"unchecked": {func(f *fake) {
+			f.change(func(n *inspect.Node) {
+				n.Pods.Backends = []string{"iptables-nft"}
+				n.Unchecked = []inspect.Rules{{Detail: "the rules were written by iptables-nft, whose programs the agent's image " +
+					"lacks", Change: "backend: nftables, for pods that are made from then on"}}
+			})
+		}, outcome.Well},
 		"unknown-check":  {func(f *fake) { f.change(func(n *inspect.Node) { n.Ready = false }) }, outcome.NotWell},
 		"foreign-binary": {func(f *fake) { f.change(func(n *inspect.Node) { n.Plugin.Version = "" }) }, outcome.Well},
 		"not-managed": {func(f *fake) {
@@ -155,6 +170,37 @@ func TestStatus(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Each remedy holds for what the agent says in that case, and names a value or a command.
+func TestRemedies(t *testing.T) {
+	said := map[string]bool{}
+	for _, c := range []inspect.Check{
+		{Name: "HTTP", Detail: "listen tcp :15088: bind: address already in use"},
+		{Name: "installed", Detail: `"/etc/cni/net.d": no primary network configuration yet: none has the name "x"`},
+		{Name: "installed", Detail: "not ready: waiting: no primary network configuration yet in /etc/cni/net.d"},
+		{Name: "installed", Detail: "chaining into \"/x\": the runtime looks for plugins elsewhere: none of …"},
+		{Name: "installed", Detail: "chaining into \"/x\": it is a readiness file of its owner, never edited by us"},
+		{Name: "installed", Detail: "ready: …; somebody takes it out again and again, so that …"},
+		{Name: "installed", Detail: "not looked at yet"},
+		{Name: "backend", Detail: "backend auto is not usable: …"},
+		{Name: "pods", Detail: "not read yet"}, {Name: "namespaces", Detail: "not read yet"},
+	} {
+		next := nextOf(inspect.Node{}, c, "kubectl -n mesh", "agent-a")
+		i := slices.IndexFunc(remedies, func(r remedy) bool { return strings.HasPrefix(next, r.next) && r.check == c.Name })
+		if i < 0 || !strings.HasSuffix(next, "kubectl -n mesh logs agent-a") {
+			t.Errorf("%+v: %s", c, next)
+			continue
+		}
+		said[remedies[i].check+remedies[i].says] = true
+	}
+	if len(said) != len(remedies) {
+		t.Errorf("only of %v there is a case", said)
+	}
+	next := nextOf(inspect.Node{}, inspect.Check{Name: "socket"}, "kubectl -n mesh", "agent-a")
+	if !strings.HasSuffix(next, "kubectl -n mesh logs agent-a") {
+		t.Error(next)
 	}
 }
 
