@@ -22,7 +22,8 @@ import (
 )
 
 // startedPages are the page that all begin with, and those of platforms that have one of their own.
-var startedPages = []string{"getting-started-istio.md", "getting-started-eks.md", "getting-started-openshift.md"}
+var startedPages = []string{"getting-started-istio.md", "getting-started-eks.md", "getting-started-gke.md",
+	"getting-started-aks.md", "getting-started-openshift.md"}
 
 // session returns the commands of a page's section, as a person would paste them: of each console block the lines that
 // begin with a prompt, and what is indented directly below.
@@ -61,6 +62,7 @@ version= istio= args=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--version) version=$2; shift ;;
+	--install) ;;
 	--reuse-values | --reset-then-reuse-values) echo "values of another version of a chart: $1" >&2; exit 1 ;;
 	istio/base | istio/gateway) istio=$1; args+=("$MANIFESTS/charts/${1#istio/}") ;;
 	istio/istiod) istio=$1; args+=("$MANIFESTS/charts/istio-control/istio-discovery") ;;
@@ -102,7 +104,9 @@ func renderPasted(t *testing.T, helm string, sections ...string) rendered {
 	for path, text := range map[string]string{
 		filepath.Join(programs, "helm"): standInHelm, filepath.Join(programs, "jq"): standInJQ,
 		filepath.Join(programs, "kubectl"): standIn, filepath.Join(programs, "oc"): standIn,
-		filepath.Join(programs, "aws"): standIn, filepath.Join(programs, "docker"): standIn,
+		filepath.Join(programs, "aws"): standIn, filepath.Join(programs, "gcloud"): standIn,
+		filepath.Join(programs, "az"): standIn, filepath.Join(programs, "istio-pod-networkctl"): standIn,
+		filepath.Join(programs, "docker"):          standIn,
 		filepath.Join(dir, "scripts", "images.sh"): standIn,
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
@@ -116,8 +120,7 @@ func renderPasted(t *testing.T, helm string, sections ...string) rendered {
 	cmd := exec.Command("bash", "-c", script)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PATH="+programs+":"+os.Getenv("PATH"), "HOME="+dir, "RENDERED="+out,
-		"HELM="+filepath.Join(isolated.BinDir(), helm), "MANIFESTS="+filepath.Join(isolated.BinDir(), "istio-manifests"),
-		"ISTIO_CHARTS=https://example.com/charts")
+		"HELM="+filepath.Join(isolated.BinDir(), helm), "MANIFESTS="+filepath.Join(isolated.BinDir(), "istio-manifests"))
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s\nof\n%s", err, text, script)
 	}
@@ -157,6 +160,11 @@ var paths = []struct {
 		"Gateways"}, "", nil, "istiod"},
 	{"EKS", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/mesh", []string{"Versions",
 		"getting-started-eks.md#Installation", "Verify", "Taking it away"}, "", nil, "istiod"},
+	{"GKE", "europe-west1-docker.pkg.dev/my-project/mesh", []string{"Versions",
+		"getting-started-gke.md#Installation", "Verify", "Taking it away"}, "", nil, "istiod"},
+	{"AKS", "myregistry.azurecr.io/mesh", []string{"Versions",
+		"getting-started-aks.md#Installation", "Verify",
+		"getting-started-aks.md#The Istio add-on of AKS", "Taking it away"}, "", nil, "istiod"},
 	{"OpenShift", "image-registry.openshift-image-registry.svc:5000/mesh-images", []string{"Versions",
 		"getting-started-openshift.md#Installation", "Verify", "Taking it away"}, "openshift", nil, "istiod"},
 }

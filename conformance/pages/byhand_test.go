@@ -4,11 +4,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
-	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/blocks"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
@@ -19,27 +18,24 @@ var byHand = []string{"TestByHand", "TestNodeByHand"}
 // what the test has the shell do before. A command of which the page says that it fails has to. It returns the output.
 func runAsItStands(t *testing.T, page, before string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(build.Root(), page))
+	all, _, err := blocks.Read(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks, _ := blocksOf(page, string(text))
-	for _, b := range blocks {
-		if b.runBy != t.Name() {
+	for _, b := range all {
+		if b.RunBy != t.Name() {
 			continue
 		}
 		dir := t.TempDir()
 		if err := os.Symlink(isolated.BinDir(), filepath.Join(dir, "bin")); err != nil {
 			t.Fatal(err)
 		}
-		failing := regexp.MustCompile(`(?m)^(.*\S) +# fails .*$`)
-		script := "set -euo pipefail\n" + before +
-			failing.ReplaceAllString(b.text, "if $1; then echo 'it succeeds'; exit 1; fi")
+		script := "set -euo pipefail\n" + before + blocks.Script(b)
 		cmd := exec.Command("unshare", "--net", "--mount", "bash", "-c", script)
 		cmd.Dir = dir
 		out, err := cmd.CombinedOutput()
 		if err != nil {
-			t.Fatalf("%s: %v\n%s", b.place, err, out)
+			t.Fatalf("%s: %v\n%s", b.Place, err, out)
 		}
 		return string(out)
 	}

@@ -20,6 +20,7 @@ import (
 	"mvdan.cc/sh/v3/expand"
 	"mvdan.cc/sh/v3/interp"
 
+	"github.com/istio-pod-network/controller/conformance/internal/blocks"
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
@@ -39,7 +40,7 @@ type reader struct {
 	t     *testing.T
 	dir   string // the shell's
 	shell *interp.Runner
-	block block
+	block blocks.Block
 	used  map[string]bool // stand-ins of this block
 	count map[string]int
 	wrong []string // what cannot be pasted, and why
@@ -69,7 +70,9 @@ var files = map[string]string{
 
 // given are variables that another page has had the reader of a page set.
 var given = map[string][]string{
+	"docs/getting-started-aks.md":       {"ISTIO=1.31.0", "VERSION=0.1.0"},
 	"docs/getting-started-eks.md":       {"ISTIO=1.31.0", "VERSION=0.1.0"},
+	"docs/getting-started-gke.md":       {"ISTIO=1.31.0", "VERSION=0.1.0"},
 	"docs/getting-started-openshift.md": {"ISTIO=1.31.0", "VERSION=0.1.0"},
 }
 
@@ -99,7 +102,7 @@ func newReader(t *testing.T, page string) *reader {
 	}
 	r.shell, err = interp.New(interp.Dir(r.dir), interp.StdIO(nil, io.Discard, io.Discard), interp.Params("-u"),
 		interp.Env(expand.ListEnviron(append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.dir,
-			"ISTIO_CHARTS=https://example.com/charts", "KUBECONFIG=" + filepath.Join(r.dir, "none")}, given[page]...)...)),
+			"KUBECONFIG=" + filepath.Join(r.dir, "none")}, given[page]...)...)),
 		interp.OpenHandler(r.open),
 		interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return r.call }))
 	if err != nil {
@@ -114,28 +117,28 @@ func (r *reader) pod() string {
 }
 
 func (r *reader) fail(format string, args ...any) {
-	r.wrong = append(r.wrong, r.block.place+": "+fmt.Sprintf(format, args...))
+	r.wrong = append(r.wrong, r.block.Place+": "+fmt.Sprintf(format, args...))
 }
 
 // paste has the shell run a block.
-func (r *reader) paste(b block) {
+func (r *reader) paste(b blocks.Block) {
 	r.block, r.used = b, map[string]bool{}
-	file, err := parse(b.place, b.text)
+	file, err := blocks.Parse(b.Place, b.Text)
 	if err != nil {
 		r.fail("a shell does not understand it: %v", err)
 		return
 	}
-	programs := programsOf(file)
-	if left := skipped(b, programs); len(left) > 0 {
+	programs := blocks.Programs(file)
+	if left := blocks.Skipped(b, programs); len(left) > 0 {
 		r.fail("%q can be checked here, and no page leaves them out", left)
 	}
 	switch {
-	case b.notRun != "":
+	case b.NotRun != "":
 		r.count[parsed] += len(file.Stmts)
 		return
-	case b.runBy != "":
-		if !slices.Contains(byHand, b.runBy) {
-			r.fail("there is no %s", b.runBy)
+	case b.RunBy != "":
+		if !slices.Contains(byHand, b.RunBy) {
+			r.fail("there is no %s", b.RunBy)
 		}
 		r.count[other] += len(file.Stmts)
 		return
@@ -145,7 +148,7 @@ func (r *reader) paste(b block) {
 			r.fail("line %d of the block ends with %v", stmt.Pos().Line(), err)
 		}
 	}
-	for _, name := range b.standIns {
+	for _, name := range b.StandIns {
 		if !r.used[name] {
 			r.fail("it has no %s that a stand-in would be for", name)
 		}
@@ -178,7 +181,7 @@ func (r *reader) call(ctx context.Context, args []string) error {
 	shell := interp.HandlerCtx(ctx)
 	name, how, err := filepath.Base(args[0]), ran, error(nil)
 	switch {
-	case slices.Contains(r.block.standIns, name):
+	case slices.Contains(r.block.StandIns, name):
 		r.used[name] = true
 		how = stoodFor
 		if err = drain(shell); err == nil {
@@ -248,7 +251,7 @@ func drain(shell interp.HandlerContext) error {
 
 // standInFor is what becomes of a part of a program that the page names as one that has none here.
 func (r *reader) standInFor(shell interp.HandlerContext, what string) (string, error) {
-	if !slices.Contains(r.block.standIns, what) {
+	if !slices.Contains(r.block.StandIns, what) {
 		return "", fmt.Errorf("nothing here knows it: say above the block <!-- stand-ins for %s: why -->", what)
 	}
 	r.used[what] = true
@@ -363,7 +366,7 @@ func (r *reader) kubectl(shell interp.HandlerContext, args []string) error {
 }
 
 // ofUpgrades are flags of helm that a render does not have.
-var ofUpgrades = regexp.MustCompile(`^--(reset-then-reuse-values|take-ownership|server-side(=.*)?)$`)
+var ofUpgrades = regexp.MustCompile(`^--(install|reset-then-reuse-values|take-ownership|server-side(=.*)?)$`)
 
 // helm takes the flags, each Helm of those that the page means, and what is to be installed is rendered.
 func (r *reader) helm(shell interp.HandlerContext, name string, args []string) (string, error) {
@@ -571,15 +574,14 @@ func (r *reader) ours(args []string) error {
 // Every command of every page is one that a reader can paste: it runs, it renders, or its program takes it. The page
 // says of what has to be left out why.
 func TestPages(t *testing.T) {
-	count, blocks, read, all := map[string]int{}, 0, 0, pages(t)
+	count, pasted, read, all := map[string]int{}, 0, 0, pages(t)
 	for _, page := range all {
-		text, err := os.ReadFile(filepath.Join(build.Root(), page))
-		if err != nil {
-			t.Fatal(err)
-		}
 		t.Run(page, func(t *testing.T) {
 			r := newReader(t, page)
-			all, wrong := blocksOf(page, string(text))
+			all, wrong, err := blocks.Read(page)
+			if err != nil {
+				t.Fatal(err)
+			}
 			for _, b := range all {
 				r.paste(b)
 			}
@@ -587,7 +589,7 @@ func TestPages(t *testing.T) {
 				t.Error(w)
 			}
 			read++
-			blocks += len(all)
+			pasted += len(all)
 			for how, n := range r.count {
 				count[how] += n
 			}
@@ -596,12 +598,12 @@ func TestPages(t *testing.T) {
 	for _, how := range slices.Sorted(maps.Keys(count)) {
 		t.Logf("%d commands %s", count[how], how)
 	}
-	t.Logf("of %d blocks", blocks)
+	t.Logf("of %d blocks", pasted)
 	if read < len(all) {
 		return // -run has chosen some
 	}
-	if blocks < 80 || count[ran] < 15 || count[rendered] < 30 || count[checked] < 100 {
-		t.Errorf("%d blocks, %v: most of the commands are not seen", blocks, count)
+	if pasted < 80 || count[ran] < 15 || count[rendered] < 30 || count[checked] < 100 {
+		t.Errorf("%d blocks, %v: most of the commands are not seen", pasted, count)
 	}
 }
 
@@ -631,7 +633,7 @@ func TestReaderRefuses(t *testing.T) {
 		"cat docs/none", "nosuch", "echo a > /etc/none", "echo $NOSUCH", "cat none", "for n in a b; do",
 	} {
 		r := newReader(t, "")
-		r.paste(block{place: "page:1", text: command + "\n"})
+		r.paste(blocks.Block{Place: "page:1", Text: command + "\n"})
 		if len(r.wrong) == 0 {
 			t.Errorf("taken: %s", command)
 		}
@@ -639,9 +641,9 @@ func TestReaderRefuses(t *testing.T) {
 	if left, err := os.ReadDir(outside); err != nil || len(left) != 1 {
 		t.Errorf("a page has written outside of its reader's directory: %v, %v", left, err)
 	}
-	for _, b := range []block{
-		{text: "make demo\n", notRun: "it would"}, {text: "sudo make demo\n", standIns: []string{"make"}},
-		{text: "docker push x\n", standIns: []string{"docker", "aws"}},
+	for _, b := range []blocks.Block{
+		{Text: "make demo\n", NotRun: "it would"}, {Text: "sudo make demo\n", StandIns: []string{"make"}},
+		{Text: "docker push x\n", StandIns: []string{"docker", "aws"}},
 	} {
 		r := newReader(t, "")
 		if r.paste(b); len(r.wrong) == 0 {

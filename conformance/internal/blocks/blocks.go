@@ -1,0 +1,174 @@
+// Package blocks reads the blocks of commands of a page as its reader pastes them.
+package blocks
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+)
+
+// Block is what a page has a reader paste at once.
+type Block struct {
+	Place   string // page and line
+	Section string // the heading of the second level that it stands below
+	Text    string
+	// NotRun is why none of it can run; RunBy is the test that runs it instead; StandIns are the programs that cannot.
+	NotRun, RunBy string
+	StandIns      []string
+}
+
+var (
+	fence   = regexp.MustCompile("^```(sh|console)$")
+	comment = regexp.MustCompile(`^<!-- (not run|run by (Test\w+)|stand-ins for ([^:]+)): (.+) -->$`)
+	failing = regexp.MustCompile(`(?m)^(.*\S) +# fails\b.*$`)
+)
+
+// replaced are names that a page has for what a reader knows better, and what stands for them.
+var replaced = strings.NewReplacer(
+	"helm upgrade …", "helm upgrade istio-pod-network-controller ./chart/istio-pod-network-controller "+
+		"-n istio-pod-network-controller",
+	"./chart |", "./conformance/shop/chart |", // a reader's own
+	" ...\n", "\n",
+)
+
+// Read returns the blocks of a page, which is named by its path in the repository, and what is wrong about them.
+func Read(page string) (blocks []Block, wrong []string, err error) {
+	text, err := os.ReadFile(filepath.Join(build.Root(), filepath.FromSlash(page)))
+	if err != nil {
+		return nil, nil, err
+	}
+	blocks, wrong = Of(page, string(text))
+	return blocks, wrong, nil
+}
+
+// Of returns the blocks of commands in the text of a page, and what is wrong about them.
+func Of(page, text string) (blocks []Block, wrong []string) {
+	lines, section := strings.Split(text, "\n"), ""
+	for i := 0; i < len(lines); i++ {
+		if heading, is := strings.CutPrefix(lines[i], "## "); is {
+			section = heading
+		}
+		match := fence.FindStringSubmatch(lines[i])
+		if match == nil {
+			if strings.HasPrefix(lines[i], "```") { // another kind, which is skipped as a whole
+				for i++; i < len(lines) && lines[i] != "```"; i++ {
+				}
+			}
+			continue
+		}
+		b := Block{Place: fmt.Sprintf("%s:%d", page, i+1), Section: section}
+		if i > 0 {
+			if said := comment.FindStringSubmatch(lines[i-1]); said != nil {
+				if b.RunBy = said[2]; said[1] == "not run" {
+					b.NotRun = said[4]
+				}
+				if said[3] != "" {
+					b.StandIns = strings.Split(said[3], ", ")
+				}
+			} else if strings.HasPrefix(lines[i-1], "<!--") {
+				wrong = append(wrong, b.Place+": what does this say of the block? "+lines[i-1])
+			}
+		}
+		first := i + 1
+		for i++; i < len(lines) && lines[i] != "```"; i++ {
+		}
+		b.Text = replaced.Replace(commandsOf(match[1], lines[first:i]) + "\n")
+		if strings.TrimSpace(b.Text) != "" {
+			blocks = append(blocks, b)
+		}
+	}
+	return blocks, wrong
+}
+
+// commandsOf are the lines of a block that a reader types: in a session those behind a prompt, each until the command
+// is complete.
+func commandsOf(kind string, lines []string) string {
+	if kind == "sh" {
+		return strings.Join(lines, "\n")
+	}
+	var typed []string
+	for i := 0; i < len(lines); i++ {
+		if len(lines[i]) < 2 || lines[i][:2] != "$ " && lines[i][:2] != "# " {
+			continue // what a command prints
+		}
+		command := lines[i][2:]
+		for i+1 < len(lines) && (strings.HasSuffix(command, "\\") || !complete(command)) {
+			i++
+			command += "\n" + lines[i]
+		}
+		typed = append(typed, command)
+	}
+	return strings.Join(typed, "\n")
+}
+
+// complete reports whether a shell would not wait for more.
+func complete(command string) bool {
+	_, err := Parse("", command+"\n")
+	return !syntax.IsIncomplete(err)
+}
+
+// Parse is how a shell reads a text; place is what errors name.
+func Parse(place, text string) (*syntax.File, error) {
+	return syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), place)
+}
+
+// Calls counts the programs that a text calls, those behind sudo, too.
+func Calls(file *syntax.File) map[string]int {
+	count := map[string]int{}
+	for _, name := range called(file) {
+		count[name]++
+	}
+	return count
+}
+
+// Programs are the programs that a text calls, each once.
+func Programs(file *syntax.File) (names []string) {
+	for _, name := range called(file) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func called(file *syntax.File) (names []string) {
+	syntax.Walk(file, func(node syntax.Node) bool {
+		call, is := node.(*syntax.CallExpr)
+		if !is || len(call.Args) == 0 {
+			return true
+		}
+		name := call.Args[0].Lit()
+		if name == "sudo" && len(call.Args) > 1 {
+			name = call.Args[1].Lit()
+		}
+		names = append(names, filepath.Base(name))
+		return true
+	})
+	return names
+}
+
+// never are the programs that no reason leaves out: what is said of them here can be checked here.
+var never = regexp.MustCompile(`^(kubectl|helm[34]?|make|istio-pod-network.*)$`)
+
+// Skipped are programs of a block that must not be left out, and are by what the page says.
+func Skipped(b Block, programs []string) (names []string) {
+	for _, name := range programs {
+		if never.MatchString(name) && (b.NotRun != "" || slices.Contains(b.StandIns, name)) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Script is a block for a shell that ends at the first command that fails. One of which the page says that it fails has
+// to.
+func Script(b Block) string {
+	return "set -euo pipefail\n" + failing.ReplaceAllString(b.Text, "if $1; then echo 'it succeeds'; exit 1; fi")
+}
