@@ -7,16 +7,24 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// settings are those of the kernel that the kubelet changes, for the whole machine.
+// settings are those of the kernel that the kubelet or raise changes, for the whole machine.
 var settings = []string{
 	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
-	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes", instances,
 }
+
+// instances is how many inotify instances a user may have. A pilot-agent has three, and those of all pods are of one
+// user: of the kernel's 128 no more than 42 pods of a mesh come up. Many distributions have raised it, as raise does.
+const (
+	instances     = "fs/inotify/max_user_instances"
+	wantInstances = 8192
+)
 
 // settingsFile holds what the settings were before the first of the clusters that are up now. Every cluster has a lock
 // on it, so that the last one puts them back; and if all were killed, the next one does.
@@ -30,7 +38,7 @@ func keepSettings() (release func() error, err error) {
 		return nil, fmt.Errorf("locking %s: %w", settingsFile, err)
 	}
 	if first {
-		if err := errors.Join(restore(file), save(file)); err != nil {
+		if err := errors.Join(restore(file), save(file), raise()); err != nil {
 			return nil, errors.Join(err, file.Close())
 		}
 	}
@@ -86,6 +94,20 @@ func save(file *os.File) error {
 	}
 	_, err = file.WriteAt(data, 0)
 	return err
+}
+
+// raise raises the limit of inotify instances to what nodes full of sidecars need. A higher one stays.
+func raise() error {
+	path := filepath.Join("/proc/sys", instances)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	now, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || now >= wantInstances {
+		return err
+	}
+	return os.WriteFile(path, fmt.Append(nil, wantInstances), 0o644)
 }
 
 // restore puts the settings back as the file has them. An empty file has none.
