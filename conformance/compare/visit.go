@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	corev1 "k8s.io/api/core/v1"
@@ -23,17 +25,26 @@ type visit struct {
 	watch     *watch
 }
 
-// single has one pod come. Nothing is wrong, so it has to be served as the way means it.
+// look is how often a kubelet looks at what its runtime's containers have come to: each container of a pod that is
+// to start after another one waits for that.
+const look = time.Second
+
+// single has one pod come, at any moment between two looks of the kubelet: all at the same one would measure where in
+// that second it is. Nothing is wrong, so it has to be served as the way means it.
 func (v *visit) single(ctx context.Context, m *measurement) error {
+	time.Sleep(rand.N(look))
 	if err := v.come(ctx, m, 1, patience, nil); err != nil {
 		return err
 	}
 	return m.served()
 }
 
-// fill has that many pods come at once.
+// fill has that many pods come at once, which have to be served, too.
 func (v *visit) fill(ctx context.Context, m *measurement, pods int) error {
-	return v.come(ctx, m, pods, patience, nil)
+	if err := v.come(ctx, m, pods, patience, nil); err != nil {
+		return err
+	}
+	return m.served()
 }
 
 // open makes a namespace in which the injector makes the pods of a way. The agent is not there yet.
