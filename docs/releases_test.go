@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os/exec"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,12 +14,32 @@ import (
 
 // releases is the list of all that was released, as scripts/release.sh record writes it.
 type releases struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Releases   []struct {
-		Version, Commit, Date, Go string
-		Artifacts, Files          map[string]string
-	} `json:"releases"`
+	APIVersion string    `json:"apiVersion"`
+	Kind       string    `json:"kind"`
+	Releases   []release `json:"releases"`
+}
+
+type release struct {
+	Version, Commit, Date, Go string
+	Artifacts, Files          map[string]string
+}
+
+func parseReleases(t *testing.T, text string) (l releases) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), &l); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// changed are the versions of an earlier list that another one does not have as they were.
+func (l releases) changed(now releases) (list []string) {
+	for _, was := range l.Releases {
+		if !slices.ContainsFunc(now.Releases, func(is release) bool { return reflect.DeepEqual(is, was) }) {
+			list = append(list, was.Version)
+		}
+	}
+	return list
 }
 
 // problems are what is wrong with a list, with the changelog and the version of the tree beside it.
@@ -72,10 +94,7 @@ func older(a, b string) bool {
 
 // Each release in the list is one that can be verified, the newest first, and the tree is a later one.
 func TestReleases(t *testing.T) {
-	var l releases
-	if err := json.Unmarshal([]byte(read(t, "releases.json")), &l); err != nil {
-		t.Fatal(err)
-	}
+	l := parseReleases(t, read(t, "releases.json"))
 	match := regexp.MustCompile(`(?m)^version: (\S+)$`).FindStringSubmatch(
 		read(t, "../chart/istio-pod-network-controller/Chart.yaml"))
 	if match == nil {
@@ -83,6 +102,49 @@ func TestReleases(t *testing.T) {
 	}
 	for _, problem := range l.problems(read(t, "../CHANGELOG.md"), match[1]) {
 		t.Error(problem)
+	}
+}
+
+// What has been in the list stays there as it is: so says the history, as far as this clone has it.
+func TestReleasesStay(t *testing.T) {
+	git := func(args ...string) (string, error) {
+		out, err := exec.Command("git", append([]string{"-C", ".."}, args...)...).Output()
+		return string(out), err
+	}
+	commits, err := git("log", "--format=%H", "--", "docs/releases.json")
+	if err != nil {
+		t.Skip("this is no clone: ", err)
+	}
+	now := parseReleases(t, read(t, "releases.json"))
+	for commit := range strings.FieldsSeq(commits) {
+		text, err := git("show", commit+":docs/releases.json")
+		if err != nil {
+			continue // it was not there yet, or taken away for a while
+		}
+		for _, version := range parseReleases(t, text).changed(now) {
+			t.Errorf("%s is not as it was in commit %s: a release never changes, and a mend is another version", version, commit)
+		}
+	}
+}
+
+// A change of each kind is noticed.
+func TestReleasesChanged(t *testing.T) {
+	const one = `{"version": "1.1.0", "commit": "a", "date": "2026-01-02", "go": "go1.26.6", ` +
+		`"artifacts": {"chart": "sha256:0"}, "files": {"a": "1", "b": "2"}}`
+	list := func(entries ...string) releases {
+		return parseReleases(t, `{"releases": [`+strings.Join(entries, ", ")+`]}`)
+	}
+	before, next := list(one), `{"version": "1.2.0"}`
+	if got := before.changed(list(next, one)); got != nil {
+		t.Errorf("changed by one more: %q", got)
+	}
+	for _, c := range []struct{ from, to string }{
+		{`"a", "date"`, `"b", "date"`}, {"2026-01-02", "2026-01-03"}, {"go1.26.6", "go1.26.7"}, {"sha256:0", "sha256:1"},
+		{`"b": "2"`, `"b": "3"`}, {`, "b": "2"`, ""}, {"1.1.0", "1.1.1"}, {one, next},
+	} {
+		if got := before.changed(list(next, strings.Replace(one, c.from, c.to, 1))); !slices.Equal(got, []string{"1.1.0"}) {
+			t.Errorf("%s for %s: changed are %q", c.to, c.from, got)
+		}
 	}
 }
 

@@ -70,10 +70,10 @@ var files = map[string]string{
 
 // given are variables that another page has had the reader of a page set.
 var given = map[string][]string{
-	"docs/getting-started-aks.md":       {"ISTIO=1.31.0", "VERSION=0.1.0"},
-	"docs/getting-started-eks.md":       {"ISTIO=1.31.0", "VERSION=0.1.0"},
-	"docs/getting-started-gke.md":       {"ISTIO=1.31.0", "VERSION=0.1.0"},
-	"docs/getting-started-openshift.md": {"ISTIO=1.31.0", "VERSION=0.1.0"},
+	"docs/getting-started-aks.md":       {"ISTIO=1.31.0", "VERSION=0.2.0"},
+	"docs/getting-started-eks.md":       {"ISTIO=1.31.0", "VERSION=0.2.0"},
+	"docs/getting-started-gke.md":       {"ISTIO=1.31.0", "VERSION=0.2.0"},
+	"docs/getting-started-openshift.md": {"ISTIO=1.31.0", "VERSION=0.2.0"},
 }
 
 func newReader(t *testing.T, page string) *reader {
