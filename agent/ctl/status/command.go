@@ -134,7 +134,7 @@ func (o options) watching(ctx context.Context, from Source, w output.Writer) (la
 		}
 		w.Again()
 		last = s.show(w)
-		if !pause(ctx, watchPause) {
+		if !cluster.Pause(ctx, watchPause) {
 			return last
 		}
 	}
@@ -155,7 +155,7 @@ func (o options) waiting(ctx context.Context, from Source, w output.Writer) erro
 		case err != nil && !over:
 			failed = err
 		}
-		if err == nil && s.verdict() == Well || over || !pause(ctx, waitPause) {
+		if err == nil && s.verdict() == Well || over || !cluster.Pause(ctx, waitPause) {
 			break
 		}
 	}
@@ -163,14 +163,4 @@ func (o options) waiting(ctx context.Context, from Source, w output.Writer) erro
 		return outcome.Unasked(errors.Join(failed, fmt.Errorf("nothing answered within %s", o.timeout)))
 	}
 	return last.show(w)
-}
-
-// pause waits, and reports whether there is reason to go on.
-func pause(ctx context.Context, long time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(long):
-		return true
-	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
@@ -193,20 +192,11 @@ func merged(nodes []corev1.Node, sets []appsv1.DaemonSet, agents []corev1.Pod) (
 
 // ask asks the agents of all rows.
 func ask(ctx context.Context, from Source, rows []Node, agents map[string]corev1.Pod) {
-	turns := make(chan struct{}, atOnce)
-	var all sync.WaitGroup
-	for i := range rows {
-		pod, has := agents[rows[i].Name]
-		if !has {
-			continue
-		}
-		all.Go(func() {
-			turns <- struct{}{}
-			defer func() { <-turns }()
+	cluster.AtOnce(len(rows), atOnce, func(i int) {
+		if pod, has := agents[rows[i].Name]; has {
 			rows[i].ask(ctx, from, pod)
-		})
-	}
-	all.Wait()
+		}
+	})
 }
 
 // askTimeout bounds one question: an agent or a kubelet that hangs does not keep the others' answers back.

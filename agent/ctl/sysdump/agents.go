@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
@@ -64,16 +63,7 @@ func (c *collector) isWanted(node string) bool {
 }
 
 func (c *collector) askAgents(ctx context.Context) {
-	turns := make(chan struct{}, atOnce)
-	var all sync.WaitGroup
-	for _, pod := range c.agents {
-		all.Go(func() {
-			turns <- struct{}{}
-			defer func() { <-turns }()
-			c.askAgent(ctx, pod)
-		})
-	}
-	all.Wait()
+	cluster.AtOnce(len(c.agents), atOnce, func(i int) { c.askAgent(ctx, c.agents[i]) })
 }
 
 // askAgent reads what there is of one agent. One that does not run has its logs all the same.
