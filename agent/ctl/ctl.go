@@ -125,7 +125,7 @@ func (p process) command(name string) *cobra.Command {
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags."+wrapped+" "))
 	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
 	namespace := root.PersistentFlags().StringP("namespace", "n", "default", "`namespace` of what names none itself")
-	writer := output.Writer{Out: p.stdout, Colours: output.HasColours(p.stdout, p.getenv)}
+	writer := output.Writer{Out: p.stdout, Colours: output.HasColours(p.stdout, p.getenv), Tool: name}
 	reach := cluster.NewFlags(root.PersistentFlags())
 	root.AddCommand(
 		check.Command(name, reach, writer),

@@ -68,6 +68,7 @@ type Writer struct {
 	Out     io.Writer
 	Format  Format
 	Colours bool
+	Tool    string // its user's name for this program, "" for its own
 }
 
 // HasColours reports whether what is written to out is to have colours: it is a terminal, and the environment does not
@@ -93,7 +94,7 @@ func (w Writer) Object(object any, table func(*Text)) error {
 	case YAML:
 		data, err = yaml.Marshal(object)
 	default:
-		text := &Text{Wide: w.Format == Wide, colours: w.Colours}
+		text := &Text{Wide: w.Format == Wide, colours: w.Colours, tool: w.Tool}
 		table(text)
 		data = []byte(text.String())
 	}

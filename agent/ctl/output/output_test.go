@@ -79,4 +79,9 @@ func TestVerdict(t *testing.T) {
 	if text.String() != "✗ node-a: no agent\n  -> see why\n  ? clocks\n" {
 		t.Error(text.String())
 	}
+	text = &Text{tool: "kubectl istio-pod-network"}
+	text.Finding(NotAsked, "node-a", Finding{What: "who knows", Next: "istio-pod-networkctl status"})
+	if text.String() != "? node-a: who knows\n  -> kubectl istio-pod-network status\n" {
+		t.Error(text.String())
+	}
 }

@@ -26,7 +26,19 @@ const (
 type Text struct {
 	Wide    bool // nothing is left out
 	colours bool
+	tool    string
 	strings.Builder
+}
+
+// own is how texts name this program, before a command of it.
+const own = "istio-pod-networkctl "
+
+// called is a text that names the program as its user does, who may have it as kubectl's alone.
+func (t *Text) called(text string) string {
+	if t.tool == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, own, t.tool+" ")
 }
 
 // Line writes a line, in a colour where there are colours. What is longer than a line goes on below it.
@@ -42,7 +54,7 @@ func (t *Text) Item(name, format string, args ...any) {
 // Verdict writes a line of a list: the sign of a verdict, and a text beside it.
 func (t *Text) Verdict(verdict Verdict, format string, args ...any) {
 	colour, sign := verdict.Colour(), verdict.Sign()
-	lines := wrap(fmt.Sprintf(format, args...), Width-len("  ")-utf8.RuneCountInString(sign+" "))
+	lines := wrap(t.called(fmt.Sprintf(format, args...)), Width-len("  ")-utf8.RuneCountInString(sign+" "))
 	for i, line := range lines {
 		prefix := "  " + t.paint(colour, sign) + " "
 		if i > 0 {
@@ -75,7 +87,7 @@ func (t *Text) NotLookedAt(all []string) {
 
 // indented writes a text behind a prefix, its further lines below its first.
 func (t *Text) indented(colour Colour, prefix, text string) {
-	for i, line := range wrap(text, Width-utf8.RuneCountInString(prefix)) {
+	for i, line := range wrap(t.called(text), Width-utf8.RuneCountInString(prefix)) {
 		if i > 0 {
 			prefix = strings.Repeat(" ", utf8.RuneCountInString(prefix))
 		}
