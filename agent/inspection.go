@@ -144,6 +144,7 @@ func (i *installation) inspected() (p inspect.Plugin, s inspect.Installation) {
 	}
 	s = inspect.Installation{
 		Managed: true, Mode: string(i.last.Mode), Chained: string(i.last.Chained), Into: i.last.Active,
+		Plugins: i.last.Plugins,
 	}
 	if !i.repaired.Time.IsZero() {
 		last := i.repaired

@@ -62,22 +62,24 @@ func TestInstallationInspected(t *testing.T) {
 		return newInstallation(install.Config{}, off, filepath.Join(t.TempDir(), "m"), nil, gauge(), gauge(),
 			counters("c", "", "cause"), agenttest.Quiet())
 	}
-	if p, s := make(true).inspected(); p != (inspect.Plugin{}) || s != (inspect.Installation{}) {
+	if p, s := make(true).inspected(); p != (inspect.Plugin{}) || !reflect.DeepEqual(s, inspect.Installation{}) {
 		t.Errorf("left to somebody else: %+v, %+v", p, s)
 	}
 	i := make(false)
-	if p, s := i.inspected(); p != (inspect.Plugin{}) || s != (inspect.Installation{Managed: true}) {
+	if p, s := i.inspected(); p != (inspect.Plugin{}) || !reflect.DeepEqual(s, inspect.Installation{Managed: true}) {
 		t.Errorf("not looked at yet: %+v, %+v", p, s)
 	}
 	pass := install.Pass{Status: install.Status{Ready: true, Mode: install.ModeChain, Active: "/net/a.conflist",
-		Chained: install.Spliced, Binary: install.Binary{Path: "/bin/p", Current: true, SHA256: "1", Want: "1"}}}
+		Plugins: []string{"ptp", "istio-cni"}, Chained: install.Spliced,
+		Binary: install.Binary{Path: "/bin/p", Current: true, SHA256: "1", Want: "1"}}}
 	first := pass
 	first.Repaired = []install.Cause{install.CauseBinaryMissing}
 	i.report(first)
 	i.report(pass)
 	p, s := i.inspected()
 	if p != (inspect.Plugin{Path: "/bin/p", SHA256: "1", Version: buildinfo.Version()}) || s.Chained != "spliced" ||
-		s.Into != "/net/a.conflist" || s.Mode != "chain" || s.LastRepair == nil || s.LastRepair.Time.IsZero() ||
+		s.Into != "/net/a.conflist" || s.Mode != "chain" || !reflect.DeepEqual(s.Plugins, pass.Plugins) ||
+		s.LastRepair == nil || s.LastRepair.Time.IsZero() ||
 		!reflect.DeepEqual(s.LastRepair.Causes, []string{"binary-missing"}) {
 		t.Errorf("%+v, %+v", p, s)
 	}

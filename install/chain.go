@@ -262,7 +262,7 @@ func (c chain) lookAt(s *Status) {
 		s.miss("waiting: %v in %s", err, c.ConfDir)
 		return
 	}
-	s.Active, s.Network = f.path, f.conf.Name
+	s.Active, s.Network, s.Plugins = f.path, f.conf.Name, f.conf.Types()
 	dropped := 0
 	for _, path := range c.dropIns() {
 		if filepath.Base(filepath.Dir(path)) == f.conf.Name {

@@ -407,6 +407,7 @@ binary      BIN/istio-pod-network: installed and current, sha256 d8d0c4b4d5d6
 directory   CONF
 active      CONF/10-net.conflist
 network     net
+plugins     ptp
 chained     spliced
 duplicates  0
 not used    CONF/20-torn.conflist: not valid JSON

@@ -27,6 +27,7 @@ type Status struct {
 	ConfDir    string   `json:"confDir"`
 	Active     string   `json:"active,omitempty"`  // path of the primary's file, or of our own in the other modes
 	Network    string   `json:"network,omitempty"` // its name
+	Plugins    []string `json:"plugins,omitempty"` // types of those that it is made of, beside ours, in their order
 	Chained    Chaining `json:"chained"`
 	Duplicates int      `json:"duplicates"`         // entries of ours beyond the one
 	NotFound   []string `json:"notFound,omitempty"` // plugins of that network that the runtime's directories lack
@@ -87,6 +88,9 @@ func (s Status) WriteTable(w io.Writer) error {
 	row("directory", s.ConfDir)
 	row("active", orNone(s.Active))
 	row("network", orNone(s.Network))
+	if len(s.Plugins) > 0 {
+		row("plugins", strings.Join(s.Plugins, ", "))
+	}
 	row("chained", s.Chained)
 	row("duplicates", s.Duplicates)
 	if len(s.NotFound) > 0 {

@@ -53,9 +53,11 @@ type Installation struct {
 	Managed bool   `json:"managed"` // the agent keeps it; otherwise it knows nothing of it
 	Mode    string `json:"mode,omitempty"`
 	// Chained is how our entry is in the network: spliced, drop-in, own file or no.
-	Chained    string  `json:"chained,omitempty"`
-	Into       string  `json:"into,omitempty"`       // path of the file that has it
-	LastRepair *Repair `json:"lastRepair,omitempty"` // by this agent; the first installation counts too
+	Chained string `json:"chained,omitempty"`
+	Into    string `json:"into,omitempty"` // path of the file that has it
+	// Plugins are the types of those that the network is made of, beside ours, in their order.
+	Plugins    []string `json:"plugins,omitempty"`
+	LastRepair *Repair  `json:"lastRepair,omitempty"` // by this agent; the first installation counts too
 }
 
 // Repair is something that was made good in the node's CNI directories.

@@ -489,6 +489,10 @@ var scenarios = map[string]scenario{
 
 	"istio-cni": {make: func(l *lab) { l.foreign("istio-system", "istio-cni-node") },
 		check: "other-meshes", as: Warning, what: "Istio's own CNI", next: "docs/migration.md"},
+	"istio-cni-plugin": {make: func(l *lab) {
+		l.change("agent-node-b", func(n *inspect.Node) { n.Installation.Plugins = []string{"ptp", "istio-cni"} })
+	}, check: "other-meshes", as: Warning, what: "Istio's own CNI is in the network of its pods, too",
+		next: "docs/migration.md"},
 	"other-meshes": {before: true, make: func(l *lab) {
 		l.foreign("linkerd-cni", "linkerd-cni")
 		l.foreign("kuma-system", "kuma-cni-node")

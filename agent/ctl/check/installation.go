@@ -268,6 +268,9 @@ func (c *Check) agent(n status.Node) {
 	if n.Agent == nil {
 		return
 	}
+	for _, f := range n.Warnings {
+		c.add(Item{Check: "other-meshes", Node: n.Name, Verdict: Warning, What: f.What, Next: f.Next})
+	}
 	if outside := n.Agent.Pods.Outside; len(outside) > 0 {
 		c.add(Item{Check: "pods-outside", Node: n.Name, Verdict: Warning, What: "pods without rules that would have some " +
 			"if they were made now: " + some(outside), Next: "make each again, if it is to be in the mesh: kubectl -n " +

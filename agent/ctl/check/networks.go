@@ -4,26 +4,11 @@ import (
 	"context"
 	"strings"
 
+	"github.com/istio-pod-network/controller/agent/ctl/status"
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
-
-// meshes are other meshes' CNI plugins, by what the names of their DaemonSets have in them. Sources: the charts
-// istio/cni,
-// linkerd2-cni, kuma and consul.
-var meshes = []struct{ part, name, next string }{
-	{"istio-cni-node", "Istio's own CNI", "while you migrate that is right; then uninstall it (docs/migration.md, From " +
-		"Istio CNI). With ambient it stays"},
-	{"linkerd-cni", "Linkerd's CNI", ""},
-	{"kuma-cni", "Kuma's CNI", ""},
-	{"kong-mesh-cni", "Kong Mesh's CNI", ""},
-	{"consul-cni", "Consul's CNI", ""},
-}
-
-// besideUs is what is to be known of another mesh's plugin.
-const besideUs = "keep the namespaces of the two meshes apart: where another's rules are in a pod, ours are not " +
-	"added (foreign-rules)"
 
 // networks looks at who else is in the pods' network.
 func (c *Check) networks(ctx context.Context, from Source, r release, a api, before bool) {
@@ -46,19 +31,15 @@ func (c *Check) networks(ctx context.Context, from Source, r release, a api, bef
 func (c *Check) meshes(sets []appsv1.DaemonSet) {
 	found := false
 	for _, set := range sets {
-		for _, mesh := range meshes {
-			if strings.Contains(set.Name, mesh.part) {
+		for _, mesh := range status.Meshes {
+			if strings.Contains(set.Name, mesh.DaemonSet) {
 				found = true
-				next := mesh.next
-				if next == "" {
-					next = besideUs
-				}
-				c.warn("other-meshes", mesh.name+" is there: DaemonSet "+set.Namespace+"/"+set.Name, next)
+				c.warn("other-meshes", mesh.Name+" is there: DaemonSet "+set.Namespace+"/"+set.Name, mesh.Next)
 			}
 		}
 	}
 	if !found {
-		c.well("other-meshes", "there is no other mesh's CNI plugin")
+		c.well("other-meshes", "there is no DaemonSet of another mesh's CNI plugin")
 	}
 }
 

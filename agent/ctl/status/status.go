@@ -52,6 +52,7 @@ type Node struct {
 	Name     string           `json:"name"`
 	Verdict  Verdict          `json:"verdict"`
 	Findings []output.Finding `json:"findings,omitempty"` // what is not well, or was not asked
+	Warnings []output.Finding `json:"warnings,omitempty"` // what is well, and somebody should know
 	Kernel   string           `json:"kernel,omitempty"`
 	Runtime  string           `json:"runtime,omitempty"`
 	Pod      string           `json:"pod,omitempty"`     // of the agent, NAMESPACE/NAME
@@ -233,6 +234,7 @@ func (n *Node) ask(ctx context.Context, from Source, pod corev1.Pod) {
 		n.find(NotWell, "pods wait for long: "+strings.Join(waiting, ", "), "istio-pod-networkctl explain "+waiting[0]+
 			" says for what, and what to do")
 	}
+	n.warnOfMeshes(answer.Installation.Plugins)
 	if !answer.Ready && n.Verdict == Well { // by a check that is not known here
 		n.find(NotWell, "its agent is not ready", kubectl+" logs "+pod.Name)
 	}

@@ -131,6 +131,11 @@ func TestStatus(t *testing.T) {
 					"lacks", Change: "backend: nftables, for pods that are made from then on"}}
 			})
 		}, outcome.Well},
+		"other-mesh": {func(f *fake) {
+			f.change(func(n *inspect.Node) {
+				n.Installation.Plugins = []string{"bridge", "host-local", "istio-cni", "linkerd-cni"}
+			})
+		}, outcome.Well},
 		"unknown-check":  {func(f *fake) { f.change(func(n *inspect.Node) { n.Ready = false }) }, outcome.NotWell},
 		"foreign-binary": {func(f *fake) { f.change(func(n *inspect.Node) { n.Plugin.Version = "" }) }, outcome.Well},
 		"not-managed": {func(f *fake) {

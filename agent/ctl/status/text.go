@@ -45,6 +45,10 @@ func (s Status) write(t *output.Text) {
 			t.WriteByte('\n')
 			t.Finding(n.Verdict, n.Name, f)
 		}
+		for _, f := range n.Warnings {
+			t.WriteByte('\n')
+			t.Finding(output.Warning, n.Name, f)
+		}
 	}
 	t.NotLookedAt(s.NotLookedAt)
 }

@@ -1,0 +1,40 @@
+package status
+
+import (
+	"slices"
+
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+)
+
+// Mesh is another mesh that has a CNI plugin. Sources: the charts istio/cni, linkerd2-cni, kuma and consul, and the
+// configurations that their programs write.
+type Mesh struct {
+	Name      string
+	DaemonSet string // a part of the name of the one that installs it
+	plugin    string // the type of its plugin
+	Next      string // what to do where it is beside ours
+}
+
+// besideUs is what is to be known of another mesh's plugin.
+const besideUs = "keep the namespaces of the two meshes apart: where another's rules are in a pod, ours are not " +
+	"added (foreign-rules)"
+
+// Meshes are those that are known.
+var Meshes = []Mesh{
+	{"Istio's own CNI", "istio-cni-node", "istio-cni", "while you migrate that is right; then uninstall it " +
+		"(docs/migration.md, From Istio CNI). With ambient it stays"},
+	{"Linkerd's CNI", "linkerd-cni", "linkerd-cni", besideUs},
+	{"Kuma's CNI", "kuma-cni", "kuma-cni", besideUs},
+	{"Kong Mesh's CNI", "kong-mesh-cni", "kong-mesh-cni", besideUs},
+	{"Consul's CNI", "consul-cni", "consul-cni", besideUs},
+}
+
+// warnOfMeshes notes each other mesh of which a plugin is in the node's network.
+func (n *Node) warnOfMeshes(plugins []string) {
+	for _, mesh := range Meshes {
+		if slices.Contains(plugins, mesh.plugin) {
+			n.Warnings = append(n.Warnings, output.Finding{What: mesh.Name + " is in the network of its pods, too: the plugin " +
+				mesh.plugin, Next: mesh.Next})
+		}
+	}
+}
