@@ -119,8 +119,11 @@ func execute(ctx context.Context, path string, env []string, stdin []byte) (out 
 	defer cancel()
 	for {
 		plugin := exec.CommandContext(ctx, path)
-		plugin.Env, plugin.Stdin = env, bytes.NewReader(stdin)
-		if out, err = plugin.Output(); !errors.Is(err, unix.ETXTBSY) || ctx.Err() != nil {
+		plugin.Env, plugin.Stdin, plugin.WaitDelay = env, bytes.NewReader(stdin), time.Second
+		if out, err = plugin.Output(); errors.Is(err, exec.ErrWaitDelay) { // it has succeeded, and left a process
+			return out, nil
+		}
+		if !errors.Is(err, unix.ETXTBSY) || ctx.Err() != nil {
 			return out, err
 		}
 		time.Sleep(time.Millisecond)

@@ -11,13 +11,17 @@ import (
 // seeAlso begins what the plugin's errors have behind them: by which command the user of this one has come here.
 const seeAlso = "; see: istio-pod-networkctl "
 
-// codeDrift is the plugin's error that CHECK has for rules that are not what ADD wrote. Source: docs/reference.md.
-const codeDrift = 105
+// The plugin's errors that CHECK has for rules that could not be read, and for rules that are not what ADD wrote.
+// Source: docs/reference.md.
+const (
+	codeRules = 101
+	codeDrift = 105
+)
 
 // Checked is what CHECK of the installed plugin says of a record's rules.
 type Checked struct {
 	Looked bool
-	Drift  string // what is not as ADD wrote it; "" if all is
+	Drift  string // what is not as ADD wrote it, or cannot be read; "" if all is
 	Why    string // nobody has looked
 	Value  string // the chart's value with which somebody would have
 }
@@ -54,7 +58,8 @@ func (r *Repairer) Check(ctx context.Context, its record.Record) Checked {
 	}
 	said, _, _ := strings.Cut(strings.TrimSuffix(err.Error(), ": "), seeAlso)
 	var refused *refusal
-	if errors.As(err, &refused) && refused.Code == codeDrift {
+	// Whoever can change rules can keep them from being read, too: more than is read, or others all the time.
+	if errors.As(err, &refused) && (refused.Code == codeDrift || refused.Code == codeRules) {
 		return Checked{Looked: true, Drift: said}
 	}
 	return Checked{Why: said}

@@ -23,8 +23,10 @@ func TestCheck(t *testing.T) {
 		looked            bool
 		drift, why, value string
 	}{
-		"the same":       {Apply, "", nothing, true, "", "", ""},
-		"drift":          {Apply, refuses, nothing, true, "checking the packet rules: rule 3 is missing", "", ""},
+		"the same": {Apply, "", nothing, true, "", "", ""},
+		"drift":    {Apply, refuses, nothing, true, "checking the packet rules: rule 3 is missing", "", ""},
+		"too many to read": {Apply, strings.Replace(refuses, "105", "101", 1), nothing, true,
+			"checking the packet rules: rule 3 is missing", "", ""},
 		"another error":  {Apply, strings.Replace(refuses, "105", "103", 1), nothing, false, "", "rule 3 is missing", ""},
 		"a broken one":   {Apply, "echo oops >&2; exit 3", nothing, false, "", "exit status 3: oops", ""},
 		"no rights":      {Off, "", nothing, false, "", "--repair=off", "repair: apply"},

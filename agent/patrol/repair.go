@@ -47,6 +47,11 @@ var Results = []string{applied, deleted, failed}
 
 const (
 	repairWithin = 15 * time.Second // bounds one run of the plugin, which waits for the agent that runs it
+	// leftWithin bounds the wait for a process that the plugin has left, and that has its output open.
+	leftWithin = time.Second
+	// pluginMemory keeps the garbage small of a plugin that has much to read: it shares the memory of the agent's
+	// container.
+	pluginMemory = "GOMEMLIMIT=32MiB"
 	// Deleted pods may come back as they were, if the runtime runs no plugin: no more than a node's worth at once, then
 	// six a minute.
 	deletions     = 110
@@ -182,13 +187,14 @@ func (r *Repairer) run(ctx context.Context, verb, plugin string, s sandbox, netn
 		return err
 	}
 	cmd := exec.CommandContext(ctx, plugin)
+	cmd.WaitDelay = leftWithin
 	cmd.Env = []string{
 		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + s.containerID, "CNI_IFNAME=" + s.ifName, "CNI_NETNS=" + netns,
-		"CNI_ARGS=" + s.args, "CNI_PATH=" + filepath.Dir(plugin), "PATH=" + os.Getenv("PATH"),
+		"CNI_ARGS=" + s.args, "CNI_PATH=" + filepath.Dir(plugin), "PATH=" + os.Getenv("PATH"), pluginMemory,
 	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(config), &stdout, &stderr
-	if err = cmd.Run(); err == nil {
+	if err = cmd.Run(); err == nil || errors.Is(err, exec.ErrWaitDelay) { // which is the error of one that has succeeded
 		return nil
 	}
 	var refused refusal

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"strings"
@@ -23,20 +24,21 @@ type listing map[string][]string
 // compareNFT compares our tables with what the kernel makes of the same rules in a namespace of their own. So nothing
 // has to be known of how a kernel version reports an expression.
 func compareNFT(rules redirect.RuleSet) ([]string, error) {
-	got, err := listNFT()
-	if err != nil {
-		return nil, err
-	}
 	var want listing
-	err = inScratch(func() error {
+	var size int
+	err := inScratch(func() (err error) {
 		if _, err := commitNFT(rules, state{}); err != nil {
 			return &unusableError{Nftables, err}
 		}
-		want, err = listNFT()
+		want, size, err = listNFT(math.MaxInt32)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("writing the expected rules to a scratch network namespace: %w", err)
+	}
+	got, _, err := listNFT(size)
+	if err != nil {
+		return nil, err
 	}
 	before, err := beforeNAT(Nftables, rules)
 	return append(diff(want, got, ruleTexts(rules)), before...), err
@@ -81,17 +83,20 @@ func ruleTexts(rules redirect.RuleSet) listing {
 	return texts
 }
 
-// listNFT reads tables, chains, rules and sets of our name.
-func listNFT() (listing, error) {
+// listNFT reads tables, chains, rules and sets of our name: so much more than what a connection lists as a rule. It
+// returns how much that was.
+func listNFT(more int) (list listing, size int, err error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer conn.Close()
-	list := listing{}
+	conn.Limit += more
+	size = conn.Limit
+	list = listing{}
 	tables, err := dumpNFT(conn, unix.NFT_MSG_GETTABLE, unix.AF_UNSPEC, nil)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, t := range tables {
 		family := kernelFamily(t.family)
@@ -99,12 +104,12 @@ func listNFT() (listing, error) {
 			continue
 		}
 		// A table's flags matter: a dormant table filters nothing.
-		list[family.String()+tableKey] = []string{string(t.attrs[unix.NFTA_TABLE_FLAGS])}
+		list[family.String()+tableKey] = []string{string(t.attr(unix.NFTA_TABLE_FLAGS))}
 		if err := list.addTable(conn, t.family); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return list, nil
+	return list, size - conn.Limit, nil
 }
 
 func (l listing) addTable(conn *netlink.Conn, nfproto uint8) error {
@@ -159,7 +164,7 @@ func (l listing) addSets(conn *netlink.Conn, nfproto uint8, ours []netlink.Attri
 func setElements(messages []object) ([]string, error) {
 	var elements []string
 	for _, m := range messages {
-		err := netlink.Each(m.attrs[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, value []byte) {
+		err := netlink.Each(m.attr(unix.NFTA_SET_ELEM_LIST_ELEMENTS), func(_ uint16, value []byte) {
 			elements = append(elements, string(value))
 		})
 		if err != nil {
@@ -177,7 +182,7 @@ const chainFlags = 10
 func (o object) join(attrs ...uint16) string {
 	var out []byte
 	for _, attr := range attrs {
-		value := o.attrs[attr]
+		value := o.attr(attr)
 		out = binary.BigEndian.AppendUint32(out, uint32(len(value)))
 		out = append(out, value...)
 	}
@@ -218,13 +223,26 @@ func sortedKeys(lists ...listing) []string {
 	return slices.Compact(keys)
 }
 
-// diffRules names rules that are missing or too many; if neither, their order differs.
+// diffRules names rules that are missing or too many; if neither, their order differs. It takes no longer than both
+// lists are: somebody else may have made one of them long.
 func diffRules(key string, want, got []string, texts []string) []string {
-	var out []string
-	extra := slices.Clone(got)
+	missing := map[string]int{}
+	for _, w := range want {
+		missing[w]++
+	}
+	var out, unexpected []string
+	for i, g := range got {
+		if missing[g]--; missing[g] >= 0 {
+			continue
+		}
+		text := ""
+		if strings.HasPrefix(g, "-A ") { // iptables' words, not the kernel's bytes
+			text = fmt.Sprintf(", `%s`", g)
+		}
+		unexpected = append(unexpected, fmt.Sprintf("%s: unexpected entry at position %d%s", key, i, text))
+	}
 	for i, w := range want {
-		if at := slices.Index(extra, w); at >= 0 {
-			extra = slices.Delete(extra, at, at+1)
+		if missing[w]--; missing[w] < 0 {
 			continue
 		}
 		name := fmt.Sprintf("entry %d", i)
@@ -233,14 +251,7 @@ func diffRules(key string, want, got []string, texts []string) []string {
 		}
 		out = append(out, fmt.Sprintf("%s: missing %s", key, name))
 	}
-	for _, e := range extra {
-		text := ""
-		if strings.HasPrefix(e, "-A ") { // iptables' words, not the kernel's bytes
-			text = fmt.Sprintf(", `%s`", e)
-		}
-		out = append(out, fmt.Sprintf("%s: unexpected entry at position %d%s", key, slices.Index(got, e), text))
-	}
-	if len(out) == 0 {
+	if out = append(out, unexpected...); len(out) == 0 {
 		out = append(out, key+": the order was changed")
 	}
 	return out

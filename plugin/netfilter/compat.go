@@ -81,10 +81,10 @@ func (c *compatContent) addChain(o object) {
 func (c *compatContent) addRule(o object) {
 	from := o.text(unix.NFTA_RULE_CHAIN)
 	ours, lookup := strings.HasPrefix(from, istioPrefix), false
-	_ = netlink.Each(o.attrs[unix.NFTA_RULE_EXPRESSIONS], func(_ uint16, expression []byte) {
+	_ = netlink.Each(o.attr(unix.NFTA_RULE_EXPRESSIONS), func(_ uint16, expression []byte) {
 		name, to := readExpression(expression)
 		if strings.HasPrefix(to, istioPrefix) {
-			c.jumps, ours = append(c.jumps, compatJump{from, to, o.attrs[unix.NFTA_RULE_HANDLE], c.rules[from]}), true
+			c.jumps, ours = append(c.jumps, compatJump{from, to, o.attr(unix.NFTA_RULE_HANDLE), c.rules[from]}), true
 		}
 		lookup = lookup || name == "lookup"
 	})
@@ -95,16 +95,14 @@ func (c *compatContent) addRule(o object) {
 
 // readExpression returns the name of an expression and the chain that it leads to, "" if none.
 func readExpression(data []byte) (name, to string) {
-	expression, _ := netlink.Parse(data)
-	if name = cstring(expression[unix.NFTA_EXPR_NAME]); name != "immediate" {
+	if name = cstring(netlink.Find(data, unix.NFTA_EXPR_NAME)); name != "immediate" {
 		return name, ""
 	}
-	verdict := expression[unix.NFTA_EXPR_DATA]
-	for _, kind := range []uint16{unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CHAIN} {
-		attrs, _ := netlink.Parse(verdict)
-		verdict = attrs[kind]
+	verdict := []uint16{unix.NFTA_EXPR_DATA, unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT, unix.NFTA_VERDICT_CHAIN}
+	for _, kind := range verdict {
+		data = netlink.Find(data, kind)
 	}
-	return name, cstring(verdict)
+	return name, cstring(data)
 }
 
 // missingTables lists the tables that writing the rule set with iptables-nft will make.

@@ -9,18 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// object is one nf_tables object as the kernel lists it: its top-level attributes by type. Nothing of a rule is
-// decoded: two rules are equal if the kernel describes them in the same bytes, whichever expressions they use.
+// object is one nf_tables object as the kernel lists it: its attributes. Nothing of a rule is decoded: two rules are
+// equal if the kernel describes them in the same bytes, whichever expressions they use.
 type object struct {
 	family uint8
-	attrs  map[uint16][]byte
+	attrs  []byte
 }
 
-func (o object) text(attr uint16) string { return strings.TrimRight(string(o.attrs[attr]), "\x00") }
+func (o object) attr(kind uint16) []byte { return netlink.Find(o.attrs, kind) }
+
+func (o object) text(attr uint16) string { return strings.TrimRight(string(o.attr(attr)), "\x00") }
 
 // number is that of an attribute of 32 bits in network order, 0 where there is none.
 func (o object) number(attr uint16) uint32 {
-	if value := o.attrs[attr]; len(value) == 4 {
+	if value := o.attr(attr); len(value) == 4 {
 		return binary.BigEndian.Uint32(value)
 	}
 	return 0
@@ -49,11 +51,7 @@ func dumpNFT(conn *netlink.Conn, kind uint16, family uint8, attrs []netlink.Attr
 		if len(data) < nfgenmsg {
 			return nil, fmt.Errorf("listing nftables objects: message of %d bytes", len(data))
 		}
-		parsed, err := netlink.Parse(data[nfgenmsg:])
-		if err != nil {
-			return nil, fmt.Errorf("listing nftables objects: %w", err)
-		}
-		objects = append(objects, object{data[0], parsed})
+		objects = append(objects, object{data[0], data[nfgenmsg:]})
 	}
 	return objects, nil
 }

@@ -39,13 +39,10 @@ func globalFamily(reply []byte) redirect.Family {
 	if len(reply) < unix.SizeofIfAddrmsg || binary.NativeEndian.Uint32(reply[4:]) == loopbackIndex {
 		return 0
 	}
-	attrs, err := netlink.Parse(reply[unix.SizeofIfAddrmsg:])
-	if err != nil {
-		return 0
-	}
-	own := attrs[unix.IFA_LOCAL] // of a link from point to point IFA_ADDRESS is the other end's
+	attrs := reply[unix.SizeofIfAddrmsg:]
+	own := netlink.Find(attrs, unix.IFA_LOCAL) // of a link from point to point IFA_ADDRESS is the other end's
 	if own == nil {
-		own = attrs[unix.IFA_ADDRESS]
+		own = netlink.Find(attrs, unix.IFA_ADDRESS)
 	}
 	switch addr, ok := netip.AddrFromSlice(own); {
 	case !ok || !addr.IsGlobalUnicast():

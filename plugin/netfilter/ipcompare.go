@@ -45,12 +45,17 @@ type view struct {
 	kernel map[compatTable]*compatContent
 }
 
+// view asks the kernel first: it fails where there is more than a program should be made to list.
 func (t *tool) view(family redirect.Family) (v view, err error) {
-	if v.listed, err = t.list(family); err != nil || t.backend == IptablesLegacy {
+	found, err := scan()
+	if err != nil {
 		return v, err
 	}
-	found, err := scanNFT()
-	return view{v.listed, found.compat}, err
+	if t.backend == IptablesNFT {
+		v.kernel = found.compat
+	}
+	v.listed, err = t.list(family)
+	return v, err
 }
 
 // expected writes the rules of one family to a scratch namespace and looks at them.

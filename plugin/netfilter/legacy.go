@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"unsafe"
 
+	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +36,9 @@ func legacyChains(family redirect.Family, table string) (names []string, err err
 	}
 	err = withLegacyTable(family, table, func(fd, level int, info []byte) error {
 		size := binary.NativeEndian.Uint32(info[infoLen-4:])
+		if size > netlink.Limit {
+			return fmt.Errorf("its %d bytes are over the limit of %d", size, netlink.Limit)
+		}
 		entries := make([]byte, entriesHead+int(size))
 		copy(entries, table)
 		binary.NativeEndian.PutUint32(entries[tableNameLen:], size)

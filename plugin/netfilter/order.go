@@ -83,8 +83,7 @@ const chainUse = 6 // NFTA_CHAIN_USE: of a base chain, the number of its rules
 
 // chainBefore says that a chain is asked before ours, "" if it is not, or is ours.
 func chainBefore(c object, backend Backend, rules redirect.RuleSet) string {
-	hook, _ := netlink.Parse(c.attrs[unix.NFTA_CHAIN_HOOK])
-	place := object{attrs: hook}
+	place := object{attrs: c.attr(unix.NFTA_CHAIN_HOOK)}
 	priority := int32(place.number(unix.NFTA_HOOK_PRIORITY))
 	table, name := c.text(unix.NFTA_CHAIN_TABLE), c.text(unix.NFTA_CHAIN_NAME)
 	ours, family := iptablesNAT, kernelFamily(c.family)

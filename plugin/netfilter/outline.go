@@ -49,6 +49,9 @@ func (n *NetNS) scanFor(applied Applied, rules redirect.RuleSet) (found state, e
 	case IptablesNFT:
 		return scanNFT()
 	}
+	if _, err = scan(); err != nil { // more than a program should be made to list
+		return found, err
+	}
 	found.compat = map[compatTable]*compatContent{}
 	tool, err := n.findTool(applied.Backend)
 	for _, family := range redirect.Families {
@@ -121,7 +124,7 @@ func (s *state) addOwn(o object, isRule, dormant bool) {
 		s.compat[table] = c
 	}
 	if isRule {
-		_ = netlink.Each(o.attrs[unix.NFTA_RULE_EXPRESSIONS], func(_ uint16, expression []byte) {
+		_ = netlink.Each(o.attr(unix.NFTA_RULE_EXPRESSIONS), func(_ uint16, expression []byte) {
 			if _, to := readExpression(expression); to != "" {
 				c.jumps = append(c.jumps, compatJump{from: name, to: to})
 			}
@@ -129,7 +132,7 @@ func (s *state) addOwn(o object, isRule, dormant bool) {
 		return
 	}
 	c.chains = append(c.chains, name)
-	hook, _ := netlink.Parse(o.attrs[unix.NFTA_CHAIN_HOOK])
+	hook := o.attr(unix.NFTA_CHAIN_HOOK)
 	if number := (object{attrs: hook}).number(unix.NFTA_HOOK_HOOKNUM); len(hook) > 0 && o.number(chainUse) > 0 {
 		c.jumps = append(c.jumps, compatJump{from: compatBuiltins[number], to: name}) // the kernel numbers them in that order
 	}
@@ -148,7 +151,7 @@ func (s state) missing(applied Applied, rules redirect.RuleSet) (names []string)
 			continue
 		}
 		for _, chain := range t.Chains {
-			if hook := builtinOf[chain.Hook]; hook != "" && !c.leads(hook, "") {
+			if hook := builtinOf[chain.Hook]; hook != "" && !c.leads(hook) {
 				names = append(names, hook+" leads to no "+table)
 			}
 		}
@@ -160,8 +163,12 @@ func (s state) missing(applied Applied, rules redirect.RuleSet) (names []string)
 		if c.dormant {
 			names = append(names, fmt.Sprintf("%s rules of %s are dormant", table.kind, table.family))
 		}
+		led := map[string]bool{}
+		for _, jump := range c.jumps {
+			led[jump.to] = true
+		}
 		for _, name := range c.chains {
-			if name != markerChain && !c.leads("", name) {
+			if name != markerChain && !led[name] {
 				names = append(names, fmt.Sprintf("nothing leads to %s chain %s of %s", table.kind, name, table.family))
 			}
 		}
@@ -173,9 +180,7 @@ func (s state) missing(applied Applied, rules redirect.RuleSet) (names []string)
 // marked reports whether the table is ours.
 func (c *compatContent) marked() bool { return c != nil && slices.Contains(c.chains, markerChain) }
 
-// leads reports whether a rule of the chain leads to the other one; "" stands for any.
-func (c *compatContent) leads(from, to string) bool {
-	return slices.ContainsFunc(c.jumps, func(j compatJump) bool {
-		return (from == "" || from == j.from) && (to == "" || to == j.to)
-	})
+// leads reports whether a rule of the chain leads to another one.
+func (c *compatContent) leads(from string) bool {
+	return slices.ContainsFunc(c.jumps, func(j compatJump) bool { return from == j.from })
 }

@@ -114,6 +114,5 @@ func (o rtObject) exists(c *netlink.Conn) (bool, error) {
 }
 
 func (o rtObject) matches(data []byte) bool {
-	got, err := netlink.Parse(data)
-	return err == nil && !slices.ContainsFunc(o.attrs, func(a rtAttr) bool { return !bytes.Equal(got[a.kind], a.value) })
+	return !slices.ContainsFunc(o.attrs, func(a rtAttr) bool { return !bytes.Equal(netlink.Find(data, a.kind), a.value) })
 }

@@ -38,11 +38,15 @@ func encode(attributes []Attribute) ([]byte, error) {
 	return codec.MarshalAttributes(attributes)
 }
 
-// Parse reads attributes by type, flags aside. Of those with the same type the last one stays.
-func Parse(data []byte) (map[uint16][]byte, error) {
-	values := map[uint16][]byte{}
-	err := Each(data, func(kind uint16, value []byte) { values[kind] = value })
-	return values, err
+// Find returns the value of an attribute, flags aside, nil if there is none. Of those with the same type it is the last
+// one.
+func Find(data []byte, kind uint16) (value []byte) {
+	_ = Each(data, func(k uint16, v []byte) {
+		if k == kind {
+			value = v
+		}
+	})
+	return value
 }
 
 // Each reads attributes in order.

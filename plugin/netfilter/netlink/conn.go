@@ -12,6 +12,9 @@ import (
 // Conn is a socket of the network namespace that the calling thread was in when it was opened. Its calls block: with a
 // poller between, half the time of an ADD would be spent waking threads.
 type Conn struct {
+	// Limit is how many bytes its lists may come to from now on. Whoever may write to a network namespace could fill it
+	// until a reader without a limit has no memory left.
+	Limit  int
 	fd     int
 	seq    uint32
 	buffer []byte
@@ -29,9 +32,14 @@ const (
 	timeout = 10
 	// receiveSize is more than the kernel puts into one datagram (NLMSG_GOODSIZE, at most 32 KiB).
 	receiveSize = 64 << 10
+	// perObject is what an object of a list costs beside its own bytes.
+	perObject = 128
 	// defaultSendBuffer is what a socket can send at once without more ado: net.core.wmem_default less its overhead.
 	defaultSendBuffer = 160 << 10
 )
+
+// Limit is that of a new connection: of iptables-nft, which takes the most, 30,000 rules.
+const Limit = 16 << 20
 
 // Dial opens a socket of a protocol, NETLINK_….
 func Dial(protocol int) (*Conn, error) {
@@ -39,7 +47,7 @@ func Dial(protocol int) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}
-	c := &Conn{fd: fd, buffer: make([]byte, receiveSize)}
+	c := &Conn{Limit: Limit, fd: fd, buffer: make([]byte, receiveSize)}
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: timeout}); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("preparing a netlink socket: %w", err)
@@ -183,6 +191,7 @@ func (c *Conn) dumpOnce(m Message) (replies [][]byte, whole bool, err error) {
 		return nil, false, err
 	}
 	whole = true
+	left := c.Limit
 	for done := false; !done && err == nil; {
 		done, err = c.receive(func(a answer) (bool, error) {
 			if a.seq != c.seq {
@@ -194,9 +203,15 @@ func (c *Conn) dumpOnce(m Message) (replies [][]byte, whole bool, err error) {
 			if a.kind == unix.NLMSG_ERROR || a.kind == unix.NLMSG_DONE {
 				return true, refusal(a.data)
 			}
+			if left -= len(a.data) + perObject; left < 0 {
+				return true, fmt.Errorf("the first %d come to the limit of %d bytes", len(replies), c.Limit)
+			}
 			replies = append(replies, append([]byte(nil), a.data...))
 			return false, nil
 		})
+	}
+	if whole {
+		c.Limit = left
 	}
 	return replies, whole, err
 }
@@ -212,8 +227,8 @@ func refusal(data []byte) error {
 	}
 	const nlmsgerr = 4 + unix.NLMSG_HDRLEN // then, with NETLINK_CAP_ACK, attributes
 	if len(data) > nlmsgerr {
-		if attrs, err := Parse(data[nlmsgerr:]); err == nil && len(attrs[unix.NLMSGERR_ATTR_MSG]) > 0 {
-			return fmt.Errorf("%w (%s)", errno, strings.TrimRight(string(attrs[unix.NLMSGERR_ATTR_MSG]), "\x00"))
+		if text := Find(data[nlmsgerr:], unix.NLMSGERR_ATTR_MSG); len(text) > 0 {
+			return fmt.Errorf("%w (%s)", errno, strings.TrimRight(string(text), "\x00"))
 		}
 	}
 	return errno

@@ -16,12 +16,12 @@ func TestAttributes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := Parse(data)
-	if err != nil || string(got[1]) != "lo\x00" || string(got[2]) != "\x01\x02\x03" || len(data)%4 != 0 {
-		t.Errorf("%v, %v", got, err)
+	if string(Find(data, 1)) != "lo\x00" || string(Find(data, 2)) != "\x01\x02\x03" || Find(data, 4) != nil ||
+		len(data)%4 != 0 {
+		t.Errorf("%v", data)
 	}
 	var inner []string
-	if err := Each(got[3], func(_ uint16, value []byte) { inner = append(inner, string(value)) }); err != nil {
+	if err := Each(Find(data, 3), func(_ uint16, value []byte) { inner = append(inner, string(value)) }); err != nil {
 		t.Error(err)
 	}
 	if len(inner) != 2 || inner[0] != "\x09" || inner[1] != "\x08\x07" {
@@ -36,8 +36,8 @@ func TestAttributes(t *testing.T) {
 		}
 	}
 	for _, torn := range [][]byte{data[:len(data)-2], data[:3], {200, 0, 1, 0, 5, 5, 5, 5}} {
-		if got, err := Parse(torn); err == nil {
-			t.Errorf("%q: read as %v", torn, got)
+		if err := Each(torn, func(uint16, []byte) {}); err == nil {
+			t.Errorf("%q is read", torn)
 		}
 	}
 }
@@ -95,9 +95,26 @@ func TestDump(t *testing.T) {
 	if err != nil || len(replies) == 0 {
 		t.Fatalf("%d replies, %v", len(replies), err)
 	}
-	attributes, err := Parse(replies[0][unix.SizeofIfInfomsg:])
-	if err != nil || string(attributes[unix.IFLA_IFNAME]) != "lo\x00" {
-		t.Errorf("%q, %v", attributes[unix.IFLA_IFNAME], err)
+	if name := Find(replies[0][unix.SizeofIfInfomsg:], unix.IFLA_IFNAME); string(name) != "lo\x00" {
+		t.Errorf("%q", name)
+	}
+}
+
+// TestLimit counts all lists of a connection, each as what it takes to keep it, and says at what it stops.
+func TestLimit(t *testing.T) {
+	c := dial(t)
+	links := Message{Kind: unix.RTM_GETLINK, Header: make([]byte, unix.SizeofIfInfomsg)}
+	if _, err := c.Dump(links); err != nil {
+		t.Fatal(err)
+	}
+	c.Limit = Limit - c.Limit // as much again
+	if _, err := c.Dump(links); err != nil || c.Limit != 0 {
+		t.Errorf("%d are left, %v", c.Limit, err)
+	}
+	c.Limit = perObject
+	const want = "the first 0 come to the limit of 128 bytes"
+	if replies, err := c.Dump(links); err == nil || err.Error() != want {
+		t.Errorf("%d replies, %v; want %s", len(replies), err, want)
 	}
 }
 

@@ -1,0 +1,160 @@
+package netfilter
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/internal/testnet"
+	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// flood is how many objects somebody with NET_ADMIN in the pod puts into its network namespace.
+	flood = 200_000
+	// floodedPeak in MiB is what a look at them may take of the 128 MiB of the agent's container, the test's binary
+	// included. The agent runs the plugin with that GOMEMLIMIT.
+	floodedPeak   = 40
+	floodedMemory = "GOMEMLIMIT=32MiB"
+)
+
+// floodedEnv has TestFloodedLook look; it is a flooded in JSON.
+const floodedEnv = "ISTIO_POD_NETWORK_FLOODED"
+
+// flooded is a network namespace with more in it than is read, and what somebody who looks finds.
+type flooded struct {
+	Path           string
+	Applied        Applied
+	Check, Outline string
+	PeakMiB        float64
+}
+
+// TestFlooded has the owner of a pod fill its network namespace: whoever looks says that there is too much, and at what
+// limit it has stopped, before it runs out of memory. Where only our own table is full, to write it again is the cure.
+func TestFlooded(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		backend Backend
+		fill    func(*testing.T, *testnet.Lab)
+	}{
+		{"rules of ours", Nftables, floodRules(redirect.TableName, "nat-istio-output")},
+		{"rules of iptables-nft", IptablesNFT, floodRules("nat", "ISTIO_OUTPUT")},
+		{"rules of iptables-legacy", IptablesLegacy, floodLegacy},
+		{"chains of somebody else", Nftables, floodChains},
+		{"routes", Nftables, floodRoutes},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			lab, n := newLab(t, testnet.Options{Bare: true})
+			rules := named(t, floodedProfile)
+			found := flooded{Path: lab.Path, Applied: apply(t, n, c.backend, rules)}
+			c.fill(t, lab)
+			found.look(t)
+			for verb, said := range map[string]string{"Check": found.Check, "CheckOutline": found.Outline} {
+				if !strings.Contains(said, "limit of ") {
+					t.Errorf("%s says %q", verb, said)
+				}
+			}
+			t.Logf("peak %.1f MiB: %s", found.PeakMiB, found.Check)
+			if found.PeakMiB > floodedPeak {
+				t.Errorf("it takes %.1f MiB to look, more than %d", found.PeakMiB, floodedPeak)
+			}
+			if c.name == "rules of ours" {
+				mustApply(t, n, c.backend, rules)
+			}
+		})
+	}
+}
+
+const floodedProfile = "tproxy-exclude-interfaces"
+
+// look has a process of its own look.
+func (f *flooded) look(t *testing.T) {
+	t.Helper()
+	what, err := json.Marshal(f)
+	await.Must(t, err)
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestFloodedLook$")
+	cmd.Env = append(os.Environ(), floodedEnv+"="+string(what), floodedMemory)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	await.Must(t, err)
+	await.Must(t, json.NewDecoder(strings.NewReader(string(out))).Decode(f))
+}
+
+// TestFloodedLook is what TestFlooded runs.
+func TestFloodedLook(t *testing.T) {
+	var f flooded
+	what := os.Getenv(floodedEnv)
+	if what == "" {
+		return
+	}
+	await.Must(t, json.Unmarshal([]byte(what), &f))
+	n, err := Open(f.Path)
+	await.Must(t, err)
+	defer n.Close()
+	rules := named(t, floodedProfile)
+	f.Check, f.Outline = fmt.Sprint(n.Check(f.Applied, rules)), fmt.Sprint(n.CheckOutline(f.Applied, rules))
+	file, err := os.Open("/proc/self/status")
+	await.Must(t, err)
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		_, _ = fmt.Sscanf(lines.Text(), "VmHWM: %f kB", &f.PeakMiB)
+	}
+	f.PeakMiB /= 1024
+	await.Must(t, json.NewEncoder(os.Stdout).Encode(f))
+}
+
+// inBatches sends the messages, so many that nf_tables takes them at once.
+func inBatches(t *testing.T, lab *testnet.Lab, put func(tx *transaction, number int)) {
+	t.Helper()
+	const batch = 10_000
+	for from := 0; from < flood; from += batch {
+		tx := &transaction{}
+		for i := range batch {
+			put(tx, from+i)
+		}
+		var err error
+		lab.InPod(func() { _, err = tx.commit() })
+		await.Must(t, err)
+	}
+}
+
+func floodRules(table, chain string) func(*testing.T, *testnet.Lab) {
+	return func(t *testing.T, lab *testnet.Lab) {
+		t.Helper()
+		inBatches(t, lab, func(tx *transaction, _ int) {
+			tx.put("a rule", unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, redirect.IPv4,
+				netlink.Text(unix.NFTA_RULE_TABLE, table), netlink.Text(unix.NFTA_RULE_CHAIN, chain))
+		})
+	}
+}
+
+func floodChains(t *testing.T, lab *testnet.Lab) {
+	t.Helper()
+	shell(t, lab, "nft add table ip others")
+	inBatches(t, lab, func(tx *transaction, number int) {
+		tx.put("a chain", unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, redirect.IPv4,
+			netlink.Text(unix.NFTA_CHAIN_TABLE, "others"), netlink.Text(unix.NFTA_CHAIN_NAME, fmt.Sprint("c", number)))
+	})
+}
+
+func floodLegacy(t *testing.T, lab *testnet.Lab) {
+	t.Helper()
+	shell(t, lab, fmt.Sprintf(`export XTABLES_LOCKFILE=%s
+		{ echo '*filter'; yes -- '-A INPUT -j ACCEPT' | head -n %d; echo COMMIT; } | iptables-legacy-restore --noflush`,
+		lab.Path, flood))
+}
+
+func floodRoutes(t *testing.T, lab *testnet.Lab) {
+	t.Helper()
+	shell(t, lab, fmt.Sprintf(`seq %d |
+		awk '{ printf "route add 10.%%d.%%d.%%d/32 dev lo table 500\n", $1 / 65536, $1 / 256 %% 256, $1 %% 256 }' |
+		ip -batch -`, flood*6/10))
+}
