@@ -4,8 +4,8 @@
 // thought of.
 //
 // An attempt needs no capability, no user and nothing but sockets, so that the same code runs in a test's network
-// namespace and in a pod of Pod Security `restricted`. It only opens the connection: who answers it decides whether it
-// has gone around the sidecar, and the caller asks for that.
+// namespace and in a pod of Pod Security `restricted`; WithNetRaw has those that need one. It only opens the
+// connection: who answers it decides whether it has gone around the sidecar, and the caller asks for that.
 package escape
 
 import (
@@ -37,6 +37,8 @@ type Attempt struct {
 	// the one by which the server is reached. Loopback says that it has one of lo's own, which is not the first:
 	// 127.0.0.6, or the ::6 that rules for IPv6 bring along.
 	NeedsDevice, NeedsAddress, Loopback bool
+	// NetRaw says that whoever makes it needs CAP_NET_RAW.
+	NetRaw bool
 
 	run func(Place) (int, error)
 }

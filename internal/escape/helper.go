@@ -93,6 +93,11 @@ func sendFragments(from, to netip.Addr, first, second []byte) error {
 	return sendRaw(unix.IPPROTO_RAW, from, to, fragment(moreIPv4, first), fragment(offset, second))
 }
 
+// Packed is a TCP segment in an IP packet.
+func Packed(from, to netip.Addr, segment []byte) []byte {
+	return append(header(from, to, len(segment)), segment...)
+}
+
 // header is that of an IP packet with so much TCP in it.
 func header(from, to netip.Addr, size int) []byte {
 	const hops = 64

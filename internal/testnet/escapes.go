@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/istio-pod-network/controller/internal/escape"
+	"golang.org/x/sys/unix"
 )
 
 // escapePrefix begins the kind of a flow that is an attempt of package escape; its name follows.
@@ -18,6 +19,9 @@ func (k Kind) attempt() (escape.Attempt, bool) {
 	name, found := strings.CutPrefix(string(k), escapePrefix)
 	if !found {
 		return escape.Attempt{}, false
+	}
+	if i := slices.IndexFunc(escape.WithNetRaw, func(a escape.Attempt) bool { return a.Name == name }); i >= 0 {
+		return escape.WithNetRaw[i], true
 	}
 	return escape.Named(name)
 }
@@ -134,7 +138,11 @@ func (l *Lab) escaped(
 	case f.From == FromVM:
 		from.node = l.vm
 	}
-	t, err := startThread(from.node.ns, l.hostIDs(from))
+	var capabilities []uint
+	if a.NetRaw {
+		capabilities = []uint{unix.CAP_NET_RAW}
+	}
+	t, err := startThread(from.node.ns, l.hostIDs(from), capabilities...)
 	if err != nil {
 		return nil, closeAll, failure(err)
 	}

@@ -115,8 +115,8 @@ func (c *sidecar) stop() {
 }
 
 // TakeInbound has the app listen at the sidecar's inbound port in place of the sidecar, in one family, until giveBack
-// is called.
-func (l *Lab) TakeInbound(family Family) (giveBack func(), err error) {
+// is called. With capabilities its socket is transparent.
+func (l *Lab) TakeInbound(family Family, capabilities ...uint) (giveBack func(), err error) {
 	car, app := l.sidecar, l.servers[0]
 	if err := car.setInbound(false); err != nil {
 		return nil, err
@@ -125,7 +125,11 @@ func (l *Lab) TakeInbound(family Family) (giveBack func(), err error) {
 	if family == IPv6 {
 		wild = netip.IPv6Unspecified()
 	}
-	app.do(func() { err = app.listen(AtApp, wild, car.inbound) })
+	if len(capabilities) == 0 {
+		app.do(func() { err = app.listen(AtApp, wild, car.inbound) })
+	} else {
+		err = l.listenTransparently(netip.AddrPortFrom(wild, car.inbound), capabilities)
+	}
 	return func() {
 		app.do(func() {
 			for fd, e := range app.sockets {

@@ -8,28 +8,38 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/testnet"
 	"github.com/istio-pod-network/controller/plugin/redirect"
+	"golang.org/x/sys/unix"
 )
 
 // TestInboundPortTaken has an app listen at the sidecar's inbound port where the sidecar does not: before it has
 // started, or in a family that it does not listen in. Redirected connections from outside come to the app then, and
-// security.md says so. TPROXY delivers to nobody but a transparent socket, which takes a capability.
+// security.md says so. TPROXY delivers to nobody but a transparent socket, which takes CAP_NET_RAW or CAP_NET_ADMIN.
 func TestInboundPortTaken(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend Backend) {
 		lab, n := newLab(t, testnet.Options{})
-		for name, want := range map[string]testnet.Landing{"default": testnet.AtApp, "tproxy": testnet.Timeout} {
-			profile, _ := testnet.ProfileNamed(name)
+		for name, c := range map[string]struct {
+			profile      string
+			capabilities []uint
+			want         testnet.Landing
+		}{
+			"REDIRECT":             {"default", nil, testnet.AtApp},
+			"TPROXY":               {"tproxy", nil, testnet.Timeout},
+			"TPROXY and NET_RAW":   {"tproxy", []uint{unix.CAP_NET_RAW}, testnet.AtApp},
+			"TPROXY and NET_ADMIN": {"tproxy", []uint{unix.CAP_NET_ADMIN}, testnet.AtApp},
+		} {
+			profile, _ := testnet.ProfileNamed(c.profile)
 			if err := lab.Use(profile); err != nil {
 				t.Fatal(err)
 			}
 			apply(t, n, backend, ruleSet(t, profile))
 			for _, family := range lab.Families() {
-				giveBack, err := lab.TakeInbound(family)
+				giveBack, err := lab.TakeInbound(family, c.capabilities...)
 				if err != nil {
 					t.Fatal(err)
 				}
 				flow := testnet.Flow{From: testnet.FromPeer, Proto: testnet.TCP, To: testnet.Pod, Port: 7000} // nobody's
-				if got := lab.Run(flow, family); got.Landed != want {
-					t.Errorf("%s, %s: %s, want %s", name, family, got, want)
+				if got := lab.Run(flow, family); got.Landed != c.want {
+					t.Errorf("%s, %s: %s, want %s", name, family, got, c.want)
 				}
 				giveBack()
 				if got := lab.Run(flow, family); got.Landed != testnet.AtInbound {
