@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/status"
 	"github.com/istio-pod-network/controller/agent/ctl/version"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -21,7 +22,7 @@ import (
 // Names of the chart's objects.
 const (
 	daemonSet   = "istio-pod-network-agent"
-	configMap   = "istio-pod-network-config"
+	configMap   = cluster.SettingsMap
 	replaceInit = "istio-pod-network-replace-init"
 )
 
@@ -72,7 +73,7 @@ func (c *Check) installation(ctx context.Context, from Source, namespace string)
 		var entry struct {
 			SharedProxyUser string `json:"sharedProxyUser"`
 		}
-		if err := json.Unmarshal([]byte(config.Data["network.json"]), &entry); err != nil {
+		if err := json.Unmarshal([]byte(config.Data[cluster.SettingsKey]), &entry); err != nil {
 			c.ill("config", "the ConfigMap "+configMap+" has no entry that can be read: "+err.Error(), "helm upgrade, or "+
 				"apply the manifests again")
 		} else {

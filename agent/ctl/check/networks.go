@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/status"
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -102,7 +103,7 @@ func (c *Check) definition(ctx context.Context, from Source) {
 	const check = "multus"
 	resource := schema.GroupVersionResource{Group: multus, Version: "v1", Resource: "network-attachment-definitions"}
 	list, err := from.Metadata.Resource(resource).List(ctx, metav1.ListOptions{
-		LabelSelector: "app.kubernetes.io/part-of=istio-pod-network-controller"})
+		LabelSelector: cluster.OfChart})
 	switch {
 	case err != nil:
 		c.unlooked(check, "the network that mesh pods name", "list network-attachment-definitions."+multus, err)

@@ -28,9 +28,6 @@ import (
 var ErrNoAgent = errors.New("no agent of istio-pod-network is in this cluster; install the chart, or name the " +
 	"namespace of the agents with -n")
 
-// agentLabel selects the agents' pods and their DaemonSet, in whatever namespace they are.
-const agentLabel = "app.kubernetes.io/name=istio-pod-network-agent"
-
 // Requests at once, and in the long run per second: as many as kubectl makes.
 const (
 	burst = 300
@@ -136,7 +133,7 @@ func (c *Cluster) Nodes(ctx context.Context) ([]corev1.Node, error) {
 
 // Agents returns the agents' pods of a namespace, "" for all. It needs the verb list on pods.
 func (c *Cluster) Agents(ctx context.Context, namespace string) ([]corev1.Pod, error) {
-	list, err := c.Core.Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: agentLabel})
+	list, err := c.Core.Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: OfAgents})
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +142,7 @@ func (c *Cluster) Agents(ctx context.Context, namespace string) ([]corev1.Pod, e
 
 // DaemonSets returns the agents' DaemonSets of a namespace, "" for all. It needs the verb list on daemonsets.
 func (c *Cluster) DaemonSets(ctx context.Context, namespace string) ([]appsv1.DaemonSet, error) {
-	list, err := c.Apps.DaemonSets(namespace).List(ctx, metav1.ListOptions{LabelSelector: agentLabel})
+	list, err := c.Apps.DaemonSets(namespace).List(ctx, metav1.ListOptions{LabelSelector: OfAgents})
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ func (c *Cluster) PodNames(ctx context.Context, namespace string) (names []strin
 // on pods in the agents' namespace, in all for "".
 func (c *Cluster) AgentOn(ctx context.Context, namespace, node string) (*corev1.Pod, error) {
 	list, err := c.Core.Pods(namespace).List(ctx, metav1.ListOptions{
-		LabelSelector: agentLabel, FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node).String(),
+		LabelSelector: OfAgents, FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node).String(),
 	})
 	if err != nil {
 		return nil, err

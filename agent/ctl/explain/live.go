@@ -96,12 +96,6 @@ type Source interface {
 	AskPod(ctx context.Context, agent corev1.Pod, namespace, name string) (inspect.Pod, error)
 }
 
-// Where the chart has the plugin's entry.
-const (
-	configMap = "istio-pod-network-config"
-	configKey = "network.json"
-)
-
 // askTimeout bounds one question to an agent or a kubelet that hangs.
 const askTimeout = 20 * time.Second
 
@@ -269,14 +263,14 @@ func (a *asker) agentsNamespace(ctx context.Context, its agent) string {
 
 // readConfigMap returns the operator's entry, or the plugin's defaults where it cannot be had.
 func (a *asker) readConfigMap(ctx context.Context, namespace string) entry.Entry {
-	its, err := a.from.ConfigMap(ctx, namespace, configMap)
-	where := "ConfigMap " + namespace + "/" + configMap
+	its, err := a.from.ConfigMap(ctx, namespace, cluster.SettingsMap)
+	where := "ConfigMap " + namespace + "/" + cluster.SettingsMap
 	if err != nil {
 		a.missing = append(a.missing, fmt.Sprintf("the operator's settings, which needs the verb get on configmaps in %s: %v",
 			namespace, err))
 		return entry.Default()
 	}
-	e, err := entry.Parse([]byte(its.Data[configKey]))
+	e, err := entry.Parse([]byte(its.Data[cluster.SettingsKey]))
 	if err != nil {
 		a.missing = append(a.missing, fmt.Sprintf("the operator's settings: %s: %v", where, err))
 		return entry.Default()

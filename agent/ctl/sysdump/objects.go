@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/internal/blank"
 	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/annotation"
@@ -15,9 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
-
-// release selects the objects of the chart.
-const release = "app.kubernetes.io/part-of=istio-pod-network-controller"
 
 // kind is one of objects that come into an archive.
 type kind struct {
@@ -46,26 +44,26 @@ var (
 
 // kinds are those of the release, and those of others that decide about its pods.
 var kinds = []kind{
-	{"apps", v1, "daemonsets", release, true, nil},
-	{"batch", v1, "jobs", release, false, nil},
-	{"", v1, "configmaps", release, true, nil},
-	{"", v1, "serviceaccounts", release, true, nil},
-	{"", v1, "services", release, true, nil},
+	{"apps", v1, "daemonsets", cluster.OfChart, true, nil},
+	{"batch", v1, "jobs", cluster.OfChart, false, nil},
+	{"", v1, "configmaps", cluster.OfChart, true, nil},
+	{"", v1, "serviceaccounts", cluster.OfChart, true, nil},
+	{"", v1, "services", cluster.OfChart, true, nil},
 	{"", v1, "resourcequotas", "", true, nil},
-	{rbac, v1, "roles", release, false, nil},
-	{rbac, v1, "rolebindings", release, false, nil},
-	{rbac, v1, "clusterroles", release, false, nil},
-	{rbac, v1, "clusterrolebindings", release, false, nil},
-	{admission, v1, "validatingadmissionpolicies", release, false, nil},
-	{admission, v1, "validatingadmissionpolicybindings", release, false, nil},
-	{admission, mutating, "mutatingadmissionpolicies", release, false, nil},
-	{admission, mutating, "mutatingadmissionpolicybindings", release, false, nil},
+	{rbac, v1, "roles", cluster.OfChart, false, nil},
+	{rbac, v1, "rolebindings", cluster.OfChart, false, nil},
+	{rbac, v1, "clusterroles", cluster.OfChart, false, nil},
+	{rbac, v1, "clusterrolebindings", cluster.OfChart, false, nil},
+	{admission, v1, "validatingadmissionpolicies", cluster.OfChart, false, nil},
+	{admission, v1, "validatingadmissionpolicybindings", cluster.OfChart, false, nil},
+	{admission, mutating, "mutatingadmissionpolicies", cluster.OfChart, false, nil},
+	{admission, mutating, "mutatingadmissionpolicybindings", cluster.OfChart, false, nil},
 	{admission, v1, "mutatingwebhookconfigurations", "", false, aboutPods},
 	{admission, v1, "validatingwebhookconfigurations", "", false, aboutPods},
 	{"k8s.cni.cncf.io", v1, "network-attachment-definitions", "", false, nil},
-	{"security.openshift.io", v1, "securitycontextconstraints", release, false, nil},
-	{"monitoring.coreos.com", v1, "podmonitors", release, false, nil},
-	{"monitoring.coreos.com", v1, "prometheusrules", release, false, nil},
+	{"security.openshift.io", v1, "securitycontextconstraints", cluster.OfChart, false, nil},
+	{"monitoring.coreos.com", v1, "podmonitors", cluster.OfChart, false, nil},
+	{"monitoring.coreos.com", v1, "prometheusrules", cluster.OfChart, false, nil},
 }
 
 // Kinds that are read for more than themselves.
@@ -74,12 +72,9 @@ var (
 	ofNodes      = kind{"", v1, "nodes", "", false, nil}
 	ofNamespaces = kind{"", v1, "namespaces", "", false, nil}
 	ofEvents     = kind{"", v1, "events", "", false, nil}
-	agentPods    = kind{"", v1, "pods", agents, false, nil}
-	agentSets    = kind{"apps", v1, "daemonsets", agents, false, nil}
+	agentPods    = kind{"", v1, "pods", cluster.OfAgents, false, nil}
+	agentSets    = kind{"apps", v1, "daemonsets", cluster.OfAgents, false, nil}
 )
-
-// agents selects the agents' pods and their DaemonSet.
-const agents = "app.kubernetes.io/name=istio-pod-network-agent"
 
 // aboutPods reports whether a webhook is asked about pods.
 func aboutPods(o *unstructured.Unstructured) bool {
@@ -118,7 +113,7 @@ func cleaned(o *unstructured.Unstructured) map[string]any {
 		delete(object, "secrets")
 		delete(object, "imagePullSecrets")
 	case "ConfigMap":
-		if o.GetName() != "istio-pod-network-config" { // the dashboard, which is the chart's
+		if o.GetName() != cluster.SettingsMap { // the dashboard, which is the chart's
 			delete(object, "data")
 			delete(object, "binaryData")
 		}
