@@ -259,3 +259,22 @@ func TestNamespace(t *testing.T) {
 		t.Error("without an SELinux level")
 	}
 }
+
+// Constraints that want a root without writing give it to a container that says nothing, and refuse one that wants it
+// otherwise.
+func TestReadOnlyRoot(t *testing.T) {
+	all := stock(t)
+	for i := range all {
+		all[i].ReadOnlyRootFilesystem = true
+	}
+	pod, err := Admit(plain(), namespace, all, everyone(), false)
+	if err != nil || !*pod.Spec.Containers[0].SecurityContext.ReadOnlyRootFilesystem {
+		t.Fatalf("%v, %+v", err, pod)
+	}
+	writes := plain()
+	writes.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{ReadOnlyRootFilesystem: to(false)}
+	if _, err := Admit(writes, namespace, all, everyone(), false); err == nil ||
+		!strings.Contains(err.Error(), "securityContext.readOnlyRootFilesystem: false is not allowed") {
+		t.Error(err)
+	}
+}
