@@ -52,6 +52,28 @@ func TestGoVersion(t *testing.T) {
 	}
 }
 
+// What the operator's tool takes for the chart's, as it cannot ask it, is the chart's.
+func TestCheckKnowsTheChart(t *testing.T) {
+	chart := filepath.Join("chart", "istio-pod-network-controller")
+	check := filepath.Join("agent", "ctl", "check", "kubernetes.go")
+	for _, same := range [][2]struct{ file, is string }{
+		{{filepath.Join(chart, "Chart.yaml"), `(?m)^kubeVersion: ">=(.+)\.0-0"$`},
+			{check, `(?m)^var oldest = version\.MustParseGeneric\("(.+)"\)$`}},
+		{{filepath.Join(chart, "values.yaml"), `(?m)^startupTaint:\n(?:  .*\n)+?  key: (.+)$`},
+			{check, `(?m)^const usualTaint = "(.+)"$`}},
+	} {
+		var found [2]string
+		for i, its := range same {
+			if match := regexp.MustCompile(its.is).FindStringSubmatch(read(t, filepath.Join(root, its.file))); match != nil {
+				found[i] = match[1]
+			}
+		}
+		if found[0] == "" || found[0] != found[1] {
+			t.Errorf("%s has %q, and %s %q", same[0].file, found[0], same[1].file, found[1])
+		}
+	}
+}
+
 // Every decision has a day, and says what would have it decided again.
 func TestDecisions(t *testing.T) {
 	row := regexp.MustCompile(`^\| .+ \| 20\d\d-\d\d-\d\d \| .+ \|$`)
