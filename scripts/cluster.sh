@@ -33,7 +33,10 @@ up() {
 	helm=$(scripts/helm.sh)
 	programs=$(scripts/kubernetes.sh kubectl)
 	rm -rf "$dir"
-	mkdir -p "$dir"
+	mkdir -p "$dir/bin"
+	ln -s "$programs/kubectl" "$helm/helm3" "$helm/helm4" "$dir/bin/"
+	ln -s helm4 "$dir/bin/helm"
+	go build -ldflags "-X github.com/istio-pod-network/controller/internal/buildinfo.version=$version" -o "$dir/bin/" ./agent/istio-pod-networkctl
 	setsid "$cache/playground" "${mesh[@]}" "$dir" "$images"/*.tar >"$cache/cluster.log" 2>&1 </dev/null &
 	echo $! >"$dir/pid"
 	say "bringing it up; the log is $cache/cluster.log"
@@ -54,13 +57,15 @@ up() {
 		The cluster is up: nodes node-current (current containerd) and node-debian (Debian's).
 
 		  export KUBECONFIG=$dir/kubeconfig
-		  export PATH=$programs:$helm:\$PATH
+		  export PATH=$dir/bin:\$PATH        # kubectl, helm and istio-pod-networkctl
 		  kubectl get nodes
-		  helm4 install istio-pod-network-controller ./chart/istio-pod-network-controller \\
+		  helm install istio-pod-network-controller ./chart/istio-pod-network-controller \\
 		    --namespace istio-pod-network-controller --create-namespace --wait
-		  helm4 test istio-pod-network-controller --namespace istio-pod-network-controller
+		  helm test istio-pod-network-controller --namespace istio-pod-network-controller
+		  istio-pod-networkctl status
 
-		The images of this tree are on both nodes under the names that the chart has. Give the nodes images of yours, or one of a static program:
+		The images of this tree are on both nodes under the names that the chart has, and as registry.example.com/mesh/…, so that the commands
+		of README.md work as they stand. Give the nodes images of yours, or one of a static program:
 
 		  docker save app:1 | scripts/cluster.sh load -
 		  scripts/cluster.sh load ./app app:1

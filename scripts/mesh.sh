@@ -118,7 +118,7 @@ up() {
 	cat <<-HOWTO
 
 		  export KUBECONFIG=$dir/kubeconfig
-		  export PATH=$kubernetes:$helm:\$PATH
+		  export PATH=$dir/bin:\$PATH
 		  kubectl get pods -A
 		  kubectl -n shop exec deploy/page -c istio-proxy -- pilot-agent request GET certs
 		  kubectl -n $name logs daemonset/istio-pod-network-agent

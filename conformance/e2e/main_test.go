@@ -70,6 +70,9 @@ func prepare(bin string) error {
 	if err := mesh.Build(bin); err != nil {
 		return err
 	}
+	if err := build.Conformance(bin, "./shop"); err != nil {
+		return err
+	}
 	// which scenarios run from outside the cluster
 	return build.Product(bin, "./agent/istio-pod-network-agent", "./agent/istio-pod-networkctl")
 }

@@ -35,6 +35,7 @@ func TestOpenShift(t *testing.T) {
 		{"missing", openShiftMissing}, {"multus-away", openShiftMultusAway}, {"aux", openShiftAux},
 		{"aux-fail-open", openShiftAuxFailOpen},
 		{"mode-changed", openShiftModeChanged}, {"istio", openShiftIstio}, {"mesh", openShiftMesh},
+		{"newcomer", openShiftNewcomer},
 	}
 	for kind, these := range map[string][]scenario{"thin": each, "thick": slices.Concat(once, each)} {
 		t.Run(kind, func(t *testing.T) {

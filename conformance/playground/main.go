@@ -166,6 +166,9 @@ func (p playground) Run() int {
 	return 0
 }
 
+// registry is the one that the pages push the images to: what is pasted from them finds the images here, too.
+const registry = "registry.example.com/mesh"
+
 // fill gives the nodes the images, and the person what is needed to use the cluster.
 func (p playground) fill(c *cluster.Cluster) error {
 	images := p.images
@@ -182,6 +185,9 @@ func (p playground) fill(c *cluster.Cluster) error {
 			if err := n.Import(image); err != nil {
 				return err
 			}
+		}
+		if err := n.PullableFrom(registry); err != nil {
+			return err
 		}
 	}
 	l, err := net.Listen("unix", p.loadSocket())

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 )
 
 // Runtime is which container runtime a node has.
@@ -123,4 +124,23 @@ func (n *Node) Import(archive string) error { return do(n.Ctr("images", "import"
 // Tag gives an image another name.
 func (n *Node) Tag(name, another string) error {
 	return do(n.Ctr("images", "tag", "--force", name, another))
+}
+
+// PullableFrom gives the images of this tree that the runtime has the names that they have in a registry, as if they
+// had been pushed there and pulled.
+func (n *Node) PullableFrom(registry string) error {
+	names, err := n.Ctr("images", "list", "--quiet").Output()
+	if err != nil {
+		return fmt.Errorf("listing the images of %s: %w", n.Name, err)
+	}
+	for _, name := range strings.Fields(string(names)) {
+		for _, ours := range []string{"istio-pod-network-", "shop:"} {
+			if short, is := strings.CutPrefix(name, "docker.io/library/"); is && strings.HasPrefix(short, ours) {
+				if err := n.Tag(name, registry+"/"+short); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }

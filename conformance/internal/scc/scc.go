@@ -1,8 +1,8 @@
 // Package scc decides about a pod as OpenShift's admission of SecurityContextConstraints does, of which no Go module
 // can be had: constraints fill in what a pod leaves open, and then admit or refuse it. The rules are those that
 // openshift/apiserver-library-go (pkg/securitycontextconstraints) publishes, without the parts that no pod of these
-// tests touches: flex volumes, sysctls (a pod that has any is refused here), ephemeral containers and the annotations
-// that once were seccomp's.
+// tests touches: flex volumes, sysctls that are not safe (a pod that has any is refused here), ephemeral containers and
+// the annotations that once were seccomp's.
 package scc
 
 import (

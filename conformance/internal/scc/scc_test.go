@@ -213,6 +213,9 @@ func TestAdmit(t *testing.T) {
 		"sysctl": {pod: []change{whole(
 			func(s *corev1.PodSecurityContext) { s.Sysctls = []corev1.Sysctl{{Name: "a", Value: "b"}} })},
 			no: "sysctls"},
+		"safe sysctl": {pod: []change{whole(func(s *corev1.PodSecurityContext) {
+			s.Sysctls = []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}} // as Istio's gateways
+		})}, want: "restricted-v2"},
 		"host path": {pod: []change{volume(corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}})},
 			more: "nonroot-v2 anyuid",
 			no:   `spec.volumes[0]: "hostPath"`},

@@ -32,7 +32,9 @@ func (c Constraints) validate(pod *corev1.Pod) (refused []string) {
 	no(pod.Spec.HostIPC && !c.AllowHostIPC, "spec.hostIPC", true)
 	no(c.UserNamespaceLevel == "RequirePodLevel" && (pod.Spec.HostUsers == nil || *pod.Spec.HostUsers), "spec.hostUsers",
 		pod.Spec.HostUsers)
-	no(len(s.Sysctls) > 0, "spec.securityContext.sysctls", s.Sysctls)
+	for _, sysctl := range s.Sysctls {
+		no(!slices.Contains(safeSysctls, sysctl.Name), "spec.securityContext.sysctls", sysctl)
+	}
 	for i, v := range pod.Spec.Volumes {
 		kind := kindOf(v)
 		no(!slices.Contains(c.Volumes, kind) && !slices.Contains(c.Volumes, "*"), fmt.Sprintf("spec.volumes[%d]", i), kind)
@@ -42,6 +44,11 @@ func (c Constraints) validate(pod *corev1.Pod) (refused []string) {
 	})
 	return refused
 }
+
+// safeSysctls are those that concern the pod alone, whatever the kernel: every constraint allows them.
+var safeSysctls = []string{"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies",
+	"net.ipv4.ping_group_range", "net.ipv4.ip_unprivileged_port_start", "net.ipv4.tcp_keepalive_time",
+	"net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes"}
 
 func (c Constraints) validateContainer(pod *corev1.PodSecurityContext, container *corev1.Container,
 	no func(bad bool, field string, value any)) {
