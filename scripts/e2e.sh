@@ -30,6 +30,12 @@ else
 fi
 export E2E_HELM
 E2E_HELM=$(scripts/helm.sh)
+export E2E_RELEASE=
+run=
+[ "${1:-}" != -run ] || run=${2%%/*}
+if [[ TestUpgradeFromRelease =~ $run ]]; then
+	E2E_RELEASE=$(scripts/last-release.sh) || say "the last release was not built again, so TestUpgradeFromRelease fails"
+fi
 logs=$root/dist/e2e/logs
 rm -rf "$logs"
 

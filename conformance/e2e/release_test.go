@@ -34,7 +34,9 @@ const (
 func version() string { return strings.Fields(os.Getenv(versions))[0] }
 func next() string    { return strings.Fields(os.Getenv(versions))[1] }
 
-func pluginImage() string { return "istio-pod-network-plugin:" + version() }
+func pluginImage() string { return pluginOf(version()) }
+
+func pluginOf(version string) string { return "istio-pod-network-plugin:" + version }
 
 // chart is the directory with it.
 func chart() string { return filepath.Join(build.Root(), "chart", "istio-pod-network-controller") }

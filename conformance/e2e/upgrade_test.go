@@ -24,6 +24,7 @@ type churn struct {
 	*rig
 	node  *cluster.Node
 	ended chan struct{}
+	waits []string // the versions of its pods' init waits, in turn
 
 	pods    int
 	longest time.Duration // until a pod ran
@@ -39,6 +40,7 @@ func (c *churn) run() {
 		name := fmt.Sprintf("churn-%d-%d", c.node.Number, c.pods)
 		pod := c.meshPod(name)
 		pod.Spec.NodeSelector[corev1.LabelHostname] = c.node.Name
+		container(pod, "istio-validation").Image = pluginOf(c.waits[c.pods%len(c.waits)])
 		start := time.Now()
 		c.create(pod)
 		c.eventually(name+" runs", func() bool { return started(c.pod(name)) })
@@ -60,24 +62,30 @@ func TestUpgradeUnderChurn(t *testing.T) {
 	r.uninstalled()
 	r.installed()
 	r.seen(r.appPod("plain"))
+	r.underChurn([]string{version()}, func() { r.upgradeAndBack(next(), func() {}, "--set=image.tag="+next()) })
+	r.runsVersion(version())
+}
+
+// underChurn does something while mesh pods come and go on every node.
+func (r *rig) underChurn(waits []string, do func()) {
+	r.Helper()
 	var all []*churn
 	var working sync.WaitGroup
 	ended := make(chan struct{})
 	for _, n := range nodes.Nodes {
-		c := &churn{rig: r, node: n, ended: ended}
+		c := &churn{rig: r, node: n, ended: ended, waits: waits}
 		all = append(all, c)
 		working.Go(c.run)
 	}
 	stop := sync.OnceFunc(func() { close(ended); working.Wait() })
 	defer stop()
-	r.upgradeAndBack()
-	r.runsVersion(version())
+	do()
 	stop()
 	pods, longest := 0, time.Duration(0)
 	for _, c := range all {
 		pods, longest = pods+c.pods, max(longest, c.longest)
 		if c.pods == 0 {
-			t.Errorf("no pod has come on %s", c.node.Name)
+			r.Errorf("no pod has come on %s", c.node.Name)
 		}
 	}
 	refused := 0
@@ -85,7 +93,7 @@ func TestUpgradeUnderChurn(t *testing.T) {
 		if strings.Contains(line, "FailedCreatePodSandBox") {
 			refused++
 			if !strings.Contains(line, "nobody listens on the socket") {
-				t.Errorf("refused for another reason than an agent that is being replaced: %s", line)
+				r.Errorf("refused for another reason than an agent that is being replaced: %s", line)
 			}
 		}
 	}
@@ -149,13 +157,14 @@ func (r *rig) aged(pod *corev1.Pod) {
 }
 
 // upgradeAndBack replaces the agents by those of another version, and back.
-func (r *rig) upgradeAndBack() {
+func (r *rig) upgradeAndBack(version string, between func(), flags ...string) {
 	r.Helper()
 	values := state
 	state = nil
-	r.output(helm("upgrade", release, chart(), "--wait", "--timeout=3m", "--set=image.tag="+next()))
+	r.output(helm(append([]string{"upgrade", release, chart(), "--wait", "--timeout=3m"}, flags...)...))
 	r.agentsReady()
-	r.runsVersion(next())
+	r.runsVersion(version)
+	between()
 	r.output(helm("rollback", release, "--wait", "--timeout=3m"))
 	r.agentsReady()
 	state = values

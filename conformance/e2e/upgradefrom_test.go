@@ -1,0 +1,120 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+)
+
+// releaseEnv is what scripts/e2e.sh says of the last release: the directory of its images and its chart, built again
+// from its commit.
+const releaseEnv = "E2E_RELEASE"
+
+// published is a release as docs/releases.json has it.
+type published struct {
+	Version, Commit string
+	Files           map[string]string
+}
+
+// lastRelease is the newest one. The test is skipped where a shallow clone does not have its commit.
+func lastRelease(t *testing.T) published {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(build.Root(), "docs", "releases.json"))
+	must(t, err)
+	var list struct{ Releases []published }
+	must(t, json.Unmarshal(text, &list))
+	if len(list.Releases) == 0 {
+		t.Fatal("docs/releases.json has no release")
+	}
+	last := list.Releases[0]
+	if os.Getenv(releaseEnv) == "" {
+		git := func(args ...string) (string, error) {
+			out, err := exec.Command("git", append([]string{"-C", build.Root()}, args...)...).Output()
+			return strings.TrimSpace(string(out)), err
+		}
+		_, lacking := git("cat-file", "-e", last.Commit+"^{commit}")
+		if shallow, _ := git("rev-parse", "--is-shallow-repository"); lacking != nil && shallow == "true" {
+			t.Skipf("this shallow clone does not have commit %s of %s; get it by: git fetch --unshallow", last.Commit,
+				last.Version)
+		}
+		t.Fatalf("%s: %s was not built again; start the tests with make e2e", releaseEnv, last.Version)
+	}
+	return last
+}
+
+// file is the path of one of its files, which is as the list has it.
+func (p published) file(t testing.TB, part, rest string) string {
+	t.Helper()
+	name := part + "-" + p.Version + rest
+	path := filepath.Join(os.Getenv(releaseEnv), name)
+	data, err := os.ReadFile(path)
+	must(t, err)
+	if sum := fmt.Sprintf("%x", sha256.Sum256(data)); sum != p.Files[name] {
+		t.Fatalf("%s, built from commit %s, has the checksum %s, and in docs/releases.json it is %q", name, p.Commit, sum,
+			p.Files[name])
+	}
+	return path
+}
+
+// goesOn waits until the sidecar of a pod has served its app some more, out and in.
+func (r *rig) goesOn(name string) {
+	r.Helper()
+	served := func() int { return strings.Count(r.says(name, "app"), " answer sidecar-outbound ") }
+	before := served()
+	r.eventually("the sidecar of "+name+" serves it as before", func() bool { return served() >= before+enough })
+	r.answersFrom("sidecar-inbound", r.pod(name), 8080)
+}
+
+// The last release, built again from its commit by its own release command, is what was published. Installed by its own
+// chart, it is replaced by this tree and put back, while mesh pods with the init wait of either come and go and others
+// stay.
+func TestUpgradeFromRelease(t *testing.T) {
+	last := lastRelease(t)
+	r := newRig(t)
+	r.uninstalled()
+	for _, image := range []string{"istio-pod-network-agent", "istio-pod-network-plugin"} {
+		archive := last.file(t, image, "-oci.tar")
+		for _, n := range nodes.Nodes {
+			must(r, n.Import(archive))
+		}
+	}
+	r.output(helm("install", release, last.file(t, release, ".tgz"), "--create-namespace", "--wait", "--timeout=3m"))
+	r.agentsReady()
+	r.runsVersion(last.Version)
+	r.seen(r.appPod("plain"))
+	var stay []string
+	stays := func(version string) {
+		pod := r.meshPod("of-" + strings.ReplaceAll(version, ".", "-"))
+		container(pod, "istio-validation").Image = pluginOf(version)
+		r.create(pod)
+		r.running(pod.Name)
+		r.goesOn(pod.Name)
+		stay = append(stay, pod.Name)
+	}
+	stays(last.Version)
+	r.underChurn([]string{last.Version, version()}, func() {
+		r.upgradeAndBack(version(), func() {
+			r.goesOn(stay[0])
+			stays(version())
+		})
+		r.runsVersion(last.Version)
+	})
+	for _, name := range stay {
+		r.goesOn(name)
+		r.noLeak(name)
+		for _, c := range r.pod(name).Status.ContainerStatuses {
+			if c.RestartCount > 0 {
+				t.Errorf("container %s of %s was restarted %d times", c.Name, name, c.RestartCount)
+			}
+		}
+	}
+	r.note("from %s to %s and back", last.Version, version())
+	r.uninstalled() // no other test knows of its values
+}
