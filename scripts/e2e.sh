@@ -11,6 +11,7 @@ cd "$root"
 . scripts/stages.sh
 need_root
 need_node_programs
+need_prometheus
 need_go
 page=docs/scenarios.md
 case ${ROWS:=} in

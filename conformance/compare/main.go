@@ -23,7 +23,8 @@ const help = `usage: compare [-quick] [-rounds N] [-single N] [-full N] [-faults
        compare -table [-state FILE] [-docs]
   measures the ways to redirect a pod to Istio's sidecar, beside each other, and prints a table. In each round each way
   is installed and removed, in random order, and before the next one it is proven that nothing of it is left.
-  -quick      one pod of each, no state: whether all of it works
+  -quick      one pod of each, no state: whether all of it works; then Istio CNI with this project beside it, and what
+              the operator's tool says of that
   -rounds N   how many rounds (3)
   -single N   single pods of each way and round (7)
   -full N     pods at once, in one fill of each way and round (110); 0: none
@@ -110,7 +111,8 @@ func (o options) ways() (chosen []way, err error) {
 }
 
 func prepare(bin string) error {
-	for _, step := range []func(string) error{cluster.Build, mesh.Build, mesh.BuildCNI} {
+	tool := func(bin string) error { return build.Product(bin, "./agent/istio-pod-networkctl") }
+	for _, step := range []func(string) error{cluster.Build, mesh.Build, mesh.BuildCNI, tool} {
 		if err := step(bin); err != nil {
 			return err
 		}
@@ -148,6 +150,9 @@ func (o options) run(ctx context.Context) error {
 	if err == nil {
 		b.faults, b.until = o.faults, began.Add(o.limit)
 		err = b.rounds(ctx, o.plan, chosen, s)
+		if o.quick && err == nil {
+			err = b.beside(ctx)
+		}
 	}
 	if err != nil && b != nil {
 		keepLogs(b.cluster)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +103,25 @@ var making = map[string]func(r *rig) (hurt string, undo func()){
 		r.change("hurt", fmt.Sprintf(`{"metadata": {"labels": {%q: "true"}}}`, injectLabel))
 		return "hurt", over
 	},
+	"the plugin's binary was another's, a pod came, and libcni's cache of it is lost": func(r *rig) (string, func()) {
+		r.node = nodes.Node("node-" + string(cluster.Debian)) // on the other one the agent would splice from then on
+		resume, err := r.node.Stop(daemonSet, cluster.BinDir)
+		resumed := r.until(resume)
+		must(r, err)
+		// which prints the result that it is given, as ours does
+		another, err := os.ReadFile(filepath.Join(nodes.Bin, "tuning"))
+		must(r, err)
+		plugin := r.node.Path(filepath.Join(cluster.BinDir, "istio-pod-network"))
+		must(r, os.Remove(plugin))
+		must(r, os.WriteFile(plugin, another, 0o755))
+		pod := r.meshPod("hurt")
+		pod.Spec.InitContainers = nil // what waits is repaired
+		r.create(pod)
+		r.running(pod.Name)
+		r.uncached(pod.Name)
+		resumed()
+		return pod.Name, func() {}
+	},
 }
 
 const injectLabel = "sidecar.istio.io/inject"
@@ -190,91 +210,41 @@ func (r *rig) change(name, patch string) {
 	must(r, err)
 }
 
-// found is something that a command finds wrong, and with which node or pod.
-type found struct{ about, what, next string }
-
-// look runs a command of the tool, and returns its exit status and what it finds. pods are those to ask for.
-func (r *rig) look(command string, pods ...string) (status int, all []found) {
+// look runs a command of the tool about pods, and returns its exit status and what it says.
+func (r *rig) look(command string, pods ...string) (status int, said faulttable.Said) {
 	r.Helper()
 	full := []string{}
 	for _, pod := range pods {
 		full = append(full, r.namespace+"/"+pod)
 	}
-	switch command {
-	case "status", "version":
-		var t struct {
-			Items []struct {
-				Name     string
-				Findings []struct{ What, Next string }
-			}
-		}
-		status := r.toolSays(&t, command)
-		for _, n := range t.Items {
-			for _, f := range n.Findings {
-				all = append(all, found{n.Name, f.What, f.Next})
-			}
-		}
-		return status, all
-	case "explain":
-		var e explained
-		status := r.toolSays(&e, append([]string{command}, full...)...)
-		for _, p := range e.Items {
-			for _, f := range p.Cluster.Findings {
-				all = append(all, found{p.Name, f.What, f.Next})
-			}
-		}
-		return status, all
-	case "check":
-		var c struct {
-			Items []struct{ Node, Verdict, What, Next string }
-		}
-		status := r.toolSays(&c, command)
-		for _, i := range c.Items {
-			if i.Verdict == "not well" {
-				all = append(all, found{i.Node, i.What, i.Next})
-			}
-		}
-		return status, all
-	case "trace":
-		var t struct{ Items []struct{ Name string } }
-		return r.toolSays(&t, command, full[0], "--to", "192.0.2.1:80"), nil
-	}
-	r.Fatalf("nobody reads what %s says", command)
-	return 0, nil
+	status, out := r.toolPrints(faulttable.Args(command, full...)...)
+	said, err := faulttable.Read(command, out)
+	must(r, err)
+	return status, said
 }
 
 // shows fails unless a command finds a fault by its words, with its exit status, and nothing about anybody else.
 func (r *rig) shows(f faulttable.Fault, command string, about, pods []string) {
 	r.Helper()
-	want := f.Of(command)
-	var status int
-	var all []found
+	var wrong error
 	holds := func() bool {
-		status, all = r.look(command, pods...)
-		if want == nil {
-			return status == 0 && len(all) == 0
-		}
-		return status == want.Exit && slices.ContainsFunc(all, func(it found) bool {
-			return slices.Contains(about, it.about) && strings.Contains(it.what, want.What) &&
-				strings.Contains(it.next, want.Next)
-		})
+		status, said := r.look(command, pods...)
+		wrong = f.Judge(command, status, said, about...)
+		return wrong == nil
 	}
-	if ok := want != nil && r.soon(holds) || want == nil && holds(); !ok {
-		r.Errorf("%s: %s: status %d: %+v; want %+v", f.Name, command, status, all, want)
-	}
-	for _, it := range all {
-		if !slices.Contains(about, it.about) {
-			r.Errorf("%s: %s: not well is %+v", f.Name, command, it)
-		}
+	if ok := f.Of(command) != nil && r.soon(holds) || holds(); !ok {
+		r.Error(wrong)
 	}
 }
 
 // Each fault is made once, on one node. The commands of the table find it, by these words and with this exit status;
 // those that do not look at it say that all is well, and so all of them do of the other node and of pods that are not
-// hurt, before the first fault and after each.
+// hurt, before the first fault and after each. The alerts of the table fire, of that node, and no others; they are
+// silent before the first fault and after each.
 func TestFaultTable(t *testing.T) {
 	r := newRig(t)
 	r.installed()
+	w := r.watched()
 	names := []string{"cart-0", "cart-1"}
 	for i, name := range names {
 		r.node = nodes.Nodes[i]
@@ -285,7 +255,6 @@ func TestFaultTable(t *testing.T) {
 		r.running(name)
 		r.marked(name)
 	}
-	well := faulttable.Fault{Name: "no fault"}
 	everything := func(f faulttable.Fault, about, pods []string) {
 		for _, finds := range []bool{true, false} { // what finds the fault waits for it
 			for _, command := range faulttable.Commands {
@@ -295,8 +264,11 @@ func TestFaultTable(t *testing.T) {
 			}
 		}
 	}
-	everything(well, nil, names)
-	for _, f := range faulttable.Table {
+	everything(faulttable.Fault{Name: "no fault"}, nil, names)
+	w.worked()
+	w.silent()
+	all := faulttable.MadeBy(faulttable.EndToEnd)
+	for _, f := range all {
 		if making[f.Name] == nil {
 			t.Errorf("nobody makes the fault %q", f.Name)
 			continue
@@ -306,19 +278,42 @@ func TestFaultTable(t *testing.T) {
 		if hurt != "" {
 			pods = append(slices.Clone(names), hurt)
 		}
+		w.fire(f)
 		everything(f, []string{hurt, r.node.Name, ""}, pods) // "": a policy
 		undo()
 		if hurt != "" {
 			r.removed(hurt)
 		}
+		r.node = nodes.Nodes[0]
 		r.healthy()
 		r.eventually("all is well after: "+f.Name, func() bool {
 			status, _ := r.look("status")
 			of, _ := r.look("explain", names...)
 			return status == 0 && of == 0
 		})
+		w.silent()
 	}
-	r.note("%d faults, %d commands", len(faulttable.Table), len(faulttable.Commands))
+	w.firedOnly(all)
+	r.note("%d faults, %d commands, %d alerts", len(all), len(faulttable.Commands), len(w.Alerts()))
+}
+
+// uncached takes what libcni has kept of a pod of the rig's node away, without which it is not repaired.
+func (r *rig) uncached(name string) {
+	r.Helper()
+	files, err := filepath.Glob(r.node.Path("/var/lib/cni/results/*"))
+	must(r, err)
+	found := 0
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		must(r, err)
+		if text := string(data); strings.Contains(text, strconv.Quote(name)) && strings.Contains(text, r.namespace) {
+			must(r, os.Remove(path))
+			found++
+		}
+	}
+	if found == 0 {
+		r.Fatalf("libcni has nothing of %s in %q", name, files)
+	}
 }
 
 // removed deletes a pod and waits until it is gone.

@@ -31,8 +31,17 @@ type told struct {
 // toolSays runs the operator's tool, has what it says read into t, and returns its exit status.
 func (r *rig) toolSays(t any, args ...string) (status int) {
 	r.Helper()
-	cmd := asAdmin("istio-pod-networkctl", append(args, "-o", "json")...)
-	out, err := cmd.Output()
+	status, out := r.toolPrints(append(args, "-o", "json")...)
+	if err := json.Unmarshal(out, t); err != nil {
+		r.Fatalf("%q: status %d, %v: %s", args, status, err, out)
+	}
+	return status
+}
+
+// toolPrints runs the operator's tool, and returns its exit status and what it prints.
+func (r *rig) toolPrints(args ...string) (status int, out []byte) {
+	r.Helper()
+	out, err := asAdmin("istio-pod-networkctl", args...).Output()
 	var failed *exec.ExitError
 	if err != nil && !errors.As(err, &failed) {
 		r.Fatal(err)
@@ -40,10 +49,7 @@ func (r *rig) toolSays(t any, args ...string) (status int) {
 	if failed != nil {
 		status = failed.ExitCode()
 	}
-	if err := json.Unmarshal(out, t); err != nil {
-		r.Fatalf("%s: status %d, %v: %s", cmd, status, err, out)
-	}
-	return status
+	return status, out
 }
 
 // tool is toolSays of a cluster.

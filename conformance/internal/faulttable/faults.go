@@ -1,20 +1,35 @@
-// Package faulttable says which command of the operator's tool shows which fault, and by which words. The end-to-end
-// test makes each fault and compares; docs/troubleshooting.md has the same table.
+// Package faulttable says which command of the operator's tool shows which fault, and by which words, and which alerts
+// fire. Tests make each fault and compare; docs/troubleshooting.md and docs/alerts.md have the same tables.
 package faulttable
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // Fault is something that is wrong on one node, or with one pod there.
 type Fault struct {
 	Name string
+	By   By
 	// Shows are the commands that find it. Every other one that is compared finds nothing and ends with status 0.
 	Shows []Finding
+	// Alerts are those that fire while it lasts, and no others. Only faults of EndToEnd have any: elsewhere there is no
+	// Prometheus.
+	Alerts []string
 }
 
-// Finding is what a command has to print of a fault.
+// By is the command that makes a fault and compares.
+type By string
+
+// The commands.
+const (
+	EndToEnd By = "make e2e"
+	Kernels  By = "make kernels"
+	Compare  By = "make compare QUICK=1"
+)
+
+// Finding is what a command has to print of a fault. With status 0 it warns: all works, and somebody should know.
 type Finding struct {
 	Command    string
 	Exit       int
@@ -34,14 +49,67 @@ func (f Fault) Of(command string) *Finding {
 	return nil
 }
 
-// Page is the table as the documentation has it.
+// MadeBy are the faults that a command makes.
+func MadeBy(by By) (all []Fault) {
+	for _, f := range Table {
+		if f.By == by {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// Judge is an error unless a command, which ended with that status, said of the fault what it has to, and nothing of
+// whom it is not about.
+func (f Fault) Judge(command string, status int, said Said, about ...string) error {
+	want, exit, of := f.Of(command), 0, said.Wrong
+	if want != nil {
+		exit = want.Exit
+		if exit == 0 {
+			of = said.Warnings
+		}
+	}
+	has := slices.ContainsFunc(of, func(it Found) bool {
+		return want != nil && slices.Contains(about, it.About) && strings.Contains(it.What, want.What) &&
+			strings.Contains(it.Next, want.Next)
+	})
+	unhurt := slices.ContainsFunc(said.Wrong, func(it Found) bool { return !slices.Contains(about, it.About) })
+	if status == exit && !unhurt && (has || want == nil) && (exit != 0 || len(said.Wrong) == 0) {
+		return nil
+	}
+	return fmt.Errorf("%s: %s: status %d: %+v; want %+v, of %q", f.Name, command, status, said, want, about)
+}
+
+// Page is the table of commands as the documentation has it.
 func Page() string {
 	var page strings.Builder
 	page.WriteString("| fault | command | finds | and says what to do | exit |\n|---|---|---|---|---|\n")
 	for _, f := range Table {
 		for _, s := range f.Shows {
-			fmt.Fprintf(&page, "| %s | `%s` | `%s` | `%s` | %d |\n", f.Name, s.Command, s.What, s.Next, s.Exit)
+			fmt.Fprintf(&page, "| %s | `%s` | `%s` | `%s` | %d |\n", f.name(), s.Command, s.What, s.Next, s.Exit)
 		}
 	}
 	return page.String()
+}
+
+// AlertsPage is the table of alerts as the documentation has it.
+func AlertsPage() string {
+	var page strings.Builder
+	page.WriteString("| fault | alert |\n|---|---|\n")
+	for _, f := range MadeBy(EndToEnd) {
+		alerts := "none"
+		if len(f.Alerts) > 0 {
+			alerts = "`" + strings.Join(f.Alerts, "`, `") + "`"
+		}
+		fmt.Fprintf(&page, "| %s | %s |\n", f.Name, alerts)
+	}
+	return page.String()
+}
+
+// name is the fault's, with the command that makes it where that is not the usual one.
+func (f Fault) name() string {
+	if f.By == EndToEnd {
+		return f.Name
+	}
+	return fmt.Sprintf("%s (`%s`)", f.Name, f.By)
 }

@@ -10,14 +10,16 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 )
 
-// The page has the table that the end-to-end test compares with.
-func TestPage(t *testing.T) {
-	page, err := os.ReadFile(filepath.Join(build.Root(), "docs", "troubleshooting.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(page), "\n"+Page()+"\n") {
-		t.Errorf("docs/troubleshooting.md lacks this table:\n%s", Page())
+// The pages have the tables that the tests compare with.
+func TestPages(t *testing.T) {
+	for name, table := range map[string]string{"troubleshooting.md": Page(), "alerts.md": AlertsPage()} {
+		page, err := os.ReadFile(filepath.Join(build.Root(), "docs", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(page)+"\n", "\n"+table+"\n") {
+			t.Errorf("docs/%s lacks this table:\n%s", name, table)
+		}
 	}
 }
 
@@ -30,13 +32,70 @@ func TestTable(t *testing.T) {
 		}
 		names = append(names, f.Name)
 		for _, s := range f.Shows {
-			if !slices.Contains(Commands, s.Command) || f.Of(s.Command).What != s.What || s.Exit == 0 || s.What == "" ||
-				s.Next == "" {
+			if !slices.Contains(Commands, s.Command) || f.Of(s.Command).What != s.What || s.What == "" || s.Next == "" {
 				t.Errorf("%s: %+v", f.Name, s)
 			}
+		}
+		if len(f.Alerts) > 0 && f.By != EndToEnd {
+			t.Errorf("%s: nobody looks at the alerts", f.Name)
 		}
 	}
 	if len(names) < 12 {
 		t.Errorf("%d faults", len(names))
+	}
+}
+
+// A command has to say what the table has, of whom it is about, with that status, and no more.
+func TestJudge(t *testing.T) {
+	f := Fault{Name: "f", Shows: []Finding{{"status", 1, "no entry", "see the log"}, {"check", 0, "another mesh", "part"}}}
+	wrong := func(about string) Said { return Said{Wrong: []Found{{about, "there is no entry", "see the log of x"}}} }
+	warning := Said{Warnings: []Found{{"a", "another mesh is there", "part them"}}}
+	for name, c := range map[string]struct {
+		command string
+		status  int
+		said    Said
+		holds   bool
+	}{
+		"found":                       {"status", 1, wrong("a"), true},
+		"another status":              {"status", 3, wrong("a"), false},
+		"not found":                   {"status", 1, Said{}, false},
+		"found of another":            {"status", 1, wrong("b"), false},
+		"found of another, too":       {"status", 1, Said{Wrong: append(wrong("a").Wrong, wrong("b").Wrong...)}, false},
+		"a warning":                   {"check", 0, warning, true},
+		"no warning":                  {"check", 0, Said{}, false},
+		"a warning, and not well":     {"check", 1, Said{wrong("a").Wrong, warning.Warnings}, false},
+		"not looked at":               {"version", 0, Said{}, true},
+		"not looked at, and not well": {"version", 1, wrong("a"), false},
+	} {
+		if err := f.Judge(c.command, c.status, c.said, "a"); (err == nil) != c.holds {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What commands print is read.
+func TestRead(t *testing.T) {
+	for name, c := range map[string]struct {
+		command, out string
+		want         Said
+	}{
+		"status": {"status", `{"items": [{"name": "n", "findings": [{"what": "w", "next": "x"}],
+			"warnings": [{"what": "v"}]}]}`,
+			Said{[]Found{{"n", "w", "x"}}, []Found{{"n", "v", ""}}}},
+		"explain": {"explain", `{"items": [{"name": "p", "error": "e", "warnings": ["v"],
+			"cluster": {"findings": [{"what": "w", "next": "x"}]}}]}`,
+			Said{Wrong: []Found{{"p", "w", "x"}}}},
+		"trace": {"trace", `{"items": [{"name": "p", "error": "e"}, {"name": "q"}]}`, Said{Wrong: []Found{{"p", "e", "e"}}}},
+		"check": {"check", `{"items": [{"node": "n", "verdict": "not well", "what": "w", "next": "x"},
+			{"verdict": "warning", "what": "v", "next": "y"}, {"verdict": "well", "what": "u"}]}`,
+			Said{[]Found{{"n", "w", "x"}}, []Found{{"", "v", "y"}}}},
+	} {
+		got, err := Read(c.command, []byte(c.out))
+		if err != nil || !slices.Equal(got.Wrong, c.want.Wrong) || !slices.Equal(got.Warnings, c.want.Warnings) {
+			t.Errorf("%s: %+v %v", name, got, err)
+		}
+	}
+	if _, err := Read("status", []byte("no JSON")); err == nil {
+		t.Error("no JSON is read")
 	}
 }

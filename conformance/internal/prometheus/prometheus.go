@@ -1,0 +1,188 @@
+// Package prometheus runs Debian's Prometheus for a test: it reads agents, and looks at the alerts of the chart.
+package prometheus
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/internal/await"
+	"sigs.k8s.io/yaml"
+)
+
+// Job is that of the agents, as the chart's PodMonitor has it.
+const Job = "istio-pod-network-controller/istio-pod-network-agent"
+
+// Server is a Prometheus that runs.
+type Server struct {
+	t     testing.TB
+	began time.Time
+}
+
+// address is where it listens. Each test has a network of its own.
+const address = "127.0.0.1:19090"
+
+// Start starts one that reads what the scrape configurations name as often as that, and looks at the rules. It keeps
+// its files in a directory, and ends with the test.
+func Start(t testing.TB, dir, often string, rules []Rule, scrapes ...any) *Server {
+	t.Helper()
+	s := &Server{t: t, began: time.Now()}
+	log := &await.Output{}
+	path := func(name string) string { return filepath.Join(dir, name) }
+	for name, content := range map[string]any{
+		"rules.yaml": map[string]any{"groups": []any{map[string]any{"name": "g", "rules": rules}}},
+		"prometheus.yaml": map[string]any{
+			"global":         map[string]string{"scrape_interval": often, "scrape_timeout": often, "evaluation_interval": often},
+			"rule_files":     []string{"rules.yaml"},
+			"scrape_configs": scrapes,
+		},
+	} {
+		data, err := yaml.Marshal(content)
+		await.Must(t, err)
+		await.Must(t, os.WriteFile(path(name), data, 0o600))
+	}
+	cmd := exec.Command("prometheus", "--config.file="+path("prometheus.yaml"), "--storage.tsdb.path="+path("tsdb"),
+		"--web.listen-address="+address, "--log.level=warn")
+	cmd.Stdout, cmd.Stderr = log, log
+	await.Must(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	await.Explain(t, "log of Prometheus", log.String)
+	return s
+}
+
+// Ready reports whether it answers.
+func (s *Server) Ready() bool {
+	response, err := http.Get("http://" + address + "/-/ready")
+	if err != nil {
+		return false
+	}
+	defer func() { _ = response.Body.Close() }()
+	return response.StatusCode == http.StatusOK
+}
+
+// ask reads what an endpoint answers.
+func (s *Server) ask(path string, values url.Values, into any) {
+	s.t.Helper()
+	response, err := http.Get("http://" + address + path + "?" + values.Encode())
+	await.Must(s.t, err)
+	defer func() { _ = response.Body.Close() }()
+	data, err := io.ReadAll(response.Body)
+	await.Must(s.t, err)
+	answer := struct{ Data any }{into}
+	if err := json.Unmarshal(data, &answer); err != nil || response.StatusCode != http.StatusOK {
+		s.t.Fatalf("%s %v: %s %v", path, values, data, err)
+	}
+}
+
+// Values are those of a label of a metric.
+func (s *Server) Values(label, metric string) (all []string) {
+	s.t.Helper()
+	s.ask("/api/v1/label/"+label+"/values", url.Values{"match[]": {metric}}, &all)
+	return all
+}
+
+// HasValue reports whether a query has had a number as its value since the start.
+func (s *Server) HasValue(query string) bool {
+	s.t.Helper()
+	var answer struct {
+		Result []struct{ Values [][2]any }
+	}
+	at := func(t time.Time) string { return fmt.Sprint(float64(t.UnixMilli()) / 1000) }
+	s.ask("/api/v1/query_range", url.Values{"query": {query}, "start": {at(s.began)}, "end": {at(time.Now())},
+		"step": {"500ms"}}, &answer)
+	for _, series := range answer.Result {
+		for _, sample := range series.Values {
+			text, _ := sample[1].(string)
+			if n, err := strconv.ParseFloat(text, 64); err == nil && !math.IsNaN(n) && !math.IsInf(n, 0) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// WithoutValue takes out of queries, by name, those that have had a value, and reports whether none is left.
+func (s *Server) WithoutValue(queries map[string]string) bool {
+	s.t.Helper()
+	maps.DeleteFunc(queries, func(_, query string) bool { return s.HasValue(query) })
+	return len(queries) == 0
+}
+
+// State is how far an alert is.
+type State string
+
+// The states.
+const (
+	Inactive State = "inactive"
+	Pending  State = "pending"
+	Firing   State = "firing"
+)
+
+// Alerts are all rules by their name, each with its state. A rule that cannot be evaluated ends the test.
+func (s *Server) Alerts() map[string]State {
+	s.t.Helper()
+	all := map[string]State{}
+	for _, rule := range s.rules() {
+		all[rule.Name] = rule.State
+	}
+	return all
+}
+
+// Active are the alerts that are pending or fire: their names, and the nodes that they are about.
+func (s *Server) Active() map[string]State {
+	s.t.Helper()
+	all := map[string]State{}
+	for _, rule := range s.rules() {
+		for _, a := range rule.Alerts {
+			all[rule.Name+About(a.Labels["node"])] = a.State
+		}
+	}
+	return all
+}
+
+// About is what Active has behind the name of an alert that is about a node.
+func About(node string) string {
+	if node == "" {
+		return ""
+	}
+	return " on " + node
+}
+
+type evaluated struct {
+	Name, Health, LastError string
+	State                   State
+	Alerts                  []struct {
+		Labels map[string]string
+		State  State
+	}
+}
+
+func (s *Server) rules() []evaluated {
+	s.t.Helper()
+	var answer struct{ Groups []struct{ Rules []evaluated } }
+	s.ask("/api/v1/rules", nil, &answer)
+	for _, rule := range answer.Groups[0].Rules {
+		if rule.Health == "err" {
+			s.t.Fatalf("%s: %s", rule.Name, rule.LastError)
+		}
+	}
+	return answer.Groups[0].Rules
+}
+
+// HaveFired are the names of the alerts that have fired since the start.
+func (s *Server) HaveFired() []string {
+	s.t.Helper()
+	var all []string
+	s.ask("/api/v1/label/alertname/values", url.Values{"match[]": {`ALERTS{alertstate="firing"}`}}, &all)
+	return all
+}
