@@ -5,9 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	corev1 "k8s.io/api/core/v1"
@@ -192,16 +192,7 @@ func (s *Space) In(ctx context.Context, within time.Duration, p *Progress, do fu
 
 // Each has do look at each node, so many at once.
 func Each(nodes []string, parallel int, do func(i int, node string)) {
-	turns := make(chan struct{}, parallel)
-	var all sync.WaitGroup
-	for i, node := range nodes {
-		turns <- struct{}{}
-		all.Go(func() {
-			defer func() { <-turns }()
-			do(i, node)
-		})
-	}
-	all.Wait()
+	cluster.AtOnce(len(nodes), parallel, func(i int) { do(i, nodes[i]) })
 }
 
 // Clean removes the namespace within that time, whosever run it is of, and says so.
