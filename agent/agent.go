@@ -84,6 +84,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 		a.metrics.installed, a.metrics.contested, a.metrics.repairs, log)
 	repairer := patrol.NewRepairer(patrol.RepairConfig{
 		Mode: o.repair, CacheDir: o.cacheDir, NetNSDir: o.netnsDir, Plugin: filepath.Join(o.install.BinDir, entry.Type),
+		Look:  lookBesideUs(),
 		Entry: o.install.Entry, Store: o.store, Pods: a.api, Warner: warner, Repairs: a.metrics.podRepairs, Log: log,
 	})
 	a.checks = newChecks(repairer)

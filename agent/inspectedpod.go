@@ -9,6 +9,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/agent/mark"
 	"github.com/istio-pod-network/controller/agent/patrol"
+	"github.com/istio-pod-network/controller/plugin/look/report"
 	"github.com/istio-pod-network/controller/plugin/record"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -16,13 +17,16 @@ import (
 // checkWithin bounds a CHECK, so that its answer is there before inspectTimeout.
 const checkWithin = 8 * time.Second
 
-// checker looks at the rules of a record.
+// checker looks into the network of a record.
 type checker interface {
 	Check(ctx context.Context, its record.Record) patrol.Checked
 	Cannot(backend string) patrol.Checked
+	Trace(ctx context.Context, its record.Record, p patrol.Packet) report.Trace
+	Rules(ctx context.Context, its record.Record) report.Rules
 }
 
-// checks lets one CHECK run at a time: each is a process in the agent's container, which has a limit of memory.
+// checks lets one look, CHECK, trace or rules, be taken at a time: each is a process in the agent's container, which
+// has a limit of memory.
 type checks struct {
 	checker
 	turn chan struct{}
@@ -34,12 +38,10 @@ func newChecks(by checker) checks { return checks{by, make(chan struct{}, 1)} }
 func (c checks) of(ctx context.Context, its record.Record) inspect.Rules {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return inspect.Rules{Detail: "the agent looks at the rules of other pods: ask again"}
+	if !c.begin(ctx) {
+		return inspect.Rules{Detail: busy}
 	}
+	defer c.end()
 	found := c.Check(ctx, its)
 	r := inspect.Rules{Looked: found.Looked, OK: found.Looked && found.Drift == "", Detail: found.Why, Change: found.Value}
 	if found.Drift != "" {
@@ -48,12 +50,84 @@ func (c checks) of(ctx context.Context, its record.Record) inspect.Rules {
 	return r
 }
 
+// busy is what is said where others are asked for all the time.
+const busy = "the agent looks at the rules of other pods: ask again"
+
+// begin waits for the turn, and reports whether it has come.
+func (c checks) begin(ctx context.Context) bool {
+	select {
+	case c.turn <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (c checks) end() { <-c.turn }
+
+// trace has a packet traced in the network of a record when it is its turn.
+func (c checks) trace(ctx context.Context, its record.Record, p patrol.Packet) report.Trace {
+	ctx, cancel := context.WithTimeout(ctx, checkWithin)
+	defer cancel()
+	if !c.begin(ctx) {
+		return report.Trace{Why: busy}
+	}
+	defer c.end()
+	return c.Trace(ctx, its, p)
+}
+
+// rules has those in the network of a record read when it is its turn.
+func (c checks) rules(ctx context.Context, its record.Record) report.Rules {
+	ctx, cancel := context.WithTimeout(ctx, checkWithin)
+	defer cancel()
+	if !c.begin(ctx) {
+		return report.Rules{Why: busy, Tables: []report.Table{}}
+	}
+	defer c.end()
+	return c.Rules(ctx, its)
+}
+
+// inspectedTrace is what the kernel says of a packet of a pod.
+func (a *agent) inspectedTrace(ctx context.Context, namespace, name string, p patrol.Packet) inspect.Trace {
+	t := inspect.Trace{Namespace: namespace, Name: name}
+	uid, r, why := a.networkOf(namespace, name)
+	if t.UID, t.Kernel.Why = uid, why; why == "" {
+		t.Kernel = a.checks.trace(ctx, r, p)
+	}
+	return t
+}
+
+// inspectedRules are those that a pod's network has.
+func (a *agent) inspectedRules(ctx context.Context, namespace, name string) inspect.KernelRules {
+	t := inspect.KernelRules{Namespace: namespace, Name: name, Kernel: report.Rules{Tables: []report.Table{}}}
+	uid, r, why := a.networkOf(namespace, name)
+	if t.UID, t.Kernel.Why = uid, why; why == "" {
+		t.Kernel = a.checks.rules(ctx, r)
+	}
+	return t
+}
+
+// networkOf returns a pod's UID and the record by which its network is known, or why it is not.
+func (a *agent) networkOf(namespace, name string) (uid string, its record.Record, why string) {
+	pod := a.pods.Named(namespace, name)
+	if pod == nil {
+		return "", its, unknownPod
+	}
+	its, found := mark.Current(a.boot, recordsOf(pod, a.records.ByPod()))
+	if !found {
+		why = "there is no record of the pod, so nobody knows its network"
+	}
+	return string(pod.UID), its, why
+}
+
+const unknownPod = "the agent knows no such pod on its node"
+
 // inspectedPod is what the agent knows of a pod.
 func (a *agent) inspectedPod(ctx context.Context, namespace, name string) inspect.Pod {
 	p := inspect.Pod{Namespace: namespace, Name: name}
 	pod := a.pods.Named(namespace, name)
 	if pod == nil {
-		p.Rules.Detail = "the agent knows no such pod on its node"
+		p.Rules.Detail = unknownPod
 		return p
 	}
 	full := namespace + "/" + name

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/mark"
 	"github.com/istio-pod-network/controller/agent/patrol"
 	"github.com/istio-pod-network/controller/internal/await"
+	"github.com/istio-pod-network/controller/plugin/look/report"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
@@ -36,6 +38,14 @@ func TestUnchecked(t *testing.T) {
 			t.Errorf("%s: %q, want %q", mode, values, want)
 		}
 	}
+}
+
+func (c checkedBy) Trace(_ context.Context, its record.Record, p patrol.Packet) report.Trace {
+	return report.Trace{From: p.From, To: p.To, Why: c(its).Why}
+}
+
+func (c checkedBy) Rules(_ context.Context, its record.Record) report.Rules {
+	return report.Rules{Why: c(its).Why, Legacy: []string{its.ContainerID}}
 }
 
 // Of a pod its record is told, by the boot that it is of, and what CHECK says of it.
@@ -72,9 +82,29 @@ func TestInspectedPod(t *testing.T) {
 	if got := a.inspectedPod(ctx, "shop", "absent"); got.UID != "" || got.Record != nil || got.Rules.Detail == "" {
 		t.Errorf("%+v", got)
 	}
+	traced := func(name string) inspect.Trace {
+		return a.inspectedTrace(ctx, "shop", name, patrol.Packet{From: "outside", Proto: "tcp", To: "1.2.3.4:5"})
+	}
+	if got := traced("marked"); got.UID == "" || got.Kernel.Why != "" || got.Kernel.From != "outside" ||
+		got.Kernel.To != "1.2.3.4:5" {
+		t.Errorf("%+v", got)
+	}
+	if got := a.inspectedRules(ctx, "shop", "marked"); got.UID == "" || got.Kernel.Why != "" ||
+		got.Kernel.Legacy[0] != "c1" {
+		t.Errorf("%+v", got)
+	}
+	if got := a.inspectedRules(ctx, "shop", "absent"); got.UID != "" || got.Kernel.Why != unknownPod {
+		t.Errorf("%+v", got)
+	}
+	if got := traced("unrecorded"); got.UID == "" || !strings.Contains(got.Kernel.Why, "no record") {
+		t.Errorf("%+v", got)
+	}
+	if got := traced("absent"); got.UID != "" || got.Kernel.Why != unknownPod {
+		t.Errorf("%+v", got)
+	}
 }
 
-// One CHECK runs at a time, and who does not come to his turn is told so.
+// One look is taken at a time, CHECK or trace, and who does not come to his turn is told so.
 func TestOneCheckAtATime(t *testing.T) {
 	runs, goOn := make(chan bool), make(chan bool)
 	c := newChecks(checkedBy(func(record.Record) patrol.Checked {
@@ -89,6 +119,12 @@ func TestOneCheckAtATime(t *testing.T) {
 	cancel()
 	if got := c.of(ended, record.Record{}); got.Looked || got.Detail == "" {
 		t.Errorf("while another runs: %+v", got)
+	}
+	if got := c.trace(ended, record.Record{}, patrol.Packet{}); got.Why != busy {
+		t.Errorf("a trace while a CHECK runs: %+v", got)
+	}
+	if got := c.rules(ended, record.Record{}); got.Why != busy {
+		t.Errorf("rules while a CHECK runs: %+v", got)
 	}
 	close(goOn)
 	if got := <-first; !got.Looked || !got.OK {

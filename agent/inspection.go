@@ -22,6 +22,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/inspect"
 	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/agent/mark"
+	"github.com/istio-pod-network/controller/agent/patrol"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/invalid"
@@ -34,10 +35,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Where the socket has the inspect.Node, the inspect.Pod of a pod, and the inspect.Files.
+// Where the socket has the inspect.Node, the inspect.Pod and the inspect.KernelRules of a pod, the inspect.Trace of a
+// packet, and the inspect.Files.
 const (
 	nodePath  = "/node"
 	podPath   = "/pod"
+	rulesPath = "/rules"
+	tracePath = "/trace"
 	filesPath = "/files"
 )
 
@@ -48,6 +52,8 @@ const inspectTimeout = 10 * time.Second
 type inspectable interface {
 	inspectedNode() inspect.Node
 	inspectedPod(ctx context.Context, namespace, name string) inspect.Pod
+	inspectedRules(ctx context.Context, namespace, name string) inspect.KernelRules
+	inspectedTrace(ctx context.Context, namespace, name string, p patrol.Packet) inspect.Trace
 	inspectedFiles() inspect.Files
 }
 
@@ -63,6 +69,13 @@ func serveInspect(ctx context.Context, l net.Listener, by inspectable) error {
 	answer(nodePath, func(*http.Request) any { return by.inspectedNode() })
 	answer(podPath, func(r *http.Request) any {
 		return by.inspectedPod(r.Context(), r.FormValue("namespace"), r.FormValue("name"))
+	})
+	answer(rulesPath, func(r *http.Request) any {
+		return by.inspectedRules(r.Context(), r.FormValue("namespace"), r.FormValue("name"))
+	})
+	answer(tracePath, func(r *http.Request) any {
+		return by.inspectedTrace(r.Context(), r.FormValue("namespace"), r.FormValue("name"),
+			patrol.Packet{From: r.FormValue("from"), Proto: r.FormValue("proto"), To: r.FormValue("to")})
 	})
 	answer(filesPath, func(*http.Request) any { return by.inspectedFiles() })
 	server := &http.Server{Handler: mux, ReadTimeout: inspectTimeout, WriteTimeout: inspectTimeout}
@@ -161,6 +174,12 @@ agents' containers; docs/ctl.md says what it makes of it. The keys are those of 
   inspect node                  versions, installation, readiness, and the node's pods by what became of them
   inspect pod NAMESPACE/NAME    the record of a pod, and, with --repair=apply, whether its rules are there: by CHECK of
                                 the installed plugin
+  inspect rules NAMESPACE/NAME  the packet rules in the pod's network, whoever has written them, without the values that
+                                they compare with; with --repair=apply
+  inspect trace NAMESPACE/NAME SENDER PROTOCOL ADDRESS:PORT
+                                sends one packet in the pod's network, which nobody receives, and says which rules the
+                                kernel has it take; with --repair=apply. SENDER is uid:N:GROUP or outside, PROTOCOL is
+                                tcp or udp
   inspect files                 what lies in the directories of plugins, configurations and records, with the texts of
                                 the latter two; credentials are blanked
 
@@ -201,9 +220,12 @@ func inspectCommand(ctx context.Context, p program.Program, args []string) int {
 	return program.ExitDone
 }
 
+// ofPods is where the socket has what is asked of a pod.
+var ofPods = map[string]string{"pod": podPath, "rules": rulesPath, "trace": tracePath}
+
 // inspectedPath is where the socket has what the arguments ask for; rest are its flags.
 func inspectedPath(args []string) (path string, rest []string, err error) {
-	const valid = "node, files, or pod NAMESPACE/NAME"
+	const valid = "node, files, pod or rules NAMESPACE/NAME, or trace NAMESPACE/NAME SENDER PROTOCOL ADDRESS:PORT"
 	switch {
 	case len(args) == 0:
 		return "", nil, errors.New("nothing is to be inspected; valid: " + valid)
@@ -211,16 +233,25 @@ func inspectedPath(args []string) (path string, rest []string, err error) {
 		return nodePath, args[1:], nil
 	case args[0] == "files":
 		return filesPath, args[1:], nil
-	case args[0] != "pod":
+	case ofPods[args[0]] == "":
 		return "", nil, program.Unexpected(args[0], valid)
 	case len(args) == 1:
-		return "", nil, errors.New("no pod is named; valid: pod NAMESPACE/NAME")
+		return "", nil, errors.New("no pod is named; valid: " + args[0] + " NAMESPACE/NAME")
 	}
 	namespace, name, _ := strings.Cut(args[1], "/")
 	if namespace == "" || name == "" || strings.Contains(name, "/") {
 		return "", nil, invalid.Text("pod", args[1], "", "NAMESPACE/NAME")
 	}
-	return podPath + "?" + url.Values{"namespace": {namespace}, "name": {name}}.Encode(), args[2:], nil
+	its := url.Values{"namespace": {namespace}, "name": {name}}
+	if args[0] != "trace" {
+		return ofPods[args[0]] + "?" + its.Encode(), args[2:], nil
+	}
+	const of = 5 // words
+	if len(args) < of {
+		return "", nil, errors.New("the packet is not told; valid: trace NAMESPACE/NAME SENDER PROTOCOL ADDRESS:PORT")
+	}
+	its["from"], its["proto"], its["to"] = args[2:3], args[3:4], args[4:of]
+	return tracePath + "?" + its.Encode(), args[of:], nil
 }
 
 // inspectSocket returns the path of the socket by the plugin's entry: of a file, else of the mounted one if it is

@@ -15,10 +15,12 @@ import (
 
 	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/istio-pod-network/controller/agent/inspect"
+	"github.com/istio-pod-network/controller/agent/patrol"
 	"github.com/istio-pod-network/controller/install"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/istio-pod-network/controller/internal/program"
+	"github.com/istio-pod-network/controller/plugin/look/report"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -108,6 +110,14 @@ func (told) inspectedPod(_ context.Context, namespace, name string) inspect.Pod 
 	return inspect.Pod{Namespace: namespace, Name: name}
 }
 
+func (told) inspectedRules(_ context.Context, namespace, name string) inspect.KernelRules {
+	return inspect.KernelRules{Namespace: namespace, Name: name, Kernel: report.Rules{Why: "none"}}
+}
+
+func (told) inspectedTrace(_ context.Context, namespace, name string, p patrol.Packet) inspect.Trace {
+	return inspect.Trace{Namespace: namespace, Name: name, Kernel: report.Trace{Why: p.From + " " + p.Proto + " " + p.To}}
+}
+
 func (told) inspectedFiles() inspect.Files { return inspect.Files{Directories: []inspect.Directory{}} }
 
 // The command prints what the socket has, which the entry says where it is; the socket is as the plugin's.
@@ -145,6 +155,18 @@ func TestInspect(t *testing.T) {
 	if err != nil || status != program.ExitDone || p.Namespace != "shop" || p.Name != "cart-0" || stderr != "" {
 		t.Errorf("%d, %q, %q, %v", status, stdout, stderr, err)
 	}
+	status, stdout, stderr = inspected("trace", "shop/cart-0", "uid:1:2", "tcp", "[fd00::1]:80",
+		"--network-config="+config)
+	if status, stdout, _ := inspected("rules", "shop/cart-0", "--network-config="+config); status != program.ExitDone ||
+		!strings.HasPrefix(stdout, `{"namespace":"shop","name":"cart-0","kernel":{"why":"none"`) {
+		t.Errorf("%d, %q", status, stdout)
+	}
+	var traced inspect.Trace
+	err = json.Unmarshal([]byte(stdout), &traced)
+	if err != nil || status != program.ExitDone || traced.Namespace != "shop" || traced.Name != "cart-0" ||
+		traced.Kernel.Why != "uid:1:2 tcp [fd00::1]:80" || stderr != "" {
+		t.Errorf("%d, %q, %q, %v", status, stdout, stderr, err)
+	}
 	var out bytes.Buffer
 	status, stdout, stderr = inspected("files", "--network-config="+config)
 	if status != program.ExitDone || stdout != `{"directories":[]}`+"\n" || stderr != "" {
@@ -163,11 +185,16 @@ func TestInspect(t *testing.T) {
 func TestInspectMisused(t *testing.T) {
 	for args, want := range map[string]string{
 		"":                          "valid: node, files",
-		"pods":                      `unexpected argument "pods"; valid: node, files, or pod NAMESPACE/NAME`,
+		"pods":                      `unexpected argument "pods"; valid: node, files, pod or rules NAMESPACE/NAME, or `,
 		"pod":                       "valid: pod NAMESPACE/NAME",
 		"pod cart-0":                `pod: invalid value "cart-0"; valid: NAMESPACE/NAME`,
 		"pod a/b/c":                 "valid: NAMESPACE/NAME",
 		"pod a/b c":                 `unexpected argument "c"`,
+		"trace":                     "no pod is named",
+		"rules":                     "no pod is named; valid: rules NAMESPACE/NAME",
+		"rules a/b c":               `unexpected argument "c"`,
+		"trace a/b outside tcp":     "the packet is not told; valid: trace NAMESPACE/NAME SENDER PROTOCOL ADDRESS:PORT",
+		"trace a/b outside tcp 1 x": `unexpected argument "x"`,
 		"files x":                   `unexpected argument "x"`,
 		"node x":                    `unexpected argument "x"`,
 		"node --network-config=/no": "--network-config: open /no",

@@ -104,7 +104,8 @@ func (o *options) flags() *flag.FlagSet {
 		"whenever it is there and the agent is ready")
 	f.StringVar((*string)(&o.repair), "repair", string(patrol.Off),
 		"what to do about mesh `pods` whose network was made without the plugin: apply (run the plugin on it; needs "+
-			"CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_DAC_READ_SEARCH and the directories below), delete (if a controller makes "+
+			"CAP_SYS_ADMIN, CAP_NET_ADMIN, CAP_DAC_READ_SEARCH, to trace packets CAP_SETUID and CAP_SETGID, and the "+
+			"directories below), delete (if a controller makes "+
 			"them again) or off (report them)")
 	flags.Func(f, "renew-rules", "with --repair=apply: names or shell patterns of `namespaces`, separated by commas, in "+
 		"whose running pods rules that another release has written are replaced by those of this one",
@@ -192,6 +193,15 @@ func besideUs() string {
 		return ""
 	}
 	return path
+}
+
+// lookProgram has the kernel tell of packets; it comes with this program.
+const lookProgram = "istio-pod-network-look"
+
+// lookBesideUs is where it has to be.
+func lookBesideUs() string {
+	self, _ := os.Executable()
+	return filepath.Join(filepath.Dir(self), lookProgram)
 }
 
 // readEntry reads the plugin's entry.

@@ -3,7 +3,11 @@
 // meaning. What an older agent does not say is absent.
 package inspect
 
-import "time"
+import (
+	"time"
+
+	"github.com/istio-pod-network/controller/plugin/look/report"
+)
 
 // SocketSuffix is what the path of the socket on which an agent answers has behind that of the plugin's socket.
 const SocketSuffix = ".inspect"
@@ -12,7 +16,7 @@ const SocketSuffix = ".inspect"
 const StuckAfter = time.Minute
 
 // Questions are what an agent of this release can be asked: the words behind inspect.
-var Questions = []string{"files", "node", "pod"}
+var Questions = []string{"files", "node", "pod", "rules", "trace"}
 
 // Node is what an agent says of its node.
 type Node struct {
@@ -116,6 +120,23 @@ type Record struct {
 	Families    string    `json:"families,omitempty"`
 	Skipped     []string  `json:"skipped,omitempty"`
 	Time        time.Time `json:"time"`
+}
+
+// Trace is what an agent says of a packet in the network of a pod of its node.
+type Trace struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid,omitempty"` // absent where the agent knows no such pod on its node
+	// Kernel is what istio-pod-network-look prints, or why it was not run.
+	Kernel report.Trace `json:"kernel"`
+}
+
+// KernelRules is what an agent says of the packet rules in the network of a pod of its node, whoever has written them.
+type KernelRules struct {
+	Namespace string       `json:"namespace"`
+	Name      string       `json:"name"`
+	UID       string       `json:"uid,omitempty"` // absent where the agent knows no such pod on its node
+	Kernel    report.Rules `json:"kernel"`
 }
 
 // Rules is whether a pod's network namespace has the rules that its record says, by the CHECK of the installed plugin.

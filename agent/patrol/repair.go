@@ -64,6 +64,7 @@ type RepairConfig struct {
 	CacheDir string // libcni's
 	NetNSDir string // in which the runtime keeps network namespaces
 	Plugin   string // path of the installed plugin
+	Look     string // path of istio-pod-network-look
 	Entry    entry.Entry
 	Store    record.Store
 	Pods     PodDeleter

@@ -14,7 +14,8 @@ import (
 func TestAgentSecurityContext(t *testing.T) {
 	const s = "agent.securityContext."
 	files, all := []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "LEASE"},
-		[]string{"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "LEASE", "NET_ADMIN", "SYS_ADMIN"}
+		[]string{"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "LEASE", "NET_ADMIN", "SETGID", "SETUID",
+			"SYS_ADMIN"}
 	with := func(list []string, more ...string) []string {
 		list = append(slices.Clone(list), more...)
 		slices.Sort(list)

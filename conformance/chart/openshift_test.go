@@ -47,8 +47,9 @@ func in(t *testing.T, manifests, kind string, into any) bool {
 func TestOpenShift(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for mode, capabilities := range map[string][]string{
-			"apply": {"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "LEASE", "NET_ADMIN", "SYS_ADMIN"},
-			"off":   {"CHOWN", "DAC_OVERRIDE", "FOWNER", "LEASE"}} {
+			"apply": {"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "LEASE", "NET_ADMIN", "SETGID", "SETUID",
+				"SYS_ADMIN"},
+			"off": {"CHOWN", "DAC_OVERRIDE", "FOWNER", "LEASE"}} {
 			taken(t, template(t, helm, "kubernetesDistribution=OpenShift", "repair="+mode))
 			manifests := template(t, helm, "kubernetesDistribution=OpenShift", "repair="+mode, "hooks=true")
 			var net definition

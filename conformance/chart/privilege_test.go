@@ -28,7 +28,7 @@ func TestLeastPrivilege(t *testing.T) {
 		"off":    {files, ours, false},
 		"delete": {files, ours, true},
 		"apply": {[]corev1.Capability{"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "LEASE", "NET_ADMIN",
-			"SYS_ADMIN"},
+			"SETGID", "SETUID", "SYS_ADMIN"},
 			append(slices.Clone(ours), "netns"), false},
 	} {
 		manifests := template(t, "helm4", "repair="+mode)

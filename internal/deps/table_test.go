@@ -36,6 +36,7 @@ const (
 	nodeRoom   = "the node's files are the business of the agent's loop and of what uninstalls"
 	lowestRoom = "what is known of the cluster is what all other rooms of the agent stand on"
 	rooms      = "the rooms of the agent know each other by what they need alone; package agent puts them together"
+	onlyLooks  = "it looks at the network of a pod, and neither writes rules nor decides about a pod"
 	noTool     = "the operator's tool is of no use on a node"
 	otherEnd   = "the operator's tool runs on a laptop: of the product it knows decisions and the types of what it is told"
 	noJudge    = "it proves where packets go, and knows nothing of the rules that send them there"
@@ -126,7 +127,14 @@ var rules = []rule{
 		}, forbidden: with(heavy, map[string]string{
 			"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter/...": pure,
 		})},
-	{dir: "plugin/trace", allowed: []string{"plugin/redirect"}, standard: []string{
+	{dir: "plugin/look", allowed: []string{
+		"plugin/look/report", "plugin/netfilter", "plugin/netfilter/netlink", "plugin/record",
+		"plugin/redirect", // the name of our table
+		"internal/invalid", "internal/program/...", "github.com/google/nftables/expr", "golang.org/x/sys/unix",
+	}, forbidden: with(heavy, map[string]string{"plugin": onlyLooks, "plugin/facts": onlyLooks})},
+	{dir: "plugin/look/report", standard: []string{}, forbidden: heavy},
+	{dir: "plugin/istio-pod-network-look", allowed: []string{"plugin/look"}, forbidden: heavy},
+	{dir: "plugin/trace", allowed: []string{"plugin/look/report", "plugin/redirect"}, standard: []string{
 		"fmt", "net/netip", "slices", "strings",
 	}, forbidden: with(heavy, map[string]string{
 		"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter/...": pure,
@@ -182,7 +190,7 @@ var rules = []rule{
 		"install",
 		"internal/buildinfo", "internal/podfacts", "k8s.io/api/core/v1",
 		"internal/blank", "internal/entry", "internal/invalid", "internal/program/...", "internal/files",
-		"plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/klog/v2",
+		"plugin/look/report", "plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/klog/v2",
 		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
 	}, forbidden: onCluster},
 	{dir: "agent/kube", allowed: []string{
@@ -214,9 +222,8 @@ var rules = []rule{
 		"agent/uninstall": rooms, "github.com/prometheus/...": "what is counted is the agent's business",
 	})},
 	{dir: "agent/patrol", allowed: append([]string{
-		"agent/kube", "agent/mark", "internal/entry", "internal/files", "internal/podfacts", "plugin/annotation",
-		"plugin/record",
-		"plugin/redirect",
+		"agent/kube", "agent/mark", "internal/entry", "internal/excerpt", "internal/files", "internal/podfacts",
+		"plugin/annotation", "plugin/look/report", "plugin/record", "plugin/redirect",
 		"github.com/prometheus/client_golang/prometheus", "github.com/sirupsen/logrus",
 		"k8s.io/client-go/tools/record", "k8s.io/client-go/util/flowcontrol",
 	}, kubeTypes...), forbidden: with(onCluster, map[string]string{
@@ -232,7 +239,7 @@ var rules = []rule{
 		"agent/kube", "internal/await", "plugin/annotation", "plugin/record", "plugin/redirect", "github.com/sirupsen/logrus",
 		"k8s.io/client-go/tools/cache/testing",
 	}, kubeTypes...)},
-	{dir: "agent/inspect", standard: []string{"time"}},
+	{dir: "agent/inspect", allowed: []string{"plugin/look/report"}, standard: []string{"time"}},
 	{dir: "agent/istio-pod-network-agent", allowed: []string{"agent"}},
 
 	{dir: "agent/istio-pod-networkctl", allowed: []string{"agent/ctl"}, forbidden: onLaptop},
@@ -288,7 +295,8 @@ var rules = []rule{
 	{dir: "agent/ctl/trace", allowed: []string{
 		"agent/ctl/cluster",
 		"agent/ctl/explain", // a pod's rules come of its decision
-		"agent/ctl/outcome", "agent/ctl/output", "internal/invalid", "plugin/redirect", "plugin/trace",
+		"agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/invalid", "plugin/look/report",
+		"plugin/redirect", "plugin/trace",
 		"github.com/spf13/cobra", "k8s.io/api/core/v1",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/outcome", standard: []string{"errors", "fmt"}},

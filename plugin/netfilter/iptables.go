@@ -110,7 +110,7 @@ func wayOf(command string) Backend {
 // enterUserNamespace prepares nsenter for a namespace that a user namespace owns. The kernel takes an owner match only
 // from a process in that user namespace, and a multithreaded process cannot enter one itself (setns(2)).
 func (t *tool) enterUserNamespace() error {
-	if !t.ns.userNamespaced() {
+	if !t.ns.UserNamespaced() {
 		return nil
 	}
 	path := lookPath("nsenter")

@@ -18,9 +18,9 @@ func (n *NetNS) owner() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "user namespace"), nil
 }
 
-// userNamespaced reports whether another user namespace than the caller's owns the network namespace, as that of a pod
+// UserNamespaced reports whether another user namespace than the caller's owns the network namespace, as that of a pod
 // with hostUsers: false.
-func (n *NetNS) userNamespaced() bool {
+func (n *NetNS) UserNamespaced() bool {
 	owner, err := n.owner()
 	if err != nil {
 		return false
@@ -47,7 +47,7 @@ var release = func() string {
 // 4.18 and 5.4, and right from 5.10 on. Source: net/netfilter/nft_meta.c, nft_meta_get_eval_skugid.
 func (n *NetNS) mistakesOwners() error {
 	kernel := release()
-	if atLeast(kernel, 5, 10) || !n.userNamespaced() {
+	if atLeast(kernel, 5, 10) || !n.UserNamespaced() {
 		return nil
 	}
 	return fmt.Errorf("before Linux 5.10, and this is %s, it does not know the sidecar's user in a pod with a user "+

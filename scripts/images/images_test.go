@@ -37,7 +37,8 @@ func given(t *testing.T) options {
 func TestAssembled(t *testing.T) {
 	machines := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 	want := map[string]string{
-		"istio-pod-network-agent": "LICENSE istio-pod-network istio-pod-network-agent istio-pod-network-install",
+		"istio-pod-network-agent": "LICENSE istio-pod-network istio-pod-network-agent istio-pod-network-install " +
+			"istio-pod-network-look",
 		"istio-pod-network-plugin": "LICENSE istio-pod-network istio-pod-network-flows istio-pod-network-install " +
 			"istio-pod-network-wait",
 	}

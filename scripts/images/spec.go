@@ -35,11 +35,12 @@ const (
 	installer = "./install/istio-pod-network-install"
 	wait      = "./plugin/istio-pod-network-wait"
 	flows     = "./plugin/istio-pod-network-flows"
+	look      = "./plugin/istio-pod-network-look"
 )
 
 var images = []imageSpec{
 	{
-		name: "istio-pod-network-agent", dockerfile: "Dockerfile.agent", programs: []string{plugin, agent, installer},
+		name: "istio-pod-network-agent", dockerfile: "Dockerfile.agent", programs: []string{plugin, agent, installer, look},
 		description: "The node agent of istio-pod-network-controller, with the CNI plugin that it installs",
 		entrypoint:  "/istio-pod-network-agent", user: "0:0",
 	},

@@ -16,7 +16,8 @@ import (
 
 // programs are the project's, by their packages. Those of the fixture do nothing.
 var programs = []string{"plugin/istio-pod-network", "plugin/istio-pod-network-wait", "plugin/istio-pod-network-flows",
-	"install/istio-pod-network-install", "agent/istio-pod-network-agent", "agent/istio-pod-networkctl"}
+	"plugin/istio-pod-network-look", "install/istio-pod-network-install", "agent/istio-pod-network-agent",
+	"agent/istio-pod-networkctl"}
 
 // fixture is a repository in the shape of this one: its own programs, which make a release, and small ones to release.
 func fixture(t *testing.T) string {

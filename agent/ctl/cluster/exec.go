@@ -41,8 +41,17 @@ func (c *Cluster) AskPod(ctx context.Context, agent corev1.Pod, namespace, name 
 	return p, err
 }
 
-// CannotAnswer reports whether AskNode, AskPod or Inspect failed because the agent is of a release that does not know
-// the question: its program takes that for an argument too many.
+// AskTrace asks an agent what the kernel says of a packet of a pod of its node: from outside or uid:N:GROUP, by tcp or
+// udp, to ADDRESS:PORT. It needs the same rights.
+func (c *Cluster) AskTrace(
+	ctx context.Context, agent corev1.Pod, namespace, name, from, proto, to string,
+) (t inspect.Trace, err error) {
+	err = c.ask(ctx, agent, &t, "trace", namespace+"/"+name, from, proto, to)
+	return t, err
+}
+
+// CannotAnswer reports whether AskNode, AskPod, AskTrace or Inspect failed because the agent is of a release that does
+// not know the question: its program takes that for an argument too many.
 func CannotAnswer(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "unexpected argument")
 }

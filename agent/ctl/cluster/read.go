@@ -46,9 +46,9 @@ func (c *Cluster) Each(
 	}
 }
 
-// Inspect returns what an agent's inspect prints with an argument. It needs the rights of AskNode.
-func (c *Cluster) Inspect(ctx context.Context, agent corev1.Pod, what string) (answer json.RawMessage, err error) {
-	err = c.ask(ctx, agent, &answer, what)
+// Inspect returns what an agent's inspect prints with some arguments. It needs the rights of AskNode.
+func (c *Cluster) Inspect(ctx context.Context, agent corev1.Pod, what ...string) (answer json.RawMessage, err error) {
+	err = c.ask(ctx, agent, &answer, what...)
 	return answer, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -76,7 +77,9 @@ func (c *collector) askAgent(ctx context.Context, pod corev1.Pod) {
 		ask(ctx)
 	}
 	for _, question := range []string{"node", "files"} {
-		bounded(func(ctx context.Context) { c.inspect(ctx, pod, of, question, what("inspect "+question)) })
+		bounded(func(ctx context.Context) {
+			c.inspect(ctx, pod, "agents", of, question, what("inspect "+question), question)
+		})
 	}
 	restarted := slices.ContainsFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool {
 		return s.RestartCount > 0
@@ -108,9 +111,32 @@ func (c *collector) askAgent(ctx context.Context, pod corev1.Pod) {
 	})
 }
 
-// inspect adds what an agent says.
-func (c *collector) inspect(ctx context.Context, pod corev1.Pod, of, question, what string) {
-	answer, err := c.from.Inspect(ctx, pod, question)
+// askChosen reads record and rules of the pods that were chosen, one after the other: an agent looks at one at a time.
+func (c *collector) askChosen(ctx context.Context) {
+	for _, name := range c.chosen {
+		node, known := c.nodeOf[name]
+		at := slices.IndexFunc(c.agents, func(pod corev1.Pod) bool { return pod.Spec.NodeName == node })
+		switch {
+		case !known:
+			c.miss(errors.New("no such pod was found"), "pod %s", name)
+			continue
+		case node == "" || at < 0:
+			c.miss(errors.New("no agent that was asked runs on its node"), "record and rules of pod %s", name)
+			continue
+		}
+		for base, question := range map[string]string{"record": "pod", "rules": "rules"} {
+			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			c.inspect(ctx, c.agents[at], "pods", name, base, "inspect "+question+" "+name, question, name)
+			cancel()
+		}
+	}
+}
+
+// inspect adds what an agent says to a question.
+func (c *collector) inspect(
+	ctx context.Context, pod corev1.Pod, dir, of, base, what string, question ...string,
+) {
+	answer, err := c.from.Inspect(ctx, pod, question...)
 	if cluster.CannotAnswer(err) {
 		err = fmt.Errorf("the agent is of a release that cannot answer: %w", err)
 	}
@@ -122,9 +148,9 @@ func (c *collector) inspect(ctx context.Context, pod corev1.Pod, of, question, w
 		c.miss(err, "%s", what)
 		return
 	}
-	c.addTold(file{dir: "agents", of: of, base: question + ".json", objects: []any{withoutSecrets(tree)}, free: true})
+	c.addTold(file{dir: dir, of: of, base: base + ".json", objects: []any{withoutSecrets(tree)}, free: true})
 	var node inspect.Node
-	if question != "node" || json.Unmarshal(answer, &node) != nil {
+	if question[0] != "node" || json.Unmarshal(answer, &node) != nil {
 		return
 	}
 	c.mu.Lock()

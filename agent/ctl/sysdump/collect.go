@@ -23,7 +23,7 @@ type Source interface {
 	Version(ctx context.Context) (string, error)
 	Each(ctx context.Context, kind schema.GroupVersionResource, namespace, selector string,
 		look func(*unstructured.Unstructured)) error
-	Inspect(ctx context.Context, agent corev1.Pod, what string) (json.RawMessage, error)
+	Inspect(ctx context.Context, agent corev1.Pod, what ...string) (json.RawMessage, error)
 	AgentLog(ctx context.Context, agent corev1.Pod, previous bool, lines int64, limit int) ([]byte, bool, error)
 	AgentMetrics(ctx context.Context, agent corev1.Pod, limit int) ([]byte, error)
 }
@@ -38,6 +38,7 @@ type collector struct {
 	agents   []corev1.Pod
 	own      map[string]bool           // the agents' namespaces
 	pods     map[string]bool           // of the mesh, NAMESPACE/NAME
+	nodeOf   map[string]string         // of the pods that were chosen
 	versions map[string]map[string]any // by node
 	ofMesh   map[string][]*corev1.Pod  // by namespace
 	nameless map[string]error          // what lists of names could not be read
@@ -46,6 +47,7 @@ type collector struct {
 // collect reads everything. An error says that nothing could be asked, or that its user has broken it off.
 func (c *collector) collect(ctx context.Context) error {
 	c.own, c.pods, c.nameless = map[string]bool{}, map[string]bool{}, map[string]error{}
+	c.nodeOf = map[string]string{}
 	c.versions, c.ofMesh = map[string]map[string]any{}, map[string][]*corev1.Pod{}
 	if err := c.findAgents(ctx); err != nil {
 		return err
@@ -58,6 +60,7 @@ func (c *collector) collect(ctx context.Context) error {
 	}
 	c.listEvents(ctx)
 	c.askAgents(ctx)
+	c.askChosen(ctx)
 	c.addVersions(ctx)
 	return outcome.Unasked(ctx.Err())
 }

@@ -24,8 +24,10 @@ import (
 
 const long = `Packs what a maintainer asks for into one archive, to be attached to an issue: the objects of the
 release, nodes, labels of namespaces, pods of the mesh, Events, and of each agent its log, its
-metrics and what it says of its node, with the CNI directories and the records. In the end it lists
-the files that are in it; read them before you pass them on.
+metrics and what it says of its node, with the CNI directories and the records. With --pod there is
+also what the agent says of that pod, and the packet rules in its network, whoever has written them,
+without the values that they compare with. In the end it lists the files that are in it; read them
+before you pass them on.
 
 It reads no Secret, no variable of an environment and no kubeconfig. What looks like a credential in
 what it does read is blanked, and so is what is named token, password, secret or key. With --redact
@@ -45,6 +47,9 @@ const example = `  # Everything, for an issue that everyone can read
   # What would be in it, without writing anything
   %[1]s sysdump --redact --list
 
+  # With the packet rules of a pod, whoever has written them
+  %[1]s sysdump --redact --pod shop/cart-0
+
   # Two nodes of a large cluster
   %[1]s sysdump --nodes node-1,node-2 --output /tmp/dump.tar.gz`
 
@@ -52,6 +57,7 @@ const example = `  # Everything, for an issue that everyone can read
 type options struct {
 	namespace string // of the agents, "" for all
 	nodes     []string
+	chosen    []string // pods whose rules are read, NAMESPACE/NAME
 	logLines  int64
 	file      string
 	format    string
@@ -91,6 +97,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 	f.BoolVar(&o.list, "list", false, "say what would be in the archive, and write none")
 	f.BoolVar(&o.redact, "redact", false, "pseudonyms for addresses and for names of nodes, namespaces and pods")
 	f.StringSliceVar(&o.nodes, "nodes", nil, "`names` of the nodes whose agents and pods are looked at (default: all)")
+	f.StringSliceVar(&o.chosen, "pod", nil, "`NAMESPACE/NAME` of pods whose record and packet rules are read, too")
 	f.Int64Var(&o.logLines, "log-lines", defaultLines, "the last `lines` of each log")
 	f.StringVar(&o.format, "format", string(output.Table), "`format` of the listing: "+strings.Join(output.Formats, ", "))
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(output.Formats, cobra.ShellCompDirectiveNoFileComp))
@@ -110,6 +117,12 @@ func (o *options) check() (output.Format, error) {
 		return "", outcome.Misuse(invalid.Text("--log-lines", fmt.Sprint(o.logLines), "", "1 or more"))
 	case o.file == "":
 		o.file = "istio-pod-network-sysdump-" + o.now.Format("20060102T150405Z") + ".tar.gz"
+	}
+	for _, pod := range o.chosen {
+		namespace, name, _ := strings.Cut(pod, "/")
+		if namespace == "" || name == "" || strings.Contains(name, "/") {
+			return "", outcome.Misuse(invalid.Text("--pod", pod, "", "NAMESPACE/NAME"))
+		}
 	}
 	if _, err := os.Lstat(o.file); !o.list && !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {

@@ -70,6 +70,9 @@ func (c *collector) listPods(ctx context.Context) {
 			return
 		}
 		c.knowPod(&pod)
+		if name := pod.Namespace + "/" + pod.Name; slices.Contains(c.chosen, name) {
+			c.nodeOf[name] = pod.Spec.NodeName
+		}
 		switch name := pod.Namespace + "/" + pod.Name; {
 		case isAgent[name]:
 			agents = append(agents, cleaned(o))

@@ -125,8 +125,9 @@ func (f *fake) Each(
 	return nil
 }
 
-func (f *fake) Inspect(_ context.Context, agent corev1.Pod, what string) (json.RawMessage, error) {
-	return json.RawMessage(f.answers[agent.Name+" "+what]), f.errs["inspect "+what]
+func (f *fake) Inspect(_ context.Context, agent corev1.Pod, what ...string) (json.RawMessage, error) {
+	question := strings.Join(what, " ")
+	return json.RawMessage(f.answers[agent.Name+" "+question]), f.errs["inspect "+question]
 }
 
 func (f *fake) AgentLog(_ context.Context, agent corev1.Pod, previous bool, _ int64, _ int) ([]byte, bool, error) {
@@ -362,6 +363,7 @@ func TestCheck(t *testing.T) {
 		"the listing has --format":  {file: "json", format: "table", logLines: 1},
 		"--format: invalid value":   {format: "xml", logLines: 1},
 		"--log-lines":               {format: "table"},
+		"--pod: invalid value":      {format: "table", logLines: 1, chosen: []string{"shop/a", "cart-0"}},
 	} {
 		if _, err := o.check(); outcome.StatusOf(err) != outcome.Misused || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
@@ -391,5 +393,37 @@ func TestBounds(t *testing.T) {
 	c.add(file{base: "b.log", text: "x"})
 	if len(c.files) != 1 || len(c.unread) != 1 || c.unread[0].What != "b.log" {
 		t.Errorf("%d files, %v", len(c.files), c.unread)
+	}
+}
+
+// Of chosen pods there are record and rules, with pseudonyms where they are asked for; what cannot be had is named.
+func TestChosen(t *testing.T) {
+	const pod, agent = "shop/cart-7d4b9-x2x4q", "istio-pod-network-agent-aaaaa"
+	for _, redacts := range []bool{false, true} {
+		f := newFake(t)
+		f.answers[agent+" pod "+pod] = `{"namespace": "shop", "name": "cart-7d4b9-x2x4q", "rules": {"looked": true}}`
+		f.answers[agent+" rules "+pod] = `{"namespace": "shop", "name": "cart-7d4b9-x2x4q", "kernel": {"tables": [` +
+			`{"family": "ip", "name": "istio-pod-network", "chains": [{"name": "c", "rules": [` +
+			`{"comment": "of shop/cart-7d4b9-x2x4q", "does": "accept"}]}]}]}}`
+		files, stderr, err := dumped(t, options{redact: redacts, chosen: []string{pod, "shop/none"}}, f, output.Writer{})
+		if !errors.Is(err, outcome.ErrNotWell) || stderr != "not read: pod shop/none: no such pod was found\n" && !redacts {
+			t.Errorf("%v: %s", err, stderr)
+		}
+		dir := "pods/" + pod
+		if redacts {
+			r := newRedactor([]byte("salt"))
+			dir = "pods/" + r.pseudonym(ofNamespace, "shop") + "/" + r.pseudonym(ofPod, "cart-7d4b9-x2x4q")
+		}
+		if !strings.Contains(files[dir+"/record.json"], `"looked": true`) ||
+			!strings.Contains(files[dir+"/rules.json"], `"does": "accept"`) ||
+			redacts == strings.Contains(files[dir+"/rules.json"], "cart-7d4b9") {
+			t.Errorf("redacts %t: %q %s", redacts, slices.Sorted(maps.Keys(files)), files[dir+"/rules.json"])
+		}
+	}
+	files, stderr, err := dumped(t, options{nodes: []string{"node-b.example.com"}, chosen: []string{pod}}, newFake(t),
+		output.Writer{})
+	if !errors.Is(err, outcome.ErrNotWell) || !strings.Contains(stderr, "no agent that was asked runs on its node") ||
+		files["pods/"+pod+"/rules.json"] != "" {
+		t.Errorf("%v: %s", err, stderr)
 	}
 }

@@ -22,18 +22,25 @@ const long = `Walks a packet through the hooks, chains and rules of a pod, and s
 takes it and why, where it lands, and by which original destination its receiver knows it.
 
 The rules are those that the plugin would write now for a pod of the cluster, or of a manifest (-f);
-whether they are there, explain says. It sends nothing into the pod. The packet opens a connection,
-or is a UDP datagram; -o wide lists the rules that do not take it, too, and goes on with what the
-sidecar sends then. What is not known is assumed, and named: the pod's addresses before it has any,
-and the user of a container that only its image knows. Rules of other programs in the pod are not
-looked at.
+whether they are there, explain says. Without --live it sends nothing. The packet opens a
+connection, or is a UDP datagram; -o wide lists the rules that do not take it, too, and goes on with
+what the sidecar sends then. What is not known is assumed, and named: the pod's addresses before it
+has any, and the user of a container that only its image knows. Rules of other programs in the pod
+are not looked at.
+
+With --live the node's agent sends such a packet from the pod's network, or from the node's if it is
+to come from outside, and the answer has what the kernel says of it beside what is predicted: each
+rule that takes it, those of other programs too, and where it ends. There it is dropped, behind all
+rules, so nobody receives it. It takes a pod of the cluster, repair: apply, rules of the backend
+nftables, and Linux 5.12 on the node; where the agent cannot look, it says why.
 
 With -f it needs no cluster and no rights. For a pod of the cluster it needs the verb get on pods,
 and, for the settings, get on namespaces, list on pods and get on configmaps in the agents'
-namespace; without these it assumes the defaults, and says so.
+namespace; without these it assumes the defaults, and says so. With --live it also needs the verbs
+get and create on pods/exec there.
 
-Exit status: 0 if each packet lands, 1 if one is dropped or its pod does not start, 2 for a wrong
-command line or file, 3 if a pod could not be asked about.`
+Exit status: 0 if each packet lands, 1 if one is dropped, its pod does not start or the kernel says
+otherwise, 2 for a wrong command line or file, 3 if a pod could not be asked about.`
 
 const example = `  # Where does what the app sends to a service go?
   %[1]s trace cart-0 -n shop --from app --to 10.96.0.10:80
@@ -44,6 +51,9 @@ const example = `  # Where does what the app sends to a service go?
   # A DNS query, and what comes from outside to the app's port
   %[1]s trace -f pod.yaml --injected --dns --to 10.96.0.10
   %[1]s trace -f pod.yaml --injected --from outside --to pod:8080
+
+  # Does the kernel agree?
+  %[1]s trace cart-0 -n shop --from app --to 10.96.0.10:80 --live
 
   # The packet's way as a picture, for a terminal or for a page
   %[1]s trace -f pod.yaml --to 10.96.0.10:80 --picture
@@ -66,7 +76,7 @@ var (
 type options struct {
 	explain.Input
 	from, to, proto, backend, picture, output string
-	dns                                       bool
+	dns, live                                 bool
 	pod                                       []string
 	agents                                    string // their namespace
 }
@@ -85,17 +95,22 @@ func Command(
 				return err
 			}
 			if len(o.Files) > 0 {
+				if o.live {
+					return outcome.Misuse(invalid.Text("--live", "true", "with -f there is no pod to send from",
+						"--live with pods of the cluster"))
+				}
 				return o.run(func() (explain.List, []error, error) {
 					list, err := o.Read(*namespace, stdin)
 					return list, nil, err
-				}, writer)
+				}, nil, writer)
 			}
 			pods, err := explain.Names(c, flags, *namespace, args)
 			if err != nil {
 				return err
 			}
 			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
-				return o.run(func() (explain.List, []error, error) { return o.ask(ctx, from, pods) }, writer)
+				return o.run(func() (explain.List, []error, error) { return o.ask(ctx, from, pods) },
+					o.kernels(ctx, from), writer)
 			})
 		},
 	}
@@ -106,6 +121,7 @@ func Command(
 	f.StringVar(&o.to, "to", "", "`address:port` that it is for; pod:PORT is the pod's own address")
 	f.StringVar(&o.proto, "proto", "tcp", "`protocol`: tcp, udp")
 	f.BoolVar(&o.dns, "dns", false, "a DNS query: UDP, to port 53 if --to has none")
+	f.BoolVar(&o.live, "live", false, "send such a packet, which nobody receives, and compare with what the kernel says")
 	f.StringVar(&o.backend, "backend", backends[0], "`what` holds the rules: nftables, iptables")
 	f.StringSliceVar(&o.pod, "pod-address", nil, "`addresses` of the pod (default: those of its status)")
 	f.StringVar(&o.picture, "picture", noPicture, "draw the way, as `text` for a terminal or as svg")
@@ -139,8 +155,11 @@ func (o options) ask(ctx context.Context, from explain.Source, pods []string) (e
 	return list, unread, nil
 }
 
-// run walks a packet of each pod that read explains; unread are errors of pods that it could not read.
-func (o options) run(read func() (list explain.List, unread []error, err error), w output.Writer) (err error) {
+// run walks a packet of each pod that read explains, and has kernel tell of it, unless that is nil; unread are errors
+// of pods that it could not read.
+func (o options) run(
+	read func() (list explain.List, unread []error, err error), kernel kernel, w output.Writer,
+) (err error) {
 	if w.Format, err = output.ParseFormat(o.output); err != nil {
 		return err
 	}
@@ -148,6 +167,7 @@ func (o options) run(read func() (list explain.List, unread []error, err error),
 	if err != nil {
 		return outcome.Misuse(err)
 	}
+	question.kernel = kernel
 	explained, unread, err := read()
 	if err != nil {
 		return err
@@ -168,7 +188,7 @@ func (o options) run(read func() (list explain.List, unread []error, err error),
 		return err
 	}
 	for _, item := range list.Items {
-		if !item.lands() {
+		if !item.lands() || item.Kernel != nil && item.Kernel.Looked && !item.Kernel.Agrees {
 			return outcome.ErrNotWell
 		}
 	}
@@ -199,6 +219,9 @@ func (o options) question(format output.Format) (question, error) {
 	}
 	if o.picture != noPicture && !slices.Contains(pictures, o.picture) {
 		return q, invalid.Text("--picture", o.picture, "unknown kind of picture", strings.Join(pictures, ", "))
+	}
+	if o.live && q.iptables {
+		return q, invalid.Text("--backend", o.backend, "the kernel tells of nftables' rules alone", "nftables, with --live")
 	}
 	if o.picture != noPicture && (format == output.JSON || format == output.YAML) {
 		return q, invalid.Text("--output", string(format), "a picture is none", "table or wide, with --picture")

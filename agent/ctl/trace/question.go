@@ -69,6 +69,7 @@ type question struct {
 	proto     redirect.Proto
 	addresses []netip.Addr
 	iptables  bool
+	kernel    kernel // that is asked, too; nil for none
 }
 
 // What is assumed of a pod that has no addresses yet, and of a client. The client's are for documentation (RFC 5737,
@@ -116,6 +117,15 @@ func (q question) of(e explain.Explanation) (item Item, err error) {
 		rules.RuleSet = rules.Spec.RuleSet()
 	}
 	q.send(&packet, rules, e.Pod(), &item)
+	if q.kernel != nil {
+		told := q.kernel(e, packet)
+		if told.Why == "" && packet.In != "" { // now it is known who the client is
+			item.Assumed = item.Assumed[:len(item.Assumed)-1]
+			packet.In, packet.Source = told.In, parseSource(told.From, packet.Source)
+			pod.Links[0].Name = told.In
+		}
+		item.Kernel = kernelOf(told, rules, rules.Trace(pod, packet))
+	}
 	item.ways = rules.Follow(pod, packet)
 	for _, way := range item.ways {
 		item.Ways = append(item.Ways, wayOf(way))

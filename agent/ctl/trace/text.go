@@ -35,6 +35,8 @@ type Item struct {
 	Assumed []string `json:"assumed,omitempty"`
 	// Ways are that of the packet, and then of the one that the sidecar sends on.
 	Ways []Way `json:"ways"`
+	// Kernel is what the node's kernel says of the first of them, where it was asked.
+	Kernel *Kernel `json:"kernel,omitempty"`
 
 	ways []trace.Way
 }
@@ -123,9 +125,12 @@ func (i Item) write(t *output.Text, picture bool) {
 	if picture {
 		t.WriteString(trace.Picture(i.ways...) + "\n")
 		t.WriteString(strings.Join([]string{i.ways[0].Summary(), ""}, "\n"))
-		return
+	} else {
+		for _, way := range shown {
+			t.WriteString(way.Table(t.Wide) + "\n")
+		}
 	}
-	for _, way := range shown {
-		t.WriteString(way.Table(t.Wide) + "\n")
+	if i.Kernel != nil {
+		i.Kernel.write(t, i.Namespace+"/"+i.Name)
 	}
 }

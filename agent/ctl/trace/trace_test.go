@@ -105,6 +105,7 @@ func TestMisuse(t *testing.T) {
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --pod-address cart":       "not an address",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --pod-address fd00::1":    "the pod has no address of that family",
 		"-f ../explain/testdata/kinds.yaml --to 1.2.3.4:5 --picture=svg": "a drawing is of one",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --live":                   "with -f there is no pod to send from",
 		"-f testdata/none.yaml --to 10.0.0.1:80":                         "no such file",
 	} {
 		out, status, err := traced(t, strings.Fields(args)...)

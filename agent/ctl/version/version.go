@@ -64,6 +64,8 @@ var answers = map[string]string{
 	"files": "what sysdump has of the node's CNI directories and records",
 	"node":  "status, and what check and version say of its node",
 	"pod":   "what explain says of a pod's record and rules",
+	"rules": "what sysdump has of the rules of chosen pods",
+	"trace": "what trace --live says of the kernel",
 }
 
 // Of reads the versions off what the agents have said.

@@ -161,12 +161,13 @@ seccompProfile: {type: RuntimeDefault}
 {{- /* The securityContext of the agent's container, with agent.securityContext laid over it. Where the directories and files are another user's
 (Kubespray's kube, MicroK8s' microk8s), root changes them, and gives what it writes anew the owner of before, by CHOWN, DAC_OVERRIDE and FOWNER;
 by LEASE it notices who is writing them at the moment. With repair: apply the plugin, when the agent runs it, enters a pod's network namespace
-and writes its rules, by SYS_ADMIN and NET_ADMIN, and reads by DAC_READ_SEARCH what /proc shows of a network that belongs to a user namespace. */ -}}
+and writes its rules, by SYS_ADMIN and NET_ADMIN, and reads by DAC_READ_SEARCH what /proc shows of a network that belongs to a user namespace. By SETGID
+and SETUID istio-pod-network-look sends a packet as the user of a pod's app (istio-pod-networkctl trace --live). */ -}}
 {{- define "agentSecurityContext" -}}
 {{- $more := deepCopy (.Values.agent.securityContext | default dict) -}}
 {{- $applies := eq (include "repair" .) "apply" -}}
 {{- $capabilities := list "CHOWN" "DAC_OVERRIDE" "FOWNER" "LEASE" -}}
-{{- if $applies -}}{{- $capabilities = concat $capabilities (list "DAC_READ_SEARCH" "NET_ADMIN" "SYS_ADMIN") -}}{{- end -}}
+{{- if $applies -}}{{- $capabilities = concat $capabilities (list "DAC_READ_SEARCH" "NET_ADMIN" "SETGID" "SETUID" "SYS_ADMIN") -}}{{- end -}}
 {{- $capabilities = concat $capabilities ((get $more "capabilities" | default dict).add | default list) | uniq | sortAlpha -}}
 {{- $escalates := or $applies (has "SYS_ADMIN" $capabilities) ($more.privileged | default false) -}}{{- /* with these it is so, whatever is said */ -}}
 {{- $ours := dict "runAsUser" 0 "privileged" false "readOnlyRootFilesystem" true "allowPrivilegeEscalation" $escalates

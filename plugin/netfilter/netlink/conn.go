@@ -117,12 +117,15 @@ type answer struct {
 
 // receive hands every message of one datagram to handle until it says done.
 func (c *Conn) receive(handle func(answer) (done bool, err error)) (done bool, err error) {
-	n, _, err := unix.Recvfrom(c.fd, c.buffer, 0)
+	n, from, err := unix.Recvfrom(c.fd, c.buffer, 0)
 	for errors.Is(err, unix.EINTR) {
-		n, _, err = unix.Recvfrom(c.fd, c.buffer, 0)
+		n, from, err = unix.Recvfrom(c.fd, c.buffer, 0)
 	}
 	if err != nil {
 		return false, &LostError{err}
+	}
+	if sender, is := from.(*unix.SockaddrNetlink); !is || sender.Pid != 0 {
+		return false, nil // a process with CAP_NET_ADMIN in the namespace sends it, not the kernel
 	}
 	for rest := c.buffer[:n]; len(rest) >= unix.NLMSG_HDRLEN; {
 		size := int(binary.NativeEndian.Uint32(rest))

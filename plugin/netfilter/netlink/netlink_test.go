@@ -3,7 +3,9 @@ package netlink
 import (
 	"encoding/binary"
 	"errors"
+	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -126,5 +128,58 @@ func TestLost(t *testing.T) {
 	}
 	if _, err := c.await(1, 1); !IsLost(err) {
 		t.Error(err)
+	}
+}
+
+// TestForged takes no answer from another process, which may send one if it has CAP_NET_ADMIN in the namespace.
+func TestForged(t *testing.T) {
+	c, forger := dial(t), dial(t)
+	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(c.fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := binary.NativeEndian.AppendUint32(nil, unix.NLMSG_HDRLEN+4)
+	message = binary.NativeEndian.AppendUint16(message, unix.NLMSG_ERROR)
+	message = binary.NativeEndian.AppendUint16(message, 0)
+	message = binary.NativeEndian.AppendUint32(message, 1) // the number of the first request
+	message = append(message, make([]byte, 8)...)          // no port; and it was done
+	if err := unix.Sendto(forger.fd, message, 0, name); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Execute(link(none)); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("the forged answer counts: %v", err)
+	}
+}
+
+// TestHear hears of a new interface, and of no other thing than what the group is told.
+func TestHear(t *testing.T) {
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t)
+	if err := c.Join(unix.RTNLGRP_LINK); err != nil {
+		t.Fatal(err)
+	}
+	heard, err := c.Hear(time.Now().Add(time.Millisecond), func(uint16, []byte) bool { return true })
+	if heard || err != nil {
+		t.Errorf("%t, %v", heard, err)
+	}
+	maker := dial(t)
+	const name = "heard"
+	header := make([]byte, unix.SizeofIfInfomsg)
+	made := Message{Kind: unix.RTM_NEWLINK, Flags: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Header: header,
+		Attributes: []Attribute{Text(unix.IFLA_IFNAME, name), Nested(unix.IFLA_LINKINFO, Text(unix.IFLA_INFO_KIND, "veth"))}}
+	if err := maker.Execute(made); err != nil {
+		t.Fatal(err)
+	}
+	heard, err = c.Hear(time.Now().Add(time.Minute), func(kind uint16, data []byte) bool {
+		return kind == unix.RTM_NEWLINK && string(Find(data[unix.SizeofIfInfomsg:], unix.IFLA_IFNAME)) == name+"\x00"
+	})
+	if !heard || err != nil {
+		t.Errorf("%t, %v", heard, err)
 	}
 }

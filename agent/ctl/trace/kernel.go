@@ -1,0 +1,171 @@
+package trace
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
+	"github.com/istio-pod-network/controller/agent/ctl/explain"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/inspect"
+	"github.com/istio-pod-network/controller/plugin/look/report"
+	"github.com/istio-pod-network/controller/plugin/redirect"
+	"github.com/istio-pod-network/controller/plugin/trace"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Kernel is what the kernel says of a packet, beside the prediction.
+type Kernel struct {
+	// Looked says that the kernel was asked. Otherwise neither agrees nor steps say anything.
+	Looked bool `json:"looked"`
+	Agrees bool `json:"agrees"`
+	// Detail says in what kernel and prediction differ, or why nobody has looked.
+	Detail string `json:"detail,omitempty"`
+	// Change is the chart's value with which the agent would have looked.
+	Change string       `json:"change,omitempty"`
+	From   string       `json:"from,omitempty"` // whom the packet came from, and whom it was for
+	To     string       `json:"to,omitempty"`
+	Steps  []KernelStep `json:"steps,omitempty"`
+	End    report.End   `json:"end,omitzero"`
+}
+
+// KernelStep is a rule that took the packet, or the end of a base chain.
+type KernelStep struct {
+	Hook    string `json:"hook,omitempty"`
+	Table   string `json:"table"` // with its family
+	Chain   string `json:"chain"`
+	Rule    int    `json:"rule,omitempty"` // its number in the chain, as in the prediction's steps
+	Verdict string `json:"verdict"`
+	// Ours says that it is a rule of the plugin's tables, Predicted that the prediction has it there.
+	Ours      bool `json:"ours,omitempty"`
+	Predicted bool `json:"predicted,omitempty"`
+}
+
+// kernel asks that of a pod's node about a packet.
+type kernel func(e explain.Explanation, p trace.Packet) report.Trace
+
+// asker is a cluster whose agents can be asked for traces.
+type asker interface {
+	AgentOn(ctx context.Context, namespace, node string) (*corev1.Pod, error)
+	AskTrace(ctx context.Context, agent corev1.Pod, namespace, name, from, proto, to string) (inspect.Trace, error)
+}
+
+// kernels asks the agents, nil if nobody is to be asked.
+func (o options) kernels(ctx context.Context, from asker) kernel {
+	if !o.live {
+		return nil
+	}
+	return func(e explain.Explanation, p trace.Packet) report.Trace {
+		node := e.Pod().Spec.NodeName
+		if node == "" {
+			return report.Trace{Why: "the pod is on no node yet"}
+		}
+		agent, err := from.AgentOn(ctx, o.agents, node)
+		switch {
+		case err != nil:
+			return report.Trace{Why: fmt.Sprintf("the agent of %s is not known (it needs the verb list on pods in the agents' "+
+				"namespace): %v", node, err)}
+		case agent == nil:
+			return report.Trace{Why: "no agent runs on " + node}
+		}
+		sender := "outside"
+		if p.Owner != nil {
+			sender = fmt.Sprintf("uid:%s:%s", p.Owner.UID, p.Owner.GID)
+		}
+		told, err := from.AskTrace(ctx, *agent, e.Namespace, e.Name, sender, p.Proto.String(), p.Dest.String())
+		switch {
+		case cluster.CannotAnswer(err):
+			return report.Trace{Why: "the agent is of a release that cannot tell; upgrade it to the release of this tool"}
+		case err != nil:
+			return report.Trace{Why: fmt.Sprintf("the agent does not answer (it needs the verbs get and create on pods/exec in "+
+				"%s): %v", agent.Namespace, err)}
+		}
+		return told.Kernel
+	}
+}
+
+// parseSource reads an address with its port, and otherwise returns the other one.
+func parseSource(text string, otherwise netip.AddrPort) netip.AddrPort {
+	if a, err := netip.ParseAddrPort(text); err == nil {
+		return a
+	}
+	return otherwise
+}
+
+// kernelOf holds what the kernel says against the way that was predicted.
+func kernelOf(told report.Trace, rules trace.Rules, way trace.Way) *Kernel {
+	if told.Why != "" {
+		return &Kernel{Detail: told.Why, Change: told.Value}
+	}
+	compared := rules.Compare(way, told)
+	k := &Kernel{Looked: true, Agrees: compared.Differs == "", Detail: compared.Differs, From: told.From, To: told.To,
+		End: told.End}
+	for _, h := range compared.Heard {
+		rule := h.Number
+		if !h.Ours {
+			rule = h.Rule
+		}
+		k.Steps = append(k.Steps, KernelStep{Hook: h.Hook, Table: h.Family + " " + h.Table, Chain: h.Chain, Rule: rule,
+			Verdict: h.Verdict, Ours: h.Ours, Predicted: h.Predicted})
+	}
+	return k
+}
+
+// isOurs reports whether a table, with its family, is one of the plugin's.
+func isOurs(table string) bool {
+	_, name, _ := strings.Cut(table, " ")
+	return name == redirect.TableName
+}
+
+// ends says where the packet was at the end.
+func (k Kernel) ends() string {
+	switch k.End.Where {
+	case report.Dropped:
+		return "nowhere: a rule drops it"
+	case report.Outside:
+		return fmt.Sprintf("outside: it would leave by %s, to %s", k.End.Link, k.End.To)
+	}
+	return fmt.Sprintf("in the pod: by %s, for %s", k.End.Link, k.End.To)
+}
+
+// write writes what the kernel says of a packet of a pod.
+func (k Kernel) write(t *output.Text, pod string) {
+	if !k.Looked {
+		verdict := output.NotLookedAt
+		t.Line(verdict.Colour(), "%s kernel: not looked at: %s", verdict.Sign(), k.Detail)
+		if k.Change != "" {
+			t.Item("->", "with the chart's value %s the agent looks", k.Change)
+		}
+		t.WriteByte('\n')
+		return
+	}
+	t.Line(output.Bold, "The kernel, of a packet from %s to %s, which nobody has received", k.From, k.To)
+	t.WriteByte('\n')
+	rows := [][]string{{"", "hook", "chain", "rule", "verdict", ""}}
+	for _, s := range k.Steps {
+		sign, rule, note := "", "", ""
+		switch {
+		case s.Predicted:
+			sign = output.Well.Sign()
+		case s.Ours:
+			sign, note = output.NotWell.Sign(), "not predicted"
+		case !isOurs(s.Table):
+			note = "not ours: " + s.Table
+		}
+		if s.Rule > 0 {
+			rule = fmt.Sprint(s.Rule)
+		}
+		rows = append(rows, []string{sign, s.Hook, s.Chain, rule, s.Verdict, note})
+	}
+	t.Columns(rows)
+	t.WriteString("\nends  " + k.ends() + "\n\n")
+	if k.Agrees {
+		t.Line(output.Well.Colour(), "%s kernel: it agrees with the prediction", output.Well.Sign())
+	} else {
+		t.Finding(output.NotWell, "kernel", output.Finding{What: "it differs from the prediction: " + k.Detail,
+			Next: "istio-pod-networkctl explain " + pod + " says whether the pod has the rules that it should have"})
+	}
+	t.WriteByte('\n')
+}

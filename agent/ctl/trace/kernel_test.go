@@ -1,0 +1,132 @@
+package trace
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/istio-pod-network/controller/agent/ctl/explain"
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/inspect"
+	"github.com/istio-pod-network/controller/internal/golden"
+	"github.com/istio-pod-network/controller/plugin/look/report"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// agents are those of the fake's cluster, that say the same of each packet.
+type agents struct {
+	fake
+	told  report.Trace
+	err   error
+	none  bool
+	asked string
+}
+
+func (a *agents) AgentOn(ctx context.Context, namespace, node string) (*corev1.Pod, error) {
+	if a.none {
+		return nil, nil
+	}
+	return a.fake.AgentOn(ctx, namespace, node)
+}
+
+func (a *agents) AskTrace(
+	_ context.Context, agent corev1.Pod, namespace, name, from, proto, to string,
+) (inspect.Trace, error) {
+	a.asked = strings.Join([]string{agent.Name, namespace, name, from, proto, to}, " ")
+	return inspect.Trace{Kernel: a.told}, a.err
+}
+
+// outbound is what a kernel says of an app's call that is redirected.
+func outbound() report.Trace {
+	const table = "istio-pod-network"
+	step := func(hook, chain string, rule int, verdict string) report.Step {
+		return report.Step{Hook: hook, Family: "ip", Table: table, Chain: chain, Rule: rule, Verdict: verdict}
+	}
+	return report.Trace{From: "10.244.0.7:40000", To: "10.96.0.10:80", Steps: []report.Step{
+		step("output", "nat-istio-output", 7, "jump nat-istio-redirect"),
+		step("output", "nat-istio-redirect", 1, "accept"),
+		step("output", "filter-istio-output", 1, "jump filter-istio-guard-out"),
+		step("output", "filter-istio-guard-out", 4, "return"),
+		step("output", "filter-istio-output", 0, "policy accept"),
+		step("input", "filter-istio-input", 1, "return"),
+		step("input", "filter-istio-input", 0, "policy accept"),
+	}, End: report.End{Where: report.Pod, To: "127.0.0.1:15101", Link: "lo"}}
+}
+
+// inbound is what it says of one from outside, by an interface that the prediction cannot know.
+func inbound() report.Trace {
+	told := outbound()
+	told.From, told.To, told.In = "10.1.0.9:40000", "10.244.0.7:8080", "net0"
+	told.Steps = []report.Step{
+		{Hook: "prerouting", Family: "ip", Table: "istio-pod-network", Chain: "nat-istio-inbound", Rule: 2,
+			Verdict: "jump nat-istio-in-redirect"},
+		{Hook: "prerouting", Family: "ip", Table: "istio-pod-network", Chain: "nat-istio-in-redirect", Rule: 1,
+			Verdict: "accept"},
+		{Hook: "input", Family: "ip", Table: "istio-pod-network", Chain: "filter-istio-input", Rule: 2, Verdict: "return"},
+	}
+	told.End = report.End{Where: report.Pod, To: "10.244.0.7:15006", Link: "net0"}
+	return told
+}
+
+// What the kernel says stands beside the prediction: it agrees, or not, or nobody has looked.
+func TestKernel(t *testing.T) {
+	changed := func(change func(*report.Trace)) report.Trace {
+		told := outbound()
+		change(&told)
+		return told
+	}
+	for name, test := range map[string]struct {
+		told   report.Trace
+		err    error
+		none   bool
+		args   options
+		asked  string
+		status int
+	}{
+		"kernel.txt":  {told: outbound(), asked: "agent-a shop cart-0 uid:1000:1000 tcp 10.96.0.10:80", status: outcome.Well},
+		"kernel.json": {told: outbound(), args: options{output: "json"}, status: outcome.Well},
+		"kernel-outside.txt": {told: inbound(), args: options{from: fromOutside, to: "pod:8080"},
+			asked: "agent-a shop cart-0 outside tcp 10.244.0.7:8080", status: outcome.Well},
+		"kernel-picture.txt": {told: outbound(), args: options{picture: inText}, status: outcome.Well},
+		"kernel-foreign.txt": {told: changed(func(told *report.Trace) {
+			told.Steps = []report.Step{{Hook: "output", Family: "inet", Table: "theirs", Chain: "out", Verdict: "drop"}}
+			told.End = report.End{Where: report.Dropped}
+		}), status: outcome.NotWell},
+		"kernel-differs.txt": {told: changed(func(told *report.Trace) {
+			told.Steps = append(told.Steps[:1:1], told.Steps[2:]...)
+			told.Steps[1].Rule = 99
+			told.End.To = "10.96.0.10:80"
+		}), status: outcome.NotWell},
+		"kernel-not-looked.txt": {told: report.Trace{Why: "the agent has no rights in pods' network namespaces " +
+			"(--repair=off)", Value: "repair: apply"}, status: outcome.Well},
+		"kernel-older-agent.txt": {err: errors.New("istio-pod-network-agent: unexpected argument \"trace\""),
+			status: outcome.Well},
+		"kernel-no-right.txt": {err: errors.New("forbidden"), status: outcome.Well},
+		"kernel-no-agent.txt": {none: true, status: outcome.Well},
+	} {
+		from := &agents{fake: fake{config: `{"type": "istio-pod-network", "redirect": {"outboundPort": 15101}}`},
+			told: test.told, err: test.err, none: test.none}
+		o := options{live: true, from: fromApp, to: "10.96.0.10:80", proto: "tcp", backend: backends[0], output: "table"}
+		if test.args.from != "" {
+			o.from, o.to = test.args.from, test.args.to
+		}
+		if test.args.output != "" {
+			o.output = test.args.output
+		}
+		o.picture = test.args.picture
+		var out bytes.Buffer
+		err := o.run(func() (explain.List, []error, error) { return o.ask(t.Context(), from, []string{"shop/cart-0"}) },
+			o.kernels(t.Context(), from), output.Writer{Out: &out})
+		if outcome.StatusOf(err) != test.status || test.asked != "" && from.asked != test.asked {
+			t.Errorf("%s: %v, asked %q", name, err, from.asked)
+		}
+		golden.Compare(t, filepath.Join("testdata", name), out.String())
+		if strings.HasSuffix(name, ".txt") {
+			golden.Fits(t, name, out.String(), output.Width)
+		}
+	}
+}
