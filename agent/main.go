@@ -42,6 +42,9 @@ func Main() int {
 	if len(os.Args) > 1 && os.Args[1] == "inspect" {
 		return inspectCommand(ctx, program.New(name+" inspect", inspectHelp), os.Args[2:])
 	}
+	if len(os.Args) > 1 && os.Args[1] == "probe" {
+		return probeCommand(ctx, program.New(name+" probe", probeHelp), os.Args[2:])
+	}
 	return run(ctx, program.New(name, help), os.Args[1:])
 }
 

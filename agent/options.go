@@ -38,7 +38,8 @@ socket, and marks the pods that the plugin has dealt with:
 Where the socket and the plugin's records are, and which pods are redirected, stands in --network-config, the plugin's
 own entry: agent and plugin cannot disagree. SIGTERM ends the agent and leaves everything in place. With --uninstall it
 takes the plugin out of its node instead, and keeps it out until it is ended; the command uninstall-all does that on all
-nodes of a cluster (uninstall-all --help). The command inspect prints what the agent knows of its node (inspect --help).
+nodes of a cluster (uninstall-all --help). The command inspect prints what the agent knows of its node (inspect --help),
+and probe what an installation would find on a node without one (probe --help).
 docs/agent.md lists the metrics, Events and log lines.
 
 Flags; each is also an environment variable, --node-name as AGENT_NODE_NAME:

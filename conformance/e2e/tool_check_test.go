@@ -1,6 +1,16 @@
 package e2e
 
-import "slices"
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // toolChecks has check and version of the operator's tool look at a cluster where all is well.
 func (r *rig) toolChecks() {
@@ -39,6 +49,7 @@ func (r *rig) toolChecks() {
 		!well("nodes", "") || well("daemonset", "") {
 		r.Errorf("check --pre: status %d: %+v", status, c)
 	}
+	r.probes()
 	var v struct {
 		Kind    string
 		Summary struct{ Fit, DoNotFit int }
@@ -55,5 +66,46 @@ func (r *rig) toolChecks() {
 		if n.Agent == "" || n.Plugin.Version != n.Agent {
 			r.Errorf("version: %+v", v)
 		}
+	}
+}
+
+// probes has check look at the nodes by pods of its own: both are as the chart's values say, and one is not as those of
+// another distribution do. It leaves nothing in the cluster or on the node.
+func (r *rig) probes() {
+	r.Helper()
+	type item struct {
+		Check, Node, Verdict, What, Next string
+		Nodes                            []string
+	}
+	var c struct{ Items []item }
+	probe := []string{"check", "--pre", "--probe-nodes", "--yes", "-n", system, "--set=image.pullPolicy=Never",
+		"--image=istio-pod-network-agent:" + version()}
+	status := r.toolSays(&c, probe...)
+	var names []string
+	for _, n := range nodes.Nodes {
+		names = append(names, n.Name)
+	}
+	slices.Sort(names)
+	for check, words := range map[string]string{"probe-rules": "takes the rules of a pod, by nftables",
+		"probe-conf-dir": cluster.ConfDir + "/10-podnet.conflist", "probe-bin-dir": cluster.BinDir + " has the plugins"} {
+		i := slices.IndexFunc(c.Items, func(i item) bool { return i.Check == check })
+		if i < 0 || c.Items[i].Verdict != "well" || !strings.Contains(c.Items[i].What, words) ||
+			!slices.Equal(c.Items[i].Nodes, names) {
+			r.Errorf("check --probe-nodes says nothing good of %s: status %d: %+v", check, status, c.Items)
+		}
+	}
+	c.Items = nil
+	other := r.toolSays(&c, append(probe, "--set=kubernetesDistribution=K3s", "--nodes="+r.node.Name)...)
+	i := slices.IndexFunc(c.Items, func(i item) bool { return i.Check == "probe-conf-dir" })
+	if status != 0 || other != 1 || i < 0 || c.Items[i].Verdict != "not well" || c.Items[i].Node != r.node.Name ||
+		!strings.Contains(c.Items[i].Next, cluster.ConfDir+"/10-podnet.conflist") {
+		r.Errorf("check --probe-nodes: status %d, of another distribution %d: %+v", status, other, c.Items)
+	}
+	_, err := nodes.Client.CoreV1().Namespaces().Get(r.ctx, "istio-pod-network-probe", metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		r.Errorf("the probe has left its namespace: %v", err)
+	}
+	if _, err := os.Stat(r.node.Path("/var/lib/rancher")); !errors.Is(err, fs.ErrNotExist) {
+		r.Errorf("the probe has made a directory: %v", err)
 	}
 }

@@ -191,6 +191,7 @@ var rules = []rule{
 		"internal/buildinfo", "internal/podfacts", "k8s.io/api/core/v1",
 		"internal/blank", "internal/entry", "internal/invalid", "internal/program/...", "internal/files",
 		"plugin/look/report", "plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/klog/v2",
+		"golang.org/x/sys/unix",
 		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
 	}, forbidden: onCluster},
 	{dir: "agent/kube", allowed: []string{
@@ -264,7 +265,8 @@ var rules = []rule{
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/check", allowed: []string{
 		"agent/ctl/status", "agent/ctl/version", // it has what these say of each node
-		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "internal/buildinfo", "github.com/spf13/cobra",
+		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/ctl/temporary", "agent/inspect", "chart",
+		"internal/buildinfo", "internal/excerpt", "internal/invalid", "github.com/spf13/cobra", "github.com/spf13/pflag",
 		"k8s.io/api/...", "k8s.io/apimachinery/...", "k8s.io/client-go/discovery",
 		"k8s.io/client-go/kubernetes/typed/...", "k8s.io/client-go/metadata", "sigs.k8s.io/yaml",
 	}, forbidden: onLaptop},
@@ -304,6 +306,7 @@ var rules = []rule{
 		"agent/ctl/outcome", "internal/invalid", "github.com/spf13/cobra", "golang.org/x/term", "sigs.k8s.io/yaml",
 	}, forbidden: onLaptop},
 
+	{dir: "chart", standard: []string{"embed"}},
 	{dir: "docs"}, // its tests compare it with the code
 	{dir: "internal/await", standard: []string{"bytes", "sync", "testing", "time"}},
 	{dir: "internal/blank", standard: []string{"bytes", "encoding/json", "fmt", "regexp", "strings"}},
@@ -390,4 +393,5 @@ func matches(pattern, path string) bool {
 
 // ours are the top directories of the house. `internal` and `plugin` are also names in the standard library, where no
 // row means them.
-var ours = map[string]bool{"plugin": true, "install": true, "agent": true, "internal": true, "conformance": true}
+var ours = map[string]bool{"plugin": true, "install": true, "agent": true, "chart": true, "internal": true,
+	"conformance": true}

@@ -48,12 +48,14 @@ type Summary struct {
 
 // Item is one thing that was looked at.
 type Item struct {
-	Group   string  `json:"group"`
-	Check   string  `json:"check"`          // by a name that does not change
-	Node    string  `json:"node,omitempty"` // where it is about one
-	Verdict Verdict `json:"verdict"`
-	What    string  `json:"what"`
-	Next    string  `json:"next,omitempty"` // what to do; with each warning and all that is not well
+	Group string `json:"group"`
+	Check string `json:"check"`          // by a name that does not change
+	Node  string `json:"node,omitempty"` // where it is about one
+	// Nodes are those that it is about where it is about several, found by --probe-nodes.
+	Nodes   []string `json:"nodes,omitempty"`
+	Verdict Verdict  `json:"verdict"`
+	What    string   `json:"what"`
+	Next    string   `json:"next,omitempty"` // what to do; with each warning and all that is not well
 	// MissingRight is the right without which it was not looked at.
 	MissingRight string `json:"missingRight,omitempty"`
 }
@@ -139,6 +141,7 @@ func (c *Check) unlooked(check, what, right string, err error) {
 
 // count sums up.
 func (c *Check) count() {
+	c.Summary = Summary{}
 	for _, item := range c.Items {
 		switch item.Verdict {
 		case Well:

@@ -1,12 +1,15 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/ctl/temporary"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/spf13/cobra"
 )
@@ -20,17 +23,32 @@ agents' namespace, at agents, versions and clocks, at Istio's injection, and at 
 meshes. With --pre, before an installation, it needs no agent, and looks at what the API server
 shows alone.
 
+With --pre --probe-nodes it also has a pod look at each node, from the agents' image, for a moment:
+whether the kernel takes the rules of a pod, and what lies in the CNI directories, against the
+chart's values (--values, --set). It lists what it makes and mounts, and asks; --yes says so. The
+namespace of the pods, istio-pod-network-probe, is removed in the end, also after Ctrl-C; what a
+killed run has left, the next one removes, or check --cleanup.
+
 It needs the verbs get on namespaces, and on configmaps in the namespaces of the agents, of Istio
 and of Cilium; list on nodes, daemonsets, mutatingwebhookconfigurations and deployments; get on
 validatingadmissionpolicies and mutatingadmissionpolicies and on their bindings; list on
 network-attachment-definitions in mode nad; and what status needs. What it may not look at it names,
-with the right that is missing; that counts neither as well nor as ill.
+with the right that is missing; that counts neither as well nor as ill. --probe-nodes needs create
+on namespaces, get, patch and delete on the temporary one, and in that create on serviceaccounts,
+create, get and delete on pods, get on pods/log and list on events; with imagePullSecrets also get
+on these secrets in the agents' namespace (-n) and create on secrets.
 
 Exit status: 0 if nothing is ill, 1 if something is, 2 for a wrong command line, 3 if nothing could
-be looked at.`
+be looked at, or a node not be probed.`
 
 const example = `  # Before an installation
   %[1]s check --pre
+
+  # Before it, also with a pod on each node that looks at kernel and CNI directories
+  %[1]s check --pre --probe-nodes --set kubernetesDistribution=K3s
+
+  # In CI, on five nodes of a large cluster, with the values of the installation
+  %[1]s check --pre --probe-nodes --yes --nodes 5 -f values.yaml
 
   # After it, and whenever something is strange
   %[1]s check
@@ -43,21 +61,28 @@ type options struct {
 	namespace string // of the agents, "" for whichever it is
 	output    string
 	before    bool
+	cleanup   bool
+	probe     probeOptions
+	tool      string
 }
 
 // Command returns the command. name is the program's.
 func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
-	var o options
+	o := options{tool: name, probe: probeOptions{pace: temporary.Pace{Poll: time.Second, Beat: 4 * time.Second}}}
 	c := &cobra.Command{
 		Use: "check", Short: "Say whether a cluster has what istio-pod-network needs", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.namespace = cluster.AgentsNamespace(c.Flags())
 			format, err := output.ParseFormat(o.output)
+			if err == nil {
+				err = o.checkProbe(c.Flags())
+			}
 			if err != nil {
 				return err
 			}
 			writer.Format = format
+			o.probe.stdin, o.probe.stderr = c.InOrStdin(), c.ErrOrStderr()
 			return flags.Ask(c.Context(), func(ctx context.Context, to *cluster.Cluster) error {
 				return o.run(ctx, Source{Source: to, Core: to.Core, Apps: to.Apps, Admission: to.Admission,
 					Discovery: to.Discovery, Metadata: to.Metadata}, writer, buildinfo.Version())
@@ -65,16 +90,32 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 		},
 	}
 	c.Flags().BoolVar(&o.before, "pre", false, "before an installation: look at the cluster alone")
+	c.Flags().BoolVar(&o.cleanup, "cleanup", false, "remove the temporary namespace of --probe-nodes, also that of a run "+
+		"that goes on")
+	o.probe.flags(c.Flags())
+	c.MarkFlagsMutuallyExclusive("cleanup", "pre")
 	output.Flag(c, &o.output)
 	return c
 }
 
 func (o options) run(ctx context.Context, from Source, w output.Writer, tool string) error {
+	if o.cleanup {
+		s := temporary.NewSpace(space, from.Core.Namespaces(), o.probe.pace, o.tool)
+		return s.Clean(ctx, o.probe.timeout, o.probe.progress())
+	}
+	probes := func(context.Context, *Check) error { return nil }
+	if o.probe.wanted {
+		var err error
+		if probes, err = o.prepare(ctx, from); err != nil {
+			return err
+		}
+	}
 	c, err := Of(ctx, from, o.namespace, o.before, tool)
 	if err != nil {
 		return outcome.Unasked(err)
 	}
-	return c.show(w)
+	unprobed := probes(ctx, &c)
+	return cmp.Or(c.show(w), unprobed)
 }
 
 // show writes it; the error says how the cluster is.

@@ -17,6 +17,9 @@ func (c Check) write(t *output.Text) {
 		if item.Node != "" {
 			what = item.Node + ": " + what
 		}
+		if len(item.Nodes) > 0 {
+			what = some(item.Nodes) + ": " + what
+		}
 		if item.Verdict == NotLookedAt {
 			what = "not looked at: " + what
 		}

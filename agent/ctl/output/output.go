@@ -77,9 +77,9 @@ func HasColours(out io.Writer, getenv func(string) string) bool {
 	return IsTerminal(out) && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb"
 }
 
-// IsTerminal reports whether out is one.
-func IsTerminal(out io.Writer) bool {
-	file, ok := out.(*os.File)
+// IsTerminal reports whether a stream is one.
+func IsTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 

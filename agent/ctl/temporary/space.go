@@ -213,3 +213,28 @@ func (s *Space) Clean(ctx context.Context, within time.Duration, p *Progress) er
 	}
 	return nil
 }
+
+// Furnish makes what pods of the namespace need: an account, which the API server would make a moment later, and the
+// secrets of another namespace by which their image is pulled. It returns what there cannot be, and why.
+func (s *Space) Furnish(
+	ctx context.Context, core typedcore.CoreV1Interface, account, from string, pulls []corev1.LocalObjectReference,
+) (missing []string, err error) {
+	_, err = core.ServiceAccounts(s.Name).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}},
+		metav1.CreateOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("making a service account, which needs the verb create on serviceaccounts: %w", err)
+	}
+	for _, reference := range pulls {
+		secret, err := core.Secrets(from).Get(ctx, reference.Name, metav1.GetOptions{})
+		if err == nil {
+			_, err = core.Secrets(s.Name).Create(ctx, &corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Name: secret.Name}, Type: secret.Type, Data: secret.Data,
+			}, metav1.CreateOptions{})
+		}
+		if err != nil {
+			missing = append(missing, fmt.Sprintf("images that need the pull secret %s, which could not be copied from "+
+				"namespace %s (the verbs get on secrets there, and create on secrets): %v", reference.Name, from, err))
+		}
+	}
+	return missing, nil
+}

@@ -1,0 +1,294 @@
+package check
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/ctl/temporary"
+	"github.com/istio-pod-network/controller/agent/inspect"
+	"github.com/istio-pod-network/controller/internal/excerpt"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
+)
+
+// Namespace is the temporary one of --probe-nodes.
+const Namespace = "istio-pod-network-probe"
+
+// space is what it is like.
+var space = temporary.Kind{Name: Namespace, Level: "privileged", Key: "probe", Cleanup: "check --cleanup"}
+
+// Of the pods.
+const (
+	probeName    = "probe" // account and container
+	probeProgram = "/istio-pod-network-agent"
+	hostMount    = "/host"
+)
+
+// capabilities are what the pods run with: to make a network namespace and write rules there, to look into directories
+// of whatever user, and to have the node's file system as their own.
+var capabilities = []corev1.Capability{"DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN", "SYS_CHROOT"}
+
+// Bounds of what is asked about one pod: how long, how much of a log is read, and how much of a message is told.
+const (
+	askTimeout  = 10 * time.Second
+	mostOfLog   = 1 << 20
+	longestText = 300
+)
+
+// logs reads what a pod of the temporary namespace has said.
+type logs func(ctx context.Context, pod string) ([]byte, error)
+
+func logsOf(core typedcore.CoreV1Interface) logs {
+	return func(ctx context.Context, pod string) ([]byte, error) {
+		most := int64(mostOfLog)
+		return core.Pods(Namespace).GetLogs(pod, &corev1.PodLogOptions{LimitBytes: &most}).DoRaw(ctx)
+	}
+}
+
+// prober looks at nodes by pods of its own.
+type prober struct {
+	core     typedcore.CoreV1Interface
+	values   values
+	platform platform
+	image    string
+	agents   string // the namespace of the pull secrets
+	parallel int
+	timeout  time.Duration // of each node
+	pace     temporary.Pace
+	logs     logs
+	progress *temporary.Progress
+	tool     string
+}
+
+// probed is what came of one node.
+type probed struct {
+	node  string
+	found inspect.Probed
+	err   error  // nothing is known of it
+	next  string // to do about that
+	image bool   // it is the image that cannot be had
+	ended bool   // the program has failed
+}
+
+// plan says what would be made.
+func (p prober) plan(nodes []string) string {
+	names := make([]string, len(capabilities))
+	for i, c := range capabilities {
+		names[i] = string(c)
+	}
+	var t output.Text
+	t.Line(output.Plain, "--probe-nodes makes, and removes in the end:")
+	t.Item("-", "namespace %s, of Pod Security %s, with a service account that has no rights", Namespace, space.Level)
+	t.Item("-", "a pod on each of %s (%s), %d at once, of the image %s", counted(len(nodes)), some(nodes), p.parallel,
+		p.image)
+	t.Line(output.Plain, "Each pod runs %s probe once, which changes nothing:", probeProgram[1:])
+	t.Item("-", "as root, with the capabilities %s, and without a token", strings.Join(names, ", "))
+	t.Item("-", "with / of the node mounted at %s, read-only; it looks at %s and %s", hostMount,
+		strings.Join(p.confDirs(), ", "), strings.Join(p.binDirs(), ", "))
+	t.Item("-", "in the node's network, to know its IPv6; rules are tried in a network namespace of its own")
+	return t.String()
+}
+
+// confDirs are the directories of configurations that are looked at, the agents' own first.
+func (p prober) confDirs() []string {
+	switch p.platform.mode {
+	case "chain":
+		return p.platform.confDirs
+	case "aux":
+		return []string{p.platform.confDir, p.platform.auxDir}
+	}
+	return []string{p.platform.confDir}
+}
+
+// binDirs are those of plugins, likewise.
+func (p prober) binDirs() []string {
+	if p.platform.mode == "chain" {
+		return p.platform.binDirs
+	}
+	return []string{p.platform.binDir}
+}
+
+// pod is the one of a node.
+func (p prober) pod(name, node string) *corev1.Pod {
+	args := []string{"probe", "--root=" + hostMount}
+	for _, dir := range p.confDirs() {
+		args = append(args, "--conf-dir="+dir)
+	}
+	for _, dir := range p.binDirs() {
+		args = append(args, "--bin-dir="+dir)
+	}
+	for _, dir := range p.values.CNI.RuntimeBinDirs {
+		args = append(args, "--runtime-bin-dir="+dir)
+	}
+	if p.values.CNI.Primary != "" {
+		args = append(args, "--primary="+p.values.CNI.Primary)
+	}
+	no, yes, root, grace := false, true, int64(0), int64(1)
+	longest := int64((p.timeout + time.Minute).Seconds())
+	readOnly := corev1.RecursiveReadOnlyIfPossible
+	security := &corev1.SecurityContext{
+		RunAsUser: &root, ReadOnlyRootFilesystem: &yes, AllowPrivilegeEscalation: &yes,
+		Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: capabilities},
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+	if p.platform.seLinuxType != "" {
+		security.SELinuxOptions = &corev1.SELinuxOptions{Type: p.platform.seLinuxType}
+	}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace, Labels: space.Labels()},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: probeName, AutomountServiceAccountToken: &no, HostNetwork: true,
+			RestartPolicy: corev1.RestartPolicyNever, ActiveDeadlineSeconds: &longest, TerminationGracePeriodSeconds: &grace,
+			ImagePullSecrets: p.values.PullSecrets,
+			Containers: []corev1.Container{{
+				Name: probeName, Image: p.image, ImagePullPolicy: p.values.Image.PullPolicy,
+				Command: []string{probeProgram}, Args: args, SecurityContext: security,
+				VolumeMounts: []corev1.VolumeMount{{Name: "host", MountPath: hostMount, ReadOnly: true,
+					RecursiveReadOnly: &readOnly}},
+			}},
+			Volumes: []corev1.Volume{{Name: "host",
+				VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}}},
+		},
+	}
+	if p.platform.distribution == openShift {
+		pod.Annotations = map[string]string{"openshift.io/required-scc": "privileged"}
+	}
+	temporary.On(node, &pod.Spec)
+	return pod
+}
+
+// all probes nodes in a namespace of their own, which is gone when it returns. missing is what there could not be.
+func (p prober) all(ctx context.Context, nodes []string) (found []probed, missing []string, err error) {
+	found = make([]probed, len(nodes))
+	s := temporary.NewSpace(space, p.core.Namespaces(), p.pace, p.tool)
+	err = s.In(ctx, p.timeout, p.progress, func(ctx context.Context) (err error) {
+		if missing, err = s.Furnish(ctx, p.core, probeName, p.agents, p.values.PullSecrets); err != nil {
+			return err
+		}
+		temporary.Each(nodes, p.parallel, func(i int, node string) {
+			p.progress.Step(node, "its pod starts")
+			found[i] = p.probe(ctx, fmt.Sprint("probe-", i), node)
+			what := "probed"
+			if found[i].err != nil {
+				what = "not probed"
+			}
+			p.progress.Done(node, what)
+		})
+		return nil
+	})
+	return found, missing, err
+}
+
+// probe has a pod look at a node.
+func (p prober) probe(ctx context.Context, name, node string) (its probed) {
+	its.node = node
+	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, temporary.Late(p.timeout))
+	defer cancel()
+	pods := p.core.Pods(Namespace)
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+		defer cancel()
+		_ = pods.Delete(ctx, name, metav1.DeleteOptions{}) // else it goes with the namespace
+	}()
+	pod, err := pods.Create(ctx, p.pod(name, node), metav1.CreateOptions{})
+	if err != nil {
+		its.err = fmt.Errorf("its pod could not be made, which needs the verb create on pods: %w", err)
+		its.next = "see what refuses it"
+		return its
+	}
+	for pod.Status.Phase != corev1.PodSucceeded {
+		if its.troubled(pod); its.err != nil {
+			if its.ended {
+				its.err = fmt.Errorf("%w: %s", its.err, p.log(ctx, name))
+			}
+			return its
+		}
+		if !temporary.Pause(ctx, p.pace.Poll) {
+			its.err = fmt.Errorf("%w: %s", context.Cause(ctx), p.lastEvent(ctx, pod))
+			its.next = "kubectl describe node " + node + " says whether it starts pods"
+			return its
+		}
+		now, err := pods.Get(ctx, name, metav1.GetOptions{})
+		switch {
+		case err == nil:
+			pod = now
+		case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+			its.err = err
+			return its
+		}
+	}
+	text, err := p.logs(ctx, name)
+	if err == nil {
+		err = json.Unmarshal(text, &its.found)
+	} else {
+		err = fmt.Errorf("reading its log, which needs the verb get on pods/log: %w", err)
+	}
+	its.err = err
+	return its
+}
+
+// pulling are the kubelet's reasons of a container whose image it cannot have (pkg/kubelet/images/types.go).
+var pulling = []string{"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
+	"RegistryUnavailable", "SignatureValidationFailed", "ImageInspectError"}
+
+// troubled notes why the pod will not end well.
+func (its *probed) troubled(pod *corev1.Pod) {
+	for _, c := range pod.Status.ContainerStatuses {
+		switch w, t := c.State.Waiting, c.State.Terminated; {
+		case w != nil && slices.Contains(pulling, w.Reason):
+			its.image, its.err = true, fmt.Errorf("%s: %s", w.Reason, excerpt.Head(w.Message, longestText))
+			return
+		case t != nil && t.ExitCode != 0:
+			its.ended, its.err = true, fmt.Errorf("its pod has ended with %d", t.ExitCode)
+			its.next = "report it, with this line"
+			return
+		}
+	}
+	if pod.Status.Phase == corev1.PodFailed {
+		text := strings.Join(strings.Fields(pod.Status.Reason+" "+pod.Status.Message), " ")
+		its.err = errors.New("its pod has failed: " + text)
+		its.next = "see what the node lacks: kubectl describe node " + its.node
+	}
+}
+
+// lastEvent is what kubelet or scheduler last said of a pod.
+func (p prober) lastEvent(ctx context.Context, pod *corev1.Pod) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+	defer cancel()
+	list, err := p.core.Events(Namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: "involvedObject.uid=" + string(pod.UID)})
+	if err != nil {
+		return fmt.Sprintf("its Events could not be read (the verb list on events): %v", err)
+	}
+	said := "it is " + string(pod.Status.Phase)
+	for _, e := range list.Items {
+		if e.InvolvedObject.UID == pod.UID && e.Type == corev1.EventTypeWarning {
+			said = e.Reason + ": " + excerpt.Head(e.Message, longestText)
+		}
+	}
+	return said
+}
+
+// log is the last line of what a pod has said.
+func (p prober) log(ctx context.Context, name string) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+	defer cancel()
+	text, err := p.logs(ctx, name)
+	if err != nil {
+		return fmt.Sprintf("its log could not be read (the verb get on pods/log): %v", err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return excerpt.Head(lines[len(lines)-1], longestText)
+}
+
+// errUnprobed says that a node is not known.
+var errUnprobed = outcome.Unasked(errors.New("not every node could be probed"))

@@ -1,0 +1,172 @@
+package check
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/ctl/temporary"
+	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// probeOptions are those of --probe-nodes.
+type probeOptions struct {
+	wanted   bool
+	yes      bool
+	nodes    string
+	parallel int
+	timeout  time.Duration
+	image    string
+	files    []string
+	set      []string
+	pace     temporary.Pace
+	logs     logs // nil: those of the cluster
+	stdin    io.Reader
+	stderr   io.Writer
+}
+
+// needProbe are the flags that mean nothing without it.
+var needProbe = []string{"yes", "nodes", "parallel", "image", "values", "set"}
+
+func (o *probeOptions) flags(f *pflag.FlagSet) {
+	f.BoolVar(&o.wanted, "probe-nodes", false, "with --pre: have a pod look at kernel and CNI directories of each node")
+	f.BoolVarP(&o.yes, "yes", "y", false, "with --probe-nodes: make the pods without asking")
+	f.StringVar(&o.nodes, "nodes", "", "with --probe-nodes: `which`, a number of them, or names with a comma between "+
+		"(default: all)")
+	f.IntVar(&o.parallel, "parallel", 5, "with --probe-nodes: how many nodes at once")
+	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "with --probe-nodes: how long one node may take")
+	f.StringVar(&o.image, "image", "", "with --probe-nodes: `image` of the agent (default: by the chart's values)")
+	f.StringArrayVarP(&o.files, "values", "f", nil, "with --probe-nodes: `file` with values of the chart, - for standard "+
+		"input; may be repeated")
+	f.StringArrayVar(&o.set, "set", nil, "with --probe-nodes: a value of the chart, `KEY=VALUE`, such as "+
+		"kubernetesDistribution=K3s; may be repeated")
+}
+
+// checkProbe returns an error for flags that do not go together, or cannot be used.
+func (o options) checkProbe(set *pflag.FlagSet) error {
+	p := o.probe
+	changed := slices.IndexFunc(needProbe, func(name string) bool { f := set.Lookup(name); return f != nil && f.Changed })
+	switch {
+	case p.wanted && !o.before:
+		return outcome.Misusef("--probe-nodes is one of check --pre: without that the agents are asked")
+	case changed >= 0 && !p.wanted:
+		return outcome.Misusef("--%s is for check --pre --probe-nodes alone", needProbe[changed])
+	case p.parallel < 1:
+		return outcome.Misuse(invalid.Text("--parallel", strconv.Itoa(p.parallel), "", "a number of nodes from 1 on"))
+	case p.timeout <= 0:
+		return outcome.Misuse(invalid.Text("--timeout", p.timeout.String(), "", "a duration of more than 0, such as 2m"))
+	}
+	return temporary.CheckNodes(p.nodes)
+}
+
+// hostless are labels of nodes that have no host, so no agent: those of the chart's template "haveHosts".
+var hostless = map[string]string{"eks.amazonaws.com/compute-type": "fargate", "type": "virtual-kubelet"}
+
+func hasHost(n corev1.Node) bool {
+	for key, value := range hostless {
+		if n.Labels[key] == value {
+			return false
+		}
+	}
+	return system(n) == "linux"
+}
+
+// progress is what is told meanwhile.
+func (o probeOptions) progress() *temporary.Progress {
+	return &temporary.Progress{Out: o.stderr, Terminal: output.IsTerminal(o.stderr)}
+}
+
+// prepare says what is to be made, asks whether it may be, and returns what makes it and judges.
+func (o options) prepare(ctx context.Context, from Source) (run func(context.Context, *Check) error, err error) {
+	p := prober{core: from.Core, agents: o.namespace, parallel: o.probe.parallel, timeout: o.probe.timeout,
+		pace: o.probe.pace, logs: o.probe.logs, progress: o.probe.progress(), tool: o.tool}
+	if p.agents == "" {
+		p.agents = usual
+	}
+	if p.logs == nil {
+		p.logs = logsOf(from.Core)
+	}
+	if p.values, err = readValues(o.probe.files, o.probe.set, o.probe.stdin); err != nil {
+		return nil, err
+	}
+	if p.platform, err = p.values.platform(); err != nil {
+		return nil, err
+	}
+	if p.image = o.probe.image; p.image == "" {
+		if p.image, err = p.values.image(); err != nil {
+			return nil, err
+		}
+	}
+	all, err := from.Nodes(ctx)
+	if err != nil {
+		return nil, outcome.Unasked(fmt.Errorf("listing the nodes, which needs the verb list on nodes: %w", err))
+	}
+	all = slices.DeleteFunc(slices.Clone(all), func(n corev1.Node) bool { return !hasHost(n) })
+	if len(all) == 0 {
+		return nil, outcome.Unasked(errors.New("no node runs Linux on a host of its own"))
+	}
+	nodes, err := temporary.Choose(o.probe.nodes, all, "no node that would have an agent")
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprint(o.probe.stderr, p.plan(nodes))
+	if err := o.probe.ask(); err != nil {
+		return nil, err
+	}
+	p.progress.Nodes = len(nodes)
+	return func(ctx context.Context, c *Check) error { return c.probe(ctx, p, nodes, len(all)) }, nil
+}
+
+// ask asks whether what was listed may be made, where there is somebody to ask.
+func (o probeOptions) ask() error {
+	switch {
+	case o.yes:
+		return nil
+	case !output.IsTerminal(o.stdin) || !output.IsTerminal(o.stderr):
+		return outcome.Misusef("--probe-nodes: nothing was made, for there is no terminal to ask at; --yes makes what is " +
+			"listed above")
+	}
+	fmt.Fprint(o.stderr, "Make them? [y/N] ")
+	answer, _ := bufio.NewReader(o.stdin).ReadString('\n')
+	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+		return outcome.Unasked(errors.New("nothing was made"))
+	}
+	return nil
+}
+
+// probe has nodes looked at, and says what came of it. The error says that something could not be.
+func (c *Check) probe(ctx context.Context, p prober, nodes []string, all int) error {
+	c.group = "Nodes"
+	found, missing, err := p.all(ctx, nodes)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		c.add(Item{Check: "probe", Verdict: NotLookedAt, What: "kernels and CNI directories: " + err.Error()})
+		c.count()
+		return outcome.Unasked(fmt.Errorf("probing the nodes: %w", err))
+	}
+	for _, what := range missing {
+		c.add(Item{Check: "probe", Verdict: NotLookedAt, What: what})
+	}
+	c.judge(p, found)
+	if others := all - len(nodes); others > 0 {
+		c.add(Item{Check: "probe", Verdict: NotLookedAt, What: fmt.Sprintf("kernels and CNI directories of other nodes: %d "+
+			"(--nodes)", others)})
+	}
+	c.count()
+	if slices.ContainsFunc(found, func(its probed) bool { return its.err != nil && !its.image }) {
+		return errUnprobed
+	}
+	return nil
+}
