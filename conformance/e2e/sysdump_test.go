@@ -53,13 +53,42 @@ func (r *rig) traces() {
 		len(t.Items[0].Ways) == 0 || t.Items[0].Ways[0].OriginalDestination != "192.0.2.1:80" {
 		r.Errorf("status %d: %+v", status, t)
 	}
+	r.running("cart-0") // its sandbox was killed before
+	r.tracesLive("app", "192.0.2.1:80", "127.0.0.1:15001")
+	r.tracesLive("proxy", "192.0.2.1:80", "192.0.2.1:80")
+	r.tracesLive("outside", "pod:8080", ":15006")
+}
+
+// tracesLive has the kernel of the node say what becomes of a packet of the pod cart-0: what the tool predicts, and at
+// the end it is for the given address.
+func (r *rig) tracesLive(from, to, end string) {
+	r.Helper()
+	var t struct {
+		Items []struct {
+			Kernel struct {
+				Looked, Agrees bool
+				Detail         string
+				Steps          []struct{ Chain, Verdict string }
+				End            struct{ Where, To string }
+			}
+		}
+	}
+	status := r.toolSays(&t, "trace", r.namespace+"/cart-0", "--from", from, "--to", to, "--live")
+	if status != 0 || len(t.Items) != 1 || !t.Items[0].Kernel.Looked || !t.Items[0].Kernel.Agrees ||
+		len(t.Items[0].Kernel.Steps) == 0 || !strings.HasSuffix(t.Items[0].Kernel.End.To, end) {
+		r.Errorf("from %s to %s: status %d: %+v", from, to, status, t)
+	}
+	if left := r.output(r.inPod("cart-0", "nft", "list", "tables")); strings.Contains(left, "istio-pod-network-look") {
+		r.Errorf("left in the pod: %s", left)
+	}
 }
 
 // dumpsSystem takes archives of a healthy installation, with the mesh pod cart-0: all is in one, nothing could not be
 // read, and there is no token in it; a redacted one has no name of a node, and none of the pod or its namespace.
 func (r *rig) dumpsSystem() {
 	r.Helper()
-	files := r.dump()
+	chosen := "--pod=" + r.namespace + "/cart-0"
+	files := r.dump(chosen)
 	has := func(name, text string) {
 		r.Helper()
 		if !strings.Contains(files[name], text) {
@@ -71,6 +100,8 @@ func (r *rig) dumpsSystem() {
 	has("objects/validatingadmissionpolicies.yaml", "istio-pod-network-marks")
 	has("objects/nodes.yaml", nodes.Nodes[0].Name)
 	has("pods/"+r.namespace+"/pods.yaml", "name: cart-0")
+	has("pods/"+r.namespace+"/cart-0/record.json", `"looked": true`)
+	has("pods/"+r.namespace+"/cart-0/rules.json", `"does": "meta l4proto, cmp, immediate, redir"`)
 	has("versions.json", `"pluginSHA256"`)
 	agents := map[string]string{}
 	for name := range files {
@@ -91,7 +122,7 @@ func (r *rig) dumpsSystem() {
 			r.Errorf("%s has a token: %s", name, text)
 		}
 	}
-	for name, text := range r.dump("--redact") {
+	for name, text := range r.dump("--redact", chosen) {
 		for _, never := range []string{nodes.Nodes[0].Name, nodes.Nodes[1].Name, r.namespace, "cart-0"} {
 			if i := strings.Index(name+"\n"+text, never); i >= 0 {
 				all := name + "\n" + text
