@@ -313,7 +313,7 @@ func shopIsTaken(t *testing.T, manifests, registry string) {
 		var d appsv1.Deployment
 		find(t, manifests, "Deployment", o.GetName(), &d)
 		deployments++
-		if image := d.Spec.Template.Spec.Containers[0].Image; image != registry+"/shop:0.1.0" {
+		if image := d.Spec.Template.Spec.Containers[0].Image; image != registry+"/shop:"+version() {
 			t.Errorf("%s has the image %s", d.Name, image)
 		}
 		pod := corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: d.Spec.Template.ObjectMeta,
