@@ -282,8 +282,9 @@ var rules = []rule{
 		"k8s.io/apimachinery/...", "k8s.io/client-go/kubernetes/typed/core/v1",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/verify", allowed: []string{
-		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/ctl/temporary", "internal/excerpt",
-		"internal/invalid",
+		"agent/ctl/cluster",
+		"agent/ctl/explain", // it says why a pod is not injected, or not redirected
+		"agent/ctl/outcome", "agent/ctl/output", "agent/ctl/temporary", "internal/excerpt", "internal/invalid",
 		"plugin/annotation", "plugin/flows/report", "github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
 		"k8s.io/client-go/kubernetes/typed/core/v1", "sigs.k8s.io/yaml",
 	}, forbidden: with(onLaptop, map[string]string{
@@ -335,8 +336,8 @@ var rules = []rule{
 		"errors", "flag", "io", "strings", "time",
 	}},
 	{dir: "internal/standin", allowed: []string{"golang.org/x/sys/unix", "internal/escape"}, standard: []string{
-		"bufio", "context", "encoding/binary", "errors", "fmt", "io", "net", "net/netip", "os", "strings", "sync/atomic",
-		"syscall", "time",
+		"bufio", "context", "crypto/tls", "crypto/x509", "encoding/binary", "errors", "fmt", "io", "net", "net/netip", "os",
+		"strings", "sync/atomic", "syscall", "time",
 	}},
 	{dir: "internal/testnet", allowed: []string{"github.com/vishvananda/netlink", "golang.org/x/sys/unix",
 		"internal/escape"},

@@ -2,6 +2,7 @@ package standin
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -19,11 +20,15 @@ const (
 	DNSPort      = 53
 )
 
-// Dial is the question to a peer's helper to call an address and to say who answers.
-const Dial = "dial"
+// Questions to a peer's helper: to call an address and to say who answers; and to begin TLS with it and to say by whose
+// certificate it answers.
+const (
+	Dial     = "dial"
+	Identity = "identity"
+)
 
 // StartPeer listens, and serves from then on. Who reaches it with a name is told to reached, but at ExcludedPort. What
-// ends a server is told to failed.
+// ends a server is told to failed. Where not every user may have DNSPort it goes without.
 func StartPeer(reached func(caller string), failed func(error)) error {
 	hear := func(_ *net.TCPConn, caller string) string { reached(caller); return Peer }
 	answers := map[uint16]func(*net.TCPConn, string) string{
@@ -31,7 +36,10 @@ func StartPeer(reached func(caller string), failed func(error)) error {
 	}
 	for port, answer := range answers {
 		l, err := Listen(port, false)
-		if err != nil {
+		switch {
+		case port == DNSPort && errors.Is(err, os.ErrPermission):
+			continue
+		case err != nil:
 			return err
 		}
 		go func() { failed(ServeCallers(l, answer)) }()
@@ -43,7 +51,10 @@ func StartPeer(reached func(caller string), failed func(error)) error {
 		DNSPort: func(caller string) string { return hear(nil, caller) }, HelperPort: helper.Answer,
 	} {
 		packets, err := net.ListenPacket("udp", fmt.Sprint(":", port))
-		if err != nil {
+		switch {
+		case port == DNSPort && errors.Is(err, os.ErrPermission):
+			continue
+		case err != nil:
 			return err
 		}
 		go func() { failed(ServeUDP(packets, answer)) }()
@@ -56,6 +67,8 @@ func help(what string, from, to netip.AddrPort, answer func(caller string) strin
 	switch what {
 	case Dial:
 		return Call{Network: "tcp", Address: to.String(), Name: Peer}.Make()
+	case Identity:
+		return identity(to)
 	case "call":
 		fd, err := escape.Call(from, to)
 		if err == nil {

@@ -91,14 +91,13 @@ func (s Sidecar) serveHTTP(l net.Listener) error {
 // quit begins the request of a process of the pod that the sidecar quit; it is as of Istio's pilot-agent.
 const quit = "POST /quitquitquit "
 
-// Ready reports whether the stand-in of a sidecar in this pod serves.
+// Ready reports whether the sidecar in this pod serves, a stand-in or Istio's.
 func Ready() bool { return request(ReadyPort, "GET /healthz/ready ") == nil }
 
 // Quit asks the stand-in of a sidecar in this pod to quit.
 func Quit() error { return request(quitPort, quit) }
 
 func request(port uint16, what string) error {
-	what += "HTTP/1.1\r\nHost: a\r\n\r"
-	_, err := Call{Network: "tcp", Address: fmt.Sprint("127.0.0.1:", port), Name: what}.Make()
+	_, err := ask("127.0.0.1:"+fmt.Sprint(port), what, "a")
 	return err
 }

@@ -36,6 +36,7 @@ type flows struct {
 	print func(report.Result)
 	mu    sync.Mutex
 	ill   bool
+	knows time.Time // when Istio's sidecar has been told everything
 }
 
 func (p *process) flowsOf(o options) (*flows, error) {
@@ -98,23 +99,34 @@ func (p *process) makeAppsFlows(o options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, port := range []uint16{appPort, excludedAppPort} {
-		l, err := standin.Listen(port, false)
-		if err != nil {
-			return false, err
-		}
-		go func() { _ = standin.Serve(l, standin.App, standin.Destination) }()
+	if err := serveApp(); err != nil {
+		return false, err
 	}
 	if !o.outside {
 		if err := awaitSidecar(o.timeout); err != nil {
 			return false, err
 		}
 	}
+	if o.envoy {
+		return f.byEnvoy()
+	}
 	well, err := f.asApp()
 	if o.quits && !o.outside {
 		err = errors.Join(err, standin.Quit())
 	}
 	return well, err
+}
+
+// serveApp listens as an app, and serves from then on.
+func serveApp() error {
+	for _, port := range []uint16{appPort, excludedAppPort} {
+		l, err := standin.Listen(port, false)
+		if err != nil {
+			return err
+		}
+		go func() { _ = standin.ServeApp(l) }()
+	}
+	return nil
 }
 
 // awaitSidecar returns when the sidecar is ready. Calls by lo are not redirected.

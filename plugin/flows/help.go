@@ -7,6 +7,7 @@ Runs in pods that are made for that, as any user, without capabilities.
     istio-pod-network-flows app [flags]      serves at 8080 and 8090, makes the flows of an app, and ends
     istio-pod-network-flows sidecar [flags]  stands in for the sidecar in the container istio-proxy, makes its flows
     istio-pod-network-flows peer             is whom they call, in a pod outside the mesh
+    istio-pod-network-flows serve            serves as the app does, beside Istio's own sidecar, and calls nobody
 
   --peer ADDRESS,...     the peer's address, one of each IP family. Without it the app calls 192.0.2.1 and 2001:db8::1,
                          with a hop limit of 1, and the sidecar calls its own pod
@@ -19,6 +20,11 @@ Runs in pods that are made for that, as any user, without capabilities.
   --timeout 60s          app: how long the sidecar may take to be ready
   --proxy-uid 1337       who is taken for the sidecar: its flows are not made by another user, as where a platform gives
                          all containers of a pod one user
+  --envoy                app: the sidecar is Istio's own, in a namespace with REGISTRY_ONLY and STRICT. It must let none
+                         of the app's calls reach the peer, nor of the peer's the app
+  --mtls ADDRESS:PORT    with --envoy: the app's address in the mesh, which has to know this pod's certificate
+  --identity SUFFIX      with --envoy: the end of the SPIFFE ID of all pods of the mesh, as /ns/NAMESPACE/sa/ACCOUNT
+  --ask NAME             with --envoy and --dns: for which name
   --outbound-port 15001, --inbound-port 15006, --dns-port 15053   where the sidecar listens
   --help, --version
 

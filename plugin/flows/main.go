@@ -36,6 +36,10 @@ type options struct {
 	quits    bool
 	proxyUID int
 	sidecar  standin.Sidecar
+	envoy    bool   // the sidecar is Istio's
+	mtls     string // the address and port of an app of the mesh
+	asks     string // for which name
+	identity string // the end of the identity of every pod of the mesh
 }
 
 // addresses are at most one of each family.
@@ -54,9 +58,11 @@ func Main() int {
 	if p.Answer(args) {
 		return program.ExitDone
 	}
-	commands := map[string]func(options) (bool, error){"sidecar": p.sidecar, "app": p.app, "peer": p.peer}
+	commands := map[string]func(options) (bool, error){
+		"sidecar": p.sidecar, "app": p.app, "peer": p.peer, "serve": p.serve,
+	}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return p.Misused(invalid.Text("command", strings.Join(args[:min(1, len(args))], ""), "", "app, sidecar, peer"))
+		return p.Misused(invalid.Text("command", strings.Join(args[:min(1, len(args))], ""), "", "app, sidecar, peer, serve"))
 	}
 	o := options{name: "app", families: "all", timeout: time.Minute, proxyUID: 1337,
 		sidecar: standin.Sidecar{Outbound: 15001, Inbound: 15006, DNS: 15053}}
@@ -87,6 +93,14 @@ func (o *options) flags() *flag.FlagSet {
 	set.BoolVar(&o.outside, "outside", false, "")
 	set.BoolVar(&o.dns, "dns", false, "")
 	set.BoolVar(&o.quits, "quit", false, "")
+	set.BoolVar(&o.envoy, "envoy", false, "")
+	add("mtls", "an IP address and a port, as 10.96.0.10:80", func(v string) bool {
+		_, err := netip.ParseAddrPort(v)
+		o.mtls = v
+		return err == nil
+	})
+	add("ask", "a DNS name", func(v string) bool { o.asks = v; return v != "" && len(v) < 200 })
+	add("identity", "the end of a SPIFFE ID", func(v string) bool { o.identity = v; return strings.HasPrefix(v, "/") })
 	add("timeout", "a duration of more than zero, such as 60s", func(v string) (ok bool) {
 		var err error
 		o.timeout, err = time.ParseDuration(v)

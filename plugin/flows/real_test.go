@@ -32,6 +32,9 @@ var settings = fmt.Sprintf(`{"dnsCapture": true, "excludeOutboundPorts": "%d", "
 var built string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(playsEnvoy) != "" {
+		panic(playEnvoy())
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "flows-test-")
 		if err != nil {
@@ -44,6 +47,9 @@ func TestMain(m *testing.M) {
 		built = filepath.Join(dir, name)
 		if out, err := exec.Command("go", "build", "-o", built, "../istio-pod-network-flows").CombinedOutput(); err != nil {
 			panic(string(out))
+		}
+		if err := copyTest(built + "-envoy"); err != nil {
+			panic(err)
 		}
 		status := m.Run()
 		if left := exec.Command("pgrep", "-fa", "^"+built).Run(); left == nil {
@@ -297,13 +303,15 @@ func TestOneUser(t *testing.T) {
 func TestMisuse(t *testing.T) {
 	for _, c := range []struct{ args, says string }{
 		{"", `command: invalid value ""`},
-		{"dance", "valid: app, sidecar, peer"},
+		{"dance", "valid: app, sidecar, peer, serve"},
 		{"app --peer=10.0.0.1,10.0.0.2", "one IP address of each family"},
 		{"app --peer=::ffff:10.0.0.1", "one IP address of each family"},
 		{"app --families=IPv4", "all, proxy"},
 		{"app --timeout=0s", "more than zero"},
 		{"sidecar --inbound-port=0", "a port from 1 to 65535"},
 		{"sidecar --proxy-uid=0", "a user ID"},
+		{"app --mtls=10.0.0.1", "an IP address and a port"},
+		{"app --identity=verify", "the end of a SPIFFE ID"},
 		{"peer here", "unexpected argument"},
 	} {
 		out, err := exec.Command(built, strings.Fields(c.args)...).CombinedOutput()

@@ -17,6 +17,10 @@ const (
 	ProxyOutbound    = "proxy-outbound"    // the sidecar calls for the app
 	ProxyInbound     = "proxy-inbound"     // the sidecar calls the pod's own address
 	Escape           = "escape/"
+	// Beside Istio's own sidecar:
+	HeldOutbound = "held-outbound" // the app calls whom its namespace does not let it call
+	HeldInbound  = "held-inbound"  // the app is called without mTLS, which its namespace demands
+	MTLS         = "mtls"          // the app calls another of the mesh
 )
 
 // Ports that a pod has to exclude for ExcludedOutbound and ExcludedInbound.
@@ -25,8 +29,11 @@ const (
 	ExcludedInboundPort  = 8090
 )
 
-// Peer is the name by which a peer answers.
-const Peer = "peer"
+// Peer is the name by which a peer answers, and Sidecar that of Istio's own sidecar, which is known by what it does.
+const (
+	Peer    = "peer"
+	Sidecar = "sidecar"
+)
 
 // Result is what became of a flow.
 type Result struct {
