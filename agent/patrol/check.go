@@ -3,6 +3,7 @@ package patrol
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/istio-pod-network/controller/plugin/record"
@@ -17,6 +18,11 @@ const (
 	codeRules = 101
 	codeDrift = 105
 )
+
+// The versions of CNI that have no CHECK, and the first that has one. Source: CNI specification, CHANGELOG of 0.4.0.
+var beforeCheck = []string{"", "0.1.0", "0.2.0", "0.3.0", "0.3.1"}
+
+const firstWithCheck = "0.4.0"
 
 // Checked is what CHECK of the installed plugin says of a record's rules.
 type Checked struct {
@@ -49,8 +55,11 @@ func (r *Repairer) Check(ctx context.Context, its record.Record) Checked {
 		return cannot
 	}
 	sandboxes := sandboxes{dir: r.CacheDir, netns: r.NetNSDir} // the patrol's own is in use
-	sandbox, netns, err := sandboxes.recorded(its)
+	sandbox, netns, err := sandboxes.attached(its)
 	if err == nil {
+		if slices.Contains(beforeCheck, sandbox.version) {
+			sandbox.version = firstWithCheck
+		}
 		err = r.run(ctx, "CHECK", r.Plugin, sandbox, netns)
 	}
 	if err == nil {

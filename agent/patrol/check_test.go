@@ -34,6 +34,8 @@ func TestCheck(t *testing.T) {
 		"left untouched": {Apply, "", func(r *record.Record) { r.Decision = record.Untouched }, false, "", "untouched", ""},
 		"iptables": {Apply, "", func(r *record.Record) { r.Backend = "iptables-nft" }, false, "", "iptables-nft",
 			"backend: nftables"},
+		"attached by Multus": {Apply, `grep -q '"name":"mesh"' "${0%/bin/*}/called" && [ "$CNI_IFNAME" = net1 ]`,
+			func(r *record.Record) { r.IfName, r.Network = "net1", "mesh" }, true, "", "", ""},
 		"an unknown sandbox": {Apply, "", func(r *record.Record) { r.ContainerID = "2" }, false, "", "does not know it", ""},
 	} {
 		r, events, dir := repairing(t, c.mode, c.script)

@@ -227,6 +227,27 @@ func (s *sandboxes) recorded(r record.Record) (sandbox, string, error) {
 	return sandbox{}, "", fmt.Errorf("the container runtime's cache in %s does not know it", s.dir)
 }
 
+// attached is recorded also for what Multus has attached to a sandbox, of which the runtime's cache does not know: it is
+// in the same network namespace as what that knows.
+func (s *sandboxes) attached(r record.Record) (sandbox, string, error) {
+	found, path, err := s.recorded(r)
+	if err == nil || found.ifName != "" {
+		return found, path, err
+	}
+	all, failed := s.all()
+	if failed != nil {
+		return sandbox{}, "", failed
+	}
+	for _, candidate := range all {
+		if candidate.containerID == r.ContainerID {
+			candidate.ifName, candidate.network = r.IfName, r.Network
+			path, err := s.path(candidate)
+			return candidate, path, err
+		}
+	}
+	return sandbox{}, "", err
+}
+
 // annotationsOf returns the annotations that the pod had when it got the network that it has now.
 func annotationsOf(pod *corev1.Pod, all []sandbox) (annotations map[string]string, known bool) {
 	ids := kube.IDs(pod)
