@@ -227,8 +227,8 @@ func (s *sandboxes) recorded(r record.Record) (sandbox, string, error) {
 	return sandbox{}, "", fmt.Errorf("the container runtime's cache in %s does not know it", s.dir)
 }
 
-// attached is recorded also for what Multus has attached to a sandbox, of which the runtime's cache does not know: it is
-// in the same network namespace as what that knows.
+// attached is recorded also for what Multus has attached to a sandbox, of which the runtime's cache does not know: it
+// is in the same network namespace as what that knows.
 func (s *sandboxes) attached(r record.Record) (sandbox, string, error) {
 	found, path, err := s.recorded(r)
 	if err == nil || found.ifName != "" {

@@ -34,6 +34,7 @@ func openShiftMesh(whole *rig) {
 	for _, to := range []string{"http://reviews/", "grpc://reviews:81", "tcp://reviews:90"} {
 		m.hearsFront(r, to)
 	}
+	whole.toolOnOpenShift(r.namespace, apps...)
 	m.keepsPlaintextOut(r, "reviews")
 	m.keeps(r, apps...)
 	r.eventually("the detector sees the app outside the mesh", func() bool {

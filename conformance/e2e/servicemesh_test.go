@@ -72,6 +72,7 @@ func TestServiceMesh(t *testing.T) {
 		{"istio-init", (*serviceMesh).keepsIstioInit},
 		{"families", (*serviceMesh).families},
 		{"gateways", (*serviceMesh).gateways},
+		{"verify", (*serviceMesh).verified},
 		{"revisions", (*serviceMesh).revisions},
 	} {
 		passed := t.Run(s.name, func(t *testing.T) {
@@ -97,7 +98,7 @@ func TestServiceMesh(t *testing.T) {
 func newServiceMesh(t *testing.T) *serviceMesh {
 	t.Helper()
 	r := newRig(t)
-	r.installed("injection.replaceInit=true")
+	r.installed("injection.replaceInit=true", "rbac.verifier=true")
 	m := newMesh(r, nodes.Nodes, nil)
 	m.pods(r)
 	return m

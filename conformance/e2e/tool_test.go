@@ -13,8 +13,9 @@ import (
 
 // told is what the operator's tool says as JSON of a cluster.
 type told struct {
-	Summary struct{ Well, NotWell, NotAsked, Redirected int }
-	Items   []struct {
+	Summary     struct{ Well, NotWell, NotAsked, Redirected int }
+	NotLookedAt []string
+	Items       []struct {
 		Name, Verdict, Kernel, Runtime string
 		Findings                       []struct{ What, Next string }
 		Control                        bool

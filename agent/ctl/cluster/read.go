@@ -46,6 +46,17 @@ func (c *Cluster) Each(
 	}
 }
 
+// Create makes an object of a kind whose type is not known here, in a namespace. It needs the verb create on it.
+func (c *Cluster) Create(
+	ctx context.Context, kind schema.GroupVersionResource, namespace string, object *unstructured.Unstructured,
+) error {
+	client, err := dynamic.NewForConfig(c.config)
+	if err == nil {
+		_, err = client.Resource(kind).Namespace(namespace).Create(ctx, object, metav1.CreateOptions{})
+	}
+	return err
+}
+
 // Inspect returns what an agent's inspect prints with some arguments. It needs the rights of AskNode.
 func (c *Cluster) Inspect(ctx context.Context, agent corev1.Pod, what ...string) (answer json.RawMessage, err error) {
 	err = c.ask(ctx, agent, &answer, what...)

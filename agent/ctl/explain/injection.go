@@ -28,11 +28,12 @@ var uninjected = map[string]bool{
 	string(redirect.ReasonNoProxy): true,
 }
 
-// Of Istio's configurations of webhooks: what the names of those end in that inject, and the label of the revision.
-// Source: manifests/charts/istio-control/istio-discovery/templates/mutatingwebhook.yaml in istio/istio.
+// Of Istio's configurations of webhooks: what the names of those end in that inject, and the label of the revision, by
+// which a namespace asks for one. Source:
+// manifests/charts/istio-control/istio-discovery/templates/mutatingwebhook.yaml in istio/istio.
 const (
 	injectorSuffix = "sidecar-injector.istio.io"
-	revisionLabel  = "istio.io/rev"
+	RevisionLabel  = "istio.io/rev"
 )
 
 // readInjection notes which of the webhooks that inject select the pod.
@@ -48,21 +49,28 @@ func (a *asker) readInjection(ctx context.Context, l *Live, pod *corev1.Pod, in 
 	if in.err != nil {
 		return // it is said that the labels are not known
 	}
-	l.Injection = []Webhook{}
-	for _, configuration := range a.webhooks.all {
+	l.Injection = Injection(a.webhooks.all, pod, in.Labels)
+}
+
+// Injection says of each of Istio's webhooks that inject, of all, whether it selects a pod of a namespace with these
+// labels.
+func Injection(all []admissionv1.MutatingWebhookConfiguration, pod *corev1.Pod, namespace map[string]string) []Webhook {
+	found := []Webhook{}
+	for _, configuration := range all {
 		for _, hook := range configuration.Webhooks {
 			if !strings.HasSuffix(hook.Name, injectorSuffix) || !slices.ContainsFunc(hook.Rules, takesNewPods) {
 				continue
 			}
-			w := Webhook{Configuration: configuration.Name, Name: hook.Name, Revision: configuration.Labels[revisionLabel]}
-			w.Why = passedOver(hook, pod, in.Labels)
+			w := Webhook{Configuration: configuration.Name, Name: hook.Name, Revision: configuration.Labels[RevisionLabel]}
+			w.Why = passedOver(hook, pod, namespace)
 			w.Selects = w.Why == ""
-			l.Injection = append(l.Injection, w)
+			found = append(found, w)
 		}
 	}
-	slices.SortFunc(l.Injection, func(a, b Webhook) int {
+	slices.SortFunc(found, func(a, b Webhook) int {
 		return strings.Compare(a.Configuration+"/"+a.Name, b.Configuration+"/"+b.Name)
 	})
+	return found
 }
 
 // takesNewPods reports whether a webhook's rule is about pods that are made.

@@ -96,6 +96,24 @@ type Source interface {
 	AskPod(ctx context.Context, agent corev1.Pod, namespace, name string) (inspect.Pod, error)
 }
 
+// DefaultOperator has decided nothing but what the plugin does by default.
+func DefaultOperator() Operator {
+	o, err := OperatorOf(entry.Default())
+	if err != nil {
+		panic(err) // the plugin's own
+	}
+	return o
+}
+
+// OperatorIn reads the operator's settings of that ConfigMap.
+func OperatorIn(config *corev1.ConfigMap) (Operator, error) {
+	e, err := entry.Parse([]byte(config.Data[cluster.SettingsKey]))
+	if err != nil {
+		return Operator{}, fmt.Errorf("ConfigMap %s/%s: %w", config.Namespace, config.Name, err)
+	}
+	return OperatorOf(e)
+}
+
 // askTimeout bounds one question to an agent or a kubelet that hangs.
 const askTimeout = 20 * time.Second
 

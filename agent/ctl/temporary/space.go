@@ -23,7 +23,16 @@ type Kind struct {
 	Level   string // of Pod Security
 	Key     string // of its annotations
 	Cleanup string // the command that removes it
+	// Inject is the label, with its value, by which Istio's webhooks select it. Without one they are told to leave it
+	// alone: what its pods need of a sidecar they bring.
+	Inject [2]string
 }
+
+// InjectionLabel is the label by which a namespace has Istio's injection by default, or none.
+const InjectionLabel = "istio-injection"
+
+// podSecurity is the label of its level.
+const podSecurity = "pod-security.kubernetes.io/enforce"
 
 // LabelKey tells the namespace, and what is in it, from what somebody else has made by that name.
 const LabelKey = "app.kubernetes.io/name"
@@ -61,14 +70,14 @@ func NewSpace(k Kind, namespaces typedcore.NamespaceInterface, p Pace, tool stri
 
 // claim makes the namespace. One that a killed run has left is removed before.
 func (s *Space) claim(ctx context.Context, say func(string)) error {
+	labels := map[string]string{LabelKey: s.Name, podSecurity: s.Level, InjectionLabel: "disabled"}
+	if s.Inject[0] != "" {
+		delete(labels, InjectionLabel)
+		labels[s.Inject[0]] = s.Inject[1]
+	}
 	for {
 		_, err := s.namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-			Name: s.Name,
-			Labels: map[string]string{
-				LabelKey: s.Name, "pod-security.kubernetes.io/enforce": s.Level,
-				"istio-injection": "disabled", // what its pods need of a sidecar they bring
-			},
-			Annotations: map[string]string{s.RunKey(): s.run, s.BeatKey(): "0"},
+			Name: s.Name, Labels: labels, Annotations: map[string]string{s.RunKey(): s.run, s.BeatKey(): "0"},
 		}}, metav1.CreateOptions{})
 		var refused apierrors.APIStatus
 		s.made = !errors.As(err, &refused)

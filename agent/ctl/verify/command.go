@@ -30,6 +30,13 @@ A flow of the pod of the mesh is well if the right one has answered: outbound, i
 the pod excludes, the sidecar's own calls, in each IP family, and attempts to get around the
 sidecar.
 
+With --istio the cluster's own injection gives pods their sidecar, in a namespace of Pod Security
+baseline that the webhooks select: by istio-injection=enabled, by the default revision, by the
+only one, or by --revision. In it a Sidecar and a PeerAuthentication of Istio's have Envoy let
+nothing out and nothing in (REGISTRY_ONLY, STRICT): what reaches the peer or the app has gone
+around it. A second pod of the mesh is called by mTLS. What only a stand-in can show is named
+under "Not looked at".
+
 The namespace is removed in the end, also after Ctrl-C. What a killed run has left, the next one
 removes, or --cleanup. Pods end by themselves a minute after --timeout.
 
@@ -37,8 +44,10 @@ It needs the verb list on nodes and on daemonsets, get on ConfigMap istio-pod-ne
 the agents' namespace (that of the first DaemonSet of agents, unless -n says which), create on
 namespaces, get, patch and delete on the temporary one, and in that create on serviceaccounts,
 create, get and delete on pods, get on pods/log and list on events; with the chart's
-imagePullSecrets also get on these secrets and create on secrets. The chart has a ClusterRole for
-it (rbac.verifier).
+imagePullSecrets also get on these secrets and create on secrets. With --istio also list on
+mutatingwebhookconfigurations, get on ConfigMap istio-pod-network-config beside the other, and
+create on services, sidecars.networking.istio.io and peerauthentications.security.istio.io. The
+chart has a ClusterRole for all of it (rbac.verifier).
 
 Exit status: 0 if every node is well, 1 if one is not, 2 for a wrong command line, 3 if something
 could not be proven.`
@@ -51,6 +60,9 @@ const example = `  # Does every node redirect, and does nothing get around a sid
 
   # One node, each flow of it
   %[1]s verify --nodes node-a -o wide
+
+  # The same with the sidecars that this cluster's Istio injects
+  %[1]s verify --istio
 
   # Remove what a run that was killed has left
   %[1]s verify --cleanup`
@@ -65,8 +77,11 @@ type options struct {
 	image     string
 	junit     string
 	cleanup   bool
+	istio     bool
+	revision  string
 	pace      temporary.Pace
 	logs      logs // nil: those of the cluster
+	create    create
 	tool      string
 }
 
@@ -100,9 +115,11 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long one node may take")
 	f.StringVar(&o.image, "image", "", "`image` of the plugin, for the pods (default: that of the release)")
 	f.StringVar(&o.junit, "junit", "", "`file` to write the outcome to as JUnit's XML")
+	f.BoolVar(&o.istio, "istio", false, "by the cluster's own injection, with Envoy in place of the stand-in")
+	f.StringVar(&o.revision, "revision", "", "`name` of Istio's revision or tag that injects, with --istio")
 	f.BoolVar(&o.cleanup, "cleanup", false, "remove the temporary namespace, also that of a run that goes on")
 	output.Flag(c, &o.output)
-	for _, other := range []string{"nodes", "image", "junit"} {
+	for _, other := range []string{"nodes", "image", "junit", "istio", "revision"} {
 		c.MarkFlagsMutuallyExclusive("cleanup", other)
 	}
 	return c
@@ -110,6 +127,8 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 
 func (o options) check() (output.Format, error) {
 	switch {
+	case o.revision != "" && !o.istio:
+		return "", outcome.Misusef("--revision %q says who injects, which is for --istio alone", o.revision)
 	case o.parallel < 1:
 		return "", outcome.Misuse(invalid.Text("--parallel", strconv.Itoa(o.parallel), "", "a number of nodes from 1 on"))
 	case o.timeout <= 0:
@@ -157,10 +176,15 @@ func (o options) run(ctx context.Context, from *cluster.Cluster, w output.Writer
 	if err != nil {
 		return outcome.Unasked(err)
 	}
-	k.longest = o.timeout + time.Minute
+	k.longest, k.constraints = o.timeout+time.Minute, constraintsOf(sets[0])
+	injected, err := o.injection(ctx, from, k)
+	if err != nil {
+		return err
+	}
 	p.Nodes = len(nodes)
 	v := &verifier{core: from.Core, kit: k, agents: sets[0].Namespace, parallel: o.parallel, timeout: o.timeout,
-		pace: o.pace, logs: o.logs, progress: p, tool: o.tool}
+		pace: o.pace, logs: o.logs, progress: p, tool: o.tool,
+		mesh: injected}
 	if v.logs == nil {
 		v.logs = logsOf(from.Core)
 	}

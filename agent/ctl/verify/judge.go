@@ -10,7 +10,10 @@ import (
 )
 
 // said is what the pods of a node have said: that of the mesh, the one outside it, and the peer of both.
-type said struct{ mesh, plain, peer string }
+type said struct {
+	mesh, plain, peer string
+	istio             bool // the sidecar is Istio's
+}
 
 // key tells flows from each other.
 type key struct{ flow, family string }
@@ -36,15 +39,20 @@ func (n *Node) judge(tool string, s said) {
 			captured[r.Family] = true
 		}
 		f := Flow{Flow: r.Flow, Family: r.Family, To: r.To, Want: r.Want, Got: r.Got, Error: r.Error}
-		f.Verdict, f.Why = judgeOne(r, control[keyOf(r)], reached[r.Caller(meshName)])
+		f.Verdict, f.Why = judgeOne(r, control[controlOf(r)], reached[r.Caller(meshName)])
+		f.unmade = !r.IsEscape() && r.Unmade != ""
 		n.Flows = append(n.Flows, f)
 	}
 	slices.SortFunc(n.Flows, func(a, b Flow) int {
 		return cmp.Or(cmp.Compare(rank(a.Flow), rank(b.Flow)), cmp.Compare(a.Flow, b.Flow), cmp.Compare(a.Family, b.Family))
 	})
 	for _, f := range n.Flows {
-		if f.Verdict == NotWell || f.Verdict == NotProven && !f.isEscape() {
+		if f.Verdict == NotWell || f.Verdict == NotProven && !f.isEscape() && !f.unmade {
 			next := status
+			if f.Flow == report.MTLS {
+				next = "outbound and inbound say whether the rules are there; the rest is Istio's: istioctl proxy-status, the " +
+					"log of istiod"
+			}
 			if f.Why == around {
 				next = "start no pods of the mesh there (kubectl cordon " + n.Name + "), and report it; " + status
 			}
@@ -64,11 +72,14 @@ func (n *Node) judge(tool string, s said) {
 			missing++
 		}
 	}
+	if s.istio && len(control) > 0 && !slices.ContainsFunc(n.Flows, func(f Flow) bool { return f.Flow == report.MTLS }) {
+		missing++
+	}
 	switch {
 	case len(control) == 0:
 		n.find(NotProven, "the control says nothing: "+lastLine(s.plain), status)
 	case missing > 0:
-		n.find(NotProven, fmt.Sprintf("%d of the control's flows are missing in what the pod of the mesh says: %s", missing,
+		n.find(NotProven, fmt.Sprintf("%d of the flows are missing in what the pod of the mesh says: %s", missing,
 			lastLine(s.mesh)), status)
 	}
 }
@@ -87,10 +98,18 @@ func sortedKeys(control map[key]report.Result) []key {
 // judgeOne says how a flow is, and why it is not well. leaked says that the peer has been reached by it.
 func judgeOne(r, control report.Result, leaked bool) (Verdict, string) {
 	switch escape := r.IsEscape(); {
+	case !escape && r.Unmade != "":
+		return NotProven, r.Unmade
 	case leaked && (escape || r.Want != report.Peer), escape && !r.Well:
 		return NotWell, around
+	case isHeld(r) && !r.Well:
+		return NotWell, gotOf(r) + " without the sidecar, which has to keep that from it"
+	case isHeld(r) && !control.Well:
+		return NotProven, "nor does it work outside the mesh: something else stops it"
 	case !escape && r.Well:
 		return Well, ""
+	case r.Flow == report.MTLS:
+		return NotWell, r.Error
 	case !escape && r.Got == "" && control.Flow != "" && !control.Well:
 		return NotProven, "nor does it work outside the mesh: " + gotOf(control)
 	case !escape:
@@ -101,6 +120,23 @@ func judgeOne(r, control report.Result, leaked bool) (Verdict, string) {
 		return NotProven, "nor does it get through outside the mesh: something else stops it"
 	}
 	return Well, ""
+}
+
+// isHeld reports whether it is a flow that a sidecar of Istio's has to hold back.
+func isHeld(r report.Result) bool {
+	return r.Flow == report.HeldOutbound || r.Flow == report.HeldInbound
+}
+
+// controlOf is which of the control's flows shows that a flow is one.
+func controlOf(r report.Result) key {
+	k := keyOf(r)
+	switch r.Flow {
+	case report.HeldOutbound:
+		k.flow = report.Outbound
+	case report.HeldInbound:
+		k.flow = report.Inbound
+	}
+	return k
 }
 
 // gotOf says who has answered.
@@ -123,6 +159,9 @@ var kinds = []struct{ flow, means string }{
 	{report.ExcludedInbound, "a port that the pod excludes is reached directly"},
 	{report.ProxyOutbound, "what the sidecar calls is not redirected again"},
 	{report.ProxyInbound, "the sidecar's calls of its own pod come in as from outside"},
+	{report.HeldOutbound, "the sidecar lets nothing out that the mesh does not allow"},
+	{report.HeldInbound, "the sidecar lets nothing in without mTLS where the mesh demands it"},
+	{report.MTLS, "one pod calls another, whose sidecar knows its certificate"},
 	{report.Escape, "no attempt to get around the sidecar gets through"},
 }
 

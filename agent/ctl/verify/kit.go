@@ -45,6 +45,8 @@ type kit struct {
 	pod corev1.Pod
 	// longest is how long a pod runs, also if nobody is there any more to remove it.
 	longest time.Duration
+	// constraints are those by which OpenShift admits the pods, "" elsewhere.
+	constraints string
 }
 
 // readKit reads the chart's. image, where it is not empty, is the pods' instead.
@@ -78,21 +80,29 @@ func (k kit) app() corev1.Container {
 	return *k.pod.Spec.Containers[i].DeepCopy()
 }
 
+// asks reports whether pods ask the peer by DNS.
+func (k kit) asks() bool { return slices.Contains(k.app().Args, "--dns") }
+
 func (k kit) image() string { return k.app().Image }
 
 // meshPod is a pod of the mesh. Its app and its sidecar call peers.
 func (k kit) meshPod(name, node string, peers []string) *corev1.Pod {
 	p := k.on(name, node)
-	p.Annotations = maps.Clone(k.pod.Annotations)
-	if p.Annotations == nil {
-		p.Annotations = map[string]string{}
-	}
-	p.Annotations[annotation.ExcludeOutboundPorts] = fmt.Sprint(report.ExcludedOutboundPort)
-	p.Annotations[annotation.ExcludeInboundPorts] = fmt.Sprint(report.ExcludedInboundPort)
+	k.annotate(p)
 	for i, c := range p.Spec.Containers {
 		p.Spec.Containers[i].Args = append(c.Args, "--name="+meshName, "--peer="+strings.Join(peers, ","))
 	}
 	return p
+}
+
+// annotate gives a pod the annotations of the chart's, and has it exclude the ports that are called for that.
+func (k kit) annotate(p *corev1.Pod) {
+	if p.Annotations == nil {
+		p.Annotations = map[string]string{}
+	}
+	maps.Copy(p.Annotations, k.pod.Annotations)
+	p.Annotations[annotation.ExcludeOutboundPorts] = fmt.Sprint(report.ExcludedOutboundPort)
+	p.Annotations[annotation.ExcludeInboundPorts] = fmt.Sprint(report.ExcludedInboundPort)
 }
 
 // plainPod is a pod outside the mesh, whose app makes the same calls.
@@ -109,6 +119,9 @@ func (k kit) peerPod(name, node string) *corev1.Pod {
 	app.ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{
 		TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(peerPort)}}}
 	p := k.alone(name, node, app)
+	if !k.asks() { // what nobody needs a platform may refuse
+		return p
+	}
 	if p.Spec.SecurityContext == nil {
 		p.Spec.SecurityContext = &corev1.PodSecurityContext{}
 	}
@@ -128,6 +141,9 @@ func (k kit) on(name, node string) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace, Labels: space.Labels()},
 		Spec:       *k.pod.Spec.DeepCopy(),
+	}
+	if k.constraints != "" {
+		p.Annotations = map[string]string{requiredConstraints: k.constraints}
 	}
 	no, seconds, grace := false, int64(k.longest.Seconds()), int64(2)
 	p.Spec.ServiceAccountName, p.Spec.AutomountServiceAccountToken = accountName, &no

@@ -30,6 +30,9 @@ func (v *verifier) prove(ctx context.Context, number int, node string) Node {
 	n := Node{Name: node, Verdict: Well}
 	ctx, cancel := context.WithTimeoutCause(ctx, v.timeout, temporary.Late(v.timeout))
 	defer cancel()
+	if v.mesh != nil {
+		return v.proveInjected(ctx, n, number)
+	}
 	name := func(what string) string { return fmt.Sprint(what, "-", number) }
 	defer v.remove(ctx, name("peer"), name(meshName), name(plainName))
 	v.progress.Step(node, "the peer starts")
@@ -37,26 +40,16 @@ func (v *verifier) prove(ctx context.Context, number int, node string) Node {
 	if !ok {
 		return n
 	}
-	var peers []string
-	for _, ip := range peer.Status.PodIPs {
-		peers = append(peers, ip.IP)
-	}
+	peers := addresses(peer)
 	v.progress.Step(node, "a pod of the mesh and the control make their flows")
 	var mesh, plain *corev1.Pod
-	var meshOK, plainOK bool
-	var control Node // its findings come after those of the pod of the mesh
-	var both sync.WaitGroup
-	both.Go(func() {
-		mesh, meshOK = v.run(ctx, &n, "the pod of the mesh", v.kit.meshPod(name(meshName), node, peers), hasEnded)
-	})
-	both.Go(func() {
-		plain, plainOK = v.run(ctx, &control, "the control", v.kit.plainPod(name(plainName), node, peers), hasEnded)
-	})
-	both.Wait()
-	for _, f := range control.Findings {
-		n.find(NotProven, f.What, f.Next)
-	}
-	if !meshOK || !plainOK {
+	if !n.both(func(n *Node) (ok bool) {
+		mesh, ok = v.run(ctx, n, "the pod of the mesh", v.kit.meshPod(name(meshName), node, peers), hasEnded)
+		return ok
+	}, func(n *Node) (ok bool) {
+		plain, ok = v.run(ctx, n, "the control", v.kit.plainPod(name(plainName), node, peers), hasEnded)
+		return ok
+	}) {
 		return n
 	}
 	v.progress.Step(node, "reading what they say")
@@ -65,13 +58,40 @@ func (v *verifier) prove(ctx context.Context, number int, node string) Node {
 		plain: v.log(ctx, plain.Name, appContainer),
 		peer:  v.log(ctx, peer.Name, appContainer),
 	})
+	v.exits(ctx, &n, mesh)
+	return n
+}
+
+// exits notes how containers of the pod of the mesh have ended of which nothing else is said.
+func (v *verifier) exits(ctx context.Context, n *Node, mesh *corev1.Pod) {
 	for _, c := range mesh.Status.ContainerStatuses {
 		if t := c.State.Terminated; t != nil && t.ExitCode != 0 && n.Verdict == Well {
 			n.find(NotProven, fmt.Sprintf("container %s of the pod of the mesh has ended with %d: %s", c.Name, t.ExitCode,
 				lastLine(v.log(ctx, mesh.Name, c.Name))), v.tool+" verify, once more")
 		}
 	}
-	return n
+}
+
+// both does two things at once. What the second finds comes after what the first does, and proves nothing.
+func (n *Node) both(first, second func(*Node) bool) bool {
+	var control Node
+	var firstOK, secondOK bool
+	var both sync.WaitGroup
+	both.Go(func() { firstOK = first(n) })
+	both.Go(func() { secondOK = second(&control) })
+	both.Wait()
+	for _, f := range control.Findings {
+		n.find(NotProven, f.What, f.Next)
+	}
+	return firstOK && secondOK
+}
+
+// addresses are those of a pod.
+func addresses(pod *corev1.Pod) (all []string) {
+	for _, ip := range pod.Status.PodIPs {
+		all = append(all, ip.IP)
+	}
+	return all
 }
 
 // run makes a pod and returns it when holds says so. Otherwise it finds out why that does not come.
@@ -172,6 +192,11 @@ func (v *verifier) trouble(ctx context.Context, pod *corev1.Pod) (verdict Verdic
 				lastLine(v.log(ctx, pod.Name, c.Name))), status
 		}
 	}
+	if v.mesh != nil {
+		if why := v.sidecarTrouble(ctx, pod); why != "" {
+			return NotProven, why, "look at istiod, which configures it: istioctl proxy-status, and the log of the sidecar"
+		}
+	}
 	events, err := v.core.Events(Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: "involvedObject.uid=" + string(pod.UID)})
 	if err != nil {
@@ -188,7 +213,7 @@ func (v *verifier) trouble(ctx context.Context, pod *corev1.Pod) (verdict Verdic
 		}
 	}
 	for _, c := range pod.Status.InitContainerStatuses {
-		if c.State.Running != nil {
+		if c.State.Running != nil && c.Name != sidecarContainer { // a native sidecar goes on
 			return NotWell, fmt.Sprintf("its init container %s still waits: %s", c.Name,
 				lastLine(v.log(ctx, pod.Name, c.Name))), status
 		}

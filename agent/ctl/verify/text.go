@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/plugin/flows/report"
 )
 
 // write writes it as text.
@@ -14,6 +15,9 @@ func (v Verification) write(t *output.Text) {
 	t.Line(v.verdict().Colour(), "%d nodes: %d well, %d not well, %d not proven", len(v.Items), sum.Well, sum.NotWell,
 		sum.NotProven)
 	t.Line(output.Plain, "Image: %s", v.Image)
+	if v.Istio != nil {
+		t.Line(output.Plain, "Injected by: %s, which the label %s selects", v.Istio.Webhook, v.Istio.Label)
+	}
 	t.WriteByte('\n')
 	rows := [][]string{{"", "NODE", "FLOWS", "ATTEMPTS", "CONTROL"}}
 	for _, n := range v.Items {
@@ -46,6 +50,9 @@ func (v Verification) write(t *output.Text) {
 type tally struct{ well, ill, all int }
 
 func (c *tally) count(f Flow) {
+	if f.unmade {
+		return
+	}
 	c.all++
 	switch f.Verdict {
 	case Well:
@@ -104,14 +111,18 @@ func (n Node) writeFlows(t *output.Text) {
 	t.Columns(rows)
 }
 
-// notes are what was not looked at, and attempts that show nothing, each with the nodes where that is so.
+// notes are what was not looked at, attempts that show nothing, and what could not be made, each with the nodes where
+// that is so.
 func (v Verification) notes() []string {
 	where := map[string][]string{}
 	var attempts []string
 	for _, n := range v.Items {
 		for _, f := range n.Flows {
-			if f.isEscape() && f.Verdict == NotProven {
-				what := fmt.Sprintf("the attempt %s, %s (%s)", strings.TrimPrefix(f.Flow, "escape/"), f.Family, f.Why)
+			if (f.isEscape() || f.unmade) && f.Verdict == NotProven {
+				what := fmt.Sprintf("%s, %s (%s)", f.Flow, f.Family, f.Why)
+				if f.isEscape() {
+					what = "the attempt " + strings.TrimPrefix(what, report.Escape)
+				}
 				if where[what] == nil {
 					attempts = append(attempts, what)
 				}

@@ -34,9 +34,11 @@ const (
 // Verification is what is said of a cluster.
 type Verification struct {
 	output.Head `json:",inline"`
-	Image       string  `json:"image"` // of the pods
-	Summary     Summary `json:"summary"`
-	Items       []Node  `json:"items"`
+	Image       string `json:"image"` // of the pods
+	// Istio says by what the pods of the mesh are injected, if not by a stand-in.
+	Istio   *Injected `json:"istio,omitempty"`
+	Summary Summary   `json:"summary"`
+	Items   []Node    `json:"items"`
 	// NotLookedAt is what could not be, each with its reason.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 }
@@ -67,6 +69,8 @@ type Flow struct {
 	Error   string  `json:"error,omitempty"`
 	Verdict Verdict `json:"verdict"`
 	Why     string  `json:"why,omitempty"` // not well, or not proven
+
+	unmade bool // it could not be: that says nothing of the node
 }
 
 // find notes a finding.
@@ -111,14 +115,19 @@ type verifier struct {
 	logs     logs
 	progress *temporary.Progress
 	tool     string // its user's name for this program
+	mesh     *mesh  // nil: pods bring a stand-in of the sidecar
 }
 
 // all proves nodes in a namespace of their own, which is gone when it returns.
 func (v *verifier) all(ctx context.Context, nodes []string) (result Verification, err error) {
 	result = Verification{Head: output.HeadOf("Verification"), Image: v.kit.image(), Items: make([]Node, len(nodes))}
-	s := temporary.NewSpace(space, v.core.Namespaces(), v.pace, v.tool)
+	kind := space
+	if v.mesh != nil {
+		result.Istio, kind = &v.mesh.Injected, v.mesh.space()
+	}
+	s := temporary.NewSpace(kind, v.core.Namespaces(), v.pace, v.tool)
 	err = s.In(ctx, v.timeout, v.progress, func(ctx context.Context) error {
-		if result.NotLookedAt, err = v.furnish(ctx); err != nil {
+		if err := v.outfit(ctx, nodes[0], &result); err != nil {
 			return err
 		}
 		temporary.Each(nodes, v.parallel, func(i int, node string) {
@@ -129,6 +138,20 @@ func (v *verifier) all(ctx context.Context, nodes []string) (result Verification
 		return nil
 	})
 	return result, err
+}
+
+// outfit makes what pods of the namespace need, within the time of one node, and notes what there cannot be.
+func (v *verifier) outfit(ctx context.Context, node string, result *Verification) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, v.timeout, temporary.Late(v.timeout))
+	defer cancel()
+	missing, err := v.furnish(ctx)
+	if err == nil && v.mesh != nil {
+		var notes []string
+		notes, err = v.prepare(ctx, node)
+		missing = append(missing, notes...)
+	}
+	result.NotLookedAt = missing
+	return err
 }
 
 // furnish makes what pods of the namespace need: an account, which the API server would make a moment later, and the
@@ -149,6 +172,9 @@ func (v *verifier) furnish(ctx context.Context) (missing []string, err error) {
 			missing = append(missing, fmt.Sprintf("images that need the pull secret %s, which could not be copied from "+
 				"namespace %s (the verbs get on secrets there, and create on secrets): %v", reference.Name, v.agents, err))
 		}
+	}
+	if v.kit.constraints != "" {
+		return missing, v.awaitRange(ctx)
 	}
 	return missing, nil
 }

@@ -82,6 +82,9 @@ func newFake(t *testing.T) *fakeCluster {
 		p.UID, p.Spec.NodeName = types.UID(kind+" on "+node), node
 		started(kind, p)
 		f.change(kind, node, p)
+		if len(action.(kubetesting.CreateActionImpl).CreateOptions.DryRun) > 0 {
+			return true, p, nil
+		}
 		f.mu.Lock()
 		f.pods[p.Name] = p.DeepCopy()
 		f.mu.Unlock()
@@ -203,7 +206,7 @@ func (f *fakeCluster) run(ctx context.Context, o options, format output.Format) 
 	if o.timeout == 0 {
 		o.timeout = time.Minute
 	}
-	c := &cluster.Cluster{Core: obeying{f.CoreV1()}, Apps: f.AppsV1()}
+	c := &cluster.Cluster{Core: obeying{f.CoreV1()}, Apps: f.AppsV1(), Admission: f.AdmissionregistrationV1()}
 	err = o.run(ctx, c, output.Writer{Out: &out, Format: format}, &temporary.Progress{Out: &errs})
 	return outcome.StatusOf(err), out.String(), errs.String(), err
 }
@@ -244,6 +247,9 @@ func (f *fakeCluster) there(t *testing.T) *corev1.Namespace {
 	return n
 }
 
+// short is for what does not come.
+const short = 50 * time.Millisecond
+
 // onB changes pods of a kind on node-b.
 func onB(kind string, change func(*corev1.Pod)) func(string, string, *corev1.Pod) {
 	return func(k, node string, p *corev1.Pod) {
@@ -256,7 +262,7 @@ func onB(kind string, change func(*corev1.Pod)) func(string, string, *corev1.Pod
 // What is said of a cluster, by what is wrong on one of its nodes, with the exit status. Whatever it is, nothing is
 // left.
 func TestVerify(t *testing.T) {
-	short := options{timeout: 50 * time.Millisecond}
+	short := options{timeout: short}
 	for name, test := range map[string]struct {
 		make    func(*fakeCluster)
 		options options
