@@ -184,7 +184,7 @@ lacking_of() { [ $short-"$1" != no-amd64 ] || echo conformance/kernels; }
 guest() {
 	local package
 	mkdir -p "$1"/{dev,proc,sys,tmp,run,root,etc,built,var/lib,var/run}
-	for package in plugin plugin/netfilter plugin/wait conformance/cni $(lacking_of "$2"); do
+	for package in plugin plugin/look plugin/netfilter plugin/wait conformance/cni $(lacking_of "$2"); do
 		mkdir -p "$1/$package"
 		GOARCH=$2 go -C "$package" test -c -ldflags '-s -w' -o "$1/$package/run.test" .
 		[ ! -d "$package/testdata" ] || cp -r "$package/testdata" "$1/$package/"
@@ -311,7 +311,8 @@ absent() {
 
 # in every variant of a node: each backend in each mode with every verb
 backends='conformance/cni 11 ^TestBackends$'
-plugin='plugin 6 ^(TestAddRedirects|TestAddAgain|TestCheckOfRecordedPod|TestDelRemoves|TestDelNeverFails|TestGC)$'
+plugin='plugin 6 ^(TestAddRedirects|TestAddAgain|TestCheckOfRecordedPod|TestDelRemoves|TestDelNeverFails|TestGC)$
+plugin/look 1 ^TestThisKernel$'
 traffic() { echo "plugin/netfilter $1 ^TestTraffic\$/^.*\$/^dual_stack\$/^($2)\$"; }
 if [ $short = yes ]; then
 	backends='conformance/cni 9 ^TestBackends$/^(nftables|iptables-nft|iptables-legacy|auto)$'
