@@ -124,7 +124,10 @@ func (p process) command(name string) *cobra.Command {
 	wrapped := fmt.Sprintf("FlagUsagesWrapped %d", output.Width)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags."+wrapped+" "))
 	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
-	namespace := root.PersistentFlags().StringP("namespace", "n", "default", "`namespace` of what names none itself")
+	namespace := root.PersistentFlags().StringP("namespace", "n", "default", "`namespace` of pods that name none "+
+		"(default: that of the kubeconfig's context; with -f, default); of commands about nodes, that of the agents "+
+		"(default: where they are found)")
+	root.PersistentFlags().Lookup("namespace").DefValue = "" // it is one of several
 	writer := output.Writer{Out: p.stdout, Colours: output.HasColours(p.stdout, p.getenv), Tool: name}
 	reach := cluster.NewFlags(root.PersistentFlags())
 	root.AddCommand(

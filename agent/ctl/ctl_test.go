@@ -139,6 +139,9 @@ func described(c *cobra.Command) string {
 		if f.Shorthand != "" {
 			short = "`-" + f.Shorthand + "`, "
 		}
+		if !strings.Contains(usage, "(default") && !slices.Contains([]string{"", "false", "0", "[]"}, f.DefValue) {
+			usage += " (default `" + f.DefValue + "`)"
+		}
 		rows = append(rows, fmt.Sprintf("| %s | %s |\n", strings.TrimSpace(short+"`--"+f.Name+"` "+name), usage))
 	})
 	if len(rows) > 0 {
