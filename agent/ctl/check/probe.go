@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/agent/ctl/temporary"
@@ -212,7 +213,7 @@ func (p prober) probe(ctx context.Context, name, node string) (its probed) {
 			}
 			return its
 		}
-		if !temporary.Pause(ctx, p.pace.Poll) {
+		if !cluster.Pause(ctx, p.pace.Poll) {
 			its.err = fmt.Errorf("%w: %s", context.Cause(ctx), p.lastEvent(ctx, pod))
 			its.next = "kubectl describe node " + node + " says whether it starts pods"
 			return its

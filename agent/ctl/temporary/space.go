@@ -101,7 +101,7 @@ func (s *Space) makeWay(ctx context.Context, say func(string)) error {
 	}
 	if there.DeletionTimestamp == nil {
 		say("namespace " + s.Name + " is there: looking whether its run is alive")
-		if !Pause(ctx, missedBeats*s.pace.Beat) {
+		if !cluster.Pause(ctx, missedBeats*s.pace.Beat) {
 			return context.Cause(ctx)
 		}
 		now, err := s.ours(ctx)
@@ -146,7 +146,7 @@ func (s *Space) remove(ctx context.Context, there *corev1.Namespace) error {
 		if apierrors.IsNotFound(err) || err == nil && now.UID != there.UID {
 			return nil
 		}
-		if !Pause(ctx, s.pace.Poll) {
+		if !cluster.Pause(ctx, s.pace.Poll) {
 			return errors.Join(context.Cause(ctx), fmt.Errorf("namespace %s is still being removed", s.Name))
 		}
 	}
@@ -165,7 +165,7 @@ func (s *Space) release(ctx context.Context) error {
 
 // live has the namespace say that its run is alive, until ctx ends. That it is gone is told to lost.
 func (s *Space) live(ctx context.Context, lost func(error)) {
-	for i := 1; Pause(ctx, s.pace.Beat); i++ {
+	for i := 1; cluster.Pause(ctx, s.pace.Beat); i++ {
 		patch := fmt.Sprintf(`{"metadata": {"annotations": {%q: "%d"}}}`, s.BeatKey(), i)
 		_, err := s.namespaces.Patch(ctx, s.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		if apierrors.IsNotFound(err) {

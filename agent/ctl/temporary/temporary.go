@@ -3,14 +3,12 @@
 package temporary
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/internal/excerpt"
 	"github.com/istio-pod-network/controller/internal/invalid"
@@ -28,9 +26,6 @@ type Pace struct {
 type Late time.Duration
 
 func (l Late) Error() string { return fmt.Sprintf("not within %s", time.Duration(l)) }
-
-// Pause waits, and reports whether there is reason to go on.
-func Pause(ctx context.Context, long time.Duration) bool { return cluster.Pause(ctx, long) }
 
 // longestNames is how many bytes of names an error has.
 const longestNames = 300

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
@@ -98,15 +96,10 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 				return err
 			}
 			writer.Format = format
-			from, err := flags.Connect()
-			if err != nil {
-				return err
-			}
-			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			context.AfterFunc(ctx, stop) // a second signal ends it at once
-			p := &temporary.Progress{Out: c.ErrOrStderr(), Terminal: output.IsTerminal(c.ErrOrStderr())}
-			return o.run(ctx, from, writer, p)
+			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
+				p := &temporary.Progress{Out: c.ErrOrStderr(), Terminal: output.IsTerminal(c.ErrOrStderr())}
+				return o.run(ctx, from, writer, p)
+			})
 		},
 	}
 	f := c.Flags()

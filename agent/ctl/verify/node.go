@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/temporary"
 	"github.com/istio-pod-network/controller/internal/excerpt"
 	corev1 "k8s.io/api/core/v1"
@@ -108,7 +109,7 @@ func (v *verifier) run(ctx context.Context, n *Node, what string, pod *corev1.Po
 		if !hasFailed(last) && holds(last) {
 			return last, true
 		}
-		if hasEnded(last) || !temporary.Pause(ctx, v.pace.Poll) {
+		if hasEnded(last) || !cluster.Pause(ctx, v.pace.Poll) {
 			v.explain(ctx, n, what, last)
 			return last, false
 		}

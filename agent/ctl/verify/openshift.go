@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/istio-pod-network/controller/agent/ctl/temporary"
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -35,7 +35,7 @@ func (v *verifier) awaitRange(ctx context.Context) error {
 		if err == nil && n.Annotations[rangeOfUsers] != "" {
 			return nil
 		}
-		if !temporary.Pause(ctx, v.pace.Poll) {
+		if !cluster.Pause(ctx, v.pace.Poll) {
 			return fmt.Errorf("namespace %s has no annotation %s, which OpenShift gives each: %w", Namespace, rangeOfUsers,
 				context.Cause(ctx))
 		}
