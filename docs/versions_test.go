@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// All modules name one version of Go, and the base of the images and the forge the newest patch of it: what is built with
-// an older one differs, and what asks for a newer one is not built at all.
+// All modules name one version of Go, and the base of the images and the forge the newest patch of it: what is built
+// with an older one differs, and what asks for a newer one is not built at all.
 func TestGoVersion(t *testing.T) {
 	line := regexp.MustCompile(`(?m)^go (\S+)$`)
 	versions := map[string][]string{}
