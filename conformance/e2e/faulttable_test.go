@@ -32,6 +32,15 @@ var making = map[string]func(r *rig) (hurt string, undo func()){
 	"the plugin's entry is removed, and its directory is read-only": func(r *rig) (string, func()) {
 		return "", r.held(cluster.ConfDir, r.unchain)
 	},
+	"a pod came while the plugin's entry was away": func(r *rig) (string, func()) {
+		over := r.held(cluster.ConfDir, r.unchain)
+		must(r, r.node.Restart("containerd")) // which may have it in memory
+		pod := r.meshPod("hurt")
+		pod.Spec.InitContainers = nil // it would wait, and be told of by that
+		r.create(pod)
+		r.running(pod.Name)
+		return pod.Name, over
+	},
 	"the primary's configuration is in another directory": func(r *rig) (string, func()) {
 		must(r, os.Remove(r.node.Conflist()))
 		return "", r.primaryBack

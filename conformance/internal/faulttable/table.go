@@ -22,6 +22,11 @@ var Table = []Fault{
 		{"status", 1, "installed: writing \"/etc/cni/net.d/podnet/99-istio-pod-network.conf\"", agentsLog},
 		{"check", 1, readOnly, agentsLog},
 	}, []string{notInstalled}},
+	{"a pod came while the plugin's entry was away", EndToEnd, []Finding{
+		{"status", 1, "/hurt: without rules, for the plugin was not run", "each of these pods again: kubectl -n"},
+		{"explain", 1, "it bypasses the mesh: its network was made without the plugin", makeAgain},
+		{"check", 1, "/hurt: without rules, for the plugin was not run", "each of these pods again: kubectl -n"},
+	}, []string{"IstioPodNetworkBypass", notInstalled}},
 	{"the primary's configuration is in another directory", EndToEnd, []Finding{
 		{"status", 1, "waiting: no primary network configuration yet in /etc/cni/net.d",
 			"the value cni.confDir is not where the runtime reads it"},
