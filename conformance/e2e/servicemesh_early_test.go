@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/istio-pod-network/controller/plugin/annotation"
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // A pod that has come before the plugin was chained waits, is repaired when the agent is back, and then speaks mTLS,
@@ -36,4 +39,52 @@ func (m *serviceMesh) early(r *rig) {
 	m.hearsFront(r, "tcp://early:90")
 	m.keepsPlaintextOut(r, "early")
 	m.keeps(r, "early")
+}
+
+// With repair: delete, the agent deletes a pod that has come before the plugin was chained, before its app has started.
+// The pod that its controller makes in its place speaks mTLS.
+func (m *serviceMesh) replaced(r *rig) {
+	r.installed(append(slices.Clone(state), "repair=delete")...)
+	r.stopAgents()
+	r.unchain()
+	home, hasty := r.namespace, r.meshPod("hasty")
+	hasty.Spec.InitContainers = nil
+	r.create(hasty)
+	r.namespace = m.namespace
+	r.service("replaced", nil)
+	template, one := m.template(r, "replaced"), int32(1)
+	r.apply(m.namespace, string(asJSON(&appsv1.ReplicaSet{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "ReplicaSet"},
+		ObjectMeta: metav1.ObjectMeta{Name: "replaced"},
+		Spec: appsv1.ReplicaSetSpec{Replicas: &one, Template: template,
+			Selector: &metav1.LabelSelector{MatchLabels: template.Labels}},
+	})))
+	first, second := "", ""
+	r.eventually("the wait says what is missing", func() bool {
+		first = r.onlyPod("app=replaced")
+		return first != "" && strings.Contains(r.says(first, "istio-validation"), annotation.Status+" is absent")
+	})
+	r.eventually("the detector sees hasty", func() bool { return outside.reached(home, "hasty") >= enough })
+	r.control += outside.reached(home, "hasty")
+	r.stillWaits(first)
+	r.clear(home) // nobody would make hasty again, so the agent would not be ready as long as it bypasses the mesh
+	r.startAgents()
+	r.eventually("the pod was made again", func() bool {
+		second = r.onlyPod("app=replaced")
+		return second != "" && second != first
+	})
+	r.eventually("an Event tells of it", func() bool {
+		return strings.Contains(events(m.namespace), first+" DeletedForRepair")
+	})
+	r.ready(second)
+	r.marked(second)
+	m.speaks(r, second)
+	for _, to := range []string{"http://replaced/", "grpc://replaced:81", "tcp://replaced:90"} {
+		m.hearsFront(r, to)
+	}
+	m.keepsPlaintextOut(r, second)
+	m.keeps(r, second)
+	if n := outside.reached(m.namespace, first); n > 0 {
+		r.Errorf("the pod that was deleted has reached the peer %d times", n)
+	}
 }

@@ -73,6 +73,7 @@ func TestServiceMesh(t *testing.T) {
 		{"families", (*serviceMesh).families},
 		{"gateways", (*serviceMesh).gateways},
 		{"verify", (*serviceMesh).verified},
+		{"replaced", (*serviceMesh).replaced}, // it leaves the release with repair: delete
 		{"revisions", (*serviceMesh).revisions},
 	} {
 		passed := t.Run(s.name, func(t *testing.T) {
@@ -128,7 +129,8 @@ func newMesh(r *rig, on []*cluster.Node, annotations map[string]string, sets ...
 // istiod installs or upgrades it.
 func (m *serviceMesh) istiod(r *rig) {
 	r.Helper()
-	must(r, m.helm.Install("istiod", "istiod", mesh.Namespace, []string{ourWait()}, append([]string{
+	files := []string{ourWait(), r.file("own-user.yaml", ownUser)}
+	must(r, m.helm.Install("istiod", "istiod", mesh.Namespace, files, append([]string{
 		"nodeSelector.kubernetes\\.io/hostname=" + nodes.Nodes[0].Name,
 		"meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY"}, m.sets...)...))
 }

@@ -4,33 +4,70 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/mesh"
 	corev1 "k8s.io/api/core/v1"
 )
 
-// With a sidecar as the injector makes it for TPROXY, which is root with group 1337 and NET_ADMIN and needs a namespace
-// that admits that, the pod calls and is called by mTLS; and none of the ways around a sidecar gets through.
+// ownUser are values of istiod with a template of its injector by which a TPROXY sidecar is not root: that is what the
+// injector makes it whatever the pod says (adjustInitContainerUser in istio/istio pkg/kube/inject/webhook.go). With
+// no_new_privs, which the injector sets, a process does not get the capabilities of its file.
+const ownUser = `sidecarInjectorWebhook:
+  templates:
+    own-user: |
+      spec:
+        containers:
+        - name: istio-proxy
+          securityContext: {runAsUser: 1337, runAsGroup: 1337, runAsNonRoot: true, allowPrivilegeEscalation: true}
+`
+
+// A TPROXY sidecar needs NET_ADMIN, and a namespace that admits that. As the injector makes it, it is root with group
+// 1337; by a template of ours it runs as user 1337, with an Envoy that gets the capability by its file. Either way the
+// pod calls and is called by mTLS; and none of the ways around a sidecar gets through.
 func (m *serviceMesh) transparent(r *rig) {
 	m.injectedBy(r, byDefault, "privileged")
-	pod := m.app(r, "transparent", "transparent", "v1")
-	pod.Annotations["sidecar.istio.io/interceptionMode"] = "TPROXY"
-	r.service("transparent", nil)
-	r.create(attacked(pod))
-	pod = r.ready("transparent")
+	sidecars := map[string]int64{"transparent": 0}
+	capable, err := mesh.CapableSidecar(isolated.BinDir(), r.TempDir())
+	must(r, err)
+	if capable != "" {
+		sidecars["own-user"] = proxyUser
+		must(r, r.node.Import(capable))
+	}
+	for name, user := range sidecars {
+		pod := m.app(r, name, name, "v1")
+		pod.Annotations["sidecar.istio.io/interceptionMode"] = "TPROXY"
+		if user != 0 {
+			pod.Annotations["sidecar.istio.io/proxyImage"] = mesh.CapableImage
+			pod.Annotations["sidecar.istio.io/nativeSidecar"] = "false"
+			pod.Annotations["inject.istio.io/templates"] = "sidecar,istio-pod-network-wait,own-user"
+		}
+		r.service(name, nil)
+		r.create(attacked(pod))
+	}
+	for name, user := range sidecars {
+		m.isTransparent(r, name, user)
+	}
+}
+
+// isTransparent fails unless the pod, whose sidecar runs as that user, is served by TPROXY, and only so.
+func (m *serviceMesh) isTransparent(r *rig, name string, user int64) {
+	r.Helper()
+	pod := r.ready(name)
 	with := container(pod, "istio-proxy").SecurityContext
-	if *with.RunAsUser != 0 || *with.RunAsGroup != proxyUser ||
+	if *with.RunAsUser != user || *with.RunAsGroup != proxyUser ||
 		!slices.Equal(with.Capabilities.Add, []corev1.Capability{"NET_ADMIN"}) {
-		r.Errorf("the sidecar runs as %+v", with)
+		r.Errorf("the sidecar of %s runs as %+v", name, with)
 	}
-	if rules := r.ruleset("transparent"); !strings.Contains(rules, "tproxy") {
-		r.Errorf("no TPROXY rule in\n%s", rules)
+	if rules := r.ruleset(name); !strings.Contains(rules, "tproxy") {
+		r.Errorf("no TPROXY rule of %s in\n%s", name, rules)
 	}
-	r.marked("transparent")
-	m.speaks(r, "transparent")
-	for _, to := range []string{"http://transparent." + r.namespace + "/", "grpc://transparent." + r.namespace + ":81",
-		"tcp://transparent." + r.namespace + ":90"} {
+	r.marked(name)
+	m.speaks(r, name)
+	for _, to := range []string{"http://" + name + "." + r.namespace + "/", "grpc://" + name + "." + r.namespace + ":81",
+		"tcp://" + name + "." + r.namespace + ":90"} {
 		m.hearsFront(r, to)
 	}
-	m.keepsPlaintextOut(r, "transparent")
-	r.notEscaped("transparent")
-	m.keeps(r, "transparent")
+	m.keepsPlaintextOut(r, name)
+	r.notEscaped(name)
+	m.keeps(r, name)
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"debug/elf"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,8 +18,12 @@ import (
 	"strings"
 )
 
-// File is one of an image: where it comes from, and its path there, from the root but without the first slash.
-type File struct{ Source, Path string }
+// File is one of an image: where it comes from, its path there, from the root but without the first slash, and the
+// capabilities that a process gets by it, whoever runs it.
+type File struct {
+	Source, Path string
+	Capabilities []uint
+}
 
 // Image writes an archive, as `docker save` does, of an image with those files, all of them executable. Its processes
 // run as user, a number, or as root if that is empty.
@@ -28,7 +33,7 @@ func Image(archive, name, user string, contents []File, entrypoint ...string) er
 	for _, f := range contents {
 		data, err := os.ReadFile(f.Source)
 		if err == nil {
-			err = add(files, f.Path, 0o755, data)
+			err = add(files, f.Path, 0o755, data, f.Capabilities...)
 		}
 		if err != nil {
 			return err
@@ -95,11 +100,30 @@ func isStatic(program string) (bool, error) {
 	return !slices.ContainsFunc(file.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }), nil
 }
 
-func add(w *tar.Writer, name string, mode int64, data []byte) error {
-	if err := w.WriteHeader(&tar.Header{Name: name, Mode: mode, Size: int64(len(data)),
-		Format: tar.FormatUSTAR}); err != nil {
+func add(w *tar.Writer, name string, mode int64, data []byte, capabilities ...uint) error {
+	header := tar.Header{Name: name, Mode: mode, Size: int64(len(data)), Format: tar.FormatUSTAR}
+	if len(capabilities) > 0 {
+		header.Format = tar.FormatPAX
+		header.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": attribute(capabilities)}
+	}
+	if err := w.WriteHeader(&header); err != nil {
 		return err
 	}
 	_, err := w.Write(data)
 	return err
+}
+
+// attribute is what a file keeps those capabilities by, permitted and effective: struct vfs_cap_data, version 2
+// (linux/capability.h).
+func attribute(capabilities []uint) string {
+	const version, effective = 0x02000000, 1
+	var permitted uint64
+	for _, c := range capabilities {
+		permitted |= 1 << c
+	}
+	data := binary.LittleEndian.AppendUint32(nil, version|effective)
+	data = binary.LittleEndian.AppendUint32(data, uint32(permitted))
+	data = binary.LittleEndian.AppendUint32(data, 0) // inheritable
+	data = binary.LittleEndian.AppendUint32(data, uint32(permitted>>32))
+	return string(binary.LittleEndian.AppendUint32(data, 0))
 }

@@ -106,8 +106,8 @@ state = "/run/containerd"
 		return err
 	}
 	archive := n.cluster.path("pause.tar")
-	if err := Image(archive, pause, "", []File{{filepath.Join(n.cluster.Bin, "podprogram"), "pause"}}, "/pause",
-		"pause"); err != nil {
+	contents := File{Source: filepath.Join(n.cluster.Bin, "podprogram"), Path: "pause"}
+	if err := Image(archive, pause, "", []File{contents}, "/pause", "pause"); err != nil {
 		return err
 	}
 	return n.Import(archive)

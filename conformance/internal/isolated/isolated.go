@@ -1,6 +1,6 @@
 // Package isolated runs a test binary or a program as on a node of its own: in a network, a mount and a process
-// namespace that nobody else has. Nothing of the machine is touched, and nothing is left however the program ends: when
-// the first process of a process namespace ends, the kernel kills all others.
+// namespace that nobody else has, and with a host name of its own. Nothing of the machine is touched, and nothing is
+// left however the program ends: when the first process of a process namespace ends, the kernel kills all others.
 package isolated
 
 import (
@@ -69,8 +69,10 @@ func supervise(bin string, signals <-chan os.Signal) int {
 	child.Env = append(os.Environ(), binDirEnv+"="+bin)
 	child.Stdout, child.Stderr = os.Stdout, os.Stderr
 	child.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
-		Setpgid: true, // Ctrl-C comes to this process alone
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS |
+			syscall.CLONE_NEWIPC,
+		Pdeathsig: syscall.SIGKILL,
+		Setpgid:   true, // Ctrl-C comes to this process alone
 	}
 	if err := child.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, "making namespaces:", err)

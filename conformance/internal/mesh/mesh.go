@@ -13,6 +13,7 @@ import (
 
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"golang.org/x/sys/unix"
 	"sigs.k8s.io/yaml"
 )
 
@@ -67,7 +68,7 @@ func Images(bin, dir string) (pilot, proxy string, err error) {
 	if named() != "" {
 		return pilot, namedArchive(bin), nil
 	}
-	files, err := cluster.Linked(envoy(bin), envoyPath)
+	files, err := sidecar(bin)
 	if err != nil {
 		return "", "", err
 	}
@@ -75,11 +76,36 @@ func Images(bin, dir string) (pilot, proxy string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	agent := "usr/local/bin/pilot-agent"
-	files = append(slices.Concat(files, tables), cluster.File{Source: filepath.Join(bin, "pilot-agent"), Path: agent},
+	return pilot, proxy, cluster.Image(proxy, proxyImage, proxyUser, slices.Concat(files, tables), "/"+agent)
+}
+
+// agent is where pilot-agent is in the image of a sidecar.
+const agent = "usr/local/bin/pilot-agent"
+
+// sidecar are the files of the sidecars' image, Envoy first.
+func sidecar(bin string) ([]cluster.File, error) {
+	files, err := cluster.Linked(envoy(bin), envoyPath)
+	return append(files, cluster.File{Source: filepath.Join(bin, "pilot-agent"), Path: agent},
 		cluster.File{Source: filepath.Join(bin, "envoy_bootstrap.json"),
-			Path: "var/lib/istio/envoy/envoy_bootstrap_tmpl.json"})
-	return pilot, proxy, cluster.Image(proxy, proxyImage, proxyUser, files, "/"+agent)
+			Path: "var/lib/istio/envoy/envoy_bootstrap_tmpl.json"}), err
+}
+
+// CapableImage is the name of what CapableSidecar makes.
+const CapableImage = hub + "/proxyv2-capable:" + tag
+
+// CapableSidecar writes the archive of a sidecar's image whose Envoy has NET_ADMIN as whatever user it runs, which a
+// TPROXY sidecar needs that is not root. It returns "" if an image is named: that is as it is.
+func CapableSidecar(bin, dir string) (archive string, err error) {
+	if named() != "" {
+		return "", nil
+	}
+	files, err := sidecar(bin)
+	if err != nil {
+		return "", err
+	}
+	files[0].Capabilities = []uint{unix.CAP_NET_ADMIN}
+	archive = filepath.Join(dir, "proxyv2-capable.tar")
+	return archive, cluster.Image(archive, CapableImage, proxyUser, files, "/"+agent)
 }
 
 // Values are those of Istio's charts for these images, as YAML. Where Envoy is not Istio's own they turn off, by the
