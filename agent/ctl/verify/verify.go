@@ -5,13 +5,10 @@ package verify
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/agent/ctl/temporary"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 )
 
@@ -127,7 +124,7 @@ func (v *verifier) all(ctx context.Context, nodes []string) (result Verification
 	}
 	s := temporary.NewSpace(kind, v.core.Namespaces(), v.pace, v.tool)
 	err = s.In(ctx, v.timeout, v.progress, func(ctx context.Context) error {
-		if err := v.outfit(ctx, nodes[0], &result); err != nil {
+		if err := v.outfit(ctx, s, nodes[0], &result); err != nil {
 			return err
 		}
 		temporary.Each(nodes, v.parallel, func(i int, node string) {
@@ -141,10 +138,13 @@ func (v *verifier) all(ctx context.Context, nodes []string) (result Verification
 }
 
 // outfit makes what pods of the namespace need, within the time of one node, and notes what there cannot be.
-func (v *verifier) outfit(ctx context.Context, node string, result *Verification) error {
+func (v *verifier) outfit(ctx context.Context, s *temporary.Space, node string, result *Verification) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, v.timeout, temporary.Late(v.timeout))
 	defer cancel()
-	missing, err := v.furnish(ctx)
+	missing, err := s.Furnish(ctx, v.core, accountName, v.agents, v.kit.pod.Spec.ImagePullSecrets)
+	if err == nil && v.kit.constraints != "" {
+		err = v.awaitRange(ctx)
+	}
 	if err == nil && v.mesh != nil {
 		var notes []string
 		notes, err = v.prepare(ctx, node)
@@ -152,29 +152,4 @@ func (v *verifier) outfit(ctx context.Context, node string, result *Verification
 	}
 	result.NotLookedAt = missing
 	return err
-}
-
-// furnish makes what pods of the namespace need: an account, which the API server would make a moment later, and the
-// secrets by which their image is pulled. It returns what there cannot be, and why.
-func (v *verifier) furnish(ctx context.Context) (missing []string, err error) {
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: accountName}}
-	if _, err := v.core.ServiceAccounts(Namespace).Create(ctx, account, metav1.CreateOptions{}); err != nil {
-		return nil, fmt.Errorf("making a service account, which needs the verb create on serviceaccounts: %w", err)
-	}
-	for _, reference := range v.kit.pod.Spec.ImagePullSecrets {
-		secret, err := v.core.Secrets(v.agents).Get(ctx, reference.Name, metav1.GetOptions{})
-		if err == nil {
-			_, err = v.core.Secrets(Namespace).Create(ctx, &corev1.Secret{
-				ObjectMeta: metav1.ObjectMeta{Name: secret.Name}, Type: secret.Type, Data: secret.Data,
-			}, metav1.CreateOptions{})
-		}
-		if err != nil {
-			missing = append(missing, fmt.Sprintf("images that need the pull secret %s, which could not be copied from "+
-				"namespace %s (the verbs get on secrets there, and create on secrets): %v", reference.Name, v.agents, err))
-		}
-	}
-	if v.kit.constraints != "" {
-		return missing, v.awaitRange(ctx)
-	}
-	return missing, nil
 }
