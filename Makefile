@@ -109,7 +109,7 @@ lint: ## gofmt, go vet, golangci-lint, shellcheck, yamllint
 	@scripts/lint.sh
 
 .PHONY: update
-update: ## move all modules, the programs that they pin, the linter and what makes the site to their newest versions; options: MODULES=scripts/images
+update: ## move all modules but Istio, the programs that they pin, the linter and what makes the site to their newest versions; options: MODULES=scripts/images
 	@scripts/update.sh $(MODULES)
 
 .PHONY: vulncheck

@@ -78,6 +78,10 @@ func newInstallation(
 		i.memory.Settings, i.memory.ChainedFirst = hash, time.Time{}
 	}
 	i.stored = i.memory
+	if off && !i.memory.ChainedFirst.IsZero() { // others serve the node's pods meanwhile
+		i.memory.ChainedFirst = time.Time{}
+		i.remember()
+	}
 	return i
 }
 

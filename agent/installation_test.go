@@ -21,10 +21,11 @@ import (
 func TestChainedSince(t *testing.T) {
 	memory := filepath.Join(t.TempDir(), "state", memoryFile)
 	config := install.Config{}
+	off := false
 	fresh := func() *installation {
 		m := newMetrics()
 		version := func(context.Context) (string, error) { return "", nil }
-		return newInstallation(config, false, memory, version, m.installed, m.contested, m.repairs,
+		return newInstallation(config, off, memory, version, m.installed, m.contested, m.repairs,
 			agenttest.Quiet())
 	}
 	i := fresh()
@@ -70,6 +71,14 @@ func TestChainedSince(t *testing.T) {
 	if i = fresh(); !i.ChainedFirst().Equal(first) {
 		t.Error("the next agent does not know when it was chained for the first time")
 	}
+	if off = true; !fresh().ChainedFirst().IsZero() {
+		t.Error("others serve the pods of this node")
+	}
+	if off = false; !fresh().ChainedFirst().IsZero() {
+		t.Error("others have served the pods of this node meanwhile")
+	}
+	i = fresh()
+	pass(true)
 	other, err := entry.Parse([]byte(`{"type": "istio-pod-network", "excludeNamespaces": []}`))
 	await.Must(t, err)
 	config.Entry = other

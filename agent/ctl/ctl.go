@@ -75,7 +75,7 @@ func (p process) run() int {
 // oneLine is an error in one line. Cobra lists the commands that may have been meant below the error.
 func oneLine(err error) string {
 	text, meant, _ := strings.Cut(err.Error(), "\n\nDid you mean this?\n")
-	text = strings.Join(strings.Fields(text), " ")
+	text = output.Printable(strings.Join(strings.Fields(text), " "))
 	if names := strings.Fields(meant); len(names) > 0 {
 		text += "; did you mean " + strings.Join(names, " or ") + "?"
 	}

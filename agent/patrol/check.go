@@ -67,9 +67,14 @@ func (r *Repairer) Check(ctx context.Context, its record.Record) Checked {
 	}
 	said, _, _ := strings.Cut(strings.TrimSuffix(err.Error(), ": "), seeAlso)
 	var refused *refusal
-	// Whoever can change rules can keep them from being read, too: more than is read, or others all the time.
-	if errors.As(err, &refused) && (refused.Code == codeDrift || refused.Code == codeRules) {
+	// Whoever can change rules can keep them from being read, too: more than is read, so much that it takes too long, or
+	// others all the time.
+	switch {
+	case errors.As(err, &refused) && (refused.Code == codeDrift || refused.Code == codeRules):
 		return Checked{Looked: true, Drift: said}
+	case errors.Is(err, context.DeadlineExceeded):
+		return Checked{Looked: true, Drift: "they could not be compared in time: the node is overloaded, or somebody " +
+			"has filled the pod's network namespace"}
 	}
 	return Checked{Why: said}
 }

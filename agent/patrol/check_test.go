@@ -1,14 +1,32 @@
 package patrol
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
+
+// Whoever fills a pod's network namespace until nobody can compare its rules in time hides nothing.
+func TestCheckTakesTooLong(t *testing.T) {
+	r, _, dir := repairing(t, Apply, "exec sleep 60")
+	pod := agenttest.Running("cart")
+	write(t, filepath.Join(dir, "netns/cni-1"), "", 0o600)
+	write(t, filepath.Join(dir, "cache/results/podnet-1-eth0"), cachedBy("1.3", string(pod.UID), "1",
+		dir+"/netns/cni-1", "10.0.0.1"), 0o600)
+	its := agenttest.RecordFor(pod, "1/1")
+	its.ContainerID = "1"
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if got := r.Check(ctx, its); !got.Looked || !strings.Contains(got.Drift, "in time") {
+		t.Errorf("%+v", got)
+	}
+}
 
 // CHECK of the installed plugin is asked where the agent may look, and what it says is told apart from what keeps it
 // from looking.

@@ -150,7 +150,8 @@ func (k *knownBypasses) load() map[types.UID]*sighting {
 		_ = json.Unmarshal(data, &k.stored)
 	}
 	for _, uid := range k.stored {
-		seen[uid] = &sighting{bypass: certain}
+		// Why it has no rules is not kept: its successor may have none either.
+		seen[uid] = &sighting{bypass: certain, missed: true}
 	}
 	return seen
 }

@@ -205,7 +205,7 @@ func (c *canvas) label(left, right int, text string) {
 	if left < frameRight && right > frameRight {
 		at = max(right-len([]rune(text))-1, left+2)
 	}
-	c.put(at, text)
+	c.put(max(min(at, Width-len([]rune(text))), 0), text) // the longest addresses go over the lane
 }
 
 func (c *canvas) String() string {

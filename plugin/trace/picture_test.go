@@ -34,6 +34,8 @@ var ways = []struct {
 	{"outbound", nil, trace.Packet{Proto: redirect.TCP, Dest: to("10.96.0.10:80"), Owner: app}},
 	{"inbound", nil, trace.Packet{Proto: redirect.TCP, Source: to("10.244.2.9:40000"), Dest: to("10.244.1.7:8080"),
 		In: "eth0"}},
+	{"inbound-ipv6", nil, trace.Packet{Proto: redirect.TCP, Source: to("[2001:db8::9]:40000"),
+		Dest: to("[2001:db8:85a3:1319:8a2e:370:7344:1234]:65000"), In: "eth0"}},
 	{"dns", map[string]any{"dnsCapture": true},
 		trace.Packet{Proto: redirect.UDP, Dest: to("10.96.0.2:53"), Owner: app}},
 	{"tproxy", map[string]any{"mode": "TPROXY"}, trace.Packet{Proto: redirect.TCP, Source: to("10.244.2.9:40000"),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 )
@@ -32,6 +33,12 @@ func readList(root string) (l releaseList, err error) {
 	text, err := os.ReadFile(filepath.Join(root, listFile))
 	if err == nil {
 		err = json.Unmarshal(text, &l)
+	}
+	for _, r := range l.Releases {
+		if err == nil && !(commitForm.MatchString(r.Commit) && toolchainForm.MatchString(r.Go)) {
+			err = fmt.Errorf("%s: release %s: commit %q, go %q; valid: 40 hexadecimal digits, and a release of Go", listFile,
+				r.Version, r.Commit, r.Go)
+		}
 	}
 	return l, err
 }

@@ -49,6 +49,11 @@ func rebuild(t *testing.T, root string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	branch := strings.Replace(string(text), l.Releases[0].Commit, "main", 1)
+	if err := os.WriteFile(list, []byte(branch), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	refuses(t, 3, `commit "main"`, shallow, nil, "rebuild")
 	for from, why := range map[string]string{
 		l.Releases[0].Commit:                   "which this clone does not have",
 		l.Releases[0].Files["small-1.2.3.tgz"]: "small-1.2.3.tgz: SHA-256 0000",

@@ -365,6 +365,8 @@ func (l *Live) ask(ctx context.Context, from Source, its agent, pod *corev1.Pod)
 			"release of this tool")
 	case err != nil:
 		l.miss(what, "the verbs get and create on pods/exec in "+its.pod.Namespace, err)
+	case told.UID != "" && told.UID != string(pod.UID):
+		l.NotLookedAt = append(l.NotLookedAt, what+": the agent still sees an earlier pod of this name; look again")
 	default:
 		l.told, l.Record, l.Rules = &told, told.Record, &told.Rules
 	}

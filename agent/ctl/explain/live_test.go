@@ -199,9 +199,10 @@ func TestLive(t *testing.T) {
 			f.told.Record.Decision, f.told.Record.Reason, f.told.Rules = "untouched", "mode-none", inspect.Rules{}
 			f.pod.Annotations[annotation.Status] = annotation.NotRequired
 		}, outcome.NotWell},
-		"older":   {injected, func(f *fake) { f.told.Older = true }, outcome.Well},
-		"changed": {injected, func(f *fake) { f.pod.Annotations[annotation.EnvoyPort] = "15301" }, outcome.Well},
-		"no-exec": {injected, func(f *fake) { f.errs["exec"] = forbidden("pods/exec") }, outcome.Well},
+		"earlier-pod": {injected, func(f *fake) { f.told.UID = "of before" }, outcome.Well},
+		"older":       {injected, func(f *fake) { f.told.Older = true }, outcome.Well},
+		"changed":     {injected, func(f *fake) { f.pod.Annotations[annotation.EnvoyPort] = "15301" }, outcome.Well},
+		"no-exec":     {injected, func(f *fake) { f.errs["exec"] = forbidden("pods/exec") }, outcome.Well},
 		"no-exec-no-mark": {injected, func(f *fake) {
 			f.errs["exec"], f.pod.Annotations = forbidden("pods/exec"), map[string]string{annotation.SidecarStatus: "{}"}
 		}, outcome.NotAsked},

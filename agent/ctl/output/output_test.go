@@ -40,6 +40,22 @@ func TestWidth(t *testing.T) {
 	}
 }
 
+// What a pod's owner has written into an annotation or a log neither clears the screen nor paints a verdict.
+func TestPrintable(t *testing.T) {
+	text := &Text{}
+	const bad = "gone\x1b[2J\x9b1m\u0085\u202e\rwell\x07"
+	text.Line(Plain, "%s", bad)
+	text.Item("->", "%s", bad)
+	text.Verdict(Well, "%s", bad)
+	text.Columns([][]string{{"A", "B"}, {bad, bad}})
+	if strings.ContainsAny(text.String(), "\x1b\r\x07\u009b\u0085\u202e") || !utf8.ValidString(text.String()) {
+		t.Errorf("%q", text.String())
+	}
+	if got := Printable("äöü ✓ a\tb\n"); got != "äöü ✓ a\tb\n" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestColours(t *testing.T) {
 	text := &Text{colours: true}
 	text.Line(Green, "well")

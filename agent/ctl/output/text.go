@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -148,11 +149,22 @@ func widthsOf(rows [][]string, together int) []int {
 	return widths
 }
 
+// Printable is a text whose characters that steer a terminal, or turn its direction, are a mark each: annotations,
+// Events, logs and the names of others' rules are by whoever made them.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsGraphic(r) || r == '\n' || r == '\t' {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
+
 // wrap breaks a text into lines of at most width characters: between words, or inside a word that is longer behind a
 // character that separates its parts.
 func wrap(text string, width int) (lines []string) {
 	line := ""
-	for _, word := range strings.Fields(text) {
+	for _, word := range strings.Fields(Printable(text)) {
 		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
 			lines, line = append(lines, line), ""
 		}

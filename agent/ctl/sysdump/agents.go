@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
@@ -114,6 +115,9 @@ func (c *collector) askAgent(ctx context.Context, pod corev1.Pod) {
 // askChosen reads record and rules of the pods that were chosen, one after the other: an agent looks at one at a time.
 func (c *collector) askChosen(ctx context.Context) {
 	for _, name := range c.chosen {
+		namespace, pod, _ := strings.Cut(name, "/")
+		c.hide.know(ofNamespace, namespace) // no list has it where the pod is gone, or may not be listed
+		c.hide.know(ofPod, pod)
 		node, known := c.nodeOf[name]
 		at := slices.IndexFunc(c.agents, func(pod corev1.Pod) bool { return pod.Spec.NodeName == node })
 		switch {

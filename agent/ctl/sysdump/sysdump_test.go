@@ -290,6 +290,9 @@ func TestChosen(t *testing.T) {
 		if !errors.Is(err, outcome.ErrNotWell) || stderr != "not read: pod shop/none: no such pod was found\n" && !redacts {
 			t.Errorf("%v: %s", err, stderr)
 		}
+		if redacts && strings.Contains(stderr+files["index.json"], "none") {
+			t.Errorf("the name of a pod that is gone: %s%s", stderr, files["index.json"])
+		}
 		dir := "pods/" + pod
 		if redacts {
 			r := newRedactor([]byte("salt"))

@@ -192,6 +192,12 @@ func (o options) run(
 			return outcome.ErrNotWell
 		}
 	}
+	for _, item := range list.Items {
+		if item.Kernel != nil && item.Kernel.unasked {
+			unread = append(unread, fmt.Errorf("the kernel of the node of %s/%s: %s", item.Namespace, item.Name,
+				item.Kernel.Detail))
+		}
+	}
 	if len(unread) > 0 {
 		return outcome.Unasked(errors.Join(unread...))
 	}

@@ -23,6 +23,8 @@ type Kernel struct {
 	Agrees bool `json:"agrees"`
 	// Detail says in what kernel and prediction differ, or why nobody has looked.
 	Detail string `json:"detail,omitempty"`
+	// unasked says that nobody could be asked.
+	unasked bool
 	// Change is the chart's value with which the agent would have looked.
 	Change string       `json:"change,omitempty"`
 	From   string       `json:"from,omitempty"` // whom the packet came from, and whom it was for
@@ -44,7 +46,13 @@ type KernelStep struct {
 }
 
 // kernel asks that of a pod's node about a packet.
-type kernel func(e explain.Explanation, p trace.Packet) report.Trace
+type kernel func(e explain.Explanation, p trace.Packet) answer
+
+// answer is what the kernel says, or why it could not be asked.
+type answer struct {
+	report.Trace
+	unasked string
+}
 
 // asker is a cluster whose agents can be asked for traces.
 type asker interface {
@@ -57,18 +65,18 @@ func (o options) kernels(ctx context.Context, from asker) kernel {
 	if !o.live {
 		return nil
 	}
-	return func(e explain.Explanation, p trace.Packet) report.Trace {
+	return func(e explain.Explanation, p trace.Packet) answer {
 		node := e.Pod().Spec.NodeName
 		if node == "" {
-			return report.Trace{Why: "the pod is on no node yet"}
+			return answer{Trace: report.Trace{Why: "the pod is on no node yet"}}
 		}
 		agent, err := from.AgentOn(ctx, o.agents, node)
 		switch {
 		case err != nil:
-			return report.Trace{Why: fmt.Sprintf("the agent of %s is not known (it needs the verb list on pods in the agents' "+
+			return answer{unasked: fmt.Sprintf("the agent of %s is not known (it needs the verb list on pods in the agents' "+
 				"namespace): %v", node, err)}
 		case agent == nil:
-			return report.Trace{Why: "no agent runs on " + node}
+			return answer{unasked: "no agent runs on " + node}
 		}
 		sender := "outside"
 		if p.Owner != nil {
@@ -77,12 +85,15 @@ func (o options) kernels(ctx context.Context, from asker) kernel {
 		told, err := from.AskTrace(ctx, *agent, e.Namespace, e.Name, sender, p.Proto.String(), p.Dest.String())
 		switch {
 		case cluster.CannotAnswer(err):
-			return report.Trace{Why: "the agent is of a release that cannot tell; upgrade it to the release of this tool"}
+			return answer{unasked: "the agent is of a release that cannot tell; upgrade it to the release of this tool"}
 		case err != nil:
-			return report.Trace{Why: fmt.Sprintf("the agent does not answer (it needs the verbs get and create on pods/exec in "+
+			return answer{unasked: fmt.Sprintf("the agent does not answer (it needs the verbs get and create on pods/exec in "+
 				"%s): %v", agent.Namespace, err)}
 		}
-		return told.Kernel
+		if told.UID != "" && told.UID != string(e.Pod().UID) {
+			return answer{unasked: "the agent still sees an earlier pod of this name; ask again"}
+		}
+		return answer{Trace: told.Kernel}
 	}
 }
 
@@ -95,11 +106,14 @@ func parseSource(text string, otherwise netip.AddrPort) netip.AddrPort {
 }
 
 // kernelOf holds what the kernel says against the way that was predicted.
-func kernelOf(told report.Trace, rules trace.Rules, way trace.Way) *Kernel {
-	if told.Why != "" {
+func kernelOf(told answer, rules trace.Rules, way trace.Way) *Kernel {
+	switch {
+	case told.unasked != "":
+		return &Kernel{Detail: told.unasked, unasked: true}
+	case told.Why != "":
 		return &Kernel{Detail: told.Why, Change: told.Value}
 	}
-	compared := rules.Compare(way, told)
+	compared := rules.Compare(way, told.Trace)
 	k := &Kernel{Looked: true, Agrees: compared.Differs == "", Detail: compared.Differs, From: told.From, To: told.To,
 		End: told.End}
 	for _, h := range compared.Heard {

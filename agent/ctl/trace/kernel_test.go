@@ -23,6 +23,7 @@ type agents struct {
 	told  report.Trace
 	err   error
 	none  bool
+	of    string // the UID of the pod that it is about
 	asked string
 }
 
@@ -37,7 +38,7 @@ func (a *agents) AskTrace(
 	_ context.Context, agent corev1.Pod, namespace, name, from, proto, to string,
 ) (inspect.Trace, error) {
 	a.asked = strings.Join([]string{agent.Name, namespace, name, from, proto, to}, " ")
-	return inspect.Trace{Kernel: a.told}, a.err
+	return inspect.Trace{UID: a.of, Kernel: a.told}, a.err
 }
 
 // outbound is what a kernel says of an app's call that is redirected.
@@ -83,6 +84,7 @@ func TestKernel(t *testing.T) {
 		told   report.Trace
 		err    error
 		none   bool
+		of     string
 		args   options
 		asked  string
 		status int
@@ -104,12 +106,13 @@ func TestKernel(t *testing.T) {
 		"kernel-not-looked.txt": {told: report.Trace{Why: "the agent has no rights in pods' network namespaces " +
 			"(--repair=off)", Value: "repair: apply"}, status: outcome.Well},
 		"kernel-older-agent.txt": {err: errors.New("istio-pod-network-agent: unexpected argument \"trace\""),
-			status: outcome.Well},
-		"kernel-no-right.txt": {err: errors.New("forbidden"), status: outcome.Well},
-		"kernel-no-agent.txt": {none: true, status: outcome.Well},
+			status: outcome.NotAsked},
+		"kernel-no-right.txt":    {err: errors.New("forbidden"), status: outcome.NotAsked},
+		"kernel-earlier-pod.txt": {told: outbound(), of: "of before", status: outcome.NotAsked},
+		"kernel-no-agent.txt":    {none: true, status: outcome.NotAsked},
 	} {
 		from := &agents{fake: fake{config: `{"type": "istio-pod-network", "redirect": {"outboundPort": 15101}}`},
-			told: test.told, err: test.err, none: test.none}
+			told: test.told, err: test.err, none: test.none, of: test.of}
 		o := options{live: true, from: fromApp, to: "10.96.0.10:80", proto: "tcp", backend: backends[0], output: "table"}
 		if test.args.from != "" {
 			o.from, o.to = test.args.from, test.args.to

@@ -119,7 +119,7 @@ func (q question) of(e explain.Explanation) (item Item, err error) {
 	q.send(&packet, rules, e.Pod(), &item)
 	if q.kernel != nil {
 		told := q.kernel(e, packet)
-		if told.Why == "" && packet.In != "" { // now it is known who the client is
+		if told.unasked+told.Why == "" && packet.In != "" { // now it is known who the client is
 			item.Assumed = item.Assumed[:len(item.Assumed)-1]
 			packet.In, packet.Source = told.In, parseSource(told.From, packet.Source)
 			pod.Links[0].Name = told.In
