@@ -51,14 +51,18 @@ const example = `  # Why is this pod (not) redirected, and has it its rules?
   # As the cluster would see it, with Istio's sidecar and the operator's settings
   %[1]s explain -f deployment.yaml --injected --config network.json
 
+  # The ways of its packets as a picture, for a terminal or for a page
+  %[1]s explain cart-0 -n shop --picture
+  %[1]s explain cart-0 -n shop --picture=svg > cart.svg
+
   # In CI: fail if a pod of the chart would be refused
   helm template shop ./chart | %[1]s explain -f - --injected -n shop -o json`
 
 // options are a command line's.
 type options struct {
 	Input
-	agents string // their namespace
-	output string
+	agents          string // their namespace
+	output, picture string
 }
 
 // Command returns the command. name is the program's, namespace that of the usual flag.
@@ -71,26 +75,27 @@ func Command(
 		Long: long, Example: fmt.Sprintf(example, name), Args: cobra.ArbitraryArgs,
 		ValidArgsFunction: CompletePods(flags, namespace),
 		RunE: func(c *cobra.Command, args []string) error {
-			format, err := o.check(args)
+			format, picture, err := o.check(args)
 			if err != nil {
 				return err
 			}
 			writer.Format = format
 			if len(o.Files) > 0 {
-				return o.run(*namespace, stdin, writer)
+				return o.run(*namespace, stdin, picture, writer)
 			}
 			pods, err := Names(c, flags, *namespace, args)
 			if err != nil {
 				return err
 			}
 			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
-				return o.look(ctx, from, time.Now(), pods, writer)
+				return o.look(ctx, from, time.Now(), pods, picture, writer)
 			})
 		},
 	}
 	o.Bind(c)
 	BindAgents(c, &o.agents)
 	output.Flag(c, &o.output)
+	output.PictureFlag(c, &o.picture, "draw the ways of a call of the app and of one to it")
 	return c
 }
 
@@ -99,24 +104,30 @@ func BindAgents(c *cobra.Command, agents *string) {
 	c.Flags().StringVar(agents, "agents-namespace", "", "`namespace` of the agents (default: where they are found)")
 }
 
-func (o options) check(pods []string) (output.Format, error) {
-	if err := o.CheckBeside(pods); err != nil {
-		return "", err
+func (o options) check(pods []string) (format output.Format, picture output.Picture, err error) {
+	if err = o.CheckBeside(pods); err == nil {
+		format, err = output.ParseFormat(o.output)
 	}
-	return output.ParseFormat(o.output)
+	if err != nil {
+		return format, picture, err
+	}
+	picture, err = output.ParsePicture(o.picture, format)
+	return format, picture, outcome.Misuse(err)
 }
 
 // run explains what the files have.
-func (o options) run(namespace string, stdin io.Reader, w output.Writer) error {
+func (o options) run(namespace string, stdin io.Reader, picture output.Picture, w output.Writer) error {
 	list, err := o.Read(namespace, stdin)
 	if err != nil {
 		return err
 	}
-	return list.show(w, nil)
+	return list.show(w, picture, nil)
 }
 
 // look explains pods of the cluster, NAMESPACE/NAME.
-func (o options) look(ctx context.Context, from Source, now time.Time, pods []string, w output.Writer) error {
+func (o options) look(
+	ctx context.Context, from Source, now time.Time, pods []string, picture output.Picture, w output.Writer,
+) error {
 	a := asker{from: from, agents: o.agents, config: o.Config, now: now}
 	list, unread, err := a.explain(ctx, pods)
 	switch {
@@ -125,12 +136,15 @@ func (o options) look(ctx context.Context, from Source, now time.Time, pods []st
 	case len(list.Items) == 0:
 		return outcome.Unasked(errors.Join(unread...))
 	}
-	return list.show(w, unread)
+	return list.show(w, picture, unread)
 }
 
 // show writes the list; the error says how the pods are. unread are errors of those that are not in it.
-func (l List) show(w output.Writer, unread []error) error {
-	if err := w.Object(l, l.write); err != nil {
+func (l List) show(w output.Writer, picture output.Picture, unread []error) error {
+	if err := picture.Fits(len(l.Items)); err != nil {
+		return outcome.Misuse(err)
+	}
+	if err := l.put(w, picture); err != nil {
 		return outcome.Unasked(err)
 	}
 	has := func(state State) bool {
@@ -145,6 +159,15 @@ func (l List) show(w output.Writer, unread []error) error {
 		return outcome.Unasked(errors.New("not everything could be asked"))
 	}
 	return nil
+}
+
+// put writes the list, or the drawing of its one pod.
+func (l List) put(w output.Writer, picture output.Picture) error {
+	if picture == output.InSVG && len(l.Items) == 1 {
+		_, err := io.WriteString(w.Out, l.Items[0].svg())
+		return err
+	}
+	return w.Object(l, func(t *output.Text) { l.write(t, picture == output.InText) })
 }
 
 // namespaceOf is the namespace of pods that name none: the flag's, or else that of the kubeconfig's context.

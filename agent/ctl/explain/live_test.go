@@ -146,7 +146,7 @@ func plain() *fake {
 func looked(t *testing.T, f *fake, format output.Format, pods ...string) (string, int, error) {
 	t.Helper()
 	var out bytes.Buffer
-	err := options{}.look(t.Context(), f, noon, pods, output.Writer{Out: &out, Format: format})
+	err := options{}.look(t.Context(), f, noon, pods, output.NoPicture, output.Writer{Out: &out, Format: format})
 	return out.String(), outcome.StatusOf(err), err
 }
 
@@ -283,7 +283,7 @@ func TestLiveConfig(t *testing.T) {
 	for file, want := range map[string]int{entry: outcome.Well, "/no": outcome.Misused} {
 		o := options{Input: Input{Config: file}}
 		var out bytes.Buffer
-		err := o.look(t.Context(), injected(), noon, []string{"shop/cart-0"}, output.Writer{Out: &out})
+		err := o.look(t.Context(), injected(), noon, []string{"shop/cart-0"}, output.NoPicture, output.Writer{Out: &out})
 		if outcome.StatusOf(err) != want || want == outcome.Well && !strings.Contains(out.String(), "namespace-excluded") {
 			t.Errorf("%s: %v: %s", file, err, out.String())
 		}

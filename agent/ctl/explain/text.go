@@ -23,9 +23,12 @@ type List struct {
 var colours = map[Verdict]output.Colour{Redirected: output.Green, Untouched: output.Yellow, Refused: output.Red}
 
 // write writes the list as text.
-func (l List) write(t *output.Text) {
+func (l List) write(t *output.Text, picture bool) {
 	for _, e := range l.Items {
 		e.write(t)
+		if picture {
+			e.draw(t)
+		}
 		t.WriteByte('\n')
 	}
 	t.Line(output.Plain, "Operator's settings: %s.", l.Operator)

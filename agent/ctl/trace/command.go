@@ -59,15 +59,7 @@ const example = `  # Where does what the app sends to a service go?
   %[1]s trace -f pod.yaml --to 10.96.0.10:80 --picture
   %[1]s trace -f pod.yaml --to 10.96.0.10:80 --picture=svg > way.svg`
 
-// The kinds of picture.
-const (
-	noPicture = ""
-	inText    = "text"
-	inSVG     = "svg"
-)
-
 var (
-	pictures = []string{inText, inSVG}
 	backends = []string{"nftables", "iptables"}
 	protos   = map[string]redirect.Proto{"tcp": redirect.TCP, "udp": redirect.UDP}
 )
@@ -124,14 +116,12 @@ func Command(
 	f.BoolVar(&o.live, "live", false, "send such a packet, which nobody receives, and compare with what the kernel says")
 	f.StringVar(&o.backend, "backend", backends[0], "`what` holds the rules: nftables, iptables")
 	f.StringSliceVar(&o.pod, "pod-address", nil, "`addresses` of the pod (default: those of its status)")
-	f.StringVar(&o.picture, "picture", noPicture, "draw the way, as `text` for a terminal or as svg")
-	f.Lookup("picture").NoOptDefVal = inText
 	_ = c.RegisterFlagCompletionFunc("from", cobra.FixedCompletions([]string{"app", "proxy", "outside", "uid:"},
 		cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"tcp", "udp"},
 		cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("backend", cobra.FixedCompletions(backends, cobra.ShellCompDirectiveNoFileComp))
-	_ = c.RegisterFlagCompletionFunc("picture", cobra.FixedCompletions(pictures, cobra.ShellCompDirectiveNoFileComp))
+	output.PictureFlag(c, &o.picture, "draw the way")
 	output.Flag(c, &o.output)
 	return c
 }
@@ -172,9 +162,8 @@ func (o options) run(
 	if err != nil {
 		return err
 	}
-	if n := len(explained.Items); o.picture == inSVG && n > 1 {
-		problem := fmt.Sprintf("there are %d pods, and a drawing is of one", n)
-		return outcome.Misuse(invalid.Text("--picture", o.picture, problem, "svg with one pod, or text"))
+	if err := question.picture.Fits(len(explained.Items)); err != nil {
+		return outcome.Misuse(err)
 	}
 	list := List{Head: output.HeadOf("TraceList"), Operator: explained.Operator, NotLookedAt: explained.NotLookedAt}
 	for _, e := range explained.Items {
@@ -184,7 +173,7 @@ func (o options) run(
 		}
 		list.Items = append(list.Items, item)
 	}
-	if err := o.write(list, w); err != nil {
+	if err := question.write(list, w); err != nil {
 		return err
 	}
 	for _, item := range list.Items {
@@ -205,12 +194,12 @@ func (o options) run(
 }
 
 // write writes the answer, in the form that was asked for.
-func (o options) write(list List, w output.Writer) error {
-	if o.picture == inSVG {
+func (q question) write(list List, w output.Writer) error {
+	if q.picture == output.InSVG {
 		_, err := io.WriteString(w.Out, list.Items[0].svg())
 		return outcome.Unasked(err)
 	}
-	return outcome.Unasked(w.Object(list, func(t *output.Text) { list.write(t, o.picture == inText) }))
+	return outcome.Unasked(w.Object(list, func(t *output.Text) { list.write(t, q.picture == output.InText) }))
 }
 
 // question reads what is asked of each pod.
@@ -223,20 +212,17 @@ func (o options) question(format output.Format) (question, error) {
 	if q.proto, known = protos[o.proto]; !known {
 		return q, invalid.Text("--proto", o.proto, "unknown protocol", "tcp, udp")
 	}
-	if o.picture != noPicture && !slices.Contains(pictures, o.picture) {
-		return q, invalid.Text("--picture", o.picture, "unknown kind of picture", strings.Join(pictures, ", "))
-	}
 	if o.live && q.iptables {
 		return q, invalid.Text("--backend", o.backend, "the kernel tells of nftables' rules alone", "nftables, with --live")
-	}
-	if o.picture != noPicture && (format == output.JSON || format == output.YAML) {
-		return q, invalid.Text("--output", string(format), "a picture is none", "table or wide, with --picture")
 	}
 	if o.dns {
 		q.proto = redirect.UDP
 		q.port = dnsPort
 	}
 	var err error
+	if q.picture, err = output.ParsePicture(o.picture, format); err != nil {
+		return q, err
+	}
 	if q.from, err = parseFrom(o.from); err != nil {
 		return q, err
 	}

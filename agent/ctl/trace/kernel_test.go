@@ -93,7 +93,7 @@ func TestKernel(t *testing.T) {
 		"kernel.json": {told: outbound(), args: options{output: "json"}, status: outcome.Well},
 		"kernel-outside.txt": {told: inbound(), args: options{from: fromOutside, to: "pod:8080"},
 			asked: "agent-a shop cart-0 outside tcp 10.244.0.7:8080", status: outcome.Well},
-		"kernel-picture.txt": {told: outbound(), args: options{picture: inText}, status: outcome.Well},
+		"kernel-picture.txt": {told: outbound(), args: options{picture: string(output.InText)}, status: outcome.Well},
 		"kernel-foreign.txt": {told: changed(func(told *report.Trace) {
 			told.Steps = []report.Step{{Hook: "output", Family: "inet", Table: "theirs", Chain: "out", Verdict: "drop"}}
 			told.End = report.End{Where: report.Dropped}

@@ -1,12 +1,12 @@
 package trace
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/istio-pod-network/controller/agent/ctl/explain"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/istio-pod-network/controller/plugin/trace"
@@ -70,19 +70,8 @@ type question struct {
 	addresses []netip.Addr
 	iptables  bool
 	kernel    kernel // that is asked, too; nil for none
+	picture   output.Picture
 }
-
-// What is assumed of a pod that has no addresses yet, and of a client. The client's are for documentation (RFC 5737,
-// RFC 3849).
-var (
-	assumedPod    = []netip.Addr{netip.MustParseAddr("10.244.0.2"), netip.MustParseAddr("fd00:10:244::2")}
-	assumedClient = map[redirect.Family]netip.Addr{
-		redirect.IPv4: netip.MustParseAddr("192.0.2.1"), redirect.IPv6: netip.MustParseAddr("2001:db8::1"),
-	}
-)
-
-// assumedLink is the interface that runtimes give a pod.
-const assumedLink = "eth0"
 
 // of walks the packet through the rules of a pod.
 func (q question) of(e explain.Explanation) (item Item, err error) {
@@ -96,12 +85,7 @@ func (q question) of(e explain.Explanation) (item Item, err error) {
 	if err != nil {
 		return item, err
 	}
-	pod := trace.Pod{Links: []trace.Link{{Name: assumedLink}}}
-	var families []redirect.Family
-	for _, a := range addresses {
-		pod.Links[0].Addresses = append(pod.Links[0].Addresses, netip.PrefixFrom(a, a.BitLen()))
-		families = append(families, familyOf(a))
-	}
+	pod, families := explain.Network(addresses)
 	packet := trace.Packet{Proto: q.proto, Dest: to}
 	switch {
 	case !slices.Contains(families, packet.Family()) && !to.Addr().IsLoopback():
@@ -111,11 +95,8 @@ func (q question) of(e explain.Explanation) (item Item, err error) {
 		return item, invalid.Text("--to", q.to, "what comes from outside is for the pod",
 			"pod:PORT, or one of its addresses")
 	}
-	rules := trace.Rules{Spec: redirect.DefaultSpec(), Iptables: q.iptables}
-	if e.Verdict == explain.Redirected {
-		rules.Spec = e.Spec().ForAddresses(families)
-		rules.RuleSet = rules.Spec.RuleSet()
-	}
+	rules := e.Rules(families)
+	rules.Iptables = q.iptables
 	q.send(&packet, rules, e.Pod(), &item)
 	if q.kernel != nil {
 		told := q.kernel(e, packet)
@@ -137,24 +118,17 @@ func (q question) of(e explain.Explanation) (item Item, err error) {
 func (q question) send(packet *trace.Packet, rules trace.Rules, pod *corev1.Pod, item *Item) {
 	switch q.from.kind {
 	case fromOutside:
-		packet.In, packet.Source = assumedLink, netip.AddrPortFrom(assumedClient[packet.Family()], 0)
+		packet.In, packet.Source = explain.Link, netip.AddrPortFrom(explain.Client(packet.Family()), 0)
 		item.Assumed = append(item.Assumed, "the client is "+packet.Source.Addr().String())
 	case fromProxy:
 		packet.Owner = rules.SidecarOwner()
 	case fromUID:
 		packet.Owner = &q.from.owner
 	default:
-		owner, assumed := appOwner(pod)
+		owner, assumed := explain.AppOwner(pod)
 		packet.Owner = &owner
 		item.Assumed = append(item.Assumed, assumed...)
 	}
-}
-
-func familyOf(a netip.Addr) redirect.Family {
-	if a.Is6() {
-		return redirect.IPv6
-	}
-	return redirect.IPv4
 }
 
 // addressesOf returns the pod's addresses: those of the command line, else of its status, else assumed ones.
@@ -162,16 +136,9 @@ func (q question) addressesOf(pod *corev1.Pod, item *Item) (addresses []netip.Ad
 	if len(q.addresses) > 0 {
 		return q.addresses
 	}
-	for _, ip := range pod.Status.PodIPs {
-		if address, err := netip.ParseAddr(ip.IP); err == nil {
-			addresses = append(addresses, address)
-		}
-	}
-	if len(addresses) > 0 {
-		return addresses
-	}
-	item.Assumed = append(item.Assumed, fmt.Sprintf("the pod's addresses are %s and %s", assumedPod[0], assumedPod[1]))
-	return assumedPod
+	addresses, assumed := explain.Addresses(pod)
+	item.Assumed = append(item.Assumed, assumed...)
+	return addresses
 }
 
 const validTo = "ADDRESS:PORT, [ADDRESS]:PORT or pod:PORT, with a port 1 to 65535; with --dns the port may be left out"
@@ -200,39 +167,4 @@ func (q question) destination(pod []netip.Addr) (netip.AddrPort, error) {
 		return netip.AddrPort{}, invalid.Text("--to", q.to, "not an address", validTo)
 	}
 	return netip.AddrPortFrom(address, uint16(number)), nil
-}
-
-// appOwner is the user and group of the first container beside the sidecar, and what was assumed of them.
-func appOwner(pod *corev1.Pod) (owner trace.Owner, assumed []string) {
-	var user, group *int64
-	if s := pod.Spec.SecurityContext; s != nil {
-		user, group = s.RunAsUser, s.RunAsGroup
-	}
-	name := "the app"
-	for _, c := range pod.Spec.Containers {
-		if c.Name == redirect.ProxyContainer {
-			continue
-		}
-		name = "container " + c.Name
-		if s := c.SecurityContext; s != nil {
-			user, group = over(user, s.RunAsUser), over(group, s.RunAsGroup)
-		}
-		break
-	}
-	if user != nil {
-		owner.UID = redirect.ID(*user)
-	} else {
-		assumed = append(assumed, name+" runs as user 0, which its image may say otherwise")
-	}
-	if group != nil {
-		owner.GID = redirect.ID(*group)
-	}
-	return owner, assumed
-}
-
-func over(pods, own *int64) *int64 {
-	if own != nil {
-		return own
-	}
-	return pods
 }
