@@ -122,18 +122,25 @@ func (s Status) show(w output.Writer) error {
 	return nil
 }
 
-// watching looks again and again, and ends as the last look did.
+// watching looks again and again, and ends as the last look did. What has answered once may be away for a moment.
 func (o options) watching(ctx context.Context, from Source, w output.Writer) (last error) {
-	for {
+	for looked := false; ; {
 		s, err := Of(ctx, from, o.namespace)
 		switch {
 		case ctx.Err() != nil:
 			return last
-		case err != nil:
+		case err != nil && !looked:
 			return outcome.Unasked(err)
+		case err != nil:
+			last = outcome.Unasked(err)
+			if w.Format == output.Table || w.Format == output.Wide {
+				_, _ = fmt.Fprintf(w.Out, "%s: not asked: %s\n", time.Now().Format(time.TimeOnly), output.Printable(err.Error()))
+			}
+		default:
+			looked = true
+			w.Again()
+			last = s.show(w)
 		}
-		w.Again()
-		last = s.show(w)
 		if !cluster.Pause(ctx, watchPause) {
 			return last
 		}

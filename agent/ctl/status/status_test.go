@@ -268,6 +268,34 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// What has answered once may be away for a while: --watch says so and looks again.
+func TestWatchGoesOn(t *testing.T) {
+	f := two()
+	f.errs = map[string]error{}
+	looks := 0
+	f.asked = func() {
+		if looks++; looks == 2 {
+			f.errs["agents"] = errors.New("connection refused")
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var out strings.Builder
+	w := output.Writer{Format: output.Table, Out: writer(func(p []byte) (int, error) {
+		if out.Write(p); strings.Contains(out.String(), "connection refused") {
+			cancel()
+		}
+		return len(p), nil
+	})}
+	err := (options{watch: true, output: string(output.Table)}).run(ctx, f, w)
+	if outcome.StatusOf(err) != outcome.NotAsked || !strings.HasPrefix(out.String(), "2 nodes: 2 well") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
 // ended calls done when something is written.
 type ended struct{ done func() }
 

@@ -111,7 +111,7 @@ func Command(
 	f := c.Flags()
 	f.StringVar(&o.from, "from", "app", "`who` sends it: app, proxy (the sidecar), outside, or uid:N or uid:N:GROUP")
 	f.StringVar(&o.to, "to", "", "`address:port` that it is for; pod:PORT is the pod's own address")
-	f.StringVar(&o.proto, "proto", "tcp", "`protocol`: tcp, udp")
+	f.StringVar(&o.proto, "proto", "", "`protocol`: tcp, udp (default: tcp, and with --dns udp)")
 	f.BoolVar(&o.dns, "dns", false, "a DNS query: UDP, to port 53 if --to has none")
 	f.BoolVar(&o.live, "live", false, "send such a packet, which nobody receives, and compare with what the kernel says")
 	f.StringVar(&o.backend, "backend", backends[0], "`what` holds the rules: nftables, iptables")
@@ -209,14 +209,18 @@ func (o options) question(format output.Format) (question, error) {
 	if !slices.Contains(backends, o.backend) {
 		return q, invalid.Text("--backend", o.backend, "unknown backend", strings.Join(backends, ", "))
 	}
-	if q.proto, known = protos[o.proto]; !known {
+	switch q.proto, known = protos[o.proto]; {
+	case o.proto == "" && o.dns:
+		q.proto = redirect.UDP
+	case o.proto == "":
+		q.proto = redirect.TCP
+	case !known:
 		return q, invalid.Text("--proto", o.proto, "unknown protocol", "tcp, udp")
 	}
 	if o.live && q.iptables {
 		return q, invalid.Text("--backend", o.backend, "the kernel tells of nftables' rules alone", "nftables, with --live")
 	}
 	if o.dns {
-		q.proto = redirect.UDP
 		q.port = dnsPort
 	}
 	var err error

@@ -50,6 +50,7 @@ func TestGolden(t *testing.T) {
 		"uid.txt":              {"--injected --from uid:1337 --to 10.96.0.10:80", outcome.Well},
 		"group.txt":            {"--injected --from uid:0:1337 --to 10.96.0.10:80", outcome.Well},
 		"udp.txt":              {"--injected --proto udp --to 10.96.0.10:80", outcome.Well},
+		"dns-tcp.txt":          {"--injected --dns --proto tcp --to 10.96.0.10", outcome.Well},
 		"dns.txt":              {"--injected --dns --to fd00:10:96::a", outcome.Well},
 		"untouched.txt":        {"--to 10.96.0.10:80 --pod-address 10.1.2.3", outcome.Well},
 		"tproxy.txt": {"-f ../explain/testdata/injected.yaml --from outside --to pod:8080 --picture -o wide",

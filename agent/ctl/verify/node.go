@@ -185,8 +185,11 @@ func (v *verifier) trouble(ctx context.Context, pod *corev1.Pod) (verdict Verdic
 	}
 	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		if w := c.State.Waiting; w != nil && w.Message != "" {
-			return NotProven, fmt.Sprintf("its container %s: %s: %s", c.Name, w.Reason, w.Message),
-				"the image has to be pullable from every node (--image, and the chart's imagePullSecrets)"
+			next := "see what the container lacks on that node: " + w.Reason
+			if strings.Contains(w.Reason, "Image") { // of the kubelet: ErrImagePull, ImagePullBackOff, InvalidImageName, …
+				next = "the image has to be pullable from every node (--image, and the chart's imagePullSecrets)"
+			}
+			return NotProven, fmt.Sprintf("its container %s: %s: %s", c.Name, w.Reason, w.Message), next
 		}
 		if t := c.State.Terminated; t != nil && t.ExitCode != 0 {
 			return NotProven, fmt.Sprintf("its container %s has ended with %d: %s", c.Name, t.ExitCode,
