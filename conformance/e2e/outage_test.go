@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -185,6 +187,25 @@ func TestReboot(t *testing.T) {
 	})
 }
 
+// knownByWatch waits until the agent's watch has brought a pod. After a test in which the API server was away that takes as
+// long as the watch's back-off, and meanwhile the agent reads single pods, which it cannot while nobody answers.
+func (r *rig) knownByWatch(name string) {
+	r.Helper()
+	r.eventually("the agent's watch has brought "+name, func() bool {
+		return slices.ContainsFunc(r.agents(), func(agent corev1.Pod) bool {
+			if agent.Spec.NodeName != r.node.Name {
+				return false
+			}
+			said, err := asAdmin("kubectl", "exec", "--namespace="+system, agent.Name, "--", "/istio-pod-network-agent",
+				"inspect", "pod", r.namespace+"/"+name).Output()
+			var known struct {
+				UID string `json:"uid"`
+			}
+			return err == nil && json.Unmarshal(said, &known) == nil && known.UID != ""
+		})
+	})
+}
+
 // The API server is down, in a soak for a minute. Sandboxes that have to be made again meanwhile get their rules from
 // the agent's cache, and their marks when it is back.
 func TestAPIServerDown(t *testing.T) {
@@ -194,6 +215,7 @@ func TestAPIServerDown(t *testing.T) {
 	r.create(r.meshPod("cart-0"))
 	r.throughSidecar("cart-0")
 	before := r.pod("cart-0").Annotations[annotation.NetNS]
+	r.knownByWatch("cart-0")
 	var visits sync.WaitGroup
 	visits.Go(func() { r.come(6, 2) })
 	back := r.until(nodes.Server.Up)
@@ -251,6 +273,8 @@ func TestAPIServerInTrouble(t *testing.T) {
 		r.note("%s: 6 pods in %.0f s", name, time.Since(start).Seconds())
 		r.clear(r.namespace)
 	}
+	r.create(r.appPod("after"))
+	r.knownByWatch("after") // the next test begins with an agent that knows its node's pods
 	r.healthy()
 }
 
