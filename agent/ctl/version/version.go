@@ -123,7 +123,7 @@ func newestOf(items []status.Node) (newest, where string) {
 		if item.Agent != nil {
 			its = item.Agent.Agent
 		}
-		if v, err := version.ParseSemantic(its); err == nil && (most == nil || most.LessThan(v)) {
+		if v := releaseOf(its); v != nil && (most == nil || most.LessThan(v)) {
 			most, newest, where = v, its, " on "+item.Name
 		}
 	}
@@ -133,16 +133,22 @@ func newestOf(items []status.Node) (newest, where string) {
 // apart returns by how many minor versions a is newer than b. It is not known where one of them is no release; of
 // another major version it is more than any program bridges.
 func apart(a, b string) (minors int, known bool) {
-	x, err := version.ParseSemantic(a)
-	if err != nil {
-		return 0, false
-	}
-	y, err := version.ParseSemantic(b)
-	if err != nil {
+	x, y := releaseOf(a), releaseOf(b)
+	if x == nil || y == nil {
 		return 0, false
 	}
 	const another = 1000
 	return (int(x.Major())-int(y.Major()))*another + int(x.Minor()) - int(y.Minor()), true
+}
+
+// releaseOf reads the version of a release; of anything else it returns nil. The Go command calls a program that was
+// built from a tree without a tag v0.0.0-DATE-COMMIT.
+func releaseOf(text string) *version.Version {
+	v, err := version.ParseSemantic(text)
+	if err != nil || v.Major() == 0 && v.Minor() == 0 && v.Patch() == 0 {
+		return nil
+	}
+	return v
 }
 
 // judgeSkew compares an agent's version with another program's, and reports whether they do not fit.

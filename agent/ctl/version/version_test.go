@@ -60,6 +60,7 @@ func TestVersion(t *testing.T) {
 		"tool-too-old":       {"v1.2.0", func(*status.Status) {}, outcome.NotWell},
 		"another-major":      {"v2.4.0", func(*status.Status) {}, outcome.NotWell},
 		"no-release":         {"3ebe253-dirty", older("v1.3.0"), outcome.Well},
+		"without-a-tag":      {"v0.0.0-20261130013643-e4686fcbf8e0", older("v1.3.0"), outcome.Well},
 		"forbidden":          {"v1.4.0", unasked("1.4.0", "forbidden"), outcome.NotAsked},
 		"cannot-answer":      {"v1.4.0", unasked("1.3.0", unknown), outcome.Well},
 		"cannot-answer-old":  {"v1.4.0", unasked("1.2.0", unknown), outcome.NotWell},
