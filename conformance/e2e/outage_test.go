@@ -187,8 +187,9 @@ func TestReboot(t *testing.T) {
 	})
 }
 
-// knownByWatch waits until the agent's watch has brought a pod. After a test in which the API server was away that takes as
-// long as the watch's back-off, and meanwhile the agent reads single pods, which it cannot while nobody answers.
+// knownByWatch waits until the agent's watch has brought a pod. After a test in which the API server was away that
+// takes as long as the watch's back-off, and meanwhile the agent reads single pods, which it cannot while nobody
+// answers.
 func (r *rig) knownByWatch(name string) {
 	r.Helper()
 	r.eventually("the agent's watch has brought "+name, func() bool {
