@@ -205,13 +205,18 @@ func (n *newcomer) counted() {
 	}
 }
 
-// leaves removes in the end what the pages leave, or what a page has left that failed.
+// leaves removes in the end what the pages leave, or what a page has left that failed; and before, what tests have left
+// that came earlier, of whose names a cluster of a newcomer has none.
 func (n *newcomer) leaves(namespaces ...string) {
+	remove := func() {
+		n.output(kubectl(append([]string{"delete", "namespace", "--ignore-not-found", "--timeout=3m"}, namespaces...)...))
+	}
+	remove()
 	n.Cleanup(func() {
 		if n.Failed() {
 			n.uninstalled()
 		}
-		n.output(kubectl(append([]string{"delete", "namespace", "--ignore-not-found", "--timeout=3m"}, namespaces...)...))
+		remove()
 		n.output(kubectl("delete", "--ignore-not-found", "-f", mesh.Helm{Bin: isolated.BinDir()}.CRDs()))
 	})
 }

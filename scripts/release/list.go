@@ -35,7 +35,7 @@ func readList(root string) (l releaseList, err error) {
 		err = json.Unmarshal(text, &l)
 	}
 	for _, r := range l.Releases {
-		if err == nil && !(commitForm.MatchString(r.Commit) && toolchainForm.MatchString(r.Go)) {
+		if err == nil && (!commitForm.MatchString(r.Commit) || !toolchainForm.MatchString(r.Go)) {
 			err = fmt.Errorf("%s: release %s: commit %q, go %q; valid: 40 hexadecimal digits, and a release of Go", listFile,
 				r.Version, r.Commit, r.Go)
 		}
