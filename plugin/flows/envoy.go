@@ -40,20 +40,16 @@ func (p *process) serve(options) (bool, error) {
 func (f *flows) byEnvoy() (bool, error) {
 	f.knows = time.Now().Add(settles)
 	var all sync.WaitGroup
-	for _, peer := range f.peers {
-		asker, err := standin.NewAsker(peer)
-		if err != nil {
-			return false, err
+	err := f.withPeers(&all, func(peer netip.Addr, asker *standin.Asker) {
+		if f.captured(peer) {
+			f.throughEnvoy(peer, asker)
+		} else {
+			f.toPeer(peer)
+			f.fromPeer(asker)
 		}
-		all.Go(func() {
-			if f.captured(peer) {
-				f.throughEnvoy(peer, asker)
-			} else {
-				f.toPeer(peer)
-				f.fromPeer(asker)
-			}
-			f.escapes(peer, asker)
-		})
+	})
+	if err != nil {
+		return false, err
 	}
 	if f.mtls != "" {
 		all.Go(f.callByMesh)

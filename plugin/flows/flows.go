@@ -157,19 +157,30 @@ func (f *flows) asApp() (bool, error) {
 		return !f.ill, nil
 	}
 	var all sync.WaitGroup
-	for _, peer := range f.peers {
-		asker, err := standin.NewAsker(peer)
-		if err != nil {
-			return false, err
-		}
-		all.Go(func() {
-			f.toPeer(peer)
-			f.fromPeer(asker)
-			f.escapes(peer, asker)
-		})
+	err := f.withPeers(&all, func(peer netip.Addr, asker *standin.Asker) {
+		f.toPeer(peer)
+		f.fromPeer(asker)
+	})
+	if err != nil {
+		return false, err
 	}
 	all.Wait()
 	return !f.ill, nil
+}
+
+// withPeers makes flows with each peer, and then the attempts to get around: with all peers at once.
+func (f *flows) withPeers(all *sync.WaitGroup, flows func(peer netip.Addr, asker *standin.Asker)) error {
+	for _, peer := range f.peers {
+		asker, err := standin.NewAsker(peer)
+		if err != nil {
+			return err
+		}
+		all.Go(func() {
+			flows(peer, asker)
+			f.escapes(peer, asker)
+		})
+	}
+	return nil
 }
 
 // toSidecar calls an address that nobody has.
