@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -237,15 +236,11 @@ func (p prober) probe(ctx context.Context, name, node string) (its probed) {
 	return its
 }
 
-// pulling are the kubelet's reasons of a container whose image it cannot have (pkg/kubelet/images/types.go).
-var pulling = []string{"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
-	"RegistryUnavailable", "SignatureValidationFailed", "ImageInspectError"}
-
 // troubled notes why the pod will not end well.
 func (its *probed) troubled(pod *corev1.Pod) {
 	for _, c := range pod.Status.ContainerStatuses {
 		switch w, t := c.State.Waiting, c.State.Terminated; {
-		case w != nil && slices.Contains(pulling, w.Reason):
+		case w != nil && cluster.LacksImage(w.Reason):
 			its.image, its.err = true, fmt.Errorf("%s: %s", w.Reason, excerpt.Head(w.Message, longestText))
 			return
 		case t != nil && t.ExitCode != 0:

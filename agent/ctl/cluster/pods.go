@@ -85,3 +85,14 @@ func (c *Cluster) MutatingWebhooks(ctx context.Context) ([]admissionv1.MutatingW
 	}
 	return list.Items, nil
 }
+
+// LacksImage reports whether a container waits because the kubelet cannot have its image, by the reason that it gives
+// (pkg/kubelet/images/types.go).
+func LacksImage(reason string) bool {
+	switch reason {
+	case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable",
+		"SignatureValidationFailed", "ImageInspectError":
+		return true
+	}
+	return false
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/internal/excerpt"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -39,14 +40,13 @@ const longestReason = 300
 // nextOfWaiting says what to do about a container that waits, "" for a reason that is not known here. The reasons are
 // the kubelet's (pkg/kubelet/images/types.go, pkg/kubelet/kuberuntime/kuberuntime_container.go).
 func nextOfWaiting(reason, image string) string {
-	switch reason {
-	case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "RegistryUnavailable", "SignatureValidationFailed",
-		"ImageInspectError":
+	switch {
+	case reason == "ErrImageNeverPull":
+		return fmt.Sprintf("the image %s must be on the node, or image.pullPolicy another one", image)
+	case cluster.LacksImage(reason):
 		return fmt.Sprintf("the node must be able to pull the image %s: see the values image.registry, image.tag and "+
 			"imagePullSecrets, and that the secret is in the agents' namespace", image)
-	case "ErrImageNeverPull":
-		return fmt.Sprintf("the image %s must be on the node, or image.pullPolicy another one", image)
-	case "CreateContainerError":
+	case reason == "CreateContainerError":
 		return "the runtime refuses the container; where it says \"not a shared or slave mount\", set repair=delete " +
 			"(docs/troubleshooting.md, Hosts that share no mounts)"
 	}

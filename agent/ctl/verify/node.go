@@ -186,7 +186,7 @@ func (v *verifier) trouble(ctx context.Context, pod *corev1.Pod) (verdict Verdic
 	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		if w := c.State.Waiting; w != nil && w.Message != "" {
 			next := "see what the container lacks on that node: " + w.Reason
-			if strings.Contains(w.Reason, "Image") { // of the kubelet: ErrImagePull, ImagePullBackOff, InvalidImageName, …
+			if cluster.LacksImage(w.Reason) {
 				next = "the image has to be pullable from every node (--image, and the chart's imagePullSecrets)"
 			}
 			return NotProven, fmt.Sprintf("its container %s: %s: %s", c.Name, w.Reason, w.Message), next
