@@ -5,7 +5,6 @@ import (
 	"context"
 	encoding "encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
+	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
 // audit reads the API server's audit log, in which the requests of service accounts are, from where it was last read.
@@ -190,43 +190,58 @@ func (c *cluster) compact() error {
 	return c.etcd("/v3/kv/compaction", fmt.Sprintf(`{"revision": %q, "physical": true}`, head.Header.Revision), &head)
 }
 
-// inEtcd returns how many objects etcd has but Events, which end by themselves, and how large a mesh pod is in the
-// mean.
-func (c *cluster) inEtcd() (objects, meshPod float64, err error) {
-	type answer struct {
-		Count string                   `json:"count"`
-		KVs   []struct{ Value []byte } `json:"kvs"`
-	}
-	count := func(prefix string) (n float64, err error) {
-		var all answer
-		err = c.etcd("/v3/kv/range", fmt.Sprintf(`{"key": %q, "range_end": %q, "count_only": true}`, base64([]byte(prefix)),
-			base64([]byte(prefix[:len(prefix)-1]+"0"))), &all)
-		if err == nil && all.Count != "" {
-			n, err = strconv.ParseFloat(all.Count, 64)
+// etcdRange is etcd's answer about some of its keys.
+type etcdRange struct {
+	Count string                   `json:"count"`
+	KVs   []struct{ Value []byte } `json:"kvs"`
+}
+
+// etcdHas asks about all keys below a path.
+func (c *cluster) etcdHas(path, options string) (all etcdRange, err error) {
+	err = c.etcd("/v3/kv/range", fmt.Sprintf(`{"key": %q, "range_end": %q, %s}`, base64([]byte(path+"/")),
+		base64([]byte(path+"0")), options), &all)
+	return all, err
+}
+
+// inEtcd returns how many objects etcd has but Events, which end by themselves.
+func (c *cluster) inEtcd() (objects float64, err error) {
+	for path, sign := range map[string]float64{"/registry": 1, "/registry/events": -1} {
+		all, err := c.etcdHas(path, `"count_only": true`)
+		if err != nil {
+			return 0, err
 		}
-		return n, err
+		if all.Count == "" { // etcd leaves out what is 0
+			continue
+		}
+		n, err := strconv.ParseFloat(all.Count, 64)
+		if err != nil {
+			return 0, err
+		}
+		objects += sign * n
 	}
-	everything, err := count("/registry/")
+	return objects, nil
+}
+
+// bytesOfMark is by how much a mesh pod with a mark is larger in etcd than one without, in the mean.
+func (c *cluster) bytesOfMark() (float64, error) {
+	pods, err := c.etcdHas("/registry/pods", `"limit": 2000`)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	events, err := count("/registry/events/")
-	if err != nil {
-		return 0, 0, err
-	}
-	var pods answer
-	err = c.etcd("/v3/kv/range", fmt.Sprintf(`{"key": %q, "range_end": %q, "limit": 1000}`,
-		base64([]byte("/registry/pods/")), base64([]byte("/registry/pods0"))), &pods)
-	var bytesOf, found float64
+	var size, count [2]float64
 	for _, kv := range pods.KVs {
 		if bytes.Contains(kv.Value, []byte("sidecar.istio.io/status")) {
-			bytesOf, found = bytesOf+float64(len(kv.Value)), found+1
+			marked := 0
+			if bytes.Contains(kv.Value, []byte(annotation.Status)) {
+				marked = 1
+			}
+			size[marked], count[marked] = size[marked]+float64(len(kv.Value)), count[marked]+1
 		}
 	}
-	if err == nil && found == 0 {
-		err = errors.New("etcd has no mesh pod")
+	if count[0] == 0 || count[1] == 0 {
+		return 0, fmt.Errorf("of the first pods in etcd %v have no mark, and %v have one", count[0], count[1])
 	}
-	return everything - events, bytesOf / found, err
+	return size[1]/count[1] - size[0]/count[0], nil
 }
 
 func base64(text []byte) string { return encoding.StdEncoding.EncodeToString(text) }

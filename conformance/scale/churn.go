@@ -5,9 +5,12 @@ import (
 	"time"
 )
 
-// churned replaces some pods, the same number on every node, and waits for their marks if somebody writes them.
-func (m *measurement) churned(count int, answered bool) error {
-	count = min(count, len(m.pods))
+// churnedPods is how many pods are replaced to compare: at most half of all, so that some marks stay.
+func (m *measurement) churnedPods() int { return min(m.churn, len(m.pods)/2) }
+
+// churned replaces some pods, spread over the nodes, and waits for their marks if somebody writes them.
+func (m *measurement) churned(answered bool) error {
+	count := m.churnedPods()
 	step := len(m.pods) / count
 	some := make([]*slot, count)
 	for i := range some {
@@ -25,67 +28,77 @@ func (m *measurement) churned(count int, answered bool) error {
 	return err
 }
 
-// compare replaces pods without and with agents, twice each, starts the agents between, and says what they cost.
+// firstStart starts all agents of a cluster that has no pods yet, and then makes these.
+func (m *measurement) firstStart() error {
+	before, err := m.inEtcd()
+	if err != nil {
+		return err
+	}
+	progress("all agents start")
+	if err := m.herd("first start", m.fleet.start, false, false); err != nil {
+		return err
+	}
+	after, err := m.inEtcd()
+	if err != nil {
+		return err
+	}
+	m.add(figure{What: "etcd: objects of the agents, but Events", Value: max(after-before, 0), Limit: limit(0)})
+	progress("making %d pods", len(m.pods))
+	if err := atOnce(len(m.pods), func(i int) error {
+		return m.pods[i].make(context.Background(), m.cluster, false)
+	}); err != nil {
+		return err
+	}
+	_, err = m.observer.all(m.pods)
+	return err
+}
+
+// compare replaces pods with agents and without, twice each, and says what the agents cost.
 func (m *measurement) compare() error {
-	progress("pods replaced without agents, and with them")
-	without, err := m.cost(false)
+	progress("pods replaced with agents, and without them")
+	with, without, err := m.withAndWithout()
 	if err != nil {
 		return err
 	}
-	objects, size, err := m.inEtcd()
-	if err != nil {
-		return err
-	}
-	if err := m.start(); err != nil {
-		return err
-	}
-	more, larger, err := m.inEtcd()
-	if err != nil {
-		return err
-	}
-	m.add("etcd: objects of the agents, but Events", max(more-objects, 0), "")
-	m.add("etcd: bytes of the marks", (larger-size)*float64(m.meshed*len(m.fleet.nodes)), "B")
-	with, err := m.cost(true)
-	if err != nil {
-		return err
-	}
-	m.fleet.stop()
-	again, err := m.cost(false)
+	mark, err := m.bytesOfMark()
 	if err != nil {
 		return err
 	}
 	if err := m.startAgain(); err != nil {
 		return err
 	}
-	withAgain, err := m.cost(true)
+	m.add(figure{What: "etcd: bytes of the marks", Value: mark * float64(m.meshed*len(m.fleet.nodes)), Unit: "B"})
+	withAgain, again, err := m.withAndWithout()
 	if err != nil {
 		return err
 	}
-	pods := float64(min(m.churn, len(m.pods)))
-	ours := func(of func(spent) time.Duration) float64 {
-		return (of(with) + of(withAgain) - of(without) - of(again)).Seconds() * 1000 / (2 * pods)
+	pods := float64(m.churnedPods())
+	perPod := func(of func(spent) time.Duration) (all, ours float64) {
+		all = (of(without.spent) + of(again.spent)).Seconds() * 1000 / (2 * pods)
+		return all, max((of(with.spent)+of(withAgain.spent)).Seconds()*1000/(2*pods)-all, 0)
 	}
-	all := func(of func(spent) time.Duration) float64 {
-		return (of(without) + of(again)).Seconds() * 1000 / (2 * pods)
+	apiserver, ofAPIServer := perPod(func(s spent) time.Duration { return s.apiserver })
+	etcd, ofEtcd := perPod(func(s spent) time.Duration { return s.etcd })
+	for _, f := range []figure{
+		{What: "API server: per pod replaced, without us", Value: apiserver},
+		{What: "API server: per pod replaced, ours", Value: ofAPIServer},
+		{What: "etcd: per pod replaced, without us", Value: etcd},
+		{What: "etcd: per pod replaced, ours", Value: ofEtcd},
+	} {
+		f.Unit, f.Noisy, f.Floor = "ms", true, 1 // less is the difference of two noises
+		m.add(f)
 	}
-	apiserver, etcd := func(s spent) time.Duration { return s.apiserver }, func(s spent) time.Duration { return s.etcd }
-	m.addNoisy("API server: per pod replaced, without us", all(apiserver), "ms")
-	m.addNoisy("API server: per pod replaced, ours", max(ours(apiserver), 0), "ms")
-	m.addNoisy("etcd: per pod replaced, without us", all(etcd), "ms")
-	m.addNoisy("etcd: per pod replaced, ours", max(ours(etcd), 0), "ms")
-	return nil
+	return m.startAgain()
 }
 
-// cost is that of replacing some pods.
-func (m *measurement) cost(agents bool) (spent, error) {
-	cost, _, _, err := m.during(func() error { return m.churned(m.churn, agents) })
-	return cost, err
-}
-
-// start starts all agents of a cluster whose pods have no marks yet.
-func (m *measurement) start() error {
-	progress("all agents start")
-	return m.herd("first start", func() error { return m.fleet.start() }, false, false)
+// withAndWithout replaces some pods with agents, stops these, and replaces the pods again.
+func (m *measurement) withAndWithout() (with, without period, err error) {
+	if with, err = m.during(func() error { return m.churned(true) }); err != nil {
+		return with, without, err
+	}
+	m.fleet.stop()
+	without, err = m.during(func() error { return m.churned(false) })
+	return with, without, err
 }
 
 // startAgain starts the agents that were stopped, and waits until they have settled.

@@ -56,20 +56,24 @@ type cluster struct {
 
 // options are what is the same at every size.
 type options struct {
-	perNode    int // pods
-	meshed     int // of them
-	namespaces int // for each node
-	each       int // agents of a process
-	churn      int // pods that are replaced with and without agents, to compare
-	rate       int // pods a second
-	idle       time.Duration
-	selection  string // of the plugin's entry
+	perNode     int // pods
+	meshed      int // of them
+	namespaces  int // for each node
+	each        int // agents of a process
+	churn       int // pods that are replaced with and without agents, to compare
+	rate        int // pods a second
+	idle        time.Duration
+	selection   string // of the plugin's entry
+	apiPriority bool   // the agents have a level of their own at the API server, as with the chart's apiPriority.enabled
 }
 
 // watchesNamespaces reports whether the agents do: decisions depend on them.
 func (o options) watchesNamespaces() bool { return o.selection == string(redirect.SelectAnnotated) }
 
-// newCluster starts the API server and makes nodes, namespaces and pods; no agent runs yet.
+// slotIsMesh reports whether the pods of the slot with that number are in the mesh: the first of each node are.
+func (o options) slotIsMesh(number int) bool { return number%o.perNode < o.meshed }
+
+// newCluster starts the API server and makes nodes and namespaces; there is no pod, and no agent runs.
 func newCluster(dir string, nodes int, o options) (*cluster, error) {
 	policy := filepath.Join(dir, "scale.yaml")
 	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
@@ -117,6 +121,11 @@ func (c *cluster) setUp(nodes int) (err error) {
 		filepath.Join(c.dir, "kubeconfig")); err != nil {
 		return err
 	}
+	if c.apiPriority {
+		if err := c.applyAPIPriority(ctx); err != nil {
+			return fmt.Errorf("the chart's API priority: %w", err)
+		}
+	}
 	if err := os.MkdirAll(nodesDir, 0o755); err != nil {
 		return err
 	}
@@ -147,12 +156,12 @@ func (c *cluster) setUp(nodes int) (err error) {
 	}
 	for n := range nodes {
 		for range c.perNode {
-			c.pods = append(c.pods, &slot{number: len(c.pods), node: c.fleet.nodes[n], mesh: len(c.pods)%c.perNode < c.meshed,
+			c.pods = append(c.pods, &slot{number: len(c.pods), node: c.fleet.nodes[n], mesh: c.slotIsMesh(len(c.pods)),
 				namespace: namespaceName(rand.IntN(c.namespaces * nodes))})
 		}
 	}
-	progress("%d nodes and %d namespaces made; making %d pods", nodes, c.namespaces*nodes, len(c.pods))
-	return atOnce(len(c.pods), func(i int) error { return c.pods[i].make(ctx, c, false) })
+	progress("%d nodes and %d namespaces made", nodes, c.namespaces*nodes)
+	return nil
 }
 
 // makeNode makes the node's object and directories, and credentials of its own for its agent, as every pod has a token

@@ -163,6 +163,22 @@ func isReady(client *http.Client, listen string) bool {
 	return response.StatusCode == http.StatusOK
 }
 
+// memory is what all agents have resident together.
+func (f *fleet) memory() (bytes float64, err error) {
+	for _, p := range f.processes {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.Process.Pid))
+		if err != nil {
+			return 0, err
+		}
+		var size, resident float64
+		if _, err := fmt.Sscan(string(text), &size, &resident); err != nil {
+			return 0, err
+		}
+		bytes += resident * float64(os.Getpagesize())
+	}
+	return bytes, nil
+}
+
 // tail is the end of the agents' log.
 func (f *fleet) tail() string {
 	data, _ := os.ReadFile(f.log)

@@ -12,7 +12,7 @@ import (
 func (m *measurement) herd(what string, begin func() error, makes, rewatches bool) error {
 	var began, ready, marked, watching time.Time
 	watches := 0
-	cost, took, kinds, err := m.during(func() (err error) {
+	p, err := m.during(func() (err error) {
 		began, watches = time.Now(), m.kinds["watch pods"]
 		if err := begin(); err != nil {
 			return err
@@ -31,7 +31,7 @@ func (m *measurement) herd(what string, begin func() error, makes, rewatches boo
 			})
 		}()
 		ready, err = m.fleet.ready()
-		if err := errors.Join(err, <-made); err != nil {
+		if err := errors.Join(err, <-made); err != nil || !makes {
 			return err
 		}
 		if marked, err = m.observer.all(m.pods); err == nil && rewatches {
@@ -42,20 +42,25 @@ func (m *measurement) herd(what string, begin func() error, makes, rewatches boo
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
+	since := func(at time.Time) float64 { return max(at.Sub(began).Seconds(), 0) } // before, if there was no new pod
 	if rewatches {
-		m.addLimited(what+": all watch again", watching.Sub(began).Seconds(), "s", readyWithin)
+		m.add(figure{What: what + ": all watch again", Value: since(watching), Unit: "s", Noisy: true, Floor: trifle,
+			Limit: limit(readyWithin)})
 	}
-	m.addLimited(what+": all ready", ready.Sub(began).Seconds(), "s", readyWithin)
-	if marked.After(began) {
-		m.addLimited(what+": all marked", marked.Sub(began).Seconds(), "s", patience.Seconds())
-	} else {
-		m.addNoisy(what+": all marked", 0, "s")
+	m.add(figure{What: what + ": all ready", Value: since(ready), Unit: "s", Noisy: true, Floor: trifle,
+		Limit: limit(readyWithin)})
+	if makes {
+		m.add(figure{What: what + ": all marked", Value: since(marked), Unit: "s", Noisy: true, Floor: trifle,
+			Limit: limit(markedWithin)})
 	}
-	m.addNoisy(what+": API server", cost.apiserver.Seconds(), "s")
-	m.addNoisy(what+": bytes to agents", cost.from, "B")
-	m.addLimited(what+": rejected by priority and fairness", max(cost.rejected, 0), "", 0)
-	m.addKinds(what, kinds)
-	progress("%s: %v, %v", what, took.Round(time.Millisecond), kinds)
+	m.add(figure{What: what + ": API server", Value: p.apiserver.Seconds(), Unit: "s", Noisy: true, Floor: trifle})
+	m.add(figure{What: what + ": bytes to agents", Value: p.from, Unit: "B", Noisy: true})
+	agents := float64(len(m.fleet.nodes))
+	m.add(figure{What: what + ": requests of an agent, but marks and Events",
+		Value: (p.requests() - p.requests(markKind, eventKind)) / agents, Printed: true, Limit: limit(requestsPerOne)})
+	m.addRefused(what, p)
+	m.addKinds(what, p, !rewatches)
+	progress("%s: %v, %v", what, p.took.Round(time.Millisecond), p.kinds)
 	return nil
 }
 
@@ -79,7 +84,7 @@ func (m *measurement) watched(before int) (time.Time, error) {
 func (m *measurement) rolloutOfAll() error {
 	progress("a rollout of all %d pods", len(m.pods))
 	var rolled, marked time.Time
-	cost, took, kinds, err := m.during(func() (err error) {
+	p, err := m.during(func() (err error) {
 		err = atOnce(len(m.pods), func(i int) error { return m.pods[i].replace(context.Background(), m.cluster, true) })
 		if err != nil {
 			return err
@@ -91,33 +96,47 @@ func (m *measurement) rolloutOfAll() error {
 	if err != nil {
 		return err
 	}
-	sandboxes, others := 0, 0
-	for _, s := range m.pods {
-		if s.mesh {
-			sandboxes++
-		}
-	}
-	for kind, count := range kinds {
-		if kind != markKind && kind != "create events" {
-			others += count
-		}
-	}
-	m.addNoisy("rollout of all: pods per second", float64(len(m.pods))/took.Seconds(), "")
-	m.addNoisy("rollout of all: last mark after the last pod", max(marked.Sub(rolled).Seconds(), 0), "s")
-	m.addLimited("rollout of all: writes per sandbox with a record", float64(kinds[markKind])/float64(sandboxes), "", 1)
-	m.addNoisy("rollout of all: other requests per pod", float64(others)/float64(len(m.pods)), "")
-	m.addNoisy("rollout of all: bytes to agents, per pod", cost.from/float64(len(m.pods)), "B")
-	m.addNoisy("rollout of all: bytes from agents, per pod", cost.to/float64(len(m.pods)), "B")
-	m.addKinds("rollout of all", kinds)
-	progress("rollout of all: %v, %v", took.Round(time.Millisecond), kinds)
+	pods, sandboxes := float64(len(m.pods)), float64(len(m.fleet.nodes)*m.meshed)
+	const what = "rollout of all: "
+	m.add(figure{What: what + "pods per second", Value: pods / p.took.Seconds(), Printed: true})
+	m.add(figure{What: what + "last mark after the last pod", Value: max(marked.Sub(rolled).Seconds(), 0), Unit: "s",
+		Noisy: true, Floor: trifle, Limit: limit(markedWithin)})
+	m.add(figure{What: what + "writes per sandbox with a record", Value: p.requests(markKind) / sandboxes,
+		Limit: limit(1)})
+	m.add(figure{What: what + "reads per pod, where the watch was late", Value: p.requests(readKind) / pods,
+		Printed: true, Limit: limit(readsPerPod)})
+	m.add(figure{What: what + "Events per sandbox with a record", Value: p.requests(eventKind) / sandboxes,
+		Printed: true, Limit: limit(eventsPerPod)})
+	m.add(figure{What: what + "other requests per pod",
+		Value:   (p.requests() - p.requests(markKind, readKind, eventKind)) / pods,
+		Printed: true, Limit: limit(othersPerPod)})
+	m.add(figure{What: what + "bytes to agents, per pod", Value: p.from / pods, Unit: "B", Noisy: true})
+	m.add(figure{What: what + "bytes from agents, per pod", Value: p.to / pods, Unit: "B", Noisy: true})
+	m.addRefused("rollout of all", p)
+	m.addKinds("rollout of all", p, false)
+	progress("rollout of all: %v, %v", p.took.Round(time.Millisecond), p.kinds)
 	return nil
+}
+
+// quiet waits until the agents have nothing left to tell of what was before: Events are sent slowly.
+func (m *measurement) quiet() error {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		p, err := m.during(func() error { time.Sleep(5 * time.Second); return nil })
+		if err != nil || p.requests(eventKind, markKind, readKind) == 0 {
+			return err
+		}
+	}
+	return nil // the figures will say so
 }
 
 // idleness measures what agents cost while nothing happens, beside the same time without them.
 func (m *measurement) idleness() error {
+	if err := m.quiet(); err != nil {
+		return err
+	}
 	progress("idle for %v with agents, and without", m.idle)
 	idle := func() error { time.Sleep(m.idle); return nil }
-	with, _, kinds, err := m.during(idle)
+	with, err := m.during(idle)
 	if err != nil {
 		return err
 	}
@@ -125,12 +144,12 @@ func (m *measurement) idleness() error {
 	if err != nil {
 		return err
 	}
-	requests := 0
-	for _, count := range kinds {
-		requests += count
+	memory, err := m.fleet.memory()
+	if err != nil {
+		return err
 	}
 	m.fleet.stop()
-	without, _, _, err := m.during(idle)
+	without, err := m.during(idle)
 	if err != nil {
 		return err
 	}
@@ -141,10 +160,15 @@ func (m *measurement) idleness() error {
 	if err := m.startAgain(); err != nil {
 		return err
 	}
-	m.add("watches open", open.watches-left.watches, "")
-	m.addNoisy("idle: requests per second", float64(requests)/m.idle.Seconds(), "")
-	m.addNoisy("idle: bytes to agents, per second", with.from/m.idle.Seconds(), "B")
-	m.addNoisy("idle: API server", max((with.apiserver-without.apiserver).Seconds(), 0)/m.idle.Seconds(), "processors")
+	seconds, agents := m.idle.Seconds(), float64(len(m.fleet.nodes))
+	m.add(figure{What: "watches open", Value: open.watches - left.watches})
+	m.add(figure{What: "idle: requests per second", Value: with.requests() / seconds, Noisy: true, Floor: agents / 100})
+	m.add(figure{What: "idle: bytes to agents, per second", Value: with.from / seconds, Unit: "B", Noisy: true,
+		Floor: 100 * agents})
+	m.add(figure{What: "idle: API server", Value: max((with.apiserver-without.apiserver).Seconds(), 0) / seconds,
+		Unit: "processors", Noisy: true, Floor: 0.02})
+	m.add(figure{What: fmt.Sprintf("memory per agent, %d in a process", m.each), Value: memory / agents, Unit: "B",
+		Printed: true})
 	return nil
 }
 
@@ -182,15 +206,13 @@ func (m *measurement) namespacesChange() error {
 			return nil
 		}
 	}
-	with, _, kinds, err := m.during(change("with"))
+	p, err := m.during(change("with"))
 	if err != nil {
 		return err
 	}
-	requests := 0
-	for _, count := range kinds {
-		requests += count
-	}
-	m.addNoisy("every namespace changes: bytes to agents", with.from, "B")
-	m.addNoisy("every namespace changes: requests", float64(requests), "")
+	watched := m.watchesNamespaces() // otherwise it is chance what else happens meanwhile
+	m.add(figure{What: "every namespace changes: bytes to agents", Value: p.from, Unit: "B", Noisy: true,
+		Printed: !watched})
+	m.add(figure{What: "every namespace changes: requests", Value: p.requests(), Noisy: true, Printed: !watched})
 	return nil
 }

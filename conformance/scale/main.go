@@ -6,9 +6,11 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -31,12 +33,17 @@ func main() {
 	flag.DurationVar(&o.idle, "idle", 30*time.Second, "how long nothing happens, with agents and without")
 	flag.StringVar(&o.selection, "selection", string(redirect.SelectInjected),
 		"of the plugin's entry: injected or annotated")
+	flag.BoolVar(&o.apiPriority, "api-priority", true, "a level of the agents' own at the API server, as by the chart's "+
+		"apiPriority.enabled")
+	m := run{options: o}
+	flag.StringVar(&m.state.path, "state", filepath.Join(build.Root(), "dist", "scale", "state.jsonl"),
+		"file with what was measured, from which a run that was ended goes on; empty: none")
 	flag.Parse()
+	m.options = o
 	if _, err := redirect.ParseSelection(o.selection); err != nil {
 		fmt.Fprintln(os.Stderr, "scale:", err)
 		os.Exit(2)
 	}
-	m := run{options: o}
 	for text := range strings.SplitSeq(sizes, ",") {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || len(m.sizes) > 0 && n <= m.sizes[len(m.sizes)-1] {
@@ -53,6 +60,7 @@ func main() {
 type run struct {
 	options
 	sizes []int
+	state state
 }
 
 // main raises the limit of inotify instances around all of it, and returns the exit status.
@@ -88,20 +96,41 @@ func (r run) all() error {
 	if err := addCounters(); err != nil {
 		return err
 	}
-	var sizes []size
-	for _, nodes := range r.sizes {
-		figures, err := r.one(nodes)
-		if err != nil {
-			return fmt.Errorf("with %d nodes: %w", nodes, err)
-		}
-		sizes = append(sizes, size{nodes, figures})
+	sizes, err := r.state.open(begin{r.settings(), r.sizes})
+	if err != nil {
+		return err
 	}
-	fmt.Printf("\n%d pods on a node, %d of them in the mesh; %d namespaces for each node\n\n", r.perNode, r.meshed,
-		r.namespaces)
+	if len(sizes) > 0 {
+		progress("the first %d sizes are in %s", len(sizes), r.state.path)
+	}
+	for _, nodes := range r.sizes[len(sizes):] {
+		figures, err := r.one(nodes)
+		sizes = append(sizes, size{nodes, figures})
+		if err != nil {
+			return errors.Join(fmt.Errorf("with %d nodes: %w", nodes, err), r.print(sizes))
+		}
+		if err := r.state.add(sizes[len(sizes)-1]); err != nil {
+			return err
+		}
+		if nodes != r.sizes[len(r.sizes)-1] {
+			_ = r.print(sizes) // the last table says what is wrong
+		}
+	}
+	return r.print(sizes)
+}
+
+// print prints the table of what was found so far.
+func (r run) print(sizes []size) error {
+	priority := "a level of their own"
+	if !r.apiPriority {
+		priority = "no level of their own"
+	}
+	fmt.Printf("\n%d pods on a node, %d of them in the mesh; %d namespaces for each node; selection: %s; the agents have %s "+
+		"at the API server\n\n", r.perNode, r.meshed, r.namespaces, r.selection, priority)
 	return report(os.Stdout, sizes)
 }
 
-// one measures one size, on a cluster of its own.
+// one measures one size, on a cluster of its own. What was found is returned with an error, too.
 func (r run) one(nodes int) ([]figure, error) {
 	dir, err := os.MkdirTemp("", "scale")
 	if err != nil {
@@ -116,7 +145,7 @@ func (r run) one(nodes int) ([]figure, error) {
 	defer c.stop()
 	figures, err := measure(c)
 	if err != nil {
-		return nil, fmt.Errorf("%w\nlog of the agents:\n%s", err, c.fleet.tail())
+		return figures, fmt.Errorf("%w\nlog of the agents:\n%s", err, c.fleet.tail())
 	}
 	progress("%d nodes took %v", nodes, time.Since(began).Round(time.Second))
 	return figures, nil

@@ -18,20 +18,66 @@ const enough = 4
 
 // figure is one number that was found at one size.
 type figure struct {
-	what  string
-	value float64
-	unit  string
-	noisy bool    // also the machine decides it, and not only what was asked of the API server
-	limit float64 // the highest value that is allowed at any size, unless it is negative
+	What    string   `json:"what"`
+	Value   float64  `json:"value"`
+	Unit    string   `json:"unit,omitempty"`
+	Noisy   bool     `json:"noisy,omitempty"`   // also the machine decides it, and not only what was asked of the API server
+	Printed bool     `json:"printed,omitempty"` // its growth is no fault: chance decides it, or a limit per pod or agent does
+	Limit   *float64 `json:"limit,omitempty"`   // the highest value that is allowed at any size
+	Floor   float64  `json:"floor,omitempty"`   // how it grows below this is of no interest
 }
 
-// unlimited is the limit of a figure whose growth alone matters.
-const unlimited = -1
+func limit(of float64) *float64 { return &of }
 
 // size is what was found with so many nodes.
 type size struct {
-	nodes   int
-	figures []figure
+	Nodes   int      `json:"nodes"`
+	Figures []figure `json:"figures"`
+}
+
+// row is one figure at all sizes that have it.
+type row struct {
+	figure
+	nodes  []int
+	values []float64
+}
+
+// rows are in the order in which the figures were found. A size that failed lacks some.
+func rows(sizes []size) (all []*row) {
+	of := map[string]*row{}
+	for _, s := range sizes {
+		for _, f := range s.Figures {
+			r := of[f.What]
+			if r == nil {
+				r = &row{figure: f}
+				of[f.What], all = r, append(all, r)
+			}
+			r.nodes, r.values = append(r.nodes, s.Nodes), append(r.values, f.Value)
+		}
+	}
+	return slices.DeleteFunc(all, func(r *row) bool { // a request that nobody made
+		return r.Limit == nil && slices.Max(r.values) == 0
+	})
+}
+
+// at is the value at a size, if it was found.
+func (r row) at(nodes int) string {
+	if i := slices.Index(r.nodes, nodes); i >= 0 {
+		return short(r.values[i])
+	}
+	return "-"
+}
+
+// law is how the row grows.
+func (r row) law() (l law, found bool) {
+	var nodes []int
+	var values []float64
+	for i, v := range r.values {
+		if v > 0 {
+			nodes, values = append(nodes, r.nodes[i]), append(values, max(v, r.Floor))
+		}
+	}
+	return fit(nodes, values)
 }
 
 // report prints a row for each figure: its values, how it grows, and what that makes of 1,000 and 5,000 nodes. It
@@ -39,35 +85,30 @@ type size struct {
 func report(out io.Writer, sizes []size) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(table, "nodes\t")
-	var nodes []int
 	for _, s := range sizes {
-		fmt.Fprintf(table, "%d\t", s.nodes)
-		nodes = append(nodes, s.nodes)
+		fmt.Fprintf(table, "%d\t", s.Nodes)
 	}
-	fmt.Fprint(table, "exponent\tresidual\tat 1000\tat 5000\t\t\n")
+	fmt.Fprint(table, "exponent\tresidual\tat 1000\tat 5000\tlimit\t\t\n")
 	var failures []string
-	for i, f := range sizes[0].figures {
-		var values []float64
+	for _, r := range rows(sizes) {
+		fmt.Fprintf(table, "%s\t", r.What)
 		for _, s := range sizes {
-			values = append(values, s.figures[i].value)
+			fmt.Fprintf(table, "%s\t", r.at(s.Nodes))
 		}
-		if f.limit < 0 && slices.Max(values) == 0 { // a request that nobody made
-			continue
-		}
-		fmt.Fprintf(table, "%s\t", f.what)
-		for _, v := range values {
-			fmt.Fprintf(table, "%s\t", short(v))
-		}
-		l, found := fit(nodes, values)
+		l, found := r.law()
 		if found {
 			fmt.Fprintf(table, "%.2f\t%.2f\t%s\t%s\t", l.exponent, l.residual, short(l.at(1000)), short(l.at(5000)))
 		} else {
 			fmt.Fprint(table, "-\t-\t-\t-\t")
 		}
-		problem := f.problem(nodes, values, l, found)
-		fmt.Fprintf(table, "%s\t%s\n", f.unit, problem)
+		highest := "-"
+		if r.Limit != nil {
+			highest = short(*r.Limit)
+		}
+		problem := r.problem(l, found)
+		fmt.Fprintf(table, "%s\t%s\t%s\n", highest, r.Unit, problem)
 		if problem != "" {
-			failures = append(failures, f.what+": "+problem)
+			failures = append(failures, r.What+": "+problem)
 		}
 	}
 	if err := table.Flush(); err != nil {
@@ -80,13 +121,13 @@ func report(out io.Writer, sizes []size) error {
 }
 
 // problem is what is wrong with a figure, "" if nothing is.
-func (f figure) problem(nodes []int, values []float64, l law, found bool) string {
-	for i, v := range values {
-		if f.limit >= 0 && v > f.limit {
-			return fmt.Sprintf("%s with %d nodes, at most %s are allowed", short(v), nodes[i], short(f.limit))
+func (r row) problem(l law, found bool) string {
+	for i, v := range r.values {
+		if r.Limit != nil && v > *r.Limit {
+			return fmt.Sprintf("%s with %d nodes, at most %s allowed", short(v), r.nodes[i], short(*r.Limit))
 		}
 	}
-	if found && l.exponent > maxExponent && (!f.noisy || len(nodes) >= enough) {
+	if found && !r.Printed && l.exponent > maxExponent && (!r.Noisy || len(r.nodes) >= enough) {
 		return fmt.Sprintf("grows with the power %.2f of the nodes", l.exponent)
 	}
 	return ""

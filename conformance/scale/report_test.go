@@ -1,9 +1,15 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"math"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
+
+	"github.com/istio-pod-network/controller/internal/await"
 )
 
 // A figure that follows a law is found to follow it; one that is off has a residual.
@@ -40,23 +46,69 @@ func TestVerdict(t *testing.T) {
 		values []float64
 		fails  bool
 	}{
-		"linear":                     {figure{"x", 0, "", false, unlimited}, four, []float64{1, 2, 4, 8}, false},
-		"quadratic":                  {figure{"x", 0, "", false, unlimited}, four, []float64{1, 4, 16, 64}, true},
-		"quadratic at two sizes":     {figure{"x", 0, "", false, unlimited}, two, []float64{1, 4}, true},
-		"noisy at two sizes":         {figure{"x", 0, "", true, unlimited}, two, []float64{1, 4}, false},
-		"noisy and quadratic":        {figure{"x", 0, "", true, unlimited}, four, []float64{1, 4, 16, 64}, true},
-		"nothing, and nothing may":   {figure{"x", 0, "", true, 0}, two, []float64{0, 0}, false},
-		"something, and nothing may": {figure{"x", 0, "", true, 0}, two, []float64{0, 1}, true},
-		"nobody does it":             {figure{"x", 0, "", false, unlimited}, four, []float64{0, 0, 0, 0}, false},
+		"linear":                         {figure{}, four, []float64{1, 2, 4, 8}, false},
+		"quadratic":                      {figure{}, four, []float64{1, 4, 16, 64}, true},
+		"quadratic at two sizes":         {figure{}, two, []float64{1, 4}, true},
+		"noisy at two sizes":             {figure{Noisy: true}, two, []float64{1, 4}, false},
+		"noisy and quadratic":            {figure{Noisy: true}, four, []float64{1, 4, 16, 64}, true},
+		"quadratic below what matters":   {figure{Floor: 100}, four, []float64{1, 4, 16, 64}, false},
+		"quadratic, and chance":          {figure{Printed: true}, four, []float64{1, 4, 16, 64}, false},
+		"nothing, and nothing may":       {figure{Limit: limit(0)}, two, []float64{0, 0}, false},
+		"something, and nothing may":     {figure{Limit: limit(0)}, two, []float64{0, 1}, true},
+		"chance, and more than may":      {figure{Printed: true, Limit: limit(1)}, two, []float64{1, 2}, true},
+		"nobody does it":                 {figure{}, four, []float64{0, 0, 0, 0}, false},
+		"the last size ended before it":  {figure{}, four, []float64{1, 2, 4}, false},
+		"too much, and the last is away": {figure{Limit: limit(3)}, four, []float64{1, 2, 4}, true},
 	} {
-		var sizes []size
+		sizes := make([]size, len(c.nodes))
+		for i, nodes := range c.nodes {
+			sizes[i].Nodes = nodes
+		}
 		for i, v := range c.values {
 			f := c.figure
-			f.value = v
-			sizes = append(sizes, size{c.nodes[i], []figure{f}})
+			f.What, f.Value = "x", v
+			sizes[i].Figures = []figure{f}
 		}
 		if err := report(io.Discard, sizes); (err != nil) != c.fails {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// A run that was ended goes on where the same is measured; a whole one, and one of something else, begins anew.
+func TestState(t *testing.T) {
+	s := state{filepath.Join(t.TempDir(), "scale", "state.jsonl")}
+	whole := begin{settings{Pods: 30}, []int{25, 50}}
+	of := func(now begin) (nodes []int) {
+		t.Helper()
+		done, err := s.open(now)
+		await.Must(t, err)
+		for _, one := range done {
+			nodes = append(nodes, one.Nodes)
+		}
+		return nodes
+	}
+	expect := func(now begin, want ...int) {
+		t.Helper()
+		if got := of(now); !slices.Equal(got, want) {
+			t.Errorf("measured are %v, want %v", got, want)
+		}
+	}
+	expect(whole)
+	await.Must(t, s.add(size{25, []figure{{What: "x", Value: 1, Limit: limit(0)}}}))
+	expect(whole, 25)
+	file, err := os.OpenFile(s.path, os.O_APPEND|os.O_WRONLY, 0)
+	await.Must(t, err)
+	_, err = file.WriteString(`{"nodes": 50, "fig`)
+	await.Must(t, errors.Join(err, file.Close()))
+	expect(whole, 25)
+	if _, done, err := s.read(); err != nil || *done[0].Figures[0].Limit != 0 {
+		t.Errorf("read: %+v, %v", done, err)
+	}
+	await.Must(t, s.add(size{Nodes: 50}))
+	if _, done, err := s.read(); err != nil || len(done) != 2 {
+		t.Errorf("after a line that was not whole: %+v, %v", done, err)
+	}
+	expect(begin{settings{Pods: 29}, []int{25, 50}})
+	expect(whole)
 }

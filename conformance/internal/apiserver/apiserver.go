@@ -59,6 +59,7 @@ func (s *Server) Start() error {
 		return err
 	}
 	s.etcd, err = s.start("etcd", "--name=default", "--data-dir="+s.path("etcd"), "--unsafe-no-fsync", "--log-level=error",
+		"--quota-backend-bytes=8589934592", // the most that it supports: what is replaced stays until it is compacted
 		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL, "--initial-cluster=default="+peerURL)
 	if err != nil {
