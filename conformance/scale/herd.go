@@ -58,7 +58,7 @@ func (m *measurement) herd(what string, begin func() error, makes, rewatches boo
 	agents := float64(len(m.fleet.nodes))
 	m.add(figure{What: what + ": requests of an agent, but marks and Events",
 		Value: (p.requests() - p.requests(markKind, eventKind)) / agents, Printed: true, Limit: limit(requestsPerOne)})
-	m.addRefused(what, p)
+	m.addRefused(what, p, rewatches)
 	m.addKinds(what, p, !rewatches)
 	progress("%s: %v, %v", what, p.took.Round(time.Millisecond), p.kinds)
 	return nil
@@ -112,7 +112,7 @@ func (m *measurement) rolloutOfAll() error {
 		Printed: true, Limit: limit(othersPerPod)})
 	m.add(figure{What: what + "bytes to agents, per pod", Value: p.from / pods, Unit: "B", Noisy: true})
 	m.add(figure{What: what + "bytes from agents, per pod", Value: p.to / pods, Unit: "B", Noisy: true})
-	m.addRefused("rollout of all", p)
+	m.addRefused("rollout of all", p, false)
 	m.addKinds("rollout of all", p, false)
 	progress("rollout of all: %v, %v", p.took.Round(time.Millisecond), p.kinds)
 	return nil

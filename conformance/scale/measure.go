@@ -170,8 +170,13 @@ func (m *measurement) addKinds(what string, p period, steady bool) {
 	m.add(figure{What: what + ": other requests", Value: p.requests() - p.requests(kindsOfInterest...), Printed: true})
 }
 
-// addRefused has the rows of requests that the API server did not take.
-func (m *measurement) addRefused(what string, p period) {
-	m.add(figure{What: what + ": answers 429", Value: float64(p.throttled), Limit: limit(0)})
+// addRefused has the rows of requests that the API server did not take. One that has only just started also answers 429
+// to what it cannot know before its caches are full, whoever asks.
+func (m *measurement) addRefused(what string, p period, started bool) {
+	throttled := figure{What: what + ": answers 429", Value: float64(p.throttled), Printed: started}
+	if !started {
+		throttled.Limit = limit(0)
+	}
+	m.add(throttled)
 	m.add(figure{What: what + ": rejected by priority and fairness", Value: max(p.rejected, 0), Limit: limit(0)})
 }
