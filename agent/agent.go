@@ -62,9 +62,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	if a.pods, err = kube.NewPods(a.api.PodsOf(o.node, gid), gid, queue.Add); err != nil {
 		return nil, err
 	}
-	if a.namespaces, err = o.namespacesOf(a.api); err != nil {
-		return nil, err
-	}
+	a.namespaces = o.namespacesOf(a.api)
 	if a.taints, a.watches, err = o.taintsOf(a.api); err != nil {
 		return nil, err
 	}
@@ -200,9 +198,9 @@ func (a *agent) ready() []health.Check {
 }
 
 // namespacesOf watches the namespaces where a decision may depend on one.
-func (o *options) namespacesOf(api *kube.Client) (*kube.Namespaces, error) {
+func (o *options) namespacesOf(api *kube.Client) *kube.Namespaces {
 	if !o.policy.ReadsNamespaces() {
-		return kube.NamespacesOnDemand(api.NamespaceAnnotations), nil
+		return kube.NamespacesOnDemand(api.NamespaceAnnotations)
 	}
 	return kube.NewNamespaces(api.Namespaces(), api.NamespaceAnnotations)
 }

@@ -115,8 +115,7 @@ func namespaces(
 	for _, namespace := range all {
 		from.Add(namespace)
 	}
-	c, err := kube.NewNamespaces(from, read)
-	await.Must(t, err)
+	c := kube.NewNamespaces(from, read)
 	run(t, "namespaces", c.Run, c.Synced)
 	return c
 }

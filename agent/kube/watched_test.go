@@ -102,11 +102,14 @@ func TestWatchedServerGoesAway(t *testing.T) {
 	await.Must(t, err)
 	pods, err := NewPods(client.PodsOf("n", 1337), 1337, func(string) {})
 	await.Must(t, err)
-	namespaces, err := NewNamespaces(client.Namespaces(), client.NamespaceAnnotations)
-	await.Must(t, err)
+	namespaces := NewNamespaces(client.Namespaces(), client.NamespaceAnnotations)
 	taints, err := NewTaints(client.NodeOf("n"))
 	await.Must(t, err)
-	all := map[string]Cache{"pods": pods.Cache, "namespaces": namespaces.Cache, "taints": taints.Cache}
+	all := map[string]interface {
+		Run(ctx context.Context)
+		Synced() bool
+		Failing() (since time.Time, err error)
+	}{"pods": pods.Cache, "namespaces": namespaces, "taints": taints.Cache}
 	ctx, end := context.WithCancel(t.Context())
 	var ended sync.WaitGroup
 	t.Cleanup(func() { end(); ended.Wait() })
