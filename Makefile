@@ -84,8 +84,8 @@ bench: ## measure ADD and DEL against a plugin that only echoes, the agent, and 
 	go test -run '^$$' -bench . -benchmem ./plugin/redirect
 
 .PHONY: scale
-scale: ## measure what the agents of many nodes cost an API server, and how that grows; a run that was ended goes on (root); options: NODES=25,50,100,200 SHORT=1 SELECTION=annotated
-	go -C conformance run ./scale $(if $(SHORT),-nodes 5$(,)10 -churn 60 -idle 5s -state=) $(if $(NODES),-nodes $(NODES)) $(if $(SELECTION),-selection $(SELECTION))
+scale: ## measure what the agents of many nodes cost an API server, and how that grows; a run that was ended goes on (root); options: NODES=25,50,100,200 SHORT=1 SELECTION=annotated DOCS=1
+	go -C conformance run ./scale $(if $(SHORT),-nodes 5$(,)10 -churn 60 -idle 5s -state=) $(if $(NODES),-nodes $(NODES)) $(if $(SELECTION),-selection $(SELECTION)) $(if $(DOCS),-docs)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target; options: FUZZTIME=10s or 3000x TARGETS=FuzzTraffic

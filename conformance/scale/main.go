@@ -38,8 +38,10 @@ func main() {
 	m := run{options: o}
 	flag.StringVar(&m.state.path, "state", filepath.Join(build.Root(), "dist", "scale", "state.jsonl"),
 		"file with what was measured, from which a run that was ended goes on; empty: none")
+	table := flag.Bool("table", false, "measure nothing, and print the table of what the file has")
+	flag.BoolVar(&m.docs, "docs", false, "write the table into docs/performance.md, too, between its markers")
 	flag.Parse()
-	m.options = o
+	m.options, m.settings = o, o.settings()
 	if _, err := redirect.ParseSelection(o.selection); err != nil {
 		fmt.Fprintln(os.Stderr, "scale:", err)
 		os.Exit(2)
@@ -53,14 +55,28 @@ func main() {
 		}
 		m.sizes = append(m.sizes, n)
 	}
+	if *table {
+		os.Exit(status(m.table()))
+	}
 	os.Exit(m.main())
+}
+
+// status is the exit status.
+func status(err error) int {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "scale:", err)
+		return 1
+	}
+	return 0
 }
 
 // run is what runs on the node.
 type run struct {
 	options
-	sizes []int
-	state state
+	settings settings
+	sizes    []int
+	state    state
+	docs     bool
 }
 
 // main raises the limit of inotify instances around all of it, and returns the exit status.
@@ -84,19 +100,13 @@ func prepare(bin string) error {
 }
 
 // Run measures and prints, and returns the exit status.
-func (r run) Run() int {
-	if err := r.all(); err != nil {
-		fmt.Fprintln(os.Stderr, "scale:", err)
-		return 1
-	}
-	return 0
-}
+func (r run) Run() int { return status(r.all()) }
 
 func (r run) all() error {
 	if err := addCounters(); err != nil {
 		return err
 	}
-	sizes, err := r.state.open(begin{r.settings(), r.sizes})
+	sizes, err := r.state.open(begin{r.settings, r.sizes})
 	if err != nil {
 		return err
 	}
@@ -116,17 +126,17 @@ func (r run) all() error {
 			_ = r.print(sizes) // the last table says what is wrong
 		}
 	}
+	if r.docs {
+		if err := r.write(sizes); err != nil {
+			return err
+		}
+	}
 	return r.print(sizes)
 }
 
 // print prints the table of what was found so far.
 func (r run) print(sizes []size) error {
-	priority := "a level of their own"
-	if !r.apiPriority {
-		priority = "no level of their own"
-	}
-	fmt.Printf("\n%d pods on a node, %d of them in the mesh; %d namespaces for each node; selection: %s; the agents have %s "+
-		"at the API server\n\n", r.perNode, r.meshed, r.namespaces, r.selection, priority)
+	fmt.Printf("\n%s\n\n", r.settings)
 	return report(os.Stdout, sizes)
 }
 

@@ -35,6 +35,16 @@ type settings struct {
 	APIPriority bool   `json:"apiPriority"`
 }
 
+// String is the line above a table.
+func (s settings) String() string {
+	priority := "a level of their own"
+	if !s.APIPriority {
+		priority = "no level of their own"
+	}
+	return fmt.Sprintf("%d pods on a node, %d of them in the mesh; %d namespaces for each node; selection: %s; the agents have "+
+		"%s at the API server", s.Pods, s.Mesh, s.Namespaces, s.Selection, priority)
+}
+
 func (o options) settings() settings {
 	return settings{o.perNode, o.meshed, o.namespaces, o.each, o.churn, o.rate, o.idle.String(), o.selection, o.apiPriority}
 }

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/istio-pod-network/controller/conformance/internal/build"
+	"github.com/istio-pod-network/controller/conformance/internal/markers"
+)
+
+// table prints what the state file has, and measures nothing.
+func (r run) table() error {
+	was, sizes, err := r.state.read()
+	if err != nil {
+		return err
+	}
+	if len(sizes) == 0 {
+		return fmt.Errorf("%s has no size yet", r.state.path)
+	}
+	r.settings, r.sizes = was.Options, was.Sizes
+	if r.docs {
+		if err := r.write(sizes); err != nil {
+			return err
+		}
+	}
+	return r.print(sizes)
+}
+
+// write puts the table into the page, without the rows that say nothing about 5,000 nodes.
+func (r run) write(sizes []size) error {
+	path := filepath.Join(build.Root(), "docs", "performance.md")
+	page, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	text, err := markers.Insert(string(page), "make scale DOCS=1", r.section(sizes))
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return os.WriteFile(path, []byte(text), 0o644)
+}
+
+// section is what the page gets.
+func (r run) section(sizes []size) string {
+	var judged []size
+	for _, s := range sizes {
+		s.Figures = slices.DeleteFunc(slices.Clone(s.Figures), func(f figure) bool { return f.Printed && f.Limit == nil })
+		judged = append(judged, s)
+	}
+	var table strings.Builder
+	verdict := report(&table, judged)
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n```\n%s\n\n%s```\n\n", r.settings, table.String())
+	if verdict != nil {
+		fmt.Fprintf(&b, "It failed: %v.\n\n", verdict)
+	}
+	return b.String()
+}
