@@ -42,8 +42,8 @@ func (c *Namespaces) Watched() bool { return c.watched != nil }
 // Run lists and watches until the context ends.
 func (c *Namespaces) Run(ctx context.Context) {
 	if c.Watched() {
-		cache.NewReflectorWithOptions(c.watched, &metav1.PartialObjectMetadata{}, namespaceStore{c}, cache.ReflectorOptions{}).
-			RunWithContext(ctx)
+		like := &metav1.PartialObjectMetadata{}
+		cache.NewReflectorWithOptions(c.watched, like, namespaceStore{c}, cache.ReflectorOptions{}).RunWithContext(ctx)
 	}
 }
 

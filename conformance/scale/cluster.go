@@ -206,9 +206,12 @@ contexts: [{name: c, context: {cluster: c, user: u}}]
 
 func namespaceName(number int) string { return fmt.Sprintf("team-%05d", number) }
 
+// makeNamespace makes one as they mostly are: with a few labels and an annotation of some other program's.
 func makeNamespace(ctx context.Context, client *kubernetes.Clientset, name string) error {
-	_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}},
-		metav1.CreateOptions{})
+	_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name,
+		Labels:      map[string]string{"istio-injection": "enabled", "example.com/stage": "production"},
+		Annotations: map[string]string{"example.com/owner": name + "@example.com"},
+	}}, metav1.CreateOptions{})
 	return err
 }
 

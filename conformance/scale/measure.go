@@ -165,7 +165,7 @@ var perAgent = []string{"get nodes", "list pods", "watch pods"}
 func (m *measurement) addKinds(what string, p period, steady bool) {
 	for _, kind := range kindsOfInterest {
 		m.add(figure{What: what + ": " + kind, Value: p.requests(kind), Noisy: kind != markKind,
-			Printed: kind != markKind && !(steady && slices.Contains(perAgent, kind))})
+			Printed: kind != markKind && (!steady || !slices.Contains(perAgent, kind))})
 	}
 	m.add(figure{What: what + ": other requests", Value: p.requests() - p.requests(kindsOfInterest...), Printed: true})
 }

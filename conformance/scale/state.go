@@ -41,12 +41,13 @@ func (s settings) String() string {
 	if !s.APIPriority {
 		priority = "no level of their own"
 	}
-	return fmt.Sprintf("%d pods on a node, %d of them in the mesh; %d namespaces for each node; selection: %s; the agents have "+
-		"%s at the API server", s.Pods, s.Mesh, s.Namespaces, s.Selection, priority)
+	return fmt.Sprintf("%d pods on a node, %d of them in the mesh; %d namespaces for each node; selection: %s; the agents "+
+		"have %s at the API server", s.Pods, s.Mesh, s.Namespaces, s.Selection, priority)
 }
 
 func (o options) settings() settings {
-	return settings{o.perNode, o.meshed, o.namespaces, o.each, o.churn, o.rate, o.idle.String(), o.selection, o.apiPriority}
+	return settings{o.perNode, o.meshed, o.namespaces, o.each, o.churn, o.rate, o.idle.String(), o.selection,
+		o.apiPriority}
 }
 
 // open returns what was measured of the same by a run that did not come to its end, and begins anew otherwise.
