@@ -22,7 +22,7 @@ type figure struct {
 	Value   float64  `json:"value"`
 	Unit    string   `json:"unit,omitempty"`
 	Noisy   bool     `json:"noisy,omitempty"`   // the machine decides it, too, and not only what the API server was asked
-	Printed bool     `json:"printed,omitempty"` // its growth is no fault: chance decides it, or a limit for each pod or agent
+	Printed bool     `json:"printed,omitempty"` // its growth is no fault: chance decides it, or a limit per pod or agent
 	Limit   *float64 `json:"limit,omitempty"`   // the highest value that is allowed at any size
 	Floor   float64  `json:"floor,omitempty"`   // how it grows below this is of no interest
 }

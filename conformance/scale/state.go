@@ -41,7 +41,7 @@ func (s settings) String() string {
 	if !s.APIPriority {
 		priority = "no level of their own"
 	}
-	return fmt.Sprintf("%d pods on a node, %d of them in the mesh; %d namespaces for each node; selection: %s; the agents "+
+	return fmt.Sprintf("%d pods on a node, %d of them in the mesh; %d namespaces for each node; selection: %s; agents "+
 		"have %s at the API server", s.Pods, s.Mesh, s.Namespaces, s.Selection, priority)
 }
 
