@@ -21,7 +21,7 @@ func escapes(name string, servers []string) {
 		if err != nil {
 			fatal(err)
 		}
-		asker, err := standin.NewAsker(address.Addr())
+		asker, err := standin.NewAsker(address.Addr(), "")
 		if err != nil {
 			fatal(err)
 		}

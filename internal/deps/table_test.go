@@ -271,10 +271,10 @@ var rules = []rule{
 		"k8s.io/client-go/kubernetes/typed/...", "k8s.io/client-go/metadata", "sigs.k8s.io/yaml",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/sysdump", allowed: []string{
-		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/blank",
+		"agent/ctl/cluster", "agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/blank",
 		"internal/buildinfo", "internal/invalid", "internal/podfacts", "plugin/annotation",
 		"plugin/redirect", // the sidecar's name
-		"github.com/spf13/cobra", "k8s.io/api/core/v1", "k8s.io/apimachinery/...", "sigs.k8s.io/yaml",
+		"github.com/spf13/cobra", "k8s.io/api/apps/v1", "k8s.io/api/core/v1", "k8s.io/apimachinery/...", "sigs.k8s.io/yaml",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/temporary", allowed: []string{
 		"agent/ctl/cluster", "agent/ctl/outcome", "internal/excerpt", "internal/invalid", "plugin/annotation",
@@ -336,8 +336,9 @@ var rules = []rule{
 		"errors", "flag", "io", "strings", "time",
 	}},
 	{dir: "internal/standin", allowed: []string{"golang.org/x/sys/unix", "internal/escape"}, standard: []string{
-		"bufio", "context", "crypto/tls", "crypto/x509", "encoding/binary", "errors", "fmt", "io", "net", "net/netip", "os",
-		"strings", "sync/atomic", "syscall", "time",
+		"bufio", "cmp", "context", "crypto/hmac", "crypto/rand", "crypto/sha256", "crypto/tls", "crypto/x509",
+		"encoding/binary", "encoding/hex", "errors", "fmt", "io", "net", "net/netip", "os", "strings", "sync/atomic",
+		"syscall", "time",
 	}},
 	{dir: "internal/testnet", allowed: []string{"github.com/vishvananda/netlink", "golang.org/x/sys/unix",
 		"internal/escape"},

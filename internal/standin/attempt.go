@@ -2,6 +2,7 @@ package standin
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -49,11 +50,16 @@ func Attempt(a escape.Attempt, h *Asker, server netip.AddrPort, name string) (an
 	if err := c.SetDeadline(time.Now().Add(Patience)); err != nil {
 		return "", err
 	}
-	if _, err := fmt.Fprintln(c, name); err != nil {
+	line, nonce := h.seal.call(name)
+	if _, err := fmt.Fprintln(c, line); err != nil {
 		return "", err
 	}
 	answer, err = bufio.NewReader(c).ReadString('\n')
-	return strings.TrimSpace(answer), err
+	if answer = strings.TrimSpace(answer); answer == "" && err != nil {
+		return "", err
+	}
+	answer, wrong := h.seal.answered(nonce, answer)
+	return answer, cmp.Or(wrong, err)
 }
 
 // loopback is what an attempt from lo comes from, by whether it is IPv6.

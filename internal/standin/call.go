@@ -1,6 +1,7 @@
 package standin
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -15,12 +16,23 @@ import (
 type Call struct {
 	Network, Address string // as of net.Dial: tcp or udp
 	Name             string // who calls
+	Seal             Seal
 	// Hops, where it is not 0, is how far its packets get: with 1 no further than the node.
 	Hops int
 }
 
 // Make makes the call, and returns the answer.
 func (c Call) Make() (answer string, err error) {
+	line, nonce := c.Seal.call(c.Name)
+	if answer, err = c.send(line); answer == "" && err != nil {
+		return "", err
+	}
+	answer, wrong := c.Seal.answered(nonce, answer)
+	return answer, cmp.Or(wrong, err)
+}
+
+// send says a line, and returns what comes back.
+func (c Call) send(line string) (answer string, err error) {
 	dialer := net.Dialer{Timeout: Patience, Control: c.limit}
 	conn, err := dialer.Dial(c.Network, c.Address)
 	if err != nil {
@@ -28,7 +40,7 @@ func (c Call) Make() (answer string, err error) {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(Patience))
-	if _, err := fmt.Fprintln(conn, c.Name); err != nil {
+	if _, err := fmt.Fprintln(conn, line); err != nil {
 		return "", err
 	}
 	var data []byte

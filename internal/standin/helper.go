@@ -57,13 +57,14 @@ const silent = 30
 // Asker asks a helper.
 type Asker struct {
 	c     net.Conn
+	seal  Seal
 	asked int
 }
 
-// NewAsker returns one for the helper at an address.
-func NewAsker(at netip.Addr) (*Asker, error) {
+// NewAsker returns one for the helper at an address, and for attempts against a server there, both with that seal.
+func NewAsker(at netip.Addr, seal Seal) (*Asker, error) {
 	c, err := net.Dial("udp", netip.AddrPortFrom(at, HelperPort).String())
-	return &Asker{c: c}, err
+	return &Asker{c: c, seal: seal}, err
 }
 
 // Own is the pod's address, by which it reaches the helper.
@@ -81,11 +82,12 @@ func (h *Asker) Do(question string) error {
 // Ask returns the helper's answer.
 func (h *Asker) Ask(question string) (string, error) {
 	h.asked++
+	line, nonce := h.seal.call(fmt.Sprint(h.asked, " ", question))
 	for range 5 {
-		if _, err := fmt.Fprintln(h.c, h.asked, question); err != nil {
+		if _, err := fmt.Fprintln(h.c, line); err != nil {
 			return "", errors.Join(ErrNoHelper, err)
 		}
-		if answer, heard := h.hear(fmt.Sprint(h.asked, " ")); heard {
+		if answer, heard := h.hear(fmt.Sprint(h.asked, " "), nonce); heard {
 			if why, not := strings.CutPrefix(answer, failed); not {
 				return "", fmt.Errorf("%w: %s", ErrNoHelper, why)
 			}
@@ -95,15 +97,16 @@ func (h *Asker) Ask(question string) (string, error) {
 	return "", ErrNoHelper
 }
 
-// hear reads until the answer with the number comes, or none.
-func (h *Asker) hear(number string) (string, bool) {
+// hear reads until the answer with the number comes, or none. What strangers say is passed over.
+func (h *Asker) hear(number, nonce string) (string, bool) {
 	_ = h.c.SetReadDeadline(time.Now().Add(2 * Patience)) // who helps may make a call before
 	for buffer := make([]byte, 512); ; {
 		n, err := h.c.Read(buffer)
 		if err != nil {
 			return "", false
 		}
-		if answer, found := strings.CutPrefix(strings.TrimSpace(string(buffer[:n])), number); found {
+		said, err := h.seal.answered(nonce, strings.TrimSpace(string(buffer[:n])))
+		if answer, found := strings.CutPrefix(said, number); found && err == nil {
 			return answer, true
 		}
 	}

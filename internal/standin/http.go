@@ -2,6 +2,7 @@ package standin
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -13,8 +14,8 @@ import (
 const clientCert = "x-forwarded-client-cert"
 
 // ServeApp answers as Serve does as App; who asks by HTTP is answered by HTTP, and told what Envoy has said of its
-// certificate.
-func ServeApp(l net.Listener) error {
+// certificate. Sealed, such a request has nonce and tag in its path.
+func ServeApp(l net.Listener, seal Seal) error {
 	return accept(l, func(c *net.TCPConn) {
 		lines := bufio.NewReader(io.LimitReader(c, 64<<10))
 		line, err := lines.ReadString('\n')
@@ -22,9 +23,12 @@ func ServeApp(l net.Listener) error {
 		case err != nil:
 		case strings.Contains(line, " HTTP/1."):
 			answer := App + " " + callerOf(lines)
+			if name, nonce, known := seal.called(requestOf(line)); known && name == byMesh {
+				answer = seal.answer(nonce, answer)
+			}
 			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(answer), answer)
 		default:
-			fmt.Fprintln(c, App+" "+Destination(c))
+			fmt.Fprintln(c, seal.guarded(func(string) string { return App + " " + Destination(c) })(strings.TrimSpace(line)))
 		}
 	})
 }
@@ -47,9 +51,27 @@ func callerOf(lines *bufio.Reader) (identity string) {
 	}
 }
 
+// byMesh is the name of who calls by HTTP.
+const byMesh = "mesh"
+
+// requestOf is the sealed call in the path of a request.
+func requestOf(line string) string {
+	words := strings.Fields(line)
+	return byMesh + strings.ReplaceAll(words[min(1, len(words)-1)], "/", " ")
+}
+
 // CallByMesh asks the app at the address of a Service by HTTP, and returns its answer: who answers, and by whose
 // certificate the caller is known there.
-func CallByMesh(address string) (string, error) { return ask(address, "GET / ", address) }
+func CallByMesh(address string, seal Seal) (string, error) {
+	line, nonce := seal.call(byMesh)
+	path := strings.ReplaceAll(strings.TrimPrefix(line, byMesh), " ", "/")
+	answer, err := ask(address, "GET "+cmp.Or(path, "/")+" ", address)
+	if err != nil {
+		return "", err
+	}
+	answer, err = seal.answered(nonce, answer)
+	return strings.TrimSpace(answer), err
+}
 
 // ask makes a request of HTTP, and returns the body of its answer.
 func ask(address, what, host string) (string, error) {

@@ -27,12 +27,12 @@ const (
 	Identity = "identity"
 )
 
-// StartPeer listens, and serves from then on. Who reaches it with a name is told to reached, but at ExcludedPort. What
-// ends a server is told to failed. Where not every user may have DNSPort it goes without.
-func StartPeer(reached func(caller string), failed func(error)) error {
-	hear := func(_ *net.TCPConn, caller string) string { reached(caller); return Peer }
-	answers := map[uint16]func(*net.TCPConn, string) string{
-		PeerPort: hear, DNSPort: hear, ExcludedPort: func(*net.TCPConn, string) string { return Peer },
+// StartPeer listens, and serves from then on whoever has the seal. Who reaches it with a name is told to reached, but
+// at ExcludedPort. What ends a server is told to failed. Where not every user may have DNSPort it goes without.
+func StartPeer(seal Seal, reached func(caller string), failed func(error)) error {
+	hear := seal.guarded(func(caller string) string { reached(caller); return Peer })
+	answers := map[uint16]func(string) string{
+		PeerPort: hear, DNSPort: hear, ExcludedPort: seal.guarded(func(string) string { return Peer }),
 	}
 	for port, answer := range answers {
 		l, err := Listen(port, false)
@@ -42,13 +42,13 @@ func StartPeer(reached func(caller string), failed func(error)) error {
 		case err != nil:
 			return err
 		}
-		go func() { failed(ServeCallers(l, answer)) }()
+		go func() { failed(ServeCallers(l, func(_ *net.TCPConn, line string) string { return answer(line) })) }()
 	}
 	helper := Helper(func(what string, from, to netip.AddrPort) (string, error) {
-		return help(what, from, to, func(caller string) string { return hear(nil, caller) })
+		return help(what, from, to, seal, hear)
 	})
 	for port, answer := range map[uint16]func(string) string{
-		DNSPort: func(caller string) string { return hear(nil, caller) }, HelperPort: helper.Answer,
+		DNSPort: hear, HelperPort: seal.guarded(helper.Answer),
 	} {
 		packets, err := net.ListenPacket("udp", fmt.Sprint(":", port))
 		switch {
@@ -63,10 +63,10 @@ func StartPeer(reached func(caller string), failed func(error)) error {
 }
 
 // help does what an attempt needs of somebody outside, and calls who asks to be called.
-func help(what string, from, to netip.AddrPort, answer func(caller string) string) (string, error) {
+func help(what string, from, to netip.AddrPort, seal Seal, answer func(line string) string) (string, error) {
 	switch what {
 	case Dial:
-		return Call{Network: "tcp", Address: to.String(), Name: Peer}.Make()
+		return Call{Network: "tcp", Address: to.String(), Name: Peer, Seal: seal}.Make()
 	case Identity:
 		return identity(to)
 	case "call":
@@ -80,7 +80,7 @@ func help(what string, from, to netip.AddrPort, answer func(caller string) strin
 }
 
 // serveOne answers one line by a connection that the peer has opened.
-func serveOne(c *os.File, answer func(caller string) string) {
+func serveOne(c *os.File, answer func(line string) string) {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(5 * Patience)) // the attempt comes to it later
 	if line, err := bufio.NewReader(c).ReadString('\n'); err == nil {

@@ -21,6 +21,8 @@ type Sidecar struct {
 	Outbound, Inbound, DNS uint16 // ports
 	// Transparent says that inbound connections come unchanged (TPROXY), which takes CAP_NET_ADMIN.
 	Transparent bool
+	// Seal is that of who calls: strangers get no answer.
+	Seal Seal
 	// Quit, where it is not nil, is called when a process of the pod asks for it, as of Istio's pilot-agent.
 	Quit func()
 }
@@ -33,6 +35,11 @@ const (
 
 // Start listens, and serves from then on. What ends a server is told to failed.
 func (s Sidecar) Start(failed func(error)) error {
+	serve := func(l net.Listener, name string, asked Asked) error {
+		return ServeCallers(l, func(c *net.TCPConn, line string) string {
+			return s.Seal.guarded(func(string) string { return name + " " + asked(c) })(line)
+		})
+	}
 	inbound := OriginalDestination
 	if s.Transparent {
 		inbound = Destination
@@ -43,9 +50,9 @@ func (s Sidecar) Start(failed func(error)) error {
 		transparent bool
 		serve       func(net.Listener) error
 	}{
-		{s.Outbound, false, func(l net.Listener) error { return Serve(l, Outbound, OriginalDestination) }},
-		{s.Inbound, s.Transparent, func(l net.Listener) error { return Serve(l, Inbound, inbound) }},
-		{s.DNS, false, func(l net.Listener) error { return Serve(l, DNS, OriginalDestination) }},
+		{s.Outbound, false, func(l net.Listener) error { return serve(l, Outbound, OriginalDestination) }},
+		{s.Inbound, s.Transparent, func(l net.Listener) error { return serve(l, Inbound, inbound) }},
+		{s.DNS, false, func(l net.Listener) error { return serve(l, DNS, OriginalDestination) }},
 		{quitPort, false, s.serveHTTP},
 		{ReadyPort, false, s.serveHTTP}, // the last: who is ready has them all
 	} {
@@ -55,11 +62,12 @@ func (s Sidecar) Start(failed func(error)) error {
 		}
 		servers = append(servers, func() error { return port.serve(l) })
 	}
+	answer := s.Seal.guarded(func(string) string { return DNS })
 	// where redirected packets arrive, and answers have to come from
 	for _, address := range []string{"127.0.0.1", "::1"} {
 		packets, err := net.ListenPacket("udp", net.JoinHostPort(address, fmt.Sprint(s.DNS)))
 		if err == nil {
-			servers = append(servers, func() error { return ServeUDP(packets, func(string) string { return DNS }) })
+			servers = append(servers, func() error { return ServeUDP(packets, answer) })
 		} else if address == "127.0.0.1" { // the pod may be without IPv6
 			return err
 		}

@@ -74,12 +74,12 @@ func TestServeApp(t *testing.T) {
 	l, err := Listen(0, false)
 	await.Must(t, err)
 	defer l.Close()
-	go func() { _ = ServeApp(l) }()
+	go func() { _ = ServeApp(l, "") }()
 	to := fmt.Sprint("127.0.0.1:", l.Addr().(*net.TCPAddr).Port)
 	if answer, err := (Call{Network: "tcp", Address: to, Name: "me"}).Make(); answer != "app "+to || err != nil {
 		t.Errorf("by a line: %q, %v", answer, err)
 	}
-	if answer, err := CallByMesh(to); answer != "app" || err != nil {
+	if answer, err := CallByMesh(to, ""); answer != "app" || err != nil {
 		t.Errorf("without a certificate: %q, %v", answer, err)
 	}
 	const id = "spiffe://cluster.local/ns/a/sa/b"
@@ -100,7 +100,7 @@ func TestServeApp(t *testing.T) {
 		_ = ServeCallers(refusing, func(*net.TCPConn, string) string { return "HTTP/1.1 503 Service Unavailable\r\n\r\nno" })
 	}()
 	to = fmt.Sprint("127.0.0.1:", refusing.Addr().(*net.TCPAddr).Port)
-	if answer, err := CallByMesh(to); err == nil || !strings.Contains(err.Error(), "503 Service Unavailable") {
+	if answer, err := CallByMesh(to, ""); err == nil || !strings.Contains(err.Error(), "503 Service Unavailable") {
 		t.Errorf("refused: %q, %v", answer, err)
 	}
 }
@@ -139,7 +139,7 @@ func TestIdentity(t *testing.T) {
 					go func() { _ = c.(*tls.Conn).HandshakeContext(context.Background()); _ = c.Close() }()
 				}
 			}()
-			h := Helper(func(what string, from, to netip.AddrPort) (string, error) { return help(what, from, to, nil) })
+			h := Helper(func(what string, from, to netip.AddrPort) (string, error) { return help(what, from, to, "", nil) })
 			to := l.Addr().String()
 			answer := h.Answer("1 identity " + to + " " + to)
 			if test.want != "" && answer != "1 "+test.want || test.want == "" && !strings.HasPrefix(answer, "1 error ") {
@@ -150,7 +150,7 @@ func TestIdentity(t *testing.T) {
 	app, err := Listen(0, false)
 	await.Must(t, err)
 	defer app.Close()
-	go func() { _ = ServeApp(app) }()
+	go func() { _ = ServeApp(app, "") }()
 	port := app.Addr().(*net.TCPAddr).AddrPort().Port()
 	if got, err := identity(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)); err == nil {
 		t.Errorf("an app without a sidecar has the identity %q", got)

@@ -1,6 +1,7 @@
 package flows
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -27,9 +28,9 @@ const (
 const warmUp = "warm-up"
 
 // serve serves as an app until the process is to end.
-func (p *process) serve(options) (bool, error) {
+func (p *process) serve(o options) (bool, error) {
 	ended := ending()
-	if err := serveApp(); err != nil {
+	if err := serveApp(o.seal); err != nil {
 		return false, err
 	}
 	<-ended
@@ -129,7 +130,7 @@ func (f *flows) heldOutbound(peer netip.Addr) {
 	to := netip.AddrPortFrom(peer, standin.PeerPort)
 	r := result(report.HeldOutbound, to, report.Sidecar)
 	call := func(name string) (string, error) {
-		return standin.Call{Network: "tcp", Address: to.String(), Name: name}.Make()
+		return standin.Call{Network: "tcp", Address: to.String(), Name: name, Seal: f.seal}.Make()
 	}
 	warm := r
 	warm.Flow = warmUp
@@ -151,10 +152,10 @@ func (f *flows) heldInbound(asker *standin.Asker, own netip.AddrPort) {
 // held makes a call that nobody may answer.
 func (f *flows) held(r report.Result, call func() (string, error)) {
 	answer, err := call()
-	r.Got, r.Well = answer, answer == ""
 	if err != nil {
-		r.Error = oneLine(err)
+		answer, r.Error = cmp.Or(answer, strangerIn(err)), oneLine(err)
 	}
+	r.Got, r.Well = answer, answer == ""
 	f.say(r)
 }
 
@@ -181,7 +182,7 @@ func (f *flows) callByMesh() {
 		panic(err)
 	}
 	f.settle(result(report.MTLS, to, standin.App), func() (string, error) {
-		answer, err := standin.CallByMesh(f.mtls)
+		answer, err := standin.CallByMesh(f.mtls, f.seal)
 		who, identity, _ := strings.Cut(answer, " ")
 		return f.known(who, identity, err)
 	})

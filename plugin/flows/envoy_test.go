@@ -207,7 +207,7 @@ func TestEnvoyOfOneFamily(t *testing.T) {
 	p := newPods(t, testnet.IPv6)
 	p.peer()
 	p.redirected(settings, nothing)
-	ready, _ := as(p.lab.Path, proxyUser, "sidecar", "--outbound-port=16001", "--inbound-port=16006", "--dns-port=16053")
+	ready, _ := p.as(p.lab.Path, proxyUser, "sidecar", "--outbound-port=16001", "--inbound-port=16006", "--dns-port=16053")
 	await.Must(t, ready.Start()) // that it is ready is all that it is for
 	t.Cleanup(func() { _ = ready.Process.Kill(); _ = ready.Wait() })
 	log, err := p.running(p.lab.Path, appUser, p.besideEnvoy()[:6]...)()

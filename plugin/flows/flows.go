@@ -99,7 +99,7 @@ func (p *process) makeAppsFlows(o options) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if err := serveApp(); err != nil {
+	if err := serveApp(o.seal); err != nil {
 		return false, err
 	}
 	if !o.outside {
@@ -118,13 +118,13 @@ func (p *process) makeAppsFlows(o options) (bool, error) {
 }
 
 // serveApp listens as an app, and serves from then on.
-func serveApp() error {
+func serveApp(seal standin.Seal) error {
 	for _, port := range []uint16{appPort, excludedAppPort} {
 		l, err := standin.Listen(port, false)
 		if err != nil {
 			return err
 		}
-		go func() { _ = standin.ServeApp(l) }()
+		go func() { _ = standin.ServeApp(l, seal) }()
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func (f *flows) asApp() (bool, error) {
 // withPeers makes flows with each peer, and then the attempts to get around: with all peers at once.
 func (f *flows) withPeers(all *sync.WaitGroup, flows func(peer netip.Addr, asker *standin.Asker)) error {
 	for _, peer := range f.peers {
-		asker, err := standin.NewAsker(peer)
+		asker, err := standin.NewAsker(peer, f.seal)
 		if err != nil {
 			return err
 		}
@@ -238,7 +238,7 @@ func (f *flows) asProxy() bool {
 func (f *flows) call(flow, network string, to netip.AddrPort, want string, hops int) {
 	family := map[bool]string{true: "4", false: "6"}[to.Addr().Is4()]
 	r := result(flow, to, want)
-	c := standin.Call{Network: network + family, Address: to.String(), Name: r.Caller(f.name), Hops: hops}
+	c := standin.Call{Network: network + family, Address: to.String(), Name: r.Caller(f.name), Seal: f.seal, Hops: hops}
 	f.try(r, c.Make)
 }
 
@@ -254,13 +254,21 @@ func (f *flows) try(r report.Result, call func() (string, error)) {
 		answer, err := call()
 		r.Got, r.Error = answer, ""
 		if err != nil {
-			r.Got, r.Error = "", oneLine(err)
+			r.Got, r.Error = strangerIn(err), oneLine(err)
 			continue
 		}
 		r.Well = isFrom(answer, r.Want, r.To)
 		break
 	}
 	f.say(r)
+}
+
+// strangerIn names who has answered, where an error says that it was a stranger.
+func strangerIn(err error) string {
+	if errors.Is(err, standin.ErrStranger) {
+		return report.Stranger
+	}
+	return ""
 }
 
 // isFrom reports whether an answer is somebody's, of a call to an address. Of a stand-in that says where a call was to

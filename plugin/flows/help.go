@@ -28,6 +28,9 @@ Runs in pods that are made for that, as any user, without capabilities.
   --outbound-port 15001, --inbound-port 15006, --dns-port 15053   where the sidecar listens
   --help, --version
 
+With ISTIO_POD_NETWORK_FLOWS_SECRET in the environment of all pods of a run, they know each other: no stranger's answer
+counts, and no stranger is answered or told of. It is not known to who may only see their calls.
+
 Each flow is a line of JSON on standard output: who had to answer, and who did. The peer prints who has reached it. Exit
 codes: 0 all flows are as they have to be; 1 one is not, or nothing could be proven; 2 wrong arguments.
 `

@@ -21,6 +21,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/program"
 	"github.com/istio-pod-network/controller/internal/program/flags"
 	"github.com/istio-pod-network/controller/internal/standin"
+	"github.com/istio-pod-network/controller/plugin/flows/report"
 )
 
 const name = "istio-pod-network-flows"
@@ -40,6 +41,7 @@ type options struct {
 	mtls     string // the address and port of an app of the mesh
 	asks     string // for which name
 	identity string // the end of the identity of every pod of the mesh
+	seal     standin.Seal
 }
 
 // addresses are at most one of each family.
@@ -64,8 +66,9 @@ func Main() int {
 	if len(args) == 0 || commands[args[0]] == nil {
 		return p.Misused(invalid.Text("command", strings.Join(args[:min(1, len(args))], ""), "", "app, sidecar, peer, serve"))
 	}
-	o := options{name: "app", families: "all", timeout: time.Minute, proxyUID: 1337,
-		sidecar: standin.Sidecar{Outbound: 15001, Inbound: 15006, DNS: 15053}}
+	seal := standin.Seal(os.Getenv(report.Secret))
+	o := options{name: "app", families: "all", timeout: time.Minute, proxyUID: 1337, seal: seal,
+		sidecar: standin.Sidecar{Outbound: 15001, Inbound: 15006, DNS: 15053, Seal: seal}}
 	if status, ended := flags.Parse(p.Program, o.flags(), "", args[1:]); ended {
 		return status
 	}
@@ -137,9 +140,12 @@ func parseAddresses(text string) (all addresses, ok bool) {
 }
 
 // peer serves until the process is to end.
-func (p *process) peer(options) (bool, error) {
+func (p *process) peer(o options) (bool, error) {
 	ended, failed := ending(), make(chan error, 1)
-	err := standin.StartPeer(p.reached(), func(err error) { tell(failed, err) })
+	if o.seal != "" {
+		p.println(report.Sealed)
+	}
+	err := standin.StartPeer(o.seal, p.reached(), func(err error) { tell(failed, err) })
 	if err != nil {
 		return false, err
 	}

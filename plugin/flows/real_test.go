@@ -63,7 +63,8 @@ func TestMain(m *testing.M) {
 // pods are a pod and its peer, in which nobody serves.
 type pods struct {
 	*testing.T
-	lab *testnet.Lab
+	lab    *testnet.Lab
+	secret string
 }
 
 func newPods(t *testing.T, families ...testnet.Family) pods {
@@ -71,7 +72,7 @@ func newPods(t *testing.T, families ...testnet.Family) pods {
 	lab, err := testnet.New(testnet.Options{Bare: true, Families: families})
 	await.Must(t, err)
 	t.Cleanup(func() { _ = lab.Close() })
-	return pods{t, lab}
+	return pods{T: t, lab: lab}
 }
 
 // redirected writes the rules of settings to the pod, but for what is to be left out.
@@ -100,10 +101,11 @@ func (p pods) peers() string {
 }
 
 // as is the program as a user, without any privilege.
-func as(netns string, user int, args ...string) (*exec.Cmd, *bytes.Buffer) {
+func (p pods) as(netns string, user int, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	id := fmt.Sprint(user)
 	c := exec.Command("nsenter", append([]string{"--net=" + netns, "setpriv", "--reuid=" + id, "--regid=" + id,
 		"--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", built}, args...)...)
+	c.Env = append(os.Environ(), report.Secret+"="+p.secret)
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out
 	return c, &out
@@ -112,7 +114,7 @@ func as(netns string, user int, args ...string) (*exec.Cmd, *bytes.Buffer) {
 // running starts the program until the function that it returns is called, which returns what it has printed.
 func (p pods) running(netns string, user int, args ...string) (ended func() (string, error)) {
 	p.Helper()
-	c, out := as(netns, user, args...)
+	c, out := p.as(netns, user, args...)
 	await.Must(p.T, c.Start())
 	done := make(chan error, 1)
 	go func() { done <- c.Wait() }()
@@ -124,7 +126,7 @@ func (p pods) running(netns string, user int, args ...string) (ended func() (str
 // peer starts the peer; who has come to it is known when it has ended.
 func (p pods) peer() (callers func() map[string]bool) {
 	p.Helper()
-	c, out := as(p.lab.PeerPath, appUser, "peer")
+	c, out := p.as(p.lab.PeerPath, appUser, "peer")
 	await.Must(p.T, c.Start())
 	p.Cleanup(func() { // a process that stays keeps what reads this test's output waiting
 		_ = c.Process.Kill()
@@ -181,6 +183,7 @@ func TestFlows(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			p := newPods(t, families...)
+			p.secret = map[bool]string{true: "of this run"}[kind == "dual"]
 			made := func(log string) {
 				t.Helper()
 				for _, family := range p.lab.Families() {
@@ -224,6 +227,50 @@ func TestFlows(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Whoever answers in a pod's stead, and knows all names, is told from it; and nobody who calls by its name is taken for
+// the pod.
+func TestStranger(t *testing.T) {
+	t.Parallel()
+	p := newPods(t)
+	calls := func(secret, name string) []report.Result { // as a sidecar, which makes few
+		t.Helper()
+		p.secret = secret
+		c, _ := p.as(p.lab.Path, proxyUser, "sidecar", "--name="+name, "--peer="+p.peers())
+		log := &await.Output{}
+		c.Stdout, c.Stderr = log, log
+		await.Must(t, c.Start())
+		defer func() { _ = c.Process.Kill(); _ = c.Wait() }()
+		var all []report.Result
+		await.Eventually(t, time.Minute, "the sidecar has called", func() bool {
+			all = report.Parse(log.String())
+			return len(all) == 2*len(p.lab.Families())
+		})
+		return all[:len(p.lab.Families())] // the others are of its own pod
+	}
+	p.secret = "of this run"
+	callers := p.peer()
+	for _, r := range calls("of another run", "mesh") {
+		if r.Well || r.Got != report.Stranger {
+			t.Errorf("a stranger calls: %s", r.Line())
+		}
+	}
+	for _, r := range calls("of this run", "plain") {
+		if !r.Well {
+			t.Errorf("one of this run calls: %s", r.Line())
+		}
+	}
+	if got := callers(); !got["plain proxy-outbound IPv4"] || got["mesh proxy-outbound IPv4"] {
+		t.Errorf("told of: %v", got)
+	}
+	p.secret = ""
+	p.peer()
+	for _, r := range calls("of this run", "mesh") {
+		if r.Well || r.Got != report.Stranger {
+			t.Errorf("a stranger answers: %s", r.Line())
+		}
 	}
 }
 

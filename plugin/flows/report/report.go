@@ -35,6 +35,16 @@ const (
 	Sidecar = "sidecar"
 )
 
+// Secret is the variable of the environment by which the pods of a run know each other: only who has it is answered,
+// and only its answers count. An image of a release before knows none.
+const Secret = "ISTIO_POD_NETWORK_FLOWS_SECRET"
+
+// Sealed is a line of the peer's log that says that it has a secret.
+const Sealed = "only who knows the secret is heard"
+
+// Stranger is the name of who answers and does not know the secret.
+const Stranger = "somebody else"
+
 // Result is what became of a flow.
 type Result struct {
 	Flow   string `json:"flow"`
