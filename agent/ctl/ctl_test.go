@@ -50,6 +50,7 @@ func TestStatus(t *testing.T) {
 		{"verify --parallel 0", 2, "", "--parallel: invalid value \"0\""},
 		{"verify --nodes 0", 2, "", "--nodes: invalid value \"0\""},
 		{"verify --timeout 0s", 2, "", "--timeout"},
+		{"verify --junit none/verify.xml", 2, "", "its directory is not there"},
 		{"verify --cleanup --nodes 1", 2, "", "[cleanup nodes]"},
 		{"explian", 2, "",
 			`istio-pod-networkctl: unknown command "explian" for "istio-pod-networkctl"; did you mean explain?; see --help`},

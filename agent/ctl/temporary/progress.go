@@ -16,8 +16,12 @@ type Progress struct {
 	finished int
 }
 
-// barWidth is how many columns the bar has.
-const barWidth = 20
+// Columns of the bar, and of a step beside it: a line that goes on in the next one could not be written over, and
+// terminals have 80 columns and more.
+const (
+	barWidth    = 20
+	longestStep = 45
+)
 
 // Say tells of a step.
 func (p *Progress) Say(what string) {
@@ -33,7 +37,7 @@ func (p *Progress) Say(what string) {
 	}
 	// Back to the beginning, and nothing of what stood there. Source: ECMA-48, 8.3.41 (EL).
 	bar := strings.Repeat("#", full) + strings.Repeat(".", barWidth-full)
-	fmt.Fprintf(p.Out, "\r[%s] %d/%d %.60s\x1b[K", bar, p.finished, p.Nodes, what)
+	fmt.Fprintf(p.Out, "\r[%s] %d/%d %.*s\x1b[K", bar, p.finished, p.Nodes, longestStep, what)
 }
 
 // Step tells what is done on a node.
@@ -57,6 +61,8 @@ func (p *Progress) Warn(what string) {
 
 // End leaves the line to what comes.
 func (p *Progress) End() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.Terminal {
 		fmt.Fprint(p.Out, "\r\x1b[K")
 	}

@@ -39,4 +39,10 @@ func TestProgress(t *testing.T) {
 	if out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
 	}
+	out.Reset()
+	p.Nodes = 1000
+	p.Step("ip-10-0-1-23.eu-central-1.compute.internal", "a pod of the mesh and the control make their flows")
+	if line := strings.TrimSuffix(strings.TrimPrefix(out.String(), "\r"), "\x1b[K"); len(line) >= 80 {
+		t.Errorf("a terminal of 80 columns needs two lines for %q", line)
+	}
 }

@@ -2,8 +2,11 @@ package verify
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -35,6 +38,8 @@ nothing out and nothing in (REGISTRY_ONLY, STRICT): what reaches the peer or the
 around it. A second pod of the mesh is called by mTLS. What only a stand-in can show is named
 under "Not looked at".
 
+The pods know each other by a secret of the run, so that nobody else's answer is taken for theirs.
+
 The namespace is removed in the end, also after Ctrl-C. What a killed run has left, the next one
 removes, or --cleanup. Pods end by themselves a minute after --timeout.
 
@@ -46,6 +51,8 @@ imagePullSecrets also get on these secrets and create on secrets. With --istio a
 mutatingwebhookconfigurations, get on ConfigMap istio-pod-network-config beside the other, and
 create on services, sidecars.networking.istio.io and peerauthentications.security.istio.io. The
 chart has a ClusterRole for all of it (rbac.verifier).
+
+--junit and -o json also report a run that fails as a whole, as an error.
 
 Exit status: 0 if every node is well, 1 if one is not, 2 for a wrong command line, 3 if something
 could not be proven.`
@@ -96,10 +103,10 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 				return err
 			}
 			writer.Format = format
-			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
-				p := &temporary.Progress{Out: c.ErrOrStderr(), Terminal: output.IsTerminal(c.ErrOrStderr())}
-				return o.run(ctx, from, writer, p)
-			})
+			p := &temporary.Progress{Out: c.ErrOrStderr(), Terminal: output.IsTerminal(c.ErrOrStderr())}
+			return o.end(writer, func(prove func(context.Context, *cluster.Cluster) error) error {
+				return flags.Ask(c.Context(), prove)
+			}, p)
 		},
 	}
 	f := c.Flags()
@@ -130,23 +137,44 @@ func (o options) check() (output.Format, error) {
 	if err := temporary.CheckNodes(o.nodes); err != nil {
 		return "", err
 	}
+	if dir, err := os.Stat(filepath.Dir(o.junit)); err != nil || !dir.IsDir() { // "" is in this directory
+		return "", outcome.Misuse(invalid.Text("--junit", o.junit, "its directory is not there", "a file in one that is"))
+	}
 	return output.ParseFormat(o.output)
 }
 
-func (o options) run(ctx context.Context, from *cluster.Cluster, w output.Writer, p *temporary.Progress) error {
-	if o.cleanup {
-		return temporary.NewSpace(space, from.Core.Namespaces(), o.pace, o.tool).Clean(ctx, o.timeout, p)
+// end asks a cluster by ask, and writes what came of it, also if that is nothing but an error: who reads a report finds
+// one after every run.
+func (o options) end(
+	w output.Writer, ask func(func(context.Context, *cluster.Cluster) error) error, p *temporary.Progress,
+) error {
+	var result Verification
+	err := ask(func(ctx context.Context, from *cluster.Cluster) (err error) {
+		if o.cleanup {
+			return temporary.NewSpace(space, from.Core.Namespaces(), o.pace, o.tool).Clean(ctx, o.timeout, p)
+		}
+		result, err = o.run(ctx, from, p)
+		return err
+	})
+	if o.cleanup || outcome.StatusOf(err) == outcome.Misused {
+		return err
 	}
+	return o.show(result, err, w)
+}
+
+// run proves the nodes that were asked for.
+func (o options) run(ctx context.Context, from *cluster.Cluster, p *temporary.Progress) (v Verification, err error) {
 	sets, err := from.DaemonSets(ctx, o.namespace)
 	if err != nil {
-		return outcome.Unasked(fmt.Errorf("listing the agents' DaemonSets, which needs the verb list on daemonsets: %w", err))
+		return v, outcome.Unasked(fmt.Errorf("listing the agents' DaemonSets, which needs the verb list on daemonsets: %w",
+			err))
 	}
 	if len(sets) == 0 {
-		return outcome.Unasked(cluster.ErrNoAgent)
+		return v, outcome.Unasked(cluster.ErrNoAgent)
 	}
 	all, err := from.Nodes(ctx)
 	if err != nil {
-		return outcome.Unasked(fmt.Errorf("listing the nodes, which needs the verb list on nodes: %w", err))
+		return v, outcome.Unasked(fmt.Errorf("listing the nodes, which needs the verb list on nodes: %w", err))
 	}
 	var wanted []corev1.Node
 	for _, node := range all {
@@ -158,53 +186,60 @@ func (o options) run(ctx context.Context, from *cluster.Cluster, w output.Writer
 		}
 	}
 	if len(wanted) == 0 {
-		return outcome.Unasked(errors.New("by the selector and affinity of the agents' DaemonSet no node is to have " +
+		return v, outcome.Unasked(errors.New("by the selector and affinity of the agents' DaemonSet no node is to have " +
 			"an agent"))
 	}
 	nodes, err := temporary.Choose(o.nodes, wanted, "no node that is to have an agent")
 	if err != nil {
-		return err
+		return v, err
 	}
 	k, err := readKit(ctx, from.Core, sets[0].Namespace, o.image)
 	if err != nil {
-		return outcome.Unasked(err)
+		return v, outcome.Unasked(err)
 	}
-	k.longest, k.constraints = o.timeout+time.Minute, constraintsOf(sets[0])
+	k.longest, k.constraints, k.secret = o.timeout+time.Minute, constraintsOf(sets[0]), rand.Text()
 	injected, err := o.injection(ctx, from, k)
 	if err != nil {
-		return err
+		return v, err
 	}
 	p.Nodes = len(nodes)
-	v := &verifier{core: from.Core, kit: k, agents: sets[0].Namespace, parallel: o.parallel, timeout: o.timeout,
+	by := &verifier{core: from.Core, kit: k, agents: sets[0].Namespace, parallel: o.parallel, timeout: o.timeout,
 		pace: o.pace, logs: o.logs, progress: p, tool: o.tool,
 		mesh: injected}
-	if v.logs == nil {
-		v.logs = logsOf(from.Core)
+	if by.logs == nil {
+		by.logs = logsOf(from.Core)
 	}
-	result, err := v.all(ctx, nodes)
-	if err != nil {
-		return outcome.Unasked(err)
+	if v, err = by.all(ctx, nodes); err != nil {
+		return v, outcome.Unasked(err)
 	}
 	if others := len(wanted) - len(nodes); others > 0 {
-		result.NotLookedAt = append(result.NotLookedAt, fmt.Sprintf("other nodes: %d (--nodes)", others))
+		v.NotLookedAt = append(v.NotLookedAt, fmt.Sprintf("other nodes: %d (--nodes)", others))
 	}
-	return o.show(result, w)
+	return v, nil
 }
 
-// show writes the outcome; the error says how the cluster is.
-func (o options) show(result Verification, w output.Writer) error {
+// show writes the outcome, also of a run that has failed as a whole; the error says how the cluster is.
+func (o options) show(v Verification, failed error, w output.Writer) error {
+	if failed != nil {
+		v = Verification{Head: output.HeadOf("Verification"), Image: v.Image, Istio: v.Istio, Error: failed.Error(),
+			Items: []Node{}}
+	}
 	if o.junit != "" {
-		if err := result.writeJUnit(o.junit); err != nil {
-			return outcome.Unasked(err)
+		if err := v.writeJUnit(o.junit); err != nil {
+			return outcome.Unasked(errors.Join(failed, err))
 		}
 	}
-	if err := w.Object(result, result.write); err != nil {
-		return outcome.Unasked(err)
+	if text := w.Format == output.Table || w.Format == output.Wide; failed == nil || !text { // the error is told anyway
+		if err := w.Object(v, v.write); err != nil {
+			return outcome.Unasked(errors.Join(failed, err))
+		}
 	}
-	switch result.verdict() {
-	case NotWell:
+	switch {
+	case failed != nil:
+		return failed
+	case v.verdict() == NotWell:
 		return outcome.ErrNotWell
-	case NotProven:
+	case v.verdict() == NotProven:
 		return outcome.Unasked(errors.New("not every node could be proven"))
 	}
 	return nil

@@ -64,7 +64,7 @@ func newFake(t *testing.T) *fakeCluster {
 		f.says(node, "mesh/app", flowsOf(meshName, false)...)
 		f.says(node, "mesh/istio-proxy", flowsOf(meshName, true)...)
 		f.says(node, "plain/app", flowsOf(plainName, false)...)
-		peer := ""
+		peer := report.Sealed + "\n"
 		for _, family := range []string{"IPv4", "IPv6"} {
 			peer += report.Reached + "plain outbound " + family + "\n" + report.Reached + "mesh proxy-outbound " + family + "\n"
 		}
@@ -115,10 +115,16 @@ func pending(p *corev1.Pod) {
 
 // warned makes an Event about a pod.
 func (f *fakeCluster) warned(p *corev1.Pod, reason, message string) {
+	f.warnedAt(p, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), reason, message)
+}
+
+func (f *fakeCluster) warnedAt(p *corev1.Pod, at time.Time, reason, message string) {
 	_ = f.Tracker().Create(corev1.SchemeGroupVersion.WithResource("events"), &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: p.Name + strings.ToLower(reason)},
-		Type:       corev1.EventTypeWarning, Reason: reason, Message: message,
+		ObjectMeta: metav1.ObjectMeta{Namespace: Namespace,
+			Name: fmt.Sprint(p.Name, strings.ToLower(reason), at.Unix())},
+		Type: corev1.EventTypeWarning, Reason: reason, Message: message,
 		InvolvedObject: corev1.ObjectReference{UID: p.UID},
+		FirstTimestamp: metav1.NewTime(at), LastTimestamp: metav1.NewTime(at),
 	}, Namespace)
 }
 
@@ -202,7 +208,8 @@ func (f *fakeCluster) run(ctx context.Context, o options, format output.Format) 
 		o.timeout = time.Minute
 	}
 	c := &cluster.Cluster{Core: obeying{f.CoreV1()}, Apps: f.AppsV1(), Admission: f.AdmissionregistrationV1()}
-	err = o.run(ctx, c, output.Writer{Out: &out, Format: format}, &temporary.Progress{Out: &errs})
+	ask := func(ask func(context.Context, *cluster.Cluster) error) error { return ask(ctx, c) }
+	err = o.end(output.Writer{Out: &out, Format: format}, ask, &temporary.Progress{Out: &errs})
 	return outcome.StatusOf(err), out.String(), errs.String(), err
 }
 

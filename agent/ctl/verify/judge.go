@@ -59,6 +59,7 @@ func (n *Node) judge(tool string, s said) {
 			n.find(f.Verdict, fmt.Sprintf("%s, %s, to %s: %s", f.Flow, f.Family, f.To, f.Why), next)
 		}
 	}
+	n.sealed = slices.Contains(strings.Split(s.peer, "\n"), report.Sealed)
 	n.Control = len(control) > 0
 	missing := 0
 	for _, k := range sortedKeys(control) {

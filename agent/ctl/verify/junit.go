@@ -16,6 +16,7 @@ type (
 		Name     string      `xml:"name,attr"`
 		Tests    int         `xml:"tests,attr"`
 		Failures int         `xml:"failures,attr"`
+		Errors   int         `xml:"errors,attr"`
 		Skipped  int         `xml:"skipped,attr"`
 		Cases    []suiteCase `xml:"testcase"`
 	}
@@ -23,6 +24,7 @@ type (
 		Class   string  `xml:"classname,attr"`
 		Name    string  `xml:"name,attr"`
 		Failure *reason `xml:"failure"`
+		Error   *reason `xml:"error"`
 		Skipped *reason `xml:"skipped"`
 	}
 	reason struct {
@@ -45,9 +47,22 @@ func (s *suite) add(name string, verdict Verdict, why string) {
 	s.Cases = append(s.Cases, c)
 }
 
-// junit has a suite for each node: a case for the node, and one for each of its flows. What is not proven is skipped.
+// fail adds a case of which nobody can say how it is, and should.
+func (s *suite) fail(name, why string) {
+	s.Tests++
+	s.Errors++
+	s.Cases = append(s.Cases, suiteCase{Class: s.Name, Name: name, Error: &reason{why}})
+}
+
+// junit has a suite for each node: a case for the node, and one for each of its flows. A node that is not proven is an
+// error, and so is a run that has failed as a whole; an attempt that shows nothing is skipped.
 func (v Verification) junit() ([]byte, error) {
 	all := suites{Name: "istio-pod-networkctl verify"}
+	if v.Error != "" {
+		s := suite{Name: "verify"}
+		s.fail("run", v.Error)
+		all.Suites = append(all.Suites, s)
+	}
 	for _, n := range v.Items {
 		s, why := suite{Name: n.Name}, ""
 		for _, f := range n.Findings {
@@ -56,7 +71,11 @@ func (v Verification) junit() ([]byte, error) {
 			}
 			why += f.What + "\n-> " + f.Next
 		}
-		s.add("node", n.Verdict, why)
+		if n.Verdict == NotProven {
+			s.fail("node", why)
+		} else {
+			s.add("node", n.Verdict, why)
+		}
 		for _, f := range n.Flows {
 			s.add(f.Flow+" "+f.Family, f.Verdict, f.Why)
 		}

@@ -45,6 +45,8 @@ type kit struct {
 	pod corev1.Pod
 	// longest is how long a pod runs, also if nobody is there any more to remove it.
 	longest time.Duration
+	// secret is that of the run, by which its pods know each other.
+	secret string
 	// constraints are those by which OpenShift admits the pods, "" elsewhere.
 	constraints string
 }
@@ -131,9 +133,8 @@ func (k kit) peerPod(name, node string) *corev1.Pod {
 
 // alone is a pod of one container.
 func (k kit) alone(name, node string, c corev1.Container) *corev1.Pod {
-	p := k.on(name, node)
-	p.Spec.InitContainers, p.Spec.Containers, p.Spec.Volumes = nil, []corev1.Container{c}, nil
-	return p
+	k.pod.Spec.InitContainers, k.pod.Spec.Containers, k.pod.Spec.Volumes = nil, []corev1.Container{c}, nil
+	return k.on(name, node)
 }
 
 // on is the chart's pod for one node, whatever taint that has: agents tolerate all.
@@ -149,6 +150,10 @@ func (k kit) on(name, node string) *corev1.Pod {
 	p.Spec.ServiceAccountName, p.Spec.AutomountServiceAccountToken = accountName, &no
 	p.Spec.RestartPolicy, p.Spec.ActiveDeadlineSeconds = corev1.RestartPolicyNever, &seconds
 	p.Spec.TerminationGracePeriodSeconds = &grace
+	for i := range p.Spec.Containers {
+		c := &p.Spec.Containers[i]
+		c.Env = append(c.Env, corev1.EnvVar{Name: report.Secret, Value: k.secret})
+	}
 	temporary.On(node, &p.Spec)
 	return p
 }

@@ -109,7 +109,7 @@ func (v *verifier) run(ctx context.Context, n *Node, what string, pod *corev1.Po
 		if !hasFailed(last) && holds(last) {
 			return last, true
 		}
-		if hasEnded(last) || !cluster.Pause(ctx, v.pace.Poll) {
+		if hasEnded(last) || v.isStuck(ctx, last) || !cluster.Pause(ctx, v.pace.Poll) {
 			v.explain(ctx, n, what, last)
 			return last, false
 		}
@@ -122,6 +122,42 @@ func (v *verifier) run(ctx context.Context, n *Node, what string, pod *corev1.Po
 			return last, false
 		}
 	}
+}
+
+// ofSandbox are the reasons of Events by which a kubelet says that it cannot make a pod's network
+// (pkg/kubelet/events/event.go).
+var ofSandbox = []string{"FailedCreatePodSandBox", "NetworkNotReady"}
+
+// stuckFor is from which time on a pod is not waited for any more whose network a kubelet cannot make: it has tried
+// again by then, and what is in its way does not go away by itself.
+const stuckFor = 20 * time.Second
+
+// isStuck reports whether a kubelet has tried in vain for long to make a pod's network.
+func (v *verifier) isStuck(ctx context.Context, pod *corev1.Pod) bool {
+	if pod.Status.Phase != corev1.PodPending || len(pod.Status.PodIPs) > 0 {
+		return false
+	}
+	events, err := v.core.Events(Namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: "involvedObject.uid=" + string(pod.UID)})
+	if err != nil {
+		return false // trouble says so
+	}
+	first, last := map[string]time.Time{}, map[string]time.Time{}
+	for _, e := range events.Items {
+		if e.InvolvedObject.UID != pod.UID || !slices.Contains(ofSandbox, e.Reason) {
+			continue
+		}
+		begin := cmp.Or(e.FirstTimestamp.Time, e.EventTime.Time)
+		if known := first[e.Reason]; known.IsZero() || begin.Before(known) {
+			first[e.Reason] = begin
+		}
+		if end := cmp.Or(e.LastTimestamp.Time, begin); end.After(last[e.Reason]) {
+			last[e.Reason] = end
+		}
+	}
+	return slices.ContainsFunc(ofSandbox, func(reason string) bool {
+		return !first[reason].IsZero() && last[reason].Sub(first[reason]) >= stuckFor
+	})
 }
 
 // isReady is what the kubelet says of a pod.
@@ -211,7 +247,7 @@ func (v *verifier) trouble(ctx context.Context, pod *corev1.Pod) (verdict Verdic
 	for _, e := range events.Items {
 		if e.Type == corev1.EventTypeWarning && e.InvolvedObject.UID == pod.UID {
 			why = e.Reason + ": " + e.Message
-			if e.Reason == "FailedCreatePodSandBox" { // of the kubelet: the pod's network cannot be made
+			if e.Reason == ofSandbox[0] {
 				return NotWell, why, status
 			}
 		}

@@ -5,6 +5,7 @@ package verify
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/output"
@@ -32,6 +33,8 @@ const (
 type Verification struct {
 	output.Head `json:",inline"`
 	Image       string `json:"image"` // of the pods
+	// Error is why the run has failed as a whole: nothing is said of any node.
+	Error string `json:"error,omitempty"`
 	// Istio says by what the pods of the mesh are injected, if not by a stand-in.
 	Istio   *Injected `json:"istio,omitempty"`
 	Summary Summary   `json:"summary"`
@@ -54,6 +57,8 @@ type Node struct {
 	Findings []output.Finding `json:"findings,omitempty"` // what is not well, or not proven
 	Control  bool             `json:"control"`            // the peer has seen the pod outside the mesh: so it would a leak
 	Flows    []Flow           `json:"flows,omitempty"`    // of the pod of the mesh
+
+	sealed bool // its pods know each other by a secret
 }
 
 // Flow is what became of a flow of the pod of the mesh.
@@ -132,6 +137,10 @@ func (v *verifier) all(ctx context.Context, nodes []string) (result Verification
 			v.progress.Done(node, string(result.Items[i].Verdict))
 		})
 		result.count()
+		if slices.ContainsFunc(result.Items, func(n Node) bool { return len(n.Flows) > 0 && !n.sealed }) {
+			result.NotLookedAt = append(result.NotLookedAt, "whether who answers is a pod of this run, and no other of its "+
+				"name: the image is of a release whose pods do not know each other by a secret")
+		}
 		return nil
 	})
 	return result, err

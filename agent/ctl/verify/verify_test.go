@@ -87,6 +87,24 @@ func TestVerify(t *testing.T) {
 					"nobody listens on the socket /run/istio-pod-network/agent.sock")
 			})
 		}, short, outcome.NotWell},
+		"no-sandbox-for-long": {func(f *fakeCluster) { // nobody waits until the time is over
+			f.change = onB("mesh", func(p *corev1.Pod) {
+				pending(p)
+				for i := range 3 {
+					f.warnedAt(p, time.Date(2026, 1, 2, 3, 4, 12*i, 0, time.UTC), "FailedCreatePodSandBox",
+						fmt.Sprintf("failed to set up sandbox %d: plugin type=\"istio-pod-network\" failed (add)", i))
+				}
+			})
+		}, options{}, outcome.NotWell},
+		"no-network": {func(f *fakeCluster) {
+			f.change = onB("peer", func(p *corev1.Pod) {
+				pending(p)
+				for i := range 3 {
+					f.warnedAt(p, time.Date(2026, 1, 2, 3, 4, 12*i, 0, time.UTC), "NetworkNotReady",
+						"network is not ready: cni plugin not initialized")
+				}
+			})
+		}, options{}, outcome.NotAsked},
 		"wait-fails": {func(f *fakeCluster) {
 			f.change = onB("mesh", func(p *corev1.Pod) {
 				pending(p)
@@ -321,12 +339,21 @@ func TestPods(t *testing.T) {
 	if names := slices.Sorted(maps.Keys(f.pods)); !slices.Equal(names, []string{"mesh-0", "peer-0", "plain-0"}) {
 		t.Fatalf("%q", names)
 	}
+	secret := ""
 	for name, p := range f.pods {
 		s := p.Spec
 		if p.Namespace != Namespace || nodeOf(p) != "node-b" || *s.AutomountServiceAccountToken ||
 			s.ServiceAccountName != accountName || *s.ActiveDeadlineSeconds != 120 ||
 			s.RestartPolicy != corev1.RestartPolicyNever || s.Tolerations[0].Operator != corev1.TolerationOpExists {
 			t.Errorf("%s: %+v", name, s)
+		}
+		for _, c := range s.Containers {
+			if i := len(c.Env) - 1; i < 0 || c.Env[i].Name != report.Secret || len(c.Env[i].Value) < 20 ||
+				secret != "" && c.Env[i].Value != secret {
+				t.Errorf("%s: %+v", name, c.Env)
+			} else {
+				secret = c.Env[i].Value
+			}
 		}
 		for _, c := range slices.Concat(s.InitContainers, s.Containers) {
 			if c.Image != "r/plugin:2" || c.SecurityContext == nil {
@@ -359,6 +386,19 @@ func TestPods(t *testing.T) {
 	if !slices.Equal(c.Command, []string{program, "peer"}) || c.Args != nil || c.ReadinessProbe == nil ||
 		len(peer.Spec.SecurityContext.Sysctls) != 1 {
 		t.Errorf("%+v", c)
+	}
+}
+
+// Where pods do not know each other by a secret, as of an image of a release before, that is said.
+func TestUnsealed(t *testing.T) {
+	f := newFake(t)
+	f.logs["node-b/peer/app"] = strings.Replace(f.logs["node-b/peer/app"], report.Sealed, "something else", 1)
+	status, stdout, _, err := f.run(t.Context(), options{}, output.Table)
+	if status != outcome.Well || !strings.Contains(stdout, "whether who answers is a pod of this run") {
+		t.Errorf("status %d, %v:\n%s", status, err, stdout)
+	}
+	if _, stdout, _, _ = newFake(t).run(t.Context(), options{}, output.Table); strings.Contains(stdout, "of this run") {
+		t.Errorf("%s", stdout)
 	}
 }
 
