@@ -133,7 +133,7 @@ func (p process) command(name string) *cobra.Command {
 	root.AddCommand(
 		check.Command(name, reach, writer),
 		explain.Command(name, namespace, reach, p.stdin, writer), status.Command(name, reach, writer),
-		sysdump.Command(name, reach, writer), trace.Command(name, namespace, reach, p.stdin, writer),
+		sysdump.Command(name, namespace, reach, writer), trace.Command(name, namespace, reach, p.stdin, writer),
 		verify.Command(name, reach, writer), version.Command(name, reach, writer),
 	)
 	return root

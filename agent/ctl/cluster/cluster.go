@@ -122,6 +122,9 @@ type Cluster struct {
 	Metadata  metadata.Interface // of objects whose types are not known here
 }
 
+// Host is the address of the API server, as the kubeconfig or a flag has it.
+func (c *Cluster) Host() string { return c.config.Host }
+
 // Nodes returns all nodes. It needs the verb list on nodes.
 func (c *Cluster) Nodes(ctx context.Context) ([]corev1.Node, error) {
 	list, err := c.Core.Nodes().List(ctx, metav1.ListOptions{})

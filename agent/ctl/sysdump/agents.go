@@ -16,6 +16,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/inspect"
 	"github.com/istio-pod-network/controller/internal/blank"
 	"github.com/istio-pod-network/controller/internal/invalid"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
@@ -43,7 +44,15 @@ func (c *collector) findAgents(ctx context.Context) error {
 	if err := cmp.Or(err, wrong); err != nil {
 		return outcome.Unasked(fmt.Errorf("listing the agents' pods, which needs the verb list on pods: %w", err))
 	}
-	err = c.each(ctx, agentSets, c.namespace, func(o *unstructured.Unstructured) { c.own[o.GetNamespace()] = true })
+	err = c.each(ctx, agentSets, c.namespace, func(o *unstructured.Unstructured) {
+		c.own[o.GetNamespace()] = true
+		var set appsv1.DaemonSet
+		if err := typed(o, &set); err != nil {
+			c.miss(err, "DaemonSet %s/%s", o.GetNamespace(), o.GetName())
+			return
+		}
+		c.sets = append(c.sets, set)
+	})
 	if err != nil {
 		c.miss(err, "DaemonSets of the agents")
 	}
@@ -57,6 +66,12 @@ func (c *collector) findAgents(ctx context.Context) error {
 	}
 	slices.SortFunc(c.agents, func(a, b corev1.Pod) int { return cmp.Compare(a.Name, b.Name) })
 	return nil
+}
+
+// agentless reports whether a node lacks the agent that it is to have.
+func (c *collector) agentless(node corev1.Node) bool {
+	return slices.ContainsFunc(c.sets, func(set appsv1.DaemonSet) bool { return cluster.Wants(set, node) }) &&
+		!slices.ContainsFunc(c.agents, func(pod corev1.Pod) bool { return pod.Spec.NodeName == node.Name })
 }
 
 // isWanted reports whether a node was asked for.
@@ -152,7 +167,11 @@ func (c *collector) inspect(
 		c.miss(err, "%s", what)
 		return
 	}
-	c.addTold(file{dir: dir, of: of, base: base + ".json", objects: []any{withoutSecrets(tree)}, free: true})
+	tree = withoutSecrets(tree)
+	if question[0] == "rules" {
+		tree = c.hide.rules(tree)
+	}
+	c.addTold(file{dir: dir, of: of, base: base + ".json", objects: []any{tree}, free: true})
 	var node inspect.Node
 	if question[0] != "node" || json.Unmarshal(answer, &node) != nil {
 		return

@@ -120,7 +120,7 @@ func (c *contents) render(r *redactor) (files []written, index Index, err error)
 		index.Bytes += len(data)
 	}
 	for _, u := range c.unread {
-		index.Unread = append(index.Unread, Unread{r.text(u.What), r.text(u.Reason)})
+		index.Unread = append(index.Unread, Unread{r.text(u.What), r.problem(u.Reason)})
 	}
 	slices.SortFunc(files, func(a, b written) int { return cmp.Compare(a.path, b.path) })
 	slices.SortFunc(index.Files, func(a, b Listed) int { return cmp.Compare(a.Path, b.Path) })

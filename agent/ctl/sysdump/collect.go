@@ -12,6 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -20,6 +21,8 @@ import (
 
 // Source is where it comes from: a cluster.
 type Source interface {
+	// Host is where the API server is, as its user reaches it.
+	Host() string
 	Version(ctx context.Context) (string, error)
 	Each(ctx context.Context, kind schema.GroupVersionResource, namespace, selector string,
 		look func(*unstructured.Unstructured)) error
@@ -36,6 +39,7 @@ type collector struct {
 	hide *redactor // nil where names stay
 
 	agents   []corev1.Pod
+	sets     []appsv1.DaemonSet        // of the agents
 	own      map[string]bool           // the agents' namespaces
 	pods     map[string]bool           // of the mesh, NAMESPACE/NAME
 	nodeOf   map[string]string         // of the pods that were chosen

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
+	"github.com/istio-pod-network/controller/agent/ctl/explain"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
@@ -26,13 +27,16 @@ const long = `Packs what a maintainer asks for into one archive, to be attached 
 release, nodes, labels of namespaces, pods of the mesh, Events, and of each agent its log, its
 metrics and what it says of its node, with the CNI directories and the records. With --pod there is
 also what the agent says of that pod, and the packet rules in its network, whoever has written them,
-without the values that they compare with. In the end it lists the files that are in it; read them
-before you pass them on.
+without the values that they compare with. What it will have is listed first, on standard error,
+and in the end each file with its bytes; read them before you pass them on.
 
 It reads no Secret, no variable of an environment and no kubeconfig. What looks like a credential in
 what it does read is blanked, and so is what is named token, password, secret or key. With --redact
-pseudonyms stand for addresses and for the names of nodes, namespaces, pods and what owns them: the
-same one for the same name, and others in the next archive.
+pseudonyms stand for addresses and for the names of nodes, namespaces, pods and what owns them, of
+the API server's host and of whom it refuses, and of others' packet rules: the same one for the same
+name, and others in the next archive.
+
+-n is the agents' namespace, or that of the pods if --pod names one without its own.
 
 It needs the verb list on what it lists, get and create on pods/exec, and get on pods/log and
 pods/proxy in the agents' namespace. What could not be read is named on standard error and, with the
@@ -47,8 +51,9 @@ const example = `  # Everything, for an issue that everyone can read
   # What would be in it, without writing anything
   %[1]s sysdump --redact --list
 
-  # With the packet rules of a pod, whoever has written them
+  # With the packet rules of pods, whoever has written them
   %[1]s sysdump --redact --pod shop/cart-0
+  %[1]s sysdump --redact -n shop --pod cart-0,cart-1
 
   # Two nodes of a large cluster
   %[1]s sysdump --nodes node-1,node-2 --output /tmp/dump.tar.gz`
@@ -67,23 +72,31 @@ type options struct {
 	now    time.Time
 	salt   []byte
 	stderr io.Writer
+	first  io.Writer // what comes into the archive, before anything is read
 }
 
 // defaultLines are how many lines of a log are read.
 const defaultLines = 20000
 
-// Command returns the command. name is the program's.
-func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
+// Command returns the command. name is the program's, namespace that of the usual flag.
+func Command(name string, namespace *string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	var o options
 	c := &cobra.Command{
 		Use: "sysdump", Short: "Pack what a maintainer asks for into an archive", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.namespace = cluster.AgentsNamespace(c.Flags())
-			o.now, o.salt, o.stderr = time.Now().UTC().Truncate(time.Second), []byte(rand.Text()), c.ErrOrStderr()
+			o.now, o.salt = time.Now().UTC().Truncate(time.Second), []byte(rand.Text())
+			o.stderr, o.first = c.ErrOrStderr(), c.ErrOrStderr()
 			format, err := o.check()
 			if err != nil {
 				return err
+			}
+			if slices.ContainsFunc(o.chosen, isBare) {
+				o.namespace = "" // the flag is about pods
+				if o.chosen, err = explain.Names(c, flags, *namespace, o.chosen); err != nil {
+					return err
+				}
 			}
 			writer.Format = format
 			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
@@ -97,7 +110,9 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 	f.BoolVar(&o.list, "list", false, "say what would be in the archive, and write none")
 	f.BoolVar(&o.redact, "redact", false, "pseudonyms for addresses and for names of nodes, namespaces and pods")
 	f.StringSliceVar(&o.nodes, "nodes", nil, "`names` of the nodes whose agents and pods are looked at (default: all)")
-	f.StringSliceVar(&o.chosen, "pod", nil, "`NAMESPACE/NAME` of pods whose record and packet rules are read, too")
+	f.StringSliceVar(&o.chosen, "pod", nil, "`names` of pods whose record and packet rules are read, too: NAME or "+
+		"NAMESPACE/NAME")
+	_ = c.RegisterFlagCompletionFunc("pod", explain.CompletePods(flags, namespace))
 	f.Int64Var(&o.logLines, "log-lines", defaultLines, "the last `lines` of each log")
 	f.StringVar(&o.format, "format", string(output.Table), "`format` of the listing: "+strings.Join(output.Formats, ", "))
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(output.Formats, cobra.ShellCompDirectiveNoFileComp))
@@ -119,9 +134,9 @@ func (o *options) check() (output.Format, error) {
 		o.file = "istio-pod-network-sysdump-" + o.now.Format("20060102T150405Z") + ".tar.gz"
 	}
 	for _, pod := range o.chosen {
-		namespace, name, _ := strings.Cut(pod, "/")
-		if namespace == "" || name == "" || strings.Contains(name, "/") {
-			return "", outcome.Misuse(invalid.Text("--pod", pod, "", "NAMESPACE/NAME"))
+		if namespace, name, said := strings.Cut(pod, "/"); namespace == "" || said && name == "" ||
+			strings.Contains(name, "/") {
+			return "", outcome.Misuse(invalid.Text("--pod", pod, "", "NAME, or NAMESPACE/NAME"))
 		}
 	}
 	if _, err := os.Lstat(o.file); !o.list && !errors.Is(err, fs.ErrNotExist) {
@@ -133,10 +148,15 @@ func (o *options) check() (output.Format, error) {
 	return format, nil
 }
 
+// isBare reports whether a pod is named without its namespace.
+func isBare(pod string) bool { return !strings.Contains(pod, "/") }
+
 func (o options) run(ctx context.Context, from Source, w output.Writer) error {
+	o.announce()
 	c := &collector{options: o, from: from}
 	if o.redact {
 		c.hide = newRedactor(o.salt)
+		c.hide.knowHost(from.Host())
 	}
 	if err := c.collect(ctx); err != nil {
 		return err

@@ -83,6 +83,8 @@ func resourceOf(kind string) string {
 	return strings.ToLower(kind) + "s"
 }
 
+func (f *fake) Host() string { return "https://api.shop.example.com:6443" }
+
 func (f *fake) Version(context.Context) (string, error) { return "v1.37.2", f.errs["version"] }
 
 func (f *fake) Each(

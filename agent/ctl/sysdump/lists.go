@@ -3,6 +3,7 @@ package sysdump
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -28,6 +29,9 @@ func (c *collector) listNodes(ctx context.Context) {
 		}
 		if !c.isWanted(node.Name) {
 			return
+		}
+		if c.agentless(node) {
+			c.miss(errors.New("no agent runs there"), "agent of node %s", node.Name)
 		}
 		objects = append(objects, nodeOf(o))
 		info := node.Status.NodeInfo

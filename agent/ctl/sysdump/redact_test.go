@@ -66,3 +66,36 @@ func TestHarvest(t *testing.T) {
 		}
 	}
 }
+
+// An error names neither who was refused, nor where the API server is, nor its user's files; the same is the same.
+func TestProblem(t *testing.T) {
+	r := newRedactor([]byte("salt"))
+	r.knowHost("https://api.shop.example.com:6443/k8s")
+	r.knowHost("https://kubernetes:6443")
+	r.knowHost("https://10.0.0.1:6443")
+	r.know(ofNamespace, "shop")
+	host, jane := r.pseudonym(ofHost, "api.shop.example.com"), r.pseudonym(ofUser, "jane@example.com")
+	for text, want := range map[string]string{
+		`pods is forbidden: User "jane@example.com" cannot list resource "pods" in API group "" in the namespace "shop"`: `` +
+			`pods is forbidden: User "` + jane + `" cannot list resource "pods" in API group "" in the namespace "` +
+			r.pseudonym(ofNamespace, "shop") + `"`,
+		`Get "https://api.shop.example.com:6443/api/v1/nodes": dial tcp: lookup api.shop.example.com on 10.0.0.53:53: ` +
+			`no such host`: `Get "https://` + host + `:6443/api/v1/nodes": dial tcp: lookup ` + host + ` on ` +
+			r.pseudonym("ipv4", "10.0.0.53") + `:53: no such host`,
+		`Get "https://10.0.0.1:6443/api": EOF`:   `Get "https://` + r.pseudonym("ipv4", "10.0.0.1") + `:6443/api": EOF`,
+		`Get "https://kubernetes:6443/api": EOF`: `Get "https://` + r.pseudonym(ofHost, "kubernetes") + `:6443/api": EOF`,
+		`x509: certificate is valid for a.example.com, b.example.com, not api.shop.example.com`: `x509: certificate is ` +
+			`valid for ` + r.pseudonym(ofHost, "a.example.com, b.example.com") + `, not ` + host,
+		`open /home/jane/.kube/token: permission denied`: `open ` + r.pseudonym(ofFile, "/home/jane/.kube/token") +
+			`: permission denied`,
+		"the kubernetes API says no": "the kubernetes API says no",
+	} {
+		if got := r.problem(text); got != want {
+			t.Errorf("%q:\n%q, want\n%q", text, got, want)
+		}
+	}
+	var none *redactor
+	if none.problem("https://api.shop.example.com") != "https://api.shop.example.com" {
+		t.Error("names are replaced where they are to stay")
+	}
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/golden"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 // dumped runs the command with a fixed time and salt, and returns the archive's files.
@@ -178,6 +179,22 @@ func TestUnread(t *testing.T) {
 	}
 }
 
+// A node that is to have an agent and has none is named: what only its agent knows is missing.
+func TestAgentless(t *testing.T) {
+	f := newFake(t)
+	f.objects = slices.DeleteFunc(f.objects, func(o *unstructured.Unstructured) bool {
+		return o.GetName() == "istio-pod-network-agent-bbbbb"
+	})
+	_, stderr, err := dumped(t, options{}, f, output.Writer{})
+	if !errors.Is(err, outcome.ErrNotWell) ||
+		!strings.Contains(stderr, "not read: agent of node node-b.example.com: no agent runs there") {
+		t.Errorf("%v: %s", err, stderr)
+	}
+	if _, stderr, err = dumped(t, options{nodes: []string{"node-a.example.com"}}, f, output.Writer{}); err != nil {
+		t.Errorf("of another node: %v: %s", err, stderr)
+	}
+}
+
 // Nobody to ask, and a node that is not there.
 func TestUnasked(t *testing.T) {
 	for want, test := range map[string]struct {
@@ -244,7 +261,7 @@ func TestCheck(t *testing.T) {
 		"the listing has --format":  {file: "json", format: "table", logLines: 1},
 		"--format: invalid value":   {format: "xml", logLines: 1},
 		"--log-lines":               {format: "table"},
-		"--pod: invalid value":      {format: "table", logLines: 1, chosen: []string{"shop/a", "cart-0"}},
+		"--pod: invalid value":      {format: "table", logLines: 1, chosen: []string{"shop/a", "cart-0", "shop/"}},
 	} {
 		if _, err := o.check(); outcome.StatusOf(err) != outcome.Misused || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
@@ -285,7 +302,9 @@ func TestChosen(t *testing.T) {
 		f.answers[agent+" pod "+pod] = `{"namespace": "shop", "name": "cart-7d4b9-x2x4q", "rules": {"looked": true}}`
 		f.answers[agent+" rules "+pod] = `{"namespace": "shop", "name": "cart-7d4b9-x2x4q", "kernel": {"tables": [` +
 			`{"family": "ip", "name": "istio-pod-network", "chains": [{"name": "c", "rules": [` +
-			`{"comment": "of shop/cart-7d4b9-x2x4q", "does": "accept"}]}]}]}}`
+			`{"comment": "of shop/cart-7d4b9-x2x4q", "does": "accept"}]}]}, {"family": "ip", "name": "policies of jane", ` +
+			`"chains": [{"name": "OUTPUT", "rules": [{"does": "meta mark, jump team-blue:egress"}, {"does": ` +
+			`"jump ISTIO_OUTPUT"}]}, {"name": "team-blue:egress", "rules": [{"comment": "ask jane", "does": "accept"}]}]}]}}`
 		files, stderr, err := dumped(t, options{redact: redacts, chosen: []string{pod, "shop/none"}}, f, output.Writer{})
 		if !errors.Is(err, outcome.ErrNotWell) || stderr != "not read: pod shop/none: no such pod was found\n" && !redacts {
 			t.Errorf("%v: %s", err, stderr)
@@ -293,10 +312,20 @@ func TestChosen(t *testing.T) {
 		if redacts && strings.Contains(stderr+files["index.json"], "none") {
 			t.Errorf("the name of a pod that is gone: %s%s", stderr, files["index.json"])
 		}
+		for _, others := range []string{"jane", "team-blue"} {
+			if redacts == strings.Contains(all(files), others) {
+				t.Errorf("redacts %t: of others' rules: %s", redacts, others)
+			}
+		}
 		dir := "pods/" + pod
 		if redacts {
 			r := newRedactor([]byte("salt"))
 			dir = "pods/" + r.pseudonym(ofNamespace, "shop") + "/" + r.pseudonym(ofPod, "cart-7d4b9-x2x4q")
+		}
+		for _, has := range []string{"OUTPUT", "jump ISTIO_OUTPUT", "meta mark, jump "} {
+			if !strings.Contains(files[dir+"/rules.json"], has) {
+				t.Errorf("redacts %t: no %s in %s", redacts, has, files[dir+"/rules.json"])
+			}
 		}
 		if !strings.Contains(files[dir+"/record.json"], `"looked": true`) ||
 			!strings.Contains(files[dir+"/rules.json"], `"does": "accept"`) ||

@@ -1,0 +1,148 @@
+package sysdump
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/istio-pod-network/controller/plugin/redirect"
+)
+
+// What else a name may be of: who is refused, where the API server is, and what others call their packet rules.
+const (
+	ofUser    = "user"
+	ofHost    = "host"
+	ofFile    = "file"
+	ofTable   = "table"
+	ofChain   = "chain"
+	ofComment = "comment"
+)
+
+// knowHost has the host of an address replaced. A name without a domain may be any word.
+func (r *redactor) knowHost(address string) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" {
+		return
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil && strings.Contains(u.Hostname(), ".") {
+		r.know(ofHost, u.Hostname())
+	}
+}
+
+// inErrors is where errors have names that are in no list, by the groups of an expression. Sources: k8s.io/apiserver,
+// pkg/endpoints/handlers/responsewriters (ForbiddenStatusError); net/url, Error; net, DNSError; crypto/x509,
+// HostnameError; io/fs, PathError.
+var inErrors = []struct {
+	of     string
+	where  *regexp.Regexp
+	groups []int
+}{
+	{ofUser, regexp.MustCompile(`\b[Uu]ser "((?:[^"\\]|\\.)*)"`), []int{1}},
+	{ofHost, regexp.MustCompile(`\b(?:https?|wss?)://([^/\s"'?#]+)`), []int{1}},
+	{ofHost, regexp.MustCompile(`\blookup ([^\s:]+)`), []int{1}},
+	{ofHost, regexp.MustCompile(`\bvalid for (.+?), not ([^\s"]+)`), []int{1, 2}},
+	{ofFile, regexp.MustCompile(`(?:/(?:home|Users|root)|[A-Za-z]:\\+Users)[/\\][^\s":]*`), []int{0}},
+}
+
+// problem is an error's text with pseudonyms. It may name whom the API server has refused, and where it is.
+func (r *redactor) problem(text string) string {
+	if r == nil {
+		return text
+	}
+	for _, in := range inErrors {
+		text = in.where.ReplaceAllStringFunc(text, func(found string) string {
+			groups := in.where.FindStringSubmatch(found)
+			for _, group := range in.groups {
+				found = strings.Replace(found, groups[group], r.hidden(in.of, groups[group]), 1)
+			}
+			return found
+		})
+	}
+	return r.text(text)
+}
+
+// hidden is the pseudonym of a name, whose port stays; of an address it is that of addresses.
+func (r *redactor) hidden(of, name string) string {
+	host, port, err := net.SplitHostPort(name)
+	if err != nil {
+		host, port = name, ""
+	} else {
+		port = ":" + port
+	}
+	if of == ofHost {
+		if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+			return name // text replaces it
+		}
+	}
+	if known := r.names[host]; known != "" {
+		return known + port
+	}
+	return r.pseudonym(of, host) + port
+}
+
+// Names of tables and chains that iptables and nft's manual give to everybody.
+var usual = map[string]bool{
+	"nat": true, "filter": true, "mangle": true, "raw": true, "security": true,
+	"prerouting": true, "input": true, "forward": true, "output": true, "postrouting": true,
+}
+
+// isUsual reports whether a name of a table or a chain tells nothing of a cluster.
+func isUsual(name string) bool {
+	return name == redirect.TableName || usual[strings.ToLower(name)] || strings.HasPrefix(name, "ISTIO_")
+}
+
+// rules is what an agent says of a pod's packet rules, with pseudonyms for what others have named: their tables, their
+// chains, and what they say in comments. What is not as expected is left out.
+func (r *redactor) rules(answer any) any {
+	top, is := answer.(map[string]any)
+	if r == nil || !is {
+		return answer
+	}
+	kernel, _ := top["kernel"].(map[string]any)
+	for _, table := range objectsIn(kernel["tables"]) {
+		name, _ := table["name"].(string)
+		if !isUsual(name) {
+			table["name"] = r.pseudonym(ofTable, name)
+		}
+		for _, chain := range objectsIn(table["chains"]) {
+			if text, _ := chain["name"].(string); name != redirect.TableName {
+				chain["name"] = r.chain(text)
+			}
+			for _, rule := range objectsIn(chain["rules"]) {
+				if comment, _ := rule["comment"].(string); comment != "" {
+					rule["comment"] = r.pseudonym(ofComment, comment)
+				}
+				if does, is := rule["does"].(string); is && name != redirect.TableName {
+					rule["does"] = leads.ReplaceAllStringFunc(does, func(found string) string {
+						verdict, to, _ := strings.Cut(found, " ")
+						return verdict + " " + r.chain(to)
+					})
+				}
+			}
+		}
+	}
+	return answer
+}
+
+// leads is a verdict that names a chain.
+var leads = regexp.MustCompile(`\b(?:jump|goto) [^,\s]+`)
+
+func (r *redactor) chain(name string) string {
+	if isUsual(name) {
+		return name
+	}
+	return r.pseudonym(ofChain, name)
+}
+
+// objectsIn are the objects of a list.
+func objectsIn(list any) (all []map[string]any) {
+	items, _ := list.([]any)
+	for _, item := range items {
+		if o, is := item.(map[string]any); is {
+			all = append(all, o)
+		}
+	}
+	return all
+}
