@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/mesh"
@@ -188,16 +191,22 @@ func until(ctx context.Context, what string, holds func() (bool, error)) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * pollEvery) {
 		done, err := holds()
 		switch {
-		case err != nil:
+		case err != nil && !passes(err):
 			return fmt.Errorf("%s: %w", what, err)
-		case done:
+		case err == nil && done:
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case time.Now().After(deadline):
-			return fmt.Errorf("not within %v: %s", patience, what)
+			return errors.Join(fmt.Errorf("not within %v: %s", patience, what), err)
 		}
 	}
+}
+
+// passes tells whether an error is of an API server that has too much to do at the moment. It is asked again.
+func passes(err error) bool {
+	return apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) ||
+		apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err)
 }
 
 // began is when the program began.

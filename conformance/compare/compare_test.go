@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
@@ -216,4 +219,27 @@ func entries(pairs ...string) cluster.Files {
 		files[pairs[i]] = cluster.Entry{Contents: pairs[i+1]}
 	}
 	return files
+}
+
+// An API server that has too much to do is asked again; another error ends the wait.
+func TestUntil(t *testing.T) {
+	busy, refused := apierrors.NewTimeoutError("busy", 1), errors.New("no such kind")
+	for _, row := range []struct {
+		name    string
+		answers []error
+		want    error
+	}{
+		{"at once", []error{nil}, nil},
+		{"after two that pass", []error{busy, busy, nil}, nil},
+		{"an error that stays", []error{busy, refused, nil}, refused},
+	} {
+		asked := 0
+		err := until(t.Context(), "it answers", func() (bool, error) {
+			asked++
+			return true, row.answers[asked-1]
+		})
+		if !errors.Is(err, row.want) || row.want == nil && asked != len(row.answers) {
+			t.Errorf("%s: %v after %d", row.name, err, asked)
+		}
+	}
 }

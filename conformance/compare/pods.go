@@ -176,7 +176,14 @@ func (v *visit) outcome(names []string, start time.Time) (o outcome, done bool) 
 func (v *visit) remove(ctx context.Context, names []string) error {
 	pods := v.cluster.Client.CoreV1().Pods(v.namespace)
 	for _, name := range names {
-		if err := pods.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		err := until(ctx, "pod "+name+" is being deleted", func() (bool, error) {
+			err := pods.Delete(ctx, name, metav1.DeleteOptions{})
+			if apierrors.IsNotFound(err) {
+				err = nil
+			}
+			return true, err
+		})
+		if err != nil {
 			return err
 		}
 	}
