@@ -51,7 +51,7 @@ var grids = []struct {
 		{"110 at once: last first request, s", func(r results) string {
 			return r.spread(partFill, func(m measurement) float64 { return m.Request })
 		}},
-		{"processor time per ADD, ms", results.perAdd},
+		{"processor time per pod of CNI plugins and runc, beyond the first row, ms", results.beyond},
 		{"of the pod's containers until ready, ms", func(r results) string {
 			return r.perPod(func(u measurement) float64 { return 1000 * (u.Pods - u.Agent) }, "")
 		}},
@@ -151,11 +151,9 @@ func (r results) perPod(value func(measurement) float64, without string) string 
 	return fmt.Sprintf("%.1f", perPod)
 }
 
-// perAdd is what the runtime's programs take per pod beyond those of a pod without redirection.
-func (r results) perAdd() string {
-	if r.agent == nil {
-		return "no plugin"
-	}
+// beyond is the processor time that the programs of the runtime, CNI plugins and runc, take per pod beyond those of a
+// pod without redirection. ADD is all of it where there is no init container.
+func (r results) beyond() string {
 	value := func(m measurement) float64 { return 1000 * m.Runtime }
 	own, known := mean(r.own, value)
 	base, knownToo := mean(r.base, value)
