@@ -69,8 +69,8 @@ images: ## build the container images into dist/images; options: IMAGES='--platf
 released := $(if $(filter command line,$(origin VERSION)),--version $(VERSION))
 
 .PHONY: release
-release: ## make all files of a release of this commit in dist/release, signed if COSIGN_PRIVATE_KEY is set; options: VERSION=1.2.3 PUSH=registry
-	@scripts/release.sh build $(released)
+release: ## make all files of a release of this commit in dist/release, signed if COSIGN_PRIVATE_KEY is set; options: VERSION=1.2.3 PUSH=registry, and TOOL=linux/amd64 for a trial
+	@scripts/release.sh build $(released) $(if $(TOOL),--tool-platform $(TOOL))
 	@$(if $(PUSH),scripts/release.sh push --registry $(PUSH) $(released))
 
 .PHONY: release-check

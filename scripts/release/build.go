@@ -46,6 +46,27 @@ var targets = []target{{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "amd64
 
 func (t target) String() string { return t.system + "/" + t.architecture }
 
+// parseTargets are some of all, in their order, or all.
+func parseTargets(list string) (some []target, err error) {
+	if list == "" {
+		return targets, nil
+	}
+	var known []string
+	asked := strings.Split(list, ",")
+	for _, t := range targets {
+		known = append(known, t.String())
+		if slices.Contains(asked, t.String()) {
+			some = append(some, t)
+		}
+	}
+	for _, name := range asked {
+		if !slices.Contains(known, name) {
+			return nil, misusef("--tool-platform: invalid value %q; valid: %s", name, strings.Join(known, ", "))
+		}
+	}
+	return some, nil
+}
+
 // parts are what can be built without the rest.
 var parts = []string{"images", "chart", "tool"}
 
@@ -67,13 +88,16 @@ func (o options) build(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	b := builder{source: s, dir: o.dir, work: work, say: o.say}
+	b := builder{source: s, dir: o.dir, work: work, some: o.tools, say: o.say}
+	if b.targets, err = parseTargets(o.tools); err != nil {
+		return err
+	}
 	for _, step := range []struct {
 		part, what string
 		do         func(context.Context) error
 	}{
 		{"images", "images for " + imagePlatforms, b.images}, {"chart", "chart", b.packChart},
-		{"tool", tool + " for " + fmt.Sprint(targets), b.tools}, {"papers", "notes and provenance", b.papers},
+		{"tool", tool + " for " + fmt.Sprint(b.targets), b.tools}, {"papers", "notes and provenance", b.papers},
 	} {
 		if o.only != "" && !slices.Contains(strings.Split(o.only, ","), step.part) {
 			continue
@@ -127,7 +151,9 @@ func (o options) clear() error {
 // builder makes the files of one release.
 type builder struct {
 	source
-	dir, work string // of the release's files, and one that goes with the run
+	dir, work string   // of the release's files, and one that goes with the run
+	targets   []target // of the tool
+	some      string   // those, if they are not all
 	say       func(string, ...any)
 }
 
@@ -196,7 +222,7 @@ func (b builder) tools(ctx context.Context) error {
 		return err
 	}
 	var contents []program
-	for _, t := range targets {
+	for _, t := range b.targets {
 		name, pack, suffix := tool, b.tarball, ".tar.gz"
 		if t.system == "windows" {
 			name, pack, suffix = tool+".exe", b.zip, ".zip"

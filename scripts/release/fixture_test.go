@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -18,6 +19,9 @@ import (
 var programs = []string{"plugin/istio-pod-network", "plugin/istio-pod-network-wait", "plugin/istio-pod-network-flows",
 	"plugin/istio-pod-network-look", "install/istio-pod-network-install", "agent/istio-pod-network-agent",
 	"agent/istio-pod-networkctl"}
+
+// goLine is what a go.mod says of Go.
+var goLine = regexp.MustCompile(`(?m)^go .*\n`)
 
 // fixture is a repository in the shape of this one: its own programs, which make a release, and small ones to release.
 func fixture(t *testing.T) string {
@@ -36,7 +40,11 @@ func fixture(t *testing.T) string {
 	for _, p := range programs {
 		write(p+"/main.go", "package main\n\nfunc main() {}\n")
 	}
-	write("go.mod", "module "+modulePath+"\n\ngo 1.26.6\n")
+	own, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("go.mod", "module "+modulePath+"\n\n"+goLine.FindString(string(own)))
 	write("LICENSE", "A license\n")
 	write(".gitignore", "/dist/\n")
 	write("CHANGELOG.md", "# Changelog\n\n## Unreleased\n\n- later\n\n## 1.2.3\n\nA small thing.\n\n"+

@@ -59,6 +59,9 @@ func (o options) record(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if made.tools != "" {
+		return notWellf("%s is a trial: its %s is for %s alone", o.dir, tool, made.tools)
+	}
 	l, err := readList(o.root)
 	if err != nil {
 		return err

@@ -43,6 +43,7 @@ with --key or COSIGN_PUBLIC_KEY. No other host is asked than the registry.
 Examples:
   scripts/release.sh build --version 1.2.3
   scripts/release.sh build --only images,chart --dir /tmp/parts
+  scripts/release.sh build --tool-platform linux/amd64 --dir /tmp/trial
   scripts/release.sh check --version 1.2.3 --key cosign.pub
   scripts/release.sh rebuild
   scripts/release.sh push --version 1.2.3 --registry registry.example.com/mesh
@@ -62,6 +63,7 @@ type options struct {
 	registry string
 	unsigned bool
 	only     string // parts to build, or all
+	tools    string // platforms to build the tool for, or all
 
 	env func(string) string
 	out io.Writer // what a person reads
@@ -128,6 +130,8 @@ func parse(args []string) (o options, err error) {
 	f.BoolVar(&o.unsigned, "unsigned", false, "do without a key: verify checksums alone, push without signatures")
 	f.StringVar(&o.only, "only", "", "comma-separated `parts` to build: images, chart, tool (default all; "+
 		"less than all is no release, and not signed)")
+	f.StringVar(&o.tools, "tool-platform", "", "comma-separated `platforms` to build the tool for (default all; less "+
+		"than all is for a trial, and not recorded)")
 	for rest := args; ; {
 		if err := f.Parse(rest); errors.Is(err, flag.ErrHelp) {
 			f.SetOutput(os.Stdout)
@@ -173,11 +177,16 @@ func (o *options) complete() (err error) {
 		return misusef("%s has no --registry", o.command)
 	case o.only != "" && o.command != "build":
 		return misusef("%s has no --only", o.command)
+	case o.tools != "" && o.command != "build":
+		return misusef("%s has no --tool-platform", o.command)
 	}
 	for part := range strings.SplitSeq(o.only, ",") {
 		if o.only != "" && !slices.Contains(parts, part) {
 			return misusef("--only: invalid value %q; valid: %s", part, strings.Join(parts, ", "))
 		}
+	}
+	if _, err := parseTargets(o.tools); err != nil {
+		return err
 	}
 	o.registry = strings.TrimSuffix(o.registry, "/")
 	if _, err := name.NewRepository(o.registry + "/image"); o.registry != "" &&

@@ -70,7 +70,11 @@ func (b builder) writeNotes(subjects []*intoto.ResourceDescriptor) error {
 
 // writeProvenance writes an in-toto statement with SLSA's provenance. What only this run knows is not in it.
 func (b builder) writeProvenance(subjects []*intoto.ResourceDescriptor) error {
-	parameters, err := structpb.NewStruct(map[string]any{"version": b.version, "commit": b.commit})
+	said := map[string]any{"version": b.version, "commit": b.commit}
+	if b.some != "" {
+		said[toolPlatforms] = b.some
+	}
+	parameters, err := structpb.NewStruct(said)
 	if err != nil {
 		return err
 	}
@@ -89,12 +93,12 @@ func (b builder) writeProvenance(subjects []*intoto.ResourceDescriptor) error {
 	if err := predicate.Validate(); err != nil {
 		return err
 	}
-	said, err := toStruct(predicate)
+	stated, err := toStruct(predicate)
 	if err != nil {
 		return err
 	}
 	statement := &intoto.Statement{Type: intoto.StatementTypeUri, Subject: subjects,
-		PredicateType: "https://slsa.dev/provenance/v1", Predicate: said}
+		PredicateType: "https://slsa.dev/provenance/v1", Predicate: stated}
 	if err := statement.Validate(); err != nil {
 		return err
 	}
@@ -119,8 +123,11 @@ func toStruct(m proto.Message) (*structpb.Struct, error) {
 	return s, protojson.Unmarshal(raw, s)
 }
 
-// goToolchain is the name of what compiles.
-const goToolchain = "go"
+// goToolchain is the name of what compiles, and toolPlatforms that of what a trial limits.
+const (
+	goToolchain   = "go"
+	toolPlatforms = "toolPlatforms"
+)
 
 // Forms of what git and Go are given of a file that nobody may have signed.
 var (
@@ -131,6 +138,7 @@ var (
 // origin is what provenance says.
 type origin struct {
 	version, commit, toolchain string
+	tools                      string            // the platforms of the tool, if they are not all
 	artifacts                  map[string]string // the digests of those in the registry
 }
 
@@ -153,6 +161,7 @@ func readProvenance(dir string) (o origin, err error) {
 	}
 	parameters := predicate.GetBuildDefinition().GetExternalParameters().GetFields()
 	o.version, o.commit = parameters["version"].GetStringValue(), parameters["commit"].GetStringValue()
+	o.tools = parameters[toolPlatforms].GetStringValue()
 	for _, d := range predicate.GetBuildDefinition().GetResolvedDependencies() {
 		if d.GetName() == goToolchain {
 			o.toolchain = d.GetAnnotations().GetFields()["version"].GetStringValue()

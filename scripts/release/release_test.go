@@ -46,15 +46,7 @@ func TestRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustRelease(t, root, env, "build", "--version", "1.2.3")
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, e := range entries {
-		got = append(got, e.Name())
-	}
-	if !slices.Equal(got, files) {
+	if got := releaseFiles(t, dir); !slices.Equal(got, files) {
 		t.Errorf("the release has %q, want %q", got, files)
 	}
 	t.Run("parts", func(t *testing.T) { someParts(t, root, dir) })
@@ -64,13 +56,13 @@ func TestRelease(t *testing.T) {
 			t.Error(said)
 		}
 	})
-	t.Run("registry", func(t *testing.T) { inRegistry(t, root, env, pub) })
-	t.Run("changes", func(t *testing.T) { changes(t, root, dir, pub) })
+	t.Run("registry", func(t *testing.T) { inRegistry(t, root, "1.2.3", env, pub) })
+	t.Run("changes", func(t *testing.T) { changes(t, root, dir, pub, files) })
 	t.Run("record", func(t *testing.T) { record(t, root, dir, pub) })
 }
 
 // changes: a byte, a file or a key that is another.
-func changes(t *testing.T, root, dir, pub string) {
+func changes(t *testing.T, root, dir, pub string, files []string) {
 	change := func(name string, edit func([]byte) []byte) (undo func()) {
 		t.Helper()
 		path := filepath.Join(dir, name)
@@ -107,11 +99,11 @@ func changes(t *testing.T, root, dir, pub string) {
 	refuses(t, 1, "RELEASE_NOTES.md: SHA-256", root, nil, "check", "--unsigned")
 	undoNotes()
 	undoSums()
-	extra := filepath.Join(dir, "extra-1.2.3")
+	extra := filepath.Join(dir, "extra")
 	if err := os.WriteFile(extra, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	refuses(t, 1, "extra-1.2.3 is in ", root, nil, "verify", "--key", pub)
+	refuses(t, 1, "extra is in ", root, nil, "verify", "--key", pub)
 	if err := os.Remove(extra); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +127,7 @@ func changes(t *testing.T, root, dir, pub string) {
 }
 
 // inRegistry: what is pushed is what was built, and the key has signed it.
-func inRegistry(t *testing.T, root string, env map[string]string, pub string) {
+func inRegistry(t *testing.T, root, version string, env map[string]string, pub string) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	to := strings.TrimPrefix(server.URL, "http://") + "/mesh"
@@ -147,7 +139,8 @@ func inRegistry(t *testing.T, root string, env map[string]string, pub string) {
 	mustRelease(t, root, env, "push", "--registry", to) // again changes nothing
 	mustRelease(t, root, nil, "verify", "--key", pub, "--registry", to)
 	_, other := key(t, "")
-	at := signatureTag(t, to)
+	agent := "istio-pod-network-agent:" + version
+	at := signatureTag(t, to+"/"+agent)
 	image, err := remote.Image(at)
 	if err != nil {
 		t.Fatal(err)
@@ -170,22 +163,22 @@ func inRegistry(t *testing.T, root string, env map[string]string, pub string) {
 		t.Errorf("with another key: %v", err)
 	}
 	// another image under the tag
-	tag, err := name.NewTag(to + "/istio-pod-network-agent:1.2.3")
+	tag, err := name.NewTag(to + "/" + agent)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := remote.Write(tag, image); err != nil {
 		t.Fatal(err)
 	}
-	refuses(t, 1, "istio-pod-network-agent:1.2.3 is sha256:", root, nil, "verify", "--key", pub, "--registry", to)
+	refuses(t, 1, agent+" is sha256:", root, nil, "verify", "--key", pub, "--registry", to)
 	server.Close()
 	refuses(t, 3, "asking for ", root, nil, "verify", "--key", pub, "--registry", to)
 }
 
-// signatureTag is where cosign looks for the agent's signature.
-func signatureTag(t *testing.T, to string) name.Tag {
+// signatureTag is where cosign looks for the signature of an image.
+func signatureTag(t *testing.T, image string) name.Tag {
 	t.Helper()
-	tag, err := name.NewTag(to + "/istio-pod-network-agent:1.2.3")
+	tag, err := name.NewTag(image)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,6 +241,30 @@ func contents(t *testing.T, root, dir string) {
 	if err != nil || windows.File[0].Name != "istio-pod-networkctl.exe" || windows.File[0].Modified.Unix() != then {
 		t.Errorf("%+v, error %v", windows, err)
 	}
+	plainPapers(t, root, dir, "1.2.3", files)
+	made, err := readProvenance(dir)
+	if err != nil || !slices.Equal(sorted(made.artifacts),
+		[]string{"istio-pod-network-agent", "istio-pod-network-plugin", "small"}) {
+		t.Errorf("%+v, error %v", made, err)
+	}
+	notes := string(read(notesFile))
+	if !strings.Contains(notes, "A small thing.") || strings.Contains(notes, "later") ||
+		strings.Contains(notes, "before") {
+		t.Errorf("notes: %s", notes)
+	}
+}
+
+// plainPapers: what a release says of itself has its commit's time, and nothing of the run.
+func plainPapers(t *testing.T, root, dir, version string, files []string) {
+	t.Helper()
+	read := func(name string) []byte {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
 	for _, name := range files {
 		if !strings.HasSuffix(name, ".spdx.json") {
 			continue
@@ -261,23 +278,13 @@ func contents(t *testing.T, root, dir string) {
 			packages[p.PackageName] = true
 		}
 		if doc.CreationInfo.Created != "2024-02-03T04:05:06Z" || !packages["stdlib"] ||
-			!strings.HasSuffix(doc.DocumentNamespace, strings.TrimSuffix(doc.DocumentName, "-1.2.3")) ||
+			!strings.HasSuffix(doc.DocumentNamespace, strings.TrimSuffix(doc.DocumentName, "-"+version)) ||
 			random.Match(read(name)) {
 			t.Errorf("%s: %s of %s with %v", name, doc.DocumentNamespace, doc.CreationInfo.Created, packages)
 		}
 	}
 	if random.Match(read(provenanceFile)) || bytes.Contains(read(provenanceFile), []byte(root)) {
 		t.Errorf("%s has something of this run: %s", provenanceFile, read(provenanceFile))
-	}
-	made, err := readProvenance(dir)
-	if err != nil || !slices.Equal(sorted(made.artifacts),
-		[]string{"istio-pod-network-agent", "istio-pod-network-plugin", "small"}) {
-		t.Errorf("%+v, error %v", made, err)
-	}
-	notes := string(read(notesFile))
-	if !strings.Contains(notes, "A small thing.") || strings.Contains(notes, "later") ||
-		strings.Contains(notes, "before") {
-		t.Errorf("notes: %s", notes)
 	}
 }
 
@@ -352,6 +359,9 @@ func TestUsage(t *testing.T) {
 		{"push --registry https://r.example.com", `--registry: invalid value "https://r.example.com"`},
 		{"build --only tool,papers", `--only: invalid value "papers"; valid: images, chart, tool`},
 		{"verify --only chart", "verify has no --only"},
+		{"build --tool-platform linux/amd64,plan9/amd64", `--tool-platform: invalid value "plan9/amd64"; valid: ` +
+			"linux/amd64, linux/arm64, darwin/amd64, darwin/arm64, windows/amd64, windows/arm64"},
+		{"check --tool-platform linux/amd64", "check has no --tool-platform"},
 		{"build --version 1.2", `--version: invalid value "1.2"; valid: a semantic version, such as 1.2.3`},
 		{"build --version v1.2.3", `--version: invalid value "v1.2.3"`},
 	} {

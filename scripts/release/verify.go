@@ -178,8 +178,12 @@ func (o options) check(ctx context.Context) error {
 	}
 	defer os.RemoveAll(work)
 	again := filepath.Join(work, "again")
-	if err := o.buildAgain(ctx, releaseEntry{Version: made.version, Commit: made.commit, Go: made.toolchain},
-		again); err != nil {
+	var some []string
+	if made.tools != "" {
+		some = []string{"--tool-platform", made.tools}
+	}
+	if err := o.buildAgain(ctx, releaseEntry{Version: made.version, Commit: made.commit, Go: made.toolchain}, again,
+		some...); err != nil {
 		return err
 	}
 	want, err := sumAll(o.dir)
