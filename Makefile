@@ -105,11 +105,11 @@ chart-docs: ## write the table in the chart's README and the schema's descriptio
 	go -C conformance test ./internal/chartdocs -update
 
 .PHONY: lint
-lint: ## gofmt, go vet, golangci-lint, shellcheck, yamllint
+lint: ## gofmt, go vet, golangci-lint, shellcheck, yamllint, actionlint
 	@scripts/lint.sh
 
 .PHONY: update
-update: ## move all modules but Istio, the programs that they pin, the linter and what makes the site to their newest versions; options: MODULES=scripts/images
+update: ## move to their newest versions: all modules but Istio, Go's patch release, what checks the tree, the site's makers, Envoy, the workflows' actions; options: MODULES=scripts/images
 	@scripts/update.sh $(MODULES)
 
 .PHONY: vulncheck

@@ -1,6 +1,6 @@
 module github.com/istio-pod-network/controller
 
-go 1.26.6
+go 1.26.8
 
 require (
 	github.com/containernetworking/cni v1.3.1

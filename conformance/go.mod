@@ -1,6 +1,6 @@
 module github.com/istio-pod-network/controller/conformance
 
-go 1.26.6
+go 1.26.8
 
 replace github.com/istio-pod-network/controller => ../
 

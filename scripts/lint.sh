@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# gofmt, go vet, golangci-lint (built once into the cache), shellcheck and yamllint. usage: lint.sh
+# gofmt, go vet, golangci-lint and actionlint (built once into the cache), shellcheck and yamllint. usage: lint.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -7,10 +7,13 @@ cd "$root"
 . scripts/lib.sh
 need_go
 need shellcheck=shellcheck yamllint=yamllint
-version=v2.15.0
-bin=$cache/lint-$version
-install() { GOBIN=$1 go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$version"; }
-once "$bin" "golangci-lint $version" install
+golangci=v2.15.0
+actionlint=v1.7.12
+bin=$cache/lint-$golangci
+workflows=$cache/actionlint-$actionlint
+install() { GOBIN=$2 go install "$1"; }
+once "$bin" "golangci-lint $golangci" install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$golangci"
+once "$workflows" "actionlint $actionlint" install "github.com/rhysd/actionlint/cmd/actionlint@$actionlint"
 unformatted=$(git ls-files '*.go' | xargs gofmt -l)
 [ -z "$unformatted" ] || refuse "not formatted: $unformatted" "gofmt -w"
 go vet ./...
@@ -22,3 +25,4 @@ for module in images release; do
 done
 git ls-files '*.sh' .ci/run | xargs shellcheck -x
 git ls-files '*.yaml' '*.yml' | xargs yamllint --strict
+"$workflows/actionlint"

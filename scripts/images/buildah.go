@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 
@@ -84,7 +85,17 @@ func (b buildah) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Imag
 }
 
 // golang is the base that the Dockerfiles name.
-const golang = "docker.io/library/golang:1.26"
+func (o options) golang() (string, error) {
+	text, err := os.ReadFile(filepath.Join(o.root, images[0].dockerfile))
+	if err != nil {
+		return "", err
+	}
+	version := regexp.MustCompile(`(?m)^ARG GO_VERSION=(\S+)$`).FindSubmatch(text)
+	if version == nil {
+		return "", fmt.Errorf("%s has no line ARG GO_VERSION=", images[0].dockerfile)
+	}
+	return "docker.io/library/golang:" + string(version[1]), nil
+}
 
 // goCache is where that image's Go keeps what it has built.
 const goCache = "/var/cache/go-build"
@@ -92,6 +103,10 @@ const goCache = "/var/cache/go-build"
 // base makes an image of that name: a shell, and the Go of this machine. It returns the flags that have a build use it,
 // with this machine's modules and without a network.
 func (b buildah) base(ctx context.Context, store string) (flags []string, err error) {
+	golang, err := b.golang()
+	if err != nil {
+		return nil, err
+	}
 	goroot, modules, cache, version, err := goEnv(ctx)
 	if err != nil {
 		return nil, err
@@ -114,7 +129,7 @@ func (b buildah) base(ctx context.Context, store string) (flags []string, err er
 		return flags, nil
 	}
 	fmt.Fprintf(os.Stderr, "images: making %s of %s, once\n", golang, version)
-	return flags, b.makeBase(ctx, store, goroot, version)
+	return flags, b.makeBase(ctx, store, golang, goroot, version)
 }
 
 // madeOf is the label of an image: another one is made where it would be another.
@@ -133,7 +148,7 @@ func goEnv(ctx context.Context) (goroot, modules, cache, version string, err err
 }
 
 // makeBase commits the image. Of a system it has what the Dockerfiles use: a shell.
-func (b buildah) makeBase(ctx context.Context, store, goroot, version string) error {
+func (b buildah) makeBase(ctx context.Context, store, golang, goroot, version string) error {
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		return err

@@ -1,6 +1,6 @@
 module github.com/istio-pod-network/controller/scripts/images
 
-go 1.26.6
+go 1.26.8
 
 require github.com/google/go-containerregistry v0.21.9
 
