@@ -92,6 +92,15 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
+// The page says how much space the first make test asks for.
+func TestSpace(t *testing.T) {
+	script := read(t, filepath.Join(root, "scripts", "test.sh"))
+	asked := regexp.MustCompile(`\bneed_space (\d+) `).FindStringSubmatch(script)
+	if asked == nil || !strings.Contains(read(t, "testing.md"), "`make test` wants "+asked[1]+" GiB free") {
+		t.Errorf("test.sh asks for %q, and testing.md says something else", asked)
+	}
+}
+
 // workflows are the forge's.
 func workflows(t *testing.T) []string {
 	t.Helper()

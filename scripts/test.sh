@@ -62,7 +62,7 @@ part others scripts/release go -C scripts/release test -count 1 ./... "$@"
 stage "programs to test with" "" programs
 # Black box, all but e2e, which needs more of the machine: make e2e
 conformance() { go -C conformance test -p 1 -count 1 -timeout 20m "$@"; }
-for package in internal/... bench/... cni kernels pages playground schemas shapes shop; do
+for package in internal/... bench/... cni demo kernels pages playground schemas shapes shop; do
 	part traffic "conformance/$package" conformance "./$package" "$@"
 done
 part others conformance/node conformance ./node -skip '^TestCRIO' "$@"

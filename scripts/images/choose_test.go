@@ -3,10 +3,18 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
 // fake puts a program of that name first in PATH. It builds nothing: it ends with that status.
@@ -52,8 +60,59 @@ func TestChosenByTrying(t *testing.T) {
 	}
 }
 
-// What is built offline on a base of this machine's has a store of its own: a registry's base has the same name.
+// Whatever this machine has, that works or does not: what nobody chose ends with both images in the registry, of the
+// first tool that can build here. No tool reaches another registry, so that a build does not take as long as that.
+func TestChosenHere(t *testing.T) {
+	for _, name := range []string{"HTTPS_PROXY", "https_proxy"} {
+		t.Setenv(name, "http://127.0.0.1:9") // where nobody answers
+	}
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	o := given(t)
+	o.builder, o.push = "auto", strings.TrimPrefix(server.URL, "http://")
+	b, err := o.chooseBuilder(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s is chosen", b.name())
+	if chosen, is := b.(tool); is {
+		trial, err := o.makeTrial(t.Context())
+		if err == nil {
+			err = chosen.try(t.Context(), trial)
+		}
+		if err != nil {
+			t.Errorf("%s is chosen and does not work: %v", b.name(), err)
+		}
+	}
+	if err := o.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range images {
+		at, err := name.NewTag(o.push + "/" + i.name + ":v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := remote.Image(at); err != nil {
+			t.Errorf("%s: %v", at, err)
+		}
+	}
+}
+
+// What is built offline on a base of this machine's has a store of its own: a registry's base has the same name, which
+// is that of the Dockerfiles.
 func TestStores(t *testing.T) {
+	for _, i := range images {
+		text, err := os.ReadFile(filepath.Join("..", "..", i.dockerfile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		base, err := given(t).golang()
+		from, version, _ := strings.Cut(base, ":")
+		if err != nil || !strings.Contains(string(text), "\nARG GO_VERSION="+version+"\nFROM --platform=$BUILDPLATFORM "+from+
+			":${GO_VERSION} AS build\n") {
+			t.Errorf("%s does not build on %s, error %v", i.dockerfile, base, err)
+		}
+	}
 	online, err := buildah{options{}}.store()
 	if err != nil {
 		t.Fatal(err)
