@@ -104,10 +104,13 @@ func (w Writer) Object(object any, table func(*Text)) error {
 	return err
 }
 
-// Again begins anew on a terminal, where what was written before is out of date. Source: ECMA-48, 8.3.21 (CUP) and
-// 8.3.39 (ED).
+// Again begins anew: on a terminal, where what was written before is out of date, with an empty screen, and in YAML
+// with another document. Objects of JSON follow each other as they are. Source: ECMA-48, 8.3.21 (CUP) and 8.3.39 (ED).
 func (w Writer) Again() {
-	if w.Colours && (w.Format == Table || w.Format == Wide) {
+	switch {
+	case w.Format == YAML:
+		_, _ = io.WriteString(w.Out, "---\n")
+	case w.Colours && w.Format != JSON:
 		_, _ = io.WriteString(w.Out, "\x1b[H\x1b[2J")
 	}
 }

@@ -56,6 +56,26 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
+// Who looks again and again at YAML can tell the documents apart, and of JSON the objects; no screen is cleared there.
+func TestAgain(t *testing.T) {
+	for format, want := range map[Format]string{
+		YAML: "---\na: 1\n---\na: 1\n", JSON: "{\n  \"a\": 1\n}\n{\n  \"a\": 1\n}\n",
+		Table: "\x1b[H\x1b[2Ja\n\x1b[H\x1b[2Ja\n",
+	} {
+		var out strings.Builder
+		w := Writer{Out: &out, Format: format, Colours: true}
+		for range 2 {
+			w.Again()
+			if err := w.Object(map[string]int{"a": 1}, func(t *Text) { t.WriteString("a\n") }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if out.String() != want {
+			t.Errorf("%s: %q", format, out.String())
+		}
+	}
+}
+
 func TestColours(t *testing.T) {
 	text := &Text{colours: true}
 	text.Line(Green, "well")

@@ -31,6 +31,9 @@ const example = `  # Is every node right?
   # After an installation: until every node is, for at most five minutes
   %[1]s status --wait --timeout 5m
 
+  # Node after node while a release rolls out
+  %[1]s status --watch
+
   # The nodes that are not well, for a program
   %[1]s status -o json | jq '.items[] | select(.verdict != "well")'`
 
@@ -47,11 +50,12 @@ type options struct {
 	watch     bool
 	wait      bool
 	timeout   time.Duration
+	pause     time.Duration // between two looks of --watch
 }
 
 // Command returns the command. name is the program's.
 func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
-	var o options
+	o := options{pause: watchPause}
 	c := &cobra.Command{
 		Use: "status", Short: "Say of each node whether its pods get their rules", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
@@ -68,7 +72,8 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 		},
 	}
 	f := c.Flags()
-	f.BoolVarP(&o.watch, "watch", "w", false, "look again every few seconds, until Ctrl-C")
+	f.BoolVarP(&o.watch, "watch", "w", false, "look again every few seconds, until Ctrl-C; documents of YAML begin with "+
+		"---, and objects of JSON follow each other")
 	f.BoolVar(&o.wait, "wait", false, "wait until all nodes are well")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "with --wait: how long")
 	output.Flag(c, &o.output)
@@ -141,7 +146,7 @@ func (o options) watching(ctx context.Context, from Source, w output.Writer) (la
 			w.Again()
 			last = s.show(w)
 		}
-		if !cluster.Pause(ctx, watchPause) {
+		if !cluster.Pause(ctx, o.pause) {
 			return last
 		}
 	}

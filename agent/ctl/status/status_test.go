@@ -268,6 +268,27 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// A program that follows --watch can tell the looks apart: documents of YAML, and objects of JSON one after the other.
+func TestWatchForPrograms(t *testing.T) {
+	for format, want := range map[output.Format]string{
+		output.YAML: "---\napiVersion: ", output.JSON: "{\n  \"apiVersion\": ",
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out strings.Builder
+		w := output.Writer{Format: format, Out: writer(func(p []byte) (int, error) { return out.Write(p) })}
+		f := two()
+		looks := 0
+		f.asked = func() {
+			if looks++; looks == 3 {
+				cancel()
+			}
+		}
+		if err := (options{watch: true}).run(ctx, f, w); err != nil || strings.Count(out.String(), want) != 2 {
+			t.Errorf("%s: %v: %s", format, err, out.String())
+		}
+	}
+}
+
 // What has answered once may be away for a while: --watch says so and looks again.
 func TestWatchGoesOn(t *testing.T) {
 	f := two()
