@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/inspect"
@@ -58,8 +59,11 @@ type memory struct {
 // memoryFile is its name in the state directory.
 const memoryFile = "installation.json"
 
-// versionRetry is the time between two attempts to learn the version of the container runtime.
-const versionRetry = 10 * time.Second
+// Times about the version of the container runtime.
+const (
+	versionLate  = 5 * time.Second  // the first installation waits that long for it
+	versionRetry = 10 * time.Second // between two attempts to learn it
+)
 
 // newInstallation returns what keeps config installed, unless it is off, and has its memory in the file of that path.
 // version reads which container runtime the node has.
@@ -91,16 +95,15 @@ func (i *installation) run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	if i.asksVersion() {
-		i.learnVersion(ctx)
-	}
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	ctx, stopAsking := context.WithCancel(ctx)
+	defer stopAsking()
+	i.begin(ctx, &asking)
 	defer i.remember() // what was learnt since the last pass
 	for {
 		keeping, stop := context.WithCancel(ctx)
 		var helpers sync.WaitGroup
-		if i.asksVersion() {
-			helpers.Go(func() { i.insistOnVersion(keeping) })
-		}
 		helpers.Go(func() {
 			select {
 			case <-i.again:
@@ -149,16 +152,35 @@ func (i *installation) learnVersion(ctx context.Context) bool {
 	return true
 }
 
-// insistOnVersion reads it until it is known. Meanwhile the entry is spliced, which every runtime reads.
-func (i *installation) insistOnVersion(ctx context.Context) {
-	for !i.learnVersion(ctx) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(kube.Spread(versionRetry)):
-		}
+// begin asks for the version, if it has to be known, until it is. It returns when it is, but after versionLate without
+// it: the entry is spliced then, which every runtime reads. The request goes on, since all agents may ask at once.
+func (i *installation) begin(ctx context.Context, asking *sync.WaitGroup) {
+	if !i.asksVersion() {
+		return
 	}
-	i.change()
+	var late atomic.Bool
+	first := make(chan struct{})
+	asking.Go(func() {
+		known := i.learnVersion(kube.Patient(ctx))
+		if close(first); known && !late.Load() {
+			return
+		}
+		for !known && i.asksVersion() {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(kube.Spread(versionRetry)):
+				known = i.learnVersion(kube.Patient(ctx))
+			}
+		}
+		i.change()
+	})
+	select {
+	case <-first:
+	case <-time.After(versionLate):
+		late.Store(true)
+	case <-ctx.Done():
+	}
 }
 
 // change has the installation made again with the configuration of now.

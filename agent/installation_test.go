@@ -6,10 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/agenttest"
+	"github.com/istio-pod-network/controller/agent/kube"
 	"github.com/istio-pod-network/controller/install"
 	"github.com/istio-pod-network/controller/install/installtest"
 	"github.com/istio-pod-network/controller/internal/await"
@@ -233,5 +236,52 @@ func TestMemoryIsKept(t *testing.T) {
 	await.Must(t, i.run(ctx))
 	if !installation().memory.DropInDistrusted {
 		t.Error("the fallback is forgotten")
+	}
+}
+
+// The first installation waits a moment for the runtime's version. If it is late the installation goes on without, and
+// is made again when it comes: by the one request that waits at the API server, not by another one behind it.
+func TestVersionIsLate(t *testing.T) {
+	for name, c := range map[string]struct {
+		after   time.Duration // of the answer
+		fails   int           // attempts, before that
+		known   bool          // when the installation begins
+		asked   int
+		waiting time.Duration
+	}{
+		"at once":        {0, 0, true, 1, 0},
+		"in time":        {4 * time.Second, 0, true, 1, 4 * time.Second},
+		"late":           {25 * time.Second, 0, false, 1, versionLate},
+		"refused before": {0, 1, false, 2, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, asked := newMetrics(), 0
+				config := install.Config{Mode: install.ModeChain, DropIn: install.DropInAuto}
+				i := newInstallation(config, false, "", func(ctx context.Context) (string, error) {
+					asked++
+					if asked <= c.fails {
+						return "", errors.New("no API server")
+					}
+					select {
+					case <-time.After(c.after):
+						return "containerd://2.1.4", nil
+					case <-time.After(kube.Timeout(ctx)):
+						return "", context.DeadlineExceeded
+					}
+				}, m.installed, m.contested, m.repairs, agenttest.Quiet())
+				var asking sync.WaitGroup
+				began := time.Now()
+				i.begin(t.Context(), &asking)
+				if took := time.Since(began); took != c.waiting || i.asksVersion() == c.known {
+					t.Errorf("begins after %v, the version known: %t", took, !i.asksVersion())
+				}
+				asking.Wait()
+				changed := len(i.again) > 0
+				if i.asksVersion() || asked != c.asked || changed == c.known {
+					t.Errorf("known in the end: %t; asked %d times; to be made again: %t", !i.asksVersion(), asked, changed)
+				}
+			})
+		})
 	}
 }

@@ -34,28 +34,29 @@ const fieldManager = "istio-pod-network-agent"
 // that is down.
 const requestTimeout = 5 * time.Second
 
-// maxPatience bounds what Patient gives.
-const maxPatience = 30 * time.Second
+// patientTimeout bounds the requests of a context that Patient returned. API priority and fairness lets a request wait
+// for up to 15 s in its queue, a quarter of what the API server gives a request (its --request-timeout). One that its
+// client cancels there counts as rejected, and the next attempt waits at the queue's end: after a restart of all
+// agents, requests with less time than that would take the API server's time for nothing.
+const patientTimeout = 30 * time.Second
 
-// patience is the key of a context's time limit of one request.
+// patience is the key of a context whose requests have time.
 type patience struct{}
 
-// Patient gives the requests of a context more time the more often they have failed: from 5 s on twice as long each
-// time, up to 30 s. An API server that is too slow for one attempt would be too slow for all that give it no more.
-func Patient(ctx context.Context, failures int) context.Context {
-	return context.WithValue(ctx, patience{}, min(requestTimeout<<min(failures, 8), maxPatience))
-}
+// Patient gives the requests of a context 30 s each, where the others have 5 s: what is done in the background, and
+// by all agents at once.
+func Patient(ctx context.Context) context.Context { return context.WithValue(ctx, patience{}, true) }
 
-// Patience is the time limit of one request.
-func Patience(ctx context.Context) time.Duration {
-	if limit, patient := ctx.Value(patience{}).(time.Duration); patient {
-		return limit
+// Timeout is the time limit of one request.
+func Timeout(ctx context.Context) time.Duration {
+	if ctx.Value(patience{}) != nil {
+		return patientTimeout
 	}
 	return requestTimeout
 }
 
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, Patience(ctx))
+	return context.WithTimeout(ctx, Timeout(ctx))
 }
 
 var (

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
 	"testing"
 	"time"
 
@@ -154,31 +153,22 @@ func TestMarkerRetries(t *testing.T) {
 	}
 }
 
-// An API server that is too slow for the first attempts is given more time, until it is quick enough; a pod whose mark
-// succeeded begins anew.
+// An API server that takes 25 s for a mark is waited for. A client that gave it less would never get one done, and
+// would leave requests behind that the API server does for nobody.
 func TestMarkerIsPatient(t *testing.T) {
 	const needed = 25 * time.Second
 	pod := agenttest.MeshPod("cart")
 	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
-	var given []time.Duration
 	b.slow = func(ctx context.Context) error {
-		given = append(given, kube.Patience(ctx))
-		if kube.Patience(ctx) < needed {
+		if kube.Timeout(ctx) < needed {
 			return context.DeadlineExceeded
 		}
 		return nil
 	}
 	id := string(pod.UID)
 	b.queue.Add(id)
-	for range 3 {
-		b.next(t.Context())
-	}
-	if _, written := b.MarkedSince(id); written {
-		t.Error("marked in less time than that takes")
-	}
 	b.next(t.Context())
-	want := []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 30 * time.Second}
-	if _, written := b.MarkedSince(id); !written || !slices.Equal(given, want) || b.queue.NumRequeues(id) != 0 {
-		t.Errorf("marked: %t; given %v, want %v; failures counted then: %d", written, given, want, b.queue.NumRequeues(id))
+	if _, written := b.MarkedSince(id); !written {
+		t.Errorf("not marked by a request that takes %v", needed)
 	}
 }

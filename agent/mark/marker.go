@@ -142,7 +142,7 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 		m.refused.Delete(id)
 		return true
 	}
-	ctx = kube.Patient(ctx, m.queue.NumRequeues(id))
+	ctx = kube.Patient(ctx)
 	pod, again := m.find(ctx, id, r)
 	if pod == nil || kube.IsMirror(pod) || kube.IsOver(pod) {
 		return !again
