@@ -98,7 +98,7 @@ func (c *Check) daemonSet(set appsv1.DaemonSet) {
 	case s.UpdatedNumberScheduled < s.DesiredNumberScheduled:
 		c.warn("daemonset", fmt.Sprintf("%d of %d agents are of the present release", s.UpdatedNumberScheduled,
 			s.DesiredNumberScheduled), fmt.Sprintf("wait: kubectl -n %s rollout status daemonset %s; docs/operation.md, "+
-			"A node that is dead, if it does not end", set.Namespace, set.Name))
+			"Upgrade while a node is dead, if it does not end", set.Namespace, set.Name))
 	default:
 		c.well("daemonset", "%d of %d agents are ready, in namespace %s", s.NumberReady, s.DesiredNumberScheduled,
 			set.Namespace)
@@ -280,7 +280,7 @@ func (c *Check) agent(n status.Node) {
 	if older := n.Agent.Pods.Older; len(older) > 0 {
 		c.add(Item{Check: "older-rules", Node: n.Name, Verdict: Warning, What: "pods with the rules of another release: " +
 			some(older), Next: "they stay in force; for those of this release make the pods again, or name their " +
-			"namespaces in the value renewRules, with repair=apply (docs/operation.md, Pods with older rules)"})
+			"namespaces in the value renewRules, with repair=apply (docs/operation.md, Renew the rules of running pods)"})
 	}
 	if !n.Agent.Installation.Managed {
 		c.add(Item{Check: "installation", Node: n.Name, Verdict: NotLookedAt, What: "the plugin and its place in the " +

@@ -191,7 +191,7 @@ func (p prober) ofMultus(found inspect.Probed) (items []Item) {
 		}
 		items = append(items, Item{Check: check, Verdict: NotWell, What: "there is no directory " + dir + " (" + value + ")",
 			Next: "set that value to the directory that Multus reads in mode " + p.platform.mode + " (docs/openshift.md, " +
-				"docs/install.md, Modes)"})
+				"docs/install.md, Choose a mode)"})
 	}
 	for i, value := range []string{"cni.confDir", "cni.auxDir"} {
 		if i < len(found.Networks) {

@@ -77,7 +77,7 @@ func (c *Check) multus(ctx context.Context, from Source, r release, a api, befor
 	switch {
 	case !a.multus && mode == "nad":
 		c.ill(check, "the agents are in mode nad, and the cluster has no Multus", "set kubernetesDistribution and cni.mode "+
-			"as docs/install.md, Modes, says")
+			"as docs/install.md, Choose a mode, says")
 	case !a.multus:
 	case before && a.openshift:
 		c.warn(check, "this is OpenShift, where Multus runs the plugins", "install with kubernetesDistribution=OpenShift "+

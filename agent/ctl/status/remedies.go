@@ -31,7 +31,7 @@ var remedies = []remedy{
 		"of the pods, or cni.mode=nad; on OpenShift kubernetesDistribution=OpenShift (docs/install.md, Multus outside " +
 		"OpenShift)"},
 	{"installed", "again and again", "find the program that rewrites the file, and have it keep our entry: " +
-		"docs/install.md, Fights"},
+		"docs/install.md, When the plugin is taken out again and again"},
 	{"installed", "not looked at yet", "look again in a moment"},
 	{"backend", "", "the text names what kernel or host lacks: load the kernel's modules (modprobe nf_tables nft_ct " +
 		"nft_redir nft_chain_nat), or install the package iptables on the node; with the value backend=auto whatever " +
