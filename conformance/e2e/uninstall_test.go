@@ -1,15 +1,16 @@
 package e2e
 
 import (
-	"bytes"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // snapshot is what is on a node where the plugin could leave something: contents of files by their path.
@@ -84,26 +85,56 @@ func (r *rig) lives(install, remove func()) {
 	r.node = first
 }
 
-// The life of a release as README.md tells it, with either Helm: install, test, upgrade, roll back, uninstall.
+// The pages of whoever runs it.
+const (
+	installing   = "docs/cluster.md"
+	operating    = "docs/operation.md"
+	uninstalling = "docs/uninstalling.md"
+)
+
+// The life of a release as the pages tell it, with either Helm: install, test, upgrade, roll back, uninstall.
 func TestHelmRelease(t *testing.T) {
 	for _, which := range []string{"helm3", "helm4"} {
 		t.Run(which, func(t *testing.T) {
 			r := newRig(t)
-			h := func(args ...string) string { r.Helper(); return r.output(helmOf(which, args...)) }
+			n := newReader(r, which)
+			n.pushed(registry, nodes.Nodes...)
+			h := func(args ...string) { r.Helper(); r.output(helmOf(which, args...)) }
 			r.lives(func() {
-				notes := h("install", release, chart(), "--create-namespace", "--wait", "--timeout=3m")
-				if !strings.Contains(notes, "helm test") {
-					t.Errorf("the notes do not say how to verify:\n%s", notes)
+				n.pastes(installing, false, "Installing on a cluster", "Install with Helm")
+				if !strings.Contains(n.said, "helm test") || !strings.Contains(n.said, "Succeeded") {
+					t.Errorf("the notes do not say how to verify, or it does not succeed:\n%s", n.said)
 				}
-				if out := h("test", release); !strings.Contains(out, "Succeeded") {
-					t.Errorf("helm test says\n%s", out)
+				if which == "helm4" {
+					n.operates()
 				}
-				h("upgrade", release, chart(), "--wait", "--timeout=3m", "--set=agent.logLevel=debug")
+				h("upgrade", release, chart(), "--wait", "--timeout=3m", "--reset-then-reuse-values", "--set=agent.logLevel=debug")
 				h("rollback", release, "1", "--wait", "--timeout=3m")
-			}, func() {
-				h("uninstall", release, "--wait", "--timeout=3m")
-			})
+			}, func() { n.pastes(uninstalling, false, "Uninstall with Helm", "What stays on a node") })
+			n.counted("kubectl", "helm")
 		})
+	}
+}
+
+// operates pastes what the page for whoever runs it has, beside the pods that it names.
+func (n *reader) operates() {
+	n.Helper()
+	shop := *n.rig
+	shop.namespace = n.namedNamespace("shop", enforcing("restricted"), nil)
+	cart := shop.meshPod("cart")
+	cart.Labels = map[string]string{"app": "cart"}
+	shop.apply(shop.namespace, string(asJSON(&appsv1.Deployment{
+		TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}, ObjectMeta: metav1.ObjectMeta{Name: "cart"},
+		Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: cart.Labels},
+			Template: corev1.PodTemplateSpec{Spec: cart.Spec,
+				ObjectMeta: metav1.ObjectMeta{Labels: cart.Labels, Annotations: cart.Annotations}}},
+	})))
+	shop.create(shop.meshPod("cart-0"))
+	shop.marked("cart-0")
+	n.pastes(operating, false, "See that it is well", "Pods that are opted in later", "Keep pods from a new node",
+		"Upgrading", "Renew the rules of running pods")
+	if !strings.Contains(n.said, "\ninitialized") {
+		n.Errorf("shop/cart-0 is not said to be initialized:\n%s", n.said)
 	}
 }
 
@@ -143,52 +174,29 @@ func (r *rig) turnAgents() {
 	}
 }
 
-// render renders the chart as the article of 2018 does, for kubectl.
-func (r *rig) render(flags ...string) []byte {
-	r.Helper()
-	cmd := exec.Command(lookUp("helm4"),
-		append([]string{"template", "-n", system, "--set", "kubernetesDistribution=Kubernetes"},
-			append(flags, chart())...)...)
-	return []byte(r.output(cmd))
-}
-
-// kubectlOn gives manifests to kubectl.
-func (r *rig) kubectlOn(manifests []byte, args ...string) string {
-	r.Helper()
-	cmd := kubectl(append(args, "-f", "-")...)
-	cmd.Stdin = bytes.NewReader(manifests)
-	return r.output(cmd)
-}
-
-// uninstallByManifests is the documented way for those who apply manifests.
-func (r *rig) uninstallByManifests() {
-	r.Helper()
-	manifests := r.render("--set", "uninstall=true")
-	r.kubectlOn(manifests, "apply")
-	r.output(kubectl("rollout", "status", "--namespace="+system, "daemonset/"+daemonSet, "--timeout=3m"))
-	r.kubectlOn(manifests, "delete", "--wait")
-}
-
-// The article's command installs, and a rendered DaemonSet uninstalls.
+// Manifests install, as in 2018, and a rendered DaemonSet uninstalls, as the pages say it.
 func TestManifests(t *testing.T) {
 	r := newRig(t)
-	r.lives(func() {
-		manifests := string(r.render())
-		if strings.Contains(manifests, "helm.sh/hook") ||
-			strings.Contains(manifests, "AGENT_UNINSTALL\n          value: \"true\"") {
-			t.Errorf("an uninstall or test object in\n%s", manifests)
-		}
-		r.kubectlOn([]byte(manifests), "apply")
-		r.output(kubectl("rollout", "status", "--namespace="+system, "daemonset/"+daemonSet, "--timeout=3m"))
-	}, r.uninstallByManifests)
+	n := newReader(r, "helm4")
+	n.pushed(registry, nodes.Nodes...)
+	r.lives(func() { n.pastes(installing, false, "Install manifests") }, n.uninstallsManifests)
+	n.counted("kubectl", "helm")
+}
+
+func (n *reader) uninstallsManifests() {
+	n.Helper()
+	n.pastes(uninstalling, false, "Uninstall what was applied as manifests")
 }
 
 // Somebody has deleted the release without its hooks: mesh pods are refused, with the command that helps. It is run on
 // a node by kubectl debug, as docs/uninstalling.md says, or for all nodes by the manifests.
 func TestForgottenUninstall(t *testing.T) {
-	for name, cure := range map[string]func(*rig){"one-node": cureOneNode, "all-nodes": (*rig).uninstallByManifests} {
+	for name, cure := range map[string]func(*reader){"one-node": (*reader).curesNodes,
+		"all-nodes": (*reader).uninstallsManifests} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
+			n := newReader(r, "helm4")
+			n.pushed(registry, nodes.Nodes...)
 			r.lives(func() {
 				r.output(helm("install", release, chart(), "--create-namespace", "--wait", "--timeout=3m", "--set=agentTimeout=1s"))
 			}, func() {
@@ -198,21 +206,20 @@ func TestForgottenUninstall(t *testing.T) {
 				r.eventually("the mesh pod is refused, with the command that helps", func() bool {
 					return strings.Contains(events(r.namespace), "istio-pod-network-install uninstall")
 				})
-				cure(r)
+				cure(n)
 			})
+			n.counted("kubectl")
 		})
 	}
 }
 
-// cureOneNode runs the documented command on each node.
-func cureOneNode(r *rig) {
-	r.Helper()
-	namespace := r.newNamespace(nil, nil) // that of the test admits no such pod
-	for _, n := range nodes.Nodes {
-		r.output(kubectl("debug", "node/"+n.Name, "--namespace="+namespace, "--profile=sysadmin", "--attach", "--quiet",
-			"--image=istio-pod-network-agent:"+version(), "--", "/istio-pod-network-install", "uninstall", "--purge",
-			"--bin-dir=/host"+cluster.BinDir, "--conf-dir=/host"+cluster.ConfDir, "--state-dir=/host"+stateDir,
-			"--cni-cache-dir=/host/var/lib/cni", "--runtime-version="+r.output(kubectl("get", "node", n.Name, "-o",
-				"jsonpath={.status.nodeInfo.containerRuntimeVersion}"))))
+// curesNodes does on each node what the page says for one.
+func (n *reader) curesNodes() {
+	n.Helper()
+	for _, node := range nodes.Nodes {
+		one := *n
+		one.replaced = []string{nodeOfPages, node.Name}
+		one.pastes(uninstalling, false, "Remove a plugin that was forgotten")
+		n.blocks = one.blocks
 	}
 }

@@ -51,7 +51,7 @@ var ordinary = []string{"cat", "grep", "hostname", "sed"}
 
 // answers is what programs print that a page reads the output of.
 var answers = map[string]string{
-	"helm list": `[{"app_version": "1.31.0"}]`, "helm get": "pilot: {}\n", "jq": "1.31.0\n",
+	"helm list": "- app_version: 1.31.0\n", "helm get": "pilot: {}\n", "jq": "1.31.0\n",
 }
 
 // ofTree are files of the repository, as a page names them.
@@ -275,7 +275,7 @@ func (r *reader) program(stdin io.Reader, name string, args ...string) (string, 
 // Every command of every page is one that a reader can paste: it runs, it renders, or its program takes it. The page
 // says of what has to be left out why.
 func TestPages(t *testing.T) {
-	count, pasted, read, all := map[string]int{}, 0, 0, pages(t)
+	count, pasted, clusters, read, all := map[string]int{}, 0, 0, 0, pages(t)
 	for _, page := range all {
 		t.Run(page, func(t *testing.T) {
 			r := newReader(t, page)
@@ -285,6 +285,11 @@ func TestPages(t *testing.T) {
 			}
 			for _, b := range all {
 				r.paste(b)
+				if blocks.PastedOnCluster(page, b) {
+					clusters++
+				} else if blocks.OnCluster[page] != nil && blocks.NeedsCluster(b) && b.NotOnCluster == "" {
+					r.fail("no end-to-end test pastes it: have one, or say above it <!-- not on the cluster: why -->")
+				}
 			}
 			for _, w := range append(wrong, r.wrong...) {
 				t.Error(w)
@@ -299,7 +304,7 @@ func TestPages(t *testing.T) {
 	for _, how := range slices.Sorted(maps.Keys(count)) {
 		t.Logf("%d commands %s", count[how], how)
 	}
-	t.Logf("of %d blocks", pasted)
+	t.Logf("of %d blocks, %d of which the end-to-end tests paste on a cluster", pasted, clusters)
 	if read < len(all) {
 		return // -run has chosen some
 	}

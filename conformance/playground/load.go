@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,51 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
-// loadSocket is where a cluster that is up takes images.
-func (p playground) loadSocket() string { return filepath.Join(p.dir, "images.sock") }
-
-// importer gives a node an image's archive.
-type importer interface{ Import(archive string) error }
-
-// takeImages serves what comes by load, until the process ends: the body of a request is an archive, which all nodes
-// get. They see the directory.
-func takeImages[N importer](l net.Listener, dir string, nodes []N) {
-	server := http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(
-		func(w http.ResponseWriter, r *http.Request) {
-			if err := take(r.Body, dir, nodes); err != nil {
-				http.Error(w, err.Error(), http.StatusUnprocessableEntity)
-			}
-		})}
-	_ = server.Serve(l)
-}
-
-func take[N importer](body io.Reader, dir string, nodes []N) error {
-	archive, err := os.CreateTemp(dir, "image-*.tar")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(archive.Name())
-	_, err = io.Copy(archive, body)
-	if err := errors.Join(err, archive.Close()); err != nil {
-		return err
-	}
-	for _, n := range nodes {
-		if err := n.Import(archive.Name()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // load gives all nodes of the cluster at dir what an archive has.
 func (p playground) load(archive io.Reader) error {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", p.loadSocket())
+		return (&net.Dialer{}).DialContext(ctx, "unix", cluster.LoadSocket(p.dir))
 	}
 	client := http.Client{Transport: &http.Transport{DialContext: dial}}
 	response, err := client.Post("http://cluster/images", "application/x-tar", archive)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
 // node remembers what it was given.
@@ -27,12 +29,12 @@ func (n *node) Import(archive string) error {
 func up(t *testing.T, nodes ...*node) playground {
 	t.Helper()
 	p := playground{dir: t.TempDir()}
-	l, err := net.Listen("unix", p.loadSocket())
+	l, err := net.Listen("unix", cluster.LoadSocket(p.dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go takeImages(l, p.dir, nodes)
+	go cluster.TakeImages(l, p.dir, nodes)
 	return p
 }
 

@@ -190,11 +190,11 @@ func (p playground) fill(c *cluster.Cluster) error {
 			return err
 		}
 	}
-	l, err := net.Listen("unix", p.loadSocket())
+	l, err := net.Listen("unix", cluster.LoadSocket(p.dir))
 	if err != nil {
 		return err
 	}
-	go takeImages(l, c.Dir, c.Nodes)
+	go cluster.TakeImages(l, c.Dir, c.Nodes)
 	if l, err = net.Listen("unix", p.socket()); err != nil {
 		return err
 	}

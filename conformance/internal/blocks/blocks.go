@@ -17,23 +17,24 @@ import (
 // Block is what a page has a reader paste at once.
 type Block struct {
 	Place   string // page and line
-	Section string // the heading of the second level that it stands below
+	Section string // the heading that it stands below
 	Text    string
 	// NotRun is why none of it can run; RunBy is the test that runs it instead; StandIns are the programs that cannot.
 	NotRun, RunBy string
 	StandIns      []string
+	NotOnCluster  string // why no end-to-end test pastes it, on a page that they paste
 }
 
 var (
 	fence   = regexp.MustCompile("^```(sh|console)$")
-	comment = regexp.MustCompile(`^<!-- (not run|run by (Test\w+)|stand-ins for ([^:]+)): (.+) -->$`)
+	section = regexp.MustCompile(`^#{1,4} (.+)$`)
+	others  = regexp.MustCompile("^```(html|json|yaml)?$")
+	comment = regexp.MustCompile(`^<!-- (not run|not on the cluster|run by (Test\w+)|stand-ins for ([^:]+)): (.+) -->$`)
 	failing = regexp.MustCompile(`(?m)^(.*\S) +# fails\b.*$`)
 )
 
 // replaced are names that a page has for what a reader knows better, and what stands for them.
 var replaced = strings.NewReplacer(
-	"helm upgrade …", "helm upgrade istio-pod-network-controller ./chart/istio-pod-network-controller "+
-		"-n istio-pod-network-controller",
 	"./chart |", "./conformance/shop/chart |", // a reader's own
 	" ...\n", "\n",
 )
@@ -50,24 +51,35 @@ func Read(page string) (blocks []Block, wrong []string, err error) {
 
 // Of returns the blocks of commands in the text of a page, and what is wrong about them.
 func Of(page, text string) (blocks []Block, wrong []string) {
-	lines, section := strings.Split(text, "\n"), ""
+	lines, below := strings.Split(text, "\n"), ""
 	for i := 0; i < len(lines); i++ {
-		if heading, is := strings.CutPrefix(lines[i], "## "); is {
-			section = heading
+		if heading := section.FindStringSubmatch(lines[i]); heading != nil {
+			below = heading[1]
 		}
 		match := fence.FindStringSubmatch(lines[i])
 		if match == nil {
-			if strings.HasPrefix(lines[i], "```") { // another kind, which is skipped as a whole
-				for i++; i < len(lines) && lines[i] != "```"; i++ {
+			if strings.HasPrefix(strings.TrimSpace(lines[i]), "```") { // another kind, which is skipped as a whole
+				place := fmt.Sprintf("%s:%d", page, i+1)
+				if !others.MatchString(lines[i]) {
+					wrong = append(wrong, place+": nobody pastes a block that begins with "+lines[i])
+				}
+				for i++; i < len(lines) && strings.TrimSpace(lines[i]) != "```"; i++ {
+					if strings.HasPrefix(lines[i], "$ ") {
+						wrong = append(wrong, place+": a session that is called none: "+lines[i])
+					}
 				}
 			}
 			continue
 		}
-		b := Block{Place: fmt.Sprintf("%s:%d", page, i+1), Section: section}
+		b := Block{Place: fmt.Sprintf("%s:%d", page, i+1), Section: below}
 		if i > 0 {
 			if said := comment.FindStringSubmatch(lines[i-1]); said != nil {
-				if b.RunBy = said[2]; said[1] == "not run" {
+				b.RunBy = said[2]
+				switch said[1] {
+				case "not run":
 					b.NotRun = said[4]
+				case "not on the cluster":
+					b.NotOnCluster = said[4]
 				}
 				if said[3] != "" {
 					b.StandIns = strings.Split(said[3], ", ")
@@ -119,7 +131,7 @@ func Parse(place, text string) (*syntax.File, error) {
 	return syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), place)
 }
 
-// Calls counts the programs that a text calls, those behind sudo, too.
+// Calls counts the programs that a text calls, those behind sudo and the like, too.
 func Calls(file *syntax.File) map[string]int {
 	count := map[string]int{}
 	for _, name := range called(file) {
@@ -138,17 +150,21 @@ func Programs(file *syntax.File) (names []string) {
 	return names
 }
 
+// callers are programs that call the one behind them.
+var callers = []string{"sudo", "exec", "nohup", "xargs", "watch"}
+
 func called(file *syntax.File) (names []string) {
 	syntax.Walk(file, func(node syntax.Node) bool {
 		call, is := node.(*syntax.CallExpr)
 		if !is || len(call.Args) == 0 {
 			return true
 		}
-		name := call.Args[0].Lit()
-		if name == "sudo" && len(call.Args) > 1 {
-			name = call.Args[1].Lit()
+		for i, arg := range call.Args {
+			if name := arg.Lit(); i+1 == len(call.Args) || !slices.Contains(callers, name) {
+				names = append(names, filepath.Base(name))
+				break
+			}
 		}
-		names = append(names, filepath.Base(name))
 		return true
 	})
 	return names
@@ -156,6 +172,9 @@ func called(file *syntax.File) (names []string) {
 
 // never are the programs that no reason leaves out: what is said of them here can be checked here.
 var never = regexp.MustCompile(`^(kubectl|helm[34]?|make|istio-pod-network.*)$`)
+
+// asksCluster are those that the cluster is asked by.
+var asksCluster = regexp.MustCompile(`^(kubectl|oc|helm[34]?|istio-pod-networkctl)$`)
 
 // Skipped are programs of a block that must not be left out, and are by what the page says.
 func Skipped(b Block, programs []string) (names []string) {

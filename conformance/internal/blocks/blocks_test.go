@@ -34,3 +34,32 @@ func TestBlocks(t *testing.T) {
 		}
 	}
 }
+
+// No block is left out by how it is written, and where it may be pasted is known.
+func TestEveryBlockIsSeen(t *testing.T) {
+	const page = "# Title\n```bash\nmake demo\n```\n- a list\n\n    ```sh\n    make demo\n    ```\n" +
+		"```\n$ kubectl get pods\n```\n```\noutput\n```\n```yaml\na: b\n```\n" +
+		"## A\n```sh\nkubectl get a | sudo xargs kubectl delete\n```\n" +
+		"### B\n<!-- not on the cluster: it has none -->\n```sh\nhelm test b\n```\n"
+	blocks, wrong := Of("p.md", page)
+	if len(wrong) != 3 || !strings.HasPrefix(wrong[0], "p.md:2: ") || !strings.HasPrefix(wrong[1], "p.md:7: ") ||
+		!strings.HasPrefix(wrong[2], "p.md:10: ") {
+		t.Errorf("%q", wrong)
+	}
+	if len(blocks) != 2 || blocks[0].Section != "A" || blocks[1].Section != "B" {
+		t.Fatalf("%+v", blocks)
+	}
+	OnCluster["p.md"] = []string{"A", "B"}
+	defer delete(OnCluster, "p.md")
+	file, err := Parse("", blocks[0].Text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if calls := Calls(file); calls["kubectl"] != 2 {
+		t.Errorf("%v", calls)
+	}
+	if !PastedOnCluster("p.md", blocks[0]) || PastedOnCluster("p.md", blocks[1]) || PastedOnCluster("q.md", blocks[0]) ||
+		!NeedsCluster(blocks[1]) || NeedsCluster(Block{Text: "make demo\n"}) {
+		t.Errorf("%+v", blocks)
+	}
+}

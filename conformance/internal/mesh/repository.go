@@ -14,9 +14,9 @@ resources: {requests: {cpu: 10m, memory: 64Mi}}
 `
 
 // Repository makes a directory what serves Istio's charts base, istiod and gateway at a URL, as Istio's own repository
-// does, in that version. What Values says of these images are the charts' defaults there, so that whoever installs them
-// need not know it.
-func (h Helm) Repository(dir, url, version string) error {
+// does, in these versions. What Values says of these images are the charts' defaults there, so that whoever installs
+// them need not know it.
+func (h Helm) Repository(dir, url string, versions ...string) error {
 	defaults := map[string][]byte{"base": nil, "gateway": []byte(smallGateway)}
 	var err error
 	if defaults["istiod"], err = Values(h.Bin); err != nil {
@@ -36,8 +36,10 @@ func (h Helm) Repository(dir, url, version string) error {
 		if err == nil {
 			err = os.WriteFile(file, append(append(own, '\n'), values...), 0o644)
 		}
-		if err == nil {
-			err = h.run("package", chart, "--destination="+dir, "--version="+version, "--app-version="+version)
+		for _, version := range versions {
+			if err == nil {
+				err = h.run("package", chart, "--destination="+dir, "--version="+version, "--app-version="+version)
+			}
 		}
 		if err != nil {
 			return err
