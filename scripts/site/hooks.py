@@ -10,6 +10,8 @@ TREE = "https://github.com/istio-pod-network/controller/blob/main/"
 ROOT = Path(__file__).resolve().parents[2]
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\]\()([^)\s#]+)")
+CELL = re.compile(r"<td>(.*?)</td>", re.DOTALL)
+TAG = re.compile(r"<[^>]*>")
 
 
 def on_page_markdown(markdown, page, config, files):
@@ -32,3 +34,15 @@ def on_page_markdown(markdown, page, config, files):
 
     parts = FENCED.split(markdown)
     return "".join(part if part.startswith("```") else LINK.sub(lead, part) for part in parts)
+
+
+def on_page_content(html, page, config, files):
+    """Cells of tables say how much text they have, so that site.css keeps their columns from being too narrow to read."""
+
+    def measure(match):
+        length = len(TAG.sub("", match[1]))
+        if length <= 40:
+            return match[0]
+        return '<td class="%s">%s</td>' % ("text" if length <= 120 else "text long", match[1])
+
+    return CELL.sub(measure, html)

@@ -171,7 +171,7 @@ func called(file *syntax.File) (names []string) {
 }
 
 // never are the programs that no reason leaves out: what is said of them here can be checked here.
-var never = regexp.MustCompile(`^(kubectl|helm[34]?|make|istio-pod-network.*)$`)
+var never = regexp.MustCompile(`^(kubectl|helm[34]?|make|istio-pod-network.*|[a-z0-9-]+\.sh)$`)
 
 // asksCluster are those that the cluster is asked by.
 var asksCluster = regexp.MustCompile(`^(kubectl|oc|helm[34]?|istio-pod-networkctl)$`)
