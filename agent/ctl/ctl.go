@@ -23,7 +23,6 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/verify"
 	"github.com/istio-pod-network/controller/agent/ctl/version"
 	"github.com/istio-pod-network/controller/internal/buildinfo"
-	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/spf13/cobra"
 )
 
@@ -58,7 +57,6 @@ func (p process) run() int {
 		name, args = byKubectl, append([]string{cobra.ShellCompRequestCmd}, args...)
 	}
 	root := p.command(name)
-	checkShells(root)
 	root.SetArgs(args)
 	err := root.Execute()
 	status := outcome.StatusOf(err)
@@ -82,27 +80,6 @@ func oneLine(err error) string {
 	return text
 }
 
-// checkShells has the command completion refuse a shell that it does not know: cobra's prints its help then, with
-// success.
-func checkShells(root *cobra.Command) {
-	root.InitDefaultCompletionCmd()
-	completion, _, err := root.Find([]string{"completion"})
-	if err != nil {
-		return
-	}
-	var shells []string
-	for _, c := range completion.Commands() {
-		shells = append(shells, c.Name())
-	}
-	completion.Args = cobra.ArbitraryArgs
-	completion.RunE = func(c *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return c.Help()
-		}
-		return outcome.Misuse(invalid.Text("SHELL", args[0], "unknown shell", strings.Join(shells, ", ")))
-	}
-}
-
 const long = `Answers what an operator asks about istio-pod-network: whether a pod's traffic goes through its
 sidecar, and why.
 
@@ -110,10 +87,20 @@ Exit status: 0 if all that was looked at is well, 1 if something is not, 2 for a
 or file, 3 if what was to be asked could not be. Output has colours on a terminal only, and none
 where NO_COLOR is set.`
 
+const example = `  # Is every node right?
+  %[1]s status
+
+  # Why is this pod (not) redirected, and has it its rules?
+  %[1]s explain cart-0 -n shop
+
+  # Is all there that is needed?
+  %[1]s check`
+
 // command returns the program's root command, under the name by which its user calls it.
 func (p process) command(name string) *cobra.Command {
 	root := &cobra.Command{
 		Use: own, Short: "Say what istio-pod-network does with a pod, and why", Long: long,
+		Example: fmt.Sprintf(example, name),
 		Version: buildinfo.Version(), SilenceErrors: true, SilenceUsage: true,
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: name},
 	}
@@ -134,7 +121,9 @@ func (p process) command(name string) *cobra.Command {
 		check.Command(name, reach, writer),
 		explain.Command(name, namespace, reach, p.stdin, writer), status.Command(name, reach, writer),
 		sysdump.Command(name, namespace, reach, writer), trace.Command(name, namespace, reach, p.stdin, writer),
-		verify.Command(name, reach, writer), version.Command(name, reach, writer),
+		verify.Command(name, reach, writer), version.Command(name, reach, writer), completion(),
 	)
+	root.SetHelpCommand(help(name))
+	complete(root, reach)
 	return root
 }

@@ -3,6 +3,8 @@ package ctl
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -61,7 +63,15 @@ func TestStatus(t *testing.T) {
 		{"explain shop/cart/0", 2, "", "POD: invalid value"},
 		{"completion bash", 0, "bash completion", ""},
 		{"completion zsh", 0, "#compdef", ""},
-		{"completion", 0, "Available Commands:", ""},
+		{"completion fish --no-descriptions", 0, "__completeNoDesc", ""},
+		{"completion powershell", 0, "Register-ArgumentCompleter", ""},
+		{"completion --help", 0, "completion powershell | Out-String", ""},
+		{"completion", 2, "", "SHELL is missing; valid: bash, fish, powershell, zsh"},
+		{"completion bash zsh", 2, "", "SHELL: invalid value \"bash zsh\": more than one"},
+		{"__complete completion z", 0, "zsh\n", ""},
+		{"help", 0, "Available Commands:", ""},
+		{"help explian", 2, "", "COMMAND: invalid value \"explian\": unknown command"},
+		{"__complete help st", 0, "status\n", ""},
 		{"completion tcsh", 2, "", `SHELL: invalid value "tcsh": unknown shell; valid: bash, fish, powershell, zsh`},
 		{"trace -f " + pod + " --to 10.96.0.10:99999", 2, "", `"10.96.0.10:99999": not a port number; valid`},
 		{"__complete explain -o y", 0, "json\nyaml\n", ""},
@@ -114,7 +124,7 @@ func TestReference(t *testing.T) {
 	golden.Compare(t, filepath.Join("..", "..", "docs", "commands.md"), page.String())
 }
 
-// each calls look with a command and all below it, but for cobra's own.
+// each calls look with a command and all below it.
 func each(c *cobra.Command, look func(*cobra.Command)) {
 	look(c)
 	for _, below := range c.Commands() {
@@ -131,7 +141,11 @@ func described(c *cobra.Command) string {
 		if strings.Contains(examples, "| jq ") {
 			text.WriteString("<!-- stand-ins for jq: not every machine has it -->\n")
 		}
-		fmt.Fprintf(&text, "```sh\n%s\n```\n", examples)
+		shell := "sh"
+		if c.Name() == "completion" {
+			shell = "" // they are of several shells, and write where each has its scripts
+		}
+		fmt.Fprintf(&text, "```%s\n%s\n```\n", shell, examples)
 	}
 	var rows []string
 	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
@@ -151,13 +165,54 @@ func described(c *cobra.Command) string {
 	return text.String()
 }
 
-// Each command has what its user needs to know, in lines of at most output.Width columns.
+// Each command, help and completion too, has what its user needs to know, in lines of at most output.Width columns.
 func TestHelp(t *testing.T) {
-	each(process{}.command(own), func(c *cobra.Command) {
-		if c.Long == "" || c.Short == "" || c.HasParent() && c.Example == "" {
-			t.Errorf("%s: no description or no example", c.CommandPath())
+	root := process{}.command(own)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd() // that of cobra, unless there is one
+	seen := map[string]bool{}
+	each(root, func(c *cobra.Command) {
+		seen[c.CommandPath()] = true
+		if c.Long == "" || c.Short == "" || c.Example == "" || !strings.Contains(c.Long, "Exit status: 0") {
+			t.Errorf("%s: no description, no exit status or no example", c.CommandPath())
 		}
 		_, stdout, _ := ran(slices.Concat([]string{own}, strings.Fields(c.CommandPath())[1:], []string{"--help"})...)
+		if !strings.Contains(stdout, "Examples:\n") {
+			t.Errorf("%s: %s", c.CommandPath(), stdout)
+		}
 		golden.Fits(t, c.CommandPath(), stdout, output.Width)
+	})
+	for _, name := range []string{"", " help", " completion", " explain", " status"} {
+		if !seen[own+name] {
+			t.Errorf("nobody has looked at %s%s: %v", own, name, seen)
+		}
+	}
+}
+
+// Each command that writes a table has some that are compared, and every one of these is at most output.Width columns
+// wide.
+func TestTables(t *testing.T) {
+	archived := []string{"plain.txt", "redacted.txt", "unread.txt"} // what sysdump packs is others' text
+	each(process{}.command(own), func(c *cobra.Command) {
+		format := c.Flags().Lookup("output")
+		if c.Name() == "sysdump" { // there it names the archive
+			format = c.Flags().Lookup("format")
+		}
+		if format == nil || format.DefValue != string(output.Table) {
+			return
+		}
+		count := 0
+		err := filepath.WalkDir(filepath.Join(c.Name(), "testdata"), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".txt" || slices.Contains(archived, filepath.Base(path)) {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			golden.Fits(t, path, string(text), output.Width)
+			count++
+			return err
+		})
+		if err != nil || count < 2 {
+			t.Errorf("%s: %d tables, %v", c.Name(), count, err)
+		}
 	})
 }

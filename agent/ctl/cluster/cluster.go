@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
@@ -110,6 +112,16 @@ func (f Flags) Namespace() (string, error) {
 		return "", outcome.Unasked(fmt.Errorf("reading how to reach the cluster: %w", err))
 	}
 	return namespace, nil
+}
+
+// Known are the names in the kubeconfig, sorted.
+func (f Flags) Known() (contexts, clusters, users []string, err error) {
+	raw, err := f.config.ToRawKubeConfigLoader().RawConfig()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return slices.Sorted(maps.Keys(raw.Contexts)), slices.Sorted(maps.Keys(raw.Clusters)),
+		slices.Sorted(maps.Keys(raw.AuthInfos)), nil
 }
 
 // Cluster is one that is asked with its user's rights. The errors of its methods are the API server's.

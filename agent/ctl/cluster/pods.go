@@ -30,6 +30,30 @@ func (c *Cluster) PodNames(ctx context.Context, namespace string) (names []strin
 	return names, nil
 }
 
+// NamespaceNames is PodNames of the namespaces. It needs the verb list on namespaces.
+func (c *Cluster) NamespaceNames(ctx context.Context) (names []string, err error) {
+	list, err := c.Core.Namespaces().List(ctx, metav1.ListOptions{Limit: mostNames})
+	if err != nil {
+		return nil, err
+	}
+	for _, namespace := range list.Items {
+		names = append(names, namespace.Name)
+	}
+	return names, nil
+}
+
+// NodeNames is PodNames of the nodes. It needs the verb list on nodes.
+func (c *Cluster) NodeNames(ctx context.Context) (names []string, err error) {
+	list, err := c.Core.Nodes().List(ctx, metav1.ListOptions{Limit: mostNames})
+	if err != nil {
+		return nil, err
+	}
+	for _, node := range list.Items {
+		names = append(names, node.Name)
+	}
+	return names, nil
+}
+
 // AgentOn returns the agent's pod of a node, nil if there is none; of two, the one that stays. It needs the verb list
 // on pods in the agents' namespace, in all for "".
 func (c *Cluster) AgentOn(ctx context.Context, namespace, node string) (*corev1.Pod, error) {

@@ -1,0 +1,186 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/spf13/cobra"
+)
+
+const completionLong = `Prints the script by which a shell completes the commands, their flags and values, and, as
+the cluster has them, the names of pods, namespaces and nodes, and the contexts of the kubeconfig.
+Where it may not list them it offers none.
+
+As a plugin of kubectl it needs no script: kubectl asks kubectl_complete-istio_pod_network.
+
+Exit status: 0, or 2 for a shell that it does not know.`
+
+const completionExample = `  # bash, which needs its package bash-completion: in this shell, and in each that comes
+  source <(%[1]s completion bash)
+  %[1]s completion bash > /etc/bash_completion.d/%[1]s
+
+  # zsh
+  source <(%[1]s completion zsh)
+  %[1]s completion zsh > "${fpath[1]}/_%[1]s"
+
+  # fish
+  %[1]s completion fish | source
+  %[1]s completion fish > ~/.config/fish/completions/%[1]s.fish
+
+  # PowerShell
+  %[1]s completion powershell | Out-String | Invoke-Expression
+  %[1]s completion powershell >> $PROFILE`
+
+// shells are those that complete, with what prints the script of each.
+var shells = map[string]func(root *cobra.Command, out io.Writer, described bool) error{
+	"bash": (*cobra.Command).GenBashCompletionV2,
+	"fish": (*cobra.Command).GenFishCompletion,
+	"powershell": func(root *cobra.Command, out io.Writer, described bool) error {
+		if described {
+			return root.GenPowerShellCompletionWithDesc(out)
+		}
+		return root.GenPowerShellCompletion(out)
+	},
+	"zsh": func(root *cobra.Command, out io.Writer, described bool) error {
+		if described {
+			return root.GenZshCompletion(out)
+		}
+		return root.GenZshCompletionNoDesc(out)
+	},
+}
+
+// completion is the command that prints the script of a shell, in place of cobra's, which takes any shell with success.
+func completion() *cobra.Command {
+	names := []string{"bash", "fish", "powershell", "zsh"}
+	var bare bool
+	c := &cobra.Command{
+		Use: "completion SHELL", Short: "Print what has a shell complete commands, flags and names", Long: completionLong,
+		Example: fmt.Sprintf(completionExample, own), ValidArgs: names, DisableFlagsInUseLine: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			valid := strings.Join(names, ", ")
+			switch {
+			case len(args) == 0:
+				return outcome.Misusef("SHELL is missing; valid: %s", valid)
+			case len(args) > 1:
+				return outcome.Misuse(invalid.Text("SHELL", strings.Join(args, " "), "more than one", valid))
+			case shells[args[0]] == nil:
+				return outcome.Misuse(invalid.Text("SHELL", args[0], "unknown shell", valid))
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			return outcome.Unasked(shells[args[0]](c.Root(), c.OutOrStdout(), !bare))
+		},
+	}
+	c.Flags().BoolVar(&bare, "no-descriptions", false, "without what each command and flag is for")
+	return c
+}
+
+const helpLong = `Prints the help of a command, as its flag --help does.
+
+Exit status: 0, or 2 for a command that is not there.`
+
+// help is the command that prints the help of another one, in place of cobra's, which takes any name with success.
+func help(name string) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Print the help of a command", Long: helpLong,
+		Example: fmt.Sprintf("  %[1]s help explain", name),
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+			for _, other := range c.Root().Commands() {
+				if len(args) == 0 && other.IsAvailableCommand() {
+					names = append(names, other.Name())
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			about, rest, err := c.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return outcome.Misuse(invalid.Text("COMMAND", strings.Join(args, " "), "unknown command",
+					"one of those that the program's --help lists"))
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
+}
+
+// complete has the flags of all commands completed whose values a cluster or a kubeconfig has.
+func complete(root *cobra.Command, flags cluster.Flags) {
+	namespaces := names(flags, (*cluster.Cluster).NamespaceNames)
+	known := func(which func(contexts, clusters, users []string) []string) cobra.CompletionFunc {
+		return func(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+			contexts, clusters, users, err := flags.Known()
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveError
+			}
+			return begunSo(which(contexts, clusters, users), "", begun), cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+	of := map[string]cobra.CompletionFunc{
+		"namespace": namespaces, "agents-namespace": namespaces,
+		"nodes":   listed(names(flags, (*cluster.Cluster).NodeNames)),
+		"context": known(func(contexts, _, _ []string) []string { return contexts }),
+		"cluster": known(func(_, clusters, _ []string) []string { return clusters }),
+		"user":    known(func(_, _, users []string) []string { return users }),
+	}
+	for _, c := range append(root.Commands(), root) {
+		for name, completes := range of {
+			if c.Flags().Lookup(name) != nil || c.PersistentFlags().Lookup(name) != nil {
+				_ = c.RegisterFlagCompletionFunc(name, completes)
+			}
+		}
+	}
+}
+
+// completeWithin bounds how long a shell waits for names.
+const completeWithin = 3 * time.Second
+
+// names offers a shell what a cluster has.
+func names(
+	flags cluster.Flags, all func(*cluster.Cluster, context.Context) ([]string, error),
+) cobra.CompletionFunc {
+	return func(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+		from, err := flags.Connect()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), completeWithin)
+		defer cancel()
+		has, err := all(from, ctx)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		return begunSo(has, "", begun), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// listed completes the last name of several with commas between, each once.
+func listed(one cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		last := strings.LastIndexByte(begun, ',') + 1
+		before := begun[:last]
+		has, directive := one(c, args, begun[last:])
+		has = slices.DeleteFunc(slices.Clone(has), func(name string) bool {
+			return slices.Contains(strings.Split(before, ","), name)
+		})
+		return begunSo(has, before, begun), directive
+	}
+}
+
+// begunSo are those that go on as the user has begun, behind what stands before.
+func begunSo(all []string, before, begun string) (some []string) {
+	for _, name := range all {
+		if name = before + name; strings.HasPrefix(name, begun) {
+			some = append(some, name)
+		}
+	}
+	return some
+}
