@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,12 +24,7 @@ func (i injector) String() string {
 }
 
 // configMap is the name of that with the injector's settings.
-func (i injector) configMap() string {
-	if i.revision == "default" {
-		return "istio-sidecar-injector"
-	}
-	return "istio-sidecar-injector-" + i.revision
-}
+func (i injector) configMap() string { return cluster.InjectorMap(i.revision) }
 
 // revisionLabel is that of what belongs to a revision.
 const revisionLabel = "istio.io/rev"

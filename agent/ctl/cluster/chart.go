@@ -7,3 +7,11 @@ const (
 	SettingsKey = "network.json"                                           // by which that has it
 	OfAgents    = "app.kubernetes.io/name=istio-pod-network-agent"         // selects the agents' pods and their DaemonSet
 )
+
+// InjectorMap is the name of the ConfigMap with the settings of Istio's injector of a revision, "" for the default one.
+func InjectorMap(revision string) string {
+	if revision == "" || revision == "default" {
+		return "istio-sidecar-injector"
+	}
+	return "istio-sidecar-injector-" + revision
+}

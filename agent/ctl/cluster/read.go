@@ -68,9 +68,23 @@ func (c *Cluster) Inspect(ctx context.Context, agent corev1.Pod, what ...string)
 func (c *Cluster) AgentLog(
 	ctx context.Context, agent corev1.Pod, previous bool, lines int64, limit int,
 ) (text []byte, cut bool, err error) {
-	from, err := c.Core.Pods(agent.Namespace).GetLogs(agent.Name, &corev1.PodLogOptions{
+	return c.log(ctx, agent.Namespace, agent.Name, &corev1.PodLogOptions{
 		Container: agentContainer, Previous: previous, TailLines: &lines, Timestamps: true,
-	}).Stream(ctx)
+	}, limit)
+}
+
+// Log returns the last lines of a container's log, in at most limit bytes; cut says that there is more. It needs the
+// verb get on pods/log.
+func (c *Cluster) Log(
+	ctx context.Context, pod *corev1.Pod, container string, lines int64, limit int,
+) (text []byte, cut bool, err error) {
+	return c.log(ctx, pod.Namespace, pod.Name, &corev1.PodLogOptions{Container: container, TailLines: &lines}, limit)
+}
+
+func (c *Cluster) log(
+	ctx context.Context, namespace, pod string, options *corev1.PodLogOptions, limit int,
+) (text []byte, cut bool, err error) {
+	from, err := c.Core.Pods(namespace).GetLogs(pod, options).Stream(ctx)
 	if err != nil {
 		return nil, false, err
 	}

@@ -20,13 +20,14 @@ const long = `Says whether the plugin redirects a pod's traffic through its side
 the decision asks, in their order, with the answer of each and where it was found, and the settings
 that apply to the pod.
 
-Of a pod in the cluster it also says what became of it: its mark, its init wait, the record on its
-node, whether the rules in its network are those that should be there (by the plugin's CHECK, which
-the agent runs where the chart's value repair is apply), its Events, and of a pod without a sidecar
-which of Istio's injection webhooks select it. It needs the verb get on pods. It says all with get
-on namespaces, list on events, list on pods, get on configmaps and get and create on pods/exec in
-the agents' namespace, and list on mutatingwebhookconfigurations; without one of these it names what
-it could not look at.
+Of a pod in the cluster it also says what became of it: its mark, its init wait and what that says,
+the record on its node, whether the rules in its network are those that should be there (by the
+plugin's CHECK, which the agent runs where the chart's value repair is apply), its Events, and of a
+pod without a sidecar which of Istio's injection webhooks select it, and what the settings of the
+injector behind them say of it. It needs the verb get on pods. It says all with get on namespaces,
+list on events, get on pods/log, list on pods, get on configmaps and get and create on pods/exec in
+the agents' namespace, list on mutatingwebhookconfigurations, and get on configmaps in istiod's
+namespace; without one of these it names what it could not look at.
 
 With -f it makes the plugin's own decision from a manifest, by the same code, and needs no cluster
 and no rights. Of a Deployment, StatefulSet, DaemonSet, ReplicaSet, Job or CronJob it explains the

@@ -20,6 +20,10 @@ type Webhook struct {
 	Revision      string `json:"revision,omitempty"`
 	Selects       bool   `json:"selects"`
 	Why           string `json:"why,omitempty"` // it does not, or that it is not known
+	// Injector is what is behind it does with the pod; absent where it does not select it, or that is not known.
+	Injector *Injector `json:"injector,omitempty"`
+
+	namespace string // of what is behind it, "" for outside of the cluster
 }
 
 // uninjected are the reasons of pods that have no sidecar.
@@ -50,6 +54,11 @@ func (a *asker) readInjection(ctx context.Context, l *Live, pod *corev1.Pod, in 
 		return // it is said that the labels are not known
 	}
 	l.Injection = Injection(a.webhooks.all, pod, in.Labels)
+	for i := range l.Injection {
+		if w := &l.Injection[i]; w.Selects {
+			a.readInjector(ctx, l, w, pod)
+		}
+	}
 }
 
 // Injection says of each of Istio's webhooks that inject, of all, whether it selects a pod of a namespace with these
@@ -64,6 +73,9 @@ func Injection(all []admissionv1.MutatingWebhookConfiguration, pod *corev1.Pod, 
 			w := Webhook{Configuration: configuration.Name, Name: hook.Name, Revision: configuration.Labels[RevisionLabel]}
 			w.Why = passedOver(hook, pod, namespace)
 			w.Selects = w.Why == ""
+			if its := hook.ClientConfig.Service; its != nil {
+				w.namespace = its.Namespace
+			}
 			found = append(found, w)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/output"
-	"github.com/istio-pod-network/controller/agent/inspect"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/record"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -17,6 +16,7 @@ import (
 // find notes what is not well, or cannot be said.
 func (l *Live) find(state State, what, next string) {
 	l.State = l.State.With(state)
+	l.verdicts = append(l.verdicts, state)
 	l.Findings = append(l.Findings, output.Finding{What: what, Next: next})
 }
 
@@ -53,7 +53,7 @@ func (e *Explanation) judge(now time.Time) {
 		e.Next = ""
 	}
 	e.judgeInjection()
-	if l.Record == nil && l.Mark == nil && len(e.pod.Status.PodIPs) == 0 {
+	if l.Record == nil && (l.Mark == nil || l.Node == "") && len(e.pod.Status.PodIPs) == 0 {
 		e.judgeUnmade()
 		return
 	}
@@ -61,25 +61,6 @@ func (e *Explanation) judge(now time.Time) {
 	e.judgeMark()
 	e.judgeRules()
 	e.judgeWait(now)
-}
-
-// judgeInjection says what a pod without a sidecar lacks for one.
-func (e *Explanation) judgeInjection() {
-	l := e.Live
-	if l.Injection == nil || e.Reason != string(redirect.ReasonNotInjected) {
-		return
-	}
-	i := slices.IndexFunc(l.Injection, func(w Webhook) bool { return w.Selects })
-	switch {
-	case i >= 0:
-		l.find(NotWell, fmt.Sprintf("it has no sidecar, although the webhook %s of %s selects it by the labels of now",
-			l.Injection[i].Name, l.Injection[i].Configuration), "It was made before it was labelled so, or while istiod did "+
-			"not answer. "+e.again())
-		e.Next = ""
-	case len(l.Injection) == 0:
-		l.note("no webhook in the cluster injects Istio's sidecar")
-		e.Next = "To have it in the mesh, install istiod with its injector, label the namespace, and make the pod again."
-	}
 }
 
 // sandboxFailed is the kubelet's Event about a network that cannot be made.
@@ -145,7 +126,7 @@ func (e *Explanation) judgeMark() {
 	}
 	const pasted = "take the marks out of the pod's template; the agent marks each new sandbox by itself. "
 	status := annotation.NotRequired
-	if l.Record != nil && l.Record.Decision == record.Redirect {
+	if l.redirects() {
 		status = annotation.Initialized
 	}
 	switch m, r := l.Mark, l.Record; {
@@ -174,7 +155,7 @@ func (e *Explanation) agentsLog() string {
 // judgeRules says whether the kernel has the rules that it should have.
 func (e *Explanation) judgeRules() {
 	l := e.Live
-	if l.Record == nil || l.Record.Decision != record.Redirect {
+	if !l.redirects() {
 		return
 	}
 	if l.Rules.Looked && !l.Rules.OK {
@@ -187,28 +168,6 @@ func (e *Explanation) judgeRules() {
 	case e.Verdict == Redirected && e.spec.Families != redirect.CapturedProxy &&
 		e.spec.RuleSet().Hash() != l.Record.RuleSetHash:
 		l.note("its rules were written by other settings than those of now, or by another release than this tool's")
-	}
-}
-
-// judgeWait says whether the init wait does what it should.
-func (e *Explanation) judgeWait(now time.Time) {
-	l := e.Live
-	w := l.Wait
-	if w == nil || w.State == waitEnded {
-		return
-	}
-	log := fmt.Sprintf("It says for what: kubectl -n %s logs %s -c %s", e.Namespace, e.Name, w.Container)
-	switch long := w.State == waitRuns && now.Sub(*w.Since) > inspect.StuckAfter; { // for where no agent says it
-	case w.State == waitFailed, w.Restarts > 0:
-		what := "its init wait has given up"
-		if w.Says != "" {
-			what += ": " + w.Says
-		}
-		l.find(NotWell, what, log)
-	case l.told != nil && l.told.WaitsLong, l.told == nil && long:
-		l.find(NotWell, "its init wait does not end", log)
-	case w.State == waitRuns:
-		l.note("its init wait goes on, since %s", w.Since.UTC().Format(time.RFC3339))
 	}
 }
 

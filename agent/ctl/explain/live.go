@@ -11,7 +11,6 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/agent/inspect"
 	"github.com/istio-pod-network/controller/internal/entry"
-	"github.com/istio-pod-network/controller/internal/podfacts"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -45,8 +44,9 @@ type Live struct {
 	// NotLookedAt is what could not be, each with its reason.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 
-	told *inspect.Pod // what the agent says
-	over bool         // the pod has no use for its network any more
+	verdicts []State      // what each of the findings has led to
+	told     *inspect.Pod // what the agent says
+	over     bool         // the pod has no use for its network any more
 }
 
 // Mark is what the agent has told the pod.
@@ -56,23 +56,6 @@ type Mark struct {
 	Reason   string `json:"reason,omitempty"`
 	Families string `json:"families,omitempty"`
 }
-
-// Wait is the init wait, as its container's status has it.
-type Wait struct {
-	Container string     `json:"container"`
-	State     string     `json:"state"` // not started, running, ended or failed
-	Since     *time.Time `json:"since,omitempty"`
-	Restarts  int32      `json:"restarts,omitempty"`
-	Says      string     `json:"says,omitempty"` // its termination message
-}
-
-// States of a wait.
-const (
-	waitNotStarted = "not started"
-	waitRuns       = "running"
-	waitEnded      = "ended"
-	waitFailed     = "failed"
-)
 
 // Event is one about the pod.
 type Event struct {
@@ -93,6 +76,7 @@ type Source interface {
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
 	EventsOf(ctx context.Context, pod *corev1.Pod) ([]corev1.Event, error)
 	MutatingWebhooks(ctx context.Context) ([]admissionv1.MutatingWebhookConfiguration, error)
+	Log(ctx context.Context, pod *corev1.Pod, container string, lines int64, limit int) (text []byte, cut bool, err error)
 	AskPod(ctx context.Context, agent corev1.Pod, namespace, name string) (inspect.Pod, error)
 }
 
@@ -114,9 +98,6 @@ func OperatorIn(config *corev1.ConfigMap) (Operator, error) {
 	return OperatorOf(e)
 }
 
-// askTimeout bounds one question to an agent or a kubelet that hangs.
-const askTimeout = 20 * time.Second
-
 // asker asks a cluster about pods.
 type asker struct {
 	from   Source
@@ -126,12 +107,13 @@ type asker struct {
 	// decides says that what became of the pods is not asked for.
 	decides bool
 
-	operator *Operator
-	settings string            // where they come from
-	missing  []string          // about all pods
-	nodes    map[string]agent  // by name
-	webhooks *webhooks         // once they have been asked for
-	spaces   map[string]*space // by name
+	operator  *Operator
+	settings  string              // where they come from
+	missing   []string            // about all pods
+	nodes     map[string]agent    // by name
+	webhooks  *webhooks           // once they have been asked for
+	spaces    map[string]*space   // by name
+	injectors map[string]injector // by their ConfigMaps
 }
 
 // agent is that of a node, or why it is not known.
@@ -205,6 +187,7 @@ func (a *asker) of(ctx context.Context, pod *corev1.Pod) (Explanation, error) {
 	}
 	if !live.over && !pod.Spec.HostNetwork {
 		live.ask(ctx, a.from, its, pod)
+		live.hear(ctx, a.from, pod)
 	}
 	a.readEvents(ctx, live, pod)
 	if uninjected[e.Reason] {
@@ -317,59 +300,6 @@ func markOn(pod *corev1.Pod) *Mark {
 		return nil
 	}
 	return &m
-}
-
-// waitIn is the pod's init wait, nil for none.
-func waitIn(pod *corev1.Pod) *Wait {
-	name, status := podfacts.WaitStatus(pod)
-	if name == "" {
-		return nil
-	}
-	w := &Wait{Container: name, State: waitNotStarted, Restarts: status.RestartCount}
-	last := status.LastTerminationState.Terminated
-	switch running, ended := status.State.Running, status.State.Terminated; {
-	case running != nil:
-		w.State, w.Since = waitRuns, &running.StartedAt.Time
-	case ended != nil && ended.ExitCode == 0:
-		w.State, w.Since, last = waitEnded, &ended.FinishedAt.Time, ended
-	case ended != nil:
-		w.State, w.Since, last = waitFailed, &ended.FinishedAt.Time, ended
-	case last != nil: // it will be started again
-		w.State, w.Since = waitFailed, &last.FinishedAt.Time
-	}
-	if last != nil && w.State != waitEnded {
-		w.Says = strings.TrimSpace(last.Message)
-	}
-	return w
-}
-
-// ask asks the agent of the pod's node.
-func (l *Live) ask(ctx context.Context, from Source, its agent, pod *corev1.Pod) {
-	const what = "record and rules"
-	switch {
-	case l.Node == "":
-		return
-	case its.err != nil:
-		l.miss(what, "the verb list on pods in the agents' namespace", its.err)
-		return
-	case its.pod == nil:
-		l.NotLookedAt = append(l.NotLookedAt, what+": no agent runs on "+l.Node)
-		return
-	}
-	l.Agent = its.pod.Namespace + "/" + its.pod.Name
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	switch told, err := from.AskPod(ctx, *its.pod, pod.Namespace, pod.Name); {
-	case cluster.CannotAnswer(err):
-		l.NotLookedAt = append(l.NotLookedAt, what+": the agent is of a release that cannot tell; upgrade it to the "+
-			"release of this tool")
-	case err != nil:
-		l.miss(what, "the verbs get and create on pods/exec in "+its.pod.Namespace, err)
-	case told.UID != "" && told.UID != string(pod.UID):
-		l.NotLookedAt = append(l.NotLookedAt, what+": the agent still sees an earlier pod of this name; look again")
-	default:
-		l.told, l.Record, l.Rules = &told, told.Record, &told.Rules
-	}
 }
 
 // readEvents notes the Events about the pod in their order.

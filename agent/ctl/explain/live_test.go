@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +33,8 @@ type fake struct {
 	config    string
 	events    []corev1.Event
 	webhooks  []admissionv1.MutatingWebhookConfiguration
+	injector  string // the settings of Istio's default revision
+	log       string // of the init wait
 	told      inspect.Pod
 	errs      map[string]error // by what is asked for
 }
@@ -59,6 +62,9 @@ func (f *fake) DaemonSets(context.Context, string) ([]appsv1.DaemonSet, error) {
 }
 
 func (f *fake) ConfigMap(_ context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+	if namespace == "istio-system" && name == "istio-sidecar-injector" {
+		return &corev1.ConfigMap{Data: map[string]string{"config": f.injector}}, f.errs["injector"]
+	}
 	if namespace != "mesh-network" || name != "istio-pod-network-config" {
 		return nil, errors.New("not found: " + namespace + "/" + name)
 	}
@@ -71,6 +77,13 @@ func (f *fake) EventsOf(context.Context, *corev1.Pod) ([]corev1.Event, error) {
 
 func (f *fake) MutatingWebhooks(context.Context) ([]admissionv1.MutatingWebhookConfiguration, error) {
 	return f.webhooks, f.errs["webhooks"]
+}
+
+func (f *fake) Log(_ context.Context, _ *corev1.Pod, container string, lines int64, limit int) ([]byte, bool, error) {
+	if container != "istio-validation" || lines < 1 || limit < 1 {
+		return nil, false, fmt.Errorf("a log of %s, %d lines, %d bytes", container, lines, limit)
+	}
+	return []byte(f.log), false, f.errs["log"]
 }
 
 func (f *fake) AskPod(context.Context, corev1.Pod, string, string) (inspect.Pod, error) {
@@ -117,6 +130,7 @@ func at(since time.Duration) metav1.Time { return metav1.NewTime(noon.Add(since)
 // plain is a cluster with a pod outside the mesh, and Istio's injector of two revisions.
 func plain() *fake {
 	f := injected()
+	f.log = ""
 	f.pod.Annotations, f.pod.Spec.InitContainers, f.pod.Status.InitContainerStatuses = nil, nil, nil
 	f.pod.Spec.Containers = f.pod.Spec.Containers[:1]
 	f.told = inspect.Pod{UID: "u", Rules: inspect.Rules{Detail: "there is no record"}}
@@ -130,11 +144,13 @@ func plain() *fake {
 		return admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{
 			Name: "istio-sidecar-injector-" + revision, Labels: map[string]string{"istio.io/rev": revision}}, Webhooks: hooks}
 	}
+	istiod := admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: "istio-system"}}
+	f.injector = "policy: enabled\nneverInjectSelector: []\n"
 	f.webhooks = []admissionv1.MutatingWebhookConfiguration{
 		hook("canary", admissionv1.MutatingWebhook{Name: "rev.namespace.sidecar-injector.istio.io", Rules: pods,
 			NamespaceSelector: asks("istio.io/rev", "canary")}),
 		hook("default", admissionv1.MutatingWebhook{Name: "namespace.sidecar-injector.istio.io", Rules: pods,
-			NamespaceSelector: asks("istio-injection", "enabled")},
+			ClientConfig: istiod, NamespaceSelector: asks("istio-injection", "enabled")},
 			admissionv1.MutatingWebhook{Name: "object.sidecar-injector.istio.io", Rules: pods,
 				ObjectSelector: asks("sidecar.istio.io/inject", "true")}),
 		hook("other", admissionv1.MutatingWebhook{Name: "validation.istio.io", Rules: pods}),
@@ -150,18 +166,58 @@ func looked(t *testing.T, f *fake, format output.Format, pods ...string) (string
 	return out.String(), outcome.StatusOf(err), err
 }
 
+// situations are clusters with what is wrong there, by name.
+type situations map[string]struct {
+	make   func() *fake
+	change func(*fake)
+	status int
+}
+
+// show compares what is said in each situation, with the exit status.
+func (s situations) show(t *testing.T) {
+	for name, test := range s {
+		t.Run(name, func(t *testing.T) {
+			for format, file := range map[output.Format]string{output.Table: ".txt", output.JSON: ".json",
+				output.YAML: ".yaml"} {
+				asJSON := slices.Contains([]string{"plain", "never", "waits-long"}, name) && format == output.JSON
+				if format != output.Table && name != "bypass" && !asJSON {
+					continue
+				}
+				f := test.make()
+				test.change(f)
+				got, status, err := looked(t, f, format, "shop/cart-0")
+				if status != test.status {
+					t.Errorf("%s: status %d, want %d: %v", format, status, test.status, err)
+				}
+				golden.Compare(t, filepath.Join("testdata", "live", name+file), got)
+				if format == output.Table {
+					golden.Fits(t, name, got, output.Width)
+				}
+			}
+		})
+	}
+}
+
+func forbidden(what string) error { return errors.New(what + ` is forbidden: User "reader" cannot`) }
+
+func event(reason, kind, message string, since time.Duration) corev1.Event {
+	return corev1.Event{Reason: reason, Type: kind, Message: message, LastTimestamp: at(since), Count: 3,
+		Source: corev1.EventSource{Component: "kubelet"}}
+}
+
+// givenUp is the status of an init wait that ends again and again.
+func givenUp(message string) corev1.ContainerStatus {
+	return corev1.ContainerStatus{Name: "istio-validation", RestartCount: 2,
+		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}},
+		LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1,
+			FinishedAt: at(-time.Minute), Message: message}}}
+}
+
+const gaveUp = "gave up after 5m0s: annotation pod-network-controller.istio.io/status is absent\n"
+
 // What is said of a pod of a cluster, by what is wrong with it, with the exit status.
 func TestLive(t *testing.T) {
-	forbidden := func(what string) error { return errors.New(what + ` is forbidden: User "reader" cannot`) }
-	event := func(reason, kind, message string, since time.Duration) corev1.Event {
-		return corev1.Event{Reason: reason, Type: kind, Message: message, LastTimestamp: at(since), Count: 3,
-			Source: corev1.EventSource{Component: "kubelet"}}
-	}
-	for name, test := range map[string]struct {
-		make   func() *fake
-		change func(*fake)
-		status int
-	}{
+	situations{
 		"well": {injected, func(*fake) {}, outcome.Well},
 		"drift": {injected, func(f *fake) {
 			f.told.Rules = inspect.Rules{Looked: true, Detail: "istio-pod-network: checking the packet rules: table ip " +
@@ -188,32 +244,13 @@ func TestLive(t *testing.T) {
 					"was chained when the pod's network was made: the pod has no packet rules.", -3*time.Minute),
 				event("Scheduled", "Normal", "Successfully assigned shop/cart-0 to node-a", -5*time.Minute)}
 		}, outcome.NotWell},
-		"gave-up": {injected, func(f *fake) {
-			f.pod.Status.InitContainerStatuses[0] = corev1.ContainerStatus{Name: "istio-validation", RestartCount: 2,
-				State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}},
-				LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1,
-					FinishedAt: at(-time.Minute),
-					Message:    "gave up after 5m0s: annotation pod-network-controller.istio.io/status is absent\n"}}}
-		}, outcome.NotWell},
+		"gave-up": {injected, func(f *fake) { f.pod.Status.InitContainerStatuses[0] = givenUp(gaveUp) }, outcome.NotWell},
 		"before": {injected, func(f *fake) {
 			f.told.Record.Decision, f.told.Record.Reason, f.told.Rules = "untouched", "mode-none", inspect.Rules{}
 			f.pod.Annotations[annotation.Status] = annotation.NotRequired
 		}, outcome.NotWell},
-		"earlier-pod": {injected, func(f *fake) { f.told.UID = "of before" }, outcome.Well},
-		"older":       {injected, func(f *fake) { f.told.Older = true }, outcome.Well},
-		"changed":     {injected, func(f *fake) { f.pod.Annotations[annotation.EnvoyPort] = "15301" }, outcome.Well},
-		"no-exec":     {injected, func(f *fake) { f.errs["exec"] = forbidden("pods/exec") }, outcome.Well},
-		"no-exec-no-mark": {injected, func(f *fake) {
-			f.errs["exec"], f.pod.Annotations = forbidden("pods/exec"), map[string]string{annotation.SidecarStatus: "{}"}
-		}, outcome.NotAsked},
-		"few-rights": {injected, func(f *fake) {
-			for _, what := range []string{"namespace", "agents", "daemonsets", "events"} {
-				f.errs[what] = forbidden(what)
-			}
-		}, outcome.Well},
-		"old-agent": {injected, func(f *fake) {
-			f.errs["exec"] = errors.New(`istio-pod-network-agent inspect: unexpected argument "pod"; valid: node`)
-		}, outcome.Well},
+		"older":   {injected, func(f *fake) { f.told.Older = true }, outcome.Well},
+		"changed": {injected, func(f *fake) { f.pod.Annotations[annotation.EnvoyPort] = "15301" }, outcome.Well},
 		"pending": {injected, func(f *fake) {
 			f.pod.Spec.NodeName, f.pod.Status = "", corev1.PodStatus{Phase: corev1.PodPending}
 			f.pod.Annotations = map[string]string{annotation.SidecarStatus: "{}"}
@@ -228,36 +265,12 @@ func TestLive(t *testing.T) {
 		}, outcome.NotWell},
 		"over":  {injected, func(f *fake) { f.pod.Status.Phase, f.told = corev1.PodSucceeded, inspect.Pod{} }, outcome.Well},
 		"plain": {plain, func(*fake) {}, outcome.Well},
-		"labelled": {plain, func(f *fake) { f.namespace.Labels["istio-injection"] = "enabled" },
-			outcome.NotWell},
-		"other-label": {plain, func(f *fake) { f.namespace.Labels["istio-injection"] = "disabled" }, outcome.Well},
-		"no-injector": {plain, func(f *fake) { f.webhooks = f.webhooks[2:] }, outcome.Well},
-		"no-webhooks": {plain, func(f *fake) { f.errs["webhooks"] = forbidden("webhooks") }, outcome.Well},
 		"pasted": {plain, func(f *fake) {
 			f.pod.Annotations = injected().pod.Annotations
 			delete(f.pod.Annotations, annotation.SidecarStatus)
 		}, outcome.NotWell},
 		"host-network": {plain, func(f *fake) { f.pod.Spec.HostNetwork = true }, outcome.Well},
-	} {
-		t.Run(name, func(t *testing.T) {
-			for format, file := range map[output.Format]string{output.Table: ".txt", output.JSON: ".json",
-				output.YAML: ".yaml"} {
-				if format != output.Table && name != "bypass" && (name != "plain" || format != output.JSON) {
-					continue
-				}
-				f := test.make()
-				test.change(f)
-				got, status, err := looked(t, f, format, "shop/cart-0")
-				if status != test.status {
-					t.Errorf("%s: status %d, want %d: %v", format, status, test.status, err)
-				}
-				golden.Compare(t, filepath.Join("testdata", "live", name+file), got)
-				if format == output.Table {
-					golden.Fits(t, name, got, output.Width)
-				}
-			}
-		})
-	}
+	}.show(t)
 }
 
 // A pod that cannot be read is named, and the others are explained all the same.

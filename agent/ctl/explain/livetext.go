@@ -16,6 +16,11 @@ const fewEvents = 5
 func (l *Live) write(t *output.Text) {
 	t.WriteByte('\n')
 	rows := [][]string{{"LOOKED AT", "FOUND"}, {"node", l.where()}, {"mark", l.Mark.text()}, {"init wait", l.Wait.text()}}
+	if l.Wait != nil {
+		for _, line := range l.Wait.Log {
+			rows = append(rows, []string{"its log", line})
+		}
+	}
 	if l.told != nil {
 		rows = append(rows, []string{"record", l.recorded()}, []string{"rules", l.compared()})
 	}
@@ -37,11 +42,14 @@ func (l *Live) write(t *output.Text) {
 	if len(l.Findings) == 0 {
 		t.Line(l.State.Colour(), "%s %s", l.State.Sign(), l.State)
 	}
-	for _, f := range l.Findings {
+	for i, f := range l.Findings {
 		f.What = strings.TrimSuffix(f.What, ".") + "."
-		t.Finding(l.State, string(l.State), f)
+		t.Finding(l.verdicts[i], string(l.verdicts[i]), f)
 	}
 }
+
+// redirects reports whether the record says that there are rules.
+func (l *Live) redirects() bool { return l.Record != nil && l.Record.Decision == record.Redirect }
 
 // where is the node, with its agent.
 func (l *Live) where() string {
@@ -80,6 +88,9 @@ func (w *Wait) text() string {
 		if w.State == waitRuns {
 			text = w.Container + ": " + w.State + " since " + w.Since.UTC().Format(time.RFC3339)
 		}
+	}
+	if w.Held != "" {
+		text += ": " + w.Held
 	}
 	if w.Restarts > 0 {
 		text += fmt.Sprintf(", started again %d times", w.Restarts)
@@ -126,7 +137,12 @@ func (l *Live) compared() string {
 // text is the webhook in a line.
 func (w Webhook) text() string {
 	name := w.Configuration + ", " + w.Name
-	if w.Selects {
+	switch its := w.Injector; {
+	case w.Selects && its != nil && its.Injects:
+		return name + ": selects it, and the injector injects it: " + its.Why
+	case w.Selects && its != nil:
+		return name + ": selects it, and the injector leaves it out: " + its.Why
+	case w.Selects:
 		return name + ": selects it"
 	}
 	return name + ": " + w.Why

@@ -65,6 +65,10 @@ func (f *fake) MutatingWebhooks(context.Context) ([]admissionv1.MutatingWebhookC
 	panic("webhooks decide nothing")
 }
 
+func (f *fake) Log(context.Context, *corev1.Pod, string, int64, int) ([]byte, bool, error) {
+	panic("logs decide nothing")
+}
+
 func (f *fake) AskPod(context.Context, corev1.Pod, string, string) (inspect.Pod, error) {
 	panic("the agent decides nothing")
 }
