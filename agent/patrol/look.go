@@ -37,7 +37,7 @@ func (r *Repairer) Trace(ctx context.Context, its record.Record, p Packet) repor
 		return report.Trace{Why: cannot.Why, Value: cannot.Value}
 	}
 	sandboxes := sandboxes{dir: r.CacheDir, netns: r.NetNSDir} // the patrol's own is in use
-	_, netns, err := sandboxes.recorded(its)
+	_, netns, err := sandboxes.attached(its)
 	if err != nil {
 		return report.Trace{Why: err.Error()}
 	}
@@ -59,7 +59,7 @@ func (r *Repairer) Rules(ctx context.Context, its record.Record) report.Rules {
 		return none
 	}
 	sandboxes := sandboxes{dir: r.CacheDir, netns: r.NetNSDir}
-	_, netns, err := sandboxes.recorded(its)
+	_, netns, err := sandboxes.attached(its)
 	var told report.Rules
 	if err == nil {
 		err = r.look(ctx, &told, "rules", "--netns="+netns, "--netns-id="+string(its.NetNS))

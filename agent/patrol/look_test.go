@@ -50,6 +50,13 @@ func TestTrace(t *testing.T) {
 		strings.Contains(string(asked), "SECRET") {
 		t.Errorf("%s", asked)
 	}
+	its.IfName, its.Network = "net1", "mesh" // attached by Multus, of which the runtime's cache does not know
+	for what, why := range map[string]string{"trace": r.Trace(t.Context(), its, packet).Why,
+		"rules": r.Rules(t.Context(), its).Why} {
+		if why != "" {
+			t.Errorf("%s, attached by Multus: %s", what, why)
+		}
+	}
 	its.Decision = record.Untouched // the kernel can be asked all the same
 	if told := r.Trace(t.Context(), its, packet); told.Why != "" {
 		t.Errorf("left untouched: %+v", told)
