@@ -90,7 +90,7 @@ step "make cluster-down"
 pid=$(cat "$cache/cluster/pid")
 make cluster-down
 up=
-[ ! -e "/proc/$pid" ] || refuse "process $pid of the cluster is still there" "See ps."
+readlink "/proc/$pid/exe" >/dev/null && refuse "process $pid of the cluster is still there" "See ps." # one that has ended has none
 [ ! -e "$cache/cluster" ] || refuse "$cache/cluster is still there" "$(ls "$cache/cluster")"
 if scripts/cluster.sh load "$work/app/app" app:1 >"$work/again" 2>&1; then refuse "something was loaded into no cluster" "$(cat "$work/again")"; fi
 grep -q "there is no cluster to load it into" "$work/again" || refuse "that is refused otherwise" "$(cat "$work/again")"
