@@ -86,8 +86,11 @@ func (c *Check) installation(ctx context.Context, from Source, namespace string)
 
 // daemonSet looks at whether all its pods are there.
 func (c *Check) daemonSet(set appsv1.DaemonSet) {
-	s := set.Status
+	s, rollout := set.Status, status.RolloutOf(set)
 	switch {
+	case rollout != nil && rollout.Unobserved: // the numbers are those of before
+		f := rollout.Finding()
+		c.warn("daemonset", "the DaemonSet "+set.Name+": "+f.What, f.Next)
 	case s.DesiredNumberScheduled == 0:
 		c.ill("daemonset", "no node is to have an agent", "the values nodeSelector and affinity select none: compare them "+
 			"with kubectl get nodes --show-labels")
@@ -95,10 +98,9 @@ func (c *Check) daemonSet(set appsv1.DaemonSet) {
 		c.ill("daemonset", fmt.Sprintf("%d of %d agents are ready", s.NumberReady, s.DesiredNumberScheduled),
 			fmt.Sprintf("see the nodes below; pods that are missing altogether: kubectl -n %s describe daemonset %s",
 				set.Namespace, set.Name))
-	case s.UpdatedNumberScheduled < s.DesiredNumberScheduled:
-		c.warn("daemonset", fmt.Sprintf("%d of %d agents are of the present release", s.UpdatedNumberScheduled,
-			s.DesiredNumberScheduled), fmt.Sprintf("wait: kubectl -n %s rollout status daemonset %s; docs/operation.md, "+
-			"Upgrade while a node is dead, if it does not end", set.Namespace, set.Name))
+	case rollout != nil:
+		f := rollout.Finding()
+		c.warn("daemonset", f.What, f.Next)
 	default:
 		c.well("daemonset", "%d of %d agents are ready, in namespace %s", s.NumberReady, s.DesiredNumberScheduled,
 			set.Namespace)

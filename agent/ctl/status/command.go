@@ -17,18 +17,21 @@ const long = `Says of each node of the cluster whether its pods get their rules:
 how the plugin is chained, the backend, kernel and runtime, and how many pods are redirected, left
 untouched, waiting and bypassed (R/L/W/B). Below is what is not well, each with what to do next.
 
+With --wait an upgrade has to have reached all nodes, too. While it goes on, a line says how far.
+
 It asks the agents, by exec in their containers. It needs the verb list on nodes, and on pods and
 daemonsets in the agents' namespace (in all, unless -n says which), and the verbs get and create on
-pods/exec there. Without one of these it says what it could not look at; without exec it knows of
-an agent only whether it is ready.
+pods/exec there. Without one of these it says what it could not look at: without nodes and
+daemonsets a node may lack an agent, and without exec it knows of an agent only whether it is ready.
 
-Exit status: 0 if all nodes are well, 1 if one is not, 2 for a wrong command line, 3 if one could
-not be asked.`
+Exit status: 0 if all nodes are well, 1 if one is not, or with --wait an upgrade has not ended in
+time, 2 for a wrong command line, 3 if a node could not be asked, or nodes or daemonsets not be
+listed.`
 
 const example = `  # Is every node right?
   %[1]s status
 
-  # After an installation: until every node is, for at most five minutes
+  # After an installation or an upgrade: until every node is, for at most five minutes
   %[1]s status --wait --timeout 5m
 
   # Node after node while a release rolls out
@@ -74,7 +77,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 	f := c.Flags()
 	f.BoolVarP(&o.watch, "watch", "w", false, "look again every few seconds, until Ctrl-C; documents of YAML begin with "+
 		"---, and objects of JSON follow each other")
-	f.BoolVar(&o.wait, "wait", false, "wait until all nodes are well")
+	f.BoolVar(&o.wait, "wait", false, "wait until all nodes are well, with agents of the present release")
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "with --wait: how long")
 	output.Flag(c, &o.output)
 	return c
@@ -109,6 +112,8 @@ var (
 	ErrNoNode = errors.New("there is no agent, and by its DaemonSet's selector and affinity none of the nodes is to " +
 		"have one")
 	ErrNotAsked = errors.New("not every node could be asked")
+	ErrUnlisted = errors.New("a node may lack an agent, and nobody sees it: what was not looked at needs a right that is " +
+		"missing")
 )
 
 // show writes it; the error says how the cluster is.
@@ -119,10 +124,21 @@ func (s Status) show(w output.Writer) error {
 	switch verdict := s.verdict(); {
 	case verdict == NotWell:
 		return outcome.ErrNotWell
-	case len(s.Items) == 0:
-		return outcome.Unasked(ErrNoNode)
 	case verdict == NotAsked:
-		return outcome.Unasked(ErrNotAsked)
+		return outcome.Unasked(s.Unknown(s.Summary.NotAsked))
+	}
+	return nil
+}
+
+// Unknown is why not all could be said of a cluster, of whose nodes so many were not asked; nil if all was.
+func (s Status) Unknown(notAsked int) error {
+	switch {
+	case notAsked > 0:
+		return ErrNotAsked
+	case len(s.Unlisted) > 0:
+		return ErrUnlisted
+	case len(s.Items) == 0:
+		return ErrNoNode
 	}
 	return nil
 }
@@ -167,12 +183,20 @@ func (o options) waiting(ctx context.Context, from Source, w output.Writer) erro
 		case err != nil && !over:
 			failed = err
 		}
-		if err == nil && s.verdict() == Well || over || !cluster.Pause(ctx, waitPause) {
+		if err == nil && s.settled() || over || !cluster.Pause(ctx, waitPause) {
 			break
 		}
 	}
 	if last == nil {
 		return outcome.Unasked(errors.Join(failed, fmt.Errorf("nothing answered within %s", o.timeout)))
 	}
-	return last.show(w)
+	if err := last.show(w); err != nil || len(last.Rollouts) == 0 {
+		return err
+	}
+	return outcome.ErrNotWell // what was waited for has not come
+}
+
+// settled reports whether there is nothing to wait for: what nobody may list does not come by itself.
+func (s Status) settled() bool {
+	return s.Summary.NotWell+s.Summary.NotAsked+len(s.Rollouts) == 0 && len(s.Items) > 0
 }

@@ -32,8 +32,12 @@ type Status struct {
 	output.Head `json:",inline"`
 	Summary     Summary `json:"summary"`
 	Items       []Node  `json:"items"`
+	// Rollouts are DaemonSets whose agents are not all of their present template.
+	Rollouts []Rollout `json:"rollouts,omitempty"`
 	// NotLookedAt is what could not be, each with its reason.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
+	// Unlisted are those of them without which a node may lack an agent, and nobody sees it.
+	Unlisted []string `json:"-"`
 }
 
 // Summary counts nodes by verdict, and pods.
@@ -83,22 +87,29 @@ const atOnce = 16
 // Of asks a cluster. namespace is that of the agents, "" for all. An error says that nothing could be asked.
 func Of(ctx context.Context, from Source, namespace string) (Status, error) {
 	s := Status{Head: output.HeadOf("Status"), Items: []Node{}}
+	// Before the agents: where it says that all are replaced, those that are listed then are the new ones.
+	sets, noSets := from.DaemonSets(ctx, namespace)
 	agents, err := from.Agents(ctx, namespace)
 	if err != nil {
 		return s, fmt.Errorf("listing the agents' pods, which needs the verb list on pods: %w", err)
 	}
-	sets, err := from.DaemonSets(ctx, namespace)
-	if err != nil {
-		s.NotLookedAt = append(s.NotLookedAt, fmt.Sprintf("nodes that lack an agent (the verb list on daemonsets is "+
-			"missing: %v)", err))
+	if noSets != nil {
+		s.Unlisted = append(s.Unlisted, fmt.Sprintf("nodes that lack an agent, and whether an upgrade has reached all, "+
+			"which needs the verb list on daemonsets.apps%s: %v", in(namespace), noSets))
 	}
 	if len(agents) == 0 && len(sets) == 0 {
-		return s, cluster.ErrNoAgent
+		return s, cmp.Or(wrapped(noSets), cluster.ErrNoAgent)
 	}
 	nodes, err := from.Nodes(ctx)
 	if err != nil {
-		s.NotLookedAt = append(s.NotLookedAt, fmt.Sprintf("kernels, runtimes, and nodes that lack an agent (the verb "+
-			"list on nodes is missing: %v)", err))
+		s.Unlisted = append(s.Unlisted, fmt.Sprintf("nodes that lack an agent, kernels and runtimes, which needs the verb "+
+			"list on nodes: %v", err))
+	}
+	s.NotLookedAt = append(s.NotLookedAt, s.Unlisted...)
+	for _, set := range sets {
+		if r := RolloutOf(set); r != nil {
+			s.Rollouts = append(s.Rollouts, *r)
+		}
 	}
 	s.Items = merged(nodes, sets, agents)
 	ask(ctx, from, s.Items, byNode(agents))
@@ -111,6 +122,23 @@ func Of(ctx context.Context, from Source, namespace string) (Status, error) {
 	s.NotLookedAt = append(s.NotLookedAt, s.Unchecked()...)
 	s.count()
 	return s, nil
+}
+
+// wrapped says that there is no agent's pod, and that its DaemonSet could not be looked for; nil for nil.
+func wrapped(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("there is no agent's pod, and its DaemonSet could not be looked for, which needs the verb list on "+
+		"daemonsets.apps: %w", err)
+}
+
+// in names a namespace, "" for all.
+func in(namespace string) string {
+	if namespace == "" {
+		return " in all namespaces"
+	}
+	return " in namespace " + namespace
 }
 
 // Unchecked says where nobody can look whether the rules of pods are there, why, and which value changes that: a line

@@ -86,6 +86,11 @@ func (f *fake) change(change func(*inspect.Node)) {
 	f.answers["agent-node-b"] = answer
 }
 
+// rollOut has so many nodes have an agent of the present template.
+func (f *fake) rollOut(desired, updated int32) {
+	f.sets[0].Status.DesiredNumberScheduled, f.sets[0].Status.UpdatedNumberScheduled = desired, updated
+}
+
 // What is said of a cluster, by what is wrong in it, with the exit status.
 func TestStatus(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -154,14 +159,27 @@ func TestStatus(t *testing.T) {
 		"few-rights": {func(f *fake) {
 			f.nodes, f.sets = nil, nil
 			f.errs["nodes"], f.errs["daemonsets"] = errors.New("forbidden"), errors.New("forbidden")
+		}, outcome.NotAsked},
+		"no-nodes":      {func(f *fake) { f.nodes, f.errs["nodes"] = nil, errors.New("forbidden") }, outcome.NotAsked},
+		"no-daemonsets": {func(f *fake) { f.sets, f.errs["daemonsets"] = nil, errors.New("forbidden") }, outcome.NotAsked},
+		"no-nodes-not-well": {func(f *fake) {
+			f.nodes, f.errs["nodes"] = nil, errors.New("forbidden")
+			f.change(func(n *inspect.Node) { n.Ready = false })
+		}, outcome.NotWell},
+		"rolling-out": {func(f *fake) { f.rollOut(2, 1) }, outcome.Well},
+		"changed":     {func(f *fake) { f.sets[0].Generation = 2 }, outcome.Well},
+		"on-delete": {func(f *fake) {
+			f.rollOut(2, 1)
+			f.sets[0].Spec.UpdateStrategy.Type = appsv1.OnDeleteDaemonSetStrategyType
 		}, outcome.Well},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := two()
 			test.make(f)
+			json := name == "bypass" || name == "rolling-out"
 			for format, file := range map[output.Format]string{output.Table: name + ".txt", output.Wide: name + "-wide.txt",
 				output.JSON: name + ".json", output.YAML: name + ".yaml"} {
-				if format != output.Table && name != "well" && (format != output.JSON || name != "bypass") {
+				if format != output.Table && name != "well" && (format != output.JSON || !json) {
 					continue
 				}
 				var out bytes.Buffer
@@ -212,8 +230,10 @@ func TestRemedies(t *testing.T) {
 // Where nobody can be asked, nothing is said.
 func TestUnasked(t *testing.T) {
 	for name, f := range map[string]*fake{
-		"the verb list on pods": {errs: map[string]error{"agents": errors.New("forbidden")}},
-		"install the chart":     {},
+		"the verb list on pods":            {errs: map[string]error{"agents": errors.New("forbidden")}},
+		"the verb list on daemonsets.apps": {errs: map[string]error{"daemonsets": errors.New("forbidden")}},
+		"a right that is missing":          {sets: two().sets, errs: map[string]error{"nodes": errors.New("forbidden")}},
+		"install the chart":                {},
 		"selector and affinity": {sets: two().sets},
 	} {
 		var out bytes.Buffer
@@ -247,6 +267,40 @@ func TestWait(t *testing.T) {
 		t.Errorf("%v: %s", err, out.String())
 	}
 	err = (options{wait: true, timeout: time.Nanosecond}).run(t.Context(), &fake{}, output.Writer{Out: &out})
+	if outcome.StatusOf(err) != outcome.NotAsked {
+		t.Error(err)
+	}
+}
+
+// --wait does not end by the well state of agents that are still to be replaced, and ends where nobody lets it see more.
+func TestWaitForRollout(t *testing.T) {
+	f := two()
+	f.sets[0].Generation = 2 // helm upgrade has just returned
+	looks := 0
+	f.asked = func() {
+		switch looks++; looks {
+		case 2:
+			f.sets[0].Status.ObservedGeneration = 2
+			f.rollOut(2, 1)
+		case 3:
+			f.rollOut(2, 2)
+		}
+	}
+	var out bytes.Buffer
+	err := options{wait: true, timeout: time.Hour}.run(t.Context(), f, output.Writer{Out: &out})
+	if err != nil || looks != 3 || strings.Contains(out.String(), "DaemonSet") {
+		t.Errorf("%v after %d looks: %s", err, looks, out.String())
+	}
+	f.asked = nil
+	f.rollOut(2, 1)
+	out.Reset()
+	err = (options{wait: true, timeout: time.Nanosecond}).run(t.Context(), f, output.Writer{Out: &out})
+	if !errors.Is(err, outcome.ErrNotWell) || !strings.Contains(out.String(), "1 of 2 agents are of the present release") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+	f = two()
+	f.sets, f.errs["daemonsets"] = nil, errors.New("forbidden")
+	err = (options{wait: true, timeout: time.Hour}).run(t.Context(), f, output.Writer{Out: &out})
 	if outcome.StatusOf(err) != outcome.NotAsked {
 		t.Error(err)
 	}

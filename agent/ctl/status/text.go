@@ -13,7 +13,7 @@ func (s Status) verdict() Verdict {
 	switch {
 	case s.Summary.NotWell > 0:
 		return NotWell
-	case s.Summary.NotAsked > 0 || len(s.Items) == 0:
+	case s.Summary.NotAsked > 0 || len(s.Items) == 0 || len(s.Unlisted) > 0:
 		return NotAsked
 	}
 	return Well
@@ -49,6 +49,10 @@ func (s Status) write(t *output.Text) {
 			t.WriteByte('\n')
 			t.Finding(output.Warning, n.Name, f)
 		}
+	}
+	for _, r := range s.Rollouts {
+		t.WriteByte('\n')
+		t.Finding(output.Warning, "DaemonSet "+r.DaemonSet, r.Finding())
 	}
 	t.NotLookedAt(s.NotLookedAt)
 }

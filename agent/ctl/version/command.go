@@ -21,7 +21,7 @@ It asks the agents, and needs the rights that status needs. Of an agent that doe
 the release that the chart has labelled its pod with. --client asks nobody.
 
 Exit status: 0 if all fit, 1 if something does not, 2 for a wrong command line, 3 if a node could
-not be asked.`
+not be asked, or nodes or daemonsets not be listed.`
 
 const example = `  # Do the agents fit this tool and each other?
   %[1]s version
@@ -81,15 +81,8 @@ func (v Version) show(w output.Writer) error {
 	if err := w.Object(v, v.write); err != nil {
 		return outcome.Unasked(err)
 	}
-	switch {
-	case v.Summary == nil:
-		return nil
-	case v.Summary.DoNot > 0:
+	if v.Summary != nil && v.Summary.DoNot > 0 {
 		return outcome.ErrNotWell
-	case len(v.Items) == 0:
-		return outcome.Unasked(status.ErrNoNode)
-	case v.Summary.NotAsked > 0:
-		return outcome.Unasked(status.ErrNotAsked)
 	}
-	return nil
+	return outcome.Unasked(v.unknown)
 }

@@ -34,6 +34,7 @@ type Version struct {
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 	// Incomparable are those of them that are about versions.
 	Incomparable []string `json:"-"`
+	unknown      error    // why not all could be said
 }
 
 // Summary counts nodes by verdict.
@@ -101,7 +102,7 @@ func Of(s status.Status, tool string) Version {
 		v.Items = append(v.Items, n)
 	}
 	v.Incomparable = slices.Sorted(maps.Keys(incomparable))
-	v.NotLookedAt = append(v.NotLookedAt, v.Incomparable...)
+	v.NotLookedAt = slices.Concat(s.Unlisted, v.NotLookedAt, v.Incomparable)
 	for _, n := range v.Items {
 		switch n.Verdict {
 		case Fits:
@@ -112,6 +113,7 @@ func Of(s status.Status, tool string) Version {
 			v.Summary.NotAsked++
 		}
 	}
+	v.unknown = s.Unknown(v.Summary.NotAsked)
 	return v
 }
 

@@ -74,6 +74,9 @@ func TestVersion(t *testing.T) {
 		"not-managed": {"v1.4.0", func(s *status.Status) {
 			s.Items[1].Agent.Plugin, s.Items[1].Agent.Installation = inspect.Plugin{}, inspect.Installation{}
 		}, outcome.Well},
+		"unlisted": {"v1.4.0", func(s *status.Status) {
+			s.Unlisted = []string{"nodes that lack an agent, which needs the verb list on nodes: forbidden"}
+		}, outcome.NotAsked},
 		"fewer-questions": {"v1.4.0", func(s *status.Status) { s.Items[1].Agent.Questions = []string{} }, outcome.Well},
 	} {
 		t.Run(name, func(t *testing.T) {
