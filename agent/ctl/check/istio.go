@@ -83,10 +83,8 @@ func (c *Check) istiod(ctx context.Context, from Source, i injector) {
 	for _, d := range list.Items {
 		if d.Status.AvailableReplicas > 0 {
 			version := ""
-			for _, container := range d.Spec.Template.Spec.Containers {
-				if _, tag, tagged := strings.Cut(container.Image[strings.LastIndex(container.Image, "/")+1:], ":"); tagged {
-					version = " " + tag
-				}
+			if its := versionOf(d.Spec.Template.Spec.Containers, d.Labels); its != "" {
+				version = " " + its
 			}
 			c.well("istiod", "istiod%s of %s is available", version, i)
 			return

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"strings"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/inspect"
@@ -69,6 +70,8 @@ var scenarios = map[string]scenario{
 	}, status: 1, check: "daemonset", as: NotWell, what: "mesh-network, other", next: "uninstall all but one"},
 	"no-node-selected": {make: func(l *lab) { l.set().Status = appsv1.DaemonSetStatus{} }, status: 1,
 		check: "daemonset", as: NotWell, what: "no node is to have an agent", next: "nodeSelector"},
+	"changed": {make: func(l *lab) { l.set().Generation = 2 }, check: "daemonset", as: Warning,
+		what: "has not begun to replace", next: "rollout status"},
 	"rolling-out": {make: func(l *lab) { l.set().Status.UpdatedNumberScheduled = 1 },
 		check: "daemonset", as: Warning, what: "1 of 2 agents are of the present release", next: "rollout status"},
 	"no-config": {make: func(l *lab) { delete(l.objects, "ConfigMap/"+configMap) }, status: 1,
@@ -186,6 +189,19 @@ var scenarios = map[string]scenario{
 	"istiod-away": {make: func(l *lab) {
 		l.objects["Deployment/istiod"].(*appsv1.Deployment).Status.AvailableReplicas = 0
 	}, status: 1, check: "istiod", as: NotWell, what: "no istiod of revision default", next: "kubectl -n istio-system"},
+	"istiod-by-digest": {make: func(l *lab) {
+		l.objects["Deployment/istiod"].(*appsv1.Deployment).Spec.Template.Spec.Containers[0].Image =
+			"registry.example.com:5000/istio/pilot@sha256:" + strings.Repeat("0123456789abcdef", 4)
+	}, check: "istiod", as: Well, what: "istiod of revision default"},
+	"istiod-by-both": {make: func(l *lab) {
+		l.objects["Deployment/istiod"].(*appsv1.Deployment).Spec.Template.Spec.Containers[0].Image =
+			"registry.example.com:5000/istio/pilot:1.31.0@sha256:" + strings.Repeat("0123456789abcdef", 4)
+	}, check: "istiod", as: Well, what: "istiod 1.31.0 of revision default"},
+	"istiod-by-label": {make: func(l *lab) {
+		istiod := l.objects["Deployment/istiod"].(*appsv1.Deployment)
+		istiod.Labels[versionLabel] = "1.31.1"
+		istiod.Spec.Template.Spec.Containers[0].Image = "pilot"
+	}, check: "istiod", as: Well, what: "istiod 1.31.1 of revision default"},
 	"istiod-elsewhere": {make: func(l *lab) {
 		l.objects["Webhook"].(*admissionv1.MutatingWebhookConfiguration).Webhooks[0].ClientConfig.Service = nil
 	}, check: "istiod", as: NotLookedAt, what: "outside of this cluster"},
