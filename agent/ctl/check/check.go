@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/agent/ctl/status"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -51,7 +52,7 @@ type Item struct {
 	Group string `json:"group"`
 	Check string `json:"check"`          // by a name that does not change
 	Node  string `json:"node,omitempty"` // where it is about one
-	// Nodes are those that it is about where it is about several, found by --probe-nodes.
+	// Nodes are those that it is about where it is about several.
 	Nodes   []string `json:"nodes,omitempty"`
 	Verdict Verdict  `json:"verdict"`
 	What    string   `json:"what"`
@@ -68,6 +69,8 @@ type Source struct {
 	Admission typedadmission.AdmissionregistrationV1Interface
 	Discovery discovery.DiscoveryInterfaceWithContext
 	Metadata  metadata.Interface
+	// Clock is the API server's, by what it has answered.
+	Clock func() (clock cluster.Clock, known bool)
 }
 
 // usual is the namespace that the documentation installs the chart in.
@@ -83,6 +86,10 @@ func Of(ctx context.Context, from Source, namespace string, before bool, tool st
 		return c, err
 	}
 	nodes := c.nodes(ctx, from)
+	c.serverClock(from)
+	if before {
+		c.kubeletClocks(nodes)
+	}
 	installed := release{namespace: namespace}
 	if !before {
 		c.group = "Installation"
@@ -96,9 +103,10 @@ func Of(ctx context.Context, from Source, namespace string, before bool, tool st
 	if installed.known {
 		c.policies(ctx, from, installed, api)
 	}
+	var agents []status.Node
 	if installed.known || installed.hidden {
 		c.group = "Agents"
-		c.agents(ctx, from, namespace, tool, nodes, installed)
+		agents = c.agents(ctx, from, namespace, tool, nodes, installed)
 	}
 	if before {
 		c.taintsBefore(nodes)
@@ -106,7 +114,7 @@ func Of(ctx context.Context, from Source, namespace string, before bool, tool st
 	c.group = "Istio"
 	c.istio(ctx, from, installed, api, before)
 	c.group = "Other networks"
-	c.networks(ctx, from, installed, api, before)
+	c.networks(ctx, from, installed, api, agents, before)
 	c.count()
 	return c, ctx.Err()
 }

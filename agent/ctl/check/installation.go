@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/status"
@@ -232,17 +231,14 @@ func (c *Check) found(check, what, risk, next, right string, err error) bool {
 	return err == nil
 }
 
-// mostSkew is how far clocks may be apart: tokens and certificates are made to be valid from a moment before.
-const mostSkew = 30 * time.Second
-
-// agents says of each node what its agent says.
+// agents says of each node what its agent says, and returns that.
 func (c *Check) agents(
 	ctx context.Context, from Source, namespace, tool string, nodes []corev1.Node, r release,
-) {
+) []status.Node {
 	s, err := status.Of(ctx, from, namespace)
 	if err != nil {
 		c.unlooked("agents", "the agents", "list pods"+in(namespace), err)
-		return
+		return nil
 	}
 	for _, n := range s.Items {
 		c.agent(n)
@@ -253,6 +249,7 @@ func (c *Check) agents(
 	c.clocks(s.Items)
 	c.versions(s, tool)
 	c.taints(nodes, s.Items, r)
+	return s.Items
 }
 
 // agent says how a node is.
@@ -304,40 +301,6 @@ func (c *Check) agent(n status.Node) {
 		}
 	}
 	c.add(Item{Check: "agent", Node: n.Name, Verdict: Well, What: what})
-}
-
-// clocks compares the nodes' clocks with the one here, and with each other.
-func (c *Check) clocks(items []status.Node) {
-	known, off := 0, 0
-	for _, n := range items {
-		if n.Agent == nil || n.Agent.Time.IsZero() {
-			continue
-		}
-		known++
-		// The answer was made at some time between question and answer.
-		ahead := n.Offset
-		if ahead > 0 {
-			ahead = max(0, ahead-n.Within)
-		}
-		if ahead.Abs() <= mostSkew {
-			continue
-		}
-		off++
-		long := ahead.Abs().Round(time.Second)
-		if long > time.Hour/2 {
-			long = long.Round(time.Minute)
-		}
-		direction := "ahead of"
-		if ahead < 0 {
-			direction = "behind"
-		}
-		c.add(Item{Check: "clock", Node: n.Name, Verdict: Warning, What: fmt.Sprintf("its clock is %s %s the one of this "+
-			"computer", long, direction), Next: "set it by NTP: timedatectl on the node says whether that is on; " +
-			"tokens and certificates of the mesh are refused where they are not valid yet"})
-	}
-	if known > 0 && off == 0 {
-		c.well("clock", "the clocks of %s and of this computer agree", counted(known))
-	}
 }
 
 // versions says what does not fit together.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/inspect"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -34,6 +35,8 @@ type lab struct {
 	answers    map[string]inspect.Node                  // by pod
 	errs       map[string]error                         // of asking a pod
 	ahead      map[string]time.Duration                 // is the clock of a pod's node
+	server     time.Duration                            // by which the API server's clock is ahead
+	dateless   bool                                     // the API server's answers have no date
 	refused    []string                                 // VERB RESOURCE
 	broken     bool                                     // no answer at all
 }
@@ -125,7 +128,28 @@ func (l *lab) source() Source {
 		discovery.Resources = append(discovery.Resources, list)
 	}
 	return Source{Source: agents{typed, l}, Core: typed.CoreV1(), Apps: typed.AppsV1(),
-		Admission: typed.AdmissionregistrationV1(), Discovery: typed.Discovery(), Metadata: known}
+		Admission: typed.AdmissionregistrationV1(), Discovery: typed.Discovery(), Metadata: known,
+		Clock: func() (cluster.Clock, bool) {
+			now := time.Now()
+			return cluster.ClockOf(now.Add(l.server), time.Second, now, now), !l.dateless
+		}}
+}
+
+// heartbeat is when the API server has had those of all nodes.
+var heartbeat = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// beats has a node's heartbeat be of a clock that is ahead.
+func (l *lab) beats(name string, ahead time.Duration) {
+	n := l.node(name)
+	n.Status.Conditions[0].LastHeartbeatTime = metav1.Time{Time: heartbeat.Add(ahead)}
+	n.ManagedFields = []metav1.ManagedFieldsEntry{
+		{Manager: "kubelet", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1",
+			Time:     &metav1.Time{Time: heartbeat.Add(-time.Hour)},
+			FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata": {"f:labels": {}}}`)}},
+		{Manager: "k3s", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1",
+			Subresource: "status", Time: &metav1.Time{Time: heartbeat}, FieldsV1: &metav1.FieldsV1{Raw: []byte(
+				`{"f:status": {"f:conditions": {"k:{\"type\":\"Ready\"}": {"f:lastHeartbeatTime": {}}}}}`)}},
+	}
 }
 
 func named(name string) metav1.ObjectMeta {
@@ -192,6 +216,17 @@ func (l *lab) foreign(namespace, name string) {
 	l.objects["DaemonSet/"+name] = &appsv1.DaemonSet{ObjectMeta: namedIn(namespace, name)}
 }
 
+// network makes the primary another: its DaemonSet with its image, "" for none.
+func (l *lab) network(namespace, name, image string) {
+	delete(l.objects, "Primary")
+	if name == "" {
+		return
+	}
+	set := &appsv1.DaemonSet{ObjectMeta: namedIn(namespace, name)}
+	set.Spec.Template.Spec.Containers = []corev1.Container{{Image: image}}
+	l.objects["Primary"] = set
+}
+
 const (
 	injectorValues = `{"pilot": {"cni": {"enabled": %t, "provider": "%s"}}, "global": {}}`
 	injectorConfig = "defaultTemplates: [sidecar, ours]\ntemplates:\n  sidecar: |\n    spec: {}\n  ours: |\n    spec:\n" +
@@ -212,6 +247,7 @@ func well() *lab {
 		node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
 		node.Labels["kubernetes.io/os"] = "linux"
 		l.objects["Node/"+name] = node
+		l.beats(name, 0)
 		if name == "windows" {
 			node.Status.NodeInfo.OperatingSystem, node.Labels["kubernetes.io/os"] = name, name
 			continue
@@ -224,8 +260,9 @@ func well() *lab {
 		l.answers[pod.Name] = inspect.Node{Node: name, Agent: "v1.4.0", Questions: inspect.Questions,
 			Ready: true, Checks: []inspect.Check{{Name: "backend", OK: true,
 				Detail: "the runtime's STATUS has told of no problem"}},
-			Plugin:       inspect.Plugin{Path: "/opt/cni/bin/istio-pod-network", SHA256: "0123", Version: "v1.4.0"},
-			Installation: inspect.Installation{Managed: true, Chained: "spliced", Into: "/etc/cni/net.d/10-net.conflist"}}
+			Plugin: inspect.Plugin{Path: "/opt/cni/bin/istio-pod-network", SHA256: "0123", Version: "v1.4.0"},
+			Installation: inspect.Installation{Managed: true, Chained: "spliced", Into: "/etc/cni/net.d/10-net.conflist",
+				Plugins: []string{"flannel", "portmap"}}}
 	}
 	set := &appsv1.DaemonSet{ObjectMeta: namedIn(home, daemonSet)}
 	set.Labels["app.kubernetes.io/name"] = daemonSet
@@ -234,6 +271,7 @@ func well() *lab {
 		"--repair=apply"}}}
 	set.Status = appsv1.DaemonSetStatus{DesiredNumberScheduled: 2, NumberReady: 2, UpdatedNumberScheduled: 2}
 	l.objects["DaemonSet/"+daemonSet] = set
+	l.network("kube-flannel", "kube-flannel-ds", "ghcr.io/flannel-io/flannel:v0.27.4")
 	l.objects["ConfigMap/"+configMap] = &corev1.ConfigMap{ObjectMeta: namedIn(home, configMap),
 		Data: map[string]string{"network.json": `{"type": "istio-pod-network", "sharedProxyUser": "refuse"}`}}
 	l.objects["Namespace/"+home] = &corev1.Namespace{ObjectMeta: named(home)}

@@ -12,12 +12,16 @@ import (
 )
 
 // networks looks at who else is in the pods' network.
-func (c *Check) networks(ctx context.Context, from Source, r release, a api, before bool) {
+func (c *Check) networks(
+	ctx context.Context, from Source, r release, a api, items []status.Node, before bool,
+) {
 	list, err := from.Apps.DaemonSets("").List(ctx, metav1.ListOptions{})
 	if err != nil {
-		c.unlooked("other-meshes", "other meshes' CNI plugins, Cilium and Multus", "list daemonsets.apps in all "+
-			"namespaces", err)
+		c.unlooked("other-meshes", "whose network the pods get, other meshes' CNI plugins, and Cilium", "list "+
+			"daemonsets.apps in all namespaces", err)
+		c.primary(nil, false, items)
 	} else {
+		c.primary(list.Items, true, items)
 		c.meshes(list.Items)
 		for _, set := range list.Items {
 			if set.Name == "cilium" {

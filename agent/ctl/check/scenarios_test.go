@@ -155,6 +155,15 @@ var scenarios = map[string]scenario{
 	"clock-behind": {make: func(l *lab) {
 		l.ahead["agent-node-b"] = -time.Hour
 	}, check: "clock", as: Warning, what: "behind", next: "NTP"},
+	"clock-server": {before: true, make: func(l *lab) { l.server = -time.Hour }, check: "clock", as: Warning,
+		what: "the API server's clock is 1h0m0s behind", next: "which of the two"},
+	"clock-dateless": {before: true, make: func(l *lab) { l.dateless = true }, check: "clock", as: NotLookedAt,
+		what: "have no date"},
+	"clock-node": {before: true, make: func(l *lab) { l.beats("node-b", time.Hour) }, check: "clock", as: Warning,
+		what: "its clock is 1h0m0s ahead of the API server's", next: "NTP"},
+	"clock-untold": {before: true, make: func(l *lab) {
+		l.node("node-a").ManagedFields, l.node("node-b").ManagedFields = nil, nil
+	}, check: "clock", as: NotLookedAt, what: "nothing says when"},
 	"older-agent": {make: func(l *lab) {
 		l.change("agent-node-b", func(n *inspect.Node) { n.Agent, n.Plugin.Version = "v1.2.0", "v1.2.0" })
 	}, status: 1, check: "versions", as: NotWell, what: "v1.2.0", next: "helm upgrade"},
@@ -225,6 +234,27 @@ var scenarios = map[string]scenario{
 	"torn-templates": {make: func(l *lab) { l.config("istio-sidecar-injector").Data["config"] = "{" },
 		check: "injection", as: NotLookedAt, what: "config of the ConfigMap"},
 
+	"primary-by-digest": {before: true, make: func(l *lab) {
+		l.network("openshift-ovn-kubernetes", "ovnkube-node", "quay.io/openshift-release-dev/ocp-v4.0-art-dev@sha256:"+
+			strings.Repeat("0123456789abcdef", 4))
+	}, check: "primary", as: Well, what: "is OVN-Kubernetes (DaemonSet openshift-ovn-kubernetes/ovnkube-node)"},
+	"primary-mirrored": {before: true, make: func(l *lab) {
+		l.network("calico-system", "ours", "registry.example.com:5000/quay.io/calico/node:v3.31.2")
+	}, check: "primary", as: Well, what: "is Calico v3.31.2"},
+	"primary-unknown": {before: true, make: func(l *lab) {
+		l.network("kube-system", "weave-net", "weaveworks/weave-kube:2.8.1")
+	}, check: "primary", as: Warning, what: "is Weave Net 2.8.1", next: "verify"},
+	"primary-untold": {before: true, make: func(l *lab) { l.network("", "", "") },
+		check: "primary", as: NotLookedAt, what: "no agent or probe has told"},
+	"primary-told": {make: func(l *lab) {
+		l.network("", "", "")
+		for _, pod := range []string{"agent-node-a", "agent-node-b"} {
+			l.change(pod, func(n *inspect.Node) { n.Installation.Plugins = []string{"ptp", "portmap"} })
+		}
+	}, check: "primary", as: Well, what: "is the reference plugin ptp"},
+	"primary-told-otherwise": {make: func(l *lab) {
+		l.change("agent-node-b", func(n *inspect.Node) { n.Installation.Plugins = []string{"purple"} })
+	}, check: "primary", as: Warning, what: "is made by the plugin purple", next: "verify"},
 	"istio-cni": {make: func(l *lab) { l.foreign("istio-system", "istio-cni-node") },
 		check: "other-meshes", as: Warning, what: "Istio's own CNI", next: "docs/migration.md"},
 	"istio-cni-plugin": {make: func(l *lab) {

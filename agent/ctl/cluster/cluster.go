@@ -74,6 +74,7 @@ func (f Flags) Connect() (*Cluster, error) {
 	config.UserAgent = "istio-pod-networkctl/" + buildinfo.Version()
 	config.QPS, config.Burst = qps, burst
 	c := &Cluster{config: config}
+	config.Wrap(c.clocks.wrap)
 	var errs [5]error
 	c.Core, errs[0] = typedcore.NewForConfig(config)
 	c.Apps, errs[1] = typedapps.NewForConfig(config)
@@ -132,6 +133,7 @@ type Cluster struct {
 	Admission typedadmission.AdmissionregistrationV1Interface
 	Discovery discovery.DiscoveryInterfaceWithContext
 	Metadata  metadata.Interface // of objects whose types are not known here
+	clocks    clocks
 }
 
 // Host is the address of the API server, as the kubeconfig or a flag has it.

@@ -234,7 +234,7 @@ func TestUnasked(t *testing.T) {
 		"the verb list on daemonsets.apps": {errs: map[string]error{"daemonsets": errors.New("forbidden")}},
 		"a right that is missing":          {sets: two().sets, errs: map[string]error{"nodes": errors.New("forbidden")}},
 		"install the chart":                {},
-		"selector and affinity": {sets: two().sets},
+		"selector and affinity":            {sets: two().sets},
 	} {
 		var out bytes.Buffer
 		err := options{}.run(t.Context(), f, output.Writer{Out: &out})

@@ -1,0 +1,30 @@
+package check
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A primary that is said to fit is in the page that says how that is known, and each DaemonSet's is one of them.
+func TestPrimariesAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := strings.Split(string(page), "\n")
+	for _, p := range primaries {
+		if p.row != "" && !slices.ContainsFunc(rows, func(row string) bool {
+			cell, _, _ := strings.Cut(strings.TrimPrefix(row, "| "), " |")
+			return strings.HasPrefix(row, "| ") && strings.Contains(cell, p.row)
+		}) {
+			t.Errorf("%s: docs/compatibility.md has no row about %q", p.name, p.row)
+		}
+	}
+	for set, name := range daemonSets {
+		if !slices.ContainsFunc(primaries, func(p primary) bool { return p.name == name }) {
+			t.Errorf("DaemonSet %s: %q is no primary that is known", set, name)
+		}
+	}
+}
