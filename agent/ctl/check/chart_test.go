@@ -106,7 +106,7 @@ func rendered(t *testing.T, of *template.Template, name string, argument any) st
 	return out.String()
 }
 
-// chartValues are the chart's own, with others above them: the ones that the tool reads, and all as a template has them.
+// chartValues are the chart's own, with others above them: those that the tool reads, and all as a template has them.
 func chartValues(t *testing.T, set []string) (v values, all map[string]any) {
 	t.Helper()
 	text := chartFiles{t}.Get("values.yaml")

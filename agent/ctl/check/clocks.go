@@ -8,6 +8,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/status"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // mostSkew is how far clocks may be apart: tokens and certificates are made to be valid from a moment before.
@@ -29,8 +30,8 @@ func apart(ahead time.Duration) string {
 }
 
 // setClock is what to do about one.
-const setClock = "set it by NTP: timedatectl on the node says whether that is on; tokens and certificates of the mesh " +
-	"are refused where they are not valid yet"
+const setClock = "set it by NTP: timedatectl on the node says whether that is on; tokens and certificates of the " +
+	"mesh are refused where they are not valid yet"
 
 // serverClock compares the API server's clock with the one here.
 func (c *Check) serverClock(from Source) {
@@ -40,8 +41,8 @@ func (c *Check) serverClock(from Source) {
 		return
 	}
 	if by := apart(clock.Ahead()); by != "" {
-		c.warn("clock", "the API server's clock is "+by+" the one of this computer", "see which of the two is wrong, and set "+
-			"it by NTP: it gives tokens and certificates the time from which they are valid")
+		c.warn("clock", "the API server's clock is "+by+" the one of this computer", "see which of the two is wrong, and "+
+			"set it by NTP: it gives tokens and certificates the time from which they are valid")
 		return
 	}
 	c.well("clock", "the clocks of the API server and of this computer agree")
@@ -64,8 +65,8 @@ func (c *Check) kubeletClocks(nodes []corev1.Node) {
 	}
 	switch {
 	case known == 0 && len(nodes) > 0:
-		c.add(Item{Check: "clock", Verdict: NotLookedAt, What: "the nodes' clocks: nothing says when the API server has had " +
-			"their heartbeats"})
+		c.add(Item{Check: "clock", Verdict: NotLookedAt, What: "the nodes' clocks: nothing says when the API server has " +
+			"had their heartbeats"})
 	case known > 0 && off == 0:
 		c.well("clock", "the clocks of %s and of the API server agree", counted(known))
 	}
@@ -79,7 +80,7 @@ func kubeletClock(n corev1.Node) (clock cluster.Clock, told bool) {
 			continue
 		}
 		for _, entry := range n.ManagedFields {
-			if entry.Subresource == "status" && entry.Time != nil && entry.FieldsV1 != nil && beats(entry.FieldsV1.Raw) {
+			if entry.Subresource == "status" && entry.Time != nil && beats(entry.FieldsV1) {
 				written := entry.Time.Time
 				return cluster.ClockOf(condition.LastHeartbeatTime.Time, time.Second, written, written.Add(time.Second)), true
 			}
@@ -89,13 +90,13 @@ func kubeletClock(n corev1.Node) (clock cluster.Clock, told bool) {
 }
 
 // beats reports whether fields that somebody manages include the heartbeat.
-func beats(fields []byte) bool {
+func beats(fields *metav1.FieldsV1) bool {
 	var its struct {
 		Status struct {
 			Conditions map[string]map[string]any `json:"f:conditions"`
 		} `json:"f:status"`
 	}
-	if json.Unmarshal(fields, &its) != nil {
+	if fields == nil || json.Unmarshal(fields.GetRawBytes(), &its) != nil {
 		return false
 	}
 	_, has := its.Status.Conditions[`k:{"type":"Ready"}`]["f:lastHeartbeatTime"]

@@ -145,10 +145,10 @@ func (l *lab) beats(name string, ahead time.Duration) {
 	n.ManagedFields = []metav1.ManagedFieldsEntry{
 		{Manager: "kubelet", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1",
 			Time:     &metav1.Time{Time: heartbeat.Add(-time.Hour)},
-			FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata": {"f:labels": {}}}`)}},
+			FieldsV1: metav1.NewFieldsV1(`{"f:metadata": {"f:labels": {}}}`)},
 		{Manager: "k3s", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1",
-			Subresource: "status", Time: &metav1.Time{Time: heartbeat}, FieldsV1: &metav1.FieldsV1{Raw: []byte(
-				`{"f:status": {"f:conditions": {"k:{\"type\":\"Ready\"}": {"f:lastHeartbeatTime": {}}}}}`)}},
+			Subresource: "status", Time: &metav1.Time{Time: heartbeat}, FieldsV1: metav1.NewFieldsV1(
+				`{"f:status": {"f:conditions": {"k:{\"type\":\"Ready\"}": {"f:lastHeartbeatTime": {}}}}}`)},
 	}
 }
 

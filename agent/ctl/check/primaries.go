@@ -47,7 +47,8 @@ var primaries = []primary{
 // alone, or come from a mirror.
 var daemonSets = map[string]string{
 	"calico-node": "Calico", "canal": "Calico", "cilium": "Cilium", "kube-flannel": "Flannel",
-	"kube-flannel-ds": "Flannel", "ovnkube-node": "OVN-Kubernetes", "openshift-sdn/sdn": "OpenShift SDN", "aws-node": "AWS VPC CNI",
+	"kube-flannel-ds": "Flannel", "ovnkube-node": "OVN-Kubernetes", "openshift-sdn/sdn": "OpenShift SDN",
+	"aws-node":  "AWS VPC CNI",
 	"azure-cns": "Azure CNI", "antrea-agent": "Antrea", "kube-router": "kube-router", "kindnet": "kindnet",
 	"weave-net": "Weave Net", "kube-ovn-cni": "Kube-OVN",
 }
@@ -56,8 +57,8 @@ var daemonSets = map[string]string{
 const primaryCheck = "primary"
 
 // unknownNext is what to do about one that nobody has tried.
-const unknownNext = "the plugin is the last of the chain and reads the result of the others alone, so it may well work: " +
-	"prove it with istio-pod-networkctl verify after the installation"
+const unknownNext = "the plugin is the last of the chain and reads the result of the others alone, so it may well " +
+	"work: prove it with istio-pod-networkctl verify after the installation"
 
 // fits says of a primary whether it is one of docs/compatibility.md.
 func (c *Check) fits(item Item, p primary, what string) {
@@ -94,7 +95,8 @@ func (c *Check) primary(sets []appsv1.DaemonSet, listed bool, items []status.Nod
 	}
 }
 
-// plugins says whose the plugins are that make the pods' interfaces, unless that has been said. nodes are by their types.
+// plugins says whose the plugins are that make the pods' interfaces, unless that has been said. nodes are by their
+// types.
 func (c *Check) plugins(nodes map[string][]string, said map[string]bool) {
 	for _, its := range slices.Sorted(maps.Keys(nodes)) {
 		i := slices.IndexFunc(primaries, func(p primary) bool { return slices.Contains(p.plugins, its) })

@@ -112,8 +112,8 @@ var (
 	ErrNoNode = errors.New("there is no agent, and by its DaemonSet's selector and affinity none of the nodes is to " +
 		"have one")
 	ErrNotAsked = errors.New("not every node could be asked")
-	ErrUnlisted = errors.New("a node may lack an agent, and nobody sees it: what was not looked at needs a right that is " +
-		"missing")
+	ErrUnlisted = errors.New("a node may lack an agent, and nobody sees it: what was not looked at needs a right that " +
+		"is missing")
 )
 
 // show writes it; the error says how the cluster is.
@@ -121,10 +121,10 @@ func (s Status) show(w output.Writer) error {
 	if err := w.Object(s, s.write); err != nil {
 		return outcome.Unasked(err)
 	}
-	switch verdict := s.verdict(); {
-	case verdict == NotWell:
+	switch s.verdict() {
+	case NotWell:
 		return outcome.ErrNotWell
-	case verdict == NotAsked:
+	case NotAsked:
 		return outcome.Unasked(s.Unknown(s.Summary.NotAsked))
 	}
 	return nil

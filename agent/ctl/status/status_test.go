@@ -272,7 +272,8 @@ func TestWait(t *testing.T) {
 	}
 }
 
-// --wait does not end by the well state of agents that are still to be replaced, and ends where nobody lets it see more.
+// --wait does not end by the well state of agents that are still to be replaced, and ends where nobody lets it see
+// more.
 func TestWaitForRollout(t *testing.T) {
 	f := two()
 	f.sets[0].Generation = 2 // helm upgrade has just returned
