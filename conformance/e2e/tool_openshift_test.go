@@ -19,18 +19,20 @@ func (r *rig) toolOnOpenShift(namespace string, apps ...string) {
 	if status != 0 || s.Summary.Well != 1 || len(s.Items) != 1 || s.Items[0].Agent.Installation.Chained == "" {
 		r.Errorf("status: %d: %+v", status, s)
 	}
+	type item struct{ Check, Node, Verdict, What, Next, MissingRight string }
 	var c struct {
 		Summary struct{ NotWell int }
-		Items   []struct{ Check, Node, Verdict, What, Next, MissingRight string }
+		Items   []item
+	}
+	well := func(check string) bool {
+		return slices.ContainsFunc(c.Items, func(i item) bool { return i.Check == check && i.Verdict == "well" })
 	}
 	if status := r.toolSays(&c, "check"); status != 0 || c.Summary.NotWell != 0 {
 		r.Errorf("check: %d: %+v", status, c)
 	}
 	for _, check := range []string{"daemonset", "config", "pod-security", "policy", "agent", "istiod", "injection",
 		"multus"} {
-		if !slices.ContainsFunc(c.Items, func(i struct{ Check, Node, Verdict, What, Next, MissingRight string }) bool {
-			return i.Check == check && i.Verdict == "well"
-		}) {
+		if !well(check) {
 			r.Errorf("check says nothing good of %s: %+v", check, c.Items)
 		}
 	}
@@ -49,19 +51,52 @@ func (r *rig) toolOnOpenShift(namespace string, apps ...string) {
 	if !strings.Contains(traced, "15001") {
 		r.Errorf("trace: %s", traced)
 	}
-	stop := r.while(func(int) { // as OpenShift gives each namespace its users, a moment after it is made
+	var live struct {
+		Items []struct {
+			Kernel struct {
+				Looked, Agrees bool
+				Detail         string
+			}
+		}
+	}
+	if status := r.toolSays(&live, "trace", apps[0], "-n", namespace, "--to", "203.0.113.1:80", "--live"); status != 0 ||
+		len(live.Items) != 1 || !live.Items[0].Kernel.Looked || !live.Items[0].Kernel.Agrees {
+		r.Errorf("trace --live: %d: %+v", status, live)
+	}
+	var fits struct{ Summary struct{ Fit, DoNotFit int } }
+	if status := r.toolSays(&fits, "version"); status != 0 || fits.Summary.Fit != 1 || fits.Summary.DoNotFit != 0 {
+		r.Errorf("version: %d: %+v", status, fits)
+	}
+	files := r.dump("--pod="+namespace+"/"+apps[0])
+	for name, text := range map[string]string{"objects/network-attachment-definitions.yaml": "istio-cni",
+		"objects/securitycontextconstraints.yaml": "istio-pod-network"} {
+		if !strings.Contains(files[name], text) {
+			r.Errorf("sysdump: %s has no %s: %.2000s", name, text, files[name])
+		}
+	}
+	defer r.while(func(int) { // as OpenShift gives each namespace its users, a moment after it is made
 		patch := fmt.Sprintf(`{"metadata": {"annotations": {%q: %q, %q: %q, %q: %q}}}`, scc.KeyUsers,
 			allocated[scc.KeyUsers], scc.KeyGroups, allocated[scc.KeyGroups], scc.KeyLevel, allocated[scc.KeyLevel])
-		_, _ = nodes.Client.CoreV1().Namespaces().Patch(r.ctx, verifyNamespace, types.MergePatchType, []byte(patch),
-			metav1.PatchOptions{})
+		for _, namespace := range []string{verifyNamespace, "istio-pod-network-probe"} {
+			_, _ = nodes.Client.CoreV1().Namespaces().Patch(r.ctx, namespace, types.MergePatchType, []byte(patch),
+				metav1.PatchOptions{})
+		}
 		time.Sleep(100 * time.Millisecond)
-	})
-	defer stop()
-	status, v := r.tool("verify")
-	if status != 0 || v.Summary.Well != 1 || len(v.Items) != 1 || r.verifyIsThere() {
-		r.Errorf("verify: %d: %+v; the namespace is left: %t", status, v, r.verifyIsThere())
+	})()
+	c.Items = nil
+	status = r.toolSays(&c, "check", "--pre", "--probe-nodes", "--yes", "-n", system, "--nodes="+r.node.Name,
+		"--set=kubernetesDistribution=OpenShift", "--set=image.pullPolicy=Never",
+		"--image=istio-pod-network-agent:"+version())
+	if status != 0 || !well("probe-rules") || !well("probe-bin-dir") {
+		r.Errorf("check --pre --probe-nodes: %d: %+v", status, c)
 	}
-	for _, n := range v.Items {
-		r.note("%s: %d flows on OpenShift's layout", n.Name, len(n.Flows))
+	for _, args := range [][]string{{"verify"}, {"verify", "--istio"}} {
+		status, v := r.tool(args...)
+		if status != 0 || v.Summary.Well != 1 || len(v.Items) != 1 || r.verifyIsThere() {
+			r.Errorf("%q: %d: %+v; the namespace is left: %t", args, status, v, r.verifyIsThere())
+		}
+		for _, n := range v.Items {
+			r.note("%s: %d flows by %q on OpenShift's layout", n.Name, len(n.Flows), strings.Join(args, " "))
+		}
 	}
 }
