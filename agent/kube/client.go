@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -244,6 +245,17 @@ func IsGone(err error) bool {
 	// Other fields may be invalid too: a pod has room for 256 KiB of annotations.
 	cause, found := apierrors.StatusCause(err, metav1.CauseTypeFieldValueInvalid)
 	return apierrors.IsInvalid(err) && found && cause.Field == "metadata.uid"
+}
+
+// MayBeDone reports whether a request that failed may have been done all the same: its answer was lost, or came too
+// late.
+func MayBeDone(err error) bool {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
+		return apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsInternalError(err) ||
+			status.Status().Code == http.StatusGatewayTimeout
+	}
+	return err != nil
 }
 
 // IsRefusal reports whether the API server will not take a request however often it is repeated.

@@ -76,6 +76,7 @@ type Marker struct {
 
 	written sync.Map // of writing, by the record's ID of the pod
 	refused sync.Map // of refusal, likewise
+	unsure  sync.Map // of nothing, likewise: the answer to the last attempt was lost, or late, and the mark may be there
 }
 
 // writing is a mark that the API server has acknowledged, or that was found on the pod.
@@ -140,6 +141,7 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 	if !recorded {
 		m.written.Delete(id)
 		m.refused.Delete(id)
+		m.unsure.Delete(id)
 		return true
 	}
 	ctx = kube.Patient(ctx)
@@ -166,7 +168,22 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 		m.queue.AddAfter(id, pause)
 		return true
 	}
+	if _, unsure := m.unsure.Load(id); unsure { // where the API server is slow, the watch is late, too
+		if pod, again = m.read(ctx, r); pod == nil {
+			return !again
+		}
+		if want.isOn(pod) {
+			m.remember(id, pod, want, true)
+			m.done(r, AlreadyOn, nil)
+			return true
+		}
+	}
 	err := m.api.PatchPod(ctx, pod.Namespace, pod.Name, want.patch(pod.UID))
+	if kube.MayBeDone(err) {
+		m.unsure.Store(id, nil)
+	} else {
+		m.unsure.Delete(id)
+	}
 	switch {
 	case err == nil:
 		m.remember(id, pod, want, false)
@@ -205,6 +222,11 @@ func (m *Marker) find(ctx context.Context, id string, r record.Record) (pod *cor
 		m.queue.AddAfter(id, watchLate-age)
 		return nil, false
 	}
+	return m.read(ctx, r)
+}
+
+// read returns the pod of a record as it is now.
+func (m *Marker) read(ctx context.Context, r record.Record) (pod *corev1.Pod, again bool) {
 	pod, err := m.api.Pod(ctx, r.Namespace, r.Name)
 	switch {
 	case apierrors.IsNotFound(err):
@@ -247,5 +269,6 @@ func (m *Marker) refusal(id string, uid types.UID, of mark) refusal {
 
 func (m *Marker) remember(id string, pod *corev1.Pod, is mark, found bool) {
 	m.refused.Delete(id)
+	m.unsure.Delete(id)
 	m.written.Store(id, writing{is, pod.UID, time.Now(), found})
 }

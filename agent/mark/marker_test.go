@@ -34,10 +34,11 @@ type bench struct {
 	source *source.FakeControllerSource
 	fail   func(attempt int) error // what a patch fails with
 	slow   func(ctx context.Context) error
-	lose   bool // the patch is applied, but its answer is lost
+	lose   error // the patch is applied, but this is the answer
 	silent bool // the watch does not bring what was patched
 
 	mu      sync.Mutex
+	reads   int // of pods, by the Reader that it has without another
 	patches []string
 	results []Result
 	pod     *corev1.Pod
@@ -50,6 +51,12 @@ func newBench(t *testing.T, pod *corev1.Pod, records ...record.Record) *bench {
 
 func benchWith(t *testing.T, watched []*corev1.Pod, pod *corev1.Pod, records ...record.Record) *bench {
 	b := &bench{pod: pod.DeepCopy()}
+	b.Reader = func(context.Context, string, string) (*corev1.Pod, error) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.reads++
+		return b.pod, nil
+	}
 	index := NewIndex(record.Store{Dir: t.TempDir()}, agenttest.Quiet(), nil, nil)
 	for i, r := range records {
 		index.files[fmt.Sprint(i)] = recordFile{record: r}
@@ -102,10 +109,7 @@ func (b *bench) PatchPod(ctx context.Context, _, _ string, patch []byte) error {
 	if !b.silent {
 		b.source.Modify(b.pod.DeepCopy())
 	}
-	if b.lose {
-		return errors.New("connection reset")
-	}
-	return nil
+	return b.lose
 }
 
 func (b *bench) expect(t *testing.T, patches int, results ...Result) {
@@ -135,7 +139,7 @@ func TestMarkerWritesOnce(t *testing.T) {
 func TestMarkerAmbiguous(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
-	b.lose = true
+	b.lose = errors.New("connection reset")
 	if b.reconcile(t.Context(), string(pod.UID)) {
 		t.Error("a failure is not tried again")
 	}
@@ -145,6 +149,53 @@ func TestMarkerAmbiguous(t *testing.T) {
 		t.Error("to be tried again")
 	}
 	b.expect(t, 1, Failed, AlreadyOn)
+	if b.reads > 0 {
+		t.Errorf("the pod was read %d times, though the watch has brought it", b.reads)
+	}
+}
+
+// Where the watch is late, too, the pod is read before it is written again, once after each answer that may be lost. An
+// answer that says that nothing was done is no reason to read.
+func TestMarkerAnswerLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		err     error // of the first attempt
+		done    bool  // which was done all the same
+		reads   int
+		patches int
+		last    Result
+	}{
+		"done":           {context.DeadlineExceeded, true, 1, 1, AlreadyOn},
+		"not done":       {context.DeadlineExceeded, false, 1, 2, Marked},
+		"cut off":        {errors.New("connection reset"), true, 1, 1, AlreadyOn},
+		"server's limit": {apierrors.NewTimeoutError("slow", 0), true, 1, 1, AlreadyOn},
+		"rejected":       {apierrors.NewTooManyRequests("later", 1), false, 0, 2, Marked},
+		"unavailable":    {apierrors.NewServiceUnavailable("later"), false, 0, 2, Marked},
+	} {
+		pod := agenttest.MeshPod("cart")
+		b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
+		b.silent = true
+		b.fail = func(attempt int) error {
+			if attempt == 1 && !c.done {
+				return c.err
+			}
+			return nil
+		}
+		if c.done {
+			b.lose = c.err
+		}
+		if b.reconcile(t.Context(), string(pod.UID)) {
+			t.Errorf("%s: not tried again", name)
+		}
+		b.lose = nil
+		for range 2 {
+			if !b.reconcile(t.Context(), string(pod.UID)) {
+				t.Errorf("%s: to be tried again", name)
+			}
+		}
+		if b.expect(t, c.patches, Failed, c.last); b.reads != c.reads {
+			t.Errorf("%s: %d reads, want %d", name, b.reads, c.reads)
+		}
+	}
 }
 
 // A mark that somebody takes away comes back, but not as often as he likes.
