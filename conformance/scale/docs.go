@@ -50,12 +50,23 @@ func (r run) section(sizes []size) string {
 		s.Figures = slices.DeleteFunc(slices.Clone(s.Figures), func(f figure) bool { return f.Printed && f.Limit == nil })
 		judged = append(judged, s)
 	}
-	var table strings.Builder
-	verdict := report(&table, judged)
+	table, failures := cells(judged)
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n```\n%s\n\n%s```\n\n", r.settings, table.String())
-	if verdict != nil {
-		fmt.Fprintf(&b, "It failed: %v.\n\n", verdict)
+	fmt.Fprintf(&b, "\n%s:\n\n", r.settings)
+	for i, row := range table {
+		last := len(row) - 2 // the unit stands beside the figure, and what is wrong below the table
+		if unit := row[last]; unit != "" {
+			row[0] += ", " + unit
+		}
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(row[:last], " | "))
+		if i == 0 {
+			fmt.Fprintf(&b, "|---|%s\n", strings.Repeat("--:|", last-1))
+		}
 	}
+	verdict := "Nothing is above its limit, and nothing grows faster than the cluster"
+	if len(failures) > 0 {
+		verdict = "What fails: " + strings.Join(failures, "; ")
+	}
+	fmt.Fprintf(&b, "\n%s.\n\n", verdict)
 	return b.String()
 }

@@ -80,38 +80,47 @@ func (r row) law() (l law, found bool) {
 	return fit(nodes, values)
 }
 
-// report prints a row for each figure: its values, how it grows, and what that makes of 1,000 and 5,000 nodes. It
-// fails when one is above its limit or grows faster than the cluster.
-func report(out io.Writer, sizes []size) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(table, "nodes\t")
+// cells are a row for each figure: its values, how it grows, what that makes of 1,000 and 5,000 nodes, its limit, its
+// unit, and what is wrong with it. The first row names the columns. failures are what is wrong with all.
+func cells(sizes []size) (table [][]string, failures []string) {
+	head := []string{"nodes"}
 	for _, s := range sizes {
-		fmt.Fprintf(table, "%d\t", s.Nodes)
+		head = append(head, fmt.Sprint(s.Nodes))
 	}
-	fmt.Fprint(table, "exponent\tresidual\tat 1000\tat 5000\tlimit\t\t\n")
-	var failures []string
+	table = append(table, append(head, "exponent", "residual", "at 1000", "at 5000", "limit", "", ""))
 	for _, r := range rows(sizes) {
-		fmt.Fprintf(table, "%s\t", r.What)
+		row := []string{r.What}
 		for _, s := range sizes {
-			fmt.Fprintf(table, "%s\t", r.at(s.Nodes))
+			row = append(row, r.at(s.Nodes))
 		}
 		l, found := r.law()
 		if found {
-			fmt.Fprintf(table, "%.2f\t%.2f\t%s\t%s\t", l.exponent, l.residual, short(l.at(1000)), short(l.at(5000)))
+			row = append(row, fmt.Sprintf("%.2f", l.exponent), fmt.Sprintf("%.2f", l.residual), short(l.at(1000)),
+				short(l.at(5000)))
 		} else {
-			fmt.Fprint(table, "-\t-\t-\t-\t")
+			row = append(row, "-", "-", "-", "-")
 		}
 		highest := "-"
 		if r.Limit != nil {
 			highest = short(*r.Limit)
 		}
 		problem := r.problem(l, found)
-		fmt.Fprintf(table, "%s\t%s\t%s\n", highest, r.Unit, problem)
+		table = append(table, append(row, highest, r.Unit, problem))
 		if problem != "" {
 			failures = append(failures, r.What+": "+problem)
 		}
 	}
-	if err := table.Flush(); err != nil {
+	return table, failures
+}
+
+// report prints the table. It fails when a figure is above its limit or grows faster than the cluster.
+func report(out io.Writer, sizes []size) error {
+	table, failures := cells(sizes)
+	text := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, row := range table {
+		fmt.Fprintln(text, strings.Join(row[:len(row)-1], "\t")+"\t"+row[len(row)-1])
+	}
+	if err := text.Flush(); err != nil {
 		return err
 	}
 	if len(failures) > 0 {
@@ -138,7 +147,7 @@ func short(v float64) string {
 	for _, unit := range []struct {
 		of   float64
 		name string
-	}{{1e9, "G"}, {1e6, "M"}, {1e4, "k"}} {
+	}{{1e9, "G"}, {1e6, "M"}, {9999.5, "k"}} {
 		if v >= unit.of {
 			scale := cmp.Or(map[string]float64{"k": 1e3}[unit.name], unit.of)
 			return fmt.Sprintf("%.3g%s", v/scale, unit.name)
@@ -146,6 +155,9 @@ func short(v float64) string {
 	}
 	if v == float64(int(v)) {
 		return fmt.Sprint(int(v))
+	}
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f", v)
 	}
 	return fmt.Sprintf("%.3g", v)
 }

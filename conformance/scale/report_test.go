@@ -75,6 +75,35 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// The page has each figure that is judged, with its unit, its limit and how it grows, and what fails below them.
+func TestSection(t *testing.T) {
+	var sizes []size
+	for _, nodes := range []int{10, 100} {
+		n := float64(nodes)
+		sizes = append(sizes, size{nodes, []figure{
+			{What: "watches", Value: n}, {What: "ready", Value: n * n / 100, Unit: "s", Limit: limit(60)},
+			{What: "chance", Value: n, Printed: true}, {What: "refused", Limit: limit(0)},
+		}})
+	}
+	const want = `
+4 pods on a node, 3 of them in the mesh; 2 namespaces for each node; selection: x; agents have no level of their own ` +
+		`at the API server:
+
+| nodes | 10 | 100 | exponent | residual | at 1000 | at 5000 | limit |
+|---|--:|--:|--:|--:|--:|--:|--:|
+| watches | 10 | 100 | 1.00 | 0.00 | 1000 | 5000 | - |
+| ready, s | 1 | 100 | 2.00 | 0.00 | 10k | 250k | 60 |
+| refused | 0 | 0 | - | - | - | - | 0 |
+
+What fails: ready: 100 with 100 nodes, at most 60 allowed.
+
+`
+	r := run{settings: settings{Pods: 4, Mesh: 3, Namespaces: 2, Selection: "x"}}
+	if got := r.section(sizes); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}
+
 // A run that was ended goes on where the same is measured; a whole one, and one of something else, begins anew.
 func TestState(t *testing.T) {
 	s := state{filepath.Join(t.TempDir(), "scale", "state.jsonl")}
