@@ -41,6 +41,10 @@ func numberOf(variable, option string, without, most int) int {
 	return number
 }
 
+// markedWithin is how long after the last ADD of a full node the last of its pods may be marked, where a person asks
+// for it by PODS: in CI too much else runs beside it.
+const markedWithin = 5 * time.Second
+
 // A node is filled with mesh pods at once, as after a drain of another one. All of them start and are marked, and
 // nothing leaks.
 func TestFullNode(t *testing.T) {
@@ -82,10 +86,14 @@ func TestFullNode(t *testing.T) {
 	}
 	memory, err := strconv.ParseFloat(r.series("process_resident_memory_bytes"), 64)
 	must(r, err)
+	after := max(lastMark.Sub(lastRecord), 0)
 	r.note("%d at once run after %.1f s, plain ones with one container after %.1f s; record to mark: median %d ms, "+
-		"last %d ms; last mark %d ms after the last record; agent %.1f MiB", full,
+		"worst %d ms; last mark %d ms after the last record (at most %v); agent %.1f MiB", full,
 		mesh.Seconds(), plain.Seconds(), latencies[full/2].Milliseconds(), latencies[full-1].Milliseconds(),
-		lastMark.Sub(lastRecord).Milliseconds(), memory/(1<<20))
+		after.Milliseconds(), markedWithin, memory/(1<<20))
+	if os.Getenv(podsEnv) != "" && after > markedWithin {
+		r.Errorf("the last of %d pods was marked %v after the last ADD, at most %v are allowed", full, after, markedWithin)
+	}
 }
 
 func later(a, b time.Time) time.Time {

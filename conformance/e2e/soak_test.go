@@ -59,7 +59,11 @@ func TestSoak(t *testing.T) {
 	seed := seed()
 	t.Logf("seed %d; to have the same again: make soak SEED=%d", seed, seed)
 	r.heal = r.inject(named(cmp.Or(os.Getenv(faultsEnv), "all")), seed)
-	pods := r.mix(seed)
+	pods, stuck := r.mix(seed)
+	r.note("%d pods, %d of them stuck, %d leaks; seed %d", pods, stuck, r.leaks, seed)
+	if soak() >= time.Hour && pods < fewestPods {
+		r.Errorf("only %d pods came and went, and not %d: the node was too slow for a soak", pods, fewestPods)
+	}
 	r.heal()
 	r.healthy()
 	r.clear(r.namespace)
@@ -67,22 +71,23 @@ func TestSoak(t *testing.T) {
 		r.backTo(n, before[n.Name])
 		r.node = n
 		after := r.footprint(n)
-		thousands := max(1, float64(pods)/float64(len(nodes.Nodes))/1000)
-		r.note("%s: %v, %s repaired by the last agent; per thousand pods: agent's files %+.1f, memory %+.2f MiB", n.Name,
-			after, r.metric(`pod_repairs_total{result="applied"}`), float64(after.files-before[n.Name].files)/thousands,
-			float64(after.memory-before[n.Name].memory)/1024/thousands)
+		r.note("%s: %v, %s repaired by the last agent; %s", n.Name, after, r.metric(`pod_repairs_total{result="applied"}`),
+			after.growth(before[n.Name], int(pods)/len(nodes.Nodes)))
 	}
-	r.note("%d pods, seed %d; in all at most %d files and %d MiB more of an agent", pods, seed, moreFiles, moreMemory>>10)
 	r.uninstalled() // whatever version the last upgrade has left
 }
 
+// fewestPods is how many pods a soak of an hour has at least.
+const fewestPods = 1000
+
 // mix has pods of all kinds come and go on every node, for as long as a soak is to last, or some forty. Now and then a
-// node is rebooted, or the agents are upgraded and rolled back.
-func (r *rig) mix(seed uint64) int64 {
+// node is rebooted, or the agents are upgraded and rolled back. It returns how many pods there were, and how many of
+// them did not come to their end.
+func (r *rig) mix(seed uint64) (all, stuck int64) {
 	r.Helper()
 	const workers = 5 // on each node
 	short := int64(40)
-	var pods atomic.Int64
+	var pods, ended atomic.Int64
 	start := time.Now()
 	over := func() bool {
 		if soak() > 0 {
@@ -98,7 +103,8 @@ func (r *rig) mix(seed uint64) int64 {
 			random := rand.New(rand.NewPCG(seed, uint64(100*n.Number+w)))
 			work.Go(func() {
 				for !over() {
-					its.anyVisit(random, pods.Add(1))
+					its.anyVisit(random, pods.Add(1)) // ends this goroutine where the pod is stuck
+					ended.Add(1)
 				}
 			})
 		}
@@ -113,14 +119,14 @@ func (r *rig) mix(seed uint64) int64 {
 			time.Sleep(time.Second)
 		}
 		counting.Lock()
-		fmt.Fprintf(os.Stderr, "soak: %s, %d pods, %d attempts, %d leaks\n", time.Since(start).Round(time.Second),
-			pods.Load(), r.attempts, r.leaks)
+		fmt.Fprintf(os.Stderr, "soak: %s, %d pods, %d of them on their way, %d attempts, %d leaks\n",
+			time.Since(start).Round(time.Second), pods.Load(), pods.Load()-ended.Load(), r.attempts, r.leaks)
 		counting.Unlock()
 	})
 	work.Wait()
 	stop()
 	progress()
-	return pods.Load()
+	return pods.Load(), pods.Load() - ended.Load()
 }
 
 // upheaval waits for a while and then reboots a node or upgrades the agents: once in a short form.
@@ -251,6 +257,23 @@ const (
 	moreFiles  = 8
 	moreMemory = 16 << 10
 )
+
+// growth is what there is more than before, for a thousand pods of those that came and went, or for all if they were
+// fewer, each with its bound: what backTo allows for all of them together.
+func (f footprint) growth(before footprint, pods int) string {
+	thousands, of := float64(pods)/1000, "per thousand of"
+	if thousands < 1 {
+		thousands, of = 1, "after"
+	}
+	per := func(what string, more, most float64, unit string) string {
+		return fmt.Sprintf("%s %+.2f%s (at most %.2f)", what, more/thousands, unit, most/thousands)
+	}
+	return fmt.Sprintf("%s %d pods: %s, %s, %s, %s", of, pods,
+		per("network namespaces", float64(f.netns-before.netns), 0, ""),
+		per("records", float64(f.records-before.records), 0, ""),
+		per("agent's files", float64(f.files-before.files), moreFiles, ""),
+		per("memory", float64(f.memory-before.memory)/1024, moreMemory>>10, " MiB"))
+}
 
 // backTo waits until a node is as it was, but for some room in the agent's own.
 func (r *rig) backTo(n *cluster.Node, before footprint) {
