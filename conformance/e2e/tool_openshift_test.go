@@ -67,7 +67,7 @@ func (r *rig) toolOnOpenShift(namespace string, apps ...string) {
 	if status := r.toolSays(&fits, "version"); status != 0 || fits.Summary.Fit != 1 || fits.Summary.DoNotFit != 0 {
 		r.Errorf("version: %d: %+v", status, fits)
 	}
-	files := r.dump("--pod="+namespace+"/"+apps[0])
+	files := r.dump("--pod=" + namespace + "/" + apps[0])
 	for name, text := range map[string]string{"objects/network-attachment-definitions.yaml": "istio-cni",
 		"objects/securitycontextconstraints.yaml": "istio-pod-network"} {
 		if !strings.Contains(files[name], text) {
