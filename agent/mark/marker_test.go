@@ -35,7 +35,7 @@ type bench struct {
 	fail   func(attempt int) error // what a patch fails with
 	slow   func(ctx context.Context) error
 	lose   error // the patch is applied, but this is the answer
-	silent bool // the watch does not bring what was patched
+	silent bool  // the watch does not bring what was patched
 
 	mu      sync.Mutex
 	reads   int // of pods, by the Reader that it has without another
