@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -48,10 +49,12 @@ func (r *rig) asVerifier() string {
 	return "--as=verifier"
 }
 
-// ended runs verify until a pod of the mesh is there, and ends it by a signal. It returns its exit status.
-func (r *rig) ended(by os.Signal) int {
+// ended runs verify until a pod of the mesh is there, and ends it by a signal. It returns its exit status, and what it
+// has written for CI.
+func (r *rig) ended(by os.Signal) (status int, report string) {
 	r.Helper()
-	cmd := asAdmin("istio-pod-networkctl", "verify")
+	junit := filepath.Join(r.TempDir(), "verify.xml")
+	cmd := asAdmin("istio-pod-networkctl", "verify", "--junit", junit)
 	must(r, cmd.Start())
 	r.Cleanup(func() { _ = cmd.Process.Kill() })
 	r.eventually("a pod of the mesh is made", func() bool {
@@ -64,7 +67,8 @@ func (r *rig) ended(by os.Signal) int {
 	if !errors.As(err, &failed) {
 		r.Fatalf("ended by %s: %v", by, err)
 	}
-	return failed.ExitCode()
+	written, _ := os.ReadFile(junit) // a killed one writes none
+	return failed.ExitCode(), string(written)
 }
 
 // The operator's tool proves both nodes by real connections, with the chart's rights of a verifier. A run that is
@@ -74,8 +78,8 @@ func TestVerify(t *testing.T) {
 	r := newRig(t)
 	r.installed("rbac.verifier=true", "repair=off")
 	as := r.asVerifier()
-	if status := r.ended(os.Interrupt); status != 3 || r.verifyIsThere() {
-		t.Errorf("interrupted: status %d; the namespace is left: %t", status, r.verifyIsThere())
+	if status, report := r.ended(os.Interrupt); status != 3 || r.verifyIsThere() || !strings.Contains(report, "<error ") {
+		t.Errorf("interrupted: status %d; the namespace is left: %t; report: %s", status, r.verifyIsThere(), report)
 	}
 	if r.ended(os.Kill); !r.verifyIsThere() {
 		t.Error("a killed run leaves nothing: nothing is shown by the next one")
