@@ -2,6 +2,7 @@ package explain
 
 import (
 	"bytes"
+	"encoding/xml"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,6 +71,28 @@ func TestStandardInput(t *testing.T) {
 	want, _, _ := explained(t, "", "-f", "testdata/injected.yaml", "-o", "json")
 	if want = strings.ReplaceAll(want, "testdata/injected.yaml", "standard input"); status != 0 || got != want {
 		t.Errorf("%d, %v: %s", status, err, got)
+	}
+}
+
+// A namespace that is given as nothing, such as a variable that a script has not set, is none that is named.
+func TestNoNamespace(t *testing.T) {
+	list, err := (Input{Files: []string{"testdata/kinds.yaml"}}).Read("", strings.NewReader(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list.Items {
+		if e.Namespace == "" || e.Reason == "not-kubernetes" {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
+// A picture is a document whatever its pod is called.
+func TestPictureOfOddName(t *testing.T) {
+	const manifest = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a\u001b[31m\u202e"}}`
+	got, _, err := explained(t, manifest, "-f", "-", "--picture=svg")
+	if err != nil || strings.ContainsAny(got, "\x1b\u202e") || xml.Unmarshal([]byte(got), new(any)) != nil {
+		t.Errorf("%v: %q", err, got[:min(200, len(got))])
 	}
 }
 

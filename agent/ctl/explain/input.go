@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/entry"
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Input is where pods are read from, for every command that is about pods of manifests.
@@ -47,7 +49,7 @@ func (in Input) Read(namespace string, stdin io.Reader) (List, error) {
 	if err := in.CheckBeside(nil); err != nil {
 		return List{}, err
 	}
-	list, err := in.explain(namespace, stdin)
+	list, err := in.explain(cmp.Or(namespace, corev1.NamespaceDefault), stdin) // -n "" names none
 	return list, outcome.Misuse(err)
 }
 

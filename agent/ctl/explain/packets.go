@@ -151,5 +151,5 @@ func (e Explanation) svg() string {
 	if e.Verdict != Refused {
 		ways, _ = e.ways()
 	}
-	return trace.SVG(fmt.Sprintf("%s %s/%s: %s", e.Object, e.Namespace, e.Name, e.Verdict), ways...)
+	return trace.SVG(output.Printable(fmt.Sprintf("%s %s/%s: %s", e.Object, e.Namespace, e.Name, e.Verdict)), ways...)
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -145,6 +146,9 @@ func (o *options) check() (output.Format, error) {
 		}
 		return "", outcome.Misuse(err)
 	}
+	if dir, err := os.Stat(filepath.Dir(o.file)); !o.list && (err != nil || !dir.IsDir()) {
+		return "", outcome.Misuse(invalid.Text("--output", o.file, "its directory is not there", "a file in one that is"))
+	}
 	return format, nil
 }
 
@@ -177,7 +181,7 @@ func (o options) run(ctx context.Context, from Source, w output.Writer) error {
 		return outcome.Unasked(err)
 	}
 	for _, u := range index.Unread {
-		fmt.Fprintf(o.stderr, "not read: %s: %s\n", u.What, u.Reason)
+		fmt.Fprintf(o.stderr, "not read: %s\n", output.Printable(u.What+": "+u.Reason))
 	}
 	if len(index.Unread) > 0 {
 		return outcome.ErrNotWell

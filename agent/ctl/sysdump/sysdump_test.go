@@ -251,17 +251,29 @@ func TestSameBytes(t *testing.T) {
 	}
 }
 
+// What an agent's program says steers nobody's terminal.
+func TestUnreadIsPrintable(t *testing.T) {
+	f := newFake(t)
+	f.errs["metrics"] = errors.New("gone\x1b[2J\u202e")
+	_, stderr, err := dumped(t, options{}, f, output.Writer{})
+	if !errors.Is(err, outcome.ErrNotWell) || !strings.Contains(stderr, "gone") ||
+		strings.ContainsAny(stderr, "\x1b\u202e") {
+		t.Errorf("%v, %q", err, stderr)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	there := filepath.Join(t.TempDir(), "there")
 	if err := os.WriteFile(there, []byte("kept"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for want, o := range map[string]options{
-		"the file is there already": {file: there, format: "table", logLines: 1},
-		"the listing has --format":  {file: "json", format: "table", logLines: 1},
-		"--format: invalid value":   {format: "xml", logLines: 1},
-		"--log-lines":               {format: "table"},
-		"--pod: invalid value":      {format: "table", logLines: 1, chosen: []string{"shop/a", "cart-0", "shop/"}},
+		"the file is there already":  {file: there, format: "table", logLines: 1},
+		"its directory is not there": {file: filepath.Join(t.TempDir(), "none", "a"), format: "table", logLines: 1},
+		"the listing has --format":   {file: "json", format: "table", logLines: 1},
+		"--format: invalid value":    {format: "xml", logLines: 1},
+		"--log-lines":                {format: "table"},
+		"--pod: invalid value":       {format: "table", logLines: 1, chosen: []string{"shop/a", "cart-0", "shop/"}},
 	} {
 		if _, err := o.check(); outcome.StatusOf(err) != outcome.Misused || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)

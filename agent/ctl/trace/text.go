@@ -90,7 +90,7 @@ func (i Item) svg() string {
 	if len(i.ways) > 0 {
 		title = fmt.Sprintf("%s/%s: %s", i.Namespace, i.Name, i.ways[0].Title())
 	}
-	return trace.SVG(title, i.ways...)
+	return trace.SVG(output.Printable(title), i.ways...)
 }
 
 // write writes the list as text.

@@ -224,13 +224,13 @@ func (o options) show(v Verification, failed error, w output.Writer) error {
 		v = Verification{Head: output.HeadOf("Verification"), Image: v.Image, Istio: v.Istio, Error: failed.Error(),
 			Items: []Node{}}
 	}
-	if o.junit != "" {
-		if err := v.writeJUnit(o.junit); err != nil {
+	if text := w.Format == output.Table || w.Format == output.Wide; failed == nil || !text { // the error is told anyway
+		if err := w.Object(v, v.write); err != nil {
 			return outcome.Unasked(errors.Join(failed, err))
 		}
 	}
-	if text := w.Format == output.Table || w.Format == output.Wide; failed == nil || !text { // the error is told anyway
-		if err := w.Object(v, v.write); err != nil {
+	if o.junit != "" { // behind what is told: a file that cannot be written is no reason to keep silent
+		if err := v.writeJUnit(o.junit); err != nil {
 			return outcome.Unasked(errors.Join(failed, err))
 		}
 	}

@@ -87,6 +87,14 @@ func TestReportOfFailure(t *testing.T) {
 	}
 }
 
+// A file that cannot be written does not cost what a run has found.
+func TestReportDespiteNoFile(t *testing.T) {
+	status, stdout, _, err := newFake(t).run(t.Context(), options{junit: t.TempDir()}, output.JSON)
+	if status != outcome.NotAsked || err == nil || !strings.Contains(stdout, `"kind": "Verification"`) {
+		t.Errorf("status %d, %v: %s", status, err, stdout)
+	}
+}
+
 // A wrong command line is no run.
 func TestNoReportOfMisuse(t *testing.T) {
 	o := options{nodes: "windows", junit: filepath.Join(t.TempDir(), "junit.xml")}
