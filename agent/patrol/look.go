@@ -23,8 +23,6 @@ type Packet struct {
 }
 
 const (
-	// mostTold bounds what the program may print: what it prints of a pod's network is somebody else's.
-	mostTold = 1 << 20
 	// mostLookMemory bounds its heap: the agent's container has a limit for both.
 	mostLookMemory = "GOMEMLIMIT=16MiB"
 	// longestProblem is how many bytes of its error are told.
@@ -76,7 +74,7 @@ func (r *Repairer) look(ctx context.Context, told any, args ...string) error {
 	cmd := exec.CommandContext(ctx, r.Look, args...)
 	cmd.Env = []string{"GOMAXPROCS=1", mostLookMemory}
 	cmd.WaitDelay = leftWithin
-	out, problems := &capped{most: mostTold}, &capped{most: longestProblem}
+	out, problems := &capped{most: report.Most}, &capped{most: longestProblem}
 	cmd.Stdout, cmd.Stderr = out, problems
 	err := cmd.Run()
 	said := excerpt.Head(strings.TrimSpace(problems.kept.String()), longestProblem)

@@ -14,8 +14,8 @@ import (
 // killAt are the system calls at which the program is killed, each time it makes one: all that change anything outside
 // the process, and those between. What the Go runtime does for itself (signals, memory, locks, threads) is left out.
 var killAt = []string{"execve", "openat", "read", "newfstatat", "fstat", "statfs", "fstatfs", "setns", "ioctl", "uname",
-	"setfsuid", "setfsgid", "socket", "bind", "getsockname", "getsockopt", "setsockopt", "connect", "sendto", "sendmsg",
-	"recvfrom", "write", "close", "exit_group"}
+	"setfsuid", "setfsgid", "socket", "bind", "getsockopt", "setsockopt", "connect", "sendto", "sendmsg",
+	"recvfrom", "write", "shutdown", "close", "exit_group"}
 
 // TestKill kills the program with SIGKILL at its n-th call of a system call, for every n until it gets to its end.
 // Nothing is left in the pod then: no table, no rule that is not as before, and no socket that would send again.

@@ -49,6 +49,9 @@ func (l *listener) hear(until time.Time) (report.Trace, error) {
 		l.heard++
 		return l.note(kind, data) || l.heard >= mostHeard || len(l.told.Steps) >= mostSteps
 	})
+	if err != nil || l.told.End.Where == "" { // it may be on its way, and nobody is to receive it
+		time.Sleep(time.Until(until))
+	}
 	switch {
 	case netlink.IsLost(err) || ended && l.told.End.Where == "":
 		return report.Trace{}, &notTold{why: "so much is traced in the pod, by a rule of somebody else, that the packet's " +
@@ -75,8 +78,10 @@ func (l *listener) note(kind uint16, data []byte) (end bool) {
 	}
 	m := object{data[0], attributes}
 	id := m.number(unix.NFTA_TRACE_ID)
-	if h, is := headerOf(m); is {
-		if h.proto != l.proto || h.from.Port() != l.port {
+	verdict, _ := verdictOf(m)
+	ours := m.family == unix.NFPROTO_INET && m.text(unix.NFTA_TRACE_TABLE) == TableName && verdict == "drop"
+	if h, is := headerOf(m); is { // what our table drops is the packet, also from a port that somebody's nat has given it
+		if !ours && (h.proto != l.proto || h.from.Port() != l.port) {
 			delete(l.ids, id)
 			return false
 		}

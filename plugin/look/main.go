@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"strings"
@@ -85,13 +86,20 @@ func Main() int {
 	}
 	told, err := commands[args[0]]()
 	if err == nil {
-		err = json.NewEncoder(p.Stdout).Encode(told)
+		err = write(p.Stdout, told)
 	}
 	if err != nil {
 		fmt.Fprintf(p.Stderr, "%s: %v\n", name, err)
 		return program.ExitFailed
 	}
 	return program.ExitDone
+}
+
+// write writes JSON. It is read by programs: what HTML would take for its own is one character, as anything.
+func write(to io.Writer, told any) error {
+	e := json.NewEncoder(to)
+	e.SetEscapeHTML(false)
+	return e.Encode(told)
 }
 
 // flags are those of a command.

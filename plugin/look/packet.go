@@ -3,6 +3,7 @@ package look
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -10,14 +11,16 @@ import (
 
 // packet is a socket that sends one: a SYN, or an empty datagram.
 type packet struct {
-	fd   int
-	port uint16
+	fd    int
+	proto uint8
+	port  uint16
 }
 
 func (p *packet) close() { _ = unix.Close(p.fd) }
 
 // open makes the socket, in the network namespace of the calling thread. Its port tells the packet from all others:
-// nobody else has it.
+// nobody else has it, until it is closed. One that the kernel chooses would be free again with send: tcp_disconnect in
+// net/ipv4/tcp.c.
 func (q *question) open() (*packet, error) {
 	domain, kind := unix.AF_INET, unix.SOCK_STREAM
 	if q.to.Addr().Is6() {
@@ -30,28 +33,26 @@ func (q *question) open() (*packet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a socket: %w", err)
 	}
-	p := &packet{fd: fd}
+	p := &packet{fd: fd, proto: q.proto}
 	unspecified := netip.IPv4Unspecified()
 	if domain == unix.AF_INET6 {
 		unspecified = netip.IPv6Unspecified()
 	}
-	if err := unix.Bind(fd, address(netip.AddrPortFrom(unspecified, 0))); err != nil {
+	for range 100 {
+		p.port = uint16(firstPort + rand.N(lastPort-firstPort+1))
+		if err = unix.Bind(fd, address(netip.AddrPortFrom(unspecified, p.port))); !errors.Is(err, unix.EADDRINUSE) {
+			break
+		}
+	}
+	if err != nil {
 		p.close()
 		return nil, fmt.Errorf("binding a socket: %w", err)
 	}
-	own, err := unix.Getsockname(fd)
-	if err != nil {
-		p.close()
-		return nil, fmt.Errorf("reading the port of a socket: %w", err)
-	}
-	switch own := own.(type) {
-	case *unix.SockaddrInet4:
-		p.port = uint16(own.Port)
-	case *unix.SockaddrInet6:
-		p.port = uint16(own.Port)
-	}
 	return p, nil
 }
+
+// The ports that a kernel chooses from, unless it is told others: net.ipv4.ip_local_port_range.
+const firstPort, lastPort = 32768, 60999
 
 // openAs makes the socket as the user and group that the question names: that is the owner by which rules know it. Only
 // the calling thread is somebody else meanwhile, and only as the owner of what it opens.
@@ -72,10 +73,14 @@ func (q *question) openAs() (p *packet, err error) {
 	return q.open()
 }
 
-// send sends the packet. What becomes of it does not matter here: the rules may drop it, and that is what is asked.
+// send sends the packet, once: nothing of it may come when nobody drops it any more. What becomes of it does not matter
+// here: the rules may drop it, and that is what is asked.
 func (p *packet) send(to netip.AddrPort) error {
 	err := unix.Connect(p.fd, address(to))
-	if kind, _ := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil && kind == unix.SOCK_DGRAM {
+	if p.proto == unix.IPPROTO_TCP {
+		// What is not connected yet sends nothing then: inet_shutdown in net/ipv4/af_inet.c.
+		_ = unix.Shutdown(p.fd, unix.SHUT_RDWR)
+	} else if err == nil {
 		_, err = unix.SendmsgN(p.fd, nil, nil, nil, unix.MSG_NOSIGNAL)
 	}
 	for _, harmless := range []error{unix.EINPROGRESS, unix.EPERM, unix.ECONNREFUSED} {

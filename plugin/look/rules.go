@@ -1,6 +1,7 @@
 package look
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -34,7 +35,18 @@ func (q *question) rules() (told report.Rules, err error) {
 	if errors.As(err, &not) {
 		return report.Rules{Why: not.why, Value: not.value, Tables: []report.Table{}}, nil
 	}
-	return told, err
+	return limited(told, report.Most), err
+}
+
+// limited are rules if they come to no more than so many bytes, in JSON, which is longer than what the kernel lists
+// where others have filled it with what JSON escapes.
+func limited(told report.Rules, most int) report.Rules {
+	var text bytes.Buffer
+	if write(&text, told) == nil && text.Len() > most {
+		return report.Rules{Why: fmt.Sprintf("reading nftables: what it lists comes to %d bytes as JSON, more than the "+
+			"limit of %d", text.Len(), most), Tables: []report.Table{}}
+	}
+	return told
 }
 
 // readTables reads nftables in the network namespace of the calling thread.

@@ -2,6 +2,7 @@ package look
 
 import (
 	"encoding/json"
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -118,5 +119,32 @@ func TestTooManyRules(t *testing.T) {
 	}
 	if told, status, _ := p.look(p.args("uid:1:1", "tcp", "203.0.113.7:80")...); status != 0 || told.Why != "" {
 		t.Errorf("a trace, which does not read these: %+v", told)
+	}
+}
+
+// What would be escaped in HTML is not: it would be six times as long, and the agent reads no more than report.Most.
+func TestRulesAsJSON(t *testing.T) {
+	p := newPod(t, testnet.Options{Bare: true})
+	const count, comment = 1500, 120
+	var text strings.Builder
+	text.WriteString("add table ip theirs; add chain ip theirs c\n")
+	for range count {
+		fmt.Fprintf(&text, "add rule ip theirs c accept comment %q\n", strings.Repeat("<", comment))
+	}
+	cmd := p.lab.PodCommand("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(text.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	told := p.read()
+	if told.Why != "" || len(told.Tables) != 1 || len(told.Tables[0].Chains[0].Rules) != count {
+		t.Fatalf("%s, %d tables", told.Why, len(told.Tables))
+	}
+	if got := told.Tables[0].Chains[0].Rules[0].Comment; got != strings.Repeat("<", comment) {
+		t.Errorf("%q", got)
+	}
+	if limited := limited(told, count*comment); limited.Tables == nil || len(limited.Tables) != 0 ||
+		!strings.Contains(limited.Why, "more than the limit of 180000") {
+		t.Errorf("%s, %d tables", limited.Why, len(limited.Tables))
 	}
 }

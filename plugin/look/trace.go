@@ -48,13 +48,20 @@ func (q *question) traced() (told report.Trace, err error) {
 			"is which of the pod is not known here; what comes from outside can be traced"}
 	}
 	var packet *packet
+	var its *listener
+	defer func() { // the table goes first: until then the port must be nobody else's
+		if its != nil {
+			its.close()
+		}
+		if packet != nil {
+			packet.close()
+		}
+	}()
 	if q.outside {
 		if packet, err = q.open(); err != nil {
 			return told, err
 		}
-		defer packet.close()
 	}
-	var its *listener
 	err = netns.Within(func() (err error) {
 		if err := q.isIt(); err != nil {
 			return err
@@ -63,7 +70,6 @@ func (q *question) traced() (told report.Trace, err error) {
 			if packet, err = q.openAs(); err != nil {
 				return err
 			}
-			defer packet.close()
 		}
 		if its, err = q.listen(packet.port); err != nil {
 			return err
@@ -73,9 +79,6 @@ func (q *question) traced() (told report.Trace, err error) {
 		}
 		return nil
 	})
-	if its != nil {
-		defer its.close()
-	}
 	if err == nil && q.outside {
 		err = packet.send(q.to)
 	}

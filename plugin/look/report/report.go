@@ -2,6 +2,9 @@
 // The agent reads it, and hands it on to the operator's tool: keys may be added, and none changes its meaning.
 package report
 
+// Most bounds what the program prints, in bytes: who has CAP_NET_ADMIN in the pod may have filled its network.
+const Most = 1 << 20
+
 // Trace is what became of one packet, by the kernel's own account.
 type Trace struct {
 	// Why is why nobody knows; "" if the kernel has told it.
