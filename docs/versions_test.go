@@ -141,3 +141,23 @@ func TestForge(t *testing.T) {
 		}
 	}
 }
+
+// Prow reads accounts and aliases in OWNERS, and accounts in the aliases. A team's name is an account that nobody has.
+func TestOwners(t *testing.T) {
+	names := regexp.MustCompile(`(?m)^ *- (.*)$`)
+	aliases := read(t, filepath.Join(root, "OWNERS_ALIASES"))
+	for _, file := range []string{"OWNERS", "OWNERS_ALIASES"} {
+		found := names.FindAllStringSubmatch(read(t, filepath.Join(root, file)), -1)
+		if len(found) < 2 {
+			t.Errorf("%s names %d", file, len(found))
+		}
+		for _, name := range found {
+			if !regexp.MustCompile(`^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$`).MatchString(name[1]) {
+				t.Errorf("%s: %q is neither an account nor an alias", file, name[1])
+			}
+			if file == "OWNERS" && !strings.Contains(aliases, "\n  "+name[1]+":\n") {
+				t.Errorf("OWNERS_ALIASES does not say who %s is", name[1])
+			}
+		}
+	}
+}
