@@ -67,8 +67,8 @@ install() {
 	quietly helm4 install istiod "$dir/charts/istio-control/istio-discovery" -n istio-system -f "$dir/istio.yaml" -f docs/istio/wait.yaml \
 		--set-string pilot.env.ISTIO_DUAL_STACK=true --set-string meshConfig.defaultConfig.proxyMetadata.ISTIO_DUAL_STACK=true --wait
 	quietly kubectl create namespace istio-ingress
-	quietly kubectl label namespace istio-ingress pod-security.kubernetes.io/enforce=baseline
-	quietly helm4 install gateway "$dir/charts/gateway" -n istio-ingress --set service.type=ClusterIP --set imagePullPolicy=IfNotPresent \
+	quietly kubectl label namespace istio-ingress pod-security.kubernetes.io/enforce=restricted
+	quietly helm4 install gateway "$dir/charts/gateway" -n istio-ingress -f docs/istio/gateway.yaml --set imagePullPolicy=IfNotPresent \
 		--set autoscaling.enabled=false --set resources.requests.cpu=10m --set resources.requests.memory=64Mi --wait
 	title "3. A shop of four services, under Pod Security restricted, and a visitor who is outside the mesh"
 	quietly kubectl create namespace shop
