@@ -92,7 +92,6 @@ func TestCheckNamesDrift(t *testing.T) {
 	}
 }
 
-// repair runs our plugin alone once more, as the agent does, with the result the chain has cached.
 // What a runtime prints of a refused ADD is the text of the error, after libcni's words and without its code:
 // troubleshooting.md has people look for that.
 func TestErrorAsPrinted(t *testing.T) {
@@ -116,6 +115,7 @@ func TestErrorAsPrinted(t *testing.T) {
 	}
 }
 
+// repair runs our plugin alone once more, as the agent does, with the result the chain has cached.
 func repair(t *testing.T, w *network, rt *libcni.RuntimeConf) {
 	t.Helper()
 	previous, err := w.cni.GetNetworkListCachedResult(w.list, rt)
