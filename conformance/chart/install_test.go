@@ -104,6 +104,16 @@ func TestNotes(t *testing.T) {
 				t.Errorf("%s: %s", value, text)
 			}
 		}
+		for _, set := range [][]string{{"openshift.networkName=mesh"}, {"openshift.networkNamespace=mesh"},
+			{"cni.auxDir=/var/run/mesh"}, {"openshift.networkName=mesh", "cni.mode=aux"}} {
+			value, _, _ := strings.Cut(set[0], "=")
+			if text := notes(set...); strings.Count(text, "NOTE: "+value+" has no effect where") != 1 {
+				t.Errorf("%s: %s", set, text)
+			}
+			if text := notes("kubernetesDistribution=OpenShift", set[0]); strings.Contains(text, "no effect") {
+				t.Errorf("%s: %s", set[0], text)
+			}
+		}
 	})
 }
 
