@@ -208,6 +208,33 @@ func TestImagesAreEmpty(t *testing.T) {
 	}
 }
 
+// What a Dockerfile takes from the tree is in the build's context: .dockerignore leaves out all but what it names.
+func TestContextHasSources(t *testing.T) {
+	named := strings.Split(read(t, filepath.Join(root, ".dockerignore")), "\n")
+	files, err := filepath.Glob(filepath.Join(root, "Dockerfile.*"))
+	if err != nil || len(files) != 2 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for _, file := range append(files, filepath.Join(root, "conformance", "shop", "Dockerfile")) {
+		found := 0
+		for line := range strings.Lines(read(t, file)) {
+			words := strings.Fields(line)
+			if len(words) < 3 || words[0] != "COPY" || strings.HasPrefix(words[1], "--from=") {
+				continue
+			}
+			for _, source := range words[1 : len(words)-1] {
+				found++
+				if !slices.Contains(named, "!"+source) {
+					t.Errorf("%s: .dockerignore leaves out %s", file, source)
+				}
+			}
+		}
+		if found == 0 {
+			t.Errorf("%s takes nothing", file)
+		}
+	}
+}
+
 func read(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
