@@ -148,10 +148,10 @@ func (o options) watching(ctx context.Context, from Source, w output.Writer) (la
 	for looked := false; ; {
 		s, err := Of(ctx, from, o.namespace)
 		switch {
-		case ctx.Err() != nil:
-			return last
 		case err != nil && !looked:
 			return outcome.Unasked(err)
+		case ctx.Err() != nil:
+			return last
 		case err != nil:
 			last = outcome.Unasked(err)
 			if w.Format == output.Table || w.Format == output.Wide {
@@ -186,6 +186,9 @@ func (o options) waiting(ctx context.Context, from Source, w output.Writer) erro
 		if err == nil && s.settled() || over || !cluster.Pause(ctx, waitPause) {
 			break
 		}
+	}
+	if cause := context.Cause(ctx); last == nil && !errors.Is(cause, context.DeadlineExceeded) {
+		return outcome.Unasked(errors.Join(failed, cause)) // its user's signal
 	}
 	if last == nil {
 		return outcome.Unasked(errors.Join(failed, fmt.Errorf("nothing answered within %s", o.timeout)))

@@ -323,6 +323,20 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// Whoever breaks it off before anything has answered is not told that all is well, or that the time is over.
+func TestBrokenOff(t *testing.T) {
+	f := two()
+	f.errs = map[string]error{"agents": context.Canceled}
+	for name, o := range map[string]options{"watch": {watch: true}, "wait": {wait: true, timeout: time.Hour}} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errors.New("interrupt signal received"))
+		err := o.run(ctx, f, output.Writer{})
+		if outcome.StatusOf(err) != outcome.NotAsked || strings.Contains(err.Error(), "within") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // A program that follows --watch can tell the looks apart: documents of YAML, and objects of JSON one after the other.
 func TestWatchForPrograms(t *testing.T) {
 	for format, want := range map[output.Format]string{
