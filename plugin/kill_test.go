@@ -19,12 +19,12 @@ import (
 // iptables, the many harmless calls of the programs.
 var killAt = map[netfilter.Backend][]string{
 	netfilter.Nftables: {"execve", "openat", "read", "newfstatat", "fstat", "statfs", "setns", "ioctl", "socket", "bind",
-		"setsockopt",
+		"connect", "setsockopt",
 		"getsockopt", "sendto", "sendmsg", "recvfrom", "recvmsg", "mkdirat", "write", "fsync", "renameat", "unlinkat",
 		"fchmod", "clone",
 		"close", "fcntl", "exit_group"},
-	netfilter.IptablesNFT: {"execve", "setns", "ioctl", "socket", "sendto", "sendmsg", "mkdirat", "write", "fsync",
-		"renameat", "unlinkat",
+	netfilter.IptablesNFT: {"execve", "setns", "ioctl", "socket", "connect", "sendto", "sendmsg", "mkdirat", "write",
+		"fsync", "renameat", "unlinkat",
 		"fchmod", "clone", "pipe2", "waitid", "exit_group"},
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +19,7 @@ type Conn struct {
 	Limit  int
 	fd     int
 	seq    uint32
+	until  time.Time // how long what others send is put up with
 	buffer []byte
 }
 
@@ -28,7 +31,8 @@ type Message struct {
 }
 
 const (
-	// timeout in seconds bounds the wait for an answer; the kernel has it ready when the send returns.
+	// timeout in seconds bounds the wait for an answer, which the kernel has ready when the send returns; and once more
+	// how long others may keep whoever waits from it.
 	timeout = 10
 	// receiveSize is more than the kernel puts into one datagram (NLMSG_GOODSIZE, at most 32 KiB).
 	receiveSize = 64 << 10
@@ -41,16 +45,23 @@ const (
 // Limit is that of a new connection: of iptables-nft, which takes the most, 30,000 rules.
 const Limit = 16 << 20
 
-// Dial opens a socket of a protocol, NETLINK_….
+// ErrSocket is the error of a socket that could not be had, whoever the network namespace belongs to.
+var ErrSocket = errors.New("opening a netlink socket")
+
+// Dial opens a socket of a protocol, NETLINK_…. It is connected to the kernel: what a process sends to it is refused.
 func Dial(protocol int) (*Conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
-		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrSocket, err)
 	}
 	c := &Conn{Limit: Limit, fd: fd, buffer: make([]byte, receiveSize)}
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: timeout}); err != nil {
+	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: timeout})
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}
+	if err != nil {
 		c.Close()
-		return nil, fmt.Errorf("preparing a netlink socket: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrSocket, err)
 	}
 	// The kernel's own words beside the number, Linux 4.12; without them an error is merely less clear.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
@@ -102,9 +113,10 @@ func (c *Conn) send(messages []Message, acked int) (refused int, err error) {
 			return -1, fmt.Errorf("sizing the netlink socket to %d bytes: %w", len(out), err)
 		}
 	}
-	if err := unix.Sendto(c.fd, out, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if _, err := unix.Write(c.fd, out); err != nil {
 		return -1, fmt.Errorf("sending to the kernel: %w", err)
 	}
+	c.until = time.Now().Add(timeout * time.Second)
 	return -1, nil
 }
 
@@ -117,15 +129,16 @@ type answer struct {
 
 // receive hands every message of one datagram to handle until it says done.
 func (c *Conn) receive(handle func(answer) (done bool, err error)) (done bool, err error) {
-	n, from, err := unix.Recvfrom(c.fd, c.buffer, 0)
-	for errors.Is(err, unix.EINTR) {
-		n, from, err = unix.Recvfrom(c.fd, c.buffer, 0)
-	}
+	n, sender, err := c.datagram()
 	if err != nil {
 		return false, &LostError{err}
 	}
-	if sender, is := from.(*unix.SockaddrNetlink); !is || sender.Pid != 0 {
-		return false, nil // a process with CAP_NET_ADMIN in the namespace sends it, not the kernel
+	if sender != 0 {
+		// A process with CAP_NET_ADMIN in the namespace has sent it, to a group, or before the socket was connected.
+		if time.Now().After(c.until) {
+			return false, &LostError{unix.EAGAIN}
+		}
+		return false, nil
 	}
 	for rest := c.buffer[:n]; len(rest) >= unix.NLMSG_HDRLEN; {
 		size := int(binary.NativeEndian.Uint32(rest))
@@ -142,6 +155,23 @@ func (c *Conn) receive(handle func(answer) (done bool, err error)) (done bool, e
 		rest = rest[min(len(rest), (size+3)&^3):]
 	}
 	return false, nil
+}
+
+// datagram receives one into the buffer, and says what port sent it: 0 is the kernel's. By unix.Recvfrom, which knows
+// the addresses of all protocols, the plugin would be 30 kB larger.
+func (c *Conn) datagram() (size int, sender uint32, err error) {
+	var from unix.RawSockaddrNetlink
+	for {
+		length := uint32(unix.SizeofSockaddrNetlink)
+		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(c.fd), uintptr(unsafe.Pointer(&c.buffer[0])),
+			uintptr(len(c.buffer)), 0, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&length)))
+		switch {
+		case errno == 0:
+			return int(n), from.Pid, nil
+		case errno != unix.EINTR:
+			return 0, 0, errno
+		}
+	}
 }
 
 // LostError is a failure to receive.

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -131,26 +132,101 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// TestForged takes no answer from another process, which may send one if it has CAP_NET_ADMIN in the namespace.
+// disconnect has a socket take what processes send, too, as between its making and its connection.
+func disconnect(t *testing.T, c *Conn) (name unix.Sockaddr) {
+	t.Helper()
+	var unspecified unix.RawSockaddrNetlink
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(c.fd), uintptr(unsafe.Pointer(&unspecified)),
+		unsafe.Sizeof(unspecified))
+	name, err := unix.Getsockname(c.fd)
+	if errno != 0 || err != nil {
+		t.Fatal(errno, err)
+	}
+	return name
+}
+
+// acknowledgement says that the first request was done.
+func acknowledgement() []byte {
+	message := binary.NativeEndian.AppendUint32(nil, unix.NLMSG_HDRLEN+4)
+	message = binary.NativeEndian.AppendUint16(message, unix.NLMSG_ERROR)
+	message = binary.NativeEndian.AppendUint16(message, 0)
+	message = binary.NativeEndian.AppendUint32(message, 1) // its number
+	return append(message, make([]byte, 8)...)             // no port; and it was done
+}
+
+// TestForged takes no answer from another process, which may send one if it has CAP_NET_ADMIN in the namespace: the
+// kernel refuses it, and what it sent before the socket was connected is dropped.
 func TestForged(t *testing.T) {
 	c, forger := dial(t), dial(t)
-	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		t.Fatal(err)
-	}
 	name, err := unix.Getsockname(c.fd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	message := binary.NativeEndian.AppendUint32(nil, unix.NLMSG_HDRLEN+4)
-	message = binary.NativeEndian.AppendUint16(message, unix.NLMSG_ERROR)
-	message = binary.NativeEndian.AppendUint16(message, 0)
-	message = binary.NativeEndian.AppendUint32(message, 1) // the number of the first request
-	message = append(message, make([]byte, 8)...)          // no port; and it was done
-	if err := unix.Sendto(forger.fd, message, 0, name); err != nil {
+	if err := unix.Sendto(forger.fd, acknowledgement(), 0, name); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("a process sends to the socket: %v", err)
+	}
+	if err := unix.Sendto(forger.fd, acknowledgement(), 0, disconnect(t, c)); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Execute(link(none)); !errors.Is(err, unix.ENODEV) {
 		t.Errorf("the forged answer counts: %v", err)
+	}
+}
+
+// flood sends to the address until the test ends.
+func flood(t *testing.T, to unix.Sockaddr) {
+	t.Helper()
+	forger := dial(t)
+	stop, stopped := make(chan bool), make(chan bool)
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Sendto(forger.fd, acknowledgement(), unix.MSG_DONTWAIT, to)
+				time.Sleep(100 * time.Microsecond) // so that the queue does not overflow, which would end it, too
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-stopped })
+}
+
+// TestFlooded ends a conversation, and an ear, in time however much somebody else sends.
+func TestFlooded(t *testing.T) {
+	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		wait func(*Conn) error
+		to   func(*Conn) unix.Sockaddr
+	}{
+		"conversation": {func(c *Conn) error { _, err := c.await(1, 1<<20); return err },
+			func(c *Conn) unix.Sockaddr { return disconnect(t, c) }},
+		"group": {func(c *Conn) error {
+			_, err := c.Hear(time.Now(), func(uint16, []byte) bool { return false })
+			return err
+		}, func(c *Conn) unix.Sockaddr {
+			if err := c.Join(unix.RTNLGRP_LINK); err != nil {
+				t.Fatal(err)
+			}
+			return &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.RTNLGRP_LINK - 1)}
+		}},
+	} {
+		its := dial(t)
+		flood(t, c.to(its))
+		ended := make(chan error, 1)
+		go func() { ended <- c.wait(its) }()
+		select {
+		case err := <-ended:
+			if err != nil && !IsLost(err) {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(time.Minute):
+			t.Errorf("%s: it does not end", name)
+		}
 	}
 }
 
