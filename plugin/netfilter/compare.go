@@ -30,13 +30,13 @@ func compareNFT(rules redirect.RuleSet) ([]string, error) {
 		if _, err := commitNFT(rules, state{}); err != nil {
 			return &unusableError{Nftables, err}
 		}
-		want, size, err = listNFT(math.MaxInt32)
+		want, size, err = listNFT(math.MaxInt32, nil)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("writing the expected rules to a scratch network namespace: %w", err)
 	}
-	got, _, err := listNFT(size)
+	got, _, err := listNFT(size, want)
 	if err != nil {
 		return nil, err
 	}
@@ -84,8 +84,9 @@ func ruleTexts(rules redirect.RuleSet) listing {
 }
 
 // listNFT reads tables, chains, rules and sets of our name: so much more than what a connection lists as a rule. It
-// returns how much that was.
-func listNFT(more int) (list listing, size int, err error) {
+// returns how much that was. Of the sets that want does not have, if there is one, it reads no elements: for each the
+// kernel goes through the names of all, of which somebody else may have made many.
+func listNFT(more int, want listing) (list listing, size int, err error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, 0, err
@@ -105,14 +106,14 @@ func listNFT(more int) (list listing, size int, err error) {
 		}
 		// A table's flags matter: a dormant table filters nothing.
 		list[family.String()+tableKey] = []string{string(t.attr(unix.NFTA_TABLE_FLAGS))}
-		if err := list.addTable(conn, t.family); err != nil {
+		if err := list.addTable(conn, t.family, want); err != nil {
 			return nil, 0, err
 		}
 	}
 	return list, size - conn.Limit, nil
 }
 
-func (l listing) addTable(conn *netlink.Conn, nfproto uint8) error {
+func (l listing) addTable(conn *netlink.Conn, nfproto uint8, want listing) error {
 	family := kernelFamily(nfproto).String()
 	ours := ofTable(redirect.TableName)
 	chains, err := dumpNFT(conn, unix.NFT_MSG_GETCHAIN, nfproto, ours)
@@ -135,16 +136,21 @@ func (l listing) addTable(conn *netlink.Conn, nfproto uint8) error {
 			l[key] = append(l[key], r.join(unix.NFTA_RULE_EXPRESSIONS))
 		}
 	}
-	return l.addSets(conn, nfproto, ours)
+	return l.addSets(conn, nfproto, ours, want)
 }
 
-func (l listing) addSets(conn *netlink.Conn, nfproto uint8, ours []netlink.Attribute) error {
+func (l listing) addSets(conn *netlink.Conn, nfproto uint8, ours []netlink.Attribute, want listing) error {
 	sets, err := dumpNFT(conn, unix.NFT_MSG_GETSET, nfproto, ours)
 	if err != nil {
 		return err
 	}
 	for _, s := range sets {
 		name := s.text(unix.NFTA_SET_NAME)
+		key := kernelFamily(nfproto).String() + " set " + name
+		if want != nil && want[key] == nil {
+			l[key] = []string{""}
+			continue
+		}
 		ofSet := append(ours, netlink.Text(unix.NFTA_SET_ELEM_LIST_SET, name))
 		messages, err := dumpNFT(conn, unix.NFT_MSG_GETSETELEM, nfproto, ofSet)
 		if err != nil {
@@ -155,7 +161,7 @@ func (l listing) addSets(conn *netlink.Conn, nfproto uint8, ours []netlink.Attri
 			return err
 		}
 		header := s.join(unix.NFTA_SET_FLAGS, unix.NFTA_SET_KEY_TYPE, unix.NFTA_SET_KEY_LEN)
-		l[kernelFamily(nfproto).String()+" set "+name] = append([]string{header}, elements...)
+		l[key] = append([]string{header}, elements...)
 	}
 	return nil
 }

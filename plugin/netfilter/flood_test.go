@@ -158,3 +158,30 @@ func floodRoutes(t *testing.T, lab *testnet.Lab) {
 		awk '{ printf "route add 10.%%d.%%d.%%d/32 dev lo table 500\n", $1 / 65536, $1 / 256 %% 256, $1 %% 256 }' |
 		ip -batch -`, flood*6/10))
 }
+
+// TestManySets puts sets of somebody else's into our table: the kernel finds the elements of a set by its name among
+// those of all, so that only what is compared is asked for.
+func TestManySets(t *testing.T) {
+	lab, n := newLab(t, testnet.Options{Bare: true})
+	rules := ruleSet(t, large(100, 100))
+	applied := apply(t, n, Nftables, rules)
+	saved, asked := dump, 0
+	t.Cleanup(func() { dump = saved })
+	dump = func(conn *netlink.Conn, m netlink.Message) ([][]byte, error) {
+		if m.Kind == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM {
+			asked++
+		}
+		return saved(conn, m)
+	}
+	await.Must(t, n.Check(applied, rules))
+	ours := asked
+	shell(t, lab, `for i in $(seq 50); do echo "add set ip istio-pod-network extra$i { type inet_service; }"; done |
+		nft -f -`)
+	asked = 0
+	if err := n.Check(applied, rules); !IsDrift(err) || !strings.Contains(err.Error(), "unexpected ip set extra1") {
+		t.Errorf("Check says %v", err)
+	}
+	if asked != ours || ours == 0 {
+		t.Errorf("the elements of %d sets are read, of %d before", asked, ours)
+	}
+}
