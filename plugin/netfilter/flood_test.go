@@ -185,3 +185,26 @@ func TestManySets(t *testing.T) {
 		t.Errorf("the elements of %d sets are read, of %d before", asked, ours)
 	}
 }
+
+// TestManyInterfaces has more interfaces than are asked for IPv6.
+func TestManyInterfaces(t *testing.T) {
+	saved, most := ipv6Sysctls, mostInterfaces
+	t.Cleanup(func() { ipv6Sysctls, mostInterfaces = saved, most })
+	ipv6Sysctls, mostInterfaces = t.TempDir(), 300 // which are listed in parts
+	for i := range mostInterfaces + 1 {
+		dir := fmt.Sprintf("%s/conf/if%d", ipv6Sysctls, i)
+		await.Must(t, os.MkdirAll(dir, 0o700))
+		await.Must(t, os.WriteFile(dir+"/disable_ipv6", []byte("1\n"), 0o600))
+	}
+	if off, err := noIPv6(); err == nil || !strings.Contains(err.Error(), "more than 300 interfaces") {
+		t.Errorf("%t, %v", off, err)
+	}
+	await.Must(t, os.RemoveAll(ipv6Sysctls+"/conf/if7"))
+	if off, err := noIPv6(); !off || err != nil {
+		t.Errorf("%t, %v", off, err)
+	}
+	await.Must(t, os.WriteFile(ipv6Sysctls+"/conf/if299/disable_ipv6", []byte("0\n"), 0o600))
+	if off, err := noIPv6(); off || err != nil {
+		t.Errorf("%t, %v", off, err)
+	}
+}

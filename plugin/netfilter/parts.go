@@ -3,6 +3,7 @@ package netfilter
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -48,28 +49,52 @@ var ipv6Sysctls = "/proc/sys/net/ipv6"
 // disabledBySysctl is why something of IPv6 is skipped in a network namespace.
 const disabledBySysctl = "IPv6 is disabled by sysctl"
 
+// mostInterfaces bounds how many noIPv6 asks: of a pod's network namespace its owner may have made any number.
+// Tests change it.
+var mostInterfaces = 10_000
+
 // noIPv6 reports whether the calling thread's network namespace can send no IPv6: the kernel has none, or disable_ipv6
 // is 1 for all and default. Of those, "all" only tells what was last written to all interfaces, so that each but lo is
 // asked as well.
 func noIPv6() (bool, error) {
-	interfaces, err := os.ReadDir(ipv6Sysctls + "/conf")
+	off, err := allWithout6()
+	if err != nil {
+		err = fmt.Errorf("asking whether IPv6 is disabled: %w", err)
+	}
+	return off, err
+}
+
+func allWithout6() (bool, error) {
+	dir, err := os.Open(ipv6Sysctls + "/conf")
 	if errors.Is(err, os.ErrNotExist) {
 		return true, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("asking whether IPv6 is disabled: %w", err)
+		return false, err
 	}
-	for _, i := range interfaces {
-		value, err := os.ReadFile(fmt.Sprintf("%s/conf/%s/disable_ipv6", ipv6Sysctls, i.Name()))
-		switch {
-		case i.Name() == "lo", errors.Is(err, os.ErrNotExist): // gone
-		case err != nil:
-			return false, fmt.Errorf("asking whether IPv6 is disabled: %w", err)
-		case strings.TrimSpace(string(value)) == "0":
-			return false, nil
+	defer dir.Close()
+	for asked := 0; ; {
+		names, err := dir.Readdirnames(100)
+		if errors.Is(err, io.EOF) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if asked += len(names); asked > mostInterfaces {
+			return false, fmt.Errorf("there are more than %d interfaces", mostInterfaces)
+		}
+		for _, name := range names {
+			value, err := os.ReadFile(fmt.Sprintf("%s/conf/%s/disable_ipv6", ipv6Sysctls, name))
+			switch {
+			case name == "lo", errors.Is(err, os.ErrNotExist): // gone
+			case err != nil:
+				return false, err
+			case strings.TrimSpace(string(value)) == "0":
+				return false, nil
+			}
 		}
 	}
-	return true, nil
 }
 
 // supported drops what the kernel has no family for; each family dropped is named.
