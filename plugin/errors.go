@@ -34,7 +34,7 @@ func codeOf(err error) uint {
 		return codeBackend
 	case netfilter.IsDrift(err):
 		return codeDrift
-	case record.IsVersion(err):
+	case record.IsVersion(err), netfilter.IsOfNode(err):
 		return types.ErrTryAgainLater
 	}
 	return codeRules

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/istio-pod-network/controller/plugin/netfilter"
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
@@ -29,5 +31,17 @@ func TestNamespaceID(t *testing.T) {
 	}
 	if strings.Count(string(id), "/") != 2 || strings.HasSuffix(string(id), "/-") {
 		t.Errorf("identity %q", id)
+	}
+}
+
+// A network namespace that cannot be entered has the runtime try again: that is no error of its rules.
+func TestNotEntered(t *testing.T) {
+	n, err := netfilter.Open(newNetNS(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Close()
+	if err := n.Within(func() error { return nil }); err == nil || codeOf(err) != types.ErrTryAgainLater {
+		t.Errorf("%v has the code %d", err, codeOf(err))
 	}
 }

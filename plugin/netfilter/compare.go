@@ -34,7 +34,7 @@ func compareNFT(rules redirect.RuleSet) ([]string, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("writing the expected rules to a scratch network namespace: %w", err)
+		return nil, notExpected(err)
 	}
 	got, _, err := listNFT(size, want)
 	if err != nil {
@@ -42,6 +42,23 @@ func compareNFT(rules redirect.RuleSet) ([]string, error) {
 	}
 	before, err := beforeNAT(Nftables, rules)
 	return append(diff(want, got, ruleTexts(rules)), before...), err
+}
+
+// nodeError is a failure to look, or to write, that has nothing to do with what the network namespace holds.
+type nodeError struct{ error }
+
+func (e nodeError) Unwrap() error { return e.error }
+
+// IsOfNode reports whether err is about the node, such as that it has no socket left: whatever the network namespace
+// holds, nothing can be said about it.
+func IsOfNode(err error) bool {
+	var target nodeError
+	return errors.As(err, &target) || errors.Is(err, errScratch) || errors.Is(err, netlink.ErrSocket)
+}
+
+// notExpected is the error of rules that could not be written down to be compared with.
+func notExpected(err error) error {
+	return nodeError{fmt.Errorf("writing the expected rules to a scratch network namespace: %w", err)}
 }
 
 // errScratch says that no network namespace could be made in which to try something.

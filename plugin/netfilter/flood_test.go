@@ -3,12 +3,14 @@ package netfilter
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/testnet"
 	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
@@ -206,5 +208,35 @@ func TestManyInterfaces(t *testing.T) {
 	await.Must(t, os.WriteFile(ipv6Sysctls+"/conf/if299/disable_ipv6", []byte("0\n"), 0o600))
 	if off, err := noIPv6(); off || err != nil {
 		t.Errorf("%t, %v", off, err)
+	}
+}
+
+// TestOfNode tells what keeps Check from looking, whatever is in the network namespace, from what it finds there.
+func TestOfNode(t *testing.T) {
+	_, n := newLab(t, testnet.Options{Bare: true})
+	rules := named(t, "default")
+	applied := apply(t, n, Nftables, rules)
+	saved := newNamespace
+	t.Cleanup(func() { newNamespace = saved })
+	newNamespace = func() (ns.NetNS, error) { return nil, unix.ENOSPC }
+	if err := n.Check(applied, rules); !IsOfNode(err) || IsDrift(err) {
+		t.Errorf("without a network namespace to write to: %v", err)
+	}
+	newNamespace = saved
+	savedDump := dump
+	t.Cleanup(func() { dump = savedDump })
+	for refused, ofNode := range map[int]bool{1: true, 3: false} { // of the expected rules, and of the pod's
+		lists := 0
+		dump = func(conn *netlink.Conn, m netlink.Message) ([][]byte, error) {
+			if m.Kind == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE {
+				if lists++; lists == refused {
+					return nil, unix.ENOMEM
+				}
+			}
+			return savedDump(conn, m)
+		}
+		if err := n.Check(applied, rules); !errors.Is(err, unix.ENOMEM) || IsOfNode(err) != ofNode {
+			t.Errorf("list %d: %v", refused, err)
+		}
 	}
 }

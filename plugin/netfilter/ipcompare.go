@@ -29,7 +29,7 @@ func (t *tool) compare(rules redirect.RuleSet, skipped []Skipped) ([]string, err
 		}
 		want, err := t.expected(family, rules)
 		if err != nil {
-			return nil, fmt.Errorf("writing the expected rules to a scratch network namespace: %w", err)
+			return nil, notExpected(err)
 		}
 		differences = append(differences, outline(family, want, got)...)
 		expected := want.listed.listing(family)

@@ -60,12 +60,12 @@ func (n *NetNS) Within(f func() error) (err error) {
 	own, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		runtime.UnlockOSThread()
-		return fmt.Errorf("opening the own network namespace: %w", err)
+		return nodeError{fmt.Errorf("opening the own network namespace: %w", err)}
 	}
 	defer own.Close()
 	if err := unix.Setns(int(n.ns.Fd()), unix.CLONE_NEWNET); err != nil {
 		runtime.UnlockOSThread()
-		return fmt.Errorf("entering network namespace %q: %w", n.ns.Path(), err)
+		return nodeError{fmt.Errorf("entering network namespace %q: %w", n.ns.Path(), err)}
 	}
 	defer func() {
 		if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
