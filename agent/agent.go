@@ -85,7 +85,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 		Look:  lookBesideUs(),
 		Entry: o.install.Entry, Store: o.store, Pods: a.api, Warner: warner, Repairs: a.metrics.podRepairs, Log: log,
 	})
-	a.checks = newChecks(repairer)
+	a.checks = checks{repairer}
 	a.patrol = patrol.New(patrol.Config{
 		Every: o.every, StuckAfter: o.stuckAfter, SweepAfter: o.sweepAfter, Policy: o.policy, Boot: boot, Store: o.store,
 		Pods: a.pods, Namespaces: a.namespaces, Reader: a.api, Records: a.records, Marks: a.marker,

@@ -25,23 +25,13 @@ type checker interface {
 	Rules(ctx context.Context, its record.Record) report.Rules
 }
 
-// checks lets one look, CHECK, trace or rules, be taken at a time: each is a process in the agent's container, which
-// has a limit of memory.
-type checks struct {
-	checker
-	turn chan struct{}
-}
+// checks bounds how long each look takes.
+type checks struct{ checker }
 
-func newChecks(by checker) checks { return checks{by, make(chan struct{}, 1)} }
-
-// of looks at the rules of a record when it is its turn.
+// of looks at the rules of a record.
 func (c checks) of(ctx context.Context, its record.Record) inspect.Rules {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
-	if !c.begin(ctx) {
-		return inspect.Rules{Detail: busy}
-	}
-	defer c.end()
 	found := c.Check(ctx, its)
 	r := inspect.Rules{Looked: found.Looked, OK: found.Looked && found.Drift == "", Detail: found.Why, Change: found.Value}
 	if found.Drift != "" {
@@ -50,40 +40,17 @@ func (c checks) of(ctx context.Context, its record.Record) inspect.Rules {
 	return r
 }
 
-// busy is what is said where others are asked for all the time.
-const busy = "the agent looks at the rules of other pods: ask again"
-
-// begin waits for the turn, and reports whether it has come.
-func (c checks) begin(ctx context.Context) bool {
-	select {
-	case c.turn <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (c checks) end() { <-c.turn }
-
-// trace has a packet traced in the network of a record when it is its turn.
+// trace has a packet traced in the network of a record.
 func (c checks) trace(ctx context.Context, its record.Record, p patrol.Packet) report.Trace {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
-	if !c.begin(ctx) {
-		return report.Trace{Why: busy}
-	}
-	defer c.end()
 	return c.Trace(ctx, its, p)
 }
 
-// rules has those in the network of a record read when it is its turn.
+// rules has those in the network of a record read.
 func (c checks) rules(ctx context.Context, its record.Record) report.Rules {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
-	if !c.begin(ctx) {
-		return report.Rules{Why: busy, Tables: []report.Table{}}
-	}
-	defer c.end()
 	return c.Rules(ctx, its)
 }
 

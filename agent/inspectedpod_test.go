@@ -29,7 +29,7 @@ func TestUnchecked(t *testing.T) {
 		patrol.Apply:  {"backend: nftables, for pods that are made from then on"},
 		patrol.Delete: {"repair: apply"},
 	} {
-		c := newChecks(patrol.NewRepairer(patrol.RepairConfig{Mode: mode}))
+		c := checks{patrol.NewRepairer(patrol.RepairConfig{Mode: mode})}
 		var values []string
 		for _, its := range c.unchecked([]string{"iptables-nft", "nftables"}) {
 			values = append(values, its.Change)
@@ -67,7 +67,7 @@ func TestInspectedPod(t *testing.T) {
 	t.Cleanup(func() { cancel(); await.Must(t, <-ended) })
 	await.Eventually(t, time.Minute, "the records are known", a.records.Ready)
 
-	a.checks = newChecks(checkedBy(func(record.Record) patrol.Checked { return patrol.Checked{Looked: true, Drift: "d"} }))
+	a.checks = checks{checkedBy(func(record.Record) patrol.Checked { return patrol.Checked{Looked: true, Drift: "d"} })}
 	want := inspect.Pod{Namespace: "shop", Name: "marked", UID: "uid-of-marked", Record: &inspect.Record{
 		Network: its.Network, IfName: its.IfName, ContainerID: its.ContainerID, NetNS: string(its.NetNS),
 		Decision: "redirect", Reason: "injected", Backend: "nftables", RuleSetHash: its.RuleSetHash, Time: its.Time,
@@ -100,34 +100,6 @@ func TestInspectedPod(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	if got := traced("absent"); got.UID != "" || got.Kernel.Why != unknownPod {
-		t.Errorf("%+v", got)
-	}
-}
-
-// One look is taken at a time, CHECK or trace, and who does not come to his turn is told so.
-func TestOneCheckAtATime(t *testing.T) {
-	runs, goOn := make(chan bool), make(chan bool)
-	c := newChecks(checkedBy(func(record.Record) patrol.Checked {
-		runs <- true
-		<-goOn
-		return patrol.Checked{Looked: true}
-	}))
-	first := make(chan inspect.Rules)
-	go func() { first <- c.of(context.Background(), record.Record{}) }()
-	<-runs
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	if got := c.of(ended, record.Record{}); got.Looked || got.Detail == "" {
-		t.Errorf("while another runs: %+v", got)
-	}
-	if got := c.trace(ended, record.Record{}, patrol.Packet{}); got.Why != busy {
-		t.Errorf("a trace while a CHECK runs: %+v", got)
-	}
-	if got := c.rules(ended, record.Record{}); got.Why != busy {
-		t.Errorf("rules while a CHECK runs: %+v", got)
-	}
-	close(goOn)
-	if got := <-first; !got.Looked || !got.OK {
 		t.Errorf("%+v", got)
 	}
 }

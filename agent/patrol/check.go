@@ -46,7 +46,7 @@ func (r *Repairer) Cannot(backend string) Checked {
 }
 
 // Check has the installed plugin compare the rules of a record with those in the kernel, as a runtime does. It changes
-// nothing, and may be called while others repair.
+// nothing, and waits while others repair or look.
 func (r *Repairer) Check(ctx context.Context, its record.Record) Checked {
 	if its.Decision != record.Redirect {
 		return Checked{Why: "the pod was left untouched, so there are no rules to compare"}

@@ -69,14 +69,19 @@ func (r *Repairer) Rules(ctx context.Context, its record.Record) report.Rules {
 	return told
 }
 
-// look runs the program, and decodes what it prints.
+// look runs the program when it is its turn, and decodes what it prints.
 func (r *Repairer) look(ctx context.Context, told any, args ...string) error {
+	end, err := r.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	cmd := exec.CommandContext(ctx, r.Look, args...)
 	cmd.Env = []string{"GOMAXPROCS=1", mostLookMemory}
 	cmd.WaitDelay = leftWithin
 	out, problems := &capped{most: report.Most}, &capped{most: longestProblem}
 	cmd.Stdout, cmd.Stderr = out, problems
-	err := cmd.Run()
+	err = cmd.Run()
 	said := excerpt.Head(strings.TrimSpace(problems.kept.String()), longestProblem)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -122,6 +122,43 @@ func TestNoTrace(t *testing.T) {
 	}
 }
 
+// One process at a time looks into the network of a pod, or repairs there, and who does not come to his turn in half of
+// his time is told so: that is nothing about the pod's rules. An ADD waits for as long as it takes.
+func TestOneAtATime(t *testing.T) {
+	r, its, dir := looking(t, Apply, "echo '{}'")
+	end, err := r.begin(t.Context())
+	await.Must(t, err)
+	shortly := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	if got := r.Check(shortly(), its); got.Looked || got.Why != errBusy.Error() {
+		t.Errorf("CHECK while another process runs: %+v", got)
+	}
+	if got := r.Trace(shortly(), its, packet); got.Why != errBusy.Error() {
+		t.Errorf("a trace while another process runs: %+v", got)
+	}
+	if got := r.Rules(shortly(), its); got.Why != errBusy.Error() || got.Tables == nil {
+		t.Errorf("rules while another process runs: %+v", got)
+	}
+	added := make(chan error)
+	go func() { added <- r.run(t.Context(), "ADD", r.Plugin, sandbox{containerID: "1"}, "/x") }()
+	for _, file := range []string{"called", "asked"} {
+		if _, err := os.Stat(filepath.Join(dir, file)); err == nil {
+			t.Error("a process runs beside another:", file)
+		}
+	}
+	end()
+	await.Must(t, <-added)
+	if got := r.Check(t.Context(), its); !got.Looked || got.Drift != "" {
+		t.Errorf("afterwards: %+v", got)
+	}
+	if got := r.Rules(t.Context(), its); got.Why != "" {
+		t.Errorf("afterwards: %+v", got)
+	}
+}
+
 // A program that hangs is ended, also if it has left a child that holds its output.
 func TestTraceHangs(t *testing.T) {
 	r, its, dir := looking(t, Apply, "")

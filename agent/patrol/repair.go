@@ -49,6 +49,8 @@ const (
 	repairWithin = 15 * time.Second // bounds one run of the plugin, which waits for the agent that runs it
 	// leftWithin bounds the wait for a process that the plugin has left, and that has its output open.
 	leftWithin = time.Second
+	// mostSaid bounds in bytes what is kept of what the plugin prints: a result, or an error of at most 1 KiB.
+	mostSaid = 1 << 20
 	// pluginMemory keeps the garbage small of a plugin that has much to read: it shares the memory of the agent's
 	// container.
 	pluginMemory = "GOMEMLIMIT=32MiB"
@@ -84,13 +86,14 @@ type Repairer struct {
 	RepairConfig
 	sandboxes sandboxes
 	limit     flowcontrol.PassiveRateLimiter
+	turn      chan struct{} // that of a process in the network of a pod
 }
 
 // NewRepairer returns a Repairer.
 func NewRepairer(c RepairConfig) *Repairer {
 	return &Repairer{
 		RepairConfig: c, sandboxes: sandboxes{dir: c.CacheDir, netns: c.NetNSDir},
-		limit: flowcontrol.NewTokenBucketPassiveRateLimiter(deletionsRate, deletions),
+		limit: flowcontrol.NewTokenBucketPassiveRateLimiter(deletionsRate, deletions), turn: make(chan struct{}, 1),
 	}
 }
 
@@ -179,30 +182,62 @@ type refusal struct {
 // Error is what it says.
 func (r *refusal) Error() string { return r.Message + ": " + r.Details }
 
-// run calls a plugin as the runtime does.
+// errBusy is the error of who asks while others are looked at all the time.
+var errBusy = errors.New("the agent looks into the network of another pod: ask again")
+
+// begin waits for the turn of a process in the network of a pod, plugin or look, until end is called. They run one at a
+// time, whoever asks: each may need as much memory for what somebody has put there as the agent's container has room
+// for once. Who has a time limit waits for half of it, and has the rest to look.
+func (r *Repairer) begin(ctx context.Context) (end func(), err error) {
+	wait := ctx
+	if limit, has := ctx.Deadline(); has {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, time.Until(limit)/2)
+		defer cancel()
+	}
+	end = func() { <-r.turn }
+	select {
+	case r.turn <- struct{}{}: // also where no time is left: nobody else is in the way
+		return end, nil
+	default:
+	}
+	select {
+	case r.turn <- struct{}{}:
+		return end, nil
+	case <-wait.Done():
+		return nil, errBusy
+	}
+}
+
+// run calls a plugin as the runtime does, when it is its turn.
 func (r *Repairer) run(ctx context.Context, verb, plugin string, s sandbox, netns string) error {
-	ctx, cancel := context.WithTimeout(ctx, repairWithin)
-	defer cancel()
 	config, err := r.configuration(s)
 	if err != nil {
 		return err
 	}
+	end, err := r.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	ctx, cancel := context.WithTimeout(ctx, repairWithin)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, plugin)
 	cmd.WaitDelay = leftWithin
 	cmd.Env = []string{
 		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + s.containerID, "CNI_IFNAME=" + s.ifName, "CNI_NETNS=" + netns,
 		"CNI_ARGS=" + s.args, "CNI_PATH=" + filepath.Dir(plugin), "PATH=" + os.Getenv("PATH"), pluginMemory,
 	}
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(config), &stdout, &stderr
+	stdout, stderr := &capped{most: mostSaid}, &capped{most: mostSaid}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(config), stdout, stderr
 	if err = cmd.Run(); err == nil || errors.Is(err, exec.ErrWaitDelay) { // which is the error of one that has succeeded
 		return nil
 	}
 	var refused refusal
-	if json.Unmarshal(stdout.Bytes(), &refused) == nil && refused.Message != "" {
+	if json.Unmarshal(stdout.kept.Bytes(), &refused) == nil && refused.Message != "" {
 		return &refused
 	}
-	return fmt.Errorf("running %s: %w: %s", cmd.Path, errors.Join(err, ctx.Err()), bytes.TrimSpace(stderr.Bytes()))
+	return fmt.Errorf("running %s: %w: %s", cmd.Path, errors.Join(err, ctx.Err()), bytes.TrimSpace(stderr.kept.Bytes()))
 }
 
 // configuration is the entry as a runtime hands it over. Without runtimeConfig the plugin asks the agent for
