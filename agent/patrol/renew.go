@@ -63,7 +63,7 @@ func (r *Renewer) renew(ctx context.Context, pod *corev1.Pod, its record.Record,
 		return
 	}
 	s.renewAt = now.Add(renewAgain)
-	sandbox, netns, err := r.Repairer.sandboxes.recorded(its)
+	sandbox, netns, err := r.Repairer.sandboxes.attached(its)
 	if err == nil {
 		sandbox.args += ";ISTIO_POD_NETWORK_RENEW=true"
 		err = r.Repairer.run(ctx, "ADD", r.Plugin, sandbox, netns)

@@ -86,6 +86,27 @@ func TestRenew(t *testing.T) {
 	}
 }
 
+// What Multus has attached is renewed, too, of which the runtime's cache does not know: as that attachment, in the
+// network namespace of its sandbox.
+func TestRenewAttached(t *testing.T) {
+	b, dir := renewing(t, 1, "", "*")
+	its := b.records["cart-0"]
+	its.IfName, its.Network = "net1", "mesh"
+	b.records["cart-0"] = its
+	b.round(t.Context(), time.Now())
+	called, err := os.ReadFile(filepath.Join(dir, "called"))
+	await.Must(t, err)
+	for _, part := range []string{"CNI_CONTAINERID=ccart-0\n", "CNI_IFNAME=net1\n", "CNI_NETNS=" + dir + "/netns/cart-0\n",
+		`"name":"mesh"`} {
+		if !strings.Contains(string(called), part) {
+			t.Errorf("%q is missing in\n%s", part, called)
+		}
+	}
+	if events := strings.Join(sent(b.events), "\n"); !strings.Contains(events, "Normal "+eventRenewed+" ") {
+		t.Errorf("Events %q", events)
+	}
+}
+
 // A pod has its turn once in a while, whatever becomes of it, and a node's pods one after the other.
 func TestRenewIsBounded(t *testing.T) {
 	b, dir := renewing(t, renewalsAtOnce+2, "", "*")
