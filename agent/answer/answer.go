@@ -80,8 +80,9 @@ func (a *Answerer) Answer(ctx context.Context, q facts.Request) facts.Response {
 	return facts.Response{Error: &facts.Error{Code: codeTryLater, Message: err.Error()}}
 }
 
-// find returns the pod from the cache, else, after a moment for the watch, from the API server. Requests that fail are
-// repeated as long as the question lasts; meanwhile the watch may bring the pod after all.
+// find returns the pod from the cache, else, after a moment for the watch, from the API server. If that fails, what it
+// said of the pod before counts, as what the watch brought would. Else requests are repeated as long as the question
+// lasts; meanwhile the watch may bring the pod after all.
 func (a *Answerer) find(ctx context.Context, q facts.Request) (pod *corev1.Pod, source Source, err error) {
 	var failed error
 	for pause := watchGrace; ; pause = min(2*pause, maxRetry) {
@@ -94,10 +95,15 @@ func (a *Answerer) find(ctx context.Context, q facts.Request) (pod *corev1.Pod, 
 		pod, err := a.live(ctx, q)
 		switch {
 		case err == nil:
+			a.pods.KeepSingle(pod)
 			return pod, FromLive, nil
 		case apierrors.IsNotFound(err), errors.As(err, new(*otherPodError)):
 			return nil, "", err
-		case ctx.Err() == nil:
+		}
+		if pod := a.pods.Single(q.Namespace, q.Name); pod != nil && kube.IsMeant(pod, q.UID) {
+			return pod, FromCache, nil
+		}
+		if ctx.Err() == nil {
 			failed = err // the last one that is about the API server and not about our deadline
 		}
 	}

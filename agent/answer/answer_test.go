@@ -13,6 +13,7 @@ import (
 
 	"github.com/istio-pod-network/controller/agent/agenttest"
 	"github.com/istio-pod-network/controller/agent/kube"
+	"github.com/istio-pod-network/controller/internal/await"
 	"github.com/istio-pod-network/controller/internal/fdleak"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	"github.com/istio-pod-network/controller/plugin/facts"
@@ -151,6 +152,42 @@ func TestAnswerMeanwhile(t *testing.T) {
 		!strings.Contains(r.Error.Message, "connection refused") {
 		t.Errorf("%+v", r)
 	}
+}
+
+// A pod that was read singly is known while the API server is away, until the watch has brought it: from then on the
+// watch knows, also that it is gone.
+func TestAnswerAgain(t *testing.T) {
+	away := false
+	a, from := answering(t, func(_ context.Context, _, name string) (*corev1.Pod, error) {
+		if away {
+			return nil, errors.New("connection refused")
+		}
+		return agenttest.MeshPod(name), nil
+	})
+	var sources []Source
+	a.answered = func(s Source) { sources = append(sources, s) }
+	ask := func(uid string) facts.Response {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*watchGrace) // the API server is asked at least once
+		defer cancel()
+		return a.Answer(ctx, facts.Request{Namespace: "shop", Name: "cart", UID: uid})
+	}
+	ask("uid-of-cart")
+	away = true
+	if r := ask("uid-of-cart"); r.Pod == nil || !reflect.DeepEqual(*r.Pod, sidecar("cart")) {
+		t.Errorf("%+v %v", r.Pod, r.Error)
+	}
+	if r := ask("uid-of-another"); r.Error == nil || !strings.Contains(r.Error.Message, "connection refused") {
+		t.Errorf("%+v %v", r.Pod, r.Error)
+	}
+	if !slices.Equal(sources, []Source{FromLive, FromCache, NoAnswer}) {
+		t.Errorf("answered from %q", sources)
+	}
+	cart := agenttest.MeshPod("cart")
+	from.Add(cart)
+	await.Eventually(t, time.Minute, "the watch brings it", func() bool { return a.pods.Named("shop", "cart") != nil })
+	from.Delete(cart)
+	await.Eventually(t, time.Minute, "the watch takes it away", func() bool { return a.pods.Named("shop", "cart") == nil })
+	await.Eventually(t, time.Minute, "it is forgotten", func() bool { return ask("uid-of-cart").Error != nil })
 }
 
 // No more than a few pods are read at once, however many questions there are; one that waits for its turn ends in time.

@@ -23,7 +23,9 @@ const byID = "id"
 // Pods has the pods of this node, trimmed to what is needed.
 type Pods struct {
 	Cache
-	before befores
+	gid     redirect.ID // the sidecar's, where a pod names none
+	before  befores
+	singles singles
 
 	mu   sync.Mutex
 	next chan struct{} // closed at the next change
@@ -37,7 +39,8 @@ func NewPods(source cache.ListerWatcher, gid redirect.ID, changed func(id string
 	if err != nil {
 		return nil, err
 	}
-	c := &Pods{Cache: kept, next: make(chan struct{}), before: befores{pods: map[types.UID]*before{}}}
+	c := &Pods{Cache: kept, gid: gid, next: make(chan struct{}), before: befores{pods: map[types.UID]*before{}},
+		singles: singles{pods: map[types.UID]single{}}}
 	tell := func(object any, exists bool) {
 		if gone, ok := object.(cache.DeletedFinalStateUnknown); ok {
 			object = gone.Obj
@@ -46,6 +49,7 @@ func NewPods(source cache.ListerWatcher, gid redirect.ID, changed func(id string
 		if !ok {
 			return
 		}
+		c.singles.drop(pod.UID)
 		if exists {
 			c.before.see(pod)
 		} else {
