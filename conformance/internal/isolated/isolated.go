@@ -31,6 +31,9 @@ func Main(m interface{ Run() int }, prepare func(bin string) error) int {
 	if BinDir() == "" {
 		return onNode(prepare)
 	}
+	if os.Getpid() == 1 {
+		return reap()
+	}
 	if err := setUp(); err != nil {
 		fmt.Fprintln(os.Stderr, "setting up the node:", err)
 		return 1
@@ -96,6 +99,34 @@ func supervise(bin string, signals <-chan os.Signal) int {
 			return 1
 		}
 		return child.ProcessState.ExitCode()
+	}
+}
+
+// reap runs this program once more, as the second process of the node, and returns its exit status. It waits for
+// whatever is left to the first process, such as the shims of a container runtime: the second has to wait for the
+// programs that it has started itself, and for no others.
+func reap() int {
+	files := []*os.File{os.Stdin, os.Stdout, os.Stderr}
+	child, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{Files: files})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "starting the program on the node:", err)
+		return 1
+	}
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			fmt.Fprintln(os.Stderr, "waiting on the node:", err)
+			return 1
+		case pid != child.Pid:
+		case status.Exited():
+			return status.ExitStatus()
+		default:
+			fmt.Fprintln(os.Stderr, "running on the node: ended by", status.Signal())
+			return 1
+		}
 	}
 }
 
