@@ -88,23 +88,26 @@ func TestCells(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"this project, init wait: one pod: ready, s":                                                                "2.00 / 3.00",
-		"this project, init wait: one pod: first request, s":                                                        "4.00 / 5.00",
-		"this project, init wait: 110 at once: all ready, s":                                                        unknown,
-		"this project, init wait: processor time per pod of CNI plugins and runc, beyond the first row, ms":         "20.0",
-		"this project, init wait: of the pod's containers until ready, ms":                                          "298.0",
-		"this project, init wait: of the agent per pod, ms":                                                         "2.0",
-		"this project, init wait: agent's memory, MiB":                                                              "31",
-		"this project, init wait: API requests per pod":                                                             "2.0",
-		"this project, init wait: agent killed while pods start":                                                    "10: 1 / 2 / 33",
-		"this project, init wait: API server away for 30 s":                                                         unknown,
+		"this project, init wait: one pod: ready, s":                                                        "2.00 / 3.00",
+		"this project, init wait: one pod: first request, s":                                                "4.00 / 5.00",
+		"this project, init wait: 110 at once: all ready, s":                                                unknown,
+		"this project, init wait: processor time per pod of CNI plugins and runc, beyond the first row, ms": "20.0",
+		"this project, init wait: of the pod's containers until ready, ms":                                  "298.0",
+		"this project, init wait: of the agent per pod, ms":                                                 "2.0",
+		"this project, init wait: agent's memory, MiB":                                                      "31",
+		"this project, init wait: API requests per pod":                                                     "2.0",
+		"this project, init wait: agent killed while pods start":                                            "10: 1 / 2 / 33",
+		"this project, init wait: API server away for 30 s":                                                 unknown,
+
+		// apart, for its length
 		"no redirection, same containers: processor time per pod of CNI plugins and runc, beyond the first row, ms": "0.0",
-		"`istio-init`: agent killed while pods start":                                                               never,
-		"no redirection, same containers: API server away for 30 s":                                                 "nothing to lose",
-		"Istio CNI, `istio-validation`: credential on the node's disk":                                              "`/run/istio-cni/istio-cni-kubeconfig`",
-		"Istio CNI, `istio-validation`: init containers":                                                            "`istio-validation`",
-		"this project, startup taint, no init container: init containers":                                           "none",
-		"this project, startup taint, no init container: API requests per pod":                                      unknown,
+
+		"`istio-init`: agent killed while pods start":                          never,
+		"no redirection, same containers: API server away for 30 s":            "nothing to lose",
+		"Istio CNI, `istio-validation`: credential on the node's disk":         "`/run/istio-cni/istio-cni-kubeconfig`",
+		"Istio CNI, `istio-validation`: init containers":                       "`istio-validation`",
+		"this project, startup taint, no init container: init containers":      "none",
+		"this project, startup taint, no init container: API requests per pod": unknown,
 	} {
 		if cells[name] != want {
 			t.Errorf("%s: %q, want %q", name, cells[name], want)
