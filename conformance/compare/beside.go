@@ -62,7 +62,7 @@ func (v *visit) besideOurs(ctx context.Context, ours *visit) (err error) {
 		about = append(about, n.Name)
 	}
 	for _, f := range faulttable.MadeBy(faulttable.Compare) {
-		for _, command := range faulttable.Commands {
+		for _, command := range faulttable.Compare.Commands() {
 			if err := v.says(ctx, f, command, names[0], about); err != nil {
 				return err
 			}

@@ -264,9 +264,10 @@ func TestFaultTable(t *testing.T) {
 		r.running(name)
 		r.marked(name)
 	}
+	commands := faulttable.EndToEnd.Commands()
 	everything := func(f faulttable.Fault, about, pods []string) {
 		for _, finds := range []bool{true, false} { // what finds the fault waits for it
-			for _, command := range faulttable.Commands {
+			for _, command := range commands {
 				if (f.Of(command) != nil) == finds {
 					r.shows(f, command, about, pods)
 				}
@@ -288,7 +289,11 @@ func TestFaultTable(t *testing.T) {
 			pods = append(slices.Clone(names), hurt)
 		}
 		w.fire(f)
-		everything(f, []string{hurt, r.node.Name, ""}, pods) // "": a policy
+		about := []string{hurt, r.node.Name, ""} // "": a policy
+		if slices.Contains(f.Alerts, "IstioPodNetworkAgentMissing") {
+			about = append(about, names[0]) // nobody there can be asked about any pod
+		}
+		everything(f, about, pods)
 		undo()
 		if hurt != "" {
 			r.removed(hurt)
@@ -303,7 +308,7 @@ func TestFaultTable(t *testing.T) {
 		w.silent()
 	}
 	w.firedOnly(all)
-	r.note("%d faults, %d commands, %d alerts", len(all), len(faulttable.Commands), len(w.Alerts()))
+	r.note("%d faults, %d commands, %d alerts", len(all), len(commands), len(w.Alerts()))
 }
 
 // uncached takes what libcni has kept of a pod of the rig's node away, without which it is not repaired.

@@ -162,7 +162,7 @@ func (n *node) run(a *api) (failed string) {
 // may have to be asked again.
 func (n *node) shows(f faulttable.Fault) {
 	n.Helper()
-	for _, command := range faulttable.Commands {
+	for _, command := range faulttable.Kernels.Commands() {
 		await.Success(n, patience, command+" says what the table has", func() error { return n.says(f, command) })
 	}
 }

@@ -1,5 +1,5 @@
 // Package faulttable says which command of the operator's tool shows which fault, and by which words, and which alerts
-// fire. Tests make each fault and compare; docs/troubleshooting.md and docs/alerts.md have the same tables.
+// fire. Tests make each fault and compare; docs/faults.md and docs/alerts.md have the same tables.
 package faulttable
 
 import (
@@ -12,7 +12,8 @@ import (
 type Fault struct {
 	Name string
 	By   By
-	// Shows are the commands that find it. Every other one that is compared finds nothing and ends with status 0.
+	// Shows are the commands that find it. Every other one that is compared (Commands) finds nothing and ends with status
+	// 0.
 	Shows []Finding
 	// Alerts are those that fire while it lasts, and no others. Only faults of EndToEnd have any: elsewhere there is no
 	// Prometheus.
@@ -33,11 +34,18 @@ const (
 type Finding struct {
 	Command    string
 	Exit       int
-	What, Next string // parts of what it finds, and of what to do
+	What, Next string // parts of what it finds, and of what to do, "" where it says that to people alone
 }
 
-// Commands are those that are compared at each fault.
-var Commands = []string{"status", "explain", "check", "version", "trace"}
+// Commands returns those that are compared at each fault that is made by a command. What needs every API of a cluster
+// is compared by make e2e alone.
+func (by By) Commands() []string {
+	commands := []string{"status", "explain", "check", "version", "trace"}
+	if by == EndToEnd {
+		commands = append(commands, live, sysdump)
+	}
+	return commands
+}
 
 // Of returns what a command has to find, nil for nothing.
 func (f Fault) Of(command string) *Finding {
@@ -65,8 +73,11 @@ func (f Fault) Judge(command string, status int, said Said, about ...string) err
 	want, exit, of := f.Of(command), 0, said.Wrong
 	if want != nil {
 		exit = want.Exit
-		if exit == 0 {
+		switch exit {
+		case 0:
 			of = said.Warnings
+		case notAsked:
+			of = slices.Concat(said.Wrong, said.Warnings)
 		}
 	}
 	has := slices.ContainsFunc(of, func(it Found) bool {
@@ -80,14 +91,28 @@ func (f Fault) Judge(command string, status int, said Said, about ...string) err
 	return fmt.Errorf("%s: %s: status %d: %+v; want %+v, of %q", f.Name, command, status, said, want, about)
 }
 
+// notAsked is the exit status of what could not be asked.
+const notAsked = 3
+
 // Page is the table of commands as the documentation has it.
 func Page() string {
 	var page strings.Builder
 	page.WriteString("| fault | command | finds | and says what to do | exit |\n|---|---|---|---|---|\n")
 	for _, f := range Table {
 		for _, s := range f.Shows {
-			fmt.Fprintf(&page, "| %s | `%s` | `%s` | `%s` | %d |\n", f.name(), s.Command, s.What, s.Next, s.Exit)
+			next := ""
+			if s.Next != "" {
+				next = "`" + s.Next + "` "
+			}
+			fmt.Fprintf(&page, "| %s | `%s` | `%s` | %s| %d |\n", f.name(), s.Command, s.What, next, s.Exit)
 		}
+		var well []string
+		for _, command := range f.By.Commands() {
+			if f.Of(command) == nil {
+				well = append(well, "`"+command+"`")
+			}
+		}
+		fmt.Fprintf(&page, "| %s | %s | nothing: all is well | | 0 |\n", f.name(), strings.Join(well, ", "))
 	}
 	return page.String()
 }

@@ -12,7 +12,7 @@ import (
 
 // The pages have the tables that the tests compare with.
 func TestPages(t *testing.T) {
-	for name, table := range map[string]string{"troubleshooting.md": Page(), "alerts.md": AlertsPage()} {
+	for name, table := range map[string]string{"faults.md": Page(), "alerts.md": AlertsPage()} {
 		page, err := os.ReadFile(filepath.Join(build.Root(), "docs", name))
 		if err != nil {
 			t.Fatal(err)
@@ -32,7 +32,8 @@ func TestTable(t *testing.T) {
 		}
 		names = append(names, f.Name)
 		for _, s := range f.Shows {
-			if !slices.Contains(Commands, s.Command) || f.Of(s.Command).What != s.What || s.What == "" || s.Next == "" {
+			if !slices.Contains(f.By.Commands(), s.Command) || f.Of(s.Command).What != s.What || s.What == "" ||
+				s.Next == "" && s.Command != live && s.Command != sysdump {
 				t.Errorf("%s: %+v", f.Name, s)
 			}
 		}
@@ -47,7 +48,8 @@ func TestTable(t *testing.T) {
 
 // A command has to say what the table has, of whom it is about, with that status, and no more.
 func TestJudge(t *testing.T) {
-	f := Fault{Name: "f", Shows: []Finding{{"status", 1, "no entry", "see the log"}, {"check", 0, "another mesh", "part"}}}
+	f := Fault{Name: "f", Shows: []Finding{{"status", 1, "no entry", "see the log"}, {"check", 0, "another mesh", "part"},
+		{"trace", 3, "another mesh", "part"}}}
 	wrong := func(about string) Said { return Said{Wrong: []Found{{about, "there is no entry", "see the log of x"}}} }
 	warning := Said{Warnings: []Found{{"a", "another mesh is there", "part them"}}}
 	for name, c := range map[string]struct {
@@ -64,6 +66,8 @@ func TestJudge(t *testing.T) {
 		"a warning":                   {"check", 0, warning, true},
 		"no warning":                  {"check", 0, Said{}, false},
 		"a warning, and not well":     {"check", 1, Said{wrong("a").Wrong, warning.Warnings}, false},
+		"not asked":                   {"trace", 3, warning, true},
+		"not asked, and nothing said": {"trace", 3, Said{}, false},
 		"not looked at":               {"version", 0, Said{}, true},
 		"not looked at, and not well": {"version", 1, wrong("a"), false},
 	} {
@@ -79,13 +83,19 @@ func TestRead(t *testing.T) {
 		command, out string
 		want         Said
 	}{
-		"status": {"status", `{"items": [{"name": "n", "findings": [{"what": "w", "next": "x"}],
+		"status": {"status", `{"items": [{"name": "n", "kernel": "6.1", "findings": [{"what": "w", "next": "x"}],
 			"warnings": [{"what": "v"}]}]}`,
 			Said{[]Found{{"n", "w", "x"}}, []Found{{"n", "v", ""}}}},
 		"explain": {"explain", `{"items": [{"name": "p", "error": "e", "warnings": ["v"],
 			"cluster": {"findings": [{"what": "w", "next": "x"}]}}]}`,
 			Said{Wrong: []Found{{"p", "w", "x"}}}},
 		"trace": {"trace", `{"items": [{"name": "p", "error": "e"}, {"name": "q"}]}`, Said{Wrong: []Found{{"p", "e", "e"}}}},
+		"trace --live": {"trace --live", `{"items": [{"name": "p", "kernel": {"looked": true, "detail": "d"}},
+			{"name": "q", "kernel": {"looked": true, "agrees": true}}, {"name": "r", "kernel": {"detail": "nobody"}}]}`,
+			Said{[]Found{{"p", "d", ""}}, []Found{{"r", "nobody", ""}}}},
+		"sysdump": {"sysdump", `{"unread": [{"what": "agent of node n", "reason": "r"}, {"what": "pod s/p", "reason": "q"},
+			{"what": "events", "reason": "o"}]}`,
+			Said{Wrong: []Found{{"n", "agent of node n: r", ""}, {"p", "pod s/p: q", ""}, {"", "events: o", ""}}}},
 		"check": {"check", `{"items": [{"node": "n", "verdict": "not well", "what": "w", "next": "x"},
 			{"verdict": "warning", "what": "v", "next": "y"}, {"verdict": "well", "what": "u"}]}`,
 			Said{[]Found{{"n", "w", "x"}}, []Found{{"", "v", "y"}}}},

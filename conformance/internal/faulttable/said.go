@@ -3,6 +3,7 @@ package faulttable
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // Found is something that a command says, and of which node or pod; "" for the cluster.
@@ -11,14 +12,25 @@ type Found struct{ About, What, Next string }
 // Said is what a command says is not well, and of what it warns.
 type Said struct{ Wrong, Warnings []Found }
 
+// Commands that are asked otherwise than by their name.
+const (
+	live    = "trace --live"
+	sysdump = "sysdump"
+)
+
 // Args are those by which a command is asked about pods, NAMESPACE/NAME, for Read.
 func Args(command string, pods ...string) []string {
-	args := []string{command, "-o", "json"}
+	args := append(strings.Fields(command), "-o", "json")
 	switch command {
 	case "explain":
 		args = append(args, pods...)
-	case "trace":
+	case "trace", live:
 		args = append(append(args, pods...), "--to", "192.0.2.1:80")
+	case sysdump:
+		args = []string{sysdump, "--list", "--format", "json"}
+		for _, pod := range pods {
+			args = append(args, "--pod", pod)
+		}
 	}
 	return args
 }
@@ -29,12 +41,14 @@ type finding struct{ What, Next string }
 // Read reads what a command has printed.
 func Read(command string, out []byte) (said Said, err error) {
 	var t struct {
-		Items []struct {
+		Unread []struct{ What, Reason string }
+		Items  []struct {
 			Name, Node, Verdict, What, Next, Error string
 
 			Findings []finding
 			Warnings json.RawMessage
 			Cluster  struct{ Findings []finding }
+			Kernel   json.RawMessage
 		}
 	}
 	if err := json.Unmarshal(out, &t); err != nil {
@@ -45,6 +59,9 @@ func Read(command string, out []byte) (said Said, err error) {
 			*to = append(*to, Found{about, f.What, f.Next})
 		}
 	}
+	for _, u := range t.Unread {
+		add(&said.Wrong, aboutOf(u.What), finding{What: u.What + ": " + u.Reason})
+	}
 	for _, i := range t.Items {
 		switch {
 		case command != "check":
@@ -53,8 +70,19 @@ func Read(command string, out []byte) (said Said, err error) {
 			if err := json.Unmarshal(i.Warnings, &warnings); err == nil { // those of explain are about the pod's manifest
 				add(&said.Warnings, i.Name, warnings...)
 			}
-			if i.Error != "" && command == "trace" { // which says what is valid, too
+			if i.Error != "" && strings.HasPrefix(command, "trace") { // which says what is valid, too
 				add(&said.Wrong, i.Name, finding{i.Error, i.Error})
+			}
+			var kernel struct {
+				Looked, Agrees bool
+				Detail         string
+			}
+			err := json.Unmarshal(i.Kernel, &kernel) // that of status is a version
+			switch detail := (finding{What: kernel.Detail}); {
+			case err == nil && !kernel.Looked:
+				add(&said.Warnings, i.Name, detail)
+			case err == nil && !kernel.Agrees:
+				add(&said.Wrong, i.Name, detail)
 			}
 		case i.Verdict == "not well":
 			add(&said.Wrong, i.Node, finding{i.What, i.Next})
@@ -63,4 +91,12 @@ func Read(command string, out []byte) (said Said, err error) {
 		}
 	}
 	return said, nil
+}
+
+// aboutOf is the node or the pod that is named at the end of what an archive lacks, "" for the cluster.
+func aboutOf(what string) string {
+	if i := strings.LastIndexAny(what, "/ "); i >= 0 {
+		return what[i+1:]
+	}
+	return ""
 }

@@ -35,12 +35,15 @@ var Table = []Fault{
 	}, []string{notInstalled}},
 	{"a rule is deleted in a pod", EndToEnd, []Finding{
 		{"explain", 1, "its rules are not those that should be there", "Find out who changes rules in the pod's network."},
+		{live, 1, "the kernel passes over filter-istio-guard-out, rule", ""},
 	}, nil},
 	{"the agent is away, and a pod came", EndToEnd, []Finding{
 		{"status", 1, "no agent runs here", describe},
 		{"explain", 1, "nobody listens on the socket", "The kubelet tries it again."},
 		{"check", 1, "enforces Pod Security restricted, which refuses the agents", "kubectl label --overwrite namespace"},
 		{"version", 3, "no agent runs here", describe},
+		{live, 3, "no agent runs on node-", ""},
+		{sysdump, 1, "no agent runs there", ""},
 	}, []string{"IstioPodNetworkAgentMissing"}},
 	{"the admission policies' bindings are missing", EndToEnd, []Finding{
 		{"check", 1, "the binding of the ValidatingAdmissionPolicy istio-pod-network-marks is missing", "helm upgrade"},
@@ -55,9 +58,11 @@ var Table = []Fault{
 	{"an annotation cannot be read", EndToEnd, []Finding{
 		{"explain", 1, "it is refused", "Correct"},
 		{"trace", 1, "invalid value \"80;\"", "; valid: "},
+		{live, 1, "invalid value \"80;\"", "; valid: "},
 	}, nil},
 	{"another mesh's plugin wrote its rules first", EndToEnd, []Finding{
 		{"explain", 1, "it was left untouched when its network was made (foreign-rules)", makeAgain},
+		{live, 1, "the kernel does not come to nat-istio-output, rule", ""},
 	}, nil},
 	{"a pod opted in after it was made", EndToEnd, []Finding{
 		{"explain", 1, "it is outside the mesh", makeAgain},
