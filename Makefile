@@ -88,8 +88,8 @@ scale: ## measure what the agents of many nodes cost an API server, and how that
 	go -C conformance run ./scale $(if $(SHORT),-nodes 5$(,)10 -churn 60 -idle 5s -state=) $(if $(NODES),-nodes $(NODES)) $(if $(SELECTION),-selection $(SELECTION)) $(if $(DOCS),-docs)
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target; options: FUZZTIME=10s or 3000x TARGETS=FuzzTraffic
-	@scripts/fuzz.sh $(FUZZTIME)
+fuzz: ## run every fuzz target; options: FUZZTIME=10s or 3000x TARGETS=FuzzTraffic, or PACKETS=100000 SEED=1 (root)
+	@PACKETS=$(PACKETS) SEED=$(SEED) scripts/fuzz.sh $(FUZZTIME)
 
 .PHONY: pictures
 pictures: ## draw the pictures in docs/pictures, and write the golden tables of packets' ways, anew

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Runs every fuzz target for a while, one after the other. usage: fuzz.sh [TIME, default 10s [go test flags]]
 #        fuzz.sh --list shows them; TARGETS=Fuzz1,Fuzz2 runs only those
+#        PACKETS=100000 [SEED=1] fuzz.sh sends so many random packets by each backend and does nothing else. The inputs are those
+#        of the seeds from SEED on; without one it draws one, and says which
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -14,13 +16,26 @@ fi
 need_root
 need_go
 need nft=nftables iptables-nft=iptables
+
+# traffic PACKETS: by each backend
+traffic() {
+	local seed=${SEED:-$((RANDOM << 15 | RANDOM))}
+	printf '== TestRandomTraffic in plugin/netfilter: PACKETS=%s SEED=%s\n' "$1" "$seed"
+	PACKETS=$1 SEED=$seed go test -count 1 -timeout 0 -v -run '^TestRandomTraffic$' ./plugin/netfilter
+}
+if [ -n "${PACKETS:-}" ]; then
+	traffic "$PACKETS"
+	exit
+fi
 time=${1:-10s}
 [ $# -eq 0 ] || shift
 while IFS=: read -r file target; do
 	[[ -z ${TARGETS:-} || ,$TARGETS, == *,$target,* ]] || continue
+	case $target:$time in FuzzTraffic:*x) # so many packets, not inputs
+		traffic "${time%x}"
+		continue
+		;;
+	esac
 	printf '== %s in %s\n' "$target" "${file%/*}"
-	its=$time
-	# it sends packets: for each input at least 60 by each backend
-	case $target:$time in FuzzTraffic:*x) its=$((${time%x} / 60 + 1))x ;; esac
-	go test -run '^$' -fuzz "^$target\$" -fuzztime "$its" "$@" "./${file%/*}"
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$@" "./${file%/*}"
 done < <(list)

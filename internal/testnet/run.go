@@ -62,15 +62,20 @@ func (l *Lab) attempt(f Flow, family Family, silent int) Outcome {
 func (l *Lab) RunAll() []Result { return l.runFlows(Flows(l.profile)) }
 
 func (l *Lab) runFlows(flows []Flow) []Result {
-	var results []Result
+	results := l.wanted(flows, l.settings.expect)
+	l.runResults(results, Silent)
+	return results
+}
+
+// wanted are flows in all families of the lab, with where each should land.
+func (l *Lab) wanted(flows []Flow, want func(Flow, Family) Outcome) (results []Result) {
 	for _, family := range l.options.Families {
 		for _, f := range flows {
 			if f.In(family) {
-				results = append(results, Result{Flow: f, Family: family, Want: l.settings.expect(f, family)})
+				results = append(results, Result{Flow: f, Family: family, Want: want(f, family)})
 			}
 		}
 	}
-	l.runResults(results, Silent)
 	return results
 }
 
@@ -85,7 +90,18 @@ func (l *Lab) CheckFlows(flows []Flow) []Result { return onlyFailed(l.TryFlows(f
 
 // TryFlows runs flows of the caller's choice, those that did not land where they should twice, as Check does.
 func (l *Lab) TryFlows(flows []Flow) []Result {
-	results := l.runFlows(flows)
+	return l.TryWanted(flows, l.settings.expect)
+}
+
+// TryWanted is TryFlows for flows that land where the caller says: beside rules of others that is not what the profile
+// says.
+func (l *Lab) TryWanted(flows []Flow, want func(Flow, Family) Outcome) []Result {
+	return l.try(l.wanted(flows, want))
+}
+
+// try runs the flows of results, those that do not land where they should twice.
+func (l *Lab) try(results []Result) []Result {
+	l.runResults(results, Silent)
 	failed := onlyFailed(results)
 	if len(failed) == 0 {
 		return results

@@ -66,5 +66,11 @@ func Direct(p Profile, f Flow, family Family) Outcome {
 // Unheard reports whether the flow has reached somebody whose answer has not come back, or would be expected to.
 func (o Outcome) Unheard() bool { return o.Note == unheard }
 
+// WithoutAnswer is an outcome whose answer does not come back.
+func (o Outcome) WithoutAnswer() Outcome {
+	o.Note = unheard
+	return o
+}
+
 // LinkTo is the interface of the pod by which packets to a place outside leave.
 func LinkTo(to Place) string { return link(to) }

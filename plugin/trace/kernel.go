@@ -87,10 +87,8 @@ func (c *Comparison) compareEnd(way Way, end report.End) {
 		c.differs("in the kernel it ends %s, by the prediction %s", endText(end.Where), endText(where))
 		return
 	}
-	for _, s := range way.Steps { // what TPROXY gives to a socket keeps its destination
-		if _, is := s.rule.Target.(redirect.TProxyTo); is && s.Missed == "" {
-			to = way.Packet.Dest.String()
-		}
+	if way.Taken {
+		to = way.Packet.Dest.String()
 	}
 	if where != report.Dropped && to != end.To {
 		c.differs("in the kernel it is for %s at the end, by the prediction for %s", end.To, to)

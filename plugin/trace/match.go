@@ -74,6 +74,9 @@ func (w *walk) missedConn(match redirect.Match) string {
 	if m, is := match.(redirect.ConnState); is {
 		switch m {
 		case redirect.Invalid:
+			if w.conn.untracked {
+				return "connection tracking is kept from it"
+			}
 			return unless(w.packet.Invalid, "it belongs to a connection, or begins one")
 		case redirect.Established:
 			return unless(w.conn.known && w.conn.established, "its connection is new")

@@ -33,6 +33,8 @@ type Conn struct {
 	Zone  uint16
 	// Original is the destination of its first packet, before anybody translated it.
 	Original netip.AddrPort
+	// Led is the destination that nat has given it, the zero one where it has given none.
+	Led netip.AddrPort
 }
 
 // Family returns the packet's IP family.

@@ -31,6 +31,7 @@ type conn struct {
 	mark        uint32
 	zone        uint16
 	original    netip.AddrPort
+	led         netip.AddrPort // to which nat has led the connection's first packet, if it has
 }
 
 // verdict is what becomes of a packet after a rule or a chain.
@@ -56,6 +57,7 @@ func (w *walk) send() {
 		w.note("routing", fmt.Sprintf("again, to %s: by %s", w.destText(), out))
 		w.out = out
 	}
+	w.giveBack() // in postrouting
 	if w.out != loopback {
 		w.leave()
 		return
@@ -122,12 +124,13 @@ type hooked struct {
 	rules    []Rule
 }
 
-// The places of connection tracking and of nat, which calls all nat chains in the order of their priorities. Source:
-// NF_IP_PRI_CONNTRACK and NF_IP_PRI_NAT_DST in include/uapi/linux/netfilter_ipv4.h; nf_nat_register_fn in
-// net/netfilter/nf_nat_core.c.
+// The places of connection tracking and of nat, which calls all nat chains in the order of their priorities; those of
+// iptables have its place for theirs. Source: NF_IP_PRI_CONNTRACK, NF_IP_PRI_NAT_DST and NF_IP_PRI_NAT_SRC in
+// include/uapi/linux/netfilter_ipv4.h; nf_nat_register_fn in net/netfilter/nf_nat_core.c.
 const (
 	placeConntrack = -200
 	placeNAT       = -100
+	placeSource    = 100 // in input and postrouting
 )
 
 // hook takes the packet through the base chains of a hook.
@@ -135,6 +138,12 @@ func (w *walk) hook(hook redirect.Hook) verdict {
 	for _, c := range w.hookedAt(hook) {
 		if c.place >= placeConntrack {
 			w.track()
+		}
+		if c.place >= placeNAT {
+			w.lead(hook)
+		}
+		if hook == redirect.Input && c.place > placeSource {
+			w.giveBack()
 		}
 		if c.kind == redirect.NAT && !w.asksNAT(hook, c) {
 			continue
@@ -147,6 +156,7 @@ func (w *walk) hook(hook redirect.Hook) verdict {
 		}
 	}
 	w.track()
+	w.lead(hook)
 	return next
 }
 
@@ -154,10 +164,14 @@ func (w *walk) hook(hook redirect.Hook) verdict {
 func (w *walk) hookedAt(hook redirect.Hook) (all []hooked) {
 	family := w.packet.Family()
 	for _, t := range w.rules.Tables {
+		priority := t.Kind.Priority()
+		if t.Kind == redirect.NAT && w.rules.Iptables {
+			priority = placeNAT
+		}
 		for _, c := range t.Chains {
 			if t.Family == family && c.Hook == hook {
-				all = append(all, hooked{place: t.Kind.Priority(), priority: t.Kind.Priority(), kind: t.Kind, name: c.Name,
-					family: family, table: t, rules: w.rulesOf(c)})
+				all = append(all, hooked{place: priority, priority: priority, kind: t.Kind, name: c.Name, family: family,
+					table: t, rules: w.rulesOf(c)})
 			}
 		}
 	}
@@ -209,6 +223,9 @@ func (w *walk) track() {
 	if c := w.packet.Conn; c != nil && c.Zone == w.conn.zone {
 		w.conn.established, w.conn.judged, w.conn.reply, w.conn.mark, w.conn.original = true, true, c.Reply, c.Mark,
 			c.Original
+		if !c.Reply {
+			w.conn.led = c.Led
+		}
 		return
 	}
 	w.conn.original = w.packet.Dest
@@ -303,35 +320,16 @@ func (w *walk) set(target any) {
 			w.packet.Mark = w.conn.mark
 		}
 	case redirect.SetZone: // the first one counts: nft_ct_set_zone_eval in net/netfilter/nft_ct.c
-		if !w.conn.asked && !w.conn.zoned {
-			w.conn.zone, w.conn.zoned = uint16(t), true
+		if !w.conn.asked && !w.conn.zoned && (!w.conn.untracked || !w.rules.Iptables) { // iptables lets be what is untracked
+			w.conn.zone, w.conn.zoned, w.conn.untracked = uint16(t), true, false
 		}
-	case Untrack:
-		w.conn.untracked = !w.conn.asked
+	case Untrack: // not what has a zone: nft_notrack_eval, in the same file
+		if !w.conn.asked && !w.conn.zoned {
+			w.conn.untracked = true
+		}
 	default:
 		panic(fmt.Sprintf("trace: no meaning of target %T", target))
 	}
-}
-
-// redirected is the address that a redirection sends to: lo's, of what the pod sends, else the first one of the
-// interface. Source: nf_nat_redirect_ipv4 in net/netfilter/nf_nat_redirect.c.
-func (w *walk) redirected(hook redirect.Hook) netip.Addr {
-	if hook == redirect.Output {
-		if w.packet.Family() == redirect.IPv6 {
-			return netip.IPv6Loopback()
-		}
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	}
-	if address := w.pod.named(w.in).address(w.packet.Family()); address.IsValid() {
-		return address
-	}
-	return w.packet.Dest.Addr()
-}
-
-// translate gives the packet another destination; the first one that does so is the last.
-func (w *walk) translate(to netip.AddrPort) verdict {
-	w.packet.Dest, w.conn.judged = to, true
-	return accepted
 }
 
 // leave ends the way outside.
@@ -370,7 +368,7 @@ var sidecarPorts = []uint16{15008, 15020, 15021, 15090}
 func (w *walk) end() Way {
 	way := w.way
 	way.Dest, way.Mark, way.ConnMark, way.Zone = w.packet.Dest, w.packet.Mark, w.conn.mark, w.conn.zone
-	way.Tracked, way.Answer = w.conn.known, w.conn.established
+	way.Tracked, way.Answer, way.Taken = w.conn.known, w.conn.established, w.taker != 0
 	if way.Landed == Dropped {
 		way.Original = w.conn.original
 	}

@@ -71,6 +71,7 @@ type Way struct {
 	Mark     uint32 // of the packet at the end
 	ConnMark uint32 // of its connection
 	Tracked  bool   // connection tracking knows its connection
+	Taken    bool   // TPROXY has given it to the listener, so its destination stays
 	Answer   bool   // it belongs to a connection that was known before
 	sidecars bool   // the port of the pod where it lands is one of the sidecar's own
 }
@@ -107,12 +108,28 @@ func (r Rules) Trace(pod Pod, p Packet) Way {
 // answers.
 func (r Rules) AnswerTo(pod Pod, way Way, owner *Owner) Way {
 	source := way.Dest
-	if way.Landed == Inbound && r.Spec.Mode == redirect.ModeTProxy {
+	if way.Taken {
 		source = way.Original
 	}
-	return r.Trace(pod, Packet{Proto: way.Packet.Proto, Source: source, Dest: way.Packet.Source, Owner: owner, Later: true,
-		Conn: &Conn{Reply: true, Mark: way.ConnMark, Zone: way.Zone, Original: netip.AddrPortFrom(way.Packet.Dest.Addr(),
-			way.Packet.Dest.Port())}})
+	return r.Trace(pod, way.answered(Packet{Source: source, Owner: owner}))
+}
+
+// AnswerFrom walks the first answer to a packet that has left the pod, as it comes back.
+func (r Rules) AnswerFrom(pod Pod, way Way) Way {
+	return r.Trace(pod, way.answered(Packet{Source: way.Dest, In: way.Link}))
+}
+
+// answered fills in what all answers to the packet have. That to a packet which connection tracking does not know opens
+// a connection to it, where it is a datagram or a later segment of TCP (net.netfilter.nf_conntrack_tcp_loose), and else
+// is invalid.
+func (way Way) answered(p Packet) Packet {
+	p.Proto, p.Dest, p.Later = way.Packet.Proto, way.Packet.Source, true
+	if way.Tracked {
+		p.Conn = &Conn{Reply: true, Mark: way.ConnMark, Zone: way.Zone, Original: way.Packet.Dest}
+	} else {
+		p.Invalid = p.Proto != redirect.UDP && (p.Proto != redirect.TCP || !way.Packet.Later)
+	}
+	return p
 }
 
 func (r Rules) walkOf(pod Pod, p Packet) *walk {

@@ -176,9 +176,7 @@ func (p Predictor) stays(way trace.Way) bool {
 // answer is the way of the first answer.
 func (p Predictor) answer(f testnet.Flow, way trace.Way) trace.Way {
 	if way.Landed == trace.Outside {
-		return p.Rules.Trace(Pod(), trace.Packet{Proto: way.Packet.Proto, Source: way.Dest, Dest: way.Packet.Source,
-			In: way.Link, Later: true, Conn: &trace.Conn{Reply: true, Mark: way.ConnMark, Zone: way.Zone,
-				Original: way.Packet.Dest}})
+		return p.Rules.AnswerFrom(Pod(), way)
 	}
 	party := testnet.FromApp
 	switch {
