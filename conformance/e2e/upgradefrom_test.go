@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,7 +75,7 @@ func (r *rig) goesOn(name string) {
 
 // The last release, built again from its commit by its own release command, is what was published. Installed by its own
 // chart, it is replaced by this tree and put back, while mesh pods with the init wait of either come and go and others
-// stay.
+// stay. The tool of this tree asks the agents of either, and names what those of the release do not know.
 func TestUpgradeFromRelease(t *testing.T) {
 	last := lastRelease(t)
 	r := newRig(t)
@@ -99,13 +100,20 @@ func TestUpgradeFromRelease(t *testing.T) {
 		stay = append(stay, pod.Name)
 	}
 	stays(last.Version)
+	known, lacking := r.asksAgents(last.Version)
+	if slices.Contains(lacking, "trace") {
+		r.refusesTrace(stay[0])
+	}
+	var knownNow, lackingNow []string
 	r.underChurn([]string{last.Version, version()}, func() {
 		r.upgradeAndBack(version(), func() {
 			r.goesOn(stay[0])
 			stays(version())
+			knownNow, lackingNow = r.asksAgents(version())
 		})
 		r.runsVersion(last.Version)
 	})
+	r.namesWhatOlderLack(known, lacking, knownNow, lackingNow)
 	for _, name := range stay {
 		r.goesOn(name)
 		r.noLeak(name)
