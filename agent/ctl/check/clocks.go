@@ -73,21 +73,31 @@ func (c *Check) kubeletClocks(nodes []corev1.Node) {
 }
 
 // kubeletClock reads it off a node's last heartbeat, which has the kubelet's time: the API server has noted by its own
-// clock when that was written. Both have seconds.
+// clock when that was written. Both have seconds. Of a node that has just come nobody may have written one since the
+// kubelet made its object.
 func kubeletClock(n corev1.Node) (clock cluster.Clock, told bool) {
 	for _, condition := range n.Status.Conditions {
 		if condition.Type != corev1.NodeReady || condition.LastHeartbeatTime.IsZero() {
 			continue
 		}
+		written, fresh := n.CreationTimestamp.Time, len(n.ManagedFields) > 0 && !n.CreationTimestamp.IsZero()
 		for _, entry := range n.ManagedFields {
+			fresh = fresh && entry.Time != nil && entry.Time.Sub(written) < longestBeat
 			if entry.Subresource == "status" && entry.Time != nil && beats(entry.FieldsV1) {
 				written := entry.Time.Time
 				return cluster.ClockOf(condition.LastHeartbeatTime.Time, time.Second, written, written.Add(time.Second)), true
 			}
 		}
+		if fresh {
+			return cluster.ClockOf(condition.LastHeartbeatTime.Time, time.Second, written, written.Add(time.Second)), true
+		}
 	}
 	return clock, false
 }
+
+// longestBeat is how long a kubelet leaves a heartbeat as it is. Source: KubeletConfiguration,
+// nodeStatusReportFrequency.
+const longestBeat = 5 * time.Minute
 
 // beats reports whether fields that somebody manages include the heartbeat.
 func beats(fields *metav1.FieldsV1) bool {

@@ -8,6 +8,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // scenario is a cluster with what is to be said of it.
@@ -163,6 +164,18 @@ var scenarios = map[string]scenario{
 		what: "its clock is 1h0m0s ahead of the API server's", next: "NTP"},
 	"clock-untold": {before: true, make: func(l *lab) {
 		l.node("node-a").ManagedFields, l.node("node-b").ManagedFields = nil, nil
+	}, check: "clock", as: NotLookedAt, what: "nothing says when"},
+	"clock-new-node": {before: true, make: func(l *lab) {
+		n := l.node("node-b")
+		n.CreationTimestamp = metav1.Time{Time: heartbeat.Add(-time.Hour)} // which is when its first entry is from
+		n.ManagedFields = n.ManagedFields[:1]
+	}, check: "clock", as: Warning, what: "its clock is 1h0m0s ahead of the API server's", next: "NTP"},
+	"clock-unbeaten": {before: true, make: func(l *lab) {
+		for _, name := range []string{"node-a", "node-b"} {
+			n := l.node(name) // which something has written to since the kubelet had to beat
+			n.CreationTimestamp = metav1.Time{Time: heartbeat.Add(-2 * time.Hour)}
+			n.ManagedFields = n.ManagedFields[:1]
+		}
 	}, check: "clock", as: NotLookedAt, what: "nothing says when"},
 	"older-agent": {make: func(l *lab) {
 		l.change("agent-node-b", func(n *inspect.Node) { n.Agent, n.Plugin.Version = "v1.2.0", "v1.2.0" })
