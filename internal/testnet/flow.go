@@ -139,8 +139,13 @@ type Result struct {
 // so may one from an address that nobody outside may know the way to. Who is called, and whose answer goes astray, may
 // have lost the connection before it can say who has called.
 func (r Result) OK() bool {
-	astray := r.Flow.Kind == Plain && r.Flow.Proto == TCP && r.Want.Unheard() && r.Got.Unheard()
-	return r.Got == r.Want || r.Hopes() && r.Got.Landed == Kept || astray && r.Got.Landed == r.Want.Landed
+	want := r.Want
+	mayBeLost := want.Note == perhaps
+	if mayBeLost {
+		want.Note = ""
+	}
+	astray := r.Flow.Kind == Plain && r.Flow.Proto == TCP && (mayBeLost || want.Unheard()) && r.Got.Unheard()
+	return r.Got == want || r.Hopes() && r.Got.Landed == Kept || astray && r.Got.Landed == want.Landed
 }
 
 // Hopes reports whether the flow is an attempt that may come to nothing in this way.

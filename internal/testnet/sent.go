@@ -72,5 +72,13 @@ func (o Outcome) WithoutAnswer() Outcome {
 	return o
 }
 
+// PerhapsAnswered is an outcome whose answer may or may not come back: that hangs on time.
+func (o Outcome) PerhapsAnswered() Outcome {
+	o.Note = perhaps
+	return o
+}
+
+const perhaps = "an answer may come back"
+
 // LinkTo is the interface of the pod by which packets to a place outside leave.
 func LinkTo(to Place) string { return link(to) }

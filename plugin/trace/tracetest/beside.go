@@ -25,7 +25,7 @@ func (p Predictor) Beside(f testnet.Flow, family testnet.Family) testnet.Outcome
 		return o
 	}
 	back := p.answerOf(f, way, o.Landed)
-	arrives, answered := p.goesOn(f, way, back, o.Landed)
+	arrives, owned, unowned := p.goesOn(f, way, back, o.Landed)
 	switch more := f.Proto == testnet.TCP && o.Landed != testnet.Refused; {
 	case !comesBack(way, back):
 		if f.Proto == testnet.UDP {
@@ -34,7 +34,9 @@ func (p Predictor) Beside(f testnet.Flow, family testnet.Family) testnet.Outcome
 		return testnet.Outcome{Landed: testnet.Timeout}
 	case more && !arrives:
 		return testnet.Outcome{Landed: testnet.Timeout}
-	case more && !answered:
+	case more && owned != unowned:
+		return o.PerhapsAnswered()
+	case more && !owned:
 		return o.WithoutAnswer()
 	case o.Landed == testnet.Refused, f.Proto != testnet.ICMP:
 		return o
@@ -119,8 +121,10 @@ func comesBack(way, back trace.Way) bool {
 	return back.Answer || back.Packet.Source == way.Packet.Dest
 }
 
-// goesOn reports whether what follows the answer arrives where the first packet has, and whether its answer comes back.
-func (p Predictor) goesOn(f testnet.Flow, way, back trace.Way, by testnet.Landing) (arrives, answered bool) {
+// goesOn reports whether what follows the answer arrives where the first packet has, and whether its answer comes back:
+// the answer of who has the connection, and that of a kernel that acknowledges what nobody has accepted yet. Only where
+// connection tracking knows no connection one may be taken otherwise than the other.
+func (p Predictor) goesOn(f testnet.Flow, way, back trace.Way, by testnet.Landing) (arrives, owned, unowned bool) {
 	more := way.Packet
 	more.Later = true
 	switch {
@@ -133,9 +137,15 @@ func (p Predictor) goesOn(f testnet.Flow, way, back trace.Way, by testnet.Landin
 		more.Invalid = true // it follows no answer that connection tracking has seen
 	}
 	next := p.Rules.Trace(Pod(), more)
+	owned = comesBack(next, p.answerOf(f, next, by))
 	if way.Taken { // its destination stays, and so does its socket
 		arrives = next.Landed != trace.Outside && next.Landed != trace.Dropped
-		return arrives, arrives
+		owned = owned || next.Tracked
+	} else {
+		arrives = next.Landed == way.Landed && next.Dest == way.Dest
 	}
-	return next.Landed == way.Landed && next.Dest == way.Dest, comesBack(next, p.answerOf(f, next, by))
+	if unowned = owned; arrives && !next.Tracked && next.Landed != trace.Outside {
+		unowned = comesBack(next, p.Rules.AnswerTo(Pod(), next, nil))
+	}
+	return arrives, owned, unowned
 }
