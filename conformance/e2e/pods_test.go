@@ -254,18 +254,21 @@ func (r *rig) ruleset(name string) string {
 	return r.output(r.inPod(name, "nft", "list", "ruleset"))
 }
 
-// inPod is a program of the node's in the network of a pod.
+// inPod is a program of the node's in the network of a pod. It waits for the pod's container: after the end of a sandbox
+// the API server has the old one's for a while.
 func (r *rig) inPod(name string, program ...string) *exec.Cmd {
 	r.Helper()
-	pod := r.pod(name)
-	_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
-	for line := range strings.Lines(r.output(r.node.Ctr("tasks", "ls"))) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == id {
-			return r.node.Command("nsenter", append([]string{"--target=" + f[1], "--net", "--"}, program...)...)
+	process := ""
+	r.eventually(name+" has a container", func() bool {
+		_, id, _ := strings.Cut(r.pod(name).Status.ContainerStatuses[0].ContainerID, "://")
+		for line := range strings.Lines(r.output(r.node.Ctr("tasks", "ls"))) {
+			if f := strings.Fields(line); len(f) == 3 && f[0] == id {
+				process = f[1]
+			}
 		}
-	}
-	r.Fatalf("no process of container %s of pod %s", id, name)
-	return nil
+		return process != ""
+	})
+	return r.node.Command("nsenter", append([]string{"--target=" + process, "--net", "--"}, program...)...)
 }
 
 // asJSON is a manifest.
