@@ -294,6 +294,11 @@ func TestFaultTable(t *testing.T) {
 			about = append(about, names[0]) // nobody there can be asked about any pod
 		}
 		everything(f, about, pods)
+		if unasked := f.Unasked("explain"); unasked != nil {
+			if status, said := r.look("explain", names[0]); status != unasked.Exit || len(said.Unasked) != 1 {
+				t.Errorf("%s: explain of a pod that is not hurt: status %d, %+v", f.Name, status, said)
+			}
+		}
 		undo()
 		if hurt != "" {
 			r.removed(hurt)

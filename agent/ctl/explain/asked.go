@@ -19,9 +19,11 @@ func (l *Live) ask(ctx context.Context, from Source, its agent, pod *corev1.Pod)
 		return
 	case its.err != nil:
 		l.miss(what, "the verb list on pods in the agents' namespace", its.err)
+		l.unasked = "Look again with that right in all namespaces, or name the agents' by --agents-namespace."
 		return
 	case its.pod == nil:
 		l.NotLookedAt = append(l.NotLookedAt, what+": no agent runs on "+l.Node)
+		l.unasked = "istio-pod-networkctl status says why no agent runs there."
 		return
 	}
 	l.Agent = its.pod.Namespace + "/" + its.pod.Name
@@ -29,13 +31,31 @@ func (l *Live) ask(ctx context.Context, from Source, its agent, pod *corev1.Pod)
 	defer cancel()
 	switch told, err := from.AskPod(ctx, *its.pod, pod.Namespace, pod.Name); {
 	case cluster.CannotAnswer(err):
-		l.NotLookedAt = append(l.NotLookedAt, what+": the agent is of a release that cannot tell; upgrade it to the "+
-			"release of this tool")
+		l.NotLookedAt = append(l.NotLookedAt, what+": the agent is of a release that cannot tell")
+		l.unasked = "Upgrade the agents to the release of this tool."
 	case err != nil:
-		l.miss(what, "the verbs get and create on pods/exec in "+its.pod.Namespace, err)
+		right := "the verbs get and create on pods/exec in " + its.pod.Namespace
+		l.miss(what, right, err)
+		l.unasked = "Look again with " + right + ". If they are there, see whether the agent runs: " +
+			"istio-pod-networkctl status"
 	case told.UID != "" && told.UID != string(pod.UID):
-		l.NotLookedAt = append(l.NotLookedAt, what+": the agent still sees an earlier pod of this name; look again")
+		l.NotLookedAt = append(l.NotLookedAt, what+": the agent still sees an earlier pod of this name")
+		l.unasked = "Look again in a moment."
 	default:
 		l.told, l.Record, l.Rules = &told, told.Record, &told.Rules
 	}
+}
+
+// judgeUnasked says that what the agent knows could not be asked for, of a pod of which it knows something: one that is
+// redirected, or that carries a mark. Of others there is neither a record nor a rule, so all is said without it.
+func (e *Explanation) judgeUnasked() {
+	l := e.Live
+	if l.told != nil || e.Verdict != Redirected && l.Mark == nil {
+		return
+	}
+	what := "its record and its rules could not be asked for"
+	if l.Mark == nil {
+		what += ", and it carries no mark"
+	}
+	l.find(NotAsked, what, l.unasked)
 }

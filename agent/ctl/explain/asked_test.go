@@ -5,14 +5,43 @@ import (
 	"testing"
 
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/inspect"
 	"github.com/istio-pod-network/controller/plugin/annotation"
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// What could not be asked for is named, with the right that is missing.
+// Who cannot be told whether a pod has its rules, or why it has none, hears so, and by which right or step it could be
+// told; the exit status says so unless something is ill. What the agent does not look at by its configuration is
+// neither well nor ill: that is "not-looked-at" of TestLive.
 func TestUnasked(t *testing.T) {
 	situations{
-		"earlier-pod": {injected, func(f *fake) { f.told.UID = "of before" }, outcome.Well},
-		"no-exec":     {injected, func(f *fake) { f.errs["exec"] = forbidden("pods/exec") }, outcome.Well},
+		"earlier-pod": {injected, func(f *fake) { f.told.UID = "of before" }, outcome.NotAsked},
+		"no-exec":     {injected, func(f *fake) { f.errs["exec"] = forbidden("pods/exec") }, outcome.NotAsked},
+		"no-agent": {injected, func(f *fake) {
+			f.agent = nil
+			f.sets = []appsv1.DaemonSet{{ObjectMeta: metav1.ObjectMeta{Namespace: "mesh-network"}}}
+		}, outcome.NotAsked},
+		"no-exec-and-ill": {injected, func(f *fake) {
+			f.errs["exec"] = forbidden("pods/exec")
+			f.pod.Status.InitContainerStatuses[0] = givenUp(gaveUp)
+		}, outcome.NotWell},
+		"no-exec-plain": {plain, func(f *fake) { f.errs["exec"] = forbidden("pods/exec") }, outcome.Well},
+		"no-exec-plain-marked": {plain, func(f *fake) {
+			f.pod.Annotations = injected().pod.Annotations
+			delete(f.pod.Annotations, annotation.SidecarStatus)
+			f.errs["exec"] = forbidden("pods/exec")
+		}, outcome.NotAsked},
+		"excluded-unknown": {injected, func(f *fake) {
+			f.errs["configmap"] = forbidden("configmaps")
+			f.told.Record.Decision, f.told.Record.Reason, f.told.Rules = "untouched", "namespace-excluded", inspect.Rules{}
+			f.pod.Annotations[annotation.Status] = annotation.NotRequired
+		}, outcome.NotAsked},
+		"no-namespace": {plain, func(f *fake) { f.errs["namespace"] = forbidden("namespaces") }, outcome.NotAsked},
+		"no-namespace-annotated": {plain, func(f *fake) {
+			f.config = `{"type": "istio-pod-network", "selection": "annotated"}`
+			f.errs["namespace"] = forbidden("namespaces")
+		}, outcome.NotAsked},
 		"no-exec-no-mark": {injected, func(f *fake) {
 			f.errs["exec"], f.pod.Annotations = forbidden("pods/exec"), map[string]string{annotation.SidecarStatus: "{}"}
 		}, outcome.NotAsked},
@@ -20,10 +49,10 @@ func TestUnasked(t *testing.T) {
 			for _, what := range []string{"namespace", "agents", "daemonsets", "events"} {
 				f.errs[what] = forbidden(what)
 			}
-		}, outcome.Well},
+		}, outcome.NotAsked},
 		"old-agent": {injected, func(f *fake) {
 			f.errs["exec"] = errors.New(`istio-pod-network-agent inspect: unexpected argument "pod"; valid: node`)
-		}, outcome.Well},
-		"no-webhooks": {plain, func(f *fake) { f.errs["webhooks"] = forbidden("webhooks") }, outcome.Well},
+		}, outcome.NotAsked},
+		"no-webhooks": {plain, func(f *fake) { f.errs["webhooks"] = forbidden("webhooks") }, outcome.NotAsked},
 	}.show(t)
 }

@@ -38,7 +38,10 @@ seen on the node alone.
 
 Exit status: 0 if each pod is as it should be, or could start; 1 if one is not: refused, without a
 sidecar although a webhook selects it, waiting for long, with a mark of another network, without its
-rules; 2 if a file or the command line cannot be used; 3 if a pod could not be asked about.`
+rules; 2 if a file or the command line cannot be used; 3 if none is ill, and a pod could not be
+asked about: itself, or what decides whether it is well, which is the record and the rules of a pod
+that is redirected or marked, and of one without a sidecar its namespace and the webhooks. What the
+agent does not look at by its configuration counts neither as well nor as ill.`
 
 const example = `  # Why is this pod (not) redirected, and has it its rules?
   %[1]s explain cart-0 -n shop

@@ -101,7 +101,15 @@ func matched(name string, selectors []metav1.LabelSelector, has map[string]strin
 // judgeInjection says what a pod without a sidecar lacks for one.
 func (e *Explanation) judgeInjection() {
 	l := e.Live
-	if l.Injection == nil || e.Reason != string(redirect.ReasonNotInjected) {
+	const again = "Look again with the right that is named above."
+	switch {
+	case e.Reason == string(redirect.ReasonNotOptedIn) && !l.namespaced:
+		l.find(NotAsked, "whether its namespace has opted in could not be asked", again)
+		return
+	case e.Reason != string(redirect.ReasonNotInjected):
+		return
+	case l.Injection == nil:
+		l.find(NotAsked, "why Istio's injector has not given it a sidecar could not be asked", again)
 		return
 	}
 	var selects, leaves *Webhook

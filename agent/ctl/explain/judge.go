@@ -60,6 +60,7 @@ func (e *Explanation) judge(now time.Time) {
 	e.judgeRecord()
 	e.judgeMark()
 	e.judgeRules()
+	e.judgeUnasked()
 	e.judgeWait(now)
 }
 
@@ -79,6 +80,11 @@ func (e *Explanation) judgeUnmade() {
 	l.find(NotAsked, "its network is not made yet", "Look again when it has an address: "+e.described())
 }
 
+// byOperator are the reasons that the operator's settings give.
+var byOperator = map[string]bool{
+	string(redirect.ReasonNamespaceExcluded): true, string(redirect.ReasonNotOptedIn): true,
+}
+
 // judgeRecord compares the record with what would be decided now.
 func (e *Explanation) judgeRecord() {
 	l := e.Live
@@ -91,6 +97,10 @@ func (e *Explanation) judgeRecord() {
 		e.judgeUnrecorded(redirected)
 	case r.Decision == record.Redirect && !redirected:
 		l.note("it was in the mesh when its network was made (%s): its rules stay until it is made again", r.Reason)
+	case r.Decision == record.Untouched && redirected && l.assumed && byOperator[r.Reason]:
+		l.find(NotAsked, fmt.Sprintf("it was left untouched when its network was made (%s), and the operator's settings, "+
+			"which say whether it still would be, could not be read", r.Reason),
+			"Look again with the right that is named below.")
 	case r.Decision == record.Untouched && redirected:
 		meaning := meanings[redirect.Reason(r.Reason)].is
 		l.find(NotWell, strings.TrimSpace(fmt.Sprintf("it was left untouched when its network was made (%s). %s", r.Reason,
@@ -102,11 +112,7 @@ func (e *Explanation) judgeRecord() {
 func (e *Explanation) judgeUnrecorded(redirected bool) {
 	l := e.Live
 	switch told := l.told; {
-	case !redirected:
-	case told == nil && l.Mark == nil:
-		l.find(NotAsked, "it carries no mark, and nobody could be asked whether it has its rules", "Look again with the "+
-			"rights that are named above, or see its Events and the log of its init wait: "+e.described())
-	case told == nil:
+	case !redirected, told == nil:
 	case told.Bypassed:
 		l.find(NotWell, "it bypasses the mesh: its network was made without the plugin", e.again()+" Its Events say whether "+
 			"the runtime did not run the plugin, or there was none; istio-pod-networkctl status says how it is now.")

@@ -44,9 +44,12 @@ type Live struct {
 	// NotLookedAt is what could not be, each with its reason.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 
-	verdicts []State      // what each of the findings has led to
-	told     *inspect.Pod // what the agent says
-	over     bool         // the pod has no use for its network any more
+	verdicts   []State      // what each of the findings has led to
+	told       *inspect.Pod // what the agent says
+	unasked    string       // how that could be had, where nobody has answered
+	namespaced bool         // its namespace could be read
+	assumed    bool         // the operator's settings could not: they are the plugin's defaults
+	over       bool         // the pod has no use for its network any more
 }
 
 // Mark is what the agent has told the pod.
@@ -172,11 +175,11 @@ func (a *asker) of(ctx context.Context, pod *corev1.Pod) (Explanation, error) {
 	if err := a.readSettings(ctx, its); err != nil {
 		return Explanation{}, err
 	}
-	live := &Live{Node: pod.Spec.NodeName, Mark: markOn(pod), Wait: waitIn(pod)}
+	live := &Live{Node: pod.Spec.NodeName, Mark: markOn(pod), Wait: waitIn(pod), assumed: len(a.missing) > 0}
 	live.over = pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded ||
 		pod.Status.Phase == corev1.PodFailed
 	namespace := a.namespace(ctx, pod.Namespace)
-	if namespace.err != nil {
+	if live.namespaced = namespace.err == nil; !live.namespaced {
 		live.miss("labels and annotations of namespace "+pod.Namespace, "the verb get on namespaces", namespace.err)
 		namespace.Namespace = &corev1.Namespace{}
 	}

@@ -40,7 +40,11 @@ func (l *Live) write(t *output.Text) {
 	}
 	t.WriteByte('\n')
 	if len(l.Findings) == 0 {
-		t.Line(l.State.Colour(), "%s %s", l.State.Sign(), l.State)
+		text := string(l.State)
+		if r := l.Rules; r != nil && l.redirects() && !r.Looked {
+			text += ", but for its rules, which nobody has looked at"
+		}
+		t.Line(l.State.Colour(), "%s %s", l.State.Sign(), text)
 	}
 	for i, f := range l.Findings {
 		f.What = strings.TrimSuffix(f.What, ".") + "."

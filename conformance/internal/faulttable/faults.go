@@ -13,7 +13,8 @@ type Fault struct {
 	Name string
 	By   By
 	// Shows are the commands that find it. Every other one that is compared (Commands) finds nothing and ends with status
-	// 0.
+	// 0. A second one of the same command is what that says of pods of the node that are not hurt, and cannot be asked
+	// about.
 	Shows []Finding
 	// Alerts are those that fire while it lasts, and no others. Only faults of EndToEnd have any: elsewhere there is no
 	// Prometheus.
@@ -57,6 +58,21 @@ func (f Fault) Of(command string) *Finding {
 	return nil
 }
 
+// Unasked is what a command has to say of pods of the node that are not hurt, nil for nothing.
+func (f Fault) Unasked(command string) *Finding {
+	for i := len(f.Shows) - 1; i >= 0; i-- {
+		if its := &f.Shows[i]; its.Command == command && its != f.Of(command) {
+			return its
+		}
+	}
+	return nil
+}
+
+// is reports whether that is what was found.
+func (want *Finding) is(found Found) bool {
+	return strings.Contains(found.What, want.What) && strings.Contains(found.Next, want.Next)
+}
+
 // MadeBy are the faults that a command makes.
 func MadeBy(by By) (all []Fault) {
 	for _, f := range Table {
@@ -80,12 +96,14 @@ func (f Fault) Judge(command string, status int, said Said, about ...string) err
 			of = slices.Concat(said.Wrong, said.Warnings)
 		}
 	}
-	has := slices.ContainsFunc(of, func(it Found) bool {
-		return want != nil && slices.Contains(about, it.About) && strings.Contains(it.What, want.What) &&
-			strings.Contains(it.Next, want.Next)
+	has := want != nil && slices.ContainsFunc(of, func(it Found) bool {
+		return slices.Contains(about, it.About) && want.is(it)
 	})
+	unasked := f.Unasked(command)
+	asked := (unasked == nil) == (len(said.Unasked) == 0) && !slices.ContainsFunc(said.Unasked,
+		func(it Found) bool { return !unasked.is(it) })
 	unhurt := slices.ContainsFunc(said.Wrong, func(it Found) bool { return !slices.Contains(about, it.About) })
-	if status == exit && !unhurt && (has || want == nil) && (exit != 0 || len(said.Wrong) == 0) {
+	if status == exit && asked && !unhurt && (has || want == nil) && (exit != 0 || len(said.Wrong) == 0) {
 		return nil
 	}
 	return fmt.Errorf("%s: %s: status %d: %+v; want %+v, of %q", f.Name, command, status, said, want, about)

@@ -32,7 +32,11 @@ func TestTable(t *testing.T) {
 		}
 		names = append(names, f.Name)
 		for _, s := range f.Shows {
-			if !slices.Contains(f.By.Commands(), s.Command) || f.Of(s.Command).What != s.What || s.What == "" ||
+			its := f.Of(s.Command)
+			if unasked := f.Unasked(s.Command); unasked != nil && s.Exit == notAsked {
+				its = unasked
+			}
+			if !slices.Contains(f.By.Commands(), s.Command) || its.What != s.What || s.What == "" ||
 				s.Next == "" && s.Command != live && s.Command != sysdump {
 				t.Errorf("%s: %+v", f.Name, s)
 			}
@@ -49,7 +53,10 @@ func TestTable(t *testing.T) {
 // A command has to say what the table has, of whom it is about, with that status, and no more.
 func TestJudge(t *testing.T) {
 	f := Fault{Name: "f", Shows: []Finding{{"status", 1, "no entry", "see the log"}, {"check", 0, "another mesh", "part"},
-		{"trace", 3, "another mesh", "part"}}}
+		{"trace", 3, "another mesh", "part"},
+		{"explain", 1, "refused", "correct"}, {"explain", 3, "could not be asked", "see why"}}}
+	refused := Found{"a", "it is refused", "correct it"}
+	unasked := []Found{{"b", "it could not be asked", "see why not"}}
 	wrong := func(about string) Said { return Said{Wrong: []Found{{about, "there is no entry", "see the log of x"}}} }
 	warning := Said{Warnings: []Found{{"a", "another mesh is there", "part them"}}}
 	for name, c := range map[string]struct {
@@ -65,9 +72,13 @@ func TestJudge(t *testing.T) {
 		"found of another, too":       {"status", 1, Said{Wrong: append(wrong("a").Wrong, wrong("b").Wrong...)}, false},
 		"a warning":                   {"check", 0, warning, true},
 		"no warning":                  {"check", 0, Said{}, false},
-		"a warning, and not well":     {"check", 1, Said{wrong("a").Wrong, warning.Warnings}, false},
+		"a warning, and not well":     {"check", 1, Said{wrong("a").Wrong, warning.Warnings, nil}, false},
 		"not asked":                   {"trace", 3, warning, true},
 		"not asked, and nothing said": {"trace", 3, Said{}, false},
+		"another not asked":           {"explain", 1, Said{Wrong: []Found{refused}, Unasked: unasked}, true},
+		"another asked":               {"explain", 1, Said{Wrong: []Found{refused}}, false},
+		"another not asked otherwise": {"explain", 1, Said{Wrong: []Found{refused}, Unasked: wrong("b").Wrong}, false},
+		"not asked where it could be": {"trace", 0, Said{Unasked: unasked}, false},
 		"not looked at":               {"version", 0, Said{}, true},
 		"not looked at, and not well": {"version", 1, wrong("a"), false},
 	} {
@@ -85,23 +96,25 @@ func TestRead(t *testing.T) {
 	}{
 		"status": {"status", `{"items": [{"name": "n", "kernel": "6.1", "findings": [{"what": "w", "next": "x"}],
 			"warnings": [{"what": "v"}]}]}`,
-			Said{[]Found{{"n", "w", "x"}}, []Found{{"n", "v", ""}}}},
+			Said{[]Found{{"n", "w", "x"}}, []Found{{"n", "v", ""}}, nil}},
 		"explain": {"explain", `{"items": [{"name": "p", "error": "e", "warnings": ["v"],
-			"cluster": {"findings": [{"what": "w", "next": "x"}]}}]}`,
-			Said{Wrong: []Found{{"p", "w", "x"}}}},
+			"cluster": {"state": "not well", "findings": [{"what": "w", "next": "x"}]}},
+			{"name": "q", "cluster": {"state": "not asked", "findings": [{"what": "u", "next": "y"}]}}]}`,
+			Said{Wrong: []Found{{"p", "w", "x"}}, Unasked: []Found{{"q", "u", "y"}}}},
 		"trace": {"trace", `{"items": [{"name": "p", "error": "e"}, {"name": "q"}]}`, Said{Wrong: []Found{{"p", "e", "e"}}}},
 		"trace --live": {"trace --live", `{"items": [{"name": "p", "kernel": {"looked": true, "detail": "d"}},
 			{"name": "q", "kernel": {"looked": true, "agrees": true}}, {"name": "r", "kernel": {"detail": "nobody"}}]}`,
-			Said{[]Found{{"p", "d", ""}}, []Found{{"r", "nobody", ""}}}},
+			Said{[]Found{{"p", "d", ""}}, []Found{{"r", "nobody", ""}}, nil}},
 		"sysdump": {"sysdump", `{"unread": [{"what": "agent of node n", "reason": "r"}, {"what": "pod s/p", "reason": "q"},
 			{"what": "events", "reason": "o"}]}`,
 			Said{Wrong: []Found{{"n", "agent of node n: r", ""}, {"p", "pod s/p: q", ""}, {"", "events: o", ""}}}},
 		"check": {"check", `{"items": [{"node": "n", "verdict": "not well", "what": "w", "next": "x"},
 			{"verdict": "warning", "what": "v", "next": "y"}, {"verdict": "well", "what": "u"}]}`,
-			Said{[]Found{{"n", "w", "x"}}, []Found{{"", "v", "y"}}}},
+			Said{[]Found{{"n", "w", "x"}}, []Found{{"", "v", "y"}}, nil}},
 	} {
 		got, err := Read(c.command, []byte(c.out))
-		if err != nil || !slices.Equal(got.Wrong, c.want.Wrong) || !slices.Equal(got.Warnings, c.want.Warnings) {
+		if err != nil || !slices.Equal(got.Wrong, c.want.Wrong) || !slices.Equal(got.Warnings, c.want.Warnings) ||
+			!slices.Equal(got.Unasked, c.want.Unasked) {
 			t.Errorf("%s: %+v %v", name, got, err)
 		}
 	}

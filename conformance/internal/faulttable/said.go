@@ -9,8 +9,8 @@ import (
 // Found is something that a command says, and of which node or pod; "" for the cluster.
 type Found struct{ About, What, Next string }
 
-// Said is what a command says is not well, and of what it warns.
-type Said struct{ Wrong, Warnings []Found }
+// Said is what a command says is not well, of what it warns, and what it says of pods that it could not ask about.
+type Said struct{ Wrong, Warnings, Unasked []Found }
 
 // Commands that are asked otherwise than by their name.
 const (
@@ -47,8 +47,11 @@ func Read(command string, out []byte) (said Said, err error) {
 
 			Findings []finding
 			Warnings json.RawMessage
-			Cluster  struct{ Findings []finding }
-			Kernel   json.RawMessage
+			Cluster  struct {
+				State    string
+				Findings []finding
+			}
+			Kernel json.RawMessage
 		}
 	}
 	if err := json.Unmarshal(out, &t); err != nil {
@@ -65,7 +68,12 @@ func Read(command string, out []byte) (said Said, err error) {
 	for _, i := range t.Items {
 		switch {
 		case command != "check":
-			add(&said.Wrong, i.Name, append(i.Findings, i.Cluster.Findings...)...)
+			add(&said.Wrong, i.Name, i.Findings...)
+			of := &said.Wrong
+			if i.Cluster.State == "not asked" {
+				of = &said.Unasked
+			}
+			add(of, i.Name, i.Cluster.Findings...)
 			var warnings []finding
 			if err := json.Unmarshal(i.Warnings, &warnings); err == nil { // those of explain are about the pod's manifest
 				add(&said.Warnings, i.Name, warnings...)

@@ -40,6 +40,7 @@ var Table = []Fault{
 	{"the agent is away, and a pod came", EndToEnd, []Finding{
 		{"status", 1, "no agent runs here", describe},
 		{"explain", 1, "nobody listens on the socket", "The kubelet tries it again."},
+		{"explain", 3, "its record and its rules could not be asked for", "says why no agent runs there"},
 		{"check", 1, "enforces Pod Security restricted, which refuses the agents", "kubectl label --overwrite namespace"},
 		{"version", 3, "no agent runs here", describe},
 		{live, 3, "no agent runs on node-", ""},
