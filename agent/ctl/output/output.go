@@ -4,9 +4,12 @@ package output
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"strings"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/internal/invalid"
@@ -89,10 +92,17 @@ func (w Writer) Object(object any, table func(*Text)) error {
 	var err error
 	switch w.Format {
 	case JSON:
-		data, err = json.MarshalIndent(object, "", "  ")
-		data = append(data, '\n')
+		data, err = indented(object)
+		data = escaped(data, inJSON)
 	case YAML:
-		data, err = yaml.Marshal(object)
+		if data, err = indented(object); err != nil {
+			return err
+		}
+		quoted := escaped(data, inYAML) // the library refuses some characters that are not
+		data, err = yaml.JSONToYAML(quoted)
+		if Printable(string(data)) != string(data) {
+			data = quoted // the library writes others as they are; JSON is YAML, too, with all text in quotes
+		}
 	default:
 		text := &Text{Wide: w.Format == Wide, colours: w.Colours, tool: w.Tool}
 		table(text)
@@ -102,6 +112,41 @@ func (w Writer) Object(object any, table func(*Text)) error {
 		_, err = w.Out.Write(data)
 	}
 	return err
+}
+
+func indented(object any) ([]byte, error) {
+	data, err := json.MarshalIndent(object, "", "  ")
+	return append(data, '\n'), err
+}
+
+// escaped writes the characters that Printable replaces as escapes: a program reads the same text, and a terminal is
+// not steered. Outside its strings JSON has no such character.
+func escaped(data []byte, escape func(rune) string) []byte {
+	var to strings.Builder
+	for _, r := range string(data) {
+		if graphic(r) {
+			to.WriteRune(r)
+		} else {
+			to.WriteString(escape(r))
+		}
+	}
+	return []byte(to.String())
+}
+
+// inJSON is the escape of JSON, which has a pair for what does not fit in four digits. Source: RFC 8259, 7.
+func inJSON(r rune) string {
+	if high, low := utf16.EncodeRune(r); high != unicode.ReplacementChar {
+		return fmt.Sprintf(`\u%04x\u%04x`, high, low)
+	}
+	return fmt.Sprintf(`\u%04x`, r)
+}
+
+// inYAML is the escape of YAML, which knows no pairs. Source: YAML 1.2, 5.7.
+func inYAML(r rune) string {
+	if r > 0xffff {
+		return fmt.Sprintf(`\U%08x`, r)
+	}
+	return fmt.Sprintf(`\u%04x`, r)
 }
 
 // Again begins anew: on a terminal, where what was written before is out of date, with an empty screen, and in YAML

@@ -1,9 +1,12 @@
 package output
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"sigs.k8s.io/yaml"
 )
 
 func TestWrap(t *testing.T) {
@@ -53,6 +56,30 @@ func TestPrintable(t *testing.T) {
 	}
 	if got := Printable("äöü ✓ a\tb\n"); got != "äöü ✓ a\tb\n" {
 		t.Errorf("%q", got)
+	}
+}
+
+// A program reads what is there, and the terminal of who looks at JSON or YAML is not steered by it.
+func TestEscaped(t *testing.T) {
+	for _, bad := range []string{"gone\u009b1m", "\u202egnp", "a: \u202e\n\u0085 b \\u202e \"", "\U000e0041\x7f\u00ad\x1b"} {
+		for _, format := range []Format{JSON, YAML} {
+			var out strings.Builder
+			object := map[string]any{bad: bad, "list": []any{bad, 1, "äöü ✓"}}
+			if err := (Writer{Out: &out, Format: format}).Object(object, nil); err != nil {
+				t.Fatal(err)
+			}
+			if got := out.String(); Printable(got) != got {
+				t.Errorf("%s: %q", format, got)
+			}
+			var read map[string]any
+			err := yaml.Unmarshal([]byte(out.String()), &read)
+			if format == JSON {
+				err = json.Unmarshal([]byte(out.String()), &read)
+			}
+			if err != nil || read[bad] != bad {
+				t.Errorf("%s: %v: %q", format, err, read)
+			}
+		}
 	}
 }
 

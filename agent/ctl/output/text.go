@@ -153,12 +153,14 @@ func widthsOf(rows [][]string, together int) []int {
 // Events, logs and the names of others' rules are by whoever made them.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsGraphic(r) || r == '\n' || r == '\t' {
+		if graphic(r) {
 			return r
 		}
 		return unicode.ReplacementChar
 	}, text)
 }
+
+func graphic(r rune) bool { return unicode.IsGraphic(r) || r == '\n' || r == '\t' }
 
 // wrap breaks a text into lines of at most width characters: between words, or inside a word that is longer behind a
 // character that separates its parts.

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"sync"
+
+	"github.com/istio-pod-network/controller/agent/ctl/output"
 )
 
 // Progress tells a person what is going on: on a terminal in one line with a bar, elsewhere by a line for each step.
@@ -25,6 +27,7 @@ const (
 
 // Say tells of a step.
 func (p *Progress) Say(what string) {
+	what = output.Printable(what)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.Terminal {
@@ -51,12 +54,12 @@ func (p *Progress) Done(node string, verdict string) {
 	p.Say(node + ": " + verdict)
 }
 
-// Warn tells what stays to be read.
+// Warn tells what stays to be read. It may have words of the API server and of others' objects.
 func (p *Progress) Warn(what string) {
 	p.End()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintln(p.Out, what)
+	fmt.Fprintln(p.Out, output.Printable(what))
 }
 
 // End leaves the line to what comes.

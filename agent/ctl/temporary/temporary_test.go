@@ -40,6 +40,12 @@ func TestProgress(t *testing.T) {
 		t.Errorf("%q, want %q", out.String(), want)
 	}
 	out.Reset()
+	p.Warn("denied\x1b[2J\u202e")
+	p.Say("denied\x1b[2J\u202e")
+	if strings.Contains(out.String(), "\x1b[2J") || strings.Contains(out.String(), "\u202e") {
+		t.Errorf("the terminal is steered by others' words: %q", out.String())
+	}
+	out.Reset()
 	p.Nodes = 1000
 	p.Step("ip-10-0-1-23.eu-central-1.compute.internal", "a pod of the mesh and the control make their flows")
 	if line := strings.TrimSuffix(strings.TrimPrefix(out.String(), "\r"), "\x1b[K"); len(line) >= 80 {
