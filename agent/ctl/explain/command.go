@@ -109,7 +109,10 @@ func BindAgents(c *cobra.Command, agents *string) {
 }
 
 func (o options) check(pods []string) (format output.Format, picture output.Picture, err error) {
-	if err = o.CheckBeside(pods); err == nil {
+	if err = output.CheckPicture(o.picture, pods); err == nil {
+		err = o.CheckBeside(pods)
+	}
+	if err == nil {
 		format, err = output.ParseFormat(o.output)
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package explain
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/golden"
+	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"github.com/spf13/pflag"
 )
@@ -123,6 +125,9 @@ func TestUnusable(t *testing.T) {
 		"it must be a JSON object of type":   {"-f", pod, "--config", "testdata/injected.json"},
 		"not a JSON object":                  {"-f", pod, "--config", pod},
 		"valid: table, wide, json, yaml":     {"-f", pod, "-o", "xml"},
+		"valid: --picture=svg, or ":          {"--picture", "svg", "-f", pod},
+		"valid: --picture=text, or ":         {"cart-0", "--picture", "text"},
+		`--picture: invalid value "svg"`:     {"cart-0", "--picture", "svg"},
 		"unknown flag: --filenames":          {"--filenames", pod},
 		`the pod "cart-0" and -f exclude`:    {"cart-0", "-f", pod},
 		"--injected is for -f alone":         {"cart-0", "--injected"},
@@ -133,6 +138,24 @@ func TestUnusable(t *testing.T) {
 			!strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %d, %v, %q", args, status, err, out)
 		}
+	}
+}
+
+// endless is a device that always has more.
+type endless struct{ read int }
+
+func (e *endless) Read(into []byte) (int, error) {
+	if e.read += len(into); e.read > 2*longest {
+		return 0, errors.New("it goes on without an end")
+	}
+	return len(into), nil
+}
+
+// A file without an end is told as one, before memory is gone.
+func TestEndless(t *testing.T) {
+	if _, err := readManifest("-", &endless{}); !invalid.Is(err) ||
+		!strings.Contains(err.Error(), `--filename: invalid value "-": longer than 64 MiB`) {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/entry"
+	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -69,7 +70,7 @@ func (in Input) explain(namespace string, stdin io.Reader) (list List, err error
 	}
 	m := manifest{namespaces: map[string]map[string]string{}}
 	for _, file := range in.Files {
-		data, err := readFile(file, stdin)
+		data, err := readManifest(file, stdin)
 		if err != nil {
 			return list, err
 		}
@@ -104,11 +105,35 @@ func (in Input) explainObject(operator Operator, m manifest, object object, name
 	return e
 }
 
-func readFile(name string, stdin io.Reader) ([]byte, error) {
-	if name == "-" {
-		return io.ReadAll(stdin)
+// longest is how many bytes of a file are read: more than any manifest has, and less than memory. A device may have no
+// end.
+const longest = 64 << 20
+
+// readFile reads the file of a flag.
+func readFile(flag, name string) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
 	}
-	return os.ReadFile(name)
+	defer file.Close()
+	return readAll(flag, name, file)
+}
+
+// readAll reads what the flag's value names.
+func readAll(flag, name string, from io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(from, longest+1))
+	if err == nil && len(data) > longest {
+		return nil, invalid.Text(flag, name, "longer than 64 MiB", "a file of up to 64 MiB")
+	}
+	return data, err
+}
+
+// readManifest reads a file, - for standard input.
+func readManifest(name string, stdin io.Reader) ([]byte, error) {
+	if name == "-" {
+		return readAll("--filename", name, stdin)
+	}
+	return readFile("--filename", name)
 }
 
 func sourceOf(file string) string {
@@ -120,7 +145,7 @@ func sourceOf(file string) string {
 
 // readEntry reads the plugin's entry from a file: alone, or in a network configuration list.
 func readEntry(file string) (entry.Entry, error) {
-	data, err := os.ReadFile(file)
+	data, err := readFile("--config", file)
 	if err != nil {
 		return entry.Entry{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/spf13/cobra"
 )
@@ -27,6 +28,21 @@ func PictureFlag(c *cobra.Command, picture *string, draws string) {
 	f.StringVar(picture, "picture", string(NoPicture), draws+", as `text` for a terminal or as svg")
 	f.Lookup("picture").NoOptDefVal = string(InText)
 	_ = c.RegisterFlagCompletionFunc("picture", cobra.FixedCompletions(pictures, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// CheckPicture looks whether one of the pods is the flag's value behind a blank: a flag that can stand alone takes none.
+// An error has its exit status.
+func CheckPicture(picture string, pods []string) error {
+	if Picture(picture) != InText {
+		return nil
+	}
+	for _, pod := range pods {
+		if slices.Contains(pictures, pod) {
+			return outcome.Misuse(invalid.Text("--picture", pod, "the kind of picture stands behind a =",
+				"--picture="+pod+", or NAMESPACE/"+pod+" for a pod of that name"))
+		}
+	}
+	return nil
 }
 
 // ParsePicture reads the flag's value.

@@ -83,6 +83,9 @@ func Command(
 		Long: long, Example: fmt.Sprintf(example, name), Args: cobra.ArbitraryArgs,
 		ValidArgsFunction: explain.CompletePods(flags, namespace),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := output.CheckPicture(o.picture, args); err != nil {
+				return err
+			}
 			if err := o.CheckBeside(args); err != nil {
 				return err
 			}

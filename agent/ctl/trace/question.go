@@ -85,6 +85,10 @@ func (q question) of(e explain.Explanation) (item Item, err error) {
 	if err != nil {
 		return item, err
 	}
+	if item.hostNetwork = e.Pod().Spec.HostNetwork; item.hostNetwork {
+		item.Assumed = nil
+		return item, nil
+	}
 	pod, families := explain.Network(addresses)
 	packet := trace.Packet{Proto: q.proto, Dest: to}
 	switch {

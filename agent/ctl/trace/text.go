@@ -38,7 +38,8 @@ type Item struct {
 	// Kernel is what the node's kernel says of the first of them, where it was asked.
 	Kernel *Kernel `json:"kernel,omitempty"`
 
-	ways []trace.Way
+	ways        []trace.Way
+	hostNetwork bool // it has no network of its own, so there is nothing to walk through
 }
 
 // Way is a packet's way.
@@ -81,13 +82,16 @@ func wayOf(w trace.Way) Way {
 	return way
 }
 
-// lands reports whether the packet lands anywhere.
-func (i Item) lands() bool { return len(i.ways) > 0 && i.ways[0].Landed != trace.Dropped }
+// lands reports whether the packet lands anywhere, as far as it is the pod's.
+func (i Item) lands() bool { return i.hostNetwork || len(i.ways) > 0 && i.ways[0].Landed != trace.Dropped }
 
 // svg is the picture as a document.
 func (i Item) svg() string {
 	title := "A packet of " + i.Namespace + "/" + i.Name
-	if len(i.ways) > 0 {
+	switch {
+	case i.hostNetwork:
+		title = fmt.Sprintf("%s/%s has the network of its node (hostNetwork)", i.Namespace, i.Name)
+	case len(i.ways) > 0:
 		title = fmt.Sprintf("%s/%s: %s", i.Namespace, i.Name, i.ways[0].Title())
 	}
 	return trace.SVG(output.Printable(title), i.ways...)
@@ -108,6 +112,12 @@ func (i Item) write(t *output.Text, picture bool) {
 	t.Line(output.Bold, "%s %s/%s", i.Object, i.Namespace, i.Name)
 	if i.Verdict == explain.Refused {
 		t.Line(output.Red, "The pod does not start: %s", i.Error)
+		t.WriteByte('\n')
+		return
+	}
+	if i.hostNetwork {
+		t.Line(output.Yellow, "The pod has no network to walk through (%s): %s", i.Reason, i.Meaning)
+		t.Item("->", "Its packets go as those of its node do.")
 		t.WriteByte('\n')
 		return
 	}

@@ -55,7 +55,10 @@ func TestGolden(t *testing.T) {
 		"untouched.txt":        {"--to 10.96.0.10:80 --pod-address 10.1.2.3", outcome.Well},
 		"tproxy.txt": {"-f ../explain/testdata/injected.yaml --from outside --to pod:8080 --picture -o wide",
 			outcome.Well},
-		"refused.txt": {"-f testdata/refused.yaml --injected --to 10.96.0.10:80", outcome.NotWell},
+		"host-network.txt":  {"-f testdata/host-network.yaml --to 10.96.0.10:80 --picture", outcome.Well},
+		"host-network.svg":  {"-f testdata/host-network.yaml --to 10.96.0.10:80 --picture=svg", outcome.Well},
+		"host-network.json": {"-f testdata/host-network.yaml --to pod:80 --from outside -o json", outcome.Well},
+		"refused.txt":       {"-f testdata/refused.yaml --injected --to 10.96.0.10:80", outcome.NotWell},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if !strings.HasPrefix(test.args, "-f") {
@@ -101,6 +104,7 @@ func TestMisuse(t *testing.T) {
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --proto icmp":             "unknown protocol",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --backend auto":           "unknown backend",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --picture=png":            "unknown kind of picture",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --picture svg":            "valid: --picture=svg, or NAMESPACE/svg",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --picture -o json":        "a picture is none",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 -o xml":                   "unknown format",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --pod-address cart":       "not an address",
