@@ -61,7 +61,8 @@ func TestPrintable(t *testing.T) {
 
 // A program reads what is there, and the terminal of who looks at JSON or YAML is not steered by it.
 func TestEscaped(t *testing.T) {
-	for _, bad := range []string{"gone\u009b1m", "\u202egnp", "a: \u202e\n\u0085 b \\u202e \"", "\U000e0041\x7f\u00ad\x1b"} {
+	for _, bad := range []string{"gone\u009b1m",
+		"\u202egnp", "a: \u202e\n\u0085 b \\u202e \"", "\U000e0041\x7f\u00ad\x1b"} {
 		for _, format := range []Format{JSON, YAML} {
 			var out strings.Builder
 			object := map[string]any{bad: bad, "list": []any{bad, 1, "äöü ✓"}}

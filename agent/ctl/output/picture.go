@@ -30,7 +30,7 @@ func PictureFlag(c *cobra.Command, picture *string, draws string) {
 	_ = c.RegisterFlagCompletionFunc("picture", cobra.FixedCompletions(pictures, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// CheckPicture looks whether one of the pods is the flag's value behind a blank: a flag that can stand alone takes none.
+// CheckPicture looks whether a pod is the flag's value behind a blank: a flag that can stand alone takes none.
 // An error has its exit status.
 func CheckPicture(picture string, pods []string) error {
 	if Picture(picture) != InText {
