@@ -59,7 +59,11 @@ type Item struct {
 	Next    string   `json:"next,omitempty"` // what to do; with each warning and all that is not well
 	// MissingRight is the right without which it was not looked at.
 	MissingRight string `json:"missingRight,omitempty"`
+	failed       bool   // it was not looked at because of an error
 }
+
+// isUnasked reports whether it could not be asked, other than what is not looked at by configuration.
+func (i Item) isUnasked() bool { return i.failed || i.MissingRight != "" }
 
 // Source is the cluster that is asked.
 type Source struct {
@@ -140,7 +144,7 @@ func (c *Check) ill(check, what, next string) {
 // unlooked notes that something could not be looked at. right is what it needs; if that was not refused, it is not what
 // is missing.
 func (c *Check) unlooked(check, what, right string, err error) {
-	item := Item{Check: check, Verdict: NotLookedAt, What: what + ": " + err.Error()}
+	item := Item{Check: check, Verdict: NotLookedAt, What: what + ": " + err.Error(), failed: true}
 	if apierrors.IsForbidden(err) {
 		item.What, item.MissingRight = what+": the right to "+right+" is missing", right
 	}
@@ -164,8 +168,11 @@ func (c *Check) count() {
 	}
 }
 
-// errNothing says that no question was answered.
-var errNothing = errors.New("nothing could be looked at")
+// What could not be asked: no question was answered, or some were not.
+var (
+	errNothing = errors.New("nothing could be looked at")
+	errSome    = errors.New("not all could be looked at; each ? says why")
+)
 
 // counted is a number of nodes.
 func counted(nodes int) string {

@@ -111,6 +111,15 @@ func TestUnasked(t *testing.T) {
 	if outcome.StatusOf(err) != outcome.NotAsked {
 		t.Error(err)
 	}
+	c := Check{Items: []Item{{Verdict: Well}}}
+	c.unlooked("istiod", "Istio's injectors", "", errors.New("500"))
+	for verdict, want := range map[Verdict]int{Well: outcome.NotAsked, NotWell: outcome.NotWell} {
+		c.Items[0].Verdict = verdict
+		c.count()
+		if err := c.show(output.Writer{Out: &out}); outcome.StatusOf(err) != want {
+			t.Errorf("an error beside what is %s: %v", verdict, err)
+		}
+	}
 	if err := (Check{Summary: Summary{NotLookedAt: 3}}).show(output.Writer{Out: &out}); !errors.Is(err, errNothing) {
 		t.Error(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
@@ -38,8 +39,8 @@ on namespaces, get, patch and delete on the temporary one, and in that create on
 create, get and delete on pods, get on pods/log and list on events; with imagePullSecrets also get
 on these secrets in the agents' namespace (-n) and create on secrets.
 
-Exit status: 0 if nothing is ill, 1 if something is, 2 for a wrong command line, 3 if nothing could
-be looked at, or a node not be probed.`
+Exit status: 0 if nothing is ill, 1 if something is, 2 for a wrong command line, 3 if nothing is ill
+that could be looked at, but for a missing right or an error not all could, or a node not be probed.`
 
 const example = `  # Before an installation
   %[1]s check --pre
@@ -128,6 +129,8 @@ func (c Check) show(w output.Writer) error {
 		return outcome.ErrNotWell
 	case c.Summary.Well+c.Summary.Warnings == 0:
 		return outcome.Unasked(errNothing)
+	case slices.ContainsFunc(c.Items, Item.isUnasked):
+		return outcome.Unasked(errSome)
 	}
 	return nil
 }

@@ -257,7 +257,7 @@ func (c *Check) agent(n status.Node) {
 	for _, f := range n.Findings {
 		item := Item{Check: "agent", Node: n.Name, Verdict: NotWell, What: f.What, Next: f.Next}
 		if n.Verdict == status.NotAsked {
-			item.Verdict, item.Next = NotLookedAt, ""
+			item.Verdict, item.Next, item.failed = NotLookedAt, "", true
 			if namespace, _, _ := strings.Cut(n.Pod, "/"); apierrors.IsForbidden(n.Unasked) {
 				item.MissingRight = "create pods/exec" + in(namespace)
 				item.What = "its agent: the right to " + item.MissingRight + " is missing"

@@ -243,9 +243,9 @@ var scenarios = map[string]scenario{
 	"no-way-yet": {before: true, make: func(l *lab) { l.inject(false, "", stockConfig) },
 		check: "injection", as: Warning, what: "adds istio-init", next: "after the installation"},
 	"torn-injector": {make: func(l *lab) { l.config("istio-sidecar-injector").Data["values"] = "{" },
-		check: "injection", as: NotLookedAt, what: "values of the ConfigMap"},
+		status: 3, check: "injection", as: NotLookedAt, what: "values of the ConfigMap"},
 	"torn-templates": {make: func(l *lab) { l.config("istio-sidecar-injector").Data["config"] = "{" },
-		check: "injection", as: NotLookedAt, what: "config of the ConfigMap"},
+		status: 3, check: "injection", as: NotLookedAt, what: "config of the ConfigMap"},
 
 	"primary-by-digest": {before: true, make: func(l *lab) {
 		l.network("openshift-ovn-kubernetes", "ovnkube-node", "quay.io/openshift-release-dev/ocp-v4.0-art-dev@sha256:"+
@@ -327,22 +327,22 @@ var scenarios = map[string]scenario{
 		check: "injection", as: Warning, what: "names the network istio-cni", next: "openshift.mode=nad"},
 
 	"exec-refused": {make: func(l *lab) { l.errs["agent-node-b"] = forbidden("pods/exec") },
-		check: "agent", as: NotLookedAt, what: "the right to create pods/exec in namespace mesh-network is missing"},
+		status: 3, check: "agent", as: NotLookedAt, what: "the right to create pods/exec in namespace mesh-network is missing"},
 	"few-rights": {make: func(l *lab) {
 		l.refused = []string{"list nodes", "get namespaces", "list daemonsets", "get configmaps", "list deployments",
 			"list mutatingwebhookconfigurations"}
-	}, check: "daemonset", as: NotLookedAt, what: "the right to list daemonsets.apps in all namespaces is missing"},
+	}, status: 3, check: "daemonset", as: NotLookedAt, what: "the right to list daemonsets.apps in all namespaces is missing"},
 	"fewer-rights": {make: func(l *lab) {
 		l.flag("--mode=nad")
 		l.definitions()
 		l.inject(false, "multus", stockConfig)
 		l.refused = []string{"get version", "get validatingadmissionpolicies", "get mutatingadmissionpolicies", "list pods",
 			"list network-attachment-definitions", "list deployments", "get namespaces"}
-	}, check: "injection", as: NotLookedAt, what: "way C"},
+	}, status: 3, check: "injection", as: NotLookedAt, what: "way C"},
 	"config-refused": {make: func(l *lab) {
 		l.foreign("kube-system", "cilium")
 		l.refused = []string{"get configmaps", "get validatingadmissionpolicybindings", "get mutatingadmissionpolicybindings"}
-	}, check: "cilium", as: NotLookedAt, what: "get configmaps in namespace kube-system"},
+	}, status: 3, check: "cilium", as: NotLookedAt, what: "get configmaps in namespace kube-system"},
 	"discovery-refused": {before: true, make: func(l *lab) { l.refused = []string{"get resource"} },
-		check: "admission-api", as: NotLookedAt, what: "get /apis/admissionregistration.k8s.io"},
+		status: 3, check: "admission-api", as: NotLookedAt, what: "get /apis/admissionregistration.k8s.io"},
 }
