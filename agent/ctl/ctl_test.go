@@ -41,14 +41,14 @@ func TestStatus(t *testing.T) {
 		{"trace -f " + pod + " --to 10.96.0.10:80", 0, "nat-istio-output, rule 7: a group that is left out", ""},
 		{"trace -f " + pod, 2, "", "istio-pod-networkctl: --to"},
 		{"__complete trace --from o", 0, "app\nproxy\noutside\n", ""},
-		{"status --kubeconfig testdata/none", 3, "", "reading how to reach the cluster"},
+		{"status --kubeconfig testdata/none", 2, "", "reading how to reach the cluster"},
 		{"status --watch --wait", 2, "", "--watch and --wait exclude each other"},
 		{"status --timeout 0s", 2, "", "--timeout"},
 		{"version --client", 0, "This tool is of (devel).\n", ""},
-		{"version --kubeconfig testdata/none", 3, "", "reading how to reach the cluster"},
-		{"check --kubeconfig testdata/none", 3, "", "reading how to reach the cluster"},
+		{"version --kubeconfig testdata/none", 2, "", "reading how to reach the cluster"},
+		{"check --kubeconfig testdata/none", 2, "", "reading how to reach the cluster"},
 		{"check -o xml", 2, "", "--output"},
-		{"verify --kubeconfig testdata/none", 3, "", "reading how to reach the cluster"},
+		{"verify --kubeconfig testdata/none", 2, "", "reading how to reach the cluster"},
 		{"verify --parallel 0", 2, "", "--parallel: invalid value \"0\""},
 		{"verify --nodes 0", 2, "", "--nodes: invalid value \"0\""},
 		{"verify --timeout 0s", 2, "", "--timeout"},
@@ -58,7 +58,7 @@ func TestStatus(t *testing.T) {
 			`istio-pod-networkctl: unknown command "explian" for "istio-pod-networkctl"; did you mean explain?; see --help`},
 		{"explain --no", 2, "", "istio-pod-networkctl: unknown flag: --no; see --help\n"},
 		{"explain", 2, "", "istio-pod-networkctl: there is no pod to look at; valid: names of pods, -f FILE"},
-		{"explain cart-0 --kubeconfig testdata/none", 3, "", "reading how to reach the cluster"},
+		{"explain cart-0 --kubeconfig testdata/none", 2, "", "reading how to reach the cluster"},
 		{"__complete explain --kubeconfig testdata/none car", 0, ":1\n", ""},
 		{"explain shop/cart/0", 2, "", "POD: invalid value"},
 		{"completion bash", 0, "bash completion", ""},
@@ -97,6 +97,42 @@ func TestNoCluster(t *testing.T) {
 	if status, _, stderr := ran(own, "status", "--server", "http://127.0.0.1:1"); status != 3 ||
 		!strings.Contains(stderr, "127.0.0.1:1") {
 		t.Errorf("with a server: %d, %q", status, stderr)
+	}
+}
+
+// What the command line says of the cluster is its user's mistake, and said once; what the kubeconfig says is not.
+func TestWrongCluster(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config")
+	write := func(server string) {
+		text := `{"clusters": [{"name": "a", "cluster": {"server": "` + server + `"}}], "contexts": [{"name": "a", "context": ` +
+			`{"cluster": "a"}}], "current-context": "a"}`
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("KUBECONFIG", file)
+	for _, test := range []struct {
+		server, args, says string
+		status             int
+	}{
+		{"http://127.0.0.1:1", "--request-timeout foo", `--request-timeout: invalid value "foo"`, 2},
+		{"http://127.0.0.1:1", "--context nope", "nope", 2},
+		{"http://127.0.0.1:1", "--server ::::", "::::", 2},
+		{"http://127.0.0.1:1", "--certificate-authority /none --server https://127.0.0.1:1", "/none", 2},
+		{"http://127.0.0.1:1", "--kubeconfig /none", "/none", 2},
+		{"::::", "--kubeconfig " + file, "::::", 2},
+		{"::::", "", "::::", 3},
+		{"::::", "--request-timeout 5s", "::::", 3},
+		{"http://127.0.0.1:1", "", "127.0.0.1:1", 3},
+	} {
+		write(test.server)
+		for _, command := range []string{"status", "explain shop/cart-0"} {
+			status, stdout, stderr := ran(append([]string{own}, strings.Fields(command+" "+test.args)...)...)
+			if status != test.status || !strings.Contains(stdout+stderr, test.says) ||
+				strings.Count(stderr, "reading how") > 1 || test.says == "::::" && strings.Count(stderr, "::::") > 2 {
+				t.Errorf("%s %s: %d, %q, %q", command, test.args, status, stdout, stderr)
+			}
+		}
 	}
 }
 

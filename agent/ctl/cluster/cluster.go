@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 // ErrNoAgent says that there is nobody to ask, and nothing by which an agent could be missed.
@@ -66,7 +68,7 @@ func AgentsNamespace(set *pflag.FlagSet) string {
 func (f Flags) Connect() (*Cluster, error) {
 	config, err := f.config.ToRESTConfig()
 	if err != nil {
-		return nil, outcome.Unasked(fmt.Errorf("reading how to reach the cluster: %w", err))
+		return nil, f.unread(err)
 	}
 	if f.namesNone(config) {
 		return nil, outcome.Unasked(errors.New("no kubeconfig names a cluster: set KUBECONFIG, --kubeconfig or --server"))
@@ -81,10 +83,30 @@ func (f Flags) Connect() (*Cluster, error) {
 	c.Admission, errs[2] = typedadmission.NewForConfig(config)
 	c.Discovery, errs[3] = discovery.NewDiscoveryClientForConfig(config)
 	c.Metadata, errs[4] = metadata.NewForConfig(config)
-	if err := errors.Join(errs[:]...); err != nil {
-		return nil, outcome.Unasked(err)
+	if err := cmp.Or(errs[:]...); err != nil { // of one configuration they all say the same
+		return nil, f.unread(err)
 	}
 	return c, nil
+}
+
+// unread is the error of a configuration that cannot be used: of the command line if it names the file, or if there
+// would be no error without its flags.
+func (f Flags) unread(err error) error {
+	if _, wrong := clientcmd.ParseTimeout(*f.config.Timeout); wrong != nil {
+		return outcome.Misusef("--request-timeout: invalid value %q; valid: 0, or a time such as 30s", *f.config.Timeout)
+	}
+	err = fmt.Errorf("reading how to reach the cluster: %w", err)
+	if *f.config.KubeConfig != "" {
+		return outcome.Misuse(err)
+	}
+	without, other := genericclioptions.NewConfigFlags(false).ToRESTConfig()
+	if other == nil {
+		_, other = typedcore.NewForConfig(without)
+	}
+	if other == nil {
+		return outcome.Misuse(err)
+	}
+	return outcome.Unasked(err)
 }
 
 // namesNone reports whether neither a kubeconfig nor a flag names a cluster: client-go then takes an address of its
@@ -110,7 +132,7 @@ func (f Flags) Ask(ctx context.Context, ask func(context.Context, *Cluster) erro
 func (f Flags) Namespace() (string, error) {
 	namespace, _, err := f.config.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
-		return "", outcome.Unasked(fmt.Errorf("reading how to reach the cluster: %w", err))
+		return "", f.unread(err)
 	}
 	return namespace, nil
 }
