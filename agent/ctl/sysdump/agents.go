@@ -18,6 +18,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/invalid"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -27,13 +28,13 @@ const (
 	askTimeout = 30 * time.Second // of one question to an agent
 )
 
-// findAgents finds the agents, and the namespaces that they are in.
+// findAgents finds the agents, and the namespaces that they are in. What it may not list it notes: the rest is of use
+// all the same. An error says that nobody answers, or that the command line is wrong.
 func (c *collector) findAgents(ctx context.Context) error {
-	var wrong error
 	err := c.each(ctx, agentPods, c.namespace, func(o *unstructured.Unstructured) {
 		var pod corev1.Pod
 		if err := typed(o, &pod); err != nil {
-			wrong = err
+			c.miss(err, "pod %s/%s", o.GetNamespace(), o.GetName())
 			return
 		}
 		c.own[pod.Namespace] = true
@@ -41,10 +42,17 @@ func (c *collector) findAgents(ctx context.Context) error {
 			c.agents = append(c.agents, pod)
 		}
 	})
-	if err := cmp.Or(err, wrong); err != nil {
-		return outcome.Unasked(fmt.Errorf("listing the agents' pods, which needs the verb list on pods: %w", err))
+	c.listed = err == nil
+	if answer := apierrors.APIStatus(nil); err != nil && !errors.As(err, &answer) {
+		return outcome.Unasked(fmt.Errorf("listing the agents' pods: %w", err))
 	}
-	err = c.each(ctx, agentSets, c.namespace, func(o *unstructured.Unstructured) {
+	if err != nil {
+		c.miss(err, "pods of the agents")
+		if c.namespace != "" {
+			c.own[c.namespace] = true
+		}
+	}
+	setsErr := c.each(ctx, agentSets, c.namespace, func(o *unstructured.Unstructured) {
 		c.own[o.GetNamespace()] = true
 		var set appsv1.DaemonSet
 		if err := typed(o, &set); err != nil {
@@ -53,14 +61,14 @@ func (c *collector) findAgents(ctx context.Context) error {
 		}
 		c.sets = append(c.sets, set)
 	})
-	if err != nil {
-		c.miss(err, "DaemonSets of the agents")
+	if setsErr != nil {
+		c.miss(setsErr, "DaemonSets of the agents")
 	}
-	if len(c.own) == 0 {
-		return outcome.Unasked(cluster.ErrNoAgent)
+	if c.listed && setsErr == nil && len(c.own) == 0 {
+		c.miss(cluster.ErrNoAgent, "agents")
 	}
 	for _, node := range c.nodes {
-		if !slices.ContainsFunc(c.agents, func(pod corev1.Pod) bool { return pod.Spec.NodeName == node }) {
+		if c.listed && !slices.ContainsFunc(c.agents, func(pod corev1.Pod) bool { return pod.Spec.NodeName == node }) {
 			return outcome.Misuse(invalid.Text("--nodes", node, "no agent is there", "names of nodes that have an agent"))
 		}
 	}
@@ -70,7 +78,7 @@ func (c *collector) findAgents(ctx context.Context) error {
 
 // agentless reports whether a node lacks the agent that it is to have.
 func (c *collector) agentless(node corev1.Node) bool {
-	return slices.ContainsFunc(c.sets, func(set appsv1.DaemonSet) bool { return cluster.Wants(set, node) }) &&
+	return c.listed && slices.ContainsFunc(c.sets, func(set appsv1.DaemonSet) bool { return cluster.Wants(set, node) }) &&
 		!slices.ContainsFunc(c.agents, func(pod corev1.Pod) bool { return pod.Spec.NodeName == node.Name })
 }
 

@@ -39,6 +39,7 @@ type collector struct {
 	hide *redactor // nil where names stay
 
 	agents   []corev1.Pod
+	listed   bool                      // the agents could be
 	sets     []appsv1.DaemonSet        // of the agents
 	own      map[string]bool           // the agents' namespaces
 	pods     map[string]bool           // of the mesh, NAMESPACE/NAME
@@ -65,6 +66,9 @@ func (c *collector) collect(ctx context.Context) error {
 	c.listEvents(ctx)
 	c.askAgents(ctx)
 	c.askChosen(ctx)
+	if ctx.Err() == nil && len(c.files) == 0 && len(c.unread) > 0 {
+		return outcome.Unasked(fmt.Errorf("nothing could be read: %s: %s", c.unread[0].What, c.unread[0].Reason))
+	}
 	c.addVersions(ctx)
 	return outcome.Unasked(ctx.Err())
 }

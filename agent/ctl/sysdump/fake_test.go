@@ -97,6 +97,9 @@ func (f *fake) Each(
 	if err := f.errs[kind.Resource]; err != nil && (kind.Resource != "pods" || selector == "") {
 		return err
 	}
+	if err := f.errs["agents"]; err != nil && kind.Resource == "pods" && selector != "" {
+		return err
+	}
 	if strings.HasPrefix(kind.Resource, "mutatingadmissionpolic") && kind.Version != "v1beta1" ||
 		kind.Group == "security.openshift.io" {
 		return apierrors.NewNotFound(kind.GroupResource(), "")

@@ -20,7 +20,9 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/internal/golden"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // dumped runs the command with a fixed time and salt, and returns the archive's files.
@@ -192,6 +194,38 @@ func TestAgentless(t *testing.T) {
 	}
 	if _, stderr, err = dumped(t, options{nodes: []string{"node-a.example.com"}}, f, output.Writer{}); err != nil {
 		t.Errorf("of another node: %v: %s", err, stderr)
+	}
+}
+
+// An archive is of most use where something is wrong: it has the rest where no agent may be listed, or none is there.
+func TestNoAgents(t *testing.T) {
+	refused := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", errors.New("no"))
+	for what, prepare := range map[string]func(*fake){
+		"pods of the agents: pods is forbidden": func(f *fake) { f.errs["agents"], f.errs["pods"] = refused, refused },
+		"agents: no agent of": func(f *fake) {
+			f.objects = slices.DeleteFunc(f.objects, func(o *unstructured.Unstructured) bool {
+				return strings.HasPrefix(o.GetName(), "istio-pod-network-agent")
+			})
+		},
+	} {
+		f := newFake(t)
+		prepare(f)
+		files, stderr, err := dumped(t, options{}, f, output.Writer{})
+		if !errors.Is(err, outcome.ErrNotWell) || files["objects/nodes.yaml"] == "" || !strings.Contains(stderr, what) ||
+			strings.Contains(stderr, "no agent runs there") {
+			t.Errorf("%s: %v: %s", what, err, stderr)
+		}
+	}
+	f := newFake(t)
+	f.objects, f.errs["agents"] = nil, refused
+	if _, _, err := dumped(t, options{}, f, output.Writer{}); outcome.StatusOf(err) != outcome.NotAsked ||
+		!strings.Contains(err.Error(), "pods is forbidden") {
+		t.Errorf("nothing was read: %v", err)
+	}
+	f = newFake(t)
+	f.errs["agents"] = errors.New("connection refused")
+	if _, _, err := dumped(t, options{}, f, output.Writer{}); outcome.StatusOf(err) != outcome.NotAsked {
+		t.Errorf("nobody answers: %v", err)
 	}
 }
 
