@@ -104,8 +104,8 @@ func TestNoCluster(t *testing.T) {
 func TestWrongCluster(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config")
 	write := func(server string) {
-		text := `{"clusters": [{"name": "a", "cluster": {"server": "` + server + `"}}], "contexts": [{"name": "a", "context": ` +
-			`{"cluster": "a"}}], "current-context": "a"}`
+		text := `{"clusters": [{"name": "a", "cluster": {"server": "` + server + `"}}], "contexts": [{"name": "a", ` +
+			`"context": {"cluster": "a"}}], "current-context": "a"}`
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -327,11 +327,13 @@ var scenarios = map[string]scenario{
 		check: "injection", as: Warning, what: "names the network istio-cni", next: "openshift.mode=nad"},
 
 	"exec-refused": {make: func(l *lab) { l.errs["agent-node-b"] = forbidden("pods/exec") },
-		status: 3, check: "agent", as: NotLookedAt, what: "the right to create pods/exec in namespace mesh-network is missing"},
+		status: 3, check: "agent", as: NotLookedAt,
+		what: "the right to create pods/exec in namespace mesh-network is missing"},
 	"few-rights": {make: func(l *lab) {
 		l.refused = []string{"list nodes", "get namespaces", "list daemonsets", "get configmaps", "list deployments",
 			"list mutatingwebhookconfigurations"}
-	}, status: 3, check: "daemonset", as: NotLookedAt, what: "the right to list daemonsets.apps in all namespaces is missing"},
+	}, status: 3, check: "daemonset", as: NotLookedAt,
+		what: "the right to list daemonsets.apps in all namespaces is missing"},
 	"fewer-rights": {make: func(l *lab) {
 		l.flag("--mode=nad")
 		l.definitions()
