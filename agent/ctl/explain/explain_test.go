@@ -91,7 +91,8 @@ func TestNoNamespace(t *testing.T) {
 
 // A picture is a document whatever its pod is called.
 func TestPictureOfOddName(t *testing.T) {
-	const manifest = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a\u001b[31m\u202e"}}`
+	const manifest = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a\u001b[31m\u202e"},
+		"spec": {"containers": [{"name": "app"}]}}`
 	got, _, err := explained(t, manifest, "-f", "-", "--picture=svg")
 	if err != nil || strings.ContainsAny(got, "\x1b\u202e") || xml.Unmarshal([]byte(got), new(any)) != nil {
 		t.Errorf("%v: %q", err, got[:min(200, len(got))])
@@ -101,11 +102,28 @@ func TestPictureOfOddName(t *testing.T) {
 // What cannot be used is told by its file and document, and is the user's to correct.
 func TestUnusable(t *testing.T) {
 	for manifest, want := range map[string]string{
-		"":                                      "no pod, and nothing that makes pods, is in standard input",
-		"kind: Service\napiVersion: v1":         "no pod, and nothing that makes pods",
-		"kind: Pod\napiVersion: v1\n---\n{a: [": "standard input: document 2 is neither YAML nor JSON",
-		"kind: Pod\napiVersion: v1\nspec: 5":    "standard input: document 1: ",
-		"just: this":                            "standard input: document 1: ",
+		"":                              "no pod, and nothing that makes pods, is in standard input",
+		"kind: Service\napiVersion: v1": "no pod, and nothing that makes pods",
+		"kind: Service\napiVersion: v1\n---\n{a: [": "standard input: document 2 is neither YAML nor JSON",
+		"kind: Pod\napiVersion: v1\nspec: 5":        "standard input: document 1: ",
+		"{apiVersion: v1, kind: Pod, metadata: {}, spec: {containers: [{name: app}]}}": "" +
+			`document 1: metadata.name of Pod: invalid value "": it has no name; valid: a name, or metadata.generateName`,
+		"{apiVersion: v1, kind: Pod, metadata: {name: cart}}": "" +
+			"spec.containers of Pod cart: invalid value []: it has no container; valid: a list",
+		"{apiVersion: v1, kind: Pod, metadata: {name: cart}, spec: {contaners: []}}": `unknown field "spec.contaners"`,
+		"{apiVersion: apps/v1, kind: Deployment, metadata: {name: cart}}": "" +
+			"spec.template of Deployment cart: invalid value {}: it has no pod; valid: a template with spec.containers",
+		"{apiVersion: v1, kind: ReplicationController, metadata: {name: cart}}": "" +
+			"spec.template of ReplicationController cart",
+		"{apiVersion: batch/v1, kind: CronJob, metadata: {name: a}, spec: {jobTemplate: {spec: {template: {spec: " +
+			"{hostNetwork: true}}}}}}": "spec.jobTemplate.spec.template.spec.containers of CronJob a: invalid value []",
+		"{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: My_Shop}, spec: {containers: [{name: app}]}}": "" +
+			`metadata.namespace of Pod a: invalid value "My_Shop": no name of a namespace; valid: 1 to 63 characters`,
+		"{apiVersion: v1, kind: Namespace, metadata: {name: a.b}}":        `metadata.name of Namespace: invalid value "a.b"`,
+		"{apiVersion: v1, kind: PodList, items: [{metadata: {name: a}}]}": "items[0]: spec.containers of Pod a",
+		"metadata: {name: a}\nkind: Pod\nmetadata: {name: b}": "" +
+			`document 1 has a key twice: line 3: key "metadata" already set in map; valid: each key once`,
+		"just: this": "standard input: document 1: ",
 		"apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Pod, spec: 5}]": "document 1: items[0]: ",
 	} {
 		if out, status, err := explained(t, manifest, "-f", "-"); status != outcome.Misused || out != "" ||
@@ -161,17 +179,18 @@ func TestEndless(t *testing.T) {
 
 // A misspelt field is named: without it the answer is about another pod than the one meant.
 func TestUnknownFields(t *testing.T) {
-	const pod = "{apiVersion: v1, kind: Pod, metadata: {name: cart}, spec: {contaners: [{name: app}]}}"
-	const job = "{apiVersion: batch/v1, kind: Job, metadata: {name: once, annotation: {}}}"
+	const pod = "{apiVersion: v1, kind: Pod, metadata: {name: cart}, spec: {containers: [{name: app}], restart: no}}"
+	const job = "{apiVersion: batch/v1, kind: Job, metadata: {name: once, annotation: {}}, " +
+		"spec: {template: {spec: {containers: [{name: app}]}}}}"
 	for manifest, want := range map[string]string{
-		pod: `Not looked at: unknown field "spec.contaners" of Pod cart in standard input.`,
+		pod: `Not looked at: unknown field "spec.restart" of Pod cart in standard input.`,
 		"{apiVersion: v1, kind: List, items: [" + job + ", " + pod + "]}": "" +
 			"Not looked at: unknown field \"metadata.annotation\" of Job once in standard input.\n" +
-			`Not looked at: unknown field "spec.contaners" of Pod cart in standard input.`,
+			`Not looked at: unknown field "spec.restart" of Pod cart in standard input.`,
 		"{apiVersion: v1, kind: PodList, items: [" + pod + "]}": "" +
-			`Not looked at: unknown field "items[0].spec.contaners" of PodList in standard input.`,
+			`Not looked at: unknown field "items[0].spec.restart" of PodList in standard input.`,
 		pod + "\n---\n{apiVersion: v1, kind: Service, spec: {prts: []}}": "" +
-			`Not looked at: unknown field "spec.contaners" of Pod cart in standard input.`,
+			`Not looked at: unknown field "spec.restart" of Pod cart in standard input.`,
 	} {
 		out, status, err := explained(t, manifest, "-f", "-")
 		_, notes, _ := strings.Cut(out, "Operator's settings: the plugin's defaults.\n")

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"errors"
@@ -9,15 +10,19 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istio-pod-network/controller/internal/invalid"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
+	sigs "sigs.k8s.io/yaml"
 )
 
 // object is one of a manifest that has a pod, or a pod's template.
@@ -40,6 +45,9 @@ var strict = serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).
 
 // read reads all documents of a file, YAML or JSON; lists may hold lists.
 func (m *manifest) read(source string, data []byte) error {
+	if err := twice(source, data); err != nil {
+		return err
+	}
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096)
 	for document := 1; ; document++ {
 		var raw runtime.RawExtension
@@ -58,11 +66,35 @@ func (m *manifest) read(source string, data []byte) error {
 	}
 }
 
+// twice is an error if a document of YAML has a key twice: the decoder would take the last one, and tell nobody. What
+// is no YAML at all is told by the decoder, and a merge of keys (<<) is meant to be overridden.
+func twice(source string, data []byte) error {
+	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	for document := 1; ; document++ {
+		text, err := reader.Read()
+		if err != nil {
+			return nil //nolint:nilerr // the end, or an error that the decoder has, too
+		}
+		_, strictly := sigs.YAMLToJSONStrict(text)
+		if strictly == nil || bytes.Contains(text, []byte("<<")) {
+			continue
+		}
+		if _, err := sigs.YAMLToJSON(text); err != nil {
+			continue
+		}
+		_, what, _ := strings.Cut(strictly.Error(), "unmarshal errors:")
+		return fmt.Errorf("%s: document %d has a key twice: %s; valid: each key once", source, document,
+			strings.Join(strings.Fields(what), " "))
+	}
+}
+
 // add adds an object of JSON.
 func (m *manifest) add(source string, data []byte) error {
 	decoded, kind, err := strict.Decode(data, nil, nil)
+	var unknown error
 	switch {
 	case runtime.IsStrictDecodingError(err) && decoded != nil:
+		unknown = err
 		m.addUnknown(source, kind.Kind, decoded, err)
 	case runtime.IsNotRegisteredError(err):
 		m.others = append(m.others, fmt.Sprintf("%s of %s in %s, which is not known here", kind.Kind, kind.GroupVersion(),
@@ -74,8 +106,11 @@ func (m *manifest) add(source string, data []byte) error {
 	if meta.IsListType(decoded) {
 		return m.addList(source, decoded)
 	}
-	m.addObject(source, decoded)
-	return nil
+	err = m.addObject(source, decoded)
+	if err != nil && unknown != nil { // the field that is missing may be there by another name
+		return fmt.Errorf("%w (%w)", err, unknown)
+	}
+	return err
 }
 
 // addUnknown adds the fields of an object with pods that are not known here.
@@ -104,19 +139,58 @@ func (m *manifest) addList(source string, list runtime.Object) error {
 			}
 			continue
 		}
-		m.addObject(source, item)
+		if err := m.addObject(source, item); err != nil {
+			return fmt.Errorf("items[%d]: %w", i, err)
+		}
 	}
 	return nil
 }
 
-func (m *manifest) addObject(source string, decoded runtime.Object) {
+func (m *manifest) addObject(source string, decoded runtime.Object) error {
 	if namespace, ok := decoded.(*corev1.Namespace); ok {
 		m.namespaces[namespace.Name] = namespace.Annotations
-		return
+		return checkNamespace("metadata.name of Namespace", namespace.Name)
 	}
-	if kind, pod := podIn(decoded); pod != nil {
-		m.objects = append(m.objects, object{kind, source, pod})
+	kind, pod := podIn(decoded)
+	if pod == nil {
+		return nil
 	}
+	m.objects = append(m.objects, object{kind, source, pod})
+	return check(kind, pod)
+}
+
+// check looks whether an object has what the API server asks of each, and an answer would be about nothing without.
+func check(kind string, pod *corev1.Pod) error {
+	name := cmp.Or(pod.Name, pod.GenerateName)
+	of := strings.TrimSpace("of " + kind + " " + name)
+	switch template := templates[kind]; {
+	case name == "":
+		return invalid.Text("metadata.name "+of, "", "it has no name", "a name, or metadata.generateName")
+	case template != "" && equality.Semantic.DeepEqual(pod.Spec, corev1.PodSpec{}):
+		return invalid.JSON(template+" "+of, "{}", "it has no pod", "a template with spec.containers")
+	case len(pod.Spec.Containers) == 0:
+		return invalid.JSON(strings.TrimPrefix(template+".spec.containers ", ".")+of, "[]", "it has no container",
+			"a list of one container or more")
+	case pod.Namespace != "":
+		return checkNamespace("metadata.namespace "+of, pod.Namespace)
+	}
+	return nil
+}
+
+// checkNamespace looks whether a namespace can have that name.
+func checkNamespace(key, name string) error {
+	if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
+		return invalid.Text(key, name, "no name of a namespace", "1 to 63 characters a-z, 0-9 and -, with none of - "+
+			"at the ends")
+	}
+	return nil
+}
+
+// templates are where each kind that makes pods has their template.
+var templates = map[string]string{
+	"PodTemplate": "template", "ReplicationController": "spec.template", "Deployment": "spec.template",
+	"ReplicaSet": "spec.template", "StatefulSet": "spec.template", "DaemonSet": "spec.template", "Job": "spec.template",
+	"CronJob": "spec.jobTemplate.spec.template",
 }
 
 // podIn returns the pod that an object is or makes, nil if none.
@@ -147,7 +221,7 @@ func podIn(decoded runtime.Object) (kind string, pod *corev1.Pod) {
 // made is a pod of a template, by the name of its owner.
 func made(owner metav1.ObjectMeta, template *corev1.PodTemplateSpec) *corev1.Pod {
 	if template == nil {
-		return nil
+		template = &corev1.PodTemplateSpec{} // which is told as none
 	}
 	pod := &corev1.Pod{ObjectMeta: *template.ObjectMeta.DeepCopy(), Spec: *template.Spec.DeepCopy()}
 	pod.Namespace, pod.Name, pod.GenerateName = owner.Namespace, owner.Name, owner.GenerateName
