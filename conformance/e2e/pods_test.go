@@ -254,8 +254,8 @@ func (r *rig) ruleset(name string) string {
 	return r.output(r.inPod(name, "nft", "list", "ruleset"))
 }
 
-// inPod is a program of the node's in the network of a pod. It waits for the pod's container: after the end of a sandbox
-// the API server has the old one's for a while.
+// inPod is a program of the node's in the network of a pod. It waits for the pod's container: after the end of a
+// sandbox the API server has the old one's for a while.
 func (r *rig) inPod(name string, program ...string) *exec.Cmd {
 	r.Helper()
 	process := ""
