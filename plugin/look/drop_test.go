@@ -5,11 +5,13 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/istio-pod-network/controller/internal/testnet"
+	"github.com/istio-pod-network/controller/plugin/look/report"
 	"github.com/istio-pod-network/controller/plugin/netfilter"
 )
 
@@ -56,6 +58,31 @@ func TestNobodyReceivesTranslated(t *testing.T) {
 	// from the peer's own are those from outside, which it sends
 	if out := seen(peer); strings.Count(out, "counter packets 0 bytes 0") != 2 {
 		t.Errorf("something has left the pod:\n%s", out)
+	}
+}
+
+// What rules do with the packet is told also where somebody else's nat has given it another source port before.
+func TestHeardAfterTranslation(t *testing.T) {
+	p := newPod(t, testnet.Options{})
+	p.nft(`table inet theirs {
+		chain out { type nat hook postrouting priority 100; meta l4proto { tcp, udp } snat to :7000-7001; }
+		chain back { type filter hook prerouting priority 100; meta l4proto { tcp, udp } counter accept; }
+		chain in { type filter hook input priority 200; meta l4proto { tcp, udp } counter accept; }
+	}`)
+	for _, family := range []testnet.Family{testnet.IPv4, testnet.IPv6} {
+		for _, proto := range []string{"tcp", "udp"} {
+			to := netip.AddrPortFrom(testnet.Pod.Addr(family), 9000)
+			told, status, stderr := p.look(p.args("uid:1000:1000", proto, to.String())...)
+			var heard []string
+			for _, s := range told.Steps {
+				if s.Table == "theirs" {
+					heard = append(heard, s.Chain)
+				}
+			}
+			if want := []string{"out", "back", "in"}; status != 0 || told.End.Where != report.Pod || !slices.Equal(heard, want) {
+				t.Errorf("%s to %s: %d, %+v %s; want steps of %v", proto, to, status, told, stderr, want)
+			}
+		}
 	}
 }
 

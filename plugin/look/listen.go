@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -24,11 +25,12 @@ type listener struct {
 	owner, ear *netlink.Conn
 	port       uint16 // the packet's source port
 	proto      uint8
-	ids        map[uint32]bool   // of the packet in the kernel's trace, which has a new one for each interface
-	links      map[uint32]string // names by index
-	chains     map[string]string // hook of a base chain, by family, table and chain
-	rules      map[string]int    // place in its chain, by family, table, chain and handle
-	hook       string            // that the packet is in
+	ids        map[uint32]bool     // of the packet in the kernel's trace, which has a new one for each interface
+	renamed    map[uint32][]object // what may be the packet, by ID, since something gave it another source port
+	links      map[uint32]string   // names by index
+	chains     map[string]string   // hook of a base chain, by family, table and chain
+	rules      map[string]int      // place in its chain, by family, table, chain and handle
+	hook       string              // that the packet is in
 	heard      int
 	first      header
 	told       report.Trace
@@ -72,7 +74,7 @@ func (l *listener) note(kind uint16, data []byte) (end bool) {
 	if kind != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_TRACE || len(data) < nfgenmsg {
 		return false
 	}
-	attributes, err := parse(data[nfgenmsg:])
+	attributes, err := parse(slices.Clone(data[nfgenmsg:])) // some are kept
 	if err != nil {
 		return false
 	}
@@ -80,16 +82,30 @@ func (l *listener) note(kind uint16, data []byte) (end bool) {
 	id := m.number(unix.NFTA_TRACE_ID)
 	verdict, _ := verdictOf(m)
 	ours := m.family == unix.NFPROTO_INET && m.text(unix.NFTA_TRACE_TABLE) == TableName && verdict == "drop"
-	if h, is := headerOf(m); is { // what our table drops is the packet, also from a port that somebody's nat has given it
-		if !ours && (h.proto != l.proto || h.from.Port() != l.port) {
-			delete(l.ids, id)
-			return false
-		}
+	h, is := headerOf(m)
+	switch {
+	case is && h.proto == l.proto && h.from.Port() == l.port:
+		delete(l.renamed, id)
 		l.ids[id] = true
-		l.begin(m, h)
+	case is && ours: // what our table drops is the packet, also from a port that somebody's nat has given it
+		l.ids[id] = true
+		for _, earlier := range l.renamed[id] {
+			l.take(earlier)
+		}
+	case len(l.renamed[id]) > 0, is && h.proto == l.proto && (l.ids[id] || h.to.String() == l.told.End.To):
+		// The packet with another port, or another one: what comes of it says which.
+		delete(l.ids, id)
+		if len(l.renamed[id]) < mostSteps {
+			l.renamed[id] = append(l.renamed[id], m)
+		}
 	}
-	if !l.ids[id] {
-		return false
+	return l.ids[id] && l.take(m)
+}
+
+// take takes in a message about the packet, and reports whether it is about its end.
+func (l *listener) take(m object) (end bool) {
+	if h, is := headerOf(m); is {
+		l.begin(m, h)
 	}
 	return l.step(m)
 }

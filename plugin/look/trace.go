@@ -102,7 +102,7 @@ func (q *question) isIt() error {
 
 // listen has the kernel tell of the packet: everything is in place when it returns.
 func (q *question) listen(port uint16) (its *listener, err error) {
-	its = &listener{port: port, proto: q.proto, ids: map[uint32]bool{}}
+	its = &listener{port: port, proto: q.proto, ids: map[uint32]bool{}, renamed: map[uint32][]object{}}
 	if err := its.know(); err != nil {
 		return its, err
 	}
