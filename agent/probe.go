@@ -24,8 +24,9 @@ import (
 
 const probeHelp = `says what an installation would find on this node, as JSON, and changes nothing
 
-It has the plugin try the rules of a pod in a new network namespace, which is gone afterwards, and looks at the
-directories of network configurations and of plugins. istio-pod-networkctl check --pre --probe-nodes runs it in pods
+It has the plugin try the rules of a pod in a new network namespace, which is gone afterwards, looks at the
+directories of network configurations and of plugins, and reads which of them containerd's or CRI-O's own
+configuration names. istio-pod-networkctl check --pre --probe-nodes runs it in pods
 that see the file system of their node below --root. The keys are those of package agent/inspect.
 
 Flags; each is also an environment variable, --root as AGENT_ROOT:
@@ -41,12 +42,15 @@ type prober struct {
 	primary           string
 	confDirs, binDirs []string
 	runtimeDirs       []string
+	containerd, crio  []string // where they have their configurations
 	chroot            func(string) error
 }
 
 // probeCommand is the command. It returns the exit status.
 func probeCommand(ctx context.Context, p program.Program, args []string) int {
-	its := prober{chroot: func(root string) error { return errors.Join(syscall.Chroot(root), os.Chdir("/")) }}
+	its := prober{containerd: containerdFiles, crio: crioFiles, chroot: func(root string) error {
+		return errors.Join(syscall.Chroot(root), os.Chdir("/"))
+	}}
 	f := flag.NewFlagSet("", flag.ContinueOnError)
 	f.StringVar(&its.root, "root", "/", "`directory` with the node's file system; the program changes its root to it")
 	f.StringVar(&its.plugin, "plugin", "/istio-pod-network", "`file` of the plugin that tries the rules, not below --root")
@@ -113,6 +117,7 @@ func (p prober) probe(ctx context.Context) (found inspect.Probed, err error) {
 		}
 		found.Plugins = append(found.Plugins, inspect.Plugins{Directory: dir, Exists: isDir(dir), Missing: missing})
 	}
+	found.Runtimes = p.runtimes()
 	return found, nil
 }
 
@@ -171,7 +176,7 @@ func (p prober) lookAt(confDir, binDir string) (n inspect.Network, missing []str
 	if err != nil {
 		return n, nil, err
 	}
-	n.File, n.Name = s.Active, s.Network
+	n.File, n.Name, n.Chain = s.Active, s.Network, s.Plugins
 	for _, line := range s.Missing {
 		if why, is := strings.CutPrefix(line, s.Active+": "); is && s.Active != "" {
 			n.Protected = why

@@ -52,9 +52,10 @@ func TestProbe(t *testing.T) {
 		t.Errorf("the plugin was asked %s, %v", stdin, err)
 	}
 	for i, want := range []inspect.Network{
-		{Directory: path("net.d"), Exists: true, File: path("net.d/10-net.conflist"), Name: "net"},
+		{Directory: path("net.d"), Exists: true, File: path("net.d/10-net.conflist"), Name: "net",
+			Chain: []string{"bridge"}},
 		{Directory: path("multus"), Exists: true, File: path("multus/00-multus.conf"), Name: "multus",
-			Protected: "it is a readiness file of its owner, never edited by us"},
+			Chain: []string{"multus"}, Protected: "it is a readiness file of its owner, never edited by us"},
 		{Directory: path("empty"), Exists: true}, {Directory: path("none")},
 	} {
 		got := found.Networks[i]

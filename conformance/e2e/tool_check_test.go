@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -30,8 +31,13 @@ func (r *rig) toolChecks() {
 			return i.Check == check && i.Node == node && i.Verdict == "well"
 		})
 	}
+	says := func(words string) bool {
+		return slices.ContainsFunc(c.Items, func(i item) bool {
+			return i.Verdict == "well" && strings.Contains(i.What, words)
+		})
+	}
 	for _, check := range []string{"kubernetes-version", "admission-api", "nodes", "daemonset", "config", "pod-security",
-		"policy", "clock", "versions", "other-meshes"} {
+		"policy", "clock", "versions", "other-meshes", "primary"} {
 		if !well(check, "") {
 			r.Errorf("check says nothing good of %s: %+v", check, c.Items)
 		}
@@ -46,7 +52,8 @@ func (r *rig) toolChecks() {
 	}
 	c.Items = nil
 	if status := r.toolSays(&c, "check", "--pre", "-n", system); status != 0 || !well("pod-security", "") ||
-		!well("nodes", "") || well("daemonset", "") {
+		!well("nodes", "") || well("daemonset", "") || !says("the clocks of the API server and of this computer agree") ||
+		!says(fmt.Sprintf("the clocks of %d nodes and of the API server agree", len(nodes.Nodes))) {
 		r.Errorf("check --pre: status %d: %+v", status, c)
 	}
 	r.probes()
@@ -79,7 +86,7 @@ func (r *rig) probes() {
 	}
 	var c struct{ Items []item }
 	probe := []string{"check", "--pre", "--probe-nodes", "--yes", "-n", system, "--set=image.pullPolicy=Never",
-		"--image=istio-pod-network-agent:" + version()}
+		"--set=image.tag=" + version()}
 	status := r.toolSays(&c, probe...)
 	var names []string
 	for _, n := range nodes.Nodes {
@@ -87,7 +94,8 @@ func (r *rig) probes() {
 	}
 	slices.Sort(names)
 	for check, words := range map[string]string{"probe-rules": "takes the rules of a pod, by nftables",
-		"probe-conf-dir": cluster.ConfDir + "/10-podnet.conflist", "probe-bin-dir": cluster.BinDir + " has the plugins"} {
+		"probe-conf-dir": cluster.ConfDir + "/10-podnet.conflist", "probe-bin-dir": cluster.BinDir + " has the plugins",
+		"probe-image": "the images of agent and plugin can be had"} {
 		i := slices.IndexFunc(c.Items, func(i item) bool { return i.Check == check })
 		if i < 0 || c.Items[i].Verdict != "well" || !strings.Contains(c.Items[i].What, words) ||
 			!slices.Equal(c.Items[i].Nodes, names) {

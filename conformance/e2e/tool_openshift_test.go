@@ -86,7 +86,7 @@ func (r *rig) toolOnOpenShift(namespace string, apps ...string) {
 	c.Items = nil
 	status = r.toolSays(&c, "check", "--pre", "--probe-nodes", "--yes", "-n", system, "--nodes="+r.node.Name,
 		"--set=kubernetesDistribution=OpenShift", "--set=image.pullPolicy=Never",
-		"--image=istio-pod-network-agent:"+version())
+		"--set=image.tag="+version())
 	if status != 0 || !well("probe-rules") || !well("probe-bin-dir") {
 		r.Errorf("check --pre --probe-nodes: %d: %+v", status, c)
 	}

@@ -193,6 +193,7 @@ var rules = []rule{
 		"plugin/look/report", "plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/klog/v2",
 		"golang.org/x/sys/unix",
 		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
+		"github.com/BurntSushi/toml", // what configures a node's container runtime
 	}, forbidden: onCluster},
 	{dir: "agent/kube", allowed: []string{
 		"internal/buildinfo", "internal/podfacts", "plugin/annotation", "plugin/redirect", "k8s.io/api/core/v1",

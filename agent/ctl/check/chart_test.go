@@ -192,13 +192,16 @@ func TestImagesAndHostsAreTheCharts(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("0123456789abcdef", 4)
 	for _, set := range [][]string{
 		nil, {"image.registry=r.example.com/mesh/"}, {"image.tag=7"}, {"image.digest=" + digest, "image.tag=7"},
-		{"image.repository=x/agent"},
+		{"image.repository=x/agent", "pluginImage.repository=x/plugin"}, {"pluginImage.tag=8"},
+		{"pluginImage.digest=" + digest, "image.tag=7"}, {"pluginImage.tag=8", "image.tag=7"},
 	} {
 		v, values := chartValues(t, set)
-		got, err := v.image()
 		root := map[string]any{"Values": values, "Chart": map[string]any{"AppVersion": about["appVersion"]}}
-		if want := rendered(t, of, "image", []any{root, values["image"]}); err != nil || got != want {
-			t.Errorf("%v: %s, %v, and the chart says %s", set, got, err, want)
+		for value, name := range map[string]func() (string, error){"image": v.image, "pluginImage": v.pluginImage} {
+			got, err := name()
+			if want := rendered(t, of, "image", []any{root, values[value]}); err != nil || got != want {
+				t.Errorf("%v: %s is %s, %v, and the chart says %s", set, value, got, err, want)
+			}
 		}
 	}
 	var hosts []struct {

@@ -33,10 +33,11 @@ const (
 // Check is what is said of a cluster.
 type Check struct {
 	output.Head `json:",inline"`
-	Before      bool    `json:"before"` // the installation: agents and policies were not looked for
-	Summary     Summary `json:"summary"`
-	Items       []Item  `json:"items"`
-	group       string  // of the items that come
+	Before      bool            `json:"before"` // the installation: agents and policies were not looked for
+	Summary     Summary         `json:"summary"`
+	Items       []Item          `json:"items"`
+	group       string          // of the items that come
+	said        map[string]bool // names of the primaries that items are about
 }
 
 // Summary counts items by verdict.

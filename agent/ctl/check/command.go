@@ -20,15 +20,16 @@ knowing and may be meant (!), what is not well (✗), and what was not looked at
 ✗ stands what to do.
 
 It looks at Kubernetes, its nodes and its admission policies, at the Pod Security level of the
-agents' namespace, at agents, versions and clocks, at Istio's injection, and at other networks and
-meshes. With --pre, before an installation, it needs no agent, and looks at what the API server
-shows alone.
+agents' namespace, at agents, versions and clocks, at Istio's injection, at the network that pods
+get, and at other networks and meshes. With --pre, before an installation, it needs no agent, and
+looks at what the API server shows alone.
 
 With --pre --probe-nodes it also has a pod look at each node, from the agents' image, for a moment:
-whether the kernel takes the rules of a pod, and what lies in the CNI directories, against the
-chart's values (--values, --set). It lists what it makes and mounts, and asks; --yes says so. The
-namespace of the pods, istio-pod-network-probe, is removed in the end, also after Ctrl-C; what a
-killed run has left, the next one removes, or check --cleanup.
+whether the kernel takes the rules of a pod, what lies in the CNI directories, and whether the
+runtime's own configuration names these, against the chart's values (--values, --set); and whether
+the node can pull the images of agent and plugin. It lists what it makes and mounts, and asks; --yes
+says so. The namespace of the pods, istio-pod-network-probe, is removed in the end, also after
+Ctrl-C; what a killed run has left, the next one removes, or check --cleanup.
 
 It needs the verbs get on namespaces, and on configmaps in the namespaces of the agents, of Istio
 and of Cilium; list on nodes, daemonsets, mutatingwebhookconfigurations and deployments; get on

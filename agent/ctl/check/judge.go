@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -15,9 +16,17 @@ const crictl = "on the node `crictl info` (containerd: confDir, binDir) or `crio
 
 // judge says of each node what its probe has found. What is true of several is one item.
 func (c *Check) judge(p prober, all []probed) {
-	first := len(c.Items)
+	first, told := len(c.Items), map[string][]string{}
 	for _, its := range all {
 		add := func(item Item) { item.Node = its.node; c.add(item) }
+		switch {
+		case its.unpulled != nil:
+			add(Item{Check: "probe-image", Verdict: NotWell, What: "the image " + p.plugin + " cannot be had: " +
+				its.unpulled.Error(), Next: "see the values image.registry, pluginImage.repository, pluginImage.tag and " +
+				"imagePullSecrets; mesh pods pull it, too, with secrets of their own namespaces (docs/injection.md, Pull secrets)"})
+		case its.err == nil:
+			add(Item{Check: "probe-image", Verdict: Well, What: "the images of agent and plugin can be had"})
+		}
 		switch {
 		case its.image:
 			add(Item{Check: "probe-image", Verdict: NotWell, What: "the image " + p.image + " cannot be had: " +
@@ -29,8 +38,12 @@ func (c *Check) judge(p prober, all []probed) {
 		default:
 			add(p.ofRules(its.found))
 			if p.platform.mode == "chain" {
-				for _, item := range slices.Concat(p.ofNetworks(its.found.Networks), p.ofPlugins(its.found)) {
+				for _, item := range slices.Concat(p.ofNetworks(its.found.Networks), p.ofPlugins(its.found),
+					p.ofRuntime(its.node, its.found)) {
 					add(item)
+				}
+				if chain := its.found.Networks[0].Chain; len(chain) > 0 {
+					told[chain[0]] = append(told[chain[0]], its.node)
 				}
 				continue
 			}
@@ -40,6 +53,10 @@ func (c *Check) judge(p prober, all []probed) {
 		}
 	}
 	c.Items = slices.Concat(c.Items[:first], merged(c.Items[first:]))
+	if len(told) > 0 {
+		c.Items = slices.DeleteFunc(c.Items, func(i Item) bool { return i.Check == primaryCheck && i.Verdict == NotLookedAt })
+		c.plugins(told)
+	}
 }
 
 // merged makes one item of those that say the same of different nodes.
@@ -200,4 +217,40 @@ func (p prober) ofMultus(found inspect.Probed) (items []Item) {
 	}
 	add("probe-bin-dir", "cni.binDir", found.Plugins[0].Directory, found.Plugins[0].Exists)
 	return items
+}
+
+// ofRuntime is about the directories that the node's runtime reads by its own configuration, against the agents'.
+func (p prober) ofRuntime(node string, found inspect.Probed) []Item {
+	const check = "probe-runtime"
+	name := p.runtimes[node]
+	its := slices.DeleteFunc(slices.Clone(found.Runtimes), func(r inspect.Runtime) bool { return r.Name != name })
+	if len(its) == 0 {
+		return []Item{{Check: check, Verdict: NotLookedAt, What: "which directories " + cmp.Or(name, "the runtime") +
+			" reads: it has no configuration where one is known to be"}}
+	}
+	if i := slices.IndexFunc(its, func(r inspect.Runtime) bool { return r.SameConfDir && r.HasBinDir }); i >= 0 {
+		return []Item{{Check: check, Verdict: Well, What: fmt.Sprintf("%s reads %s and runs what is in %s, by %s", name,
+			its[i].ConfDir, strings.Join(its[i].BinDirs, ", "), its[i].Files[0])}}
+	}
+	r := its[0]
+	if r.Problem != "" {
+		return []Item{{Check: check, Verdict: NotLookedAt, What: "which directories " + name + " reads: " + r.Problem}}
+	}
+	var what, set []string
+	if !r.SameConfDir {
+		what = append(what, fmt.Sprintf("reads %s, and not %s (cni.confDir)", r.ConfDir, p.platform.confDir))
+		set = append(set, "cni.confDir="+r.ConfDir)
+	}
+	if !r.HasBinDir {
+		what = append(what, fmt.Sprintf("runs what is in %s, and not in %s (cni.binDir)", strings.Join(r.BinDirs, ", "),
+			p.platform.binDir))
+		set = append(set, "cni.binDir="+r.BinDirs[0])
+	}
+	item := Item{Check: check, Verdict: NotWell, What: name + " " + strings.Join(what, ", and ") + ": by " + r.Files[0],
+		Next: "set the values " + strings.Join(set, " and ") + ", or the kubernetesDistribution that has them"}
+	if found.Networks[0].File != "" { // so that somebody reads it
+		item.Verdict = Warning
+		item.Next = "see whether " + name + " is started with that file; if it is, " + item.Next + "; " + crictl
+	}
+	return []Item{item}
 }

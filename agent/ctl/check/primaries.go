@@ -74,10 +74,10 @@ func (c *Check) fits(item Item, p primary, what string) {
 
 // primary says whose network the pods get: by what runs on the nodes, and by what the agents have found there.
 func (c *Check) primary(sets []appsv1.DaemonSet, listed bool, items []status.Node) {
-	said := map[string]bool{}
+	c.said = map[string]bool{}
 	for _, set := range sets {
 		if p, image := primaryOf(set); p != nil {
-			said[p.name] = true
+			c.said[p.name] = true
 			name := strings.TrimSpace(p.name + " " + cmp.Or(tagOf(image), set.Labels[versionLabel]))
 			c.fits(Item{}, *p, fmt.Sprintf("%s (DaemonSet %s/%s)", name, set.Namespace, set.Name))
 		}
@@ -88,8 +88,8 @@ func (c *Check) primary(sets []appsv1.DaemonSet, listed bool, items []status.Nod
 			told[n.Agent.Installation.Plugins[0]] = append(told[n.Agent.Installation.Plugins[0]], n.Name)
 		}
 	}
-	c.plugins(told, said)
-	if len(said) == 0 && listed {
+	c.plugins(told)
+	if len(c.said) == 0 && listed {
 		c.add(Item{Check: primaryCheck, Verdict: NotLookedAt, What: "whose network the pods get: there is no DaemonSet of " +
 			"one that is known, and no agent or probe has told which plugins make it"})
 	}
@@ -97,7 +97,7 @@ func (c *Check) primary(sets []appsv1.DaemonSet, listed bool, items []status.Nod
 
 // plugins says whose the plugins are that make the pods' interfaces, unless that has been said. nodes are by their
 // types.
-func (c *Check) plugins(nodes map[string][]string, said map[string]bool) {
+func (c *Check) plugins(nodes map[string][]string) {
 	for _, its := range slices.Sorted(maps.Keys(nodes)) {
 		i := slices.IndexFunc(primaries, func(p primary) bool { return slices.Contains(p.plugins, its) })
 		p := primary{name: "made by the plugin " + its}
@@ -105,10 +105,10 @@ func (c *Check) plugins(nodes map[string][]string, said map[string]bool) {
 			p = primaries[i]
 		}
 		isReference := len(p.images) == 0 && slices.Contains([]string{"bridge", "ptp"}, its)
-		if said[p.name] || isReference && len(said) > 0 {
+		if c.said[p.name] || isReference && len(c.said) > 0 {
 			continue // by a DaemonSet, whose network may be made by a reference plugin
 		}
-		said[p.name] = true
+		c.said[p.name] = true
 		c.fits(Item{Nodes: nodes[its]}, p, p.name)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,8 @@ var space = temporary.Kind{Name: Namespace, Level: "privileged", Key: "probe", C
 const (
 	probeName    = "probe" // account and container
 	probeProgram = "/istio-pod-network-agent"
+	pullName     = "plugin" // the container of the plugin's image
+	pullProgram  = "/istio-pod-network-wait"
 	hostMount    = "/host"
 )
 
@@ -50,7 +53,7 @@ type logs func(ctx context.Context, pod string) ([]byte, error)
 func logsOf(core typedcore.CoreV1Interface) logs {
 	return func(ctx context.Context, pod string) ([]byte, error) {
 		most := int64(mostOfLog)
-		return core.Pods(Namespace).GetLogs(pod, &corev1.PodLogOptions{LimitBytes: &most}).DoRaw(ctx)
+		return core.Pods(Namespace).GetLogs(pod, &corev1.PodLogOptions{Container: probeName, LimitBytes: &most}).DoRaw(ctx)
 	}
 }
 
@@ -60,7 +63,9 @@ type prober struct {
 	values   values
 	platform platform
 	image    string
-	agents   string // the namespace of the pull secrets
+	plugin   string            // the plugin's image, which mesh pods pull
+	runtimes map[string]string // the names of the container runtimes, by node
+	agents   string            // the namespace of the pull secrets
 	parallel int
 	timeout  time.Duration // of each node
 	pace     temporary.Pace
@@ -77,6 +82,8 @@ type probed struct {
 	next  string // to do about that
 	image bool   // it is the image that cannot be had
 	ended bool   // the program has failed
+	// unpulled is why the plugin's image cannot be had, nil if it can.
+	unpulled error
 }
 
 // plan says what would be made.
@@ -94,7 +101,10 @@ func (p prober) plan(nodes []string) string {
 	t.Item("-", "as root, with the capabilities %s, and without a token", strings.Join(names, ", "))
 	t.Item("-", "with / of the node mounted at %s, read-only; it looks at %s and %s", hostMount,
 		strings.Join(p.confDirs(), ", "), strings.Join(p.binDirs(), ", "))
+	t.Item("-", "it also reads the configurations of containerd and CRI-O")
 	t.Item("-", "in the node's network, to know its IPv6; rules are tried in a network namespace of its own")
+	t.Line(output.Plain, "A second container runs %s --version, without any privilege, of the image %s: each node has to "+
+		"be able to pull that, too.", pullProgram[1:], p.plugin)
 	return t.String()
 }
 
@@ -149,12 +159,23 @@ func (p prober) pod(name, node string) *corev1.Pod {
 			ServiceAccountName: probeName, AutomountServiceAccountToken: &no, HostNetwork: true,
 			RestartPolicy: corev1.RestartPolicyNever, ActiveDeadlineSeconds: &longest, TerminationGracePeriodSeconds: &grace,
 			ImagePullSecrets: p.values.PullSecrets,
-			Containers: []corev1.Container{{
-				Name: probeName, Image: p.image, ImagePullPolicy: p.values.Image.PullPolicy,
-				Command: []string{probeProgram}, Args: args, SecurityContext: security,
-				VolumeMounts: []corev1.VolumeMount{{Name: "host", MountPath: hostMount, ReadOnly: true,
-					RecursiveReadOnly: &readOnly}},
-			}},
+			Containers: []corev1.Container{
+				{
+					Name: probeName, Image: p.image, ImagePullPolicy: p.values.Image.PullPolicy,
+					Command: []string{probeProgram}, Args: args, SecurityContext: security,
+					VolumeMounts: []corev1.VolumeMount{{Name: "host", MountPath: hostMount, ReadOnly: true,
+						RecursiveReadOnly: &readOnly}},
+				},
+				{
+					Name: pullName, Image: p.plugin, ImagePullPolicy: p.values.Image.PullPolicy,
+					Command: []string{pullProgram}, Args: []string{"--version"},
+					SecurityContext: &corev1.SecurityContext{
+						RunAsNonRoot: &yes, ReadOnlyRootFilesystem: &yes, AllowPrivilegeEscalation: &no,
+						Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+						SeccompProfile: security.SeccompProfile,
+					},
+				},
+			},
 			Volumes: []corev1.Volume{{Name: "host",
 				VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}}},
 		},
@@ -212,9 +233,16 @@ func (p prober) probe(ctx context.Context, name, node string) (its probed) {
 			}
 			return its
 		}
+		if its.unpulled != nil && looked(pod) {
+			break
+		}
 		if !cluster.Pause(ctx, p.pace.Poll) {
-			its.err = fmt.Errorf("%w: %s", context.Cause(ctx), p.lastEvent(ctx, pod))
-			its.next = "kubectl describe node " + node + " says whether it starts pods"
+			late := fmt.Errorf("%w: %s", context.Cause(ctx), p.lastEvent(ctx, pod))
+			if looked(pod) {
+				its.unpulled = late
+				break
+			}
+			its.err, its.next = late, "kubectl describe node "+node+" says whether it starts pods"
 			return its
 		}
 		now, err := pods.Get(ctx, name, metav1.GetOptions{})
@@ -226,6 +254,8 @@ func (p prober) probe(ctx context.Context, name, node string) (its probed) {
 			return its
 		}
 	}
+	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+	defer cancel()
 	text, err := p.logs(ctx, name)
 	if err == nil {
 		err = json.Unmarshal(text, &its.found)
@@ -241,19 +271,37 @@ func (its *probed) troubled(pod *corev1.Pod) {
 	for _, c := range pod.Status.ContainerStatuses {
 		switch w, t := c.State.Waiting, c.State.Terminated; {
 		case w != nil && cluster.LacksImage(w.Reason):
-			its.image, its.err = true, fmt.Errorf("%s: %s", w.Reason, excerpt.Head(w.Message, longestText))
+			lacking := fmt.Errorf("%s: %s", w.Reason, excerpt.Head(w.Message, longestText))
+			if c.Name == pullName {
+				its.unpulled = lacking
+				continue
+			}
+			its.image, its.err = true, lacking
 			return
-		case t != nil && t.ExitCode != 0:
+		case t == nil || t.ExitCode == 0:
+		case c.Name == pullName:
+			its.unpulled = fmt.Errorf("its program has ended with %d: %s", t.ExitCode, excerpt.Head(t.Message, longestText))
+		default:
 			its.ended, its.err = true, fmt.Errorf("its pod has ended with %d", t.ExitCode)
 			its.next = "report it, with this line"
 			return
 		}
+	}
+	if its.unpulled != nil {
+		return
 	}
 	if pod.Status.Phase == corev1.PodFailed {
 		text := strings.Join(strings.Fields(pod.Status.Reason+" "+pod.Status.Message), " ")
 		its.err = errors.New("its pod has failed: " + text)
 		its.next = "see what the node lacks: kubectl describe node " + its.node
 	}
+}
+
+// looked reports whether the probe has ended well, whatever becomes of the plugin's image.
+func looked(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
+		return c.Name == probeName && c.State.Terminated != nil && c.State.Terminated.ExitCode == 0
+	})
 }
 
 // lastEvent is what kubelet or scheduler last said of a pod.

@@ -18,6 +18,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/temporary"
 	"github.com/istio-pod-network/controller/agent/inspect"
 	"github.com/istio-pod-network/controller/internal/golden"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -37,12 +38,18 @@ func foundWell() inspect.Probed {
 	return inspect.Probed{Kernel: "6.12.38-generic", Rules: inspect.Rules{Looked: true, OK: true},
 		Networks: []inspect.Network{
 			{Directory: "/etc/cni/net.d", Exists: true, File: "/etc/cni/net.d/10-net.conflist", Name: "podnet",
+				Chain:  []string{"bridge", "portmap"},
 				Others: []string{"/etc/cni/net.d/99-loopback.conf: it is the loopback's"}},
 			{Directory: "/var/lib/rancher/k3s/agent/etc/cni/net.d"},
 			{Directory: "/var/snap/microk8s/current/args/cni-network"},
 		},
 		Plugins: []inspect.Plugins{{Directory: "/opt/cni/bin", Exists: true},
-			{Directory: "/home/kubernetes/bin", Missing: []string{"bridge"}}}}
+			{Directory: "/home/kubernetes/bin", Missing: []string{"bridge"}}},
+		Runtimes: []inspect.Runtime{
+			{Name: "containerd", Files: []string{"/etc/containerd/config.toml"}, ConfDir: "/etc/cni/net.d",
+				BinDirs: []string{"/opt/cni/bin"}, SameConfDir: true, HasBinDir: true},
+			{Name: "cri-o", Files: []string{"/etc/crio/crio.conf"}, Problem: "it is another node's"},
+		}}
 }
 
 func newProbedLab() *probedLab {
@@ -80,7 +87,7 @@ func (l *probedLab) run(ctx context.Context, o options, format output.Format) (s
 		if err != nil {
 			return nil, err
 		}
-		if p.Status.Phase != corev1.PodSucceeded {
+		if p.Status.Phase != corev1.PodSucceeded && !looked(p) {
 			return []byte("starting\nchanging the root to \"/host\": operation not permitted\n"), nil
 		}
 		return json.Marshal(l.found[p.Annotations["node"]])
@@ -185,6 +192,51 @@ func TestProbe(t *testing.T) {
 				{Directory: "/var/run/multus/cni/net.d/vendor-cni-chain"}}
 			f.Plugins = []inspect.Plugins{{Directory: "/var/lib/cni/bin", Exists: true}}
 		}), probing("kubernetesDistribution=openshift", "openshift.mode=auxChain"), 1, "(cni.auxDir)"},
+		"probe-runtime": {both(func(f *inspect.Probed) {
+			f.Runtimes[0].ConfDir, f.Runtimes[0].SameConfDir = "/etc/containerd/net.d", false
+			f.Runtimes[0].BinDirs, f.Runtimes[0].HasBinDir = []string{"/usr/lib/cni"}, false
+			f.Networks[0].File, f.Networks[0].Chain, f.Networks[0].Others = "", nil, nil
+		}), probing(), 1, "set the values cni.confDir=/etc/containerd/net.d and cni.binDir=/usr/lib/cni"},
+		"probe-runtime-other": {oneNode(func(f *inspect.Probed) {
+			f.Runtimes[0].BinDirs, f.Runtimes[0].HasBinDir = []string{"/usr/lib/cni"}, false
+		}), probing(), 0, "see whether containerd is started with that file"},
+		"probe-runtime-torn": {oneNode(func(f *inspect.Probed) {
+			f.Runtimes[0] = inspect.Runtime{Name: "containerd", Files: []string{"/x"}, Problem: "/x: line 1 is no TOML"}
+		}), probing(), 0, "which directories containerd reads: /x: line 1"},
+		"probe-runtime-unknown": {oneNode(func(f *inspect.Probed) { f.Runtimes = nil }), probing(), 0,
+			"has no configuration where one is known to be"},
+		"probe-primary": {func(l *probedLab) {
+			_ = l.src.Source.(agents).Tracker().Delete(appsv1.SchemeGroupVersion.WithResource("daemonsets"), "kube-flannel",
+				"kube-flannel-ds")
+			both(func(f *inspect.Probed) { f.Networks[0].Chain = []string{"purple"} })(l)
+		}, probing(), 0, "is made by the plugin purple"},
+		"probe-plugin-image": {func(l *probedLab) {
+			l.ends = func(_ string, p *corev1.Pod) {
+				p.Status.Phase = corev1.PodPending
+				p.Status.ContainerStatuses = []corev1.ContainerStatus{
+					{Name: "probe", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}},
+					{Name: "plugin", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
+						Reason: "ErrImagePull", Message: "not found"}}}}
+			}
+		}, probing("pluginImage.tag=9"), 1, "the image istio-pod-network-plugin:9 cannot be had: ErrImagePull: not found"},
+		"probe-plugin-late": {func(l *probedLab) {
+			l.ends = func(_ string, p *corev1.Pod) {
+				p.Status.Phase = corev1.PodRunning
+				p.Status.ContainerStatuses = []corev1.ContainerStatus{
+					{Name: "probe", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}},
+					{Name: "plugin", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "Pulling"}}}}
+			}
+		}, options{before: true, probe: probeOptions{wanted: true, yes: true, timeout: 50 * time.Millisecond}}, 1,
+			"not within 50ms"},
+		"probe-plugin-broken": {func(l *probedLab) {
+			l.ends = func(_ string, p *corev1.Pod) {
+				p.Status.Phase = corev1.PodFailed
+				p.Status.ContainerStatuses = []corev1.ContainerStatus{
+					{Name: "probe", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}},
+					{Name: "plugin", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 128,
+						Message: "no such file"}}}}
+			}
+		}, probing(), 1, "its program has ended with 128: no such file"},
 		"probe-image": {pending("ImagePullBackOff", "Back-off pulling image: not found"),
 			probing("image.registry=r/", "image.tag=2"), 1,
 			"the image r/istio-pod-network-agent:"},

@@ -107,6 +107,9 @@ func (o options) prepare(ctx context.Context, from Source) (run func(context.Con
 			return nil, err
 		}
 	}
+	if p.plugin, err = p.values.pluginImage(); err != nil {
+		return nil, err
+	}
 	all, err := from.Nodes(ctx)
 	if err != nil {
 		return nil, outcome.Unasked(fmt.Errorf("listing the nodes, which needs the verb list on nodes: %w", err))
@@ -118,6 +121,10 @@ func (o options) prepare(ctx context.Context, from Source) (run func(context.Con
 	nodes, err := temporary.Choose(o.probe.nodes, all, "no node that would have an agent")
 	if err != nil {
 		return nil, err
+	}
+	p.runtimes = map[string]string{}
+	for _, n := range all {
+		p.runtimes[n.Name], _, _ = strings.Cut(n.Status.NodeInfo.ContainerRuntimeVersion, "://")
 	}
 	fmt.Fprint(o.probe.stderr, p.plan(nodes))
 	if err := o.probe.ask(); err != nil {

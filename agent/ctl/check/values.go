@@ -1,7 +1,7 @@
 package check
 
 import (
-	"fmt"
+	"cmp"
 	"io"
 	"maps"
 	"os"
@@ -26,6 +26,11 @@ type values struct {
 		Digest     string            `json:"digest"`
 		PullPolicy corev1.PullPolicy `json:"pullPolicy"`
 	} `json:"image"`
+	PluginImage struct {
+		Repository string `json:"repository"`
+		Tag        string `json:"tag"`
+		Digest     string `json:"digest"`
+	} `json:"pluginImage"`
 	PullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets"`
 	CNI         struct {
 		BinDir         string   `json:"binDir"`
@@ -69,6 +74,9 @@ var settable = map[string]func(*values) *string{
 	"image.tag":              func(v *values) *string { return &v.Image.Tag },
 	"image.digest":           func(v *values) *string { return &v.Image.Digest },
 	"image.pullPolicy":       func(v *values) *string { return (*string)(&v.Image.PullPolicy) },
+	"pluginImage.repository": func(v *values) *string { return &v.PluginImage.Repository },
+	"pluginImage.tag":        func(v *values) *string { return &v.PluginImage.Tag },
+	"pluginImage.digest":     func(v *values) *string { return &v.PluginImage.Digest },
 	"cni.binDir":             func(v *values) *string { return &v.CNI.BinDir },
 	"cni.confDir":            func(v *values) *string { return &v.CNI.ConfDir },
 	"cni.auxDir":             func(v *values) *string { return &v.CNI.AuxDir },
@@ -84,6 +92,7 @@ var settable = map[string]func(*values) *string{
 func readValues(files, set []string, stdin io.Reader) (v values, err error) {
 	v.Distribution, v.Backend, v.OpenShift.Mode = "Kubernetes", "auto", "nad"
 	v.Image.Repository, v.Image.PullPolicy = "istio-pod-network-agent", corev1.PullIfNotPresent
+	v.PluginImage.Repository = "istio-pod-network-plugin"
 	for _, file := range files {
 		text, err := readFile(file, stdin)
 		if err == nil {
@@ -175,27 +184,35 @@ func distributionsWith(confDir string) (names []string) {
 	return names
 }
 
-var digest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+var digests = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
-// image is the agents': the template "image".
+// image is the agents'.
 func (v values) image() (string, error) {
+	return v.imageOf("image", v.Image.Repository, v.Image.Tag, v.Image.Digest)
+}
+
+// pluginImage is that of the init wait, which mesh pods pull.
+func (v values) pluginImage() (string, error) {
+	return v.imageOf("pluginImage", v.PluginImage.Repository, v.PluginImage.Tag, v.PluginImage.Digest)
+}
+
+// imageOf is the template "image". value is that of the chart which has the others.
+func (v values) imageOf(value, repository, tag, digest string) (string, error) {
 	var about struct {
 		AppVersion string `json:"appVersion"`
 	}
 	if err := yaml.Unmarshal(chart.About, &about); err != nil {
 		return "", err
 	}
-	name := v.Image.Repository
+	name := repository
 	if v.Image.Registry != "" {
 		name = strings.TrimSuffix(v.Image.Registry, "/") + "/" + name
 	}
 	switch {
-	case v.Image.Digest != "" && !digest.MatchString(v.Image.Digest):
-		return "", outcome.Misuse(invalid.Text("image.digest", v.Image.Digest, "", "sha256: and 64 hexadecimal digits"))
-	case v.Image.Digest != "":
-		return name + "@" + v.Image.Digest, nil
-	case v.Image.Tag != "":
-		return name + ":" + v.Image.Tag, nil
+	case digest != "" && !digests.MatchString(digest):
+		return "", outcome.Misuse(invalid.Text(value+".digest", digest, "", "sha256: and 64 hexadecimal digits"))
+	case digest != "":
+		return name + "@" + digest, nil
 	}
-	return fmt.Sprintf("%s:%s", name, about.AppVersion), nil
+	return name + ":" + cmp.Or(tag, v.Image.Tag, about.AppVersion), nil
 }

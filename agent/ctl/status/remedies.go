@@ -48,9 +48,10 @@ var remedies = []remedy{
 func nextOf(n inspect.Node, c inspect.Check, kubectl, pod string) string {
 	log := kubectl + " logs " + pod
 	if c.Name == "no bypass" {
-		return makeAgain(n.Pods.Bypassed) + ", or have the agent do so (value repair=apply or delete). Where new pods " +
-			"are without rules, too, the runtime does not read what the plugin is chained in: see the value cni.confDir, " +
-			"and docs/alerts.md, IstioPodNetworkBypass"
+		return makeAgain(n.Pods.Bypassed) + ", or have the agent do so (value repair=apply or delete). A pod that no " +
+			"controller makes again it does not delete: keep its manifest, delete it, and apply the manifest. While there is " +
+			"one the agent is not ready, and helm --wait does not end. Where new pods are without rules, too, the runtime " +
+			"does not read what the plugin is chained in: see the value cni.confDir, and docs/alerts.md, IstioPodNetworkBypass"
 	}
 	for _, r := range remedies {
 		if r.check == c.Name && strings.Contains(c.Detail, r.says) {
