@@ -53,7 +53,6 @@ func (r *rig) traces() {
 		len(t.Items[0].Ways) == 0 || t.Items[0].Ways[0].OriginalDestination != "192.0.2.1:80" {
 		r.Errorf("status %d: %+v", status, t)
 	}
-	r.running("cart-0") // its sandbox was killed before
 	r.tracesLive("app", "192.0.2.1:80", "127.0.0.1:15001")
 	r.tracesLive("proxy", "192.0.2.1:80", "192.0.2.1:80")
 	r.tracesLive("outside", "pod:8080", ":15006")

@@ -148,11 +148,15 @@ func (r *rig) explains() {
 		e.Items[1].Cluster.State != "well" {
 		r.Errorf("without a rule: status %d: %+v", status, e)
 	}
-	before := c.Record.NetNS
+	before, old := c.Record.NetNS, r.pod("cart-0").Status.ContainerStatuses[0].ContainerID
 	r.killSandbox("cart-0") // the new one has all of them; until it is there, there may be nothing to find fault with
 	r.eventually("the pod is well again", func() bool {
 		status, e = ask()
 		c := e.Items[0].Cluster
 		return status == 0 && c.Record.NetNS != "" && c.Record.NetNS != before && c.Mark.NetNS == c.Record.NetNS
+	})
+	r.eventually("the pod's status is of its new containers", func() bool {
+		p := r.pod("cart-0")
+		return started(p) && p.Status.ContainerStatuses[0].ContainerID != old
 	})
 }
