@@ -241,10 +241,7 @@ func (r *rig) shows(f faulttable.Fault, command string, about, pods []string) {
 		wrong = f.Judge(command, status, said, about...)
 		return wrong == nil
 	}
-	// Once of some hundred times trace --live has not heard all of the way, beside a pod's connections and under load. The
-	// kernel may have given the packet another port, where a connection had its own.
-	again := f.Of(command) != nil || command == "trace --live"
-	if ok := again && r.soon(holds) || holds(); !ok {
+	if ok := f.Of(command) != nil && r.soon(holds) || holds(); !ok {
 		r.Error(wrong)
 	}
 }
