@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
@@ -121,7 +120,7 @@ func complete(root *cobra.Command, flags cluster.Flags) {
 			if err != nil {
 				return nil, cobra.ShellCompDirectiveError
 			}
-			return begunSo(which(contexts, clusters, users), "", begun), cobra.ShellCompDirectiveNoFileComp
+			return cluster.Offered(which(contexts, clusters, users), "", "", begun, nil), cobra.ShellCompDirectiveNoFileComp
 		}
 	}
 	of := map[string]cobra.CompletionFunc{
@@ -140,25 +139,20 @@ func complete(root *cobra.Command, flags cluster.Flags) {
 	}
 }
 
-// completeWithin bounds how long a shell waits for names.
-const completeWithin = 3 * time.Second
-
 // names offers a shell what a cluster has.
 func names(
 	flags cluster.Flags, all func(*cluster.Cluster, context.Context) ([]string, error),
 ) cobra.CompletionFunc {
 	return func(c *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
-		from, err := flags.Connect()
+		var has []string
+		err := flags.ForShell(c.Context(), func(ctx context.Context, from *cluster.Cluster) (err error) {
+			has, err = all(from, ctx)
+			return err
+		})
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
-		ctx, cancel := context.WithTimeout(c.Context(), completeWithin)
-		defer cancel()
-		has, err := all(from, ctx)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		return begunSo(has, "", begun), cobra.ShellCompDirectiveNoFileComp
+		return cluster.Offered(has, "", "", begun, nil), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
@@ -171,16 +165,6 @@ func listed(one cobra.CompletionFunc) cobra.CompletionFunc {
 		has = slices.DeleteFunc(slices.Clone(has), func(name string) bool {
 			return slices.Contains(strings.Split(before, ","), name)
 		})
-		return begunSo(has, before, begun), directive
+		return cluster.Offered(has, before, "", begun, nil), directive
 	}
-}
-
-// begunSo are those that go on as the user has begun, behind what stands before.
-func begunSo(all []string, before, begun string) (some []string) {
-	for _, name := range all {
-		if name = before + name; strings.HasPrefix(name, begun) {
-			some = append(some, name)
-		}
-	}
-	return some
 }

@@ -315,14 +315,3 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
-
-func TestOffered(t *testing.T) {
-	names := []string{"cart-0", "cart-1", "web"}
-	if got := offered(names, "", "", "ca", []string{"cart-0"}); !slices.Equal(got, []string{"cart-1"}) {
-		t.Errorf("%q", got)
-	}
-	want := []string{"shop/cart-0", "shop/cart-1", "shop/web"}
-	if got := offered(names, "shop/", "", "shop/", nil); !slices.Equal(got, want) {
-		t.Errorf("%q", got)
-	}
-}
