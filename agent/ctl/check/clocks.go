@@ -121,12 +121,7 @@ func (c *Check) clocks(items []status.Node) {
 			continue
 		}
 		known++
-		// The answer was made at some time between question and answer.
-		ahead := n.Offset
-		if ahead > 0 {
-			ahead = max(0, ahead-n.Within)
-		}
-		if by := apart(ahead); by != "" {
+		if by := apart(n.Clock.Ahead()); by != "" {
 			off++
 			c.add(Item{Check: "clock", Node: n.Name, Verdict: Warning, What: "its clock is " + by + " the one of this computer",
 				Next: setClock})

@@ -64,8 +64,8 @@ type Node struct {
 	Agent    *inspect.Node    `json:"agent,omitempty"`
 	// Unasked is why the agent, which runs, did not answer.
 	Unasked error `json:"-"`
-	// Offset is by how much the node's clock is ahead of ours, and Within how far that may be wrong.
-	Offset, Within time.Duration `json:"-"`
+	// Clock is the node's, known with Agent if that has told its time.
+	Clock cluster.Clock `json:"-"`
 }
 
 // CannotAnswer reports whether the agent is of a release that cannot be asked anything.
@@ -243,7 +243,7 @@ func (n *Node) ask(ctx context.Context, from Source, pod corev1.Pod) {
 	defer cancel()
 	asked := time.Now()
 	answer, err := from.AskNode(ctx, pod)
-	n.Within = time.Since(asked)
+	answered := time.Now()
 	if err != nil {
 		n.Unasked = err
 		n.findUnasked(pod, err)
@@ -251,7 +251,7 @@ func (n *Node) ask(ctx context.Context, from Source, pod corev1.Pod) {
 	}
 	n.Agent = &answer
 	if !answer.Time.IsZero() {
-		n.Offset = answer.Time.Sub(asked)
+		n.Clock = cluster.ClockOf(answer.Time, 0, asked, answered)
 	}
 	for _, check := range answer.Checks {
 		if !check.OK {
