@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/conformance/internal/markers"
 )
 
 // numbers are cells that only a measurement gives.
@@ -44,10 +45,9 @@ func TestPageHasTheTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(page), string(begin))
-	block, _, found := strings.Cut(rest, string(end))
-	if !found {
-		t.Fatal("the page has no markers")
+	block, err := markers.Section(string(page), docsCommand)
+	if err != nil {
+		t.Fatal(err)
 	}
 	there := shape(t, block)
 	for name, all := range map[string][]measurement{"nothing": nil, "something": some} {
@@ -56,11 +56,11 @@ func TestPageHasTheTables(t *testing.T) {
 				strings.Join(want, "\n"))
 		}
 	}
-	again, err := insert(page, block)
-	if err != nil || string(again) != string(page) {
+	again, err := markers.Insert(string(page), docsCommand, block)
+	if err != nil || again != string(page) {
 		t.Errorf("writing the same again changes the page, or %v", err)
 	}
-	if _, err := insert([]byte("a page"), block); err == nil {
+	if _, err := markers.Insert("a page", docsCommand, block); err == nil {
 		t.Error("a page without markers is no error")
 	}
 }

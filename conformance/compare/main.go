@@ -15,6 +15,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
+	"github.com/istio-pod-network/controller/conformance/internal/markers"
 	"github.com/istio-pod-network/controller/conformance/internal/mesh"
 )
 
@@ -181,12 +182,15 @@ func (o options) print() error {
 	if err != nil {
 		return err
 	}
-	page, err = insert(page, markdown(all))
+	text, err := markers.Insert(string(page), docsCommand, markdown(all))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return os.WriteFile(path, page, 0o644)
+	return os.WriteFile(path, []byte(text), 0o644)
 }
+
+// docsCommand is what the page says of who writes the tables.
+const docsCommand = "make compare DOCS=1"
 
 // docsPage is the page with the table.
 func docsPage() string { return filepath.Join(build.Root(), "docs", "why.md") }

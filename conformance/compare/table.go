@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -257,20 +255,4 @@ func markdown(all []measurement) string {
 	}
 	fmt.Fprintf(&b, "\nMeasured of each: %d single pods, %d fills. %s: not measured yet.\n\n", singles, fills, unknown)
 	return b.String()
-}
-
-// What stands between these in a page is written by this program.
-var (
-	begin = []byte("<!-- make compare DOCS=1 writes from here -->\n")
-	end   = []byte("<!-- to here -->\n")
-)
-
-// insert puts the tables between the markers of a page.
-func insert(page []byte, tables string) ([]byte, error) {
-	before, rest, found := bytes.Cut(page, begin)
-	_, after, closed := bytes.Cut(rest, end)
-	if !found || !closed {
-		return nil, errors.New("the page has no markers of make compare")
-	}
-	return slices.Concat(before, begin, []byte(tables), end, after), nil
 }
