@@ -83,7 +83,9 @@ func wayOf(w trace.Way) Way {
 }
 
 // lands reports whether the packet lands anywhere, as far as it is the pod's.
-func (i Item) lands() bool { return i.hostNetwork || len(i.ways) > 0 && i.ways[0].Landed != trace.Dropped }
+func (i Item) lands() bool {
+	return i.hostNetwork || len(i.ways) > 0 && i.ways[0].Landed != trace.Dropped
+}
 
 // svg is the picture as a document.
 func (i Item) svg() string {
