@@ -31,7 +31,7 @@ var notAnExit = map[string]string{
 // in security.md has every annotation and variable that is read, and every reason for which a pod is left untouched,
 // but for those above.
 func TestWhatASupervisorForbids(t *testing.T) {
-	list := section(t, "security.md", "What a supervisor should forbid")
+	list := section(t, "security.md", "What an administrator should forbid")
 	names := constants(t, filepath.Join(root, "plugin", "annotation"), "input.go", "")
 	maps.Copy(names, constants(t, filepath.Join(root, "plugin", "redirect"), "proxy.go", "Env"))
 	for _, reason := range redirect.Reasons {
@@ -52,7 +52,7 @@ func TestWhatASupervisorForbids(t *testing.T) {
 
 // Every Event's reason is in security.md's list of what else says the same, and what that names is there.
 func TestForgedEvents(t *testing.T) {
-	list := section(t, "security.md", "Events that a thief may forge")
+	list := section(t, "security.md", "Events that a stolen token can forge")
 	row := regexp.MustCompile("(?m)^\\| (`.*`) \\| (.*) \\|$")
 	named, word := map[string]bool{}, regexp.MustCompile("`([^`]*)`")
 	for _, match := range row.FindAllStringSubmatch(list, -1) {
@@ -94,7 +94,7 @@ var mayDo = map[string]string{
 
 // What the agent's account may do is in security.md, as what a thief of its token may.
 func TestWhatAThiefMayDo(t *testing.T) {
-	list := section(t, "security.md", "What each can do")
+	list := section(t, "security.md", "What each party can do")
 	rule := regexp.MustCompile(`resources: \[(.*)\]\n +verbs: \[(.*)\]`)
 	templates, err := filepath.Glob(filepath.Join(root, "chart", "*", "templates", "rbac.yaml"))
 	if err != nil || len(templates) != 1 {
@@ -119,7 +119,9 @@ func TestWhatAThiefMayDo(t *testing.T) {
 
 // Every line of security.md's tables about who can do what, and what fails, names what shows it.
 func TestEveryClaimIsShown(t *testing.T) {
-	for heading, open := range map[string]string{"What each can do": "root on a node", "What fails": ""} {
+	for heading, open := range map[string]string{
+		"What each party can do": "root on a node", "What happens when something fails": "",
+	} {
 		rows, shown := 0, regexp.MustCompile("`(Test\\w+|make \\w+)`")
 		for line := range strings.Lines(section(t, "security.md", heading)) {
 			cells := strings.Split(strings.Trim(line, "| \n"), " | ")

@@ -155,18 +155,18 @@ var paths = []struct {
 	istiod         string // the release that injects in the end
 }{
 	{"Kubernetes", "registry.example.com/mesh", []string{"Choose the versions", "Install on Kubernetes", "Verify the mesh",
-		"Move to another revision of Istio", "Take it away"}, "", []string{"regcred"}, "istiod-1-31-1"},
+		"Move to another revision of Istio", "Remove everything"}, "", []string{"regcred"}, "istiod-1-31-1"},
 	{"existing", "registry.example.com/mesh", []string{"Choose the versions", "Install on Kubernetes",
-		"Change an Istio that is there"}, "", nil, "istiod"},
+		"Change an Istio that is already installed"}, "", nil, "istiod"},
 	{"EKS", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/mesh", []string{"Choose the versions",
-		"getting-started-eks.md#Install", "Verify the mesh", "Take it away"}, "", nil, "istiod"},
+		"getting-started-eks.md#Install", "Verify the mesh", "Remove everything"}, "", nil, "istiod"},
 	{"GKE", "europe-west1-docker.pkg.dev/my-project/mesh", []string{"Choose the versions",
-		"getting-started-gke.md#Install", "Verify the mesh", "Take it away"}, "", nil, "istiod"},
+		"getting-started-gke.md#Install", "Verify the mesh", "Remove everything"}, "", nil, "istiod"},
 	{"AKS", "myregistry.azurecr.io/mesh", []string{"Choose the versions",
 		"getting-started-aks.md#Install", "Verify the mesh",
-		"getting-started-aks.md#Use the Istio add-on of AKS", "Take it away"}, "", nil, "istiod"},
+		"getting-started-aks.md#Use the Istio add-on of AKS", "Remove everything"}, "", nil, "istiod"},
 	{"OpenShift", "image-registry.openshift-image-registry.svc:5000/mesh-images", []string{"Choose the versions",
-		"getting-started-openshift.md#Install", "Verify the mesh", "Take it away"}, "openshift", nil, "istiod"},
+		"getting-started-openshift.md#Install", "Verify the mesh", "Remove everything"}, "openshift", nil, "istiod"},
 }
 
 // Whoever pastes the commands of the page installs what the page says, in each of its ways, with either Helm.

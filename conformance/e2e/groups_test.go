@@ -15,7 +15,7 @@ import (
 // recipe is what docs/injection.md adds to a pod for an init container before the sidecar.
 func (r *rig) recipe() (pod *corev1.Pod) {
 	r.Helper()
-	block := r.documented("injection.md", "Init containers before the sidecar")
+	block := r.documented("injection.md", "Let init containers connect before the sidecar")
 	must(r, yaml.UnmarshalStrict([]byte(block), &pod))
 	if len(pod.Annotations) != 1 || len(pod.Spec.InitContainers) != 1 {
 		r.Fatalf("not the recipe in docs/injection.md: %q", block)

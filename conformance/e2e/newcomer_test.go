@@ -37,7 +37,7 @@ const (
 	verifyMesh     = "Verify the mesh"
 	callTheShop    = "Call the shop through the gateway"
 	whatMustNot    = "Try what must not work"
-	takeAway       = "Take it away"
+	takeAway       = "Remove everything"
 )
 
 // elsewhere are the commands of README.md that are stages of .ci/run: they are no steps on a cluster.
@@ -99,10 +99,10 @@ func TestNewcomer(t *testing.T) {
 	n.images(registry, nodes.Nodes...)
 	n.loads()
 	n.readsTheRest()
-	n.pastes(readme, false, "On a cluster")
+	n.pastes(readme, false, "Install on a cluster")
 	n.pastes(gettingStarted, false, chooseVersions, "Install on Kubernetes")
 	n.pastes(gettingStarted, true, verifyMesh, callTheShop, whatMustNot)
-	n.pastes(gettingStarted, false, "Change an Istio that is there", "Move to another revision of Istio")
+	n.pastes(gettingStarted, false, "Change an Istio that is already installed", "Move to another revision of Istio")
 	n.moved()
 	n.pastes(gettingStarted, true, callTheShop)
 	n.pastes(gettingStarted, false, takeAway)
@@ -150,7 +150,7 @@ func (n *reader) readsTheRest() {
 	stages, err := os.ReadFile(filepath.Join(build.Root(), ".ci", "run"))
 	must(n, err)
 	for _, b := range all {
-		if b.Section == "On a cluster" {
+		if b.Section == "Install on a cluster" {
 			continue
 		}
 		for line := range strings.Lines(b.Text) {

@@ -41,7 +41,7 @@ func (r *rig) byFamily(name string) (v4, v6 string) {
 // values each call is answered, in either family and by mTLS.
 func (m *serviceMesh) families(r *rig) {
 	m.inOneFamily(r)
-	m.revision(r, dualRevision, ourWait(), r.file("dual.yaml", r.documented("migration.md", "Pods of both families")))
+	m.revision(r, dualRevision, ourWait(), r.file("dual.yaml", r.documented("migration.md", "Prepare dual-stack pods")))
 	m.injectedBy(r, dualRevision, "restricted")
 	names := []string{"caller", "called"}
 	for _, name := range names {

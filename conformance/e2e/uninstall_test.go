@@ -131,8 +131,8 @@ func (n *reader) operates() {
 	})))
 	shop.create(shop.meshPod("cart-0"))
 	shop.marked("cart-0")
-	n.pastes(operating, false, "See that it is well", "Pods that are opted in later", "Keep pods from a new node",
-		"Upgrading", "Renew the rules of running pods")
+	n.pastes(operating, false, "Check that it works", "Bring a running pod into the mesh", "Keep pods from a new node",
+		"Upgrade", "Renew the rules of running pods")
 	if !strings.Contains(n.said, "\ninitialized") {
 		n.Errorf("shop/cart-0 is not said to be initialized:\n%s", n.said)
 	}

@@ -274,7 +274,8 @@ func (c *Check) agent(n status.Node) {
 	if outside := n.Agent.Pods.Outside; len(outside) > 0 {
 		c.add(Item{Check: "pods-outside", Node: n.Name, Verdict: Warning, What: "pods without rules that would have some " +
 			"if they were made now: " + some(outside), Next: "make each again, if it is to be in the mesh: kubectl -n " +
-			"NAMESPACE delete pod POD, or rollout restart of what makes it (docs/operation.md, Pods that are opted in later)"})
+			"NAMESPACE delete pod POD, or rollout restart of what makes it (docs/operation.md, Bring a running pod into " +
+			"the mesh)"})
 	}
 	if older := n.Agent.Pods.Older; len(older) > 0 {
 		c.add(Item{Check: "older-rules", Node: n.Name, Verdict: Warning, What: "pods with the rules of another release: " +

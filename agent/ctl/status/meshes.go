@@ -22,7 +22,7 @@ const besideUs = "keep the namespaces of the two meshes apart: where another's r
 // Meshes are those that are known.
 var Meshes = []Mesh{
 	{"Istio's own CNI", "istio-cni-node", "istio-cni", "while you migrate that is right; then uninstall it " +
-		"(docs/migration.md, From Istio CNI). With ambient it stays"},
+		"(docs/migration.md, Migrate from Istio CNI). With ambient it stays"},
 	{"Linkerd's CNI", "linkerd-cni", "linkerd-cni", besideUs},
 	{"Kuma's CNI", "kuma-cni", "kuma-cni", besideUs},
 	{"Kong Mesh's CNI", "kong-mesh-cni", "kong-mesh-cni", besideUs},

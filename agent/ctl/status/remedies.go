@@ -31,16 +31,16 @@ var remedies = []remedy{
 		"of the pods, or cni.mode=nad; on OpenShift kubernetesDistribution=OpenShift (docs/install.md, Multus outside " +
 		"OpenShift)"},
 	{"installed", "again and again", "find the program that rewrites the file, and have it keep our entry: " +
-		"docs/install.md, When the plugin is taken out again and again"},
+		"docs/install.md, Another program keeps removing the plugin"},
 	{"installed", "not looked at yet", "look again in a moment"},
 	{"backend", "", "the text names what kernel or host lacks: load the kernel's modules (modprobe nf_tables nft_ct " +
 		"nft_redir nft_chain_nat), or install the package iptables on the node; with the value backend=auto whatever " +
 		"works is taken"},
 	{"pods", "", "see that the agent reaches the API server with its rights: the ClusterRole istio-pod-network-agent, " +
-		"and what is between the node and the API server (docs/operation.md, The API server without a Service)"},
+		"and what is between the node and the API server (docs/operation.md, Tell the agents the API server's address)"},
 	{"namespaces", "", "see that the agent reaches the API server with its rights: the ClusterRole " +
-		"istio-pod-network-agent, and what is between the node and the API server (docs/operation.md, The API server " +
-		"without a Service)"},
+		"istio-pod-network-agent, and what is between the node and the API server (docs/operation.md, Tell the agents " +
+		"the API server's address)"},
 }
 
 // nextOf says what to do about a check of the agent that fails. kubectl is the command, with the agents' namespace, and

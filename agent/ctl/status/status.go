@@ -276,7 +276,7 @@ func (n *Node) findUnasked(pod corev1.Pod, err error) {
 		", and an agent that answers: " + kubectl + " logs " + pod.Name
 	if n.CannotAnswer() {
 		what, next = "its agent is of a release that cannot answer: "+err.Error(), "upgrade the agents to the "+
-			"release of this tool: helm upgrade (docs/operation.md, Upgrading)"
+			"release of this tool: helm upgrade (docs/operation.md, Upgrade)"
 	}
 	if !isReady(pod) {
 		verdict, what = NotWell, "its agent is not ready, and "+strings.TrimPrefix(what, "its agent ")

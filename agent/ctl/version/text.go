@@ -39,7 +39,7 @@ func (v Version) write(t *output.Text) {
 		if len(n.CannotAnswer) > 0 {
 			t.WriteByte('\n')
 			t.Line(output.Yellow, "! %s: its agent cannot answer %s", n.Name, strings.Join(n.CannotAnswer, ", "))
-			t.Item("->", "upgrade the agents to the release of this tool (docs/operation.md, Upgrading)")
+			t.Item("->", "upgrade the agents to the release of this tool (docs/operation.md, Upgrade)")
 		}
 	}
 	t.NotLookedAt(v.NotLookedAt)

@@ -160,7 +160,7 @@ func (n *Node) judgeSkew(its, other, name, where string) bool {
 		return false
 	}
 	what := fmt.Sprintf("its agent is of %s, and %s%s of %s: more than one minor version apart", its, name, where, other)
-	next := "upgrade the agents, one minor version after the other: helm upgrade (docs/operation.md, Upgrading)"
+	next := "upgrade the agents, one minor version after the other: helm upgrade (docs/operation.md, Upgrade)"
 	if minors > 0 {
 		next = "use the tool of the agents' release"
 	}

@@ -5,15 +5,15 @@ import "slices"
 // OnCluster are the sections whose blocks the end-to-end tests paste on a cluster, by their page, as they stand but for
 // a few names.
 var OnCluster = map[string][]string{
-	"README.md":       {"On a cluster"},
+	"README.md":       {"Install on a cluster"},
 	"docs/cluster.md": {"Installing on a cluster", "Install with Helm", "Install manifests"},
 	"docs/getting-started-istio.md": {"Choose the versions", "Install on Kubernetes", "Verify the mesh",
-		"Call the shop through the gateway", "Try what must not work", "Change an Istio that is there",
-		"Move to another revision of Istio", "Take it away"},
+		"Call the shop through the gateway", "Try what must not work", "Change an Istio that is already installed",
+		"Move to another revision of Istio", "Remove everything"},
 	"docs/getting-started-openshift.md": {"Install"},
 	"docs/one-machine.md":               {"Bring up a cluster"},
-	"docs/operation.md": {"See that it is well", "Pods that are opted in later", "Keep pods from a new node", "Upgrading",
-		"Renew the rules of running pods"},
+	"docs/operation.md": {"Check that it works", "Bring a running pod into the mesh", "Keep pods from a new node",
+		"Upgrade", "Renew the rules of running pods"},
 	"docs/uninstalling.md": {"Uninstall with Helm", "Uninstall what was applied as manifests", "What stays on a node",
 		"Remove a plugin that was forgotten"},
 }
