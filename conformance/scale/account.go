@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	encoding "encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -164,67 +163,9 @@ func readCounters() (to, from float64, err error) {
 	return bytesOf["to"], bytesOf["from"], nil
 }
 
-// etcd asks etcd by its JSON gateway.
-func (c *cluster) etcd(path, body string, answer any) error {
-	response, err := http.Post(c.server.EtcdURL()+path, "application/json", strings.NewReader(body))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("etcd: %s: %s", path, response.Status)
-	}
-	return json.NewDecoder(response.Body).Decode(answer)
-}
-
-// compact drops all old revisions of etcd, as the API server asks it to every five minutes.
-func (c *cluster) compact() error {
-	var head struct {
-		Header struct {
-			Revision string `json:"revision"`
-		} `json:"header"`
-	}
-	if err := c.etcd("/v3/kv/range", `{"key": "eA==", "count_only": true}`, &head); err != nil {
-		return err
-	}
-	return c.etcd("/v3/kv/compaction", fmt.Sprintf(`{"revision": %q, "physical": true}`, head.Header.Revision), &head)
-}
-
-// etcdRange is etcd's answer about some of its keys.
-type etcdRange struct {
-	Count string                   `json:"count"`
-	KVs   []struct{ Value []byte } `json:"kvs"`
-}
-
-// etcdHas asks about all keys below a path.
-func (c *cluster) etcdHas(path, options string) (all etcdRange, err error) {
-	err = c.etcd("/v3/kv/range", fmt.Sprintf(`{"key": %q, "range_end": %q, %s}`, base64([]byte(path+"/")),
-		base64([]byte(path+"0")), options), &all)
-	return all, err
-}
-
-// inEtcd returns how many objects etcd has but Events, which end by themselves.
-func (c *cluster) inEtcd() (objects float64, err error) {
-	for path, sign := range map[string]float64{"/registry": 1, "/registry/events": -1} {
-		all, err := c.etcdHas(path, `"count_only": true`)
-		if err != nil {
-			return 0, err
-		}
-		if all.Count == "" { // etcd leaves out what is 0
-			continue
-		}
-		n, err := strconv.ParseFloat(all.Count, 64)
-		if err != nil {
-			return 0, err
-		}
-		objects += sign * n
-	}
-	return objects, nil
-}
-
 // bytesOfMark is by how much a mesh pod with a mark is larger in etcd than one without, in the mean.
 func (c *cluster) bytesOfMark() (float64, error) {
-	pods, err := c.etcdHas("/registry/pods", `"limit": 2000`)
+	pods, err := c.etcd.has("/registry/pods", `"limit": 2000`)
 	if err != nil {
 		return 0, err
 	}
@@ -243,5 +184,3 @@ func (c *cluster) bytesOfMark() (float64, error) {
 	}
 	return size[1]/count[1] - size[0]/count[0], nil
 }
-
-func base64(text []byte) string { return encoding.StdEncoding.EncodeToString(text) }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -30,7 +32,7 @@ func (m *measurement) churned(answered bool) error {
 
 // firstStart starts all agents of a cluster that has no pods yet, and then makes these.
 func (m *measurement) firstStart() error {
-	before, err := m.inEtcd()
+	before, err := m.etcd.objects()
 	if err != nil {
 		return err
 	}
@@ -38,11 +40,15 @@ func (m *measurement) firstStart() error {
 	if err := m.herd("first start", m.fleet.start, false, false); err != nil {
 		return err
 	}
-	after, err := m.inEtcd()
+	after, err := m.etcd.objects()
 	if err != nil {
 		return err
 	}
-	m.add(figure{What: "etcd: objects of the agents, but Events", Value: max(after-before, 0), Limit: limit(0)})
+	maps.DeleteFunc(after, func(key string, _ bool) bool { return before[key] })
+	for _, key := range slices.Sorted(maps.Keys(after)) {
+		progress("new in etcd: %s", key)
+	}
+	m.add(figure{What: "etcd: objects of the agents, but Events", Value: float64(len(after)), Limit: limit(0)})
 	progress("making %d pods", len(m.pods))
 	if err := atOnce(len(m.pods), func(i int) error {
 		return m.pods[i].make(context.Background(), m.cluster, false)

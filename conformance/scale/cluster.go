@@ -45,6 +45,7 @@ type cluster struct {
 	options
 	dir      string // of the API server
 	server   *apiserver.Server
+	etcd     etcd
 	client   *kubernetes.Clientset // with all rights
 	fleet    fleet
 	pods     []*slot
@@ -84,6 +85,7 @@ func newCluster(dir string, nodes int, o options) (*cluster, error) {
 		apiserver.WithoutControllers, "--bind-address=0.0.0.0", "--audit-policy-file=" + policy,
 		"--audit-log-maxsize=10000", // in MiB: it is read from where it was last read
 	}}
+	c.etcd = etcd(c.server.EtcdURL())
 	if err := c.server.Start(); err != nil {
 		return nil, err
 	}

@@ -191,7 +191,7 @@ func (m *measurement) restartOfAPIServer() error {
 // compaction drops etcd's old revisions under the agents' watches.
 func (m *measurement) compaction() error {
 	progress("etcd is compacted")
-	return m.herd("compaction of etcd", m.compact, true, false)
+	return m.herd("compaction of etcd", m.etcd.compact, true, false)
 }
 
 // namespacesChange changes an annotation of every namespace.
