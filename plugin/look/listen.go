@@ -31,6 +31,7 @@ type listener struct {
 	chains     map[string]string   // hook of a base chain, by family, table and chain
 	rules      map[string]int      // place in its chain, by family, table, chain and handle
 	hook       string              // that the packet is in
+	known      bool                // its port is that of a connection that the kernel remembers
 	heard      int
 	first      header
 	told       report.Trace
@@ -51,10 +52,12 @@ func (l *listener) hear(until time.Time) (report.Trace, error) {
 		l.heard++
 		return l.note(kind, data) || l.heard >= mostHeard || len(l.told.Steps) >= mostSteps
 	})
-	if err != nil || l.told.End.Where == "" { // it may be on its way, and nobody is to receive it
+	if err != nil || l.told.End.Where == "" && !l.known { // it may be on its way, and nobody is to receive it
 		time.Sleep(time.Until(until))
 	}
 	switch {
+	case l.known:
+		return report.Trace{}, errKnown
 	case netlink.IsLost(err) || ended && l.told.End.Where == "":
 		return report.Trace{}, &notTold{why: "so much is traced in the pod, by a rule of somebody else, that the packet's " +
 			"own trace is lost"}
@@ -134,6 +137,8 @@ func (l *listener) step(m object) (end bool) {
 			l.told.End.Where = report.Pod
 		case "leaves":
 			l.told.End.Where = report.Outside
+		case "known":
+			l.known = l.known || verdict == "drop"
 		default:
 			return false
 		}

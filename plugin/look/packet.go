@@ -39,7 +39,7 @@ func (q *question) open() (*packet, error) {
 		unspecified = netip.IPv6Unspecified()
 	}
 	for range 100 {
-		p.port = uint16(firstPort + rand.N(lastPort-firstPort+1))
+		p.port = choosePort()
 		if err = unix.Bind(fd, address(netip.AddrPortFrom(unspecified, p.port))); !errors.Is(err, unix.EADDRINUSE) {
 			break
 		}
@@ -53,6 +53,9 @@ func (q *question) open() (*packet, error) {
 
 // The ports that a kernel chooses from, unless it is told others: net.ipv4.ip_local_port_range.
 const firstPort, lastPort = 32768, 60999
+
+// choosePort chooses one; tests change it.
+var choosePort = func() uint16 { return uint16(firstPort + rand.N(lastPort-firstPort+1)) }
 
 // openAs makes the socket as the user and group that the question names: that is the owner by which rules know it. Only
 // the calling thread is somebody else meanwhile, and only as the owner of what it opens.

@@ -19,10 +19,12 @@ const TableName = "istio-pod-network-look"
 // change it. Source: include/uapi/linux/netfilter/nf_tables.h, nft_rcv_nl_event in net/netfilter/nf_tables_api.c.
 const ownerFlag = 2
 
-// Priorities: before any rule of another (raw is -300, and defragmentation, which comes first, -400), and behind.
+// Priorities: before any rule of another (raw is -300, and defragmentation, which comes first, -400), next behind
+// connection tracking (-200), and behind all.
 const (
-	first = -399
-	last  = math.MaxInt32 - 1 // what follows confirms connections
+	first   = -399
+	tracked = -199
+	last    = math.MaxInt32 - 1 // what follows confirms connections
 )
 
 const register = unix.NFT_REG_1
@@ -39,7 +41,8 @@ type chain struct {
 }
 
 // addTable adds the table: where the packet comes first it is marked for the trace, and at the two places where it
-// leaves the rules it is dropped.
+// leaves the rules it is dropped. It is also dropped where it has the port of a connection that is known: nat would do
+// with it as with that one, and ask no rule.
 func (q *question) addTable(owner *netlink.Conn, port uint16) error {
 	begin := chain{name: "begin", hook: unix.NF_INET_LOCAL_OUT, priority: first}
 	if q.outside {
@@ -48,7 +51,9 @@ func (q *question) addTable(owner *netlink.Conn, port uint16) error {
 	mark := []expr.Any{&expr.Immediate{Register: register, Data: []byte{1}},
 		&expr.Meta{Key: expr.MetaKeyNFTRACE, SourceRegister: true, Register: register}}
 	begin.rules = [][]expr.Any{slices.Concat(q.one(), sentFrom(port), q.forWhom(), mark)}
-	chains := []chain{begin,
+	known := slices.Concat(q.one(), q.comes(), sentFrom(port), q.forWhom(), confirmed(),
+		[]expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
+	chains := []chain{begin, {"known", begin.hook, tracked, [][]expr.Any{known}},
 		{"delivered", unix.NF_INET_LOCAL_IN, last, q.drop(port, q.comes())},
 		{"leaves", unix.NF_INET_POST_ROUTING, last, q.drop(port, slices.Concat(q.comes(), notByLo()))},
 	}
@@ -168,12 +173,20 @@ func (q *question) begun(port uint16) []expr.Any {
 	}
 }
 
+// confirmed are the conditions for what belongs to a connection whose first packet has come to its end before.
+func confirmed() []expr.Any {
+	const ipsConfirmed = 1 << 3 // include/uapi/linux/netfilter/nf_conntrack_common.h
+	return []expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: native(ipsConfirmed), Xor: native(0)},
+		compare(expr.CmpOpNeq, native(0))}
+}
+
 const original = 0 // IP_CT_DIR_ORIGINAL, include/uapi/linux/netfilter/nf_conntrack_tuple_common.h
 
 // encode returns the attributes of an expression. What it loads of a connection's tuple is that of the first packet,
 // and the library writes no direction of one byte, as the kernel wants it.
 func encode(e expr.Any) (netlink.Attribute, error) {
-	if ct, is := e.(*expr.Ct); is && ct.Key != expr.CtKeyDIRECTION {
+	if ct, is := e.(*expr.Ct); is && ct.Key != expr.CtKeyDIRECTION && ct.Key != expr.CtKeySTATUS {
 		return netlink.Nested(unix.NFTA_LIST_ELEM, netlink.Text(unix.NFTA_EXPR_NAME, "ct"),
 			netlink.Nested(unix.NFTA_EXPR_DATA, be32(unix.NFTA_CT_KEY, uint32(ct.Key)),
 				be32(unix.NFTA_CT_DREG, ct.Register), netlink.Bytes(unix.NFTA_CT_DIRECTION, []byte{original}))), nil

@@ -24,9 +24,19 @@ type notTold struct{ why, value string }
 
 func (e *notTold) Error() string { return e.why }
 
+// errKnown says that the packet has the port of a connection to the same address, which the kernel remembers.
+var errKnown = errors.New("the packet belongs to a connection")
+
 // trace sends the packet and returns what the kernel says of it.
-func (q *question) trace() (report.Trace, error) {
-	told, err := q.traced()
+func (q *question) trace() (told report.Trace, err error) {
+	for range 10 { // ports are chosen by chance, of 28,232
+		if told, err = q.traced(); !errors.Is(err, errKnown) {
+			break
+		}
+	}
+	if errors.Is(err, errKnown) {
+		err = &notTold{why: "every source port that was tried has a connection to " + q.to.String() + "; ask again"}
+	}
 	var not *notTold
 	if errors.As(err, &not) {
 		return report.Trace{Why: not.why, Value: not.value}, nil
@@ -51,6 +61,7 @@ func (q *question) traced() (told report.Trace, err error) {
 	var its *listener
 	defer func() { // the table goes first: until then the port must be nobody else's
 		if its != nil {
+			its.forget()
 			its.close()
 		}
 		if packet != nil {

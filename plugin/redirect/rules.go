@@ -29,9 +29,9 @@ const (
 	tproxyTable  = 133  // routing table of marked packets
 
 	dnsPort = 53
-	// zoneApp is the zone of connection tracking for what the sidecar's DNS listener gets: queries of apps to it and the
+	// ZoneApp is the zone of connection tracking for what the sidecar's DNS listener gets: queries of apps to it and the
 	// sidecar's own to the resolver may share addresses and ports, and would be one connection without it. It is Istio's.
-	zoneApp = 2
+	ZoneApp = 2
 )
 
 var (
@@ -106,7 +106,7 @@ func (b builder) raw() Table {
 	out := Chain{Name: chainOutputDNS, Hook: Output}
 	add := func(rules ...Rule) { out.Rules = append(out.Rules, rules...) }
 	// Answers first: the app may have asked from port 53.
-	add(b.owned("the sidecar's answer to an app", SetZone(zoneApp), UDP, SourcePort(b.DNSPort))...)
+	add(b.owned("the sidecar's answer to an app", SetZone(ZoneApp), UDP, SourcePort(b.DNSPort))...)
 	add(b.owned("the sidecar's own query", Return{}, UDP, dnsPorts)...)
 	if len(b.ExcludeInterfaces) > 0 {
 		add(rule("excluded interface", Return{}, OutInterface(b.ExcludeInterfaces)))
@@ -118,7 +118,7 @@ func (b builder) raw() Table {
 	case len(excluded) > 0:
 		add(rule("a group that is left out", Return{}, SocketGroups(excluded)))
 	}
-	add(rule("an app's query", SetZone(zoneApp), query...))
+	add(rule("an app's query", SetZone(ZoneApp), query...))
 	return b.table(Raw, out)
 }
 
