@@ -22,6 +22,12 @@ func FuzzTraffic(f *testing.F) {
 	for seed := range uint64(12) {
 		f.Add(seed)
 	}
+	for _, seed := range []uint64{
+		211046642, // a nat chain where nothing has connections tracked
+		500163,    // a reset to ::1 from another address of lo
+	} {
+		f.Add(seed)
+	}
 	// a lab costs more than a hundred packets: every process of the fuzzer has one
 	lab := sync.OnceValues(func() (*testnet.Lab, error) { return testnet.New(testnet.Options{}) })
 	f.Cleanup(func() {

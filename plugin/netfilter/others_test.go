@@ -233,6 +233,8 @@ var wrongBesideOthers = []tracetest.WrongStep{
 	{What: "a translation keeps the port", File: "walk.go", Right: "if to.Port() == 0 {", Wrong: "if true {"},
 	{What: "nobody judges what is forwarded", File: "walk.go", Right: "w.hook(redirect.Forward) != dropped",
 		Wrong: "true"},
+	{What: "connections are tracked without a reason", File: "walk.go", Right: "case !w.rules.track(c.family):",
+		Wrong: "case false:"},
 	{What: "what follows is not translated", File: "nat.go", Right: "w.packet.Dest = w.conn.led", Wrong: "return"},
 }
 

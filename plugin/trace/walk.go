@@ -234,6 +234,8 @@ func (w *walk) track() {
 // asksNAT reports whether a nat chain sees the packet: it sees a connection's first one, once.
 func (w *walk) asksNAT(hook redirect.Hook, c hooked) bool {
 	switch {
+	case !w.rules.track(c.family):
+		w.noteChain(hook, c, "nat is not asked: no rule of "+c.family.String()+" has connections tracked")
 	case !w.conn.known:
 		w.noteChain(hook, c, "nat is not asked: the packet belongs to no connection")
 	case w.conn.judged:
