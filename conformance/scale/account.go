@@ -29,16 +29,18 @@ type request struct {
 	Stage string `json:"stage"`
 }
 
-// kind is verb and resource, and of a mark that was not written the status.
+// kind is verb and resource, and of a mark that was not written, or a watch that did not begin, the status: such a one
+// is made again.
 func (r request) kind() string {
 	resource := r.Object.Resource
 	if r.Object.Subresource != "" {
 		resource += "/" + r.Object.Subresource
 	}
-	if kind := r.Verb + " " + resource; kind != markKind || r.Status.Code == http.StatusOK {
+	kind := r.Verb + " " + resource
+	if kind != markKind && r.Verb != "watch" || r.Status.Code == http.StatusOK {
 		return kind
 	}
-	return fmt.Sprintf("%s, answered %d", markKind, r.Status.Code)
+	return fmt.Sprintf("%s, answered %d", kind, r.Status.Code)
 }
 
 // requests are those since the last call.
