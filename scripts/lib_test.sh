@@ -94,6 +94,25 @@ flock "$cache/.lock" true # after whoever still waited
 expect "a stage that waits for another's build ends with all stages" [ $status = 130 ]
 expect "no build begins after all were told to end" [ ! -e "$cache/begun" ]
 
+# What has failed is told at the end with what it has said: the output of all stages is long.
+printf '%s\n' '=== RUN   TestA' '    a_test.go:1: of A' '=== RUN   TestB' '    a_test.go:2: of B' '--- PASS: TestA (0s)' \
+	'--- FAIL: TestB (0s)' '--- FAIL: TestC (0s)' '    a_test.go:3: of C' '        a_test.go:4: more' \
+	"FAIL$(printf '\t')example.com/p$(printf '\t')1s" >"$work/log"
+script stages <<END
+. "\$root/scripts/stages.sh"
+stage tests "" bash -c 'cat $work/log; false'
+stage other "" bash -c 'echo it is wrong; false'
+run_stages $work/logs
+END
+run "$work/stages"
+expect "stages that fail are an error" [ $status = 1 ]
+sed -n '/failed; the logs/,$p' "$work/output" >"$work/end" && mv "$work/end" "$work/output"
+expect "a failed test is told" says "example.com/p TestB$"
+expect "a failed test is told with its words" says "a_test.go:2: of B$"
+expect "a failed test is told with the words behind its end" says "a_test.go:4: more$"
+expect "the words of other tests are not" eval '! says "of A"'
+expect "a stage without tests is told with its last lines" says "it is wrong$"
+
 # Versions that cannot be read end a script; a go that fails for one module alone stands for that.
 mkdir "$work/bin"
 cat >"$work/bin/go" <<'END'

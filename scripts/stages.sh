@@ -152,7 +152,7 @@ any_running() {
 
 # stage_table prints how all went, and returns 1 if one has failed.
 stage_table() {
-	local name failed=0
+	local name tests failed=0
 	echo
 	for name in "${stages[@]}"; do
 		printf '%-30s %-7s %3d min %02d s\n' "$name" "${stage_state[$name]}" $((stage_took[$name] / 60)) $((stage_took[$name] % 60))
@@ -165,14 +165,22 @@ stage_table() {
 	for name in "${stages[@]}"; do
 		[ "${stage_state[$name]}" = FAILED ] || continue
 		printf '  %s\n' "$name"
-		failed_tests "$(log_of "$name")"
+		tests=$(failed_tests "$(log_of "$name")")
+		[ -n "$tests" ] || tests=$(tail -n 3 "$(log_of "$name")" | sed 's/^/    /')
+		printf '%s\n' "$tests"
 	done
 	return 1
 }
 
-# failed_tests LOG: the tests that have failed, by package, as `go test` has printed them.
+# failed_tests LOG: the tests that have failed, by package, as `go test` has printed them, each with what it has said first.
 failed_tests() {
 	awk '
+		/^=== (RUN|CONT|NAME) / {now = $3}
+		/^ *--- [A-Z]+: / {now = $3}
+		/^ *[a-z0-9_]+_test\.go:[0-9]+: / && said[now] < 5 {
+			sub(/^ +/, "")
+			says[now, ++said[now]] = substr($0, 1, 300)
+		}
 		/^ *--- FAIL: / {failed[++count] = $3}
 		/^\t\t(Test|Fuzz)[^ ]* \(/ {failed[++count] = $1 " (running when the time was over)"}
 		/^FAIL\t/ {
@@ -180,8 +188,12 @@ failed_tests() {
 			for (i = 1; i <= count; i++) {
 				parent = 0 # of a test that has failed itself
 				for (k = 1; k <= count; k++) parent += index(failed[k], failed[i] "/") == 1
-				if (!parent) printf "    %s %s\n", $2, failed[i]
+				if (parent) continue
+				printf "    %s %s\n", $2, failed[i]
+				for (k = 1; k <= said[failed[i]]; k++) printf "      %s\n", says[failed[i], k]
 			}
 			count = 0
+			now = ""
+			delete said
 		}' "$1"
 }
