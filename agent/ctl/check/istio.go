@@ -164,7 +164,7 @@ func (c *Check) injection(ctx context.Context, from Source, i injector, r releas
 	case !r.known || multus == nad || !without && !nad:
 	case nad:
 		c.ill(check, i.String()+" does not name our network in its pods, and in mode nad Multus runs the plugin for no other",
-			"set pilot.cni.provider=multus in Istio's values (docs/openshift.md, Mesh pods)")
+			"set pilot.cni.provider=multus in Istio's values (docs/openshift.md, Name the network in mesh pods)")
 	default:
 		c.warn(check, i.String()+" names the network istio-cni in its pods (pilot.cni.provider=multus), and the agents do "+
 			"not make one in mode "+r.flags["mode"], "set openshift.mode=nad here, or pilot.cni.provider=default in Istio's "+
