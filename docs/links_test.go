@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 )
 
 // tree is how pages that are also read elsewhere name files of the repository.
@@ -173,6 +174,25 @@ func TestPagesAreShort(t *testing.T) {
 	for _, page := range all(t) {
 		if n := strings.Count(read(t, page), "\n"); n > max(longest, longer[page]) {
 			t.Errorf("%s has %d lines: part it", page, n)
+		}
+	}
+}
+
+// widest is how many columns a line of prose may have: editors, reviews and terminals show it whole, or nearly so.
+const widest = 230
+
+// Rows of tables and what stands in fences cannot be broken.
+func TestProseLines(t *testing.T) {
+	for _, page := range all(t) {
+		fenced := false
+		for n, line := range strings.Split(read(t, page), "\n") {
+			row := strings.HasPrefix(strings.TrimSpace(line), "|")
+			if strings.HasPrefix(strings.TrimSpace(line), "```") {
+				fenced = !fenced
+			}
+			if columns := utf8.RuneCountInString(line); columns > widest && !fenced && !row {
+				t.Errorf("%s:%d: %d columns, at most %d: break the line, or say it in fewer words", page, n+1, columns, widest)
+			}
 		}
 	}
 }

@@ -63,10 +63,10 @@ func (r run) section(sizes []size) string {
 			fmt.Fprintf(&b, "|---|%s\n", strings.Repeat("--:|", last-1))
 		}
 	}
-	verdict := "Nothing is above its limit, and nothing grows faster than the cluster"
+	verdict := "Nothing is above its limit, and nothing grows faster than the cluster."
 	if len(failures) > 0 {
-		verdict = "What fails: " + strings.Join(failures, "; ")
+		verdict = "What fails:\n\n- " + strings.Join(failures, "\n- ")
 	}
-	fmt.Fprintf(&b, "\n%s.\n\n", verdict)
+	fmt.Fprintf(&b, "\n%s\n\n", verdict)
 	return b.String()
 }

@@ -95,7 +95,9 @@ func TestSection(t *testing.T) {
 | ready, s | 1 | 100 | 2.00 | 0.00 | 10k | 250k | 60 |
 | refused | 0 | 0 | - | - | - | - | 0 |
 
-What fails: ready: 100 with 100 nodes, at most 60 allowed.
+What fails:
+
+- ready: 100 with 100 nodes, at most 60 allowed
 
 `
 	r := run{settings: settings{Pods: 4, Mesh: 3, Namespaces: 2, Selection: "x"}}
