@@ -69,7 +69,7 @@ func (f Fault) Unasked(command string) *Finding {
 }
 
 // is reports whether that is what was found.
-func (want *Finding) is(found Found) bool {
+func (want Finding) is(found Found) bool {
 	return strings.Contains(found.What, want.What) && strings.Contains(found.Next, want.Next)
 }
 
@@ -83,8 +83,15 @@ func MadeBy(by By) (all []Fault) {
 	return all
 }
 
+// tells reports whether the table has what was found, of whom it is about. What one command says another may repeat.
+func (f Fault) tells(found Found, about []string) bool {
+	return slices.Contains(about, found.About) && slices.ContainsFunc(f.Shows, func(its Finding) bool {
+		return its.is(found)
+	})
+}
+
 // Judge is an error unless a command, which ended with that status, said of the fault what it has to, and nothing of
-// whom it is not about.
+// whom it is not about; and unless the table has whatever it warns of a node or a pod.
 func (f Fault) Judge(command string, status int, said Said, about ...string) error {
 	want, exit, of := f.Of(command), 0, said.Wrong
 	if want != nil {
@@ -103,7 +110,8 @@ func (f Fault) Judge(command string, status int, said Said, about ...string) err
 	asked := (unasked == nil) == (len(said.Unasked) == 0) && !slices.ContainsFunc(said.Unasked,
 		func(it Found) bool { return !unasked.is(it) })
 	unhurt := slices.ContainsFunc(said.Wrong, func(it Found) bool { return !slices.Contains(about, it.About) })
-	if status == exit && asked && !unhurt && (has || want == nil) && (exit != 0 || len(said.Wrong) == 0) {
+	warns := slices.ContainsFunc(said.Warnings, func(it Found) bool { return it.About != "" && !f.tells(it, about) })
+	if status == exit && asked && !unhurt && !warns && (has || want == nil) && (exit != 0 || len(said.Wrong) == 0) {
 		return nil
 	}
 	return fmt.Errorf("%s: %s: status %d: %+v; want %+v, of %q", f.Name, command, status, said, want, about)

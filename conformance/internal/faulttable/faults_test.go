@@ -59,6 +59,8 @@ func TestJudge(t *testing.T) {
 	unasked := []Found{{"b", "it could not be asked", "see why not"}}
 	wrong := func(about string) Said { return Said{Wrong: []Found{{about, "there is no entry", "see the log of x"}}} }
 	warning := Said{Warnings: []Found{{"a", "another mesh is there", "part them"}}}
+	old := func(about string) Said { return Said{Warnings: []Found{{about, "it is old", ""}}} }
+	elsewhere := Said{Warnings: []Found{warning.Warnings[0], {"b", "another mesh is there", "part them"}}}
 	for name, c := range map[string]struct {
 		command string
 		status  int
@@ -72,6 +74,10 @@ func TestJudge(t *testing.T) {
 		"found of another, too":       {"status", 1, Said{Wrong: append(wrong("a").Wrong, wrong("b").Wrong...)}, false},
 		"a warning":                   {"check", 0, warning, true},
 		"no warning":                  {"check", 0, Said{}, false},
+		"a warning that another has":  {"status", 1, Said{wrong("a").Wrong, warning.Warnings, nil}, true},
+		"a warning of another":        {"check", 0, elsewhere, false},
+		"a warning that nobody has":   {"version", 0, old("a"), false},
+		"a warning of the cluster":    {"version", 0, old(""), true},
 		"a warning, and not well":     {"check", 1, Said{wrong("a").Wrong, warning.Warnings, nil}, false},
 		"not asked":                   {"trace", 3, warning, true},
 		"not asked, and nothing said": {"trace", 3, Said{}, false},

@@ -6,6 +6,8 @@ const (
 	agentsLog = "kubectl -n istio-pod-network-controller logs istio-pod-network-agent-"
 	describe  = "kubectl -n istio-pod-network-controller describe daemonset istio-pod-network-agent"
 	readOnly  = "read-only file system"
+
+	noRecord = "there is no record of the pod, so nobody knows its network" // of trace --live, which warns
 )
 
 // notInstalled is the alert of nodes that make no mesh pods.
@@ -26,6 +28,7 @@ var Table = []Fault{
 		{"status", 1, "/hurt: without rules, for the plugin was not run", "each of these pods again: kubectl -n"},
 		{"explain", 1, "it bypasses the mesh: its network was made without the plugin", makeAgain},
 		{"check", 1, "/hurt: without rules, for the plugin was not run", "each of these pods again: kubectl -n"},
+		{live, 0, noRecord, ""},
 	}, []string{"IstioPodNetworkBypass", notInstalled}},
 	{"the primary's configuration is in another directory", EndToEnd, []Finding{
 		{"status", 1, "waiting: no primary network configuration yet in /etc/cni/net.d",
@@ -52,6 +55,7 @@ var Table = []Fault{
 	{"a mark is pasted on a pod that runs, without the policies", EndToEnd, []Finding{
 		{"explain", 1, "it carries a mark, and no record on its node says so", "take the marks out of the pod's template"},
 		{"check", 1, "the binding of the ValidatingAdmissionPolicy istio-pod-network-marks is missing", "helm upgrade"},
+		{live, 0, noRecord, ""},
 	}, nil},
 	{"a pod opted in, and has no proxy", EndToEnd, []Finding{
 		{"explain", 1, "it is meant for the mesh and has no sidecar", "let Istio inject it"},
@@ -67,15 +71,20 @@ var Table = []Fault{
 	}, nil},
 	{"a pod opted in after it was made", EndToEnd, []Finding{
 		{"explain", 1, "it is outside the mesh", makeAgain},
+		{"check", 0, "pods without rules that would have some if they were made now: ",
+			"if it is to be in the mesh: kubectl -n"},
+		{live, 0, noRecord, ""},
 	}, nil},
 	{"a pod was labelled for injection after it was made", EndToEnd, []Finding{
 		{"explain", 1, "it has no sidecar, although the webhook", makeAgain},
+		{live, 0, noRecord, ""},
 	}, nil},
 	{"the plugin's binary was another's, a pod came, and libcni's cache of it is lost", EndToEnd, []Finding{
 		{"status", 1, ": without rules, for the plugin was not run",
 			"or have the agent do so (value repair=apply or delete)"},
 		{"explain", 1, "it bypasses the mesh: its network was made without the plugin", makeAgain},
 		{"check", 1, ": without rules, for the plugin was not run", "or have the agent do so (value repair=apply or delete)"},
+		{live, 0, noRecord, ""},
 	}, []string{"IstioPodNetworkBypass"}},
 	{"the kernel has no nf_tables, and the value backend is nftables", Kernels, []Finding{
 		{"status", 1, "backend: backend nftables is not usable: the kernel has no nf_tables",
