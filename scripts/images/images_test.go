@@ -41,8 +41,9 @@ func TestAssembled(t *testing.T) {
 			"istio-pod-network-look",
 		"istio-pod-network-plugin": "LICENSE istio-pod-network istio-pod-network-flows istio-pod-network-install " +
 			"istio-pod-network-wait",
+		"shop": "LICENSE shop",
 	}
-	for _, i := range images {
+	for _, i := range (options{shop: true}).images() {
 		for _, architecture := range architectures {
 			o := given(t)
 			p := v1.Platform{OS: "linux", Architecture: architecture}

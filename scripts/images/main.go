@@ -26,7 +26,8 @@ import (
 const help = `images: builds the container images istio-pod-network-agent and istio-pod-network-plugin
 
 It writes an OCI archive of each into --output, which containerd, docker and podman can load. The same commit gives the
-same digest with the same builder, and the same files with every builder.
+same digest with the same builder, and the same files with every builder. With --shop there is a third image: the shop
+with which the documentation verifies a mesh.
 
 Flags:
 `
@@ -41,6 +42,7 @@ type options struct {
 	push      string
 	offline   bool
 	check     bool
+	shop      bool
 
 	revision string
 	created  time.Time
@@ -80,6 +82,7 @@ func parse(args []string) (o options, err error) {
 		"fetch nothing: buildah builds on a base made of this machine's Go, with its module cache")
 	f.BoolVar(&o.check, "check", false,
 		"also assemble the images without a builder, and fail unless both have the same files")
+	f.BoolVar(&o.shop, "shop", false, "also build the shop, with which the documentation verifies a mesh")
 	f.StringVar(&o.root, "root", "../..", "`directory` of the repository")
 	err = f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -174,7 +177,7 @@ func (o options) run(ctx context.Context) error {
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "image\tplatform\tdigest\tMiB\tbuilder\tarchive")
-	for _, i := range images {
+	for _, i := range o.images() {
 		var built []v1.Image
 		for _, p := range o.platforms {
 			start := time.Now()

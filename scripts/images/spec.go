@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -24,6 +26,7 @@ type imageSpec struct {
 	name, dockerfile string
 	description      string
 	programs         []string // packages in the order of their names, each with the name of its program
+	alone            bool     // the one program is of the standard library, and its directory a module of its own
 	entrypoint       string
 	user             string
 }
@@ -50,6 +53,21 @@ var images = []imageSpec{
 			"proves an installation",
 		entrypoint: "/istio-pod-network-wait", user: "65532:65532",
 	},
+}
+
+// shop is no image of the product: a mesh is verified with it.
+var shop = imageSpec{
+	name: "shop", dockerfile: "conformance/shop/Dockerfile", programs: []string{"./conformance/shop"}, alone: true,
+	description: "A shop of four services, to verify a mesh with",
+	entrypoint:  "/shop", user: "65532:65532",
+}
+
+// images are those that are asked for.
+func (o options) images() []imageSpec {
+	if o.shop {
+		return append(slices.Clone(images), shop)
+	}
+	return images
 }
 
 // labels are the image's, by the OCI's names for them.
@@ -81,7 +99,11 @@ func (a assembler) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Im
 	if err := a.add(files, "LICENSE", filepath.Join(a.root, "LICENSE"), 0o644); err != nil {
 		return nil, err
 	}
-	if err := a.compile(ctx, i.programs, p, dir); err != nil {
+	compile := a.compile
+	if i.alone {
+		compile = a.compileAlone
+	}
+	if err := compile(ctx, i.programs, p, dir); err != nil {
 		return nil, err
 	}
 	for _, program := range i.programs {
@@ -101,10 +123,43 @@ const linked = "github.com/istio-pod-network/controller/internal/buildinfo.versi
 
 // compile builds programs into dir, as make build and the Dockerfiles do.
 func (a assembler) compile(ctx context.Context, packages []string, p v1.Platform, dir string) error {
-	args := []string{"build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w -X " + linked + "=" + a.version, "-o",
-		dir + "/"}
-	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
-	cmd.Dir = a.root
+	return goBuild(ctx, a.root, p, append([]string{"-ldflags", "-s -w -X " + linked + "=" + a.version, "-o", dir + "/"},
+		packages...)...)
+}
+
+// compileAlone builds the one program of a directory into dir, as its Dockerfile does: of its sources alone.
+func (a assembler) compileAlone(ctx context.Context, packages []string, p v1.Platform, dir string) error {
+	module, err := os.MkdirTemp(a.work, "module-")
+	if err != nil {
+		return err
+	}
+	sources, err := filepath.Glob(filepath.Join(a.root, packages[0], "*.go"))
+	if err != nil {
+		return err
+	}
+	for _, source := range sources {
+		if strings.HasSuffix(source, "_test.go") {
+			continue
+		}
+		data, err := os.ReadFile(source)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(module, filepath.Base(source)), data, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	name := path.Base(packages[0])
+	if err := os.WriteFile(filepath.Join(module, "go.mod"), []byte("module "+name+"\ngo 1.26\n"), 0o644); err != nil {
+		return err
+	}
+	return goBuild(ctx, module, p, "-ldflags", "-s -w", "-o", filepath.Join(dir, name), ".")
+}
+
+// goBuild builds for a platform what the arguments say, in the directory of a module.
+func goBuild(ctx context.Context, module string, p v1.Platform, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-buildvcs=false", "-trimpath"}, args...)...)
+	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.OS, "GOARCH="+p.Architecture)
 	return run(cmd)
 }
