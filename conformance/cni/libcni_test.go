@@ -93,7 +93,8 @@ func TestCheckNamesDrift(t *testing.T) {
 }
 
 // What a runtime prints of a refused ADD is the text of the error, after libcni's words and without its code:
-// troubleshooting.md has people look for that.
+// troubleshooting.md has people look for that. What the runtimes put in front of it is held by TestAgentAway (e2e) and
+// TestCRIOErrorsAsPrinted (node).
 func TestErrorAsPrinted(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(build.Root(), "docs", "troubleshooting.md"))
 	if err != nil {

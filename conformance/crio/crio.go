@@ -204,6 +204,9 @@ func Of(calls []wire.Call, plugin, containerID string) string {
 	return strings.Join(verbs, " ")
 }
 
+// Said is what CRI-O has written to its log, and plugins with it.
+func (r *Runtime) Said() string { return r.log.String() }
+
 // Cached are the files that libcni keeps of sandboxes.
 func (r *Runtime) Cached() []string {
 	r.Helper()

@@ -87,7 +87,7 @@ func (r *runtime) restore(ctx context.Context) error {
 		}
 		s.Addresses, err = r.check(ctx, s)
 		if err != nil {
-			log.Printf("sandbox %s has no network: %v", s.ID, err)
+			log.Print(notRestored(s, err))
 		}
 		r.keep(&s)
 	}

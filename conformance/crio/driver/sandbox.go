@@ -38,7 +38,9 @@ func (r *runtime) run(ctx context.Context, pod wire.Pod) (wire.Sandbox, error) {
 	r.keep(&s)
 	err := isolated.InNetNS(s.NetNS, func() error { return exec.Command("ip", "link", "set", "lo", "up").Run() })
 	if err == nil {
-		_, err = r.cni.AddNetworkList(ctx, list, r.conf(s))
+		if _, err = r.cni.AddNetworkList(ctx, list, r.conf(s)); err != nil {
+			err = addFailed(s, list.Name, err)
+		}
 	}
 	if err == nil {
 		s.Addresses, err = r.check(ctx, s)
@@ -118,7 +120,7 @@ func (r *runtime) check(ctx context.Context, s wire.Sandbox) (addresses []string
 	}
 	if checks, err := version.GreaterThanOrEqualTo(list.CNIVersion, "0.4.0"); err == nil && checks {
 		if err := r.cni.CheckNetworkList(ctx, list, rt); err != nil {
-			return nil, fmt.Errorf("CHECK: %w", err)
+			return nil, checkFailed(s, name, err)
 		}
 	}
 	kept, err := r.cni.GetNetworkListCachedResult(list, rt)
