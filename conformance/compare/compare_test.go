@@ -127,7 +127,6 @@ func TestStateGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.close()
 	cut, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err == nil {
 		_, err = cut.WriteString(`{"round": 1, "way": "wa`)
@@ -145,7 +144,6 @@ func TestStateGoesOn(t *testing.T) {
 	if err := s.add(some[2]); err != nil {
 		t.Fatal(err)
 	}
-	s.close()
 	all, err := readState(path)
 	if err != nil || !slices.Equal(all, some[:3]) {
 		t.Errorf("%+v %v", all, err)

@@ -143,7 +143,6 @@ func (o options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer s.close()
 	b, err := newBench(ctx, isolated.BinDir())
 	if b != nil {
 		defer b.cluster.Stop()

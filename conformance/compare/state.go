@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"slices"
+
+	"github.com/istio-pod-network/controller/conformance/internal/kept"
 )
 
 // measurement is one line of the state: some pods of a way, made at once.
@@ -65,107 +62,36 @@ type header struct {
 	Seed uint64 `json:"seed"`
 }
 
-// state is what was measured so far. Without a file it is forgotten in the end.
+// state is what was measured so far.
 type state struct {
 	seed uint64
 	all  []measurement
-	file *os.File
+	path string // "": it is forgotten in the end
 }
 
 // openState reads a state and goes on after it, or begins one with a seed.
 func openState(path string, seed uint64) (*state, error) {
-	s := &state{seed: seed}
-	if path == "" {
-		return s, nil
+	h, all, err := kept.Read[header, measurement](path)
+	if errors.Is(err, kept.ErrNothing) {
+		h = header{seed}
+		err = kept.Begin(path, h)
+	} else if err != nil {
+		err = fmt.Errorf("%w; remove it to begin anew", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	data, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	end := bytes.LastIndexByte(data, '\n') + 1 // a run may have been ended in the middle of a line
-	if err := s.read(data[:end]); err != nil {
-		return nil, fmt.Errorf("%s: %w; remove it to begin anew", path, err)
-	}
-	if s.file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644); err != nil {
-		return nil, err
-	}
-	if err := s.file.Truncate(int64(end)); err != nil {
-		return nil, err
-	}
-	if _, err := s.file.Seek(int64(end), 0); err != nil {
-		return nil, err
-	}
-	if end > 0 {
-		return s, nil
-	}
-	return s, s.write(header{s.seed})
+	return &state{h.Seed, all, path}, err
 }
 
 // readState reads what was measured; a state that is not there is an error.
 func readState(path string) ([]measurement, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	var s state
-	if err := s.read(data[:bytes.LastIndexByte(data, '\n')+1]); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return s.all, nil
-}
-
-func (s *state) read(data []byte) error {
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	lines.Buffer(nil, 1<<20)
-	for number := 1; lines.Scan(); number++ {
-		var h header
-		var m measurement
-		err := json.Unmarshal(lines.Bytes(), &m)
-		if number == 1 {
-			err = json.Unmarshal(lines.Bytes(), &h)
-			s.seed = h.Seed
-		} else {
-			s.all = append(s.all, m)
-		}
-		if err != nil {
-			return fmt.Errorf("line %d: %w", number, err)
-		}
-	}
-	return lines.Err()
+	_, all, err := kept.Read[header, measurement](path)
+	return all, err
 }
 
 // has reports whether something of the plan was measured already.
-func (s *state) has(m measurement) bool {
-	for _, other := range s.all {
-		if m.same(other) {
-			return true
-		}
-	}
-	return false
-}
+func (s *state) has(m measurement) bool { return slices.ContainsFunc(s.all, m.same) }
 
 // add keeps a measurement.
 func (s *state) add(m measurement) error {
 	s.all = append(s.all, m)
-	return s.write(m)
-}
-
-func (s *state) write(line any) error {
-	if s.file == nil {
-		return nil
-	}
-	data, err := json.Marshal(line)
-	if err == nil {
-		_, err = s.file.Write(append(data, '\n'))
-	}
-	return err
-}
-
-func (s *state) close() {
-	if s.file != nil {
-		s.file.Close()
-	}
+	return kept.Add(s.path, m)
 }
