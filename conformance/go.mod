@@ -15,6 +15,7 @@ tool (
 
 require (
 	github.com/containernetworking/cni v1.3.1
+	github.com/google/go-containerregistry v0.21.9
 	github.com/gorilla/websocket v1.5.4-0.20250319132907-e064f32e3674
 	github.com/istio-pod-network/controller v0.0.0-00010101000000-000000000000
 	github.com/vishvananda/netlink v1.3.1

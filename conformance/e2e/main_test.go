@@ -70,7 +70,7 @@ func prepare(bin string) error {
 	if err := mesh.Build(bin); err != nil {
 		return err
 	}
-	if err := build.Conformance(bin, "./shop", "./playground"); err != nil {
+	if err := build.Conformance(bin, "./playground"); err != nil {
 		return err
 	}
 	// which scenarios run from outside the cluster

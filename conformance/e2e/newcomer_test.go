@@ -70,21 +70,20 @@ func newNewcomer(r *rig) *reader {
 	return n
 }
 
-// images are on these nodes what was pushed to a registry, and Istio's.
-func (n *reader) images(registry string, on ...*cluster.Node) {
+// istio are on these nodes the images of Istio.
+func (n *reader) istio(on ...*cluster.Node) {
 	n.Helper()
 	pilot, proxy, err := mesh.Images(isolated.BinDir(), nodes.Dir)
 	must(n, err)
-	shop := filepath.Join(nodes.Dir, "shop.tar")
-	must(n, cluster.Image(shop, "docker.io/library/shop:"+version(), "65532:65532",
-		[]cluster.File{{Source: filepath.Join(isolated.BinDir(), "shop"), Path: "shop"}}, "/shop"))
 	for _, node := range on {
-		for _, archive := range []string{pilot, proxy, shop} {
+		for _, archive := range []string{pilot, proxy} {
 			must(n, node.Import(archive))
 		}
 	}
-	n.pushed(registry, on...)
 }
+
+// pushedImages are those that the pages push.
+var pushedImages = []string{"istio-pod-network-agent", "istio-pod-network-plugin", "shop"}
 
 // Whoever knows Kubernetes and Istio, and nothing of this, gets from README.md to a verified mesh by pasting alone,
 // moves it to another revision of Istio, and gets back: on a cluster as make cluster brings it up, one node of which is
@@ -94,19 +93,23 @@ func TestNewcomer(t *testing.T) {
 	r.uninstalled()
 	r.shapedAsKind()
 	n := newNewcomer(r)
-	n.replaces("kubernetesDistribution=Kubernetes", "kubernetesDistribution=Kind")
+	images := n.registry(nodes.Nodes)
+	n.replaces("kubernetesDistribution=Kubernetes", "kubernetesDistribution=Kind", registryHost, images.host)
 	n.leaves(pagesNamespaces...)
-	n.images(registry, nodes.Nodes...)
+	n.istio(nodes.Nodes...)
 	n.loads()
 	n.readsTheRest()
+	images.loggedIn()
 	n.pastes(readme, false, "Install on a cluster")
+	images.private.Store(true)
 	n.pastes(gettingStarted, false, chooseVersions, "Install on Kubernetes")
+	images.pulled(images.host+"/mesh", pushedImages, system, "shop", "outside")
 	n.pastes(gettingStarted, true, verifyMesh, callTheShop, whatMustNot)
 	n.pastes(gettingStarted, false, "Change an Istio that is already installed", "Move to another revision of Istio")
 	n.moved()
 	n.pastes(gettingStarted, true, callTheShop)
 	n.pastes(gettingStarted, false, takeAway)
-	n.counted("kubectl", "helm", "istio-pod-networkctl", "cluster.sh")
+	n.counted("kubectl", "helm", "istio-pod-networkctl", "cluster.sh", "images.sh")
 }
 
 // loads gives the nodes images as a cluster of make cluster is given them: one of an archive, and one of a program.
@@ -219,15 +222,17 @@ func openShiftNewcomer(r *rig) {
 	r.uninstalled()
 	r.alone()
 	n := newNewcomer(r)
+	images := n.registry([]*cluster.Node{r.node}, registryOC)
 	n.leaves(append(pagesNamespaces, "mesh-images")...)
-	n.images(registryOC, r.node)
+	n.istio(r.node)
 	r.constrained()
 	r.allocates()
 	n.pastes(gettingStarted, false, chooseVersions)
 	n.pastes(onOpenShift, false, "Install")
+	images.pulled(registryOC+"/mesh-images", pushedImages, system, "shop", "outside")
 	n.pastes(gettingStarted, true, verifyMesh, callTheShop, whatMustNot)
 	n.pastes(gettingStarted, false, takeAway)
-	n.counted("oc", "helm", "istio-pod-networkctl")
+	n.counted("oc", "helm", "istio-pod-networkctl", "images.sh")
 }
 
 // alone makes the rig's node the only one that pods come to, the agents' included, until the end of the test.

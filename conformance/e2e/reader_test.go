@@ -22,31 +22,45 @@ import (
 // What stands in the pages for what a reader has, and what the pages' own is here.
 const (
 	istioCharts  = "https://istio-release.storage.googleapis.com/charts"
-	registry     = "registry.example.com/mesh"
-	registryOC   = "image-registry.openshift-image-registry.svc:5000/mesh-images"
+	registryHost = "registry.example.com"
+	pagesImages  = registryHost + "/mesh"
+	registryOC   = "image-registry.openshift-image-registry.svc:5000"
 	nodeOfPages  = "node-1"
-	valuesOfPage = "kubernetesDistribution: Kubernetes\nimage: {registry: " + registry + "}\n"
+	valuesOfPage = "kubernetesDistribution: Kubernetes\nimage: {registry: " + pagesImages + "}\n"
 )
 
 // istioVersions are those that the pages install, and move to.
 var istioVersions = []string{"1.31.0", "1.31.1"}
 
-// standIns are the programs of pages that no machine of ours has, and what they do here: the images are on the nodes
-// already, and there is nobody to log in to. All else is what it is.
+// standIns are the programs of pages that no machine of ours has, and what they do here. All else is what it is.
 var standIns = map[string]string{
+	// docker keeps whom its user logs in as; who is asked types the reader's name and password.
 	"docker": `#!/bin/sh
 case $1 in
-login) cat >/dev/null; mkdir -p ~/.docker; echo '{"auths": {}}' >~/.docker/config.json ;;
+login)
+	user=$READER password=$PASSWORD
+	while [ $# -gt 0 ]; do
+		case $1 in
+		--username) user=$2 ;;
+		--password-stdin) read -r password ;;
+		esac
+		host=$1
+		shift
+	done
+	mkdir -p ~/.docker
+	printf '{"auths": {"%s": {"auth": "%s"}}}\n' "$host" "$(printf %s "$user:$password" | base64)" >~/.docker/config.json
+	;;
 save) cat ~/app.tar ;;
 esac
 `,
-	"scripts/images.sh": "#!/bin/sh\n",
 	// oc is kubectl but for what OpenShift alone has.
 	"oc": `#!/bin/sh
 case "$1 $2" in
 "get network.config") echo OVNKubernetes ;;
-"get route") echo registry.example.com ;;
-"patch configs.imageregistry.operator.openshift.io/cluster" | "policy "* | "whoami "*) ;;
+"get route") echo "$REGISTRY_HOST" ;;
+"whoami -t") echo "$PASSWORD" ;;
+"whoami ") echo "$READER" ;;
+"patch configs.imageregistry.operator.openshift.io/cluster" | "policy "*) ;;
 *) exec kubectl "$@" ;;
 esac
 `,
@@ -57,7 +71,8 @@ type reader struct {
 	*rig
 	dir, programs string
 	replaced      []string // names in the pages, each followed by what it is here
-	said          string   // what the commands have printed
+	environment   []string
+	said          string // what the commands have printed
 	blocks        int
 	calls         map[string]int
 }
@@ -77,11 +92,7 @@ func newReader(r *rig, helm string) *reader {
 		must(r, os.Symlink(lookUp(name), filepath.Join(n.programs, as)))
 	}
 	for name, text := range standIns {
-		path := filepath.Join(n.programs, name)
-		if strings.Contains(name, "/") {
-			path = filepath.Join(n.dir, name)
-		}
-		must(r, os.WriteFile(path, []byte(text), 0o755))
+		must(r, os.WriteFile(filepath.Join(n.programs, name), []byte(text), 0o755))
 	}
 	for name, text := range map[string]string{".variables": "", "values.yaml": valuesOfPage} {
 		must(r, os.WriteFile(filepath.Join(n.dir, name), []byte(text), 0o600))
@@ -107,7 +118,7 @@ func (n *reader) charts() {
 	n.replaces(istioCharts, url)
 }
 
-// pushed are on these nodes the images of this tree, as if they had been pulled from a registry.
+// pushed are on these nodes the images of this tree, as if they had been pushed to a registry and pulled from it.
 func (n *reader) pushed(registry string, on ...*cluster.Node) {
 	n.Helper()
 	for _, node := range on {
@@ -158,7 +169,8 @@ func (n *reader) paste(b blocks.Block, again bool) {
 		defer cancel()
 		cmd := exec.CommandContext(ctx, "bash", "-c", script)
 		cmd.Dir = n.dir
-		cmd.Env = []string{"PATH=" + n.programs + ":" + os.Getenv("PATH"), "HOME=" + n.dir, "KUBECONFIG=" + nodes.Admin()}
+		cmd.Env = append([]string{"PATH=" + n.programs + ":" + os.Getenv("PATH"), "HOME=" + n.dir,
+			"KUBECONFIG=" + nodes.Admin()}, n.environment...)
 		out, err := cmd.CombinedOutput()
 		n.said += string(out)
 		if err != nil {

@@ -98,7 +98,7 @@ func TestHelmRelease(t *testing.T) {
 		t.Run(which, func(t *testing.T) {
 			r := newRig(t)
 			n := newReader(r, which)
-			n.pushed(registry, nodes.Nodes...)
+			n.pushed(pagesImages, nodes.Nodes...)
 			h := func(args ...string) { r.Helper(); r.output(helmOf(which, args...)) }
 			r.lives(func() {
 				n.pastes(installing, false, "Installing on a cluster", "Install with Helm")
@@ -178,7 +178,7 @@ func (r *rig) turnAgents() {
 func TestManifests(t *testing.T) {
 	r := newRig(t)
 	n := newReader(r, "helm4")
-	n.pushed(registry, nodes.Nodes...)
+	n.pushed(pagesImages, nodes.Nodes...)
 	r.lives(func() { n.pastes(installing, false, "Install manifests") }, n.uninstallsManifests)
 	n.counted("kubectl", "helm")
 }
@@ -196,7 +196,7 @@ func TestForgottenUninstall(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			n := newReader(r, "helm4")
-			n.pushed(registry, nodes.Nodes...)
+			n.pushed(pagesImages, nodes.Nodes...)
 			r.lives(func() {
 				r.output(helm("install", release, chart(), "--create-namespace", "--wait", "--timeout=3m", "--set=agentTimeout=1s"))
 			}, func() {

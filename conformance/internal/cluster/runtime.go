@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -58,6 +59,9 @@ func (r Runtime) cniVersion() string {
 
 const pause = "e2e.local/pause:1"
 
+// hostsDir is where the runtime looks up how a registry is reached.
+const hostsDir = "/etc/containerd/certs.d"
+
 // program is the path of a program of the node's runtime.
 func (n *Node) program(name string) (string, error) {
 	if n.Runtime == Debian {
@@ -84,13 +88,15 @@ state = "/run/containerd"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = %q
     conf_dir = %q
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = %q
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         BinaryName = %q
-`, socket, pause, n.Runtime.binDir(), n.Runtime.confDir(), runc)
+`, socket, pause, n.Runtime.binDir(), n.Runtime.confDir(), hostsDir, runc)
 	file := n.cluster.path(n.Name + "-containerd.toml")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		return err
@@ -129,11 +135,11 @@ func (n *Node) Tag(name, another string) error {
 // PullableFrom gives the images of this tree that the runtime has the names that they have in a registry, as if they
 // had been pushed there and pulled.
 func (n *Node) PullableFrom(registry string) error {
-	names, err := n.Ctr("images", "list", "--quiet").Output()
+	names, err := n.images()
 	if err != nil {
-		return fmt.Errorf("listing the images of %s: %w", n.Name, err)
+		return err
 	}
-	for _, name := range strings.Fields(string(names)) {
+	for _, name := range names {
 		for _, ours := range []string{"istio-pod-network-", "shop:"} {
 			if short, is := strings.CutPrefix(name, "docker.io/library/"); is && strings.HasPrefix(short, ours) {
 				if err := n.Tag(name, registry+"/"+short); err != nil {
@@ -143,4 +149,38 @@ func (n *Node) PullableFrom(registry string) error {
 		}
 	}
 	return nil
+}
+
+// PullsFrom has the runtime pull what is named after a registry from one that answers at an address, without TLS.
+func (n *Node) PullsFrom(registry, address string) error {
+	dir := n.Path(filepath.Join(hostsDir, registry))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "hosts.toml"), fmt.Appendf(nil, `server = "http://%[1]s"
+[host."http://%[1]s"]
+  capabilities = ["pull", "resolve"]
+`, address), 0o644)
+}
+
+// Forget takes away the images that are named after a registry.
+func (n *Node) Forget(registry string) error {
+	names, err := n.images()
+	if err != nil {
+		return err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, registry+"/") })
+	if len(names) == 0 {
+		return nil
+	}
+	return do(n.Ctr(append([]string{"images", "remove"}, names...)...))
+}
+
+// images are the names of those that the runtime has.
+func (n *Node) images() ([]string, error) {
+	names, err := n.Ctr("images", "list", "--quiet").Output()
+	if err != nil {
+		return nil, fmt.Errorf("listing the images of %s: %w", n.Name, err)
+	}
+	return strings.Fields(string(names)), nil
 }
