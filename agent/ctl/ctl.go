@@ -102,7 +102,8 @@ func (p process) command(name string) *cobra.Command {
 		Use: own, Short: "Say what istio-pod-network does with a pod, and why", Long: long,
 		Example: fmt.Sprintf(example, name),
 		Version: buildinfo.Version(), SilenceErrors: true, SilenceUsage: true,
-		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: name},
+		Annotations:       map[string]string{cobra.CommandDisplayNameAnnotation: name},
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return cluster.CheckFlags(c.Flags()) },
 	}
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
@@ -124,6 +125,7 @@ func (p process) command(name string) *cobra.Command {
 		verify.Command(name, reach, writer), version.Command(name, reach, writer), completion(),
 	)
 	root.SetHelpCommand(help(name))
+	root.SetFlagErrorFunc(unreadable)
 	complete(root, reach)
 	return root
 }

@@ -49,6 +49,10 @@ func TestStatus(t *testing.T) {
 		{"check --kubeconfig testdata/none", 2, "", "reading how to reach the cluster"},
 		{"check -o xml", 2, "", "--output"},
 		{"verify --kubeconfig testdata/none", 2, "", "reading how to reach the cluster"},
+		{"status --watch=maybe", 2, "", "istio-pod-networkctl: --watch: invalid value \"maybe\"; valid: true or false; see"},
+		{"verify --parallel x", 2, "", "--parallel: invalid value \"x\"; valid: a whole number"},
+		{"verify --timeout 5", 2, "", "--timeout: invalid value \"5\"; valid: a duration, such as 5m"},
+		{"sysdump --nodes a\"b", 2, "", "--nodes: invalid value \"a\\\"b\"; valid: values with a comma between"},
 		{"verify --parallel 0", 2, "", "--parallel: invalid value \"0\""},
 		{"verify --nodes 0", 2, "", "--nodes: invalid value \"0\""},
 		{"verify --timeout 0s", 2, "", "--timeout"},
@@ -61,6 +65,19 @@ func TestStatus(t *testing.T) {
 		{"explain cart-0 --kubeconfig testdata/none", 2, "", "reading how to reach the cluster"},
 		{"__complete explain --kubeconfig testdata/none car", 0, ":1\n", ""},
 		{"explain shop/cart/0", 2, "", "POD: invalid value"},
+		{"explain shop/Cart_0", 2, "", "POD: invalid value \"shop/Cart_0\": no name of a pod; valid: NAME, or NAMESPACE"},
+		{"trace Shop/cart-0 --to 10.96.0.10:80", 2, "", "POD: invalid value \"Shop/cart-0\": no name of a namespace; valid"},
+		{"explain -n Bad_Name -f " + pod, 2, "",
+			"--namespace: invalid value \"Bad_Name\": no name of a namespace; valid: 1 to 63 characters"},
+		{"explain --namespace= -f " + pod, 0, "redirected (injected)", ""},
+		{"trace -n Bad_Name --to 10.96.0.10:80 -f " + pod, 2, "", "--namespace: invalid value \"Bad_Name\""},
+		{"explain --agents-namespace a.b cart-0", 2, "", "--agents-namespace: invalid value \"a.b\""},
+		{"status -n Bad_Name", 2, "", "--namespace: invalid value \"Bad_Name\""},
+		{"sysdump -n Bad_Name", 2, "", "--namespace: invalid value \"Bad_Name\""},
+		{"sysdump --list --nodes Node_1", 2, "", "--nodes: invalid value \"Node_1\": no name of a node; valid: 1 to 253"},
+		{"sysdump --list --pod shop/Cart_0", 2, "", "--pod: invalid value \"shop/Cart_0\": no name of a pod"},
+		{"verify --nodes node-a,Node_1", 2, "", "--nodes: invalid value \"Node_1\": no name of a node"},
+		{"verify --nodes node-a,", 2, "", "--nodes: invalid value \"\": no name of a node"},
 		{"completion bash", 0, "bash completion", ""},
 		{"completion zsh", 0, "#compdef", ""},
 		{"completion fish --no-descriptions", 0, "__completeNoDesc", ""},
@@ -251,4 +268,21 @@ func TestTables(t *testing.T) {
 			t.Errorf("%s: %d tables, %v", c.Name(), count, err)
 		}
 	})
+}
+
+// Whatever a flag takes that not every text is, there are words for it.
+func TestValid(t *testing.T) {
+	root := process{}.command(own)
+	root.PersistentFlags().VisitAll(hasWords(t))
+	for _, c := range root.Commands() {
+		c.Flags().VisitAll(hasWords(t))
+	}
+}
+
+func hasWords(t *testing.T) func(*pflag.Flag) {
+	return func(f *pflag.Flag) {
+		if its := f.Value.Type(); its != "string" && its != "stringArray" && valid[its] == "" {
+			t.Errorf("--%s takes a %s: what is valid?", f.Name, its)
+		}
+	}
 }

@@ -248,12 +248,12 @@ var rules = []rule{
 	{dir: "agent/ctl", allowed: []string{
 		"agent/ctl/check", "agent/ctl/cluster", "agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output",
 		"agent/ctl/status", "agent/ctl/sysdump", "agent/ctl/trace", "agent/ctl/verify", "agent/ctl/version",
-		"internal/buildinfo", "internal/invalid", "github.com/spf13/cobra",
+		"internal/buildinfo", "internal/invalid", "github.com/spf13/cobra", "github.com/spf13/pflag",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/cluster", allowed: []string{
-		"agent/ctl/outcome", "agent/inspect", "internal/buildinfo", "internal/excerpt", "github.com/spf13/pflag",
-		"k8s.io/api/...", "k8s.io/apimachinery/...", "k8s.io/cli-runtime/pkg/genericclioptions", "k8s.io/client-go/...",
-		"k8s.io/streaming/pkg/httpstream",
+		"agent/ctl/outcome", "agent/inspect", "internal/buildinfo", "internal/excerpt", "internal/invalid",
+		"github.com/spf13/pflag", "k8s.io/api/...", "k8s.io/apimachinery/...",
+		"k8s.io/cli-runtime/pkg/genericclioptions", "k8s.io/client-go/...", "k8s.io/streaming/pkg/httpstream",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/status", allowed: []string{
 		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/excerpt",

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
-	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/spf13/cobra"
 )
 
@@ -197,12 +195,9 @@ func Names(c *cobra.Command, flags cluster.Flags, said string, args []string) ([
 // namesOf returns the pods that arguments name, as NAMESPACE/NAME, each once.
 func namesOf(args []string, in string) (pods []string, err error) {
 	for _, arg := range args {
-		namespace, name, said := strings.Cut(arg, "/")
-		if !said {
-			namespace, name = in, arg
-		}
-		if namespace == "" || name == "" || strings.Contains(name, "/") {
-			return nil, outcome.Misuse(invalid.Text("POD", arg, "", "NAME, or NAMESPACE/NAME"))
+		namespace, name, err := cluster.ParsePod("POD", arg, in)
+		if err != nil {
+			return nil, err
 		}
 		if pod := namespace + "/" + name; !slices.Contains(pods, pod) {
 			pods = append(pods, pod)

@@ -2,7 +2,6 @@ package explain
 
 import (
 	"bytes"
-	"encoding/xml"
 	"errors"
 	"os"
 	"path/filepath"
@@ -89,16 +88,6 @@ func TestNoNamespace(t *testing.T) {
 	}
 }
 
-// A picture is a document whatever its pod is called.
-func TestPictureOfOddName(t *testing.T) {
-	const manifest = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a\u001b[31m\u202e"},
-		"spec": {"containers": [{"name": "app"}]}}`
-	got, _, err := explained(t, manifest, "-f", "-", "--picture=svg")
-	if err != nil || strings.ContainsAny(got, "\x1b\u202e") || xml.Unmarshal([]byte(got), new(any)) != nil {
-		t.Errorf("%v: %q", err, got[:min(200, len(got))])
-	}
-}
-
 // What cannot be used is told by its file and document, and is the user's to correct.
 func TestUnusable(t *testing.T) {
 	for manifest, want := range map[string]string{
@@ -119,6 +108,10 @@ func TestUnusable(t *testing.T) {
 			"{hostNetwork: true}}}}}}": "spec.jobTemplate.spec.template.spec.containers of CronJob a: invalid value []",
 		"{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: My_Shop}, spec: {containers: [{name: app}]}}": "" +
 			`metadata.namespace of Pod a: invalid value "My_Shop": no name of a namespace; valid: 1 to 63 characters`,
+		`{apiVersion: v1, kind: Pod, metadata: {name: "a\e[31m"}, spec: {containers: [{name: app}]}}`: "" +
+			`metadata.name of Pod: invalid value "a\x1b[31m": no name of an object; valid: 1 to 253 characters`,
+		"{apiVersion: v1, kind: Pod, metadata: {generateName: cart_}, spec: {containers: [{name: app}]}}": "" +
+			`metadata.generateName of Pod: invalid value "cart_": no name of an object`,
 		"{apiVersion: v1, kind: Namespace, metadata: {name: a.b}}":        `metadata.name of Namespace: invalid value "a.b"`,
 		"{apiVersion: v1, kind: PodList, items: [{metadata: {name: a}}]}": "items[0]: spec.containers of Pod a",
 		"metadata: {name: a}\nkind: Pod\nmetadata: {name: b}": "" +

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/internal/invalid"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -19,7 +20,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 	sigs "sigs.k8s.io/yaml"
@@ -149,7 +149,7 @@ func (m *manifest) addList(source string, list runtime.Object) error {
 func (m *manifest) addObject(source string, decoded runtime.Object) error {
 	if namespace, ok := decoded.(*corev1.Namespace); ok {
 		m.namespaces[namespace.Name] = namespace.Annotations
-		return checkNamespace("metadata.name of Namespace", namespace.Name)
+		return cluster.CheckNamespace("metadata.name of Namespace", namespace.Name)
 	}
 	kind, pod := podIn(decoded)
 	if pod == nil {
@@ -172,18 +172,14 @@ func check(kind string, pod *corev1.Pod) error {
 		return invalid.JSON(strings.TrimPrefix(template+".spec.containers ", ".")+of, "[]", "it has no container",
 			"a list of one container or more")
 	case pod.Namespace != "":
-		return checkNamespace("metadata.namespace "+of, pod.Namespace)
+		if err := cluster.CheckNamespace("metadata.namespace "+of, pod.Namespace); err != nil {
+			return err
+		}
 	}
-	return nil
-}
-
-// checkNamespace looks whether a namespace can have that name.
-func checkNamespace(key, name string) error {
-	if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
-		return invalid.Text(key, name, "no name of a namespace", "1 to 63 characters a-z, 0-9 and -, with none of - "+
-			"at the ends")
+	if pod.Name == "" {
+		return cluster.CheckObject("metadata.generateName of "+kind, strings.TrimSuffix(name, "-"))
 	}
-	return nil
+	return cluster.CheckObject("metadata.name of "+kind, name)
 }
 
 // templates are where each kind that makes pods has their template.

@@ -22,6 +22,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/buildinfo"
 	"github.com/istio-pod-network/controller/internal/invalid"
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 const long = `Packs what a maintainer asks for into one archive, to be attached to an issue: the objects of the
@@ -135,9 +136,13 @@ func (o *options) check() (output.Format, error) {
 		o.file = "istio-pod-network-sysdump-" + o.now.Format("20060102T150405Z") + ".tar.gz"
 	}
 	for _, pod := range o.chosen {
-		if namespace, name, said := strings.Cut(pod, "/"); namespace == "" || said && name == "" ||
-			strings.Contains(name, "/") {
-			return "", outcome.Misuse(invalid.Text("--pod", pod, "", "NAME, or NAMESPACE/NAME"))
+		if _, _, err := cluster.ParsePod("--pod", pod, metav1.NamespaceDefault); err != nil {
+			return "", err
+		}
+	}
+	for _, node := range o.nodes {
+		if err := cluster.CheckNode("--nodes", node); err != nil {
+			return "", outcome.Misuse(err)
 		}
 	}
 	if _, err := os.Lstat(o.file); !o.list && !errors.Is(err, fs.ErrNotExist) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/internal/excerpt"
 	"github.com/istio-pod-network/controller/internal/invalid"
@@ -53,10 +54,15 @@ func Choose(flag string, nodes []corev1.Node, others string) (names []string, er
 	return slices.Compact(chosen), nil
 }
 
-// CheckNodes returns an error for a number of nodes that is none.
+// CheckNodes returns an error for what is neither a number of nodes nor names.
 func CheckNodes(flag string) error {
 	if flag == "0" || strings.HasPrefix(flag, "-") {
 		return outcome.Misuse(invalid.Text("--nodes", flag, "", "a number from 1 on, or names of nodes"))
+	}
+	for name := range strings.SplitSeq(flag, ",") {
+		if err := cluster.CheckNode("--nodes", name); err != nil && flag != "" {
+			return outcome.Misuse(err)
+		}
 	}
 	return nil
 }

@@ -1,0 +1,26 @@
+package ctl
+
+import (
+	"errors"
+
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/internal/invalid"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// valid is what a flag takes, by its type. One of text takes whatever there is.
+var valid = map[string]string{
+	"bool": "true or false", "duration": "a duration, such as 5m", "int": "a whole number", "int64": "a whole number",
+	"stringSlice": "values with a comma between",
+}
+
+// unreadable is the error of a command line, by which a value that a flag does not take is told as any other is.
+func unreadable(_ *cobra.Command, err error) error {
+	var value *pflag.InvalidValueError
+	if errors.As(err, &value) {
+		flag := value.GetFlag()
+		return outcome.Misuse(invalid.Text("--"+flag.Name, value.GetValue(), "", valid[flag.Value.Type()]))
+	}
+	return err
+}
