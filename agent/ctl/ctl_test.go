@@ -56,6 +56,7 @@ func TestStatus(t *testing.T) {
 		{"verify --parallel 0", 2, "", "--parallel: invalid value \"0\""},
 		{"verify --nodes 0", 2, "", "--nodes: invalid value \"0\""},
 		{"verify --timeout 0s", 2, "", "--timeout"},
+		{"verify --junit check", 2, "", "--junit: invalid value \"check\": it is a directory; valid: a file"},
 		{"verify --junit none/verify.xml", 2, "", "its directory is not there"},
 		{"verify --cleanup --nodes 1", 2, "", "[cleanup nodes]"},
 		{"explian", 2, "",

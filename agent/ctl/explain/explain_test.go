@@ -130,20 +130,22 @@ func TestUnusable(t *testing.T) {
 	}
 	const pod = "testdata/injected.yaml"
 	for want, args := range map[string][]string{
-		"there is no pod to look at":         nil,
-		"no such file":                       {"-f", "testdata/absent"},
-		`invalid value "all"`:                {"-f", pod, "--config", entry},
-		"it must be a JSON object of type":   {"-f", pod, "--config", "testdata/injected.json"},
-		"not a JSON object":                  {"-f", pod, "--config", pod},
-		"valid: table, wide, json, yaml":     {"-f", pod, "-o", "xml"},
-		"valid: --picture=svg, or ":          {"--picture", "svg", "-f", pod},
-		"valid: --picture=text, or ":         {"cart-0", "--picture", "text"},
-		`--picture: invalid value "svg"`:     {"cart-0", "--picture", "svg"},
-		"unknown flag: --filenames":          {"--filenames", pod},
-		`the pod "cart-0" and -f exclude`:    {"cart-0", "-f", pod},
-		"--injected is for -f alone":         {"cart-0", "--injected"},
-		"open testdata/none: no such file":   {"-f", pod, "--config", "testdata/none"},
-		"unknown shorthand flag: 'z' in -zf": {"-zf"},
+		"there is no pod to look at": nil,
+		`--filename: invalid value "testdata/absent": no such file or directory; valid: a file that can`: {
+			"-f", "testdata/absent"},
+		`--filename: invalid value "testdata": is a directory; valid: a file`: {"-f", "testdata"},
+		`invalid value "all"`:                                   {"-f", pod, "--config", entry},
+		"it must be a JSON object of type":                      {"-f", pod, "--config", "testdata/injected.json"},
+		"not a JSON object":                                     {"-f", pod, "--config", pod},
+		"valid: table, wide, json, yaml":                        {"-f", pod, "-o", "xml"},
+		"valid: --picture=svg, or ":                             {"--picture", "svg", "-f", pod},
+		"valid: --picture=text, or ":                            {"cart-0", "--picture", "text"},
+		`--picture: invalid value "svg"`:                        {"cart-0", "--picture", "svg"},
+		"unknown flag: --filenames":                             {"--filenames", pod},
+		`the pod "cart-0" and -f exclude`:                       {"cart-0", "-f", pod},
+		"--injected is for -f alone":                            {"cart-0", "--injected"},
+		`--config: invalid value "testdata/none": no such file`: {"-f", pod, "--config", "testdata/none"},
+		"unknown shorthand flag: 'z' in -zf":                    {"-zf"},
 	} {
 		if out, status, err := explained(t, "", args...); status != outcome.Misused || out != "" ||
 			!strings.Contains(err.Error(), want) {

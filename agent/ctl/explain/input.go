@@ -3,8 +3,10 @@ package explain
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -113,7 +115,7 @@ const longest = 64 << 20
 func readFile(flag, name string) ([]byte, error) {
 	file, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, unreadable(flag, name, err)
 	}
 	defer file.Close()
 	return readAll(flag, name, file)
@@ -122,10 +124,21 @@ func readFile(flag, name string) ([]byte, error) {
 // readAll reads what the flag's value names.
 func readAll(flag, name string, from io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(from, longest+1))
-	if err == nil && len(data) > longest {
+	switch {
+	case err != nil:
+		return nil, unreadable(flag, name, err)
+	case len(data) > longest:
 		return nil, invalid.Text(flag, name, "longer than 64 MiB", "a file of up to 64 MiB")
 	}
-	return data, err
+	return data, nil
+}
+
+// unreadable is the error about a file that cannot be read, without the name, which the flag's value has.
+func unreadable(flag, name string, err error) error {
+	if path := new(fs.PathError); errors.As(err, &path) {
+		err = path.Err
+	}
+	return invalid.Text(flag, name, err.Error(), "a file that can be read")
 }
 
 // readManifest reads a file, - for standard input.

@@ -140,6 +140,9 @@ func (o options) check() (output.Format, error) {
 	if dir, err := os.Stat(filepath.Dir(o.junit)); err != nil || !dir.IsDir() { // "" is in this directory
 		return "", outcome.Misuse(invalid.Text("--junit", o.junit, "its directory is not there", "a file in one that is"))
 	}
+	if its, err := os.Stat(o.junit); err == nil && its.IsDir() { // of which the run would tell in the end
+		return "", outcome.Misuse(invalid.Text("--junit", o.junit, "it is a directory", "a file"))
+	}
 	return output.ParseFormat(o.output)
 }
 
