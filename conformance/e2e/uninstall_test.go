@@ -219,7 +219,7 @@ func (n *reader) curesNodes() {
 	for _, node := range nodes.Nodes {
 		one := *n
 		one.replaced = []string{nodeOfPages, node.Name}
-		one.pastes(uninstalling, false, "Remove a plugin that was forgotten")
+		one.pastes(uninstalling, false, "Remove a plugin that was left behind")
 		n.blocks = one.blocks
 	}
 }

@@ -15,7 +15,7 @@ var OnCluster = map[string][]string{
 	"docs/operation.md": {"Check that it works", "Bring a running pod into the mesh", "Keep pods from a new node",
 		"Upgrade", "Renew the rules of running pods"},
 	"docs/uninstalling.md": {"Uninstall with Helm", "Uninstall what was applied as manifests", "What stays on a node",
-		"Remove a plugin that was forgotten"},
+		"Remove a plugin that was left behind"},
 }
 
 // PastedOnCluster reports whether an end-to-end test pastes a block of a page.
