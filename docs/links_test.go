@@ -123,9 +123,11 @@ func TestListsAreIndented(t *testing.T) {
 	}
 }
 
-// Rows without a heading are no table: a reader sees their bars.
+// Rows without a heading are no table: a reader sees their bars. A row with fewer cells than its heading lacks one, and
+// of one with more the last are not shown.
 func TestTablesHaveHeadings(t *testing.T) {
 	rule := regexp.MustCompile(`^\|[-| :]+\|$`)
+	cells := func(row string) int { return strings.Count(row, "|") - strings.Count(row, `\|`) }
 	for _, page := range all(t) {
 		text := regexp.MustCompile("(?s)```.*?\n```").ReplaceAllString(read(t, page), "")
 		before, lines := "", strings.Split(text, "\n")
@@ -133,6 +135,9 @@ func TestTablesHaveHeadings(t *testing.T) {
 			if strings.HasPrefix(line, "|") && !strings.HasPrefix(before, "|") &&
 				(i+1 == len(lines) || !rule.MatchString(lines[i+1])) {
 				t.Errorf("%s: this row is of no table: %s", page, line)
+			}
+			if strings.HasPrefix(line, "|") && strings.HasPrefix(before, "|") && cells(line) != cells(before) {
+				t.Errorf("%s: this row has other cells than the one above it: %s", page, line)
 			}
 			before = line
 		}
