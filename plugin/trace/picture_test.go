@@ -50,6 +50,8 @@ var ways = []struct {
 	{"udp", nil, trace.Packet{Proto: redirect.UDP, Dest: to("10.96.0.10:4500"), Owner: app}},
 	{"ipv6", nil, trace.Packet{Proto: redirect.TCP, Dest: to("[2001:db8:85a3:1319:8a2e:370:7344:1234]:65000"),
 		Owner: app}},
+	{"longest", nil, trace.Packet{Proto: redirect.TCP, Dest: to("[2001:db8:85a3:1319:8a2e:1370:7344:1234]:65000"),
+		Owner: &trace.Owner{UID: 4294967294, GID: 4294967294}}},
 	{"escape", nil, trace.Packet{Proto: redirect.TCP, Dest: to("10.96.0.10:80"), Owner: app,
 		Conn: &trace.Conn{Original: to("10.96.0.10:80")}}},
 	{"lists", map[string]any{"excludeOutboundPorts": "22,25,53,80,443,587,1433,3306,5432,6379,8080-8100,9042,9092,9200",

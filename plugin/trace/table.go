@@ -22,7 +22,7 @@ const (
 // step that decides has a > before it.
 func (way Way) Table(all bool) string {
 	var out strings.Builder
-	out.WriteString(way.Title() + "\n\n")
+	out.WriteString(strings.Join(wrap(way.Title(), Width), "\n") + "\n\n")
 	line := func(cells ...any) { out.WriteString(strings.TrimRight(fmt.Sprintf(rowFormat, cells...), " ") + "\n") }
 	line("", "#", "hook", "chain", "", "what happens")
 	number := 0
