@@ -268,7 +268,7 @@ func (c *Check) agent(n status.Node) {
 	if n.Agent == nil {
 		return
 	}
-	for _, f := range n.Warnings {
+	for _, f := range status.OtherMeshes(n.Agent.Installation.Plugins) {
 		c.add(Item{Check: "other-meshes", Node: n.Name, Verdict: Warning, What: f.What, Next: f.Next})
 	}
 	if outside := n.Agent.Pods.Outside; len(outside) > 0 {
@@ -318,7 +318,7 @@ func (c *Check) versions(s status.Status, tool string) {
 		}
 		if len(n.CannotAnswer) > 0 {
 			c.add(Item{Check: "versions", Node: n.Name, Verdict: Warning, What: "its agent cannot answer " +
-				strings.Join(n.CannotAnswer, ", "), Next: "upgrade the agents to the release of this tool"})
+				strings.Join(n.CannotAnswer, ", "), Next: status.Upgrade})
 		}
 	}
 	for _, what := range v.Incomparable {

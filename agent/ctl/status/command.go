@@ -15,7 +15,8 @@ import (
 
 const long = `Says of each node of the cluster whether its pods get their rules: the versions of agent and plugin,
 how the plugin is chained, the backend, kernel and runtime, and how many pods are redirected, left
-untouched, waiting and bypassed (R/L/W/B). Below is what is not well, each with what to do next.
+untouched, waiting and bypassed (R/L/W/B). Below is what is not well, each with what to do next, and
+what somebody should know: another mesh's plugin there, and what an older agent cannot answer.
 
 With --wait an upgrade has to have reached all nodes, too. While it goes on, a line says how far.
 

@@ -29,12 +29,13 @@ var Meshes = []Mesh{
 	{"Consul's CNI", "consul-cni", "consul-cni", besideUs},
 }
 
-// warnOfMeshes notes each other mesh of which a plugin is in the node's network.
-func (n *Node) warnOfMeshes(plugins []string) {
+// OtherMeshes has each other mesh of which a plugin is in a node's network.
+func OtherMeshes(plugins []string) (found []output.Finding) {
 	for _, mesh := range Meshes {
 		if slices.Contains(plugins, mesh.plugin) {
-			n.Warnings = append(n.Warnings, output.Finding{What: mesh.Name + " is in the network of its pods, too: the plugin " +
+			found = append(found, output.Finding{What: mesh.Name + " is in the network of its pods, too: the plugin " +
 				mesh.plugin, Next: mesh.Next})
 		}
 	}
+	return found
 }

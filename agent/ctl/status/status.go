@@ -262,7 +262,8 @@ func (n *Node) ask(ctx context.Context, from Source, pod corev1.Pod) {
 		n.find(NotWell, "pods wait for long: "+strings.Join(waiting, ", "), "istio-pod-networkctl explain "+waiting[0]+
 			" says for what, and what to do")
 	}
-	n.warnOfMeshes(answer.Installation.Plugins)
+	n.Warnings = append(n.Warnings, OtherMeshes(answer.Installation.Plugins)...)
+	n.warnOfAnswers()
 	if !answer.Ready && n.Verdict == Well { // by a check that is not known here
 		n.find(NotWell, "its agent is not ready", kubectl+" logs "+pod.Name)
 	}

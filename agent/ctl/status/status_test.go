@@ -63,7 +63,8 @@ func two() *fake {
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 		f.nodes, f.agents = append(f.nodes, node), append(f.agents, pod)
 		f.answers[pod.Name] = inspect.Node{
-			Node: name, Agent: "v1.4.0", Ready: true, Checks: []inspect.Check{{Name: "installed", OK: true, Detail: "ready"}},
+			Node: name, Agent: "v1.4.0", Questions: inspect.Questions, Ready: true,
+			Checks: []inspect.Check{{Name: "installed", OK: true, Detail: "ready"}},
 			Plugin: inspect.Plugin{Path: "/opt/cni/bin/istio-pod-network", SHA256: strings.Repeat("0123456789abcdef", 4),
 				Version: "v1.4.0"},
 			Installation: inspect.Installation{Managed: true, Mode: "chain", Chained: "spliced",
@@ -141,8 +142,12 @@ func TestStatus(t *testing.T) {
 				n.Installation.Plugins = []string{"bridge", "host-local", "istio-cni", "linkerd-cni"}
 			})
 		}, outcome.Well},
-		"unknown-check":  {func(f *fake) { f.change(func(n *inspect.Node) { n.Ready = false }) }, outcome.NotWell},
-		"foreign-binary": {func(f *fake) { f.change(func(n *inspect.Node) { n.Plugin.Version = "" }) }, outcome.Well},
+		"fewer-questions": {func(f *fake) {
+			f.change(func(n *inspect.Node) { n.Questions = []string{"files", "node", "pod"} }) // 0.1's
+		}, outcome.Well},
+		"questions-unsaid": {func(f *fake) { f.change(func(n *inspect.Node) { n.Questions = nil }) }, outcome.Well},
+		"unknown-check":    {func(f *fake) { f.change(func(n *inspect.Node) { n.Ready = false }) }, outcome.NotWell},
+		"foreign-binary":   {func(f *fake) { f.change(func(n *inspect.Node) { n.Plugin.Version = "" }) }, outcome.Well},
 		"not-managed": {func(f *fake) {
 			f.change(func(n *inspect.Node) { n.Plugin, n.Installation = inspect.Plugin{}, inspect.Installation{} })
 		}, outcome.Well},
@@ -176,7 +181,7 @@ func TestStatus(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := two()
 			test.make(f)
-			json := name == "bypass" || name == "rolling-out"
+			json := name == "bypass" || name == "rolling-out" || name == "fewer-questions"
 			for format, file := range map[output.Format]string{output.Table: name + ".txt", output.Wide: name + "-wide.txt",
 				output.JSON: name + ".json", output.YAML: name + ".yaml"} {
 				if format != output.Table && name != "well" && (format != output.JSON || !json) {
@@ -224,6 +229,18 @@ func TestRemedies(t *testing.T) {
 	next := nextOf(inspect.Node{}, inspect.Check{Name: "socket"}, "kubectl -n mesh", "agent-a")
 	if !strings.HasSuffix(next, "kubectl -n mesh logs agent-a") {
 		t.Error(next)
+	}
+}
+
+// For each question there are words that say what needs its answer.
+func TestAnswers(t *testing.T) {
+	for _, question := range inspect.Questions {
+		if answers[question] == "" {
+			t.Errorf("inspect %s: what needs it?", question)
+		}
+	}
+	if len(answers) != len(inspect.Questions) {
+		t.Errorf("%d words for %d questions", len(answers), len(inspect.Questions))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/agent/ctl/status"
 )
 
 // write writes it as text.
@@ -39,7 +40,7 @@ func (v Version) write(t *output.Text) {
 		if len(n.CannotAnswer) > 0 {
 			t.WriteByte('\n')
 			t.Line(output.Yellow, "! %s: its agent cannot answer %s", n.Name, strings.Join(n.CannotAnswer, ", "))
-			t.Item("->", "upgrade the agents to the release of this tool (docs/operation.md, Upgrade)")
+			t.Item("->", status.Upgrade)
 		}
 	}
 	t.NotLookedAt(v.NotLookedAt)

@@ -60,22 +60,14 @@ type Node struct {
 // most is how many minor versions may lie between two programs that work with each other.
 const most = 1
 
-// answers are what the tool makes of each of its questions.
-var answers = map[string]string{
-	"files": "what sysdump has of the node's CNI directories and records",
-	"node":  "status, and what check and version say of its node",
-	"pod":   "what explain says of a pod's record and rules",
-	"rules": "what sysdump has of the rules of chosen pods",
-	"trace": "what trace --live says of the kernel",
-}
-
 // Of reads the versions off what the agents have said.
 func Of(s status.Status, tool string) Version {
 	v := Version{Head: output.HeadOf("Version"), Tool: tool, Summary: &Summary{}, Items: []Node{}}
 	incomparable := map[string]bool{}
 	newest, where := newestOf(s.Items)
 	for _, item := range s.Items {
-		n := Node{Name: item.Name, Verdict: Fits, Pod: item.Pod, Release: item.Release}
+		n := Node{Name: item.Name, Verdict: Fits, Pod: item.Pod, Release: item.Release,
+			CannotAnswer: item.Unanswered()}
 		its := item.Release
 		if item.Agent != nil {
 			n.Agent, n.Plugin, its = item.Agent.Agent, &item.Agent.Plugin, item.Agent.Agent
@@ -85,7 +77,6 @@ func Of(s status.Status, tool string) Version {
 					"(--no-install)")
 			}
 		}
-		n.judgeAnswers(item)
 		if !n.judgeSkew(its, tool, "this tool", "") {
 			n.judgeSkew(its, newest, "the newest agent", where)
 		}
@@ -181,22 +172,6 @@ func (n *Node) judgePlugin(managed bool) {
 		n.find(fmt.Sprintf("the plugin %s is not that of the agent: SHA-256 %s", n.Plugin.Path, n.Plugin.SHA256), logs)
 	default:
 		n.find(fmt.Sprintf("the plugin is of %s, and the agent of %s", n.Plugin.Version, n.Agent), logs)
-	}
-}
-
-// judgeAnswers names what the agent cannot be asked.
-func (n *Node) judgeAnswers(item status.Node) {
-	known := []string{}
-	if item.Agent != nil {
-		known = append(known, "node")
-		if item.Agent.Questions != nil {
-			known = item.Agent.Questions
-		}
-	}
-	for _, question := range inspect.Questions {
-		if (item.Agent != nil || item.CannotAnswer()) && !slices.Contains(known, question) {
-			n.CannotAnswer = append(n.CannotAnswer, fmt.Sprintf("inspect %s (%s)", question, answers[question]))
-		}
 	}
 }
 

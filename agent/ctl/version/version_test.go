@@ -110,18 +110,6 @@ func TestQuestionsUnsaid(t *testing.T) {
 	}
 }
 
-// For each question there are words that say what needs its answer.
-func TestAnswers(t *testing.T) {
-	for _, question := range inspect.Questions {
-		if answers[question] == "" {
-			t.Errorf("inspect %s: what needs it?", question)
-		}
-	}
-	if len(answers) != len(inspect.Questions) {
-		t.Errorf("%d words for %d questions", len(answers), len(inspect.Questions))
-	}
-}
-
 // Without a cluster the tool knows itself, and so it does where the cluster does not answer.
 func TestClient(t *testing.T) {
 	for format, want := range map[output.Format]string{
