@@ -86,7 +86,7 @@ func TestRecommendedLabels(t *testing.T) {
 				"startupTaint.enabled=true", "repair=delete", "injection.replaceInit=true", "admissionPolicy.enabled=true",
 				"metrics.service.enabled=true", "metrics.podMonitor.enabled=true", "metrics.dashboard.enabled=true",
 				"metrics.prometheusRule.enabled=true", "resourceQuota.enabled=true", "apiPriority.enabled=true",
-				"rbac.reader=true", "rbac.verifier=true")
+				"rbac.reader=true", "rbac.verifier=true", "sharedProxyUser=refuse")
 			for _, o := range objects(t, manifests) {
 				labels := o.GetLabels()
 				if o.GetKind() == "Pod" {

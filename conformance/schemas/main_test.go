@@ -24,12 +24,15 @@ const name = "istio-pod-network-controller"
 
 func dir() string { return filepath.Join(build.Root(), "chart", name) }
 
-// template is `helm template` of a chart.
+// template is `helm template` of a chart with values, or flags.
 func template(t *testing.T, helm, chart string, values ...string) string {
 	t.Helper()
 	args := []string{"template", "-n", name, chart}
 	for _, v := range values {
-		args = append(args, "--set="+v)
+		if !strings.HasPrefix(v, "--") {
+			v = "--set=" + v
+		}
+		args = append(args, v)
 	}
 	var errs strings.Builder
 	cmd := exec.Command(filepath.Join(isolated.BinDir(), helm), args...)
