@@ -2,13 +2,15 @@
 # Prints the flag with which go build makes programs whose clock a test can put off: time.Now adds the seconds that stand in
 # /opt/cni/bin/.clock-offset, if there is such a file. Nothing of the product's own source differs. usage: clock.sh DIRECTORY
 set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+. "$root/scripts/lib.sh"
+[ $# = 1 ] || refuse "wrong usage: ${*:-nothing} instead of a directory" "scripts/clock.sh DIRECTORY" 2
 dir=$(realpath "$1")
 source=$(go env GOROOT)/src/time/time.go
 sed -E '/^func Now\(\) Time/,/^}/s/^\tsec, nsec, mono := (runtimeNow|now)\(\)$/&\n\tsec += clockOffset/' "$source" >"$dir/time.go"
-[ "$(grep -c 'sec += clockOffset' "$dir/time.go")" = 1 ] || {
-	echo "clock.sh: time.Now of this Go does not look as expected" >&2
-	exit 1
-}
+[ "$(grep -c 'sec += clockOffset' "$dir/time.go")" = 1 ] ||
+	refuse "time.Now of this Go does not look as expected" "Look at $source, and have this script change what it has now."
 cat >>"$dir/time.go" <<'END'
 
 // clockOffset is read over and over beside the program: the runtime calls Now where no system call may be made.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A Kubernetes cluster of two nodes on this machine, for a person to try things on: up brings it up and prints how to use it, down takes
-# it down. It lives in namespaces of its own with no route out, and its API server answers on loopback. load gives its nodes the images of an
-# archive, as docker save writes it (- is standard input), or, with a name, an image of one static program.
+# it down. It lives in namespaces of its own with no route out, and its API server answers on loopback. load gives its nodes the images of
+# an archive, as docker save writes it (- is standard input), or, with a name, an image of one static program.
 # usage: cluster.sh up [mesh] | load ARCHIVE|-|PROGRAM [NAME:TAG] | down
 # With mesh it also has what scripts/mesh.sh installs, and how to use it is left to that.
 set -euo pipefail
@@ -36,7 +36,8 @@ up() {
 	mkdir -p "$dir/bin"
 	ln -s "$programs/kubectl" "$helm/helm3" "$helm/helm4" "$dir/bin/"
 	ln -s helm4 "$dir/bin/helm"
-	go build -ldflags "-X github.com/istio-pod-network/controller/internal/buildinfo.version=$version" -o "$dir/bin/" ./agent/istio-pod-networkctl
+	go build -ldflags "-X github.com/istio-pod-network/controller/internal/buildinfo.version=$version" -o "$dir/bin/" \
+		./agent/istio-pod-networkctl
 	setsid "$cache/playground" "${mesh[@]}" "$dir" "$images"/*.tar >"$cache/cluster.log" 2>&1 </dev/null &
 	echo $! >"$dir/pid"
 	say "bringing it up; the log is $cache/cluster.log"

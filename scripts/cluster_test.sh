@@ -92,7 +92,9 @@ make cluster-down
 up=
 readlink "/proc/$pid/exe" >/dev/null && refuse "process $pid of the cluster is still there" "See ps." # one that has ended has none
 [ ! -e "$cache/cluster" ] || refuse "$cache/cluster is still there" "$(ls "$cache/cluster")"
-if scripts/cluster.sh load "$work/app/app" app:1 >"$work/again" 2>&1; then refuse "something was loaded into no cluster" "$(cat "$work/again")"; fi
+if scripts/cluster.sh load "$work/app/app" app:1 >"$work/again" 2>&1; then
+	refuse "something was loaded into no cluster" "$(cat "$work/again")"
+fi
 grep -q "there is no cluster to load it into" "$work/again" || refuse "that is refused otherwise" "$(cat "$work/again")"
 make cluster-down 2>&1 | grep -q "there is none"
 echo "ok  	make cluster"

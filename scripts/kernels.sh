@@ -107,7 +107,8 @@ architecture_of() { case $1 in arm64) echo arm64 ;; *) echo amd64 ;; esac }
 # kernel PACKAGE SUITE ARCHITECTURE TARGET: makes a directory with the kernel, and with an archive of the modules that networking is of.
 kernel() {
 	local deb part file names files=$work/files
-	mapfile -t names < <(echo "$1" && apt_of "$2" "$3" apt-cache depends "$1" | sed -n 's/^ *Depends: \(linux-\(base\|binary\|modules\)-[0-9].*\)/\1/p')
+	mapfile -t names < <(echo "$1" && apt_of "$2" "$3" apt-cache depends "$1" |
+		sed -n 's/^ *Depends: \(linux-\(base\|binary\|modules\)-[0-9].*\)/\1/p')
 	rm -rf "$files"
 	mkdir "$files" "$4"
 	(cd "$files" && apt_of "$2" "$3" apt-get download "${names[@]}" >/dev/null)
@@ -261,8 +262,8 @@ base() {
 	rm -r "$dir"
 }
 
-# boot KERNEL ARCHITECTURE ARGUMENTS LACKS TESTS: runs tests on that kernel. A line of TESTS is a directory, how many tests it is at least, and
-# their pattern. Returns 1 if one has failed, or the kernel.
+# boot KERNEL ARCHITECTURE ARGUMENTS LACKS TESTS: runs tests on that kernel. A line of TESTS is a directory, how many tests it is at least,
+# and their pattern. Returns 1 if one has failed, or the kernel.
 boot() {
 	local kernel=$1 architecture=$2 arguments=$3 lacks=$4 tests=$5 job=$work/job console=$work/console command
 	mkdir -p "$job" && echo "$lacks" >"$job/lacks" && echo "$tests" >"$job/tests" && echo $packets >"$job/packets" &&
@@ -314,8 +315,8 @@ absent() {
 backends='conformance/cni 11 ^TestBackends$'
 plugin='plugin 6 ^(TestAddRedirects|TestAddAgain|TestCheckOfRecordedPod|TestDelRemoves|TestDelNeverFails|TestGC)$
 plugin/look 1 ^TestThisKernel$'
-# where a packet goes by plugin/trace, against where it goes: so many by each backend, of settings and chains of others that a seed draws. The
-# first input of that seed alone shows four of the wrong walks of TestWrongStepsBesideOthers.
+# where a packet goes by plugin/trace, against where it goes: so many by each backend, of settings and chains of others that a seed draws.
+# The first input of that seed alone shows four of the wrong walks of TestWrongStepsBesideOthers.
 random='plugin/netfilter 3 ^TestRandomTraffic$'
 packets=200
 traffic() { echo "plugin/netfilter $1 ^TestTraffic\$/^.*\$/^dual_stack\$/^($2)\$"; }

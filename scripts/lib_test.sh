@@ -2,6 +2,8 @@
 # Tests what scripts share, in a cache and a directory of their own. usage: lib_test.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=scripts/lib.sh
+. "$root/scripts/lib.sh"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export XDG_CACHE_HOME=$work/cache
@@ -141,7 +143,7 @@ echo "$*" >>"$CALLS"
 END
 ln -s go "$work/bin/apt-get"
 for file in "$root"/scripts/*.sh; do
-	case ${file##*/} in lib.sh | stages.sh | lib_test.sh | clock.sh | images.sh | release.sh) continue ;; esac
+	case ${file##*/} in lib.sh | stages.sh | images.sh | release.sh) continue ;; esac
 	CALLS=$work/calls PATH=$work/bin:$PATH run "$file" --help
 	expect "${file##*/} --help succeeds" [ $status = 0 ]
 	expect "${file##*/} --help says how it is used" says "[Uu]sage: .*${file##*/}"
@@ -207,7 +209,10 @@ END
 cat >"$work/newer/git" <<END
 #!/bin/sh
 case \$1 in
-ls-remote) [ -z "\$AWAY" ] && printf '%s\\t%s\\n' 1 refs/tags/v98.0.0 2 refs/tags/v99 3 refs/tags/v99.1.0 4 'refs/tags/v99.1.0^{}' 5 refs/tags/v99.0.9 ;;
+ls-remote)
+	[ -z "\$AWAY" ] &&
+		printf '%s\\t%s\\n' 1 refs/tags/v98.0.0 2 refs/tags/v99 3 refs/tags/v99.1.0 4 'refs/tags/v99.1.0^{}' 5 refs/tags/v99.0.9
+	;;
 *) exec $(command -v git) "\$@" ;;
 esac
 END

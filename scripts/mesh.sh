@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A mesh on this machine, for a person: the cluster of scripts/cluster.sh with Istio, this tree's controller, and a shop of four services. up
-# brings it up, shows that it works, each command with what it prints, and leaves it; its exit status is 0 only if all was as it should
+# A mesh on this machine, for a person: the cluster of scripts/cluster.sh with Istio, this tree's controller, and a shop of four services.
+# up brings it up, shows that it works, each command with what it prints, and leaves it; its exit status is 0 only if all was as it should
 # be. down takes it down. docs/getting-started-istio.md does the same on a cluster of the reader's. usage: mesh.sh up | down
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -50,7 +50,9 @@ expect() {
 		sleep 1
 	done
 	printf '%s\n' "$output" | grep -v '^command terminated with exit code' | sed 's/^/   /'
-	[ -n "$got" ] || { wrong=$((wrong + 1)); text "NOT AS IT SHOULD BE: it should have $([ "$want" = yes ] && echo succeeded || echo failed) and said: $what"; }
+	[ -z "$got" ] || return 0
+	wrong=$((wrong + 1))
+	text "NOT AS IT SHOULD BE: it should have $([ "$want" = yes ] && echo succeeded || echo failed) and said: $what"
 }
 
 programs() {
@@ -113,7 +115,8 @@ up() {
 	programs
 	install
 	look
-	[ $wrong = 0 ] || refuse "$wrong of the commands above did not do what they should" "The cluster is left as it is; make mesh-down takes it down."
+	[ $wrong = 0 ] ||
+		refuse "$wrong of the commands above did not do what they should" "The cluster is left as it is; make mesh-down takes it down."
 	title "All of it was as it should be. The cluster is yours:"
 	cat <<-HOWTO
 

@@ -9,7 +9,8 @@ cd "$root"
 . scripts/lib.sh
 need python3=python3 git=git
 need_pip
-mkdocs=$cache/mkdocs-$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')-$(sha256sum <scripts/site/requirements.txt | cut -c1-12)
+mkdocs=$cache/mkdocs-$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+mkdocs+=-$(sha256sum <scripts/site/requirements.txt | cut -c1-12)
 install() {
 	python3 -m pip --disable-pip-version-check install --quiet --no-deps --only-binary :all: --require-hashes --no-compile \
 		--root-user-action ignore -r scripts/site/requirements.txt --target "$1" >&2
@@ -53,7 +54,8 @@ versions+=(next)
 # What the selector of versions in each page reads, and what leads to the newest.
 python3 -c 'import json, sys
 print(json.dumps([{"version": v, "title": v, "aliases": []} for v in sys.argv[1:]]))' "${versions[@]}" >dist/site/versions.json
-echo "<!doctype html><meta http-equiv=refresh content='0; url=${versions[0]}/index.html'><a href='${versions[0]}/index.html'>${versions[0]}</a>" \
+newest=${versions[0]}
+echo "<!doctype html><meta http-equiv=refresh content='0; url=$newest/index.html'><a href='$newest/index.html'>$newest</a>" \
 	>dist/site/index.html
 
 # What a browser fetches by itself is of the site.

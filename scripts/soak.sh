@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The long run: for a while pods of all kinds come and go on the cluster of the end-to-end tests under all faults, and beside that every fuzz
-# target is run, one after the other. usage: soak.sh [DURATION such as 90m or 1h, default 1h]; SEED=N has the same faults again. With
+# The long run: for a while pods of all kinds come and go on the cluster of the end-to-end tests under all faults, and beside that every
+# fuzz target is run, one after the other. usage: soak.sh [DURATION such as 90m or 1h, default 1h]; SEED=N has the same faults again. With
 # SANDBOXES=10000 so many sandboxes come and go by the runtime's own interface, without a kubelet, and nothing else is run.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -30,5 +30,6 @@ status=0
 E2E_SOAK=$duration FAULTS='' scripts/e2e.sh -run 'TestAgentAwayForLong|TestSoak' -timeout 12h || status=1
 say "waiting for the fuzzer"
 wait "$fuzz" || status=1
-awk '/^== / {target = $2} /^fuzz: elapsed/ {split($0, field, /, */); done[target] = field[2]} /^(PASS|FAIL|---)/ {print target ": " $0 ", " done[target]}' "$log"
+awk '/^== / {target = $2} /^fuzz: elapsed/ {split($0, field, /, */); done[target] = field[2]}
+	/^(PASS|FAIL|---)/ {print target ": " $0 ", " done[target]}' "$log"
 exit $status

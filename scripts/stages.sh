@@ -120,7 +120,8 @@ tell_running() {
 	for name in "${stages[@]}"; do
 		[ "${stage_state[$name]}" = running ] || continue
 		line+=" $name, $(minutes $((SECONDS - stage_began[$name])))"
-		line+=$(tail -n 2000 "$(log_of "$name")" | awk '/^==+ / {sub(/^=+ +/, ""); last = $0} END {if (last) printf " (%s)", substr(last, 1, 60)}')";"
+		line+=$(tail -n 2000 "$(log_of "$name")" |
+			awk '/^==+ / {sub(/^=+ +/, ""); last = $0} END {if (last) printf " (%s)", substr(last, 1, 60)}')";"
 	done
 	echo "${line%;}"
 }

@@ -48,7 +48,8 @@ pinned_in() {
 	sed -i "s/^$2=v.*/$2=$version/" "$1"
 }
 
-# wheels FILE PACKAGE: what comes from the Python package index, and all that it needs, each with the digest of every file that there is of it
+# wheels FILE PACKAGE: what comes from the Python package index, and all that it needs, each with the digest of every file that there is
+# of it
 wheels() {
 	say "$1"
 	need_pip
