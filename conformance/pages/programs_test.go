@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -43,6 +44,8 @@ func (r *reader) helm(shell interp.HandlerContext, name string, args []string) (
 			return "", fmt.Errorf("with %s a render does more than print", arg)
 		}
 		switch chart, ofIstio := strings.CutPrefix(arg, "istio/"); {
+		case strings.HasPrefix(arg, "oci://"): // no registry is here: that chart of the tree
+			render = append(render, filepath.Join("chart", path.Base(arg)))
 		case ofIstio:
 			chart = strings.Replace(chart, "istiod", "istio-control/istio-discovery", 1)
 			render = append(render, filepath.Join(isolated.BinDir(), "istio-manifests", "charts", chart))
@@ -50,7 +53,7 @@ func (r *reader) helm(shell interp.HandlerContext, name string, args []string) (
 			render = append(render, arg)
 		}
 	}
-	if i := slices.Index(render, "--version"); i >= 0 { // that of Istio's module is the only one here
+	if i := slices.Index(render, "--version"); i >= 0 { // that of Istio's module, or of the tree, is the only one here
 		render = slices.Delete(render, i, i+2)
 	}
 	out := ""

@@ -324,6 +324,7 @@ func TestReaderRefuses(t *testing.T) {
 		"kubectl get pods --field-selectr a=b", "kubectl gett pods", "kubectl config nosuch", "kubectl apply -f none.yaml",
 		"kubectl get pod a -o jsonpath='{.metadata.annotations[}'", "oc gett pods", "oc whoami",
 		"helm install a ./chart/istio-pod-network-controller --wate", "helm nosuch", "helm install a ./chart/none",
+		"helm install a oci://registry.example.com/mesh/none --version 0.2.0",
 		"helm template a ./chart/istio-pod-network-controller --set nonsense=1", "helm3 install a istio/istiodd",
 		"make nosuch", "make e2e RUNS=TestMeshPod", "make e2e RUN=TestNosuch", "go test ./nosuch", "go run ./agent",
 		"curl localhost:15088/ready", "scripts/nosuch.sh", "scripts/images.sh --bilder none", "scripts/cluster.sh lode",

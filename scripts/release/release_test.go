@@ -126,7 +126,7 @@ func changes(t *testing.T, root, dir, pub string, files []string) {
 	mustRelease(t, root, nil, "verify", "--key", pub)
 }
 
-// inRegistry: what is pushed is what was built, and the key has signed it.
+// inRegistry: what is pushed is what was built, the key has signed it, and Helm takes the chart.
 func inRegistry(t *testing.T, root, version string, env map[string]string, pub string) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
@@ -138,6 +138,7 @@ func inRegistry(t *testing.T, root, version string, env map[string]string, pub s
 	mustRelease(t, root, env, "push", "--registry", to)
 	mustRelease(t, root, env, "push", "--registry", to) // again changes nothing
 	mustRelease(t, root, nil, "verify", "--key", pub, "--registry", to)
+	helmTakes(t, root, to, version)
 	_, other := key(t, "")
 	agent := "istio-pod-network-agent:" + version
 	at := signatureTag(t, to+"/"+agent)
