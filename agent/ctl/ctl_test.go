@@ -173,7 +173,9 @@ func TestByKubectl(t *testing.T) {
 // docs/commands.md is made of what the program says itself: go test ./agent/ctl -update.
 func TestReference(t *testing.T) {
 	var page strings.Builder
-	page.WriteString("# Commands\n\nWhat `--help` says of each command of [the operator's tool](ctl.md).\n")
+	page.WriteString("# Commands\n\n<!-- no block of this page on the cluster: the names in examples are the reader's; " +
+		"TestOperatorsTool and TestVerify call each command there -->\n\n" +
+		"What `--help` says of each command of [the operator's tool](ctl.md).\n")
 	each(process{}.command(own), func(c *cobra.Command) { page.WriteString(described(c)) })
 	golden.Compare(t, filepath.Join("..", "..", "docs", "commands.md"), page.String())
 }

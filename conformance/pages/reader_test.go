@@ -287,7 +287,7 @@ func TestPages(t *testing.T) {
 				r.paste(b)
 				if blocks.PastedOnCluster(page, b) {
 					clusters++
-				} else if blocks.OnCluster[page] != nil && blocks.NeedsCluster(b) && b.NotOnCluster == "" {
+				} else if blocks.Unexplained(page, b) {
 					r.fail("no end-to-end test pastes it: have one, or say above it <!-- not on the cluster: why -->")
 				}
 			}

@@ -22,7 +22,7 @@ type Block struct {
 	// NotRun is why none of it can run; RunBy is the test that runs it instead; StandIns are the programs that cannot.
 	NotRun, RunBy string
 	StandIns      []string
-	NotOnCluster  string // why no end-to-end test pastes it, on a page that they paste
+	NotOnCluster  string // why no end-to-end test pastes it: it alone, or no block of its page
 }
 
 var (
@@ -30,6 +30,7 @@ var (
 	section = regexp.MustCompile(`^#{1,4} (.+)$`)
 	others  = regexp.MustCompile("^```(html|json|yaml)?$")
 	comment = regexp.MustCompile(`^<!-- (not run|not on the cluster|run by (Test\w+)|stand-ins for ([^:]+)): (.+) -->$`)
+	whole   = regexp.MustCompile(`(?m)^<!-- no block of this page on the cluster: (.+) -->$`)
 	failing = regexp.MustCompile(`(?m)^(.*\S) +# fails\b.*$`)
 )
 
@@ -51,7 +52,10 @@ func Read(page string) (blocks []Block, wrong []string, err error) {
 
 // Of returns the blocks of commands in the text of a page, and what is wrong about them.
 func Of(page, text string) (blocks []Block, wrong []string) {
-	lines, below := strings.Split(text, "\n"), ""
+	lines, below, reason := strings.Split(text, "\n"), "", ""
+	if said := whole.FindStringSubmatch(text); said != nil {
+		reason = said[1]
+	}
 	for i := 0; i < len(lines); i++ {
 		if heading := section.FindStringSubmatch(lines[i]); heading != nil {
 			below = heading[1]
@@ -71,7 +75,7 @@ func Of(page, text string) (blocks []Block, wrong []string) {
 			}
 			continue
 		}
-		b := Block{Place: fmt.Sprintf("%s:%d", page, i+1), Section: below}
+		b := Block{Place: fmt.Sprintf("%s:%d", page, i+1), Section: below, NotOnCluster: reason}
 		if i > 0 {
 			if said := comment.FindStringSubmatch(lines[i-1]); said != nil {
 				b.RunBy = said[2]

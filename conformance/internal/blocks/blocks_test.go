@@ -58,6 +58,16 @@ func TestEveryBlockIsSeen(t *testing.T) {
 	if calls := Calls(file); calls["kubectl"] != 2 {
 		t.Errorf("%v", calls)
 	}
+	of := func(comment string) Block {
+		blocks, _ := Of("q.md", "# Title\n\n"+comment+"\n```sh\nkubectl get pods\n```\n")
+		return blocks[0]
+	}
+	for _, comment := range []string{"<!-- not on the cluster: a -->", "<!-- stand-ins for aws: a cloud -->",
+		"<!-- run by TestA: a -->", "<!-- no block of this page on the cluster: a -->\n"} {
+		if b := of(comment); Unexplained("q.md", b) || !Unexplained("q.md", of("")) {
+			t.Errorf("%s: %+v", comment, b)
+		}
+	}
 	if !PastedOnCluster("p.md", blocks[0]) || PastedOnCluster("p.md", blocks[1]) || PastedOnCluster("q.md", blocks[0]) ||
 		!NeedsCluster(blocks[1]) || NeedsCluster(Block{Text: "make demo\n"}) {
 		t.Errorf("%+v", blocks)

@@ -23,6 +23,11 @@ func PastedOnCluster(page string, b Block) bool {
 	return b.NotOnCluster == "" && slices.Contains(OnCluster[page], b.Section)
 }
 
+// Unexplained reports whether a block asks a cluster and is not pasted on one, and the page does not say why.
+func Unexplained(page string, b Block) bool {
+	return NeedsCluster(b) && !PastedOnCluster(page, b) && b.NotOnCluster+b.RunBy+b.NotRun == "" && len(b.StandIns) == 0
+}
+
 // NeedsCluster reports whether a block calls what asks a cluster.
 func NeedsCluster(b Block) bool {
 	file, err := Parse(b.Place, b.Text)
