@@ -103,8 +103,8 @@ func (r *redactor) harvest(texts []string) {
 var (
 	// An address of each family, and of a network card.
 	ipv4 = regexp.MustCompile(`\b(?:\d{1,3}\.){3}\d{1,3}\b`)
-	ipv6 = regexp.MustCompile(`[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:(?:\d{1,3}\.){3}\d{1,3})?`)
-	mac  = regexp.MustCompile(`\b(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}\b`)
+	ipv6 = regexp.MustCompile(`[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*`) // with what has colons beside it, too
+	mac  = regexp.MustCompile(`\b(?:(?:[0-9A-Fa-f]{2}:){5}|(?:[0-9A-Fa-f]{2}-){5})[0-9A-Fa-f]{2}\b`)
 	// A word that may be a name, or have names between dots; or an escape, whose letter belongs to no word.
 	word = regexp.MustCompile(`%[0-9A-Fa-f]{2}|\\[\\"abfnrtv]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?`)
 )
@@ -115,10 +115,53 @@ func (r *redactor) text(text string) string {
 		return text
 	}
 	text = word.ReplaceAllStringFunc(text, r.word)
-	text = mac.ReplaceAllStringFunc(text, func(found string) string { return r.pseudonym("mac", strings.ToLower(found)) })
-	text = ipv6.ReplaceAllStringFunc(text, r.address)
-	return ipv4.ReplaceAllStringFunc(text, r.address)
+	text = mac.ReplaceAllStringFunc(text, func(found string) string {
+		return r.pseudonym("mac", strings.ToLower(strings.ReplaceAll(found, "-", ":")))
+	})
+	return ipv4.ReplaceAllStringFunc(r.addresses(text), r.address)
 }
+
+// longest is how long an address is at most, with four bytes as IPv4 has them.
+const longest = len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255")
+
+// addresses replaces those of IPv6. Before one may stand a name with a colon, and behind it what follows a colon.
+func (r *redactor) addresses(text string) string {
+	var to strings.Builder
+	done := 0
+	for _, at := range ipv6.FindAllStringIndex(text, -1) {
+		for start := beginOf(text, at[0]); start < at[1]; start++ {
+			if start > at[0] && isHex(text[start-1]) && text[start] != ':' {
+				continue // inside a group
+			}
+			for end := min(at[1], start+longest); end > start; end-- {
+				if end < at[1] && isHex(text[end]) && isHex(text[end-1]) {
+					continue
+				}
+				if _, err := netip.ParseAddr(text[start:end]); err == nil {
+					to.WriteString(text[done:start] + r.address(text[start:end]))
+					done, start = end, end-1
+					break
+				}
+			}
+		}
+	}
+	return to.String() + text[done:]
+}
+
+// beginOf is where an address can begin at or behind start, where the first digit is: the last letters of a word are no
+// group of it, unless they are of an escape.
+func beginOf(text string, start int) int {
+	begin := strings.TrimLeft(text[start:], "abcdefABCDEF")
+	if start == 0 || !isLetter(text[start-1]) || !strings.HasPrefix(begin, ":") ||
+		start > 1 && text[start-2] == '\\' {
+		return start
+	}
+	return len(text) - len(begin)
+}
+
+func isLetter(b byte) bool { return 'a' <= b|0x20 && b|0x20 <= 'z' }
+
+func isHex(b byte) bool { return '0' <= b && b <= '9' || 'a' <= b|0x20 && b|0x20 <= 'f' }
 
 // word replaces a name, or those that a word has between its dots, the longest first.
 func (r *redactor) word(found string) string {
@@ -152,6 +195,8 @@ func (r *redactor) address(found string) string {
 		return found
 	case a.Is4():
 		return r.pseudonym("ipv4", a.String())
+	case a.Is4In6():
+		return "::ffff:" + r.pseudonym("ipv4", a.Unmap().String())
 	}
 	return r.pseudonym("ipv6", a.String())
 }

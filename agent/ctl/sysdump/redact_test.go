@@ -15,6 +15,8 @@ func TestText(t *testing.T) {
 	node, short := r.pseudonym(ofNode, "node-a.example.com"), r.pseudonym(ofNode, "node-a")
 	shop, cart := r.pseudonym(ofNamespace, "shop"), r.pseudonym(ofPod, "cart-0")
 	v4, v6 := r.pseudonym("ipv4", "10.0.0.1"), r.pseudonym("ipv6", "fd00::1")
+	card, nat64 := r.pseudonym("mac", "0a:58:0a:f4:00:07"), r.pseudonym("ipv6", "64:ff9b::a00:1")
+	full := r.pseudonym("ipv6", "2001:db8::1")
 	for text, want := range map[string]string{
 		"":                                         "",
 		"shop/cart-0 is on node-a":                 shop + "/" + cart + " is on " + short,
@@ -27,7 +29,17 @@ func TestText(t *testing.T) {
 		"10.0.0.1:80 [fd00::1]:80":                 v4 + ":80 [" + v6 + "]:80",
 		"10.0.0.1/8, FD00:0::1/64":                 v4 + "/8, " + v6 + "/64",
 		"127.0.0.1 ::1 0.0.0.0 :: 20:10:42 v1.2.3": "127.0.0.1 ::1 0.0.0.0 :: 20:10:42 v1.2.3",
-		"0a:58:0a:f4:00:07":                        r.pseudonym("mac", "0a:58:0a:f4:00:07"),
+		"0a:58:0a:f4:00:07, 0A-58-0A-F4-00-07":     card + ", " + card,
+		"{IP:fd00::1 Mask:ffff} {Gateway:::}":      "{IP:" + v6 + " Mask:ffff} {Gateway:::}",
+		"[&PodIP{IP:fd00::1,} {Iface:FD00::1}]":    "[&PodIP{IP:" + v6 + ",} {Iface:" + v6 + "}]",
+		"Source:fd00::1 node:fd00::1:":             "Source:" + v6 + " node:" + v6 + ":",
+		`fd00::1: refused\nfd00::1:\tdaa::1`:       v6 + `: refused\n` + v6 + `:\t` + r.pseudonym("ipv6", "daa::1"),
+		"fd00::1, fd00::1. and fd00::1%eth0":       v6 + ", " + v6 + ". and " + v6 + "%eth0",
+		"IP:2001:db8:0:0:0:0:0:1 IP:2001:db8::1":   "IP:" + full + " IP:" + full,
+		"2001:db8:0:0:0:0:0:1:8080":                full + ":8080",
+		"::ffff:10.0.0.1 to:64:ff9b::10.0.0.1":     "::ffff:" + v4 + " to:" + nat64,
+		"Address:64:ff9b::10.0.0.1:53":             "Address:" + nat64 + ":53",
+		"10.0.0.1:fd00::1 Source:::ffff:10.0.0.1":  v4 + ":" + v6 + " Source:::ffff:" + v4,
 	} {
 		if got := r.text(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
