@@ -53,8 +53,9 @@ var patterns = []struct {
 	// A value behind a flag.
 	{regexp.MustCompile(`(?i)((?:^|\s)--?[\w.-]*(?:` + names + `)[\w-]*\s+["']?)` +
 		`(?:` + again + `|[^\s"'-][^\s"']*)`), "${1}" + Mark},
-	// Keys of clouds and of code hosts, which have a form of their own.
-	{regexp.MustCompile(`\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_\w{30,}|glpat-[\w-]{20,})`), Mark},
+	// Keys of clouds, code hosts, chats and registries, which have a form of their own.
+	{regexp.MustCompile(`\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35}|gh[pousr]_\w{30,}|github_pat_\w{22,}|` +
+		`glpat-[\w-]{20,}|npm_\w{36}|xox[abeoprs][.-][\w.-]{10,})`), Mark},
 }
 
 // Text returns a text without what looks like a credential.

@@ -7,8 +7,9 @@ import (
 )
 
 const (
-	jwt = "eyJhbGciOiJSUzI1NiIsImtpZCI6IkEifQ.eyJzdWIiOiJzeXN0ZW0ifQ.c2lnbmF0dXJl-_A"
-	pem = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7\nabc\n-----END RSA PRIVATE KEY-----"
+	jwt     = "eyJhbGciOiJSUzI1NiIsImtpZCI6IkEifQ.eyJzdWIiOiJzeXN0ZW0ifQ.c2lnbmF0dXJl-_A"
+	letters = "0123456789abcdefghijABCDEFGHIJ012345"
+	pem     = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7\nabc\n-----END RSA PRIVATE KEY-----"
 )
 
 func TestText(t *testing.T) {
@@ -37,6 +38,10 @@ func TestText(t *testing.T) {
 		"cut " + pem[:40]:                       "cut (blanked)",
 		pem[40:] + " next":                      "(blanked) next",
 		"AKIAIOSFODNN7EXAMPLE.":                 "(blanked).",
+		"github_pat_" + letters + "_" + letters: "(blanked)",
+		"xoxb-12345678901-" + letters + ", x":   "(blanked), x",
+		"AIza" + letters[:31] + "-_xy.":         "(blanked).",
+		"npm_" + letters + " npm_config_cache":  "(blanked) npm_config_cache",
 		"10.0.0.1:8080 and fd00::1":             "10.0.0.1:8080 and fd00::1",
 		"/etc/cni/net.d/calico-kubeconfig":      "/etc/cni/net.d/calico-kubeconfig",
 	} {
