@@ -294,8 +294,8 @@ var rules = []rule{
 	{dir: "agent/ctl/explain", allowed: []string{
 		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/entry", "internal/excerpt",
 		"internal/invalid", "internal/podfacts", "plugin/annotation", "plugin/record", "plugin/redirect", "plugin/trace",
-		"github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
-		"k8s.io/client-go/kubernetes/scheme", "sigs.k8s.io/yaml",
+		"github.com/spf13/cobra", "go.yaml.in/yaml/v3", "k8s.io/api/...", "k8s.io/apimachinery/...",
+		"k8s.io/client-go/kubernetes/scheme",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/trace", allowed: []string{
 		"agent/ctl/cluster",

@@ -116,7 +116,16 @@ func TestUnusable(t *testing.T) {
 		"{apiVersion: v1, kind: PodList, items: [{metadata: {name: a}}]}": "items[0]: spec.containers of Pod a",
 		"metadata: {name: a}\nkind: Pod\nmetadata: {name: b}": "" +
 			`document 1 has a key twice: line 3: key "metadata" already set in map; valid: each key once`,
+		"a: &a {name: x}\nkind: Pod\nmetadata: {<<: *a, name: b, name: c}": `line 3: key "name" already set in map`,
 		"just: this": "standard input: document 1: ",
+		"{apiVersion: batch/v1, kind: Job, metadata: {name: a}, spec: {template: {spec: {containers: [{name: app, " +
+			"ports: [{containerPort: 70000}]}]}}}}": "spec.template.spec.containers[0].ports[0].containerPort of Job a",
+		"{apiVersion: extensions/v1beta1, kind: Deployment, metadata: {name: a}}": "" +
+			"no pod, and nothing that makes pods, is in standard input; not looked at: Deployment a of extensions/v1beta1 in " +
+			"standard input, whose API version is not known here; valid: apps/v1",
+		"{apiVersion: example.com/v1, kind: Job, metadata: {name: a}}\n---\n{apiVersion: v2, kind: Pod}": "" +
+			"not looked at: Job of example.com/v1 in standard input, which is not known here, and Pod of v2 in standard " +
+			"input, whose API version is not known here; valid: v1",
 		"apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Pod, spec: 5}]": "document 1: items[0]: ",
 	} {
 		if out, status, err := explained(t, manifest, "-f", "-"); status != outcome.Misused || out != "" ||

@@ -85,7 +85,11 @@ func (in Input) explain(namespace string, stdin io.Reader) (list List, err error
 		for _, file := range in.Files {
 			sources = append(sources, sourceOf(file))
 		}
-		return list, fmt.Errorf("no pod, and nothing that makes pods, is in %s", strings.Join(sources, ", "))
+		others := ""
+		if len(list.NotLookedAt) > 0 {
+			others = "; not looked at: " + strings.Join(list.NotLookedAt, ", and ")
+		}
+		return list, fmt.Errorf("no pod, and nothing that makes pods, is in %s%s", strings.Join(sources, ", "), others)
 	}
 	for _, object := range m.objects {
 		list.Items = append(list.Items, in.explainObject(operator, m, object, namespace))

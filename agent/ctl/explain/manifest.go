@@ -1,9 +1,9 @@
 package explain
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,18 +11,16 @@ import (
 	"strings"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
-	"github.com/istio-pod-network/controller/internal/invalid"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
-	sigs "sigs.k8s.io/yaml"
 )
 
 // object is one of a manifest that has a pod, or a pod's template.
@@ -66,28 +64,6 @@ func (m *manifest) read(source string, data []byte) error {
 	}
 }
 
-// twice is an error if a document of YAML has a key twice: the decoder would take the last one, and tell nobody. What
-// is no YAML at all is told by the decoder, and a merge of keys (<<) is meant to be overridden.
-func twice(source string, data []byte) error {
-	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
-	for document := 1; ; document++ {
-		text, err := reader.Read()
-		if err != nil {
-			return nil //nolint:nilerr // the end, or an error that the decoder has, too
-		}
-		_, strictly := sigs.YAMLToJSONStrict(text)
-		if strictly == nil || bytes.Contains(text, []byte("<<")) {
-			continue
-		}
-		if _, err := sigs.YAMLToJSON(text); err != nil {
-			continue
-		}
-		_, what, _ := strings.Cut(strictly.Error(), "unmarshal errors:")
-		return fmt.Errorf("%s: document %d has a key twice: %s; valid: each key once", source, document,
-			strings.Join(strings.Fields(what), " "))
-	}
-}
-
 // add adds an object of JSON.
 func (m *manifest) add(source string, data []byte) error {
 	decoded, kind, err := strict.Decode(data, nil, nil)
@@ -97,8 +73,7 @@ func (m *manifest) add(source string, data []byte) error {
 		unknown = err
 		m.addUnknown(source, kind.Kind, decoded, err)
 	case runtime.IsNotRegisteredError(err):
-		m.others = append(m.others, fmt.Sprintf("%s of %s in %s, which is not known here", kind.Kind, kind.GroupVersion(),
-			source))
+		m.addOther(source, *kind, nameIn(data))
 		return nil
 	case err != nil:
 		return err
@@ -127,6 +102,32 @@ func (m *manifest) addUnknown(source, kind string, decoded runtime.Object, err e
 	}
 }
 
+// addOld adds an object that makes pods by an API version of which none are looked at.
+func (m *manifest) addOld(source string, decoded runtime.Object) {
+	kinds, _, err := scheme.Scheme.ObjectKinds(decoded)
+	named, isNamed := decoded.(metav1.Object)
+	if err == nil && len(kinds) > 0 && isNamed && versions[kinds[0].Kind] != "" {
+		m.addOther(source, kinds[0], cmp.Or(named.GetName(), named.GetGenerateName()))
+	}
+}
+
+// addOther adds an object that is not looked at, of a kind or an API version that is not known here.
+func (m *manifest) addOther(source string, kind schema.GroupVersionKind, name string) {
+	what, version := "which is not known here", versions[kind.Kind]
+	if version != "" && slices.Contains(groups, kind.Group) {
+		kind.Kind = strings.TrimSpace(kind.Kind + " " + name)
+		what = "whose API version is not known here; valid: " + version
+	}
+	m.others = append(m.others, fmt.Sprintf("%s of %s in %s, %s", kind.Kind, kind.GroupVersion(), source, what))
+}
+
+// nameIn is the name of an object of JSON, "" if it has none.
+func nameIn(data []byte) string {
+	var object metav1.PartialObjectMetadata
+	_ = json.Unmarshal(data, &object) // it is named without, too
+	return cmp.Or(object.Name, object.GenerateName)
+}
+
 func (m *manifest) addList(source string, list runtime.Object) error {
 	items, err := meta.ExtractList(list)
 	if err != nil {
@@ -153,33 +154,11 @@ func (m *manifest) addObject(source string, decoded runtime.Object) error {
 	}
 	kind, pod := podIn(decoded)
 	if pod == nil {
+		m.addOld(source, decoded)
 		return nil
 	}
 	m.objects = append(m.objects, object{kind, source, pod})
 	return check(kind, pod)
-}
-
-// check looks whether an object has what the API server asks of each, and an answer would be about nothing without.
-func check(kind string, pod *corev1.Pod) error {
-	name := cmp.Or(pod.Name, pod.GenerateName)
-	of := strings.TrimSpace("of " + kind + " " + name)
-	switch template := templates[kind]; {
-	case name == "":
-		return invalid.Text("metadata.name "+of, "", "it has no name", "a name, or metadata.generateName")
-	case template != "" && equality.Semantic.DeepEqual(pod.Spec, corev1.PodSpec{}):
-		return invalid.JSON(template+" "+of, "{}", "it has no pod", "a template with spec.containers")
-	case len(pod.Spec.Containers) == 0:
-		return invalid.JSON(strings.TrimPrefix(template+".spec.containers ", ".")+of, "[]", "it has no container",
-			"a list of one container or more")
-	case pod.Namespace != "":
-		if err := cluster.CheckNamespace("metadata.namespace "+of, pod.Namespace); err != nil {
-			return err
-		}
-	}
-	if pod.Name == "" {
-		return cluster.CheckObject("metadata.generateName of "+kind, strings.TrimSuffix(name, "-"))
-	}
-	return cluster.CheckObject("metadata.name of "+kind, name)
 }
 
 // templates are where each kind that makes pods has their template.
@@ -188,6 +167,15 @@ var templates = map[string]string{
 	"ReplicaSet": "spec.template", "StatefulSet": "spec.template", "DaemonSet": "spec.template", "Job": "spec.template",
 	"CronJob": "spec.jobTemplate.spec.template",
 }
+
+// versions are the API versions of the kinds that have pods.
+var versions = map[string]string{
+	"Pod": "v1", "PodTemplate": "v1", "ReplicationController": "v1", "Deployment": "apps/v1", "ReplicaSet": "apps/v1",
+	"StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "Job": "batch/v1", "CronJob": "batch/v1",
+}
+
+// groups are those of Kubernetes that have, or had, these kinds: another's kind of the same name is another.
+var groups = []string{"", "apps", "batch", "extensions"}
 
 // podIn returns the pod that an object is or makes, nil if none.
 func podIn(decoded runtime.Object) (kind string, pod *corev1.Pod) {
