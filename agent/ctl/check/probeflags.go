@@ -36,7 +36,7 @@ type probeOptions struct {
 }
 
 // needProbe are the flags that mean nothing without it.
-var needProbe = []string{"yes", "nodes", "parallel", "image", "values", "set"}
+var needProbe = []string{"yes", "nodes", "parallel", "timeout", "image", "values", "set"}
 
 func (o *probeOptions) flags(f *pflag.FlagSet) {
 	f.BoolVar(&o.wanted, "probe-nodes", false, "with --pre: have a pod look at kernel and CNI directories of each node")

@@ -108,7 +108,7 @@ func BindAgents(c *cobra.Command, agents *string) {
 
 func (o options) check(pods []string) (format output.Format, picture output.Picture, err error) {
 	if err = output.CheckPicture(o.picture, pods); err == nil {
-		err = o.CheckBeside(pods)
+		err = o.CheckBeside(pods, o.agents)
 	}
 	if err == nil {
 		format, err = output.ParseFormat(o.output)

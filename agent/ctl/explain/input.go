@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
@@ -17,6 +18,9 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 )
+
+// stdin is what stands for standard input.
+const stdin = "-"
 
 // Input is where pods are read from, for every command that is about pods of manifests.
 type Input struct {
@@ -34,8 +38,10 @@ func (in *Input) Bind(c *cobra.Command) {
 		"configuration list that has it (default: the plugin's defaults)")
 }
 
-// CheckBeside looks whether files and names of pods of the cluster go together. An error has its exit status.
-func (in Input) CheckBeside(pods []string) error {
+// CheckBeside looks whether files go together with names of pods of the cluster, and with the namespace of its agents,
+// "" for none. An error has its exit status.
+func (in Input) CheckBeside(pods []string, agents string) error {
+	first := slices.Index(in.Files, stdin)
 	switch {
 	case len(in.Files) == 0 && len(pods) == 0:
 		return outcome.Misusef("there is no pod to look at; valid: names of pods, -f FILE, or -f - for standard input")
@@ -43,21 +49,25 @@ func (in Input) CheckBeside(pods []string) error {
 		return outcome.Misusef("the pod %q and -f exclude each other", pods[0])
 	case in.Injected && len(pods) > 0:
 		return outcome.Misusef("--injected is for -f alone: a pod of the cluster is as it is")
+	case len(in.Files) > 0 && agents != "":
+		return outcome.Misusef("--agents-namespace is for pods of the cluster: with -f no agent is asked")
+	case first >= 0 && slices.Contains(in.Files[first+1:], stdin):
+		return outcome.Misuse(invalid.Text("--filename", stdin, "standard input has an end, and is read once", "-f - once"))
 	}
 	return nil
 }
 
 // Read explains every pod of the files. An error has its exit status.
-func (in Input) Read(namespace string, stdin io.Reader) (List, error) {
-	if err := in.CheckBeside(nil); err != nil {
+func (in Input) Read(namespace string, from io.Reader) (List, error) {
+	if err := in.CheckBeside(nil, ""); err != nil {
 		return List{}, err
 	}
-	list, err := in.explain(cmp.Or(namespace, corev1.NamespaceDefault), stdin) // -n "" names none
+	list, err := in.explain(cmp.Or(namespace, corev1.NamespaceDefault), from) // -n "" names none
 	return list, outcome.Misuse(err)
 }
 
 // explain explains every pod of the files.
-func (in Input) explain(namespace string, stdin io.Reader) (list List, err error) {
+func (in Input) explain(namespace string, from io.Reader) (list List, err error) {
 	list = List{Head: output.HeadOf("ExplanationList"), Operator: "the plugin's defaults"}
 	e := entry.Default()
 	if in.Config != "" {
@@ -72,7 +82,7 @@ func (in Input) explain(namespace string, stdin io.Reader) (list List, err error
 	}
 	m := manifest{namespaces: map[string]map[string]string{}}
 	for _, file := range in.Files {
-		data, err := readManifest(file, stdin)
+		data, err := readManifest(file, from)
 		if err != nil {
 			return list, err
 		}
@@ -146,15 +156,15 @@ func unreadable(flag, name string, err error) error {
 }
 
 // readManifest reads a file, - for standard input.
-func readManifest(name string, stdin io.Reader) ([]byte, error) {
-	if name == "-" {
-		return readAll("--filename", name, stdin)
+func readManifest(name string, from io.Reader) ([]byte, error) {
+	if name == stdin {
+		return readAll("--filename", name, from)
 	}
 	return readFile("--filename", name)
 }
 
 func sourceOf(file string) string {
-	if file == "-" {
+	if file == stdin {
 		return "standard input"
 	}
 	return file

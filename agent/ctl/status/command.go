@@ -65,7 +65,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.namespace = cluster.AgentsNamespace(c.Flags())
-			format, err := o.check()
+			format, err := o.check(c.Flags().Changed("timeout"))
 			if err != nil {
 				return err
 			}
@@ -84,10 +84,13 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 	return c
 }
 
-func (o options) check() (output.Format, error) {
+// check looks whether flags go together; timed says that --timeout is one of them.
+func (o options) check(timed bool) (output.Format, error) {
 	switch {
 	case o.watch && o.wait:
 		return "", outcome.Misusef("--watch and --wait exclude each other")
+	case timed && !o.wait:
+		return "", outcome.Misusef("--timeout is for --wait alone")
 	case o.timeout <= 0:
 		return "", outcome.Misuse(invalid.Text("--timeout", o.timeout.String(), "", "a duration of more than 0, such as 5m"))
 	}

@@ -86,7 +86,7 @@ func Command(
 			if err := output.CheckPicture(o.picture, args); err != nil {
 				return err
 			}
-			if err := o.CheckBeside(args); err != nil {
+			if err := o.CheckBeside(args, o.agents); err != nil {
 				return err
 			}
 			if len(o.Files) > 0 {
@@ -207,7 +207,7 @@ func (q question) write(list List, w output.Writer) error {
 
 // question reads what is asked of each pod.
 func (o options) question(format output.Format) (question, error) {
-	q := question{to: o.to, iptables: o.backend == backends[1]}
+	q := question{iptables: o.backend == backends[1]}
 	var known bool
 	if !slices.Contains(backends, o.backend) {
 		return q, invalid.Text("--backend", o.backend, "unknown backend", strings.Join(backends, ", "))
@@ -223,10 +223,14 @@ func (o options) question(format output.Format) (question, error) {
 	if o.live && q.iptables {
 		return q, invalid.Text("--backend", o.backend, "the kernel tells of nftables' rules alone", "nftables, with --live")
 	}
+	port := redirect.Port(0)
 	if o.dns {
-		q.port = dnsPort
+		port = dnsPort
 	}
 	var err error
+	if q.to, err = parseTo(o.to, port); err != nil {
+		return q, err
+	}
 	if q.picture, err = output.ParsePicture(o.picture, format); err != nil {
 		return q, err
 	}

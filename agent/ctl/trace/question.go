@@ -64,8 +64,7 @@ func parseAddresses(list []string) (parsed []netip.Addr, err error) {
 // question is what is asked of a pod.
 type question struct {
 	from      sender
-	to        string
-	port      uint16 // of a destination that has none, 0 if it must have one
+	to        destination
 	proto     redirect.Proto
 	addresses []netip.Addr
 	iptables  bool
@@ -81,10 +80,7 @@ func (q question) of(e explain.Explanation) (item Item, err error) {
 		return item, nil
 	}
 	addresses := q.addressesOf(e.Pod(), &item)
-	to, err := q.destination(addresses)
-	if err != nil {
-		return item, err
-	}
+	to := q.to.of(addresses)
 	if item.hostNetwork = e.Pod().Spec.HostNetwork; item.hostNetwork {
 		item.Assumed = nil
 		return item, nil
@@ -93,10 +89,10 @@ func (q question) of(e explain.Explanation) (item Item, err error) {
 	packet := trace.Packet{Proto: q.proto, Dest: to}
 	switch {
 	case !slices.Contains(families, packet.Family()) && !to.Addr().IsLoopback():
-		return item, invalid.Text("--to", q.to, "the pod has no address of that family",
+		return item, invalid.Text("--to", q.to.text, "the pod has no address of that family",
 			"an address of the pod's families")
 	case q.from.kind == fromOutside && !slices.Contains(addresses, to.Addr()):
-		return item, invalid.Text("--to", q.to, "what comes from outside is for the pod",
+		return item, invalid.Text("--to", q.to.text, "what comes from outside is for the pod",
 			"pod:PORT, or one of its addresses")
 	}
 	rules := e.Rules(families)
@@ -147,28 +143,40 @@ func (q question) addressesOf(pod *corev1.Pod, item *Item) (addresses []netip.Ad
 
 const validTo = "ADDRESS:PORT, [ADDRESS]:PORT or pod:PORT, with a port 1 to 65535; with --dns the port may be left out"
 
-// destination reads where the packet is to go.
-func (q question) destination(pod []netip.Addr) (netip.AddrPort, error) {
-	host, port, hasPort := q.to, "", false
-	if i := strings.LastIndexByte(q.to, ':'); i >= 0 && (strings.Count(q.to, ":") == 1 || strings.Contains(q.to, "]:")) {
-		host, port, hasPort = q.to[:i], q.to[i+1:], true
+// destination is where the packet is to go.
+type destination struct {
+	text    string
+	pod     bool // to its first address
+	address netip.AddrPort
+}
+
+// of is the address that is meant for a pod that has these.
+func (d destination) of(pod []netip.Addr) netip.AddrPort {
+	if d.pod {
+		return netip.AddrPortFrom(pod[0], d.address.Port())
 	}
-	number := redirect.Port(q.port)
+	return d.address
+}
+
+// parseTo reads a destination. number is the port of one that has none, 0 if it must have one.
+func parseTo(text string, number redirect.Port) (to destination, err error) {
+	host, port, hasPort := text, "", false
+	if i := strings.LastIndexByte(text, ':'); i >= 0 && (strings.Count(text, ":") == 1 || strings.Contains(text, "]:")) {
+		host, port, hasPort = text[:i], text[i+1:], true
+	}
 	switch {
 	case hasPort:
-		var err error
 		if number, err = redirect.ParsePort(port); err != nil {
-			return netip.AddrPort{}, invalid.Text("--to", q.to, err.Error(), validTo)
+			return to, invalid.Text("--to", text, err.Error(), validTo)
 		}
 	case number == 0:
-		return netip.AddrPort{}, invalid.Text("--to", q.to, "no port", validTo)
+		return to, invalid.Text("--to", text, "no port", validTo)
 	}
-	if host == "pod" {
-		return netip.AddrPortFrom(pod[0], uint16(number)), nil
-	}
+	to = destination{text: text, pod: host == "pod"}
 	address, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	if err != nil || address.Zone() != "" || address.Is4In6() || address.IsUnspecified() {
-		return netip.AddrPort{}, invalid.Text("--to", q.to, "not an address", validTo)
+	if !to.pod && (err != nil || address.Zone() != "" || address.Is4In6() || address.IsUnspecified()) {
+		return to, invalid.Text("--to", text, "not an address", validTo)
 	}
-	return netip.AddrPortFrom(address, uint16(number)), nil
+	to.address = netip.AddrPortFrom(address, uint16(number))
+	return to, nil
 }

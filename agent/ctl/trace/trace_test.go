@@ -112,6 +112,12 @@ func TestMisuse(t *testing.T) {
 		"-f ../explain/testdata/kinds.yaml --to 1.2.3.4:5 --picture=svg": "a drawing is of one",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --live":                   "with -f there is no pod to send from",
 		"-f testdata/none.yaml --to 10.0.0.1:80":                         "no such file",
+		"-f testdata/refused.yaml --injected --to cart":                  "no port",
+		"-f testdata/refused.yaml --injected --to cart:80":               "not an address",
+		"-f testdata/refused.yaml --injected":                            "no port",
+		"-f testdata/none.yaml --to cart:80":                             "not an address",
+		"-f testdata/pod.yaml --to pod:80 --agents-namespace x":          "--agents-namespace is for pods of the cluster",
+		"-f - -f - --to pod:80":                                          "standard input has an end",
 	} {
 		out, status, err := traced(t, strings.Fields(args)...)
 		if status != outcome.Misused || err == nil || !strings.Contains(err.Error(), want) || out != "" {

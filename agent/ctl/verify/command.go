@@ -119,7 +119,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 	f.StringVar(&o.revision, "revision", "", "`name` of Istio's revision or tag that injects, with --istio")
 	f.BoolVar(&o.cleanup, "cleanup", false, "remove the temporary namespace, also that of a run that goes on")
 	output.Flag(c, &o.output)
-	for _, other := range []string{"nodes", "image", "junit", "istio", "revision"} {
+	for _, other := range []string{"nodes", "parallel", "image", "junit", "istio", "revision"} {
 		c.MarkFlagsMutuallyExclusive("cleanup", other)
 	}
 	return c
