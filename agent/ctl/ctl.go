@@ -58,7 +58,12 @@ func (p process) run() int {
 	}
 	root := p.command(name)
 	root.SetArgs(args)
+	out := &remembering{Writer: p.stdout}
+	root.SetOut(out)
 	err := root.Execute()
+	if out.err != nil { // of help, version or completion, which cobra is silent about, or takes for a wrong command line
+		err = outcome.Unasked(out.err)
+	}
 	status := outcome.StatusOf(err)
 	switch status {
 	case outcome.Well, outcome.NotWell:
@@ -68,6 +73,20 @@ func (p process) run() int {
 		fmt.Fprintf(p.stderr, "%s: %s\n", name, oneLine(err))
 	}
 	return status
+}
+
+// remembering is a writer that remembers its first error.
+type remembering struct {
+	io.Writer
+	err error
+}
+
+func (r *remembering) Write(data []byte) (int, error) {
+	n, err := r.Writer.Write(data)
+	if r.err == nil {
+		r.err = err
+	}
+	return n, err
 }
 
 // oneLine is an error in one line. Cobra lists the commands that may have been meant below the error.

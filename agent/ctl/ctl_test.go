@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/istio-pod-network/controller/agent/ctl/output"
@@ -104,6 +105,26 @@ func TestStatus(t *testing.T) {
 		if status != test.status || !strings.Contains(stdout, test.stdout) || !strings.Contains(stderr, test.stderr) ||
 			strings.Count(stderr, "\n") > 1 && !strings.HasPrefix(test.args, "__") {
 			t.Errorf("%q: status %d, %q, %q", test.args, status, stdout, stderr)
+		}
+	}
+}
+
+// full is a disk that has no room.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// What could not be written is told, whoever writes it.
+func TestFull(t *testing.T) {
+	const pod = "explain/testdata/injected.yaml"
+	for _, args := range []string{"", "--help", "help", "help explain", "explain --help", "--version", "version --client",
+		"completion bash", "completion zsh", "completion fish", "completion powershell", "explain -f " + pod,
+		"trace -o json --to pod:80 -f " + pod, "explain --picture=svg -f " + pod} {
+		var errors bytes.Buffer
+		p := process{append([]string{own}, strings.Fields(args)...), strings.NewReader(""), full{}, &errors,
+			func(string) string { return "" }}
+		if status := p.run(); status != 3 || errors.String() != own+": no space left on device\n" {
+			t.Errorf("%q: %d, %q", args, status, errors.String())
 		}
 	}
 }
