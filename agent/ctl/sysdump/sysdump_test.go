@@ -258,12 +258,14 @@ func TestChoice(t *testing.T) {
 	if err != nil || strings.Contains(text, "==== agents/node-a") || !strings.Contains(text, "==== agents/node-b") {
 		t.Error(err, text)
 	}
-	var out bytes.Buffer
-	files, _, err = dumped(t, options{list: true}, newFake(t), output.Writer{Out: &out, Format: output.JSON})
-	if err != nil || files != nil {
-		t.Errorf("%v, %d files", err, len(files))
+	for _, format := range []output.Format{output.JSON, output.YAML} {
+		var out bytes.Buffer
+		files, _, err = dumped(t, options{list: true}, newFake(t), output.Writer{Out: &out, Format: format})
+		if err != nil || files != nil {
+			t.Errorf("%v, %d files", err, len(files))
+		}
+		golden.Compare(t, filepath.Join("testdata", "list."+string(format)), out.String())
 	}
-	golden.Compare(t, filepath.Join("testdata", "list.json"), out.String())
 }
 
 // An archive of the same cluster at the same time has the same bytes.
