@@ -306,7 +306,8 @@ var rules = []rule{
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/outcome", standard: []string{"errors", "fmt"}},
 	{dir: "agent/ctl/output", allowed: []string{
-		"agent/ctl/outcome", "internal/invalid", "github.com/spf13/cobra", "golang.org/x/term", "sigs.k8s.io/yaml",
+		"agent/ctl/outcome", "internal/invalid", "github.com/spf13/cobra", "golang.org/x/term", "golang.org/x/text/width",
+		"sigs.k8s.io/yaml",
 	}, forbidden: onLaptop},
 
 	{dir: "chart", standard: []string{"embed"}},

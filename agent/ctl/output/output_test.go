@@ -18,6 +18,8 @@ func TestWrap(t *testing.T) {
 		"unbreakablewordäöü": "unbreakabl|ewordäöü",
 		"x unbreakable/word": "x|unbreakabl|e/word",
 		"ääääääääää öööööööööö": "ääääääääää|öööööööööö",
+		"限界限界 限界限界限界":           "限界限界|限界限界限|界",
+		"a限界限界限界 ok":            "a限界限界|限界 ok",
 	} {
 		if got := strings.Join(wrap(text, 10), "|"); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
@@ -31,15 +33,24 @@ func TestWidth(t *testing.T) {
 	long := strings.Repeat("traffic.sidecar.istio.io/excludeOutboundIPRanges, ", 9)
 	text.Line(Red, "%s", long)
 	text.Item("!", "%s", strings.Repeat("x", 300))
-	text.Columns([][]string{{"WHAT", "IS", "FROM"}, {strings.Repeat("w", 40), "yes", long}, {"short", "", ""}})
+	wide := strings.Repeat("限", 120) // each is two columns
+	text.Line(Plain, "%s", wide)
+	text.Columns([][]string{{"WHAT", "IS", "FROM"}, {strings.Repeat("w", 40), "yes", long}, {"short", "", ""},
+		{wide, wide, "ｗ"}})
 	for line := range strings.Lines(text.String()) {
 		line = strings.TrimSuffix(line, "\n")
-		if utf8.RuneCountInString(line) > Width || strings.TrimRight(line, " ") != line {
+		count := utf8.RuneCountInString(line) + strings.Count(line, "限") + strings.Count(line, "ｗ")
+		if count > Width || strings.TrimRight(line, " ") != line {
 			t.Errorf("%q", line)
 		}
 	}
 	if strings.Contains(text.String(), "\x1b") {
 		t.Error("there are colours where none are to be")
+	}
+	text = &Text{}
+	text.Columns([][]string{{"A", "B"}, {"限界", "x"}, {"abcd", "y"}})
+	if text.String() != "  A     B\n  限界  x\n  abcd  y\n" {
+		t.Errorf("%q", text.String())
 	}
 }
 
