@@ -133,7 +133,11 @@ func report(out io.Writer, sizes []size) error {
 func (r row) problem(l law, found bool) string {
 	for i, v := range r.values {
 		if r.Limit != nil && v > *r.Limit {
-			return fmt.Sprintf("%s with %d nodes, at most %s allowed", short(v), r.nodes[i], short(*r.Limit))
+			value := short(v)
+			if value == short(*r.Limit) {
+				value = fmt.Sprint(v)
+			}
+			return fmt.Sprintf("%s with %d nodes, at most %s allowed", value, r.nodes[i], short(*r.Limit))
 		}
 	}
 	if found && !r.Printed && l.exponent > maxExponent && (!r.Noisy || len(r.nodes) >= enough) {

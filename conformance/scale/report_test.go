@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/istio-pod-network/controller/internal/await"
@@ -72,6 +73,10 @@ func TestVerdict(t *testing.T) {
 		if err := report(io.Discard, sizes); (err != nil) != c.fails {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	little := []size{{10, []figure{{What: "x", Value: 1.00004, Limit: limit(1)}}}}
+	if err := report(io.Discard, little); err == nil || !strings.Contains(err.Error(), "1.00004 with 10 nodes, at most 1 ") {
+		t.Errorf("a little too much: %v", err)
 	}
 }
 
