@@ -168,13 +168,15 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 		m.queue.AddAfter(id, pause)
 		return true
 	}
-	if _, unsure := m.unsure.Load(id); unsure { // where the API server is slow, the watch is late, too
+	if _, unsure := m.unsure.Load(id); unsure || written { // where the API server is slow, the watch is late, too
 		if pod, again = m.read(ctx, r); pod == nil {
 			return !again
 		}
 		if want.isOn(pod) {
-			m.remember(id, pod, want, true)
-			m.done(r, AlreadyOn, nil)
+			m.remember(id, pod, want, unsure || w.found)
+			if unsure {
+				m.done(r, AlreadyOn, nil)
+			}
 			return true
 		}
 	}

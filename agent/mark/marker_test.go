@@ -206,6 +206,7 @@ func TestMarkerTakenAway(t *testing.T) {
 	inCache := func() bool { return markOf(agenttest.RecordFor(pod, "1/1")).isOn(b.pods.Named("shop", "cart")) }
 	b.reconcile(t.Context(), id)
 	await.Eventually(t, time.Minute, "the mark is in the cache", inCache)
+	b.pod = pod.DeepCopy()
 	b.source.Modify(pod)
 	await.Eventually(t, time.Minute, "the mark is gone from the cache", func() bool { return !inCache() })
 	b.reconcile(t.Context(), id)
@@ -215,6 +216,26 @@ func TestMarkerTakenAway(t *testing.T) {
 	b.written.Store(id, w)
 	b.reconcile(t.Context(), id)
 	b.expect(t, 2, Marked, Marked)
+}
+
+// A watch that is late says nothing of the mark: the pod is read before it is marked again.
+func TestMarkerWatchLate(t *testing.T) {
+	pod := agenttest.MeshPod("cart")
+	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
+	b.silent = true
+	id := string(pod.UID)
+	b.reconcile(t.Context(), id)
+	for reads := range 3 {
+		if b.expect(t, 1, Marked); b.reads != reads {
+			t.Errorf("%d reads, want %d", b.reads, reads)
+		}
+		w, _ := b.last(id)
+		w.at = w.at.Add(-remarkAfter)
+		b.written.Store(id, w)
+		if !b.reconcile(t.Context(), id) || !b.Wrote(id) {
+			t.Errorf("after %d reads: wrote it: %t", reads, b.Wrote(id))
+		}
+	}
 }
 
 func TestMarkerLeavesAlone(t *testing.T) {
