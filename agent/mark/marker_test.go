@@ -343,7 +343,7 @@ func TestMarkerBeforeTheList(t *testing.T) {
 		t.Errorf("%d reads of the pod before the first list", reads)
 	}
 	b.expect(t, 0)
-	b.started = b.started.Add(-listLate)
+	b.alone = time.Now()
 	if !b.reconcile(t.Context(), string(pod.UID)) || reads != 1 {
 		t.Errorf("%d reads of the pod when the list does not come", reads)
 	}
