@@ -6,7 +6,7 @@ import (
 )
 
 // asksAgents has status and version of the operator's tool ask agents of a version, which are all well, and returns
-// what these agents can be asked, and what version says that they cannot.
+// what these agents can be asked, and what version says that they cannot, and status warns of.
 func (r *rig) asksAgents(version string) (can, cannot []string) {
 	r.Helper()
 	var s struct {
@@ -16,6 +16,7 @@ func (r *rig) asksAgents(version string) (can, cannot []string) {
 		Items       []struct {
 			Name, Verdict string
 			Findings      []struct{ What, Next string }
+			Warnings      []struct{ What, Next string }
 			Agent         struct {
 				Agent     string
 				Ready     bool
@@ -47,10 +48,20 @@ func (r *rig) asksAgents(version string) (can, cannot []string) {
 	}
 	for i, n := range v.Items {
 		var its []string
+		warned := ""
+		for _, warning := range s.Items[i].Warnings {
+			warned += warning.What
+		}
+		if (len(n.CannotAnswer) > 0) != strings.Contains(warned, "cannot answer") {
+			r.Errorf("agents of %s cannot answer %q, and status warns %q", version, n.CannotAnswer, warned)
+		}
 		for _, line := range n.CannotAnswer { // "inspect trace (what needs it)"
 			words := strings.Fields(line)
 			if len(words) < 3 || words[0] != "inspect" {
 				r.Fatalf("version of agents of %s: %q", version, line)
+			}
+			if s.Items[i].Name != n.Name || !strings.Contains(warned, line) {
+				r.Errorf("status of agents of %s warns %q, and not of %q", version, warned, line)
 			}
 			its = append(its, words[1])
 		}
