@@ -24,7 +24,8 @@ func TestObjectsInEtcd(t *testing.T) {
 			keys[i] = fmt.Sprintf(`{"key": %q}`, base64([]byte(key)))
 		}
 		events++
-		_, _ = fmt.Fprintf(w, `{"header": {"revision": "7"}, "kvs": [%s], "count": "%d"}`, strings.Join(keys, ", "), len(keys))
+		list := strings.Join(keys, ", ")
+		_, _ = fmt.Fprintf(w, `{"header": {"revision": "7"}, "kvs": [%s], "count": "%d"}`, list, len(keys))
 	}))
 	defer server.Close()
 	for range 3 {

@@ -75,7 +75,8 @@ func TestVerdict(t *testing.T) {
 		}
 	}
 	little := []size{{10, []figure{{What: "x", Value: 1.00004, Limit: limit(1)}}}}
-	if err := report(io.Discard, little); err == nil || !strings.Contains(err.Error(), "1.00004 with 10 nodes, at most 1 ") {
+	const told = "1.00004 with 10 nodes, at most 1 "
+	if err := report(io.Discard, little); err == nil || !strings.Contains(err.Error(), told) {
 		t.Errorf("a little too much: %v", err)
 	}
 }
