@@ -29,6 +29,9 @@ func TestAgentAway(t *testing.T) {
 		r.eventually("the kubelet says why the mesh pod does not start", func() bool {
 			events := events(r.namespace)
 			return strings.Contains(events, "cart-0 FailedCreatePodSandBox") &&
+				// as troubleshooting.md has it
+				strings.Contains(events, `failed to setup network for sandbox "`) &&
+				strings.Contains(events, `: plugin type="istio-pod-network" failed (add): istio-pod-network: `) &&
 				strings.Contains(events, "nobody listens on the socket") &&
 				strings.Contains(events, "istio-pod-network-install uninstall")
 		})
