@@ -244,14 +244,16 @@ func (r *rig) shows(f faulttable.Fault, command string, about, pods []string) {
 		again = again || slices.ContainsFunc(said.Warnings, tooSlow)
 		return wrong == nil
 	}
-	if !holds() && !(again && r.soon(holds)) {
-		r.Error(wrong)
+	if holds() || again && r.soon(holds) {
+		return
 	}
+	r.Error(wrong)
 }
 
 // tooSlow reports whether trace --live warns that the kernel of a busy machine has not told of a packet in time.
 func tooSlow(found faulttable.Found) bool {
-	return strings.Contains(found.What, "has no end after") || strings.Contains(found.What, "has not come to the pod's rules")
+	return strings.Contains(found.What, "has no end after") ||
+		strings.Contains(found.What, "has not come to the pod's rules")
 }
 
 // Each fault is made once, on one node. The commands of the table find it, by these words and with this exit status;
