@@ -65,7 +65,7 @@ func (c *collector) findAgents(ctx context.Context) error {
 		c.miss(setsErr, "DaemonSets of the agents")
 	}
 	if c.listed && setsErr == nil && len(c.own) == 0 {
-		c.miss(cluster.ErrNoAgent, "agents")
+		c.miss(&helped{cluster.ErrNoAgent, "istio-pod-networkctl check says what an installation lacks."}, "agents")
 	}
 	for _, node := range c.nodes {
 		if c.listed && !slices.ContainsFunc(c.agents, func(pod corev1.Pod) bool { return pod.Spec.NodeName == node }) {
@@ -145,10 +145,13 @@ func (c *collector) askChosen(ctx context.Context) {
 		at := slices.IndexFunc(c.agents, func(pod corev1.Pod) bool { return pod.Spec.NodeName == node })
 		switch {
 		case !known:
-			c.miss(errors.New("no such pod was found"), "pod %s", name)
+			c.miss(&helped{errors.New("no such pod was found"), "Name pods as kubectl get pods -A does: --pod NAMESPACE/NAME."},
+				"pod %s", name)
 			continue
 		case node == "" || at < 0:
-			c.miss(errors.New("no agent that was asked runs on its node"), "record and rules of pod %s", name)
+			c.miss(&helped{errors.New("no agent that was asked runs on its node"),
+				"Leave --nodes out; istio-pod-networkctl explain " + name + " says whether its node has an agent."},
+				"record and rules of pod %s", name)
 			continue
 		}
 		for base, question := range map[string]string{"record": "pod", "rules": "rules"} {

@@ -52,6 +52,7 @@ type Listed struct {
 type Unread struct {
 	What   string `json:"what"`
 	Reason string `json:"reason"`
+	Next   string `json:"next"` // what to do about it
 }
 
 // file is one that comes into an archive. Its path is dir/of/base; of is the name of a node or a namespace, or "".
@@ -86,7 +87,8 @@ func (c *contents) add(f file) {
 	defer c.mu.Unlock()
 	if c.bytes+size > maxFiles {
 		c.unread = append(c.unread, Unread{path.Join(f.dir, f.of, f.base),
-			fmt.Sprintf("the archive would have more than %d bytes", maxFiles)})
+			fmt.Sprintf("the archive would have more than %d bytes", maxFiles),
+			"Make one of fewer nodes (--nodes), or with fewer lines of logs (--log-lines)."})
 		return
 	}
 	c.bytes += size
@@ -97,7 +99,7 @@ func (c *contents) add(f file) {
 func (c *contents) miss(err error, format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.unread = append(c.unread, Unread{fmt.Sprintf(format, args...), err.Error()})
+	c.unread = append(c.unread, Unread{fmt.Sprintf(format, args...), err.Error(), nextOf(err)})
 }
 
 // written is a file with its bytes.
@@ -120,7 +122,7 @@ func (c *contents) render(r *redactor) (files []written, index Index, err error)
 		index.Bytes += len(data)
 	}
 	for _, u := range c.unread {
-		index.Unread = append(index.Unread, Unread{r.text(u.What), r.problem(u.Reason)})
+		index.Unread = append(index.Unread, Unread{r.text(u.What), r.problem(u.Reason), r.text(u.Next)})
 	}
 	slices.SortFunc(files, func(a, b written) int { return cmp.Compare(a.path, b.path) })
 	slices.SortFunc(index.Files, func(a, b Listed) int { return cmp.Compare(a.Path, b.Path) })

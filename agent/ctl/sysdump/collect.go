@@ -98,7 +98,8 @@ func (c *collector) addObjects(f file, objects []map[string]any) {
 func (c *collector) addTold(f file) {
 	if c.hide != nil && f.free && len(c.nameless) > 0 {
 		lists := strings.Join(slices.Sorted(maps.Keys(c.nameless)), " and ")
-		c.miss(fmt.Errorf("with --redact it may only be told where the names of all %s are known", lists), "%s",
+		c.miss(&helped{fmt.Errorf("with --redact it may only be told where the names of all %s are known", lists),
+			"Make another archive with the verb list on " + lists + ", or without --redact."}, "%s",
 			path.Join(f.dir, f.of, f.base))
 		return
 	}

@@ -41,8 +41,8 @@ name, and others in the next archive.
 -n is the agents' namespace, or that of the pods if --pod names one without its own.
 
 It needs the verb list on what it lists, get and create on pods/exec, and get on pods/log and
-pods/proxy in the agents' namespace. What could not be read is named on standard error and, with the
-reason, in the archive's index.json.
+pods/proxy in the agents' namespace. What could not be read is named on standard error and in the
+archive's index.json, with the reason and what to do.
 
 Exit status: 0 if all of it is in the archive, 1 if something could not be read, 2 for a wrong
 command line or a file that is there, 3 if no archive could be made.`
@@ -185,13 +185,23 @@ func (o options) run(ctx context.Context, from Source, w output.Writer) error {
 	if err := w.Object(index, index.write); err != nil {
 		return outcome.Unasked(err)
 	}
+	if len(index.Unread) == 0 {
+		return nil
+	}
+	var next []string
 	for _, u := range index.Unread {
 		fmt.Fprintf(o.stderr, "not read: %s\n", output.Printable(u.What+": "+u.Reason))
+		if !slices.Contains(next, u.Next) {
+			next = append(next, u.Next)
+		}
 	}
-	if len(index.Unread) > 0 {
-		return outcome.ErrNotWell
-	}
-	return nil
+	told := output.Writer{Out: o.stderr, Format: output.Table, Tool: w.Tool}
+	_ = told.Object(nil, func(t *output.Text) { // what nobody can be told has been written
+		for _, what := range next {
+			t.Item("->", "%s", what)
+		}
+	})
+	return outcome.ErrNotWell
 }
 
 // write writes the archive, for its user's eyes alone.

@@ -31,7 +31,7 @@ func (c *collector) listNodes(ctx context.Context) {
 			return
 		}
 		if c.agentless(node) {
-			c.miss(errors.New("no agent runs there"), "agent of node %s", node.Name)
+			c.miss(&helped{errors.New("no agent runs there"), seeStatus}, "agent of node %s", node.Name)
 		}
 		objects = append(objects, nodeOf(o))
 		info := node.Status.NodeInfo

@@ -189,7 +189,8 @@ func TestAgentless(t *testing.T) {
 	})
 	_, stderr, err := dumped(t, options{}, f, output.Writer{})
 	if !errors.Is(err, outcome.ErrNotWell) ||
-		!strings.Contains(stderr, "not read: agent of node node-b.example.com: no agent runs there") {
+		!strings.Contains(stderr, "not read: agent of node node-b.example.com: no agent runs there\n"+
+			"  -> istio-pod-networkctl status says why no agent runs there.\n") {
 		t.Errorf("%v: %s", err, stderr)
 	}
 	if _, stderr, err = dumped(t, options{nodes: []string{"node-a.example.com"}}, f, output.Writer{}); err != nil {
@@ -354,7 +355,8 @@ func TestChosen(t *testing.T) {
 			`"chains": [{"name": "OUTPUT", "rules": [{"does": "meta mark, jump team-blue:egress"}, {"does": ` +
 			`"jump ISTIO_OUTPUT"}]}, {"name": "team-blue:egress", "rules": [{"comment": "ask jane", "does": "accept"}]}]}]}}`
 		files, stderr, err := dumped(t, options{redact: redacts, chosen: []string{pod, "shop/none"}}, f, output.Writer{})
-		if !errors.Is(err, outcome.ErrNotWell) || stderr != "not read: pod shop/none: no such pod was found\n" && !redacts {
+		if !errors.Is(err, outcome.ErrNotWell) || !strings.HasPrefix(stderr, "not read: pod shop/none: no such "+
+			"pod was found\n  -> Name pods as kubectl get pods -A does: --pod NAMESPACE/NAME.\n") && !redacts {
 			t.Errorf("%v: %s", err, stderr)
 		}
 		if redacts && strings.Contains(stderr+files["index.json"], "none") {

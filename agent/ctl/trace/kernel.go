@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -23,6 +24,8 @@ type Kernel struct {
 	Agrees bool `json:"agrees"`
 	// Detail says in what kernel and prediction differ, or why nobody has looked.
 	Detail string `json:"detail,omitempty"`
+	// Next says what to do about that.
+	Next string `json:"next,omitempty"`
 	// unasked says that nobody could be asked.
 	unasked bool
 	// Change is the chart's value with which the agent would have looked.
@@ -51,7 +54,7 @@ type kernel func(e explain.Explanation, p trace.Packet) answer
 // answer is what the kernel says, or why it could not be asked.
 type answer struct {
 	report.Trace
-	unasked string
+	unasked, next string
 }
 
 // asker is a cluster whose agents can be asked for traces.
@@ -68,15 +71,16 @@ func (o options) kernels(ctx context.Context, from asker) kernel {
 	return func(e explain.Explanation, p trace.Packet) answer {
 		node := e.Pod().Spec.NodeName
 		if node == "" {
-			return answer{Trace: report.Trace{Why: "the pod is on no node yet"}}
+			return answer{Trace: report.Trace{Why: "the pod is on no node yet"}, next: "Ask again once it is on one."}
 		}
 		agent, err := from.AgentOn(ctx, o.agents, node)
 		switch {
 		case err != nil:
 			return answer{unasked: fmt.Sprintf("the agent of %s is not known (it needs the verb list on pods in the agents' "+
-				"namespace): %v", node, err)}
+				"namespace): %v", node, err), next: "Look again with that right in all namespaces, or name the agents' by " +
+				"--agents-namespace."}
 		case agent == nil:
-			return answer{unasked: "no agent runs on " + node}
+			return answer{unasked: "no agent runs on " + node, next: "istio-pod-networkctl status says why no agent runs there."}
 		}
 		sender := "outside"
 		if p.Owner != nil {
@@ -85,13 +89,15 @@ func (o options) kernels(ctx context.Context, from asker) kernel {
 		told, err := from.AskTrace(ctx, *agent, e.Namespace, e.Name, sender, p.Proto.String(), p.Dest.String())
 		switch {
 		case cluster.CannotAnswer(err):
-			return answer{unasked: "the agent is of a release that cannot tell; upgrade it to the release of this tool"}
+			return answer{unasked: "the agent is of a release that cannot tell",
+				next: "Upgrade the agents to the release of this tool."}
 		case err != nil:
 			return answer{unasked: fmt.Sprintf("the agent does not answer (it needs the verbs get and create on pods/exec in "+
-				"%s): %v", agent.Namespace, err)}
+				"%s): %v", agent.Namespace, err), next: "Look again with that right. If it is there, see whether the agent runs: " +
+				"istio-pod-networkctl status"}
 		}
 		if told.UID != "" && told.UID != string(e.Pod().UID) {
-			return answer{unasked: "the agent still sees an earlier pod of this name; ask again"}
+			return answer{unasked: "the agent still sees an earlier pod of this name", next: "Look again in a moment."}
 		}
 		return answer{Trace: told.Kernel}
 	}
@@ -105,17 +111,24 @@ func parseSource(text string, otherwise netip.AddrPort) netip.AddrPort {
 	return otherwise
 }
 
-// kernelOf holds what the kernel says against the way that was predicted.
-func kernelOf(told answer, rules trace.Rules, way trace.Way) *Kernel {
+// kernelOf holds what the kernel says of a packet of a pod, NAMESPACE/NAME, against the way that was predicted.
+func kernelOf(pod string, told answer, rules trace.Rules, way trace.Way) *Kernel {
 	switch {
 	case told.unasked != "":
-		return &Kernel{Detail: told.unasked, unasked: true}
+		return &Kernel{Detail: told.unasked, Next: told.next, unasked: true}
+	case told.Value != "":
+		return &Kernel{Detail: told.Why, Next: "with the chart's value " + told.Value + " the agent looks",
+			Change: told.Value}
 	case told.Why != "":
-		return &Kernel{Detail: told.Why, Change: told.Value}
+		return &Kernel{Detail: told.Why, Next: cmp.Or(told.next, "istio-pod-networkctl explain "+pod+
+			" says what became of the pod's network; if that is well, ask again")}
 	}
 	compared := rules.Compare(way, told.Trace)
 	k := &Kernel{Looked: true, Agrees: compared.Differs == "", Detail: compared.Differs, From: told.From, To: told.To,
 		End: told.End}
+	if !k.Agrees {
+		k.Next = "istio-pod-networkctl explain " + pod + " says whether the pod has the rules that it should have"
+	}
 	for _, h := range compared.Heard {
 		rule := h.Number
 		if !h.Ours {
@@ -145,13 +158,11 @@ func (k Kernel) ends() string {
 }
 
 // write writes what the kernel says of a packet of a pod.
-func (k Kernel) write(t *output.Text, pod string) {
+func (k Kernel) write(t *output.Text) {
 	if !k.Looked {
 		verdict := output.NotLookedAt
 		t.Line(verdict.Colour(), "%s kernel: not looked at: %s", verdict.Sign(), k.Detail)
-		if k.Change != "" {
-			t.Item("->", "with the chart's value %s the agent looks", k.Change)
-		}
+		t.Item("->", "%s", k.Next)
 		t.WriteByte('\n')
 		return
 	}
@@ -178,8 +189,7 @@ func (k Kernel) write(t *output.Text, pod string) {
 	if k.Agrees {
 		t.Line(output.Well.Colour(), "%s kernel: it agrees with the prediction", output.Well.Sign())
 	} else {
-		t.Finding(output.NotWell, "kernel", output.Finding{What: "it differs from the prediction: " + k.Detail,
-			Next: "istio-pod-networkctl explain " + pod + " says whether the pod has the rules that it should have"})
+		t.Finding(output.NotWell, "kernel", output.Finding{What: "it differs from the prediction: " + k.Detail, Next: k.Next})
 	}
 	t.WriteByte('\n')
 }

@@ -110,6 +110,11 @@ func TestKernel(t *testing.T) {
 		"kernel-no-right.txt":    {err: errors.New("forbidden"), status: outcome.NotAsked},
 		"kernel-earlier-pod.txt": {told: outbound(), of: "of before", status: outcome.NotAsked},
 		"kernel-no-agent.txt":    {none: true, status: outcome.NotAsked},
+		"kernel-no-agent.json":   {none: true, args: options{output: "json"}, status: outcome.NotAsked},
+		"kernel-no-record.txt": {told: report.Trace{Why: "there is no record of the pod, so nobody knows its network"},
+			status: outcome.Well},
+		"kernel-not-looked.yaml": {told: report.Trace{Why: "the agent has no rights in pods' network namespaces " +
+			"(--repair=off)", Value: "repair: apply"}, args: options{output: "yaml"}, status: outcome.Well},
 	} {
 		from := &agents{fake: fake{config: `{"type": "istio-pod-network", "redirect": {"outboundPort": 15101}}`},
 			told: test.told, err: test.err, none: test.none, of: test.of}

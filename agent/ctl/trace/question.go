@@ -75,7 +75,7 @@ type question struct {
 // of walks the packet through the rules of a pod.
 func (q question) of(e explain.Explanation) (item Item, err error) {
 	item = Item{Object: e.Object, Namespace: e.Namespace, Name: e.Name, Source: e.Source, Verdict: e.Verdict,
-		Reason: e.Reason, Meaning: e.Meaning, Error: e.Error, Assumed: e.Assumed, Ways: []Way{}}
+		Reason: e.Reason, Meaning: e.Meaning, Error: e.Error, Next: e.Next, Assumed: e.Assumed, Ways: []Way{}}
 	if e.Verdict == explain.Refused {
 		return item, nil
 	}
@@ -105,7 +105,7 @@ func (q question) of(e explain.Explanation) (item Item, err error) {
 			packet.In, packet.Source = told.In, parseSource(told.From, packet.Source)
 			pod.Links[0].Name = told.In
 		}
-		item.Kernel = kernelOf(told, rules, rules.Trace(pod, packet))
+		item.Kernel = kernelOf(e.Namespace+"/"+e.Name, told, rules, rules.Trace(pod, packet))
 	}
 	item.ways = rules.Follow(pod, packet)
 	for _, way := range item.ways {

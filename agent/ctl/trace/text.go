@@ -31,6 +31,7 @@ type Item struct {
 	Reason    string          `json:"reason,omitempty"`
 	Meaning   string          `json:"meaning,omitempty"`
 	Error     string          `json:"error,omitempty"` // why the pod does not start
+	Next      string          `json:"next,omitempty"`  // what to do about that, or if it is meant to be otherwise
 	// Assumed is what was taken to be so although nobody has said it.
 	Assumed []string `json:"assumed,omitempty"`
 	// Ways are that of the packet, and then of the one that the sidecar sends on.
@@ -114,17 +115,21 @@ func (i Item) write(t *output.Text, picture bool) {
 	t.Line(output.Bold, "%s %s/%s", i.Object, i.Namespace, i.Name)
 	if i.Verdict == explain.Refused {
 		t.Line(output.Red, "The pod does not start: %s", i.Error)
+		t.Item("->", "%s", i.Next)
 		t.WriteByte('\n')
 		return
 	}
 	if i.hostNetwork {
 		t.Line(output.Yellow, "The pod has no network to walk through (%s): %s", i.Reason, i.Meaning)
-		t.Item("->", "Its packets go as those of its node do.")
+		t.Item("->", "Its packets go as those of its node do. %s", i.Next)
 		t.WriteByte('\n')
 		return
 	}
 	if i.Verdict != explain.Redirected {
 		t.Line(output.Yellow, "The pod has no rules (%s): %s", i.Reason, i.Meaning)
+		if i.Next != "" {
+			t.Item("->", "%s", i.Next)
+		}
 	}
 	for _, assumed := range i.Assumed {
 		t.Item("?", "Assumed: %s.", assumed)
@@ -143,6 +148,6 @@ func (i Item) write(t *output.Text, picture bool) {
 		}
 	}
 	if i.Kernel != nil {
-		i.Kernel.write(t, i.Namespace+"/"+i.Name)
+		i.Kernel.write(t)
 	}
 }

@@ -35,7 +35,7 @@ const (
 type Finding struct {
 	Command    string
 	Exit       int
-	What, Next string // parts of what it finds, and of what to do, "" where it says that to people alone
+	What, Next string // parts of what it finds, and of what to do
 }
 
 // Commands returns those that are compared at each fault that is made by a command. What needs every API of a cluster
@@ -126,11 +126,7 @@ func Page() string {
 	page.WriteString("| fault | command | finds | and says what to do | exit |\n|---|---|---|---|---|\n")
 	for _, f := range Table {
 		for _, s := range f.Shows {
-			next := ""
-			if s.Next != "" {
-				next = "`" + s.Next + "` "
-			}
-			fmt.Fprintf(&page, "| %s | `%s` | `%s` | %s| %d |\n", f.name(), s.Command, s.What, next, s.Exit)
+			fmt.Fprintf(&page, "| %s | `%s` | `%s` | `%s` | %d |\n", f.name(), s.Command, s.What, s.Next, s.Exit)
 		}
 		var well []string
 		for _, command := range f.By.Commands() {

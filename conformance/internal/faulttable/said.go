@@ -41,7 +41,7 @@ type finding struct{ What, Next string }
 // Read reads what a command has printed.
 func Read(command string, out []byte) (said Said, err error) {
 	var t struct {
-		Unread []struct{ What, Reason string }
+		Unread []struct{ What, Reason, Next string }
 		Items  []struct {
 			Name, Node, Verdict, What, Next, Error string
 
@@ -63,7 +63,7 @@ func Read(command string, out []byte) (said Said, err error) {
 		}
 	}
 	for _, u := range t.Unread {
-		add(&said.Wrong, aboutOf(u.What), finding{What: u.What + ": " + u.Reason})
+		add(&said.Wrong, aboutOf(u.What), finding{u.What + ": " + u.Reason, u.Next})
 	}
 	for _, i := range t.Items {
 		switch {
@@ -78,15 +78,15 @@ func Read(command string, out []byte) (said Said, err error) {
 			if err := json.Unmarshal(i.Warnings, &warnings); err == nil { // those of explain are about the pod's manifest
 				add(&said.Warnings, i.Name, warnings...)
 			}
-			if i.Error != "" && strings.HasPrefix(command, "trace") { // which says what is valid, too
-				add(&said.Wrong, i.Name, finding{i.Error, i.Error})
+			if i.Error != "" && strings.HasPrefix(command, "trace") {
+				add(&said.Wrong, i.Name, finding{i.Error, i.Next})
 			}
 			var kernel struct {
 				Looked, Agrees bool
-				Detail         string
+				Detail, Next   string
 			}
 			err := json.Unmarshal(i.Kernel, &kernel) // that of status is a version
-			switch detail := (finding{What: kernel.Detail}); {
+			switch detail := (finding{kernel.Detail, kernel.Next}); {
 			case err == nil && !kernel.Looked:
 				add(&said.Warnings, i.Name, detail)
 			case err == nil && !kernel.Agrees:

@@ -1,0 +1,38 @@
+package sysdump
+
+import (
+	"context"
+	"errors"
+
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
+)
+
+// helped is an error with what to do about it.
+type helped struct {
+	error
+	next string
+}
+
+func (h *helped) Unwrap() error { return h.error }
+
+// What to do about errors.
+const (
+	seeStatus = "istio-pod-networkctl status says why no agent runs there."
+	upgrade   = "Upgrade the agents to the release of this tool."
+	slow      = "See whether the agent runs (istio-pod-networkctl status), and make another archive."
+	otherwise = "Make another archive with the rights that istio-pod-networkctl sysdump --help names."
+)
+
+// nextOf is what to do about something that could not be read.
+func nextOf(err error) string {
+	var h *helped
+	switch {
+	case errors.As(err, &h):
+		return h.next
+	case cluster.CannotAnswer(err):
+		return upgrade
+	case errors.Is(err, context.DeadlineExceeded):
+		return slow
+	}
+	return otherwise
+}
