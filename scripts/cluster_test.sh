@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Does what a person does with make cluster: brings it up, pastes the commands that it prints, gives its nodes images, runs apps of them,
-# and takes it down. What docker would give is made here. usage: cluster_test.sh
+# Does what a person does with make cluster: brings it up, pastes the commands that it prints and those of README.md from the second step
+# on, gives its nodes images, runs apps of them, and takes it down. What docker would give is made here. usage: cluster_test.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -31,6 +31,12 @@ expect() {
 	grep -q -- "$2" <<<"$output" || refuse "$1: there is no \"$2\" in what is above" "${*:3}"
 }
 
+# block STEP: the commands of that step of README.md, as they stand there
+block() {
+	awk -v step="**$1. " '/^## / {here = $0 == "## Install on a cluster"} here && /^\*\*/ {mine = index($0, step) == 1}
+		/^```/ {code = $0 == "```sh"; next} here && mine && code' README.md
+}
+
 step "make cluster"
 up=yes
 make cluster 2> >(tee "$work/tells" >&2) | tee "$work/says"
@@ -46,6 +52,12 @@ done
 step "what it says"
 expect "the commands that make cluster prints" "^Phase: *Succeeded" "$(cat "$work/rest")"
 expect "both nodes are well" "^2 nodes: 2 well, 0 not well, 0 not asked" "istio-pod-networkctl status"
+
+step "what README.md says"
+remove=$(tr '\n\140' ' \n' <README.md | grep '^helm uninstall ') # it stands in a sentence, between backquotes
+expect "the removal" "^release .* uninstalled" "$remove"
+expect "the second step" "^Phase: *Succeeded" "$(block 2)"
+expect "the third step" "^2 nodes: 2 well, 0 not well, 0 not asked" "$(block 3)"
 
 step "an image, and an app"
 mkdir "$work/bin" "$work/app"
