@@ -85,7 +85,7 @@ down() {
 	running || { rm -rf "$dir"; say "there is none"; return; }
 	pid=$(cat "$dir/pid")
 	kill "$pid"
-	while running; do sleep 0.1; done
+	while readlink "/proc/$pid/exe" >/dev/null; do sleep 0.1; done # it removes its directory before it has ended
 	say "it is down"
 }
 
