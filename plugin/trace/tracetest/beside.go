@@ -95,9 +95,9 @@ func receiver(f testnet.Flow, way trace.Way) testnet.Outcome {
 	return o
 }
 
-// unrefused reports whether the kernel sends no reset to who has called a closed port: of IPv6 none goes to ::1 from the
-// address of another interface, also where there are no rules. It would have to leave by that one, as whose the packet
-// counts: ip6_rcv_core in net/ipv6/ip6_input.c, tcp_v6_send_response in net/ipv6/tcp_ipv6.c.
+// unrefused reports whether the kernel sends no reset to who has called a closed port: of IPv6 none goes to ::1 from
+// the address of another interface, also where there are no rules. It would have to leave by that one, as whose the
+// packet counts: ip6_rcv_core in net/ipv6/ip6_input.c, tcp_v6_send_response in net/ipv6/tcp_ipv6.c.
 func unrefused(way trace.Way) bool {
 	return way.Packet.Source.Addr() == netip.IPv6Loopback() && slices.ContainsFunc(Pod().Links, func(l trace.Link) bool {
 		return slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Addr() == way.Dest.Addr() })
