@@ -98,7 +98,10 @@ func TestHelmRelease(t *testing.T) {
 		t.Run(which, func(t *testing.T) {
 			r := newRig(t)
 			n := newReader(r, which)
-			n.pushed(pagesImages, nodes.Nodes...)
+			images := n.registry(nodes.Nodes)
+			n.replaces(registryHost, images.host)
+			images.loggedIn()
+			n.pushed(pagesImages, nodes.Nodes...) // as the reader's values.yaml names them
 			h := func(args ...string) { r.Helper(); r.output(helmOf(which, args...)) }
 			r.lives(func() {
 				n.pastes(installing, false, "Installing on a cluster", "Install with Helm")
@@ -111,7 +114,7 @@ func TestHelmRelease(t *testing.T) {
 				h("upgrade", release, chart(), "--wait", "--timeout=3m", "--reset-then-reuse-values", "--set=agent.logLevel=debug")
 				h("rollback", release, "1", "--wait", "--timeout=3m")
 			}, func() { n.pastes(uninstalling, false, "Uninstall with Helm", "What stays on a node") })
-			n.counted("kubectl", "helm")
+			n.counted("kubectl", "helm", "images.sh")
 		})
 	}
 }
