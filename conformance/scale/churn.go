@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"time"
 )
 
@@ -32,30 +30,17 @@ func (m *measurement) churned(answered bool) error {
 
 // firstStart starts all agents of a cluster that has no pods yet, and then makes these.
 func (m *measurement) firstStart() error {
-	before, err := m.etcd.objects()
-	if err != nil {
-		return err
-	}
 	progress("all agents start")
 	if err := m.herd("first start", m.fleet.start, false, false); err != nil {
 		return err
 	}
-	after, err := m.etcd.objects()
-	if err != nil {
-		return err
-	}
-	maps.DeleteFunc(after, func(key string, _ bool) bool { return before[key] })
-	for _, key := range slices.Sorted(maps.Keys(after)) {
-		progress("new in etcd: %s", key)
-	}
-	m.add(figure{What: "etcd: objects of the agents, but Events", Value: float64(len(after)), Limit: limit(0)})
 	progress("making %d pods", len(m.pods))
 	if err := atOnce(len(m.pods), func(i int) error {
 		return m.pods[i].make(context.Background(), m.cluster, false)
 	}); err != nil {
 		return err
 	}
-	_, err = m.observer.all(m.pods)
+	_, err := m.observer.all(m.pods)
 	return err
 }
 

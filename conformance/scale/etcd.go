@@ -16,7 +16,7 @@ type etcdRange struct {
 	Header struct {
 		Revision string `json:"revision"`
 	} `json:"header"`
-	KVs []struct{ Key, Value []byte } `json:"kvs"`
+	KVs []struct{ Value []byte } `json:"kvs"`
 }
 
 // ask sends a request.
@@ -37,22 +37,6 @@ func (e etcd) has(path, options string) (all etcdRange, err error) {
 	err = e.ask("/v3/kv/range", fmt.Sprintf(`{"key": %q, "range_end": %q, %s}`, base64([]byte(path+"/")),
 		base64([]byte(path+"0")), options), &all)
 	return all, err
-}
-
-// objects returns the keys of all objects but Events, which end by themselves. It is one request: agents write Events
-// meanwhile, and what two requests count is of two moments.
-func (e etcd) objects() (keys map[string]bool, err error) {
-	all, err := e.has("/registry", `"keys_only": true`)
-	if err != nil {
-		return nil, err
-	}
-	keys = map[string]bool{}
-	for _, kv := range all.KVs {
-		if key := string(kv.Key); !strings.HasPrefix(key, "/registry/events/") {
-			keys[key] = true
-		}
-	}
-	return keys, nil
 }
 
 // compact drops all old revisions, as the API server asks for every five minutes.

@@ -41,6 +41,7 @@ type measurement struct {
 	kinds     map[string]int // the agents' requests so far
 	marks     map[string]int // by pod: how many times it was written
 	throttled int            // requests that were refused with 429
+	made      int            // objects but Events, which end by themselves
 }
 
 func (m *measurement) add(f figure) { m.found = append(m.found, f) }
@@ -64,6 +65,7 @@ func measure(c *cluster) ([]figure, error) {
 			unrecorded += writes
 		}
 	}
+	m.add(figure{What: "etcd: objects of the agents, but Events", Value: float64(m.made), Limit: limit(0)})
 	m.add(figure{What: "marks written twice", Value: float64(twice), Limit: limit(0)})
 	m.add(figure{What: "writes about pods without a record", Value: float64(unrecorded), Limit: limit(0)})
 	ofNamespaces := 0
@@ -92,15 +94,24 @@ func (m *measurement) isOfMesh(pod string) bool {
 func (m *measurement) account() error {
 	requests, err := m.audit.requests()
 	for _, r := range requests {
-		m.kinds[r.kind()]++
-		switch {
-		case r.Status.Code == http.StatusTooManyRequests:
-			m.throttled++
-		case r.kind() == markKind:
-			m.marks[r.Object.Namespace+"/"+r.Object.Name]++
-		}
+		m.count(r)
 	}
 	return err
+}
+
+// count counts a request.
+func (m *measurement) count(r request) {
+	kind := r.kind()
+	m.kinds[kind]++
+	switch {
+	case r.Status.Code == http.StatusTooManyRequests:
+		m.throttled++
+	case kind == markKind:
+		m.marks[r.Object.Namespace+"/"+r.Object.Name]++
+	case r.Status.Code == http.StatusCreated && kind != eventKind:
+		progress("an agent has made an object: %s in namespace %q", kind, r.Object.Namespace)
+		m.made++
+	}
 }
 
 // period is what something has cost, and what the agents have asked for meanwhile.
