@@ -50,6 +50,12 @@ func (c *Cluster) AskTrace(
 	return t, err
 }
 
+// What to do about a node's agent that cannot be asked, or cannot answer.
+const (
+	NextNoAgent      = "istio-pod-networkctl status says why no agent runs there."
+	NextCannotAnswer = "Upgrade the agents to the release of this tool."
+)
+
 // CannotAnswer reports whether AskNode, AskPod, AskTrace or Inspect failed because the agent is of a release that does
 // not know the question: its program takes that for an argument too many.
 func CannotAnswer(err error) bool {

@@ -23,7 +23,7 @@ func (l *Live) ask(ctx context.Context, from Source, its agent, pod *corev1.Pod)
 		return
 	case its.pod == nil:
 		l.NotLookedAt = append(l.NotLookedAt, what+": no agent runs on "+l.Node)
-		l.unasked = "istio-pod-networkctl status says why no agent runs there."
+		l.unasked = cluster.NextNoAgent
 		return
 	}
 	l.Agent = its.pod.Namespace + "/" + its.pod.Name
@@ -32,7 +32,7 @@ func (l *Live) ask(ctx context.Context, from Source, its agent, pod *corev1.Pod)
 	switch told, err := from.AskPod(ctx, *its.pod, pod.Namespace, pod.Name); {
 	case cluster.CannotAnswer(err):
 		l.NotLookedAt = append(l.NotLookedAt, what+": the agent is of a release that cannot tell")
-		l.unasked = "Upgrade the agents to the release of this tool."
+		l.unasked = cluster.NextCannotAnswer
 	case err != nil:
 		right := "the verbs get and create on pods/exec in " + its.pod.Namespace
 		l.miss(what, right, err)

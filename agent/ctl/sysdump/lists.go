@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
@@ -31,7 +32,7 @@ func (c *collector) listNodes(ctx context.Context) {
 			return
 		}
 		if c.agentless(node) {
-			c.miss(&helped{errors.New("no agent runs there"), seeStatus}, "agent of node %s", node.Name)
+			c.miss(&helped{errors.New("no agent runs there"), cluster.NextNoAgent}, "agent of node %s", node.Name)
 		}
 		objects = append(objects, nodeOf(o))
 		info := node.Status.NodeInfo

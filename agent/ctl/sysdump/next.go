@@ -17,8 +17,6 @@ func (h *helped) Unwrap() error { return h.error }
 
 // What to do about errors.
 const (
-	seeStatus = "istio-pod-networkctl status says why no agent runs there."
-	upgrade   = "Upgrade the agents to the release of this tool."
 	slow      = "See whether the agent runs (istio-pod-networkctl status), and make another archive."
 	otherwise = "Make another archive with the rights that istio-pod-networkctl sysdump --help names."
 )
@@ -30,7 +28,7 @@ func nextOf(err error) string {
 	case errors.As(err, &h):
 		return h.next
 	case cluster.CannotAnswer(err):
-		return upgrade
+		return cluster.NextCannotAnswer
 	case errors.Is(err, context.DeadlineExceeded):
 		return slow
 	}

@@ -80,7 +80,7 @@ func (o options) kernels(ctx context.Context, from asker) kernel {
 				"namespace): %v", node, err), next: "Look again with that right in all namespaces, or name the agents' by " +
 				"--agents-namespace."}
 		case agent == nil:
-			return answer{unasked: "no agent runs on " + node, next: "istio-pod-networkctl status says why no agent runs there."}
+			return answer{unasked: "no agent runs on " + node, next: cluster.NextNoAgent}
 		}
 		sender := "outside"
 		if p.Owner != nil {
@@ -90,7 +90,7 @@ func (o options) kernels(ctx context.Context, from asker) kernel {
 		switch {
 		case cluster.CannotAnswer(err):
 			return answer{unasked: "the agent is of a release that cannot tell",
-				next: "Upgrade the agents to the release of this tool."}
+				next: cluster.NextCannotAnswer}
 		case err != nil:
 			return answer{unasked: fmt.Sprintf("the agent does not answer (it needs the verbs get and create on pods/exec in "+
 				"%s): %v", agent.Namespace, err), next: "Look again with that right. If it is there, see whether the agent runs: " +
