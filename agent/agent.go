@@ -97,6 +97,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 		Warner: warner, Metrics: a.metrics.patrol, Log: log,
 	})
 	a.metrics.showReady(func() bool { return health.Pass(a.ready()) })
+	a.metrics.showWatches(a.watches)
 	return a, nil
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"runtime"
+	"time"
 
 	"github.com/istio-pod-network/controller/agent/answer"
 	"github.com/istio-pod-network/controller/agent/mark"
@@ -132,6 +133,22 @@ func (m *metrics) showReady(ready func() bool) {
 		}
 		return 0
 	}))
+}
+
+// showWatches has /metrics say for how long each watch has been away.
+func (m *metrics) showWatches(all watches) {
+	for _, one := range all {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: prefix + "watch_away_seconds", ConstLabels: prometheus.Labels{"resource": one.of},
+			Help: "For how long these objects of the API server have not been watched; 0 while they are",
+		}, func() float64 {
+			since, _ := one.failing()
+			if since.IsZero() {
+				return 0
+			}
+			return time.Since(since).Seconds()
+		}))
+	}
 }
 
 func counters(name, help string, labels ...string) *prometheus.CounterVec {

@@ -57,7 +57,7 @@ func (o *options) taintsOf(api *kube.Client) (taints *kube.Taints, all watches, 
 	if taints, err = kube.NewTaints(api.NodeOf(o.node)); err != nil {
 		return nil, nil, fmt.Errorf("watching the taints of this node: %w", err)
 	}
-	return taints, watches{{"this node", taints.Failing}}, nil
+	return taints, watches{{"node", taints.Failing}}, nil
 }
 
 // untaint takes the startup taint from the node while ready, until the context ends. Without taints it does nothing.

@@ -31,7 +31,7 @@ func (r *rig) writeNetwork(config string) {
 		return err == nil && (dropIn == nil || strings.Contains(string(data), `"istio-pod-network"`))
 	})
 	r.agentsReady()
-	must(r, r.node.Restart("containerd")) // which may not have read it yet when the agent has
+	must(r, r.node.RestartRuntime()) // which may not have read it yet when the agent has
 }
 
 // inFamilies makes a pod, which has to get addresses of those families.

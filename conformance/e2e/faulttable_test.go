@@ -34,7 +34,7 @@ var making = map[string]func(r *rig) (hurt string, undo func()){
 	},
 	"a pod came while the plugin's entry was away": func(r *rig) (string, func()) {
 		over := r.held(cluster.ConfDir, r.unchain)
-		must(r, r.node.Restart("containerd")) // which may have it in memory
+		must(r, r.node.RestartRuntime()) // which may have it in memory
 		pod := r.meshPod("hurt")
 		pod.Spec.InitContainers = nil // it would wait, and be told of by that
 		r.create(pod)
@@ -81,7 +81,7 @@ var making = map[string]func(r *rig) (hurt string, undo func()){
 	},
 	"another mesh's plugin wrote its rules first": func(r *rig) (string, func()) {
 		must(r, replace(r.node.Conflist(), []byte(r.node.Primary(cluster.DualStack, foreign))))
-		must(r, r.node.Restart("containerd"))
+		must(r, r.node.RestartRuntime())
 		r.healthy()
 		r.create(r.meshPod("hurt"))
 		r.running("hurt")
@@ -157,7 +157,7 @@ func (r *rig) primaryBack() {
 		_, err := os.Stat(r.node.Path(filepath.Join(cluster.ConfDir, "podnet", "99-istio-pod-network.conf")))
 		return err == nil
 	})
-	must(r, r.node.Restart("containerd")) // which may not have read it yet
+	must(r, r.node.RestartRuntime()) // which may not have read it yet
 }
 
 // agentRefused has Pod Security refuse the agent of the rig's node, and ends the one that is there.

@@ -132,7 +132,7 @@ func fewFiles(n *cluster.Node, _ *rand.Rand) (func() error, error) {
 }
 
 func restarted(program string) func(*cluster.Node, *rand.Rand) (func() error, error) {
-	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) { return nothing, n.Restart(program) }
+	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) { return nothing, n.Kill(program) }
 }
 
 func dir(

@@ -206,6 +206,7 @@ func (r *rig) leavesNothing() {
 	r.Cleanup(func() {
 		if !r.Failed() {
 			r.healthy()
+			r.watching()
 			r.compare(before)
 		}
 	})
@@ -278,7 +279,7 @@ func reset(before *survey) error {
 		failed = append(failed, putBackNode(n))
 	}
 	for _, n := range allNodes() {
-		failed = append(failed, n.PutBack(pristine[n.Name]), n.RemoveBridges(), n.Restart("containerd"))
+		failed = append(failed, n.PutBack(pristine[n.Name]), n.RemoveBridges(), n.RestartRuntime())
 	}
 	return errors.Join(failed...)
 }

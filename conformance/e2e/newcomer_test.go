@@ -203,7 +203,7 @@ func (r *rig) shapedAsKind() {
 			must(r, os.Remove(r.node.Path(cluster.BinDir+"/"+name)))
 		}
 		must(r, r.node.RemoveBridges())
-		must(r, r.node.Restart("containerd"))
+		must(r, r.node.RestartRuntime())
 		r.healthy()
 	})
 	for name, program := range plugins {
@@ -212,7 +212,7 @@ func (r *rig) shapedAsKind() {
 	must(r, replace(own, fmt.Appendf(nil, kindnet, r.node.Pods4(), r.node.Pods6())))
 	must(r, os.Remove(r.node.Conflist()))
 	must(r, r.node.RemoveBridges()) // its addresses are the pods' gateway
-	must(r, r.node.Restart("containerd"))
+	must(r, r.node.RestartRuntime())
 	r.healthy()
 }
 

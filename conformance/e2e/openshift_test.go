@@ -223,7 +223,7 @@ func openShiftMultusAway(r *rig) {
 	r.create(r.attached("stays", network))
 	r.throughSidecar("stays")
 	for i, trouble := range []func(){
-		func() { must(r, r.node.Restart("multus-daemon")) },
+		func() { must(r, r.node.Kill("multus-daemon")) },
 		func() { must(r, replace(r.node.Path(cluster.OVNFile), r.node.OVN())) },
 		func() {
 			must(r, os.Remove(r.node.Path(cluster.OVNFile)))

@@ -155,6 +155,22 @@ func (r *rig) agentsReady() {
 	})
 }
 
+// watching waits until every agent watches what it knows. After a test in which the API server was away that takes as
+// long as client-go's back-off, about half a minute, and the next test would find an agent that knows no new pod.
+func (r *rig) watching() {
+	r.Helper()
+	r.eventually("every agent watches the API server", func() bool {
+		for _, n := range allNodes() {
+			for line := range strings.Lines(metrics(n.Address())) {
+				if strings.HasPrefix(line, "istio_pod_network_watch_away_seconds{") && !strings.HasSuffix(line, "} 0\n") {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
 // readyz is what the agent at an address says of its readiness.
 func readyz(address string) (status int, body string) { return get(address, "/readyz") }
 

@@ -56,7 +56,7 @@ func TestShapes(t *testing.T) {
 		return status == http.StatusServiceUnavailable &&
 			strings.Contains(body, `the plugin does not speak the version of that network: "9.0.0"`)
 	})
-	must(r, r.node.Restart("containerd"))
+	must(r, r.node.RestartRuntime())
 	r.create(r.appPod("plain-later"))
 	r.running("plain-later")
 	r.create(r.meshPod("mesh-later"))
@@ -95,5 +95,5 @@ func (r *rig) chained() {
 		return err == nil && strings.Contains(string(data), `"istio-pod-network"`)
 	})
 	r.agentsReady()
-	must(r, r.node.Restart("containerd"))
+	must(r, r.node.RestartRuntime())
 }

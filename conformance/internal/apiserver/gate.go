@@ -70,14 +70,18 @@ func (s *Server) NewGate(address string) (*Gate, error) {
 	return g, nil
 }
 
-// Set says what happens from now on. Requests that are under way break off.
+// Set says what happens from now on. With trouble, requests that are under way break off, watches too. The end of
+// trouble breaks nothing: a watch that has come back stays.
 func (g *Gate) Set(t Trouble) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.trouble = t
+	if g.cut != nil && t == (Trouble{}) {
+		return
+	}
 	if g.cut != nil {
 		g.cut()
 	}
-	g.trouble = t
 	g.ctx, g.cut = context.WithCancel(context.Background())
 }
 

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -105,10 +106,10 @@ state = "/run/containerd"
 	if err != nil {
 		return err
 	}
-	if err := n.run("containerd", program, "--config="+file); err != nil {
+	if err := n.run(runtimeService, program, "--config="+file); err != nil {
 		return err
 	}
-	if err := wait("containerd answers", func() bool { return n.Ctr("version").Run() == nil }); err != nil {
+	if err := n.runtimeAnswers(); err != nil {
 		return err
 	}
 	archive := n.cluster.path("pause.tar")
@@ -117,6 +118,14 @@ state = "/run/containerd"
 		return err
 	}
 	return n.Import(archive)
+}
+
+// runtimeService is the runtime among the node's own programs.
+const runtimeService = "containerd"
+
+// runtimeAnswers waits until it does.
+func (n *Node) runtimeAnswers() error {
+	return wait("containerd answers on "+n.Name, func() bool { return n.Ctr("version").Run() == nil })
 }
 
 // Ctr is a command for the runtime's own client.
@@ -180,6 +189,10 @@ func (n *Node) Forget(registry string) error {
 func (n *Node) images() ([]string, error) {
 	names, err := n.Ctr("images", "list", "--quiet").Output()
 	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, exit.Stderr)
+		}
 		return nil, fmt.Errorf("listing the images of %s: %w", n.Name, err)
 	}
 	return strings.Fields(string(names)), nil

@@ -59,12 +59,13 @@ func (s *service) keep() {
 	}
 }
 
-// kill ends the program by a signal that it cannot catch; it will be started again.
-func (s *service) kill() {
+// kill ends the program by a signal that it cannot catch, and returns what ends; it will be started again.
+func (s *service) kill() *apiserver.Process {
 	s.mu.Lock()
 	p := s.process
 	s.mu.Unlock()
 	p.Kill()
+	return p
 }
 
 // stop ends it for good.
@@ -86,14 +87,31 @@ func (n *Node) halt() {
 	}
 }
 
-// Restart ends one of the node's own programs by a signal that it cannot catch, and lets it start again.
-func (n *Node) Restart(name string) error {
-	n.mu.Lock()
-	s := n.services[name]
-	n.mu.Unlock()
-	if s == nil {
-		return fmt.Errorf("%s has no %s now", n.Name, name)
+// Kill ends one of the node's own programs by a signal that it cannot catch. It starts again soon.
+func (n *Node) Kill(name string) error {
+	s, err := n.service(name)
+	if err == nil {
+		s.kill()
 	}
-	s.kill()
-	return nil
+	return err
+}
+
+// RestartRuntime ends the runtime likewise, and waits until it answers again.
+func (n *Node) RestartRuntime() error {
+	s, err := n.service(runtimeService)
+	if err != nil {
+		return err
+	}
+	<-s.kill().Done()
+	return n.runtimeAnswers()
+}
+
+func (n *Node) service(name string) (*service, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.services[name]
+	if s == nil {
+		return nil, fmt.Errorf("%s has no %s now", n.Name, name)
+	}
+	return s, nil
 }
