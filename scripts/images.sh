@@ -4,8 +4,13 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
+case " $* " in
+*" -h "* | *" --help "*) exec cat "$root/scripts/images/help.txt" ;; # without Go
+esac
 need_go
 case " $* " in
 *" --builder buildah "* | *" --builder=buildah "*) need_buildah ;;
 esac
-exec go -C "$root/scripts/images" run . "$@"
+program=$root/dist/images-program # not run by go, which would take the exit code from it
+go -C "$root/scripts/images" build -o "$program" .
+exec "$program" --root "$root" "$@"

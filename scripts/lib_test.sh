@@ -136,19 +136,22 @@ run "$work/space" 100000000
 expect "too little space is an error" [ $status = 1 ]
 expect "too little space is told, and where" says "GiB are free at $work.*, and the first build needs 100000000$"
 
-# Help costs nothing: no package is installed, and nothing built. Go prints that of images.sh and release.sh.
+# Help costs nothing: no package is installed, and nothing built.
 cat >"$work/bin/go" <<'END'
 #!/bin/sh
 echo "$*" >>"$CALLS"
 END
 ln -s go "$work/bin/apt-get"
 for file in "$root"/scripts/*.sh; do
-	case ${file##*/} in lib.sh | stages.sh | images.sh | release.sh) continue ;; esac
+	case ${file##*/} in lib.sh | stages.sh) continue ;; esac
 	CALLS=$work/calls PATH=$work/bin:$PATH run "$file" --help
 	expect "${file##*/} --help succeeds" [ $status = 0 ]
 	expect "${file##*/} --help says how it is used" says "[Uu]sage: .*${file##*/}"
 	expect "${file##*/} --help installs and builds nothing" [ ! -e "$work/calls" ]
 done
+CALLS=$work/calls PATH=$work/bin:$PATH run "$root/scripts/release.sh" build --help
+expect "release.sh build --help is that of release.sh" says "^Usage: scripts/release.sh"
+expect "release.sh build --help installs and builds nothing" [ ! -e "$work/calls" ]
 rm "$work/bin/apt-get"
 
 # A kernel that the mirror has no longer. What asks it is replaced by what knows all suites but those that GONE names.

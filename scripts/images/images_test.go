@@ -6,11 +6,13 @@ import (
 	"context"
 	"debug/elf"
 	"errors"
+	"flag"
 	"io"
 	"log"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -163,6 +165,27 @@ func TestWrongUsage(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "yesterday")
 	if _, err := parse(nil); err == nil || !strings.Contains(err.Error(), `SOURCE_DATE_EPOCH: invalid value "yesterday"`) {
 		t.Error(err)
+	}
+}
+
+// Help names all flags, and no other.
+func TestHelp(t *testing.T) {
+	var o options
+	flags := o.flags(new(string))
+	flags.VisitAll(func(f *flag.Flag) {
+		if f.Name != "root" && !strings.Contains(help, "\n  --"+f.Name+" ") {
+			t.Errorf("help does not name --%s", f.Name)
+		}
+	})
+	for _, named := range regexp.MustCompile(`\n  --(\S+)`).FindAllStringSubmatch(help, -1) {
+		if flags.Lookup(named[1]) == nil {
+			t.Errorf("help names --%s, which is no flag", named[1])
+		}
+	}
+	for line := range strings.Lines(help) {
+		if len(line) > 101 {
+			t.Errorf("too long: %s", line)
+		}
 	}
 }
 

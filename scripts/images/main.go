@@ -4,9 +4,11 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -23,14 +25,10 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-const help = `images: builds the container images istio-pod-network-agent and istio-pod-network-plugin
-
-It writes an OCI archive of each into --output, which containerd, docker and podman can load. The same commit gives the
-same digest with the same builder, and the same files with every builder. With --shop there is a third image: the shop
-with which the documentation verifies a mesh.
-
-Flags:
-`
+// help is what scripts/images.sh prints, too, without Go.
+//
+//go:embed help.txt
+var help string
 
 // options are what the command line says.
 type options struct {
@@ -66,28 +64,30 @@ func main() {
 	}
 }
 
-// parse reads the command line and, for what it leaves open, the repository.
-func parse(args []string) (o options, err error) {
+// flags are those of help, and where the repository is.
+func (o *options) flags(platforms *string) *flag.FlagSet {
 	f := flag.NewFlagSet("images", flag.ContinueOnError)
 	f.Usage = func() {}
-	f.SetOutput(os.Stdout)
-	f.StringVar(&o.builder, "builder", "auto",
-		"`what` builds: docker, podman, buildah, none (the Go of this machine alone), or auto, the first of these that works")
-	platforms := f.String("platform", "linux/"+runtime.GOARCH,
-		"comma-separated `list` of platforms, such as linux/amd64,linux/arm64")
-	f.StringVar(&o.version, "version", "", "`version` of the programs and tag of the images (default git describe)")
-	f.StringVar(&o.output, "output", "dist/images", "`directory` for the archives, from the repository")
-	f.StringVar(&o.push, "push", "", "`registry` to push to, such as registry.example.com/mesh")
-	f.BoolVar(&o.offline, "offline", false,
-		"fetch nothing: buildah builds on a base made of this machine's Go, with its module cache")
-	f.BoolVar(&o.check, "check", false,
-		"also assemble the images without a builder, and fail unless both have the same files")
-	f.BoolVar(&o.shop, "shop", false, "also build the shop, with which the documentation verifies a mesh")
-	f.StringVar(&o.root, "root", "../..", "`directory` of the repository")
+	f.SetOutput(io.Discard)
+	f.StringVar(&o.builder, "builder", "auto", "")
+	f.StringVar(platforms, "platform", "linux/"+runtime.GOARCH, "")
+	f.StringVar(&o.version, "version", "", "")
+	f.StringVar(&o.output, "output", "dist/images", "")
+	f.StringVar(&o.push, "push", "", "")
+	f.BoolVar(&o.offline, "offline", false, "")
+	f.BoolVar(&o.check, "check", false, "")
+	f.BoolVar(&o.shop, "shop", false, "")
+	f.StringVar(&o.root, "root", "../..", "")
+	return f
+}
+
+// parse reads the command line and, for what it leaves open, the repository.
+func parse(args []string) (o options, err error) {
+	var platforms string
+	f := o.flags(&platforms)
 	err = f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Print(help)
-		f.PrintDefaults()
 	}
 	switch {
 	case err != nil:
@@ -99,7 +99,7 @@ func parse(args []string) (o options, err error) {
 	case o.offline && o.builder != "buildah" && o.builder != "none":
 		return o, fmt.Errorf("--offline: only buildah and none can, not --builder %s", o.builder)
 	}
-	if o.platforms, err = parsePlatforms(*platforms); err != nil {
+	if o.platforms, err = parsePlatforms(platforms); err != nil {
 		return o, err
 	}
 	o.push = strings.TrimSuffix(o.push, "/")

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"flag"
 	"fmt"
@@ -19,39 +20,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-const help = `release: makes everything that a release has, from the commit that is checked out
-
-Usage: scripts/release.sh COMMAND [flags]
-
-  build   write all files of the release into --dir, and sign them if there is a key
-  verify  compare the files in --dir with their checksums, and the signature with a key;
-          with --registry also what that registry has
-  check   verify, build the same commit again from a fresh clone, and compare every byte
-  push    push images and chart to --registry, and sign them there
-  record  write the release's commit and checksums into docs/releases.json
-  rebuild build images and chart of a release in docs/releases.json again, from a fresh clone of its
-          commit, and compare their checksums with that list
-
-Flags:
-`
-
-const examples = `
-A key comes from the environment: COSIGN_PRIVATE_KEY is its text (PEM, as "cosign
-generate-key-pair" writes it), COSIGN_PASSWORD its password. Whoever has no private key verifies
-with --key or COSIGN_PUBLIC_KEY. No other host is asked than the registry.
-
-Examples:
-  scripts/release.sh build --version 1.2.3
-  scripts/release.sh build --only images,chart --dir /tmp/parts
-  scripts/release.sh build --tool-platform linux/amd64 --dir /tmp/trial
-  scripts/release.sh check --version 1.2.3 --key cosign.pub
-  scripts/release.sh rebuild
-  scripts/release.sh push --version 1.2.3 --registry registry.example.com/mesh
-  scripts/release.sh verify --version 1.2.3 --key cosign.pub --registry registry.example.com/mesh
-
-It ends with 0 if all is well, 1 if not, 2 after wrong usage, 3 if something could not be asked or
-done.
-`
+// help is what scripts/release.sh prints, too, without Go.
+//
+//go:embed help.txt
+var help string
 
 // options are what the command line and the environment say.
 type options struct {
@@ -114,30 +86,29 @@ func status(err error) int {
 	return 3
 }
 
-// parse reads the command line. The command stands before or after the flags.
-func parse(args []string) (o options, err error) {
-	o.env, o.out = os.Getenv, os.Stdout
+// flags are those of help, and where the script is.
+func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("release", flag.ContinueOnError)
 	f.Usage = func() {}
 	f.SetOutput(io.Discard)
-	f.StringVar(&o.root, "root", ".", "`directory` of the repository")
-	f.StringVar(&o.version, "version", "",
-		"`version` of the release (default that of the chart; of rebuild the last in docs/releases.json)")
-	f.StringVar(&o.dir, "dir", "",
-		"`directory` of the release's files (default dist/release/VERSION; of rebuild dist/rebuilt/VERSION)")
-	f.StringVar(&o.key, "key", "", "`file` with the public key (default: see below)")
-	f.StringVar(&o.registry, "registry", "", "`registry`, such as registry.example.com/mesh")
-	f.BoolVar(&o.unsigned, "unsigned", false, "do without a key: verify checksums alone, push without signatures")
-	f.StringVar(&o.only, "only", "", "comma-separated `parts` to build: images, chart, tool (default all; "+
-		"less than all is no release, and not signed)")
-	f.StringVar(&o.tools, "tool-platform", "", "comma-separated `platforms` to build the tool for (default all; less "+
-		"than all is for a trial, and not recorded)")
+	f.StringVar(&o.root, "root", ".", "")
+	f.StringVar(&o.version, "version", "", "")
+	f.StringVar(&o.dir, "dir", "", "")
+	f.StringVar(&o.key, "key", "", "")
+	f.StringVar(&o.registry, "registry", "", "")
+	f.BoolVar(&o.unsigned, "unsigned", false, "")
+	f.StringVar(&o.only, "only", "", "")
+	f.StringVar(&o.tools, "tool-platform", "", "")
+	return f
+}
+
+// parse reads the command line. The command stands before or after the flags.
+func parse(args []string) (o options, err error) {
+	o.env, o.out = os.Getenv, os.Stdout
+	f := o.flags()
 	for rest := args; ; {
 		if err := f.Parse(rest); errors.Is(err, flag.ErrHelp) {
-			f.SetOutput(os.Stdout)
 			fmt.Print(help)
-			f.PrintDefaults()
-			fmt.Print(examples)
 			return o, err
 		} else if err != nil {
 			return o, misuse{err}

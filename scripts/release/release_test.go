@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"flag"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -371,9 +372,25 @@ func TestUsage(t *testing.T) {
 			t.Errorf("%q: %v, status %d, want %q", c.args, err, status(err), c.want)
 		}
 	}
-	for line := range strings.Lines(help + examples) {
+	for line := range strings.Lines(help) {
 		if len(line) > 101 {
 			t.Errorf("too long: %s", line)
+		}
+	}
+	var o options
+	o.flags().VisitAll(func(f *flag.Flag) {
+		if f.Name != "root" && !strings.Contains(help, "\n  --"+f.Name+" ") {
+			t.Errorf("help does not name --%s", f.Name)
+		}
+	})
+	for _, named := range regexp.MustCompile(`\n  --(\S+)`).FindAllStringSubmatch(help, -1) {
+		if o.flags().Lookup(named[1]) == nil {
+			t.Errorf("help names --%s, which is no flag", named[1])
+		}
+	}
+	for name := range commands {
+		if !strings.Contains(help, "\n  "+name+" ") {
+			t.Errorf("help does not name %s", name)
 		}
 	}
 }
