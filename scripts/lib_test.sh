@@ -197,12 +197,34 @@ cp "$root"/scripts/{update,lib,lint,vulncheck}.sh "$tree/scripts"
 for file in scripts/site/requirements.txt conformance/istio/envoy.txt .github/workflows/ci.yml Dockerfile.agent; do
 	cp "$root/$file" "$tree/$file"
 done
-printf 'module tree\n\ngo 1.2.3\n' >"$tree/go.mod"
+cat >"$tree/go.mod" <<'END'
+module tree
+
+go 1.2.3
+
+tool example.com/tools/cmd/tool
+
+replace example.com/replaced => ./replaced
+
+require (
+	example.com/gone v1.0.0
+	example.com/library v1.0.0
+	example.com/others v1.0.0 // indirect
+	example.com/replaced v1.0.0
+	example.com/tools v1.0.0 // indirect
+	istio.io/api v1.0.0
+)
+END
 git -C "$tree" init --quiet
 git -C "$tree" add --all
-cat >"$work/newer/go" <<'END'
+cat >"$work/newer/go" <<END
 #!/bin/sh
+case \$* in "mod edit -json"*) exec $(command -v go) "\$@" ;; esac
+END
+cat >>"$work/newer/go" <<'END'
 case $* in
+*"list -m -f {{.Version}} example.com/gone@"*) exit 1 ;;
+*" get "*) echo "$*" ;;
 *"list -m -f {{.Version}} go@1.2") echo 1.2.9 ;;
 *"list -m -f {{.Version}}"*) echo v99.9.9 ;;
 "mod edit -go"*) sed -i "s/^go .*/go $4/" "$5" ;;
@@ -219,8 +241,11 @@ ls-remote)
 *) exec $(command -v git) "\$@" ;;
 esac
 END
-cat >"$work/newer/python3" <<'END'
+cat >"$work/newer/python3" <<END
 #!/bin/sh
+case \$1 in -c | -) exec $(command -v python3) "\$@" ;; esac
+END
+cat >>"$work/newer/python3" <<'END'
 case $* in
 *piptools*)
 	while [ "$1" != --output-file ]; do shift; done
@@ -239,6 +264,9 @@ expect "an update without the newest Go says so" says "Go 1.2.9 cannot be had he
 expect "Go stays where the newest cannot be had" updated go.mod "^go 1.2.3$"
 PATH=$work/newer:$PATH run env AWAY="" UNKNOWN="" "$tree/scripts/update.sh"
 expect "an update succeeds" [ $status = 0 ]
+expect "modules are updated, also those of tools, but what is indirect, replaced or Istio's" \
+	says "^-C \. get example.com/library@v99.9.9 example.com/tools@v99.9.9$"
+expect "a module whose versions nobody knows stays" says "versions of example.com/gone there are, so it stays as it is$"
 expect "Go is updated" updated go.mod "^go 1.2.9$"
 expect "the images' Go is updated" updated Dockerfile.agent "^ARG GO_VERSION=1.2.9$"
 expect "golangci-lint is updated" updated scripts/lint.sh "^golangci=v99.9.9$"

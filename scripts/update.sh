@@ -11,9 +11,20 @@ cd "$root"
 need_go
 need python3=python3
 
-# direct MODULE: what a module requires itself, and those of its tools; not what is replaced or another module of this repository
+# direct MODULE: what a module requires itself, and what its tools are of, which go.mod calls indirect; not what is replaced, such as
+# another module of this repository
 direct() {
-	go -C "$1" list -m -f '{{if not (or .Main .Indirect .Replace)}}{{.Path}}{{end}}' all 2>/dev/null
+	go mod edit -json "$1/go.mod" | python3 -c '
+import json, sys
+
+mod = json.load(sys.stdin)
+required = mod.get("Require") or []
+paths = {r["Path"] for r in required if not r.get("Indirect")}
+for tool in mod.get("Tool") or []:
+    of = [r["Path"] for r in required if (tool["Path"] + "/").startswith(r["Path"] + "/")]
+    paths.update(sorted(of, key=len)[-1:])
+print(*sorted(paths - {r["Old"]["Path"] for r in mod.get("Replace") or []}), sep="\n")
+'
 }
 
 # newest PATH: its newest version that is no pre-release
@@ -31,13 +42,18 @@ update() {
 	else
 		for path in $(direct "$1"); do
 			case $path in
-			istio.io/istio) continue ;;               # a commit of its main branch: see its go.mod
+			istio.io/*) continue ;;                   # a commit of its main branch, and what that needs: see its go.mod
 			github.com/sigstore/sigstore) continue ;; # as long as docs/decisions.md says so
 			esac
-			paths+=("$path@latest")
+			# not the latest, which is older where somebody requires a commit after the newest release
+			if version=$(go -C "$1" list -m -f '{{.Version}}' "$path@upgrade"); then
+				paths+=("$path@$version")
+			else
+				say "nobody says which versions of $path there are, so it stays as it is"
+			fi
 		done
 	fi
-	go -C "$1" get "${paths[@]}"
+	[ ${#paths[@]} = 0 ] || go -C "$1" get "${paths[@]}"
 	go -C "$1" mod tidy
 }
 
