@@ -19,11 +19,12 @@ import (
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 )
 
-// Bounds of what is asked about one pod: how long, how much of a log is read, and how much of a message is told.
+// Bounds of what is asked about one pod: how long, how much of a log is read, and how much of a message is told, in
+// which a runtime says some 250 characters before the plugin's own words.
 const (
 	askTimeout  = 10 * time.Second
 	mostOfLog   = 1 << 20
-	longestText = 300
+	longestText = 600
 )
 
 // prove makes the pods of a node, has them make their flows, and judges what they say.

@@ -83,8 +83,10 @@ func TestVerify(t *testing.T) {
 		"no-sandbox": {func(f *fakeCluster) {
 			f.change = onB("mesh", func(p *corev1.Pod) {
 				pending(p)
-				f.warned(p, "FailedCreatePodSandBox", "failed to set up sandbox: plugin type=\"istio-pod-network\" failed (add): "+
-					"nobody listens on the socket /run/istio-pod-network/agent.sock")
+				f.warned(p, "FailedCreatePodSandBox", "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to "+
+					`setup network for sandbox "`+strings.Repeat("0123456789abcdef", 4)+`": plugin type="istio-pod-network" `+
+					"failed (add): istio-pod-network: no answer within 20s: dial unix /run/istio-pod-network/agent.sock: "+
+					"connect: connection refused; nobody listens on the socket: check whether the agent of this node has stopped")
 			})
 		}, short, outcome.NotWell},
 		"no-sandbox-for-long": {func(f *fakeCluster) { // nobody waits until the time is over
