@@ -52,12 +52,14 @@ func (r run) section(sizes []size) string {
 	}
 	table, failures := cells(judged)
 	var b strings.Builder
+	bracketed := false
 	fmt.Fprintf(&b, "\n%s:\n\n", r.settings)
 	for i, row := range table {
 		last := len(row) - 2 // the unit stands beside the figure, and what is wrong below the table
 		if unit := row[last]; unit != "" {
 			row[0] += ", " + unit
 		}
+		bracketed = bracketed || slices.ContainsFunc(row[1:], func(cell string) bool { return strings.HasPrefix(cell, "(") })
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(row[:last], " | "))
 		if i == 0 {
 			fmt.Fprintf(&b, "|---|%s\n", strings.Repeat("--:|", last-1))
@@ -66,6 +68,9 @@ func (r run) section(sizes []size) string {
 	verdict := "Nothing is above its limit, and nothing grows faster than the cluster."
 	if len(failures) > 0 {
 		verdict = "What fails:\n\n- " + strings.Join(failures, "\n- ")
+	}
+	if bracketed {
+		verdict = brackets + "\n\n" + verdict
 	}
 	fmt.Fprintf(&b, "\n%s\n\n", verdict)
 	return b.String()

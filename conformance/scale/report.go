@@ -40,6 +40,7 @@ type row struct {
 	figure
 	nodes  []int
 	values []float64
+	floors []float64 // what the figure's is at each size
 }
 
 // rows are in the order in which the figures were found. A size that failed lacks some.
@@ -52,7 +53,7 @@ func rows(sizes []size) (all []*row) {
 				r = &row{figure: f}
 				of[f.What], all = r, append(all, r)
 			}
-			r.nodes, r.values = append(r.nodes, s.Nodes), append(r.values, f.Value)
+			r.nodes, r.values, r.floors = append(r.nodes, s.Nodes), append(r.values, f.Value), append(r.floors, f.Floor)
 		}
 	}
 	return slices.DeleteFunc(all, func(r *row) bool { // a request that nobody made
@@ -68,17 +69,37 @@ func (r row) at(nodes int) string {
 	return "-"
 }
 
-// law is how the row grows.
+// law is how the row grows. Where it is 0 at half of the sizes or more, two small numbers would make a law of chance:
+// that of the judgement stands there.
 func (r row) law() (l law, found bool) {
+	zeros := 0
+	for _, v := range r.values {
+		if v == 0 {
+			zeros++
+		}
+	}
+	if 2*zeros >= len(r.values) {
+		return r.judged()
+	}
+	return fit(r.nodes, r.values)
+}
+
+// judged is how the row grows if all below its floor counts as the floor. It says nothing about what is to be expected:
+// what begins below the floor would seem to grow slowly.
+func (r row) judged() (l law, found bool) {
 	var nodes []int
 	var values []float64
 	for i, v := range r.values {
 		if v > 0 {
-			nodes, values = append(nodes, r.nodes[i]), append(values, max(v, r.Floor))
+			nodes, values = append(nodes, r.nodes[i]), append(values, max(v, r.floors[i]))
 		}
 	}
 	return fit(nodes, values)
 }
+
+// brackets is what stands beside a table in which an exponent is in brackets.
+const brackets = "An exponent in brackets is above 1.1 and no fault: chance decides the figures, or all are too " +
+	"small to matter, or too few sizes were measured."
 
 // cells are a row for each figure: its values, how it grows, what that makes of 1,000 and 5,000 nodes, its limit, its
 // unit, and what is wrong with it. The first row names the columns. failures are what is wrong with all.
@@ -93,10 +114,12 @@ func cells(sizes []size) (table [][]string, failures []string) {
 		for _, s := range sizes {
 			row = append(row, r.at(s.Nodes))
 		}
-		l, found := r.law()
-		if found {
-			row = append(row, fmt.Sprintf("%.2f", l.exponent), fmt.Sprintf("%.2f", l.residual), short(l.at(1000)),
-				short(l.at(5000)))
+		if l, found := r.law(); found {
+			exponent := fmt.Sprintf("%.2f", l.exponent)
+			if l.exponent > maxExponent && !r.grows() {
+				exponent = "(" + exponent + ")"
+			}
+			row = append(row, exponent, fmt.Sprintf("%.2f", l.residual), short(l.at(1000)), short(l.at(5000)))
 		} else {
 			row = append(row, "-", "-", "-", "-")
 		}
@@ -104,7 +127,7 @@ func cells(sizes []size) (table [][]string, failures []string) {
 		if r.Limit != nil {
 			highest = short(*r.Limit)
 		}
-		problem := r.problem(l, found)
+		problem := r.problem()
 		table = append(table, append(row, highest, r.Unit, problem))
 		if problem != "" {
 			failures = append(failures, r.What+": "+problem)
@@ -130,20 +153,29 @@ func report(out io.Writer, sizes []size) error {
 }
 
 // problem is what is wrong with a figure, "" if nothing is.
-func (r row) problem(l law, found bool) string {
+func (r row) problem() string {
+	var problems []string
 	for i, v := range r.values {
 		if r.Limit != nil && v > *r.Limit {
 			value := short(v)
 			if value == short(*r.Limit) {
 				value = fmt.Sprint(v)
 			}
-			return fmt.Sprintf("%s with %d nodes, at most %s allowed", value, r.nodes[i], short(*r.Limit))
+			problems = append(problems, fmt.Sprintf("%s with %d nodes, at most %s allowed", value, r.nodes[i], short(*r.Limit)))
+			break
 		}
 	}
-	if found && !r.Printed && l.exponent > maxExponent && (!r.Noisy || len(r.nodes) >= enough) {
-		return fmt.Sprintf("grows with the power %.2f of the nodes", l.exponent)
+	if r.grows() {
+		l, _ := r.law()
+		problems = append(problems, fmt.Sprintf("grows with the power %.2f of the nodes", l.exponent))
 	}
-	return ""
+	return strings.Join(problems, "; ")
+}
+
+// grows reports whether the figure grows faster than the cluster, and that is a fault.
+func (r row) grows() bool {
+	l, found := r.judged()
+	return found && !r.Printed && l.exponent > maxExponent && (!r.Noisy || len(r.nodes) >= enough)
 }
 
 // short renders a number with three digits.

@@ -81,6 +81,44 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// A figure that begins below what matters is expected to grow as it does, and not as slowly as its floor has it. An
+// exponent that fails nothing although it is high is in brackets.
+func TestEstimate(t *testing.T) {
+	nodes := []int{100, 250, 500, 1000}
+	for name, c := range map[string]struct {
+		figure
+		values   []float64
+		floors   []float64
+		exponent string
+		at5000   string
+	}{
+		"linear, and above its floor at last": {figure{Noisy: true}, []float64{0.25, 0.625, 1.25, 2.5}, []float64{2, 2, 2, 2},
+			"1.00", "12.5"},
+		"quadratic, and above its floor at last": {figure{}, []float64{0.01, 0.0625, 0.25, 1}, []float64{2, 2, 2, 2},
+			"(2.00)", "25"},
+		"chance":            {figure{Printed: true}, []float64{1, 6.25, 25, 100}, nil, "(2.00)", "2500"},
+		"a fault":           {figure{}, []float64{1, 6.25, 25, 100}, nil, "2.00", "2500"},
+		"two small numbers": {figure{}, []float64{0, 0, 0.03, 0.6}, []float64{1, 2.5, 5, 10}, "1.00", "50"},
+		"its floor grows with nodes": {figure{}, []float64{1, 6.25, 25, 100}, []float64{200, 500, 1000, 2000},
+			"(2.00)", "2500"},
+	} {
+		var sizes []size
+		for i, v := range c.values {
+			f := c.figure
+			f.What, f.Value = "x", v
+			if c.floors != nil {
+				f.Floor = c.floors[i]
+			}
+			sizes = append(sizes, size{nodes[i], []figure{f}})
+		}
+		table, failures := cells(sizes)
+		row := table[1]
+		if row[5] != c.exponent || row[8] != c.at5000 || len(failures) > 0 != (name == "a fault") {
+			t.Errorf("%s: exponent %s, at 5000 %s, fails %q", name, row[5], row[8], failures)
+		}
+	}
+}
+
 // The page has each figure that is judged, with its unit, its limit and how it grows, and what fails below them.
 func TestSection(t *testing.T) {
 	var sizes []size
@@ -103,12 +141,18 @@ func TestSection(t *testing.T) {
 
 What fails:
 
-- ready: 100 with 100 nodes, at most 60 allowed
+- ready: 100 with 100 nodes, at most 60 allowed; grows with the power 2.00 of the nodes
 
 `
 	r := run{settings: settings{Pods: 4, Mesh: 3, Namespaces: 2, Selection: "x"}}
 	if got := r.section(sizes); got != want {
 		t.Errorf("%s\nwant %s", got, want)
+	}
+	for i := range sizes {
+		sizes[i].Figures[1].Noisy = true // two sizes do not say how it grows
+	}
+	if got := r.section(sizes); !strings.Contains(got, "| (2.00) |") || !strings.Contains(got, brackets) {
+		t.Errorf("%s\nwant an exponent in brackets, and what that means", got)
 	}
 }
 
