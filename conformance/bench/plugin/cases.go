@@ -37,6 +37,7 @@ type spec struct {
 	mesh    bool
 
 	base     string  // row the ratio is taken to
+	alone    string  // of a burst: the row of the same call alone
 	budget   float64 // highest ratio, 0 for none
 	kernels  bool    // the kernel decides how long it takes: that budget is printed, and fails nothing
 	programs int     // programs it may execute, -1 for no budget
@@ -108,13 +109,13 @@ const burstOfAll = 16
 // bursts lists what is measured with many calls at once, the baseline first.
 func bursts(backends []string, at int) []spec {
 	name := func(what string) string { return fmt.Sprintf("%d x %s", at, what) }
-	all := []spec{{name: name(echoAdd), program: echoName, verb: add, programs: -1}}
+	all := []spec{{name: name(echoAdd), program: echoName, verb: add, alone: echoAdd, programs: -1}}
 	for i, backend := range backends {
 		if i > 0 && at > burstOfAll {
 			break
 		}
 		s := meshGroup(backend)[0]
-		s.name, s.base, s.programs = name(s.name), all[0].name, -1
+		s.name, s.alone, s.base, s.programs = name(s.name), s.name, all[0].name, -1
 		all = append(all, s)
 	}
 	return all

@@ -50,19 +50,24 @@ type line struct {
 	PeakKiB  int      `json:"peakKiB,omitempty"`
 	Programs []string `json:"programs,omitempty"`
 	Syscalls int      `json:"syscalls,omitempty"`
-	Busy     float64  `json:"busy,omitempty"`  // of bursts: part of the processors' time, median
-	Over     []string `json:"over,omitempty"`  // budgets exceeded
-	Fails    []string `json:"fails,omitempty"` // those of them that fail the measurement
+	Busy     float64  `json:"busy,omitempty"`    // of bursts: part of the processors' time, median
+	Alone    float64  `json:"alone,omitempty"`   // likewise: CPU p50 of the same call alone
+	Echoing  float64  `json:"echoing,omitempty"` // likewise: that of a plugin that only echoes, in as large a burst
+	Over     []string `json:"over,omitempty"`    // budgets exceeded
+	Fails    []string `json:"fails,omitempty"`   // those of them that fail the measurement
 	Error    string   `json:"error,omitempty"`
 }
 
 func newReport(opts options, rows []*row, sizes map[string]int64) report {
 	rep := report{Kernel: kernel(), CPU: cpuModel(), CPUs: runtime.NumCPU(), Go: runtime.Version(),
 		Runs: opts.n, Bursts: opts.rounds, Sizes: sizes}
-	medians, fastest := map[string]float64{}, map[string]float64{}
+	medians, fastest, cpu := map[string]float64{}, map[string]float64{}, map[string]float64{}
 	for _, r := range rows {
 		l := newLine(r)
-		medians[r.name], fastest[r.name] = l.WallP50, l.WallP0
+		medians[r.name], fastest[r.name], cpu[r.name] = l.WallP50, l.WallP0, l.CPUP50
+		if r.alone != "" {
+			l.Alone, l.Echoing = cpu[r.alone], cpu[r.base]
+		}
 		if base := medians[r.base]; base > 0 {
 			l.Ratio, l.Base = l.WallP50/base, r.base
 		}
@@ -139,13 +144,27 @@ func (rep report) writeTable(w io.Writer) error {
 			fmt.Fprintf(w, "%s executes: %s\n", l.Name, tally(l.Programs))
 		}
 		if l.Busy > 0 {
-			fmt.Fprintf(w, "%s: the calls take %.0f %% of the processors' time\n", l.Name, 100*l.Busy)
+			fmt.Fprintln(w, l.burst())
 		}
 		if l.Error != "" {
 			fmt.Fprintf(w, "%s fails: %s\n", l.Name, l.Error)
 		}
 	}
 	return nil
+}
+
+// burst says what limits a burst. Where nearly all of the processors' time is the calls', none of them waits for a
+// lock, a disk or an answer; where each has no more of it than one alone, none spins at a lock; and what a plugin that
+// only echoes takes is the start of a process.
+func (l line) burst() string {
+	text := fmt.Sprintf("%s: the calls take %.0f %% of the processors' time, %.2f ms each", l.Name, 100*l.Busy, l.CPUP50)
+	if l.Alone > 0 {
+		text += fmt.Sprintf("; one alone %.2f", l.Alone)
+	}
+	if l.Echoing > 0 {
+		text += fmt.Sprintf(", one that only echoes %.2f", l.Echoing)
+	}
+	return text
 }
 
 // cells renders the row for the tab writer, "-" where a column does not apply.

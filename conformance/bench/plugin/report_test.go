@@ -57,3 +57,25 @@ func TestBusy(t *testing.T) {
 		t.Errorf("%f of the processors' time, want 0.5", part)
 	}
 }
+
+// Of a burst is said what its calls would have taken alone, and what a plugin takes that only echoes.
+func TestBurst(t *testing.T) {
+	both := bursts([]string{"nftables"}, 64)
+	var rows []*row
+	for _, r := range []struct {
+		spec
+		cpu time.Duration
+	}{{groups(nil)[1][0], 2}, {meshGroup("nftables")[0], 4}, {both[0], 3}, {both[1], 5}} {
+		rows = append(rows, &row{spec: r.spec, samples: []sample{{cpu: r.cpu * time.Millisecond}}, busy: []float64{0.9}})
+	}
+	lines := newReport(options{}, rows, nil).Rows
+	for i, want := range map[int]string{
+		2: "64 x echo ADD: the calls take 90 % of the processors' time, 3.00 ms each; one alone 2.00",
+		3: "64 x ADD mesh, nftables: the calls take 90 % of the processors' time, 5.00 ms each; one alone 4.00, one that " +
+			"only echoes 3.00",
+	} {
+		if got := lines[i].burst(); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
