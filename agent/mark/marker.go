@@ -18,6 +18,7 @@ const (
 	markers     = 8                     // marks under way at once
 	markRetry   = 50 * time.Millisecond // after the first failure
 	markRetryUp = 15 * time.Second      // at most
+	askedUp     = time.Minute           // likewise if the API server asks for more
 	refusedUp   = 5 * time.Minute       // likewise after refusals, each of which may cost the API server a policy's work
 	refusedBy   = 4                     // by how many times the pauses between them grow
 	remarkAfter = 10 * time.Second      // between two writes of the same mark, should somebody keep taking it away
@@ -44,21 +45,48 @@ var Results = []Result{Marked, AlreadyOn, PodGone, Failed}
 // Queue has the pods that are to be looked at, by what records call them.
 type Queue struct {
 	workqueue.TypedRateLimitingInterface[string]
+	pauses *pauses
 }
 
 // NewQueue returns an empty queue.
 func NewQueue() Queue {
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](markRetry, markRetryUp)
-	return Queue{workqueue.NewTypedRateLimitingQueue[string](spread{limiter})}
+	p := &pauses{TypedRateLimiter: limiter}
+	return Queue{workqueue.NewTypedRateLimitingQueue[string](p), p}
 }
 
-// spread has the marks of many nodes that fail together not be tried together again.
-type spread struct {
+// pauses has the marks of many nodes that fail together not be tried together again, and none before the API server
+// wants to be asked.
+type pauses struct {
 	workqueue.TypedRateLimiter[string]
+	until sync.Map // of time.Time, by the record's ID of the pod: from then on it may be asked about the pod
 }
 
 // When returns how long the next attempt has to wait.
-func (s spread) When(id string) time.Duration { return kube.Spread(s.TypedRateLimiter.When(id)) }
+func (p *pauses) When(id string) time.Duration {
+	pause := kube.Spread(p.TypedRateLimiter.When(id))
+	if until, asked := p.until.Load(id); asked {
+		pause = max(pause, time.Until(until.(time.Time)))
+	}
+	return pause
+}
+
+// heed takes note of how long the API server wants not to be asked about a pod, if it has said so (Retry-After).
+func (p *pauses) heed(id string, err error) {
+	if seconds, asked := apierrors.SuggestsClientDelay(err); asked && seconds > 0 {
+		p.until.Store(id, time.Now().Add(kube.Spread(min(time.Duration(seconds)*time.Second, askedUp))))
+	}
+}
+
+// last reports whether that is not over.
+func (p *pauses) last(id string) bool {
+	until, asked := p.until.Load(id)
+	if asked && time.Now().Before(until.(time.Time)) {
+		return true
+	}
+	p.until.Delete(id)
+	return false
+}
 
 // API is what of the API server is needed.
 type API interface {
@@ -129,6 +157,9 @@ func (m *Marker) next(ctx context.Context) bool {
 		return false
 	}
 	defer m.queue.Done(id)
+	if m.queue.pauses.last(id) { // the pod has changed meanwhile; it is in the queue for later, too
+		return true
+	}
 	if m.reconcile(ctx, id) {
 		m.queue.Forget(id)
 	} else {
@@ -172,7 +203,7 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 		return true
 	}
 	if _, unsure := m.unsure.Load(id); unsure || written { // where the API server is slow, the watch is late, too
-		if pod, again = m.read(ctx, r); pod == nil {
+		if pod, again = m.read(ctx, id, r); pod == nil {
 			return !again
 		}
 		if want.isOn(pod) {
@@ -206,6 +237,7 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 		m.queue.AddAfter(id, pause)
 	default:
 		m.done(r, Failed, err)
+		m.queue.pauses.heed(id, err)
 		return false
 	}
 	return true
@@ -227,16 +259,17 @@ func (m *Marker) find(ctx context.Context, id string, r record.Record) (pod *cor
 		m.queue.AddAfter(id, watchLate-age)
 		return nil, false
 	}
-	return m.read(ctx, r)
+	return m.read(ctx, id, r)
 }
 
 // read returns the pod of a record as it is now.
-func (m *Marker) read(ctx context.Context, r record.Record) (pod *corev1.Pod, again bool) {
+func (m *Marker) read(ctx context.Context, id string, r record.Record) (pod *corev1.Pod, again bool) {
 	pod, err := m.api.Pod(ctx, r.Namespace, r.Name)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, false
 	case err != nil:
+		m.queue.pauses.heed(id, err)
 		return nil, ctx.Err() == nil
 	case !kube.IsMeant(pod, r.PodUID):
 		return nil, false

@@ -86,6 +86,19 @@ func (b *bench) PatchPod(ctx context.Context, _, _ string, patch []byte) error {
 			return err
 		}
 	}
+	patched, err := patchedBy(patch, b.pod)
+	if err != nil {
+		return err
+	}
+	b.pod = patched
+	if !b.silent {
+		b.source.Modify(b.pod.DeepCopy())
+	}
+	return b.lose
+}
+
+// patchedBy is what an API server makes of a pod.
+func patchedBy(patch []byte, pod *corev1.Pod) (*corev1.Pod, error) {
 	var decoded struct {
 		Metadata struct {
 			UID         string
@@ -93,23 +106,20 @@ func (b *bench) PatchPod(ctx context.Context, _, _ string, patch []byte) error {
 		}
 	}
 	if err := json.Unmarshal(patch, &decoded); err != nil {
-		return err
+		return nil, err
 	}
-	if decoded.Metadata.UID != string(b.pod.UID) {
-		return apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, b.pod.Name, errors.New("another UID"))
+	if decoded.Metadata.UID != string(pod.UID) {
+		return nil, apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, pod.Name, errors.New("another UID"))
 	}
-	b.pod = b.pod.DeepCopy()
+	pod = pod.DeepCopy()
 	for key, value := range decoded.Metadata.Annotations {
 		if value == nil {
-			delete(b.pod.Annotations, key)
+			delete(pod.Annotations, key)
 		} else {
-			b.pod.Annotations[key] = *value
+			pod.Annotations[key] = *value
 		}
 	}
-	if !b.silent {
-		b.source.Modify(b.pod.DeepCopy())
-	}
-	return b.lose
+	return pod, nil
 }
 
 func (b *bench) expect(t *testing.T, patches int, results ...Result) {
