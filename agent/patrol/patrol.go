@@ -115,6 +115,7 @@ type sighting struct {
 	bypass    int  // rounds in which it seemed to bypass the mesh
 	early     int  // rounds in which it seemed to have come too early
 	confirmed bool // the API server was asked about it, and had it
+	gone      bool // likewise, and had it no more: no pod comes back
 	missed    bool // its network was made while the plugin was away: no runtime passed over it
 
 	renewAt time.Time // when its rules may be renewed, again
@@ -369,11 +370,12 @@ func (p *Patrol) repair(ctx context.Context, broken []*corev1.Pod) {
 // exists asks the API server, once, whether a pod of the cache is still to live. While the watch is behind, a pod that
 // is gone looks as if it had lost its record. An API server that does not answer is not asked again in this round.
 func (p *Patrol) exists(ctx context.Context, pod *corev1.Pod, s *sighting) bool {
-	if s.confirmed || p.away {
+	if s.confirmed || s.gone || p.away {
 		return s.confirmed
 	}
-	now, err := p.Reader.Pod(ctx, pod.Namespace, pod.Name)
+	now, err := p.Reader.Pod(kube.Patient(ctx), pod.Namespace, pod.Name)
 	p.away = err != nil && !apierrors.IsNotFound(err)
 	s.confirmed = err == nil && now.UID == pod.UID && !kube.IsOver(now)
+	s.gone = !p.away && !s.confirmed
 	return s.confirmed
 }

@@ -71,7 +71,7 @@ func (p *Patrol) isGone(ctx context.Context, r record.Record) bool {
 	if p.away {
 		return false
 	}
-	pod, err := p.Reader.Pod(ctx, r.Namespace, r.Name)
+	pod, err := p.Reader.Pod(kube.Patient(ctx), r.Namespace, r.Name)
 	if err != nil {
 		p.away = !apierrors.IsNotFound(err)
 		return !p.away
