@@ -21,8 +21,8 @@ import (
 // asker asks the agent for the facts of a pod.
 type asker func(context.Context, string, facts.Request) (redirect.Pod, error)
 
-// add decides, writes the rules and their record, and passes the previous result on. An ADD that returns an error has
-// left nothing behind, but for one that renews.
+// add serves ADD: it decides, writes the rules and the record, and prints the previous result. On an error it leaves
+// nothing behind. The exception is a renewal: it keeps the rules and the record that the pod already has.
 func (p plugin) add(c *call, args *skel.CmdArgs) error {
 	cfg, err := c.configure(args)
 	if err != nil {
@@ -36,7 +36,7 @@ func (p plugin) add(c *call, args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	undo := func() error { return nil } // of what a running pod goes by
+	undo := func() error { return nil } // a renewal is never undone: the pod is running
 	if renew {
 		err = p.renew(c, cfg, args)
 	} else {
@@ -51,7 +51,8 @@ func (p plugin) add(c *call, args *skel.CmdArgs) error {
 	return nil
 }
 
-// podOf names the pod from CNI_ARGS and gives it the annotations of runtimeConfig.
+// podOf reads the pod's name from CNI_ARGS and adds the annotations from runtimeConfig. renew is true for a renewal.
+// The error is a CNI error 4 (invalid environment variables).
 func (c *call) podOf(cfg config, args *skel.CmdArgs) (pod redirect.Pod, renew bool, err error) {
 	pod, renew, err = podOf(args.Args)
 	if err != nil {
@@ -62,8 +63,8 @@ func (c *call) podOf(cfg config, args *skel.CmdArgs) (pod redirect.Pod, renew bo
 	return pod, renew, nil
 }
 
-// decide asks the agent only where the annotations leave it open. With an error the verdict is Ask where nobody
-// answered, Redirect where the pod is shown to be in the mesh, and otherwise empty.
+// decide decides about the pod. It asks the agent only if the annotations are not enough. With an error, the verdict is
+// Ask if the agent gave no answer, Redirect if the pod is known to be in the mesh, and empty otherwise.
 func (p plugin) decide(c *call, cfg config, pod redirect.Pod) (redirect.Decision, error) {
 	decision, err := redirect.Decide(pod, cfg.Policy)
 	if err == nil && decision.Verdict == redirect.Ask {
@@ -87,8 +88,8 @@ func (p plugin) decide(c *call, cfg config, pod redirect.Pod) (redirect.Decision
 	return decision, nil
 }
 
-// askAgent returns what the agent knows of the pod; unavailable says that the agent does not answer, or that there is
-// none.
+// askAgent returns what the agent knows of the pod. unavailable is true if the agent does not answer or none is
+// configured.
 func (p plugin) askAgent(cfg config, pod redirect.Pod) (answer redirect.Pod, unavailable bool, err error) {
 	if cfg.AgentSocket == "" {
 		return pod, true, fail(types.ErrInvalidNetworkConfig, "deciding about pod "+pod.Namespace+"/"+pod.Name,
@@ -114,7 +115,7 @@ func (p plugin) askAgent(cfg config, pod redirect.Pod) (answer redirect.Pod, una
 		fmt.Errorf("%w%s", err, hint))
 }
 
-// apply makes the namespace and the record be what the decision says. undo takes both back.
+// apply brings the network namespace and the record in line with the decision. undo removes both.
 func (p plugin) apply(c *call, cfg config, args *skel.CmdArgs, pod redirect.Pod) (undo func() error, err error) {
 	decision, err := p.decide(c, cfg, pod)
 	if err != nil {
@@ -133,7 +134,7 @@ func (p plugin) apply(c *call, cfg config, args *skel.CmdArgs, pod redirect.Pod)
 	return a.forget, nil
 }
 
-// attachment is what ADD works on: one interface of one sandbox.
+// attachment is what ADD works on: one interface of one sandbox on one network.
 type attachment struct {
 	*call
 	cfg   config
@@ -142,8 +143,8 @@ type attachment struct {
 	store record.Store
 }
 
-// reroutesItself returns an error where the pod's own interface counts as one with a virtual machine behind it: what
-// peers send would never come to the sidecar's inbound listener.
+// reroutesItself returns an error if rerouteVirtualInterfaces matches the pod's own interface. The rules treat all that
+// arrives on such an interface as outbound, so what peers send would never reach the sidecar's inbound listener.
 func (a attachment) reroutesItself(spec redirect.Spec) error {
 	if nics := spec.RerouteVirtualInterfaces; nics.Has(a.args.IfName) {
 		return invalid.Text("rerouteVirtualInterfaces", nics.String(), "peers reach the pod by "+a.args.IfName,
@@ -179,7 +180,7 @@ func (a attachment) redirect(decision redirect.Decision) (undo func() error, err
 	a.fields["backend"] = string(applied.Backend)
 	applied.Created = a.withEarlier(netns, applied.Created)
 	if err := a.keep(netns, decision, rules, applied); err != nil {
-		_ = a.forget() // an earlier ADD's would speak for rules that are gone; its file is what err is about
+		_ = a.forget() // the file may be an earlier ADD's record, whose rules are gone; err already reports that file
 		return nil, takenBack(fail(codeRecord, "writing the record", err), netns.Remove(applied))
 	}
 	return func() error { return a.undo(applied) }, nil
@@ -197,8 +198,8 @@ func (a attachment) undo(applied netfilter.Applied) error {
 // forget removes the record.
 func (a attachment) forget() error { return a.store.Delete(a.args.ContainerID, a.args.IfName) }
 
-// withEarlier adds what an earlier ADD of the same attachment created. This one only found those addresses and routes:
-// they are still ours to remove.
+// withEarlier adds what an earlier ADD of the same attachment created. To this ADD those addresses and routes were
+// already there, but DEL still has to remove them.
 func (a attachment) withEarlier(netns namespace, created []string) []string {
 	earlier, err := a.store.Get(a.args.ContainerID, a.args.IfName)
 	if err != nil || earlier.NetNS != netns.id {
@@ -207,7 +208,7 @@ func (a attachment) withEarlier(netns namespace, created []string) []string {
 	return union(created, earlier.Created)
 }
 
-// union is the first list and what of the second is not in it.
+// union returns the first list, followed by the elements of the second that the first lacks.
 func union(names, more []string) []string {
 	for _, name := range more {
 		if !slices.Contains(names, name) {
@@ -224,7 +225,7 @@ func (a attachment) keep(
 	return putWritten(a.store, a.record(netns, decision, ""), decision.Spec, rules, applied)
 }
 
-// putWritten writes the record with what was written by which settings.
+// putWritten completes the record with the settings and with what was written, and stores it.
 func putWritten(
 	store record.Store, r record.Record, spec redirect.Spec, rules redirect.RuleSet, applied netfilter.Applied,
 ) (err error) {
@@ -239,8 +240,8 @@ func putWritten(
 	return store.Put(r)
 }
 
-// leave records a pod that was meant for the mesh and is left alone, so that an init wait in it learns why. Nothing
-// that goes wrong here keeps the pod from starting.
+// leave records a mesh pod that is left untouched, so that its init wait learns the reason. It removes the rules of an
+// earlier ADD. Its failures are only logged: they must not keep the pod from starting.
 func (a attachment) leave(decision redirect.Decision) {
 	netns, err := a.open(a.args.Netns)
 	if err != nil {
@@ -259,7 +260,7 @@ func (a attachment) leave(decision redirect.Decision) {
 	a.put(a.record(netns, decision, ""))
 }
 
-// put writes a record that the pod can do without.
+// put stores a record that is not essential: a failure is only logged.
 func (a attachment) put(r record.Record) {
 	if err := a.store.Put(r); err != nil {
 		a.warn("left untouched, without a record", err)
@@ -276,7 +277,7 @@ func (a attachment) record(netns namespace, decision redirect.Decision, detail s
 	}
 }
 
-// appliedBy returns what the ADD of the record did.
+// appliedBy rebuilds from the record what its ADD applied.
 func appliedBy(r record.Record) netfilter.Applied {
 	applied := netfilter.Applied{Backend: netfilter.Backend(r.Backend), Created: r.Created}
 	for _, text := range r.Skipped {

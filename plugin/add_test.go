@@ -106,7 +106,7 @@ func TestAddForeignRules(t *testing.T) {
 	says(t, r.log.String(), "decision=untouched", "reason=foreign-rules")
 }
 
-// A pod that is left alone starts, whatever becomes of its record.
+// An untouched pod starts even if its record cannot be written.
 func TestUntouchedWithoutRecord(t *testing.T) {
 	r := newRig(t)
 	r.annotate(object{annotation.SidecarInject: "false"})
@@ -154,7 +154,7 @@ func TestFailedAddLeavesNothing(t *testing.T) {
 	}
 }
 
-// What goes wrong while an ADD is taken back is not swallowed.
+// If ADD fails and its undo fails too, the error reports both.
 func TestFailedUndoIsReported(t *testing.T) {
 	r := newRig(t)
 	r.stdout, r.netns.Fail = brokenPipe{}, map[string]error{"Remove": errors.New("device busy")}
@@ -184,18 +184,18 @@ func TestAddAgain(t *testing.T) {
 	r.clean()
 
 	r.must("ADD")
-	r.netnsID = "boot/4026532290/9999" // what was created in the namespace before is not in this one
+	r.netnsID = "boot/4026532290/9999" // another network namespace: what was created in the earlier one is not in it
 	r.must("ADD")
 	if created := r.record().Created; len(created) != 0 {
 		t.Errorf("in another namespace, created %q", created)
 	}
 }
 
-// The later ADD takes back what the earlier one created too, since it drops the record that would.
+// If a later ADD fails, it also removes what the earlier one created: it deletes the record, so DEL would not.
 func TestFailedAddAgainLeavesNothing(t *testing.T) {
 	for name, breaks := range map[string]func(*rig){
 		"stdout": func(r *rig) { r.stdout = brokenPipe{} },
-		"record": func(r *rig) { r.conf["name"] = "" }, // no record is without a network; skel refuses this before
+		"record": func(r *rig) { r.conf["name"] = "" }, // a record needs it; skel refuses this earlier
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -220,7 +220,7 @@ func TestAddAgainLeavesAlone(t *testing.T) {
 
 	r = newRig(t)
 	r.must("ADD")
-	r.netnsID = "boot/4026532290/9999" // the sandbox has another namespace now
+	r.netnsID = "boot/4026532290/9999" // the sandbox has another network namespace now
 	r.annotate(object{annotation.Initialize: "false"})
 	r.must("ADD")
 	if r.netns.Calls["Remove"] != 0 {

@@ -17,7 +17,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// cart is the agent's answer about the pod of podArgs.
+// cart is the agent's answer for the pod in podArgs.
 func cart() redirect.Pod {
 	uid := int64(4242)
 	return redirect.Pod{
@@ -27,10 +27,10 @@ func cart() redirect.Pod {
 	}
 }
 
-// withAgent gives the rig a socket in a directory that facts trusts, and the real client. Nobody listens yet: the
-// plugin gives up soon. For an agent that answers a test sets a time-out which a busy machine does not reach.
+// withAgent configures a socket in a directory that package facts trusts, and uses the real client. Nobody listens on
+// it yet, and the timeout is short. A test whose agent answers sets a timeout that a busy machine does not exceed.
 func (r *rig) withAgent() string {
-	dir, err := os.MkdirTemp("", "agent") // TempDir is too long for a socket, and shared
+	dir, err := os.MkdirTemp("", "agent") // TempDir's path is too long for a socket, and its parent is shared
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func (r *rig) withAgent() string {
 	return socket
 }
 
-// serve lets answer be the agent.
+// serve runs an agent that answers with the given function.
 func (r *rig) serve(socket string, answer func(context.Context, facts.Request) facts.Response) {
 	r.Helper()
 	l, err := facts.Listen(socket)
@@ -79,7 +79,8 @@ func TestAgentAnswers(t *testing.T) {
 	}
 }
 
-// Without an answer that can be believed, a pod that may be in the mesh has to wait, and the text says for what.
+// Without an answer that can be trusted, a pod that may be in the mesh has to wait, and the error says what it waits
+// for.
 func TestAgentWithoutAnswer(t *testing.T) {
 	const uninstall = "istio-pod-network-install uninstall"
 	answer := func(response facts.Response) func(*rig, string) {
@@ -129,7 +130,7 @@ func TestAgentWithoutAnswer(t *testing.T) {
 	}
 }
 
-// brief is an agent for which the plugin waits until agentTimeout is over.
+// brief sets a short agentTimeout, for an agent that lets the plugin wait until it expires.
 func brief(agent func(*rig, string)) func(*rig, string) {
 	return func(r *rig, socket string) {
 		r.conf["agentTimeout"] = "100ms"
@@ -137,7 +138,7 @@ func brief(agent func(*rig, string)) func(*rig, string) {
 	}
 }
 
-// garbage is an agent that says text, whatever it is asked.
+// garbage is an agent that answers every question with the text.
 func garbage(text string) func(*rig, string) {
 	return func(r *rig, socket string) {
 		l, err := facts.Listen(socket)
@@ -159,7 +160,8 @@ func garbage(text string) func(*rig, string) {
 	}
 }
 
-// agentEnv makes the test binary an agent on the socket it names, until its standard input ends.
+// agentEnv is the environment variable that turns the test binary into an agent. Its value is the socket's path. The
+// agent runs until its standard input ends.
 const agentEnv = "PLUGIN_TEST_AGENT"
 
 func impostor(socket string) {
@@ -172,7 +174,7 @@ func impostor(socket string) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// Another user who got hold of the socket is not believed, in a directory of root or not.
+// An agent of another user is not trusted, even if its socket is in a directory of root.
 func TestAgentOfAnotherUser(t *testing.T) {
 	const nobody = 65534
 	r := newRig(t)
@@ -183,7 +185,7 @@ func TestAgentOfAnotherUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("/proc/self/exe") // a path to the binary need not be open to the other user
+	cmd := exec.Command("/proc/self/exe") // by /proc, because the other user may not be able to reach the binary's path
 	cmd.Env = append(os.Environ(), agentEnv+"="+socket)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	stdin, err := cmd.StdinPipe()
@@ -209,10 +211,10 @@ func TestAgentOfAnotherUser(t *testing.T) {
 	r.clean()
 }
 
-// The agent costs a pod time and may be away: it is asked only where the answer matters.
+// Asking the agent costs a pod time, and the agent may be down: it is asked only if its answer can change the decision.
 func TestWhoAsksTheAgent(t *testing.T) {
 	for name, test := range map[string]struct {
-		runtime   object // runtimeConfig; nil: the runtime relays nothing, as with Multus
+		runtime   object // runtimeConfig; nil: the runtime passes none, as Multus does
 		args      string
 		selection string
 		asks      int
@@ -248,7 +250,7 @@ func TestWhoAsksTheAgent(t *testing.T) {
 	}
 }
 
-// A pod whose invalid setting only the agent knows is refused like any other.
+// A pod is refused if it has an invalid setting that only the agent's answer contains.
 func TestAgentKnowsInvalidSetting(t *testing.T) {
 	r := newRig(t)
 	r.conf["agentSocket"] = unaskable
@@ -268,8 +270,8 @@ func TestAgentKnowsInvalidSetting(t *testing.T) {
 	r.clean()
 }
 
-// A pod whose app shares the sidecar's user is started with a warning of the agent's, or refused, as the operator
-// chose.
+// A pod whose app runs as the sidecar's user is started with the agent's warning, or refused, as the operator
+// configured.
 func TestSharedProxyUser(t *testing.T) {
 	r := newRig(t)
 	r.conf["agentSocket"] = unaskable
@@ -286,8 +288,8 @@ func TestSharedProxyUser(t *testing.T) {
 	r.redirected(`{"proxyUID":4242}`)
 }
 
-// Where the runtime hands over no annotations, as CRI-O before 1.29, and there is no agent, nothing is known of a pod,
-// which may be one of the mesh. It is refused, or left untouched with a warning, as with an agent that does not answer.
+// Without annotations from the runtime (CRI-O before 1.29) and without an agent, nothing is known of a pod, and it may
+// be in the mesh. It is refused or, with auxFailOpen, left untouched with a warning, as when the agent does not answer.
 func TestNothingIsKnown(t *testing.T) {
 	r := newRig(t)
 	delete(r.conf, "runtimeConfig")
@@ -309,9 +311,9 @@ func TestNothingIsKnown(t *testing.T) {
 	}
 }
 
-// auxFailOpen lets a pod of which nothing is known start without rules, and without a record that would tell its wait
-// that it needs none. A pod that its annotations show to be in the mesh, or of which an agent tells that it cannot
-// know, still has to wait.
+// With auxFailOpen a pod starts without rules if nothing is known of it. It gets no record, because a record would end
+// its init wait. A pod still has to wait if its annotations show that it is in the mesh, or if an agent answers that it
+// does not know.
 func TestAuxFailOpen(t *testing.T) {
 	for name, test := range map[string]struct {
 		open, known, answers bool

@@ -15,9 +15,9 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// TestWays runs the plugin where a way of iptables cannot work, as on a kernel that lacks its modules: ADD goes the
-// other way, and CHECK and DEL know which; where none works, ADD and STATUS name both reasons, the same, and ADD leaves
-// nothing.
+// TestWays runs the plugin where an iptables variant cannot work, as on a kernel that lacks its modules. ADD uses the
+// other variant, and CHECK and DEL follow it. If none works, ADD and STATUS name the same reasons for both, and ADD
+// leaves nothing behind.
 func TestWays(t *testing.T) {
 	for _, test := range []struct{ fail, want string }{
 		{"", "iptables-nft"}, {"nft", "iptables-legacy"}, {"nft legacy", ""},
@@ -68,7 +68,7 @@ func refused(t *testing.T, call *invocation, status int, stdout, told string) {
 	added := failure(t, status, stdout, codeBackend)
 	says(t, added, reasons...)
 	says(t, added, "; see: istio-pod-networkctl explain ")
-	added, _, _ = strings.Cut(added, "; see: ") // of a pod, which STATUS knows none of
+	added, _, _ = strings.Cut(added, "; see: ") // STATUS is not about a pod, so it has no such hint
 	if _, added, _ = strings.Cut(added, "backend iptables"); !strings.HasSuffix(text, added) {
 		t.Errorf("ADD says %q, STATUS %q", added, text)
 	}
@@ -79,7 +79,7 @@ func refused(t *testing.T, call *invocation, status int, stdout, told string) {
 	nothingOurs(t, call)
 }
 
-// failure returns the text of a CNI error with that code.
+// failure decodes a CNI error with that code and returns its text.
 func failure(t *testing.T, status int, stdout string, code uint) string {
 	t.Helper()
 	var said types.Error
@@ -89,7 +89,7 @@ func failure(t *testing.T, status int, stdout string, code uint) string {
 	return said.Msg
 }
 
-// failing makes a directory in which the programs of these ways fail.
+// failing makes a directory with iptables programs, of which those of the given variants fail.
 func failing(t *testing.T, ways string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -102,7 +102,7 @@ func failing(t *testing.T, ways string) (dir string) {
 	return dir
 }
 
-// nothingOurs looks for chains and addresses of ours in the pod.
+// nothingOurs fails the test if the pod has chains or addresses of ours.
 func nothingOurs(t *testing.T, call *invocation) {
 	t.Helper()
 	out, err := exec.Command("nsenter", "--net="+call.env["CNI_NETNS"], "sh", "-ec",

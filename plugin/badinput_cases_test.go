@@ -8,20 +8,20 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// badInput is one thing that is wrong, and what the error has to say of it.
+// badInput is one invalid input and what the error has to contain.
 type badInput struct {
 	change            func(*invocation)
 	code              uint
 	key, value, valid string
-	noDel             bool // DEL fails too: it is not told what it is about
+	noDel             bool // DEL fails too: the input does not say which attachment it is about
 }
 
 func (b badInput) name() string { return fmt.Sprintf("%s=%.24s", b.key, b.value) }
 
-// number is a JSON number as it stands.
+// number is a JSON number, written exactly as given.
 func number(text string) json.RawMessage { return json.RawMessage(text) }
 
-// shown is how a value of the configuration looks in an error: its start, for a huge one.
+// shown is how an error shows a value of the configuration: a huge one is cut after its start.
 func shown(value any) string {
 	text, err := json.Marshal(value)
 	if err != nil {
@@ -30,7 +30,7 @@ func shown(value any) string {
 	return string(text[:min(len(text), 200)])
 }
 
-// badInputs is the table.
+// badInputs returns all cases.
 func badInputs() (all []badInput) {
 	all = append(all, badStdin()...)
 	all = append(all, badEnvironment()...)
@@ -61,7 +61,7 @@ func badInputs() (all []badInput) {
 	return append(all, badOthers()...)
 }
 
-// wrongKeys are values of top-level keys of the configuration, each wrong by its type or by itself.
+// wrongKeys are invalid values of top-level keys of the configuration.
 var wrongKeys = []struct {
 	key    string
 	values []any
@@ -83,10 +83,10 @@ var wrongKeys = []struct {
 	{"prevResult", []any{5, "x", []any{}, true, object{"cniVersion": 5}}, "a CNI result object"},
 }
 
-// wrongSettings are values of the keys of `redirect`.
+// wrongSettings are invalid values of the keys of `redirect`.
 var wrongSettings = []struct {
 	key    string
-	text   bool // a string is of the right type
+	text   bool // a string has the right type
 	values []any
 	valid  string
 }{
@@ -119,7 +119,7 @@ var wrongSettings = []struct {
 	{"families", true, []any{4, "both", "IPv6", ""}, "all or proxy"},
 }
 
-// wrongAnnotations are values that a mesh pod is refused for.
+// wrongAnnotations are annotations for which a mesh pod is refused.
 var wrongAnnotations = []struct{ key, value, valid string }{
 	{annotation.InterceptionMode, "redirect", "REDIRECT, TPROXY or NONE"},
 	{annotation.InterceptionMode, "", "REDIRECT, TPROXY or NONE"},
@@ -150,7 +150,7 @@ var wrongAnnotations = []struct{ key, value, valid string }{
 	{annotation.Initialize, "", "true or false"},
 }
 
-// badStdin is what is no network configuration at all. A DEL with it succeeds: it would be tried for ever.
+// badStdin are inputs that are not a network configuration. DEL succeeds with them: the runtime would retry it forever.
 func badStdin() (all []badInput) {
 	for text, message := range map[string]string{
 		"": "unexpected end", " \n": "unexpected end", "\x00": "invalid character", "5": "number", `"x"`: "string",
@@ -176,7 +176,7 @@ func badStdin() (all []badInput) {
 	return all
 }
 
-// badEnvironment is wrong CNI_ variables.
+// badEnvironment are invalid CNI_ variables.
 func badEnvironment() (all []badInput) {
 	add := func(code uint, name, valid string, noDel bool, values ...string) {
 		for _, value := range values {
@@ -200,7 +200,7 @@ func badEnvironment() (all []badInput) {
 	return all
 }
 
-// badOthers is what the generators above do not reach.
+// badOthers are cases that the functions above do not generate.
 func badOthers() []badInput {
 	capability := func(value any) func(*invocation) {
 		return func(i *invocation) { i.conf["runtimeConfig"] = object{annotationsCapability: value} }
@@ -221,7 +221,7 @@ func badOthers() []badInput {
 		{set("prevResult", object{"cniVersion": "9.9.9"}), 7, "prevResult.cniVersion", `"9.9.9"`, "normally 1.1.0", false},
 		{set("prevResult", object{"cniVersion": "1.0.0", "ips": "x"}), 7, "prevResult.cniVersion", `"1.0.0"`,
 			"normally 1.1.0", false},
-		// What shows only when the rules are written already.
+		// An error that occurs only after the rules are written.
 		{set("stateDir", "/dev/null"), codeRecord, "writing the record", "/dev/null", "not a directory", false},
 		{set("stateDir", "/proc/state"), codeRecord, "writing the record", "/proc/state", "no such file", false},
 		{func(i *invocation) { i.env["CNI_CONTAINERID"] = strings.Repeat("a", 300) }, codeRecord, "container ID", "aaaa",

@@ -24,14 +24,14 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// invocation is one run of the built binary, as a runtime would start it for a mesh pod.
+// invocation is one run of the built binary, with the input that a runtime gives it for a mesh pod.
 type invocation struct {
 	conf  object
-	stdin *string // replaces conf
+	stdin *string // used instead of conf
 	env   map[string]string
 }
 
-// newInvocation returns one that would succeed.
+// newInvocation returns an invocation that would succeed.
 func newInvocation(netns, stateDir string) *invocation {
 	return &invocation{
 		conf: object{
@@ -51,7 +51,7 @@ func (i *invocation) annotate(key string, value any) {
 	i.conf["runtimeConfig"].(object)[annotationsCapability].(object)[key] = value
 }
 
-// command is the binary with this input, below the wrapper program if there is one.
+// command is the command that runs the binary with this input, below the wrapper program if one is given.
 func (i *invocation) command(t testing.TB, verb string, wrapper ...string) *exec.Cmd {
 	t.Helper()
 	path, err := binary()
@@ -69,11 +69,11 @@ func (i *invocation) command(t testing.TB, verb string, wrapper ...string) *exec
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=" + verb}
-	for name, value := range i.env { // the later of two counts, so a case may replace CNI_COMMAND
+	for name, value := range i.env { // of two equal names the later one counts, so a case may replace CNI_COMMAND
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	if strings.HasPrefix(i.env["CNI_NETNS"], "/proc/") {
-		// Its own namespace is a new one then: a plugin that does not refuse it would write rules to the host.
+		// A network namespace of its own: a plugin that fails to refuse its own one must not write rules to the host.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 	}
 	return cmd
@@ -92,14 +92,14 @@ func (i *invocation) run(t testing.TB, verb string) (status int, stdout, stderr 
 	return cmd.ProcessState.ExitCode(), out.String(), log.String()
 }
 
-// newNetNS makes a network namespace whose loopback is up, as a runtime hands it over, until the end of the test.
+// newNetNS makes a network namespace with lo up, as a runtime does, and removes it at the end of the test.
 func newNetNS(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "netns")
 	if err := os.WriteFile(path, nil, 0o444); err != nil {
 		t.Fatal(err)
 	}
-	child := exec.Command("cat") // keeps its namespace until it is mounted
+	child := exec.Command("cat") // keeps the namespace alive until it is bind-mounted
 	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 	stdin, err := child.StdinPipe()
 	if err != nil {
@@ -123,8 +123,9 @@ func newNetNS(t testing.TB) string {
 	return path
 }
 
-// snapshot lists everything in a namespace that ADD could have left there. The kernel gives an IPv6 address its route
-// in its own time, and a dump that something comes between may be short: two listings must agree, and hold the routes.
+// snapshot lists everything in a namespace that ADD could have left there. The kernel adds the route of an IPv6 address
+// asynchronously, and a change during a dump may truncate it. So two listings in a row must agree and contain the
+// routes.
 func snapshot(t testing.TB, netns string) string {
 	t.Helper()
 	listing := list(t, netns)
@@ -141,7 +142,7 @@ func snapshot(t testing.TB, netns string) string {
 
 var inet6 = regexp.MustCompile(`inet6 ([0-9a-f:]+)/`)
 
-// routed reports whether every IPv6 address has its route.
+// routed reports whether the listing has a route for every IPv6 address.
 func routed(listing string) bool {
 	return !slices.ContainsFunc(inet6.FindAllStringSubmatch(listing, -1), func(address []string) bool {
 		return !strings.Contains(listing, "local "+address[1]+" dev ")
@@ -160,7 +161,7 @@ func list(t testing.TB, netns string) string {
 	return string(out)
 }
 
-// files lists what is below the directory; a missing one is empty.
+// files lists the files below the directory. It returns none if the directory is missing.
 func files(t testing.TB, dir string) (found []string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(dir, "pods"))
@@ -173,7 +174,7 @@ func files(t testing.TB, dir string) (found []string) {
 	return found
 }
 
-// errorObject decodes exactly one JSON error object.
+// errorObject decodes stdout, which must be exactly one CNI error object.
 func errorObject(t testing.TB, stdout string) types.Error {
 	t.Helper()
 	decoder := json.NewDecoder(strings.NewReader(stdout))
@@ -187,8 +188,8 @@ func errorObject(t testing.TB, stdout string) types.Error {
 	return failure
 }
 
-// TestBadInput gives the built binary every kind of bad input for a mesh pod. ADD has to say what is wrong and leave
-// nothing behind; DEL has to succeed wherever it is told what it is about.
+// TestBadInput runs the built binary with every kind of invalid input for a mesh pod. ADD has to say what is wrong and
+// leave nothing behind. DEL has to succeed if the input says which attachment it is about.
 func TestBadInput(t *testing.T) {
 	netns, stateDir := newNetNS(t), filepath.Join(t.TempDir(), "state")
 	before := snapshot(t, netns)
@@ -230,7 +231,7 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// del runs DEL with the same input.
+// del runs DEL with the same input and checks its outcome.
 func (b badInput) del(t *testing.T, call *invocation) {
 	t.Helper()
 	if call.env["CNI_COMMAND"] != "" || b.key == "CNI_COMMAND" {
@@ -251,8 +252,8 @@ func (b badInput) del(t *testing.T, call *invocation) {
 	}
 }
 
-// TestGoodInput shows that the checks of TestBadInput would see rules, addresses and records, and that bad input does
-// no harm to a pod that is redirected already.
+// TestGoodInput shows that the checks of TestBadInput can see rules, addresses and records, and that invalid input does
+// not harm a pod that is already redirected.
 func TestGoodInput(t *testing.T) {
 	for _, backend := range []string{"nftables", "iptables-nft", "iptables-legacy"} {
 		t.Run(backend, func(t *testing.T) {
@@ -286,7 +287,7 @@ func TestGoodInput(t *testing.T) {
 	}
 }
 
-// withoutCounters drops iptables-save's comments, which have the time of day.
+// withoutCounters removes the comments of iptables-save, because they contain the time of day.
 func withoutCounters(listing string) string {
 	var kept []string
 	for _, line := range strings.Split(listing, "\n") {
@@ -297,7 +298,7 @@ func withoutCounters(listing string) string {
 	return strings.Join(kept, "\n")
 }
 
-// TestBadInputOutsideMesh gives pods that are not in the mesh what would be refused on one that is.
+// TestBadInputOutsideMesh gives pods outside the mesh the input that is refused for a mesh pod.
 func TestBadInputOutsideMesh(t *testing.T) {
 	netns, stateDir := newNetNS(t), filepath.Join(t.TempDir(), "state")
 	before := snapshot(t, netns)
@@ -322,7 +323,7 @@ func TestBadInputOutsideMesh(t *testing.T) {
 		})
 	}
 	for _, wrong := range wrongAnnotations {
-		if wrong.key != annotation.Initialize { // meant for this plugin alone: a typo in it is not passed over
+		if wrong.key != annotation.Initialize { // a typo in this plugin's own annotation is always refused
 			passes("plain pod, "+wrong.key, func(i *invocation) { i.annotate(wrong.key, wrong.value) })
 		}
 		passes("excluded namespace, "+wrong.key, func(i *invocation) {

@@ -9,14 +9,14 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// call is one CNI call and the one line that is logged of it.
+// call is one CNI call. It logs exactly one line.
 type call struct {
 	plugin
 	verb    string
 	started time.Time
-	level   logrus.Level  // from the configuration, once it is read
-	asLevel logrus.Level  // of the line itself
-	fields  logrus.Fields // what happened
+	level   logrus.Level  // the least level that is logged; Info until the configuration is read
+	asLevel logrus.Level  // the level of the line
+	fields  logrus.Fields // the fields of the line
 	message string
 }
 
@@ -31,7 +31,8 @@ func (p plugin) newCall(verb string, args *skel.CmdArgs) *call {
 	return c
 }
 
-// configure reads the configuration and remembers for the log what it says. The error is a CNI error 7.
+// configure parses the configuration and notes its network and log level for the log line. The error is not a CNI error
+// yet: most callers report it as code 7.
 func (c *call) configure(args *skel.CmdArgs) (config, error) {
 	cfg, err := parseConfig(args.StdinData)
 	c.level = cfg.logLevel
@@ -47,18 +48,18 @@ func (c *call) pod(pod redirect.Pod) {
 	}
 }
 
-// decided notes the outcome of a decision.
+// decided adds the decision to the log line.
 func (c *call) decided(d redirect.Decision) {
 	c.fields["decision"], c.fields["reason"] = string(d.Verdict), string(d.Reason)
 }
 
-// warn makes the line a warning that says what went wrong although the call succeeds.
+// warn turns the line into a warning. The call still succeeds. A later warning replaces an earlier one.
 func (c *call) warn(what string, err error) {
 	c.asLevel, c.message = logrus.WarnLevel, what
 	c.fields["error"] = err.Error()
 }
 
-// finish logs the line and returns err as a CNI error.
+// finish logs the line and returns err as a CNI error, with a hint to `explain` if the pod is known.
 func (c *call) finish(err error) error {
 	if err != nil {
 		cni := asCNI(err)
@@ -75,7 +76,7 @@ func (c *call) finish(err error) error {
 	return err
 }
 
-// logger writes plain lines: the runtime that collects them adds the time.
+// logger returns a logger without colours and time stamps: the runtime that collects the lines adds the time.
 func logger(out io.Writer, level logrus.Level) *logrus.Logger {
 	l := logrus.New()
 	l.SetOutput(out)

@@ -13,24 +13,24 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// annotationsCapability is the key under which a runtime hands over a pod's annotations.
+// annotationsCapability is the key of runtimeConfig under which a runtime passes the pod's annotations.
 const annotationsCapability = "io.kubernetes.cri.pod-annotations"
 
-// config is one call's configuration, read and checked: the operator's entry, and what the runtime has added to it.
+// config is the parsed and validated configuration of one call: the operator's entry, and what the runtime added to it.
 type config struct {
 	entry.Settings
 	logLevel   logrus.Level
 	cniVersion string
 	network    string
 	prevResult json.RawMessage // nil if there is none
-	// annotations of the pod; nil if the runtime did not hand any over, which is not the same as a pod without.
+	// annotations of the pod. nil means that the runtime passed none; an empty map means that the pod has none.
 	annotations map[string]string
-	// attachments are the valid ones of a GC call; nil if the key is missing.
+	// attachments are the valid attachments of a GC call; nil if the key is missing.
 	attachments *[]types.GCAttachment
 }
 
-// parseConfig reads the network configuration. With an error, the configuration holds the defaults for what was not
-// read, which is enough for DEL.
+// parseConfig parses the network configuration. With an error, what could not be read has its default, which is enough
+// for DEL.
 func parseConfig(stdin []byte) (config, error) {
 	c := config{Settings: entry.DefaultSettings(), logLevel: logrus.InfoLevel}
 	keys, err := entry.Decode(stdin)
@@ -44,12 +44,13 @@ func parseConfig(stdin []byte) (config, error) {
 	return c, cmp.Or(c.readCNI(keys), err)
 }
 
-// readCNI reads the keys of the CNI specification and of the capability convention.
+// readCNI reads the keys of the CNI specification and runtimeConfig, the keys of the capability convention
+// (https://www.cni.dev/docs/conventions/).
 func (c *config) readCNI(keys entry.Keys) error {
 	if err := keys.Into("cniVersion", &c.cniVersion, "a CNI version"); err != nil {
 		return err
 	}
-	c.cniVersion = cmp.Or(c.cniVersion, "0.1.0") // what the specification makes of none
+	c.cniVersion = cmp.Or(c.cniVersion, "0.1.0") // the specification's default for a configuration without a version
 	if err := keys.Into("name", &c.network, "a network name"); err != nil {
 		return err
 	}
@@ -70,17 +71,17 @@ func (c *config) readCNI(keys entry.Keys) error {
 	if !present {
 		return nil
 	}
-	// containerd hands over null for a pod without annotations: known to be none.
+	// containerd passes null for a pod without annotations: it is known that there are none.
 	c.annotations = map[string]string{}
 	const key = "runtimeConfig." + annotationsCapability
 	return entry.Keys{key: raw}.Into(key, &c.annotations, "an object of strings")
 }
 
-// renewArg is the key in CNI_ARGS by which an ADD is asked to renew. No runtime has it, and no pod can set it.
+// renewArg is the key in CNI_ARGS that makes an ADD a renewal. No runtime sets it, and a pod cannot.
 const renewArg = "ISTIO_POD_NETWORK_RENEW"
 
-// podOf reads which pod the call is for from CNI_ARGS, `KEY=VALUE;KEY=VALUE`, and whether an ADD renews its rules. Keys
-// that are not ours are not our business. A call for something else than a pod gives an empty name.
+// podOf parses CNI_ARGS (`KEY=VALUE;KEY=VALUE`). It returns the pod's namespace, name and UID, and whether ADD is a
+// renewal. Unknown keys are ignored. Without a pod in CNI_ARGS the name is empty.
 func podOf(cniArgs string) (pod redirect.Pod, renew bool, err error) {
 	for _, pair := range strings.Split(cniArgs, ";") {
 		if strings.TrimSpace(pair) == "" {

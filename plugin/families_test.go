@@ -9,8 +9,9 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// Where the sidecar decides which families are captured, ADD looks at the pod's addresses, and the record has what that
-// came to: CHECK goes by it, whatever the operator says and the pod has since, and so does the next ADD of its own.
+// With families: proxy, ADD looks at the pod's addresses, and the record keeps the families that follow from them.
+// CHECK and later calls use the record, even if the configuration or the addresses have changed since. A new ADD
+// decides anew.
 func TestFamiliesOfTheProxy(t *testing.T) {
 	v4, v6 := redirect.IPv4, redirect.IPv6
 	for name, test := range map[string]struct {
@@ -48,7 +49,7 @@ func TestFamiliesOfTheProxy(t *testing.T) {
 			delete(r.conf, "redirect")
 			r.netns.Has = []redirect.Family{v4, v6}
 			r.must("CHECK")
-			r.must("ADD") // by an operator who captures both again
+			r.must("ADD") // the operator now captures both families
 			r.redirected(`{}`)
 			if got := r.record(); got.Families != "" {
 				t.Errorf("recorded %q by an ADD that captures both", got.Families)
@@ -58,7 +59,7 @@ func TestFamiliesOfTheProxy(t *testing.T) {
 	}
 }
 
-// Nobody is left half captured because the kernel does not say what addresses there are.
+// If the kernel does not list the addresses, ADD fails: it never captures only a part.
 func TestAddressesCannotBeRead(t *testing.T) {
 	r := newRig(t)
 	r.conf["agentSocket"], r.conf["redirect"] = "/agent.sock", object{"families": "proxy"}
@@ -68,7 +69,8 @@ func TestAddressesCannotBeRead(t *testing.T) {
 	r.clean()
 }
 
-// Where nobody tells what containers the pod has, both families are captured; one alone is no operator's to choose.
+// Without an agent the pod's containers are unknown, and both families are captured. An operator cannot choose one
+// family.
 func TestFamiliesWithoutAnAgent(t *testing.T) {
 	r := newRig(t)
 	r.conf["redirect"] = object{"families": "proxy"}

@@ -13,12 +13,12 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// backends are those that can be asked for.
+// backends are the values that the configuration accepts.
 var backends = []netfilter.Backend{
 	netfilter.Auto, netfilter.Nftables, netfilter.Iptables, netfilter.IptablesNFT, netfilter.IptablesLegacy,
 }
 
-// The entry's package is a leaf, so the backends stand there again. They are the same.
+// Package entry imports no other package, so it lists the backends a second time. Both lists must be equal.
 func TestEntryAgrees(t *testing.T) {
 	for i, name := range entry.Backends {
 		if len(entry.Backends) != len(backends) || netfilter.Backend(name) != backends[i] {
@@ -27,7 +27,7 @@ func TestEntryAgrees(t *testing.T) {
 	}
 }
 
-// FuzzParseConfig holds whatever was read against what the rest of the plugin takes for granted.
+// FuzzParseConfig checks that a parsed configuration has the properties that the rest of the plugin relies on.
 func FuzzParseConfig(f *testing.F) {
 	for _, seed := range []string{
 		``, `null`, `[]`, `{`, `{}`, `{"cniVersion":"1.1.0","name":"n","prevResult":` + previous + `}`,
@@ -46,7 +46,7 @@ func FuzzParseConfig(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, stdin []byte) {
 		c, err := parseConfig(stdin)
-		// DEL works with what there is even after an error.
+		// DEL uses the configuration even after an error.
 		if !filepath.IsAbs(c.StateDir) || c.logLevel.String() == "trace" {
 			t.Errorf("stateDir %q, logLevel %v after %v", c.StateDir, c.logLevel, err)
 		}
@@ -74,7 +74,7 @@ func FuzzParseConfig(f *testing.F) {
 	})
 }
 
-// FuzzPodOf finds the pod again wherever it stands, and nothing where there is none.
+// FuzzPodOf finds the pod at every place in CNI_ARGS, and none where there is none.
 func FuzzPodOf(f *testing.F) {
 	f.Add(podArgs, "shop", "cart-0")
 	f.Add("", "", "")

@@ -15,8 +15,8 @@ import (
 )
 
 // killAt are the system calls at which ADD is killed, each time it makes one: all that change anything outside the
-// process, and those between. What the Go runtime does for itself (signals, memory, locks) is left out; so are, with
-// iptables, the many harmless calls of the programs.
+// process, and those in between. The Go runtime's own calls (signals, memory, locks) are left out. With iptables the
+// many harmless calls of its programs are left out too.
 var killAt = map[netfilter.Backend][]string{
 	netfilter.Nftables: {"execve", "openat", "read", "newfstatat", "fstat", "statfs", "setns", "ioctl", "socket", "bind",
 		"connect", "setsockopt",
@@ -28,10 +28,10 @@ var killAt = map[netfilter.Backend][]string{
 		"fchmod", "clone", "pipe2", "waitid", "exit_group"},
 }
 
-// TestKill kills ADD, or a program that it runs, with SIGKILL at its n-th call of a system call, for every n until it
-// gets to its end. What is left then is either no state at all or one that nobody takes for complete, and the next ADD
-// makes it complete. strace counts the calls of each thread on its own, so one n may hit either of two threads; each
-// gets its turn.
+// TestKill kills ADD, or a program that it runs, by SIGKILL at the n-th time it makes a system call, for every n until
+// ADD completes. The state that is left must be empty, or one that nothing takes for complete, and the next ADD must
+// complete it. strace counts the calls of each thread separately, so one n may hit either of two threads; each one is
+// tried.
 func TestKill(t *testing.T) {
 	for backend, calls := range killAt {
 		t.Run(string(backend), func(t *testing.T) {
@@ -54,11 +54,11 @@ func TestKill(t *testing.T) {
 
 type killer struct {
 	backend  netfilter.Backend
-	complete string // listing after an ADD that nobody disturbed
+	complete string // the listing after an undisturbed ADD
 	points   int
-	left     map[string]int // how often which state was left
+	left     map[string]int // how often each state was left
 	recorded int
-	refused  int // ADDs that returned an error themselves
+	refused  int // how many ADDs returned an error by themselves
 }
 
 func (k *killer) invocation(t *testing.T) *invocation {
@@ -92,7 +92,7 @@ func (k *killer) listing(t *testing.T, call *invocation) string {
 	return string(out)
 }
 
-// try kills ADD at one point and looks at what is left; it returns false if ADD got to its end before.
+// try kills ADD at one point and inspects what is left. It returns false if ADD completed before that point.
 func (k *killer) try(t *testing.T, name string, n int) (killed bool) {
 	call := k.invocation(t)
 	killed, failed := call.killedAt(t, name, n)
@@ -115,7 +115,7 @@ func (k *killer) try(t *testing.T, name string, n int) (killed bool) {
 	return killed
 }
 
-// inspect is about the state after the kill.
+// inspect checks the state after a kill.
 func (k *killer) inspect(t *testing.T, call *invocation, rules string) {
 	state := map[string]string{"": "none", k.complete: "complete"}[rules]
 	if state == "" {
@@ -139,7 +139,7 @@ func (k *killer) inspect(t *testing.T, call *invocation, rules string) {
 	}
 }
 
-// drifts expects that partial rules are found out even if they had a record.
+// drifts checks that CHECK would detect partial rules even if they had a record.
 func (k *killer) drifts(t *testing.T, call *invocation) {
 	settings, err := json.Marshal(call.conf["redirect"])
 	if err != nil {
@@ -159,8 +159,8 @@ func (k *killer) drifts(t *testing.T, call *invocation) {
 	}
 }
 
-// killedAt runs ADD under strace, which also waits for the programs that a killed ADD leaves behind. killed says that
-// the plugin or a program of its was, failed that the plugin itself came to its end and returned an error.
+// killedAt runs ADD under strace, which also waits for the programs that a killed ADD leaves running. killed is true if
+// the plugin or one of its programs was killed, failed if the plugin itself ended with an error.
 func (i *invocation) killedAt(t *testing.T, call string, n int) (killed, failed bool) {
 	t.Helper()
 	trace := filepath.Join(t.TempDir(), "trace")

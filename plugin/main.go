@@ -1,6 +1,6 @@
-// Package plugin is the chained CNI plugin istio-pod-network. Inside ADD, while the runtime holds the pod's network
-// namespace open, it decides whether the pod belongs to an Istio mesh and writes the packet rules that put the pod's
-// traffic through its sidecar. It passes the result of the plugin before it on, unchanged.
+// Package plugin is the chained CNI plugin istio-pod-network. In ADD, while the runtime holds the pod's network
+// namespace open, it decides whether the pod belongs to an Istio mesh, and writes the packet rules that send the pod's
+// traffic through its sidecar. It prints the previous plugin's result unchanged.
 //
 // It implements ADD, CHECK, DEL, GC, STATUS and VERSION of the CNI specification 0.1.0 to 1.1.0
 // (https://www.cni.dev/docs/spec/).
@@ -22,12 +22,13 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// supported are the versions of the CNI specification that the plugin speaks: all that there are, for a runtime hands a
-// list's version to each plugin of the chain, and a pod fails at the first that does not take it. Several networks are
-// published as 0.3.0.
+// supported are the versions of the CNI specification that the plugin accepts: all that exist. A runtime passes the
+// list's version to every plugin of the chain, and the pod fails at the first plugin that rejects it. Some networks
+// still use 0.3.0.
 var supported = cniversion.PluginSupports("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
-// plugin holds the process' edges, so that the verbs are tested without a process.
+// plugin holds the connections to the outside (outputs, network namespaces, agent, clock, environment), so that tests
+// run the verbs without a process.
 type plugin struct {
 	stdout, stderr io.Writer
 	open           func(path string) (namespace, error)
@@ -37,10 +38,12 @@ type plugin struct {
 	getenv         func(string) string
 }
 
-// Main runs the program as this process, and returns the exit status.
+// Main runs the plugin with the arguments, environment and standard streams of this process, and returns the exit
+// status: 0 if the call succeeded, 1 if not, 2 for wrong usage by a person. It prints a CNI error as JSON on standard
+// output.
 func Main() int {
-	// A runtime that forgets CNI_COMMAND still names a container; a person with cnitool at hand may have the other
-	// variables.
+	// A runtime that forgets CNI_COMMAND still sets CNI_CONTAINERID. A person who has used cnitool may have other CNI_
+	// variables set.
 	if len(os.Args) > 1 || os.Getenv("CNI_COMMAND")+os.Getenv("CNI_CONTAINERID") == "" {
 		return person(program.New("istio-pod-network", help), os.Args[1:])
 	}
@@ -48,10 +51,10 @@ func Main() int {
 		stdout: os.Stdout, stderr: os.Stderr,
 		open: openNamespace, ask: facts.Ask, usable: netfilter.Usable, now: time.Now, getenv: os.Getenv,
 	}
-	// The plugin refuses its own network namespace itself, before it touches anything. skel would look afterwards: its
-	// error would follow the result on stdout, and a DEL would fail.
+	// The plugin itself refuses its own network namespace, before it changes anything. skel checks that only after the
+	// verb: its error would follow the result on stdout, and a DEL would fail.
 	_ = os.Setenv("CNI_NETNS_OVERRIDE", "1")
-	// skel prints nothing by itself when it returns an error; the error object is then all there is on stdout.
+	// PluginMainFuncsWithError prints nothing when it returns an error, so the error object is all that is on stdout.
 	if err := p.refused(skel.PluginMainFuncsWithError(p.funcs(), supported, ""), p.getenv); err != nil {
 		_ = err.Print()
 		return program.ExitFailed
@@ -59,7 +62,7 @@ func Main() int {
 	return program.ExitDone
 }
 
-// funcs are the verbs, each of which turns a panic into a CNI error.
+// funcs returns the verbs for skel. Each of them turns a panic into a CNI error.
 func (p plugin) funcs() skel.CNIFuncs {
 	return skel.CNIFuncs{
 		Add: p.guard("ADD", p.add), Check: p.guard("CHECK", p.check), Del: p.guard("DEL", p.del),
@@ -67,7 +70,7 @@ func (p plugin) funcs() skel.CNIFuncs {
 	}
 }
 
-// verb is the work of one CNI command; what it puts into the call is logged in one line.
+// verb does the work of one CNI command. The fields that it sets in the call are logged in one line.
 type verb func(*call, *skel.CmdArgs) error
 
 func (p plugin) guard(name string, run verb) func(*skel.CmdArgs) error {
@@ -100,7 +103,7 @@ Options: --version, --help
 Commands: ADD, CHECK, DEL, GC, STATUS, VERSION of CNI 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0 and 1.1.0
 `
 
-// person serves somebody who runs the program from a shell, and returns the exit status.
+// person serves somebody who runs the program in a shell, and returns the exit status.
 func person(p program.Program, args []string) int {
 	switch {
 	case len(args) == 0:

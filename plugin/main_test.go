@@ -24,7 +24,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// TestMain turns the test binary into an agent of another user when asked (TestAgentOfAnotherUser).
+// TestMain turns the test binary into an agent of another user if agentEnv is set (TestAgentOfAnotherUser).
 func TestMain(m *testing.M) {
 	if path := os.Getenv(agentEnv); path != "" {
 		impostor(path)
@@ -59,17 +59,17 @@ type object map[string]any
 
 const (
 	sandbox   = "6f1e0b9b1c3c"
-	podPath   = "/fake/netns/pod" // rig.open gives the fake namespace for it
+	podPath   = "/fake/netns/pod" // rig.open returns the fake namespace for it
 	podNetNS  = "boot/4026532290/8193"
 	podArgs   = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart-0;K8S_POD_UID=0f3b2a52"
 	previous  = `{"cniVersion":"1.1.0","ips":[{"address":"10.0.0.2/24"}]}`
 	unaskable = "/nonexistent/agent.sock"
 )
 
-// mesh are the annotations of a pod that Istio's injector has given a sidecar.
+// mesh are the annotations of a pod into which Istio's injector has put a sidecar.
 var mesh = object{annotation.SidecarStatus: "{}"}
 
-// rig is a plugin without a process: its namespace is a fake, its agent a function, its outputs are buffers.
+// rig is a plugin without a process: a fake network namespace, a function as agent, and buffers as outputs.
 type rig struct {
 	testing.TB
 	plugin
@@ -107,7 +107,7 @@ func newRig(t testing.TB) *rig {
 	return r
 }
 
-// annotate sets what the runtime relays of the pod's annotations.
+// annotate sets the annotations that the runtime passes in runtimeConfig.
 func (r *rig) annotate(annotations object) {
 	r.conf["runtimeConfig"] = object{annotationsCapability: annotations}
 }
@@ -115,7 +115,7 @@ func (r *rig) annotate(annotations object) {
 func (r *rig) openFake(path string) (namespace, error) {
 	if path != podPath {
 		real, err := openNamespace(path)
-		if err == nil { // the paths of tests are no pods': never let rules be written to one, it may be the host's
+		if err == nil { // a namespace that exists is no test's and may be the host's: never write rules to it
 			real.Close()
 			r.Errorf("opening %q works", path)
 			err = errors.New("no namespace for a test")
@@ -126,7 +126,7 @@ func (r *rig) openFake(path string) (namespace, error) {
 	return namespace{&r.netns, r.netnsID}, nil
 }
 
-// call runs one verb and returns its error. Whatever the verb does, it logs exactly one line.
+// call runs one verb and returns its error. Every verb has to log exactly one line.
 func (r *rig) call(verb string) *types.Error {
 	r.Helper()
 	r.out.Reset()
@@ -161,7 +161,7 @@ func (r *rig) call(verb string) *types.Error {
 	return failure
 }
 
-// must runs a verb that succeeds.
+// must runs a verb and fails the test if it returns an error.
 func (r *rig) must(verb string) {
 	r.Helper()
 	if err := r.call(verb); err != nil {
@@ -169,7 +169,7 @@ func (r *rig) must(verb string) {
 	}
 }
 
-// fails runs a verb that fails with the code and says the words.
+// fails runs a verb, which must fail with the code and a text that contains all words.
 func (r *rig) fails(verb string, code uint, words ...string) {
 	r.Helper()
 	err := r.call(verb)
@@ -183,7 +183,7 @@ func (r *rig) fails(verb string, code uint, words ...string) {
 	says(r, r.log.String(), "level=error", fmt.Sprintf("code=%d", code))
 }
 
-// says fails the test unless the text has all words.
+// says fails the test unless the text contains all words.
 func says(t testing.TB, text string, words ...string) {
 	t.Helper()
 	for _, word := range words {
@@ -193,7 +193,7 @@ func says(t testing.TB, text string, words ...string) {
 	}
 }
 
-// record returns the record of the attachment.
+// record returns the attachment's record.
 func (r *rig) record() record.Record {
 	r.Helper()
 	got, err := r.store.Get(r.args.ContainerID, r.args.IfName)
@@ -203,7 +203,7 @@ func (r *rig) record() record.Record {
 	return got
 }
 
-// clean fails the test if a record, a temporary file or anything in the namespace is left.
+// clean fails the test if a record, a temporary file, or anything in the namespace is left.
 func (r *rig) clean() {
 	r.Helper()
 	if dump := r.netns.Dump(); dump != "" {
@@ -219,7 +219,7 @@ func (r *rig) noRecord() {
 	}
 }
 
-// redirected fails the test unless the namespace holds the rules of these settings.
+// redirected fails the test unless the namespace has the rules of these settings.
 func (r *rig) redirected(settings string) {
 	r.Helper()
 	spec, err := redirect.ParseSpec([]byte(settings))
@@ -231,7 +231,7 @@ func (r *rig) redirected(settings string) {
 	}
 }
 
-// brokenPipe is a runtime that has hung up.
+// brokenPipe is the stdout of a plugin whose runtime no longer reads.
 type brokenPipe struct{}
 
 func (brokenPipe) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }

@@ -7,13 +7,13 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// namespace is a pod's network namespace, and which one it is.
+// namespace is an open network namespace and its identity.
 type namespace struct {
 	netfilter.Namespace
 	id record.NetNS
 }
 
-// openNamespace opens the network namespace at a path. The caller's own is refused.
+// openNamespace opens the network namespace at the path. It returns an error for the caller's own one.
 func openNamespace(path string) (namespace, error) {
 	opened, err := netfilter.Open(path)
 	if err != nil {
@@ -30,7 +30,7 @@ func openNamespace(path string) (namespace, error) {
 	return n, err
 }
 
-// openNetNS opens that of CNI_NETNS, and says so in an error.
+// openNetNS opens the network namespace that CNI_NETNS names. The error is a CNI error that names the variable.
 func (p plugin) openNetNS(args *skel.CmdArgs) (namespace, error) {
 	netns, err := p.open(args.Netns)
 	if err != nil {

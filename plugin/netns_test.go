@@ -9,7 +9,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// TestNamespaceID is that of the namespace at the path, not of the caller's, and the same each time it is opened.
+// TestNamespaceID checks that the identity is that of the namespace at the path, not of the caller's, and is stable.
 func TestNamespaceID(t *testing.T) {
 	path, other := newNetNS(t), newNetNS(t)
 	open := func(path string) record.NetNS {
@@ -34,7 +34,7 @@ func TestNamespaceID(t *testing.T) {
 	}
 }
 
-// A network namespace that cannot be entered has the runtime try again: that is no error of its rules.
+// If a network namespace cannot be entered, the runtime is asked to try again: the error is not one of the rules.
 func TestNotEntered(t *testing.T) {
 	n, err := netfilter.Open(newNetNS(t))
 	if err != nil {

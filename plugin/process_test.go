@@ -23,7 +23,7 @@ func TestPanic(t *testing.T) {
 	r.clean()
 }
 
-// What is no CNI error becomes one: the runtime knows nothing else.
+// Every error becomes a CNI error, because the runtime understands no other.
 func TestOtherErrors(t *testing.T) {
 	r := newRig(t)
 	err := r.guard("ADD", func(*call, *skel.CmdArgs) error { return fmt.Errorf("deep: %w", errors.New("trouble")) })(
@@ -49,7 +49,7 @@ func TestLogLevel(t *testing.T) {
 	r.fails("ADD", 7)
 }
 
-// A line stays one line and a text short, whatever is in it.
+// The log has one line and the error is short, whatever the input contains.
 func TestHugeValues(t *testing.T) {
 	for name, value := range map[string]string{
 		"long": strings.Repeat("x", 300<<10), "lines": "a\nb\r\nc", "multibyte": strings.Repeat("é", 4000),
@@ -78,7 +78,7 @@ func TestBounded(t *testing.T) {
 	}
 }
 
-// Somebody who runs the program by hand learns what it is.
+// A person who runs the program by hand is told what it is.
 func TestPerson(t *testing.T) {
 	for name, test := range map[string]struct {
 		args           string

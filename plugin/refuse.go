@@ -9,9 +9,9 @@ import (
 	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
-// refused finishes a call that ended with an error. skel refuses some calls before any verb runs: those get their log
-// line here, and a text that says what is valid. A DEL that is refused for its configuration succeeds all the same: it
-// could never be cured, and the pod would never go. The agent drops the record when the sandbox is gone.
+// refused completes a call that skel refused before any verb ran: it logs the line and adds to the error what is valid.
+// Errors of the verbs pass unchanged. A DEL with an invalid configuration succeeds: it could never be corrected, and
+// the pod would never go away. The agent drops its record once the sandbox is gone.
 func (p plugin) refused(err *types.Error, getenv func(string) string) *types.Error {
 	if err == nil || strings.HasPrefix(err.Msg, prefix) {
 		return err
@@ -27,7 +27,7 @@ func (p plugin) refused(err *types.Error, getenv func(string) string) *types.Err
 	return asCNI(c.finish(explained))
 }
 
-// explain names the key, the value and what is valid in an error of skel.
+// explain adds to an error of skel the key, the value and what is valid.
 func explain(err *types.Error, getenv func(string) string) *types.Error {
 	what := err.Error()
 	switch err.Code {
@@ -43,7 +43,7 @@ func explain(err *types.Error, getenv func(string) string) *types.Error {
 	return types.NewError(err.Code, bounded(prefix+what), "")
 }
 
-// explainVariable is explain for the environment. skel's texts are all there is to tell which variable it means.
+// explainVariable does so for environment variables. Only the text of skel's error tells which variable it is about.
 func explainVariable(err *types.Error, getenv func(string) string) string {
 	name, valid := "", ""
 	switch {
@@ -54,7 +54,7 @@ func explainVariable(err *types.Error, getenv func(string) string) string {
 	case strings.Contains(err.Msg, "interface name"):
 		name, valid = "CNI_IFNAME", "at most 15 bytes without /, : and white space"
 	default:
-		return err.Error() // it lists the missing ones by name
+		return err.Error() // it names the missing variables
 	}
 	return invalid.Text(name, getenv(name), err.Msg, valid).Error()
 }

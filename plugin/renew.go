@@ -9,9 +9,9 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// renew writes the rules of this release in place of those that a running pod has from another one. What was decided
-// when the pod got its network stands: the settings are the record's, and nobody is asked. A failure takes nothing
-// away. Where the record cannot be written it speaks for the rules of before, so that whoever compares renews again.
+// renew replaces the rules of another release in a running pod by those of this release. The settings are the record's,
+// so the decision of the pod's first ADD stays, and the agent is not asked. If it fails, it removes nothing. If only
+// the record cannot be written, the record still describes the old rules, and the agent renews the pod again.
 func (p plugin) renew(c *call, cfg config, args *skel.CmdArgs) error {
 	r, err := recorded(cfg, args)
 	switch {

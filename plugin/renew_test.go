@@ -16,23 +16,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// older is a rig whose pod has its rules from another release, by settings that nobody says any more.
+// older is a rig whose pod has the rules of another release, with settings that the configuration no longer contains.
 func older(t *testing.T) *rig {
 	r := newRig(t)
 	r.annotate(object{annotation.SidecarStatus: "{}", annotation.InterceptionMode: "TPROXY"})
 	r.must("ADD")
 	r.rewrite(func(got *record.Record) {
 		got.RuleSetHash, got.Reason, got.Detail = "of another release", "as-it-was-then", "kept"
-		got.Spec = json.RawMessage(`{"mode": "TPROXY", "excludeInboundPorts": "9000"}`) // what is said later is left out
+		got.Spec = json.RawMessage(`{"mode": "TPROXY", "excludeInboundPorts": "9000"}`) // not those of the configuration
 	})
-	r.netns.Flush() // what Check would find of another release is not what this one writes
+	r.netns.Flush() // the rules of the other release differ from those of this one
 	r.annotate(object{annotation.Initialize: "false"})
 	r.conf["redirect"] = object{"outboundPort": 15101}
 	r.args.Args += ";" + renewArg + "=true"
 	return r
 }
 
-// What was decided when the pod got its network stands, whatever is said of the pod now, and nobody is asked.
+// The decision of the first ADD stays, whatever the pod says now, and the agent is not asked.
 func TestRenew(t *testing.T) {
 	r := older(t)
 	before := r.record()
@@ -60,7 +60,7 @@ func TestRenew(t *testing.T) {
 	r.clean()
 }
 
-// A failure takes nothing away, and keeps the record of the rules of before.
+// If a renewal fails, it removes nothing, and the record still describes the old rules.
 func TestRenewFails(t *testing.T) {
 	for name, test := range map[string]struct {
 		breaks func(*rig)
@@ -101,7 +101,7 @@ func TestRenewFails(t *testing.T) {
 	}
 }
 
-// readOnly makes the directory of records unwritable, also for root.
+// readOnly makes the directory of the records unwritable, even for root.
 func (r *rig) readOnly() {
 	r.Helper()
 	pods := r.store.Pods()
@@ -110,7 +110,7 @@ func (r *rig) readOnly() {
 	await.Must(r, unix.Mount("", pods, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 }
 
-// files are what the directory of records holds, by name.
+// files returns the contents of the directory of the records, by file name.
 func (r *rig) files() map[string]string {
 	r.Helper()
 	held := map[string]string{}

@@ -9,8 +9,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
-// result returns what ADD prints: the previous plugin's result byte for byte, unknown keys and big numbers included. As
-// an extra network (Multus) there is none, and the smallest valid result says so.
+// result returns what ADD prints: the previous plugin's result byte for byte, with unknown keys and large numbers. An
+// additional network (Multus) may have no previous result; then it is the smallest valid result.
 func (c config) result() ([]byte, error) {
 	if c.prevResult == nil {
 		return json.Marshal(map[string]string{"cniVersion": c.cniVersion})
@@ -27,7 +27,7 @@ func (c config) result() ([]byte, error) {
 	return c.convert(head.CNIVersion)
 }
 
-// convert rewrites a result of another version, for the runtime reads the one that it configured.
+// convert converts a result of another CNI version, because the runtime expects the version that it configured.
 func (c config) convert(from string) ([]byte, error) {
 	parsed, err := create.Create(from, c.prevResult)
 	if err != nil {

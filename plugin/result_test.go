@@ -8,10 +8,10 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// everyVersion are the CNI versions that the plugin claims.
+// everyVersion are the CNI versions that the plugin supports.
 var everyVersion = []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 
-// The result is handed on byte for byte: white space, order, unknown keys, numbers no float can hold.
+// The result is printed byte for byte: white space, order of keys, unknown keys, and numbers that no float can hold.
 func TestPreviousResultUnchanged(t *testing.T) {
 	for name, result := range map[string]string{
 		"small":         `{"cniVersion":"1.1.0"}`,
@@ -38,8 +38,8 @@ func TestPreviousResultUnchanged(t *testing.T) {
 	}
 }
 
-// addRaw is an ADD whose configuration has raw text in place of the string mark: json.Marshal compacts and escapes even
-// a RawMessage.
+// addRaw runs ADD with a configuration in which raw text replaces the string mark. json.Marshal would compact and
+// escape even a RawMessage.
 func (r *rig) addRaw(mark, raw string) string {
 	r.Helper()
 	stdin, err := json.Marshal(r.conf)
@@ -70,7 +70,7 @@ func TestNoPreviousResult(t *testing.T) {
 	}
 }
 
-// A runtime reads the version it configured, so a result of another is converted.
+// A runtime reads the version that it configured, so a result of another version is converted.
 func TestPreviousResultConverted(t *testing.T) {
 	result := func(version, ip string) json.RawMessage {
 		return json.RawMessage(`{"cniVersion":"` + version +
@@ -81,7 +81,7 @@ func TestPreviousResultConverted(t *testing.T) {
 	for _, from := range everyVersion {
 		for _, to := range everyVersion {
 			if from < "0.3.0" || to < "0.3.0" {
-				continue // a shape of its own: TestFirstResultConverted
+				continue // has a format of its own: TestFirstResultConverted
 			}
 			r := newRig(t)
 			ip := ""
@@ -108,7 +108,7 @@ func TestPreviousResultConverted(t *testing.T) {
 	}
 }
 
-// Before 0.3.0 a result has one address of each family, and no interfaces. What a runtime configured is what it gets.
+// Before 0.3.0 a result has one address of each family and no interfaces. ADD prints that format if it is configured.
 func TestFirstResultConverted(t *testing.T) {
 	first := `"ip4":{"ip":"10.0.0.2/24","gateway":"10.0.0.1","routes":[{"dst":"0.0.0.0/0"}]},` +
 		`"ip6":{"ip":"fd00::2/64"},"dns":{"nameservers":["10.0.0.9"]}}`
@@ -147,7 +147,7 @@ func TestFirstResultConverted(t *testing.T) {
 	}
 }
 
-// A configuration without a version, or with an empty one, is of the first version.
+// A configuration without a version, or with an empty one, has version 0.1.0.
 func TestNoVersion(t *testing.T) {
 	for _, version := range []any{nil, ""} {
 		r := newRig(t)
@@ -183,7 +183,7 @@ func TestPreviousResultRefused(t *testing.T) {
 	}
 }
 
-// The namespace is not touched before the result is known to be printable, for a mesh pod or any other.
+// ADD checks that the result can be printed before it touches the namespace, for a mesh pod and for any other.
 func TestResultComesFirst(t *testing.T) {
 	r := newRig(t)
 	r.annotate(object{annotation.SidecarInject: "false"})

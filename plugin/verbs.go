@@ -16,7 +16,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// check compares the kernel's rules with those that the record says ADD wrote.
+// check serves CHECK: it compares the rules in the kernel with those that ADD wrote according to the record.
 func (p plugin) check(c *call, args *skel.CmdArgs) error {
 	cfg, err := c.configure(args)
 	if err != nil {
@@ -37,15 +37,17 @@ func (p plugin) check(c *call, args *skel.CmdArgs) error {
 	return p.checkRules(c, args, r)
 }
 
-// checkTimeout bounds how long CHECK waits for the agent: CRI-O runs it for one sandbox after the other.
+// checkTimeout bounds how long CHECK waits for the agent: CRI-O runs CHECK for one sandbox after the other.
 const checkTimeout = time.Second
 
-// checkUnrecorded finds out whether a pod without a record should have one, which costs it its sandbox. What the pod
-// was when its network was made counts, and of that the annotations alone tell: those that the runtime has kept of ADD.
-// Nobody else is asked about a pod that they do not show to be in the mesh: what the agent knows is what the pod and
-// its namespace say now. One that they show the agent may exempt, by its containers, which do not change. Where a
-// record is there and cannot be read, as another release's may be, rules of ours speak for the pod. unread is why there
-// is none.
+// checkUnrecorded decides whether CHECK fails for a pod without a readable record; a failure costs the pod its sandbox.
+// unread is the error of reading the record.
+//
+// What counts is what the pod was when its network was made. Only the annotations that the runtime kept from ADD tell
+// that: the agent knows only what the pod and its namespace say now. So the agent is not asked about a pod whose
+// annotations do not show that it is in the mesh. If they do, the agent may still exempt the pod by its containers,
+// which do not change. If there is a record that this release cannot read, any rules of ours in the namespace are
+// enough.
 func (p plugin) checkUnrecorded(c *call, cfg config, args *skel.CmdArgs, pod redirect.Pod, unread error) error {
 	absent := errors.Is(unread, fs.ErrNotExist)
 	then := cfg.Policy
@@ -79,7 +81,7 @@ func (p plugin) checkUnrecorded(c *call, cfg config, args *skel.CmdArgs, pod red
 	return nil
 }
 
-// checkAnyRules looks whether a mesh pod whose record cannot be read has any rules of ours.
+// checkAnyRules checks that a mesh pod whose record cannot be read has any rules of ours.
 func (p plugin) checkAnyRules(c *call, args *skel.CmdArgs, unread error) error {
 	netns, err := p.openNetNS(args)
 	if err != nil {
@@ -93,7 +95,7 @@ func (p plugin) checkAnyRules(c *call, args *skel.CmdArgs, unread error) error {
 	return nil
 }
 
-// checkRules compares all where this release has written the rules, else what does not depend on the release: an
+// checkRules compares all rules if this release wrote them. Otherwise it compares only what every release writes: an
 // upgrade is no reason for a pod to lose its sandbox.
 func (p plugin) checkRules(c *call, args *skel.CmdArgs, r record.Record) error {
 	const doing = "checking the packet rules"
@@ -105,7 +107,7 @@ func (p plugin) checkRules(c *call, args *skel.CmdArgs, r record.Record) error {
 	spec, unread := specOf(r)
 	rules := spec.RuleSet()
 	switch {
-	case unread != nil: // another release's
+	case unread != nil: // written by another release
 		c.warn("only what every release writes was compared", unread)
 		rules = anyRules(r)
 	case rules.Hash() == r.RuleSetHash:
@@ -121,7 +123,7 @@ func (p plugin) checkRules(c *call, args *skel.CmdArgs, r record.Record) error {
 	return nil
 }
 
-// anyRules names the tables that divert a pod's traffic whatever its settings are.
+// anyRules returns the tables that redirect a pod's traffic with any settings, without chains.
 func anyRules(r record.Record) (rules redirect.RuleSet) {
 	for _, family := range redirect.Captured(r.Families).Of() {
 		rules.Tables = append(rules.Tables, redirect.Table{Family: family, Kind: redirect.NAT})
@@ -129,7 +131,7 @@ func anyRules(r record.Record) (rules redirect.RuleSet) {
 	return rules
 }
 
-// specOf returns the settings of a redirected pod.
+// specOf returns the settings in the record of a redirected pod. The error is a CNI error 103.
 func specOf(r record.Record) (redirect.Spec, error) {
 	spec, err := redirect.ParseSpec(r.Spec)
 	if err != nil {
@@ -138,7 +140,8 @@ func specOf(r record.Record) (redirect.Spec, error) {
 	return spec, err
 }
 
-// openRecorded opens the network namespace of a redirected pod, which has to be the record's.
+// openRecorded opens the network namespace of CNI_NETNS. It returns a CNI error 105 if it is not the record's
+// namespace.
 func (p plugin) openRecorded(args *skel.CmdArgs, r record.Record, doing string) (namespace, error) {
 	netns, err := p.openNetNS(args)
 	if err == nil && netns.id != r.NetNS {
@@ -149,8 +152,8 @@ func (p plugin) openRecorded(args *skel.CmdArgs, r record.Record, doing string) 
 	return netns, err
 }
 
-// recorded returns the record of the attachment, and a CNI error where it cannot be read; errors.Is(err,
-// fs.ErrNotExist) holds where there is none.
+// recorded returns the attachment's record. If there is none, errors.Is(err, fs.ErrNotExist) holds; any other error is
+// a CNI error.
 func recorded(cfg config, args *skel.CmdArgs) (record.Record, error) {
 	r, err := record.Store{Dir: cfg.StateDir}.Get(args.ContainerID, args.IfName)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
@@ -163,8 +166,8 @@ func recorded(cfg config, args *skel.CmdArgs) (record.Record, error) {
 	return r, fail(code, "reading the record", err)
 }
 
-// del takes out what the record says ADD made, and the record. It always succeeds: a DEL that fails keeps a pod from
-// ever being deleted. Without a record it touches nothing.
+// del serves DEL: it removes what ADD made according to the record, and then the record. Without a record it touches
+// nothing. It always succeeds: a DEL that fails keeps the pod from ever being deleted.
 func (p plugin) del(c *call, args *skel.CmdArgs) error {
 	cfg, err := c.configure(args)
 	if err != nil {
@@ -208,14 +211,15 @@ func (p plugin) remove(c *call, args *skel.CmdArgs, r record.Record) {
 	}
 }
 
-// gc drops the records of this network's attachments that are gone. Their network namespaces are gone too.
+// gc serves GC: it deletes the records of this network whose attachments are not valid any more. Their network
+// namespaces are gone too.
 func (p plugin) gc(c *call, args *skel.CmdArgs) error {
 	cfg, err := c.configure(args)
 	if err != nil {
 		return fail(types.ErrInvalidNetworkConfig, "reading the configuration", err)
 	}
 	if cfg.attachments == nil {
-		// The specification requires the key, cnitool leaves it out: without it everything would look stale.
+		// The specification requires the key, but cnitool omits it. Without it every attachment would look stale.
 		c.warn("nothing dropped", errors.New("cni.dev/valid-attachments is missing"))
 		return nil
 	}
@@ -233,16 +237,16 @@ func (p plugin) gc(c *call, args *skel.CmdArgs) error {
 	return nil
 }
 
-// tell keeps for the agent's readiness what STATUS comes to. That it could not be kept is no reason to fail.
+// tell stores why STATUS fails, or "" if it succeeds, for the agent's readiness. A failure to store is only logged.
 func (p plugin) tell(c *call, cfg config, why string) {
 	if err := (record.Store{Dir: cfg.StateDir}).SetProblem(why); err != nil {
 		c.warn("the agent is not told", err)
 	}
 }
 
-// status says whether an ADD could be served at all. A runtime turns a failure into a node that is not ready, so an
-// agent that is not there is only logged, unless the operator asked for more. What the installer asks is whether the
-// entry can be read: where it runs are other programs and rights than the runtime has.
+// status serves STATUS: it fails if no ADD at all could be served. A runtime then reports the node as not ready, so a
+// missing agent is only logged, unless statusRequiresAgent is set. For the installer it only validates the entry and
+// looks for the agent: the installer has other programs and privileges than the runtime, so its backends prove nothing.
 func (p plugin) status(c *call, args *skel.CmdArgs) error {
 	cfg, err := c.configure(args)
 	if err != nil {
@@ -256,10 +260,10 @@ func (p plugin) status(c *call, args *skel.CmdArgs) error {
 	return p.reaches(c, cfg)
 }
 
-// serves tries the rules of a pod that says nothing itself.
+// serves checks that a backend can write the rules of a pod without settings of its own.
 func (p plugin) serves(c *call, cfg config) error {
 	spec := cfg.Policy.Redirect
-	if spec.Mode == redirect.ModeNone { // such a pod needs none; another may say REDIRECT
+	if spec.Mode == redirect.ModeNone { // a pod in this mode needs no rules, but another pod may have REDIRECT
 		spec.Mode = redirect.ModeRedirect
 	}
 	switch err := p.usable(netfilter.Backend(cfg.Backend), spec.RuleSet()); {
@@ -274,7 +278,7 @@ func (p plugin) serves(c *call, cfg config) error {
 	return nil
 }
 
-// reaches asks whether there is somebody at the agent's socket.
+// reaches checks that something listens on the agent's socket.
 func (p plugin) reaches(c *call, cfg config) error {
 	if cfg.AgentSocket == "" {
 		return nil

@@ -19,7 +19,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// overwrite replaces the record's file.
+// overwrite replaces the contents of the record's file.
 func (r *rig) overwrite(text string) {
 	r.Helper()
 	path := filepath.Join(r.store.Pods(), sandbox+"-eth0.json")
@@ -28,7 +28,7 @@ func (r *rig) overwrite(text string) {
 	}
 }
 
-// rewrite changes the record.
+// rewrite changes and stores the record.
 func (r *rig) rewrite(change func(*record.Record)) {
 	r.Helper()
 	got := r.record()
@@ -38,12 +38,12 @@ func (r *rig) rewrite(change func(*record.Record)) {
 	}
 }
 
-// older makes the record be of another release's rules.
+// older changes the record so that another release has written the rules.
 func (r *rig) older() {
 	r.rewrite(func(got *record.Record) { got.RuleSetHash = "cbf29ce484222325" })
 }
 
-// unreadable makes the record have settings of another release.
+// unreadable changes the record so that it has settings of another release.
 func (r *rig) unreadable() {
 	r.rewrite(func(got *record.Record) { got.Spec = json.RawMessage(`{"outboundPort":0}`) })
 }
@@ -109,9 +109,9 @@ func TestCheckOfRecordedPod(t *testing.T) {
 	}
 }
 
-// A failing CHECK costs a pod its sandbox. Without a record it fails only for a pod that is shown to have been in the
-// mesh when its network was made, and of others nobody is asked: what a pod and its namespace say since then makes no
-// difference, and an agent that does not answer costs no time.
+// A failing CHECK costs a pod its sandbox. Without a record it fails only if the annotations show that the pod was in
+// the mesh when its network was made. About other pods the agent is not asked: what the pod and its namespace say now
+// makes no difference, and an agent that does not answer costs no time.
 func TestCheckOfUnrecordedPod(t *testing.T) {
 	away := func(facts.Request) (redirect.Pod, error) { return redirect.Pod{}, errors.New("nobody is there") }
 	knows := func(change func(*redirect.Pod)) func(facts.Request) (redirect.Pod, error) {
@@ -125,7 +125,7 @@ func TestCheckOfUnrecordedPod(t *testing.T) {
 	const untold = "hands over no annotations"
 	inMesh := knows(func(*redirect.Pod) {})
 	for name, test := range map[string]struct {
-		annotations object // that the runtime hands over; nil: none
+		annotations object // that the runtime passes; nil: none
 		answer      func(facts.Request) (redirect.Pod, error)
 		conf        object
 		asks        int
@@ -176,7 +176,8 @@ func TestCheckOfUnrecordedPod(t *testing.T) {
 	}
 }
 
-// What CHECK waits for the agent is short, whatever ADD waits: CRI-O runs one after the other for all sandboxes.
+// CHECK waits for the agent for a short time only, whatever ADD's timeout is: CRI-O runs CHECK for all sandboxes in
+// turn.
 func TestCheckDoesNotWait(t *testing.T) {
 	r := newRig(t)
 	r.conf["agentSocket"], r.conf["agentTimeout"] = unaskable, "60s"
@@ -205,7 +206,7 @@ func TestDelRemoves(t *testing.T) {
 	}
 }
 
-// DEL without a record touches nothing, though the namespace holds rules: they are not known to be this attachment's.
+// DEL without a record touches nothing, even if the namespace has rules: they may not be this attachment's.
 func TestDelWithoutRecord(t *testing.T) {
 	r := newRig(t)
 	r.must("ADD")
@@ -222,9 +223,9 @@ func TestDelWithoutRecord(t *testing.T) {
 func TestDelNeverFails(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*rig)
-		log    string // what the line says
-		rules  bool   // that the rules stay
-		record bool   // that the record stays
+		log    string // what the log line contains
+		rules  bool   // whether the rules stay
+		record bool   // whether the record stays
 	}{
 		"no namespace given": {func(r *rig) { r.args.Netns = "" }, "level=info", true, false},
 		"namespace gone":     {func(r *rig) { r.args.Netns = "/nonexistent" }, "level=info", true, false},
@@ -258,7 +259,7 @@ func TestDelNeverFails(t *testing.T) {
 				if test.log != "" {
 					says(t, r.log.String(), test.log)
 				}
-				test.log = "" // the second time there may be nothing left to say
+				test.log = "" // a second DEL may have nothing left to report
 			}
 			if left := r.netns.Dump() != ""; left != test.rules {
 				t.Errorf("namespace %q", r.netns.Dump())
@@ -317,7 +318,7 @@ func TestGC(t *testing.T) {
 	}
 }
 
-// told looks at what the agent is told; parts are of that, none says that it is nothing.
+// told checks what STATUS has stored for the agent: a text with all parts, or nothing if there are no parts.
 func told(t *testing.T, r *rig, parts ...string) {
 	t.Helper()
 	why, err := r.store.Problem()

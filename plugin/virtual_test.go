@@ -6,8 +6,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// The interface by which peers reach the pod has no machine behind it: a list that names it, in full or by a prefix,
-// whoever says so, is refused, and nothing is left. TestReroutedOwnInterface, of package netfilter, has what it saves.
+// A rerouteVirtualInterfaces list that matches the pod's own interface, in full or by a prefix, from any source, is
+// refused, and nothing is left. TestReroutedOwnInterface in package netfilter shows what would happen otherwise.
 func TestReroutesItself(t *testing.T) {
 	for _, list := range []string{"eth0", "e*", "br-*,eth0", "k6t-eth0, eth*"} {
 		for name, say := range map[string]func(*rig){
