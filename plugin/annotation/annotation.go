@@ -1,8 +1,9 @@
-// Package annotation names what plugin, agent and wait read from pods and namespaces, and what the agent tells a pod.
-// It is names alone, so that the wait, which starts in every mesh pod, shares them without the core.
+// Package annotation has the names of the annotations that plugin, agent and wait read, and of those that the agent
+// writes. It has no code, so that the wait, which runs in every mesh pod, stays small.
 package annotation
 
-// Prefixes of the names of Istio's traffic annotations and of this controller's.
+// Prefixes of annotation names: TrafficPrefix of Istio's traffic annotations, ControllerPrefix of this controller's
+// own.
 const (
 	TrafficPrefix    = "traffic.sidecar.istio.io/"
 	ControllerPrefix = "pod-network-controller.istio.io/"

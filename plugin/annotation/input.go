@@ -1,7 +1,7 @@
 package annotation
 
-// Annotations that are read; SidecarInject is a label too. Those of Istio are documented at
-// https://istio.io/latest/docs/reference/config/annotations/ and labels/.
+// Annotations that are read. SidecarInject is a label too. Istio documents its own at
+// https://istio.io/latest/docs/reference/config/annotations/ and https://istio.io/latest/docs/reference/config/labels/.
 const (
 	SidecarStatus            = "sidecar.istio.io/status" // written by Istio's injector: the pod has a sidecar
 	SidecarInject            = "sidecar.istio.io/inject" // label wins over annotation; true or false
@@ -13,13 +13,13 @@ const (
 	IncludeOutboundPorts     = TrafficPrefix + "includeOutboundPorts"
 	ExcludeOutboundPorts     = TrafficPrefix + "excludeOutboundPorts"
 	ExcludeInterfaces        = TrafficPrefix + "excludeInterfaces"
-	KubevirtInterfaces       = TrafficPrefix + "kubevirtInterfaces" // the older name of the next one
+	KubevirtInterfaces       = TrafficPrefix + "kubevirtInterfaces" // the older name of RerouteVirtualInterfaces
 	RerouteVirtualInterfaces = "istio.io/reroute-virtual-interfaces"
 	AmbientRedirection       = "ambient.istio.io/redirection"
 )
 
-// The same settings under this controller's prefix. They count before Istio's, whose injector refuses a pod that has a
-// range of ports or a prefix of interface names in one of its own.
+// Settings under this controller's prefix that Istio has annotations for. They take precedence over Istio's: Istio's
+// injector rejects a pod whose annotation has a range of ports or a prefix of interface names.
 const (
 	OwnIncludeInboundPorts      = ControllerPrefix + "includeInboundPorts"
 	OwnExcludeInboundPorts      = ControllerPrefix + "excludeInboundPorts"
@@ -29,13 +29,13 @@ const (
 	OwnRerouteVirtualInterfaces = ControllerPrefix + "rerouteVirtualInterfaces"
 )
 
-// Settings that Istio has variables of its sidecar for, and no annotation.
+// Settings for which Istio has no annotation, only environment variables of the sidecar.
 const (
 	OwnIncludeOutboundOwnerGroups = ControllerPrefix + "includeOutboundOwnerGroups"
 	OwnExcludeOutboundOwnerGroups = ControllerPrefix + "excludeOutboundOwnerGroups"
 )
 
-// Those of the 2018 controller.
+// Annotations of the 2018 controller.
 const (
 	Initialize   = "istio-pod-network-controller/initialize" // pod or namespace; true or false
 	EnvoyPort    = ControllerPrefix + "envoy-port"
@@ -43,7 +43,7 @@ const (
 	EnvoyGroupID = ControllerPrefix + "envoy-groupid"
 )
 
-// Those of pods that OpenShift itself starts.
+// Annotations of the pods that OpenShift itself creates.
 const (
 	OpenShiftDeployer = "openshift.io/deployer-pod-for.name"
 	OpenShiftBuild    = "openshift.io/build.name"

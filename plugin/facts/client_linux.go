@@ -13,22 +13,22 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// defaultTimeout is how long Ask waits when its context has no deadline.
+// defaultTimeout is how long Ask waits if its context has no deadline.
 const defaultTimeout = 8 * time.Second
 
-// Pauses between two tries at an agent that is not there: an agent that restarts is found soon, and a hundred waiting
-// plugins do not keep the node busy.
+// Pauses between two attempts to reach an agent. They are short enough to find a restarted agent soon, and long enough
+// that a hundred waiting plugins do not keep the node busy.
 const (
 	firstPause = 5 * time.Millisecond
 	maxPause   = 100 * time.Millisecond
 )
 
-// Ask returns what the agent listening on the socket knows of the pod that req names. The deadline of ctx (or
-// defaultTimeout) covers everything; until then an agent that is not there, or goes away before it has answered, is
-// tried again. The predicates IsUnavailable, AsAnswer and IsVersion tell the errors apart.
+// Ask asks the agent that listens on the socket about the pod in req, and returns what it knows. The deadline of ctx,
+// or 8 s if it has none, covers everything. Until then Ask tries again if the agent is not there, or goes away before
+// it has answered. IsUnavailable, AsAnswer and IsVersion tell its errors apart.
 //
-// The answer is for the asked namespace and name. Its UID is not compared, because a mirror pod has another one than
-// the static pod the kubelet runs; which incarnation of a name is meant is for the agent to decide by Request.UID.
+// The answer has the requested namespace and name. Its UID is not compared, because a mirror pod's UID differs from
+// that of the static pod that the kubelet runs. The agent uses Request.UID to tell pods with the same name apart.
 func Ask(ctx context.Context, socket string, req Request) (redirect.Pod, error) {
 	pod, err := ask(ctx, socket, req)
 	if err != nil {
@@ -38,7 +38,7 @@ func Ask(ctx context.Context, socket string, req Request) (redirect.Pod, error) 
 	return pod, nil
 }
 
-// ask is Ask without the frame of its errors.
+// ask does the work of Ask, without the context that Ask adds to errors.
 func ask(ctx context.Context, socket string, req Request) (redirect.Pod, error) {
 	if err := checkPath(socket); err != nil {
 		return redirect.Pod{}, err
@@ -65,7 +65,7 @@ func ask(ctx context.Context, socket string, req Request) (redirect.Pod, error) 
 	return accept(line, req)
 }
 
-// insist tries until there is an answer, an error that waiting does not cure, or no time left.
+// insist tries until there is an answer, an error that another attempt would not cure, or no time left.
 func insist(ctx context.Context, socket string, question []byte) ([]byte, error) {
 	start := time.Now()
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
@@ -86,12 +86,12 @@ func insist(ctx context.Context, socket string, question []byte) ([]byte, error)
 	}
 }
 
-// exchange makes one connection, sends the question and returns the line of the answer.
+// exchange opens one connection, sends the question and returns the line of the answer.
 func exchange(ctx context.Context, socket string, question []byte) ([]byte, error) {
 	if err := trustDir(filepath.Dir(socket)); err != nil {
 		return nil, err
 	}
-	// Connecting to a unix socket never waits, so it needs no deadline; DialContext would only cost more.
+	// Connecting to a unix socket never waits, so it needs no deadline. DialContext would only cost more.
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		return nil, plain(err)
@@ -104,7 +104,7 @@ func exchange(ctx context.Context, socket string, question []byte) ([]byte, erro
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
-	// a cancelled context; no goroutine before
+	// on a cancelled context; it needs no goroutine until then
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if _, err := conn.Write(question); err != nil {
@@ -117,7 +117,7 @@ func exchange(ctx context.Context, socket string, question []byte) ([]byte, erro
 	return line, nil
 }
 
-// accept returns the pod an answer carries, if it is the one that was asked about.
+// accept returns the pod in an answer, if it is the requested one.
 func accept(line []byte, req Request) (redirect.Pod, error) {
 	r, err := parseResponse(line)
 	if err != nil {
@@ -132,7 +132,7 @@ func accept(line []byte, req Request) (redirect.Pod, error) {
 	return *r.Pod, nil
 }
 
-// plain drops the addresses of a connection's error, since Ask names the socket.
+// plain removes the addresses from a connection's error, because Ask names the socket.
 func plain(err error) error {
 	var e *net.OpError
 	if errors.As(err, &e) {

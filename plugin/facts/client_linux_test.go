@@ -24,7 +24,7 @@ func TestAsk(t *testing.T) {
 		got.Store(string(line))
 		_, _ = io.WriteString(conn, good)
 	})
-	// no deadline of its own
+	// The context has no deadline.
 	pod, err := Ask(context.Background(), path, Request{Namespace: "shop", Name: "cart-0", UID: "u"})
 	wantAnswer(t, pod, err)
 	if want := `{"version":1,"op":"pod","namespace":"shop","name":"cart-0","uid":"u"}`; got.Load() != want ||
@@ -33,7 +33,7 @@ func TestAsk(t *testing.T) {
 	}
 }
 
-// What the agent says wrongly does not become right by asking again.
+// Ask does not repeat the question after an invalid answer: the next answer would be invalid too.
 func TestAnswersRefused(t *testing.T) {
 	for name, test := range map[string]struct{ answer, want string }{
 		"garbage":   {"\x00\xffgarbage\n", "invalid character"},
@@ -73,8 +73,8 @@ func TestErrorAnswer(t *testing.T) {
 	}
 }
 
-// An agent that is not there, or goes away before it has answered, is worth another try, and the error says what was
-// wrong when the time was over.
+// Ask tries again if the agent is not there, or goes away before it has answered. When the time is over, the error says
+// what was wrong.
 func TestNotThere(t *testing.T) {
 	for name, test := range map[string]struct {
 		make func(t *testing.T, path string)
@@ -103,7 +103,7 @@ func TestNotThere(t *testing.T) {
 	}
 }
 
-// What is not there is tried again until the time is over, and not given up before.
+// Ask keeps trying until the time is over, and does not give up before.
 func TestTimeIsOver(t *testing.T) {
 	path := socketPath(t)
 	start := time.Now()
@@ -114,7 +114,7 @@ func TestTimeIsOver(t *testing.T) {
 	}
 }
 
-// lapse is a context whose time is over when its agent says so.
+// lapse is a context whose time is over when the test's agent says so.
 type lapse struct {
 	context.Context
 	over chan struct{}
@@ -130,7 +130,7 @@ func (l lapse) Err() error {
 	}
 }
 
-// An agent that has taken the question and does not answer, or dribbles, is not asked again.
+// Ask does not repeat the question to an agent that has read it and does not answer, or answers too slowly.
 func TestNoAnswer(t *testing.T) {
 	for name, said := range map[string]string{"silent": "", "slow loris": good[:20]} {
 		t.Run(name, func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestNoAnswer(t *testing.T) {
 				connections.Add(1)
 				reply(said)(conn, n)
 				close(ctx.over)
-				_, _ = conn.Read(make([]byte, 1)) // until the caller hangs up
+				_, _ = conn.Read(make([]byte, 1)) // returns when the caller closes the connection
 			})
 			_, err := Ask(ctx, path, question)
 			wantUnavailable(t, err, path, "reading the answer: i/o timeout", "the agent took the question")
@@ -158,12 +158,12 @@ func makeDir(t *testing.T, path string) {
 	}
 }
 
-// hangUp is an agent that dies after it has said so much.
+// hangUp is an agent that closes the connection after it has sent the text.
 func hangUp(said string) func(*testing.T, string) {
 	return func(t *testing.T, path string) { play(t, mustListen(t, path), reply(said)) }
 }
 
-// drip is an agent that says one byte at a time.
+// drip is an agent that sends one byte at a time.
 func drip(pause time.Duration) func(*testing.T, string) {
 	return func(t *testing.T, path string) {
 		done := make(chan struct{})
@@ -181,7 +181,7 @@ func drip(pause time.Duration) func(*testing.T, string) {
 	}
 }
 
-// A byte at a time is fine as long as all of them come in time.
+// An answer may come byte by byte, if all of it comes in time.
 func TestSlowButInTime(t *testing.T) {
 	path := socketPath(t)
 	drip(time.Millisecond)(t, path)
@@ -211,7 +211,7 @@ func TestAgentAppearsLater(t *testing.T) {
 	}
 }
 
-// later runs f after a while; the channel is closed when it has returned.
+// later runs f after the pause. It closes the channel when f has returned.
 func later(pause time.Duration, f func()) <-chan struct{} {
 	done := make(chan struct{})
 	time.AfterFunc(pause, func() {
@@ -221,11 +221,11 @@ func later(pause time.Duration, f func()) <-chan struct{} {
 	return done
 }
 
-// An agent that dies at every point of an exchange and is back each time costs nothing but time.
+// Ask succeeds with an agent that dies at every point of an exchange and restarts each time.
 func TestAgentDiesAndComesBack(t *testing.T) {
 	path := socketPath(t)
 	deaths := []script{
-		func(net.Conn, int) {}, // with the question unread: the kernel resets the connection
+		func(net.Conn, int) {}, // the question stays unread, so the kernel resets the connection
 		reply(""),
 		reply(good[:1]),
 		reply(good[:len(good)-1]),
@@ -246,7 +246,7 @@ func TestAgentDiesAndComesBack(t *testing.T) {
 	}
 }
 
-// A listener whose queue is full lets TCP wait, but a unix socket gets EAGAIN, which is no timeout.
+// If a listener's queue is full, TCP waits, but connect(2) on a unix socket returns EAGAIN, which is not a timeout.
 func TestFullQueue(t *testing.T) {
 	path := socketPath(t)
 	l := mustListen(t, path).(*net.UnixListener)

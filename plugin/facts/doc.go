@@ -1,18 +1,18 @@
-// Package facts is the protocol of the agent's socket: how the plugin, which holds no credential, learns what the API
-// server knows of the pod it is called for. It has the wire types, the client (Ask), and the frame of a server (Listen,
-// Serve); what is answered is the agent's business.
+// Package facts is the protocol of the agent's socket. By it the plugin, which has no credential, learns what the API
+// server knows of a pod. The package has the types of the messages, the client (Ask) and the server (Listen, Serve).
+// The agent finds the answers.
 //
-// A stream socket carries one JSON line each way, and one deadline covers all of it:
+// A connection on the stream socket carries one line of JSON each way:
 //
 //	{"version":1,"op":"pod","namespace":"shop","name":"cart-0","uid":"0f3b…"}
 //	{"version":1,"pod":{…redirect.Pod…}}   or   {"version":1,"error":{"code":11,"message":"…"}}
 //
-// Both ends are root on one node and prove it to each other: the socket lies in a directory only root can write to, and
-// SO_PEERCRED, which the kernel fills in, has to say uid 0 of the peer. The answer decides which packet rules a pod
-// gets, so an answer from anybody else would be a way around the mesh.
+// Both sides run as root on the same node, and verify it. Only root can write to the socket's directory, and
+// SO_PEERCRED (unix(7)) has to name uid 0. The answer decides which packet rules a pod gets, so an answer from anybody
+// else could let a pod bypass the mesh.
 //
-// Keys may be added under the same version, and readers ignore the ones they do not know. An unknown version is an
-// error that names both (IsVersion), never a guess. A server answers a request in the request's own version.
+// A release may add keys without a new version, and readers ignore unknown keys. An unknown version is an error that
+// names both versions (IsVersion). A server answers in the version of the request.
 //
-// The types build for every system; client and server are in the files for Linux.
+// The types build for every system. Client and server build for Linux only.
 package facts

@@ -10,28 +10,28 @@ import (
 	"time"
 )
 
-// IsUnavailable reports whether err says that the agent did not answer in time: its socket is missing or refuses, the
-// agent hung up, or it is too slow. Any other error of Ask is a refusal, by the agent (AsAnswer) or of the agent, which
-// waiting would not have cured. To a runtime both are CNI code 11.
+// IsUnavailable reports whether err says that the agent did not answer in time: its socket is missing or refuses
+// connections, the agent hung up, or it is too slow. Any other error of Ask is permanent: the agent's own error
+// (AsAnswer), or an agent or answer that is not trusted. To a runtime both are CNI error 11.
 func IsUnavailable(err error) bool {
 	var u *unavailableError
 	return errors.As(err, &u)
 }
 
-// AsAnswer returns the agent's own error answer, if err is one.
+// AsAnswer returns the error that the agent answered with, if err is one.
 func AsAnswer(err error) (*Error, bool) {
 	var answer *Error
 	ok := errors.As(err, &answer)
 	return answer, ok
 }
 
-// IsVersion reports whether err says that the peer speaks a version this program does not; both are in the text.
+// IsVersion reports whether err says that the peer uses a version that this program does not know. The text names both.
 func IsVersion(err error) bool {
 	var v *versionError
 	return errors.As(err, &v)
 }
 
-// versionError is a message of another version than ours.
+// versionError is a message with a version other than ours.
 type versionError struct{ peer int }
 
 // Error names both versions.
@@ -42,13 +42,13 @@ func (e *versionError) Error() string {
 	return fmt.Sprintf("it has protocol version %d, this program speaks version %d", e.peer, Version)
 }
 
-// unavailableError is the last failure before the time was up.
+// unavailableError is the last failure before the time was over.
 type unavailableError struct {
 	cause error
 	after time.Duration
 }
 
-// Error says what was seen last and what a person should check.
+// Error names the last failure and what to check.
 func (e *unavailableError) Error() string {
 	return fmt.Sprintf("no answer within %v: %v; %s", e.after.Round(time.Millisecond), e.cause, hint(e.cause))
 }
@@ -56,7 +56,7 @@ func (e *unavailableError) Error() string {
 // Unwrap returns the last failure.
 func (e *unavailableError) Unwrap() error { return e.cause }
 
-// hint is what a person should check.
+// hint says what to check.
 func hint(cause error) string {
 	switch {
 	case errors.Is(cause, context.Canceled):
@@ -74,9 +74,9 @@ func hint(cause error) string {
 	}
 }
 
-// transient reports whether a failed exchange may go well a moment later, because the agent restarts (missing socket,
-// refused, hung up before its whole answer was sent) or because its queue is full, which a unix socket answers with
-// EAGAIN where TCP would wait.
+// transient reports whether another attempt may succeed: the agent restarts (the socket is missing or refuses
+// connections, or the agent hung up before it sent the whole answer), or its queue is full (EAGAIN, where TCP would
+// wait).
 func transient(err error) bool {
 	for _, target := range []error{
 		syscall.ENOENT, syscall.ECONNREFUSED, syscall.EAGAIN, syscall.ECONNRESET, syscall.EPIPE, io.ErrUnexpectedEOF,

@@ -11,14 +11,14 @@ import (
 	"strings"
 )
 
-// Listen makes the agent's socket at an absolute path: mode 0600, in a directory that is made with mode 0700 or brought
-// to it. It replaces a socket that is there, whether stale or of an agent that is about to go, but no other file. What
-// plugin and agent keep in that directory, if it is their own, has the names in beside.
+// Listen creates the agent's socket with mode 0600 at the absolute path. It creates its directory with mode 0700. It
+// changes the mode of an existing directory only if that contains nothing but the socket and the names in beside, the
+// other files of plugin and agent. It replaces an existing socket, also one that is still in use, but no other file.
 //
-// The socket is bound under a temporary name and renamed, so a plugin finds the old one or the new one, never one with
-// the wrong mode; the listener's Addr (and ss -xl) keep showing the name with ".new". Closing the listener leaves the
-// file: an agent that ends after its successor has come would remove the successor's. A plugin that finds a socket
-// nobody listens on tries again, as it does when there is none.
+// Listen binds the socket under a temporary name and renames it, so a plugin never finds a socket with the wrong mode.
+// The listener's Addr, and `ss -xl`, show the name with the suffix ".new". Closing the listener does not remove the
+// file: an agent that ends late would remove its successor's socket. A plugin that finds a socket without a listener
+// tries again, as if there were none.
 func Listen(path string, beside ...string) (net.Listener, error) {
 	l, err := listen(path, beside)
 	if err != nil {
@@ -27,7 +27,7 @@ func Listen(path string, beside ...string) (net.Listener, error) {
 	return l, nil
 }
 
-// listen is Listen without the frame of its errors.
+// listen does the work of Listen, without the context that Listen adds to errors.
 func listen(path string, beside []string) (*net.UnixListener, error) {
 	temp := path + ".new"
 	if err := checkPath(temp); err != nil {
@@ -43,7 +43,7 @@ func listen(path string, beside []string) (*net.UnixListener, error) {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an agent killed right here
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an agent killed before the rename
 		return nil, err
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
@@ -59,9 +59,9 @@ func listen(path string, beside []string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// secureDir makes the socket's directory, or brings one that is there to mode 0700: the kubelet makes a hostPath with
-// 0755. A directory that holds what is not ours is left as it is, because with a socket path such as /run/agent.sock
-// that would lock everybody out of /run; it still has to be one that the client trusts.
+// secureDir creates the socket's directory, or changes the mode of an existing one to 0700, because the kubelet creates
+// a hostPath with 0755. It does not change a directory with other files: with a socket path such as /run/agent.sock
+// that would make /run inaccessible. Such a directory still has to be one that the client trusts.
 func secureDir(path string, beside []string) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -79,8 +79,7 @@ func secureDir(path string, beside []string) error {
 	return trustDir(dir)
 }
 
-// onlyOurs reports whether the socket's directory holds nothing but what is kept beside the socket and sockets of the
-// agent.
+// onlyOurs reports whether the socket's directory contains nothing but sockets of the agent and the names in beside.
 func onlyOurs(path string, beside []string) bool {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	for _, entry := range entries {

@@ -15,14 +15,14 @@ func TestListen(t *testing.T) {
 	wantMode(t, dir, os.ModeDir|0o700)
 	wantMode(t, path, os.ModeSocket|0o600)
 
-	second := mustListen(t, path) // beside a living one
-	_ = first.Close()             // which must not take the new one's socket along
+	second := mustListen(t, path) // while the first one still listens
+	_ = first.Close()             // this must not remove the second one's socket
 	play(t, second, reply(good))
 	pod, err := Ask(within(t, time.Minute), path, question)
 	wantAnswer(t, pod, err)
 
 	_ = second.Close()
-	third := mustListen(t, path) // over a stale one
+	third := mustListen(t, path) // replaces a stale socket
 	play(t, third, reply(good))
 	pod, err = Ask(within(t, time.Minute), path, question)
 	wantAnswer(t, pod, err)
@@ -38,7 +38,7 @@ func wantMode(t *testing.T, path string, want os.FileMode) {
 	}
 }
 
-// The kubelet makes hostPath directories with 0755, and a killed agent may leave its half-made socket.
+// The kubelet creates hostPath directories with mode 0755, and a killed agent may leave its temporary socket.
 func TestListenTightensItsDirectory(t *testing.T) {
 	for _, mode := range []os.FileMode{0o755, 0o777, 0o500} {
 		path := socketPath(t)
@@ -76,7 +76,7 @@ func TestListenLeavesOthersAlone(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	mustListen(t, path) // a directory shared with others: not ours to close, yet nobody else can write to it
+	mustListen(t, path) // its mode stays, because it contains other files, but only root can write to it
 	wantMode(t, dir, os.ModeDir|0o755)
 
 	if err := os.Chmod(dir, 0o777); err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// TestMain turns the test binary into an agent of another user when asked (TestWrongPeer), and fails the tests when
-// they leave file descriptors open.
+// TestMain turns the test binary into an agent of another user if agentEnv is set (TestWrongPeer), and fails the tests
+// if they leave file descriptors open.
 func TestMain(m *testing.M) {
 	if path := os.Getenv(agentEnv); path != "" {
 		fakeAgent(path)
@@ -25,12 +25,12 @@ func TestMain(m *testing.M) {
 	os.Exit(fdleak.Run(m))
 }
 
-// question and good are one exchange.
+// question and good are a question and a valid answer to it.
 var question = Request{Namespace: "shop", Name: "cart-0"}
 
 const good = `{"version":1,"pod":{"namespace":"shop","name":"cart-0","annotations":{"a":"b"}}}` + "\n"
 
-// socketPath is a path in a directory as Listen makes it, short enough for any test's name.
+// socketPath returns a path in a directory like the one that Listen creates, short enough whatever the test's name is.
 func socketPath(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "facts")
@@ -41,7 +41,7 @@ func socketPath(t testing.TB) string {
 	return filepath.Join(dir, "run", "agent.sock")
 }
 
-// mustListen is Listen; the listener is closed with the test.
+// mustListen calls Listen, and closes the listener at the end of the test.
 func mustListen(t testing.TB, path string, beside ...string) net.Listener {
 	t.Helper()
 	l, err := Listen(path, beside...)
@@ -52,10 +52,10 @@ func mustListen(t testing.TB, path string, beside ...string) net.Listener {
 	return l
 }
 
-// script is a stand-in for the agent: it has the n-th connection, counted from 0.
+// script is what a test's agent does with its n-th connection, counted from 0.
 type script func(conn net.Conn, n int)
 
-// play runs the script on a listener; the test ends when all of it has.
+// play runs the script for each connection of a listener. The test waits until all have ended.
 func play(t testing.TB, l net.Listener, do script) {
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -85,14 +85,14 @@ func reply(text string) script {
 	}
 }
 
-// within is a context with that timeout.
+// within returns a context with that timeout.
 func within(t testing.TB, timeout time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// wantAnswer fails the test unless the agent's pod has come.
+// wantAnswer fails the test unless Ask has returned the agent's pod.
 func wantAnswer(t testing.TB, pod redirect.Pod, err error) {
 	t.Helper()
 	if err != nil || pod.Name != "cart-0" || pod.Annotations["a"] != "b" {
@@ -100,7 +100,7 @@ func wantAnswer(t testing.TB, pod redirect.Pod, err error) {
 	}
 }
 
-// wantUnavailable fails the test unless err says that the agent did not answer, naming the socket, the pod and text.
+// wantUnavailable fails the test unless IsUnavailable holds for err, and err names the socket, the pod and the texts.
 func wantUnavailable(t testing.TB, err error, socket string, text ...string) {
 	t.Helper()
 	wantText(t, err, append(text, socket, `pod "shop/cart-0"`, "no answer within")...)
@@ -109,7 +109,7 @@ func wantUnavailable(t testing.TB, err error, socket string, text ...string) {
 	}
 }
 
-// wantRefused fails the test unless err is of the other class, naming the socket, the pod and text.
+// wantRefused fails the test unless err is a permanent error that names the socket, the pod and the texts.
 func wantRefused(t testing.TB, err error, socket string, text ...string) {
 	t.Helper()
 	wantText(t, err, append(text, socket, `pod "shop/cart-0"`)...)

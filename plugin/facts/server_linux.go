@@ -12,29 +12,30 @@ import (
 	"github.com/istio-pod-network/controller/internal/excerpt"
 )
 
-// Bounds of Serve.
+// Limits of Serve.
 const (
-	maxConcurrent = 64               // questions at once; more wait in the listener's queue
-	lineTimeout   = 5 * time.Second  // for a question to arrive, and for an answer to be taken
-	answerTimeout = 10 * time.Second // for an answer to be found
+	maxConcurrent = 64               // questions that are answered at once; others wait in the listener's queue
+	lineTimeout   = 5 * time.Second  // to read a question, and to write an answer
+	answerTimeout = 10 * time.Second // to find an answer
 )
 
-// Serve answers the questions that come to l, one per connection, until l is closed; it then returns nil, once the
-// answers under way are sent. Callers that are not root are refused, and so are other versions, operations and garbage.
+// Serve answers the questions that come to l, one per connection, until l is closed. It then returns nil, after the
+// answers in progress are sent. It refuses callers that are not root, other versions, unknown operations and invalid
+// JSON.
 //
-// answer runs in up to 64 goroutines at once. It should heed its context, which ends after 10 s or when l is closed: a
-// plugin does not wait for ever. The response's Version may be left zero.
+// Serve calls answer in up to 64 goroutines at once. answer should respect its context, which ends after 10 s or when l
+// is closed. It may leave the response's Version zero.
 func Serve(l net.Listener, answer func(context.Context, Request) Response) error {
 	return server{answer, lineTimeout}.serve(l)
 }
 
-// server is Serve with its one bound that a test changes.
+// server is what Serve needs, with the one limit that a test changes.
 type server struct {
 	answer      func(context.Context, Request) Response
 	lineTimeout time.Duration
 }
 
-// serve accepts until the listener is closed.
+// serve accepts connections until the listener is closed.
 func (s server) serve(l net.Listener) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -63,8 +64,8 @@ func (s server) serve(l net.Listener) error {
 	}
 }
 
-// converse reads one question and writes its answer. A caller that is not served properly learns so where possible;
-// nobody else does, since there is nothing to repair.
+// converse reads one question and writes its answer. It reports failures to the caller alone, if it can, because
+// nothing has to be repaired here.
 func (s server) converse(ctx context.Context, conn net.Conn) {
 	_ = conn.SetDeadline(time.Now().Add(s.lineTimeout))
 	line, err := encode(s.respond(ctx, conn))
@@ -74,11 +75,11 @@ func (s server) converse(ctx context.Context, conn net.Conn) {
 	if err != nil {
 		line, _ = encode(refusal(CodeInternal, err))
 	}
-	_ = conn.SetDeadline(time.Now().Add(s.lineTimeout)) // finding the answer has taken its own time
+	_ = conn.SetDeadline(time.Now().Add(s.lineTimeout)) // a new deadline: answering has taken time of its own
 	_, _ = conn.Write(line)
 }
 
-// respond reads one question and finds its answer.
+// respond reads one question and returns its answer.
 func (s server) respond(ctx context.Context, conn net.Conn) Response {
 	if err := trustPeer(conn); err != nil {
 		return refusal(CodeInternal, fmt.Errorf("refusing the caller: %w", err))
@@ -105,12 +106,12 @@ func (s server) respond(ctx context.Context, conn net.Conn) Response {
 	return response
 }
 
-// refusal is an error answer.
+// refusal returns an error as an answer.
 func refusal(code uint, err error) Response {
 	return Response{Version: Version, Error: &Error{Code: code, Message: err.Error()}}
 }
 
-// temporary reports whether accepting may go well a moment later: something has run out, of the process or the node.
+// temporary reports whether a later accept may succeed: the process or the node has run out of something.
 func temporary(err error) bool {
 	for _, target := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
 		if errors.Is(err, target) {

@@ -17,7 +17,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// serve runs s on l until the test ends, and wants it to end well.
+// serve runs s on l until the test ends. It fails the test if s returns an error.
 func serve(t testing.TB, s server, l net.Listener) {
 	done := make(chan error, 1)
 	go func() { done <- s.serve(l) }()
@@ -29,7 +29,7 @@ func serve(t testing.TB, s server, l net.Listener) {
 	})
 }
 
-// echo answers with a pod that has what was asked.
+// echo answers with a pod that has the values of the question.
 func echo(_ context.Context, req Request) Response {
 	return Response{Pod: &redirect.Pod{Namespace: req.Namespace, Name: req.Name, UID: req.UID,
 		Annotations: map[string]string{"a": "b"}}}
@@ -50,7 +50,7 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// say sends text as it is and returns the error that is answered.
+// say sends text unchanged and returns the error of the answer.
 func say(t *testing.T, path, text string) *Error {
 	t.Helper()
 	conn, err := net.Dial("unix", path)
@@ -88,7 +88,7 @@ func TestServeRefuses(t *testing.T) {
 		{`{"version":1,"op":"pod","namespace":"a"}` + "\n", CodeDecode, "it has to name the pod"},
 		{strings.Repeat("x", maxRequest+1), CodeDecode, "longer than 65536 bytes"},
 		{"a\nb\n", CodeDecode, "more behind its line"},
-		{`{"version":1,`, CodeDecode, "i/o timeout"}, // never finished
+		{`{"version":1,`, CodeDecode, "i/o timeout"}, // the line never ends
 	} {
 		if got := say(t, path, test.question); got.Code != test.code || !strings.Contains(got.Message, test.want) {
 			t.Errorf("%.40q: %+v, want code %d, %s", test.question, got, test.code, test.want)
@@ -99,7 +99,7 @@ func TestServeRefuses(t *testing.T) {
 	}
 }
 
-// A caller that dribbles has one deadline for its whole line, not one per byte.
+// The deadline is for the caller's whole line, not for each byte.
 func TestServeSlowLoris(t *testing.T) {
 	path := socketPath(t)
 	serve(t, server{echo, 100 * time.Millisecond}, mustListen(t, path))
@@ -132,7 +132,7 @@ func TestServeAnswerTooLarge(t *testing.T) {
 	}
 }
 
-// An answer just below the bound passes, in spite of the socket's buffer being smaller.
+// An answer just below the limit is sent, although the socket's buffer is smaller.
 func TestServeLargestAnswer(t *testing.T) {
 	path := socketPath(t)
 	serve(t, server{func(_ context.Context, req Request) Response {
@@ -145,8 +145,8 @@ func TestServeLargestAnswer(t *testing.T) {
 	wantAnswer(t, pod, err)
 }
 
-// Of many callers, so many are answered at once, and one more for each that has its answer: in every round it is exact
-// how many have come in.
+// Serve answers a fixed number of callers at once, and takes one more whenever an answer is sent. In every round the
+// number of calls so far is exact.
 func TestServeIsBounded(t *testing.T) {
 	path := socketPath(t)
 	var entered atomic.Int32
@@ -181,7 +181,7 @@ func TestServeIsBounded(t *testing.T) {
 	}
 }
 
-// Closing the listener ends what is under way in order: the answer is told, and still sent.
+// After the listener is closed, answers in progress see that their context has ended, and are still sent.
 func TestServeEnds(t *testing.T) {
 	path := socketPath(t)
 	l := mustListen(t, path)
@@ -205,7 +205,7 @@ func TestServeEnds(t *testing.T) {
 	}
 }
 
-// flaky is a listener that runs out of something at first and breaks at last.
+// flaky is a listener whose first calls fail for lack of something, and whose last one fails for good.
 type flaky struct {
 	net.Listener
 	errs []error
@@ -225,7 +225,7 @@ func TestServeAcceptErrors(t *testing.T) {
 	}
 }
 
-// pipes is a listener whose connections do not tell their peer.
+// pipes is a listener whose connections have no peer credentials.
 type pipes struct{ conns chan net.Conn }
 
 func (p pipes) Accept() (net.Conn, error) {

@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// trustDir refuses a socket directory in which anybody but root can make or replace names: there, a fake could take the
-// place of an agent that is down.
+// trustDir returns an error for a socket directory in which anybody but root can create or rename files: a fake socket
+// could replace that of an agent that is down.
 func trustDir(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -27,11 +27,12 @@ func trustDir(dir string) error {
 	return nil
 }
 
-// owner is the uid a file belongs to.
+// owner returns the uid of the file's owner.
 func owner(info fs.FileInfo) uint32 { return info.Sys().(*syscall.Stat_t).Uid }
 
-// checkPath refuses what the kernel or package net would take for something else: a relative path, an abstract socket
-// ("@name", which no directory protects), a path that does not fit sun_path with its terminating zero.
+// checkPath returns an error for a path that the kernel or package net would treat differently: a relative path, an
+// abstract socket ("@name", which no directory protects), or one that does not fit into sun_path with its terminating
+// zero (unix(7)).
 func checkPath(socket string) error {
 	const maxPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 	if !filepath.IsAbs(socket) {
@@ -43,7 +44,8 @@ func checkPath(socket string) error {
 	return nil
 }
 
-// trustPeer refuses a peer that is not root. For a client it is the process that began to listen, as of then.
+// trustPeer returns an error unless the peer is root. For a client the peer is the process that called listen(2), with
+// the credentials of that moment (SO_PEERCRED, unix(7)).
 func trustPeer(conn net.Conn) error {
 	c, ok := conn.(syscall.Conn)
 	if !ok {

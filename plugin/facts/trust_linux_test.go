@@ -18,13 +18,14 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// nobody is a uid that is not root.
+// nobody is the uid of an unprivileged user.
 const nobody = 65534
 
-// agentEnv makes the test binary an agent at the path it names, until its standard input ends.
+// agentEnv is the environment variable that turns the test binary into an agent. Its value is the socket's path. The
+// agent runs until its standard input ends.
 const agentEnv = "FACTS_TEST_AGENT"
 
-// fakeAgent answers as the real agent would, but as whatever user it runs.
+// fakeAgent answers as the real agent does, as the user that it runs as.
 func fakeAgent(path string) {
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -44,7 +45,7 @@ func fakeAgent(path string) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// startFakeAgent runs fakeAgent as the uid, in a directory that belongs to it.
+// startFakeAgent runs fakeAgent as the uid, in a directory that this user owns.
 func startFakeAgent(t *testing.T, path string, uid uint32) {
 	t.Helper()
 	dir := filepath.Dir(path)
@@ -53,7 +54,7 @@ func startFakeAgent(t *testing.T, path string, uid uint32) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("/proc/self/exe") // a path to the binary need not be open to the other user
+	cmd := exec.Command("/proc/self/exe") // by /proc, because the other user may not be able to reach the binary's path
 	cmd.Env = append(os.Environ(), agentEnv+"="+path)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
@@ -80,7 +81,7 @@ func TestWrongPeer(t *testing.T) {
 	_, err := Ask(within(t, time.Minute), path, question)
 	wantRefused(t, err, path, "belongs to uid 65534", "must belong to root")
 
-	// Root takes the directory over, yet who listens there is still the other user.
+	// The directory now belongs to root, but the listener is still the other user's.
 	if err := os.Chown(filepath.Dir(path), 0, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +89,7 @@ func TestWrongPeer(t *testing.T) {
 	wantRefused(t, err, path, "runs as uid 65534: only root is believed")
 }
 
-// The same agent is believed as root, so that the two refusals above are for the user alone.
+// The same agent is trusted if it runs as root: only the user makes the difference above.
 func TestRightPeer(t *testing.T) {
 	path := socketPath(t)
 	startFakeAgent(t, path, 0)
@@ -133,7 +134,7 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// A caller that is not root and could connect all the same gets no facts.
+// A caller that is not root gets no facts, even if it can connect.
 func TestServeRefusesOthers(t *testing.T) {
 	path := socketPath(t)
 	var asked atomic.Bool
@@ -157,7 +158,7 @@ func TestServeRefusesOthers(t *testing.T) {
 	}
 }
 
-// dialAs connects as another user: the effective uid belongs to the thread, and the kernel notes it while connecting.
+// dialAs connects as another user. The effective uid belongs to the thread, and the kernel records it in connect(2).
 func dialAs(t *testing.T, path string, uid uintptr) net.Conn {
 	t.Helper()
 	const unchanged = ^uintptr(0)

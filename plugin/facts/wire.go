@@ -13,50 +13,50 @@ import (
 // Version of the protocol, in requests and responses.
 const Version = 1
 
-// OpPod asks for the facts of one pod. It is the only operation.
+// OpPod is the operation that asks for the facts of one pod. There is no other.
 const OpPod = "pod"
 
-// Codes of Error that Serve itself answers with. They are CNI error codes, as the agent's own should be.
+// Codes of errors that Serve itself answers with. They are CNI error codes, and the agent's own should be too.
 const (
-	CodeDecode   uint = 6   // the request is no JSON line of this protocol
-	CodeTryLater uint = 11  // the request's version or operation is of another release
+	CodeDecode   uint = 6   // the request is not a line of this protocol
+	CodeTryLater uint = 11  // another release may know the request's version or operation
 	CodeInternal uint = 999 // the caller is not root, or the answer cannot be sent
 )
 
-// Bounds of a line in bytes, its line feed included.
+// Limits of a line in bytes, with its line feed.
 const (
 	maxRequest  = 64 << 10
-	maxResponse = 4 << 20 // the API server takes pods of 1.5 MiB; in JSON, 256 KiB of annotations may be six times as much
+	maxResponse = 4 << 20 // the API server takes pods of 1.5 MiB; JSON may need six times the 256 KiB of annotations
 )
 
 // Request is the plugin's question.
 type Request struct {
-	Version   int    `json:"version"` // filled in by Ask when zero
-	Op        string `json:"op"`      // filled in by Ask when empty
+	Version   int    `json:"version"` // Ask sets it if it is zero
+	Op        string `json:"op"`      // Ask sets it if it is empty
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
-	UID       string `json:"uid,omitempty"` // K8S_POD_UID; of a static pod the hash that its mirror pod carries
-	// NoNamespace says that no annotation of the namespace matters. A plugin of an earlier release does not say it.
+	UID       string `json:"uid,omitempty"` // K8S_POD_UID; for a static pod the config hash that its mirror pod carries
+	// NoNamespace says that the namespace's annotations do not matter. Plugins of earlier releases do not send it.
 	NoNamespace bool `json:"noNamespace,omitempty"`
 }
 
-// Response is the agent's answer: Pod or Error, never both.
+// Response is the agent's answer. It has either Pod or Error.
 type Response struct {
-	Version int           `json:"version"` // filled in by Serve when zero
+	Version int           `json:"version"` // Serve sets it if it is zero
 	Pod     *redirect.Pod `json:"pod,omitempty"`
 	Error   *Error        `json:"error,omitempty"`
 }
 
-// Error is the agent saying that it cannot tell.
+// Error is the agent's answer if it does not know the pod's facts.
 type Error struct {
 	Code    uint   `json:"code"` // a CNI error code
 	Message string `json:"message"`
 }
 
-// Error is the agent's message with its code.
+// Error returns the message and the code.
 func (e *Error) Error() string { return fmt.Sprintf("%s (code %d)", e.Message, e.Code) }
 
-// parseResponse reads an answer's line.
+// parseResponse parses the line of an answer.
 func parseResponse(line []byte) (Response, error) {
 	var r Response
 	if err := parse(line, &r, &r.Version); err != nil {
@@ -68,7 +68,7 @@ func parseResponse(line []byte) (Response, error) {
 	return r, nil
 }
 
-// parseRequest reads a question's line. It accepts any operation.
+// parseRequest parses the line of a question. It accepts any operation.
 func parseRequest(line []byte) (Request, error) {
 	var r Request
 	if err := parse(line, &r, &r.Version); err != nil {
@@ -80,10 +80,10 @@ func parseRequest(line []byte) (Request, error) {
 	return r, nil
 }
 
-// parse decodes one line into message, whose version is *version.
+// parse decodes one line into message, and checks *version, which points into message.
 func parse(line []byte, message any, version *int) error {
 	if err := json.Unmarshal(line, message); err != nil {
-		// A later version may give a key another type, so the version has to be looked at alone before calling it garbage.
+		// A later version may change the type of a key, so look at the version alone before calling the line invalid.
 		var only struct {
 			Version int `json:"version"`
 		}
@@ -98,7 +98,7 @@ func parse(line []byte, message any, version *int) error {
 	return nil
 }
 
-// encode renders a message as its line.
+// encode returns a message as its line.
 func encode(message any) ([]byte, error) {
 	line, err := json.Marshal(message)
 	if err != nil {
@@ -108,7 +108,8 @@ func encode(message any) ([]byte, error) {
 }
 
 // readLine reads one line of at most limit bytes and returns it without its line feed. It does not wait for the end of
-// the stream, but what has already come behind the line is an error. A stream that ends early is io.ErrUnexpectedEOF.
+// the stream, but bytes that have already arrived after the line are an error. If the stream ends within the line, the
+// error is io.ErrUnexpectedEOF.
 func readLine(r io.Reader, limit int) ([]byte, error) {
 	buf := make([]byte, 0, 4096)
 	for {
@@ -130,7 +131,7 @@ func readLine(r io.Reader, limit int) ([]byte, error) {
 			return nil, err
 		}
 		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)] // doubles it, more or less
+			buf = append(buf, 0)[:len(buf)] // append grows the buffer to about twice its size
 		}
 	}
 }

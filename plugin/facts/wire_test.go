@@ -13,7 +13,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// fixture is a frozen line of the protocol, without its line feed. Released fixtures are only added to.
+// fixture returns a frozen line of the protocol, without its line feed. Fixtures of releases are never changed.
 func fixture(t testing.TB, name string) []byte {
 	t.Helper()
 	data, err := os.ReadFile("testdata/" + name)
@@ -23,7 +23,7 @@ func fixture(t testing.TB, name string) []byte {
 	return bytes.TrimSuffix(data, []byte("\n"))
 }
 
-// frozen is what the fixtures say.
+// frozen are the messages in the fixtures.
 var frozen = struct {
 	request    Request
 	pod, error Response
@@ -55,7 +55,7 @@ func TestFrozenV1(t *testing.T) {
 	}
 }
 
-// check compares what a fixture says, and its bytes with what is written today.
+// check compares a parsed fixture with the message, and its bytes with what is written today.
 func check(t *testing.T, name string, got, want any, err error) {
 	t.Helper()
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -141,7 +141,7 @@ func TestReadLine(t *testing.T) {
 	}
 }
 
-// roundTrips fails the test unless a message that parses is written such that it parses to the same again.
+// roundTrips fails the test if a message that parses is written in a form that does not parse to the same message.
 func roundTrips[T any](t *testing.T, parse func([]byte) (T, error), line []byte) {
 	var zero T
 	message, err := parse(line)

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// writerEnv makes the test binary a writer into the directory it names.
+// writerEnv is the environment variable that turns the test binary into a writer. Its value is the directory.
 const writerEnv = "RECORD_TEST_WRITER"
 
-// writeForever replaces two records as fast as it can until it is killed. Small and large ones alternate, so that a
-// torn one could not pass for whole.
+// writeForever replaces two records as fast as it can until it is killed. It alternates between small and large ones,
+// so that a mixture of two would not look complete.
 func writeForever(s Store) {
 	for i := 0; ; i++ {
 		for _, id := range []string{"one", "two"} {
@@ -31,7 +31,8 @@ func writeForever(s Store) {
 	}
 }
 
-// A plugin that is killed anywhere in Put leaves whole records and perhaps one temporary file, which GC removes later.
+// A plugin that is killed anywhere in Put leaves complete records and at most one temporary file, which GC removes
+// later.
 func TestKilledWriter(t *testing.T) {
 	s := Store{Dir: t.TempDir()}
 	const rounds = 25
@@ -65,7 +66,7 @@ func TestKilledWriter(t *testing.T) {
 	}
 }
 
-// startWriter starts a writer and returns what kills it; a writer that ended by itself fails the test.
+// startWriter starts a writer and returns a function that kills it. The test fails if the writer ended before.
 func startWriter(t *testing.T, s Store) (kill func()) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -82,7 +83,7 @@ func startWriter(t *testing.T, s Store) (kill func()) {
 	}
 }
 
-// whole reads everything there is by both ways, fails the test on anything torn, and counts the records.
+// whole reads all records by List and by Load, fails the test if one is incomplete, and returns their number.
 func whole(t *testing.T, s Store) int {
 	t.Helper()
 	records, errs := s.List()

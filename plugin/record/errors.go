@@ -7,14 +7,14 @@ import (
 
 var errTooLarge = fmt.Errorf("larger than %d bytes", maxSize)
 
-// IsVersion reports whether err says that a record has a version this program does not read. Both versions are in the
-// text. A verb that needs the record answers with CNI code 11: an upgrade that is under way will settle it.
+// IsVersion reports whether err says that a record has a version that this program does not know. The text names both
+// versions. A verb that needs the record returns CNI error 11 (try again later): an upgrade in progress will end it.
 func IsVersion(err error) bool {
 	var v *versionError
 	return errors.As(err, &v)
 }
 
-// versionError is a record of another version than ours.
+// versionError is a record with a version other than ours.
 type versionError struct{ found int }
 
 // Error names both versions.
@@ -25,17 +25,17 @@ func (e *versionError) Error() string {
 	return fmt.Sprintf("it has record version %d, this program knows version %d", e.found, Version)
 }
 
-// IsMismatch reports whether err says that a file holds the record of another attachment than its name or the caller
-// says: somebody renamed it, or two attachments share a name (see fileName).
+// IsMismatch reports whether err says that a file contains the record of another attachment than its name, or the
+// caller, says: somebody renamed it, or two attachments have the same file name (see fileName).
 func IsMismatch(err error) bool {
 	var m *mismatchError
 	return errors.As(err, &m)
 }
 
-// mismatchError carries whose record was found.
+// mismatchError names the attachment of the record in the file.
 type mismatchError struct{ containerID, ifname string }
 
-// Error names the attachment the contents belong to.
+// Error names that attachment.
 func (e *mismatchError) Error() string {
 	return fmt.Sprintf("it holds the record of container %q interface %q", e.containerID, e.ifname)
 }

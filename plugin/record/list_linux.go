@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// staleAfter is the age at which a temporary file has no writer any more: a plugin lives for seconds.
+// staleAfter is the age after which a temporary file has no writer any more: a plugin runs for seconds.
 const staleAfter = time.Hour
 
-// List reads all records, sorted by file name. Whatever claims to be a record and cannot be read is named in the
-// errors; temporary files and names that are not ours are passed over. A missing directory is an empty one.
+// List returns all records, sorted by file name, and an error for each record that cannot be read. It ignores temporary
+// files and names that are not a record's. A missing directory counts as empty.
 func (s Store) List() ([]Record, []error) {
 	entries, err := s.entries()
 	if err != nil {
@@ -28,23 +28,23 @@ func (s Store) List() ([]Record, []error) {
 		switch r, err := s.Load(entry.Name()); {
 		case err == nil:
 			records = append(records, r)
-		case !errors.Is(err, fs.ErrNotExist): // a DEL may have been faster
+		case !errors.Is(err, fs.ErrNotExist): // unless a DEL has just removed it
 			errs = append(errs, err)
 		}
 	}
 	return records, errs
 }
 
-// GC removes the records of the named network whose attachment is not valid, and returns them. Records of other
-// networks stay, as do those that cannot be read, since nobody knows whose they are: they are in the error. One error
-// does not stop the rest. Temporary files that a killed plugin left more than an hour ago go too.
+// GC removes the records of the network for whose attachment valid returns false, and returns them. It keeps records of
+// other networks, and those that it cannot read, because their network is unknown: the error names them. It continues
+// after an error. It also removes temporary files that are older than an hour, left by a plugin that was killed.
 func (s Store) GC(network string, valid func(containerID, ifname string) bool) (removed []Record, err error) {
 	records, errs := s.List()
 	for _, r := range records {
 		if r.Network != network || valid(r.ContainerID, r.IfName) {
 			continue
 		}
-		name, _ := fileName(r.ContainerID, r.IfName) // List has checked it
+		name, _ := fileName(r.ContainerID, r.IfName) // List has validated it
 		if err := s.remove(name); err != nil {
 			errs = append(errs, err)
 			continue
@@ -58,7 +58,7 @@ func (s Store) GC(network string, valid func(containerID, ifname string) bool) (
 func (s Store) removeStale() error {
 	entries, err := s.entries()
 	if err != nil {
-		return nil // List has reported it
+		return nil // List has reported the error
 	}
 	var errs []error
 	for _, entry := range entries {
@@ -74,7 +74,7 @@ func (s Store) removeStale() error {
 	return errors.Join(errs...)
 }
 
-// entries lists the directory by name; a missing one is empty.
+// entries lists the directory by name. It returns none if the directory is missing.
 func (s Store) entries() ([]fs.DirEntry, error) {
 	entries, err := os.ReadDir(s.Pods())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

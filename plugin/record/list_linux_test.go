@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// ids names records for comparison.
+// ids returns the container ID and interface of each record, for comparison.
 func ids(records []Record) []string {
 	names := []string{}
 	for _, r := range records {
@@ -62,7 +62,7 @@ func TestGC(t *testing.T) {
 	}
 }
 
-// What cannot be read may be anybody's, so it stays and is reported, and the rest is done all the same.
+// GC keeps and reports what it cannot read, because it may be another network's, and continues with the rest.
 func TestGCCarriesOn(t *testing.T) {
 	s := Store{Dir: t.TempDir()}
 	put(t, s, of("net", "z", "eth0"))
@@ -92,7 +92,7 @@ func TestGCRemovesStaleTemporaryFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if removed, err := s.GC("net", nil); len(removed) != 0 || err != nil { // nobody's validity is asked
+	if removed, err := s.GC("net", nil); len(removed) != 0 || err != nil { // valid is not called
 		t.Errorf("%v, %v", removed, err)
 	}
 	if want := []string{".other", ".tmp-young", "old.txt"}; !slices.Equal(fileNames(t, s), want) {

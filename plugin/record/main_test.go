@@ -8,8 +8,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/fdleak"
 )
 
-// TestMain turns the test binary into the writer of TestKilledWriter when asked, and fails the tests when they leave
-// file descriptors open.
+// TestMain turns the test binary into the writer of TestKilledWriter if writerEnv is set, and fails the tests if they
+// leave file descriptors open.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(writerEnv); dir != "" {
 		writeForever(Store{Dir: dir})
@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 	os.Exit(fdleak.Run(m))
 }
 
-// sample is a record with every key set. It is the frozen fixture v1-redirect.json.
+// sample is a record with a value for every key. The frozen fixture v1-redirect.json contains it.
 func sample() Record {
 	return Record{
 		Version:     1,
@@ -42,14 +42,14 @@ func sample() Record {
 	}
 }
 
-// of is the sample of another attachment.
+// of returns sample for another attachment.
 func of(network, containerID, ifname string) Record {
 	r := sample()
 	r.Network, r.ContainerID, r.IfName = network, containerID, ifname
 	return r
 }
 
-// put stores records, failing the test on an error.
+// put stores records, and fails the test on an error.
 func put(t testing.TB, s Store, records ...Record) {
 	t.Helper()
 	for _, r := range records {
@@ -59,7 +59,7 @@ func put(t testing.TB, s Store, records ...Record) {
 	}
 }
 
-// drop writes a file beside the records.
+// drop writes a file into the directory of the records.
 func drop(t testing.TB, s Store, name, contents string) {
 	t.Helper()
 	if err := os.MkdirAll(s.Pods(), 0o700); err != nil {
@@ -70,7 +70,7 @@ func drop(t testing.TB, s Store, name, contents string) {
 	}
 }
 
-// fileNames lists the names beside and of the records.
+// fileNames lists the directory of the records.
 func fileNames(t testing.TB, s Store) []string {
 	t.Helper()
 	entries, err := s.entries()

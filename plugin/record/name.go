@@ -11,22 +11,23 @@ import (
 
 const (
 	suffix     = ".json"
-	tempPrefix = ".tmp-" // no container ID starts with a dot, so no record ever has such a name
-	maxName    = 255     // NAME_MAX of Linux file systems
-	maxIfName  = 15      // IFNAMSIZ without the terminating zero
+	tempPrefix = ".tmp-" // a container ID cannot start with a dot, so no record has such a name
+	maxName    = 255     // NAME_MAX of Linux file systems (limits.h)
+	maxIfName  = 15      // IFNAMSIZ (linux/if.h) without the terminating zero
 )
 
-// What is valid, for a person.
+// What is valid, for error texts.
 const (
 	validID     = "letters, digits and _.-, the first a letter or digit"
 	validIfName = "at most 15 bytes of UTF-8 without /, :, white space and control characters"
 )
 
-// fileName is the name of an attachment's record, checked so that it cannot leave the directory.
+// fileName returns the name of an attachment's record. It returns an error for values that could lead out of the
+// directory.
 //
-// It is not injective: container "a-b" with interface "c" and container "a" with interface "b-c" share "a-b-c.json".
-// That needs a dash in one of the two parts, which runtimes' IDs never have (but cnitool's do), so readers compare the
-// contents and writers look first wherever there is a dash.
+// Two attachments may share a name: container "a-b" with interface "c" and container "a" with interface "b-c" both have
+// "a-b-c.json". That needs a dash in one of the values. IDs of runtimes have none, but cnitool's do. So readers compare
+// the contents, and writers look at an existing file first if there is a dash.
 func fileName(containerID, ifname string) (string, error) {
 	if err := checkID(containerID); err != nil {
 		return "", err
@@ -47,7 +48,8 @@ func ambiguous(containerID, ifname string) bool {
 	return strings.Contains(containerID, "-") || strings.Contains(ifname, "-")
 }
 
-// checkID applies the CNI specification: an alphanumeric, then any of alphanumerics, underscore, dot and hyphen.
+// checkID validates a container ID as the CNI specification says (https://www.cni.dev/docs/spec/, Parameters): an
+// alphanumeric character, then alphanumeric characters, underscore, dot and hyphen.
 func checkID(id string) error {
 	for i := range len(id) {
 		c := id[i]
@@ -62,7 +64,8 @@ func checkID(id string) error {
 	return nil
 }
 
-// checkIfName applies what the kernel's dev_valid_name demands, and refuses what JSON could not carry unchanged.
+// checkIfName validates an interface name as dev_valid_name does (net/core/dev.c), and returns an error for what JSON
+// cannot represent.
 func checkIfName(name string) error {
 	bad := func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) || unicode.IsControl(r) }
 	switch {
@@ -74,7 +77,7 @@ func checkIfName(name string) error {
 	return nil
 }
 
-// IsFile reports whether a name in Store.Pods claims to be a record; the rest is temporary or not ours.
+// IsFile reports whether a name in Store.Pods is a record's by its form. Other names are temporary files or not ours.
 func IsFile(name string) bool {
 	return strings.HasSuffix(name, suffix) && !strings.HasPrefix(name, ".")
 }

@@ -63,7 +63,7 @@ func TestEveryMethodChecksTheName(t *testing.T) {
 
 func second(_ Record, err error) error { return err }
 
-// Two attachments with one file name never see, replace or remove each other's record.
+// Two attachments with the same file name never read, replace or remove each other's record.
 func TestAmbiguousNames(t *testing.T) {
 	s := Store{Dir: t.TempDir()}
 	mine, other := of("net", "a-b", "c"), of("net", "a", "b-c")
@@ -81,7 +81,7 @@ func TestAmbiguousNames(t *testing.T) {
 	if r, err := s.Get(mine.ContainerID, mine.IfName); err != nil || r.ContainerID != "a-b" {
 		t.Errorf("mine is now %+v, %v", r, err)
 	}
-	put(t, s, mine) // its own record may be replaced
+	put(t, s, mine) // an attachment may replace its own record
 	if err := s.Delete(mine.ContainerID, mine.IfName); err != nil || len(fileNames(t, s)) != 0 {
 		t.Errorf("deleting mine: %v, left %q", err, fileNames(t, s))
 	}

@@ -5,12 +5,13 @@ import (
 	"strings"
 )
 
-// NetNS is the identity of a network namespace, `<boot-id>/<inode>/<cookie>`: an inode number is reused at once, the
-// cookie never is while the machine is up. A kernel that has no cookies (Linux before 5.14) gives `-`. Two are compared
-// with ==; equal ones without a cookie may be a namespace and one that is gone, see HasCookie.
+// NetNS is the identity of a network namespace: `<boot-id>/<inode>/<cookie>`. The kernel may reuse an inode number at
+// once, but never a cookie until the next boot. On a kernel without SO_NETNS_COOKIE (Linux before 5.14) the cookie is
+// `-`. Identities are compared with ==. Without a cookie, an equal identity may be that of a namespace that is gone:
+// see HasCookie.
 type NetNS string
 
-// noCookie stands for the cookie of a kernel that has none.
+// noCookie stands for the cookie on a kernel without SO_NETNS_COOKIE.
 const noCookie = "-"
 
 func netnsOf(boot BootID, inode, cookie string) NetNS {
@@ -23,23 +24,23 @@ func (n NetNS) parse() (boot BootID, inode, cookie string) {
 	return BootID(first), inode, cookie
 }
 
-// Boot is the boot that the namespace is of; it does not survive it.
+// Boot returns the boot that the namespace belongs to. No network namespace survives a reboot.
 func (n NetNS) Boot() BootID {
 	boot, _, _ := n.parse()
 	return boot
 }
 
-// HasCookie reports whether the identity tells the namespace from one that is gone.
+// HasCookie reports whether the identity cannot be that of an earlier namespace.
 func (n NetNS) HasCookie() bool {
 	_, _, cookie := n.parse()
 	return cookie != "" && cookie != noCookie
 }
 
-// WithoutCookie is how a kernel that has no cookies would identify the namespace.
+// WithoutCookie returns the identity that a kernel without SO_NETNS_COOKIE would give the namespace.
 func (n NetNS) WithoutCookie() NetNS {
 	boot, inode, _ := n.parse()
 	return netnsOf(boot, inode, noCookie)
 }
 
-// BootID tells one boot of a machine from all others. Source: random(4), boot_id.
+// BootID identifies one boot of a machine. Source: /proc/sys/kernel/random/boot_id, random(4).
 type BootID string

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// CurrentNetNS is that of the calling thread.
+// CurrentNetNS returns the identity of the network namespace of the calling thread.
 func CurrentNetNS() (NetNS, error) {
 	info, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil {
@@ -25,7 +25,7 @@ func CurrentNetNS() (NetNS, error) {
 	return netnsOf(boot, fmt.Sprint(info.Sys().(*syscall.Stat_t).Ino), cookie), nil
 }
 
-// ReadBootID is that of the kernel that runs.
+// ReadBootID returns the boot ID of the running kernel.
 func ReadBootID() (BootID, error) {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -36,14 +36,15 @@ func ReadBootID() (BootID, error) {
 
 const soNetnsCookie = 71 // SO_NETNS_COOKIE, Linux 5.14; include/uapi/asm-generic/socket.h
 
-// netnsCookie asks a socket for the cookie of its network namespace.
+// netnsCookie reads the cookie of the thread's network namespace from a socket.
 func netnsCookie() (uint64, error) {
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = syscall.Close(fd) }()
-	// The kernel wants room for exactly 8 bytes, which is what package syscall passes for this structure.
+	// The kernel requires a buffer of exactly 8 bytes (net/core/sock.c, sk_getsockopt). Package syscall passes that
+	// size for this structure.
 	raw, err := syscall.GetsockoptIPMreq(fd, syscall.SOL_SOCKET, soNetnsCookie)
 	if err != nil {
 		return 0, err

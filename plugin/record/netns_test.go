@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestCurrentNetNS is of the thread that asks, in the documented form.
+// TestCurrentNetNS checks that the identity is that of the calling thread, in the documented form.
 func TestCurrentNetNS(t *testing.T) {
 	identify := func() NetNS {
 		t.Helper()
@@ -33,12 +33,13 @@ func TestCurrentNetNS(t *testing.T) {
 	if err != nil || own.Boot() != boot || len(boot) != 36 {
 		t.Errorf("%q is not of boot %q, %v", own, boot, err)
 	}
-	// Two, held until both have asked: at most one of them is the thread that /proc/self stands for.
+	// Two goroutines, kept until both have the answer: at most one of them runs on the thread that /proc/self refers
+	// to.
 	others, done := make(chan NetNS), make(chan struct{})
 	defer close(done)
 	for range 2 {
 		go func() {
-			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+			runtime.LockOSThread() // it is never unlocked, so the thread ends with the goroutine
 			if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
 				t.Error(err)
 			}

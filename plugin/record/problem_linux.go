@@ -16,9 +16,9 @@ const (
 	maxProblem  = 4 << 10  // bytes
 )
 
-// SetProblem keeps why the plugin could serve no ADD on this node when the runtime last asked it by STATUS, "" if it
-// could: the agent, which has another root and so other programs, cannot find out by itself. What is there already is
-// not written again.
+// SetProblem stores why the plugin could serve no ADD on this node at the last STATUS, or "" if it could. The agent
+// cannot find out by itself, because its container has another root file system with other programs. A text that is
+// already stored is not written again.
 func (s Store) SetProblem(why string) error {
 	before, err := s.Problem()
 	if err == nil && before == why {
@@ -36,7 +36,7 @@ func (s Store) SetProblem(why string) error {
 	return nil
 }
 
-// Problem reads what SetProblem has kept; "" also where STATUS was never asked for.
+// Problem returns what SetProblem stored last, or "" if nothing was stored.
 func (s Store) Problem() (string, error) {
 	path := filepath.Join(s.Dir, problemFile)
 	why, err := files.ReadNoFollow(path, maxProblem)

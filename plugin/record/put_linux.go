@@ -13,18 +13,19 @@ import (
 	"github.com/istio-pod-network/controller/internal/files"
 )
 
-// Put writes the record of one attachment with mode 0600, replacing the one that is there. The directory is made, with
-// mode 0700, when it is missing. On an error nothing new is left behind, neither under the final name nor elsewhere.
+// Put writes the record of one attachment with mode 0600, and replaces an existing one. It creates the directory with
+// mode 0700 if it is missing. On an error it leaves no new file.
 //
-// It runs in every ADD of a mesh pod, so it tries to write before it makes a directory, and does no more with files
-// than safety takes: open, write, fsync and close of the file, rename, open, fsync and close of the directory.
+// It runs in every ADD of a mesh pod, so it creates the directory only if writing fails, and makes only the system
+// calls that safety needs: open, write, fsync and close for the file, rename, then open, fsync and close for the
+// directory.
 func (s Store) Put(r Record) error {
 	data, err := encode(r)
 	if err != nil {
 		return fmt.Errorf("writing record of container %s interface %s: %w",
 			excerpt.Quote(r.ContainerID), excerpt.Quote(r.IfName), err)
 	}
-	name, _ := fileName(r.ContainerID, r.IfName) // encode has checked it
+	name, _ := fileName(r.ContainerID, r.IfName) // encode has validated it
 	path := filepath.Join(s.Pods(), name)
 	if ambiguous(r.ContainerID, r.IfName) {
 		if _, err := s.read(name, r.ContainerID, r.IfName); IsMismatch(err) {
@@ -41,7 +42,7 @@ func (s Store) Put(r Record) error {
 	return nil
 }
 
-// writeTemp writes data to a new temporary file beside the records and returns its path.
+// writeTemp writes data to a new temporary file in the directory of the records, and returns its path.
 func (s Store) writeTemp(data []byte) (string, error) {
 	temp := files.Temp(s.Pods(), tempPrefix)
 	err := files.Create(temp, bytes.NewReader(data), nil)
@@ -54,14 +55,13 @@ func (s Store) writeTemp(data []byte) (string, error) {
 	return temp, err
 }
 
-// commit gives the temporary file its final name, for good: without the fsync of the directory the name may be lost in
-// a crash.
+// commit renames the temporary file to path, durably: without the fsync of the directory a crash may lose the name.
 func commit(temp, path string) error {
 	if err := files.Rename(temp, path); err != nil {
 		return err
 	}
 	if err := files.SyncDir(filepath.Dir(path)); err != nil {
-		_ = syscall.Unlink(path) // ADD fails and takes its rules back, so the record must not speak for them
+		_ = syscall.Unlink(path) // ADD fails and removes its rules, so no record may describe them
 		return err
 	}
 	return nil

@@ -8,50 +8,50 @@ import (
 	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
-// Version of the record this package writes, and the only one it reads.
+// Version is the version of the records that this package writes, and the only one that it reads.
 const Version = 1
 
 // Values of Record.Decision.
 const (
 	Redirect  = "redirect"  // the rules are in the network namespace
-	Untouched = "untouched" // the pod carries mesh annotations, yet nothing was written; Reason says why
+	Untouched = "untouched" // the pod has mesh annotations, but nothing was written; Reason says why
 )
 
-// maxSize bounds a record in bytes, written or read. A pod may list 5,000 prefixes of both families and 1,000 ports,
-// which is well under half a megabyte; the rest is room, not need.
+// maxSize limits a record, written or read, in bytes. A pod with 5,000 prefixes of both families and 1,000 ports needs
+// well under half a megabyte.
 const maxSize = 4 << 20
 
 // Record is the outcome of one successful ADD.
 type Record struct {
-	Version     int    `json:"version"`     // filled in by Put when zero
-	Network     string `json:"network"`     // name of the CNI network, the scope of GC
+	Version     int    `json:"version"`     // Put sets it if it is zero
+	Network     string `json:"network"`     // the name of the CNI network; GC works on one network
 	IfName      string `json:"ifName"`      // CNI_IFNAME
-	ContainerID string `json:"containerID"` // CNI_CONTAINERID, the sandbox
-	PodUID      string `json:"podUID"`      // K8S_POD_UID; of a static pod the hash its mirror pod carries
+	ContainerID string `json:"containerID"` // CNI_CONTAINERID, which identifies the sandbox
+	PodUID      string `json:"podUID"`      // K8S_POD_UID; for a static pod the config hash that its mirror pod carries
 	Namespace   string `json:"namespace"`
 	Name        string `json:"name"`
-	NetNS       NetNS  `json:"netns"`    // which network namespace it is about
+	NetNS       NetNS  `json:"netns"`    // the network namespace of the attachment
 	Decision    string `json:"decision"` // Redirect or Untouched
 	Reason      string `json:"reason"`
-	// Detail is what a person should know beside the reason, for instance a warning.
+	// Detail is what an operator should know beside the reason, such as a warning.
 	Detail      string `json:"detail,omitempty"`
-	Backend     string `json:"backend,omitempty"`     // the backend that wrote the rules; empty when untouched
-	RuleSetHash string `json:"ruleSetHash,omitempty"` // hash of the rule set that was written
-	// Families is the one IP family that is captured, IPv4 or IPv6; empty where both are. Spec says the same.
+	Backend     string `json:"backend,omitempty"`     // the backend that wrote the rules; empty if untouched
+	RuleSetHash string `json:"ruleSetHash,omitempty"` // redirect.RuleSet.Hash of the rules that were written
+	// Families is the one IP family that is captured, IPv4 or IPv6. It is empty if both are. Spec has the same value.
 	Families string `json:"families,omitempty"`
-	// Spec is the effective settings as JSON, from which CHECK rebuilds the expected rules without the agent.
-	// It is kept by value, not by byte: white space is dropped.
+	// Spec is the effective settings as JSON. CHECK derives the expected rules from it, without the agent. White space
+	// is not kept.
 	Spec json.RawMessage `json:"spec,omitempty"`
-	// Created lists the inert things ADD made beside the packet rules ("address ::6/128 lo"), so that DEL removes just
-	// those.
+	// Created lists the addresses and routes that ADD created beside the packet rules, such as "address ::6/128 lo".
+	// DEL removes only those.
 	Created []string  `json:"created,omitempty"`
-	Skipped []string  `json:"skipped,omitempty"` // what was left out, each with its reason
-	Time    time.Time `json:"time"`              // end of ADD, stored in UTC
+	Skipped []string  `json:"skipped,omitempty"` // what was skipped, each with its reason
+	Time    time.Time `json:"time"`              // when ADD ended, in UTC
 	// DurationMicroseconds is how long ADD took.
 	DurationMicroseconds int64 `json:"durationMicroseconds"`
 }
 
-// validate reports what makes r unfit to be kept; it holds for writing and reading alike.
+// validate returns an error if r cannot be stored. Writing and reading use the same checks.
 func (r Record) validate() error {
 	if _, err := fileName(r.ContainerID, r.IfName); err != nil {
 		return err
@@ -65,7 +65,7 @@ func (r Record) validate() error {
 	return nil
 }
 
-// encode checks r, fills in its version and renders it as the contents of its file.
+// encode validates r, sets its version, and returns the contents of its file.
 func encode(r Record) ([]byte, error) {
 	if r.Version == 0 {
 		r.Version = Version
@@ -87,11 +87,11 @@ func encode(r Record) ([]byte, error) {
 	return append(data, '\n'), nil
 }
 
-// parse is the inverse of encode and the only reader of the format.
+// parse decodes what encode returns. All readers use it.
 func parse(data []byte) (Record, error) {
 	var r Record
 	if err := json.Unmarshal(data, &r); err != nil {
-		// A later version may give a key another type, so the version has to be looked at alone before calling it garbage.
+		// A later version may change the type of a key, so look at the version alone before calling the file invalid.
 		var only struct {
 			Version int `json:"version"`
 		}

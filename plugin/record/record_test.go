@@ -19,7 +19,7 @@ func fixture(t testing.TB, name string) []byte {
 	return data
 }
 
-// The fixture is what version 1 wrote on the nodes; it is not to be changed, only added to.
+// The fixture is what released plugins wrote on nodes. It must not be changed.
 func TestFrozenV1(t *testing.T) {
 	frozen := fixture(t, "v1-redirect.json")
 	r, err := parse(frozen)

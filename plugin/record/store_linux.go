@@ -10,22 +10,22 @@ import (
 	"github.com/istio-pod-network/controller/internal/files"
 )
 
-// podsDir is the directory of the record files, in the state directory.
+// podsDir is the directory of the records in the state directory.
 const podsDir = "pods"
 
-// Names are those of all that is in a state directory, for whoever shares it.
+// Names returns the names of everything in a state directory, for others that use the same directory.
 func Names() []string { return []string{podsDir, problemFile} }
 
-// Store is the directory of records. Its methods may be called at once from any number of processes.
+// Store is the directory of records. Any number of processes may call its methods at once.
 type Store struct {
-	Dir string // stateDir of the CNI configuration; made on the first Put
+	Dir string // stateDir of the CNI configuration; the first Put creates it
 }
 
-// Pods is the directory the record files are in, for a watcher. It may not exist yet.
+// Pods returns the directory of the record files, for a watcher. It may not exist yet.
 func (s Store) Pods() string { return filepath.Join(s.Dir, podsDir) }
 
-// Get reads the record of one attachment. The error satisfies errors.Is(err, fs.ErrNotExist) when there is none,
-// IsVersion when it is of another version, and IsMismatch when the file holds another attachment's record.
+// Get returns the record of one attachment. For its error, errors.Is(err, fs.ErrNotExist) holds if there is none,
+// IsVersion if the record has another version, and IsMismatch if the file contains another attachment's record.
 func (s Store) Get(containerID, ifname string) (Record, error) {
 	name, err := fileName(containerID, ifname)
 	if err != nil {
@@ -34,7 +34,7 @@ func (s Store) Get(containerID, ifname string) (Record, error) {
 	return s.read(name, containerID, ifname)
 }
 
-// Load reads the record with that file name, as List and a watcher of Pods see it. Its errors are Get's.
+// Load returns the record in the file with that name, which a watcher of Pods has seen. Its errors are those of Get.
 func (s Store) Load(name string) (Record, error) {
 	if filepath.Base(name) != name || !IsFile(name) {
 		return Record{}, fmt.Errorf("reading record %q: not the file name of a record", name)
@@ -42,7 +42,7 @@ func (s Store) Load(name string) (Record, error) {
 	return s.read(name, "", "")
 }
 
-// read reads the named file and holds its contents against its name and, unless empty, the wanted attachment.
+// read reads the named file, and compares its contents with its name and, unless empty, with the given attachment.
 func (s Store) read(name, containerID, ifname string) (Record, error) {
 	path := filepath.Join(s.Pods(), name)
 	data, err := files.ReadNoFollow(path, maxSize)
@@ -60,8 +60,8 @@ func (s Store) read(name, containerID, ifname string) (Record, error) {
 	return r, nil
 }
 
-// Delete removes the record of one attachment. No record is no error, and costs a single system call. Nothing is
-// synced: a record that comes back after a power failure has no network namespace any more, and the agent drops it.
+// Delete removes the record of one attachment. A missing record is not an error. Nothing is synced: a record that comes
+// back after a power failure belongs to no network namespace any more, and the agent removes it.
 func (s Store) Delete(containerID, ifname string) error {
 	name, err := fileName(containerID, ifname)
 	if err != nil {
@@ -75,7 +75,7 @@ func (s Store) Delete(containerID, ifname string) error {
 	return s.remove(name)
 }
 
-// remove unlinks one file. It is not os.Remove, which tries rmdir after a failed unlink.
+// remove unlinks one file. os.Remove would also try rmdir(2) after a failed unlink(2).
 func (s Store) remove(name string) error {
 	path := filepath.Join(s.Pods(), name)
 	if err := syscall.Unlink(path); err != nil && err != syscall.ENOENT {
@@ -84,7 +84,7 @@ func (s Store) remove(name string) error {
 	return nil
 }
 
-// unpath drops the operation and path of a file error, where the caller names the path.
+// unpath removes the operation and the path from a file error, where the caller names the path.
 func unpath(err error) error {
 	var e *fs.PathError
 	if errors.As(err, &e) {

@@ -60,7 +60,7 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// A pod may carry as many settings as Istio's lists allow, and the record has to hold them.
+// A pod may have as many settings as Istio's lists allow, and a record has to hold them.
 func TestLargestSpec(t *testing.T) {
 	var list []string
 	for i := range 5000 {
@@ -117,7 +117,7 @@ func TestReadRefuses(t *testing.T) {
 	}
 }
 
-// A plugin that may not write says so with the path, and leaves nothing.
+// A plugin without write permission reports the path, and leaves nothing.
 func TestPermissionErrors(t *testing.T) {
 	open := t.TempDir()
 	s := Store{Dir: filepath.Join(open, "state")}
@@ -148,8 +148,8 @@ func gcError(s Store) error {
 	return err
 }
 
-// asNobody runs f with the file permissions of an unprivileged user. The file system uid belongs to the thread, and
-// with it the kernel takes CAP_DAC_OVERRIDE away.
+// asNobody runs f with the file permissions of an unprivileged user. The file system uid belongs to the thread, and the
+// kernel removes CAP_DAC_OVERRIDE with it (setfsuid(2), capabilities(7)).
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -162,10 +162,10 @@ func asNobody(t *testing.T, f func()) {
 	f()
 }
 
-// Whatever goes wrong, the temporary file goes too.
+// Put removes its temporary file on every error.
 func TestPutCleansUp(t *testing.T) {
 	s := Store{Dir: t.TempDir()}
-	if err := os.MkdirAll(s.Pods()+"/a-eth0.json", 0o700); err != nil { // rename cannot replace a directory
+	if err := os.MkdirAll(s.Pods()+"/a-eth0.json", 0o700); err != nil { // rename(2) cannot replace a directory by a file
 		t.Fatal(err)
 	}
 	if err := s.Put(of("net", "a", "eth0")); err == nil || !strings.Contains(err.Error(), "rename") {
@@ -183,7 +183,7 @@ func TestPutCleansUp(t *testing.T) {
 	}
 }
 
-// A full file system is the likely one of the errors in the middle of a write.
+// A full file system is the most likely error in the middle of a write.
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=0700"); err != nil {
@@ -203,7 +203,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 func TestConcurrentWriters(t *testing.T) {
-	s := Store{Dir: filepath.Join(t.TempDir(), "state")} // so that all of them race for the directory too
+	s := Store{Dir: filepath.Join(t.TempDir(), "state")} // the directory is missing, so that all of them race to create it
 	const writers, rounds = 32, 20
 	var running sync.WaitGroup
 	for w := range writers {
@@ -249,7 +249,8 @@ func BenchmarkDeleteAbsent(b *testing.B) {
 	}
 }
 
-// Names has all that is in a state directory: what it lacks keeps the agent from closing that directory to others.
+// Names lists everything in a state directory. If it lacked a name, the agent would not set that directory's mode to
+// 0700.
 func TestNames(t *testing.T) {
 	s := Store{Dir: filepath.Join(t.TempDir(), "state")}
 	put(t, s, sample())
