@@ -14,20 +14,21 @@ import (
 	"github.com/istio-pod-network/controller/plugin/flows/report"
 )
 
-// What is for pods with Istio's own sidecar. It does not say who it is: it is known by what it does. It takes a
-// connection to an address that nobody has, has a certificate of the mesh, says whose certificate its caller has, and
-// lets nothing out or in that its namespace forbids (REGISTRY_ONLY, STRICT).
+// The flows beside Istio's own sidecar. Unlike the stand-in it does not tell its name, so it is recognised by what it
+// does. It accepts a connection to an address that nobody has. It has a certificate of the mesh, and reports its
+// caller's certificate. It blocks what its namespace forbids, outbound (REGISTRY_ONLY) and inbound (STRICT).
 
-// settles is for how long, and learns with what pauses, is tried what a sidecar may not have been told yet.
+// A call may fail because the sidecar has not yet received its configuration. It is repeated for settles, with pauses
+// of learns.
 const (
 	settles = 20 * time.Second
 	learns  = 500 * time.Millisecond
 )
 
-// warmUp is the flow of calls that are made until the sidecar knows what is forbidden. Nobody judges them.
+// warmUp is the flow name of calls that wait until the sidecar knows what is forbidden. They have no result.
 const warmUp = "warm-up"
 
-// serve serves as an app until the process is to end.
+// serve serves as an app until the process is told to end.
 func (p *process) serve(o options) (bool, error) {
 	ended := ending()
 	if err := serveApp(o.seal); err != nil {
@@ -37,7 +38,7 @@ func (p *process) serve(o options) (bool, error) {
 	return true, nil
 }
 
-// byEnvoy makes the flows of an app beside Istio's own sidecar.
+// byEnvoy makes the flows of an app beside Istio's sidecar.
 func (f *flows) byEnvoy() (bool, error) {
 	f.knows = time.Now().Add(settles)
 	var all sync.WaitGroup
@@ -59,7 +60,7 @@ func (f *flows) byEnvoy() (bool, error) {
 	return !f.ill, nil
 }
 
-// throughEnvoy makes the flows of a family that is captured, but for attempts to get around.
+// throughEnvoy makes the flows of a captured family, without the attempts to get around the sidecar.
 func (f *flows) throughEnvoy(peer netip.Addr, asker *standin.Asker) {
 	out := netip.AddrPortFrom(nobody[peer.Is6()], standin.PeerPort)
 	if f.serves(peer, f.sidecar.Outbound) {
@@ -90,7 +91,7 @@ func (f *flows) throughEnvoy(peer netip.Addr, asker *standin.Asker) {
 	})
 }
 
-// learning waits a moment, unless the sidecar has had the time to be told everything.
+// learning pauses and returns true, until the sidecar has had time to receive its configuration.
 func (f *flows) learning() bool {
 	if time.Now().After(f.knows) {
 		return false
@@ -99,7 +100,7 @@ func (f *flows) learning() bool {
 	return true
 }
 
-// serves reports whether the sidecar listens at a port in a family: what this pod calls by lo is not redirected.
+// serves reports whether the sidecar listens on a port in the family. The call uses lo, so it is not redirected.
 func (f *flows) serves(family netip.Addr, port uint16) bool {
 	lo := map[bool]string{false: "127.0.0.1", true: "::1"}[family.Is6()]
 	c, err := net.DialTimeout("tcp", net.JoinHostPort(lo, fmt.Sprint(port)), standin.Patience)
@@ -109,23 +110,23 @@ func (f *flows) serves(family netip.Addr, port uint16) bool {
 	return err == nil
 }
 
-// unserved says that a flow could not be made.
+// unserved reports a flow that could not be made.
 func (f *flows) unserved(r report.Result) {
-	r.Unmade, r.Well = "the sidecar does not listen in this family", true // it is no fault of the pod's
+	r.Unmade, r.Well = "the sidecar does not listen in this family", true // this is not the pod's fault
 	f.say(r)
 }
 
-// accepted calls an address that nobody has, no further than the node: who accepts is in this pod.
+// accepted calls an address that nobody has, with a hop limit of 1: whatever accepts the connection is in this pod.
 func accepted(to netip.AddrPort) (string, error) {
 	_, err := standin.Call{Network: "tcp", Address: to.String(), Name: "nobody", Hops: 1}.Make()
 	var failed *net.OpError
 	if errors.As(err, &failed) && failed.Op == "dial" {
 		return "", err
 	}
-	return report.Sidecar, nil // what it makes of a call to nobody is its own business
+	return report.Sidecar, nil // it does not matter what the sidecar does with the connection
 }
 
-// heldOutbound calls the peer, which the namespace forbids: the sidecar accepts, and ends it.
+// heldOutbound calls the peer, which the namespace forbids: the sidecar accepts the connection, and closes it.
 func (f *flows) heldOutbound(peer netip.Addr) {
 	to := netip.AddrPortFrom(peer, standin.PeerPort)
 	r := result(report.HeldOutbound, to, report.Sidecar)
@@ -140,7 +141,7 @@ func (f *flows) heldOutbound(peer netip.Addr) {
 	f.held(r, func() (string, error) { return call(r.Caller(f.name)) })
 }
 
-// heldInbound has the peer call the app in plain text, which the namespace forbids.
+// heldInbound asks the peer to call the app in plain text, which the namespace forbids.
 func (f *flows) heldInbound(asker *standin.Asker, own netip.AddrPort) {
 	call := func() (string, error) { return asker.Ask(fmt.Sprint(standin.Dial, " ", own, " ", own)) }
 	for answer := standin.App; answer != "" && f.learning(); {
@@ -149,7 +150,7 @@ func (f *flows) heldInbound(asker *standin.Asker, own netip.AddrPort) {
 	f.held(result(report.HeldInbound, own, report.Sidecar), call)
 }
 
-// held makes a call that nobody may answer.
+// held makes a call that nothing may answer.
 func (f *flows) held(r report.Result, call func() (string, error)) {
 	answer, err := call()
 	if err != nil {
@@ -159,7 +160,7 @@ func (f *flows) held(r report.Result, call func() (string, error)) {
 	f.say(r)
 }
 
-// queries ask an address that nobody has for a name, no further than the node.
+// queries sends DNS queries to an address that nobody has, with a hop limit of 1.
 func (f *flows) queries(to netip.AddrPort) {
 	if !f.serves(to.Addr(), f.sidecar.DNS) {
 		f.unserved(result(report.DNS, to, report.Sidecar))
@@ -175,10 +176,10 @@ func (f *flows) queries(to netip.AddrPort) {
 	}
 }
 
-// callByMesh calls an app of the mesh, whose sidecar has to have seen this pod's certificate.
+// callByMesh calls an app in the mesh. That app's sidecar must have seen this pod's certificate.
 func (f *flows) callByMesh() {
 	to, err := netip.ParseAddrPort(f.mtls)
-	if err != nil { // the flag has been read
+	if err != nil { // the flag's value has been validated
 		panic(err)
 	}
 	f.settle(result(report.MTLS, to, standin.App), func() (string, error) {
@@ -188,7 +189,7 @@ func (f *flows) callByMesh() {
 	})
 }
 
-// known returns who it is that has an identity of the mesh.
+// known returns who answered and its mesh identity. The identity must be a SPIFFE ID that ends as --identity says.
 func (f *flows) known(who, identity string, err error) (string, error) {
 	switch {
 	case err != nil:
@@ -201,7 +202,7 @@ func (f *flows) known(who, identity string, err error) (string, error) {
 	return who + " " + identity, nil
 }
 
-// settle tries until it is well, or until nobody can say any more that the sidecar has not been told yet.
+// settle repeats the call until it succeeds, or until the sidecar must have received its configuration.
 func (f *flows) settle(r report.Result, call func() (string, error)) {
 	for {
 		answer, err := call()

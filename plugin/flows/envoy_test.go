@@ -27,13 +27,13 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// playsEnvoy is the variable by which this test's program, in a pod's network, plays Envoy in a namespace with
-// REGISTRY_ONLY and STRICT; its value is who it is.
+// playsEnvoy is the environment variable that makes this test binary play Envoy, in the network of a pod whose
+// namespace has REGISTRY_ONLY and STRICT. Its value is the SPIFFE ID.
 const playsEnvoy = "PLAYS_ENVOY"
 
 const identity = "spiffe://cluster.local/ns/verify/sa/pod"
 
-// copyTest copies this program to where other users may run it.
+// copyTest copies this test binary to a path from which other users may run it.
 func copyTest(to string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -46,8 +46,8 @@ func copyTest(to string) error {
 	return os.WriteFile(to, data, 0o755)
 }
 
-// playEnvoy serves where Envoy does: what goes out is accepted, and answered if it goes to the app of the mesh; what
-// comes in needs a certificate.
+// playEnvoy listens where Envoy does. It accepts outbound connections, and answers those to the app of the mesh.
+// Inbound connections need a certificate.
 func playEnvoy() error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -114,7 +114,7 @@ func playEnvoy() error {
 	return <-failed
 }
 
-// envoy starts it in the pod.
+// envoy starts the test binary as Envoy in the pod.
 func (p pods) envoy(is string) {
 	p.Helper()
 	c := exec.Command("nsenter", "--net="+p.lab.Path, "setpriv", fmt.Sprint("--reuid=", proxyUser),
@@ -132,17 +132,17 @@ func (p pods) envoy(is string) {
 	})
 }
 
-// besideEnvoy are the arguments of an app.
+// besideEnvoy returns the arguments of an app.
 func (p pods) besideEnvoy() []string {
 	return []string{"app", "--envoy", "--dns", "--ask=server.verify.svc", "--name=mesh", "--peer=" + p.peers(),
 		"--mtls=192.0.2.7:80", "--identity=/ns/verify/sa/pod"}
 }
 
-// throughSidecar are flows of each family for which there have to be rules.
+// throughSidecar are the flows of each family that need packet rules.
 var throughSidecar = []string{report.Outbound, report.HeldOutbound, report.DNS, report.DNSOverTCP, report.Inbound,
 	report.HeldInbound}
 
-// Beside Istio's sidecar a pod proves as much, without its help.
+// With Istio's sidecar, a pod proves as much as with the stand-in.
 func TestEnvoy(t *testing.T) {
 	t.Parallel()
 	p := newPods(t)
@@ -183,7 +183,7 @@ func TestEnvoy(t *testing.T) {
 	}
 }
 
-// What goes around Istio's sidecar, and what it is not, is named.
+// The results name what got around Istio's sidecar, and an identity that is not expected.
 func TestEnvoyFails(t *testing.T) {
 	t.Parallel()
 	p := newPods(t)
@@ -201,14 +201,14 @@ func TestEnvoyFails(t *testing.T) {
 	p.wants(log, append(ill, report.Inbound+" IPv4", report.MTLS+" IPv4")...)
 }
 
-// In a family in which the sidecar does not listen, nothing but that it lets nothing out or in is shown.
+// If the sidecar does not listen in a family, the results show only that it blocks connections.
 func TestEnvoyOfOneFamily(t *testing.T) {
 	t.Parallel()
 	p := newPods(t, testnet.IPv6)
 	p.peer()
 	p.redirected(settings, nothing)
 	ready, _ := p.as(p.lab.Path, proxyUser, "sidecar", "--outbound-port=16001", "--inbound-port=16006", "--dns-port=16053")
-	await.Must(t, ready.Start()) // that it is ready is all that it is for
+	await.Must(t, ready.Start()) // the test only needs this process to be ready
 	t.Cleanup(func() { _ = ready.Process.Kill(); _ = ready.Wait() })
 	log, err := p.running(p.lab.Path, appUser, p.besideEnvoy()[:6]...)()
 	if err != nil {

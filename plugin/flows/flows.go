@@ -15,28 +15,29 @@ import (
 	"github.com/istio-pod-network/controller/plugin/flows/report"
 )
 
-// Ports of the app. A pod excludes the second from what is captured inbound.
+// Ports on which the app listens. The pod excludes excludedAppPort from inbound capture.
 const (
 	appPort         = 8080
 	excludedAppPort = report.ExcludedInboundPort
 )
 
-// Nobody has these addresses: 192.0.2.0/24 and 2001:db8::/32 are for documentation (RFC 5737, RFC 3849).
+// nobody has an address of each family, by whether it is IPv6, that no host has: 192.0.2.0/24 and 2001:db8::/32 are
+// reserved for documentation (RFC 5737, RFC 3849).
 var nobody = map[bool]netip.Addr{
 	false: netip.MustParseAddr("192.0.2.1"), true: netip.MustParseAddr("2001:db8::1"),
 }
 
-// tries is how often a call is made that nobody answers, and each attempt: a busy node may lose a packet.
+// tries is how often a call without an answer, and each attempt, is repeated: a busy node may lose a packet.
 const tries = 3
 
-// flows makes the flows of one pod.
+// flows makes the flows of one pod and prints their results.
 type flows struct {
 	options
-	own   addresses // the pod's
+	own   addresses // of the pod
 	print func(report.Result)
 	mu    sync.Mutex
 	ill   bool
-	knows time.Time // when Istio's sidecar has been told everything
+	knows time.Time // when Istio's sidecar must have received its configuration
 }
 
 func (p *process) flowsOf(o options) (*flows, error) {
@@ -76,14 +77,14 @@ func ownAddresses() (own addresses, err error) {
 	return own, nil
 }
 
-// println prints a line for those who read the log.
+// println prints a line to the log.
 func (p *process) println(args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fmt.Fprintln(p.Stdout, args...)
 }
 
-// reached prints who has reached the peer, each once.
+// reached returns a function that prints who has reached the peer, once for each caller.
 func (p *process) reached() func(caller string) {
 	var seen sync.Map
 	return func(caller string) {
@@ -93,7 +94,7 @@ func (p *process) reached() func(caller string) {
 	}
 }
 
-// makeAppsFlows serves, waits for the sidecar, and makes the flows.
+// makeAppsFlows starts the app's servers, waits for the sidecar, and makes the flows.
 func (p *process) makeAppsFlows(o options) (bool, error) {
 	f, err := p.flowsOf(o)
 	if err != nil {
@@ -117,7 +118,7 @@ func (p *process) makeAppsFlows(o options) (bool, error) {
 	return well, err
 }
 
-// serveApp listens as an app, and serves from then on.
+// serveApp starts the app's servers in the background.
 func serveApp(seal standin.Seal) error {
 	for _, port := range []uint16{appPort, excludedAppPort} {
 		l, err := standin.Listen(port, false)
@@ -129,7 +130,7 @@ func serveApp(seal standin.Seal) error {
 	return nil
 }
 
-// awaitSidecar returns when the sidecar is ready. Calls by lo are not redirected.
+// awaitSidecar waits until the sidecar is ready. It asks on lo, which is not redirected.
 func awaitSidecar(patience time.Duration) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		if standin.Ready() {
@@ -141,12 +142,12 @@ func awaitSidecar(patience time.Duration) error {
 	}
 }
 
-// captured reports whether what is sent to an address is redirected.
+// captured reports whether the rules redirect what this pod sends to the address.
 func (f *flows) captured(to netip.Addr) bool {
 	return !f.outside && (f.families == "all" || len(f.own) == 1 || to.Is4())
 }
 
-// asApp makes the flows of an app.
+// asApp makes the flows of an app. It returns false if any of them fails.
 func (f *flows) asApp() (bool, error) {
 	if len(f.peers) == 0 {
 		for _, own := range f.own {
@@ -168,7 +169,8 @@ func (f *flows) asApp() (bool, error) {
 	return !f.ill, nil
 }
 
-// withPeers makes flows with each peer, and then the attempts to get around: with all peers at once.
+// withPeers makes the given flows with each peer, and then the attempts to get around the sidecar. The peers run
+// concurrently, and all waits for them.
 func (f *flows) withPeers(all *sync.WaitGroup, flows func(peer netip.Addr, asker *standin.Asker)) error {
 	for _, peer := range f.peers {
 		asker, err := standin.NewAsker(peer, f.seal)
@@ -192,7 +194,7 @@ func (f *flows) toSidecar(to netip.Addr, hops int) {
 	}
 }
 
-// toPeer calls the peer.
+// toPeer makes the calls to the peer.
 func (f *flows) toPeer(peer netip.Addr) {
 	if f.captured(peer) {
 		f.toSidecar(peer, 0)
@@ -206,7 +208,7 @@ func (f *flows) toPeer(peer netip.Addr) {
 	f.call(report.ExcludedOutbound, "tcp", netip.AddrPortFrom(peer, report.ExcludedOutboundPort), standin.Peer, 0)
 }
 
-// fromPeer has the peer call the pod.
+// fromPeer asks the peer to call the pod.
 func (f *flows) fromPeer(asker *standin.Asker) {
 	for _, port := range []uint16{appPort, excludedAppPort} {
 		own := netip.AddrPortFrom(asker.Own(), port)
@@ -221,7 +223,7 @@ func (f *flows) fromPeer(asker *standin.Asker) {
 	}
 }
 
-// asProxy makes the flows of a sidecar.
+// asProxy makes the flows of a sidecar. It returns false if any of them fails.
 func (f *flows) asProxy() bool {
 	for _, peer := range f.peers {
 		f.call(report.ProxyOutbound, "tcp", netip.AddrPortFrom(peer, standin.PeerPort), standin.Peer, 0)
@@ -234,7 +236,7 @@ func (f *flows) asProxy() bool {
 	return !f.ill
 }
 
-// call makes a call that somebody has to answer.
+// call makes a call that want has to answer.
 func (f *flows) call(flow, network string, to netip.AddrPort, want string, hops int) {
 	family := map[bool]string{true: "4", false: "6"}[to.Addr().Is4()]
 	r := result(flow, to, want)
@@ -242,13 +244,13 @@ func (f *flows) call(flow, network string, to netip.AddrPort, want string, hops 
 	f.try(r, c.Make)
 }
 
-// result is that of a flow before anything is known.
+// result returns the result of a flow that has not been made yet.
 func result(flow string, to netip.AddrPort, want string) report.Result {
 	family := map[bool]string{true: "IPv4", false: "IPv6"}[to.Addr().Is4()]
 	return report.Result{Flow: flow, Family: family, To: to.String(), Want: want}
 }
 
-// try calls until somebody answers, and prints who.
+// try repeats the call until it is answered, and prints the result.
 func (f *flows) try(r report.Result, call func() (string, error)) {
 	for range tries {
 		answer, err := call()
@@ -263,7 +265,7 @@ func (f *flows) try(r report.Result, call func() (string, error)) {
 	f.say(r)
 }
 
-// strangerIn names who has answered, where an error says that it was a stranger.
+// strangerIn returns report.Stranger if err says that a stranger has answered, and "" otherwise.
 func strangerIn(err error) string {
 	if errors.Is(err, standin.ErrStranger) {
 		return report.Stranger
@@ -271,15 +273,15 @@ func strangerIn(err error) string {
 	return ""
 }
 
-// isFrom reports whether an answer is somebody's, of a call to an address. Of a stand-in that says where a call was to
-// be, it must be that address.
+// isFrom reports whether the answer is from who. A stand-in also answers with the address that was called; it must be
+// to.
 func isFrom(answer, who, to string) bool {
 	name, asked, says := strings.Cut(answer, " ")
 	return name == who && (!says || asked == to)
 }
 
-// escapes makes every attempt to get around the sidecar that needs neither a second interface nor, at the peer, the
-// capability NET_RAW.
+// escapes makes every attempt to get around the sidecar, except those that need a second interface, or NET_RAW at the
+// peer.
 func (f *flows) escapes(peer netip.Addr, asker *standin.Asker) {
 	for _, a := range escape.Attempts {
 		if !a.In(peer.Is6()) || a.NeedsSecond() || a.Helped || !f.captured(peer) && !f.outside {
@@ -305,7 +307,7 @@ func (f *flows) escapes(peer netip.Addr, asker *standin.Asker) {
 	}
 }
 
-// say prints a result.
+// say prints a result, and notes whether it failed.
 func (f *flows) say(r report.Result) {
 	f.mu.Lock()
 	f.ill = f.ill || !r.Well

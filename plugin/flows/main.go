@@ -1,7 +1,7 @@
-// Package flows is the program istio-pod-network-flows, which proves by real connections that a pod's traffic goes
-// through its sidecar. In one pod it is app and stand-in of the sidecar; with a peer, a pod outside the mesh, it proves
-// more, and a pod outside the mesh that makes the same flows is the control. It needs no privilege, and nothing of its
-// image.
+// Package flows is the program istio-pod-network-flows. It proves by real connections that a pod's traffic goes through
+// its sidecar. In one pod it runs as the app and as the stand-in of the sidecar. With a peer, a pod outside the mesh,
+// it proves more. Another pod outside the mesh makes the same flows as the control. It needs no privilege and no other
+// file of its image.
 package flows
 
 import (
@@ -26,7 +26,7 @@ import (
 
 const name = "istio-pod-network-flows"
 
-// options are what the command line says.
+// options are the values of the command line.
 type options struct {
 	name     string
 	peers    addresses
@@ -37,23 +37,24 @@ type options struct {
 	quits    bool
 	proxyUID int
 	sidecar  standin.Sidecar
-	envoy    bool   // the sidecar is Istio's
-	mtls     string // the address and port of an app of the mesh
-	asks     string // for which name
-	identity string // the end of the identity of every pod of the mesh
+	envoy    bool   // whether the sidecar is Istio's
+	mtls     string // the address and port of an app in the mesh
+	asks     string // the name in DNS queries
+	identity string // how the SPIFFE ID of every pod in the mesh ends
 	seal     standin.Seal
 }
 
-// addresses are at most one of each family.
+// addresses has at most one address of each family.
 type addresses []netip.Addr
 
-// process is a run of the program.
+// process is one run of the program.
 type process struct {
 	program.Program
-	mu sync.Mutex // of what is printed
+	mu sync.Mutex // for what is printed
 }
 
-// Main runs the program as this process, and returns the exit status.
+// Main runs the program with the arguments and standard streams of this process. It returns the exit status: 0 if all
+// flows are well, 1 if not, and 2 for wrong usage.
 func Main() int {
 	p := &process{Program: program.New(name, help)}
 	args := os.Args[1:]
@@ -139,7 +140,7 @@ func parseAddresses(text string) (all addresses, ok bool) {
 	return all, true
 }
 
-// peer serves until the process is to end.
+// peer serves until the process is told to end.
 func (p *process) peer(o options) (bool, error) {
 	ended, failed := ending(), make(chan error, 1)
 	if o.seal != "" {
@@ -157,7 +158,7 @@ func (p *process) peer(o options) (bool, error) {
 	}
 }
 
-// sidecar serves until the process is to end, or its app has it quit; before that it makes the flows of a sidecar.
+// sidecar makes the flows of a sidecar, and serves until the process is told to end or, with --quit, its app ends it.
 func (p *process) sidecar(o options) (bool, error) {
 	ended, failed, quit := ending(), make(chan error, 1), make(chan struct{})
 	s := o.sidecar
@@ -199,14 +200,15 @@ func (p *process) app(o options) (well bool, err error) {
 	}
 }
 
-// ending tells of a signal. Process 1 of a container ignores those that it does not ask for.
+// ending returns a channel for SIGTERM and SIGINT. The kernel does not deliver them to process 1 of a container without
+// a handler.
 func ending() <-chan os.Signal {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	return signals
 }
 
-// tell tells of the first error.
+// tell sends the first error and drops all others.
 func tell(to chan<- error, err error) {
 	select {
 	case to <- err:

@@ -28,7 +28,7 @@ const (
 var settings = fmt.Sprintf(`{"dnsCapture": true, "excludeOutboundPorts": "%d", "excludeInboundPorts": "%d"}`,
 	report.ExcludedOutboundPort, report.ExcludedInboundPort)
 
-// built is the program.
+// built is the path of the built program.
 var built string
 
 func TestMain(m *testing.M) {
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		defer os.RemoveAll(dir)
-		if err := os.Chmod(dir, 0o755); err != nil { // other users run it
+		if err := os.Chmod(dir, 0o755); err != nil { // other users run the program
 			panic(err)
 		}
 		built = filepath.Join(dir, name)
@@ -60,7 +60,7 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// pods are a pod and its peer, in which nobody serves.
+// pods are a pod and its peer, without any server.
 type pods struct {
 	*testing.T
 	lab    *testnet.Lab
@@ -75,7 +75,7 @@ func newPods(t *testing.T, families ...testnet.Family) pods {
 	return pods{T: t, lab: lab}
 }
 
-// redirected writes the rules of settings to the pod, but for what is to be left out.
+// redirected writes the rules of the settings to the pod, without the tables for which without returns true.
 func (p pods) redirected(settings string, without func(redirect.Table) bool) {
 	p.Helper()
 	spec, err := redirect.ParseSpec([]byte(settings))
@@ -91,7 +91,7 @@ func (p pods) redirected(settings string, without func(redirect.Table) bool) {
 
 func nothing(redirect.Table) bool { return false }
 
-// peers is what --peer says.
+// peers is the value of --peer.
 func (p pods) peers() string {
 	var all []string
 	for _, family := range p.lab.Families() {
@@ -100,7 +100,7 @@ func (p pods) peers() string {
 	return strings.Join(all, ",")
 }
 
-// as is the program as a user, without any privilege.
+// as returns the command that runs the program as a user without any privilege, and the buffer of its output.
 func (p pods) as(netns string, user int, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	id := fmt.Sprint(user)
 	c := exec.Command("nsenter", append([]string{"--net=" + netns, "setpriv", "--reuid=" + id, "--regid=" + id,
@@ -111,7 +111,7 @@ func (p pods) as(netns string, user int, args ...string) (*exec.Cmd, *bytes.Buff
 	return c, &out
 }
 
-// running starts the program until the function that it returns is called, which returns what it has printed.
+// running starts the program. ended ends it, and returns what it has printed.
 func (p pods) running(netns string, user int, args ...string) (ended func() (string, error)) {
 	p.Helper()
 	c, out := p.as(netns, user, args...)
@@ -123,12 +123,12 @@ func (p pods) running(netns string, user int, args ...string) (ended func() (str
 	return ended
 }
 
-// peer starts the peer; who has come to it is known when it has ended.
+// peer starts the peer. callers ends it, and returns who has reached it.
 func (p pods) peer() (callers func() map[string]bool) {
 	p.Helper()
 	c, out := p.as(p.lab.PeerPath, appUser, "peer")
 	await.Must(p.T, c.Start())
-	p.Cleanup(func() { // a process that stays keeps what reads this test's output waiting
+	p.Cleanup(func() { // a process that stays would keep the test's output open
 		_ = c.Process.Kill()
 		_ = c.Wait()
 	})
@@ -144,7 +144,7 @@ func (p pods) peer() (callers func() map[string]bool) {
 	}
 }
 
-// wants fails unless exactly those flows are in the results, each with its outcome.
+// wants fails the test unless the log has exactly these results, each with its outcome.
 func (p pods) wants(log string, ill ...string) {
 	p.Helper()
 	all := report.Parse(log)
@@ -164,7 +164,7 @@ func (p pods) wants(log string, ill ...string) {
 	}
 }
 
-// attempts are those that are made without a second interface and without privilege at the peer.
+// attempts returns the names of the attempts that need neither a second interface nor a privilege at the peer.
 func attempts(ipv6 bool) (names []string) {
 	for _, a := range escape.Attempts {
 		if a.In(ipv6) && !a.NeedsSecond() && !a.Helped {
@@ -174,7 +174,7 @@ func attempts(ipv6 bool) (names []string) {
 	return names
 }
 
-// A pod of the mesh and one outside it make the same flows to the same peer.
+// A pod in the mesh and one outside it make the same flows to the same peer.
 func TestFlows(t *testing.T) {
 	t.Parallel()
 	plain := []string{report.Outbound, report.DNS, report.DNSOverTCP, report.ExcludedOutbound, report.Inbound,
@@ -230,12 +230,12 @@ func TestFlows(t *testing.T) {
 	}
 }
 
-// Whoever answers in a pod's stead, and knows all names, is told from it; and nobody who calls by its name is taken for
-// the pod.
+// A server that answers in place of the pod, with the right names, is recognised as a stranger. A caller that uses the
+// pod's name is not taken for the pod.
 func TestStranger(t *testing.T) {
 	t.Parallel()
 	p := newPods(t)
-	calls := func(secret, name string) []report.Result { // as a sidecar, which makes few
+	calls := func(secret, name string) []report.Result { // as a sidecar, because it has few flows
 		t.Helper()
 		p.secret = secret
 		c, _ := p.as(p.lab.Path, proxyUser, "sidecar", "--name="+name, "--peer="+p.peers())
@@ -248,7 +248,7 @@ func TestStranger(t *testing.T) {
 			all = report.Parse(log.String())
 			return len(all) == 2*len(p.lab.Families())
 		})
-		return all[:len(p.lab.Families())] // the others are of its own pod
+		return all[:len(p.lab.Families())] // the others are calls to the pod's own address
 	}
 	p.secret = "of this run"
 	callers := p.peer()
@@ -274,7 +274,7 @@ func TestStranger(t *testing.T) {
 	}
 }
 
-// What is not redirected is named.
+// The results name what is not redirected.
 func TestFlowsFail(t *testing.T) {
 	t.Parallel()
 	p := newPods(t)
@@ -297,7 +297,7 @@ func TestFlowsFail(t *testing.T) {
 	p.wants(log, report.ProxyInbound+" IPv6")
 }
 
-// With families: proxy, IPv6 beside IPv4 is not captured.
+// With families: proxy, IPv6 is not captured beside IPv4.
 func TestOneFamily(t *testing.T) {
 	t.Parallel()
 	p := newPods(t)
@@ -310,7 +310,7 @@ func TestOneFamily(t *testing.T) {
 	}
 }
 
-// Alone, a pod proves less, and nothing where there are no rules.
+// Without a peer a pod proves less, and fails if there are no rules.
 func TestAlone(t *testing.T) {
 	t.Parallel()
 	for _, rules := range []bool{true, false} {
@@ -332,7 +332,7 @@ func TestAlone(t *testing.T) {
 	}
 }
 
-// A user that is not taken for the sidecar makes none of its flows.
+// The flows of a sidecar are not made by another user than the sidecar's.
 func TestOneUser(t *testing.T) {
 	t.Parallel()
 	p := newPods(t)

@@ -1,5 +1,5 @@
-// Command istio-pod-network-flows runs in pods that prove an installation: as app, as stand-in of the sidecar, and as
-// the peer that both call.
+// Command istio-pod-network-flows runs in the pods that prove an installation: as the app, as the stand-in of the
+// sidecar, and as the peer that both call.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command istio-pod-network-look asks the kernel which rules take a packet of a pod; package look is all of it.
+// Command istio-pod-network-look asks the kernel which rules match a packet of a pod. Package look implements it.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command istio-pod-network-wait is the init container's program: it ends with success once the packet rules of its pod
-// are proven to be there.
+// Command istio-pod-network-wait is the program of the init container: it succeeds once the packet rules of its pod are
+// proven to be there.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command istio-pod-network is a chained CNI plugin that puts the traffic of Istio mesh pods through their sidecar.
+// Command istio-pod-network is a chained CNI plugin that sends the traffic of Istio mesh pods through their sidecar.
 package main
 
 import (

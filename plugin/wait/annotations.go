@@ -10,15 +10,15 @@ import (
 	"github.com/istio-pod-network/controller/internal/files"
 )
 
-// annotations are the pod's, as far as the file shows them.
+// annotations are the pod's annotations, as read from the downward API file.
 type annotations map[string]string
 
-// maxFile bounds the file in bytes. Kubernetes allows a pod 256 KiB of annotations.
+// maxFile limits the file in bytes. Kubernetes limits a pod's annotations to 256 KiB in total.
 const maxFile = 1 << 20
 
-// parseAnnotations reads what the downward API writes: key="value" per line, the value quoted as Go does. What is no
-// such line is skipped, since a file that is not the kubelet's may be seen half written; a key that is there twice with
-// different values says nothing.
+// parseAnnotations parses the file of the downward API: one key="value" per line, the value quoted as strconv.Quote
+// does. It skips other lines, because a file that the kubelet has not written may be seen half-written. It drops a key
+// that appears twice with different values.
 func parseAnnotations(data string) annotations {
 	found, twice := annotations{}, map[string]bool{}
 	for line := range strings.SplitSeq(data, "\n") {
@@ -41,10 +41,10 @@ func parseAnnotations(data string) annotations {
 	return found
 }
 
-// readAnnotations reads the first of the files that exists.
+// readAnnotations reads the first file that exists.
 func readAnnotations(paths []string) (annotations, error) {
-	// The kubelet swaps the directory behind the file and removes the old one: whoever has followed the old link by then
-	// finds nothing, and the new file when looking again.
+	// The kubelet replaces the directory behind the file and removes the old one. An open through the old link then
+	// fails, and the next one finds the new file.
 	for range 3 {
 		for _, path := range paths {
 			data, err := files.Read(path, maxFile)

@@ -43,7 +43,8 @@ func TestParseAnnotations(t *testing.T) {
 	}
 }
 
-// FuzzAnnotations cuts what the kubelet would write at any place: nothing may be read that is not there.
+// FuzzAnnotations cuts a file of the kubelet at any place. The parser must not return anything that the file does not
+// have.
 func FuzzAnnotations(f *testing.F) {
 	f.Add("initialized", "x\ny=\"z", "junk=\"a\"\n", uint(10))
 	f.Add("\\", `"`, "a=b", uint(3))
@@ -74,7 +75,7 @@ func TestReadAnnotations(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		files []string
-		want  string // found under "a", or part of the error
+		want  string // the value of "a", or a part of the error
 		fails bool
 	}{
 		{"the first", []string{write("one", `a="1"`), write("two", `a="2"`)}, "1", false},

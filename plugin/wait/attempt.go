@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// patience bounds one attempt. It is below the second after which the kernel would send the first packet again.
+// patience limits one attempt. It is less than the second after which the kernel retransmits a SYN.
 const patience = 900 * time.Millisecond
 
-// attempt is one connection: dialed from somewhere, and expected at a listener of our own.
+// attempt is one connection: where it is dialed from and to, and where the redirected connection has to arrive.
 type attempt struct {
 	family             family
 	from, dial, listen netip.AddrPort
 }
 
-// run returns nil if the connection was redirected, else what happened to it.
+// run returns nil if the connection was redirected, and otherwise what happened to it.
 func (a attempt) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -40,10 +40,10 @@ func (a attempt) run(ctx context.Context) error {
 	return a.accept(listener, netip.MustParseAddrPort(conn.LocalAddr().String()).Port())
 }
 
-// open listens on loopback only, where the rules lead connections of the pod itself.
+// open listens on a loopback address only: the rules redirect the pod's own connections to it.
 func (a attempt) open(ctx context.Context) (*net.TCPListener, error) {
 	var config net.ListenConfig
-	config.SetMultipathTCP(false) // Go's default, and not every kernel's knows SO_ORIGINAL_DST
+	config.SetMultipathTCP(false) // Go's default is MPTCP, whose sockets lack SO_ORIGINAL_DST on some kernels
 	listener, err := config.Listen(ctx, a.family.network, a.listen.String())
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE), errors.Is(err, syscall.EACCES):
@@ -54,10 +54,10 @@ func (a attempt) open(ctx context.Context) (*net.TCPListener, error) {
 	return listener.(*net.TCPListener), nil
 }
 
-// bound keeps the packet of a connection that nobody redirects from travelling: a redirected one goes through lo, where
-// the hop limit does not matter; any other is dropped by the node. ::6 is an address of lo once the rules are there,
-// before that it would be looked for behind the default route; kernels before 5.7 do not let everybody bind to a
-// device.
+// bound keeps the packets of a connection that is not redirected inside the node: the hop limit is 1. A redirected
+// connection uses lo, where the hop limit does not matter. ::6 is an address of lo only with the rules in place;
+// before, its packets would follow the default route, so the socket is bound to lo. Before Linux 5.7 that needs
+// CAP_NET_RAW, so its error is ignored.
 func (a attempt) bound(_, _ string, raw syscall.RawConn) error {
 	var failed error
 	err := raw.Control(func(fd uintptr) {
@@ -73,8 +73,8 @@ func (a attempt) bound(_, _ string, raw syscall.RawConn) error {
 	return errors.Join(err, failed)
 }
 
-// accept waits for the connection that was dialed from the given port, and looks at where it was meant to go. Others
-// may come to the listener as well.
+// accept waits for the connection from the given port, and checks its original destination. It ignores connections from
+// other ports.
 func (a attempt) accept(listener *net.TCPListener, from uint16) error {
 	for {
 		conn, err := listener.AcceptTCP()
@@ -101,7 +101,7 @@ func (a attempt) failed(why error) error {
 	return fmt.Errorf("a connection to %s is not redirected to port %d: %w", a.dial, a.listen.Port(), why)
 }
 
-// cause is the kernel's word without what package net puts around it.
+// cause returns the kernel's error without the context that package net adds.
 func cause(err error) error {
 	var errno syscall.Errno
 	switch {
@@ -113,17 +113,19 @@ func cause(err error) error {
 	return err
 }
 
-// reset closes without TIME_WAIT, so that nothing of the probe is left when the sidecar starts.
+// reset closes without TIME_WAIT, so that the port is free when the sidecar starts.
 func reset(conn net.Conn) {
 	_ = conn.(*net.TCPConn).SetLinger(0)
 	_ = conn.Close()
 }
 
-// soOriginalDst is SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST alike (linux/netfilter_ipv4.h, ip6_tables.h).
+// soOriginalDst is SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, which have the same value
+// (include/uapi/linux/netfilter_ipv4.h, include/uapi/linux/netfilter_ipv6/ip6_tables.h).
 const soOriginalDst = 80
 
-// originalDst asks connection tracking where the connection was meant to go. Package syscall has no getter for a socket
-// address; the two used here pass the kernel 20 and 32 bytes, of which it writes the 16 and 28 of such an address.
+// originalDst asks connection tracking for the original destination of the connection. Package syscall has no getter
+// for a socket address. The two that are used here pass buffers of 20 and 32 bytes, into which the kernel writes a
+// sockaddr_in of 16 and a sockaddr_in6 of 28.
 func originalDst(conn *net.TCPConn, f family) (dst netip.AddrPort, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -11,29 +11,29 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// mode is which proof is accepted.
+// mode says which proof is accepted.
 type mode string
 
 const (
 	modeAny        mode = "any"        // whichever comes first
-	modeAnnotation mode = "annotation" // the pod's annotation, of this very network namespace
-	modeProbe      mode = "probe"      // a connection of its own is redirected
+	modeAnnotation mode = "annotation" // the pod's annotation, if it names this network namespace
+	modeProbe      mode = "probe"      // a connection that the program makes is redirected
 )
 
-// defaultFiles are where the pod's annotations are looked for without --file: the volume of the 2018 controller, and
-// the one that Istio's injector gives the proxy.
+// defaultFiles are the files with the pod's annotations that are tried without --file: that of the 2018 controller's
+// volume, and that of the volume that Istio's injector gives the proxy.
 var defaultFiles = []string{"/etc/podinfo/pod_annotations", "/etc/istio/pod/annotations"}
 
 const defaultTermination = "/dev/termination-log"
 
-// options are what the command line says.
+// options are the values of the command line.
 type options struct {
 	mode                       mode
-	files                      []string // the first that exists
+	files                      []string // the first one that exists is used
 	statusKey, value, netnsKey string
 	timeout, poll, delay       time.Duration
 	expected                   expectation
-	termination                string // where the termination message goes; empty: nowhere
+	termination                string // the path of the termination message; empty: none
 }
 
 func defaults() options {
@@ -47,7 +47,7 @@ func defaults() options {
 	}
 }
 
-// flags declares the flags.
+// flags defines the flags.
 func (o *options) flags() *flag.FlagSet {
 	set := flag.NewFlagSet("", flag.ContinueOnError)
 	add := func(name, valid string, accept func(string) bool) { flags.Func(set, name, "", valid, accept) }
@@ -84,7 +84,7 @@ const (
 	ports   = "a port from 1 to 65535"
 )
 
-// seconds reads a duration, or a bare number as the 2018 controller's program did.
+// seconds parses a duration, or a number of seconds, as the 2018 controller's program did.
 func seconds(value string, target *time.Duration) bool {
 	if n, err := strconv.ParseUint(value, 10, 31); err == nil {
 		*target = time.Duration(n) * time.Second
@@ -97,7 +97,7 @@ func seconds(value string, target *time.Duration) bool {
 
 func userID(value string, target *uint32) bool {
 	n, err := strconv.ParseUint(value, 10, 32)
-	if err != nil || n == 0 || n == 1<<32-1 { // the last one is the kernel's "none"
+	if err != nil || n == 0 || n == 1<<32-1 { // 2^32-1 is the kernel's "no ID"
 		return false
 	}
 	*target = uint32(n)
@@ -113,7 +113,7 @@ func port(value string, target *uint16) bool {
 	return true
 }
 
-// interval is how often the file is read, should the kernel not tell of a change: --delay only ever shortens it.
+// interval returns how often the file is read, in case inotify reports no change. --delay can only shorten it.
 func (o options) interval() time.Duration {
 	if o.delay > 0 {
 		return min(o.poll, o.delay)

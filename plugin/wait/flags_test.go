@@ -11,12 +11,12 @@ import (
 	"github.com/istio-pod-network/controller/internal/program"
 )
 
-// testProgram is the program with these outputs.
+// testProgram returns the program with these outputs.
 func testProgram(stdout, stderr io.Writer) program.Program {
 	return program.Program{Name: "istio-pod-network-wait", Help: help, Stdout: stdout, Stderr: stderr}
 }
 
-// parsed returns what a command line says that must be right.
+// parsed returns the options of a valid command line.
 func parsed(t testing.TB, args ...string) options {
 	t.Helper()
 	var out strings.Builder
@@ -34,7 +34,7 @@ func TestFlags(t *testing.T) {
 		plain.termination != "/dev/termination-log" {
 		t.Errorf("defaults: %+v", plain)
 	}
-	// As the 2018 controller's template called its program.
+	// The arguments that the 2018 controller's template used.
 	old := parsed(t, strings.Fields(
 		"init --file /etc/podinfo/pod_annotations --annotation-key a/b --annotation-value done "+
 			"--timeout 300 --delay 10")...)
@@ -90,7 +90,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// TestHelp wants every flag in the help.
+// TestHelp checks that the help has every flag.
 func TestHelp(t *testing.T) {
 	for _, args := range []string{"--help", "-h", "help", "--version", "version"} {
 		var stdout, stderr strings.Builder

@@ -1,10 +1,10 @@
-// Package wait is the program of the init container, istio-pod-network-wait: it ends with success once the pod's own
-// network namespace is proven to have its packet rules, and so holds back the sidecar and the app until then.
+// Package wait is istio-pod-network-wait, the program of the init container. It succeeds once the packet rules are
+// proven to be in the pod's own network namespace, and holds back the sidecar and the app until then.
 //
-// There are two proofs. An annotation of the pod, read from a downward API file, says that the rules were written, and
-// names the network namespace that they were written to: the own one's identity must equal it, because a status may be
-// pasted into a pod template or be of a sandbox that is gone. And a probe: a connection made by the program itself is
-// redirected. Neither needs a capability, a particular user, a writable file system or a token.
+// There are two proofs. The first is the mark: annotations of the pod, read from a downward API file, say that the
+// rules were written, and to which network namespace. That must be this one, because annotations may be copied into a
+// pod template, or describe a sandbox that is gone. The second is the probe: the program makes a connection, and it is
+// redirected. Neither proof needs a capability, a particular user, a writable file system or a token.
 package wait
 
 import (
@@ -18,8 +18,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// Exit codes beside those that all programs have. 126 is what Istio's validation container ends with, and what tools
-// that repair pods look for.
+// Exit codes beside those of all programs. Istio's validation container (istio-validation) ends with 126, and tools
+// that repair pods look for it.
 const (
 	exitReady       = program.ExitDone
 	exitNotReady    = 126
@@ -27,7 +27,7 @@ const (
 	exitTerminated  = 143 // SIGTERM
 )
 
-// process holds the process' edges, so that it is tested without a process.
+// process holds the connections to the outside, so that tests run the wait without a process.
 type process struct {
 	program.Program
 	args    []string // without the program's name
@@ -37,9 +37,10 @@ type process struct {
 	watch   watcher
 }
 
-// Main runs the program as this process, and returns the exit code.
+// Main runs the program with the arguments and standard streams of this process, and returns the exit code: 0 if the
+// rules are proven, 126 if not, 2 for wrong usage, 130 or 143 after SIGINT or SIGTERM.
 func Main() int {
-	// Before anything else: process 1 of a container ignores a signal that it does not ask for.
+	// This comes first: the kernel does not deliver a signal to process 1 of a container without a handler.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	p := process{
@@ -58,11 +59,11 @@ func (p process) run() int {
 	return p.wait(o)
 }
 
-// parse reads the command line. Where nothing is left to do, ended is true, and status the exit code.
+// parse parses the command line. If ended is true, nothing is left to do, and status is the exit code.
 func (p process) parse() (o options, status int, ended bool) {
 	o = defaults()
 	args := p.args
-	if len(args) > 0 && args[0] == "init" { // the command of the 2018 controller's program
+	if len(args) > 0 && args[0] == "init" { // the subcommand of the 2018 controller's program
 		args = args[1:]
 	}
 	status, ended = flags.Parse(p.Program, o.flags(), "", args)

@@ -15,11 +15,10 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// built is the program as it is shipped: static and stripped.
+// built is the path of the program, built as it is released: static and stripped.
 var built string
 
-// TestMain builds the program where every user may execute it, and fails the tests when they leave file descriptors
-// open.
+// TestMain builds the program where every user may execute it, and fails the tests if they leave file descriptors open.
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "wait-test-")
 	if err == nil {
@@ -42,7 +41,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// volume is a downward API volume, written as the kubelet does: a new directory, and a renamed link to it.
+// volume is a downward API volume, written as the kubelet does: a new directory, and a symbolic link that is renamed.
 type volume struct {
 	t       testing.TB
 	dir     string
@@ -63,14 +62,14 @@ func newVolume(t testing.TB, lines ...string) *volume {
 
 func (v *volume) file() string { return filepath.Join(v.dir, "annotations") }
 
-// set swaps the contents.
+// set replaces the contents.
 func (v *volume) set(lines ...string) {
 	v.t.Helper()
 	v.prepare(lines...)
 	v.swap()
 }
 
-// prepare writes what swap then shows; there is no newline at the end, like the kubelet's.
+// prepare writes the contents that swap then shows. Like the kubelet's, they have no line feed at the end.
 func (v *volume) prepare(lines ...string) {
 	v.t.Helper()
 	v.version++
@@ -91,16 +90,16 @@ const (
 	netnsKey  = "pod-network-controller.istio.io/netns"
 )
 
-// line is one of the kubelet's.
+// line formats an annotation as the kubelet does.
 func line(key, value string) string { return fmt.Sprintf("%s=%q", key, value) }
 
-// marked are the annotations that the agent writes, among others.
+// marked returns the lines of the agent's mark, and of more annotations.
 func marked(status string, netns record.NetNS, more ...string) []string {
 	return append([]string{line("kubernetes.io/config.seen", "2025-01-01\n=\"x\""), line(statusKey, status),
 		line(netnsKey, string(netns))}, more...)
 }
 
-// outcome is what a run of the program left.
+// outcome is the result of a run of the program.
 type outcome struct {
 	code           int
 	stdout, stderr string
@@ -111,8 +110,8 @@ func (o outcome) String() string {
 	return fmt.Sprintf("exit code %d\nstdout: %s\nstderr: %s\nmessage: %s", o.code, o.stdout, o.stderr, o.message)
 }
 
-// expect fails the test unless the program ended with the code and printed each of the words; a failure has them in
-// the termination message too, with no more than the kubelet keeps.
+// expect fails the test unless the program ended with the code and printed each of the words. After a failure the
+// termination message must have them too, within the size that the kubelet keeps.
 func (o outcome) expect(t testing.TB, code int, words ...string) {
 	t.Helper()
 	message := o.stdout
@@ -140,7 +139,7 @@ func runIn(t testing.TB, netns string, uid int, args ...string) outcome {
 	return finish()
 }
 
-// commandIn is runIn for a test that starts the program by itself.
+// commandIn is runIn for a test that starts the command itself.
 func commandIn(t testing.TB, netns string, uid int, args ...string) (c *exec.Cmd, finish func() outcome) {
 	t.Helper()
 	// The termination log is a mount of its own, as in a container.

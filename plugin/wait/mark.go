@@ -7,17 +7,17 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// state is how far one proof is.
+// state is the state of one proof.
 type state int
 
 const (
-	missing state = iota // not yet
+	missing state = iota // may still come
 	ready
-	never   // this proof cannot come any more, another one may
-	refused // the pod must not start, whatever the other proof says
+	never   // cannot come any more, but the other proof may
+	refused // the pod must not start, whatever the other proof is
 )
 
-// finding is a state of a proof with its reason, a sentence for a person.
+// finding is the state of a proof and the reason, a sentence for the log.
 type finding struct {
 	state state
 	text  string
@@ -27,9 +27,10 @@ func found(v state, format string, args ...any) finding {
 	return finding{v, fmt.Sprintf(format, args...)}
 }
 
-// readMark says what the annotations prove to a program in the given network namespace. Without a cookie, a mark may be
-// of a namespace that is gone and had the same inode number. That is no proof of rules, but enough for a pod that has
-// none to wait for: it is one pod's annotation, and what it says of the pod's last sandbox holds for the next one.
+// readMark says what the annotations prove to a program in the network namespace own. Without a cookie, the mark may be
+// that of an earlier namespace with the same inode number, so "initialized" proves nothing. "not-required" is accepted
+// all the same: the annotations belong to this one pod, and if no rules were needed in its last sandbox, none are in
+// the next.
 func (o options) readMark(a annotations, own record.NetNS) finding {
 	status, present := a[o.statusKey]
 	switch {
@@ -57,7 +58,7 @@ func (o options) readMark(a annotations, own record.NetNS) finding {
 		annotation.NotRequired, a[annotation.Reason])
 }
 
-// otherNetNS says why the status is not of the given network namespace; no text means that it is.
+// otherNetNS says why the status is not about the network namespace own. The text is empty if it is.
 func (o options) otherNetNS(a annotations, status string, own record.NetNS) finding {
 	text, present := a[o.netnsKey]
 	mark := record.NetNS(text)

@@ -13,23 +13,23 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// expectation is what the probe takes the rules to be.
+// expectation is the redirection that the probe expects.
 type expectation struct {
 	proxyUID          uint32
 	outbound, inbound uint16
-	ranges            *string // of outbound traffic, where not everything is captured
+	ranges            *string // the captured outbound ranges, unless all are
 	families          families
 }
 
-// families says which of the families that the pod has are to be redirected.
+// families says which of the pod's families the rules capture.
 type families string
 
 const (
 	familiesAll   families = "all"
-	familiesProxy families = "proxy" // the one that a sidecar listens in which is not told to listen in both
+	familiesProxy families = "proxy" // the one in which a sidecar listens that is not configured to listen in both
 )
 
-// of returns those of the pod's that are to be redirected. With proxy that is IPv4, where the pod has it.
+// of returns the families of the pod that are captured. With proxy that is IPv4 if the pod has it, and otherwise IPv6.
 func (f families) of(pod []family) []family {
 	for _, one := range pod {
 		if f == families(one.name) || f == familiesProxy {
@@ -39,9 +39,9 @@ func (f families) of(pod []family) []family {
 	return pod
 }
 
-// with returns e as the pod's annotations change it. They win, as in the plugin that writes the rules; a value that the
-// plugin would refuse is ignored. Which families are captured is part of the mark, and is believed like one: if it is
-// of this network namespace.
+// with returns e, changed by the pod's annotations. They take precedence, as in the plugin; a value that the plugin
+// would refuse is ignored. The captured families are a part of the mark, so they count only if the mark is about this
+// network namespace (isOwn).
 func (e expectation) with(a annotations, isOwn bool) expectation {
 	userID(a[annotation.EnvoyUserID], &e.proxyUID)
 	port(a[annotation.EnvoyPort], &e.outbound)
@@ -54,16 +54,17 @@ func (e expectation) with(a annotations, isOwn bool) expectation {
 	return e
 }
 
-// prober tries once whether connections are redirected.
+// prober checks once whether connections are redirected.
 type prober func(context.Context, expectation) finding
 
-// family is an address family with what the probe dials in it.
+// family is an address family with the addresses that the probe uses in it.
 type family struct {
 	name, network                       string
 	loopback, passthrough, outside, any netip.Addr
 }
 
-// knownFamilies in the order they are tried. 192.0.2.0/24 and 2001:db8::/32 are for documentation: nobody has them.
+// knownFamilies are the families in the order of the attempts. No host has an address in 192.0.2.0/24 or 2001:db8::/32,
+// which are reserved for documentation (RFC 5737, RFC 3849).
 var knownFamilies = []family{
 	{"IPv4", "tcp4", netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.6"), netip.MustParseAddr("192.0.2.1"),
 		netip.IPv4Unspecified()},
@@ -71,10 +72,10 @@ var knownFamilies = []family{
 		netip.IPv6Unspecified()},
 }
 
-// dialPort is the port that the probe dials; Istio's own validation uses it too.
+// dialPort is the port that the probe dials. Istio's own validation uses it too.
 const dialPort = 15002
 
-// probe tries every family of the pod that is to be redirected.
+// probe tries every captured family of the pod.
 func probe(ctx context.Context, e expectation) finding {
 	return e.try(ctx, uint32(os.Geteuid()), podFamilies)
 }
@@ -115,10 +116,11 @@ func (e expectation) try(ctx context.Context, uid uint32, pod func() ([]family, 
 	return f
 }
 
-// attempt returns what a process of the given user dials, and where that has to arrive.
+// attempt returns the connection that a process of the user makes, and where it has to arrive.
 func (e expectation) attempt(f family, uid uint32) attempt {
 	if uid == e.proxyUID {
-		// From the loopback address: what comes from 127.0.0.6 or ::6, which the kernel would choose for ::6, passes.
+		// The source is the loopback address. The kernel would choose ::6 as the source for ::6, and the rules let pass
+		// what comes from 127.0.0.6 or ::6.
 		return attempt{f, netip.AddrPortFrom(f.loopback, 0), netip.AddrPortFrom(f.passthrough, dialPort),
 			netip.AddrPortFrom(f.loopback, e.inbound)}
 	}
@@ -126,7 +128,7 @@ func (e expectation) attempt(f family, uid uint32) attempt {
 		netip.AddrPortFrom(f.loopback, e.outbound)}
 }
 
-// podFamilies are those that an interface other than lo has a global unicast address of.
+// podFamilies returns the families in which an interface other than lo has a global unicast address.
 func podFamilies() ([]family, error) {
 	nics, err := net.Interfaces()
 	if err != nil {
@@ -156,7 +158,7 @@ func podFamilies() ([]family, error) {
 	return have, nil
 }
 
-// errHeld says that the probe cannot listen where the rules lead.
+// errHeld says that the probe cannot listen where the rules redirect to.
 type errHeld struct {
 	listen netip.AddrPort
 	err    error
@@ -171,7 +173,7 @@ func (e *errHeld) Error() string {
 		e.err)
 }
 
-// isHeld reports whether err says that the port of the probe is not to be had.
+// isHeld reports whether err is an errHeld.
 func isHeld(err error) bool {
 	var held *errHeld
 	return errors.As(err, &held)

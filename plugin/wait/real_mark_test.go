@@ -18,7 +18,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// TestAnnotation runs it in a pod without rules, as every user.
+// TestAnnotation runs the program in a pod without rules, as several users.
 func TestAnnotation(t *testing.T) {
 	lab, n := pod(t, testnet.Options{})
 	_, elsewhere := pod(t, testnet.Options{})
@@ -26,7 +26,7 @@ func TestAnnotation(t *testing.T) {
 	noProxy := marked("not-required", own, line(annotation.Reason, "opted-in-no-proxy"))
 	initialized, says, pasted, another := exitReady, "for this network namespace", "may be pasted or stale",
 		"another network namespace"
-	if !own.HasCookie() { // no mark proves anything there
+	if !own.HasCookie() { // without a cookie no mark proves anything
 		initialized, says, pasted, another = exitNotReady, "--mode probe", "--mode probe", "--mode probe"
 	}
 	for _, user := range []int{proxy, someone} {
@@ -57,11 +57,11 @@ func TestAnnotation(t *testing.T) {
 	}
 }
 
-// TestInodeReuse makes network namespaces until the kernel gives one the inode number of one that is gone, whose mark
-// must then not count.
+// TestInodeReuse creates network namespaces until one has the inode number of an earlier one. The earlier one's mark
+// must not count.
 func TestInodeReuse(t *testing.T) {
 	t.Parallel()
-	seen := map[record.NetNS]record.NetNS{} // by boot ID and inode
+	seen := map[record.NetNS]record.NetNS{} // by the identity without the cookie
 	for range 2000 {
 		path, id, end := newNetNS(t)
 		inode := id.WithoutCookie()
@@ -87,7 +87,7 @@ func TestInodeReuse(t *testing.T) {
 	t.Fatal("no inode number came again")
 }
 
-// newNetNS makes a network namespace that lives until end.
+// newNetNS creates a network namespace. end removes it.
 func newNetNS(t *testing.T) (path string, id record.NetNS, end func()) {
 	t.Helper()
 	child := exec.Command("cat")
@@ -102,16 +102,16 @@ func newNetNS(t *testing.T) (path string, id record.NetNS, end func()) {
 	return path, identity(t, n), func() { stdin.Close(); _ = child.Wait() }
 }
 
-// TestInotify swaps the volume under a program that would read it again in an hour only.
+// TestInotify changes the volume while the program would read it again only after an hour.
 func TestInotify(t *testing.T) { swapped(t, "--poll=1h", watchDir) }
 
-// TestPolling swaps it where nobody tells of changes.
+// TestPolling changes the volume in a place where inotify reports nothing.
 func TestPolling(t *testing.T) {
 	swapped(t, "--poll=20ms", func(string) (<-chan struct{}, func(), error) { return nil, nil, os.ErrPermission })
 	swapped(t, "--poll=20ms", func(string) (<-chan struct{}, func(), error) { return nil, func() {}, nil })
 }
 
-// said is what a program says, which calls waits as soon as it says that it waits.
+// said is the output of a program. It calls waits as soon as the program prints that it waits.
 type said struct {
 	strings.Builder
 	waits func()
@@ -129,7 +129,7 @@ func swapped(t *testing.T, poll string, watch watcher) {
 	own, err := record.CurrentNetNS()
 	await.Must(t, err)
 	v := newVolume(t, empty...)
-	v.prepare(marked("initialized", own)...) // so that the swap is one rename
+	v.prepare(marked("initialized", own)...) // prepared before, so that the change itself is a single rename
 	looked := make(chan struct{})
 	says := said{waits: sync.OnceFunc(func() { close(looked) })}
 	p := process{Program: testProgram(io.Discard, &says), self: record.CurrentNetNS, watch: watch,

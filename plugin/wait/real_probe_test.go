@@ -20,7 +20,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// TestProbe runs the built program in pods with rules, by every backend and for every family.
+// TestProbe runs the built program in pods with rules, with every backend and every family.
 func TestProbe(t *testing.T) {
 	for _, kind := range []struct {
 		name     string
@@ -55,7 +55,7 @@ func TestProbe(t *testing.T) {
 						}
 					}
 				}
-				// A proxy that is the high-numbered user itself.
+				// The proxy runs as the same high-numbered user as the probe.
 				apply(t, n, backend, rulesOf(t, `{"proxyUID": 1000660001}`))
 				runIn(t, lab.Path, someone, "--mode=probe", "--timeout=60", "--proxy-uid=1000660001").expect(t, exitReady,
 					"as the proxy's user 1000660001")
@@ -64,7 +64,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestProbeFails runs it where the rules are absent or others: it must never pass.
+// TestProbeFails runs the program in pods without rules, or with other ones: it must never succeed.
 func TestProbeFails(t *testing.T) {
 	all := rulesOf(t, `{}`)
 	only := func(family redirect.Family) redirect.RuleSet {
@@ -113,8 +113,8 @@ func TestProbeFails(t *testing.T) {
 	}
 }
 
-// TestProbeOfOneFamily has rules of one family in a pod of both: the probe expects those of a family only as far as it
-// is told so, by a flag or by the mark of its own network namespace.
+// TestProbeOfOneFamily has rules of one family in a pod with both. The probe expects a family's rules only if a flag,
+// or the mark of its own network namespace, says that it is captured.
 func TestProbeOfOneFamily(t *testing.T) {
 	v4, v6 := rulesOf(t, `{"families": "IPv4"}`), rulesOf(t, `{"families": "IPv6"}`)
 	byProxy := []string{"--families=proxy"}
@@ -165,7 +165,7 @@ func TestProbeOfOneFamily(t *testing.T) {
 	runIn(t, lab.Path, proxy, "--mode=probe", "--timeout=60", "--families=proxy").expect(t, exitReady, has6)
 }
 
-// forwarded returns how many packets of IPv4 and IPv6 a network namespace has sent on.
+// forwarded returns how many IPv4 and IPv6 packets the network namespace has forwarded.
 func forwarded(t *testing.T, netns string) []string {
 	t.Helper()
 	out, err := exec.Command("nsenter", "--net="+netns, "cat", "/proc/net/snmp", "/proc/net/snmp6").Output()
@@ -196,7 +196,7 @@ func TestLateRules(t *testing.T) {
 	}
 }
 
-// TestHeldPort has a listener in the way, at every address that conflicts.
+// TestHeldPort has a listener on the probe's port, at every address that conflicts.
 func TestHeldPort(t *testing.T) {
 	for _, user := range []struct {
 		uid  int
@@ -225,7 +225,7 @@ func TestHeldPort(t *testing.T) {
 	}
 }
 
-// TestProbeLeavesNothing wants the ports free again, at once.
+// TestProbeLeavesNothing checks that the ports are free again at once.
 func TestProbeLeavesNothing(t *testing.T) {
 	lab, n := pod(t, testnet.Options{})
 	apply(t, n, netfilter.Nftables, rulesOf(t, `{}`))
@@ -242,7 +242,7 @@ func TestProbeLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestNoAddress is a pod of no family: nothing can be probed.
+// TestNoAddress has a pod without addresses, so nothing can be probed.
 func TestNoAddress(t *testing.T) {
 	t.Parallel()
 	path, _, end := newNetNS(t)
@@ -250,7 +250,7 @@ func TestNoAddress(t *testing.T) {
 	runIn(t, path, proxy, "--mode=probe", "--timeout=1").expect(t, exitNotReady, "no global address")
 }
 
-// TestRanges names the annotation that makes a probe as another user impossible.
+// TestRanges checks that the error names the annotation with which a probe as another user cannot work.
 func TestRanges(t *testing.T) {
 	t.Parallel()
 	lab, n := pod(t, testnet.Options{})
@@ -261,7 +261,7 @@ func TestRanges(t *testing.T) {
 	runIn(t, lab.Path, proxy, "--mode=probe", "--timeout=60", "--file="+v.file()).expect(t, exitReady)
 }
 
-// TestAnswerOfAnother has somebody else's connection come to the listener first.
+// TestAnswerOfAnother checks that a connection from somebody else, which arrives first, does not count.
 func TestAnswerOfAnother(t *testing.T) {
 	a := attempt{knownFamilies[0], netip.AddrPort{}, netip.MustParseAddrPort("127.0.0.6:15002"),
 		netip.MustParseAddrPort("127.0.0.1:0")}
@@ -277,7 +277,8 @@ func TestAnswerOfAnother(t *testing.T) {
 	}
 }
 
-// TestNotRedirected has its own connection arrive, which nobody redirected, where connections are tracked.
+// TestNotRedirected checks that the probe's own connection does not count if connection tracking shows that it arrived
+// without a redirection.
 func TestNotRedirected(t *testing.T) {
 	lab, n := pod(t, testnet.Options{})
 	apply(t, n, netfilter.Nftables, rulesOf(t, `{}`))

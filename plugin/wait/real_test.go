@@ -20,10 +20,10 @@ import (
 
 const (
 	proxy   = 1337
-	someone = 1000660001 // as OpenShift numbers them
+	someone = 1000660001 // a user ID in OpenShift's range
 )
 
-// pod is a lab without a sidecar, as a pod is while its init containers run.
+// pod returns a lab without a sidecar: the state of a pod while its init containers run.
 func pod(t *testing.T, options testnet.Options) (*testnet.Lab, *netfilter.NetNS) {
 	t.Helper()
 	lab, err := testnet.New(options)
@@ -35,14 +35,14 @@ func pod(t *testing.T, options testnet.Options) (*testnet.Lab, *netfilter.NetNS)
 	return lab, n
 }
 
-// identity is that of an open network namespace.
+// identity returns the identity of an open network namespace.
 func identity(t *testing.T, n *netfilter.NetNS) (id record.NetNS) {
 	t.Helper()
 	await.Must(t, n.Within(func() (err error) { id, err = record.CurrentNetNS(); return err }))
 	return id
 }
 
-// rulesOf parses settings such as {"inboundPort": 15106}.
+// rulesOf returns the rules of settings such as {"inboundPort": 15106}.
 func rulesOf(t *testing.T, settings string) redirect.RuleSet {
 	t.Helper()
 	spec, err := redirect.ParseSpec([]byte(settings))
@@ -56,20 +56,20 @@ func apply(t *testing.T, n *netfilter.NetNS, backend netfilter.Backend, rules re
 	await.Must(t, err)
 }
 
-// TestSigterm ends the built program while it waits.
+// TestSigterm ends the built program by SIGTERM while it waits.
 func TestSigterm(t *testing.T) {
 	t.Parallel()
 	lab, _ := pod(t, testnet.Options{})
 	c, finish := commandIn(t, lab.Path, someone)
 	stderr := started(t, c, "annotation: ")
-	await.Must(t, c.Process.Signal(syscall.SIGTERM)) // every program before ours was replaced by the next
+	await.Must(t, c.Process.Signal(syscall.SIGTERM)) // each wrapper has replaced itself by exec
 	_ = c.Wait()
 	got := finish()
 	got.stderr = stderr()
 	got.expect(t, exitTerminated, "SIGTERM", "annotation", "no such file")
 }
 
-// started starts a command and waits for a line of progress with the given words. It returns what reads standard error.
+// started starts a command and waits for a line of progress that contains words. stderr returns what was read so far.
 func started(t *testing.T, c *exec.Cmd, words string) (stderr func() string) {
 	t.Helper()
 	progress, err := os.CreateTemp(t.TempDir(), "")
@@ -88,10 +88,10 @@ func started(t *testing.T, c *exec.Cmd, words string) (stderr func() string) {
 	return stderr
 }
 
-// TestReadOnly proves that the other tests run on a read-only root and without privileges.
+// TestReadOnly checks that the other tests run on a read-only root and without privileges.
 func TestReadOnly(t *testing.T) {
 	lab, _ := pod(t, testnet.Options{})
-	// The last --termination-log wins; /etc is part of the root.
+	// The last --termination-log counts. /etc is on the root file system.
 	c, finish := commandIn(t, lab.Path, someone, "--mode=annotation", "--file=/nonexistent",
 		"--termination-log=/etc/wait-test-log")
 	_ = c.Run()
@@ -114,7 +114,7 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// TestStatic wants a program that runs from scratch, and says its version.
+// TestStatic checks that the program runs in an image from scratch, and prints its version.
 func TestStatic(t *testing.T) {
 	program, err := elf.Open(built)
 	await.Must(t, err)

@@ -8,13 +8,14 @@ import (
 	"github.com/istio-pod-network/controller/internal/excerpt"
 )
 
-// maxMessage is how much of a termination message the kubelet keeps, in bytes.
+// maxMessage is how many bytes of a termination message the kubelet keeps
+// (https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/).
 const maxMessage = 4096
 
 const advice = ". The rules are written on the node when the pod's sandbox is made: see the pod's Events, and the " +
 	"log of istio-pod-network-agent on this node"
 
-// fail reports a failure on standard error and as the container's termination message, and returns the code.
+// fail writes a failure to standard error and to the container's termination message, and returns the code.
 func (w *waiter) fail(code int, why string) int {
 	message := "the pod's network is not proven to be initialized: " + why
 	w.sayf("%s", message)
@@ -28,7 +29,7 @@ func (w *waiter) fail(code int, why string) int {
 	return code
 }
 
-// writeMessage never makes the default file: the kubelet mounts it, and where it is not there nobody reads it.
+// writeMessage never creates the default file: the kubelet mounts it, and without that mount nothing reads it.
 func writeMessage(path, message string) error {
 	flags := os.O_WRONLY | os.O_TRUNC | syscall.O_NONBLOCK
 	if path != defaultTermination {

@@ -18,15 +18,15 @@ const (
 	progressEvery = 5 * time.Second
 )
 
-// waiter is one wait.
+// waiter is one run of the wait.
 type waiter struct {
 	process
 	options
 	own     record.NetNS
 	since   time.Time
-	mark    finding                     // what the annotations say
-	probed  finding                     // what the last probe said
-	expect  atomic.Pointer[expectation] // of the next probe
+	mark    finding                     // the state of the annotations
+	probed  finding                     // the state of the last probe
+	expect  atomic.Pointer[expectation] // for the next probe
 	running sync.WaitGroup
 }
 
@@ -36,17 +36,17 @@ func (p process) wait(o options) int {
 	w.expect.Store(&o.expected)
 	w.mark, w.probed = found(missing, "not read yet"), found(missing, "no result yet")
 	own, err := p.self()
-	if err != nil { // without an identity no mark is believed
+	if err != nil { // without the own identity no mark counts
 		p.sayf("%v", err)
 	}
 	w.own = own
 	ctx, cancel := context.WithCancel(context.Background())
-	defer w.running.Wait() // until the probe has closed its sockets
+	defer w.running.Wait() // the probe must close its sockets
 	defer cancel()
 	return w.loop(ctx)
 }
 
-// loop looks at the annotations whenever they may have changed, and probes beside that.
+// loop reads the annotations whenever they may have changed, and probes in parallel.
 func (w *waiter) loop(ctx context.Context) int {
 	changes, stop := w.watchFile()
 	defer stop()
@@ -55,7 +55,7 @@ func (w *waiter) loop(ctx context.Context) int {
 	defer progress.Stop()
 	defer poll.Stop()
 	w.look()
-	// A first look that settles it saves the probe, and its packets.
+	// If the annotations are enough, no probe and none of its packets are needed.
 	if result := w.result(); result.state != missing {
 		return w.end(result)
 	}
@@ -81,7 +81,7 @@ func (w *waiter) loop(ctx context.Context) int {
 	}
 }
 
-// probes probes until the context ends, unless the mode has no use for it.
+// probes starts probing until ctx ends. It returns nil if the mode does not use the probe.
 func (w *waiter) probes(ctx context.Context) <-chan finding {
 	if w.mode == modeAnnotation {
 		return nil
@@ -102,7 +102,7 @@ func (w *waiter) probes(ctx context.Context) <-chan finding {
 	return results
 }
 
-// watchFile watches the directory of the annotations; without inotify, or without the directory, polling has to do.
+// watchFile watches the directory of the annotations. Without inotify or without the directory, only polling remains.
 func (w *waiter) watchFile() (<-chan struct{}, func()) {
 	for _, path := range w.files {
 		if _, err := os.Stat(path); err != nil {
@@ -115,7 +115,7 @@ func (w *waiter) watchFile() (<-chan struct{}, func()) {
 	return nil, func() {}
 }
 
-// look reads the annotations.
+// look reads the annotations and updates the mark and the expectation.
 func (w *waiter) look() {
 	a, err := readAnnotations(w.files)
 	if err != nil {
@@ -127,7 +127,7 @@ func (w *waiter) look() {
 	w.expect.Store(&expect)
 }
 
-// result is what both proofs together say, as the mode has it.
+// result combines both proofs as the mode requires.
 func (w *waiter) result() finding {
 	switch {
 	case w.mode == modeAnnotation:
@@ -146,7 +146,7 @@ func (w *waiter) result() finding {
 	return both
 }
 
-// end reports the result that the wait ends with.
+// end reports the final result and returns the exit code.
 func (w *waiter) end(result finding) int {
 	if result.state == ready {
 		fmt.Fprintf(w.Stdout, "%s: ready after %s: %s\n", w.Name, w.elapsed(), result.text)

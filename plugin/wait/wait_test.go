@@ -17,19 +17,19 @@ import (
 
 const self record.NetNS = "0e1f/4026532290/8193"
 
-// simulated is a wait in simulated time.
+// simulated is a wait in simulated time (testing/synctest).
 type simulated struct {
 	args    []string
-	lines   []string // of the annotations file; nil: there is none
+	lines   []string // of the annotations file; nil: there is no file
 	probes  []finding
 	signals []os.Signal       // sent after 7 s
 	after   func(*volume)     // called after 7 s
-	watch   watcher           // nil: none, as where inotify does not work
-	expect  func(expectation) // sees what the probe is asked
+	watch   watcher           // nil: watching fails, as without inotify
+	expect  func(expectation) // is called with what each probe expects
 	self    func() (record.NetNS, error)
 }
 
-// run runs it in a bubble of its own; a probe beyond the given ones repeats the last.
+// run runs the wait in a synctest bubble. Further probes repeat the last given result.
 func (s simulated) run(t *testing.T) (o outcome, took time.Duration) {
 	t.Helper()
 	v := newVolume(t)
@@ -156,14 +156,14 @@ func TestWait(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			got, took := c.run(t)
 			got.expect(t, c.code, c.says...)
-			if took < c.took || took > c.took+500*time.Millisecond { // simulated time: exact but for the poll interval
+			if took < c.took || took > c.took+500*time.Millisecond { // simulated time is exact, except for the poll interval
 				t.Errorf("took %s, not %s", took, c.took)
 			}
 		})
 	}
 }
 
-// TestProgress wants a line every five seconds that says what is missing.
+// TestProgress checks that a line every five seconds says what is missing.
 func TestProgress(t *testing.T) {
 	got, _ := simulated{args: []string{"--timeout=17"}, lines: other, probes: []finding{fails}}.run(t)
 	lines := strings.Split(strings.TrimSpace(got.stderr), "\n")
@@ -179,7 +179,7 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// TestExpectation wants the probe to follow the pod's annotations, as the plugin does.
+// TestExpectation checks that the probe follows the pod's annotations, as the plugin does.
 func TestExpectation(t *testing.T) {
 	for _, c := range []struct {
 		name  string

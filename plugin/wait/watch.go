@@ -6,12 +6,12 @@ import (
 	"syscall"
 )
 
-// watcher tells of changes in a directory until stop is called. There may be more events than changes, and a file
-// system may keep quiet, so that polling goes on.
+// watcher reports changes in a directory until stop is called. It may report more events than changes, and on some file
+// systems none, so polling continues.
 type watcher func(dir string) (changes <-chan struct{}, stop func(), err error)
 
-// watchDir is a watcher by inotify. The kubelet never writes into a downward API file: it renames the link ..data
-// beside it, which a watch of the file would not see
+// watchDir is a watcher by inotify(7). The kubelet never writes to a downward API file: it renames the link ..data in
+// the same directory, which a watch on the file would miss
 // (https://github.com/kubernetes/kubernetes/blob/master/pkg/volume/util/atomic_writer.go).
 func watchDir(dir string) (<-chan struct{}, func(), error) {
 	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
@@ -23,7 +23,7 @@ func watchDir(dir string) (<-chan struct{}, func(), error) {
 		_ = syscall.Close(fd)
 		return nil, nil, fmt.Errorf("watching %q: %w", dir, err)
 	}
-	f := os.NewFile(uintptr(fd), "inotify") // non-blocking: closing it ends the read
+	f := os.NewFile(uintptr(fd), "inotify") // non-blocking, so closing it ends the read
 	changes, done := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -34,7 +34,7 @@ func watchDir(dir string) (<-chan struct{}, func(), error) {
 			}
 			select {
 			case changes <- struct{}{}:
-			default: // one is waiting to be seen
+			default: // a change is already pending
 			}
 		}
 	}()
