@@ -13,15 +13,15 @@ import (
 // Prefixes is a set of address prefixes of both families, or all addresses.
 type Prefixes struct {
 	all  bool
-	list []netip.Prefix // masked, sorted, unique; only a loopback prefix may lie inside another
+	list []netip.Prefix // masked, sorted, unique; only a loopback prefix may be inside another prefix
 }
 
-// AllPrefixes is the set of every address, written `*`.
+// AllPrefixes returns the set of all addresses, written `*`.
 func AllPrefixes() Prefixes { return Prefixes{all: true} }
 
-// PrefixesOf returns the set of the given prefixes; host bits are masked and prefixes inside others dropped, so that
-// two spellings of a set are equal. A loopback prefix inside one that is not stays: to name it asks for more than to
-// hold it (see containsLoopback).
+// PrefixesOf returns the set of the given prefixes. It masks host bits and drops prefixes that are inside others, so
+// that equal sets have one form. It keeps a loopback prefix inside one that is not: only an explicit loopback prefix
+// has loopback traffic captured (see capturesLoopback).
 func PrefixesOf(prefixes ...netip.Prefix) Prefixes {
 	sorted := make([]netip.Prefix, 0, len(prefixes))
 	for _, p := range prefixes {
@@ -34,7 +34,7 @@ func PrefixesOf(prefixes ...netip.Prefix) Prefixes {
 		return a.Bits() - b.Bits()
 	})
 	var list []netip.Prefix
-	var last [2]netip.Prefix // of other prefixes, of loopback ones; in this order only the last can hold the next
+	var last [2]netip.Prefix // the last other prefix and the last loopback one: only these can contain the next
 	for _, p := range sorted {
 		class := 0
 		if p.Addr().IsLoopback() {
@@ -47,8 +47,9 @@ func PrefixesOf(prefixes ...netip.Prefix) Prefixes {
 	return Prefixes{list: list}
 }
 
-// ParsePrefixes reads `*` or a comma-separated list of CIDR prefixes of either family. As in Istio, no spaces and no
-// bare addresses; overlaps, repeats and set host bits are accepted. Empty text is the empty set.
+// ParsePrefixes parses `*` or a comma-separated list of CIDR prefixes of both families. As in Istio, spaces and
+// addresses without a prefix length are errors; overlaps, duplicates and host bits are accepted. Empty text is the
+// empty set.
 func ParsePrefixes(text string) (Prefixes, error) {
 	switch text {
 	case "":
@@ -67,7 +68,7 @@ func ParsePrefixes(text string) (Prefixes, error) {
 	return PrefixesOf(list...), nil
 }
 
-// All reports whether the set holds every address.
+// All reports whether the set contains every address.
 func (p Prefixes) All() bool { return p.all }
 
 // Of returns the prefixes of one family in ascending order; nil if All.
@@ -81,21 +82,21 @@ func (p Prefixes) Of(family Family) []netip.Prefix {
 	return list
 }
 
-// String returns the form that ParsePrefixes reads.
+// String returns the form that ParsePrefixes parses.
 func (p Prefixes) String() string {
 	return listText(p.all, p.list)
 }
 
-// Interfaces is a set of network interface names, sorted and unique. One that ends in `*` stands for all that begin
-// with what is before it.
+// Interfaces is a sorted set of network interface names without duplicates. A name that ends in `*` matches every name
+// that starts with the part before it.
 type Interfaces []string
 
-// maxInterfaceName is IFNAMSIZ less its terminating zero, in bytes.
+// maxInterfaceName is the longest interface name in bytes: IFNAMSIZ (linux/if.h) without its terminating zero.
 const maxInterfaceName = 15
 
-// ParseInterfaces reads a comma-separated list of interface names of at most 15 bytes out of letters, digits, `.`, `_`,
-// `-`, `:` and `@`; a `*` at the end makes a prefix of a name. Spaces around an item are accepted. `+` is not, for
-// iptables would read it as a wildcard, nor `*` alone, which would be every interface.
+// ParseInterfaces parses a comma-separated list of interface names. A name has at most 15 bytes: letters, digits, `.`,
+// `_`, `-`, `:` and `@`; a `*` at its end makes it a prefix. Spaces around a name are accepted. `+` is an error,
+// because iptables would treat it as a wildcard, and so is `*` alone, which would match every interface.
 func ParseInterfaces(text string) (Interfaces, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
@@ -121,12 +122,12 @@ func ParseInterfaces(text string) (Interfaces, error) {
 	return list.normalized(), nil
 }
 
-// InterfacePrefix returns what a name of Interfaces says before its `*`, or the whole name if it has none.
+// InterfacePrefix returns the part of a name in Interfaces before its `*`, or the whole name if it has none.
 func InterfacePrefix(name string) (prefix string, isPrefix bool) {
 	return strings.CutSuffix(name, wildcard)
 }
 
-// Has reports whether the set holds the interface.
+// Has reports whether the set matches the interface.
 func (i Interfaces) Has(name string) bool {
 	return slices.ContainsFunc(i, func(item string) bool {
 		prefix, isPrefix := InterfacePrefix(item)
@@ -134,8 +135,8 @@ func (i Interfaces) Has(name string) bool {
 	})
 }
 
-// normalized returns the set in its one form. In the order of what comes before `*`, a prefix stands right before all
-// that it stands for.
+// normalized returns the canonical form of the set. The names are sorted without their `*`, so a prefix comes directly
+// before all names that it matches.
 func (i Interfaces) normalized() Interfaces {
 	sorted := slices.Clone(i)
 	sortBy(sorted, func(a, b string) int {
@@ -161,5 +162,5 @@ func notInInterfaceName(r rune) bool {
 	return !alphanumeric && !strings.ContainsRune("._-:@", r)
 }
 
-// String returns the form that ParseInterfaces reads.
+// String returns the form that ParseInterfaces parses.
 func (i Interfaces) String() string { return strings.Join(i, ",") }

@@ -8,7 +8,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// manyPrefixes and manyPorts are lists as long as annotations of large clusters get: none of their members are
+// manyPrefixes and manyPorts return lists as long as in the annotations of large clusters. No two members are
 // neighbours.
 func manyPrefixes(n int) string {
 	items := make([]string, n)
@@ -34,7 +34,7 @@ func largePod() (Pod, Policy) {
 		manyPorts(1000)))
 }
 
-// The number of rules must not grow with a list.
+// The number of rules does not grow with the length of a list.
 func TestListsAreSets(t *testing.T) {
 	pod, policy := largePod()
 	large, err := Decide(pod, policy)
@@ -72,7 +72,7 @@ func benchmarkDecide(b *testing.B, edits ...edit) {
 	}
 }
 
-// eachSpec runs a benchmark for the settings that matter for its time.
+// eachSpec runs a benchmark for the settings that influence its time.
 func eachSpec(b *testing.B, run func(*testing.B, Spec)) {
 	pod, policy := largePod()
 	large, err := Decide(pod, policy)

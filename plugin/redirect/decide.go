@@ -9,36 +9,36 @@ type Verdict string
 const (
 	Redirect  Verdict = "redirect"  // write the rules of Decision.Spec
 	Untouched Verdict = "untouched" // leave the network namespace alone
-	Ask       Verdict = "ask"       // the agent's facts are needed, whether there is an agent or not
+	Ask       Verdict = "ask"       // the agent has to be asked, even if there is none
 )
 
 // Reason says why, in one word for logs, metrics and records.
 type Reason string
 
-// The reasons, in the order in which they are looked for; the last is that of the verdict Ask.
+// The reasons, in the order in which Decide checks them. The last one is that of the verdict Ask.
 const (
-	ReasonNotKubernetes     Reason = "not-kubernetes"      // CNI_ARGS name no pod
+	ReasonNotKubernetes     Reason = "not-kubernetes"      // CNI_ARGS has no pod
 	ReasonNamespaceExcluded Reason = "namespace-excluded"  // excludeNamespaces
-	ReasonOpenShiftDeployer Reason = "openshift-deployer"  // a deployer pod, it never gets a sidecar
-	ReasonOpenShiftBuild    Reason = "openshift-build"     // a build pod, likewise
-	ReasonOptedOut          Reason = "opted-out"           // initialize: "false" on the pod; see Policy.namespaceSays
+	ReasonOpenShiftDeployer Reason = "openshift-deployer"  // a deployer pod of OpenShift; it never gets a sidecar
+	ReasonOpenShiftBuild    Reason = "openshift-build"     // a build pod of OpenShift; it never gets a sidecar
+	ReasonOptedOut          Reason = "opted-out"           // initialize: "false"; see Policy.namespaceSays
 	ReasonInjectDisabled    Reason = "inject-disabled"     // sidecar.istio.io/inject is false
-	ReasonAmbient           Reason = "ambient"             // ztunnel has the traffic
+	ReasonAmbient           Reason = "ambient"             // ztunnel captures the traffic
 	ReasonOwnInit           Reason = "own-init"            // its istio-init has NET_ADMIN and writes the rules
 	ReasonEnvoyDisabled     Reason = "envoy-disabled"      // DISABLE_ENVOY in the proxy container
 	ReasonProxyType         Reason = "proxy-type"          // the proxy is a gateway, not a sidecar
 	ReasonModeNone          Reason = "mode-none"           // interception mode NONE
-	ReasonNotInjected       Reason = "not-injected"        // selection injected: no status annotation and not opted in
+	ReasonNotInjected       Reason = "not-injected"        // selection injected: no status annotation, and not opted in
 	ReasonNotOptedIn        Reason = "not-opted-in"        // selection annotated: neither pod nor namespace opted in
-	ReasonNoProxy           Reason = annotation.NoProxy    // meant for the mesh, but there is no proxy container
-	ReasonForeignRules      Reason = "foreign-rules"       // Istio CNI or an istio-init has written rules already
-	ReasonAgentAway         Reason = "agent-away"          // auxFailOpen: no agent answers, nothing is known
-	ReasonInjected          Reason = "injected"            // redirected: Istio's injector gave it a sidecar
-	ReasonOptedIn           Reason = "opted-in"            // redirected: initialize: "true"
-	ReasonIncomplete        Reason = "annotations-unknown" // ask: annotations are missing, or containers
+	ReasonNoProxy           Reason = annotation.NoProxy    // the pod is meant for the mesh, but has no proxy container
+	ReasonForeignRules      Reason = "foreign-rules"       // Istio CNI or istio-init has already written rules
+	ReasonAgentAway         Reason = "agent-away"          // auxFailOpen: the agent does not answer, and nothing is known
+	ReasonInjected          Reason = "injected"            // redirected: Istio's injector added a sidecar
+	ReasonOptedIn           Reason = "opted-in"            // redirected: the pod, or its namespace, has initialize: "true"
+	ReasonIncomplete        Reason = "annotations-unknown" // ask: annotations or containers are unknown
 )
 
-// Reasons lists every reason, for completeness tests and documentation.
+// Reasons lists every reason, for documentation and for tests that check completeness.
 var Reasons = []Reason{
 	ReasonNotKubernetes, ReasonNamespaceExcluded, ReasonOpenShiftDeployer, ReasonOpenShiftBuild, ReasonOptedOut,
 	ReasonInjectDisabled, ReasonAmbient, ReasonOwnInit, ReasonEnvoyDisabled, ReasonProxyType, ReasonModeNone,
@@ -46,22 +46,23 @@ var Reasons = []Reason{
 	ReasonIncomplete,
 }
 
-// Decision is what to do with a pod and why.
+// Decision says what to do with a pod, and why.
 type Decision struct {
 	Verdict Verdict
 	Reason  Reason
-	Spec    Spec // settings of the redirection; zero unless Verdict is Redirect
-	// MeshAnnotated says that somebody meant the pod for the mesh, so that leaving it untouched is worth a record.
+	Spec    Spec // the settings of the redirection; zero unless Verdict is Redirect
+	// MeshAnnotated says that the pod has an annotation that means it for the mesh. If it is left untouched, it gets a
+	// record.
 	MeshAnnotated bool
 }
 
-// Decide says whether the pod's traffic goes through its sidecar, with the settings that apply to it. It is pure. The
-// error, for which IsInvalid holds, names the annotation of a mesh pod that cannot be read, or the container whose user
-// it must not have; such a pod must not start. With an error the verdict is Redirect where all else shows the pod to be
-// in the mesh, and otherwise empty.
+// Decide decides whether the pod's traffic is redirected through its sidecar, and by which settings. It is a pure
+// function. An error names an invalid annotation of a mesh pod, or a container that runs as the sidecar's user although
+// sharedProxyUser is refuse; IsInvalid holds for it, and the pod must not start. With an error, the verdict is Redirect
+// if everything else shows that the pod is in the mesh, and empty otherwise.
 func Decide(pod Pod, policy Policy) (Decision, error) { return decide(&pod, &policy, nil) }
 
-// decide is Decide that calls note, unless it is nil, with every question that was asked.
+// decide does the work of Decide. It calls note, unless that is nil, after every question.
 func decide(pod *Pod, policy *Policy, note noteAnswer) (Decision, error) {
 	verdict, reason, err := classify(pod, policy, note)
 	if err != nil {
@@ -79,7 +80,7 @@ func decide(pod *Pod, policy *Policy, note noteAnswer) (Decision, error) {
 	return decision, nil
 }
 
-// classify is decide without the settings: it asks the questions in their order until one ends it.
+// classify decides without the settings: it asks the questions in their order until one ends the decision.
 func classify(pod *Pod, policy *Policy, note noteAnswer) (Verdict, Reason, error) {
 	c := inquiry{pod: pod, policy: policy, proxy: pod.proxy(), redirected: ReasonOptedIn}
 	for i := range questions {

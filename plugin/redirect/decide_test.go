@@ -8,7 +8,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// decisions holds a case per way in which a reason comes about.
+// decisions has a case for every way to each reason.
 var decisions = []struct {
 	name    string
 	edits   []edit
@@ -184,7 +184,7 @@ func TestEveryReasonHasACase(t *testing.T) {
 		seen[test.reason]++
 	}
 	for _, reason := range Reasons {
-		// Only the kernel's listing shows rules of others, and only who asks knows that nobody answers: Decide cannot.
+		// Decide never returns these two: the first needs the kernel's rules, the second an agent that does not answer.
 		if (seen[reason] == 0) != (reason == ReasonForeignRules || reason == ReasonAgentAway) {
 			t.Errorf("%s: %d cases", reason, seen[reason])
 		}
@@ -199,8 +199,8 @@ func TestEveryReasonHasACase(t *testing.T) {
 	}
 }
 
-// TestNamedLoopback names a loopback prefix beside one that holds it: loopback is then captured, as in Istio, and the
-// text of the setting keeps saying so.
+// TestNamedLoopback has a loopback prefix inside another one: loopback is then captured, as in Istio, and the text of
+// the setting still shows it.
 func TestNamedLoopback(t *testing.T) {
 	for text, captured := range map[string]bool{
 		"0.0.0.0/0": false, "0.0.0.0/0,127.0.0.0/8": true, "127.0.0.1/32,0.0.0.0/0": true, "127.0.0.0/8,127.0.0.1/32": true,

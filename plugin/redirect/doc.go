@@ -1,7 +1,7 @@
-// Package redirect is the pure core: from what is known of a pod it decides whether the pod's traffic goes through its
-// sidecar, and from the pod's settings it derives the packet rules of both IP families as data.
+// Package redirect is the pure core. It decides from the facts of a pod whether the pod's traffic is redirected through
+// its sidecar, and derives the packet rules of both IP families, as data, from the pod's settings.
 //
-// The flow is Pod -> Decide -> Decision{Verdict, Reason, Spec} -> Spec.RuleSet. Nothing here does I/O, reads a clock or
-// looks at the machine: the same input gives the same rule set everywhere. Package netfilter makes a network namespace
-// match a RuleSet.
+// The flow is Pod -> Decide -> Decision{Verdict, Reason, Spec} -> Spec.RuleSet. The package does no I/O, reads no clock
+// and does not look at the machine: equal input gives equal rules everywhere. Package netfilter writes a RuleSet into a
+// network namespace.
 package redirect

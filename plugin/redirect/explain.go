@@ -1,30 +1,30 @@
 package redirect
 
-// Answer is what a question of a decision came to.
+// Answer is the answer to one question of a decision.
 type Answer struct {
-	// Reason is what the question is about: the reason of the verdict, where it has one.
+	// Reason is the reason that the decision has if this question ends it.
 	Reason  Reason
-	Verdict Verdict // "": the decision went on
-	From    Origin  // where the answer was found; zero: nothing is said anywhere
-	Err     error   // what was found cannot be read
+	Verdict Verdict // empty: the question did not end the decision
+	From    Origin  // where the answer was found; zero: nowhere
+	Err     error   // the value that was found is invalid
 }
 
 // Setting is one of a redirected pod's settings.
 type Setting struct {
-	Name  string // key of the `redirect` object
-	Value any    // as in that object
+	Name  string // the key in the `redirect` object
+	Value any    // the value in the form of that object
 	From  Origin
 }
 
-// Explanation is a decision with what it was made by.
+// Explanation is a decision and the answers and settings that led to it.
 type Explanation struct {
 	Decision
-	Answers  []Answer  // in the order in which the questions were asked; the last one may have ended it
-	Settings []Setting // in the order of the documentation; none unless the verdict is Redirect and all can be read
+	Answers  []Answer  // in the order of the questions; only the last one may have ended the decision
+	Settings []Setting // in the order of the documentation; only if the verdict is Redirect and every setting is valid
 }
 
-// Explain makes the decision that Decide makes, by the same code, and says how. The error is Decide's. The plugin,
-// which explains nothing, is not made larger by it.
+// Explain returns the decision of Decide, made by the same code, and how it was made. Its error is that of Decide. The
+// plugin does not call it, so it does not enlarge the plugin's binary.
 func Explain(pod Pod, policy Policy) (Explanation, error) {
 	var e Explanation
 	var err error

@@ -9,8 +9,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// Explain makes Decide's decision for every way in which a reason comes about, and what it says of the questions fits:
-// each is asked once, in their order, and the last one alone ends the decision, with the decision's reason.
+// Explain returns Decide's decision for every case, and its answers fit: each question is asked once, in order, and
+// only the last one ends the decision, with the decision's reason.
 func TestExplainIsDecide(t *testing.T) {
 	for _, test := range decisions {
 		pod, policy := meshPod(test.edits...)
@@ -29,7 +29,7 @@ func TestExplainIsDecide(t *testing.T) {
 	}
 }
 
-// answersProblems returns what is wrong with the answers of a decision that was made without an error.
+// answersProblems returns what is wrong with the answers of a decision without an error.
 func answersProblems(e Explanation, policy Policy) (problems []string) {
 	var asked []Reason
 	for i, a := range e.Answers {
@@ -61,7 +61,7 @@ func texts(reasons []Reason) (all []string) {
 	return all
 }
 
-// The answer names where it was found.
+// The answer says where it was found.
 func TestAnswersHaveOrigins(t *testing.T) {
 	proxy := Origin{Kind: OfContainer, Of: ProxyContainer}
 	for name, test := range map[string]struct {
@@ -112,7 +112,7 @@ func TestAnswersHaveOrigins(t *testing.T) {
 	}
 }
 
-// What ended a decision ends it no more when what the answer names is gone.
+// A decision changes if the source that ended it is removed.
 func TestOriginsCount(t *testing.T) {
 	gone := func(pod *Pod, from Origin) bool {
 		switch from.Kind {
@@ -135,7 +135,7 @@ func TestOriginsCount(t *testing.T) {
 		before, err := Explain(pod, policy)
 		last := before.Answers[len(before.Answers)-1]
 		if err != nil || last.Verdict != Untouched || last.From.Value == "ture" || !gone(&pod, last.From) {
-			continue // of a namespace's typo the pod's own answer makes nothing
+			continue // the pod's own answer makes the namespace's invalid value irrelevant
 		}
 		tried++
 		if after, _ := Explain(pod, policy); after.Reason == before.Reason {
@@ -147,7 +147,7 @@ func TestOriginsCount(t *testing.T) {
 	}
 }
 
-// Each setting names where it comes from: the one of several that counts.
+// Each setting says where it was found: in the source that takes precedence.
 func TestSettingsHaveOrigins(t *testing.T) {
 	user := func(id int64) edit { return proxyEdit(func(c *Container) { c.RunAsUser = &id }) }
 	config := func(name string) Origin { return Origin{Kind: OfConfig, Name: "redirect." + name} }
@@ -185,7 +185,7 @@ func TestSettingsHaveOrigins(t *testing.T) {
 	}
 }
 
-// A pod that must not start is explained up to what keeps it.
+// For a pod that must not start, the explanation ends at the reason.
 func TestExplainRefused(t *testing.T) {
 	pod, policy := meshPod(annotate(annotation.Initialize, "maybe"))
 	explained, err := Explain(pod, policy)

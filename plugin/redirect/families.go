@@ -6,18 +6,18 @@ import (
 	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
-// Captured says which IP families are captured, in and out.
+// Captured says in which IP families traffic is captured, inbound and outbound.
 type Captured string
 
-// What is captured. Of an operator the first two are taken; a record has what they came to.
+// Values of Captured. A configuration has one of the first two. A record has all, IPv4 or IPv6.
 const (
 	CapturedAll   Captured = "all"   // both, whatever addresses the pod has
-	CapturedProxy Captured = "proxy" // those that the sidecar listens in; as long as they are not known, both
+	CapturedProxy Captured = "proxy" // those in which the sidecar listens; both until that is known
 	CapturedIPv4  Captured = "IPv4"
 	CapturedIPv6  Captured = "IPv6"
 )
 
-// ParseCaptured reads what a record may hold.
+// ParseCaptured parses any of the values, because a record may have each of them.
 func ParseCaptured(text string) (Captured, error) {
 	switch c := Captured(text); c {
 	case CapturedAll, CapturedProxy, CapturedIPv4, CapturedIPv6:
@@ -26,7 +26,8 @@ func ParseCaptured(text string) (Captured, error) {
 	return "", fmt.Errorf("unknown choice")
 }
 
-// checkFamilies refuses what only a record may hold: it would leave a pod of the other family alone without a capture.
+// checkFamilies returns an error for a value that only a record may have. In a configuration it would leave pods with
+// addresses of the other family uncaptured.
 func (s Spec) checkFamilies() error {
 	if s.Families == CapturedAll || s.Families == CapturedProxy {
 		return nil
@@ -35,7 +36,7 @@ func (s Spec) checkFamilies() error {
 		validFamilies)
 }
 
-// Of lists the families that are captured, in the order of Families.
+// Of returns the captured families, in the order of Families.
 func (c Captured) Of() []Family {
 	switch c {
 	case CapturedIPv4:
@@ -46,7 +47,7 @@ func (c Captured) Of() []Family {
 	return Families
 }
 
-// One returns the one family that is captured alone, else "".
+// One returns the captured family if it is only one, and "" otherwise.
 func (c Captured) One() string {
 	if len(c.Of()) == 1 {
 		return string(c)
@@ -54,9 +55,9 @@ func (c Captured) One() string {
 	return ""
 }
 
-// ForAddresses returns the settings of a pod that has addresses of these families. A sidecar that is not told to listen
-// in both listens in IPv4 wherever the pod has an address of it, whichever is the first, else in IPv6. Where the pod
-// has no address yet, nothing is known. Source: wildCards and getActualWildcardAndLocalHost in istio/istio
+// ForAddresses returns the settings for a pod with addresses of these families. A sidecar without dual stack listens in
+// IPv4 if the pod has an IPv4 address, in any position, and in IPv6 otherwise. Without addresses both families are
+// captured. Source: wildCards and getActualWildcardAndLocalHost in istio/istio
 // pilot/pkg/networking/core/listener_address.go, DiscoverIPMode in pkg/model/proxy.go.
 func (s Spec) ForAddresses(has []Family) Spec {
 	if s.Families != CapturedProxy {

@@ -7,13 +7,13 @@ import (
 	"testing"
 )
 
-// unresolved is a variable of the proxy whose value stands outside the pod.
+// unresolved adds a variable of the proxy without a literal value.
 func unresolved(name string) edit {
 	return proxyEdit(func(c *Container) { c.Unresolved = []string{name} })
 }
 
-// The families that are captured: by the operator's choice, by what the pod's sidecar says, and by the pod's addresses.
-// A sidecar of Istio's that is not told to listen in both listens in IPv4 wherever there is an address of it.
+// The captured families follow from the configuration, from the sidecar's environment, and from the pod's addresses. An
+// Istio sidecar without dual stack listens in IPv4 if the pod has an IPv4 address.
 func TestFamilies(t *testing.T) {
 	both, v4, v6 := []Family{IPv4, IPv6}, []Family{IPv4}, []Family{IPv6}
 	for _, test := range []struct {
@@ -37,7 +37,7 @@ func TestFamilies(t *testing.T) {
 		{"proxy", []edit{unresolved(EnvDNSCapture)}, both, CapturedIPv4},
 		{"proxy", []edit{func(p *Pod, policy *Policy) {
 			*p = Pod{Namespace: p.Namespace, Name: p.Name, Annotations: p.Annotations}
-			policy.Agent = false // nobody to ask for the containers
+			policy.Agent = false // there is no agent to ask for the containers
 		}}, both, CapturedAll},
 	} {
 		pod, policy := meshPod(append([]edit{configured(t, fmt.Sprintf(`{"families":%q}`, test.choice))}, test.edits...)...)
@@ -53,7 +53,7 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
-// A family that is not captured has no rule, no address and no route; the other has what it has beside it.
+// A family that is not captured has no rules, addresses or routes. The other family's do not change.
 func TestRulesOfOneFamily(t *testing.T) {
 	for name, raw := range profiles {
 		both := spec(t, raw)
@@ -89,8 +89,7 @@ func TestRulesOfOneFamily(t *testing.T) {
 	}
 }
 
-// One family alone is what a record says of a pod; an operator who said it of all would leave those of the other
-// without a capture.
+// A record may have one family. A configuration may not: pods with addresses of the other family would not be captured.
 func TestFamiliesOfAnOperator(t *testing.T) {
 	for choice, valid := range map[string]bool{"all": true, "proxy": true, "IPv4": false, "IPv6": false, "ipv4": false,
 		"": false} {

@@ -14,7 +14,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// fuzz runs one parser of parsers: what it accepts is what valid accepts, and its own form reads as itself.
+// fuzz tests one parser of parsers: it accepts exactly what valid accepts, and parses its own form to the same value.
 func fuzz(f *testing.F, name string, valid func(string) bool) {
 	for text := range accepted[name] {
 		f.Add(text)
@@ -36,7 +36,7 @@ func fuzz(f *testing.F, name string, valid func(string) bool) {
 	})
 }
 
-// decimal says, in another way than the parsers do, whether text is a decimal number in a range.
+// decimal reports, by other means than the parsers, whether text is a decimal number in a range.
 func decimal(text string, low, high int64) bool {
 	n, ok := new(big.Int).SetString(text, 10)
 	return ok && regexp.MustCompile(`^[0-9]+$`).MatchString(text) && n.Cmp(big.NewInt(low)) >= 0 &&
@@ -65,7 +65,7 @@ func validPortsText(text string) bool {
 
 func decimalOf(text string) int64 { n, _ := new(big.Int).SetString(text, 10); return n.Int64() }
 
-// FuzzPortSet checks that a set of ports holds exactly those of its members, in the form that the backends rely on.
+// FuzzPortSet checks that a set of ports contains exactly those of its members, in the form that the backends rely on.
 func FuzzPortSet(f *testing.F) {
 	for text := range accepted["ports"] {
 		f.Add(text, uint16(80))
@@ -163,7 +163,7 @@ func FuzzParseInterfaces(f *testing.F) {
 	})
 }
 
-// FuzzInterfaceSet checks that a set of interfaces holds exactly the names of its members.
+// FuzzInterfaceSet checks that a set of interfaces matches exactly the names of its members.
 func FuzzInterfaceSet(f *testing.F) {
 	for text := range accepted["interfaces"] {
 		f.Add(text, "br-0")
@@ -188,7 +188,7 @@ func FuzzInterfaceSet(f *testing.F) {
 	})
 }
 
-// FuzzPrefixSet checks that a set of prefixes holds exactly the addresses of its members.
+// FuzzPrefixSet checks that a set of prefixes contains exactly the addresses of its members.
 func FuzzPrefixSet(f *testing.F) {
 	for text := range accepted["prefixes"] {
 		f.Add(text, "10.1.2.3")
@@ -209,7 +209,7 @@ func FuzzPrefixSet(f *testing.F) {
 			list := set.Of(family)
 			for i, p := range list {
 				got = got || p.Contains(addr)
-				named := p.Addr().IsLoopback() && i > 0 && !list[i-1].Addr().IsLoopback() // which says more than to be held
+				named := p.Addr().IsLoopback() && i > 0 && !list[i-1].Addr().IsLoopback() // an explicit loopback prefix is kept
 				if i > 0 && list[i-1].Overlaps(p) && !named {
 					t.Fatalf("%q: %v overlaps %v", text, list[i-1], p)
 				}
@@ -233,7 +233,7 @@ func FuzzParseGlobs(f *testing.F) {
 			}
 			return
 		}
-		// A pattern that was accepted must never turn out bad on some name: that namespace would silently not be excluded.
+		// An accepted pattern must be valid for every name: otherwise a namespace would silently not be excluded.
 		matched, err := path.Match(pattern, name)
 		if err != nil || globs.Match(name) != matched {
 			t.Fatalf("%q on %q: %v", pattern, name, err)
@@ -266,7 +266,7 @@ func FuzzParseSpec(f *testing.F) {
 	})
 }
 
-// checkRules holds for every Spec that a parser has let through.
+// checkRules checks properties of the rules of every valid Spec.
 func checkRules(t *testing.T, s Spec) {
 	t.Helper()
 	set := s.RuleSet()
@@ -279,7 +279,7 @@ func checkRules(t *testing.T, s Spec) {
 	}
 }
 
-// FuzzDecide takes a pod as the agent would send it, with one annotation more, and the operator's settings.
+// FuzzDecide decides about a pod as the agent sends it, with one more annotation and with the operator's settings.
 func FuzzDecide(f *testing.F) {
 	for i, test := range decisions {
 		pod, policy := meshPod(test.edits...)
@@ -313,7 +313,7 @@ func FuzzDecide(f *testing.F) {
 	})
 }
 
-// fuzzKeys are the annotations with a value that matters.
+// fuzzKeys are the annotations whose value is read.
 var fuzzKeys = func() []string {
 	keys := []string{annotation.Initialize, annotation.SidecarInject, annotation.SidecarStatus,
 		annotation.AmbientRedirection}

@@ -9,7 +9,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/golden"
 )
 
-// profiles are the `redirect` objects whose rules are kept in testdata/<name>.nft.
+// profiles are the `redirect` objects whose rules are in testdata/<name>.nft.
 var profiles = map[string]string{
 	"default":             `{}`,
 	"none":                `{"mode":"NONE","dnsCapture":true,"dropInvalid":true}`,
@@ -55,7 +55,7 @@ var profiles = map[string]string{
 	"tproxy-lists":         strings.Replace(listsProfile, "{", `{"mode":"TPROXY",`, 1),
 }
 
-// listsProfile uses every list at once.
+// listsProfile uses every list.
 const listsProfile = `{"includeOutboundIPRanges":"10.0.0.0/8,172.16.0.0/12,fd00::/8",` +
 	`"excludeOutboundIPRanges":"10.9.0.0/16,fd00:9::/32",` +
 	`"includeInboundPorts":"8080,9090","includeOutboundPorts":"80,443","excludeOutboundPorts":"25,587",` +
@@ -68,7 +68,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// No golden file is left over from a profile that is gone.
+// Every golden file belongs to a profile.
 func TestGoldenFiles(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.nft")
 	if err != nil {
@@ -92,7 +92,7 @@ func TestEmpty(t *testing.T) {
 	}
 }
 
-// The same set in another order, with repeats and with members inside others is the same rule set, byte for byte.
+// The order, duplicates and overlaps of a list's members do not change the rule set.
 func TestInputOrderDoesNotMatter(t *testing.T) {
 	for _, pair := range [][2]string{
 		{listsProfile, `{"dropInvalid":true,"dnsCapture":true,"rerouteVirtualInterfaces":" tap0 ,tap0",` +
@@ -134,7 +134,7 @@ func TestHashFollowsText(t *testing.T) {
 	if len(hashes) != len(profiles) {
 		t.Errorf("%d profiles, %d texts", len(profiles), len(hashes))
 	}
-	// Records on disk hold hashes: another algorithm would make every pod look changed.
+	// Records on nodes have hashes: with another algorithm every pod would look changed.
 	if got := (RuleSet{}).Hash(); got != "4ffe3eccb8ab0231" {
 		t.Errorf("hash of nothing: %s", got)
 	}

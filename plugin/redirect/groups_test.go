@@ -2,7 +2,7 @@ package redirect
 
 import "testing"
 
-// TestLeftOut looks for containers that run beside the sidecar in a group that is not captured.
+// TestLeftOut finds containers that run beside the sidecar in a group that is not captured.
 func TestLeftOut(t *testing.T) {
 	excluded, included := `{"excludeOutboundOwnerGroups":"1338"}`, `{"includeOutboundOwnerGroups":"7,1337"}`
 	for _, test := range []struct {

@@ -1,18 +1,19 @@
 package redirect
 
-// filter guards the pod's border. nat judges the first packet of what connection tracking takes for a connection, and a
-// process without any privilege can have it take a later connection for an old one: it leaves an entry that nobody
-// redirected (by a SYN that is bound to lo, or from an address that is not the pod's), and opens the connection with
-// the same four numbers, in either direction. So every segment that opens a connection is judged once more where it
-// crosses the border, by the same rules, whatever connection tracking says: what they would have redirected and
-// did not is dropped. No TCP connection comes about across the border without such a segment.
+// filter returns the guard of the pod's border. nat sees only the first packet of a connection, as connection tracking
+// tells connections apart. A process without privileges can make connection tracking assign a later connection to an
+// old entry: it creates an entry that is not redirected (by a SYN that is bound to lo, or from an address that is not
+// the pod's), and then opens the connection with the same addresses and ports, in either direction. So the guard checks
+// every segment that opens a TCP connection (SYN without ACK) once more where it crosses the border. It uses the same
+// rules as nat, whatever connection tracking says, and drops what nat should have redirected. No TCP connection can
+// cross the border without such a segment.
 //
-// Output and not postrouting: what is forwarded for somebody behind the pod never passes it, and the interface is the
-// one that nat's rules have seen, also where somebody else then leads a call inside the pod to a container or machine
-// behind it.
+// The outbound guard hooks into output, not postrouting, for two reasons. Traffic that is forwarded for a machine
+// behind the pod does not pass output. And in output the interface is still the one that nat's rules saw, even if
+// somebody else's DNAT then sends a call inside the pod to a machine behind it.
 //
-// Whoever else translates destinations in the pod comes after nat's rules. What they have let pass for its destination
-// is let pass here by the same one, which connection tracking knows, and not by what it was translated to.
+// DNAT rules of others run after nat's rules. A packet that nat's rules let pass for its destination passes here by the
+// same original destination, which connection tracking knows, and not by the translated one.
 func (b builder) filter() Table {
 	var translated []Rule
 	if excluded := b.ExcludeOutboundIPRanges.Of(b.family); len(excluded) > 0 {
@@ -31,7 +32,7 @@ func (b builder) filter() Table {
 	out := Chain{Name: chainOutput, Hook: Output, Rules: []Rule{
 		rule("opens a connection", Jump(chainGuardOut), TCP, Opening{})}}
 	if b.DNSCapture {
-		loopback, _, _ := b.family.addresses() // where the sidecar is asked, perhaps at the same port
+		loopback, _, _ := b.family.addresses() // where apps ask the sidecar, perhaps on port 53 too
 		out.Rules = append(out.Rules, rule("a DNS query", Jump(chainGuardOut), NotTo(loopback), UDP, dnsPorts))
 	}
 	return b.table(Filter, append(b.guardInbound(), groups, guardOut, out)...)
@@ -46,8 +47,8 @@ func drops(c Chain) bool {
 	return false
 }
 
-// guardOutbound drops what nat's output chain should have redirected: the same rules in the same order, but that
-// everything on lo stays inside the pod.
+// guardOutbound drops what nat's output chain should have redirected. It has the same rules in the same order, except
+// that all traffic on lo passes: it stays inside the pod.
 func (b builder) guardOutbound(groups Chain) Chain {
 	c := Chain{Name: chainGuardOut}
 	add := func(rules ...Rule) { c.Rules = append(c.Rules, rules...) }
@@ -70,8 +71,9 @@ func (b builder) guardOutbound(groups Chain) Chain {
 	return c
 }
 
-// guardPorts are the rules for inbound ports. They judge a packet that goes its connection's way by the original port,
-// and one that is an answer to connection tracking by its own: of that, the original port is the other side's choice.
+// guardPorts returns the rules for inbound ports. For a packet in its connection's original direction they match the
+// original port. For one in the reply direction they match the packet's own port: there the peer has chosen the
+// original port.
 func (b builder) guardPorts() []Rule {
 	if !b.IncludeInboundPorts.All() {
 		included := b.IncludeInboundPorts.without(hbonePort)
@@ -93,8 +95,8 @@ func (b builder) guardPorts() []Rule {
 	return append(rules, rule("inbound", Drop{}, TCP))
 }
 
-// guardInbound drops what nat's prerouting chain should have redirected, on its way to a socket of the pod or through
-// the pod. TPROXY has no need of it, for it judges each such segment itself.
+// guardInbound drops what nat's prerouting chain should have redirected, before it reaches a socket of the pod or is
+// forwarded. TPROXY mode does not need the rules for ports, because mangle checks every such segment itself.
 func (b builder) guardInbound() []Chain {
 	guard := Chain{Name: chainGuardIn}
 	if guard.Rules = b.fromOutside(Drop{}, b.guardPorts()); !drops(guard) {

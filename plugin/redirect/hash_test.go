@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// The hash is that of what the kernel does: rules, addresses and routes, and how they are written. It is not that of
-// the words that explain them.
+// The hash depends on rules, addresses, routes and how they are written. It does not depend on the comments of the
+// rules.
 func TestHash(t *testing.T) {
 	seen := map[string]string{}
 	for name, raw := range profiles {

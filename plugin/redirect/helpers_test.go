@@ -13,7 +13,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// spec parses a `redirect` object that must be valid.
+// spec parses a `redirect` object and fails the test on an error.
 func spec(t testing.TB, raw string) Spec {
 	t.Helper()
 	s, err := ParseSpec([]byte(raw))
@@ -23,7 +23,7 @@ func spec(t testing.TB, raw string) Spec {
 	return s
 }
 
-// printed returns a Spec as text: two are equal if their texts are.
+// printed returns a Spec as text. Equal texts mean equal Specs.
 func printed(t testing.TB, s Spec) string {
 	t.Helper()
 	out, err := s.MarshalJSON()
@@ -33,7 +33,7 @@ func printed(t testing.TB, s Spec) string {
 	return string(out)
 }
 
-// wantInvalid checks that err says everything about an invalid value that a person needs to correct it.
+// wantInvalid checks that err contains everything that a person needs to correct the value.
 func wantInvalid(t *testing.T, err error, parts ...string) {
 	t.Helper()
 	if !IsInvalid(err) {
@@ -50,7 +50,7 @@ func wantInvalid(t *testing.T, err error, parts ...string) {
 	}
 }
 
-// declared returns the constants of a source file whose names start with one of the prefixes, so that a test can prove
+// declared returns the constants in a source file whose names start with one of the prefixes. A test uses it to check
 // that its table is complete.
 func declared(t *testing.T, file string, prefixes ...string) []string {
 	t.Helper()
@@ -74,7 +74,7 @@ func declared(t *testing.T, file string, prefixes ...string) []string {
 	return names
 }
 
-// receivers returns the types of a source file that have the method.
+// receivers returns the types in a source file that have the method.
 func receivers(t *testing.T, file, method string) []string {
 	t.Helper()
 	var names []string
@@ -101,10 +101,10 @@ func parsed(t *testing.T, file string) *ast.File {
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// edit changes a pod or the policy it is judged by.
+// edit changes a pod or the policy.
 type edit func(*Pod, *Policy)
 
-// meshPod is a pod that everything is known of and that Istio's injector has given a sidecar, as edited.
+// meshPod returns a pod with all facts known and with Istio's sidecar, changed by the edits.
 func meshPod(edits ...edit) (Pod, Policy) {
 	pod := Pod{
 		Namespace: "shop", Name: "cart-0", UID: "d5f0", Complete: true,
@@ -141,7 +141,7 @@ func namespaceSays(value string) edit {
 	return func(p *Pod, _ *Policy) { p.NamespaceAnnotations = map[string]string{annotation.Initialize: value} }
 }
 
-// proxyEdit changes the sidecar, wherever it is.
+// proxyEdit changes the sidecar, in whichever list it is.
 func proxyEdit(change func(*Container)) edit {
 	return func(p *Pod, _ *Policy) {
 		if proxy := p.proxy(); proxy != nil {
@@ -165,14 +165,14 @@ func configured(t testing.TB, raw string) edit {
 	return func(_ *Pod, policy *Policy) { policy.Redirect = spec(t, raw) }
 }
 
-// The edits without arguments.
+// Edits without arguments.
 func notInjected(p *Pod, _ *Policy)        { delete(p.Annotations, annotation.SidecarStatus) }
 func noAnnotations(p *Pod, _ *Policy)      { p.Annotations = map[string]string{} }
 func unknownAnnotations(p *Pod, _ *Policy) { p.Annotations = nil }
 func bySelection(_ *Pod, policy *Policy)   { policy.Selection = SelectAnnotated }
 func withoutAgent(_ *Pod, policy *Policy)  { policy.Agent = false }
 
-// runtimeOnly takes away everything that the runtime does not relay.
+// runtimeOnly removes everything that the runtime does not pass.
 func runtimeOnly(p *Pod, _ *Policy) {
 	*p = Pod{Namespace: p.Namespace, Name: p.Name, UID: p.UID, Annotations: p.Annotations}
 }

@@ -7,10 +7,12 @@ import (
 	"strings"
 )
 
-// multiport is how many ports one multiport match can hold (XT_MULTI_PORTS); a range takes the places of two.
+// multiport is how many ports one multiport match can have (XT_MULTI_PORTS, linux/netfilter/xt_multiport.h). A range
+// counts as two.
 const multiport = 15
 
-// Iptables returns the rules that iptables takes for the rule: a list becomes as many as it takes, in this order.
+// Iptables returns the rules that iptables needs for the rule, in order. One iptables rule cannot have a list, so a
+// list becomes several rules.
 func (r Rule) Iptables() []Rule {
 	singles := []Rule{{Target: r.Target, Why: r.Why}}
 	for place := range matchPlaces {
@@ -23,7 +25,7 @@ func (r Rule) Iptables() []Rule {
 	return singles
 }
 
-// cross appends every alternative to every rule.
+// cross combines every rule with every alternative.
 func cross(rules []Rule, alternatives []Match) []Rule {
 	out := make([]Rule, 0, len(rules)*len(alternatives))
 	for _, r := range rules {
@@ -36,8 +38,7 @@ func cross(rules []Rule, alternatives []Match) []Rule {
 	return out
 }
 
-// matchPlaces is how many places there are in a rule's words, one after the other: interfaces, addresses, the protocol,
-// ports, all else.
+// matchPlaces is the number of positions in the text of a rule: interface, address, protocol, ports, all others.
 const matchPlaces = 5
 
 func placeOf(match Match) int {
@@ -54,7 +55,7 @@ func placeOf(match Match) int {
 	return matchPlaces - 1
 }
 
-// alternatives are the matches of which one rule can hold one.
+// alternatives splits a match into those that one iptables rule can have.
 func alternatives(match Match) []Match {
 	switch m := match.(type) {
 	case InInterface:
@@ -77,7 +78,7 @@ func alternatives(match Match) []Match {
 	return []Match{match}
 }
 
-// oneEach is what becomes of each element of a list.
+// oneEach applies one to each element of a list.
 func oneEach[E, T any](list []E, one func(E) T) []T {
 	out := make([]T, len(list))
 	for i, e := range list {
@@ -86,7 +87,7 @@ func oneEach[E, T any](list []E, one func(E) T) []T {
 	return out
 }
 
-// portGroups divides ports into what a rule can hold.
+// portGroups splits ports into lists that one multiport match can have.
 func portGroups(ranges DestPorts) (out []Match) {
 	first, places := 0, 0
 	for i, r := range ranges {
@@ -102,7 +103,7 @@ func portGroups(ranges DestPorts) (out []Match) {
 	return append(out, ranges[first:])
 }
 
-// IptablesText returns one of the rules of Iptables in the words of iptables-restore, without its chain.
+// IptablesText returns one of the rules of Iptables in the syntax of iptables-restore, without the chain.
 func (r Rule) IptablesText() string {
 	var words []string
 	for _, m := range r.Matches {
@@ -111,7 +112,7 @@ func (r Rule) IptablesText() string {
 	return strings.Join(append(words, "-j "+iptablesTarget(r.Target)), " ")
 }
 
-// Source of the options: net/netfilter/xt_conntrack.c, revision 3, which takes ranges of ports since Linux 2.6.39.
+// Source of the options: net/netfilter/xt_conntrack.c, revision 3, which supports port ranges since Linux 2.6.39.
 const conntrack, ctOriginal = "-m conntrack ", "--ctdir ORIGINAL"
 
 func iptablesMatch(match Match) string {
@@ -135,7 +136,7 @@ func iptablesMatch(match Match) string {
 	case NotDestPorts:
 		return portsWords("! ", oneEach(m, portText))
 	case Opening:
-		return "--tcp-flags FIN,SYN,RST,ACK SYN" // of -p tcp: net/netfilter/xt_tcpudp.c
+		return "--tcp-flags FIN,SYN,RST,ACK SYN" // the options of -p tcp; source: net/netfilter/xt_tcpudp.c
 	case Mark:
 		return fmt.Sprintf("-m mark --mark %d", uint32(m))
 	case NotMark:
@@ -146,7 +147,7 @@ func iptablesMatch(match Match) string {
 	return iptablesOwner(match)
 }
 
-// iptablesOwner is about who sends the packet, and what its connection is.
+// iptablesOwner returns the text of matches on the sending process, the marks and the connection.
 func iptablesOwner(match Match) string {
 	switch m := match.(type) {
 	case SocketUID:
@@ -167,7 +168,7 @@ func iptablesOwner(match Match) string {
 	panic(fmt.Sprintf("redirect: no iptables match for %T", match))
 }
 
-// interfaceWord writes a prefix as iptables does.
+// interfaceWord returns the name in iptables' syntax: a prefix ends in `+`.
 func interfaceWord(name string) string {
 	if prefix, isPrefix := InterfacePrefix(name); isPrefix {
 		return prefix + "+"
@@ -175,7 +176,7 @@ func interfaceWord(name string) string {
 	return name
 }
 
-// colons writes a range as iptables does.
+// colons returns the range in iptables' syntax, first:last.
 func colons(r PortRange) string { return strings.ReplaceAll(r.String(), "-", ":") }
 
 func portsWords(not string, items []string) string {

@@ -1,7 +1,8 @@
 package redirect
 
-// mangle drops invalid packets where asked, and holds TPROXY: inbound packets go to the sidecar's transparent socket
-// with both addresses kept, and what the sidecar then sends to the app with the client's address comes back to it.
+// mangle drops invalid packets if DropInvalid is set, and implements TPROXY. It gives inbound packets to the sidecar's
+// transparent socket without changing their addresses. What the sidecar sends to the app with the client's address is
+// marked, so that the app's answers return to the sidecar.
 func (b builder) mangle() Table {
 	in, out := Chain{Name: chainInbound, Hook: Prerouting}, Chain{Name: chainOutput, Hook: Output}
 	var targets []Chain
@@ -23,7 +24,7 @@ func (b builder) mangle() Table {
 	return b.table(Mangle, append(targets, in, out)...)
 }
 
-// mangleExcluded keeps interfaces out that are excluded, or that nat treats as outbound.
+// mangleExcluded exempts the excluded interfaces, and those whose traffic nat treats as outbound.
 func (b builder) mangleExcluded() (in, out []Rule) {
 	if nics := b.RerouteVirtualInterfaces; len(nics) > 0 {
 		in = append(in, rule("from a virtual machine's interface", Return{}, InInterface(nics)))
@@ -59,7 +60,8 @@ func (b builder) tproxyInbound() []Rule {
 	}
 	return append(rules, b.inbound(func(match ...Match) []Rule {
 		return []Rule{
-			// Before connection tracking is asked: it takes a SYN that meets an entry of the app's own for an answer.
+			// This rule comes before those on the connection's state. Connection tracking may assign a SYN to an entry
+			// that the app itself created, and take it for an answer.
 			rule("inbound, opens a connection", Jump(chainTProxy), append([]Match{TCP, Opening{}}, match...)...),
 			rule("inbound, open connection", Jump(chainDivert), append([]Match{TCP, Established}, match...)...),
 			rule("inbound", Jump(chainTProxy), append([]Match{TCP}, match...)...),

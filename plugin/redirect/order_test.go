@@ -7,7 +7,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// causes makes each reason to leave a pod alone hold for a pod that is otherwise redirected, in the documented order.
+// causes has, for each reason to leave a pod untouched, an edit that causes it, in the documented order.
 var causes = []struct {
 	reason Reason
 	edits  []edit
@@ -28,8 +28,8 @@ var causes = []struct {
 	{ReasonNoProxy, []edit{withoutProxy}},
 }
 
-// exclusive lists the pairs that cannot hold at once: a pod without a proxy has no proxy that is disabled, and there is
-// one selection at a time.
+// exclusive lists pairs of reasons that exclude each other: a pod without a proxy cannot have a disabled one, and there
+// is only one selection.
 var exclusive = [][2]Reason{
 	{ReasonEnvoyDisabled, ReasonNoProxy}, {ReasonProxyType, ReasonNoProxy}, {ReasonNotInjected, ReasonNotOptedIn},
 }
@@ -66,7 +66,7 @@ func reasonOf(t *testing.T, pod Pod, policy Policy) Reason {
 	return got.Reason
 }
 
-// The list for documentation has the same order, and then what is no reason to leave a pod alone.
+// Reasons has the same order, followed by the reasons that leave no pod untouched.
 func TestReasonsAreListedInOrder(t *testing.T) {
 	var want []Reason
 	for _, c := range causes {
@@ -78,7 +78,7 @@ func TestReasonsAreListedInOrder(t *testing.T) {
 	}
 }
 
-// Without annotations nothing can be decided but what CNI_ARGS tell: asking comes before everything else.
+// Without annotations only the questions about CNI_ARGS come before the verdict Ask.
 func TestAskingComesFirst(t *testing.T) {
 	for i, c := range causes {
 		pod, policy := meshPod(append(c.edits, unknownAnnotations, runtimeOnly)...)
@@ -92,7 +92,7 @@ func TestAskingComesFirst(t *testing.T) {
 	}
 }
 
-// What is decided without the agent must not be decided otherwise by its answer, but for what only the agent knows.
+// The agent's answer does not change an earlier decision, except by facts that only the agent knows.
 func TestAnswerConfirmsEarlyDecision(t *testing.T) {
 	for _, test := range decisions {
 		pod, policy := meshPod(test.edits...)

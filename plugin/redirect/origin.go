@@ -6,30 +6,31 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// OriginKind says what kind of thing an answer or a setting was found in.
+// OriginKind is the kind of source in which an answer or a setting was found.
 type OriginKind string
 
 // The kinds.
 const (
-	OfAnnotation OriginKind = "annotation"           // of the pod
-	OfLabel      OriginKind = "label"                // of the pod
+	OfAnnotation OriginKind = "annotation"           // an annotation of the pod
+	OfLabel      OriginKind = "label"                // a label of the pod
 	OfNamespace  OriginKind = "namespace-annotation" // an annotation of the pod's namespace
 	OfContainer  OriginKind = "container"            // a field of a container
-	OfVariable   OriginKind = "variable"             // a variable of a container's environment
+	OfVariable   OriginKind = "variable"             // an environment variable of a container
 	OfPod        OriginKind = "pod"                  // a field of the pod
-	OfConfig     OriginKind = "config"               // the plugin's entry, or its default
-	OfRuntime    OriginKind = "runtime"              // what the container runtime hands over, or does not
+	OfConfig     OriginKind = "config"               // the plugin's entry, or a default
+	OfRuntime    OriginKind = "runtime"              // what the container runtime passes or does not pass
 )
 
-// Origin is where an answer or a setting was found.
+// Origin says where an answer or a setting was found.
 type Origin struct {
 	Kind  OriginKind
-	Of    string // name of the container or of the namespace
-	Name  string // of the annotation, label, variable, field or key
-	Value string // what stands there, as far as it is kept
+	Of    string // the name of the container or namespace
+	Name  string // the name of the annotation, label, variable, field or key
+	Value string // the value, if it is known
 }
 
-// origin returns where the answer to a question was found; zero if nothing is said anywhere. The question was asked.
+// origin returns where the answer to the question was found, or zero if it was found nowhere. The question must have
+// been asked.
 func (q *question) origin(c *inquiry) Origin {
 	switch q.reason {
 	case ReasonNotKubernetes:
@@ -71,7 +72,7 @@ func (q *question) origin(c *inquiry) Origin {
 	return Origin{}
 }
 
-// ofOptIn is where the pod has opted in or out, or else its namespace where that counts.
+// ofOptIn returns the opt-in annotation of the pod, or else that of its namespace if the selection uses it.
 func (c *inquiry) ofOptIn() (from Origin) {
 	if from = c.pod.ofAnnotation(annotation.Initialize); from.Kind != "" || c.policy.Selection != SelectAnnotated {
 		return from
@@ -82,7 +83,7 @@ func (c *inquiry) ofOptIn() (from Origin) {
 	return from
 }
 
-// ofInject is where injection was switched on or off: the label counts before the annotation.
+// ofInject returns the label or annotation sidecar.istio.io/inject. The label takes precedence.
 func (c *inquiry) ofInject() Origin {
 	if label, present := c.pod.Labels[annotation.SidecarInject]; present {
 		return Origin{Kind: OfLabel, Name: annotation.SidecarInject, Value: label}
@@ -109,7 +110,7 @@ func (c *inquiry) ofMode() Origin {
 	return Origin{Kind: OfConfig, Name: "redirect.mode", Value: string(c.policy.Redirect.Mode)}
 }
 
-// origin returns where the pod says something of a setting, if it does.
+// origin returns where the pod defines the setting, if it does.
 func (s setting) origin(pod *Pod, proxy *Container) (from Origin, said bool) {
 	for _, key := range s.annotations {
 		if from = pod.ofAnnotation(key); from.Kind != "" {
@@ -135,7 +136,7 @@ func (s setting) origin(pod *Pod, proxy *Container) (from Origin, said bool) {
 	return from, from.Kind != ""
 }
 
-// ofAnnotation is the pod's annotation; zero if it has none.
+// ofAnnotation returns the origin for the pod's annotation, or zero if it has none.
 func (p *Pod) ofAnnotation(key string) (from Origin) {
 	if value, present := p.Annotations[key]; present {
 		from = Origin{Kind: OfAnnotation, Name: key, Value: value}
@@ -143,7 +144,7 @@ func (p *Pod) ofAnnotation(key string) (from Origin) {
 	return from
 }
 
-// ofVariable is a variable of the container, which may be nil; zero if it has none.
+// ofVariable returns the origin for an environment variable, or zero. The container may be nil.
 func (c *Container) ofVariable(name string) (from Origin) {
 	if c == nil {
 		return from
@@ -154,7 +155,8 @@ func (c *Container) ofVariable(name string) (from Origin) {
 	return from
 }
 
-// ofID is the container's ID, or else the pod's; zero if there is none, or that of root, which is never exempt.
+// ofID returns the origin of the container's ID, or else of the pod's. It is zero if there is none, or if the ID is 0:
+// root is never exempt.
 func (c *Container) ofID(field string, pods *int64, own func(*Container) *int64) (from Origin) {
 	if c == nil {
 		return from

@@ -19,7 +19,7 @@ func podRuns(uid, gid *int64) edit {
 	return func(p *Pod, _ *Policy) { p.RunAsUser, p.RunAsGroup = uid, gid }
 }
 
-// What the settings of a redirected pod are, as changes to the documented defaults.
+// The settings of a redirected pod, as changes to the documented defaults.
 func TestSettingsOfThePod(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -123,7 +123,7 @@ func TestDecideErrors(t *testing.T) {
 	} {
 		got, err := Decide(meshPod(test.edits...))
 		wantInvalid(t, err, test.says...)
-		want := Redirect // all else shows it to be in the mesh
+		want := Redirect // everything else shows that it is in the mesh
 		if strings.HasPrefix(test.name, "initialize") {
 			want = ""
 		}
@@ -133,7 +133,7 @@ func TestDecideErrors(t *testing.T) {
 	}
 }
 
-// An invalid value stops a mesh pod only: whoever is left alone is left alone with it.
+// An invalid value matters only for a mesh pod.
 func TestInvalidValuesOfOthersDoNotMatter(t *testing.T) {
 	garbage := annotate(annotation.InterceptionMode, "x", annotation.ExcludeInboundPorts, "x", annotation.EnvoyUserID,
 		"x")
@@ -144,7 +144,7 @@ func TestInvalidValuesOfOthersDoNotMatter(t *testing.T) {
 			t.Errorf("%s: %+v, %v", c.reason, got, err)
 		}
 	}
-	// A namespace's answer counts for its opt-in alone, which the selection by injection does not look at.
+	// Only the opt-in of a namespace can be invalid, and the selection injected does not read it.
 	if got, err := Decide(meshPod(namespaceSays("maybe"))); err != nil || got.Reason != ReasonInjected {
 		t.Errorf("namespace: %+v, %v", got, err)
 	}
@@ -154,7 +154,7 @@ func TestInvalidValuesOfOthersDoNotMatter(t *testing.T) {
 	}
 }
 
-// keyEffects shows for every annotation, label and variable that is read that it makes a difference, and which.
+// keyEffects has the effect of every annotation, label and variable that is read.
 var keyEffects = map[string]struct {
 	before, with []edit
 }{
@@ -195,12 +195,12 @@ var keyEffects = map[string]struct {
 	"EnvDisableEnvoy":               {nil, []edit{proxyEnv(EnvDisableEnvoy, "true")}},
 }
 
-// synonyms are the keys that mean the same as another.
+// synonyms are keys with the same meaning as another.
 var synonyms = map[string]string{"KubevirtInterfaces": "RerouteVirtualInterfaces", "EnvDropInvalid": "EnvInvalidDrop",
 	"EnvMode": "InterceptionMode", "EnvIncludeGroups": "OwnIncludeOutboundOwnerGroups",
 	"EnvExcludeGroups": "OwnExcludeOutboundOwnerGroups"}
 
-// byProxy has the sidecar decide which families are captured.
+// byProxy sets families: proxy.
 func byProxy(_ *Pod, policy *Policy) {
 	policy.Redirect.Families, policy.Redirect.DNSPort = CapturedProxy, 99
 }
@@ -223,7 +223,7 @@ func TestDualStack(t *testing.T) {
 	}
 }
 
-// Whoever trims a pod keeps the variables that are listed, so none that is read may be missing.
+// Others keep only the variables in ProxyVariables, so it must have all that are read.
 func TestProxyVariables(t *testing.T) {
 	if names := declared(t, "proxy.go", "Env"); len(names) != len(ProxyVariables) {
 		t.Errorf("variables %q, listed %q", names, ProxyVariables)
@@ -258,7 +258,7 @@ func TestEveryKeyMatters(t *testing.T) {
 	}
 }
 
-// Who carries a key of the mesh was meant for it, whatever the value; a deployer or build pod was not.
+// A pod with an annotation of the mesh was meant for it, whatever the value is. A deployer or build pod was not.
 func TestMeshAnnotated(t *testing.T) {
 	no := []string{annotation.OpenShiftDeployer, annotation.OpenShiftBuild, "example.com/x", "sidecar.istio.io/other",
 		"status"}
@@ -267,7 +267,7 @@ func TestMeshAnnotated(t *testing.T) {
 	for _, s := range settings {
 		yes = append(yes, s.annotations...)
 	}
-	if keys := declared(t, "../annotation/input.go", ""); len(keys) != len(yes) { // two made up, two of OpenShift
+	if keys := declared(t, "../annotation/input.go", ""); len(keys) != len(yes) { // two invented, without OpenShift's
 		t.Errorf("%d keys, %d looked at: %q", len(keys), len(yes), keys)
 	}
 	for _, key := range append(yes, no...) {
@@ -278,7 +278,7 @@ func TestMeshAnnotated(t *testing.T) {
 	}
 }
 
-// The JSON form of a Pod is the answer of the agent's socket: absent annotations and none are not the same there.
+// A Pod's JSON form is the answer on the agent's socket, in which absent and empty annotations differ.
 func TestPodJSON(t *testing.T) {
 	for want, pod := range map[string]Pod{
 		`{"namespace":"a","name":"b","annotations":null}`: {Namespace: "a", Name: "b"},
@@ -298,7 +298,7 @@ func TestPodJSON(t *testing.T) {
 	}
 }
 
-// A decision reads its input and nothing more: the agent answers many from one cached pod.
+// Decide does not change its input: the agent answers many questions from one cached pod.
 func TestDecideLeavesItsInputAlone(t *testing.T) {
 	for _, test := range decisions {
 		pod, policy := meshPod(test.edits...)

@@ -10,16 +10,16 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// Selection says which pods are looked at.
+// Selection says which pods are considered for the mesh.
 type Selection string
 
 // The selections.
 const (
 	SelectInjected  Selection = "injected"  // pods with Istio's status annotation, or opted in by their own annotation
-	SelectAnnotated Selection = "annotated" // the 2018 rule: pod annotation, else namespace annotation
+	SelectAnnotated Selection = "annotated" // as in 2018: pods that opted in, by themselves or by their namespace
 )
 
-// ParseSelection reads a selection.
+// ParseSelection parses a selection.
 func ParseSelection(text string) (Selection, error) {
 	switch s := Selection(text); s {
 	case SelectInjected, SelectAnnotated:
@@ -28,10 +28,10 @@ func ParseSelection(text string) (Selection, error) {
 	return "", invalid.Text("selection", text, "unknown selection", validSelection)
 }
 
-// Globs is a list of shell patterns (path.Match) for namespace names.
+// Globs is a list of patterns for namespace names, with the syntax of path.Match.
 type Globs []string
 
-// ParseGlobs checks every pattern. key names the setting in an error.
+// ParseGlobs validates every pattern. An error names the setting key.
 func ParseGlobs(key string, patterns []string) (Globs, error) {
 	for i, pattern := range patterns {
 		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
@@ -41,7 +41,7 @@ func ParseGlobs(key string, patterns []string) (Globs, error) {
 	return patterns, nil
 }
 
-// Match reports whether name matches a pattern.
+// Match reports whether any pattern matches the name.
 func (g Globs) Match(name string) bool {
 	for _, pattern := range g {
 		if ok, _ := path.Match(pattern, name); ok {
@@ -51,29 +51,29 @@ func (g Globs) Match(name string) bool {
 	return false
 }
 
-// Policy is what the operator of a node decided for all its pods.
+// Policy is the operator's configuration for all pods of a node.
 type Policy struct {
 	Selection         Selection
 	ExcludeNamespaces Globs
 	SharedProxyUser   SharedProxyUser
-	Redirect          Spec // the settings of a pod that says nothing itself
-	// Agent says that there is an agent to ask for what a pod's annotations do not tell. Without one, they are all facts
-	// there are. Where they are unknown too, nothing is, and the verdict is Ask all the same.
+	Redirect          Spec // the settings, before those of the pod itself
+	// Agent says that there is an agent to ask for more facts. Without an agent a decision uses the annotations alone.
+	// If those are unknown too, the verdict is Ask all the same.
 	Agent bool
 }
 
 // ReadsNamespaces reports whether a decision may depend on the annotations of a pod's namespace.
 func (p Policy) ReadsNamespaces() bool { return p.Selection != SelectInjected }
 
-// DefaultPolicy is that of a configuration that says nothing.
+// DefaultPolicy returns the policy of an empty configuration.
 func DefaultPolicy() Policy {
 	return Policy{Selection: SelectInjected, ExcludeNamespaces: Globs{"kube-system"}, SharedProxyUser: SharedWarn,
 		Redirect: DefaultSpec()}
 }
 
-// ParsePolicy reads `selection`, `excludeNamespaces`, `sharedProxyUser` and `redirect` out of the keys of a CNI
-// configuration; a key that is absent or null has its default. Agent is not among them. The error satisfies IsInvalid
-// and names the key.
+// ParsePolicy parses `selection`, `excludeNamespaces`, `sharedProxyUser` and `redirect` from the keys of a CNI
+// configuration. A key that is absent or null has its default. It does not set Agent. The error names the key, and
+// IsInvalid holds for it.
 func ParsePolicy(config map[string]json.RawMessage) (Policy, error) {
 	policy := DefaultPolicy()
 	selection, namespaces, shared := string(policy.Selection), []string(policy.ExcludeNamespaces),
@@ -104,8 +104,8 @@ func ParsePolicy(config map[string]json.RawMessage) (Policy, error) {
 	return policy, err
 }
 
-// ReadKey decodes the value of one key of the plugin's entry; a key that is absent or null leaves what is in target.
-// The error is package invalid's.
+// ReadKey decodes the value of one key of the plugin's entry into target. If the key is absent or null, target stays as
+// it is. The error is one of package invalid.
 func ReadKey(config map[string]json.RawMessage, key string, target any, problem, valid string) error {
 	raw, present := config[key]
 	if !present || string(raw) == "null" || json.Unmarshal(raw, target) == nil {
@@ -119,7 +119,7 @@ const (
 	validGlob      = "a namespace name, in which * stands for any text, ? for one character, [a-z] for a class"
 )
 
-// answer is what an opt-in annotation says.
+// answer is the value of an opt-in annotation.
 type answer int
 
 const (
@@ -128,7 +128,7 @@ const (
 	no
 )
 
-// ownAnswer reads the pod's own opt-in. An unreadable value is an error, not a no: somebody meant this pod.
+// ownAnswer reads the pod's own opt-in. An invalid value is an error, not a "no": somebody meant this pod.
 func (p *Pod) ownAnswer() (answer, error) { return readAnswer("annotation", p.Annotations) }
 
 // namespaceAnswer reads the opt-in of the pod's namespace.
@@ -136,8 +136,8 @@ func (p *Pod) namespaceAnswer() (answer, error) {
 	return readAnswer("annotation of namespace "+p.Namespace, p.NamespaceAnnotations)
 }
 
-// namespaceSays reports whether the pod's namespace gives that answer, and it counts. With the selection by injection
-// it never does: who edits a namespace puts no pod into the mesh, and none out of it.
+// namespaceSays reports whether the selection uses the namespace's opt-in and it is this answer. With the selection
+// injected it is never used: nobody can move a pod into or out of the mesh by editing its namespace.
 func (p *Policy) namespaceSays(pod *Pod, this answer) bool {
 	says, err := pod.namespaceAnswer()
 	return p.Selection == SelectAnnotated && err == nil && says == this
@@ -158,9 +158,9 @@ func readAnswer(where string, annotations map[string]string) (answer, error) {
 	return no, nil
 }
 
-// injectDisabled reads sidecar.istio.io/inject as Istio's plugin does: the label wins over the annotation, and a value
-// that is no boolean says nothing. Where labels are not known, the annotation counts only on a pod without a status
-// annotation: with one, a label may have overruled it.
+// injectDisabled reads sidecar.istio.io/inject as Istio's CNI plugin does: the label takes precedence over the
+// annotation, and a value that is not a boolean is ignored. If the labels are unknown, the annotation counts only for a
+// pod without a status annotation: with one, a label may have overridden it.
 func (p *Pod) injectDisabled() bool {
 	if label, present := p.Labels[annotation.SidecarInject]; present {
 		return isFalse(label)
@@ -176,7 +176,7 @@ func isFalse(text string) bool {
 	return err == nil && !value
 }
 
-// injected reports whether Istio's injector has given the pod a sidecar.
+// injected reports whether Istio's injector has added a sidecar to the pod.
 func (p *Pod) injected() bool {
 	_, present := p.Annotations[annotation.SidecarStatus]
 	return present

@@ -13,7 +13,7 @@ import (
 // Port is a TCP or UDP port, 1 to 65535.
 type Port uint16
 
-// ParsePort reads a decimal port, 1 to 65535.
+// ParsePort parses a decimal port, 1 to 65535.
 func ParsePort(text string) (Port, error) {
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil || n == 0 {
@@ -22,10 +22,10 @@ func ParsePort(text string) (Port, error) {
 	return Port(n), nil
 }
 
-// PortRange is the ports from First to Last, both of them included.
+// PortRange is the ports from First to Last, inclusive.
 type PortRange struct{ First, Last uint16 }
 
-// String returns the port, or both ends with a hyphen between, as nft(8) writes it too.
+// String returns the port, or both ends joined by a hyphen, as in nft(8).
 func (r PortRange) String() string {
 	if r.First == r.Last {
 		return portText(r.First)
@@ -36,10 +36,10 @@ func (r PortRange) String() string {
 // Ports is a set of ports, or all of them.
 type Ports struct {
 	all  bool
-	list []PortRange // sorted; a range has at least three ports, else they stand alone, and no two can be joined
+	list []PortRange // sorted and merged; a range has at least three ports, two neighbours stand alone
 }
 
-// AllPorts is the set of every port, written `*`.
+// AllPorts returns the set of all ports, written `*`.
 func AllPorts() Ports { return Ports{all: true} }
 
 // PortsOf returns the set of the given ports.
@@ -53,7 +53,7 @@ func singles(ports []uint16) []PortRange {
 	return list
 }
 
-// normalized returns the same ports in the one form that Ports keeps, so that two spellings of a set are equal.
+// normalized returns the canonical form of the ports, so that equal sets are equal lists.
 func normalized(ranges []PortRange) []PortRange {
 	sorted := slices.Clone(ranges)
 	sortBy(sorted, func(a, b PortRange) int { return int(a.First) - int(b.First) })
@@ -75,9 +75,9 @@ func normalized(ranges []PortRange) []PortRange {
 	return list
 }
 
-// ParsePorts reads `*` or a comma-separated list of decimal ports 0 to 65535 and of ranges such as 8000-8100, the lower
-// end first. As in Istio, which knows no ranges, spaces around an item and port 0 are accepted; signs, empty items and
-// `*` among others are not. Empty text is the empty set.
+// ParsePorts parses `*` or a comma-separated list of decimal ports 0 to 65535 and of ranges such as 8000-8100, the
+// lower end first. Istio has no ranges. As in Istio, spaces around an item and port 0 are accepted; signs, empty items,
+// and `*` within a list are errors. Empty text is the empty set.
 func ParsePorts(text string) (Ports, error) {
 	if strings.TrimSpace(text) == "" {
 		return Ports{}, nil
@@ -104,16 +104,16 @@ func ParsePorts(text string) (Ports, error) {
 	return Ports{list: normalized(list)}, nil
 }
 
-// All reports whether the set holds every port.
+// All reports whether the set contains every port.
 func (p Ports) All() bool { return p.all }
 
-// Empty reports whether the set holds no port.
+// Empty reports whether the set contains no port.
 func (p Ports) Empty() bool { return !p.all && len(p.list) == 0 }
 
-// List returns the ports in ascending order, each once, runs of three and more as ranges; nil if All.
+// List returns the ports in ascending order without duplicates, three or more neighbours as a range; nil if All.
 func (p Ports) List() []PortRange { return p.list }
 
-// union returns the ports of both sets.
+// union returns the ports of the set and the given ones.
 func (p Ports) union(more ...uint16) Ports {
 	if p.all {
 		return p
@@ -125,7 +125,7 @@ func (p Ports) has(port uint16) bool {
 	return p.all || slices.ContainsFunc(p.list, func(r PortRange) bool { return r.First <= port && port <= r.Last })
 }
 
-// without returns the set less some ports; every port less some is still All.
+// without returns the set without the given ports. All stays All.
 func (p Ports) without(ports ...uint16) Ports {
 	for _, port := range ports {
 		p = p.withoutOne(port)
@@ -150,7 +150,7 @@ func (p Ports) withoutOne(port uint16) Ports {
 	return Ports{all: p.all, list: normalized(list)}
 }
 
-// String returns the form that ParsePorts reads.
+// String returns the form that ParsePorts parses.
 func (p Ports) String() string {
 	return listText(p.all, p.list)
 }

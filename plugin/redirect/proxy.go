@@ -8,26 +8,26 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// Environment of the proxy container that is read, as by Istio's own init container or plugin: an injector writes all
-// of a mesh's or a pod's proxyMetadata there.
+// Environment variables of the proxy container that are read. Istio's own init container and CNI plugin read them too:
+// the injector writes the proxyMetadata of the mesh and of the pod there.
 const (
 	EnvDNSCapture   = "ISTIO_META_DNS_CAPTURE"
-	EnvDropInvalid  = "DROP_INVALID" // the init container's name of the next one, which wins, as there
+	EnvDropInvalid  = "DROP_INVALID" // the name that istio-init reads; INVALID_DROP takes precedence, as there
 	EnvInvalidDrop  = "INVALID_DROP"
 	EnvDisableEnvoy = "DISABLE_ENVOY"
-	EnvDualStack    = "ISTIO_DUAL_STACK"             // the sidecar listens in both families
-	EnvMode         = "ISTIO_META_INTERCEPTION_MODE" // by which the sidecar itself knows how it gets its traffic
-	// Whose outbound traffic is captured, by group.
+	EnvDualStack    = "ISTIO_DUAL_STACK"             // the sidecar listens in both IP families
+	EnvMode         = "ISTIO_META_INTERCEPTION_MODE" // tells the sidecar how its traffic is redirected
+	// The groups whose outbound traffic is captured.
 	EnvIncludeGroups = "ISTIO_OUTBOUND_OWNER_GROUPS"
 	EnvExcludeGroups = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE"
 )
 
-// ProxyVariables lists every variable that is read; nothing else of a container's environment need be kept.
+// ProxyVariables lists every environment variable that is read. All others can be dropped.
 var ProxyVariables = []string{EnvDNSCapture, EnvDropInvalid, EnvInvalidDrop, EnvDisableEnvoy, EnvDualStack, EnvMode,
 	EnvIncludeGroups, EnvExcludeGroups}
 
-// readProxy takes what Istio takes from the proxy container and no annotation overrules: its user and group, DNS
-// capture and drop-invalid. What else of its environment is read is a setting's variable.
+// readProxy reads the settings that only the proxy container defines, as in Istio: user and group, DNS capture and
+// drop-invalid. Other settings read its environment if there is no annotation: see setting.variable.
 func (s *Spec) readProxy(pod Pod, proxy Container) error {
 	uid, err := containerID("runAsUser", proxy.RunAsUser, pod.RunAsUser)
 	if err != nil {
@@ -37,8 +37,8 @@ func (s *Spec) readProxy(pod Pod, proxy Container) error {
 	if err != nil {
 		return err
 	}
-	// Root (Istio's injector runs a TPROXY sidecar so) keeps the default: uid 0 is never exempt, the gid exempts the
-	// proxy.
+	// For root (Istio's injector runs a TPROXY sidecar as root) the default remains: uid 0 is never exempt, and the
+	// group exempts the sidecar.
 	if uid != 0 {
 		s.ProxyUID = uid
 	}
@@ -50,8 +50,8 @@ func (s *Spec) readProxy(pod Pod, proxy Container) error {
 	return nil
 }
 
-// DualStack reports whether the sidecar says that it listens in both IP families. That is not known where the pod's
-// containers are not, or where the variable's value stands outside the pod.
+// DualStack reports whether the sidecar listens in both IP families. known is false if the pod's containers are
+// unknown, or if the variable has no literal value.
 func (p Pod) DualStack() (dual, known bool) {
 	proxy := p.proxy()
 	if proxy == nil || slices.Contains(proxy.Unresolved, EnvDualStack) {
@@ -60,8 +60,8 @@ func (p Pod) DualStack() (dual, known bool) {
 	return envBool(*proxy, EnvDualStack, false), true
 }
 
-// mode returns the interception mode: what the pod says, else its sidecar, else the operator. It is not known where the
-// agent would tell of a sidecar that may say something else than the operator.
+// mode returns the interception mode of the pod, or else of its sidecar, or else of the operator. known is false if the
+// agent may know of a sidecar with another mode than the operator's.
 func (p *Pod) mode(policy *Policy) (mode Mode, known bool) {
 	if text, present := p.Annotations[annotation.InterceptionMode]; present {
 		return Mode(text), true
@@ -74,7 +74,7 @@ func (p *Pod) mode(policy *Policy) (mode Mode, known bool) {
 	return policy.Redirect.Mode, p.Complete || !policy.Agent
 }
 
-// containerID returns the container's ID, else the pod's, else 0.
+// containerID returns the container's ID, or else the pod's, or else 0.
 func containerID(field string, own, pods *int64) (ID, error) {
 	id := own
 	if id == nil {
@@ -91,7 +91,7 @@ func containerID(field string, own, pods *int64) (ID, error) {
 	return parsed, nil
 }
 
-// envBool reads a boolean as Istio's plugin does: absent keeps the default, unreadable is false.
+// envBool reads a boolean as Istio's CNI plugin does: an absent variable has the default, an invalid value is false.
 func envBool(c Container, name string, unset bool) bool {
 	text, present := c.Env[name]
 	if !present {

@@ -6,14 +6,14 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// question is one that a decision asks about a pod.
+// question is one question that a decision asks about a pod.
 type question struct {
-	reason Reason    // of the verdict, where the answer ends the decision
-	only   Selection // with which it is asked; "": with every
+	reason Reason    // the reason of the verdict, if the answer ends the decision
+	only   Selection // the selection with which it is asked; empty: with each
 	ask    func(*inquiry) Verdict
 }
 
-// questions are all, in the order in which they are asked. A pod for which none ends the decision is redirected.
+// questions are all questions, in their order. If none ends the decision, the pod is redirected.
 var questions = [...]question{
 	{ReasonNotKubernetes, "", (*inquiry).notKubernetes},
 	{ReasonNamespaceExcluded, "", (*inquiry).namespaceExcluded},
@@ -33,20 +33,20 @@ var questions = [...]question{
 	{ReasonNoProxy, "", (*inquiry).noProxy},
 }
 
-// inquiry is a decision that is being made.
+// inquiry is a decision in progress.
 type inquiry struct {
 	pod        *Pod
 	policy     *Policy
 	proxy      *Container // the sidecar, if it is known
 	own        answer     // the pod's own opt-in
-	redirected Reason     // for which the pod is redirected if no question ends the decision
-	err        error      // what the last question was about cannot be read
+	redirected Reason     // the reason if no question ends the decision
+	err        error      // the value that the last question read is invalid
 }
 
-// noteAnswer takes note of a question that was asked, and of the verdict, "" where the decision goes on.
+// noteAnswer is called after a question, with its verdict. An empty verdict means that the decision goes on.
 type noteAnswer func(*question, *inquiry, Verdict)
 
-// untouched ends the decision if that holds.
+// untouched ends the decision if holds is true.
 func untouched(holds bool) Verdict {
 	if holds {
 		return Untouched
@@ -75,13 +75,13 @@ func (c *inquiry) annotationsUnknown() Verdict {
 	return ""
 }
 
-// OpenShift itself starts these pods in a project.
+// OpenShift itself creates these pods.
 func (c *inquiry) openShiftDeployer() Verdict {
 	return untouched(c.annotated(annotation.OpenShiftDeployer))
 }
 func (c *inquiry) openShiftBuild() Verdict { return untouched(c.annotated(annotation.OpenShiftBuild)) }
 
-// optedOut reads the pod's own answer, which later questions go by, too.
+// optedOut reads the pod's own opt-in, and keeps it for later questions.
 func (c *inquiry) optedOut() Verdict {
 	c.own, c.err = c.pod.ownAnswer()
 	return untouched(c.own == no || c.own == noAnswer && c.policy.namespaceSays(c.pod, no))
@@ -95,7 +95,7 @@ func (c *inquiry) ambient() Verdict {
 
 func (c *inquiry) ownInit() Verdict {
 	for i := range c.pod.InitContainers {
-		// An init wait may carry the name istio-init; without NET_ADMIN it cannot be the one that writes the rules.
+		// A container named istio-init without NET_ADMIN cannot write rules: it is an init wait.
 		if init := &c.pod.InitContainers[i]; init.Name == InitContainer && init.NetAdmin {
 			return Untouched
 		}
@@ -121,7 +121,7 @@ func (c *inquiry) modeNone() Verdict {
 	return untouched(known && mode == ModeNone)
 }
 
-// notInjected is asked with the selection by injection. A pod that has opted in itself needs no injection.
+// notInjected is asked with the selection injected. A pod that has opted in itself does not need to be injected.
 func (c *inquiry) notInjected() Verdict {
 	if c.own == yes {
 		return ""
@@ -130,7 +130,7 @@ func (c *inquiry) notInjected() Verdict {
 	return untouched(!c.pod.injected())
 }
 
-// notOptedIn is asked with the selection by annotation.
+// notOptedIn is asked with the selection annotated.
 func (c *inquiry) notOptedIn() Verdict {
 	if c.own == yes {
 		return ""
@@ -139,13 +139,13 @@ func (c *inquiry) notOptedIn() Verdict {
 		return verdict
 	}
 	namespace, err := c.pod.namespaceAnswer()
-	if !c.pod.Complete || c.proxy != nil { // a pod without a sidecar pays for no typo of its namespace
+	if !c.pod.Complete || c.proxy != nil { // without a sidecar the namespace's error does not matter
 		c.err = err
 	}
 	return untouched(namespace != yes)
 }
 
-// containersUnknown has the agent asked for what the runtime does not know.
+// containersUnknown makes the plugin ask the agent for the containers, which the runtime does not pass.
 func (c *inquiry) containersUnknown() Verdict {
 	if !c.pod.Complete && c.policy.Agent {
 		return Ask

@@ -8,20 +8,20 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// What of a pod is read. Whoever keeps or sends facts of pods needs nothing else of them: a pod may have 256 KiB of
-// annotations and 1 MiB of environment.
+// The functions below select what is read of a pod. Who stores or sends the facts of pods needs nothing else: a pod may
+// have 256 KiB of annotations and 1 MiB of environment.
 
-// presence are annotations of which only matters that they are there.
+// presence are annotations that are read only for whether they exist.
 var presence = []string{annotation.SidecarStatus, annotation.OpenShiftDeployer, annotation.OpenShiftBuild}
 
-// words are annotations whose value is one word.
+// words are annotations whose value is a single word.
 var words = []string{annotation.SidecarInject, annotation.Initialize, annotation.AmbientRedirection}
 
-// readArgs is how many of the proxy's arguments are read.
+// readArgs is how many arguments of the proxy container are read.
 const readArgs = 2
 
-// ReadAnnotations returns of a pod's annotations what a decision or a setting is read from. The value of one that is
-// only looked for is empty. Of those that are known by their prefix alone, one stands for all.
+// ReadAnnotations returns the annotations that decisions and settings read. Those that are read only for whether they
+// exist have an empty value. Of all others with a prefix of Istio or of this controller, one is kept to stand for all.
 func ReadAnnotations(all map[string]string) map[string]string {
 	read := map[string]string{}
 	keep := func(key string) {
@@ -54,8 +54,9 @@ func ReadAnnotations(all map[string]string) map[string]string {
 	return read
 }
 
-// Canonical returns the one text of a setting that an annotation or a variable of the proxy gives. Of a list of groups
-// only those are in it of which keep is true; nil keeps all. What is no setting, or cannot be read, is not readable.
+// Canonical returns the canonical text of the value of a setting, read from the annotation or environment variable
+// name. If keep is not nil, lists of groups have only those for which it is true. readable is false if name is not read
+// by any setting, or the value is invalid.
 func Canonical(name, value string, keep func(ID) bool) (text string, readable bool) {
 	for _, s := range settings {
 		if !s.readsFrom(name) {
@@ -74,12 +75,12 @@ func Canonical(name, value string, keep func(ID) bool) (text string, readable bo
 	return "", false
 }
 
-// readsFrom reports whether the setting is read from that annotation or variable.
+// readsFrom reports whether the setting is read from the annotation or environment variable.
 func (s setting) readsFrom(name string) bool {
 	return slices.Contains(s.annotations, name) || s.variable != "" && s.variable == name
 }
 
-// ReadLabels returns what is read of a pod's labels.
+// ReadLabels returns the labels that decisions read.
 func ReadLabels(all map[string]string) map[string]string {
 	value, present := all[annotation.SidecarInject]
 	if !present {
@@ -88,13 +89,13 @@ func ReadLabels(all map[string]string) map[string]string {
 	return map[string]string{annotation.SidecarInject: value}
 }
 
-// ReadsEnv reports whether that variable of the proxy container is read.
+// ReadsEnv reports whether the environment variable of the proxy container is read.
 func ReadsEnv(name string) bool { return slices.Contains(ProxyVariables, name) }
 
-// ReadArgs returns what is read of the proxy container's arguments.
+// ReadArgs returns the arguments of the proxy container that decisions read.
 func ReadArgs(all []string) []string { return slices.Clone(all[:min(len(all), readArgs)]) }
 
-// ofMesh reports whether somebody who annotates a pod so means it for the mesh.
+// ofMesh reports whether the annotation means its pod for the mesh.
 func ofMesh(key string) bool {
 	switch key {
 	case annotation.SidecarStatus, annotation.SidecarInject, annotation.InterceptionMode, annotation.Initialize,

@@ -61,7 +61,7 @@ func environment(t *testing.T) (names []string) {
 	return names
 }
 
-// reduced is a pod of which only is left what is read.
+// reduced returns the pod with only what is read.
 func reduced(pod Pod) Pod {
 	pod.Annotations, pod.Labels = ReadAnnotations(pod.Annotations), ReadLabels(pod.Labels)
 	for _, list := range []*[]Container{&pod.Containers, &pod.InitContainers} {
@@ -80,8 +80,8 @@ func reduced(pod Pod) Pod {
 	return pod
 }
 
-// What is left of a pod decides as the pod does: with every annotation and every variable that is declared, whatever it
-// says, and with every change to the proxy's arguments.
+// The decision about a reduced pod is that about the pod: with every declared annotation and variable, with any value,
+// and with any arguments of the proxy.
 func TestReadIsEnough(t *testing.T) {
 	var changes []edit
 	for _, key := range inputs(t) {
@@ -111,7 +111,7 @@ func TestReadIsEnough(t *testing.T) {
 	}
 }
 
-// Every declared name is read, by its value or its presence, and nothing else is left.
+// Every declared name is kept, with or without its value, and nothing else is.
 func TestReadIsComplete(t *testing.T) {
 	all := map[string]string{
 		"example.com/other": "x", annotation.TrafficPrefix + "b": "x", annotation.ControllerPrefix + "a": "x",

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Names and numbers that are Istio's, so that tools which know them, and Envoy itself, find what they expect.
-// Source: istio/istio tools/istio-iptables/pkg/constants.
+// Istio's names and numbers, so that Envoy, and tools that know Istio's rules, find what they expect. Source:
+// istio/istio tools/istio-iptables/pkg/constants.
 const (
 	chainInbound    = "ISTIO_INBOUND"
 	chainOutput     = "ISTIO_OUTPUT"
@@ -16,21 +16,22 @@ const (
 	chainDivert     = "ISTIO_DIVERT"
 	chainDrop       = "ISTIO_DROP"
 	chainOutputDNS  = "ISTIO_OUTPUT_DNS"
-	chainGroups     = "ISTIO_OUTPUT_GROUPS" // ours: what is captured of the groups that are included
-	// The guard is ours, too.
+	chainGroups     = "ISTIO_OUTPUT_GROUPS" // ours: the rules for the groups that are included
+	// The guard's chains are ours, too.
 	chainInput       = "ISTIO_INPUT"
 	chainForward     = "ISTIO_FORWARD"
 	chainGuardIn     = "ISTIO_GUARD_IN"
 	chainGuardOut    = "ISTIO_GUARD_OUT"
 	chainGuardGroups = "ISTIO_GUARD_GROUPS"
 
-	markProxy    = 1337 // Envoy marks its upstream sockets so when it keeps the client's address; TPROXY marks so too
-	markLoopback = 1338 // the proxy calls its own pod
-	tproxyTable  = 133  // routing table of marked packets
+	markProxy    = 1337 // set by Envoy on upstream sockets with the client's address, and by TPROXY
+	markLoopback = 1338 // the sidecar calls its own pod
+	tproxyTable  = 133  // the routing table of packets with markProxy
 
 	dnsPort = 53
-	// ZoneApp is the zone of connection tracking for what the sidecar's DNS listener gets: queries of apps to it and the
-	// sidecar's own to the resolver may share addresses and ports, and would be one connection without it. It is Istio's.
+	// ZoneApp is the conntrack zone of the packets between apps and the sidecar's DNS listener. An app's query and the
+	// sidecar's own query to the resolver may have the same addresses and ports. In one zone they would be one
+	// connection. The number is Istio's.
 	ZoneApp = 2
 )
 
@@ -41,7 +42,7 @@ var (
 
 func onlyPort(p Port) DestPorts { return DestPorts{{uint16(p), uint16(p)}} }
 
-// RuleSet derives the rules. Mode NONE has none.
+// RuleSet derives the packet rules, addresses and routes. Mode NONE has none.
 func (s Spec) RuleSet() RuleSet {
 	var set RuleSet
 	if s.Mode != ModeRedirect && s.Mode != ModeTProxy {
@@ -49,7 +50,7 @@ func (s Spec) RuleSet() RuleSet {
 	}
 	for _, family := range s.Families.Of() {
 		b := builder{s, family}
-		if family == IPv6 { // 127.0.0.6 needs no such address: all of 127.0.0.0/8 is local
+		if family == IPv6 { // IPv4 needs no address for 127.0.0.6: all of 127.0.0.0/8 is local
 			_, passthrough, _ := family.addresses()
 			set.Addresses = append(set.Addresses, Address{family, passthrough})
 		}
@@ -65,13 +66,13 @@ func (s Spec) RuleSet() RuleSet {
 	return set
 }
 
-// builder derives the rules of one family.
+// builder derives the rules of one IP family.
 type builder struct {
 	Spec
 	family Family
 }
 
-// chains keeps the chains that have rules.
+// table returns the table of the chains that have rules.
 func (b builder) table(kind Kind, chains ...Chain) Table {
 	t := Table{Family: b.family, Kind: kind}
 	for _, c := range chains {
@@ -86,7 +87,7 @@ func rule(why string, target Target, matches ...Match) Rule {
 	return Rule{Matches: matches, Target: target, Why: why}
 }
 
-// owned returns the rule once for the proxy's user and once for its group.
+// owned returns the rule twice: for the sidecar's user and for its group.
 func (b builder) owned(why string, target Target, matches ...Match) []Rule {
 	rules := []Rule{rule(why, target, append([]Match{SocketUID(b.ProxyUID)}, matches...)...)}
 	if b.ProxyGID != 0 {
@@ -95,17 +96,18 @@ func (b builder) owned(why string, target Target, matches ...Match) []Rule {
 	return rules
 }
 
-// raw gives the apps' DNS queries that nat redirects, and the sidecar's answers, a conntrack zone of their own. Both
-// stay on lo, so no packet from outside belongs there. All else stays where it is without us, the sidecar's own queries
-// included, unlike with Istio: whoever translates addresses in the pod finds its answers again.
+// raw puts the apps' DNS queries that nat redirects, and the sidecar's answers to them, into a conntrack zone of their
+// own. Both stay on lo, so no packet from outside belongs to that zone. All other packets stay in their zone. That
+// includes the sidecar's own queries, which Istio puts into zone 1: there, others' address translation in the pod would
+// not find the answers' connection.
 func (b builder) raw() Table {
 	groups, excluded := b.IncludeOutboundGroups, b.ExcludeOutboundGroups.List()
 	if !b.DNSCapture || b.ExcludeOutboundPorts.has(dnsPort) || !groups.All() && len(groups.List()) == 0 {
-		return Table{} // none is redirected
+		return Table{} // no query is redirected
 	}
 	out := Chain{Name: chainOutputDNS, Hook: Output}
 	add := func(rules ...Rule) { out.Rules = append(out.Rules, rules...) }
-	// Answers first: the app may have asked from port 53.
+	// Answers come first: the app may have sent its query from port 53.
 	add(b.owned("the sidecar's answer to an app", SetZone(ZoneApp), UDP, SourcePort(b.DNSPort))...)
 	add(b.owned("the sidecar's own query", Return{}, UDP, dnsPorts)...)
 	if len(b.ExcludeInterfaces) > 0 {
@@ -159,11 +161,11 @@ func (b builder) natInbound() Chain {
 	return Chain{Name: chainInbound, Hook: Prerouting, Rules: b.fromOutside(Jump(chainRedirect), inbound)}
 }
 
-// fromOutside judges what comes from outside the pod: that of machines behind the pod counts as outbound, which there
-// is a target for, and all else as inbound, for which there are the rules that have to do with ports.
+// fromOutside returns the rules for what arrives from outside the pod. Traffic of machines behind the pod counts as
+// outbound and gets the target. All else is inbound and gets the given rules for ports.
 func (b builder) fromOutside(outbound Target, inbound []Rule) (rules []Rule) {
 	if nics := b.RerouteVirtualInterfaces; len(nics) > 0 {
-		// Where both lists name an interface, rerouting wins, as in Istio.
+		// An interface in both lists is rerouted, as in Istio.
 		rules = append(rules, b.includeRanges(outbound, "from a virtual machine's interface: outbound", InInterface(nics))...)
 		rules = append(rules, rule("from a virtual machine's interface", Return{}, InInterface(nics)))
 	}
@@ -176,7 +178,7 @@ func (b builder) fromOutside(outbound Target, inbound []Rule) (rules []Rule) {
 	return rules
 }
 
-// inbound returns the rules that select inbound ports, with the given capture of what is selected.
+// inbound returns the rules that select inbound ports. capture returns the rules for what is selected.
 func (b builder) inbound(capture func(...Match) []Rule) []Rule {
 	if b.IncludeInboundPorts.All() {
 		excluded := b.ExcludeInboundPorts.union(hbonePort)
@@ -205,7 +207,7 @@ func (b builder) natOutput() Chain {
 	return c
 }
 
-// leftAlone lets pass what the settings exclude whoever sends it.
+// leftAlone lets pass what the settings exclude for every sender.
 func (b builder) leftAlone(protos ...Proto) (rules []Rule) {
 	if len(b.ExcludeInterfaces) > 0 {
 		rules = append(rules, rule("excluded interface", Return{}, OutInterface(b.ExcludeInterfaces)))
@@ -227,9 +229,9 @@ func (b builder) natApp() []Rule {
 	return b.appOutput(Jump(chainRedirect), RedirectTo(b.DNSPort), rule("loopback", Return{}, To{loopback}))
 }
 
-// groupsOutput sends what is left, the apps' traffic, through the rules of appOutput, as far as its group is captured;
-// chain is where they stand for the groups that are included. Packets without a socket have no group: they are captured
-// where all groups are, as in Istio.
+// groupsOutput sends the remaining traffic, that of apps, to the captured rules if its group is captured. With included
+// groups the rules are in the named chain. Packets without a socket have no group: they are captured only if all groups
+// are, as in Istio.
 func (b builder) groupsOutput(captured []Rule, chain string) []Rule {
 	switch include, exclude := b.IncludeOutboundGroups, b.ExcludeOutboundGroups.List(); {
 	case len(captured) == 0:
@@ -244,7 +246,7 @@ func (b builder) groupsOutput(captured []Rule, chain string) []Rule {
 	return nil
 }
 
-// proxyOutput lets the sidecar's own traffic pass, but what it sends to its own pod goes through its inbound side.
+// proxyOutput lets the sidecar's own traffic pass. Only its calls to its own pod are sent to its inbound listener.
 func (b builder) proxyOutput(lo OutInterface, loopback netip.Prefix) []Rule {
 	direct := NotDestPorts{hbonePort}
 	if b.DNSCapture {
@@ -254,15 +256,16 @@ func (b builder) proxyOutput(lo OutInterface, loopback netip.Prefix) []Rule {
 	pass := b.owned("the sidecar's own traffic", Return{})
 	var rules []Rule
 	if b.Mode == ModeTProxy {
-		// A sidecar of a user of its own would get its connection to the app back by the next rule. That is for what has no
-		// mark: who looks for the rules by a connection is of that user, too, and has no transparent socket.
+		// A sidecar with a user of its own would otherwise get its connection to the app back by the next rule. That
+		// rule is for packets without the mark: the wait's probe and Istio's validation run as that user, too, and have
+		// no transparent socket.
 		rules = append(rules,
 			rule("the sidecar to the app with the client's address", Return{}, SocketUID(b.ProxyUID), Mark(markProxy)))
 	}
 	rules = append(rules, ownPod[0], pass[0])
 	for i := 1; i < len(pass); i++ {
-		// A TPROXY sidecar that runs as root is known by its group alone: mark 1338 brings it to the transparent listener,
-		// and a destination rewritten here would hide the original one from it.
+		// A TPROXY sidecar that runs as root is recognised by its group only. Mark 1338 sends its calls to the
+		// transparent listener. DNAT here would hide the original destination from it.
 		if b.Mode == ModeRedirect {
 			rules = append(rules, ownPod[i])
 		}
@@ -271,7 +274,7 @@ func (b builder) proxyOutput(lo OutInterface, loopback netip.Prefix) []Rule {
 	return rules
 }
 
-// appOnLoopback leaves calls inside the pod alone, but for DNS where that is captured.
+// appOnLoopback lets calls inside the pod pass, except for DNS if DNS is captured.
 func (b builder) appOnLoopback(lo OutInterface) []Rule {
 	if b.DNSCapture {
 		return []Rule{rule("inside the pod", Return{}, lo, TCP, NotDestPorts{dnsPort})}
@@ -279,8 +282,8 @@ func (b builder) appOnLoopback(lo OutInterface) []Rule {
 	return []Rule{rule("inside the pod", Return{}, lo)}
 }
 
-// appOutput has targets for what an app sends and is the sidecar's: TCP, and DNS. The rules between the two come first
-// for TCP.
+// appOutput returns the rules for what apps send to the sidecar: TCP goes to the target tcp, DNS to dns. The rules in
+// between apply to TCP before all others.
 func (b builder) appOutput(tcp, dns Target, between ...Rule) (rules []Rule) {
 	if b.DNSCapture {
 		rules = append(rules, rule("an app's DNS query", dns, UDP, dnsPorts), rule("an app's DNS query", dns, TCP, dnsPorts))
@@ -298,7 +301,7 @@ func (b builder) appOutput(tcp, dns Target, between ...Rule) (rules []Rule) {
 	return append(rules, b.includeRanges(tcp, "outbound")...)
 }
 
-// includeRanges has a target for the included destinations.
+// includeRanges sends TCP to the included destinations to the target.
 func (b builder) includeRanges(target Target, why string, match ...Match) []Rule {
 	match = append(match, TCP)
 	if b.IncludeOutboundIPRanges.All() {
@@ -310,8 +313,8 @@ func (b builder) includeRanges(target Target, why string, match ...Match) []Rule
 	return nil
 }
 
-// capturesLoopback reports whether somebody asked for loopback destinations to be captured; of either family, as with
-// Istio.
+// capturesLoopback reports whether an included prefix of either family is a loopback prefix. As in Istio, it then
+// captures loopback destinations of both families.
 func (b builder) capturesLoopback() bool {
 	loopback := func(p netip.Prefix) bool { return p.Addr().IsLoopback() }
 	return slices.ContainsFunc(b.IncludeOutboundIPRanges.Of(IPv4), loopback) ||

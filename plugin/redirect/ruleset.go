@@ -6,7 +6,7 @@ import (
 	"net/netip"
 )
 
-// Family is an IP family, by its number.
+// Family is an IP family, by its version number.
 type Family uint8
 
 // The IP families.
@@ -15,11 +15,11 @@ const (
 	IPv6 Family = 6
 )
 
-// Families lists both, in the order in which a family is written where that cannot happen at once: IPv6 first, so that
-// a half-written pod already captures what is most often forgotten.
+// Families lists both families in the order in which they are written if they cannot be written at once. IPv6 is first:
+// it is the family that is most often forgotten, so an incomplete pod already captures it.
 var Families = []Family{IPv6, IPv4}
 
-// String returns the name nftables gives the family.
+// String returns nftables' name of the family.
 func (f Family) String() string {
 	if f == IPv6 {
 		return "ip6"
@@ -27,8 +27,8 @@ func (f Family) String() string {
 	return "ip"
 }
 
-// addresses returns what differs between the families: the loopback address, the address the sidecar binds to when it
-// passes inbound traffic on to the app (Istio's 127.0.0.6 and ::6), and the prefix that is everything.
+// addresses returns what differs between the families: the loopback address; the source address of the sidecar when it
+// passes inbound traffic on to the app (Istio's 127.0.0.6 and ::6); and the prefix of all addresses.
 func (f Family) addresses() (loopback, passthrough, everything netip.Prefix) {
 	if f == IPv6 {
 		return netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("::6/128"), netip.MustParsePrefix("::/0")
@@ -37,21 +37,21 @@ func (f Family) addresses() (loopback, passthrough, everything netip.Prefix) {
 		netip.MustParsePrefix("0.0.0.0/0")
 }
 
-// RuleSet is everything a network namespace must hold, for both families, in the order in which it must be written
-// where it cannot be written at once: routes and addresses, which are inert alone, then raw, mangle, filter and nat.
+// RuleSet is everything that a network namespace must have, for both families, in the order in which it is written if
+// it cannot be written at once: addresses and routes, which change nothing alone, then raw, mangle, filter and nat.
 type RuleSet struct {
 	Addresses []Address
 	Routes    []PolicyRoute
 	Tables    []Table
 }
 
-// Address is an address of the loopback interface.
+// Address is an address on the loopback interface.
 type Address struct {
 	Family Family
 	Prefix netip.Prefix
 }
 
-// PolicyRoute delivers every packet that carries a mark locally: a rule `fwmark Mark lookup Table` and in that table a
+// PolicyRoute delivers every packet with a mark locally. It is a rule `fwmark Mark lookup Table`, and in that table a
 // local default route by lo. TPROXY needs it for packets whose destination is not an address of the pod.
 type PolicyRoute struct {
 	Family Family
@@ -59,34 +59,34 @@ type PolicyRoute struct {
 	Table  uint32
 }
 
-// Kind is the netfilter table that a Table stands for; it fixes at which priority its chains hook in.
+// Kind is the iptables table that a Table corresponds to. It determines the priority of the chains' hooks.
 type Kind string
 
-// The kinds of table, in the order in which they are written.
+// The kinds of tables, in the order in which they are written.
 const (
 	Raw    Kind = "raw"    // before connection tracking
 	Mangle Kind = "mangle" // marks, TPROXY
-	Filter Kind = "filter" // drops what went around nat; written before it, and in force after it
+	Filter Kind = "filter" // drops what got around nat: written before nat, runs after it
 	NAT    Kind = "nat"    // sees only the first packet of a connection
 )
 
-// Table is the chains of one kind and family. A table without chains is not part of a RuleSet.
+// Table has the chains of one kind and family. A RuleSet has no table without chains.
 type Table struct {
 	Family Family
 	Kind   Kind
-	Chains []Chain // a chain stands before the chains that jump to it
+	Chains []Chain // a chain comes before the chains that jump to it
 }
 
-// Hook is where a chain sees packets.
+// Hook is the netfilter hook from which a chain gets its packets.
 type Hook string
 
-// The hooks. A regular chain, which only sees packets that another chain sends it, has none.
+// The hooks. A regular chain, which gets packets only by a jump from another chain, has none.
 const (
 	Regular    Hook = ""
-	Prerouting Hook = "prerouting" // all that arrives, also on lo
-	Output     Hook = "output"     // all that the pod's own processes send
-	Input      Hook = "input"      // all that arrives for a socket of the pod, also on lo
-	Forward    Hook = "forward"    // all that arrives for somebody else
+	Prerouting Hook = "prerouting" // packets that arrive, also on lo
+	Output     Hook = "output"     // packets that the pod's own processes send
+	Input      Hook = "input"      // packets that arrive for a socket of the pod, also on lo
+	Forward    Hook = "forward"    // packets that arrive and are forwarded
 )
 
 // Chain is a named list of rules.
@@ -96,61 +96,61 @@ type Chain struct {
 	Rules []Rule
 }
 
-// Rule applies its target to packets that all its matches match.
+// Rule applies its target to packets that match all its matches.
 type Rule struct {
 	Matches []Match
 	Target  Target
-	Why     string // for people who list the rules
+	Why     string // the comment of the rule, for people who list the rules
 }
 
-// Match is one condition on a packet. The set of its implementations is closed: a backend renders each of them.
+// Match is one condition on a packet. The set of its types is closed: every backend implements each of them.
 type Match interface{ isMatch() }
 
-// The conditions. Owner matches have no negated form: iptables' negated owner match also matches packets without a
-// socket, nftables' does not, so "not the proxy" is what falls through after a positive match.
+// The conditions. Owner matches have no negated form, because iptables' negated owner match also matches packets
+// without a socket and nftables' does not. "Not the proxy" is what passes a positive match.
 type (
 	// Proto matches a transport protocol.
 	Proto uint8
-	// InInterface matches packets that arrive on one of the interfaces; a name may be a prefix, see Interfaces.
+	// InInterface matches packets that arrive on one of the interfaces. A name may be a prefix: see Interfaces.
 	InInterface Interfaces
-	// OutInterface matches packets that leave by one of the interfaces, likewise.
+	// OutInterface matches packets that leave by one of the interfaces. A name may be a prefix: see Interfaces.
 	OutInterface Interfaces
-	// From matches a source address.
+	// From matches the source address.
 	From []netip.Prefix
-	// To matches a destination address.
+	// To matches the destination address.
 	To []netip.Prefix
-	// NotTo matches every other destination address.
+	// NotTo matches every destination address but those of the prefix.
 	NotTo netip.Prefix
-	// SourcePort matches a source port.
+	// SourcePort matches the source port.
 	SourcePort uint16
-	// DestPorts matches a destination port; at least one, sorted, and no two ranges overlap or touch each other but
-	// single ports.
+	// DestPorts matches the destination port. It has at least one range; the ranges are sorted and do not overlap, and
+	// only single ports may be neighbours.
 	DestPorts []PortRange
-	// Original matches packets that go the way of their connection's first one, as connection tracking knows it; none that
-	// it does not know.
+	// Original matches packets in the original direction of their connection (conntrack's IP_CT_DIR_ORIGINAL). It does
+	// not match packets that conntrack does not know.
 	Original struct{}
-	// OriginalDestPorts matches those of which the first one was for one of the ports before anybody translated it; as
-	// DestPorts.
+	// OriginalDestPorts matches packets whose connection had one of the destination ports before any DNAT. It has the
+	// form of DestPorts.
 	OriginalDestPorts []PortRange
-	// OriginalTo matches those of which the first one was for one of the addresses, likewise.
+	// OriginalTo matches packets whose connection had one of the destination addresses before any DNAT.
 	OriginalTo []netip.Prefix
-	// NotDestPorts matches every other destination port; at most 15, for iptables cannot hold more in one rule.
+	// NotDestPorts matches every other destination port. It has at most 15, the limit of one iptables rule.
 	NotDestPorts []uint16
-	// Opening matches TCP segments that open a connection: SYN is set, and FIN, RST and ACK are not.
+	// Opening matches TCP segments that open a connection: with SYN, and without FIN, RST and ACK.
 	Opening struct{}
-	// SocketUID matches packets whose socket was opened by the user, in the IDs of the namespace's user namespace.
+	// SocketUID matches packets whose socket belongs to the user, as seen in the network namespace's user namespace.
 	SocketUID ID
-	// SocketGID matches packets whose socket was opened by the group, likewise.
+	// SocketGID matches packets whose socket belongs to the group, as seen in the network namespace's user namespace.
 	SocketGID ID
-	// SocketGroups matches packets whose socket was opened by one of the groups, likewise; at least one, sorted.
+	// SocketGroups matches packets whose socket belongs to one of the groups. It has at least one, and they are sorted.
 	SocketGroups []ID
 	// Mark matches the packet's mark.
 	Mark uint32
 	// NotMark matches every other mark.
 	NotMark uint32
-	// ConnMark matches the mark of the packet's connection.
+	// ConnMark matches the mark of the packet's connection (ct mark).
 	ConnMark uint32
-	// ConnState matches the state of the packet's connection.
+	// ConnState matches the state of the packet's connection (ct state).
 	ConnState string
 )
 
@@ -187,34 +187,34 @@ func (NotMark) isMatch()           {}
 func (ConnMark) isMatch()          {}
 func (ConnState) isMatch()         {}
 
-// Target is what a rule does with a packet. The set of its implementations is closed.
+// Target is what a rule does with a packet. The set of its types is closed.
 type Target interface{ isTarget() }
 
-// The targets, in the words of iptables. Those that only set something let the packet go on to the next rule.
+// The targets, named as in iptables. Those that only set something let the packet continue with the next rule.
 type (
-	// Return ends the chain; at the end of a hooked chain the packet passes.
+	// Return ends the chain. In a base chain the packet passes.
 	Return struct{}
-	// Accept ends the table.
+	// Accept ends the table for the packet, which passes.
 	Accept struct{}
 	// Drop discards the packet.
 	Drop struct{}
-	// Jump goes through the named chain of the same table.
+	// Jump continues in the named chain of the same table.
 	Jump string
-	// RedirectTo rewrites the destination to a port of the pod itself.
+	// RedirectTo is DNAT to a port of the pod itself (REDIRECT in iptables).
 	RedirectTo Port
-	// TProxyTo hands the packet, unchanged, to the transparent socket that listens on Port and marks it. Without such a
-	// socket the packet is dropped: iptables does that by itself, other backends must say so.
+	// TProxyTo gives the unchanged packet to the transparent socket that listens on Port, and sets Mark. Without such a
+	// socket the packet must be dropped: iptables' TPROXY does that, other backends need a rule for it.
 	TProxyTo struct {
 		Port Port
 		Mark uint32
 	}
-	// SetMark marks the packet.
+	// SetMark sets the packet's mark.
 	SetMark uint32
 	// SaveMark copies the packet's mark to its connection.
 	SaveMark struct{}
 	// RestoreMark copies the connection's mark to the packet.
 	RestoreMark struct{}
-	// SetZone puts the packet into a conntrack zone, if no earlier rule has.
+	// SetZone puts the packet into a conntrack zone, unless an earlier rule has.
 	SetZone uint16
 )
 
@@ -229,15 +229,15 @@ func (SaveMark) isTarget()    {}
 func (RestoreMark) isTarget() {}
 func (SetZone) isTarget()     {}
 
-// Rendering is the number of the way in which the backends write a rule set into a kernel. It is raised whenever a
-// backend writes the same rule set in another way, so that the hash tells what is in the kernel, and not only what was
-// meant: package netfilter's TestRendering holds it.
+// Rendering is the number of the form in which the backends write rule sets into a kernel. It is raised when a backend
+// writes the same rule set in another form, so that the hash identifies what is in the kernel. TestRendering in package
+// netfilter checks it.
 const Rendering = 2
 
-// Hash identifies what a release writes for the rule set: 16 hex digits, the 64-bit FNV-1a hash of its text without
-// comments, and of Rendering. What a kernel lacks and is skipped is not part of it, so that a release has one hash
-// on every node. It tells settings and releases apart for people, and for the agent, which looks for pods whose
-// rules another release has written; it proves nothing against an adversary, and Check compares the rules themselves.
+// Hash identifies what a release writes for the rule set. It has 16 hex digits: the 64-bit FNV-1a hash of the set's
+// text without comments, and of Rendering. What a kernel lacks is part of the hash, although it is skipped, so that a
+// release has the same hash on every node. Operators compare settings and releases by it, and the agent finds pods with
+// rules of another release. It is not a proof against an attacker: Check compares the rules themselves.
 func (r RuleSet) Hash() string { return r.hash(Rendering) }
 
 func (r RuleSet) hash(rendering int) string {

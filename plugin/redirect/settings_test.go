@@ -11,21 +11,21 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// documented is the `redirect` object of the documentation: every key, in its order, with its default.
+// documented is the `redirect` object in the documentation: every key in its order, with its default.
 const documented = `{"mode":"REDIRECT","outboundPort":15001,"inboundPort":15006,"proxyUID":1337,"proxyGID":1337,` +
 	`"includeOutboundIPRanges":"*","excludeOutboundIPRanges":"","includeInboundPorts":"*",` +
 	`"excludeInboundPorts":"15020,15021,15090","includeOutboundPorts":"","excludeOutboundPorts":"",` +
 	`"excludeInterfaces":"","rerouteVirtualInterfaces":"","dnsCapture":false,"dnsPort":15053,"dropInvalid":false,` +
 	`"includeOutboundOwnerGroups":"*","excludeOutboundOwnerGroups":"","families":"all"}`
 
-// sample is, for one setting, a value that is valid and not the default, what is made of it, and values that are
-// invalid. All are JSON; an annotation holds the text that a JSON string stands for.
+// sample has, for one setting, a valid value that is not the default, its canonical form, and invalid values. All are
+// JSON; an annotation has the text of a JSON string.
 type sample struct {
-	annotations []string // in the order in which they count
+	annotations []string // in order of precedence
 	valid, want string
-	invalid     []string // of the right JSON type
+	invalid     []string // with the right JSON type
 	wrongType   []string
-	says        string // how the error says what is valid
+	says        string // what the error says is valid
 }
 
 var (
@@ -92,7 +92,7 @@ func field(t *testing.T, s Spec, name string) string {
 	return string(values[name])
 }
 
-// bare returns what an annotation holds where the configuration holds a JSON literal.
+// bare returns the text that an annotation has for a JSON literal of the configuration.
 func bare(literal string) string {
 	var s string
 	if json.Unmarshal([]byte(literal), &s) == nil {
@@ -165,7 +165,7 @@ func TestAnnotations(t *testing.T) {
 	}
 }
 
-// An annotation overrules the configuration, also with a value that is the default or empty.
+// An annotation takes precedence over the configuration, even if its value is the default or empty.
 func TestAnnotationOverrulesConfig(t *testing.T) {
 	for name, sample := range samples {
 		for _, key := range sample.annotations {
@@ -186,7 +186,7 @@ func TestFirstAnnotationCounts(t *testing.T) {
 	}
 }
 
-// A setting that the rules do not depend on would be a setting that does nothing.
+// Every setting changes the rules: otherwise it would do nothing.
 func TestEverySettingReachesTheRules(t *testing.T) {
 	for name, sample := range samples {
 		changes := false
@@ -225,7 +225,7 @@ func TestParseSpecRejects(t *testing.T) {
 func TestSpecRoundTrip(t *testing.T) {
 	for name, raw := range profiles {
 		want := spec(t, raw)
-		encoded, err := json.Marshal(want) // through encoding/json, as in a record
+		encoded, err := json.Marshal(want) // by encoding/json, as in a record
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,7 +236,7 @@ func TestSpecRoundTrip(t *testing.T) {
 	}
 }
 
-// The policy's keys have one parser, for the plugin and the agent.
+// Plugin and agent use the same parser of the policy's keys.
 func TestParsePolicy(t *testing.T) {
 	parse := func(text string) (Policy, error) {
 		var keys map[string]json.RawMessage

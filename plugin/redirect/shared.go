@@ -8,19 +8,19 @@ import (
 	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
-// SharedProxyUser says what becomes of a mesh pod whose app runs as the user or the group of its sidecar. The kernel
-// cannot tell the two apart, so the app's traffic bypasses the mesh.
+// SharedProxyUser says what happens to a mesh pod whose app runs as the sidecar's user or group. The kernel cannot tell
+// the two apart, so the app's traffic bypasses the mesh.
 type SharedProxyUser string
 
-// What becomes of it.
+// Values of SharedProxyUser.
 const (
-	SharedWarn   SharedProxyUser = "warn"   // it is started, and the agent writes an Event
-	SharedRefuse SharedProxyUser = "refuse" // it is not started
+	SharedWarn   SharedProxyUser = "warn"   // the pod starts, and the agent creates an Event
+	SharedRefuse SharedProxyUser = "refuse" // the pod does not start
 )
 
 const validShared = "warn or refuse"
 
-// ParseSharedProxyUser reads one.
+// ParseSharedProxyUser parses a value.
 func ParseSharedProxyUser(text string) (SharedProxyUser, error) {
 	switch s := SharedProxyUser(text); s {
 	case SharedWarn, SharedRefuse:
@@ -29,15 +29,15 @@ func ParseSharedProxyUser(text string) (SharedProxyUser, error) {
 	return "", invalid.Text("sharedProxyUser", text, "unknown choice", validShared)
 }
 
-// SharedUserError says that a container beside the sidecar runs as its user or its group, or is in its group. IsInvalid
-// holds for it.
+// SharedUserError says that a container other than the sidecar has the sidecar's user or group, or has that group as an
+// additional one. IsInvalid holds for it.
 type SharedUserError struct {
 	Container string
 	What      string // user, group, fsGroup or supplemental group
 	ID        int64
 }
 
-// What a container may share with the sidecar.
+// Values of SharedUserError.What.
 const (
 	sharedUser         = "user"
 	sharedGroup        = "group"
@@ -50,16 +50,15 @@ func (e *SharedUserError) Error() string {
 		"bypass the mesh (sharedProxyUser); valid: any other", e.Container, e.What, e.ID)
 }
 
-// Beside says that the container has the group beside its own. Its traffic is then its own, until it runs a program
-// that is setgid to that group, and it may make itself one.
+// Beside reports whether the container has the sidecar's group only as an additional one. Its traffic is then captured,
+// until it runs a program that is setgid to that group; it may create such a program itself.
 func (e *SharedUserError) Beside() bool {
 	return e.What == sharedFSGroup || e.What == sharedSupplemental
 }
 
-// SharesProxyUser returns a SharedUserError if a container other than the sidecar runs, by what the pod says, as the
-// user or the group that the rules of spec exempt, or has the group beside its own, else nil. An init container that
-// ends runs while there is no sidecar, and often needs this on purpose. A user that only the image names is not known
-// here.
+// SharesProxyUser returns an error if the pod spec gives a container other than the sidecar the user or the group that
+// the rules of spec exempt, also as an additional group, and nil otherwise. It ignores init containers that end: they
+// run before the sidecar, and often need this on purpose. A user that only the image defines is unknown here.
 func (p Pod) SharesProxyUser(spec Spec) *SharedUserError {
 	uid, gid := int64(spec.ProxyUID), int64(spec.ProxyGID)
 	is := func(id *int64, shared int64) bool { return id != nil && *id == shared }

@@ -11,18 +11,18 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// Spec is the complete settings of one pod's redirection: what the rules depend on, and nothing else. Its JSON form is
-// the `redirect` object of the CNI configuration.
+// Spec is the complete settings of one pod's redirection: everything that the rules depend on. Its JSON form is the
+// `redirect` object of the CNI configuration.
 type Spec struct {
 	Mode                     Mode
-	OutboundPort             Port // where the sidecar takes outbound TCP
-	InboundPort              Port // where it takes inbound TCP
+	OutboundPort             Port // where the sidecar receives outbound TCP
+	InboundPort              Port // where it receives inbound TCP
 	ProxyUID                 ID   // never 0: root is never exempt
 	ProxyGID                 ID   // 0: no group is exempt
 	IncludeOutboundIPRanges  Prefixes
 	ExcludeOutboundIPRanges  Prefixes
 	IncludeInboundPorts      Ports
-	ExcludeInboundPorts      Ports // used only where IncludeInboundPorts is all
+	ExcludeInboundPorts      Ports // used only if IncludeInboundPorts is all
 	IncludeOutboundPorts     Ports
 	ExcludeOutboundPorts     Ports // TCP and UDP
 	ExcludeInterfaces        Interfaces
@@ -30,16 +30,16 @@ type Spec struct {
 	DNSCapture               bool
 	DNSPort                  Port
 	DropInvalid              bool
-	IncludeOutboundGroups    Groups // whose outbound traffic is captured
-	ExcludeOutboundGroups    Groups // used only where IncludeOutboundGroups is all
+	IncludeOutboundGroups    Groups // groups whose outbound traffic is captured
+	ExcludeOutboundGroups    Groups // used only if IncludeOutboundGroups is all
 	Families                 Captured
 }
 
-// proxyOwnPorts are ports of the sidecar itself that peers reach directly: merged metrics, health, Envoy metrics. Istio
-// excludes them whatever a pod asks for.
+// proxyOwnPorts are ports of the sidecar itself that peers call directly: merged metrics, health, and Envoy's metrics.
+// Istio always excludes them.
 var proxyOwnPorts = []uint16{15020, 15021, 15090}
 
-// hbonePort carries HBONE tunnels; the sidecar listens on it itself, so it is never captured.
+// hbonePort is the port of HBONE tunnels. The sidecar listens on it itself, so it is never captured.
 const hbonePort = 15008
 
 // DefaultSpec returns Istio's defaults.
@@ -63,7 +63,7 @@ const (
 
 var kindNames = [...]string{text: "a JSON string", number: "a JSON number", boolean: "true or false"}
 
-// What is valid, worded once per type.
+// Texts that say what is valid, one for each type.
 const (
 	validPort           = "a port, 1 to 65535"
 	validUID            = "a user ID, 1 to 4294967294 (0, root, is never exempt)"
@@ -81,18 +81,18 @@ const (
 	validFamilies  = "all or proxy"
 )
 
-// setting is one key: where it is read from, what is valid, and its only parser and printer.
+// setting is one setting: where it is read from, what is valid, and its only parser and printer.
 type setting struct {
-	name        string   // key in the `redirect` object
-	annotations []string // the first that is present counts
-	variable    string   // of the proxy container, read where there is no annotation
+	name        string   // the key in the `redirect` object
+	annotations []string // the first that the pod has counts
+	variable    string   // of the proxy container, read if there is no annotation
 	kind        kind
 	valid       string
 	parse       func(*Spec, string) error
 	print       func(*Spec) any
 }
 
-// value builds a setting around one field of Spec, its parser and its JSON form.
+// value returns a setting for one field of Spec.
 func value[T any](name string, kind kind, valid string, field func(*Spec) *T, parse func(string) (T, error),
 	print func(T) any, annotations ...string) setting {
 	return setting{
@@ -108,7 +108,7 @@ func value[T any](name string, kind kind, valid string, field func(*Spec) *T, pa
 	}
 }
 
-// orProxy lets a setting be read of a variable of the proxy container, too.
+// orProxy returns the setting, also read from an environment variable of the proxy container.
 func (s setting) orProxy(variable string) setting {
 	s.variable = variable
 	return s
@@ -181,8 +181,8 @@ func parseBool(text string) (bool, error) {
 	return false, fmt.Errorf("not a boolean")
 }
 
-// listOnly forbids `*` where Istio's validation lets it pass and iptables then fails on it, or where it would undo the
-// whole redirection.
+// listOnly rejects `*` in lists in which Istio's validation accepts it and iptables then fails, or in which it would
+// disable the redirection.
 func listOnly[T interface{ All() bool }](parse func(string) (T, error)) func(string) (T, error) {
 	return func(text string) (T, error) {
 		parsed, err := parse(text)
@@ -194,8 +194,9 @@ func listOnly[T interface{ All() bool }](parse func(string) (T, error)) func(str
 	}
 }
 
-// ParseSpec reads the `redirect` object of the CNI configuration; a key that is absent or null has its default. Empty
-// input is an empty object. An unknown key is an error: a misspelt one would silently change what is captured.
+// ParseSpec parses the `redirect` object of the CNI configuration. A key that is absent or null has its default, and
+// empty input is an empty object. An unknown key is an error, because a misspelt one would silently change what is
+// captured. IsInvalid holds for the error.
 func ParseSpec(raw []byte) (Spec, error) {
 	spec := DefaultSpec()
 	if len(bytes.TrimSpace(raw)) == 0 {
@@ -248,7 +249,7 @@ func unknownSetting(values map[string]json.RawMessage) error {
 	return invalid.Text("redirect", unknown[0], "unknown key", strings.Join(known, ", "))
 }
 
-// MarshalJSON returns the form that ParseSpec reads, every key written.
+// MarshalJSON returns the form that ParseSpec parses, with every key.
 func (s Spec) MarshalJSON() ([]byte, error) {
 	out := []byte{'{'}
 	for i, setting := range settings {
@@ -264,9 +265,9 @@ func (s Spec) MarshalJSON() ([]byte, error) {
 	return append(out, '}'), nil
 }
 
-// withPod returns the settings with what the pod itself says: its annotations, then what Istio would read from the
-// proxy container (nil if unknown). The 2018 annotations win over the container: somebody wrote them for this very
-// purpose.
+// withPod returns the settings, changed by the pod: by its annotations, and by what Istio reads from the proxy
+// container, which is nil if it is unknown. The 2018 controller's annotations take precedence over the container,
+// because somebody wrote them for this purpose.
 func (s Spec) withPod(pod Pod, proxy *Container) (Spec, error) {
 	if dual, known := pod.DualStack(); s.Families == CapturedProxy && (dual || !known) {
 		s.Families = CapturedAll
@@ -288,7 +289,7 @@ func (s Spec) withPod(pod Pod, proxy *Container) (Spec, error) {
 	return s, nil
 }
 
-// ofPod returns what the pod says of the setting, and where.
+// ofPod returns the pod's value of the setting, and where it was found.
 func (s setting) ofPod(pod Pod, proxy *Container) (where, text string, said bool) {
 	for _, key := range s.annotations {
 		if text, said = pod.Annotations[key]; said {

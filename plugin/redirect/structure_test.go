@@ -11,14 +11,14 @@ import (
 	"github.com/istio-pod-network/controller/internal/golden"
 )
 
-// problems returns what is wrong with a rule set whatever the settings: what a backend or the kernel would refuse, and
-// what no settings may ever lead to.
+// problems returns what is wrong with a rule set for any settings: what a backend or the kernel would reject, and what
+// must never result from settings.
 func problems(set RuleSet) []string {
 	var found []string
 	last := -1
 	for _, t := range set.Tables {
 		where := fmt.Sprintf("%s %s", t.Family, t.Kind)
-		// One table after the other as they must be written: IPv6 first, raw before mangle before filter before nat.
+		// The order of the tables is the order of writing: IPv6 first, raw before mangle before filter before nat.
 		place := 4*slices.Index(Families, t.Family) + slices.Index([]Kind{Raw, Mangle, Filter, NAT}, t.Kind)
 		if place <= last || len(t.Chains) == 0 {
 			found = append(found, where+": out of order, twice or empty")
@@ -31,7 +31,7 @@ func problems(set RuleSet) []string {
 	return found
 }
 
-// chainProblems checks how the chains of a table hang together.
+// chainProblems checks the jumps between the chains of a table.
 func chainProblems(t Table) (found []string) {
 	regular, jumped, names := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, c := range t.Chains {
@@ -64,7 +64,8 @@ func ruleProblems(t Table) (found []string) {
 	for _, c := range t.Chains {
 		for i, r := range c.Rules {
 			say := func(problem string) { found = append(found, fmt.Sprintf("%s rule %d: %s", c.Name, i, problem)) }
-			// 128 bytes with the terminating zero is what an nftables rule can carry (NFTNL_UDATA_COMMENT_MAXLEN).
+			// An nftables rule can have a comment of 128 bytes with the terminating zero (NFTNL_UDATA_COMMENT_MAXLEN,
+			// libnftnl).
 			if r.Why == "" || len(r.Why) > 127 || strings.ContainsAny(r.Why, "\"\\\n") {
 				say("unusable comment " + r.Why)
 			}
@@ -84,7 +85,7 @@ func ruleProblems(t Table) (found []string) {
 	return found
 }
 
-// matchProblem checks one match. proto says that a transport protocol was matched before it.
+// matchProblem checks one match. proto says that the rule matches a transport protocol before it.
 func matchProblem(t Table, c Chain, match Match, proto bool) string {
 	prefixes, ports := []netip.Prefix(nil), singles([]uint16{1})
 	switch m := match.(type) {
@@ -144,7 +145,7 @@ func matchProblem(t Table, c Chain, match Match, proto bool) string {
 	return ""
 }
 
-// hooksOf returns where the packets of a chain come from.
+// hooksOf returns the hooks from which a chain gets its packets.
 func hooksOf(t Table, c Chain) (hooks []Hook) {
 	if c.Hook != Regular {
 		return []Hook{c.Hook}
@@ -157,7 +158,7 @@ func hooksOf(t Table, c Chain) (hooks []Hook) {
 	return hooks
 }
 
-// portsProblem checks the one form that lists of ports have.
+// portsProblem checks the canonical form of port lists.
 func portsProblem(ports []PortRange) string {
 	for i, r := range ports {
 		if r.Last < r.First || i > 0 && r.First <= ports[i-1].Last {
@@ -170,7 +171,7 @@ func portsProblem(ports []PortRange) string {
 	return ""
 }
 
-// targetProblem checks where a target stands: the kernel takes most of them in one table only.
+// targetProblem checks that a target is in a table and hook that the kernel allows.
 func targetProblem(t Table, c Chain, target Target, proto bool) string {
 	switch v := target.(type) {
 	case RedirectTo:
@@ -205,7 +206,7 @@ func TestStructure(t *testing.T) {
 	}
 }
 
-// A checker that finds nothing is only worth something if it can find.
+// The checks find problems in rule sets that have some.
 func TestStructureFindsProblems(t *testing.T) {
 	breakage := map[string]func(*RuleSet){
 		"out of order":            func(s *RuleSet) { slices.Reverse(s.Tables) },
@@ -230,7 +231,7 @@ func TestStructureFindsProblems(t *testing.T) {
 	}
 }
 
-// Both families are always written, and differ in nothing but their addresses.
+// Both families are always written, and differ only in their addresses.
 func TestFamiliesAreTwins(t *testing.T) {
 	toIPv6 := strings.NewReplacer("127.0.0.1/32", "::1/128", "127.0.0.6/32", "::6/128", "ip daddr", "ip6 daddr",
 		"ip saddr", "ip6 saddr",
@@ -261,7 +262,7 @@ func TestFamiliesAreTwins(t *testing.T) {
 	}
 }
 
-// Every match and every target of the closed sets stands in some golden file.
+// Every match and every target is in some golden file.
 func TestGoldensShowEverything(t *testing.T) {
 	matches, targets := map[string]bool{}, map[string]bool{}
 	for _, raw := range profiles {

@@ -8,23 +8,23 @@ import (
 	"strings"
 )
 
-// TableName is the name of our nftables table in both families.
+// TableName is the name of our nftables table, in both families.
 const TableName = "istio-pod-network"
 
-// NFTName returns the name of a chain in our nftables table, where the chains of all kinds stand side by side: the
-// kind, then Istio's name in nftables' spelling, e.g. nat-istio-output.
+// NFTName returns the name of a chain in our nftables table, which has the chains of all kinds. It is the kind and
+// Istio's name in lower case with hyphens, such as nat-istio-output.
 func NFTName(kind Kind, chain string) string {
 	return string(kind) + "-" + strings.ReplaceAll(strings.ToLower(chain), "_", "-")
 }
 
-// Priority returns the place of a kind among the netfilter hooks, for nftables: the same as iptables' tables have, but
-// for NAT. Source: include/uapi/linux/netfilter_ipv4.h, enum nf_ip_hook_priorities.
+// Priority returns the priority of the kind's base chains in nftables. It is that of the iptables table, except for
+// NAT. Source: include/uapi/linux/netfilter_ipv4.h, enum nf_ip_hook_priorities.
 //
-// Of two base chains with one priority, that which comes later is asked first, and of all nat chains only the first
-// that translates a connection counts. So NAT comes before iptables' nat table and everybody else's, at the first
-// place that the kernel gives to nat chains, NF_IP_PRI_CONNTRACK + 1 (net/netfilter/nf_tables_api.c,
-// nft_chain_parse_hook). That only sorts the nat chains: the hook that goes through them stays at -100
-// (net/netfilter/nf_nat_core.c, nf_nat_register_fn).
+// Of two base chains with the same priority the newer one runs first, and of all nat chains only the first that
+// translates a connection counts. So NAT comes before iptables' nat table and all others, at the lowest priority that
+// the kernel allows nat chains, NF_IP_PRI_CONNTRACK + 1 (net/netfilter/nf_tables_api.c, nft_chain_parse_hook). This
+// only orders the nat chains among themselves: the hook that runs them stays at -100 (net/netfilter/nf_nat_core.c,
+// nf_nat_register_fn).
 func (k Kind) Priority() int {
 	switch k {
 	case Raw:
@@ -37,8 +37,8 @@ func (k Kind) Priority() int {
 	return -199
 }
 
-// ChainType returns the nftables chain type. mangle's output chain is of type route: a mark set there must be routed
-// anew.
+// ChainType returns the nftables chain type. mangle's output chain has type route, so that a packet is routed again
+// after its mark has changed.
 func ChainType(kind Kind, hook Hook) string {
 	switch {
 	case kind == NAT:
@@ -49,11 +49,11 @@ func ChainType(kind Kind, hook Hook) string {
 	return "filter"
 }
 
-// String returns the rule set in the syntax of nft(8), one table per family; addresses and routes are comments. nft
-// lists what the netlink backend writes and what nft itself makes of this text in the same words.
+// String returns the rule set in the syntax of nft(8), one table per family. Addresses and routes are comments. `nft
+// list` shows the netlink backend's rules and those that nft makes of this text in the same words.
 func (r RuleSet) String() string { return r.text(true) }
 
-// text is String, with or without the comments that say what a rule is for.
+// text returns String's text, with or without the rules' comments.
 func (r RuleSet) text(comments bool) string {
 	var out strings.Builder
 	for _, a := range r.Addresses {
@@ -107,10 +107,10 @@ func writeChain(out *strings.Builder, t Table, c Chain, comments bool) {
 	out.WriteString("\t}\n")
 }
 
-// Line is one rule in the syntax of nft(8) and what it is for.
+// Line is one rule in the syntax of nft(8), and its comment.
 type Line struct{ Text, Why string }
 
-// Lines returns the rule as nftables needs it: TPROXY takes two, for nftables lets a packet go on when no socket
+// Lines returns the nftables rules for the rule. TPROXY needs two, because nftables lets a packet continue if no socket
 // listens.
 func (r Rule) Lines(t Table) []Line {
 	var words []string
@@ -125,7 +125,7 @@ func (r Rule) Lines(t Table) []Line {
 	return lines
 }
 
-// NoListener explains the rule that follows a TPROXY rule.
+// NoListener is the comment of the rule after a TPROXY rule.
 const NoListener = "the sidecar does not listen: drop, never pass"
 
 const original = "ct direction original"
@@ -217,7 +217,7 @@ func portText(p uint16) string { return strconv.Itoa(int(p)) }
 
 func quoted[T ~[]string](names T) string { return set(names, strconv.Quote) }
 
-// set writes one element bare and several in braces.
+// set returns one element without braces, and several in braces.
 func set[T ~[]E, E any](elements T, text func(E) string) string {
 	items := oneEach(elements, text)
 	if len(items) == 1 {

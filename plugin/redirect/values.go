@@ -11,10 +11,10 @@ import (
 	"github.com/istio-pod-network/controller/internal/excerpt"
 )
 
-// ID is a user or group ID as seen inside the pod, 0 to 4294967294 (2^32-1 is the kernel's "no ID").
+// ID is a user or group ID as seen inside the pod, 0 to 4294967294 (2^32-1 is the kernel's invalid ID).
 type ID uint32
 
-// ParseID reads a decimal user or group ID.
+// ParseID parses a decimal user or group ID.
 func ParseID(text string) (ID, error) {
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || n == 1<<32-1 {
@@ -29,11 +29,11 @@ type Groups struct {
 	list []ID // sorted, unique
 }
 
-// AllGroups is the set of every group, written `*`.
+// AllGroups returns the set of all groups, written `*`.
 func AllGroups() Groups { return Groups{all: true} }
 
-// ParseGroups reads `*` or a comma-separated list of decimal group IDs, with spaces around an item or without. A name,
-// which Istio would look up in its own image, is not one. Empty text is the empty set.
+// ParseGroups parses `*` or a comma-separated list of decimal group IDs. Spaces around an item are accepted. A name is
+// an error: Istio looks names up in its own image. Empty text is the empty set.
 func ParseGroups(text string) (Groups, error) {
 	switch strings.TrimSpace(text) {
 	case "":
@@ -53,36 +53,36 @@ func ParseGroups(text string) (Groups, error) {
 	return Groups{list: slices.Compact(list)}, nil
 }
 
-// All reports whether the set holds every group.
+// All reports whether the set contains every group.
 func (g Groups) All() bool { return g.all }
 
 // List returns the groups in ascending order; nil if All.
 func (g Groups) List() []ID { return g.list }
 
-// has reports whether the set holds the group.
+// has reports whether the set contains the group.
 func (g Groups) has(id ID) bool { return g.all || slices.Contains(g.list, id) }
 
-// among returns the groups of a set for which keep is true; of all groups, all.
+// among returns the groups for which keep is true. All stays All.
 func (g Groups) among(keep func(ID) bool) Groups {
 	return Groups{all: g.all, list: slices.DeleteFunc(slices.Clone(g.list), func(id ID) bool { return !keep(id) })}
 }
 
-// String returns the form that ParseGroups reads.
+// String returns the form that ParseGroups parses.
 func (g Groups) String() string {
 	return listText(g.all, g.list)
 }
 
-// Mode is how inbound traffic reaches the sidecar (annotation sidecar.istio.io/interceptionMode).
+// Mode says how inbound traffic reaches the sidecar (annotation sidecar.istio.io/interceptionMode).
 type Mode string
 
 // The interception modes.
 const (
-	ModeRedirect Mode = "REDIRECT" // destination NAT: the sidecar sees no client address at its socket
-	ModeTProxy   Mode = "TPROXY"   // inbound keeps the client's source address
+	ModeRedirect Mode = "REDIRECT" // DNAT: the sidecar's socket does not show the client's address
+	ModeTProxy   Mode = "TPROXY"   // inbound traffic keeps the client's address
 	ModeNone     Mode = "NONE"     // nothing is redirected
 )
 
-// ParseMode reads an interception mode, exactly as written here: Istio knows no other spelling.
+// ParseMode parses an interception mode. As in Istio, the case matters.
 func ParseMode(text string) (Mode, error) {
 	switch mode := Mode(text); mode {
 	case ModeRedirect, ModeTProxy, ModeNone:
@@ -91,10 +91,10 @@ func ParseMode(text string) (Mode, error) {
 	return "", errors.New("unknown mode")
 }
 
-// wildcard stands for everything in the lists that allow it.
+// wildcard means everything, in the lists that allow it.
 const wildcard = "*"
 
-// listText is the form of a set that its parser reads.
+// listText returns the form of a set that its parser parses.
 func listText[T fmt.Stringer](all bool, list []T) string {
 	if all {
 		return wildcard

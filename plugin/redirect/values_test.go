@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// parsers lists every parser of a single value, as text to canonical text.
+// parsers has every parser of a single value, as a function from text to canonical text.
 var parsers = map[string]func(string) (string, error){
 	"port":       canonical(ParsePort, func(p Port) string { return portText(uint16(p)) }),
 	"id":         canonical(ParseID, ID.String),
@@ -34,7 +34,7 @@ func canonical[T any](parse func(string) (T, error), print func(T) string) func(
 	}
 }
 
-// accepted maps text to its canonical form. The values marked 1f are those that Istio's plugin was seen to accept.
+// accepted maps text to its canonical form. Istio's plugin was seen to accept the values marked Istio.
 var accepted = map[string]map[string]string{
 	"port":      {"1": "1", "80": "80", "65535": "65535", "0080": "80"},
 	"id":        {"0": "0", "1337": "1337", "4294967294": "4294967294", "1000660000": "1000660000"},
@@ -43,23 +43,23 @@ var accepted = map[string]map[string]string{
 	"selection": {"injected": "injected", "annotated": "annotated"},
 	"ports": {
 		"": "", " ": "", "*": "*", "80": "80", "443,80": "80,443", "80,80": "80",
-		"0": "0", "0,65535": "0,65535", // 1f: port 0
+		"0": "0", "0,65535": "0,65535", // Istio: port 0
 		"8000-8100": "8000-8100", "0-65535": "0-65535", "80-80": "80", "81-82": "81,82", "1-3,2-5": "1-5",
 		"443,8000-8100,25": "25,443,8000-8100", "80,81,82": "80-82", "80-90,91,92-92": "80-92", " 5-9 ": "5-9",
 		"65533-65534,65535": "65533-65535", "8000-8100,8050,8099-8200": "8000-8200",
-		"80, 443": "80,443", " 80 ,443 ": "80,443", "\t80\n": "80", // 1f: spaces around items
+		"80, 443": "80,443", " 80 ,443 ": "80,443", "\t80\n": "80", // Istio: spaces around items
 	},
 	"portList": {"": "", "80,443": "80,443", "0": "0", "1-1024": "1-1024"},
 	"inbound": {"15000-15089": "15000-15090", "": "15020,15021,15090", "80": "80,15020,15021,15090",
 		"15090,15020": "15020,15021,15090"},
 	"prefixes": {
 		"": "", "*": "*", "10.0.0.0/8": "10.0.0.0/8", "0.0.0.0/0": "0.0.0.0/0", "::/0": "::/0",
-		"10.0.0.0/8,10.1.0.0/16":            "10.0.0.0/8", // 1f: overlapping
+		"10.0.0.0/8,10.1.0.0/16":            "10.0.0.0/8", // Istio: overlapping
 		"10.1.0.0/16,10.0.0.0/8,11.0.0.0/8": "10.0.0.0/8,11.0.0.0/8",
-		"10.0.0.0/8,10.0.0.0/8":             "10.0.0.0/8", // 1f: repeated
-		"10.1.2.3/8":                        "10.0.0.0/8", // 1f: host bits set
+		"10.0.0.0/8,10.0.0.0/8":             "10.0.0.0/8", // Istio: repeated
+		"10.1.2.3/8":                        "10.0.0.0/8", // Istio: host bits set
 		"FD00::1/8,2001:db8::/32":           "2001:db8::/32,fd00::/8",
-		"fd00::/8,10.0.0.0/8":               "10.0.0.0/8,fd00::/8", // 1f: IPv6 prefixes
+		"fd00::/8,10.0.0.0/8":               "10.0.0.0/8,fd00::/8", // Istio: IPv6 prefixes
 		"10.0.0.0/9,10.128.0.0/9":           "10.0.0.0/9,10.128.0.0/9",
 		"::ffff:10.0.0.1/128,10.0.0.0/8":    "10.0.0.0/8,::ffff:10.0.0.1/128",
 		"127.0.0.1/32,::1/128":              "127.0.0.1/32,::1/128",
@@ -69,7 +69,7 @@ var accepted = map[string]map[string]string{
 		"": "", " ": "", "net1": "net1", "net2,net1": "net1,net2", "net1,net1": "net1",
 		"br-*": "br-*", "net1,br-*,br-0,br,br-*": "br,br-*,net1", "b-*,b*": "b*", "b-1,b.1,b-*": "b-*,b.1",
 		"b,b*": "b*", "12345678901234*": "12345678901234*", ".*": ".*",
-		" net1 , net2 ":   "net1,net2", // 1f: spaces around items
+		" net1 , net2 ":   "net1,net2", // Istio: spaces around items
 		"123456789012345": "123456789012345", "eth0.100": "eth0.100", "a_b-c:d@e": "a_b-c:d@e", "...": "...",
 	},
 	"groups":    {"": "", " ": "", "*": "*", "0": "0", "1338": "1338", " 5 , 3,5": "3,5", "4294967294": "4294967294"},
@@ -77,7 +77,7 @@ var accepted = map[string]map[string]string{
 	"bool":      {"true": "true", "false": "false"},
 }
 
-// rejected holds the values that Istio's plugin fails on (1f), and those that it accepts and chokes on later.
+// rejected has the values that Istio's plugin rejects, and those that it accepts and fails on later.
 var rejected = map[string][]string{
 	"port":      {"", "0", "65536", "70000", "-1", "+80", "0x50", " 80", "80 ", "http", "80,81", "*", "1e3", "80.0", "٣"},
 	"id":        {"", "-1", "4294967295", "4294967296", "+1", "0x1", "root", " 1", "1.0", "18446744073709551616"},
@@ -135,7 +135,7 @@ func TestParsersReject(t *testing.T) {
 	}
 }
 
-// A list error says which item is meant: a list may be hundreds long.
+// The error for a list names the item, because a list may have hundreds of items.
 func TestListErrorsNameTheItem(t *testing.T) {
 	for name, text := range map[string]string{
 		"ports": "80, 81-90 ,x 1", "prefixes": "10.0.0.0/8,11.0.0.0/8,x 1", "interfaces": "net1,net2,x 1",
