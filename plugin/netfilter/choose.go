@@ -11,8 +11,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// waysOf lists the backends that are tried, one after the other until one works. The legacy way of iptables comes
-// before its nft way where legacy tables are in use: a namespace with both has two chains at each hook.
+// waysOf returns the backends to try, in order, until one works. The legacy variant of iptables comes before the nft
+// variant if legacy tables are in use: with both, a namespace would have two chains at each hook.
 func waysOf(want Backend, found state) []Backend {
 	iptables := []Backend{IptablesNFT, IptablesLegacy}
 	if found.legacy {
@@ -27,7 +27,7 @@ func waysOf(want Backend, found state) []Backend {
 	return []Backend{want}
 }
 
-// writeTables writes the packet rules by the first way that works on this kernel and host.
+// writeTables writes the packet rules with the first backend that works on this kernel and host.
 func (n *NetNS) writeTables(want Backend, rules redirect.RuleSet, found state, keep bool, applied *Applied) error {
 	ways := waysOf(want, found)
 	var reasons refusals
@@ -53,10 +53,10 @@ func (n *NetNS) writeTables(want Backend, rules redirect.RuleSet, found state, k
 	return &unusableError{want, append(reasons, n.remedies(reasons, ways, rules)...)}
 }
 
-// refusals are why something does not work, in one line.
+// refusals are the reasons why something does not work, joined in one line.
 type refusals []error
 
-// shownRefusal bounds in bytes what is shown of each: iptables-nft reports every rule that the kernel refuses.
+// shownRefusal limits each reason in bytes: iptables-nft reports every rule that the kernel refuses.
 const shownRefusal = 240
 
 func (r refusals) Error() string {
@@ -68,7 +68,7 @@ func (r refusals) Error() string {
 }
 func (r refusals) Unwrap() []error { return r }
 
-// remedies says what helps where programs are missing or only iptables was tried.
+// remedies returns what helps if programs are missing, or if only iptables was tried.
 func (n *NetNS) remedies(reasons refusals, tried []Backend, rules redirect.RuleSet) []error {
 	var helps []string
 	lacks, lacks6 := false, false
@@ -93,8 +93,8 @@ func (n *NetNS) remedies(reasons refusals, tried []Backend, rules redirect.RuleS
 	return []error{errors.New(strings.Join(helps, ", or "))}
 }
 
-// abandon takes back what was written by a way that turned out not to work, and looks again at what is there. With keep
-// it stays where there were rules by that way before: those of the next way come in their place.
+// abandon removes what a backend has written that turned out not to work, and scans the namespace again. With keep, it
+// removes nothing if there were rules of that backend before: the next backend replaces them.
 func (n *NetNS) abandon(applied *Applied, before Applied, found state, keep bool) (state, error) {
 	if applied.Backend == before.Backend {
 		return found, nil
@@ -108,7 +108,7 @@ func (n *NetNS) abandon(applied *Applied, before Applied, found state, keep bool
 	return scan()
 }
 
-// writeBy writes the packet rules by one way. IsUnusable holds for the error of one that cannot work here.
+// writeBy writes the packet rules with one backend. IsUnusable holds for the error if the backend cannot work here.
 func (n *NetNS) writeBy(way Backend, rules redirect.RuleSet, found state, applied *Applied) error {
 	if way != IptablesLegacy && found.lacking != nil {
 		return &unusableError{way, found.lacking}
@@ -151,9 +151,9 @@ func (n *NetNS) writeByNFT(rules redirect.RuleSet, found state, applied *Applied
 	return blame(Nftables, err, func() error { return tryNFT(rules) })
 }
 
-// blame tells a kernel or host that cannot do what the rules need from a failure in this network namespace alone: try
-// writes the same rules to a new one. So nothing has to be known of how a kernel, or a version of iptables, words what
-// it lacks.
+// blame decides whether err is a failure of this network namespace alone, or means that kernel or host lack something:
+// try writes the same rules to a new namespace. So the code need not know how a version of the kernel or of iptables
+// reports what it lacks.
 func blame(way Backend, err error, try func() error) error {
 	switch again := try(); {
 	case again == nil:
@@ -183,9 +183,9 @@ func (t *tool) try(rules redirect.RuleSet) error {
 	})
 }
 
-// Usable reports whether Apply of these rules can succeed on this kernel and host, by doing so in a new network
-// namespace, in which IPv6 is disabled if it is in the calling thread's, the node's. IsUnusable holds for its error,
-// unless it could not be tried.
+// Usable reports whether Apply can write these rules on this kernel and host. It writes them to a new network
+// namespace, in which IPv6 is disabled if it is disabled in that of the calling thread, the node's. IsUnusable holds
+// for its error, unless there was nothing to try it in.
 func Usable(backend Backend, rules redirect.RuleSet) error {
 	off, err := noIPv6()
 	if err != nil {
@@ -205,7 +205,7 @@ func Usable(backend Backend, rules redirect.RuleSet) error {
 	})
 }
 
-// disableIPv6 sets what noIPv6 reads.
+// disableIPv6 disables IPv6 by the sysctls that noIPv6 reads.
 func disableIPv6() error {
 	for _, name := range []string{"all", "default"} {
 		err := os.WriteFile(ipv6Sysctls+"/conf/"+name+"/disable_ipv6", []byte("1"), 0)

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scripted puts a script in the place of a program, which is "$real" in it. For a host that withBroken has made.
+// scripted replaces a program by a script, in which "$real" is the program. The host must come from withBroken.
 func scripted(t *testing.T, name, script string) {
 	t.Helper()
 	path := filepath.Join(os.Getenv("PATH"), name)
@@ -26,7 +26,7 @@ func scripted(t *testing.T, name, script string) {
 	await.Must(t, os.WriteFile(path, []byte("#!/bin/sh\nPATH=/usr/bin:/bin\nreal="+real+"\n"+script+"\n"), 0o755))
 }
 
-// TestFailsOnce has what works fail in the pod alone: that is no reason to take another way, and nothing is left.
+// TestFailsOnce has a working backend fail in the pod alone. Apply then uses no other backend, and leaves nothing.
 func TestFailsOnce(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{})
 	before := everything(t, lab)
@@ -47,7 +47,7 @@ func TestFailsOnce(t *testing.T) {
 	t.Cleanup(func() { batch = saved })
 	failed(Auto, false)
 	failed(Auto, true)
-	if err := Usable(Auto, named(t, "default")); !IsUnusable(err) { // as ADD says at that moment
+	if err := Usable(Auto, named(t, "default")); !IsUnusable(err) { // ADD says the same at that moment
 		t.Error(err)
 	}
 	batch = saved
@@ -60,7 +60,7 @@ func TestFailsOnce(t *testing.T) {
 	compareText(t, used(everything(t, lab)), used(before))
 }
 
-// TestOldKernel writes to a pod with a user namespace of its own on a kernel whose nf_tables does not know the
+// TestOldKernel writes to a pod with its own user namespace, on a kernel whose nf_tables does not recognise the
 // sidecar's user there.
 func TestOldKernel(t *testing.T) {
 	saved := release
@@ -88,7 +88,7 @@ func TestOldKernel(t *testing.T) {
 	compareText(t, everything(t, lab), before)
 
 	release = func() string { return "6.1.0-18-amd64" }
-	created := mustApply(t, n, Nftables, rules).Created // of before the kernel was exchanged
+	created := mustApply(t, n, Nftables, rules).Created // as if created before the kernel changed
 	release = func() string { return "4.18.0-553.el8_10.x86_64" }
 	for _, backend := range []Backend{Auto, Iptables} {
 		applied, err := n.Apply(backend, rules)
@@ -123,7 +123,7 @@ func TestAtLeast(t *testing.T) {
 	}
 }
 
-// TestOneTransaction counts the transactions of an ADD that succeeds: nothing is tried beside it.
+// TestOneTransaction counts the transactions of an ADD that succeeds: it tries nothing else.
 func TestOneTransaction(t *testing.T) {
 	_, n := newLab(t, testnet.Options{})
 	saved, calls := batch, 0
@@ -143,7 +143,7 @@ func TestOneTransaction(t *testing.T) {
 	}
 }
 
-// TestUsableUntold cannot make a network namespace to try something in: that says nothing of a backend.
+// TestUsableUntold has no scratch network namespace. That says nothing about a backend.
 func TestUsableUntold(t *testing.T) {
 	saved := newNamespace
 	t.Cleanup(func() { newNamespace = saved })
@@ -161,8 +161,8 @@ func TestUsableUntold(t *testing.T) {
 	}
 }
 
-// TestLegacyInUse writes by iptables to a pod in which somebody uses its legacy way: beside those rules, not before or
-// after them.
+// TestLegacyInUse writes with iptables to a pod with legacy tables: the legacy variant, so that all chains are in the
+// same tables.
 func TestLegacyInUse(t *testing.T) {
 	for _, lacks := range []string{"", "nft_chain_nat"} {
 		backend := Iptables

@@ -15,14 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tableKey follows the family in the key of a table's own entry.
+// tableKey follows the family in the key of a table's own entry in a listing.
 const tableKey = " table"
 
-// listing is what a namespace holds of ours: per chain the header and the rules in order, in the kernel's own form.
+// listing is what a namespace has of our rules. For each chain it has the header and the rules in order, in the
+// kernel's own form.
 type listing map[string][]string
 
-// compareNFT compares our tables with what the kernel makes of the same rules in a namespace of their own. So nothing
-// has to be known of how a kernel version reports an expression.
+// compareNFT compares our tables with what the kernel lists after the same rules were written to a scratch namespace.
+// So the code need not know how a kernel version reports an expression.
 func compareNFT(rules redirect.RuleSet) ([]string, error) {
 	var want listing
 	var size int
@@ -44,35 +45,35 @@ func compareNFT(rules redirect.RuleSet) ([]string, error) {
 	return append(diff(want, got, ruleTexts(rules)), before...), err
 }
 
-// nodeError is a failure to look, or to write, that has nothing to do with what the network namespace holds.
+// nodeError is a failure to read or to write that does not depend on the contents of the network namespace.
 type nodeError struct{ error }
 
 func (e nodeError) Unwrap() error { return e.error }
 
-// IsOfNode reports whether err is about the node, such as that it has no socket left: whatever the network namespace
-// holds, nothing can be said about it.
+// IsOfNode reports whether err is about the node, such as a lack of sockets. It says nothing about the rules in the
+// network namespace.
 func IsOfNode(err error) bool {
 	var target nodeError
 	return errors.As(err, &target) || errors.Is(err, errScratch) || errors.Is(err, netlink.ErrSocket)
 }
 
-// notExpected is the error of rules that could not be written down to be compared with.
+// notExpected is the error if the expected rules could not be written to the scratch namespace.
 func notExpected(err error) error {
 	return nodeError{fmt.Errorf("writing the expected rules to a scratch network namespace: %w", err)}
 }
 
-// errScratch says that no network namespace could be made in which to try something.
+// errScratch is the error if no scratch network namespace could be created.
 var errScratch = errors.New("making a scratch network namespace")
 
-// inScratch runs f in a new network namespace, which is gone afterwards.
+// inScratch runs f in a new network namespace, and removes it afterwards.
 func inScratch(f func() error) error {
 	return withScratch(func(n *NetNS) error { return n.Within(f) })
 }
 
-// newNamespace makes one that goes when it is closed; tests refuse it.
+// newNamespace creates a network namespace that its Close removes. Tests make it fail.
 var newNamespace = ns.TempNetNS
 
-// withScratch runs f with a new network namespace, which is gone afterwards.
+// withScratch runs f with a new network namespace, and removes it afterwards.
 func withScratch(f func(*NetNS) error) error {
 	scratch, err := newNamespace()
 	if err != nil {
@@ -83,12 +84,12 @@ func withScratch(f func(*NetNS) error) error {
 	return f(n)
 }
 
-// ruleTexts returns the expected rules of each chain in nft's syntax, to name them.
+// ruleTexts returns the expected rules of each chain in the syntax of nft, for error texts.
 func ruleTexts(rules redirect.RuleSet) listing {
 	texts := listing{}
 	for _, t := range rules.Tables {
 		for _, c := range t.Chains {
-			lines := []string{""} // in place of the header
+			lines := []string{""} // for the header
 			for _, r := range c.Rules {
 				for _, line := range r.Lines(t) {
 					lines = append(lines, line.Text)
@@ -100,9 +101,9 @@ func ruleTexts(rules redirect.RuleSet) listing {
 	return texts
 }
 
-// listNFT reads tables, chains, rules and sets of our name: so much more than what a connection lists as a rule. It
-// returns how much that was. Of the sets that want does not have, if there is one, it reads no elements: for each the
-// kernel goes through the names of all, of which somebody else may have made many.
+// listNFT lists tables, chains, rules and sets in tables of our name. It may list more bytes than the default of a
+// connection, and returns how many it listed. If want is given, it lists no elements of sets that want lacks: to find a
+// set the kernel compares the names of all sets, and somebody else may have created very many.
 func listNFT(more int, want listing) (list listing, size int, err error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -121,7 +122,7 @@ func listNFT(more int, want listing) (list listing, size int, err error) {
 		if family == 0 || t.text(unix.NFTA_TABLE_NAME) != redirect.TableName {
 			continue
 		}
-		// A table's flags matter: a dormant table filters nothing.
+		// The flags are compared too: the rules of a dormant table are not in force.
 		list[family.String()+tableKey] = []string{string(t.attr(unix.NFTA_TABLE_FLAGS))}
 		if err := list.addTable(conn, t.family, want); err != nil {
 			return nil, 0, err
@@ -183,7 +184,7 @@ func (l listing) addSets(conn *netlink.Conn, nfproto uint8, ours []netlink.Attri
 	return nil
 }
 
-// setElements returns the elements in a fixed order: the kernel lists a hash set in the order of its buckets.
+// setElements returns the elements in a fixed order, because the kernel lists a hash set in the order of its buckets.
 func setElements(messages []object) ([]string, error) {
 	var elements []string
 	for _, m := range messages {
@@ -198,7 +199,7 @@ func setElements(messages []object) ([]string, error) {
 	return elements, nil
 }
 
-// chainFlags is NFTA_CHAIN_FLAGS, which golang.org/x/sys does not name.
+// chainFlags is NFTA_CHAIN_FLAGS (include/uapi/linux/netfilter/nf_tables.h), which golang.org/x/sys lacks.
 const chainFlags = 10
 
 // join returns the attributes as one comparable string.
@@ -212,14 +213,14 @@ func (o object) join(attrs ...uint16) string {
 	return string(out)
 }
 
-// diff names the differences, in a fixed order. texts names the rules of a chain; index 0 of a listing is the header.
+// diff describes the differences, in a fixed order. texts has the texts of a chain's rules; index 0 is the header.
 func diff(want, got, texts listing) []string {
 	var out []string
 	for _, key := range sortedKeys(want, got) {
 		w, wanted := want[key]
 		g, there := got[key]
 		if table := strings.Fields(key)[0] + tableKey; key != table && got[table] == nil && want[table] != nil {
-			continue // the whole table is missing, which is said once
+			continue // the missing table has been reported already
 		}
 		switch {
 		case !there:
@@ -246,8 +247,8 @@ func sortedKeys(lists ...listing) []string {
 	return slices.Compact(keys)
 }
 
-// diffRules names rules that are missing or too many; if neither, their order differs. It takes no longer than both
-// lists are: somebody else may have made one of them long.
+// diffRules describes missing and surplus rules, or a different order if there are none. Its time is linear in the
+// length of both lists, because somebody else may have made one very long.
 func diffRules(key string, want, got []string, texts []string) []string {
 	missing := map[string]int{}
 	for _, w := range want {
@@ -259,7 +260,7 @@ func diffRules(key string, want, got []string, texts []string) []string {
 			continue
 		}
 		text := ""
-		if strings.HasPrefix(g, "-A ") { // iptables' words, not the kernel's bytes
+		if strings.HasPrefix(g, "-A ") { // a line of iptables-save, not the kernel's bytes
 			text = fmt.Sprintf(", `%s`", g)
 		}
 		unexpected = append(unexpected, fmt.Sprintf("%s: unexpected entry at position %d%s", key, i, text))

@@ -10,44 +10,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// compatTable names a table of iptables-nft, which nf_tables lists like any other.
+// compatTable identifies a table of iptables-nft, which nf_tables lists like any other.
 type compatTable struct {
 	family redirect.Family
 	kind   redirect.Kind
 }
 
-// name identifies the table in Applied.Created.
+// name is the table's name in Applied.Created.
 func (t compatTable) name() string {
 	return fmt.Sprintf("%s table %s %s", IptablesNFT, t.family, t.kind)
 }
 
-// compatContent is what the kernel lists in such a table. iptables-nft lists no table at all that holds a rule which it
-// cannot express, as nft(8) can write it.
+// compatContent is the kernel's listing of such a table. iptables-nft itself lists no table that has a rule which it
+// cannot express; nft(8) can add such rules.
 type compatContent struct {
-	chains []string // ours, by their names
+	chains []string // the names of our chains
 	jumps  []compatJump
-	others bool // it holds more than built-in chains, our chains and jumps to them
-	// wider says that a rule of ours looks something up in a set. iptables has no sets, and iptables-nft lists such a rule
+	others bool // it has more than built-in chains, our chains and jumps to them
+	// wider says that a rule of ours has a lookup in a set. iptables has no sets, and iptables-nft lists such a rule
 	// without that condition.
 	wider   bool
-	dormant bool           // its rules are not in force
-	rules   map[string]int // how many of each chain were listed so far
+	dormant bool           // the table's rules are not in force
+	rules   map[string]int // the number of rules of each chain so far
 }
 
-// compatJump is a rule that leads to a chain of ours.
+// compatJump is a rule that jumps to a chain of ours.
 type compatJump struct {
 	from, to string
 	handle   []byte // NFTA_RULE_HANDLE
-	after    int    // how many rules of its chain come before it
+	after    int    // the number of rules before it in its chain
 }
 
-// text is the jump without its conditions, in the words of iptables-save.
+// text is the jump without its conditions, in the syntax of iptables-save.
 func (j compatJump) text() string { return fmt.Sprintf("-A %s -j %s", j.from, j.to) }
 
-// compatBuiltins are the chains that iptables-nft makes by itself.
+// compatBuiltins are the chains that iptables-nft creates by itself, in the order of enum nf_inet_hooks.
 var compatBuiltins = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 
-// scanCompat looks into the tables of iptables-nft.
+// scanCompat lists the tables of iptables-nft.
 func (s *state) scanCompat(conn *netlink.Conn) error {
 	for kind, add := range map[uint16]func(*compatContent, object){
 		unix.NFT_MSG_GETCHAIN: (*compatContent).addChain, unix.NFT_MSG_GETRULE: (*compatContent).addRule,
@@ -56,7 +56,7 @@ func (s *state) scanCompat(conn *netlink.Conn) error {
 		if err != nil {
 			return err
 		}
-		for _, o := range objects { // the table is attribute 1 of both
+		for _, o := range objects { // the table's name is attribute 1 of chains and of rules
 			table := redirect.Kind(o.text(unix.NFTA_RULE_TABLE))
 			if content := s.compat[compatTable{kernelFamily(o.family), table}]; content != nil {
 				add(content, o)
@@ -93,7 +93,7 @@ func (c *compatContent) addRule(o object) {
 	c.wider = c.wider || ours && lookup
 }
 
-// readExpression returns the name of an expression and the chain that it leads to, "" if none.
+// readExpression returns the name of an expression, and the chain that it jumps to, or "".
 func readExpression(data []byte) (name, to string) {
 	if name = cstring(netlink.Find(data, unix.NFTA_EXPR_NAME)); name != "immediate" {
 		return name, ""
@@ -105,7 +105,7 @@ func readExpression(data []byte) (name, to string) {
 	return name, cstring(data)
 }
 
-// missingTables lists the tables that writing the rule set with iptables-nft will make.
+// missingTables returns the tables that iptables-nft will create for the rule set.
 func missingTables(rules redirect.RuleSet, found state) []string {
 	var names []string
 	for _, t := range rules.Tables {
@@ -116,14 +116,14 @@ func missingTables(rules redirect.RuleSet, found state) []string {
 	return names
 }
 
-// removeCompat takes out the jumps to our chains that were found, and those of our chains that are not to be kept. It
-// runs no program: iptables-nft cannot delete a jump beside a rule that it cannot express, and never deletes a table.
-// Tables that Apply created and in which there is nothing but ours go whole.
+// removeCompat deletes the jumps to our chains, and those of our chains that are not in keep. It deletes a table with
+// nothing but our rules if Apply created it. It runs no program: iptables-nft cannot delete a jump next to a rule that
+// it cannot express, and never deletes a table.
 func removeCompat(found state, keep redirect.RuleSet, created []string) error {
 	tx := &transaction{}
 	for table, content := range found.compat {
 		if len(content.chains) > 0 && !slices.Contains(content.chains, markerChain) {
-			continue // Istio's
+			continue // of Istio
 		}
 		if !content.others && slices.Contains(created, table.name()) {
 			table.put(tx, "deleting it", unix.NFT_MSG_DELTABLE)
@@ -148,7 +148,7 @@ func (t compatTable) removeChains(tx *transaction, content *compatContent, keep 
 		}
 	}
 	gone := slices.DeleteFunc(slices.Clone(content.chains), func(name string) bool { return slices.Contains(keep, name) })
-	for _, name := range gone { // they jump to each other: all are emptied before the first is deleted
+	for _, name := range gone { // they jump to each other, so all are flushed before the first is deleted
 		t.put(tx, "flushing chain "+name, unix.NFT_MSG_DELRULE, netlink.Text(unix.NFTA_RULE_CHAIN, name))
 	}
 	for _, name := range gone {
@@ -156,7 +156,7 @@ func (t compatTable) removeChains(tx *transaction, content *compatContent, keep 
 	}
 }
 
-// put adds a request about the table or something in it, which the table's name, attribute 1, comes before.
+// put adds a request to the transaction, about the table or something in it. The table's name is attribute 1.
 func (t compatTable) put(tx *transaction, what string, kind uint16, attrs ...netlink.Attribute) {
 	tx.put(t.name()+": "+what, kind, 0, t.family, append(ofTable(string(t.kind)), attrs...)...)
 }

@@ -1,9 +1,11 @@
-// Package netfilter is the kernel edge: it makes one network namespace match a redirect.RuleSet, compares, and removes.
+// Package netfilter writes a redirect.RuleSet into a network namespace, compares it with the kernel's rules, and
+// removes it.
 //
-// Two backends write the same rules. nftables speaks netlink, executes no program and commits both families or nothing.
-// iptables runs one iptables-restore per family, which commits table by table; a state in between is completed by the
-// next Apply and passes no Check.
+// Two backends write the same rules. nftables uses netlink, runs no program, and commits both families in one
+// transaction. iptables runs one iptables-restore per family, which commits table by table. If it is interrupted, Check
+// fails, and the next Apply completes the rules.
 //
-// The order of Apply is: refuse the caller's own namespace, look for rules of others, write addresses and policy routes
-// (inert alone), write the packet rules, remove rules that our other backend had written.
+// Apply works in this order: it refuses the caller's own namespace, looks for rules of others, writes addresses and
+// policy routes (which change nothing alone), writes the packet rules, and removes rules that our other backend has
+// written.
 package netfilter

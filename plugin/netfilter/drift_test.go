@@ -9,14 +9,14 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// taint is something that somebody does to our rules by hand.
+// taint is a manual change of our rules.
 type taint struct {
 	name, script string
-	want         string // part of what Check says; it names what was changed
+	want         string // a part of Check's error, which names what was changed
 }
 
-// Of profile tproxy-exclude-interfaces, which has an anonymous set, marks and policy routes. handle prints the handle
-// of the first rule of a chain that contains a text.
+// Changes of profile tproxy-exclude-interfaces, which has an anonymous set, marks and policy routes. The function
+// handle prints the handle of the first rule in a chain that contains a text.
 const handle = `handle() { nft -a list chain $1 istio-pod-network $2 | grep -F -- "$3" | head -1 | sed 's/.*# ` +
 	`handle //'; };`
 
@@ -52,7 +52,7 @@ var nftTaints = []taint{
 	{"table dormant", `nft add table ip istio-pod-network '{ flags dormant; }'`, "ip table: its definition was changed"},
 }
 
-// $ipt is the program of the backend and family.
+// $ipt is the program of the backend and the family.
 var iptablesTaints = []taint{
 	{"rule deleted", `$ipt -t nat -D ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN`,
 		"table nat chain ISTIO_OUTPUT: missing rule 7, `-A ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN`"},
@@ -81,7 +81,7 @@ var iptablesTaints = []taint{
 	{"all flushed", `for t in raw mangle filter nat; do $ipt -t $t -F; $ipt -t $t -X; done`, "missing"},
 }
 
-// Of the rules in which a set is so large that it has a name.
+// Changes of rules with sets that are so large that they have names.
 var setTaints = []taint{
 	{"set element removed", `nft delete element ip istio-pod-network $set '{ 10.0.4.0/24 }'`, "missing entry"},
 	{"set element added", `nft add element ip istio-pod-network $set '{ 10.5.1.0/24 }'`, "unexpected entry"},
@@ -119,7 +119,7 @@ func (x taint) try(t *testing.T, backend Backend, rules redirect.RuleSet) {
 	}
 }
 
-// TestDrift changes the rules by hand, finds Check naming it, and writes them again.
+// TestDrift changes the rules manually, expects Check to name the change, and writes the rules again.
 func TestDrift(t *testing.T) {
 	rules := named(t, "tproxy-exclude-interfaces")
 	for _, x := range append(nftTaints, routeTaints...) {
@@ -135,7 +135,7 @@ func TestDrift(t *testing.T) {
 	}
 	for _, backend := range []Backend{IptablesNFT, IptablesLegacy} {
 		for i, x := range iptablesTaints {
-			family := []string{"ip", "ip6"}[i%2] // the code is the same for both; each taint tries one
+			family := []string{"ip", "ip6"}[i%2] // both families use the same code, so each taint tries one
 			x.script = fmt.Sprintf("ipt=%stables%s\n", family, strings.TrimPrefix(string(backend), "iptables")) + x.script
 			t.Run(fmt.Sprintf("%s/%s", backend, x.name), func(t *testing.T) {
 				t.Parallel()

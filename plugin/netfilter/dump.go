@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// object is one nf_tables object as the kernel lists it: its attributes. Nothing of a rule is decoded: two rules are
-// equal if the kernel describes them in the same bytes, whichever expressions they use.
+// object is one nf_tables object as the kernel lists it: its attributes. Rules are not decoded. Two rules are equal if
+// the kernel describes them in the same bytes.
 type object struct {
 	family uint8
 	attrs  []byte
@@ -20,7 +20,7 @@ func (o object) attr(kind uint16) []byte { return netlink.Find(o.attrs, kind) }
 
 func (o object) text(attr uint16) string { return strings.TrimRight(string(o.attr(attr)), "\x00") }
 
-// number is that of an attribute of 32 bits in network order, 0 where there is none.
+// number returns a 32-bit attribute in network byte order, or 0 if it is missing.
 func (o object) number(attr uint16) uint32 {
 	if value := o.attr(attr); len(value) == 4 {
 		return binary.BigEndian.Uint32(value)
@@ -28,19 +28,19 @@ func (o object) number(attr uint16) uint32 {
 	return 0
 }
 
-const nfgenmsg = 4 // bytes of struct nfgenmsg: family, version, resource ID
+const nfgenmsg = 4 // the size in bytes of struct nfgenmsg: family, version, resource ID
 
-// nfMessage is a request to nf_tables: struct nfgenmsg (version 0, resource ID 0), then attributes.
+// nfMessage returns a request to nf_tables: struct nfgenmsg (version 0, resource ID 0) and attributes.
 func nfMessage(kind, flags uint16, family uint8, attrs []netlink.Attribute) netlink.Message {
 	return netlink.Message{
 		Kind: unix.NFNL_SUBSYS_NFTABLES<<8 | kind, Flags: flags, Header: []byte{family, 0, 0, 0}, Attributes: attrs,
 	}
 }
 
-// dump asks for a listing; tests refuse it.
+// dump requests a listing. Tests make it fail.
 var dump = (*netlink.Conn).Dump
 
-// dumpNFT lists the objects that an NFT_MSG_GET… request reports; attrs may filter.
+// dumpNFT returns the objects that an NFT_MSG_GET… request lists. attrs may filter them.
 func dumpNFT(conn *netlink.Conn, kind uint16, family uint8, attrs []netlink.Attribute) ([]object, error) {
 	replies, err := dump(conn, nfMessage(kind, 0, family, attrs))
 	if err != nil {
@@ -56,12 +56,13 @@ func dumpNFT(conn *netlink.Conn, kind uint16, family uint8, attrs []netlink.Attr
 	return objects, nil
 }
 
-// ofTable asks for what is in one table, which is attribute 1 of all requests for chains, rules, sets and elements.
+// ofTable limits a request to one table. The table's name is attribute 1 of requests for chains, rules, sets and
+// elements.
 func ofTable(name string) []netlink.Attribute {
 	return []netlink.Attribute{netlink.Text(unix.NFTA_RULE_TABLE, name)}
 }
 
-// be32 is a number, which nf_tables wants in network order.
+// be32 returns an attribute with a 32-bit number in network byte order, as nf_tables expects it.
 func be32(kind uint16, v uint32) netlink.Attribute {
 	return netlink.Bytes(kind, binary.BigEndian.AppendUint32(nil, v))
 }

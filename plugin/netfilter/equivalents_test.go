@@ -8,9 +8,10 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// equivalents are rules whose absence no packet can tell, and why. Each is listed for the profiles where that is so.
+// equivalents are rules whose absence no packet shows, and the reason. Each is listed with the profiles for which that
+// is true.
 var equivalents = []struct {
-	chain, text string // text is a part of the rule's
+	chain, text string // text is a part of the rule
 	in          func(testnet.Profile) bool
 	reason      string
 }{
@@ -44,8 +45,8 @@ var equivalents = []struct {
 		"port 53 has been excluded"},
 }
 
-// unguarded are rules of the guard, and those beside it, whose absence no attempt of the profile can tell, likewise; of
-// both families if none is named.
+// unguarded are rules of the guard, and related ones, whose absence no attempt of the profile shows. Without a family
+// an entry is about both.
 var unguarded = []struct {
 	family      redirect.Family
 	chain, text string
@@ -91,8 +92,8 @@ var unguarded = []struct {
 		"tproxy-include-ports", "tproxy-dns-no-outbound", "tproxy-reroute-ranges"), "likewise"},
 }
 
-// heldByTranslated reports whether TestTranslated holds the rule: what is excluded is let pass by one rule for the
-// connection's way and one for that of answers, and an attempt misses neither but by chance.
+// heldByTranslated reports whether TestTranslated covers the rule. Two rules let excluded traffic pass, one for each
+// direction of a connection, and an attempt shows the absence of one of them only by chance.
 func heldByTranslated(m mutant) bool {
 	return strings.HasPrefix(m.chain, "filter-istio-guard-") && lets.MatchString(m.why) && m.why != "excluded inbound port"
 }
@@ -112,7 +113,7 @@ func tproxyBut(names ...string) func(testnet.Profile) bool {
 	return func(p testnet.Profile) bool { return p.Settings["mode"] == "TPROXY" && !slices.Contains(names, p.Name) }
 }
 
-// equivalent returns why nothing changes without the mutant's rule, "" if something must.
+// equivalent returns the reason why the mutant changes nothing, or "" if a flow must show it.
 func equivalent(profile testnet.Profile, m mutant, family redirect.Family) string {
 	tproxyOpening := m.chain == "mangle-istio-inbound" && strings.Contains(m.text, "== syn ")
 	for _, e := range unguarded {
@@ -120,7 +121,7 @@ func equivalent(profile testnet.Profile, m mutant, family redirect.Family) strin
 			continue
 		}
 		if tproxyOpening && e.family == redirect.IPv4 {
-			continue // the one that an attempt misses
+			continue // an attempt shows its absence
 		}
 		return e.reason
 	}

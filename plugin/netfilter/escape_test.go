@@ -11,22 +11,23 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// guarded are the profiles that attempts to get around the sidecar are made with under the rules of before, which are
-// kept in testdata/before, and the attempts that had no effect there already. Nowhere has what comes from 127.0.0.6,
-// which never leaves a pod.
+// guarded are the profiles with which the attempts to get around the sidecar are made under the old rules, in
+// testdata/before, and the attempts that had no effect even there. None includes packets from 127.0.0.6, which never
+// leave a pod.
 var guarded = map[string][]string{
 	"default":                {"IPv4 escape-loopback"},
 	"dns-exclude-interfaces": {"IPv4 escape-loopback"},
-	// In the first the packets of a machine behind the pod are TPROXY's, which never asks what connection tracking says
-	// of a SYN; so is the SYN of the server that calls at the same time as the pod, and in IPv6 of the one that calls.
+	// TPROXY's rules judge a SYN without connection tracking. In profile tproxy that covers the packets of a machine
+	// behind the pod. In both it covers the SYN of a server that calls at the same time as the pod, and in IPv6 that of
+	// a server that calls.
 	"tproxy": {"IPv4 escape-vm", "IPv6 escape-vm", "IPv6 escape-inbound", "IPv4 escape-loopback",
 		"IPv4 escape-simultaneous", "IPv6 escape-simultaneous"},
 	"tproxy-reroute": {"IPv6 escape-inbound", "IPv4 escape-loopback", "IPv4 escape-simultaneous",
 		"IPv6 escape-simultaneous"},
 }
 
-// TestEscapesWereReal makes every attempt under the rules that had no guard: each must get through, or else it would
-// not be known to attack. That none gets through under the rules of now is TestTraffic's.
+// TestEscapesWereReal makes every attempt under the rules without the guard. Each must succeed there, or it would prove
+// nothing. TestTraffic checks that none succeeds under the current rules.
 func TestEscapesWereReal(t *testing.T) {
 	tried := map[string]bool{}
 	for name, harmless := range guarded {
@@ -67,8 +68,8 @@ func TestEscapesWereReal(t *testing.T) {
 	}
 }
 
-// getThrough makes the attempts, again and again those that come to nothing: a busy kernel may lose a packet, and some
-// get through only if their SYNs follow each other within some milliseconds.
+// getThrough makes the attempts and repeats those that fail: a busy kernel may lose a packet, and some attempts need
+// SYNs within some milliseconds.
 func getThrough(lab *testnet.Lab, attempts []testnet.Flow) map[string]bool {
 	through := map[string]bool{}
 	for range 8 {
@@ -89,7 +90,7 @@ func getThrough(lab *testnet.Lab, attempts []testnet.Flow) map[string]bool {
 	return through
 }
 
-// applyBefore replaces the packet rules by those of before.
+// applyBefore replaces the packet rules by the old ones.
 func applyBefore(t *testing.T, lab *testnet.Lab, backend Backend, name string) {
 	t.Helper()
 	file := filepath.Join("testdata", "before", name)

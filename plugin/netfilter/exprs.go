@@ -12,16 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// line is one rule as the kernel holds it.
+// line is one rule in the kernel's form.
 type line struct {
 	exprs   []expr.Any
 	comment string
 }
 
-// register is the only one the rules need: NFT_REG_1, 16 bytes wide.
+// register is the only register that the rules use: NFT_REG_1, 16 bytes wide.
 const register = unix.NFT_REG_1
 
-// render turns a rule into nftables expressions; a TPROXY rule becomes two, see redirect.TProxyTo.
+// render returns the nftables expressions of a rule. A TPROXY rule becomes two: see redirect.TProxyTo.
 func render(t redirect.Table, r redirect.Rule, sets *setMaker) []line {
 	matches := func() []expr.Any {
 		var exprs []expr.Any
@@ -32,7 +32,8 @@ func render(t redirect.Table, r redirect.Rule, sets *setMaker) []line {
 	}
 	lines := []line{{append(matches(), targetExprs(t, r.Target)...), r.Why}}
 	if _, ok := r.Target.(redirect.TProxyTo); ok {
-		// The kernel's tproxy expression breaks off the rule when no socket listens, and the packet would reach the app.
+		// The kernel's tproxy expression ends the rule if no socket listens, and the packet would reach the app
+		// (net/netfilter/nft_tproxy.c).
 		lines = append(lines, line{append(matches(), &expr.Verdict{Kind: expr.VerdictDrop}), redirect.NoListener})
 	}
 	return lines
@@ -136,7 +137,7 @@ func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
 func portBytes(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
 
-// loadAddress reads the source or destination address from the IP header (RFC 791 §3.1, RFC 8200 §3).
+// loadAddress loads the source or destination address from the IP header (RFC 791, section 3.1; RFC 8200, section 3).
 func loadAddress(family redirect.Family, destination bool) expr.Any {
 	offset, size := uint32(12), uint32(4)
 	if family == redirect.IPv6 {
@@ -148,13 +149,13 @@ func loadAddress(family redirect.Family, destination bool) expr.Any {
 	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size}
 }
 
-// loadPort reads a port from the transport header: source at 0, destination at 2, for TCP and UDP alike.
+// loadPort loads a port from the transport header. For TCP and UDP the source is at byte 0, the destination at byte 2.
 func loadPort(offset uint32) expr.Any {
 	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2}
 }
 
-// opening tests the flags of the TCP header (RFC 9293 3.1), in its byte 13. The expressions payload, bitwise and cmp
-// are part of nf_tables since Linux 3.13. Source: net/netfilter/nft_payload.c, nft_bitwise.c, nft_cmp.c.
+// opening matches the flags in byte 13 of the TCP header (RFC 9293, section 3.1). nf_tables has the expressions
+// payload, bitwise and cmp since Linux 3.13. Source: net/netfilter/nft_payload.c, nft_bitwise.c, nft_cmp.c.
 func opening() []expr.Any {
 	const offset, fin, syn, rst, ack = 13, 0x01, 0x02, 0x04, 0x10
 	return []expr.Any{
@@ -165,15 +166,15 @@ func opening() []expr.Any {
 	}
 }
 
-// original tests the way of the packet, and ofOriginal loads something of the way of the connection's first one; both
-// break the rule off for a packet that has no connection. NFT_CT_DIRECTION and NFT_CT_PROTO_DST are part of nf_tables
-// since Linux 3.14. Source: net/netfilter/nft_ct.c.
+// original matches the direction of the packet, and ofOriginal loads a field of the connection's original direction.
+// Both end the rule for a packet without a connection. nf_tables has NFT_CT_DIRECTION and NFT_CT_PROTO_DST since Linux
+// 3.14. Source: net/netfilter/nft_ct.c.
 func original() []expr.Any {
 	return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: register}, compare(expr.CmpOpEq, []byte{dirOriginal})}
 }
 
-// addressKeys are NFT_CT_DST_IP and NFT_CT_DST_IP6, of Linux 4.17: nft(8) cannot list NFT_CT_DST, which was before.
-// Source: include/uapi/linux/netfilter/nf_tables.h, enum nft_ct_keys.
+// addressKeys are NFT_CT_DST_IP and NFT_CT_DST_IP6, since Linux 4.17. nft(8) cannot list the older NFT_CT_DST. Source:
+// include/uapi/linux/netfilter/nf_tables.h, enum nft_ct_keys.
 var addressKeys = map[redirect.Family]expr.CtKey{redirect.IPv4: unix.NFT_CT_DST_IP, redirect.IPv6: unix.NFT_CT_DST_IP6}
 
 const dirOriginal = 0 // IP_CT_DIR_ORIGINAL, include/uapi/linux/netfilter/nf_conntrack_tuple_common.h
@@ -182,8 +183,8 @@ func ofOriginal(key expr.CtKey) expr.Any {
 	return &expr.Ct{Key: key, Register: register, Direction: dirOriginal}
 }
 
-// encode returns the attributes of an expression. The library writes the direction of a connection in four bytes, and
-// the kernel wants one (NFTA_CT_DIRECTION is NLA_U8) and logs what is longer.
+// encode returns the attributes of an expression. The library encodes a connection's direction in four bytes. The
+// kernel expects one (NFTA_CT_DIRECTION is NLA_U8), and logs a warning for more.
 func encode(family redirect.Family, e expr.Any) (netlink.Attribute, error) {
 	if ct, is := e.(*expr.Ct); is && (ct.Key == expr.CtKeyPROTODST || ct.Key >= addressKeys[redirect.IPv4]) {
 		return netlink.Nested(unix.NFTA_LIST_ELEM, netlink.Text(unix.NFTA_EXPR_NAME, "ct"),
@@ -194,7 +195,7 @@ func encode(family redirect.Family, e expr.Any) (netlink.Attribute, error) {
 	return netlink.NestedBytes(unix.NFTA_LIST_ELEM, data), err
 }
 
-// connState tests the bit of a connection state, as nft does.
+// connState matches the bit of a connection state, as nft does.
 func connState(state redirect.ConnState) []expr.Any {
 	bits := expr.CtStateBitINVALID
 	if state == redirect.Established {

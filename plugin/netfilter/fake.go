@@ -8,15 +8,15 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// Fake is a Namespace in memory, for tests of callers. The zero value is a new pod's namespace. It is not safe for
-// concurrent use.
+// Fake is a Namespace in memory, for tests. The zero value is the namespace of a new pod. It is not safe for concurrent
+// use.
 type Fake struct {
-	Foreign []string          // rules of somebody else: with any, Apply refuses and IsForeign holds for its error
-	Lacking error             // why no backend works: Apply returns it, and IsUnusable holds for its error
-	Skips   []Skipped         // what Apply reports as skipped
+	Foreign []string          // rules of somebody else: if there are any, Apply fails, and IsForeign holds for its error
+	Lacking error             // why no backend works: if set, Apply returns it, and IsUnusable holds for the error
+	Skips   []Skipped         // what Apply returns as skipped
 	Has     []redirect.Family // what Families returns
-	Fail    map[string]error  // by method: what it returns instead of doing anything
-	Calls   map[string]int    // how often each method was called, "Close" included
+	Fail    map[string]error  // by method: an error that it returns instead of doing anything
+	Calls   map[string]int    // by method, including "Close": the number of calls
 
 	rules   redirect.RuleSet
 	created []string
@@ -24,12 +24,12 @@ type Fake struct {
 
 var _ Namespace = (*Fake)(nil)
 
-// Apply remembers the rule set in place of the one before. As in a real namespace, Created is only what was not there.
+// Apply stores the rule set in place of the earlier one. As in a real namespace, Created has only what was missing.
 func (f *Fake) Apply(backend Backend, rules redirect.RuleSet) (Applied, error) {
 	return f.put("Apply", backend, rules)
 }
 
-// Replace is Apply.
+// Replace does what Apply does.
 func (f *Fake) Replace(backend Backend, rules redirect.RuleSet) (Applied, error) {
 	return f.put("Replace", backend, rules)
 }
@@ -60,7 +60,7 @@ func (f *Fake) put(method string, backend Backend, rules redirect.RuleSet) (Appl
 	return applied, nil
 }
 
-// Check compares the rule set with the one applied last; IsDrift holds for a difference.
+// Check compares the rule set with that of the last Apply. IsDrift holds for the error if they differ.
 func (f *Fake) Check(_ Applied, rules redirect.RuleSet) error {
 	if err := f.called("Check"); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (f *Fake) Check(_ Applied, rules redirect.RuleSet) error {
 	return nil
 }
 
-// CheckOutline asks only whether there are rules at all.
+// CheckOutline checks only that there are rules. IsDrift holds for the error if there are none.
 func (f *Fake) CheckOutline(Applied, redirect.RuleSet) error {
 	if err := f.called("CheckOutline"); err != nil {
 		return err
@@ -82,7 +82,7 @@ func (f *Fake) CheckOutline(Applied, redirect.RuleSet) error {
 	return nil
 }
 
-// Remove forgets the rule set, and what applied says was created.
+// Remove drops the rule set, and what applied names as created.
 func (f *Fake) Remove(applied Applied) error {
 	if err := f.called("Remove"); err != nil {
 		return err
@@ -95,14 +95,14 @@ func (f *Fake) Remove(applied Applied) error {
 // Families returns Has.
 func (f *Fake) Families() ([]redirect.Family, error) { return f.Has, f.called("Families") }
 
-// Close does nothing but count.
+// Close only counts the call.
 func (f *Fake) Close() { _ = f.called("Close") }
 
-// Flush drops the rule set behind the caller's back, so that Check finds a drift.
+// Flush drops the rule set, so that Check finds drift.
 func (f *Fake) Flush() { f.rules = redirect.RuleSet{} }
 
-// Dump returns what the namespace holds as text: the rule set in the syntax of nft(8), then one line for each thing
-// created beside it. It is "" for a namespace that nobody has touched or that was cleaned up completely.
+// Dump returns the contents of the namespace as text: the rule set in the syntax of nft(8), then one line for
+// everything created beside it. It returns "" for an untouched or completely cleaned namespace.
 func (f *Fake) Dump() string {
 	var out strings.Builder
 	out.WriteString(f.rules.String())
@@ -120,7 +120,7 @@ func (f *Fake) called(method string) error {
 	return f.Fail[method]
 }
 
-// fakeNames names what a rule set needs beside its packet rules.
+// fakeNames returns the names of what a rule set needs beside its packet rules.
 func fakeNames(rules redirect.RuleSet) []string {
 	var names []string
 	for _, a := range rules.Addresses {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Families lists the families that an interface other than lo has an address of, each once. Link-local addresses do not
-// count, as they do not for a sidecar: GetPrivateIPs in istio/istio pilot/pkg/util/network/ip.go.
+// Families returns the families in which an interface other than lo has an address, each once. It ignores link-local
+// addresses, as the sidecar does: GetPrivateIPs in istio/istio pilot/pkg/util/network/ip.go.
 func (n *NetNS) Families() (have []redirect.Family, err error) {
 	err = n.Within(func() error {
 		conn, err := netlink.Dial(unix.NETLINK_ROUTE)
@@ -34,13 +34,13 @@ func (n *NetNS) Families() (have []redirect.Family, err error) {
 	return have, err
 }
 
-// globalFamily returns the family of an address, struct ifaddrmsg and attributes, or 0 for one that does not count.
+// globalFamily returns the family of an address (struct ifaddrmsg and attributes), or 0 for an address that is ignored.
 func globalFamily(reply []byte) redirect.Family {
 	if len(reply) < unix.SizeofIfAddrmsg || binary.NativeEndian.Uint32(reply[4:]) == loopbackIndex {
 		return 0
 	}
 	attrs := reply[unix.SizeofIfAddrmsg:]
-	own := netlink.Find(attrs, unix.IFA_LOCAL) // of a link from point to point IFA_ADDRESS is the other end's
+	own := netlink.Find(attrs, unix.IFA_LOCAL) // on a point-to-point link IFA_ADDRESS is the peer's address
 	if own == nil {
 		own = netlink.Find(attrs, unix.IFA_ADDRESS)
 	}

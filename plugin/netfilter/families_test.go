@@ -9,12 +9,12 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// The families that a pod has are those of its interfaces' addresses; lo's and link-local ones do not count.
+// Families follow from the addresses of the interfaces, without lo and without link-local addresses.
 func TestFamilies(t *testing.T) {
 	both := []redirect.Family{redirect.IPv4, redirect.IPv6}
 	for name, c := range map[string]struct {
 		options testnet.Options
-		add     []string // further addresses, each after its interface
+		add     []string // more addresses, each with its interface before it
 		want    []redirect.Family
 	}{
 		"both":       {testnet.Options{}, nil, both},
@@ -46,9 +46,9 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
-// A host needs the programs of the families that are captured, and no others.
+// A host needs the iptables programs of captured families only.
 func TestProgramsOfOneFamily(t *testing.T) {
-	profile := testnet.FamilyProfiles[0] // of IPv4
+	profile := testnet.FamilyProfiles[0] // with IPv4 only
 	for _, backend := range []Backend{IptablesNFT, IptablesLegacy} {
 		_, n := newLab(t, testnet.Options{})
 		onHostWith(t, no6)

@@ -11,7 +11,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// TestRemoveWithoutOneFamily finds the programs of one family gone: the other family's rules go all the same.
+// TestRemoveWithoutOneFamily has no programs for one family: Remove removes the other family's rules all the same.
 func TestRemoveWithoutOneFamily(t *testing.T) {
 	for _, gone := range redirect.Families {
 		t.Run(gone.String(), func(t *testing.T) {
@@ -33,8 +33,8 @@ func TestRemoveWithoutOneFamily(t *testing.T) {
 	}
 }
 
-// TestLostAcknowledgement loses the kernel's answer to every transaction of nftables, those in the scratch namespace of
-// the read-back included: ADD fails and leaves nothing behind, whatever was there before.
+// TestLostAcknowledgement loses the kernel's answer to every transaction, also in the scratch namespace: ADD fails and
+// leaves nothing, whatever was there before.
 func TestLostAcknowledgement(t *testing.T) {
 	for _, before := range []string{"nothing", "rules of an earlier ADD"} {
 		t.Run(before, func(t *testing.T) {
@@ -59,7 +59,7 @@ func TestLostAcknowledgement(t *testing.T) {
 	})
 }
 
-// lose makes the answers to the transactions that are chosen, counted from 1, not arrive. Not for parallel tests.
+// lose drops the answers to the chosen transactions, counted from 1. Not for parallel tests.
 func lose(t *testing.T, chosen func(number int) bool) {
 	saved, number := batch, 0
 	batch = func(conn *netlink.Conn, messages []netlink.Message, acked int) (int, error) {
@@ -72,7 +72,7 @@ func lose(t *testing.T, chosen func(number int) bool) {
 	t.Cleanup(func() { batch = saved })
 }
 
-// TestRemoveLeavesIstio puts chains of Istio's names into a table beside ours after ADD: they are not ours to remove.
+// TestRemoveLeavesIstio adds chains with Istio's names to a table next to ours after ADD: Remove must keep them.
 func TestRemoveLeavesIstio(t *testing.T) {
 	for _, backend := range []Backend{IptablesNFT, IptablesLegacy} {
 		t.Run(string(backend), func(t *testing.T) {

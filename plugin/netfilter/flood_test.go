@@ -19,18 +19,18 @@ import (
 )
 
 const (
-	// flood is how many objects somebody with NET_ADMIN in the pod puts into its network namespace.
+	// flood is how many objects somebody with NET_ADMIN in the pod creates in its network namespace.
 	flood = 200_000
-	// floodedPeak in MiB is what a look at them may take of the 128 MiB of the agent's container, the test's binary
-	// included. The agent runs the plugin with that GOMEMLIMIT.
+	// floodedPeak is how many MiB reading them may use, with the test's binary, of the 128 MiB of the agent's
+	// container. The agent runs the plugin with that GOMEMLIMIT.
 	floodedPeak   = 40
 	floodedMemory = "GOMEMLIMIT=32MiB"
 )
 
-// floodedEnv has TestFloodedLook look; it is a flooded in JSON.
+// floodedEnv makes TestFloodedLook run. Its value is a flooded in JSON.
 const floodedEnv = "ISTIO_POD_NETWORK_FLOODED"
 
-// flooded is a network namespace with more in it than is read, and what somebody who looks finds.
+// flooded is a network namespace with more objects than are read, and what reading it returns.
 type flooded struct {
 	Path           string
 	Applied        Applied
@@ -38,8 +38,8 @@ type flooded struct {
 	PeakMiB        float64
 }
 
-// TestFlooded has the owner of a pod fill its network namespace: whoever looks says that there is too much, and at what
-// limit it has stopped, before it runs out of memory. Where only our own table is full, to write it again is the cure.
+// TestFlooded has the owner of a pod fill its network namespace. Reading it returns an error that names the limit,
+// before the reader runs out of memory. If only our own table is full, writing it again helps.
 func TestFlooded(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -77,7 +77,7 @@ func TestFlooded(t *testing.T) {
 
 const floodedProfile = "tproxy-exclude-interfaces"
 
-// look has a process of its own look.
+// look reads the namespace in a process of its own.
 func (f *flooded) look(t *testing.T) {
 	t.Helper()
 	what, err := json.Marshal(f)
@@ -90,7 +90,7 @@ func (f *flooded) look(t *testing.T) {
 	await.Must(t, json.NewDecoder(strings.NewReader(string(out))).Decode(f))
 }
 
-// TestFloodedLook is what TestFlooded runs.
+// TestFloodedLook is what the process of TestFlooded runs.
 func TestFloodedLook(t *testing.T) {
 	var f flooded
 	what := os.Getenv(floodedEnv)
@@ -113,7 +113,7 @@ func TestFloodedLook(t *testing.T) {
 	await.Must(t, json.NewEncoder(os.Stdout).Encode(f))
 }
 
-// inBatches sends the messages, so many that nf_tables takes them at once.
+// inBatches sends the messages in transactions of a size that nf_tables accepts.
 func inBatches(t *testing.T, lab *testnet.Lab, put func(tx *transaction, number int)) {
 	t.Helper()
 	const batch = 10_000
@@ -161,8 +161,8 @@ func floodRoutes(t *testing.T, lab *testnet.Lab) {
 		ip -batch -`, flood*6/10))
 }
 
-// TestManySets puts sets of somebody else's into our table: the kernel finds the elements of a set by its name among
-// those of all, so that only what is compared is asked for.
+// TestManySets adds many foreign sets to our table. To list a set's elements the kernel searches all sets by name, so
+// only the elements of expected sets may be listed.
 func TestManySets(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{Bare: true})
 	rules := ruleSet(t, large(100, 100))
@@ -188,11 +188,11 @@ func TestManySets(t *testing.T) {
 	}
 }
 
-// TestManyInterfaces has more interfaces than are asked for IPv6.
+// TestManyInterfaces has more interfaces than noIPv6 checks.
 func TestManyInterfaces(t *testing.T) {
 	saved, most := ipv6Sysctls, mostInterfaces
 	t.Cleanup(func() { ipv6Sysctls, mostInterfaces = saved, most })
-	ipv6Sysctls, mostInterfaces = t.TempDir(), 300 // which are listed in parts
+	ipv6Sysctls, mostInterfaces = t.TempDir(), 300 // 300 entries need several reads of the directory
 	for i := range mostInterfaces + 1 {
 		dir := fmt.Sprintf("%s/conf/if%d", ipv6Sysctls, i)
 		await.Must(t, os.MkdirAll(dir, 0o700))
@@ -211,7 +211,7 @@ func TestManyInterfaces(t *testing.T) {
 	}
 }
 
-// TestOfNode tells what keeps Check from looking, whatever is in the network namespace, from what it finds there.
+// TestOfNode tells failures of the node, with any namespace, from failures to read this namespace.
 func TestOfNode(t *testing.T) {
 	_, n := newLab(t, testnet.Options{Bare: true})
 	rules := named(t, "default")
@@ -225,7 +225,7 @@ func TestOfNode(t *testing.T) {
 	newNamespace = saved
 	savedDump := dump
 	t.Cleanup(func() { dump = savedDump })
-	for refused, ofNode := range map[int]bool{1: true, 3: false} { // of the expected rules, and of the pod's
+	for refused, ofNode := range map[int]bool{1: true, 3: false} { // 1: writing the expected rules; 3: reading the pod's
 		lists := 0
 		dump = func(conn *netlink.Conn, m netlink.Message) ([][]byte, error) {
 			if m.Kind == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// foreigners leave rules as Istio's own tools do.
+// foreigners write rules as Istio's own tools do.
 var foreigners = []struct{ name, script, found string }{
 	{"istio-init, iptables-nft", `iptables-nft -t nat -N ISTIO_OUTPUT; iptables-nft -t nat -A OUTPUT -j ISTIO_OUTPUT`,
 		"chain ISTIO_OUTPUT in table iptables nat (iptables-nft)"},
@@ -25,7 +25,7 @@ var foreigners = []struct{ name, script, found string }{
 	{"ambient, native nftables", `nft add table inet istio-ambient-nat`, "nftables table istio-ambient-nat"},
 }
 
-// TestForeign leaves a namespace alone that Istio's own tools have redirected.
+// TestForeign does not touch a namespace that Istio's own tools have redirected.
 func TestForeign(t *testing.T) {
 	for _, f := range foreigners {
 		t.Run(f.name, func(t *testing.T) {
@@ -43,7 +43,7 @@ func TestForeign(t *testing.T) {
 	}
 }
 
-// TestOthersChains does not take for Istio's what only looks a little like it.
+// TestOthersChains does not take chains with similar names for Istio's.
 func TestOthersChains(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{})
 	shell(t, lab, `iptables-nft -t nat -N CNI-HOSTPORT; iptables-legacy -t nat -N KUBE-SERVICES; nft add table inet istio
@@ -54,7 +54,7 @@ func TestOthersChains(t *testing.T) {
 	}
 }
 
-// TestOpen refuses what is not a pod's network namespace.
+// TestOpen refuses paths that are not a pod's network namespace.
 func TestOpen(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
@@ -93,7 +93,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// TestOpenOwnThread asks from a thread that is in the pod's namespace while the process is not.
+// TestOpenOwnThread opens a namespace from a thread that is in it, while the process is in another one.
 func TestOpenOwnThread(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{})
 	var err error

@@ -13,7 +13,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// onHostWith makes the programs that match be all that the backends find. Not for parallel tests.
+// onHostWith hides all programs but those that match. Not for parallel tests.
 func onHostWith(t *testing.T, match func(name string) bool) {
 	t.Helper()
 	dir := t.TempDir()
@@ -34,20 +34,20 @@ func onHostWith(t *testing.T, match func(name string) bool) {
 	t.Cleanup(func() { toolDirs = saved })
 }
 
-// onThisHost undoes onHostWith for the tools of the test itself.
+// onThisHost makes the test's own tools see all programs again.
 func onThisHost(t *testing.T) {
 	t.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
 }
 
-// no6 is a host without ip6tables.
+// no6 matches the programs of a host without ip6tables.
 func no6(program string) bool { return !strings.HasPrefix(program, "ip6tables") }
 
-// plain says whether a program's name does not tell the way.
+// plain reports whether a program's name has no variant.
 func plain(program string) bool {
 	return !strings.Contains(program, "-nft") && !strings.Contains(program, "-legacy")
 }
 
-// Where nothing but programs is missing, these are the ways out.
+// The remedies if only programs are missing.
 const (
 	install  = "; install package iptables (on Alpine ip6tables as well), or "
 	usesNFT  = "use the nftables backend, which works here and needs no program"
@@ -94,7 +94,7 @@ func TestHosts(t *testing.T) {
 			before := everything(t, lab)
 			onHostWith(t, host.has)
 			rules := named(t, "tproxy-dns")
-			lab.InPod(func() { // which has IPv6, as this machine need not have
+			lab.InPod(func() { // the lab's pod has IPv6, even if this machine has none
 				err := Usable(host.backend, rules)
 				if (err == nil) != (host.err == "") || err != nil && err.Error() != host.err {
 					t.Errorf("usable: %v", err)
@@ -124,7 +124,7 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// skippedText joins what was skipped in the form of the record.
+// skippedText joins what was skipped, in the record's form.
 func skippedText(applied Applied) string {
 	var texts []string
 	for _, s := range applied.Skipped {
@@ -136,8 +136,8 @@ func skippedText(applied Applied) string {
 	return strings.Join(texts, "; ")
 }
 
-// TestPassthroughAddress finds ::6 usable as soon as Apply returns. Without IFA_F_NODAD, which stays visible, it is
-// tentative until a worker of the kernel has run, and bind fails as long as it is.
+// TestPassthroughAddress checks that ::6 is usable when Apply returns. Without IFA_F_NODAD, which remains visible, it
+// is tentative until a worker of the kernel has run, and bind(2) fails until then.
 func TestPassthroughAddress(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{})
 	for range 20 {
@@ -159,7 +159,7 @@ func TestPassthroughAddress(t *testing.T) {
 	}
 }
 
-// TestNoIPv6 writes to a pod whose IPv6 is disabled by sysctl: the rules are there for the day when it is enabled.
+// TestNoIPv6 writes to a pod with IPv6 disabled by sysctl: the rules are there in case it is enabled later.
 func TestNoIPv6(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend Backend) {
 		lab, n := newLab(t, testnet.Options{NoIPv6: true, Families: []testnet.Family{testnet.IPv4}})
@@ -190,8 +190,8 @@ func TestNoIPv6(t *testing.T) {
 	})
 }
 
-// TestNoIPv6Kernel writes to a kernel without IPv6 (ipv6.disable=1), again and again. The kernel of the test has it:
-// what is of IPv6 there is somebody else's, and stays.
+// TestNoIPv6Kernel writes several times to a kernel without IPv6 (ipv6.disable=1). This machine's kernel has IPv6: its
+// IPv6 rules belong to somebody else and stay.
 func TestNoIPv6Kernel(t *testing.T) {
 	saved := ipv6Sysctls
 	ipv6Sysctls = filepath.Join(t.TempDir(), "none")
@@ -226,7 +226,7 @@ func TestNoIPv6Kernel(t *testing.T) {
 	}
 }
 
-// TestWithoutIP6Tables writes by iptables alone where IPv6 is disabled by sysctl, and nowhere else.
+// TestWithoutIP6Tables writes with iptables alone if IPv6 is disabled by sysctl, and fails otherwise.
 func TestWithoutIP6Tables(t *testing.T) {
 	profile, _ := testnet.ProfileNamed("default")
 	for _, backend := range []Backend{IptablesNFT, IptablesLegacy} {
@@ -302,7 +302,7 @@ func TestUserNamespace(t *testing.T) {
 	})
 }
 
-// TestUserNamespaceWithoutNsenter can only be served by nftables, and says so.
+// TestUserNamespaceWithoutNsenter writes with nftables only, and the error of iptables says so.
 func TestUserNamespaceWithoutNsenter(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{UserNamespace: true})
 	before := everything(t, lab)
@@ -322,7 +322,7 @@ func TestUserNamespaceWithoutNsenter(t *testing.T) {
 	}
 }
 
-// TestOtherBackendStays lets the new rules be written and the old ones be irremovable: the new ones go again.
+// TestOtherBackendStays writes the new rules but cannot remove the old ones: it removes the new ones again.
 func TestOtherBackendStays(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{})
 	rules := named(t, "tproxy-dns")

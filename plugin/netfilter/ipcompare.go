@@ -7,8 +7,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// compare compares our chains with what the same tool makes of the same rules in a namespace of their own: how a
-// version of iptables words a rule need not be known. It runs three programs per family.
+// compare compares our chains with what the same program lists after it has written the same rules to a scratch
+// namespace. So the code need not know how a version of iptables prints a rule. It runs three programs per family.
 func (t *tool) compare(rules redirect.RuleSet, skipped []Skipped) ([]string, error) {
 	var differences []string
 	for _, family := range redirect.Families {
@@ -21,7 +21,7 @@ func (t *tool) compare(rules redirect.RuleSet, skipped []Skipped) ([]string, err
 			continue
 		}
 		if t.restore[family] == "" && !hasFamily(rules, family) {
-			continue // of a family that is not captured, and needs no program
+			continue // the family is not captured, so its programs may be missing
 		}
 		got, err := t.view(family)
 		if err != nil {
@@ -39,13 +39,13 @@ func (t *tool) compare(rules redirect.RuleSet, skipped []Skipped) ([]string, err
 	return append(differences, before...), err
 }
 
-// view is what the tables of one family hold, as the tool lists it, and the tables of iptables-nft as the kernel does.
+// view is the tables of one family: as the program lists them and, for iptables-nft, as the kernel does.
 type view struct {
 	listed held
 	kernel map[compatTable]*compatContent
 }
 
-// view asks the kernel first: it fails where there is more than a program should be made to list.
+// view asks the kernel before the program: that fails if there is more than a program should list.
 func (t *tool) view(family redirect.Family) (v view, err error) {
 	found, err := scan()
 	if err != nil {
@@ -58,7 +58,7 @@ func (t *tool) view(family redirect.Family) (v view, err error) {
 	return v, err
 }
 
-// expected writes the rules of one family to a scratch namespace and looks at them.
+// expected writes the rules of one family to a scratch namespace and lists them.
 func (t *tool) expected(family redirect.Family, rules redirect.RuleSet) (want view, err error) {
 	err = inScratch(func() error {
 		scratch, err := t.fill(family, rules)
@@ -71,16 +71,16 @@ func (t *tool) expected(family redirect.Family, rules redirect.RuleSet) (want vi
 	return want, err
 }
 
-// fill writes the rules of one family to the calling thread's network namespace, which holds none and which the
-// caller's user namespace owns.
+// fill writes the rules of one family to the calling thread's network namespace. That is empty, and the caller's user
+// namespace owns it.
 func (t *tool) fill(family redirect.Family, rules redirect.RuleSet) (tool, error) {
 	scratch := *t
 	scratch.nsenter = nil
 	return scratch, scratch.load(family, restoreInput(family, rules, nil))
 }
 
-// outline looks for tables that iptables-nft cannot list, or lists without a condition. They are there all the same,
-// and the kernel names their chains and jumps: both views are reduced to those, and what is returned says so.
+// outline handles tables that iptables-nft cannot list, or lists without a condition. The kernel still lists their
+// chains and jumps, so it reduces both views to these, and returns a text that says so.
 func outline(family redirect.Family, want, got view) []string {
 	var problems []string
 	for _, kind := range iptablesTables {
@@ -102,7 +102,8 @@ func outline(family redirect.Family, want, got view) []string {
 	return problems
 }
 
-// outline is what the kernel names, in the words of iptables-save. Rules of others that come before a jump have none.
+// outline returns the chains and jumps in the syntax of iptables-save. Rules of others before a jump have a
+// placeholder.
 func (c *compatContent) outline() map[string][]string {
 	chains := map[string][]string{}
 	if c == nil {

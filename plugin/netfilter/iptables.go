@@ -13,21 +13,21 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// tool is one way of the host's iptables, for one network namespace.
+// tool is one variant of the host's iptables, for one network namespace.
 type tool struct {
 	backend Backend // IptablesNFT or IptablesLegacy
 	ns      *NetNS
-	restore map[redirect.Family]string // path of …-restore; a family without one is skipped
-	nsenter []string                   // prefix that enters the owning user namespace
+	restore map[redirect.Family]string // the path of …-restore; a family without it is skipped
+	nsenter []string                   // the command prefix that enters the owning user namespace
 }
 
-// toolDirs are searched beside PATH: a container runtime's PATH need not have the sbin directories.
+// toolDirs are searched after PATH: a container runtime's PATH may lack the sbin directories.
 var toolDirs = []string{"/usr/sbin", "/sbin", "/usr/local/sbin"}
 
-// noProgramError names a program that the host does not have.
+// noProgramError names a program that is missing on the host.
 type noProgramError struct {
 	name string
-	only bool // it has the one of the other family
+	only bool // the program of the other family is there
 }
 
 func (e *noProgramError) Error() string {
@@ -38,7 +38,7 @@ func (e *noProgramError) Error() string {
 	return text
 }
 
-// findTool finds the host's programs for one way of iptables. It fails if one of a family that is needed is not there.
+// findTool finds the host's programs for one variant of iptables. It fails if those of a needed family are missing.
 func (n *NetNS) findTool(way Backend, needed ...redirect.Family) (*tool, error) {
 	t := &tool{backend: way, ns: n, restore: map[redirect.Family]string{}}
 	for _, family := range redirect.Families {
@@ -52,13 +52,13 @@ func (n *NetNS) findTool(way Backend, needed ...redirect.Family) (*tool, error) 
 	return t, t.enterUserNamespace()
 }
 
-// program is the name of …-restore that tells the way.
+// program returns the name of …-restore with the variant in it.
 func (t *tool) program(family redirect.Family) string {
 	return iptablesName(family) + strings.TrimPrefix(string(t.backend), "iptables") + "-restore"
 }
 
-// neededFamilies lists those whose programs iptables needs in the calling thread's network namespace: what is sent in a
-// family without rules goes around the sidecar.
+// neededFamilies returns the families that need programs in the calling thread's network namespace. Without rules, what
+// is sent in a family would bypass the sidecar, unless the namespace has no IPv6.
 func neededFamilies() ([]redirect.Family, error) {
 	off, err := noIPv6()
 	if off || err != nil {
@@ -67,8 +67,7 @@ func neededFamilies() ([]redirect.Family, error) {
 	return redirect.Families[:], nil
 }
 
-// lookup finds the programs of one family: under the name that tells the way, else under the plain name if that is what
-// it resolves to.
+// lookup finds the programs of one family: by the name with the variant, or by the plain name if that is the variant.
 func (t *tool) lookup(family redirect.Family) {
 	name := iptablesName(family)
 	t.restore[family] = lookPath(t.program(family))
@@ -89,8 +88,8 @@ func lookPath(name string) string {
 	return ""
 }
 
-// wayOf tells whether a plain iptables is the nft or the legacy one: by the program that the link leads to, which costs
-// no execution, else by what it says of itself (legacy before 1.8 says nothing).
+// wayOf returns the variant of a plain iptables program. The target of its symbolic link tells it without running the
+// program; otherwise its --version does (legacy before 1.8 prints no variant).
 func wayOf(command string) Backend {
 	if target, err := filepath.EvalSymlinks(command); err == nil {
 		switch base := filepath.Base(target); {
@@ -107,8 +106,9 @@ func wayOf(command string) Backend {
 	return IptablesLegacy
 }
 
-// enterUserNamespace prepares nsenter for a namespace that a user namespace owns. The kernel takes an owner match only
-// from a process in that user namespace, and a multithreaded process cannot enter one itself (setns(2)).
+// enterUserNamespace prepares nsenter for a network namespace that another user namespace owns. The kernel accepts an
+// owner match only from a process in that user namespace (net/netfilter/xt_owner.c), and a multithreaded process cannot
+// enter one (setns(2)).
 func (t *tool) enterUserNamespace() error {
 	if !t.ns.UserNamespaced() {
 		return nil
@@ -122,14 +122,14 @@ func (t *tool) enterUserNamespace() error {
 	return nil
 }
 
-// run executes a program inside the network namespace, and by nsenter inside the one that owns it, and returns what it
-// prints.
+// run runs a program in the network namespace, and by nsenter in its user namespace, and returns its output.
 func (t *tool) run(nsenter []string, stdin, program string, args ...string) ([]byte, error) {
 	args = slices.Concat(nsenter, []string{program}, args)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin = strings.NewReader(stdin)
-	// iptables-legacy takes a lock for the whole machine otherwise; the namespace's own file is a lock for just this one,
-	// and needs no clean-up. By its descriptor: the root of another user namespace need not be able to walk the path.
+	// iptables-legacy would otherwise lock the whole machine. The namespace's own file is a lock for this namespace
+	// only, and needs no clean-up. It is opened by its descriptor: root in another user namespace may not be able to
+	// reach its path.
 	lock, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", t.ns.ns.Fd()))
 	if err != nil {
 		return nil, err
@@ -157,8 +157,8 @@ func (t *tool) run(nsenter []string, stdin, program string, args ...string) ([]b
 	return out, nil
 }
 
-// write makes the tables hold the rule set: one execution per family, and with iptables-legacy one more that lists
-// where it holds something of ours. What goes wrong with one family keeps nothing of the other in place.
+// write writes the rule set: one execution per family. For iptables-legacy it first lists a family that has rules of
+// ours. A failure in one family does not keep it from writing the other.
 func (t *tool) write(rules redirect.RuleSet, found state) (skipped []Skipped, err error) {
 	var failures refusals
 	for _, family := range redirect.Families {
@@ -197,13 +197,13 @@ func hasFamily(rules redirect.RuleSet, family redirect.Family) bool {
 	return slices.ContainsFunc(rules.Tables, func(t redirect.Table) bool { return t.Family == family })
 }
 
-// isOurs tells a table with the marker from one that holds Istio's chains.
+// isOurs tells a table with our marker from one with Istio's chains.
 func isOurs(chains map[string][]string) bool {
 	_, marked := chains[markerChain]
 	return marked
 }
 
-// load runs iptables-restore, unless there is nothing to do.
+// load runs iptables-restore, unless the input is empty.
 func (t *tool) load(family redirect.Family, input string) error {
 	if input == "" {
 		return nil
@@ -212,12 +212,12 @@ func (t *tool) load(family redirect.Family, input string) error {
 	return err
 }
 
-// held is what the tables of one family hold of ours: table -> chain -> rules in the form of iptables-save. A table
-// that is listed is there, though it may hold nothing of ours.
+// held is what the tables of one family have of ours: table -> chain -> rules in the form of iptables-save. A listed
+// table has an entry even if nothing in it is ours.
 type held map[redirect.Kind]map[string][]string
 
-// list reads our chains, and of other chains the rules that lead to them with those that come before: by one
-// iptables-save. Listing needs no user namespace, unlike writing an owner match.
+// list reads our chains, and of other chains the rules that jump to ours and those before them, by one iptables-save.
+// It needs no user namespace: only writing an owner match does.
 func (t *tool) list(family redirect.Family) (held, error) {
 	if t.restore[family] == "" {
 		return nil, &unusableError{t.backend, fmt.Errorf("%s-restore was there at ADD and is not now", iptablesName(family))}
@@ -253,9 +253,8 @@ func (t *tool) list(family redirect.Family) (held, error) {
 	return all, nil
 }
 
-// untilOurs keeps of somebody else's chain what comes before its last rule that leads to ours, and that rule. Of
-// FORWARD it keeps the latter alone: dockerd puts its own rules first there whenever it starts, and none of ours
-// diverts anything in it.
+// untilOurs keeps of another chain the rules up to the last one that jumps to ours. Of FORWARD it keeps only the jumps:
+// dockerd inserts its own rules at the start whenever it starts, and no rule of ours there redirects anything.
 func untilOurs(chain string, rules []string) []string {
 	ours := slices.DeleteFunc(slices.Clone(rules), func(r string) bool { return !leadsToOurs(strings.Fields(r)) })
 	if len(ours) == 0 || chain == builtinOf[redirect.Forward] {
@@ -267,7 +266,7 @@ func untilOurs(chain string, rules []string) []string {
 	return rules
 }
 
-// leadsToOurs reports whether a rule jumps to a chain of ours, which has no options.
+// leadsToOurs reports whether a rule jumps to a chain of ours. Its target has no options, so it is the last word.
 func leadsToOurs(rule []string) bool {
 	verb, chain := rule[len(rule)-2], rule[len(rule)-1]
 	return (verb == "-j" || verb == "-g") && strings.HasPrefix(chain, istioPrefix)

@@ -8,14 +8,14 @@ import (
 	"github.com/istio-pod-network/controller/internal/testnet"
 )
 
-// The rules that KubeVirt's masquerade binding has in a pod with a sidecar, for a virtual machine that names no ports:
-// ssh goes to the machine past the sidecar, what the sidecar passes on to the pod's own address or to loopback goes to
-// the machine as the bridge's, the ports of a live migration stay in the pod, and what the machine sends is
-// masqueraded. In IPv6 the sidecar's connections are not led on. In the scripts $nf, $ipt, $vm, $gw and $lo are of a
-// family, $own the addresses that are the machine's, and $from those that the bridge hides.
-// That the ports of a migration (49152 and 49153) stay is of the releases whose list of ports to skip has them; where
-// ReservedPorts in pkg/network/istio/ports.go has the sidecar's alone, no rule is about a migration.
-// Source: kubevirt/kubevirt pkg/network/setup/netpod/masquerade, pkg/network/istio.
+// The rules of KubeVirt's masquerade binding in a pod with a sidecar, for a virtual machine without a list of ports.
+// ssh bypasses the sidecar and goes to the machine. What the sidecar passes on to the pod's own address or to loopback
+// goes to the machine, with the bridge's address as its source. The ports of a live migration stay in the pod. What the
+// machine sends is masqueraded. In IPv6 the sidecar's connections are not forwarded to the machine. In the scripts $nf,
+// $ipt, $vm, $gw and $lo belong to a family, $own are the addresses that lead to the machine, and $from those that the
+// bridge replaces. Releases whose list of ports to skip has the ports of a migration (49152 and 49153) have a rule for
+// them; others, whose ReservedPorts in pkg/network/istio/ports.go has only the sidecar's ports, do not. Source:
+// kubevirt/kubevirt pkg/network/setup/netpod/masquerade, pkg/network/istio.
 var masquerades = map[string]string{
 	"nft": `nft -f - <<END
 		table $nf nat {
@@ -43,7 +43,7 @@ END
 	"iptables-legacy": masqueradeBy("-legacy"),
 }
 
-// masqueradeBy is how releases without nft(8) wrote them.
+// masqueradeBy returns the rules as releases without nft(8) write them.
 func masqueradeBy(way string) string {
 	return strings.ReplaceAll(`for chain in KUBEVIRT_PREINBOUND KUBEVIRT_POSTINBOUND; do IPT -N $chain; done
 		IPT -A PREROUTING -i eth0 -j KUBEVIRT_PREINBOUND
@@ -57,17 +57,17 @@ func masqueradeBy(way string) string {
 `, "IPT", "$ipt"+way+" -t nat")
 }
 
-// machine is the virtual machine behind the pod.
+// machine is the name of the virtual machine behind the pod.
 const machine = "machine"
 
 func newMachine(t *testing.T, lab *testnet.Lab) *nested {
 	t.Helper()
 	vm := behindBridge(t, lab, "k6t-eth0", "10.0.2.", "fd10:0:2::")
-	shell(t, lab, "echo 1 >/proc/sys/net/ipv4/conf/k6t-eth0/route_localnet") // KubeVirt does it, too
+	shell(t, lab, "echo 1 >/proc/sys/net/ipv4/conf/k6t-eth0/route_localnet") // KubeVirt does so too
 	for _, port := range []string{"22", "80", "49152", "49153"} {
 		serve(t, vm.path, ":"+port, machine)
 	}
-	for _, loopback := range []string{"127.0.0.1", "[::1]"} { // what a live migration is handed to
+	for _, loopback := range []string{"127.0.0.1", "[::1]"} { // where a live migration arrives
 		for _, port := range []string{"49152", "49153"} {
 			serve(t, lab.Path, loopback+":"+port, "migration")
 		}
@@ -140,11 +140,11 @@ func (c *nested) works(t *testing.T, backend Backend, writer string, profile tes
 			{testnet.Flow{From: testnet.FromRoot, To: testnet.Loopback, Port: 49153}, "migration", ""},
 		} {
 			if family == testnet.IPv6 && want.source != "" {
-				continue // the kernel lets ::1 not leave the pod, and KubeVirt leads ::6 nowhere
+				continue // ::1 cannot leave the pod, and KubeVirt does not forward ::6
 			}
 			want.flow.Proto = testnet.TCP
 			got := c.lab.Run(want.flow, family)
-			for try := 0; try < 20 && got.Landed == testnet.Timeout; try++ { // the lab waits for its own servers
+			for try := 0; try < 20 && got.Landed == testnet.Timeout; try++ { // the lab waits for its own servers only
 				got = c.lab.Run(want.flow, family)
 			}
 			if got.Landed != want.lands || want.source != "" && !strings.HasPrefix(got.Source, want.source) {

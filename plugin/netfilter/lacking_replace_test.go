@@ -10,8 +10,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// TestReplaceLacking writes anew to a pod on kernels that have come to lack what its rules are written by: the new ones
-// come by another way and the old ones go, or the old ones stay as they are.
+// TestReplaceLacking replaces rules on kernels that no longer support the backend of the old ones. Another backend
+// writes the new rules and the old ones are removed, or the old ones stay unchanged.
 func TestReplaceLacking(t *testing.T) {
 	for _, c := range []struct {
 		lacks string
@@ -52,7 +52,7 @@ func TestReplaceLacking(t *testing.T) {
 	}
 }
 
-// renewed finds no other rules than those in the pod, and every flow where it should land.
+// renewed checks that the pod has exactly these rules, and that every flow lands where it should.
 func renewed(t *testing.T, lab *testnet.Lab, n *NetNS, profile testnet.Profile, applied Applied) {
 	t.Helper()
 	rules := ruleSet(t, profile)
@@ -66,8 +66,8 @@ func renewed(t *testing.T, lab *testnet.Lab, n *NetNS, profile testnet.Profile, 
 	}
 }
 
-// TestReplaceUnfinished has the way of the earlier rules give up between two tables. By then some are new. What is
-// written is all by the other way, and of the first nothing is left; or where there is no other, all of it stays.
+// TestReplaceUnfinished has the old rules' backend fail between two tables, when some are already new. The other
+// backend then writes all rules and nothing of the first is left. If there is no other backend, everything stays.
 func TestReplaceUnfinished(t *testing.T) {
 	for _, other := range []bool{true, false} {
 		t.Run(fmt.Sprintf("another way: %t", other), func(t *testing.T) {

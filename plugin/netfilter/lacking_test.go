@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A module of the kernel that this one has, and what is refused where it is missing: by nf_tables, in every network
-// namespace alike, and by the host's iptables. `make kernels` takes the modules themselves away.
+// modules are kernel modules of this machine, and what is refused if they are missing: by nf_tables, in every network
+// namespace, and by the host's iptables. `make kernels` removes the modules themselves.
 var modules = map[string]struct {
 	refused  func(netlink.Message) bool
 	errno    unix.Errno
@@ -51,7 +51,7 @@ func bothBroken(backend Backend, at string) (both []broken) {
 	return both
 }
 
-// lacking takes modules away, until the returned function gives them back. Not for parallel tests.
+// lacking hides modules until restore is called. Not for parallel tests.
 func lacking(t *testing.T, names ...string) (restore func()) {
 	t.Helper()
 	saved, savedDump := batch, dump
@@ -130,8 +130,7 @@ var lackings = []struct {
 	{"xt_owner nft_chain_nat", Auto, "default", "", []string{"nftables: ", "iptables-nft: ", "iptables-legacy: "}},
 }
 
-// TestLacking writes to a pod on kernels that lack something: by what works, and otherwise not at all. STATUS says what
-// ADD says.
+// TestLacking writes to a pod on kernels that lack something: with what works, or not at all. STATUS agrees with ADD.
 func TestLacking(t *testing.T) {
 	for _, kernel := range lackings {
 		t.Run(fmt.Sprintf("%s/%s/%s", kernel.lacks, kernel.backend, kernel.profile), func(t *testing.T) {
@@ -139,7 +138,7 @@ func TestLacking(t *testing.T) {
 			profile, _ := testnet.ProfileNamed(kernel.profile)
 			before, rules := everything(t, lab), ruleSet(t, profile)
 			restore := lacking(t, strings.Fields(kernel.lacks)...)
-			lab.InPod(func() { // which has IPv6, as this machine need not have
+			lab.InPod(func() { // the lab's pod has IPv6, even if this machine has none
 				err := Usable(kernel.backend, rules)
 				if (err == nil) != (kernel.err == nil) || err != nil && !IsUnusable(err) {
 					t.Errorf("usable: %v", err)
@@ -177,8 +176,7 @@ func TestLacking(t *testing.T) {
 	}
 }
 
-// reported looks at an error: it holds these texts in their order, and names the nftables backend as a way out only
-// where they do.
+// reported checks that an error has these texts in order. It may name the nftables backend as a remedy only if they do.
 func reported(t *testing.T, err error, texts []string) {
 	t.Helper()
 	if err == nil {

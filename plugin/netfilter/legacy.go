@@ -12,22 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The x_tables interface of the kernel, by which the user-defined chains of iptables-legacy are found also where the
-// host has no legacy tool. Source: include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter_ipv6/ip6_tables.h.
+// The kernel's x_tables interface. It shows the user-defined chains of iptables-legacy even if the host lacks the
+// legacy programs. Source: include/uapi/linux/netfilter_ipv4/ip_tables.h,
+// include/uapi/linux/netfilter_ipv6/ip6_tables.h.
 const (
 	soGetInfo    = 64 // IPT_SO_GET_INFO and IP6T_SO_GET_INFO
 	soGetEntries = 65 // IPT_SO_GET_ENTRIES and IP6T_SO_GET_ENTRIES
 	tableNameLen = 32 // XT_TABLE_MAXNAMELEN
 	inetHooks    = 5  // NF_INET_NUMHOOKS
 	infoLen      = tableNameLen + 4*(1+inetHooks+inetHooks+1+1)
-	entriesHead  = tableNameLen + 8 // struct ipt_get_entries up to its entries, which are 8-byte aligned
+	entriesHead  = tableNameLen + 8 // the offset of the entries in struct ipt_get_entries, which are 8-byte aligned
 
-	// In struct ipt_entry (ip6t_entry) after the IP part and nfcache: target_offset, next_offset, both u16.
+	// The offset of target_offset in struct ipt_entry (ip6t_entry), after the IP part and nfcache. next_offset follows
+	// it; both are u16.
 	targetOffset4, targetOffset6 = 84 + 4, 136 + 4
-	targetHead                   = 32 // struct xt_entry_target: u16 size, 29 bytes of name, revision
+	targetHead                   = 32 // struct xt_entry_target: u16 size, 29 bytes of name, u8 revision
 )
 
-// legacyChains returns the names of the user-defined chains of a table of iptables-legacy in the calling thread's
+// legacyChains returns the names of the user-defined chains in a table of iptables-legacy, in the calling thread's
 // network namespace.
 func legacyChains(family redirect.Family, table string) (names []string, err error) {
 	offset := targetOffset4
@@ -51,8 +53,8 @@ func legacyChains(family redirect.Family, table string) (names []string, err err
 	return names, err
 }
 
-// legacyHooks returns the hooks whose built-in chain in a table of iptables-legacy has rules: its first entry is not
-// its policy, which is the last one.
+// legacyHooks returns the hooks whose built-in chain in a table of iptables-legacy has rules. A chain without rules has
+// only its policy, so its first entry is its last.
 func legacyHooks(family redirect.Family, table string) (used map[uint32]bool, err error) {
 	used = map[uint32]bool{}
 	err = withLegacyTable(family, table, func(_, _ int, info []byte) error {
@@ -66,7 +68,7 @@ func legacyHooks(family redirect.Family, table string) (used map[uint32]bool, er
 	return used, err
 }
 
-// withLegacyTable runs f with a socket that answers for the family, and struct ipt_getinfo of the table.
+// withLegacyTable runs f with a socket for the family, and with the table's struct ipt_getinfo.
 func withLegacyTable(family redirect.Family, table string, f func(fd, level int, info []byte) error) error {
 	domain, level := unix.AF_INET, unix.IPPROTO_IP
 	if family == redirect.IPv6 {
@@ -95,8 +97,8 @@ func getsockopt(fd, level, option int, buffer []byte) error {
 	return nil
 }
 
-// chainNames walks the entries of a table. A user-defined chain begins with an entry whose target is called ERROR and
-// whose data is the name of the chain; the very last ERROR closes the table.
+// chainNames walks through the entries of a table. A user-defined chain starts with an entry whose target is named
+// ERROR and contains the chain's name. The last entry is an ERROR too, and ends the table.
 func chainNames(entries []byte, offset int) ([]string, error) {
 	var names []string
 	for at := 0; at < len(entries); {

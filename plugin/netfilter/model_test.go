@@ -15,20 +15,20 @@ import (
 	"github.com/istio-pod-network/controller/plugin/trace/tracetest"
 )
 
-// FuzzTraffic draws settings and packets, and asserts that every packet lands where Istio's semantics want it
-// (testnet.Expected, which knows nothing of the renderer), with the rules of every backend; and where package trace,
-// which knows nothing of the semantics, has them walk by the rules. The seed is all there is to an input.
+// FuzzTraffic draws settings and packets from a seed, and sends the packets with the rules of every backend. Each must
+// land where Istio's semantics say (testnet.Expected, which knows nothing of the rules), and where package trace, which
+// knows nothing of the semantics, predicts it from the rules. The seed is the whole input.
 func FuzzTraffic(f *testing.F) {
 	for seed := range uint64(12) {
 		f.Add(seed)
 	}
 	for _, seed := range []uint64{
-		211046642, // a nat chain where nothing has connections tracked
+		211046642, // a nat chain in a namespace without connection tracking
 		500163,    // a reset to ::1 from another address of lo
 	} {
 		f.Add(seed)
 	}
-	// a lab costs more than a hundred packets: every process of the fuzzer has one
+	// creating a lab costs more than a hundred packets, so every process of the fuzzer has one
 	lab := sync.OnceValues(func() (*testnet.Lab, error) { return testnet.New(testnet.Options{}) })
 	f.Cleanup(func() {
 		if l, err := lab(); err == nil {
@@ -49,12 +49,12 @@ func FuzzTraffic(f *testing.F) {
 	})
 }
 
-// TestRandomTraffic does what FuzzTraffic does with one seed after the other, until each backend has had so many
-// packets (PACKETS), from SEED on: so a run can be had again, and `make fuzz PACKETS=1 SEED=N` is the input N.
+// TestRandomTraffic does the same for consecutive seeds from SEED on, until each backend has had PACKETS packets. A run
+// can be repeated, and `make fuzz PACKETS=1 SEED=N` runs the input N.
 func TestRandomTraffic(t *testing.T) {
 	packets, seed := number(t, "PACKETS", 200), number(t, "SEED", 1000)
 	t.Logf("seed %d: %d packets by each backend", seed, packets)
-	const told = 10000 // packets, after each of which it says how many it has sent
+	const told = 10000 // packets between two lines of progress
 	var inputs, beside atomic.Uint64
 	sent := make([]atomic.Uint64, len(backends))
 	var failed atomic.Bool
@@ -76,7 +76,7 @@ func TestRandomTraffic(t *testing.T) {
 		}
 	}
 	t.Run("labs", func(t *testing.T) {
-		for i := range min(runtime.GOMAXPROCS(0), int(min(packets, 1000)+99)/100) { // one for one input
+		for i := range min(runtime.GOMAXPROCS(0), int(min(packets, 1000)+99)/100) { // a single worker for a single input
 			t.Run(strconv.Itoa(i), lab)
 		}
 	})
@@ -100,14 +100,14 @@ func number(t *testing.T, name string, missing uint64) uint64 {
 	return n
 }
 
-// input is what one seed came to.
+// input is the result of one seed.
 type input struct {
-	sent   int  // packets by each backend
-	beside bool // chains of others were there
+	sent   int  // packets per backend
+	beside bool // there were chains of others
 }
 
-// differ draws an input of a seed, and fails for each packet that lands in the kernel where it should not. In a half of
-// the inputs chains of others are there, too; of these Istio's semantics say nothing, and package trace does.
+// differ draws an input from a seed, and fails for each packet that lands elsewhere in the kernel. Half of the inputs
+// have chains of others, too: Istio's semantics do not cover these, but package trace does.
 func differ(t *testing.T, l *testnet.Lab, n *NetNS, seed uint64, backends []Backend) (its input) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -150,7 +150,7 @@ func differ(t *testing.T, l *testnet.Lab, n *NetNS, seed uint64, backends []Back
 				t.Errorf("seed %d: %s: %s: %s; trace says %s", seed, backend, profile.JSON(), result, want)
 			}
 		}
-		if err := n.Check(applied, rules); err != nil && !its.beside { // what others do before us it does tell
+		if err := n.Check(applied, rules); err != nil && !its.beside { // chains of others that run before ours are drift
 			t.Errorf("seed %d: %s: %s: %v", seed, backend, profile.JSON(), err)
 		}
 		remove()
@@ -161,7 +161,7 @@ func differ(t *testing.T, l *testnet.Lab, n *NetNS, seed uint64, backends []Back
 	return its
 }
 
-// predictorOf has package trace predict the flows of a profile.
+// predictorOf returns package trace's predictions for the flows of a profile.
 func predictorOf(t *testing.T, profile testnet.Profile) tracetest.Predictor {
 	t.Helper()
 	spec, err := redirect.ParseSpec(profile.JSON())

@@ -18,14 +18,14 @@ import (
 type mutant struct {
 	chain, text, why string // what is missing
 	rules            redirect.RuleSet
-	inert            string // an address or policy route by its name, "" for a packet rule
-	surplus          bool   // it has a part that should not be there, and lacks none
-	dropLine         bool   // the second line of a TPROXY rule in nftables, which no RuleSet can be without
+	inert            string // the name of an address or policy route; "" for a packet rule
+	surplus          bool   // it has a surplus part instead of a missing one
+	dropLine         bool   // without the second nftables rule of TPROXY, which every RuleSet has
 }
 
 func (m mutant) String() string { return m.chain + ": " + m.text }
 
-// mutants returns the rule set without each of its rules of the family in turn, addresses and policy routes included.
+// mutants returns the rule set without each of its rules of the family in turn, with addresses and policy routes.
 func mutants(rules redirect.RuleSet, family redirect.Family, backend Backend) []mutant {
 	var all []mutant
 	for i, table := range rules.Tables {
@@ -51,8 +51,8 @@ func mutants(rules redirect.RuleSet, family redirect.Family, backend Backend) []
 	return all
 }
 
-// surplus returns the rule set with, in turn, each table and address of a family that the profile leaves alone. A
-// policy route is none, as it does nothing until a table marks something.
+// surplus returns the rule set with, in turn, each table and address of a family that the profile does not capture.
+// Policy routes are not among them, because they change nothing until a rule sets the mark.
 func surplus(rules, both redirect.RuleSet, family redirect.Family) []mutant {
 	var all []mutant
 	for _, table := range both.Tables {
@@ -81,20 +81,20 @@ func without(rules redirect.RuleSet, table, chain, rule int) redirect.RuleSet {
 	return rules
 }
 
-// hunter looks for a flow that misses the removed rule, in one family and with one backend.
+// hunter looks for a flow that shows the removed rule, in one family and with one backend.
 type hunter struct {
 	*testing.T
 	lab     *testnet.Lab
 	n       *NetNS
 	backend Backend
 	family  redirect.Family
-	name    string                  // of all this, for messages
-	hints   map[string]testnet.Flow // by what was removed, the flow that missed it in an earlier profile
-	seen    map[string]bool         // mutants tried already, nil to try them again in every profile
+	name    string                  // the name of the test case, for messages
+	hints   map[string]testnet.Flow // by the removed rule: the flow that showed it in an earlier profile
+	seen    map[string]bool         // mutants that were tried already; nil: try them in every profile
 	tried   int
 }
 
-// pending returns the mutants of a rule set that are to be tried.
+// pending returns the mutants of a rule set that have to be tried.
 func (h *hunter) pending(profile testnet.Profile, rules redirect.RuleSet) []mutant {
 	all := mutants(rules, h.family, h.backend)
 	if profile.Open(testnet.Family(h.family)) {
@@ -110,14 +110,14 @@ func (h *hunter) pending(profile testnet.Profile, rules redirect.RuleSet) []muta
 	return all
 }
 
-// TestMutation removes each rule of each profile's rule set in turn and fails if that changes the outcome of no flow,
-// for then nothing would notice if it were forgotten. Rules that really make no difference are listed in equivalents.
-// Where a profile leaves a family alone, each table of that family is added in turn, and must be missed likewise.
-// With the iptables backends a rule is removed from the first profile that holds it, and from all with
+// TestMutation removes each rule of each profile's rule set in turn. It fails if no flow's outcome changes: then no
+// test would notice that the rule is missing. Rules that make no difference are listed in equivalents. If a profile
+// does not capture a family, each table of that family is added in turn, and a flow must show it. With the iptables
+// backends a rule is removed only from the first profile that has it, and from all profiles with
 // ISTIO_POD_NETWORK_MUTATE_ALL=1.
 func TestMutation(t *testing.T) {
 	all := os.Getenv("ISTIO_POD_NETWORK_MUTATE_ALL") != ""
-	var hunts sync.WaitGroup // not t.Parallel: most of it is waiting for each other, whatever the number of CPUs
+	var hunts sync.WaitGroup // not t.Parallel: the hunts mostly wait, whatever the number of CPUs
 	for _, backend := range backends {
 		for _, family := range redirect.Families {
 			for lane := range lanes {
@@ -133,13 +133,13 @@ func TestMutation(t *testing.T) {
 	hunts.Wait()
 }
 
-// lanes is how many labs share the profiles; modes alternate there, and each lane gets both.
+// lanes is how many labs share the profiles. The modes alternate in their list, and each lane gets both.
 const lanes = 3
 
 func (h *hunter) lane(lane int) {
 	profiles := slices.Clone(testnet.Profiles)
 	for _, profile := range testnet.FamilyProfiles {
-		if profile.Open(testnet.Family(h.family)) { // the rules of the other family are those of the profile with both
+		if profile.Open(testnet.Family(h.family)) { // the other family has the rules of the profile with both families
 			profiles = append(profiles, profile)
 		}
 	}
@@ -151,7 +151,7 @@ func (h *hunter) lane(lane int) {
 	h.Logf("%s %s: %d rules removed", h.backend, h.family, h.tried)
 }
 
-// profile goes through the mutants of one profile.
+// profile tries the mutants of one profile.
 func (h *hunter) profile(profile testnet.Profile) {
 	h.name = fmt.Sprintf("%s %s %s", h.backend, h.family, profile.Name)
 	rules := ruleSet(h.T, profile)
@@ -177,11 +177,11 @@ func (h *hunter) profile(profile testnet.Profile) {
 	}
 }
 
-// moreHunts is how often a rule that no flow misses is looked for again: an attempt to get around the sidecar hopes for
-// what connection tracking makes of its segments, and does not get it every time.
+// moreHunts is how often a rule that no flow has shown is tried again: an attempt to get around the sidecar depends on
+// connection tracking, and does not succeed every time.
 const moreHunts = 5
 
-// try tells whether the table of equivalents is right about one mutant.
+// try checks that the table of equivalents is right about one mutant.
 func (h *hunter) try(profile testnet.Profile, rules redirect.RuleSet, m mutant) error {
 	if heldByTranslated(m) {
 		return nil
@@ -201,13 +201,13 @@ func (h *hunter) try(profile testnet.Profile, rules redirect.RuleSet, m mutant) 
 	switch {
 	case !missed && reason == "":
 		h.Errorf("%s: no flow misses %s", h.name, m)
-	case missed && reason != "" && h.lab.Reset() == nil && len(h.lab.Check()) > 0: // which is patient
+	case missed && reason != "" && h.lab.Reset() == nil && len(h.lab.Check()) > 0: // Check waits patiently
 		h.Errorf("%s: listed as %q, but missed by a flow: %s: %s", h.name, reason, m, result)
 	}
 	return h.restore(rules, m)
 }
 
-// write makes the namespace hold the mutant.
+// write writes the mutant into the namespace.
 func (h *hunter) write(m mutant) error {
 	switch {
 	case m.surplus:
@@ -227,8 +227,8 @@ func (h *hunter) write(m mutant) error {
 	return h.tables(m.rules)
 }
 
-// tables writes the packet rules: with nftables as the plugin does it, with iptables by one execution that replaces all
-// tables of the family, since Apply would also list what it replaces.
+// tables writes the packet rules. With nftables it does what the plugin does. With iptables it replaces all tables of
+// the family in one execution, because Apply would also list what it replaces.
 func (h *hunter) tables(rules redirect.RuleSet) error {
 	if h.backend == Nftables {
 		_, err := h.n.Apply(Nftables, rules)
@@ -252,8 +252,7 @@ func (h *hunter) tables(rules redirect.RuleSet) error {
 	})
 }
 
-// restore brings an address or route back, and takes out what is too much; packet rules are replaced by the next
-// mutant's.
+// restore brings back an address or a route, and removes a surplus part. The next mutant replaces the packet rules.
 func (h *hunter) restore(rules redirect.RuleSet, m mutant) error {
 	switch {
 	case m.surplus:
@@ -265,7 +264,7 @@ func (h *hunter) restore(rules redirect.RuleSet, m mutant) error {
 	return nil
 }
 
-// hunt runs the flow that missed such a rule before, and then all.
+// hunt runs the flow that showed such a rule before, and then all flows.
 func (h *hunter) hunt(profile testnet.Profile, m mutant) (testnet.Result, bool) {
 	key := m.String()
 	if flow, known := h.hints[key]; known && slices.Contains(testnet.Flows(profile), flow) {
@@ -276,7 +275,7 @@ func (h *hunter) hunt(profile testnet.Profile, m mutant) (testnet.Result, bool) 
 	wrong := slices.DeleteFunc(h.lab.RunAll(), testnet.Result.OK)
 	slices.SortStableFunc(wrong, func(a, b testnet.Result) int { return waits(a) - waits(b) })
 	for _, r := range wrong {
-		if r = h.run(profile, r.Flow); !r.OK() { // alone now, on a machine that is less busy
+		if r = h.run(profile, r.Flow); !r.OK() { // now alone, so that the machine is less busy
 			h.hints[key] = r.Flow
 			return r, true
 		}
@@ -284,7 +283,7 @@ func (h *hunter) hunt(profile testnet.Profile, m mutant) (testnet.Result, bool) 
 	return testnet.Result{}, false
 }
 
-// waits is 1 for outcomes that take a time-out, on either side.
+// waits is 1 if either outcome is a timeout, and 0 otherwise.
 func waits(r testnet.Result) int {
 	for _, o := range []testnet.Outcome{r.Got, r.Want} {
 		switch o.Landed {
@@ -301,7 +300,7 @@ func (h *hunter) run(profile testnet.Profile, flow testnet.Flow) testnet.Result 
 		Got: h.lab.Run(flow, family), Want: testnet.Expected(profile, flow, family)}
 }
 
-// deleteRule removes the rules with the comment from a chain.
+// deleteRule deletes the rules with the comment from a chain.
 func deleteRule(lab *testnet.Lab, family redirect.Family, chain, comment string) error {
 	out, err := lab.PodCommand("nft", "-a", "list", "chain", family.String(), redirect.TableName, chain).Output()
 	if err != nil {

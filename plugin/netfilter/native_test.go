@@ -9,16 +9,16 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// outlined is what Check says of a table that iptables-nft cannot list.
+// outlined is Check's text about a table that iptables-nft cannot list.
 const outlined = "only the names of its chains and the jumps to them could be compared"
 
-// natives are what somebody does with nft(8) to the tables of iptables-nft, and then by iptables-nft's own programs.
-// $ip is the family.
+// natives are changes that somebody makes with nft(8) to the tables of iptables-nft, followed by changes with
+// iptables-nft's own programs. $ip is the family.
 var natives = []struct {
 	name, script string
-	want         []string // parts of what Check says, with $ipt for the name of the program
-	never        string   // what it does not say
-	stays        string   // what is somebody else's, and is still there after Remove
+	want         []string // parts of Check's error; $ipt is the name of the program
+	never        string   // what the error must not contain
+	stays        string   // rules of others that Remove must keep
 }{
 	{"rule in our chain", `nft add rule $ip nat ISTIO_OUTPUT ct state established accept`, []string{
 		"$ipt table nat holds rules that iptables-nft cannot list (`nft list table $ip nat` does): " + outlined,
@@ -63,11 +63,11 @@ var natives = []struct {
 	}, outlined, ""},
 }
 
-// handleOf prints the handle of the first rule of a chain that contains a text.
+// handleOf prints the handle of the first rule in a chain that contains a text.
 const handleOf = `handle() { nft -a list chain $1 $2 $3 | grep -F -- "$4" | head -1 | sed 's/.*# handle //'; };`
 
-// TestNative puts rules of nft(8) into the tables of iptables-nft. Its programs list such a table not at all, and exit
-// with 0: nothing of it may count as missing, a new ADD replaces what is ours, and DEL takes it out.
+// TestNative adds rules with nft(8) to the tables of iptables-nft, whose programs then list nothing of the table and
+// exit with 0. Check must not report everything as missing, a new ADD replaces our rules, and DEL removes them.
 func TestNative(t *testing.T) {
 	rules := named(t, "tproxy-dns")
 	for _, x := range natives {
@@ -96,7 +96,7 @@ func TestNative(t *testing.T) {
 	}
 }
 
-// TestNativeElsewhere puts such a rule into a table that holds nothing of ours, before and after ADD.
+// TestNativeElsewhere adds such a rule to a table without rules of ours, before and after ADD.
 func TestNativeElsewhere(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{})
 	rules := named(t, "default")
@@ -110,7 +110,7 @@ func TestNativeElsewhere(t *testing.T) {
 	}
 }
 
-// says compares what Check says with what it shall and shall not.
+// says checks that Check's error has the wanted texts, and not the other one.
 func says(t *testing.T, err error, names *strings.Replacer, want []string, never string) {
 	t.Helper()
 	if err == nil {

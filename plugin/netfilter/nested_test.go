@@ -16,19 +16,19 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// nested is a container in the pod, as docker in docker runs it: a network namespace behind a bridge of the pod's.
+// nested is a container in the pod, as with Docker in Docker: a network namespace behind a bridge of the pod.
 type nested struct {
 	lab  *testnet.Lab
-	path string // of its network namespace
+	path string // the path of its network namespace
 }
 
-// nestedPort is the port of the container's server, which calls itself nestedName.
+// nestedPort is the port of the container's server, whose name is nestedName.
 const (
 	nestedPort = "80"
 	nestedName = "nested-container"
 )
 
-// newNested starts one with a server; the bridge is docker0, with 172.17.0.1 and fd17::1.
+// newNested starts a container with a server. The bridge is docker0, with 172.17.0.1 and fd17::1.
 func newNested(t *testing.T, lab *testnet.Lab) *nested {
 	t.Helper()
 	c := behindBridge(t, lab, "docker0", "172.17.0.", "fd17::")
@@ -36,7 +36,7 @@ func newNested(t *testing.T, lab *testnet.Lab) *nested {
 	return c
 }
 
-// behindBridge makes a network namespace behind a bridge of the pod, which has the addresses that end in 1.
+// behindBridge creates a network namespace behind a bridge of the pod. The bridge's addresses end in 1.
 func behindBridge(t *testing.T, lab *testnet.Lab, bridge, net4, net6 string) *nested {
 	t.Helper()
 	inner, err := ns.TempNetNS()
@@ -63,7 +63,8 @@ func behindBridge(t *testing.T, lab *testnet.Lab, bridge, net4, net6 string) *ne
 	return &nested{lab, path}
 }
 
-// serve listens in the network namespace at path, and answers a line with that name as a stand-in of the lab does.
+// serve listens in the network namespace at the path, and answers with a line with the name, as a stand-in of the lab
+// does.
 func serve(t *testing.T, path, address, name string) {
 	t.Helper()
 	err := ns.WithNetNSPath(path, func(ns.NetNS) error {
@@ -95,7 +96,7 @@ func answer(conn net.Conn, name string) {
 	_ = conn.Close()
 }
 
-// dialFrom connects on a thread in the namespace at path.
+// dialFrom connects from a thread in the namespace at the path.
 func dialFrom(t *testing.T, path, network, address string) net.Conn {
 	t.Helper()
 	var conn net.Conn
@@ -116,14 +117,14 @@ func dialFrom(t *testing.T, path, network, address string) net.Conn {
 // published is the port of the pod that leads to the container's server.
 const published = 8888
 
-// peerReaches says who answers the peer's connection to the published port.
+// peerReaches returns who answers the peer's connection to the published port.
 func (c *nested) peerReaches(t *testing.T, family redirect.Family) string {
 	t.Helper()
 	address := testnet.Pod.Addr(testnet.Family(family)).String()
 	return answers(t, dialFrom(t, c.lab.PeerPath, "tcp", net.JoinHostPort(address, fmt.Sprint(published))))
 }
 
-// answers says who does at the other end.
+// answers returns the name that the other side sends.
 func answers(t *testing.T, conn net.Conn) string {
 	t.Helper()
 	if _, err := io.WriteString(conn, "who\n"); err != nil {
@@ -139,8 +140,8 @@ func answers(t *testing.T, conn net.Conn) string {
 	return line
 }
 
-// writers publish the container's port, as dockerd does. $ipt and $to are the program and the target of a family, $nf
-// is the family's name for nft, $where is -A or -I.
+// writers publish the container's port, as dockerd does. $ipt and $to are the program and the target for a family, $nf
+// is nft's name of the family, $where is -A or -I.
 var writers = []struct {
 	name, script string
 }{
@@ -176,12 +177,12 @@ func (c *nested) publish(t *testing.T, script, where string) {
 		"ipt=ip6tables nf=ip6 proto=ipv6 to=[fd17::2]\n"+script)
 }
 
-// sameHook says whether a writer's rules are in the chains that the backend's jumps are in.
+// sameHook reports whether a writer's rules are in the same built-in chains as the backend's jumps.
 func sameHook(backend Backend, writer string) bool { return string(backend) == writer }
 
-// TestPublishedPort lets somebody in the pod publish a port of a container, before and after our rules are written. The
-// peer's connection to it must reach the sidecar: with nftables always, with iptables as long as the same iptables
-// appends its rules; what it cannot prevent is drift.
+// TestPublishedPort has somebody in the pod publish a container's port, before and after our rules are written. The
+// peer's connection to it must reach the sidecar: with nftables always, with iptables if the same iptables appends the
+// rules. Otherwise Check reports drift.
 func TestPublishedPort(t *testing.T) {
 	for _, w := range writers {
 		t.Run("no rules/"+w.name, func(t *testing.T) { // the control
@@ -210,7 +211,7 @@ func TestPublishedPort(t *testing.T) {
 	}
 }
 
-// redirected writes our rules, and finds the peer at the sidecar wherever ours can come first.
+// redirected writes our rules, and checks that the peer reaches the sidecar if our rules can come first.
 func (c *nested) redirected(t *testing.T, n *NetNS, backend Backend, writer string) Applied {
 	t.Helper()
 	profile, _ := testnet.ProfileNamed("default")
@@ -257,8 +258,8 @@ func publishAfter(t *testing.T, backend Backend, writer, script, where string) {
 	c.redirected(t, n, backend, writer)
 }
 
-// TestNestedDNS lets a container in the pod, whose packets are masqueraded, ask the peer by UDP: capturing the DNS of
-// apps is no business of its.
+// TestNestedDNS has a container in the pod, whose packets are masqueraded, query the peer by UDP. DNS capture is for
+// apps, so it must not interfere.
 func TestNestedDNS(t *testing.T) {
 	for _, name := range []string{"none", "default", "dns", "tproxy-dns"} {
 		for _, backend := range backends {
@@ -280,7 +281,7 @@ func TestNestedDNS(t *testing.T) {
 	}
 }
 
-// asks sends a DNS query from the container, at most three times, and says who answers, "" for nobody.
+// asks sends a DNS query from the container, at most three times, and returns who answers, or "".
 func (c *nested) asks(t *testing.T, resolver netip.Addr) testnet.Landing {
 	t.Helper()
 	conn := dialFrom(t, c.path, "udp", net.JoinHostPort(resolver.String(), "53"))
@@ -299,8 +300,8 @@ func (c *nested) asks(t *testing.T, resolver netip.Addr) testnet.Landing {
 	return ""
 }
 
-// TestMasqueradedDNS masquerades what leaves by an excluded interface, ports included: an app's query there is not
-// captured, and answered.
+// TestMasqueradedDNS masquerades what leaves by an excluded interface, with its ports: an app's query on that interface
+// is not captured, and is answered.
 func TestMasqueradedDNS(t *testing.T) {
 	profile, _ := testnet.ProfileNamed("dns-exclude-interfaces")
 	flow := testnet.Flow{Name: "app-dns-vm", From: testnet.FromApp, Proto: testnet.UDP, To: testnet.VM, Port: 53}
@@ -321,8 +322,8 @@ func TestMasqueradedDNS(t *testing.T) {
 	}
 }
 
-// TestSamePriority adds a nat chain where ours are, the first place that the kernel has: Check names it, for it comes
-// before ours, and the next ADD comes first again.
+// TestSamePriority adds a nat chain with the priority of ours, the lowest that the kernel allows. It runs before ours,
+// so Check reports it, and the next ADD makes ours the first again.
 func TestSamePriority(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{})
 	c := newNested(t, lab)
@@ -345,8 +346,8 @@ func TestSamePriority(t *testing.T) {
 	}
 }
 
-// TestExcludedPublishedPort publishes a port that the settings exclude, and not the container's own: the peer reaches
-// the container.
+// TestExcludedPublishedPort publishes a port that the settings exclude, unlike the container's own port: the peer
+// reaches the container.
 func TestExcludedPublishedPort(t *testing.T) {
 	profile := testnet.Profile{Name: "excluded", Settings: map[string]any{
 		"excludeInboundPorts": fmt.Sprint(published)}}
@@ -367,7 +368,7 @@ func TestExcludedPublishedPort(t *testing.T) {
 	}
 }
 
-// beforeOurs is what Check says of the writer's rules.
+// beforeOurs returns Check's text about the writer's rules.
 func beforeOurs(backend Backend, writer string, family redirect.Family) string {
 	tables := iptablesName(family)
 	switch {

@@ -9,26 +9,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Backend names what writes the packet rules.
+// Backend is the name of what writes the packet rules.
 type Backend string
 
-// The backends. The last two are the ways of Iptables: what Apply reports, and accepted to force one.
+// The backends. The last two are the variants of Iptables: Apply reports which one it used, and a configuration may
+// require one.
 const (
-	Auto           Backend = "auto"     // nftables where the kernel takes it, else iptables
-	Nftables       Backend = "nftables" // netlink; no program, nothing needed on the host
-	Iptables       Backend = "iptables" // iptables-restore of the host, its nft way where the kernel takes it
+	Auto           Backend = "auto"     // nftables if the kernel supports it, else iptables
+	Nftables       Backend = "nftables" // netlink; it runs no program and needs nothing on the host
+	Iptables       Backend = "iptables" // the host's iptables-restore, preferably its nft variant
 	IptablesNFT    Backend = "iptables-nft"
 	IptablesLegacy Backend = "iptables-legacy"
 )
 
-// Applied is what Apply did, as Check and Remove need it again.
+// Applied is the result of Apply, which Check and Remove need.
 type Applied struct {
 	Backend Backend   // Nftables, IptablesNFT or IptablesLegacy
-	Created []string  // the names of addresses, policy routes and iptables-nft tables that were not there before
-	Skipped []Skipped // what this kernel or host cannot have
+	Created []string  // the names of addresses, policy routes and iptables-nft tables that did not exist before
+	Skipped []Skipped // what this kernel or host does not support
 }
 
-// Namespace is what a caller needs of a pod's network namespace: *NetNS, or Fake in tests.
+// Namespace is a pod's network namespace: *NetNS, or Fake in tests.
 type Namespace interface {
 	Apply(Backend, redirect.RuleSet) (Applied, error)
 	Replace(Backend, redirect.RuleSet) (Applied, error)
@@ -41,14 +42,14 @@ type Namespace interface {
 
 var _ Namespace = (*NetNS)(nil)
 
-// foreignError names rules of Istio's own init container or CNI plugin.
+// foreignError lists rules of Istio's own init container or CNI plugin.
 type foreignError struct{ found []string }
 
 func (e *foreignError) Error() string {
 	return "the network namespace holds rules of Istio's own init container or CNI plugin: " + strings.Join(e.found, ", ")
 }
 
-// IsForeign reports whether err says that somebody else has redirected the namespace already. Nothing was written.
+// IsForeign reports whether err says that somebody else has already redirected the namespace. Nothing was written.
 func IsForeign(err error) bool {
 	var target *foreignError
 	return errors.As(err, &target)
@@ -71,10 +72,10 @@ func IsUnusable(err error) bool {
 	return errors.As(err, &target)
 }
 
-// driftError lists the differences between what the kernel holds and what should be there.
+// driftError lists the differences between the kernel's rules and the expected ones.
 type driftError struct{ differences []string }
 
-// shownDifferences bounds what an error lists: a flushed namespace differs in every rule.
+// shownDifferences limits how many differences an error lists: a flushed namespace lacks every rule.
 const shownDifferences = 8
 
 func (e *driftError) Error() string {
@@ -86,32 +87,32 @@ func (e *driftError) Error() string {
 	return "the rules differ from what was written: " + strings.Join(shown, "; ") + more
 }
 
-// IsDrift reports whether err says that the kernel does not hold the expected rules.
+// IsDrift reports whether err says that the kernel's rules differ from the expected ones.
 func IsDrift(err error) bool {
 	var target *driftError
 	return errors.As(err, &target)
 }
 
-// Apply makes the namespace hold exactly the rule set, whatever of ours it held before. If it returns an error, what it
-// made is removed again.
+// Apply replaces all rules of ours in the namespace with the rule set, and creates the addresses and routes that it
+// needs. On an error it removes what it has made. IsForeign, IsUnusable and IsNetNS tell its errors apart.
 func (n *NetNS) Apply(backend Backend, rules redirect.RuleSet) (Applied, error) {
 	return n.put(backend, rules, false)
 }
 
-// Replace is Apply for a pod that runs with the complete rules of an earlier one. If it returns an error, no table is
-// without rules that had some: with nftables they are those of before, or, where the kernel's answer was lost or the
-// rules of another backend stay, those of now. With iptables, which commits one table of one family after the other,
-// some tables may have those of before and others those of now. To call it again makes up for it.
+// Replace is Apply for a running pod with the complete rules of an earlier Apply. On an error it leaves no table
+// without rules that had some. With nftables these are the old rules; they are the new ones if the kernel's answer was
+// lost, or if the rules of another backend could not be removed. With iptables, which commits one table of one family
+// after the other, some tables may have the old rules and others the new ones. A second call completes the replacement.
 func (n *NetNS) Replace(backend Backend, rules redirect.RuleSet) (Applied, error) {
 	return n.put(backend, rules, true)
 }
 
-// put makes the namespace hold exactly the rule set; with keep, a failure takes no rules away that were there.
+// put does the work of Apply and, with keep, of Replace.
 func (n *NetNS) put(backend Backend, rules redirect.RuleSet, keep bool) (applied Applied, err error) {
 	err = n.Within(func() error {
 		applied, err = n.apply(backend, rules, keep)
 		if raced(err) {
-			// Another Apply was between our look and our transaction; its rules are replaced like any earlier ones.
+			// Another Apply has changed the tables since they were scanned; its rules are replaced like any others.
 			applied, err = n.apply(backend, rules, keep)
 		}
 		return err
@@ -119,7 +120,7 @@ func (n *NetNS) put(backend Backend, rules redirect.RuleSet, keep bool) (applied
 	return applied, err
 }
 
-// raced reports whether err is what the kernel says of a table that another Apply has made or taken away meanwhile.
+// raced reports whether err is the kernel's answer about a table that another Apply has created or deleted meanwhile.
 func raced(err error) bool { return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) }
 
 func (n *NetNS) apply(backend Backend, rules redirect.RuleSet, keep bool) (Applied, error) {
@@ -137,7 +138,7 @@ func (n *NetNS) apply(backend Backend, rules redirect.RuleSet, keep bool) (Appli
 	return applied, nil
 }
 
-// write runs inside the namespace. With an error, it returns what it may have done by then.
+// write runs in the namespace. With an error, it returns what it may have made by then.
 func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state, keep bool) (applied Applied, err error) {
 	if rules, applied.Skipped = supported(rules); len(rules.Tables) == 0 {
 		return applied, errors.New("no packet rules to write")
@@ -152,9 +153,9 @@ func (n *NetNS) write(backend Backend, rules redirect.RuleSet, found state, keep
 	return applied, err
 }
 
-// takeBack removes what a failed Apply may have written by now: applied names the backend from its first write on. Of a
-// failed Replace it is what was made for rules that are not there. Where they may be, it stays: it does nothing by
-// itself.
+// takeBack removes what a failed Apply may have made. applied.Backend is set once something may have been written.
+// After a failed Replace it removes addresses and routes only if no rules were written that may need them; they change
+// nothing alone.
 func (n *NetNS) takeBack(applied Applied, keep bool) error {
 	if keep {
 		if applied.Backend != "" {
@@ -165,15 +166,15 @@ func (n *NetNS) takeBack(applied Applied, keep bool) error {
 	return errors.Join(n.takeBackTables(applied), removeParts(applied.Created))
 }
 
-// takeBackTables removes the tables of the backend that applied names.
+// takeBackTables removes the tables of applied.Backend.
 func (n *NetNS) takeBackTables(applied Applied) error {
 	found, err := scan()
 	found.ours = map[Backend][]redirect.Family{applied.Backend: found.ours[applied.Backend]}
 	return errors.Join(err, n.dropOther("", found, applied.Created))
 }
 
-// dropOther removes what our other backends had written; the new rules are in force already, so nothing is open
-// between. Of iptables-nft's tables it removes those that are named in created, if nothing else is in them.
+// dropOther removes what our other backends have written. The new rules are already in force, so no traffic is
+// uncaptured in between. It deletes the iptables-nft tables in created if nothing else is in them.
 func (n *NetNS) dropOther(now Backend, found state, created []string) (err error) {
 	for _, other := range []Backend{Nftables, IptablesNFT, IptablesLegacy} {
 		if other == now || len(found.ours[other]) == 0 {
@@ -201,7 +202,7 @@ func (n *NetNS) removeTables(backend Backend, found state, created []string) err
 	return err
 }
 
-// Remove takes out every rule of ours, of whichever backend, and the addresses and routes that Apply created.
+// Remove removes all rules of ours, of every backend, and the addresses and routes in applied.Created.
 func (n *NetNS) Remove(applied Applied) error {
 	return n.Within(func() error {
 		found, err := scan()
@@ -209,12 +210,13 @@ func (n *NetNS) Remove(applied Applied) error {
 	})
 }
 
-// removeFound takes out the rules of the backends that found names as ours, and what Apply created.
+// removeFound removes the rules of the backends in found.ours, and the addresses and routes in applied.Created.
 func (n *NetNS) removeFound(applied Applied, found state) error {
 	return errors.Join(n.dropOther("", found, applied.Created), removeParts(applied.Created))
 }
 
-// Check compares what the kernel holds with the rule set as Apply wrote it; IsDrift holds for a difference.
+// Check compares the kernel's rules, addresses and routes with those that Apply writes for the rule set. IsDrift holds
+// for the error if they differ.
 func (n *NetNS) Check(applied Applied, rules redirect.RuleSet) error {
 	rules, _ = supported(rules)
 	var differences []string

@@ -10,17 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NetNS is an open network namespace that is not the caller's own.
+// NetNS is an open network namespace other than the caller's own.
 type NetNS struct{ ns ns.NetNS }
 
-// errNetNS is the error of a path that cannot be used as the network namespace of a pod.
+// errNetNS is the error for a path that is not a pod's network namespace.
 type errNetNS struct{ path, problem string }
 
 func (e *errNetNS) Error() string {
 	return fmt.Sprintf("opening network namespace %q: %s", e.path, e.problem)
 }
 
-// IsNetNS reports whether err says that a path is not the network namespace of a pod.
+// IsNetNS reports whether err says that a path is not a pod's network namespace.
 func IsNetNS(err error) bool {
 	var target *errNetNS
 	return errors.As(err, &target)
@@ -32,8 +32,8 @@ func IsGone(err error) bool {
 	return errors.As(err, &gone)
 }
 
-// Open opens the network namespace at path. The caller's own is refused: a runtime that passes it by mistake would have
-// the rules of a pod written to the node.
+// Open opens the network namespace at the path. It refuses the caller's own one: if a runtime passes it by mistake, the
+// rules of a pod must not be written to the node. IsNetNS and IsGone tell its errors apart.
 func Open(path string) (*NetNS, error) {
 	handle, err := ns.GetNS(path)
 	if err != nil {
@@ -51,10 +51,10 @@ func Open(path string) (*NetNS, error) {
 	return n, nil
 }
 
-// Close releases the handle; the namespace lives on.
+// Close closes the handle. The namespace continues to exist.
 func (n *NetNS) Close() { _ = n.ns.Close() }
 
-// Within runs f on a thread inside the namespace. A thread that cannot be brought back ends with its goroutine.
+// Within runs f on a thread in the namespace. A thread that cannot return to its namespace ends with its goroutine.
 func (n *NetNS) Within(f func() error) (err error) {
 	runtime.LockOSThread()
 	own, err := os.Open("/proc/thread-self/ns/net")
@@ -77,13 +77,13 @@ func (n *NetNS) Within(f func() error) (err error) {
 	return f()
 }
 
-// verify refuses what is not the network namespace of a pod.
+// verify returns an error for what is not a pod's network namespace.
 func (n *NetNS) verify() error {
 	var target, own unix.Stat_t
 	if err := unix.Fstat(int(n.ns.Fd()), &target); err != nil {
 		return &errNetNS{n.ns.Path(), err.Error()}
 	}
-	// A namespace link of another kind also lies on nsfs; only the kernel's own answer tells them apart.
+	// Namespaces of other kinds are on nsfs too, so only the kernel can tell the kind (ioctl_ns(2)).
 	kind, err := unix.IoctlRetInt(int(n.ns.Fd()), unix.NS_GET_NSTYPE)
 	if err != nil || kind != unix.CLONE_NEWNET {
 		return &errNetNS{n.ns.Path(), "not a network namespace"}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestNetRaw makes the attempts of an app that has CAP_NET_RAW: none gets through that leaves the connection to the
-// kernel. Under the rules that had no guard each does.
+// TestNetRaw makes the attempts of an app with CAP_NET_RAW. None that uses the kernel's TCP succeeds. Without the guard
+// each does.
 func TestNetRaw(t *testing.T) {
 	tried := map[testnet.Kind]bool{}
 	for name := range guarded {
@@ -42,9 +42,9 @@ func TestNetRaw(t *testing.T) {
 	}
 }
 
-// TestCrafted sends what an app with CAP_NET_RAW makes itself: what goes by the IP layer is redirected, unless it is
-// in fragments of IPv4 that nobody may put together, which iptables-legacy alone drops; a frame passes all rules.
-// security.md says so.
+// TestCrafted sends packets that an app with CAP_NET_RAW makes itself. Packets that pass the IP layer are redirected,
+// except for IPv4 fragments that may not be reassembled, which only iptables-legacy drops. Ethernet frames bypass all
+// rules. security.md says so.
 func TestCrafted(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend Backend) {
 		for _, name := range []string{"default", "tproxy"} {

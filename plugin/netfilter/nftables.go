@@ -10,19 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// transaction collects the messages that nf_tables commits at once. google/nftables knows the expressions; its own
-// transaction asks for an acknowledgement of every message, which is what most of the time went into and what overflows
-// the socket with a few hundred rules. Here one acknowledgement, of the last message, stands for all: the kernel sends
-// it after the commit, and reports every message that it refuses.
+// transaction collects the messages of one nf_tables transaction. google/nftables has the expressions, but its own
+// transactions request an acknowledgement for every message. That takes most of the time, and overflows the socket with
+// a few hundred rules. Here only the last message requests one: the kernel sends it after the commit, and it reports
+// every message that it refuses in any case.
 //
-// This is needed as long as the released google/nftables (v0.3.0) asks for them. The change that ends it is merged and
-// not in a release: https://github.com/google/nftables/pull/336. Once it is, write the rules with the library's Conn,
-// run `make bench`, and if ADD's ratio stays, drop this transaction.
+// This is needed as long as the released google/nftables (v0.3.0) requests them. The change is merged, but not
+// released: https://github.com/google/nftables/pull/336. Once it is, write the rules with the library's Conn, run `make
+// bench`, and if ADD's ratio stays the same, remove this type.
 type transaction struct {
 	messages []netlink.Message
-	what     []string // each message, for errors
-	sets     uint32   // IDs given out
-	err      error    // expressions that could not be encoded
+	what     []string // a description of each message, for errors
+	sets     uint32   // the last set ID
+	err      error    // the first expression that could not be encoded
 }
 
 func (tx *transaction) put(what string, kind, flags uint16, family redirect.Family, attrs ...netlink.Attribute) {
@@ -37,10 +37,10 @@ func nfproto(family redirect.Family) uint8 {
 	return unix.NFPROTO_IPV4
 }
 
-// batch sends a transaction and waits for its acknowledgement; tests lose that.
+// batch sends a transaction and waits for its acknowledgement. Tests lose the acknowledgement.
 var batch = (*netlink.Conn).Batch
 
-// commit sends the transaction. If sent, the kernel may have committed although there is an error.
+// commit sends the transaction. If sent is true, the kernel may have committed it in spite of an error.
 func (tx *transaction) commit() (sent bool, err error) {
 	if tx.err != nil || len(tx.messages) == 0 {
 		return false, tx.err
@@ -50,7 +50,7 @@ func (tx *transaction) commit() (sent bool, err error) {
 		return false, err
 	}
 	defer conn.Close()
-	// A batch is addressed by the resource ID of its first and last message, in network order.
+	// The first and the last message name the subsystem in the resource ID, in network byte order.
 	bounds := []byte{unix.AF_UNSPEC, 0, 0, unix.NFNL_SUBSYS_NFTABLES}
 	messages := append([]netlink.Message{{Kind: unix.NFNL_MSG_BATCH_BEGIN, Header: bounds}}, tx.messages...)
 	messages = append(messages, netlink.Message{Kind: unix.NFNL_MSG_BATCH_END, Header: bounds})
@@ -61,9 +61,8 @@ func (tx *transaction) commit() (sent bool, err error) {
 	return netlink.IsLost(err), err
 }
 
-// writeNFT replaces our tables of both families in one transaction. A lost acknowledgement is made up for by reading
-// back what is there. Where that fails as well, sent says that the kernel may hold the rules although there is an
-// error.
+// writeNFT replaces our tables of both families in one transaction. If the acknowledgement is lost, it compares what is
+// there. If that fails too, sent is true: the kernel may have the rules in spite of the error.
 func writeNFT(rules redirect.RuleSet, found state) (sent bool, err error) {
 	sent, err = commitNFT(rules, found)
 	if err != nil && sent {
@@ -74,7 +73,7 @@ func writeNFT(rules redirect.RuleSet, found state) (sent bool, err error) {
 	return sent, err
 }
 
-// commitNFT is writeNFT that believes an acknowledgement only.
+// commitNFT does so, but relies on the acknowledgement alone.
 func commitNFT(rules redirect.RuleSet, found state) (sent bool, err error) {
 	tx := &transaction{}
 	for _, family := range redirect.Families {
@@ -94,13 +93,13 @@ func (tx *transaction) deleteTable(family redirect.Family) {
 		netlink.Text(unix.NFTA_TABLE_NAME, redirect.TableName))
 }
 
-// add puts the rule set into the transaction.
+// add adds the rule set to the transaction.
 func (tx *transaction) add(rules redirect.RuleSet) {
 	made := map[redirect.Family]bool{}
 	for _, t := range rules.Tables {
 		if !made[t.Family] {
 			made[t.Family] = true
-			// EXCL: two writers at once must not add their rules up.
+			// EXCL: the rules of two concurrent writers must not be combined.
 			tx.put(fmt.Sprintf("adding table %s %s", t.Family, redirect.TableName), unix.NFT_MSG_NEWTABLE,
 				unix.NLM_F_CREATE|unix.NLM_F_EXCL, t.Family, netlink.Text(unix.NFTA_TABLE_NAME, redirect.TableName))
 		}
@@ -131,7 +130,7 @@ func (tx *transaction) addChain(t redirect.Table, c redirect.Chain) {
 	}
 }
 
-// nfAccept is NF_ACCEPT, the policy of every chain: what is not redirected passes.
+// nfAccept is NF_ACCEPT, the policy of every base chain: what is not redirected passes.
 const nfAccept = 1
 
 func hookNumber(hook redirect.Hook) uint32 {
@@ -162,11 +161,11 @@ func (tx *transaction) addRule(family redirect.Family, chain string, l line) {
 		netlink.Bytes(unix.NFTA_RULE_USERDATA, userdata(commentType, append([]byte(l.comment), 0))))
 }
 
-// User data is type, length, value; the kernel keeps it for nft. Source: libnftnl include/libnftnl/udata.h.
+// User data is type, length and value. The kernel stores it for nft. Source: libnftnl include/libnftnl/udata.h.
 const (
 	commentType      = 0 // NFTNL_UDATA_RULE_COMMENT
 	keyByteOrderType = 0 // NFTNL_UDATA_SET_KEYBYTEORDER
-	hostOrder        = 1 // enum byteorder of nft
+	hostOrder        = 1 // enum byteorder of nft (nftables include/datatype.h)
 	networkOrder     = 2
 )
 

@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// iptablesNAT is the priority of iptables' nat tables, NF_IP_PRI_NAT_DST.
+// iptablesNAT is the priority of the chains in iptables' nat tables, NF_IP_PRI_NAT_DST.
 const iptablesNAT = -100
 
-// beforeNAT names the nat chains of others that are asked before ours: a connection that one of them translates never
-// comes to the sidecar. Of chains with the same priority the kernel asks the latest first and does not say which that
-// is, so they are named as well. Chains without rules do nothing.
+// beforeNAT describes the nat chains of others that run before ours: a connection that one of them translates never
+// reaches the sidecar. Of chains with the same priority the newest runs first, and the kernel does not say which that
+// is, so they are reported too. Chains without rules are ignored.
 func beforeNAT(backend Backend, rules redirect.RuleSet) ([]string, error) {
 	chains, err := natCandidates()
-	if err != nil && !errors.Is(withoutNFT(err), errNoNFT) { // where iptables-legacy works all the same
+	if err != nil && !errors.Is(withoutNFT(err), errNoNFT) { // iptables-legacy needs no nf_tables
 		return nil, err
 	}
 	var names []string
@@ -44,7 +44,7 @@ func natCandidates() ([]object, error) {
 	return dumpNFT(conn, unix.NFT_MSG_GETCHAIN, unix.AF_UNSPEC, nil)
 }
 
-// legacyBefore is about iptables-legacy's nat tables, beside which iptables-nft's have the same priority.
+// legacyBefore describes chains of iptables-legacy's nat tables, which have the same priority as those of iptables-nft.
 func legacyBefore(rules redirect.RuleSet) (names []string, err error) {
 	for _, family := range redirect.Families {
 		tables, err := legacyTables(family)
@@ -68,7 +68,7 @@ func legacyBefore(rules redirect.RuleSet) (names []string, err error) {
 	return names, nil
 }
 
-// natHooks lists the hooks of our nat chains.
+// natHooks returns the hooks of our nat chains.
 func natHooks(rules redirect.RuleSet, family redirect.Family) (hooks []redirect.Hook) {
 	for _, c := range tableOf(rules, family, redirect.NAT).Chains {
 		if c.Hook != redirect.Regular {
@@ -78,10 +78,10 @@ func natHooks(rules redirect.RuleSet, family redirect.Family) (hooks []redirect.
 	return hooks
 }
 
-// Attributes that golang.org/x/sys does not name. Source: include/uapi/linux/netfilter/nf_tables.h.
-const chainUse = 6 // NFTA_CHAIN_USE: of a base chain, the number of its rules
+// An attribute that golang.org/x/sys lacks. Source: include/uapi/linux/netfilter/nf_tables.h.
+const chainUse = 6 // NFTA_CHAIN_USE: for a base chain, the number of its rules
 
-// chainBefore says that a chain is asked before ours, "" if it is not, or is ours.
+// chainBefore describes a chain that runs before ours. It returns "" for a chain that does not, and for ours.
 func chainBefore(c object, backend Backend, rules redirect.RuleSet) string {
 	place := object{attrs: c.attr(unix.NFTA_CHAIN_HOOK)}
 	priority := int32(place.number(unix.NFTA_HOOK_PRIORITY))
@@ -102,7 +102,7 @@ func chainBefore(c object, backend Backend, rules redirect.RuleSet) string {
 	return fmt.Sprintf("nftables table %s %s chain %s: its rules come before ours", nfName(c.family), table, name)
 }
 
-// hooked reports whether a nat chain of ours has the hook, in a family that the kernel's number stands for.
+// hooked reports whether a nat chain of ours has the hook, in a family that nfproto includes.
 func hooked(rules redirect.RuleSet, nfproto uint8, number uint32) bool {
 	for _, family := range redirect.Families {
 		if kernelFamily(nfproto) != family && nfproto != unix.NFPROTO_INET {

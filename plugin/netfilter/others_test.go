@@ -14,24 +14,24 @@ import (
 	"github.com/istio-pod-network/controller/plugin/trace/tracetest"
 )
 
-// othersTable is the name of the tables that others have in the pod.
+// othersTable is the name of tables of others in the pod.
 const othersTable = "others"
 
-// others are base chains of somebody else in the pod: as package trace takes them, and in the words of nft(8).
+// others are base chains of others in the pod, in the form of package trace and in the syntax of nft(8).
 type others struct {
 	chains []trace.Foreign
-	text   strings.Builder // of chains, table by table
+	text   strings.Builder // the chains, table by table
 }
 
-// write has them in the pod, and returns how they are taken out again.
+// write writes them into the pod. remove removes them.
 func (o *others) write(t *testing.T, lab *testnet.Lab) (remove func()) {
 	t.Helper()
 	shell(t, lab, "nft -f - <<'END'\n"+o.text.String()+"END\n")
 	return func() { shell(t, lab, "nft delete table ip "+othersTable+"; nft delete table ip6 "+othersTable) }
 }
 
-// randomOthers draws up to five chains, each in both families. Their priorities are none of ours, and each is another:
-// of two chains of one priority the kernel asks the one first that was written last.
+// randomOthers draws up to five chains, each in both families. Their priorities differ from ours and from each other's:
+// of two chains with the same priority the newer one runs first.
 func randomOthers(random *rand.Rand) *others {
 	o := &others{}
 	texts := map[redirect.Family]*strings.Builder{redirect.IPv4: {}, redirect.IPv6: {}}
@@ -65,7 +65,7 @@ func randomOthers(random *rand.Rand) *others {
 	return o
 }
 
-// drawing draws the rules of a chain.
+// drawing draws the rules of one chain.
 type drawing struct {
 	*rand.Rand
 	kind     redirect.Kind
@@ -73,17 +73,17 @@ type drawing struct {
 	priority int
 }
 
-// drawn is a rule of both families: places stand for addresses.
+// drawn is a rule for both families, with places instead of addresses.
 type drawn struct {
 	matches  []redirect.Match
 	target   any
 	words    []string
 	from, to testnet.Place
-	led      testnet.Place // of a target that is TranslateTo
+	led      testnet.Place // the place of a TranslateTo target
 	port     uint16
 }
 
-// othersPorts are those that rules of others name, of all that flows have.
+// othersPorts are the ports in rules of others, out of those of the flows.
 var othersPorts = []uint16{53, 80, 443, 7000, 8080, 8081, 9000, 9090, 15008, 15020, 15090}
 
 func (d drawing) rule() (r drawn) {
@@ -110,7 +110,7 @@ func (d drawing) rule() (r drawn) {
 		proto, word = redirect.UDP, "udp"
 	}
 	switch d.IntN(6) {
-	case 0: // whatever protocol
+	case 0: // any protocol
 		d.aim(&r, 0)
 		return r
 	case 1:
@@ -127,8 +127,8 @@ func (d drawing) rule() (r drawn) {
 	return r
 }
 
-// link limits a rule to interfaces. A translation of what arrives leads to another than that: nobody sends packets back
-// where they have come from.
+// link limits a rule to interfaces. A rule for incoming packets translates to a place behind another interface: nobody
+// sends packets back to where they came from.
 func (r *drawn) link(d drawing) {
 	in, out := d.hook != redirect.Output, d.hook == redirect.Output || d.hook == redirect.Forward
 	if d.kind == redirect.NAT && in || in && d.IntN(3) == 0 {
@@ -149,7 +149,7 @@ func (r *drawn) add(match redirect.Match, words string, more ...redirect.Match) 
 	r.matches, r.words = append(append(r.matches, match), more...), append(r.words, words)
 }
 
-// aim gives the rule its target; proto is 0 for whatever protocol.
+// aim gives the rule its target. proto 0 means any protocol.
 func (d drawing) aim(r *drawn, proto redirect.Proto) {
 	port := one(d.Rand, uint16(8080), 8081, 9090, 7000, 80, 443)
 	if proto == redirect.UDP {
@@ -189,7 +189,7 @@ func (d drawing) aim(r *drawn, proto redirect.Proto) {
 
 func (r *drawn) aimAt(target any, words string) { r.target, r.words = target, append(r.words, words) }
 
-// in returns the rule of a family.
+// in returns the rule for one family.
 func (r drawn) in(family redirect.Family) (trace.Rule, string) {
 	rule := trace.Rule{Matches: slices.Clone(r.matches), Target: r.target, Why: "of others"}
 	words := slices.Clone(r.words)
@@ -218,12 +218,12 @@ func (r drawn) in(family redirect.Family) (trace.Rule, string) {
 
 func one[T any](random *rand.Rand, items ...T) T { return items[random.IntN(len(items))] }
 
-// ordinary are the flows of which package trace knows all packets beside chains of others.
+// ordinary returns the flows whose packets package trace can predict with chains of others.
 func ordinary(flows []testnet.Flow) []testnet.Flow {
 	return slices.DeleteFunc(slices.Clone(flows), func(f testnet.Flow) bool { return f.Kind != testnet.Plain })
 }
 
-// wrongBesideOthers are walks that are no kernel's where somebody else has chains in the pod.
+// wrongBesideOthers are wrong walks that no kernel makes, with chains of others in the pod.
 var wrongBesideOthers = []tracetest.WrongStep{
 	{What: "others come last", File: "walk.go", Right: "place: f.Priority,", Wrong: "place: f.Priority + 1000,"},
 	{What: "what is accepted is asked no more", File: "walk.go", Right: "\t\tdefault:\n\t\t}\n\t}\n\tw.track()",
@@ -236,14 +236,14 @@ var wrongBesideOthers = []tracetest.WrongStep{
 	{What: "what follows is not translated", File: "nat.go", Right: "w.packet.Dest = w.conn.led", Wrong: "return"},
 }
 
-// rarelyWrong are such walks that most packets do not tell, by the seed of some that do.
+// rarelyWrong are wrong walks that most packets do not show. The key is a seed of packets that do.
 var rarelyWrong = map[string]tracetest.WrongStep{
 	"SEED=211046642": {What: "connections are tracked without a reason", File: "walk.go",
 		Right: "case !w.rules.track(c.family):", Wrong: "case false:"},
 }
 
-// TestWrongStepsBesideOthers makes the walk wrong at one step after the other, and has real packets find it: of chains
-// of others no model knows anything.
+// TestWrongStepsBesideOthers makes the walk wrong at one step after the other. Real packets must show each of them,
+// because no model covers chains of others.
 func TestWrongStepsBesideOthers(t *testing.T) {
 	for _, step := range wrongBesideOthers {
 		t.Run(step.What, func(t *testing.T) {

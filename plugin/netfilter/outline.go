@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CheckOutline is Check for rules that another release has written for the same settings; rules are those of this one,
-// and without chains where it cannot read the settings. Of the rules it compares what every release writes: the tables
-// that divert traffic, the way from the hooks to their rules, and that no chain of ours has lost what leads to it; and
-// the addresses and routes that are named as created and that this release needs, too. IsDrift holds if something is
-// missing. Where applied names no backend, something of ours has to be there.
+// CheckOutline is Check for rules that another release has written for the same settings. rules are those of this
+// release, or have no chains if it cannot read the settings. It checks only what every release writes: the tables that
+// redirect traffic, the jumps from the hooks to their rules, and that something jumps to each of our chains. It also
+// checks the addresses and routes in applied.Created that this release needs, too. Without applied.Backend it only
+// checks that something of ours is there. IsDrift holds for the error if something is missing.
 func (n *NetNS) CheckOutline(applied Applied, rules redirect.RuleSet) error {
 	rules, _ = supported(rules)
 	var problems []string
@@ -38,8 +38,8 @@ func (n *NetNS) CheckOutline(applied Applied, rules redirect.RuleSet) error {
 	return err
 }
 
-// scanFor looks at what a backend has written; iptables-legacy takes a program per family. Every backend's tables are
-// described as those of iptables-nft are.
+// scanFor scans what a backend has written. It describes the tables of every backend like those of iptables-nft. For
+// iptables-legacy it runs one program per family.
 func (n *NetNS) scanFor(applied Applied, rules redirect.RuleSet) (found state, err error) {
 	switch applied.Backend {
 	case "":
@@ -49,7 +49,7 @@ func (n *NetNS) scanFor(applied Applied, rules redirect.RuleSet) (found state, e
 	case IptablesNFT:
 		return scanNFT()
 	}
-	if _, err = scan(); err != nil { // more than a program should be made to list
+	if _, err = scan(); err != nil { // fails if there is more than a program should list
 		return found, err
 	}
 	found.compat = map[compatTable]*compatContent{}
@@ -81,8 +81,8 @@ func (s *state) addListed(t *tool, family redirect.Family) error {
 	return err
 }
 
-// scanOwn looks at our tables of backend Nftables. Their chains are those of a table for each kind, with which their
-// names begin, and what a hook leads to is led to by the built-in chain.
+// scanOwn scans our tables of backend Nftables. It describes them as one table for each kind: the kind is the start of
+// a chain's name. A base chain is described as a jump from the built-in chain of its hook.
 func scanOwn() (found state, err error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -99,7 +99,7 @@ func scanOwn() (found state, err error) {
 		for _, o := range objects {
 			family := kernelFamily(o.family)
 			switch {
-			case family == 0 || o.text(unix.NFTA_RULE_TABLE) != redirect.TableName: // it is attribute 1 of all three
+			case family == 0 || o.text(unix.NFTA_RULE_TABLE) != redirect.TableName: // attribute 1 of all three
 			case kind != unix.NFT_MSG_GETTABLE:
 				found.addOwn(o, kind == unix.NFT_MSG_GETRULE, slices.Contains(dormant, family))
 			case isDormant(o):
@@ -110,7 +110,7 @@ func scanOwn() (found state, err error) {
 	return found, nil
 }
 
-// addOwn notes a chain, or a rule, of our table.
+// addOwn adds a chain or a rule of our table.
 func (s *state) addOwn(o object, isRule, dormant bool) {
 	name := o.text(unix.NFTA_CHAIN_NAME)
 	if isRule {
@@ -134,11 +134,11 @@ func (s *state) addOwn(o object, isRule, dormant bool) {
 	c.chains = append(c.chains, name)
 	hook := o.attr(unix.NFTA_CHAIN_HOOK)
 	if number := (object{attrs: hook}).number(unix.NFTA_HOOK_HOOKNUM); len(hook) > 0 && o.number(chainUse) > 0 {
-		c.jumps = append(c.jumps, compatJump{from: compatBuiltins[number], to: name}) // the kernel numbers them in that order
+		c.jumps = append(c.jumps, compatJump{from: compatBuiltins[number], to: name}) // in the kernel's numbering
 	}
 }
 
-// missing names what every release would have written for the settings and is not there.
+// missing describes what every release writes for the settings and is not there.
 func (s state) missing(applied Applied, rules redirect.RuleSet) (names []string) {
 	for _, t := range rules.Tables {
 		if t.Kind != redirect.NAT && t.Kind != redirect.Mangle || skips(applied.Skipped, t.Family) {
@@ -180,7 +180,7 @@ func (s state) missing(applied Applied, rules redirect.RuleSet) (names []string)
 // marked reports whether the table is ours.
 func (c *compatContent) marked() bool { return c != nil && slices.Contains(c.chains, markerChain) }
 
-// leads reports whether a rule of the chain leads to another one.
+// leads reports whether a rule of the chain jumps to another one.
 func (c *compatContent) leads(from string) bool {
 	return slices.ContainsFunc(c.jumps, func(j compatJump) bool { return from == j.from })
 }

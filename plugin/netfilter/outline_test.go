@@ -11,7 +11,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// anyRules is what is looked for where the settings cannot be read.
+// anyRules is what is checked if the settings cannot be read.
 func anyRules(families ...redirect.Family) (rules redirect.RuleSet) {
 	for _, family := range families {
 		rules.Tables = append(rules.Tables, redirect.Table{Family: family, Kind: redirect.NAT})
@@ -19,15 +19,14 @@ func anyRules(families ...redirect.Family) (rules redirect.RuleSet) {
 	return rules
 }
 
-// The outline of what this release writes is what is asked of every other one: it holds for every profile, so that a
-// rollback finds it, too.
+// CheckOutline accepts what this release writes, for every profile: a rollback relies on it.
 func TestOutline(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend Backend) {
 		profiles := slices.Concat(testnet.Profiles, testnet.FamilyProfiles)
 		_, n := newLab(t, testnet.Options{})
 		for _, profile := range profiles {
 			if backend != Nftables && !slices.Contains(some, profile.Name) {
-				continue // their chains are those of nftables
+				continue // they have the chains of nftables
 			}
 			rules := ruleSet(t, profile)
 			applied := apply(t, n, backend, rules)
@@ -49,7 +48,7 @@ func TestOutline(t *testing.T) {
 	})
 }
 
-// What ADD could not have is not missed: a family without programs, or without a kernel.
+// What ADD has skipped is not reported: a family without programs, or that the kernel lacks.
 func TestOutlineSkipped(t *testing.T) {
 	rules := named(t, "tproxy")
 	for _, backend := range backends {
@@ -65,8 +64,8 @@ func TestOutlineSkipped(t *testing.T) {
 	}
 }
 
-// outlineTaints is what costs a pod its redirection, whichever release has written its rules. In the scripts of
-// iptables, $ipt is the program.
+// outlineTaints are changes that break a pod's redirection with the rules of any release. In scripts for iptables $ipt
+// is the program.
 var outlineTaints = map[bool][]taint{
 	true: { // with nftables
 		{"table deleted", `nft delete table ip istio-pod-network`, "missing nat rules of ip"},
@@ -91,8 +90,8 @@ var outlineTaints = map[bool][]taint{
 	},
 }
 
-// TestOutlineOfBefore holds rules of an earlier release against this one's: Check tells them apart, CheckOutline finds
-// all that there was, and what is taken out of it.
+// TestOutlineOfBefore compares rules of an earlier release with this one's. Check finds differences; CheckOutline finds
+// none, until something is removed.
 func TestOutlineOfBefore(t *testing.T) {
 	eachOlder(t, func(t *testing.T, backend Backend, lab *testnet.Lab, n *NetNS, profile testnet.Profile) {
 		rules, applied := ruleSet(t, profile), Applied{Backend: backend}
@@ -103,7 +102,7 @@ func TestOutlineOfBefore(t *testing.T) {
 		await.Must(t, n.CheckOutline(applied, anyRules(redirect.Families...)))
 		await.Must(t, n.CheckOutline(Applied{}, redirect.RuleSet{}))
 		if profile.Name != "tproxy" {
-			return // its chains are most
+			return // profile tproxy has the most chains
 		}
 		for i, x := range outlineTaints[backend == Nftables] {
 			family := []string{"ip", "ip6"}[i%2]
@@ -120,14 +119,14 @@ func TestOutlineOfBefore(t *testing.T) {
 	})
 }
 
-// What the record says ADD made beside the rules has to be there, if this release needs it as well.
+// What the record names as created must be there, if this release needs it too.
 func TestOutlineOfRoutes(t *testing.T) {
 	rules := named(t, "tproxy")
 	for _, x := range routeTaints {
 		lab, n := newLab(t, testnet.Options{})
 		applied := apply(t, n, Nftables, rules)
 		shell(t, lab, x.script)
-		made := slices.Contains(applied.Created, strings.TrimPrefix(x.want, "missing ")) // not that lo is up
+		made := slices.Contains(applied.Created, strings.TrimPrefix(x.want, "missing ")) // the state of lo is not among them
 		if err := n.CheckOutline(applied, rules); made && (!IsDrift(err) || !strings.Contains(err.Error(), x.want)) {
 			t.Errorf("%s: %v", x.name, err)
 		}
@@ -137,7 +136,7 @@ func TestOutlineOfRoutes(t *testing.T) {
 	}
 }
 
-// With iptables-nft no program is run, and what somebody has written with nft(8) hides nothing.
+// For iptables-nft CheckOutline runs no program, and rules that nft(8) has added hide nothing.
 func TestOutlineRunsNoProgram(t *testing.T) {
 	rules := named(t, "default")
 	lab, n := newLab(t, testnet.Options{})

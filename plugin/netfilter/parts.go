@@ -13,26 +13,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// part is what a rule set needs beside its packet rules: the state of lo, an address, a rule or a route. It does
-// nothing until packet rules use it. String is its name in Applied.
+// part is something that a rule set needs beside its packet rules: the state of lo, an address, a rule or a route. It
+// changes nothing without packet rules. String returns its name in Applied.
 type part interface {
 	fmt.Stringer
-	family() redirect.Family                  // 0 if it is of both
-	add(*netlink.Conn) (made bool, err error) // not made: it was there
-	remove(*netlink.Conn) error               // nil too if it is gone already
+	family() redirect.Family                  // 0: of both families
+	add(*netlink.Conn) (made bool, err error) // made is false if it was already there
+	remove(*netlink.Conn) error               // returns nil if it is already gone
 	exists(*netlink.Conn) (there bool, err error)
 }
 
-// Skipped is something that this kernel or host cannot have.
+// Skipped is something that this kernel or host does not support.
 type Skipped struct {
-	What   string // the name of a family or of a part
+	What   string // the name of a family or a part
 	Reason string
 }
 
-// String is the form that ParseSkipped reads, for the record.
+// String returns the form that ParseSkipped parses. The record has it.
 func (s Skipped) String() string { return s.What + ": " + s.Reason }
 
-// ParseSkipped reads what String returned.
+// ParseSkipped parses what String returns.
 func ParseSkipped(text string) Skipped {
 	what, reason, _ := strings.Cut(text, ": ")
 	return Skipped{what, reason}
@@ -43,19 +43,19 @@ func skips(skipped []Skipped, what fmt.Stringer) bool {
 	return slices.ContainsFunc(skipped, func(s Skipped) bool { return s.What == what.String() })
 }
 
-// ipv6Sysctls is there if the kernel has IPv6, and not with ipv6.disable=1 on its command line. Tests move it.
+// ipv6Sysctls exists if the kernel has IPv6. It does not with ipv6.disable=1 on the kernel's command line. Tests change
+// it.
 var ipv6Sysctls = "/proc/sys/net/ipv6"
 
-// disabledBySysctl is why something of IPv6 is skipped in a network namespace.
+// disabledBySysctl is the reason why IPv6 is skipped in a network namespace.
 const disabledBySysctl = "IPv6 is disabled by sysctl"
 
-// mostInterfaces bounds how many noIPv6 asks: of a pod's network namespace its owner may have made any number.
-// Tests change it.
+// mostInterfaces limits how many interfaces noIPv6 checks: a pod's owner can create any number. Tests change it.
 var mostInterfaces = 10_000
 
-// noIPv6 reports whether the calling thread's network namespace can send no IPv6: the kernel has none, or disable_ipv6
-// is 1 for all and default. Of those, "all" only tells what was last written to all interfaces, so that each but lo is
-// asked as well.
+// noIPv6 reports whether the calling thread's network namespace cannot send IPv6: the kernel has no IPv6, or
+// disable_ipv6 is 1 for all and default and on every interface but lo. Each interface is checked, because "all" only
+// has the value that was last written to all of them.
 func noIPv6() (bool, error) {
 	off, err := allWithout6()
 	if err != nil {
@@ -87,7 +87,7 @@ func allWithout6() (bool, error) {
 		for _, name := range names {
 			value, err := os.ReadFile(fmt.Sprintf("%s/conf/%s/disable_ipv6", ipv6Sysctls, name))
 			switch {
-			case name == "lo", errors.Is(err, os.ErrNotExist): // gone
+			case name == "lo", errors.Is(err, os.ErrNotExist): // it is gone
 			case err != nil:
 				return false, err
 			case strings.TrimSpace(string(value)) == "0":
@@ -97,7 +97,7 @@ func allWithout6() (bool, error) {
 	}
 }
 
-// supported drops what the kernel has no family for; each family dropped is named.
+// supported removes the families that the kernel lacks, and returns their names.
 func supported(rules redirect.RuleSet) (redirect.RuleSet, []Skipped) {
 	if _, err := os.Stat(ipv6Sysctls); err == nil {
 		return rules, nil
@@ -112,12 +112,12 @@ func without6[E any](list []E, family func(E) redirect.Family) []E {
 	return slices.DeleteFunc(slices.Clone(list), func(e E) bool { return family(e) == redirect.IPv6 })
 }
 
-// partsOf lists what a rule set needs beside its packet rules.
+// partsOf returns what a rule set needs beside its packet rules.
 func partsOf(rules redirect.RuleSet) []part {
 	if len(rules.Tables) == 0 {
 		return nil
 	}
-	// A redirected connection is delivered over lo. Runtimes bring it up before any plugin; cnitool does not.
+	// Redirected connections use lo. Runtimes set it up before the first plugin; cnitool does not.
 	parts := []part{loopbackUp{}}
 	for _, a := range rules.Addresses {
 		parts = append(parts, address(a))
@@ -128,7 +128,7 @@ func partsOf(rules redirect.RuleSet) []part {
 	return parts
 }
 
-// writeParts makes addresses and routes exist; those that were not there are added to applied.Created.
+// writeParts creates addresses and routes, and adds those that did not exist to applied.Created.
 func writeParts(rules redirect.RuleSet, applied *Applied) error {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -141,7 +141,7 @@ func writeParts(rules redirect.RuleSet, applied *Applied) error {
 		case made:
 			applied.Created = append(applied.Created, p.String())
 		case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENODEV) && p.family() == redirect.IPv6:
-			// net.ipv6.conf.*.disable_ipv6: the packet rules are written all the same, for the sysctl can be turned back.
+			// net.ipv6.conf.*.disable_ipv6 may change later, so the packet rules are written all the same.
 			applied.Skipped = append(applied.Skipped, Skipped{p.String(), disabledBySysctl})
 		case err != nil:
 			return fmt.Errorf("adding %q: %w", p, err)
@@ -150,7 +150,7 @@ func writeParts(rules redirect.RuleSet, applied *Applied) error {
 	return nil
 }
 
-// removeParts takes out what is named; what is gone already is fine.
+// removeParts removes what is named. It is no error if something is already gone.
 func removeParts(created []string) error {
 	if len(created) == 0 {
 		return nil
@@ -172,7 +172,7 @@ func removeParts(created []string) error {
 	return errors.Join(errs...)
 }
 
-// everyPart lists whatever a rule set may have needed on this kernel.
+// everyPart returns everything that any rule set may need on this kernel.
 func everyPart() []part {
 	spec := redirect.DefaultSpec()
 	spec.Mode = redirect.ModeTProxy
@@ -180,7 +180,7 @@ func everyPart() []part {
 	return partsOf(rules)
 }
 
-// unneeded names what earlier rules of ours may have needed and these do not.
+// unneeded returns the names of what earlier rules of ours may have needed and these do not.
 func unneeded(rules redirect.RuleSet) []string {
 	needed := map[string]bool{}
 	for _, p := range partsOf(rules) {
@@ -195,7 +195,7 @@ func unneeded(rules redirect.RuleSet) []string {
 	return names
 }
 
-// missingParts names what is not there and not left out.
+// missingParts describes what does not exist and is not left out.
 func missingParts(rules redirect.RuleSet, leftOut func(part) bool) ([]string, error) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE)
 	if err != nil {

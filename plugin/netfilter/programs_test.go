@@ -10,8 +10,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/testnet"
 )
 
-// logPrograms puts a program that writes down its name, and then is the real one, before every program of iptables and
-// nsenter. It returns what was run since the last call. Not for parallel tests.
+// logPrograms puts a wrapper that logs its name before every program of iptables, and before nsenter. The function that
+// it returns returns what was run since its last call. Not for parallel tests.
 func logPrograms(t *testing.T) func() []string {
 	t.Helper()
 	dir := t.TempDir()
@@ -40,7 +40,7 @@ func logPrograms(t *testing.T) func() []string {
 	}
 }
 
-// TestPrograms counts the programs that each verb runs. nsenter does not count.
+// TestPrograms counts the programs that each verb runs, without nsenter.
 func TestPrograms(t *testing.T) {
 	rules := named(t, "tproxy-exclude-interfaces")
 	for _, backend := range []Backend{IptablesNFT, IptablesLegacy} {

@@ -14,7 +14,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// older returns a lab whose pod has the rules that had no guard, and what they were written by now.
+// older returns a lab whose pod has the old rules without the guard, and the profile that they were written for.
 func older(t *testing.T, backend Backend, name string) (*testnet.Lab, *NetNS, testnet.Profile) {
 	t.Helper()
 	lab, n := newLab(t, testnet.Options{})
@@ -25,7 +25,7 @@ func older(t *testing.T, backend Backend, name string) (*testnet.Lab, *NetNS, te
 	return lab, n, profile
 }
 
-// eachOlder is a test in a pod like that for every backend, and for every profile whose rules of before are known.
+// eachOlder runs a test in such a pod for every backend, and for every profile with old rules.
 func eachOlder(t *testing.T, test func(*testing.T, Backend, *testnet.Lab, *NetNS, testnet.Profile)) {
 	for name := range guarded {
 		for _, backend := range backends {
@@ -38,9 +38,9 @@ func eachOlder(t *testing.T, test func(*testing.T, Backend, *testnet.Lab, *NetNS
 	}
 }
 
-// TestReplace renews the rules of pods that run, and asserts what becomes of their connections. All that have been
-// answered go on where they were, TCP and UDP, through the sidecar and past it, DNS included. That holds for TCP
-// that has gone around the sidecar before, too: the guard judges SYNs. It does not for such DNS.
+// TestReplace renews the rules of running pods, and checks what happens to their connections. Those that have been
+// answered continue unchanged, TCP and UDP, through the sidecar and past it, with DNS. So does TCP that had bypassed
+// the sidecar, because the guard judges SYNs only. DNS that had bypassed it does not.
 func TestReplace(t *testing.T) {
 	eachOlder(t, func(t *testing.T, backend Backend, lab *testnet.Lab, n *NetNS, profile testnet.Profile) {
 		flows := testnet.Flows(profile)
@@ -72,15 +72,15 @@ func TestReplace(t *testing.T) {
 			t.Error("no DNS was captured")
 		}
 		await.Must(t, n.Check(applied, rules))
-		open.Close() // attempts have the same numbers
+		open.Close() // the attempts use the same ports
 		for _, r := range lab.CheckFlows(flows) {
 			t.Errorf("new: %s", r)
 		}
 	})
 }
 
-// TestReplaceBetween renews the rules after attempts to get around the sidecar have left their entries in connection
-// tracking, and before they make use of them: none gets through, since every SYN is judged.
+// TestReplaceBetween renews the rules after attempts to get around the sidecar have created their conntrack entries,
+// and before they use them. None succeeds, because the guard judges every SYN.
 func TestReplaceBetween(t *testing.T) {
 	eachOlder(t, func(t *testing.T, backend Backend, lab *testnet.Lab, n *NetNS, profile testnet.Profile) {
 		flows := testnet.Flows(profile)
@@ -105,8 +105,7 @@ func TestReplaceBetween(t *testing.T) {
 	})
 }
 
-// TestReplaceFails has the kernel refuse the new rules: the old ones stay as they were, and so does all that is beside
-// them.
+// TestReplaceFails has the kernel refuse the new rules: the old ones stay unchanged, and so does everything else.
 func TestReplaceFails(t *testing.T) {
 	t.Run("nftables", func(t *testing.T) {
 		lab, n := newLab(t, testnet.Options{})
@@ -131,7 +130,7 @@ func TestReplaceFails(t *testing.T) {
 			compareText(t, everything(t, lab), before)
 		}
 	})
-	// The answer is lost: the rules are those of now.
+	// The answer is lost: the new rules are in force.
 	t.Run("lost", func(t *testing.T) {
 		lab, n := newLab(t, testnet.Options{})
 		apply(t, n, Nftables, named(t, "default"))
@@ -146,9 +145,9 @@ func TestReplaceFails(t *testing.T) {
 	})
 }
 
-// TestReplaceHalfWay has one run of iptables-restore fail, before its first table or before the last: of one family,
-// all the rules or those of that table are those of before. Nothing is open that was not, and to replace again makes up
-// for it.
+// TestReplaceHalfWay has one run of iptables-restore fail, before its first table or before the last. In one family,
+// all rules or those of the last table are then the old ones. No traffic is uncaptured that was captured, and another
+// Replace completes the rules.
 func TestReplaceHalfWay(t *testing.T) {
 	for name := range guarded {
 		for _, backend := range []Backend{IptablesNFT, IptablesLegacy} {
@@ -165,8 +164,8 @@ func TestReplaceHalfWay(t *testing.T) {
 
 func halfWay(t *testing.T, name string, backend Backend, fails redirect.Family, at string) {
 	lab, n, profile := older(t, backend, name)
-	// What the guard is for, it does where it is; and in the rules of before, what a TPROXY sidecar of a user of its own
-	// sends to its app comes back to it.
+	// The guard's cases have the old outcome where the old rules are. With the old rules, what a TPROXY sidecar with a
+	// user of its own sends to its app returns to it.
 	rest := slices.DeleteFunc(testnet.Flows(profile), func(f testnet.Flow) bool {
 		return f.Escapes() || f.Kind == testnet.OriginalSrc && f.From != testnet.FromProxyGID
 	})
@@ -187,7 +186,7 @@ func halfWay(t *testing.T, name string, backend Backend, fails redirect.Family, 
 	}
 	for _, r := range slices.Concat(open.Ask(), lab.CheckFlows(rest)) {
 		switch r.Got.Landed {
-		case testnet.Refused, testnet.Timeout, testnet.Unreachable: // closed
+		case testnet.Refused, testnet.Timeout, testnet.Unreachable: // not open
 		default:
 			if r.Got.Landed != r.Want.Landed {
 				t.Errorf("%s", r)
@@ -199,13 +198,12 @@ func halfWay(t *testing.T, name string, backend Backend, fails redirect.Family, 
 	await.Must(t, n.Check(applied, rules))
 }
 
-// program is what writes or lists the rules of a family.
+// program returns the program that writes or lists the rules of a family.
 func program(backend Backend, family redirect.Family, verb string) string {
 	return iptablesName(family) + strings.TrimPrefix(string(backend), "iptables") + "-" + verb
 }
 
-// broken is a program that writes the rules of a family and fails once the tables before that one, raw or nat, are
-// written.
+// broken is a program that fails after it has written the family's tables before the given one, raw or nat.
 type broken struct {
 	backend Backend
 	family  redirect.Family

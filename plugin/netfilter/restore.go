@@ -9,13 +9,13 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// builtinOf is the iptables chain of a hook.
+// builtinOf is the built-in iptables chain of a hook.
 var builtinOf = map[redirect.Hook]string{redirect.Prerouting: "PREROUTING", redirect.Output: "OUTPUT",
 	redirect.Input: "INPUT", redirect.Forward: "FORWARD"}
 
-// restoreInput writes the input of iptables-restore --noflush for one family: what is held of ours goes, the rule set
-// comes. iptables-restore commits table by table, so a table's jumps from the built-in chains stand last in it, and
-// nat, which alone diverts traffic, is the last table.
+// restoreInput returns the input of iptables-restore --noflush for one family: it deletes what held has of ours, and
+// adds the rule set. iptables-restore commits table by table. So the jumps from the built-in chains come last in a
+// table, and nat, which alone redirects traffic, is the last table.
 func restoreInput(family redirect.Family, rules redirect.RuleSet, held held) string {
 	var out strings.Builder
 	for _, kind := range iptablesTables {
@@ -40,7 +40,7 @@ func writeTable(out *strings.Builder, kind redirect.Kind, table redirect.Table, 
 	fmt.Fprintf(out, "*%s\n", kind)
 	chains := declared(table, old)
 	for _, chain := range chains {
-		fmt.Fprintf(out, ":%s - [0:0]\n", chain) // makes it, or flushes it
+		fmt.Fprintf(out, ":%s - [0:0]\n", chain) // creates the chain, or flushes it
 	}
 	for _, chain := range slices.Backward(slices.Sorted(maps.Keys(old))) {
 		for _, line := range old[chain] {
@@ -57,7 +57,7 @@ func writeTable(out *strings.Builder, kind redirect.Kind, table redirect.Table, 
 		}
 	}
 	for _, c := range table.Chains {
-		if c.Hook != redirect.Regular { // before whatever others have there
+		if c.Hook != redirect.Regular { // before all rules of others
 			fmt.Fprintf(out, "-I %s -j %s\n", builtinOf[c.Hook], c.Name)
 		}
 	}
@@ -69,7 +69,7 @@ func writeTable(out *strings.Builder, kind redirect.Kind, table redirect.Table, 
 	out.WriteString("COMMIT\n")
 }
 
-// chainsOf lists the chains that a table shall hold, the marker first.
+// chainsOf returns the chains that a table needs, the marker first.
 func chainsOf(table redirect.Table) []string {
 	if len(table.Chains) == 0 {
 		return nil
@@ -81,7 +81,7 @@ func chainsOf(table redirect.Table) []string {
 	return names
 }
 
-// declared lists the chains that it shall hold and those that it holds, each once.
+// declared returns the chains that the table needs or has, without duplicates.
 func declared(table redirect.Table, old map[string][]string) []string {
 	names := chainsOf(table)
 	for _, chain := range slices.Sorted(maps.Keys(old)) {

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rtObject is an address, rule or route: the rtnetlink(7) message that makes it (the kernel numbers NEW, DEL and GET
-// one after the other), its fixed header and its attributes. They are written here because a library for all of
-// rtnetlink would make the plugin, which every pod of the node starts, larger by a fifteenth.
+// rtObject is an address, a rule or a route, as the rtnetlink(7) message that creates it: its type, its fixed header
+// and its attributes. DEL is the type after NEW, and GET the one after DEL. A library for all of rtnetlink would
+// enlarge the plugin, which every pod of the node starts, by a fifteenth.
 type rtObject struct {
 	name   string
 	of     redirect.Family
@@ -28,22 +28,23 @@ type rtAttr struct {
 }
 
 const (
-	loopbackIndex = 1 // of lo, in every network namespace
-	// rulePriority is the last before the main table, as `ip rule add` picks it in a namespace without rules. Without one
-	// of its own the kernel picks the next free one, and no rule would ever be the same as another.
+	loopbackIndex = 1 // the index of lo, in every network namespace
+	// rulePriority is the last priority before the main table, which `ip rule add` uses in a namespace without rules.
+	// Without a priority the kernel uses the next free one, so a second rule would not equal the first.
 	rulePriority = 32765
 )
 
-// address is struct ifaddrmsg: family, prefix length, flags, scope, interface. Without IFA_F_NODAD the kernel ends
-// duplicate address detection, which lo does not have, in a worker of its own: until that has run the address is
-// tentative, and nobody can bind to it.
+// address returns struct ifaddrmsg (family, prefix length, flags, scope, interface) and attributes. Without
+// IFA_F_NODAD, a worker of the kernel has to end duplicate address detection, which lo does not do. Until then the
+// address is tentative, and bind(2) to it fails.
 func address(a redirect.Address) rtObject {
 	header := []byte{routeFamily(a.Family), byte(a.Prefix.Bits()), unix.IFA_F_NODAD, unix.RT_SCOPE_HOST}
 	return rtObject{fmt.Sprintf("address %s dev lo", a.Prefix), a.Family, unix.RTM_NEWADDR,
 		append(header, native(loopbackIndex)...), []rtAttr{{unix.IFA_ADDRESS, a.Prefix.Addr().AsSlice()}}}
 }
 
-// markRule is struct fib_rule_hdr: family, dst_len, src_len, tos, table, two reserved, action, flags.
+// markRule returns struct fib_rule_hdr (family, dst_len, src_len, tos, table, two reserved, action, flags) and
+// attributes.
 func markRule(r redirect.PolicyRoute) rtObject {
 	header := []byte{routeFamily(r.Family), 0, 0, 0, unix.RT_TABLE_UNSPEC, 0, 0, unix.FR_ACT_TO_TBL, 0, 0, 0, 0}
 	return rtObject{fmt.Sprintf("%s rule fwmark %d lookup %d", r.Family, r.Mark, r.Table), r.Family, unix.RTM_NEWRULE,
@@ -54,8 +55,8 @@ func markRule(r redirect.PolicyRoute) rtObject {
 		}}
 }
 
-// localRoute is struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags. No destination and a
-// length of 0 is the default route.
+// localRoute returns struct rtmsg (family, dst_len, src_len, tos, table, protocol, scope, type, flags) and attributes.
+// The default route has no destination and the length 0.
 func localRoute(r redirect.PolicyRoute) rtObject {
 	header := []byte{routeFamily(r.Family), 0, 0, 0, unix.RT_TABLE_UNSPEC,
 		unix.RTPROT_BOOT, unix.RT_SCOPE_HOST, unix.RTN_LOCAL, 0, 0, 0, 0}

@@ -9,8 +9,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/testnet"
 )
 
-// large is a profile that excludes prefixes of each family and ports in each direction. No two prefixes are adjacent.
-// One of the flows' destinations and one of their ports is among them, others are not.
+// large returns a profile that excludes prefixes of each family and ports in each direction. No two prefixes are
+// adjacent. One destination and one port of the flows are excluded, others are not.
 func large(prefixes, ports int) testnet.Profile {
 	ranges, numbers := []string{"203.0.113.0/24", "2001:db8:7::/48"}, []string{"9090"}
 	for i := range prefixes - 1 {
@@ -25,7 +25,8 @@ func large(prefixes, ports int) testnet.Profile {
 	}}
 }
 
-// TestLarge writes lists of thousands twice and then sends all flows, of which some go to what is listed.
+// TestLarge writes lists with thousands of elements twice, and then sends all flows, some of them to listed
+// destinations.
 func TestLarge(t *testing.T) {
 	profile := large(5000, 1000)
 	rules := ruleSet(t, profile)
@@ -58,14 +59,14 @@ func TestLarge(t *testing.T) {
 	})
 }
 
-// TestAtOnce writes to many namespaces at the same time, as a node does that starts all its pods.
+// TestAtOnce writes to many namespaces at the same time, as on a node that starts all its pods.
 func TestAtOnce(t *testing.T) {
 	rules := named(t, "tproxy-dns")
 	spaces := make([]*NetNS, 32)
 	for i := range spaces {
 		_, spaces[i] = newLab(t, testnet.Options{})
 	}
-	for _, backend := range backends { // each writes over the one before
+	for _, backend := range backends { // each replaces the rules of the one before
 		var group sync.WaitGroup
 		for _, n := range spaces {
 			group.Go(func() {
@@ -82,14 +83,14 @@ func TestAtOnce(t *testing.T) {
 	}
 }
 
-// TestSameAtOnce writes to one namespace many times at once; the rules must not add up.
+// TestSameAtOnce writes to one namespace many times at once: the rules must not be combined.
 func TestSameAtOnce(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend Backend) {
 		lab, n := newLab(t, testnet.Options{})
 		rules := named(t, "tproxy-dns")
 		var group sync.WaitGroup
 		for range 4 {
-			group.Go(func() { _, _ = n.Apply(backend, rules) }) // one may lose the race and say so
+			group.Go(func() { _, _ = n.Apply(backend, rules) }) // it may lose the race and return an error
 		}
 		group.Wait()
 		applied := mustApply(t, n, backend, rules)

@@ -12,24 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// markerChain is an empty chain in every iptables table that we write: Istio's chain names are ours too, so the names
+// markerChain is an empty chain in every iptables table that we write. Our chains have Istio's names, so the names
 // alone do not tell whose they are.
 const markerChain = istioPrefix + "POD_NETWORK"
 
-// istioPrefix begins the name of every chain of ours and of Istio's.
+// istioPrefix is the start of the name of each chain of ours and of Istio's.
 const istioPrefix = "ISTIO_"
 
-// state is what a namespace holds before something is written.
+// state is what a namespace has before anything is written.
 type state struct {
-	ours    map[Backend][]redirect.Family  // a backend that wrote nothing has no entry
-	compat  map[compatTable]*compatContent // tables of iptables-nft
+	ours    map[Backend][]redirect.Family  // a backend without rules has no entry
+	compat  map[compatTable]*compatContent // the tables of iptables-nft
 	foreign []string                       // rules of Istio's own tools
-	legacy  bool                           // some iptables-legacy table is in use
-	lacking error                          // why there can be nothing of nf_tables, nil if there can
+	legacy  bool                           // iptables-legacy has a table in use
+	lacking error                          // why the kernel has no nf_tables; nil if it has
 }
 
-// scan looks for packet rules without executing a program. It costs one netlink dump and two file reads in a namespace
-// that holds none.
+// scan looks for packet rules without running a program. In an empty namespace it costs one netlink dump and reads two
+// files.
 func scan() (state, error) {
 	found, err := scanNFT()
 	if err != nil && !errors.Is(err, errNoNFT) {
@@ -44,8 +44,7 @@ func scan() (state, error) {
 	return found, nil
 }
 
-// scanNFT looks at the nf_tables side: our table, iptables-nft's tables, and the tables of Istio's native nftables
-// mode.
+// scanNFT scans nf_tables: our table, those of iptables-nft, and those of Istio's native nftables mode.
 func scanNFT() (state, error) {
 	found := state{ours: map[Backend][]redirect.Family{}, compat: map[compatTable]*compatContent{}}
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER)
@@ -76,15 +75,15 @@ func scanNFT() (state, error) {
 	return found, found.scanCompat(conn)
 }
 
-// errNoNFT is the error of a kernel without nf_tables.
+// errNoNFT is the error for a kernel without nf_tables.
 var errNoNFT = errors.New("the kernel has no nf_tables")
 
-// isDormant reports whether the rules of a table are not in force.
+// isDormant reports whether the rules of a table are not in force (NFT_TABLE_F_DORMANT).
 func isDormant(table object) bool {
 	return table.number(unix.NFTA_TABLE_FLAGS)&unix.NFT_TABLE_F_DORMANT != 0
 }
 
-// withoutNFT tells a kernel without nf_tables, where nothing can be, from one that did not answer.
+// withoutNFT returns errNoNFT if err means that the kernel has no nf_tables, and err otherwise.
 func withoutNFT(err error) error {
 	for _, missing := range []error{unix.EINVAL, unix.EOPNOTSUPP, unix.ENOENT, unix.EPROTONOSUPPORT} {
 		if errors.Is(err, missing) {
@@ -94,7 +93,7 @@ func withoutNFT(err error) error {
 	return err
 }
 
-// kernelFamily returns 0 for families other than ip and ip6.
+// kernelFamily returns the family, or 0 for families other than ip and ip6.
 func kernelFamily(nfproto uint8) redirect.Family {
 	switch nfproto {
 	case unix.NFPROTO_IPV4:
@@ -105,12 +104,12 @@ func kernelFamily(nfproto uint8) redirect.Family {
 	return 0
 }
 
-// iptablesTables are the tables that iptables rules of ours or Istio's live in, in the order in which they are written.
+// iptablesTables are the iptables tables in which rules of ours or of Istio's may be, in the order of writing.
 var iptablesTables = []redirect.Kind{redirect.Raw, redirect.Mangle, redirect.Filter, redirect.NAT}
 
 func isCompat(name string) bool { return slices.Contains(iptablesTables, redirect.Kind(name)) }
 
-// assign notes who owns the chains of one iptables table.
+// assign notes whose the chains of one iptables table are.
 func (s *state) assign(backend Backend, family redirect.Family, table string, chains []string) {
 	if slices.Contains(chains, markerChain) {
 		s.ours[backend] = append(s.ours[backend], family)
@@ -125,7 +124,7 @@ func (s *state) assign(backend Backend, family redirect.Family, table string, ch
 	slices.Sort(s.foreign)
 }
 
-// iptablesName is how the command of a family is called.
+// iptablesName returns the name of the family's command.
 func iptablesName(family redirect.Family) string {
 	if family == redirect.IPv6 {
 		return "ip6tables"
@@ -133,7 +132,7 @@ func iptablesName(family redirect.Family) string {
 	return "iptables"
 }
 
-// scanLegacy looks at the tables of iptables-legacy, which nf_tables does not list.
+// scanLegacy scans the tables of iptables-legacy, which nf_tables does not list.
 func (s *state) scanLegacy(family redirect.Family) error {
 	tables, err := legacyTables(family)
 	if err != nil {
@@ -153,7 +152,7 @@ func (s *state) scanLegacy(family redirect.Family) error {
 	return nil
 }
 
-// legacyTables lists the tables of iptables-legacy that are in use in this namespace, as the kernel names them.
+// legacyTables returns the names of iptables-legacy's tables that are in use in this namespace.
 func legacyTables(family redirect.Family) ([]string, error) {
 	file := "/proc/thread-self/net/ip_tables_names"
 	if family == redirect.IPv6 {

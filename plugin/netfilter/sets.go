@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// anonymousSize is up to how many elements a set is written into its rule. nft lists such a set inside the rule.
+	// anonymousSize is the largest number of elements for an anonymous set. nft lists such a set within the rule.
 	anonymousSize = 64
-	// elementsPerMessage keeps a list of elements below the 64 KiB that a netlink attribute can hold.
+	// elementsPerMessage keeps a list of elements below 64 KiB, the limit of a netlink attribute.
 	elementsPerMessage = 1000
 )
 
-// keyType is what a set holds, as nft numbers it. Source: nftables include/datatype.h, enum datatypes.
+// keyType is the type of a set's keys, as nft numbers it. Source: nftables include/datatype.h, enum datatypes.
 type keyType struct{ number, size, order uint32 }
 
 var (
@@ -30,21 +30,21 @@ var (
 	keyInterface = keyType{41, unix.IFNAMSIZ, hostOrder}
 )
 
-// element is a key, or the first one after an interval.
+// element is a key, or the first key after an interval.
 type element struct {
 	key []byte
 	end bool
 }
 
-// setMaker turns the list of a match into a comparison, or into a set and its lookup.
+// setMaker turns the list of a match into a comparison, or into a set and a lookup.
 type setMaker struct {
 	tx     *transaction
 	family redirect.Family
-	prefix string // of the names of large sets: chain and number of the rule
+	prefix string // the start of the names of large sets: the chain and the rule's number
 }
 
-// names matches an interface by one of the names. A prefix alone is compared with as many bytes of the name; among
-// others it is an interval, for the kernel compares the keys of such sets byte by byte.
+// names matches an interface by any of the names. A single prefix is compared with the first bytes of the name. Several
+// names with a prefix become intervals, because the kernel compares the keys of interval sets byte by byte.
 func (s *setMaker) names(names []string) []expr.Any {
 	if prefix, isPrefix := redirect.InterfacePrefix(names[0]); isPrefix && len(names) == 1 {
 		return []expr.Any{compare(expr.CmpOpEq, []byte(prefix))}
@@ -70,15 +70,15 @@ func (s *setMaker) groups(groups []redirect.ID) []expr.Any {
 	return s.exact(keys, keyGroup, false)
 }
 
-// interfaceKey is a name as the kernel keeps it, filled up with zeros.
+// interfaceKey returns the name in the kernel's form: padded with zeros to IFNAMSIZ.
 func interfaceKey(name string) []byte {
 	key := make([]byte, unix.IFNAMSIZ)
 	copy(key, name)
 	return key
 }
 
-// nameIntervals turns sorted names into intervals: the end of a prefix's is its last byte and one, of a name's that of
-// the key.
+// nameIntervals turns sorted names into intervals. The end of a prefix is the prefix with its last byte plus one, that
+// of a name the key with its last byte plus one.
 func nameIntervals(names []string) []element {
 	var elements []element
 	for _, name := range names {
@@ -94,8 +94,8 @@ func nameIntervals(names []string) []element {
 	return elements
 }
 
-// ports matches a port in one of the ranges. The kernel's sets of intervals are trees and its others hash tables, so
-// that only what holds a range is one of intervals.
+// ports matches a port in any of the ranges. The kernel's interval sets are trees and its other sets are hash tables,
+// so only a list with ranges becomes an interval set.
 func (s *setMaker) ports(ranges []redirect.PortRange) []expr.Any {
 	if slices.IndexFunc(ranges, isRange) < 0 {
 		keys := make([][]byte, len(ranges))
@@ -114,7 +114,7 @@ func (s *setMaker) ports(ranges []redirect.PortRange) []expr.Any {
 
 func isRange(r redirect.PortRange) bool { return r.First != r.Last }
 
-// portIntervals is intervals for ports: neighbours are joined, and the last port of all has no end.
+// portIntervals turns sorted ranges into intervals. It joins neighbours; an interval up to port 65535 has no end.
 func portIntervals(ranges []redirect.PortRange) []element {
 	var elements []element
 	for i, r := range ranges {
@@ -136,7 +136,7 @@ func (s *setMaker) notPorts(ports []uint16) []expr.Any {
 	return s.exact(keys, keyPort, true)
 }
 
-// exact matches one of the keys, or none of them.
+// exact matches one of the keys or, with invert, none of them.
 func (s *setMaker) exact(keys [][]byte, kind keyType, invert bool) []expr.Any {
 	if len(keys) == 1 {
 		op := expr.CmpOpEq
@@ -152,7 +152,7 @@ func (s *setMaker) exact(keys [][]byte, kind keyType, invert bool) []expr.Any {
 	return []expr.Any{s.lookup(elements, kind, false, invert)}
 }
 
-// prefixes matches an address in one of the prefixes.
+// prefixes matches an address in any of the prefixes.
 func (s *setMaker) prefixes(prefixes []netip.Prefix) []expr.Any {
 	if len(prefixes) == 1 {
 		return onePrefix(prefixes[0])
@@ -177,9 +177,9 @@ func onePrefix(p netip.Prefix) []expr.Any {
 	}
 }
 
-// intervals turns sorted prefixes into the half-open intervals of a kernel set: a start, and an end that is the first
-// address after. The kernel rejects overlaps, so a prefix inside the one before is dropped; adjacent ones are joined,
-// and the last address of all has no end.
+// intervals turns sorted prefixes into the half-open intervals of a kernel set: a start, and as the end the first
+// address after it. The kernel rejects overlaps, so it drops a prefix inside the one before. It joins adjacent
+// prefixes. An interval up to the last address has no end.
 func intervals(prefixes []netip.Prefix) []element {
 	var elements []element
 	for i := 0; i < len(prefixes); {
@@ -197,7 +197,7 @@ func intervals(prefixes []netip.Prefix) []element {
 	return elements
 }
 
-// after returns the first address after the prefix, invalid if there is none.
+// after returns the first address after the prefix, or the zero Addr if there is none.
 func after(p netip.Prefix) netip.Addr {
 	last := p.Addr().AsSlice()
 	for i, m := range ipMask(p) {
@@ -209,7 +209,7 @@ func after(p netip.Prefix) netip.Addr {
 
 func ipMask(p netip.Prefix) []byte { return net.CIDRMask(p.Bits(), p.Addr().BitLen()) }
 
-// lookup adds a set to the transaction and returns the expression that looks a register up in it.
+// lookup adds a set to the transaction and returns the expression that looks up the register in it.
 func (s *setMaker) lookup(elements []element, kind keyType, interval, invert bool) expr.Any {
 	s.tx.sets++
 	id, name, flags := s.tx.sets, s.prefix, uint32(0)

@@ -12,7 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// TestIntervals writes intervals as start-end, the end being the first address after; the kernel takes no overlaps.
+// TestIntervals writes intervals as start-end, where end is the first address after. The kernel accepts no overlaps.
 func TestIntervals(t *testing.T) {
 	for prefixes, want := range map[string]string{
 		"10.0.0.0/8":                             "10.0.0.0-11.0.0.0",
@@ -45,7 +45,7 @@ func TestIntervals(t *testing.T) {
 	}
 }
 
-// TestPortIntervals writes them like TestIntervals: the end is the first port after, and the last port of all has none.
+// TestPortIntervals does the same for ports: an interval up to port 65535 has no end.
 func TestPortIntervals(t *testing.T) {
 	for text, want := range map[string]string{
 		"80,8000-8100": "80-81 8000-8101", "80,81,90-99": "80-82 90-100", "0-10,20": "0-11 20-21",
@@ -65,7 +65,7 @@ func TestPortIntervals(t *testing.T) {
 	}
 }
 
-// TestMultiport fills iptables' matches: fifteen places each, of which a range takes two.
+// TestMultiport fills iptables' multiport matches: they have fifteen places, and a range needs two.
 func TestMultiport(t *testing.T) {
 	for text, want := range map[string][]string{
 		"80":        {"--dport 80"},
@@ -92,7 +92,7 @@ func TestMultiport(t *testing.T) {
 	}
 }
 
-// TestNameIntervals looks names up as the kernel does, byte by byte in keys that are filled up with zeros.
+// TestNameIntervals looks up names as the kernel does: byte by byte, in keys padded with zeros.
 func TestNameIntervals(t *testing.T) {
 	names, err := redirect.ParseInterfaces("br-*,docker0,n*,veth")
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// TestOtherSettingsTakeRoutesAway applies TPROXY's rules and then others, which have no use for its policy routes.
+// TestOtherSettingsTakeRoutesAway applies TPROXY's rules and then others, which do not need its policy routes.
 func TestOtherSettingsTakeRoutesAway(t *testing.T) {
 	for _, backend := range backends {
 		t.Run(string(backend), func(t *testing.T) {

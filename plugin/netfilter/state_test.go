@@ -14,7 +14,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// shell runs a script inside the lab's pod and returns what it prints.
+// shell runs a script in the lab's pod and returns its output.
 func shell(t *testing.T, lab *testnet.Lab, script string) string {
 	t.Helper()
 	out, err := lab.PodCommand("sh", "-ec", script).CombinedOutput()
@@ -24,8 +24,8 @@ func shell(t *testing.T, lab *testnet.Lab, script string) string {
 	return string(out)
 }
 
-// packetRules lists all packet rules: nf_tables as nft prints it, which includes iptables-nft, and iptables-legacy in
-// the same form. The kernel keeps a table of iptables-legacy once it was used; it counts only with what is in it.
+// packetRules lists all packet rules: nf_tables as nft prints it, with iptables-nft, and iptables-legacy in the same
+// form. The kernel keeps a table of iptables-nft that was used once, so an empty one is not listed.
 func packetRules(t *testing.T, lab *testnet.Lab) string {
 	t.Helper()
 	out := shell(t, lab, "nft -s list ruleset 2>/dev/null")
@@ -52,9 +52,9 @@ func packetRules(t *testing.T, lab *testnet.Lab) string {
 	return out
 }
 
-// everything lists the packet rules and what else Apply may touch: addresses, routes, policy rules, and whether lo is
-// up. The kernel gives an IPv6 address its routes in a worker of its own, a second later on a busy machine, and a dump
-// that something comes between may be short. So the lab settles first, and two listings must agree.
+// everything lists the packet rules and all else that Apply may touch: addresses, routes, policy rules, and the state
+// of lo. The kernel adds the routes of an IPv6 address asynchronously, on a busy machine a second later, and a change
+// during a dump may truncate it. So the lab settles first, and two listings must agree.
 func everything(t *testing.T, lab *testnet.Lab) (all string) {
 	t.Helper()
 	await.Must(t, lab.Settle())
@@ -67,7 +67,7 @@ func everything(t *testing.T, lab *testnet.Lab) (all string) {
 	return all
 }
 
-// compareText fails with the lines that differ.
+// compareText fails and prints the lines that differ.
 func compareText(t *testing.T, got, want string) {
 	t.Helper()
 	if got == want {
@@ -99,7 +99,7 @@ func apply(t *testing.T, n *NetNS, backend Backend, rules redirect.RuleSet) Appl
 	return applied
 }
 
-// mustApply also checks, which with iptables takes some ten times as long.
+// mustApply applies and also checks, which with iptables takes about ten times as long.
 func mustApply(t *testing.T, n *NetNS, backend Backend, rules redirect.RuleSet) Applied {
 	t.Helper()
 	applied := apply(t, n, backend, rules)
@@ -146,7 +146,7 @@ func TestApplyTwice(t *testing.T) {
 	})
 }
 
-// TestApplyReplaces goes from settings to settings. iptables-nft keeps tables that are empty now; they do not count.
+// TestApplyReplaces changes from settings to settings. Empty tables that iptables-nft keeps do not count.
 func TestApplyReplaces(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend Backend) {
 		lab, n := newLab(t, testnet.Options{})
@@ -159,15 +159,14 @@ func TestApplyReplaces(t *testing.T) {
 	})
 }
 
-// What iptables-nft makes with a table and never takes away again: built-in chains, which are empty, and then the
-// table.
+// What iptables-nft creates in a table and never deletes: built-in chains, which are empty, and the table.
 var (
 	emptyChain = regexp.MustCompile(`\tchain [A-Z]+ \{\n\t\ttype .* policy accept;\n\t\}\n\n?`)
 	emptyTable = regexp.MustCompile(`table ip6? (raw|mangle|filter|nat) \{\n\}\n`)
 	block      = regexp.MustCompile(`(?m)^\t(chain|set) (.*\n)*?\t\}\n`)
 )
 
-// used returns a listing without those, and with its chains in a fixed order.
+// used returns a listing without those, with its chains in a fixed order.
 func used(listing string) string {
 	listing = emptyTable.ReplaceAllString(emptyChain.ReplaceAllString(listing, ""), "")
 	var out []string
@@ -181,8 +180,8 @@ func used(listing string) string {
 	return strings.ReplaceAll(strings.Join(out, ""), "\n\n", "\n")
 }
 
-// TestRemove leaves nothing behind: all listings are the same as before, but for what used leaves out where somebody
-// else had an iptables-nft table already.
+// TestRemove checks that all listings are the same as before, except for what used ignores if somebody else already had
+// an iptables-nft table.
 func TestRemove(t *testing.T) {
 	for _, prepare := range []string{"true", "ip link set lo down",
 		"iptables-nft -t nat -N OTHER; ip6tables-legacy -t mangle -N OTHER"} {
@@ -211,7 +210,7 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-// TestRemoveUnknown removes without knowing the rules, as DEL does with a record whose settings it cannot read.
+// TestRemoveUnknown removes without the rules, as DEL does if it cannot read the record's settings.
 func TestRemoveUnknown(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend Backend) {
 		lab, n := newLab(t, testnet.Options{})

@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestInboundPortTaken has an app listen at the sidecar's inbound port where the sidecar does not: before it has
-// started, or in a family that it does not listen in. Redirected connections from outside come to the app then, and
-// security.md says so. TPROXY delivers to nobody but a transparent socket, which takes CAP_NET_RAW or CAP_NET_ADMIN.
+// TestInboundPortTaken has an app listen on the sidecar's inbound port while the sidecar does not: before it has
+// started, or in a family in which it does not listen. Redirected connections from outside then reach the app, as
+// security.md says. TPROXY delivers only to a transparent socket, which needs CAP_NET_RAW or CAP_NET_ADMIN (ip(7),
+// IP_TRANSPARENT).
 func TestInboundPortTaken(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend Backend) {
 		lab, n := newLab(t, testnet.Options{})
@@ -37,7 +38,7 @@ func TestInboundPortTaken(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				flow := testnet.Flow{From: testnet.FromPeer, Proto: testnet.TCP, To: testnet.Pod, Port: 7000} // nobody's
+				flow := testnet.Flow{From: testnet.FromPeer, Proto: testnet.TCP, To: testnet.Pod, Port: 7000} // no server has it
 				if got := lab.Run(flow, family); got.Landed != c.want {
 					t.Errorf("%s, %s: %s, want %s", name, family, got, c.want)
 				}
@@ -50,8 +51,8 @@ func TestInboundPortTaken(t *testing.T) {
 	})
 }
 
-// TestReroutedOwnInterface reroutes the interface by which peers reach the pod, which ADD refuses: they reach the app,
-// past the sidecar.
+// TestReroutedOwnInterface reroutes the interface by which peers reach the pod, which ADD refuses: the peers bypass the
+// sidecar and reach the app.
 func TestReroutedOwnInterface(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend Backend) {
 		lab, n := newLab(t, testnet.Options{})
@@ -70,9 +71,9 @@ func TestReroutedOwnInterface(t *testing.T) {
 	})
 }
 
-// TestAnswerWithoutOwner asks who owns the answer to a call of the sidecar's inbound port. Where the kernel answers
-// with a cookie, as it does under a flood of SYNs, nobody does, neither to nftables nor to iptables: so that an app
-// that listens there cannot be told from the sidecar by its answers, as security.md says.
+// TestAnswerWithoutOwner checks who owns the answer to a call of the sidecar's inbound port. If the kernel answers with
+// a SYN cookie, as under a flood of SYNs, the answer has no owner, for nftables and for iptables. So its answers do not
+// tell an app that listens there from the sidecar, as security.md says.
 func TestAnswerWithoutOwner(t *testing.T) {
 	lab, _ := newLab(t, testnet.Options{})
 	profile, _ := testnet.ProfileNamed("default")
@@ -90,7 +91,7 @@ func TestAnswerWithoutOwner(t *testing.T) {
 			$t -A OUTPUT -p tcp --sport 15006 --tcp-flags SYN,ACK SYN,ACK
 			$t -A OUTPUT -p tcp --sport 15006 --tcp-flags SYN,ACK SYN,ACK -m owner --uid-owner 1337
 		done`)
-	for cookies, owned := range map[string]bool{"0": true, "2": false} { // never, always
+	for cookies, owned := range map[string]bool{"0": true, "2": false} { // 0: never a cookie; 2: always
 		shell(t, lab, "sysctl -qw net.ipv4.tcp_syncookies="+cookies)
 		for _, family := range lab.Families() {
 			flow := testnet.Flow{From: testnet.FromPeer, Proto: testnet.TCP, To: testnet.Pod, Port: 15006}
@@ -108,7 +109,7 @@ func TestAnswerWithoutOwner(t *testing.T) {
 	}
 }
 
-// owners counts answers, all and the sidecar's, by each way of asking for the owner.
+// owners counts answers, all of them and the sidecar's, for each way to match the owner.
 func owners(t *testing.T, lab *testnet.Lab, family testnet.Family) map[string][]int {
 	t.Helper()
 	counted := map[string][]int{"nft": nil, "-nft": nil, "-legacy": nil}

@@ -13,10 +13,10 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// untyped is how nft lists a port in a set that it has made itself for the port of a connection: without its type.
+// untyped is how nft lists a port in a set that it has made itself for a connection's port: without its type.
 var untyped = regexp.MustCompile(`0x([0-9a-f]{4}) \[invalid type\]`)
 
-// typed is the port as nft lists others.
+// typed returns the ports in nft's usual form.
 func typed(text string) string {
 	port, err := strconv.ParseUint(untyped.FindStringSubmatch(text)[1], 16, 16)
 	if err != nil {
@@ -25,8 +25,8 @@ func typed(text string) string {
 	return strconv.FormatUint(port, 10)
 }
 
-// TestSameAsNFT gives RuleSet.String to nft itself, and lists what it writes beside what Apply writes: expressions,
-// sets, priorities and comments are the same, and so is the text after a round trip through the kernel.
+// TestSameAsNFT gives RuleSet.String to nft, and compares its rules with those of Apply: expressions, sets, priorities
+// and comments are the same, and so is the text after a round trip through the kernel.
 func TestSameAsNFT(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{})
 	for _, profile := range testnet.Profiles {
@@ -45,7 +45,8 @@ func TestSameAsNFT(t *testing.T) {
 	}
 }
 
-// TestRestoreInput compares what iptables-restore is given. It names every chain and rule, and deletes what is held.
+// TestRestoreInput compares the input of iptables-restore with golden files. It has every chain and rule, and deletes
+// what is held.
 func TestRestoreInput(t *testing.T) {
 	for _, name := range []string{"default", "tproxy-dns", "tproxy-drop-invalid", "include-ports",
 		"tproxy-exclude-interfaces", "exclude-ranges"} {
@@ -62,8 +63,8 @@ func TestRestoreInput(t *testing.T) {
 	golden.Compare(t, restored("remove-ip"), restoreInput(redirect.IPv4, redirect.RuleSet{}, held))
 }
 
-// TestRendering holds how one rule set is written with iptables, beside what RuleSet.Hash covers already. Who changes
-// that raises redirect.Rendering, which names the file: pods that run then count as having older rules.
+// TestRendering pins how one rule set is written with iptables, which RuleSet.Hash does not cover. Who changes that
+// raises redirect.Rendering, which is in the file's name: running pods then count as having older rules.
 func TestRendering(t *testing.T) {
 	written := ""
 	for _, family := range redirect.Families {
@@ -76,7 +77,7 @@ func TestRendering(t *testing.T) {
 	golden.Compare(t, restored(fmt.Sprint("rendering-", redirect.Rendering)), written)
 }
 
-// rendered is a table of one rule in a chain of its own, and a jump to that.
+// rendered returns a table with one rule in a chain of its own, and a jump to that chain.
 func rendered(family redirect.Family, kind redirect.Kind, hook redirect.Hook, target redirect.Target) redirect.Table {
 	return redirect.Table{Family: family, Kind: kind, Chains: []redirect.Chain{
 		{Name: "ISTIO_RENDERED", Rules: []redirect.Rule{{Matches: []redirect.Match{redirect.TCP}, Target: target}}},
@@ -86,7 +87,7 @@ func rendered(family redirect.Family, kind redirect.Kind, hook redirect.Hook, ta
 
 func restored(name string) string { return filepath.Join("testdata", name+".restore") }
 
-// TestSocketlessFlow makes sure that the flows tell the two ways of saying "not the proxy" apart.
+// TestSocketlessFlow checks that the flows distinguish the two ways to express "not the proxy".
 func TestSocketlessFlow(t *testing.T) {
 	for _, profile := range testnet.Profiles {
 		found := false

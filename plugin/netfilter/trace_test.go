@@ -12,9 +12,9 @@ import (
 	"github.com/istio-pod-network/controller/plugin/trace"
 )
 
-// TestTraceMissesNoRule sends real packets through the rules of every profile, and has package trace predict them by
-// the same rules, and by the rules without each one in turn: the former must agree, and of the latter each must be
-// wrong about a packet of some profile. So there is no rule that package trace does not look at.
+// TestTraceMissesNoRule sends real packets through the rules of every profile, and predicts them with package trace,
+// from the same rules, and from the rules without each one in turn. The former must agree with the kernel. Each of the
+// latter must be wrong about a packet of some profile. So package trace uses every rule.
 func TestTraceMissesNoRule(t *testing.T) {
 	lab, n := newLab(t, testnet.Options{})
 	missed := map[string]bool{} // by family and rule
@@ -57,7 +57,7 @@ func TestTraceMissesNoRule(t *testing.T) {
 	t.Logf("%d rules left out", len(missed))
 }
 
-// foreignOf is what translation writes, as package trace takes it.
+// foreignOf returns the rules of translation in the form of package trace.
 func foreignOf(t *testing.T, family redirect.Family, hook, rule string) (all []trace.Foreign) {
 	t.Helper()
 	if hook == "raw" {
@@ -94,7 +94,7 @@ func foreignOf(t *testing.T, family redirect.Family, hook, rule string) (all []t
 		Priority: -90, Rules: []trace.Rule{{Matches: matches, Target: target}}}}
 }
 
-// foreignLanding is where package trace has a flow land beside the chains of somebody else.
+// foreignLanding returns where package trace predicts a flow to land, with chains of others.
 func foreignLanding(t *testing.T, profile testnet.Profile, rules redirect.RuleSet, f testnet.Flow,
 	family testnet.Family, foreign []trace.Foreign) testnet.Landing {
 	t.Helper()

@@ -33,8 +33,8 @@ func ruleSet(t *testing.T, profile testnet.Profile) redirect.RuleSet {
 	return spec.ForAddresses(redirect.Families).RuleSet()
 }
 
-// TestTraffic sends every flow of every profile and asserts where it lands; in pods of a single family, and in one
-// whose sidecar is not root in TPROXY mode either, of the profiles that the others vary.
+// TestTraffic sends every flow of every profile and checks where it lands. It also uses pods with a single family, and
+// a pod whose sidecar is not root in TPROXY mode; both have the profiles that the others vary.
 func TestTraffic(t *testing.T) {
 	pods := []struct {
 		name     string
@@ -59,7 +59,7 @@ func TestTraffic(t *testing.T) {
 			}
 			t.Run("one family of a dual stack", func(t *testing.T) {
 				lab, n := newLab(t, testnet.Options{})
-				// One after the other: what a family had is taken out, and written again.
+				// One after the other: the rules of a family are removed, and written again.
 				for _, profile := range append(testnet.FamilyProfiles, testnet.BaseProfiles[0]) {
 					t.Run(profile.Name, func(t *testing.T) { lands(t, lab, n, backend, profile) })
 				}
@@ -68,7 +68,7 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
-// lands applies the profile's rules and asserts where its flows land.
+// lands applies the profile's rules and checks where its flows land.
 func lands(t *testing.T, lab *testnet.Lab, n *NetNS, backend Backend, profile testnet.Profile) {
 	t.Helper()
 	lab.Use(profile)

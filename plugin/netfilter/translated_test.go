@@ -10,13 +10,13 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// translated are connections that the settings let pass, and that somebody else in the pod then leads elsewhere: to
-// what would have been captured if it had been asked for at once; or that connection tracking is kept from. In a rule
-// for nft $nf is the family's name, and $ with a place its address.
+// translated are connections that the settings let pass, and that somebody else in the pod then sends elsewhere by
+// DNAT: to a destination that would have been captured. Others are kept from connection tracking. In a rule for nft $nf
+// is the name of the family, and $ with a place is its address.
 var translated = []struct {
 	name     string
 	settings map[string]any
-	hook     string // of a nat chain with the rule, or raw for both ways before connection tracking
+	hook     string // the hook of a nat chain with the rule; raw: both hooks before connection tracking
 	rule     string
 	flow     testnet.Flow
 	lands    testnet.Landing
@@ -57,7 +57,7 @@ var translated = []struct {
 	{"an excluded outbound port, UDP", map[string]any{"dnsCapture": true, "excludeOutboundPorts": "5353"}, "output",
 		"udp dport 5353 dnat to $peer:53",
 		testnet.Flow{From: testnet.FromApp, Proto: testnet.UDP, To: testnet.Outside, Port: 5353}, testnet.AtPeer},
-	// as a proxy for credentials has it, which a pod calls by the metadata service's address
+	// as with a credential proxy that a pod calls by the address of the metadata service
 	{"an excluded destination to a port of the pod", map[string]any{
 		"excludeOutboundIPRanges": "203.0.113.7/32,2001:db8:7::7/128"}, "output",
 		"$nf daddr $outside tcp dport 80 redirect to :8080",
@@ -72,11 +72,11 @@ const untracked = "tcp dport 8080 notrack; tcp sport 8080 notrack"
 
 var toPublished = testnet.Flow{From: testnet.FromPeer, Proto: testnet.TCP, To: testnet.Pod, Port: 8888}
 
-// lets is what the guard's rules are for that let pass what is excluded.
+// lets matches the comments of the guard's rules that let excluded traffic pass.
 var lets = regexp.MustCompile("^excluded (inbound port|outbound port|destination)|whatever it was translated to$")
 
-// TestTranslated finds each of them where it was led to; and each rule of the guard that lets pass what is excluded is
-// missed by one. Package trace has each, and each without one of those rules, where the kernel has it.
+// TestTranslated checks that each connection reaches its new destination, and that each of the guard's rules that let
+// excluded traffic pass is needed by one. Package trace predicts each of them, also without one of those rules.
 func TestTranslated(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend Backend) {
 		lab, n := newLab(t, testnet.Options{})
@@ -132,7 +132,7 @@ func TestTranslated(t *testing.T) {
 	})
 }
 
-// translation is a script for the rule of somebody who comes after us.
+// translation returns a script for the rule of somebody that runs after ours.
 func translation(family redirect.Family, hook, rule string) string {
 	words := []string{"$nf", family.String()}
 	for _, place := range []testnet.Place{testnet.VM, testnet.Peer, testnet.Outside} {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// owner opens the user namespace that owns the network namespace (ioctl_ns(2), NS_GET_USERNS).
+// owner opens the user namespace that owns the network namespace (NS_GET_USERNS, ioctl_ns(2)).
 func (n *NetNS) owner() (*os.File, error) {
 	fd, err := unix.IoctlRetInt(int(n.ns.Fd()), unix.NS_GET_USERNS)
 	if err != nil {
@@ -18,8 +18,8 @@ func (n *NetNS) owner() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "user namespace"), nil
 }
 
-// UserNamespaced reports whether another user namespace than the caller's owns the network namespace, as that of a pod
-// with hostUsers: false.
+// UserNamespaced reports whether another user namespace than the caller's owns the network namespace, as with
+// hostUsers: false.
 func (n *NetNS) UserNamespaced() bool {
 	owner, err := n.owner()
 	if err != nil {
@@ -33,7 +33,7 @@ func (n *NetNS) UserNamespaced() bool {
 	return theirs.Ino != own.Ino
 }
 
-// release returns the kernel's, as uname(2) has it; tests change it.
+// release returns the kernel's release (uname(2)). Tests change it.
 var release = func() string {
 	var name unix.Utsname
 	if unix.Uname(&name) != nil {
@@ -42,9 +42,9 @@ var release = func() string {
 	return cstring(name.Release[:])
 }
 
-// mistakesOwners is the error of a kernel whose nf_tables compares the owner of a socket as the node numbers users, in
-// a network namespace whose pod numbers them otherwise: what the sidecar sends would be sent to it again. Found so in
-// 4.18 and 5.4, and right from 5.10 on. Source: net/netfilter/nft_meta.c, nft_meta_get_eval_skugid.
+// mistakesOwners returns an error on a kernel whose nf_tables compares socket owners by the node's user IDs even if the
+// pod has a user namespace. The rules would then redirect the sidecar's own traffic to the sidecar. Observed in Linux
+// 4.18 and 5.4, correct since 5.10. Source: net/netfilter/nft_meta.c, nft_meta_get_eval_skugid.
 func (n *NetNS) mistakesOwners() error {
 	kernel := release()
 	if atLeast(kernel, 5, 10) || !n.UserNamespaced() {
@@ -54,7 +54,7 @@ func (n *NetNS) mistakesOwners() error {
 		"namespace of its own (hostUsers: false)", kernel)
 }
 
-// atLeast compares the first two numbers of a kernel's release, such as 5.10.0-33-amd64.
+// atLeast compares the first two numbers of a kernel release, such as 5.10.0-33-amd64.
 func atLeast(release string, major, minor int) bool {
 	first, rest, _ := strings.Cut(release, ".")
 	end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })

@@ -11,44 +11,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conn is a socket of the network namespace that the calling thread was in when it was opened. Its calls block: with a
-// poller between, half the time of an ADD would be spent waking threads.
+// Conn is a netlink socket in the network namespace of the thread that opened it. Its calls block: with Go's poller,
+// half the time of an ADD would be spent on waking threads.
 type Conn struct {
-	// Limit is how many bytes its lists may come to from now on. Whoever may write to a network namespace could fill it
-	// until a reader without a limit has no memory left.
+	// Limit is how many bytes its dumps may still have in total. Whoever can write to a network namespace could
+	// otherwise fill it until a reader runs out of memory.
 	Limit  int
 	fd     int
 	seq    uint32
-	until  time.Time // how long what others send is put up with
+	until  time.Time // until when messages of other senders are ignored
 	buffer []byte
 }
 
 // Message is one request.
 type Message struct {
-	Kind, Flags uint16 // NLM_F_REQUEST goes without saying
-	Header      []byte // the fixed part of such a message
+	Kind, Flags uint16 // NLM_F_REQUEST is added to Flags
+	Header      []byte // the fixed part after struct nlmsghdr
 	Attributes  []Attribute
 }
 
 const (
-	// timeout in seconds bounds the wait for an answer, which the kernel has ready when the send returns; and once more
-	// how long others may keep whoever waits from it.
+	// timeout in seconds limits the wait for an answer, which the kernel has ready when send returns. It also limits
+	// how long messages of other senders can delay that answer.
 	timeout = 10
 	// receiveSize is more than the kernel puts into one datagram (NLMSG_GOODSIZE, at most 32 KiB).
 	receiveSize = 64 << 10
-	// perObject is what an object of a list costs beside its own bytes.
+	// perObject is what an object of a dump costs in memory beside its bytes.
 	perObject = 128
-	// defaultSendBuffer is what a socket can send at once without more ado: net.core.wmem_default less its overhead.
+	// defaultSendBuffer is how many bytes a socket can send without a larger buffer: net.core.wmem_default, less
+	// overhead.
 	defaultSendBuffer = 160 << 10
 )
 
-// Limit is that of a new connection: of iptables-nft, which takes the most, 30,000 rules.
+// Limit is the initial limit of a connection. It is enough for 30,000 rules of iptables-nft, which need the most bytes.
 const Limit = 16 << 20
 
-// ErrSocket is the error of a socket that could not be had, whoever the network namespace belongs to.
+// ErrSocket is the error if a socket could not be opened. It does not depend on the network namespace.
 var ErrSocket = errors.New("opening a netlink socket")
 
-// Dial opens a socket of a protocol, NETLINK_…. It is connected to the kernel: what a process sends to it is refused.
+// Dial opens a socket of a protocol, NETLINK_…. It is connected to the kernel, so that other processes cannot send to
+// it. The error wraps ErrSocket.
 func Dial(protocol int) (*Conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
@@ -63,7 +65,8 @@ func Dial(protocol int) (*Conn, error) {
 		c.Close()
 		return nil, fmt.Errorf("%w: %w", ErrSocket, err)
 	}
-	// The kernel's own words beside the number, Linux 4.12; without them an error is merely less clear.
+	// Extended acknowledgements have the kernel's error text, since Linux 4.12. Without them an error is only less
+	// clear.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	return c, nil
@@ -72,14 +75,14 @@ func Dial(protocol int) (*Conn, error) {
 // Close releases the socket.
 func (c *Conn) Close() { _ = unix.Close(c.fd) }
 
-// Execute sends one message and waits for its acknowledgement. The kernel's refusal is a unix.Errno.
+// Execute sends one message and waits for its acknowledgement. If the kernel refuses it, the error wraps a unix.Errno.
 func (c *Conn) Execute(m Message) error {
 	_, err := c.Batch([]Message{m}, 0)
 	return err
 }
 
-// Batch sends the messages in one datagram and waits for the acknowledgement of one of them, acked. Of an error of the
-// kernel it names the message that was refused, and of one that cannot be encoded as well; -1 is none of them.
+// Batch sends the messages in one datagram and waits for the acknowledgement of messages[acked]. refused is the index
+// of the message that the kernel refused or that could not be encoded, and -1 for any other error.
 func (c *Conn) Batch(messages []Message, acked int) (refused int, err error) {
 	first := c.seq + 1
 	if refused, err := c.send(messages, acked); err != nil {
@@ -88,7 +91,7 @@ func (c *Conn) Batch(messages []Message, acked int) (refused int, err error) {
 	return c.await(first, first+uint32(acked))
 }
 
-// send writes the messages in one datagram, numbered on from the last one sent.
+// send writes the messages in one datagram. Their sequence numbers continue those of the last one.
 func (c *Conn) send(messages []Message, acked int) (refused int, err error) {
 	var out []byte
 	for i, m := range messages {
@@ -105,10 +108,10 @@ func (c *Conn) send(messages []Message, acked int) (refused int, err error) {
 		out = binary.NativeEndian.AppendUint16(out, m.Flags|unix.NLM_F_REQUEST)
 		out = binary.NativeEndian.AppendUint32(out, c.seq)
 		out = binary.NativeEndian.AppendUint32(out, 0)
-		out = append(append(out, m.Header...), attributes...) // both are multiples of 4 bytes
+		out = append(append(out, m.Header...), attributes...) // both are multiples of 4 bytes long
 	}
 	if len(out) > defaultSendBuffer {
-		// The kernel refuses a datagram over SO_SNDBUF.
+		// The kernel refuses a datagram larger than SO_SNDBUF.
 		if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*len(out)); err != nil {
 			return -1, fmt.Errorf("sizing the netlink socket to %d bytes: %w", len(out), err)
 		}
@@ -120,21 +123,22 @@ func (c *Conn) send(messages []Message, acked int) (refused int, err error) {
 	return -1, nil
 }
 
-// answer is one message of the kernel.
+// answer is one message from the kernel.
 type answer struct {
 	kind, flags uint16
 	seq         uint32
 	data        []byte // valid until the next datagram is received
 }
 
-// receive hands every message of one datagram to handle until it says done.
+// receive passes every message of one datagram to handle, until handle returns true.
 func (c *Conn) receive(handle func(answer) (done bool, err error)) (done bool, err error) {
 	n, sender, err := c.datagram()
 	if err != nil {
 		return false, &LostError{err}
 	}
 	if sender != 0 {
-		// A process with CAP_NET_ADMIN in the namespace has sent it, to a group, or before the socket was connected.
+		// A process with CAP_NET_ADMIN in the namespace has sent it: to a multicast group, or before the socket was
+		// connected.
 		if time.Now().After(c.until) {
 			return false, &LostError{unix.EAGAIN}
 		}
@@ -157,8 +161,8 @@ func (c *Conn) receive(handle func(answer) (done bool, err error)) (done bool, e
 	return false, nil
 }
 
-// datagram receives one into the buffer, and says what port sent it: 0 is the kernel's. By unix.Recvfrom, which knows
-// the addresses of all protocols, the plugin would be 30 kB larger.
+// datagram receives one datagram into the buffer, and returns its sender's port; the kernel's is 0. unix.Recvfrom
+// handles the addresses of all protocols and would add 30 kB to the plugin.
 func (c *Conn) datagram() (size int, sender uint32, err error) {
 	var from unix.RawSockaddrNetlink
 	for {
@@ -174,21 +178,21 @@ func (c *Conn) datagram() (size int, sender uint32, err error) {
 	}
 }
 
-// LostError is a failure to receive.
+// LostError is an error of receiving the kernel's answer.
 type LostError struct{ Err error }
 
 func (e *LostError) Error() string { return fmt.Sprintf("receiving from the kernel: %v", e.Err) }
 
-// Unwrap returns what receiving failed with.
+// Unwrap returns the cause.
 func (e *LostError) Unwrap() error { return e.Err }
 
-// IsLost reports whether err says that the kernel's answer did not arrive, so that it is not known what it did.
+// IsLost reports whether err says that the kernel's answer did not arrive. It is then unknown what the kernel did.
 func IsLost(err error) bool {
 	var lost *LostError
 	return errors.As(err, &lost)
 }
 
-// await waits for the acknowledgement of message last, numbering from first.
+// await waits for the acknowledgement of message last. refused is counted from first.
 func (c *Conn) await(first, last uint32) (refused int, err error) {
 	refused = -1
 	for done := false; !done && err == nil; {
@@ -206,7 +210,7 @@ func (c *Conn) await(first, last uint32) (refused int, err error) {
 	return refused, err
 }
 
-// Dump sends one message and returns what every reply carries. A list that changed meanwhile is asked for again.
+// Dump sends one request and returns the contents of every reply. It repeats a dump that a change has interrupted.
 func (c *Conn) Dump(m Message) ([][]byte, error) {
 	const attempts = 10
 	m.Flags |= unix.NLM_F_DUMP
@@ -228,7 +232,7 @@ func (c *Conn) dumpOnce(m Message) (replies [][]byte, whole bool, err error) {
 	for done := false; !done && err == nil; {
 		done, err = c.receive(func(a answer) (bool, error) {
 			if a.seq != c.seq {
-				return false, nil // the rest of an interrupted list
+				return false, nil // the rest of an interrupted dump
 			}
 			if a.flags&unix.NLM_F_DUMP_INTR != 0 {
 				whole = false
@@ -249,7 +253,7 @@ func (c *Conn) dumpOnce(m Message) (replies [][]byte, whole bool, err error) {
 	return replies, whole, err
 }
 
-// refusal reads struct nlmsgerr, or the number that ends a list; nil if it is 0.
+// refusal reads the error of struct nlmsgerr, or the status at the end of a dump; nil if it is 0.
 func refusal(data []byte) error {
 	if len(data) < 4 {
 		return nil
@@ -258,7 +262,7 @@ func refusal(data []byte) error {
 	if errno == 0 {
 		return nil
 	}
-	const nlmsgerr = 4 + unix.NLMSG_HDRLEN // then, with NETLINK_CAP_ACK, attributes
+	const nlmsgerr = 4 + unix.NLMSG_HDRLEN // with NETLINK_CAP_ACK, attributes follow
 	if len(data) > nlmsgerr {
 		if text := Find(data[nlmsgerr:], unix.NLMSGERR_ATTR_MSG); len(text) > 0 {
 			return fmt.Errorf("%w (%s)", errno, strings.TrimRight(string(text), "\x00"))

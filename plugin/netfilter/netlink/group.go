@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Join has the socket hear what the kernel tells a group.
+// Join adds the socket to a multicast group.
 func (c *Conn) Join(group int) error {
 	if err := unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
 		return fmt.Errorf("joining the netlink group %d: %w", group, err)
@@ -16,14 +16,14 @@ func (c *Conn) Join(group int) error {
 	return nil
 }
 
-// Hear hands each message to handle until that has enough, or until a time, when there is no more: then it returns
-// false. What the kernel has sent by then is handed over, however late that is; after that nothing is waited for, and
-// what somebody else sends ends it. Data is valid until handle returns.
+// Hear passes each message to handle until handle returns true, or until the given time; it then returns false. It
+// still passes on what the kernel has sent before that time, but waits no longer, and a message of another sender then
+// ends it. data is valid until handle returns.
 func (c *Conn) Hear(until time.Time, handle func(kind uint16, data []byte) (enough bool)) (bool, error) {
 	c.until = until
 	for {
 		left := time.Until(until)
-		limit := unix.NsecToTimeval(max(left, time.Millisecond).Nanoseconds()) // 0 would be without limit
+		limit := unix.NsecToTimeval(max(left, time.Millisecond).Nanoseconds()) // 0 would mean no timeout
 		err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
 		if err == nil {
 			err = unix.SetNonblock(c.fd, left <= 0)

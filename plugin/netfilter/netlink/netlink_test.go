@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestAttributes reads what it has encoded, and fails for what does not fit instead of writing something else.
+// TestAttributes decodes what it has encoded. Encoding must fail for values that do not fit.
 func TestAttributes(t *testing.T) {
 	data, err := encode([]Attribute{
 		Text(1, "lo"), Bytes(2, []byte{1, 2, 3}), Nested(3, Bytes(1, []byte{9}), Bytes(1, []byte{8, 7})),
@@ -55,7 +55,7 @@ func dial(t *testing.T) *Conn {
 	return c
 }
 
-// link asks for the interface with an index.
+// link requests the interface with an index.
 func link(index uint32, attributes ...Attribute) Message {
 	header := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(header[4:], index)
@@ -64,7 +64,7 @@ func link(index uint32, attributes ...Attribute) Message {
 
 const lo, none = 1, 1 << 30
 
-// TestBatch names the message that the kernel refuses, or that cannot be encoded.
+// TestBatch returns the index of the message that the kernel refuses, or that cannot be encoded.
 func TestBatch(t *testing.T) {
 	c := dial(t)
 	for name, x := range map[string]struct {
@@ -80,7 +80,7 @@ func TestBatch(t *testing.T) {
 		if refused, err := c.Batch(x.messages, 2); refused != x.refused || !errors.Is(err, x.want) || IsLost(err) {
 			t.Errorf("%s: message %d, %v", name, refused, err)
 		}
-		c = dial(t) // the answers that nobody waited for stay in the old one
+		c = dial(t) // the old socket still has answers that nobody has read
 	}
 	refused, err := c.Batch([]Message{link(lo), link(lo, Bytes(1, make([]byte, 1<<16)))}, 1)
 	if refused != 1 || err == nil {
@@ -91,7 +91,7 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// TestDump lists this namespace's interfaces.
+// TestDump lists the interfaces of this namespace.
 func TestDump(t *testing.T) {
 	c := dial(t)
 	replies, err := c.Dump(Message{Kind: unix.RTM_GETLINK, Header: make([]byte, unix.SizeofIfInfomsg)})
@@ -103,7 +103,8 @@ func TestDump(t *testing.T) {
 	}
 }
 
-// TestLimit counts all lists of a connection, each as what it takes to keep it, and says at what it stops.
+// TestLimit checks that the limit covers all dumps of a connection, by the memory that they need, and that the error
+// names it.
 func TestLimit(t *testing.T) {
 	c := dial(t)
 	links := Message{Kind: unix.RTM_GETLINK, Header: make([]byte, unix.SizeofIfInfomsg)}
@@ -121,7 +122,7 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// TestLost tells an answer that does not come from a refusal.
+// TestLost tells a lost answer from a refusal.
 func TestLost(t *testing.T) {
 	c := dial(t)
 	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 1000}); err != nil {
@@ -132,7 +133,7 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// disconnect has a socket take what processes send, too, as between its making and its connection.
+// disconnect makes a socket accept messages of other processes, as between its creation and its connection.
 func disconnect(t *testing.T, c *Conn) (name unix.Sockaddr) {
 	t.Helper()
 	var unspecified unix.RawSockaddrNetlink
@@ -145,17 +146,17 @@ func disconnect(t *testing.T, c *Conn) (name unix.Sockaddr) {
 	return name
 }
 
-// acknowledgement says that the first request was done.
+// acknowledgement returns the acknowledgement of the first request.
 func acknowledgement() []byte {
 	message := binary.NativeEndian.AppendUint32(nil, unix.NLMSG_HDRLEN+4)
 	message = binary.NativeEndian.AppendUint16(message, unix.NLMSG_ERROR)
 	message = binary.NativeEndian.AppendUint16(message, 0)
-	message = binary.NativeEndian.AppendUint32(message, 1) // its number
-	return append(message, make([]byte, 8)...)             // no port; and it was done
+	message = binary.NativeEndian.AppendUint32(message, 1) // sequence number
+	return append(message, make([]byte, 8)...)             // port 0, error 0
 }
 
-// TestForged takes no answer from another process, which may send one if it has CAP_NET_ADMIN in the namespace: the
-// kernel refuses it, and what it sent before the socket was connected is dropped.
+// TestForged accepts no answer from another process, which can send one with CAP_NET_ADMIN in the namespace. The kernel
+// refuses it, and what was sent before the socket was connected is dropped.
 func TestForged(t *testing.T) {
 	c, forger := dial(t), dial(t)
 	name, err := unix.Getsockname(c.fd)
@@ -173,7 +174,7 @@ func TestForged(t *testing.T) {
 	}
 }
 
-// flood sends to the address until the test ends.
+// flood sends messages to the address until the test ends.
 func flood(t *testing.T, to unix.Sockaddr) {
 	t.Helper()
 	forger := dial(t)
@@ -186,16 +187,16 @@ func flood(t *testing.T, to unix.Sockaddr) {
 				return
 			default:
 				_ = unix.Sendto(forger.fd, acknowledgement(), unix.MSG_DONTWAIT, to)
-				time.Sleep(100 * time.Microsecond) // so that the queue does not overflow, which would end it, too
+				time.Sleep(100 * time.Microsecond) // so that the queue does not overflow, which would be an error too
 			}
 		}
 	}()
 	t.Cleanup(func() { close(stop); <-stopped })
 }
 
-// TestFlooded ends a conversation, and an ear, in time however much somebody else sends.
+// TestFlooded checks that requests and Hear end in time, however much somebody else sends.
 func TestFlooded(t *testing.T) {
-	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	runtime.LockOSThread() // it is never unlocked, so the thread ends with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
 	}
@@ -230,9 +231,9 @@ func TestFlooded(t *testing.T) {
 	}
 }
 
-// TestHear hears of a new interface, and of no other thing than what the group is told.
+// TestHear receives the notification of a new interface, and no other one.
 func TestHear(t *testing.T) {
-	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	runtime.LockOSThread() // it is never unlocked, so the thread ends with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
 	}
