@@ -12,8 +12,8 @@ import (
 	"github.com/istio-pod-network/controller/install/exchange"
 )
 
-// installBinary copies the plugin unless the same is there. A running one keeps its inode: the new one comes by a
-// rename.
+// installBinary copies the plugin to BinDir, unless it is already there. It writes a new file and renames it, so a
+// plugin that is running keeps its inode.
 func (i *installer) installBinary() error {
 	if i.Source == "" {
 		return nil
@@ -49,7 +49,7 @@ func (i *installer) installBinary() error {
 	return nil
 }
 
-// hash is the SHA-256 of a regular file, in hexadecimal.
+// hash returns the SHA-256 of a regular file, in hexadecimal.
 func hash(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -75,16 +75,16 @@ func executable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 == 0o111
 }
 
-// Binary is the state of the plugin's binary.
+// Binary is the state of the plugin's installed binary.
 type Binary struct {
 	Path      string `json:"path"`
-	Installed bool   `json:"installed"`        // it is there and can be executed
-	Current   bool   `json:"current"`          // it has the contents of the source, or there is no source to compare with
-	SHA256    string `json:"sha256,omitempty"` // of the installed one
-	Want      string `json:"want,omitempty"`   // SHA-256 of the source
+	Installed bool   `json:"installed"`        // it exists and is executable
+	Current   bool   `json:"current"`          // it equals the source, or there is no source to compare with
+	SHA256    string `json:"sha256,omitempty"` // of the installed binary
+	Want      string `json:"want,omitempty"`   // of the source
 }
 
-// lookAtBinary compares what is installed with what should be.
+// lookAtBinary compares the installed binary with the source.
 func (i *installer) lookAtBinary() (Binary, error) {
 	b := Binary{Path: filepath.Clean(i.binary()), Installed: executable(i.binary())}
 	var err, failed error

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// chain is the network of ModeChain, which is the one that the runtime uses.
+// chain implements network for ModeChain: the network that the runtime uses.
 type chain struct{ *installer }
 
 func (c chain) install() error   { return c.locked(c.chainIn) }
 func (c chain) uninstall() error { return c.locked(c.takeOut) }
 
-// locked calls work with the lock of confDir held, after what killed installers have left is dealt with.
+// locked holds the lock of confDir while it calls work. Locking also recovers from installers that were killed.
 func (c chain) locked(work func() error) error {
 	unlock, err := exchange.Lock(c.ConfDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -33,7 +33,7 @@ func (c chain) locked(work func() error) error {
 		return err
 	}
 	for _, f := range files {
-		if dir := filepath.Dir(f.path); dir != filepath.Clean(c.ConfDir) { // the file is the target of a link
+		if dir := filepath.Dir(f.path); dir != filepath.Clean(c.ConfDir) { // the file is the target of a symbolic link
 			if err := exchange.Recover(dir); err != nil {
 				return err
 			}
@@ -42,14 +42,14 @@ func (c chain) locked(work func() error) error {
 	return work()
 }
 
-// maxSteps bounds how often a pass starts again because the primary has changed meanwhile.
+// maxSteps limits how often a pass starts again because the primary has changed meanwhile.
 const maxSteps = 5
 
-// errUnsteady is of a directory that was not once as the pass had left it.
+// errUnsteady is the error for a directory that changed during every step of a pass.
 var errUnsteady = errors.New("changes faster than it can be read")
 
-// chainIn chains into the active network. It reads the directory again after every change, and when its file was
-// removed or replaced meanwhile: a primary may rename its files.
+// chainIn chains our entry into the active network. It reads the directory again after each of its changes, and
+// whenever its file was removed or replaced: a primary may rename its files.
 func (c chain) chainIn() error {
 	var err error
 	for range maxSteps {
@@ -61,7 +61,7 @@ func (c chain) chainIn() error {
 	return errors.Join(fmt.Errorf("%q %w", c.ConfDir, errUnsteady), err)
 }
 
-// step makes the next change. It returns done if no change was necessary, or if it is of no use to go on.
+// step makes the next change. done is true if no change was necessary, or if another step would not help.
 func (c chain) step() (done bool, err error) {
 	files, err := readAll(c.ConfDir)
 	if err != nil {
@@ -97,8 +97,8 @@ func (c chain) step() (done bool, err error) {
 	return c.splice(f, files)
 }
 
-// splice puts our entry into the primary's list, and then removes our drop-in if there is one too. In the other order
-// the network would be without our entry for a moment.
+// splice puts our entry into the primary's list, and then removes our drop-in if there is one. In the other order the
+// network would briefly be without our entry.
 func (c chain) splice(f file, files []file) (done bool, err error) {
 	if err := c.renew(f); err != nil {
 		return true, err
@@ -111,7 +111,7 @@ func (c chain) splice(f file, files []file) (done bool, err error) {
 	if changed {
 		c.repaired(c.causeIn(f))
 		if filepath.Dir(f.path) != filepath.Clean(c.ConfDir) {
-			err = exchange.Touch(c.ConfDir) // containerd watches confDir alone, and reads again when a file there goes
+			err = exchange.Touch(c.ConfDir) // containerd only watches confDir itself, and reloads when a file in it is removed
 		}
 	} else if component.MatchString(f.conf.Name) && exists(c.dropInOf(f.conf.Name)) {
 		c.repaired(CauseDuplicates)
@@ -119,7 +119,7 @@ func (c chain) splice(f file, files []file) (done bool, err error) {
 	return !changed, errors.Join(err, c.removeDropIns(f.conf.Name, files))
 }
 
-// causeIn returns why a list had to be changed.
+// causeIn returns why the list had to be changed.
 func (c chain) causeIn(f file) Cause {
 	switch {
 	case f.conf.Ours() > 1:
@@ -127,10 +127,10 @@ func (c chain) causeIn(f file) Cause {
 	case f.conf.Ours() == 1 && !f.conf.Chained(c.ours):
 		return CauseEntryChanged
 	}
-	return CauseEntryMissing // also if the entry was there when the file was read: it has been rewritten since
+	return CauseEntryMissing // also if the entry was there when the file was read: the file was rewritten since
 }
 
-// describe adds to an error why each of the files is not the primary.
+// describe adds to err, for each file, why it is not the primary.
 func describe(files []file, err error) error {
 	for _, f := range files {
 		if f.problem == nil {
@@ -142,10 +142,10 @@ func describe(files []file, err error) error {
 	return err
 }
 
-// dropIn writes the drop-in of a network, and then takes our entry out of the primary's file if it is there too.
+// dropIn writes the drop-in of a network, and then removes our entry from the primary's file if it is there.
 //
-// containerd watches confDir, but no directory below it, and ignores there that a file is made or its mode changed. So
-// the file is made in confDir and renamed to its place: containerd notices that it leaves confDir.
+// containerd watches confDir, but not the directories below it, and it ignores events that create a file or change its
+// mode. So the file is created in confDir and renamed to its place: containerd notices that it leaves confDir.
 func (c chain) dropIn(f file) (done bool, err error) {
 	path := c.dropInOf(f.conf.Name)
 	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -161,9 +161,9 @@ func (c chain) dropIn(f file) (done bool, err error) {
 	return false, err
 }
 
-// removeDropIns removes our drop-ins of one network, or of all if network is "". It renames them into confDir first,
-// which containerd notices. It also removes the directories of these networks that are empty, as a killed installer may
-// leave them.
+// removeDropIns removes our drop-ins of the network, or of all networks if network is "". It first renames them into
+// confDir, which containerd notices. It also removes empty directories of these networks, which a killed installer may
+// have left.
 func (c chain) removeDropIns(network string, files []file) error {
 	for _, path := range c.dropIns() {
 		if network != "" && filepath.Base(filepath.Dir(path)) != network {
@@ -182,7 +182,7 @@ func (c chain) removeDropIns(network string, files []file) error {
 	return nil
 }
 
-// takeOut takes our entry out of every configuration.
+// takeOut removes our entry from every configuration.
 func (c chain) takeOut() error {
 	files, err := readAll(c.ConfDir)
 	if err != nil {
@@ -217,13 +217,13 @@ func (c chain) takeOutOf(f file) error {
 	if _, err := exchange.Update(f.path, conflist.Without); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("taking our entry out of %q: %w", f.path, err)
 	}
-	if away := aside(f); away != "" { // somebody has changed the list since it was made of the .conf
+	if away := aside(f); away != "" { // somebody has changed the list since it was made from the .conf
 		return exchange.Remove(away)
 	}
 	return nil
 }
 
-// dirs returns confDir, the directories of the targets of links, and those of the networks' drop-ins.
+// dirs returns confDir, the directories of symbolic links' targets, and the drop-in directories of the networks.
 func (c chain) dirs() []string {
 	dirs := []string{c.ConfDir}
 	files, _ := readAll(c.ConfDir)
@@ -291,8 +291,8 @@ func (c chain) lookAt(s *Status) {
 	}
 }
 
-// chaining returns how our entry is in the active network, or NotChained if it is not as it should be. If any entry of
-// ours is right, it may be either spliced or dropped in.
+// chaining returns how our entry is chained into the active network, or NotChained if it is not as it should be.
+// Without an expected entry it accepts any entry of ours, spliced or dropped in.
 func (c chain) chaining(f file) Chaining {
 	dropsIn := c.usesDropIn(f) || c.ours == nil && f.conf.Ours() == 0
 	if dropsIn && component.MatchString(f.conf.Name) {

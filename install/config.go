@@ -11,28 +11,28 @@ import (
 	"github.com/istio-pod-network/controller/internal/program/flags"
 )
 
-// Mode is how the plugin joins the network of the pods.
+// Mode says how the plugin joins the network of the pods.
 type Mode string
 
 // The modes.
 const (
-	ModeChain Mode = "chain" // last in the chain of the network that the runtime uses
-	ModeNAD   Mode = "nad"   // a network of its own, which Multus adds to pods that ask for it (OpenShift)
+	ModeChain Mode = "chain" // last in the list of the network that the runtime uses
+	ModeNAD   Mode = "nad"   // a network of its own, which Multus adds to pods that request it (OpenShift)
 	ModeAux   Mode = "aux"   // in Multus's auxiliary chain, for every pod (OpenShift 4.19 and later)
 )
 
-// DropIn is when ModeChain uses a drop-in directory instead of the primary's own file.
+// DropIn says when ModeChain uses a drop-in directory instead of the primary's own file.
 type DropIn string
 
-// The choices. A runtime that does not read drop-ins would never run the plugin, so DropInAuto uses one only with a
-// runtime that is known to read them.
+// Values of DropIn. A runtime that does not read drop-ins would never run the plugin, so DropInAuto uses one only if
+// the runtime is known to read them.
 const (
-	DropInAuto   DropIn = "auto"   // where RuntimeVersion is known to read them
+	DropInAuto   DropIn = "auto"   // if the runtime of RuntimeVersion is known to read them
 	DropInAlways DropIn = "always" // the operator knows that the runtime reads them
 	DropInNever  DropIn = "never"
 )
 
-// The default directories. DefaultAuxDir is that of OpenShift.
+// Default directories. DefaultAuxDir is OpenShift's.
 const (
 	DefaultBinDir  = "/opt/cni/bin"
 	DefaultConfDir = "/etc/cni/net.d"
@@ -40,39 +40,39 @@ const (
 	DefaultAuxDir  = "/var/run/multus/cni/net.d/vendor-cni-chain"
 )
 
-// Names of the files that are ours alone.
+// Names of files that only this installer writes.
 const (
 	dropInFile = "99-" + entry.Type + ".conf"
 	nadFile    = entry.Type + ".conf"
 	auxFile    = "50-" + entry.Type + ".conf"
 )
 
-// readiness are names of files by which their owners tell Multus that the network is ready. If such a file is renamed
-// or edited, Multus deletes its own configuration, and the node loses its network.
+// readiness are names of files that tell Multus that the primary network is ready. If such a file is renamed or edited,
+// Multus deletes its own configuration, and the node loses its network.
 var readiness = []string{"10-ovn-kubernetes.conf", "80-openshift-network.conf", "00-multus.conf"}
 
-// Config is what to install, and where. The zero value of an optional field is its default.
+// Config says what to install, and where. The zero value of an optional field means its default.
 type Config struct {
-	BinDir         string      // where the runtime looks for plugins; DefaultBinDir
-	ConfDir        string      // configurations of the runtime, else of Multus; DefaultConfDir, DefaultNADDir
-	AuxDir         string      // Multus's auxiliary chain: ModeAux alone has our file there; DefaultAuxDir
-	Source         string      // path of the plugin's binary to install; "": the binary is left alone
-	Entry          entry.Entry // to put into the network; entry.Default
-	Mode           Mode        // ModeChain
-	DropIn         DropIn      // DropInAuto
-	RuntimeVersion string      // as the node object has it, "containerd://2.1.4"; "": not known
-	StateDir       string      // directory of the plugin's records, which a purge empties; "": it is left alone
-	CacheDir       string      // where libcni and Multus keep what pods are deleted by; "": a purge does not look there
-	Primary        string      // ModeChain: name of the network to chain into, or of its file; "": the first that is valid
-	RuntimeBinDirs []string    // where the runtime looks for plugins beside BinDir
+	BinDir         string      // where the runtime looks for plugins; default: DefaultBinDir
+	ConfDir        string      // configurations of the runtime, or of Multus; default: DefaultConfDir, DefaultNADDir
+	AuxDir         string      // Multus's auxiliary chain, in which only ModeAux has a file; default: DefaultAuxDir
+	Source         string      // path of the plugin's binary to install; "": do not install it
+	Entry          entry.Entry // the entry to chain; default: entry.Default
+	Mode           Mode        // default: ModeChain
+	DropIn         DropIn      // default: DropInAuto
+	RuntimeVersion string      // as in the node's status, such as "containerd://2.1.4"; "": unknown
+	StateDir       string      // directory of the plugin's records, which a purge empties; "": do not
+	CacheDir       string      // where libcni and Multus cache the configurations of pods; "": a purge does not check it
+	Primary        string      // ModeChain: name of the network to chain into, or of its file; "": the first valid one
+	RuntimeBinDirs []string    // more directories in which the runtime looks for plugins
 
-	run program // of the tests; nil: execute
+	run program // for tests; nil: execute
 }
 
-// program runs a plugin and returns what it prints.
+// program runs a plugin and returns its standard output.
 type program func(ctx context.Context, path string, env []string, stdin []byte) ([]byte, error)
 
-// Flags declares the command line of a program that installs, but for Entry. It sets the defaults.
+// Flags defines the flags for all fields but Entry, and sets their defaults.
 func (c *Config) Flags(f *flag.FlagSet) {
 	f.StringVar((*string)(&c.Mode), "mode", string(ModeChain), "`how` to join the network: chain, nad or aux")
 	f.StringVar(&c.BinDir, "bin-dir", DefaultBinDir, "`directory` of the runtime's plugins")
@@ -97,13 +97,13 @@ func (c *Config) Flags(f *flag.FlagSet) {
 	f.StringVar(&c.RuntimeVersion, "runtime-version", "", "the node's containerRuntimeVersion, such as containerd://2.1.4")
 }
 
-// Check returns the first invalid value of c, as an *invalid.Error, or nil.
+// Check returns an error for the first invalid value of c, an *invalid.Error, or nil.
 func (c Config) Check() error {
 	_, err := c.withDefaults()
 	return err
 }
 
-// withDefaults fills in what is not set. Its error is about an invalid value.
+// withDefaults returns c with its defaults filled in. The error is that of Check.
 func (c Config) withDefaults() (Config, error) {
 	set := func(s *string, value string) {
 		if *s == "" {
@@ -130,9 +130,9 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// Directories returns those of plugins, and those of configurations that are read or written.
+// Directories returns the directories of plugins, and those of configurations that are read or written.
 func (c Config) Directories() (plugins, configurations []string) {
-	c, _ = c.withDefaults() // what is invalid has no directory in it
+	c, _ = c.withDefaults() // an invalid value names no directory
 	configurations = []string{c.ConfDir}
 	if c.Mode != ModeChain {
 		configurations = append(configurations, c.AuxDir)
@@ -140,8 +140,8 @@ func (c Config) Directories() (plugins, configurations []string) {
 	return c.pluginDirs(), configurations
 }
 
-// ownFiles returns the path of our file in ModeNAD and ModeAux, and that of our file in the other one of these modes,
-// which may be left of a former installation.
+// ownFiles returns the path of our file in ModeNAD or ModeAux, and that of our file in the other of these modes, which
+// an earlier installation may have left.
 func (c Config) ownFiles() (path, former string) {
 	nad, aux := filepath.Join(c.ConfDir, nadFile), filepath.Join(c.AuxDir, auxFile)
 	if c.Mode == ModeAux {
@@ -150,8 +150,8 @@ func (c Config) ownFiles() (path, former string) {
 	return nad, aux
 }
 
-// dropInOf is the path of the drop-in for a network.
+// dropInOf returns the path of the drop-in for a network.
 func (c Config) dropInOf(network string) string { return filepath.Join(c.ConfDir, network, dropInFile) }
 
-// binary is the path of the installed plugin.
+// binary returns the path of the installed plugin.
 func (c Config) binary() string { return filepath.Join(c.BinDir, entry.Type) }

@@ -2,13 +2,13 @@ package install
 
 import "time"
 
-// contest notices that somebody takes out again and again what a Keeper puts in, and bounds how often the Keeper does:
-// a primary that restores its file on every event would otherwise keep half a processor busy for ever.
+// contest detects that somebody repeatedly removes what a Keeper puts in, and limits how often the Keeper repairs it. A
+// primary that restores its file on every event would otherwise keep half a processor busy.
 type contest struct {
-	burst  int         // so many repairs are made at once; 0: defaultBurst
-	recent []time.Time // of the last of them
+	burst  int         // how many repairs may follow each other without a wait; 0: defaultBurst
+	recent []time.Time // the times of the last repairs
 	wait   time.Duration
-	next   time.Time // when the next repair may be made
+	next   time.Time // when the next repair is allowed
 }
 
 const (
@@ -16,13 +16,13 @@ const (
 	burstWithin   = 10 * time.Second
 	firstWait     = time.Second
 	longestWait   = 8 * time.Second
-	contestedLook = 100 * time.Millisecond // between two looks while it goes on
+	contestedLook = 100 * time.Millisecond // between two passes during a contest
 )
 
-// goesOn reports whether repairs have to wait.
+// goesOn reports whether there is a contest, so that repairs have to wait.
 func (c *contest) goesOn() bool { return c.wait > 0 }
 
-// mayRepair reports whether a repair may be made. The contest is over when none was necessary for a while.
+// mayRepair reports whether a repair is allowed now. A contest ends when no repair was necessary for burstWithin.
 func (c *contest) mayRepair(now time.Time) bool {
 	if c.goesOn() && now.Sub(c.next) > burstWithin {
 		c.wait, c.recent, c.next = 0, nil, time.Time{}

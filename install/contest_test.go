@@ -14,8 +14,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
-// Ten repairs are made at once, those after them wait 1 s and longer, and when nobody takes anything out for a while,
-// it begins anew.
+// Ten repairs are made at once, later ones wait 1 s and longer. After a while without repairs, it starts again.
 func TestContest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c contest
@@ -39,7 +38,7 @@ func TestContest(t *testing.T) {
 			t.Errorf("%d repairs after a while of peace", got)
 		}
 		var rare contest
-		for range 100 { // an owner that writes its file every other second is repaired at once, each time
+		for range 100 { // an owner that writes its file every other second never has to wait
 			if !rare.mayRepair(time.Now()) {
 				t.Fatal("a repair waits without a contest")
 			}
@@ -49,8 +48,8 @@ func TestContest(t *testing.T) {
 	})
 }
 
-// A primary that restores its file whenever that is changed does not keep the machine busy: it is repaired ten times at
-// once and then a few times, the node is not ready in between, and says why. When it gives up, the node is ready.
+// A primary that restores its file after every change does not keep the machine busy: its file is repaired ten times at
+// once and then a few times. In between, the node is not ready, and says why. When the primary gives up, it is ready.
 func TestFight(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	path := filepath.Join(n.ConfDir, "10-net.conflist")
@@ -104,8 +103,8 @@ func TestFight(t *testing.T) {
 	await.Eventually(t, patience, "ready", func() bool { return n.status().Ready })
 }
 
-// Somebody removes the plugin whenever it comes. While it may not be put back, our entry is not in the network: with it
-// no pod of the node would start. The same holds where it cannot be put back at all.
+// Somebody removes the plugin whenever it is installed. While the repair has to wait, our entry is not in the network:
+// no pod of the node would start with it. The same holds if the plugin cannot be installed at all.
 func TestFightOverBinary(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	i, err := newInstaller(n.Config, new(memo))

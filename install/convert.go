@@ -15,23 +15,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// exists reports whether there is a file, a directory or a link, dangling or not, at path.
+// exists reports whether path exists: a file, a directory or a symbolic link, even a dangling one.
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
 }
 
-// A .conf primary of which a list was made is put aside: it gets a name with this prefix and suffix, under which no
-// runtime reads it.
+// A .conf primary from which a list was made is set aside: it gets a name with this prefix and suffix, which no runtime
+// reads.
 const (
 	asidePrefix = exchange.Hidden + "original."
 	asideSuffix = ".aside"
 )
 
-// asideOf returns the name under which a primary is put aside.
+// asideOf returns the name of a primary that is set aside.
 func asideOf(name string) string { return asidePrefix + name + asideSuffix }
 
-// aside returns the path of the .conf primary that was put aside for a list of ours, or "".
+// aside returns the path of the .conf that was set aside for our list, or "".
 func aside(f file) string {
 	for _, name := range conflist.Originals(f.name) {
 		if path := filepath.Join(filepath.Dir(f.path), asideOf(name)); f.isList() && exists(path) {
@@ -41,8 +41,8 @@ func aside(f file) string {
 	return ""
 }
 
-// listName is the name of the list for a .conf primary: 10-x.conflist, unless somebody else has a file of that name,
-// then 10-x.conf.conflist, which sorts before it.
+// listName returns the name of the list for a .conf primary: 10-x.conflist or, if somebody else has a file with that
+// name, 10-x.conf.conflist, which sorts before it.
 func listName(f file) (string, error) {
 	dir, names := filepath.Dir(f.path), conflist.Lists(f.name)
 	for _, name := range names {
@@ -58,10 +58,10 @@ func listName(f file) (string, error) {
 	return "", fmt.Errorf("making a list of %q: %q belongs to somebody else", f.path, names[0])
 }
 
-// convert makes a list of a .conf primary, and puts the .conf aside. The list is complete before that, so there is a
-// network at every moment: first the .conf, whose name sorts first, then the list.
+// convert makes a list from a .conf primary, and sets the .conf aside. The list is complete before that, so there is
+// always a network: first the .conf, whose name sorts first, then the list.
 func (c chain) convert(f file) error {
-	f.path = filepath.Join(c.ConfDir, f.name) // the link itself, if it is one
+	f.path = filepath.Join(c.ConfDir, f.name) // the symbolic link itself, if it is one
 	name, err := listName(f)
 	if err != nil {
 		return err
@@ -77,7 +77,7 @@ func (c chain) convert(f file) error {
 		return err
 	}
 	if err := c.refresh(list, away, f.data); err != nil {
-		// What its owner wrote last cannot be used yet: the owner gets it back.
+		// What its owner wrote last cannot be used, so the .conf gets its name back.
 		return errors.Join(err, exchange.Move(away, f.path))
 	}
 	return nil
@@ -91,8 +91,8 @@ func (c chain) writeList(list string, primary []byte, like string) error {
 	return exchange.Write(list, bytes.NewReader(spliced), exchange.Like(like))
 }
 
-// refresh makes the list again if the .conf, which had the contents known when the list was made, was changed before it
-// was put aside.
+// refresh makes the list again if the .conf was changed before it was set aside. known are the contents from which the
+// list was made.
 func (c chain) refresh(list, away string, known []byte) error {
 	now, err := exchange.ReadClosed(away)
 	if err != nil || bytes.Equal(now, known) {
@@ -101,7 +101,7 @@ func (c chain) refresh(list, away string, known []byte) error {
 	return c.writeList(list, now, away)
 }
 
-// renew calls refresh for a process that was killed after it had put the .conf aside.
+// renew calls refresh for an installer that was killed after it had set the .conf aside.
 func (c chain) renew(f file) error {
 	away := aside(f)
 	known, wrapped := f.conf.Original()
@@ -111,8 +111,8 @@ func (c chain) renew(f file) error {
 	return c.refresh(f.path, away, known)
 }
 
-// restore undoes convert: the .conf gets its name back, then the list is removed. It returns false for a list that
-// somebody else has changed: that stays a list.
+// restore undoes convert: the .conf gets its name back, and then the list is removed. It returns false for a list that
+// somebody else has changed, which remains a list.
 func (c chain) restore(f file) (bool, error) {
 	original, wrapped := f.conf.Original()
 	if !wrapped {

@@ -12,18 +12,19 @@ import (
 // anchors are the mounts through which a Keeper sees its directories, by directory.
 type anchors map[string]anchor
 
-// anchor is a mount and which directory of its file system it shows. The kernel tells where that directory is now, also
-// after it was renamed or removed under the mount (proc_pid_mountinfo(5), fields 1 and 4).
+// anchor is a mount, and which directory of its file system it shows. The kernel reports the current path of that
+// directory, even after a rename or a removal (proc_pid_mountinfo(5), fields 1 and 4).
 type anchor struct {
 	mount int
 	root  string
 }
 
-// removed is what the kernel appends to the name of a directory that is gone (Linux, fs/d_path.c).
+// removed is what the kernel appends to the path of a removed directory (Linux, fs/d_path.c).
 const removed = "//deleted"
 
-// lost returns what has become of the first of these directories that is no longer the node's, "" if all are: a
-// container keeps the directory that was at that path when it was made, whatever is there by now.
+// lost describes what has happened to the first of these directories that is no longer the node's, or returns "" if
+// there is none. A container keeps the directory that was at the path when it was created, even if another one is there
+// now.
 func (a anchors) lost(dirs []string) string {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -50,7 +51,8 @@ func (a anchors) lost(dirs []string) string {
 	return ""
 }
 
-// anchorOf finds the mount that a directory is in: that with the longest path, of several at one path the last.
+// anchorOf returns the mount that contains a directory: that with the longest path, and the last of several at one
+// path.
 func anchorOf(dir string, mounts []byte) (found anchor, ok bool) {
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -72,7 +74,7 @@ func anchorOf(dir string, mounts []byte) (found anchor, ok bool) {
 	return found, ok
 }
 
-// unescape reads a path as mountinfo has it: white space and backslashes are octal.
+// unescape decodes a path in mountinfo, which has white space and backslashes in octal.
 func unescape(text string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(text)
 }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A directory that is mounted, as into a container, may be renamed or removed on the node, with another in its place:
-// what is mounted stays the former one. That is noticed, whatever is in either, and not forgotten.
+// A directory that is mounted into a container may be renamed or removed on the node, and replaced: the mount keeps the
+// former one. The Keeper notices it, whatever both contain, and reports it from then on.
 func TestDetached(t *testing.T) {
 	for what, c := range map[string]struct {
 		act  func(dir string) error
@@ -55,8 +55,8 @@ func TestDetached(t *testing.T) {
 	}
 }
 
-// The next configuration is not taken for the network where the first is a link that leads out of what the installer
-// sees.
+// If the first configuration is a symbolic link to a target that the installer does not see, the next one is not used
+// as the network.
 func TestDanglingLink(t *testing.T) {
 	n := newNode(t, "20-next.conflist", list)
 	link, target := filepath.Join(n.ConfDir, "10-net.conflist"), filepath.Join(t.TempDir(), "of-the-node")
@@ -78,8 +78,8 @@ func TestDanglingLink(t *testing.T) {
 	}
 }
 
-// Where the plugins' directory is another one on the node, the runtime finds no binary of ours: our entry goes, until
-// the container is made again.
+// If the node has another directory of plugins now, the runtime does not find our binary: our entry is removed until
+// the container is created again.
 func TestDetachedPlugins(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	onNode := filepath.Join(t.TempDir(), "bin")

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mounted is a node on a small file system of its own.
+// mounted returns a node on a small file system of its own.
 func mounted(t *testing.T) (n node, remount func(flags uintptr)) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -30,7 +30,7 @@ func mounted(t *testing.T) (n node, remount func(flags uintptr)) {
 	}
 }
 
-// A full disk: an error that names the path and says what to do, nothing lost and nothing left.
+// A full disk: the error names the path and says what to do, nothing is lost, and nothing is left.
 func TestFullDisk(t *testing.T) {
 	for name, contents := range map[string]string{"10-net.conflist": list, "10-one.conf": single} {
 		for _, dropIn := range []DropIn{DropInNever, DropInAlways} {
@@ -65,7 +65,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// fails expects an error with all that a person needs.
+// fails checks that the error has all words.
 func fails(t *testing.T, err error, words ...string) {
 	t.Helper()
 	if err == nil {
@@ -95,7 +95,7 @@ func TestReadOnlyDirectory(t *testing.T) {
 	}
 }
 
-// Another user may read the directory but not write it.
+// Another user can read the directory, but not write to it.
 func TestPermissionDenied(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("only root can become another user")
@@ -137,7 +137,7 @@ func TestPermissionDenied(t *testing.T) {
 	}
 }
 
-// Directories and files may be links; a link to a file elsewhere stays a link, and the file is what changes.
+// Directories and files may be symbolic links. A link to a file elsewhere stays a link, and its target is edited.
 func TestLinks(t *testing.T) {
 	n := newNode(t)
 	dir := filepath.Dir(n.ConfDir)
@@ -172,7 +172,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// What is no regular file hangs nobody and is no network.
+// What is not a regular file does not block the installer, and is not a network.
 func TestFIFO(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	if err := unix.Mkfifo(filepath.Join(n.ConfDir, "05-fifo.conflist"), 0o600); err != nil {
@@ -184,7 +184,7 @@ func TestFIFO(t *testing.T) {
 	}
 }
 
-// Two installers at once do not get into each other's way.
+// Two installers at once do not disturb each other.
 func TestTwoInstallers(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	done := make(chan error)

@@ -18,14 +18,14 @@ import (
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
-// version is the n-th configuration of a hostile primary; versions differ in length too.
+// version returns the n-th configuration of a hostile primary. The versions differ in length too.
 func version(n int) string {
 	return fmt.Sprintf("{\n  \"name\": \"net\", \"version\": %d, \"pad\": %q,\n  \"plugins\": [\n    {\n      "+
 		"\"type\": \"ptp\"\n    }\n  ]\n}\n",
 		n, strings.Repeat("x", n*37%900))
 }
 
-// seen is what a reader finds: which version, and whether it is chained.
+// seen returns which version a reader finds, and whether our entry is chained.
 func seen(data []byte) (n int, chained bool, err error) {
 	var c struct {
 		Version int
@@ -41,7 +41,7 @@ func seen(data []byte) (n int, chained bool, err error) {
 	return c.Version, len(c.Plugins) == 2 && c.Plugins[1].Type == entry.Type, nil
 }
 
-// keep runs a keeper until the test ends.
+// keep runs a Keeper until the test ends.
 func keep(t *testing.T, k *Keeper) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -54,18 +54,17 @@ func keep(t *testing.T, k *Keeper) {
 	})
 }
 
-// patience bounds a wait for what has to come; how long that takes is not what is tested.
+// patience limits a wait. How long it takes is not tested.
 const patience = time.Minute
 
-// A primary that writes its configuration 500 times, at random moments, by a rename. Whoever reads finds it valid and
-// complete at every moment; every version that stands still for a while gets our entry; none is replaced by an older
-// one.
+// A primary writes its configuration 500 times, at random moments, by a rename. Every reader finds it valid and
+// complete at every moment. Every version that stays for a while gets our entry, and none is replaced by an older one.
 func TestHostilePrimary(t *testing.T) {
 	n := newNode(t, "10-net.conflist", version(0))
 	path := filepath.Join(n.ConfDir, "10-net.conflist")
 	var failed atomic.Pointer[error]
 	keep(t, &Keeper{Config: n.Config, contest: unbounded, Report: func(p Pass) {
-		// This primary may well change its file at every step of a pass. The next pass goes on.
+		// This primary may change its file at every step of a pass. The next pass continues.
 		if err := p.Err; err != nil && !errors.Is(err, errUnsteady) {
 			failed.Store(&err)
 		}
@@ -133,7 +132,7 @@ func TestHostilePrimary(t *testing.T) {
 	await.Eventually(t, patience, "tidy", func() bool { entries, _ := os.ReadDir(n.ConfDir); return len(entries) == 1 })
 }
 
-// A primary that writes in place, slowly: what it has written last is there in the end, with our entry.
+// A primary writes in place, slowly: its last version is there in the end, with our entry.
 func TestInPlaceWriter(t *testing.T) {
 	n := newNode(t, "10-net.conflist", version(0))
 	path := filepath.Join(n.ConfDir, "10-net.conflist")
@@ -141,7 +140,7 @@ func TestInPlaceWriter(t *testing.T) {
 	for i := 1; i <= 60; i++ {
 		flags := os.O_WRONLY | os.O_TRUNC
 		if i%3 == 0 {
-			flags = os.O_WRONLY // shortened at the end only
+			flags = os.O_WRONLY // truncated only at the end
 		}
 		f, err := os.OpenFile(path, flags, 0)
 		if err != nil {

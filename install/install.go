@@ -16,9 +16,9 @@ import (
 
 // installer is one pass over a node.
 type installer struct {
-	Config          // complete
+	Config          // with defaults
 	ours    []byte  // text of the entry to install; nil: any entry of ours is right
-	repairs []Cause // what was repaired, each cause once
+	repairs []Cause // the causes of repairs, without duplicates
 	memo    *memo
 }
 
@@ -27,19 +27,19 @@ func newInstaller(c Config, m *memo) (*installer, error) {
 	return &installer{Config: c, ours: c.Entry.Text(), memo: m}, err
 }
 
-// repaired notes a repair.
+// repaired notes the cause of a repair.
 func (i *installer) repaired(cause Cause) {
 	if !slices.Contains(i.repairs, cause) {
 		i.repairs = append(i.repairs, cause)
 	}
 }
 
-// network is the network that the plugin joins. There is one implementation for each way to join it.
+// network is the network that the plugin joins. It is implemented by chain, and by ownFile for Multus.
 type network interface {
 	install() error
 	uninstall() error
 	lookAt(*Status)
-	dirs() []string // directories to watch
+	dirs() []string // the directories to watch
 }
 
 func (i *installer) network() network {
@@ -50,15 +50,15 @@ func (i *installer) network() network {
 	return ownFile{i, path, former}
 }
 
-// Install puts the binary in place and then our entry into the network, and repairs what differs from c. If nothing
-// differs, it changes nothing. Without a primary network it installs the binary, and the error satisfies IsNoPrimary.
-// LookAt returns the state afterwards.
+// Install installs the binary and then chains our entry into the network. It repairs what differs from c, and changes
+// nothing else. Without a primary network it installs the binary, and IsNoPrimary holds for the error. LookAt returns
+// the state afterwards.
 func Install(c Config) error {
 	_, err := install(c, new(memo))
 	return err
 }
 
-// install is Install, and returns what was repaired.
+// install does the work of Install, and returns what was repaired.
 func install(c Config, m *memo) ([]Cause, error) {
 	i, err := newInstaller(c, m)
 	if err != nil {
@@ -69,7 +69,7 @@ func install(c Config, m *memo) ([]Cause, error) {
 			return i.repairs, errors.Join(fmt.Errorf("installing the binary: %w", err), i.withdraw())
 		}
 		err = i.network().install()
-		gone := errors.Is(err, errNotRun) && errors.Is(err, fs.ErrNotExist) // somebody has removed it meanwhile
+		gone := errors.Is(err, errNotRun) && errors.Is(err, fs.ErrNotExist) // somebody has removed the binary meanwhile
 		if !gone || i.Source == "" {
 			break
 		}
@@ -77,7 +77,7 @@ func install(c Config, m *memo) ([]Cause, error) {
 	return i.repairs, err
 }
 
-// withdraw takes our entry out of the network while the binary is not there: with it no pod of the node would start.
+// withdraw removes our entry from the network if the binary is missing: no pod of the node would start with it.
 func (i *installer) withdraw() error {
 	if executable(i.binary()) {
 		return nil
@@ -91,10 +91,10 @@ func (i *installer) withdraw() error {
 	return i.network().uninstall()
 }
 
-// Uninstall takes our entry out of every configuration of the mode, and then, if purge is set, removes the binary and
-// the records of pods. A file that nobody else has changed gets its original bytes back. While pods are there that
-// cannot be deleted without the binary, a purge removes neither, and the error satisfies IsNeeded: what stays answers
-// the DEL and the CHECK of those pods, and nobody calls it for another.
+// Uninstall removes our entry from every configuration of the mode. With purge it then removes the binary and the
+// records. A file that nobody else has changed gets its original bytes back. While there are pods that cannot be
+// deleted without the binary, a purge removes neither, and IsNeeded holds for the error: the binary then still serves
+// DEL and CHECK of those pods, and no other call.
 func Uninstall(c Config, purge bool) error {
 	i, err := newInstaller(c, new(memo))
 	if err != nil {
@@ -118,7 +118,7 @@ func Uninstall(c Config, purge bool) error {
 	return nil
 }
 
-// empty removes everything in a directory, but not the directory itself: it may be a mount of the agent's pod.
+// empty removes everything in a directory, but not the directory itself: it may be a mount in the agent's pod.
 func empty(dir string) error {
 	if dir == "" {
 		return nil
@@ -133,8 +133,8 @@ func empty(dir string) error {
 	return err
 }
 
-// write writes a file that is ours alone, unless it has these contents already. The temporary file is in the directory
-// via.
+// write writes a file that only this installer writes, unless it has these contents already. The temporary file is in
+// the directory via.
 func (i *installer) write(path string, contents []byte, via string) error {
 	data, err := exchange.Read(path)
 	if err == nil && bytes.Equal(data, contents) {
@@ -151,7 +151,7 @@ func (i *installer) write(path string, contents []byte, via string) error {
 	return nil
 }
 
-// isOurs reports whether a file that is ours alone has the contents that it should have.
+// isOurs reports whether a file that only this installer writes has the right contents.
 func (i *installer) isOurs(data, want []byte) bool {
 	return i.ours == nil && entry.TypeOf(data) == entry.Type || conflist.Equal(data, want)
 }

@@ -21,8 +21,8 @@ const (
 	single = "{\"name\": \"one\", \"cniVersion\": \"0.4.0\", \"type\": \"ptp\"}\n"
 )
 
-// Every combination of primary and way of chaining: chained as libcni sees it, nothing to do the second time, and the
-// original bytes after uninstall, with nothing of ours left.
+// For every primary and every way of chaining: the entry is chained as libcni sees it, a second Install changes
+// nothing, and Uninstall restores the original bytes and leaves nothing of ours.
 func TestInstallAndBack(t *testing.T) {
 	for _, dropIn := range []DropIn{DropInAuto, DropInAlways, DropInNever} {
 		for _, version := range []string{"", "containerd://2.1.4", "containerd://2.0.0"} {
@@ -71,7 +71,7 @@ func there(t *testing.T, dropIn DropIn, version, name, contents string) {
 	}
 }
 
-// One way becomes the other, and there is our entry once at the end.
+// When the way of chaining changes, our entry is there once at the end.
 func TestChangeOfWay(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	for _, way := range []DropIn{DropInNever, DropInAlways, DropInNever, DropInAlways} {
@@ -92,7 +92,7 @@ func TestChangeOfWay(t *testing.T) {
 	}
 }
 
-// Files of our own for Multus.
+// Our own files for Multus.
 func TestOwnFile(t *testing.T) {
 	for mode, other := range map[Mode]Mode{ModeNAD: ModeAux, ModeAux: ModeNAD} {
 		n := newNode(t, "10-ovn-kubernetes.conf", single)
@@ -115,7 +115,7 @@ func TestOwnFile(t *testing.T) {
 			t.Error("not repaired, or what is not ours is touched")
 		}
 		installed := n.tree()
-		n.Mode = other // and back: one file is there at a time, or the one left behind would run the plugin for ever
+		n.Mode = other // and back: a file of the former mode would run the plugin forever
 		n.install()
 		n.Mode = mode
 		if s := n.status(); s.Ready || s.Duplicates != 0 || s.Chained != NotChained {
@@ -150,7 +150,7 @@ func TestOwnFile(t *testing.T) {
 	}
 }
 
-// The binary comes before the configuration, is replaced when it differs, and stays unless it is purged.
+// The binary is installed before the configuration, is replaced if it differs, and stays unless it is purged.
 func TestBinary(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	n.install()
@@ -174,20 +174,20 @@ func TestBinary(t *testing.T) {
 	if err := Uninstall(n.Config, false); err != nil || !executable(n.binary()) || n.read("10-net.conflist") != list {
 		t.Errorf("%v\n%s", err, n.tree())
 	}
-	n.BinDir = n.Source // a file: no binary, so no configuration either
+	n.BinDir = n.Source // a file, so there can be no binary, and thus no configuration
 	if err := Install(n.Config); err == nil || n.read("10-net.conflist") != list {
 		t.Errorf("chained without a binary: %v", err)
 	}
 }
 
-// Owner, mode and extended attributes of what is not ours stay.
+// Owner, mode and extended attributes of the others' files stay.
 func TestMetadata(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	path := filepath.Join(n.ConfDir, "10-net.conflist")
 	if err := unix.Setxattr(path, "user.label", []byte("their own\x00"), 0); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"security.ima", "security.evm"} { // those of the former contents
+	for _, name := range []string{"security.ima", "security.evm"} { // they describe the former contents
 		if err := unix.Setxattr(path, name, []byte("\x01hash of what was there"), 0); err != nil && name == "security.ima" {
 			t.Fatal(err)
 		}
@@ -270,8 +270,8 @@ not used    CONF/20-torn.conflist: not valid JSON
 	}
 }
 
-// containerd reads again only when something in confDir itself is written, renamed or removed: after the drop-in is in
-// place, and after it is gone.
+// containerd reloads only when a file in confDir itself is written, renamed or removed. This must happen after the
+// drop-in is in place, and after it is removed.
 func TestReload(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	n.DropIn, n.Source = DropInAlways, ""
@@ -288,7 +288,7 @@ func TestReload(t *testing.T) {
 			select {
 			case e := <-w.Events:
 				seen = !e.Has(fsnotify.Create) && !e.Has(fsnotify.Chmod)
-				seen = seen && !e.Has(fsnotify.Write) // that is of a temporary file, before its time
+				seen = seen && !e.Has(fsnotify.Write) // that is the temporary file, which is too early
 			case <-deadline:
 				t.Fatal("containerd would not have read again")
 			}

@@ -19,37 +19,37 @@ import (
 // Keeper keeps an installation as it should be.
 type Keeper struct {
 	Config Config
-	// Tick is the time between two passes when no change is noticed; 30 s if it is zero. While the node is not ready, it
-	// is 1 s.
+	// Tick is the time between two passes if no change is noticed; zero means 30 s. While the node is not ready, it is
+	// 1 s.
 	Tick time.Duration
-	// Report, if it is not nil, gets every pass. It is called from Run.
+	// Report, if not nil, is called by Run after every pass.
 	Report func(Pass)
-	// Warn, if it is not nil, is told once that inotify is exhausted, so that changes are looked for every 2 s.
+	// Warn, if not nil, is called once if inotify is exhausted, so that Run polls every 2 s.
 	Warn func(error)
 
 	memo    memo
 	anchors anchors
 	contest contest
-	held    bool // what is missing waits for its repair
+	held    bool // a repair is due, but has to wait
 }
 
 // polling is the time between two passes while a directory cannot be watched.
 const polling = 2 * time.Second
 
-// Pass is one comparison of the node with the Config, and its repairs.
+// Pass is the result of one comparison of the node with the Config, and of its repairs.
 type Pass struct {
-	Status           // as the pass leaves it
+	Status           // after the pass
 	Err      error   // of the repairs, or of reading the state
-	Repaired []Cause // what was repaired, each cause once
-	// Detached says what has become of a directory that is no longer the node's, "" where all are. No pass helps: the
-	// container has to be made again.
+	Repaired []Cause // the causes of repairs, without duplicates
+	// Detached describes what has happened to a directory that is no longer the node's. It is "" if there is none. Only
+	// a new container helps.
 	Detached string
-	// Contested is how long repairs wait for each other, because somebody takes out again and again what is put in; zero
-	// where nobody does.
+	// Contested is how long repairs wait, because somebody repeatedly removes what is put in. It is zero without a
+	// contest.
 	Contested time.Duration
 }
 
-// String says for a person whether the node is ready, and if not what is missing and what can be done about it.
+// String says whether the node is ready, and if not what is missing and how to fix it.
 func (p Pass) String() string {
 	switch {
 	case p.Err != nil && !IsNoPrimary(p.Err):
@@ -67,29 +67,30 @@ func (p Pass) String() string {
 	return text
 }
 
-// contested says that there is a contest; how long repairs wait in it is not said, lest each be news.
+// contested is the text about a contest. It does not have the time between repairs, because each change would be
+// reported.
 const contested = "somebody takes it out again and again, so that it is repaired only every few seconds; of a pod " +
 	"that is made meanwhile the wait holds the app"
 
-// Cause is why something had to be repaired.
+// Cause is the reason for a repair.
 type Cause string
 
 // The causes.
 const (
 	CauseBinaryMissing Cause = "binary-missing"
-	CauseBinaryChanged Cause = "binary-changed" // another program was under its name, or an older release
+	CauseBinaryChanged Cause = "binary-changed" // another program had its name, or an older release
 	CauseEntryMissing  Cause = "entry-missing"  // the network that the runtime uses was without our entry
-	CauseEntryChanged  Cause = "entry-changed"  // our entry was there, but another, not last, or in the wrong place
+	CauseEntryChanged  Cause = "entry-changed"  // our entry was different, not last, or in the wrong file
 	CauseDuplicates    Cause = "duplicates"     // our entry was there more than once
 )
 
 // Causes lists every cause, for documentation and metrics.
 var Causes = []Cause{CauseBinaryMissing, CauseBinaryChanged, CauseEntryMissing, CauseEntryChanged, CauseDuplicates}
 
-// Run installs, and repairs every change, until the context ends: the first at once, and while somebody makes more than
-// ten within 10 s, 1 s to 8 s after the last repair. Then it leaves everything in place and returns nil: a restart or
-// an upgrade of the keeper must not take the plugin out of the network. An error is about an invalid Config; a failed
-// repair goes to Report and is tried again.
+// Run installs, and repairs every change until the context ends. It repairs at once; after ten repairs within 10 s, it
+// waits 1 s to 8 s before each one. When the context ends, it leaves everything in place and returns nil: a restart or
+// an upgrade of the keeper must not remove the plugin from the network. It returns an error only for an invalid Config.
+// It reports a failed repair and tries it again.
 func (k *Keeper) Run(ctx context.Context) error {
 	i, err := newInstaller(k.Config, &k.memo)
 	if err != nil {
@@ -103,9 +104,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer dirs.Close()
 	w := watching{Dirs: dirs, installer: i, inodes: map[string]os.FileInfo{}}
 	for {
-		w.renew() // before the pass reads, so that no change falls between
+		w.renew() // before the pass reads, so that no change is missed
 		wait := k.pass(i)
-		if w.renew() { // the pass has made directories
+		if w.renew() { // the pass has created directories
 			continue
 		}
 		if w.Lacking() {
@@ -124,7 +125,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	}
 }
 
-// pass repairs and reports, and returns how long to wait at most.
+// pass repairs and reports, and returns the longest time until the next pass.
 func (k *Keeper) pass(i *installer) time.Duration {
 	c := i.Config
 	var p Pass
@@ -135,13 +136,13 @@ func (k *Keeper) pass(i *installer) time.Duration {
 	p.Detached = k.anchors.lost(c.mounted())
 	repairs := k.contest.mayRepair(time.Now())
 	if k.anchors.lost([]string{c.BinDir}) != "" {
-		failed = Uninstall(c, false) // the binary is where no runtime looks any more
+		failed = Uninstall(c, false) // the runtime no longer looks where the binary is
 	} else if repairs {
 		if p.Repaired, failed = install(c, &k.memo); len(p.Repaired) > 0 {
 			k.contest.repaired(time.Now())
 		}
 	} else {
-		failed = i.withdraw() // the binary may be what waits for its repair
+		failed = i.withdraw() // the binary may be what has to wait for its repair
 	}
 	p.Status, p.Err = lookAt(c, &k.memo)
 	if p.Contested = k.contest.wait; p.Contested > 0 && !p.Ready {
@@ -164,7 +165,7 @@ func (k *Keeper) pass(i *installer) time.Duration {
 	case !p.Ready || p.Err != nil:
 		return time.Second
 	case p.Contested > 0:
-		return burstWithin // it may be over then
+		return burstWithin // the contest may be over then
 	}
 	if k.Tick > 0 {
 		return k.Tick
@@ -185,12 +186,12 @@ func (c Config) mounted() []string {
 type watching struct {
 	*watch.Dirs
 	installer *installer
-	inodes    map[string]os.FileInfo // by path of a directory that is to be watched; nil: it is not there
+	inodes    map[string]os.FileInfo // by path of a directory to watch; nil: it does not exist
 }
 
-// renew watches the directories that are not watched yet: one may have been made, or replaced by another of the same
-// name. It reports whether there was one. A directory that is known is watched anew, too: its watch has ended if it was
-// away meanwhile, even where it has the inode that it had.
+// renew watches the directories that are not watched yet: a directory may have been created, or replaced. It returns
+// whether there was one. It also adds a known directory again: its watch has ended if it was away meanwhile, even if it
+// has the same inode now.
 func (w watching) renew() (fresh bool) {
 	for _, dir := range append(w.installer.network().dirs(), w.installer.BinDir) {
 		info, err := os.Stat(dir)
@@ -199,7 +200,7 @@ func (w watching) renew() (fresh bool) {
 		if err != nil || known != nil && !same {
 			w.Remove(dir)
 		}
-		w.inodes[dir] = nil // it matters when it comes, and when it goes before it is watched
+		w.inodes[dir] = nil // its creation matters, and its removal before it is watched
 		if err == nil && w.Add(dir) {
 			w.inodes[dir] = info
 			fresh = fresh || !same
@@ -208,8 +209,8 @@ func (w watching) renew() (fresh bool) {
 	return fresh
 }
 
-// next waits for a change that matters, and drops all events that are queued by then: the pass that follows reads the
-// files after these changes, and a change after that read is a new event. It returns false when the context has ended.
+// next waits for a change that matters, and then drops all queued events. The next pass reads the files after these
+// changes, and a later change is a new event. It returns false when the context has ended.
 func (w watching) next(
 	ctx context.Context, wait time.Duration, events <-chan fsnotify.Event, failed <-chan error,
 ) bool {
@@ -221,7 +222,7 @@ func (w watching) next(
 			return false
 		case <-tick.C:
 			due = true
-		case _, due = <-failed: // the kernel's queue ran over: anything may have changed
+		case _, due = <-failed: // the kernel's queue has overflowed: anything may have changed
 		case e := <-events:
 			due = w.matters(e)
 		}

@@ -19,10 +19,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unbounded is a contest for tests that make many changes: each is repaired at once.
+// unbounded is a contest for tests with many changes: each repair is made at once.
 var unbounded = contest{burst: math.MaxInt}
 
-// watched runs a keeper that never ticks by itself, so what it repairs it has noticed.
+// watched runs a Keeper that never ticks, so it repairs only what it has noticed.
 func watched(t *testing.T, n node) (passes *atomic.Int32) {
 	passes = new(atomic.Int32)
 	keep(t, &Keeper{Config: n.Config, Tick: time.Hour, Report: func(Pass) { passes.Add(1) }, contest: unbounded})
@@ -30,7 +30,7 @@ func watched(t *testing.T, n node) (passes *atomic.Int32) {
 	return passes
 }
 
-// Whatever is changed comes back, again and again.
+// Every change is repaired, again and again.
 func TestKeeperRepairs(t *testing.T) {
 	for _, dropIn := range []DropIn{DropInNever, DropInAlways} {
 		t.Run(string(dropIn), func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestKeeperRepairs(t *testing.T) {
 	}
 }
 
-// removeTree removes a directory into which the keeper may write again meanwhile.
+// removeTree removes a directory into which the Keeper may be writing.
 func removeTree(dir string) error {
 	for {
 		if err := os.RemoveAll(dir); !errors.Is(err, unix.ENOTEMPTY) {
@@ -78,7 +78,7 @@ func removeTree(dir string) error {
 	}
 }
 
-// A pass tells why it had to make something good, and nothing where all was well.
+// A pass reports the causes of its repairs, and none if there was nothing to repair.
 func TestKeeperCauses(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	var passes []Pass
@@ -139,7 +139,7 @@ func replaceIn(path, from, to string) error {
 	return errors.Join(err, os.WriteFile(path, []byte(strings.Replace(string(data), from, to, 1)), 0o644))
 }
 
-// watchOf has the node's directories watched.
+// watchOf returns a watching for the node's directories.
 func watchOf(t *testing.T, n node) watching {
 	i, err := newInstaller(n.Config, new(memo))
 	await.Must(t, err)
@@ -151,7 +151,7 @@ func watchOf(t *testing.T, n node) watching {
 	return w
 }
 
-// A directory that comes back with the inode that it had is watched again: the kernel's watch of it has ended.
+// A directory that returns with the same inode is watched again: the kernel has ended its watch.
 func TestKeeperSameInode(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	w := watchOf(t, n)
@@ -176,8 +176,8 @@ func TestKeeperSameInode(t *testing.T) {
 	}
 }
 
-// A file that has nothing to do with us causes no work: of the kernel's real events, up to that of a configuration
-// which is written last, none makes the watch end its wait, however often it comes.
+// Other files cause no work: of the kernel's events, up to that of a configuration which is written last, none makes
+// next return, however many there are.
 func TestKeeperIgnores(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list)
 	w := watchOf(t, n)
@@ -212,7 +212,7 @@ func TestKeeperIgnores(t *testing.T) {
 	}
 }
 
-// Without a primary, or without its directory, the keeper waits for it, and the end of the keeper changes nothing.
+// The Keeper waits for a primary, and for its directory. When the Keeper ends, it changes nothing.
 func TestKeeperWaits(t *testing.T) {
 	n := newNode(t)
 	if err := os.Remove(n.ConfDir); err != nil {
@@ -231,7 +231,7 @@ func TestKeeperWaits(t *testing.T) {
 	}
 }
 
-// Without inotify, changes are repaired all the same, and why it takes longer is said once.
+// Without inotify, changes are repaired too, and the reason for the delay is reported once.
 func TestKeeperWithoutInotify(t *testing.T) {
 	exhausted.Run(t, func(t *testing.T, _ func()) {
 		n := newNode(t, "10-net.conflist", list)

@@ -12,17 +12,17 @@ import (
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
-// killAt are the system calls at which the installer is killed, each time it makes one: all that touch a file. What the
-// Go runtime does for itself is left out, and so is close, which changes nothing.
+// killAt are the system calls at which the installer is killed, each time it makes one: all that access a file. The Go
+// runtime's own calls are left out, and so is close, which changes nothing.
 var killAt = []string{"openat", "read", "write", "fsync", "fchmod", "fchmodat", "flock", "fcntl", "getdents64",
 	"listxattr", "getxattr",
 	"fgetxattr", "fsetxattr", "fchown", "mkdirat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir",
 	"copy_file_range",
 	"exit_group"}
 
-// TestKill kills install and uninstall with SIGKILL at every n-th call of a system call, until they get to their end.
-// At each point the runtime finds a network that is whole, ours is in it only with the binary in place, and the same
-// command once more ends as if nobody had disturbed it, with nothing left beside.
+// TestKill kills install and uninstall by SIGKILL at the n-th time they make a system call, for every n until they
+// complete. At each point the runtime finds a complete network, our entry is in it only if the binary is installed, and
+// a second run of the command ends like an undisturbed one, with no other files left.
 func TestKill(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Fatal(err, "; install strace")
@@ -59,7 +59,7 @@ type killer struct {
 	in, out        int
 }
 
-// node is as it is before the verb.
+// node returns a node in the state before the verb.
 func (k *killer) node(t *testing.T) node {
 	n := newNode(t, k.file, k.contents)
 	n.DropIn = k.dropIn
@@ -69,7 +69,7 @@ func (k *killer) node(t *testing.T) node {
 	return n
 }
 
-// try kills at one point; it returns false if the installer got to its end before.
+// try kills the installer at one point. It returns false if the installer completed before that point.
 func (k *killer) try(t *testing.T, call string, at int) (killed bool) {
 	n := k.node(t)
 	killed = n.killed(k.verb, call, at)
@@ -121,7 +121,7 @@ func (k *killer) whole(t *testing.T, s Status, at string) {
 	}
 }
 
-// killed runs the installer under strace and says whether it was killed.
+// killed runs the installer under strace, and returns whether it was killed.
 func (n node) killed(verb, call string, at int) bool {
 	n.t.Helper()
 	trace := filepath.Join(n.t.TempDir(), "trace")

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A process that a plugin has left, and that has its output open, does not hold the installer up.
+// A process that a plugin has left, and that has its output open, does not block the installer.
 func TestLeftProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "plugin")
 	await.Must(t, os.WriteFile(path, []byte("#!/bin/sh\nsleep 600 &\necho $! >"+path+".left\necho said\n"), 0o755))

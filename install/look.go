@@ -16,23 +16,23 @@ import (
 
 // file is one network configuration in confDir.
 type file struct {
-	name, path string // path has no symbolic link at its end
+	name, path string // path is the target if the file is a symbolic link
 	data       []byte
 	conf       conflist.Conf
 	problem    error // why it cannot be the primary; nil if it can
-	delegated  bool  // the runtime calls Multus, which reads it
+	delegated  bool  // Multus reads it, not the runtime
 }
 
-// isList reports whether the runtime reads the file as a list of plugins, not as a single one.
+// isList reports whether the runtime reads the file as a list of plugins, not as a single plugin.
 func (f file) isList() bool { return conflist.IsList(f.name) }
 
-// unreadable reports whether it is not known what is in the file.
+// unreadable reports whether the contents of the file are unknown.
 func (f file) unreadable() bool {
 	return f.problem != nil && !errors.Is(f.problem, conflist.ErrOnlyOurs) && !errors.Is(f.problem, conflist.ErrLoopback)
 }
 
-// readAll reads the configurations of a directory in the order in which runtimes read them: by name, whatever the
-// extension. It is no error if the directory does not exist.
+// readAll reads the configurations of a directory in the order of the runtimes: by name, regardless of the extension. A
+// missing directory is not an error.
 func readAll(dir string) ([]file, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -50,11 +50,11 @@ func readAll(dir string) ([]file, error) {
 	return files, nil
 }
 
-// read reads one configuration, and finds out whether it can be the primary.
+// read reads one configuration, and checks whether it can be the primary.
 func read(dir, name string) file {
 	f := file{name: name, path: filepath.Join(dir, name)}
 	if real, err := filepath.EvalSymlinks(f.path); err == nil {
-		f.path = real // else the edit would replace the link
+		f.path = real // an edit would otherwise replace the link
 	} else if target, noLink := os.Readlink(f.path); noLink == nil {
 		f.problem = fmt.Errorf("%w: %q leads to %q: %w", errDangling, f.path, target, err)
 		return f
@@ -65,13 +65,12 @@ func read(dir, name string) file {
 	return f
 }
 
-// active is the configuration that the runtime uses: the first by name that is valid, or that of the name that was
-// configured.
+// active returns the configuration that the runtime uses: the first valid one by name, or the one that Primary names.
 func (c chain) active(files []file) (file, error) {
 	delegated := false
 	for _, f := range files {
 		if f.isMultus() && c.Primary != "" {
-			delegated = true // of what comes after it, whatever the runtime itself would read
+			delegated = true // Multus reads what comes after its own configuration
 		}
 		if c.Primary != "" && f.name != c.Primary && !f.isOf(c.Primary) && f.conf.Name != c.Primary {
 			continue
@@ -87,24 +86,24 @@ func (c chain) active(files []file) (file, error) {
 	return file{}, errNoPrimary
 }
 
-// isOf reports whether the file is the list that was made of a .conf of that name.
+// isOf reports whether the file is the list that was made from the .conf with that name.
 func (f file) isOf(conf string) bool {
 	return f.isList() && aside(f) != "" && slices.Contains(conflist.Originals(f.name), conf)
 }
 
-// protected reports whether nobody but its owner may edit a file.
+// protected reports whether only its owner may edit the file.
 func (f file) protected() bool {
 	return slices.Contains(readiness, f.name) || !f.isList() && f.isMultus()
 }
 
-// isMultus reports whether Multus is what the runtime calls by that file.
+// isMultus reports whether the file makes the runtime call Multus.
 func (f file) isMultus() bool { return f.problem == nil && slices.Contains(f.conf.Types(), "multus") }
 
-// component matches a network name that the CNI specification allows, and that so is safe as the name of a directory.
+// component matches a valid network name (CNI SPEC.md), which is safe as the name of a directory.
 var component = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 
-// usesDropIn reports whether ModeChain uses a drop-in for this primary, and does not splice. What the runtime's version
-// tells is not true of a delegate, which Multus reads.
+// usesDropIn reports whether ModeChain uses a drop-in for this primary instead of splicing. A delegate is read by
+// Multus, so the runtime's version does not apply to it.
 func (c chain) usesDropIn(f file) bool {
 	switch {
 	case !f.isList(), f.conf.OnlyInlined(), !component.MatchString(f.conf.Name), aside(f) != "":
@@ -124,7 +123,7 @@ func (c chain) dropIns() []string {
 	})
 }
 
-// escape returns a pattern that matches a path alone.
+// escape returns a pattern that matches only the path.
 func escape(path string) string {
 	return regexp.MustCompile(`[*?\[\\]`).ReplaceAllString(path, `\$0`)
 }

@@ -14,13 +14,14 @@ import (
 	"github.com/istio-pod-network/controller/internal/fdleak"
 )
 
-// roleEnv makes the test binary an installer; its arguments are the role, confDir, binDir and source.
+// roleEnv is the environment variable that turns the test binary into an installer. Its arguments are the role,
+// confDir, binDir and source.
 const roleEnv = "INSTALL_TEST_ROLE"
 
 // ours is our entry in all tests.
 var ours = []byte(`{"type": "istio-pod-network", "logLevel": "info"}`)
 
-// TestMain turns the test binary into an installer when asked, and fails the tests when they leave files open.
+// TestMain turns the test binary into an installer if roleEnv is set, and fails the tests if they leave files open.
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
 		os.Exit(act(strings.Split(role, "|")))
@@ -47,7 +48,7 @@ func act(args []string) int {
 	return 0
 }
 
-// parsed is an entry that must be right.
+// parsed returns a valid entry.
 func parsed(text []byte) entry.Entry {
 	e, err := entry.Parse(text)
 	if err != nil {
@@ -62,7 +63,7 @@ type node struct {
 	t testing.TB
 }
 
-// newNode makes directories and writes files, given as name and contents in turn, into confDir.
+// newNode creates the directories, and the files in confDir: files has their names and contents in turn.
 func newNode(t testing.TB, files ...string) node {
 	t.Helper()
 	dir := t.TempDir()
@@ -85,7 +86,7 @@ func newNode(t testing.TB, files ...string) node {
 	return n
 }
 
-// everything stands for the plugin in the tests of files: it speaks all versions and takes every entry.
+// everything stands in for the plugin in tests of files: it supports all versions and accepts every entry.
 func everything(_ context.Context, _ string, env []string, _ []byte) ([]byte, error) {
 	if slices.Contains(env, "CNI_COMMAND=VERSION") {
 		return []byte(`{"supportedVersions": ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]}`), nil
@@ -93,7 +94,7 @@ func everything(_ context.Context, _ string, env []string, _ []byte) ([]byte, er
 	return nil, nil
 }
 
-// program puts a plugin of somebody else's into binDir.
+// program puts a plugin of others into binDir.
 func (n node) program(name string) {
 	n.t.Helper()
 	if err := os.WriteFile(filepath.Join(n.BinDir, name), nil, 0o755); err != nil {
@@ -140,7 +141,7 @@ func (n node) status() Status {
 	return s
 }
 
-// tree is every file and directory below confDir and binDir with its contents.
+// tree returns every file and directory below confDir and binDir, with the contents.
 func (n node) tree() string {
 	n.t.Helper()
 	var out strings.Builder
@@ -161,7 +162,7 @@ func (n node) tree() string {
 	return out.String()
 }
 
-// loaded is a configuration of one plugin, as libcni reads it.
+// loaded returns a configuration of one plugin, as libcni reads it.
 func loaded(t testing.TB, path string) *libcni.PluginConfig {
 	t.Helper()
 	data, err := os.ReadFile(path)

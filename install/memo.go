@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memo is what is known of files that have not changed since, so that a pass reads and runs no big file for nothing.
-// The zero value knows nothing.
+// memo keeps what is known of unchanged files, so that a pass does not read and run large files without need. The zero
+// value is empty.
 type memo struct {
 	hashes map[string]hashed
 	asked  asked
@@ -25,7 +25,7 @@ type asked struct {
 	at    time.Time
 }
 
-// identity is by what a file is known to be the same: a write changes its times, a rename its inode.
+// identity identifies an unchanged file: a write changes its times, a rename its inode.
 type identity struct {
 	dev, ino     uint64
 	size         int64
@@ -33,15 +33,15 @@ type identity struct {
 	mtime, ctime unix.Timespec
 }
 
-// unsettled is for how long after a change a file may change again and keep its times: they are as coarse as the
-// kernel's clock, and those of some file systems are whole seconds.
+// unsettled is how long after a change another change may leave a file's times the same. They have the resolution of
+// the kernel's clock, and on some file systems that of whole seconds.
 const unsettled = 2 * time.Second
 
-// askAgain is after which time the plugin is asked again although its file is the same: what keeps it from being run
-// may be a mount.
+// askAgain is how often the plugin is asked again although its file is unchanged: a mount option may keep it from
+// running.
 const askAgain = 30 * time.Second
 
-// identify returns the identity of a file, and whether a later change will change it.
+// identify returns the identity of a file, and whether any later change will change the identity.
 func identify(path string) (id identity, settled bool) {
 	var s unix.Stat_t
 	if unix.Stat(path, &s) != nil {
@@ -52,7 +52,7 @@ func identify(path string) (id identity, settled bool) {
 	return id, age > unsettled
 }
 
-// hash is the SHA-256 of a file.
+// hash returns the SHA-256 of a file.
 func (m *memo) hash(path string) (string, error) {
 	id, settled := identify(path)
 	if known, ok := m.hashes[path]; ok && known.identity == id {
@@ -69,7 +69,8 @@ func (m *memo) hash(path string) (string, error) {
 	return sum, err
 }
 
-// answersOf is what ask gets of the plugin at path about an entry. What failed is tried again each time.
+// answersOf returns the answers of the plugin at path about an entry, from ask or from an earlier call. A failure is
+// not kept.
 func (m *memo) answersOf(path, entry string, ask func() (answers, error)) (answers, error) {
 	id, _ := identify(path)
 	if m.asked.identity == id && m.asked.entry == entry && time.Since(m.asked.at) < askAgain {

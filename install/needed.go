@@ -13,18 +13,19 @@ import (
 	"github.com/istio-pod-network/controller/internal/files"
 )
 
-// DefaultCacheDir is where libcni, and Multus in a directory of its own, keep what they have called plugins with.
+// DefaultCacheDir is the directory in which libcni, and Multus in a subdirectory, cache what they have called plugins
+// with.
 const DefaultCacheDir = "/var/lib/cni"
 
-// maxKept bounds a file of these in bytes. One has the network's configuration, the result, and the annotations of its
-// pod, of which the API server takes 256 KiB.
+// maxKept limits the size of such a file in bytes. It has the network's configuration, the result, and the pod's
+// annotations, up to 256 KiB.
 const maxKept = 4 << 20
 
-// Needed is the error of a purge that would leave pods that nobody can delete: of each of these sandboxes somebody has
-// kept a configuration with our entry in it, and deletes it by that. Without the binary this fails, and the plugins
-// that come after ours in a DEL are not called: the pod's address is not released.
+// Needed is the error of a purge that would leave pods that cannot be deleted. For each of these sandboxes somebody has
+// cached a configuration with our entry, and will use it for DEL. Without the binary that DEL fails, and the plugins
+// that come after ours in a DEL are not called, so the pod's address is not released.
 type Needed struct {
-	Sandboxes []string // of each its pod, namespace/name, or its container ID where that is not known
+	Sandboxes []string // the pod of each, namespace/name, or the container ID if the pod is unknown
 	By        string   // who calls the plugin for them
 }
 
@@ -43,15 +44,15 @@ func sandboxes(n int) string {
 // IsNeeded reports whether err says that the binary stays because pods cannot be deleted without it.
 func IsNeeded(err error) bool { return errors.As(err, new(*Needed)) }
 
-// DeletesByCurrent reports whether a container runtime deletes a pod by the configuration of now. containerd does
-// (go-cni, Network.Remove). CRI-O takes the one that libcni has kept of the pod (ocicni, loadNetworkFromCache), and
-// what is not known may. The version is as in a node's status.nodeInfo.containerRuntimeVersion.
+// DeletesByCurrent reports whether a container runtime uses the current configuration to delete a pod. containerd does
+// (go-cni, Network.Remove). CRI-O uses the one that libcni has cached for the pod (ocicni, loadNetworkFromCache), and
+// an unknown runtime may. The version has the form of a node's status.nodeInfo.containerRuntimeVersion.
 func DeletesByCurrent(runtimeVersion string) bool {
 	return strings.HasPrefix(runtimeVersion, "containerd://")
 }
 
-// Needs returns an error that IsNeeded if there are sandboxes that cannot be deleted without the plugin's binary, and
-// another one if that cannot be found out. Without a CacheDir nobody is asked.
+// Needs returns an error for which IsNeeded holds if there are sandboxes that cannot be deleted without the plugin's
+// binary, and another error if it cannot find out. It returns nil if c.CacheDir is empty.
 func Needs(c Config) error {
 	if c.CacheDir == "" {
 		return nil
@@ -69,7 +70,7 @@ func Needs(c Config) error {
 			}
 		}
 	}
-	// Whatever the runtime is: it calls Multus, and Multus calls us.
+	// Multus calls the plugin with any runtime.
 	kept, err := keptIn(filepath.Join(c.CacheDir, "multus"), byMultus)
 	switch {
 	case err != nil:
@@ -85,11 +86,11 @@ func Needs(c Config) error {
 	return nil
 }
 
-// reader reads a file about a sandbox, and reports whether it is deleted by our entry.
+// reader parses a file about a sandbox, and reports whether the configuration in it has our entry.
 type reader func(name string, data []byte) (sandbox string, ours bool)
 
-// keptIn returns the sandboxes of which a file in the directory has our entry. A file that cannot be read as such a
-// file is not one by which anything is deleted: those who keep it then take the configuration of now.
+// keptIn returns the sandboxes for which a file in the directory has our entry. A file that cannot be parsed does not
+// count: its owner then uses the current configuration.
 func keptIn(dir string, read reader) (sandboxes []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -104,7 +105,7 @@ func keptIn(dir string, read reader) (sandboxes []string, err error) {
 		}
 		data, err := files.ReadNoFollow(filepath.Join(dir, e.Name()), maxKept)
 		if err != nil {
-			continue // gone meanwhile, or none of theirs
+			continue // it is gone, or not one of their files
 		}
 		if sandbox, ours := read(e.Name(), data); ours {
 			sandboxes = append(sandboxes, sandbox)
@@ -113,8 +114,8 @@ func keptIn(dir string, read reader) (sandboxes []string, err error) {
 	return sandboxes, nil
 }
 
-// byLibcni reads a file that libcni writes after an ADD of the whole chain (api.go, cachedInfo). A drop-in is not in
-// the configuration that it keeps.
+// byLibcni parses a file that libcni writes after an ADD of the whole chain (containernetworking/cni libcni/api.go,
+// cachedInfo). Its configuration does not have drop-ins.
 func byLibcni(_ string, data []byte) (sandbox string, ours bool) {
 	var kept struct {
 		Kind        string      `json:"kind"`
@@ -136,8 +137,9 @@ func byLibcni(_ string, data []byte) (sandbox string, ours bool) {
 	return sandbox, namesUs(kept.Config)
 }
 
-// byMultus reads a file that Multus writes before it calls the networks of a pod, named by the container ID: a list of
-// networks, of each the configuration by which it is deleted (multus.go, saveDelegates; types.go, DelegateNetConf).
+// byMultus parses a file that Multus writes before it calls the networks of a pod. Its name is the container ID. It has
+// a list of networks, each with the configuration for its deletion (multus-cni multus.go, saveDelegates; types.go,
+// DelegateNetConf).
 func byMultus(name string, data []byte) (sandbox string, ours bool) {
 	var kept []struct{ Bytes []byte }
 	if json.Unmarshal(data, &kept) != nil {
@@ -149,7 +151,7 @@ func byMultus(name string, data []byte) (sandbox string, ours bool) {
 	return name, ours
 }
 
-// namesUs reports whether our entry is in a network's configuration.
+// namesUs reports whether a network's configuration has our entry.
 func namesUs(configuration []byte) bool {
 	conf, err := conflist.Parse(configuration)
 	return err == nil && conf.Ours() > 0

@@ -12,7 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// asRuntime is a runtime's libcni on a node, whose plugins are scripts that note the verbs they are called by.
+// asRuntime is a runtime's libcni on a node. The plugins are scripts that log the verbs with which they are called.
 type asRuntime struct {
 	node
 	*libcni.CNIConfig
@@ -34,7 +34,7 @@ func newRuntime(n node) asRuntime {
 	}}
 }
 
-// current is the network as it is configured now.
+// current returns the network as it is configured now.
 func (r asRuntime) current() *libcni.NetworkConfigList {
 	r.t.Helper()
 	list, err := libcni.NetworkConfFromFile(filepath.Join(r.ConfDir, "10-net.conflist"))
@@ -42,7 +42,7 @@ func (r asRuntime) current() *libcni.NetworkConfigList {
 	return list
 }
 
-// kept is the network as libcni has kept it of the pod.
+// kept returns the network as libcni has cached it for the pod.
 func (r asRuntime) kept() *libcni.NetworkConfigList {
 	r.t.Helper()
 	config, _, err := r.GetNetworkListCachedConfig(r.current(), r.rt)
@@ -52,7 +52,8 @@ func (r asRuntime) kept() *libcni.NetworkConfigList {
 	return list
 }
 
-// add makes a pod, and del deletes it by a list: the primary's plugin has to be called, to release the address.
+// add creates a pod, and del deletes it with the given list: the primary's plugin must be called, to release the
+// address.
 func (r asRuntime) add() {
 	r.t.Helper()
 	_, err := r.AddNetworkList(r.t.Context(), r.current(), r.rt)
@@ -70,14 +71,14 @@ func (r asRuntime) del(list *libcni.NetworkConfigList) {
 	}
 }
 
-// A pod that was made with the plugin can be deleted after a purge, and its address is released, whether its runtime
-// deletes it by the configuration of now or by that of its time. The binary and the records stay for the second, and go
-// at once where nobody would call them.
+// A pod that was created with the plugin can be deleted after a purge, and its address is released, whether its runtime
+// uses the current or the cached configuration. For the latter the binary and the records stay; for the former they are
+// removed at once.
 func TestPurge(t *testing.T) {
 	for name, c := range map[string]struct {
 		runtime string
 		dropIn  DropIn
-		current bool // the runtime deletes by the configuration of now
+		current bool // the runtime uses the current configuration
 		stays   string
 	}{
 		"CRI-O, splice":       {"cri-o://1.31.0", DropInNever, false, "and cri-o calls the plugin"},
@@ -135,8 +136,8 @@ func TestPurge(t *testing.T) {
 	}
 }
 
-// What Multus has noted of a pod counts whatever the runtime is; what cannot be read is nothing that a pod is deleted
-// by, and a directory that cannot be read may hold anything.
+// What Multus has cached for a pod counts with any runtime. A file that cannot be parsed does not count, and a
+// directory that cannot be read may contain anything.
 func TestNeeds(t *testing.T) {
 	text := func(plugins string) string {
 		return base64.StdEncoding.EncodeToString([]byte(`{"name": "net", "cniVersion": "1.0.0", ` + plugins + `}`))
@@ -181,7 +182,7 @@ func TestNeeds(t *testing.T) {
 	}
 }
 
-// FuzzNeeds reads files of the caches: whatever stands in them, it ends, and a sandbox has a name.
+// FuzzNeeds parses files of the caches: with any contents it returns, and a sandbox has a name.
 func FuzzNeeds(f *testing.F) {
 	f.Add([]byte(`{"kind": "cniCacheV1", "config": "e30=", "cniArgs": [["K8S_POD_NAME", "x"]]}`))
 	f.Add([]byte(`[{"Bytes": "eyJ0eXBlIjogImlzdGlvLXBvZC1uZXR3b3JrIn0="}, null]`))

@@ -11,7 +11,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
-// ownFile is the network of ModeNAD and ModeAux: a file of ours alone, which Multus reads.
+// ownFile implements network for ModeNAD and ModeAux: a file that only this installer writes, and that Multus reads.
 type ownFile struct {
 	*installer
 	path   string
@@ -43,7 +43,7 @@ func (o ownFile) install() error {
 	return nil
 }
 
-// fits reports why the plugin would serve no pod, or nil.
+// fits returns why the plugin could not serve any pod, or nil.
 func (o ownFile) fits() error {
 	conf, err := conflist.Parse(o.contents())
 	if err != nil {
@@ -52,8 +52,8 @@ func (o ownFile) fits() error {
 	return o.prove(conf.Versions())
 }
 
-// hasFormer reports whether our file of the other mode is still there. If it stayed in the auxiliary chain, Multus
-// would run the plugin for every pod, also when there is no agent any more.
+// hasFormer reports whether our file of the other mode is still there. In the auxiliary chain it would make Multus run
+// the plugin for every pod, even without an agent.
 func (o ownFile) hasFormer() bool {
 	data, err := exchange.Read(o.former)
 	return err == nil && entry.TypeOf(data) == entry.Type

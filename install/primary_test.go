@@ -12,7 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
-// A configuration that sorts first is chained into; an invalid one, or one of ours alone, is not the primary.
+// The first configuration by name is used. One that is invalid, or that has only our entry, is not the primary.
 func TestActive(t *testing.T) {
 	n := newNode(t, "20-b.conflist", list, "10-torn.conflist", `{"name": "x", "plug`, "05-ours.conf",
 		`{"name":"o","type":"istio-pod-network"}`, "00-empty.conf", "", ".hidden", "x", "readme.txt", "y", "30-c.conflist",
@@ -39,7 +39,8 @@ func TestActive(t *testing.T) {
 	}
 }
 
-// A primary that is rewritten as .conf after it was made a list is met again, and comes back as it was last.
+// A primary that writes its .conf again after a list was made from it is converted again, and gets its last version
+// back.
 func TestConfRewritten(t *testing.T) {
 	n := newNode(t, "10-one.conf", single)
 	for _, name := range []string{"ptp0", "ptp1", "ptp2"} {
@@ -61,7 +62,7 @@ func TestConfRewritten(t *testing.T) {
 	}
 }
 
-// Somebody else's list beside a .conf is not overwritten, and a plugin that was added to the list we made stays.
+// A list of others beside a .conf is not overwritten, and a plugin that was added to our list stays.
 func TestConfAndOthers(t *testing.T) {
 	n := newNode(t, "10-one.conf", single, "10-one.conflist", list)
 	before := n.tree()
@@ -85,7 +86,7 @@ func TestConfAndOthers(t *testing.T) {
 	}
 }
 
-// The files whose exact name means that the network is ready are never touched.
+// Files whose exact name means that the network is ready are never changed.
 func TestReadinessFiles(t *testing.T) {
 	for _, name := range append(readiness, "70-multus.conf") {
 		n := newNode(t, name, strings.Replace(single, "ptp", "multus", 1))
@@ -100,8 +101,8 @@ func TestReadinessFiles(t *testing.T) {
 	}
 }
 
-// A delegate is read by Multus. Whether the runtime reads drop-ins says nothing of it, so we are spliced into it; also
-// where Multus is a list. Without a name of a delegate, that list is the primary.
+// Multus reads a delegate, so what the runtime reads does not matter: our entry is spliced into it, also if Multus
+// itself is in a list. Without the delegate's name that list is the primary.
 func TestDelegate(t *testing.T) {
 	for multus, contents := range map[string]string{
 		"00-multus.conf":     `{"cniVersion": "0.3.1", "name": "multus", "type": "multus"}`,
@@ -109,7 +110,7 @@ func TestDelegate(t *testing.T) {
 	} {
 		for primary, want := range map[string]Chaining{"10-net.conflist": Spliced, "": DroppedIn} {
 			if primary == "" && !strings.HasSuffix(multus, "list") {
-				continue // TestReadinessFiles
+				continue // TestReadinessFiles covers it
 			}
 			n := newNode(t, "10-net.conflist", list)
 			n.program("multus")
@@ -126,7 +127,7 @@ func TestDelegate(t *testing.T) {
 	}
 }
 
-// Where none is the network that was named, each is said with its own.
+// If no network has the configured name, the error lists each file with its network's name.
 func TestNoneOfThatName(t *testing.T) {
 	n := newNode(t, "10-net.conflist", list, "20-broken.conf", "{")
 	n.Primary = "missing"
@@ -136,7 +137,7 @@ func TestNoneOfThatName(t *testing.T) {
 	}
 }
 
-// Where there is no primary yet, we wait and say so; nothing is invented.
+// Without a primary the installer waits and says so; it creates none.
 func TestNoPrimary(t *testing.T) {
 	n := newNode(t)
 	if err := Install(n.Config); !IsNoPrimary(err) {

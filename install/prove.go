@@ -20,20 +20,20 @@ import (
 
 const (
 	answersWithin = 10 * time.Second
-	codeConfig    = 7 // invalid network configuration, CNI SPEC.md "Error"
+	codeConfig    = 7 // invalid network configuration (CNI SPEC.md, "Error")
 )
 
-// Why our entry is not chained although the network is there: with it no pod of the node would start.
+// Why our entry is not chained although there is a network: no pod of the node would start with it.
 var (
 	errVersion   = errors.New("the plugin does not speak the version of that network")
 	errElsewhere = errors.New("the runtime looks for plugins elsewhere")
 	errNotRun    = errors.New("it cannot be run where it was installed")
 )
 
-// Validate asks the plugin that is to be installed, by CNI's STATUS, whether it takes our entry: once chained, one that
-// it refuses would keep every pod of the node from starting. The error is the plugin's, which names the key, the value
-// and what is valid, or says that the plugin cannot be run here. Whatever else STATUS reports is no reason not to
-// install. Without a Source nobody is asked.
+// Validate asks the plugin in c.Source, by STATUS of CNI, whether it accepts our entry: with an entry that it refuses,
+// no pod of the node would start. The error is the plugin's, which names the key, the value and what is valid, or says
+// that the plugin cannot run here. Other results of STATUS do not prevent an installation. Without a Source it returns
+// nil.
 func Validate(ctx context.Context, c Config) error {
 	c, err := c.withDefaults()
 	if err != nil || c.Source == "" {
@@ -43,14 +43,14 @@ func Validate(ctx context.Context, c Config) error {
 	return errors.Join(err, refusal)
 }
 
-// answers are what the plugin says of itself.
+// answers are what the plugin says about itself.
 type answers struct {
-	versions []string // of CNI that it speaks
-	refusal  error    // of the entry; nil: it takes it
+	versions []string // the supported CNI versions
+	refusal  error    // why it refuses the entry; nil: it accepts it
 }
 
-// ask asks the installed plugin, in its place: that directory may be one from which nothing can be run, and what is in
-// it another machine's.
+// ask asks the installed plugin at its own path: the file system may not allow programs to run, and the binary may be
+// that of another architecture.
 func (i *installer) ask() (answers, error) {
 	return i.memo.answersOf(i.binary(), string(i.Entry.Text()), func() (said answers, err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), answersWithin)
@@ -65,7 +65,7 @@ func (i *installer) ask() (answers, error) {
 	})
 }
 
-// askVersion asks which versions of CNI a plugin speaks.
+// askVersion returns the CNI versions that a plugin supports.
 func (c Config) askVersion(ctx context.Context, plugin string) ([]string, error) {
 	out, err := c.call(ctx, plugin, "VERSION", []byte(`{"cniVersion": "1.1.0"}`))
 	var said struct{ SupportedVersions []string }
@@ -78,9 +78,10 @@ func (c Config) askVersion(ctx context.Context, plugin string) ([]string, error)
 	return said.SupportedVersions, nil
 }
 
-// askStatus asks whether a plugin takes the entry.
+// askStatus returns why a plugin refuses the entry, or nil.
 func (c Config) askStatus(ctx context.Context, plugin string) (refusal, err error) {
-	// What the plugin reads is what will be there, numbers included. 1.1.0 is the first version with STATUS.
+	// The plugin gets exactly the entry that will be installed, with its numbers. 1.1.0 is the first version with
+	// STATUS.
 	stdin, err := c.Entry.With(map[string]any{"cniVersion": "1.1.0", "name": entry.Type})
 	if err != nil {
 		return fmt.Errorf("network configuration: %w", err), nil
@@ -102,7 +103,7 @@ func (c Config) askStatus(ctx context.Context, plugin string) (refusal, err erro
 	return nil, nil
 }
 
-// call runs a plugin for a command that concerns no container.
+// call runs a plugin for a command that is not about a container.
 func (c Config) call(ctx context.Context, plugin, command string, stdin []byte) ([]byte, error) {
 	run := c.run
 	if run == nil {
@@ -112,15 +113,15 @@ func (c Config) call(ctx context.Context, plugin, command string, stdin []byte) 
 	return run(ctx, plugin, env, stdin)
 }
 
-// execute runs a program. One that was written a moment ago is busy while a process that was forked meanwhile has it
-// open still.
+// execute runs a program. Running a program that has just been written may fail with ETXTBSY: a process that was forked
+// meanwhile has it open. It then tries again.
 func execute(ctx context.Context, path string, env []string, stdin []byte) (out []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answersWithin)
 	defer cancel()
 	for {
 		plugin := exec.CommandContext(ctx, path)
 		plugin.Env, plugin.Stdin, plugin.WaitDelay = env, bytes.NewReader(stdin), time.Second
-		if out, err = plugin.Output(); errors.Is(err, exec.ErrWaitDelay) { // it has succeeded, and left a process
+		if out, err = plugin.Output(); errors.Is(err, exec.ErrWaitDelay) { // it succeeded, and left a process
 			return out, nil
 		}
 		if !errors.Is(err, unix.ETXTBSY) || ctx.Err() != nil {
@@ -130,7 +131,7 @@ func execute(ctx context.Context, path string, env []string, stdin []byte) (out 
 	}
 }
 
-// prove reports why the installed plugin does not serve a network of these CNI versions, or nil.
+// prove returns why the installed plugin cannot serve a network with these CNI versions, or nil.
 func (i *installer) prove(versions []string) error {
 	said, err := i.ask()
 	if err != nil {
@@ -144,7 +145,7 @@ func (i *installer) prove(versions []string) error {
 	return said.refusal
 }
 
-// fits reports why no pod would start if our entry were chained into a network, or nil.
+// fits returns why no pod would start if our entry were chained into the network, or nil.
 func (c chain) fits(f file) error {
 	if err := c.prove(f.conf.Versions()); err != nil {
 		return err
@@ -157,28 +158,29 @@ func (c chain) fits(f file) error {
 	return nil
 }
 
-// harms reports whether an entry that is chained already is to be taken out for an error of fits: the runtime does not
-// come to an end with it. Where it does, as a record shows, only the network's version speaks against it.
+// harms reports whether an error of fits requires that a chained entry is removed: the runtime cannot run the plugin,
+// or the plugin does not support the network's version. A record proves that the runtime can run it.
 func (c chain) harms(err error) bool {
 	if errors.Is(err, errVersion) {
 		return true
 	}
-	// What else may keep a program from being run passes, or is about this process alone.
+	// Other failures to run a program are temporary, or about this process alone.
 	notRun := errors.Is(err, errNotRun) && (errors.Is(err, unix.ENOEXEC) || errors.Is(err, unix.EACCES))
 	return (notRun || errors.Is(err, errElsewhere)) && !c.runs()
 }
 
-// runs reports whether a record proves that the runtime runs the plugin. Records are on a tmpfs: they are of this boot.
+// runs reports whether a record proves that the runtime runs the plugin. Records are on a tmpfs, so they are from this
+// boot.
 func (c Config) runs() bool {
 	entries, _ := os.ReadDir(filepath.Join(c.Entry.StateDir, "pods"))
 	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return filepath.Ext(e.Name()) == ".json" })
 }
 
-// pluginDirs are the directories in which the runtime looks for plugins, as far as they are known.
+// pluginDirs returns the directories in which the runtime looks for plugins, as far as they are known.
 func (c Config) pluginDirs() []string { return append([]string{c.BinDir}, c.RuntimeBinDirs...) }
 
-// notFound returns which of the network's own plugins are in none of the runtime's directories. A link counts, whatever
-// it leads to: its target may be outside of what this process sees.
+// notFound returns the network's own plugins that are in none of the runtime's directories. A symbolic link counts with
+// any target, because this process may not see the target.
 func (c chain) notFound(f file) (missing []string) {
 	for _, name := range f.conf.Types() {
 		found := slices.ContainsFunc(c.pluginDirs(), func(dir string) bool {

@@ -15,8 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An entry is refused if the plugin says so, or cannot be run; nothing else that it reports keeps it from being
-// installed.
+// An entry is refused if the plugin says so, or cannot be run. Other results of STATUS do not prevent its installation.
 func TestValidate(t *testing.T) {
 	for name, c := range map[string]struct{ program, refused string }{
 		"takes it":          {"grep -q '\"cniVersion\":\"1.1.0\"'", ""},
@@ -52,9 +51,9 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// What is chained is what will run: a list whose version the plugin does not speak, a plugin that cannot be run where
-// it was installed, and a directory in which the runtime does not look, are not chained into; and where an earlier
-// release was, it is taken out again, unless a record proves that the runtime runs it.
+// An entry is chained only if it will run: not if the plugin does not support the list's version, cannot be run where
+// it is installed, or is in a directory in which the runtime does not look. If it was chained by an earlier release, it
+// is then removed, unless a record proves that the runtime runs the plugin.
 func TestFits(t *testing.T) {
 	speaks := func(versions string) program {
 		return func(_ context.Context, _ string, env []string, _ []byte) ([]byte, error) {
@@ -83,8 +82,8 @@ func TestFits(t *testing.T) {
 		programs []string // in binDir
 		beside   []string // in another directory in which the runtime looks
 		recorded bool
-		refused  string // with these words; "": chained
-		stays    bool   // if it was chained before
+		refused  string // words of the refusal; "": it is chained
+		stays    bool   // whether the entry stays if it was chained before
 	}{
 		"0.3.0": {conf: azure, programs: []string{"azure-vnet", "azure-vnet-ipam"}},
 		"0.3.0, older plugin": {conf: azure, programs: []string{"azure-vnet"},
@@ -153,7 +152,7 @@ func TestFits(t *testing.T) {
 	}
 }
 
-// What is missing of the network's own plugins is said, and what is asked of a file that is the same is asked once.
+// Missing plugins of the network are reported, and an unchanged plugin is asked only once.
 func TestKeeperAsksOnce(t *testing.T) {
 	withDHCP := strings.Replace(list, `"type": "ptp"`, `"type": "ptp", "ipam": {"type": "dhcp"}`, 1)
 	n := newNode(t, "10-net.conflist", withDHCP)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Errors that a caller may want to tell from others.
+// Errors that a caller may want to distinguish.
 var (
 	errNoPrimary = errors.New("no primary network configuration yet")
 	errDangling  = errors.New("the first configuration is a link whose target is not there")
@@ -22,11 +22,11 @@ var (
 // IsNoPrimary reports whether err says that there is no network yet to chain into. A Keeper waits for one.
 func IsNoPrimary(err error) bool { return errors.Is(err, errNoPrimary) }
 
-// IsReadinessFile reports whether err says that the network is described by a file that must not be edited: on such a
-// node, OpenShift or another with Multus, ModeNAD or ModeAux is right.
+// IsReadinessFile reports whether err says that the network's file must not be edited. ModeNAD or ModeAux is right for
+// such a node (OpenShift, or another one with Multus).
 func IsReadinessFile(err error) bool { return errors.Is(err, errReadiness) }
 
-// Explain returns the text of an error, and on a second line its remedy if there is one.
+// Explain returns the text of an error and, on a second line, its remedy if there is one.
 func Explain(err error) string {
 	if remedy := Remedy(err); remedy != "" {
 		return err.Error() + "\n  remedy: " + remedy
@@ -48,8 +48,8 @@ func Remedy(err error) string {
 	return ""
 }
 
-// strangerOf returns the path of an error that root's lack of a capability explains, and its owner: the file or its
-// directory is another user's.
+// strangerOf returns, for a permission error of root, the path and the owner of a file or directory of another user:
+// root lacks a capability to access it.
 func strangerOf(err error) (owner uint32, path string) {
 	var file *fs.PathError
 	var link *os.LinkError
@@ -77,7 +77,7 @@ type remedy struct {
 	text string
 }
 
-// isOneOf returns a function that reports whether an error is one of these.
+// isOneOf returns a function that reports whether an error is one of the targets.
 func isOneOf(targets ...error) func(error) bool {
 	return func(err error) bool {
 		for _, target := range targets {
@@ -89,12 +89,12 @@ func isOneOf(targets ...error) func(error) bool {
 	}
 }
 
-// isBoth returns a function that reports whether an error is one of these and the other.
+// isBoth returns a function that reports whether an error is both.
 func isBoth(one, other error) func(error) bool {
 	return func(err error) bool { return errors.Is(err, one) && errors.Is(err, other) }
 }
 
-// remedies are in the order in which they are tried.
+// remedies are tried in this order.
 var remedies = []remedy{
 	{IsNoPrimary, "install the primary CNI, or wait for it: `watch` chains into it when it comes. Where pods have a " +
 		"network already, set --conf-dir (cni.confDir of the chart) to the directory that the runtime reads: `crictl info` " +

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// dropInSince maps a container runtime to the first minor version whose libcni is 1.3 or later, and which so reads
+// dropInSince maps a container runtime to its first minor version with libcni 1.3 or later, which reads
 // <confDir>/<network>/*.conf: containerd 2.1 (go-cni 1.1.12), CRI-O 1.33 (ocicni with libcni 1.3.0).
 var dropInSince = map[string][2]int{"containerd": {2, 1}, "cri-o": {1, 33}}
 
-// readsDropIns reports whether a runtime is known to read drop-ins. The version is as in a node's
-// status.nodeInfo.containerRuntimeVersion, such as "containerd://2.1.4". A pre-release of the first version that does
-// is not known to.
+// readsDropIns reports whether a runtime is known to read drop-ins. The version has the form of a node's
+// status.nodeInfo.containerRuntimeVersion, such as "containerd://2.1.4". A pre-release of the first such version does
+// not count.
 func readsDropIns(version string) bool {
 	name, version, _ := strings.Cut(version, "://")
 	since, known := dropInSince[name]

@@ -8,10 +8,10 @@ import (
 	"text/tabwriter"
 )
 
-// Chaining is how our entry is in the network.
+// Chaining says how our entry is chained into the network.
 type Chaining string
 
-// The ways.
+// Values of Chaining.
 const (
 	NotChained Chaining = "no"
 	Spliced    Chaining = "spliced" // in the primary's own file
@@ -19,17 +19,17 @@ const (
 	OwnFile    Chaining = "own file"
 )
 
-// Status is what is installed on a node.
+// Status is the state of an installation on a node.
 type Status struct {
 	Ready      bool     `json:"ready"` // nothing is missing
 	Mode       Mode     `json:"mode"`
 	Binary     Binary   `json:"binary"`
 	ConfDir    string   `json:"confDir"`
-	Active     string   `json:"active,omitempty"`  // path of the primary's file, or of our own in the other modes
-	Network    string   `json:"network,omitempty"` // its name
-	Plugins    []string `json:"plugins,omitempty"` // types of those that it is made of, beside ours, in their order
+	Active     string   `json:"active,omitempty"`  // path of the primary's file, or of our own file in the other modes
+	Network    string   `json:"network,omitempty"` // name of the active network
+	Plugins    []string `json:"plugins,omitempty"` // types of its other plugins, in order
 	Chained    Chaining `json:"chained"`
-	Duplicates int      `json:"duplicates"`         // entries of ours beyond the one
+	Duplicates int      `json:"duplicates"`         // surplus entries of ours
 	NotFound   []string `json:"notFound,omitempty"` // plugins of that network that the runtime's directories lack
 	Others     []Other  `json:"others,omitempty"`   // configurations that are not active
 	Missing    []string `json:"missing,omitempty"`  // what is not as it should be, in words
@@ -38,16 +38,16 @@ type Status struct {
 // Other is a configuration that the runtime does not use.
 type Other struct {
 	Path    string `json:"path"`
-	Ours    bool   `json:"ours"` // our entry is in it
+	Ours    bool   `json:"ours"` // it has our entry
 	Problem string `json:"problem,omitempty"`
 }
 
 // LookAt returns the state of a node and changes nothing. The error is about an invalid Config; what cannot be read is
-// in Missing. Without an Entry, any entry of ours is right, spliced or dropped in: who asks need not know how the
+// in Missing. Without an Entry, any entry of ours is right, spliced or dropped in: the caller need not know how the
 // plugin was installed.
 func LookAt(c Config) (Status, error) { return lookAt(c, new(memo)) }
 
-// lookAt is LookAt with what is known already.
+// lookAt does the work of LookAt, with a memo.
 func lookAt(c Config, m *memo) (Status, error) {
 	i, err := newInstaller(c, m)
 	if err != nil {
@@ -71,14 +71,14 @@ func lookAt(c Config, m *memo) (Status, error) {
 	return s, nil
 }
 
-// missFor misses what an error says, with its remedy.
+// missFor adds an error and its remedy to Missing.
 func (s *Status) missFor(err error) { s.miss("%s", strings.ReplaceAll(Explain(err), "\n ", ";")) }
 
 func (s *Status) miss(format string, args ...any) {
 	s.Missing = append(s.Missing, fmt.Sprintf(format, args...))
 }
 
-// WriteTable prints the state for a person.
+// WriteTable prints the state as a table.
 func (s Status) WriteTable(w io.Writer) error {
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(key string, value any) { fmt.Fprintf(out, "%s\t%v\n", key, value) }

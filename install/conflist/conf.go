@@ -1,5 +1,5 @@
-// Package conflist reads and edits the text of network configurations: bytes in, bytes out. An edit changes the text
-// only where our entry goes, so that every byte of somebody else's stays as it is.
+// Package conflist reads and edits the text of network configurations. It does no I/O. An edit changes only the text of
+// our entry, and every other byte stays as it is.
 package conflist
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
-// Why our entry cannot be chained into a network configuration.
+// Errors that say why our entry cannot be chained into a network configuration.
 var (
 	ErrNotJSON   = errors.New("not valid JSON")
 	ErrNotObject = errors.New("not a JSON object")
@@ -27,18 +27,18 @@ var (
 	ErrPlugins   = errors.New(`"plugins" is not a list of objects`)
 )
 
-// Conf is a network configuration that was read, and where its parts are in the text.
+// Conf is a parsed network configuration, with the positions of its parts in the text.
 type Conf struct {
-	Name string // of the network; "" where there is none
+	Name string // of the network; "" if there is none
 
 	data    []byte
-	single  bool // one plugin, not a list
+	single  bool // a single plugin, not a list
 	members []member
 	plugins []span
-	ours    []int // which plugins are ours
+	ours    []int // the indexes of our entries in the list of plugins
 }
 
-// Parse reads a network configuration.
+// Parse parses a network configuration.
 func Parse(data []byte) (Conf, error) {
 	all, err := members(data)
 	if err != nil {
@@ -76,8 +76,8 @@ func Parse(data []byte) (Conf, error) {
 	return c, nil
 }
 
-// ParseFile is Parse for a file of that name, which decides how a runtime reads it. The error says why no runtime can
-// use the file as a network, or that there is only ours in it.
+// ParseFile is Parse for a file with that name. The name decides whether a runtime reads the file as a list. The error
+// says why no runtime can use the file as a network, or that it only has our entry (ErrOnlyOurs).
 func ParseFile(name string, data []byte) (Conf, error) {
 	c, err := Parse(data)
 	switch list := IsList(name); {
@@ -92,21 +92,21 @@ func ParseFile(name string, data []byte) (Conf, error) {
 		err = ErrNoPlugins
 	case len(c.plugins) == len(c.ours):
 		err = ErrOnlyOurs
-	case slices.Equal(c.Types(), []string{"loopback"}): // in CRI-O's package, as 99-loopback.conf or 200-loopback.conflist
+	case slices.Equal(c.Types(), []string{"loopback"}): // CRI-O's 99-loopback.conf or 200-loopback.conflist
 		err = ErrLoopback
 	}
 	return c, err
 }
 
-// IsConf reports whether runtimes read a file of that name.
+// IsConf reports whether runtimes read files with that name.
 func IsConf(name string) bool {
 	return slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(name))
 }
 
-// IsList reports whether runtimes read a file of that name as a list of plugins, not as a single one.
+// IsList reports whether runtimes read files with that name as a list of plugins, not as a single plugin.
 func IsList(name string) bool { return filepath.Ext(name) == ".conflist" }
 
-// Originals returns the names that the .conf may have had of which this list was made, the likely one first.
+// Originals returns the possible names of the .conf from which this list was made, the most likely one first.
 func Originals(list string) []string {
 	base := strings.TrimSuffix(list, ".conflist")
 	if ext := filepath.Ext(base); ext == ".conf" || ext == ".json" {
@@ -115,37 +115,37 @@ func Originals(list string) []string {
 	return []string{base + ".conf", base + ".json"}
 }
 
-// Lists returns the names that the list made of a .conf may have. The second sorts before the first.
+// Lists returns the possible names of the list made from a .conf. The second one sorts before the first.
 func Lists(conf string) []string {
 	return []string{strings.TrimSuffix(conf, filepath.Ext(conf)) + ".conflist", conf + ".conflist"}
 }
 
-// Ours returns how often our entry is in the configuration.
+// Ours returns how many entries of ours the configuration has.
 func (c Conf) Ours() int { return len(c.ours) }
 
-// Chained reports whether our entry is in the list once and last, and means the same as ours; nil stands for any entry
-// of ours.
+// Chained reports whether the list has our entry exactly once, in the last place, and equal to ours as JSON. If ours is
+// nil, any entry of ours is accepted.
 func (c Conf) Chained(ours []byte) bool {
 	n := len(c.plugins)
 	return n > 1 && len(c.ours) == 1 && c.ours[0] == n-1 && (ours == nil || Equal(c.plugins[n-1].of(c.data), ours))
 }
 
-// OnlyInlined reports whether the list tells libcni to read no drop-in files.
+// OnlyInlined reports whether the list tells libcni not to read drop-ins (loadOnlyInlinedPlugins).
 func (c Conf) OnlyInlined() bool {
 	only, _ := last(c.members, "loadOnlyInlinedPlugins")
 	return strings.EqualFold(strings.Trim(string(only.value.of(c.data)), `"`), "true")
 }
 
-// Standalone returns our entry as a file by itself, with the name and version that a network needs and an entry has
-// not. It is nil for what is no JSON object.
+// Standalone returns our entry as a network configuration of its own: with the name and the cniVersion that a network
+// needs and an entry lacks. It returns nil if ours is not a JSON object.
 func Standalone(ours []byte) []byte {
 	all, err := members(ours)
 	if err != nil {
 		return nil
 	}
 	var add []string
-	// Multus before OpenShift 4.23 has 0.3.1 itself. Where it has 0.4.0 or later and the runtime calls CHECK, as CRI-O
-	// does after each ADD, it relays that to all networks of a pod, and an older one fails it.
+	// Multus before OpenShift 4.23 has 0.3.1 itself. If it has 0.4.0 or later and the runtime calls CHECK, as CRI-O
+	// does after each ADD, it passes CHECK on to all networks of a pod, and one with an older version fails it.
 	for _, pair := range [][2]string{{"cniVersion", "0.4.0"}, {"name", entry.Type}} {
 		if _, present := last(all, pair[0]); !present {
 			add = append(add, fmt.Sprintf("%q: %q", pair[0], pair[1]))
@@ -157,7 +157,7 @@ func Standalone(ours []byte) []byte {
 	return Indented(append([]byte("{"+strings.Join(add, ", ")), bytes.TrimSpace(ours)[1:]...))
 }
 
-// Indented returns a JSON object as the contents of a file.
+// Indented returns a JSON object in the form of a file: indented, with a line feed at the end.
 func Indented(object []byte) []byte {
 	var out bytes.Buffer
 	_ = json.Indent(&out, object, "", "  ")
@@ -165,7 +165,7 @@ func Indented(object []byte) []byte {
 	return out.Bytes()
 }
 
-// Equal reports whether two JSON texts mean the same, whatever their order and white space.
+// Equal reports whether two JSON texts are equal, regardless of order and white space.
 func Equal(a, b []byte) bool {
 	decode := func(data []byte) (v any) {
 		d := json.NewDecoder(bytes.NewReader(data))

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Versions returns the CNI versions in which a runtime may call the plugins of the network: its cniVersion, which is
-// 0.1.0 where it says none, and its cniVersions, of which a libcni takes the newest that it knows (CNI SPEC.md,
-// "Network configuration format").
+// Versions returns the CNI versions in which a runtime may call the network's plugins: its cniVersion, by default
+// 0.1.0, and its cniVersions, of which libcni uses the newest that it supports (CNI SPEC.md, "Network configuration
+// format", https://www.cni.dev/docs/spec/).
 func (c Conf) Versions() []string {
 	version := "0.1.0"
 	if m, ok := last(c.members, "cniVersion"); ok && text(m.value.of(c.data)) != "" {
@@ -16,14 +16,14 @@ func (c Conf) Versions() []string {
 	versions := []string{version}
 	if m, ok := last(c.members, "cniVersions"); ok && !c.single {
 		var more []string
-		_ = json.Unmarshal(m.value.of(c.data), &more) // libcni refuses the file if it is something else
+		_ = json.Unmarshal(m.value.of(c.data), &more) // libcni rejects the file if it is anything else
 		versions = append(versions, more...)
 	}
 	return unique(versions)
 }
 
-// Types returns the names of the programs that the network needs beside ours: the type of each plugin, and of its
-// address management.
+// Types returns the names of the programs that the network needs beside ours: the type of each plugin, and that of its
+// IPAM plugin.
 func (c Conf) Types() []string {
 	var types []string
 	for i, p := range c.plugins {
@@ -38,7 +38,7 @@ func (c Conf) Types() []string {
 		var ipam struct {
 			Type string `json:"type"`
 		}
-		_ = json.Unmarshal(plugin.IPAM, &ipam) // it may be missing, or anything
+		_ = json.Unmarshal(plugin.IPAM, &ipam) // ipam may be missing or invalid
 		for _, name := range []string{plugin.Type, ipam.Type} {
 			if name != "" {
 				types = append(types, name)
@@ -48,7 +48,7 @@ func (c Conf) Types() []string {
 	return unique(types)
 }
 
-// unique returns the texts in their order, each once.
+// unique returns the texts in order, without duplicates.
 func unique(texts []string) []string {
 	var all []string
 	for _, t := range texts {

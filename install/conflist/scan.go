@@ -5,22 +5,22 @@ import (
 	"strings"
 )
 
-// span is a part of a text: data[start:end].
+// span is a part of the text: data[start:end].
 type span struct{ start, end int }
 
 func (s span) of(data []byte) []byte { return data[s.start:s.end] }
 
-// member is one key of an object and where its value is.
+// member is a key of an object, and the position of its value.
 type member struct {
 	key   string
 	at    int // offset of the key
 	value span
 }
 
-// whiteSpace are the characters that JSON takes for it.
+// whiteSpace are the characters that JSON treats as white space (RFC 8259, section 2).
 const whiteSpace = " \t\n\r"
 
-// space returns the offset of the first byte at or after i that is no JSON white space.
+// space returns the offset of the first byte at or after i that is not white space.
 func space(data []byte, i int) int {
 	for i < len(data) && strings.IndexByte(whiteSpace, data[i]) >= 0 {
 		i++
@@ -28,8 +28,8 @@ func space(data []byte, i int) int {
 	return i
 }
 
-// value returns the end of the value that starts at i. The text must be valid JSON; nothing recurses, so that no depth
-// of nesting hurts.
+// value returns the end of the value that starts at i. The text must be valid JSON. It does not recurse, so the depth
+// of nesting does not matter.
 func value(data []byte, i int) int {
 	depth := 0
 	for ; i < len(data); i++ {
@@ -61,7 +61,7 @@ func value(data []byte, i int) int {
 	return i
 }
 
-// delimits reports whether a number or literal ends before c.
+// delimits reports whether c ends a number or a literal.
 func delimits(c byte) bool {
 	switch c {
 	case ' ', '\t', '\n', '\r', ',', ']', '}':
@@ -70,7 +70,7 @@ func delimits(c byte) bool {
 	return false
 }
 
-// members returns the members of the object that a text consists of, in their order.
+// members returns the members of an object in their order. The text must be that of an object.
 func members(data []byte) ([]member, error) {
 	if !json.Valid(data) {
 		return nil, ErrNotJSON
@@ -86,7 +86,7 @@ func members(data []byte) ([]member, error) {
 		if err := json.Unmarshal(data[i:end], &m.key); err != nil {
 			return nil, ErrNotJSON
 		}
-		m.value.start = space(data, space(data, end)+1) // past the colon
+		m.value.start = space(data, space(data, end)+1) // after the colon
 		m.value.end = value(data, m.value.start)
 		all = append(all, m)
 		if i = space(data, m.value.end); data[i] == ',' {
@@ -96,7 +96,7 @@ func members(data []byte) ([]member, error) {
 	return all, nil
 }
 
-// elements returns where the elements of the array at s are.
+// elements returns the positions of the elements of the array at s.
 func elements(data []byte, s span) []span {
 	all := []span{}
 	for i := space(data, s.start+1); data[i] != ']'; {
@@ -109,7 +109,7 @@ func elements(data []byte, s span) []span {
 	return all
 }
 
-// last returns the value that a decoder takes for a key, which is the last one with it.
+// last returns the member that a decoder uses for a key: the last one.
 func last(all []member, key string) (found member, present bool) {
 	for _, m := range all {
 		if m.key == key {
@@ -119,7 +119,7 @@ func last(all []member, key string) (found member, present bool) {
 	return found, present
 }
 
-// text returns a string value, or "" for any other.
+// text returns the string value, or "" for any other value.
 func text(data []byte) string {
 	var s string
 	_ = json.Unmarshal(data, &s)

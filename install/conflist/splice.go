@@ -11,18 +11,18 @@ import (
 	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
-// wrapGap stands between a .conf primary and our entry in the list made of them. Where Splice adds to a list that was
-// one before, the gap is that before the last entry, which is wrapIn here: so the two differ, and Unsplice knows.
+// wrapGap is the white space before our entry in a list made from a .conf. In a list that was one before, Splice uses
+// the white space before the last entry, which is wrapIn here. So the two differ, and Unsplice can tell them apart.
 const (
 	wrapIn  = "\n    "
 	wrapGap = " \n    "
 )
 
-// Splice returns a network configuration with our entry last in its chain, once. A configuration of a single plugin (a
-// .conf file) becomes a list that keeps its name and cniVersion. Every byte that is not ours stays as it is, in its
-// place. A configuration that is right already is returned as it is, also when somebody else has formatted our entry.
+// Splice returns the network configuration with our entry once, in the last place. A configuration of a single plugin
+// (a .conf file) becomes a list with the same name and cniVersion. Every other byte stays as it is, in its place. A
+// configuration that already has our entry there is returned unchanged, even if somebody else has formatted the entry.
 //
-// Unsplice(Splice(x)) is Unsplice(x), which is x if our entry was not in it.
+// Unsplice(Splice(x)) is Unsplice(x), which is x if x does not have our entry.
 func Splice(existing, ours []byte) ([]byte, error) {
 	if entry.TypeOf(ours) != entry.Type {
 		return nil, invalid.JSON("entry", string(ours), "", "a JSON object of the type "+entry.Type)
@@ -49,8 +49,8 @@ func Splice(existing, ours []byte) ([]byte, error) {
 	return c.insert(ours), nil
 }
 
-// Unsplice returns a network configuration without our entry: the original bytes, if nobody else changed it since. One
-// that has no entry of ours is returned as it is.
+// Unsplice returns the network configuration without our entry: the original bytes, if nobody else has changed it
+// since. A configuration without our entry is returned unchanged.
 func Unsplice(existing []byte) ([]byte, error) {
 	c, err := Parse(existing)
 	if err != nil {
@@ -59,7 +59,7 @@ func Unsplice(existing []byte) ([]byte, error) {
 	return c.unspliced(), nil
 }
 
-// Without returns a list with none of our entries; unlike Unsplice it leaves a list a list.
+// Without returns the list without our entries. Unlike Unsplice, it never turns a list back into a single plugin.
 func Without(existing []byte) ([]byte, error) {
 	c, err := Parse(existing)
 	if err != nil {
@@ -75,7 +75,7 @@ func (c Conf) unspliced() []byte {
 	return c.remove()
 }
 
-// insert puts our entry after the last plugin, with the white space and in the style of that.
+// insert adds our entry after the last plugin, with that plugin's white space and format.
 func (c Conf) insert(ours []byte) []byte {
 	data := c.data
 	end := c.plugins[len(c.plugins)-1]
@@ -85,11 +85,10 @@ func (c Conf) insert(ours []byte) []byte {
 	return slices.Concat(data[:end.end], []byte(added), data[end.end:])
 }
 
-// longestStyle is the length in bytes of the longest white space that is taken for somebody's style. It is repeated in
-// every line of our entry.
+// longestStyle is the longest white space in bytes that counts as a style: our entry repeats it in every line.
 const longestStyle = 128
 
-// style returns white space as somebody has written it, or instead of what nobody writes by hand another one.
+// style returns the white space, or instead if it is too long.
 func style(space, instead string) string {
 	if len(space) > longestStyle {
 		return instead
@@ -97,7 +96,7 @@ func style(space, instead string) string {
 	return space
 }
 
-// unit is the indentation of one level: that of the first key, if it has a line of its own.
+// unit returns the indentation of one level: that of the first key, if it is on a line of its own.
 func (c Conf) unit() string {
 	const usual = "  "
 	data, start := c.data, c.members[0].at
@@ -108,7 +107,7 @@ func (c Conf) unit() string {
 	return usual
 }
 
-// render formats our entry as its neighbour is: on one line, or over several.
+// render formats our entry like its neighbour: on one line, or on several.
 func render(ours, neighbour []byte, gap, unit string) []byte {
 	var out bytes.Buffer
 	newline := strings.LastIndexByte(gap, '\n')
@@ -123,7 +122,7 @@ func render(ours, neighbour []byte, gap, unit string) []byte {
 	return out.Bytes()
 }
 
-// remove takes our entries out of a list: each with what separates it from the one before, which undoes insert.
+// remove removes our entries from a list, each with the separator before it. It undoes insert.
 func (c Conf) remove() []byte {
 	data := c.data
 	if c.single {
@@ -153,7 +152,7 @@ func (c Conf) remove() []byte {
 	return append(left, data[end:]...)
 }
 
-// wrap makes a list of a single plugin and ours. White space around the object stays around the list.
+// wrap makes a list from a single plugin and our entry. White space around the object stays around the list.
 func (c Conf) wrap(ours []byte) ([]byte, error) {
 	if c.Name == "" {
 		return nil, ErrNoName
@@ -176,8 +175,8 @@ func (c Conf) wrap(ours []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Original returns the text of the .conf that Splice has made this list of: when wrapping it again gives the same text,
-// nobody has changed the list. ok is false for any other list.
+// Original returns the text of the .conf from which Splice has made this list. The list is unchanged if wrapping that
+// text again gives the same list; otherwise ok is false.
 func (c Conf) Original() (original []byte, ok bool) {
 	if c.single || len(c.plugins) != 2 || len(c.ours) != 1 || c.ours[0] != 1 {
 		return nil, false

@@ -16,8 +16,9 @@ import (
 	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
-// TestGolden compares every file in testdata/splice with the one made of it in testdata/spliced; -update writes those
-// anew, and then they have to be read. What libcni makes of them is tested beside, and that it is undone to the byte.
+// TestGolden compares the result for every file in testdata/splice with that in testdata/spliced. With -update it
+// writes those, which then have to be reviewed. It also checks what libcni reads from them, and that Unsplice restores
+// every byte.
 func TestGolden(t *testing.T) {
 	paths, err := filepath.Glob("testdata/splice/*.conf*")
 	if err != nil || len(paths) < 30 {
@@ -45,7 +46,7 @@ func spliced(t *testing.T, path string) {
 	if bytes.Contains(before, []byte(entry.Type)) {
 		return
 	}
-	// Splice must be seen to keep everything, not only to put ours in.
+	// Splice must keep everything, not only add our entry.
 	var former []*libcni.PluginConfig
 	if single, err := libcni.NetworkPluginConfFromBytes(before); err == nil {
 		former = append(former, single)
@@ -70,8 +71,8 @@ func spliced(t *testing.T, path string) {
 	}
 }
 
-// holds checks what is true of every input: valid stays valid, twice is once, undone is undone, also after another
-// entry.
+// holds checks properties for any input: valid JSON stays valid, a second Splice changes nothing, and Unsplice restores
+// the input, also after a Splice with another entry.
 func holds(t *testing.T, x, ours []byte) {
 	t.Helper()
 	clean, err := Unsplice(x)
@@ -92,7 +93,7 @@ func holds(t *testing.T, x, ours []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Our entry formatted by somebody else is left alone, and what was there before it is then not known to the byte.
+	// Splice keeps our entry in another format; the bytes before it are then unknown.
 	if foreign := bytes.Equal(x, once); !foreign {
 		for _, spliced := range [][]byte{once, other} {
 			undone, err := Unsplice(spliced)
@@ -110,7 +111,7 @@ func holds(t *testing.T, x, ours []byte) {
 	}
 }
 
-// What is nobody's primary is an error that says why, not a network of our own.
+// For what cannot be a primary, Splice returns an error that says why, and never a network of our own.
 func TestRefused(t *testing.T) {
 	for input, want := range map[string]error{
 		``: ErrNotJSON, `{`: ErrNotJSON, `{} {}`: ErrNotJSON, `[]`: ErrNotObject, `null`: ErrNotObject,
@@ -129,10 +130,10 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Our entry is right once and last; which of ours it is only matters to who says so.
+// Chained means: our entry once and last. Which entry it is matters only if one is given.
 func TestChained(t *testing.T) {
 	const other = `{"type":"istio-pod-network"}`
-	for list, want := range map[string][2]bool{ // as it should be, and any entry of ours
+	for list, want := range map[string][2]bool{ // for this entry, and for any entry of ours
 		`{"type":"a"},` + string(ours):          {true, true},
 		`{"type":"a"},` + other:                 {false, true},
 		string(ours) + `,{"type":"a"}`:          {false, false},
@@ -147,7 +148,7 @@ func TestChained(t *testing.T) {
 	}
 }
 
-// A list that looks like one we made of a .conf, but is not, stays a list.
+// Unsplice keeps a list that only looks like one made from a .conf.
 func TestListLikeOurs(t *testing.T) {
 	list, err := Splice([]byte("{\n  \"name\": \"n\", \"type\": \"ptp\"\n}"), ours)
 	if err != nil {

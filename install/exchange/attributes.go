@@ -11,18 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Like gives a new file the mode, owner and extended attributes (SELinux label, ACL) of the file like. An attribute
-// that this process may not set is left out, but for an ACL, and so are those that belong to the contents.
+// Like returns a function that gives a new file the mode, owner and extended attributes (SELinux label, ACL) of the
+// file at like. It omits attributes that describe the contents, and those that this process may not set, except for an
+// ACL: that is an error.
 func Like(like string) func(*os.File) error {
 	return func(f *os.File) error { return copyMeta(f, like) }
 }
 
-// Mode gives a new file a mode, whatever the umask.
+// Mode returns a function that sets a new file's mode, regardless of the umask.
 func Mode(m fs.FileMode) func(*os.File) error {
 	return func(f *os.File) error { return f.Chmod(m) }
 }
 
-// copyMeta gives f the owner, mode and extended attributes of another file.
+// copyMeta gives f the owner, mode and extended attributes of the file at like.
 func copyMeta(f *os.File, like string) error {
 	var from, to unix.Stat_t
 	if err := unix.Stat(like, &from); err != nil {
@@ -39,7 +40,8 @@ func copyMeta(f *os.File, like string) error {
 	if err := copyAttributes(f, like); err != nil {
 		return err
 	}
-	// Last, because chown drops the set-uid bits and an ACL changes the group's. The file is open: no umask applies.
+	// The mode comes last, because chown(2) clears the set-uid bits and an ACL changes the group's bits. fchmod(2)
+	// ignores the umask.
 	if err := unix.Fchmod(int(f.Fd()), from.Mode&0o7777); err != nil {
 		return &fs.PathError{Op: "chmod", Path: f.Name(), Err: err}
 	}
@@ -47,7 +49,7 @@ func copyMeta(f *os.File, like string) error {
 }
 
 func copyAttributes(f *os.File, like string) error {
-	names := make([]byte, 64<<10) // the kernel's limit, XATTR_LIST_MAX
+	names := make([]byte, 64<<10) // XATTR_LIST_MAX, the kernel's limit (linux/limits.h)
 	n, err := unix.Listxattr(like, names)
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil
@@ -62,7 +64,7 @@ func copyAttributes(f *os.File, like string) error {
 		err := copyAttribute(f, like, name)
 		refused := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOTSUP)
 		if refused && name != acl {
-			continue // as any other program that writes the file anew
+			continue // any other program that rewrites the file loses it too
 		}
 		if err != nil {
 			return err
@@ -71,12 +73,12 @@ func copyAttributes(f *os.File, like string) error {
 	return nil
 }
 
-// ofContents are attributes that say what the former contents were: on new ones they are wrong, and the kernel would
-// refuse to open the file (Linux, security/integrity: the hash of the contents, and that of the attributes). The kernel
-// writes them itself where it wants them.
+// ofContents are attributes that describe the contents. With other contents the kernel would refuse to open the file
+// (Linux, security/integrity: the hash of the contents, and that of the attributes). The kernel sets them itself if
+// needed.
 var ofContents = []string{"security.ima", "security.evm"}
 
-// acl is the attribute without which somebody could no longer read the file.
+// acl is the attribute without which other users might no longer be able to read the file.
 const acl = "system.posix_acl_access"
 
 func copyAttribute(f *os.File, like, name string) error {
@@ -85,7 +87,7 @@ func copyAttribute(f *os.File, like, name string) error {
 	if err != nil {
 		return &fs.PathError{Op: "getxattr " + name, Path: like, Err: err}
 	}
-	// A new file often has the right label already, and who may not set it need not.
+	// A new file often has the right label already. Then setting it, which may need a privilege, is not necessary.
 	if m, err := unix.Fgetxattr(int(f.Fd()), name, have); err == nil && bytes.Equal(want[:n], have[:m]) {
 		return nil
 	}

@@ -1,9 +1,9 @@
-// Package exchange changes files that others own and write whenever they like. Every file appears whole or not at all,
-// and an edit exchanges two names instead of replacing one. So the former file is kept, and if it is not what the edit
-// was made from, its owner has updated it, and the edit is made again from that. No update is lost, also when the
-// process is killed at that moment: the next process finds what was exchanged (Recover).
+// Package exchange edits files that others own and write at any time. Every file appears complete or not at all. An
+// edit exchanges two names (renameat2(2), RENAME_EXCHANGE) instead of replacing a file, so the former file is kept. If
+// that is not the file from which the edit was made, its owner has updated it, and the edit is made again from the
+// update. No update is lost, even if the process is killed: the next one finds what was exchanged (Recover).
 //
-// The caller holds the Lock of the directory in which it changes something.
+// The caller holds the Lock of the directory.
 package exchange
 
 import (
@@ -19,31 +19,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Hidden is how the names of our files beside the configurations start. It must not change: Recover looks for files
-// that an older release has left.
+// Hidden is the prefix of our files' names beside the configurations. It must not change: Recover looks for files of
+// older releases.
 const Hidden = ".istio-pod-network-"
 
-// Names of temporary files. None ends in .conf, .conflist or .json, so no runtime reads it.
+// Prefixes of temporary files. Their names do not end in .conf, .conflist or .json, so no runtime reads them.
 const (
 	tempName = Hidden + "tmp."
 	swapName = Hidden + "swap."
 )
 
-// maxSize bounds what is read as a configuration, in bytes.
+// maxSize limits the size of a configuration file, in bytes.
 const maxSize = 4 << 20
 
-// Errors that a caller may want to tell from others.
+// Errors that a caller may want to distinguish.
 var (
 	ErrBusy       = errors.New("somebody is writing it")
 	ErrNoExchange = errors.New("the file system cannot exchange two names (renameat2 RENAME_EXCHANGE), " +
 		"without which an update by the primary CNI could be lost")
 )
 
-// Read reads a configuration file.
+// Read reads a configuration file. It returns an error for one of more than 4 MiB, and for what is not a regular file.
 func Read(path string) ([]byte, error) { return files.Read(path, maxSize) }
 
-// ReadClosed waits until nobody has the file open for writing, and reads it. The error is ErrBusy if that takes more
-// than 2 s.
+// ReadClosed waits until nobody has the file open for writing, and reads it. If that takes more than 2 s, the error is
+// ErrBusy.
 func ReadClosed(path string) ([]byte, error) {
 	if !writersGone(path) {
 		return nil, fmt.Errorf("reading %q: %w", path, ErrBusy)
@@ -51,23 +51,23 @@ func ReadClosed(path string) ([]byte, error) {
 	return Read(path)
 }
 
-// Write writes a file that is ours alone, by a rename in its directory. It replaces whatever has that name. attributes
-// may be nil, for mode 0600.
+// Write writes a file that only this installer writes, by a rename in its directory. It replaces an existing file.
+// attributes sets mode, owner and extended attributes; nil means mode 0600.
 func Write(path string, contents io.Reader, attributes func(*os.File) error) error {
 	return WriteVia(filepath.Dir(path), path, contents, attributes)
 }
 
-// WriteVia is Write by a rename from the directory dir, which is on the same file system.
+// WriteVia is Write with the temporary file in dir, which must be on the same file system.
 func WriteVia(dir, path string, contents io.Reader, attributes func(*os.File) error) error {
 	return files.Replace(path, files.Temp(dir, tempName), contents, attributes)
 }
 
-// Remove removes a file durably. It is no error if there is none.
+// Remove removes a file durably. A missing file is not an error.
 func Remove(path string) error {
 	switch err := unix.Unlink(path); {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return nil
-	case errors.Is(err, unix.EROFS) && isNotThere(path): // which the kernel says before it looks (fs/namei.c, do_unlinkat)
+	case errors.Is(err, unix.EROFS) && isNotThere(path): // the kernel checks for EROFS first (fs/namei.c, do_unlinkat)
 		return nil
 	case err != nil:
 		return &fs.PathError{Op: "remove", Path: path, Err: err}
@@ -80,7 +80,7 @@ func isNotThere(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// RemoveVia moves a file into the directory dir, which is on the same file system, and removes it there.
+// RemoveVia moves a file to dir, which must be on the same file system, and removes it there.
 func RemoveVia(dir, path string) error {
 	temp := files.Temp(dir, tempName)
 	if err := unix.Rename(path, temp); err != nil {
@@ -106,7 +106,7 @@ func RemoveIf(path string, contents []byte) error {
 	return Remove(temp)
 }
 
-// Move is rename(2) that never replaces a file.
+// Move renames a file and never replaces one (renameat2(2), RENAME_NOREPLACE).
 func Move(from, to string) error {
 	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE); err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
@@ -114,7 +114,7 @@ func Move(from, to string) error {
 	return nil
 }
 
-// Touch makes a file in a directory and removes it, so that whoever watches the directory notices a change.
+// Touch creates and removes a file in a directory, so that a watcher of the directory notices a change.
 func Touch(dir string) error {
 	path := files.Temp(dir, tempName)
 	if err := files.Create(path, bytes.NewReader(nil), nil); err != nil {

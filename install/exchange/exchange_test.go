@@ -19,12 +19,12 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
 
-// version is the n-th version of somebody's file; versions differ in length too.
+// version returns the n-th version of the owner's file. The versions differ in length too.
 func version(n int) string {
 	return fmt.Sprintf("version %d %s\n", n, strings.Repeat("x", n*37%900))
 }
 
-// edit adds a line of ours, once. Contents without a line's end are half-written.
+// edit adds a line of ours, once. Contents without a line feed at the end are incomplete.
 func edit(existing []byte) ([]byte, error) {
 	if !bytes.HasSuffix(existing, []byte("\n")) {
 		return nil, errors.New("half-written")
@@ -32,7 +32,7 @@ func edit(existing []byte) ([]byte, error) {
 	return append(bytes.TrimSuffix(bytes.Clone(existing), []byte("ours\n")), "ours\n"...), nil
 }
 
-// foreign are the ways in which somebody else writes the file.
+// foreign are the ways in which the owner writes the file.
 var foreign = map[string]func(t *testing.T, path, contents string){
 	"rename": func(t *testing.T, path, contents string) {
 		temp := path + ".foreign"
@@ -54,8 +54,8 @@ var foreign = map[string]func(t *testing.T, path, contents string){
 	},
 }
 
-// raced is Update of a file with version 1, with something that happens between the read and the exchange. It tells
-// what is in the directory then.
+// raced calls Update for a file with version 1, and race between the read and the exchange. It returns the files that
+// are then in the directory.
 func raced(t *testing.T, race func(path string)) (changed bool, left map[string]string, err error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -77,7 +77,7 @@ func raced(t *testing.T, race func(path string)) (changed bool, left map[string]
 	return changed, left, err
 }
 
-// An update between our read and our exchange survives, whichever way it comes: this is the moment, not luck.
+// An update between our read and our exchange survives, in whichever way it is written.
 func TestRace(t *testing.T) {
 	for name, write := range foreign {
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestRace(t *testing.T) {
 			}
 		})
 	}
-	t.Run("torn", func(t *testing.T) { // it cannot be edited, so it is given back as it is
+	t.Run("torn", func(t *testing.T) { // it cannot be edited, so it is put back as it is
 		_, left, err := raced(t, func(path string) { foreign["rename"](t, path, "{torn") })
 		if err == nil || !maps.Equal(left, map[string]string{"10-net.conflist": "{torn"}) {
 			t.Errorf("%v %q", err, left)
@@ -102,10 +102,10 @@ func TestRace(t *testing.T) {
 	})
 }
 
-// An installer that is killed right after an exchange leaves what came out to the next, which looks at it.
+// If an installer is killed directly after an exchange, the next one checks the file that was taken out.
 func TestKilledAfterExchange(t *testing.T) {
 	for name, test := range map[string]struct {
-		out, current string // in the temporary file, and under the name; the edit was that of version 1
+		out, current string // in the temporary file, and under the name; version 1 was edited
 		want         int
 	}{
 		"nothing foreign":      {version(1), "edited", 1},
@@ -152,7 +152,7 @@ func TestKilledAfterExchange(t *testing.T) {
 	}
 }
 
-// On a read-only file system what is not there need not be removed, and what is there cannot be.
+// On a read-only file system, removing a missing file is no error, and removing a file is one.
 func TestRemoveReadOnly(t *testing.T) {
 	dir := t.TempDir()
 	await.Must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockWait is how long another installer may take.
+// lockWait is how long Lock waits for another installer.
 const lockWait = 10 * time.Second
 
-// Lock keeps two installers from working in one directory at once, by flock on the directory itself: nothing is left
-// behind, whatever happens to the process. What a killed installer left in the directory is dealt with (Recover).
+// Lock keeps two installers from working in one directory at once. It uses flock(2) on the directory itself, so that a
+// killed process leaves no lock behind. It then calls Recover for the directory.
 func Lock(dir string) (unlock func(), err error) {
 	d, err := lock(dir)
 	if err != nil {

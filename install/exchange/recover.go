@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Recover removes what a killed installer left in a directory, and finishes an exchange that it has not checked. The
-// caller has the lock, so nothing here belongs to an installer that still runs. Lock calls Recover.
+// Recover removes what a killed installer has left in a directory, and completes an exchange that it has not checked.
+// The caller holds the lock, so nothing in it belongs to a running installer. Lock calls Recover.
 //
-// The name of the temporary file of an exchange has the hashes of the former contents and of our edit. If the file
-// has neither of these contents, and the configuration has our edit, then the exchange has taken place, and the file is
-// an update that its owner made between our read and our exchange: it gets its name back. Any other temporary file is a
-// half-written edit or the former contents, and is removed.
+// The name of an exchange's temporary file has the hashes of the former contents and of our edit. If the file has
+// neither, and the configuration has our edit, the exchange has taken place, and the file is an update that its owner
+// made between our read and our exchange: it gets its name back. Any other temporary file is an incomplete edit or the
+// former contents, and is removed.
 func Recover(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -36,7 +36,7 @@ func Recover(dir string) error {
 	return err
 }
 
-// finish deals with the temporary file of one exchange.
+// finish completes one exchange, given its temporary file.
 func finish(temp string, entries []fs.DirEntry) error {
 	hashes := strings.Split(strings.TrimPrefix(filepath.Base(temp), swapName), ".")
 	left, err := Read(temp)

@@ -14,16 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Edit returns changed contents of a file, and does nothing else. An error says that these contents cannot be changed,
-// for instance because they are half-written.
+// Edit returns the changed contents of a file, and has no side effects. Its error says that the contents cannot be
+// edited, for example because they are incomplete.
 type Edit func(existing []byte) ([]byte, error)
 
-// patience is how long to wait for somebody who writes into a file in place.
+// patience is how long to wait for somebody who writes into the file in place.
 const patience = 2 * time.Second
 
 // Update edits a file that others write too. It never replaces contents that it has not read: it exchanges the edited
-// file with the one that has the name at that moment, and if that is not the one that it has read, it edits that too.
-// It reports whether it changed the file.
+// file with the one that has the name at that moment, and if that is not the one that it has read, it edits that one
+// too. It returns whether it changed the file.
 func Update(path string, edit Edit) (bool, error) {
 	old, fresh, err := readEdited(path, edit)
 	if err != nil || bytes.Equal(fresh, old) {
@@ -42,8 +42,8 @@ type swap struct {
 	old, fresh []byte // the contents that were read, and our edit of them
 }
 
-// write makes the temporary file, with mode, owner and attributes of the file like. If this process is killed, Recover
-// finds out by the name of the temporary file which contents it has.
+// write creates the temporary file, with the mode, owner and attributes of the file like. Its name tells Recover which
+// contents it has.
 func (s *swap) write(old, fresh []byte, like string) error {
 	temp := filepath.Join(filepath.Dir(s.path), swapName+sum([]byte(filepath.Base(s.path)))+"."+sum(old)+"."+sum(fresh))
 	if err := unix.Unlink(temp); err != nil && !errors.Is(err, unix.ENOENT) {
@@ -56,7 +56,7 @@ func (s *swap) write(old, fresh []byte, like string) error {
 	return nil
 }
 
-// sum is a short hash for names of temporary files.
+// sum is a short hash for the names of temporary files.
 func sum(data []byte) string {
 	h := sha256.Sum256(data)
 	return fmt.Sprintf("%x", h[:8])
@@ -73,7 +73,7 @@ func (s *swap) exchange() error {
 	return nil
 }
 
-// apply exchanges the files and settles the exchange. It reports whether they were exchanged.
+// apply exchanges the files and settles the exchange. It returns whether they were exchanged.
 func (s *swap) apply(edit Edit) (bool, error) {
 	if err := s.exchange(); err != nil {
 		_ = unix.Unlink(s.temp)
@@ -82,8 +82,8 @@ func (s *swap) apply(edit Edit) (bool, error) {
 	return true, s.settle(edit)
 }
 
-// settle checks what the exchange has taken out. If it is not what was read, it is an update by somebody else, so it is
-// edited and exchanged in turn, until an exchange takes out what was put in before.
+// settle checks the file that the exchange has taken out. If it is not what was read, it is an update by somebody else.
+// It is then edited and exchanged in turn, until an exchange takes out what was put in before.
 func (s *swap) settle(edit Edit) error {
 	for {
 		closed := writersGone(s.temp)
@@ -118,8 +118,8 @@ func (s *swap) settle(edit Edit) error {
 	return files.SyncDir(filepath.Dir(s.path))
 }
 
-// giveBack puts a file that cannot be edited now under its name again. If the exchange takes out something else than
-// was put in before, that is a newer update, and is put back in turn.
+// giveBack gives a file that cannot be edited its name back. If the exchange takes out anything but what was put in
+// before, that is a newer update, and is put back in turn.
 func (s *swap) giveBack(out []byte, cause error) error {
 	if cause == nil {
 		cause = ErrBusy
@@ -141,7 +141,7 @@ func (s *swap) giveBack(out []byte, cause error) error {
 	return errors.Join(fmt.Errorf("editing %q: %w", s.path, cause), files.SyncDir(filepath.Dir(s.path)))
 }
 
-// readEdited reads a file that somebody may be writing in place: it waits for contents that can be edited.
+// readEdited reads and edits a file that somebody may be writing in place: it waits for contents that can be edited.
 func readEdited(path string, edit Edit) (old, fresh []byte, err error) {
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
 		if old, err = Read(path); err != nil {
@@ -153,15 +153,15 @@ func readEdited(path string, edit Edit) (old, fresh []byte, err error) {
 	}
 }
 
-// writersGone waits until nobody has the file open for writing: somebody who opened it before the exchange still writes
-// into it. The kernel gives a read lease only on a file that nobody has open for writing (fcntl(2)). On a file system
-// without leases, a half-written file is known by its contents alone.
+// writersGone waits until nobody has the file open for writing: a process that opened it before the exchange still
+// writes into it. The kernel grants a read lease only if nobody has the file open for writing (fcntl(2), F_SETLEASE).
+// On a file system without leases, only the contents tell an incomplete file.
 func writersGone(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return true
 	}
-	defer f.Close() // which gives the lease back
+	defer f.Close() // closing gives up the lease
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
 		if !errors.Is(err, unix.EAGAIN) {

@@ -1,4 +1,4 @@
-// Package installtest reads configurations as a container runtime does, for the tests of the installer and its rooms.
+// Package installtest reads configurations as a container runtime does, for the tests of the installer.
 package installtest
 
 import (
@@ -9,7 +9,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
-// Chained loads a list as a runtime with libcni 1.3 does, and expects our plugin in it once and last.
+// Chained loads a list as a runtime with libcni 1.3 does, and fails the test unless our plugin is in it once, in the
+// last place.
 func Chained(t testing.TB, path string) *libcni.NetworkConfigList {
 	t.Helper()
 	list, err := libcni.NetworkConfFromFile(path)

@@ -8,8 +8,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// Plugin writes a program that stands for ours: it speaks every version of CNI and takes every entry. more are lines of
-// shell that run before.
+// Plugin writes a program that stands in for our plugin: it supports every CNI version and accepts every entry. It
+// first runs the lines of shell in more.
 func Plugin(t testing.TB, path, more string) {
 	t.Helper()
 	await.Must(t, os.WriteFile(path, []byte("#!/bin/sh\n"+more+`
@@ -18,7 +18,8 @@ func Plugin(t testing.TB, path, more string) {
 `), 0o755))
 }
 
-// Programs writes files that stand for plugins of somebody else's, so that the runtime is seen to look in dir.
+// Programs writes files that stand in for the plugins of others, so that dir looks like the runtime's directory of
+// plugins.
 func Programs(t testing.TB, dir string, names ...string) {
 	t.Helper()
 	await.Must(t, os.MkdirAll(dir, 0o755))

@@ -1,5 +1,5 @@
-// Command istio-pod-network-install puts the CNI plugin on a node and into its network, says what is there, keeps it
-// there, and takes it out again. The work is done by package install.
+// Command istio-pod-network-install installs the CNI plugin on a node and chains it into the network, shows what is
+// installed, keeps it installed, and removes it. Package install does the work.
 package main
 
 import (
@@ -48,7 +48,7 @@ Exit status:
   3  not ready: install and status say what is missing, which may be a primary network that is not there yet
 `
 
-// exitNotReady is the exit status beside those that all programs have.
+// exitNotReady is the exit status if the node is not ready. All programs have the others.
 const exitNotReady = 3
 
 func main() {
@@ -58,7 +58,7 @@ func main() {
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
-// options are what the command line says beside what is to be installed.
+// options are the values of the command line that are not in install.Config.
 type options struct {
 	config            install.Config
 	file              string
@@ -101,7 +101,7 @@ func (p installer) run(ctx context.Context, args []string) int {
 		}
 		o.config.Entry, err = entry.Parse(text)
 		err = cmp.Or(err, o.config.Entry.CheckKeys())
-		// A setting that the plugin refuses must not keep it on the node, nor hide what is there.
+		// An entry that the plugin refuses must not prevent uninstall and status.
 		if err != nil && (args[0] == "install" || args[0] == "watch" || o.config.Entry.IsZero()) {
 			return p.failed(fmt.Errorf("--network-config: %w", err))
 		}
@@ -125,11 +125,11 @@ func (o *options) flags() *flag.FlagSet {
 	return f
 }
 
-// others are the commands that a flag is of where it is not of all, as its usage begins.
+// others matches the start of a flag's usage that names its commands. A flag without it is for all commands.
 var others = regexp.MustCompile(`^(?:(?:install|uninstall|status|watch)(?:, |: ))+`)
 
-// ofCommand returns an error if the command line has a flag of other commands: a person who says install --purge wants
-// something else. An environment variable may be there for all commands.
+// ofCommand returns an error if the command line has a flag of other commands: `install --purge` would otherwise
+// silently ignore it. Environment variables are not checked, because they may be set for all commands.
 func ofCommand(set *flag.FlagSet, command string) (err error) {
 	set.Visit(func(f *flag.Flag) {
 		of := strings.TrimSuffix(others.FindString(f.Usage), ": ")
@@ -178,7 +178,7 @@ func (p installer) status(_ context.Context, o options) int {
 	return 0
 }
 
-// watch prints a line whenever what is missing, or why, changes.
+// watch prints a line whenever what is missing, or the reason, changes.
 func (p installer) watch(ctx context.Context, o options) int {
 	if err := install.Validate(ctx, o.config); err != nil {
 		return p.failed(err)
@@ -200,7 +200,7 @@ func (p installer) watch(ctx context.Context, o options) int {
 		return p.failed(err)
 	}
 	if detached != "" {
-		return program.ExitFailed // whoever keeps it running makes its container again
+		return program.ExitFailed // the container has to be created again
 	}
 	return 0
 }

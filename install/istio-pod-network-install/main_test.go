@@ -100,7 +100,7 @@ func TestCommands(t *testing.T) {
 	if _, err := os.Stat(binary); err != nil {
 		t.Error("uninstall took the binary away, which DEL needs")
 	}
-	// what libcni has kept of a plain pod that was made while the entry was spliced
+	// what libcni has cached for a plain pod that was created while the entry was spliced
 	kept := filepath.Join(s.dir, "cache", "results", "net-c-eth0")
 	await.Must(t, os.MkdirAll(filepath.Dir(kept), 0o755))
 	await.Must(t, os.WriteFile(kept, []byte(`{"kind": "cniCacheV1", "containerId": "c",
@@ -126,7 +126,7 @@ func TestCommands(t *testing.T) {
 	s.expect(t, 0, "own file", "install", "--mode=aux")
 }
 
-// An entry that the plugin refuses is not installed, and nothing else either.
+// An entry that the plugin refuses is not installed, and nothing else is.
 func TestRefusedEntry(t *testing.T) {
 	s := newShell(t)
 	s.primary(t)
@@ -135,7 +135,7 @@ func TestRefusedEntry(t *testing.T) {
 	for _, verb := range []string{"install", "watch"} {
 		s.expect(t, 1, "logLevel: invalid value", verb)
 	}
-	s.env["INSTALL_SOURCE"] = "" // nobody to ask
+	s.env["INSTALL_SOURCE"] = "" // there is no plugin to ask
 	s.expect(t, 1, "logLevel: invalid value", "install")
 	s.expect(t, 3, "the plugin is not installed", "status")
 	s.expect(t, 0, "", "uninstall")
@@ -161,7 +161,7 @@ func TestRefusedEntry(t *testing.T) {
 	}
 }
 
-// Whoever asks what is there need not repeat how it was installed.
+// `status` needs no flags that say how the plugin was installed.
 func TestStatusOfAnyEntry(t *testing.T) {
 	s := newShell(t)
 	s.primary(t)
@@ -175,7 +175,7 @@ func TestStatusOfAnyEntry(t *testing.T) {
 	other.expect(t, 0, "spliced", "status")
 	s.expect(t, 0, "drop-in", "install", "--runtime-version", "containerd://2.1.4")
 	other.expect(t, 0, "drop-in", "status")
-	s.expect(t, 3, "is not as it should be", "status") // this one is told to expect it spliced
+	s.expect(t, 3, "is not as it should be", "status") // this call expects it spliced
 	s.expect(t, 0, "own file", "install", "--mode", "nad")
 	other.expect(t, 0, "own file", "status", "--mode", "nad")
 	s.expect(t, 0, "own file", "install", "--mode", "aux")
@@ -213,7 +213,7 @@ func TestUsage(t *testing.T) {
 	s.expect(t, 2, `INSTALL_PURGE: invalid value "perhaps"`, "uninstall")
 }
 
-// The page has the exit statuses as the help does.
+// The documentation has the same exit statuses as the help.
 func TestExitStatus(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "install.md"))
 	if err != nil {
@@ -234,8 +234,7 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-// watch says what is missing and that it is there, each once as long as it is so, and leaves everything in place when
-// it ends.
+// watch prints once what is missing, and once that the node is ready. It leaves everything in place when it ends.
 func TestWatch(t *testing.T) {
 	s := newShell(t)
 	var out await.Output
@@ -250,7 +249,7 @@ func TestWatch(t *testing.T) {
 	says("not ready: waiting: no primary")
 	s.primary(t)
 	says("ready: istio-pod-network is in " + s.path())
-	for range 3 { // passes that find it ready again
+	for range 3 { // passes that find the node ready again
 		binary := filepath.Join(s.env["INSTALL_BIN_DIR"], "istio-pod-network")
 		await.Must(t, os.Remove(binary))
 		await.Eventually(t, time.Minute, "it is back", func() bool { _, err := os.Stat(binary); return err == nil })
@@ -263,7 +262,7 @@ func TestWatch(t *testing.T) {
 	if !strings.HasPrefix(got, "not ready: waiting: no primary") {
 		t.Errorf("%q", got)
 	}
-	for line := range strings.Lines(got) { // a pass that came when the binary was just removed says so
+	for line := range strings.Lines(got) { // a pass directly after the removal of the binary prints such a line
 		if line == last {
 			t.Errorf("said twice: %q", got)
 		}
