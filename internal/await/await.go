@@ -1,4 +1,4 @@
-// Package await is how tests wait for what has to happen, and how they say that it has not.
+// Package await waits in tests for what has to happen, and reports what has not happened.
 package await
 
 import (
@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// pause is the time between two looks: short against what is waited for, and long enough to leave it the processor.
+// pause is the time between two checks: short compared to the wait, and long enough to leave the processor to others.
 const pause = 20 * time.Millisecond
 
-// Must ends the test if there is an error.
+// Must ends the test if err is not nil.
 func Must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -17,7 +17,8 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// Eventually waits until it holds. patience only bounds the wait: no test passes or fails by how long something took.
+// Eventually waits until holds returns true, and ends the test after patience. patience only limits the wait: no test
+// passes or fails by how long something took.
 func Eventually(t testing.TB, patience time.Duration, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); time.Sleep(pause) {
@@ -27,7 +28,7 @@ func Eventually(t testing.TB, patience time.Duration, what string, holds func() 
 	}
 }
 
-// Success repeats something until it returns no error. A test that fails says the last one.
+// Success repeats do until it returns no error, and ends the test with the last error after patience.
 func Success(t testing.TB, patience time.Duration, what string, do func() error) {
 	t.Helper()
 	var err error
@@ -41,7 +42,7 @@ func Success(t testing.TB, patience time.Duration, what string, do func() error)
 	}
 }
 
-// Explain has a test that fails say, when it ends, what a person would look at.
+// Explain makes a test print say's text when it ends and has failed.
 func Explain(t testing.TB, what string, say func() string) {
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// probe is a test that is watched: it ends its goroutine where a test would end.
+// probe is a testing.TB under test: it ends its goroutine where a test would end.
 type probe struct {
 	testing.TB
 	said string
@@ -19,7 +19,7 @@ func (p *probe) Helper()                           {}
 func (p *probe) Fatal(args ...any)                 { p.said = fmt.Sprint(args...); runtime.Goexit() }
 func (p *probe) Fatalf(format string, args ...any) { p.Fatal(fmt.Sprintf(format, args...)) }
 
-// ending is what a test says that ends in there, "" if it goes on.
+// ending returns the text with which a test ends in do, or "" if it continues.
 func ending(do func(testing.TB)) string {
 	p, done := &probe{}, make(chan struct{})
 	go func() { defer close(done); do(p) }()

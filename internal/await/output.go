@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Output keeps what a program writes, and can be read meanwhile.
+// Output collects what a program writes. It can be read at any time.
 type Output struct {
 	mu   sync.Mutex
 	data bytes.Buffer
@@ -18,7 +18,7 @@ func (o *Output) Write(text []byte) (int, error) {
 	return o.data.Write(text)
 }
 
-// String returns all that has been written until now.
+// String returns everything that has been written so far.
 func (o *Output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package blank takes credentials out of what others wrote, before it leaves a node or a cluster: out of JSON by the
-// names of keys, and out of any text by what a credential looks like. In doubt it blanks: a word too many costs a
-// reader less than a token costs its owner.
+// Package blank removes credentials from files and logs of others before they leave a node or a cluster. It finds them
+// in JSON by the names of keys, and in any text by their form. In doubt it removes: a missing word costs a reader less
+// than a token costs its owner.
 package blank
 
 import (
@@ -11,54 +11,54 @@ import (
 	"strings"
 )
 
-// Mark stands where a credential was.
+// Mark replaces a credential.
 const Mark = "(blanked)"
 
-// names are what the name of a credential has in it.
+// names are parts of the names of credentials.
 const names = `token|passw|passphrase|secret|credential|cookie|api[-_]?key|access[-_]?key|private[-_]?key|` +
 	`client[-_]?key|(?:\b|[-_])(?:pass|psk|pwd|sig)\b`
 
-// again is what has been blanked before.
+// again matches Mark.
 const again = `\(blanked\)`
 
 const (
-	// block is a text of YAML of more lines than one.
+	// block is a block scalar of YAML with several lines (YAML 1.2.2, section 8.1).
 	block = `[|>][-+0-9]*[ \t]*(?:\n[ \t]+[^\n]*)+`
-	// escaped is a string of JSON in a string, as a line of a log has it.
+	// escaped is a JSON string within a JSON string, as in a line of a log.
 	escaped = `\\"(?:[^"\\]|\\\\(?:\\.|[^"\\]))*\\"`
 )
 
-// patterns are credentials by their looks, and what is left of each.
+// patterns match credentials, and say what remains of each.
 var patterns = []struct {
 	is   *regexp.Regexp
 	left string
 }{
-	// A private key, also one whose begin or end has been cut off. Source: RFC 7468.
+	// A private key, even with its start or end cut off. Source: RFC 7468.
 	{regexp.MustCompile(`(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)`), Mark},
 	{regexp.MustCompile(`(?s)\A.*-----END [A-Z ]*PRIVATE KEY-----`), Mark},
-	// A JSON Web Token, which begins with the base64 of `{"`. Source: RFC 7519.
+	// A JSON Web Token, which starts with the base64 of `{"`. Source: RFC 7519.
 	{regexp.MustCompile(`\beyJ[\w-]{6,}(?:\.[\w-]*){1,4}`), Mark},
-	// The credentials of a request. Source: RFC 9110, 11.4.
+	// The credentials of an HTTP request. Source: RFC 9110, section 11.4.
 	{regexp.MustCompile(`(?i)(authorization["']?\s*[:=]\s*["'\[]*)(?:(?:basic|bearer|negotiate|digest)\s+)?(?:` +
 		again + `|[^\s"',;\]]+)`), "${1}" + Mark},
 	{regexp.MustCompile(`(?i)\b(bearer\s+)["']?[\w.~+/=-]{8,}`), "${1}" + Mark},
-	// All of such a header's value, which stands alone in a list or behind a key of any name.
+	// The value of such a header, alone in a list or under a key with any name.
 	{regexp.MustCompile(`(?i)\A(\s*(?:basic|negotiate|digest)\s+)[\w.~+/=-]{4,}\s*\z`), "${1}" + Mark},
-	// User and password in an address: a token is often a user without a password, and a password may have an @.
-	// Source: RFC 3986, 3.2.1.
+	// User and password in a URL: a token is often a user without a password, and a password may contain an @. Source:
+	// RFC 3986, section 3.2.1.
 	{regexp.MustCompile(`(://)[^/\s"']+@`), "${1}" + Mark + "@"},
-	// A value behind a name.
+	// A value after a name.
 	{regexp.MustCompile(`(?i)([\w.-]*(?:` + names + `)[\w-]*\\?["']?\s*[:=]\s*)` +
 		`(?:` + again + `|` + block + `|` + escaped + `|"(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;&"'})\]]+)`), "${1}" + Mark},
-	// A value behind a flag.
+	// A value after a flag.
 	{regexp.MustCompile(`(?i)((?:^|\s)--?[\w.-]*(?:` + names + `)[\w-]*\s+["']?)` +
 		`(?:` + again + `|[^\s"'-][^\s"']*)`), "${1}" + Mark},
-	// Keys of clouds, code hosts, chats and registries, which have a form of their own.
+	// Keys of cloud providers, code hosts, chats and registries, which have a form of their own.
 	{regexp.MustCompile(`\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{35}|gh[pousr]_\w{30,}|github_pat_\w{22,}|` +
 		`glpat-[\w-]{20,}|npm_\w{36}|xox[abeoprs][.-][\w.-]{10,})`), Mark},
 }
 
-// Text returns a text without what looks like a credential.
+// Text returns the text without what looks like a credential.
 func Text(text string) string {
 	for _, p := range patterns {
 		text = p.is.ReplaceAllString(text, p.left)
@@ -71,18 +71,18 @@ var (
 	place      = regexp.MustCompile(`(?i)(?:file|path|dir)$`)
 )
 
-// Named reports whether a key of an object is named as a credential is.
+// Named reports whether the key of an object has a name like that of a credential.
 func Named(key string) bool { return credential.MatchString(key) }
 
-// flag is a flag whose value is the next word of a command line.
+// flag matches a flag whose value is the next word of a command line.
 var flag = regexp.MustCompile(`(?i)^--?[\w.-]*(?:` + names + `)[\w-]*$`)
 
-// Flag reports whether a word of a command line says that the next one is a credential.
+// Flag reports whether the next word of the command line is a credential.
 func Flag(word string) bool { return flag.MatchString(word) }
 
-// JSON returns a JSON text in which the value of each key that is named as a credential is is blanked, and no string
-// looks like one. All else keeps its bytes. A path under such a key stays a path, if the key says that it is one; JSON
-// in a string is treated alike. An error says where the text is no JSON.
+// JSON returns the JSON text without the values of keys that are named like credentials, and without strings that look
+// like credentials. All other bytes stay as they are. A path under such a key stays if the key says that it is a path.
+// JSON in a string is treated in the same way. The error says where the text is not valid JSON.
 func JSON(text []byte) ([]byte, error) {
 	var whole json.RawMessage
 	if err := json.Unmarshal(text, &whole); err != nil {
@@ -97,7 +97,7 @@ func JSON(text []byte) ([]byte, error) {
 	return append(c.to, text[c.copied:]...), nil
 }
 
-// copying is a text that is copied with changes.
+// copying copies a text with changes.
 type copying struct {
 	text   []byte
 	from   *json.Decoder
@@ -105,7 +105,7 @@ type copying struct {
 	to     []byte
 }
 
-// value copies a value that a key has, and returns it if it is a string; inside says that it is part of one that is to
+// value copies the value of a key, and returns it if it is a string. inside says that it is part of a value that has to
 // be blanked.
 func (c *copying) value(key string, inside bool) (text string, err error) {
 	start := int(c.from.InputOffset())
@@ -138,10 +138,10 @@ func (c *copying) value(key string, inside bool) (text string, err error) {
 	return text, nil
 }
 
-// members copies what is in an object or a list, with its end.
+// members copies the contents of an object or a list, up to its end.
 func (c *copying) members(begin json.Delim, inside bool) error {
-	key := ""    // in a list a flag is the key of what follows it
-	called := "" // a variable or a header has its name and its value side by side
+	key := ""    // in a list, a flag is the key of the next element
+	called := "" // the name of a variable or header, whose value is in the same object
 	for c.from.More() {
 		if begin == '{' {
 			name, err := c.from.Token()
@@ -167,20 +167,20 @@ func (c *copying) members(begin json.Delim, inside bool) error {
 	return err
 }
 
-// replace has another string in the place of the value that began at start and has just been read.
+// replace writes another string instead of the value that has just been read, which started at start.
 func (c *copying) replace(start int, with string) {
 	var quoted bytes.Buffer
 	e := json.NewEncoder(&quoted)
 	e.SetEscapeHTML(false)
-	_ = e.Encode(with) // a string can be encoded
+	_ = e.Encode(with) // encoding a string cannot fail
 	c.to = append(append(c.to, c.text[c.copied:start]...), bytes.TrimSuffix(quoted.Bytes(), []byte("\n"))...)
 	c.copied = int(c.from.InputOffset())
 }
 
-// longestPath is that of Linux, PATH_MAX.
+// longestPath is PATH_MAX of Linux (linux/limits.h).
 const longestPath = 4096
 
-// stringOf is what is left of a string that a key has.
+// stringOf returns what remains of a string under the key.
 func stringOf(key, text string, blanks bool) string {
 	switch {
 	case text == "":
@@ -194,7 +194,7 @@ func stringOf(key, text string, blanks bool) string {
 	return String(text)
 }
 
-// String is Text of a text that may be JSON, of which it is JSON.
+// String returns the text blanked as JSON if it is JSON, and otherwise by Text.
 func String(text string) string {
 	if trimmed := strings.TrimSpace(text); strings.HasPrefix(trimmed, "{") || strings.HasPrefix(trimmed, "[") {
 		if blanked, err := JSON([]byte(text)); err == nil {
@@ -204,8 +204,8 @@ func String(text string) string {
 	return Text(text)
 }
 
-// File returns what may be shown of a configuration file of JSON. An error is what to say instead: a text that is no
-// JSON has no keys to go by.
+// File returns the configuration file, which has to be JSON, without credentials. If it is not JSON, it has no keys to
+// go by: the error says so, and is what to show instead.
 func File(text []byte) (string, error) {
 	blanked, err := JSON(text)
 	if err != nil {

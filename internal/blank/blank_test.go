@@ -54,7 +54,7 @@ func TestText(t *testing.T) {
 	}
 }
 
-// What is not blanked keeps its bytes, white space and order included.
+// What is not blanked keeps its bytes, its white space and its order.
 func TestJSON(t *testing.T) {
 	for text, want := range map[string]string{
 		`{ "b": 1e2,	"a": [true, null, "x"] }` + "\n": `{ "b": 1e2,	"a": [true, null, "x"] }` + "\n",

@@ -14,10 +14,10 @@ import (
 	"testing"
 )
 
-// maxPlugin is the budget of the stripped plugin binary in bytes: it is read from disk for every pod.
+// maxPlugin is the budget of the stripped plugin binary in bytes: every pod reads it from disk.
 const maxPlugin = 4_500_000
 
-// listed is what the tests need of `go list -json`.
+// listed is what the tests use of `go list -json`.
 type listed struct {
 	ImportPath   string
 	Standard     bool
@@ -28,7 +28,7 @@ type listed struct {
 	Module       *struct{ Path string }
 }
 
-// goList lists the packages of the module in a directory of the repository with everything they depend on.
+// goList lists the packages in a directory of the repository, with all their dependencies.
 func goList(t *testing.T, dir string) map[string]listed {
 	t.Helper()
 	out := goTool(t, "list", "-C", dir, "-deps", "-json=ImportPath,Standard,Imports,TestImports,XTestImports,Deps,Module",
@@ -45,13 +45,13 @@ func goList(t *testing.T, dir string) map[string]listed {
 	}
 }
 
-// goTool runs the go command at the root of the module, as for the node: Linux.
+// goTool runs the go command in the root of the module, for Linux.
 func goTool(t *testing.T, args ...string) string {
 	t.Helper()
 	return goToolOn(t, system{"linux", runtime.GOARCH}, args...)
 }
 
-// goToolOn runs the go command at the root of the module, for a system, without cgo.
+// goToolOn runs the go command in the root of the module, for a system, without cgo.
 func goToolOn(t *testing.T, on system, args ...string) string {
 	t.Helper()
 	lookAtSources(t)
@@ -66,8 +66,8 @@ func goToolOn(t *testing.T, on system, args ...string) string {
 	return string(out)
 }
 
-// lookAtSources reads the name and time of every source file: `go test` would else return the cached result of other
-// sources, for it does not see what the go command reads that a test runs.
+// lookAtSources reads the name and time of every source file. Otherwise `go test` would return the cached result of
+// other sources, because it does not see what a go command in a test reads.
 func lookAtSources(t *testing.T) {
 	t.Helper()
 	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, entry fs.DirEntry, err error) error {
@@ -107,7 +107,7 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// violations returns what one package imports against its row.
+// violations returns the direct imports of a package that its row does not allow.
 func violations(r rule, p listed, packages map[string]listed) []string {
 	var found []string
 	for _, path := range p.Imports {
@@ -122,7 +122,7 @@ func violations(r rule, p listed, packages map[string]listed) []string {
 	return append(found, forbidden(r.forbidden, p, packages)...)
 }
 
-// forbidden returns what one package depends on although there is a reason against it.
+// forbidden returns the dependencies of a package for which there is a reason against them.
 func forbidden(reasons map[string]string, p listed, packages map[string]listed) []string {
 	var found []string
 	for _, path := range p.Deps {
@@ -135,7 +135,7 @@ func forbidden(reasons map[string]string, p listed, packages map[string]listed) 
 	return found
 }
 
-// chain returns how a package comes to depend on another, for people who want to cut it.
+// chain returns the chain of imports from one package to another, for the error.
 func chain(from listed, to string, packages map[string]listed) []string {
 	for _, path := range from.Imports {
 		if path == to {
@@ -150,7 +150,7 @@ func chain(from listed, to string, packages map[string]listed) []string {
 	return []string{to}
 }
 
-// A rule that catches nothing is worth nothing: every kind of row has to catch what it is for.
+// Every kind of row must catch what it is for.
 func TestRulesCatch(t *testing.T) {
 	packages := map[string]listed{
 		"net/http":        {ImportPath: "net/http", Standard: true},
@@ -180,7 +180,7 @@ func TestRulesCatch(t *testing.T) {
 	}
 }
 
-// The heavy test dependencies of the black-box tests stay out of the product's go.mod.
+// The large test dependencies of the black-box tests are not in the product's go.mod.
 func TestConformanceIsAModuleOfItsOwn(t *testing.T) {
 	mod, err := os.ReadFile(filepath.Join("..", "..", "conformance", "go.mod"))
 	if err != nil {
@@ -196,7 +196,7 @@ func TestConformanceIsAModuleOfItsOwn(t *testing.T) {
 	}
 }
 
-// The black-box tests run the built programs: of the product they import the contracts that it publishes, and no more.
+// The black-box tests run the built programs. They may import only the product's published contracts.
 func TestConformanceImports(t *testing.T) {
 	packages := goList(t, "conformance")
 	for dir := range blackBoxes {

@@ -1,3 +1,3 @@
-// Package deps holds no code, only the test that imports go the right way, that nothing heavy comes in by a detour, and
-// that the plugin stays small. The plugin is executed for every pod of a node, so what it links is paid at every ADD.
+// Package deps has only tests: imports go the right way, nothing large is imported indirectly, and the plugin stays
+// small. The plugin runs for every pod of a node, so every ADD pays for what it links.
 package deps

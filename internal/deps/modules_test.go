@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// ofOwnVersions are modules that are there because of what is old in them.
+// ofOwnVersions are modules that use old versions on purpose.
 var ofOwnVersions = []string{"conformance/crio/libcni-1.1", "conformance/crio/libcni-1.2"}
 
-// goMod is what the test needs of `go mod edit -json`.
+// goMod is what the test uses of `go mod edit -json`.
 type goMod struct {
 	Go      string
 	Require []struct{ Path, Version string }
@@ -22,8 +22,8 @@ type goMod struct {
 	}
 }
 
-// The modules of the repository require one version of everything and of Go: what several of them have is compiled once
-// then, which is half of what there would be to compile.
+// The modules of the repository require the same version of Go and of every module. What several of them use is then
+// compiled only once, which halves the compilations.
 func TestModulesAgree(t *testing.T) {
 	const root = "../.."
 	required, in := map[string]string{}, map[string]string{}
@@ -49,7 +49,7 @@ func TestModulesAgree(t *testing.T) {
 	}
 }
 
-// versionsIn returns the versions that a go.mod, which is for a directory of the repository, selects.
+// versionsIn returns the versions that the go.mod in a directory of the repository selects.
 func versionsIn(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	var m goMod

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// systems are those that the operator's tool is for.
+// systems are those that the operator's tool supports.
 var systems = []system{
 	{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "amd64"}, {"darwin", "arm64"}, {"windows", "amd64"},
 	{"windows", "arm64"},
@@ -21,8 +21,8 @@ var systems = []system{
 
 type system struct{ os, arch string }
 
-// The operator's tool builds for every system that it is for: the compiler's type checker takes each of its packages
-// and all that they import. Nothing is compiled, which would take minutes for each system.
+// The operator's tool builds for every system that it supports: the type checker checks each of its packages and all
+// their imports. Compiling would take minutes for each system.
 func TestSystems(t *testing.T) {
 	source := source{token.NewFileSet(), map[string]*ast.File{}}
 	for _, s := range systems {
@@ -43,13 +43,13 @@ type sourcePackage struct {
 	Module          *struct{ Path, GoVersion string }
 }
 
-// source has the files of all systems: most of them belong to several.
+// source has the files of all systems, because most files belong to several systems.
 type source struct {
 	set    *token.FileSet
 	parsed map[string]*ast.File
 }
 
-// check returns what is wrong with packages of this module and what they depend on, on a system.
+// check returns what is wrong with the packages of this module and their dependencies, on a system.
 func (s source) check(t *testing.T, on system, dirs []string) (problems []error) {
 	t.Helper()
 	args := []string{"list", "-deps", "-json=ImportPath,Dir,GoFiles,ImportMap,Module"}
@@ -67,7 +67,7 @@ func (s source) check(t *testing.T, on system, dirs []string) (problems []error)
 		if p.ImportPath == "unsafe" {
 			continue
 		}
-		whole := p.Module != nil && p.Module.Path == module // of what is not ours the declarations are enough
+		whole := p.Module != nil && p.Module.Path == module // declarations are enough for packages of others
 		config := types.Config{
 			Importer:         imported{p.ImportMap, checked},
 			Sizes:            types.SizesFor("gc", on.arch),
@@ -82,7 +82,7 @@ func (s source) check(t *testing.T, on system, dirs []string) (problems []error)
 	}
 }
 
-// file returns a parsed file, with the bodies of its functions or without what is in them.
+// file returns a parsed file, with or without the bodies of its functions.
 func (s source) file(t *testing.T, path string, bodies bool) *ast.File {
 	t.Helper()
 	if file := s.parsed[path]; file != nil {
@@ -101,13 +101,13 @@ func (s source) file(t *testing.T, path string, bodies bool) *ast.File {
 	return file
 }
 
-// imported are the packages that are checked already: `go list -deps` lists what is imported first.
+// imported are the packages that have been checked: `go list -deps` lists imports first.
 type imported struct {
-	renamed map[string]string // those that the standard library has vendored
+	renamed map[string]string // packages that the standard library vendors
 	checked map[string]*types.Package
 }
 
-// Import returns the package of a path.
+// Import returns the package with the path.
 func (i imported) Import(path string) (*types.Package, error) {
 	if renamed := i.renamed[path]; renamed != "" {
 		path = renamed

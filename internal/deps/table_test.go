@@ -2,22 +2,22 @@ package deps
 
 import "strings"
 
-// module is the path of this module; rows and rules name packages below it by their directory.
+// module is the path of this module. Rows and rules name its packages by their directories.
 const module = "github.com/istio-pod-network/controller"
 
-// rule is what the packages of one directory may import.
+// rule says what the packages in one directory may import.
 type rule struct {
 	dir string
-	// allowed are the direct imports beside the standard library: a directory of this module, or a path; one that ends
-	// in /... stands for everything below it too.
+	// allowed are the direct imports beside the standard library: directories of this module, or paths. A path that
+	// ends in /... includes everything below it.
 	allowed []string
-	// standard, where it is not nil, are the only packages of the standard library that may be imported directly.
+	// standard, if not nil, are the only packages of the standard library that may be imported directly.
 	standard []string
-	// forbidden maps what must not even come in by a detour to the reason, which is what the failure says.
+	// forbidden maps packages that must not be imported, even indirectly, to the reason, which the failure prints.
 	forbidden map[string]string
 }
 
-// Why something stays out.
+// Reasons for forbidden imports.
 const (
 	perPod = "the plugin is executed per pod: package initialisation of a client library costs more than its whole " +
 		"work"
@@ -43,7 +43,7 @@ const (
 	testOnly   = "the laboratory is for tests, demo and benchmarks"
 )
 
-// heavy never belongs into a program that is executed per pod.
+// heavy must not be in a program that runs for every pod.
 var heavy = map[string]string{
 	"net/http":                         perPod,
 	"k8s.io/...":                       perPod,
@@ -60,7 +60,7 @@ var heavy = map[string]string{
 	"github.com/fsnotify/fsnotify/...": "the plugin watches nothing",
 }
 
-// onNode is what the installer does without: it runs in a tiny image and as the last resort by hand.
+// onNode must not be in the installer, which runs in a tiny image, and by hand as the last resort.
 var onNode = map[string]string{
 	"plugin":               aFile,
 	"plugin/netfilter/...": aFile,
@@ -77,7 +77,7 @@ var onNode = map[string]string{
 	"internal/testnet":          testOnly,
 }
 
-// onCluster is what every room of the agent does without.
+// onCluster must not be in any room of the agent.
 var onCluster = map[string]string{
 	"plugin/netfilter/...": notTheEdge, "k8s.io/client-go/kubernetes/...": oneTypeSet,
 	"k8s.io/client-go/informers/...": oneTypeSet,
@@ -85,8 +85,7 @@ var onCluster = map[string]string{
 	"agent/agenttest": testOnly, "agent/ctl/...": noTool,
 }
 
-// onLaptop is what the operator's tool does without: it runs on whatever system its user has, and what it needs of a
-// node it asks the agent.
+// onLaptop must not be in the operator's tool. It runs on its user's system, and asks the agent for what is on a node.
 var onLaptop = map[string]string{
 	"plugin": otherEnd, "plugin/netfilter/...": otherEnd, "plugin/wait": otherEnd, "install/...": otherEnd,
 	"agent": otherEnd, "agent/kube": otherEnd, "agent/answer": otherEnd, "agent/health": otherEnd,
@@ -94,11 +93,11 @@ var onLaptop = map[string]string{
 	"testing": "testing registers flags and is no part of a product", "internal/testnet": testOnly,
 }
 
-// kubeTypes are the types and errors of the API server, which every room of the agent speaks.
+// kubeTypes are the types and errors of the API server, which every room of the agent may import.
 var kubeTypes = []string{"k8s.io/api/core/v1", "k8s.io/apimachinery/..."}
 
-// rules has one row per directory with Go files: a directory without a row fails the test, and so does a row without a
-// directory, so a new part of the house states its imports when it comes.
+// rules has one row for each directory with Go files. A directory without a row fails the test, and so does a row
+// without a directory. So a new package has to declare its imports.
 var rules = []rule{
 	{dir: "plugin", allowed: []string{
 		"plugin/redirect", "plugin/netfilter", "plugin/record", "plugin/facts", "internal/entry",
@@ -129,7 +128,7 @@ var rules = []rule{
 		})},
 	{dir: "plugin/look", allowed: []string{
 		"plugin/look/report", "plugin/netfilter", "plugin/netfilter/netlink", "plugin/record",
-		"plugin/redirect", // the name of our table
+		"plugin/redirect", // for the name of our table
 		"internal/invalid", "internal/program/...", "github.com/google/nftables/expr", "golang.org/x/sys/unix",
 	}, forbidden: with(heavy, map[string]string{"plugin": onlyLooks, "plugin/facts": onlyLooks})},
 	{dir: "plugin/look/report", standard: []string{}, forbidden: heavy},
@@ -166,7 +165,7 @@ var rules = []rule{
 
 	{dir: "install", allowed: []string{
 		"install/conflist", "install/exchange", "internal/entry", "internal/files", "internal/invalid", "internal/watch",
-		"internal/program/flags", // one of its flags is a list of paths
+		"internal/program/flags", // for a flag that is a list of paths
 		"github.com/fsnotify/fsnotify", "golang.org/x/sys/unix",
 	}, forbidden: onNode},
 	{dir: "install/conflist", allowed: []string{"internal/entry", "internal/invalid"}, standard: []string{
@@ -193,7 +192,7 @@ var rules = []rule{
 		"plugin/look/report", "plugin/record", "plugin/redirect", "plugin/facts", "k8s.io/klog/v2",
 		"golang.org/x/sys/unix",
 		"github.com/go-logr/logr/funcr", "github.com/prometheus/client_golang/...", "github.com/sirupsen/logrus",
-		"github.com/BurntSushi/toml", // what configures a node's container runtime
+		"github.com/BurntSushi/toml", // for the configuration of a node's container runtime
 	}, forbidden: onCluster},
 	{dir: "agent/kube", allowed: []string{
 		"internal/buildinfo", "internal/podfacts", "plugin/annotation", "plugin/redirect", "k8s.io/api/core/v1",
@@ -265,7 +264,7 @@ var rules = []rule{
 		"github.com/spf13/cobra", "k8s.io/apimachinery/pkg/util/version",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/check", allowed: []string{
-		"agent/ctl/status", "agent/ctl/version", // it has what these say of each node
+		"agent/ctl/status", "agent/ctl/version", // for what they say about each node
 		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "agent/ctl/temporary", "agent/inspect", "chart",
 		"internal/buildinfo", "internal/excerpt", "internal/invalid", "github.com/spf13/cobra", "github.com/spf13/pflag",
 		"k8s.io/api/...", "k8s.io/apimachinery/...", "k8s.io/client-go/discovery",
@@ -274,7 +273,7 @@ var rules = []rule{
 	{dir: "agent/ctl/sysdump", allowed: []string{
 		"agent/ctl/cluster", "agent/ctl/explain", "agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/blank",
 		"internal/buildinfo", "internal/invalid", "internal/podfacts", "plugin/annotation",
-		"plugin/redirect", // the sidecar's name
+		"plugin/redirect", // for the sidecar's name
 		"github.com/spf13/cobra", "k8s.io/api/apps/v1", "k8s.io/api/core/v1", "k8s.io/apimachinery/...", "sigs.k8s.io/yaml",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/temporary", allowed: []string{
@@ -284,7 +283,7 @@ var rules = []rule{
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/verify", allowed: []string{
 		"agent/ctl/cluster",
-		"agent/ctl/explain", // it says why a pod is not injected, or not redirected
+		"agent/ctl/explain", // it says why a pod is not injected or not redirected
 		"agent/ctl/outcome", "agent/ctl/output", "agent/ctl/temporary", "internal/excerpt", "internal/invalid",
 		"plugin/annotation", "plugin/flows/report", "github.com/spf13/cobra", "k8s.io/api/...", "k8s.io/apimachinery/...",
 		"k8s.io/client-go/kubernetes/typed/core/v1", "sigs.k8s.io/yaml",
@@ -299,7 +298,7 @@ var rules = []rule{
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/trace", allowed: []string{
 		"agent/ctl/cluster",
-		"agent/ctl/explain", // a pod's rules come of its decision
+		"agent/ctl/explain", // a pod's rules follow from its decision
 		"agent/ctl/outcome", "agent/ctl/output", "agent/inspect", "internal/invalid", "plugin/look/report",
 		"plugin/redirect", "plugin/trace",
 		"github.com/spf13/cobra", "k8s.io/api/core/v1",
@@ -332,7 +331,7 @@ var rules = []rule{
 		"maps", "net/netip", "path", "slices", "strings",
 	}},
 	{dir: "internal/program", allowed: []string{"internal/buildinfo", "internal/excerpt"}, standard: []string{
-		"fmt", "io", "os", "slices", // not flag: it costs the plugin, which has none, some 25 kB
+		"fmt", "io", "os", "slices", // not flag: it adds some 25 kB to the plugin, which has no flags
 	}},
 	{dir: "internal/program/flags", allowed: []string{"internal/invalid", "internal/program"}, standard: []string{
 		"errors", "flag", "io", "strings", "time",
@@ -355,17 +354,17 @@ var rules = []rule{
 	{dir: "internal/watch/exhausted", standard: []string{"os", "os/exec", "path/filepath", "syscall", "testing"}},
 }
 
-// anywhere are the operator's tool and the types that it reads. They build for every system that it is for.
+// anywhere are the operator's tool and the types that it reads, which build for every system that it supports.
 var anywhere = []string{"agent/istio-pod-networkctl", "plugin/facts", "plugin/record"}
 
-// contracts are what a package of conformance may import of this module.
+// contracts are the packages of this module that a package of conformance may import.
 var contracts = []string{
 	"conformance/...", "internal/await", "internal/files", "internal/golden", "internal/testnet",
-	"internal/escape", "internal/standin", // which also run in pods
+	"internal/escape", "internal/standin", // they also run in pods
 	"plugin/annotation", "plugin/facts", "plugin/record", "plugin/redirect",
 }
 
-// blackBoxes maps packages of conformance to what must not even come in by a detour, with the reason.
+// blackBoxes maps packages of conformance to what they must not import, even indirectly, with the reason.
 var blackBoxes = map[string]map[string]string{
 	"conformance/bench/echo":   with(heavy, map[string]string{"plugin/...": "it is what ADD is measured against"}),
 	"conformance/bench/plugin": {"k8s.io/...": "no cluster is needed"},
@@ -385,7 +384,7 @@ func with(a, b map[string]string) map[string]string {
 	return all
 }
 
-// matches reports whether an import path is what a pattern of a row stands for.
+// matches reports whether a pattern of a row matches an import path.
 func matches(pattern, path string) bool {
 	if first, _, _ := strings.Cut(pattern, "/"); ours[first] {
 		pattern = module + "/" + pattern
@@ -396,7 +395,7 @@ func matches(pattern, path string) bool {
 	return path == pattern
 }
 
-// ours are the top directories of the house. `internal` and `plugin` are also names in the standard library, where no
-// row means them.
+// ours are the top directories of this module. `internal` and `plugin` are also names in the standard library, which
+// rows never mean.
 var ours = map[string]bool{"plugin": true, "install": true, "agent": true, "chart": true, "internal": true,
 	"conformance": true}

@@ -1,6 +1,6 @@
-// Package entry is the one reader of the plugin's entry: the JSON object of type Type that an operator writes and that
-// stands in a network configuration. Plugin, agent and installer read it here, so that what one takes the others take,
-// and none can mean another socket, another state directory or another policy by it. docs/reference.md lists its keys.
+// Package entry is the only reader of the plugin's entry: the JSON object of type Type that an operator writes, in a
+// network configuration. Plugin, agent and installer use it, so that all accept the same entries and read the same
+// socket, state directory and policy from them. docs/reference.md lists the keys.
 package entry
 
 import (
@@ -13,24 +13,25 @@ import (
 	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
-// Type is the `type` of the entry, which is also the name of the plugin's binary.
+// Type is the `type` of the entry, and the name of the plugin's binary.
 const Type = "istio-pod-network"
 
-// EnvInstaller is in the environment of a plugin whose STATUS the installer asks for: the programs in the installer's
-// place are not those that the runtime will find.
+// EnvInstaller is the environment variable with which the installer calls the plugin's STATUS: the programs where the
+// installer runs are not those that the runtime's call will find.
 const EnvInstaller = "ISTIO_POD_NETWORK_INSTALLER"
 
-// DefaultText is the entry of an operator who says nothing. It asks the runtime for the pods' annotations: without them
-// the plugin would have to ask the agent about every pod of the node. All else is the plugin's own default.
+// DefaultText is the default entry. It requests the pods' annotations from the runtime: without them the plugin would
+// have to ask the agent about every pod of the node. All other settings have the plugin's defaults.
 const DefaultText = `{"type": "` + Type + `", "capabilities": {"io.kubernetes.cri.pod-annotations": true}}`
 
-// Entry is an entry that has been read: what it says, and its text. The zero value is no entry.
+// Entry is a parsed entry and its text. The zero value is no entry.
 type Entry struct {
 	Settings
 	text string
 }
 
-// Parse reads an entry. With an error about a setting the entry has its text, and the default of what was not read.
+// Parse parses an entry. If a setting is invalid, it returns an error, and the entry has its text and the defaults for
+// what was not read.
 func Parse(text []byte) (Entry, error) {
 	text = bytes.TrimSpace(text)
 	if TypeOf(text) != Type {
@@ -44,18 +45,18 @@ func Parse(text []byte) (Entry, error) {
 	return e, err
 }
 
-// Default returns the entry of DefaultText.
+// Default returns the entry with the text DefaultText.
 func Default() Entry { return Entry{Settings: DefaultSettings(), text: DefaultText} }
 
-// known are the keys that an operator may write: those that Settings reads, and those that the CNI specification 1.1.0,
-// section 1, has for every plugin.
+// known are the keys that an operator may write: those of Settings, and those that the CNI specification 1.1.0, section
+// 1, has for every plugin.
 var known = []string{"agentSocket", "agentTimeout", "args", "auxFailOpen", "backend", "capabilities", "cniVersion",
 	"dns", "excludeNamespaces", "ipMasq", "ipam", "logLevel", "name", "redirect", "selection", "sharedProxyUser",
 	"stateDir", "statusRequiresAgent", "type"}
 
-// CheckKeys returns an error, of package invalid, that names a top-level key that nothing reads: a misspelt one would
-// silently have its default. It is for whoever installs an entry. The plugin takes every key: a runtime adds its own,
-// and after an upgrade, the next release's may stand in the network before its binary does.
+// CheckKeys returns an error, of package invalid, that names an unknown top-level key: a misspelt key would silently
+// have its default. It is for programs that install an entry. The plugin itself accepts every key: a runtime adds keys
+// of its own, and after an upgrade the network may have the next release's keys before its binary is there.
 func (e Entry) CheckKeys() error {
 	if e.IsZero() {
 		return nil
@@ -64,7 +65,7 @@ func (e Entry) CheckKeys() error {
 	if err != nil {
 		return err
 	}
-	unknown := "" // of several, the same one each time
+	unknown := "" // of several, always the same
 	for key := range keys {
 		if !slices.Contains(known, key) && (unknown == "" || key < unknown) {
 			unknown = key
@@ -76,14 +77,14 @@ func (e Entry) CheckKeys() error {
 	return invalid.Text("network configuration", unknown, "unknown key", strings.Join(known, ", "))
 }
 
-// Text returns the entry as its operator wrote it, without white space around it; nil for no entry.
+// Text returns the entry as the operator wrote it, without white space around it, or nil for no entry.
 func (e Entry) Text() []byte { return []byte(e.text) }
 
-// IsZero reports whether there is no entry.
+// IsZero reports whether this is no entry.
 func (e Entry) IsZero() bool { return e.text == "" }
 
-// With returns the entry with these keys, each in place of the entry's own; of a nil value, without the key. That is
-// how a runtime hands an entry to the plugin. All else keeps its value as it is written, numbers included.
+// With returns the entry with these keys, as a runtime passes it to the plugin. Each replaces the entry's own key; a
+// nil value removes it. All other values stay as they are written, numbers included.
 func (e Entry) With(keys map[string]any) ([]byte, error) {
 	all, err := Decode(e.Text())
 	if err != nil {
@@ -101,7 +102,7 @@ func (e Entry) With(keys map[string]any) ([]byte, error) {
 	return json.Marshal(all)
 }
 
-// TypeOf returns the `type` of a plugin's configuration as libcni finds it, "" where it has none.
+// TypeOf returns the `type` of a plugin's configuration as libcni reads it, or "" if it has none.
 func TypeOf(object []byte) string {
 	var p struct {
 		Type string `json:"type"`

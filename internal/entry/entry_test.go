@@ -19,7 +19,7 @@ func TestDefault(t *testing.T) {
 	}
 }
 
-// An entry says what it says, and null is the default.
+// Parse returns the values of an entry. null means the default.
 func TestParse(t *testing.T) {
 	text := `{"type": "istio-pod-network", "agentSocket": "", "agentTimeout": "1s",
 		"statusRequiresAgent": true, "auxFailOpen": true,
@@ -43,8 +43,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// What is no entry, and what no entry may say. The keys of the policy are tested in plugin/redirect, and all of them
-// once more with the built plugin.
+// What is not an entry, and invalid values. plugin/redirect tests the policy's keys; the built plugin is tested with
+// all.
 func TestRefused(t *testing.T) {
 	for _, text := range []string{``, `1`, `[]`, `null`, `{}`, `{"type":"x"}`, `{"type":5}`,
 		`{"type":"istio-pod-network"`} {
@@ -68,7 +68,7 @@ func TestRefused(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), key) || !strings.Contains(err.Error(), valid) {
 			t.Errorf("%s: %v, want %s", setting, err, valid)
 		}
-		// Whoever only takes the plugin out can go on.
+		// With an invalid setting, the plugin can still be uninstalled.
 		if want := map[bool]string{true: DefaultStateDir, false: "/kept"}[key == "stateDir"]; e.IsZero() ||
 			e.StateDir != want {
 			t.Errorf("%s: state directory %q, want %q", setting, e.StateDir, want)
@@ -76,7 +76,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// An operator's misspelt key is named. Every key that stands in the reference is known.
+// CheckKeys names a misspelt key. Every key in the reference is known.
 func TestCheckKeys(t *testing.T) {
 	for text, key := range map[string]string{
 		DefaultText: "", `{"type":"istio-pod-network","agentSokcet":"/s"}`: "agentSokcet",
@@ -125,7 +125,7 @@ func TestWith(t *testing.T) {
 	}
 }
 
-// FuzzParse holds whatever was read against what plugin, agent and installer take for granted.
+// FuzzParse checks that a parsed entry has the properties that plugin, agent and installer rely on.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		DefaultText, `{"type":"istio-pod-network","agentSocket":"","logLevel":"DEBUG","redirect":{"mode":"TPROXY"}}`,
@@ -152,7 +152,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// What the plugin alone goes by is told from what the agent goes by too, and all of the latter is read all the same.
+// Errors about settings that only the plugin uses are distinguished, and everything that the agent uses is read.
 func TestPluginOnly(t *testing.T) {
 	for setting, want := range map[string]bool{
 		`"backend": "ebpf"`: true, `"logLevel": "loud"`: true, `"agentTimeout": "1h"`: true, `"auxFailOpen": 1`: true,

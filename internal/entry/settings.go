@@ -13,19 +13,19 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// Settings are what an entry says.
+// Settings are the values in an entry.
 type Settings struct {
-	AgentSocket         string        // path of the unix socket where the agent answers; "": there is no agent
-	AgentTimeout        time.Duration // of one question, 1 ms to 1 min
-	StatusRequiresAgent bool          // STATUS fails while the agent does not answer
-	AuxFailOpen         bool          // leave a pod of unknown annotations alone while the agent does not answer
+	AgentSocket         string        // path of the agent's unix socket; "": there is no agent
+	AgentTimeout        time.Duration // for one question, 1 ms to 1 min
+	StatusRequiresAgent bool          // STATUS fails if the agent does not answer
+	AuxFailOpen         bool          // leave a pod with unknown annotations untouched if the agent does not answer
 	StateDir            string        // absolute path; the records are below it
 	Backend             string        // one of Backends
-	LogLevel            string        // debug, info, warning or error, or warn, in lower case
+	LogLevel            string        // debug, info, warning, warn or error, in lower case
 	Policy              redirect.Policy
 }
 
-// Defaults of an entry that says nothing.
+// Defaults of the settings.
 const (
 	DefaultAgentSocket  = "/run/istio-pod-network/agent.sock"
 	DefaultAgentTimeout = 8 * time.Second
@@ -34,14 +34,14 @@ const (
 
 const maxAgentTimeout = time.Minute
 
-// maxSocket is the longest path of a unix socket on a node, in bytes: sun_path without its terminating zero. Source:
-// include/uapi/linux/un.h. The path is a node's whatever reads the entry, which may be another system.
+// maxSocket is the longest path of a unix socket on a node, in bytes: sun_path without its terminating zero
+// (include/uapi/linux/un.h). The entry may be read on another system than the node's.
 const maxSocket = 107
 
-// Backends are the valid values of `backend`; the first is the default.
+// Backends are the valid values of `backend`. The first one is the default.
 var Backends = []string{"auto", "nftables", "iptables", "iptables-nft", "iptables-legacy"}
 
-// DefaultSettings are those of an entry that says nothing.
+// DefaultSettings returns the settings of an entry without any.
 func DefaultSettings() Settings {
 	s := Settings{
 		AgentSocket: DefaultAgentSocket, AgentTimeout: DefaultAgentTimeout, StateDir: DefaultStateDir,
@@ -54,7 +54,7 @@ func DefaultSettings() Settings {
 // Keys are the top-level keys of a JSON object, with the text of their values.
 type Keys map[string]json.RawMessage
 
-// Decode reads a network configuration.
+// Decode decodes a network configuration.
 func Decode(text []byte) (keys Keys, err error) {
 	if err := json.Unmarshal(text, &keys); err != nil {
 		return nil, fmt.Errorf("network configuration: not a JSON object: %w", err)
@@ -62,14 +62,14 @@ func Decode(text []byte) (keys Keys, err error) {
 	return keys, nil
 }
 
-// Into decodes the value of a key; a key that is absent or null leaves what is in target. valid says in an error what
-// is valid.
+// Into decodes the value of a key into target. If the key is absent or null, target stays as it is. valid says what is
+// valid, for the error.
 func (k Keys) Into(key string, target any, valid string) error {
 	return redirect.ReadKey(k, key, target, "", valid)
 }
 
-// Settings reads the settings of an entry. With an error, they have the default of what was not read, which is enough
-// for a DEL; see IsPluginOnly.
+// Settings parses the settings of an entry. With an error, what was not read has its default, which is enough for DEL.
+// See also IsPluginOnly.
 func (k Keys) Settings() (Settings, error) {
 	s := DefaultSettings()
 	if err := s.readShared(k); err != nil {
@@ -81,16 +81,16 @@ func (k Keys) Settings() (Settings, error) {
 	return s, nil
 }
 
-// pluginOnlyError is about a setting that the plugin alone goes by.
+// pluginOnlyError is an error about a setting that only the plugin uses.
 type pluginOnlyError struct{ error }
 
 func (e *pluginOnlyError) Unwrap() error { return e.error }
 
-// IsPluginOnly reports whether err is about a setting that the plugin alone goes by: all that the agent goes by was
-// read.
+// IsPluginOnly reports whether err is about a setting that only the plugin uses. Everything that the agent uses was
+// then read.
 func IsPluginOnly(err error) bool { return errors.As(err, new(*pluginOnlyError)) }
 
-// text reads the value of a key that is a string for which ok holds.
+// text reads the value of a key, which must be a string for which ok returns true.
 func (k Keys) text(key string, target *string, valid string, ok func(string) bool) error {
 	value := *target
 	if err := k.Into(key, &value, valid); err != nil {
@@ -103,7 +103,7 @@ func (k Keys) text(key string, target *string, valid string, ok func(string) boo
 	return nil
 }
 
-// readShared reads what plugin and agent go by, stateDir first: a DEL needs nothing else.
+// readShared reads what both plugin and agent use. stateDir comes first: DEL needs nothing else.
 func (s *Settings) readShared(k Keys) error {
 	if err := k.text("stateDir", &s.StateDir, "an absolute path", path.IsAbs); err != nil {
 		return err

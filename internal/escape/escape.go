@@ -1,11 +1,11 @@
-// Package escape holds the ways by which a process without any privilege has tried to send TCP, or DNS, around its
-// sidecar. What they have in common: they leave connection tracking an entry that nobody has redirected, and then use
-// the same four numbers where they should be redirected. Some leave none, and say so: they are here because they were
-// thought of.
+// Package escape has the attempts of a process without privileges to get TCP, or DNS, past its sidecar. Most of them
+// first create a conntrack entry that is not redirected, and then use the same addresses and ports for traffic that
+// should be. Some create none, as their descriptions say: they are here for completeness.
 //
-// An attempt needs no capability, no user and nothing but sockets, so that the same code runs in a test's network
-// namespace and in a pod of Pod Security `restricted`; WithNetRaw has those that need one. It only opens the
-// connection: who answers it decides whether it has gone around the sidecar, and the caller asks for that.
+// An attempt needs sockets only: no capability and no particular user. So the same code runs in a test's network
+// namespace and in a pod with Pod Security `restricted`. Attempts that need CAP_NET_RAW are in WithNetRaw. An attempt
+// only opens the connection. Whether it got around the sidecar depends on who answers, and the caller has to find that
+// out.
 package escape
 
 import (
@@ -17,55 +17,56 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attempt is one way.
+// Attempt is one attempt to get around the sidecar.
 type Attempt struct {
 	Name string
-	Why  string // what it makes use of
-	// Harmless, where it is not empty, says why it gets through nowhere, whatever the rules are.
+	Why  string // what it exploits
+	// Harmless, if not empty, says why the attempt never succeeds, with any rules.
 	Harmless string
-	UDP      bool // it asks a DNS server; others open a TCP connection
-	// Inbound says that the connection comes from the server's side to the pod, at a port that is captured.
+	UDP      bool // it queries a DNS server; all others open a TCP connection
+	// Inbound says that the server opens the connection, to a captured port of the pod.
 	Inbound bool
-	// NoIPv4 and NoIPv6 say for which family it is none: IPv4 takes no foreign source address, and IPv6 knows no route by
-	// lo, nor one to everybody by every interface.
+	// NoIPv4 and NoIPv6 say that the attempt does not exist in a family. IPv4 accepts no foreign source address. IPv6
+	// has no route by lo, and none to every destination by every interface.
 	NoIPv4, NoIPv6 bool
-	// Helped says that it needs Place.Send, and a port of the pod that is not captured.
+	// Helped says that the attempt needs Place.Send, and a port of the pod that is not captured.
 	Helped bool
-	// Called says that it needs Place.Call, and a port of the server that nobody has.
+	// Called says that the attempt needs Place.Call, and an unused port of the server.
 	Called bool
-	// NeedsDevice says that it needs Place.Device, NeedsAddress that Place.Pod has the address of another interface than
-	// the one by which the server is reached. Loopback says that it has one of lo's own, which is not the first:
-	// 127.0.0.6, or the ::6 that rules for IPv6 bring along.
+	// NeedsDevice says that the attempt needs Place.Device. NeedsAddress says that Place.Pod must be the address of
+	// another interface than that to the server. Loopback says that the attempt uses an address of lo, but not its
+	// first one: 127.0.0.6, or the ::6 that the rules for IPv6 add.
 	NeedsDevice, NeedsAddress, Loopback bool
-	// NetRaw says that whoever makes it needs CAP_NET_RAW.
+	// NetRaw says that the attempt needs CAP_NET_RAW.
 	NetRaw bool
 
 	run func(Place) (int, error)
 }
 
-// NeedsSecond says that the pod must have a second interface.
+// NeedsSecond reports whether the pod must have a second interface.
 func (a Attempt) NeedsSecond() bool { return a.NeedsDevice || a.NeedsAddress }
 
-// BothSides says that the app and the server both open the connection.
+// BothSides reports whether both the app and the server open the connection.
 func (a Attempt) BothSides() bool { return a.Called && !a.Inbound }
 
-// TakesServerPort says that the attempt binds a socket in the pod to the server's address and port.
+// TakesServerPort reports whether the attempt binds a socket in the pod to the server's address and port.
 func (a Attempt) TakesServerPort() bool {
 	return !a.Helped && !a.NeedsDevice && a.Harmless == "" && a.Name != "lo"
 }
 
 // Place is where an attempt is made.
 type Place struct {
-	Pod    netip.AddrPort // the pod's own address, of the server's family, and a port of it that nobody has
+	Pod    netip.AddrPort // the pod's own address, in the server's family, and an unused port
 	Server netip.AddrPort // outside the pod
-	Device string         // where needed: an interface that is not redirected, by which the server is not reached
-	// Until calls try again and again until it is done or fails, and fails itself when nothing more can come.
+	Device string         // if needed: an interface that is not redirected, and that does not lead to the server
+	// Until calls try repeatedly until it is done or returns an error. It returns an error when nothing more can
+	// arrive.
 	Until func(try func() (done bool, err error)) error
-	// Send has somebody outside do what the function Send does, and returns when the pod must have it.
+	// Send makes a helper outside the pod do what the function Send does. It returns when the pod must have the packet.
 	Send func(what Packet, from, to netip.AddrPort) error
-	// Call has somebody outside connect from the server's address, keep the connection, and answer what is asked by it.
+	// Call makes a helper outside the pod connect from the server's address, keep the connection, and answer on it.
 	Call func(from, to netip.AddrPort) error
-	// Left, where it is not nil, is called when the entry is left, before it is made use of.
+	// Left, if not nil, is called between the creation of the entry and its use.
 	Left func()
 }
 
@@ -75,7 +76,7 @@ func (p Place) left() {
 	}
 }
 
-// Attempts are all ways that are known.
+// Attempts are all known attempts without privileges.
 var Attempts = []Attempt{
 	{Name: "lo", NoIPv6: true, Why: "a first SYN that is bound to lo counts as a call inside the pod",
 		run: outbound(byDevice, plain)},
@@ -109,10 +110,10 @@ var Attempts = []Attempt{
 	{Name: "dns", NoIPv6: true, NeedsDevice: true, UDP: true, Why: "likewise, a DNS query", run: query},
 }
 
-// In says whether the attempt is one in the family.
+// In reports whether the attempt exists in the family.
 func (a Attempt) In(ipv6 bool) bool { return ipv6 && !a.NoIPv6 || !ipv6 && !a.NoIPv4 }
 
-// Named returns one of Attempts.
+// Named returns the attempt of Attempts with that name.
 func Named(name string) (Attempt, bool) {
 	for _, a := range Attempts {
 		if a.Name == name {
@@ -122,8 +123,8 @@ func Named(name string) (Attempt, bool) {
 	return Attempt{}, false
 }
 
-// Run makes the attempt on the calling thread, and returns the connection, or a socket that is connected by UDP. An
-// error that is not ErrNotMade means that nobody let it through.
+// Run makes the attempt on the calling thread. It returns the connection, or a connected UDP socket. An error other
+// than ErrNotMade means that the attempt was blocked.
 func (a Attempt) Run(p Place) (fd int, err error) {
 	if fd, err = a.run(p); err != nil {
 		return -1, fmt.Errorf("attempt %s: %w", a.Name, err)
@@ -131,10 +132,11 @@ func (a Attempt) Run(p Place) (fd int, err error) {
 	return fd, nil
 }
 
-// ErrNotMade is the error of an attempt whose steps could not all be made: it proves nothing.
+// ErrNotMade is the error if not all steps of an attempt could be made. It then proves nothing.
 var ErrNotMade = errors.New("a step of the attempt could not be made")
 
-// made passes on what the network says to a connection, and tells apart what never reached it.
+// made joins ErrNotMade to an error about an address or port that was not available. All other errors mean that the
+// connection was blocked.
 func made(err error) error {
 	if errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL) {
 		return errors.Join(ErrNotMade, err)
@@ -142,7 +144,7 @@ func made(err error) error {
 	return err
 }
 
-// inbound leaves an entry, listens, and has the server call.
+// inbound creates an entry, listens, and makes the server call.
 func inbound(p Place) (fd int, err error) {
 	if err := fromInside(p); err != nil {
 		return -1, errors.Join(ErrNotMade, err)
@@ -165,7 +167,7 @@ func inbound(p Place) (fd int, err error) {
 	return fd, err
 }
 
-// query sends a datagram by the device, and then returns a socket with the same numbers.
+// query sends a datagram by the device, and returns a socket with the same addresses and ports.
 func query(p Place) (int, error) {
 	first, err := bound(unix.SOCK_DGRAM, 0, p.Pod, p.device())
 	if err != nil {
@@ -189,7 +191,7 @@ func query(p Place) (int, error) {
 	return fd, nil
 }
 
-// established waits until the connection is there.
+// established waits until the connection is established.
 func (p Place) established(fd int) error {
 	return p.Until(func() (bool, error) {
 		if errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || errno != 0 {
@@ -200,7 +202,7 @@ func (p Place) established(fd int) error {
 	})
 }
 
-// bound makes a socket with the address, bound to the device first. It never blocks.
+// bound creates a non-blocking socket that is bound to the device, and then to the address.
 func bound(kind, proto int, at netip.AddrPort, device string) (fd int, err error) {
 	domain := unix.AF_INET
 	if at.Addr().Is6() {
@@ -225,19 +227,20 @@ func bound(kind, proto int, at netip.AddrPort, device string) (fd int, err error
 	return fd, nil
 }
 
-// abort closes a socket so that the kernel keeps nothing of its connection.
+// abort closes a socket with a reset, so that the kernel keeps no state of its connection.
 func abort(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	unix.Close(fd)
 }
 
-// done ends a socket at once, whoever else has it: a child of another thread has it from its fork until its exec.
+// done shuts a socket down. A child process has a copy of it between its fork and its exec, so closing it is not
+// enough.
 func done(fd int) {
 	_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 	unix.Close(fd)
 }
 
-// bind tries for ten seconds and more, for sockets that somebody else has closed and such a child still has.
+// bind tries for more than ten seconds, because such a child may still have a socket that was closed.
 func bind(fd int, at unix.Sockaddr) (err error) {
 	for range 2000 {
 		if err = unix.Bind(fd, at); !errors.Is(err, unix.EADDRINUSE) {
@@ -248,7 +251,7 @@ func bind(fd int, at unix.Sockaddr) (err error) {
 	return err
 }
 
-// begun forgives what a connection that is under way says, and a packet that was dropped at once.
+// begun ignores the errors of a connection attempt in progress, and of a packet that was dropped at once.
 func begun(err error) error {
 	if errors.Is(err, unix.EINPROGRESS) || errors.Is(err, unix.EPERM) {
 		return nil

@@ -10,19 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Packet is what somebody outside sends.
+// Packet is what a helper outside the pod sends.
 type Packet string
 
-// The packets. Each is about a segment that the function Send is told of.
+// The packets. Each is about the segment in the call of Send.
 const (
 	SYN         Packet = "syn"         // the segment itself
-	Fragments   Packet = "fragments"   // likewise, in two; in IPv4 the flags are in the second, in IPv6 data
-	Unreachable Packet = "unreachable" // the ICMP error that nobody listens at its port
+	Fragments   Packet = "fragments"   // the segment in two fragments; the second has the flags in IPv4, and data in IPv6
+	Unreachable Packet = "unreachable" // an ICMP error: its port is unreachable
 )
 
-// Send does what Place.Send asks of somebody outside: it sends a SYN that the kernel knows nothing of, or what is said
-// of one. It takes CAP_NET_RAW where it is called, and whoever sends has to have its address there: of an error that is
-// whom the segment was for.
+// Send sends for Place.Send: a SYN that this kernel has no state of, or a packet about one. It needs CAP_NET_RAW and
+// the source address on this host. The source of an ICMP error is the segment's destination.
 func Send(what Packet, from, to netip.AddrPort) error {
 	const flagSYN = 0x02
 	segment := Segment(from, to, flagSYN)
@@ -30,14 +29,14 @@ func Send(what Packet, from, to netip.AddrPort) error {
 	case SYN:
 		return sendRaw(unix.IPPROTO_TCP, from.Addr(), to.Addr(), segment)
 	case Fragments:
-		if to.Addr().Is6() { // RFC 8200 4.5 wants all of the header in the first one
+		if to.Addr().Is6() { // RFC 8200, section 4.5: the first fragment must have all headers
 			segment = Segment(from, to, flagSYN, make([]byte, 12)...)
 			return sendFragments(from.Addr(), to.Addr(), segment[:24], segment[24:])
 		}
 		return sendFragments(from.Addr(), to.Addr(), segment[:8], segment[8:])
 	case Unreachable:
 		about := append(header(from.Addr(), to.Addr(), len(segment)), segment[:8]...)
-		if from.Addr().Is6() { // RFC 4443 3.1; the kernel adds the checksum
+		if from.Addr().Is6() { // RFC 4443, section 3.1; the kernel adds the checksum
 			return sendRaw(unix.IPPROTO_ICMPV6, to.Addr(), from.Addr(), append([]byte{1, 4, 0, 0, 0, 0, 0, 0}, about...))
 		}
 		message := append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, about...) // RFC 792
@@ -47,7 +46,7 @@ func Send(what Packet, from, to netip.AddrPort) error {
 	return fmt.Errorf("no such packet: %q", what)
 }
 
-// sendRaw sends what a kernel puts behind an IP header.
+// sendRaw sends payloads on a raw socket.
 func sendRaw(proto int, from, to netip.Addr, payloads ...[]byte) error {
 	domain := unix.AF_INET
 	if to.Is6() {
@@ -58,7 +57,7 @@ func sendRaw(proto int, from, to netip.Addr, payloads ...[]byte) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if proto == unix.IPPROTO_RAW { // the payload begins with the header; and nobody here puts fragments together
+	if proto == unix.IPPROTO_RAW { // the payload starts with the IP header, and this host must not reassemble fragments
 		err = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_NODEFRAG, 1)
 	}
 	err = errors.Join(err, unix.Bind(fd, sockaddr(netip.AddrPortFrom(from, 0))))
@@ -72,12 +71,12 @@ func sendRaw(proto int, from, to netip.Addr, payloads ...[]byte) error {
 
 var lastID atomic.Uint32
 
-// sendFragments sends two fragments, of which the first has a multiple of eight bytes.
+// sendFragments sends two fragments. The length of the first one is a multiple of eight bytes.
 func sendFragments(from, to netip.Addr, first, second []byte) error {
 	id := 1 + uint16(lastID.Add(1)%0xffff)
 	const moreIPv4, moreIPv6 = 1 << 13, 1
 	offset := uint16(len(first) / 8)
-	if to.Is6() { // RFC 8200 4.5
+	if to.Is6() { // RFC 8200, section 4.5
 		fragment := func(where uint16, data []byte) []byte {
 			raw := binary.BigEndian.AppendUint16([]byte{unix.IPPROTO_TCP, 0}, where)
 			return append(binary.BigEndian.AppendUint32(raw, uint32(id)), data...)
@@ -93,12 +92,12 @@ func sendFragments(from, to netip.Addr, first, second []byte) error {
 	return sendRaw(unix.IPPROTO_RAW, from, to, fragment(moreIPv4, first), fragment(offset, second))
 }
 
-// Packed is a TCP segment in an IP packet.
+// Packed returns a TCP segment with an IP header.
 func Packed(from, to netip.Addr, segment []byte) []byte {
 	return append(header(from, to, len(segment)), segment...)
 }
 
-// header is that of an IP packet with so much TCP in it.
+// header returns the IP header for size bytes of TCP.
 func header(from, to netip.Addr, size int) []byte {
 	const hops = 64
 	var raw []byte
@@ -114,7 +113,7 @@ func header(from, to netip.Addr, size int) []byte {
 	return raw
 }
 
-// Call does what Place.Call asks of somebody outside: it begins a connection, and returns a socket that does not block.
+// Call connects for Place.Call. It returns a non-blocking socket whose connection is in progress.
 func Call(from, to netip.AddrPort) (fd int, err error) {
 	if fd, err = bound(unix.SOCK_STREAM, 0, from, ""); err != nil {
 		return -1, err
@@ -126,7 +125,8 @@ func Call(from, to netip.AddrPort) (fd int, err error) {
 	return fd, nil
 }
 
-// Segment is a TCP header, and an even number of bytes behind it. The flags are those of its 14th byte.
+// Segment returns a TCP segment with an even number of data bytes. flags is byte 13 of the header (RFC 9293, section
+// 3.1).
 func Segment(from, to netip.AddrPort, flags byte, data ...byte) []byte {
 	tcp := append(make([]byte, 20), data...)
 	binary.BigEndian.PutUint16(tcp, from.Port())
@@ -139,13 +139,13 @@ func Segment(from, to netip.AddrPort, flags byte, data ...byte) []byte {
 	return tcp
 }
 
-// pseudo is the header that TCP's checksum includes (RFC 9293 3.1).
+// pseudo returns the pseudo header for TCP's checksum (RFC 9293, section 3.1).
 func pseudo(from, to netip.Addr, size int) []byte {
 	data := append(from.AsSlice(), to.AsSlice()...)
 	return binary.BigEndian.AppendUint16(append(data, 0, unix.IPPROTO_TCP), uint16(size))
 }
 
-// checksum is the Internet's (RFC 1071), of an even number of bytes.
+// checksum returns the Internet checksum (RFC 1071) of an even number of bytes.
 func checksum(data []byte) uint16 {
 	sum := uint32(0)
 	for i := 0; i < len(data); i += 2 {

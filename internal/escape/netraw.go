@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WithNetRaw are ways of a process that has CAP_NET_RAW beside. They need nobody outside.
+// WithNetRaw are more attempts, of a process with CAP_NET_RAW. They need no helper outside.
 var WithNetRaw = []Attempt{
 	{Name: "transparent", NetRaw: true, Why: "as freebind, by a transparent socket: in IPv4, too",
 		run: outbound(fromServerBy(transparent), plain)},
@@ -15,7 +15,8 @@ var WithNetRaw = []Attempt{
 		run: outbound(fromServerBy(raw), plain)},
 }
 
-// fromServerBy sends a SYN from the server's address to the pod's in that way, while a listener keeps silent.
+// fromServerBy sends a SYN from the server's address to the pod's by the given function, while a silent listener is
+// there.
 func fromServerBy(send func(Place) error) func(Place) error {
 	return func(p Place) error {
 		silent, err := p.silent()
@@ -27,7 +28,7 @@ func fromServerBy(send func(Place) error) func(Place) error {
 	}
 }
 
-// transparent begins a connection.
+// transparent connects with a transparent socket.
 func transparent(p Place) error {
 	domain, level, option := unix.AF_INET, unix.SOL_IP, unix.IP_TRANSPARENT
 	if p.Server.Addr().Is6() {
@@ -49,7 +50,7 @@ func transparent(p Place) error {
 	return begun(unix.Connect(fd, sockaddr(p.Pod)))
 }
 
-// raw sends the segment with its IP header.
+// raw sends the segment with its IP header on a raw socket.
 func raw(p Place) error {
 	const flagSYN = 0x02
 	domain := unix.AF_INET

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outbound connects after something has left an entry.
+// outbound connects after leave has created an entry.
 func outbound(leave func(Place) error, connect func(Place) (int, error)) func(Place) (int, error) {
 	return func(p Place) (int, error) {
 		if err := leave(p); err != nil {
@@ -17,7 +17,7 @@ func outbound(leave func(Place) error, connect func(Place) (int, error)) func(Pl
 	}
 }
 
-// fromInside leaves an entry in the way of the family.
+// fromInside creates an entry in the way that the family allows.
 func fromInside(p Place) error {
 	if p.Pod.Addr().Is6() {
 		return fromServer(p)
@@ -25,7 +25,7 @@ func fromInside(p Place) error {
 	return byDevice(p)
 }
 
-// byDevice sends a SYN by the device, lo if there is none.
+// byDevice sends a SYN by the device, or by lo if there is none.
 func byDevice(p Place) error {
 	fd, err := bound(unix.SOCK_STREAM, 0, p.Pod, p.device())
 	if err != nil {
@@ -42,7 +42,7 @@ func (p Place) device() string {
 	return p.Device
 }
 
-// fromServer sends a SYN from the server's address to the pod's, where a listener keeps silent.
+// fromServer sends a SYN from the server's address to the pod's, where a silent listener is.
 func fromServer(p Place) error {
 	silent, err := p.silent()
 	if err != nil {
@@ -57,7 +57,7 @@ func fromServer(p Place) error {
 	return begun(unix.Connect(fd, sockaddr(p.Pod)))
 }
 
-// sent has a SYN sent by a helper; the port must be one that is not captured.
+// sent makes the helper send a packet about a SYN. The port must not be captured.
 func sent(what Packet) func(Place) error {
 	return func(p Place) error {
 		silent, err := p.silent()
@@ -69,8 +69,7 @@ func sent(what Packet) func(Place) error {
 	}
 }
 
-// finished has a SYN sent by a helper and answers it: whoever listens at the server's address knows nothing of that,
-// and resets the connection.
+// finished makes the helper send a SYN, and answers it. The server's kernel knows no such connection, and resets it.
 func finished(p Place) error {
 	listener, err := bound(unix.SOCK_STREAM, 0, p.Pod, "")
 	if err != nil {
@@ -80,10 +79,10 @@ func finished(p Place) error {
 	return errors.Join(unix.Listen(listener, 1), p.Send(SYN, p.Server, p.Pod))
 }
 
-// sentAbout has an error sent by a helper.
+// sentAbout makes the helper send an ICMP error.
 func sentAbout(p Place) error { return p.Send(Unreachable, p.Pod, p.Server) }
 
-// calledFromServer leaves an entry in the way of the family, and has the server call while nobody answers.
+// calledFromServer creates an entry in the way that the family allows, and makes the server call while nobody answers.
 func calledFromServer(p Place) error {
 	if err := fromInside(p); err != nil {
 		return err
@@ -96,11 +95,11 @@ func calledFromServer(p Place) error {
 	if err := p.Call(p.Server, p.Pod); err != nil {
 		return err
 	}
-	_ = p.Until(func() (bool, error) { return false, nil }) // the call has come
+	_ = p.Until(func() (bool, error) { return false, nil }) // returns when the call has arrived
 	return nil
 }
 
-// datagram sends one to the server.
+// datagram sends a datagram to the server.
 func datagram(p Place) error {
 	fd, err := bound(unix.SOCK_DGRAM, 0, p.Pod, "")
 	if err != nil {
@@ -110,8 +109,8 @@ func datagram(p Place) error {
 	return unix.Sendto(fd, []byte("first\n"), 0, sockaddr(p.Server))
 }
 
-// silent listens on the pod's port and never answers: it wants a time to live that nothing has which was routed, or was
-// sent with the default of 64.
+// silent listens on the pod's port and never answers: it requires a TTL that no packet has that was routed, or was sent
+// with the default of 64 (ip(7), IP_MINTTL).
 func (p Place) silent() (int, error) {
 	fd, err := bound(unix.SOCK_STREAM, 0, p.Pod, "")
 	if err != nil {
@@ -130,46 +129,46 @@ func (p Place) silent() (int, error) {
 	return fd, nil
 }
 
-// plain opens the connection itself.
+// plain opens the connection without a trick.
 func plain(p Place) (int, error) {
 	return p.opened(0, func(fd int) error { return unix.Connect(fd, sockaddr(p.Server)) })
 }
 
-// unlessTaken is plain where somebody in the pod may have the call of the server already: TPROXY's listener has it with
-// the same four numbers.
+// unlessTaken is plain, unless something in the pod may already have the server's call: TPROXY's listener has it with
+// the same addresses and ports.
 func unlessTaken(p Place) (int, error) {
 	fd, err := plain(p)
 	if errors.Is(err, unix.EADDRNOTAVAIL) {
-		return -1, unix.EADDRNOTAVAIL // and not ErrNotMade
+		return -1, unix.EADDRNOTAVAIL // not ErrNotMade: the attempt was blocked
 	}
 	return fd, err
 }
 
-// multipath opens it by Multipath TCP (RFC 8684).
+// multipath opens the connection by Multipath TCP (RFC 8684).
 func multipath(p Place) (int, error) {
 	fd, err := p.opened(unix.IPPROTO_MPTCP, func(fd int) error { return unix.Connect(fd, sockaddr(p.Server)) })
 	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ENOPROTOOPT) {
-		return plain(p) // a kernel before 5.6, or one that does not want any (net.mptcp.enabled)
+		return plain(p) // a kernel before 5.6, or one with net.mptcp.enabled=0
 	}
 	return fd, err
 }
 
-// fastOpen opens it with data in the SYN (RFC 7413), and without the cookie that another connection would have brought.
-// The data is a space, which those who answer do not mind.
+// fastOpen opens the connection with data in the SYN (RFC 7413), without a cookie from an earlier connection. The data
+// is a space, which the servers ignore.
 func fastOpen(p Place) (int, error) {
 	return p.opened(0, func(fd int) error {
 		if err := unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_FASTOPEN_NO_COOKIE, 1); err != nil {
 			return errors.Join(ErrNotMade, err)
 		}
 		err := unix.Sendto(fd, []byte(" "), unix.MSG_FASTOPEN, sockaddr(p.Server))
-		if errors.Is(err, unix.EOPNOTSUPP) { // net.ipv4.tcp_fastopen
+		if errors.Is(err, unix.EOPNOTSUPP) { // disabled by net.ipv4.tcp_fastopen
 			return errors.Join(ErrNotMade, err)
 		}
 		return err
 	})
 }
 
-// opened makes a socket and has it connect.
+// opened creates a socket and calls connect for it.
 func (p Place) opened(proto int, connect func(fd int) error) (int, error) {
 	fd, err := bound(unix.SOCK_STREAM, proto, p.Pod, "")
 	if err != nil {

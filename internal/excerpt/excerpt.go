@@ -1,5 +1,5 @@
-// Package excerpt shortens a text that repeats what somebody else wrote, and that may so be huge. It cuts between
-// words, never inside a name, and shows where.
+// Package excerpt shortens texts that repeat what others wrote, and that may be huge. It cuts between words, never
+// inside a name, and marks the cut.
 package excerpt
 
 import (
@@ -9,20 +9,21 @@ import (
 )
 
 const (
-	// longest is the length of the longest name, that of a DNS name, in bytes. What is longer is no name.
+	// longest is the length in bytes of the longest name, a DNS name (RFC 1035, section 2.3.4). Longer words are not
+	// names.
 	longest = 253
 	// between are the characters that separate words.
 	between = " \t\r\n,;"
 	mark    = "…"
 )
 
-// Quote returns a value in Go's quotes, or the beginning of a value that is longer than every name.
+// Quote returns the value in Go's quotes. Of a value that is longer than any name it quotes the start.
 func Quote(value string) string { return strconv.Quote(Value(value)) }
 
-// Value returns a value, or the beginning of a value that is longer than every name.
+// Value returns the value, or the start of a value that is longer than any name.
 func Value(value string) string { return Head(value, longest) }
 
-// Head returns the text, or as much of its beginning as fits into limit bytes together with "…".
+// Head returns the text, or as much of its start as fits into limit bytes together with "…".
 func Head(text string, limit int) string {
 	if len(text) <= limit {
 		return text
@@ -30,8 +31,8 @@ func Head(text string, limit int) string {
 	return text[:before(text, limit-len(mark))] + mark
 }
 
-// Ends returns the text, or of one that is longer than head and tail together, in bytes, at most these two ends, with
-// " … " between them.
+// Ends returns the text. If it is longer than head and tail bytes together, it returns at most so many bytes of both
+// ends, with " … " between them.
 func Ends(text string, head, tail int) string {
 	if len(text) <= head+tail {
 		return text
@@ -39,7 +40,8 @@ func Ends(text string, head, tail int) string {
 	return text[:before(text, head)] + " " + mark + " " + text[after(text, len(text)-tail):]
 }
 
-// before returns the last place up to limit where a word ends, or inside a word that is no name a character does.
+// before returns the last position up to limit at which a word ends. Inside a word that is not a name it returns that
+// of a character.
 func before(text string, limit int) int {
 	if i := strings.LastIndexAny(text[:limit], between); i >= max(0, limit-longest) {
 		return i + 1
@@ -50,7 +52,7 @@ func before(text string, limit int) int {
 	return limit
 }
 
-// after is before, for the first place from start on.
+// after returns the first such position from start on.
 func after(text string, start int) int {
 	if i := strings.IndexAny(text[start:], between); i >= 0 && i <= longest {
 		return start + i + 1

@@ -42,7 +42,7 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// No word of up to the longest name's length is shown in part, wherever the cut falls.
+// No word up to the longest name's length is ever cut.
 func TestNoNameIsCut(t *testing.T) {
 	words := map[string]bool{mark: true}
 	var text strings.Builder

@@ -1,5 +1,5 @@
-// Package fdleak fails a package's tests when they leave file descriptors open: the plugin is short-lived, but the
-// agent uses the same packages for as long as the node is up.
+// Package fdleak fails a package's tests if they leave file descriptors open. The plugin ends soon, but the agent uses
+// the same packages for as long as the node is up.
 package fdleak
 
 import (
@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// Run runs the tests of m, a *testing.M, and returns the exit status of the test binary: 1 where all tests passed but
-// more is open than before.
+// Run runs the tests of m, a *testing.M, and returns the exit status for the test binary. It is 1 if all tests passed
+// but more file descriptors are open than before.
 func Run(m interface{ Run() int }) int {
 	before := open()
 	code := m.Run()
@@ -19,7 +19,7 @@ func Run(m interface{ Run() int }) int {
 	return code
 }
 
-// open lists what this process has open, without the runtime's own poller.
+// open lists the open file descriptors of this process, without those of the Go runtime's poller.
 func open() []string {
 	entries, _ := os.ReadDir("/proc/self/fd")
 	var open []string

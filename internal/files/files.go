@@ -1,5 +1,5 @@
-// Package files reads and replaces files so that neither what somebody else put in their place nor a crash does harm: a
-// read ends, and a file that is written appears whole or not at all and is there after a power failure.
+// Package files reads and replaces files safely. Reading ends, whatever somebody else has put there. A written file
+// appears complete or not at all, and survives a power failure.
 package files
 
 import (
@@ -13,11 +13,11 @@ import (
 	"syscall"
 )
 
-// Read reads a regular file of at most limit bytes. Anything else is an *fs.PathError that says so; a FIFO does not
-// block.
+// Read reads a regular file of at most limit bytes. For anything else it returns an *fs.PathError that says so. It does
+// not block on a FIFO.
 func Read(path string, limit int64) ([]byte, error) { return read(path, limit, 0) }
 
-// ReadNoFollow is Read that fails on a symbolic link at the end of path.
+// ReadNoFollow is Read, but it returns an error if path is a symbolic link.
 func ReadNoFollow(path string, limit int64) ([]byte, error) {
 	return read(path, limit, syscall.O_NOFOLLOW)
 }
@@ -39,7 +39,7 @@ func read(path string, limit int64, flags int) ([]byte, error) {
 		return fail("not a regular file")
 	}
 	var data bytes.Buffer
-	data.Grow(int(min(info.Size(), limit)) + bytes.MinRead) // one read for the contents, one for the end
+	data.Grow(int(min(info.Size(), limit)) + bytes.MinRead) // one read for the contents, and one for the end
 	if _, err := data.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
 		return nil, err
 	}
@@ -49,8 +49,8 @@ func read(path string, limit int64, flags int) ([]byte, error) {
 	return data.Bytes(), nil
 }
 
-// Create writes a file that does not exist yet and makes its contents durable. It has mode 0600, unless attributes,
-// which may be nil, gives it something else before it is synced. On an error nothing is left.
+// Create writes a file that does not exist yet, and syncs its contents. The mode is 0600, unless attributes changes it
+// before the sync; attributes may be nil. On an error it leaves no file.
 func Create(path string, contents io.Reader, attributes func(*os.File) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -72,8 +72,8 @@ func Create(path string, contents io.Reader, attributes func(*os.File) error) er
 	return err
 }
 
-// Rename gives a temporary file its final name, whatever has that name, and removes it where that fails. The name is
-// durable after SyncDir. It is one system call: os.Rename first looks whether the target is a directory.
+// Rename renames a temporary file, and replaces an existing file. If that fails, it removes the temporary file. The
+// name is durable after SyncDir. It makes one system call; os.Rename also checks whether the target is a directory.
 func Rename(temp, path string) error {
 	if err := syscall.Rename(temp, path); err != nil {
 		_ = syscall.Unlink(temp)
@@ -82,8 +82,8 @@ func Rename(temp, path string) error {
 	return nil
 }
 
-// Replace writes the file path, durably, by way of the temporary file temp on the same file system. A temp that a
-// killed process left is removed first.
+// Replace writes the file path durably, by the temporary file temp on the same file system. It first removes a temp
+// that a killed process has left.
 func Replace(path, temp string, contents io.Reader, attributes func(*os.File) error) error {
 	if err := syscall.Unlink(temp); err != nil && err != syscall.ENOENT {
 		return &fs.PathError{Op: "remove", Path: temp, Err: err}
@@ -97,7 +97,7 @@ func Replace(path, temp string, contents io.Reader, attributes func(*os.File) er
 	return SyncDir(filepath.Dir(path))
 }
 
-// SyncDir makes the names in a directory durable.
+// SyncDir syncs a directory, so that its names are durable.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -107,7 +107,7 @@ func SyncDir(dir string) error {
 	return d.Sync()
 }
 
-// Temp returns a path in dir that nothing else has: the prefix and a random number.
+// Temp returns an unused path in dir: the prefix and a random number.
 func Temp(dir, prefix string) string {
 	return filepath.Join(dir, fmt.Sprintf("%s%016x", prefix, rand.Uint64()))
 }

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
 
-// A read ends, whatever is under the name, and says why it has no contents.
+// Read ends with any kind of file, and says why there are no contents.
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
@@ -30,7 +30,7 @@ func TestRead(t *testing.T) {
 	await.Must(t, syscall.Mkfifo(path("fifo"), 0o600))
 	for _, c := range []struct {
 		path, want, problem string
-		linked              bool // ReadNoFollow refuses it
+		linked              bool // ReadNoFollow returns an error for it
 	}{
 		{path("file"), "abc", "", false},
 		{path("empty"), "", "", false},
@@ -40,7 +40,7 @@ func TestRead(t *testing.T) {
 		{path("fifo"), "", "not a regular file", false},
 		{dir, "", "not a regular file", false},
 		{"/dev/zero", "", "not a regular file", false},
-		{"/proc/self/status", "", "larger than 10 bytes", false}, // which has the size 0
+		{"/proc/self/status", "", "larger than 10 bytes", false}, // its size is reported as 0
 		{path("none"), "", "no such file", false},
 		{path("dangling"), "", "no such file", true},
 	} {
@@ -63,7 +63,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// names are what is in a directory.
+// names lists a directory.
 func names(t *testing.T, dir string) (found []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -74,7 +74,7 @@ func names(t *testing.T, dir string) (found []string) {
 	return found
 }
 
-// A file that cannot be written whole leaves nothing, and what was there stays.
+// A file that cannot be written completely leaves nothing, and the existing file stays.
 func TestReplace(t *testing.T) {
 	dir := t.TempDir()
 	path, temp := filepath.Join(dir, "file"), Temp(dir, ".tmp-")

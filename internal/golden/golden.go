@@ -1,4 +1,4 @@
-// Package golden compares what tests have made with files that say what it should be. It is part of no product.
+// Package golden compares the output of tests with golden files. It is not part of any product.
 package golden
 
 import (
@@ -12,8 +12,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// Compare fails the test if got is not what the file at path says. With -update it writes the file, for a person to
-// read.
+// Compare fails the test if got differs from the file at path. With -update it writes the file, which a person then has
+// to review.
 func Compare(t testing.TB, path, got string) {
 	t.Helper()
 	if *update {
@@ -30,7 +30,7 @@ func Compare(t testing.TB, path, got string) {
 	}
 }
 
-// Fits fails the test for every line of a text that is longer than so many columns.
+// Fits fails the test for every line of the text that is longer than columns.
 func Fits(t testing.TB, what, text string, columns int) {
 	t.Helper()
 	for line := range strings.Lines(text) {
@@ -40,7 +40,7 @@ func Fits(t testing.TB, what, text string, columns int) {
 	}
 }
 
-// Difference returns the first line in which two texts differ, as each has it.
+// Difference returns the first line in which two texts differ, from both.
 func Difference(got, want string) string {
 	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
 	for i := range max(len(g), len(w)) {
@@ -51,7 +51,7 @@ func Difference(got, want string) string {
 	return "equal"
 }
 
-// at returns a line, or that there is none.
+// at returns line i, or a text that says that there is none.
 func at(lines []string, i int) string {
 	if i >= len(lines) {
 		return "(the end)"

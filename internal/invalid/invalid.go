@@ -1,5 +1,5 @@
-// Package invalid has the one error for a value that cannot be used. It says which setting has the value, what is wrong
-// with it and what is valid, always in these words:
+// Package invalid has the error for an invalid value. It names the setting, the value, what is wrong with it, and what
+// is valid, always in this form:
 //
 //	agentTimeout: invalid value "1h": longer than a minute; valid: a duration from 1ms to 1m, such as 8s
 package invalid
@@ -11,25 +11,25 @@ import (
 	"github.com/istio-pod-network/controller/internal/excerpt"
 )
 
-// Error is the error.
+// Error is the error for an invalid value.
 type Error struct {
-	Key     string // of the setting as a person writes it: agentTimeout, --patrol, annotation example.com/key
-	Value   string // as it is shown: JSON, or in quotes
-	Problem string // "" where what is valid says enough
+	Key     string // the setting as a person writes it: agentTimeout, --patrol, annotation example.com/key
+	Value   string // the value as it is shown: JSON, or quoted
+	Problem string // "" if Valid says enough
 	Valid   string
 }
 
-// Text is the error about a value that is text.
+// Text returns the error for a value that is text.
 func Text(key, value, problem, valid string) *Error {
 	return &Error{key, excerpt.Quote(value), problem, valid}
 }
 
-// JSON is the error about a value that is JSON of another kind than the setting's.
+// JSON returns the error for a JSON value of the wrong type.
 func JSON(key, value, problem, valid string) *Error {
 	return &Error{key, excerpt.Value(value), problem, valid}
 }
 
-// Error says it in one line.
+// Error returns the error in one line.
 func (e *Error) Error() string {
 	problem := e.Problem
 	if problem != "" {
@@ -38,5 +38,5 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: invalid value %s%s; valid: %s", e.Key, e.Value, problem, e.Valid)
 }
 
-// Is reports whether err is such an error, or wraps one.
+// Is reports whether err is an *Error, or wraps one.
 func Is(err error) bool { return errors.As(err, new(*Error)) }

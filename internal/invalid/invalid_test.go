@@ -28,7 +28,7 @@ func TestError(t *testing.T) {
 	}
 }
 
-// An annotation may hold 256 KiB; an error must not, and must not cut a character in two.
+// An annotation may have 256 KiB. An error must be short, and must not cut a character in two.
 func TestErrorsAreShort(t *testing.T) {
 	for _, value := range []string{strings.Repeat("x", 1<<18), strings.Repeat("é", 1<<17),
 		"x" + strings.Repeat("é", 1<<17),

@@ -1,3 +1,3 @@
-// Package linear is the test that reading and editing what others write costs no more than their text is long. It
-// counts statements and bytes, and measures no time. It is part of no product.
+// Package linear has the test that reading and editing the texts of others takes linear time. It counts statements and
+// bytes instead of measuring time. It is not part of any product.
 package linear

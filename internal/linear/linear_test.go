@@ -18,21 +18,21 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// The two lengths of every text, in bytes. Sorting is allowed, so work may grow a little faster than the text; by the
-// square of the length it would grow 64 times.
+// The two lengths of every text, in bytes. Sorting is allowed, so the work may grow a little faster than the text.
+// Quadratic work would grow 64 times.
 const (
 	small  = 8 << 10
 	large  = 8 * small
 	growth = 12
 )
 
-// Environment by which this test tells a copy of itself, built with counters, what to do.
+// Environment variables for a copy of this test that is built with coverage counters.
 const (
 	envCase = "LINEAR_CASE"
 	envSize = "LINEAR_SIZE"
 )
 
-// work is what is done with a text of some length.
+// work is done with a text of the given size.
 type work func(size int)
 
 const (
@@ -41,14 +41,14 @@ const (
 	ours = entry.DefaultText
 )
 
-// repeated is a list of items of that length.
+// repeated returns a list of items with that length.
 func repeated(item string, size int) string {
 	return strings.TrimSuffix(strings.Repeat(item+",", size/(len(item)+1)), ",")
 }
 
 func blank(size int) string { return strings.Repeat(" ", size) }
 
-// onConf does with a network configuration whatever can be done with it.
+// onConf calls all functions for a network configuration.
 func onConf(text func(size int) string) work {
 	return func(size int) {
 		existing := []byte(text(size))
@@ -63,7 +63,7 @@ func onConf(text func(size int) string) work {
 	}
 }
 
-// onEntry reads the plugin's entry.
+// onEntry parses the plugin's entry.
 func onEntry(text func(size int) string) work {
 	return func(size int) {
 		e, err := entry.Parse([]byte(`{"type": "` + entry.Type + `", ` + text(size) + `}`))
@@ -103,7 +103,7 @@ func must(err error) {
 	}
 }
 
-// cases are texts that somebody else may make long.
+// cases are texts that others may make long.
 var cases = map[string]work{
 	"white space before a plugin": onConf(func(size int) string {
 		return "{" + name + "\n" + blank(4) + `"plugins": [` + blank(size) + ptp + "]}"
@@ -157,9 +157,9 @@ var cases = map[string]work{
 	},
 }
 
-// TestLinear runs every case with two lengths in a copy of this test that counts which statement of this module is
-// executed how often, and compares both with the lengths. Statements of the standard library are not counted, so
-// neither is what copies; the bytes that are allocated are.
+// TestLinear runs every case with two lengths, in a copy of this test that counts how often each statement of this
+// module runs, and compares the counts with the lengths. Statements of the standard library are not counted, so neither
+// is copying; allocated bytes are.
 func TestLinear(t *testing.T) {
 	if name := os.Getenv(envCase); name != "" {
 		measure(t, name)
@@ -187,10 +187,10 @@ func TestLinear(t *testing.T) {
 // cost is what was counted.
 type cost struct{ statements, bytes uint64 }
 
-// allocated begins the line in which the copy says how many bytes it has allocated.
+// allocated is the start of the line in which the copy prints how many bytes it has allocated.
 const allocated = "allocated "
 
-// measure runs one case, in the copy.
+// measure runs one case in the copy.
 func measure(t *testing.T, name string) {
 	size, err := strconv.Atoi(os.Getenv(envSize))
 	if err != nil {
@@ -221,7 +221,7 @@ func count(t *testing.T, program, name string, size int) cost {
 	return sum
 }
 
-// executed sums up a profile: how many statements a block has, and how often it was executed, end its line
+// executed sums up a coverage profile: a line ends with the number of statements of a block, and how often it ran
 // (https://pkg.go.dev/cmd/cover).
 func executed(t *testing.T, profile string) (sum uint64) {
 	t.Helper()

@@ -1,5 +1,5 @@
-// Command nodes runs the agents of many nodes in one process. Standard input has the arguments of each, as a JSON list
-// of lists. It ends by SIGTERM, with all of them, or with status 1 when one has failed.
+// Command nodes runs the agents of many nodes in one process. It reads the arguments of each, a JSON list of lists,
+// from standard input. SIGTERM ends all of them. If one fails, it ends with status 1.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Package podfacts reads off a pod's object what the plugin decides by, for the agent and for the operator's tool, and
-// whether it waits for its network.
+// Package podfacts reads from a Pod object what the plugin's decision depends on, for the agent and the operator's
+// tool. It also tells whether a pod waits for its network.
 package podfacts
 
 import (
@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Of is a pod as the plugin wants to know it.
+// Of returns the facts of a pod. namespace are the annotations of its namespace.
 func Of(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
 	f := redirect.Pod{
 		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), Complete: true,
@@ -43,13 +43,13 @@ func containersOf(containers []corev1.Container) []redirect.Container {
 	return all
 }
 
-// IsSidecar reports whether an init container goes on beside the containers.
+// IsSidecar reports whether an init container is a native sidecar: it keeps running beside the containers.
 func IsSidecar(c corev1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
-// Environment returns, of the variables that are read, those whose values stand in the pod, and the names of those that
-// the kubelet takes from elsewhere: what it would find, nobody here can say. Of two the last counts.
+// Environment returns the variables that decisions read: those with a literal value, and the names of those that the
+// kubelet takes from elsewhere, whose values are unknown here. Of two with the same name the last one counts.
 func Environment(c corev1.Container) (values map[string]string, unresolved []string) {
 	values = map[string]string{}
 	elsewhere := map[string]bool{}
@@ -71,7 +71,7 @@ func Environment(c corev1.Container) (values map[string]string, unresolved []str
 	return values, slices.Sorted(maps.Keys(elsewhere))
 }
 
-// IsNetAdmin reports whether the container can write packet rules itself.
+// IsNetAdmin reports whether the container can write packet rules.
 func IsNetAdmin(c corev1.Container) bool {
 	s := c.SecurityContext
 	if s == nil {
@@ -92,8 +92,8 @@ func IsNetAdmin(c corev1.Container) bool {
 	return false
 }
 
-// AsRun is FactsOf a pod that runs: with its ephemeral containers, and with the users that the containers' status
-// tells. A user that only the image names is known from there alone, where the runtime reports it (Kubernetes 1.33 with
+// AsRun returns the facts of a running pod: Of, with its ephemeral containers, and with the users in the containers'
+// status. Only the status tells a user that the image defines, if the runtime reports it (Kubernetes 1.33 with
 // containerd 2 or CRI-O 1.32).
 func AsRun(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
 	facts := Of(pod, namespace)
@@ -116,7 +116,7 @@ func AsRun(pod *corev1.Pod, namespace map[string]string) redirect.Pod {
 	return facts
 }
 
-// Ephemeral are the containers that were added to the pod while it runs.
+// Ephemeral returns the pod's ephemeral containers.
 func Ephemeral(pod *corev1.Pod) []corev1.Container {
 	var containers []corev1.Container
 	for _, c := range pod.Spec.EphemeralContainers {
@@ -136,8 +136,8 @@ func IsDualStack(pod *corev1.Pod) bool {
 	return v4 && v6
 }
 
-// MayEscalate returns the names of the containers beside the sidecar in which a program that is setuid or setgid gets
-// the user or group that it is set to: all that do not say allowPrivilegeEscalation: false.
+// MayEscalate returns the names of the containers, without the sidecar, in which a setuid or setgid program changes its
+// user or group: those without allowPrivilegeEscalation: false.
 func MayEscalate(pod *corev1.Pod) (names []string) {
 	beside := func(c corev1.Container) {
 		s := c.SecurityContext

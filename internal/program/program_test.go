@@ -21,7 +21,7 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
-// What is wrong stands in one line that starts with the program and ends with what to do, whatever the argument is.
+// The error is one line that starts with the program and ends with a remedy, with any argument.
 func TestMisused(t *testing.T) {
 	for arg, want := range map[string]string{
 		"now":                    `it: unexpected argument "now"; valid: flags; see --help`,

@@ -15,16 +15,16 @@ import (
 	"github.com/istio-pod-network/controller/internal/escape"
 )
 
-// neverCaptured is a port that is not captured inbound, and that neither the stand-in nor Envoy has outside of ambient
-// mode.
+// neverCaptured is a port that is never captured inbound, and on which neither the stand-in nor Envoy listens, except
+// in ambient mode.
 const neverCaptured = 15008
 
-// Attempt makes an attempt to get around a sidecar to a server, where a helper is, says who calls, and returns the
-// answer. ErrNotMade is the error of one that proves nothing.
+// Attempt makes an attempt to get around a sidecar, against a server with a helper. It sends the caller's name and
+// returns the answer. If the error is ErrNotMade, the attempt proves nothing.
 func Attempt(a escape.Attempt, h *Asker, server netip.AddrPort, name string) (answer string, err error) {
 	address, own := h.Own(), freePort()
 	switch {
-	case a.Called: // from a port that nobody has
+	case a.Called: // from an unused port
 		server = netip.AddrPortFrom(server.Addr(), freePort())
 	case a.Helped:
 		own = neverCaptured
@@ -40,7 +40,8 @@ func Attempt(a escape.Attempt, h *Asker, server netip.AddrPort, name string) (an
 	if err != nil {
 		return "", err
 	}
-	// The next attempt may have the same numbers, which a connection that ends in peace keeps for a minute.
+	// The next attempt may use the same addresses and ports. A connection that ends without a reset would keep them for
+	// a minute.
 	err = syscall.SetsockoptLinger(fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
 	c := os.NewFile(uintptr(fd), a.Name)
 	defer c.Close()
@@ -62,10 +63,10 @@ func Attempt(a escape.Attempt, h *Asker, server netip.AddrPort, name string) (an
 	return answer, cmp.Or(wrong, err)
 }
 
-// loopback is what an attempt from lo comes from, by whether it is IPv6.
+// loopback is the source of an attempt from lo, by whether it is IPv6.
 var loopback = map[bool]netip.Addr{false: netip.MustParseAddr("127.0.0.6"), true: netip.MustParseAddr("::6")}
 
 var lastPort atomic.Uint32
 
-// freePort is one that nobody has had, below those that the kernel gives.
+// freePort returns a port that was not used before, below the kernel's ephemeral ports.
 func freePort() uint16 { return 20000 + uint16(lastPort.Add(1)) }

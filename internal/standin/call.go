@@ -12,16 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Call is one call.
+// Call is one call to a server.
 type Call struct {
-	Network, Address string // as of net.Dial: tcp or udp
-	Name             string // who calls
+	Network, Address string // as in net.Dial: tcp or udp
+	Name             string // the caller's name
 	Seal             Seal
-	// Hops, where it is not 0, is how far its packets get: with 1 no further than the node.
+	// Hops, if not 0, is the hop limit of its packets: with 1 they do not leave the node.
 	Hops int
 }
 
-// Make makes the call, and returns the answer.
+// Make makes the call and returns the answer.
 func (c Call) Make() (answer string, err error) {
 	line, nonce := c.Seal.call(c.Name)
 	if answer, err = c.send(line); answer == "" && err != nil {
@@ -31,7 +31,7 @@ func (c Call) Make() (answer string, err error) {
 	return answer, cmp.Or(wrong, err)
 }
 
-// send says a line, and returns what comes back.
+// send sends a line and returns the line that comes back.
 func (c Call) send(line string) (answer string, err error) {
 	dialer := net.Dialer{Timeout: Patience, Control: c.limit}
 	conn, err := dialer.Dial(c.Network, c.Address)

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// errNoAnswer is the error of what is no answer to the query.
+// errNoAnswer is the error for a packet that is not an answer to the query.
 var errNoAnswer = errors.New("what comes back is no answer to the query")
 
-// queryNumber tells the answer to a query of this program. Nobody guesses here.
+// queryNumber is the ID of this program's queries. It need not be unpredictable here.
 const queryNumber = 0x7661
 
-// Query asks a DNS server for the address of a name, by UDP or TCP. That there is an answer is all that it says: who
-// has no such name answers, too.
+// Query sends a DNS query for a name's address by UDP or TCP. It returns nil for any answer, also for one that says
+// that the name does not exist.
 func (c Call) Query(name string) error {
 	dialer := net.Dialer{Timeout: Patience, Control: c.limit}
 	conn, err := dialer.Dial(c.Network, c.Address)
@@ -34,7 +34,7 @@ func (c Call) Query(name string) error {
 		n, err := conn.Read(answer)
 		return answers(answer[:n], err)
 	}
-	framed := binary.BigEndian.AppendUint16(nil, uint16(len(query))) // RFC 1035, 4.2.2
+	framed := binary.BigEndian.AppendUint16(nil, uint16(len(query))) // RFC 1035, section 4.2.2
 	if _, err := conn.Write(append(framed, query...)); err != nil {
 		return err
 	}
@@ -42,17 +42,17 @@ func (c Call) Query(name string) error {
 	return answers(answer[min(2, n):n], err)
 }
 
-// query is a query for the IPv4 address of a name. Source: RFC 1035, 4.1.
+// query returns a query for the IPv4 address of a name. Source: RFC 1035, section 4.1.
 func query(name string) []byte {
 	q := binary.BigEndian.AppendUint16(nil, queryNumber)
-	q = append(q, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0) // a query, recursion is desired, one question
+	q = append(q, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0) // a query, recursion desired, one question
 	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
 		q = append(append(q, byte(len(label))), label...)
 	}
 	return append(q, 0, 0, 1, 0, 1) // A, IN
 }
 
-// answers reports whether it is an answer to the query.
+// answers returns an error unless the packet is an answer to the query.
 func answers(answer []byte, err error) error {
 	switch {
 	case err != nil:

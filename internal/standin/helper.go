@@ -11,21 +11,21 @@ import (
 	"github.com/istio-pod-network/controller/internal/escape"
 )
 
-// HelperPort is where somebody at a server's address does what an attempt needs of somebody outside, by UDP, which
-// nobody redirects. It is asked by a line "NUMBER round", "NUMBER call FROM TO" or, with one of escape.Packet,
-// "NUMBER PACKET FROM TO", and answers "NUMBER done", or "NUMBER error TEXT".
+// HelperPort is the port at a server's address on which the helper listens by UDP, which is not redirected. The helper
+// does what an attempt needs outside the pod. A request is a line "NUMBER round", "NUMBER call FROM TO" or, with one of
+// escape.Packet, "NUMBER PACKET FROM TO". The answer is "NUMBER done" or "NUMBER error TEXT".
 const HelperPort = 8083
 
-// Helper does what a pod asks of it: questions are asked and answered as at HelperPort.
+// Helper serves the requests of a pod, in the form of HelperPort without the number.
 type Helper func(what string, from, to netip.AddrPort) (answer string, err error)
 
-// Done is the answer that something is done; what failed begins with the other.
+// Done is the answer if a request is done. An answer about a failure starts with the other text.
 const (
 	Done   = "done"
 	failed = "error "
 )
 
-// Answer answers one question, as ServeUDP wants it.
+// Answer answers one request, for ServeUDP.
 func (h Helper) Answer(line string) string {
 	number, question, _ := strings.Cut(line, " ")
 	answer, err := h.answer(question)
@@ -51,35 +51,36 @@ func (h Helper) answer(question string) (string, error) {
 	return h(words[0], from, to)
 }
 
-// silent is how many questions to the helper are answered, one after the other, until nothing else comes any more.
+// silent is how many further requests the helper must answer in turn until nothing else can arrive.
 const silent = 30
 
-// Asker asks a helper.
+// Asker sends requests to a helper.
 type Asker struct {
 	c     net.Conn
 	seal  Seal
 	asked int
 }
 
-// NewAsker returns one for the helper at an address, and for attempts against a server there, both with that seal.
+// NewAsker returns an Asker for the helper at an address, and for attempts against the server there. Both have the
+// seal.
 func NewAsker(at netip.Addr, seal Seal) (*Asker, error) {
 	c, err := net.Dial("udp", netip.AddrPortFrom(at, HelperPort).String())
 	return &Asker{c: c, seal: seal}, err
 }
 
-// Own is the pod's address, by which it reaches the helper.
+// Own returns the pod's address on the way to the helper.
 func (h *Asker) Own() netip.Addr { return h.c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap() }
 
-// ErrNoHelper says that the helper has not done what it was asked for.
+// ErrNoHelper is the error if the helper has not done what was requested.
 var ErrNoHelper = errors.New("nobody helps")
 
-// Do has the helper do something, and returns when it has.
+// Do sends a request to the helper, and returns when it is done.
 func (h *Asker) Do(question string) error {
 	_, err := h.Ask(question)
 	return err
 }
 
-// Ask returns the helper's answer.
+// Ask sends a request and returns the helper's answer.
 func (h *Asker) Ask(question string) (string, error) {
 	h.asked++
 	line, nonce := h.seal.call(fmt.Sprint(h.asked, " ", question))
@@ -97,9 +98,9 @@ func (h *Asker) Ask(question string) (string, error) {
 	return "", ErrNoHelper
 }
 
-// hear reads until the answer with the number comes, or none. What strangers say is passed over.
+// hear reads until the answer with the number arrives, or none does. It ignores what strangers send.
 func (h *Asker) hear(number, nonce string) (string, bool) {
-	_ = h.c.SetReadDeadline(time.Now().Add(2 * Patience)) // who helps may make a call before
+	_ = h.c.SetReadDeadline(time.Now().Add(2 * Patience)) // the helper may make a call before it answers
 	for buffer := make([]byte, 512); ; {
 		n, err := h.c.Read(buffer)
 		if err != nil {
@@ -114,8 +115,8 @@ func (h *Asker) hear(number, nonce string) (string, bool) {
 
 var errSilence = errors.New("nobody answers")
 
-// until tries until it is done or fails, and fails when so much has come back that was sent later that nothing else can
-// come.
+// until calls try until it is done or returns an error. It fails once so many later answers have arrived that nothing
+// else can.
 func (h *Asker) until(try func() (bool, error)) error {
 	for range silent {
 		if done, err := try(); done || err != nil {
@@ -129,10 +130,10 @@ func (h *Asker) until(try func() (bool, error)) error {
 	return errSilence
 }
 
-// send has the helper send what an attempt needs.
+// send makes the helper send a packet for an attempt.
 func (h *Asker) send(what escape.Packet, from, to netip.AddrPort) error {
 	return errors.Join(h.Do(fmt.Sprint(what, " ", from, " ", to)), h.Do("round"))
 }
 
-// call has the helper call.
+// call makes the helper call.
 func (h *Asker) call(from, to netip.AddrPort) error { return h.Do(fmt.Sprint("call ", from, " ", to)) }

@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// clientCert is the header by which Envoy says whose certificate a caller has. Source: envoyproxy/envoy,
+// clientCert is the header in which Envoy puts the caller's certificate. Source: envoyproxy/envoy,
 // docs/root/configuration/http/http_conn_man/headers.rst.
 const clientCert = "x-forwarded-client-cert"
 
-// ServeApp answers as Serve does as App; who asks by HTTP is answered by HTTP, and told what Envoy has said of its
-// certificate. Sealed, such a request has nonce and tag in its path.
+// ServeApp answers like Serve, as App. It answers HTTP requests by HTTP, with what Envoy says about the caller's
+// certificate. With a seal, the path of such a request has the nonce and the tag.
 func ServeApp(l net.Listener, seal Seal) error {
 	return accept(l, func(c *net.TCPConn) {
 		lines := bufio.NewReader(io.LimitReader(c, 64<<10))
@@ -33,7 +33,7 @@ func ServeApp(l net.Listener, seal Seal) error {
 	})
 }
 
-// callerOf reads the headers of a request, and returns the identity of the caller's certificate, "" if there is none.
+// callerOf reads the headers of a request and returns the identity in the caller's certificate, or "".
 func callerOf(lines *bufio.Reader) (identity string) {
 	for {
 		line, err := lines.ReadString('\n')
@@ -51,17 +51,17 @@ func callerOf(lines *bufio.Reader) (identity string) {
 	}
 }
 
-// byMesh is the name of who calls by HTTP.
+// byMesh is the name of a caller by HTTP.
 const byMesh = "mesh"
 
-// requestOf is the sealed call in the path of a request.
+// requestOf returns the sealed call in the path of a request.
 func requestOf(line string) string {
 	words := strings.Fields(line)
 	return byMesh + strings.ReplaceAll(words[min(1, len(words)-1)], "/", " ")
 }
 
-// CallByMesh asks the app at the address of a Service by HTTP, and returns its answer: who answers, and by whose
-// certificate the caller is known there.
+// CallByMesh sends an HTTP request to the app at the address of a Service. It returns the answer: who answers, and the
+// identity of the caller's certificate as seen there.
 func CallByMesh(address string, seal Seal) (string, error) {
 	line, nonce := seal.call(byMesh)
 	path := strings.ReplaceAll(strings.TrimPrefix(line, byMesh), " ", "/")
@@ -73,7 +73,7 @@ func CallByMesh(address string, seal Seal) (string, error) {
 	return strings.TrimSpace(answer), err
 }
 
-// ask makes a request of HTTP, and returns the body of its answer.
+// ask sends an HTTP request and returns the body of the response.
 func ask(address, what, host string) (string, error) {
 	what += "HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r"
 	answer, err := Call{Network: "tcp", Address: address, Name: what}.Make()

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OriginalDestination is SO_ORIGINAL_DST of a connection (linux/netfilter_ipv4.h, netfilter_ipv6/ip6_tables.h), or an
-// error's text.
+// OriginalDestination returns SO_ORIGINAL_DST of a connection (include/uapi/linux/netfilter_ipv4.h,
+// include/uapi/linux/netfilter_ipv6/ip6_tables.h), or the text of an error.
 func OriginalDestination(c *net.TCPConn) string {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -31,8 +31,7 @@ func OriginalDestination(c *net.TCPConn) string {
 
 const soOriginalDst = 80
 
-// original4 reads a struct sockaddr_in, which has the 16 bytes that this call is made for; the two first say the
-// family.
+// original4 reads a struct sockaddr_in. It has 16 bytes, as many as this getter passes; the first two are the family.
 func original4(fd int) string {
 	address, err := unix.GetsockoptIPv6Mreq(fd, unix.SOL_IP, soOriginalDst)
 	if err != nil {
@@ -42,7 +41,7 @@ func original4(fd int) string {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), binary.BigEndian.Uint16(b[2:4])).String()
 }
 
-// original6 reads a struct sockaddr_in6, with which what this call is made for begins.
+// original6 reads a struct sockaddr_in6, which is the start of what this getter passes.
 func original6(fd int) string {
 	info, err := unix.GetsockoptIPv6MTUInfo(fd, unix.SOL_IPV6, soOriginalDst)
 	if err != nil {

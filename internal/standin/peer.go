@@ -13,22 +13,23 @@ import (
 	"github.com/istio-pod-network/controller/internal/escape"
 )
 
-// Where a peer serves, beside HelperPort. The second is one that pods exclude from what is captured.
+// Ports on which a peer listens, beside HelperPort. Pods exclude the second one from capture.
 const (
 	PeerPort     = 8081
 	ExcludedPort = 8082
 	DNSPort      = 53
 )
 
-// Questions to a peer's helper: to call an address and to say who answers; and to begin TLS with it and to say by whose
-// certificate it answers.
+// Requests to a peer's helper: to call an address and to return who answers; and to start TLS with it and to return the
+// identity in its certificate.
 const (
 	Dial     = "dial"
 	Identity = "identity"
 )
 
-// StartPeer listens, and serves from then on whoever has the seal. Who reaches it with a name is told to reached, but
-// at ExcludedPort. What ends a server is told to failed. Where not every user may have DNSPort it goes without.
+// StartPeer starts the peer's servers. They answer callers with the seal. It calls reached for every caller that tells
+// its name, except at ExcludedPort, and failed with an error that ends a server. If the user may not listen on DNSPort,
+// it does without.
 func StartPeer(seal Seal, reached func(caller string), failed func(error)) error {
 	hear := seal.guarded(func(caller string) string { reached(caller); return Peer })
 	answers := map[uint16]func(string) string{
@@ -62,7 +63,7 @@ func StartPeer(seal Seal, reached func(caller string), failed func(error)) error
 	return nil
 }
 
-// help does what an attempt needs of somebody outside, and calls who asks to be called.
+// help does what an attempt needs outside the pod, and calls a pod that requests it.
 func help(what string, from, to netip.AddrPort, seal Seal, answer func(line string) string) (string, error) {
 	switch what {
 	case Dial:
@@ -79,10 +80,10 @@ func help(what string, from, to netip.AddrPort, seal Seal, answer func(line stri
 	return Done, escape.Send(escape.Packet(what), from, to)
 }
 
-// serveOne answers one line by a connection that the peer has opened.
+// serveOne answers one line on a connection that the peer has opened.
 func serveOne(c *os.File, answer func(line string) string) {
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * Patience)) // the attempt comes to it later
+	_ = c.SetDeadline(time.Now().Add(5 * Patience)) // the attempt uses it only later
 	if line, err := bufio.NewReader(c).ReadString('\n'); err == nil {
 		fmt.Fprintln(c, answer(strings.TrimSpace(line)))
 	}

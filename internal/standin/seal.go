@@ -9,23 +9,22 @@ import (
 	"strings"
 )
 
-// Seal is a secret of those who call each other and answer. By it a server knows its callers, and a caller knows that
-// who answers is no stranger: somebody who only sees a call, or knows the names, can make neither. The empty one proves
-// nothing, and changes nothing of what is sent.
+// Seal is a secret that the callers and servers of a run share. A server recognises its callers by it, and a caller its
+// servers. Knowing the names, or the messages of a call, is not enough. With the empty Seal, messages have no proof.
 //
-// A sealed call is "NAME NONCE TAG", and its answer "ANSWER TAG", whose tag is of the nonce too.
+// A sealed call is "NAME NONCE TAG". Its answer is "ANSWER TAG", and the tag depends on the nonce.
 type Seal string
 
-// ErrStranger says that somebody has answered who does not know the secret.
+// ErrStranger is the error if the answer is not from a server with the secret.
 var ErrStranger = errors.New("who answers is not of this run")
 
-// What a tag is of, so that none of the one can be taken for the other.
+// What a tag is for, so that the tag of a call is never valid for an answer.
 const (
 	ofCall   = "call"
 	ofAnswer = "answer"
 )
 
-// tag proves that the secret is known, to whoever knows it.
+// tag proves knowledge of the secret to others with the secret.
 func (s Seal) tag(of, nonce, text string) string {
 	mac := hmac.New(sha256.New, []byte(s))
 	mac.Write([]byte(of + "\x00" + nonce + "\x00" + text))
@@ -36,7 +35,7 @@ func (s Seal) holds(tag, of, nonce, text string) bool {
 	return hmac.Equal([]byte(tag), []byte(s.tag(of, nonce, text)))
 }
 
-// call seals what a caller says, and returns the nonce by which it knows the answer.
+// call returns a caller's sealed line, and the nonce for the answer.
 func (s Seal) call(name string) (line, nonce string) {
 	if s == "" {
 		return name, ""
@@ -45,7 +44,7 @@ func (s Seal) call(name string) (line, nonce string) {
 	return strings.Join([]string{name, nonce, s.tag(ofCall, nonce, name)}, " "), nonce
 }
 
-// called opens what a caller has said. Nobody who does not know the secret is heard.
+// called opens a caller's line. known is false for a caller without the secret.
 func (s Seal) called(line string) (name, nonce string, known bool) {
 	if s == "" {
 		return line, "", true
@@ -55,7 +54,7 @@ func (s Seal) called(line string) (name, nonce string, known bool) {
 	return name, nonce, s.holds(tag, ofCall, nonce, name)
 }
 
-// answer seals what a server says to a call.
+// answer returns a server's sealed answer to a call.
 func (s Seal) answer(nonce, answer string) string {
 	if s == "" {
 		return answer
@@ -63,7 +62,7 @@ func (s Seal) answer(nonce, answer string) string {
 	return answer + " " + s.tag(ofAnswer, nonce, answer)
 }
 
-// answered opens what has been said to a call.
+// answered opens the answer to a call. The error is ErrStranger for one without the secret.
 func (s Seal) answered(nonce, line string) (answer string, err error) {
 	if s == "" {
 		return line, nil
@@ -75,7 +74,7 @@ func (s Seal) answered(nonce, line string) (answer string, err error) {
 	return answer, nil
 }
 
-// guarded is answer for a server: strangers get nothing, and the others a sealed answer.
+// guarded wraps a server's function: strangers get no answer, and others a sealed one.
 func (s Seal) guarded(answer func(caller string) string) func(line string) string {
 	return func(line string) string {
 		name, nonce, known := s.called(line)
@@ -86,7 +85,7 @@ func (s Seal) guarded(answer func(caller string) string) func(line string) strin
 	}
 }
 
-// cutLast cuts a text before its last word.
+// cutLast cuts the last word from a text.
 func cutLast(text string) (before, last string) {
 	i := strings.LastIndexByte(text, ' ')
 	return text[:max(i, 0)], text[i+1:]

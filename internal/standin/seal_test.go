@@ -11,7 +11,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// served has a server answer at an address of this machine, by TCP.
+// served starts a TCP server on this machine.
 func served(t *testing.T, answer func(line string) string) (at string) {
 	t.Helper()
 	l, err := Listen(0, false)
@@ -21,7 +21,7 @@ func served(t *testing.T, answer func(line string) string) (at string) {
 	return fmt.Sprint("127.0.0.1:", l.Addr().(*net.TCPAddr).Port)
 }
 
-// Who knows the secret is heard and believed; who knows the names alone, or has seen other calls, is neither.
+// A caller and a server with the secret are accepted. Knowing the names, or having seen other calls, is not enough.
 func TestSeal(t *testing.T) {
 	const own, others = Seal("own"), Seal("another")
 	var heard []string
@@ -48,7 +48,7 @@ func TestSeal(t *testing.T) {
 			t.Errorf("%q is heard", forged)
 		}
 	}
-	seen := guarded(line) // a stranger has got an answer to another call
+	seen := guarded(line) // the answer to another call
 	for name, answer := range map[string]func(string) string{
 		"names alone":    func(string) string { return Peer + " 10.0.0.1:80" },
 		"another secret": others.guarded(func(string) string { return Peer }),
@@ -61,7 +61,7 @@ func TestSeal(t *testing.T) {
 	}
 }
 
-// A helper does nothing for strangers, and what strangers say is passed over.
+// A helper does nothing for strangers, and an Asker ignores what strangers send.
 func TestSealedHelper(t *testing.T) {
 	const own = Seal("own")
 	done := 0
@@ -92,7 +92,7 @@ func TestSealedHelper(t *testing.T) {
 	}
 }
 
-// An app that is called by HTTP proves who it is, too.
+// An app that is called by HTTP proves that it has the secret, too.
 func TestSealedApp(t *testing.T) {
 	l, err := Listen(0, false)
 	await.Must(t, err)

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Patience bounds one call, so that one without an answer does not hold up the next for long.
+// Patience limits one call, so that one without an answer does not delay the next for long.
 const Patience = 2 * time.Second
 
-// Listen opens a TCP socket for both families. A transparent one also takes connections to addresses that are not the
-// pod's.
+// Listen opens a TCP listener for both families. With transparent it also accepts connections to addresses that the pod
+// does not have (ip(7), IP_TRANSPARENT).
 func Listen(port uint16, transparent bool) (net.Listener, error) {
 	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 		if !transparent {
@@ -36,17 +36,17 @@ func Listen(port uint16, transparent bool) (net.Listener, error) {
 	return c.Listen(context.Background(), "tcp", fmt.Sprint(":", port))
 }
 
-// Asked says where a client wanted to go.
+// Asked returns a connection's original destination.
 type Asked func(*net.TCPConn) string
 
-// Serve answers every connection with a name and the destination that the client had asked for, once the client has
-// sent its line: closing a socket with something unread resets the connection, and a reset has to mean that something
-// went wrong. It returns when no connection can be accepted any more.
+// Serve answers every connection with the name and the original destination, after the client has sent its line:
+// closing a socket with unread data resets the connection, and a reset has to mean a failure. It returns when the
+// listener fails.
 func Serve(l net.Listener, name string, asked Asked) error {
 	return ServeCallers(l, func(c *net.TCPConn, _ string) string { return name + " " + asked(c) })
 }
 
-// ServeCallers answers every connection with what answer makes of it and of the line that the client has sent.
+// ServeCallers answers every connection with the text that answer returns for it and for the client's line.
 func ServeCallers(l net.Listener, answer func(c *net.TCPConn, caller string) string) error {
 	return accept(l, func(c *net.TCPConn) {
 		if line, err := bufio.NewReader(c).ReadString('\n'); err == nil {
@@ -55,7 +55,7 @@ func ServeCallers(l net.Listener, answer func(c *net.TCPConn, caller string) str
 	})
 }
 
-// accept has each connection served, for a while.
+// accept calls serve for each connection, with a deadline.
 func accept(l net.Listener, serve func(*net.TCPConn)) error {
 	for {
 		c, err := l.Accept()
@@ -70,7 +70,7 @@ func accept(l net.Listener, serve func(*net.TCPConn)) error {
 	}
 }
 
-// ServeUDP answers every packet that answer has an answer to. It returns when none can be read any more.
+// ServeUDP answers every packet for which answer returns a text. It returns when reading fails.
 func ServeUDP(packets net.PacketConn, answer func(text string) string) error {
 	buffer := make([]byte, 512)
 	for {
@@ -84,7 +84,7 @@ func ServeUDP(packets net.PacketConn, answer func(text string) string) error {
 	}
 }
 
-// Destination is where a connection arrived, which for one that was not translated is where it was sent.
+// Destination returns the local address of a connection: its original destination, if there was no DNAT.
 func Destination(c *net.TCPConn) string {
 	address := c.LocalAddr().(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(address.Addr().Unmap(), address.Port()).String()

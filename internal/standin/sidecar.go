@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Names by which the stand-ins answer.
+// Names of the stand-ins in answers.
 const (
 	Outbound = "sidecar-outbound"
 	Inbound  = "sidecar-inbound"
@@ -16,24 +16,24 @@ const (
 	Peer     = "peer"
 )
 
-// Sidecar stands in for Istio's proxy.
+// Sidecar is the stand-in for Istio's proxy.
 type Sidecar struct {
 	Outbound, Inbound, DNS uint16 // ports
-	// Transparent says that inbound connections come unchanged (TPROXY), which takes CAP_NET_ADMIN.
+	// Transparent says that inbound connections arrive unchanged (TPROXY). It needs CAP_NET_ADMIN.
 	Transparent bool
-	// Seal is that of who calls: strangers get no answer.
+	// Seal is that of the callers. Others get no answer.
 	Seal Seal
-	// Quit, where it is not nil, is called when a process of the pod asks for it, as of Istio's pilot-agent.
+	// Quit, if not nil, is called when a process of the pod requests it, as with Istio's pilot-agent.
 	Quit func()
 }
 
-// Ports of a sidecar that nobody changes.
+// Ports of a sidecar that are not configurable.
 const (
 	quitPort  = 15020
-	ReadyPort = 15021 // where the kubelet's probes go that Istio's injector writes
+	ReadyPort = 15021 // for the kubelet's probes that Istio's injector configures
 )
 
-// Start listens, and serves from then on. What ends a server is told to failed.
+// Start starts the servers. It calls failed with an error that ends a server.
 func (s Sidecar) Start(failed func(error)) error {
 	serve := func(l net.Listener, name string, asked Asked) error {
 		return ServeCallers(l, func(c *net.TCPConn, line string) string {
@@ -54,7 +54,7 @@ func (s Sidecar) Start(failed func(error)) error {
 		{s.Inbound, s.Transparent, func(l net.Listener) error { return serve(l, Inbound, inbound) }},
 		{s.DNS, false, func(l net.Listener) error { return serve(l, DNS, OriginalDestination) }},
 		{quitPort, false, s.serveHTTP},
-		{ReadyPort, false, s.serveHTTP}, // the last: who is ready has them all
+		{ReadyPort, false, s.serveHTTP}, // last: a sidecar that is ready has all of them
 	} {
 		l, err := Listen(port.number, port.transparent)
 		if err != nil {
@@ -63,12 +63,12 @@ func (s Sidecar) Start(failed func(error)) error {
 		servers = append(servers, func() error { return port.serve(l) })
 	}
 	answer := s.Seal.guarded(func(string) string { return DNS })
-	// where redirected packets arrive, and answers have to come from
+	// redirected packets arrive there, and answers must be sent from there
 	for _, address := range []string{"127.0.0.1", "::1"} {
 		packets, err := net.ListenPacket("udp", net.JoinHostPort(address, fmt.Sprint(s.DNS)))
 		if err == nil {
 			servers = append(servers, func() error { return ServeUDP(packets, answer) })
-		} else if address == "127.0.0.1" { // the pod may be without IPv6
+		} else if address == "127.0.0.1" { // the pod may have no IPv6
 			return err
 		}
 	}
@@ -78,7 +78,7 @@ func (s Sidecar) Start(failed func(error)) error {
 	return nil
 }
 
-// serveHTTP answers every request with 200, of which one asks to quit.
+// serveHTTP answers every request with 200. One of them asks the sidecar to quit.
 func (s Sidecar) serveHTTP(l net.Listener) error {
 	return accept(l, func(c *net.TCPConn) {
 		quits := false
@@ -96,13 +96,13 @@ func (s Sidecar) serveHTTP(l net.Listener) error {
 	})
 }
 
-// quit begins the request of a process of the pod that the sidecar quit; it is as of Istio's pilot-agent.
+// quit is the start of the request to quit, as for Istio's pilot-agent.
 const quit = "POST /quitquitquit "
 
-// Ready reports whether the sidecar in this pod serves, a stand-in or Istio's.
+// Ready reports whether the sidecar in this pod is ready: a stand-in or Istio's.
 func Ready() bool { return request(ReadyPort, "GET /healthz/ready ") == nil }
 
-// Quit asks the stand-in of a sidecar in this pod to quit.
+// Quit asks the stand-in of the sidecar in this pod to quit.
 func Quit() error { return request(quitPort, quit) }
 
 func request(port uint16, what string) error {

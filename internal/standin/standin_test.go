@@ -21,7 +21,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// Who is not asked for what it knows says so.
+// A helper answers an unknown request with an error.
 func TestHelperRefuses(t *testing.T) {
 	h := Helper(func(what string, _, to netip.AddrPort) (string, error) {
 		if what == "nothing" {
@@ -46,7 +46,7 @@ func TestHelperRefuses(t *testing.T) {
 	}
 }
 
-// A caller hears who answers, and an answer that is none is an error.
+// A caller gets the server's name, and an error for an invalid answer.
 func TestCall(t *testing.T) {
 	l, err := Listen(0, false)
 	await.Must(t, err)
@@ -69,7 +69,7 @@ func TestCall(t *testing.T) {
 	}
 }
 
-// An app that is asked by HTTP says what Envoy has said of the caller.
+// An app that is called by HTTP returns what Envoy says about the caller.
 func TestServeApp(t *testing.T) {
 	l, err := Listen(0, false)
 	await.Must(t, err)
@@ -105,7 +105,7 @@ func TestServeApp(t *testing.T) {
 	}
 }
 
-// certificate is one of a workload.
+// certificate returns a workload's certificate.
 func certificate(t *testing.T, uri string) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -121,7 +121,7 @@ func certificate(t *testing.T, uri string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// Whose certificate a sidecar has is known, although it then refuses who has none.
+// The identity of a sidecar is known, even if it then rejects a client without a certificate.
 func TestIdentity(t *testing.T) {
 	const id = "spiffe://cluster.local/ns/a/sa/b"
 	for name, test := range map[string]struct{ uri, want string }{"of a workload": {id, id}, "of nobody": {"", ""}} {
@@ -157,7 +157,7 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// An answer to a query is told from anything else.
+// Only an answer to the query is accepted.
 func TestQuery(t *testing.T) {
 	answer := func(query []byte) []byte {
 		if len(query) < 12 || !strings.Contains(string(query), "\x06server\x06verify\x03svc\x00\x00\x01\x00\x01") {

@@ -11,19 +11,19 @@ import (
 	"time"
 )
 
-// ofMesh is by which protocols a sidecar knows that the mesh calls. Source: istio/istio, pilot/pkg/networking/util,
-// ALPNInMesh.
+// ofMesh are the ALPN protocols by which a sidecar recognises calls of the mesh. Source: istio/istio,
+// pilot/pkg/networking/util, ALPNInMesh.
 var ofMesh = []string{"istio-peer-exchange", "istio"}
 
-// errNameless is the error of a certificate without the name of a workload.
+// errNameless is the error for a certificate without the identity of a workload.
 var errNameless = errors.New("the certificate names no workload")
 
-// identity begins TLS with an address, and returns the identity of the certificate that it answers with. Who asks has
-// none, so it may be refused later.
+// identity starts TLS with an address, and returns the identity in the certificate of the server. The client has no
+// certificate, so the server may reject it later.
 func identity(of netip.AddrPort) (string, error) {
 	var named string
 	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: Patience}, Config: &tls.Config{
-		InsecureSkipVerify: true, // who signs it only the mesh knows
+		InsecureSkipVerify: true, // only the mesh knows the issuer
 		NextProtos:         ofMesh,
 		MinVersion:         tls.VersionTLS12,
 		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {

@@ -19,19 +19,19 @@ func (f Family) String() string {
 	return "IPv4"
 }
 
-// Place is a destination or source, which has one address per family.
+// Place is a source or destination, with one address per family.
 type Place string
 
-// The places. Every address belongs to one of the lab's namespaces; nothing ever leaves them.
+// The places. Every address belongs to one of the lab's namespaces; no packet leaves them.
 const (
-	Anywhere    Place = ""            // as a source: whatever the kernel chooses
+	Anywhere    Place = ""            // as a source: the kernel chooses
 	Pod         Place = "pod"         // the pod's own address, on eth0
-	Self        Place = "self"        // a second address of the pod, on lo: like a service that leads back to the pod
+	Self        Place = "self"        // a second address of the pod, on lo, like that of a service of this pod
 	Loopback    Place = "loopback"    // 127.0.0.1, ::1
-	Loopback2   Place = "loopback2"   // 127.0.0.2; IPv6 has no second one
+	Loopback2   Place = "loopback2"   // 127.0.0.2; IPv6 has no second loopback address
 	Passthrough Place = "passthrough" // 127.0.0.6, ::6: the source of the proxy's inbound connections to the app
 	Peer        Place = "peer"        // another pod, the pod's next hop
-	Service     Place = "service"     // an address of a service range, at the peer
+	Service     Place = "service"     // an address in the range of services, at the peer
 	Outside     Place = "outside"     // an address outside the cluster, at the peer
 	Net1        Place = "net1"        // the pod's address on net1, its second interface
 	VM          Place = "vm"          // the machine behind net1
@@ -50,7 +50,7 @@ var addresses = map[Place][2]string{
 	VM:          {"10.89.0.2", "fd89::2"},
 }
 
-// Addr returns the place's address, the zero Addr where the family has none.
+// Addr returns the place's address, or the zero Addr if the family has none.
 func (p Place) Addr(family Family) netip.Addr {
 	pair, known := addresses[p]
 	text := pair[0]
@@ -63,7 +63,7 @@ func (p Place) Addr(family Family) netip.Addr {
 	return netip.MustParseAddr(text)
 }
 
-// local says whether the place is an address of the pod, so that packets from the pod to it go through lo.
+// local reports whether the place is an address of the pod, so that packets from the pod to it use lo.
 func (p Place) local() bool {
 	switch p {
 	case Pod, Self, Loopback, Loopback2, Passthrough, Net1:

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answer is what every stand-in says to whoever reaches it.
+// answer is what a stand-in sends to a client.
 type answer struct {
 	landing            Landing
 	local, remote, dst netip.AddrPort
@@ -21,7 +21,7 @@ func (a answer) String() string {
 	return fmt.Sprintf("WHO %s local=%s remote=%s dst=%s\n", a.landing, a.local, a.remote, a.dst)
 }
 
-// parseAnswer reads such a line.
+// parseAnswer parses such a line.
 func parseAnswer(line string) (a answer, err error) {
 	fields := strings.Fields(line)
 	if len(fields) != 5 || fields[0] != "WHO" {
@@ -40,10 +40,11 @@ func parseAnswer(line string) (a answer, err error) {
 	return a, nil
 }
 
-// soOriginalDst is SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST alike (linux/netfilter_ipv4.h, ip6_tables.h).
+// soOriginalDst is SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, which have the same value
+// (include/uapi/linux/netfilter_ipv4.h, include/uapi/linux/netfilter_ipv6/ip6_tables.h).
 const soOriginalDst = 80
 
-// originalDst asks conntrack for the destination that the connection had before it was redirected.
+// originalDst returns the connection's destination before DNAT, as conntrack knows it.
 func originalDst(fd int, local netip.Addr) (netip.AddrPort, error) {
 	level := unix.SOL_IP
 	if local.Is6() {
@@ -63,7 +64,7 @@ func originalDst(fd int, local netip.Addr) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(raw[4:8])), port), nil
 }
 
-// answer replies to the datagrams that are there, each from the address that it was sent to, and tells hear before.
+// answer answers all queued datagrams, each from the address to which it was sent. It calls hear before each answer.
 func (e *endpoint) answer(hear func(question []byte, a answer)) {
 	var question, oob [256]byte
 	for {
@@ -87,7 +88,8 @@ func (e *endpoint) answer(hear func(question []byte, a answer)) {
 	}
 }
 
-// pktinfo reads the address that a datagram was sent to, and returns the control message that answers from it.
+// pktinfo returns the address to which a datagram was sent, and the control message to answer from it (ip(7),
+// IP_PKTINFO).
 func pktinfo(cmsg unix.SocketControlMessage, port uint16) (netip.AddrPort, []byte) {
 	switch {
 	case cmsg.Header.Level == unix.SOL_IP && cmsg.Header.Type == unix.IP_PKTINFO:

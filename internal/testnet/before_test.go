@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-// The cells of the table of security.md.
+// The cells of the table in security.md.
 const (
 	through = "through"
 	kept    = "kept"
 	noWay   = "–" // the family does not have it
 )
 
-// TestIstioLetsThrough compares the table of security.md with what gets through under Istio's own rules, and is kept
-// back or redirected if a pod's rules mean what ours mean. That ours do is TestTraffic's, of package netfilter.
+// TestIstioLetsThrough compares the table in security.md with what gets around the sidecar under Istio's own rules, and
+// is blocked or redirected with rules of our semantics. TestTraffic in package netfilter checks that ours have them.
 func TestIstioLetsThrough(t *testing.T) {
 	seen := map[string][]string{}
 	column := 0
@@ -34,7 +34,7 @@ func TestIstioLetsThrough(t *testing.T) {
 				t.Fatal(err)
 			}
 			applyIstio(t, l, p.settings())
-			// A busy kernel may lose a packet, and some ways take two that follow each other within some milliseconds.
+			// A busy kernel may lose a packet, and some attempts need two packets within some milliseconds.
 			for range 4 {
 				note(seen, column, l.RunAll())
 				if err := l.Reset(); err != nil {
@@ -57,7 +57,7 @@ func TestIstioLetsThrough(t *testing.T) {
 	}
 }
 
-// note adds results to the cells of the two families that begin with the column.
+// note adds results to the cells of the two families, which start at the column.
 func note(seen map[string][]string, column int, results []Result) {
 	for _, r := range results {
 		past := r.Got.Landed == AtPeer || r.Got.Landed == AtApp
@@ -87,7 +87,7 @@ func note(seen map[string][]string, column int, results []Result) {
 	}
 }
 
-// letThrough reads the table: the cells by the name of the way.
+// letThrough reads the table: the cells, by the name of the attempt.
 func letThrough(t *testing.T) map[string][]string {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "security.md"))

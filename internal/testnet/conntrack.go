@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ctnetlink's numbers (linux/netfilter/nfnetlink_conntrack.h).
+// Constants of ctnetlink (include/uapi/linux/netfilter/nfnetlink_conntrack.h).
 const (
 	ctGet        = 1<<8 | 1 // NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
 	ctDelete     = 1<<8 | 2
@@ -23,17 +23,17 @@ const (
 	ctSrcPort    = 2
 	ctDstPort    = 3
 	seenReply    = 1 << 1 // IPS_SEEN_REPLY
-	attrTypeMask = 0x3fff // without the flags for nesting and byte order
+	attrTypeMask = 0x3fff // without the flags NLA_F_NESTED and NLA_F_NET_BYTEORDER
 )
 
-// entry is what this package needs to know of a connection that conntrack tracks.
+// entry has the fields of a conntrack entry that this package uses.
 type entry struct {
 	srcPort, dstPort uint16
 	zone             uint16
 	replied          bool
 }
 
-// Reset makes all kernels forget all connections, so that the next flows meet no trace of earlier ones.
+// Reset makes all kernels forget all connections, so that the next flows are not affected by earlier ones.
 func (l *Lab) Reset() error {
 	servers := l.servers
 	if l.sidecar != nil {
@@ -47,7 +47,7 @@ func (l *Lab) Reset() error {
 	return l.flush()
 }
 
-// flush makes the pod's conntrack forget all connections; those that are open stay so.
+// flush deletes all conntrack entries of the pod. Open connections stay open.
 func (l *Lab) flush() error {
 	_, err := l.ctnetlink(ctDelete, unix.NLM_F_ACK, unix.AF_UNSPEC, nil)
 	if err != nil {
@@ -56,8 +56,8 @@ func (l *Lab) flush() error {
 	return nil
 }
 
-// query finds a datagram's connection in the zone, by the numbers that it began with. Conntrack is asked for the one: a
-// list is of all network namespaces, and takes the kernel as long as its table is wide.
+// query returns the conntrack entry of a datagram's connection in the zone, by its original addresses and ports. It
+// requests this one entry: a dump covers all network namespaces, and its time grows with the size of the hash table.
 func (l *Lab) query(src, dst netip.AddrPort, zone uint16) (e entry, found bool, err error) {
 	af, tuple := tupleOf(unix.IPPROTO_UDP, src, dst)
 	attrs := attr(ctTupleOrig|unix.NLA_F_NESTED, tuple)
@@ -102,7 +102,7 @@ func (e *entry) readTuple(tuple []byte) {
 	})
 }
 
-// eachAttr walks over netlink attributes.
+// eachAttr calls visit for each netlink attribute.
 func eachAttr(raw []byte, visit func(kind uint16, value []byte)) {
 	for len(raw) >= 4 {
 		size := int(binary.NativeEndian.Uint16(raw))
@@ -114,7 +114,7 @@ func eachAttr(raw []byte, visit func(kind uint16, value []byte)) {
 	}
 }
 
-// forget makes the pod's kernel forget one TCP connection; none is fine.
+// forget deletes the conntrack entry of one TCP connection. It is no error if there is none.
 func (l *Lab) forget(src, dst netip.AddrPort) error {
 	af, tuple := tupleOf(unix.IPPROTO_TCP, src, dst)
 	_, err := l.ctnetlink(ctDelete, unix.NLM_F_ACK, af, attr(ctTupleOrig|unix.NLA_F_NESTED, tuple))
@@ -124,7 +124,7 @@ func (l *Lab) forget(src, dst netip.AddrPort) error {
 	return nil
 }
 
-// tupleOf returns the address family and the attributes of a tuple.
+// tupleOf returns the address family, and the attributes of a tuple.
 func tupleOf(proto byte, src, dst netip.AddrPort) (af byte, tuple []byte) {
 	kindOf := [2]uint16{1, 2} // CTA_IP_V4_SRC, CTA_IP_V4_DST
 	af = unix.AF_INET
@@ -138,14 +138,14 @@ func tupleOf(proto byte, src, dst netip.AddrPort) (af byte, tuple []byte) {
 	return af, slices.Concat(attr(ctTupleIP|unix.NLA_F_NESTED, ip), attr(ctTupleProto|unix.NLA_F_NESTED, ports))
 }
 
-// attr is one netlink attribute.
+// attr returns one netlink attribute.
 func attr(kind uint16, value []byte) []byte {
 	raw := binary.NativeEndian.AppendUint16(nil, uint16(4+len(value)))
 	raw = append(binary.NativeEndian.AppendUint16(raw, kind), value...)
 	return append(raw, make([]byte, -len(raw)&3)...)
 }
 
-// ctnetlink sends one request to the pod's kernel and returns the payloads of the answers.
+// ctnetlink sends one request to the pod's kernel and returns the payloads of the replies.
 func (l *Lab) ctnetlink(kind, flags uint16, family byte, attrs []byte) (payloads [][]byte, err error) {
 	fd := -1
 	l.pod.root.do(func() {

@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// client is one socket of a flow, which never blocks.
+// client is the non-blocking socket of a flow.
 type client struct {
 	fd     int
 	rounds *rounds
 	silent int // how many rounds it waits for an answer
 }
 
-// newClient makes the flow's socket as its party, bound to its source and a port of its own.
+// newClient creates the flow's socket as its party, bound to its source and to a port of its own.
 func (l *Lab) newClient(f Flow, family Family, silent int) (*client, error) {
 	c, err := l.unbound(f, family, silent)
 	if err != nil {
@@ -34,7 +34,7 @@ func (l *Lab) newClient(f Flow, family Family, silent int) (*client, error) {
 	return c, nil
 }
 
-// unbound makes the flow's socket as its party.
+// unbound creates the flow's socket as its party.
 func (l *Lab) unbound(f Flow, family Family, silent int) (*client, error) {
 	t, err := l.threadOf(f.From, l.settings)
 	if err != nil {
@@ -69,13 +69,12 @@ func (l *Lab) unbound(f Flow, family Family, silent int) (*client, error) {
 	return c, nil
 }
 
-// lastPort is the one that bind has taken last.
+// lastPort is the port that bind has used last.
 var lastPort atomic.Uint32
 
-// bind gives a socket an address, and a port that no flow has had before it for long. The kernel would choose one that
-// is free towards that destination; connection tracking remembers a flow for seconds, all redirected flows have the
-// same destination, and of two with the same port it changes that of the second: now and then a flow would look as if
-// it was masqueraded.
+// bind binds a socket to an address, and to a port that no flow has used for long. The kernel would choose a port that
+// is free for the destination. But conntrack remembers a flow for seconds, and all redirected flows have the same
+// destination, so it changes the second of two equal ports: some flows would look masqueraded.
 func bind(fd int, src netip.Addr, proto Proto) error {
 	if proto == ICMP {
 		return unix.Bind(fd, sockaddr(netip.AddrPortFrom(src, 0)))
@@ -88,7 +87,7 @@ func bind(fd int, src netip.Addr, proto Proto) error {
 	return unix.EADDRINUSE
 }
 
-// firstPort is the lowest that nextPort returns. No list of ports in a profile names but some of them.
+// firstPort is the lowest port that nextPort returns. The lists in profiles name only some of these ports.
 const firstPort = 20000
 
 func nextPort() uint16 {
@@ -96,13 +95,13 @@ func nextPort() uint16 {
 	return uint16(firstPort + lastPort.Add(1)%count)
 }
 
-// close resets the connection, so that no TIME_WAIT stays behind.
+// close resets the connection, so that no TIME_WAIT remains.
 func (c *client) close() {
 	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	unix.Close(c.fd)
 }
 
-// connect connects and waits until that has worked out.
+// connect connects and waits until the connection is established.
 func (c *client) connect(to netip.AddrPort) error {
 	err := unix.Connect(c.fd, sockaddr(to))
 	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
@@ -117,7 +116,7 @@ func (c *client) connect(to netip.AddrPort) error {
 	})
 }
 
-// read waits for something to read, or the end, which is 0 bytes.
+// read waits for data, or for the end of the stream, which is 0 bytes.
 func (c *client) read(into []byte) (n int, err error) {
 	err = c.rounds.until(c.silent, func() (bool, error) {
 		if n, err = unix.Read(c.fd, into); errors.Is(err, unix.EAGAIN) {
@@ -150,7 +149,7 @@ func (c *client) local() netip.AddrPort {
 	return addrPort(sa)
 }
 
-// exchange connects, asks and says where that landed.
+// exchange connects, asks, and returns where the flow landed.
 func (c *client) exchange(f Flow, family Family) Outcome {
 	to := netip.AddrPortFrom(f.To.Addr(family), f.Port)
 	if f.Proto == ICMP {
@@ -167,14 +166,14 @@ func (c *client) exchange(f Flow, family Family) Outcome {
 
 const portChanged = " (port changed)"
 
-// unheard is the note of a flow that has reached somebody whose answer has not come back.
+// unheard is the note of a flow that has reached a server whose answer has not arrived.
 const unheard = "no answer comes back"
 
-// lastQuestion is the number of the one that answered has asked last.
+// lastQuestion is the number of the last question of answered.
 var lastQuestion atomic.Uint32
 
-// answered asks who has taken the connection. Where no answer comes, what counts is whom the question has reached: what
-// connection tracking takes the answer for may keep that back, and never what the client has sent.
+// answered asks who has accepted the connection. Without an answer, it returns who received the question: conntrack's
+// view of the connection may block the answer, but then the client's packets have passed.
 func (c *client) answered(f Flow) Outcome {
 	question := fmt.Sprint("who ", lastQuestion.Add(1))
 	if f.As != "" {
@@ -199,7 +198,7 @@ func (c *client) answered(f Flow) Outcome {
 	return o
 }
 
-// ping sends an echo request; the kernel at the other end answers.
+// ping sends an echo request, which the kernel of the destination answers.
 func (c *client) ping(f Flow, family Family) Outcome {
 	request := []byte{8, 0, 0, 0, 0, 0, 0, 1, 'w', 'h', 'o'} // the kernel fills in checksum and identifier
 	if family == IPv6 {
@@ -219,7 +218,7 @@ func (c *client) ping(f Flow, family Family) Outcome {
 	return Outcome{Landed: placeLanding(f.To), Dst: f.To.Addr(family).String()}
 }
 
-// placeLanding says whose the place is.
+// placeLanding returns the landing of flows that reach the place.
 func placeLanding(p Place) Landing {
 	switch {
 	case p.local():
@@ -230,7 +229,7 @@ func placeLanding(p Place) Landing {
 	return AtPeer
 }
 
-// failure turns an error into an outcome.
+// failure returns the outcome for an error.
 func failure(err error) Outcome {
 	switch {
 	case errors.Is(err, errSilence):

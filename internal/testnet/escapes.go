@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// escapePrefix begins the kind of a flow that is an attempt of package escape; its name follows.
+// escapePrefix is the start of the kind of a flow that is an attempt of package escape. The attempt's name follows.
 const escapePrefix = "escape-"
 
-// attempt returns what a kind of flow tries, if it is one of those.
+// attempt returns the attempt of a kind of flow, if it is one.
 func (k Kind) attempt() (escape.Attempt, bool) {
 	name, found := strings.CutPrefix(string(k), escapePrefix)
 	if !found {
@@ -26,8 +26,7 @@ func (k Kind) attempt() (escape.Attempt, bool) {
 	return escape.Named(name)
 }
 
-// escapeFlows are attempts to get around the sidecar. The pod's port of the one that comes from outside is nobody
-// else's.
+// escapeFlows are attempts to get around the sidecar. No other flow uses the pod's port of the inbound one.
 var escapeFlows = []Flow{
 	{Name: "escape-lo", From: FromApp, Proto: TCP, To: Peer, Port: 8080, Src: Pod, Kind: escapePrefix + "lo"},
 	{Name: "escape-lo-9090", From: FromApp, Proto: TCP, To: Outside, Port: 9090, Src: Pod, Kind: escapePrefix + "lo"},
@@ -56,13 +55,13 @@ var escapeFlows = []Flow{
 	{Name: "escape-vm", From: FromVM, Proto: TCP, To: Outside, Port: 443, Src: VM, Kind: escapePrefix + "helper"},
 }
 
-// deviceEscapeFlows begin at net1, which must be excluded.
+// deviceEscapeFlows start on net1, which must be excluded.
 var deviceEscapeFlows = []Flow{
 	{Name: "escape-device", From: FromApp, Proto: TCP, To: Peer, Port: 8080, Src: Pod, Kind: escapePrefix + "device"},
 	{Name: "escape-dns", From: FromApp, Proto: UDP, To: Peer, Port: 53, Src: Pod, Kind: escapePrefix + "dns"},
 }
 
-// escapes returns the attempts that are some with the settings.
+// escapes returns the attempts that make sense with the settings.
 func (s settings) escapes() []Flow {
 	if named(s.excludeInterfaces, "net1") {
 		return slices.Concat(escapeFlows, deviceEscapeFlows)
@@ -70,23 +69,21 @@ func (s settings) escapes() []Flow {
 	return slices.Clone(escapeFlows)
 }
 
-// notServed is a port of the peer's at which nobody listens, for attempts that need one.
+// notServed is a port on which the peer does not listen, for attempts that need one.
 const notServed = 7004
 
-// neverCaptured is a port of the pod at which nobody listens, and which is captured only where it is listed among the
-// inbound ports.
+// neverCaptured is a port on which the pod does not listen, and which is captured only if the inbound ports list it.
 const neverCaptured = 15090
 
-// escape makes an attempt as its party, without any privilege. Whoever keeps it from the server, and how, does not
-// matter.
+// escape makes an attempt as its party, without privileges. It does not matter who blocks it, or how.
 func (l *Lab) escape(f Flow, a escape.Attempt, family Family, silent int) Outcome {
 	_, closeAll, o := l.escaped(f, a, family, silent, nil)
 	closeAll()
 	return o
 }
 
-// Split makes those of the flows that are attempts in two steps: all leave their entries, then between is called, and
-// then they make use of them.
+// Split makes the attempts among the flows in two steps: all create their entries, then it calls between, and then they
+// use the entries.
 func (l *Lab) Split(flows []Flow, between func()) []Result {
 	var results []Result
 	for _, family := range l.options.Families {
@@ -104,7 +101,7 @@ func (l *Lab) Split(flows []Flow, between func()) []Result {
 func (l *Lab) split(results []Result, between func()) {
 	var all sync.WaitGroup
 	goOn := make(chan struct{})
-	for i := range results { // one after the other, for helped ones have the same port
+	for i := range results { // one after the other, because helped attempts use the same port
 		r, left := &results[i], make(chan struct{})
 		arrive := sync.OnceFunc(func() { close(left) })
 		all.Go(func() {
@@ -124,8 +121,8 @@ func (l *Lab) split(results []Result, between func()) {
 	all.Wait()
 }
 
-// escaped is escape that leaves the connection open, if there is one, until closeAll is called. left, if it is not nil,
-// is called between its two steps.
+// escaped is escape, but leaves the connection open until closeAll is called. left, if not nil, is called between the
+// two steps of the attempt.
 func (l *Lab) escaped(
 	f Flow, a escape.Attempt, family Family, silent int, left func(),
 ) (c *client, closeAll func(), o Outcome) {
@@ -164,14 +161,14 @@ func (l *Lab) escaped(
 		return c, closeAll, Outcome{Landed: AtApp}
 	}
 	if o := c.answered(f); o.Landed == AtPeer {
-		// Where its first step was redirected, connection tracking finds the numbers of the second one taken.
+		// If the first step was redirected, conntrack finds the ports of the second step in use, and changes them.
 		o.Source = strings.TrimSuffix(o.Source, portChanged)
 		return c, closeAll, o
 	}
 	return c, closeAll, Outcome{Landed: Kept}
 }
 
-// placeOf returns where the flow's attempt is made, and what ends it.
+// placeOf returns the place of the flow's attempt, and the function that ends it.
 func (l *Lab) placeOf(f Flow, a escape.Attempt, family Family, silent int) (place escape.Place, closeAll func()) {
 	own, server, device := nextPort(), f.Port, ""
 	switch {
@@ -205,7 +202,7 @@ func (l *Lab) placeOf(f Flow, a escape.Attempt, family Family, silent int) (plac
 		}
 }
 
-// sendFromPeer sends from the peer what its kernel knows nothing of, and returns when it has arrived.
+// sendFromPeer sends from the peer a packet that its kernel has no state of, and returns when it has arrived.
 func (l *Lab) sendFromPeer(what escape.Packet, from, to netip.AddrPort) (err error) {
 	l.peer.root.do(func() { err = escape.Send(what, from, to) })
 	if err != nil {
@@ -215,7 +212,7 @@ func (l *Lab) sendFromPeer(what escape.Packet, from, to netip.AddrPort) (err err
 	return nil
 }
 
-// call begins a connection of the peer's, which answers like those that it accepts.
+// call connects from the peer, and answers as on connections that the peer accepts.
 func (l *Lab) call(from, to netip.AddrPort) (e *endpoint, err error) {
 	peer := l.servers[1]
 	e = &endpoint{landing: AtPeer, kind: tcpConn, port: from.Port()}
@@ -227,7 +224,7 @@ func (l *Lab) call(from, to netip.AddrPort) (e *endpoint, err error) {
 	return e, err
 }
 
-// hangUp ends such a connection, if it has not ended.
+// hangUp ends such a connection, unless it has ended.
 func (l *Lab) hangUp(e *endpoint) {
 	peer := l.servers[1]
 	peer.do(func() {
@@ -237,10 +234,10 @@ func (l *Lab) hangUp(e *endpoint) {
 	})
 }
 
-// Escapes says whether the flow is an attempt to get around the sidecar.
+// Escapes reports whether the flow is an attempt to get around the sidecar.
 func (f Flow) Escapes() bool { return strings.HasPrefix(string(f.Kind), escapePrefix) }
 
-// Harmless says whether the flow is such an attempt that gets through nowhere, whatever the rules are.
+// Harmless reports whether the flow is an attempt that never succeeds, with any rules.
 func (f Flow) Harmless() bool {
 	a, _ := f.Kind.attempt()
 	return a.Harmless != ""

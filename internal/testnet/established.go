@@ -1,7 +1,7 @@
 package testnet
 
 // Established are connections that were open before there were any rules. The pod's kernel does not track connections
-// until a rule asks for it; to the rules, their next packets look like new connections.
+// until a rule needs it, so to the rules their next packets look like new connections.
 type Established struct {
 	lab   *Lab
 	conns []established
@@ -13,7 +13,7 @@ type established struct {
 	client *client
 }
 
-// establishedFlows are the connections of Established.
+// establishedFlows are the flows of Established.
 var establishedFlows = []Flow{
 	{Name: "app-peer", From: FromApp, Proto: TCP, To: Peer, Port: 8080},
 	{Name: "proxy-peer", From: FromProxyGID, Proto: TCP, To: Peer, Port: 8080},
@@ -23,7 +23,7 @@ var establishedFlows = []Flow{
 	{Name: "peer-pod-15021", From: FromPeer, Proto: TCP, To: Pod, Port: 15021},
 }
 
-// Establish opens the connections. Use must have been called, and the lab must never have had rules.
+// Establish opens the connections. Use must have been called before, and the lab must never have had rules.
 func (l *Lab) Establish() (*Established, error) {
 	e := &Established{lab: l}
 	for _, family := range l.options.Families {
@@ -45,7 +45,7 @@ func (l *Lab) Establish() (*Established, error) {
 	return e, nil
 }
 
-// landedError says that a flow landed somewhere else.
+// landedError is the error for a flow that landed elsewhere.
 type landedError struct {
 	flow Flow
 	got  Outcome
@@ -53,8 +53,8 @@ type landedError struct {
 
 func (e *landedError) Error() string { return "establishing " + e.flow.Name + ": " + e.got.String() }
 
-// Ask uses every connection again. What is expected is that the app's and the peer's connections are cut, so that they
-// come back through the sidecar, while those that rules exempt live on. It must be called once.
+// Ask uses every connection again. Captured connections of the app and the peer are expected to be cut, so that their
+// next ones use the sidecar; exempt ones are expected to stay. It must be called only once.
 func (e *Established) Ask() []Result {
 	var results []Result
 	for _, c := range e.conns {
@@ -62,7 +62,7 @@ func (e *Established) Ask() []Result {
 		if landing, _ := e.lab.settings.listener(c.flow, c.family); landing != direct {
 			r.Want.Landed = Refused
 			if landing == AtInbound && e.lab.settings.tproxy {
-				r.Want.Landed = Timeout // TPROXY finds the app's own socket, which is not transparent, and drops
+				r.Want.Landed = Timeout // TPROXY finds the app's own socket, which is not transparent, and drops the packet
 			}
 		}
 		e.lab.rounds.during(e.lab.servers, func() {

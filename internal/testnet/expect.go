@@ -7,22 +7,22 @@ import (
 	"github.com/istio-pod-network/controller/internal/escape"
 )
 
-// Expected says where the flow lands if the pod's rules mean what Istio's mean. The deliberate differences are marked
-// with DELIBERATE; the function Deliberate names their flows.
+// Expected returns where the flow lands by Istio's semantics. Deliberate differences are marked with DELIBERATE; the
+// function Deliberate names their flows.
 func Expected(p Profile, f Flow, family Family) Outcome {
 	return p.settings().expect(f, family)
 }
 
-// Why says in a few words what makes the flow land where Expected says.
+// Why says in a few words why the flow lands where Expected says.
 func Why(p Profile, f Flow, family Family) string {
 	_, why := p.settings().listener(f, family)
 	return why
 }
 
-// direct is the landing of a flow that nothing turns around.
+// direct is the landing of a flow that is not redirected.
 const direct Landing = ""
 
-// listener says which listener the flow is turned to, and why.
+// listener returns the listener to which the flow is redirected, and why.
 func (s settings) listener(f Flow, family Family) (Landing, string) {
 	s = s.in(family)
 	switch {
@@ -52,7 +52,7 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	case s.none && f.Kind == OriginalSrc && !f.Src.local():
 		return Outcome{Landed: Timeout} // the app answers the client
 	case s.none && s.onlyFamily != 0 && family == IPv6 && f.Src == Passthrough && !f.Escapes():
-		return Outcome{Landed: NoAddress} // ::6 is the rules' writer's to add
+		return Outcome{Landed: NoAddress} // the writer of the rules has to add ::6
 	case f.Kind == Invalid, f.Kind == NoSocket:
 		return s.expectCrafted(f)
 	case f.Kind == Zones:
@@ -70,7 +70,7 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	case redirected == direct:
 		return s.reach(f, family)
 	case redirected == AtInbound && f.Kind == ListenerDown && s.tproxy:
-		return Outcome{Landed: Timeout} // TPROXY drops what no transparent listener takes
+		return Outcome{Landed: Timeout} // TPROXY drops packets for which no transparent listener exists
 	case redirected == AtInbound && f.Kind == ListenerDown:
 		return Outcome{Landed: Refused}
 	}
@@ -82,11 +82,11 @@ func (s settings) expect(f Flow, family Family) Outcome {
 	return o
 }
 
-// expectEscape is about attempts to get around the sidecar: they land where the connection does which they should have
-// been, or nowhere.
+// expectEscape is for attempts to get around the sidecar. They land where they are aimed, or nowhere if the connection
+// should have been redirected.
 func (s settings) expectEscape(f Flow, a escape.Attempt, redirected Landing, family Family) Outcome {
 	kept := redirected != direct || a.Helped && s.losesAnswer(f, a, family)
-	if a.BothSides() { // one SYN is enough
+	if a.BothSides() { // the guard needs to drop one of the two SYNs only
 		in, _ := s.inbound(Flow{From: FromPeer, Proto: TCP, To: Pod, Port: firstPort}, family)
 		kept = kept && in != direct
 	}
@@ -103,13 +103,15 @@ func (s settings) expectEscape(f Flow, a escape.Attempt, redirected Landing, fam
 	return o
 }
 
-// losesAnswer reports whether the rules keep the server's answer from an attempt that nothing else keeps from the
-// server. Where the connection is an answer to connection tracking, it takes the answer to that for invalid; so that
-// dropInvalid drops it, and TPROXY does not see an open connection where it captures the attempt's own port. A first
-// segment that is redirected leaves no such entry. After a helper's segment that begins with the first segment of the
-// answer, and there is no connection. After one of this kernel it begins later, and what the app says is heard: two
-// SYNs of one kernel with the same numbers differ little in their sequence numbers (secure_tcpv6_seq in
-// net/core/secure_seq.c), by which the first segment is in the window (tcp_in_window in nf_conntrack_proto_tcp.c).
+// losesAnswer reports whether the rules drop the server's answer to an attempt that reaches the server. If conntrack
+// takes the connection for an answer, it considers the answer to that invalid. So dropInvalid drops it, and TPROXY does
+// not see an established connection if it captures the attempt's own port. A first segment that is redirected creates
+// no such entry.
+//
+// After a segment of a helper, the first segment of the answer is already invalid, and there is no connection. After
+// one of this kernel only later segments are, so the app's data arrives: two SYNs of one kernel with the same addresses
+// and ports have similar sequence numbers (secure_tcpv6_seq in net/core/secure_seq.c), so the first segment is in the
+// window (tcp_in_window in net/netfilter/nf_conntrack_proto_tcp.c).
 func (s settings) losesAnswer(f Flow, a escape.Attempt, family Family) bool {
 	switch {
 	case a.Harmless != "":
@@ -131,7 +133,7 @@ func (s settings) capturesInbound(port uint16) bool {
 	return s.includeInPorts.has(port)
 }
 
-// inbound judges a packet from outside the pod.
+// inbound returns the landing of a packet from outside the pod.
 func (s settings) inbound(f Flow, family Family) (Landing, string) {
 	link := "eth0"
 	if f.From == FromVM {
@@ -140,16 +142,16 @@ func (s settings) inbound(f Flow, family Family) (Landing, string) {
 	switch {
 	case f.Proto != TCP:
 		return direct, "not TCP"
-	// even if it is excluded, too. DELIBERATE in TPROXY mode, where Istio's two redirections collide
+	// even if it is excluded, too. DELIBERATE in TPROXY mode, in which Istio's two redirections conflict
 	case named(s.rerouteInterfaces, link):
-		// What comes from a machine behind this pod is treated as outbound, and never as inbound.
+		// Traffic of a machine behind this pod counts as outbound, and never as inbound.
 		if s.allRanges || contains(s.includeRanges, f.To.Addr(family)) {
 			return AtOutbound, "rerouteVirtualInterfaces"
 		}
 		return direct, "rerouteVirtualInterfaces, but outside includeOutboundIPRanges"
 	case named(s.excludeInterfaces, link):
 		return direct, "excludeInterfaces"
-	case f.Port == 15008: // DELIBERATE in TPROXY mode, where Istio captures it
+	case f.Port == 15008: // DELIBERATE in TPROXY mode, in which Istio captures it
 		return direct, "the mesh's own tunnel port"
 	case s.allInPorts && s.excludeInPorts.has(f.Port):
 		return direct, "excludeInboundPorts"
@@ -159,7 +161,7 @@ func (s settings) inbound(f Flow, family Family) (Landing, string) {
 	return direct, "not in includeInboundPorts"
 }
 
-// outbound judges a packet of a party in the pod.
+// outbound returns the landing of a packet from a party in the pod.
 func (s settings) outbound(f Flow, family Family) (Landing, string) {
 	who, dst, lo := f.From.ids(s), f.To.Addr(family), s.local(f)
 	isDNS := s.dns && f.Port == 53
@@ -196,7 +198,7 @@ func (s settings) outbound(f Flow, family Family) (Landing, string) {
 	return direct, "not in includeOutboundIPRanges"
 }
 
-// ofProxy judges a packet of the proxy's user, or of its group alone.
+// ofProxy returns the landing of a packet from the proxy's user, or from its group only.
 func (s settings) ofProxy(f Flow, byUID bool) (Landing, string) {
 	switch {
 	case !f.To.local():
@@ -206,10 +208,10 @@ func (s settings) ofProxy(f Flow, byUID bool) (Landing, string) {
 	case s.tproxy && (!byUID || s.dns && f.Port == 53):
 		return s.inboundByMark(f)
 	}
-	return AtInbound, "the proxy calls its own pod" // DELIBERATE for the group alone, which Istio lets pass
+	return AtInbound, "the proxy calls its own pod" // DELIBERATE for the group only, which Istio lets pass
 }
 
-// link is the interface that packets to a place outside the pod leave through.
+// link returns the interface by which packets to a place outside the pod leave.
 func link(to Place) string {
 	if to == VM {
 		return "net1"
@@ -217,20 +219,21 @@ func link(to Place) string {
 	return "eth0"
 }
 
-// local reports whether the flow does not leave the pod: so do TPROXY's routes with what carries mark 1337.
+// local reports whether the flow stays in the pod. TPROXY's routes also keep packets with mark 1337 in it.
 func (s settings) local(f Flow) bool { return f.To.local() || s.tproxy && f.Kind == Marked }
 
-// isMarked reports whether the socket carries mark 1337.
+// isMarked reports whether the socket has mark 1337.
 func (f Flow) isMarked() bool { return f.Kind == OriginalSrc || f.Kind == Marked }
 
-// marksLoopback reports whether the flow is one that gets mark 1338 in TPROXY mode, whatever else is said of it.
+// marksLoopback reports whether TPROXY's rules set mark 1338 on the flow, which other rules do not change.
 func (s settings) marksLoopback(f Flow, who ids) bool {
 	return s.tproxy && (who.uid == s.proxyUID || who.gid == s.proxyGID) && f.To.local() && f.To != Loopback &&
 		f.Proto == TCP && f.Port != 15008 &&
 		f.Src != Passthrough
 }
 
-// inboundByMark is the way of a TPROXY sidecar to its own pod: mark 1338, and then the rules for inbound packets.
+// inboundByMark returns the landing of a TPROXY sidecar's calls to its own pod: mark 1338 sends them to the rules for
+// inbound packets.
 func (s settings) inboundByMark(f Flow) (Landing, string) {
 	if s.capturesInbound(f.Port) {
 		return AtInbound, "the proxy calls its own pod"
@@ -238,10 +241,10 @@ func (s settings) inboundByMark(f Flow) (Landing, string) {
 	return direct, "no inbound port of the mesh"
 }
 
-// expectCrafted is about packets that are not the start of a connection.
+// expectCrafted is for packets that do not start a connection.
 func (s settings) expectCrafted(f Flow) Outcome {
 	switch {
-	case s.dropInvalid: // also the late FIN that a packet without a socket answers
+	case s.dropInvalid: // also the answer to the late FIN, which has no socket
 		return Outcome{Landed: Silence}
 	case f.Kind == Invalid:
 		return Outcome{Landed: Reset}
@@ -249,30 +252,30 @@ func (s settings) expectCrafted(f Flow) Outcome {
 	return Outcome{Landed: AtApp}
 }
 
-// expectZone is about the zone of a query: one of its own where it is redirected. DELIBERATE where it is not.
+// expectZone is for the conntrack zone of a query: its own zone if it is redirected. DELIBERATE if it is not.
 func (s settings) expectZone(f Flow, family Family) Outcome {
 	plain := f
 	plain.Kind = Plain
 	o := s.expect(plain, family)
 	if s.none {
-		return o // nothing tracks it
+		return o // connections are not tracked
 	}
 	o.Note = map[bool]string{true: "zone 2", false: "zone 0"}[o.Landed == AtDNS]
 	return o
 }
 
-// expectZones is about two DNS queries from one source port: the app's, and then the proxy's to the server itself.
+// expectZones is for two DNS queries from one source port: the app's, and then the proxy's to the server itself.
 func (s settings) expectZones(f Flow, family Family) Outcome {
 	first := s.expect(Flow{From: FromApp, Proto: UDP, To: f.To, Port: f.Port}, family)
 	o := s.reach(f, family)
 	o.Note = "app " + string(first.Landed)
 	if first.Landed == AtDNS {
-		o.Note += ", another zone replied" // without zones the query meets the app's redirection and comes back to the proxy
+		o.Note += ", another zone replied" // in a single zone the query would be redirected, too
 	}
 	return o
 }
 
-// reach is what happens to a flow that nothing redirects.
+// reach returns the outcome of a flow that is not redirected.
 func (s settings) reach(f Flow, family Family) Outcome {
 	landing := placeLanding(f.To)
 	if s.local(f) {
@@ -287,9 +290,9 @@ func (s settings) reach(f Flow, family Family) Outcome {
 	}
 	a, _ := f.Kind.attempt()
 	switch {
-	case a.Loopback && family == IPv4: // 127.0.0.6 leaves no pod
+	case a.Loopback && family == IPv4: // packets from 127.0.0.6 do not leave a pod
 		return Outcome{Landed: Kept}
-	case s.local(f) && !f.To.local() && family == IPv4: // no answer leaves from an address that is not the pod's
+	case s.local(f) && !f.To.local() && family == IPv4: // no answer has a foreign source
 		return Outcome{Landed: Timeout}
 	case !a.BothSides() && !slices.Contains(open, f.Port):
 		return Outcome{Landed: Refused}
@@ -298,7 +301,7 @@ func (s settings) reach(f Flow, family Family) Outcome {
 		family)}
 }
 
-// source is the address that the kernel chooses for the flow where it does not say.
+// source returns the source address, which the kernel chooses if the flow has none.
 func source(f Flow, family Family) string {
 	from := f.Src
 	switch {

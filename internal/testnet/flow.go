@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Proto is what a flow sends.
+// Proto is the protocol of a flow.
 type Proto string
 
 // The protocols.
@@ -15,23 +15,23 @@ const (
 	ICMP Proto = "icmp" // echo request; ICMPv6 in IPv6
 )
 
-// Kind says what is special about a flow.
+// Kind is what is special about a flow.
 type Kind string
 
 // The kinds.
 const (
 	Plain        Kind = ""
-	ListenerDown Kind = "listener-down" // while nobody listens on the inbound port
-	// while who listens there has no transparent socket, as one who looks for the rules by a connection
+	ListenerDown Kind = "listener-down" // nothing listens on the inbound port
+	// the listener on the inbound port has no transparent socket, like the wait's probe
 	PlainListener Kind = "plain-listener"
-	Invalid       Kind = "invalid" // a SYN-ACK out of the blue, which conntrack calls INVALID
-	Zone          Kind = "zone"    // a DNS query, and the conntrack zone that it is in
-	Zones         Kind = "zones"   // the app's and then the proxy's DNS query from the same source port
+	Invalid       Kind = "invalid" // a SYN-ACK without a connection, which conntrack calls INVALID
+	Zone          Kind = "zone"    // a DNS query, and its conntrack zone
+	Zones         Kind = "zones"   // the app's and then the proxy's DNS query, from the same source port
 	// the proxy calls the app with the client's address and mark 1337, as in TPROXY mode
 	OriginalSrc Kind = "original-src"
-	// an app gives its socket mark 1337, which takes a capability
+	// an app sets mark 1337 on its socket, which needs a capability
 	Marked Kind = "marked"
-	// a TIME_WAIT answers a late packet: a new connection for conntrack, owned by nobody
+	// a socket in TIME_WAIT answers a late packet: a new connection for conntrack, without an owner
 	NoSocket Kind = "no-socket"
 )
 
@@ -44,7 +44,7 @@ type Flow struct {
 	Port  uint16
 	Src   Place // Anywhere: the kernel chooses
 	Kind  Kind
-	// As names the party that a DNS answer is sent as, "" for the sidecar itself.
+	// As is the party as which a DNS answer is sent; "" means the sidecar itself.
 	As Party
 }
 
@@ -67,7 +67,7 @@ func (f Flow) String() string {
 	return text
 }
 
-// In says whether the flow exists in the family.
+// In reports whether the flow exists in the family.
 func (f Flow) In(family Family) bool {
 	if a, escapes := f.Kind.attempt(); escapes && !a.In(family == IPv6) {
 		return false
@@ -75,7 +75,7 @@ func (f Flow) In(family Family) bool {
 	return f.To.Addr(family).IsValid() && (f.Src == Anywhere || f.Src.Addr(family).IsValid())
 }
 
-// Landing is where a flow ended.
+// Landing is where a flow has ended.
 type Landing string
 
 // The landings.
@@ -86,32 +86,34 @@ const (
 	AtApp       Landing = "app"
 	AtPeer      Landing = "peer"
 	AtVM        Landing = "vm"
-	Refused     Landing = "refused"     // a reset, or an ICMP error that means the same
-	Timeout     Landing = "timeout"     // no answer at all
+	Refused     Landing = "refused"     // a reset, or an ICMP error with the same meaning
+	Timeout     Landing = "timeout"     // no answer
 	Unreachable Landing = "unreachable" // no route, or an ICMP error that says so
-	NoAddress   Landing = "no-address"  // the pod has not the address that it was to come from
-	Reset       Landing = "reset"       // a kernel answered a packet that fits no connection
-	Silence     Landing = "silence"     // no kernel did
-	Kept        Landing = "kept"        // an attempt to escape has not reached those whom it was meant for
-	Failed      Landing = "failed"      // the attempt itself went wrong; Note says how
+	NoAddress   Landing = "no-address"  // the pod does not have the source address
+	Reset       Landing = "reset"       // a kernel has answered a packet without a connection with a reset
+	Silence     Landing = "silence"     // no kernel has answered
+	Kept        Landing = "kept"        // an attempt to get around the sidecar has not reached its destination
+	Failed      Landing = "failed"      // the flow itself failed; Note says how
 )
 
-// isListener says whether the landing is one of the sidecar's, which ask conntrack for the destination.
+// isListener reports whether the landing is one of the sidecar's listeners, which read the original destination from
+// conntrack.
 func (l Landing) isListener() bool { return l == AtOutbound || l == AtInbound || l == AtDNS }
 
-// Outcome is where a flow landed. It can be compared with ==; nothing in it changes from run to run.
+// Outcome is where a flow landed. It is comparable with ==, and does not change from run to run.
 type Outcome struct {
 	Landed Landing
-	// Dst is the destination as the receiver knows it: the original one at a TCP listener of the sidecar, else the
-	// address that was reached; "" where there is no receiver, and for UDP at the sidecar, which cannot know.
+	// Dst is the destination as the receiver knows it: the original destination at a TCP listener of the sidecar,
+	// otherwise the address that was reached. It is "" without a receiver, and for UDP at the sidecar, which cannot
+	// know it.
 	Dst string
-	// Source is the client's address as the receiver sees it, with " (port changed)" where that is so.
+	// Source is the client's address as the receiver sees it, with " (port changed)" if the port has changed.
 	Source string
-	// Note holds what only some kinds of flow find out.
+	// Note is a result of some kinds of flow only.
 	Note string
 }
 
-// String is one line for a table.
+// String returns one line for a table.
 func (o Outcome) String() string {
 	parts := []string{string(o.Landed)}
 	if o.Dst != "" {
@@ -126,18 +128,18 @@ func (o Outcome) String() string {
 	return strings.Join(parts, " ")
 }
 
-// Result is a flow with what happened and what should have.
+// Result is a flow with its actual and its expected outcome.
 type Result struct {
 	Flow      Flow
 	Family    Family
 	Got, Want Outcome
 }
 
-// OK says that the flow landed where it should. An attempt that needs somebody outside may come to nothing where it may
-// go through: that connection tracking takes the rest for an answer is what it hopes for, and not what it is owed. So
-// may one whose answer is lost: that the answer's first segment passes hangs on sequence numbers, and so on time. And
-// so may one from an address that nobody outside may know the way to. Who is called, and whose answer goes astray, may
-// have lost the connection before it can say who has called.
+// OK reports whether the flow landed where it should. Some attempts may also fail where they could succeed. One that
+// needs a helper fails if conntrack does not take the rest for an answer. One whose answer is dropped depends on
+// sequence numbers, and so on time, for the first segment of the answer. One from an address that nobody outside has a
+// route to may get no answer. If the answer to a plain call is lost, the server may lose the connection before it can
+// tell the caller's name.
 func (r Result) OK() bool {
 	want := r.Want
 	mayBeLost := want.Note == perhaps
@@ -148,13 +150,13 @@ func (r Result) OK() bool {
 	return r.Got == want || r.Hopes() && r.Got.Landed == Kept || astray && r.Got.Landed == want.Landed
 }
 
-// Hopes reports whether the flow is an attempt that may come to nothing in this way.
+// Hopes reports whether the flow is an attempt that may also fail.
 func (r Result) Hopes() bool {
 	a, escapes := r.Flow.Kind.attempt()
 	return escapes && (a.Helped || a.BothSides() || a.Loopback || r.Want.Note == unheard)
 }
 
-// String is one line.
+// String returns one line.
 func (r Result) String() string {
 	line := fmt.Sprintf("%s %s: %s", r.Family, r.Flow.Name, r.Got)
 	if !r.OK() {

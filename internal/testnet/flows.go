@@ -2,8 +2,8 @@ package testnet
 
 import "slices"
 
-// Flows returns the flows that are worth trying with the profile's settings, the same in every family. Those with the
-// kinds ListenerDown and PlainListener must not run together with others.
+// Flows returns the flows that make sense with the profile's settings, the same in every family. Flows of the kinds
+// ListenerDown and PlainListener must not run together with others.
 func Flows(p Profile) []Flow {
 	s := p.settings()
 	flows := slices.Concat(outboundFlows, proxyFlows, inboundFlows, dnsFlows, s.escapes())
@@ -23,7 +23,7 @@ func Flows(p Profile) []Flow {
 	return flows
 }
 
-// outboundFlows are the app's.
+// outboundFlows are those of apps.
 var outboundFlows = []Flow{
 	{Name: "app-peer", From: FromApp, Proto: TCP, To: Peer, Port: 8080},
 	{Name: "app-peer-8081", From: FromApp, Proto: TCP, To: Peer, Port: 8081},
@@ -49,7 +49,7 @@ var outboundFlows = []Flow{
 	{Name: "app-ping-pod", From: FromApp, Proto: ICMP, To: Pod},
 }
 
-// proxyFlows are the sidecar's. Its user and its group are tried apart, so that the rules for each show.
+// proxyFlows are those of the sidecar. Its user and its group are used separately, to test the rules for each.
 var proxyFlows = []Flow{
 	{Name: "proxy-peer", From: FromProxy, Proto: TCP, To: Peer, Port: 8080},
 	{Name: "proxy-uid-peer", From: FromProxyUID, Proto: TCP, To: Peer, Port: 8080},
@@ -73,8 +73,8 @@ var proxyFlows = []Flow{
 	{Name: "proxy-udp-peer", From: FromProxy, Proto: UDP, To: Peer, Port: 9000},
 }
 
-// tproxyFlows are the sidecar's in TPROXY mode: to its app with the client's address, which may be its own pod's, and
-// as its user, to its own pod, where nobody listens transparently; and an app's that marks its packets as the sidecar.
+// tproxyFlows are those of the sidecar in TPROXY mode: to its app with the client's address, also its own pod's; and as
+// its user to its own pod, without a transparent listener. An app that sets the sidecar's mark is among them.
 var tproxyFlows = []Flow{
 	{Name: "proxy-original-src", From: FromProxy, Proto: TCP, To: Pod, Port: 8080, Src: Peer, Kind: OriginalSrc},
 	{Name: "proxy-uid-original-src", From: FromProxyUID, Proto: TCP, To: Pod, Port: 8080, Src: Peer, Kind: OriginalSrc},
@@ -95,14 +95,14 @@ var inboundFlows = []Flow{
 	{Name: "peer-pod-15008", From: FromPeer, Proto: TCP, To: Pod, Port: 15008},
 	{Name: "peer-pod-15020", From: FromPeer, Proto: TCP, To: Pod, Port: 15020},
 	{Name: "peer-pod-15021", From: FromPeer, Proto: TCP, To: Pod, Port: 15021},
-	// closed: the kernel answers, no socket
+	// a closed port: the kernel's answer has no socket
 	{Name: "peer-pod-15090-reset", From: FromPeer, Proto: TCP, To: Pod, Port: 15090},
 	{Name: "peer-pod-udp", From: FromPeer, Proto: UDP, To: Pod, Port: 9000},
 	{Name: "peer-pod-ping", From: FromPeer, Proto: ICMP, To: Pod},
 	{Name: "peer-pod-listener-down", From: FromPeer, Proto: TCP, To: Pod, Port: 8080, Kind: ListenerDown},
 	{Name: "peer-pod-15021-listener-down", From: FromPeer, Proto: TCP, To: Pod, Port: 15021, Kind: ListenerDown},
 	{Name: "peer-pod-invalid", From: FromPeer, Proto: TCP, To: Pod, Port: 8080, Kind: Invalid},
-	{Name: "peer-vm", From: FromPeer, Proto: TCP, To: VM, Port: 8080}, // which the pod routes
+	{Name: "peer-vm", From: FromPeer, Proto: TCP, To: VM, Port: 8080}, // the pod forwards it
 	{Name: "vm-pod", From: FromVM, Proto: TCP, To: Net1, Port: 8080},
 	{Name: "vm-pod-15021", From: FromVM, Proto: TCP, To: Net1, Port: 15021},
 	{Name: "vm-outside", From: FromVM, Proto: TCP, To: Outside, Port: 443},
@@ -111,7 +111,7 @@ var inboundFlows = []Flow{
 	{Name: "vm-peer-udp", From: FromVM, Proto: UDP, To: Peer, Port: 9000},
 }
 
-// dnsFlows are worth trying with and without DNS capture.
+// dnsFlows make sense with and without DNS capture.
 var dnsFlows = []Flow{
 	{Name: "app-dns-udp", From: FromApp, Proto: UDP, To: Peer, Port: 53},
 	{Name: "app-dns-udp-service", From: FromApp, Proto: UDP, To: Service, Port: 53},
@@ -137,7 +137,7 @@ var groupFlows = []Flow{
 	{Name: "group-dns-udp-loopback", From: FromGroup, Proto: UDP, To: Loopback, Port: 53},
 }
 
-// zoneFlows show DNS capture's conntrack zones.
+// zoneFlows show the conntrack zones of DNS capture.
 var zoneFlows = []Flow{
 	{Name: "app-dns-answer-by-uid", From: FromApp, Proto: UDP, To: Peer, Port: 53, As: FromProxyUID},
 	{Name: "app-dns-answer-by-gid", From: FromApp, Proto: UDP, To: Peer, Port: 53, As: FromProxyGID},

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// istioRules writes the rule set that Istio's CNI plugin makes of the settings, as its golden files have it, but for
-// the two RETURNs for outbound port 15020, which istio-init does not have either. It shares nothing with the product's
-// renderer: flows and expectations are proven against it.
+// istioRules returns the rules that Istio's CNI plugin makes from the settings, as in its golden files, without the two
+// RETURNs for outbound port 15020, which istio-init does not have either. It shares nothing with the product's
+// renderer: flows and expectations are tested against it.
 func istioRules(s settings, family Family) string {
 	lo, pass := "127.0.0.1/32", "127.0.0.6/32"
 	if family == IPv6 {
@@ -84,7 +84,7 @@ func (t tables) add(table, format string, args ...any) {
 	t[table] = append(t[table], fmt.Sprintf("-A "+format, args...))
 }
 
-// String is the input of iptables-restore.
+// String returns the input of iptables-restore.
 func (t tables) String() string {
 	var text strings.Builder
 	for _, table := range []string{"raw", "mangle", "nat"} {
@@ -107,12 +107,12 @@ func (t tables) String() string {
 	return text.String()
 }
 
-// wildcards writes prefixes of interface names as iptables does.
+// wildcards returns prefixes of interface names in iptables' form.
 func wildcards(links []string) []string {
 	return strings.Fields(strings.ReplaceAll(strings.Join(links, " "), "*", "+"))
 }
 
-// reroute is about virtual machines behind interfaces; Istio inserts these rules before all others.
+// reroute adds the rules for virtual machines behind interfaces. Istio inserts them before all others.
 func (t tables) reroute(s settings, family Family) {
 	for _, link := range wildcards(s.rerouteInterfaces) {
 		for _, prefix := range s.includeRanges {
@@ -162,7 +162,7 @@ func (t tables) inbound(s settings, lo, pass string) {
 	}
 }
 
-// owners tells the proxy's packets from the others.
+// owners adds the rules for the proxy's packets.
 func (t tables) owners(s settings, lo string) {
 	tunnel, lan := "! --dport 15008", ""
 	if s.dns {
@@ -174,7 +174,7 @@ func (t tables) owners(s settings, lo string) {
 			t.add("nat", "ISTIO_OUTPUT -o lo %s -m owner ! %s -j RETURN", lan, owner)
 		}
 		t.add("nat", "ISTIO_OUTPUT -m owner %s -j RETURN", owner)
-		tunnel = "! --dport 15008" // the group's rule has no exception for DNS
+		tunnel = "! --dport 15008" // the rule for the group has no exception for DNS
 	}
 }
 
@@ -192,7 +192,7 @@ func (t tables) dns(s settings) {
 	t.add("raw", "ISTIO_INBOUND -p udp --sport 53 -j CT --zone 1")
 }
 
-// marks is TPROXY mode's bookkeeping.
+// marks adds TPROXY mode's rules for marks.
 func (t tables) marks(s settings, lo string) {
 	t.add("mangle", "PREROUTING -p tcp -m mark --mark 1337 -j CONNMARK --save-mark")
 	t.add("mangle", "OUTPUT -p tcp -o lo -m mark --mark 1337 -j RETURN")
@@ -217,7 +217,7 @@ func applyIstio(t *testing.T, l *Lab, s settings) {
 	}
 }
 
-// restore loads one family's rules in place of all that are there, and makes the kernel forget connections.
+// restore replaces all rules of one family, and makes the kernel forget all connections.
 func restore(t *testing.T, l *Lab, family Family, rules string) {
 	t.Helper()
 	tool := "iptables-nft-restore"
@@ -234,7 +234,7 @@ func restore(t *testing.T, l *Lab, family Family, rules string) {
 	}
 }
 
-// TestIstio proves flows, stand-ins and expectations against Istio's own rules.
+// TestIstio tests flows, stand-ins and expectations against Istio's own rules.
 func TestIstio(t *testing.T) {
 	for _, p := range Profiles {
 		t.Run(p.Name, func(t *testing.T) {

@@ -10,24 +10,24 @@ import (
 
 // Options says what kind of pod a Lab has.
 type Options struct {
-	// Families the pod has addresses of; none means both.
+	// Families are the families in which the pod has addresses; none means both.
 	Families []Family
-	// NoIPv6 disables IPv6 in the pod by sysctl. IPv6 must then not be among the families.
+	// NoIPv6 disables IPv6 in the pod by sysctl. Families must then be IPv4 only.
 	NoIPv6 bool
-	// UserNamespace makes the pod's network namespace belong to a user namespace of its own, as with hostUsers: false.
-	// User and group IDs of flows and profiles stay those seen inside.
+	// UserNamespace makes a user namespace own the pod's network namespace, as with hostUsers: false. User and group
+	// IDs in flows and profiles remain those inside it.
 	UserNamespace bool
-	// OwnUser has the sidecar run as the proxy's user in TPROXY mode, too, and not as root.
+	// OwnUser runs the sidecar as the proxy's user in TPROXY mode, too, instead of root.
 	OwnUser bool
-	// Bare leaves out those who serve in pod, peer and virtual machine.
+	// Bare omits the servers in pod, peer and virtual machine.
 	Bare bool
 }
 
-// Lab is the network and the stand-ins in it. Its methods may not be called at the same time.
+// Lab is the network with its stand-ins. It is not safe for concurrent use.
 type Lab struct {
-	// Path is the file that holds the pod's network namespace, as a container runtime would pass it.
+	// Path is the file of the pod's network namespace, as in CNI_NETNS.
 	Path string
-	// PeerPath holds the peer's.
+	// PeerPath is the file of the peer's network namespace.
 	PeerPath string
 
 	options       Options
@@ -41,7 +41,7 @@ type Lab struct {
 	rounds        *rounds
 }
 
-// New builds a lab, with everything but the sidecar running. The caller must Close it.
+// New builds a lab and starts everything but the sidecar. The caller must Close it.
 func New(options Options) (*Lab, error) {
 	sweep()
 	if len(options.Families) == 0 {
@@ -56,7 +56,7 @@ func New(options Options) (*Lab, error) {
 	return l, nil
 }
 
-// Close removes everything. It may be called twice, and on a lab that was not completed.
+// Close removes everything. It may be called twice, and on an incomplete lab.
 func (l *Lab) Close() error {
 	if l.sidecar != nil {
 		l.sidecar.stop()
@@ -94,14 +94,14 @@ func (l *Lab) makeNodes() (err error) {
 	}
 	l.Path, l.PeerPath = filepath.Join(l.dir, "netns", "pod"), filepath.Join(l.dir, "netns", "peer")
 	common := map[string]string{
-		"ipv4/ping_group_range":                  "0 200000", // lets every identity ping; host IDs, also for a user namespace
-		"ipv4/ip_unprivileged_port_start":        "0",        // lets the app serve port 53
-		"ipv6/conf/default/accept_dad":           "0",        // no second of waiting for link-local addresses
+		"ipv4/ping_group_range":                  "0 200000", // every identity may ping; host IDs, also for a user namespace
+		"ipv4/ip_unprivileged_port_start":        "0",        // the app may listen on port 53
+		"ipv6/conf/default/accept_dad":           "0",        // link-local addresses are usable at once
 		"ipv6/conf/default/accept_ra":            "0",
 		"ipv6/conf/default/router_solicitations": "0",
 		"ipv4/conf/all/rp_filter":                "0",
 		"ipv4/conf/default/rp_filter":            "0",
-		"ipv4/ip_forward":                        "1", // the pod routes for its virtual machine
+		"ipv4/ip_forward":                        "1", // the pod forwards for its virtual machine
 		"ipv6/conf/all/forwarding":               "1",
 	}
 	pod := map[string]string{}
@@ -137,25 +137,25 @@ func (l *Lab) connect() error {
 		l.peer.addr("eth0", Peer, f, 24, 64),
 		l.peer.addr("lo", Service, f, 32, 128),
 		l.peer.addr("lo", Outside, f, 32, 128),
-		l.peer.defaultRoute("eth0", Pod, f), // the way back to the virtual machine
+		l.peer.defaultRoute("eth0", Pod, f), // the route back to the virtual machine
 		l.vm.addr("eth0", VM, f, 24, 64),
 		l.vm.defaultRoute("eth0", Net1, f),
 	)
 }
 
-// Families returns the families that the pod has addresses of.
+// Families returns the families in which the pod has addresses.
 func (l *Lab) Families() []Family { return l.options.Families }
 
-// InPod runs call on a thread inside the pod's network namespace, as the host's root.
+// InPod runs call on a thread in the pod's network namespace, as the host's root.
 func (l *Lab) InPod(call func()) { l.pod.root.do(call) }
 
-// PodCommand returns a command that runs inside the pod's network namespace, as the host's root.
+// PodCommand returns a command that runs in the pod's network namespace, as the host's root.
 func (l *Lab) PodCommand(name string, args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--net=" + l.Path, name}, args...)...)
 }
 
-// AddPassthrough gives lo the address ::6, without which the IPv6 flows from Passthrough cannot start. The rules'
-// writer is supposed to do that; this is for tests that write rules by themselves.
+// AddPassthrough adds the address ::6 to lo, which IPv6 flows from Passthrough need. The writer of the rules adds it;
+// this is for tests that write rules themselves.
 func (l *Lab) AddPassthrough() error {
 	return l.pod.addr("lo", Passthrough, []Family{IPv6}, 0, 128)
 }

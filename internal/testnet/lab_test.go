@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// newLab makes a lab that ends with the test.
+// newLab creates a lab that is closed with the test.
 func newLab(t *testing.T, options Options) *Lab {
 	t.Helper()
 	l, err := New(options)

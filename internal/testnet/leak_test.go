@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestLeaks makes and closes labs: neither threads, file descriptors, mounts nor directories may stay.
+// TestLeaks creates and closes labs: no threads, file descriptors, mounts or directories may remain.
 func TestLeaks(t *testing.T) {
 	once := func() {
 		l := newLab(t, Options{UserNamespace: true})
@@ -22,7 +22,7 @@ func TestLeaks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	once() // the runtime's own threads come with the first
+	once() // the runtime's own threads start with the first lab
 	before := census(t)
 	for range 5 {
 		once()
@@ -38,7 +38,7 @@ func TestLeaks(t *testing.T) {
 	}
 }
 
-// census counts what a lab of this process could leave behind.
+// census counts what a lab of this process could leave.
 func census(t *testing.T) map[string]int {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mountinfo")

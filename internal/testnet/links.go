@@ -20,7 +20,7 @@ type node struct {
 	handle *netlink.Handle
 }
 
-// newNode makes a namespace at path with lo up and the given sysctls (path below /proc/sys/net, value).
+// newNode creates a namespace at path with lo up and the given sysctls (path below /proc/sys/net, value).
 func newNode(path string, owned bool, sysctls map[string]string) (n *node, err error) {
 	n = &node{path: path}
 	if n.ns, err = newNetNS(path, owned); err != nil {
@@ -58,7 +58,7 @@ func (n *node) close() {
 	}
 }
 
-// veth joins link here with peerLink at the peer, both up.
+// veth creates a veth pair, link here and peerLink at the peer, and sets both up.
 func (n *node) veth(link string, peer *node, peerLink string) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = link
@@ -80,7 +80,7 @@ func (n *node) up(link string) error {
 	return n.handle.LinkSetUp(l)
 }
 
-// addr gives link the place's addresses of the families, v4bits and v6bits long.
+// addr adds the place's addresses to link, with prefix lengths v4bits and v6bits.
 func (n *node) addr(link string, place Place, families []Family, v4bits, v6bits int) error {
 	l, err := n.handle.LinkByName(link)
 	if err != nil {
@@ -102,7 +102,7 @@ func (n *node) addr(link string, place Place, families []Family, v4bits, v6bits 
 	return nil
 }
 
-// defaultRoute sends everything unknown to the place.
+// defaultRoute adds a default route via the place.
 func (n *node) defaultRoute(link string, via Place, families []Family) error {
 	l, err := n.handle.LinkByName(link)
 	if err != nil {
@@ -117,11 +117,11 @@ func (n *node) defaultRoute(link string, via Place, families []Family) error {
 	return nil
 }
 
-// settleTime bounds how long Settle waits.
+// settleTime limits how long Settle waits.
 const settleTime = 30 * time.Second
 
-// Settle waits until the kernel has done what it does in its own time after links have come up and IPv6 addresses were
-// added: give links an address, and give addresses their routes.
+// Settle waits until the kernel has completed its asynchronous work after links were set up and IPv6 addresses were
+// added: adding link-local addresses, and the routes of addresses.
 func (l *Lab) Settle() error {
 	if !l.options.NoIPv6 {
 		if err := l.pod.settle(); err != nil {
@@ -143,7 +143,7 @@ func (n *node) settle() error {
 	}
 }
 
-// settled returns an error that names something that is still to come.
+// settled returns an error that names something that is not yet there.
 func (n *node) settled() error {
 	links, err := n.handle.LinkList()
 	if err != nil {
@@ -152,7 +152,7 @@ func (n *node) settled() error {
 	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL}
 	routes, err := n.handle.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE)
 	if err != nil {
-		return err // also of a dump that something came between
+		return err // also if a change interrupted the dump
 	}
 	route := func(kind int, link netlink.Link, ip net.IP) bool {
 		return slices.ContainsFunc(routes, func(r netlink.Route) bool {
@@ -173,7 +173,7 @@ func (n *node) settled() error {
 			if !route(unix.RTN_LOCAL, link, addr.IP) {
 				return fmt.Errorf("no route to %s", addr.IPNet)
 			}
-			// the router's anycast address comes last; the pod and its neighbours forward
+			// the subnet-router anycast address comes last; the pod and its neighbours forward
 			if bits, _ := addr.Mask.Size(); bits < 127 && !route(unix.RTN_ANYCAST, link, addr.IP.Mask(addr.Mask)) {
 				return fmt.Errorf("no anycast route of %s", addr.IPNet)
 			}

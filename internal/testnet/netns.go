@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// userShift is where user and group ID 0 of a namespace with its own user namespace lie on the host.
+// userShift is the host's ID for user and group ID 0 of a namespace with its own user namespace.
 const userShift = 100000
 
-// dirPrefix starts the name of every directory that holds bind mounts; the process ID follows, so that what a killed
-// process left behind is recognized.
+// dirPrefix is the start of the name of every directory with bind mounts. The process ID follows, so that what a killed
+// process has left is recognised.
 const dirPrefix = "istio-testnet-"
 
-// newNetNS makes a network namespace and bind-mounts it at path. With owned it belongs to a new user namespace that
-// maps 65536 IDs from userShift on.
+// newNetNS creates a network namespace and bind-mounts it at path. With owned, a new user namespace owns it, which maps
+// 65536 IDs from userShift on.
 func newNetNS(path string, owned bool) (*os.File, error) {
 	if err := os.WriteFile(path, nil, 0o444); err != nil {
 		return nil, err
@@ -32,8 +32,8 @@ func newNetNS(path string, owned bool) (*os.File, error) {
 	return os.Open(path)
 }
 
-// mountNewNetNS lets a child make the namespace: a process with several threads cannot make a user namespace, and a
-// thread of ours that unshares would have to be thrown away. The mount keeps the namespace when the child is gone.
+// mountNewNetNS has a child process create the namespace: a multithreaded process cannot create a user namespace, and a
+// thread of this process that unshares could not be used again. The mount keeps the namespace when the child has ended.
 func mountNewNetNS(path string, owned bool) error {
 	child := exec.Command("cat") // waits until its stdin is closed
 	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
@@ -54,7 +54,7 @@ func mountNewNetNS(path string, owned bool) error {
 	return errors.Join(err, stdin.Close(), child.Wait())
 }
 
-// unmountAll removes a directory of bind mounts with everything in it.
+// unmountAll unmounts everything in a directory and removes it.
 func unmountAll(dir string) error {
 	mounts, _ := filepath.Glob(filepath.Join(dir, "netns", "*"))
 	for _, path := range mounts {
@@ -65,7 +65,7 @@ func unmountAll(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// sweep removes what killed processes left in the temporary directory.
+// sweep removes what killed processes have left in the temporary directory.
 func sweep() {
 	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
 	for _, dir := range dirs {

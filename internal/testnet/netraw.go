@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NetRawFlows are attempts of an app that has CAP_NET_RAW to get around the sidecar.
+// NetRawFlows are attempts of an app with CAP_NET_RAW to get around the sidecar.
 var NetRawFlows = []Flow{
 	{Name: "escape-transparent", From: FromApp, Proto: TCP, To: Peer, Port: 80, Src: Pod,
 		Kind: escapePrefix + "transparent"},
@@ -19,13 +19,13 @@ var NetRawFlows = []Flow{
 	{Name: "escape-raw-9443", From: FromApp, Proto: TCP, To: Service, Port: 9443, Src: Pod, Kind: escapePrefix + "raw"},
 }
 
-// appWith starts a thread of the app's user that has those capabilities and no other.
+// appWith starts a thread of the app's user with exactly these capabilities.
 func (l *Lab) appWith(capabilities ...uint) (*thread, error) {
 	who := identity{l.pod, ids{appID, appID}}
 	return startThread(who.node.ns, l.hostIDs(who), capabilities...)
 }
 
-// listenTransparently has the app listen with a socket that it makes transparent itself.
+// listenTransparently has the app listen on a transparent socket that it creates itself.
 func (l *Lab) listenTransparently(at netip.AddrPort, capabilities []uint) error {
 	t, err := l.appWith(capabilities...)
 	if err != nil {
@@ -45,18 +45,18 @@ func (l *Lab) listenTransparently(at netip.AddrPort, capabilities []uint) error 
 	return err
 }
 
-// Crafted is how an app sends a segment of its own making.
+// Crafted is the way in which an app sends a segment that it has made itself.
 type Crafted string
 
-// The ways. All take CAP_NET_RAW.
+// The ways. Each needs CAP_NET_RAW.
 const (
 	ByRawSocket Crafted = "raw socket"
-	InFragments Crafted = "fragments" // by a raw socket, which has nobody put them together
+	InFragments Crafted = "fragments" // by a raw socket, in fragments that are not reassembled
 	InFrame     Crafted = "frame"     // by a packet socket
 )
 
-// Reaches has an app with those capabilities send the peer a SYN that the kernel knows nothing of, and reports whether
-// the peer gets it.
+// Reaches has an app with these capabilities send the peer a SYN that the kernel has no state of, and returns whether
+// the peer receives it.
 func (l *Lab) Reaches(how Crafted, family Family, capabilities ...uint) (bool, error) {
 	from := netip.AddrPortFrom(Pod.Addr(family), nextPort())
 	to := netip.AddrPortFrom(Peer.Addr(family), peerPorts[1])
@@ -92,7 +92,7 @@ func (l *Lab) Reaches(how Crafted, family Family, capabilities ...uint) (bool, e
 	return err == nil, err
 }
 
-// sendFrame sends a SYN to the other end of eth0.
+// sendFrame sends a SYN in an Ethernet frame to the other end of eth0.
 func (l *Lab) sendFrame(t *thread, from, to netip.AddrPort) error {
 	own, err := l.pod.handle.LinkByName("eth0")
 	if err != nil {
@@ -118,5 +118,5 @@ func (l *Lab) sendFrame(t *thread, from, to netip.AddrPort) error {
 	return err
 }
 
-// networkOrder is a number as sockets of packets have it.
+// networkOrder returns a number in network byte order, as packet sockets need it (packet(7)).
 func networkOrder(v uint16) uint16 { return v<<8 | v>>8 }

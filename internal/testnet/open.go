@@ -1,7 +1,7 @@
 package testnet
 
-// Open are connections that stay open, to be used again after the rules have changed. A UDP socket that has had an
-// answer counts as one.
+// Open are connections that stay open, to be used again after the rules have changed. A UDP socket that has received an
+// answer is one of them.
 type Open struct {
 	lab   *Lab
 	conns []opened
@@ -13,8 +13,8 @@ type opened struct {
 	close  func()
 }
 
-// Open makes the flows, in all families of the lab, and keeps those that were answered by where they landed. Flows that
-// are more than one connection are left out.
+// Open makes the flows in all families of the lab, and keeps those that were answered. It omits flows with several
+// connections.
 func (l *Lab) Open(flows []Flow) *Open {
 	o := &Open{lab: l}
 	for _, family := range l.options.Families {
@@ -52,13 +52,13 @@ func (o *Open) open(c *opened) {
 	c.client, c.close = client, client.close
 }
 
-// answered says whether somebody has answered.
+// answered reports whether there was an answer.
 func (o Outcome) answered() bool {
 	there := o.Landed.isListener() || o.Landed == AtApp || o.Landed == AtPeer || o.Landed == AtVM
 	return there && o.Note != unheard
 }
 
-// Ask uses every connection again: each should land where it has landed before.
+// Ask uses every connection again. Each should land where it landed before.
 func (o *Open) Ask() []Result {
 	var results []Result
 	for _, c := range o.conns {

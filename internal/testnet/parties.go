@@ -1,17 +1,17 @@
 package testnet
 
-// Party is who starts a flow: a namespace and an identity in it.
+// Party is who starts a flow: a namespace, and an identity in it.
 type Party string
 
-// The parties. Those of the pod are told apart by the user and group that their sockets belong to.
+// The parties. Those in the pod differ by the user and group of their sockets.
 const (
 	FromApp      Party = "app"       // the app, 5000:5000
 	FromRoot     Party = "root"      // an app that runs as root, 0:0
 	FromProxy    Party = "proxy"     // the proxy's user and group
 	FromProxyUID Party = "proxy-uid" // the proxy's user, with the app's group
-	FromProxyGID Party = "proxy-gid" // the proxy's group, as root: the TPROXY sidecar
-	FromGroup    Party = "group"     // an app's user in a group of its own, 5000:5100
-	FromStock    Party = "stock"     // 1337:1337 where the settings say that the proxy is somebody else
+	FromProxyGID Party = "proxy-gid" // the proxy's group as root: the TPROXY sidecar
+	FromGroup    Party = "group"     // the app's user in another group, 5000:5100
+	FromStock    Party = "stock"     // 1337:1337, if the settings name another proxy user
 	FromPeer     Party = "peer"      // another pod
 	FromVM       Party = "vm"        // a machine behind the pod's interface net1
 )
@@ -19,10 +19,10 @@ const (
 // appID is the app's user and group, groupID the group of FromGroup.
 const appID, groupID = 5000, 5100
 
-// inPod says whether the party lives in the pod.
+// inPod reports whether the party is in the pod.
 func (p Party) inPod() bool { return p != FromPeer && p != FromVM }
 
-// ids returns the party's user and group as seen inside its namespace.
+// ids returns the party's user and group as seen in its namespace.
 func (p Party) ids(s settings) ids {
 	switch p {
 	case FromApp:
@@ -41,7 +41,7 @@ func (p Party) ids(s settings) ids {
 	return ids{}
 }
 
-// nodeOf returns the namespace that the party lives in.
+// nodeOf returns the party's namespace.
 func (l *Lab) nodeOf(party Party) *node {
 	switch party {
 	case FromPeer:
@@ -52,13 +52,13 @@ func (l *Lab) nodeOf(party Party) *node {
 	return l.pod
 }
 
-// identity is a key: one thread serves everybody with the same namespace and IDs.
+// identity is a key: parties with the same namespace and IDs share one thread.
 type identity struct {
 	node *node
 	ids  ids
 }
 
-// threadOf returns the party's thread, which it starts at the first use.
+// threadOf returns the party's thread, and starts it if necessary.
 func (l *Lab) threadOf(party Party, s settings) (*thread, error) {
 	key := identity{l.nodeOf(party), party.ids(s)}
 	if t := l.threads[key]; t != nil {
@@ -71,7 +71,7 @@ func (l *Lab) threadOf(party Party, s settings) (*thread, error) {
 	return t, err
 }
 
-// hostIDs returns the host's view of an identity.
+// hostIDs returns an identity's IDs as the host sees them.
 func (l *Lab) hostIDs(who identity) ids {
 	if who.node == l.pod && l.options.UserNamespace {
 		return ids{userShift + who.ids.uid, userShift + who.ids.gid}

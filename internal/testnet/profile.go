@@ -10,23 +10,23 @@ import (
 	"strings"
 )
 
-// Profile is a set of settings to try.
+// Profile is a set of settings to test.
 type Profile struct {
 	Name string
-	// Settings are keys of the `redirect` object of the CNI configuration; a missing one has its default.
+	// Settings are keys of the `redirect` object of the CNI configuration. A missing key has its default.
 	Settings map[string]any
 }
 
-// JSON returns the settings as the `redirect` object.
+// JSON returns the settings as a `redirect` object.
 func (p Profile) JSON() []byte {
 	raw, err := json.Marshal(p.Settings)
 	if err != nil {
-		panic(fmt.Sprintf("profile %q: %v", p.Name, err)) // a mistake in this package's own tables
+		panic(fmt.Sprintf("profile %q: %v", p.Name, err)) // a mistake in the tables of this package
 	}
 	return raw
 }
 
-// Open reports whether the profile leaves a family alone.
+// Open reports whether the profile does not capture the family.
 func (p Profile) Open(family Family) bool { return p.settings().in(family).none }
 
 // OfBothFamilies returns the profile with both families captured.
@@ -36,8 +36,7 @@ func (p Profile) OfBothFamilies() Profile {
 	return Profile{p.Name + " of both families", settings}
 }
 
-// settings is a profile as the expectations read it. It is parsed here, and not by the product's parser, so that a
-// mistake there shows.
+// settings is a profile as the expectations use it. The product's parser is not used, so that its mistakes show.
 type settings struct {
 	none, tproxy, dns, dropInvalid                   bool
 	outboundPort, inboundPort, dnsPort               uint16
@@ -49,10 +48,10 @@ type settings struct {
 	excludeInterfaces, rerouteInterfaces             []string
 	allGroups                                        bool
 	includeGroups, excludeGroups                     []int
-	onlyFamily                                       Family // the one that is captured; 0: both
+	onlyFamily                                       Family // the only captured family; 0: both
 }
 
-// settings reads the profile; a value that makes no sense is a mistake in the tables and panics.
+// settings parses the profile. It panics on an invalid value, which is a mistake in the tables.
 func (p Profile) settings() settings {
 	text := func(key, missing string) string {
 		if value, present := p.Settings[key]; present {
@@ -85,15 +84,15 @@ func (p Profile) settings() settings {
 		s.includeGroups = groups(text("includeOutboundOwnerGroups", ""))
 	}
 	s.excludeGroups = groups(text("excludeOutboundOwnerGroups", ""))
-	// A sidecar that does not say otherwise listens in IPv4 where the pod has both, as the labs with such a profile have.
+	// A sidecar without dual stack listens in IPv4 if the pod has both families, as in the labs with such a profile.
 	s.onlyFamily = map[string]Family{"IPv4": IPv4, "IPv6": IPv6, "proxy": IPv4}[text("families", "all")]
-	// Istio adds its own three to every list.
+	// Istio adds its own three ports to every list.
 	s.excludeInPorts = append(ports(text("excludeInboundPorts", "")), ports("15020,15021,15090")...)
 	s.loopbackCIDR = slices.ContainsFunc(s.includeRanges, func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
 	return s
 }
 
-// in returns what the settings mean in a family: nothing, where that is not captured.
+// in returns the settings for one family: those of NONE if it is not captured.
 func (s settings) in(family Family) settings {
 	if s.onlyFamily != 0 && s.onlyFamily != family {
 		s.none, s.tproxy, s.dns, s.dropInvalid = true, false, false, false
@@ -112,7 +111,7 @@ func list(text string) []string {
 	return items
 }
 
-// named reports whether a list of interface names holds the name, perhaps by a prefix.
+// named reports whether a list of interface names matches the name; a list may have prefixes.
 func named(list []string, name string) bool {
 	return slices.ContainsFunc(list, func(item string) bool {
 		prefix, isPrefix := strings.CutSuffix(item, "*")
@@ -130,7 +129,7 @@ func number(text string) uint64 {
 
 func port(text string) uint16 { return uint16(number(text)) }
 
-// portList holds ports, each as a range from its first to its last.
+// portList has ports as ranges, from first to last.
 type portList [][2]uint16
 
 func ports(text string) (parsed portList) {

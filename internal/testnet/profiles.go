@@ -8,8 +8,8 @@ var BaseProfiles = []Profile{
 	{"tproxy-dns", map[string]any{"mode": "TPROXY", "dnsCapture": true}},
 }
 
-// Profiles are the settings that the flows are tried with. Every rule of Istio's rule sets occurs in one, in every
-// mode.
+// Profiles are the settings with which the flows are tested. Every rule of Istio's rule sets is in one of them, in
+// every mode.
 var Profiles = append(append(BaseProfiles[:len(BaseProfiles):len(BaseProfiles)],
 	Profile{"dns-exclude-interfaces", map[string]any{"dnsCapture": true, "excludeInterfaces": "net1,net7"}},
 ), combined([]Profile{
@@ -40,13 +40,13 @@ var Profiles = append(append(BaseProfiles[:len(BaseProfiles):len(BaseProfiles)],
 	{"include-groups", map[string]any{"includeOutboundOwnerGroups": "1337,5000", "dnsCapture": true}},
 })...)
 
-// FamilyProfiles capture one family, of a pod that may have both.
+// FamilyProfiles capture one family of a pod that may have both.
 var FamilyProfiles = combined([]Profile{
 	{"IPv4-alone", map[string]any{"families": "IPv4", "dnsCapture": true}},
 	{"IPv6-alone", map[string]any{"families": "IPv6", "dnsCapture": true}},
 })
 
-// NoRules is a pod that nobody redirects: the control.
+// NoRules is a pod without redirection: the control.
 var NoRules = Profile{"none", map[string]any{"mode": "NONE"}}
 
 // combined returns each profile in REDIRECT and in TPROXY mode.
@@ -61,7 +61,7 @@ func combined(profiles []Profile) (both []Profile) {
 	return both
 }
 
-// ProfileNamed returns one of Profiles.
+// ProfileNamed returns the profile of Profiles with that name.
 func ProfileNamed(name string) (p Profile, found bool) {
 	for _, p := range Profiles {
 		if p.Name == name {

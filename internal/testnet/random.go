@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// RandomProfile draws settings: every key is there or not, and its value one of those that tell the lab's flows apart.
+// RandomProfile draws settings: each key is present or not, with a value that makes a difference for the lab's flows.
 func RandomProfile(random *rand.Rand) Profile {
 	p := Profile{"random", map[string]any{}}
 	for _, key := range randomKeys {
@@ -20,7 +20,7 @@ func RandomProfile(random *rand.Rand) Profile {
 	return p
 }
 
-// randomKeys are in a fixed order, so that the same source draws the same profile.
+// randomKeys have a fixed order, so that the same source draws the same profile.
 var randomKeys = []struct {
 	name string
 	draw func(*rand.Rand) any
@@ -45,7 +45,7 @@ var randomKeys = []struct {
 	{"proxyGID", func(r *rand.Rand) any { return 2010 + r.IntN(9) }},
 }
 
-// randomPrefixes hold the lab's addresses and others, wide and narrow, overlapping, with host bits and without.
+// randomPrefixes contain the lab's addresses and others: wide and narrow, overlapping, with and without host bits.
 var randomPrefixes = []string{
 	"0.0.0.0/0", "10.0.0.0/8", "10.88.0.0/24", "10.88.0.2/32", "10.88.0.1/31", "10.96.0.0/16", "10.96.0.10/28",
 	"127.0.0.0/8", "203.0.113.0/24", "203.0.113.7/32", "192.0.2.0/24",
@@ -59,7 +59,7 @@ var randomPorts = []string{"53", "80", "443", "7000", "8080", "8081", "9000", "9
 
 var randomGroups = []string{"0", "5000", "5100", "7000"}
 
-// some draws a list without the same item twice, often a short one, perhaps none.
+// some draws a list without duplicates, often short, and possibly empty.
 func some(random *rand.Rand, items []string) string {
 	var list []string
 	for _, i := range random.Perm(len(items))[:min(random.IntN(5), len(items))] {
@@ -77,8 +77,8 @@ func starOr(items []string) func(*rand.Rand) any {
 	}
 }
 
-// RandomFlows draws what may happen in a pod with those settings: any party calls any place at any port. Those that
-// carry the mark of a TPROXY sidecar come last, and are more than n.
+// RandomFlows draws flows in a pod with those settings: any party calls any place at any port. Flows with the mark of a
+// TPROXY sidecar come last, in addition to n.
 func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 	s := p.settings()
 	parties := []Party{FromApp, FromRoot, FromProxy, FromProxyUID, FromProxyGID, FromPeer, FromVM, FromGroup}
@@ -97,7 +97,7 @@ func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 		switch f.Proto {
 		case ICMP:
 			f.Port = 0
-		case UDP: // a kernel says no more than so often that nobody receives
+		case UDP: // the kernel limits the rate of ICMP errors, so the destination must be open
 			f.Port = udpPorts[random.IntN(len(udpPorts))]
 		}
 		if f.From.inPod() && f.To == Pod && f.Proto == TCP && random.IntN(4) == 0 {
@@ -115,8 +115,8 @@ func RandomFlows(random *rand.Rand, p Profile, n int) []Flow {
 	return flows
 }
 
-// randomMarked draws a TPROXY sidecar's connections to its app with the client's address, and those of apps that carry
-// the same mark.
+// randomMarked draws connections of a TPROXY sidecar to its app with the client's address, and of apps with the same
+// mark.
 func randomMarked(random *rand.Rand, places []Place, ports []uint16) (flows []Flow) {
 	for _, from := range []Party{FromProxy, FromProxyUID, FromProxyGID, FromApp, FromRoot, FromGroup} {
 		f := Flow{From: from, Proto: TCP, To: places[random.IntN(len(places))], Port: ports[random.IntN(len(ports))],
@@ -132,8 +132,8 @@ func randomMarked(random *rand.Rand, places []Place, ports []uint16) (flows []Fl
 	return flows
 }
 
-// randomEscapes draws attempts to get around the sidecar: by whom in the pod, and to which server. Where an attempt
-// takes a server's port in the pod, or has the server call the pod, nobody in the pod may listen there.
+// randomEscapes draws attempts to get around the sidecar, from any party in the pod to any server. If an attempt uses a
+// server's port in the pod, or makes the server call the pod, nothing in the pod may listen there.
 func randomEscapes(random *rand.Rand, s settings) (flows []Flow) {
 	for _, f := range s.escapes() {
 		server := []Place{Peer, Service, Outside}[random.IntN(3)]
@@ -163,8 +163,8 @@ func randomEscapes(random *rand.Rand, s settings) (flows []Flow) {
 	return flows
 }
 
-// hasNoWayBack reports whether the flow is one that a TPROXY pod merely forwards: rules that divert established
-// connections to local sockets leave no way back for those.
+// hasNoWayBack reports whether a TPROXY pod only forwards the flow: rules that divert established connections to local
+// sockets then divert its answers, too.
 func (s settings) hasNoWayBack(f Flow) bool {
 	return !f.From.inPod() && f.Proto == TCP && !f.To.local() &&
 		slices.ContainsFunc([]Family{IPv4, IPv6}, func(family Family) bool {

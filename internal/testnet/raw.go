@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The flags of crafted TCP segments.
+// Flags of crafted TCP segments.
 const (
 	flagFIN = 0x01
 	flagSYN = 0x02
@@ -17,8 +17,8 @@ const (
 	flagACK = 0x10
 )
 
-// invalid sends a SYN-ACK that answers nothing. A kernel that gets to see it answers with a reset, on which depends
-// whether a late packet kills a connection; where conntrack's INVALID packets are dropped, nothing comes back.
+// invalid sends a SYN-ACK without a connection. A kernel that receives it answers with a reset; whether it does decides
+// whether a late packet ends a connection. If conntrack's INVALID packets are dropped, there is no answer.
 func (l *Lab) invalid(f Flow, family Family, silent int) Outcome {
 	t, err := l.threadOf(f.From, l.settings)
 	if err != nil {
@@ -33,7 +33,7 @@ func (l *Lab) invalid(f Flow, family Family, silent int) Outcome {
 	if err := unix.Bind(fd, sockaddr(from)); err != nil {
 		return failure(err)
 	}
-	// The port tells the answer from those to other flows. Below the ephemeral range nobody else has it.
+	// The port identifies the answer. It is below the ephemeral range, so no other socket has it.
 	from = netip.AddrPortFrom(from.Addr(), uint16(20000+unix.Getpid()%1000))
 	to := netip.AddrPortFrom(f.To.Addr(family), f.Port)
 	if err := unix.Sendto(fd, escape.Segment(from, to, flagSYN|flagACK), 0,
@@ -52,13 +52,13 @@ func (l *Lab) invalid(f Flow, family Family, silent int) Outcome {
 	return Outcome{Landed: Reset}
 }
 
-// sniffed is a TCP segment that a raw socket has seen.
+// sniffed is a TCP segment that a raw socket has received.
 type sniffed struct {
 	srcPort, dstPort uint16
 	flags            byte
 }
 
-// sniff reads from a raw socket until a segment is the wanted one.
+// sniff reads from a raw socket until wanted returns true for a segment.
 func (l *Lab) sniff(fd, silent int, wanted func(sniffed) bool) (seen sniffed, err error) {
 	var packet [256]byte
 	err = l.rounds.until(silent, func() (bool, error) {
@@ -71,7 +71,7 @@ func (l *Lab) sniff(fd, silent int, wanted func(sniffed) bool) (seen sniffed, er
 				return true, err
 			}
 			tcp := packet[:n]
-			if _, v4 := sender.(*unix.SockaddrInet4); v4 { // IPv4's raw sockets deliver the IP header, too
+			if _, v4 := sender.(*unix.SockaddrInet4); v4 { // raw sockets of IPv4 also deliver the IP header
 				tcp = tcp[min(int(tcp[0]&0xf)*4, n):]
 			}
 			if len(tcp) < 20 {

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Reached says who takes a packet that has come to the node of its destination, and to no listener of the sidecar's:
-// one of the stand-ins, nobody at a closed port (Refused), or nobody at all (Timeout). of is whether the packet is in
-// the pod; what comes out of it may be for the peer or the virtual machine.
+// Reached returns who receives a packet that has arrived at the node of its destination, but not at a listener of the
+// sidecar: one of the stand-ins, nobody at a closed port (Refused), or nobody at all (Timeout). inPod says whether the
+// packet is in the pod. A packet that has left the pod may be for the peer or for the virtual machine.
 func Reached(to netip.AddrPort, proto Proto, inPod bool) Landing {
 	landing := AtApp
 	if !inPod {
@@ -28,7 +28,7 @@ func Reached(to netip.AddrPort, proto Proto, inPod bool) Landing {
 	return landing
 }
 
-// at is whose address it is outside the pod.
+// at returns whose address it is outside the pod.
 func at(address netip.Addr) Landing {
 	for place, pair := range addresses {
 		if !place.local() && (pair[0] == address.String() || pair[1] == address.String()) {
@@ -38,5 +38,5 @@ func at(address netip.Addr) Landing {
 	return Timeout
 }
 
-// UDPPorts are those at which all stand-ins take datagrams.
+// UDPPorts are the ports on which all stand-ins receive datagrams.
 var UDPPorts = udpPorts

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestReset leaves half of a connection at the peer, once established and once not even that, and then opens one with
-// the same four numbers: Reset has taken the half away, or else the peer would take the new one for the old.
+// TestReset leaves half of a connection at the peer, once established and once not, and then opens one with the same
+// addresses and ports. Reset must have removed the half: the peer would otherwise take the new one for the old.
 func TestReset(t *testing.T) {
 	for name, drop := range map[string]string{
 		"established": "chain out { type filter hook output priority 0; tcp flags & rst == rst drop; }; ",

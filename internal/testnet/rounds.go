@@ -10,22 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Silent is how many rounds must pass without an answer until a flow counts as unanswered. The longest way of a packet
-// and its answer, by the peer and the virtual machine, has half as many stations.
+// Silent is how many rounds must pass without an answer until a flow counts as unanswered. The longest path of a packet
+// and its answer, by the peer and the virtual machine, has half as many steps.
 const Silent = 12
 
-// rounds prove that nothing is coming any more, however slow the machine is. In one round, every processor delivers a
-// packet that was queued behind all that it had to deliver, and every stand-in's loop comes around.
+// rounds prove that nothing more can arrive, however slow the machine is. In one round, every processor delivers a
+// packet that was queued after all others, and every stand-in's event loop completes an iteration.
 type rounds struct {
-	from, to int // UDP sockets on lo, where nobody writes rules
+	from, to int // UDP sockets on lo, which no rules affect
 	servers  []*server
 
 	mutex  sync.Mutex
-	next   chan struct{} // closed when the round that is going on, or the next one, has passed
-	wanted chan struct{} // has one element if somebody waits for it
+	next   chan struct{} // closed when the current round, or the next one, has passed
+	wanted chan struct{} // has one element if somebody waits for a round
 }
 
-// newRounds makes the sockets in the node.
+// newRounds creates the sockets in the node.
 func newRounds(n *node) (r *rounds, err error) {
 	r = &rounds{next: make(chan struct{}), wanted: make(chan struct{}, 1)}
 	for _, fd := range []*int{&r.from, &r.to} {
@@ -49,7 +49,7 @@ func (r *rounds) close() {
 	unix.Close(r.to)
 }
 
-// during has rounds pass while do runs, as long as somebody waits for one.
+// during calls do, and runs rounds meanwhile, as long as somebody waits for one.
 func (r *rounds) during(servers []*server, do func()) {
 	r.servers = servers
 	for _, s := range servers {
@@ -72,7 +72,7 @@ func (r *rounds) during(servers []*server, do func()) {
 	<-stopped
 }
 
-// heard returns what one of the stand-ins has said to a question, if it has arrived.
+// heard returns the answer of a stand-in to a question, if the question has arrived.
 func (r *rounds) heard(question string) (a answer, found bool) {
 	for _, s := range r.servers {
 		s.do(func() {
@@ -84,7 +84,7 @@ func (r *rounds) heard(question string) (a answer, found bool) {
 	return a, found
 }
 
-// round panics where the kernel does not let it: nothing that is absent would mean anything then.
+// round panics if the kernel does not let it: a missing answer would then mean nothing.
 func (r *rounds) round() {
 	if err := r.deliver(); err != nil {
 		panic(fmt.Sprintf("delivering a packet on every processor: %v", err))
@@ -102,7 +102,8 @@ func (r *rounds) round() {
 	r.next = make(chan struct{})
 }
 
-// delivery is a packet on every processor, for all labs that have asked before it begins: processors are all labs'.
+// delivery is a packet on every processor, for all labs that have requested it before it begins: they share the
+// processors.
 type delivery struct {
 	done chan struct{}
 	err  error
@@ -110,11 +111,11 @@ type delivery struct {
 
 var deliveries struct {
 	mutex sync.Mutex
-	next  *delivery  // which has not begun
-	turn  sync.Mutex // held while one goes on
+	next  *delivery  // one that has not begun
+	turn  sync.Mutex // held during a delivery
 }
 
-// deliver returns when a delivery has ended that began after the call.
+// deliver waits for the end of a delivery that began after the call.
 func (r *rounds) deliver() error {
 	deliveries.mutex.Lock()
 	d := deliveries.next
@@ -136,8 +137,8 @@ func (r *rounds) deliver() error {
 	return d.err
 }
 
-// everyProcessor sends a packet on every processor that this process may use, and waits for each to arrive: a processor
-// delivers what is queued on it in order, and what a packet causes is queued on the same one.
+// everyProcessor sends a packet on every processor of this process, and waits for each one to arrive. A processor
+// delivers what is queued on it in order, and what a packet causes is queued on the same processor.
 func (r *rounds) everyProcessor() error {
 	runtime.LockOSThread() // for its affinity
 	defer runtime.UnlockOSThread()
@@ -167,12 +168,13 @@ func (r *rounds) everyProcessor() error {
 	return unix.SchedSetaffinity(0, &all)
 }
 
-// errSilence says that nothing came.
+// errSilence is the error if nothing has arrived.
 var errSilence = errors.New("no answer")
 
-// until tries until it is done or fails, after every round. It fails with errSilence if that many have passed.
+// until calls try after every round, until it is done or returns an error. It returns errSilence after that many
+// rounds.
 func (r *rounds) until(silent int, try func() (done bool, err error)) error {
-	for range silent + 1 { // the first round has begun before
+	for range silent + 1 { // the first round may have begun before the call
 		if done, err := try(); done || err != nil {
 			return err
 		}

@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// TestSlow lets the app be slower than anybody would wait, and then lets nothing come to it: no time tells the two
-// apart.
+// TestSlow first makes the app slower than any timeout, and then lets nothing reach it: no timeout tells the two apart.
 func TestSlow(t *testing.T) {
 	l := newLab(t, Options{Families: []Family{IPv4}})
 	if err := l.Use(NoRules); err != nil {

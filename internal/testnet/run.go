@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Use makes the sidecar the one that the profile speaks of. Run, RunAll and Check are about this profile.
+// Use configures the sidecar for the profile. Run, RunAll and Check use this profile.
 func (l *Lab) Use(p Profile) error {
 	s := p.settings()
 	if l.sidecar != nil {
@@ -22,20 +22,20 @@ func (l *Lab) Use(p Profile) error {
 	return err
 }
 
-// sameSidecar says whether one sidecar serves both settings.
+// sameSidecar reports whether one sidecar serves both settings.
 func (s settings) sameSidecar(t settings) bool {
 	return s.tproxy == t.tproxy && s.outboundPort == t.outboundPort && s.inboundPort == t.inboundPort &&
 		s.dnsPort == t.dnsPort && s.proxyUID == t.proxyUID && s.proxyGID == t.proxyGID
 }
 
-// Run runs one flow and says where it landed.
+// Run runs one flow and returns where it landed.
 func (l *Lab) Run(f Flow, family Family) Outcome {
 	result := []Result{{Flow: f, Family: family}}
 	l.runResults(result, Silent)
 	return result[0].Got
 }
 
-// attempt runs a flow with the sidecar's listener as it is.
+// attempt runs a flow without a change to the sidecar's listener.
 func (l *Lab) attempt(f Flow, family Family, silent int) Outcome {
 	if a, escapes := f.Kind.attempt(); escapes {
 		return l.escape(f, a, family, silent)
@@ -67,7 +67,7 @@ func (l *Lab) runFlows(flows []Flow) []Result {
 	return results
 }
 
-// wanted are flows in all families of the lab, with where each should land.
+// wanted returns the flows in all families of the lab, with their expected outcomes.
 func (l *Lab) wanted(flows []Flow, want func(Flow, Family) Outcome) (results []Result) {
 	for _, family := range l.options.Families {
 		for _, f := range flows {
@@ -79,27 +79,27 @@ func (l *Lab) wanted(flows []Flow, want func(Flow, Family) Outcome) (results []R
 	return results
 }
 
-// Check runs all flows of the profile and returns those that did not land where they should. Those get a second try, in
-// which more rounds must pass: the kernel may drop a packet, as it does with a queue that is full.
+// Check runs all flows of the profile and returns those that did not land where they should. It runs these a second
+// time, with more rounds, because the kernel may drop a packet, for example if a queue is full.
 func (l *Lab) Check() []Result {
 	return l.CheckFlows(Flows(l.profile))
 }
 
-// CheckFlows is Check for flows of the caller's choice.
+// CheckFlows is Check for the given flows.
 func (l *Lab) CheckFlows(flows []Flow) []Result { return onlyFailed(l.TryFlows(flows)) }
 
-// TryFlows runs flows of the caller's choice, those that did not land where they should twice, as Check does.
+// TryFlows runs the given flows as Check does, and returns all of them.
 func (l *Lab) TryFlows(flows []Flow) []Result {
 	return l.TryWanted(flows, l.settings.expect)
 }
 
-// TryWanted is TryFlows for flows that land where the caller says: beside rules of others that is not what the profile
-// says.
+// TryWanted is TryFlows for flows with the caller's expectations: with chains of others, the profile does not tell
+// them.
 func (l *Lab) TryWanted(flows []Flow, want func(Flow, Family) Outcome) []Result {
 	return l.try(l.wanted(flows, want))
 }
 
-// try runs the flows of results, those that do not land where they should twice.
+// try runs the flows of results, and those that do not land where they should a second time.
 func (l *Lab) try(results []Result) []Result {
 	l.runResults(results, Silent)
 	failed := onlyFailed(results)
@@ -124,10 +124,10 @@ func onlyFailed(results []Result) (failed []Result) {
 	return failed
 }
 
-// runResults fills in what the flows of the results get: first those that want no inbound listener, or one that is not
-// transparent, then the others.
+// runResults sets the outcomes of the results. It first runs the flows that need no inbound listener, or one that is
+// not transparent, and then the others.
 func (l *Lab) runResults(results []Result, silent int) {
-	if !l.options.NoIPv6 { // the rules' writer may have added an address just now
+	if !l.options.NoIPv6 { // the writer of the rules may have just added an address
 		if err := l.pod.settle(); err != nil {
 			panic(err.Error())
 		}
@@ -158,14 +158,14 @@ func (l *Lab) runResults(results []Result, silent int) {
 			l.runAtOnce(plain, silent)
 			l.mustSetPlain(false)
 		}
-		for _, r := range alone { // which have a port to themselves
+		for _, r := range alone { // each of these needs the port for itself
 			r.Got = l.attempt(r.Flow, r.Family, silent)
 		}
 		l.runAtOnce(up, silent)
 	})
 }
 
-// mustSetInbound panics where the sidecar's port cannot be had any more: then nothing that follows means anything.
+// mustSetInbound panics if the sidecar's port is not available any more: later results would mean nothing.
 func (l *Lab) mustSetInbound(open bool) {
 	if err := l.sidecar.setInbound(open); err != nil {
 		panic(fmt.Sprintf("setting the inbound listener to %t: %v", open, err))
@@ -178,7 +178,7 @@ func (l *Lab) mustSetPlain(plain bool) {
 	}
 }
 
-// concurrent is how many flows are in the air at once: few enough for listeners' backlogs.
+// concurrent is how many flows run at once. It is less than the listeners' backlogs.
 const concurrent = 64
 
 // runAtOnce runs flows at the same time.
@@ -195,7 +195,7 @@ func (l *Lab) runAtOnce(results []*Result, silent int) {
 	all.Wait()
 }
 
-// prepareParties starts the threads that the flows need, since the map of threads is not for concurrent use.
+// prepareParties starts the threads that the flows need, because the map of threads is not safe for concurrent use.
 func (l *Lab) prepareParties(results []Result) {
 	for _, r := range results {
 		if _, err := l.threadOf(r.Flow.From, l.settings); err != nil {

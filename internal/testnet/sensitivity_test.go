@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// redundant are rules of Istio's that no packet needs, by a part of their text.
+// redundant are rules of Istio that no packet needs, by a part of their text.
 var redundant = map[string]string{
 	"--gid-owner 1337 -j ISTIO_IN_REDIRECT":  "everybody but the proxy's user has already left",
 	"! --gid-owner 1337 -j RETURN":           "likewise",
@@ -20,8 +20,8 @@ var redundantTPROXY = map[string]string{
 	"--uid-owner 1337 -j MARK": "the user's packets are also redirected by nat",
 }
 
-// TestSensitivity removes each rule of Istio's in turn: some flow must land somewhere else, or else the flows would not
-// notice that a renderer forgets it.
+// TestSensitivity removes each of Istio's rules in turn. A flow must then land elsewhere, or the flows would not notice
+// that a renderer forgets the rule.
 func TestSensitivity(t *testing.T) {
 	for _, name := range []string{"default", "dns", "tproxy-dns"} {
 		t.Run(name, func(t *testing.T) {
@@ -61,7 +61,7 @@ func matches(parts map[string]string, line string) bool {
 	return false
 }
 
-// TestEstablished opens connections and then applies Istio's rules.
+// TestEstablished opens connections, and then applies Istio's rules.
 func TestEstablished(t *testing.T) {
 	for _, name := range []string{"default", "tproxy", "no-inbound"} {
 		t.Run(name, func(t *testing.T) {

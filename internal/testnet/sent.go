@@ -6,16 +6,16 @@ import (
 	"github.com/istio-pod-network/controller/internal/escape"
 )
 
-// Sent is what a flow's first packet looks like, for who predicts its way by other means than Expected.
+// Sent describes a flow's first packet, for predictions by other means than Expected.
 type Sent struct {
-	UID, GID     int    // of the socket, where the pod sends it
-	Link         string // the pod's interface by which it arrives, "" where the pod sends it
+	UID, GID     int    // of the socket, if the pod sends it
+	Link         string // the pod's interface on which it arrives; "" if the pod sends it
 	Source, Dest netip.AddrPort
 	Mark         uint32
-	Local        bool // the packet does not leave the pod
+	Local        bool // the packet stays in the pod
 }
 
-// Sent describes the flow's first packet; of a source that the kernel chooses the address is the zero Addr.
+// Sent describes the flow's first packet. If the kernel chooses the source, its address is the zero Addr.
 func (f Flow) Sent(p Profile, family Family) Sent {
 	s := p.settings().in(family)
 	who := f.From.ids(s)
@@ -43,10 +43,10 @@ func (f Flow) Sent(p Profile, family Family) Sent {
 	return sent
 }
 
-// proxyMark is the one that a sidecar in TPROXY mode gives its sockets.
+// proxyMark is the mark that a sidecar sets on its sockets in TPROXY mode.
 const proxyMark = 1337
 
-// Attempt returns what the flow tries, if it is an attempt to get around the sidecar.
+// Attempt returns the attempt of the flow, if it is an attempt to get around the sidecar.
 func (f Flow) Attempt() (escape.Attempt, bool) { return f.Kind.attempt() }
 
 // IDs returns the user and group of a party in a pod with those settings.
@@ -55,7 +55,7 @@ func (p Party) IDs(profile Profile) (uid, gid int) {
 	return who.uid, who.gid
 }
 
-// Direct is the outcome of a flow that nothing redirects or drops.
+// Direct returns the outcome of a flow that is neither redirected nor dropped.
 func Direct(p Profile, f Flow, family Family) Outcome {
 	if f.Proto == ICMP {
 		return Outcome{Landed: placeLanding(f.To), Dst: f.To.Addr(family).String()}
@@ -63,16 +63,16 @@ func Direct(p Profile, f Flow, family Family) Outcome {
 	return p.settings().in(family).reach(f, family)
 }
 
-// Unheard reports whether the flow has reached somebody whose answer has not come back, or would be expected to.
+// Unheard reports whether the flow has reached, or should reach, a server whose answer does not arrive.
 func (o Outcome) Unheard() bool { return o.Note == unheard }
 
-// WithoutAnswer is an outcome whose answer does not come back.
+// WithoutAnswer returns the outcome, with the expectation that the answer does not arrive.
 func (o Outcome) WithoutAnswer() Outcome {
 	o.Note = unheard
 	return o
 }
 
-// PerhapsAnswered is an outcome whose answer may or may not come back: that hangs on time.
+// PerhapsAnswered returns the outcome, with the expectation that the answer may or may not arrive, depending on time.
 func (o Outcome) PerhapsAnswered() Outcome {
 	o.Note = perhaps
 	return o
@@ -80,5 +80,5 @@ func (o Outcome) PerhapsAnswered() Outcome {
 
 const perhaps = "an answer may come back"
 
-// LinkTo is the interface of the pod by which packets to a place outside leave.
+// LinkTo returns the pod's interface by which packets to a place outside leave.
 func LinkTo(to Place) string { return link(to) }

@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// server is an event loop on a thread of its own, with the identity of a stand-in: the credentials of an accepted
-// connection are those of the thread that accepts it, and rules look at them when the answer leaves.
+// server is an event loop on its own thread with a stand-in's identity. An accepted connection has the credentials of
+// the thread that accepts it, and rules match them when the answer leaves.
 type server struct {
 	epoll   int
-	wake    int // eventfd that ends the wait for pending
+	wake    int // an eventfd that wakes the loop for pending calls
 	pending chan func()
 	ended   chan struct{}
 	sockets map[int]*endpoint
-	plain   bool              // who listens at the sidecar's inbound port has no transparent socket
-	heard   map[string]answer // what was said to each question since the rounds began, whether it has arrived or not
+	plain   bool              // the listener on the sidecar's inbound port is not transparent
+	heard   map[string]answer // the answer to each question since the rounds began, whether or not it has arrived
 }
 
 // endpoint is one socket of a server.
@@ -29,12 +29,12 @@ type endpoint struct {
 	landing Landing
 	kind    endpointKind
 	port    uint16
-	replies map[string]int // for the DNS stand-in: other sockets to answer from, by name
+	replies map[string]int // for the DNS stand-in: more sockets to answer from, by name
 }
 
 type endpointKind int
 
-// backlog is more than the flows that are in the air at once.
+// backlog is more than the number of flows that run at once.
 const backlog = 128
 
 const (
@@ -43,7 +43,7 @@ const (
 	udpSocket
 )
 
-// startServer starts an empty server in the node with the host's IDs.
+// startServer starts an empty server in the namespace with the IDs, as the host sees them.
 func startServer(ns *os.File, who ids) (*server, error) {
 	t, err := startThread(ns, who)
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *server) loop() {
 // do runs call on the server's thread and waits for it.
 func (s *server) do(call func()) { <-s.submit(call) }
 
-// submit lets call be run on the server's thread, after which it closes the channel.
+// submit queues call for the server's thread, which closes the channel after the call.
 func (s *server) submit(call func()) <-chan struct{} {
 	done := make(chan struct{})
 	s.pending <- func() { defer close(done); call() }
@@ -126,8 +126,8 @@ func (s *server) add(e *endpoint) error {
 	return unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, e.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(e.fd)})
 }
 
-// remove closes a socket, which also leaves the epoll set. A child of this process between fork and exec has it open,
-// too: a listener must be shut down, or its port stays taken that long.
+// remove closes a socket, which also removes it from the epoll set. A child process has a copy of it between its fork
+// and its exec, so a listener must be shut down: its port would otherwise stay in use that long.
 func (s *server) remove(fd int) {
 	if s.sockets[fd] != nil && s.sockets[fd].kind == tcpListener {
 		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
@@ -136,8 +136,9 @@ func (s *server) remove(fd int) {
 	unix.Close(fd)
 }
 
-// abort ends a socket so that the kernel keeps nothing of it: what it keeps of a connection whose other end does not
-// hear of the end takes the packets of the next one with the same four numbers, also of one that was only to pass by.
+// abort closes a socket with a reset, so that the kernel keeps no state of it. The state of a connection whose other
+// end is not told would receive the packets of the next connection with the same addresses and ports, even of a
+// forwarded one.
 func (s *server) abort(fd int) {
 	if s.sockets[fd].kind == tcpConn {
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
@@ -145,8 +146,8 @@ func (s *server) abort(fd int) {
 	s.remove(fd)
 }
 
-// forget aborts all connections, and puts new listeners in the place of the old ones: what has not become a connection
-// ends with its listener.
+// forget aborts all connections and replaces the listeners: connections that are not yet accepted end with their
+// listener.
 func (s *server) forget() (err error) {
 	s.do(func() {
 		for fd, e := range maps.Clone(s.sockets) {
@@ -167,11 +168,11 @@ func (s *server) forget() (err error) {
 	return err
 }
 
-// serve handles one event. Connections are short: one question, one answer, then the client resets.
+// serve handles one event. Connections are short: one question, one answer, and the client resets.
 func (s *server) serve(fd int) {
 	e := s.sockets[fd]
 	if e == nil {
-		return // closed by an earlier event of the same round
+		return // closed by an earlier event of the same iteration
 	}
 	switch e.kind {
 	case tcpListener:
@@ -205,7 +206,7 @@ func (s *server) serve(fd int) {
 	}
 }
 
-// hear remembers a question.
+// hear stores the answer to a question.
 func (s *server) hear(question []byte, a answer) { s.heard[strings.TrimSpace(string(question))] = a }
 
 // describe returns what a connection knows about itself.
@@ -218,8 +219,8 @@ func (e *endpoint) describe() answer {
 		a.remote = addrPort(remote)
 	}
 	a.dst = a.local
-	// A connection that REDIRECT turned around arrives at the listener's own port; conntrack knows what it was before.
-	// One that TPROXY turned around keeps its destination as its local address.
+	// A connection that REDIRECT has redirected arrives at the listener's own port, and conntrack knows its original
+	// destination. With TPROXY its local address is the original destination.
 	if a.local.Port() == e.port && e.landing.isListener() {
 		if original, err := originalDst(e.fd, a.local.Addr()); err == nil {
 			a.dst = original

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sidecar is the stand-in for the proxy: outbound, inbound and DNS listeners that run as the proxy's identity; in
-// TPROXY mode that is root with the proxy's group, as Istio's injector sets it, if the lab's options say nothing else,
-// and the inbound listener is transparent.
+// sidecar is the stand-in for the proxy: outbound, inbound and DNS listeners with the proxy's identity. In TPROXY mode
+// that is root with the proxy's group, as Istio's injector configures it, unless the lab's options say otherwise, and
+// the inbound listener is transparent.
 type sidecar struct {
 	server  *server
 	wilds   []netip.Addr
@@ -19,7 +19,7 @@ type sidecar struct {
 	replies []int
 }
 
-// startSidecar starts the sidecar that the settings speak of.
+// startSidecar starts the sidecar of the settings.
 func (l *Lab) startSidecar(s settings) (*sidecar, error) {
 	party := FromProxy
 	if s.tproxy && !l.options.OwnUser {
@@ -62,9 +62,8 @@ func loopbackOf(wild netip.Addr) netip.Addr {
 	return Loopback.Addr(IPv4)
 }
 
-// replySockets makes sockets on the DNS port that belong to the proxy's user alone and to its group alone. A question
-// may name the one that the answer shall leave from: rules about answers name both owners, and so each can be tried
-// alone.
+// replySockets creates sockets on the DNS port that have only the proxy's user, and only its group. A question may name
+// the one from which the answer is sent: rules for answers match both owners, and this tests each of them alone.
 func (l *Lab) replySockets(s settings, wild netip.Addr) (map[string]int, error) {
 	sockets := map[string]int{}
 	for _, party := range []Party{FromProxyUID, FromProxyGID} {
@@ -84,7 +83,7 @@ func (l *Lab) replySockets(s settings, wild netip.Addr) (map[string]int, error) 
 	return sockets, nil
 }
 
-// setPlain opens the inbound listener anew, with a transparent socket or without.
+// setPlain opens the inbound listener again, without (plain) or with a transparent socket.
 func (c *sidecar) setPlain(plain bool) error {
 	c.server.do(func() { c.server.plain = plain })
 	return c.setInbound(true)
@@ -114,8 +113,8 @@ func (c *sidecar) stop() {
 	}
 }
 
-// TakeInbound has the app listen at the sidecar's inbound port in place of the sidecar, in one family, until giveBack
-// is called. With capabilities its socket is transparent.
+// TakeInbound has the app listen on the sidecar's inbound port instead of the sidecar, in one family, until giveBack is
+// called. With capabilities its socket is transparent.
 func (l *Lab) TakeInbound(family Family, capabilities ...uint) (giveBack func(), err error) {
 	car, app := l.sidecar, l.servers[0]
 	if err := car.setInbound(false); err != nil {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// zones lets the app ask a DNS server, and then the flow's party ask the same server from the same source port. One
-// conntrack zone for both would take the second query for more of the first connection and turn it around as well.
+// zones has the app query a DNS server, and then the flow's party query the same server from the same source port. In a
+// single conntrack zone the second query would belong to the first one's connection, and be redirected too.
 func (l *Lab) zones(f Flow, family Family, silent int) Outcome {
 	first := f
 	first.From, first.Src, first.Kind = FromApp, Pod, Plain
@@ -32,7 +32,7 @@ func (l *Lab) zones(f Flow, family Family, silent int) Outcome {
 	defer proxy.close()
 	err = unix.Bind(proxy.fd, sockaddr(source))
 	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline); {
-		// A child of this process between fork and exec has the app's socket open, too.
+		// A child process has a copy of the app's socket between its fork and its exec.
 		time.Sleep(time.Millisecond)
 		err = unix.Bind(proxy.fd, sockaddr(source))
 	}
@@ -41,7 +41,7 @@ func (l *Lab) zones(f Flow, family Family, silent int) Outcome {
 	}
 	o := proxy.exchange(second, family)
 	o.Note = "app " + string(asked.Landed)
-	for zone := range uint16(appZone) { // Istio has a zone 1
+	for zone := range uint16(appZone) { // Istio uses zone 1
 		e, found, err := l.query(source, netip.AddrPortFrom(f.To.Addr(family), f.Port), zone)
 		if err != nil {
 			return failure(err)
@@ -53,10 +53,10 @@ func (l *Lab) zones(f Flow, family Family, silent int) Outcome {
 	return o
 }
 
-// appZone is the conntrack zone of what the sidecar's DNS listener gets.
+// appZone is the conntrack zone of the packets of the sidecar's DNS listener.
 const appZone = 2
 
-// zone notes the conntrack zone of a DNS query.
+// zone returns the conntrack zone of a DNS query as a note.
 func (l *Lab) zone(f Flow, family Family, silent int) Outcome {
 	c, err := l.newClient(f, family, silent)
 	if err != nil {
@@ -77,9 +77,8 @@ func (l *Lab) zone(f Flow, family Family, silent int) Outcome {
 }
 
 // noSocket makes the pod's kernel send a packet that belongs to no process: a connection that the app has closed, and
-// that conntrack has forgotten, waits in TIME_WAIT and answers a late FIN with an ACK, which conntrack takes for a new
-// connection. On lo, Istio's rules let it pass because it is not the proxy's; a rule that wants a socket to say so does
-// not.
+// that conntrack has forgotten, is in TIME_WAIT and answers a late FIN with an ACK, a new connection for conntrack. On
+// lo, Istio's rules let it pass because it is not the proxy's. A rule that needs a socket to decide that would not.
 func (l *Lab) noSocket(f Flow, family Family, silent int) Outcome {
 	dst := netip.AddrPortFrom(f.To.Addr(family), f.Port)
 	src, err := l.timeWait(f, dst, family, silent)
@@ -124,7 +123,7 @@ func (l *Lab) timeWait(f Flow, dst netip.AddrPort, family Family, silent int) (n
 	}
 	defer unix.Close(c.fd)
 	src := c.local()
-	if err := unix.Shutdown(c.fd, unix.SHUT_WR); err != nil { // closing first makes this the side that waits
+	if err := unix.Shutdown(c.fd, unix.SHUT_WR); err != nil { // the side that closes first gets TIME_WAIT
 		return src, err
 	}
 	for n := 1; n > 0 && err == nil; { // until the server has closed, too

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ports that stand-ins serve on all their addresses. 15090 of the app and 7000 of both are closed on purpose: what
-// reaches them is refused, unless it was redirected.
+// The ports on which stand-ins listen, on all their addresses. 15090 of the app and 7000 of both are closed on purpose:
+// what reaches them is refused, unless it was redirected.
 var (
 	appPorts  = []uint16{53, 8080, 8081, 9090, 15008, 15020, 15021}
 	peerPorts = []uint16{53, 80, 443, 8080, 8081, 9090, 9443, 15008, 15020}
@@ -53,7 +53,7 @@ func (l *Lab) startServers() error {
 	return nil
 }
 
-// wildcards returns the unspecified addresses of the families that sockets of the node may use.
+// wildcards returns the unspecified addresses of the families in which the node's sockets may listen.
 func (l *Lab) wildcards(n *node) []netip.Addr {
 	if n == l.pod && l.options.NoIPv6 {
 		return []netip.Addr{netip.IPv4Unspecified()}
@@ -61,7 +61,7 @@ func (l *Lab) wildcards(n *node) []netip.Addr {
 	return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 }
 
-// listen serves TCP. It must be called on the server's thread, like all that makes sockets here.
+// listen serves TCP. It must be called on the server's thread, like everything that creates sockets here.
 func (s *server) listen(landing Landing, at netip.Addr, port uint16) error {
 	fd, err := s.bind(unix.SOCK_STREAM, netip.AddrPortFrom(at, port), landing == AtInbound && !s.plain)
 	if err != nil {
@@ -73,7 +73,7 @@ func (s *server) listen(landing Landing, at netip.Addr, port uint16) error {
 	return s.add(&endpoint{fd: fd, landing: landing, kind: tcpListener, port: port})
 }
 
-// receive serves UDP; it answers from one of replies if the question asks for that.
+// receive serves UDP. It answers from one of replies if the question asks for it.
 func (s *server) receive(landing Landing, at netip.AddrPort, replies map[string]int) error {
 	fd, err := s.bind(unix.SOCK_DGRAM, at, false)
 	if err != nil {
@@ -90,7 +90,7 @@ func (s *server) receive(landing Landing, at netip.AddrPort, replies map[string]
 	return s.add(&endpoint{fd: fd, landing: landing, kind: udpSocket, port: at.Port(), replies: replies})
 }
 
-// bind makes a socket on the calling thread.
+// bind creates a socket on the calling thread, and binds it.
 func (s *server) bind(kind int, at netip.AddrPort, transparent bool) (int, error) {
 	fd, err := unix.Socket(domain(at.Addr()), kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -101,7 +101,7 @@ func (s *server) bind(kind int, at netip.AddrPort, transparent bool) (int, error
 		err = errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_V6ONLY, 1))
 	}
 	if transparent {
-		// The calling thread may be somebody without privilege; a fresh goroutine runs as root.
+		// The calling thread may have no privileges; a new goroutine runs as root.
 		done := make(chan error)
 		go func() { done <- setTransparent(fd, at.Addr()) }()
 		err = errors.Join(err, <-done)
@@ -113,7 +113,8 @@ func (s *server) bind(kind int, at netip.AddrPort, transparent bool) (int, error
 	return fd, nil
 }
 
-// setTransparent lets the socket use addresses that are not the host's. The calling thread must be privileged.
+// setTransparent lets the socket use addresses that the host does not have (ip(7), IP_TRANSPARENT). The calling thread
+// must be privileged.
 func setTransparent(fd int, at netip.Addr) error {
 	if at.Is6() {
 		return unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)

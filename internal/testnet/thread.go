@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ids is a pair of user and group ID as the host sees them.
+// ids is a user and a group ID as the host sees them.
 type ids struct{ uid, gid int }
 
-// thread is an OS thread inside one network namespace with one identity. It runs calls one after the other.
+// thread is an OS thread in one network namespace with one identity. It runs calls one after the other.
 type thread struct{ calls chan func() }
 
-// startThread starts a thread in the namespace open as ns, with the identity of who, and of the capabilities with
-// those alone, unless it is root. The thread is never given back to the Go runtime, because neither its namespace nor
-// its credentials can be restored reliably: it ends with stop.
+// startThread starts a thread in the namespace ns, with the IDs of who and, unless they are root's, with exactly these
+// capabilities. The thread is never returned to the Go runtime, because its namespace and credentials cannot be
+// restored reliably: stop ends it.
 func startThread(ns *os.File, who ids, capabilities ...uint) (*thread, error) {
 	t := &thread{calls: make(chan func())}
 	ready := make(chan error)
@@ -27,8 +27,8 @@ func startThread(ns *os.File, who ids, capabilities ...uint) (*thread, error) {
 func (t *thread) run(ns *os.File, who ids, capabilities []uint, ready chan<- error) {
 	runtime.LockOSThread()
 	if unix.Gettid() == unix.Getpid() {
-		// The thread group's leader is what /proc/self shows: it must stay as it is. While this goroutine holds it,
-		// another one gets another thread.
+		// /proc/self shows the leader of the thread group, so that must not change. While this goroutine holds it,
+		// another goroutine gets another thread.
 		inner := make(chan error)
 		go t.run(ns, who, capabilities, inner)
 		ready <- <-inner
@@ -48,8 +48,8 @@ func (t *thread) run(ns *os.File, who ids, capabilities []uint, ready chan<- err
 	}
 }
 
-// enter changes the calling thread only: the wrappers of package syscall would change every thread of the process.
-// With keep, those who are not root keep the capabilities that they may have.
+// enter changes the calling thread only: the functions of package syscall would change every thread of the process.
+// With keep, IDs other than root's keep their permitted capabilities.
 func enter(ns *os.File, who ids, keep bool) error {
 	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("entering network namespace %q: %w", ns.Name(), err)
@@ -79,7 +79,7 @@ func enter(ns *os.File, who ids, keep bool) error {
 	return nil
 }
 
-// limit leaves the calling thread those capabilities.
+// limit sets the capabilities of the calling thread.
 func limit(capabilities []uint) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData
@@ -100,11 +100,11 @@ func (t *thread) do(call func()) {
 	<-done
 }
 
-// stop ends the thread; the OS thread dies with its goroutine.
+// stop ends the thread: the OS thread ends with its goroutine.
 func (t *thread) stop() { close(t.calls) }
 
-// socket makes a socket on the thread, and so with its namespace and identity. Everything else, connecting included,
-// may happen on any thread: the kernel looks only at the credentials that the file was made with.
+// socket creates a socket on the thread, with its namespace and identity. Everything else, such as connect(2), may
+// happen on any thread: the kernel uses only the credentials with which the file was created.
 func (t *thread) socket(domain, kind, proto int) (fd int, err error) {
 	t.do(func() { fd, err = unix.Socket(domain, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto) })
 	if err != nil {

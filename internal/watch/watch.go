@@ -1,5 +1,5 @@
-// Package watch tells of changes in directories by inotify, and of directories that inotify cannot watch. The kernel
-// has few instances and watches of it for all programs of a user, containers included, and any of them may use them up.
+// Package watch reports changes in directories by inotify(7), and which directories inotify cannot watch. The kernel
+// limits inotify instances and watches for each user, containers included, so any program may use them up.
 package watch
 
 import (
@@ -11,19 +11,19 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Dirs watches directories. It is used by one goroutine.
+// Dirs watches directories. It is not safe for concurrent use.
 type Dirs struct {
 	say     func(error)
-	watcher *fsnotify.Watcher // nil while there is no instance of inotify
-	lacking map[string]bool   // directories that are there and are not watched
+	watcher *fsnotify.Watcher // nil while no inotify instance is available
+	lacking map[string]bool   // directories that exist and are not watched
 	said    bool
 }
 
-// New returns a Dirs that watches nothing yet. The first time that inotify is exhausted it calls say, with an error
-// that names the sysctl to raise.
+// New returns a Dirs without directories. It calls say the first time that inotify is exhausted, with an error that
+// names the sysctl to raise.
 func New(say func(error)) *Dirs { return &Dirs{say: say, lacking: map[string]bool{}} }
 
-// Add watches a directory, which need not exist, and reports whether it is watched now.
+// Add watches a directory, which need not exist. It returns whether the directory is watched now.
 func (d *Dirs) Add(dir string) bool {
 	err := d.add(dir)
 	delete(d.lacking, dir)
@@ -51,7 +51,7 @@ func (d *Dirs) add(dir string) (err error) {
 	return d.watcher.Add(dir)
 }
 
-// explain adds what to do; inotify(7) tells what the errors mean.
+// explain adds a remedy to the errors of inotify(7).
 func explain(err error) error {
 	sysctl := ""
 	switch {
@@ -65,7 +65,7 @@ func explain(err error) error {
 	return fmt.Errorf("inotify: %w: files are looked at again and again instead; raise the node's sysctl %s", err, sysctl)
 }
 
-// Remove watches a directory no longer.
+// Remove stops watching a directory.
 func (d *Dirs) Remove(dir string) {
 	delete(d.lacking, dir)
 	if d.watcher != nil {
@@ -73,10 +73,10 @@ func (d *Dirs) Remove(dir string) {
 	}
 }
 
-// Lacking reports whether a directory is there that is not watched, so that changes have to be looked for.
+// Lacking reports whether any existing directory is not watched, so that the caller has to poll.
 func (d *Dirs) Lacking() bool { return len(d.lacking) > 0 }
 
-// Events are those of the directories that are watched.
+// Events returns the events of the watched directories.
 func (d *Dirs) Events() <-chan fsnotify.Event {
 	if d.watcher == nil {
 		return nil
@@ -84,7 +84,7 @@ func (d *Dirs) Events() <-chan fsnotify.Event {
 	return d.watcher.Events
 }
 
-// Errors say that events were lost.
+// Errors returns the errors that say that events were lost.
 func (d *Dirs) Errors() <-chan error {
 	if d.watcher == nil {
 		return nil

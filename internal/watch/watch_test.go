@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
 
-// What inotify cannot watch is said once, with what to do, and is watched as soon as it can be.
+// A directory that inotify cannot watch is reported once, with a remedy, and is watched as soon as possible.
 func TestExhausted(t *testing.T) {
 	exhausted.Run(t, func(t *testing.T, lift func()) {
 		var said []string

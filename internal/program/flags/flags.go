@@ -1,5 +1,4 @@
-// Package flags reads a command line. Every flag may be an environment variable too, as a container's manifest wants
-// it.
+// Package flags parses a command line. Every flag may also be an environment variable, for a container's manifest.
 package flags
 
 import (
@@ -13,10 +12,10 @@ import (
 	"github.com/istio-pod-network/controller/internal/program"
 )
 
-// Parse sets the flags from the environment and then from the arguments, which so win. The variable of --conf-dir is
-// prefix + CONF_DIR, and counts as absent when it is empty; without a prefix there are none. Where nothing is left to
-// do, since the program was asked for its help or version or was called wrongly, ended is true, and status its exit
-// status.
+// Parse sets the flags from the environment, and then from the arguments, which take precedence. The variable of
+// --conf-dir is prefix + CONF_DIR; an empty variable counts as absent. Without a prefix the environment is not read. If
+// ended is true, nothing is left to do, because the command line asked for the help or the version, or was wrong;
+// status is then the exit status.
 func Parse(p program.Program, set *flag.FlagSet, prefix string, args []string) (status int, ended bool) {
 	if p.Answer(args) {
 		return program.ExitDone, true
@@ -41,11 +40,11 @@ func parseEnvironment(set *flag.FlagSet, prefix string, getenv func(string) stri
 	return err
 }
 
-// dashes names a flag as the documentation does, in the errors of package flag that name it with one dash.
+// dashes changes the flags' names in errors of package flag, which have one dash, to the form in the documentation.
 var dashes = strings.NewReplacer("not defined: -", "not defined: --", "an argument: -", "an argument: --")
 
 func parse(set *flag.FlagSet, args []string) error {
-	// Package flag puts the error of a value into words of its own.
+	// Package flag wraps the error about a value in a text of its own, so it is kept here.
 	var refused error
 	set.VisitAll(func(f *flag.Flag) { f.Value = &value{f.Value, "--" + f.Name, &refused} })
 	set.SetOutput(io.Discard)
@@ -61,11 +60,11 @@ func parse(set *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// value is a flag's whose error is package invalid's.
+// value is the value of a flag, with errors of package invalid.
 type value struct {
 	flag.Value
-	key     string // of the flag
-	refused *error // where the error is kept, if anywhere
+	key     string // the flag's name
+	refused *error // where to keep the error; may be nil
 }
 
 // Set sets the value.
@@ -83,13 +82,13 @@ func (v *value) Set(text string) error {
 	return refused
 }
 
-// IsBoolFlag reports whether the flag may stand without a value.
+// IsBoolFlag reports whether the flag may have no value.
 func (v *value) IsBoolFlag() bool {
 	b, ok := v.Value.(interface{ IsBoolFlag() bool })
 	return ok && b.IsBoolFlag()
 }
 
-// valid says what a flag of package flag accepts.
+// valid returns what a flag of package flag accepts.
 func valid(v flag.Value) string {
 	if getter, ok := v.(flag.Getter); ok {
 		switch getter.Get().(type) {
@@ -104,7 +103,7 @@ func valid(v flag.Value) string {
 	return "a whole number"
 }
 
-// Func declares a flag by the function that takes its value, or returns false. valid says what it accepts.
+// Func defines a flag. accept takes the value, and returns false if it is invalid. valid says what it accepts.
 func Func(set *flag.FlagSet, name, usage, valid string, accept func(string) bool) {
 	set.Func(name, usage, func(text string) error {
 		if accept(text) {
@@ -114,7 +113,7 @@ func Func(set *flag.FlagSet, name, usage, valid string, accept func(string) bool
 	})
 }
 
-// Help returns the text with what there is to say of the flags in place of {flags}.
+// Help returns the text, with the usage of the flags instead of {flags}.
 func Help(text string, set *flag.FlagSet) string {
 	var out strings.Builder
 	out.WriteByte('\n')

@@ -35,7 +35,7 @@ func (e *example) flags() *flag.FlagSet {
 	return set
 }
 
-// run parses a command line, in which the words with a = before any flag are the environment's.
+// run parses a command line. Words with a = before the first flag are environment variables.
 func run(line string) (e example, status int, ended bool, stdout, stderr string) {
 	env, args := map[string]string{}, strings.Fields(line)
 	for len(args) > 0 && strings.HasPrefix(args[0], "EXAMPLE_") {
@@ -86,7 +86,7 @@ func TestMisused(t *testing.T) {
 	}
 }
 
-// The help is there however wrong the rest is, and speaks of flags as people write them.
+// The help is printed even if the rest is wrong, and writes flags with two dashes.
 func TestHelp(t *testing.T) {
 	for _, line := range []string{"--help", "EXAMPLE_BURST=many -h", "help", "--nonsense --help"} {
 		_, status, ended, stdout, stderr := run(line)

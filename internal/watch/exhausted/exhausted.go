@@ -1,5 +1,5 @@
-// Package exhausted runs tests where the kernel refuses inotify: in a user namespace of their own, whose limits they
-// lower. It is part of no product.
+// Package exhausted runs tests in a user namespace of their own, with limits that make the kernel refuse inotify. It is
+// not part of any product.
 package exhausted
 
 import (
@@ -10,14 +10,14 @@ import (
 	"testing"
 )
 
-// env tells a copy of the test which limit is 0 there.
+// env is the environment variable that tells a copy of the test binary which limit is 0.
 const env = "EXHAUSTED_INOTIFY"
 
-// Limits are those of a user namespace, in /proc/sys/user: of each, none is left (namespaces(7)).
+// limits are the limits of a user namespace in /proc/sys/user (namespaces(7)). Each of them is set to 0 in turn.
 var limits = []string{"max_inotify_instances", "max_inotify_watches"}
 
-// Run runs a test once where there are no instances of inotify, and once where there are no watches. lift, which run
-// calls at most once, gives some back. The caller is the test of that name and nothing else.
+// Run runs a test once without inotify instances, and once without watches. lift, which run may call once, raises the
+// limit again. The calling test must not do anything else.
 func Run(t *testing.T, run func(t *testing.T, lift func())) {
 	if limit := os.Getenv(env); limit != "" {
 		path := filepath.Join("/proc/sys/user", limit)
