@@ -1,5 +1,5 @@
-// Package answer answers the plugin's questions about pods: from the watch, or from the API server where the watch is
-// late.
+// Package answer answers the plugin's questions about pods: from the watch's cache, or from the API server if the watch
+// is late.
 package answer
 
 import (
@@ -15,18 +15,18 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// Bounds of an answer that the watch has not brought.
+// Limits for an answer about a pod that is not in the cache.
 const (
-	answerWithin = 6 * time.Second        // for all of it: below the plugin's default agentTimeout
-	watchGrace   = 100 * time.Millisecond // for the watch, which the kubelet's own may be a little ahead of
+	answerWithin = 6 * time.Second        // for the whole answer; less than the plugin's default agentTimeout
+	watchGrace   = 100 * time.Millisecond // for the watch: the kubelet's own may be a little earlier
 	maxRetry     = time.Second
 	liveReads    = 16 // at once
 )
 
-// codeTryLater is CNI's code for a question that may be answered later; the runtime then tries the pod again.
+// codeTryLater is the CNI error code for "try again later": the runtime then retries the pod.
 const codeTryLater uint = 11
 
-// Source is where an answer came from.
+// Source says where an answer came from.
 type Source string
 
 // The sources.
@@ -36,7 +36,7 @@ const (
 	NoAnswer  Source = "none"
 )
 
-// Sources lists them all.
+// Sources lists all sources.
 var Sources = []Source{FromCache, FromLive, NoAnswer}
 
 // Answerer answers the plugin's questions.
@@ -46,7 +46,7 @@ type Answerer struct {
 	namespaces *kube.Namespaces
 	reader     kube.PodReader
 	answered   func(Source)
-	slots      chan struct{} // one per live read under way
+	slots      chan struct{} // one for each live read in progress
 	questions
 }
 
@@ -57,8 +57,8 @@ func New(
 	return &Answerer{node, pods, namespaces, reader, answered, make(chan struct{}, liveReads), questions{}}
 }
 
-// Answer is what facts.Serve calls. A question that cannot be answered in time gets an error that has the runtime try
-// the pod again.
+// Answer answers one question, for facts.Serve. If it finds no answer in time, it returns an error that makes the
+// runtime retry the pod.
 func (a *Answerer) Answer(ctx context.Context, q facts.Request) facts.Response {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -80,9 +80,9 @@ func (a *Answerer) Answer(ctx context.Context, q facts.Request) facts.Response {
 	return facts.Response{Error: &facts.Error{Code: codeTryLater, Message: err.Error()}}
 }
 
-// find returns the pod from the cache, else, after a moment for the watch, from the API server. If that fails, what it
-// said of the pod before counts, as what the watch brought would. Else requests are repeated as long as the question
-// lasts; meanwhile the watch may bring the pod after all.
+// find returns the pod from the cache, or else, after watchGrace, from the API server. If the request fails, it returns
+// what the API server said about the pod before, if anything, as the watch would. Otherwise it repeats the request
+// until the deadline; meanwhile the watch may deliver the pod.
 func (a *Answerer) find(ctx context.Context, q facts.Request) (pod *corev1.Pod, source Source, err error) {
 	var failed error
 	for pause := watchGrace; ; pause = min(2*pause, maxRetry) {
@@ -104,17 +104,17 @@ func (a *Answerer) find(ctx context.Context, q facts.Request) (pod *corev1.Pod, 
 			return pod, FromCache, nil
 		}
 		if ctx.Err() == nil {
-			failed = err // the last one that is about the API server and not about our deadline
+			failed = err // the last error about the API server, not about our deadline
 		}
 	}
 }
 
-// cached waits for a while until the watch has brought the pod. One that is too large to be kept is not in the cache.
+// cached waits for the watch to deliver the pod. A pod that is too large for the cache never appears in it.
 func (a *Answerer) cached(ctx context.Context, q facts.Request, wait time.Duration) *corev1.Pod {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
-		changed := a.pods.Changed() // before the look, so that no change falls between
+		changed := a.pods.Changed() // before the read, so that no change is missed
 		pod := a.pods.Named(q.Namespace, q.Name)
 		if pod != nil && kube.IsMeant(pod, q.UID) && !kube.IsPartial(pod) {
 			return pod
@@ -129,7 +129,7 @@ func (a *Answerer) cached(ctx context.Context, q facts.Request, wait time.Durati
 	}
 }
 
-// live asks the API server.
+// live reads the pod from the API server.
 func (a *Answerer) live(ctx context.Context, q facts.Request) (*corev1.Pod, error) {
 	select {
 	case a.slots <- struct{}{}:
@@ -151,7 +151,7 @@ func (a *Answerer) live(ctx context.Context, q facts.Request) (*corev1.Pod, erro
 	return pod, nil
 }
 
-// otherPodError says that the name is that of another pod than the one the plugin is called for.
+// otherPodError says that another pod has the name of the pod in the question.
 type otherPodError struct{ text string }
 
 func (e *otherPodError) Error() string { return e.text }

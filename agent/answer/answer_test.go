@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
 
-// answering is an Answerer that has those pods in its cache, and whose API server is a function.
+// answering returns an Answerer with these pods in its cache, and with a function as the API server.
 func answering(t *testing.T, reader agenttest.Reader, pods ...*corev1.Pod) (*Answerer, *source.FakeControllerSource) {
 	c, from := agenttest.Pods(t, func(string) {}, pods...)
 	namespaces := agenttest.Namespaces(t, func(_ context.Context, name string) (map[string]string, error) {
@@ -37,11 +37,11 @@ func answering(t *testing.T, reader agenttest.Reader, pods ...*corev1.Pod) (*Ans
 	return New("node", c, namespaces, reader, func(Source) {}), from
 }
 
-// sidecar is the answer about a pod of agenttest, which says all that the decision depends on.
+// sidecar is the answer about a pod of agenttest, with everything that the decision depends on.
 func sidecar(name string) redirect.Pod {
 	return redirect.Pod{
 		Namespace: "shop", Name: name, UID: "uid-of-" + name, Complete: true,
-		Annotations:          map[string]string{annotation.SidecarStatus: ""}, // only looked for
+		Annotations:          map[string]string{annotation.SidecarStatus: ""}, // only its existence is read
 		NamespaceAnnotations: map[string]string{annotation.Initialize: "true"},
 		Containers:           []redirect.Container{{Name: "app"}, {Name: redirect.ProxyContainer, Env: map[string]string{}}},
 	}
@@ -81,7 +81,7 @@ func TestAnswer(t *testing.T) {
 		{"shop", "flaky", "uid-of-flaky", FromLive, ""},
 		{"shop", "gone", "uid", NoAnswer, `"gone" not found`},
 		{"shop", "again", "uid-of-another", NoAnswer, "is gone"},
-		{"shop", "thief", "uid-of-known", NoAnswer, "is gone"}, // whatever hash it says it has
+		{"shop", "thief", "uid-of-known", NoAnswer, "is gone"}, // whatever hash the pod claims to have
 		{"shop", "elsewhere", "", NoAnswer, `on node "another", and this is the agent of node "node"`},
 		{"other", "live", "", NoAnswer, `reading namespace "other": no such namespace`},
 	} {
@@ -103,8 +103,8 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
-// A plugin to which no namespace matters costs no request about one; to any other the namespace is told, also where the
-// agent watches none.
+// A question with NoNamespace causes no request for the namespace. The answer to any other question has the namespace's
+// annotations, even if the agent does not watch namespaces.
 func TestAnswerAboutNamespace(t *testing.T) {
 	a, _ := answering(t, nil, agenttest.MeshPod("known"))
 	reads := 0
@@ -121,8 +121,8 @@ func TestAnswerAboutNamespace(t *testing.T) {
 	}
 }
 
-// While the API server hangs or fails, the watch may bring the pod; and a question that ends is answered by an error
-// that says what the matter was.
+// While the API server hangs or fails, the watch may deliver the pod. A question that gets no answer ends with an error
+// that gives the reason.
 func TestAnswerMeanwhile(t *testing.T) {
 	hang := func(ctx context.Context, _, _ string) (*corev1.Pod, error) { <-ctx.Done(); return nil, ctx.Err() }
 	a, _ := answering(t, hang)
@@ -132,7 +132,7 @@ func TestAnswerMeanwhile(t *testing.T) {
 		!strings.Contains(r.Error.Message, "deadline exceeded") {
 		t.Errorf("%+v", r)
 	}
-	second := func(do func()) agenttest.Reader { // refuses, and does that the second time
+	second := func(do func()) agenttest.Reader { // fails, and calls do at the second request
 		reads := 0
 		return func(context.Context, string, string) (*corev1.Pod, error) {
 			if reads++; reads == 2 {
@@ -154,8 +154,8 @@ func TestAnswerMeanwhile(t *testing.T) {
 	}
 }
 
-// A pod that was read singly is known while the API server is away, until the watch has brought it: from then on the
-// watch knows, also that it is gone.
+// A pod that was read from the API server is known while that is away, until the watch has delivered it. From then on
+// the watch is used, also about its deletion.
 func TestAnswerAgain(t *testing.T) {
 	away := false
 	a, from := answering(t, func(_ context.Context, _, name string) (*corev1.Pod, error) {
@@ -167,7 +167,7 @@ func TestAnswerAgain(t *testing.T) {
 	var sources []Source
 	a.answered = func(s Source) { sources = append(sources, s) }
 	ask := func(uid string) facts.Response {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*watchGrace) // the API server is asked at least once
+		ctx, cancel := context.WithTimeout(t.Context(), 3*watchGrace) // long enough for one request to the API server
 		defer cancel()
 		return a.Answer(ctx, facts.Request{Namespace: "shop", Name: "cart", UID: uid})
 	}
@@ -190,7 +190,7 @@ func TestAnswerAgain(t *testing.T) {
 	await.Eventually(t, time.Minute, "it is forgotten", func() bool { return ask("uid-of-cart").Error != nil })
 }
 
-// No more than a few pods are read at once, however many questions there are; one that waits for its turn ends in time.
+// Only a few pods are read at once, however many questions there are. A question that waits for its turn ends in time.
 func TestLiveReadsAreBounded(t *testing.T) {
 	busy, free := make(chan bool, 2*liveReads), make(chan bool)
 	a, _ := answering(t, func(ctx context.Context, _, name string) (*corev1.Pod, error) {

@@ -7,13 +7,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// rememberFor is how long a question about a pod is remembered that the watch does not have, or not any more.
+// rememberFor is how long a question is remembered about a pod that the watch does not have, or no longer has.
 const rememberFor = 10 * time.Minute
 
-// questions has about which pods the plugin has asked: for those the runtime has run it.
+// questions are the pods about which the plugin has asked. The runtime has run the plugin for each of them.
 type questions struct {
 	mu    sync.Mutex
-	since time.Time               // when the first one could be heard; zero before
+	since time.Time               // when the first question could arrive; zero before that
 	last  map[types.UID]time.Time // by pod
 }
 
@@ -26,14 +26,14 @@ func (q *questions) note(uid types.UID) {
 	q.last[uid] = time.Now()
 }
 
-// Listening says that from now on no question can be missed.
+// Listening says that no question can be missed from now on.
 func (q *questions) Listening() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.since = time.Now()
 }
 
-// HeardSince is since when every question of the plugin comes here, zero if it does not.
+// HeardSince returns the time since which no question can have been missed, or the zero time.
 func (q *questions) HeardSince() time.Time {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -48,7 +48,7 @@ func (q *questions) Asked(uid types.UID) bool {
 	return asked
 }
 
-// Forget drops what is known of pods that are not there any more.
+// Forget drops what is known of pods that no longer exist.
 func (q *questions) Forget(exists func(types.UID) bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -21,13 +21,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// What the API server takes of one pod, in bytes.
+// Limits of the API server for one pod, in bytes.
 const (
 	annotations = 256 << 10
 	whole       = 1500 << 10
 )
 
-// serving is a client of an API server that has one pod.
+// serving returns a client of an API server with one pod.
 func serving(t *testing.T, pod *corev1.Pod) *kube.Client {
 	t.Helper()
 	pod.APIVersion, pod.Kind = "v1", "Pod"
@@ -45,7 +45,7 @@ func serving(t *testing.T, pod *corev1.Pod) *kube.Client {
 	return client
 }
 
-// large are pods as large as the API server takes.
+// large are pods as large as the API server accepts.
 var large = map[string]func(*corev1.Pod){
 	"list":               annotated(annotation.ExcludeOutboundPorts, "80,"),
 	"list-to-be-escaped": annotated(annotation.ExcludeOutboundPorts, "<"),
@@ -102,8 +102,8 @@ func annotated(key, text string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) { pod.Annotations[key] = strings.Repeat(text, annotations/len(text)) }
 }
 
-// About whatever pod the API server takes there is an answer that the plugin takes, and it says all that the pod's
-// settings say.
+// For every pod that the API server accepts there is an answer that the plugin accepts, and it has all of the pod's
+// settings.
 func TestAnswerAboutLargePods(t *testing.T) {
 	for name, change := range large {
 		t.Run(name, func(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package health answers the kubelet's probes and Prometheus. Whoever reaches the node reaches its port, so nothing
-// that is sent to it, and no number of connections, takes the agent down or keeps the kubelet's probes away.
+// Package health answers the kubelet's probes and Prometheus. Everybody who reaches the node can reach its port. So no
+// request and no number of connections may bring the agent down, or keep the kubelet's probes away.
 package health
 
 import (
@@ -13,18 +13,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Check is one thing that /readyz or /healthz looks at.
+// Check is one check of /readyz or /healthz.
 type Check struct {
 	Name string
 	Run  func() (ok bool, detail string)
 }
 
-// Pass reports whether all checks do.
+// Pass reports whether all checks pass.
 func Pass(checks []Check) bool {
 	return !slices.ContainsFunc(checks, func(c Check) bool { ok, _ := c.Run(); return !ok })
 }
 
-// Handler answers /healthz, /readyz and /metrics.
+// Handler returns the handler of /healthz, /readyz and /metrics.
 func Handler(metrics prometheus.Gatherer, healthy, ready []Check) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", report(healthy))
@@ -33,7 +33,7 @@ func Handler(metrics prometheus.Gatherer, healthy, ready []Check) http.Handler {
 	return mux
 }
 
-// report answers with a line per check, and 503 unless all pass.
+// report returns a handler that answers with a line per check. The status is 503 unless all checks pass.
 func report(checks []Check) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		var text strings.Builder
@@ -52,8 +52,8 @@ func report(checks []Check) http.Handler {
 	})
 }
 
-// inTurn answers one request at a time, and the others as their turn comes. Whoever takes an answer slowly keeps nobody
-// waiting: it is sent when it is there as a whole.
+// inTurn returns a handler that serves one request at a time. It sends an answer only when it is complete, so a client
+// that reads slowly does not delay others.
 func inTurn(h http.Handler) http.Handler {
 	turn := make(chan struct{}, 1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -72,15 +72,15 @@ func inTurn(h http.Handler) http.Handler {
 	})
 }
 
-// answer is one that is not sent yet.
+// answer is a response that has not been sent yet.
 type answer struct {
 	http.ResponseWriter
 	status int
 	body   bytes.Buffer
 }
 
-// WriteHeader takes note of the status.
+// WriteHeader stores the status.
 func (a *answer) WriteHeader(status int) { a.status = status }
 
-// Write keeps what is to be sent.
+// Write stores the body.
 func (a *answer) Write(data []byte) (int, error) { return a.body.Write(data) }

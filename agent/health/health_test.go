@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
 
-// Every check has a line, whether it passes or not, and one that does not is enough.
+// Every check has a line. One check that does not pass is enough for 503.
 func TestReport(t *testing.T) {
 	good := Check{"good", func() (bool, string) { return true, "fine" }}
 	bad := Check{"bad", func() (bool, string) { return false, "missing" }}
@@ -36,7 +36,7 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// Every path has its handler, and metrics are what the registry has.
+// Every path has its handler, and /metrics has the metrics of the registry.
 func TestHandler(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "here"}))
@@ -54,7 +54,7 @@ func TestHandler(t *testing.T) {
 	}
 }
 
-// stalled is somebody who does not take an answer.
+// stalled is a client that does not read the response.
 type stalled struct {
 	http.ResponseWriter
 	writing, taken chan struct{}
@@ -62,7 +62,7 @@ type stalled struct {
 
 func (s stalled) Write([]byte) (int, error) { close(s.writing); <-s.taken; return 0, io.ErrClosedPipe }
 
-// One answer is made at a time, and whoever does not take his keeps nobody waiting.
+// One response is made at a time, and a client that does not read its response delays nobody.
 func TestInTurn(t *testing.T) {
 	working, most := make(chan struct{}, 10), 0
 	h := inTurn(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -8,36 +8,37 @@ import (
 	"sync"
 )
 
-// How many connections there may be at once.
+// Limits of concurrent connections.
 const (
-	maxOwn     = 64  // of the node itself, where the kubelet is
-	maxOthers  = 128 // of all other addresses together
-	maxAddress = 8   // of each of them
+	maxOwn     = 64  // from the node itself, where the kubelet is
+	maxOthers  = 128 // from all other addresses together
+	maxAddress = 8   // from each of them
 )
 
-// limited is a listener whose connections are bounded in number. One that is too many is taken all the same, and an
-// older one is closed for it: nobody can keep others away by holding connections. Those of the node itself are counted
-// apart, so that the kubelet's probes never compete with a pod; of the others, the address that has most loses one.
+// limited is a listener that limits the number of connections. It accepts one too many, too, and closes an older one
+// instead: nobody can lock others out by holding connections. Connections from the node itself are counted separately,
+// so that the kubelet's probes never compete with a pod's. Of the others, the address with the most connections loses
+// one.
 type limited struct {
 	net.Listener
-	open sync.WaitGroup // connections
+	open sync.WaitGroup // open connections
 
 	mu     sync.Mutex
 	own    []*conn                // the oldest first
-	others map[netip.Addr][]*conn // likewise
-	count  int                    // of the others
+	others map[netip.Addr][]*conn // the oldest first
+	count  int                    // of all connections in others
 }
 
 func newLimited(l net.Listener) *limited {
 	return &limited{Listener: l, others: map[netip.Addr][]*conn{}}
 }
 
-// conn is one connection; from is the zero address where it is the node's own.
+// conn is one connection. from is the zero Addr for one from the node itself.
 type conn struct {
 	net.Conn
 	of    *limited
 	from  netip.Addr
-	close func() error // once
+	close func() error // runs only once
 }
 
 // Accept returns the next connection.
@@ -57,8 +58,8 @@ func (l *limited) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// end closes all connections, also those that a server took while it was being closed, and returns when they are.
-// Accept is not called any more.
+// end closes all connections, also those that a server accepted meanwhile, and waits until they are closed. Accept is
+// not called any more.
 func (l *limited) end() {
 	l.mu.Lock()
 	left := slices.Concat(append(slices.Collect(maps.Values(l.others)), l.own)...)
@@ -69,8 +70,8 @@ func (l *limited) end() {
 	l.open.Wait()
 }
 
-// stranger is the address of a peer that is not the node itself. What the kubelet sends to an address of the node has
-// the same address as its source, and nobody elsewhere can connect from that one.
+// stranger returns the address of the peer, or the zero Addr if it is the node itself. A connection from the kubelet to
+// an address of the node has that same address as its source, and nobody elsewhere can connect from it.
 func stranger(c net.Conn) netip.Addr {
 	remote, local := addressOf(c.RemoteAddr()), addressOf(c.LocalAddr())
 	if remote == local {
@@ -87,7 +88,7 @@ func addressOf(a net.Addr) netip.Addr {
 	return tcp.AddrPort().Addr().Unmap().WithZone("")
 }
 
-// add takes note of a connection, and returns those that have to go for it.
+// add adds a connection, and returns those that have to be closed for it.
 func (l *limited) add(c *conn) (surplus []*conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,7 +110,7 @@ func (l *limited) add(c *conn) (surplus []*conn) {
 	return surplus
 }
 
-// greediest is the address that has most connections.
+// greediest returns the address with the most connections.
 func (l *limited) greediest() (most netip.Addr) {
 	for address, conns := range l.others {
 		if len(conns) > len(l.others[most]) {
@@ -125,7 +126,7 @@ func (l *limited) dropOldest(from netip.Addr) *conn {
 	return oldest
 }
 
-// forget drops a connection from those of a stranger, if it is still there.
+// forget removes a stranger's connection, if it is still there.
 func (l *limited) forget(c *conn) {
 	before := l.others[c.from]
 	after := without(before, c)
@@ -158,7 +159,7 @@ func (c *conn) Close() error {
 	return c.close()
 }
 
-// abort closes a connection and has the kernel forget it at once, with what was not sent yet.
+// abort closes a connection with a reset, so that the kernel drops it at once, with all data that has not been sent.
 func (c *conn) abort() {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)

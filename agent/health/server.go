@@ -11,33 +11,33 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Bounds of a connection, which serves one request.
+// Limits of a connection, which serves one request.
 const (
 	headerTimeout = 5 * time.Second
-	answerTimeout = 10 * time.Second // of the whole connection, counted from its request's header
+	answerTimeout = 10 * time.Second // for the rest of the connection, after the request's header
 	maxHeader     = 8 << 10
 )
 
-// retry is the time between two attempts to get the port.
+// retry is the time between two attempts to listen.
 const retry = 2 * time.Second
 
-// Server is the agent's HTTP server. A port that somebody else has is no reason to end: what the agent does for the
-// pods of its node it does without a port too.
+// Server is the agent's HTTP server. If another process has its port, the agent does not end: its work for the node's
+// pods does not need the port.
 type Server struct {
 	address string
 	log     logrus.FieldLogger
 
 	mu      sync.Mutex
-	bound   net.Addr // nil: it does not listen
-	problem string   // why
+	bound   net.Addr // nil: it is not listening
+	problem string   // why it is not listening
 }
 
-// NewServer returns a server for that address; it does not listen yet.
+// NewServer returns a server for the address. It does not listen yet.
 func NewServer(address string, log logrus.FieldLogger) *Server {
 	return &Server{address: address, log: log, problem: "starting"}
 }
 
-// Listening says whether the server has its port, and why not.
+// Listening returns whether the server is listening, and if not why.
 func (s *Server) Listening() (ok bool, detail string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,7 +73,7 @@ func (s *Server) serve(ctx context.Context, h http.Handler) error {
 		Handler: h, ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: answerTimeout,
 		MaxHeaderBytes: maxHeader,
 	}
-	server.SetKeepAlivesEnabled(false) // a connection that waits for another request costs memory, and saves nothing here
+	server.SetKeepAlivesEnabled(false) // an idle connection would use memory without a benefit
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	conns := newLimited(l)
@@ -81,7 +81,7 @@ func (s *Server) serve(ctx context.Context, h http.Handler) error {
 	return server.Serve(conns)
 }
 
-// missing takes note of why the server does not listen, and says so once.
+// missing stores why the server is not listening, and logs it once.
 func (s *Server) missing(err error) {
 	var because *net.OpError
 	text := err.Error()

@@ -20,14 +20,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// quiet is a log that nobody reads but the test.
+// quiet returns a log that only the test reads.
 func quiet(out io.Writer) *logrus.Logger {
 	log := logrus.New()
 	log.SetOutput(out)
 	return log
 }
 
-// running is a server on a port of loopback, and its address, once it listens.
+// running returns the address of a running server on a port of loopback.
 func running(t *testing.T, s *Server) string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -39,8 +39,8 @@ func running(t *testing.T, s *Server) string {
 	return address
 }
 
-// from dials from an address of loopback's. All of 127.0.0.0/8 is this host, but the server knows only that 127.0.0.1,
-// on which it listens, is.
+// from dials from a loopback address. All of 127.0.0.0/8 is this host, but the server listens on 127.0.0.1, so it
+// counts only that address as the node.
 func from(t *testing.T, address, to string) net.Conn {
 	t.Helper()
 	c, err := dial(address, to)
@@ -53,13 +53,13 @@ func dial(address, to string) (net.Conn, error) {
 	return d.Dial("tcp", to)
 }
 
-// get makes a request as the kubelet or Prometheus does, from that address.
+// get sends a request like the kubelet or Prometheus, from that address.
 func get(t *testing.T, address, to, path string) (status int, err error) {
 	t.Helper()
 	c := from(t, address, to)
 	defer c.Close()
 	await.Must(t, c.SetDeadline(time.Now().Add(time.Minute)))
-	// By hand: a http.Transport closes its connection when it likes, perhaps after the test.
+	// Written by hand: an http.Transport may close its connection after the test only.
 	if _, err = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path); err != nil {
 		return 0, err
 	}
@@ -72,14 +72,14 @@ func get(t *testing.T, address, to, path string) (status int, err error) {
 	return response.StatusCode, err
 }
 
-// flood opens connections from many addresses, of which some say nothing, some say half of something, and some have
-// been served and stay.
+// flood opens connections from many addresses. Some send nothing, some send an incomplete request, and some have been
+// served and stay open.
 func flood(t *testing.T, to string, count, addresses int) (conns []net.Conn) {
 	t.Helper()
 	for i := range count {
 		c, err := dial(fmt.Sprintf("127.0.1.%d", 1+i%addresses), to)
 		if errors.Is(err, unix.ECONNRESET) {
-			continue // it was one too many, and the server has said so before the dialer looked
+			continue // the server has already closed it as one too many
 		}
 		await.Must(t, err)
 		conns = append(conns, c)
@@ -93,7 +93,7 @@ func flood(t *testing.T, to string, count, addresses int) (conns []net.Conn) {
 	return conns
 }
 
-// files counts those that this process has open: both ends of every connection are among them.
+// files counts the open file descriptors of this process. Both ends of every connection are among them.
 func files(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -101,8 +101,8 @@ func files(t *testing.T) int {
 	return len(entries)
 }
 
-// However many connections there are, from however many addresses, few are kept, and the probes of the node and a
-// Prometheus get through; also from an address that holds as many as it can.
+// However many connections there are, from however many addresses, only few stay open, and the node's probes and a
+// Prometheus are served, even from an address with as many connections as allowed.
 func TestFlood(t *testing.T) {
 	to := running(t, NewServer("127.0.0.1:0", quiet(io.Discard)))
 	for _, addresses := range []int{1, 200} {
@@ -133,7 +133,7 @@ func TestFlood(t *testing.T) {
 					}
 				}
 			}
-			// The server has come to the last probe, so it has decided about all before.
+			// The server has served the last probe, so it has decided about all earlier connections.
 			if kept := files(t) - before - len(conns); kept > maxOwn+maxOthers {
 				t.Errorf("%d connections of %d are kept, want at most %d", kept, len(conns), maxOwn+maxOthers)
 			}
@@ -141,7 +141,7 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// While connections come as fast as they can, from more addresses than may have one, the node's probes get through.
+// While connections arrive as fast as possible, from more addresses than may have one, the node's probes are served.
 func TestFloodGoesOn(t *testing.T) {
 	to := running(t, NewServer("127.0.0.1:0", quiet(io.Discard)))
 	ctx, stop := context.WithCancel(t.Context())
@@ -179,7 +179,7 @@ func TestNoKeepAlive(t *testing.T) {
 	}
 }
 
-// A port that somebody has is waited for; why there is none is said once in the log, and for as long as it is so.
+// The server waits for a port that is in use. It logs the reason once, and reports it as long as it is true.
 func TestTakenPort(t *testing.T) {
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	await.Must(t, err)

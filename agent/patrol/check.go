@@ -9,30 +9,31 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// seeAlso begins what the plugin's errors have behind them: by which command the user of this one has come here.
+// seeAlso is the start of the hint at the end of the plugin's errors. It is removed: the user has already run such a
+// command.
 const seeAlso = "; see: istio-pod-networkctl "
 
-// The plugin's errors that CHECK has for rules that could not be read, and for rules that are not what ADD wrote.
-// Source: docs/reference.md.
+// The plugin's error codes of CHECK for rules that could not be read, and for drift. Source: docs/reference.md.
 const (
 	codeRules = 101
 	codeDrift = 105
 )
 
-// The versions of CNI that have no CHECK, and the first that has one. Source: CNI specification, CHANGELOG of 0.4.0.
+// beforeCheck are the CNI versions without CHECK; CHECK is in 0.4.0 and later. Source: CHANGELOG of the CNI
+// specification.
 var beforeCheck = []string{"", "0.1.0", "0.2.0", "0.3.0", "0.3.1"}
 
 const firstWithCheck = "0.4.0"
 
-// Checked is what CHECK of the installed plugin says of a record's rules.
+// Checked is the result of CHECK of the installed plugin for a record.
 type Checked struct {
 	Looked bool
-	Drift  string // what is not as ADD wrote it, or cannot be read; "" if all is
-	Why    string // nobody has looked
-	Value  string // the chart's value with which somebody would have
+	Drift  string // differences from what ADD wrote, or why the rules cannot be read; "" if there are none
+	Why    string // why the check was not made
+	Value  string // the chart's value with which it would be made
 }
 
-// Cannot says why nobody can look at the rules that a backend has written, nothing where somebody can.
+// Cannot returns why the rules of a backend cannot be checked. The result is zero if they can.
 func (r *Repairer) Cannot(backend string) Checked {
 	switch {
 	case r.Mode != Apply:
@@ -46,7 +47,7 @@ func (r *Repairer) Cannot(backend string) Checked {
 }
 
 // Check has the installed plugin compare the rules of a record with those in the kernel, as a runtime does. It changes
-// nothing, and waits while others repair or look.
+// nothing, and waits for other repairs and checks.
 func (r *Repairer) Check(ctx context.Context, its record.Record) Checked {
 	if its.Decision != record.Redirect {
 		return Checked{Why: "the pod was left untouched, so there are no rules to compare"}
@@ -54,7 +55,7 @@ func (r *Repairer) Check(ctx context.Context, its record.Record) Checked {
 	if cannot := r.Cannot(its.Backend); cannot.Why != "" {
 		return cannot
 	}
-	sandboxes := sandboxes{dir: r.CacheDir, netns: r.NetNSDir} // the patrol's own is in use
+	sandboxes := sandboxes{dir: r.CacheDir, netns: r.NetNSDir} // the patrol's own value is in use
 	sandbox, netns, err := sandboxes.attached(its)
 	if err == nil {
 		if slices.Contains(beforeCheck, sandbox.version) {
@@ -67,8 +68,8 @@ func (r *Repairer) Check(ctx context.Context, its record.Record) Checked {
 	}
 	said, _, _ := strings.Cut(strings.TrimSuffix(err.Error(), ": "), seeAlso)
 	var refused *refusal
-	// Whoever can change rules can keep them from being read, too: more than is read, so much that it takes too long, or
-	// others all the time.
+	// Somebody who can change the rules can also prevent that they are read: by more rules than are read, by so many
+	// that it takes too long, or by permanent changes.
 	switch {
 	case errors.As(err, &refused) && (refused.Code == codeDrift || refused.Code == codeRules):
 		return Checked{Looked: true, Drift: said}

@@ -12,7 +12,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// Whoever fills a pod's network namespace until nobody can compare its rules in time hides nothing.
+// Somebody who fills a pod's network namespace, so that its rules cannot be compared in time, hides nothing: that is
+// drift.
 func TestCheckTakesTooLong(t *testing.T) {
 	r, _, dir := repairing(t, Apply, "exec sleep 60")
 	pod := agenttest.Running("cart")
@@ -28,8 +29,8 @@ func TestCheckTakesTooLong(t *testing.T) {
 	}
 }
 
-// CHECK of the installed plugin is asked where the agent may look, and what it says is told apart from what keeps it
-// from looking.
+// The installed plugin's CHECK is run if the agent may do so. Its result is distinguished from reasons why it could not
+// run.
 func TestCheck(t *testing.T) {
 	const refuses = `echo '{"code": 105, "msg": "checking the packet rules: rule 3 is missing` +
 		`; see: istio-pod-networkctl explain shop/cart"}'; exit 1`
@@ -74,7 +75,7 @@ func TestCheck(t *testing.T) {
 			"CNI_COMMAND=CHECK\n") {
 			t.Errorf("%s: called %t: %s", name, ran, called)
 		}
-		if all := sent(events); len(all) > 0 { // a look says nothing to anybody else
+		if all := sent(events); len(all) > 0 { // a check creates no Events
 			t.Errorf("%s: %q", name, all)
 		}
 	}

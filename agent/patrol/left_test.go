@@ -13,8 +13,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// A process that the plugin has left, and that has its output open, does not hold the agent up: what the plugin itself
-// has said counts.
+// A process that the plugin has left, and that has its output open, does not block the agent. The plugin's own result
+// counts.
 func TestLeftProcess(t *testing.T) {
 	for name, c := range map[string]struct{ ends, want string }{
 		"succeeds": {"exit 0", ""},
@@ -45,7 +45,7 @@ func TestLeftProcess(t *testing.T) {
 	}
 }
 
-// The plugin is told how much memory is for it.
+// The plugin gets a memory limit.
 func TestPluginMemory(t *testing.T) {
 	r, _, _ := repairing(t, Apply, `echo "$GOMEMLIMIT" >&2; exit 1`)
 	err := r.run(t.Context(), "CHECK", r.Plugin, sandbox{containerID: "1"}, "/x")

@@ -15,26 +15,27 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// Packet is one that is to be traced, in the words of istio-pod-network-look.
+// Packet is a packet to trace, in the form of istio-pod-network-look's flags.
 type Packet struct {
 	From  string // outside, or uid:N:GROUP
-	Proto string // tcp, udp
+	Proto string // tcp or udp
 	To    string // ADDRESS:PORT
 }
 
 const (
-	// mostLookMemory bounds its heap: the agent's container has a limit for both.
+	// mostLookMemory limits the program's heap: the memory limit of the agent's container applies to both.
 	mostLookMemory = "GOMEMLIMIT=16MiB"
-	// longestProblem is how many bytes of its error are told.
+	// longestProblem is how many bytes of the program's error are passed on.
 	longestProblem = 300
 )
 
-// Trace has the kernel tell what becomes of a packet in the network of a record. It writes no rule of a pod's.
+// Trace has the kernel report what happens to a packet in the network namespace of a record. It does not change the
+// pod's rules.
 func (r *Repairer) Trace(ctx context.Context, its record.Record, p Packet) report.Trace {
 	if cannot := r.Cannot(its.Backend); cannot.Why != "" {
 		return report.Trace{Why: cannot.Why, Value: cannot.Value}
 	}
-	sandboxes := sandboxes{dir: r.CacheDir, netns: r.NetNSDir} // the patrol's own is in use
+	sandboxes := sandboxes{dir: r.CacheDir, netns: r.NetNSDir} // the patrol's own value is in use
 	_, netns, err := sandboxes.attached(its)
 	if err != nil {
 		return report.Trace{Why: err.Error()}
@@ -48,7 +49,7 @@ func (r *Repairer) Trace(ctx context.Context, its record.Record, p Packet) repor
 	return told
 }
 
-// Rules reads the packet rules in the network of a record, whoever has written them.
+// Rules reads all packet rules in the network namespace of a record, whoever has written them.
 func (r *Repairer) Rules(ctx context.Context, its record.Record) report.Rules {
 	none := report.Rules{Tables: []report.Table{}}
 	if r.Mode != Apply {
@@ -69,7 +70,7 @@ func (r *Repairer) Rules(ctx context.Context, its record.Record) report.Rules {
 	return told
 }
 
-// look runs the program when it is its turn, and decodes what it prints.
+// look runs the program when it is its turn, and decodes its output.
 func (r *Repairer) look(ctx context.Context, told any, args ...string) error {
 	end, err := r.begin(ctx)
 	if err != nil {
@@ -99,14 +100,14 @@ func (r *Repairer) look(ctx context.Context, told any, args ...string) error {
 	return nil
 }
 
-// capped keeps the beginning of what is written. The buffer is a field, and not a part of it, for its ReadFrom would
-// keep all.
+// capped keeps the start of what is written. The buffer is a field, not embedded, because bytes.Buffer.ReadFrom would
+// keep everything.
 type capped struct {
 	kept bytes.Buffer
 	most int
 }
 
-// Write takes all, and keeps what there is room for: a writer that refuses would be a broken pipe to the program.
+// Write accepts everything and keeps what fits: a short write would be a broken pipe for the program.
 func (c *capped) Write(data []byte) (int, error) {
 	_, _ = c.kept.Write(data[:min(len(data), c.most-c.kept.Len())])
 	return len(data), nil

@@ -17,7 +17,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// looking is a Repairer whose program to look is a script, with the record of a pod of the node.
+// looking returns a Repairer with a script as the program that looks, and the record of a pod on the node.
 func looking(t *testing.T, mode Mode, script string) (r *Repairer, its record.Record, dir string) {
 	t.Helper()
 	r, _, dir = repairing(t, mode, "")
@@ -34,7 +34,8 @@ func looking(t *testing.T, mode Mode, script string) (r *Repairer, its record.Re
 
 var packet = Packet{From: "uid:1:2", Proto: "tcp", To: "1.2.3.4:5"}
 
-// The program is asked about the network of the record, with an environment of its own, and what it prints is told.
+// The program is called for the network namespace of the record, with an environment of its own, and its output is
+// returned.
 func TestTrace(t *testing.T) {
 	r, its, dir := looking(t, Apply, `echo '{"from":"1.2.3.4:5","end":{"where":"pod"}}'`)
 	t.Setenv("SECRET", "x")
@@ -50,7 +51,7 @@ func TestTrace(t *testing.T) {
 		strings.Contains(string(asked), "SECRET") {
 		t.Errorf("%s", asked)
 	}
-	its.IfName, its.Network = "net1", "mesh" // attached by Multus, of which the runtime's cache does not know
+	its.IfName, its.Network = "net1", "mesh" // attached by Multus, so it is not in the runtime's cache
 	for what, why := range map[string]string{"trace": r.Trace(t.Context(), its, packet).Why,
 		"rules": r.Rules(t.Context(), its).Why} {
 		if why != "" {
@@ -63,7 +64,7 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-// The rules are read of the network of the record, whichever backend has written them.
+// The rules in the network namespace of the record are read, with any backend.
 func TestRules(t *testing.T) {
 	r, its, dir := looking(t, Apply, `echo '{"tables":[{"family":"ip","name":"n"}]}'`)
 	its.Backend = "iptables-nft"
@@ -86,7 +87,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// Where the agent may not look, or the program fails, that is said, with the value that changes it.
+// If the agent may not look, or the program fails, the result says so, with the chart's value that would change it.
 func TestNoTrace(t *testing.T) {
 	for name, c := range map[string]struct {
 		mode       Mode
@@ -122,8 +123,8 @@ func TestNoTrace(t *testing.T) {
 	}
 }
 
-// One process at a time looks into the network of a pod, or repairs there, and who does not come to his turn in half of
-// his time is told so: that is nothing about the pod's rules. An ADD waits for as long as it takes.
+// Only one process at a time looks into a pod's network namespace, or repairs there. Somebody who has not got his turn
+// in half of his time is told so: that says nothing about the pod's rules. An ADD waits as long as it takes.
 func TestOneAtATime(t *testing.T) {
 	r, its, dir := looking(t, Apply, "echo '{}'")
 	end, err := r.begin(t.Context())
@@ -159,7 +160,7 @@ func TestOneAtATime(t *testing.T) {
 	}
 }
 
-// A program that hangs is ended, also if it has left a child that holds its output.
+// A program that hangs is ended, even if it has left a child with its output open.
 func TestTraceHangs(t *testing.T) {
 	r, its, dir := looking(t, Apply, "")
 	write(t, r.Look, "#!/bin/sh\nsleep 1000 & echo $! >"+dir+"/child; echo >"+dir+"/asked; wait", 0o755)

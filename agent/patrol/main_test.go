@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
 
-// recordsOf are the records of a node, by a name of the test's.
+// recordsOf are the records of a node, by names of the test.
 type recordsOf map[string]record.Record
 
 func (r recordsOf) Ready() bool { return true }
@@ -38,14 +38,14 @@ func (r recordsOf) ByPod() map[string][]record.Record {
 	return all
 }
 
-// marksAt are the marks that were written, by ID of the pod.
+// marksAt are the marks that were written, by the pod's ID.
 type marksAt map[string]time.Time
 
 func (m marksAt) MarkedSince(id string) (time.Time, bool) { at, marked := m[id]; return at, marked }
 
 func (m marksAt) Wrote(id string) bool { _, marked := m[id]; return marked }
 
-// questionsOf are the pods that the plugin has asked about, since a time.
+// questionsOf are the pods about which the plugin has asked, since a time.
 type questionsOf struct {
 	since time.Time
 	about map[types.UID]bool
@@ -70,8 +70,8 @@ func (c *chaining) ChainedFirst() time.Time { return c.first }
 
 func (c *chaining) DistrustDropIn() { c.distrusted++ }
 
-// beat is a patrol of pods, records and marks that are in memory, whose plugin has been chained for ever. Its repairs
-// do nothing.
+// beat is a patrol with pods, records and marks in memory. Its plugin was chained at the start of time. Its repairs do
+// nothing.
 type beat struct {
 	*Patrol
 	source       *source.FakeControllerSource
@@ -79,7 +79,7 @@ type beat struct {
 	marks        marksAt
 	questions    *questionsOf
 	installation *chaining
-	cache        string // libcni's
+	cache        string // libcni's directory
 	events       *kuberecord.FakeRecorder
 }
 
@@ -97,7 +97,7 @@ func patrolling(t *testing.T, pods ...*corev1.Pod) *beat {
 		Every: time.Hour, StuckAfter: time.Minute, SweepAfter: time.Minute, Policy: redirect.DefaultPolicy(),
 		Boot:  agenttest.Boot,
 		Store: record.Store{Dir: t.TempDir()}, Pods: c, Namespaces: agenttest.Namespaces(t, nil, "shop", "kube-system"),
-		Reader:  readerOf(c), // which knows what the cache knows
+		Reader:  readerOf(c), // has the pods of the cache
 		Records: b.records, Marks: b.marks, Questions: b.questions, Installation: b.installation,
 		Repairer: NewRepairer(RepairConfig{
 			Mode: Off, CacheDir: b.cache, Warner: w, Repairs: counter(), Log: agenttest.Quiet(),
@@ -121,7 +121,7 @@ func patrolling(t *testing.T, pods ...*corev1.Pod) *beat {
 	return b
 }
 
-// cached has libcni keep what the pod is annotated with at the moment in which it gets its network.
+// cached writes libcni's cache file with the annotations that the pod has when it gets its network.
 func (b *beat) cached(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	annotations, err := json.Marshal(pod.Annotations)
@@ -136,7 +136,7 @@ func (b *beat) cached(t *testing.T, pod *corev1.Pod) {
 	write(t, filepath.Join(b.cache, "results", "net-"+pod.Name+"-eth0"), text, 0o600)
 }
 
-// readerOf is an API server that has what the cache has.
+// readerOf returns an API server with the pods of the cache.
 func readerOf(pods *kube.Pods) agenttest.Reader {
 	return func(_ context.Context, namespace, name string) (*corev1.Pod, error) {
 		if pod := pods.Named(namespace, name); pod != nil {
@@ -146,7 +146,7 @@ func readerOf(pods *kube.Pods) agenttest.Reader {
 	}
 }
 
-// heard is a warner that remembers its Events.
+// heard returns a Warner, and the recorder of its Events.
 func heard() (*Warner, *kuberecord.FakeRecorder) {
 	events := kuberecord.NewFakeRecorder(100)
 	return NewWarner(events, agenttest.Quiet()), events
@@ -165,7 +165,7 @@ func sent(events *kuberecord.FakeRecorder) []string {
 	}
 }
 
-// expectOne fails unless there is one Event, with that reason and those words.
+// expectOne fails unless there is exactly one Event, with the reason and the words.
 func expectOne(t *testing.T, events *kuberecord.FakeRecorder, reason, words string) {
 	t.Helper()
 	all := sent(events)

@@ -13,8 +13,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// A pod whose rules are not those that this release writes for its settings is counted, and told of once. What a kernel
-// has skipped, and which settings the node has for new pods, does not matter.
+// A pod whose rules are not those that this release writes for its settings is counted, and reported once. What a
+// kernel has skipped, and the node's settings for new pods, do not matter.
 func TestOlderRules(t *testing.T) {
 	tproxy := redirect.DefaultSpec()
 	tproxy.Mode = redirect.ModeTProxy
@@ -55,7 +55,7 @@ func TestOlderRules(t *testing.T) {
 			r.Spec = nil
 		}
 		b.records["r"], b.records["other"] = r, agenttest.RecordFor(other, "2/2")
-		if name == "of a sandbox of another boot" { // it has another sandbox by now
+		if name == "of a sandbox of another boot" { // the pod has another sandbox by now
 			b.records["next"] = agenttest.RecordFor(pod, "3/3")
 		}
 		for range 3 {
@@ -75,7 +75,7 @@ func TestOlderRules(t *testing.T) {
 	}
 }
 
-// A record that cannot be read tells nothing of its pod, for now: the next round asks again, and its answer stays.
+// A record that cannot be read says nothing about its pod yet: the next round tries again, and keeps the result.
 func TestOlderRulesUnread(t *testing.T) {
 	for name, hash := range map[string]string{"of this release": "", "of another": "cbf29ce484222325"} {
 		pod := agenttest.Running("cart")

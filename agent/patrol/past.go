@@ -17,28 +17,28 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// verdict is what a pod without a record is. What counts is what was said when its network was made: an annotation that
-// is set later, on the pod or on its namespace, is about its next network.
+// verdict is what the patrol finds about a pod without a record. It depends on the annotations at the time when the
+// pod's network was made. Annotations that are set later, on the pod or on its namespace, apply to its next network.
 type verdict string
 
 const (
-	fine    verdict = ""               // not in the mesh, or nothing that we know of
-	bypass  verdict = "bypass"         // in the mesh when its network was made, and the plugin was not run, or was away
-	late    verdict = "opted-in-later" // in the mesh by what is said now, not by what was said then
-	unknown verdict = "unknown"        // in the mesh by what is said now; what was said then cannot be known
+	fine    verdict = ""               // not in the mesh, as far as is known
+	bypass  verdict = "bypass"         // in the mesh when its network was made, but the plugin was not run or not chained
+	late    verdict = "opted-in-later" // in the mesh by its current annotations, but not by those of that time
+	unknown verdict = "unknown"        // in the mesh by its current annotations; those of that time are unknown
 )
 
-// Outside are the verdicts about pods that are outside the mesh although what is said now puts them into it.
+// Outside are the verdicts about pods that are outside the mesh although their current annotations put them into it.
 var Outside = []string{string(late), string(unknown)}
 
-// Questions are those that the plugin has asked. For a pod about which it has asked, the runtime has run it.
+// Questions are the pods about which the plugin has asked. The runtime has run the plugin for each of them.
 type Questions interface {
-	HeardSince() time.Time // since when none can be missed, zero if they can
+	HeardSince() time.Time // the time since which none can have been missed, or zero
 	Asked(uid types.UID) bool
 	Forget(exists func(uid types.UID) bool)
 }
 
-// judge says what a pod is that has no record.
+// judge returns the verdict about a pod without a record.
 func (p *Patrol) judge(pod *corev1.Pod, s *sighting) verdict {
 	namespace, known := p.Namespaces.Known(pod.Namespace)
 	if !known || pod.Spec.HostNetwork || kube.IsOver(pod) || kube.IsMirror(pod) || !p.isOurs(pod, s) {
@@ -51,10 +51,10 @@ func (p *Patrol) judge(pod *corev1.Pod, s *sighting) verdict {
 		return map[bool]verdict{true: unknown}[isMeant]
 	}
 	facts.Annotations, facts.NamespaceAnnotations = then, nil
-	if p.redirects(facts) { // whatever the namespace says; if it said no, there would be a record
+	if p.redirects(facts) { // whatever the namespace says: if it had opted out, there would be a record
 		return bypass
 	}
-	// Without a word of its own, the plugin asks what the namespace says, and leaves no record of a no.
+	// If the pod has no opt-in of its own, the plugin reads the namespace's, and an opt-out leaves no record.
 	facts.NamespaceAnnotations = namespace
 	byNamespace, asked := p.redirects(facts), p.Questions.Asked(pod.UID)
 	switch {
@@ -68,9 +68,9 @@ func (p *Patrol) judge(pod *corev1.Pod, s *sighting) verdict {
 	return fine
 }
 
-// isOurs reports whether the plugin should have seen to the pod's network: it was made after the plugin was chained. So
-// is one that was made while the plugin had gone for a while: nobody else was in charge of it. One that its init wait
-// holds then came too early, which is told of elsewhere.
+// isOurs reports whether the plugin should have handled the pod's network, because it was made after the plugin was
+// chained. That includes a network that was made while the plugin was not chained for some time: nothing else handled
+// it. A pod that its init wait then holds came too early, which is reported elsewhere.
 func (p *Patrol) isOurs(pod *corev1.Pod, s *sighting) bool {
 	if !p.chained.IsZero() && kube.HasNetworkSince(pod, p.chained) {
 		s.missed = false
@@ -80,22 +80,22 @@ func (p *Patrol) isOurs(pod *corev1.Pod, s *sighting) bool {
 	return s.missed
 }
 
-// hasHeardAll reports whether this agent has heard every question about the pod: it was there, and saw the pod, before
-// the pod had a network. The times in a status alone do not tell.
+// hasHeardAll reports whether this agent cannot have missed a question about the pod: it was listening, and saw the
+// pod, before the pod had a network. The times in the pod's status are not enough.
 func (p *Patrol) hasHeardAll(pod *corev1.Pod) bool {
 	_, seen := p.Pods.AnnotationsBefore(pod)
 	since := p.Questions.HeardSince()
 	return seen && !since.IsZero() && kube.HasNetworkSince(pod, since)
 }
 
-// redirects reports whether the plugin redirects such a pod.
+// redirects reports whether the plugin redirects a pod with these facts.
 func (p *Patrol) redirects(facts redirect.Pod) bool {
 	d, err := redirect.Decide(facts, p.Policy)
 	return err == nil && d.Verdict == redirect.Redirect
 }
 
-// annotationsThen returns the annotations that the pod had when it got its network: from libcni's cache, else as the
-// watch has shown them. What is known of a network stays known.
+// annotationsThen returns the annotations that the pod had when it got its network: from libcni's cache, or else as the
+// watch has shown them. It keeps what is known of a network.
 func (p *Patrol) annotationsThen(pod *corev1.Pod, s *sighting) (annotations map[string]string, known bool) {
 	network := kube.NetworkOf(pod)
 	if s.network == network && s.then != nil {
@@ -111,7 +111,7 @@ func (p *Patrol) annotationsThen(pod *corev1.Pod, s *sighting) (annotations map[
 	return then, known
 }
 
-// sandboxes are those of libcni's cache, read once in a round. Where there is no such cache, there are none.
+// sandboxes returns those in libcni's cache, which it reads once per round. Without a cache there are none.
 func (p *Patrol) sandboxes() []sandbox {
 	if !p.cacheRead {
 		p.cached, _ = p.Repairer.sandboxes.all()
@@ -120,7 +120,7 @@ func (p *Patrol) sandboxes() []sandbox {
 	return p.cached
 }
 
-// tellOutside says of a pod that is outside the mesh that it is, and how it gets in.
+// tellOutside reports that a pod is outside the mesh, and how it gets into it.
 func (p *Patrol) tellOutside(pod *corev1.Pod, v verdict) {
 	const remedy = "It goes on without packet rules. If it is to be in the mesh, delete it, so that it is made again"
 	switch v {
@@ -133,30 +133,31 @@ func (p *Patrol) tellOutside(pod *corev1.Pod, v verdict) {
 	}
 }
 
-// maxKnown is more bytes than the UIDs of all pods that a node may have.
+// maxKnown is more bytes than the UIDs of all pods of a node need.
 const maxKnown = 1 << 20
 
-// knownBypasses is the file that keeps, by UID, the pods that are known to bypass the mesh, for the next agent of this
-// boot: it may not find out again.
+// knownBypasses is a file with the UIDs of the pods that bypass the mesh, for the next agent in this boot: that agent
+// may not be able to find out again.
 type knownBypasses struct {
 	path   string
 	stored []types.UID
 }
 
-// load returns what an earlier agent has found. A file that cannot be read is none.
+// load returns what an earlier agent has found. A file that cannot be read counts as empty.
 func (k *knownBypasses) load() map[types.UID]*sighting {
 	seen := map[types.UID]*sighting{}
 	if data, err := files.Read(k.path, maxKnown); err == nil {
 		_ = json.Unmarshal(data, &k.stored)
 	}
 	for _, uid := range k.stored {
-		// Why it has no rules is not kept: its successor may have none either.
+		// The reason for the bypass is not stored. If the pod is deleted, its successor may bypass the mesh for the
+		// same reason, so it counts as made without the plugin.
 		seen[uid] = &sighting{bypass: certain, missed: true}
 	}
 	return seen
 }
 
-// keep writes the file if it holds others.
+// keep writes the file if the pods have changed.
 func (k *knownBypasses) keep(seen map[types.UID]*sighting) error {
 	var now []types.UID
 	for _, uid := range slices.Sorted(maps.Keys(seen)) {

@@ -20,8 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// What was said when a pod got its network decides whether the plugin should have been run for it; what is said now
-// about it, and about its namespace, does not.
+// The annotations when a pod got its network decide whether the plugin should have been run for it. Those that the pod
+// or its namespace have now do not.
 func TestWhatWasSaidThen(t *testing.T) {
 	injected := map[string]string{annotation.SidecarStatus: "{}"}
 	yes, no := map[string]string{annotation.Initialize: "true"}, map[string]string{annotation.Initialize: "false"}
@@ -29,11 +29,11 @@ func TestWhatWasSaidThen(t *testing.T) {
 	const injection, annotated = redirect.SelectInjected, redirect.SelectAnnotated
 	for name, c := range map[string]struct {
 		selection redirect.Selection
-		then      map[string]string // nil: libcni's cache does not tell
+		then      map[string]string // nil: libcni's cache does not have them
 		now       map[string]string
 		namespace map[string]string // now
-		asked     bool              // the plugin, about it
-		deaf      bool              // the agent has come after the pod
+		asked     bool              // whether the plugin has asked about the pod
+		deaf      bool              // whether the agent has started after the pod
 		want      verdict
 	}{
 		"injected":                               {injection, injected, injected, nil, false, false, bypass},
@@ -87,7 +87,7 @@ func TestWhatWasSaidThen(t *testing.T) {
 	}
 }
 
-// begins has the watch show the pod before it has its network, and then with it.
+// begins has the watch show the pod before it has its network, and then with its network.
 func (b *beat) begins(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	first := pod.DeepCopy()
@@ -100,8 +100,8 @@ func (b *beat) begins(t *testing.T, pod *corev1.Pod) {
 	})
 }
 
-// A namespace's opt-in, and an annotation, make no bypass of pods that run: not before an agent's restart, not after
-// it, and whoever made the pod. Nothing is deleted, and each pod is told of once.
+// A namespace's opt-in, and an annotation, do not turn running pods into bypasses: not before a restart of the agent,
+// and not after it, whoever created the pod. Nothing is deleted, and each pod is reported once.
 func TestOptInLater(t *testing.T) {
 	const pods = 30
 	for _, cache := range []bool{true, false} {
@@ -129,7 +129,7 @@ func TestOptInLater(t *testing.T) {
 		}
 		for i, pod := range all {
 			before.questions.about[pod.UID] = true
-			if i%2 == 0 { // and these ones say so themselves
+			if i%2 == 0 { // these have an annotation of their own, too
 				pod = pod.DeepCopy()
 				pod.Annotations = map[string]string{annotation.Initialize: "true"}
 				before.source.Modify(pod)
@@ -161,7 +161,7 @@ func TestOptInLater(t *testing.T) {
 	}
 }
 
-// goingByNamespace has a pod without annotations of its own, which its namespace alone may put into the mesh.
+// goingByNamespace returns a pod without annotations of its own, so that only its namespace can put it into the mesh.
 func goingByNamespace(t *testing.T, says map[string]string) (*beat, *corev1.Pod) {
 	t.Helper()
 	pod := agenttest.Running("cart")
@@ -174,13 +174,13 @@ func goingByNamespace(t *testing.T, says map[string]string) (*beat, *corev1.Pod)
 	return b, pod
 }
 
-// What a namespace says while the agent is away is nothing that the next agent takes for what it said before: not when
-// it opts in, and not when it opts out.
+// The next agent does not take a namespace's annotations that were set while no agent was running for earlier ones,
+// neither an opt-in nor an opt-out.
 func TestNamespaceWhileAway(t *testing.T) {
 	yes, no := map[string]string{annotation.Initialize: "true"}, map[string]string{annotation.Initialize: "false"}
 	for name, c := range map[string]struct {
-		then, now    map[string]string // what it says
-		served       bool              // the plugin was run for the pod
+		then, now    map[string]string // the namespace's annotations
+		served       bool              // whether the plugin was run for the pod
 		before, want verdict
 	}{
 		"opts in":                              {nil, yes, true, fine, unknown},
@@ -219,7 +219,7 @@ func TestNamespaceWhileAway(t *testing.T) {
 	}
 }
 
-// sum is what gauges and counters have together.
+// sum returns the sum of all gauges and counters.
 func sum(t *testing.T, metrics prometheus.Collector) (all float64) {
 	t.Helper()
 	registry := prometheus.NewRegistry()
@@ -234,7 +234,8 @@ func sum(t *testing.T, metrics prometheus.Collector) (all float64) {
 	return all
 }
 
-// The next agent knows what was found: it may not find out again what a namespace said when a pod got its network.
+// The next agent knows the bypasses that were found: it may not be able to find out what a namespace's annotations were
+// when a pod got its network.
 func TestBypassSurvivesTheAgent(t *testing.T) {
 	b, pod := goingByNamespace(t, map[string]string{annotation.Initialize: "true"})
 	for range certain {
@@ -250,7 +251,7 @@ func TestBypassSurvivesTheAgent(t *testing.T) {
 	if got := next().Bypassed(); !slices.Equal(got, []string{"shop/cart"}) {
 		t.Errorf("%q bypass the mesh", got)
 	}
-	// why it is one is not known any more: its successor may have no rules either, as long as the plugin is not back
+	// the reason is not known any more: its successor may have no rules either if the plugin is not back
 	if p := next(); !p.seen[pod.UID].missed {
 		t.Error("it would be made again at any time")
 	}
@@ -266,7 +267,7 @@ func TestBypassSurvivesTheAgent(t *testing.T) {
 	}
 }
 
-// Without libcni's cache, what the watch has shown from the beginning of a pod is what was said.
+// Without libcni's cache, the annotations are those that the watch has shown since the pod was created.
 func TestWatchFromTheBeginning(t *testing.T) {
 	for name, c := range map[string]struct {
 		states func(pod *corev1.Pod, tell func())
@@ -323,7 +324,7 @@ func TestWatchFromTheBeginning(t *testing.T) {
 			t.Errorf("%s: judged anew, by what is said later", name)
 		}
 	}
-	// what was said before another network
+	// annotations before another network
 	b := patrolling(t)
 	pod := agenttest.MeshPod("cart")
 	b.source.Add(pod.DeepCopy())
@@ -337,7 +338,7 @@ func TestWatchFromTheBeginning(t *testing.T) {
 	if got := b.judge(pod, &sighting{}); got != unknown {
 		t.Errorf("another network: %q", got)
 	}
-	// A pod that is gone is forgotten, and one that nobody can ask about says nothing.
+	// A pod that no longer exists is forgotten. If the API server cannot be asked about a pod, nothing is reported.
 	b.Reader = agenttest.Reader(func(context.Context, string, string) (*corev1.Pod, error) {
 		return nil, agenttest.NotFound("cart")
 	})
@@ -349,8 +350,8 @@ func TestWatchFromTheBeginning(t *testing.T) {
 	})
 }
 
-// A file of libcni's cache is read once, and again when it is another; of its annotations only those are kept that a
-// decision is read from.
+// A file of libcni's cache is read once, and again when it has changed. Only annotations that a decision reads are
+// kept.
 func TestCacheIsReadOnce(t *testing.T) {
 	pod := agenttest.Running("cart")
 	pod.Annotations["example.com/large"] = strings.Repeat("x", 1000)

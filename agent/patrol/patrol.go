@@ -1,5 +1,5 @@
-// Package patrol looks for what no event tells: pods that the plugin never saw, waits that do not end, records without
-// a sandbox. It says so in Events, has the installed plugin repair what can be repaired, and removes stale records.
+// Package patrol regularly looks for what no event reports: pods without rules, waits that do not end, and records
+// without a sandbox. It creates Events, has the installed plugin repair pods, and removes stale records.
 package patrol
 
 import (
@@ -22,11 +22,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Config is what a patrol needs.
+// Config has the settings and dependencies of a Patrol.
 type Config struct {
 	Every      time.Duration // between two rounds
-	StuckAfter time.Duration // how long an init wait may go on in a marked pod
-	SweepAfter time.Duration // how long the record of a pod that is gone waits for the runtime's DEL
+	StuckAfter time.Duration // how long an init wait may run in a marked pod
+	SweepAfter time.Duration // how long the record of a pod that is gone is kept for the runtime's DEL
 	Policy     redirect.Policy
 	Boot       record.BootID
 	Store      record.Store
@@ -46,56 +46,56 @@ type Config struct {
 	Log      *logrus.Logger
 }
 
-// Records are the node's, by what they call their pod.
+// Records are the node's records, by the ID of the pod in the record.
 type Records interface {
 	Ready() bool // they have been read
 	ByPod() map[string][]record.Record
 }
 
-// Marks are those that the agent has written.
+// Marks are the marks that the agent has written.
 type Marks interface {
 	MarkedSince(id string) (at time.Time, marked bool)
-	Wrote(id string) bool // this agent, and not one before it
+	Wrote(id string) bool // whether this agent has, and not an earlier one
 }
 
-// Installation is that of the plugin on this node.
+// Installation is the installation of the plugin on this node.
 type Installation interface {
-	ChainedSince() time.Time // zero where it is not chained, now where somebody takes it out again and again
-	ChainedFirst() time.Time // with the settings of now; zero where it never was
-	DistrustDropIn()         // the runtime does not read a drop-in
+	ChainedSince() time.Time // zero if it is not chained; now if somebody repeatedly removes it
+	ChainedFirst() time.Time // with the current settings; zero if it never was
+	DistrustDropIn()         // the runtime does not read the drop-in
 }
 
-// Metrics are what a patrol counts.
+// Metrics are the metrics of a Patrol.
 type Metrics struct {
 	Bypasses prometheus.Counter
-	Bypassed prometheus.Gauge       // now
-	Refusing *prometheus.GaugeVec   // by the family that their sidecars refuse, now
-	Outside  *prometheus.GaugeVec   // now, by verdict
-	Older    prometheus.Gauge       // now
-	Waiting  prometheus.Gauge       // for long, now
-	Swept    *prometheus.CounterVec // by why the record was stale
+	Bypassed prometheus.Gauge       // currently
+	Refusing *prometheus.GaugeVec   // currently, by the family that the sidecar refuses
+	Outside  *prometheus.GaugeVec   // currently, by verdict
+	Older    prometheus.Gauge       // currently
+	Waiting  prometheus.Gauge       // currently, for long
+	Swept    *prometheus.CounterVec // by the reason why the record was stale
 }
 
-// Patrol goes rounds.
+// Patrol looks at all pods and records in regular rounds.
 type Patrol struct {
 	Config
 	seen     map[types.UID]*sighting
-	away     bool                 // the API server, in this round
-	chained  time.Time            // since when the plugin is, as this round sees it; zero where it is not
-	first    time.Time            // when it was for the first time, likewise
+	away     bool                 // the API server did not answer in this round
+	chained  time.Time            // since when the plugin is chained, as of this round; zero if it is not
+	first    time.Time            // when it was chained first, as of this round
 	orphans  map[string]time.Time // by container ID and interface: since when a record has no sandbox
 	known    knownBypasses
-	bypassed names // of the pods that bypass the mesh
-	outside  names // of those that are outside it, and seem to belong into it
-	older    names // of those whose rules another release has written
+	bypassed names // pods that bypass the mesh
+	outside  names // pods outside the mesh that seem to belong to it
+	older    names // pods with rules of another release
 	rendered rendered
-	last     atomic.Int64 // end of the last round, Unix nanoseconds
+	last     atomic.Int64 // end of the last round, in Unix nanoseconds
 
-	cached    []sandbox // of libcni's cache, in this round
+	cached    []sandbox // libcni's cache, in this round
 	cacheRead bool
 }
 
-// names are those of pods, as the last round found them. Others read them meanwhile.
+// names are names of pods, as of the last round. Other goroutines read them concurrently.
 type names struct{ atomic.Pointer[[]string] }
 
 func (n *names) load() []string {
@@ -110,35 +110,35 @@ func (n *names) store(all []string) {
 	n.Store(&all)
 }
 
-// sighting is what earlier rounds have seen of a pod.
+// sighting is what earlier rounds have found about a pod.
 type sighting struct {
 	bypass    int  // rounds in which it seemed to bypass the mesh
 	early     int  // rounds in which it seemed to have come too early
-	confirmed bool // the API server was asked about it, and had it
-	gone      bool // likewise, and had it no more: no pod comes back
-	missed    bool // its network was made while the plugin was away: no runtime passed over it
+	confirmed bool // the API server was asked about it, and has it
+	gone      bool // the API server was asked about it, and no longer has it: no pod comes back
+	missed    bool // its network was made while the plugin was not chained, so the runtime is not to blame
 
-	renewAt time.Time // when its rules may be renewed, again
+	renewAt time.Time // when its rules may be renewed again
 
-	network string            // the one of which is known
-	then    map[string]string // the annotations when it was made
+	network string            // the network that then is about
+	then    map[string]string // the annotations when that network was made
 }
 
-// certain is in how many rounds a pod has to seem to bypass the mesh: between two sandboxes its status is a moment
-// late.
+// certain is in how many rounds a pod has to seem to bypass the mesh: between two sandboxes its status is briefly
+// outdated.
 const certain = 2
 
-// BypassesFile is the file of the state directory that tells the next agent of this boot of the bypasses.
+// BypassesFile is the file in the state directory that tells the next agent in this boot of the bypasses.
 const BypassesFile = "bypasses.json"
 
-// New returns a patrol that has not looked at anything yet, and knows the bypasses that an earlier one has found.
+// New returns a Patrol that has not started, with the bypasses that an earlier one has found.
 func New(c Config) *Patrol {
 	p := &Patrol{Config: c, known: knownBypasses{path: filepath.Join(c.Store.Dir, BypassesFile)}}
 	p.seen = p.known.load()
 	return p
 }
 
-// Run goes rounds until the context ends.
+// Run makes rounds until the context ends.
 func (p *Patrol) Run(ctx context.Context) {
 	tick := time.NewTicker(p.Every)
 	defer tick.Stop()
@@ -148,7 +148,7 @@ func (p *Patrol) Run(ctx context.Context) {
 			p.round(ctx, time.Now())
 		}
 		if time.Since(hourly) > time.Hour {
-			// Containerd never calls GC: temporary files of plugins that were killed go here.
+			// containerd never calls GC, so temporary files of plugins that were killed are removed here.
 			_, _ = p.Store.GC("", func(string, string) bool { return true })
 			hourly = time.Now()
 		}
@@ -161,7 +161,7 @@ func (p *Patrol) Run(ctx context.Context) {
 	}
 }
 
-// LastRound is when the last round ended, the zero time if none has.
+// LastRound returns when the last round ended, or the zero time if none has.
 func (p *Patrol) LastRound() (at time.Time) {
 	if last := p.last.Load(); last != 0 {
 		at = time.Unix(0, last)
@@ -169,26 +169,26 @@ func (p *Patrol) LastRound() (at time.Time) {
 	return at
 }
 
-// Bypassed returns the names of the pods that bypass the mesh, as the last round saw it.
+// Bypassed returns the names of the pods that bypass the mesh, as of the last round.
 func (p *Patrol) Bypassed() []string { return p.bypassed.load() }
 
-// Outside returns the names of the pods that are outside the mesh although what is said now puts them into it.
+// Outside returns the names of the pods that are outside the mesh although their current annotations put them into it.
 func (p *Patrol) Outside() []string { return p.outside.load() }
 
-// Older returns the names of the pods whose rules another release has written than those that this one would write.
+// Older returns the names of the pods whose rules another release has written, if this one would write others.
 func (p *Patrol) Older() []string { return p.older.load() }
 
 // round looks at every pod and every record once.
 func (p *Patrol) round(ctx context.Context, now time.Time) {
 	p.away, p.cacheRead = false, false
 	p.chained, p.first = p.Installation.ChainedSince(), p.Installation.ChainedFirst()
-	stays := !p.chained.IsZero() && p.chained.Before(now) // what is made now gets its rules
+	stays := !p.chained.IsZero() && p.chained.Before(now) // a pod that is created now gets its rules
 	records := p.Records.ByPod()
 	verdicts, before := map[verdict][]string{}, p.seen
 	older, hashes := []string{}, rendered{}
 	p.seen = map[types.UID]*sighting{}
 	refusing, waiting := 0, 0
-	var broken []*corev1.Pod // that lack what the plugin should have done
+	var broken []*corev1.Pod // pods that lack what the plugin should have done
 	for _, pod := range p.Pods.All() {
 		name, s := pod.Namespace+"/"+pod.Name, before[pod.UID]
 		if s == nil {
@@ -211,7 +211,7 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 		}
 		v := p.lookForBypass(ctx, pod, s, recorded)
 		verdicts[v] = append(verdicts[v], name)
-		bypasses := v == bypass && (stays || !s.missed) // else it would come back as it is
+		bypasses := v == bypass && (stays || !s.missed) // otherwise its successor would bypass the mesh, too
 		if p.Repairer.concerns(!recorded && p.cameEarly(pod, s), bypasses, stuck) && p.exists(ctx, pod, s) {
 			broken = append(broken, pod)
 		}
@@ -222,7 +222,7 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 	p.Metrics.Older.Set(float64(len(older)))
 	p.Metrics.Waiting.Set(float64(waiting))
 	p.rendered = hashes
-	// One that has come meanwhile is not seen yet, and may have been marked, warned of and asked about already.
+	// A pod that has appeared meanwhile is not in seen yet, but may already have a mark, a warning or a question.
 	exists := func(uid types.UID) bool { return p.seen[uid] != nil || p.Pods.WithID(string(uid)) != nil }
 	p.Warner.forget(exists)
 	p.Questions.Forget(exists)
@@ -233,7 +233,7 @@ func (p *Patrol) round(ctx context.Context, now time.Time) {
 	}
 }
 
-// publish says which pods have which verdict.
+// publish stores the names of the pods for each verdict, and sets the metrics.
 func (p *Patrol) publish(verdicts map[verdict][]string) {
 	bypassed, outside := verdicts[bypass], slices.Concat(verdicts[late], verdicts[unknown])
 	p.bypassed.store(bypassed)
@@ -244,7 +244,7 @@ func (p *Patrol) publish(verdicts map[verdict][]string) {
 	}
 }
 
-// recordOf returns the record that speaks for a pod.
+// recordOf returns the current record of a pod.
 func (p *Patrol) recordOf(pod *corev1.Pod, records map[string][]record.Record) (record.Record, bool) {
 	var its []record.Record
 	for _, id := range kube.IDs(pod) {
@@ -253,8 +253,8 @@ func (p *Patrol) recordOf(pod *corev1.Pod, records map[string][]record.Record) (
 	return mark.Current(p.Boot, its)
 }
 
-// lookAtSettings warns of what is wrong with the pod's own settings, and reports whether its sidecar refuses a family.
-// r is the record of the pod, or none, and its what is known of the settings of that.
+// lookAtSettings warns about a pod's own settings, and returns whether its sidecar refuses a family. r is the pod's
+// record, or zero; its is what is known of the settings in it.
 func (p *Patrol) lookAtSettings(pod *corev1.Pod, r record.Record, its written) (refuses bool) {
 	namespace, known := p.Namespaces.Known(pod.Namespace)
 	if !known || kube.IsMirror(pod) || kube.IsOver(pod) || pod.Spec.HostNetwork {
@@ -264,8 +264,8 @@ func (p *Patrol) lookAtSettings(pod *corev1.Pod, r record.Record, its written) (
 	return p.Warner.aboutSettings(pod, namespace, p.Policy, r, its, told)
 }
 
-// lookAtWait reports a wait that goes on in a pod that carries its mark: the record may be about a sandbox that is
-// gone, or the pod does not see the mark.
+// lookAtWait reports a wait that does not end in a marked pod: the record may be about a sandbox that is gone, or the
+// pod does not see the mark.
 func (p *Patrol) lookAtWait(pod *corev1.Pod, r record.Record, now time.Time) (stuck bool) {
 	name, state := podfacts.InitWait(pod)
 	since, marked := p.Marks.MarkedSince(mark.PodID(r))
@@ -284,9 +284,9 @@ func (p *Patrol) lookAtWait(pod *corev1.Pod, r record.Record, now time.Time) (st
 	return true
 }
 
-// cameEarly reports whether the pod has a network, waits for what the plugin should have left, and would have been
-// served by it: the network was made before the plugin was chained. A pod that waits for nothing is not touched: it has
-// been running without us.
+// cameEarly reports whether the pod has a network, waits for the plugin's mark, and would have been served by the
+// plugin: its network was made before the plugin was chained. A pod that does not wait is left alone: it has been
+// running without us.
 func (p *Patrol) cameEarly(pod *corev1.Pod, s *sighting) bool {
 	decision, concerns := p.decide(pod)
 	if !concerns || !podfacts.IsHeld(pod) {
@@ -297,10 +297,10 @@ func (p *Patrol) cameEarly(pod *corev1.Pod, s *sighting) bool {
 		return false
 	}
 	s.early++
-	return p.Repairer.Mode == Apply || s.early >= certain // the plugin is asked for its record, or it may be on its way
+	return p.Repairer.Mode == Apply || s.early >= certain // Apply checks the store; else the record may be on its way
 }
 
-// decide returns what the plugin decides about a pod that has a network and is to live, if the plugin is chained.
+// decide returns the plugin's decision about a pod that has a network and is not over, if the plugin is chained.
 func (p *Patrol) decide(pod *corev1.Pod) (d redirect.Decision, concerns bool) {
 	namespace, known := p.Namespaces.Known(pod.Namespace)
 	if !known || pod.Spec.HostNetwork || kube.IsOver(pod) || len(pod.Status.PodIPs) == 0 || p.chained.IsZero() {
@@ -310,11 +310,10 @@ func (p *Patrol) decide(pod *corev1.Pod) (d redirect.Decision, concerns bool) {
 	return d, err == nil
 }
 
-// lookForBypass says what the pod is, and has it said when it becomes known. A bypass stays one until the pod is gone
-// or has its rules: that the plugin was chained anew meanwhile helps later pods only, and so does what is annotated
-// since.
+// lookForBypass returns the verdict about a pod, and reports a new one. A bypass remains one until the pod is gone or
+// has its rules: chaining the plugin again, and new annotations, only affect later networks.
 func (p *Patrol) lookForBypass(ctx context.Context, pod *corev1.Pod, s *sighting, recorded bool) verdict {
-	if recorded { // should it lack one again, the API server is asked again
+	if recorded { // if it lacks one again, the API server is asked again
 		s.confirmed = false
 	}
 	v := fine
@@ -342,7 +341,7 @@ func (p *Patrol) lookForBypass(ctx context.Context, pod *corev1.Pod, s *sighting
 	return v
 }
 
-// noteBypass says that the plugin was not run, and whether the runtime is to blame.
+// noteBypass reports that the plugin was not run, and whether the runtime is to blame.
 func (p *Patrol) noteBypass(pod *corev1.Pod, s *sighting) {
 	s.bypass = certain
 	p.Metrics.Bypasses.Inc()
@@ -357,8 +356,8 @@ func (p *Patrol) noteBypass(pod *corev1.Pod, s *sighting) {
 	p.Installation.DistrustDropIn()
 }
 
-// repair has the pods repaired. One that waits is repaired at the first look; if the runtime should have run the plugin
-// for it, that is known then, too.
+// repair has the pods repaired. A waiting pod is repaired in the first round. If the runtime should have run the plugin
+// for it, that is then known, too.
 func (p *Patrol) repair(ctx context.Context, broken []*corev1.Pod) {
 	for _, pod := range p.Repairer.repair(ctx, broken) {
 		if s := p.seen[pod.UID]; s.bypass < certain && p.judge(pod, s) == bypass {
@@ -367,8 +366,8 @@ func (p *Patrol) repair(ctx context.Context, broken []*corev1.Pod) {
 	}
 }
 
-// exists asks the API server, once, whether a pod of the cache is still to live. While the watch is behind, a pod that
-// is gone looks as if it had lost its record. An API server that does not answer is not asked again in this round.
+// exists asks the API server, once, whether a pod of the cache still exists and is not over. If the watch is late, a
+// pod that is gone looks as if it had lost its record. After an error, the API server is not asked again in this round.
 func (p *Patrol) exists(ctx context.Context, pod *corev1.Pod, s *sighting) bool {
 	if s.confirmed || s.gone || p.away {
 		return s.confirmed

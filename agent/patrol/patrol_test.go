@@ -24,7 +24,7 @@ func TestBypasses(t *testing.T) {
 		want   bool
 	}{
 		"started after": {func(*corev1.Pod) {}, true},
-		// 12:00:00.9 is told as 12:00:00, and so is 12:00:00.1.
+		// Kubernetes truncates times to seconds: 12:00:00.9 becomes 12:00:00.
 		"started in the same second": {func(p *corev1.Pod) { p.Status.StartTime = at(0) }, false},
 		"started before":             {func(p *corev1.Pod) { p.Status.StartTime = at(-time.Minute) }, false},
 		"another sandbox much later": {func(p *corev1.Pod) {
@@ -62,8 +62,8 @@ func TestBypasses(t *testing.T) {
 	}
 }
 
-// Between two sandboxes a pod has no record for a moment, and its status does not say so yet: one look is not enough. A
-// pod that does bypass the mesh stays known although the plugin is chained anew, until it has its rules.
+// Between two sandboxes a pod briefly has no record, and its status does not show it yet: one round is not enough. A
+// pod that bypasses the mesh stays known although the plugin is chained again, until it has its rules.
 func TestBypassIsCertain(t *testing.T) {
 	pod := agenttest.Running("cart")
 	p := patrolling(t, pod)
@@ -92,9 +92,9 @@ func TestBypassIsCertain(t *testing.T) {
 	}
 }
 
-// While the watch is behind, a pod that is gone, or another one of its name, looks like one that has lost its record.
-// The API server is asked before anything is said, once for each pod, not again in a round in which it is away, and
-// with as much time as it may have a request wait.
+// If the watch is late, a pod that is gone, or a new one with its name, looks like one that has lost its record. The API
+// server is asked before anything is reported, once for each pod, and not again in a round in which it does not answer.
+// The request has as much time as the API server may let it wait.
 func TestGoneIsNoBypass(t *testing.T) {
 	pods := []*corev1.Pod{agenttest.Running("cart"), agenttest.Running("till")}
 	p := patrolling(t, pods...)
@@ -169,8 +169,8 @@ func TestGoneIsNoBypass(t *testing.T) {
 	}
 }
 
-// An API server that is away is asked once in a round, not once for every record, and nothing is swept without its
-// word.
+// An API server that does not answer is asked once in a round, not for every record. No record is swept without its
+// answer.
 func TestSweepWithoutAPIServer(t *testing.T) {
 	p := patrolling(t)
 	for i := range 50 {

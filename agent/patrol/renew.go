@@ -12,32 +12,33 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// What a renewal came to, for the metric.
+// A result of a renewal, for the metric.
 const renewed = "renewed"
 
-// Renewals are the results of a renewal.
+// Renewals lists the results of a renewal.
 var Renewals = []string{renewed, failed}
 
 const (
-	// Rules of now may be worse for somebody than those of before: whoever watches can stop after a few pods.
+	// The new rules may be worse for somebody than the old ones: an operator who watches can stop after a few pods.
 	renewalsAtOnce = 5
-	renewalsRate   = 1 // a second
-	// renewAgain is how long a pod is left alone after a renewal, whatever became of it.
+	renewalsRate   = 1 // per second
+	// renewAgain is the time between two renewals of a pod, whatever their result.
 	renewAgain = 5 * time.Minute
 )
 
-// RenewConfig is what a Renewer needs.
+// RenewConfig has the settings and dependencies of a Renewer.
 type RenewConfig struct {
-	Namespaces redirect.Globs // whose pods are renewed
-	// Plugin is the path of that of this release, which has rendered what is compared; the installed one may be another.
+	Namespaces redirect.Globs // the namespaces whose pods are renewed
+	// Plugin is the path of this release's plugin, whose rules are compared. The installed one may be of another
+	// release.
 	Plugin   string
-	Repairer *Repairer // runs it
+	Repairer *Repairer // runs the plugin
 	Warner   *Warner
 	Renewals *prometheus.CounterVec // by result
 	Log      *logrus.Logger
 }
 
-// Renewer has the plugin write the rules of this release in place of those of another, into pods that run.
+// Renewer has the plugin replace the rules of another release in running pods by those of this release.
 type Renewer struct {
 	RenewConfig
 	limit flowcontrol.PassiveRateLimiter
@@ -48,7 +49,7 @@ func NewRenewer(c RenewConfig) *Renewer {
 	return &Renewer{c, flowcontrol.NewTokenBucketPassiveRateLimiter(renewalsRate, renewalsAtOnce)}
 }
 
-// remedy says how a pod of the namespace gets the rules of now.
+// remedy says how a pod of the namespace gets the current rules.
 func (r *Renewer) remedy(namespace string) string {
 	if r.Namespaces.Match(namespace) {
 		return "The agent has the plugin replace them, as renewRules asks"
@@ -57,7 +58,7 @@ func (r *Renewer) remedy(namespace string) string {
 		"renewRules"
 }
 
-// renew has the rules renewed that a record is about, if it is the pod's turn.
+// renew has the rules of a record renewed, if it is the pod's turn.
 func (r *Renewer) renew(ctx context.Context, pod *corev1.Pod, its record.Record, s *sighting, now time.Time) {
 	if !r.Namespaces.Match(pod.Namespace) || now.Before(s.renewAt) || ctx.Err() != nil || !r.limit.TryAccept() {
 		return

@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// renewing is a patrol of n pods with the rules of another release, whose plugin is a script.
+// renewing returns a patrol of n pods with rules of another release. The plugin is a script.
 func renewing(t *testing.T, n int, script string, namespaces ...string) (b *beat, dir string) {
 	t.Helper()
 	repairer, _, dir := repairing(t, Apply, "echo >>$(dirname $0)/../calls\n"+script)
@@ -31,7 +31,7 @@ func renewing(t *testing.T, n int, script string, namespaces ...string) (b *beat
 		b.records[pod.Name] = r
 		write(t, filepath.Join(dir, "netns", pod.Name), "", 0o600)
 		write(t, filepath.Join(dir, "cache/results", "podnet-"+pod.Name), cachedBy("1.3", string(pod.UID), r.ContainerID,
-			filepath.Join(dir, "netns", pod.Name), "10.9.9.9"), 0o600) // a record names its sandbox, whatever its address
+			filepath.Join(dir, "netns", pod.Name), "10.9.9.9"), 0o600) // the record names the sandbox
 	}
 	b.Repairer = repairer
 	b.Renewer = NewRenewer(RenewConfig{
@@ -42,7 +42,7 @@ func renewing(t *testing.T, n int, script string, namespaces ...string) (b *beat
 	return b, dir
 }
 
-// calls is how often the plugin was run.
+// calls returns how often the plugin was run.
 func calls(t *testing.T, dir string) int {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(dir, "calls"))
@@ -52,7 +52,8 @@ func calls(t *testing.T, dir string) int {
 	return strings.Count(string(data), "\n")
 }
 
-// Only where the operator asks for it are rules renewed; the plugin is told to, and the pod is told so.
+// Rules are renewed only if the operator has configured it. The plugin is told that it is a renewal, and the pod gets
+// an Event.
 func TestRenew(t *testing.T) {
 	for name, c := range map[string]struct {
 		namespaces []string
@@ -86,8 +87,8 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// What Multus has attached is renewed, too, of which the runtime's cache does not know: as that attachment, in the
-// network namespace of its sandbox.
+// An attachment by Multus is renewed, too, although the runtime's cache does not have it: in the network namespace of
+// its sandbox.
 func TestRenewAttached(t *testing.T) {
 	b, dir := renewing(t, 1, "", "*")
 	its := b.records["cart-0"]
@@ -107,10 +108,10 @@ func TestRenewAttached(t *testing.T) {
 	}
 }
 
-// A pod has its turn once in a while, whatever becomes of it, and a node's pods one after the other.
+// A pod is renewed at most once in a while, whatever the result, and the pods of a node one after the other.
 func TestRenewIsBounded(t *testing.T) {
 	b, dir := renewing(t, renewalsAtOnce+2, "", "*")
-	b.Renewer.limit = flowcontrol.NewTokenBucketPassiveRateLimiter(1e-6, renewalsAtOnce) // for machines that are slow
+	b.Renewer.limit = flowcontrol.NewTokenBucketPassiveRateLimiter(1e-6, renewalsAtOnce) // for slow machines
 	now := time.Now()
 	for range 2 {
 		if b.round(t.Context(), now); calls(t, dir) != renewalsAtOnce {
@@ -128,7 +129,7 @@ func TestRenewIsBounded(t *testing.T) {
 	}
 }
 
-// What keeps rules from being renewed is said on the pod, which is counted on.
+// The reason why rules cannot be renewed is reported on the pod, and counted.
 func TestRenewFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		breaks func(b *beat, dir string) error

@@ -22,49 +22,49 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// Mode is what is done about a mesh pod whose network was made without the plugin.
+// Mode says what to do about a mesh pod whose network was made without the plugin.
 type Mode string
 
 // The modes.
 const (
-	Apply  Mode = "apply"  // the plugin is run on it, as the container runtime would have
-	Delete Mode = "delete" // it is deleted, if a controller makes it again
-	Off    Mode = "off"    // it is reported
+	Apply  Mode = "apply"  // run the plugin for it, as the container runtime would have
+	Delete Mode = "delete" // delete it, if a controller creates it again
+	Off    Mode = "off"    // report it
 )
 
-// Modes lists them all.
+// Modes lists all modes.
 var Modes = []Mode{Apply, Delete, Off}
 
-// What a repair came to, for the metric.
+// Results of a repair, for the metric.
 const (
 	applied = "applied"
 	deleted = "deleted"
 	failed  = "failed"
 )
 
-// Results of a repair.
+// Results lists the results of a repair.
 var Results = []string{applied, deleted, failed}
 
 const (
-	repairWithin = 15 * time.Second // bounds one run of the plugin, which waits for the agent that runs it
-	// leftWithin bounds the wait for a process that the plugin has left, and that has its output open.
+	repairWithin = 15 * time.Second // limits one run of the plugin, which waits for an answer of this agent
+	// leftWithin limits the wait for a process that the plugin has left with its output open.
 	leftWithin = time.Second
-	// mostSaid bounds in bytes what is kept of what the plugin prints: a result, or an error of at most 1 KiB.
+	// mostSaid limits how many bytes of the plugin's output are kept: a result, or an error of at most 1 KiB.
 	mostSaid = 1 << 20
-	// pluginMemory keeps the garbage small of a plugin that has much to read: it shares the memory of the agent's
+	// pluginMemory keeps the heap of a plugin small that has much to read: it shares the memory of the agent's
 	// container.
 	pluginMemory = "GOMEMLIMIT=32MiB"
-	// Deleted pods may come back as they were, if the runtime runs no plugin: no more than a node's worth at once, then
-	// six a minute.
+	// The successors of deleted pods bypass the mesh too if the runtime runs no plugin. So only the pods of one node
+	// are deleted at once, and then six a minute.
 	deletions     = 110
 	deletionsRate = 0.1
 )
 
-// RepairConfig is what a Repairer needs.
+// RepairConfig has the settings and dependencies of a Repairer.
 type RepairConfig struct {
 	Mode     Mode
-	CacheDir string // libcni's
-	NetNSDir string // in which the runtime keeps network namespaces
+	CacheDir string // libcni's cache
+	NetNSDir string // the directory in which the runtime has the network namespaces
 	Plugin   string // path of the installed plugin
 	Look     string // path of istio-pod-network-look
 	Entry    entry.Entry
@@ -75,18 +75,18 @@ type RepairConfig struct {
 	Log      *logrus.Logger
 }
 
-// PodDeleter deletes the pod with that UID; its errors are the API server's.
+// PodDeleter deletes the pod with that UID. Its errors are those of the API server.
 type PodDeleter interface {
 	DeletePod(ctx context.Context, namespace, name string, uid types.UID) error
 }
 
-// Repairer brings pods into the mesh that came too early, or that the runtime made without the plugin. It writes no
-// rules: it runs the installed plugin.
+// Repairer brings pods into the mesh that came too early, or that the runtime created without the plugin. It writes no
+// rules itself: it runs the installed plugin.
 type Repairer struct {
 	RepairConfig
 	sandboxes sandboxes
 	limit     flowcontrol.PassiveRateLimiter
-	turn      chan struct{} // that of a process in the network of a pod
+	turn      chan struct{} // held by the process that works in the network namespace of a pod
 }
 
 // NewRepairer returns a Repairer.
@@ -97,8 +97,7 @@ func NewRepairer(c RepairConfig) *Repairer {
 	}
 }
 
-// concerns reports whether there is something to do about a pod that came too early, bypasses the mesh, or hangs
-// although it is marked.
+// concerns reports whether to act on a pod that came too early, bypasses the mesh, or hangs although it is marked.
 func (r *Repairer) concerns(early, bypasses, stuck bool) bool {
 	switch r.Mode {
 	case Apply:
@@ -106,10 +105,10 @@ func (r *Repairer) concerns(early, bypasses, stuck bool) bool {
 	case Delete:
 		return early || bypasses
 	}
-	return early && !bypasses // of that an Event has told
+	return early && !bypasses // an Event has reported the bypass
 }
 
-// remedy says what comes next for a pod without rules.
+// remedy says what will happen to a pod without rules.
 func (r *Repairer) remedy() string {
 	switch r.Mode {
 	case Apply:
@@ -120,7 +119,7 @@ func (r *Repairer) remedy() string {
 	return "Delete the pod, so that it is made again"
 }
 
-// repair deals with the pods, says in an Event what it could not do, and returns those that have their rules now.
+// repair repairs the pods, reports failures in Events, and returns those that now have their rules.
 func (r *Repairer) repair(ctx context.Context, pods []*corev1.Pod) (repaired []*corev1.Pod) {
 	var known []sandbox
 	var err error
@@ -146,7 +145,7 @@ func (r *Repairer) repair(ctx context.Context, pods []*corev1.Pod) (repaired []*
 	return repaired
 }
 
-// apply runs the plugin on the pod's network, and reports whether it succeeded.
+// apply runs the plugin for the pod's network, and returns whether it succeeded.
 func (r *Repairer) apply(ctx context.Context, pod *corev1.Pod, known []sandbox, err error) bool {
 	var its sandbox
 	var netns string
@@ -155,7 +154,7 @@ func (r *Repairer) apply(ctx context.Context, pod *corev1.Pod, known []sandbox, 
 	}
 	if err == nil {
 		if _, absent := r.Store.Get(its.containerID, its.ifName); absent == nil {
-			return false // the plugin has been there, and its record is on its way
+			return false // the plugin has run, and the watch of its record is late
 		}
 		err = r.run(ctx, "ADD", r.Plugin, its, netns)
 	}
@@ -172,22 +171,22 @@ func (r *Repairer) apply(ctx context.Context, pod *corev1.Pod, known []sandbox, 
 	return true
 }
 
-// refusal is the error that a plugin has printed.
+// refusal is an error that a plugin has printed.
 type refusal struct {
 	Code    uint   `json:"code"`
 	Message string `json:"msg"`
 	Details string `json:"details"`
 }
 
-// Error is what it says.
+// Error returns the plugin's text.
 func (r *refusal) Error() string { return r.Message + ": " + r.Details }
 
-// errBusy is the error of who asks while others are looked at all the time.
+// errBusy is the error for a caller that has not got its turn in time.
 var errBusy = errors.New("the agent looks into the network of another pod: ask again")
 
-// begin waits for the turn of a process in the network of a pod, plugin or look, until end is called. They run one at a
-// time, whoever asks: each may need as much memory for what somebody has put there as the agent's container has room
-// for once. Who has a time limit waits for half of it, and has the rest to look.
+// begin waits for the turn of a process, plugin or look, in the network namespace of a pod. end gives it up. Only one
+// such process runs at a time, because the agent's container has the memory for only one namespace that somebody has
+// filled. A caller with a deadline waits for half of its time, and has the other half to work.
 func (r *Repairer) begin(ctx context.Context) (end func(), err error) {
 	wait := ctx
 	if limit, has := ctx.Deadline(); has {
@@ -197,7 +196,7 @@ func (r *Repairer) begin(ctx context.Context) (end func(), err error) {
 	}
 	end = func() { <-r.turn }
 	select {
-	case r.turn <- struct{}{}: // also where no time is left: nobody else is in the way
+	case r.turn <- struct{}{}: // also without time left, if nobody else is working
 		return end, nil
 	default:
 	}
@@ -230,7 +229,7 @@ func (r *Repairer) run(ctx context.Context, verb, plugin string, s sandbox, netn
 	}
 	stdout, stderr := &capped{most: mostSaid}, &capped{most: mostSaid}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(config), stdout, stderr
-	if err = cmd.Run(); err == nil || errors.Is(err, exec.ErrWaitDelay) { // which is the error of one that has succeeded
+	if err = cmd.Run(); err == nil || errors.Is(err, exec.ErrWaitDelay) { // it has succeeded, but left a process
 		return nil
 	}
 	var refused refusal
@@ -240,7 +239,7 @@ func (r *Repairer) run(ctx context.Context, verb, plugin string, s sandbox, netn
 	return fmt.Errorf("running %s: %w: %s", cmd.Path, errors.Join(err, ctx.Err()), bytes.TrimSpace(stderr.kept.Bytes()))
 }
 
-// configuration is the entry as a runtime hands it over. Without runtimeConfig the plugin asks the agent for
+// configuration returns the entry as a runtime passes it. Without runtimeConfig the plugin asks the agent for
 // everything.
 func (r *Repairer) configuration(s sandbox) ([]byte, error) {
 	return r.Entry.With(map[string]any{
@@ -248,7 +247,7 @@ func (r *Repairer) configuration(s sandbox) ([]byte, error) {
 	})
 }
 
-// delete has the pod made again.
+// delete deletes the pod, so that its controller creates it again.
 func (r *Repairer) delete(ctx context.Context, pod *corev1.Pod) {
 	if metav1.GetControllerOf(pod) == nil || kube.IsMirror(pod) {
 		r.Warner.warn(pod, eventRepair, "The pod's network was made without istio-pod-network, so it has no packet rules. "+
@@ -256,7 +255,7 @@ func (r *Repairer) delete(ctx context.Context, pod *corev1.Pod) {
 		return
 	}
 	if !r.limit.TryAccept() {
-		return // its turn will come
+		return // a later round will delete it
 	}
 	err := r.Pods.DeletePod(ctx, pod.Namespace, pod.Name, pod.UID)
 	switch {

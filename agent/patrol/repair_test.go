@@ -25,7 +25,8 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// cachedBy is a file of libcni's cache, as version 1.3 writes it for a pod; 1.1 leaves out the network namespace.
+// cachedBy returns a file of libcni's cache for a pod, in the form of version 1.3; 1.1 does not have the network
+// namespace.
 func cachedBy(libcni, uid, containerID, netns, address string) string {
 	return cachedWith(libcni, uid, containerID, netns, address, `{"sidecar.istio.io/status": "{}", "a": "b"}`)
 }
@@ -46,8 +47,8 @@ func cachedWith(libcni, uid, containerID, netns, address, annotations string) st
 		"interfaces": [{"name": "veth1"}, {"name": "eth0", "sandbox": "` + netns + `"}]}}`
 }
 
-// repairing is a Repairer whose plugin is a script that notes how it was called, in the file called, and then does
-// that.
+// repairing returns a Repairer whose plugin is a script. It writes how it was called to the file called, and then runs
+// the given script.
 func repairing(t *testing.T, mode Mode, script string) (r *Repairer, events *kuberecord.FakeRecorder, dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -74,8 +75,8 @@ func write(t *testing.T, path, contents string, mode os.FileMode) {
 	}
 }
 
-// The plugin is called as the runtime calls it: for the sandbox that the pod has now, with the result of the plugins
-// before it.
+// The plugin is called as the runtime calls it: for the pod's current sandbox, with the result of the plugins before
+// it.
 func TestRepairCallsThePlugin(t *testing.T) {
 	for _, libcni := range []string{"1.1", "1.3"} {
 		r, events, dir := repairing(t, Apply, "")
@@ -92,7 +93,7 @@ func TestRepairCallsThePlugin(t *testing.T) {
 		} {
 			write(t, filepath.Join(results, name), contents, 0o600)
 		}
-		// whose DEL failed: it comes later in the directory, and was made before
+		// its DEL has failed: it is later in the directory, but older
 		earlier := filepath.Join(results, "podnet-zz-eth0")
 		write(t, earlier, cachedBy(libcni, string(pod.UID), "zz", netns+"/cni-old", "10.0.0.1"), 0o600)
 		if err := os.Chtimes(earlier, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
@@ -134,7 +135,7 @@ func TestRepairCallsThePlugin(t *testing.T) {
 	}
 }
 
-// What keeps the plugin from being run, or from succeeding, is said on the pod.
+// The reason why the plugin cannot be run, or does not succeed, is reported on the pod.
 func TestRepairFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		address, netns, script, want string
@@ -159,7 +160,7 @@ func TestRepairFails(t *testing.T) {
 	}
 }
 
-// The plugin has run for this sandbox, and the agent has not seen its record yet: nothing is done.
+// If the plugin has run for this sandbox, and the agent has not seen its record yet, nothing is done.
 func TestRepairAfterTheRecord(t *testing.T) {
 	r, events, dir := repairing(t, Apply, "")
 	pod := agenttest.Running("cart")
@@ -187,7 +188,7 @@ func (d deleter) DeletePod(_ context.Context, namespace, name string, uid types.
 	return d(namespace + "/" + name + " " + string(uid))
 }
 
-// Only pods that a controller makes again are deleted, and not without end.
+// Only pods that a controller creates again are deleted, and at a limited rate.
 func TestRepairDeletes(t *testing.T) {
 	r, events, _ := repairing(t, Delete, "")
 	var deleted []string
@@ -221,7 +222,7 @@ func TestRepairDeletes(t *testing.T) {
 	}
 }
 
-// A pod that came too early is one that is held by its wait, has a network and no record, and is the plugin's business.
+// A pod came too early if its init wait holds it, it has a network and no record, and the plugin would serve it.
 func TestCameEarly(t *testing.T) {
 	wait := corev1.Container{Name: "istio-validation", Command: []string{"/" + podfacts.WaitProgram}}
 	for name, c := range map[string]struct {
@@ -254,7 +255,7 @@ func TestCameEarly(t *testing.T) {
 		}, false},
 	} {
 		pod := agenttest.Running("cart")
-		pod.Status.StartTime = &metav1.Time{Time: time.Unix(0, 0)} // before the plugin was chained: no bypass
+		pod.Status.StartTime = &metav1.Time{Time: time.Unix(0, 0)} // before the plugin was chained: not a bypass
 		pod.Spec.InitContainers = []corev1.Container{wait}
 		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: wait.Name}}
 		c.change(pod)
@@ -276,8 +277,8 @@ func TestCameEarly(t *testing.T) {
 	}
 }
 
-// A pod that waits is repaired at the first look. If it came after the plugin was chained, the runtime has not run the
-// plugin, and that is known at once: a drop-in is given up, and an Event says so.
+// A waiting pod is repaired in the first round. If it was created after the plugin was chained, the runtime has not run
+// the plugin. That is then known at once: the drop-in is given up, and an Event says so.
 func TestRepairTellsOfBypass(t *testing.T) {
 	for name, c := range map[string]struct {
 		start    time.Time

@@ -46,14 +46,14 @@ func TestWarnerWarnsOnce(t *testing.T) {
 	}
 }
 
-// What agent.md says is written once is not written again however long it holds, and everything else is.
+// Events that agent.md says are written once are not repeated, however long their reason persists. All others are.
 func TestSaidOnce(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "agent.md"))
 	await.Must(t, err)
 	_, table, _ := strings.Cut(string(page), "\n## Events\n")
 	table, _, _ = strings.Cut(table, "\n## ")
 	rows := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (.*) \\|$").FindAllStringSubmatch(table, -1)
-	told := map[string]bool{eventRenewed: true, "PluginStays": true} // by others than warn
+	told := map[string]bool{eventRenewed: true, "PluginStays": true} // written by other functions than warn
 	for _, row := range rows {
 		reason, once := row[1], strings.Contains(row[2], "Written once by an agent")
 		if told[reason] {
@@ -78,8 +78,8 @@ func TestSaidOnce(t *testing.T) {
 	}
 }
 
-// What is true of many pods is said by the agent that has marked the pod, and not again by the next one: after an
-// upgrade of all agents that would be an Event for each pod of the cluster.
+// What is true of many pods is reported by the agent that has marked the pod, not by the next one: otherwise an upgrade
+// of all agents would create an Event for each pod of the cluster.
 func TestSaidByTheMarkingAgent(t *testing.T) {
 	for name, c := range map[string]struct{ marked, wrote, want bool }{
 		"not marked yet":           {false, false, true},
@@ -105,7 +105,7 @@ func TestSaidByTheMarkingAgent(t *testing.T) {
 	}
 }
 
-// What a template says is said of one of its pods, not of all, and not again after a rollout.
+// What a pod template causes is reported for one of its pods, and not again after a rollout.
 func TestSaidOfWorkloads(t *testing.T) {
 	w, events := heard()
 	owned := func(name, kind, owner string) *corev1.Pod {
@@ -117,7 +117,7 @@ func TestSaidOfWorkloads(t *testing.T) {
 		return pod
 	}
 	another := owned("tomcat", "ReplicaSet", "cart-5d8f")
-	another.Spec.Containers[0].Name = "tomcat" // what is said of it is another text
+	another.Spec.Containers[0].Name = "tomcat" // so its text differs
 	for _, c := range []struct {
 		pod  *corev1.Pod
 		said bool
@@ -128,7 +128,7 @@ func TestSaidOfWorkloads(t *testing.T) {
 		{another, true},
 		{owned("four", "ReplicaSet", "shop-5d8f"), true},
 		{owned("five", "StatefulSet", "cart-5d8f"), true},
-		{owned("six", "StatefulSet", "cart-77aa"), true}, // whose hyphen is its own
+		{owned("six", "StatefulSet", "cart-77aa"), true}, // the hyphen belongs to the name
 		{owned("bare", "", ""), true}, {owned("bare-too", "", ""), true},
 	} {
 		w.aboutSettings(c.pod, nil, redirect.DefaultPolicy(), record.Record{}, written{}, false)
@@ -150,7 +150,7 @@ func TestSaidOfWorkloads(t *testing.T) {
 	}
 }
 
-// What is remembered of a workload is small, whatever the length of the name that its pods say.
+// What is remembered of a workload is small, however long the owner's name is.
 func TestLongOwnersAreNotRemembered(t *testing.T) {
 	heap := func() uint64 {
 		var m runtime.MemStats
@@ -175,7 +175,7 @@ func TestLongOwnersAreNotRemembered(t *testing.T) {
 	runtime.KeepAlive(w)
 }
 
-// A refused mark is told of once, in whatever words it is refused again, until a mark has come.
+// A refused mark is reported once, even if the text of the refusal changes, until a mark was written.
 func TestRefusalIsSaidOnce(t *testing.T) {
 	w, events := heard()
 	pod := agenttest.MeshPod("cart")
@@ -191,7 +191,7 @@ func TestRefusalIsSaidOnce(t *testing.T) {
 	expectOne(t, events, eventRefused, "request 0 is refused")
 }
 
-// A warning about a pod that has come during a round, which therefore has not seen it, is not forgotten at its end.
+// A warning about a pod that appeared during a round, so that the round has not seen it, is not forgotten at its end.
 func TestWarningOfANewPod(t *testing.T) {
 	b := patrolling(t, agenttest.Running("cart"))
 	late := agenttest.MeshPod("late")

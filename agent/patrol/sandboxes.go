@@ -17,42 +17,42 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// maxCached bounds a file of libcni's cache in bytes. One holds the network's configuration and the annotations of its
-// pod, of which the API server takes 256 KiB.
+// maxCached limits a file of libcni's cache in bytes. It has the network's configuration, and up to 256 KiB of
+// annotations.
 const maxCached = 4 << 20
 
-// sandbox is a pod's network as the container runtime has set it up, with all that an ADD of the plugin needs.
+// sandbox is a pod's network as the container runtime has set it up, with everything that an ADD of the plugin needs.
 type sandbox struct {
 	containerID, ifName, network string
 	netns                        string // path
 	args                         string // CNI_ARGS
-	pod                          string // what the runtime was told: the UID, or namespace/name
+	pod                          string // from the runtime: the UID, or namespace/name
 	result                       json.RawMessage
 	addresses                    []netip.Addr
-	version                      string // of the result, which is that of the network
+	version                      string // CNI version of the result, which is that of the network
 	made                         time.Time
-	// annotations of the pod, as the runtime gave them to the plugins; of those, what a decision is read from. nil where
-	// the runtime gave none (CRI-O before 1.29).
+	// annotations of the pod that a decision reads, as the runtime passed them to the plugins. They are nil if it
+	// passed none (CRI-O before 1.29).
 	annotations map[string]string
 }
 
-// sandboxes reads them from where libcni, and so containerd and CRI-O, keeps what its ADDs came to: one file per
-// sandbox and interface, written once the whole chain has run (libcni's api.go, cachedInfo). So no runtime has to be
-// asked, whose socket gives everything away, and no process has to be looked into.
+// sandboxes reads libcni's cache, which containerd and CRI-O use: libcni writes one file per sandbox and interface
+// after an ADD of the whole chain (containernetworking/cni libcni/api.go, cachedInfo). So the agent needs no access to
+// the runtime's socket, which would give it full control of the node, and none to other processes.
 type sandboxes struct {
 	dir   string // libcni's cache
-	netns string // the directory in which the runtime keeps network namespaces
+	netns string // the directory in which the runtime has the network namespaces
 	read  map[string]readFile
 }
 
-// readFile is what a file held when it was read.
+// readFile is what a file contained when it was read.
 type readFile struct {
 	size    int64
 	sandbox sandbox
 }
 
-// all returns every sandbox that can be read. A file that is being written is read in the next round; one that is as it
-// was is not read again.
+// all returns every sandbox that can be read. A file that is incomplete is read in the next round. An unchanged file is
+// not read again.
 func (s *sandboxes) all() ([]sandbox, error) {
 	dir := filepath.Join(s.dir, "results")
 	entries, err := os.ReadDir(dir)
@@ -84,14 +84,14 @@ func (s *sandboxes) all() ([]sandbox, error) {
 	return all, nil
 }
 
-// parse reads a file of the cache.
+// parse parses a file of the cache.
 func parse(data []byte) (sandbox, error) {
 	var cached struct {
 		Kind        string          `json:"kind"`
 		ContainerID string          `json:"containerId"`
 		IfName      string          `json:"ifName"`
 		NetworkName string          `json:"networkName"`
-		NetNS       string          `json:"netns"` // not before libcni 1.2
+		NetNS       string          `json:"netns"` // since libcni 1.2
 		Args        [][2]string     `json:"cniArgs"`
 		Result      json.RawMessage `json:"result"`
 		Given       struct {
@@ -145,7 +145,7 @@ func parse(data []byte) (sandbox, error) {
 	return sb, nil
 }
 
-// identify takes what the runtime told the plugins of the pod.
+// identify reads the pod from the CNI_ARGS.
 func (s *sandbox) identify(args [][2]string) {
 	values := map[string]string{}
 	var pairs []string
@@ -160,7 +160,7 @@ func (s *sandbox) identify(args [][2]string) {
 	}
 }
 
-// annotate takes the annotations; null are those of a pod that has none.
+// annotate reads the annotations; null means that the pod has none.
 func (s *sandbox) annotate(given json.RawMessage) {
 	var all map[string]string
 	if given != nil && json.Unmarshal(given, &all) == nil {
@@ -168,10 +168,10 @@ func (s *sandbox) annotate(given json.RawMessage) {
 	}
 }
 
-// path is where the agent sees the network namespace, and an error if it is not where the runtime keeps those of pods:
-// an ADD is not run on whatever a file names. It is looked for in the directory that the agent was told of, by
-// whichever of /run and /var/run either is named: mostly the one is a link to the other, which the agent's container
-// does not have. Where they are two places (Talos, k3d), only the agent's directory is known to hold the runtime's
+// path returns the path by which the agent sees the network namespace. It returns an error if that is not where the
+// runtime has those of pods: an ADD must not run on whatever a file names. The namespace must be in the agent's
+// configured directory, with /run and /var/run treated as equal: usually one is a link to the other, which the agent's
+// container lacks. If they differ (Talos, k3d), only the configured directory is known to have the runtime's
 // namespaces.
 func (s *sandboxes) path(sb sandbox) (string, error) {
 	dir, name := filepath.Split(filepath.Clean(sb.netns))
@@ -185,7 +185,7 @@ func (s *sandboxes) path(sb sandbox) (string, error) {
 	return path, nil
 }
 
-// inRun is a directory by its name in /run, where it has one.
+// inRun returns a directory in /var/run by its name in /run.
 func inRun(dir string) string {
 	dir = filepath.Clean(dir)
 	if below, ok := strings.CutPrefix(dir, "/var/run/"); ok {
@@ -194,8 +194,8 @@ func inRun(dir string) string {
 	return dir
 }
 
-// of picks the newest sandbox of a pod whose network namespace is still there, and which has the address that the
-// kubelet reports.
+// of returns the newest sandbox of a pod whose network namespace still exists, and that has the address in the pod's
+// status.
 func (s *sandboxes) of(pod *corev1.Pod, all []sandbox) (found sandbox, path string, err error) {
 	ids := kube.IDs(pod)
 	err = fmt.Errorf("the container runtime's cache in %s knows no network of it", s.dir)
@@ -212,7 +212,7 @@ func (s *sandboxes) of(pod *corev1.Pod, all []sandbox) (found sandbox, path stri
 	return found, path, err
 }
 
-// recorded returns the sandbox that a record is about, and where its network namespace is.
+// recorded returns the sandbox of a record, and the path of its network namespace.
 func (s *sandboxes) recorded(r record.Record) (sandbox, string, error) {
 	all, err := s.all()
 	if err != nil {
@@ -227,8 +227,8 @@ func (s *sandboxes) recorded(r record.Record) (sandbox, string, error) {
 	return sandbox{}, "", fmt.Errorf("the container runtime's cache in %s does not know it", s.dir)
 }
 
-// attached is recorded also for what Multus has attached to a sandbox, of which the runtime's cache does not know: it
-// is in the same network namespace as what that knows.
+// attached is recorded, also for an attachment by Multus, which is not in the runtime's cache: it is in the network
+// namespace of the sandbox that is.
 func (s *sandboxes) attached(r record.Record) (sandbox, string, error) {
 	found, path, err := s.recorded(r)
 	if err == nil || found.ifName != "" {
@@ -248,7 +248,7 @@ func (s *sandboxes) attached(r record.Record) (sandbox, string, error) {
 	return sandbox{}, "", err
 }
 
-// annotationsOf returns the annotations that the pod had when it got the network that it has now.
+// annotationsOf returns the annotations that the pod had when it got its current network.
 func annotationsOf(pod *corev1.Pod, all []sandbox) (annotations map[string]string, known bool) {
 	ids := kube.IDs(pod)
 	var newest sandbox
@@ -260,13 +260,13 @@ func annotationsOf(pod *corev1.Pod, all []sandbox) (annotations map[string]strin
 	return newest.annotations, newest.annotations != nil
 }
 
-// isOf reports whether the sandbox is one of the pod, whose IDs are given, and has its address.
+// isOf reports whether the sandbox belongs to the pod, given the pod's IDs, and has its address.
 func (s sandbox) isOf(pod *corev1.Pod, ids []string) bool {
 	return slices.Contains(ids, s.pod) && s.has(pod.Status.PodIPs)
 }
 
-// has reports whether the sandbox has one of the addresses. Those of a network whose result names none cannot be
-// compared.
+// has reports whether the sandbox has one of the addresses. It returns true if the result of its network has no
+// address.
 func (s sandbox) has(ips []corev1.PodIP) bool {
 	for _, ip := range ips {
 		for _, a := range s.addresses {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The addresses of a network are read in whatever version of CNI it is.
+// The addresses of a network are read in every CNI version.
 func TestSandboxAddresses(t *testing.T) {
 	cached := cachedBy("1.3", "uid", "c", "/run/netns/cni-1", "10.0.0.1")
 	i := strings.Index(cached, `"result"`)
@@ -22,8 +22,8 @@ func TestSandboxAddresses(t *testing.T) {
 	}
 }
 
-// A network namespace is looked for in the directory that the agent was told of, whether the runtime and it call that
-// by /run or by /var/run: on Talos and in k3d these are two places. Nothing else is looked into.
+// A network namespace must be in the agent's configured directory, whether the runtime and the configuration call it by
+// /run or by /var/run: on Talos and in k3d these differ. No other path is opened.
 func TestNetworkNamespaceIsWhereTheAgentWasTold(t *testing.T) {
 	for _, c := range []struct{ told, named, want string }{
 		{"/var/run/none", "/var/run/none/cni-1", "/var/run/none/cni-1"}, // not in /run
@@ -32,11 +32,11 @@ func TestNetworkNamespaceIsWhereTheAgentWasTold(t *testing.T) {
 		{"/run/none/", "/run/none/cni-1", "/run/none/cni-1"},
 		{"/run/none", "/var/run/none/../none/cni-1", "/run/none/cni-1"},
 		{"/run/none", "/var/run/docker/none/cni-1", ""},
-		{"/run/none", "/proc/1/ns/net", ""}, // cri-dockerd's
+		{"/run/none", "/proc/1/ns/net", ""}, // as with cri-dockerd
 		{"/var/run/none", "", ""},
 	} {
 		_, err := (&sandboxes{netns: c.told}).path(sandbox{netns: c.named})
-		var absent *fs.PathError // for none of them is there
+		var absent *fs.PathError // none of them exists
 		if !errors.As(err, &absent) {
 			absent = &fs.PathError{}
 		}
@@ -46,8 +46,8 @@ func TestNetworkNamespaceIsWhereTheAgentWasTold(t *testing.T) {
 	}
 }
 
-// FuzzSandbox reads files of libcni's cache: whatever stands in one, no ADD is run on a network namespace that is not
-// the runtime's, and the environment of the plugin has no more lines than it should.
+// FuzzSandbox parses files of libcni's cache: with any contents, no ADD is run for a network namespace that is not the
+// runtime's, and the plugin's environment has no additional lines.
 func FuzzSandbox(f *testing.F) {
 	f.Add(cachedBy("1.3", "uid", "c", "/var/run/netns/cni-1", "10.0.0.1"))
 	f.Add(cachedBy("1.1", "uid", "c", "/run/netns/../../proc/1/ns/net", "10.0.0.1"))

@@ -10,7 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// sweep removes the records whose sandbox is gone and whose DEL never came.
+// sweep removes the records whose sandbox is gone and for which no DEL has come.
 func (p *Patrol) sweep(ctx context.Context, records map[string][]record.Record, now time.Time) {
 	kept := map[string]time.Time{}
 	for id, its := range records {
@@ -24,10 +24,10 @@ func (p *Patrol) sweep(ctx context.Context, records map[string][]record.Record, 
 			if !known {
 				since = now
 			}
-			// After a reboot no DEL comes; else the runtime may be late.
+			// After a reboot no DEL comes. Otherwise the runtime may be late.
 			due := why == orphanBoot || now.Sub(since) >= p.SweepAfter
 			if due && why == orphanPod && !p.isGone(ctx, r) {
-				due, since = false, now // the pod is over, and not watched any more: it is asked about again as late
+				due, since = false, now // the pod is over, and is no longer watched: it is asked about again after SweepAfter
 			}
 			if due {
 				p.drop(r, why)
@@ -46,10 +46,10 @@ const (
 	orphanPod        = "pod-gone"
 )
 
-// Sweeps are all of them.
+// Sweeps lists all these reasons.
 var Sweeps = []string{orphanBoot, orphanSuperseded, orphanPod}
 
-// orphaned returns why the record's sandbox must be gone, "" if it need not be.
+// orphaned returns why the record's sandbox must be gone, or "" if it may still exist.
 func (p *Patrol) orphaned(id string, r record.Record, its []record.Record) string {
 	if r.NetNS.Boot() != p.Boot {
 		return orphanBoot
@@ -65,8 +65,8 @@ func (p *Patrol) orphaned(id string, r record.Record, its []record.Record) strin
 	return ""
 }
 
-// isGone asks the API server whether the pod of a record is really gone: the cache may be late. An API server that does
-// not answer is not asked again in this round: asking about every record would keep the patrol from its rounds.
+// isGone asks the API server whether the pod of a record is really gone, because the cache may be late. After an error,
+// the API server is not asked again in this round: asking about every record would delay the rounds.
 func (p *Patrol) isGone(ctx context.Context, r record.Record) bool {
 	if p.away {
 		return false

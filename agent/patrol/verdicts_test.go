@@ -19,7 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// waitingSince has an init wait run in the pod for so long.
+// waitingSince has an init wait run in the pod for the given time.
 func waitingSince(pod *corev1.Pod, age time.Duration) {
 	started := metav1.NewTime(time.Now().Add(-age))
 	pod.Spec.InitContainers = []corev1.Container{{Name: "wait", Command: []string{"/" + podfacts.WaitProgram}}}
@@ -28,15 +28,15 @@ func waitingSince(pod *corev1.Pod, age time.Duration) {
 	}
 }
 
-// beforeUs has the pod's network be made before the plugin was chained.
+// beforeUs makes the pod's network older than the chaining of the plugin.
 func beforeUs(pod *corev1.Pod) { pod.Status.StartTime = &metav1.Time{Time: time.Unix(0, 0)} }
 
-// wasAway has the plugin come to the node long ago, and into its network again at another time, zero for not yet.
+// wasAway makes the plugin's first chaining long ago, and its last one at since; zero means that it is not chained.
 func wasAway(b *beat, since time.Time) {
 	b.installation.first, b.installation.since = time.Unix(1, 0), since
 }
 
-// What a patrol says of one pod, after one round and after more, and what it takes for a bypass.
+// What a patrol reports about one pod, after one round and after more, and which conditions a bypass needs.
 func TestVerdicts(t *testing.T) {
 	const long, short = 2 * time.Minute, 30 * time.Second
 	shared := int64(1337)
@@ -51,10 +51,10 @@ func TestVerdicts(t *testing.T) {
 		pod    func(*corev1.Pod)
 		scene  func(*beat, *corev1.Pod)
 		first  []string // reasons of the Events of the first round
-		later  []string // and of two more
+		later  []string // reasons after two more rounds
 		words  string   // in one of them
 		bypass bool
-		away   bool // the runtime had no plugin to run: nothing speaks against drop-ins
+		away   bool // the runtime had no plugin to run, so nothing speaks against drop-ins
 	}{
 		"with its rules": {scene: redirected},
 		"a bypass": {later: []string{eventBypass}, words: "Delete the pod, so that it is made again",
@@ -156,8 +156,8 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// A pod that was made while the plugin was away is made again once that is back, and not before: it would come back as
-// it is.
+// A pod that was created while the plugin was not chained is deleted only when it is chained again: otherwise its
+// successor would bypass the mesh, too.
 func TestMadeWhileAway(t *testing.T) {
 	pod := agenttest.Running("cart")
 	pod.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "cart", Controller: new(true)}}
@@ -177,7 +177,7 @@ func TestMadeWhileAway(t *testing.T) {
 			wasAway(b, c.since())
 			now := time.Now()
 			if name == "taken out again and again" {
-				now = b.installation.since // that of the moment, which is asked for in the round
+				now = b.installation.since // the current time, which is read in the round
 			}
 			b.round(t.Context(), now)
 		}
@@ -187,8 +187,8 @@ func TestMadeWhileAway(t *testing.T) {
 	}
 }
 
-// A record goes when its sandbox must be gone: at once after a reboot, else after a while, in which the runtime's DEL
-// may come.
+// A record is removed when its sandbox must be gone: at once after a reboot, otherwise after a while, in which the
+// runtime's DEL may come.
 func TestSweep(t *testing.T) {
 	pod := agenttest.Running("cart")
 	another := agenttest.Running("cart")
@@ -204,9 +204,9 @@ func TestSweep(t *testing.T) {
 	ofGone := func(r *record.Record) { r.PodUID, r.Name = "uid-of-gone", "gone" }
 	for name, c := range map[string]struct {
 		records []record.Record
-		reader  agenttest.Reader // beside what the cache has
-		now     int              // left after the first round
-		late    int              // left after a while
+		reader  agenttest.Reader // in addition to the pods in the cache
+		now     int              // records left after the first round
+		late    int              // records left after a while
 	}{
 		"of a pod that is there": {[]record.Record{at("1/1", 0)}, nil, 1, 1},
 		"of an earlier boot": {[]record.Record{at("1/1", 0, func(r *record.Record) { r.NetNS = "another/1/1" })}, nil,
@@ -249,7 +249,7 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// Rounds go on until the context ends, and wait for what they need to know.
+// Rounds are made until the context ends, and wait until pods, namespaces and records are known.
 func TestRun(t *testing.T) {
 	pod := agenttest.Running("cart")
 	b := patrolling(t, pod)
@@ -291,7 +291,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// readiness says by a channel whether the records are known.
+// readiness reports, by a channel, whether the records are known.
 type readiness struct {
 	Records
 	ready <-chan bool
@@ -299,7 +299,7 @@ type readiness struct {
 
 func (r readiness) Ready() bool { return <-r.ready }
 
-// What a person should know of the plugin's decision is said on the pod, and that a mark is refused.
+// Decisions that an operator should know of are reported on the pod, and so is a refused mark.
 func TestDecisionsThatAreReported(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	for reason, want := range map[redirect.Reason]string{

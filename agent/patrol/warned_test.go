@@ -15,7 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// A user that only the image names is known from the container's status; what the plugin refuses is said as such.
+// A user that only the image defines is known from the container's status. A pod that the plugin refuses is reported as
+// such.
 func TestSharedUser(t *testing.T) {
 	linux := func(user, group int64) *corev1.ContainerUser {
 		return &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: user, GID: group}}
@@ -102,8 +103,8 @@ func TestSharedUser(t *testing.T) {
 	}
 }
 
-// As whom the rules know the sidecar stands in the record: an annotation that is set, changed or taken away later hides
-// no container that runs so.
+// The sidecar's IDs in the rules are those in the record: an annotation that is set, changed or removed later does not
+// hide a container that runs with them.
 func TestSharedUserThen(t *testing.T) {
 	for name, now := range map[string]map[string]string{
 		"taken away": {annotation.SidecarStatus: "{}"},
@@ -131,7 +132,7 @@ func TestSharedUserThen(t *testing.T) {
 	}
 }
 
-// Where a container may gain privileges, that is said once of each pod in the mesh, and not of any other.
+// If a container may gain privileges, it is reported once for each mesh pod, and for no other pod.
 func TestEscalationIsAllowed(t *testing.T) {
 	inMesh := func(*corev1.Pod) {}
 	for name, c := range map[string]struct {
@@ -169,7 +170,7 @@ func TestEscalationIsAllowed(t *testing.T) {
 	}
 }
 
-// An app in a group that is left out of the redirection bypasses the mesh, and an init container does not.
+// An app in a group that is not captured bypasses the mesh. An init container does not.
 func TestGroupLeftOut(t *testing.T) {
 	for _, app := range []bool{true, false} {
 		w, events := heard()
@@ -192,8 +193,8 @@ func TestGroupLeftOut(t *testing.T) {
 	}
 }
 
-// A sidecar that listens in IPv4 alone refuses the IPv6 of its pod: that is said once, and counted. What was captured
-// when the pod got its network counts, and where nobody here can know what the sidecar is told, nothing is said.
+// A sidecar that listens in IPv4 only refuses its pod's IPv6: that is reported once, and counted. The families that
+// were captured when the pod got its network count. If the sidecar's environment is unknown, nothing is reported.
 func TestIPv6Refused(t *testing.T) {
 	both := []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}}
 	elsewhere := corev1.EnvVar{Name: redirect.EnvDualStack, ValueFrom: &corev1.EnvVarSource{}}
@@ -203,7 +204,7 @@ func TestIPv6Refused(t *testing.T) {
 		env    []corev1.EnvVar
 		other  bool // not in the mesh
 		choice redirect.Captured
-		record func(*record.Record) // nil: none
+		record func(*record.Record) // nil: there is none
 		want   float64
 	}{
 		"both": {ips: both, want: 1}, "both, IPv6 first": {ips: []corev1.PodIP{both[1], both[0]}, want: 1},

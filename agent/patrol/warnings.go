@@ -20,7 +20,7 @@ import (
 	kuberecord "k8s.io/client-go/tools/record"
 )
 
-// Reasons of the Events, all about a pod and, but for eventRenewed, of type Warning.
+// Reasons of the Events. All are about a pod. Their type is Warning, except for eventRenewed.
 const (
 	eventNoProxy    = "OptedInWithoutProxy"
 	eventForeign    = "ForeignRules"
@@ -42,17 +42,17 @@ const (
 	eventRenewed    = "RulesRenewed"
 )
 
-// Warner writes an Event for everything it is told, and not again soon, however often it is told so.
+// Warner creates an Event for every warning. It does not soon repeat one, however often it is called.
 type Warner struct {
 	recorder kuberecord.EventRecorder
 	log      *logrus.Logger
 
 	mu        sync.Mutex
 	sent      map[warning]sentEvent
-	workloads map[workloadWarning]time.Time // when one of its pods was the last to have an Event
+	workloads map[workloadWarning]time.Time // when one of its pods last got an Event
 }
 
-// warning is one thing to say about one pod.
+// warning identifies the warnings about one pod for one reason.
 type warning struct {
 	uid    types.UID
 	reason string
@@ -64,29 +64,30 @@ type sentEvent struct {
 	at   time.Time
 }
 
-// workloadWarning is one thing to say about the pods of a workload, as a hash: whoever may make a pod chooses the name
-// of its owner and those of its containers, which may have a megabyte, and this is remembered when the pod is gone.
+// workloadWarning identifies a warning about the pods of a workload. It is a hash, because it is remembered when the
+// pod is gone: whoever may create a pod chooses the names of its owner and its containers, up to a megabyte.
 type workloadWarning [sha256.Size]byte
 
 func workloadWarningOf(workload, reason, text string) workloadWarning {
 	return sha256.Sum256([]byte(workload + "\x00" + reason + "\x00" + text))
 }
 
-// saidOfWorkloads are the reasons of what the template of a pod says: it is true of every pod that is made of it, and
-// one Event for each would be as much to write as the marks are.
+// saidOfWorkloads are the reasons that follow from a pod's template. They are true of all its pods, so an Event for
+// each pod would be as many writes as the marks.
 var saidOfWorkloads = []string{eventEscalation, eventFamily}
 
-// A workload is warned of again after a day, and no more are remembered than this.
+// A workload is warned about again after a day. This is the limit of how many are remembered.
 const (
 	workloadAfter = 24 * time.Hour
 	mostWorkloads = 4096
 )
 
-// repeatAfter is after how long an Event about something that still holds is sent again: Events get lost while the API
-// server is in trouble, and live for an hour. What is true of many pods and harms none by itself is said once.
+// repeatAfter is the time after which an Event is repeated if its reason persists: Events may be lost while the API
+// server has problems, and expire after an hour. What is true of many pods and does not harm one by itself is reported
+// once.
 const repeatAfter = 15 * time.Minute
 
-// saidOnce are the reasons of what may stay true for as long as a pod lives. docs/agent.md says the same of each.
+// saidOnce are the reasons that may persist as long as a pod exists. docs/agent.md says so for each.
 var saidOnce = []string{eventEscalation, eventFamily, eventLate, eventUnknown, eventOlder, eventRefused}
 
 // NewWarner returns a Warner that sends Events by the recorder.
@@ -95,14 +96,14 @@ func NewWarner(recorder kuberecord.EventRecorder, log *logrus.Logger) *Warner {
 		workloads: map[workloadWarning]time.Time{}}
 }
 
-// warn says something about a pod unless that was the last thing said about it for this reason, not long ago.
+// warn creates an Event, unless the last one about the pod for this reason had the same text and is recent.
 func (w *Warner) warn(pod *corev1.Pod, reason, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	key := warning{pod.UID, reason}
 	w.mu.Lock()
 	last := w.sent[key]
 	known := last.text == text && (slices.Contains(saidOnce, reason) || time.Since(last.at) < repeatAfter) ||
-		reason == eventRefused && last.text != "" // whatever the words: a webhook may number its refusals
+		reason == eventRefused && last.text != "" // with any text: a webhook may number its refusals
 	if !known {
 		w.sent[key] = sentEvent{text, time.Now()}
 		known = slices.Contains(saidOfWorkloads, reason) && w.saidOf(workloadOf(pod), reason, text)
@@ -115,7 +116,7 @@ func (w *Warner) warn(pod *corev1.Pod, reason, format string, args ...any) {
 	w.send(pod, corev1.EventTypeWarning, reason, text)
 }
 
-// saidOf reports whether the same was said of another pod of the workload not long ago, and notes that it is now.
+// saidOf reports whether the same was recently reported for another pod of the workload, and remembers it.
 func (w *Warner) saidOf(workload, reason, text string) bool {
 	if workload == "" {
 		return false
@@ -131,9 +132,9 @@ func (w *Warner) saidOf(workload, reason, text string) bool {
 	return false
 }
 
-// workloadOf names what makes pods like this one, empty if nothing does. Of a ReplicaSet it is the Deployment, and of a
-// Job the CronJob, whose names they have before the last hyphen; one that has a hyphen in a name of its own is told of
-// together with others of the namespace that begin alike.
+// workloadOf names what creates pods like this one, or returns "" if nothing does. For a ReplicaSet it is the
+// Deployment, and for a Job the CronJob: their names are the part before the last hyphen. An owner whose own name has a
+// hyphen is treated like others in the namespace with the same start.
 func workloadOf(pod *corev1.Pod) string {
 	owner := metav1.GetControllerOfNoCopy(pod)
 	if owner == nil {
@@ -146,7 +147,7 @@ func workloadOf(pod *corev1.Pod) string {
 	return pod.Namespace + "/" + owner.Kind + "/" + name
 }
 
-// tell says what was done to a pod, which is no warning.
+// tell reports what was done to a pod. It is not a warning.
 func (w *Warner) tell(pod *corev1.Pod, reason, text string) {
 	w.send(pod, corev1.EventTypeNormal, reason, text)
 }
@@ -158,21 +159,21 @@ func (w *Warner) send(pod *corev1.Pod, kind, reason, text string) {
 	}, kind, reason, text)
 }
 
-// retract forgets a warning, so that it is given again when it is true again.
+// retract forgets a warning, so that it is reported again when it is true again.
 func (w *Warner) retract(uid types.UID, reason string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.sent, warning{uid, reason})
 }
 
-// forget drops the warnings about pods that are not there any more.
+// forget drops the warnings about pods that no longer exist.
 func (w *Warner) forget(exists func(uid types.UID) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	maps.DeleteFunc(w.sent, func(key warning, _ sentEvent) bool { return !exists(key.uid) })
 }
 
-// AboutRecord says what a person should know of the plugin's decision.
+// AboutRecord reports what an operator should know of the plugin's decision.
 func (w *Warner) AboutRecord(pod *corev1.Pod, r record.Record) {
 	switch redirect.Reason(r.Reason) {
 	case redirect.ReasonNoProxy:
@@ -184,19 +185,19 @@ func (w *Warner) AboutRecord(pod *corev1.Pod, r record.Record) {
 	}
 }
 
-// AboutMark is told of every mark that is on a pod: were the next one refused, that would be news.
+// AboutMark is called for every mark that is on a pod: a later refusal is then reported again.
 func (w *Warner) AboutMark(pod *corev1.Pod) { w.retract(pod.UID, eventRefused) }
 
-// AboutRefusedMark says that the pod cannot be marked, and why.
+// AboutRefusedMark reports that the pod cannot be marked, and why.
 func (w *Warner) AboutRefusedMark(pod *corev1.Pod, err error) {
 	w.warn(pod, eventRefused, "The API server refuses the annotations that mark the pod as initialized: %v", err)
 }
 
-// aboutSettings says what is wrong with a pod's own settings, by the same decision that the plugin makes, and reports
-// whether its sidecar refuses one of the families that the pod has addresses of. r is the pod's record, or none, and
-// its what is known of the settings of that: as whom the rules know the sidecar is not what an annotation says later.
-// told is whether an earlier agent has marked the pod, and said of it what is true of many pods: after an upgrade of
-// all agents that would be an Event for each of them.
+// aboutSettings warns about a pod's own settings, by the same decision as the plugin's. It returns whether its sidecar
+// refuses one of the families in which the pod has addresses. r is the pod's record, or zero. its is what is known of
+// the settings in it: the sidecar's IDs in the rules are not those of a later annotation. told says that an earlier
+// agent has marked the pod, and has reported what is true of many pods: after an upgrade of all agents that would be an
+// Event for each of them.
 func (w *Warner) aboutSettings(
 	pod *corev1.Pod, namespace map[string]string, policy redirect.Policy, r record.Record, its written, told bool,
 ) (refuses bool) {
@@ -215,7 +216,7 @@ func (w *Warner) aboutSettings(
 		decision.Spec = its.as(decision.Spec)
 		w.aboutPrivileges(pod, runs.SharesProxyUser(decision.Spec), told)
 		w.aboutLeftOut(pod, runs.LeftOut(decision.Spec))
-		if r.Decision == record.Redirect { // what was written counts, not what would be now
+		if r.Decision == record.Redirect { // what was written counts, not what would be written now
 			decision.Spec.Families = redirect.Captured(r.Families)
 		}
 		refuses = r.Decision != record.Untouched && w.aboutFamilies(pod, runs, decision.Spec.Families, told)
@@ -223,10 +224,10 @@ func (w *Warner) aboutSettings(
 	return refuses
 }
 
-// aboutFamilies says that a sidecar which listens in IPv4 alone gets the IPv6 of its pod, too: what is not captured
-// goes around it, so both families are captured unless the operator says otherwise. Istio's listens so in a pod of
-// both, unless it is told otherwise: redirect.Spec.ForAddresses. Where nobody here can know what it is told, nothing is
-// said.
+// aboutFamilies warns if a sidecar that listens in IPv4 only receives its pod's IPv6, too. Traffic that is not captured
+// bypasses the sidecar, so both families are captured unless the operator says otherwise. Istio's sidecar without dual
+// stack listens in IPv4 only in a pod with both: see redirect.Spec.ForAddresses. If its environment is unknown, nothing
+// is reported.
 func (w *Warner) aboutFamilies(
 	pod *corev1.Pod, facts redirect.Pod, captured redirect.Captured, told bool,
 ) (refuses bool) {
@@ -246,7 +247,7 @@ func (w *Warner) aboutFamilies(
 	return true
 }
 
-// aboutPrivileges says by what a mesh pod that may start could go around its sidecar.
+// aboutPrivileges warns about ways by which a mesh pod that may start could bypass its sidecar.
 func (w *Warner) aboutPrivileges(pod *corev1.Pod, shared *redirect.SharedUserError, told bool) {
 	if shared != nil {
 		w.aboutSharedUser(pod, shared, "")
@@ -257,7 +258,7 @@ func (w *Warner) aboutPrivileges(pod *corev1.Pod, shared *redirect.SharedUserErr
 	}
 }
 
-// aboutLeftOut says that a container which runs beside the sidecar is in a group that is left out of the redirection.
+// aboutLeftOut warns about a container beside the sidecar whose group is not captured.
 func (w *Warner) aboutLeftOut(pod *corev1.Pod, left *redirect.LeftOut) {
 	if left != nil {
 		w.warn(pod, eventLeftOut,

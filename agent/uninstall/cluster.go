@@ -17,23 +17,23 @@ import (
 // EnvUninstall is the environment variable of the agent's flag --uninstall.
 const EnvUninstall = "AGENT_UNINSTALL"
 
-// whatStays is said in the end, for who reads it has no agent to ask any more.
+// whatStays is printed at the end, because there is no agent left to ask.
 const whatStays = "where CRI-O or Multus cannot delete pods without it, the plugin's binary stays, and does nothing " +
 	"else: such a node has an Event PluginStays (kubectl get events -n default). It goes with " +
 	"`istio-pod-network-install uninstall --purge` on that node when those pods are gone, or with the node; " +
 	"docs/uninstalling.md"
 
-// progressEvery is how often to say how far it is.
+// progressEvery is the time between two lines of progress.
 const progressEvery = 10 * time.Second
 
-// API is what of the API server is needed.
+// API is the part of the API server that Cluster needs.
 type API interface {
 	DaemonSet(ctx context.Context, namespace, name string) (kube.DaemonSet, error)
 	PatchDaemonSet(ctx context.Context, namespace, name string, patch []byte) error
 	PodsWith(ctx context.Context, namespace string, labels map[string]string) ([]corev1.Pod, error)
 }
 
-// Cluster takes the plugin out of every node by the agents' DaemonSet.
+// Cluster uninstalls the plugin from every node, by the agents' DaemonSet.
 type Cluster struct {
 	namespace, daemonset string
 	timeout              time.Duration
@@ -41,13 +41,13 @@ type Cluster struct {
 	log                  *logrus.Logger
 }
 
-// NewCluster returns one that waits so long for the nodes of that DaemonSet.
+// NewCluster returns a Cluster for the DaemonSet. It waits for its nodes up to the timeout.
 func NewCluster(namespace, daemonset string, timeout time.Duration, api API, log *logrus.Logger) *Cluster {
 	return &Cluster{namespace, daemonset, timeout, api, log}
 }
 
-// Run turns the agents of the DaemonSet into ones that uninstall, and waits for them. The error names the nodes that
-// are not done in time, and why.
+// Run changes the agents of the DaemonSet into ones that uninstall, and waits for them. The error names the nodes that
+// were not done in time, and why.
 func (c *Cluster) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -83,9 +83,9 @@ func (c *Cluster) Run(ctx context.Context) error {
 	}
 }
 
-// late says which nodes are not done when the time is over.
+// late returns the error that names the nodes that were not done in time.
 func (c *Cluster) late(d kube.DaemonSet, err error) error {
-	ctx := context.Background() // that of the run has ended; every request has its own end
+	ctx := context.Background() // the context of Run has ended; every request has a timeout of its own
 	if fresh, again := c.read(ctx); again == nil {
 		d, err = fresh, nil
 	}
@@ -97,7 +97,8 @@ func (c *Cluster) read(ctx context.Context) (kube.DaemonSet, error) {
 	return c.api.DaemonSet(ctx, c.namespace, c.daemonset)
 }
 
-// turn changes the DaemonSet: all at once, because a node without an agent refuses mesh pods until the plugin is out.
+// turn changes the DaemonSet for all nodes at once: a node without an agent refuses mesh pods until the plugin is
+// uninstalled.
 func (c *Cluster) turn(ctx context.Context, d kube.DaemonSet) error {
 	if len(d.Spec.Template.Spec.Containers) == 0 {
 		return errors.New("its pods have no container")
@@ -109,10 +110,10 @@ func (c *Cluster) turn(ctx context.Context, d kube.DaemonSet) error {
 	return c.api.PatchDaemonSet(ctx, c.namespace, c.daemonset, body)
 }
 
-// maxNamed bounds how many nodes are named in a line.
+// maxNamed limits how many nodes a line names.
 const maxNamed = 10
 
-// state says how far it is, and which nodes are not done and why.
+// state returns the progress, and which nodes are not done, with the reason.
 func (c *Cluster) state(ctx context.Context, d kube.DaemonSet, err error) string {
 	if err != nil {
 		return err.Error()
@@ -139,7 +140,7 @@ func (c *Cluster) state(ctx context.Context, d kube.DaemonSet, err error) string
 	return text
 }
 
-// unready says why a pod of the DaemonSet is not one that has done its work, "" if it is.
+// unready returns why a pod of the DaemonSet is not done, or "" if it is.
 func unready(pod corev1.Pod) string {
 	removes := slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool {
 		return slices.ContainsFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == EnvUninstall && e.Value == "true" })

@@ -20,10 +20,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// nodes are how far the nodes of a cluster are.
+// nodes is the progress of a cluster's nodes.
 type nodes struct{ desired, updated, ready int }
 
-// fleet is an API server with one DaemonSet, which is as far as the number of reads says: the last stays.
+// fleet is an API server with one DaemonSet. Each read returns the next progress; the last one stays.
 type fleet struct {
 	states  []nodes
 	pods    []corev1.Pod
@@ -65,7 +65,7 @@ func (f *fleet) PodsWith(_ context.Context, namespace string, labels map[string]
 	return f.pods, nil
 }
 
-// podOn is a pod of the DaemonSet.
+// podOn returns a pod of the DaemonSet.
 func podOn(node string, change func(*corev1.Pod)) corev1.Pod {
 	pod := corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "agent-" + node},
@@ -97,7 +97,7 @@ func TestCluster(t *testing.T) {
 		daemonset string
 		patched   bool
 		err       string
-		log       []string // words that are in it
+		log       []string // words in the log
 	}{
 		"done at once": {fleet{states: []nodes{{3, 3, 3}}}, "ds", true, "",
 			[]string{"out of all 3 nodes", "Event PluginStays"}},
@@ -152,8 +152,8 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// Every agent is replaced at once by one that uninstalls: the container is the DaemonSet's own, the variable that of
-// the flag.
+// All agents are replaced at once by ones that uninstall: in the DaemonSet's own container, by the flag's environment
+// variable.
 func TestPatch(t *testing.T) {
 	f := &fleet{states: []nodes{{}}}
 	log := logrus.New()

@@ -1,4 +1,4 @@
-// Package uninstall takes the plugin out: out of this node, and, by the agents of all nodes, out of a cluster.
+// Package uninstall uninstalls the plugin: from this node, and by the agents of all nodes from a cluster.
 package uninstall
 
 import (
@@ -11,12 +11,12 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// settleRounds is for how many rounds nobody may have needed the binary before it goes: a pod that is being made has
-// the plugin in its network already, and is not known yet. That lasts as long as an ADD.
+// settleRounds is how many rounds in a row nobody may need the binary before it is removed. A pod that is being created
+// may already have the plugin in its network without being known. That lasts no longer than an ADD.
 const settleRounds = 12
 
-// Node is what runs instead of an agent with --uninstall: it takes the plugin out of this node, keeps it out until it
-// is ended, and says by its readiness that it is out. It marks nothing and answers nobody.
+// Node runs instead of an agent with --uninstall. It uninstalls the plugin from this node, and keeps it uninstalled
+// until the process ends. Its readiness says that the plugin is uninstalled. It marks no pods and answers no questions.
 type Node struct {
 	config  install.Config
 	every   time.Duration
@@ -24,17 +24,17 @@ type Node struct {
 	stays   func(why string)
 	log     *logrus.Logger
 
-	unneeded int  // rounds
-	told     bool // that the binary stays
+	unneeded int  // in rounds
+	told     bool // whether stays was called
 
 	mu    sync.Mutex
 	out   bool
 	state string
 }
 
-// NewNode returns one that looks after the node so often. version reads which container runtime the node has, and is
-// called while that is not known. stays is told, once, that the binary cannot go yet, and why: who ends the process
-// then leaves it behind.
+// NewNode returns a Node that checks the node at the given interval. version reads the node's container runtime, and is
+// called until it is known. stays is called once if the binary cannot be removed yet, with the reason: if the process
+// ends then, the binary remains.
 func NewNode(
 	config install.Config, every time.Duration, version func(context.Context) (string, error), stays func(why string),
 	log *logrus.Logger,
@@ -42,7 +42,7 @@ func NewNode(
 	return &Node{config: config, every: every, version: version, stays: stays, log: log, state: "not looked at yet"}
 }
 
-// Run removes until the context ends.
+// Run uninstalls until the context ends.
 func (n *Node) Run(ctx context.Context) {
 	for warned := false; ; {
 		if err := n.learnVersion(ctx); err != nil && !warned {
@@ -59,7 +59,7 @@ func (n *Node) Run(ctx context.Context) {
 	}
 }
 
-// learnVersion asks for the container runtime until it is known.
+// learnVersion reads the version of the container runtime, unless it is known.
 func (n *Node) learnVersion(ctx context.Context) (err error) {
 	if n.config.RuntimeVersion == "" {
 		n.config.RuntimeVersion, err = n.version(ctx)
@@ -67,9 +67,9 @@ func (n *Node) learnVersion(ctx context.Context) (err error) {
 	return err
 }
 
-// remove takes out what is there, the configuration first, and says what is left, and whether that is all that can be
-// done. Everything is looked at again in every round: a primary CNI that restores its own configuration may restore our
-// entry with it.
+// remove removes what is there, the configuration first. It returns what is left, and whether that is all that can be
+// done. It checks everything in every round: a primary CNI that restores its own configuration may restore our entry
+// with it.
 func (n *Node) remove() (state string, done bool, err error) {
 	if err := install.Uninstall(n.config, false); err != nil {
 		return "", false, err
@@ -78,7 +78,7 @@ func (n *Node) remove() (state string, done bool, err error) {
 		n.unneeded = 0
 		return n.keep(err)
 	}
-	// Multus, in its modes, has noted a pod before it calls the plugin.
+	// In the modes for Multus, Multus writes its file about a pod before it calls the plugin.
 	multus := n.config.Mode == install.ModeNAD || n.config.Mode == install.ModeAux
 	if !multus && !install.DeletesByCurrent(n.config.RuntimeVersion) {
 		if n.unneeded++; n.unneeded <= settleRounds {
@@ -92,7 +92,7 @@ func (n *Node) remove() (state string, done bool, err error) {
 	return "out of the network; binary and records are gone", true, nil
 }
 
-// keep is what becomes of the error of a purge.
+// keep returns the state for the error of a purge.
 func (n *Node) keep(err error) (state string, done bool, failed error) {
 	if !install.IsNeeded(err) {
 		return "", false, err
@@ -104,7 +104,7 @@ func (n *Node) keep(err error) (state string, done bool, failed error) {
 	return "out of the network; " + err.Error(), true, nil
 }
 
-// report takes note of a round, and logs what is new.
+// report stores the result of a round, and logs what is new.
 func (n *Node) report(state string, done bool, err error) {
 	level := logrus.InfoLevel
 	if err != nil {
@@ -119,7 +119,8 @@ func (n *Node) report(state string, done bool, err error) {
 	}
 }
 
-// Ready says whether the plugin is out of this node, but for a binary that pods need to be deleted.
+// Ready returns whether the plugin is uninstalled from this node, except for a binary that pods need for their
+// deletion.
 func (n *Node) Ready() (out bool, state string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

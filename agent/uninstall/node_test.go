@@ -25,16 +25,16 @@ func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
 
 const primary = `{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}`
 
-// kept is a file of libcni's about a pod that was made with the plugin in its network.
+// kept is libcni's cache file about a pod that was created with the plugin in its network.
 const kept = `{"kind": "cniCacheV1", "containerId": "c", "ifName": "eth0", "networkName": "net",
 	"config": "eyJuYW1lIjogIm5ldCIsICJwbHVnaW5zIjogW3sidHlwZSI6ICJpc3Rpby1wb2QtbmV0d29yayJ9XX0=",
 	"cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "plain"]]}`
 
-// noted is a file of Multus's about such a pod.
+// noted is Multus's file about such a pod.
 const noted = `[{"Bytes": "eyJ0eXBlIjogImlzdGlvLXBvZC1uZXR3b3JrIn0="}]`
 
-// The configuration goes at once. The binary goes when no sandbox is there that is deleted by our entry, which plain
-// pods are too; with containerd, which deletes none by it, at once.
+// The configuration is removed at once. The binary is removed when there is no sandbox, plain pods' included, whose
+// deletion uses our entry. With containerd, which never uses it, the binary is removed at once.
 func TestNode(t *testing.T) {
 	asked := func(version string, err error) func(context.Context) (string, error) {
 		return func(context.Context) (string, error) { return version, err }
@@ -44,9 +44,9 @@ func TestNode(t *testing.T) {
 		runtime string // as configured
 		version func(context.Context) (string, error)
 		mode    install.Mode
-		file    string // in the caches, of a sandbox with our entry
-		stays   string // words: the binary stays while the file is there
-		settles bool   // before the binary goes, pods that are being made are waited for
+		file    string // in the caches, about a sandbox with our entry
+		stays   string // words of the reason why the binary stays while the file is there
+		settles bool   // the binary is removed only after pods in creation had time to appear
 	}{
 		"containerd, configured": {"containerd://1.7.1", unasked, install.ModeChain, "results/x", "", false},
 		"containerd, asked":      {"", asked("containerd://2.1.4", nil), install.ModeChain, "results/x", "", false},
@@ -108,9 +108,9 @@ func TestNode(t *testing.T) {
 					t.Errorf("%s, %s: %+v %v", name, when, s, err)
 				}
 			}
-			time.Sleep(30 * time.Second) // never when a round begins
+			time.Sleep(30 * time.Second) // never at the start of a round
 			if c.stays != "" {
-				for range settleRounds + 1 { // however long it is looked for
+				for range settleRounds + 1 { // however long it checks
 					expect("with a pod", true, true, c.stays)
 					time.Sleep(time.Minute)
 				}
@@ -138,7 +138,7 @@ func TestNode(t *testing.T) {
 	}
 }
 
-// A pod that is being made when the configuration goes is known only when it is made: it starts the wait anew.
+// A pod that was being created when the configuration was removed becomes known only later: the wait then starts again.
 func TestNodeSettles(t *testing.T) {
 	dir := t.TempDir()
 	config := install.Config{
@@ -163,7 +163,7 @@ func TestNodeSettles(t *testing.T) {
 	}
 }
 
-// What keeps the plugin on the node is said, with what can be done about it, and the node is not ready.
+// The reason why the plugin cannot be removed is reported with a remedy, and the node is not ready.
 func TestNodeFails(t *testing.T) {
 	dir := t.TempDir()
 	await.Must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
