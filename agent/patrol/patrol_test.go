@@ -92,9 +92,9 @@ func TestBypassIsCertain(t *testing.T) {
 	}
 }
 
-// If the watch is late, a pod that is gone, or a new one with its name, looks like one that has lost its record. The API
-// server is asked before anything is reported, once for each pod, and not again in a round in which it does not answer.
-// The request has as much time as the API server may let it wait.
+// If the watch is late, a pod that is gone, or a new one with its name, looks like one that has lost its record. The
+// API server is asked before anything is reported, once for each pod, and not again in a round in which it does not
+// answer. The request has as much time as the API server may let it wait.
 func TestGoneIsNoBypass(t *testing.T) {
 	pods := []*corev1.Pod{agenttest.Running("cart"), agenttest.Running("till")}
 	p := patrolling(t, pods...)
@@ -109,7 +109,7 @@ func TestGoneIsNoBypass(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {
 		answer func() (*corev1.Pod, error)
-		reads  []int // so far, after each round
+		reads  []int // requests so far, after each round
 	}{
 		"gone": {func() (*corev1.Pod, error) {
 			return nil, agenttest.NotFound("cart")
@@ -121,7 +121,7 @@ func TestGoneIsNoBypass(t *testing.T) {
 		p := patrolling(t, pods...)
 		reads := 0
 		p.Reader = agenttest.Reader(func(ctx context.Context, _, _ string) (*corev1.Pod, error) {
-			if reads++; kube.Timeout(ctx) < 15*time.Second { // API priority and fairness has it wait for so long
+			if reads++; kube.Timeout(ctx) < 15*time.Second { // API priority and fairness may delay it so long
 				t.Errorf("%s: a read that takes %v at most", name, kube.Timeout(ctx))
 			}
 			return c.answer()
