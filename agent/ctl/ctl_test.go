@@ -145,6 +145,43 @@ func TestNoCluster(t *testing.T) {
 	}
 }
 
+// What is wrong with the command line, or with a file that it names, is told before any cluster is asked.
+func TestMisusedFirst(t *testing.T) {
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "absent"))
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	const probe = "check --pre --probe-nodes --yes "
+	for args, says := range map[string]string{
+		probe + "--values /none":                                              "--values /none: open /none: no such file",
+		probe + "--values ctl_test.go":                                        "--values ctl_test.go: ",
+		probe + "--set agent.port=1":                                          "KEY=VALUE with one of the keys",
+		probe + "--set kubernetesDistribution=x":                              "kubernetesDistribution: invalid value \"x\"",
+		probe + "--set image.digest=1":                                        "image.digest: invalid value",
+		"explain cart-0 --config /none":                                       "--config: invalid value \"/none\"",
+		"explain cart-0 --config explain/testdata/kinds.yaml":                 "explain/testdata/kinds.yaml: ",
+		"explain cart-0 cart-1 --picture=svg":                                 "a drawing is of one",
+		"trace cart-0 --to pod:80 --config /none":                             "--config: invalid value \"/none\"",
+		"trace cart-0":                                                        "--to: invalid value \"\": no port",
+		"trace cart-0 --to pod:80 --from me":                                  "unknown sender",
+		"trace cart-0 --to pod:80 --proto icmp":                               "unknown protocol",
+		"trace cart-0 --to pod:80 --backend auto":                             "unknown backend",
+		"trace cart-0 --to pod:80 --backend iptables --live":                  "nftables, with --live",
+		"trace cart-0 --to pod:80 -o xml":                                     "unknown format",
+		"trace cart-0 --to pod:80 --picture -o json":                          "a picture is none",
+		"trace cart-0 --to pod:80 --pod-address cart":                         "not an address",
+		"trace cart-0 --to [fd00::1]:80 --pod-address 10.1.2.3":               "the pod has no address of that family",
+		"trace cart-0 --to 10.1.2.4:80 --pod-address 10.1.2.3 --from outside": "what comes from outside is for the pod",
+		"trace cart-0 cart-1 --to pod:80 --picture=svg":                       "a drawing is of one",
+		"sysdump --output /proc/none.tar.gz":                                  "valid: a file that can be written",
+		"sysdump --output none/dump.tar.gz":                                   "its directory is not there",
+		"verify --junit /proc/none.xml":                                       "valid: a file that can be written",
+	} {
+		status, stdout, stderr := ran(append([]string{own}, strings.Fields(args)...)...)
+		if status != 2 || stdout != "" || !strings.Contains(stderr, says) {
+			t.Errorf("%q: %d, %q, %q", args, status, stdout, stderr)
+		}
+	}
+}
+
 // What the command line says of the cluster is its user's mistake, and said once; what the kubeconfig says is not.
 func TestWrongCluster(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config")

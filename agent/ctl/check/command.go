@@ -85,6 +85,9 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 			}
 			writer.Format = format
 			o.probe.stdin, o.probe.stderr = c.InOrStdin(), c.ErrOrStderr()
+			if err := o.probe.read(); err != nil {
+				return err
+			}
 			return flags.Ask(c.Context(), func(ctx context.Context, to *cluster.Cluster) error {
 				return o.run(ctx, Source{Source: to, Core: to.Core, Apps: to.Apps, Admission: to.Admission,
 					Discovery: to.Discovery, Metadata: to.Metadata, Clock: to.Clock}, writer, buildinfo.Version())

@@ -60,10 +60,7 @@ func logsOf(core typedcore.CoreV1Interface) logs {
 // prober looks at nodes by pods of its own.
 type prober struct {
 	core     typedcore.CoreV1Interface
-	values   values
-	platform platform
-	image    string
-	plugin   string            // the plugin's image, which mesh pods pull
+	charted
 	runtimes map[string]string // the names of the container runtimes, by node
 	agents   string            // the namespace of the pull secrets
 	parallel int

@@ -92,7 +92,9 @@ func (l *probedLab) run(ctx context.Context, o options, format output.Format) (s
 		}
 		return json.Marshal(l.found[p.Annotations["node"]])
 	}
-	err = o.run(ctx, l.src, output.Writer{Out: &out, Format: format}, "v1.4.0")
+	if err = o.probe.read(); err == nil {
+		err = o.run(ctx, l.src, output.Writer{Out: &out, Format: format}, "v1.4.0")
+	}
 	return out.String(), errs.String(), err
 }
 

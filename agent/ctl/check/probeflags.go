@@ -29,6 +29,7 @@ type probeOptions struct {
 	image    string
 	files    []string
 	set      []string
+	chart    charted // what files and set say
 	pace     temporary.Pace
 	logs     logs // nil: those of the cluster
 	stdin    io.Reader
@@ -69,6 +70,36 @@ func (o options) checkProbe(set *pflag.FlagSet) error {
 	return temporary.CheckNodes(p.nodes)
 }
 
+// charted is what the chart's values say of agents.
+type charted struct {
+	values   values
+	platform platform
+	image    string
+	plugin   string // the plugin's image, which mesh pods pull
+}
+
+// read reads the values: before any cluster is asked, for what is wrong with them is their user's mistake. An error has
+// its exit status.
+func (o *probeOptions) read() (err error) {
+	if !o.wanted {
+		return nil
+	}
+	c := &o.chart
+	if c.values, err = readValues(o.files, o.set, o.stdin); err != nil {
+		return err
+	}
+	if c.platform, err = c.values.platform(); err != nil {
+		return err
+	}
+	if c.image = o.image; c.image == "" {
+		if c.image, err = c.values.image(); err != nil {
+			return err
+		}
+	}
+	c.plugin, err = c.values.pluginImage()
+	return err
+}
+
 // hostless are labels of nodes that have no host, so no agent: those of the chart's template "haveHosts".
 var hostless = map[string]string{"eks.amazonaws.com/compute-type": "fargate", "type": "virtual-kubelet"}
 
@@ -88,27 +119,13 @@ func (o probeOptions) progress() *temporary.Progress {
 
 // prepare says what is to be made, asks whether it may be, and returns what makes it and judges.
 func (o options) prepare(ctx context.Context, from Source) (run func(context.Context, *Check) error, err error) {
-	p := prober{core: from.Core, agents: o.namespace, parallel: o.probe.parallel, timeout: o.probe.timeout,
-		pace: o.probe.pace, logs: o.probe.logs, progress: o.probe.progress(), tool: o.tool}
+	p := prober{core: from.Core, charted: o.probe.chart, agents: o.namespace, parallel: o.probe.parallel,
+		timeout: o.probe.timeout, pace: o.probe.pace, logs: o.probe.logs, progress: o.probe.progress(), tool: o.tool}
 	if p.agents == "" {
 		p.agents = usual
 	}
 	if p.logs == nil {
 		p.logs = logsOf(from.Core)
-	}
-	if p.values, err = readValues(o.probe.files, o.probe.set, o.probe.stdin); err != nil {
-		return nil, err
-	}
-	if p.platform, err = p.values.platform(); err != nil {
-		return nil, err
-	}
-	if p.image = o.probe.image; p.image == "" {
-		if p.image, err = p.values.image(); err != nil {
-			return nil, err
-		}
-	}
-	if p.plugin, err = p.values.pluginImage(); err != nil {
-		return nil, err
 	}
 	all, err := from.Nodes(ctx)
 	if err != nil {

@@ -86,11 +86,20 @@ func Command(
 				return o.run(*namespace, stdin, picture, writer)
 			}
 			pods, err := Names(c, flags, *namespace, args)
+			if err == nil {
+				err = picture.Fits(len(pods))
+			}
+			if err != nil {
+				return err
+			}
+			settings, err := o.Settings()
 			if err != nil {
 				return err
 			}
 			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
-				return o.look(ctx, from, time.Now(), pods, picture, writer)
+				a := asker{from: from, agents: o.agents, now: time.Now()}
+				a.take(settings)
+				return a.look(ctx, pods, picture, writer)
 			})
 		},
 	}
@@ -130,15 +139,9 @@ func (o options) run(namespace string, stdin io.Reader, picture output.Picture, 
 }
 
 // look explains pods of the cluster, NAMESPACE/NAME.
-func (o options) look(
-	ctx context.Context, from Source, now time.Time, pods []string, picture output.Picture, w output.Writer,
-) error {
-	a := asker{from: from, agents: o.agents, config: o.Config, now: now}
-	list, unread, err := a.explain(ctx, pods)
-	switch {
-	case err != nil:
-		return outcome.Misuse(err)
-	case len(list.Items) == 0:
+func (a *asker) look(ctx context.Context, pods []string, picture output.Picture, w output.Writer) error {
+	list, unread := a.explain(ctx, pods)
+	if len(list.Items) == 0 {
 		return outcome.Unasked(errors.Join(unread...))
 	}
 	return list.show(w, picture, unread)
@@ -147,7 +150,7 @@ func (o options) look(
 // show writes the list; the error says how the pods are. unread are errors of those that are not in it.
 func (l List) show(w output.Writer, picture output.Picture, unread []error) error {
 	if err := picture.Fits(len(l.Items)); err != nil {
-		return outcome.Misuse(err)
+		return err
 	}
 	if err := l.put(w, picture); err != nil {
 		return outcome.Unasked(err)

@@ -68,17 +68,14 @@ func (in Input) Read(namespace string, from io.Reader) (List, error) {
 
 // explain explains every pod of the files.
 func (in Input) explain(namespace string, from io.Reader) (list List, err error) {
-	list = List{Head: output.HeadOf("ExplanationList"), Operator: "the plugin's defaults"}
-	e := entry.Default()
-	if in.Config != "" {
-		list.Operator = in.Config
-		if e, err = readEntry(in.Config); err != nil {
-			return list, err
-		}
-	}
-	operator, err := OperatorOf(e)
+	list = List{Head: output.HeadOf("ExplanationList"), Operator: theDefaults}
+	operator := DefaultOperator()
+	settings, err := in.Settings()
 	if err != nil {
 		return list, err
+	}
+	if settings.file != "" {
+		operator, list.Operator = settings.operator, settings.file
 	}
 	m := manifest{namespaces: map[string]map[string]string{}}
 	for _, file := range in.Files {
@@ -168,6 +165,29 @@ func sourceOf(file string) string {
 		return "standard input"
 	}
 	return file
+}
+
+// theDefaults is where settings come from that nobody has said.
+const theDefaults = "the plugin's defaults"
+
+// Settings are those of the operator that a file has.
+type Settings struct {
+	file     string // "" for none
+	operator Operator
+}
+
+// Settings reads the file, if there is one: before any cluster is asked, for a wrong file is its user's mistake. An
+// error has its exit status.
+func (in Input) Settings() (s Settings, err error) {
+	if in.Config == "" {
+		return s, nil
+	}
+	s.file = in.Config
+	e, err := readEntry(in.Config)
+	if err == nil {
+		s.operator, err = OperatorOf(e)
+	}
+	return s, outcome.Misuse(err)
 }
 
 // readEntry reads the plugin's entry from a file: alone, or in a network configuration list.

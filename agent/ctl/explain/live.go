@@ -105,12 +105,11 @@ func OperatorIn(config *corev1.ConfigMap) (Operator, error) {
 type asker struct {
 	from   Source
 	agents string // the agents' namespace, "" for where they are found
-	config string // a file with the operator's settings, "" for the ConfigMap
 	now    time.Time
 	// decides says that what became of the pods is not asked for.
 	decides bool
 
-	operator  *Operator
+	operator  *Operator           // the settings for all pods; nil before they are read
 	settings  string              // where they come from
 	missing   []string            // about all pods
 	nodes     map[string]agent    // by name
@@ -137,8 +136,15 @@ type space struct {
 	err error
 }
 
+// take has the operator's settings of a file come before those of the ConfigMap.
+func (a *asker) take(s Settings) {
+	if s.file != "" {
+		a.operator, a.settings = &s.operator, s.file
+	}
+}
+
 // explain explains pods, NAMESPACE/NAME. unread are errors of those that could not be read.
-func (a *asker) explain(ctx context.Context, pods []string) (list List, unread []error, err error) {
+func (a *asker) explain(ctx context.Context, pods []string) (list List, unread []error) {
 	list = List{Head: output.HeadOf("ExplanationList"), Items: []Explanation{}}
 	for _, full := range pods {
 		namespace, name, _ := strings.Cut(full, "/")
@@ -148,33 +154,28 @@ func (a *asker) explain(ctx context.Context, pods []string) (list List, unread [
 			list.NotLookedAt = append(list.NotLookedAt, unread[len(unread)-1].Error())
 			continue
 		}
-		e, err := a.of(ctx, pod)
-		if err != nil {
-			return list, unread, err
-		}
-		list.Items = append(list.Items, e)
+		list.Items = append(list.Items, a.of(ctx, pod))
 	}
 	list.Operator = a.settings
 	list.NotLookedAt = append(list.NotLookedAt, a.missing...)
-	return list, unread, nil
+	return list, unread
 }
 
 // Decide explains pods, NAMESPACE/NAME, by what decides about them alone: what is said of pod and namespace, and the
-// operator's settings, those of a file if config names one. agents is the agents' namespace, "" for where they are
-// found. unread are errors of pods that could not be read; err is about the file.
+// operator's settings. agents is the agents' namespace, "" for where they are found. unread are errors of pods that
+// could not be read.
 func Decide(
-	ctx context.Context, from Source, agents, config string, pods []string,
-) (list List, unread []error, err error) {
-	a := asker{from: from, agents: agents, config: config, decides: true}
+	ctx context.Context, from Source, agents string, settings Settings, pods []string,
+) (list List, unread []error) {
+	a := asker{from: from, agents: agents, decides: true}
+	a.take(settings)
 	return a.explain(ctx, pods)
 }
 
-// of explains a pod. An error is about the file with the operator's settings.
-func (a *asker) of(ctx context.Context, pod *corev1.Pod) (Explanation, error) {
+// of explains a pod.
+func (a *asker) of(ctx context.Context, pod *corev1.Pod) Explanation {
 	its := a.agentOf(ctx, pod.Spec.NodeName)
-	if err := a.readSettings(ctx, its); err != nil {
-		return Explanation{}, err
-	}
+	a.readSettings(ctx, its)
 	live := &Live{Node: pod.Spec.NodeName, Mark: markOn(pod), Wait: waitIn(pod), assumed: len(a.missing) > 0}
 	live.over = pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded ||
 		pod.Status.Phase == corev1.PodFailed
@@ -186,7 +187,7 @@ func (a *asker) of(ctx context.Context, pod *corev1.Pod) (Explanation, error) {
 	e := a.operator.Of(pod, namespace.Annotations)
 	e.Live = live
 	if a.decides {
-		return e, nil
+		return e
 	}
 	if !live.over && !pod.Spec.HostNetwork {
 		live.ask(ctx, a.from, its, pod)
@@ -197,7 +198,7 @@ func (a *asker) of(ctx context.Context, pod *corev1.Pod) (Explanation, error) {
 		a.readInjection(ctx, live, pod, namespace)
 	}
 	e.judge(a.now)
-	return e, nil
+	return e
 }
 
 // miss notes what could not be looked at, and by which right it could.
@@ -221,27 +222,17 @@ func (a *asker) agentOf(ctx context.Context, node string) agent {
 	return its
 }
 
-// readSettings reads the operator's settings, once: of a file, or of the ConfigMap beside the agents.
-func (a *asker) readSettings(ctx context.Context, its agent) error {
+// readSettings reads the operator's settings, once: of the ConfigMap beside the agents.
+func (a *asker) readSettings(ctx context.Context, its agent) {
 	if a.operator != nil {
-		return nil
+		return
 	}
-	e, err := entry.Default(), error(nil)
-	switch {
-	case a.config != "":
-		a.settings = a.config
-		if e, err = readEntry(a.config); err != nil {
-			return err
-		}
-	default:
-		a.settings = "the plugin's defaults"
-		if namespace := a.agentsNamespace(ctx, its); namespace != "" {
-			e = a.readConfigMap(ctx, namespace)
-		}
+	operator := DefaultOperator()
+	a.settings = theDefaults
+	if namespace := a.agentsNamespace(ctx, its); namespace != "" {
+		operator = a.readConfigMap(ctx, namespace)
 	}
-	operator, err := OperatorOf(e)
 	a.operator = &operator
-	return err
 }
 
 // agentsNamespace is where the release is, "" where that is not known.
@@ -265,22 +256,21 @@ func (a *asker) agentsNamespace(ctx context.Context, its agent) string {
 	return ""
 }
 
-// readConfigMap returns the operator's entry, or the plugin's defaults where it cannot be had.
-func (a *asker) readConfigMap(ctx context.Context, namespace string) entry.Entry {
+// readConfigMap returns the operator's settings, or the plugin's defaults where they cannot be had.
+func (a *asker) readConfigMap(ctx context.Context, namespace string) Operator {
 	its, err := a.from.ConfigMap(ctx, namespace, cluster.SettingsMap)
-	where := "ConfigMap " + namespace + "/" + cluster.SettingsMap
 	if err != nil {
 		a.missing = append(a.missing, fmt.Sprintf("the operator's settings, which needs the verb get on configmaps in %s: %v",
 			namespace, err))
-		return entry.Default()
+		return DefaultOperator()
 	}
-	e, err := entry.Parse([]byte(its.Data[cluster.SettingsKey]))
+	operator, err := OperatorIn(its)
 	if err != nil {
-		a.missing = append(a.missing, fmt.Sprintf("the operator's settings: %s: %v", where, err))
-		return entry.Default()
+		a.missing = append(a.missing, fmt.Sprintf("the operator's settings: %v", err))
+		return DefaultOperator()
 	}
-	a.settings = where
-	return e
+	a.settings = "ConfigMap " + namespace + "/" + cluster.SettingsMap
+	return operator
 }
 
 // namespace returns a namespace, which is read once.

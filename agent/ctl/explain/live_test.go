@@ -162,7 +162,8 @@ func plain() *fake {
 func looked(t *testing.T, f *fake, format output.Format, pods ...string) (string, int, error) {
 	t.Helper()
 	var out bytes.Buffer
-	err := options{}.look(t.Context(), f, noon, pods, output.NoPicture, output.Writer{Out: &out, Format: format})
+	a := asker{from: f, now: noon}
+	err := a.look(t.Context(), pods, output.NoPicture, output.Writer{Out: &out, Format: format})
 	return out.String(), outcome.StatusOf(err), err
 }
 
@@ -295,9 +296,13 @@ func TestLiveConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]int{entry: outcome.Well, "/no": outcome.Misused} {
-		o := options{Input: Input{Config: file}}
+		settings, err := Input{Config: file}.Settings()
+		a := asker{from: injected(), now: noon}
+		a.take(settings)
 		var out bytes.Buffer
-		err := o.look(t.Context(), injected(), noon, []string{"shop/cart-0"}, output.NoPicture, output.Writer{Out: &out})
+		if err == nil {
+			err = a.look(t.Context(), []string{"shop/cart-0"}, output.NoPicture, output.Writer{Out: &out})
+		}
 		if outcome.StatusOf(err) != want || want == outcome.Well && !strings.Contains(out.String(), "namespace-excluded") {
 			t.Errorf("%s: %v: %s", file, err, out.String())
 		}

@@ -57,11 +57,11 @@ func ParsePicture(text string, format Format) (Picture, error) {
 	return Picture(text), nil
 }
 
-// Fits is the error where a picture of that kind cannot show so many pods.
+// Fits is the error where a picture of that kind cannot show so many pods, with its exit status.
 func (p Picture) Fits(pods int) error {
 	if p != InSVG || pods <= 1 {
 		return nil
 	}
-	return invalid.Text("--picture", string(p), fmt.Sprintf("there are %d pods, and a drawing is of one", pods),
-		"svg with one pod, or text")
+	return outcome.Misuse(invalid.Text("--picture", string(p),
+		fmt.Sprintf("there are %d pods, and a drawing is of one", pods), "svg with one pod, or text"))
 }

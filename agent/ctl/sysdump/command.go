@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -151,10 +150,10 @@ func (o *options) check() (output.Format, error) {
 		}
 		return "", outcome.Misuse(err)
 	}
-	if dir, err := os.Stat(filepath.Dir(o.file)); !o.list && (err != nil || !dir.IsDir()) {
-		return "", outcome.Misuse(invalid.Text("--output", o.file, "its directory is not there", "a file in one that is"))
+	if o.list {
+		return format, nil
 	}
-	return format, nil
+	return format, output.CheckFile("--output", o.file)
 }
 
 // isBare reports whether a pod is named without its namespace.

@@ -89,23 +89,31 @@ func Command(
 			if err := o.CheckBeside(args, o.agents); err != nil {
 				return err
 			}
+			question, err := o.question()
+			if err != nil {
+				return err
+			}
 			if len(o.Files) > 0 {
-				if o.live {
-					return outcome.Misuse(invalid.Text("--live", "true", "with -f there is no pod to send from",
-						"--live with pods of the cluster"))
+				list, err := o.Read(*namespace, stdin)
+				if err != nil {
+					return err
 				}
-				return o.run(func() (explain.List, []error, error) {
-					list, err := o.Read(*namespace, stdin)
-					return list, nil, err
-				}, nil, writer)
+				return question.answer(list, nil, writer)
 			}
 			pods, err := explain.Names(c, flags, *namespace, args)
+			if err == nil {
+				err = question.picture.Fits(len(pods))
+			}
+			if err != nil {
+				return err
+			}
+			settings, err := o.Settings()
 			if err != nil {
 				return err
 			}
 			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
-				return o.run(func() (explain.List, []error, error) { return o.ask(ctx, from, pods) },
-					o.kernels(ctx, from), writer)
+				question.kernel = o.kernels(ctx, from)
+				return question.ask(ctx, from, o.agents, settings, pods, writer)
 			})
 		},
 	}
@@ -129,14 +137,13 @@ func Command(
 	return c
 }
 
-// ask explains pods of the cluster, NAMESPACE/NAME.
-func (o options) ask(ctx context.Context, from explain.Source, pods []string) (explain.List, []error, error) {
-	list, unread, err := explain.Decide(ctx, from, o.agents, o.Config, pods)
-	switch {
-	case err != nil:
-		return list, nil, outcome.Misuse(err)
-	case len(list.Items) == 0:
-		return list, nil, outcome.Unasked(errors.Join(unread...))
+// ask answers the question of pods of the cluster, NAMESPACE/NAME.
+func (q question) ask(
+	ctx context.Context, from explain.Source, agents string, settings explain.Settings, pods []string, w output.Writer,
+) error {
+	list, unread := explain.Decide(ctx, from, agents, settings, pods)
+	if len(list.Items) == 0 {
+		return outcome.Unasked(errors.Join(unread...))
 	}
 	for _, e := range list.Items {
 		for _, what := range e.Live.NotLookedAt {
@@ -145,38 +152,24 @@ func (o options) ask(ctx context.Context, from explain.Source, pods []string) (e
 			}
 		}
 	}
-	return list, unread, nil
+	return q.answer(list, unread, w)
 }
 
-// run walks a packet of each pod that read explains, and has kernel tell of it, unless that is nil; unread are errors
-// of pods that it could not read.
-func (o options) run(
-	read func() (list explain.List, unread []error, err error), kernel kernel, w output.Writer,
-) (err error) {
-	if w.Format, err = output.ParseFormat(o.output); err != nil {
+// answer walks a packet of each pod that is explained; unread are errors of pods that could not be read.
+func (q question) answer(explained explain.List, unread []error, w output.Writer) error {
+	if err := q.picture.Fits(len(explained.Items)); err != nil {
 		return err
-	}
-	question, err := o.question(w.Format)
-	if err != nil {
-		return outcome.Misuse(err)
-	}
-	question.kernel = kernel
-	explained, unread, err := read()
-	if err != nil {
-		return err
-	}
-	if err := question.picture.Fits(len(explained.Items)); err != nil {
-		return outcome.Misuse(err)
 	}
 	list := List{Head: output.HeadOf("TraceList"), Operator: explained.Operator, NotLookedAt: explained.NotLookedAt}
 	for _, e := range explained.Items {
-		item, err := question.of(e)
+		item, err := q.of(e)
 		if err != nil {
 			return outcome.Misuse(err)
 		}
 		list.Items = append(list.Items, item)
 	}
-	if err := question.write(list, w); err != nil {
+	w.Format = q.format
+	if err := q.write(list, w); err != nil {
 		return err
 	}
 	for _, item := range list.Items {
@@ -205,12 +198,24 @@ func (q question) write(list List, w output.Writer) error {
 	return outcome.Unasked(w.Object(list, func(t *output.Text) { list.write(t, q.picture == output.InText) }))
 }
 
-// question reads what is asked of each pod.
-func (o options) question(format output.Format) (question, error) {
-	q := question{iptables: o.backend == backends[1]}
+// question reads what is asked of each pod. An error has its exit status.
+func (o options) question() (q question, err error) {
+	if q.format, err = output.ParseFormat(o.output); err == nil {
+		err = outcome.Misuse(o.read(&q))
+	}
+	return q, err
+}
+
+func (o options) read(q *question) (err error) {
+	q.iptables = o.backend == backends[1]
 	var known bool
-	if !slices.Contains(backends, o.backend) {
-		return q, invalid.Text("--backend", o.backend, "unknown backend", strings.Join(backends, ", "))
+	switch {
+	case !slices.Contains(backends, o.backend):
+		return invalid.Text("--backend", o.backend, "unknown backend", strings.Join(backends, ", "))
+	case o.live && len(o.Files) > 0:
+		return invalid.Text("--live", "true", "with -f there is no pod to send from", "--live with pods of the cluster")
+	case o.live && q.iptables:
+		return invalid.Text("--backend", o.backend, "the kernel tells of nftables' rules alone", "nftables, with --live")
 	}
 	switch q.proto, known = protos[o.proto]; {
 	case o.proto == "" && o.dns:
@@ -218,25 +223,23 @@ func (o options) question(format output.Format) (question, error) {
 	case o.proto == "":
 		q.proto = redirect.TCP
 	case !known:
-		return q, invalid.Text("--proto", o.proto, "unknown protocol", "tcp, udp")
-	}
-	if o.live && q.iptables {
-		return q, invalid.Text("--backend", o.backend, "the kernel tells of nftables' rules alone", "nftables, with --live")
+		return invalid.Text("--proto", o.proto, "unknown protocol", "tcp, udp")
 	}
 	port := redirect.Port(0)
 	if o.dns {
 		port = dnsPort
 	}
-	var err error
 	if q.to, err = parseTo(o.to, port); err != nil {
-		return q, err
+		return err
 	}
-	if q.picture, err = output.ParsePicture(o.picture, format); err != nil {
-		return q, err
+	if q.picture, err = output.ParsePicture(o.picture, q.format); err != nil {
+		return err
 	}
 	if q.from, err = parseFrom(o.from); err != nil {
-		return q, err
+		return err
 	}
-	q.addresses, err = parseAddresses(o.pod)
-	return q, err
+	if q.addresses, err = parseAddresses(o.pod); err != nil || len(q.addresses) == 0 {
+		return err
+	}
+	return q.fits(q.addresses) // of the pod's own, which are known once it is read, of says it
 }

@@ -127,8 +127,12 @@ func TestKernel(t *testing.T) {
 		}
 		o.picture = test.args.picture
 		var out bytes.Buffer
-		err := o.run(func() (explain.List, []error, error) { return o.ask(t.Context(), from, []string{"shop/cart-0"}) },
-			o.kernels(t.Context(), from), output.Writer{Out: &out})
+		question, err := o.question()
+		if err != nil {
+			t.Fatal(err)
+		}
+		question.kernel = o.kernels(t.Context(), from)
+		err = question.ask(t.Context(), from, "", explain.Settings{}, []string{"shop/cart-0"}, output.Writer{Out: &out})
 		if outcome.StatusOf(err) != test.status || test.asked != "" && from.asked != test.asked {
 			t.Errorf("%s: %v, asked %q", name, err, from.asked)
 		}

@@ -89,8 +89,11 @@ func TestLive(t *testing.T) {
 	} {
 		o := options{from: fromApp, to: "10.96.0.10:80", proto: "tcp", backend: backends[0], output: "table"}
 		var out bytes.Buffer
-		err := o.run(func() (explain.List, []error, error) { return o.ask(t.Context(), test.f, test.pods) }, nil,
-			output.Writer{Out: &out})
+		question, err := o.question()
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = question.ask(t.Context(), test.f, "", explain.Settings{}, test.pods, output.Writer{Out: &out})
 		if outcome.StatusOf(err) != test.status {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -70,6 +70,20 @@ type question struct {
 	iptables  bool
 	kernel    kernel // that is asked, too; nil for none
 	picture   output.Picture
+	format    output.Format
+}
+
+// fits is the error of a packet that a pod with these addresses cannot have.
+func (q question) fits(addresses []netip.Addr) error {
+	to := q.to.of(addresses)
+	_, families := explain.Network(addresses)
+	switch {
+	case !slices.Contains(families, trace.Packet{Dest: to}.Family()) && !to.Addr().IsLoopback():
+		return invalid.Text("--to", q.to.text, "the pod has no address of that family", "an address of the pod's families")
+	case q.from.kind == fromOutside && !slices.Contains(addresses, to.Addr()):
+		return invalid.Text("--to", q.to.text, "what comes from outside is for the pod", "pod:PORT, or one of its addresses")
+	}
+	return nil
 }
 
 // of walks the packet through the rules of a pod.
@@ -80,21 +94,15 @@ func (q question) of(e explain.Explanation) (item Item, err error) {
 		return item, nil
 	}
 	addresses := q.addressesOf(e.Pod(), &item)
-	to := q.to.of(addresses)
 	if item.hostNetwork = e.Pod().Spec.HostNetwork; item.hostNetwork {
 		item.Assumed = nil
 		return item, nil
 	}
-	pod, families := explain.Network(addresses)
-	packet := trace.Packet{Proto: q.proto, Dest: to}
-	switch {
-	case !slices.Contains(families, packet.Family()) && !to.Addr().IsLoopback():
-		return item, invalid.Text("--to", q.to.text, "the pod has no address of that family",
-			"an address of the pod's families")
-	case q.from.kind == fromOutside && !slices.Contains(addresses, to.Addr()):
-		return item, invalid.Text("--to", q.to.text, "what comes from outside is for the pod",
-			"pod:PORT, or one of its addresses")
+	if err := q.fits(addresses); err != nil {
+		return item, err
 	}
+	pod, families := explain.Network(addresses)
+	packet := trace.Packet{Proto: q.proto, Dest: q.to.of(addresses)}
 	rules := e.Rules(families)
 	rules.Iptables = q.iptables
 	q.send(&packet, rules, e.Pod(), &item)

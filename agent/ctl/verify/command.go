@@ -5,8 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -137,11 +135,10 @@ func (o options) check() (output.Format, error) {
 	if err := temporary.CheckNodes(o.nodes); err != nil {
 		return "", err
 	}
-	if dir, err := os.Stat(filepath.Dir(o.junit)); err != nil || !dir.IsDir() { // "" is in this directory
-		return "", outcome.Misuse(invalid.Text("--junit", o.junit, "its directory is not there", "a file in one that is"))
-	}
-	if its, err := os.Stat(o.junit); err == nil && its.IsDir() { // of which the run would tell in the end
-		return "", outcome.Misuse(invalid.Text("--junit", o.junit, "it is a directory", "a file"))
+	if o.junit != "" {
+		if err := output.CheckFile("--junit", o.junit); err != nil {
+			return "", err
+		}
 	}
 	return output.ParseFormat(o.output)
 }
