@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -56,7 +57,7 @@ var shells = map[string]func(root *cobra.Command, out io.Writer, described bool)
 }
 
 // completion is the command that prints the script of a shell, in place of cobra's, which takes any shell with success.
-func completion() *cobra.Command {
+func completion(flags cluster.Flags) *cobra.Command {
 	names := []string{"bash", "fish", "powershell", "zsh"}
 	var bare bool
 	c := &cobra.Command{
@@ -75,6 +76,9 @@ func completion() *cobra.Command {
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkUnused(c, flags); err != nil {
+				return err
+			}
 			return outcome.Unasked(shells[args[0]](c.Root(), c.OutOrStdout(), !bare))
 		},
 	}
@@ -87,7 +91,7 @@ const helpLong = `Prints the help of a command, as its flag --help does.
 Exit status: 0, or 2 for a command that is not there.`
 
 // help is the command that prints the help of another one, in place of cobra's, which takes any name with success.
-func help(name string) *cobra.Command {
+func help(name string, flags cluster.Flags) *cobra.Command {
 	return &cobra.Command{
 		Use: "help [COMMAND]", Short: "Print the help of a command", Long: helpLong,
 		Example: fmt.Sprintf("  %[1]s help explain", name),
@@ -100,6 +104,9 @@ func help(name string) *cobra.Command {
 			return names, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkUnused(c, flags); err != nil {
+				return err
+			}
 			about, rest, err := c.Root().Find(args)
 			if err != nil || len(rest) > 0 {
 				return outcome.Misuse(invalid.Text("COMMAND", strings.Join(args, " "), "unknown command",
@@ -109,6 +116,12 @@ func help(name string) *cobra.Command {
 			return about.Help()
 		},
 	}
+}
+
+// checkUnused is the error of the command line of a command that asks no cluster, and has flags about one.
+func checkUnused(c *cobra.Command, flags cluster.Flags) error {
+	because := c.Name() + " asks no cluster"
+	return cmp.Or(flags.CheckUnused(because), cluster.CheckUnused(c.Flags(), because, "namespace"))
 }
 
 // complete has the flags of all commands completed whose values a cluster or a kubeconfig has.

@@ -141,9 +141,9 @@ func (p process) command(name string) *cobra.Command {
 		check.Command(name, reach, writer),
 		explain.Command(name, namespace, reach, p.stdin, writer), status.Command(name, reach, writer),
 		sysdump.Command(name, namespace, reach, writer), trace.Command(name, namespace, reach, p.stdin, writer),
-		verify.Command(name, reach, writer), version.Command(name, reach, writer), completion(),
+		verify.Command(name, reach, writer), version.Command(name, reach, writer), completion(reach),
 	)
-	root.SetHelpCommand(help(name))
+	root.SetHelpCommand(help(name, reach))
 	root.SetFlagErrorFunc(unreadable)
 	complete(root, reach)
 	return root

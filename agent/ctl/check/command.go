@@ -98,7 +98,6 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 	c.Flags().BoolVar(&o.cleanup, "cleanup", false, "remove the temporary namespace of --probe-nodes, also that of a run "+
 		"that goes on")
 	o.probe.flags(c.Flags())
-	c.MarkFlagsMutuallyExclusive("cleanup", "pre")
 	output.Flag(c, &o.output)
 	return c
 }

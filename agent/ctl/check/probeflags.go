@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/agent/ctl/temporary"
@@ -45,7 +46,8 @@ func (o *probeOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.nodes, "nodes", "", "with --probe-nodes: `which`, a number of them, or names with a comma between "+
 		"(default: all)")
 	f.IntVar(&o.parallel, "parallel", 5, "with --probe-nodes: how many nodes at once")
-	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "with --probe-nodes: how long one node may take")
+	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "with --probe-nodes: how long one node may take; with --cleanup: "+
+		"how long to wait until the namespace is gone")
 	f.StringVar(&o.image, "image", "", "with --probe-nodes: `image` of the agent (default: by the chart's values)")
 	f.StringArrayVarP(&o.files, "values", "f", nil, "with --probe-nodes: `file` with values of the chart, - for standard "+
 		"input; may be repeated")
@@ -56,8 +58,18 @@ func (o *probeOptions) flags(f *pflag.FlagSet) {
 // checkProbe returns an error for flags that do not go together, or cannot be used.
 func (o options) checkProbe(set *pflag.FlagSet) error {
 	p := o.probe
-	changed := slices.IndexFunc(needProbe, func(name string) bool { f := set.Lookup(name); return f != nil && f.Changed })
+	changed := slices.IndexFunc(needProbe, func(name string) bool {
+		f := set.Lookup(name)
+		return f != nil && f.Changed && (name != "timeout" || !o.cleanup)
+	})
+	var cleans error
+	if o.cleanup {
+		cleans = cluster.CheckUnused(set, "with --cleanup the namespace "+Namespace+" is removed, and nothing looked at", "pre",
+			"probe-nodes", "namespace")
+	}
 	switch {
+	case cleans != nil:
+		return cleans
 	case p.wanted && !o.before:
 		return outcome.Misusef("--probe-nodes is one of check --pre: without that the agents are asked")
 	case changed >= 0 && !p.wanted:

@@ -44,6 +44,7 @@ const unnamed = "http://localhost:8080"
 // Flags are those by which a user chooses a cluster.
 type Flags struct {
 	config *genericclioptions.ConfigFlags
+	set    *pflag.FlagSet // of them alone
 }
 
 // NewFlags gives a set of flags those that kubectl has, but for the namespace, which is the caller's.
@@ -52,8 +53,33 @@ func NewFlags(set *pflag.FlagSet) Flags {
 	// Nothing is discovered, so nothing is cached; and what a laptop's user rarely says is what a kubeconfig is for.
 	c.Namespace, c.CacheDir, c.CertFile, c.KeyFile, c.TLSServerName = nil, nil, nil, nil, nil
 	c.ImpersonateUID, c.ImpersonateUserExtra, c.DisableCompression = nil, nil, nil
-	c.AddFlags(set)
-	return Flags{c}
+	of := pflag.NewFlagSet("", pflag.ContinueOnError)
+	c.AddFlags(of)
+	set.AddFlagSet(of)
+	return Flags{c, of}
+}
+
+// CheckUnused is the error of a command line that has one of them although because says that no cluster is asked, with
+// its exit status.
+func (f Flags) CheckUnused(because string) (err error) {
+	f.set.VisitAll(func(flag *pflag.Flag) { err = cmp.Or(err, unused(flag, because)) })
+	return err
+}
+
+// CheckUnused is the error of a command line that has a flag which, as because says, has no effect beside the others,
+// with its exit status.
+func CheckUnused(set *pflag.FlagSet, because string, names ...string) (err error) {
+	for _, name := range names {
+		err = cmp.Or(err, unused(set.Lookup(name), because))
+	}
+	return err
+}
+
+func unused(flag *pflag.Flag, because string) error {
+	if flag == nil || !flag.Changed {
+		return nil
+	}
+	return outcome.Misusef("--%s has no effect: %s", flag.Name, because)
 }
 
 // AgentsNamespace is that of the agents, as the flag --namespace of a command names it; "" for whichever it is.

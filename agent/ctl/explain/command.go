@@ -83,6 +83,9 @@ func Command(
 			}
 			writer.Format = format
 			if len(o.Files) > 0 {
+				if err := flags.CheckUnused(Offline); err != nil {
+					return err
+				}
 				return o.run(*namespace, stdin, picture, writer)
 			}
 			pods, err := Names(c, flags, *namespace, args)

@@ -38,6 +38,9 @@ func (in *Input) Bind(c *cobra.Command) {
 		"configuration list that has it (default: the plugin's defaults)")
 }
 
+// Offline is why flags about a cluster have no effect beside -f.
+const Offline = "with -f no cluster is asked"
+
 // CheckBeside looks whether files go together with names of pods of the cluster, and with the namespace of its agents,
 // "" for none. An error has its exit status.
 func (in Input) CheckBeside(pods []string, agents string) error {
@@ -50,7 +53,7 @@ func (in Input) CheckBeside(pods []string, agents string) error {
 	case in.Injected && len(pods) > 0:
 		return outcome.Misusef("--injected is for -f alone: a pod of the cluster is as it is")
 	case len(in.Files) > 0 && agents != "":
-		return outcome.Misusef("--agents-namespace is for pods of the cluster: with -f no agent is asked")
+		return outcome.Misusef("--agents-namespace has no effect: " + Offline)
 	case first >= 0 && slices.Contains(in.Files[first+1:], stdin):
 		return outcome.Misuse(invalid.Text("--filename", stdin, "standard input has an end, and is read once", "-f - once"))
 	}

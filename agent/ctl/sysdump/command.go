@@ -89,6 +89,11 @@ func Command(name string, namespace *string, flags cluster.Flags, writer output.
 			o.namespace = cluster.AgentsNamespace(c.Flags())
 			o.now, o.salt = time.Now().UTC().Truncate(time.Second), []byte(rand.Text())
 			o.stderr, o.first = c.ErrOrStderr(), c.ErrOrStderr()
+			if o.list {
+				if err := cluster.CheckUnused(c.Flags(), "with --list no archive is written", "output"); err != nil {
+					return err
+				}
+			}
 			format, err := o.check()
 			if err != nil {
 				return err

@@ -94,6 +94,9 @@ func Command(
 				return err
 			}
 			if len(o.Files) > 0 {
+				if err := flags.CheckUnused(explain.Offline); err != nil {
+					return err
+				}
 				list, err := o.Read(*namespace, stdin)
 				if err != nil {
 					return err

@@ -97,6 +97,10 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.namespace = cluster.AgentsNamespace(c.Flags())
 			format, err := o.check()
+			if err == nil && o.cleanup {
+				err = cluster.CheckUnused(c.Flags(), "with --cleanup the namespace "+Namespace+" is removed, and no node looked at",
+					"nodes", "parallel", "image", "junit", "istio", "revision", "namespace")
+			}
 			if err != nil {
 				return err
 			}
@@ -110,16 +114,14 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 	f := c.Flags()
 	f.StringVar(&o.nodes, "nodes", "", "`which`: a number of them, or names with a comma between (default: all)")
 	f.IntVar(&o.parallel, "parallel", 5, "how many nodes at once")
-	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long one node may take")
+	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long one node may take; with --cleanup, how long to wait "+
+		"until the namespace is gone")
 	f.StringVar(&o.image, "image", "", "`image` of the plugin, for the pods (default: that of the release)")
 	f.StringVar(&o.junit, "junit", "", "`file` to write the outcome to as JUnit's XML")
 	f.BoolVar(&o.istio, "istio", false, "by the cluster's own injection, with Envoy in place of the stand-in")
 	f.StringVar(&o.revision, "revision", "", "`name` of Istio's revision or tag that injects, with --istio")
 	f.BoolVar(&o.cleanup, "cleanup", false, "remove the temporary namespace, also that of a run that goes on")
 	output.Flag(c, &o.output)
-	for _, other := range []string{"nodes", "parallel", "image", "junit", "istio", "revision"} {
-		c.MarkFlagsMutuallyExclusive("cleanup", other)
-	}
 	return c
 }
 

@@ -53,6 +53,14 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 			}
 			writer.Format = format
 			if o.client {
+				const because = "with --client no cluster is asked"
+				err := flags.CheckUnused(because)
+				if err == nil {
+					err = cluster.CheckUnused(c.Flags(), because, "namespace")
+				}
+				if err != nil {
+					return err
+				}
 				return clientOnly(buildinfo.Version()).show(writer)
 			}
 			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
