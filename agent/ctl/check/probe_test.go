@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -316,46 +315,6 @@ func TestProbePods(t *testing.T) {
 	}
 }
 
-// Nothing is made where nobody has said that it may be, or the command line cannot be used.
-func TestProbeMisused(t *testing.T) {
-	for words, o := range map[string]options{
-		"--yes makes what is listed above": {before: true, probe: probeOptions{wanted: true}},
-		"some of node-a,node-b": {before: true, probe: probeOptions{wanted: true, yes: true,
-			nodes: "x"}},
-		"kubernetesDistribution: invalid value \"x\"": probing("kubernetesDistribution=x"),
-		"KEY=VALUE with one of the keys":              probing("agent.port=1"),
-		"image.digest: invalid value":                 probing("image.digest=1"),
-		"--values /none": {before: true, probe: probeOptions{wanted: true, yes: true,
-			files: []string{"/none"}}},
-	} {
-		l := newProbedLab()
-		stdout, _, err := l.run(t.Context(), o, output.Table)
-		if outcome.StatusOf(err) != outcome.Misused || !strings.Contains(err.Error(), words) || stdout != "" ||
-			len(l.pods) > 0 || l.there(t) {
-			t.Errorf("%s: %v, %s", words, err, stdout)
-		}
-	}
-}
-
-// After Ctrl-C the namespace is gone, too; what a killed run has left, --cleanup removes.
-func TestProbeCleansUp(t *testing.T) {
-	l := newProbedLab()
-	ctx, cancel := context.WithCancel(t.Context())
-	l.ends = func(_ string, p *corev1.Pod) { p.Status.Phase = corev1.PodPending; cancel() }
-	stdout, stderr, err := l.run(ctx, probing(), output.Table)
-	if outcome.StatusOf(err) != outcome.NotAsked || l.there(t) || !strings.Contains(stdout, "not looked at") {
-		t.Errorf("%v, %s, %s", err, stdout, stderr)
-	}
-	left := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace, UID: "left", Labels: space.Labels()}}
-	if _, err := l.src.Core.Namespaces().Create(t.Context(), left, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	stdout, stderr, err = l.run(t.Context(), options{cleanup: true}, output.Table)
-	if err != nil || stdout != "" || l.there(t) || !strings.Contains(stderr, Namespace+" is removed") {
-		t.Errorf("%v, %s, %s", err, stdout, stderr)
-	}
-}
-
 // A node whose pod does not come up in time, and a user who may not make a namespace.
 func TestUnprobed(t *testing.T) {
 	l := newProbedLab()
@@ -379,42 +338,5 @@ func TestUnprobed(t *testing.T) {
 	stdout, _, err = l.run(t.Context(), probing(), output.Table)
 	if outcome.StatusOf(err) != outcome.NotAsked || !strings.Contains(stdout, "create on namespaces") {
 		t.Errorf("%v: %s", err, stdout)
-	}
-}
-
-// What the agents are told of each distribution is what the chart says.
-func TestPlatforms(t *testing.T) {
-	all, err := presets()
-	if err != nil || len(all) < 15 {
-		t.Fatalf("%v, %d presets", err, len(all))
-	}
-	for name, its := range all {
-		v, err := readValues(nil, []string{"kubernetesDistribution=" + strings.ToUpper(name)}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := v.platform()
-		if err != nil || p.distribution != name || p.confDir != its.ConfDir || p.binDir != its.BinDir || p.mode != its.Mode ||
-			p.confDirs[0] != its.ConfDir || p.binDirs[0] != its.BinDir || its.ConfDir == "" {
-			t.Errorf("%s: %+v, %v; the preset is %+v", name, p, err, its)
-		}
-	}
-	for set, want := range map[string]string{"image.tag=3": "istio-pod-network-agent:3",
-		"image.digest=sha256:" + strings.Repeat("a", 64): "istio-pod-network-agent@sha256:" + strings.Repeat("a", 64)} {
-		v, err := readValues(nil, []string{set}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if image, err := v.image(); image != want || err != nil {
-			t.Errorf("%s: %s, %v", set, image, err)
-		}
-	}
-	v, err := readValues([]string{"-"}, []string{"cni.mode=nad"}, strings.NewReader("openshift: {mode: auxChain}\n"+
-		"kubernetesDistribution: OpenShift\n"))
-	if p, _ := v.platform(); err != nil || p.mode != "nad" {
-		t.Errorf("%+v, %v", p, err)
-	}
-	if v, _ := readValues(nil, nil, nil); fmt.Sprint(v.image()) == "" {
-		t.Error("no image")
 	}
 }

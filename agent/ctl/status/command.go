@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
@@ -55,6 +56,7 @@ type options struct {
 	wait      bool
 	timeout   time.Duration
 	pause     time.Duration // between two looks of --watch
+	stderr    io.Writer
 }
 
 // Command returns the command. name is the program's.
@@ -69,7 +71,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 			if err != nil {
 				return err
 			}
-			writer.Format = format
+			writer.Format, o.stderr = format, c.ErrOrStderr()
 			return flags.Ask(c.Context(), func(ctx context.Context, from *cluster.Cluster) error {
 				return o.run(ctx, from, writer)
 			})
@@ -158,9 +160,11 @@ func (o options) watching(ctx context.Context, from Source, w output.Writer) (la
 			return last
 		case err != nil:
 			last = outcome.Unasked(err)
-			if w.Format == output.Table || w.Format == output.Wide {
-				_, _ = fmt.Fprintf(w.Out, "%s: not asked: %s\n", time.Now().Format(time.TimeOnly), output.Printable(err.Error()))
+			to := w.Out
+			if w.Format == output.JSON || w.Format == output.YAML {
+				to = o.stderr // what a program reads are objects
 			}
+			_, _ = fmt.Fprintf(to, "%s: not asked: %s\n", time.Now().Format(time.TimeOnly), output.Printable(err.Error()))
 		default:
 			looked = true
 			w.Again()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/istio-pod-network/controller/agent/ctl/cluster"
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -204,23 +205,37 @@ func Each(nodes []string, parallel int, do func(i int, node string)) {
 	cluster.AtOnce(len(nodes), parallel, func(i int) { do(i, nodes[i]) })
 }
 
-// Clean removes the namespace within that time, whosever run it is of, and says so.
-func (s *Space) Clean(ctx context.Context, within time.Duration, p *Progress) error {
+// Cleanup is what is said of a cleanup.
+type Cleanup struct {
+	output.Head `json:",inline"`
+	// Removed is what runs have left: none where there was nothing.
+	Removed []Removed `json:"removed"`
+}
+
+// Removed is an object that is gone, with all that was in it.
+type Removed struct {
+	Object string `json:"object"` // its kind
+	Name   string `json:"name"`
+}
+
+// Clean removes the namespace within that time, whosever run it is of, and writes so.
+func (s *Space) Clean(ctx context.Context, within time.Duration, w output.Writer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, within, Late(within))
 	defer cancel()
 	there, err := s.ours(ctx)
 	if there != nil && err == nil {
 		err = s.remove(ctx, there)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return outcome.Unasked(err)
-	case there != nil:
-		p.Warn("namespace " + s.Name + " is removed")
-	default:
-		p.Warn("nothing is left: there is no namespace " + s.Name)
 	}
-	return nil
+	done := Cleanup{Head: output.HeadOf("Cleanup"), Removed: []Removed{}}
+	text := "There was nothing to remove: there is no namespace " + s.Name + "."
+	if there != nil {
+		done.Removed = append(done.Removed, Removed{Object: "Namespace", Name: s.Name})
+		text = "The namespace " + s.Name + " and all that was in it is removed."
+	}
+	return outcome.Unasked(w.Object(done, func(t *output.Text) { t.Line(output.Plain, "%s", text) }))
 }
 
 // Furnish makes what pods of the namespace need: an account, which the API server would make a moment later, and the

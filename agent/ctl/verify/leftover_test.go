@@ -1,0 +1,110 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/istio-pod-network/controller/agent/ctl/outcome"
+	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/golden"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	kubetesting "k8s.io/client-go/testing"
+)
+
+// left is the namespace of a run.
+func left(labels map[string]string) *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace, UID: "left", Labels: labels,
+		Annotations: map[string]string{space.RunKey(): "another", space.BeatKey(): "7"}}}
+}
+
+// What a killed run has left is removed; what is another run's, or somebody else's, is not.
+func TestLeftover(t *testing.T) {
+	own := space.Labels()
+	namespaces := corev1.SchemeGroupVersion.WithResource("namespaces")
+	for name, test := range map[string]struct {
+		labels  map[string]string
+		alive   bool
+		options options
+		status  int
+		gone    bool
+		says    string
+	}{
+		"killed":            {own, false, options{}, outcome.Well, true, "which a run that was killed has left"},
+		"alive":             {own, true, options{}, outcome.NotAsked, false, "another run goes on"},
+		"foreign":           {nil, false, options{}, outcome.NotAsked, false, "somebody else has made it"},
+		"cleanup":           {own, true, options{cleanup: true}, outcome.Well, true, "is removed"},
+		"cleanup of theirs": {nil, false, options{cleanup: true}, outcome.NotAsked, false, "somebody else has made it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			if err := f.Tracker().Create(namespaces, left(test.labels), ""); err != nil {
+				t.Fatal(err)
+			}
+			beats := 7
+			if test.alive {
+				f.PrependReactor("get", "namespaces", func(kubetesting.Action) (bool, runtime.Object, error) {
+					object, err := f.Tracker().Get(namespaces, "", Namespace)
+					if err != nil {
+						return true, nil, err
+					}
+					n := object.(*corev1.Namespace).DeepCopy()
+					beats++
+					n.Annotations[space.BeatKey()] = fmt.Sprint(beats)
+					return true, n, nil
+				})
+			}
+			status, stdout, stderr, err := f.run(t.Context(), test.options, output.Table)
+			if status != test.status || !strings.Contains(stdout+stderr+fmt.Sprint(err), test.says) {
+				t.Errorf("status %d, %v:\n%s%s", status, err, stdout, stderr)
+			}
+			if there := f.there(t); (there == nil) != test.gone {
+				t.Errorf("there is %+v", there)
+			}
+		})
+	}
+	if status, stdout, _, _ := newFake(t).run(t.Context(), options{cleanup: true}, output.Table); status != outcome.Well ||
+		!strings.Contains(stdout, "nothing to remove") {
+		t.Errorf("status %d: %s", status, stdout)
+	}
+}
+
+// What was removed a program can read, too.
+func TestCleanup(t *testing.T) {
+	for _, format := range []output.Format{output.JSON, output.YAML} {
+		f := newFake(t)
+		if err := f.Tracker().Add(left(space.Labels())); err != nil {
+			t.Fatal(err)
+		}
+		status, stdout, stderr, err := f.run(t.Context(), options{cleanup: true}, format)
+		if status != outcome.Well || stderr != "" {
+			t.Errorf("status %d, %v: %s", status, err, stderr)
+		}
+		golden.Compare(t, "testdata/cleanup."+string(format), stdout)
+	}
+}
+
+// While it runs, the namespace says that it is alive; that somebody has removed it ends the run.
+func TestAlive(t *testing.T) {
+	f := newFake(t)
+	f.change = onB("mesh", func(p *corev1.Pod) {
+		pending(p)
+		go func() {
+			for range 1000 {
+				if n := f.there(t); n != nil && n.Annotations[space.BeatKey()] != "0" {
+					_ = f.CoreV1().Namespaces().Delete(context.Background(), Namespace, metav1.DeleteOptions{})
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}()
+	})
+	status, stdout, _, err := f.run(t.Context(), options{}, output.Table)
+	if status != outcome.NotAsked || !strings.Contains(stdout, "somebody has removed namespace") {
+		t.Errorf("status %d, %v:\n%s", status, err, stdout)
+	}
+}
