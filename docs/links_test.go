@@ -8,7 +8,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
-	"unicode/utf8"
+
+	"github.com/istio-pod-network/controller/internal/columns"
 )
 
 // tree is how pages that are also read elsewhere name files of the repository.
@@ -195,8 +196,8 @@ func TestProseLines(t *testing.T) {
 			if strings.HasPrefix(strings.TrimSpace(line), "```") {
 				fenced = !fenced
 			}
-			if columns := utf8.RuneCountInString(line); columns > widest && !fenced && !row {
-				t.Errorf("%s:%d: %d columns, at most %d: break the line, or say it in fewer words", page, n+1, columns, widest)
+			if wide := columns.Of(line); wide > widest && !fenced && !row {
+				t.Errorf("%s:%d: %d columns, at most %d: break the line, or say it in fewer words", page, n+1, wide, widest)
 			}
 		}
 	}

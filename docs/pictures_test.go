@@ -12,8 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
+	"github.com/istio-pod-network/controller/internal/columns"
 	"github.com/istio-pod-network/controller/internal/golden"
 	"sigs.k8s.io/yaml"
 )
@@ -163,7 +163,7 @@ func (b box) flaws(d diagram) (all []string) {
 		problem("it is outside of the picture")
 	}
 	for _, text := range append([]string{b.Name}, b.Text...) {
-		if width := letterWidth*float64(utf8.RuneCountInString(text)) + 8; width > float64(b.Size[0]) {
+		if width := letterWidth*float64(columns.Of(text)) + 8; width > float64(b.Size[0]) {
 			problem("%q is wider than its %d: %.0f", text, b.Size[0], width)
 		}
 	}

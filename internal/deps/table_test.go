@@ -133,9 +133,9 @@ var rules = []rule{
 	}, forbidden: with(heavy, map[string]string{"plugin": onlyLooks, "plugin/facts": onlyLooks})},
 	{dir: "plugin/look/report", standard: []string{}, forbidden: heavy},
 	{dir: "plugin/istio-pod-network-look", allowed: []string{"plugin/look"}, forbidden: heavy},
-	{dir: "plugin/trace", allowed: []string{"plugin/look/report", "plugin/redirect"}, standard: []string{
-		"fmt", "net/netip", "slices", "strings",
-	}, forbidden: with(heavy, map[string]string{
+	{dir: "plugin/trace", allowed: []string{
+		"internal/columns", "plugin/look/report", "plugin/redirect",
+	}, standard: []string{"fmt", "net/netip", "slices", "strings"}, forbidden: with(heavy, map[string]string{
 		"net": pure, "os/exec": pure, "math/rand": pure, "math/rand/v2": pure, "plugin/netfilter/...": pure,
 	})},
 	{dir: "plugin/trace/tracetest", allowed: []string{"internal/testnet", "plugin/redirect", "plugin/trace"}},
@@ -305,7 +305,7 @@ var rules = []rule{
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/outcome", standard: []string{"errors", "fmt"}},
 	{dir: "agent/ctl/output", allowed: []string{
-		"agent/ctl/outcome", "internal/invalid", "github.com/spf13/cobra", "golang.org/x/term", "golang.org/x/text/width",
+		"agent/ctl/outcome", "internal/columns", "internal/invalid", "github.com/spf13/cobra", "golang.org/x/term",
 		"sigs.k8s.io/yaml",
 	}, forbidden: onLaptop},
 
@@ -314,6 +314,7 @@ var rules = []rule{
 	{dir: "internal/await", standard: []string{"bytes", "sync", "testing", "time"}},
 	{dir: "internal/blank", standard: []string{"bytes", "encoding/json", "fmt", "regexp", "strings"}},
 	{dir: "internal/buildinfo", standard: []string{"runtime/debug"}},
+	{dir: "internal/columns", allowed: []string{"golang.org/x/text/width"}, standard: []string{"unicode/utf8"}},
 	{dir: "internal/deps"},
 	{dir: "internal/entry", allowed: []string{"plugin/redirect", "internal/invalid"}, standard: []string{
 		"bytes", "encoding/json", "errors", "fmt", "path", "slices", "strings", "time",
@@ -324,7 +325,9 @@ var rules = []rule{
 	{dir: "internal/files", standard: []string{
 		"bytes", "fmt", "io", "io/fs", "math/rand/v2", "os", "path/filepath", "syscall",
 	}},
-	{dir: "internal/golden", standard: []string{"flag", "fmt", "os", "strings", "testing", "unicode/utf8"}},
+	{dir: "internal/golden", allowed: []string{"internal/columns"}, standard: []string{
+		"flag", "fmt", "os", "strings", "testing",
+	}},
 	{dir: "internal/invalid", allowed: []string{"internal/excerpt"}, standard: []string{"errors", "fmt"}},
 	{dir: "internal/linear"},
 	{dir: "internal/podfacts", allowed: []string{"plugin/redirect", "k8s.io/api/core/v1"}, standard: []string{

@@ -7,7 +7,8 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"unicode/utf8"
+
+	"github.com/istio-pod-network/controller/internal/columns"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -30,12 +31,12 @@ func Compare(t testing.TB, path, got string) {
 	}
 }
 
-// Fits fails the test for every line of the text that is longer than columns.
-func Fits(t testing.TB, what, text string, columns int) {
+// Fits fails the test for every line of the text that takes more than most columns of a terminal.
+func Fits(t testing.TB, what, text string, most int) {
 	t.Helper()
 	for line := range strings.Lines(text) {
-		if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > columns {
-			t.Errorf("%s: longer than %d columns: %s", what, columns, line)
+		if columns.Of(strings.TrimSuffix(line, "\n")) > most {
+			t.Errorf("%s: longer than %d columns: %s", what, most, line)
 		}
 	}
 }

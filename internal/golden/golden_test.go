@@ -1,6 +1,32 @@
 package golden
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
+
+// failing counts the errors of a test.
+type failing struct {
+	testing.TB
+	errors int
+}
+
+func (*failing) Helper() {}
+
+func (f *failing) Errorf(string, ...any) { f.errors++ }
+
+// What counts are columns of a terminal, of which a wide character takes two, and not characters or bytes.
+func TestFits(t *testing.T) {
+	for text, want := range map[string]int{
+		strings.Repeat("ä", 10) + "\n" + strings.Repeat("x", 10): 0, strings.Repeat("x", 11) + "\n\n": 1, "限界限界限": 0,
+		"限界限界限界\nx限界限界限\n": 2,
+	} {
+		f := &failing{TB: t}
+		if Fits(f, "it", text, 10); f.errors != want {
+			t.Errorf("%q: %d errors, want %d", text, f.errors, want)
+		}
+	}
+}
 
 func TestDifference(t *testing.T) {
 	for _, c := range []struct{ got, want, difference string }{

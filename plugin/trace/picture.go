@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/istio-pod-network/controller/internal/columns"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
@@ -124,13 +125,21 @@ func Picture(ways ...Way) string {
 	return c.String()
 }
 
+// covered is in place of the second column of a wide character.
+const covered = '\x00'
+
 // canvas is the lines of a picture; what is put goes to the last one.
 type canvas struct{ lines [][]rune }
 
 func (c *canvas) put(at int, text string) {
 	line := c.lines[len(c.lines)-1]
-	for i, r := range []rune(text) {
-		line[at+i] = r
+	for _, r := range text {
+		line[at] = r
+		at++
+		if columns.OfRune(r) > 1 {
+			line[at] = covered
+			at++
+		}
 	}
 }
 
@@ -160,14 +169,14 @@ func (c *canvas) lanes(drawn bool) {
 func (c *canvas) note(e event) {
 	width := 0
 	for _, text := range e.text {
-		width = max(width, len([]rune(text)))
+		width = max(width, columns.Of(text))
 	}
 	left := min(laneColumns[e.from]-width/2-2, frameRight-width-5)
 	c.lanes(true)
 	c.put(left, "┌"+strings.Repeat("─", width+2)+"┐")
 	for _, text := range e.text {
 		c.lanes(true)
-		c.put(left, "│ "+text+strings.Repeat(" ", width-len([]rune(text)))+" │")
+		c.put(left, "│ "+text+strings.Repeat(" ", width-columns.Of(text))+" │")
 	}
 	c.lanes(true)
 	c.put(left, "└"+strings.Repeat("─", width+2)+"┘")
@@ -203,15 +212,16 @@ func (c *canvas) label(left, right int, text string) {
 	c.lanes(true)
 	at := left + 2
 	if left < frameRight && right > frameRight {
-		at = max(right-len([]rune(text))-1, left+2)
+		at = max(right-columns.Of(text)-1, left+2)
 	}
-	c.put(max(min(at, Width-len([]rune(text))), 0), text) // the longest addresses go over the lane
+	c.put(max(min(at, Width-columns.Of(text)), 0), text) // the longest addresses go over the lane
 }
 
 func (c *canvas) String() string {
 	var out strings.Builder
 	for _, line := range c.lines {
-		out.WriteString(strings.TrimRight(string(line), " ") + "\n")
+		text := strings.ReplaceAll(string(line), string(covered), "")
+		out.WriteString(strings.TrimRight(text, " ") + "\n")
 	}
 	return out.String()
 }

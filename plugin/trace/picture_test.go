@@ -10,8 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
+	"github.com/istio-pod-network/controller/internal/columns"
 	"github.com/istio-pod-network/controller/internal/golden"
 	"github.com/istio-pod-network/controller/internal/testnet"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -119,12 +119,27 @@ func TestPictures(t *testing.T) {
 // fits reports what is wider than a terminal.
 func fits(t *testing.T, name, text string) {
 	t.Helper()
-	for line := range strings.Lines(text) {
-		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > trace.Width {
-			t.Errorf("%s: %d columns: %s", name, n, line)
+	golden.Fits(t, name, text, trace.Width)
+	if strings.ContainsRune(text, '\x1b') {
+		t.Errorf("%s: a colour: %q", name, text)
+	}
+}
+
+// Interfaces may have names of wide characters: the frame of the pod stays one all the same.
+func TestWideNames(t *testing.T) {
+	wide := trace.Pod{Links: []trace.Link{{Name: "限界限界限", Addresses: pod.Links[0].Addresses}}}
+	all := rulesOf(t, testnet.Profile{}).Follow(wide, trace.Packet{Proto: redirect.TCP, Dest: to("10.96.0.10:80"),
+		Owner: &trace.Owner{UID: 1337, GID: 1337}})
+	picture := trace.Picture(all...)
+	fits(t, "picture", picture+all[0].Table(true))
+	if !strings.Contains(picture, "限界限界限") {
+		t.Fatalf("the name is not there:\n%s", picture)
+	}
+	for line := range strings.Lines(picture) {
+		at := columns.Of(line[:max(0, strings.LastIndexAny(line, "│┐┘┤┼"))])
+		if !strings.ContainsAny(line, "限") || at == 83 || at == 93 {
+			continue
 		}
-		if strings.ContainsRune(line, '\x1b') {
-			t.Errorf("%s: a colour: %q", name, line)
-		}
+		t.Errorf("the frame is at column %d: %s", at, line)
 	}
 }

@@ -3,6 +3,8 @@ package trace
 import (
 	"fmt"
 	"strings"
+
+	"github.com/istio-pod-network/controller/internal/columns"
 )
 
 // The measures of a drawing, in its own units; letters of its fixed-width font are letterWidth wide.
@@ -58,7 +60,7 @@ func (d *drawing) line(format string, args ...any) { fmt.Fprintf(&d.body, "  "+f
 func (d *drawing) note(e event) {
 	width := 0
 	for _, text := range e.text {
-		width = max(width, len([]rune(text)))
+		width = max(width, columns.Of(text))
 	}
 	boxWidth, height := int(float64(width)*letterWidth)+20, len(e.text)*lineHeight+10
 	left := min(laneAt[e.from]-boxWidth/2, podRight-boxWidth-8)

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/istio-pod-network/controller/internal/columns"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
@@ -170,7 +171,7 @@ func (way Way) Because() string {
 // wrap breaks a text between words into lines of at most so many columns, if its words let it; no text is no line.
 func wrap(text string, width int) (lines []string) {
 	for _, word := range strings.Fields(text) {
-		if last := len(lines) - 1; last >= 0 && len([]rune(lines[last]))+1+len([]rune(word)) <= width {
+		if last := len(lines) - 1; last >= 0 && columns.Of(lines[last])+1+columns.Of(word) <= width {
 			lines[last] += " " + word
 		} else {
 			lines = append(lines, word)

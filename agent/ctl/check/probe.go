@@ -59,7 +59,7 @@ func logsOf(core typedcore.CoreV1Interface) logs {
 
 // prober looks at nodes by pods of its own.
 type prober struct {
-	core     typedcore.CoreV1Interface
+	core typedcore.CoreV1Interface
 	charted
 	runtimes map[string]string // the names of the container runtimes, by node
 	agents   string            // the namespace of the pull secrets

@@ -7,7 +7,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	eastasian "golang.org/x/text/width"
+	"github.com/istio-pod-network/controller/internal/columns"
 )
 
 // Width is how many columns text has at most.
@@ -57,11 +57,11 @@ func (t *Text) Item(name, format string, args ...any) {
 // Verdict writes a line of a list: the sign of a verdict, and a text beside it.
 func (t *Text) Verdict(verdict Verdict, format string, args ...any) {
 	colour, sign := verdict.Colour(), verdict.Sign()
-	lines := wrap(t.called(fmt.Sprintf(format, args...)), Width-len("  ")-columns(sign+" "))
+	lines := wrap(t.called(fmt.Sprintf(format, args...)), Width-len("  ")-columns.Of(sign+" "))
 	for i, line := range lines {
 		prefix := "  " + t.paint(colour, sign) + " "
 		if i > 0 {
-			prefix = strings.Repeat(" ", columns("  "+sign+" "))
+			prefix = strings.Repeat(" ", columns.Of("  "+sign+" "))
 		}
 		t.WriteString(prefix + line + "\n")
 	}
@@ -88,11 +88,14 @@ func (t *Text) NotLookedAt(all []string) {
 	}
 }
 
+// Drawn writes lines as they are: of a table, or of a picture.
+func (t *Text) Drawn(lines string) { t.WriteString(Printable(lines)) }
+
 // indented writes a text behind a prefix, its further lines below its first.
 func (t *Text) indented(colour Colour, prefix, text string) {
-	for i, line := range wrap(t.called(text), Width-columns(prefix)) {
+	for i, line := range wrap(t.called(text), Width-columns.Of(prefix)) {
 		if i > 0 {
-			prefix = strings.Repeat(" ", columns(prefix))
+			prefix = strings.Repeat(" ", columns.Of(prefix))
 		}
 		t.WriteString(strings.TrimRight(prefix+t.paint(colour, line), " ") + "\n")
 	}
@@ -127,7 +130,7 @@ func (t *Text) Columns(rows [][]string) {
 				if i < len(cell) {
 					text = cell[i]
 				}
-				line += text + strings.Repeat(" ", max(0, widths[j]-columns(text))) + between
+				line += text + strings.Repeat(" ", max(0, widths[j]-columns.Of(text))) + between
 			}
 			t.WriteString(indent + t.paint(colour, strings.TrimRight(line, " ")) + "\n")
 		}
@@ -140,7 +143,7 @@ func widthsOf(rows [][]string, together int) []int {
 	widths, sum := make([]int, len(rows[0])), 0
 	for i := range widths {
 		for _, row := range rows {
-			widths[i] = max(widths[i], columns(row[i]))
+			widths[i] = max(widths[i], columns.Of(row[i]))
 		}
 		widths[i] = min(widths[i], together)
 		sum += widths[i]
@@ -164,28 +167,10 @@ func Printable(text string) string {
 
 func graphic(r rune) bool { return unicode.IsGraphic(r) || r == '\n' || r == '\t' }
 
-// columns is how many columns of a terminal a text takes: a wide character takes two. Source: Unicode, UAX #11.
-func columns(text string) (count int) {
-	for _, r := range text {
-		count++
-		if kind := eastasian.LookupRune(r).Kind(); kind == eastasian.EastAsianWide || kind == eastasian.EastAsianFullwidth {
-			count++
-		}
-	}
-	return count
-}
-
 // fitting is the part of a word that fits into so many columns, but at least its first character.
 func fitting(word string, width int) string {
-	_, end := utf8.DecodeRuneInString(word)
-	for end < len(word) {
-		_, size := utf8.DecodeRuneInString(word[end:])
-		if columns(word[:end+size]) > width {
-			break
-		}
-		end += size
-	}
-	return word[:end]
+	_, first := utf8.DecodeRuneInString(word)
+	return word[:max(first, len(columns.Head(word, width)))]
 }
 
 // wrap breaks a text into lines of at most width columns: between words, or inside a word that is longer behind a
@@ -193,10 +178,10 @@ func fitting(word string, width int) string {
 func wrap(text string, width int) (lines []string) {
 	line := ""
 	for _, word := range strings.Fields(Printable(text)) {
-		if line != "" && columns(line)+1+columns(word) > width {
+		if line != "" && columns.Of(line)+1+columns.Of(word) > width {
 			lines, line = append(lines, line), ""
 		}
-		for columns(word) > width {
+		for columns.Of(word) > width {
 			head := fitting(word, width)
 			if at := strings.LastIndexAny(head, "/,.:=-"); at > 0 {
 				head = head[:at+1]
