@@ -142,7 +142,7 @@ func (e Explanation) draw(t *output.Text) {
 	for _, what := range assumed {
 		t.Item("?", "Assumed for the picture: %s.", what)
 	}
-	t.WriteString(trace.Picture(ways...))
+	t.Drawn(trace.Picture(ways...))
 }
 
 // svg is the pod's picture as a document.

@@ -185,7 +185,7 @@ func (k Kernel) write(t *output.Text) {
 		rows = append(rows, []string{sign, s.Hook, s.Chain, rule, s.Verdict, note})
 	}
 	t.Columns(rows)
-	t.WriteString("\nends  " + k.ends() + "\n\n")
+	t.Drawn("\nends  " + k.ends() + "\n\n")
 	if k.Agrees {
 		t.Line(output.Well.Colour(), "%s kernel: it agrees with the prediction", output.Well.Sign())
 	} else {

@@ -142,3 +142,26 @@ func TestKernel(t *testing.T) {
 		}
 	}
 }
+
+// Whoever may name interfaces in a pod's network does not steer the terminal of whoever asks where a packet goes.
+func TestKernelPrintable(t *testing.T) {
+	const bad = "net\x1b[2J\u202e"
+	for _, o := range []options{{output: "table"}, {output: "wide"}, {output: "table", picture: string(output.InText)},
+		{output: "table", picture: string(output.InSVG)}} {
+		told := inbound()
+		told.In, told.End = bad, report.End{Where: report.Outside, To: "10.96.0.10:80", Link: bad}
+		from := &agents{fake: fake{config: `{"type": "istio-pod-network"}`}, told: told}
+		o.live, o.from, o.to, o.proto, o.backend = true, fromOutside, "pod:8080", "tcp", backends[0]
+		question, err := o.question()
+		if err != nil {
+			t.Fatal(err)
+		}
+		question.kernel = o.kernels(t.Context(), from)
+		var out bytes.Buffer
+		err = question.ask(t.Context(), from, "", explain.Settings{}, []string{"shop/cart-0"}, output.Writer{Out: &out})
+		if outcome.StatusOf(err) != outcome.NotWell || !strings.Contains(out.String(), "net") ||
+			output.Printable(out.String()) != out.String() {
+			t.Errorf("%v: %q", err, out.String())
+		}
+	}
+}

@@ -2,7 +2,6 @@ package trace
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/istio-pod-network/controller/agent/ctl/explain"
 	"github.com/istio-pod-network/controller/agent/ctl/output"
@@ -97,7 +96,7 @@ func (i Item) svg() string {
 	case len(i.ways) > 0:
 		title = fmt.Sprintf("%s/%s: %s", i.Namespace, i.Name, i.ways[0].Title())
 	}
-	return trace.SVG(output.Printable(title), i.ways...)
+	return output.Printable(trace.SVG(title, i.ways...))
 }
 
 // write writes the list as text.
@@ -140,11 +139,11 @@ func (i Item) write(t *output.Text, picture bool) {
 		shown = shown[:1]
 	}
 	if picture {
-		t.WriteString(trace.Picture(i.ways...) + "\n")
-		t.WriteString(strings.Join([]string{i.ways[0].Summary(), ""}, "\n"))
+		t.Drawn(trace.Picture(i.ways...) + "\n")
+		t.Drawn(i.ways[0].Summary() + "\n")
 	} else {
 		for _, way := range shown {
-			t.WriteString(way.Table(t.Wide) + "\n")
+			t.Drawn(way.Table(t.Wide) + "\n")
 		}
 	}
 	if i.Kernel != nil {
