@@ -14,15 +14,15 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const completionLong = `Prints the script by which a shell completes the commands, their flags and values, and, as
-the cluster has them, the names of pods, namespaces and nodes, and the contexts of the kubeconfig.
-Where it may not list them it offers none.
+const completionLong = `Prints the script with which your shell completes commands, flags and their values. It also
+completes names of pods, namespaces and nodes from the cluster, and contexts from the kubeconfig. If
+you may not list names, it offers none.
 
-As a plugin of kubectl it needs no script: kubectl asks kubectl_complete-istio_pod_network.
+As a plugin of kubectl the tool needs no script: kubectl runs kubectl_complete-istio_pod_network.
 
-Exit status: 0, or 2 for a shell that it does not know.`
+Exit status: 0, or 2 for an unknown shell.`
 
-const completionExample = `  # bash, which needs its package bash-completion: in this shell, and in each that comes
+const completionExample = `  # bash (it needs the package bash-completion): for this shell, and for every new one
   source <(%[1]s completion bash)
   %[1]s completion bash > /etc/bash_completion.d/%[1]s
 
@@ -61,7 +61,7 @@ func completion(flags cluster.Flags) *cobra.Command {
 	names := []string{"bash", "fish", "powershell", "zsh"}
 	var bare bool
 	c := &cobra.Command{
-		Use: "completion SHELL", Short: "Print what has a shell complete commands, flags and names", Long: completionLong,
+		Use: "completion SHELL", Short: "Print the completion script of a shell", Long: completionLong,
 		Example: fmt.Sprintf(completionExample, own), ValidArgs: names, DisableFlagsInUseLine: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			valid := strings.Join(names, ", ")
@@ -82,13 +82,13 @@ func completion(flags cluster.Flags) *cobra.Command {
 			return outcome.Unasked(shells[args[0]](c.Root(), c.OutOrStdout(), !bare))
 		},
 	}
-	c.Flags().BoolVar(&bare, "no-descriptions", false, "without what each command and flag is for")
+	c.Flags().BoolVar(&bare, "no-descriptions", false, "leave out the descriptions of commands and flags")
 	return c
 }
 
-const helpLong = `Prints the help of a command, as its flag --help does.
+const helpLong = `Prints the help of a command, like the flag --help of that command.
 
-Exit status: 0, or 2 for a command that is not there.`
+Exit status: 0, or 2 for an unknown command.`
 
 // help is the command that prints the help of another one, in place of cobra's, which takes any name with success.
 func help(name string, flags cluster.Flags) *cobra.Command {

@@ -99,26 +99,26 @@ func oneLine(err error) string {
 	return text
 }
 
-const long = `Answers what an operator asks about istio-pod-network: whether a pod's traffic goes through its
+const long = `Answers an operator's questions about istio-pod-network: whether a pod's traffic goes through its
 sidecar, and why.
 
-Exit status: 0 if all that was looked at is well, 1 if something is not, 2 for a wrong command line
-or file, 3 if what was to be asked could not be. Output has colours on a terminal only, and none
-where NO_COLOR is set.`
+Exit status: 0 if everything that was looked at is well, 1 if something is not well, 2 for a wrong
+command line or file, 3 if something could not be asked. Output has colours only on a terminal, and
+none if NO_COLOR is set.`
 
-const example = `  # Is every node right?
+const example = `  # Is every node well?
   %[1]s status
 
-  # Why is this pod (not) redirected, and has it its rules?
+  # Why is this pod (not) redirected? Does it have its rules?
   %[1]s explain cart-0 -n shop
 
-  # Is all there that is needed?
+  # Does the cluster have everything that is needed?
   %[1]s check`
 
 // command returns the program's root command, under the name by which its user calls it.
 func (p process) command(name string) *cobra.Command {
 	root := &cobra.Command{
-		Use: own, Short: "Say what istio-pod-network does with a pod, and why", Long: long,
+		Use: own, Short: "Show what istio-pod-network does with pods, and why", Long: long,
 		Example: fmt.Sprintf(example, name),
 		Version: buildinfo.Version(), SilenceErrors: true, SilenceUsage: true,
 		Annotations:       map[string]string{cobra.CommandDisplayNameAnnotation: name},
@@ -131,9 +131,9 @@ func (p process) command(name string) *cobra.Command {
 	wrapped := fmt.Sprintf("FlagUsagesWrapped %d", output.Width)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags."+wrapped+" "))
 	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
-	namespace := root.PersistentFlags().StringP("namespace", "n", "default", "`namespace` of pods that name none "+
-		"(default: that of the kubeconfig's context; with -f, default); of commands about nodes, that of the agents "+
-		"(default: where they are found)")
+	namespace := root.PersistentFlags().StringP("namespace", "n", "default", "`namespace` of the pods (default: that of "+
+		"the kubeconfig's context; with -f: default); for commands about nodes, namespace of the agents (default: the tool "+
+		"finds it)")
 	root.PersistentFlags().Lookup("namespace").DefValue = "" // it is one of several
 	writer := output.Writer{Out: p.stdout, Colours: output.HasColours(p.stdout, p.getenv), Tool: name}
 	reach := cluster.NewFlags(root.PersistentFlags())

@@ -15,44 +15,47 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const long = `Says whether a cluster has what istio-pod-network needs: a list of what is well (✓), what is worth
-knowing and may be meant (!), what is not well (✗), and what was not looked at (?). Below each ! and
-✗ stands what to do.
+const long = `Says whether a cluster has what istio-pod-network needs. It prints a list: what is well (✓), what
+you should know and may intend (!), what is not well (✗), and what it did not look at (?). Below
+each ! and ✗ it says what to do.
 
 It looks at Kubernetes, its nodes and its admission policies, at the Pod Security level of the
 agents' namespace, at agents, versions and clocks, at Istio's injection, at the network that pods
-get, and at other networks and meshes. With --pre, before an installation, it needs no agent, and
-looks at what the API server shows alone.
+get, and at other networks and meshes. With --pre, before an installation, it needs no agent: it
+looks only at what the API server shows.
 
-With --pre --probe-nodes it also has a pod look at each node, from the agents' image, for a moment:
-whether the kernel takes the rules of a pod, what lies in the CNI directories, and whether the
-runtime's own configuration names these, against the chart's values (--values, --set); and whether
-the node can pull the images of agent and plugin. It lists what it makes and mounts, and asks; --yes
-says so. The namespace of the pods, istio-pod-network-probe, is removed in the end, also after
-Ctrl-C; what a killed run has left, the next one removes, or check --cleanup.
+With --pre --probe-nodes it also starts a short-lived pod on each node, from the agents' image. The
+pod shows whether the kernel takes the rules of a pod, what the CNI directories contain, and whether
+the configuration of the container runtime names these directories. The tool compares that with the
+chart's values (--values, --set). It also shows whether the node can pull the images of agent and
+plugin. First it lists what it will create and mount, and asks you; with --yes it does not ask. At
+the end it removes the namespace of the pods, istio-pod-network-probe, also after Ctrl-C. If a run
+is killed, the next run removes what is left, or you do with check --cleanup.
 
 It needs the verbs get on namespaces, and on configmaps in the namespaces of the agents, of Istio
 and of Cilium; list on nodes, daemonsets, mutatingwebhookconfigurations and deployments; get on
 validatingadmissionpolicies and mutatingadmissionpolicies and on their bindings; list on
-network-attachment-definitions in mode nad; and what status needs. What it may not look at it names,
-with the right that is missing; that counts neither as well nor as ill. --probe-nodes needs create
-on namespaces, get, patch and delete on the temporary one, and in that create on serviceaccounts,
-create, get and delete on pods, get on pods/log and list on events; with imagePullSecrets also get
-on these secrets in the agents' namespace (-n) and create on secrets.
+network-attachment-definitions in mode nad; and the rights that status needs. If a right is missing,
+it names the right and what it did not look at; that counts neither as well nor as not well. With
+--probe-nodes it needs create on namespaces; get, patch and delete on the temporary namespace; and
+in that namespace create on serviceaccounts, create, get and delete on pods, get on pods/log and
+list on events. If the values have imagePullSecrets, it also needs get on these secrets in the
+agents' namespace (-n), and create on secrets.
 
-Exit status: 0 if nothing is ill, 1 if something is, 2 for a wrong command line, 3 if nothing is ill
-that could be looked at, but for a missing right or an error not all could, or a node not be probed.`
+Exit status: 0 if everything is well, 1 if something is not well, 2 for a wrong command line or
+file, 3 if nothing that it looked at is not well, but it could not look at everything: a right is
+missing, there was an error, or a node could not be probed.`
 
 const example = `  # Before an installation
   %[1]s check --pre
 
-  # Before it, also with a pod on each node that looks at kernel and CNI directories
+  # Before an installation, also with a pod on each node that looks at kernel and CNI directories
   %[1]s check --pre --probe-nodes --set kubernetesDistribution=K3s
 
   # In CI, on five nodes of a large cluster, with the values of the installation
   %[1]s check --pre --probe-nodes --yes --nodes 5 -f values.yaml
 
-  # After it, and whenever something is strange
+  # After an installation, and whenever you look for a problem
   %[1]s check
 
   # What is not well, for a program
@@ -72,7 +75,7 @@ type options struct {
 func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	o := options{tool: name, probe: probeOptions{pace: temporary.Pace{Poll: time.Second, Beat: 4 * time.Second}}}
 	c := &cobra.Command{
-		Use: "check", Short: "Say whether a cluster has what istio-pod-network needs", Long: long,
+		Use: "check", Short: "Check whether a cluster has what istio-pod-network needs", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.namespace = cluster.AgentsNamespace(c.Flags())
@@ -94,9 +97,9 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 			})
 		},
 	}
-	c.Flags().BoolVar(&o.before, "pre", false, "before an installation: look at the cluster alone")
-	c.Flags().BoolVar(&o.cleanup, "cleanup", false, "remove the temporary namespace of --probe-nodes, also that of a run "+
-		"that goes on")
+	c.Flags().BoolVar(&o.before, "pre", false, "before an installation: look only at what the API server shows")
+	c.Flags().BoolVar(&o.cleanup, "cleanup", false, "remove the temporary namespace of --probe-nodes, even if a run "+
+		"still uses it")
 	o.probe.flags(c.Flags())
 	output.Flag(c, &o.output)
 	return c

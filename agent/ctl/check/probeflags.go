@@ -41,18 +41,19 @@ type probeOptions struct {
 var needProbe = []string{"yes", "nodes", "parallel", "timeout", "image", "values", "set"}
 
 func (o *probeOptions) flags(f *pflag.FlagSet) {
-	f.BoolVar(&o.wanted, "probe-nodes", false, "with --pre: have a pod look at kernel and CNI directories of each node")
-	f.BoolVarP(&o.yes, "yes", "y", false, "with --probe-nodes: make the pods without asking")
-	f.StringVar(&o.nodes, "nodes", "", "with --probe-nodes: `which`, a number of them, or names with a comma between "+
+	f.BoolVar(&o.wanted, "probe-nodes", false, "with --pre: start a pod on each node that looks at kernel and CNI "+
+		"directories")
+	f.BoolVarP(&o.yes, "yes", "y", false, "with --probe-nodes: create the pods without asking")
+	f.StringVar(&o.nodes, "nodes", "", "with --probe-nodes: the `nodes`: how many, or their names separated by commas "+
 		"(default: all)")
-	f.IntVar(&o.parallel, "parallel", 5, "with --probe-nodes: how many nodes at once")
-	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "with --probe-nodes: how long one node may take; with --cleanup: "+
-		"how long to wait until the namespace is gone")
-	f.StringVar(&o.image, "image", "", "with --probe-nodes: `image` of the agent (default: by the chart's values)")
+	f.IntVar(&o.parallel, "parallel", 5, "with --probe-nodes: how many nodes at the same time")
+	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "with --probe-nodes: time limit for each node; with --cleanup: "+
+		"time limit for the removal")
+	f.StringVar(&o.image, "image", "", "with --probe-nodes: `image` of the agent (default: that of the chart's values)")
 	f.StringArrayVarP(&o.files, "values", "f", nil, "with --probe-nodes: `file` with values of the chart, - for standard "+
-		"input; may be repeated")
-	f.StringArrayVar(&o.set, "set", nil, "with --probe-nodes: a value of the chart, `KEY=VALUE`, such as "+
-		"kubernetesDistribution=K3s; may be repeated")
+		"input; can be repeated")
+	f.StringArrayVar(&o.set, "set", nil, "with --probe-nodes: one value of the chart, `KEY=VALUE`, such as "+
+		"kubernetesDistribution=K3s; can be repeated")
 }
 
 // checkProbe returns an error for flags that do not go together, or cannot be used.
@@ -64,8 +65,8 @@ func (o options) checkProbe(set *pflag.FlagSet) error {
 	})
 	var cleans error
 	if o.cleanup {
-		cleans = cluster.CheckUnused(set, "with --cleanup the namespace "+Namespace+" is removed, and nothing looked at", "pre",
-			"probe-nodes", "namespace")
+		cleans = cluster.CheckUnused(set, "with --cleanup the namespace "+Namespace+" is removed, and nothing looked at",
+			"pre", "probe-nodes", "namespace")
 	}
 	switch {
 	case cleans != nil:

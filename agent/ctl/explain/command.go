@@ -14,46 +14,49 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const long = `Says whether the plugin redirects a pod's traffic through its sidecar, and why: the questions that
-the decision asks, in their order, with the answer of each and where it was found, and the settings
-that apply to the pod.
+const long = `Says whether the plugin redirects a pod's traffic through its sidecar, and why. It prints the
+questions of the decision in their order, each with its answer and where the answer was found, and
+the settings that apply to the pod.
 
-Of a pod in the cluster it also says what became of it: its mark, its init wait and what that says,
-the record on its node, whether the rules in its network are those that should be there (by the
-plugin's CHECK, which the agent runs where the chart's value repair is apply), its Events, and of a
-pod without a sidecar which of Istio's injection webhooks select it, and what the settings of the
-injector behind them say of it. It needs the verb get on pods. It says all with get on namespaces,
-list on events, get on pods/log, list on pods, get on configmaps and get and create on pods/exec in
-the agents' namespace, list on mutatingwebhookconfigurations, and get on configmaps in istiod's
-namespace; without one of these it names what it could not look at.
+For a pod in the cluster it also says what happened to the pod: its mark, its init wait and what
+that says, the record on its node, whether the rules in its network are the right ones, and its
+Events. For the rules, the agent runs the plugin's CHECK; it may do that if the chart's value repair
+is apply. For a pod without a sidecar it says which of Istio's injection webhooks select the pod,
+and what the settings of their injector say about it.
 
-With -f it makes the plugin's own decision from a manifest, by the same code, and needs no cluster
-and no rights. Of a Deployment, StatefulSet, DaemonSet, ReplicaSet, Job or CronJob it explains the
-pods that it makes; the annotations of a Namespace in the same files count for its pods. The plugin
-sees a pod after admission: where Istio's injector adds the sidecar in the cluster, --injected
-assumes what it would add. What other programs have written into a pod's network (foreign-rules) is
-seen on the node alone.
+It needs the verb get on pods. To say everything it needs get on namespaces, list on events, get on
+pods/log, list on mutatingwebhookconfigurations, and get on configmaps in istiod's namespace; and in
+the agents' namespace list on pods, get on configmaps, and get and create on pods/exec. If a right
+is missing, it names what it could not look at.
 
-Exit status: 0 if each pod is as it should be, or could start; 1 if one is not: refused, without a
-sidecar although a webhook selects it, waiting for long, with a mark of another network, without its
-rules; 2 if a file or the command line cannot be used; 3 if none is ill, and a pod could not be
-asked about: itself, or what decides whether it is well, which is the record and the rules of a pod
-that is redirected or marked, and of one without a sidecar its namespace and the webhooks. What the
-agent does not look at by its configuration counts neither as well nor as ill.`
+With -f it makes the plugin's own decision about the pods of a manifest, with the same code. It
+needs no cluster and no rights. For a Deployment, StatefulSet, DaemonSet, ReplicaSet, Job or CronJob
+it explains the pods that the object creates. Annotations of a Namespace in the same files count for
+the pods of that namespace. The plugin sees a pod after admission: if Istio's injector adds the
+sidecar in your cluster, give --injected. What other programs have written into a pod's network
+(foreign-rules) can be seen only on the node.
 
-const example = `  # Why is this pod (not) redirected, and has it its rules?
+Exit status: 0 if each pod is well, or could start; 1 if a pod is not well: it is refused, has no
+sidecar although a webhook selects it, waits for a long time, has the mark of another network, or
+lacks its rules; 2 for a wrong command line or file; 3 if no pod is known to be not well, but one
+could not be asked about. A pod cannot be asked about if the pod itself cannot be read, or what
+shows whether it is well: for a pod that is redirected or marked, its record and its rules; for a
+pod without a sidecar, its namespace and the webhooks. What the agent does not look at because of
+its configuration counts neither as well nor as not well.`
+
+const example = `  # Why is this pod (not) redirected? Does it have its rules?
   %[1]s explain cart-0 -n shop
 
-  # Several, of any namespace, for a program
+  # Several pods, of different namespaces, for a program
   %[1]s explain shop/cart-0 bank/ledger-7f -o json
 
-  # Why would this Deployment's pod not be redirected?
+  # Would the pods of this Deployment be redirected?
   %[1]s explain -f deployment.yaml
 
-  # As the cluster would see it, with Istio's sidecar and the operator's settings
+  # The same with Istio's sidecar and the operator's settings, as in the cluster
   %[1]s explain -f deployment.yaml --injected --config network.json
 
-  # The ways of its packets as a picture, for a terminal or for a page
+  # A picture of where its packets go, for a terminal or for a web page
   %[1]s explain cart-0 -n shop --picture
   %[1]s explain cart-0 -n shop --picture=svg > cart.svg
 
@@ -73,7 +76,7 @@ func Command(
 ) *cobra.Command {
 	var o options
 	c := &cobra.Command{
-		Use: "explain {POD... | -f FILE}", Short: "Say whether a pod is redirected, and why",
+		Use: "explain {POD... | -f FILE}", Short: "Explain whether a pod is redirected, and why",
 		Long: long, Example: fmt.Sprintf(example, name), Args: cobra.ArbitraryArgs,
 		ValidArgsFunction: CompletePods(flags, namespace),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -109,13 +112,13 @@ func Command(
 	o.Bind(c)
 	BindAgents(c, &o.agents)
 	output.Flag(c, &o.output)
-	output.PictureFlag(c, &o.picture, "draw the ways of a call of the app and of one to it")
+	output.PictureFlag(c, &o.picture, "draw where a call from the app and a call to the app go")
 	return c
 }
 
 // BindAgents gives a command the flag that says in which namespace the agents are.
 func BindAgents(c *cobra.Command, agents *string) {
-	c.Flags().StringVar(agents, "agents-namespace", "", "`namespace` of the agents (default: where they are found)")
+	c.Flags().StringVar(agents, "agents-namespace", "", "`namespace` of the agents (default: the tool finds it)")
 }
 
 func (o options) check(pods []string) (format output.Format, picture output.Picture, err error) {

@@ -32,10 +32,10 @@ type Input struct {
 // Bind gives a command the flags that say so.
 func (in *Input) Bind(c *cobra.Command) {
 	f := c.Flags()
-	f.StringArrayVarP(&in.Files, "filename", "f", nil, "`file` with a manifest, - for standard input; may be repeated")
-	f.BoolVar(&in.Injected, "injected", false, "assume that Istio injects its sidecar")
+	f.StringArrayVarP(&in.Files, "filename", "f", nil, "`file` with a manifest, - for standard input; can be repeated")
+	f.BoolVar(&in.Injected, "injected", false, "with -f: assume that Istio injects its sidecar")
 	f.StringVar(&in.Config, "config", "", "`file` with the operator's settings: the plugin's entry, or a network "+
-		"configuration list that has it (default: the plugin's defaults)")
+		"configuration list with that entry (default: the settings of the cluster; with -f, the plugin's defaults)")
 }
 
 // Offline is why flags about a cluster have no effect beside -f.

@@ -25,7 +25,7 @@ var pictures = []string{string(InText), string(InSVG)}
 // PictureFlag gives a command the flag that says of which kind a picture is. What it draws is what the help says.
 func PictureFlag(c *cobra.Command, picture *string, draws string) {
 	f := c.Flags()
-	f.StringVar(picture, "picture", string(NoPicture), draws+", as `text` for a terminal or as svg")
+	f.StringVar(picture, "picture", string(NoPicture), draws+": as `text` for a terminal, or as svg")
 	f.Lookup("picture").NoOptDefVal = string(InText)
 	_ = c.RegisterFlagCompletionFunc("picture", cobra.FixedCompletions(pictures, cobra.ShellCompDirectiveNoFileComp))
 }

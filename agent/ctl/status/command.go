@@ -14,29 +14,31 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const long = `Says of each node of the cluster whether its pods get their rules: the versions of agent and plugin,
-how the plugin is chained, the backend, kernel and runtime, and how many pods are redirected, left
-untouched, waiting and bypassed (R/L/W/B). Below is what is not well, each with what to do next, and
-what somebody should know: another mesh's plugin there, and what an older agent cannot answer.
+const long = `Says for each node of the cluster whether its pods get their rules. The table shows the versions of
+agent and plugin, how the plugin is chained, the backend, kernel and runtime, and how many pods are
+redirected, left untouched, waiting and bypassed (R/L/W/B). Below the table stands what is not well,
+and what to do about it. There is also a warning if another mesh's plugin is on a node, or if an
+older agent cannot answer all questions. During an upgrade, a line says how far it is.
 
-With --wait an upgrade has to have reached all nodes, too. While it goes on, a line says how far.
+With --wait it waits until all nodes are well and an upgrade has reached all of them.
 
-It asks the agents, by exec in their containers. It needs the verb list on nodes, and on pods and
-daemonsets in the agents' namespace (in all, unless -n says which), and the verbs get and create on
-pods/exec there. Without one of these it says what it could not look at: without nodes and
-daemonsets a node may lack an agent, and without exec it knows of an agent only whether it is ready.
+It asks the agents, by exec in their containers. It needs the verb list on nodes; and in the agents'
+namespace (in all namespaces, unless you give -n) list on pods and daemonsets, and get and create on
+pods/exec. If a right is missing, it says what it could not look at. If it may not list nodes and
+daemonsets, it cannot see that a node lacks its agent. If it may not exec, it knows only whether an
+agent is ready.
 
-Exit status: 0 if all nodes are well, 1 if one is not, or with --wait an upgrade has not ended in
-time, 2 for a wrong command line, 3 if a node could not be asked, or nodes or daemonsets not be
-listed.`
+Exit status: 0 if all nodes are well; 1 if a node is not well, or with --wait if an upgrade did not
+end in time; 2 for a wrong command line; 3 if a node could not be asked, or nodes or daemonsets
+could not be listed.`
 
-const example = `  # Is every node right?
+const example = `  # Is every node well?
   %[1]s status
 
-  # After an installation or an upgrade: until every node is, for at most five minutes
+  # After an installation or an upgrade: wait until every node is well, for at most five minutes
   %[1]s status --wait --timeout 5m
 
-  # Node after node while a release rolls out
+  # Watch the nodes while a release rolls out
   %[1]s status --watch
 
   # The nodes that are not well, for a program
@@ -63,7 +65,7 @@ type options struct {
 func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	o := options{pause: watchPause}
 	c := &cobra.Command{
-		Use: "status", Short: "Say of each node whether its pods get their rules", Long: long,
+		Use: "status", Short: "Show for each node whether its pods get their rules", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.namespace = cluster.AgentsNamespace(c.Flags())
@@ -78,10 +80,10 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 		},
 	}
 	f := c.Flags()
-	f.BoolVarP(&o.watch, "watch", "w", false, "look again every few seconds, until Ctrl-C; documents of YAML begin with "+
-		"---, and objects of JSON follow each other")
-	f.BoolVar(&o.wait, "wait", false, "wait until all nodes are well, with agents of the present release")
-	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "with --wait: how long")
+	f.BoolVarP(&o.watch, "watch", "w", false, "look again every few seconds until you press Ctrl-C; each YAML document "+
+		"begins with ---, JSON objects follow each other")
+	f.BoolVar(&o.wait, "wait", false, "wait until all nodes are well and have agents of the current release")
+	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "with --wait: how long to wait")
 	output.Flag(c, &o.output)
 	return c
 }

@@ -24,35 +24,37 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-const long = `Packs what a maintainer asks for into one archive, to be attached to an issue: the objects of the
-release, nodes, labels of namespaces, pods of the mesh, Events, and of each agent its log, its
-metrics and what it says of its node, with the CNI directories and the records. With --pod there is
-also what the agent says of that pod, and the packet rules in its network, whoever has written them,
-without the values that they compare with. What it will have is listed first, on standard error,
-and in the end each file with its bytes; read them before you pass them on.
+const long = `Collects what a maintainer asks for into one archive, which you can attach to an issue. It has the
+objects of the release, nodes, labels of namespaces, pods of the mesh and Events; and for each agent
+its log, its metrics and what it says about its node, with the CNI directories and the records. With
+--pod it also has what the agent says about that pod, and the packet rules in the pod's network,
+whichever program has written them, but without the values that they compare with. First the tool
+lists on standard error what the archive will have. At the end it lists each file with its size.
+Read the files before you pass them on.
 
-It reads no Secret, no variable of an environment and no kubeconfig. What looks like a credential in
-what it does read is blanked, and so is what is named token, password, secret or key. With --redact
-pseudonyms stand for addresses and for the names of nodes, namespaces, pods and what owns them, of
-the API server's host and of whom it refuses, and of others' packet rules: the same one for the same
-name, and others in the next archive.
+It reads no Secret, no value of an environment variable and no kubeconfig. In what it reads it
+blanks what looks like a credential, and each value that is named token, password, secret or key.
+With --redact it replaces names by pseudonyms: addresses; names of nodes, namespaces, pods and their
+owners; the API server's host, and users that the API server refuses; and names in the packet rules
+of other programs. A name has the same pseudonym everywhere in an archive, and another one in the
+next archive.
 
--n is the agents' namespace, or that of the pods if --pod names one without its own.
+-n is the agents' namespace. If you give --pod NAME without a namespace, -n is the pod's namespace.
 
 It needs the verb list on what it lists, get and create on pods/exec, and get on pods/log and
-pods/proxy in the agents' namespace. What could not be read is named on standard error and in the
-archive's index.json, with the reason and what to do.
+pods/proxy in the agents' namespace. It names what it could not read on standard error and in
+index.json of the archive, with the reason and what to do.
 
-Exit status: 0 if all of it is in the archive, 1 if something could not be read, 2 for a wrong
-command line or a file that is there, 3 if no archive could be made.`
+Exit status: 0 if everything is in the archive, 1 if something could not be read, 2 for a wrong
+command line or if the file exists already, 3 if no archive could be made.`
 
-const example = `  # Everything, for an issue that everyone can read
+const example = `  # For an issue that everyone can read
   %[1]s sysdump --redact
 
-  # What would be in it, without writing anything
+  # Only list what the archive would have
   %[1]s sysdump --redact --list
 
-  # With the packet rules of pods, whoever has written them
+  # Also with the packet rules of pods
   %[1]s sysdump --redact --pod shop/cart-0
   %[1]s sysdump --redact -n shop --pod cart-0,cart-1
 
@@ -83,7 +85,7 @@ const defaultLines = 20000
 func Command(name string, namespace *string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	var o options
 	c := &cobra.Command{
-		Use: "sysdump", Short: "Pack what a maintainer asks for into an archive", Long: long,
+		Use: "sysdump", Short: "Collect what a maintainer asks for into an archive", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.namespace = cluster.AgentsNamespace(c.Flags())
@@ -111,16 +113,16 @@ func Command(name string, namespace *string, flags cluster.Flags, writer output.
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.file, "output", "", "`file` to write, which must not be there yet (default "+
+	f.StringVar(&o.file, "output", "", "`file` to write; it must not exist yet (default "+
 		"istio-pod-network-sysdump-TIME.tar.gz)")
-	f.BoolVar(&o.list, "list", false, "say what would be in the archive, and write none")
-	f.BoolVar(&o.redact, "redact", false, "pseudonyms for addresses and for names of nodes, namespaces and pods")
-	f.StringSliceVar(&o.nodes, "nodes", nil, "`names` of the nodes whose agents and pods are looked at (default: all)")
-	f.StringSliceVar(&o.chosen, "pod", nil, "`names` of pods whose record and packet rules are read, too: NAME or "+
-		"NAMESPACE/NAME")
+	f.BoolVar(&o.list, "list", false, "list what the archive would have, and write no archive")
+	f.BoolVar(&o.redact, "redact", false, "replace addresses and names of nodes, namespaces and pods by pseudonyms")
+	f.StringSliceVar(&o.nodes, "nodes", nil, "`names` of the nodes to look at, separated by commas (default: all)")
+	f.StringSliceVar(&o.chosen, "pod", nil, "`names` of pods whose record and packet rules are read too: NAME or "+
+		"NAMESPACE/NAME, separated by commas")
 	_ = c.RegisterFlagCompletionFunc("pod", explain.CompletePods(flags, namespace))
-	f.Int64Var(&o.logLines, "log-lines", defaultLines, "the last `lines` of each log")
-	f.StringVar(&o.format, "format", string(output.Table), "`format` of the listing: "+strings.Join(output.Formats, ", "))
+	f.Int64Var(&o.logLines, "log-lines", defaultLines, "how many `lines` to read from the end of each log")
+	f.StringVar(&o.format, "format", string(output.Table), "`format` of the list: "+strings.Join(output.Formats, ", "))
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(output.Formats, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }

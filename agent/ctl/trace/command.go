@@ -18,44 +18,44 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const long = `Walks a packet through the hooks, chains and rules of a pod, and says each step, the rule that
-takes it and why, where it lands, and by which original destination its receiver knows it.
+const long = `Follows a packet through the hooks, chains and rules of a pod. It prints each step, the rule that
+takes the packet and why, where the packet lands, and which original destination its receiver sees.
 
-The rules are those that the plugin would write now for a pod of the cluster, or of a manifest (-f);
-whether they are there, explain says. Without --live it sends nothing. The packet opens a
-connection, or is a UDP datagram; -o wide lists the rules that do not take it, too, and goes on with
-what the sidecar sends then. What is not known is assumed, and named: the pod's addresses before it
-has any, and the user of a container that only its image knows. Rules of other programs in the pod
-are not looked at.
+The rules are those that the plugin would write now, for a pod of the cluster or of a manifest (-f).
+To see whether the pod has these rules, use explain. The packet opens a connection, or it is a UDP
+datagram. Without --live the tool sends nothing. With -o wide it also lists the rules that do not
+take the packet, and then follows what the sidecar sends. If something is not known, it names what
+it assumes: addresses, if the pod has none yet, and the user of a container, if only the image says
+it. It does not look at rules of other programs in the pod.
 
-With --live the node's agent sends such a packet from the pod's network, or from the node's if it is
-to come from outside, and the answer has what the kernel says of it beside what is predicted: each
-rule that takes it, those of other programs too, and where it ends. There it is dropped, behind all
-rules, so nobody receives it. It takes a pod of the cluster, repair: apply, rules of the backend
-nftables, and Linux 5.12 on the node; where the agent cannot look, it says why.
+With --live the node's agent sends such a packet, from the pod's network or, with --from outside,
+from the node's. Beside the prediction the tool prints what the kernel says: each rule that takes
+the packet, also of other programs, and where the packet ends. The packet is dropped there, behind
+all rules: nobody receives it. --live needs a pod of the cluster, repair: apply, rules of the
+backend nftables, and Linux 5.12 on the node. If the agent cannot look, the tool says why.
 
-With -f it needs no cluster and no rights. For a pod of the cluster it needs the verb get on pods,
-and, for the settings, get on namespaces, list on pods and get on configmaps in the agents'
-namespace; without these it assumes the defaults, and says so. With --live it also needs the verbs
-get and create on pods/exec there.
+With -f it needs no cluster and no rights. For a pod of the cluster it needs the verb get on pods;
+to read the settings, also get on namespaces, list on pods, and get on configmaps in the agents'
+namespace. If one of these is missing, it assumes the defaults, and says so. With --live it also
+needs get and create on pods/exec in the agents' namespace.
 
-Exit status: 0 if each packet lands, 1 if one is dropped, its pod does not start or the kernel says
-otherwise, 2 for a wrong command line or file, 3 if a pod could not be asked about.`
+Exit status: 0 if each packet lands; 1 if a packet is dropped, its pod does not start, or the kernel
+says otherwise; 2 for a wrong command line or file; 3 if a pod could not be asked about.`
 
-const example = `  # Where does what the app sends to a service go?
+const example = `  # Where does a packet go that the app sends to a service?
   %[1]s trace cart-0 -n shop --from app --to 10.96.0.10:80
 
-  # The same of a manifest
+  # The same for a pod of a manifest
   %[1]s trace -f pod.yaml --from app --to 10.96.0.10:80
 
-  # A DNS query, and what comes from outside to the app's port
+  # A DNS query, and a packet from outside to the app's port
   %[1]s trace -f pod.yaml --injected --dns --to 10.96.0.10
   %[1]s trace -f pod.yaml --injected --from outside --to pod:8080
 
-  # Does the kernel agree?
+  # Does the kernel do the same?
   %[1]s trace cart-0 -n shop --from app --to 10.96.0.10:80 --live
 
-  # The packet's way as a picture, for a terminal or for a page
+  # A picture of the packet's way, for a terminal or for a web page
   %[1]s trace -f pod.yaml --to 10.96.0.10:80 --picture
   %[1]s trace -f pod.yaml --to 10.96.0.10:80 --picture=svg > way.svg`
 
@@ -79,7 +79,7 @@ func Command(
 ) *cobra.Command {
 	var o options
 	c := &cobra.Command{
-		Use: "trace {POD... | -f FILE} --to ADDRESS:PORT", Short: "Say where a packet of a pod goes, and why",
+		Use: "trace {POD... | -f FILE} --to ADDRESS:PORT", Short: "Show where a packet of a pod goes, and why",
 		Long: long, Example: fmt.Sprintf(example, name), Args: cobra.ArbitraryArgs,
 		ValidArgsFunction: explain.CompletePods(flags, namespace),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -123,19 +123,20 @@ func Command(
 	o.Bind(c)
 	explain.BindAgents(c, &o.agents)
 	f := c.Flags()
-	f.StringVar(&o.from, "from", "app", "`who` sends it: app, proxy (the sidecar), outside, or uid:N or uid:N:GROUP")
-	f.StringVar(&o.to, "to", "", "`address:port` that it is for; pod:PORT is the pod's own address")
-	f.StringVar(&o.proto, "proto", "", "`protocol`: tcp, udp (default: tcp, and with --dns udp)")
-	f.BoolVar(&o.dns, "dns", false, "a DNS query: UDP, to port 53 if --to has none")
-	f.BoolVar(&o.live, "live", false, "send such a packet, which nobody receives, and compare with what the kernel says")
-	f.StringVar(&o.backend, "backend", backends[0], "`what` holds the rules: nftables, iptables")
-	f.StringSliceVar(&o.pod, "pod-address", nil, "`addresses` of the pod (default: those of its status)")
+	f.StringVar(&o.from, "from", "app", "`who` sends the packet: app, proxy (the sidecar), outside, uid:N or uid:N:GROUP")
+	f.StringVar(&o.to, "to", "", "`address:port` of the destination; pod:PORT is the pod itself")
+	f.StringVar(&o.proto, "proto", "", "`protocol`: tcp, udp (default: tcp; with --dns, udp)")
+	f.BoolVar(&o.dns, "dns", false, "the packet is a DNS query: UDP, and port 53 if --to has no port")
+	f.BoolVar(&o.live, "live", false, "send such a packet, which nobody receives, and compare with what the kernel does")
+	f.StringVar(&o.backend, "backend", backends[0], "`backend` that holds the rules: nftables, iptables")
+	f.StringSliceVar(&o.pod, "pod-address", nil, "`addresses` of the pod, separated by commas (default: those of its "+
+		"status)")
 	_ = c.RegisterFlagCompletionFunc("from", cobra.FixedCompletions([]string{"app", "proxy", "outside", "uid:"},
 		cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"tcp", "udp"},
 		cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("backend", cobra.FixedCompletions(backends, cobra.ShellCompDirectiveNoFileComp))
-	output.PictureFlag(c, &o.picture, "draw the way")
+	output.PictureFlag(c, &o.picture, "draw the packet's way")
 	output.Flag(c, &o.output)
 	return c
 }

@@ -116,7 +116,7 @@ func TestMisuse(t *testing.T) {
 		"-f testdata/refused.yaml --injected --to cart:80":               "not an address",
 		"-f testdata/refused.yaml --injected":                            "no port",
 		"-f testdata/none.yaml --to cart:80":                             "not an address",
-		"-f testdata/pod.yaml --to pod:80 --agents-namespace x":          "--agents-namespace has no effect: with -f no cluster",
+		"-f testdata/pod.yaml --to pod:80 --agents-namespace x":          "--agents-namespace has no effect: with -f",
 		"-f - -f - --to pod:80":                                          "standard input has an end",
 	} {
 		out, status, err := traced(t, strings.Fields(args)...)

@@ -17,57 +17,62 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-const long = `Proves on this cluster that pods of the mesh get their rules, by real connections. In a temporary
-namespace of Pod Security restricted (istio-pod-network-verify) it makes three pods on each node
-that has an agent, or should have one: one of the mesh, with an app and a stand-in of the sidecar;
-a peer outside the mesh that they call, and that calls them; and one outside the mesh that makes
-the same calls, the control: it shows that the peer sees what gets around a sidecar. They have no
-token and no privilege. The pods are those of the chart's helm test, with its image and its
-settings.
+const long = `Proves with real connections that mesh pods of this cluster get their rules. In a temporary
+namespace with Pod Security restricted (istio-pod-network-verify) it creates three pods on each node
+that has an agent, or should have one:
 
-A flow of the pod of the mesh is well if the right one has answered: outbound, inbound, DNS, what
-the pod excludes, the sidecar's own calls, in each IP family, and attempts to get around the
-sidecar.
+- a mesh pod, with an app and a stand-in of the sidecar;
+- a peer outside the mesh, which the two others call, and which calls the mesh pod;
+- the control, a pod outside the mesh that makes the same calls. It shows that the peer sees
+  traffic that gets around a sidecar.
 
-With --istio the cluster's own injection gives pods their sidecar, in a namespace of Pod Security
-baseline that the webhooks select: by istio-injection=enabled, by the default revision, by the
-only one, or by --revision. In it a Sidecar and a PeerAuthentication of Istio's have Envoy let
-nothing out and nothing in (REGISTRY_ONLY, STRICT): what reaches the peer or the app has gone
-around it. A second pod of the mesh is called by mTLS. What only a stand-in can show is named
-under "Not looked at".
+The pods have no token and no privileges. They are those of the chart's helm test, with its image
+and its settings.
 
-The pods know each other by a secret of the run, so that nobody else's answer is taken for theirs.
+A flow of the mesh pod is well if the right program answers. The flows are: outbound, inbound, DNS,
+what the pod excludes, and the sidecar's own calls, in each IP family; and attempts to get around
+the sidecar.
 
-The namespace is removed in the end, also after Ctrl-C. What a killed run has left, the next one
-removes, or --cleanup. Pods end by themselves a minute after --timeout.
+With --istio the cluster's own injection gives the pods their sidecars. The namespace has Pod
+Security baseline then, and a label that Istio's webhooks select: istio-injection=enabled, that of
+the default revision, that of the only revision, or that of --revision. A Sidecar and a
+PeerAuthentication of Istio make Envoy let nothing out and nothing in (REGISTRY_ONLY, STRICT): what
+reaches the peer or the app has gone around Envoy. A second mesh pod is called with mTLS. What only
+a stand-in can show is listed under "Not looked at".
 
-It needs the verb list on nodes and on daemonsets, get on ConfigMap istio-pod-network-verify in
-the agents' namespace (that of the first DaemonSet of agents, unless -n says which), create on
-namespaces, get, patch and delete on the temporary one, and in that create on serviceaccounts,
-create, get and delete on pods, get on pods/log and list on events; with the chart's
-imagePullSecrets also get on these secrets and create on secrets. With --istio also list on
-mutatingwebhookconfigurations, get on ConfigMap istio-pod-network-config beside the other, and
-create on services, sidecars.networking.istio.io and peerauthentications.security.istio.io. The
-chart has a ClusterRole for all of it (rbac.verifier).
+The pods of a run share a secret, so that no other pod can answer for them.
 
---junit and -o json also report a run that fails as a whole, as an error.
+At the end the tool removes the namespace, also after Ctrl-C. If a run is killed, the next run
+removes what is left, or you do with --cleanup. The pods end by themselves a minute after --timeout.
 
-Exit status: 0 if every node is well, 1 if one is not, 2 for a wrong command line, 3 if something
-could not be proven.`
+It needs the verb list on nodes and on daemonsets; get on ConfigMap istio-pod-network-verify in the
+agents' namespace (that of the first DaemonSet of agents, unless you give -n); create on namespaces;
+get, patch and delete on the temporary namespace; and in that namespace create on serviceaccounts,
+create, get and delete on pods, get on pods/log and list on events. If the chart has
+imagePullSecrets, it also needs get on these secrets and create on secrets. With --istio it also
+needs list on mutatingwebhookconfigurations, get on ConfigMap istio-pod-network-config in the
+agents' namespace, and create on services, sidecars.networking.istio.io and
+peerauthentications.security.istio.io. The chart has a ClusterRole with all of these rights
+(rbac.verifier).
+
+If a run fails as a whole, --junit and -o json report that as an error.
+
+Exit status: 0 if every node is well, 1 if a node is not well, 2 for a wrong command line, 3 if
+something could not be proven.`
 
 const example = `  # Does every node redirect, and does nothing get around a sidecar?
   %[1]s verify
 
-  # Five nodes of a large cluster, of each kind of node at least one, and a report for CI
+  # Five nodes of a large cluster, at least one of each kind, and a report for CI
   %[1]s verify --nodes 5 --junit verify.xml
 
-  # One node, each flow of it
+  # One node, with a line for each flow
   %[1]s verify --nodes node-a -o wide
 
-  # The same with the sidecars that this cluster's Istio injects
+  # With the sidecars that this cluster's Istio injects
   %[1]s verify --istio
 
-  # Remove what a run that was killed has left
+  # Remove what a killed run has left
   %[1]s verify --cleanup`
 
 // options are a command line's.
@@ -92,7 +97,7 @@ type options struct {
 func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	o := options{tool: name, pace: temporary.Pace{Poll: time.Second, Beat: 4 * time.Second}}
 	c := &cobra.Command{
-		Use: "verify", Short: "Prove by real connections that each node redirects", Long: long,
+		Use: "verify", Short: "Prove with real connections that each node redirects", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.namespace = cluster.AgentsNamespace(c.Flags())
@@ -112,15 +117,15 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.nodes, "nodes", "", "`which`: a number of them, or names with a comma between (default: all)")
-	f.IntVar(&o.parallel, "parallel", 5, "how many nodes at once")
-	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long one node may take; with --cleanup, how long to wait "+
-		"until the namespace is gone")
+	f.StringVar(&o.nodes, "nodes", "", "the `nodes`: how many, or their names separated by commas (default: all)")
+	f.IntVar(&o.parallel, "parallel", 5, "how many nodes at the same time")
+	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "time limit for each node; with --cleanup: time limit for the "+
+		"removal")
 	f.StringVar(&o.image, "image", "", "`image` of the plugin, for the pods (default: that of the release)")
-	f.StringVar(&o.junit, "junit", "", "`file` to write the outcome to as JUnit's XML")
-	f.BoolVar(&o.istio, "istio", false, "by the cluster's own injection, with Envoy in place of the stand-in")
-	f.StringVar(&o.revision, "revision", "", "`name` of Istio's revision or tag that injects, with --istio")
-	f.BoolVar(&o.cleanup, "cleanup", false, "remove the temporary namespace, also that of a run that goes on")
+	f.StringVar(&o.junit, "junit", "", "`file` to which the result is written as JUnit XML")
+	f.BoolVar(&o.istio, "istio", false, "use the cluster's own injection, with Envoy in place of the stand-in")
+	f.StringVar(&o.revision, "revision", "", "with --istio: `name` of the revision or tag of Istio that injects")
+	f.BoolVar(&o.cleanup, "cleanup", false, "remove the temporary namespace, even if a run still uses it")
 	output.Flag(c, &o.output)
 	return c
 }

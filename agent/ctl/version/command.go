@@ -13,20 +13,20 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const long = `Says of which version this tool is, and on each node the agent and its plugin, and what of these
-does not fit: agents that are more than one minor version from this tool or from the newest agent,
-and a plugin that is not its agent's. It names what an agent of an older release cannot answer.
+const long = `Shows the versions of this tool, and of agent and plugin on each node, and what does not fit: an
+agent that is more than one minor version away from this tool or from the newest agent, and a plugin
+that does not belong to its agent. It also names the questions that an older agent cannot answer.
 
-It asks the agents, and needs the rights that status needs. Of an agent that does not answer it has
-the release that the chart has labelled its pod with. --client asks nobody.
+It asks the agents, and needs the rights that status needs. If an agent does not answer, it shows
+the release that the label of the agent's pod has. With --client it asks nobody.
 
-Exit status: 0 if all fit, 1 if something does not, 2 for a wrong command line, 3 if a node could
-not be asked, or nodes or daemonsets not be listed.`
+Exit status: 0 if all versions fit, 1 if one does not fit, 2 for a wrong command line, 3 if a node
+could not be asked, or nodes or daemonsets could not be listed.`
 
 const example = `  # Do the agents fit this tool and each other?
   %[1]s version
 
-  # This tool alone, without a cluster
+  # Only this tool, without a cluster
   %[1]s version --client
 
   # The nodes that an upgrade has not reached yet
@@ -43,7 +43,7 @@ type options struct {
 func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	var o options
 	c := &cobra.Command{
-		Use: "version", Short: "Say which versions tool, agents and plugins are of, and what does not fit", Long: long,
+		Use: "version", Short: "Show the versions of tool, agents and plugins, and what does not fit", Long: long,
 		Example: fmt.Sprintf(example, name), Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.namespace = cluster.AgentsNamespace(c.Flags())
@@ -68,7 +68,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 			})
 		},
 	}
-	c.Flags().BoolVar(&o.client, "client", false, "ask no cluster")
+	c.Flags().BoolVar(&o.client, "client", false, "show only this tool, and ask no cluster")
 	output.Flag(c, &o.output)
 	return c
 }
