@@ -49,7 +49,8 @@ func session(t *testing.T, page, heading string) string {
 }
 
 // Programs that stand for those of the page's reader. helm renders what it is to install, with the real Helm and the
-// charts of Istio's module; the others say a word where one is asked for.
+// charts of Istio's module, and has Helm find no fault with a chart of this tree by these values; the others say a word
+// where one is asked for.
 const (
 	standInHelm = `#!/bin/bash
 set -euo pipefail
@@ -59,7 +60,7 @@ install | upgrade) shift ;;
 list) echo '- app_version: 1.30.1'; exit ;;
 *) exit 0 ;;
 esac
-version= istio= args=()
+version= istio= chart= args=() values=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--version) version=$2; shift ;;
@@ -68,6 +69,8 @@ while [ $# -gt 0 ]; do
 	istio/base | istio/gateway) istio=$1; args+=("$MANIFESTS/charts/${1#istio/}") ;;
 	istio/istiod) istio=$1; args+=("$MANIFESTS/charts/istio-control/istio-discovery") ;;
 	istio/*) echo "no such chart of Istio's: $1" >&2; exit 1 ;;
+	./*) chart=$1; args+=("$1") ;;
+	-f | --set) values+=("$1" "$2"); args+=("$1" "$2"); shift ;;
 	*) args+=("$1") ;;
 	esac
 	shift
@@ -76,6 +79,7 @@ if [ -n "$istio" ] && [[ ! $version =~ ^1\.[0-9]+\.[0-9]+$ ]]; then
 	echo "$istio in the version '$version'" >&2
 	exit 1
 fi
+[ -z "$chart" ] || "$HELM" lint --strict "$chart" "${values[@]}"
 n=$(ls "$RENDERED" | wc -l)
 "$HELM" template "${args[@]}" >"$RENDERED/$(printf %02d "$n")-${args[0]}"
 `
@@ -289,10 +293,10 @@ func injects(t *testing.T, manifests, registry, platform string, secrets []strin
 			find(t, manifests, "Deployment", o.GetName(), &istiod)
 		}
 	}
-	for _, e := range istiod.Spec.Template.Spec.Containers[0].Env {
-		if e.Name == "PLATFORM" && e.Value != platform {
-			t.Errorf("PLATFORM is %q, want %q", e.Value, platform)
-		}
+	environment := istiod.Spec.Template.Spec.Containers[0].Env
+	named := slices.IndexFunc(environment, func(e corev1.EnvVar) bool { return e.Name == "PLATFORM" })
+	if named < 0 || environment[named].Value != platform {
+		t.Errorf("PLATFORM is not %q in %+v", platform, environment)
 	}
 	cni := map[string]string{"": "default", "openshift": "multus"}[platform]
 	if !strings.Contains(manifests, fmt.Sprintf(`"provider": %q`, cni)) {
