@@ -17,9 +17,9 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// Authorize makes the service account of a manifest such as agent/rbac.yaml in a namespace, which has to exist, with
-// the rights that the manifest gives it, and writes a kubeconfig of that account. The namespace becomes part of the
-// names of what is in none, so that many may be made.
+// Authorize creates the service account of a manifest such as agent/rbac.yaml in an existing namespace, with the rights
+// that the manifest grants, and writes a kubeconfig for the account. It appends the namespace to the names of
+// cluster-scoped objects, so that several namespaces can have the same manifest.
 func (s *Server) Authorize(ctx context.Context, manifest, namespace, kubeconfig string) error {
 	client, err := kubernetes.NewForConfig(s.Admin())
 	if err != nil {

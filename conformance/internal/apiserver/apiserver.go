@@ -1,5 +1,5 @@
-// Package apiserver starts a real kube-apiserver with a real etcd on loopback, for tests and benchmarks that need
-// nothing else of a cluster. It keeps an audit log, in which requests are counted.
+// Package apiserver starts a real kube-apiserver with a real etcd on loopback, for tests and benchmarks that need no
+// other part of a cluster. The API server writes an audit log, from which tests count requests.
 package apiserver
 
 import (
@@ -19,37 +19,38 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// Programs are what has to be in Server.Bin.
+// Programs are the programs that must be in Server.Bin.
 var Programs = []string{"kube-apiserver", "etcd"}
 
-// WithoutControllers is the flag of an API server that is alone: nobody would make the default service accounts.
+// WithoutControllers is the flag for an API server without a controller manager. The admission plugin ServiceAccount
+// would reject every pod, because nothing creates the default service accounts.
 const WithoutControllers = "--disable-admission-plugins=ServiceAccount"
 
-// Where they listen. The caller has a network namespace of its own, so the ports are free.
+// Where etcd and the API server listen. The caller has its own network namespace, so the ports are free.
 const (
 	etcdURL    = "http://127.0.0.1:2379"
 	peerURL    = "http://127.0.0.1:2380"
 	securePort = "6443"
 )
 
-// Server is a running API server.
+// Server is an API server with its etcd. Set the exported fields, then call Server.Start.
 type Server struct {
 	Bin   string   // directory of the programs
-	Dir   string   // directory of its own, where data, keys and logs go
-	Host  string   // under which clients reach it; loopback if it is empty
-	Flags []string // of kube-apiserver, beside those that every caller needs, or instead of them
+	Dir   string   // directory for data, keys and logs, not shared
+	Host  string   // address by which clients reach it; loopback if empty
+	Flags []string // added after the default flags of kube-apiserver, so they can also override them
 
 	etcd, apiserver *Process
 	pki             pki
 }
 
-// Start starts both programs on loopback and waits until the API server is ready.
+// Start starts etcd and the API server on loopback, and waits until the API server is ready.
 func Start(bin, dir string, flags ...string) (*Server, error) {
 	s := &Server{Bin: bin, Dir: dir, Flags: flags}
 	return s, s.Start()
 }
 
-// Start starts both programs and waits until the API server is ready.
+// Start starts etcd and the API server, and waits until the API server is ready.
 func (s *Server) Start() error {
 	var err error
 	if s.pki, err = newPKI(s.Dir, s.Host); err != nil {
@@ -59,7 +60,7 @@ func (s *Server) Start() error {
 		return err
 	}
 	s.etcd, err = s.start("etcd", "--name=default", "--data-dir="+s.path("etcd"), "--unsafe-no-fsync", "--log-level=error",
-		"--quota-backend-bytes=8589934592", // the most that it supports: what is replaced stays until it is compacted
+		"--quota-backend-bytes=8589934592", // the maximum: old revisions stay until compaction
 		"--listen-client-urls="+etcdURL, "--advertise-client-urls="+etcdURL,
 		"--listen-peer-urls="+peerURL, "--initial-advertise-peer-urls="+peerURL, "--initial-cluster=default="+peerURL)
 	if err != nil {
@@ -74,12 +75,12 @@ func (s *Server) Start() error {
 
 func (s *Server) path(name string) string { return filepath.Join(s.Dir, name) }
 
-// Up starts the API server, after Down too, and waits until it is ready.
+// Up starts the API server, also after Down, and waits until it is ready.
 func (s *Server) Up() error {
 	var err error
 	s.apiserver, err = s.start("kube-apiserver",
 		append([]string{"--etcd-servers=" + etcdURL, "--bind-address=127.0.0.1", "--secure-port=" + securePort,
-			"--advertise-address=192.0.2.1", // never told anybody; loopback is refused here
+			"--advertise-address=192.0.2.1", // not used, but required: the API server rejects loopback here
 			"--tls-cert-file=" + s.pki.serving.cert, "--tls-private-key-file=" + s.pki.serving.key,
 			"--client-ca-file=" + s.pki.ca.cert,
 			"--service-account-key-file=" + s.pki.serving.key, "--service-account-signing-key-file=" + s.pki.serving.key,
@@ -117,10 +118,10 @@ func (s *Server) ready() error {
 	}
 }
 
-// Down kills the API server; etcd keeps what it has acknowledged.
+// Down kills the API server. Etcd keeps running.
 func (s *Server) Down() { s.apiserver.Kill() }
 
-// Used is the processor time that the API server, since Up, and etcd have used so far.
+// Used returns the processor time that the API server has used since Up, and etcd since Start.
 func (s *Server) Used() (apiserver, etcd time.Duration, err error) {
 	apiserver, err = s.apiserver.Used()
 	if err == nil {
@@ -129,16 +130,16 @@ func (s *Server) Used() (apiserver, etcd time.Duration, err error) {
 	return apiserver, etcd, err
 }
 
-// EtcdURL is where etcd answers, without any credential.
+// EtcdURL returns the URL of etcd. It needs no credentials.
 func (s *Server) EtcdURL() string { return etcdURL }
 
-// Pause stops the API server from answering, with its connections open, until Resume.
+// Pause stops the API server with SIGSTOP until Resume. Its connections stay open.
 func (s *Server) Pause() error { return s.apiserver.Signal(syscall.SIGSTOP) }
 
 // Resume undoes Pause.
 func (s *Server) Resume() error { return s.apiserver.Signal(syscall.SIGCONT) }
 
-// Stop ends both programs.
+// Stop ends the API server and etcd.
 func (s *Server) Stop() {
 	for _, p := range []*Process{s.apiserver, s.etcd} {
 		if p != nil {
@@ -147,24 +148,24 @@ func (s *Server) Stop() {
 	}
 }
 
-// Admin is how to reach the API server with all rights and without a limit of requests.
+// Admin returns a client configuration with all rights and no rate limit.
 func (s *Server) Admin() *rest.Config {
 	return &rest.Config{Host: s.URL(), QPS: -1, TLSClientConfig: rest.TLSClientConfig{
 		CAFile: s.pki.ca.cert, CertFile: s.pki.admin.cert, KeyFile: s.pki.admin.key,
 	}}
 }
 
-// URL is where the API server answers.
+// URL returns the URL of the API server.
 func (s *Server) URL() string {
 	return "https://" + net.JoinHostPort(cmp.Or(s.Host, "127.0.0.1"), securePort)
 }
 
-// Kubeconfig writes a file with which a program reaches the API server as the owner of a token.
+// Kubeconfig writes a kubeconfig that authenticates with a bearer token.
 func (s *Server) Kubeconfig(path, token string) error {
 	return s.kubeconfig(path, fmt.Sprintf("token: %q", token))
 }
 
-// KubeconfigOf makes a certificate for a user in a group, and writes a file with which a program is that user.
+// KubeconfigOf creates a client certificate for a user in a group, and writes a kubeconfig that authenticates with it.
 func (s *Server) KubeconfigOf(path, user, group string) error {
 	p, err := s.pki.leaf(s.Dir, filepath.Base(path), user, group)
 	if err != nil {
@@ -183,22 +184,23 @@ contexts: [{name: c, context: {cluster: c, user: u}}]
 `, s.URL(), s.pki.ca.cert, user), 0o600)
 }
 
-// CA and ServiceAccountKey are paths of files that other components of the cluster need.
+// CA returns the path of the certificate of the cluster's certificate authority.
 func (s *Server) CA() string { return s.pki.ca.cert }
 
-// Serving are the paths of a certificate and its key, under which anything may serve at the API server's addresses.
+// Serving returns the paths of the API server's serving certificate and its key. Other servers at the same addresses
+// may use them.
 func (s *Server) Serving() (cert, key string) { return s.pki.serving.cert, s.pki.serving.key }
 
-// ServiceAccountKey signs the tokens of service accounts.
+// ServiceAccountKey returns the path of the key that signs service account tokens.
 func (s *Server) ServiceAccountKey() string { return s.pki.serving.key }
 
-// start runs one of the two programs.
+// start runs etcd or the API server.
 func (s *Server) start(name string, args ...string) (*Process, error) {
 	return Run(s.path(name+".log"), filepath.Join(s.Bin, name), args...)
 }
 
-// Embedded is a kubeconfig with all rights for somebody who reaches the API server under another URL and does not see
-// its files.
+// Embedded returns a kubeconfig with all rights that contains its certificates and key. It is for a client that uses
+// another URL and cannot read the server's files.
 func (s *Server) Embedded(url string) ([]byte, error) {
 	config := clientcmdapi.NewConfig()
 	var err error

@@ -12,8 +12,8 @@ import (
 
 var getOptions = metav1.GetOptions{}
 
-// auditPolicy logs every request of a service account once it is answered, a watch also when it begins, and of what is
-// patched the answer too.
+// auditPolicy logs every request of a service account when it is complete, and a watch also when it starts. Patch
+// requests are logged with the response.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, Panic]
@@ -28,7 +28,7 @@ rules:
 - level: None
 `
 
-// Request is one that a service account has made.
+// Request is one request of a service account, as in the audit log (audit.k8s.io/v1, Event).
 type Request struct {
 	ID        string    `json:"auditID"`
 	Verb      string    `json:"verb"`
@@ -52,7 +52,7 @@ type Request struct {
 	} `json:"responseObject"`
 }
 
-// Audit returns what the service accounts of a namespace have asked for so far.
+// Audit returns the requests that the service accounts of a namespace have made so far.
 func (s *Server) Audit(namespace string) ([]Request, error) {
 	log, err := os.Open(s.path("audit.log"))
 	if err != nil {

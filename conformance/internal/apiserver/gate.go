@@ -16,25 +16,25 @@ import (
 	"time"
 )
 
-// Gate stands in front of the API server, for clients that can be made to come by it, and lets them feel what one in
-// trouble is like.
+// Gate is a reverse proxy in front of the API server that can inject errors. It only affects clients that connect to
+// its address.
 type Gate struct {
 	proxy *httputil.ReverseProxy
 
 	mu      sync.Mutex
 	trouble Trouble
-	ctx     context.Context // of the requests under way, watches included
+	ctx     context.Context // of the current requests, watches included
 	cut     context.CancelFunc
 }
 
-// Trouble is what happens to requests. Its zero value is none.
+// Trouble says what happens to requests. The zero value passes them on.
 type Trouble struct {
-	Delay  time.Duration // before a request is passed on
-	Status int           // the HTTP status of the answer, instead of the API server's
-	Abort  bool          // the connection breaks off
+	Delay  time.Duration // wait before a request is passed on
+	Status int           // return this HTTP status instead of calling the API server
+	Abort  bool          // close the connection without a response
 }
 
-// NewGate listens on an address, with the API server's own certificate.
+// NewGate returns a Gate that listens on an address, with the API server's own certificate.
 func (s *Server) NewGate(address string) (*Gate, error) {
 	target, err := url.Parse(s.URL())
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *Server) NewGate(address string) (*Gate, error) {
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 			ForceAttemptHTTP2: true},
-		FlushInterval: -1, // a watch
+		FlushInterval: -1, // flush immediately, for watches
 		ErrorLog:      log.New(io.Discard, "", 0),
 	}}
 	g.Set(Trouble{})
@@ -70,8 +70,8 @@ func (s *Server) NewGate(address string) (*Gate, error) {
 	return g, nil
 }
 
-// Set says what happens from now on. With trouble, requests that are under way break off, watches too. The end of
-// trouble breaks nothing: a watch that has come back stays.
+// Set sets what happens to requests from now on. Setting trouble also aborts the current requests, watches included.
+// Ending trouble aborts nothing, so a watch that was opened during trouble stays open.
 func (g *Gate) Set(t Trouble) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -85,7 +85,7 @@ func (g *Gate) Set(t Trouble) {
 	g.ctx, g.cut = context.WithCancel(context.Background())
 }
 
-// ServeHTTP passes a request on, unless there is trouble.
+// ServeHTTP passes a request on to the API server, or applies the current Trouble to it.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.mu.Lock()
 	trouble, now := g.trouble, g.ctx

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Trouble breaks a watch. Its end does not: what was watched again meanwhile would have to wait for its back-off.
+// Setting trouble breaks a watch. Ending it does not: a client that had reconnected would have to wait for its backoff.
 func TestGate(t *testing.T) {
 	more := make(chan string)
 	behind := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -14,21 +14,21 @@ import (
 	"time"
 )
 
-// pair is where a certificate and its key are.
+// pair has the paths of a certificate and its key.
 type pair struct{ cert, key string }
 
-// pki is what the API server and its users prove themselves with.
+// pki has the certificates of the API server and its clients.
 type pki struct {
 	ca, serving, admin pair
-	addresses          []net.IP // under which certificates serve
+	addresses          []net.IP // subject alternative names of the certificates
 	root               *x509.Certificate
 	key                *ecdsa.PrivateKey
 }
 
-// ServiceAddress is that of the service `kubernetes`, the first of the range.
+// ServiceAddress is the cluster IP of the service `kubernetes`: the first address of the service range.
 const ServiceAddress = "10.96.0.1"
 
-// newPKI makes all of it in a directory. The API server's host may be "".
+// newPKI creates the certificates and keys in a directory. The API server's host may be empty.
 func newPKI(dir, host string) (p pki, err error) {
 	for _, address := range []string{"127.0.0.1", ServiceAddress, host} {
 		if ip := net.ParseIP(address); ip != nil {
@@ -50,7 +50,8 @@ func newPKI(dir, host string) (p pki, err error) {
 	return p, err
 }
 
-// leaf makes a certificate for a user in a group, which also serves under the API server's addresses.
+// leaf creates a client certificate for a user in a group. It is also a serving certificate for the API server's
+// addresses.
 func (p pki) leaf(dir, name, user, group string) (pair, error) {
 	subject := pkix.Name{CommonName: user}
 	if group != "" {
@@ -66,7 +67,7 @@ func (p pki) leaf(dir, name, user, group string) (pair, error) {
 	return made, err
 }
 
-// issue makes a key and a certificate signed by signer, or by itself where that is nil.
+// issue creates a key, and a certificate that is signed by signer, or self-signed if signer is nil.
 func issue(dir, name string, template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*ecdsa.PrivateKey, pair,
 	error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

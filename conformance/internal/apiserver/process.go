@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// Process is a program that runs beside this one, with a log. It ends with the process namespace at the latest.
+// Process is a child process whose output is in a log file. It ends with the process namespace at the latest.
 type Process struct {
 	cmd  *exec.Cmd
 	log  string
 	done chan struct{}
 }
 
-// Run starts a program whose output is appended to a file.
+// Run starts a program and appends its output to a log file.
 func Run(log, program string, args ...string) (*Process, error) {
 	return RunCommand(log, exec.Command(program, args...))
 }
 
-// RunCommand starts a command whose output is appended to a file.
+// RunCommand starts a command and appends its output to a log file.
 func RunCommand(log string, command *exec.Cmd) (*Process, error) {
 	p := &Process{cmd: command, log: log, done: make(chan struct{})}
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -37,19 +37,19 @@ func RunCommand(log string, command *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
-// Signal sends a signal.
+// Signal sends a signal to the process.
 func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
 
-// Kill ends it and waits until it has.
+// Kill kills the process and waits until it has ended.
 func (p *Process) Kill() {
-	_ = p.cmd.Process.Kill() // fails where it has ended
+	_ = p.cmd.Process.Kill() // fails if it has already ended
 	<-p.done
 }
 
-// Done is closed when it has ended.
+// Done returns a channel that is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Ended reports whether it has.
+// Ended reports whether the process has ended.
 func (p *Process) Ended() bool {
 	select {
 	case <-p.done:
@@ -59,10 +59,11 @@ func (p *Process) Ended() bool {
 	}
 }
 
-// tick is the unit of processor times in /proc, proc_pid_stat(5); it is the same on all machines that Go runs on.
+// tick is the unit of processor times in /proc (proc_pid_stat(5)), 1/USER_HZ. It is the same on every architecture that
+// Go supports.
 const tick = 10 * time.Millisecond
 
-// Used is the processor time that it has used so far.
+// Used returns the processor time that the process has used so far.
 func (p *Process) Used() (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {
@@ -76,7 +77,7 @@ func (p *Process) Used() (time.Duration, error) {
 	return (user + system) * tick, nil
 }
 
-// Tail is the end of the log.
+// Tail returns the last 2000 bytes of the log.
 func (p *Process) Tail() string {
 	data, _ := os.ReadFile(p.log)
 	return string(data[max(0, len(data)-2000):])

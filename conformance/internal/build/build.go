@@ -1,5 +1,5 @@
-// Package build builds what the black-box tests run: the product's programs, and what they are tested against. What is
-// not of this repository is built once per version into the user's cache directory.
+// Package build builds the programs that the black-box tests run: the product's own, and those it is tested against.
+// Programs of other projects are built once per version into the user's cache directory.
 package build
 
 import (
@@ -10,13 +10,14 @@ import (
 	"strings"
 )
 
-// tools are the programs beside the plugin, at the versions go.mod pins.
+// tools are the CNI programs, except the plugin, at the versions in go.mod.
 var tools = []string{"cnitool", "host-local", "bridge", "loopback", "ptp", "tuning"}
 
-// pluginEnv names a plugin binary to test instead of the one built from this tree.
+// pluginEnv is the environment variable with the path of a plugin binary to test instead of the one built from this
+// tree.
 const pluginEnv = "ISTIO_POD_NETWORK_PLUGIN"
 
-// Root is the repository, found from the working directory, which lies in it.
+// Root returns the path of the repository. The working directory must be in it.
 func Root() string {
 	root := "."
 	for range 10 {
@@ -28,7 +29,7 @@ func Root() string {
 	return root
 }
 
-// CNI fills bin, which becomes CNI_PATH, with the tools and the plugin.
+// CNI puts the tools and the plugin into bin, the later CNI_PATH.
 func CNI(bin string) error {
 	if err := Tools(bin); err != nil {
 		return err
@@ -46,20 +47,22 @@ func CNI(bin string) error {
 // Tools links cnitool and the reference plugins into bin.
 func Tools(bin string) error { return linkFrom(bin, tools, "cni.sh") }
 
-// Product builds programs of this repository, as released, into bin. Each has the name of its package's directory.
+// Product builds programs of this repository into bin, with the flags of a release. Each program has the name of its
+// package's directory.
 func Product(bin string, packages ...string) error { return programs(Root(), bin+"/", packages) }
 
-// Conformance builds programs of this module, with the same flags, into bin.
+// Conformance builds programs of the conformance module into bin, with the same flags.
 func Conformance(bin string, packages ...string) error {
 	return programs(filepath.Join(Root(), "conformance"), bin+"/", packages)
 }
 
-// ConformanceAs builds one program of this module under a path of its own, with more flags of go build.
+// ConformanceAs builds one program of the conformance module to a path, with additional flags of go build.
 func ConformanceAs(path, program string, flags ...string) error {
 	return programs(filepath.Join(Root(), "conformance"), path, []string{program}, flags...)
 }
 
-// programs builds programs of the module in a directory to a path, which is a directory if it ends with a slash.
+// programs builds programs of the module in a directory. The path is a directory if it ends with a slash, else the
+// file.
 func programs(module, path string, packages []string, flags ...string) error {
 	args := append([]string{"build", "-C", module, "-trimpath", "-ldflags", "-s -w", "-o", path}, flags...)
 	cmd := exec.Command("go", append(args, packages...)...)
@@ -70,7 +73,7 @@ func programs(module, path string, packages []string, flags ...string) error {
 	return nil
 }
 
-// Istio links programs of Istio's, or its charts, into bin, by the names that scripts/istio.sh gives them.
+// Istio links programs of Istio, or its charts, into bin, under the names that scripts/istio.sh gives them.
 func Istio(bin string, names ...string) error { return linkFrom(bin, names, "istio.sh", names...) }
 
 // Helm links helm3 and helm4 into bin.
@@ -83,7 +86,8 @@ func Link(bin string, names ...string) error {
 	return linkFrom(bin, names, "kubernetes.sh", names...)
 }
 
-// linkFrom links programs of the directory that a script prints, which builds them unless they are there.
+// linkFrom runs a script that builds programs unless they exist and prints their directory, and links the programs into
+// bin.
 func linkFrom(bin string, names []string, script string, args ...string) error {
 	cmd := exec.Command(filepath.Join(Root(), "scripts", script), args...)
 	cmd.Stderr = os.Stderr // progress: it may take minutes

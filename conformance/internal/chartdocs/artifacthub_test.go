@@ -17,8 +17,8 @@ import (
 var categories = []string{"ai-machine-learning", "database", "integration-delivery", "monitoring-logging", "networking",
 	"security", "storage", "streaming-messaging", "skip-prediction"}
 
-// hub is what Artifact Hub reads of a chart's annotations, and the form that each has: "Supported annotations" in
-// https://artifacthub.io/docs/topics/annotations/helm/. A value that has another form is ignored there without a word.
+// hub has the annotations of a chart that Artifact Hub reads, and checks the format of each: "Supported annotations" in
+// https://artifacthub.io/docs/topics/annotations/helm/. Artifact Hub silently ignores a value in another format.
 var hub = map[string]func(value string) bool{
 	"alternativeName":         anyText,
 	"category":                oneOf(categories...),
@@ -40,10 +40,10 @@ func oneOf(values ...string) func(string) bool {
 	return func(text string) bool { return slices.Contains(values, text) }
 }
 
-// checked is one of a list's items.
+// checked is an item of a list.
 type checked interface{ ok() bool }
 
-// list reports whether a text is a list in YAML of what is as it should be and has no other keys.
+// list reports whether a text is a YAML list of valid items without unknown keys.
 func list[T checked](text string) bool {
 	var items []T
 	decoder := yaml.NewDecoder(strings.NewReader(text))
@@ -93,7 +93,7 @@ func (c change) ok() bool {
 		!slices.ContainsFunc(c.Links, func(l link) bool { return !l.ok() })
 }
 
-// What Artifact Hub is told is in the form that it reads, and is about this release.
+// The chart's annotations have the format that Artifact Hub reads, and describe this release.
 func TestArtifactHub(t *testing.T) {
 	_, text := file(t, "Chart.yaml")
 	var chart struct {
@@ -129,7 +129,7 @@ func TestArtifactHub(t *testing.T) {
 	}
 }
 
-// A form that Artifact Hub does not read is noticed.
+// The checks above reject invalid values.
 func TestArtifactHubRefuses(t *testing.T) {
 	for name, bad := range map[string][]string{
 		"category":        {"network", ""},

@@ -1,5 +1,5 @@
-// Package chartdocs makes the descriptions of the chart's values in its README and in its schema of the comments in
-// values.yaml, so that there is one text of each.
+// Package chartdocs generates the descriptions of the chart's values, in its README and in its schema, from the
+// comments in values.yaml, so that each description is written once.
 package chartdocs
 
 import (
@@ -13,18 +13,18 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Value is one of values.yaml, or a group of them.
+// Value is a value of values.yaml, or a group of values.
 type Value struct {
-	Name    string // with dots
-	Comment string // what stands above it, in one line
-	Default string // in the notation of JSON
-	Group   bool   // what is below it are values of their own
+	Name    string // its path, with dots
+	Comment string // the comment above it, in one line
+	Default string // in JSON
+	Group   bool   // an object whose keys are values of their own
 }
 
-// whole are values that are objects and have no comment for each of their keys.
+// whole are the values that are objects and have no comment for each key.
 var whole = []string{"resources", "agent.updateStrategy", "metrics.dashboard.labels"}
 
-// Read returns the values of values.yaml in its order. One without a comment is an error.
+// Read returns the values of values.yaml in its order. A value without a comment is an error.
 func Read(text []byte) (list []Value, err error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(text, &document); err != nil {
@@ -63,8 +63,8 @@ func walk(list *[]Value, prefix string, object *yaml.Node) error {
 	return nil
 }
 
-// oneLine is a comment without its marks. A comment that is parted from what follows by an empty line is about
-// something else.
+// oneLine returns a comment as one line, without its comment signs. Only the last paragraph counts: an empty line
+// separates it from comments about something else.
 func oneLine(comment string) string {
 	paragraphs := strings.Split(comment, "\n\n")
 	var words []string
@@ -74,12 +74,12 @@ func oneLine(comment string) string {
 	return strings.Join(words, " ")
 }
 
-// Tree is where links of the chart's README lead, which is also read away from the repository.
+// Tree is the prefix of links in the chart's README. They are absolute, because the README is also published elsewhere.
 const Tree = "https://github.com/istio-pod-network/controller/blob/main/"
 
 var page = regexp.MustCompile(`docs/[a-z0-9-]+\.md(?:#[a-z0-9-]+)?`)
 
-// Table is the table of the README.
+// Table returns the README's table of values, in Markdown.
 func Table(values []Value) string {
 	var table strings.Builder
 	table.WriteString("| value | default | what it is |\n|---|---|---|\n")
@@ -101,7 +101,8 @@ const (
 	end   = "<!-- The end of what is made. -->\n"
 )
 
-// README returns the README with that table.
+// README returns the README's text with the table of values replaced. It is an error if one of the two markers is
+// missing.
 func README(text string, values []Value) (string, error) {
 	before, rest, found := strings.Cut(text, begin)
 	_, after, ended := strings.Cut(rest, end)
@@ -111,7 +112,8 @@ func README(text string, values []Value) (string, error) {
 	return before + begin + "\n" + Table(values) + "\n" + end + after, nil
 }
 
-// Schema returns the schema with the comments as descriptions. It stays as it is otherwise, to the byte.
+// Schema returns the schema with the comments as descriptions. All other bytes stay the same. A value that the schema
+// does not describe is an error.
 func Schema(text []byte, values []Value) ([]byte, error) {
 	e := editor{text: text, decoder: json.NewDecoder(bytes.NewReader(text)), want: map[string]string{}}
 	for _, v := range values {
@@ -129,22 +131,22 @@ func Schema(text []byte, values []Value) ([]byte, error) {
 	return e.out.Bytes(), nil
 }
 
-// plain is a comment as an editor shows it.
+// plain returns a comment as plain text for the schema: without backquotes and final period.
 func plain(comment string) string {
 	return strings.TrimSuffix(strings.ReplaceAll(comment, "`", ""), ".")
 }
 
-// editor walks through JSON.
+// editor copies a JSON text and replaces descriptions.
 type editor struct {
 	text    []byte
 	decoder *json.Decoder
 	want    map[string]string // descriptions by the names of values
 	seen    map[string]bool
 	out     bytes.Buffer
-	copied  int64 // so much of text is in out
+	copied  int64 // number of bytes of text that are in out
 }
 
-// value walks through the value at that path.
+// value reads the JSON value at a path.
 func (e *editor) value(path []string) error {
 	token, err := e.decoder.Token()
 	if err != nil {
@@ -171,7 +173,7 @@ func (e *editor) value(path []string) error {
 	return err
 }
 
-// member walks through a value, and replaces it if it is the description of one of the values.
+// member reads the JSON value at a path, and replaces it if it is the description of a chart value.
 func (e *editor) member(path []string) error {
 	name, described := described(path)
 	text, known := e.want[name]
@@ -199,7 +201,8 @@ func (e *editor) member(path []string) error {
 	return nil
 }
 
-// described is the name of the value whose description is at a path: properties, image, properties, tag, description.
+// described returns the name of the chart value whose description is at a path of the schema. For the path properties,
+// image, properties, tag, description it is image.tag.
 func described(path []string) (name string, ok bool) {
 	var names []string
 	for i, key := range path {

@@ -30,7 +30,7 @@ func values(t *testing.T) []Value {
 	return list
 }
 
-// The README's table and the schema's descriptions are the comments in values.yaml. make chart-docs writes them.
+// The README's table and the schema's descriptions match the comments in values.yaml. `make chart-docs` updates them.
 func TestChartDocs(t *testing.T) {
 	path, text := file(t, "README.md")
 	text, err := README(text, values(t))

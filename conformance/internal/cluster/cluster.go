@@ -1,7 +1,7 @@
-// Package cluster brings up a real Kubernetes cluster: control plane, and nodes with kubelet, kube-proxy, containerd
-// and runc. Every node is a mount and a network namespace of its own, within those of package isolated, with no route
-// to anywhere. Their directories are on file systems that go with those namespaces; what lies outside of them, control
-// groups and a few settings of the kernel that the kubelet changes, is put back by Main.
+// Package cluster starts a real Kubernetes cluster: the control plane, and nodes with kubelet, kube-proxy, containerd
+// and runc. Every node has its own mount and network namespace, inside those of package isolated, without a route to
+// the outside. The nodes' directories are on file systems that end with these namespaces. Control groups, and a few
+// kernel settings that the kubelet changes, are outside of them: Main restores those.
 package cluster
 
 import (
@@ -22,17 +22,17 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// containerd are the programs of a current container runtime, and multus those of an OpenShift node.
+// containerd are the programs of the current containerd and runc, multus those of an OpenShift node.
 var (
 	containerd = []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc"}
 	multus     = []string{"multus", "multus-daemon", "multus-shim", "passthru"}
 )
 
-// control are the programs of the control plane, and of every node.
+// control are the programs of the control plane and of every node.
 var control = append([]string{"kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"},
 	apiserver.Programs...)
 
-// Build fills bin, which becomes Cluster.Bin, with all that a cluster needs.
+// Build puts all programs that a cluster needs into bin, the later Cluster.Bin.
 func Build(bin string) error {
 	if err := build.Link(bin, slices.Concat(control, containerd, multus)...); err != nil {
 		return err
@@ -49,10 +49,10 @@ const (
 	Address6 = "fd00:99::100"
 )
 
-// MostNodePods is how many pods fit on a node beside the everyNodes that are on each, such as an agent. A node's subnet
-// has 253 addresses.
+// MostNodePods is how many pods of a test fit on a node. A node's subnet has 253 addresses.
 const MostNodePods = 250
 
+// everyNodes is how many more pods the kubelet admits: those that run on every node, such as the agent.
 const everyNodes = 3
 
 const (
@@ -63,21 +63,21 @@ const (
 	gateAddress = Address + ":6444"
 )
 
-// Cluster is a running one.
+// Cluster is a running cluster.
 type Cluster struct {
 	Bin    string // directory of the programs
-	Dir    string // directory of its own, where logs and keys go; nodes see it
+	Dir    string // directory for logs and keys, not shared with other clusters; nodes see it
 	Server *apiserver.Server
-	Gate   *apiserver.Gate // by which pods reach the API server
+	Gate   *apiserver.Gate // host-network pods, such as the agent, reach the API server through it
 	Client *kubernetes.Clientset
 	Nodes  []*Node
 
 	added     []*Node
-	processes []*apiserver.Process // in the order in which they were started
+	processes []*apiserver.Process // in start order
 }
 
-// Start brings everything up, and waits until the nodes are ready and pods can be made. A node is named by its runtime.
-// What has been started is to be stopped by the caller, also after an error.
+// Start starts the control plane and one node per runtime, and waits until the nodes are ready and pods can be created.
+// A node is named after its runtime. The caller must call Stop, also after an error.
 func Start(bin, dir string, runtimes ...Runtime) (*Cluster, error) {
 	c := &Cluster{Bin: bin, Dir: dir}
 	return c, c.start(runtimes)
@@ -135,7 +135,8 @@ func (c *Cluster) add(r Runtime) (*Node, error) {
 	return n, nil
 }
 
-// Add brings up another node for a while, which is not among Nodes. Whatever comes of it, Remove is to be called.
+// Add starts another node and waits until it is ready. The node is not in Nodes. The caller must call Remove, also
+// after an error.
 func (c *Cluster) Add(r Runtime) (*Node, error) {
 	n, err := c.add(r)
 	if err != nil {
@@ -144,12 +145,12 @@ func (c *Cluster) Add(r Runtime) (*Node, error) {
 	return n, wait("node "+n.Name+" is ready", func() bool { return n.Ready(context.Background()) })
 }
 
-// Remove takes a node away that Add has brought up, with all that runs on it.
+// Remove removes a node that Add started, with everything that runs on it.
 func (c *Cluster) Remove(n *Node) error {
 	n.halt()
 	err := wait("no process of "+n.Name+" is left", func() bool { return n.killed() == 0 })
 	err = errors.Join(err, wait("its control groups are removed", n.removePodGroups))
-	n.stop() // its cable goes with its namespace
+	n.stop() // the node's veth pair is deleted with its namespace
 	err = errors.Join(err, c.removeMultusAccount())
 	failed := c.Client.CoreV1().Nodes().Delete(context.Background(), n.Name, metav1.DeleteOptions{})
 	if !apierrors.IsNotFound(failed) {
@@ -158,12 +159,12 @@ func (c *Cluster) Remove(n *Node) error {
 	return err
 }
 
-// Admin is a kubeconfig with all rights.
+// Admin returns the path of a kubeconfig with all rights.
 func (c *Cluster) Admin() string { return c.path("admin.kubeconfig") }
 
 func (c *Cluster) path(name string) string { return filepath.Join(c.Dir, name) }
 
-// Node is the one of that name.
+// Node returns the node with that name, or nil.
 func (c *Cluster) Node(name string) *Node {
 	for _, n := range c.Nodes {
 		if n.Name == name {
@@ -196,7 +197,7 @@ func (c *Cluster) controllers() error {
 	return nil
 }
 
-// ready waits until the nodes say so and pods have a service account.
+// ready waits until the nodes are ready and the default service account, which pods need, exists.
 func (c *Cluster) ready() error {
 	ctx := context.Background()
 	for _, n := range c.Nodes {
@@ -210,7 +211,7 @@ func (c *Cluster) ready() error {
 	})
 }
 
-// Ready is what the node's object says.
+// Ready reports whether the node's condition Ready is true.
 func (n *Node) Ready(ctx context.Context) bool {
 	node, err := n.cluster.Client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
 	if err != nil {
@@ -224,13 +225,13 @@ func (n *Node) Ready(ctx context.Context) bool {
 	return false
 }
 
-// Logs lists the files with the programs' logs.
+// Logs returns the paths of the programs' log files.
 func (c *Cluster) Logs() []string {
 	logs, _ := filepath.Glob(c.path("*.log"))
 	return logs
 }
 
-// Stop ends every program. What is left in pods, and what keeps the nodes' namespaces, ends with the process namespace.
+// Stop ends the nodes' and the control plane's programs. Processes in pods end with the process namespace.
 func (c *Cluster) Stop() {
 	for _, n := range c.added {
 		n.stop()
@@ -245,7 +246,7 @@ func (c *Cluster) Stop() {
 
 func run(command ...string) error { return do(exec.Command(command[0], command[1:]...)) }
 
-// do runs a command that says something only if it fails.
+// do runs a command. The error has the command's output.
 func do(command *exec.Cmd) error {
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(command.Args, " "), err, out)

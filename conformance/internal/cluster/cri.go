@@ -6,7 +6,8 @@ import (
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// CRI is a client of the node's runtime, by the interface that the kubelet uses, and what closes it.
+// CRI returns a client of the node's container runtime, over the CRI as the kubelet uses it, and a function that closes
+// the connection.
 func (n *Node) CRI() (client runtimev1.RuntimeServiceClient, closed func() error, err error) {
 	connection, err := grpc.NewClient("unix://"+n.Path(socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -15,6 +16,6 @@ func (n *Node) CRI() (client runtimev1.RuntimeServiceClient, closed func() error
 	return runtimev1.NewRuntimeServiceClient(connection), connection.Close, nil
 }
 
-// PodGroup is the control group of a pod that nobody but its runtime looks after. All of them share one, which is gone
-// with the node.
+// PodGroup returns the control group for pods that a test creates through CRI, without the kubelet. All of them share
+// it. It is removed with the node.
 func (n *Node) PodGroup() string { return "/" + group() + "/" + n.Name + "/kubepods/sandboxes" }

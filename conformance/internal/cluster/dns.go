@@ -16,7 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Where pods ask for names, and where the cluster's DNS listens.
+// The address that pods send DNS queries to, and the port on which the cluster's DNS listens.
 const (
 	dnsAddress = "10.96.0.10"
 	dnsPort    = 10053
@@ -24,9 +24,9 @@ const (
 	dnsTTL     = 5
 )
 
-// dns answers the names of services, as the specification of Kubernetes' DNS has them
-// (https://github.com/kubernetes/dns/blob/master/docs/specification.md), by asking the API server each time: A and AAAA
-// records of services, headless ones, and their pods. Other names do not exist.
+// dns starts the cluster's DNS. It follows the specification
+// (https://github.com/kubernetes/dns/blob/master/docs/specification.md), and asks the API server for every query. It
+// has A and AAAA records of services, headless services and their pods. Other names do not exist.
 func (c *Cluster) dns() error {
 	packets, err := net.ListenPacket("udp", net.JoinHostPort(Address, strconv.Itoa(dnsPort)))
 	if err != nil {
@@ -47,7 +47,7 @@ func (c *Cluster) dns() error {
 	return errors.Join(err, failed)
 }
 
-// answer answers every question until the socket is closed.
+// answer answers queries until the socket is closed.
 func (c *Cluster) answer(packets net.PacketConn) {
 	buffer := make([]byte, 4096)
 	for {
@@ -64,7 +64,7 @@ func (c *Cluster) answer(packets net.PacketConn) {
 	}
 }
 
-// reply is the answer to a message with one question.
+// reply returns the response to a query with one question.
 func (c *Cluster) reply(message []byte) ([]byte, error) {
 	var p dnsmessage.Parser
 	header, err := p.Start(message)
@@ -97,10 +97,11 @@ func (c *Cluster) reply(message []byte) ([]byte, error) {
 	return reply.Pack()
 }
 
-// errNoName is what the API server says of something that does not exist.
+// errNoName is the API server's error for an object that does not exist.
 var errNoName = apierrors.NewNotFound(corev1.Resource("services"), "")
 
-// resolve looks a name up: SERVICE.NAMESPACE.svc.cluster.local, or HOSTNAME before that of a headless service.
+// resolve returns the addresses of SERVICE.NAMESPACE.svc.cluster.local or, for a headless service, of
+// HOSTNAME.SERVICE.NAMESPACE.svc.cluster.local.
 func (c *Cluster) resolve(name string) ([]netip.Addr, error) {
 	rest, found := strings.CutSuffix(name, ".svc."+domain)
 	labels := strings.Split(rest, ".")

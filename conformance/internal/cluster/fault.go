@@ -13,11 +13,12 @@ import (
 	"time"
 )
 
-// StateDir is where agent and plugin keep what they tell each other; like ConfDir and BinDir, every node has it on a
-// small file system of its own, which can be filled or made read-only.
+// StateDir is the directory that agent and plugin share. Like ConfDir and BinDir it is a small file system of its own
+// on every node, so that a test can fill it or make it read-only.
 const StateDir = "/run/istio-pod-network"
 
-// Processes are those of the node that run a program of that name, in a container with the node's network or without.
+// Processes returns the process IDs of a program in the node's network namespace, in a container or not. The name is
+// the base name of the executable.
 func (n *Node) Processes(program string) []int {
 	own, err := os.Readlink(n.proc("ns/net"))
 	if err != nil {
@@ -36,7 +37,7 @@ func (n *Node) Processes(program string) []int {
 	return pids
 }
 
-// processes are all there are.
+// processes returns all process IDs.
 func processes() []int {
 	var pids []int
 	names, _ := filepath.Glob("/proc/[0-9]*")
@@ -48,8 +49,8 @@ func processes() []int {
 	return pids
 }
 
-// Fill leaves no room on the file system of a directory until it is undone. After an error there may be something to
-// undo, too; so with all that come.
+// Fill fills the file system of a directory. The caller must call undo, also after an error, as with all faults of this
+// file.
 func (n *Node) Fill(dir string) (undo func() error, err error) {
 	path := n.Path(filepath.Join(dir, ".filler"))
 	undo = func() error { return os.RemoveAll(path) }
@@ -68,8 +69,8 @@ func (n *Node) Fill(dir string) (undo func() error, err error) {
 	return undo, nil
 }
 
-// ReadOnly lets nobody write to the file system of a directory until it is undone. It waits for whoever has a file
-// open.
+// ReadOnly makes the file system of a directory read-only until undo is called. It retries while a process has a file
+// open for writing.
 func (n *Node) ReadOnly(dir string) (undo func() error, err error) {
 	remount := func(how string) error {
 		var failed error
@@ -82,12 +83,13 @@ func (n *Node) ReadOnly(dir string) (undo func() error, err error) {
 	return func() error { return remount("rw") }, remount("ro")
 }
 
-// Stop stops the one process of a program of the node until it is resumed, at a moment when it has no file of a
-// directory open: one that is, and has been removed or is written to, would keep the directory from becoming read-only.
+// Stop stops the only process of a program with SIGSTOP until resume is called. It waits for a moment when the process
+// has no file open in a directory. A file that is open for writing, or that was removed while open, would prevent
+// ReadOnly.
 func (n *Node) Stop(program, dir string) (resume func() error, err error) {
 	pid := 0
 	resume = func() error {
-		if pid == 0 { // nothing was stopped; 0 would be this process' own group
+		if pid == 0 { // nothing was stopped; kill(0) would signal our own process group
 			return nil
 		}
 		if err := syscall.Kill(pid, syscall.SIGCONT); !errors.Is(err, syscall.ESRCH) {
@@ -113,7 +115,7 @@ func (n *Node) Stop(program, dir string) (resume func() error, err error) {
 	return resume, err
 }
 
-// settles waits for a moment until a process that was told to stop has.
+// settles waits up to 500 ms until all threads of a process have stopped.
 func settles(pid int) bool {
 	for range 100 {
 		if Stopped(pid) {
@@ -124,13 +126,14 @@ func settles(pid int) bool {
 	return false
 }
 
-// Stopped reports whether all threads of a process are.
+// Stopped reports whether all threads of a process are stopped.
 func Stopped(pid int) bool {
 	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	return len(stats) > 0 && !slices.ContainsFunc(stats, func(path string) bool { return stateOf(path) != 'T' })
 }
 
-// hasOpen reports whether a process has a file open on the file system of a directory, or whether nobody can tell.
+// hasOpen reports whether a process has a regular file open on the file system of a directory, or whether that is
+// unknown.
 func (n *Node) hasOpen(pid int, dir string) bool {
 	var its, other syscall.Stat_t
 	if syscall.Stat(n.Path(dir), &its) != nil {
@@ -142,7 +145,7 @@ func (n *Node) hasOpen(pid int, dir string) bool {
 	})
 }
 
-// Hide makes programs of the node impossible to run until it is undone, or the node is rebooted.
+// Hide makes programs of the node impossible to execute until undo is called or the node is rebooted.
 func (n *Node) Hide(programs ...string) (undo func() error, err error) {
 	paths := map[string]bool{} // several names may be links to one program
 	for _, name := range programs {
@@ -166,7 +169,7 @@ func (n *Node) Hide(programs ...string) (undo func() error, err error) {
 	return n.show, nil
 }
 
-// show undoes every Hide.
+// show undoes all calls of Hide.
 func (n *Node) show() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -178,8 +181,8 @@ func (n *Node) show() error {
 	return errors.Join(failed...)
 }
 
-// off is what is left to do when a node has gone down: what was mounted, and what was on file systems in memory, is
-// gone. /run/overlay holds what stands for the node's disk.
+// off is a shell script that removes what a node loses when it shuts down: mounts, and files on tmpfs. It keeps
+// /run/overlay, which stands for the node's disk.
 const off = `
 for dir in /run /var/lib/kubelet /var/lib/containerd; do
 	awk -v dir="$dir/" 'index($2, dir) == 1 && index($2, "/run/overlay/") != 1 {print $2}' /proc/self/mounts |
@@ -196,8 +199,8 @@ nft flush ruleset
 // state mounts StateDir.
 const state = "mkdir -p " + StateDir + " && mount -t tmpfs -o mode=0755,size=8m tmpfs " + StateDir + "\n"
 
-// Reboot ends all processes of the node, those of pods included, forgets what a node forgets when it goes down, and
-// starts it again. The boot ID of this machine stays.
+// Reboot simulates a reboot of the node. It ends all of the node's processes, in pods too, removes what a node loses
+// when it shuts down, and starts the node's programs again. The boot ID stays the same.
 func (n *Node) Reboot() error {
 	n.setDown(true)
 	defer n.setDown(false)
@@ -228,7 +231,8 @@ func (n *Node) setDown(down bool) {
 	n.down = down
 }
 
-// removePodGroups removes the control groups of pods; one whose processes have just ended may not go yet.
+// removePodGroups removes the control groups of pods. It reports whether it has removed all: a group cannot be removed
+// while its processes end.
 func (n *Node) removePodGroups() bool {
 	hierarchies, err := controlGroups()
 	for _, h := range hierarchies {
@@ -237,7 +241,8 @@ func (n *Node) removePodGroups() bool {
 	return err == nil
 }
 
-// killed kills the processes in the node's control group and those in its network namespace, and counts them.
+// killed sends SIGKILL to the processes in the node's control group and in its network namespace, and returns their
+// number.
 func (n *Node) killed() int {
 	own, err := os.Readlink(n.proc("ns/net"))
 	if err != nil {
@@ -257,8 +262,7 @@ func (n *Node) killed() int {
 	return count
 }
 
-// PodProcesses counts the processes in the control groups of the node's pods, but those that have ended and nobody has
-// asked how.
+// PodProcesses returns the number of processes in the control groups of the node's pods, without zombies.
 func (n *Node) PodProcesses() int {
 	count := 0
 	for _, pid := range processes() {
@@ -270,10 +274,11 @@ func (n *Node) PodProcesses() int {
 	return count
 }
 
-// isZombie reports whether a process has ended and nobody has asked how.
+// isZombie reports whether a process has ended and its parent has not waited for it.
 func isZombie(pid int) bool { return stateOf(fmt.Sprintf("/proc/%d/stat", pid)) == 'Z' }
 
-// stateOf is the letter of the state in a file stat of a process or a thread (proc_pid_stat(5)), 0 if it is gone.
+// stateOf returns the state letter in the file stat of a process or thread (proc_pid_stat(5)), or 0 if the file is
+// gone.
 func stateOf(path string) byte {
 	stat, _ := os.ReadFile(path)
 	if i := bytes.LastIndex(stat, []byte(") ")); i >= 0 && i+2 < len(stat) {

@@ -10,16 +10,17 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
-// groupEnv carries the name of the cluster's control group to the process that runs in the namespaces.
+// groupEnv is the environment variable that passes the name of the cluster's control group to the process in the
+// namespaces.
 const groupEnv = "ISTIO_POD_NETWORK_E2E_CGROUP"
 
-// group is the name of the control group below which the nodes have theirs, in every hierarchy.
+// group returns the name of the control group that contains the nodes' groups, in every hierarchy.
 func group() string { return os.Getenv(groupEnv) }
 
-// host prepares the machine for nodes with those runtimes, and returns what undoes that. It is called outside the
-// nodes' namespaces, before the process that runs in them is started.
+// host prepares the machine for nodes with those runtimes, and returns a function that undoes it. Call it outside the
+// namespaces, before the process in them starts.
 func host(runtimes ...Runtime) (undo func() error, err error) {
-	// another cluster may be up
+	// the name is unique, because another cluster may be running
 	if err := os.Setenv(groupEnv, fmt.Sprint("istio-pod-network-e2e-", os.Getpid())); err != nil {
 		return nil, err
 	}
@@ -50,10 +51,10 @@ func host(runtimes ...Runtime) (undo func() error, err error) {
 	return undo, nil
 }
 
-// Main is isolated.Main for a program whose nodes have those runtimes: what they change of the machine is put back in
-// the end.
+// Main is isolated.Main for a program that starts nodes with those runtimes. It restores what they change on the
+// machine. It returns the exit code.
 func Main(m interface{ Run() int }, prepare func(bin string) error, runtimes ...Runtime) (code int) {
-	if isolated.BinDir() == "" { // on the machine; after it comes the same call in the namespaces
+	if isolated.BinDir() == "" { // outside the namespaces; isolated.Main runs this program again in them
 		undo, err := host(runtimes...)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -69,7 +70,8 @@ func Main(m interface{ Run() int }, prepare func(bin string) error, runtimes ...
 	return isolated.Main(m, prepare)
 }
 
-// controlGroups lists the roots of the hierarchies: one for each controller, or the one of version 2.
+// controlGroups returns the roots of the cgroup hierarchies: one per controller in version 1, a single one in version
+// 2.
 func controlGroups() ([]string, error) {
 	const root = "/sys/fs/cgroup"
 	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
@@ -85,7 +87,8 @@ func controlGroups() ([]string, error) {
 	return found, nil
 }
 
-// makeGroup makes a group in another. In version 1 a new cpuset has no processors until it is given some.
+// makeGroup creates a control group in another. In version 1 a new cpuset has no processors, so it copies those of its
+// parent.
 func makeGroup(parent, name string) error {
 	group := filepath.Join(parent, name)
 	if err := os.Mkdir(group, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -106,7 +109,7 @@ func makeGroup(parent, name string) error {
 	return nil
 }
 
-// removeGroups removes a group with all below it; their processes have ended with the node's process namespace.
+// removeGroups removes a control group and those below it. Their processes have ended already.
 func removeGroups(group string) error {
 	entries, err := os.ReadDir(group)
 	if errors.Is(err, fs.ErrNotExist) {

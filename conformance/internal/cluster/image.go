@@ -18,15 +18,15 @@ import (
 	"strings"
 )
 
-// File is one of an image: where it comes from, its path there, from the root but without the first slash, and the
-// capabilities that a process gets by it, whoever runs it.
+// File is a file of an image: the path that it is copied from, its path in the image, without the first slash, and its
+// file capabilities (capabilities(7)).
 type File struct {
 	Source, Path string
 	Capabilities []uint
 }
 
-// Image writes an archive, as `docker save` does, of an image with those files, all of them executable. Its processes
-// run as user, a number, or as root if that is empty.
+// Image writes an image archive in the format of `docker save`. All files are executable. The image's processes run as
+// user, a numeric ID, or as root if user is empty.
 func Image(archive, name, user string, contents []File, entrypoint ...string) error {
 	var layer bytes.Buffer
 	files := tar.NewWriter(&layer)
@@ -72,14 +72,15 @@ func Image(archive, name, user string, contents []File, entrypoint ...string) er
 	return image.Close()
 }
 
-// Linked are a program of this machine, at a path of an image, and the libraries that it is linked to, at their own.
+// Linked returns a program of this machine, at a path in the image, and the libraries that it is linked to, at their
+// paths on this machine.
 func Linked(program, path string) ([]File, error) {
 	all := []File{{Source: program, Path: path}}
 	if static, err := isStatic(program); err != nil || static {
 		return all, err
 	}
 	out, err := exec.Command("ldd", program).CombinedOutput()
-	if err != nil || strings.Contains(string(out), "not found") { // a library, or a version of one: ldd succeeds
+	if err != nil || strings.Contains(string(out), "not found") { // ldd's status is 0 without a version
 		return nil, fmt.Errorf("ldd %s: %w: %s", program, cmp.Or(err, errors.New("libraries are missing")), out)
 	}
 	for word := range strings.FieldsSeq(string(out)) {
@@ -90,7 +91,7 @@ func Linked(program, path string) ([]File, error) {
 	return all, nil
 }
 
-// isStatic reports whether a program asks for no dynamic linker.
+// isStatic reports whether a program has no dynamic linker (PT_INTERP).
 func isStatic(program string) (bool, error) {
 	file, err := elf.Open(program)
 	if err != nil {
@@ -113,8 +114,8 @@ func add(w *tar.Writer, name string, mode int64, data []byte, capabilities ...ui
 	return err
 }
 
-// attribute is what a file keeps those capabilities by, permitted and effective: struct vfs_cap_data, version 2
-// (linux/capability.h).
+// attribute returns the value of the extended attribute security.capability with permitted and effective capabilities:
+// struct vfs_cap_data, version 2 (linux/capability.h).
 func attribute(capabilities []uint) string {
 	const version, effective = 0x02000000, 1
 	var permitted uint64

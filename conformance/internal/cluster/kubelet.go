@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 )
 
-// Kubelet starts the kubelet, as the user of this node.
+// Kubelet starts the kubelet, which authenticates as this node.
 func (n *Node) Kubelet() error {
 	config := n.cluster.path(n.Name + "-kubelet.kubeconfig")
 	if err := n.cluster.Server.KubeconfigOf(config, "system:node:"+n.Name, "system:nodes"); err != nil {
@@ -50,8 +50,7 @@ resolvConf: %q
 		"--hostname-override="+n.Name, "--node-ip="+n.Address()+","+n.Address6(), "--cert-dir=/var/lib/kubelet/pki")
 }
 
-// proxy starts kube-proxy, which makes services reachable: without it no pod, the agent's included, reaches the API
-// server.
+// proxy starts kube-proxy. Without it no pod reaches a service, and the agent does not reach the API server.
 func (n *Node) proxy() error {
 	config := n.cluster.path(n.Name + "-kube-proxy.kubeconfig")
 	if err := n.cluster.Server.KubeconfigOf(config, "system:kube-proxy", "system:node-proxier"); err != nil {

@@ -10,14 +10,15 @@ import (
 	"time"
 )
 
-// LoadSocket is where a cluster that lives in a directory takes images from scripts/cluster.sh load.
+// LoadSocket returns the path of the Unix socket on which a cluster takes images from `scripts/cluster.sh load`. dir is
+// the cluster's directory.
 func LoadSocket(dir string) string { return filepath.Join(dir, "images.sock") }
 
-// Importer gives a node an image's archive.
+// Importer is a node that can import an image archive.
 type Importer interface{ Import(archive string) error }
 
-// TakeImages serves what comes there, until the listener ends: the body of a request is an archive, which all nodes
-// get. They see the directory.
+// TakeImages serves HTTP until the listener is closed. The body of a request is an image archive, which it writes into
+// dir and imports on every node. The nodes must see dir.
 func TakeImages[N Importer](l net.Listener, dir string, nodes []N) {
 	server := http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(
 		func(w http.ResponseWriter, r *http.Request) {

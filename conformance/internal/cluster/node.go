@@ -13,31 +13,32 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 )
 
-// Where every node keeps things. They are the defaults of most distributions, on file systems that only the node sees.
+// Directories and socket of every node. They are the defaults of most distributions, on file systems that only the node
+// sees.
 const (
-	BinDir    = "/opt/cni/bin"   // the runtime's CNI plugins
-	ConfDir   = "/etc/cni/net.d" // and configurations
+	BinDir    = "/opt/cni/bin"   // CNI plugins
+	ConfDir   = "/etc/cni/net.d" // CNI configurations
 	StaticDir = "/etc/kubernetes/manifests"
 	socket    = "/run/containerd/containerd.sock"
 )
 
-// Node is one of the cluster.
+// Node is a node of the cluster.
 type Node struct {
 	Name    string
-	Number  int // from 1
+	Number  int // starts at 1
 	Runtime Runtime
 
 	cluster  *Cluster
-	holder   *exec.Cmd // whose namespaces are the node's
+	holder   *exec.Cmd // process that holds the node's namespaces
 	mu       sync.Mutex
 	services map[string]*service // by name
-	hidden   []string            // programs, by Hide
+	hidden   []string            // paths of the programs that Hide has hidden
 	down     bool                // while it is rebooted
 }
 
-// namespaces is run as a shell script in a mount and a network namespace of its own: it hides what a node writes to
-// behind file systems that nobody else sees, and keeps the namespaces. Its mounts are shared among the node's programs,
-// because the runtime has to see what the kubelet mounts.
+// namespaces is a shell script that runs in a new mount and network namespace. It mounts file systems over the
+// directories that a node writes to, and then sleeps to keep the namespaces. Mounts are shared among the node's
+// programs, because the runtime must see what the kubelet mounts.
 const namespaces = `set -e
 mount --make-rshared /
 for dir in /run /var/lib /var/log; do mount -t tmpfs -o mode=0755 tmpfs $dir; done
@@ -68,7 +69,7 @@ func (n *Node) start() error {
 	return nil
 }
 
-// namespaces makes them and waits until they are as they should be.
+// namespaces creates the node's namespaces, and waits until they are set up.
 func (n *Node) namespaces() error {
 	n.holder = exec.Command("unshare", "--mount", "--net", "--propagation", "private", "--", "sh", "-c", namespaces)
 	n.holder.Stderr = os.Stderr
@@ -85,17 +86,17 @@ func (n *Node) namespaces() error {
 	return nil
 }
 
-// proc is a file that the kernel shows of the process whose namespaces are the node's.
+// proc returns the path of a file in /proc of the process that holds the node's namespaces.
 func (n *Node) proc(name string) string {
 	return filepath.Join("/proc", strconv.Itoa(n.holder.Process.Pid), name)
 }
 
-// Path is where this process sees a file of the node.
+// Path returns the path by which this process reaches a file of the node.
 func (n *Node) Path(path string) string {
 	return filepath.Join(n.proc("root"), path)
 }
 
-// Command is a program on the node.
+// Command returns a command that runs in the node's namespaces.
 func (n *Node) Command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command("nsenter",
 		append([]string{"--target=" + strconv.Itoa(n.holder.Process.Pid), "--mount", "--net", "--", name}, args...)...)
@@ -103,23 +104,23 @@ func (n *Node) Command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Address and Address6 are the node's own.
+// Address returns the node's IPv4 address.
 func (n *Node) Address() string { return fmt.Sprintf("10.99.0.%d", n.Number) }
 
-// Address6 is the node's own of IPv6.
+// Address6 returns the node's IPv6 address.
 func (n *Node) Address6() string { return fmt.Sprintf("fd00:99::%d", n.Number) }
 
-// Pods4 and Pods6 are the addresses of the node's pods.
+// Pods4 returns the IPv4 subnet of the node's pods.
 func (n *Node) Pods4() string { return fmt.Sprintf("10.244.%d.0/24", n.Number) }
 
-// Pods6 is the prefix of the node's pods.
+// Pods6 returns the IPv6 subnet of the node's pods.
 func (n *Node) Pods6() string { return fmt.Sprintf("fd00:244:0:%d::/64", n.Number) }
 
-// outer is the node's cable, as the control plane sees it.
+// outer returns the name of the control plane's end of the node's veth pair.
 func (n *Node) outer() string { return "to-" + strconv.Itoa(n.Number) }
 
-// network connects the node, with routes to the other nodes' pods and a default route that leads nowhere, without which
-// nothing can reach a service.
+// network connects the node to the control plane, and adds routes to the other nodes' pods. The default route leads
+// nowhere, but without one the node cannot reach a service address.
 func (n *Node) network() error {
 	outer := n.outer()
 	commands := []string{
@@ -141,7 +142,7 @@ func (n *Node) network() error {
 			return err
 		}
 	}
-	for _, command := range commands[1:] { // the routes, once the node has its addresses
+	for _, command := range commands[1:] { // the bridge port and routes, once the node has its addresses
 		if err := run(strings.Fields(command)...); err != nil {
 			return err
 		}
@@ -149,19 +150,20 @@ func (n *Node) network() error {
 	return nil
 }
 
-// gate leads what calls the service of the API server by the cluster's gate: agents, and all others that live in pods.
+// gate redirects connections from the node's network namespace to the API server's service to the cluster's Gate. The
+// agent is on the host network, so its connections are among them.
 func (n *Node) gate() error {
 	return do(n.Command("nft", "add table ip gate; add chain ip gate output { type nat hook output priority -110; }; "+
 		"add rule ip gate output ip daddr "+apiserver.ServiceAddress+" tcp dport 443 dnat to "+gateAddress))
 }
 
-// Families are those of a node's pods.
+// Families are the IP families of a node's pods.
 type Families struct{ V4, V6 bool }
 
-// DualStack is what nodes have unless a test changes it.
+// DualStack is the default of nodes.
 var DualStack = Families{true, true}
 
-// Primary is the configuration of the pods' network as it is before anything of ours. more are further plugins, each a
+// Primary returns the primary CNI's network configuration list, without the entry. more are additional plugins, each a
 // JSON object.
 func (n *Node) Primary(f Families, more ...string) string {
 	var ranges, routes []string
@@ -188,7 +190,7 @@ func (n *Node) Primary(f Families, more ...string) string {
 `, n.Runtime.cniVersion(), strings.Join(plugins, ",\n    "))
 }
 
-// Conflist is the file with it.
+// Conflist returns the path, for this process, of the primary CNI's configuration file.
 func (n *Node) Conflist() string { return n.Path(filepath.Join(ConfDir, "10-podnet.conflist")) }
 
 // primary installs the primary CNI.
@@ -199,7 +201,7 @@ func (n *Node) primary() error {
 	return os.WriteFile(n.Conflist(), []byte(n.Primary(DualStack)), 0o644)
 }
 
-// link puts plugins into the runtime's directory.
+// link links CNI plugins into the runtime's plugin directory.
 func (n *Node) link(plugins ...string) error {
 	for _, plugin := range plugins {
 		if err := os.Symlink(filepath.Join(n.cluster.Bin, plugin),

@@ -15,25 +15,25 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The directories of an OpenShift 4 node (cluster-network-operator, pkg/network/multus.go and
+// Directories of an OpenShift 4 node (cluster-network-operator, pkg/network/multus.go and
 // bindata/network/multus/multus.yaml).
 const (
-	OpenShiftBinDir  = "/var/lib/cni/bin"          // the runtime's and Multus's plugins
-	OpenShiftConfDir = "/etc/kubernetes/cni/net.d" // the runtime's configurations: Multus's alone
-	MultusConfDir    = "/etc/cni/multus/net.d"     // networks that Multus finds by name
-	// the primary CNI's own file, which says by being there that it is ready
+	OpenShiftBinDir  = "/var/lib/cni/bin"          // plugins of the runtime and of Multus
+	OpenShiftConfDir = "/etc/kubernetes/cni/net.d" // configurations of the runtime: only Multus's
+	MultusConfDir    = "/etc/cni/multus/net.d"     // networks that Multus looks up by name
+	// the primary CNI's file; it exists when the primary CNI is ready
 	MultusAutoDir    = "/run/multus/cni/net.d"
-	AuxDir           = MultusAutoDir + "/" + auxChain            // what Multus runs for every pod
-	OVNFile          = MultusAutoDir + "/10-ovn-kubernetes.conf" // named as OVN-Kubernetes names it
-	multusFile       = OpenShiftConfDir + "/00-multus.conf"      // what the runtime reads
-	auxChain         = "vendor-cni-chain"                        // from 4.19 on
+	AuxDir           = MultusAutoDir + "/" + auxChain            // plugins that Multus runs for every pod
+	OVNFile          = MultusAutoDir + "/10-ovn-kubernetes.conf" // the name that OVN-Kubernetes uses
+	multusFile       = OpenShiftConfDir + "/00-multus.conf"      // the configuration that the runtime uses
+	auxChain         = "vendor-cni-chain"                        // since OpenShift 4.19
 	globalNamespaces = "default,openshift-multus,openshift-sriov-network-operator,openshift-cnv"
 	multusNamespace  = "openshift-multus"
 	multusAccount    = "multus"
 )
 
-// openShift makes the directories, the primary CNI, which stands for OVN-Kubernetes, and Multus as it comes with
-// OpenShift up to 4.12: one program, without an auxiliary chain.
+// openShift creates the directories, the primary CNI, which stands for OVN-Kubernetes, and Multus as in OpenShift up to
+// 4.12: a single program, without an auxiliary CNI chain.
 func (n *Node) openShift() error {
 	for _, dir := range []string{OpenShiftBinDir, OpenShiftConfDir, MultusConfDir, AuxDir} {
 		if err := os.MkdirAll(n.Path(dir), 0o755); err != nil {
@@ -62,7 +62,7 @@ func (n *Node) openShift() error {
 	})
 }
 
-// OVN is the primary CNI's own file.
+// OVN returns the primary CNI's configuration file.
 func (n *Node) OVN() []byte {
 	var list struct {
 		Plugins []map[string]any `json:"plugins"`
@@ -87,8 +87,8 @@ func (n *Node) writeJSON(path string, value any) error {
 	return err
 }
 
-// ThickMultus replaces Multus by the one that comes with OpenShift from 4.14 on, a daemon and a shim, with the
-// auxiliary chain of 4.19.
+// ThickMultus replaces Multus by the one of OpenShift since 4.14, a daemon and a shim, with the auxiliary CNI chain of
+// 4.19.
 func (n *Node) ThickMultus() error {
 	if err := n.account(); err != nil {
 		return err
@@ -120,7 +120,7 @@ func (n *Node) ThickMultus() error {
 	})
 }
 
-// account gives the daemon what a pod of its service account would have.
+// account creates a service account for the daemon, and writes its token to where a pod would have it.
 func (n *Node) account() error {
 	ctx, client := context.Background(), n.cluster.Client
 	const namespace = multusNamespace
@@ -161,7 +161,7 @@ func (n *Node) account() error {
 	return nil
 }
 
-// removeMultusAccount undoes account, and waits until its namespace is gone.
+// removeMultusAccount undoes account, and waits until the namespace of Multus is gone.
 func (c *Cluster) removeMultusAccount() error {
 	ctx, namespaces := context.Background(), c.Client.CoreV1().Namespaces()
 	err := c.Client.RbacV1().ClusterRoleBindings().Delete(ctx, multusAccount, metav1.DeleteOptions{})

@@ -10,21 +10,21 @@ import (
 	"strings"
 )
 
-// Runtime is which container runtime a node has.
+// Runtime is the container runtime of a node.
 type Runtime string
 
 // The runtimes.
 const (
-	Current Runtime = "current" // the current containerd and runc: it reads drop-ins, and knows user namespaces
-	Debian  Runtime = "debian"  // Debian's containerd and runc: neither
+	Current Runtime = "current" // current containerd and runc, with drop-ins and user namespaces
+	Debian  Runtime = "debian"  // Debian's containerd and runc, without drop-ins and user namespaces
 
-	// the current ones, with the directories of OpenShift 4, and Multus in front of the primary CNI
+	// like Current, with the directories of OpenShift 4, and Multus in front of the primary CNI
 	OpenShift Runtime = "openshift"
 )
 
 func (r Runtime) node() string { return "node-" + string(r) }
 
-// path is where its programs are found: a runtime starts others by name.
+// path returns PATH for the runtime's programs: they start each other by name.
 func (r Runtime) path(bin string) string {
 	if r == Debian {
 		return os.Getenv("PATH")
@@ -32,7 +32,6 @@ func (r Runtime) path(bin string) string {
 	return bin + ":" + os.Getenv("PATH")
 }
 
-// binDir and confDir are the runtime's directories.
 func (r Runtime) binDir() string {
 	if r == OpenShift {
 		return OpenShiftBinDir
@@ -47,7 +46,7 @@ func (r Runtime) confDir() string {
 	return ConfDir
 }
 
-// cniVersion is the newest that it speaks.
+// cniVersion returns the newest version of the CNI specification that the runtime, or Multus, supports.
 func (r Runtime) cniVersion() string {
 	switch r {
 	case Current:
@@ -60,10 +59,10 @@ func (r Runtime) cniVersion() string {
 
 const pause = "e2e.local/pause:1"
 
-// hostsDir is where the runtime looks up how a registry is reached.
+// hostsDir is the directory in which containerd looks up how to reach a registry.
 const hostsDir = "/etc/containerd/certs.d"
 
-// program is the path of a program of the node's runtime.
+// program returns the path of a program of the node's runtime.
 func (n *Node) program(name string) (string, error) {
 	if n.Runtime == Debian {
 		return exec.LookPath(name)
@@ -71,7 +70,7 @@ func (n *Node) program(name string) (string, error) {
 	return filepath.Join(n.cluster.Bin, name), nil
 }
 
-// containerd starts the runtime, with the pause image in it.
+// containerd starts the runtime, and imports the pause image.
 func (n *Node) containerd() error {
 	runc, err := n.program("runc")
 	if err != nil {
@@ -120,29 +119,29 @@ state = "/run/containerd"
 	return n.Import(archive)
 }
 
-// runtimeService is the runtime among the node's own programs.
+// runtimeService is the name of the runtime in Node.services.
 const runtimeService = "containerd"
 
-// runtimeAnswers waits until it does.
+// runtimeAnswers waits until the runtime answers.
 func (n *Node) runtimeAnswers() error {
 	return wait("containerd answers on "+n.Name, func() bool { return n.Ctr("version").Run() == nil })
 }
 
-// Ctr is a command for the runtime's own client.
+// Ctr returns a command that runs ctr, containerd's client, on the node.
 func (n *Node) Ctr(args ...string) *exec.Cmd {
 	return n.Command("ctr", append([]string{"--address=" + socket, "--namespace=k8s.io"}, args...)...)
 }
 
-// Import gives the images of an archive to the runtime.
+// Import imports the images of an archive into the runtime.
 func (n *Node) Import(archive string) error { return do(n.Ctr("images", "import", archive)) }
 
-// Tag gives an image another name.
+// Tag adds another name to an image.
 func (n *Node) Tag(name, another string) error {
 	return do(n.Ctr("images", "tag", "--force", name, another))
 }
 
-// PullableFrom gives the images of this tree that the runtime has the names that they have in a registry, as if they
-// had been pushed there and pulled.
+// PullableFrom gives this tree's images in the runtime the names that they have in a registry, as if they had been
+// pushed there and pulled.
 func (n *Node) PullableFrom(registry string) error {
 	names, err := n.images()
 	if err != nil {
@@ -160,7 +159,7 @@ func (n *Node) PullableFrom(registry string) error {
 	return nil
 }
 
-// PullsFrom has the runtime pull what is named after a registry from one that answers at an address, without TLS.
+// PullsFrom makes the runtime pull a registry's images from another address, HOST:PORT, without TLS.
 func (n *Node) PullsFrom(registry, address string) error {
 	dir := n.Path(filepath.Join(hostsDir, registry))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -172,7 +171,7 @@ func (n *Node) PullsFrom(registry, address string) error {
 `, address), 0o644)
 }
 
-// Forget takes away the images that are named after a registry.
+// Forget removes the images of a registry from the runtime.
 func (n *Node) Forget(registry string) error {
 	names, err := n.images()
 	if err != nil {
@@ -185,7 +184,7 @@ func (n *Node) Forget(registry string) error {
 	return do(n.Ctr(append([]string{"images", "remove"}, names...)...))
 }
 
-// images are the names of those that the runtime has.
+// images returns the names of the images in the runtime.
 func (n *Node) images() ([]string, error) {
 	names, err := n.Ctr("images", "list", "--quiet").Output()
 	if err != nil {

@@ -13,25 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settings are those of the kernel that the kubelet or raise changes, for the whole machine.
+// settings are the kernel settings that the kubelet or raise changes. They apply to the whole machine.
 var settings = []string{
 	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops",
 	"kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes", instances,
 }
 
-// instances is how many inotify instances a user may have. A pilot-agent has three, and those of all pods are of one
-// user: of the kernel's 128 no more than 42 pods of a mesh come up. Many distributions have raised it, as raise does.
+// instances is the limit of inotify instances per user. Every pilot-agent has three, and the pods' processes share one
+// user. With the kernel's default of 128, only 42 pods of a mesh start. Many distributions raise the limit too.
 const (
 	instances     = "fs/inotify/max_user_instances"
 	wantInstances = 8192
 )
 
-// settingsFile holds what the settings were before the first of the clusters that are up now. Every cluster has a lock
-// on it, so that the last one puts them back; and if all were killed, the next one does.
+// settingsFile contains the settings from before the first of the running clusters. Every cluster has a lock on it, so
+// that the last one restores them. If all were killed, the next one does.
 const settingsFile = "/run/istio-pod-network-e2e.json"
 
-// keepSettings remembers the settings, unless another cluster that is up has done so, and returns what puts them back,
-// unless another cluster is still up then.
+// keepSettings saves the settings, unless another running cluster has done so. It returns a function that restores
+// them, unless another cluster is still running then.
 func keepSettings() (release func() error, err error) {
 	file, first, err := lockSettings(settingsFile)
 	if err != nil {
@@ -54,7 +54,8 @@ func keepSettings() (release func() error, err error) {
 	}, nil
 }
 
-// lockSettings opens the file and locks it: exclusively and first, where nobody else has it, and shared otherwise.
+// lockSettings opens and locks the file. The lock is exclusive, and first is true, if nobody else has a lock. Otherwise
+// it waits for a shared lock.
 func lockSettings(path string) (file *os.File, first bool, err error) {
 	for {
 		if file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
@@ -71,11 +72,11 @@ func lockSettings(path string) (file *os.File, first bool, err error) {
 		if there, err := os.Stat(path); err == nil && os.SameFile(opened, there) {
 			return file, first, nil
 		}
-		_ = file.Close() // the last cluster has removed it meanwhile
+		_ = file.Close() // the last cluster has removed the file in the meantime
 	}
 }
 
-// save writes the settings into the file.
+// save writes the current settings into the file.
 func save(file *os.File) error {
 	values := map[string]string{}
 	for _, name := range settings {
@@ -96,7 +97,7 @@ func save(file *os.File) error {
 	return err
 }
 
-// raise raises the limit of inotify instances to what nodes full of sidecars need. A higher one stays.
+// raise raises the limit of inotify instances to what nodes full of sidecars need. It never lowers the limit.
 func raise() error {
 	path := filepath.Join("/proc/sys", instances)
 	text, err := os.ReadFile(path)
@@ -110,7 +111,7 @@ func raise() error {
 	return os.WriteFile(path, fmt.Append(nil, wantInstances), 0o644)
 }
 
-// restore puts the settings back as the file has them. An empty file has none.
+// restore sets the settings to the values in the file. An empty file has none.
 func restore(file *os.File) error {
 	data, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<16))
 	if err != nil || len(data) == 0 {

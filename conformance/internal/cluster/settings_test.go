@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Of several clusters that are up at once, the first remembers and the last puts back; one that was killed leaves the
-// file, and the next one is the first again.
+// The first of several running clusters saves the settings and the last one restores them. A cluster that was killed
+// leaves the file, and the next one is the first again.
 func TestLockSettings(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "settings.json")
 	lock := func(wantFirst bool) *os.File {
@@ -32,7 +32,7 @@ func TestLockSettings(t *testing.T) {
 	}
 	second := make(chan *os.File)
 	go func() {
-		file, _, err := lockSettings(path) // waits until the first has remembered
+		file, _, err := lockSettings(path) // waits until the first has saved
 		if err != nil {
 			t.Error(err)
 		}

@@ -11,16 +11,16 @@ import (
 	"github.com/istio-pod-network/controller/internal/files"
 )
 
-// Entry is one of a directory.
+// Entry is a directory entry: a file, a directory or a symbolic link.
 type Entry struct {
 	Mode     fs.FileMode
-	Contents string // of a file, or where a link leads
+	Contents string // contents of a file, or target of a link
 }
 
-// Files are the entries of a node's directories of CNI and of StateDir, by path.
+// Files are the entries of a node's CNI directories and StateDir, by path on the node.
 type Files map[string]Entry
 
-// dirs are the directories that what is tested writes to.
+// dirs returns the directories that the product writes to.
 func (n *Node) dirs() []string {
 	if n.Runtime == OpenShift {
 		return []string{OpenShiftBinDir, OpenShiftConfDir, MultusConfDir, MultusAutoDir, StateDir}
@@ -28,7 +28,7 @@ func (n *Node) dirs() []string {
 	return []string{ConfDir, BinDir, StaticDir, StateDir}
 }
 
-// Files reads them.
+// Files reads the entries of the node's directories.
 func (n *Node) Files() (Files, error) {
 	all := Files{}
 	for _, dir := range n.dirs() {
@@ -37,7 +37,7 @@ func (n *Node) Files() (Files, error) {
 			if err == nil && path != root {
 				all[dir+strings.TrimPrefix(path, root)], err = read(path)
 			}
-			if errors.Is(err, fs.ErrNotExist) { // it has gone meanwhile
+			if errors.Is(err, fs.ErrNotExist) { // removed in the meantime
 				return nil
 			}
 			return err
@@ -66,7 +66,7 @@ func read(path string) (e Entry, err error) {
 	return e, err
 }
 
-// PutBack makes the directories be as they were.
+// PutBack restores the directories to an earlier state.
 func (n *Node) PutBack(before Files) error {
 	now, err := n.Files()
 	failed := []error{err}
@@ -88,7 +88,7 @@ func (n *Node) PutBack(before Files) error {
 	return errors.Join(append(failed, os.Chmod(n.Path(StateDir), 0o755))...)
 }
 
-// write makes the entry anew. A file comes by a rename, as the runtime's watch wants to have it.
+// write replaces the entry. A file appears by a rename, because the runtime watches the directory.
 func (e Entry) write(path string) error {
 	if e.Mode.IsDir() {
 		return os.MkdirAll(path, e.Mode.Perm())
@@ -103,19 +103,19 @@ func (e Entry) write(path string) error {
 	return files.Replace(path, files.Temp(filepath.Dir(path), ".putting-back-"), strings.NewReader(e.Contents), mode)
 }
 
-// RemoveBridges removes those of the pods' networks, which no pod may need any more: a bridge keeps the settings that
-// the kernel had when it was made, and the next pod makes it anew.
+// RemoveBridges deletes the bridges of the pods' networks. A bridge keeps the kernel settings from its creation, and
+// the next pod creates it again. No running pod may need them.
 func (n *Node) RemoveBridges() error {
 	const remove = "for bridge in cni0 cni1; do test ! -e /proc/sys/net/ipv4/conf/$bridge || ip link delete $bridge; done"
 	return do(n.Command("sh", "-c", remove))
 }
 
-// withoutIPv6 names the networks that have none.
+// withoutIPv6 is a shell script that prints the networks without IPv6.
 const withoutIPv6 = `cd /proc/sys/net/ipv6/conf
 for i in default cni0; do test ! -e $i || test "$(cat $i/disable_ipv6)" = 0 || echo "without IPv6: $i"; done`
 
-// Settings are what a test may have changed of a node beside files: how its directories are mounted, which programs are
-// hidden, and which networks have no IPv6.
+// Settings returns what a test may have changed on a node besides files: how its directories are mounted, which
+// programs are hidden, and which networks have no IPv6.
 func (n *Node) Settings() (lines []string, err error) {
 	mounts, err := os.ReadFile(n.proc("mounts"))
 	if err != nil {
@@ -139,8 +139,8 @@ func (n *Node) Settings() (lines []string, err error) {
 	return lines, err
 }
 
-// PutBackSettings ends what Settings tells of: the directories can be written to, no program is hidden, and networks
-// that are made from now on have IPv6.
+// PutBackSettings restores what Settings returns: the directories are writable, no program is hidden, and new networks
+// have IPv6.
 func (n *Node) PutBackSettings() error {
 	failed := []error{n.show(), do(n.Command("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=0"))}
 	for _, dir := range n.dirs() {

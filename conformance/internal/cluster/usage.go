@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// PodsTime is the processor time that all containers of the node have used, those that have ended included: the
-// kernel's own count of the control group that they are in (cpuacct.usage in version 1, usage_usec of cpu.stat in
-// version 2).
+// PodsTime returns the processor time that all containers of the node have used, including those that have ended. It is
+// the kernel's counter of their common control group: cpuacct.usage in version 1, usage_usec of cpu.stat in version 2.
 func (n *Node) PodsTime() (time.Duration, error) {
 	hierarchies, err := controlGroups()
 	if err != nil {

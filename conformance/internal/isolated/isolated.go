@@ -1,6 +1,6 @@
-// Package isolated runs a test binary or a program as on a node of its own: in a network, a mount and a process
-// namespace that nobody else has, and with a host name of its own. Nothing of the machine is touched, and nothing is
-// left however the program ends: when the first process of a process namespace ends, the kernel kills all others.
+// Package isolated runs a test binary or a program as on its own node: with its own network, mount, process, IPC and
+// UTS namespace. It changes nothing on the machine, and leaves nothing behind, however the program ends: when the first
+// process of a process namespace ends, the kernel kills all others.
 package isolated
 
 import (
@@ -15,18 +15,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// binDirEnv carries the directory of programs to the re-executed test binary, and by being set says that it is on the
-// node.
+// binDirEnv is the environment variable that passes the directory of programs to the re-executed test binary. If it is
+// set, the process is in the namespaces.
 const binDirEnv = "ISTIO_POD_NETWORK_CONFORMANCE_BIN"
 
-// BinDir is the directory that prepare has filled.
+// BinDir returns the directory that prepare has filled. It is empty outside the namespaces.
 func BinDir() string { return os.Getenv(binDirEnv) }
 
-// interrupted is the exit status of a program that a signal has ended, as a shell has it for SIGINT.
+// interrupted is the exit status after a signal: 128 + SIGINT, as in a shell.
 const interrupted = 130
 
-// Main is the whole of a TestMain, or of a main: prepare fills a directory with programs, which may need the machine's
-// network, and then m runs on a node of its own, where BinDir returns that directory. It returns the exit status.
+// Main implements a TestMain or a main. It calls prepare, which fills a directory with programs and may use the
+// machine's network. Then it runs m in new namespaces, where BinDir returns the directory. It returns the exit status.
 func Main(m interface{ Run() int }, prepare func(bin string) error) int {
 	if BinDir() == "" {
 		return onNode(prepare)
@@ -41,13 +41,13 @@ func Main(m interface{ Run() int }, prepare func(bin string) error) int {
 	return m.Run()
 }
 
-// onNode runs this program again on a node.
+// onNode runs this program again in new namespaces.
 func onNode(prepare func(bin string) error) int {
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "not root, and only root may make network namespaces: run it with sudo")
 		return 1
 	}
-	signals := make(chan os.Signal, 1) // before there is anything to remove
+	signals := make(chan os.Signal, 1) // registered before there is anything to remove
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	bin, err := os.MkdirTemp("", "istio-pod-network-conformance-")
 	if err == nil {
@@ -64,8 +64,7 @@ func onNode(prepare func(bin string) error) int {
 	return supervise(bin, signals)
 }
 
-// supervise runs this program again in namespaces of its own until it ends or a signal comes, and returns its exit
-// status.
+// supervise runs this program again in new namespaces until it ends or a signal arrives, and returns its exit status.
 func supervise(bin string, signals <-chan os.Signal) int {
 	runtime.LockOSThread() // Pdeathsig is sent when the *thread* that started the child ends
 	child := exec.Command("/proc/self/exe", os.Args[1:]...)
@@ -75,7 +74,7 @@ func supervise(bin string, signals <-chan os.Signal) int {
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS |
 			syscall.CLONE_NEWIPC,
 		Pdeathsig: syscall.SIGKILL,
-		Setpgid:   true, // Ctrl-C comes to this process alone
+		Setpgid:   true, // so that only this process receives Ctrl-C
 	}
 	if err := child.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, "making namespaces:", err)
@@ -102,9 +101,9 @@ func supervise(bin string, signals <-chan os.Signal) int {
 	}
 }
 
-// reap runs this program once more, as the second process of the node, and returns its exit status. It waits for
-// whatever is left to the first process, such as the shims of a container runtime: the second has to wait for the
-// programs that it has started itself, and for no others.
+// reap runs in the first process of the process namespace. It runs this program once more as its child, and returns the
+// child's exit status. It also waits for orphans, such as the shims of a container runtime, which the kernel gives to
+// the first process. The child waits only for processes that it has started itself.
 func reap() int {
 	files := []*os.File{os.Stdin, os.Stdout, os.Stderr}
 	child, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{Files: files})
@@ -130,11 +129,11 @@ func reap() int {
 	}
 }
 
-// setUp hides the directories CNI writes to behind tmpfs, which vanish with the mount namespace, and makes loopback and
-// /proc be those of the node.
+// setUp mounts tmpfs over the directories that CNI writes to, mounts /proc for the new process namespace, and sets
+// loopback up. The mounts end with the mount namespace.
 func setUp() error {
-	// Without this, mounts made here would appear on the machine too. Among the processes of the node they are shared: a
-	// container runtime has to see what the kubelet mounts.
+	// Without this, mounts made here would appear on the machine too. Within the namespace they are shared, because a
+	// container runtime must see what the kubelet mounts.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
 	}

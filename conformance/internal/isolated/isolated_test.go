@@ -13,16 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kinds are the namespaces that a node has of its own.
+// kinds are the namespaces that the node does not share with the machine.
 var kinds = []string{"ipc", "mnt", "net", "pid", "uts"}
 
-// endsEnv says how a program on a node of its own ends.
+// endsEnv is the environment variable that says how a program in the namespaces ends: "exit" or "kill".
 const endsEnv = "ISTIO_POD_NETWORK_ISOLATED_ENDS"
 
-// ending ends as it is told.
+// ending is a program that ends as endsEnv says.
 type ending string
 
-// Run does.
+// Run exits with status 7 or kills itself.
 func (e ending) Run() int {
 	if e == "kill" {
 		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
@@ -48,8 +48,8 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// TestApart looks whether the node shares a namespace with the machine. Its host name is changed here: a test of the
-// machine's would be too late.
+// TestApart checks that the node shares no namespace with the machine. Only then does it change the host name, because
+// that would change the machine's if the UTS namespace were shared.
 func TestApart(t *testing.T) {
 	shared := false
 	for _, kind := range kinds {
@@ -71,7 +71,7 @@ func TestApart(t *testing.T) {
 	}
 }
 
-// TestOrphans looks whether a process that has lost its parent is waited for when it ends.
+// TestOrphans checks that an orphan does not stay a zombie.
 func TestOrphans(t *testing.T) {
 	out, err := exec.Command("sh", "-c", "sleep 0.1 >/dev/null 2>&1 & echo $!").Output()
 	if err != nil {
@@ -84,7 +84,7 @@ func TestOrphans(t *testing.T) {
 	})
 }
 
-// TestStatus hands on the exit status of the program on the node, and says so if a signal has ended it.
+// TestStatus checks that Main returns the program's exit status, and says so if a signal has ended the program.
 func TestStatus(t *testing.T) {
 	for how, want := range map[string]int{"exit": 7, "kill": 1} {
 		cmd := exec.Command("/proc/self/exe", "-test.run=^TestStatus$")

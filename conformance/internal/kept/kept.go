@@ -1,5 +1,5 @@
-// Package kept keeps what a long run has measured, so that one that was ended goes on: a file whose first line says of
-// what, and which has a line for each thing that was measured, all in JSON. Without a path nothing is kept.
+// Package kept stores the results of a long measurement, so that an interrupted run can continue. The file has JSON
+// lines: the first says what is measured, and each other line is one result. With an empty path nothing is stored.
 package kept
 
 import (
@@ -12,11 +12,10 @@ import (
 	"path/filepath"
 )
 
-// ErrNothing is of a file that is not there, or has no whole line.
+// ErrNothing is the error for a file that does not exist, or has no complete line.
 var ErrNothing = errors.New("nothing was measured yet")
 
-// Read returns what a file has: what it is of, and its other lines. A last line that was not written to its end is
-// none.
+// Read returns the first line of a file, and its other lines. It ignores an incomplete last line.
 func Read[Of, Line any](path string) (of Of, lines []Line, err error) {
 	data, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -42,10 +41,10 @@ func Read[Of, Line any](path string) (of Of, lines []Line, err error) {
 	return of, lines, nil
 }
 
-// whole are the lines that were written to their end.
+// whole returns the complete lines.
 func whole(data []byte) []byte { return data[:bytes.LastIndexByte(data, '\n')+1] }
 
-// Begin begins a file anew.
+// Begin creates a file with its first line, or replaces it. It creates missing directories.
 func Begin(path string, of any) error {
 	if path == "" {
 		return nil
@@ -60,7 +59,7 @@ func Begin(path string, of any) error {
 	return err
 }
 
-// Add writes a line after the whole ones.
+// Add appends a line. It first removes an incomplete last line.
 func Add(path string, line any) error {
 	if path == "" {
 		return nil

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// A run that was ended in the middle of a line goes on after the last whole one.
+// A run that was interrupted in the middle of a line continues after the last complete one.
 func TestGoesOn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new", "state.jsonl")
 	want := func(of string, lines ...int) {
@@ -25,7 +25,7 @@ func TestGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range 2 { // it is not there; it was ended in its first line
+	for range 2 { // first without a file, then with an incomplete first line
 		if _, _, err := Read[string, int](path); !errors.Is(err, ErrNothing) {
 			t.Errorf("of nothing: %v", err)
 		}
@@ -49,7 +49,7 @@ func TestGoesOn(t *testing.T) {
 	want("pods")
 }
 
-// Without a path nothing is kept.
+// With an empty path nothing is stored.
 func TestNothingKept(t *testing.T) {
 	if err := errors.Join(Begin("", 1), Add("", 2)); err != nil {
 		t.Error(err)

@@ -1,4 +1,4 @@
-// Package markers puts what a program has measured into a page of the documentation.
+// Package markers writes what a program has measured into a page of the documentation, between two marker comments.
 package markers
 
 import (
@@ -8,7 +8,8 @@ import (
 
 const end = "<!-- to here -->\n"
 
-// Insert replaces what stands in a page between the markers of a command, such as "make scale DOCS=1".
+// Insert returns the page with the text between the markers of a command, such as "make scale DOCS=1", replaced.
+// Missing markers are an error.
 func Insert(page, command, text string) (string, error) {
 	before, _, after, err := cut(page, command)
 	if err != nil {
@@ -17,13 +18,13 @@ func Insert(page, command, text string) (string, error) {
 	return before + text + after, nil
 }
 
-// Section returns what stands there.
+// Section returns the text between the markers of a command.
 func Section(page, command string) (string, error) {
 	_, section, _, err := cut(page, command)
 	return section, err
 }
 
-// cut parts a page: the markers stay with what is around the section.
+// cut splits a page at the markers of a command. The markers are in before and after.
 func cut(page, command string) (before, section, after string, err error) {
 	begin := "<!-- " + command + " writes from here -->\n"
 	before, rest, found := strings.Cut(page, begin)

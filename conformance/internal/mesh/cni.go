@@ -8,13 +8,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// cniImage is that of Istio CNI's node agent.
+// cniImage is the image of Istio CNI's node agent.
 const cniImage = hub + "/install-cni:" + tag
 
-// BuildCNI links what the image of Istio CNI is made of into bin, beside what Build does.
+// BuildCNI links the programs of Istio CNI's image into bin. Build is needed too.
 func BuildCNI(bin string) error { return build.Istio(bin, "istio-cni", "install-cni") }
 
-// CNIImage writes the archive of Istio CNI's image into a directory: its node agent, and the plugin that this installs.
+// CNIImage writes the archive of Istio CNI's image into a directory, and returns its path. The image has the node
+// agent, and the plugin that it installs.
 func CNIImage(bin, dir string) (archive string, err error) {
 	files, err := iptables()
 	if err != nil {
@@ -26,16 +27,16 @@ func CNIImage(bin, dir string) (archive string, err error) {
 	return archive, cluster.Image(archive, cniImage, "", files, "/usr/local/bin/install-cni")
 }
 
-// cniValues are those of the chart of Istio CNI.
+// cniValues returns the values of Istio CNI's chart, as YAML.
 func cniValues() ([]byte, error) {
 	return yaml.Marshal(map[string]any{"global": map[string]any{"hub": hub, "tag": tag, "imagePullPolicy": "Never"}})
 }
 
-// multi is the program behind all names of iptables with nf_tables, which goes by the one that it is called by.
+// multi is the program behind all commands of iptables with nf_tables. It acts by the name under which it is called.
 const multi = "/usr/sbin/xtables-nft-multi"
 
-// iptables are the files of this machine's iptables with nf_tables, at the paths that it has here: istio-iptables runs
-// it under these names.
+// iptables returns the files of this machine's iptables with nf_tables, at the same paths as here, because
+// istio-iptables runs the commands by these names.
 func iptables() ([]cluster.File, error) {
 	var files []cluster.File
 	for _, name := range []string{"iptables", "ip6tables", "iptables-nft", "ip6tables-nft"} {

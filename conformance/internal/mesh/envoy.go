@@ -15,15 +15,15 @@ import (
 	"strings"
 )
 
-// envoyEnv names another Envoy than the plain one, Istio's own for one: the absolute path of a program for this
-// machine, or an image of a sidecar, with its pilot-agent, by a name that buildah takes: REGISTRY/NAME:TAG, or
-// docker-archive:/PATH or oci-archive:/PATH.
+// envoyEnv is the environment variable that names another Envoy than the plain one, for example Istio's own. It is
+// either the absolute path of a program for this machine, or a sidecar image with pilot-agent: REGISTRY/NAME:TAG,
+// docker-archive:/PATH or oci-archive:/PATH, as buildah takes it.
 const envoyEnv = "ENVOY"
 
-// envoyPath is where Envoy is in the image of a sidecar, without the first slash.
+// envoyPath is the path of Envoy in a sidecar image, without the first slash.
 const envoyPath = "usr/local/bin/envoy"
 
-// named is the image that envoyEnv names, or nothing if it names none.
+// named returns the image that envoyEnv names, or "".
 func named() string {
 	if value := os.Getenv(envoyEnv); value != "" && value[0] != '/' {
 		return value
@@ -31,16 +31,16 @@ func named() string {
 	return ""
 }
 
-// namedArchive is where the image is that envoyEnv names.
+// namedArchive returns the path of the archive of the image that envoyEnv names.
 func namedArchive(bin string) string { return filepath.Join(bin, "named-proxy.tar") }
 
-// envoy is the path of Envoy, where no image is named.
+// envoy returns the path of Envoy if envoyEnv names no image.
 func envoy(bin string) string { return cmp.Or(os.Getenv(envoyEnv), filepath.Join(bin, "envoy")) }
 
-// machines are the processors that this machine may have.
+// machines maps GOARCH to the ELF machine.
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 
-// Check says what is wrong with the setting of Envoy, before anything is built.
+// Check returns an error if envoyEnv has an invalid value. Call it before anything is built.
 func Check() error {
 	value := os.Getenv(envoyEnv)
 	if value == "" {
@@ -93,7 +93,7 @@ func wrongProgram(path string) string {
 	return ""
 }
 
-// errorText is an error of a path without the path, which is said already.
+// errorText returns the text of a path error without the path, which the caller's message already has.
 func errorText(err error) string {
 	if of := (*os.PathError)(nil); errors.As(err, &of) {
 		return of.Err.Error()
@@ -101,8 +101,8 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// fetchNamed writes the archive of the image that envoyEnv names, under the name that Istio's charts ask for. It goes
-// by a store of its own: the machine's images are left alone.
+// fetchNamed writes the archive of the image that envoyEnv names, under the name that Istio's charts use. It uses a
+// temporary storage of buildah, so that the machine's images do not change.
 func fetchNamed(bin string) error {
 	store, err := os.MkdirTemp(bin, "named-proxy-")
 	if err != nil {
@@ -131,7 +131,7 @@ func fetchNamed(bin string) error {
 	return errors.Join(err, os.RemoveAll(store))
 }
 
-// istios is what only Istio's own Envoy has: the name of a filter.
+// istios is the name of a filter that only Istio's own Envoy contains.
 var istios = []byte("istio.stats")
 
 // plain reports whether Envoy lacks Istio's filters.
@@ -152,7 +152,7 @@ func plain(bin string) (bool, error) {
 	return !found, nil
 }
 
-// contains reports whether something stands in what is read.
+// contains reports whether the data contains a byte sequence.
 func contains(from io.Reader, what []byte) (bool, error) {
 	buffer, kept := make([]byte, 1<<20), 0
 	for {
@@ -170,7 +170,8 @@ func contains(from io.Reader, what []byte) (bool, error) {
 	}
 }
 
-// imageContains is contains of Envoy in an image's archive, as `docker save` writes it: layers in a tar archive.
+// imageContains reports whether Envoy in an image archive contains a byte sequence. The archive is in the format of
+// `docker save`: layers in a tar archive. It is an error if the image has no Envoy.
 func imageContains(archive io.Reader, what []byte) (found bool, err error) {
 	seen := false
 	for files := tar.NewReader(archive); ; {

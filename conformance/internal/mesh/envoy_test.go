@@ -10,7 +10,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
-// file writes one into a directory of the test.
+// file writes a file into a temporary directory of the test, and returns its path.
 func file(t *testing.T, name string, mode os.FileMode, contents string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -20,12 +20,12 @@ func file(t *testing.T, name string, mode os.FileMode, contents string) string {
 	return path
 }
 
-// foreign is the beginning of a program for another processor: an ELF header (elf(5)) for s390, which nobody here has.
+// foreign is the beginning of a program for another processor: an ELF header (elf(5)) for s390.
 const foreign = "\x7fELF\x02\x02\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x02\x00\x16\x00\x00\x00\x01" +
 	"\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" +
 	"\x00\x00\x00\x00\x00\x40\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00"
 
-// What ENVOY names is looked at before anything is built; the error says what is wrong and what is valid.
+// ENVOY is checked before anything is built. The error says what is wrong and what is valid.
 func TestCheck(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -59,10 +59,10 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// Istio's settings that turn its filters off are there where Envoy lacks them, and only there: whether it is the plain
-// one, a program or in an image.
+// The values turn Istio's filters off if, and only if, Envoy lacks them, be it the plain one, another program or one in
+// an image.
 func TestValues(t *testing.T) {
-	istios := strings.Repeat("machine code ", 100_000) + "istio.stats" // in the second of the pieces that are read
+	istios := strings.Repeat("machine code ", 100_000) + "istio.stats" // in the second chunk that contains reads
 	for contents, plain := range map[string]bool{"machine code": true, istios: false} {
 		off := func(bin string) {
 			t.Helper()
@@ -100,7 +100,7 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// Something is found wherever it stands, also where one piece that is read ends.
+// A byte sequence is found at any position, also across the boundary of two chunks.
 func TestContains(t *testing.T) {
 	const piece = 1 << 20
 	for _, at := range []int{0, 1, piece - 11, piece - 10, piece - 1, piece, 2*piece - 25, 2*piece - 5, 3 * piece} {
@@ -113,7 +113,7 @@ func TestContains(t *testing.T) {
 	}
 }
 
-// The image that is named is taken as it is, under the name that Istio's charts ask for, and leaves nothing beside it.
+// The named image is stored unchanged, under the name that Istio's charts use. Nothing else is left in the directory.
 func TestFetchNamed(t *testing.T) {
 	archive, bin := filepath.Join(t.TempDir(), "own.tar"), t.TempDir()
 	if err := cluster.Image(archive, "registry.example/own:7", proxyUser, []cluster.File{

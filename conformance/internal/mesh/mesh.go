@@ -1,5 +1,5 @@
-// Package mesh brings a real mesh into a cluster: istiod by Istio's own charts, and sidecars of pilot-agent and Envoy,
-// in images that are made here.
+// Package mesh installs a real mesh on a cluster: istiod with Istio's own charts, and sidecars with pilot-agent and
+// Envoy. It builds the images itself.
 package mesh
 
 import (
@@ -17,10 +17,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Namespace is where istiod lives.
+// Namespace is the namespace of istiod.
 const Namespace = "istio-system"
 
-// The images' names: what Istio's charts make of hub and tag.
+// Names of the images, as Istio's charts derive them from hub and tag.
 const (
 	hub        = "e2e.local"
 	tag        = "1"
@@ -29,13 +29,13 @@ const (
 	proxyUser  = "1337:1337"
 )
 
-// charts are the paths of Istio's charts, below the directory with all of them.
+// charts are the paths of Istio's charts, below the directory of its manifests.
 var charts = map[string]string{
 	"base": "charts/base", "istiod": "charts/istio-control/istio-discovery", "gateway": "charts/gateway",
 	"cni": "charts/istio-cni",
 }
 
-// Build links what the images are made of, and Istio's charts, into bin.
+// Build links the programs of the images, and Istio's charts, into bin.
 func Build(bin string) error {
 	if err := Check(); err != nil {
 		return err
@@ -54,9 +54,9 @@ func Build(bin string) error {
 	return build.Istio(bin, names...)
 }
 
-// Images writes the archives of istiod's and the sidecars' image into a directory. Files are where Istio's own images
-// have them; Envoy's libraries, and iptables, which only istio-init runs, are this machine's. If an image is named,
-// that is the sidecars'.
+// Images writes the archives of istiod's image and the sidecars' image into a directory. Files have the same paths as
+// in Istio's own images. Envoy's libraries are this machine's, and so is iptables, which only istio-init runs. If
+// envoyEnv names an image, proxy is its archive.
 func Images(bin, dir string) (pilot, proxy string, err error) {
 	pilot, proxy = filepath.Join(dir, "pilot.tar"), filepath.Join(dir, "proxyv2.tar")
 	discovery := "usr/local/bin/pilot-discovery"
@@ -79,10 +79,10 @@ func Images(bin, dir string) (pilot, proxy string, err error) {
 	return pilot, proxy, cluster.Image(proxy, proxyImage, proxyUser, slices.Concat(files, tables), "/"+agent)
 }
 
-// agent is where pilot-agent is in the image of a sidecar.
+// agent is the path of pilot-agent in a sidecar image, without the first slash.
 const agent = "usr/local/bin/pilot-agent"
 
-// sidecar are the files of the sidecars' image, Envoy first.
+// sidecar returns the files of the sidecar image. Envoy is the first.
 func sidecar(bin string) ([]cluster.File, error) {
 	files, err := cluster.Linked(envoy(bin), envoyPath)
 	return append(files, cluster.File{Source: filepath.Join(bin, "pilot-agent"), Path: agent},
@@ -90,11 +90,11 @@ func sidecar(bin string) ([]cluster.File, error) {
 			Path: "var/lib/istio/envoy/envoy_bootstrap_tmpl.json"}), err
 }
 
-// CapableImage is the name of what CapableSidecar makes.
+// CapableImage is the name of the image that CapableSidecar writes.
 const CapableImage = hub + "/proxyv2-capable:" + tag
 
-// CapableSidecar writes the archive of a sidecar's image whose Envoy has NET_ADMIN as whatever user it runs, which a
-// TPROXY sidecar needs that is not root. It returns "" if an image is named: that is as it is.
+// CapableSidecar writes the archive of a sidecar image in which Envoy has the file capability NET_ADMIN. A TPROXY
+// sidecar needs it if it does not run as root. It returns "" if envoyEnv names an image, because that is not changed.
 func CapableSidecar(bin, dir string) (archive string, err error) {
 	if named() != "" {
 		return "", nil
@@ -108,20 +108,20 @@ func CapableSidecar(bin, dir string) (archive string, err error) {
 	return archive, cluster.Image(archive, CapableImage, proxyUser, files, "/"+agent)
 }
 
-// Values are those of Istio's charts for these images, as YAML. Where Envoy is not Istio's own they turn off, by the
-// settings that Istio has for that, what needs Istio's filters.
+// Values returns the values of Istio's charts for these images, as YAML. If Envoy is not Istio's own, they turn off
+// what needs Istio's filters.
 func Values(bin string) ([]byte, error) {
 	plain, err := plain(bin)
 	if err != nil {
 		return nil, err
 	}
 	small := map[string]any{"requests": map[string]any{"cpu": "10m", "memory": "64Mi"}}
-	seccomp := map[string]any{"type": "RuntimeDefault"} // which Pod Security restricted asks for
+	seccomp := map[string]any{"type": "RuntimeDefault"} // required by Pod Security restricted
 	values := map[string]any{
 		"global": map[string]any{"hub": hub, "tag": tag, "imagePullPolicy": "Never",
 			"proxy": map[string]any{"seccompProfile": seccomp, "resources": small}},
 		"seccompProfile": seccomp, "resources": small, "autoscaleEnabled": false,
-		"gateways": map[string]any{"seccompProfile": seccomp}, // of those that istiod makes
+		"gateways": map[string]any{"seccompProfile": seccomp}, // for gateways that istiod creates
 	}
 	if plain {
 		values["telemetry"] = map[string]any{"enabled": false}
@@ -130,17 +130,17 @@ func Values(bin string) ([]byte, error) {
 	return yaml.Marshal(values)
 }
 
-// Helm installs Istio's charts with Helm 4, as a person with all rights does.
+// Helm installs Istio's charts with Helm 4 and the rights of a kubeconfig.
 type Helm struct {
 	Program    string // the path of Helm
 	Kubeconfig string
-	Bin        string // where Build has put the charts
-	Dir        string // a directory for files of values
+	Bin        string // directory into which Build has linked the charts
+	Dir        string // directory for values files
 }
 
-// Install installs or upgrades a release of one of Istio's charts, base, istiod, gateway or cni, in a namespace, and
-// waits until it is ready. The values of istiod are those of Values, those of cni name its image; then come those of
-// files, and each of sets as --set takes it.
+// Install installs or upgrades a release of one of Istio's charts (base, istiod, gateway or cni) in a namespace, and
+// waits until it is ready. The values are, in this order: Values for istiod, or the image for cni; then files; then
+// sets, in the form of --set.
 func (h Helm) Install(release, chart, namespace string, files []string, sets ...string) error {
 	args := []string{"upgrade", "--install", release, filepath.Join(h.Bin, "istio-manifests", charts[chart]),
 		"--namespace=" + namespace, "--create-namespace", "--wait", "--timeout=5m", "--reset-values"}
@@ -164,7 +164,7 @@ func (h Helm) Install(release, chart, namespace string, files []string, sets ...
 	return h.run(args...)
 }
 
-// values are what a chart is told of these images.
+// values returns a function that returns a chart's values for these images, or nil if it needs none.
 func (h Helm) values(chart string) func() ([]byte, error) {
 	switch chart {
 	case "istiod":
@@ -175,17 +175,18 @@ func (h Helm) values(chart string) func() ([]byte, error) {
 	return nil
 }
 
-// Uninstall removes a release, and waits until its objects are gone; one that is not there is no error.
+// Uninstall removes a release, and waits until its objects are gone. A missing release is no error.
 func (h Helm) Uninstall(release, namespace string) error {
 	return h.run("uninstall", release, "--namespace="+namespace, "--ignore-not-found", "--wait", "--timeout=5m")
 }
 
-// CRDs is the path of a manifest with those of the chart base, which Helm leaves when it uninstalls it.
+// CRDs returns the path of the manifest with the CRDs of the chart base. Helm does not remove them when it uninstalls
+// the chart.
 func (h Helm) CRDs() string {
 	return filepath.Join(h.Bin, "istio-manifests", charts["base"], "files", "crd-all.gen.yaml")
 }
 
-// GatewayAPI is the path of a manifest with one of the definitions of the Gateway API, by its plural name.
+// GatewayAPI returns the path of the manifest of a CRD of the Gateway API. plural is the resource's plural name.
 func (h Helm) GatewayAPI(plural string) string {
 	return filepath.Join(h.Bin, "gateway-api", "gateway.networking.k8s.io_"+plural+".yaml")
 }

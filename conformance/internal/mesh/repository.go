@@ -7,15 +7,15 @@ import (
 	"path/filepath"
 )
 
-// smallGateway are values of the chart gateway for a machine on which all nodes are, and the images with them.
+// smallGateway are values of the chart gateway for a cluster on one machine whose nodes already have the images.
 const smallGateway = `autoscaling: {enabled: false}
 imagePullPolicy: IfNotPresent
 resources: {requests: {cpu: 10m, memory: 64Mi}}
 `
 
-// Repository makes a directory what serves Istio's charts base, istiod and gateway at a URL, as Istio's own repository
-// does, in these versions. What Values says of these images are the charts' defaults there, so that whoever installs
-// them need not know it.
+// Repository writes a Helm repository of Istio's charts base, istiod and gateway into a directory, to be served at a
+// URL, with these versions. The values for these images are the charts' defaults, so that a user installs them as from
+// Istio's own repository.
 func (h Helm) Repository(dir, url string, versions ...string) error {
 	defaults := map[string][]byte{"base": nil, "gateway": []byte(smallGateway)}
 	var err error
@@ -27,7 +27,7 @@ func (h Helm) Repository(dir, url string, versions ...string) error {
 		if err := os.CopyFS(chart, os.DirFS(filepath.Join(h.Bin, "istio-manifests", charts[name]))); err != nil {
 			return err
 		}
-		// Istio's own defaults are below a key of their own, and what stands beside it wins over them.
+		// Istio's defaults are below one key of values.yaml. Keys beside it override them.
 		file := filepath.Join(chart, "values.yaml")
 		own, err := os.ReadFile(file)
 		if err == nil && values != nil && !bytes.Contains(own, []byte("\n_internal_defaults_do_not_set:\n")) {

@@ -22,7 +22,8 @@ type Rule struct {
 	For   string `json:"for"`
 }
 
-// Rules are those of the chart's PrometheusRule, which conformance/chart compares with the file that is read here.
+// Rules returns the chart's alerts, read from its file alerts.yaml. conformance/chart compares that file with the
+// rendered PrometheusRule.
 func Rules(t testing.TB) (rules []Rule) {
 	t.Helper()
 	var alerts []struct {
@@ -41,11 +42,11 @@ func Rules(t testing.TB) (rules []Rule) {
 	return rules
 }
 
-// minutes are a duration of a rule: how long it has to hold, or what it looks back on.
+// minutes matches a duration in minutes, in `for` or in a range selector.
 var minutes = regexp.MustCompile(`\b([0-9]+)m\b`)
 
-// Hastened are rules of which each minute is a second: what a test that makes a fault on a real cluster cannot wait
-// for. How long each really waits, promtool tests in conformance/chart.
+// Hastened returns the rules with seconds in place of minutes, because a test on a real cluster cannot wait for
+// minutes. `promtool test` checks the real durations in conformance/chart.
 func Hastened(rules []Rule) []Rule {
 	rules = slices.Clone(rules)
 	for i := range rules {
@@ -55,11 +56,11 @@ func Hastened(rules []Rule) []Rule {
 	return rules
 }
 
-// selector is a part of a rule that names series.
+// selector matches a series selector in an expression.
 var selector = regexp.MustCompile(`\b(?:up|istio_pod_network_\w+|kube_\w+)\b(?:\{[^}]*\})?`)
 
-// Selectors are the queries of rules that have to have a series as soon as there is something to look at, by the name
-// of their rule.
+// Selectors returns the series selectors of the rules, by "ALERT: SELECTOR". Each must have a series as soon as there
+// are agents.
 func Selectors(t testing.TB, rules []Rule) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -75,7 +76,7 @@ func Selectors(t testing.TB, rules []Rule) map[string]string {
 	return all
 }
 
-// Queries are those of the chart's dashboard, by panel and legend, for the nodes that match.
+// Queries returns the queries of the chart's dashboard, by panel and legend. The variable $node is replaced by nodes.
 func Queries(t testing.TB, nodes string) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(chartFile("dashboard.json"))

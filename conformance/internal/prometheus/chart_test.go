@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// A minute of a rule becomes a second, in what it waits for and in what it looks back on, and nothing else of it
-// changes.
+// Minutes become seconds in `for` and in range selectors. Nothing else in a rule changes.
 func TestHastened(t *testing.T) {
 	rules := []Rule{
 		{"a", `increase(marks_total{result="5m", m="10m0"}[5m]) > 0`, "10m"},
@@ -27,7 +26,7 @@ func TestHastened(t *testing.T) {
 	}
 }
 
-// Each rule of the chart names series; what an operator of PromQL is called is none.
+// Every rule of the chart has a series selector. PromQL keywords are not selectors.
 func TestSelectors(t *testing.T) {
 	rules := []Rule{{"a", `up{job=~"(.+/)?x"} < 1 unless istio_pod_network_ready == 0`, "1m"},
 		{"b", "absent(istio_pod_network_build_info)", "1m"}}

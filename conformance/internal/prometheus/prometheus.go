@@ -1,4 +1,4 @@
-// Package prometheus runs Debian's Prometheus for a test: it reads agents, and looks at the alerts of the chart.
+// Package prometheus runs Debian's Prometheus for a test. It scrapes agents, and evaluates the chart's alerts.
 package prometheus
 
 import (
@@ -20,20 +20,20 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Job is that of the agents, as the chart's PodMonitor has it.
+// Job is the agents' job name, as the chart's PodMonitor results in it.
 const Job = "istio-pod-network-controller/istio-pod-network-agent"
 
-// Server is a Prometheus that runs.
+// Server is a running Prometheus.
 type Server struct {
 	t     testing.TB
 	began time.Time
 }
 
-// address is where it listens. Each test has a network of its own.
+// address is where Prometheus listens. Each test has its own network namespace.
 const address = "127.0.0.1:19090"
 
-// Start starts one that reads what the scrape configurations name as often as that, and looks at the rules. It keeps
-// its files in a directory, and ends with the test.
+// Start starts a Prometheus with the scrape configurations and rules. often is the interval of scrapes and evaluations,
+// such as 1s. Its files are in dir. It ends with the test.
 func Start(t testing.TB, dir, often string, rules []Rule, scrapes ...any) *Server {
 	t.Helper()
 	s := &Server{t: t, began: time.Now()}
@@ -60,7 +60,7 @@ func Start(t testing.TB, dir, often string, rules []Rule, scrapes ...any) *Serve
 	return s
 }
 
-// Ready reports whether it answers.
+// Ready reports whether Prometheus is ready.
 func (s *Server) Ready() bool {
 	response, err := http.Get("http://" + address + "/-/ready")
 	if err != nil {
@@ -70,7 +70,7 @@ func (s *Server) Ready() bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// ask reads what an endpoint answers.
+// ask calls an endpoint of Prometheus' HTTP API and decodes the field data of the answer.
 func (s *Server) ask(path string, values url.Values, into any) {
 	s.t.Helper()
 	response, err := http.Get("http://" + address + path + "?" + values.Encode())
@@ -84,14 +84,14 @@ func (s *Server) ask(path string, values url.Values, into any) {
 	}
 }
 
-// Values are those of a label of a metric.
+// Values returns the values of a label of a metric.
 func (s *Server) Values(label, metric string) (all []string) {
 	s.t.Helper()
 	s.ask("/api/v1/label/"+label+"/values", url.Values{"match[]": {metric}}, &all)
 	return all
 }
 
-// HasValue reports whether a query has had a number as its value since the start.
+// HasValue reports whether a query has had a finite number as its value since the start.
 func (s *Server) HasValue(query string) bool {
 	s.t.Helper()
 	var answer struct {
@@ -111,14 +111,14 @@ func (s *Server) HasValue(query string) bool {
 	return false
 }
 
-// WithoutValue takes out of queries, by name, those that have had a value, and reports whether none is left.
+// WithoutValue deletes queries that have had a value from the map, and reports whether none is left.
 func (s *Server) WithoutValue(queries map[string]string) bool {
 	s.t.Helper()
 	maps.DeleteFunc(queries, func(_, query string) bool { return s.HasValue(query) })
 	return len(queries) == 0
 }
 
-// State is how far an alert is.
+// State is the state of an alert.
 type State string
 
 // The states.
@@ -128,7 +128,7 @@ const (
 	Firing   State = "firing"
 )
 
-// Alerts are all rules by their name, each with its state. A rule that cannot be evaluated ends the test.
+// Alerts returns the state of every rule, by name. The test fails if a rule cannot be evaluated.
 func (s *Server) Alerts() map[string]State {
 	s.t.Helper()
 	all := map[string]State{}
@@ -138,7 +138,7 @@ func (s *Server) Alerts() map[string]State {
 	return all
 }
 
-// Active are the alerts that are pending or fire: their names, and the nodes that they are about.
+// Active returns the state of the pending and firing alerts, by name and node (see About).
 func (s *Server) Active() map[string]State {
 	s.t.Helper()
 	all := map[string]State{}
@@ -150,7 +150,7 @@ func (s *Server) Active() map[string]State {
 	return all
 }
 
-// About is what Active has behind the name of an alert that is about a node.
+// About returns the suffix that Active adds to the name of an alert about a node. It is empty if node is.
 func About(node string) string {
 	if node == "" {
 		return ""
@@ -179,7 +179,7 @@ func (s *Server) rules() []evaluated {
 	return answer.Groups[0].Rules
 }
 
-// HaveFired are the names of the alerts that have fired since the start.
+// HaveFired returns the names of the alerts that have fired since the start.
 func (s *Server) HaveFired() []string {
 	s.t.Helper()
 	var all []string

@@ -1,5 +1,5 @@
-// Package rows is the table of what the end-to-end scenarios have measured. A run prints it, and writes it into a page
-// of the documentation.
+// Package rows reads and writes the table of the end-to-end scenarios' results. A run prints it, and updates it in a
+// page of the documentation.
 package rows
 
 import (
@@ -14,10 +14,10 @@ import (
 	"text/tabwriter"
 )
 
-// head is the first line of a table.
+// head is the table's header.
 var head = Row{"scenario", "outcome", "time", "attempts", "leaks", "resets", "control", "measured"}
 
-// Row is the cells of one scenario. The first is its name, the last may be empty.
+// Row has the cells of one scenario. The first is its name. The last may be empty.
 type Row [8]string
 
 // Write writes a table.
@@ -29,7 +29,7 @@ func Write(out io.Writer, list []Row) error {
 	return table.Flush()
 }
 
-// fence is a table in a page, and gap is what lies between two cells.
+// fence matches a table in a page, and gap the space between two cells.
 var (
 	fence = regexp.MustCompile("(?m)^```\nscenario .*\n((?:.+\n)*)```$")
 	gap   = regexp.MustCompile(` {2,}`)
@@ -54,7 +54,8 @@ func Read(page string) (list []Row, err error) {
 	return list, nil
 }
 
-// Merge returns the page with the rows of scenarios that have succeeded in the place of theirs, sorted by name.
+// Merge returns the page with the rows of successful scenarios added, or replaced if the page has them. Rows are sorted
+// by name.
 func Merge(page string, ran []Row) (string, error) {
 	list, err := Read(page)
 	if err != nil {
@@ -77,7 +78,7 @@ func Merge(page string, ran []Row) (string, error) {
 	return fence.ReplaceAllLiteralString(page, "```\n"+table.String()+"```"), nil
 }
 
-// Update merges rows into the page at path. Several runs may do so at once.
+// Update merges rows into the page at path. It locks the page, so several runs may do so at once.
 func Update(path string, ran []Row) error {
 	page, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {

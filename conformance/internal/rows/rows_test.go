@@ -35,7 +35,7 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// Two clusters write one page.
+// Several runs may update one page at the same time.
 func TestUpdate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "page.md")
 	if err := os.WriteFile(path, []byte(page), 0o644); err != nil {

@@ -9,8 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Injected is a pod of a node, of the size that Istio's injection gives one: some 10 KB, most of which the agent has no
-// use for.
+// Injected returns a pod on a node, about as large as a pod after Istio's injection: some 10 KB, most of which the
+// agent does not need.
 func Injected(namespace, name, node string) *corev1.Pod {
 	id := int64(1337)
 	limits := corev1.ResourceRequirements{Requests: corev1.ResourceList{

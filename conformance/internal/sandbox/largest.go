@@ -7,9 +7,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Enlarge makes a pod with a sidecar as large as the API server takes it: etcd's limit of a request is 1.5 MiB, and
-// that of annotations 256 KiB. The agent's mark still fits. Of every four, by their number, one has few long texts, one
-// many short ones, one long lists where they are read, and one long lists of groups.
+// Enlarge makes a pod with a sidecar as large as the API server accepts and the agent's mark allows. etcd limits a
+// request to 1.5 MiB, and the API server annotations to 256 KiB. The number selects one of four kinds: few long texts,
+// many short ones, long lists in what the product reads, or long lists of groups.
 func Enlarge(pod *corev1.Pod, number int) {
 	const annotations, environment = 250 << 10, 1100 << 10
 	proxy := &pod.Spec.Containers[1]
@@ -32,7 +32,7 @@ func Enlarge(pod *corev1.Pod, number int) {
 		}
 	case 3:
 		var groups []int64
-		for i := range environment / 6 { // of 6 bytes each in etcd
+		for i := range environment / 6 { // 6 bytes each in etcd
 			groups = append(groups, int64(2_000_000_000+i))
 		}
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{SupplementalGroups: groups}

@@ -1,5 +1,5 @@
-// Package sandbox plays the container runtime for tests that have no kubelet: it calls the plugin for a pod's sandbox
-// as a runtime does, or leaves the record that such a call would have left.
+// Package sandbox stands in for the container runtime in tests without a kubelet. It calls the plugin for a pod's
+// sandbox as a runtime does, or builds the record that such a call would leave.
 package sandbox
 
 import (
@@ -17,16 +17,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Sandbox is one of a pod.
+// Sandbox is the sandbox of a pod.
 type Sandbox struct {
 	Pod   *corev1.Pod
-	ID    string // of the container
+	ID    string // container ID
 	NetNS string // path
-	// Annotated says that the runtime relays the pod's annotations, as all do but Multus.
+	// Annotated says that the runtime passes the pod's annotations to the plugin. All do, except Multus.
 	Annotated bool
 }
 
-// Command is a call of the plugin, not started yet, with its entry in a network's configuration.
+// Command returns a command that calls the plugin, with its entry of a network configuration.
 func (s Sandbox) Command(verb string, entry map[string]any) (*exec.Cmd, error) {
 	conf := maps.Clone(entry)
 	conf["name"], conf["cniVersion"], conf["prevResult"] = "net", "1.1.0", map[string]any{"cniVersion": "1.1.0"}
@@ -43,10 +43,11 @@ func (s Sandbox) Command(verb string, entry map[string]any) (*exec.Cmd, error) {
 	return cmd, err
 }
 
-// ID is the container ID of the sandbox with that number.
+// ID returns the container ID of the sandbox with a number.
 func ID(number int) string { return fmt.Sprintf("%064x", number) }
 
-// Record is what the plugin leaves of the pod's sandbox with that number, in a network namespace of its own.
+// Record returns the record that the plugin would leave for the pod's sandbox with a number. The number also makes the
+// network namespace unique.
 func Record(pod *corev1.Pod, number int) record.Record {
 	return record.Record{
 		Network: "net", IfName: "eth0", ContainerID: ID(number), PodUID: string(pod.UID), Namespace: pod.Namespace,
@@ -57,7 +58,7 @@ func Record(pod *corev1.Pod, number int) record.Record {
 	}
 }
 
-// BootID is the kernel's, with which the identity of every network namespace begins.
+// BootID returns the kernel's boot ID, the first part of the identity of every network namespace.
 func BootID() record.BootID {
 	id, _ := record.ReadBootID()
 	return id

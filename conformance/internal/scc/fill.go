@@ -10,7 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// allocated completes constraints by what the namespace was given.
+// allocated returns constraints whose missing ranges and SELinux level come from the namespace's annotations.
 func (c Constraints) allocated(namespace map[string]string) (Constraints, error) {
 	users, err := block(KeyUsers, namespace[KeyUsers])
 	if err != nil {
@@ -50,7 +50,7 @@ func (c Constraints) allocated(namespace map[string]string) (Constraints, error)
 	return c, nil
 }
 
-// block reads a range of a namespace.
+// block parses a range of a namespace's annotation: first/count or first-last.
 func block(key, text string) (Range, error) {
 	first, second, counted := strings.Cut(text, "/")
 	if !counted {
@@ -67,7 +67,7 @@ func block(key, text string) (Range, error) {
 	return Range{start, end}, nil
 }
 
-// each are all containers of a pod, with where they are.
+// each calls do for every container of a pod. where is the container's field path.
 func each(pod *corev1.Pod, do func(where string, container *corev1.Container)) {
 	for i := range pod.Spec.InitContainers {
 		do(fmt.Sprintf("spec.initContainers[%d]", i), &pod.Spec.InitContainers[i])
@@ -77,7 +77,7 @@ func each(pod *corev1.Pod, do func(where string, container *corev1.Container)) {
 	}
 }
 
-// fillIn sets what the pod leaves open.
+// fillIn sets the fields that the pod does not set.
 func (c Constraints) fillIn(pod *corev1.Pod) {
 	if pod.Spec.SecurityContext == nil {
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{}
@@ -145,7 +145,7 @@ func (c Constraints) fillInContainer(pod *corev1.PodSecurityContext, s *corev1.S
 	}
 }
 
-// union is one list with what the other has beside it.
+// union returns a, followed by the elements of b that are not in a.
 func union(a, b []corev1.Capability) []corev1.Capability {
 	all := slices.Clone(a)
 	for _, x := range b {

@@ -1,8 +1,7 @@
-// Package scc decides about a pod as OpenShift's admission of SecurityContextConstraints does, of which no Go module
-// can be had: constraints fill in what a pod leaves open, and then admit or refuse it. The rules are those that
-// openshift/apiserver-library-go (pkg/securitycontextconstraints) publishes, without the parts that no pod of these
-// tests touches: flex volumes, sysctls that are not safe (a pod that has any is refused here), ephemeral containers and
-// the annotations that once were seccomp's.
+// Package scc implements OpenShift's admission by SecurityContextConstraints, which is not available as a Go module.
+// Constraints set the fields that a pod does not set, and then admit or reject it. The rules are those of
+// openshift/apiserver-library-go (pkg/securitycontextconstraints), without what no pod of these tests uses: flex
+// volumes, unsafe sysctls (a pod that has one is rejected), ephemeral containers and the old seccomp annotations.
 package scc
 
 import (
@@ -16,13 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 )
 
-// Annotations of a namespace, of a pod that wants certain constraints, and of one that was admitted by some.
+// OpenShift's annotations: three of a namespace, then KeyRequired of a pod, and KeyAdmitted, which admission adds.
 const (
-	// of a namespace: first/count, such as 1000660000/10000, or first-last
+	// a range, first/count, such as 1000660000/10000, or first-last
 	KeyUsers = "openshift.io/sa.scc.uid-range"
-	// of a namespace: some of those, after commas; absent: the users'
+	// such ranges, separated by commas; if absent, the range of users
 	KeyGroups   = "openshift.io/sa.scc.supplemental-groups"
-	KeyLevel    = "openshift.io/sa.scc.mcs" // of a namespace: an SELinux level such as s0:c26,c5
+	KeyLevel    = "openshift.io/sa.scc.mcs" // an SELinux level such as s0:c26,c5
 	KeyRequired = "openshift.io/required-scc"
 	KeyAdmitted = "openshift.io/scc"
 )
@@ -35,7 +34,7 @@ const (
 	nonRoot        = "MustRunAsNonRoot"
 )
 
-// Constraints are an object SecurityContextConstraints of security.openshift.io/v1.
+// Constraints is an object SecurityContextConstraints of security.openshift.io/v1.
 type Constraints struct {
 	Metadata struct{ Name string }
 	Priority *int32
@@ -58,27 +57,26 @@ type Constraints struct {
 	}
 }
 
-// Users says as which users containers may run.
+// Users restricts the user IDs of containers.
 type Users struct {
 	Type                          string
 	UID, UIDRangeMin, UIDRangeMax *int64
 }
 
-// Groups says which groups there may be.
+// Groups restricts group IDs.
 type Groups struct {
 	Type   string
 	Ranges []Range
 }
 
-// Range is a range of IDs with both its ends.
+// Range is a range of IDs. Both ends are included.
 type Range struct{ Min, Max int64 }
 
 func (r Range) holds(id int64) bool { return r.Min <= id && id <= r.Max }
 
-// Admit is what becomes of a pod that is made in a namespace with those annotations: it is admitted by the first of all
-// constraints, in their order, that may be used and that it fits, once they have filled in what it leaves open. final
-// says that it is not for changing any more, since all of admission has seen it. The error lists why each of the
-// constraints does not admit it.
+// Admit decides about a pod in a namespace with those annotations. It tries all constraints that mayUse allows, in
+// OpenShift's order, and returns the pod as completed by the first that admit it. If final is true, constraints may not
+// change the pod, as at the end of admission. The error says for each of the constraints why they do not admit the pod.
 func Admit(pod *corev1.Pod, namespace map[string]string, all []Constraints, mayUse func(name string) bool,
 	final bool) (*corev1.Pod, error) {
 	sorted := slices.SortedFunc(slices.Values(all), compare)
@@ -120,7 +118,7 @@ func Admit(pod *corev1.Pod, namespace map[string]string, all []Constraints, mayU
 	return nil, fmt.Errorf("unable to validate against any security context constraint: %s", strings.Join(reasons, "; "))
 }
 
-// compare puts constraints into the order in which they are tried: by priority, then the more restrictive ones first,
+// compare sorts constraints in the order in which they are tried: higher priority first, then more restrictive ones,
 // then by name.
 func compare(a, b Constraints) int {
 	priority := func(c Constraints) int32 {
@@ -133,7 +131,7 @@ func compare(a, b Constraints) int {
 		cmp.Compare(a.Metadata.Name, b.Metadata.Name))
 }
 
-// points say how little constraints restrict (util/sort/byrestrictions.go).
+// points returns a score: the higher it is, the less the constraints restrict (util/sort/byrestrictions.go).
 func (c Constraints) points() (points int) {
 	if c.AllowPrivilegedContainer {
 		points += 1000000

@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// stock are the constraints of the manifest that the e2e tests apply.
+// stock returns the constraints of the manifest that the end-to-end tests apply.
 func stock(t *testing.T) (all []Constraints) {
 	t.Helper()
 	data, err := os.ReadFile("stock.yaml")
@@ -47,19 +47,19 @@ func to[T any](v T) *T { return &v }
 
 var namespace = map[string]string{KeyUsers: "1000660000/10000", KeyGroups: "1000660000/10000", KeyLevel: "s0:c26,c5"}
 
-// plain is a pod as a person writes it who leaves all of this to the platform.
+// plain returns a pod without any security settings.
 func plain() *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "cart-0"},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
 }
 
-// everyone may use what everyone may, and more.
+// everyone returns a mayUse function that allows the constraints for all users, and more.
 func everyone(more ...string) func(string) bool {
 	names := strings.Join(append(more, "restricted-v2", "restricted-v3"), ",") + ","
 	return func(name string) bool { return strings.Contains(names, name+",") }
 }
 
-// What a pod leaves open is filled in, and then nothing is left to change.
+// Fields that a pod does not set are filled in. Afterwards admission has nothing left to change.
 func TestFillIn(t *testing.T) {
 	pod, err := Admit(plain(), namespace, stock(t), everyone(), false)
 	if err != nil {
@@ -84,10 +84,10 @@ func TestFillIn(t *testing.T) {
 	}
 }
 
-// change is one thing that a pod says.
+// change sets something in a pod.
 type change = func(*corev1.Pod)
 
-// app changes the security context of the pod's one container, whole that of the pod.
+// app returns a change of the security context of the pod's only container.
 func app(set func(*corev1.SecurityContext)) change {
 	return func(pod *corev1.Pod) {
 		c := &pod.Spec.Containers[0]
@@ -98,6 +98,7 @@ func app(set func(*corev1.SecurityContext)) change {
 	}
 }
 
+// whole returns a change of the pod's own security context.
 func whole(set func(*corev1.PodSecurityContext)) change {
 	return func(pod *corev1.Pod) {
 		if pod.Spec.SecurityContext == nil {
@@ -130,14 +131,15 @@ func seccomp(kind corev1.SeccompProfileType) *corev1.SeccompProfile {
 	return &corev1.SeccompProfile{Type: kind}
 }
 
-// Every field that the constraints look at, with the constraints that admit the pod, or a part of the refusal.
+// The cases cover every field that the constraints check. Each names the constraints that admit the pod, or a part of
+// the error.
 func TestAdmit(t *testing.T) {
 	const unconfined = corev1.SeccompProfileTypeUnconfined
 	for name, c := range map[string]struct {
 		pod  []change
-		more string // constraints that may be used beside those for everybody, after spaces
-		want string // constraints
-		no   string // or part of the refusal
+		more string // names of constraints that may also be used, separated by spaces
+		want string // name of the constraints that admit the pod
+		no   string // or a part of the error
 	}{
 		"nothing said":          {want: "restricted-v2"},
 		"anyuid comes first":    {more: "anyuid privileged", want: "anyuid"},
@@ -214,7 +216,7 @@ func TestAdmit(t *testing.T) {
 			func(s *corev1.PodSecurityContext) { s.Sysctls = []corev1.Sysctl{{Name: "a", Value: "b"}} })},
 			no: "sysctls"},
 		"safe sysctl": {pod: []change{whole(func(s *corev1.PodSecurityContext) {
-			s.Sysctls = []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}} // as Istio's gateways
+			s.Sysctls = []corev1.Sysctl{{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}} // as in Istio's gateways
 		})}, want: "restricted-v2"},
 		"host path": {pod: []change{volume(corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{}})},
 			more: "nonroot-v2 anyuid",
@@ -247,7 +249,7 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// A range that cannot be read, or a namespace that has none, refuses.
+// A namespace with an invalid range, or without a required annotation, admits no pod.
 func TestNamespace(t *testing.T) {
 	for text, want := range map[string]string{"10-19": "", "10/10": "", "": "invalid value", "10": "invalid value",
 		"x/y": "invalid value"} {
@@ -263,8 +265,8 @@ func TestNamespace(t *testing.T) {
 	}
 }
 
-// Constraints that want a root without writing give it to a container that says nothing, and refuse one that wants it
-// otherwise.
+// Constraints that require a read-only root file system set it for a container that does not set it, and reject one
+// that turns it off.
 func TestReadOnlyRoot(t *testing.T) {
 	all := stock(t)
 	for i := range all {

@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// validate returns what of a pod the constraints do not allow.
+// validate returns the fields of a pod that the constraints do not allow.
 func (c Constraints) validate(pod *corev1.Pod) (refused []string) {
 	no := func(bad bool, field string, value any) {
 		if bad {
@@ -45,7 +45,7 @@ func (c Constraints) validate(pod *corev1.Pod) (refused []string) {
 	return refused
 }
 
-// safeSysctls are those that concern the pod alone, whatever the kernel: every constraint allows them.
+// safeSysctls are the sysctls that every constraint allows, because they only concern the pod itself.
 var safeSysctls = []string{"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies",
 	"net.ipv4.ping_group_range", "net.ipv4.ip_unprivileged_port_start", "net.ipv4.tcp_keepalive_time",
 	"net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes"}
@@ -97,7 +97,7 @@ func (c Constraints) allowsUser(user *int64, must *bool) bool {
 	return true
 }
 
-// allow reports whether there may be that group, nil for none.
+// allow reports whether a group is allowed. nil is no group.
 func (g Groups) allow(group *int64) bool {
 	if g.Type != mustRunAs && g.Type != mustRunAsRange {
 		return true
@@ -123,7 +123,7 @@ func (c Constraints) allowsSELinux(options *corev1.SELinuxOptions) bool {
 	return c.SELinuxContext.Type != mustRunAs || options != nil && *options == *c.SELinuxContext.SELinuxOptions
 }
 
-// kindOf is the name of a volume's source, by which constraints know it.
+// kindOf returns the name of a volume's source, as in SecurityContextConstraints.volumes.
 func kindOf(v corev1.Volume) string {
 	data, _ := json.Marshal(v.VolumeSource)
 	var source map[string]json.RawMessage
@@ -131,5 +131,5 @@ func kindOf(v corev1.Volume) string {
 	for kind := range source {
 		return kind
 	}
-	return "emptyDir" // what no source means
+	return "emptyDir" // the API server's default
 }

@@ -12,11 +12,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// FinalPath is where a handler judges without changing anything; at all others it fills in.
+// FinalPath is the URL path at which Handler only validates. At all other paths it also fills in fields.
 const FinalPath = "/final"
 
-// Handler is the admission of pods as a webhook, with the constraints that the API server has. A namespace that nobody
-// has given users gets those that allocate names. Errors are refusals.
+// Handler returns an admission webhook for pods, with the constraints in the API server. A namespace without the
+// annotation KeyUsers is treated as if it had the annotations in allocate. An error rejects the pod.
 func Handler(client kubernetes.Interface, allocate map[string]string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var review admissionv1.AdmissionReview
@@ -37,7 +37,7 @@ func Handler(client kubernetes.Interface, allocate map[string]string) http.Handl
 	})
 }
 
-// admit returns the changes of a pod that is admitted, as a JSON patch.
+// admit returns the changes of an admitted pod as a JSON patch.
 func admit(ctx context.Context, client kubernetes.Interface, allocate map[string]string,
 	request *admissionv1.AdmissionRequest, final bool) ([]byte, error) {
 	var pod corev1.Pod
@@ -63,7 +63,7 @@ func admit(ctx context.Context, client kubernetes.Interface, allocate map[string
 	}
 	account := pod.Spec.ServiceAccountName
 	if account == "" {
-		account = "default" // which the API server fills in
+		account = "default" // the API server sets it later
 	}
 	subjects := []authorizationv1.SubjectAccessReviewSpec{
 		{User: request.UserInfo.Username, Groups: request.UserInfo.Groups},
