@@ -109,6 +109,7 @@ func (m *measurement) rolloutOfAll() error {
 	pods, sandboxes := float64(len(m.pods)), float64(len(m.fleet.nodes)*m.meshed)
 	const what = "rollout of all: "
 	m.add(figure{What: what + "pods per second", Value: pods / p.took.Seconds(), Printed: true})
+	m.add(figure{What: what + "requests per second", Value: p.requests() / p.took.Seconds(), Printed: true})
 	m.add(figure{What: what + "last mark after the last pod", Value: max(marked.Sub(rolled).Seconds(), 0), Unit: "s",
 		Noisy: true, Floor: trifle, Limit: limit(markedWithin)})
 	m.add(figure{What: what + "writes per sandbox with a record", Value: p.requests(markKind) / sandboxes,

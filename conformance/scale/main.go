@@ -82,7 +82,7 @@ type run struct {
 // main raises the limit of inotify instances around all of it, and returns the exit status.
 func (r run) main() int {
 	if isolated.BinDir() == "" {
-		back, err := raise(4 * r.sizes[len(r.sizes)-1])
+		back, err := raise(instances, 4*r.sizes[len(r.sizes)-1])
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "scale:", err)
 			return 1
