@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -224,16 +225,7 @@ func (s *storm) check() {
 		}
 		return nil
 	})
-	patches, effective := s.writes()
-	for uid, count := range s.sandboxes {
-		if got := effective[uid]; got != count && (!s.inFlight[uid] || got != count-1) {
-			s.Errorf("pod %s: %d effective writes (%d requests) for %d sandboxes", uid, effective[uid], patches[uid], count)
-		}
-		delete(patches, uid)
-	}
-	if len(patches) > 0 {
-		s.Errorf("pods without a sandbox to be told of were written to: %v", patches)
-	}
+	await.Success(s, patience, "every pod is told of each of its sandboxes by one write", s.written)
 	for _, pod := range s.plain {
 		if now := s.pod(pod.Name); now.ResourceVersion != pod.ResourceVersion {
 			s.Errorf("%s has changed", pod.Name)
@@ -242,6 +234,23 @@ func (s *storm) check() {
 	s.Logf("%d pods told, %d of them perhaps while something was killed; %d not to be told, %d records of pods that "+
 		"were gone", len(s.expected),
 		len(s.inFlight), len(s.plain), len(s.late))
+}
+
+// written is an error unless each pod was written to once for each of its sandboxes, and no other pod.
+func (s *storm) written() error {
+	patches, effective := s.writes()
+	var wrong []error
+	for uid, count := range s.sandboxes {
+		if got := effective[uid]; got != count && (!s.inFlight[uid] || got != count-1) {
+			wrong = append(wrong, fmt.Errorf("pod %s: %d effective writes (%d requests) for %d sandboxes", uid, got,
+				patches[uid], count))
+		}
+		delete(patches, uid)
+	}
+	if len(patches) > 0 {
+		wrong = append(wrong, fmt.Errorf("pods without a sandbox to be told of were written to: %v", patches))
+	}
+	return errors.Join(wrong...)
 }
 
 // running reports whether the agent has not ended.
@@ -268,9 +277,9 @@ func TestBacklog(t *testing.T) {
 		r.marked(name, rec)
 	}
 	t.Logf("110 pods marked %v after the start of the agent", time.Since(start).Round(time.Millisecond))
-	if got := r.metric(`add_total{backend="nftables",decision="redirect",reason="injected"}`); got != "110" {
-		t.Errorf("add_total is %q: what an earlier agent did not come to mark is counted by this one", got)
-	}
+	r.eventually("what an earlier agent did not come to mark is counted by this one", func() bool { // once it is marked
+		return r.metric(`add_total{backend="nftables",decision="redirect",reason="injected"}`) == "110"
+	})
 	r.agent.end(syscall.SIGTERM)
 	r.startAgent()
 	r.ready()
@@ -301,9 +310,7 @@ func TestForeignMarks(t *testing.T) {
 	_, err := r.client.CoreV1().Pods(r.namespace).Update(r.ctx, changed, metav1.UpdateOptions{})
 	must(t, err)
 	r.marked("pasted", rec)
-	if _, effective := r.writes(); effective[string(pod.UID)] != 2 {
-		t.Errorf("%d writes", effective[string(pod.UID)])
-	}
+	r.wrote(pod, 2)
 }
 
 // A static pod has another UID for the runtime than for the API server, and its image cannot be changed by anybody but
@@ -329,9 +336,12 @@ func TestNeverMarked(t *testing.T) {
 
 	last := r.mesh("last")
 	r.marked("last", r.put(recordOf(last))) // by then the others would be, too
-	if patches, _ := r.writes(); len(patches) != 2 || patches[string(first.UID)] != 1 || patches[string(last.UID)] != 1 {
-		t.Errorf("written to: %v", patches)
-	}
+	var patches map[string]int
+	await.Explain(r, "written to", func() string { return fmt.Sprint(patches) })
+	r.eventually("these two are written to, once, and no other", func() bool {
+		patches, _ = r.writes()
+		return len(patches) == 2 && patches[string(first.UID)] == 1 && patches[string(last.UID)] == 1
+	})
 	for _, name := range []string{"static", "over", "elsewhere"} {
 		if got := markOn(r.pod(name)); got != (mark{}) {
 			t.Errorf("%s: %v", name, got)

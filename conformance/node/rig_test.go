@@ -337,7 +337,8 @@ func (r *rig) marked(name string, rec record.Record) {
 		func() bool { return markOn(r.pod(name)) == want(rec) })
 }
 
-// writes counts the agent's acknowledged patches by pod UID, and how many of them have changed the pod.
+// writes counts the agent's acknowledged patches by pod UID, and how many of them have changed the pod. The audit log
+// has a request a moment after its change can be seen.
 func (r *rig) writes() (patches, effective map[string]int) {
 	r.Helper()
 	requests, err := server.Audit(r.account)
@@ -356,4 +357,16 @@ func (r *rig) writes() (patches, effective map[string]int) {
 		seen[uid+version] = true
 	}
 	return patches, effective
+}
+
+// wrote waits until that many writes have changed a pod, and no more.
+func (r *rig) wrote(pod *corev1.Pod, want int) {
+	r.Helper()
+	got := 0
+	await.Explain(r, "writes to "+pod.Name, func() string { return fmt.Sprint(got) })
+	r.eventually(fmt.Sprintf("%s has been written to %d times", pod.Name, want), func() bool {
+		_, effective := r.writes()
+		got = effective[string(pod.UID)]
+		return got == want
+	})
 }
