@@ -52,13 +52,13 @@ func TestNodeIsNotWatched(t *testing.T) {
 			r := newRig(t).withPrimary() // with an account that may read nodes, and no more
 			r.startAgent(append(flags, "--log-level=info", "--startup-taint=example.com/not-ready")...)
 			r.eventually("it warns", func() bool {
-				return regexp.MustCompile(`level=warning msg="the API server cannot be watched.*this node: nodes .*forbidden`).
+				return regexp.MustCompile(`level=warning msg="the API server cannot be watched.*node: nodes .*forbidden`).
 					MatchString(r.agent.log.String())
 			})
 			r.ready()
 			r.eventually("/readyz says it, too", func() bool {
 				_, body := r.get("/readyz")
-				return flags != nil || strings.Contains(body, "; this node: nodes ")
+				return flags != nil || strings.Contains(body, "; node: nodes ")
 			})
 		})
 	}
