@@ -3,7 +3,9 @@ package chart
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/istio-pod-network/controller/internal/await"
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
@@ -22,6 +24,15 @@ metadata: {name: reader}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: `+role+`}
 subjects: [{kind: User, name: reader, apiGroup: rbac.authorization.k8s.io}]
 `)
+		answer := func(question string) (string, string) {
+			args := append([]string{"auth", "can-i", "--as=reader"}, strings.Fields(question)...)
+			out, errs, _ := program(nil, "kubectl", args...)
+			return strings.TrimSpace(out), errs
+		}
+		await.Eventually(t, time.Minute, "the API server has read of the binding", func() bool {
+			said, _ := answer("list nodes")
+			return said == "yes"
+		})
 		for want, questions := range map[string][]string{
 			"yes": {"get pods -n shop", "list pods -A", "get namespaces", "list nodes", "list events -n shop",
 				"list daemonsets.apps -A", "get configmaps/istio-pod-network-config -n " + system,
@@ -36,9 +47,8 @@ subjects: [{kind: User, name: reader, apiGroup: rbac.authorization.k8s.io}]
 				"delete pods -n shop", "get nodes --subresource=proxy"},
 		} {
 			for _, question := range questions {
-				args := append([]string{"auth", "can-i", "--as=reader"}, strings.Fields(question)...)
-				if out, errs, _ := program(nil, "kubectl", args...); strings.TrimSpace(out) != want {
-					t.Errorf("%s: %s, want %s: %s", question, strings.TrimSpace(out), want, errs)
+				if said, errs := answer(question); said != want {
+					t.Errorf("%s: %s, want %s: %s", question, said, want, errs)
 				}
 			}
 		}
