@@ -154,7 +154,7 @@ func TestVersionOfTheTree(t *testing.T) {
 	chart := read(t, "../chart/istio-pod-network-controller/Chart.yaml")
 	tree := regexp.MustCompile(`(?m)^version: (\S+)$`).FindStringSubmatch(chart)
 	named := regexp.MustCompile(`(?:istio-pod-network-(?:agent|plugin):|istio-pod-network-controller --version |` +
-		`images\.sh --version |(?m:^\$ VERSION=)|(?m:^istio-pod-network-controller )|(?m:^appVersion: "))` +
+		`images\.sh --version |(?m:^VERSION=)|(?m:^istio-pod-network-controller )|(?m:^appVersion: "))` +
 		`(\d+\.\d+\.\d+[0-9A-Za-z.-]*)`)
 	found := 0
 	for _, file := range append(all(t), "istio/wait.yaml", "istio/replace-init.yaml",

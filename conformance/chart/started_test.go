@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/istio-pod-network/controller/conformance/internal/blocks"
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 	appsv1 "k8s.io/api/apps/v1"
@@ -25,8 +26,7 @@ import (
 var startedPages = []string{"getting-started-istio.md", "getting-started-eks.md", "getting-started-gke.md",
 	"getting-started-aks.md", "getting-started-openshift.md"}
 
-// session returns the commands of a page's section, as a person would paste them: of each console block the lines that
-// begin with a prompt, and what is indented directly below.
+// session returns the commands of a page's section, as a person pastes them.
 func session(t *testing.T, page, heading string) string {
 	t.Helper()
 	_, text, found := strings.Cut(readText(t, filepath.Join(build.Root(), "docs", page)), "\n## "+heading+"\n")
@@ -34,16 +34,13 @@ func session(t *testing.T, page, heading string) string {
 		t.Fatalf("%s has no section %q", page, heading)
 	}
 	text, _, _ = strings.Cut(text, "\n## ")
+	all, wrong := blocks.Of("docs/"+page, text)
+	if len(wrong) > 0 {
+		t.Fatal(wrong)
+	}
 	var commands strings.Builder
-	for _, block := range regexp.MustCompile("(?s)```console\n(.*?)```").FindAllStringSubmatch(text, -1) {
-		command := false
-		for line := range strings.Lines(block[1]) {
-			begun, prompt := strings.CutPrefix(line, "$ ")
-			command = prompt || command && strings.HasPrefix(line, "  ")
-			if command {
-				commands.WriteString(begun)
-			}
-		}
+	for _, b := range all {
+		commands.WriteString(b.Text)
 	}
 	return commands.String()
 }

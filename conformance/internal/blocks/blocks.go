@@ -95,7 +95,11 @@ func Of(page, text string) (blocks []Block, wrong []string) {
 		first := i + 1
 		for i++; i < len(lines) && lines[i] != "```"; i++ {
 		}
-		b.Text = replaced.Replace(commandsOf(match[1], lines[first:i]) + "\n")
+		typed, printed := commandsOf(match[1], lines[first:i])
+		b.Text = replaced.Replace(typed + "\n")
+		if match[1] == "console" && !printed {
+			wrong = append(wrong, b.Place+": a session without output: as a block of sh, without prompts, it can be pasted")
+		}
 		if strings.TrimSpace(b.Text) != "" {
 			blocks = append(blocks, b)
 		}
@@ -104,15 +108,16 @@ func Of(page, text string) (blocks []Block, wrong []string) {
 }
 
 // commandsOf are the lines of a block that a reader types: in a session those behind a prompt, each until the command
-// is complete.
-func commandsOf(kind string, lines []string) string {
+// is complete. All others are what the commands print.
+func commandsOf(kind string, lines []string) (commands string, printed bool) {
 	if kind == "sh" {
-		return strings.Join(lines, "\n")
+		return strings.Join(lines, "\n"), false
 	}
 	var typed []string
 	for i := 0; i < len(lines); i++ {
 		if len(lines[i]) < 2 || lines[i][:2] != "$ " && lines[i][:2] != "# " {
-			continue // what a command prints
+			printed = true
+			continue
 		}
 		command := lines[i][2:]
 		for i+1 < len(lines) && (strings.HasSuffix(command, "\\") || !complete(command)) {
@@ -121,7 +126,7 @@ func commandsOf(kind string, lines []string) string {
 		}
 		typed = append(typed, command)
 	}
-	return strings.Join(typed, "\n")
+	return strings.Join(typed, "\n"), printed
 }
 
 // complete reports whether a shell would not wait for more.

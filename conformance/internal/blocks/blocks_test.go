@@ -46,6 +46,11 @@ func TestEveryBlockIsSeen(t *testing.T) {
 		!strings.HasPrefix(wrong[2], "p.md:10: ") {
 		t.Errorf("%q", wrong)
 	}
+	for text, bad := range map[string]int{"$ kubectl get a \\\n  -n b\n": 1, "$ kubectl get a\na\n": 0} {
+		if _, wrong := Of("p.md", "```console\n"+text+"```\n"); len(wrong) != bad {
+			t.Errorf("%q: %q", text, wrong)
+		}
+	}
 	if len(blocks) != 2 || blocks[0].Section != "A" || blocks[1].Section != "B" {
 		t.Fatalf("%+v", blocks)
 	}
