@@ -101,13 +101,13 @@ func TestHelmRelease(t *testing.T) {
 			images := n.registry(nodes.Nodes)
 			n.replaces(registryHost, images.host)
 			images.loggedIn()
-			n.pushed(pagesImages, nodes.Nodes...) // as the reader's values.yaml names them
 			h := func(args ...string) { r.Helper(); r.output(helmOf(which, args...)) }
 			r.lives(func() {
 				n.pastes(installing, false, "Installing on a cluster", "Install with Helm")
 				if !strings.Contains(n.said, "helm test") || !strings.Contains(n.said, "Succeeded") {
 					t.Errorf("the notes do not say how to verify, or it does not succeed:\n%s", n.said)
 				}
+				images.pulled(images.host+"/mesh", pushedImages[:1], system) // the agent's alone runs there
 				if which == "helm4" {
 					n.operates()
 				}
