@@ -112,9 +112,15 @@ func (r *rig) bound(role string, what authorizationv1.ResourceAttributes) {
 	}, metav1.CreateOptions{})
 	must(r, err)
 	what.Namespace = r.namespace
-	r.eventually("the developer has the role "+role, func() bool { // the API server takes a moment to read it
+	r.allowed("developer", what)
+}
+
+// allowed waits until somebody may do something: the API server takes a moment to read of a binding.
+func (r *rig) allowed(user string, what authorizationv1.ResourceAttributes) {
+	r.Helper()
+	r.eventually(fmt.Sprintf("%s may %s %s", user, what.Verb, what.Resource), func() bool {
 		review := &authorizationv1.SubjectAccessReview{
-			Spec: authorizationv1.SubjectAccessReviewSpec{User: "developer", ResourceAttributes: &what},
+			Spec: authorizationv1.SubjectAccessReviewSpec{User: user, ResourceAttributes: &what},
 		}
 		review, err := nodes.Client.AuthorizationV1().SubjectAccessReviews().Create(r.ctx, review, metav1.CreateOptions{})
 		return err == nil && review.Status.Allowed

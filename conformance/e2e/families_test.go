@@ -25,7 +25,13 @@ func (r *rig) writeNetwork(config string) {
 	r.clear(r.namespace)
 	must(r, r.node.RemoveBridges())
 	must(r, replace(r.node.Conflist(), []byte(config)))
-	r.eventually("the plugin is in the new network", func() bool {
+	r.rechained()
+}
+
+// rechained waits until the plugin is in the network of the rig's node, the agent says so, and the runtime has it.
+func (r *rig) rechained() {
+	r.Helper()
+	r.eventually("the plugin is in the network", func() bool {
 		_, dropIn := os.Stat(r.node.Path(filepath.Join(cluster.ConfDir, "podnet", "99-istio-pod-network.conf")))
 		data, err := os.ReadFile(r.node.Conflist())
 		return err == nil && (dropIn == nil || strings.Contains(string(data), `"istio-pod-network"`))

@@ -241,7 +241,7 @@ func (r *rig) shows(f faulttable.Fault, command string, about, pods []string) {
 	holds := func() bool {
 		status, said := r.look(command, pods...)
 		wrong = f.Judge(command, status, said, about...)
-		again = again || slices.ContainsFunc(said.Warnings, tooSlow)
+		again = again || slices.ContainsFunc(said.Warnings, func(it faulttable.Found) bool { return tooSlow(it.What) })
 		return wrong == nil
 	}
 	if holds() || again && r.soon(holds) {
@@ -263,10 +263,9 @@ func (r *rig) allWell(pods []string) bool {
 	return true
 }
 
-// tooSlow reports whether trace --live warns that the kernel of a busy machine has not told of a packet in time.
-func tooSlow(found faulttable.Found) bool {
-	return strings.Contains(found.What, "has no end after") ||
-		strings.Contains(found.What, "has not come to the pod's rules")
+// tooSlow reports whether trace --live says that the kernel of a busy machine has not told of a packet in time.
+func tooSlow(said string) bool {
+	return strings.Contains(said, "has no end after") || strings.Contains(said, "has not come to the pod's rules")
 }
 
 // Each fault is made once, on one node. The commands of the table find it, by these words and with this exit status;

@@ -57,11 +57,12 @@ func newRig(t testing.TB) *rig {
 	return r
 }
 
-// healthy waits until every node is ready, with the agent if there is one.
+// healthy waits until every node is ready, its runtime answers, and so does the agent if there is one.
 func (r *rig) healthy() {
 	r.Helper()
 	for _, n := range nodes.Nodes {
 		r.eventually(n.Name+" is ready", func() bool { return n.Ready(r.ctx) })
+		must(r, n.RuntimeAnswers())
 	}
 	if state != nil {
 		r.agentsReady()
@@ -96,10 +97,12 @@ func (r *rig) newNamespace(labels, annotations map[string]string) string {
 
 func (r *rig) namedNamespace(name string, labels, annotations map[string]string) string {
 	r.Helper()
-	_, err := nodes.Client.CoreV1().Namespaces().Create(r.ctx, &corev1.Namespace{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: annotations},
-	}, metav1.CreateOptions{})
-	must(r, err)
+	r.succeeds("making the namespace "+name, func() error { // one of that name, of a test before, may still be ending
+		_, err := nodes.Client.CoreV1().Namespaces().Create(r.ctx, &corev1.Namespace{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: annotations},
+		}, metav1.CreateOptions{})
+		return err
+	})
 	r.Cleanup(func() { // first of all the namespace, so that no controller makes pods again
 		must(r, ignoreNotFound(nodes.Client.CoreV1().Namespaces().Delete(r.ctx, name, metav1.DeleteOptions{})))
 		r.clear(name)

@@ -62,17 +62,7 @@ func (r *rig) traces() {
 // the end it is for the given address.
 func (r *rig) tracesLive(from, to, end string) {
 	r.Helper()
-	var t struct {
-		Items []struct {
-			Kernel struct {
-				Looked, Agrees bool
-				Detail         string
-				Steps          []struct{ Chain, Verdict string }
-				End            struct{ Where, To string }
-			}
-		}
-	}
-	status := r.toolSays(&t, "trace", r.namespace+"/cart-0", "--from", from, "--to", to, "--live")
+	status, t := r.liveTrace(r.namespace+"/cart-0", "--from", from, "--to", to)
 	if status != 0 || len(t.Items) != 1 || !t.Items[0].Kernel.Looked || !t.Items[0].Kernel.Agrees ||
 		len(t.Items[0].Kernel.Steps) == 0 || !strings.HasSuffix(t.Items[0].Kernel.End.To, end) {
 		r.Errorf("from %s to %s: status %d: %+v", from, to, status, t)
@@ -80,6 +70,29 @@ func (r *rig) tracesLive(from, to, end string) {
 	if left := r.output(r.inPod("cart-0", "nft", "list", "tables")); strings.Contains(left, "istio-pod-network-look") {
 		r.Errorf("left in the pod: %s", left)
 	}
+}
+
+// tracedLive is what trace --live says as JSON.
+type tracedLive struct {
+	Items []struct {
+		Kernel struct {
+			Looked, Agrees bool
+			Detail         string
+			Steps          []struct{ Chain, Verdict string }
+			End            struct{ Where, To string }
+		}
+	}
+}
+
+// liveTrace runs trace --live of a pod, and once more while the kernel of a busy machine has not told of a packet.
+func (r *rig) liveTrace(args ...string) (status int, t tracedLive) {
+	r.Helper()
+	r.soon(func() bool {
+		t = tracedLive{}
+		status = r.toolSays(&t, append([]string{"trace", "--live"}, args...)...)
+		return len(t.Items) != 1 || t.Items[0].Kernel.Looked || !tooSlow(t.Items[0].Kernel.Detail)
+	})
+	return status, t
 }
 
 // dumpsSystem takes archives of a healthy installation, with the mesh pod cart-0: all is in one, nothing could not be

@@ -51,15 +51,7 @@ func (r *rig) toolOnOpenShift(namespace string, apps ...string) {
 	if !strings.Contains(traced, "15001") {
 		r.Errorf("trace: %s", traced)
 	}
-	var live struct {
-		Items []struct {
-			Kernel struct {
-				Looked, Agrees bool
-				Detail         string
-			}
-		}
-	}
-	if status := r.toolSays(&live, "trace", apps[0], "-n", namespace, "--to", "203.0.113.1:80", "--live"); status != 0 ||
+	if status, live := r.liveTrace(apps[0], "-n", namespace, "--to", "203.0.113.1:80"); status != 0 ||
 		len(live.Items) != 1 || !live.Items[0].Kernel.Looked || !live.Items[0].Kernel.Agrees {
 		r.Errorf("trace --live: %d: %+v", status, live)
 	}

@@ -108,7 +108,7 @@ state = "/run/containerd"
 	if err := n.run(runtimeService, program, "--config="+file); err != nil {
 		return err
 	}
-	if err := n.runtimeAnswers(); err != nil {
+	if err := n.RuntimeAnswers(); err != nil {
 		return err
 	}
 	archive := n.cluster.path("pause.tar")
@@ -122,8 +122,8 @@ state = "/run/containerd"
 // runtimeService is the name of the runtime in Node.services.
 const runtimeService = "containerd"
 
-// runtimeAnswers waits until the runtime answers.
-func (n *Node) runtimeAnswers() error {
+// RuntimeAnswers waits until the runtime answers. After a kill it is away for a moment, while the node is still Ready.
+func (n *Node) RuntimeAnswers() error {
 	return wait("containerd answers on "+n.Name, func() bool { return n.Ctr("version").Run() == nil })
 }
 

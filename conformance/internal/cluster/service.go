@@ -103,7 +103,7 @@ func (n *Node) RestartRuntime() error {
 		return err
 	}
 	<-s.kill().Done()
-	return n.runtimeAnswers()
+	return n.RuntimeAnswers()
 }
 
 func (n *Node) service(name string) (*service, error) {
