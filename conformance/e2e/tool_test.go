@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/internal/golden"
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
@@ -108,9 +109,28 @@ func TestOperatorsTool(t *testing.T) {
 	r.explains()
 	r.traces()
 	r.dumpsSystem()
+	r.readable()
 	r.stopAgents()
 	if status, s = r.tool("status", "-n", system); status != 3 || len(s.Items) != 0 { // no node is to have one
 		t.Errorf("without agents: status %d: %+v", status, s)
+	}
+}
+
+// readable has each command write for a person, of a cluster where all is well and the mesh pod cart-0: within 100
+// columns, and without colours, because nobody looks at a terminal.
+func (r *rig) readable() {
+	r.Helper()
+	const most = 100
+	pod, to := r.namespace+"/cart-0", "--to=192.0.2.1:80"
+	for _, args := range [][]string{
+		{"status"}, {"status", "-o", "wide"}, {"check"}, {"check", "-o", "wide"}, {"version", "-o", "wide"}, {"explain", pod},
+		{"explain", "--picture", pod}, {"trace", pod, to}, {"trace", "--picture", pod, to}, {"sysdump", "--list"},
+	} {
+		status, out := r.toolPrints(args...)
+		if status != 0 || len(out) == 0 || strings.Contains(string(out), "\x1b") {
+			r.Errorf("%q: status %d: %q", args, status, out)
+		}
+		golden.Fits(r, strings.Join(args, " "), string(out), most)
 	}
 }
 
