@@ -17,7 +17,7 @@ func (s *podSandbox) dualStack() *podSandbox {
 	s.Helper()
 	must(s, isolated.InNetNS(s.NetNS, func() error {
 		for _, line := range []string{
-			"link set lo up", "link add eth0 type veth peer name peer0", "link set peer0 up", "link set eth0 up",
+			"link add eth0 type veth peer name peer0", "link set peer0 up", "link set eth0 up",
 			"address add fd00:88::2/64 dev eth0 nodad", "address add 10.88.0.2/24 dev eth0",
 			"route add default dev eth0", "-6 route add default dev eth0",
 		} {

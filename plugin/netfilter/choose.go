@@ -9,6 +9,7 @@ import (
 
 	"github.com/istio-pod-network/controller/internal/excerpt"
 	"github.com/istio-pod-network/controller/plugin/redirect"
+	"golang.org/x/sys/unix"
 )
 
 // waysOf returns the backends to try, in order, until one works. The legacy variant of iptables comes before the nft
@@ -192,17 +193,24 @@ func Usable(backend Backend, rules redirect.RuleSet) error {
 		return err
 	}
 	return withScratch(func(n *NetNS) error {
-		if off {
-			if err := n.Within(disableIPv6); err != nil {
-				return err
-			}
+		err := n.Within(func() error { return likePod(off) })
+		if err != nil {
+			return err
 		}
-		_, err := n.Apply(backend, rules)
+		_, err = n.Apply(backend, rules)
 		if err != nil && !IsUnusable(err) {
 			err = &unusableError{backend, err}
 		}
 		return err
 	})
+}
+
+// likePod prepares the calling thread's network namespace as a runtime does.
+func likePod(no6 bool) error {
+	if _, err := loopbackFlags(unix.IFF_UP, 0); err != nil || !no6 {
+		return err
+	}
+	return disableIPv6()
 }
 
 // disableIPv6 disables IPv6 by the sysctls that noIPv6 reads.

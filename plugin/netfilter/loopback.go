@@ -1,6 +1,8 @@
 package netfilter
 
 import (
+	"time"
+
 	"github.com/istio-pod-network/controller/plugin/netfilter/netlink"
 	"github.com/istio-pod-network/controller/plugin/redirect"
 	"golang.org/x/sys/unix"
@@ -13,10 +15,35 @@ type loopbackUp struct{}
 func (loopbackUp) String() string          { return "link lo up" }
 func (loopbackUp) family() redirect.Family { return 0 }
 
-func (loopbackUp) add(*netlink.Conn) (made bool, err error) {
+// add waits for the runtime to set lo up, and does so itself where that does not come: cnitool leaves it down.
+// containerd has the plugin loopback do it, beside the primary network's plugins. That refuses a lo that has ::6 by
+// then, which costs the pod its sandbox. (CRI-O and cri-dockerd set lo up before any plugin.)
+func (l loopbackUp) add(c *netlink.Conn) (made bool, err error) {
+	up, err := l.exists(c)
+	if up || err != nil {
+		return false, err
+	}
+	for range loopbackPauses {
+		pause(loopbackPause)
+		if up, err = l.exists(c); err != nil {
+			return false, err
+		}
+		if up {
+			pause(loopbackLooks)
+			return false, nil
+		}
+	}
 	before, err := loopbackFlags(unix.IFF_UP, 0)
 	return err == nil && before&unix.IFF_UP == 0, err
 }
+
+const (
+	loopbackPause  = 10 * time.Millisecond
+	loopbackPauses = 100                   // counted, so that the wait grows with what a busy node makes of each
+	loopbackLooks  = 50 * time.Millisecond // in which the plugin loopback asks for the addresses, once lo is up
+)
+
+var pause = time.Sleep // tests count instead
 
 func (loopbackUp) remove(*netlink.Conn) error {
 	_, err := loopbackFlags(0, unix.IFF_UP)

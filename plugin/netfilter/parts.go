@@ -117,7 +117,7 @@ func partsOf(rules redirect.RuleSet) []part {
 	if len(rules.Tables) == 0 {
 		return nil
 	}
-	// Redirected connections use lo. Runtimes set it up before the first plugin; cnitool does not.
+	// Redirected connections use lo. It is set up before the addresses, of which one is for lo.
 	parts := []part{loopbackUp{}}
 	for _, a := range rules.Addresses {
 		parts = append(parts, address(a))

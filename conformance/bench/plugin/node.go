@@ -72,12 +72,8 @@ func (n *node) newPod() (pod, error) {
 	return p, nil
 }
 
-// addLinks sets lo up and makes a dual-stack eth0, in the network namespace of the calling thread.
+// addLinks makes a dual-stack eth0, in the network namespace of the calling thread.
 func addLinks() error {
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "eth0"
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "peer0"}
@@ -93,9 +89,6 @@ func addLinks() error {
 		if err := netlink.AddrAdd(veth, addr); err != nil {
 			return err
 		}
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
-		return err
 	}
 	return netlink.LinkSetUp(veth)
 }

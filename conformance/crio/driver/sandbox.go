@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"github.com/containernetworking/cni/libcni"
@@ -36,11 +35,9 @@ func (r *runtime) run(ctx context.Context, pod wire.Pod) (wire.Sandbox, error) {
 		return s, err
 	}
 	r.keep(&s)
-	err := isolated.InNetNS(s.NetNS, func() error { return exec.Command("ip", "link", "set", "lo", "up").Run() })
-	if err == nil {
-		if _, err = r.cni.AddNetworkList(ctx, list, r.conf(s)); err != nil {
-			err = addFailed(s, list.Name, err)
-		}
+	_, err := r.cni.AddNetworkList(ctx, list, r.conf(s))
+	if err != nil {
+		err = addFailed(s, list.Name, err)
 	}
 	if err == nil {
 		s.Addresses, err = r.check(ctx, s)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NewNetNS makes a network namespace and pins it at path, where no file may be yet.
+// NewNetNS makes a network namespace, with lo up as a runtime has it, and pins it at path, where no file may be yet.
 func NewNetNS(path string) error {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
 	if err != nil {
@@ -20,8 +20,26 @@ func NewNetNS(path string) error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("making a network namespace: %w", err)
 		}
+		if err := loopbackUp(); err != nil {
+			return fmt.Errorf("setting lo up: %w", err)
+		}
 		return unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
 	})
+}
+
+// loopbackUp sets lo up by netdevice(7), in the network namespace of the calling thread.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
 }
 
 // RemoveNetNS unpins a network namespace, which destroys it; once more is fine.
