@@ -153,11 +153,7 @@ func (r *rig) held(dir string, change func()) (over func()) {
 func (r *rig) primaryBack() {
 	r.Helper()
 	must(r, replace(r.node.Conflist(), []byte(r.node.Primary(cluster.DualStack))))
-	r.eventually("the plugin is in the network", func() bool {
-		_, err := os.Stat(r.node.Path(filepath.Join(cluster.ConfDir, "podnet", "99-istio-pod-network.conf")))
-		return err == nil
-	})
-	must(r, r.node.RestartRuntime()) // which may not have read it yet
+	r.rechained()
 }
 
 // agentRefused has Pod Security refuse the agent of the rig's node, and ends the one that is there.

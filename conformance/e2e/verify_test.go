@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
+	"github.com/istio-pod-network/controller/conformance/internal/faulttable"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,6 +49,9 @@ func (r *rig) asVerifier() string {
 	_, err = here.Create(r.ctx, &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: subjects,
 		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: verifier}}, metav1.CreateOptions{})
 	must(r, err)
+	r.allowed("verifier", authorizationv1.ResourceAttributes{Verb: "create", Resource: "namespaces"})
+	r.allowed("verifier", authorizationv1.ResourceAttributes{Verb: "get", Resource: "configmaps", Namespace: system,
+		Name: "istio-pod-network-verify"})
 	return "--as=verifier"
 }
 
@@ -71,9 +77,19 @@ func (r *rig) ended(by os.Signal) (status int, report string) {
 	return failed.ExitCode(), string(written)
 }
 
+// breaking has how each fault is made on the rig's node that verify alone is compared with, and undo ends it.
+var breaking = map[string]func(r *rig) (undo func()){
+	"the plugin's entry is removed, its directory is read-only, and the value repair is off": func(r *rig) func() {
+		over := r.held(cluster.ConfDir, r.unchain)
+		must(r, r.node.RestartRuntime()) // which may have it in memory
+		return over
+	},
+	"the agent is away": (*rig).agentRefused,
+}
+
 // The operator's tool proves both nodes by real connections, with the chart's rights of a verifier. A run that is
-// interrupted removes what it has made, and what a killed one leaves the next one removes. A node whose runtime does
-// not run the plugin is named, and the other is called well.
+// interrupted removes what it has made, and what a killed one leaves the next one removes. A broken node is named, and
+// the other is called well, that of the fault before, too.
 func TestVerify(t *testing.T) {
 	r := newRig(t)
 	r.installed("rbac.verifier=true", "repair=off")
@@ -106,32 +122,30 @@ func TestVerify(t *testing.T) {
 		}
 		r.note("%s: %d flows, %d attempts", n.Name, len(n.Flows)-escapes, escapes)
 	}
-
-	r.node = nodes.Nodes[1]
-	resume, err := r.node.Stop(daemonSet, cluster.ConfDir)
-	resumed := r.until(resume)
-	must(r, err)
-	r.unchain()
-	undo, err := r.node.ReadOnly(cluster.ConfDir) // so that the agent cannot put it back
-	undone := r.until(undo)
-	must(r, err)
-	resumed()
-	status, v = r.tool("verify", as)
-	if status != 1 || v.Summary.Well != 1 || v.Summary.NotWell != 1 {
-		t.Errorf("a node whose entry is removed: status %d: %+v", status, v)
-	}
-	for _, n := range v.Items {
-		switch {
-		case n.Name != r.node.Name && n.Verdict != "well",
-			n.Name == r.node.Name && (n.Verdict != "not well" || len(n.Findings) == 0 ||
-				!strings.Contains(n.Findings[0].What, "init container annotation") ||
-				!strings.Contains(n.Findings[0].What, "is absent")):
-			t.Errorf("%+v", n)
+	for i, f := range faulttable.MadeBy(faulttable.Proving) {
+		if breaking[f.Name] == nil {
+			t.Errorf("nobody makes the fault %q", f.Name)
+			continue
 		}
+		r.node = nodes.Nodes[(i+1)%len(nodes.Nodes)]
+		undo := breaking[f.Name](r)
+		r.provesBroken(f, as)
+		undo()
+		r.agentsReady()
 	}
-	undone()
-	r.agentsReady()
-	if status, v = r.tool("verify", as, "--nodes="+r.node.Name); status != 0 || len(v.Items) != 1 {
-		t.Errorf("the same node afterwards: status %d: %+v", status, v)
+}
+
+// provesBroken fails unless verify finds a fault of the rig's node, and says that all others are well.
+func (r *rig) provesBroken(f faulttable.Fault, as string) {
+	r.Helper()
+	all := "--nodes=" + strings.Join(nodeNames(), ",")
+	status, out := r.toolPrints(append(faulttable.Args(faulttable.Verify), as, all)...)
+	said, err := faulttable.Read(faulttable.Verify, out)
+	must(r, err)
+	var v told
+	must(r, json.Unmarshal(out, &v))
+	err = f.Judge(faulttable.Verify, status, said, r.node.Name)
+	if err != nil || v.Summary.Well != len(nodes.Nodes)-1 || v.Summary.NotWell != 1 || r.verifyIsThere() {
+		r.Errorf("%v: %s; the namespace is left: %t", err, out, r.verifyIsThere())
 	}
 }

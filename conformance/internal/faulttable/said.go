@@ -12,6 +12,9 @@ type Found struct{ About, What, Next string }
 // Said is what a command says is not well, of what it warns, and what it says of pods that it could not ask about.
 type Said struct{ Wrong, Warnings, Unasked []Found }
 
+// Verify is the command that makes pods of its own, and is asked about nodes.
+const Verify = "verify"
+
 // Commands that are asked otherwise than by their name.
 const (
 	live    = "trace --live"

@@ -7,6 +7,8 @@ const (
 	describe  = "kubectl -n istio-pod-network-controller describe daemonset istio-pod-network-agent"
 	readOnly  = "read-only file system"
 
+	statusSays = "istio-pod-networkctl status says how the plugin is installed there" // of verify
+
 	ofNetwork = "/hurt says what became of the pod's network" // of trace --live, too
 	ofRules   = "/hurt says whether the pod has the rules that it should have"
 	noRecord  = "there is no record of the pod, so nobody knows its network" // of trace --live, which warns
@@ -94,6 +96,10 @@ var Table = []Fault{
 		{"explain", 1, "backend nftables is not usable: the kernel has no nf_tables", "The kubelet tries it again."},
 		{"check", 1, "backend nftables is not usable: the kernel has no nf_tables", "load the kernel's modules"},
 	}, nil},
+	{"the plugin's entry is removed, its directory is read-only, and the value repair is off", Proving, []Finding{
+		{Verify, 1, "annotation pod-network-controller.istio.io/status is absent", statusSays},
+	}, nil},
+	{"the agent is away", Proving, []Finding{{Verify, 1, "nobody listens on the socket", statusSays}}, nil},
 	{"Istio's CNI is on the nodes, too", Compare, []Finding{
 		{"status", 0, "Istio's own CNI is in the network of its pods, too: the plugin istio-cni", "then uninstall it"},
 		{"explain", 1, "it was left untouched when its network was made (foreign-rules)", makeAgain},
