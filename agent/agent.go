@@ -24,7 +24,7 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// agent is all parts together.
+// agent has all parts of the program.
 type agent struct {
 	options
 	log          *logrus.Logger
@@ -33,7 +33,7 @@ type agent struct {
 	api          *kube.Client
 	pods         *kube.Pods
 	namespaces   *kube.Namespaces
-	taints       *kube.Taints // nil where none is to be removed
+	taints       *kube.Taints // nil without --startup-taint
 	answerer     *answer.Answerer
 	records      *mark.Index
 	marker       *mark.Marker
@@ -43,10 +43,10 @@ type agent struct {
 	flushEvents  func()
 	web          *health.Server
 	watches      watches
-	serving      atomic.Bool // the socket
+	serving      atomic.Bool // whether the plugin's socket is served
 }
 
-// newAgent puts the parts together; nothing is sent yet.
+// newAgent makes the parts and connects them. It sends no request yet.
 func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	boot, err := record.ReadBootID()
 	if err != nil {
@@ -101,7 +101,7 @@ func newAgent(o options, log *logrus.Logger) (*agent, error) {
 	return a, nil
 }
 
-// run runs every part until the context ends or one of them fails for good.
+// run runs every part until ctx ends or one of them returns an error. It returns that error.
 func (a *agent) run(ctx context.Context) error {
 	defer a.flushEvents()
 	a.log.WithFields(logrus.Fields{
@@ -157,7 +157,7 @@ func (a *agent) serveFacts(ctx context.Context, l net.Listener) error {
 	return facts.Serve(l, a.answerer.Answer)
 }
 
-// healthy is what /healthz looks at: whether a restart might help.
+// healthy returns the checks of /healthz: whether a restart might help.
 func (a *agent) healthy() []health.Check {
 	return []health.Check{{Name: "patrol", Run: func() (bool, string) {
 		last := a.patrol.LastRound()
@@ -169,7 +169,7 @@ func (a *agent) healthy() []health.Check {
 	}}, {Name: "directories", Run: a.installation.attached}}
 }
 
-// ready is what /readyz looks at: whether new mesh pods of this node get their rules and their mark.
+// ready returns the checks of /readyz: whether new mesh pods of this node get their rules and their mark.
 func (a *agent) ready() []health.Check {
 	return []health.Check{
 		{Name: "HTTP", Run: a.web.Listening},
@@ -178,9 +178,9 @@ func (a *agent) ready() []health.Check {
 		{Name: "backend", Run: a.backend},
 		{Name: "pods", Run: synced(a.pods.Synced, a.pods.Failing)},
 		{Name: "namespaces", Run: a.knowsNamespaces},
-		{Name: "API server", Run: func() (bool, string) { return true, a.watches.String() }}, // for information
+		{Name: "API server", Run: func() (bool, string) { return true, a.watches.String() }}, // never fails
 		{Name: "records", Run: synced(a.records.Ready, nil)},
-		{Name: "rules", Run: func() (bool, string) { // for information
+		{Name: "rules", Run: func() (bool, string) { // never fails
 			if older := a.patrol.Older(); len(older) > 0 {
 				return true, "written by another release, for " + some(older)
 			}
@@ -198,7 +198,8 @@ func (a *agent) ready() []health.Check {
 	}
 }
 
-// namespacesOf watches the namespaces where a decision may depend on one.
+// namespacesOf returns a watched cache of namespaces if a decision may depend on a namespace. Otherwise it returns one
+// that reads a namespace when it is asked for.
 func (o *options) namespacesOf(api *kube.Client) *kube.Namespaces {
 	if !o.policy.ReadsNamespaces() {
 		return kube.NamespacesOnDemand(api.NamespaceAnnotations)
@@ -206,7 +207,7 @@ func (o *options) namespacesOf(api *kube.Client) *kube.Namespaces {
 	return kube.NewNamespaces(api.Namespaces(), api.NamespaceAnnotations)
 }
 
-// knowsNamespaces says whether they are known, as far as they matter.
+// knowsNamespaces reports whether the namespaces have been read, if decisions depend on them.
 func (a *agent) knowsNamespaces() (bool, string) {
 	if !a.namespaces.Watched() {
 		return true, "not watched: with selection injected no decision depends on them"
@@ -214,7 +215,8 @@ func (a *agent) knowsNamespaces() (bool, string) {
 	return synced(a.namespaces.Synced, a.namespaces.Failing)()
 }
 
-// backend says what the plugin has told the runtime when it was asked by STATUS, which runtimes do that speak CNI 1.1.
+// backend reports whether the plugin has found a usable backend. The plugin stores its answer to STATUS, which only
+// runtimes that use CNI 1.1 or later ask for.
 func (a *agent) backend() (bool, string) {
 	switch why, err := a.store.Problem(); {
 	case err != nil:
@@ -225,10 +227,10 @@ func (a *agent) backend() (bool, string) {
 	return true, "the runtime's STATUS has told of no problem"
 }
 
-// shownNames is how many names a line of /readyz has.
+// shownNames is the largest number of pod names in a line of /readyz.
 const shownNames = 10
 
-// some lists names.
+// some joins the first shownNames names, and counts the others.
 func some(names []string) string {
 	if more := len(names) - shownNames; more > 0 {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:shownNames], ", "), more)
@@ -236,7 +238,7 @@ func some(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// synced says whether something has been read, and else why not, where that is known.
+// synced returns a check that something has been read. The check's detail says why it has not, if failing knows.
 func synced(is func() bool, failing func() (time.Time, error)) func() (bool, string) {
 	return func() (bool, string) {
 		if is() {

@@ -8,7 +8,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// TestBackendProblem makes the agent unready for as long as the plugin's STATUS has told the runtime of a problem.
+// The agent is not ready while the plugin's stored answer to STATUS names a problem.
 func TestBackendProblem(t *testing.T) {
 	a := &agent{
 		options: options{store: record.Store{Dir: t.TempDir()}}, pods: new(kube.Pods), namespaces: new(kube.Namespaces),

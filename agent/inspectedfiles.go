@@ -13,16 +13,15 @@ import (
 	"github.com/istio-pod-network/controller/internal/files"
 )
 
-// Bounds of what is told of files: the operator's tool reads 4 MiB of an answer, and the agent's container has a limit
-// of memory.
+// Limits of inspect files: the operator's tool reads 4 MiB of an answer, and the agent's container has a memory limit.
 const (
-	mostFiles   = 1000      // of a directory
-	deepest     = 2         // directories below it
-	longestText = 256 << 10 // of a file
-	longestAll  = 2 << 20   // of all files together
+	mostFiles   = 1000      // files of a directory
+	deepest     = 2         // levels of directories below it
+	longestText = 256 << 10 // bytes of one file's text
+	longestAll  = 2 << 20   // bytes of all texts together
 )
 
-// inspectedFiles is what lies in the directories that the plugin and the networks have.
+// inspectedFiles lists the files in the directories of network configurations, plugins and records.
 func (a *agent) inspectedFiles() inspect.Files {
 	plugins, configurations := a.install.Directories()
 	l := lister{left: longestAll}
@@ -44,10 +43,11 @@ func (a *agent) inspectedFiles() inspect.Files {
 
 // lister lists directories.
 type lister struct {
-	left int // how many bytes of texts may still be told
+	left int // bytes of text that may still be returned
 }
 
-// list lists a directory and those below it. It opens configurations and records alone.
+// list lists a directory and those below it, to a depth of deepest. It returns the texts of configurations and records
+// alone.
 func (l *lister) list(dir, role string) inspect.Directory {
 	d := inspect.Directory{Path: dir, Role: role, Files: []inspect.File{}}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -56,7 +56,7 @@ func (l *lister) list(dir, role string) inspect.Directory {
 		case path == dir:
 			return err
 		case errors.Is(err, fs.ErrNotExist):
-			return nil // it was there a moment ago
+			return nil // it was deleted meanwhile
 		case len(d.Files) == mostFiles:
 			d.LeftOut++
 		default:
@@ -73,11 +73,11 @@ func (l *lister) list(dir, role string) inspect.Directory {
 	return d
 }
 
-// texts are extensions of the files that are opened: those that runtimes read, and the records'. A kubeconfig that
-// somebody keeps beside them has none of these.
+// texts are the extensions of the files that are opened: those of network configurations and of records. A kubeconfig
+// in the same directory has none of them.
 var texts = []string{".conf", ".conflist", ".json"}
 
-// look is what is told of a file; failed is why it could not be looked at.
+// look returns what it can read of one file. failed is the error of the directory walk for it.
 func (l *lister) look(path, name, role string, failed error) inspect.File {
 	f := inspect.File{Name: name}
 	info, err := os.Lstat(path)

@@ -11,7 +11,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// made writes files, by their names in a directory; one that ends in -> is a link to what it has.
+// made writes files: names in dir to contents. If a name ends in ->, it is a symbolic link and the content its target.
 func made(t *testing.T, dir string, files map[string]string) {
 	t.Helper()
 	for name, text := range files {
@@ -30,8 +30,8 @@ func made(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// What lies in the directories is told, with the texts of configurations and records; no text of a file that is
-// neither, and no credential.
+// The answer lists the files in the directories, with the texts of configurations and records alone, and without
+// credentials.
 func TestInspectedFiles(t *testing.T) {
 	conf, bin, state := t.TempDir(), t.TempDir(), t.TempDir()
 	made(t, conf, map[string]string{
@@ -91,7 +91,7 @@ func TestInspectedFiles(t *testing.T) {
 	}
 }
 
-// A directory with very many files, or very long ones, does not cost an answer.
+// A directory with very many or very large files does not make the answer too large.
 func TestInspectedFilesBounds(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]string{}

@@ -14,10 +14,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// checkWithin bounds a CHECK, so that its answer is there before inspectTimeout.
+// checkWithin limits a look into a pod's network, so that its answer comes before inspectTimeout.
 const checkWithin = 8 * time.Second
 
-// checker looks into the network of a record.
+// checker looks into the network namespace of a record. *patrol.Repairer does that.
 type checker interface {
 	Check(ctx context.Context, its record.Record) patrol.Checked
 	Cannot(backend string) patrol.Checked
@@ -25,10 +25,10 @@ type checker interface {
 	Rules(ctx context.Context, its record.Record) report.Rules
 }
 
-// checks bounds how long each look takes.
+// checks is a checker with a time limit for each call.
 type checks struct{ checker }
 
-// of looks at the rules of a record.
+// of runs CHECK for the record and returns its result.
 func (c checks) of(ctx context.Context, its record.Record) inspect.Rules {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
@@ -40,21 +40,21 @@ func (c checks) of(ctx context.Context, its record.Record) inspect.Rules {
 	return r
 }
 
-// trace has a packet traced in the network of a record.
+// trace sends the packet in the network namespace of the record and returns the rules that it passes.
 func (c checks) trace(ctx context.Context, its record.Record, p patrol.Packet) report.Trace {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
 	return c.Trace(ctx, its, p)
 }
 
-// rules has those in the network of a record read.
+// rules returns the packet rules in the network namespace of the record.
 func (c checks) rules(ctx context.Context, its record.Record) report.Rules {
 	ctx, cancel := context.WithTimeout(ctx, checkWithin)
 	defer cancel()
 	return c.Rules(ctx, its)
 }
 
-// inspectedTrace is what the kernel says of a packet of a pod.
+// inspectedTrace traces a packet in a pod's network. The answer says why, if that is not possible.
 func (a *agent) inspectedTrace(ctx context.Context, namespace, name string, p patrol.Packet) inspect.Trace {
 	t := inspect.Trace{Namespace: namespace, Name: name}
 	uid, r, why := a.networkOf(namespace, name)
@@ -64,7 +64,7 @@ func (a *agent) inspectedTrace(ctx context.Context, namespace, name string, p pa
 	return t
 }
 
-// inspectedRules are those that a pod's network has.
+// inspectedRules returns the packet rules in a pod's network. The answer says why, if they cannot be read.
 func (a *agent) inspectedRules(ctx context.Context, namespace, name string) inspect.KernelRules {
 	t := inspect.KernelRules{Namespace: namespace, Name: name, Kernel: report.Rules{Tables: []report.Table{}}}
 	uid, r, why := a.networkOf(namespace, name)
@@ -74,7 +74,7 @@ func (a *agent) inspectedRules(ctx context.Context, namespace, name string) insp
 	return t
 }
 
-// networkOf returns a pod's UID and the record by which its network is known, or why it is not.
+// networkOf returns a pod's UID and the record that names its network namespace. If there is none, why is not empty.
 func (a *agent) networkOf(namespace, name string) (uid string, its record.Record, why string) {
 	pod := a.pods.Named(namespace, name)
 	if pod == nil {
@@ -89,7 +89,7 @@ func (a *agent) networkOf(namespace, name string) (uid string, its record.Record
 
 const unknownPod = "the agent knows no such pod on its node"
 
-// inspectedPod is what the agent knows of a pod.
+// inspectedPod returns what the agent knows of a pod.
 func (a *agent) inspectedPod(ctx context.Context, namespace, name string) inspect.Pod {
 	p := inspect.Pod{Namespace: namespace, Name: name}
 	pod := a.pods.Named(namespace, name)
@@ -110,7 +110,7 @@ func (a *agent) inspectedPod(ctx context.Context, namespace, name string) inspec
 	return p
 }
 
-// unchecked is why nobody can look at the rules that these backends have written, each reason once.
+// unchecked returns why the rules of these backends cannot be checked, each reason once.
 func (c checks) unchecked(backends []string) (all []inspect.Rules) {
 	for _, backend := range backends {
 		cannot := c.Cannot(backend)
@@ -122,7 +122,7 @@ func (c checks) unchecked(backends []string) (all []inspect.Rules) {
 	return all
 }
 
-// recordsOf are those of a pod.
+// recordsOf returns the records of a pod.
 func recordsOf(pod *corev1.Pod, records map[string][]record.Record) (its []record.Record) {
 	for _, id := range kube.IDs(pod) {
 		its = append(its, records[id]...)
@@ -130,7 +130,7 @@ func recordsOf(pod *corev1.Pod, records map[string][]record.Record) (its []recor
 	return its
 }
 
-// recordedAs is a record as it is told.
+// recordedAs converts a record into the form of inspect.
 func recordedAs(r record.Record) *inspect.Record {
 	return &inspect.Record{
 		Network: r.Network, IfName: r.IfName, ContainerID: r.ContainerID, NetNS: string(r.NetNS), Decision: r.Decision,

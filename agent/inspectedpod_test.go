@@ -16,14 +16,14 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// checkedBy is a CHECK that always comes to the same.
+// checkedBy is a checker whose CHECK is the function.
 type checkedBy func(record.Record) patrol.Checked
 
 func (c checkedBy) Check(_ context.Context, its record.Record) patrol.Checked { return c(its) }
 
 func (c checkedBy) Cannot(backend string) patrol.Checked { return c(record.Record{Backend: backend}) }
 
-// Why nobody can look is said once, however many backends that is true of.
+// Each reason why nobody can check is in the answer once, for however many backends it holds.
 func TestUnchecked(t *testing.T) {
 	for mode, want := range map[patrol.Mode][]string{
 		patrol.Apply:  {"backend: nftables, for pods that are made from then on"},
@@ -48,7 +48,7 @@ func (c checkedBy) Rules(_ context.Context, its record.Record) report.Rules {
 	return report.Rules{Why: c(its).Why, Legacy: []string{its.ContainerID}}
 }
 
-// Of a pod its record is told, by the boot that it is of, and what CHECK says of it.
+// The answer has the pod's record of this boot, and the result of CHECK.
 func TestInspectedPod(t *testing.T) {
 	marked, unrecorded := agenttest.MeshPod("marked"), agenttest.MeshPod("unrecorded")
 	pods, _ := agenttest.Pods(t, func(string) {}, marked, unrecorded)

@@ -35,8 +35,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Where the socket has the inspect.Node, the inspect.Pod and the inspect.KernelRules of a pod, the inspect.Trace of a
-// packet, and the inspect.Files.
+// Paths of the HTTP server on the socket. They return the types Node, Pod, KernelRules, Trace and Files of package
+// inspect.
 const (
 	nodePath  = "/node"
 	podPath   = "/pod"
@@ -45,10 +45,10 @@ const (
 	filesPath = "/files"
 )
 
-// inspectTimeout bounds a whole connection.
+// inspectTimeout limits a whole connection.
 const inspectTimeout = 10 * time.Second
 
-// inspectable is who can be asked.
+// inspectable answers the requests on the socket. The agent does that; tests have another.
 type inspectable interface {
 	inspectedNode() inspect.Node
 	inspectedPod(ctx context.Context, namespace, name string) inspect.Pod
@@ -57,7 +57,7 @@ type inspectable interface {
 	inspectedFiles() inspect.Files
 }
 
-// serveInspect answers on the socket until the context ends.
+// serveInspect answers requests on the socket until ctx ends.
 func serveInspect(ctx context.Context, l net.Listener, by inspectable) error {
 	mux := http.NewServeMux()
 	answer := func(path string, with func(*http.Request) any) {
@@ -87,7 +87,7 @@ func serveInspect(ctx context.Context, l net.Listener, by inspectable) error {
 	return nil
 }
 
-// inspectedNode is what the agent knows of its node.
+// inspectedNode returns what the agent knows of its node.
 func (a *agent) inspectedNode() inspect.Node {
 	now := time.Now()
 	n := inspect.Node{Node: a.node, Agent: buildinfo.Version(), Questions: inspect.Questions, Time: now.UTC()}
@@ -100,7 +100,7 @@ func (a *agent) inspectedNode() inspect.Node {
 	return n
 }
 
-// listed is a list that JSON has as one, too, where it is empty.
+// listed returns a copy that is never nil, because nil would be null in JSON.
 func listed(names []string) []string { return append([]string{}, names...) }
 
 func checked(checks []health.Check) (ready bool, all []inspect.Check) {
@@ -113,7 +113,7 @@ func checked(checks []health.Check) (ready bool, all []inspect.Check) {
 	return ready, all
 }
 
-// podsOf counts pods by their records.
+// podsOf counts the pods that are not over, by their records.
 func (a *agent) podsOf(pods []*corev1.Pod, records map[string][]record.Record, now time.Time) inspect.Pods {
 	p := inspect.Pods{Waiting: []string{}, WaitingLong: []string{}}
 	backends := map[string]bool{}
@@ -143,7 +143,7 @@ func (a *agent) podsOf(pods []*corev1.Pod, records map[string][]record.Record, n
 	return p
 }
 
-// inspected says what is installed.
+// inspected returns what the last pass found, with the last repair. Without a pass it says only who installs.
 func (i *installation) inspected() (p inspect.Plugin, s inspect.Installation) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -153,7 +153,7 @@ func (i *installation) inspected() (p inspect.Plugin, s inspect.Installation) {
 	binary := i.last.Binary
 	p = inspect.Plugin{Path: binary.Path, SHA256: binary.SHA256}
 	if binary.Current && binary.Want != "" {
-		p.Version = buildinfo.Version() // agent and plugin are built together
+		p.Version = buildinfo.Version() // agent and plugin come from one build
 	}
 	s = inspect.Installation{
 		Managed: true, Mode: string(i.last.Mode), Chained: string(i.last.Chained), Into: i.last.Active,
@@ -190,10 +190,10 @@ Flags; each is also an environment variable, --network-config as AGENT_NETWORK_C
 Exit status: 0 printed; 1 the agent does not answer; 2 wrong usage.
 `
 
-// mountedConfig is the plugin's entry where the chart has it.
+// mountedConfig is the path at which the chart mounts the plugin's entry.
 const mountedConfig = "/etc/istio-pod-network/network.json"
 
-// inspectCommand is the command. It returns the exit status.
+// inspectCommand runs the command inspect and returns the exit status.
 func inspectCommand(ctx context.Context, p program.Program, args []string) int {
 	f := flag.NewFlagSet("", flag.ContinueOnError)
 	file := f.String("network-config", "", "`file` with the plugin's entry, which says where the socket is (default "+
@@ -220,10 +220,10 @@ func inspectCommand(ctx context.Context, p program.Program, args []string) int {
 	return program.ExitDone
 }
 
-// ofPods is where the socket has what is asked of a pod.
+// ofPods maps words that need a pod's name to paths.
 var ofPods = map[string]string{"pod": podPath, "rules": rulesPath, "trace": tracePath}
 
-// inspectedPath is where the socket has what the arguments ask for; rest are its flags.
+// inspectedPath returns the path for the arguments, with its query, and the arguments after them.
 func inspectedPath(args []string) (path string, rest []string, err error) {
 	const valid = "node, files, pod or rules NAMESPACE/NAME, or trace NAMESPACE/NAME SENDER PROTOCOL ADDRESS:PORT"
 	switch {
@@ -246,7 +246,7 @@ func inspectedPath(args []string) (path string, rest []string, err error) {
 	if args[0] != "trace" {
 		return ofPods[args[0]] + "?" + its.Encode(), args[2:], nil
 	}
-	const of = 5 // words
+	const of = 5 // number of words
 	if len(args) < of {
 		return "", nil, errors.New("the packet is not told; valid: trace NAMESPACE/NAME SENDER PROTOCOL ADDRESS:PORT")
 	}
@@ -254,8 +254,9 @@ func inspectedPath(args []string) (path string, rest []string, err error) {
 	return tracePath + "?" + its.Encode(), args[of:], nil
 }
 
-// inspectSocket returns the path of the socket by the plugin's entry: of a file, else of the mounted one if it is
-// there, else of its defaults. An entry that the plugin refuses says it, too.
+// inspectSocket returns the path of the inspect socket. It takes the plugin's socket from the entry in file. Without
+// file it reads the mounted entry, and without that it uses the default entry. The entry may have settings that only
+// the plugin rejects.
 func inspectSocket(file, mounted string) (string, error) {
 	text, err := os.ReadFile(cmp.Or(file, mounted))
 	if file == "" && errors.Is(err, fs.ErrNotExist) {
@@ -271,7 +272,7 @@ func inspectSocket(file, mounted string) (string, error) {
 	return e.AgentSocket + inspect.SocketSuffix, nil
 }
 
-// askAgent copies what the socket has at a path.
+// askAgent copies the answer for the path to the writer.
 func askAgent(ctx context.Context, socket, path string, to io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
@@ -287,7 +288,7 @@ func askAgent(ctx context.Context, socket, path string, to io.Writer) error {
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return errors.Unwrap(err) // without the address that is none
+		return errors.Unwrap(err) // without the URL, which has no meaning on this socket
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
@@ -297,7 +298,8 @@ func askAgent(ctx context.Context, socket, path string, to io.Writer) error {
 	return err
 }
 
-// listenInspect makes the socket. Without it nothing is lost but what the operator's tool would say of this node.
+// listenInspect opens the socket. If it cannot, it logs that and returns nil, because only the operator's tool needs
+// it.
 func listenInspect(path string, log *logrus.Logger) net.Listener {
 	l, err := facts.Listen(path)
 	if err != nil {

@@ -27,7 +27,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Pods are counted by the record of this boot, and those that are over count no more.
+// Pods are counted by their records of this boot. Pods that are over do not count.
 func TestPodsOf(t *testing.T) {
 	a := &agent{boot: "b", options: options{stuckAfter: time.Minute}}
 	now := time.Now()
@@ -57,7 +57,7 @@ func TestPodsOf(t *testing.T) {
 	}
 }
 
-// What is said of the installation is the last pass, with the last repair although it was an earlier one.
+// The answer has the last pass, and the last repair even if it was in an earlier pass.
 func TestInstallationInspected(t *testing.T) {
 	gauge := func() prometheus.Gauge { return prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"}) }
 	make := func(off bool) *installation {
@@ -85,14 +85,14 @@ func TestInstallationInspected(t *testing.T) {
 		!reflect.DeepEqual(s.LastRepair.Causes, []string{"binary-missing"}) {
 		t.Errorf("%+v, %+v", p, s)
 	}
-	pass.Binary.Current = false // another program is under its name
+	pass.Binary.Current = false // another file has the plugin's name
 	i.report(pass)
 	if p, _ := i.inspected(); p.Version != "" || p.SHA256 != "1" {
 		t.Errorf("%+v", p)
 	}
 }
 
-// inspected runs the command and returns what it writes.
+// inspected runs the command inspect and returns its exit status and output.
 func inspected(args ...string) (status int, stdout, stderr string) {
 	var out, problems bytes.Buffer
 	unset := func(string) string { return "" }
@@ -101,7 +101,7 @@ func inspected(args ...string) (status int, stdout, stderr string) {
 	return status, out.String(), problems.String()
 }
 
-// told is an agent that says what it was asked.
+// told is an agent that answers with what it was asked.
 type told struct{}
 
 func (told) inspectedNode() inspect.Node { return inspect.Node{Node: "n", Agent: "v1"} }
@@ -120,7 +120,8 @@ func (told) inspectedTrace(_ context.Context, namespace, name string, p patrol.P
 
 func (told) inspectedFiles() inspect.Files { return inspect.Files{Directories: []inspect.Directory{}} }
 
-// The command prints what the socket has, which the entry says where it is; the socket is as the plugin's.
+// The command prints the answer of the socket that the entry names. The socket has the access rules of the plugin's
+// socket.
 func TestInspect(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "own", "agent.sock")
@@ -209,7 +210,7 @@ func TestInspectMisused(t *testing.T) {
 	}
 }
 
-// Without the chart's file it is the default socket.
+// Without the chart's file the command uses the default socket.
 func TestInspectSocket(t *testing.T) {
 	if socket, err := inspectSocket("", "/no"); err != nil || socket != entry.Default().AgentSocket+inspect.SocketSuffix {
 		t.Error(socket, err)

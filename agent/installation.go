@@ -24,49 +24,51 @@ import (
 
 // installation keeps the plugin installed.
 type installation struct {
-	off       bool   // somebody else does it
-	path      string // of the file in which memory survives a restart of the agent
+	off       bool   // --no-install: somebody else installs the plugin
+	path      string // of memory's file
 	version   func(context.Context) (string, error)
 	installed prometheus.Gauge
 	contested prometheus.Gauge
-	repairs   *prometheus.CounterVec // by cause
+	repairs   *prometheus.CounterVec // labelled by cause
 	log       *logrus.Logger
-	again     chan struct{} // the configuration has changed
-	logged    string        // the last state
-	stored    memory        // what the file has; run's alone
+	again     chan struct{} // signals that the configuration has changed
+	logged    string        // the state that was logged last
+	stored    memory        // the content of memory's file; used by run alone
 
 	mu     sync.Mutex
 	config install.Config
 	last   install.Pass
 	passed bool
 	memory memory
-	// repaired is the last repair.
+	// repaired is the last repair; zero if there was none.
 	repaired inspect.Repair
 }
 
-// memory is what the next agent of this boot has to know. Its file lies beside the records, on a tmpfs.
+// memory is what the next agent on this boot of the node has to know. Its file is in the records' directory, on a
+// tmpfs, so that a reboot removes it.
 type memory struct {
-	// ChainedSince is when our entry came into the network for the last time.
+	// ChainedSince is when our entry was last added to the network.
 	ChainedSince time.Time `json:"chainedSince"`
-	// ChainedFirst is when it came for the first time with the settings that have this hash: by others, other pods were in
-	// the mesh.
+	// ChainedFirst is when our entry was first added with the settings whose SHA-256 is Settings. Other settings start
+	// anew, because they put other pods into the mesh.
 	ChainedFirst time.Time `json:"chainedFirst,omitzero"`
 	Settings     string    `json:"settings,omitempty"`
-	// DropInDistrusted says that pods have bypassed a drop-in: this runtime does not read them.
+	// DropInDistrusted says that this runtime does not read drop-ins: in spite of ours, pods were made without the
+	// plugin.
 	DropInDistrusted bool `json:"dropInDistrusted,omitempty"`
 }
 
-// memoryFile is its name in the state directory.
+// memoryFile is the name of memory's file in the state directory.
 const memoryFile = "installation.json"
 
-// Times about the version of the container runtime.
+// Times for reading the version of the container runtime.
 const (
-	versionLate  = 5 * time.Second  // the first installation waits that long for it
-	versionRetry = 10 * time.Second // between two attempts to learn it
+	versionLate  = 5 * time.Second  // how long the first installation waits for it
+	versionRetry = 10 * time.Second // between two attempts to read it
 )
 
-// newInstallation returns what keeps config installed, unless it is off, and has its memory in the file of that path.
-// version reads which container runtime the node has.
+// newInstallation returns an installation that keeps config installed, unless off is true. It keeps its memory in the
+// file path. version reads the name and version of the node's container runtime.
 func newInstallation(
 	config install.Config, off bool, path string, version func(context.Context) (string, error),
 	installed, contested prometheus.Gauge, repairs *prometheus.CounterVec, log *logrus.Logger,
@@ -76,20 +78,20 @@ func newInstallation(
 		repairs: repairs, log: log, again: make(chan struct{}, 1),
 	}
 	if data, err := os.ReadFile(i.path); err == nil {
-		_ = json.Unmarshal(data, &i.memory) // a torn file is no memory
+		_ = json.Unmarshal(data, &i.memory) // a damaged file counts as none
 	}
 	if hash := fmt.Sprintf("%x", sha256.Sum256(config.Entry.Text())); i.memory.Settings != hash {
 		i.memory.Settings, i.memory.ChainedFirst = hash, time.Time{}
 	}
 	i.stored = i.memory
-	if off && !i.memory.ChainedFirst.IsZero() { // others serve the node's pods meanwhile
+	if off && !i.memory.ChainedFirst.IsZero() { // meanwhile somebody else's installation made the pods' networks
 		i.memory.ChainedFirst = time.Time{}
 		i.remember()
 	}
 	return i
 }
 
-// run keeps the installation until the context ends, and leaves it in place.
+// run keeps the plugin installed until ctx ends. It leaves the installation in place then.
 func (i *installation) run(ctx context.Context) error {
 	if i.off {
 		<-ctx.Done()
@@ -100,7 +102,7 @@ func (i *installation) run(ctx context.Context) error {
 	ctx, stopAsking := context.WithCancel(ctx)
 	defer stopAsking()
 	i.begin(ctx, &asking)
-	defer i.remember() // what was learnt since the last pass
+	defer i.remember() // what changed after the last pass
 	for {
 		keeping, stop := context.WithCancel(ctx)
 		var helpers sync.WaitGroup
@@ -121,7 +123,7 @@ func (i *installation) run(ctx context.Context) error {
 	}
 }
 
-// configuration is the one to keep now.
+// configuration returns the configuration that applies now.
 func (i *installation) configuration() install.Config {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -132,13 +134,13 @@ func (i *installation) configuration() install.Config {
 	return c
 }
 
-// asksVersion reports whether the way to install depends on a version that is not known.
+// asksVersion reports whether the way to install depends on the runtime's version and this is not known yet.
 func (i *installation) asksVersion() bool {
 	c := i.configuration()
 	return c.Mode == install.ModeChain && c.DropIn == install.DropInAuto && c.RuntimeVersion == ""
 }
 
-// learnVersion reads the runtime's version from the node's object, and reports whether it is known now.
+// learnVersion reads the runtime's version from the Node object, and reports whether it is known now.
 func (i *installation) learnVersion(ctx context.Context) bool {
 	version, err := i.version(ctx)
 	if err != nil || version == "" {
@@ -152,8 +154,9 @@ func (i *installation) learnVersion(ctx context.Context) bool {
 	return true
 }
 
-// begin asks for the version, if it has to be known, until it is. It returns when it is, but after versionLate without
-// it: the entry is spliced then, which every runtime reads. The request goes on, since all agents may ask at once.
+// begin reads the runtime's version, if it is needed. It returns once the version is known, but after versionLate in
+// any case: the entry is then spliced, which works with every runtime. The request continues in the background, because
+// all agents may ask at the same time.
 func (i *installation) begin(ctx context.Context, asking *sync.WaitGroup) {
 	if !i.asksVersion() {
 		return
@@ -183,7 +186,7 @@ func (i *installation) begin(ctx context.Context, asking *sync.WaitGroup) {
 	}
 }
 
-// change has the installation made again with the configuration of now.
+// change makes run start again with the present configuration.
 func (i *installation) change() {
 	select {
 	case i.again <- struct{}{}:
@@ -191,7 +194,7 @@ func (i *installation) change() {
 	}
 }
 
-// DistrustDropIn falls back to splicing, for as long as the node is up.
+// DistrustDropIn replaces a drop-in by an entry in the primary's file, until the node is rebooted.
 func (i *installation) DistrustDropIn() {
 	i.mu.Lock()
 	used := i.last.Chained == install.DroppedIn && !i.memory.DropInDistrusted
@@ -203,7 +206,7 @@ func (i *installation) DistrustDropIn() {
 	}
 }
 
-// report takes note of a pass.
+// report takes the result of a pass: metrics, memory, log.
 func (i *installation) report(p install.Pass) {
 	for _, cause := range p.Repaired {
 		i.repairs.WithLabelValues(string(cause)).Inc()
@@ -247,11 +250,11 @@ func (i *installation) report(p install.Pass) {
 	log.Log(level, text)
 }
 
-// warn says that changes of the installation are not noticed at once.
+// warn logs that changes to the installation are not noticed at once.
 func (i *installation) warn(err error) { i.log.WithError(err).Warn("watching the installation") }
 
-// remember writes the memory if the file has another. Without it the next agent only knows less. It runs in run alone,
-// so that no older memory comes after a newer one.
+// remember writes the memory if it differs from the file's. If it cannot, the next agent only knows less. Only run's
+// goroutine calls it, so that an older memory never replaces a newer one.
 func (i *installation) remember() {
 	i.mu.Lock()
 	memory := i.memory
@@ -273,9 +276,9 @@ func (i *installation) remember() {
 	}
 }
 
-// ChainedSince is when our entry came into the network, zero where it is not in it. While somebody takes it out again
-// and again it is now: no pod's network is known to have been made with it, so no runtime passed over one, and each
-// that waits came too early.
+// ChainedSince returns when our entry was last added to the network, zero if it is not there. While somebody removes it
+// again and again, this is the present: then no pod's network is known to have been made with the entry, so no runtime
+// has ignored it, and each waiting pod came too early.
 func (i *installation) ChainedSince() time.Time {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -288,15 +291,15 @@ func (i *installation) ChainedSince() time.Time {
 	return i.memory.ChainedSince
 }
 
-// ChainedFirst is when our entry, as it is now, came into the network for the first time since the node was booted,
-// zero where it never has: whoever made pods' networks before was in charge of them.
+// ChainedFirst returns when our entry, with its present settings, was first added since the node's boot, zero if it
+// never was. Pods' networks made before that were not this installation's responsibility.
 func (i *installation) ChainedFirst() time.Time {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.memory.ChainedFirst
 }
 
-// attached says whether the directories are still the node's.
+// attached reports whether the mounted CNI directories are still those of the node.
 func (i *installation) attached() (bool, string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -306,7 +309,7 @@ func (i *installation) attached() (bool, string) {
 	return true, "the node's"
 }
 
-// ready says whether the plugin is installed and chained, and what is missing.
+// ready reports whether the plugin is installed and chained. The text says what is missing.
 func (i *installation) ready() (bool, string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -19,8 +19,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
-// Since when the plugin is chained is what decides whether a pod bypasses the mesh: our entry may have been missing for
-// a moment, and the pods of that moment came too early; a binary that was missing has let no pod pass.
+// ChainedSince decides whether a pod bypasses the mesh. It starts anew if our entry was missing: pods made meanwhile
+// came too early. It does not if the binary was missing: without it no pod could be made.
 func TestChainedSince(t *testing.T) {
 	memory := filepath.Join(t.TempDir(), "state", memoryFile)
 	config := install.Config{}
@@ -101,7 +101,7 @@ type keeping struct {
 	*installation
 	metrics *metrics
 	memory  string
-	primary string // path of its file
+	primary string // path of the primary's configuration file
 }
 
 func keepOn(t *testing.T, dir string, version func(context.Context) (string, error)) keeping {
@@ -135,8 +135,8 @@ func (k keeping) eventually(t *testing.T, what string, chained install.Chaining)
 	})
 }
 
-// How the plugin is chained follows what is learnt of the runtime: that it reads drop-ins, and that it does not. What
-// was learnt of drop-ins outlives the agent.
+// The installation follows what it learns of the runtime: a drop-in if the runtime reads drop-ins, an entry in the
+// primary's file if it does not. The next agent still knows that it does not.
 func TestChainsAsTheRuntimeReads(t *testing.T) {
 	dir := t.TempDir()
 	await.Must(t, os.MkdirAll(filepath.Join(dir, "net.d"), 0o755))
@@ -161,7 +161,7 @@ func TestChainsAsTheRuntimeReads(t *testing.T) {
 		}
 		<-asked
 		answer <- errors.New("connection refused")
-		<-asked // again, and nothing waits for the answer
+		<-asked // the second request, for which the installation does not wait
 		k.eventually(t, "the entry is spliced", install.Spliced)
 		answer <- nil
 		k.eventually(t, "the entry is dropped in", install.DroppedIn)
@@ -183,7 +183,7 @@ func TestChainsAsTheRuntimeReads(t *testing.T) {
 	t.Run("the next agent", func(t *testing.T) {
 		k := keepOn(t, dir, reads)
 		k.eventually(t, "the entry is spliced", install.Spliced)
-		k.DistrustDropIn() // by a pod that bypassed the mesh for another reason
+		k.DistrustDropIn() // called by the patrol after a pod bypassed the mesh, for whatever reason
 		await.Must(t, os.WriteFile(k.primary, []byte("{"), 0o600))
 		await.Eventually(t, time.Minute, "a primary that cannot be read is noticed",
 			func() bool { ready, _ := k.ready(); return !ready })
@@ -193,7 +193,7 @@ func TestChainsAsTheRuntimeReads(t *testing.T) {
 	})
 }
 
-// An agent that leaves the installation to somebody else writes nothing, and is ready.
+// An agent with --no-install writes nothing, and is ready.
 func TestNoInstall(t *testing.T) {
 	m, dir := newMetrics(), t.TempDir()
 	i := newInstallation(install.Config{BinDir: filepath.Join(dir, "bin")}, true, filepath.Join(dir, memoryFile), nil,
@@ -211,7 +211,7 @@ func TestNoInstall(t *testing.T) {
 	}
 }
 
-// What could not be written is written when it can be, at the latest when the agent ends.
+// If the memory could not be written, it is written as soon as that is possible, at the latest when the agent ends.
 func TestMemoryIsKept(t *testing.T) {
 	m, dir := newMetrics(), t.TempDir()
 	state := filepath.Join(dir, "state")
@@ -222,7 +222,7 @@ func TestMemoryIsKept(t *testing.T) {
 		path := filepath.Join(state, memoryFile)
 		return newInstallation(config, false, path, nil, m.installed, m.contested, m.repairs, agenttest.Quiet())
 	}
-	await.Must(t, os.WriteFile(state, nil, 0o600)) // in the way of the directory
+	await.Must(t, os.WriteFile(state, nil, 0o600)) // a file where the directory should be
 	i := installation()
 	i.report(install.Pass{Status: install.Status{Ready: true, Chained: install.DroppedIn}})
 	await.Must(t, os.Remove(state))
@@ -239,13 +239,13 @@ func TestMemoryIsKept(t *testing.T) {
 	}
 }
 
-// The first installation waits a moment for the runtime's version. If it is late the installation goes on without, and
-// is made again when it comes: by the one request that waits at the API server, not by another one behind it.
+// The first installation waits a moment for the runtime's version. If it comes late, the installation starts without it
+// and is made again when the version comes: by the request that is still waiting, not by a second one.
 func TestVersionIsLate(t *testing.T) {
 	for name, c := range map[string]struct {
-		after   time.Duration // of the answer
-		fails   int           // attempts, before that
-		known   bool          // when the installation begins
+		after   time.Duration // how long the answer takes
+		fails   int           // number of failed requests before it
+		known   bool          // the version is known when begin returns
 		asked   int
 		waiting time.Duration
 	}{

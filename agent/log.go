@@ -8,7 +8,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// newLogger makes the log, and lets client-go write to it too.
+// newLogger returns the log. It also makes client-go write to it.
 func newLogger(level logrus.Level, format string, out io.Writer) *logrus.Logger {
 	log := logrus.New()
 	log.SetOutput(out)
@@ -17,7 +17,7 @@ func newLogger(level logrus.Level, format string, out io.Writer) *logrus.Logger 
 	if format == "json" {
 		log.SetFormatter(&logrus.JSONFormatter{})
 	}
-	// What client-go has to say is about requests that it repeats by itself; what concerns the agent, the agent says.
+	// client-go logs requests that it repeats itself, so debug is enough. The agent logs what concerns it.
 	klog.SetLogger(funcr.New(func(_, text string) { log.WithField("from", "client-go").Debug(text) }, funcr.Options{}))
 	return log
 }

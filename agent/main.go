@@ -1,8 +1,9 @@
-// Package agent is the program istio-pod-network-agent, which runs once per node. It keeps the CNI plugin installed,
-// tells the plugin what the API server knows of a pod, and tells the pod, by annotations, what the plugin did: that its
-// network namespace is initialized. It writes no packet rules: the plugin alone does.
+// Package agent is the program istio-pod-network-agent, which runs once per node. It keeps the CNI plugin installed. It
+// tells the plugin what the API server knows of a pod. It writes annotations to the pod that say what the plugin did,
+// so that the pod knows whether its network namespace is initialized. It writes no packet rules: only the plugin does.
 //
-// Every part leaves the node in a working state when the agent ends: the plugin stays chained, records wait for the
+// The node keeps working when the agent ends: the plugin stays chained, records wait for the next agent, and a plugin
+// that asks a question waits for it, too. docs/agent.md describes the agent for operators.
 // next agent, and a plugin that has a question waits for it. docs/agent.md describes it for operators.
 package agent
 
@@ -21,17 +22,18 @@ import (
 
 const name = "istio-pod-network-agent"
 
-// envPrefix is that of the environment variables that stand for flags.
+// envPrefix is the prefix of the environment variables for flags.
 const envPrefix = "AGENT_"
 
-// memoryGoal is how much memory Go's runtime may have before it collects garbage more often than it would. Reading
-// large pods makes much garbage; with this and what is mapped of the program the agent stays below the limit in the
-// chart, 128 MiB. Without such pods it needs a third of it, and nothing changes.
+// memoryGoal is Go's soft memory limit in bytes (GOMEMLIMIT, runtime/debug.SetMemoryLimit): above it the garbage
+// collector runs more often. Reading large pods makes much garbage. With this limit, the agent and the mapped pages of
+// its binary stay below the memory limit in the chart, 128 MiB. Without such pods the agent needs a third of it, and
+// the limit changes nothing.
 const memoryGoal = 72 << 20
 
-// Main runs the program as this process, and returns the exit status.
+// Main runs the program with the arguments of this process, and returns the exit status.
 func Main() int {
-	if os.Getenv("GOMEMLIMIT") == "" { // else the runtime has read it
+	if os.Getenv("GOMEMLIMIT") == "" { // otherwise the runtime has read the limit from it
 		debug.SetMemoryLimit(memoryGoal)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -48,15 +50,15 @@ func Main() int {
 	return run(ctx, program.New(name, help), os.Args[1:])
 }
 
-// Run runs the agent of one node until the context ends, as the program does with these arguments, and returns the exit
-// status. Any number may run in one process: they share no client, no limit and no metrics.
+// Run runs the agent of one node until ctx ends, with these arguments, and returns the exit status. Several may run in
+// one process: they share no client, no rate limit and no metrics.
 func Run(ctx context.Context, args []string, stderr io.Writer) int {
 	p := program.New(name, help)
 	p.Stderr = stderr
 	return run(ctx, p, args)
 }
 
-// run returns the exit status.
+// run does the work of Main and Run for an agent, and returns the exit status.
 func run(ctx context.Context, p program.Program, args []string) int {
 	var o options
 	set := o.flags()

@@ -7,5 +7,5 @@ import (
 	"github.com/istio-pod-network/controller/internal/fdleak"
 )
 
-// What needs the API server, processes or packets is tested in conformance/node.
+// conformance/node tests what needs the API server, processes or packets.
 func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }

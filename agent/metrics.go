@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// metrics are what /metrics shows; docs/agent.md describes them.
+// metrics are the metrics in /metrics. docs/agent.md describes them.
 type metrics struct {
 	registry    *prometheus.Registry
 	adds        *prometheus.CounterVec
@@ -90,7 +90,7 @@ func newMetrics() *metrics {
 			Swept: counters("records_swept_total", "Records removed because their sandbox is gone", "because"),
 		},
 	}
-	for _, cause := range install.Causes { // a counter that is not there cannot be alerted on
+	for _, cause := range install.Causes { // an alert needs a counter that exists from the beginning
 		m.repairs.WithLabelValues(string(cause))
 	}
 	for _, result := range mark.Results {
@@ -123,7 +123,7 @@ func newMetrics() *metrics {
 	return m
 }
 
-// showReady has /metrics say whether the agent is ready, of which Prometheus knows nothing otherwise.
+// showReady adds the metric ready. Prometheus does not see the result of the kubelet's readiness probe.
 func (m *metrics) showReady(ready func() bool) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: prefix + "ready", Help: "1 while the agent is ready, as /readyz says",
@@ -135,7 +135,7 @@ func (m *metrics) showReady(ready func() bool) {
 	}))
 }
 
-// showWatches has /metrics say for how long each watch has been away.
+// showWatches adds the metric watch_away_seconds for each watch.
 func (m *metrics) showWatches(all watches) {
 	for _, one := range all {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Of each watch /metrics says from the first moment on that it is away, and that it stands.
+// /metrics has each watch from the beginning, and shows when it is away and when it works.
 func TestWatchesInMetrics(t *testing.T) {
 	var since time.Time
 	m := newMetrics()

@@ -11,17 +11,17 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// observer counts and logs what becomes of records.
+// observer counts and logs new records and attempts to mark pods.
 type observer struct {
 	metrics   *metrics
 	pods      *kube.Pods
 	warner    *patrol.Warner
 	log       *logrus.Logger
-	uncounted sync.Map // records that were there before the agent, by container ID and interface
+	uncounted sync.Map // keys of the records that existed when the agent started
 }
 
-// recorded is called for every new record. Those that were there when the agent started have been counted by the one
-// before it, unless it did not come to mark them.
+// recorded is called for every new record. fresh is false for records that existed when the agent started. The earlier
+// agent has counted these, unless it did not mark their pods: attempted counts such a record when it marks the pod.
 func (o *observer) recorded(r record.Record, fresh bool) {
 	if fresh {
 		o.metrics.added(r)

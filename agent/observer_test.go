@@ -11,7 +11,7 @@ import (
 	kuberecord "k8s.io/client-go/tools/record"
 )
 
-// Of a mark that is refused again and again the pod is told once, and once more when a mark has come meanwhile.
+// A mark that is refused again and again causes one Event on the pod, and another one only after a successful mark.
 func TestRefusedMarkIsToldOnce(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	pods, _ := agenttest.Pods(t, func(string) {}, pod)

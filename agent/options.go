@@ -52,27 +52,27 @@ mesh; one line each; with --uninstall: uninstalled), /metrics (Prometheus).
 Exit status: 0 ended by SIGTERM or SIGINT; 1 failed; 2 wrong usage.
 `
 
-// options are what the command line and the plugin's entry say.
+// options are the values of the command line and of the plugin's entry.
 type options struct {
 	node       string
 	kube       kube.Config
 	listen     string
 	logFormat  string
 	logLevel   logrus.Level
-	every      time.Duration // of the patrol
+	every      time.Duration // between two rounds of the patrol
 	stuckAfter time.Duration
 	sweepAfter time.Duration
 
 	startupTaint string
 	uninstall    bool
 	repair       patrol.Mode
-	renew        redirect.Globs // namespaces
-	cacheDir     string         // libcni's
-	netnsDir     string         // the runtime's
+	renew        redirect.Globs // namespaces in which rules are renewed
+	cacheDir     string         // libcni's cache
+	netnsDir     string         // the runtime's network namespaces
 
 	noInstall bool
 	install   install.Config
-	file      string // of the plugin's entry
+	file      string // path of the plugin's entry
 
 	socket string
 	store  record.Store
@@ -124,7 +124,7 @@ func (o *options) flags() *flag.FlagSet {
 	return f
 }
 
-// setRenew reads --renew-rules.
+// setRenew parses --renew-rules and reports whether it is valid.
 func (o *options) setRenew(text string) (ok bool) {
 	var err error
 	patterns := strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
@@ -132,7 +132,7 @@ func (o *options) setRenew(text string) (ok bool) {
 	return err == nil
 }
 
-// complete rejects what package flag lets pass, and reads the plugin's entry.
+// complete validates the flags' values, reads the plugin's entry and asks the plugin whether it accepts it.
 func (o *options) complete(ctx context.Context) error {
 	for _, step := range []func() error{o.check, o.readEntry, func() error { return o.askPlugin(ctx) }} {
 		if err := step(); err != nil {
@@ -183,7 +183,7 @@ func (o *options) check() error {
 	return nil
 }
 
-// besideUs is the plugin that came with this program, "" if there is none.
+// besideUs returns the path of the plugin in the directory of this program, "" if there is none.
 func besideUs() string {
 	self, err := os.Executable()
 	if err != nil {
@@ -196,10 +196,10 @@ func besideUs() string {
 	return path
 }
 
-// lookProgram has the kernel tell of packets; it comes with this program.
+// lookProgram traces packets and reads rules in a pod's network namespace. It is in the directory of this program.
 const lookProgram = "istio-pod-network-look"
 
-// lookBesideUs is where it has to be.
+// lookBesideUs returns its path.
 func lookBesideUs() string {
 	self, _ := os.Executable()
 	return filepath.Join(filepath.Dir(self), lookProgram)
@@ -213,9 +213,9 @@ func (o *options) readEntry() (err error) {
 		if err != nil {
 			return fmt.Errorf("--network-config: %w", err)
 		}
-		// A setting that the plugin refuses must not keep it on the node: what is taken out needs no settings. With such a
-		// stateDir, the records are looked for in the default directory: the plugin never ran with it. And where somebody
-		// else installs the plugin, its own settings are not the agent's business.
+		// --uninstall accepts an invalid entry: removing the plugin needs no settings. If stateDir is invalid, it uses the
+		// default directory, because the plugin never ran with the invalid one. --no-install accepts settings that only the
+		// plugin rejects: whoever installs it is responsible for them.
 		o.install.Entry, err = entry.Parse(text)
 		tolerated := o.uninstall && !o.install.Entry.IsZero() || o.noInstall && entry.IsPluginOnly(err)
 		if err != nil && !tolerated {
@@ -232,8 +232,8 @@ func (o *options) readEntry() (err error) {
 	return o.install.Check()
 }
 
-// askPlugin asks the plugin that is to be installed, beside this program unless the options say another, whether it
-// takes the entry.
+// askPlugin finds the plugin to install, beside this program unless --source names another, and has it validate the
+// entry.
 func (o *options) askPlugin(ctx context.Context) error {
 	if o.install.Source == "" {
 		o.install.Source = besideUs()

@@ -10,7 +10,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// completed are the options of a command line, without what a run of the plugin would say.
+// completed returns the options of a command line, without asking the plugin.
 func completed(args ...string) (o options, err error) {
 	set := o.flags()
 	if err = set.Parse(append([]string{"--node-name=n"}, args...)); err == nil {
@@ -22,7 +22,7 @@ func completed(args ...string) (o options, err error) {
 	return o, err
 }
 
-// A value that cannot be used is named, with its flag and what is valid.
+// The error for an invalid value names the value, its flag and what is valid.
 func TestOptions(t *testing.T) {
 	for arg, words := range map[string][]string{
 		"--node-name=":         {"--node-name", "spec.nodeName"},
@@ -67,7 +67,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// The rules are renewed by the plugin of this release, and so not without it.
+// --renew-rules needs the plugin of this release.
 func TestRenewNeedsPlugin(t *testing.T) {
 	o, err := completed("--repair=apply", "--renew-rules=*", "--no-install")
 	await.Must(t, err)
@@ -78,9 +78,8 @@ func TestRenewNeedsPlugin(t *testing.T) {
 	await.Must(t, o.askPlugin(t.Context()))
 }
 
-// The entry tells the agent where socket and records are. What is refused depends on who goes by it: what is to be
-// installed has to be right, of what somebody else installs the part that the agent goes by, and of what is taken out
-// nothing.
+// The agent takes the paths of socket and records from the entry. To install the plugin, the whole entry has to be
+// valid. With --no-install, the part that the agent uses has to be valid. With --uninstall, the entry may be invalid.
 func TestEntryIsRead(t *testing.T) {
 	o, err := completed("--network-config=" +
 		entryFile(t, `"agentSocket": "/s", "stateDir": "/d", "excludeNamespaces": ["a"]`))
@@ -92,7 +91,7 @@ func TestEntryIsRead(t *testing.T) {
 		`"agentSokcet": "/s"`: {"--no-install", "--uninstall"},
 		`"selection": "all"`:  {"--uninstall"},
 		`"stateDir": "x"`:     {"--uninstall"},
-		`"agentSocket": ""`:   nil, // no agent could run by it
+		`"agentSocket": ""`:   nil, // the agent cannot run with it
 	} {
 		file := "--network-config=" + entryFile(t, settings)
 		for _, how := range []string{"--no-install", "--uninstall", "--repair=off"} {

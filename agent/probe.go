@@ -42,11 +42,11 @@ type prober struct {
 	primary           string
 	confDirs, binDirs []string
 	runtimeDirs       []string
-	containerd, crio  []string // where they have their configurations
+	containerd, crio  []string // paths of their configuration files
 	chroot            func(string) error
 }
 
-// probeCommand is the command. It returns the exit status.
+// probeCommand runs the command probe and returns the exit status.
 func probeCommand(ctx context.Context, p program.Program, args []string) int {
 	its := prober{containerd: containerdFiles, crio: crioFiles, chroot: func(root string) error {
 		return errors.Join(syscall.Chroot(root), os.Chdir("/"))
@@ -88,7 +88,8 @@ func probeCommand(ctx context.Context, p program.Program, args []string) int {
 	return program.ExitDone
 }
 
-// probe looks at all. The plugin is run first: below the node's root its own file is not.
+// probe makes all checks. It runs the plugin before it changes the root, because the plugin's file is not below the
+// node's root.
 func (p prober) probe(ctx context.Context) (found inspect.Probed, err error) {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
@@ -121,20 +122,20 @@ func (p prober) probe(ctx context.Context) (found inspect.Probed, err error) {
 	return found, nil
 }
 
-// tryWithin bounds the plugin's try.
+// tryWithin limits the plugin's STATUS.
 const tryWithin = time.Minute
 
-// What the plugin says: the code of its error where no backend works (docs/reference.md), and its warning where nothing
-// could be tried.
+// What the plugin says: the error code if no backend works (docs/reference.md), and the warning if none could be tried.
 const (
 	codeUnusable = 50
 	untried      = "no backend could be tried"
 )
 
-// tryRules asks the plugin, by CNI's STATUS, whether nftables takes the rules of a pod. Other backends need programs of
-// the node, which are not here.
+// tryRules asks the plugin, by STATUS, whether nftables accepts the rules of a pod. Other backends need programs of the
+// node, which this container does not have.
 func (p prober) tryRules(ctx context.Context) (tried inspect.Rules, err error) {
-	// The plugin tells the node's agent what it has found, by a file in stateDir. This one cannot be made.
+	// The plugin writes what it has found to a file in stateDir, for the node's agent. This directory cannot be created,
+	// so nothing is written.
 	e, err := entry.Parse([]byte(`{"type": "` + entry.Type + `", "backend": "nftables", "agentSocket": "",
 		"stateDir": "/proc/none"}`))
 	if err != nil {
@@ -167,8 +168,8 @@ func (p prober) tryRules(ctx context.Context) (tried inspect.Rules, err error) {
 	return inspect.Rules{Looked: said.Code == codeUnusable, Detail: text}, nil
 }
 
-// lookAt says what the installer finds in a directory of configurations, and which of that network's plugins are not in
-// one of plugins.
+// lookAt returns what the installer finds in the directory of configurations, and the plugins of that network that are
+// not in binDir.
 func (p prober) lookAt(confDir, binDir string) (n inspect.Network, missing []string, err error) {
 	n = inspect.Network{Directory: confDir, Exists: isDir(confDir)}
 	s, err := install.LookAt(install.Config{ConfDir: confDir, BinDir: binDir, RuntimeBinDirs: p.runtimeDirs,

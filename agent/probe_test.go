@@ -15,7 +15,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/program"
 )
 
-// What is said of a node without anything of ours: where its network is, what is not one, and which plugins are where.
+// probe on a node without this project: where its network is, which configurations are invalid, and which plugins
+// exist.
 func TestProbe(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }

@@ -16,25 +16,25 @@ import (
 	"github.com/istio-pod-network/controller/internal/files"
 )
 
-// Where runtimes have their configuration, by what a node calls them. Whoever starts one may name another file.
-// Sources: containerd's documents, man page and packages; K3s, RKE2, MicroK8s, k0s and Talos for theirs; crio.conf(5)
-// and crio.conf.d(5).
+// Default paths of runtimes' configurations. A runtime may have been started with another file. Sources: containerd's
+// documentation, man page and packages; K3s, RKE2, MicroK8s, k0s and Talos for their files; crio.conf(5) and
+// crio.conf.d(5).
 var (
 	containerdFiles = []string{
 		"/etc/containerd/config.toml", "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
 		"/var/lib/rancher/rke2/agent/etc/containerd/config.toml", "/var/snap/microk8s/current/args/containerd.toml",
 		"/etc/k0s/containerd.toml", "/etc/cri/containerd.toml",
 	}
-	crioFiles = []string{"/etc/crio/crio.conf", "/etc/crio/crio.conf.d/*"} // one configuration, of which the last wins
+	crioFiles = []string{"/etc/crio/crio.conf", "/etc/crio/crio.conf.d/*"} // in this order; later ones win
 )
 
-// mostOfConfig bounds a file of a runtime's: they have some kilobytes.
+// mostOfConfig limits the size of a runtime's configuration file, in bytes. They have a few kilobytes.
 const mostOfConfig = 1 << 20
 
-// tables are a part of a TOML file.
+// tables is a table of a TOML file.
 type tables = map[string]any
 
-// at returns what is below the keys, nil if nothing is.
+// at returns the value at the path of keys, the zero value if there is none of that type.
 func at[T any](t tables, keys ...string) (found T) {
 	for _, key := range keys[:len(keys)-1] {
 		t, _ = t[key].(tables)
@@ -43,7 +43,7 @@ func at[T any](t tables, keys ...string) (found T) {
 	return found
 }
 
-// stringsIn are those of a list.
+// stringsIn returns the non-empty strings of a list.
 func stringsIn(list []any) (all []string) {
 	for _, one := range list {
 		if text, is := one.(string); is && text != "" {
@@ -53,8 +53,8 @@ func stringsIn(list []any) (all []string) {
 	return all
 }
 
-// runtimes reads the configurations of the container runtimes of this node, and compares their directories with those
-// of the agents.
+// runtimes reads the configurations of this node's container runtimes, and compares their CNI directories with those of
+// the agents.
 func (p prober) runtimes() (all []inspect.Runtime) {
 	for _, file := range p.containerd {
 		if its, there := containerd(file); there {
@@ -67,9 +67,10 @@ func (p prober) runtimes() (all []inspect.Runtime) {
 	return all
 }
 
-// containerd reads a configuration of its: the file, and what that imports, of which each wins over those before. The
-// plugin for Kubernetes has been called cri, io.containerd.grpc.v1.cri and io.containerd.cri.v1.runtime, in the
-// versions 1, 2 and 3 of the file. Source: containerd, cmd/containerd/server/config and docs/cri/config.md.
+// containerd reads one of containerd's configurations: the file and its imports, which override what came before. there
+// is false if there is no file, or if its CRI plugin is disabled. The CRI plugin is called cri in version 1 of the
+// file, io.containerd.grpc.v1.cri in version 2, and io.containerd.cri.v1.runtime in version 3. Source: containerd,
+// cmd/containerd/server/config and docs/cri/config.md.
 func containerd(file string) (its inspect.Runtime, there bool) {
 	its.Name = "containerd"
 	main, err := read(file)
@@ -99,7 +100,7 @@ func containerd(file string) (its inspect.Runtime, there bool) {
 	for _, t := range all {
 		for _, disabled := range stringsIn(at[[]any](t, "disabled_plugins")) {
 			if disabled == "cri" || strings.HasSuffix(disabled, ".cri") {
-				return its, false // it serves no kubelet, but Docker
+				return its, false // it serves Docker, not a kubelet
 			}
 		}
 		for _, plugin := range []string{"cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"} {
@@ -113,7 +114,7 @@ func containerd(file string) (its inspect.Runtime, there bool) {
 	return its, true
 }
 
-// crio reads the configuration of CRI-O: its file, and drop-ins by their names, of which the last wins. Source:
+// crio reads CRI-O's configuration: its file, then the drop-ins in the order of their names, which override it. Source:
 // crio.conf(5).
 func crio(patterns []string) (its inspect.Runtime, there bool) {
 	its.Name = "cri-o"
@@ -136,7 +137,7 @@ func crio(patterns []string) (its inspect.Runtime, there bool) {
 	return its, len(its.Files) > 0
 }
 
-// read reads a TOML file. Of what it says nothing is told: there may be credentials of registries.
+// read parses a TOML file. Its errors have no text from the file, which may have credentials of registries.
 func read(name string) (t tables, err error) {
 	data, err := files.Read(name, mostOfConfig)
 	if err != nil {
@@ -152,7 +153,7 @@ func read(name string) (t tables, err error) {
 	return t, nil
 }
 
-// compared fills in what a configuration leaves to the runtime, and says whether the directories are the agents'.
+// compared fills in the runtime's defaults, and says whether the directories are those of the agents.
 func (p prober) compared(its inspect.Runtime) inspect.Runtime {
 	if its.Problem != "" {
 		return its
@@ -166,7 +167,7 @@ func (p prober) compared(its inspect.Runtime) inspect.Runtime {
 	return its
 }
 
-// same reports whether two paths are of one directory, by whatever links.
+// same reports whether two paths lead to one directory, also through symbolic links.
 func same(one, other string) bool {
 	if filepath.Clean(one) == filepath.Clean(other) {
 		return true

@@ -11,12 +11,12 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// The directories of a container runtime are those that its own configuration names, in each version of it, with what
-// it imports; what names none has the runtime's defaults.
+// probe reads the directories from the runtime's own configuration, in each version of its format, with its imports.
+// What the configuration does not set has the runtime's default.
 func TestProbeRuntimes(t *testing.T) {
 	for name, test := range map[string]struct {
 		files   map[string]string
-		want    inspect.Runtime // without its files, whose last it names
+		want    inspect.Runtime // without Files; last is the last of them
 		last    string
 		problem string
 		none    bool

@@ -10,19 +10,20 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// untainter takes the startup taint from this node whenever it is there and the agent is ready. Nodes are born with the
-// taint, so that no pod that does not tolerate it comes before the plugin; who manages nodes may give it to them again.
+// untainter removes the startup taint from this node whenever it is there and the agent is ready. Nodes register with
+// the taint, so that only pods that tolerate it are scheduled before the plugin is installed. Whoever manages the nodes
+// may add it again.
 type untainter struct {
 	key    string
 	every  time.Duration
 	ready  func() bool
-	have   func(key string) (have, known bool) // whether the node has the taint, as far as the watch has brought it
+	have   func(key string) (have, known bool) // known is false until the watch has brought the node
 	remove func(ctx context.Context, key string) (removed bool, err error)
 	log    *logrus.Logger
 }
 
-// run looks until the context ends. What it looks at is in memory: a request is made where the taint is there, and once
-// where that is not known, as with rights that do not include the watch.
+// run removes the taint until ctx ends. It decides by what is in memory, and sends a request only if the node has the
+// taint. If that is not known, for example because RBAC does not allow the watch, it sends one request.
 func (u untainter) run(ctx context.Context) {
 	logged, done := "", false
 	for {
@@ -33,7 +34,7 @@ func (u untainter) run(ctx context.Context) {
 			switch {
 			case err == nil && removed:
 				u.log.WithField("taint", u.key).Info("ready: removed the startup taint of this node")
-			case err == nil: // the node was born without, an earlier agent has removed it, or the watch is behind
+			case err == nil: // the node registered without it, somebody else has removed it, or the watch is late
 			case err.Error() != logged:
 				u.log.WithError(err).WithField("taint", u.key).Warn("removing the startup taint of this node; it is tried again")
 			}
@@ -49,7 +50,7 @@ func (u untainter) run(ctx context.Context) {
 	}
 }
 
-// taintsOf watches the taints of this node, where one is to be taken from it; else it returns nil.
+// taintsOf returns a watch of this node's taints, nil without --startup-taint.
 func (o *options) taintsOf(api *kube.Client) (taints *kube.Taints, all watches, err error) {
 	if o.startupTaint == "" {
 		return nil, nil, nil
@@ -60,7 +61,8 @@ func (o *options) taintsOf(api *kube.Client) (taints *kube.Taints, all watches, 
 	return taints, watches{{"node", taints.Failing}}, nil
 }
 
-// untaint takes the startup taint from the node while ready, until the context ends. Without taints it does nothing.
+// untaint removes the startup taint from the node whenever the agent is ready, until ctx ends. If taints is nil, it
+// does nothing.
 func (o *options) untaint(
 	ctx context.Context, api *kube.Client, taints *kube.Taints, ready func() bool, log *logrus.Logger,
 ) {

@@ -12,12 +12,13 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// The taint goes when the agent is ready, whatever fails before, and again whenever it comes again. A node that has
-// none is not asked for; one whose taints are not known, once. What fails is logged once, not in every round.
+// The taint is removed once the agent is ready, after failures too, and whenever it is added again. If the node does
+// not have it, no request is sent. If the node is not known, one request is sent. An error is logged once, not in every
+// round.
 func TestUntainter(t *testing.T) {
 	refused, away := errors.New("forbidden"), errors.New("connection refused")
 	const removed = "ready: removed the startup taint"
-	// round is what the agent knows in one, and what removing comes to where it is tried.
+	// round is what the agent knows in one round, and the result of a removal if it is tried.
 	type round struct {
 		ready, have, known bool
 		tried, removed     bool

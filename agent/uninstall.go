@@ -20,7 +20,7 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// uninstallNode is what an agent with --uninstall does, until the context ends.
+// uninstallNode runs an agent with --uninstall, until ctx ends.
 func uninstallNode(ctx context.Context, o options, log *logrus.Logger) {
 	log.WithFields(logrus.Fields{
 		"version": buildinfo.Version(), "node": o.node, "stateDir": o.store.Dir,
@@ -42,7 +42,7 @@ func uninstallNode(ctx context.Context, o options, log *logrus.Logger) {
 		stays = func(why string) { tell(eventPluginStays, why) }
 	}
 	o.install.StateDir, o.install.CacheDir = o.store.Dir, o.cacheDir
-	// Whoever makes pods' networks from now on is in charge of them, also where the records stay for a while.
+	// From now on others make pods' networks. An agent that is installed later must not count these as its own.
 	if err := os.Remove(filepath.Join(o.store.Dir, memoryFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.WithError(err).Warn("forgetting the installation")
 	}
@@ -53,7 +53,7 @@ func uninstallNode(ctx context.Context, o options, log *logrus.Logger) {
 	var parts sync.WaitGroup
 	parts.Go(func() { node.Run(ctx) })
 	parts.Go(func() { web.Run(ctx, health.Handler(newMetrics().registry, alive, ready)) })
-	if api != nil { // of a node whose agent has never been ready: nobody else would take it
+	if api != nil { // an agent that was never ready has left the startup taint, and nobody else removes it
 		taints, all, err := o.taintsOf(api)
 		if err != nil {
 			log.Warn(err)
@@ -64,7 +64,7 @@ func uninstallNode(ctx context.Context, o options, log *logrus.Logger) {
 	parts.Wait()
 }
 
-// eventPluginStays is the reason of the Event on a node where the binary cannot go yet.
+// eventPluginStays is the reason of the Event on a node from which the plugin's binary cannot be removed yet.
 const eventPluginStays = "PluginStays"
 
 const uninstallAllHelp = `takes the plugin out of every node of the cluster
@@ -81,7 +81,7 @@ Exit status: 0 the plugin is out of every node, or there is no such DaemonSet; 1
 (the last line names the nodes); 2 wrong usage.
 `
 
-// uninstallAll is the command. It returns the exit status.
+// uninstallAll runs the command uninstall-all and returns the exit status.
 func uninstallAll(ctx context.Context, p program.Program, args []string) int {
 	var namespace, daemonset string
 	var timeout time.Duration

@@ -9,25 +9,25 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// watch is one of the API server's.
+// watch is one watch on the API server.
 type watch struct {
 	of      string
-	failing func() (since time.Time, err error) // the time is zero while it stands
+	failing func() (since time.Time, err error) // since is zero while the watch works
 }
 
-// watches are all of them. The agent answers from what they have brought, also while they fail: it is ready then, but
-// what it knows gets older.
+// watches are all watches of the agent. While they fail, the agent stays ready and answers with what it knows, which
+// gets older.
 type watches []watch
 
 const (
-	// watchGrace is how long a watch may be away without a word: the API server ends each after some minutes, and the next
-	// one follows at once. With what client-go takes to notice a connection that is dead (45 s, the settings of
-	// golang.org/x/net/http2 in k8s.io/apimachinery/pkg/util/net), a warning comes within a minute.
+	// watchGrace is how long a watch may be away before that is reported. The API server ends each watch after some
+	// minutes, and the next one starts at once. client-go notices a dead connection after 45 s (the HTTP/2 settings in
+	// k8s.io/apimachinery/pkg/util/net), so a warning comes within a minute.
 	watchGrace = 10 * time.Second
 	watchLook  = time.Second
 )
 
-// failing says which do not stand, for how long and why, and since when; "" if all do.
+// failing returns which watches fail and why, and since when; "" if all work.
 func (w watches) failing() (text string, since time.Time) {
 	var all []string
 	for _, one := range w {
@@ -47,7 +47,7 @@ func (w watches) failing() (text string, since time.Time) {
 	return strings.Join(all, "; "), since
 }
 
-// String is what /readyz says of them.
+// String is the text in /readyz.
 func (w watches) String() string {
 	text, since := w.failing()
 	if text == "" {
@@ -57,7 +57,7 @@ func (w watches) String() string {
 		text)
 }
 
-// warn says when they fail, and when they stand again, until the context ends.
+// warn logs once when watches fail, and once when all work again, until ctx ends.
 func (w watches) warn(ctx context.Context, log *logrus.Logger) {
 	var failing time.Time
 	for {

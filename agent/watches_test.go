@@ -18,13 +18,13 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// A watch that fails is told of once, at the default level and within a minute, and once more when it stands again. One
-// that the API server has ended, and that follows at once, is not.
+// A failing watch is logged once, at the default level and within a minute, and once more when it works again. Nothing
+// is logged if the API server ends a watch and the next one starts at once.
 func TestWatchesWarn(t *testing.T) {
 	refused := errors.New("dial tcp 10.96.0.1:443: connect: connection refused")
 	type step struct {
 		after time.Duration
-		pods  bool // fail
+		pods  bool // the watch of pods fails
 		err   error
 	}
 	for name, c := range map[string]struct {
@@ -41,7 +41,7 @@ func TestWatchesWarn(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var out bytes.Buffer
-			log := logrus.New() // at its default level, which is the agent's
+			log := logrus.New() // at logrus's default level, as the agent's log
 			log.SetOutput(&out)
 			var since time.Time
 			var err error
@@ -68,7 +68,7 @@ func TestWatchesWarn(t *testing.T) {
 	}
 }
 
-// That is information: an agent that answers from what it knows is as ready as before.
+// The agent stays ready while a watch fails: it answers with what it knows. /readyz shows the failure.
 func TestWatchesInReadiness(t *testing.T) {
 	since, err := time.Time{}, error(nil)
 	a := &agent{pods: new(kube.Pods), namespaces: new(kube.Namespaces), watches: watches{
@@ -104,7 +104,7 @@ func TestWatchesInReadiness(t *testing.T) {
 	}
 }
 
-// What has not been read yet is missing, and why.
+// Before the first list has come, the check fails. Its detail says why the list did not come, if that is known.
 func TestNotReadYet(t *testing.T) {
 	for _, c := range []struct {
 		is   bool
@@ -122,8 +122,8 @@ func TestNotReadYet(t *testing.T) {
 	}
 }
 
-// Namespaces are watched where a decision may depend on one, and nowhere else: each agent's watch costs the API server
-// what all namespaces are.
+// Namespaces are watched only if a decision may depend on one: each agent's watch makes the API server send all
+// namespaces.
 func TestNamespacesWatched(t *testing.T) {
 	for selection, watched := range map[redirect.Selection]bool{
 		redirect.SelectInjected: false, redirect.SelectAnnotated: true,

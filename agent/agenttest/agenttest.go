@@ -1,4 +1,4 @@
-// Package agenttest is a cluster and its records in memory, for the tests of the agent's rooms.
+// Package agenttest has pods, records and an API server in memory, for the tests of the agent's packages.
 package agenttest
 
 import (
@@ -21,17 +21,17 @@ import (
 	source "k8s.io/client-go/tools/cache/testing"
 )
 
-// Boot is the boot ID of every record.
+// Boot is the boot ID in every record.
 const Boot = "5e7c1c9d-boot"
 
-// Quiet returns a log that nobody reads.
+// Quiet returns a log that discards everything.
 func Quiet() *logrus.Logger {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	return log
 }
 
-// MeshPod returns a pod that Istio's injector has given a sidecar, and of which there is nothing to say.
+// MeshPod returns a pod with a sidecar from Istio's injector, about which the agent has nothing to report.
 func MeshPod(name string) *corev1.Pod {
 	restricted := &corev1.SecurityContext{AllowPrivilegeEscalation: new(false)}
 	return &corev1.Pod{
@@ -46,7 +46,7 @@ func MeshPod(name string) *corev1.Pod {
 	}
 }
 
-// StaticPod returns what the kubelet tells the API server of a mesh pod that it has from a file.
+// StaticPod returns the mirror pod of a static mesh pod.
 func StaticPod(name, hash string) *corev1.Pod {
 	pod := MeshPod(name)
 	pod.Annotations[kube.KeyMirror], pod.Annotations[kube.KeyConfigHash] = hash, hash
@@ -56,7 +56,7 @@ func StaticPod(name, hash string) *corev1.Pod {
 	return pod
 }
 
-// Running returns a mesh pod whose network has been made now.
+// Running returns a mesh pod that has just started and has an IP address.
 func Running(name string) *corev1.Pod {
 	pod := MeshPod(name)
 	start := metav1.Now()
@@ -64,7 +64,8 @@ func Running(name string) *corev1.Pod {
 	return pod
 }
 
-// RecordFor returns what the plugin leaves of a sandbox of the pod; netns is inode and cookie.
+// RecordFor returns the plugin's record of the pod's sandbox. netns is the inode and the cookie of its network
+// namespace, "INODE/COOKIE".
 func RecordFor(pod *corev1.Pod, netns string) record.Record {
 	return record.Record{
 		Version: record.Version, Network: "net", IfName: "eth0", ContainerID: "c" + netns, PodUID: string(pod.UID),
@@ -74,7 +75,7 @@ func RecordFor(pod *corev1.Pod, netns string) record.Record {
 	}
 }
 
-// Pods returns a pod cache that a source in memory feeds.
+// Pods returns a cache of the pods, and the source that feeds it. It waits until the cache is synced.
 func Pods(t testing.TB, changed func(id string), pods ...*corev1.Pod) (*kube.Pods, *source.FakeControllerSource) {
 	t.Helper()
 	from := source.NewFakeControllerSource()
@@ -87,7 +88,7 @@ func Pods(t testing.TB, changed func(id string), pods ...*corev1.Pod) (*kube.Pod
 	return c, from
 }
 
-// Namespaces returns a cache of namespaces without annotations; those of others are what read returns.
+// Namespaces returns a cache of the named namespaces, without annotations. It asks read for other namespaces.
 func Namespaces(
 	t testing.TB, read func(context.Context, string) (map[string]string, error), names ...string,
 ) *kube.Namespaces {
@@ -120,7 +121,7 @@ func namespaces(
 	return c
 }
 
-// run feeds a cache until the test ends.
+// run feeds a cache until the test ends. It returns once the cache is synced.
 func run(t testing.TB, what string, feed func(context.Context), synced func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -130,7 +131,7 @@ func run(t testing.TB, what string, feed func(context.Context), synced func() bo
 	await.Eventually(t, time.Minute, what+" are known", synced)
 }
 
-// Reader is an API server that reads pods.
+// Reader is an API server's read of a pod.
 type Reader func(ctx context.Context, namespace, name string) (*corev1.Pod, error)
 
 // Pod calls r.
@@ -138,7 +139,7 @@ func (r Reader) Pod(ctx context.Context, namespace, name string) (*corev1.Pod, e
 	return r(ctx, namespace, name)
 }
 
-// NotFound is the API server's answer about a pod that it does not have.
+// NotFound returns the API server's error for a pod that does not exist.
 func NotFound(name string) error {
 	return apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, name)
 }

@@ -2,37 +2,37 @@ package inspect
 
 import "time"
 
-// Files is what lies in the directories of a node that the plugin and the networks have: who reads it sees what the
-// runtime sees. Credentials are blanked.
+// Files lists the files of the node in the directories of network configurations, plugins and records, as the agent's
+// container sees them. Credentials are blanked.
 type Files struct {
 	Directories []Directory `json:"directories"`
 }
 
-// Roles of directories.
+// Values of Directory.Role.
 const (
-	RoleConfigurations = "configurations" // of networks, as the runtime, or Multus, reads them
+	RoleConfigurations = "configurations" // network configurations that the runtime or Multus reads
 	RolePlugins        = "plugins"
-	RoleState          = "state" // the plugin's and the agent's own, with the records
+	RoleState          = "state" // the records and the state of plugin and agent
 )
 
-// Directory is one of them, as the agent's container has it.
+// Directory is one directory and its files.
 type Directory struct {
 	Path    string `json:"path"`
 	Role    string `json:"role"`
 	Files   []File `json:"files"`             // sorted by name
-	LeftOut int    `json:"leftOut,omitempty"` // how many more there are
-	Problem string `json:"problem,omitempty"` // why it could not be read
+	LeftOut int    `json:"leftOut,omitempty"` // number of files that are not listed
+	Problem string `json:"problem,omitempty"` // why the directory could not be read
 }
 
-// File is what is in a directory, or in one below it.
+// File is a file in a directory, or below it.
 type File struct {
-	Name     string    `json:"name"` // from its directory on
+	Name     string    `json:"name"` // relative to the directory
 	Mode     string    `json:"mode"`
 	Size     int64     `json:"size"`
 	Modified time.Time `json:"modified"`
-	Target   string    `json:"target,omitempty"` // of a link
-	// Text is that of a configuration or a record.
+	Target   string    `json:"target,omitempty"` // of a symbolic link
+	// Text is the content of a configuration or a record.
 	Text string `json:"text,omitempty"`
-	// Problem is why there is no text, where there should be one.
+	// Problem is why Text is missing, if the file should have one.
 	Problem string `json:"problem,omitempty"`
 }

@@ -1,6 +1,6 @@
-// Package inspect has the types of what istio-pod-network-agent inspect prints as JSON: what an agent knows of its
-// node. Agents and the operator's tool of different releases read each other's: keys may be added, and none changes its
-// meaning. What an older agent does not say is absent.
+// Package inspect has the types that istio-pod-network-agent inspect and probe print as JSON: what an agent knows of
+// its node. Agents and operator's tools of different releases read each other's JSON. So keys may be added, but the
+// meaning of a key never changes. What an older agent does not know is absent.
 package inspect
 
 import (
@@ -9,20 +9,20 @@ import (
 	"github.com/istio-pod-network/controller/plugin/look/report"
 )
 
-// SocketSuffix is what the path of the socket on which an agent answers has behind that of the plugin's socket.
+// SocketSuffix is appended to the path of the plugin's socket: that is the path of the agent's inspect socket.
 const SocketSuffix = ".inspect"
 
-// StuckAfter is the default of --stuck-after: how long an init wait may go on before an agent calls it long.
+// StuckAfter is the default of --stuck-after: how long an init wait may run before the agent reports it.
 const StuckAfter = time.Minute
 
-// Questions are what an agent of this release can be asked: the words behind inspect.
+// Questions are the arguments of inspect that an agent of this release knows.
 var Questions = []string{"files", "node", "pod", "rules", "trace"}
 
 // Node is what an agent says of its node.
 type Node struct {
 	Node  string `json:"node"`
 	Agent string `json:"agent"` // its version
-	// Questions are what this agent can be asked. Where they are absent it is node alone.
+	// Questions are the arguments of inspect that this agent knows. If absent, it knows node alone.
 	Questions    []string     `json:"questions,omitempty"`
 	Time         time.Time    `json:"time,omitzero"` // by the node's clock
 	Plugin       Plugin       `json:"plugin"`
@@ -30,21 +30,21 @@ type Node struct {
 	Ready        bool         `json:"ready"`
 	Checks       []Check      `json:"checks"` // those of /readyz
 	Pods         Pods         `json:"pods"`
-	// Unchecked is why this agent cannot look whether the rules of its redirected pods are there: of some, or of all.
+	// Unchecked is why this agent cannot check the rules of redirected pods. It may hold for some of them only.
 	Unchecked []Rules `json:"unchecked,omitempty"`
 }
 
-// Plugin is the CNI plugin in the node's directory.
+// Plugin is the CNI plugin in the node's plugin directory.
 type Plugin struct {
 	Path    string `json:"path,omitempty"`
-	SHA256  string `json:"sha256,omitempty"`  // absent where there is none, or somebody else installs it
-	Version string `json:"version,omitempty"` // absent where it is not the one that the agent has installed
+	SHA256  string `json:"sha256,omitempty"`  // absent if there is no plugin, or the agent does not install it
+	Version string `json:"version,omitempty"` // absent unless it is the agent's own plugin
 }
 
-// shortHash is how many characters of a hash tell it from others.
+// shortHash is how many hexadecimal digits of a hash Name returns.
 const shortHash = 12
 
-// Name is the plugin's version, or the beginning of its hash where that is all that is known.
+// Name returns the plugin's version. If that is unknown, it returns the first digits of the plugin's hash.
 func (p Plugin) Name() string {
 	if p.Version != "" {
 		return p.Version
@@ -52,22 +52,22 @@ func (p Plugin) Name() string {
 	return p.SHA256[:min(shortHash, len(p.SHA256))]
 }
 
-// Installation is how the runtime comes to run the plugin.
+// Installation says how the runtime comes to run the plugin.
 type Installation struct {
-	Managed bool   `json:"managed"` // the agent keeps it; otherwise it knows nothing of it
+	Managed bool   `json:"managed"` // the agent installs the plugin; otherwise the other fields are empty
 	Mode    string `json:"mode,omitempty"`
 	// Chained is how our entry is in the network: spliced, drop-in, own file or no.
 	Chained string `json:"chained,omitempty"`
-	Into    string `json:"into,omitempty"` // path of the file that has it
-	// Plugins are the types of those that the network is made of, beside ours, in their order.
+	Into    string `json:"into,omitempty"` // path of the file with our entry
+	// Plugins are the types of the network's other plugins, in their order.
 	Plugins    []string `json:"plugins,omitempty"`
 	LastRepair *Repair  `json:"lastRepair,omitempty"` // by this agent; the first installation counts too
 }
 
-// Repair is something that was made good in the node's CNI directories.
+// Repair is a repair of the installation in the node's CNI directories.
 type Repair struct {
 	Time   time.Time `json:"time"`
-	Causes []string  `json:"causes"` // those of the metric installation_repairs_total
+	Causes []string  `json:"causes"` // values of the label cause of the metric installation_repairs_total
 }
 
 // Check is a line of /readyz.
@@ -77,36 +77,36 @@ type Check struct {
 	Detail string `json:"detail"`
 }
 
-// Pods are the node's, as the last look at them found them. Each list has names, NAMESPACE/NAME, sorted.
+// Pods counts and lists the node's pods, as of the last look. The lists have NAMESPACE/NAME and are sorted.
 type Pods struct {
-	Redirected int `json:"redirected"` // by their records
-	// Left are those that carry mesh annotations and were left untouched, by their records; others have none.
+	Redirected int `json:"redirected"` // pods whose record says redirect
+	// Left is the number of pods whose record says untouched. Only pods with mesh annotations have such a record.
 	Left     int      `json:"left"`
-	Backends []string `json:"backends"` // that have written the rules of those pods
-	Waiting  []string `json:"waiting"`  // whose init wait has not let them go
-	// WaitingLong are those whose init wait has been running for longer than --stuck-after, or has given up before.
+	Backends []string `json:"backends"` // backends of the redirected pods
+	Waiting  []string `json:"waiting"`  // pods whose init wait has not ended
+	// WaitingLong are pods whose init wait has been running longer than --stuck-after, or has failed before.
 	WaitingLong []string `json:"waitingLong"`
 	Bypassed    []string `json:"bypassed"` // mesh pods whose network was made without the plugin
-	Outside     []string `json:"outside"`  // whom what is said now puts into the mesh, and who have no rules
-	Older       []string `json:"older"`    // whose rules another release has written
+	Outside     []string `json:"outside"`  // pods without rules that would be in the mesh if they were made now
+	Older       []string `json:"older"`    // pods whose rules were written by another release
 }
 
 // Pod is what an agent says of a pod of its node.
 type Pod struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
-	UID       string `json:"uid,omitempty"` // absent where the agent knows no such pod on its node
-	// Record is the plugin's that speaks for the pod; absent where there is none.
+	UID       string `json:"uid,omitempty"` // absent if the agent does not know the pod
+	// Record is the pod's current record; absent if there is none.
 	Record *Record `json:"record,omitempty"`
 	Rules  Rules   `json:"rules"`
-	// The others are as in the lists of Pods.
+	// The others have the meaning of the lists of the same name in Pods; WaitsLong is that of WaitingLong.
 	WaitsLong bool `json:"waitsLong,omitempty"`
 	Bypassed  bool `json:"bypassed,omitempty"`
 	Outside   bool `json:"outside,omitempty"`
 	Older     bool `json:"older,omitempty"`
 }
 
-// Record is what the plugin's record says, by the keys of the record.
+// Record has the content of the plugin's record, under the same keys.
 type Record struct {
 	Network     string    `json:"network"`
 	IfName      string    `json:"ifName"`
@@ -122,29 +122,29 @@ type Record struct {
 	Time        time.Time `json:"time"`
 }
 
-// Trace is what an agent says of a packet in the network of a pod of its node.
+// Trace is what an agent says of a packet in a pod's network.
 type Trace struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
-	UID       string `json:"uid,omitempty"` // absent where the agent knows no such pod on its node
-	// Kernel is what istio-pod-network-look prints, or why it was not run.
+	UID       string `json:"uid,omitempty"` // absent if the agent does not know the pod
+	// Kernel is the output of istio-pod-network-look, or why it was not run.
 	Kernel report.Trace `json:"kernel"`
 }
 
-// KernelRules is what an agent says of the packet rules in the network of a pod of its node, whoever has written them.
+// KernelRules has all packet rules in a pod's network, whoever has written them.
 type KernelRules struct {
 	Namespace string       `json:"namespace"`
 	Name      string       `json:"name"`
-	UID       string       `json:"uid,omitempty"` // absent where the agent knows no such pod on its node
+	UID       string       `json:"uid,omitempty"` // absent if the agent does not know the pod
 	Kernel    report.Rules `json:"kernel"`
 }
 
-// Rules is whether a pod's network namespace has the rules that its record says, by the CHECK of the installed plugin.
+// Rules says whether a network namespace has the expected rules, for a pod by CHECK of the installed plugin.
 type Rules struct {
 	Looked bool `json:"looked"`
-	OK     bool `json:"ok"` // they are what ADD has written
-	// Detail says what is not as it should be, or why nobody has looked.
+	OK     bool `json:"ok"` // the rules are those that ADD wrote
+	// Detail says what differs, or why the rules were not checked.
 	Detail string `json:"detail,omitempty"`
-	// Change is the chart's value with which the agent would have looked.
+	// Change is the chart's value with which the agent could have checked.
 	Change string `json:"change,omitempty"`
 }

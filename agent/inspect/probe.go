@@ -1,41 +1,41 @@
 package inspect
 
-// Probed is what istio-pod-network-agent probe says of a node, on which nothing need be installed.
+// Probed is what istio-pod-network-agent probe says of a node. Nothing has to be installed there.
 type Probed struct {
 	Kernel   string    `json:"kernel"`
-	Rules    Rules     `json:"rules"` // whether nftables takes the rules of a pod
+	Rules    Rules     `json:"rules"` // whether nftables accepts the rules of a pod
 	Networks []Network `json:"networks"`
 	Plugins  []Plugins `json:"plugins"`
-	// Runtimes are the configurations of container runtimes that lie where these look for them.
+	// Runtimes are the container runtimes whose configuration files were found.
 	Runtimes []Runtime `json:"runtimes,omitempty"`
 }
 
-// Runtime is what a container runtime's configuration says of the directories of CNI; what it does not say is the
+// Runtime has the CNI directories of a container runtime's configuration. What the configuration does not set has the
 // runtime's default.
 type Runtime struct {
 	Name    string   `json:"name"`  // containerd or cri-o
-	Files   []string `json:"files"` // that it is made of, the one that wins last
+	Files   []string `json:"files"` // the files of the configuration, the one that overrides the others last
 	ConfDir string   `json:"confDir,omitempty"`
 	BinDirs []string `json:"binDirs,omitempty"`
-	// SameConfDir says that the directory of configurations is the first of those that were asked for, by whatever
-	// path, and HasBinDir that of those of plugins one is.
+	// SameConfDir says that ConfDir is the first --conf-dir of the probe, also through symbolic links. HasBinDir says that
+	// one of BinDirs is the first --bin-dir.
 	SameConfDir bool   `json:"sameConfDir,omitempty"`
 	HasBinDir   bool   `json:"hasBinDir,omitempty"`
-	Problem     string `json:"problem,omitempty"` // why it could not be read
+	Problem     string `json:"problem,omitempty"` // why the configuration could not be read
 }
 
-// Network is what lies in a directory of network configurations.
+// Network is what is in a directory of network configurations.
 type Network struct {
 	Directory string `json:"directory"`
 	Exists    bool   `json:"exists"`
-	// File and Name are those of the network that a runtime uses which reads this directory; absent where there is none.
+	// File and Name are the path and the name of the network that a runtime with this directory uses; absent if none.
 	File string `json:"file,omitempty"`
 	Name string `json:"name,omitempty"`
-	// Chain are the types of the plugins that the network is made of.
+	// Chain are the types of the network's plugins, in their order.
 	Chain []string `json:"chain,omitempty"`
-	// Protected is why the installer does not edit that file.
+	// Protected is why the installer does not edit File.
 	Protected string `json:"protected,omitempty"`
-	// Others are the configurations that such a runtime does not use, each with what is wrong with it, if something is.
+	// Others are the configurations that the runtime does not use, each with its problem if it has one.
 	Others []string `json:"others,omitempty"`
 }
 
@@ -43,6 +43,6 @@ type Network struct {
 type Plugins struct {
 	Directory string `json:"directory"`
 	Exists    bool   `json:"exists"`
-	// Missing are the plugins of the first network that it lacks, and the runtime's other directories, too.
+	// Missing are plugins of the first network that are neither in this directory nor in the runtime's other ones.
 	Missing []string `json:"missing,omitempty"`
 }

@@ -1,4 +1,4 @@
-// Command istio-pod-network-agent runs once per node; package agent is all of it.
+// Command istio-pod-network-agent runs once per node. Package agent has its code.
 package main
 
 import (
