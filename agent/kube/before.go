@@ -10,21 +10,21 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// befores has what pods said before they had a network, as far as the watch has shown it.
+// befores has the annotations that pods had before they had a network, as far as the watch has shown them.
 type befores struct {
 	mu   sync.Mutex
 	pods map[types.UID]*before
 }
 
-// before is what one pod said.
+// before is what is known of one pod.
 type before struct {
-	annotations map[string]string // those that are read
-	known       bool              // they were seen from the beginning, and were the same until the network came
-	network     string            // the first one that was seen; "" before
+	annotations map[string]string // the ones that Decisive returns
+	known       bool              // seen since the pod's creation, and unchanged until the network was made
+	network     string            // NetworkOf the first network that was seen; "" before
 }
 
-// NetworkOf names the network that a pod's status tells of, "" if it has none. A pod whose sandbox is made again has
-// another name: the kubelet then sets its condition anew.
+// NetworkOf returns a name for the network in a pod's status, "" if it has none. A new sandbox of the pod has another
+// name, because the kubelet then sets the condition PodReadyToStartContainers again.
 func NetworkOf(pod *corev1.Pod) string {
 	if len(pod.Status.PodIPs) == 0 {
 		return ""
@@ -34,7 +34,7 @@ func NetworkOf(pod *corev1.Pod) string {
 		if c.Type != corev1.PodReadyToStartContainers {
 			continue
 		}
-		if c.Status != corev1.ConditionTrue { // between two sandboxes
+		if c.Status != corev1.ConditionTrue { // the old sandbox is gone, the new one not ready
 			return ""
 		}
 		name += " " + c.LastTransitionTime.String()
@@ -42,7 +42,7 @@ func NetworkOf(pod *corev1.Pod) string {
 	return name
 }
 
-// see takes note of a state of the pod. The states come in their order.
+// see records a state of the pod. The caller passes the states in their order.
 func (b *befores) see(pod *corev1.Pod) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -50,7 +50,7 @@ func (b *befores) see(pod *corev1.Pod) {
 	seen := b.pods[pod.UID]
 	switch {
 	case seen == nil:
-		// A pod that the kubelet has reported about may have had its network before this.
+		// The kubelet has reported on this pod, so it may have got its network before the watch showed it.
 		seen = &before{known: network == "" && pod.Status.StartTime == nil}
 		if seen.known {
 			seen.annotations = Decisive(pod.Annotations)
@@ -64,8 +64,8 @@ func (b *befores) see(pod *corev1.Pod) {
 	seen.network = network
 }
 
-// Decisive returns those of a pod's annotations that a decision may depend on, by their domains, without the marks,
-// which the agent writes itself.
+// Decisive returns the annotations on which a decision may depend, chosen by their domains. It leaves out the marks,
+// because the agent writes these itself.
 func Decisive(all map[string]string) map[string]string {
 	some := map[string]string{}
 	for key, value := range all {
@@ -85,8 +85,8 @@ func (b *befores) forget(uid types.UID) {
 	delete(b.pods, uid)
 }
 
-// AnnotationsBefore returns the annotations that the pod had when it got the network that it has, if the watch has
-// shown the pod from its beginning and they were the same all the time.
+// AnnotationsBefore returns the annotations that the pod had when its present network was made. known is false unless
+// the watch has shown the pod since its creation and they did not change until then.
 func (c *Pods) AnnotationsBefore(pod *corev1.Pod) (annotations map[string]string, known bool) {
 	c.before.mu.Lock()
 	defer c.before.mu.Unlock()

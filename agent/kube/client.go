@@ -25,30 +25,31 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// podReads is how many pods are read at once: one may have 1.5 MiB, and three times that while it is decoded.
+// podReads is how many pods are read at the same time. One pod may have 1.5 MiB, and takes three times that while it is
+// decoded.
 const podReads = 4
 
-// fieldManager is as whom the agent manages fields. The chart's admission policies know it by that name.
+// fieldManager is the agent's name in managedFields. The chart's admission policies check for it.
 const fieldManager = "istio-pod-network-agent"
 
-// requestTimeout bounds every request but a watch, unless Patient says more. An API server that hangs is as good as one
-// that is down.
+// requestTimeout limits every request except a watch, unless Patient gives more. An API server that hangs is treated as
+// one that is down.
 const requestTimeout = 5 * time.Second
 
-// patientTimeout bounds the requests of a context that Patient returned. API priority and fairness lets a request wait
-// for up to 15 s in its queue, a quarter of what the API server gives a request (its --request-timeout). One that its
-// client cancels there counts as rejected, and the next attempt waits at the queue's end: after a restart of all
-// agents, requests with less time than that would take the API server's time for nothing.
+// patientTimeout limits the requests with a context from Patient. API priority and fairness may keep a request in its
+// queue for up to 15 s, a quarter of the API server's --request-timeout. If the client cancels it there, it counts as
+// rejected, and the next attempt starts at the end of the queue. With a shorter limit, the agents' requests after a
+// restart of all of them would cost the API server time and bring nothing.
 const patientTimeout = 30 * time.Second
 
-// patience is the key of a context whose requests have time.
+// patience is the key of the context value that Patient sets.
 type patience struct{}
 
-// Patient gives the requests of a context 30 s each, where the others have 5 s: what is done in the background, and
-// by all agents at once.
+// Patient returns a context in which each request may take 30 s instead of 5 s. It is for requests in the background
+// that all agents may send at the same time.
 func Patient(ctx context.Context) context.Context { return context.WithValue(ctx, patience{}, true) }
 
-// Timeout is the time limit of one request.
+// Timeout returns the time limit of one request with this context.
 func Timeout(ctx context.Context) time.Duration {
 	if ctx.Value(patience{}) != nil {
 		return patientTimeout
@@ -65,30 +66,31 @@ var (
 	namespacesResource = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
 )
 
-// Client makes the agent's requests; agent/rbac.yaml allows no others. It knows the types of core/v1 alone: those of
-// all of Kubernetes would make the program half as big again.
+// Client makes the agent's requests. The chart's rbac.yaml allows no others. It knows the types of core/v1 alone: all
+// of Kubernetes' types would make the program half as large again.
 type Client struct {
 	core     rest.Interface
 	metadata metadata.Interface
-	reads    chan struct{} // one per pod that is being read
+	reads    chan struct{} // a semaphore for reads of single pods
 }
 
-// PodReader reads one pod from the API server; its errors are the API server's.
+// PodReader reads one pod from the API server. It returns the API server's errors.
 type PodReader interface {
 	Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
 }
 
 // Config says how to reach the API server.
 type Config struct {
-	Kubeconfig string  // path; "": the pod's service account
-	QPS        float64 // requests per second in the long run
+	Kubeconfig string  // path; "" means the pod's service account
+	QPS        float64 // average requests per second
 	Burst      int     // requests at once
 
-	// Count is called after every request, if it is set. code is the HTTP status, "<error>" where no answer came.
+	// Count is called after every request, if it is not nil. code is the HTTP status, "<error>" if no answer came.
 	Count func(method, code string)
 }
 
-// Connect reads the credentials and sets the client up; it sends nothing yet.
+// Connect reads the credentials and returns a client. It sends no request. Its errors are about the kubeconfig or the
+// service account.
 func Connect(c Config) (*Client, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
 	if err != nil {
@@ -120,13 +122,13 @@ func Connect(c Config) (*Client, error) {
 	return &Client{core, meta, make(chan struct{}, podReads)}, nil
 }
 
-// counting counts the requests of one client, and not all of this process, as package metrics of client-go would.
+// counting counts the requests of one client. client-go's package metrics counts those of the whole process.
 type counting struct {
 	http.RoundTripper
 	count func(method, code string)
 }
 
-// RoundTrip makes the request.
+// RoundTrip sends the request and counts it.
 func (c counting) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := c.RoundTripper.RoundTrip(r)
 	code := "<error>"
@@ -137,17 +139,17 @@ func (c counting) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// WrappedRoundTripper is what client-go asks for, to reach the connections.
+// WrappedRoundTripper lets client-go reach the transport below.
 func (c counting) WrappedRoundTripper() http.RoundTripper { return c.RoundTripper }
 
-// do makes a request.
+// do sends a request with the time limit of its context.
 func do(ctx context.Context, request *rest.Request) rest.Result {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	return request.Do(ctx)
 }
 
-// Pod reads the part of one pod that is looked at.
+// Pod reads one pod and returns the part of it that the agent uses.
 func (c *Client) Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
 	select {
 	case c.reads <- struct{}{}:
@@ -160,7 +162,7 @@ func (c *Client) Pod(ctx context.Context, namespace, name string) (*corev1.Pod, 
 	return trim(&pod), err
 }
 
-// Namespaces lists and watches the metadata of all namespaces.
+// Namespaces returns a source that lists and watches the metadata of all namespaces.
 func (c *Client) Namespaces() cache.ListerWatcher {
 	namespaces := c.metadata.Resource(namespacesResource)
 	// Package metadatainformer would bring in the types of all of Kubernetes.
@@ -185,15 +187,15 @@ func (c *Client) NamespaceAnnotations(ctx context.Context, name string) (map[str
 	return object.Annotations, nil
 }
 
-// RuntimeVersion reads which container runtime a node has, such as "containerd://2.1.4".
+// RuntimeVersion reads a node's container runtime and its version, such as "containerd://2.1.4".
 func (c *Client) RuntimeVersion(ctx context.Context, node string) (string, error) {
 	var object corev1.Node
 	err := do(ctx, c.core.Get().Resource("nodes").Name(node)).Into(&object)
 	return object.Status.NodeInfo.ContainerRuntimeVersion, err
 }
 
-// PatchPod sends a merge patch of a pod's annotations, by way of its status: the right to patch pods themselves would
-// include their specification.
+// PatchPod sends a merge patch of a pod's annotations to the subresource status. The right to patch pods themselves
+// would also allow changes to their specification.
 func (c *Client) PatchPod(ctx context.Context, namespace, name string, patch []byte) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -203,7 +205,7 @@ func (c *Client) PatchPod(ctx context.Context, namespace, name string, patch []b
 	return err
 }
 
-// DeletePod deletes the pod with that UID, and no other one of its name.
+// DeletePod deletes the pod with that UID, and no other pod of the same name.
 func (c *Client) DeletePod(ctx context.Context, namespace, name string, uid types.UID) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -211,7 +213,8 @@ func (c *Client) DeletePod(ctx context.Context, namespace, name string, uid type
 	return c.metadata.Resource(podsResource).Namespace(namespace).Delete(ctx, name, options)
 }
 
-// RemoveTaint removes a node's taints of a key. It changes no node that somebody else has changed since it was read.
+// RemoveTaint removes a node's taints with that key, and reports whether there were any. If somebody else changes the
+// node meanwhile, it reads the node again.
 func (c *Client) RemoveTaint(ctx context.Context, node, key string) (removed bool, err error) {
 	for {
 		var object corev1.Node
@@ -236,18 +239,18 @@ func (c *Client) RemoveTaint(ctx context.Context, node, key string) (removed boo
 	}
 }
 
-// IsGone reports whether the answer to a patch with a UID says that this pod does not exist any more: its name is free,
-// or taken by another pod, whose UID cannot be changed.
+// IsGone reports whether the error of a patch with a UID means that this pod does not exist any more: its name is free,
+// or another pod has it, whose UID cannot be changed.
 func IsGone(err error) bool {
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return true
 	}
-	// Other fields may be invalid too: a pod has room for 256 KiB of annotations.
+	// Another field may be invalid, for example annotations of more than 256 KiB in all.
 	cause, found := apierrors.StatusCause(err, metav1.CauseTypeFieldValueInvalid)
 	return apierrors.IsInvalid(err) && found && cause.Field == "metadata.uid"
 }
 
-// MayBeDone reports whether a request that failed may have been done all the same: its answer was lost, or came too
+// MayBeDone reports whether the API server may have done a request although it failed: the answer was lost, or came too
 // late.
 func MayBeDone(err error) bool {
 	var status apierrors.APIStatus
@@ -258,7 +261,7 @@ func MayBeDone(err error) bool {
 	return err != nil
 }
 
-// IsRefusal reports whether the API server will not take a request however often it is repeated.
+// IsRefusal reports whether the API server rejects the request, so that it would fail again if it were repeated.
 func IsRefusal(err error) bool {
 	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsRequestEntityTooLargeError(err)
 }

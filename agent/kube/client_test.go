@@ -14,7 +14,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// answering is a client of an API server that answers so, and the requests that were made: method, path, type and body.
+// answering returns a client of an API server that answers with the function's result, and the requests: method, path,
+// content type and body.
 func answering(t *testing.T, answer func(request string) (status int, body string)) (c *Client, requests *[]string) {
 	t.Helper()
 	requests = new([]string)
@@ -39,13 +40,13 @@ func answering(t *testing.T, answer func(request string) (status int, body strin
 	return c, requests
 }
 
-// kubeconfig is the text of one that reaches an API server without any credential.
+// kubeconfig returns a kubeconfig without credentials.
 func kubeconfig(server string) []byte {
 	return fmt.Appendf(nil, `{"apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": [{"name": "c",
 		"cluster": {"server": %q}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}]}`, server)
 }
 
-// Only our taint goes, and only from the node as it was read: a conflict is tried again from what the node is then.
+// RemoveTaint removes our taint alone, and only from the node as it was read. After a conflict it reads the node again.
 func TestRemoveTaint(t *testing.T) {
 	const (
 		get      = "GET /api/v1/nodes/n"
@@ -59,10 +60,10 @@ func TestRemoveTaint(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		taints   string
-		statuses []int // of the patches
+		statuses []int // of the answers to the patches
 		requests []string
 		removed  bool
-		words    string // of the error
+		words    string // in the error
 	}{
 		"none":   {``, nil, []string{get}, false, ""},
 		"others": {other, nil, []string{get}, false, ""},
@@ -102,7 +103,7 @@ func TestRemoveTaint(t *testing.T) {
 	}
 }
 
-// A request says what it is about, and no more than the rights in rbac.yaml allow.
+// Each request has the right path and body, and needs only the rights in rbac.yaml.
 func TestRequests(t *testing.T) {
 	const pod = `{"kind": "Pod", "apiVersion": "v1", "metadata": {"namespace": "s", "name": "p", "managedFields": ` +
 		`[{"manager": "m"}]}, "spec": {"nodeName": "n"}}`
@@ -157,7 +158,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// What one client asks for counts for it alone, by its method and the status of the answer.
+// Requests are counted for their client alone, by method and status code.
 func TestCount(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

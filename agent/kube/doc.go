@@ -1,3 +1,3 @@
-// Package kube is the agent's view of the cluster: the requests that it makes, what it keeps of pods and namespaces,
-// and what it reads off a pod. It decides nothing and knows no record.
+// Package kube is the agent's view of the cluster: its requests, its caches of pods and namespaces, and what it reads
+// from a pod. It makes no decisions and does not know records.
 package kube

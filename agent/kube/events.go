@@ -11,15 +11,16 @@ import (
 	"k8s.io/client-go/tools/record"
 )
 
-// EventRecorder returns what writes Events as the agent of that node, and what has to be called in the end.
+// EventRecorder returns a recorder that writes Events as the agent of that node. The caller has to call stop in the
+// end.
 func (c *Client) EventRecorder(node string) (recorder record.EventRecorder, stop func()) {
-	broadcaster := record.NewBroadcaster() // with client-go's limits: 25 at once for a pod, then one in five minutes
+	broadcaster := record.NewBroadcaster() // with client-go's limits for each object: 25 at once, then one in 5 min
 	broadcaster.StartRecordingToSink(eventSink{c.core})
 	source := corev1.EventSource{Component: "istio-pod-network-agent", Host: node}
 	return broadcaster.NewRecorder(runtime.NewScheme(), source), broadcaster.Shutdown
 }
 
-// eventSink writes Events by the same client.
+// eventSink writes Events with the agent's client.
 type eventSink struct{ core rest.Interface }
 
 func (s eventSink) request(verb string, e *corev1.Event) *rest.Request {
@@ -31,12 +32,12 @@ func (s eventSink) Create(e *corev1.Event) (*corev1.Event, error) {
 	return s.do(s.request(http.MethodPost, e).Body(e))
 }
 
-// Update is not used by the recorder, which patches.
+// Update replaces an Event. The recorder does not call it: it patches.
 func (s eventSink) Update(e *corev1.Event) (*corev1.Event, error) {
 	return s.do(s.request(http.MethodPut, e).Name(e.Name).Body(e))
 }
 
-// Patch counts an Event up.
+// Patch increases the count of an Event.
 func (s eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
 	return s.do(s.core.Patch(types.StrategicMergePatchType).
 		Namespace(e.Namespace).Resource("events").Name(e.Name).Body(data))
@@ -48,8 +49,8 @@ func (s eventSink) do(request *rest.Request) (*corev1.Event, error) {
 	return &result, err
 }
 
-// NodeEvents returns what writes Events about that node itself, in the namespace default, and what has to be called in
-// the end.
+// NodeEvents returns a function that writes Events about that node, in the namespace default. The caller has to call
+// stop in the end.
 func (c *Client) NodeEvents(node string) (tell func(reason, message string), stop func()) {
 	recorder, stop := c.EventRecorder(node)
 	about := &corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node, UID: types.UID(node)} // as the kubelet

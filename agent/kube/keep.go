@@ -10,31 +10,30 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Bounds of what is kept of one pod, so that the pods of a node need less memory than the agent has, whatever people
-// write into them.
+// Limits of what is kept of one pod, so that the pods of a node fit into the agent's memory, whatever people write into
+// them.
 const (
-	longestWord    = 253      // bytes of a value that is one word or a name; what is longer is neither
-	maxSettings    = 16 << 10 // bytes of the settings in annotations and variables, all together
-	longestSetting = 2 << 10  // bytes of one of them, if they have more than that
-	maxContainers  = 100      // of the pod's specification; of ephemeral ones half as many
-	maxGroups      = 16       // in a list of supplemental groups, which has no limit
+	longestWord    = 253      // bytes of a value that is one word or a name; a longer one is invalid
+	maxSettings    = 16 << 10 // bytes of all settings in annotations and variables together
+	longestSetting = 2 << 10  // bytes of one of them, if all have more than maxSettings
+	maxContainers  = 100      // in the pod's specification; half as many ephemeral ones
+	maxGroups      = 16       // in a list of supplemental groups; the API has no limit for it
 )
 
-// keyPartial is on a pod of which more would be looked at than is kept. No annotation of a real pod has a space in its
-// name.
+// keyPartial is the annotation of a kept pod that is not complete. It has a space, so no real pod can have this
+// annotation.
 const keyPartial = "istio-pod-network partial"
 
-// IsPartial reports whether only part of what the plugin asks for is kept of the pod: it has to be read from the API
-// server.
+// IsPartial reports whether the cache has only part of what the plugin needs of the pod. Then the pod has to be read
+// from the API server.
 func IsPartial(pod *corev1.Pod) bool {
 	_, partial := pod.Annotations[keyPartial]
 	return partial
 }
 
-// keep returns what is kept of a pod: what is looked at, up to the bounds. What is left of a pod that exceeds them
-// still says whether it is in the mesh, whether it waits, what marks it carries, and which of the containers that are
-// left could go around the sidecar: of groups those stay that are compared. gid is the sidecar's group where the pod
-// names none.
+// keep returns what the cache keeps of a pod: what the agent uses, up to the limits. A pod above the limits still says
+// whether it is in the mesh, whether it waits, which marks it has, and which of the kept containers could bypass the
+// sidecar: the groups that are compared are kept. gid is the sidecar's group, if the pod sets none.
 func keep(pod *corev1.Pod, gid redirect.ID) *corev1.Pod {
 	small := trim(pod)
 	partial := false
@@ -56,7 +55,7 @@ func keep(pod *corev1.Pod, gid redirect.ID) *corev1.Pod {
 	return small
 }
 
-// each calls change with every setting and replaces it by what change returns.
+// each calls change for every setting and replaces the value by the result.
 func each(pod *corev1.Pod, change func(name, value string) string) {
 	for key, value := range pod.Annotations {
 		pod.Annotations[key] = change(key, value)
@@ -73,8 +72,7 @@ func sizeOfSettings(pod *corev1.Pod) (bytes int) {
 	return bytes
 }
 
-// keepSettings shortens the long ones. A value that cannot be read is left such that it cannot, so that a warning still
-// names it.
+// keepSettings shortens long settings. An invalid value is cut so that it stays invalid: a warning still names it.
 func keepSettings(pod *corev1.Pod) {
 	own := groupsOf(pod)
 	each(pod, func(name, value string) string {
@@ -92,7 +90,7 @@ func keepSettings(pod *corev1.Pod) {
 	})
 }
 
-// groupsOf are the groups that containers of the pod run in.
+// groupsOf returns the groups that the pod's containers run in.
 func groupsOf(pod *corev1.Pod) map[int64]bool {
 	groups := map[int64]bool{}
 	note := func(id *int64) {
@@ -123,8 +121,8 @@ func statusesIn(pod *corev1.Pod) []*[]corev1.ContainerStatus {
 	return []*[]corev1.ContainerStatus{&s.ContainerStatuses, &s.InitContainerStatuses, &s.EphemeralContainerStatuses}
 }
 
-// keepGroups drops supplemental groups from long lists: those that cannot be the sidecar's. It reports whether one was
-// a list that the plugin asks for.
+// keepGroups shortens long lists of supplemental groups to those that the sidecar may run in. It reports whether it
+// shortened a list that the plugin needs.
 func keepGroups(pod *corev1.Pod, gid redirect.ID) (partial bool) {
 	could := map[int64]bool{int64(gid): true}
 	if id, err := redirect.ParseID(pod.Annotations[annotation.EnvoyGroupID]); err == nil {
@@ -163,7 +161,8 @@ func keepGroups(pod *corev1.Pod, gid redirect.ID) (partial bool) {
 	return partial
 }
 
-// keepContainers drops containers: those that no decision depends on, but as users that they may share.
+// keepContainers drops containers above the limits. It keeps those on which a decision depends, and some others,
+// because their users may matter.
 func keepContainers(pod *corev1.Pod) {
 	kept := map[string]bool{}
 	wait, _ := podfacts.InitWait(pod)
@@ -197,7 +196,7 @@ func statusesOf(containers map[string]bool, statuses []corev1.ContainerStatus) (
 	return their
 }
 
-// word returns a text that stands for one that is too long, and is no word or name, nor a setting that can be read.
+// word shortens a text that is too long for a word. The result is not a valid word, name or setting either.
 func word(text string) string {
 	if len(text) <= longestWord {
 		return text

@@ -18,10 +18,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 )
 
-// proxyGID is the operator's.
+// proxyGID is the sidecar's group in the policy.
 const proxyGID = 1337
 
-// numbers are many: from a first one on, with others before and behind.
+// numbers returns very many numbers from first on, then the named ones, then the many again.
 func numbers(first int64, named ...int64) (list []int64) {
 	for i := range int64(100_000) {
 		list = append(list, first+i)
@@ -29,7 +29,7 @@ func numbers(first int64, named ...int64) (list []int64) {
 	return slices.Concat(list, named, list)
 }
 
-// numbersText is that as a setting, with what may stand around its items.
+// numbersText returns these numbers as a setting, with optional spaces and zeros.
 func numbersText(first int64, named ...int64) string {
 	var text []string
 	for _, n := range numbers(first, named...) {
@@ -43,10 +43,10 @@ func proxyEnv(pod *corev1.Pod, name, value string) {
 	*env = append(*env, corev1.EnvVar{Name: name, Value: value})
 }
 
-// Of whatever is written into a pod, little is kept, and what is left says whether the pod is in the mesh, whether it
-// waits, and what it has been told.
+// keep keeps little, whatever is written into a pod. What it keeps says whether the pod is in the mesh, whether it
+// waits, and which marks it has.
 func TestKeepIsBounded(t *testing.T) {
-	const most = 100 << 10 // of a kept pod as JSON, in bytes: 25 MiB of 250 pods
+	const most = 100 << 10 // bytes of a kept pod as JSON: 25 MiB for 250 pods
 	long := strings.Repeat("x", 1<<20)
 	for name, c := range map[string]struct {
 		change  func(*corev1.Pod)
@@ -143,7 +143,7 @@ func TestKeepIsBounded(t *testing.T) {
 		}, true},
 	} {
 		pod := everything()
-		pod.Spec.InitContainers = pod.Spec.InitContainers[1:] // without one that writes the rules itself
+		pod.Spec.InitContainers = pod.Spec.InitContainers[1:] // without istio-init, which writes the rules itself
 		c.change(pod)
 		whole := trim(pod)
 		kept := keep(pod, proxyGID)
@@ -182,7 +182,7 @@ func capabilities(pod *corev1.Pod) []corev1.Capability {
 	return pod.Spec.InitContainers[2].SecurityContext.Capabilities.Drop
 }
 
-// encoded is a list as the API server sends it.
+// encoded returns a list in the API server's protobuf encoding.
 func encoded(t *testing.T, object runtime.Object) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -192,7 +192,7 @@ func encoded(t *testing.T, object runtime.Object) []byte {
 	return out.Bytes()
 }
 
-// A list is read pod by pod, and one that ends early is an error, never a shorter list.
+// A list is decoded pod by pod. A list that ends too early is an error, not a shorter list.
 func TestDecodePods(t *testing.T) {
 	list := &corev1.PodList{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"},
@@ -241,12 +241,12 @@ func TestDecodePods(t *testing.T) {
 	}
 }
 
-// A setting that is too long to be kept is still known to be readable or not, so that a warning names it.
+// keep drops a setting that is too long, but an invalid one stays invalid, so that a warning names it.
 func TestKeepKnowsWhatCannotBeRead(t *testing.T) {
 	ports := strings.Repeat("80,", 20000) + "80"
 	for value, readable := range map[string]bool{ports: true, ports + "x": false} {
 		pod := everything()
-		pod.Spec.InitContainers = pod.Spec.InitContainers[1:] // without one that writes the rules itself
+		pod.Spec.InitContainers = pod.Spec.InitContainers[1:] // without istio-init, which writes the rules itself
 		pod.Annotations[annotation.ExcludeInboundPorts] = value
 		kept := keep(pod, proxyGID)
 		_, err := redirect.Decide(podfacts.Of(kept, nil), redirect.DefaultPolicy())

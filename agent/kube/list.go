@@ -19,11 +19,11 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// PodsOf lists and watches the pods of one node that are not over. The list is asked for as a whole, also where the
-// API server would stream it: it finds the pods of a list by the node (an index of its cache), and goes through all
-// pods of the cluster for a stream (k8s.io/apiserver/pkg/storage/cacher, getIntervalFromStoreLocked). So agents that
-// start at once would cost it nodes × pods. The list has no pages, because it is read from that cache; it is decoded
-// as it comes, and of each pod only what is kept stays in memory. gid is the sidecar's group where a pod names none.
+// PodsOf returns a source that lists and watches the pods of one node that are not over. It never streams the list
+// (WatchList). For a list, the API server finds the pods of the node by an index of its cache. For a stream it goes
+// through all pods of the cluster (k8s.io/apiserver/pkg/storage/cacher, getIntervalFromStoreLocked), so agents that
+// start at the same time would cost it nodes × pods. The list has no pages, because it comes from that cache. Each pod
+// is decoded as it arrives, and only what keep returns stays in memory. gid is the sidecar's group, if a pod sets none.
 func (c *Client) PodsOf(node string, gid redirect.ID) cache.ListerWatcher {
 	selector := fields.AndSelectors(
 		fields.OneTermEqualSelector("spec.nodeName", node),
@@ -43,17 +43,17 @@ func (c *Client) PodsOf(node string, gid redirect.ID) cache.ListerWatcher {
 // whole is a source whose list is never streamed.
 type whole struct{ cache.ListerWatcherWithContext }
 
-// List is that of the source.
+// List calls the source's ListWithContext.
 func (w whole) List(o metav1.ListOptions) (runtime.Object, error) {
 	return w.ListWithContext(context.Background(), o)
 }
 
-// Watch is that of the source.
+// Watch calls the source's WatchWithContext.
 func (w whole) Watch(o metav1.ListOptions) (watch.Interface, error) {
 	return w.WatchWithContext(context.Background(), o)
 }
 
-// IsWatchListSemanticsUnSupported is what package watchlist asks for.
+// IsWatchListSemanticsUnSupported tells client-go's package watchlist not to stream the list.
 func (whole) IsWatchListSemanticsUnSupported() bool { return true }
 
 func (c *Client) listPods(ctx context.Context, o metav1.ListOptions, gid redirect.ID) (*corev1.PodList, error) {
@@ -70,9 +70,9 @@ func (c *Client) listPods(ctx context.Context, o metav1.ListOptions, gid redirec
 	return list, nil
 }
 
-// Of the encoding, https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding: a list is a magic
-// number and a message of type Unknown, in which field 2 is the message PodList. In that, 1 is the metadata and 2 a
-// pod.
+// The encoding is described at https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding. A list
+// is a magic number and a message Unknown, whose field 2 is the message PodList. There, field 1 is the metadata and
+// field 2 a pod.
 const (
 	protobufMagic = "k8s\x00"
 	fieldRaw      = 2
@@ -80,13 +80,13 @@ const (
 	fieldItem     = 2
 
 	wireVarint = 0
-	wireBytes  = 2 // and strings and messages: their length, and then that many bytes
+	wireBytes  = 2 // bytes, strings and messages: the length, then that many bytes
 )
 
-// maxPod is more than any pod has: etcd takes requests of at most 1.5 MiB.
+// maxPod is more than the size of any pod, in bytes: etcd accepts requests of at most 1.5 MiB.
 const maxPod = 8 << 20
 
-// decodePods reads a list of pods, one at a time, and keeps of each what is kept.
+// decodePods decodes a list pod by pod, and keeps of each what keep returns.
 func decodePods(body io.Reader, gid redirect.ID) (*corev1.PodList, error) {
 	r := bufio.NewReader(body)
 	magic := make([]byte, len(protobufMagic))
@@ -114,9 +114,9 @@ func decodePods(body io.Reader, gid redirect.ID) (*corev1.PodList, error) {
 	return list, err
 }
 
-// decodeItems reads the message PodList.
+// decodeItems decodes the message PodList.
 func decodeItems(r *bufio.Reader, list *corev1.PodList, gid redirect.ID) error {
-	var buf []byte // for one pod after the other: what is decoded has copies
+	var buf []byte // used for all pods: what is decoded has copies
 	return eachField(r, func(field uint64, length int64) error {
 		if field != fieldListMeta && field != fieldItem {
 			return skip(r, length)
@@ -140,8 +140,8 @@ func decodeItems(r *bufio.Reader, list *corev1.PodList, gid redirect.ID) error {
 	})
 }
 
-// eachField reads a message to the end of r. It calls take for every field that has a length; take reads that many
-// bytes.
+// eachField reads a message to the end of r. It calls take for every field that has a length. take has to read that
+// many bytes.
 func eachField(r *bufio.Reader, take func(field uint64, length int64) error) error {
 	for {
 		tag, err := binary.ReadUvarint(r)
@@ -167,7 +167,7 @@ func eachField(r *bufio.Reader, take func(field uint64, length int64) error) err
 	}
 }
 
-// skip reads what is not needed.
+// skip discards length bytes.
 func skip(r *bufio.Reader, length int64) error {
 	_, err := io.CopyN(io.Discard, r, length)
 	if errors.Is(err, io.EOF) {

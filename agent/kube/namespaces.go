@@ -10,36 +10,37 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Namespaces has the one annotation of every namespace that a decision can depend on. There may be thousands, most of
-// which have none: what is kept of each is its name. An object of each in a cache of client-go's would be the most that
-// the agent has in memory.
+// Namespaces has the one annotation of every namespace on which a decision can depend. There may be thousands of
+// namespaces, and most do not have it, so only the name is kept. Objects in a cache of client-go would take more memory
+// than anything else in the agent.
 type Namespaces struct {
-	watched *Watched // nil: none are watched
+	watched *Watched // nil if namespaces are not watched
 	read    func(ctx context.Context, name string) (map[string]string, error)
 
 	mu   sync.Mutex
-	says map[string]*string // by name; nil is a namespace without the annotation
+	says map[string]*string // value of the annotation by namespace; nil if the namespace does not have it
 	all  bool               // the first list has come
 }
 
-// NewNamespaces keeps what the metadata says that source lists and watches. read returns the annotations of a namespace
-// that the watch has not brought, from the API server.
+// NewNamespaces returns a cache of the namespaces that source lists and watches. read reads the annotations of a
+// namespace that the watch has not brought from the API server.
 func NewNamespaces(
 	source cache.ListerWatcher, read func(ctx context.Context, name string) (map[string]string, error),
 ) *Namespaces {
 	return &Namespaces{watched: newWatched(source), read: read, says: map[string]*string{}}
 }
 
-// NamespacesOnDemand watches none, for an agent whose decisions depend on no namespace: in a cluster of thousands, each
-// of which would send its metadata to every node. It reads one when a plugin of other settings asks for it.
+// NamespacesOnDemand returns Namespaces that watches nothing, for an agent whose decisions depend on no namespace: in a
+// large cluster, every node would get the metadata of thousands. It reads a namespace if a plugin with other settings
+// asks for it.
 func NamespacesOnDemand(read func(ctx context.Context, name string) (map[string]string, error)) *Namespaces {
 	return &Namespaces{read: read}
 }
 
-// Watched reports whether namespaces are watched at all.
+// Watched reports whether namespaces are watched.
 func (c *Namespaces) Watched() bool { return c.watched != nil }
 
-// Run lists and watches until the context ends.
+// Run lists and watches until ctx ends.
 func (c *Namespaces) Run(ctx context.Context) {
 	if c.Watched() {
 		like := &metav1.PartialObjectMetadata{}
@@ -47,17 +48,18 @@ func (c *Namespaces) Run(ctx context.Context) {
 	}
 }
 
-// Synced reports whether all that is needed of namespaces is known.
+// Synced reports whether the first list has come. It is true if namespaces are not watched.
 func (c *Namespaces) Synced() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.all || !c.Watched()
 }
 
-// Failing is since when nothing is watched, and why: see Watched.
+// Failing returns what Watched.Failing returns.
 func (c *Namespaces) Failing() (since time.Time, err error) { return c.watched.Failing() }
 
-// Annotations returns what the namespace says, from the API server if the watch has not brought it yet.
+// Annotations returns the annotations of the namespace on which a decision can depend. It reads them from the API
+// server if the watch has not brought the namespace.
 func (c *Namespaces) Annotations(ctx context.Context, name string) (map[string]string, error) {
 	if c.Watched() {
 		if known, exists := c.Known(name); exists {
@@ -68,7 +70,7 @@ func (c *Namespaces) Annotations(ctx context.Context, name string) (map[string]s
 	return relevant(all), err
 }
 
-// Known returns what the watch has brought. Without a watch, where nothing matters, that is nothing.
+// Known returns what the watch has brought. If namespaces are not watched, it returns no annotations and true.
 func (c *Namespaces) Known(name string) (annotations map[string]string, exists bool) {
 	if !c.Watched() {
 		return nil, true
@@ -82,10 +84,10 @@ func (c *Namespaces) Known(name string) (annotations map[string]string, exists b
 	return map[string]string{annotation.Initialize: *value}, true
 }
 
-// namespaceStore is what client-go puts namespaces into.
+// namespaceStore is the cache.Store for client-go's reflector.
 type namespaceStore struct{ *Namespaces }
 
-// Transformer has client-go keep little of each while a list is streamed.
+// Transformer makes client-go drop what is not needed while a list is streamed.
 func (s namespaceStore) Transformer() cache.TransformFunc {
 	return func(object any) (any, error) {
 		if full, ok := object.(*metav1.PartialObjectMetadata); ok {
@@ -97,7 +99,7 @@ func (s namespaceStore) Transformer() cache.TransformFunc {
 	}
 }
 
-// Add takes note of a namespace.
+// Add stores a namespace.
 func (s namespaceStore) Add(object any) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,10 +107,10 @@ func (s namespaceStore) Add(object any) error {
 	return nil
 }
 
-// Update takes note of what a namespace says now.
+// Update stores a namespace's new state.
 func (s namespaceStore) Update(object any) error { return s.Add(object) }
 
-// Delete forgets a namespace.
+// Delete removes a namespace.
 func (s namespaceStore) Delete(object any) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,7 +120,7 @@ func (s namespaceStore) Delete(object any) error {
 	return nil
 }
 
-// Replace takes note of a list, in place of all before.
+// Replace stores a list instead of everything before.
 func (s namespaceStore) Replace(list []any, _ string) error {
 	says := make(map[string]*string, len(list))
 	for _, object := range list {
@@ -130,7 +132,7 @@ func (s namespaceStore) Replace(list []any, _ string) error {
 	return nil
 }
 
-// Resync has nothing to do.
+// Resync does nothing.
 func (namespaceStore) Resync() error { return nil }
 
 func note(says map[string]*string, object any) {
@@ -144,7 +146,7 @@ func note(says map[string]*string, object any) {
 	}
 }
 
-// relevant is the part of a namespace's annotations that a decision can depend on.
+// relevant returns the annotation on which a decision can depend.
 func relevant(all map[string]string) map[string]string {
 	value, present := all[annotation.Initialize]
 	if !present {

@@ -13,12 +13,13 @@ import (
 	source "k8s.io/client-go/tools/cache/testing"
 )
 
-// Where no decision depends on a namespace, none is watched; one that a plugin of other settings asks for is read.
+// If no decision depends on a namespace, none is watched. A namespace that a plugin with other settings asks for is
+// read.
 func TestNamespacesOnDemand(t *testing.T) {
 	says := map[string]string{annotation.Initialize: "true"}
 	reads := 0
 	c := NamespacesOnDemand(func(context.Context, string) (map[string]string, error) { reads++; return says, nil })
-	c.Run(t.Context()) // ends at once: there is nothing to watch
+	c.Run(t.Context()) // returns at once, because nothing is watched
 	if annotations, known := c.Known("shop"); !c.Synced() || c.Watched() || !known || annotations != nil || reads > 0 {
 		t.Errorf("synced %t, watched %t, known %t: %v, after %d reads", c.Synced(), c.Watched(), known, annotations, reads)
 	}
@@ -27,7 +28,7 @@ func TestNamespacesOnDemand(t *testing.T) {
 	}
 }
 
-// What a namespace says is known from the list, and follows the watch: also that it says nothing, and that it is gone.
+// The cache has the annotations from the list, and follows the watch, also when they or the namespace are removed.
 func TestNamespacesFollow(t *testing.T) {
 	from := source.NewFakeControllerSource()
 	namespace := func(name string, annotations map[string]string) *metav1.PartialObjectMetadata {

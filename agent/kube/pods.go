@@ -13,17 +13,17 @@ import (
 // Annotations of static pods,
 // https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-config-mirror.
 const (
-	KeyMirror     = "kubernetes.io/config.mirror" // on the API server's image of a pod that the kubelet has from a file
-	KeyConfigHash = "kubernetes.io/config.hash"   // what the runtime and so the plugin has for the UID of such a pod
+	KeyMirror     = "kubernetes.io/config.mirror" // on the mirror pod of a static pod
+	KeyConfigHash = "kubernetes.io/config.hash"   // the UID that the runtime, and so the plugin, has for a static pod
 )
 
-// byID indexes pods by what a record calls them.
+// byID is the name of the index of pods by IDs.
 const byID = "id"
 
-// Pods has the pods of this node, trimmed to what is needed.
+// Pods is a cache of the pods of this node. It keeps only what is needed of each.
 type Pods struct {
 	Cache
-	gid     redirect.ID // the sidecar's, where a pod names none
+	gid     redirect.ID // the sidecar's group, if a pod sets none
 	before  befores
 	singles singles
 
@@ -31,8 +31,8 @@ type Pods struct {
 	next chan struct{} // closed at the next change
 }
 
-// NewPods makes a cache of the pods that source lists and watches. It calls changed, with each of a pod's IDs, for
-// every pod that comes, changes or goes. gid is the sidecar's group where a pod names none.
+// NewPods returns a cache of the pods that source lists and watches. It calls changed for every pod that is added,
+// changed or deleted, once with each of the pod's IDs. gid is the sidecar's group, if a pod sets none.
 func NewPods(source cache.ListerWatcher, gid redirect.ID, changed func(id string)) (*Pods, error) {
 	byIDs := cache.Indexers{byID: func(object any) ([]string, error) { return IDs(object.(*corev1.Pod)), nil }}
 	kept, err := newCache(source, &corev1.Pod{}, byIDs, func(pod *corev1.Pod) *corev1.Pod { return keep(pod, gid) })
@@ -78,7 +78,7 @@ func (c *Pods) Changed() <-chan struct{} {
 	return c.next
 }
 
-// Named returns the pod of that name, nil if there is none on this node.
+// Named returns the pod of that name, nil if this node has none.
 func (c *Pods) Named(namespace, name string) *corev1.Pod {
 	object, exists, _ := c.informer.GetStore().GetByKey(namespace + "/" + name)
 	if !exists {
@@ -87,8 +87,8 @@ func (c *Pods) Named(namespace, name string) *corev1.Pod {
 	return object.(*corev1.Pod)
 }
 
-// WithID returns the pod that a record is about, nil if it is not on this node, or not yet. The one whose UID it is
-// comes before the image of a static pod, whose hash is an annotation that anybody may write.
+// WithID returns the pod with an ID from a record, nil if it is not on this node, or not known yet. A pod whose UID is
+// id takes precedence over a mirror pod whose hash is id, because anybody may write that annotation.
 func (c *Pods) WithID(id string) *corev1.Pod {
 	objects, _ := c.informer.GetIndexer().ByIndex(byID, id)
 	var found *corev1.Pod
@@ -109,7 +109,7 @@ func (c *Pods) All() []*corev1.Pod {
 	return pods
 }
 
-// IDs are what a record may call the pod: the UID that the runtime was given, or its name where it was given none.
+// IDs returns the IDs by which a record may name the pod: its UID, its NAMESPACE/NAME, and the hash of a static pod.
 func IDs(pod *corev1.Pod) []string {
 	ids := []string{string(pod.UID), pod.Namespace + "/" + pod.Name}
 	if hash := staticHash(pod); hash != "" {
@@ -118,14 +118,14 @@ func IDs(pod *corev1.Pod) []string {
 	return ids
 }
 
-// IsMeant reports whether the pod is the one with that UID. The runtime knows a static pod by its hash; the UID is that
-// of its image. Some runtimes give none.
+// IsMeant reports whether the pod is the one for which the runtime has that UID. For a static pod the runtime has the
+// hash, and the pod here is its mirror pod. Some runtimes pass no UID.
 func IsMeant(pod *corev1.Pod, uid string) bool {
 	return uid == "" || uid == string(pod.UID) || uid == staticHash(pod)
 }
 
-// staticHash is what the runtime has for the UID of a static pod, whose image the pod is; "" of any other pod: the
-// annotation alone proves nothing. The kubelet makes such an image, which its node owns
+// staticHash returns the UID that the runtime has for a static pod, if the pod is its mirror pod; otherwise "". The
+// annotation is no proof, because anybody may write it. A mirror pod is created by the kubelet and owned by its Node
 // (https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/).
 func staticHash(pod *corev1.Pod) string {
 	owner := metav1.GetControllerOfNoCopy(pod)
@@ -136,13 +136,13 @@ func staticHash(pod *corev1.Pod) string {
 	return pod.Annotations[KeyConfigHash]
 }
 
-// IsMirror reports whether the pod is the image of a static pod.
+// IsMirror reports whether the pod has the annotation of a mirror pod.
 func IsMirror(pod *corev1.Pod) bool {
 	_, mirror := pod.Annotations[KeyMirror]
 	return mirror
 }
 
-// IsOver reports whether the pod has no use for its network any more.
+// IsOver reports whether the pod has ended or is being deleted, so that it does not need its network any more.
 func IsOver(pod *corev1.Pod) bool {
 	return pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }

@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// meshPod is a pod that Istio's injector has given a sidecar.
+// meshPod returns a pod with a sidecar from Istio's injector.
 func meshPod() *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart", UID: "uid-of-cart",
@@ -25,7 +25,7 @@ func meshPod() *corev1.Pod {
 	}
 }
 
-// everything is a pod in which every field that is looked at is set, beside others.
+// everything returns a pod in which every field that the agent uses is set, and some others.
 func everything() *corev1.Pod {
 	pod := meshPod()
 	user, group, privileged, always := int64(1000), int64(2000), true, corev1.ContainerRestartPolicyAlways
@@ -81,8 +81,8 @@ func everything() *corev1.Pod {
 	return pod
 }
 
-// A variable whose value stands outside the pod is told of by its name, whatever is kept of the pod; of two of one name
-// the last counts, as the kubelet has it.
+// A variable whose value is not in the pod's object is reported by its name, for the whole and the trimmed pod. If two
+// have the same name, the later one counts, as for the kubelet.
 func TestUnresolved(t *testing.T) {
 	literal := func(name, value string) corev1.EnvVar { return corev1.EnvVar{Name: name, Value: value} }
 	elsewhere := func(name string) corev1.EnvVar {
@@ -119,7 +119,7 @@ func TestUnresolved(t *testing.T) {
 	}
 }
 
-// A wait goes on for long if it has run for longer than that, or if it has given up: its next attempt is no new wait.
+// A wait is long if it has run longer than the duration, or if it has failed before: a new attempt continues the wait.
 func TestWaitsLong(t *testing.T) {
 	now := time.Now()
 	running := func(age time.Duration) corev1.ContainerState {
@@ -162,7 +162,7 @@ func TestWaitsLong(t *testing.T) {
 	}
 }
 
-// Trimming loses nothing that the facts, the warnings and the search for a bypass look at.
+// trim keeps everything that facts, warnings and the search for bypasses use.
 func TestTrim(t *testing.T) {
 	whole := everything()
 	small := trim(everything())
@@ -234,7 +234,7 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-// Only the kubelet's image of a static pod is known by a hash too.
+// Only a mirror pod from the kubelet is also known by its hash.
 func TestStaticHash(t *testing.T) {
 	node := metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: "node", Controller: new(true)}
 	for name, c := range map[string]struct {
@@ -263,7 +263,7 @@ func TestStaticHash(t *testing.T) {
 	}
 }
 
-// A pod waits for the mark in a container of ours, or under the names of Istio's own.
+// The init wait is a container with our program, or one that has the name of Istio's own.
 func TestInitWait(t *testing.T) {
 	admin := &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}}
 	for name, c := range map[string]struct {

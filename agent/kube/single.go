@@ -8,8 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Bounds of the pods that were read singly: more than a kubelet starts while a watch is away, and longer than a runtime
-// goes on to try the same sandbox.
+// Limits of the single pods: more than a kubelet starts while a watch is away, and longer than a runtime tries to make
+// one sandbox.
 const (
 	maxSingles  = 128
 	singlesLast = 10 * time.Minute
@@ -26,19 +26,19 @@ type single struct {
 	at  time.Time
 }
 
-// KeepSingle keeps a pod that was read from the API server until the watch brings it: should the API server be away
-// when it is asked about again, it is known all the same. One that is too large to be kept is not.
+// KeepSingle stores a pod that was read from the API server until the watch brings it. So the agent knows it if the
+// plugin asks again while the API server is away. It does not store a pod that exceeds the limits of the cache.
 func (c *Pods) KeepSingle(pod *corev1.Pod) {
 	if pod = keep(pod, c.gid); IsPartial(pod) {
 		return
 	}
 	c.singles.put(pod, time.Now())
-	if c.knows(pod) { // the watch was faster, and does not tell again
+	if c.knows(pod) { // the watch was faster, and does not bring the pod again
 		c.singles.drop(pod.UID)
 	}
 }
 
-// Single returns such a pod, nil if there is none.
+// Single returns a pod that KeepSingle has stored, nil if there is none.
 func (c *Pods) Single(namespace, name string) *corev1.Pod {
 	return c.singles.named(namespace, name, time.Now())
 }

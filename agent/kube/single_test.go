@@ -21,7 +21,7 @@ func singlePod(number int) *corev1.Pod {
 	return pod
 }
 
-// Of the pods that were read singly there are never more than the bound, and none for longer than its time.
+// There are never more single pods than maxSingles, and none is kept longer than singlesLast.
 func TestSinglesAreBounded(t *testing.T) {
 	s := singles{pods: map[types.UID]single{}}
 	now := time.Now()
@@ -49,8 +49,8 @@ func TestSinglesAreBounded(t *testing.T) {
 	}
 }
 
-// A pod that the watch has brought is the watch's, whichever comes first; one that is too large to be kept whole is
-// read from the API server each time.
+// A pod that the watch has brought is no single pod, whichever comes first. A pod that exceeds the limits is not kept:
+// it is read each time.
 func TestSingles(t *testing.T) {
 	from := source.NewFakeControllerSource()
 	from.Add(singlePod(1))

@@ -6,7 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// Spread returns d, or up to half as much more, at random: what the API server fails, it fails for the agents of all
-// nodes, which would otherwise all ask again at the same moments. Lists and watches spread theirs themselves
+// Spread returns a random duration from d to 1.5 d. The API server's failures hit the agents of all nodes at the same
+// time, and without this all would try again at the same time. client-go spreads lists and watches itself
 // (tools/cache/reflector.go).
 func Spread(d time.Duration) time.Duration { return wait.Jitter(d, 0.5) }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Pauses are never shorter than they are meant to be, never much longer, and not all the same.
+// Spread returns durations from d to 1.5 d, and not always the same.
 func TestSpread(t *testing.T) {
 	seen := map[time.Duration]bool{}
 	for range 100 {

@@ -9,15 +9,15 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Taints has the taints of one node.
+// Taints is a cache of the taints of one node.
 type Taints struct{ Cache }
 
-// NodeOf lists and watches one node, by a field selector.
+// NodeOf returns a source that lists and watches one node.
 func (c *Client) NodeOf(name string) cache.ListerWatcher {
 	return cache.NewListWatchFromClient(c.core, "nodes", "", fields.OneTermEqualSelector(metav1.ObjectNameField, name))
 }
 
-// NewTaints makes a cache of the taints of the node that source lists and watches.
+// NewTaints returns a cache of the taints of the node that source lists and watches.
 func NewTaints(source cache.ListerWatcher) (*Taints, error) {
 	c, err := newCache(source, &corev1.Node{}, cache.Indexers{}, func(full *corev1.Node) *corev1.Node {
 		return &corev1.Node{
@@ -28,7 +28,7 @@ func NewTaints(source cache.ListerWatcher) (*Taints, error) {
 	return &Taints{c}, err
 }
 
-// Have reports whether the node has a taint of that key; known is false before the first list has come.
+// Have reports whether the node has a taint with that key. known is false until the first list has come.
 func (t *Taints) Have(key string) (have, known bool) {
 	known = t.Synced()
 	for _, object := range t.informer.GetStore().List() {

@@ -10,7 +10,7 @@ import (
 	cachetesting "k8s.io/client-go/tools/cache/testing"
 )
 
-// What taints a node has is known once the first list has come, and follows the node.
+// The node's taints are known once the first list has come, and follow the watch.
 func TestTaints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := cachetesting.NewFakeControllerSource()

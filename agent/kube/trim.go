@@ -11,8 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// trim returns the part of a pod that is looked at. With the rest, the memory would grow with what people write into
-// pods. Nothing of it shares memory with the pod but texts that are short.
+// trim returns a copy of the part of a pod that the agent uses. So the memory does not grow with what people write into
+// pods. The copy shares only short strings with the pod.
 func trim(pod *corev1.Pod) *corev1.Pod {
 	small := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -41,7 +41,7 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 		small.Spec.EphemeralContainers = append(small.Spec.EphemeralContainers,
 			corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon(c)})
 	}
-	small.Status.PodIPs = pod.Status.PodIPs // one of each family at most, says the API server
+	small.Status.PodIPs = pod.Status.PodIPs // the API server allows one address of each family
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReadyToStartContainers {
 			small.Status.Conditions = []corev1.PodCondition{
@@ -77,7 +77,7 @@ func trim(pod *corev1.Pod) *corev1.Pod {
 	return small
 }
 
-// trimStatuses keeps the users of containers.
+// trimStatuses keeps the containers' names and users.
 func trimStatuses(statuses []corev1.ContainerStatus) (small []corev1.ContainerStatus) {
 	for _, c := range statuses {
 		if user := trimUser(c.User); user != nil {
@@ -87,7 +87,7 @@ func trimStatuses(statuses []corev1.ContainerStatus) (small []corev1.ContainerSt
 	return small
 }
 
-// trimUser keeps what the packet rules could go by.
+// trimUser keeps the IDs that packet rules could match.
 func trimUser(user *corev1.ContainerUser) *corev1.ContainerUser {
 	if user == nil || user.Linux == nil {
 		return nil
@@ -101,7 +101,7 @@ func trimContainers(containers []corev1.Container, init bool) []corev1.Container
 	var small []corev1.Container
 	for _, c := range containers {
 		kept := corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy}
-		// Of other containers these are nobody's business here, and may be large or secret.
+		// The agent does not use these of other containers, and they may be large or secret.
 		if c.Name == redirect.ProxyContainer {
 			kept.Args, kept.Env = words(redirect.ReadArgs(c.Args)), trimEnv(c)
 		}
@@ -121,8 +121,9 @@ func trimContainers(containers []corev1.Container, init bool) []corev1.Container
 	return small
 }
 
-// trimEnv keeps the variables that are read, each once. One may be four times as large as all annotations: of those the
-// settings are kept whole, but for what may stand around their items; no other says anything by so long a value.
+// trimEnv keeps the variables that are read, each once. One value may be four times as large as all annotations. A long
+// setting is kept in its canonical form, without optional spaces and zeros. Any other long value is invalid, and is
+// cut.
 func trimEnv(c corev1.Container) (small []corev1.EnvVar) {
 	values, unresolved := podfacts.Environment(c)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -142,7 +143,7 @@ func trimEnv(c corev1.Container) (small []corev1.EnvVar) {
 	return small
 }
 
-// trimAnnotations keeps the annotations that are read: for a decision, by the marks, and of static pods.
+// trimAnnotations keeps the annotations that are read: for decisions, for the marks, and of static pods.
 func trimAnnotations(all map[string]string) map[string]string {
 	small := redirect.ReadAnnotations(all)
 	for _, key := range []string{

@@ -14,16 +14,16 @@ import (
 	"k8s.io/client-go/util/watchlist"
 )
 
-// Watched is what is listed and watched, and knows whether it is watched at the moment. client-go repeats for ever what
-// fails, and calls a handler of errors for some of the failures only (tools/cache/reflector.go: a refused connection is
-// none of them).
+// Watched is a source that knows whether it is watched at the moment. client-go repeats failed lists and watches for
+// ever, but calls the handler for watch errors for some failures only, for example not for a refused connection
+// (tools/cache/reflector.go).
 type Watched struct {
 	source cache.ListerWatcherWithContext
 	deaf   bool // the source cannot stream a list
 
 	mu    sync.Mutex
-	since time.Time // when the last watch ended, or the first one was tried for; zero while there is one
-	err   error     // of the last try
+	since time.Time // when the last watch ended or the first attempt was made; zero while there is a watch
+	err   error     // of the last attempt
 }
 
 func newWatched(source cache.ListerWatcher) *Watched {
@@ -37,8 +37,8 @@ type Cache struct {
 	informer cache.SharedIndexInformer
 }
 
-// newCache makes one of what source lists and watches, which are objects like that one. It keeps of each what keep
-// returns.
+// newCache returns a cache of the objects that source lists and watches. like is an object of their type. The cache has
+// what keep returns for each object.
 func newCache[T runtime.Object](
 	source cache.ListerWatcher, like T, by cache.Indexers, keep func(T) T,
 ) (Cache, error) {
@@ -52,26 +52,26 @@ func newCache[T runtime.Object](
 	})
 }
 
-// Run lists and watches until the context ends.
+// Run lists and watches until ctx ends.
 func (c Cache) Run(ctx context.Context) { c.informer.RunWithContext(ctx) }
 
 // Synced reports whether the first list has come.
 func (c Cache) Synced() bool { return c.informer.HasSynced() }
 
-// Failing is since when nothing is watched, and why: see Watched.
+// Failing returns what Watched.Failing returns.
 func (c Cache) Failing() (since time.Time, err error) { return c.watched.Failing() }
 
-// Failing is since when nothing is watched, and why the last try failed. The time is zero while there is a watch, and
-// before the first try.
+// Failing returns since when there is no watch, and the error of the last attempt. The time is zero while there is a
+// watch, and before the first attempt.
 func (w *Watched) Failing() (since time.Time, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.since, w.err
 }
 
-// fails takes note of a try that failed, or with nil of a watch that has ended.
+// fails records a failed attempt. If err is nil, it records the end of a watch.
 func (w *Watched) fails(err error) {
-	var request *url.Error // which has the whole URL in its text
+	var request *url.Error // its text has the whole URL
 	if errors.As(err, &request) {
 		err = request.Err
 	}
@@ -85,24 +85,24 @@ func (w *Watched) fails(err error) {
 	}
 }
 
-// begun takes note of a watch.
+// begun records that a watch has started.
 func (w *Watched) begun() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.since, w.err = time.Time{}, nil
 }
 
-// List is that of the source.
+// List calls the source's ListWithContext.
 func (w *Watched) List(o metav1.ListOptions) (runtime.Object, error) {
 	return w.ListWithContext(context.Background(), o)
 }
 
-// Watch is that of the source.
+// Watch calls the source's WatchWithContext.
 func (w *Watched) Watch(o metav1.ListOptions) (watch.Interface, error) {
 	return w.WatchWithContext(context.Background(), o)
 }
 
-// ListWithContext is that of the source.
+// ListWithContext lists from the source and records failures.
 func (w *Watched) ListWithContext(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	list, err := w.source.ListWithContext(ctx, o)
 	if err != nil && ctx.Err() == nil {
@@ -111,7 +111,7 @@ func (w *Watched) ListWithContext(ctx context.Context, o metav1.ListOptions) (ru
 	return list, err
 }
 
-// WatchWithContext is that of the source.
+// WatchWithContext starts a watch on the source, and records failures and the end of the watch.
 func (w *Watched) WatchWithContext(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	watching, err := w.source.WatchWithContext(ctx, o)
 	switch {
@@ -124,16 +124,16 @@ func (w *Watched) WatchWithContext(ctx context.Context, o metav1.ListOptions) (w
 	return nil, err
 }
 
-// IsWatchListSemanticsUnSupported is what package watchlist asks for.
+// IsWatchListSemanticsUnSupported tells client-go's package watchlist whether the source can stream a list.
 func (w *Watched) IsWatchListSemanticsUnSupported() bool { return w.deaf }
 
-// ending is a watch that tells when it ends: who reads from it stops it then.
+// ending is a watch that reports its end: the reflector calls Stop when it stops reading.
 type ending struct {
 	watch.Interface
 	ended func()
 }
 
-// Stop ends it.
+// Stop stops the watch and reports that.
 func (e *ending) Stop() {
 	e.Interface.Stop()
 	e.ended()

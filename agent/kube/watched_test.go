@@ -22,7 +22,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Nothing but a watch that stands makes it well again, and only what the client itself did not end is a failure.
+// Only a new watch ends a failure. What the client ends itself is no failure.
 func TestWatched(t *testing.T) {
 	refused := errors.New("refused")
 	var answer error
@@ -72,8 +72,8 @@ func TestWatched(t *testing.T) {
 	}
 }
 
-// An API server that goes away without a word is noticed by every cache, though client-go tells nobody of connections
-// that are refused; the reason comes without the URL of the request.
+// Every cache notices an API server that goes away, although client-go does not report refused connections. The error
+// does not have the request's URL.
 func TestWatchedServerGoesAway(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -131,7 +131,7 @@ func TestWatchedServerGoesAway(t *testing.T) {
 	}
 }
 
-// The pods of a node are listed and not streamed, whatever the API server offers: for a stream it goes through the pods
+// The pods of a node are listed and never streamed, even if the API server can: for a stream it goes through the pods
 // of all nodes.
 func TestPodsAreListed(t *testing.T) {
 	var requests await.Output

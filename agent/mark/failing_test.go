@@ -32,7 +32,7 @@ func TestMarkerFailures(t *testing.T) {
 		"gone":        {apierrors.NewNotFound(pods, "cart"), true, PodGone},
 		"another":     {apierrors.NewConflict(pods, "cart", errors.New("UID")), true, PodGone},
 		"immutable":   {invalid("metadata.uid"), true, PodGone},
-		"too long":    {invalid("metadata.annotations"), true, Failed}, // it comes back by itself
+		"too long":    {invalid("metadata.annotations"), true, Failed}, // the refusal makes the queue try again later
 		"too large":   {apierrors.NewRequestEntityTooLargeError("etcdserver: request is too large"), true, Failed},
 		"forbidden":   {apierrors.NewForbidden(pods, "cart", nil), true, Failed},
 		"unavailable": {apierrors.NewServiceUnavailable("later"), false, Failed},
@@ -49,8 +49,8 @@ func TestMarkerFailures(t *testing.T) {
 	}
 }
 
-// A refusal is the API server's last word for a while, however often the pod changes meanwhile: from a second to
-// minutes. Another mark is another question.
+// A refusal stops attempts for a while, from a second to minutes, however often the pod changes meanwhile. Another mark
+// is tried at once.
 func TestMarkerRefused(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
@@ -102,8 +102,8 @@ func TestMarkerRefused(t *testing.T) {
 	}
 }
 
-// A pod that says it has another's UID for its hash does not get its mark, also as the image of a static pod; nor does
-// it keep the other from being marked.
+// A pod with another pod's UID as its annotated hash does not get that pod's mark, even if it looks like a mirror pod.
+// It does not keep the other pod from being marked either.
 func TestMarkerStolenHash(t *testing.T) {
 	victim := agenttest.MeshPod("victim")
 	thieves := []*corev1.Pod{agenttest.MeshPod("a-thief"), agenttest.StaticPod("thief", string(victim.UID))}
@@ -113,7 +113,7 @@ func TestMarkerStolenHash(t *testing.T) {
 		r.Time = time.Now().Add(-watchLate)
 		b := benchWith(t, watched, victim, r)
 		b.Reader = func(context.Context, string, string) (*corev1.Pod, error) { return victim, nil }
-		for range 20 { // the cache has no order
+		for range 20 { // the cache's order is random
 			if got := b.pods.WithID(string(victim.UID)); len(watched) == 3 && got.Name != victim.Name {
 				t.Errorf("with %s in the cache, the UID of %s is that of %s", name, victim.Name, got.Name)
 			}
@@ -123,7 +123,7 @@ func TestMarkerStolenHash(t *testing.T) {
 	}
 }
 
-// The workers try again until it works, also after a refusal, though nothing of the pod changes.
+// The workers try again until the mark is written, also after a refusal, although the pod does not change.
 func TestMarkerRetries(t *testing.T) {
 	refused := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "cart", nil)
 	for _, errs := range [][]error{
@@ -153,8 +153,8 @@ func TestMarkerRetries(t *testing.T) {
 	}
 }
 
-// An API server that takes 25 s for a mark is waited for. A client that gave it less would never get one done, and
-// would leave requests behind that the API server does for nobody.
+// The marker waits for an API server that takes 25 s for a mark. With a shorter limit it would never get one, and the
+// API server would work on requests that nobody waits for.
 func TestMarkerIsPatient(t *testing.T) {
 	const needed = 25 * time.Second
 	pod := agenttest.MeshPod("cart")

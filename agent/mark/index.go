@@ -16,10 +16,10 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// How often the directory is read although nothing was noticed.
+// How often the directory is read although no change was noticed.
 const (
-	relistEvery = 30 * time.Second       // inotify's queue may have run over
-	pollEvery   = 500 * time.Millisecond // there is no inotify: a pod waits for its mark
+	relistEvery = 30 * time.Second       // inotify's queue may have overflowed
+	pollEvery   = 500 * time.Millisecond // without inotify: a pod waits for its mark
 )
 
 // Index knows the records that the plugin has left on this node.
@@ -34,22 +34,23 @@ type Index struct {
 	loaded bool
 }
 
-// NewIndex returns an Index of the store. It calls seen for every new version of a record, which is fresh if it came
-// while the agent was running, and changed for every ID of a pod whose records have changed.
+// NewIndex returns an Index of the store. It calls seen for every new version of a record; fresh is true if it came
+// while the agent was running. It calls changed for every pod whose records have changed, with the ID that PodID
+// returns.
 func NewIndex(
 	store record.Store, log *logrus.Logger, seen func(r record.Record, fresh bool), changed func(id string),
 ) *Index {
 	return &Index{store: store, log: log, seen: seen, changed: changed, files: map[string]recordFile{}}
 }
 
-// recordFile is one record, and which version of its file it is from.
+// recordFile is one record and the version of its file.
 type recordFile struct {
 	record  record.Record
 	info    os.FileInfo
-	problem string // why it cannot be read; logged once
+	problem string // why the file cannot be read; logged once
 }
 
-// PodID is what the record calls its pod.
+// PodID returns the record's ID of its pod: the UID, or NAMESPACE/NAME if the runtime passed no UID to the plugin.
 func PodID(r record.Record) string {
 	if r.PodUID != "" {
 		return r.PodUID
@@ -57,13 +58,13 @@ func PodID(r record.Record) string {
 	return r.Namespace + "/" + r.Name
 }
 
-// Run watches until the context ends.
+// Run watches the directory until ctx ends. It returns an error if it cannot create the directory.
 func (x *Index) Run(ctx context.Context) error {
 	dirs := watch.New(func(err error) { x.log.WithError(err).Warn("watching the records") })
 	defer dirs.Close()
 	for {
-		// The plugin makes the directory with its first record; here it is made before, to be watched. Somebody may
-		// remove it.
+		// The plugin creates the directory with its first record. It is created here to be watched before that, and again if
+		// somebody has removed it.
 		if err := os.MkdirAll(x.store.Pods(), 0o700); err != nil {
 			return err
 		}
@@ -78,7 +79,7 @@ func (x *Index) Run(ctx context.Context) error {
 	}
 }
 
-// follow loads what changes until the directory has to be read again, and then returns true.
+// follow loads what changes. It returns true when the directory has to be read again, and false when ctx ends.
 func (x *Index) follow(ctx context.Context, dirs *watch.Dirs, every time.Duration) bool {
 	tick := time.NewTimer(every)
 	defer tick.Stop()
@@ -93,7 +94,7 @@ func (x *Index) follow(ctx context.Context, dirs *watch.Dirs, every time.Duratio
 			return true
 		case e := <-dirs.Events():
 			switch name := filepath.Base(e.Name); {
-			case e.Name == x.store.Pods(): // removed or renamed
+			case e.Name == x.store.Pods(): // the directory was removed or renamed
 				dirs.Remove(e.Name)
 				return true
 			case record.IsFile(name):
@@ -103,7 +104,7 @@ func (x *Index) follow(ctx context.Context, dirs *watch.Dirs, every time.Duratio
 	}
 }
 
-// relist compares the directory with what is known.
+// relist loads what differs from the directory.
 func (x *Index) relist() {
 	entries, err := os.ReadDir(x.store.Pods())
 	if err != nil {
@@ -119,12 +120,13 @@ func (x *Index) relist() {
 	x.loaded = true
 	known := slices.Collect(maps.Keys(x.files))
 	x.mu.Unlock()
-	for _, name := range known { // some may be gone
+	for _, name := range known { // their files may have been removed
 		x.load(name)
 	}
 }
 
-// load reads one file again if it is not the one that is known. A record never changes under its inode.
+// load reads a file again if it is not the known version. The plugin writes each version as a new file, so the inode
+// differs.
 func (x *Index) load(name string) {
 	info, err := os.Lstat(filepath.Join(x.store.Pods(), name))
 	x.mu.Lock()
@@ -147,7 +149,7 @@ func (x *Index) load(name string) {
 		}
 		return
 	}
-	r.Spec, r.Created = nil, nil // may be large, and are CHECK's and DEL's business
+	r.Spec, r.Created = nil, nil // they may be large, and only CHECK and DEL need them
 	file := recordFile{record: r, info: info}
 	if err != nil {
 		file.problem = err.Error()
@@ -166,7 +168,7 @@ func (x *Index) load(name string) {
 	}
 }
 
-// ByPod returns every record that can be read, by what it calls its pod.
+// ByPod returns every record that can be read, by PodID.
 func (x *Index) ByPod() map[string][]record.Record {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -179,7 +181,7 @@ func (x *Index) ByPod() map[string][]record.Record {
 	return records
 }
 
-// Of returns the records that call their pod so.
+// Of returns the records with that ID of their pod.
 func (x *Index) Of(id string) []record.Record { return x.ByPod()[id] }
 
 // Ready reports whether the directory has been read.

@@ -15,8 +15,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// Every version of a record is seen once, however often the directory is read; also one that comes with the time of the
-// version before, as a fast plugin leaves it. A record that goes is forgotten, and its pod looked at.
+// Every version of a record is seen once, however often the directory is read, even if it has the modification time of
+// the version before. A removed record is forgotten, and its pod looked at.
 func TestRecordIndex(t *testing.T) {
 	store := record.Store{Dir: t.TempDir()}
 	var seen []string
@@ -70,7 +70,7 @@ func TestRecordIndex(t *testing.T) {
 	}
 }
 
-// Without inotify, records are found all the same, and why it takes longer is said once.
+// Without inotify, records are still found, and the log says once why that takes longer.
 func TestRecordsWithoutInotify(t *testing.T) {
 	exhausted.Run(t, func(t *testing.T, _ func()) {
 		var log strings.Builder

@@ -15,23 +15,24 @@ import (
 )
 
 const (
-	markers     = 8                     // marks under way at once
-	markRetry   = 50 * time.Millisecond // after the first failure
-	markRetryUp = 15 * time.Second      // at most
-	askedUp     = time.Minute           // likewise if the API server asks for more
-	refusedUp   = 5 * time.Minute       // likewise after refusals, each of which may cost the API server a policy's work
-	refusedBy   = 4                     // by how many times the pauses between them grow
-	remarkAfter = 10 * time.Second      // between two writes of the same mark, should somebody keep taking it away
-	watchLate   = 2 * time.Second       // after a record: then a pod that the watch has not brought is read
-	// listLate is how long at least after the start the first list is waited for, however old a record: 1,000 agents that
-	// started at once had theirs after up to 50 s, and reads of single pods, begun after 15 s, were half of all requests.
+	markers     = 8                     // marks that are written at the same time
+	markRetry   = 50 * time.Millisecond // pause after the first failure
+	markRetryUp = 15 * time.Second      // longest pause
+	askedUp     = time.Minute           // longest pause that the API server may ask for (Retry-After)
+	refusedUp   = 5 * time.Minute       // longest pause after refusals: an admission policy may run each time
+	refusedBy   = 4                     // factor by which the pauses after refusals grow
+	remarkAfter = 10 * time.Second      // between two writes of the same mark, if somebody removes it again and again
+	watchLate   = 2 * time.Second       // after a record: a pod that the watch has not brought by then is read
+	// listLate is the shortest time after the agent's start in which the first list is awaited, however old a record is.
+	// When 1,000 agents started at the same time, their lists took up to 50 s. With 15 s here, half of all requests were
+	// reads of single pods.
 	listLate = 30 * time.Second
 )
 
-// Result is what an attempt to mark a pod came to.
+// Result is the result of an attempt to mark a pod.
 type Result string
 
-// The results.
+// Values of Result, which are values of a metric's label, too.
 const (
 	Marked    Result = "marked"
 	AlreadyOn Result = "already-marked"
@@ -39,10 +40,10 @@ const (
 	Failed    Result = "failed"
 )
 
-// Results lists them all.
+// Results lists all values.
 var Results = []Result{Marked, AlreadyOn, PodGone, Failed}
 
-// Queue has the pods that are to be looked at, by what records call them.
+// Queue has the IDs of the pods to look at, as records have them.
 type Queue struct {
 	workqueue.TypedRateLimitingInterface[string]
 	pauses *pauses
@@ -55,11 +56,11 @@ func NewQueue() Queue {
 	return Queue{workqueue.NewTypedRateLimitingQueue[string](p), p}
 }
 
-// pauses has the marks of many nodes that fail together not be tried together again, and none before the API server
-// wants to be asked.
+// pauses is the queue's rate limiter. It spreads the attempts of many agents that fail at the same time, and respects
+// the API server's Retry-After.
 type pauses struct {
 	workqueue.TypedRateLimiter[string]
-	until sync.Map // of time.Time, by the record's ID of the pod: from then on it may be asked about the pod
+	until sync.Map // time.Time by PodID: no request about the pod before it
 }
 
 // When returns how long the next attempt has to wait.
@@ -71,14 +72,14 @@ func (p *pauses) When(id string) time.Duration {
 	return pause
 }
 
-// heed takes note of how long the API server wants not to be asked about a pod, if it has said so (Retry-After).
+// heed stores the API server's Retry-After for requests about the pod, if the error has one.
 func (p *pauses) heed(id string, err error) {
 	if seconds, asked := apierrors.SuggestsClientDelay(err); asked && seconds > 0 {
 		p.until.Store(id, time.Now().Add(kube.Spread(min(time.Duration(seconds)*time.Second, askedUp))))
 	}
 }
 
-// last reports whether that is not over.
+// last reports whether the Retry-After for the pod still lasts.
 func (p *pauses) last(id string) bool {
 	until, asked := p.until.Load(id)
 	if asked && time.Now().Before(until.(time.Time)) {
@@ -88,13 +89,13 @@ func (p *pauses) last(id string) bool {
 	return false
 }
 
-// API is what of the API server is needed.
+// API is the part of the API server's client that a Marker needs.
 type API interface {
 	kube.PodReader
 	PatchPod(ctx context.Context, namespace, name string, patch []byte) error
 }
 
-// Marker tells every pod what its record says: one write per sandbox.
+// Marker marks every pod with what its record says: one write for each sandbox.
 type Marker struct {
 	boot    record.BootID
 	queue   Queue
@@ -102,23 +103,22 @@ type Marker struct {
 	records *Index
 	api     API
 	done    func(r record.Record, result Result, err error)
-	alone   time.Time // from then on pods are read although the first list has not come
+	alone   time.Time // from then on single pods are read although the first list has not come
 
-	written sync.Map // of writing, by the record's ID of the pod
-	refused sync.Map // of refusal, likewise
-	unsure  sync.Map // of nothing, likewise: the answer to the last attempt was lost, or late, and the mark may be there
+	written sync.Map // values writing, by PodID
+	refused sync.Map // values refusal, by PodID
+	unsure  sync.Map // no values, by PodID: the last answer was lost or late, so the pod may have the mark
 }
 
-// writing is a mark that the API server has acknowledged, or that was found on the pod.
+// writing is a mark that the API server has confirmed, or that was found on the pod.
 type writing struct {
 	mark
 	uid   types.UID
 	at    time.Time
-	found bool // on the pod, not written by this agent
+	found bool // it was on the pod, and this agent did not write it
 }
 
-// refusal is a mark that the API server does not take. A change of the pod, of which a pod has many, is no reason to
-// ask again at once.
+// refusal is a mark that the API server rejects. The pod's frequent changes are no reason to try again at once.
 type refusal struct {
 	mark
 	uid   types.UID
@@ -126,7 +126,7 @@ type refusal struct {
 	until time.Time
 }
 
-// New returns a Marker of what comes into the queue. It calls done after every attempt.
+// New returns a Marker of the pods in the queue. It calls done after every attempt.
 func New(
 	boot record.BootID, queue Queue, pods *kube.Pods, records *Index, api API,
 	done func(r record.Record, result Result, err error),
@@ -135,7 +135,7 @@ func New(
 		alone: time.Now().Add(kube.Spread(listLate))}
 }
 
-// Run works until the context ends.
+// Run marks pods until ctx ends.
 func (m *Marker) Run(ctx context.Context) {
 	var workers sync.WaitGroup
 	for range markers {
@@ -150,14 +150,14 @@ func (m *Marker) Run(ctx context.Context) {
 	workers.Wait()
 }
 
-// next looks at one pod; false says that there will be no more.
+// next takes one pod from the queue. It returns false if the queue is shut down.
 func (m *Marker) next(ctx context.Context) bool {
 	id, down := m.queue.Get()
 	if down {
 		return false
 	}
 	defer m.queue.Done(id)
-	if m.queue.pauses.last(id) { // the pod has changed meanwhile; it is in the queue for later, too
+	if m.queue.pauses.last(id) { // the pod has changed meanwhile; the queue has it for later, too
 		return true
 	}
 	if m.reconcile(ctx, id) {
@@ -168,8 +168,7 @@ func (m *Marker) next(ctx context.Context) bool {
 	return true
 }
 
-// reconcile marks the pod if there is a record of it that it has not been told about. It returns false if it has to be
-// tried again.
+// reconcile marks the pod if its current record is not on it yet. It returns false if it has to be tried again.
 func (m *Marker) reconcile(ctx context.Context, id string) bool {
 	r, recorded := Current(m.boot, m.records.Of(id))
 	if !recorded {
@@ -193,7 +192,7 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 			m.done(r, AlreadyOn, nil)
 		}
 		return true
-	case written && time.Since(w.at) < remarkAfter: // the watch is late, or somebody has taken the mark away
+	case written && time.Since(w.at) < remarkAfter: // the watch is late, or somebody has removed the mark
 		m.queue.AddAfter(id, remarkAfter-time.Since(w.at))
 		return true
 	}
@@ -202,7 +201,7 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 		m.queue.AddAfter(id, pause)
 		return true
 	}
-	if _, unsure := m.unsure.Load(id); unsure || written { // where the API server is slow, the watch is late, too
+	if _, unsure := m.unsure.Load(id); unsure || written { // if the API server is slow, the watch may be late, too
 		if pod, again = m.read(ctx, id, r); pod == nil {
 			return !again
 		}
@@ -227,7 +226,7 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 	case kube.IsGone(err):
 		m.done(r, PodGone, err)
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		return true // the agent ends; the next one goes on
+		return true // the agent ends; the next one continues
 	case kube.IsRefusal(err):
 		m.done(r, Failed, err)
 		last.pause = min(max(refusedBy*last.pause, time.Second), refusedUp)
@@ -243,26 +242,26 @@ func (m *Marker) reconcile(ctx context.Context, id string) bool {
 	return true
 }
 
-// find returns the pod of a record. One that the watch has not brought comes back here when it does, or is read from
-// the API server after a while: after a failure client-go waits for half a minute before it watches again, and the pod
-// waits for its mark. Before the first list that says nothing: an agent that starts on a full node would read every
-// pod, and so would the agents of all other nodes after an upgrade.
+// find returns the pod of a record. If the watch has not brought the pod, the queue gets it again when the watch does.
+// After watchLate the pod is read from the API server: client-go waits up to half a minute after a failure before it
+// watches again, and the pod waits for its mark. Before the first list a missing pod means nothing: an agent that
+// starts on a full node would read every pod, and after an upgrade so would the agents of all nodes.
 func (m *Marker) find(ctx context.Context, id string, r record.Record) (pod *corev1.Pod, again bool) {
 	if pod := m.pods.WithID(id); pod != nil && pod.Namespace == r.Namespace && pod.Name == r.Name {
 		return pod, false
 	}
 	if wait := time.Until(m.alone); wait > 0 && !m.pods.Synced() {
-		m.queue.AddAfter(id, wait) // the list brings it back before
+		m.queue.AddAfter(id, wait) // the list brings it earlier
 		return nil, false
 	}
-	if age := time.Since(r.Time); age >= 0 && age < watchLate { // the clock may have been put back since
+	if age := time.Since(r.Time); age >= 0 && age < watchLate { // the clock may have been set back
 		m.queue.AddAfter(id, watchLate-age)
 		return nil, false
 	}
 	return m.read(ctx, id, r)
 }
 
-// read returns the pod of a record as it is now.
+// read returns the pod of a record as the API server has it now. again is true if it has to be tried again.
 func (m *Marker) read(ctx context.Context, id string, r record.Record) (pod *corev1.Pod, again bool) {
 	pod, err := m.api.Pod(ctx, r.Namespace, r.Name)
 	switch {
@@ -277,7 +276,7 @@ func (m *Marker) read(ctx context.Context, id string, r record.Record) (pod *cor
 	return pod, false
 }
 
-// last is what this agent wrote last for the pod.
+// last returns the last mark that this agent wrote to the pod or found there.
 func (m *Marker) last(id string) (w writing, written bool) {
 	if known, exists := m.written.Load(id); exists {
 		return known.(writing), true
@@ -285,7 +284,7 @@ func (m *Marker) last(id string) (w writing, written bool) {
 	return w, false
 }
 
-// MarkedSince is when this agent wrote the mark, or first saw it.
+// MarkedSince returns when this agent wrote the mark, or found it on the pod.
 func (m *Marker) MarkedSince(id string) (at time.Time, marked bool) {
 	w, marked := m.last(id)
 	return w.at, marked
@@ -297,7 +296,7 @@ func (m *Marker) Wrote(id string) bool {
 	return known && !w.found
 }
 
-// refusal is the last one of this mark on that pod; the first has no pause yet.
+// refusal returns the last refusal of this mark for that pod, or one without a pause if there is none.
 func (m *Marker) refusal(id string, uid types.UID, of mark) refusal {
 	if known, exists := m.refused.Load(id); exists && known.(refusal).uid == uid && known.(refusal).mark == of {
 		return known.(refusal)

@@ -27,24 +27,24 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(fdleak.Run(m)) }
 
-// bench is a marker between a pod cache and an API server that are both in memory.
+// bench is a marker between a pod cache and an API server, both in memory.
 type bench struct {
 	*Marker
 	agenttest.Reader
 	source *source.FakeControllerSource
-	fail   func(attempt int) error // what a patch fails with
+	fail   func(attempt int) error // the error of a patch
 	slow   func(ctx context.Context) error
-	lose   error // the patch is applied, but this is the answer
-	silent bool  // the watch does not bring what was patched
+	lose   error // the error of a patch that is applied all the same
+	silent bool  // the watch does not bring patches
 
 	mu      sync.Mutex
-	reads   int // of pods, by the Reader that it has without another
+	reads   int // number of reads by the default Reader
 	patches []string
 	results []Result
 	pod     *corev1.Pod
 }
 
-// newBench has the pod on its API server, which the watch has brought.
+// newBench has the pod in its API server and in its cache.
 func newBench(t *testing.T, pod *corev1.Pod, records ...record.Record) *bench {
 	return benchWith(t, []*corev1.Pod{pod}, pod, records...)
 }
@@ -71,7 +71,7 @@ func benchWith(t *testing.T, watched []*corev1.Pod, pod *corev1.Pod, records ...
 	return b
 }
 
-// PatchPod is the API server.
+// PatchPod is the API server's part.
 func (b *bench) PatchPod(ctx context.Context, _, _ string, patch []byte) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -97,7 +97,7 @@ func (b *bench) PatchPod(ctx context.Context, _, _ string, patch []byte) error {
 	return b.lose
 }
 
-// patchedBy is what an API server makes of a pod.
+// patchedBy returns the pod after the patch.
 func patchedBy(patch []byte, pod *corev1.Pod) (*corev1.Pod, error) {
 	var decoded struct {
 		Metadata struct {
@@ -135,7 +135,7 @@ func TestMarkerWritesOnce(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	for _, silent := range []bool{false, true} {
 		b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
-		b.silent = silent // the watch is late, and the pod in the cache still without a mark
+		b.silent = silent // whether the cache still has the pod without its mark
 		for range 5 {
 			if !b.reconcile(t.Context(), string(pod.UID)) {
 				t.Error("to be tried again")
@@ -145,7 +145,7 @@ func TestMarkerWritesOnce(t *testing.T) {
 	}
 }
 
-// A request whose answer is lost is not repeated once the watch has brought what it did.
+// A request whose answer was lost is not repeated once the watch has brought its effect.
 func TestMarkerAmbiguous(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
@@ -164,12 +164,12 @@ func TestMarkerAmbiguous(t *testing.T) {
 	}
 }
 
-// Where the watch is late, too, the pod is read before it is written again, once after each answer that may be lost. An
-// answer that says that nothing was done is no reason to read.
+// If the watch is late, too, the pod is read before it is patched again, once after each answer that may be lost. If
+// the answer says that nothing was done, the pod is not read.
 func TestMarkerAnswerLost(t *testing.T) {
 	for name, c := range map[string]struct {
 		err     error // of the first attempt
-		done    bool  // which was done all the same
+		done    bool  // it was done although it failed
 		reads   int
 		patches int
 		last    Result
@@ -208,7 +208,7 @@ func TestMarkerAnswerLost(t *testing.T) {
 	}
 }
 
-// A mark that somebody takes away comes back, but not as often as he likes.
+// A mark that somebody removes is written again, but not more often than once in remarkAfter.
 func TestMarkerTakenAway(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
@@ -228,7 +228,7 @@ func TestMarkerTakenAway(t *testing.T) {
 	b.expect(t, 2, Marked, Marked)
 }
 
-// A watch that is late says nothing of the mark: the pod is read before it is marked again.
+// While the watch may be late, the pod is read before it is marked again.
 func TestMarkerWatchLate(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	b := newBench(t, pod, agenttest.RecordFor(pod, "1/1"))
@@ -261,7 +261,7 @@ func TestMarkerLeavesAlone(t *testing.T) {
 	pod := agenttest.MeshPod("unrecorded")
 	b := newBench(t, pod, agenttest.RecordFor(agenttest.MeshPod("other"), "1/1"))
 	b.reconcile(t.Context(), string(pod.UID))
-	b.reconcile(t.Context(), "uid-of-other") // whose pod is not there
+	b.reconcile(t.Context(), "uid-of-other") // this pod does not exist
 	b.expect(t, 0)
 }
 
@@ -304,8 +304,8 @@ func TestCurrentRecord(t *testing.T) {
 	}
 }
 
-// A pod that the watch does not bring is read from the API server after a while, so that its wait does not last as long
-// as the watch is away.
+// A pod that the watch does not bring is read from the API server after a while, so that its init wait does not last
+// until the watch is back.
 func TestMarkerWithoutWatch(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	another, mirror := agenttest.MeshPod("cart"), agenttest.MeshPod("cart")
@@ -338,7 +338,7 @@ func TestMarkerWithoutWatch(t *testing.T) {
 	}
 }
 
-// An agent that starts does not read pod by pod what its first list brings, unless that does not come.
+// An agent that starts does not read the pods of its first list one by one, unless the list does not come.
 func TestMarkerBeforeTheList(t *testing.T) {
 	pod := agenttest.MeshPod("cart")
 	r := agenttest.RecordFor(pod, "1/1")

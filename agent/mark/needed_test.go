@@ -9,7 +9,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// A pod is written to if its annotations are not what its record says, and only then: all four of them, and no other.
+// A pod is patched only if one of the four annotations differs from its record. Other annotations are not touched.
 func TestMarkIsNeeded(t *testing.T) {
 	type annotations = map[string]string
 	redirected := agenttest.RecordFor(agenttest.MeshPod("cart"), "1/1")

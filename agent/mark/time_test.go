@@ -18,26 +18,27 @@ import (
 	source "k8s.io/client-go/tools/cache/testing"
 )
 
-// clocked is a marker whose workers run, beside an API server that has one pod and takes its time, in a bubble in which
-// time passes at once.
+// clocked is a marker with running workers, beside an API server that has one pod and takes time. It runs in a synctest
+// bubble, where time passes at once.
 type clocked struct {
 	*Marker
 	source *source.FakeControllerSource
-	late   time.Duration // the watch brings a change after that
-	begins time.Duration // it begins after that
+	late   time.Duration // after this time the watch brings a change
+	begins time.Duration // after this time the watch begins
 
-	// answer says what becomes of a patch, which apply applies; nil applies it at once.
+	// answer returns the result of a patch. It may call apply, which applies the patch. If it is nil, patches succeed at
+	// once.
 	answer func(ctx context.Context, attempt int, apply func()) error
-	fails  func(attempt int) error // what a read fails with
+	fails  func(attempt int) error // the error of a read
 
 	mu      sync.Mutex
 	start   time.Time
 	pod     *corev1.Pod
-	patches []time.Duration // when they came, since the start
+	patches []time.Duration // times of the patches since the start
 	reads   []time.Duration
 }
 
-// run has the agent start beside one pod of that age, with a record of it, and calls check while it runs.
+// run starts the marker beside one pod with a record of that age, and calls check while it runs.
 func (c *clocked) run(t *testing.T, age time.Duration, check func(t *testing.T, id string)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -66,12 +67,12 @@ func (c *clocked) run(t *testing.T, age time.Duration, check func(t *testing.T, 
 		check(t, id)
 		stop()
 		parts.Wait()
-		time.Sleep(time.Hour) // what the API server still has to do and to tell
+		time.Sleep(time.Hour) // for what the API server still has to do and to send
 		c.source.Shutdown()
 	})
 }
 
-// Pod reads the pod as it is.
+// Pod reads the pod as the API server has it.
 func (c *clocked) Pod(context.Context, string, string) (*corev1.Pod, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,7 +85,7 @@ func (c *clocked) Pod(context.Context, string, string) (*corev1.Pod, error) {
 	return c.pod, nil
 }
 
-// PatchPod patches it, and has the watch bring it.
+// PatchPod patches the pod, and the watch brings it.
 func (c *clocked) PatchPod(ctx context.Context, _, _ string, patch []byte) error {
 	c.mu.Lock()
 	c.patches = append(c.patches, time.Since(c.start))
@@ -95,7 +96,7 @@ func (c *clocked) PatchPod(ctx context.Context, _, _ string, patch []byte) error
 		defer c.mu.Unlock()
 		patched, err := patchedBy(patch, c.pod)
 		if err != nil {
-			panic(err) // there is no other pod
+			panic(err) // the only pod has this name and UID
 		}
 		c.pod = patched
 		time.AfterFunc(c.late, func() { c.source.Modify(patched.DeepCopy()) })
@@ -107,7 +108,7 @@ func (c *clocked) PatchPod(ctx context.Context, _, _ string, patch []byte) error
 	return nil
 }
 
-// came are the times of the patches and of the reads so far.
+// came returns the times of the patches and of the reads so far.
 func (c *clocked) came() (patches, reads []time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,7 +122,7 @@ func (c *clocked) has(netns string) bool {
 	return markOf(agenttest.RecordFor(c.pod, netns)).isOn(c.pod)
 }
 
-// replace has the runtime make the sandbox again.
+// replace gives the pod a new sandbox.
 func (c *clocked) replace(id, netns string) {
 	r := agenttest.RecordFor(c.pod, netns)
 	c.records.mu.Lock()
@@ -130,8 +131,7 @@ func (c *clocked) replace(id, netns string) {
 	c.queue.Add(id)
 }
 
-// However often somebody touches the pod while the watch is away, its mark is written once, and the pod read now and
-// then only.
+// However often somebody changes the pod while the watch is away, its mark is written once, and the pod is read rarely.
 func TestMarkIsWrittenOnceWithoutWatch(t *testing.T) {
 	c := &clocked{late: 2 * time.Minute}
 	c.run(t, 0, func(t *testing.T, id string) {
@@ -147,7 +147,7 @@ func TestMarkIsWrittenOnceWithoutWatch(t *testing.T) {
 	})
 }
 
-// An agent that starts reads no pod if its list comes in half a minute; later it does, spread.
+// An agent that starts reads no pod if its list comes within listLate. Otherwise it reads them after that, spread.
 func TestMarkerAwaitsItsFirstList(t *testing.T) {
 	for begins, alone := range map[time.Duration]bool{listLate - time.Second: false, time.Hour: true} {
 		c := &clocked{begins: begins}
@@ -165,13 +165,13 @@ func TestMarkerAwaitsItsFirstList(t *testing.T) {
 	}
 }
 
-// A sandbox that is made while the mark of the one before is on its way gets its own, whatever becomes of that: also if
-// the API server is so slow that the old mark comes last.
+// A sandbox that is made while the mark of the old one is being written gets its own mark, whatever happens to the old
+// one, even if a slow API server writes the old mark last.
 func TestMarkOfASandboxMadeAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer  func(ctx context.Context, attempt int, apply func()) error
 		patches int
-		first   time.Duration // how long the first takes: the second follows it
+		first   time.Duration // how long the first patch takes; the second one starts after it
 	}{
 		"slow": {func(_ context.Context, attempt int, apply func()) error {
 			if attempt == 1 {
@@ -211,8 +211,7 @@ func TestMarkOfASandboxMadeAgain(t *testing.T) {
 	}
 }
 
-// An API server that says when it wants to be asked again is not asked before, however often the pod changes, and not
-// by all agents at that moment.
+// The marker respects Retry-After, however often the pod changes, and not all agents ask again at that moment.
 func TestMarkerHeedsRetryAfter(t *testing.T) {
 	const seconds = 7
 	busy := func(attempt int) error {
@@ -234,7 +233,7 @@ func TestMarkerHeedsRetryAfter(t *testing.T) {
 		c.run(t, time.Hour, func(t *testing.T, id string) {
 			for range 120 {
 				time.Sleep(time.Second)
-				if c.begins == 0 { // somebody touches the pod, as the watch tells
+				if c.begins == 0 { // a change to the pod, as the watch brings it
 					c.queue.Add(id)
 				}
 			}
