@@ -4,7 +4,6 @@
 //
 // The node keeps working when the agent ends: the plugin stays chained, records wait for the next agent, and a plugin
 // that asks a question waits for it, too. docs/agent.md describes the agent for operators.
-// next agent, and a plugin that has a question waits for it. docs/agent.md describes it for operators.
 package agent
 
 import (

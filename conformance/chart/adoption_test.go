@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-// Manifests that were applied become a release of Helm's, if it is told to take them over: the same objects, and the
-// agents are not even restarted. Without that it refuses, and changes nothing. Helm 4 applies on the
-// server's side, where each field that kubectl has set stays kubectl's and conflicts at its next change, unless it is
-// told to do as Helm 3 does; it remembers that.
+// Helm can take over applied manifests as a release, with --take-ownership. The objects stay the same, and the agents
+// are not restarted. Without that flag Helm refuses, and changes nothing. Helm 4 applies on the server's side. There,
+// fields that kubectl has set stay kubectl's and conflict at their next change, unless Helm 4 is told to work as Helm 3
+// does. The release remembers that setting.
 func TestAdoption(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		manifests := template(t, helm, "namespace.create=false")
@@ -59,7 +59,7 @@ func TestAdoption(t *testing.T) {
 		if !strings.Contains(args, "--log-level=debug") {
 			t.Errorf("the next upgrade changes nothing: %s", args)
 		}
-		// The hook would wait for agents, and nobody here runs any.
+		// The hook would wait for agents, but none run here.
 		if _, errs, err := program(nil, helm, "uninstall", name, "-n", system, "--no-hooks"); err != nil {
 			t.Error(errs)
 		}

@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// alert is one of files/alerts.yaml.
+// alert is an alert in files/alerts.yaml.
 type alert struct {
 	Alert, Expr, For, Severity, Summary, Description string
 	Threshold                                        *float64
@@ -41,7 +41,7 @@ func (a alert) waits(t *testing.T) time.Duration {
 	return d
 }
 
-// rule is one of a PrometheusRule.
+// rule is a rule of a PrometheusRule.
 type rule struct {
 	Alert, Expr, For    string
 	Labels, Annotations map[string]string
@@ -54,7 +54,7 @@ type ruleGroups struct {
 	}
 }
 
-// rules are those that the chart renders, and their text for promtool.
+// rules returns the rendered rules, and their text for promtool.
 func rules(t *testing.T, helm string, values ...string) (all []rule, file []byte) {
 	t.Helper()
 	manifests := template(t, helm, append(values, "metrics.prometheusRule.enabled=true")...)
@@ -76,7 +76,7 @@ func rules(t *testing.T, helm string, values ...string) (all []rule, file []byte
 	return nil, nil
 }
 
-// promtool runs it in a directory.
+// promtool runs promtool in a directory.
 func promtool(t *testing.T, dir string, args ...string) {
 	t.Helper()
 	cmd := exec.Command("promtool", args...)
@@ -86,8 +86,8 @@ func promtool(t *testing.T, dir string, args ...string) {
 	}
 }
 
-// The chart has every alert as the file says it, links each to its section of the page of alerts, and leaves out those
-// that are named.
+// The chart renders every alert of the file except the disabled ones, each with a link to its section of the page of
+// alerts.
 func TestPrometheusRule(t *testing.T) {
 	page := readText(t, filepath.Join(build.Root(), "docs", "alerts.md"))
 	both(t, func(t *testing.T, helm string) {
@@ -128,13 +128,13 @@ func TestPrometheusRule(t *testing.T) {
 	})
 }
 
-// home is where the page of alerts is.
+// home is the URL of the page of alerts.
 const home = "https://github.com/istio-pod-network/controller/blob/main/docs/alerts.md"
 
-// minutes is how long the series of these tests are; a fault begins after some that are healthy.
+// minutes is the length of the series in these tests. The fault begins after begins minutes without one.
 const minutes, begins = 90, 10
 
-// healthy are the series of a node that is well, by metric and further labels: a value, and how much it grows in a
+// healthy are the series of a node without faults, by metric and further labels: a value, and its growth in each
 // minute.
 var healthy = map[string][2]float64{
 	"up":                                                            {1, 0},
@@ -159,15 +159,15 @@ var healthy = map[string][2]float64{
 
 const nodesWithout = `kube_daemonset_status_number_unavailable{daemonset="istio-pod-network-agent"}`
 
-// fault is what makes an alert fire.
+// fault makes an alert fire.
 type fault struct {
-	series map[string][2]float64 // as they go on from then; those that just cross the threshold are left out
-	gone   []string              // those that end
-	all    bool                  // on both nodes, and said of none
-	value  string                // what the alert's text says
+	series map[string][2]float64 // how they continue from then on, without those that only cross the threshold
+	gone   []string              // series that end
+	all    bool                  // on both nodes; the alert then names no node
+	value  string                // the value in the alert's text
 }
 
-// faults are those of each alert but the ones that a comparison alone makes: there the threshold says them.
+// faults returns the fault of each alert. Alerts that only compare one metric with the threshold need none here.
 func faults(latency float64) map[string]fault {
 	grows := func(metric string) fault { return fault{series: map[string][2]float64{metric: {3, 1}}} }
 	late := fmt.Sprintf("%gs", latency+latency*0.99)
@@ -190,10 +190,10 @@ func faults(latency float64) map[string]fault {
 	}
 }
 
-// crossing is a metric that is compared with the threshold, and by what.
+// crossing matches the comparison of a metric with the threshold.
 var crossing = regexp.MustCompile(`^((?:up|istio_pod_network_\w+|kube_\w+)(?:\{.*?\})?) ([<>]) THRESHOLD`)
 
-// beyond adds to a fault the metric that the alert compares, at its threshold or one beyond.
+// beyond adds the metric that the alert compares to a fault, by that much beyond the threshold.
 func (f fault) beyond(a alert, by float64) fault {
 	f.series = maps.Clone(f.series)
 	if f.series == nil {
@@ -213,8 +213,8 @@ func (f fault) beyond(a alert, by float64) fault {
 	return f
 }
 
-// Each alert is silent while all is well and for what only reaches its threshold, fires for its fault when that has
-// lasted as long as it says and not before, and fires alone.
+// Each alert is silent without a fault, and for a value at its threshold. For its fault it fires after its waiting
+// time, not earlier, and it alone.
 func TestAlerts(t *testing.T) {
 	rendered, file := rules(t, "helm4")
 	to := t.TempDir()
@@ -262,7 +262,7 @@ func TestAlerts(t *testing.T) {
 	promtool(t, to, "test", "rules", "tests.yaml")
 }
 
-// silent are the checks that none of the alerts fires at these minutes.
+// silent returns the checks that none of the alerts fires at these minutes.
 func silent(all []alert, at ...int) (checks []any) {
 	for _, a := range all {
 		for _, minute := range at {
@@ -272,7 +272,7 @@ func silent(all []alert, at ...int) (checks []any) {
 	return checks
 }
 
-// fires is the check that an alert does, with all that it says.
+// fires returns the check that an alert fires, with its labels and texts.
 func fires(r rule, f fault, minute int) any {
 	labels := map[string]string{"severity": r.Labels["severity"]}
 	if !f.all {
@@ -294,7 +294,7 @@ func nodeLabels(node string) map[string]string {
 	return map[string]string{"node": node, "instance": node + ":15088", "job": system + "/istio-pod-network-agent"}
 }
 
-// scenario is a test of promtool's: two nodes, of which the first has the fault.
+// scenario returns a promtool test with two nodes, where the first one has the fault.
 func scenario(name string, f fault, latency float64, checks []any) any {
 	var series []any
 	for _, node := range []string{"node-1", "node-2"} {

@@ -9,8 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// What an operator's platform asks of the agent's container is laid over what the agent needs, and takes none of it
-// away; on OpenShift the constraints allow just that.
+// agent.securityContext adds to what the agent needs, and removes nothing of it. On OpenShift the security context
+// constraints allow just that.
 func TestAgentSecurityContext(t *testing.T) {
 	const s = "agent.securityContext."
 	files, all := []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "LEASE"},
@@ -74,7 +74,7 @@ func TestAgentSecurityContext(t *testing.T) {
 	}
 }
 
-// The agent and the hook have the operator's variables; those that are the chart's cannot be overridden.
+// The agent and the hook have the operator's variables. The chart's own variables cannot be overridden.
 func TestExtraEnv(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		const e = "agent.extraEnv"

@@ -12,7 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/chartdocs"
 )
 
-// schemaLeaves lists what the schema allows by full names.
+// schemaLeaves returns the full names of what the schema allows.
 func schemaLeaves(prefix string, node map[string]any) (names []string) {
 	properties, isObject := node["properties"].(map[string]any)
 	if !isObject {
@@ -24,11 +24,11 @@ func schemaLeaves(prefix string, node map[string]any) (names []string) {
 	return names
 }
 
-// without are values of 2018 that are accepted, have no effect, and are in the schema alone.
+// without are values of 2018 that are accepted but have no effect. They are in the schema alone.
 var without = []string{"containerRuntime", "crioSocket", "runcRoot", "image.runAsUser", "ingress"}
 
-// What the schema allows is in values.yaml, whose comments describe it there and in the README (package chartdocs), or
-// is of 2018.
+// Every value in the schema is in values.yaml, whose comments describe it there and in the README (package chartdocs),
+// or is of 2018.
 func TestValuesAreDescribed(t *testing.T) {
 	values, err := chartdocs.Read([]byte(readText(t, filepath.Join(dir(), "values.yaml"))))
 	if err != nil {
@@ -57,7 +57,7 @@ func TestValuesAreDescribed(t *testing.T) {
 	}
 }
 
-// The dashboard shows every metric of the agent, and no other of its prefix.
+// The dashboard shows every metric of the agent, and no other metric with its prefix.
 func TestDashboard(t *testing.T) {
 	var dashboard map[string]any
 	path := filepath.Join(dir(), "files", "dashboard.json")

@@ -1,3 +1,3 @@
 // Package chart tests the Helm chart with Helm 3 and Helm 4 against a real API server: what it renders, what it
-// refuses, and that everything it renders is taken. That it works is tested in package e2e.
+// rejects, and that the API server accepts everything rendered. Package e2e tests that it works.
 package chart

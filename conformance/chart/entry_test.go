@@ -15,7 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// entry is the plugin's, as rendered.
+// entry returns the rendered entry of the plugin.
 func entry(t testing.TB, helm string, values ...string) (text string, keys map[string]any) {
 	t.Helper()
 	var c corev1.ConfigMap
@@ -28,7 +28,7 @@ func entry(t testing.TB, helm string, values ...string) (text string, keys map[s
 	return c.Data["network.json"], keys
 }
 
-// What is rendered is what plugin and agent read.
+// Plugin and agent accept the rendered entry.
 func TestEntry(t *testing.T) {
 	for _, values := range [][]string{nil, {
 		"selection=annotated", "backend=iptables", "repair=off", "sharedProxyUser=refuse", "agentTimeout=1m",
@@ -55,13 +55,13 @@ func TestEntry(t *testing.T) {
 				"node")
 		}
 		out, err := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), args...).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "reading the credentials for the API server") { // all else is right
+		if err == nil || !strings.Contains(string(out), "reading the credentials for the API server") { // it accepts the rest
 			t.Errorf("the agent refuses: %v %s", err, out)
 		}
 	}
 }
 
-// refusedByPlugin is what the plugin says about an entry, "" if it takes it.
+// refusedByPlugin returns the plugin's error about an entry, "" if it accepts it.
 func refusedByPlugin(keys map[string]any) string {
 	keys["type"], keys["name"], keys["cniVersion"] = "istio-pod-network", "net", "1.1.0"
 	conf, _ := json.Marshal(keys)
@@ -74,7 +74,7 @@ func refusedByPlugin(keys map[string]any) string {
 	return ""
 }
 
-// With an entry that the plugin refuses, no pod of the node starts: the chart takes exactly what the plugin takes.
+// If the plugin rejects its entry, no pod of the node can start. So the chart accepts exactly what the plugin accepts.
 func TestTakesWhatThePluginTakes(t *testing.T) {
 	at := func(bytes int) string { return "/run/" + strings.Repeat("x", bytes-len("/run/")) }
 	for value, candidates := range map[string][]any{
@@ -121,7 +121,7 @@ func TestTakesWhatThePluginTakes(t *testing.T) {
 	}
 }
 
-// The hook may take as long as its timeout says, and a minute for its start, with all tries.
+// The hook may take as long as its timeout and a minute for its start, with all retries.
 func TestUninstallHook(t *testing.T) {
 	for timeout, seconds := range map[string]int64{"10m": 660, "1h30m": 5460, "90s": 150} {
 		var job batchv1.Job
@@ -139,7 +139,7 @@ func TestUninstallHook(t *testing.T) {
 	}
 }
 
-// With uninstall the agents are told so, all at once, and without it they are told not to.
+// With uninstall, all agents get --uninstall at the same time. Without it they do not have it.
 func TestUninstallRender(t *testing.T) {
 	for _, uninstall := range []string{"true", "false"} {
 		var d appsv1.DaemonSet

@@ -9,7 +9,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
-// Hooks and tests belong to Helm, the namespace to those who apply manifests; both can be asked for.
+// `helm template` renders the namespace, but no hooks and tests. `helm install` does the opposite. Values change both.
 func TestWhoRenders(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		dryRun := func(values ...string) string {
@@ -42,7 +42,7 @@ func TestWhoRenders(t *testing.T) {
 	})
 }
 
-// A namespace that every cluster has keeps its labels.
+// A namespace that exists in every cluster keeps its labels.
 func TestNamespaceOfEveryCluster(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for _, args := range [][]string{nil, {"-n", "kube-system"}, {"-n", system, "--set=Namespace=default"}} {
@@ -54,7 +54,7 @@ func TestNamespaceOfEveryCluster(t *testing.T) {
 	})
 }
 
-// What is told after an installation names what does nothing, and nothing else.
+// The notes after an installation name the values without effect, and no others.
 func TestNotes(t *testing.T) {
 	ignored := map[string]string{"containerRuntime": "=crio", "crioSocket": "=/run/x.sock", "runcRoot": "=/run/runc",
 		"image.runAsUser": "=0", "ingress": ".enabled=true"}
@@ -117,7 +117,7 @@ func TestNotes(t *testing.T) {
 	})
 }
 
-// paste runs a line as a person's shell does.
+// paste runs a line in a shell.
 func paste(t testing.TB, line string) {
 	t.Helper()
 	cmd := exec.Command("sh", "-c", line)
@@ -127,7 +127,7 @@ func paste(t testing.TB, line string) {
 	}
 }
 
-// The command of the article of 2018, on a cluster that has not even the namespace.
+// The command of the article of 2018 works in a cluster without the namespace.
 func TestArticle(t *testing.T) {
 	for _, distribution := range []string{"Kubernetes", "OpenShift"} {
 		both(t, func(t *testing.T, helm string) {
@@ -142,7 +142,7 @@ func TestArticle(t *testing.T) {
 	}
 }
 
-// vanish deletes a namespace, if it is there, as a cluster with controllers would.
+// vanish deletes a namespace if it exists, as a cluster with its controllers would.
 func vanish(t testing.TB, namespace string) {
 	t.Helper()
 	if _, _, err := program(nil, "kubectl", "get", "namespace", namespace); err != nil {
@@ -163,7 +163,7 @@ func vanish(t testing.TB, namespace string) {
 	}
 }
 
-// There is one installation in a cluster, whatever it is called. A label alone says how.
+// A cluster has one installation, whatever the release's name. Only a label has that name.
 func TestReleaseName(t *testing.T) {
 	render := func(release string) string {
 		out, errs, err := program(nil, "helm4", "template", release, dir(), "-n", system, "--set=hooks=true")

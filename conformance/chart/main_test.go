@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// admin is a kubeconfig with all rights at the API server of all tests.
+// admin is the path of a kubeconfig with all rights, for the API server of all tests.
 var admin string
 
 // run starts the API server before the tests and stops it after them.
@@ -45,8 +45,8 @@ func (r run) Run() int {
 	return r.m.Run()
 }
 
-// furnish makes what manifests need before the API server takes them: their namespace, and the kinds of Prometheus,
-// Multus and OpenShift.
+// furnish creates what the API server needs before it accepts the manifests: their namespace, and the kinds of
+// Prometheus, Multus and OpenShift.
 func furnish() error {
 	for _, step := range []struct {
 		stdin string
@@ -64,10 +64,10 @@ func furnish() error {
 	return nil
 }
 
-// namespaces is the one of the chart's objects.
+// namespaces is the namespace of the chart's objects.
 const namespaces = "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + system + "}\n"
 
-// kindOfPrometheus is the least that a Prometheus operator would define of a kind.
+// kindOfPrometheus returns a minimal definition of a kind of the Prometheus operator.
 func kindOfPrometheus(kind string) string {
 	plural := strings.ToLower(kind) + "s"
 	return `apiVersion: apiextensions.k8s.io/v1
@@ -101,12 +101,12 @@ func prepare(bin string) error {
 
 const (
 	name   = "istio-pod-network-controller"
-	system = name // the namespace that README.md installs into
+	system = name // the namespace in the commands of README.md
 )
 
 func dir() string { return filepath.Join(build.Root(), "chart", name) }
 
-// version is that of the chart, and the tag of the images that it names.
+// version returns the chart's version, which is also the tag of its images.
 func version() string {
 	text, err := os.ReadFile(filepath.Join(dir(), "Chart.yaml"))
 	if err != nil {
@@ -120,7 +120,7 @@ func version() string {
 	panic("Chart.yaml has no appVersion")
 }
 
-// program runs a program that talks to the API server, if to any, with all rights.
+// program runs a program that may use the API server with all rights.
 func program(stdin []byte, name string, args ...string) (stdout, stderr string, err error) {
 	cmd := exec.Command(filepath.Join(isolated.BinDir(), name), args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+admin)
@@ -138,7 +138,7 @@ func both(t *testing.T, test func(t *testing.T, helm string)) {
 	}
 }
 
-// template is `helm template` into the usual namespace.
+// template returns the output of `helm template` with the usual namespace.
 func template(t testing.TB, helm string, values ...string) string {
 	t.Helper()
 	out, errs, err := program(nil, helm, append([]string{"template", "-n", system, dir()}, set(values)...)...)
@@ -155,7 +155,7 @@ func set(values []string) (flags []string) {
 	return flags
 }
 
-// objects reads manifests.
+// objects parses manifests.
 func objects(t testing.TB, manifests string) (all []unstructured.Unstructured) {
 	t.Helper()
 	for _, document := range strings.Split("\n"+manifests, "\n---\n") {
@@ -170,7 +170,7 @@ func objects(t testing.TB, manifests string) (all []unstructured.Unstructured) {
 	return all
 }
 
-// find returns the object of a kind and name, as the type into which it is read, and whether it is there.
+// find reads the object of a kind and name into a variable, and reports whether it exists.
 func find(t testing.TB, manifests, kind, name string, into any) bool {
 	t.Helper()
 	for _, o := range objects(t, manifests) {
@@ -184,7 +184,7 @@ func find(t testing.TB, manifests, kind, name string, into any) bool {
 	return false
 }
 
-// taken fails unless the API server would take all manifests.
+// taken fails the test unless the API server accepts all manifests (server-side dry run).
 func taken(t testing.TB, manifests string) {
 	t.Helper()
 	_, errs, err := program([]byte(manifests), "kubectl", "apply", "--server-side", "--dry-run=server",
@@ -194,7 +194,7 @@ func taken(t testing.TB, manifests string) {
 	}
 }
 
-// apply makes objects.
+// apply creates objects.
 func apply(t testing.TB, manifests string) {
 	t.Helper()
 	if out, errs, err := program([]byte(manifests), "kubectl", "apply", "-f", "-"); err != nil {
@@ -202,8 +202,8 @@ func apply(t testing.TB, manifests string) {
 	}
 }
 
-// applied makes the objects of a render until the end of the test, but for the namespace, which comes first and stays:
-// nobody here finishes its deletion. Those that the test has deleted are gone before.
+// applied creates the rendered objects until the end of the test. The namespace is created first and stays, because no
+// controller here finishes its deletion. The test may delete objects itself.
 func applied(t testing.TB, manifests string) {
 	t.Helper()
 	apply(t, manifests)

@@ -11,7 +11,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// definition is Multus's network, and constraints OpenShift's, as far as they are looked at.
+// definition is Multus's NetworkAttachmentDefinition, and constraints OpenShift's, with the fields that are tested.
 type definition struct {
 	Metadata struct{ Name, Namespace string } `json:"metadata"`
 	Spec     struct{ Config string }          `json:"spec"`
@@ -24,7 +24,7 @@ type constraints struct {
 	Priority                                                                               *int
 }
 
-// in reads an object of a kind that Go does not know; false if there is none.
+// in reads an object of a kind without a Go type. It returns false if there is none.
 func in(t *testing.T, manifests, kind string, into any) bool {
 	t.Helper()
 	for _, o := range objects(t, manifests) {
@@ -43,7 +43,8 @@ func in(t *testing.T, manifests, kind string, into any) bool {
 	return false
 }
 
-// On OpenShift there is a network that Istio's injector names, and constraints that fit the agent's pod and no other.
+// On OpenShift there is a network with the name that Istio's injector uses, and constraints that fit the agent's pod
+// alone.
 func TestOpenShift(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for mode, capabilities := range map[string][]string{
@@ -141,7 +142,7 @@ func TestOpenShift(t *testing.T) {
 	})
 }
 
-// Where Istio's own CNI has the network's usual name, ours has another.
+// If Istio CNI already has the network's usual name, ours has another one.
 func TestOpenShiftBesideIstio(t *testing.T) {
 	const theirs = "apiVersion: k8s.cni.cncf.io/v1\nkind: NetworkAttachmentDefinition\nmetadata: {name: istio-cni, " +
 		"namespace: default}\n"
@@ -174,8 +175,8 @@ func TestOpenShiftBesideIstio(t *testing.T) {
 	})
 }
 
-// The policy that replaces istio-init is there if it is asked for, in the version that the API server has, and one
-// without it is refused.
+// The policy that replaces istio-init is rendered if the value asks for it, in the version that the API server has.
+// Without such a version the chart fails.
 func TestReplaceInit(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		taken(t, template(t, helm, "injection.replaceInit=true"))

@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Everything that is optional, at once, with other names of things.
+// All optional parts at once, with other names.
 func TestOptional(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		manifests := template(t, helm, "metrics.service.enabled=true", "metrics.podMonitor.enabled=true",
@@ -51,7 +51,7 @@ func TestOptional(t *testing.T) {
 	}
 }
 
-// Labels and annotations of the values never replace those that the chart relies on.
+// Labels and annotations in the values never replace those that the chart needs.
 func TestLabelsBeneath(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		const key = `app\.kubernetes\.io/name=mine`
@@ -77,8 +77,8 @@ func TestLabelsBeneath(t *testing.T) {
 	})
 }
 
-// Every object but the pod of the test says by labels which chart and which release it is from, as Helm recommends. A
-// label of the agents on another pod would make it one of theirs.
+// Every object except the test's pod has labels for chart and release, as Helm recommends. With the agents' labels
+// another pod would count as an agent.
 func TestRecommendedLabels(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for _, distribution := range []string{"Kubernetes", "OpenShift"} {
@@ -109,7 +109,7 @@ func TestRecommendedLabels(t *testing.T) {
 	})
 }
 
-// The plugin's image has the tag of the agent's, unless it has one of its own, or a digest.
+// The plugin's image has the agent's tag, unless the values set another tag or a digest for it.
 func TestImages(t *testing.T) {
 	digest := "sha256:" + strings.Repeat("0a", 32)
 	both(t, func(t *testing.T, helm string) {
@@ -141,8 +141,8 @@ func TestImages(t *testing.T) {
 	})
 }
 
-// The test's pod is put where there are agents, and expects the ports of the release; on OpenShift it lets the platform
-// choose its user.
+// The test's pod is scheduled to nodes with agents, and expects the release's ports. On OpenShift the platform chooses
+// its user.
 func TestPodOfTheTest(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		pod := func(values ...string) (pod corev1.Pod) {
@@ -156,7 +156,7 @@ func TestPodOfTheTest(t *testing.T) {
 			plain.Spec.Affinity == nil {
 			t.Errorf("it goes to %v %v", plain.Spec.NodeSelector, plain.Spec.Affinity)
 		}
-		// Whatever the release makes the sidecar's user, this one's is 1337.
+		// The sidecar's user in this pod is 1337, whatever user the release sets.
 		if plain.Annotations["pod-network-controller.istio.io/envoy-userid"] != "1337" ||
 			*plain.Spec.InitContainers[1].SecurityContext.RunAsUser != 1337 {
 			t.Errorf("%v %+v", plain.Annotations, plain.Spec.InitContainers[1].SecurityContext)
@@ -176,13 +176,13 @@ func TestPodOfTheTest(t *testing.T) {
 			return slices.ContainsFunc(pod.Spec.Containers,
 				func(c corev1.Container) bool { return slices.Contains(c.Args, "--dns") })
 		}
-		if !asks(plain) || asks(there) { // there the stand-in's answers by UDP are an app's
+		if !asks(plain) || asks(there) { // on OpenShift the stand-in's UDP answers would count as those of an app
 			t.Errorf("names are asked for: %t, on OpenShift %t", asks(plain), asks(there))
 		}
 	})
 }
 
-// The kubelet asks the address that the agent listens on. It puts IPv6 into brackets itself.
+// The kubelet probes the address on which the agent listens. It adds the brackets of IPv6 itself.
 func TestProbes(t *testing.T) {
 	for address, host := range map[string]string{
 		"": "", "0.0.0.0": "", "[::]": "", "127.0.0.1": "127.0.0.1", "[::1]": "::1", "[fd00::7]": "fd00::7",

@@ -12,8 +12,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// identities tries to take away, or to change, the annotations by which the rules of a pod know its sidecar: what they
-// said when its network was made is what an ephemeral container is compared with.
+// identities tries to remove or change the annotations that name the sidecar's user and group. An ephemeral container
+// is compared with their values from the time when the pod's network was made.
 func (g *guarded) identities() {
 	g.Helper()
 	const userID, groupID = "pod-network-controller.istio.io/envoy-userid", "pod-network-controller.istio.io/envoy-groupid"
@@ -127,7 +127,7 @@ func (g *guarded) taints() {
 	}{
 		{"of another node", g.agent, "b", spec("taints", others), "own node"},
 		{"by a token that is bound to no pod", g.loose, "a", spec("taints", others), "own node"},
-		// While the startup taint stays, any change of the agent's is refused, so it goes before the others are tried.
+		// While the startup taint is there, every other change by the agent is refused. So this removal comes first.
 		{"the startup taint", g.agent, "a", spec("taints", others), ""},
 		{"all taints", g.agent, "a", spec("taints", []any{}), "nothing else"},
 		{"another taint", g.agent, "a",

@@ -18,13 +18,13 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// warned keeps what the API server warns of.
+// warned collects the API server's warnings.
 type warned struct{ texts []string }
 
 func (w *warned) HandleWarningHeader(_ int, _, text string) { w.texts = append(w.texts, text) }
 
-// Where the API server cannot take copied marks off (before Kubernetes 1.36), it lets the copy pass and warns its
-// author.
+// Before Kubernetes 1.36 the API server cannot remove copied marks (MutatingAdmissionPolicy). It accepts the copy and
+// warns its author.
 func TestCopiedMarksAreWarnedOf(t *testing.T) {
 	old, errs, err := program(nil, "helm4", "template", "-n", system, dir(), "--kube-version=1.35.0")
 	if err != nil || strings.Contains(old, "MutatingAdmissionPolicy") {
@@ -82,7 +82,7 @@ func TestCopiedMarksAreWarnedOf(t *testing.T) {
 	}
 }
 
-// The policy is there where the API server can hold to it, and the notes say when it is not.
+// The policy is rendered if the API server supports it. Otherwise the notes say that it is missing.
 func TestPolicyIsRendered(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		old, _, err := program(nil, helm, "template", "-n", system, dir(), "--kube-version=1.29.0")

@@ -14,8 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// many tries pods of which much has to be compared: one with as many annotations as may be is marked, one with more is
-// refused before they are looked at. How long each took is printed.
+// many tries pods with many annotations. One with the largest allowed number is marked. One with more is refused before
+// they are compared. The test prints the times.
 func (g *guarded) many() {
 	g.Helper()
 	const tooMany = "more than 1000 annotations"
@@ -45,8 +45,8 @@ func (g *guarded) many() {
 	}
 }
 
-// kept tries what the agent's patch cannot change, whether the policy or the subresource itself keeps it: the
-// specification, the owners, and who manages which fields.
+// kept tries what the agent's patch cannot change, either because of the policy or because of the subresource: the
+// specification, the owners, and the managers of fields.
 func (g *guarded) kept() {
 	g.Helper()
 	get := func() *corev1.Pod {
@@ -92,7 +92,7 @@ func (g *guarded) manages() {
 	}
 	managed := func(name string, managers ...metav1.ManagedFieldsEntry) {
 		g.create(g.admin, name, "a", map[string]string{"a": "b"})
-		g.must(patch(g.editor, name, "", meta("managedFields", managers))) // of a new pod the API server takes none
+		g.must(patch(g.editor, name, "", meta("managedFields", managers))) // a new pod must have none
 	}
 	const label = `{"f:metadata": {"f:labels": {"f:app": {}}}}`
 	managed("copy", entry("cart", metav1.ManagedFieldsOperationApply, `{"f:metadata": {"f:annotations": {"f:a": {}, `+

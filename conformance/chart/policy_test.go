@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// The marks, and a pod's own annotation.
+// The annotations of marks, and one of the pod's own.
 const (
 	status   = "pod-network-controller.istio.io/status"
 	netns    = "pod-network-controller.istio.io/netns"
@@ -28,14 +28,14 @@ const (
 	taint    = "istio-pod-network-controller/agent-not-ready"
 )
 
-// guarded is a cluster with the chart's policies, two nodes, a pod on each, and what reaches it as whom.
+// guarded is a cluster with the chart's policies, two nodes with a pod each, and clients of several users.
 type guarded struct {
 	testing.TB
 	ctx    context.Context
 	admin  *kubernetes.Clientset
 	agent  *kubernetes.Clientset // with the token of the agent's pod on node a
 	loose  *kubernetes.Clientset // with a token of the agent's account that is bound to no pod
-	editor *kubernetes.Clientset // who may edit pods, and nodes too
+	editor *kubernetes.Clientset // may edit pods and nodes
 }
 
 const shop = "policy-shop"
@@ -107,8 +107,8 @@ func (g *guarded) must(err error) {
 	}
 }
 
-// as is a client with a token of the agent's account. It may do more here than its own role lets it, so that the policy
-// alone is in its way.
+// as returns a client with a token of the agent's account. It has more rights than the agent's role, so that only the
+// policy can refuse a request.
 func (g *guarded) as(admin *rest.Config, bound *authenticationv1.BoundObjectReference) *kubernetes.Clientset {
 	g.Helper()
 	token, err := g.admin.CoreV1().ServiceAccounts(system).CreateToken(g.ctx, "istio-pod-network-agent",
@@ -137,7 +137,7 @@ func (g *guarded) create(as *kubernetes.Clientset, name, node string, annotation
 	g.must(err)
 }
 
-// patch merges into a pod, as the agent does.
+// patch sends a merge patch of a pod, as the agent does.
 func patch(as *kubernetes.Clientset, pod, subresource string, change map[string]any) error {
 	return patchIn(shop, as, pod, subresource, change)
 }
@@ -156,7 +156,7 @@ func patchIn(namespace string, as *kubernetes.Clientset, pod, subresource string
 	return err
 }
 
-// annotated is a change of annotations.
+// annotated returns a change of annotations.
 func annotated(pairs ...string) map[string]any {
 	annotations := map[string]any{}
 	for i := 0; i < len(pairs); i += 2 {
@@ -168,7 +168,7 @@ func annotated(pairs ...string) map[string]any {
 	return map[string]any{"metadata": map[string]any{"annotations": annotations}}
 }
 
-// inForce waits until the API server has read the policies.
+// inForce waits until the API server enforces the policies.
 func (g *guarded) inForce() {
 	g.Helper()
 	await.Success(g, time.Minute, "the policies are in force", func() error {
@@ -190,10 +190,10 @@ func (g *guarded) inForce() {
 	})
 }
 
-// Who may do what to a pod's marks, and what else an agent may not.
+// Who may change a pod's marks, and what else an agent may not change.
 func TestPolicy(t *testing.T) {
 	g := newGuarded(t)
-	g.must(patch(g.agent, "on-a", "status", annotated(status, "initialized", netns, "b/1/1"))) // its work
+	g.must(patch(g.agent, "on-a", "status", annotated(status, "initialized", netns, "b/1/1"))) // what the agent does
 	copied := g.pod("copied", "", map[string]string{status: "initialized", netns: "b/1/1", "a": "b"})
 	labelled := func(app string) map[string]any {
 		return map[string]any{"metadata": map[string]any{"labels": map[string]any{"app": app}}}
@@ -201,7 +201,7 @@ func TestPolicy(t *testing.T) {
 	for _, c := range []struct {
 		what  string
 		do    func() error
-		words string // of the refusal; empty: it is allowed
+		words string // in the refusal; empty if the request is allowed
 	}{
 		{"a user copies a pod with its marks, and they are taken off", func() error {
 			made, err := g.editor.CoreV1().Pods(shop).Create(g.ctx, copied, metav1.CreateOptions{})

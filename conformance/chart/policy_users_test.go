@@ -10,7 +10,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// debug adds an ephemeral container with that user, if it is not 0, and group.
+// debug adds an ephemeral container with that group, and with that user if it is not 0.
 func (g *guarded) debug(as *kubernetes.Clientset, pod string, user int64, group *int64, dryRun bool) error {
 	now, err := g.admin.CoreV1().Pods(shop).Get(g.ctx, pod, metav1.GetOptions{})
 	g.must(err)
@@ -31,7 +31,7 @@ func (g *guarded) debug(as *kubernetes.Clientset, pod string, user int64, group 
 	return err
 }
 
-// meshed makes a pod with a sidecar.
+// meshed creates a pod with a sidecar.
 func (g *guarded) meshed(name string, change func(pod *corev1.Pod, proxy *corev1.Container)) {
 	g.Helper()
 	pod := g.pod(name, "a", nil)
@@ -46,7 +46,7 @@ func (g *guarded) meshed(name string, change func(pod *corev1.Pod, proxy *corev1
 	g.must(err)
 }
 
-// debuggers tries which ephemeral containers may join a pod.
+// debuggers tries which ephemeral containers a pod may get.
 func (g *guarded) debuggers() {
 	g.Helper()
 	g.meshed("native", func(_ *corev1.Pod, proxy *corev1.Container) {

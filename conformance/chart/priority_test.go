@@ -13,7 +13,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// With apiPriority.enabled, the API server counts what agents ask towards a level of their own, and nobody else's.
+// With apiPriority.enabled, the API server counts the agents' requests towards their own priority level, and no others.
 func TestAPIPriority(t *testing.T) {
 	manifests := template(t, "helm4", "apiPriority.enabled=true", "apiPriority.concurrencyShares=7")
 	applied(t, manifests)
@@ -31,7 +31,7 @@ func TestAPIPriority(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	await.Eventually(t, time.Minute, "the schema has its level", func() bool { // and the API server goes by it
+	await.Eventually(t, time.Minute, "the schema has its level", func() bool { // and the API server uses it
 		return answeredBy(t, config, "istio-pod-network-agent") == string(schema.UID)
 	})
 	if by := answeredBy(t, config, "default"); by == "" || by == string(schema.UID) {
@@ -39,7 +39,7 @@ func TestAPIPriority(t *testing.T) {
 	}
 }
 
-// answeredBy is the UID of the FlowSchema that a request of a service account's is counted towards:
+// answeredBy returns the UID of the FlowSchema for a request of a service account:
 // https://kubernetes.io/docs/concepts/cluster-administration/flow-control/#diagnostics
 func answeredBy(t *testing.T, admin *rest.Config, account string) (schema string) {
 	t.Helper()
@@ -54,7 +54,7 @@ func answeredBy(t *testing.T, admin *rest.Config, account string) (schema string
 			return answer, err
 		})
 	})
-	// Whether it is refused or not.
+	// The response has the header even if the request is refused.
 	_, _ = kubernetes.NewForConfigOrDie(config).CoreV1().Nodes().List(t.Context(), metav1.ListOptions{Limit: 1})
 	return schema
 }

@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The agent has no more of the node and of the API server than it uses, and for each way of repairing pods just what
-// that needs.
+// The agent has only the rights on the node and at the API server that it uses, and for each value of repair those that
+// it needs.
 func TestLeastPrivilege(t *testing.T) {
 	page := readText(t, filepath.Join(build.Root(), "docs", "operation.md"))
 	files := []corev1.Capability{"CHOWN", "DAC_OVERRIDE", "FOWNER", "LEASE"}
@@ -81,7 +81,7 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 }
 
-// saidIn returns, in their order by name, what a pattern finds in a row of a page.
+// saidIn returns what a pattern finds in a row of a page, sorted.
 func saidIn(row, pattern string) (found []string) {
 	for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(row, -1) {
 		found = append(found, match[1])
@@ -98,7 +98,7 @@ func capabilities(c corev1.Container) (names []string) {
 	return names
 }
 
-// Rules are renewed where the operator says so, and nowhere else.
+// Rules are renewed only in the namespaces that the operator names.
 func TestRenewRules(t *testing.T) {
 	for values, want := range map[string]string{
 		"renewRules={shop,team-*}": "--renew-rules=shop,team-*", "renewRules={*}": "--renew-rules=*", "agent.port=15088": "",
@@ -112,7 +112,7 @@ func TestRenewRules(t *testing.T) {
 	}
 }
 
-// Nothing else of the node is the agent's, and it is there before whatever needs it.
+// The agent mounts nothing else of the node, and is scheduled before whatever needs it.
 func TestAgentPod(t *testing.T) {
 	manifests := template(t, "helm4", "repair=off")
 	var d appsv1.DaemonSet
@@ -144,7 +144,7 @@ func TestAgentPod(t *testing.T) {
 	}
 }
 
-// The agent's rights are those of agent/rbac.yaml, byte for byte but for the chart's labels, in whatever namespace.
+// The agent's rights are those in agent/rbac.yaml, byte for byte except for the chart's labels, in every namespace.
 func TestRights(t *testing.T) {
 	manifests := regexp.MustCompile(`(?m)^  labels:\n(    .*\n)+`).ReplaceAllString(template(t, "helm4"), "")
 	rbac := readText(t, filepath.Join(build.Root(), "agent", "rbac.yaml"))
@@ -163,8 +163,7 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// The hook and the test's pod are admitted where Pod Security restricted is enforced, but that the hook uses the node's
-// network.
+// The hook and the test's pod comply with Pod Security restricted, except that the hook uses the node's network.
 func TestHooksAreRestricted(t *testing.T) {
 	manifests := template(t, "helm4", "hooks=true")
 	apply(t, "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: istio-pod-network-test\n  labels: "+
@@ -194,7 +193,7 @@ func TestHooksAreRestricted(t *testing.T) {
 	uninstall.Name = "uninstall"
 	uninstall.Spec.PriorityClassName = ""
 	admitted("the hook", uninstall)
-	uninstall.Spec.Containers[0].SecurityContext.Capabilities.Drop = nil // a control: the namespace refuses
+	uninstall.Spec.Containers[0].SecurityContext.Capabilities.Drop = nil // a control: the namespace refuses this
 	data, _ := yaml.Marshal(uninstall)
 	data = append([]byte("apiVersion: v1\nkind: Pod\n"), data...)
 	_, errs, err := program(data, "kubectl", "create", "-n", "istio-pod-network-test", "--dry-run=server", "-f", "-")

@@ -16,8 +16,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// A pod pulls its images with secrets of its own namespace. So `helm test` can be told a namespace that has them, and
-// makes nothing there but its pod.
+// A pod needs pull secrets of its own namespace. So `helm test` can use another namespace that has them. It creates
+// only its pod there.
 func TestPullSecretsOfTheTest(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		const secret = "imagePullSecrets[0].name=regcred"
@@ -53,7 +53,7 @@ func TestPullSecretsOfTheTest(t *testing.T) {
 	})
 }
 
-// initial is a pod as Istio's injector leaves it with istio-init.
+// initial returns a pod with istio-init, as Istio's injector makes it.
 func initial(secrets ...string) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "cart", Namespace: "default",
@@ -71,7 +71,7 @@ func initial(secrets ...string) *corev1.Pod {
 	return pod
 }
 
-// The image that the policy gives istio-init is pulled with the chart's secrets, beside those that the pod has.
+// With the policy's image for istio-init, the pod gets the chart's pull secrets beside its own.
 func TestPullSecretsOfTheWait(t *testing.T) {
 	config, err := clientcmd.BuildConfigFromFlags("", admin)
 	await.Must(t, err)
@@ -104,12 +104,12 @@ func TestPullSecretsOfTheWait(t *testing.T) {
 				for _, s := range pod.Spec.ImagePullSecrets {
 					got = append(got, s.Name)
 				}
-				if !slices.Equal(got, c.want) { // perhaps by the policy of the render before
+				if !slices.Equal(got, c.want) { // perhaps still by the policy of the last render
 					return fmt.Errorf("it pulls with %q, want %q", got, c.want)
 				}
 				return nil
 			})
-			other := initial("own") // which the policy leaves alone
+			other := initial("own") // the policy does not change it
 			other.Annotations = nil
 			pod, err := client.CoreV1().Pods("default").Create(context.Background(), other,
 				metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})

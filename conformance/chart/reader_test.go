@@ -9,8 +9,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// Who has the reader's role may read what the operator's tool asks the API server for, and may run nothing, change
-// nothing and read no secret.
+// The reader's role allows what the operator's tool reads from the API server. It allows no exec, no change, and no
+// read of secrets.
 func TestReader(t *testing.T) {
 	const role = "istio-pod-network-reader"
 	if find(t, template(t, "helm4"), "ClusterRole", role, &rbacv1.ClusterRole{}) {

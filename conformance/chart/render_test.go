@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The chart has nothing that either Helm warns about.
+// Neither Helm warns about the chart.
 func TestLint(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		if out, errs, err := program(nil, helm, "lint", "--strict", dir()); err != nil || strings.Contains(out, "[WARNING]") {
@@ -23,7 +23,7 @@ func TestLint(t *testing.T) {
 	})
 }
 
-// What is packaged renders as the directory does.
+// The packaged chart renders the same as the directory.
 func TestPackage(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		to := t.TempDir()
@@ -41,12 +41,12 @@ func TestPackage(t *testing.T) {
 	})
 }
 
-// presets are the distributions with where their CNI directories are.
+// presets are the distributions with their CNI directories.
 var presets = []struct {
 	name, bin, conf, mode string
 	quota                 bool
 	seLinux               string
-	repair                string // with auto; "": apply
+	repair                string // with auto; "" is apply
 }{
 	{name: "Kubernetes", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
 	{name: "Kubeadm", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain"},
@@ -70,8 +70,8 @@ var presets = []struct {
 	{name: "DockerDesktop", bin: "/opt/cni/bin", conf: "/etc/cni/net.d", mode: "chain", repair: "delete"},
 }
 
-// Every distribution's directories are those of the table, in the flags and on the node alike, and the API server takes
-// all of it.
+// The directories of every distribution are those of the table, in flags and mounts, and the API server accepts
+// everything.
 func TestPresets(t *testing.T) {
 	var known map[string]any
 	read(t, filepath.Join(dir(), "files", "presets.yaml"), &known)
@@ -94,7 +94,7 @@ func TestPresets(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for _, p := range presets {
 			manifests := template(t, helm, "kubernetesDistribution="+p.name)
-			if lower := strings.ToLower(p.name); helm == "helm3" { // they render the same, in another order
+			if lower := strings.ToLower(p.name); helm == "helm3" { // Helm 3 renders the same in another order
 				taken(t, manifests)
 			} else if template(t, helm, "kubernetesDistribution="+lower) != manifests {
 				t.Errorf("%s in small letters renders something else", p.name)
@@ -108,13 +108,13 @@ func TestPresets(t *testing.T) {
 				}
 			}
 			for _, path := range []string{p.bin, p.conf, "/run/istio-pod-network"} {
-				path, _, _ = strings.Cut(path, "/current/") // a link, which is seen where what holds it is mounted
+				path, _, _ = strings.Cut(path, "/current/") // a symbolic link, which is visible if its parent is mounted
 				if !strings.Contains(manifests, `hostPath: {path: "`+path+`"`) ||
 					!strings.Contains(manifests, `mountPath: "`+path+`"`) {
 					t.Errorf("%s: %s is not mounted under the same path", p.name, path)
 				}
 			}
-			// Where mounts are not shared, a container that asks for theirs is not made.
+			// If the node's mounts are not shared, the runtime cannot make a container with mount propagation.
 			if slave := strings.Contains(manifests, "HostToContainer"); slave != (repair == "apply") {
 				t.Errorf("%s: mounts of the host are to come into the container: %v", p.name, slave)
 			}
@@ -128,7 +128,8 @@ func TestPresets(t *testing.T) {
 	})
 }
 
-// A directory behind a link `current` is mounted by what holds the link, once for both, and all others as they are.
+// Of a directory behind a link `current`, the link's parent is mounted, once for both directories. Others are mounted
+// themselves.
 func TestMountOfLinks(t *testing.T) {
 	mounts := func(values ...string) (paths []string) {
 		for _, m := range daemonSet(t, template(t, "helm4", values...)).VolumeMounts {
@@ -151,8 +152,8 @@ func TestMountOfLinks(t *testing.T) {
 	}
 }
 
-// With repair auto a pod that came too early is repaired as the nodes allow, the reason is told, and who asks for apply
-// gets it. Where distributions have nodes of several kinds, the nodes tell.
+// With repair auto, pods that came too early are repaired in the way that the nodes allow, and the notes give the
+// reason. repair=apply is always respected. If a distribution has nodes of several kinds, the Node objects decide.
 func TestRepairAuto(t *testing.T) {
 	node := func(name, osImage, runtime string) {
 		apply(t, "apiVersion: v1\nkind: Node\nmetadata: {name: "+name+"}\n")
@@ -191,7 +192,7 @@ func TestRepairAuto(t *testing.T) {
 		says(t, helm, "repair is delete, because the runtime of the node minikube is docker://28.5.2, by cri-dockerd",
 			"kubernetesDistribution=Minikube")
 	})
-	says(t, "helm4", usual) // where there may be thousands, nobody asks
+	says(t, "helm4", usual) // with this distribution no Node objects are read: there may be thousands
 	node("zz", "Alpine Linux v3.22", "containerd://2.2.0")
 	says(t, "helm4", "repair is delete, because the node zz runs Alpine Linux v3.22", k3s)
 	_, errs, err := program(nil, "helm4", "template", dir(), "--set=kubernetesDistribution=K3d,renewRules={shop}")
@@ -200,7 +201,7 @@ func TestRepairAuto(t *testing.T) {
 	}
 }
 
-// There is an agent on no node that has no host, whatever else an affinity says, and `helm test` is not run there.
+// No agent runs on nodes without a host, whatever else the affinity has, and `helm test` does not run there either.
 func TestNodesWithoutHosts(t *testing.T) {
 	const theirs = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
 	without := map[string]string{"eks.amazonaws.com/compute-type": "fargate", "type": "virtual-kubelet"}
@@ -248,7 +249,7 @@ func TestNodesWithoutHosts(t *testing.T) {
 	})
 }
 
-// daemonSet is the container of the agents.
+// daemonSet returns the agents' container.
 func daemonSet(t testing.TB, manifests string) corev1.Container {
 	t.Helper()
 	var d appsv1.DaemonSet
@@ -258,7 +259,7 @@ func daemonSet(t testing.TB, manifests string) corev1.Container {
 	return d.Spec.Template.Spec.Containers[0]
 }
 
-// read reads a file of YAML or JSON.
+// read parses a YAML or JSON file.
 func read(t testing.TB, path string, into any) {
 	t.Helper()
 	if err := yaml.Unmarshal([]byte(readText(t, path)), into); err != nil {

@@ -23,7 +23,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// fleet is a cluster with Kubernetes' own controller of DaemonSets, and nodes whose scheduler and kubelets it plays.
+// fleet is a cluster with Kubernetes' own DaemonSet controller. The test plays the scheduler and the kubelets of its
+// nodes.
 type fleet struct {
 	testing.TB
 	ctx    context.Context
@@ -76,7 +77,7 @@ func newFleet(t testing.TB, nodes int) *fleet {
 	return f
 }
 
-// agents are the pods of the DaemonSet by their nodes.
+// agents returns the pods of the DaemonSet by node.
 func (f *fleet) agents() map[string]corev1.Pod {
 	list, err := f.client.CoreV1().Pods(system).List(f.ctx,
 		metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=istio-pod-network-agent"})
@@ -91,14 +92,14 @@ func (f *fleet) agents() map[string]corev1.Pod {
 	return pods
 }
 
-// nodeOf is the node that the controller made the pod for.
+// nodeOf returns the node for which the controller made the pod.
 func nodeOf(pod *corev1.Pod) string {
 	return pod.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].
 		MatchFields[0].Values[0]
 }
 
-// play does for every agent what its node would do next: bind it, have it be ready, or take it away. A dead node does
-// nothing, and what is on it is not ready.
+// play does the next step of every agent's node: bind the pod, make it ready, or remove it. A dead node does nothing,
+// and its pods are not ready.
 func (f *fleet) play() {
 	f.mu.Lock()
 	dead := maps.Clone(f.dead)
@@ -139,7 +140,7 @@ func (f *fleet) setReady(pod *corev1.Pod, ready corev1.ConditionStatus) error {
 	return err
 }
 
-// dies takes a node away without a word.
+// dies stops a node.
 func (f *fleet) dies(node string) {
 	f.mu.Lock()
 	f.dead[node] = true
@@ -152,7 +153,7 @@ func (f *fleet) eventually(what string, holds func() bool) {
 	await.Eventually(f, 2*time.Minute, what, holds)
 }
 
-// status is the DaemonSet's, once its controller has looked at what was last applied.
+// status returns the DaemonSet's status, once its controller has seen the last render.
 func (f *fleet) status() (status appsv1.DaemonSetStatus) {
 	f.Helper()
 	f.eventually("the controller has seen it", func() bool {
@@ -165,7 +166,7 @@ func (f *fleet) status() (status appsv1.DaemonSetStatus) {
 	return status
 }
 
-// updated waits until that many nodes have an agent of the last render, and it is ready on so many.
+// updated waits until that many nodes have an agent of the last render, and that many are ready.
 func (f *fleet) updated(nodes, ready int32) {
 	f.Helper()
 	f.eventually(fmt.Sprintf("%d agents are of the last render, and %d are ready", nodes, ready), func() bool {
@@ -174,8 +175,8 @@ func (f *fleet) updated(nodes, ready int32) {
 	})
 }
 
-// One node of four is dead. It counts as one that may be unavailable, so with the default, which is one of so few, an
-// upgrade waits for it. What docs/operation.md says ends that: one node more may be, or the dead one's object goes.
+// One node of four is dead. It counts as unavailable, and the default allows one unavailable node of so few, so an
+// upgrade waits for it. Both ways in docs/operation.md end that: a larger maxUnavailable, or deleting the Node object.
 func TestUpgradeWithADeadNode(t *testing.T) {
 	f := newFleet(t, 4)
 	manifests := func(values ...string) string {
@@ -200,7 +201,7 @@ func TestUpgradeWithADeadNode(t *testing.T) {
 	apply(t, manifests("agent.logLevel=warning", unavailable))
 	f.updated(3, 3)
 	await.Must(t, f.client.CoreV1().Nodes().Delete(f.ctx, "fleet-2", metav1.DeleteOptions{}))
-	// The controller that deletes the pods of such nodes does not run here.
+	// The controller that deletes the pods of deleted nodes does not run here.
 	gone := f.agents()["fleet-2"]
 	await.Must(
 		t,

@@ -22,11 +22,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// startedPages are the page that all begin with, and those of platforms that have one of their own.
+// startedPages are the page with which all readers begin, and those of single platforms.
 var startedPages = []string{"getting-started-istio.md", "getting-started-eks.md", "getting-started-gke.md",
 	"getting-started-aks.md", "getting-started-openshift.md"}
 
-// session returns the commands of a page's section, as a person pastes them.
+// session returns the commands of a page's section, as a reader would paste them.
 func session(t *testing.T, page, heading string) string {
 	t.Helper()
 	_, text, found := strings.Cut(readText(t, filepath.Join(build.Root(), "docs", page)), "\n## "+heading+"\n")
@@ -45,9 +45,9 @@ func session(t *testing.T, page, heading string) string {
 	return commands.String()
 }
 
-// Programs that stand for those of the page's reader. helm renders what it is to install, with the real Helm and the
-// charts of Istio's module, and has Helm find no fault with a chart of this tree by these values; the others say a word
-// where one is asked for.
+// Programs that replace those of the page's reader. helm renders what it should install, with the real Helm and the
+// charts of Istio's module. It also checks that Helm has no complaint about a chart of this tree with these values. The
+// others print something if a command needs it.
 const (
 	standInHelm = `#!/bin/bash
 set -euo pipefail
@@ -83,10 +83,10 @@ n=$(ls "$RENDERED" | wc -l)
 	standIn = "#!/bin/sh\ncat >/dev/null # whoever writes to it must not fail\necho stand-in\n"
 )
 
-// rendered are the manifests of the releases of a session, by the release's name; the last of each.
+// rendered has the manifests of a session's releases, by the release's name; of each the last.
 type rendered map[string]string
 
-// renderPasted runs the sections' commands in a shell that ends at the first one that fails.
+// renderPasted runs the sections' commands in a shell that ends at the first failure.
 func renderPasted(t *testing.T, helm string, sections ...string) rendered {
 	t.Helper()
 	dir, programs, out := t.TempDir(), t.TempDir(), t.TempDir()
@@ -137,7 +137,8 @@ func renderPasted(t *testing.T, helm string, sections ...string) rendered {
 	return all
 }
 
-// A section is named by its heading, and where it is not on the first page by that and the heading.
+// pageOf returns the page of a section. A section is named by its heading; on other pages than the first one, by page
+// and heading.
 func pageOf(section string) string {
 	if page, _, elsewhere := strings.Cut(section, "#"); elsewhere {
 		return page
@@ -147,7 +148,7 @@ func pageOf(section string) string {
 
 func headingOf(section string) string { return section[strings.Index(section, "#")+1:] }
 
-// paths are what a reader of the page follows, and what has to come out of it.
+// paths are the sequences of sections that a reader follows, and their expected results.
 var paths = []struct {
 	name, registry string
 	sections       []string
@@ -170,7 +171,7 @@ var paths = []struct {
 		"getting-started-openshift.md#Install", "Verify the mesh", "Remove everything"}, "openshift", nil, "istiod"},
 }
 
-// Whoever pastes the commands of the page installs what the page says, in each of its ways, with either Helm.
+// The page's commands install what the page says, in each of its paths, with either Helm.
 func TestGettingStarted(t *testing.T) {
 	followed := map[string]bool{}
 	for _, p := range paths {
@@ -214,11 +215,11 @@ func TestGettingStarted(t *testing.T) {
 	})
 }
 
-// kinds are those of Istio's that the shop has objects of.
+// kinds are Istio's kinds of which the shop has objects.
 var kinds = []string{"authorizationpolicies.security.istio.io", "gateways.networking.istio.io",
 	"peerauthentications.security.istio.io", "sidecars.networking.istio.io", "virtualservices.networking.istio.io"}
 
-// knowIstio has the API server know these kinds, and the namespaces of the page.
+// knowIstio defines these kinds and the page's namespaces in the API server.
 func knowIstio(t *testing.T) {
 	t.Helper()
 	var crds strings.Builder
@@ -244,7 +245,7 @@ metadata: {name: outside}
 `)
 }
 
-// injects fails unless that istiod injects our wait, and its platform and pull secrets are those.
+// injects fails the test unless that istiod injects our wait, with that platform and those pull secrets.
 func injects(t *testing.T, manifests, registry, platform string, secrets []string) {
 	t.Helper()
 	var config corev1.ConfigMap
@@ -264,7 +265,7 @@ func injects(t *testing.T, manifests, registry, platform string, secrets []strin
 			find(t, manifests, "ConfigMap", o.GetName(), &config)
 		}
 	}
-	// What a chart calls null is not in the values; unknown ones are of no interest.
+	// A chart's null is not in the values. Unknown values do not matter.
 	if err := json.Unmarshal([]byte(config.Data["values"]), &values); err != nil {
 		t.Fatalf("%v in %q", err, config.Data["values"])
 	}
@@ -301,8 +302,8 @@ func injects(t *testing.T, manifests, registry, platform string, secrets []strin
 	}
 }
 
-// shopIsTaken fails unless the API server takes all of a release of the shop's, and its pods are of Pod Security
-// restricted.
+// shopIsTaken fails the test unless the API server accepts the whole release of the shop, and its pods comply with Pod
+// Security restricted.
 func shopIsTaken(t *testing.T, manifests, registry string) {
 	t.Helper()
 	taken(t, manifests)
@@ -320,7 +321,7 @@ func shopIsTaken(t *testing.T, manifests, registry string) {
 		pod := corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: d.Spec.Template.ObjectMeta,
 			Spec: d.Spec.Template.Spec}
 		pod.Name, pod.Namespace = d.Name, "shop"
-		pod.Spec.ServiceAccountName = "" // which is not there
+		pod.Spec.ServiceAccountName = "" // it does not exist here
 		data, err := yaml.Marshal(pod)
 		if err != nil {
 			t.Fatal(err)

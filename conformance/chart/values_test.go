@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// A wrong value is refused, by its name and with what would be valid.
+// An invalid value is rejected with its name and what is valid.
 func TestWrongValues(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for value, words := range map[string][]string{
@@ -100,7 +100,7 @@ func TestWrongValues(t *testing.T) {
 	})
 }
 
-// The values of 2018 mean what they did.
+// The values of 2018 have the same effect as then.
 func TestValuesOf2018(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		_, keys := entry(t, helm, `includeIPRanges=172.30.0.0/16\,172.20.0.0/16`, "excludeIPRanges=10.1.0.0/16",
@@ -127,7 +127,7 @@ func TestValuesOf2018(t *testing.T) {
 	})
 }
 
-// A value that is null is one that nobody has set.
+// A null value counts as unset.
 func TestNull(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		plain, _ := entry(t, helm)

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// ofVerify is the pod that the operator's tool makes, as the chart has it for that.
+// ofVerify returns the pod that the chart stores for the tool's verify.
 func ofVerify(t *testing.T, manifests string) (pod corev1.Pod, text string) {
 	t.Helper()
 	var config corev1.ConfigMap
@@ -29,8 +29,7 @@ func ofVerify(t *testing.T, manifests string) (pod corev1.Pod, text string) {
 	return pod, text
 }
 
-// What verify makes pods of is the pod of `helm test`, whatever the values; the tests of the tool have the first of
-// these.
+// The pod of verify is the pod of `helm test`, for all values. The tool's tests use the first one of these.
 func TestPodOfVerify(t *testing.T) {
 	both(t, func(t *testing.T, helm string) {
 		for i, values := range [][]string{{"pluginImage.tag=v1"}, {"kubernetesDistribution=OpenShift"},
@@ -53,7 +52,8 @@ func TestPodOfVerify(t *testing.T) {
 	})
 }
 
-// Nobody gets a verifier's rights unasked. They are those that security.md names; of namespaces one can be changed.
+// The verifier's role is rendered only if a value asks for it. Its rights are those in security.md, and it can change
+// one namespace alone.
 func TestVerifier(t *testing.T) {
 	const verifier = "istio-pod-network-verifier"
 	if find(t, template(t, "helm4"), "ClusterRole", verifier, &rbacv1.ClusterRole{}) {

@@ -8,13 +8,13 @@ import (
 	"testing"
 )
 
-// lacksEnv names, with spaces between, what was taken from this kernel or node before the tests ran: modules, or the
-// programs ip6tables. scripts/kernels.sh sets it.
+// lacksEnv is the environment variable with what was removed from this kernel or node before the tests, separated by
+// spaces: modules, or the ip6tables programs. scripts/kernels.sh sets it.
 const lacksEnv = "LACKS"
 
-// TestBackends runs every verb with every backend and mode. Where the kernel or the node lacks something, each forced
-// backend works or fails as its own needs say; auto and iptables work wherever one of what they choose from does, and
-// otherwise name the reason of each; STATUS says the same as ADD; and a failed ADD leaves nothing.
+// TestBackends runs every verb with every backend and mode. If the kernel or the node lacks something, each forced
+// backend works or fails according to its needs. auto and iptables work if one of their choices does, and otherwise
+// name the reason of each. STATUS says the same as ADD, and a failed ADD leaves nothing.
 func TestBackends(t *testing.T) {
 	lacks := strings.Fields(os.Getenv(lacksEnv))
 	for _, mode := range []string{"REDIRECT", "TPROXY"} {
@@ -35,20 +35,20 @@ func TestBackends(t *testing.T) {
 	}
 }
 
-// needs are the modules, and the programs, without which a backend cannot do it in any mode, or in TPROXY mode alone.
+// needs are the modules and programs that a backend needs in every mode, and those that it needs for TPROXY.
 var needs = map[string]struct{ always, tproxy []string }{
 	"nftables":        {[]string{"nf_tables", "nft_chain_nat"}, []string{"nft_tproxy"}},
 	"iptables-nft":    {[]string{"nf_tables", "nft_chain_nat", "xt_owner", "ip6tables"}, []string{"xt_TPROXY"}},
 	"iptables-legacy": {[]string{"ip_tables", "xt_owner", "ip6tables"}, []string{"xt_TPROXY"}},
 }
 
-// choices are what a backend that is none itself chooses from.
+// choices are the backends from which auto and iptables choose.
 var choices = map[string][]string{
 	"iptables": {"iptables-nft", "iptables-legacy"},
 	"auto":     {"nftables", "iptables-nft", "iptables-legacy"},
 }
 
-// works says whether ADD has to succeed.
+// works reports whether ADD has to succeed.
 func works(backend, mode string, lacks []string) bool {
 	if choices := choices[backend]; choices != nil {
 		return slices.ContainsFunc(choices, func(b string) bool { return works(b, mode, lacks) })
@@ -58,7 +58,7 @@ func works(backend, mode string, lacks []string) bool {
 	return !slices.ContainsFunc(need.always, missing) && (mode != "TPROXY" || !slices.ContainsFunc(need.tproxy, missing))
 }
 
-// servesPod runs the verbs on a pod of the mesh. What was written is taken away by the last.
+// servesPod runs the verbs on a mesh pod. The last one removes what was written.
 func (n *node) servesPod(t *testing.T, conf []byte, netns string) {
 	t.Helper()
 	if got := n.run(t, "STATUS", conf, nil); got.code != 0 {
@@ -72,7 +72,7 @@ func (n *node) servesPod(t *testing.T, conf []byte, netns string) {
 	}
 }
 
-// refusesPod has STATUS and ADD fail, which name the reason of each backend in choices.
+// refusesPod checks that STATUS and ADD fail and name the reason of each backend in choices.
 func (n *node) refusesPod(t *testing.T, conf []byte, netns string, choices []string) {
 	t.Helper()
 	words := []string{"is not usable: "}
@@ -90,7 +90,7 @@ func (n *node) refusesPod(t *testing.T, conf []byte, netns string, choices []str
 	}
 }
 
-// wantNoChains fails the test if a packet rule of ours is left in the namespace, whichever tool lists it.
+// wantNoChains fails the test if any tool lists a rule of ours in the namespace.
 func (n *node) wantNoChains(netns string) {
 	n.Helper()
 	for _, list := range []string{"nft list ruleset", "iptables-legacy-save", "ip6tables-legacy-save"} {

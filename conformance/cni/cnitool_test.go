@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestCnitool is the life of a mesh pod by hand, with the commands of the README.
+// TestCnitool runs the life of a mesh pod with the README's commands.
 func TestCnitool(t *testing.T) {
 	for _, version := range versions {
 		t.Run(version, func(t *testing.T) { testCnitool(t, version) })
@@ -36,7 +36,7 @@ func testCnitool(t *testing.T, version string) {
 	if err := json.Unmarshal(tool("add"), &result); err != nil || result.CNIVersion != version {
 		t.Fatalf("cnitool add: result %+v, %v, want version %s", result, err, version)
 	}
-	if version < "0.3.0" { // the first version whose results have interfaces
+	if version < "0.3.0" { // the first version with interfaces in results
 		if len(result.Interfaces) > 0 {
 			t.Errorf("interfaces %+v in a result of %s", result.Interfaces, version)
 		}
@@ -47,18 +47,18 @@ func testCnitool(t *testing.T, version string) {
 	if version >= "0.4.0" {
 		tool("check")
 	}
-	tool("status") // libcni itself skips versions before 1.1.0
+	tool("status") // libcni does not call STATUS before 1.1.0
 	tool("del")
 	n.wantUntouched(netns)
 	tool("del")
 	tool("add")
-	tool("gc") // cnitool names no valid attachment, so all of them go
+	tool("gc") // cnitool passes no valid attachments, so GC removes all
 	if got := n.records(); len(got) != 0 {
 		t.Errorf("records of %q after gc, want none", got)
 	}
 }
 
-// cnitool runs the real cnitool and returns its stdout; a failure fails the test.
+// cnitool runs the real cnitool and returns its stdout. It fails the test if cnitool fails.
 func (n *node) cnitool(t *testing.T, confDir string, args ...string) []byte {
 	t.Helper()
 	cmd := n.cnitoolCommand(confDir, args...)
@@ -71,7 +71,7 @@ func (n *node) cnitool(t *testing.T, confDir string, args ...string) []byte {
 	return out
 }
 
-// cnitoolCommand is a call of it for a pod of the mesh.
+// cnitoolCommand returns the command of cnitool for a mesh pod.
 func (n *node) cnitoolCommand(confDir string, args ...string) *exec.Cmd {
 	n.Helper()
 	capArgs, err := json.Marshal(object{capability: mesh})

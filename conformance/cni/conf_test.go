@@ -12,10 +12,10 @@ import (
 	"github.com/containernetworking/cni/pkg/invoke"
 )
 
-// versions are the CNI versions the plugin claims.
+// versions are the CNI versions that the plugin supports.
 var versions = []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 
-// capability is the runtimeConfig key by which containerd and CRI-O hand a pod's annotations on.
+// capability is the key of runtimeConfig under which containerd and CRI-O pass a pod's annotations.
 const capability = "io.kubernetes.cri.pod-annotations"
 
 type object = map[string]any
@@ -27,7 +27,7 @@ var (
 	optedOut = map[string]string{"sidecar.istio.io/status": "{}", "istio-pod-network-controller/initialize": "false"}
 )
 
-// pluginConf is the plugin's entry in a network configuration; more overrides keys.
+// pluginConf returns the plugin's entry in a network configuration. more overrides keys.
 func (n *node) pluginConf(more object) object {
 	conf := object{
 		"type": pluginType, "capabilities": object{capability: true},
@@ -39,8 +39,9 @@ func (n *node) pluginConf(more object) object {
 	return conf
 }
 
-// conflist is a network: a primary plugin with host-local addresses, then ours. A bridge network is dual stack, a ptp
-// network has IPv4 alone: ptp waits 1.7 s for duplicate address detection, and pods of one family need tests anyway.
+// conflist returns a network: a primary plugin with host-local addresses, then ours. A bridge network is dual-stack, a
+// ptp network has IPv4 alone: ptp waits 1.7 s for duplicate address detection, and pods of one family have to be
+// tested, too.
 func (n *node) conflist(version, name, primary string, more object) []byte {
 	n.Helper()
 	ranges := [][]object{{{"subnet": fmt.Sprintf("10.90.%d.0/24", n.subnet)}}}
@@ -57,7 +58,7 @@ func (n *node) conflist(version, name, primary string, more object) []byte {
 	return data
 }
 
-// network is a conflist driven through libcni, as a runtime does it.
+// network is a network that libcni drives, as in a runtime.
 type network struct {
 	*node
 	list *libcni.NetworkConfigList
@@ -77,7 +78,7 @@ func (n *node) network(conflist []byte) *network {
 	return &network{node: n, list: list, exec: exec, cni: libcni.NewCNIConfigWithCacheDir([]string{n.bin}, cache, exec)}
 }
 
-// recorder keeps the last stdout of every plugin that libcni executes.
+// recorder keeps the last stdout of every plugin that libcni runs.
 type recorder struct {
 	invoke.Exec
 	mu     sync.Mutex
@@ -93,7 +94,7 @@ func (r *recorder) ExecPlugin(ctx context.Context, path string, stdin []byte, en
 	return out, err
 }
 
-// runtimeConf is what the runtime knows of a pod.
+// runtimeConf returns what the runtime passes for a pod.
 func runtimeConf(id, netns string, annotations map[string]string) *libcni.RuntimeConf {
 	rt := &libcni.RuntimeConf{ContainerID: id, NetNS: netns, IfName: "eth0", Args: podArgs(id)}
 	if annotations != nil {
@@ -102,7 +103,7 @@ func runtimeConf(id, netns string, annotations map[string]string) *libcni.Runtim
 	return rt
 }
 
-// podArgs are the CNI_ARGS of a Kubernetes pod.
+// podArgs returns the CNI_ARGS of a Kubernetes pod.
 func podArgs(id string) [][2]string {
 	return [][2]string{
 		{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "demo"}, {"K8S_POD_NAME", "demo"},
@@ -110,7 +111,7 @@ func podArgs(id string) [][2]string {
 	}
 }
 
-// add runs ADD through libcni and fails the test if that fails.
+// add runs ADD through libcni. It fails the test on an error.
 func (w *network) add(t testing.TB, rt *libcni.RuntimeConf) {
 	t.Helper()
 	if _, err := w.cni.AddNetworkList(t.Context(), w.list, rt); err != nil {
@@ -118,7 +119,7 @@ func (w *network) add(t testing.TB, rt *libcni.RuntimeConf) {
 	}
 }
 
-// del runs DEL through libcni and fails the test if that fails.
+// del runs DEL through libcni. It fails the test on an error.
 func (w *network) del(t testing.TB, rt *libcni.RuntimeConf) {
 	t.Helper()
 	if err := w.cni.DelNetworkList(t.Context(), w.list, rt); err != nil {

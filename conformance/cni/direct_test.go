@@ -18,14 +18,14 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// outcome is what one execution of the plugin left.
+// outcome is the result of one execution of the plugin.
 type outcome struct {
 	code   int
 	stdout []byte
 	took   time.Duration
 }
 
-// direct is our configuration alone, as libcni would render it for the plugin.
+// direct returns the plugin's own configuration, as libcni would pass it.
 func (n *node) direct(version string, more object) []byte {
 	n.Helper()
 	conf := n.pluginConf(object{"cniVersion": version, "name": "pods"})
@@ -39,7 +39,7 @@ func (n *node) direct(version string, more object) []byte {
 	return data
 }
 
-// attachment is the environment that names a pod's interface.
+// attachment returns the environment of a pod's interface.
 func attachment(id, netns string) []string {
 	args := ""
 	for _, pair := range podArgs(id) {
@@ -48,7 +48,7 @@ func attachment(id, netns string) []string {
 	return []string{"CNI_CONTAINERID=" + id, "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_ARGS=" + args[1:]}
 }
 
-// run executes the plugin without libcni, which would hide what exactly it prints.
+// run executes the plugin without libcni, which would hide its exact output.
 func (n *node) run(t testing.TB, verb string, stdin []byte, env []string) outcome {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(n.bin, pluginType))
@@ -63,8 +63,8 @@ func (n *node) run(t testing.TB, verb string, stdin []byte, env []string) outcom
 	return outcome{cmd.ProcessState.ExitCode(), out, time.Since(start)}
 }
 
-// wantError fails the test unless the plugin failed as the specification demands: a non-zero exit and, alone on
-// stdout, an error object with this code (0 for any), whose message has all words.
+// wantError fails the test unless the plugin failed as the CNI specification demands: a non-zero exit status, and on
+// stdout only an error object with this code, or any code for 0. Its message must have all words.
 func (o outcome) wantError(t *testing.T, code int, words ...string) {
 	t.Helper()
 	var failure struct {
@@ -72,7 +72,7 @@ func (o outcome) wantError(t *testing.T, code int, words ...string) {
 		Msg     string `json:"msg"`
 		Details string `json:"details"`
 	}
-	decode(t, o.stdout) // one value and nothing else
+	decode(t, o.stdout) // one JSON value and nothing else
 	if err := json.Unmarshal(o.stdout, &failure); err != nil {
 		t.Fatalf("stdout %q: %v", o.stdout, err)
 	}
@@ -89,7 +89,7 @@ func (o outcome) wantError(t *testing.T, code int, words ...string) {
 	}
 }
 
-// TestPrevResultPassesThrough hands the plugin results with keys nobody knows and numbers no float64 holds.
+// TestPrevResultPassesThrough passes results with unknown keys, and with numbers that do not fit into a float64.
 func TestPrevResultPassesThrough(t *testing.T) {
 	for _, version := range versions {
 		for pod, annotations := range map[string]map[string]string{"mesh": mesh, "no mesh": noMesh} {
@@ -110,7 +110,7 @@ func TestPrevResultPassesThrough(t *testing.T) {
 	}
 }
 
-// crafted is a result in the shape of the version.
+// crafted returns a result in the form of the version.
 func crafted(version string) string {
 	family := ""
 	if strings.HasPrefix(version, "0.") {
@@ -123,7 +123,7 @@ func crafted(version string) string {
 		"dns": {}, "vendor.example/unknown": {"big": -18446744073709551617, "text": "<&>\u2028", "none": null}}`
 }
 
-// TestWithoutPrevResult is the plugin as the only one of an additional network, as Multus runs it.
+// TestWithoutPrevResult runs the plugin as the only one of an additional network, as Multus does.
 func TestWithoutPrevResult(t *testing.T) {
 	for _, version := range versions {
 		t.Run(version, func(t *testing.T) {
@@ -143,13 +143,13 @@ func TestWithoutPrevResult(t *testing.T) {
 	}
 }
 
-// TestUntouched lists pods that must stay as they are.
+// TestUntouched has the pods that must not be changed.
 func TestUntouched(t *testing.T) {
 	tests := []struct {
 		name        string
 		annotations map[string]string
 		more        object
-		reason      redirect.Reason // of the record; empty for no record
+		reason      redirect.Reason // in the record; empty if there is none
 	}{
 		{"no mesh", noMesh, nil, ""},
 		{"no annotations", map[string]string{}, nil, ""},
@@ -185,7 +185,7 @@ func TestUntouched(t *testing.T) {
 	}
 }
 
-// TestAgentAbsent is a mesh pod on a node whose agent does not answer: try again later, and nothing left behind.
+// TestAgentAbsent is a mesh pod on a node without an answering agent: the error says to try again, and nothing is left.
 func TestAgentAbsent(t *testing.T) {
 	for name, annotations := range map[string]map[string]string{"mesh": mesh, "annotations unknown": nil} {
 		t.Run(name, func(t *testing.T) {
@@ -216,7 +216,7 @@ func TestAgentAbsent(t *testing.T) {
 	}
 }
 
-// TestErrors gives the plugin what it must refuse.
+// TestErrors passes what the plugin must reject.
 func TestErrors(t *testing.T) {
 	tests := []struct {
 		name        string
@@ -253,7 +253,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestOwnNetns is a misconfigured runtime that names the node's own namespace: the plugin must refuse it.
+// TestOwnNetns is a misconfigured runtime that names the node's own network namespace. The plugin must reject it.
 func TestOwnNetns(t *testing.T) {
 	n := newNode(t)
 	conf := n.direct("1.0.0", object{"runtimeConfig": object{capability: mesh},
@@ -262,7 +262,7 @@ func TestOwnNetns(t *testing.T) {
 	n.wantUntouched("/proc/self/ns/net")
 }
 
-// TestDelOfNothing deletes what never was: unknown container, missing state directory, no netns.
+// TestDelOfNothing deletes what does not exist: unknown container, missing state directory, no network namespace.
 func TestDelOfNothing(t *testing.T) {
 	for _, netns := range []string{"", "/nonexistent/netns"} {
 		n := newNode(t)
@@ -277,7 +277,7 @@ func TestDelOfNothing(t *testing.T) {
 	}
 }
 
-// TestVersion asks for the versions.
+// TestVersion asks for the supported versions.
 func TestVersion(t *testing.T) {
 	n := newNode(t)
 	res := n.run(t, "VERSION", []byte(`{"cniVersion": "1.1.0"}`), nil)

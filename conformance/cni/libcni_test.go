@@ -60,7 +60,8 @@ func testChain(t *testing.T, primary, version string) {
 	w.del(t, rt)
 }
 
-// TestCheckNamesDrift deletes one rule of each chain in turn; CHECK must fail and name the chain, and ADD must repair.
+// TestCheckNamesDrift deletes one rule of each chain in turn. CHECK must fail and name the chain, and ADD must repair
+// it.
 func TestCheckNamesDrift(t *testing.T) {
 	n := newNode(t)
 	w := n.network(n.conflist("1.1.0", "pods", "bridge", nil))
@@ -92,9 +93,8 @@ func TestCheckNamesDrift(t *testing.T) {
 	}
 }
 
-// What a runtime prints of a refused ADD is the text of the error, after libcni's words and without its code:
-// troubleshooting.md has people look for that. What the runtimes put in front of it is held by TestAgentAway (e2e) and
-// TestCRIOErrorsAsPrinted (node).
+// The text of a refused ADD is as troubleshooting.md quotes it: the plugin's error after libcni's words, without its
+// code. TestAgentAway (e2e) and TestCRIOErrorsAsPrinted (node) test the words that the runtimes add.
 func TestErrorAsPrinted(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(build.Root(), "docs", "troubleshooting.md"))
 	if err != nil {
@@ -116,7 +116,7 @@ func TestErrorAsPrinted(t *testing.T) {
 	}
 }
 
-// repair runs our plugin alone once more, as the agent does, with the result the chain has cached.
+// repair runs the plugin alone once more, as the agent does, with the result that libcni cached.
 func repair(t *testing.T, w *network, rt *libcni.RuntimeConf) {
 	t.Helper()
 	previous, err := w.cni.GetNetworkListCachedResult(w.list, rt)
@@ -134,7 +134,7 @@ func repair(t *testing.T, w *network, rt *libcni.RuntimeConf) {
 	}
 }
 
-// TestDelWithoutNetns removes the pod's network namespace before DEL, as after a crash of the node's runtime.
+// TestDelWithoutNetns removes the pod's network namespace before DEL, as after a crash of the runtime.
 func TestDelWithoutNetns(t *testing.T) {
 	n := newNode(t)
 	w := n.network(n.conflist("1.0.0", "pods", "ptp", nil))
@@ -148,7 +148,7 @@ func TestDelWithoutNetns(t *testing.T) {
 	w.del(t, rt)
 }
 
-// TestGC lets one of three attachments vanish; only its record may go.
+// TestGC removes one of three attachments. Only its record may be removed.
 func TestGC(t *testing.T) {
 	n := newNode(t)
 	pods := n.network(n.conflist("1.1.0", "pods", "bridge", nil))
@@ -159,7 +159,7 @@ func TestGC(t *testing.T) {
 	pods.add(t, gone)
 	other.add(t, foreign)
 	n.removeNetns(gone.NetNS)
-	pods.cni = libcni.NewCNIConfigWithCacheDir([]string{n.bin}, t.TempDir(), pods.exec) // forgets: no DEL, GC alone
+	pods.cni = libcni.NewCNIConfigWithCacheDir([]string{n.bin}, t.TempDir(), pods.exec) // with an empty cache
 
 	valid := &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: "aaaa", IfName: "eth0"}}}
 	if err := pods.cni.GCNetworkList(t.Context(), pods.list, valid); err != nil {
@@ -174,7 +174,7 @@ func TestGC(t *testing.T) {
 	other.del(t, foreign)
 }
 
-// TestIPTables takes the other backend through the same chain.
+// TestIPTables runs the same chain with another backend.
 func TestIPTables(t *testing.T) {
 	n := newNode(t)
 	w := n.network(n.conflist("1.1.0", "pods", "ptp", object{"backend": "iptables"}))
@@ -202,7 +202,7 @@ func TestIPTables(t *testing.T) {
 	}
 }
 
-// decode parses exactly one JSON value, numbers kept as they are written.
+// decode parses exactly one JSON value. Numbers keep their text.
 func decode(t testing.TB, data []byte) any {
 	t.Helper()
 	decoder := json.NewDecoder(bytes.NewReader(data))

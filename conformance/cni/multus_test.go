@@ -15,8 +15,8 @@ import (
 )
 
 // Multus runs the plugin as a network of its own, net1, without a previous result and without the pod's annotations, so
-// the agent is asked. It deletes by what it noted when the pod was made, whatever its configuration says by then, and
-// from CNI 0.4.0 on it relays CHECK.
+// the plugin asks the agent. It deletes with the configuration that it stored at ADD, whatever its configuration is by
+// then. From CNI 0.4.0 on it calls CHECK.
 func TestMultus(t *testing.T) {
 	for _, version := range versions {
 		t.Run(version, func(t *testing.T) { testMultus(t, version) })
@@ -25,7 +25,7 @@ func TestMultus(t *testing.T) {
 
 func testMultus(t *testing.T, version string) {
 	n := newNode(t)
-	run, err := os.MkdirTemp("", "agent") // TempDir is too long for a socket, and shared
+	run, err := os.MkdirTemp("", "agent") // TempDir's path is too long for a socket, and shared
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func testMultus(t *testing.T, version string) {
 		}
 	}
 	needs(true)
-	configure(list.Plugins[:1]) // our network is taken away while the pod is there
+	configure(list.Plugins[:1]) // our network is removed from the configuration while the pod exists
 	needs(true)
 	tool("del")
 	needs(false)

@@ -13,16 +13,16 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// pluginType is the plugin's name in CNI configurations, of its binary and of its nftables tables.
+// pluginType is the plugin's type in CNI configurations, and the name of its binary and of its nftables tables.
 const pluginType = "istio-pod-network"
 
-// node is what one test has of a Kubernetes node.
+// node is a test's part of a Kubernetes node.
 type node struct {
 	testing.TB
 	bin    string       // CNI_PATH
 	dir    string       // temporary: configuration, state, IPAM data, caches, pinned namespaces
 	store  record.Store // the plugin's stateDir
-	subnet int          // of the primary network, so that two tests never share an address
+	subnet int          // of the primary network: two tests never share an address
 }
 
 var subnets int
@@ -35,7 +35,7 @@ func newNode(t testing.TB) *node {
 		subnet: subnets}
 }
 
-// newNetns pins a new network namespace with a path of its own and removes it after the test.
+// newNetns makes a pinned network namespace with its own path, and removes it after the test.
 func (n *node) newNetns() string {
 	n.Helper()
 	netnses++
@@ -49,7 +49,7 @@ func (n *node) newNetns() string {
 
 var netnses int
 
-// removeNetns unpins the namespace, which destroys it; once more is fine.
+// removeNetns unpins the namespace, which destroys it. It may be called twice.
 func (n *node) removeNetns(path string) {
 	n.Helper()
 	if err := isolated.RemoveNetNS(path); err != nil {
@@ -57,7 +57,7 @@ func (n *node) removeNetns(path string) {
 	}
 }
 
-// inNetns runs a program in the network namespace and returns what it prints.
+// inNetns runs a program in the network namespace and returns its output.
 func (n *node) inNetns(netns string, args ...string) string {
 	n.Helper()
 	output, err := n.tryInNetns(netns, args...)
@@ -77,13 +77,13 @@ func (n *node) tryInNetns(netns string, args ...string) (string, error) {
 	return string(output), err
 }
 
-// nftRule is a rule as `nft -j -a list ruleset` names it.
+// nftRule is a rule in the output of `nft -j -a list ruleset`.
 type nftRule struct {
 	Family, Table, Chain string
 	Handle               int
 }
 
-// nftables lists the families that have a table of ours, and our rules, in the network namespace.
+// nftables returns the families that have a table of ours in the network namespace, and our rules.
 func (n *node) nftables(netns string) (families []string, rules []nftRule) {
 	n.Helper()
 	var listing struct {
@@ -116,7 +116,7 @@ func (n *node) wantRules(netns string) {
 	}
 }
 
-// wantUntouched fails the test unless the namespace has no packet rule of anybody.
+// wantUntouched fails the test if the namespace has any packet rule.
 func (n *node) wantUntouched(netns string) {
 	n.Helper()
 	if listing := n.inNetns(netns, "nft", "list", "ruleset"); strings.TrimSpace(listing) != "" {
@@ -124,7 +124,7 @@ func (n *node) wantUntouched(netns string) {
 	}
 }
 
-// records lists the container IDs that have a record, sorted.
+// records returns the container IDs of the records, sorted.
 func (n *node) records() []string {
 	n.Helper()
 	records, errs := n.store.List()

@@ -11,9 +11,9 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 )
 
-// TestRenew has the built plugin replace the rules of an earlier release in a pod that runs: by the settings of its
-// record, whatever is said of the pod now, and with a failure that takes nothing away. Until then CHECK finds the rules
-// of before, as long as they redirect.
+// TestRenew makes the built plugin replace the rules of an earlier release in a running pod. It uses the settings of
+// the pod's record, whatever the pod's annotations say now, and a failure removes nothing. Before the renewal, CHECK
+// accepts the old rules as long as they redirect.
 func TestRenew(t *testing.T) {
 	n := newNode(t)
 	netns := n.newNetns()
@@ -71,13 +71,13 @@ func TestRenew(t *testing.T) {
 	n.wantUntouched(netns)
 }
 
-// rulesBefore is the file with the rules of an earlier release, as nft(8) reads it.
+// rulesBefore returns the path of the rules of an earlier release, in the syntax of nft(8).
 func rulesBefore() string {
 	return filepath.Join(build.Root(), "plugin", "netfilter", "testdata", "before", "default.nft")
 }
 
-// aged gives the pod the rules of an earlier release, and their record. It returns the record's file, and what that
-// held before.
+// aged gives the pod the rules of an earlier release and a record of them. It returns the path of the record, and its
+// content before that.
 func (n *node) aged(netns string) (file, written string) {
 	n.Helper()
 	n.inNetns(netns, "nft", "flush", "ruleset")

@@ -8,8 +8,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/testnet"
 )
 
-// TestTogether has pods of settings that no scenario of the cluster has: interfaces of virtual machines together with
-// DNS capture, and groups that alone are captured, DNS included. Every flow of such a pod lands where the settings say.
+// TestTogether has pods with settings that no scenario of the cluster has: interfaces of virtual machines with DNS
+// capture, and included owner groups with DNS capture. Every flow of such a pod must go where the settings say.
 func TestTogether(t *testing.T) {
 	const prefix = "pod-network-controller.istio.io/"
 	for name, says := range map[string]map[string]string{
@@ -20,7 +20,7 @@ func TestTogether(t *testing.T) {
 			for _, backend := range []string{"nftables", "iptables-nft"} {
 				t.Run(name+"/"+mode+"/"+backend, func(t *testing.T) {
 					n := newNode(t)
-					t.Setenv("TMPDIR", n.dir) // these tests are in a process namespace, where all other labs seem abandoned
+					t.Setenv("TMPDIR", n.dir) // in this PID namespace the labs of other tests look abandoned
 					lab, err := testnet.New(testnet.Options{})
 					if err != nil {
 						t.Fatal(err)

@@ -18,8 +18,8 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/mesh"
 )
 
-// What scripts/compare.sh says: where the images of this tree are, in the version that the chart names, and the
-// directory of the Helms.
+// Variables that scripts/compare.sh sets: where the images of this tree are, in the version that the chart names, and
+// the directory with the two Helms.
 const (
 	imagesEnv = "COMPARE_IMAGES"
 	helmEnv   = "COMPARE_HELM"
@@ -27,29 +27,29 @@ const (
 
 const podImage = "e2e.local/pod:1"
 
-// Durations that bound a measurement. What has not come within one counts as stuck, or ends the run.
+// Limits of a measurement. What does not come within them counts as stuck, or ends the run.
 const (
 	patience    = 5 * time.Minute // for installations, and for pods without a fault
 	afterFault  = 2 * time.Minute // for pods after a fault
 	pollEvery   = 20 * time.Millisecond
 	taintKey    = "istio-pod-network-controller/agent-not-ready"
 	taintArg    = taintKey + "=:NoSchedule"
-	agentRunDir = "/run/istio-cni" // Istio CNI's, which it leaves
+	agentRunDir = "/run/istio-cni" // Istio CNI's; it does not remove it
 )
 
-// bench is the cluster with istiod in it. Pods are measured on the first node; istiod is on the second.
+// bench is the cluster with istiod in it. Pods are measured on the first node. istiod runs on the second.
 type bench struct {
 	cluster  *cluster.Cluster
 	node     *cluster.Node
 	helm     mesh.Helm
 	peer     *peer
-	before   survey // of the cluster without any way
+	before   survey // of the cluster before any way was installed
 	faults   bool
-	until    time.Time // when no more is begun
+	until    time.Time // after this time no further measurement starts
 	progress string    // what is being done
 }
 
-// newBench brings everything up. What it returns is to be stopped, also after an error.
+// newBench starts everything. The caller has to stop what it returns, also after an error.
 func newBench(ctx context.Context, bin string) (*bench, error) {
 	dir := filepath.Join(bin, "cluster")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -77,8 +77,8 @@ func newBench(ctx context.Context, bin string) (*bench, error) {
 	return b, err
 }
 
-// room has the nodes' directory of plugins take Istio CNI's, twice, as while it is replaced; and lets istiod reach the
-// API server while that is away for the node that is measured.
+// room makes the nodes' plugin directory large enough for Istio CNI's plugin twice, as during its replacement. It also
+// lets istiod reach the API server while that is away for the measured node.
 func (b *bench) room() error {
 	for _, n := range b.cluster.Nodes {
 		if err := run(n.Command("mount", "-o", "remount,size=256m", cluster.BinDir)); err != nil {
@@ -88,7 +88,7 @@ func (b *bench) room() error {
 	return run(b.cluster.Nodes[1].Command("nft", "flush table ip gate"))
 }
 
-// images gives the nodes all that pods of any way are made of.
+// images loads the images of all ways' pods into the nodes.
 func (b *bench) images() error {
 	bin, dir := b.cluster.Bin, b.cluster.Dir
 	pilot, proxy, err := mesh.Images(bin, dir)
@@ -118,7 +118,7 @@ func (b *bench) images() error {
 	return b.cluster.Nodes[1].Import(pilot)
 }
 
-// outside is the server that pods call, as a service of the mesh: so Envoy knows that it speaks HTTP.
+// outside is the server that pods call, as a ServiceEntry, so that Envoy knows that it speaks HTTP.
 var outside = fmt.Sprintf(`apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: outside, namespace: %s}
@@ -130,7 +130,7 @@ spec:
   endpoints: [{address: %[2]s}]
 `, mesh.Namespace, cluster.Address, peerPort)
 
-// control installs what every way has: istiod, and the server as a service of the mesh.
+// control installs what every way needs: istiod, and the ServiceEntry of the server.
 func (b *bench) control() error {
 	say("installing istiod")
 	if err := b.helm.Install("istio-base", "base", mesh.Namespace, nil); err != nil {
@@ -144,13 +144,13 @@ func (b *bench) control() error {
 	return run(cmd)
 }
 
-// dualStack is what Istio has to be told where pods have addresses of both families, as those here have
+// dualStack is the setting that Istio needs for pods with addresses of both families, as the pods here
 // (docs/migration.md).
 const dualStack = `pilot: {env: {ISTIO_DUAL_STACK: "true"}}
 meshConfig: {defaultConfig: {proxyMetadata: {ISTIO_DUAL_STACK: "true"}}}
 `
 
-// istiod has its injector make the pods of a way.
+// istiod installs istiod with the values of a way, so that its injector makes that way's pods.
 func (b *bench) istiod(w way) error {
 	file := filepath.Join(b.cluster.Dir, w.key+".yaml")
 	if err := os.WriteFile(file, []byte(cmp.Or(w.values, "{}")), 0o600); err != nil {
@@ -160,7 +160,7 @@ func (b *bench) istiod(w way) error {
 	if err := os.WriteFile(both, []byte(dualStack), 0o600); err != nil {
 		return err
 	}
-	files := []string{both, file} // what comes later wins
+	files := []string{both, file} // later files override earlier ones
 	if w.wait {
 		files = slices.Insert(files, 0, waitValues())
 	}
@@ -178,7 +178,7 @@ func (b *bench) asAdmin(cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// run runs a command that says something only if it fails.
+// run runs a command. Its output is in the error if it fails.
 func run(cmd *exec.Cmd) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, out)
@@ -186,7 +186,7 @@ func run(cmd *exec.Cmd) error {
 	return nil
 }
 
-// until waits for something that is to come, or for an error.
+// until waits until holds returns true or an error.
 func until(ctx context.Context, what string, holds func() (bool, error)) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * pollEvery) {
 		done, err := holds()
@@ -203,7 +203,7 @@ func until(ctx context.Context, what string, holds func() (bool, error)) error {
 	}
 }
 
-// passes tells whether an error is of an API server that has too much to do at the moment. It is asked again.
+// passes reports whether the error is from an overloaded API server, so that the request may be sent again.
 func passes(err error) bool {
 	return apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) ||
 		apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err)
@@ -212,7 +212,7 @@ func passes(err error) bool {
 // began is when the program began.
 var began = time.Now()
 
-// say tells whoever waits what is being done.
+// say reports progress on standard error.
 func say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%5.0f s  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/faulttable"
 )
 
-// beside has this project installed where Istio CNI is, as while one migrates: Istio's plugin, which runs first, writes
-// the rules of a pod, the pod is served, and the operator's tool names the other plugin as the table of faults has it.
+// beside installs this project beside Istio CNI, as during a migration. Istio's plugin runs first and writes a pod's
+// rules, the pod is served, and the operator's tool reports the other plugin as the table of faults says.
 func (b *bench) beside(ctx context.Context) error {
 	b.progress = "istio-cni, and this project beside it"
 	its, err := wayOf("istio-cni")
@@ -37,7 +37,7 @@ func (b *bench) beside(ctx context.Context) error {
 	return errors.Join(err, v.close(ctx))
 }
 
-// besideOurs installs this project, has a pod come, and asks the tool.
+// besideOurs installs this project, creates a pod, and asks the tool.
 func (v *visit) besideOurs(ctx context.Context, ours *visit) (err error) {
 	defer func() {
 		a := ours.agent
@@ -57,7 +57,7 @@ func (v *visit) besideOurs(ctx context.Context, ours *visit) (err error) {
 	if m.outcome = v.settle(ctx, names, start, patience); m.served() != nil {
 		return m.served()
 	}
-	about := []string{"", names[0]} // "": the cluster
+	about := []string{"", names[0]} // "" is the cluster
 	for _, n := range v.cluster.Nodes {
 		about = append(about, n.Name)
 	}
@@ -72,7 +72,7 @@ func (v *visit) besideOurs(ctx context.Context, ours *visit) (err error) {
 	return nil
 }
 
-// says waits until a command of the tool says of a fault what the table has.
+// says waits until a command of the tool reports a fault as the table says.
 func (v *visit) says(ctx context.Context, f faulttable.Fault, command, pod string, about []string) error {
 	var wrong error
 	err := until(ctx, "the tool says what the table has", func() (bool, error) {

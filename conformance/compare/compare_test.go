@@ -15,10 +15,10 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/markers"
 )
 
-// numbers are cells that only a measurement gives.
+// numbers matches cells with measured numbers.
 var numbers = regexp.MustCompile(`^(–|([0-9]+: )?[0-9.]+( / [0-9.]+)*(, [0-9]+ pods not ready)?)$`)
 
-// shape is a table with every number, and what says how many there are, in the same words.
+// shape returns the table with fixed words for its numbers and for the line that counts measurements.
 func shape(t *testing.T, block string) (lines []string) {
 	t.Helper()
 	for line := range strings.Lines(block) {
@@ -39,7 +39,7 @@ func shape(t *testing.T, block string) (lines []string) {
 	return lines
 }
 
-// The page has the tables that this program writes now: the same columns, rows, and cells that are no numbers.
+// The page has the tables of the present program: the same columns, rows, and cells without numbers.
 func TestPageHasTheTables(t *testing.T) {
 	page, err := os.ReadFile(docsPage())
 	if err != nil {
@@ -65,7 +65,7 @@ func TestPageHasTheTables(t *testing.T) {
 	}
 }
 
-// some is a state in which a way has been measured beside the one without redirection.
+// some has measurements of one way and of the one without redirection.
 var some = []measurement{
 	{Round: 1, Way: "none", Part: partSingle, Number: 1, Count: 1, usage: usage{Runtime: 0.1}},
 	{Round: 1, Way: "wait", Part: partSingle, Number: 1, Count: 1, outcome: outcome{Ready: 3, Request: 4},
@@ -77,7 +77,7 @@ var some = []measurement{
 	{Round: 1, Way: "wait", Part: "killed", Number: 1, Count: 10, outcome: outcome{Ready: 33.4, Leaked: 1, Stuck: 2}},
 }
 
-// What was measured stands in the table as it is to be read.
+// The cells have the measured values in the form for readers.
 func TestCells(t *testing.T) {
 	cells := map[string]string{}
 	for _, g := range tables(some) {
@@ -99,7 +99,7 @@ func TestCells(t *testing.T) {
 		"this project, init wait: agent killed while pods start":                                            "10: 1 / 2 / 33",
 		"this project, init wait: API server away for 30 s":                                                 unknown,
 
-		// apart, for its length
+		// on a line of its own, because it is long
 		"no redirection, same containers: processor time per pod of CNI plugins and runc, beyond the first row, ms": "0.0",
 
 		"`istio-init`: agent killed while pods start":                          never,
@@ -115,7 +115,7 @@ func TestCells(t *testing.T) {
 	}
 }
 
-// A run that was ended in the middle of a line goes on after the line before, with the same seed.
+// A run that ended in the middle of a line continues after the line before, with the same seed.
 func TestStateGoesOn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new", "state.jsonl")
 	s, err := openState(path, 7)
@@ -156,7 +156,7 @@ func TestStateGoesOn(t *testing.T) {
 	}
 }
 
-// A pod that has leaked, is not ready, or from which no request has come ends a run without a fault.
+// A leaked pod, a pod that is not ready, or one without a request ends a run without a fault.
 func TestServed(t *testing.T) {
 	for _, o := range []outcome{{Leaked: 1}, {Stuck: 1}, {Silent: 1}} {
 		if (measurement{Count: 1, outcome: o}).served() == nil {
@@ -168,7 +168,7 @@ func TestServed(t *testing.T) {
 	}
 }
 
-// Every round has every way once, in an order that the seed gives, and not always the same.
+// Every round has every way once, in an order that depends on the seed and is not always the same.
 func TestOrder(t *testing.T) {
 	orders := map[string]bool{}
 	for round := range 20 {
@@ -187,7 +187,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// Values that cannot be are refused.
+// Invalid values are rejected.
 func TestOptions(t *testing.T) {
 	for _, args := range [][]string{{"-rounds=0"}, {"-single=0"}, {"-full=-1"}, {"-only=wait,other"}, {"more"}} {
 		if _, err := parse(args); err == nil {
@@ -200,7 +200,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// What a way changes in a file is seen; that Istio CNI writes the same JSON in another order is not.
+// Changes to a file are found. JSON in another order, as Istio CNI writes it, is no change.
 func TestDiffer(t *testing.T) {
 	before := entries("a", `{"x": 1, "y": [2]}`, "b", "text")
 	for want, now := range map[string][]string{
@@ -213,7 +213,7 @@ func TestDiffer(t *testing.T) {
 	}
 }
 
-// entries are files, each a path and what is in it.
+// entries makes files from pairs of path and content.
 func entries(pairs ...string) cluster.Files {
 	files := cluster.Files{}
 	for i := 0; i < len(pairs); i += 2 {
@@ -222,7 +222,7 @@ func entries(pairs ...string) cluster.Files {
 	return files
 }
 
-// An API server that has too much to do is asked again; another error ends the wait.
+// A request to an overloaded API server is repeated. Another error ends the wait.
 func TestUntil(t *testing.T) {
 	busy, refused := apierrors.NewTimeoutError("busy", 1), errors.New("no such kind")
 	for _, row := range []struct {

@@ -8,11 +8,11 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 )
 
-// fault is something that goes wrong while pods come.
+// fault is a fault that happens while pods start.
 type fault struct {
 	name, title string
-	early       bool // before the way's agent is there
-	agent       bool // only where there is one
+	early       bool // it happens before the way's agent runs
+	agent       bool // it needs an agent
 	do          doing
 }
 
@@ -33,7 +33,7 @@ const (
 	awayFor     = 30 * time.Second
 )
 
-// early has pods come while there is no agent. It comes some seconds later, and from then on they are timed.
+// early creates pods before there is an agent. The agent comes some seconds later, and the pods' time counts from then.
 func (v *visit) early(ctx context.Context, m *measurement) error {
 	if v.taint {
 		if err := v.tainted(); err != nil {
@@ -63,7 +63,7 @@ func (v *visit) killed(ctx context.Context, m *measurement) error {
 	})
 }
 
-// rewritten has the primary CNI write its file, and pods come at once.
+// rewritten makes the primary CNI write its file, and creates pods at once.
 func (v *visit) rewritten(ctx context.Context, m *measurement) error {
 	if err := v.rewrite(); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (v *visit) rewritten(ctx context.Context, m *measurement) error {
 	return v.come(ctx, m, faultPods, afterFault, nil)
 }
 
-// apiAway has nothing on the node reach the API server but the kubelet, and pods come at once.
+// apiAway lets only the kubelet of the node reach the API server, and creates pods at once.
 func (v *visit) apiAway(ctx context.Context, m *measurement) error {
 	v.cluster.Gate.Set(apiserver.Trouble{Abort: true})
 	defer v.cluster.Gate.Set(apiserver.Trouble{})

@@ -16,13 +16,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// survey is what a way may have changed: objects of the whole cluster, and files of the nodes.
+// survey has what a way may change: cluster-scoped objects, and files of the nodes.
 type survey struct {
 	objects []string
 	files   map[string]cluster.Files // by the node's name
 }
 
-// kinds are where the objects of the whole cluster are that a way may make.
+// kinds are the API paths of the cluster-scoped objects that a way may create.
 var kinds = []string{
 	"api/v1/namespaces",
 	"apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies",
@@ -41,7 +41,7 @@ func (b *bench) look(ctx context.Context) (survey, error) {
 	s := survey{files: map[string]cluster.Files{}}
 	for _, kind := range kinds {
 		data, err := b.cluster.Client.Discovery().RESTClient().Get().AbsPath(kind).DoRaw(ctx)
-		if apierrors.IsNotFound(err) { // the kind itself
+		if apierrors.IsNotFound(err) { // the cluster does not have this kind
 			continue
 		}
 		var list metav1.PartialObjectMetadataList
@@ -62,7 +62,7 @@ func (b *bench) look(ctx context.Context) (survey, error) {
 	return s, nil
 }
 
-// left lists what there is that was not there before any way came, and what has changed.
+// left lists what exists now but not before the first way, and what has changed.
 func (b *bench) left(ctx context.Context, w way) ([]string, error) {
 	now, err := b.look(ctx)
 	if err != nil {
@@ -95,7 +95,7 @@ func (b *bench) left(ctx context.Context, w way) ([]string, error) {
 	return found, err
 }
 
-// differ lists the files of a node that are not as they were. A file of JSON that says the same counts as the same.
+// differ lists the files of a node that have changed. JSON with the same content counts as unchanged.
 func differ(node string, before, now cluster.Files) (found []string) {
 	for path, e := range now {
 		if was, known := before[path]; !known || !e.Mode.IsDir() && !sameText(was.Contents, e.Contents) {
@@ -119,8 +119,8 @@ func sameText(a, b string) bool {
 		reflect.DeepEqual(left, right)
 }
 
-// clean waits until nothing of a way is left, and then gives files that say the same in other words, and what Istio CNI
-// leaves in the directory of its socket, back their state.
+// clean waits until nothing of a way is left. Then it restores files with the same content in another form, and removes
+// what Istio CNI leaves in its socket directory.
 func (v *visit) clean(ctx context.Context) error {
 	var found []string
 	err := until(ctx, "nothing of "+v.key+" is left", func() (bool, error) {
@@ -137,7 +137,7 @@ func (v *visit) clean(ctx context.Context) error {
 	return err
 }
 
-// rewrite has the primary CNI write its file, as it was before anything came into it.
+// rewrite makes the primary CNI write its file again, without any chained plugin.
 func (v *visit) rewrite() error {
 	path := v.node.Conflist()
 	temp := filepath.Join(filepath.Dir(path), ".primary")

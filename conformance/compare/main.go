@@ -1,4 +1,4 @@
-// Command compare measures this project beside what else redirects a pod's traffic to Istio's sidecar, in one cluster,
+// Command compare measures this project and other ways to redirect a pod's traffic to Istio's sidecar, in one cluster,
 // with the same pods. scripts/compare.sh starts it.
 package main
 
@@ -39,7 +39,7 @@ const help = `usage: compare [-quick] [-rounds N] [-single N] [-full N] [-faults
   -table      print the table of the state, and measure nothing
 `
 
-// options are what is asked for.
+// options are the flags.
 type options struct {
 	quick, table, faults, docs bool
 	plan                       plan
@@ -80,7 +80,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.state, "state", filepath.Join(build.Root(), "dist", "compare", "state.jsonl"), "")
 	f.BoolVar(&o.docs, "docs", false, "")
 	f.BoolVar(&o.table, "table", false, "")
-	_ = f.Parse(args) // it exits itself
+	_ = f.Parse(args) // it exits on an error
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("unknown argument %q; see -help", f.Arg(0))
 	}
@@ -99,7 +99,7 @@ func parse(args []string) (options, error) {
 	return o, err
 }
 
-// ways are those that are asked for.
+// ways returns the chosen ways.
 func (o options) ways() (chosen []way, err error) {
 	for key := range strings.SplitSeq(o.only, ",") {
 		w, err := wayOf(key)
@@ -121,7 +121,7 @@ func prepare(bin string) error {
 	return nil
 }
 
-// Run is called in the namespaces of the cluster.
+// Run runs in the namespaces of the cluster.
 func (o options) Run() int {
 	if err := o.run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "compare:", err)
@@ -163,7 +163,7 @@ func (o options) run(ctx context.Context) error {
 	return err
 }
 
-// print shows the table of a state to a person, and writes it into a page if that is asked for.
+// print prints the table of a state, and writes it into the page if that is asked for.
 func (o options) print() error {
 	if o.quick {
 		return nil
@@ -188,13 +188,13 @@ func (o options) print() error {
 	return os.WriteFile(path, []byte(text), 0o644)
 }
 
-// docsCommand is what the page says of who writes the tables.
+// docsCommand is the command that the page names as the source of the tables.
 const docsCommand = "make compare DOCS=1"
 
-// docsPage is the page with the table.
+// docsPage returns the path of the page with the tables.
 func docsPage() string { return filepath.Join(build.Root(), "docs", "why.md") }
 
-// keepLogs copies what may explain a failure to where it outlives the cluster.
+// keepLogs copies logs that may explain a failure to a directory that outlives the cluster.
 func keepLogs(c *cluster.Cluster) {
 	dir := filepath.Join(build.Root(), "dist", "compare", "logs")
 	if err := os.MkdirAll(dir, 0o755); err != nil {

@@ -14,10 +14,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// levels are those of Pod Security, the strictest first.
+// levels are the levels of Pod Security, the strictest first.
 var levels = []string{restricted, "baseline", "privileged"}
 
-// needs looks at what the way asks for; that the table says otherwise is an error.
+// needs finds out what the way requires. It returns an error if the table says otherwise.
 func (v *visit) needs(ctx context.Context, m *measurement) error {
 	n := &needs{Containers: v.inits}
 	for _, level := range levels {
@@ -42,7 +42,7 @@ func (v *visit) needs(ctx context.Context, m *measurement) error {
 	return nil
 }
 
-// admits reports whether a namespace of that level of Pod Security admits the way's pods.
+// admits reports whether a namespace with that level of Pod Security admits the way's pods.
 func (v *visit) admits(ctx context.Context, level string) (bool, error) {
 	name := v.namespace + "-" + level
 	namespaces := v.cluster.Client.CoreV1().Namespaces()
@@ -60,29 +60,29 @@ func (v *visit) admits(ctx context.Context, level string) (bool, error) {
 		return admitted || strings.Contains(err.Error(), "violates PodSecurity"), nil
 	})
 	if err == nil {
-		err = namespaces.Delete(ctx, name, metav1.DeleteOptions{}) // which clean waits for
+		err = namespaces.Delete(ctx, name, metav1.DeleteOptions{}) // clean waits for its end
 	}
 	return admitted, err
 }
 
-// disk are the directories of the node where a way may leave something, and notItsOwn those below them that are
-// others'.
+// disk are the directories of the node in which a way may leave something. notItsOwn are directories below them that
+// belong to others.
 var (
 	disk      = []string{"/etc/cni", "/opt/cni", "/run", "/var/lib/cni"}
 	notItsOwn = []string{"/run/containerd", "/run/overlay", "/run/netns"}
 )
 
-// jwt is how a token of a service account begins (RFC 7515: a header in JSON, in base64url).
+// jwt is the beginning of a service account's token (RFC 7515: a JSON header in base64url).
 var jwt = []byte("eyJhbGciOi")
 
-// tokens are the files of the node in which there is one.
+// tokens returns the files of the node that have a token.
 func (v *visit) tokens() (found []string, err error) {
 	for _, dir := range disk {
 		root := v.node.Path(dir)
 		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 			name := dir + strings.TrimPrefix(path, root)
 			switch {
-			case err != nil: // it has gone, or was never there
+			case err != nil: // it was deleted, or never existed
 				return nil
 			case e.IsDir() && slices.Contains(notItsOwn, name):
 				return fs.SkipDir

@@ -10,11 +10,11 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
-// peerPort is where the server listens that pods call, outside the nodes.
+// peerPort is the port of the server that pods call. It runs outside the nodes.
 const peerPort = 8081
 
-// peer knows of each pod when its first request arrived: one that Envoy has passed on has an ID of Envoy's
-// (x-request-id, https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers).
+// peer stores when each pod's first request arrived. A request through Envoy has a header x-request-id
+// (https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers).
 type peer struct {
 	mu     sync.Mutex
 	direct map[string]time.Time
@@ -32,12 +32,12 @@ func newPeer() (*peer, error) {
 	return p, nil
 }
 
-// url is what a pod calls.
+// url returns the URL that a pod calls.
 func (p *peer) url(pod string) string {
 	return fmt.Sprintf("http://%s:%d/%s", cluster.Address, peerPort, pod)
 }
 
-// ServeHTTP notes who has come, and how.
+// ServeHTTP stores which pod the request is from, and whether it came through Envoy.
 func (p *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	seen, name := p.direct, r.URL.Path[1:]
 	if r.Header.Get("X-Request-Id") != "" {
@@ -51,7 +51,7 @@ func (p *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, "peer")
 }
 
-// first is when the first request of a pod arrived past Envoy, or by way of it.
+// first returns when a pod's first request arrived, either directly or through Envoy.
 func (p *peer) first(pod string, direct bool) (time.Time, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -19,7 +19,7 @@ const (
 	appUser = 1000
 )
 
-// newPod is one whose app calls the server from its first instruction on, until it has answered.
+// newPod returns a pod whose app calls the server from its start until it gets an answer.
 func (v *visit) newPod(name string) *corev1.Pod {
 	grace, user, token, yes, no := int64(1), int64(appUser), false, true, false
 	return &corev1.Pod{
@@ -39,14 +39,14 @@ func (v *visit) newPod(name string) *corev1.Pod {
 	}
 }
 
-// watch is when the pods of a namespace were seen to be ready first.
+// watch stores when each pod of a namespace was first seen to be ready.
 type watch struct {
 	mu    sync.Mutex
 	ready map[string]time.Time
 	stop  func()
 }
 
-// watchPods begins one.
+// watchPods starts a watch.
 func (b *bench) watchPods(ctx context.Context, namespace string) (*watch, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{ready: map[string]time.Time{}}
@@ -75,7 +75,7 @@ func (w *watch) see(object any) {
 	}
 }
 
-// at is when a pod was ready first.
+// at returns when a pod was first ready.
 func (w *watch) at(pod string) (time.Time, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -83,8 +83,8 @@ func (w *watch) at(pod string) (time.Time, bool) {
 	return at, ready
 }
 
-// come has pods come, measures them, and has them go. Meanwhile is called as soon as they are made; if it says when,
-// their time counts from then.
+// come creates pods, measures them, and deletes them. It calls meanwhile as soon as they are created. If that returns a
+// time, the pods' time counts from then.
 func (v *visit) come(ctx context.Context, m *measurement, pods int, limit time.Duration,
 	meanwhile func() (time.Time, error)) error {
 	names := make([]string, pods)
@@ -121,7 +121,7 @@ func (v *visit) come(ctx context.Context, m *measurement, pods int, limit time.D
 	return v.remove(ctx, names)
 }
 
-// make makes pods, one after the other. While the API server or the injector is away one is tried again.
+// make creates pods one after the other. It tries again while the API server or the injector is away.
 func (v *visit) make(ctx context.Context, names []string) error {
 	for _, name := range names {
 		var failed error
@@ -136,7 +136,7 @@ func (v *visit) make(ctx context.Context, names []string) error {
 	return nil
 }
 
-// settle waits until every pod is ready and has been answered, but no longer than the limit.
+// settle waits until every pod is ready and has its answer, or until the limit.
 func (v *visit) settle(ctx context.Context, names []string, start time.Time, limit time.Duration) outcome {
 	for {
 		o, done := v.outcome(names, start)
@@ -147,7 +147,7 @@ func (v *visit) settle(ctx context.Context, names []string, start time.Time, lim
 	}
 }
 
-// outcome is what has become of pods so far, and whether nothing more is to come.
+// outcome returns the pods' state so far, and whether it is final.
 func (v *visit) outcome(names []string, start time.Time) (o outcome, done bool) {
 	done = true
 	for _, name := range names {
@@ -155,7 +155,7 @@ func (v *visit) outcome(names []string, start time.Time) (o outcome, done bool) 
 		request, arrived := v.peer.first(name, v.direct)
 		if _, past := v.peer.first(name, true); past && !v.direct {
 			o.Leaked++
-			arrived, request = true, start // it will ask no more
+			arrived, request = true, start // the app has its answer and sends no more requests
 		}
 		if isReady {
 			o.Ready = max(o.Ready, ready.Sub(start).Seconds())

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// rounds measures all that the state does not have yet.
+// rounds makes all measurements that the state does not have yet.
 func (b *bench) rounds(ctx context.Context, p plan, chosen []way, s *state) error {
 	say("the seed of the order is %d", s.seed)
 	for round := 1; round <= p.rounds; round++ {
@@ -31,7 +31,7 @@ func (b *bench) rounds(ctx context.Context, p plan, chosen []way, s *state) erro
 	return nil
 }
 
-// order is that of the ways in a round.
+// order returns the ways in the order of a round.
 func order(chosen []way, seed uint64, round int) []way {
 	shuffled := slices.Clone(chosen)
 	rand.New(rand.NewPCG(seed, uint64(round))).Shuffle(len(shuffled), func(i, j int) {
@@ -40,17 +40,17 @@ func order(chosen []way, seed uint64, round int) []way {
 	return shuffled
 }
 
-// part is a measurement that is to be made, of a way that is installed, or that is not yet.
+// part is a planned measurement of a way.
 type part struct {
 	measurement
 	early bool // it begins without the agent, and installs it
 	do    doing
 }
 
-// doing is how a measurement is made.
+// doing makes a measurement.
 type doing func(*visit, context.Context, *measurement) error
 
-// parts are what is to be measured of a way in a round.
+// parts returns the measurements of a way in a round.
 func (b *bench) parts(p plan, round int, w way) []part {
 	var all []part
 	add := func(name string, early bool, count int, do doing) {
@@ -58,7 +58,7 @@ func (b *bench) parts(p plan, round int, w way) []part {
 			all = append(all, part{measurement{Round: round, Way: w.key, Part: name, Number: i + 1}, early, do})
 		}
 	}
-	wrong := 0 // how often each fault comes
+	wrong := 0 // how often each fault is measured
 	if b.faults && round == 1 && !w.direct {
 		wrong = 1
 	}
@@ -104,7 +104,7 @@ func (b *bench) measure(ctx context.Context, w way, parts []part, s *state) (err
 				return err
 			}
 		}
-		installed = true // an early part has done so, too
+		installed = true // an early part has installed it, too
 		m := p.measurement
 		if err := p.do(v, ctx, &m); err != nil {
 			return fmt.Errorf("%s %d: %w", m.Part, m.Number, err)
@@ -117,7 +117,7 @@ func (b *bench) measure(ctx context.Context, w way, parts []part, s *state) (err
 	return nil
 }
 
-// served is an error if a pod was not served as its way means it.
+// served returns an error if a pod was not served as its way intends.
 func (m measurement) served() error {
 	if m.Stuck+m.Leaked+m.Silent == 0 {
 		return nil
@@ -125,7 +125,7 @@ func (m measurement) served() error {
 	return fmt.Errorf("not as it should be: %s, %d without a request", m.line(), m.Silent)
 }
 
-// line is a measurement for whoever waits.
+// line returns the measurement as a line of progress.
 func (m measurement) line() string {
 	if m.Needs != nil {
 		return fmt.Sprintf("needs Pod Security %s, containers %q, credentials %q", m.Needs.Level, m.Needs.Containers,

@@ -7,26 +7,26 @@ import (
 	"strings"
 )
 
-// unknown is the cell of what was not measured, and never one of what cannot happen.
+// unknown is the cell of what was not measured. never is that of what cannot happen.
 const (
 	unknown = "–"
 	never   = "cannot happen"
 )
 
-// grid is a table with a way in each row.
+// grid is a table with one way in each row.
 type grid struct {
 	title string
 	head  []string
 	rows  [][]string
 }
 
-// column is one of a grid.
+// column is a column of a grid.
 type column struct {
 	head string
 	cell func(results) string
 }
 
-// results are the measurements of a way, beside those of the way without redirection.
+// results has the measurements of a way, and those of the way without redirection.
 type results struct {
 	way
 	own, base []measurement
@@ -84,7 +84,7 @@ var grids = []struct {
 		wrong()},
 }
 
-// wrong are the columns of faults.
+// wrong returns the columns of faults.
 func wrong() []column {
 	var columns []column
 	for _, f := range faults {
@@ -93,13 +93,13 @@ func wrong() []column {
 	return columns
 }
 
-// of are the measurements of a part.
+// of returns the measurements of a part.
 func of(all []measurement, part string) []measurement {
 	return slices.DeleteFunc(slices.Clone(all), func(m measurement) bool { return m.Part != part })
 }
 
-// spread is the median and the largest of a part's measurements. Pods that never became ready have no time; they are
-// said.
+// spread returns the median and the maximum of a part's measurements. Pods that never became ready have no time: their
+// number is added.
 func (r results) spread(part string, value func(measurement) float64) string {
 	var values []float64
 	stuck := 0
@@ -118,7 +118,7 @@ func (r results) spread(part string, value func(measurement) float64) string {
 	return text
 }
 
-// median is that of values in order.
+// median returns the median of sorted values.
 func median(sorted []float64) float64 {
 	half := len(sorted) / 2
 	if len(sorted)%2 == 1 {
@@ -127,7 +127,7 @@ func median(sorted []float64) float64 {
 	return (sorted[half-1] + sorted[half]) / 2
 }
 
-// mean is a value per pod, over single pods and fills.
+// mean returns a value for each pod, over single pods and fills.
 func mean(all []measurement, value func(measurement) float64) (perPod float64, known bool) {
 	sum, pods := 0.0, 0
 	for _, m := range append(of(all, partSingle), of(all, partFill)...) {
@@ -137,7 +137,7 @@ func mean(all []measurement, value func(measurement) float64) (perPod float64, k
 	return sum / float64(max(pods, 1)), pods > 0
 }
 
-// perPod is a value per pod; without an agent, what there is to say of that, if it is the agent's.
+// perPod returns a value for each pod, or without if the way has no agent.
 func (r results) perPod(value func(measurement) float64, without string) string {
 	if r.agent == nil && without != "" {
 		return without
@@ -149,8 +149,8 @@ func (r results) perPod(value func(measurement) float64, without string) string 
 	return fmt.Sprintf("%.1f", perPod)
 }
 
-// beyond is the processor time that the programs of the runtime, CNI plugins and runc, take per pod beyond those of a
-// pod without redirection. ADD is all of it where there is no init container.
+// beyond returns the processor time of CNI plugins and runc for each pod, minus that of a pod without redirection. If
+// there is no init container, all of it is the plugin's.
 func (r results) beyond() string {
 	value := func(m measurement) float64 { return 1000 * m.Runtime }
 	own, known := mean(r.own, value)
@@ -161,7 +161,7 @@ func (r results) beyond() string {
 	return fmt.Sprintf("%.1f", own-base)
 }
 
-// memory is the largest that was seen of the agent.
+// memory returns the agent's largest memory.
 func (r results) memory() string {
 	if r.agent == nil {
 		return "no agent"
@@ -176,7 +176,7 @@ func (r results) memory() string {
 	return fmt.Sprintf("%.0f", largest)
 }
 
-// fault is what became of pods in one.
+// fault returns what became of the pods in a fault.
 func (r results) fault(f fault) string {
 	if r.direct {
 		return "nothing to lose"
@@ -196,7 +196,7 @@ func (r results) fault(f fault) string {
 	return fmt.Sprintf("%d: %d / %d / %.0f", pods, o.Leaked, o.Stuck, o.Ready)
 }
 
-// tables are the grids with what was measured.
+// tables returns the grids with the measurements.
 func tables(all []measurement) (filled []grid) {
 	for _, g := range grids {
 		out := grid{title: g.title, head: []string{""}}
@@ -219,7 +219,7 @@ func ofWay(all []measurement, key string) []measurement {
 	return slices.DeleteFunc(slices.Clone(all), func(m measurement) bool { return m.Way != key })
 }
 
-// text is all of it for a person at a terminal: a block for each way, for lines are narrower than the grids.
+// text returns everything for a terminal: a block for each way, because the grids are wider than its lines.
 func text(all []measurement) string {
 	var b strings.Builder
 	for _, g := range tables(all) {
@@ -234,7 +234,7 @@ func text(all []measurement) string {
 	return b.String()
 }
 
-// markdown is all of it for a page.
+// markdown returns everything for a page.
 func markdown(all []measurement) string {
 	var b strings.Builder
 	for _, g := range tables(all) {

@@ -11,18 +11,18 @@ import (
 	"time"
 )
 
-// ticks are the kernel's units of processor time a second, in /proc (USER_HZ, proc_pid_stat(5)).
+// ticks is the number of units of processor time in a second, in /proc (USER_HZ, proc_pid_stat(5)).
 const ticks = 100
 
-// since is what was used between two moments.
+// since returns what was used between two moments.
 func (u usage) since(before usage) usage {
 	u.Runtime -= before.Runtime
 	u.Pods -= before.Pods
-	u.Agent = max(0, u.Agent-before.Agent) // an agent that was killed begins anew
+	u.Agent = max(0, u.Agent-before.Agent) // an agent that was killed starts from zero
 	return u
 }
 
-// spent is what was used so far.
+// spent returns what was used so far.
 func (v *visit) spent() (u usage, err error) {
 	for _, pid := range v.node.Processes("containerd") {
 		_, children, err := processorTime(pid)
@@ -46,7 +46,7 @@ func (v *visit) spent() (u usage, err error) {
 	return u, nil
 }
 
-// agents are the processes of the way's agent on the node that is measured, in whatever network.
+// agents returns the processes of the way's agent on the measured node, in any network namespace.
 func (v *visit) agents() (pids []int) {
 	found, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, path := range found {
@@ -64,13 +64,14 @@ func (v *visit) agents() (pids []int) {
 	return pids
 }
 
-// processorTime is that of a process, and of the children that have ended and it has waited for, in seconds.
+// processorTime returns the processor time of a process, and that of its children that have ended and that it waited
+// for, in seconds.
 func processorTime(pid int) (own, children float64, err error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, 0, err
 	}
-	fields := strings.Fields(string(stat)[strings.LastIndexByte(string(stat), ')')+1:]) // from the third on
+	fields := strings.Fields(string(stat)[strings.LastIndexByte(string(stat), ')')+1:]) // from the third field on
 	if len(fields) < 15 {
 		return 0, 0, fmt.Errorf("/proc/%d/stat: %q", pid, stat)
 	}
@@ -83,7 +84,7 @@ func processorTime(pid int) (own, children float64, err error) {
 	return (times[0] + times[1]) / ticks, (times[2] + times[3]) / ticks, nil
 }
 
-// resident is the memory of a process, in MiB.
+// resident returns the resident memory of a process, in MiB.
 func resident(pid int) float64 {
 	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(status)) {
@@ -95,7 +96,7 @@ func resident(pid int) float64 {
 	return 0
 }
 
-// requests counts those that agent and plugin have made since then, and tells whoever waits which they were.
+// requests counts the requests of agent and plugin since then, and prints which they were.
 func (v *visit) requests(since time.Time) (count int, err error) {
 	if v.agent == nil {
 		return 0, nil

@@ -17,7 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// visit is a way that is installed in a cluster.
+// visit is a way that is installed in the cluster.
 type visit struct {
 	*bench
 	way
@@ -25,12 +25,12 @@ type visit struct {
 	watch     *watch
 }
 
-// look is how often a kubelet looks at what its runtime's containers have come to: each container of a pod that is
-// to start after another one waits for that.
+// look is the interval at which the kubelet reads its containers' states. A container that starts after another one
+// waits for that.
 const look = time.Second
 
-// single has one pod come, at any moment between two looks of the kubelet: all at the same one would measure where in
-// that second it is. Nothing is wrong, so it has to be served as the way means it.
+// single creates one pod, at a random moment between two looks of the kubelet: a fixed moment would measure its place
+// in that second. There is no fault, so the pod has to be served.
 func (v *visit) single(ctx context.Context, m *measurement) error {
 	time.Sleep(rand.N(look))
 	if err := v.come(ctx, m, 1, patience, nil); err != nil {
@@ -39,7 +39,7 @@ func (v *visit) single(ctx context.Context, m *measurement) error {
 	return m.served()
 }
 
-// fill has that many pods come at once, which have to be served, too.
+// fill creates that many pods at once. They have to be served, too.
 func (v *visit) fill(ctx context.Context, m *measurement, pods int) error {
 	if err := v.come(ctx, m, pods, patience, nil); err != nil {
 		return err
@@ -47,7 +47,7 @@ func (v *visit) fill(ctx context.Context, m *measurement, pods int) error {
 	return m.served()
 }
 
-// open makes a namespace in which the injector makes the pods of a way. The agent is not there yet.
+// open makes a namespace for the way's pods, with injection. The agent is not installed yet.
 func (b *bench) open(ctx context.Context, w way, round int) (*visit, error) {
 	say("%s: installing", b.progress)
 	v := &visit{bench: b, way: w, namespace: fmt.Sprintf("compare-%d-%s", round, w.key)}
@@ -70,7 +70,7 @@ func (b *bench) open(ctx context.Context, w way, round int) (*visit, error) {
 	})
 }
 
-// inits are the init containers of an injected pod, in short.
+// inits returns the init containers of an injected pod, NAME=IMAGE, without the sidecar.
 func inits(pod *corev1.Pod) (list []string) {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name != sidecar {
@@ -81,7 +81,7 @@ func inits(pod *corev1.Pod) (list []string) {
 	return list
 }
 
-// install brings the agent to the nodes, and waits until it is ready.
+// install installs the agent on the nodes, and waits until it is ready.
 func (v *visit) install(ctx context.Context) error {
 	a := v.agent
 	if a == nil {
@@ -106,7 +106,7 @@ func (v *visit) install(ctx context.Context) error {
 	})
 }
 
-// tainted gives the node the startup taint, unless it has it.
+// tainted adds the startup taint to the node, unless it is there.
 func (v *visit) tainted() error {
 	return run(v.kubectl("taint", "--overwrite", "node", v.node.Name, taintArg))
 }
@@ -127,7 +127,7 @@ func (v *visit) close(ctx context.Context) error {
 	v.watch.stop()
 	namespaces := v.cluster.Client.CoreV1().Namespaces()
 	err := namespaces.Delete(ctx, v.namespace, metav1.DeleteOptions{})
-	err = errors.Join(err, v.empty(ctx)) // its pods need the plugin for DEL
+	err = errors.Join(err, v.empty(ctx)) // before the agent goes: DEL of these pods needs the plugin
 	if v.agent != nil {
 		err = errors.Join(err, v.helm.Uninstall(v.agent.release, v.agent.namespace))
 		if failed := namespaces.Delete(ctx, v.agent.namespace, metav1.DeleteOptions{}); !apierrors.IsNotFound(failed) {

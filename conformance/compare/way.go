@@ -8,41 +8,41 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 )
 
-// way is one to have a pod's traffic redirected to its sidecar, or not at all.
+// way is one way to redirect a pod's traffic to its sidecar, or not to redirect it.
 type way struct {
 	key, title string
-	wait       bool              // injection by docs/istio/wait.yaml
-	sets       []string          // further values of Istio's chart istiod, as --set takes them
-	values     string            // and as a file
+	wait       bool              // injection with docs/istio/wait.yaml
+	sets       []string          // further values for Istio's chart istiod, for --set
+	values     string            // further values, as a file's content
 	pod        map[string]string // annotations of its pods
-	level      string            // of Pod Security, which its namespace has
-	direct     bool              // requests go past Envoy, as they are meant to
-	inits      []string          // init containers that the injector makes but the sidecar: NAME=IMAGE, in short
+	level      string            // level of Pod Security of its namespace
+	direct     bool              // requests bypass Envoy, as intended
+	inits      []string          // init containers from the injector without the sidecar: NAME=IMAGE
 	taint      bool              // the node has the startup taint until the agent is ready
-	agent      *agent            // on each node; nil: there is none
+	agent      *agent            // on each node; nil if there is none
 	table      qualities
 }
 
-// agent is a DaemonSet, by Helm.
+// agent is a DaemonSet that Helm installs.
 type agent struct {
-	program   string // its name
+	program   string // its program's name
 	release   string
 	namespace string
-	account   string // by which it, and the plugin where that does, asks the API server
-	chart     string // Istio's, as mesh.Helm takes it; empty: this project's
+	account   string // service account of the agent, and of the plugin if that sends requests
+	chart     string // Istio's, in the form of mesh.Helm; empty for this project's
 	sets      []string
 }
 
-// qualities are cells of the table that are no numbers. The first two are compared with what is seen in each run.
+// qualities are cells of the table that are not measured. Each run compares the first two with what it finds.
 type qualities struct {
 	admits        string // the strictest level of Pod Security that admits its pods
-	token         string // a file with a credential on the node, outside of pods; empty: none
-	scc, programs string // read
+	token         string // a file with a credential on the node, outside pods; empty if none
+	scc, programs string // found by reading code and documentation
 }
 
 const restricted = "restricted"
 
-// withoutWait is what the page about the startup taint leaves out of wait.yaml: no init container at all.
+// withoutWait are the values of the page about the startup taint: wait.yaml without an init container.
 const withoutWait = `sidecarInjectorWebhook:
   templates:
     istio-pod-network-wait: |
@@ -54,7 +54,7 @@ const withoutWait = `sidecarInjectorWebhook:
 
 const cniEnabled, cniDisabled = "pilot.cni.enabled=true", "pilot.cni.enabled=false"
 
-// ours is this project's release.
+// ours returns the agent of this project's release.
 func ours(sets ...string) *agent {
 	const name = "istio-pod-network-controller"
 	return &agent{program: "istio-pod-network-agent", release: name, namespace: name, account: "istio-pod-network-agent",
@@ -63,7 +63,7 @@ func ours(sets ...string) *agent {
 
 var oursNeeds = qualities{admits: restricted, scc: "`restricted-v2`; the agent has one of its own", programs: "none"}
 
-// ways are all that are measured, in the order of the table.
+// ways are all measured ways, in the order of the table.
 var ways = []way{
 	{key: "none", title: "no redirection, same containers", sets: []string{cniDisabled}, level: restricted, direct: true,
 		pod:   map[string]string{"sidecar.istio.io/interceptionMode": "NONE"},
@@ -102,5 +102,5 @@ func wayOf(key string) (way, error) {
 	return way{}, fmt.Errorf("invalid value %q; valid: %s", key, strings.Join(keys(ways), ", "))
 }
 
-// waitValues is the file by which the injector puts the wait in the place of istio-validation.
+// waitValues returns the path of the values that replace istio-validation by the wait.
 func waitValues() string { return filepath.Join(build.Root(), "docs", "istio", "wait.yaml") }

@@ -1,15 +1,15 @@
-// Package crio plays CRI-O for tests, which cannot have the real one: it runs a driver that calls CNI plugins as
-// CRI-O's own ocicni does, with the libcni of that release. The driver is one program, built once for each generation
-// of libcni by a go.mod of its own. What CRI-O does by its version:
+// Package crio plays CRI-O in tests, which cannot run the real one. It runs a driver that calls CNI plugins as CRI-O's
+// ocicni does, with the libcni of that release. The driver is one program. It is built once for each generation of
+// libcni, with a go.mod of its own. What depends on CRI-O's version:
 //
 //	before 1.29  runtimeConfig has no annotations of the pod
-//	from 1.32    STATUS until it succeeds, and then GC, at the start
-//	from 1.33    drop-ins are read (libcni 1.3); what libcni keeps of a network has none
-//	from 1.34    a sandbox whose DEL has failed is stopped all the same when that is tried once more
+//	from 1.32    at its start, CRI-O calls STATUS until it succeeds, and then GC
+//	from 1.33    drop-ins are read (libcni 1.3); the configuration that libcni caches has none
+//	from 1.34    a sandbox whose DEL has failed is removed at the second attempt, even if DEL fails again
 //
-// All load the networks anew when a file comes, is written or renamed among the configurations or the plugins, and ask
-// each plugin for its versions then; call CHECK after each ADD and, at their start, for every sandbox; and call CHECK
-// and DEL by the configuration that libcni has kept of the ADD.
+// All versions reload the networks when a file is created, written or renamed in the directories of configurations or
+// plugins, and then ask each plugin for its versions. They call CHECK after each ADD and, at their start, for every
+// sandbox. They call CHECK and DEL with the configuration that libcni cached at ADD.
 package crio
 
 import (
@@ -28,33 +28,33 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// Release is one of CRI-O.
+// Release is a release of CRI-O.
 type Release struct {
 	Minor  int
-	libcni string   // directory with the go.mod that has its libcni; empty: that of this module
-	flags  []string // of the build
+	libcni string   // directory of the go.mod with its libcni; empty for this module's
+	flags  []string // build flags
 }
 
-// Releases are one for each generation of libcni.
+// Releases has one release for each generation of libcni.
 var Releases = []Release{
 	{Minor: 28, libcni: "libcni-1.1", flags: []string{"-tags=libcni1_1"}}, // 1.1.2
 	{Minor: 31, libcni: "libcni-1.2"},                                     // 1.2.3
 	{Minor: 37},                                                           // 1.3
 }
 
-// Version is as in a node's status.nodeInfo.containerRuntimeVersion.
+// Version returns the version in the form of a node's status.nodeInfo.containerRuntimeVersion.
 func (r Release) Version() string { return "cri-o://" + r.String() }
 
-// String is the version alone.
+// String returns the version alone.
 func (r Release) String() string { return fmt.Sprintf("1.%d.0", r.Minor) }
 
-// Asks reports whether it calls STATUS and GC at its start.
+// Asks reports whether the release calls STATUS and GC at its start.
 func (r Release) Asks() bool { return r.Minor >= 32 }
 
-// RelaysAnnotations reports whether plugins are told those of the pod.
+// RelaysAnnotations reports whether the release passes the pod's annotations to plugins.
 func (r Release) RelaysAnnotations() bool { return r.Minor >= 29 }
 
-// Forgets reports whether a sandbox whose DEL has failed goes the next time.
+// Forgets reports whether a sandbox whose DEL has failed is removed at the next attempt.
 func (r Release) Forgets() bool { return r.Minor >= 34 }
 
 func (r Release) program() string { return "crio-" + r.String() }
@@ -73,7 +73,7 @@ func Build(bin string) error {
 	return nil
 }
 
-// Runtime is a CRI-O that runs, until the test ends.
+// Runtime is a running CRI-O. It ends with the test.
 type Runtime struct {
 	testing.TB
 	Release
@@ -85,7 +85,7 @@ type Runtime struct {
 	log       *await.Output
 }
 
-// Start starts it. Where it keeps something, it does in directories below dir.
+// Start starts CRI-O. Its files are in directories below dir.
 func Start(t testing.TB, release Release, dir string, config wire.Config) *Runtime {
 	t.Helper()
 	config.Minor = release.Minor
@@ -124,7 +124,7 @@ func (r *Runtime) begin() {
 	}
 }
 
-// ask asks the driver.
+// ask sends a request to the driver and returns its response.
 func (r *Runtime) ask(q wire.Request) (a wire.Response) {
 	r.Helper()
 	await.Must(r, r.requests.Encode(q))
@@ -132,15 +132,15 @@ func (r *Runtime) ask(q wire.Request) (a wire.Response) {
 	return a
 }
 
-// Restart ends CRI-O, and starts it again.
+// Restart ends CRI-O and starts it again.
 func (r *Runtime) Restart() {
 	r.Helper()
 	r.end()
 	r.begin()
 }
 
-// Reboot is Restart with what a reboot of the node takes away in between: the namespaces of all sandboxes, and what the
-// caller has to add.
+// Reboot is a restart that first removes what a reboot of the node removes: the namespaces of all sandboxes, and what
+// gone removes.
 func (r *Runtime) Reboot(gone func()) {
 	r.Helper()
 	r.end()
@@ -153,7 +153,7 @@ func (r *Runtime) Reboot(gone func()) {
 	}
 }
 
-// Network is that of the next pod, with the types of its plugins.
+// Network returns the network of the next pod, with the types of its plugins.
 func (r *Runtime) Network() wire.NetworkOf {
 	r.Helper()
 	return r.ask(wire.Request{Do: wire.Network}).Network
@@ -166,7 +166,7 @@ func (r *Runtime) Run(pod wire.Pod) (wire.Sandbox, error) {
 	return a.Sandbox, failure(a)
 }
 
-// Stop stops a sandbox; one that is not there is fine.
+// Stop stops a sandbox. If it does not exist, Stop succeeds.
 func (r *Runtime) Stop(id string) error {
 	r.Helper()
 	return failure(r.ask(wire.Request{Do: wire.Stop, ID: id}))
@@ -179,7 +179,7 @@ func failure(a wire.Response) error {
 	return errors.New(a.Error)
 }
 
-// Sandboxes are those that are there, by ID.
+// Sandboxes returns the existing sandboxes by ID.
 func (r *Runtime) Sandboxes() map[string]wire.Sandbox {
 	r.Helper()
 	all := map[string]wire.Sandbox{}
@@ -189,11 +189,11 @@ func (r *Runtime) Sandboxes() map[string]wire.Sandbox {
 	return all
 }
 
-// Calls are those of plugins since it was last asked, or since the start.
+// Calls returns the calls of plugins since it was last called, or since the start.
 func (r *Runtime) Calls() []wire.Call { r.Helper(); return r.ask(wire.Request{Do: wire.Calls}).Calls }
 
-// Of are the verbs with which a plugin was called, in order, and VERSION left out: for the container, where the ID is
-// not empty.
+// Of returns the verbs with which a plugin was called, in order, without VERSION. If containerID is not empty, it
+// returns those for this container alone.
 func Of(calls []wire.Call, plugin, containerID string) string {
 	var verbs []string
 	for _, c := range calls {
@@ -204,10 +204,10 @@ func Of(calls []wire.Call, plugin, containerID string) string {
 	return strings.Join(verbs, " ")
 }
 
-// Said is what CRI-O has written to its log, and plugins with it.
+// Said returns CRI-O's log, with the plugins' output.
 func (r *Runtime) Said() string { return r.log.String() }
 
-// Cached are the files that libcni keeps of sandboxes.
+// Cached returns the names of the files in libcni's cache.
 func (r *Runtime) Cached() []string {
 	r.Helper()
 	entries, err := os.ReadDir(filepath.Join(r.config.CacheDir, "results"))

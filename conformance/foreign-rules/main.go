@@ -1,5 +1,5 @@
-// Command foreign-rules is a chained CNI plugin that stands for another mesh's: it writes the rules of Istio's own
-// tools, for REDIRECT with the defaults, with the node's iptables.
+// Command foreign-rules is a chained CNI plugin that stands for another mesh's. It writes the rules of Istio's own
+// tools, for mode REDIRECT with default settings, with the node's iptables.
 package main
 
 import (
@@ -14,8 +14,8 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// rules is the input of iptables-restore; the addresses are those of the family, of the pod itself and of the proxy's
-// calls to it.
+// rules is the input of iptables-restore. Its placeholders stand for addresses of the family: that of the pod itself,
+// and the source address of the proxy's calls to it.
 const rules = `*nat
 -N ISTIO_INBOUND
 -N ISTIO_REDIRECT

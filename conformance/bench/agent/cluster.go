@@ -38,8 +38,7 @@ const (
 	listen    = "127.0.0.1:15088"
 )
 
-// cluster is an API server, an agent, and an observer of what the agent writes. The records are on a tmpfs, as on a
-// node.
+// cluster is an API server, an agent, and an observer of the agent's marks. The records are on a tmpfs, as on a node.
 type cluster struct {
 	dir       string
 	server    *apiserver.Server
@@ -47,12 +46,12 @@ type cluster struct {
 	store     record.Store
 	agent     *exec.Cmd
 	observer  context.CancelFunc
-	pods      int // made so far, for names
+	pods      int // number of pods made so far, for their names
 	sandboxes int
-	selection redirect.Selection // of the entry; empty: the default
+	selection redirect.Selection // in the plugin's entry; empty for the default
 
 	mu     sync.Mutex
-	marked map[string]time.Time // by pod name: when its mark was seen
+	marked map[string]time.Time // when the mark was seen, by pod name
 }
 
 func newCluster(dir string) (*cluster, error) {
@@ -94,7 +93,7 @@ func (c *cluster) setUp() (err error) {
 	if err := os.WriteFile(c.path("net.d/10-net.conflist"), primary, 0o644); err != nil {
 		return err
 	}
-	// The runtime is seen to look in bin for the network's plugin, which nobody runs.
+	// The agent checks that the network's plugin exists in bin. Nothing runs it.
 	if err := os.WriteFile(c.path("bin/ptp"), nil, 0o755); err != nil {
 		return err
 	}
@@ -105,7 +104,7 @@ func (c *cluster) setUp() (err error) {
 	return c.observe()
 }
 
-// entry is the plugin's.
+// entry returns the plugin's entry.
 func (c *cluster) entry() map[string]any {
 	entry := map[string]any{
 		"type": "istio-pod-network", "agentSocket": filepath.Join(c.store.Dir, "agent.sock"), "stateDir": c.store.Dir,
@@ -125,7 +124,7 @@ func (c *cluster) stop() {
 	c.server.Stop()
 }
 
-// startAgent starts the agent of a node as a pod's kubelet would, with default flags, and waits until it is ready.
+// startAgent starts the agent of a node with default flags, as the kubelet would, and waits until it is ready.
 func (c *cluster) startAgent(node string) error {
 	entry, err := json.Marshal(c.entry())
 	if err != nil {
@@ -170,13 +169,13 @@ func (c *cluster) stopAgent() {
 	}
 }
 
-// agentLog is the end of it.
+// agentLog returns the end of the agent's log.
 func (c *cluster) agentLog() string {
 	data, _ := os.ReadFile(c.path("agent.log"))
 	return string(data[max(0, len(data)-2000):])
 }
 
-// memory reads the agent's resident memory and its peak, in MiB, and the processor time it has used so far.
+// memory returns the agent's resident memory and its peak, in MiB, and the processor time that it has used so far.
 func (c *cluster) memory() (resident, peak float64, used time.Duration, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.agent.Process.Pid))
 	if err != nil {
@@ -203,7 +202,7 @@ func (c *cluster) memory() (resident, peak float64, used time.Duration, err erro
 	return resident, peak, time.Duration(user+system) * 10 * time.Millisecond, nil
 }
 
-// observe notes when marks become visible to a watcher.
+// observe starts a watch that records when each mark becomes visible.
 func (c *cluster) observe() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.observer = cancel
@@ -226,7 +225,7 @@ func (c *cluster) observe() error {
 	return err
 }
 
-// seen is when the pod's mark was.
+// seen returns when the pod's mark was seen.
 func (c *cluster) seen(pod string) (time.Time, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -234,7 +233,7 @@ func (c *cluster) seen(pod string) (time.Time, bool) {
 	return at, seen
 }
 
-// create makes pods on a node, many at once.
+// create creates pods on a node, many at the same time.
 func (c *cluster) create(node string, count int) ([]*corev1.Pod, error) {
 	pods, failures := make([]*corev1.Pod, count), make([]error, count)
 	var all sync.WaitGroup
@@ -255,7 +254,7 @@ func (c *cluster) create(node string, count int) ([]*corev1.Pod, error) {
 	return pods, errors.Join(failures...)
 }
 
-// createNamespaces makes namespaces as they mostly are: with a few labels and an annotation of some other program's.
+// createNamespaces creates typical namespaces: a few labels, and an annotation of another program.
 func (c *cluster) createNamespaces(count int) error {
 	failures := make([]error, count)
 	var all sync.WaitGroup
@@ -276,7 +275,7 @@ func (c *cluster) createNamespaces(count int) error {
 	return errors.Join(failures...)
 }
 
-// createLargest makes the largest pods on a node, out of the observer's sight.
+// createLargest creates pods of the largest size on a node. The observer does not watch them.
 func (c *cluster) createLargest(node string, count int) error {
 	config := c.server.Admin()
 	config.ContentType = runtime.ContentTypeProtobuf
@@ -304,14 +303,14 @@ func (c *cluster) createLargest(node string, count int) error {
 	return errors.Join(failures...)
 }
 
-// delete removes a pod at once.
+// delete deletes a pod without a grace period.
 func (c *cluster) delete(pod string) error {
 	now := int64(0)
 	return c.client.CoreV1().Pods(namespace).Delete(context.Background(), pod,
 		metav1.DeleteOptions{GracePeriodSeconds: &now})
 }
 
-// within waits until it holds.
+// within waits until holds returns true. After limit it returns an error.
 func within(limit time.Duration, what string, holds func() bool) error {
 	for deadline := time.Now().Add(limit); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {

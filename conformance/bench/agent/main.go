@@ -1,7 +1,7 @@
 // Command agent measures the agent against a real API server: how long it takes from the plugin's record until a pod's
-// mark can be seen, what memory the agent needs, and how many requests it makes. It prints the numbers beside the
-// budgets of the design, and fails when one is clearly exceeded that is not a time. It needs root: it runs on a node of
-// its own, so that nothing of the machine is touched.
+// mark is visible, how much memory the agent needs, and how many requests it sends. It prints the numbers with the
+// budgets of the design. It fails if a budget is clearly exceeded that is not a time. It needs root: it runs in
+// namespaces of its own, so that it changes nothing on the machine.
 package main
 
 import (
@@ -18,13 +18,13 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
-// options are the command line.
+// options are the flags.
 type options struct {
 	n       int // pods for the latency
 	burst   int // records at once
 	pods    int // pods on the node
 	cluster int // pods in the cluster
-	spaces  int // namespaces of the cluster
+	spaces  int // namespaces in the cluster
 	largest int // pods of the largest size
 	idle    time.Duration
 }
@@ -49,10 +49,10 @@ func prepare(bin string) error {
 	return build.Product(bin, "./plugin/istio-pod-network", "./agent/istio-pod-network-agent")
 }
 
-// measurement is what runs on the node.
+// measurement runs on the node.
 type measurement struct{ options }
 
-// Run measures and prints, and returns the exit status.
+// Run measures, prints the numbers, and returns the exit status.
 func (m measurement) Run() int {
 	dir, err := os.MkdirTemp("", "bench")
 	if err == nil {
@@ -85,19 +85,19 @@ func (m measurement) run(dir string) error {
 	return m.report(rows)
 }
 
-// row is one number beside its budget, which is the highest allowed value; 0 is none.
+// row is one number and its budget, the largest allowed value. A budget of 0 means none.
 type row struct {
 	what          string
 	value, budget float64
 	unit          string
-	margin        float64 // so many times its budget fails the measurement; 0: the machine decides, and nothing does
+	margin        float64 // the measurement fails above margin * budget; 0 means that it never fails
 }
 
 // Margins of budgets.
 const (
-	machines = 0    // a time, which the machine and the API server decide
-	clear    = 1.25 // what differs a little from one run to the next
-	exact    = 1    // the kernel kills what needs more
+	machines = 0    // for times, which depend on the machine and the API server
+	clear    = 1.25 // for numbers that differ a little between runs
+	exact    = 1    // for memory: the kernel kills a process above its limit
 )
 
 func (m measurement) report(rows []row) error {

@@ -13,7 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// marks starts the agent beside its pods, adds pods one after the other by the plugin, and leaves a burst of records.
+// marks starts the agent on a node with pods, adds pods one after the other with the plugin, and then writes a burst of
+// records.
 func (m measurement) marks(c *cluster) ([]row, error) {
 	earlier, err := c.create(nodeName, m.pods-m.n)
 	if err != nil {
@@ -70,7 +71,7 @@ func (m measurement) marks(c *cluster) ([]row, error) {
 	return rows, c.remove(burst)
 }
 
-// memory idles and reads.
+// memory measures the idle agent's memory and requests.
 func (m measurement) memory(c *cluster) ([]row, error) {
 	requests, err := c.requests()
 	if err != nil {
@@ -84,7 +85,7 @@ func (m measurement) memory(c *cluster) ([]row, error) {
 	return append(rows, more...), err
 }
 
-// besideMany does it again where the cluster has many pods on other nodes.
+// besideMany repeats that in a cluster with many pods on other nodes.
 func (m measurement) besideMany(c *cluster) ([]row, error) {
 	c.stopAgent()
 	progress("%d pods in the cluster", m.cluster)
@@ -94,7 +95,7 @@ func (m measurement) besideMany(c *cluster) ([]row, error) {
 	if err := c.startAgent(nodeName); err != nil {
 		return nil, err
 	}
-	time.Sleep(5 * time.Second) // the garbage of the start
+	time.Sleep(5 * time.Second) // until the garbage of the start is collected
 	_, peak, _, err := c.memory()
 	if err != nil {
 		return nil, err
@@ -105,7 +106,7 @@ func (m measurement) besideMany(c *cluster) ([]row, error) {
 	return append(rows, more...), err
 }
 
-// manyNamespaces does it again with the selection that depends on namespaces, and which therefore watches all of them.
+// manyNamespaces repeats that with selection annotated, which makes the agent watch all namespaces.
 func (m measurement) manyNamespaces(c *cluster) ([]row, error) {
 	c.stopAgent()
 	progress("%d namespaces in the cluster", m.spaces)
@@ -118,7 +119,7 @@ func (m measurement) manyNamespaces(c *cluster) ([]row, error) {
 		return nil, err
 	}
 	rows, err := m.idleAgent(c, fmt.Sprintf("%d pods on the node, %d namespaces, selection: annotated", m.pods, m.spaces))
-	if m.idle < time.Minute { // so many namespaces leave garbage of the start, which Go returns to the kernel over minutes
+	if m.idle < time.Minute { // Go returns the start's garbage to the kernel over minutes
 		for i := range rows {
 			rows[i].margin = machines
 		}
@@ -126,10 +127,10 @@ func (m measurement) manyNamespaces(c *cluster) ([]row, error) {
 	return rows, err
 }
 
-// limit is that of the agent's memory in the chart, in MiB.
+// limit is the agent's memory limit in the chart, in MiB.
 const limit = 128
 
-// largestPods starts the agent on another node, which has nothing but pods as large as the API server takes them.
+// largestPods starts the agent on another node, where all pods are as large as the API server allows.
 func (m measurement) largestPods(c *cluster) ([]row, error) {
 	const node = "node-of-the-largest"
 	c.stopAgent()
@@ -167,7 +168,7 @@ func (m measurement) idleAgent(c *cluster, where string) ([]row, error) {
 	}, nil
 }
 
-// leave leaves the records of pods, as fast as it goes.
+// leave writes the records of pods as fast as possible.
 func (c *cluster) leave(pods []*corev1.Pod) error {
 	for _, pod := range pods {
 		c.sandboxes++
@@ -191,8 +192,8 @@ func (c *cluster) all(pods []*corev1.Pod) error {
 	return nil
 }
 
-// add calls the plugin for a pod, in a network namespace of its own, and returns how long that took and when the record
-// was made.
+// add calls the plugin for a pod in a new network namespace. It returns how long the call took and when the record was
+// made.
 func (c *cluster) add(pod *corev1.Pod, number int) (took time.Duration, recorded time.Time, err error) {
 	netns := c.path(fmt.Sprint("netns-", number))
 	if err := isolated.NewNetNS(netns); err != nil {
@@ -214,7 +215,7 @@ func (c *cluster) add(pod *corev1.Pod, number int) (took time.Duration, recorded
 	return took, r.Time, err
 }
 
-// remove forgets the pods of the burst, so that the node has as many as it should.
+// remove deletes the pods of the burst and their records, so that the node has as many pods as before.
 func (c *cluster) remove(pods []*corev1.Pod) error {
 	records, _ := c.store.List()
 	for _, pod := range pods {
@@ -232,7 +233,7 @@ func (c *cluster) remove(pods []*corev1.Pod) error {
 	return nil
 }
 
-// requests counts what the agent has asked of the API server.
+// requests counts the agent's requests to the API server.
 func (c *cluster) requests() (map[string]int, error) {
 	all, err := c.server.Audit(account)
 	counts, kinds := map[string]int{}, map[string]int{}

@@ -1,5 +1,5 @@
-// Command echo is the baseline of the benchmark: a CNI plugin that hands the previous result on and does nothing else.
-// Whatever it costs is the price of the protocol itself (a process, the configuration, a result on stdout).
+// Command echo is the baseline of the benchmark: a CNI plugin that prints the previous result and does nothing else.
+// Its cost is that of the protocol itself: a process, a configuration, and a result on stdout.
 package main
 
 import (
@@ -17,7 +17,7 @@ func main() {
 		version.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0"), "echoes prevResult, for benchmarks")
 }
 
-// add prints prevResult in the version of the configuration.
+// add prints prevResult in the configuration's CNI version.
 func add(args *skel.CmdArgs) error {
 	var conf types.PluginConf
 	if err := json.Unmarshal(args.StdinData, &conf); err != nil {

@@ -13,7 +13,7 @@ const (
 	pluginName = "istio-pod-network"
 )
 
-// build puts echo and the plugin into bin, built with the same flags, the ones of a release.
+// build builds echo and the plugin into bin, both with the flags of a release.
 func (opts options) build(bin string) error {
 	built := filepath.Join(bin, "built")
 	if err := os.Mkdir(built, 0o700); err != nil {
@@ -37,8 +37,8 @@ func (opts options) build(bin string) error {
 	return install(plugin, filepath.Join(bin, pluginName))
 }
 
-// install copies a binary in one write, as an installer does. Both must get into the page cache the same way: how the
-// kernel laid the pages out there (the linker writes through a mapping) is visible in the time an exec takes.
+// install copies a binary in one write, as an installer does. Both binaries must get into the page cache in the same
+// way: the linker writes through a mapping, and exec(2) takes another time with such pages.
 func install(from, to string) error {
 	data, err := os.ReadFile(from)
 	if err != nil {
@@ -47,7 +47,7 @@ func install(from, to string) error {
 	return os.WriteFile(to, data, 0o755)
 }
 
-// binarySizes returns the size in bytes of both binaries.
+// binarySizes returns the sizes of both binaries in bytes.
 func binarySizes(n *node) (map[string]int64, error) {
 	sizes := map[string]int64{}
 	for _, name := range []string{echoName, pluginName} {

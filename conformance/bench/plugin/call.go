@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// call is one execution of a CNI plugin (or of any program), as a runtime does it: environment, configuration on
-// stdin, result on stdout.
+// call is one execution of a CNI plugin, or of any program, as a runtime does it: environment, configuration on stdin,
+// result on stdout.
 type call struct {
 	path  string
 	args  []string
@@ -18,19 +18,19 @@ type call struct {
 	stdin []byte
 }
 
-// sample is what one call cost.
+// sample is the cost of one call.
 type sample struct {
-	wall time.Duration // from before the fork until the process has been waited for
-	cpu  time.Duration // user and system time, with that of the programs it executed
+	wall time.Duration // from before the fork until the process was waited for
+	cpu  time.Duration // user and system time, of the programs that it executed, too
 }
 
-// stdio holds both ends of a call's standard files.
+// stdio has both ends of a call's standard files.
 type stdio struct {
 	child  []*os.File
 	stdout *os.File
 }
 
-// open makes the pipes and fills stdin; a configuration fits into a pipe's 64 KiB.
+// open makes the pipes and writes stdin. A configuration fits into a pipe's 64 KiB.
 func (c call) open() (stdio, error) {
 	var s stdio
 	inR, inW, err := os.Pipe()
@@ -56,7 +56,7 @@ func (s stdio) closeChild() {
 	}
 }
 
-// run executes the call and measures it; a non-zero exit is an error that carries what the program printed.
+// run executes the call and measures it. A non-zero exit status is an error with the program's output.
 func (c call) run() (sample, error) {
 	files, err := c.open()
 	if err != nil {
@@ -82,7 +82,7 @@ func (c call) run() (sample, error) {
 	return sample{wall: wall, cpu: cpuTime(state)}, nil
 }
 
-// warm runs the same program once without measuring it: the plugin has more rows than echo, so without this its pages
+// warm runs the same program once without measuring it. The plugin has more rows than echo. Without this, its pages
 // would be warmer in the CPU's caches when a measured call begins.
 func (c call) warm() error {
 	if len(c.args) > 0 {

@@ -7,7 +7,7 @@ import (
 	"os/exec"
 )
 
-// Verbs of CNI that are measured.
+// CNI verbs that are measured.
 const (
 	add   = "ADD"
 	del   = "DEL"
@@ -15,7 +15,7 @@ const (
 	stat  = "STATUS"
 )
 
-// Annotations as the runtime relays them.
+// Annotations in the form in which the runtime passes them.
 var (
 	kubeletAnnotations = map[string]string{
 		"kubernetes.io/config.seen": "2026-01-01T00:00:00.000000000Z", "kubernetes.io/config.source": "api",
@@ -28,7 +28,7 @@ var (
 	}
 )
 
-// spec is one row of the report: a verb of a program, and the budget as a ratio to another row.
+// spec is one row of the report: a verb of a program, with its budget as a ratio to another row.
 type spec struct {
 	name    string
 	program string
@@ -36,23 +36,23 @@ type spec struct {
 	backend string
 	mesh    bool
 
-	base     string  // row the ratio is taken to
-	alone    string  // of a burst: the row of the same call alone
-	budget   float64 // highest ratio, 0 for none
-	kernels  bool    // the kernel decides how long it takes: that budget is printed, and fails nothing
+	base     string  // the row for the ratio
+	alone    string  // for a burst: the row of the same call alone
+	budget   float64 // largest ratio, 0 for none
+	kernels  bool    // the time depends mostly on the kernel: the budget is printed, but never fails
 	programs int     // programs it may execute, -1 for no budget
 }
 
 // group is a list of specs that run one after the other on the same pod.
 type group []spec
 
-// Rows that others are compared with.
+// Rows with which others are compared.
 const (
 	echoAdd = "echo ADD"
 	echoDel = "echo DEL"
 )
 
-// groups lists everything that is measured one call at a time.
+// groups returns everything that is measured one call at a time.
 func groups(backends []string) []group {
 	all := []group{
 		{{name: "true", program: "true", programs: -1}},
@@ -68,8 +68,8 @@ func groups(backends []string) []group {
 	return append(all, nftGroup())
 }
 
-// nftGroup is what nft itself takes to add and delete two tables with a rule each: closing the netlink socket that has
-// deleted something takes the kernel milliseconds, whoever does it.
+// nftGroup measures nft when it adds and deletes two tables with a rule each. The kernel needs milliseconds to close a
+// netlink socket that has deleted something, whichever program does it.
 func nftGroup() group {
 	return group{
 		{name: "nft, 2 tables added", program: nftName, verb: add, base: echoAdd, programs: -1},
@@ -85,28 +85,28 @@ var nftScripts = map[string]string{
 	del: "delete table ip floor\ndelete table ip6 floor\n",
 }
 
-// meshGroup is the life of a mesh pod. The design gives wall budgets to nftables alone. Most of a DEL is the kernel's:
-// see nftGroup.
+// meshGroup is the life of a mesh pod. The design has wall-clock budgets for nftables alone. Most of a DEL's time is
+// spent in the kernel, see nftGroup.
 func meshGroup(backend string) group {
 	wall, programs := 2.5, 0
 	if backend != "nftables" {
-		wall, programs = 0, 2 // one iptables-restore per family
+		wall, programs = 0, 2 // one iptables-restore for each family
 	}
 	plugin := spec{program: pluginName, backend: backend, mesh: true, programs: -1, base: echoAdd}
 	added, checked, deleted := plugin, plugin, plugin
 	added.name, added.verb, added.budget, added.programs = "ADD mesh, "+backend, add, wall, programs
 	checked.name, checked.verb, checked.base = "CHECK mesh, "+backend, check, echoDel
-	checked.programs = 3 * programs // one iptables-restore and two iptables-save
+	checked.programs = 3 * programs // one iptables-restore and two iptables-save for each family
 	deleted.name, deleted.verb, deleted.base, deleted.budget = "DEL with rules, "+backend, del, echoDel, wall
 	deleted.kernels = true
 	return group{added, checked, deleted}
 }
 
-// burstOfAll is how many calls at once are measured with every backend. Larger bursts need a network namespace for each
-// call, and ask what limits the one that is the default.
+// burstOfAll is the size of the burst that is measured with every backend. Larger bursts are measured with the default
+// backend alone: they need a network namespace for each call, and show what limits it.
 const burstOfAll = 16
 
-// bursts lists what is measured with many calls at once, the baseline first.
+// bursts returns what is measured with many calls at once, the baseline first.
 func bursts(backends []string, at int) []spec {
 	name := func(what string) string { return fmt.Sprintf("%d x %s", at, what) }
 	all := []spec{{name: name(echoAdd), program: echoName, verb: add, alone: echoAdd, programs: -1}}
@@ -121,7 +121,7 @@ func bursts(backends []string, at int) []spec {
 	return all
 }
 
-// call renders the spec for one pod.
+// call returns the call of the spec for one pod.
 func (n *node) call(s spec, p pod) (call, error) {
 	if s.program == "true" {
 		return call{path: "/bin/true"}, nil
@@ -153,7 +153,7 @@ func (n *node) call(s spec, p pod) (call, error) {
 	}}, err
 }
 
-// prevResult is what a bridge plugin would have answered for the pod.
+// prevResult is the result of a bridge plugin for the pod.
 func prevResult(p pod) map[string]any {
 	return map[string]any{
 		"cniVersion": "1.1.0",

@@ -1,8 +1,9 @@
-// Command plugin measures what one CNI call of the plugin costs, beside a plugin that only echoes prevResult, and
-// prints the ratios next to the budgets of the design. It needs root: it runs on a node of its own.
+// Command plugin measures the cost of one CNI call of the plugin, and of a plugin that only prints prevResult. It
+// prints the ratios with the budgets of the design. It needs root: it runs in namespaces of its own.
 //
-// All cases run interleaved in one process, so that a busy machine slows all of them alike: ratios compare, times do
-// not. It fails when a budget is exceeded each time of three by a clear margin, but for what the kernel decides.
+// All cases run in turn in one process, so that a busy machine slows all of them in the same way: ratios can be
+// compared, times cannot. It fails if a budget is exceeded by a clear margin in each of three attempts, except for
+// times that depend on the kernel.
 package main
 
 import (
@@ -17,12 +18,12 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
-// options are the command line.
+// options are the flags.
 type options struct {
 	n        int      // measured runs of each case
-	bursts   []int    // calls at once, a size for each kind of burst
+	bursts   []int    // calls at once, one size for each kind of burst
 	rounds   int      // measured bursts
-	backends []string // backends a mesh ADD is measured with
+	backends []string // backends with which a mesh ADD is measured
 	plugin   string   // a prebuilt plugin; empty builds ./plugin
 	aa       bool     // measure echo in the plugin's place
 	json     bool
@@ -66,7 +67,7 @@ func parseFlags() (options, error) {
 	return opts, nil
 }
 
-// Run measures and prints, and returns the exit status.
+// Run measures, prints the report, and returns the exit status.
 func (opts options) Run() int {
 	if err := opts.measure(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -75,7 +76,7 @@ func (opts options) Run() int {
 	return 0
 }
 
-// attempts is how often all is measured before a budget counts as exceeded: only what is each time fails.
+// attempts is how often everything is measured: a budget fails only if it is exceeded each time.
 const attempts = 3
 
 func (opts options) measure() error {
@@ -101,7 +102,7 @@ func (opts options) measure() error {
 	return fmt.Errorf("over budget %d times", attempts)
 }
 
-// once measures all and prints it.
+// once measures everything once and prints it.
 func (opts options) once(node *node) (failures []string, err error) {
 	rows, err := runAll(node, opts)
 	if err != nil {

@@ -13,23 +13,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Directories of the node, which are on tmpfs as on a real one.
+// Directories of the node. They are on a tmpfs, as on a real one.
 const (
 	stateDir = "/run/bench"
 	netnsDir = "/run/netns"
 	socket   = stateDir + "/agent.sock"
 )
 
-// node is the stand-in for a Kubernetes node: binaries, a state directory, and an agent that answers facts.
+// node stands for a Kubernetes node: binaries, a state directory, and an agent that answers the plugin's questions.
 type node struct {
 	bin    string
-	pods   int  // pods made so far, for names
-	verify bool // a mesh ADD must leave a record and a DEL must remove it
+	pods   int  // number of pods made so far, for their names
+	verify bool // whether a mesh ADD must leave a record and a DEL must remove it
 }
 
 func (n *node) binary(name string) string { return filepath.Join(n.bin, name) }
 
-// newNode sets up the node that this process is on.
+// newNode sets up the node in the namespaces of this process.
 func newNode(bin string) (*node, error) {
 	for _, dir := range []string{stateDir, netnsDir} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -39,7 +39,7 @@ func newNode(bin string) (*node, error) {
 	return &node{bin: bin}, serveFacts()
 }
 
-// verified reports a call that did not do its work: a plugin that does nothing is fast.
+// verified returns an error if the call did not do its work: a plugin that does nothing is fast.
 func (n *node) verified(s spec, p pod) error {
 	if !n.verify || !s.mesh || s.verb == check {
 		return nil
@@ -52,13 +52,13 @@ func (n *node) verified(s spec, p pod) error {
 	return nil
 }
 
-// pod is one sandbox: a network namespace and the IDs a runtime would give it.
+// pod is one sandbox: a network namespace and the IDs that a runtime would give it.
 type pod struct {
 	id    string // container ID
 	netns string // path
 }
 
-// newPod makes a network namespace with lo and a dual-stack eth0 up, pinned until the process ends.
+// newPod makes a network namespace with lo and a dual-stack eth0, both up. It is pinned until the process ends.
 func (n *node) newPod() (pod, error) {
 	n.pods++
 	p := pod{id: fmt.Sprintf("%064x", n.pods), netns: filepath.Join(netnsDir, fmt.Sprint(n.pods))}
@@ -72,7 +72,7 @@ func (n *node) newPod() (pod, error) {
 	return p, nil
 }
 
-// addLinks makes a dual-stack eth0, in the network namespace of the calling thread.
+// addLinks makes a dual-stack eth0 in the network namespace of the calling thread.
 func addLinks() error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "eth0"
@@ -93,13 +93,13 @@ func addLinks() error {
 	return netlink.LinkSetUp(veth)
 }
 
-// serveFacts answers every question with the same mesh pod, from memory, like an agent that has the pod in its cache.
+// serveFacts answers every question with the same mesh pod, from memory, as an agent with the pod in its cache.
 func serveFacts() error {
 	listener, err := facts.Listen(socket)
 	if err != nil {
 		return err
 	}
-	go func() { _ = facts.Serve(listener, answer) }() // ends with the process
+	go func() { _ = facts.Serve(listener, answer) }() // until the process ends
 	return nil
 }
 

@@ -21,11 +21,11 @@ const (
 	maxPeakKiB = 10 << 10  // of one call
 )
 
-// margin is how many times its budget a ratio of times may be before the measurement fails. The ratio of the fastest
-// runs, to which a machine that does other things adds the least, has to exceed the budget, too.
+// margin is the factor by which a ratio of times may exceed its budget before the measurement fails. The ratio of the
+// fastest runs has to exceed the budget, too: other work on the machine adds least to these.
 const margin = 1.25
 
-// report is everything that is printed; its JSON is the output of -json.
+// report is everything that is printed. As JSON it is the output of -json.
 type report struct {
 	Kernel string           `json:"kernel"`
 	CPU    string           `json:"cpu"`
@@ -37,24 +37,24 @@ type report struct {
 	Rows   []line           `json:"rows"`
 }
 
-// line is one row, times in milliseconds.
+// line is one row. Times are in milliseconds.
 type line struct {
 	Name     string   `json:"name"`
 	WallP0   float64  `json:"wallP0"`
 	WallP50  float64  `json:"wallP50"`
 	WallP99  float64  `json:"wallP99"`
 	CPUP50   float64  `json:"cpuP50"`
-	Ratio    float64  `json:"ratio,omitempty"`  // of the wall p50, to Base
-	Base     string   `json:"base,omitempty"`   // row the ratio is taken to
-	Budget   float64  `json:"budget,omitempty"` // highest ratio
+	Ratio    float64  `json:"ratio,omitempty"`  // of the wall-clock p50, to that of Base
+	Base     string   `json:"base,omitempty"`   // the row for the ratio
+	Budget   float64  `json:"budget,omitempty"` // largest ratio
 	PeakKiB  int      `json:"peakKiB,omitempty"`
 	Programs []string `json:"programs,omitempty"`
 	Syscalls int      `json:"syscalls,omitempty"`
-	Busy     float64  `json:"busy,omitempty"`    // of bursts: part of the processors' time, median
-	Alone    float64  `json:"alone,omitempty"`   // likewise: CPU p50 of the same call alone
-	Echoing  float64  `json:"echoing,omitempty"` // likewise: that of a plugin that only echoes, in as large a burst
-	Over     []string `json:"over,omitempty"`    // budgets exceeded
-	Fails    []string `json:"fails,omitempty"`   // those of them that fail the measurement
+	Busy     float64  `json:"busy,omitempty"`    // of a burst: the share of the processors' time, median
+	Alone    float64  `json:"alone,omitempty"`   // of a burst: the CPU p50 of the same call alone
+	Echoing  float64  `json:"echoing,omitempty"` // of a burst: the CPU p50 of echo in a burst of the same size
+	Over     []string `json:"over,omitempty"`    // exceeded budgets
+	Fails    []string `json:"fails,omitempty"`   // those of Over that fail the measurement
 	Error    string   `json:"error,omitempty"`
 }
 
@@ -101,11 +101,11 @@ func newLine(r *row) line {
 	if r.program == pluginName && l.PeakKiB > maxPeakKiB {
 		l.Over = append(l.Over, "memory")
 	}
-	l.Fails = slices.Clone(l.Over) // what is counted has no margin
+	l.Fails = slices.Clone(l.Over) // counted values have no margin
 	return l
 }
 
-// quantile returns the nearest-rank quantile in milliseconds, 0 without samples.
+// quantile returns the nearest-rank quantile in milliseconds, 0 if there are no samples.
 func quantile(samples []sample, q float64, of func(sample) time.Duration) float64 {
 	if len(samples) == 0 {
 		return 0
@@ -153,9 +153,9 @@ func (rep report) writeTable(w io.Writer) error {
 	return nil
 }
 
-// burst says what limits a burst. Where nearly all of the processors' time is the calls', none of them waits for a
-// lock, a disk or an answer; where each has no more of it than one alone, none spins at a lock; and what a plugin that
-// only echoes takes is the start of a process.
+// burst says what limits a burst. If the calls take nearly all of the processors' time, none of them waits for a lock,
+// a disk or an answer. If a call takes no more processor time than one alone, it does not spin on a lock. The time of a
+// plugin that only prints prevResult is that of starting a process.
 func (l line) burst() string {
 	text := fmt.Sprintf("%s: the calls take %.0f %% of the processors' time, %.2f ms each", l.Name, 100*l.Busy, l.CPUP50)
 	if l.Alone > 0 {
@@ -167,7 +167,7 @@ func (l line) burst() string {
 	return text
 }
 
-// cells renders the row for the tab writer, "-" where a column does not apply.
+// cells returns the row for the tab writer, with "-" in columns that do not apply.
 func (l line) cells() string {
 	ratio, budget, verdict, peak, programs, syscalls := "-", "-", "", "-", "-", "-"
 	if l.Ratio > 0 {
@@ -206,7 +206,7 @@ func tally(names []string) string {
 
 func (rep report) binaryOver() bool { return rep.Sizes[pluginName] > maxBinary }
 
-// verdict returns an error when a case could not be measured, and otherwise what fails the measurement.
+// verdict returns an error if a case could not be measured, otherwise what fails the measurement.
 func (rep report) verdict() (failures []string, err error) {
 	if rep.binaryOver() {
 		failures = append(failures, "size of the binary")

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// took is a row whose runs took so many times a millisecond.
+// took returns a row whose runs took these times in milliseconds.
 func took(s spec, times ...float64) *row {
 	r := &row{spec: s}
 	for _, t := range times {
@@ -16,7 +16,7 @@ func took(s spec, times ...float64) *row {
 	return r
 }
 
-// What fails the measurement is a budget that is clearly exceeded and in our hands.
+// Only a budget that is clearly exceeded and does not depend on the kernel fails the measurement.
 func TestVerdict(t *testing.T) {
 	mesh, outside := meshGroup("nftables"), groups(nil)[3][0]
 	echo := took(spec{name: echoAdd}, 1, 1, 1)
@@ -48,7 +48,7 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// The processors are the limit of a burst whose calls take all of their time.
+// If a burst's calls take all of the processors' time, the processors are the limit.
 func TestBusy(t *testing.T) {
 	cpus := time.Duration(runtime.NumCPU())
 	half := cpus * time.Second / 2
@@ -58,7 +58,7 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-// Of a burst is said what its calls would have taken alone, and what a plugin takes that only echoes.
+// The text about a burst has the processor time of the same call alone, and that of echo.
 func TestBurst(t *testing.T) {
 	both := bursts([]string{"nftables"}, 64)
 	var rows []*row

@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// warmup runs are thrown away: they bring the binaries into the page cache and load kernel modules.
+// warmup is the number of discarded runs. They bring the binaries into the page cache and load kernel modules.
 const warmup = 2
 
-// row is what was measured of one spec.
+// row has the measurements of one spec.
 type row struct {
 	spec
 	samples []sample
-	busy    []float64 // of bursts: which part of the processors' time until the last call's end the calls took
+	busy    []float64 // of bursts: the calls' share of the processors' time until the last call's end
 	traced  traced
 	err     error // the first failure; the rest of the row is then not run
 }
 
-// runAll measures everything: one at a time, then bursts, then the traced runs.
+// runAll measures everything: single calls, then bursts, then traced runs.
 func runAll(n *node, opts options) ([]*row, error) {
 	single, err := runSingle(n, groups(opts.backends), opts.n)
 	if err != nil {
@@ -46,8 +46,8 @@ func runAll(n *node, opts options) ([]*row, error) {
 	return append(all, burst...), nil
 }
 
-// runSingle runs all groups once per round, each round in another order: what runs before a call changes its cost, so
-// none may always follow the same. The orders are the same in every run of the benchmark.
+// runSingle runs all groups once in each round. What runs before a call changes its cost, so each round has another
+// order. The orders are the same in every run of the benchmark.
 func runSingle(n *node, groups []group, rounds int) ([][]*row, error) {
 	rows := make([][]*row, len(groups))
 	for i, g := range groups {
@@ -56,7 +56,8 @@ func runSingle(n *node, groups []group, rounds int) ([][]*row, error) {
 		}
 	}
 	rounds += warmup
-	// All namespaces are made beforehand and kept: making and above all destroying one keeps the kernel busy for long.
+	// All namespaces are made first and kept: making one keeps the kernel busy for long, and destroying one for even
+	// longer.
 	pods, err := n.newPods(rounds * len(groups))
 	if err != nil {
 		return nil, err
@@ -99,13 +100,13 @@ func runGroup(n *node, rows []*row, p pod, discard bool) error {
 	return nil
 }
 
-// runBursts runs each spec's burst of so many calls in turn.
+// runBursts runs each spec's burst of this size in turn.
 func runBursts(n *node, specs []spec, at, rounds int) ([]*row, error) {
 	rows := make([]*row, len(specs))
 	for i, s := range specs {
 		rows[i] = &row{spec: s}
 	}
-	rounds++ // the first is thrown away
+	rounds++ // the first round is discarded
 	pods, err := n.newPods(rounds * len(specs) * at)
 	if err != nil {
 		return nil, err
@@ -126,8 +127,8 @@ func runBursts(n *node, specs []spec, at, rounds int) ([]*row, error) {
 	return rows, nil
 }
 
-// busy is which part of all processors' time until the end of the last call of a burst the calls have taken: near 1,
-// the processors are the limit, and not a lock, a disk or somebody who answers.
+// busy returns the calls' share of all processors' time until the end of the burst's last call. Near 1, the processors
+// are the limit, and not a lock, a disk or a slow answer.
 func busy(samples []sample) float64 {
 	var cpu, last time.Duration
 	for _, s := range samples {
@@ -139,8 +140,8 @@ func busy(samples []sample) float64 {
 	return float64(cpu) / float64(last) / float64(runtime.NumCPU())
 }
 
-// runBurst starts one call per pod at the same moment. A sample's wall time counts from that moment, so it includes
-// the wait for a CPU, as the kubelet sees it.
+// runBurst starts one call for each pod at the same moment. A sample's wall time counts from that moment, so it
+// includes the wait for a CPU, as for the kubelet.
 func runBurst(n *node, s spec, pods []pod) ([]sample, error) {
 	samples, errs := make([]sample, len(pods)), make([]error, len(pods))
 	var start time.Time

@@ -14,21 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// traced is what is counted in a run of its own, under ptrace and so without a clock.
+// traced has the counts of a run under ptrace. Such a run is not timed.
 type traced struct {
 	Programs []string // programs executed by the plugin and its children, in order
 	Syscalls int      // of all threads and children
 	PeakKiB  int      // VmHWM of the plugin's own process
 }
 
-// traceOptions follow every thread and child, and stop each once more before it ends.
+// traceOptions make the kernel trace every thread and child, and stop each once more before it ends.
 const traceOptions = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEEXEC | unix.PTRACE_O_TRACECLONE |
 	unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEEXIT | unix.PTRACE_O_EXITKILL
 
 // trace executes the call under ptrace. Peak memory is VmHWM at exit and not ru_maxrss: Go starts a child in its own
-// memory (CLONE_VM), and exec adds that memory's peak to the child's ru_maxrss, so the latter would show this program.
+// memory (CLONE_VM), and exec adds that memory's peak to the child's ru_maxrss, so that would be this program's peak.
 func (c call) trace() (traced, error) {
-	runtime.LockOSThread() // ptrace requests are only accepted from the tracing thread
+	runtime.LockOSThread() // the kernel accepts ptrace requests from the tracing thread alone
 	defer runtime.UnlockOSThread()
 	files, err := c.open()
 	if err != nil {
@@ -51,7 +51,7 @@ func (c call) trace() (traced, error) {
 	if status != 0 {
 		return traced{}, fmt.Errorf("traced run exits %d: %s", status, out)
 	}
-	t.Syscalls /= 2 // each stops at its entry and at its exit
+	t.Syscalls /= 2 // each call stops at its entry and at its exit
 	return t.traced, nil
 }
 
@@ -59,7 +59,7 @@ func (c call) trace() (traced, error) {
 type tracer struct {
 	traced
 	pid  int
-	seen map[int]bool // threads and processes whose first stop has been handled
+	seen map[int]bool // threads and processes whose first stop was handled
 }
 
 // follow resumes every stop until the process pid has ended, and returns its exit status.
@@ -85,7 +85,7 @@ func (t *tracer) follow() (int, error) {
 		case ws.Signaled() && tid == t.pid:
 			return 128 + int(ws.Signal()), nil
 		case ws.Stopped():
-			// ESRCH: the thread was killed while it was stopped, its end is reported next.
+			// ESRCH: the thread was killed while it was stopped. Its end is reported next.
 			if err := syscall.PtraceSyscall(tid, t.stop(tid, ws)); err != nil && err != syscall.ESRCH {
 				return 0, err
 			}
@@ -93,7 +93,7 @@ func (t *tracer) follow() (int, error) {
 	}
 }
 
-// stop counts what a stop means and returns the signal to deliver, 0 for none.
+// stop counts what a stop means, and returns the signal to deliver, 0 for none.
 func (t *tracer) stop(tid int, ws syscall.WaitStatus) int {
 	first := !t.seen[tid]
 	t.seen[tid] = true
@@ -102,7 +102,7 @@ func (t *tracer) stop(tid int, ws syscall.WaitStatus) int {
 		t.Syscalls++
 	case signal == syscall.SIGTRAP:
 		t.event(tid, ws.TrapCause())
-	case signal == syscall.SIGSTOP && first: // how a new thread or child reports itself
+	case signal == syscall.SIGSTOP && first: // a new thread or child
 	default:
 		return int(signal)
 	}
@@ -123,7 +123,7 @@ func (t *tracer) event(tid, cause int) {
 	}
 }
 
-// statusField reads a number of /proc/<pid>/status, 0 if it is not there.
+// statusField reads a number from /proc/<pid>/status, 0 if it is not there.
 func statusField(status []byte, name string) int {
 	for line := range bytes.Lines(status) {
 		if rest, ok := strings.CutPrefix(string(line), name+":"); ok {

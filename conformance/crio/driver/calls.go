@@ -11,7 +11,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/crio/wire"
 )
 
-// calls runs plugins, and keeps what they were called with.
+// calls runs plugins and stores the calls.
 type calls struct {
 	invoke.Exec
 	mu   sync.Mutex
@@ -41,7 +41,7 @@ func (c *calls) ExecPlugin(ctx context.Context, path string, stdin []byte, env [
 	return out, err
 }
 
-// last is the last value of a variable.
+// last returns the last value of a variable.
 func last(env []string, name string) (value string) {
 	for _, pair := range env {
 		if v, ok := strings.CutPrefix(pair, name+"="); ok {
@@ -51,7 +51,7 @@ func last(env []string, name string) (value string) {
 	return value
 }
 
-// take returns what was called since it was last asked.
+// take returns the calls since it was last called.
 func (c *calls) take() []wire.Call {
 	c.mu.Lock()
 	defer c.mu.Unlock()

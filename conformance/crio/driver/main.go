@@ -1,7 +1,6 @@
-// Command driver calls CNI plugins as CRI-O does, by the same libcni: it loads the networks of a directory, makes and
-// stops the sandboxes of pods, which are pinned network namespaces and nothing else, and goes on with those that an
-// earlier process has left. What CRI-O does depends on its version, and so does the libcni that this is built with: see
-// package crio. Package wire says how it is talked to.
+// Command driver calls CNI plugins as CRI-O does, with the same libcni. It loads the networks of a directory, and makes
+// and stops the sandboxes of pods, which here are only pinned network namespaces. It continues with the sandboxes of an
+// earlier process. Behaviour and libcni depend on CRI-O's version, see package crio. Package wire has the protocol.
 package main
 
 import (
@@ -49,7 +48,7 @@ func serve(ctx context.Context, args []string, in io.Reader, out io.Writer) erro
 	}
 }
 
-// answer does what is asked for.
+// answer executes a request.
 func (r *runtime) answer(ctx context.Context, q wire.Request) (a wire.Response) {
 	var err error
 	switch q.Do {

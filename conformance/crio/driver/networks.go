@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// networks are those of the configuration directory.
+// networks are the networks in the configuration directory.
 type networks struct {
 	config wire.Config
 	cni    *libcni.CNIConfig
@@ -24,11 +24,11 @@ type networks struct {
 	mu     sync.Mutex
 	byName map[string]*libcni.NetworkConfigList
 	first  string // name of the default network
-	file   string // of the default network
+	file   string // path of the default network
 }
 
-// load reads all of them anew, the files by name. What cannot be read, or names a plugin that is not there or does not
-// speak the network's version, is passed over.
+// load reads all configurations again, in the order of their names. It skips files that cannot be read, and networks
+// with a plugin that does not exist or does not support the network's CNI version.
 func (n *networks) load(ctx context.Context) {
 	files, err := libcni.ConfFiles(n.config.ConfDir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
@@ -61,7 +61,7 @@ func (n *networks) load(ctx context.Context) {
 	n.byName, n.first, n.file = byName, first, firstFile
 }
 
-// read reads a network. CRI-O makes a list of a plugin that is alone, by the calls that libcni advises against.
+// read reads a network. Like CRI-O, it makes a list of a single plugin with deprecated functions of libcni.
 func read(file string) (*libcni.NetworkConfigList, error) {
 	if strings.HasSuffix(file, ".conflist") {
 		return libcni.ConfListFromFile(file)
@@ -73,21 +73,21 @@ func read(file string) (*libcni.NetworkConfigList, error) {
 	return libcni.ConfListFromConf(plugin) //nolint:staticcheck // as CRI-O
 }
 
-// current is the default network, and nil where there is none.
+// current returns the default network, nil if there is none.
 func (n *networks) current() *libcni.NetworkConfigList {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.byName[n.first]
 }
 
-// named is the loaded network of that name, and nil where there is none.
+// named returns the loaded network of that name, nil if there is none.
 func (n *networks) named(name string) *libcni.NetworkConfigList {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.byName[name]
 }
 
-// all are the loaded networks, and the name of the default one.
+// all returns the loaded networks, and the name of the default one.
 func (n *networks) all() (lists []*libcni.NetworkConfigList, first string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -97,7 +97,7 @@ func (n *networks) all() (lists []*libcni.NetworkConfigList, first string) {
 	return lists, n.first
 }
 
-// network is the default network in the words of the wire.
+// network returns the default network in the form of package wire.
 func (n *networks) network() (found wire.NetworkOf) {
 	list := n.current()
 	if list == nil {
@@ -110,8 +110,8 @@ func (n *networks) network() (found wire.NetworkOf) {
 	return found
 }
 
-// watch has the networks loaded anew on each event that CRI-O takes for a change: a file is made, written or renamed in
-// the directory of configurations or in one of plugins, or the file of the default network is removed.
+// watch reloads the networks on each event that CRI-O treats as a change: a file is created, written or renamed in the
+// configuration directory or in a plugin directory, or the file of the default network is removed.
 func (n *networks) watch(ctx context.Context) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
 	if err != nil {
@@ -150,7 +150,7 @@ func (n *networks) watch(ctx context.Context) error {
 	return nil
 }
 
-// defaultFile is that of the default network.
+// defaultFile returns the path of the default network.
 func (n *networks) defaultFile() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -15,14 +15,14 @@ import (
 	"github.com/istio-pod-network/controller/conformance/crio/wire"
 )
 
-// The first minor versions of CRI-O that do it.
+// The first minor versions of CRI-O with a behaviour.
 const (
 	relaysAnnotations = 29
-	asksStatus        = 32 // and collects garbage
+	asksStatus        = 32 // and then calls GC
 	forgets           = 34 // a sandbox whose DEL has failed
 )
 
-// statusEvery is the time between two questions at the start.
+// statusEvery is the time between two calls of STATUS at the start.
 const statusEvery = 500 * time.Millisecond
 
 // runtime is CRI-O's networking.
@@ -30,12 +30,12 @@ type runtime struct {
 	networks
 	calls *calls
 
-	garbage   sync.RWMutex // held for reading while a sandbox is made or stopped
+	garbage   sync.RWMutex // read-locked while a sandbox is made or stopped
 	mu        sync.Mutex
 	sandboxes map[string]*wire.Sandbox
 }
 
-// start starts it, and goes on with the sandboxes that were there.
+// start starts the runtime and continues with the existing sandboxes.
 func start(ctx context.Context, c wire.Config) (*runtime, error) {
 	calls := newCalls()
 	r := &runtime{
@@ -61,7 +61,8 @@ func start(ctx context.Context, c wire.Config) (*runtime, error) {
 	return r, nil
 }
 
-// restore looks at each sandbox of an earlier process: DEL for those of before a reboot, CHECK for the others.
+// restore looks at each sandbox of an earlier process. It calls DEL for those from before a reboot, CHECK for the
+// others.
 func (r *runtime) restore(ctx context.Context) error {
 	files, err := filepath.Glob(filepath.Join(r.config.StateDir, "*.json"))
 	if err != nil {
@@ -94,8 +95,8 @@ func (r *runtime) restore(ctx context.Context) error {
 	return nil
 }
 
-// collect waits until the network is ready, and has garbage collected then, with the attachments of the default network
-// as the only valid ones of all.
+// collect waits until the network is ready, and then calls GC. The valid attachments are those of the default network
+// alone.
 func (r *runtime) collect(ctx context.Context) {
 	for {
 		list := r.current()
@@ -120,7 +121,7 @@ func (r *runtime) collect(ctx context.Context) {
 	}
 }
 
-// keep notes a sandbox, also for the next process.
+// keep stores a sandbox, also for the next process.
 func (r *runtime) keep(s *wire.Sandbox) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -137,7 +138,7 @@ func (r *runtime) keep(s *wire.Sandbox) {
 	}
 }
 
-// drop forgets a sandbox.
+// drop removes a sandbox.
 func (r *runtime) drop(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -147,7 +148,7 @@ func (r *runtime) drop(id string) {
 
 func (r *runtime) file(id string) string { return filepath.Join(r.config.StateDir, id+".json") }
 
-// list returns all sandboxes, in an order that does not change.
+// list returns all sandboxes, sorted.
 func (r *runtime) list() (all []wire.Sandbox) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -17,14 +17,14 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
-// ifName is the interface that a pod gets.
+// ifName is the interface of a pod.
 const ifName = "eth0"
 
-// annotations is the key of runtimeConfig under which plugins get those of the pod.
+// annotations is the key of runtimeConfig with the pod's annotations.
 const annotations = "io.kubernetes.cri.pod-annotations"
 
-// run makes a sandbox: ADD by the default network of now, and at once CHECK by what libcni has kept of it. What fails
-// is undone by DEL.
+// run makes a sandbox: ADD with the present default network, then CHECK with the configuration that libcni cached. If
+// something fails, it calls DEL.
 func (r *runtime) run(ctx context.Context, pod wire.Pod) (wire.Sandbox, error) {
 	list := r.current()
 	if list == nil {
@@ -50,14 +50,14 @@ func (r *runtime) run(ctx context.Context, pod wire.Pod) (wire.Sandbox, error) {
 	return s, nil
 }
 
-// random are that many random bytes in hexadecimal.
+// random returns that many random bytes in hexadecimal.
 func random(bytes int) string {
 	text := make([]byte, bytes)
 	_, _ = rand.Read(text)
 	return hex.EncodeToString(text)
 }
 
-// conf is what the plugins of a sandbox are told by ADD.
+// conf returns the runtime configuration that plugins get at ADD.
 func (r *runtime) conf(s wire.Sandbox) *libcni.RuntimeConf {
 	capabilities := map[string]any{"cgroupPath": "/kubepods.slice/" + s.Pod.UID}
 	if r.config.Minor >= relaysAnnotations {
@@ -72,8 +72,8 @@ func (r *runtime) conf(s wire.Sandbox) *libcni.RuntimeConf {
 	}
 }
 
-// cached is a network as libcni has kept it with the sandbox: without what drop-ins had added. Where it has kept
-// nothing, it is the loaded one of that name.
+// cached returns the network that libcni cached for the sandbox, without what drop-ins added. If it has not cached any,
+// it returns the loaded network of that name.
 func (r *runtime) cached(s wire.Sandbox, name string) (*libcni.NetworkConfigList, *libcni.RuntimeConf, error) {
 	rt := r.conf(s)
 	data, kept, err := r.cni.GetNetworkListCachedConfig(&libcni.NetworkConfigList{Name: name}, rt)
@@ -87,7 +87,7 @@ func (r *runtime) cached(s wire.Sandbox, name string) (*libcni.NetworkConfigList
 	return nil, nil, fmt.Errorf("there is no network %q", name)
 }
 
-// attached are the names of the networks of which libcni has kept something with the sandbox, and the files.
+// attached returns the names of the networks that libcni has cached for the sandbox, and the cache's files.
 func (r *runtime) attached(id string) (names, files []string) {
 	found, _ := filepath.Glob(filepath.Join(r.config.CacheDir, "results", "*-"+id+"-*"))
 	for _, file := range found {
@@ -107,8 +107,8 @@ func (r *runtime) attached(id string) (names, files []string) {
 	return names, files
 }
 
-// check is CHECK of the default network of now, where its version knows that, and returns the addresses of the result
-// that libcni has kept.
+// check calls CHECK of the present default network, if its CNI version has CHECK. It returns the addresses of the
+// cached result.
 func (r *runtime) check(ctx context.Context, s wire.Sandbox) (addresses []string, err error) {
 	_, name := r.all()
 	list, rt, err := r.cached(s, name)
@@ -134,14 +134,14 @@ func (r *runtime) check(ctx context.Context, s wire.Sandbox) (addresses []string
 	return addresses, nil
 }
 
-// stop is DEL, and then the end of the sandbox. Where DEL fails, the sandbox stays; CRI-O 1.34 and later forget the
-// network when it is stopped once more.
+// stop calls DEL and removes the sandbox. If DEL fails, the sandbox stays. CRI-O 1.34 and later ignore that when stop
+// is called again.
 func (r *runtime) stop(ctx context.Context, id string) error {
 	r.mu.Lock()
 	kept := r.sandboxes[id]
 	r.mu.Unlock()
 	if kept == nil {
-		return nil // as the kubelet wants it
+		return nil // success, as the kubelet expects
 	}
 	s := *kept
 	names, files := r.attached(id)
@@ -163,7 +163,7 @@ func (r *runtime) stop(ctx context.Context, id string) error {
 	return nil
 }
 
-// del is DEL of the networks of those names, without any that of the default network of now.
+// del calls DEL of the named networks. Without names, it calls DEL of the present default network.
 func (r *runtime) del(ctx context.Context, s wire.Sandbox, names []string) error {
 	if len(names) == 0 {
 		_, name := r.all()

@@ -9,12 +9,12 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// status asks a network whether pods could be added to it.
+// status calls STATUS of a network.
 func status(ctx context.Context, cni *libcni.CNIConfig, list *libcni.NetworkConfigList) error {
 	return cni.GetStatusNetworkList(ctx, list)
 }
 
-// collectGarbage has a network forget what is not attached to it.
+// collectGarbage calls GC of a network with the valid attachments.
 func collectGarbage(
 	ctx context.Context, cni *libcni.CNIConfig, list *libcni.NetworkConfigList, containerIDs []string, ifName string,
 ) error {

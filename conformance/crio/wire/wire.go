@@ -1,48 +1,48 @@
-// Package wire is what the driver and whoever runs it say to each other: a Config as the driver's argument, then one
-// Request a line on its stdin, and one Response a line on its stdout, all in JSON.
+// Package wire is the protocol between the driver and its caller: a Config as the driver's argument, then one Request
+// on each line of its stdin, and one Response on each line of its stdout, all as JSON.
 package wire
 
 import "encoding/json"
 
-// Config is what CRI-O is configured with, and where it keeps what it has to know after a restart.
+// Config is CRI-O's configuration, and where it stores what it needs after a restart.
 type Config struct {
 	Minor          int      // of CRI-O 1.x
-	DefaultNetwork string   // cni_default_network; empty: the first
+	DefaultNetwork string   // cni_default_network; empty for the first
 	ConfDir        string   // network_dir
 	BinDirs        []string // plugin_dirs
 	CacheDir       string   // libcni's
-	NetNSDir       string   // in which network namespaces are pinned
-	StateDir       string   // of the driver's own
+	NetNSDir       string   // directory of the pinned network namespaces
+	StateDir       string   // the driver's own
 }
 
-// What a Request asks for.
+// Values of Request.Do.
 const (
-	Network   = "network"   // the one that pods get now
+	Network   = "network"   // the network of new pods
 	Run       = "run"       // RunPodSandbox of Pod
 	Stop      = "stop"      // StopPodSandbox and RemovePodSandbox of ID
-	Sandboxes = "sandboxes" // all
-	Calls     = "calls"     // of plugins since the last question
+	Sandboxes = "sandboxes" // all sandboxes
+	Calls     = "calls"     // calls of plugins since the last request
 )
 
-// Request is one.
+// Request is a request to the driver.
 type Request struct {
 	Do  string
 	Pod Pod    // for Run
 	ID  string // for Stop
 }
 
-// Pod is what the kubelet says of one.
+// Pod is what the kubelet passes of a pod.
 type Pod struct {
 	Namespace, Name, UID string
 	Annotations          map[string]string
 }
 
-// Sandbox is one of a pod.
+// Sandbox is the sandbox of a pod.
 type Sandbox struct {
 	ID    string
 	Pod   Pod
 	NetNS string // path
-	// Addresses of the pod: none after a CHECK that has failed, and the kubelet then makes the pod again.
+	// Addresses are the pod's addresses. After a failed CHECK there are none, and the kubelet makes the sandbox again.
 	Addresses []string
 	// Failed says that a DEL has failed.
 	Failed bool
@@ -54,18 +54,18 @@ type NetworkOf struct {
 	Plugins []string
 }
 
-// Call is one of a plugin.
+// Call is a call of a plugin.
 type Call struct {
 	Verb, Plugin       string
 	ContainerID, NetNS string
 	Args               string // CNI_ARGS
 	Config             json.RawMessage
-	Error              string // empty: it has succeeded
+	Error              string // empty if it succeeded
 }
 
-// Response answers a Request.
+// Response is the response to a Request.
 type Response struct {
-	Error     string // why it has failed
+	Error     string // empty if it succeeded
 	Network   NetworkOf
 	Sandbox   Sandbox
 	Sandboxes []Sandbox
