@@ -13,29 +13,29 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// annotations is the capability under which a runtime hands over a pod's annotations.
+// annotations is the capability under which a runtime passes a pod's annotations.
 const annotations = "io.kubernetes.cri.pod-annotations"
 
-// The annotations of the pod, without and with the one that Istio's injector leaves.
+// The pod's annotations, without and with that of Istio's injector.
 const (
 	outsideMesh = `{}`
 	insideMesh  = `{"sidecar.istio.io/status":"{}"}`
 )
 
-// cniArgs say which pod it is.
+// cniArgs name the pod.
 const cniArgs = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=demo;" +
 	"K8S_POD_INFRA_CONTAINER_ID=demo"
 
-// call is what came of running a program.
+// call is the result of a program.
 type call struct {
 	stdout, stderr string
 	err            error
 }
 
-// logLine is what the plugin logged.
+// logLine returns the plugin's log line.
 func (c call) logLine() string { return c.line("level=") }
 
-// complaint is the error that cnitool prints, without its usage.
+// complaint returns the error that cnitool prints, without its usage.
 func (c call) complaint() string { return strings.TrimPrefix(c.line("Error: "), "Error: ") }
 
 func (c call) line(prefix string) string {
@@ -47,7 +47,7 @@ func (c call) line(prefix string) string {
 	return strings.TrimSpace(c.stderr)
 }
 
-// run runs a program in a namespace of the node, "pod" or "node".
+// run runs a program in a network namespace of the node, "pod" or "node".
 func run(netns string, env []string, stdin string, args ...string) call {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.Command("ip", append([]string{"netns", "exec", netns}, args...)...)
@@ -57,7 +57,7 @@ func run(netns string, env []string, stdin string, args ...string) call {
 	return call{stdout.String(), stderr.String(), err}
 }
 
-// inPod is run for a program that must succeed, in the pod's namespace.
+// inPod runs a program that must succeed in the pod's network namespace.
 func inPod(args ...string) (string, error) {
 	c := run("pod", nil, "", args...)
 	if c.err != nil {
@@ -66,7 +66,7 @@ func inPod(args ...string) (string, error) {
 	return c.stdout, nil
 }
 
-// cnitool runs the real one for the demo's pod.
+// cnitool runs the real cnitool for the demo's pod.
 func cnitool(verb, podAnnotations string) call {
 	return run("node", []string{
 		"NETCONFPATH=" + filepath.Dir(confPath), "CNI_ARGS=" + cniArgs,
@@ -74,8 +74,8 @@ func cnitool(verb, podAnnotations string) call {
 	}, "", "cnitool", verb, network, podNetns)
 }
 
-// repair runs the plugin alone on the pod, as the agent does it. plugin is its entry in the conflist, result what the
-// chain's ADD printed.
+// repair runs the plugin alone on the pod, as the agent does. plugin is its entry in the conflist, result the output of
+// the chain's ADD.
 func repair(plugin object, r record.Record, result string) call {
 	var conf map[string]any
 	if err := json.Unmarshal(plugin, &conf); err != nil {
@@ -93,13 +93,13 @@ func repair(plugin object, r record.Record, result string) call {
 	}, string(stdin), "istio-pod-network")
 }
 
-// records returns what the plugin has recorded on this node.
+// records returns the plugin's records on this node.
 func records() ([]record.Record, error) {
 	list, errs := record.Store{Dir: stateDir}.List()
 	return list, errors.Join(errs...)
 }
 
-// shortResult is the part of a CNI result that a person looks for.
+// shortResult returns the part of a CNI result that the demo shows.
 func shortResult(result string) (string, error) {
 	var all struct{ CNIVersion, IPs json.RawMessage }
 	if err := json.Unmarshal([]byte(result), &all); err != nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 )
 
-// names is what the demo shows of DNS.
+// names is a title in the demo's part about DNS.
 const names = "the app asks for names"
 
-// makes runs make demo with these variables, and returns what it prints.
+// makes runs make demo with these variables, and returns its output.
 func makes(t *testing.T, variables ...string) (string, error) {
 	t.Helper()
 	root, err := filepath.Abs(build.Root())
@@ -21,12 +21,12 @@ func makes(t *testing.T, variables ...string) (string, error) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("make", append([]string{"-C", root, "demo", "NO_COLOR=1"}, variables...)...)
-	cmd.Env = append(os.Environ(), "MAKEFLAGS=", "MAKELEVEL=") // of no other make
+	cmd.Env = append(os.Environ(), "MAKEFLAGS=", "MAKELEVEL=") // without the variables of an outer make
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
-// DNS= of make demo does what it says, whichever word for yes or no it is given.
+// make demo accepts several words for yes and no as DNS=.
 func TestDNS(t *testing.T) {
 	for value, shown := range map[string]bool{"on": true, "no": false} {
 		out, err := makes(t, "DNS="+value)
@@ -36,7 +36,7 @@ func TestDNS(t *testing.T) {
 	}
 }
 
-// A value that is none is refused, and the valid ones are named.
+// An invalid value is rejected, and the error names the valid ones.
 func TestRefused(t *testing.T) {
 	for variable, want := range map[string]string{
 		"DNS=perhaps": `--dns: invalid value "perhaps"`, "BACKEND=nft": `--backend: invalid value "nft"`,

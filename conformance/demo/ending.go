@@ -10,7 +10,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/testnet"
 )
 
-// drift deletes a rule by hand, lets CHECK find it, and repairs it.
+// drift deletes a rule, shows that CHECK finds it missing, and repairs it.
 func (d *demo) drift() error {
 	d.title("CHECK, before and after a rule is deleted by hand")
 	if _, err := d.cnitool("check", insideMesh); err != nil {
@@ -39,7 +39,7 @@ func (d *demo) drift() error {
 	return d.mend(family)
 }
 
-// mend repairs the rules and proves it.
+// mend repairs the rules and proves that.
 func (d *demo) mend(family testnet.Family) error {
 	d.command("ip netns exec node istio-pod-network        (CNI_COMMAND=ADD again, as the agent repairs a pod)")
 	c := repair(d.plugin, d.record, d.result)
@@ -55,7 +55,7 @@ func (d *demo) mend(family testnet.Family) error {
 	return err
 }
 
-// outsideCall is the flow whose rule is deleted.
+// outsideCall runs the flow whose rule is deleted.
 func (d *demo) outsideCall(family testnet.Family) (got, want testnet.Outcome, err error) {
 	flows := testnet.Flows(d.profile)
 	i := slices.IndexFunc(flows, func(f testnet.Flow) bool { return f.Name == "app-outside" })
@@ -66,7 +66,7 @@ func (d *demo) outsideCall(family testnet.Family) (got, want testnet.Outcome, er
 	return d.lab.Run(flows[i], family), testnet.Expected(d.profile, flows[i], family), nil
 }
 
-// leave deletes the pod's attachment and looks for what is left.
+// leave calls DEL and looks for leftovers.
 func (d *demo) leave() error {
 	d.title("DEL, and nothing is left")
 	if _, err := d.cnitool("del", insideMesh); err != nil {
@@ -88,7 +88,7 @@ func (d *demo) leave() error {
 	return err
 }
 
-// end is the last line.
+// end prints the last line.
 func (d *demo) end(took time.Duration) error {
 	seconds := took.Round(100 * time.Millisecond).Seconds()
 	fmt.Println()

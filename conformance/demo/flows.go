@@ -9,13 +9,13 @@ import (
 	"github.com/istio-pod-network/controller/internal/testnet"
 )
 
-// group is a part of the table: flows of testnet that a person should see, by name.
+// group is a part of the table: the names of testnet flows that the demo shows.
 type group struct {
 	title string
 	flows []string
 }
 
-// groups returns the table's parts. Flows that the settings do not have are left out.
+// groups returns the parts of the table. Flows that the settings do not have are left out.
 func (d *demo) groups() []group {
 	groups := []group{
 		{"the app calls (any user but the sidecar's)", []string{"app-service", "app-outside", "app-peer", "app-peer-closed",
@@ -36,16 +36,16 @@ func (d *demo) groups() []group {
 	return groups
 }
 
-// row is a flow with its results, one per family.
+// row is a flow with its results, one for each family.
 type row []testnet.Result
 
-// rows runs the flows of a group. What went wrong is tried again, so that a busy machine proves nothing.
+// rows runs the flows of a group. It repeats a flow with a wrong result, which may come from a busy machine.
 func (d *demo) rows(p testnet.Profile, g group) (rows []row) {
 	all := testnet.Flows(p)
 	for _, name := range g.flows {
 		i := slices.IndexFunc(all, func(f testnet.Flow) bool { return f.Name == name })
 		if i < 0 || p.Name == testnet.NoRules.Name && all[i].Src == testnet.Passthrough {
-			continue // without rules nobody has given the pod the address ::6
+			continue // without rules the pod does not have the address ::6
 		}
 		var r row
 		for _, family := range d.opts.families {
@@ -67,7 +67,7 @@ func (d *demo) try(p testnet.Profile, f testnet.Flow, family testnet.Family) tes
 	return result
 }
 
-// table prints every flow of the profile with where it landed.
+// table prints every flow of the profile and where it landed.
 func (d *demo) table(p testnet.Profile) {
 	fmt.Println(d.paint(dim, "     "+d.columns("packet to", "landed at", d.headings(), "because")))
 	for _, g := range d.groups() {
@@ -78,7 +78,7 @@ func (d *demo) table(p testnet.Profile) {
 	}
 }
 
-// headings names the columns of destinations, one per family.
+// headings returns the headings of the destination columns, one for each family.
 func (d *demo) headings() []string {
 	return []string{"destination seen", "there"}[:len(d.opts.families)]
 }
@@ -100,7 +100,7 @@ func (d *demo) row(p testnet.Profile, r row) {
 	}
 }
 
-// columns lays out one line of the table.
+// columns formats one line of the table.
 func (d *demo) columns(packet, landed string, seen []string, why string) string {
 	line := fmt.Sprintf("%-22s %-14s ", packet, landed)
 	for i, width := range []int{16, 20}[2-len(seen):] {
@@ -109,7 +109,7 @@ func (d *demo) columns(packet, landed string, seen []string, why string) string 
 	return strings.TrimRight(line+why, " ")
 }
 
-// packet describes what is sent; who sends it is the group's title.
+// packet describes what is sent. The group's title says who sends it.
 func packet(f testnet.Flow) string {
 	text := fmt.Sprintf("%s %s", f.Proto, f.To)
 	if f.Port != 0 {
@@ -124,10 +124,10 @@ func packet(f testnet.Flow) string {
 	return text
 }
 
-// shortName is a place's name in the table.
+// shortName returns a place's name in the table.
 func shortName(place testnet.Place) string {
 	if place == testnet.Passthrough {
-		return "…6" // as its addresses end
+		return "…6" // the end of its addresses
 	}
 	return string(place)
 }
@@ -145,7 +145,7 @@ func (d *demo) landing(l testnet.Landing) string {
 	return string(l)
 }
 
-// control runs the same flows where no rule may be, and prints one line per group.
+// control runs the same flows without rules, and prints one line for each group.
 func (d *demo) control() {
 	for _, g := range d.groups() {
 		ok, counts := true, map[testnet.Landing]int{}

@@ -1,8 +1,8 @@
-// Command demo shows the life of one pod of the mesh to a person: its network is made and taken away by the real
-// cnitool, real packets are sent, and every one is shown with where it landed and why. scripts/demo.sh (`make demo`)
-// builds what it needs and runs it as root, with the directories of the plugins in CNI_PATH.
+// Command demo shows the life of one mesh pod. The real cnitool makes and removes its network, real packets are sent,
+// and the demo prints where each one landed and why. scripts/demo.sh (`make demo`) builds what it needs and runs it as
+// root, with the plugin directories in CNI_PATH.
 //
-// It works on a node of its own, so that whatever happens to it, nothing stays behind.
+// It runs in namespaces of its own, so that nothing is left on the machine, however it ends.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/testnet"
 )
 
-// options are the command line.
+// options are the flags.
 type options struct {
 	backend, mode string
 	families      []testnet.Family

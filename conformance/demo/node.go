@@ -10,18 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Names and places on the demo's node. /run is private to it, so the plugin's defaults can be used.
+// Names and paths on the demo's node. Its /run is private, so the plugin's defaults can be used.
 const (
 	network  = "demo"
 	confPath = "/run/cni/10-demo.conflist"
 	stateDir = "/run/istio-pod-network"
 
-	netnsDir  = "/run/netns" // where `ip netns exec` looks
+	netnsDir  = "/run/netns" // the directory of `ip netns exec`
 	podNetns  = netnsDir + "/pod"
 	nodeNetns = netnsDir + "/node"
 )
 
-// prepareNode makes the directories. Temporary files go with the node, too.
+// prepareNode creates the directories. Temporary files are below /run, too.
 func prepareNode() error {
 	for _, dir := range []string{filepath.Dir(confPath), netnsDir, "/run/tmp"} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -31,8 +31,8 @@ func prepareNode() error {
 	return os.Setenv("TMPDIR", "/run/tmp")
 }
 
-// newLab makes the pod's namespace and its node's, with the stand-ins in them. The lab's own links out of the pod are
-// taken away: eth0 is the business of the CNI chain, which gives it the same addresses.
+// newLab makes the network namespaces of the pod and its node, with the stand-ins in them. It removes the lab's own
+// links out of the pod: the CNI chain makes eth0 with the same addresses.
 func newLab(families []testnet.Family) (*testnet.Lab, error) {
 	lab, err := testnet.New(testnet.Options{Families: families})
 	if err != nil {
@@ -51,7 +51,7 @@ func newLab(families []testnet.Family) (*testnet.Lab, error) {
 	return lab, nil
 }
 
-// bind gives a network namespace a second name.
+// bind gives a network namespace a second path.
 func bind(from, to string) error {
 	if err := os.WriteFile(to, nil, 0o444); err != nil {
 		return err
@@ -62,10 +62,10 @@ func bind(from, to string) error {
 	return nil
 }
 
-// object is a JSON object that a person wrote, so its keys keep their order.
+// object is a JSON object in its written form, so that its keys keep their order.
 type object = json.RawMessage
 
-// conflist is the node's CNI configuration: a bridge with fixed addresses, then the plugin.
+// conflist returns the two plugins of the node's CNI configuration: a bridge with fixed addresses, and ours.
 func conflist(opts options) (bridge, plugin object) {
 	ranges := ""
 	for i, family := range opts.families {

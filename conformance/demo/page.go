@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// width is how many columns the demo uses.
+// width is the number of columns that the demo uses.
 const width = 118
 
-// Colors, as their ANSI codes.
+// Colors, as ANSI codes.
 const (
 	bold  = "1"
 	red   = "31"
@@ -19,11 +19,11 @@ const (
 	dim   = "2"
 )
 
-// page is what the person reads.
+// page is the demo's output.
 type page struct {
 	color  bool
 	titles int
-	wrong  int // things that were not as they should be
+	wrong  int // number of wrong results
 }
 
 func newPage(noColor bool) *page {
@@ -44,21 +44,21 @@ func (p *page) title(text string) {
 	fmt.Println("\n" + p.paint(bold, fmt.Sprintf("%d. %s", p.titles, text)))
 }
 
-// text is prose.
+// text prints prose.
 func (p *page) text(format string, args ...any) {
 	for _, line := range wrap(fmt.Sprintf(format, args...), "   ", "   ") {
 		fmt.Println(line)
 	}
 }
 
-// command shows what is about to run.
+// command prints a command that is about to run.
 func (p *page) command(text string) {
 	for _, line := range wrap(text, "   # ", "       ") {
 		fmt.Println(p.paint(bold, line))
 	}
 }
 
-// printed shows what a program printed.
+// printed prints the output of a program.
 func (p *page) printed(text string) {
 	for _, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
 		if strings.TrimSpace(line) == "" {
@@ -72,13 +72,13 @@ func (p *page) printed(text string) {
 	}
 }
 
-// verdict states something that was found out; bad ones make the demo fail.
+// verdict prints a result. A wrong one makes the demo fail.
 func (p *page) verdict(ok bool, format string, args ...any) {
 	lines := wrap(fmt.Sprintf(format, args...), p.mark(ok), "     ")
 	fmt.Println(strings.Join(lines, "\n"))
 }
 
-// mark starts a line that is right or wrong, and counts the wrong ones.
+// mark returns the beginning of a line with a right or wrong result, and counts wrong ones.
 func (p *page) mark(ok bool) string {
 	if ok {
 		return p.paint(green, "  ok ")

@@ -9,13 +9,14 @@ import (
 	"github.com/istio-pod-network/controller/internal/testnet"
 )
 
-// kernelRules shows and breaks the rules in the pod with the programs that a person would use. The plugin needs none.
+// kernelRules lists and deletes the pod's rules with the programs that a person would use. The plugin needs no
+// programs.
 type kernelRules struct {
-	backend string // as recorded: nftables, iptables-nft or iptables-legacy
+	backend string // from the record: nftables, iptables-nft or iptables-legacy
 	family  testnet.Family
 }
 
-// table is nft's name of the plugin's table.
+// table returns nft's name of the plugin's table.
 func (k kernelRules) table() string {
 	if k.family == testnet.IPv6 {
 		return "ip6 istio-pod-network"
@@ -23,7 +24,7 @@ func (k kernelRules) table() string {
 	return "ip istio-pod-network"
 }
 
-// program is the name of an iptables program, with the suffix "" or "-save".
+// program returns the name of an iptables program, with the suffix "" or "-save".
 func (k kernelRules) program(suffix string) string {
 	name := k.backend
 	if k.family == testnet.IPv6 {
@@ -32,7 +33,7 @@ func (k kernelRules) program(suffix string) string {
 	return name + suffix
 }
 
-// listing is the command that lists the rules.
+// listing returns the command that lists the rules.
 func (k kernelRules) listing() string {
 	if k.backend == "nftables" {
 		return "nft list table " + k.table()
@@ -40,17 +41,17 @@ func (k kernelRules) listing() string {
 	return k.program("-save")
 }
 
-// list returns the rules as the kernel's own programs print them, without what says nothing.
+// list returns the rules as these programs print them, without lines that say nothing.
 func (k kernelRules) list() (string, error) {
 	listing, err := inPod(strings.Fields(k.listing())...)
 	if err != nil {
 		return "", err
 	}
-	// iptables: comments, and chains, which are named again by their rules.
+	// iptables: comments, and chains, because their rules name them again.
 	return regexp.MustCompile(`(?m)^([#:].*|COMMIT)\n`).ReplaceAllString(listing, ""), nil
 }
 
-// deletion returns the command that takes out the rule by which the app's calls get to the sidecar.
+// deletion returns the command that deletes the rule for the app's calls to the sidecar.
 func (k kernelRules) deletion() (string, error) {
 	if k.backend != "nftables" {
 		return k.program("") + " -w -t nat -D ISTIO_OUTPUT -p tcp -j ISTIO_REDIRECT", nil
@@ -67,10 +68,10 @@ func (k kernelRules) deletion() (string, error) {
 	return fmt.Sprintf("nft delete rule %s %s handle %s", k.table(), chain, rule[1]), nil
 }
 
-// absence is something that must not be in the pod or on the node any more.
+// absence is something that must not exist in the pod or on the node any more.
 type absence struct {
 	command string
-	left    string // what is there all the same
+	left    string // what exists all the same
 }
 
 func (a absence) String() string {
@@ -88,7 +89,7 @@ func leftovers(backend string, families []testnet.Family) (absences []absence, e
 		found := regexp.MustCompile("(?m)^.*"+what+".*$").FindAllString(listing, 3)
 		absences = append(absences, absence{command + " | grep '" + what + "'", strings.TrimSpace(strings.Join(found, "; "))})
 	}
-	if backend != "iptables-legacy" { // which may be there because the kernel has no nftables
+	if backend != "iptables-legacy" { // with that backend the kernel may have no nftables
 		look(".", "nft list ruleset")
 	}
 	for _, family := range families {
@@ -96,7 +97,7 @@ func leftovers(backend string, families []testnet.Family) (absences []absence, e
 			look("^-A", kernelRules{backend, family}.program("-save"))
 		}
 		look("lookup 133", fmt.Sprintf("ip -%d rule", family))
-		look("table 133", fmt.Sprintf("ip -%d route show table all", family)) // a missing table alone is an error to ip
+		look("table 133", fmt.Sprintf("ip -%d route show table all", family)) // to show a missing table alone is an error
 	}
 	look("inet6 ::6/", "ip address show dev lo")
 	list, failure := records()

@@ -12,14 +12,14 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// demo is the story and where it takes place.
+// demo has the state of the demo.
 type demo struct {
 	*page
 	opts           options
 	lab            *testnet.Lab
 	profile        testnet.Profile
 	bridge, plugin object
-	tried          int // packets sent on their way
+	tried          int // number of sent packets
 
 	// What ADD of the mesh pod left.
 	result string
@@ -27,8 +27,7 @@ type demo struct {
 	ports  struct{ OutboundPort, InboundPort, DNSPort int }
 }
 
-// show tells the story. An error is something that keeps it from being told; flows that land elsewhere are an error,
-// too.
+// show runs the demo. It returns an error if the demo cannot run, or if flows do not land where they should.
 func show(opts options) error {
 	started := time.Now()
 	if _, err := exec.LookPath("cnitool"); err != nil {
@@ -54,7 +53,7 @@ func show(opts options) error {
 	return d.end(time.Since(started))
 }
 
-// place introduces the namespaces and the node's CNI configuration.
+// place shows the network namespaces and the node's CNI configuration.
 func (d *demo) place() error {
 	d.title("Two network namespaces and a CNI chain")
 	d.text("pod   %s: an app (user 5000) and a stand-in for the sidecar; only lo so far", podNetns)
@@ -111,7 +110,7 @@ func (d *demo) straight() error {
 	return nil
 }
 
-// cnitool shows and runs one verb, which must succeed, and shows what the plugin logged.
+// cnitool prints and runs one verb, which must succeed, and prints the plugin's log line.
 func (d *demo) cnitool(verb, podAnnotations string) (call, error) {
 	env := ""
 	if verb == "add" {
@@ -126,7 +125,7 @@ func (d *demo) cnitool(verb, podAnnotations string) (call, error) {
 	return c, nil
 }
 
-// remedy says what to try where the kernel cannot do what was asked for.
+// remedy returns what to try if the kernel lacks something.
 func (d *demo) remedy(verb string) string {
 	if verb != "add" {
 		return ""

@@ -29,15 +29,15 @@ const (
 	agentPod  = daemonSet + "-1"
 )
 
-// api is what an API server has of a cluster of one node: its objects, in JSON, and exec in the agent's container. What
-// it does not know is not there.
+// api stands for the API server of a cluster with one node: its objects as JSON, and exec in the agent's container.
+// Other objects do not exist.
 type api struct {
 	node    *node
 	mu      sync.Mutex
-	pod     corev1.Pod // the one that is no agent
+	pod     corev1.Pod // the only pod beside the agent's
 	version int
 	events  []corev1.Event
-	changed chan struct{} // closed when the pod is another
+	changed chan struct{} // closed when the pod changes
 }
 
 func newAPI(n *node, pod corev1.Pod) (*api, *httptest.Server) {
@@ -83,7 +83,7 @@ func kind(version, name string) metav1.TypeMeta {
 	return metav1.TypeMeta{APIVersion: version, Kind: name}
 }
 
-// refuse answers as an API server that does not do what it is asked.
+// refuse answers with an error.
 func refuse(w http.ResponseWriter, code int, reason metav1.StatusReason) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
@@ -100,7 +100,7 @@ func (a *api) nodes(*http.Request) any {
 	return &corev1.NodeList{TypeMeta: kind("v1", "NodeList"), Items: []corev1.Node{n}}
 }
 
-// agent is the agent's pod, ready if it says so.
+// agent returns the agent's pod, ready if the agent is.
 func (a *api) agent() corev1.Pod {
 	pod := corev1.Pod{TypeMeta: kind("v1", "Pod"), ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: agentPod,
 		Labels: map[string]string{"app.kubernetes.io/name": daemonSet}}}
@@ -115,7 +115,7 @@ func (a *api) agent() corev1.Pod {
 	return pod
 }
 
-// pods lists those of the agents, if it is asked for theirs, or the other one, and goes on to say when that changes.
+// pods lists the agents' pods or the other pod, as the selector asks, or watches the latter.
 func (a *api) pods(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	list := &corev1.PodList{TypeMeta: kind("v1", "PodList"), ListMeta: metav1.ListMeta{ResourceVersion: "1"}}
@@ -127,10 +127,10 @@ func (a *api) pods(w http.ResponseWriter, r *http.Request) {
 	a.watched(w, r, list)
 }
 
-// protobuf is what an agent watches pods by.
+// protobuf is the encoding in which the agent watches pods.
 var protobuf, _ = runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
 
-// watched lists the pod for its node's agent, or says when it changes.
+// watched lists the pod for its node's agent, or sends its changes.
 func (a *api) watched(w http.ResponseWriter, r *http.Request, list *corev1.PodList) {
 	encoder := scheme.Codecs.EncoderForVersion(protobuf.Serializer, corev1.SchemeGroupVersion)
 	pod, changed := a.now()
@@ -157,14 +157,14 @@ func (a *api) watched(w http.ResponseWriter, r *http.Request, list *corev1.PodLi
 	}
 }
 
-// now is the pod as it is, and what is closed when it changes.
+// now returns the pod's present state, and a channel that is closed when it changes.
 func (a *api) now() (corev1.Pod, chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return *a.pod.DeepCopy(), a.changed
 }
 
-// change makes the pod another.
+// change changes the pod.
 func (a *api) change(change func(*corev1.Pod)) corev1.Pod {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -176,7 +176,7 @@ func (a *api) change(change func(*corev1.Pod)) corev1.Pod {
 	return *a.pod.DeepCopy()
 }
 
-// say has an Event be about the pod.
+// say adds an Event about the pod.
 func (a *api) say(reason, message string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -199,7 +199,7 @@ func (a *api) one(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(pod)
 }
 
-// patch takes the agent's annotations.
+// patch applies the agent's patch of annotations.
 func (a *api) patch(r *http.Request) any {
 	var patch struct {
 		Metadata struct{ Annotations map[string]string }
@@ -238,7 +238,7 @@ func (a *api) daemonSets(*http.Request) any {
 	return &appsv1.DaemonSetList{TypeMeta: kind("apps/v1", "DaemonSetList"), Items: []appsv1.DaemonSet{set}}
 }
 
-// The streams of a program in a container: k8s.io/apimachinery/pkg/util/remotecommand.
+// The streams of exec: k8s.io/apimachinery/pkg/util/remotecommand.
 const (
 	protocol = "v5.channel.k8s.io"
 	stdout   = "\x01"

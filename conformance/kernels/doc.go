@@ -1,4 +1,4 @@
-// Package kernels runs agent, plugin and the operator's tool on a node whose kernel lacks something. scripts/kernels.sh
-// boots such kernels. They have no cluster, so the API server, and the runtime's exec in the agent's container, are
-// stand-ins; what is asked and answered is real.
+// Package kernels runs agent, plugin and operator's tool on a node whose kernel lacks something. scripts/kernels.sh
+// boots such kernels. There is no cluster there, so stand-ins replace the API server and the runtime's exec. The
+// programs and their questions are real.
 package kernels

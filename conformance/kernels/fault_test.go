@@ -24,10 +24,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// lacksEnv names, with spaces between, the modules that were taken from this kernel. scripts/kernels.sh sets it.
+// lacksEnv is the environment variable with the modules that were removed from this kernel, separated by spaces.
 const lacksEnv = "LACKS"
 
-// patience bounds a wait for something that has to happen, also on a processor that software plays.
+// patience limits a wait for something that has to happen, also on an emulated processor.
 const patience = 5 * time.Minute
 
 const (
@@ -35,7 +35,7 @@ const (
 	agentHTTP = "127.0.0.1:15088"
 )
 
-// node is one with an agent, before an API server that is a stand-in.
+// node is a node with an agent, before a stand-in of the API server.
 type node struct {
 	testing.TB
 	dir    string
@@ -45,10 +45,10 @@ type node struct {
 
 func (n *node) path(name string) string { return filepath.Join(n.dir, name) }
 
-// newNode starts the agent of a node whose entry names a backend, and waits until it is ready.
+// newNode starts the agent of a node whose entry has this backend, and waits until it is ready.
 func newNode(t *testing.T, backend string) (*node, *api) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kernel") // TempDir is too long for a socket
+	dir, err := os.MkdirTemp("", "kernel") // TempDir's path is too long for a socket
 	await.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
@@ -62,7 +62,7 @@ func newNode(t *testing.T, backend string) (*node, *api) {
 	entry, err := json.Marshal(n.entry)
 	await.Must(t, err)
 	api, server := newAPI(n, meshPod())
-	t.Cleanup(server.CloseClientConnections) // of watches, which end no earlier
+	t.Cleanup(server.CloseClientConnections) // watches end no earlier
 	for name, text := range map[string]string{
 		"entry.json":            string(entry),
 		"net.d/10-net.conflist": `{"name": "net", "cniVersion": "1.1.0", "plugins": [{"type": "ptp"}]}`,
@@ -83,7 +83,7 @@ func newNode(t *testing.T, backend string) (*node, *api) {
 	return n, api
 }
 
-// meshPod is a pod of the mesh, whose network is not made yet.
+// meshPod returns a mesh pod without a network.
 func meshPod() corev1.Pod {
 	pod := sandbox.Injected("shop", "cart-0", nodeName)
 	pod.TypeMeta, pod.UID, pod.Spec.InitContainers = kind("v1", "Pod"), "0f3b2a52-0000-4000-8000-000000000001", nil
@@ -93,13 +93,13 @@ func meshPod() corev1.Pod {
 	return *pod
 }
 
-// agentProgram is the agent's program with the plugin's entry.
+// agentProgram returns a command of the agent's program with the plugin's entry.
 func (n *node) agentProgram(args ...string) *exec.Cmd {
 	return exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"),
 		append(args, "--network-config="+n.path("entry.json"))...)
 }
 
-// readyz is what the agent says of its readiness.
+// readyz returns the agent's readiness.
 func (n *node) readyz() (code int, body string) {
 	response, err := http.Get("http://" + agentHTTP + "/readyz")
 	if err != nil {
@@ -130,8 +130,8 @@ func (n *node) cni(s sandbox.Sandbox, verb string) (failed string) {
 	return said.Msg + said.Details
 }
 
-// run is what happens to a mesh pod: the runtime asks by STATUS, and makes the pod's network, and the kubelet says in
-// the pod's status or in an Event what came of it.
+// run plays the start of a mesh pod. The runtime calls STATUS and makes the pod's network. The kubelet reports the
+// result in the pod's status or in an Event.
 func (n *node) run(a *api) (failed string) {
 	n.Helper()
 	pod, _ := a.now()
@@ -158,8 +158,8 @@ func (n *node) run(a *api) (failed string) {
 	return ""
 }
 
-// shows fails unless every command says of a fault what the table has. On a processor that software plays a question
-// may have to be asked again.
+// shows fails the test unless every command reports a fault as the table says. It may repeat a question, because an
+// emulated processor is slow.
 func (n *node) shows(f faulttable.Fault) {
 	n.Helper()
 	for _, command := range faulttable.Kernels.Commands() {
@@ -187,17 +187,17 @@ func (n *node) says(f faulttable.Fault, command string) error {
 	return nil
 }
 
-// making are the backends with which each fault of the table is made, on a kernel that lacks nf_tables.
+// making has the backend that makes each fault of the table, on a kernel without nf_tables.
 var making = map[string]string{"the kernel has no nf_tables, and the value backend is nftables": "nftables"}
 
-// Where the kernel lacks what a backend needs, the commands of the table say so, by its words and with its exit status,
-// and the others that all is well; the agent is not ready, and the plugin is installed. With any other backend, and on
-// a kernel that lacks nothing, all of them say that all is well.
+// If the kernel lacks what a backend needs, the table's commands report it with the table's words and exit status, and
+// other commands report that all is well. The agent is not ready, and the plugin is installed. With every other
+// backend, and on a complete kernel, all commands report that all is well.
 func TestFaultTable(t *testing.T) {
 	well := faulttable.Fault{Name: "no fault"}
 	lacks := strings.Fields(os.Getenv(lacksEnv))
 	cases := map[string]faulttable.Fault{"auto": well}
-	if slices.Contains(lacks, "ip_tables") { // then nothing works with nf_tables missing, too
+	if slices.Contains(lacks, "ip_tables") { // then nothing works without nf_tables
 		cases = map[string]faulttable.Fault{}
 	}
 	for _, f := range faulttable.MadeBy(faulttable.Kernels) {

@@ -11,11 +11,11 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
-// byHand are the tests of this file, each of which runs the block that names it.
+// byHand are the tests of this file. Each runs the block that names it.
 var byHand = []string{"TestByHand", "TestNodeByHand"}
 
-// runAsItStands runs the block of a page that names the test, in a shell with a network and mounts of its own, after
-// what the test has the shell do before. A command of which the page says that it fails has to. It returns the output.
+// runAsItStands runs the block of a page that names the test, in a shell with its own network and mount namespaces,
+// after the commands in before. A command that fails according to the page has to fail. It returns the output.
 func runAsItStands(t *testing.T, page, before string) string {
 	t.Helper()
 	all, _, err := blocks.Read(page)
@@ -43,7 +43,7 @@ func runAsItStands(t *testing.T, page, before string) string {
 	return ""
 }
 
-// The plugin by hand does what the page says: rules, a record, a CHECK that names what is missing.
+// The block about the plugin by hand gives what the page says: rules, a record, and a CHECK that names what is missing.
 func TestByHand(t *testing.T) {
 	out := runAsItStands(t, "docs/one-machine.md", "")
 	for _, want := range []string{"table ip istio-pod-network", "table ip6 istio-pod-network", `"decision":"redirect"`,
@@ -54,7 +54,8 @@ func TestByHand(t *testing.T) {
 	}
 }
 
-// The installer by hand chains the plugin, says so, and takes it out again. The node's directories are the shell's own.
+// The block about the installer by hand chains the plugin, says so, and removes it. The node's directories are the
+// shell's own.
 func TestNodeByHand(t *testing.T) {
 	out := runAsItStands(t, "docs/one-machine.md", `
 mount -t tmpfs tmpfs /opt; mount -t tmpfs tmpfs /etc

@@ -12,7 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 )
 
-// pages are those that a reader has, by their path in the repository.
+// pages returns the pages for readers, as paths in the repository.
 func pages(t *testing.T) (list []string) {
 	t.Helper()
 	for _, pattern := range []string{"*.md", "docs/*.md", "chart/*/*.md"} {
@@ -31,7 +31,7 @@ func pages(t *testing.T) (list []string) {
 	return list
 }
 
-// What is said to be pasted on a cluster is there, and is named by an end-to-end test.
+// Every section in blocks.OnCluster has a block to paste, and an end-to-end test names its page and heading.
 func TestPastedOnCluster(t *testing.T) {
 	tests, err := filepath.Glob(filepath.Join(build.Root(), "conformance", "e2e", "*_test.go"))
 	if err != nil || len(tests) == 0 {

@@ -20,10 +20,10 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
-// ofUpgrades are flags of helm that a render does not have.
+// ofUpgrades matches flags of helm that `helm template` does not have.
 var ofUpgrades = regexp.MustCompile(`^--(install|reset-then-reuse-values|take-ownership|server-side(=.*)?)$`)
 
-// helm takes the flags, each Helm of those that the page means, and what is to be installed is rendered.
+// helm checks the flags with each Helm that the page means, and renders what would be installed.
 func (r *reader) helm(shell interp.HandlerContext, name string, args []string) (string, error) {
 	helms := []string{name}
 	if name == "helm" {
@@ -53,7 +53,7 @@ func (r *reader) helm(shell interp.HandlerContext, name string, args []string) (
 			render = append(render, arg)
 		}
 	}
-	if i := slices.Index(render, "--version"); i >= 0 { // that of Istio's module, or of the tree, is the only one here
+	if i := slices.Index(render, "--version"); i >= 0 { // only the version of Istio's module, or of the tree, exists here
 		render = slices.Delete(render, i, i+2)
 	}
 	out := ""
@@ -73,7 +73,7 @@ func (r *reader) helm(shell interp.HandlerContext, name string, args []string) (
 	return rendered, err
 }
 
-// make has the target and the options.
+// make checks that the target and the options exist.
 func (r *reader) make(args []string) error {
 	for _, arg := range args[1:] {
 		if strings.Contains(arg, "$(") || strings.Contains(arg, "${") || strings.HasPrefix(arg, "--eval") {
@@ -100,7 +100,7 @@ func (r *reader) make(args []string) error {
 	return nil
 }
 
-// scenarios reports whether all names of RUN are of scenarios.
+// scenarios reports whether all names in RUN are scenarios.
 func (r *reader) scenarios(run string) bool {
 	var all []byte
 	tests, err := filepath.Glob(filepath.Join(build.Root(), "conformance", "e2e", "*_test.go"))
@@ -122,7 +122,7 @@ func (r *reader) scenarios(run string) bool {
 	return true
 }
 
-// golang is a command of go, whose packages are there.
+// golang checks a go command: its packages exist.
 func (r *reader) golang(args []string) error {
 	dir := build.Root()
 	for _, in := range flagValues(args, "-C") {
@@ -141,7 +141,7 @@ func (r *reader) golang(args []string) error {
 	return nil
 }
 
-// curl asks what an agent answers.
+// curl checks that the URL is one that the agent serves.
 func (r *reader) curl(args []string) error {
 	url := args[len(args)-1]
 	if !regexp.MustCompile(`^localhost:15088/(healthz|readyz|metrics)$`).MatchString(url) {
@@ -150,7 +150,7 @@ func (r *reader) curl(args []string) error {
 	return nil
 }
 
-// script is one of the tree's, whose source has the flags and the words that it is called with.
+// script checks that the source of a script of the tree has the flags and words with which it is called.
 func (r *reader) script(shell interp.HandlerContext, args []string) error {
 	text, err := os.ReadFile(filepath.Join(build.Root(), args[0]))
 	if err != nil {
@@ -176,11 +176,11 @@ func (r *reader) script(shell interp.HandlerContext, args []string) error {
 	return drain(shell)
 }
 
-// couldNotAsk is the exit status of the operator's tool without a cluster that answers.
+// couldNotAsk is the exit status of the operator's tool if no cluster answers.
 const couldNotAsk = 3
 
-// tool is the operator's, which needs no cluster for what it explains of files. A pod that is refused, or a packet that
-// gets nowhere, is an answer. Where it asks a cluster, its flags are right.
+// tool runs the operator's tool. Explaining files needs no cluster: a refused pod or a lost packet is an answer. For
+// commands that need a cluster, it checks the flags.
 func (r *reader) tool(shell interp.HandlerContext, args []string) (string, error) {
 	out, err := r.program(shell.Stdin, "istio-pod-networkctl", args[1:]...)
 	how := ran
@@ -197,7 +197,7 @@ func (r *reader) tool(shell interp.HandlerContext, args []string) (string, error
 	return how, err
 }
 
-// ours is another program of this tree, which has the command and the flags.
+// ours checks that another program of this tree has the command and the flags.
 func (r *reader) ours(args []string) error {
 	name, words := filepath.Base(args[0]), []string{}
 	for _, arg := range args[1:] {

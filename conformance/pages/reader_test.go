@@ -25,7 +25,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
-// What can become of a command.
+// Ways to check a command.
 const (
 	ran      = "ran"
 	rendered = "were rendered by Helm"
@@ -38,26 +38,26 @@ const (
 // reader pastes the blocks of a page, one after the other, into one shell.
 type reader struct {
 	t     *testing.T
-	dir   string // the shell's
+	dir   string // the shell's working directory
 	shell *interp.Runner
 	block blocks.Block
-	used  map[string]bool // stand-ins of this block
+	used  map[string]bool // stand-ins that this block has used
 	count map[string]int
 	wrong []string // what cannot be pasted, and why
 }
 
-// ordinary are programs of any system, which run.
+// ordinary are programs of every system. They run.
 var ordinary = []string{"cat", "grep", "hostname", "sed"}
 
-// answers is what programs print that a page reads the output of.
+// answers are the outputs of programs that pages read.
 var answers = map[string]string{
 	"helm list": "- app_version: 1.31.0\n", "helm get": "pilot: {}\n", "jq": "1.31.0\n",
 }
 
-// ofTree are files of the repository, as a page names them.
+// ofTree matches paths of the repository in pages.
 var ofTree = regexp.MustCompile(`^(\./)?(agent|chart|conformance|docs|scripts)/`)
 
-// files are what a reader has beside the tree.
+// files are files that a reader has beside the tree.
 var files = map[string]string{
 	"values.yaml":  "image: {registry: registry.example.com/mesh}\n",
 	"network.json": `{"type": "istio-pod-network"}`,
@@ -68,7 +68,7 @@ var files = map[string]string{
 	"istiod.yaml": "pilot: {}\n", "cart.yaml": "# a pod\n", "cosign.key": "a key\n",
 }
 
-// given are variables that another page has had the reader of a page set.
+// given are variables that an earlier page makes the reader set.
 var given = map[string][]string{
 	"docs/getting-started-aks.md":       {"ISTIO=1.31.0", "VERSION=0.2.0"},
 	"docs/getting-started-eks.md":       {"ISTIO=1.31.0", "VERSION=0.2.0"},
@@ -111,7 +111,7 @@ func newReader(t *testing.T, page string) *reader {
 	return r
 }
 
-// pod is what the cluster of the reader has: a pod that explain and trace know.
+// pod returns the path of the pod in the reader's cluster, for explain and trace.
 func (r *reader) pod() string {
 	return filepath.Join(build.Root(), "agent", "ctl", "trace", "testdata", "pod.yaml")
 }
@@ -120,7 +120,7 @@ func (r *reader) fail(format string, args ...any) {
 	r.wrong = append(r.wrong, r.block.Place+": "+fmt.Sprintf(format, args...))
 }
 
-// paste has the shell run a block.
+// paste runs a block in the shell.
 func (r *reader) paste(b blocks.Block) {
 	r.block, r.used = b, map[string]bool{}
 	file, err := blocks.Parse(b.Place, b.Text)
@@ -155,9 +155,9 @@ func (r *reader) paste(b blocks.Block) {
 	}
 }
 
-// open lets the shell write and read in its directory alone.
+// open lets the shell read and write only in its directory.
 func (r *reader) open(ctx context.Context, path string, flag int, perm fs.FileMode) (io.ReadWriteCloser, error) {
-	// By where it leads: a page may change the directory, and links lead into the tree.
+	// Links are resolved, because a page may change the directory, and links lead into the tree.
 	dir, err := filepath.EvalSymlinks(filepath.Dir(filepath.Join(interp.HandlerCtx(ctx).Dir, path)))
 	writes := flag&(os.O_WRONLY|os.O_RDWR) != 0
 	if path != os.DevNull && (!filepath.IsLocal(path) || err != nil || interp.HandlerCtx(ctx).Dir != r.dir ||
@@ -168,7 +168,7 @@ func (r *reader) open(ctx context.Context, path string, flag int, perm fs.FileMo
 	return interp.DefaultOpenHandler()(ctx, path, flag, perm)
 }
 
-// call is what becomes of a command.
+// call checks or runs a command.
 func (r *reader) call(ctx context.Context, args []string) error {
 	if args[0] == "sudo" {
 		args = args[1:]
@@ -213,24 +213,24 @@ func (r *reader) call(ctx context.Context, args []string) error {
 			break
 		}
 		if name == "sed" {
-			args = slices.Insert(slices.Clone(args), 1, "--sandbox") // its commands e and w
+			args = slices.Insert(slices.Clone(args), 1, "--sandbox") // sed's commands e and w
 		}
 		err = interp.DefaultExecHandler(0)(ctx, args)
 		if name == "grep" && errors.Is(err, interp.ExitStatus(1)) {
-			err = nil // nothing is found in what a stand-in prints
+			err = nil // a stand-in's output need not match
 		}
 	default:
 		err = fmt.Errorf("nothing here knows it: say above the block <!-- stand-ins for %s: why -->", name)
 	}
 	if err != nil {
 		r.fail("%s: %v", strings.Join(args, " "), err)
-		return nil // the others are looked at, too
+		return nil // so that the other commands are checked, too
 	}
 	r.count[how]++
 	return nil
 }
 
-// harmless fails for what an ordinary program would change.
+// harmless returns an error if an ordinary program would change something.
 func harmless(args []string) error {
 	for _, arg := range args[1:] {
 		if args[0] == "hostname" || args[0] == "sed" && regexp.MustCompile(`^(-[a-zA-Z]*i|--in-place)`).MatchString(arg) {
@@ -240,7 +240,7 @@ func harmless(args []string) error {
 	return nil
 }
 
-// drain reads what comes by a pipe, so that who writes it does not fail.
+// drain reads stdin if it is a pipe, so that its writer does not fail.
 func drain(shell interp.HandlerContext) error {
 	if pipe, is := shell.Stdin.(*os.File); !is || pipe == nil {
 		return nil
@@ -249,7 +249,7 @@ func drain(shell interp.HandlerContext) error {
 	return err
 }
 
-// standInFor is what becomes of a part of a program that the page names as one that has none here.
+// standInFor checks that the page declares the stand-in, and returns what it prints.
 func (r *reader) standInFor(shell interp.HandlerContext, what string) (string, error) {
 	if !slices.Contains(r.block.StandIns, what) {
 		return "", fmt.Errorf("nothing here knows it: say above the block <!-- stand-ins for %s: why -->", what)
@@ -259,7 +259,7 @@ func (r *reader) standInFor(shell interp.HandlerContext, what string) (string, e
 	return stoodFor, err
 }
 
-// program runs one, and returns what it prints, or what it says as an error.
+// program runs a program, and returns its output, or an error with what it says.
 func (r *reader) program(stdin io.Reader, name string, args ...string) (string, error) {
 	cmd := exec.Command(filepath.Join(isolated.BinDir(), name), args...)
 	cmd.Dir, cmd.Stdin = r.dir, stdin
@@ -272,8 +272,8 @@ func (r *reader) program(stdin io.Reader, name string, args ...string) (string, 
 	return out.String(), nil
 }
 
-// Every command of every page is one that a reader can paste: it runs, it renders, or its program takes it. The page
-// says of what has to be left out why.
+// A reader can paste every command of every page: it runs, it renders, or its program accepts it. The page says why a
+// command is left out.
 func TestPages(t *testing.T) {
 	count, pasted, clusters, read, all := map[string]int{}, 0, 0, 0, pages(t)
 	for _, page := range all {
@@ -306,14 +306,14 @@ func TestPages(t *testing.T) {
 	}
 	t.Logf("of %d blocks, %d of which the end-to-end tests paste on a cluster", pasted, clusters)
 	if read < len(all) {
-		return // -run has chosen some
+		return // -run has chosen some pages
 	}
 	if pasted < 80 || count[ran] < 15 || count[rendered] < 30 || count[checked] < 100 {
 		t.Errorf("%d blocks, %v: most of the commands are not seen", pasted, count)
 	}
 }
 
-// A command that its program does not take is found, whatever the program.
+// A command that its program rejects is found, for every program.
 func TestReaderRefuses(t *testing.T) {
 	outside := t.TempDir()
 	program := []byte("#!/bin/sh\ntouch " + outside + "/ran\n")

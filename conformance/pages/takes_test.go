@@ -13,10 +13,10 @@ import (
 	"mvdan.cc/sh/v3/interp"
 )
 
-// known are the commands that are known to be taken: the pages have many of them more than once.
+// known are commands that were accepted before: the pages repeat many of them.
 var known = map[string]bool{}
 
-// takes fails unless a program of cobra's has the command, and takes its flags.
+// takes returns an error unless a program made with cobra has the command and its flags.
 func (r *reader) takes(name string, args []string) error {
 	whole := fmt.Sprint(name, args)
 	if known[whole] {
@@ -40,7 +40,7 @@ func (r *reader) takes(name string, args []string) error {
 	return nil
 }
 
-// subcommand is the first word of a command line that is no flag, and no value of one.
+// subcommand returns the first word of a command line that is neither a flag nor a flag's value.
 func subcommand(args []string) string {
 	for i := 1; i < len(args); i++ {
 		switch {
@@ -53,12 +53,12 @@ func subcommand(args []string) string {
 	return ""
 }
 
-// onlyOfOc are the commands that oc has and kubectl has not.
+// onlyOfOc are commands that oc has and kubectl does not.
 var onlyOfOc = []string{"new-project", "policy", "whoami"}
 
 func ofKubectl(args []string) bool { return !slices.Contains(onlyOfOc, subcommand(args)) }
 
-// flagValues are the values of a flag in a command line, by any of its names.
+// flagValues returns the values of a flag, by any of its names.
 func flagValues(args []string, names ...string) (values []string) {
 	for i, arg := range args {
 		if slices.Contains(names, arg) && i+1 < len(args) {
@@ -73,7 +73,7 @@ func flagValues(args []string, names ...string) (values []string) {
 	return values
 }
 
-// kubectl takes the flags, the files are there, and what is selected by a path is one.
+// kubectl checks the flags, that the files exist, and that JSONPath expressions are valid.
 func (r *reader) kubectl(shell interp.HandlerContext, args []string) error {
 	if err := r.takes("kubectl", args[1:]); err != nil {
 		return err

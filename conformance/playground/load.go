@@ -13,7 +13,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
-// load gives all nodes of the cluster at dir what an archive has.
+// load loads the images of an archive into all nodes of the cluster in dir.
 func (p playground) load(archive io.Reader) error {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", cluster.LoadSocket(p.dir))
@@ -31,7 +31,7 @@ func (p playground) load(archive io.Reader) error {
 	return fmt.Errorf("the nodes do not take it: %s", strings.TrimSpace(string(text)))
 }
 
-// loadFile loads an archive, or that of an image of one program if it has a name.
+// loadFile loads an archive, or with a name an image that has only this program.
 func (p playground) loadFile(path, name string) error {
 	if name != "" {
 		dir, err := os.MkdirTemp("", "playground-")
@@ -40,7 +40,7 @@ func (p playground) loadFile(path, name string) error {
 		}
 		defer os.RemoveAll(dir)
 		archive, program := filepath.Join(dir, "image.tar"), filepath.Base(path)
-		// Pod Security restricted wants an image whose user is not root.
+		// Pod Security restricted needs an image whose user is not root.
 		if err := cluster.Image(archive, fullName(name), "65532:65532",
 			[]cluster.File{{Source: path, Path: program}}, "/"+program); err != nil {
 			return err
@@ -58,7 +58,7 @@ func (p playground) loadFile(path, name string) error {
 	return p.load(archive)
 }
 
-// fullName is an image's name as the runtime has it, of one as a pod has it.
+// fullName returns the runtime's name of an image for that in a pod.
 func fullName(name string) string {
 	host, _, found := strings.Cut(name, "/")
 	switch {

@@ -13,7 +13,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
-// node remembers what it was given.
+// node stores what was loaded into it.
 type node struct {
 	got  string
 	fail error
@@ -25,7 +25,7 @@ func (n *node) Import(archive string) error {
 	return errors.Join(err, n.fail)
 }
 
-// up is a cluster of those nodes.
+// up returns a cluster of these nodes.
 func up(t *testing.T, nodes ...*node) playground {
 	t.Helper()
 	p := playground{dir: t.TempDir()}

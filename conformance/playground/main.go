@@ -1,5 +1,5 @@
-// Command playground keeps the cluster of the end-to-end tests up for a person, until it gets SIGTERM. It is started by
-// scripts/cluster.sh, which prints how to use it.
+// Command playground keeps the cluster of the end-to-end tests running for a person, until it gets SIGTERM.
+// scripts/cluster.sh starts it, and prints how to use it.
 package main
 
 import (
@@ -41,7 +41,7 @@ func main() {
 	f.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	withMesh := f.Bool("mesh", false, "")
 	load, check := f.Bool("load", false, ""), f.Bool("check", false, "")
-	_ = f.Parse(os.Args[1:]) // it exits itself
+	_ = f.Parse(os.Args[1:]) // it exits on an error
 	if *check {
 		if err := mesh.Check(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -68,10 +68,10 @@ func main() {
 	os.Exit(supervise(playground{dir, f.Args()[1:], *withMesh}))
 }
 
-// runtimes are those of the nodes.
+// runtimes are the nodes' runtimes.
 var runtimes = []cluster.Runtime{cluster.Current, cluster.Debian}
 
-// playground is what is asked for.
+// playground has the values of the flags.
 type playground struct {
 	dir    string
 	images []string
@@ -90,7 +90,7 @@ func supervise(p playground) int {
 	return cluster.Main(p, p.build, runtimes...)
 }
 
-// build fills bin with what the cluster needs.
+// build builds what the cluster needs into bin.
 func (p playground) build(bin string) error {
 	step("building what the cluster needs")
 	if err := cluster.Build(bin); err != nil || !p.mesh {
@@ -103,13 +103,13 @@ func (p playground) build(bin string) error {
 	return build.Conformance(bin, "./shop")
 }
 
-// step tells a person what goes on; scripts/cluster.sh passes lines that begin so on.
+// step reports progress. scripts/cluster.sh prints the lines with this beginning.
 func step(what string) { fmt.Fprintln(os.Stderr, "playground:", what) }
 
 const portEnv = "ISTIO_POD_NETWORK_PLAYGROUND_PORT"
 
-// socket is by which what is outside the cluster's network reaches its API server: a socket with a path is in no
-// network.
+// socket returns the path of the API server's socket. A process outside the cluster's network namespace can connect to
+// a unix socket with a path.
 func (p playground) socket() string { return filepath.Join(p.dir, "apiserver.sock") }
 
 // listen makes the API server reachable from the machine, and from nowhere else.
@@ -122,7 +122,7 @@ func (p playground) listen() error {
 	return os.Setenv(portEnv, fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
 }
 
-// forward passes connections on.
+// forward accepts connections and forwards them.
 func forward(l net.Listener, network, address string) {
 	for {
 		client, err := l.Accept()
@@ -142,7 +142,7 @@ func forward(l net.Listener, network, address string) {
 	}
 }
 
-// Run is the cluster's life.
+// Run runs the cluster.
 func (p playground) Run() int {
 	dir := filepath.Join(isolated.BinDir(), "cluster")
 	err := os.Mkdir(dir, 0o755)
@@ -166,10 +166,10 @@ func (p playground) Run() int {
 	return 0
 }
 
-// registry is the one that the pages push the images to: what is pasted from them finds the images here, too.
+// registry is the registry to which the pages push the images, so that the pages' commands find them in this cluster.
 const registry = "registry.example.com/mesh"
 
-// fill gives the nodes the images, and the person what is needed to use the cluster.
+// fill loads the images into the nodes, and writes what a person needs to use the cluster.
 func (p playground) fill(c *cluster.Cluster) error {
 	images := p.images
 	if p.mesh {
@@ -207,10 +207,10 @@ func (p playground) fill(c *cluster.Cluster) error {
 	return files.Replace(path, files.Temp(p.dir, ".kubeconfig-"), bytes.NewReader(kubeconfig), nil)
 }
 
-// shopImage is what the shop's chart names, as the runtime has it.
+// shopImage is the runtime's name of the image in the shop's chart.
 const shopImage = "docker.io/library/shop:0.1.0"
 
-// furnish writes the archives of the mesh's images, and for the person what is needed to install Istio's charts.
+// furnish writes the archives of the mesh's images, and what a person needs to install Istio's charts.
 func (p playground) furnish(bin string) (archives []string, err error) {
 	pilot, proxy, err := mesh.Images(bin, bin)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // tries is how often each attempt is made: a busy kernel may lose a packet.
 const tries = 3
 
-// escapes makes all attempts that need no second interface, to every server at once, and says what became of each.
+// escapes makes all attempts that need no second interface, to every server at the same time, and prints their results.
 func escapes(name string, servers []string) {
 	var all sync.WaitGroup
 	for _, server := range servers {
@@ -39,7 +39,7 @@ func escapes(name string, servers []string) {
 	fmt.Println("all attempts made")
 }
 
-// try makes an attempt and prints who answers it, or why nobody does.
+// try makes an attempt, and prints which server answers it, or why none does.
 func try(a escape.Attempt, asker *standin.Asker, server netip.AddrPort, name string) {
 	what := a.Name + map[bool]string{false: " IPv4", true: " IPv6"}[server.Addr().Is6()]
 	answer, err := standin.Attempt(a, asker, server, name+" "+what)

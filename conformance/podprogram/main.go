@@ -1,5 +1,5 @@
-// Command podprogram is what runs in the pods of the end-to-end tests, in place of an app, a sidecar, and the pause
-// container. It is static and needs nothing of its image.
+// Command podprogram runs in the pods of the end-to-end tests, in place of an app, a sidecar, and the pause container.
+// It is static and needs no other file in its image.
 package main
 
 import (
@@ -49,7 +49,7 @@ func main() {
 		f.Usage()
 		os.Exit(2)
 	}
-	_ = f.Parse(os.Args[2:]) // it exits itself
+	_ = f.Parse(os.Args[2:]) // it exits on an error
 	switch os.Args[1] {
 	case "pause":
 	case "sidecar":
@@ -103,7 +103,7 @@ func serveLines(port string) {
 	fatal(standin.Serve(l, standin.App, standin.Destination))
 }
 
-// call calls an address once, says who calls, and prints what it hears. It returns whether that is an answer.
+// call calls an address once with the caller's name, prints what it hears, and reports whether that is an answer.
 func call(target, name string) bool {
 	network, address, _ := strings.Cut(target, ":")
 	var answer string
@@ -121,7 +121,7 @@ func call(target, name string) bool {
 	return true
 }
 
-// list is what stands between commas.
+// list returns the items of a list with commas.
 func list(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
 }

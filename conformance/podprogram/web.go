@@ -14,19 +14,19 @@ import (
 	"github.com/istio-pod-network/controller/internal/standin"
 )
 
-// page is what the server of HTTP and gRPC answers with: what it has seen of the request.
+// page is the answer of the HTTP and gRPC server: what it has seen of the request.
 type page struct {
 	Name   string // of the server
-	Host   string // that was asked for
-	Client string // x-forwarded-client-cert: what the server's sidecar has checked of the peer's certificate
+	Host   string // in the request
+	Client string // x-forwarded-client-cert: what the server's sidecar has verified of the peer's certificate
 }
 
-// healthy is the name of gRPC's own protocol of health checks, and its message that all is well
+// healthy is the path of gRPC's health checks, and serving the message that all is well
 // (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 const healthy, serving = "/grpc.health.v1.Health/Check", "\x08\x01"
 
-// serveWeb answers HTTP/1.1, and HTTP/2 without TLS, with a page as JSON; gRPC's health checks; and /metrics with a
-// metric of its own.
+// serveWeb answers HTTP/1.1, and HTTP/2 without TLS, with a page as JSON. It also answers gRPC's health checks, and
+// /metrics with a metric of its own.
 func serveWeb(port, name string) {
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		answer := page{name, r.Host, r.Header.Get("X-Forwarded-Client-Cert")}
@@ -47,7 +47,7 @@ func serveWeb(port, name string) {
 	fatal(server.ListenAndServe())
 }
 
-// serveHealth answers one call of gRPC (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md): a message with
+// serveHealth answers one gRPC call (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md): a message with
 // its length, and the status as a trailer.
 func serveHealth(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
@@ -65,8 +65,8 @@ func grpcMessage(text string) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(text))), text...)
 }
 
-// serveCalls makes calls for whoever asks: GET /?to=http://HOST:PORT/PATH, or grpc:// or tcp:// in its place, answers
-// with the status and what was heard, as result has it.
+// serveCalls makes calls on request. GET /?to=http://HOST:PORT/PATH, or grpc:// or tcp:// instead of http://, answers
+// with the result of the call as JSON.
 func serveCalls(port, name string) {
 	handler := func(w http.ResponseWriter, r *http.Request) {
 		var answer result
@@ -89,11 +89,11 @@ func serveCalls(port, name string) {
 	fatal(server.ListenAndServe())
 }
 
-// result is what became of a call.
+// result is the result of a call.
 type result struct {
-	Status int    // of HTTP, or of gRPC; 0 of TCP
-	Body   string // what was heard
-	Error  string // why nothing was
+	Status int    // of HTTP or gRPC; 0 for TCP
+	Body   string // what was received
+	Error  string // why nothing was received
 }
 
 func heard(status int, body []byte, err error) result {
@@ -103,7 +103,7 @@ func heard(status int, body []byte, err error) result {
 	return result{Status: status, Body: string(body)}
 }
 
-// client makes a connection of its own for each call.
+// client returns an HTTP client that makes a new connection for each call.
 func client(protocols func(*http.Protocols)) *http.Client {
 	transport := &http.Transport{DisableKeepAlives: true, Protocols: new(http.Protocols)}
 	transport.DialContext = (&net.Dialer{Timeout: standin.Patience}).DialContext
@@ -125,7 +125,7 @@ func callHTTP(ctx context.Context, url string) result {
 	return heard(answer.StatusCode, body, err)
 }
 
-// get asks for a page by HTTP; one that is refused is an error.
+// get gets a page by HTTP. A refusal is an error.
 func get(url string) (string, error) {
 	answer := callHTTP(context.Background(), url)
 	switch {
@@ -151,7 +151,7 @@ func callHealth(ctx context.Context, url string) result {
 	}
 	defer func() { _ = answer.Body.Close() }()
 	body, err := io.ReadAll(answer.Body)
-	status := answer.Trailer.Get("Grpc-Status") + answer.Header.Get("Grpc-Status") // of a call that has no answer else
+	status := answer.Trailer.Get("Grpc-Status") + answer.Header.Get("Grpc-Status") // in the headers without a message
 	if err == nil && status != "0" {
 		err = fmt.Errorf("status %q of gRPC, %s: %s %q", status, answer.Status, answer.Header.Get("Grpc-Message"), body)
 	}

@@ -1,2 +1,3 @@
-// Package schemas holds what the chart renders against the description of Kubernetes' API: no API server is asked.
+// Package schemas compares what the chart renders with the OpenAPI description of Kubernetes' API, without an API
+// server.
 package schemas

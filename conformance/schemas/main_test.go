@@ -24,7 +24,7 @@ const name = "istio-pod-network-controller"
 
 func dir() string { return filepath.Join(build.Root(), "chart", name) }
 
-// template is `helm template` of a chart with values, or flags.
+// template returns the output of `helm template` of a chart with values or flags.
 func template(t *testing.T, helm, chart string, values ...string) string {
 	t.Helper()
 	args := []string{"template", "-n", name, chart}

@@ -19,15 +19,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// notOfKubernetes are the kinds of the chart's that Kubernetes' own API does not describe: their fields are not checked
-// here.
+// notOfKubernetes are kinds in the chart that are not in Kubernetes' own API. Their fields are not checked here.
 var notOfKubernetes = []string{
 	"k8s.cni.cncf.io/v1/NetworkAttachmentDefinition", "monitoring.coreos.com/v1/PodMonitor",
 	"monitoring.coreos.com/v1/PrometheusRule", "security.openshift.io/v1/SecurityContextConstraints",
 }
 
-// configurations are sets of values by which every object of every template of the chart is rendered, those for older
-// releases of Kubernetes, too. What begins with -- is a flag of Helm's.
+// configurations are sets of values that together render every object of every template, including those for older
+// releases of Kubernetes. An item that begins with -- is a flag of Helm.
 var configurations = map[string][]string{
 	"default":               nil,
 	"OpenShift with Multus": {"kubernetesDistribution=OpenShift", "hooks=true"},
@@ -52,11 +51,11 @@ var configurations = map[string][]string{
 			"operator=Exists"},
 }
 
-// openAPI is a definition of the OpenAPI file, of which a schema is made.
+// openAPI is a definition in the OpenAPI file, from which a schema is made.
 type openAPI map[string]any
 
-// schemas writes a schema for each kind that the API of Kubernetes describes, into a directory of the test, and returns
-// where kubeconform finds them. What a description does not name is not allowed.
+// schemas writes a schema for each kind in Kubernetes' API into a directory of the test, and returns kubeconform's
+// pattern for their paths. Fields that are not in the description are not allowed.
 func schemas(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(isolated.BinDir(), "swagger.json"))
@@ -81,7 +80,7 @@ func schemas(t *testing.T) string {
 	for name, d := range described.Definitions {
 		kinds, _ := d["x-kubernetes-group-version-kind"].([]any)
 		if len(kinds) != 1 {
-			continue // what a client sends with a request
+			continue // types that a client sends with a request
 		}
 		kind := kinds[0].(map[string]any)
 		data, err := json.Marshal(map[string]any{
@@ -99,12 +98,12 @@ func schemas(t *testing.T) string {
 	if written < 100 {
 		t.Fatalf("%d kinds", written)
 	}
-	// kubeconform takes a version without a group, which is the core's, for the group.
+	// For the core group, kubeconform passes the version as the group.
 	const group = "{{if ne .Group .ResourceAPIVersion}}{{.Group}}{{end}}"
 	return filepath.Join(to, "{{.ResourceKind}}_"+group+"_{{.ResourceAPIVersion}}.json")
 }
 
-// reached are the definitions that one of them refers to, by whatever detour, and itself.
+// reached returns a definition and all definitions that it refers to, directly or not.
 func reached(all map[string]openAPI, name string) map[string]openAPI {
 	found, next := map[string]openAPI{}, []string{name}
 	reference := regexp.MustCompile(`"#/definitions/([^"]+)"`)
@@ -114,7 +113,7 @@ func reached(all map[string]openAPI, name string) map[string]openAPI {
 			continue
 		}
 		found[name] = all[name]
-		text, _ := json.Marshal(all[name]) // which was read from JSON
+		text, _ := json.Marshal(all[name]) // it was read from JSON, so there is no error
 		for _, match := range reference.FindAllSubmatch(text, -1) {
 			next = append(next, string(match[1]))
 		}
@@ -136,10 +135,10 @@ func strict(t *testing.T) validator.Validator {
 	return v
 }
 
-// beginning is that of an object, in a template and rendered. A name that a template computes is left out.
+// beginning matches the beginning of an object, in a template and rendered. It omits names that a template computes.
 var beginning = regexp.MustCompile(`(?m)^kind: (\S+)(?:\nmetadata:\n  name: ([-a-z0-9.]+))?`)
 
-// began are the objects of a template, or of what was rendered of it: the file, the kind, and the name.
+// began returns the objects in a template or in what was rendered from it: the file, the kind, and the name.
 func began(template, text string) (objects []string) {
 	for _, match := range beginning.FindAllStringSubmatch(text, -1) {
 		objects = append(objects, strings.TrimSpace(template+" "+match[1]+" "+match[2]))
@@ -147,8 +146,8 @@ func began(template, text string) (objects []string) {
 	return objects
 }
 
-// Everything that the chart renders, by whatever values, is as Kubernetes' API describes it, and has no field that it
-// does not. kubeconform says so, which also sees a field that is there twice. No object of a template is left out.
+// Everything that the chart renders, with all sets of values, matches Kubernetes' API and has no unknown field.
+// kubeconform also finds duplicate fields. Every object of every template is rendered.
 func TestSchemas(t *testing.T) {
 	kubeconform := strict(t)
 	for _, helm := range []string{"helm3", "helm4"} {
@@ -198,11 +197,11 @@ func TestSchemas(t *testing.T) {
 	}
 }
 
-// ofAnyName are the fields whose own fields have whatever names the author likes.
+// ofAnyName are fields whose own fields may have any name.
 var ofAnyName = []string{"Service.spec.selector", "annotations", "data", "hard", "labels", "limits", "matchLabels",
 	"nodeSelector", "requests"}
 
-// A field that is misspelt makes it red, wherever it stands.
+// A misspelt field is found, wherever it is.
 func TestSchemasSeeMisspeltFields(t *testing.T) {
 	kubeconform := strict(t)
 	seen, free := map[string]bool{}, map[string]bool{}
@@ -242,7 +241,7 @@ func TestSchemasSeeMisspeltFields(t *testing.T) {
 	t.Logf("%d fields", len(seen))
 }
 
-// misspell calls a function with each field of an object, and of what is in it, misspelt, one at a time.
+// misspell calls each for every field of an object and of its values, with that one field misspelt.
 func misspell(value any, path string, each func(path, parent string)) {
 	switch value := value.(type) {
 	case []any:
@@ -262,7 +261,7 @@ func misspell(value any, path string, each func(path, parent string)) {
 	}
 }
 
-// One misspelt field in a template makes it red, and it is named.
+// One misspelt field in a template is found and named.
 func TestSchemasSeeMisspeltTemplate(t *testing.T) {
 	kubeconform, chart := strict(t), filepath.Join(t.TempDir(), name)
 	if err := os.CopyFS(chart, os.DirFS(dir())); err != nil {

@@ -17,11 +17,11 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// fight is a node on which somebody undoes what the installer does, as soon as it is done.
+// fight is a node on which somebody undoes the installer's changes as soon as they are made.
 type fight struct {
 	name string
 	make func(n *node)
-	// undo takes out what is in, and reports whether there was something.
+	// undo undoes the changes, and reports whether there were any.
 	undo func(n *node) (bool, error)
 	// unarmed says that no pod can be repaired before the end of the fight.
 	unarmed bool
@@ -47,7 +47,7 @@ var fights = []fight{
 	}},
 }
 
-// gone reads what a removal returns.
+// gone converts the error of a removal.
 func gone(err error) (bool, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -55,7 +55,7 @@ func gone(err error) (bool, error) {
 	return err == nil, err
 }
 
-// restore writes the node's list as its owner has it, unless that is there.
+// restore writes the list of the node's owner, unless it is there.
 func (n *node) restore(write func(path string, data []byte) error) (bool, error) {
 	path, own := filepath.Join(n.confDir, "10-net.conflist"), n.list("1.0.0", "net", "bridge", "host-local")
 	if data, err := os.ReadFile(path); err != nil || string(data) == own {
@@ -64,7 +64,8 @@ func (n *node) restore(write func(path string, data []byte) error) (bool, error)
 	return true, write(path, []byte(own))
 }
 
-// rages has somebody undo what is done until the function that it returns is called, which says how often.
+// rages runs undo again and again. The caller stops that with the returned function, which returns how often it undid
+// something.
 func (f fight) rages(n *node) (stop func() int) {
 	end, undone := make(chan bool), make(chan int)
 	go func() {
@@ -89,8 +90,8 @@ func (f fight) rages(n *node) (stop func() int) {
 	return func() int { close(end); return <-undone }
 }
 
-// TestFights has each fight twice: with the installer's `watch`, and with the agent. As long as it goes on, every pod
-// starts; no app of the mesh does that has no rules.
+// TestFights runs each fight twice: with the installer's `watch`, and with the agent. During the fight every pod gets a
+// network, but no app of a mesh pod starts without rules.
 func TestFights(t *testing.T) {
 	for _, f := range fights {
 		t.Run(f.name, func(t *testing.T) {
@@ -101,7 +102,7 @@ func TestFights(t *testing.T) {
 	}
 }
 
-// podsInAFight is how many pods of each kind are made.
+// podsInAFight is the number of pods of each kind.
 const podsInAFight = 3
 
 func (f fight) withInstaller(n *node) {
@@ -125,13 +126,13 @@ func (f fight) withInstaller(n *node) {
 	watch.end(syscall.SIGTERM)
 }
 
-// installed waits until status says that all is well.
+// installed waits until status reports that the plugin is installed.
 func (n *node) installed() {
 	n.Helper()
 	n.eventually("the plugin is installed", func() bool { status, _ := n.run("status"); return status == 0 })
 }
 
-// contested is what the log and readiness say of a fight.
+// contested is a text in the log and the readiness during a fight.
 const contested = "again and again"
 
 func (f fight) withAgent(n *node) {
@@ -163,7 +164,7 @@ func (f fight) withAgent(n *node) {
 	agent.end(syscall.SIGTERM)
 }
 
-// added gives the pod its network, however often the runtime has to try: as the kubelet has it do.
+// added gives the pod its network, with retries as by the kubelet.
 func (p *pod) added() {
 	p.Helper()
 	await.Success(p, patience, "the pod "+p.name+" gets a network", func() error {
@@ -175,7 +176,7 @@ func (p *pod) added() {
 	})
 }
 
-// held fails the test if the wait lets the app start although there are no rules.
+// held fails the test if the wait lets the app start without rules.
 func (p *pod) held(mode string) {
 	p.Helper()
 	status, out := p.wait(mode, "--timeout=1")
@@ -184,7 +185,7 @@ func (p *pod) held(mode string) {
 	}
 }
 
-// repaired waits until the agent has had the plugin run for the pod, and its app starts.
+// repaired waits until the agent has repaired the pod and its app can start.
 func (p *pod) repaired() {
 	p.Helper()
 	p.eventually("the pod "+p.name+" has rules and its mark", func() bool { return p.isRecorded() && p.isMarked() })
@@ -196,7 +197,7 @@ func (p *pod) repaired() {
 	}
 }
 
-// events are the reasons of those of the pod.
+// events returns the reasons of the pod's Events.
 func (p *pod) events() string {
 	list, err := client.CoreV1().Events(shop).List(context.Background(), eventsOf(p.name))
 	await.Must(p, err)

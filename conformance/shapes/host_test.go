@@ -18,13 +18,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// host is the root directory of a node, in which the runtime runs as if there were nothing else.
+// host is the root directory of a node. The runtime sees nothing else.
 type host struct {
 	testing.TB
 	root            string
 	binDir, confDir string // the runtime's
-	network         string // that pods get
-	number          int    // of its addresses
+	network         string // of the pods
+	number          int    // part of its addresses
 	agents          *appsv1.DaemonSet
 	container       string // the agent's root directory
 }
@@ -57,14 +57,14 @@ func (h *host) link(target, path string) {
 	await.Must(h, os.Symlink(target, h.path(path)))
 }
 
-// relink has a link lead elsewhere, at once.
+// relink replaces a link atomically.
 func (h *host) relink(target, path string) {
 	h.Helper()
 	h.link(target, path+".new")
 	await.Must(h, os.Rename(h.path(path+".new"), h.path(path)))
 }
 
-// mount mounts until the end of the test, seen by all and shared, as systemd has it.
+// mount makes a mount until the end of the test. It is shared, as systemd makes mounts.
 func (h *host) mount(source, path, kind string, flags uintptr, options string) {
 	h.Helper()
 	h.dirs(path)
@@ -74,13 +74,13 @@ func (h *host) mount(source, path, kind string, flags uintptr, options string) {
 	h.Cleanup(func() { _ = unix.Unmount(h.path(path), unix.MNT_DETACH) })
 }
 
-// unshared makes mounts private, as where init is not systemd.
+// unshared makes mounts private, as without systemd.
 func (h *host) unshared(path string) {
 	h.Helper()
 	await.Must(h, unix.Mount("", h.path(path), "", unix.MS_PRIVATE, ""))
 }
 
-// copy has a program of the tests under a path.
+// copy copies a program of the tests to a path.
 func (h *host) copy(program, path string) {
 	h.Helper()
 	h.dirs(filepath.Dir(path))
@@ -89,7 +89,7 @@ func (h *host) copy(program, path string) {
 	await.Must(h, os.WriteFile(h.path(path), data, 0o755))
 }
 
-// plugins has reference plugins under the names of a platform's: name=program.
+// plugins installs reference plugins under a platform's names: name=program.
 func (h *host) plugins(dir string, names ...string) {
 	h.Helper()
 	for _, name := range names {
@@ -101,7 +101,7 @@ func (h *host) plugins(dir string, names ...string) {
 	}
 }
 
-// conf writes the list of the network that pods get, with these plugins, the first of which has addresses.
+// conf writes the list of the pods' network, with these plugins. The first one assigns addresses.
 func (h *host) conf(file, version, name, ipam string, types ...string) {
 	h.Helper()
 	plugins := []string{fmt.Sprintf(`{"type": %q, "bridge": "cni%d", "ipam": {"type": %q, "dataDir": "/run/ipam",
@@ -115,7 +115,7 @@ func (h *host) conf(file, version, name, ipam string, types ...string) {
 	h.write(filepath.Join(h.confDir, file), text)
 }
 
-// write writes a file into a directory that is there.
+// write writes a file into an existing directory.
 func (h *host) write(path, text string) {
 	h.Helper()
 	dir, err := h.resolve(filepath.Dir(path), true)
@@ -123,7 +123,7 @@ func (h *host) write(path, text string) {
 	await.Must(h, os.WriteFile(filepath.Join(dir, filepath.Base(path)), []byte(text), 0o644))
 }
 
-// own gives what is in directories, and them, to another user and group.
+// own gives directories and their files to another user and group.
 func (h *host) own(uid, gid int, dirMode, fileMode os.FileMode, dirs ...string) {
 	h.Helper()
 	for _, dir := range dirs {
@@ -141,7 +141,7 @@ func (h *host) own(uid, gid int, dirMode, fileMode os.FileMode, dirs ...string) 
 	}
 }
 
-// resolve is where a path of the host leads to, without its links.
+// resolve returns where a path of the host leads to, without symbolic links.
 func (h *host) resolve(path string, create bool) (string, error) {
 	dir, err := unix.Open(h.root, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -165,7 +165,7 @@ func (h *host) resolve(path string, create bool) (string, error) {
 	return made, os.Mkdir(made, 0o755)
 }
 
-// deploy makes the agent's container, as the kubelet and the runtime do it, and fails as they do.
+// deploy makes the agent's container as the kubelet and the runtime do, with the same errors.
 func (h *host) deploy(agents *appsv1.DaemonSet, entry string) error {
 	h.Helper()
 	h.agents, h.container = agents, filepath.Join(h.TempDir(), "container")
@@ -210,8 +210,8 @@ func (h *host) deploy(agents *appsv1.DaemonSet, entry string) error {
 	return nil
 }
 
-// mountIn mounts a directory in the container until the end of the test. The runtime refuses to have mounts come in
-// that the host does not share (containerd: internal/cri/opts/spec_linux_opts.go, ensureSharedOrSlave).
+// mountIn mounts a directory in the container until the end of the test. The runtime rejects mount propagation if the
+// host does not share the mount (containerd: internal/cri/opts/spec_linux_opts.go, ensureSharedOrSlave).
 func (h *host) mountIn(source, path string, readOnly bool, propagation corev1.MountPropagationMode) error {
 	target := filepath.Join(h.container, path)
 	if err := os.MkdirAll(target, 0o755); err != nil {
@@ -234,7 +234,7 @@ func (h *host) mountIn(source, path string, readOnly bool, propagation corev1.Mo
 	return unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
 }
 
-// mountOf is the mount that a path is on, and whether others get mounts that are made there (proc_pid_mountinfo(5)).
+// mountOf returns the mount point of a path, and whether the mount is shared or a slave (proc_pid_mountinfo(5)).
 func mountOf(t testing.TB, path string) (at string, shared bool) {
 	t.Helper()
 	data, err := os.ReadFile("/proc/self/mountinfo")
@@ -249,11 +249,11 @@ func mountOf(t testing.TB, path string) (at string, shared bool) {
 	return at, shared
 }
 
-// installs are the agent's flags that are the installer's too.
+// installs are the agent's flags that the installer has, too.
 var installs = []string{"--network-config", "--mode", "--bin-dir", "--runtime-bin-dir", "--conf-dir", "--primary",
 	"--aux-dir", "--drop-in", "--runtime-version"}
 
-// arg is the value of one of the agent's flags, or "".
+// arg returns the value of one of the agent's flags, "" if it is not set.
 func (h *host) arg(name string) string {
 	for _, c := range h.agents.Spec.Template.Spec.Containers {
 		for _, arg := range c.Args {
@@ -265,7 +265,7 @@ func (h *host) arg(name string) string {
 	return ""
 }
 
-// install runs the installer in the agent's container, with what the chart gives the agent.
+// install runs the installer in the agent's container, with the agent's flags from the chart.
 func (h *host) install(command string) (int, string) {
 	h.Helper()
 	capabilities := "-all,+sys_chroot"
@@ -300,7 +300,7 @@ func (h *host) cni(command string, a attachment, netns, annotations string) erro
 	return nil
 }
 
-// installed has the plugin installed, and the node ready.
+// installed installs the plugin and checks that the node is ready.
 func (h *host) installed() {
 	h.Helper()
 	status, said := h.install("install")
@@ -312,8 +312,7 @@ func (h *host) installed() {
 // attachment is one of a pod's networks.
 type attachment struct{ confDir, network, ifName string }
 
-// attachments are the networks of a pod: that of the host, and where Multus calls us for pods that name our network,
-// ours for one of the mesh.
+// attachments returns the networks of a pod: that of the host, and in mode nad also ours for a mesh pod.
 func (h *host) attachments(annotations string) []attachment {
 	all := []attachment{{h.confDir, h.network, "eth0"}}
 	if dir := h.arg("--conf-dir"); h.arg("--mode") == "nad" && annotations != plainPod {
@@ -324,8 +323,8 @@ func (h *host) attachments(annotations string) []attachment {
 	return all
 }
 
-// start makes a pod and ends it, and returns whether it had rules. Its network namespace is pinned where the runtime
-// keeps them, and if the agent looks for them, seen by it.
+// start makes and ends a pod, and reports whether it had rules. Its network namespace is pinned in the runtime's
+// directory. If the agent uses that directory, the agent must see it there.
 func (h *host) start(name, annotations string) (redirected bool, err error) {
 	h.Helper()
 	netns := "/var/run/netns/cni-" + name
@@ -365,7 +364,7 @@ const (
 	plainPod = `{}`
 )
 
-// starts fails the test unless pods start, those of the mesh with rules or without.
+// starts fails the test unless pods start, those of the mesh with or without rules as wanted.
 func (h *host) starts(when string, redirected bool) {
 	h.Helper()
 	for name, annotations := range map[string]string{"mesh": meshPod, "plain": plainPod} {

@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// client reaches the API server of all nodes with all rights, and credentials is a kubeconfig of the agents.
+// client reaches the API server of all nodes with all rights. credentials is the path of the agents' kubeconfig.
 var (
 	client      *kubernetes.Clientset
 	credentials string
@@ -28,7 +28,7 @@ const (
 	shop   = "shop"
 )
 
-// atOnce is how many nodes there are at a time: most of what a node does is to wait for something.
+// atOnce is how many nodes run at the same time: most of the time a node waits.
 const atOnce = "6"
 
 // run starts the API server before the tests and stops it after them.
@@ -56,7 +56,7 @@ func (r run) Run() int {
 	return r.m.Run()
 }
 
-// furnish makes what the agents of all nodes share.
+// furnish creates what the agents of all nodes share.
 func furnish(server *apiserver.Server) (err error) {
 	if client, err = kubernetes.NewForConfig(server.Admin()); err != nil {
 		return err

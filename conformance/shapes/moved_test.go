@@ -13,12 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// moved is a node whose directory is moved or replaced under its mount, with a directory in its place in which all is
-// as its owner has it.
+// moved is a node whose directory is moved or replaced under its mount. The new directory has what its owner puts
+// there.
 type moved struct {
 	name string
 	act  func(n *node) error
-	says string // where {bin} and {conf} are the directories as the container sees them
+	says string // {bin} and {conf} are the directories as the container sees them
 }
 
 var movedNodes = []moved{
@@ -54,7 +54,7 @@ func (n *node) house() {
 	n.contain()
 }
 
-// contain mounts the directories that are on the node now, as a container has them that is made now.
+// contain mounts the node's present directories, as in a new container.
 func (n *node) contain() {
 	n.Helper()
 	for dir, view := range n.views {
@@ -63,7 +63,7 @@ func (n *node) contain() {
 	}
 }
 
-// moves replaces a directory by another, in which is what the owner of the node puts there.
+// moves replaces a directory by another one with what the node's owner puts there.
 func (m moved) moves(n *node) (says string) {
 	n.Helper()
 	await.Must(n, m.act(n))
@@ -81,8 +81,9 @@ func (m moved) moves(n *node) (says string) {
 	return strings.NewReplacer("{bin}", n.seen(n.binDir), "{conf}", n.seen(n.confDir)).Replace(m.says)
 }
 
-// TestMovedDirectories has each such node twice. What keeps the plugin installed says what has become of the directory,
-// and ends, or fails its /healthz, so that its container is made again. Meanwhile every pod starts, without rules.
+// TestMovedDirectories has each such node twice. Installer and agent report what happened to the directory. The
+// installer ends, and the agent fails its /healthz, so that the container is made again. Meanwhile every pod starts,
+// without rules.
 func TestMovedDirectories(t *testing.T) {
 	for _, m := range movedNodes {
 		t.Run(m.name, func(t *testing.T) {

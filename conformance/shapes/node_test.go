@@ -25,24 +25,24 @@ type node struct {
 	testing.TB
 	dir            string
 	binDir         string   // the installer's
-	confDir        string   // of both
-	binDirs        []string // where the runtime looks
-	source         string   // of the plugin
-	network        string   // that pods get; "": the first
+	confDir        string   // of the runtime and the installer
+	binDirs        []string // where the runtime looks for plugins
+	source         string   // path of the plugin to install
+	network        string   // of the pods; "" for the first
 	entry          map[string]any
 	flags          []string
-	hidden         []string          // directories that are not in the container
-	views          map[string]string // directories that are mounted elsewhere in the container, by their paths on the node
+	hidden         []string          // not visible in the container
+	views          map[string]string // paths in the container by paths on the node, if they differ
 	number         int
 	owner          int // of the configurations
 	runtimeVersion string
-	name           string // of its object; "": it is in no cluster
+	name           string // of its Node object; "" if it is in no cluster
 }
 
 var nodes atomic.Int32
 
 func newNode(t testing.TB) *node {
-	dir, err := os.MkdirTemp("", "shape") // TempDir is too long for a socket
+	dir, err := os.MkdirTemp("", "shape") // TempDir's path is too long for a socket
 	await.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	await.Must(t, os.Chmod(dir, 0o755))
@@ -64,7 +64,7 @@ func newNode(t testing.TB) *node {
 
 func (n *node) path(name string) string { return filepath.Join(n.dir, name) }
 
-// seen is where the container sees a directory of the node.
+// seen returns the path at which the container sees a directory of the node.
 func (n *node) seen(dir string) string {
 	if view, elsewhere := n.views[dir]; elsewhere {
 		return view
@@ -72,7 +72,7 @@ func (n *node) seen(dir string) string {
 	return dir
 }
 
-// plugins copies reference plugins to dir, under these names where name=program.
+// plugins copies reference plugins to dir, under these names or as name=program.
 func (n *node) plugins(dir string, names ...string) {
 	n.Helper()
 	await.Must(n, os.MkdirAll(dir, 0o755))
@@ -87,7 +87,7 @@ func (n *node) plugins(dir string, names ...string) {
 	}
 }
 
-// conf writes a network configuration of somebody else's.
+// conf writes a network configuration of somebody else.
 func (n *node) conf(path, text string) {
 	n.Helper()
 	if !filepath.IsAbs(path) {
@@ -97,21 +97,21 @@ func (n *node) conf(path, text string) {
 	await.Must(n, os.WriteFile(path, []byte(text), 0o644))
 }
 
-// list is a network of one plugin with addresses of this node alone.
+// list returns a network of one plugin with addresses for this node alone.
 func (n *node) list(version, name, kind, ipam string) string {
 	return fmt.Sprintf(`{"cniVersion": %q, "name": %q, "plugins": [{"type": %q, "bridge": "cni%d", "ipam": {"type": %q,
 		"dataDir": %q, "ranges": [[{"subnet": "10.91.%d.0/24"}]]}}]}`, version, name, kind, n.number, ipam,
 		n.path("ipam"), n.number)
 }
 
-// usual has plugins, and a list of them, as most nodes do.
+// usual gives the node plugins and a list, as on most nodes.
 func (n *node) usual() {
 	n.Helper()
 	n.plugins(n.binDir, "bridge", "host-local")
 	n.conf("10-net.conflist", n.list("1.0.0", "net", "bridge", "host-local"))
 }
 
-// single is the same network as a plugin alone, for a .conf.
+// single returns the same network as a single plugin, for a .conf file.
 func (n *node) single(version string) string {
 	list := n.list(version, "net", "bridge", "host-local")
 	return strings.Replace(strings.TrimSuffix(list, "]}"), `"plugins": [{`, "", 1)
@@ -125,7 +125,7 @@ func (n *node) mount(dir string, flags uintptr) {
 	n.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 }
 
-// own gives the directories and configurations of the node to another user and group.
+// own gives the node's directories and configurations to another user and group.
 func (n *node) own(user int, dirs, files os.FileMode) {
 	n.Helper()
 	n.owner = user
@@ -140,7 +140,7 @@ func (n *node) own(user int, dirs, files os.FileMode) {
 	}
 }
 
-// owned fails the test unless the configurations of the node are its owner's.
+// owned fails the test unless the node's configurations belong to their owner.
 func (n *node) owned() {
 	n.Helper()
 	entries, err := os.ReadDir(n.confDir)
@@ -154,8 +154,8 @@ func (n *node) owned() {
 	}
 }
 
-// runtime returns the network that the runtime of the node uses: the first file by name that is valid, or that of the
-// name with which it was configured.
+// runtime returns the network that the node's runtime uses: the first valid file by name, or the network with the
+// configured name.
 func (n *node) runtime() (*libcni.CNIConfig, *libcni.NetworkConfigList, error) {
 	names, err := libcni.ConfFiles(n.confDir, []string{".conf", ".conflist", ".json"})
 	for _, name := range names {
@@ -190,7 +190,7 @@ func listOf(path string) (*libcni.NetworkConfigList, error) {
 	return libcni.NetworkConfFromBytes(data)
 }
 
-// hasRules reports whether our rules are in a network namespace.
+// hasRules reports whether a network namespace has our rules.
 func hasRules(netns string) (has bool, err error) {
 	err = isolated.InNetNS(netns, func() error {
 		out, err := exec.Command("nft", "list", "ruleset").CombinedOutput()
@@ -200,7 +200,7 @@ func hasRules(netns string) (has bool, err error) {
 	return has, err
 }
 
-// starts fails the test unless pods start, those of the mesh with rules or without.
+// starts fails the test unless pods start, those of the mesh with or without rules as wanted.
 func (n *node) starts(when string, redirected bool) {
 	n.Helper()
 	for _, mesh := range []bool{true, false} {

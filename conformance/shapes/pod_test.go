@@ -25,18 +25,18 @@ import (
 
 const waitName = "istio-validation"
 
-// pod is one of a node, with its sandbox.
+// pod is a pod of a node, with its sandbox.
 type pod struct {
 	*node
 	name        string
 	uid         string
 	annotations map[string]string
 	netns       string
-	list        *libcni.NetworkConfigList // with which it was made
+	list        *libcni.NetworkConfigList // with which its network was made
 	cni         *libcni.CNIConfig
 }
 
-// pod makes a pod's sandbox, and on a node of a cluster the pod's object; both go with the test.
+// pod makes a pod's sandbox, and on a node of a cluster its object. Both are removed after the test.
 func (n *node) pod(when string, mesh bool) *pod {
 	n.Helper()
 	kind := map[bool]string{true: "mesh", false: "plain"}[mesh]
@@ -54,7 +54,7 @@ func (n *node) pod(when string, mesh bool) *pod {
 	return p
 }
 
-// create makes the pod's object: of the mesh with a sidecar, and a wait that runs already.
+// create creates the pod's object. A mesh pod has a sidecar and a running init wait.
 func (p *pod) create(mesh bool) *corev1.Pod {
 	p.Helper()
 	object := &corev1.Pod{
@@ -73,7 +73,7 @@ func (p *pod) create(mesh bool) *corev1.Pod {
 	return made
 }
 
-// arguments are the runtime's.
+// arguments returns what the runtime passes.
 func (p *pod) arguments() *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{
 		ContainerID: p.name, NetNS: p.netns, IfName: "eth0",
@@ -83,7 +83,7 @@ func (p *pod) arguments() *libcni.RuntimeConf {
 	}
 }
 
-// add gives the pod its network as the runtime does, and tells its status as the kubelet would.
+// add gives the pod its network as the runtime does, and sets its status as the kubelet would.
 func (p *pod) add(ctx context.Context) (err error) {
 	if p.cni, p.list, err = p.runtime(); err != nil {
 		return err
@@ -144,7 +144,7 @@ func (p *pod) told() map[string]string {
 
 func (p *pod) isMarked() bool { return p.told()[annotation.Status] == annotation.Initialized }
 
-// wait runs the init wait in the pod, with what the kubelet would show it, and returns its exit status: 0 lets the app
+// wait runs the init wait in the pod, with what the kubelet would mount, and returns its exit status. 0 lets the app
 // start.
 func (p *pod) wait(args ...string) (status int, output string) {
 	p.Helper()

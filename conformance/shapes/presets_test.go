@@ -18,14 +18,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// preset is a distribution of the chart's, and a node of its. Where the shape is read from stands beside the preset in
-// the chart's files/presets.yaml.
+// preset is a distribution of the chart and a node of it. The sources of its shape are in the chart's
+// files/presets.yaml.
 type preset struct {
 	name, what string
 	values     []string
 	make       func(h *host)
-	update     func(h *host) // while the agent runs
-	refused    string        // why the runtime makes no container of the agent
+	update     func(h *host) // an update of the distribution while the agent runs
+	refused    string        // why the runtime cannot make the agent's container
 }
 
 var presets = []preset{
@@ -79,7 +79,7 @@ var presets = []preset{
 		h.plugins(h.binDir, "bridge", "host-local", "portmap=tuning")
 		h.conf("10-kuberouter.conflist", "0.3.0", "mynet", "host-local", "bridge", "portmap")
 	}},
-	{name: "MicroK8s", make: microk8s, update: func(h *host) { // snapd copies a snap's data, and then changes the link
+	{name: "MicroK8s", make: microk8s, update: func(h *host) { // snapd copies a snap's data, then changes the link
 		await.Must(h, exec.Command("cp", "-a", h.path("var/snap/microk8s/7449"), h.path("var/snap/microk8s/7450")).Run())
 		h.relink("7450", "var/snap/microk8s/current")
 		h.conf("10-calico.conflist", "0.3.1", "k8s-pod-network", "calico-ipam", "calico", "portmap")
@@ -127,13 +127,14 @@ var presets = []preset{
 	}},
 }
 
-// usual is what most have: a network of a few plugins in the usual directories.
+// usual is the most frequent form: a network of a few plugins in the usual directories.
 func usual(h *host) {
 	h.plugins(h.binDir, "calico=bridge", "calico-ipam=host-local", "portmap=tuning")
 	h.conf("10-calico.conflist", "0.3.1", "k8s-pod-network", "calico-ipam", "calico", "portmap")
 }
 
-// k3s has the plugins in a directory of its release, and links to them in one that stays, if binDir is not another.
+// k3s has the plugins in a directory of its release. A directory that stays has links to them, unless binDir is another
+// one.
 func k3s(h *host, binDir string) {
 	const data = "/var/lib/rancher/k3s/data/"
 	h.binDir, h.confDir = data+"cni", "/var/lib/rancher/k3s/agent/etc/cni/net.d"
@@ -154,7 +155,7 @@ func k3d(h *host) {
 	h.apart()
 }
 
-// microk8s has a directory for each release of the snap, to which a link leads, and the plugins by links into the snap.
+// microk8s has a directory for each release of the snap, to which a link leads. The plugins are links into the snap.
 // The usual paths are links, too.
 func microk8s(h *host) {
 	const data, snap = "/var/snap/microk8s/", "/snap/microk8s/"
@@ -172,7 +173,7 @@ func microk8s(h *host) {
 	h.own(0, 998, 0o770, 0o660, data+"7449/args")
 }
 
-// overlay has a directory that may be written over what is there, or in /usr/libexec.
+// overlay mounts a writable overlay at path, over the directory of the same name in /usr/libexec.
 func (h *host) overlay(path string) {
 	h.Helper()
 	lower := "usr/libexec/" + filepath.Base(path)
@@ -184,7 +185,7 @@ func (h *host) overlay(path string) {
 		h.path("var/overlay/upper")+",workdir="+h.path("var/overlay/work"))
 }
 
-// apart makes /var/run another place than /run. The runtime's network namespaces are in the former.
+// apart makes /var/run another directory than /run. The runtime's network namespaces are in /var/run.
 func (h *host) apart() {
 	h.Helper()
 	await.Must(h, os.Remove(h.path("var/run")))
@@ -192,7 +193,7 @@ func (h *host) apart() {
 	h.dirs("var/run/netns")
 }
 
-// render is the DaemonSet of the chart and the plugin's entry, without an agent to ask.
+// render returns the chart's DaemonSet and the plugin's entry, changed so that the plugin asks no agent.
 func render(t *testing.T, values ...string) (agents *appsv1.DaemonSet, entry string) {
 	t.Helper()
 	args := []string{"template", "-n", "mesh", filepath.Join(build.Root(), "chart", "istio-pod-network-controller")}
@@ -221,8 +222,8 @@ func render(t *testing.T, values ...string) (agents *appsv1.DaemonSet, entry str
 	return agents, entry
 }
 
-// Every preset of the chart, as rendered, installs on a node of its distribution. Where the runtime would not make the
-// agent's container, nothing is changed on the node.
+// Every preset of the chart, as rendered, installs on a node of its distribution. If the runtime cannot make the
+// agent's container, nothing on the node is changed.
 func TestPresets(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(build.Root(), "chart", "istio-pod-network-controller", "files", "presets.yaml"))
 	await.Must(t, err)

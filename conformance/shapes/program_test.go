@@ -21,18 +21,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// What the chart gives the agent's container: to change files of other users, and what the plugin needs to repair pods.
+// Capabilities of the agent's container: to change files of other users, and what the plugin needs to repair pods.
 const (
 	forFiles  = "-all,+chown,+dac_override,+fowner,+lease"
 	forRepair = ",+dac_read_search,+net_admin,+sys_admin"
 )
 
-// contained is a program as in its container: as root with no more than these capabilities, and without the directories
-// of the node that are not mounted there.
+// contained returns a program as it runs in its container: as root with these capabilities alone, and without the
+// directories of the node that are not mounted there.
 func (n *node) contained(capabilities, program string, args ...string) *exec.Cmd {
 	line := []string{}
 	if len(n.hidden) > 0 {
-		// A mount of the node's arrives there, and none goes back.
+		// The node's mounts propagate into the container, and none propagates back.
 		const hide = `until [ "$1" = -- ]; do mount -t tmpfs hidden "$1" || exit 1; shift; done; shift; exec "$@"`
 		line = append(line, "unshare", "--mount", "--propagation", "slave", "sh", "-c", hide, "sh")
 		line = append(append(line, n.hidden...), "--")
@@ -43,7 +43,7 @@ func (n *node) contained(capabilities, program string, args ...string) *exec.Cmd
 	return exec.Command(line[0], line[1:]...)
 }
 
-// settings are the flags that installer and agent have in common.
+// settings returns the flags that installer and agent share.
 func (n *node) settings() []string {
 	n.Helper()
 	entry, err := json.Marshal(n.entry)
@@ -54,7 +54,7 @@ func (n *node) settings() []string {
 		"--runtime-version=" + n.runtimeVersion}, n.flags...)
 }
 
-// run runs the installer and returns its exit status and what it says.
+// run runs the installer and returns its exit status and output.
 func (n *node) run(command string) (int, string) {
 	n.Helper()
 	cmd := n.contained(forFiles, "istio-pod-network-install", append([]string{command}, n.settings()...)...)
@@ -65,7 +65,7 @@ func (n *node) run(command string) (int, string) {
 	return cmd.ProcessState.ExitCode(), string(out)
 }
 
-// process is a program that runs until it is ended, at the latest with the test.
+// process is a running program. It ends with the test at the latest.
 type process struct {
 	cmd  *exec.Cmd
 	log  *await.Output
@@ -88,13 +88,13 @@ func (p *process) end(signal syscall.Signal) {
 	<-p.done
 }
 
-// watch has the installer keep the plugin installed.
+// watch starts the installer's watch.
 func (n *node) watch() *process {
 	n.Helper()
 	return n.start(n.contained(forFiles, "istio-pod-network-install", append([]string{"watch"}, n.settings()...)...))
 }
 
-// join makes the node's object; from then on its pods have objects, too, and the plugin asks the agent.
+// join creates the node's object. From then on its pods have objects, too, and the plugin asks the agent.
 func (n *node) join() {
 	n.Helper()
 	n.entry["agentSocket"], n.entry["agentTimeout"] = filepath.Join(n.entry["stateDir"].(string), "agent.sock"), "30s"
@@ -104,7 +104,7 @@ func (n *node) join() {
 	await.Must(n, err)
 }
 
-// agent starts the node's, as the chart does by default.
+// agent starts the node's agent with the chart's defaults.
 func (n *node) agent(flags ...string) *process {
 	n.Helper()
 	args := append(n.settings(), "--node-name="+n.name, "--kubeconfig="+credentials, "--repair=apply",
@@ -112,10 +112,10 @@ func (n *node) agent(flags ...string) *process {
 	return n.start(n.contained(forFiles+forRepair, "istio-pod-network-agent", append(args, flags...)...))
 }
 
-// address is where the node's agent answers: all nodes of these tests have one network.
+// address returns the address of the node's agent. All nodes of these tests share one network namespace.
 func (n *node) address() string { return fmt.Sprint("127.0.0.1:", 16000+n.number) }
 
-// ask returns what the agent answers, 0 while it does not.
+// ask returns the agent's answer, 0 if there is none.
 func (n *node) ask(path string) (status int, body string) {
 	response, err := http.Get("http://" + n.address() + path)
 	if err != nil {
@@ -126,7 +126,7 @@ func (n *node) ask(path string) (status int, body string) {
 	return response.StatusCode, string(data)
 }
 
-// patience bounds a wait for something that has to happen; no test passes or fails by how long it took.
+// patience limits a wait for something that has to happen. No test passes or fails because of its duration.
 const patience = 3 * time.Minute
 
 func (n *node) eventually(what string, holds func() bool) {
@@ -134,7 +134,7 @@ func (n *node) eventually(what string, holds func() bool) {
 	await.Eventually(n, patience, what, holds)
 }
 
-// says waits until the agent's readiness is as wanted, and the named line of it is that text.
+// says waits until the agent's readiness is as wanted, and its line for the check has that text.
 func (n *node) says(ready bool, check, want string) {
 	n.Helper()
 	line := regexp.MustCompile(`(?m)^\[[-+]\] ` + check + `: (.*)$`)

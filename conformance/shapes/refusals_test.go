@@ -2,15 +2,15 @@ package shapes
 
 import "fmt"
 
-// refusal is what is said of a node that is not ready. {dir}, {bin} and {conf} stand for directories of the node, and *
-// for what is another text each time.
+// refusal is what is reported about a node that is not ready. {dir}, {bin} and {conf} stand for directories of the
+// node, and * for a text that differs each time.
 type refusal struct {
 	status    string // what status says is missing
-	readiness string // what the agent's readiness says of the installation; "": "not ready", and the same
-	ends      string // with what the agent ends instead, as the installer does
+	readiness string // what readiness says of the installation; "" for "not ready" and the same text
+	ends      string // the error with which the agent ends instead, as the installer does
 }
 
-// notChained is of a network into which nothing is chained for a reason.
+// notChained is the refusal of a network into which nothing can be chained.
 func notChained(file, why, remedy string) *refusal {
 	return &refusal{
 		readiness: fmt.Sprintf(`chaining into "{conf}/%s": %s;  remedy: %s`, file, why, remedy),
@@ -18,7 +18,7 @@ func notChained(file, why, remedy string) *refusal {
 	}
 }
 
-// What status says where only the installation itself knows the reason.
+// What status says if only the installation itself knows the reason.
 const (
 	withoutEntry = "{conf}/10-net.conflist is without our entry"
 	notInstalled = "the plugin is not installed as {bin}/istio-pod-network; " + withoutEntry

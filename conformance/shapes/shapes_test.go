@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shape is one of a node.
+// shape is a shape of a node.
 type shape struct {
 	name string
 	make func(n *node)
-	not  *refusal // why the node is not ready; nil: it is
-	says string   // more that status and readiness say of a node that is ready
+	not  *refusal // why the node is not ready; nil if it is
+	says string   // further text of status and readiness, if the node is ready
 }
 
 var shapes = []shape{
@@ -193,7 +193,7 @@ var shapes = []shape{
 	}},
 }
 
-// link moves what is at a path and leaves a link to it.
+// link moves a file or directory, and leaves a link to it.
 func link(n *node, path, to string) {
 	n.Helper()
 	await.Must(n, os.MkdirAll(filepath.Dir(to), 0o755))
@@ -209,7 +209,7 @@ func (n *node) readOnly(dir string) {
 	await.Must(n, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
 }
 
-// full leaves no room in a directory for another program.
+// full leaves no space for another program in a directory.
 func (n *node) full(dir string) {
 	n.Helper()
 	programs := n.path("programs")
@@ -226,12 +226,12 @@ func (n *node) full(dir string) {
 	await.Must(n, unix.Mount("", dir, "", unix.MS_REMOUNT, fmt.Sprintf("size=%d", used+1<<20)))
 }
 
-// text is one of the table's as this node says it.
+// text returns a text of the table with this node's paths.
 func (n *node) text(words string) string {
 	return strings.NewReplacer("{dir}", n.dir, "{bin}", n.binDir, "{conf}", n.confDir).Replace(words)
 }
 
-// TestShapes has each shape twice: the installer is run by hand on one, and the agent runs on the other.
+// TestShapes has each shape twice: with the installer run by hand, and with the agent.
 func TestShapes(t *testing.T) {
 	for _, s := range shapes {
 		t.Run(s.name, func(t *testing.T) {
@@ -242,11 +242,11 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// byInstaller is the shape without a cluster, before the installation, with it and after it.
+// byInstaller tests the shape without a cluster: before, during and after the installation.
 func (s shape) byInstaller(n *node) {
 	s.make(n)
 	n.starts("before", false)
-	n.entry["stateDir"] = n.path("state") // what came before proves nothing
+	n.entry["stateDir"] = n.path("state") // removes the traces of earlier pods
 	status, said := n.run("install")
 	again, table := n.run("status")
 	ready, want := s.not == nil, refusal{}
@@ -267,7 +267,7 @@ func (s shape) byInstaller(n *node) {
 	n.starts("uninstalled", false)
 }
 
-// missing is what status says is.
+// missing returns what status says is missing.
 func missing(table string) string {
 	var all []string
 	for line := range strings.Lines(table) {
@@ -281,10 +281,10 @@ func missing(table string) string {
 // numbered matches the names of our temporary files.
 var numbered = regexp.MustCompile(`(\.istio-pod-network-(tmp|swap)\.)[0-9a-f.]+`)
 
-// unique has a * for what is another text each time.
+// unique replaces texts that differ each time by *.
 func unique(text string) string { return numbered.ReplaceAllString(text, "${1}*") }
 
-// byAgent is the shape with an agent, and after one that has taken the plugin out again.
+// byAgent tests the shape with an agent, and after an agent that has removed the plugin.
 func (s shape) byAgent(n *node) {
 	s.make(n)
 	n.join()

@@ -5,19 +5,19 @@ import (
 	"strings"
 )
 
-// certificate is what a sidecar has seen of a caller's certificate, and of its own: the header
-// x-forwarded-client-cert, which Envoy writes
+// certificate is what a sidecar has verified of a caller's certificate, and what it says of its own. Envoy writes it
+// into the header x-forwarded-client-cert
 // (https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_conn_man/headers#x-forwarded-client-cert).
 type certificate struct {
-	// URI is the caller's identity, and By the callee's, in SPIFFE's form spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT.
+	// URI is the caller's identity, and By the callee's, in the SPIFFE form spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT.
 	URI string `json:"uri"`
 	By  string `json:"by,omitempty"`
-	// Hash is the SHA-256 of the caller's certificate, in hexadecimal digits.
+	// Hash is the SHA-256 of the caller's certificate in hexadecimal.
 	Hash string `json:"hash,omitempty"`
 }
 
-// callerOf returns what the headers of a request say of the caller's certificate, or nil. Of several elements the last
-// is the connection's; those before it a caller may have made up.
+// callerOf returns the caller's certificate from the headers of a request, nil if there is none. If the header has
+// several elements, the last one is of this connection. A caller may have made up the others.
 func callerOf(headers http.Header) *certificate {
 	values := headers.Values("X-Forwarded-Client-Cert")
 	if len(values) == 0 {
@@ -43,7 +43,7 @@ func callerOf(headers http.Header) *certificate {
 	return &c
 }
 
-// split cuts a text at a separator, but not within double quotes, in which a backslash escapes what follows it.
+// split cuts a text at a separator, but not inside double quotes, where a backslash escapes the next character.
 func split(text string, separator rune) (parts []string) {
 	start, quoted, escaped := 0, false, false
 	for i, r := range text {

@@ -1,5 +1,5 @@
-// Command shop is a small shop of four services, one program with a role for each, to look at a mesh with. A service
-// says who called it: what its sidecar has seen of the caller's certificate. `make mesh` and
+// Command shop is a small shop of four services, to look at a mesh with. One program has a role for each service. A
+// service says who called it: what its sidecar has verified of the caller's certificate. `make mesh` and
 // docs/getting-started-istio.md use it.
 package main
 
@@ -29,12 +29,12 @@ const usage = `usage: shop serve ROLE [-listen ADDRESS]
               know; the exit status is 0 if all were answered, and every call within the shop came with a certificate
 `
 
-// patience is how long an answer may take, with all calls that it takes.
+// patience limits the time of an answer, including all calls that it needs.
 const patience = 10 * time.Second
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// run is the command; its result is the exit status.
+// run runs the command and returns the exit status.
 func run(args []string, out, errs io.Writer) int {
 	f := flag.NewFlagSet("shop", flag.ContinueOnError)
 	f.SetOutput(errs)
@@ -46,7 +46,7 @@ func run(args []string, out, errs io.Writer) int {
 		return 2
 	}
 	command, rest := args[0], args[1:]
-	if command == "serve" { // the role comes before the flags
+	if command == "serve" { // the role precedes the flags
 		args, rest = rest[:1], rest[1:]
 	} else {
 		args = nil
@@ -71,7 +71,7 @@ func run(args []string, out, errs io.Writer) int {
 	return 2
 }
 
-// serve is a service's life, until SIGTERM.
+// serve runs a service until SIGTERM.
 func serve(name, listen string, errs io.Writer) int {
 	r, known := roles[name]
 	if !known {
@@ -85,7 +85,7 @@ func serve(name, listen string, errs io.Writer) int {
 	defer stop()
 	go func() {
 		<-ended.Done()
-		_ = server.Shutdown(context.Background()) // it waits for requests, each of which has a limit
+		_ = server.Shutdown(context.Background()) // waits for running requests, each of which has a limit
 	}()
 	log.New(errs, "", log.LstdFlags).Printf("%s serves at %s", name, listen)
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
@@ -95,7 +95,7 @@ func serve(name, listen string, errs io.Writer) int {
 	return 0
 }
 
-// hostname is the pod's name.
+// hostname returns the pod's name.
 func hostname() string {
 	name, err := os.Hostname()
 	if err != nil {
@@ -104,7 +104,7 @@ func hostname() string {
 	return name
 }
 
-// get makes one request.
+// get sends one request.
 func get(url string, out io.Writer) int {
 	client := http.Client{Timeout: patience}
 	response, err := client.Get(url)
@@ -129,7 +129,7 @@ func get(url string, out io.Writer) int {
 	return 0
 }
 
-// visit makes n requests and draws them.
+// visit sends n requests and draws their calls.
 func visit(url string, n int, out io.Writer) int {
 	client := http.Client{Timeout: patience}
 	all := &picture{}

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// picture is who has called whom: the requests that were made, merged.
+// picture merges requests: who has called whom.
 type picture struct {
 	requests int
 	first    []*node
@@ -18,7 +18,7 @@ type picture struct {
 // node is a service as one caller has called it.
 type node struct {
 	service, version, caller, err string
-	by, hash                      string // the callee's identity, and the caller's certificate, the first that was seen
+	by, hash                      string // the callee's identity, and the caller's first certificate
 	count                         int
 	calls                         []*node
 }
@@ -60,7 +60,7 @@ func (p *picture) draw(out io.Writer) {
 	}
 	width := make([]int, 3)
 	for _, row := range rows {
-		for i, cell := range row[:len(row)-1] { // the last may be long
+		for i, cell := range row[:len(row)-1] { // the last cell may be long
 			width[i] = max(width[i], utf8.RuneCountInString(cell))
 		}
 	}
@@ -89,7 +89,7 @@ func (n *node) draw(rows [][]string, indent string, last bool) [][]string {
 	return rows
 }
 
-// seen is the rest of a node's row.
+// seen returns the other cells of a node's row.
 func (n *node) seen() []string {
 	switch {
 	case n.err != "":
@@ -100,7 +100,7 @@ func (n *node) seen() []string {
 	return []string{short(n.caller), n.hash[:min(len(n.hash), 16)]}
 }
 
-// short is an identity as namespace/account.
+// short returns an identity as namespace/account.
 func short(uri string) string {
 	parts := strings.Split(uri, "/")
 	if len(parts) != 7 || parts[3] != "ns" || parts[5] != "sa" {
@@ -109,7 +109,7 @@ func short(uri string) string {
 	return parts[4] + "/" + parts[6]
 }
 
-// problems are what is not as in a mesh where all services have sidecars.
+// problems returns what differs from a mesh in which all services have sidecars.
 func (p *picture) problems() (list []string) {
 	for _, n := range p.first {
 		list = n.problems("visitor", "", list)
@@ -117,8 +117,8 @@ func (p *picture) problems() (list []string) {
 	return list
 }
 
-// problems appends those of a call, which its caller has made as that identity, as far as it is known. The visitor
-// may be outside of the mesh.
+// problems appends the problems of a call. from is the caller, and identity its identity, if that is known. The visitor
+// may be outside the mesh.
 func (n *node) problems(from, identity string, list []string) []string {
 	switch {
 	case n.err != "":

@@ -15,7 +15,7 @@ import (
 // role is what a service of the shop does.
 type role struct {
 	says  string
-	calls []string // services of the same namespace
+	calls []string // services in the same namespace
 }
 
 var roles = map[string]role{
@@ -28,32 +28,32 @@ var roles = map[string]role{
 
 func names() iter.Seq[string] { return maps.Keys(roles) }
 
-// maxAnswer is the most that is read of an answer, in bytes.
+// maxAnswer is the largest part of an answer that is read, in bytes.
 const maxAnswer = 1 << 20
 
-// answer is what a service says of one request, in JSON.
+// answer is what a service says of one request, as JSON.
 type answer struct {
 	Service string `json:"service"`
 	Version string `json:"version,omitempty"`
 	Pod     string `json:"pod,omitempty"`
 	Says    string `json:"says,omitempty"`
-	// Caller is what the service's sidecar has written of the caller's certificate; nil if it has seen none.
+	// Caller is what the service's sidecar has verified of the caller's certificate; nil if there was none.
 	Caller *certificate `json:"caller,omitempty"`
 	Calls  []answer     `json:"calls,omitempty"`
-	// Error is why there is no answer of the service.
+	// Error is why the service has not answered.
 	Error string `json:"error,omitempty"`
 }
 
-// service is one that runs.
+// service is a running service.
 type service struct {
 	name, pod, version string
 	role
 	client  *http.Client
-	address func(peer string) string // URL of another service
+	address func(peer string) string // returns another service's URL
 }
 
-// passedOn are headers by which sidecars and their logs know what belongs to one request. The services pass them on, as
-// every app of a mesh should.
+// passedOn are headers by which sidecars and their logs identify a request. The services pass them on, as every app in
+// a mesh should.
 var passedOn = []string{"X-Request-Id", "Traceparent", "Tracestate"}
 
 func (s service) handler() http.Handler {
@@ -70,12 +70,12 @@ func (s service) handler() http.Handler {
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
 		_ = encoder.Encode(answer{Service: s.name, Version: s.version, Pod: s.pod, Says: s.says,
-			Caller: callerOf(r.Header), Calls: s.call(headers)}) // whoever asked may be gone
+			Caller: callerOf(r.Header), Calls: s.call(headers)}) // the client may be gone
 	})
 	return mux
 }
 
-// call asks all services that this one needs, at once.
+// call calls all services that this one needs, at the same time.
 func (s service) call(headers http.Header) []answer {
 	answers := make([]answer, len(s.calls))
 	var all sync.WaitGroup
@@ -91,7 +91,7 @@ func (s service) call(headers http.Header) []answer {
 	return answers
 }
 
-// ask makes one request to a service of the shop.
+// ask sends one request to a service of the shop.
 func ask(client *http.Client, address string, headers http.Header) answer {
 	fail := func(format string, args ...any) answer {
 		name := address

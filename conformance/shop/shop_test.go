@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// What Envoy writes: https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_conn_man/headers has the
-// grammar.
+// The grammar of Envoy's header is in
+// https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_conn_man/headers.
 func TestCallerOf(t *testing.T) {
 	page := certificate{URI: "spiffe://cluster.local/ns/shop/sa/page", By: "spiffe://cluster.local/ns/shop/sa/reviews",
 		Hash: "ab12"}
@@ -40,9 +40,9 @@ func TestCallerOf(t *testing.T) {
 	}
 }
 
-// mesh serves all roles, each behind what its sidecar would do.
+// mesh serves all roles, each behind the function of its sidecar.
 type mesh struct {
-	// sidecar deals with a request, as that service's sidecar; false: it has answered it.
+	// sidecar handles a request as the service's sidecar. It returns false if it has answered the request.
 	sidecar func(service string, w http.ResponseWriter, r *http.Request) bool
 	at      map[string]string
 }
@@ -68,7 +68,7 @@ func newMesh(t *testing.T, sidecar func(service string, w http.ResponseWriter, r
 
 const callerHeader = "Test-Caller"
 
-// as says who calls.
+// as is a transport that adds the caller's name.
 type as string
 
 func (a as) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -78,7 +78,7 @@ func (a as) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func identity(account string) string { return "spiffe://cluster.local/ns/shop/sa/" + account }
 
-// mutual is mTLS among the services; the visitor has no certificate.
+// mutual is mTLS between the services. The visitor has no certificate.
 func mutual(service string, _ http.ResponseWriter, r *http.Request) bool {
 	if caller := r.Header.Get(callerHeader); caller != "" {
 		r.Header.Set("X-Forwarded-Client-Cert", fmt.Sprintf("By=%s;Hash=%s;Subject=\"\";URI=%s", identity(service),
@@ -87,7 +87,7 @@ func mutual(service string, _ http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// A request to the page goes through all four services, each of which says who called it.
+// A request to the page goes through all four services. Each says who called it.
 func TestCalls(t *testing.T) {
 	m := newMesh(t, mutual)
 	var out bytes.Buffer
@@ -106,11 +106,12 @@ visitor
 	}
 }
 
-// What belongs to one request is passed on; the caller's own certificate is not, for whoever has none could use it.
+// Headers of the request are passed on. The caller's certificate is not, because a callee without a sidecar could use
+// it.
 func TestPassedOn(t *testing.T) {
 	seen := map[string]string{}
 	m := newMesh(t, func(service string, w http.ResponseWriter, r *http.Request) bool {
-		if service == "ratings" { // called once
+		if service == "ratings" { // it is called once
 			seen["id"], seen["certificate"] = r.Header.Get("X-Request-Id"), r.Header.Get("X-Forwarded-Client-Cert")
 		}
 		return service == "ratings" || mutual(service, w, r)
@@ -121,7 +122,7 @@ func TestPassedOn(t *testing.T) {
 	}
 }
 
-// Whatever is not as it should be is said, and is an exit status.
+// Every problem is reported and gives a non-zero exit status.
 func TestVisitFails(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -162,7 +163,7 @@ func TestVisitFails(t *testing.T) {
 	}
 }
 
-// Requests that went another way are drawn beside each other.
+// Requests that went another way are drawn side by side.
 func TestPictureOfVersions(t *testing.T) {
 	p := &picture{}
 	for _, version := range []string{"v2", "v1", "v1"} {
@@ -199,7 +200,7 @@ func TestGet(t *testing.T) {
 	}
 }
 
-// What is valid JSON of an answer can be read again.
+// The JSON of an answer can be parsed again.
 func TestAnswer(t *testing.T) {
 	m := newMesh(t, mutual)
 	response, err := http.Get(m.at["details"])
@@ -228,7 +229,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// Every service that a role calls is there, and the page leads to all of them.
+// Every service that a role calls exists, and the page reaches all of them.
 func TestRoles(t *testing.T) {
 	reached := map[string]bool{}
 	var follow func(name string)
