@@ -17,20 +17,21 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// audit reads the API server's audit log, in which the requests of service accounts are, from where it was last read.
+// audit reads the service accounts' requests from the API server's audit log. Each read starts where the last one
+// ended.
 type audit struct {
 	path   string
 	offset int64
 }
 
-// request is one line of it.
+// request is one line of the log.
 type request struct {
 	apiserver.Request
 	Stage string `json:"stage"`
 }
 
-// kind is verb and resource, and of a mark that was not written, or a watch that did not begin, the status: such a one
-// is made again.
+// kind returns verb and resource. For a mark that was not written, or a watch that did not begin, it adds the status,
+// because the client tries these again.
 func (r request) kind() string {
 	resource := r.Object.Resource
 	if r.Object.Subresource != "" {
@@ -43,7 +44,7 @@ func (r request) kind() string {
 	return fmt.Sprintf("%s, answered %d", kind, r.Status.Code)
 }
 
-// requests are those since the last call.
+// requests returns the requests since the last call.
 func (a *audit) requests() ([]request, error) {
 	log, err := os.Open(a.path)
 	if err != nil {
@@ -73,14 +74,14 @@ func (a *audit) requests() ([]request, error) {
 	return all, nil
 }
 
-// spent is what has been used at one moment, or with minus between two.
+// spent is what has been used at one moment, or the difference between two.
 type spent struct {
 	at              time.Time
-	server          int           // which API server since the first that is
+	server          int           // number of the API server's process, because a restart resets its metrics
 	apiserver, etcd time.Duration // processor time
-	to, from        float64       // bytes of the agents to the API server, and from it, with those of TCP and TLS
-	rejected        float64       // requests that API priority and fairness did not take
-	watches         float64       // open ones, of everybody
+	to, from        float64       // bytes of the agents to and from the API server, with TCP and TLS
+	rejected        float64       // requests that API priority and fairness rejected
+	watches         float64       // open watches of all clients
 }
 
 func (c *cluster) spent() (s spent, err error) {
@@ -98,14 +99,14 @@ func (c *cluster) spent() (s spent, err error) {
 }
 
 func (s spent) minus(before spent) spent {
-	if s.server != before.server { // a new one begins with nothing
+	if s.server != before.server { // the metrics of a new process start at 0
 		before.apiserver, before.rejected, before.watches = 0, 0, 0
 	}
 	return spent{at: s.at, apiserver: s.apiserver - before.apiserver, etcd: s.etcd - before.etcd, to: s.to - before.to,
 		from: s.from - before.from, rejected: s.rejected - before.rejected, watches: s.watches - before.watches}
 }
 
-// sum adds the metrics of that name which have that in their labels.
+// sum adds up the metrics of that name that have that text in their labels.
 func sum(text []byte, name, label string) (total float64) {
 	for line := range strings.Lines(string(text)) {
 		series, value, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -122,7 +123,7 @@ func sum(text []byte, name, label string) (total float64) {
 	return total
 }
 
-// counters count the bytes between the agents and the API server, by the address that the agents alone use.
+// counters count the bytes between the agents and the API server, by the address that only the agents use.
 const counters = `table inet scale {
 	counter to {}
 	counter from {}
@@ -165,7 +166,7 @@ func readCounters() (to, from float64, err error) {
 	return bytesOf["to"], bytesOf["from"], nil
 }
 
-// bytesOfMark is by how much a mesh pod with a mark is larger in etcd than one without, in the mean.
+// bytesOfMark returns how much larger a mesh pod with a mark is in etcd than one without, on average.
 func (c *cluster) bytesOfMark() (float64, error) {
 	pods, err := c.etcd.has("/registry/pods", `"limit": 2000`)
 	if err != nil {

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// churnedPods is how many pods are replaced to compare: at most half of all, so that some marks stay.
+// churnedPods returns how many pods are replaced to compare: at most half of all, so that some marks stay.
 func (m *measurement) churnedPods() int { return min(m.churn, len(m.pods)/2) }
 
-// churned replaces some pods, spread over the nodes, and waits for their marks if somebody writes them.
+// churned replaces some pods on all nodes. If answered, it waits for their marks.
 func (m *measurement) churned(answered bool) error {
 	count := m.churnedPods()
 	step := len(m.pods) / count
@@ -28,7 +28,7 @@ func (m *measurement) churned(answered bool) error {
 	return err
 }
 
-// firstStart starts all agents of a cluster that has no pods yet, and then makes these.
+// firstStart starts all agents of a cluster without pods, and then creates the pods.
 func (m *measurement) firstStart() error {
 	progress("all agents start")
 	if err := m.herd("first start", m.fleet.start, false, false); err != nil {
@@ -44,7 +44,7 @@ func (m *measurement) firstStart() error {
 	return err
 }
 
-// compare replaces pods with agents and without, twice each, and says what the agents cost.
+// compare replaces pods with and without agents, twice each, and adds what the agents cost.
 func (m *measurement) compare() error {
 	progress("pods replaced with agents, and without them")
 	with, without, err := m.withAndWithout()
@@ -76,13 +76,13 @@ func (m *measurement) compare() error {
 		{What: "etcd: per pod replaced, without us", Value: etcd},
 		{What: "etcd: per pod replaced, ours", Value: ofEtcd},
 	} {
-		f.Unit, f.Noisy, f.Floor = "ms", true, 1 // less is the difference of two noises
+		f.Unit, f.Noisy, f.Floor = "ms", true, 1 // a smaller value is the difference of two noises
 		m.add(f)
 	}
 	return m.startAgain()
 }
 
-// withAndWithout replaces some pods with agents, stops these, and replaces the pods again.
+// withAndWithout replaces some pods while agents run, stops the agents, and replaces the pods again.
 func (m *measurement) withAndWithout() (with, without period, err error) {
 	if with, err = m.during(func() error { return m.churned(true) }); err != nil {
 		return with, without, err
@@ -92,7 +92,7 @@ func (m *measurement) withAndWithout() (with, without period, err error) {
 	return with, without, err
 }
 
-// startAgain starts the agents that were stopped, and waits until they have settled.
+// startAgain starts the stopped agents, and waits until they have settled.
 func (m *measurement) startAgain() error {
 	if err := m.fleet.start(); err != nil {
 		return err
@@ -101,7 +101,7 @@ func (m *measurement) startAgain() error {
 	return err
 }
 
-// settled waits until all agents are ready and all pods are marked, and returns when.
+// settled waits until all agents are ready and all pods are marked. It returns when the agents were ready.
 func (m *measurement) settled() (ready time.Time, err error) {
 	if ready, err = m.fleet.ready(); err != nil {
 		return ready, err

@@ -23,14 +23,15 @@ import (
 )
 
 const (
-	account = "mesh" // the namespace of the agents' service account
-	// agentsHost is the address under which the agents alone reach the API server, so that their bytes can be counted.
+	account = "mesh" // namespace of the agents' service account
+	// agentsHost is the address by which only the agents reach the API server, so that their bytes can be counted.
 	agentsHost = "127.0.0.2"
-	makers     = 16 // requests at once of those who make the cluster
+	makers     = 16 // requests at the same time that set up the cluster
 	tokenLife  = 24 * time.Hour
 )
 
-// auditPolicy has a line per request of a service account, without bodies: writing them costs the API server, too.
+// auditPolicy logs one line for each request of a service account, without bodies: writing these costs the API server
+// time.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, Panic]
@@ -52,29 +53,29 @@ type cluster struct {
 	observer *observer
 	audit    audit
 	pace     pace
-	restarts int // of the API server
+	restarts int // number of restarts of the API server
 }
 
-// options are what is the same at every size.
+// options are the options for all sizes.
 type options struct {
 	perNode     int // pods
-	meshed      int // of them
+	meshed      int // mesh pods among them
 	namespaces  int // for each node
-	each        int // agents of a process
+	each        int // agents in one process
 	churn       int // pods that are replaced with and without agents, to compare
-	rate        int // pods a second
+	rate        int // pods in a second
 	idle        time.Duration
-	selection   string // of the plugin's entry
-	apiPriority bool   // the agents have a level of their own at the API server, as with the chart's apiPriority.enabled
+	selection   string // in the plugin's entry
+	apiPriority bool   // the agents have their own priority level (the chart's apiPriority.enabled)
 }
 
-// watchesNamespaces reports whether the agents do: decisions depend on them.
+// watchesNamespaces reports whether the agents watch namespaces, because decisions depend on them.
 func (o options) watchesNamespaces() bool { return o.selection == string(redirect.SelectAnnotated) }
 
-// slotIsMesh reports whether the pods of the slot with that number are in the mesh: the first of each node are.
+// slotIsMesh reports whether the pods of the slot with that number are mesh pods: the first ones of each node are.
 func (o options) slotIsMesh(number int) bool { return number%o.perNode < o.meshed }
 
-// newCluster starts the API server and makes nodes and namespaces; there is no pod, and no agent runs.
+// newCluster starts the API server and creates nodes and namespaces. There are no pods yet, and no agent runs.
 func newCluster(dir string, nodes int, o options) (*cluster, error) {
 	policy := filepath.Join(dir, "scale.yaml")
 	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
@@ -83,7 +84,7 @@ func newCluster(dir string, nodes int, o options) (*cluster, error) {
 	c := &cluster{options: o, dir: dir, audit: audit{path: filepath.Join(dir, "audit.log")}, pace: pace{rate: o.rate}}
 	c.server = &apiserver.Server{Bin: isolated.BinDir(), Dir: dir, Host: agentsHost, Flags: []string{
 		apiserver.WithoutControllers, "--bind-address=0.0.0.0", "--audit-policy-file=" + policy,
-		"--audit-log-maxsize=10000", // in MiB: it is read from where it was last read
+		"--audit-log-maxsize=10000", // MiB; larger than any log, because the log is read from an offset
 	}}
 	c.etcd = etcd(c.server.EtcdURL())
 	if err := c.server.Start(); err != nil {
@@ -105,7 +106,7 @@ func (c *cluster) stop() {
 	_ = os.RemoveAll(nodesDir)
 }
 
-// nodesDir has the directories of all nodes. It is short, for the sockets, and on a tmpfs.
+// nodesDir has the directories of all nodes. Its path is short, for the sockets, and it is on a tmpfs.
 const nodesDir = "/run/scale"
 
 func (c *cluster) setUp(nodes int) (err error) {
@@ -166,8 +167,8 @@ func (c *cluster) setUp(nodes int) (err error) {
 	return nil
 }
 
-// makeNode makes the node's object and directories, and credentials of its own for its agent, as every pod has a token
-// of its own. The certificate's text is its own too: by that client-go keeps connections apart.
+// makeNode creates the node's object and directories, and credentials for its agent, because every pod has its own
+// token. The certificate's text differs, too: client-go shares connections between equal configurations.
 func (c *cluster) makeNode(ctx context.Context, i int) (err error) {
 	n, err := newNode(nodesDir, i, c.selection)
 	if err != nil {
@@ -208,7 +209,7 @@ contexts: [{name: c, context: {cluster: c, user: u}}]
 
 func namespaceName(number int) string { return fmt.Sprintf("team-%05d", number) }
 
-// makeNamespace makes one as they mostly are: with a few labels and an annotation of some other program's.
+// makeNamespace creates a typical namespace: a few labels, and an annotation of another program.
 func makeNamespace(ctx context.Context, client *kubernetes.Clientset, name string) error {
 	_, err := client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name,
 		Labels:      map[string]string{"istio-injection": "enabled", "example.com/stage": "production"},
@@ -226,7 +227,7 @@ func (c *cluster) annotate(value string) error {
 	})
 }
 
-// atOnce calls do for all numbers below count, some at once, until one fails.
+// atOnce calls do for all numbers below count, several at the same time, until one fails.
 func atOnce(count int, do func(i int) error) error {
 	var all sync.WaitGroup
 	numbers, failed := make(chan int), make(chan error, makers)

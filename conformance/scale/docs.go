@@ -11,7 +11,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/markers"
 )
 
-// table prints what the state file has, and measures nothing.
+// table prints the table of the state file. It measures nothing.
 func (r run) table() error {
 	was, sizes, err := r.state.read()
 	if err != nil {
@@ -43,7 +43,7 @@ func (r run) write(sizes []size) error {
 	return os.WriteFile(path, []byte(text), 0o644)
 }
 
-// section is what the page gets.
+// section returns the text for the page.
 func (r run) section(sizes []size) string {
 	var judged []size
 	for _, s := range sizes {
@@ -55,7 +55,7 @@ func (r run) section(sizes []size) string {
 	bracketed := false
 	fmt.Fprintf(&b, "\n%s:\n\n", r.settings)
 	for i, row := range table {
-		last := len(row) - 2 // the unit stands beside the figure, and what is wrong below the table
+		last := len(row) - 2 // the unit is beside the figure, and the problems are below the table
 		if unit := row[last]; unit != "" {
 			row[0] += ", " + unit
 		}

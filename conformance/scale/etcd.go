@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// etcd is the address of etcd, which has a gateway for JSON.
+// etcd is the address of etcd's JSON gateway.
 type etcd string
 
-// etcdRange is its answer about some of its keys, as they were at a revision.
+// etcdRange is etcd's answer about some of its keys, as of a revision.
 type etcdRange struct {
 	Header struct {
 		Revision string `json:"revision"`
@@ -32,14 +32,14 @@ func (e etcd) ask(path, body string, answer any) error {
 	return json.NewDecoder(response.Body).Decode(answer)
 }
 
-// has asks about all keys below a path.
+// has returns all keys below a path.
 func (e etcd) has(path, options string) (all etcdRange, err error) {
 	err = e.ask("/v3/kv/range", fmt.Sprintf(`{"key": %q, "range_end": %q, %s}`, base64([]byte(path+"/")),
 		base64([]byte(path+"0")), options), &all)
 	return all, err
 }
 
-// compact drops all old revisions, as the API server asks for every five minutes.
+// compact drops all old revisions, as the API server does every five minutes.
 func (e etcd) compact() error {
 	head, err := e.has("x", `"count_only": true`)
 	if err != nil {

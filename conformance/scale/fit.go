@@ -2,12 +2,11 @@ package main
 
 import "math"
 
-// law is how a figure grows with the number of nodes: factor × nodes^exponent. Its residual is by how much the points
-// are off it, as the root of the mean square of the logarithms' differences: 0.05 is about 5 %.
+// law is how a figure grows with the number of nodes: factor × nodes^exponent. residual is the root mean square of the
+// points' distances from it, as differences of logarithms: 0.05 is about 5 %.
 type law struct{ factor, exponent, residual float64 }
 
-// fit finds the law by the least squares of the logarithms. Figures of 0 grow by no law; there is one if two or more
-// are more than that.
+// fit finds the law by least squares of the logarithms. It leaves out figures of 0, and needs at least two others.
 func fit(nodes []int, values []float64) (l law, found bool) {
 	var xs, ys []float64
 	for i, v := range values {
@@ -37,5 +36,5 @@ func fit(nodes []int, values []float64) (l law, found bool) {
 	return l, true
 }
 
-// at is what the figure is for that many nodes.
+// at returns the figure for that many nodes.
 func (l law) at(nodes float64) float64 { return l.factor * math.Pow(nodes, l.exponent) }

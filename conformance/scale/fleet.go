@@ -16,18 +16,18 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// node is one that only its object, its directories and its agent make.
+// node is a node that consists of its object, its directories and its agent.
 type node struct {
 	name   string
-	dir    string // conf, bin, and the state, which lies on a tmpfs as on a node
+	dir    string // conf, bin, and the state directory, which is on a tmpfs as on a real node
 	listen string
 	store  record.Store
 }
 
 func (n node) socket() string { return filepath.Join(n.store.Dir, "agent.sock") }
 
-// newNode makes the directories of a node, and the installed plugin in them: as a link, because thousands of copies
-// would measure this machine's memory.
+// newNode makes a node's directories and installs the plugin. The plugin is a link: thousands of copies would measure
+// this machine's memory.
 func newNode(dir string, number int, selection string) (node, error) {
 	n := node{name: nodeName(number), dir: filepath.Join(dir, nodeName(number)),
 		listen: fmt.Sprintf("127.1.%d.%d:15088", number/250, number%250+1)}
@@ -50,7 +50,7 @@ func newNode(dir string, number int, selection string) (node, error) {
 	}
 	for name, data := range map[string][]byte{
 		"net.d/10-net.conflist": []byte(`{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}]}`),
-		"bin/ptp":               nil, // the runtime is seen to look in bin for the network's plugin, which nobody runs
+		"bin/ptp":               nil, // the agent checks that bin has the network's plugin; nothing runs it
 		"entry.json":            entry,
 	} {
 		if err := os.WriteFile(filepath.Join(n.dir, name), data, 0o755); err != nil {
@@ -62,7 +62,7 @@ func newNode(dir string, number int, selection string) (node, error) {
 
 func nodeName(number int) string { return fmt.Sprintf("node-%05d", number) }
 
-// args are those of the node's agent: the defaults, but for where everything is.
+// args returns the flags of the node's agent: the defaults except for paths and addresses.
 func (n node) args() []string {
 	return []string{"--node-name=" + n.name, "--kubeconfig=" + filepath.Join(n.dir, "kubeconfig"),
 		"--network-config=" + filepath.Join(n.dir, "entry.json"), "--bin-dir=" + filepath.Join(n.dir, "bin"),
@@ -70,15 +70,15 @@ func (n node) args() []string {
 		"--source=" + filepath.Join(filepath.Dir(n.dir), "istio-pod-network")}
 }
 
-// fleet is the agents of all nodes, in processes of some agents each.
+// fleet has the agents of all nodes, several in each process.
 type fleet struct {
 	nodes     []node
-	each      int    // agents of a process
-	log       string // of all of them
+	each      int    // agents in one process
+	log       string // path of the log of all of them
 	processes []*exec.Cmd
 }
 
-// start starts all agents at once.
+// start starts all agents at the same time.
 func (f *fleet) start() error {
 	log, err := os.OpenFile(f.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -104,7 +104,7 @@ func (f *fleet) start() error {
 	return nil
 }
 
-// stop ends all agents at once, as an upgrade does.
+// stop ends all agents at the same time, as an upgrade may.
 func (f *fleet) stop() {
 	for _, p := range f.processes {
 		_ = p.Process.Signal(syscall.SIGTERM)
@@ -115,7 +115,7 @@ func (f *fleet) stop() {
 	f.processes = nil
 }
 
-// ready waits until every agent is, and returns when the last one was seen to be.
+// ready waits until every agent is ready, and returns when the last one was.
 func (f *fleet) ready() (time.Time, error) {
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	var mu sync.Mutex
@@ -123,7 +123,7 @@ func (f *fleet) ready() (time.Time, error) {
 	var unready []string
 	var all sync.WaitGroup
 	deadline := time.Now().Add(patience)
-	askers := make(chan struct{}, 8) // the machine is to work for the agents, and not for these questions
+	askers := make(chan struct{}, 8) // few at the same time, so that the machine has time for the agents
 	for _, n := range f.nodes {
 		all.Go(func() {
 			for {
@@ -163,7 +163,7 @@ func isReady(client *http.Client, listen string) bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// memory is what all agents have resident together.
+// memory returns the resident memory of all agents together.
 func (f *fleet) memory() (bytes float64, err error) {
 	for _, p := range f.processes {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.Process.Pid))
@@ -179,7 +179,7 @@ func (f *fleet) memory() (bytes float64, err error) {
 	return bytes, nil
 }
 
-// tail is the end of the agents' log.
+// tail returns the end of the agents' log.
 func (f *fleet) tail() string {
 	data, _ := os.ReadFile(f.log)
 	return string(data[max(0, len(data)-2000):])

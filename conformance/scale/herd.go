@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// herd measures what all agents do at once, beginning with something, until they are ready and all pods are marked,
-// also those that are made meanwhile, one on every node.
+// herd measures what all agents do at the same time. It calls begin, and waits until all are ready and all pods are
+// marked. If makes is true, it replaces one pod on every node meanwhile. If rewatches is true, begin ends all watches.
 func (m *measurement) herd(what string, begin func() error, makes, rewatches bool) error {
 	var began, ready, made, marked, watching time.Time
 	watches := 0
@@ -18,7 +18,7 @@ func (m *measurement) herd(what string, begin func() error, makes, rewatches boo
 		if err := begin(); err != nil {
 			return err
 		}
-		if rewatches { // nobody could before
+		if rewatches { // no agent could watch before
 			began = time.Now()
 		}
 		making := make(chan error, 1)
@@ -44,14 +44,14 @@ func (m *measurement) herd(what string, begin func() error, makes, rewatches boo
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	since := func(at time.Time) float64 { return max(at.Sub(began).Seconds(), 0) } // before, if there was no new pod
+	since := func(at time.Time) float64 { return max(at.Sub(began).Seconds(), 0) } // negative if there was no new pod
 	if rewatches {
 		m.add(figure{What: what + ": all watch again", Value: since(watching), Unit: "s", Noisy: true, Floor: trifle,
 			Limit: limit(readyWithin)})
 	}
 	m.add(figure{What: what + ": all ready", Value: since(ready), Unit: "s", Noisy: true, Floor: trifle,
 		Limit: limit(readyWithin)})
-	if makes { // this program makes them, as fast as the API server takes them beside everything else
+	if makes { // this program makes them, as fast as the busy API server accepts them
 		m.add(figure{What: what + ": all pods made", Value: since(made), Unit: "s", Printed: true})
 		m.add(figure{What: what + ": all marked", Value: since(marked), Unit: "s", Printed: true,
 			Limit: limit(markedWithin)})
@@ -63,7 +63,7 @@ func (m *measurement) herd(what string, begin func() error, makes, rewatches boo
 	m.add(figure{What: what + ": bytes to agents", Value: p.from, Unit: "B", Noisy: true})
 	agents := float64(len(m.fleet.nodes))
 	others := p.requests() - p.requests(markKind, eventKind)
-	if rewatches { // what an API server refuses that has only just started has a row of its own
+	if rewatches { // an API server that has just started also answers 429, which has a row of its own
 		others -= float64(p.throttled)
 	}
 	m.add(figure{What: what + ": requests of an agent, but marks and Events", Value: others / agents, Printed: true,
@@ -74,7 +74,7 @@ func (m *measurement) herd(what string, begin func() error, makes, rewatches boo
 	return nil
 }
 
-// watched waits until every agent watches its pods anew, and returns when.
+// watched waits until every agent watches its pods again, and returns when.
 func (m *measurement) watched(before int) (time.Time, error) {
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		if err := m.account(); err != nil {
@@ -129,7 +129,7 @@ func (m *measurement) rolloutOfAll() error {
 	return nil
 }
 
-// quiet waits until the agents have nothing left to tell of what was before: Events are sent slowly.
+// quiet waits until the agents have nothing left to report of earlier steps: they send Events slowly.
 func (m *measurement) quiet() error {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		p, err := m.during(func() error { time.Sleep(5 * time.Second); return nil })
@@ -137,10 +137,10 @@ func (m *measurement) quiet() error {
 			return err
 		}
 	}
-	return nil // the figures will say so
+	return nil // the figures will show it
 }
 
-// idleness measures what agents cost while nothing happens, beside the same time without them.
+// idleness measures what agents cost while nothing happens, and the same time without agents.
 func (m *measurement) idleness() error {
 	if err := m.quiet(); err != nil {
 		return err
@@ -183,7 +183,7 @@ func (m *measurement) idleness() error {
 	return nil
 }
 
-// restartOfAgents ends all at once and starts them again, while pods are made.
+// restartOfAgents ends all agents and starts them again, while pods are made.
 func (m *measurement) restartOfAgents() error {
 	progress("all agents restart")
 	return m.herd("restart of all agents", func() error { m.fleet.stop(); return m.fleet.start() }, true, false)
@@ -199,7 +199,7 @@ func (m *measurement) restartOfAPIServer() error {
 	}, true, true)
 }
 
-// compaction drops etcd's old revisions under the agents' watches.
+// compaction drops etcd's old revisions while the agents watch.
 func (m *measurement) compaction() error {
 	progress("etcd is compacted")
 	return m.herd("compaction of etcd", m.etcd.compact, true, false)
@@ -213,7 +213,7 @@ func (m *measurement) namespacesChange() error {
 			if err := m.annotate(value); err != nil {
 				return err
 			}
-			time.Sleep(time.Second) // for what comes after
+			time.Sleep(time.Second) // for the effects of the changes
 			return nil
 		}
 	}
@@ -221,7 +221,7 @@ func (m *measurement) namespacesChange() error {
 	if err != nil {
 		return err
 	}
-	watched := m.watchesNamespaces() // otherwise it is chance what else happens meanwhile
+	watched := m.watchesNamespaces() // otherwise the agents' traffic is random
 	m.add(figure{What: "every namespace changes: bytes to agents", Value: p.from, Unit: "B", Noisy: true,
 		Printed: !watched})
 	m.add(figure{What: "every namespace changes: requests", Value: p.requests(), Noisy: true, Printed: !watched})

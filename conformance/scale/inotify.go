@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// instances is the kernel's limit of inotify instances for each user: an agent has two.
+// instances is the kernel's limit of inotify instances for each user. An agent has two.
 const instances = "/proc/sys/fs/inotify/max_user_instances"
 
-// raise lets the user have that many more instances than it may now, until the function that it returns is called. Who
-// else has raised the limit meanwhile, such as another run, has it as long as it needs it.
+// raise increases the user's limit by that many, until the returned function is called. That subtracts the same number,
+// so that another run keeps its own increase.
 func raise(path string, more int) (back func(), err error) {
 	if err := change(path, more); err != nil {
 		return nil, fmt.Errorf("raising the limit of inotify instances: %w", err)

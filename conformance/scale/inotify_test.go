@@ -8,7 +8,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// Each of two runs at once has what it needs, and after both the limit is as it was.
+// Each of two runs at the same time has what it needs, and after both the limit is as before.
 func TestRaise(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "max_user_instances")
 	await.Must(t, os.WriteFile(path, []byte("128\n"), 0o600))

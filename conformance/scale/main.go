@@ -1,8 +1,8 @@
-// Command scale measures what the agents of many nodes cost a cluster: with a real kube-apiserver and etcd, with nodes
-// and pods that are objects only, with records as the plugin leaves them, and with real agents. At several sizes it
-// finds how each figure grows with the nodes, and says what that makes of 1,000 and of 5,000. It fails where one grows
-// faster than the cluster, or an agent writes more than it should. It needs root: it runs on a node of its own, so
-// that nothing of the machine is touched but the limit of inotify instances, which is put back.
+// Command scale measures what the agents of many nodes cost a cluster. kube-apiserver, etcd and the agents are real.
+// Nodes and pods are only objects, and the test writes records as the plugin does. From several sizes it finds how each
+// figure grows with the number of nodes, and what that means for 1,000 and 5,000 nodes. It fails if one grows faster
+// than the cluster, or if an agent writes more than it should. It needs root: it runs in namespaces of its own. On the
+// machine it changes only the limit of inotify instances, and restores that.
 package main
 
 import (
@@ -61,7 +61,7 @@ func main() {
 	os.Exit(m.main())
 }
 
-// status is the exit status.
+// status returns the exit status.
 func status(err error) int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "scale:", err)
@@ -70,7 +70,7 @@ func status(err error) int {
 	return 0
 }
 
-// run is what runs on the node.
+// run is a run of the command.
 type run struct {
 	options
 	settings settings
@@ -79,7 +79,7 @@ type run struct {
 	docs     bool
 }
 
-// main raises the limit of inotify instances around all of it, and returns the exit status.
+// main raises the limit of inotify instances during the run, and returns the exit status.
 func (r run) main() int {
 	if isolated.BinDir() == "" {
 		back, err := raise(instances, 4*r.sizes[len(r.sizes)-1])
@@ -99,7 +99,7 @@ func prepare(bin string) error {
 	return build.Product(bin, "./plugin/istio-pod-network", "./internal/nodes")
 }
 
-// Run measures and prints, and returns the exit status.
+// Run measures, prints the table, and returns the exit status.
 func (r run) Run() int { return status(r.all()) }
 
 func (r run) all() error {
@@ -123,7 +123,7 @@ func (r run) all() error {
 			return err
 		}
 		if nodes != r.sizes[len(r.sizes)-1] {
-			_ = r.print(sizes) // the last table says what is wrong
+			_ = r.print(sizes) // the last table shows the problem
 		}
 	}
 	if r.docs {
@@ -134,13 +134,13 @@ func (r run) all() error {
 	return r.print(sizes)
 }
 
-// print prints the table of what was found so far.
+// print prints the table of what was measured so far.
 func (r run) print(sizes []size) error {
 	fmt.Printf("\n%s\n\n", r.settings)
 	return report(os.Stdout, sizes)
 }
 
-// one measures one size, on a cluster of its own. What was found is returned with an error, too.
+// one measures one size, on a cluster of its own. It returns its figures with an error, too.
 func (r run) one(nodes int) ([]figure, error) {
 	dir, err := os.MkdirTemp("", "scale")
 	if err != nil {

@@ -8,45 +8,46 @@ import (
 	"time"
 )
 
-// patience bounds what has to happen; how long it took is printed.
+// patience limits a wait for something that has to happen. Its duration is printed.
 const patience = 5 * time.Minute
 
-// The goals. Where pods are made while agents start, both times count from the start.
+// Goals. If pods are made while agents start, both times count from the start.
 const (
-	readyWithin  = 60 // seconds until all agents are ready after all were restarted
-	markedWithin = 60 // seconds until all pods are marked, also those that were made meanwhile
+	readyWithin  = 60 // seconds until all agents are ready after a restart of all
+	markedWithin = 60 // seconds until all pods are marked, including those made meanwhile
 
-	// Requests that are no mark, Events apart. Most pods cost none: the figures have to tend to 0. A pod that the watch is
-	// late with is read once, as every pod would be without a watch; on a machine that is full of agents that are many.
+	// Limits of requests other than marks; Events have their own. Most pods need none, so the figures should approach 0. A
+	// pod that the watch brings late is read once, as every pod would be without a watch. On a machine full of agents
+	// there are many such pods.
 	othersPerPod   = 0.05
 	readsPerPod    = 1
-	eventsPerPod   = 2  // one tells of the pod's template, and one of anything else
+	eventsPerPod   = 2  // one about the pod's template, and one about anything else
 	requestsPerOne = 10 // of an agent that was cut off, until it watches again
 )
 
-// trifle is the time, in seconds, below which it does not matter how it grows.
+// trifle is the time, in seconds, below which the growth of a figure does not matter.
 const trifle = 2
 
-// Kinds of requests. A mark is the only write that a sandbox costs.
+// Kinds of requests. A mark is the only write for a sandbox.
 const (
 	markKind  = "patch pods/status"
 	readKind  = "get pods"
 	eventKind = "create events"
 )
 
-// measurement goes through the steps at one size.
+// measurement runs the steps at one size.
 type measurement struct {
 	*cluster
 	found     []figure
 	kinds     map[string]int // the agents' requests so far
-	marks     map[string]int // by pod: how many times it was written
-	throttled int            // requests that were refused with 429
-	made      int            // objects but Events, which end by themselves
+	marks     map[string]int // number of marks by pod
+	throttled int            // requests that were answered with 429
+	made      int            // created objects except Events, which expire
 }
 
 func (m *measurement) add(f figure) { m.found = append(m.found, f) }
 
-// measure goes through the steps. What was found is returned with an error, too.
+// measure runs the steps. It returns its figures with an error, too.
 func measure(c *cluster) ([]figure, error) {
 	m := &measurement{cluster: c, kinds: map[string]int{}, marks: map[string]int{}}
 	for _, step := range []func() error{m.firstStart, m.compare, m.rolloutOfAll, m.idleness, m.restartOfAgents,
@@ -82,7 +83,7 @@ func measure(c *cluster) ([]figure, error) {
 	return m.found, nil
 }
 
-// isOfMesh says of the namespace and name of a pod, as the audit log has them, whether the pod has a record.
+// isOfMesh reports whether a pod has a record. pod is NAMESPACE/NAME, as in the audit log.
 func (m *measurement) isOfMesh(pod string) bool {
 	_, name, _ := strings.Cut(pod, "/cart-")
 	number, _, _ := strings.Cut(name, "-")
@@ -114,15 +115,15 @@ func (m *measurement) count(r request) {
 	}
 }
 
-// period is what something has cost, and what the agents have asked for meanwhile.
+// period is the cost of a step, and the agents' requests during it.
 type period struct {
 	spent
 	took      time.Duration
 	kinds     map[string]int
-	throttled int // requests that were refused with 429
+	throttled int // requests that were answered with 429
 }
 
-// requests are those of the kinds, or all if there are none.
+// requests counts the requests of these kinds, or all if there are none.
 func (p period) requests(kinds ...string) (sum float64) {
 	for kind, count := range p.kinds {
 		if len(kinds) == 0 || slices.Contains(kinds, kind) {
@@ -132,7 +133,7 @@ func (p period) requests(kinds ...string) (sum float64) {
 	return sum
 }
 
-// during does something and says what the agents did meanwhile.
+// during runs a step and returns its cost.
 func (m *measurement) during(what func() error) (p period, err error) {
 	if err := m.account(); err != nil {
 		return p, err
@@ -163,16 +164,16 @@ func (m *measurement) during(what func() error) (p period, err error) {
 	return p, err
 }
 
-// kindsOfInterest are those that have rows of their own.
+// kindsOfInterest are the kinds of requests with rows of their own.
 var kindsOfInterest = []string{markKind, readKind, "get nodes", "get namespaces", "list pods", "list namespaces",
 	"watch pods", "watch namespaces", eventKind}
 
-// perAgent are the kinds that an agent makes a fixed number of when it starts, whatever else happens.
+// perAgent are kinds of which an agent sends a fixed number when it starts.
 var perAgent = []string{"get nodes", "list pods", "watch pods"}
 
-// addKinds has a row for each kind of request that the agents made, and one for all others. Reads and Events are
-// printed: how many pods the watch is late with is this machine's doing, and what they may come to per pod or agent has
-// a row of its own. steady says that nothing made the agents try again.
+// addKinds adds a row for each kind of the agents' requests, and one for all others. Reads and Events never fail by
+// their growth: how often the watch is late depends on this machine, and their limit for each pod or agent is in a row
+// of its own. steady says that nothing made the agents try again.
 func (m *measurement) addKinds(what string, p period, steady bool) {
 	for _, kind := range kindsOfInterest {
 		m.add(figure{What: what + ": " + kind, Value: p.requests(kind), Noisy: kind != markKind,
@@ -181,8 +182,8 @@ func (m *measurement) addKinds(what string, p period, steady bool) {
 	m.add(figure{What: what + ": other requests", Value: p.requests() - p.requests(kindsOfInterest...), Printed: true})
 }
 
-// addRefused has the rows of requests that the API server did not take. One that has only just started also answers 429
-// to what it cannot know before its caches are full, whoever asks.
+// addRefused adds the rows of requests that the API server rejected. An API server that has just started also answers
+// 429 until its caches are full.
 func (m *measurement) addRefused(what string, p period, started bool) {
 	throttled := figure{What: what + ": answers 429", Value: float64(p.throttled), Printed: started}
 	if !started {

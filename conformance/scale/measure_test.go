@@ -2,7 +2,7 @@ package main
 
 import "testing"
 
-// Whatever an agent makes is an object in etcd, but for Events, which end by themselves; a mark changes one.
+// Every object that an agent creates counts, except Events, which expire. A mark changes an object.
 func TestCount(t *testing.T) {
 	m := &measurement{kinds: map[string]int{}, marks: map[string]int{}}
 	for _, c := range []struct {
@@ -13,7 +13,7 @@ func TestCount(t *testing.T) {
 		{"patch", "pods", "status", 200},
 		{"create", "leases", "", 403},
 		{"create", "leases", "", 201},
-		{"patch", "configmaps", "", 201}, // an apply
+		{"patch", "configmaps", "", 201}, // server-side apply
 		{"watch", "pods", "", 429},
 	} {
 		r := request{}

@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// observer watches all pods and notes which are marked.
+// observer watches all pods and stores when they were marked.
 type observer struct {
 	stop context.CancelFunc
 
@@ -38,7 +38,7 @@ func observe(client *kubernetes.Clientset) (*observer, error) {
 		}
 	}
 	if err := informer.SetTransform(func(object any) (any, error) {
-		if pod, ok := object.(*corev1.Pod); ok { // tens of thousands are kept
+		if pod, ok := object.(*corev1.Pod); ok { // keeps little of each pod, because there are tens of thousands
 			return &corev1.Pod{ObjectMeta: pod.ObjectMeta}, nil
 		}
 		return object, nil
@@ -55,7 +55,7 @@ func observe(client *kubernetes.Clientset) (*observer, error) {
 	return o, nil
 }
 
-// sees waits until the watch has brought the pod, as a kubelet's brings it before the kubelet does anything about it.
+// sees waits until the watch has brought the pod, as a kubelet waits for its watch.
 func (o *observer) sees(ctx context.Context, pod *corev1.Pod) error {
 	for {
 		o.mu.Lock()
@@ -72,7 +72,7 @@ func (o *observer) sees(ctx context.Context, pod *corev1.Pod) error {
 	}
 }
 
-// all waits until the mesh pods of all slots are marked, and returns when the last of them was seen to be.
+// all waits until the mesh pods of all slots are marked, and returns when the last one was.
 func (o *observer) all(slots []*slot) (last time.Time, err error) {
 	deadline := time.Now().Add(patience)
 	for {

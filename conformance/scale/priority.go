@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// applyAPIPriority makes what the chart makes with apiPriority.enabled, from the chart's own template and values.
+// applyAPIPriority creates what the chart creates with apiPriority.enabled, from the chart's template and values.
 func (c *cluster) applyAPIPriority(ctx context.Context) error {
 	chart := filepath.Join(build.Root(), "chart", "istio-pod-network-controller")
 	defaults, err := os.Open(filepath.Join(chart, "values.yaml"))
@@ -35,7 +35,7 @@ func (c *cluster) applyAPIPriority(ctx context.Context) error {
 	priority["enabled"] = true
 	var manifests bytes.Buffer
 	const name = "apipriority.yaml"
-	t, err := template.New(name).Funcs(template.FuncMap{ // of Helm and the chart, as far as this template uses them
+	t, err := template.New(name).Funcs(template.FuncMap{ // the functions of Helm and the chart that this template uses
 		"include": func(name string, _ any) string {
 			return map[string]string{"namespace": account, "labels": "app: scale"}[name]
 		},
@@ -60,7 +60,7 @@ func (c *cluster) applyAPIPriority(ctx context.Context) error {
 	}
 }
 
-// makeFlowControl makes a level or a schema; an empty document is neither.
+// makeFlowControl creates a priority level or a flow schema. It ignores an empty document.
 func (c *cluster) makeFlowControl(ctx context.Context, document []byte) error {
 	var kind metav1.TypeMeta
 	if err := json.Unmarshal(document, &kind); err != nil {

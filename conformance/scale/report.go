@@ -10,26 +10,26 @@ import (
 	"text/tabwriter"
 )
 
-// maxExponent is the growth with the number of nodes, each with its pods, from which on a figure is a fault.
+// maxExponent is the largest allowed exponent of a figure's growth with the number of nodes.
 const maxExponent = 1.1
 
-// enough is how many sizes say how a figure grows that this machine's other work changes too.
+// enough is how many sizes are needed to judge the growth of a noisy figure.
 const enough = 4
 
-// figure is one number that was found at one size.
+// figure is one measured number at one size.
 type figure struct {
 	What    string   `json:"what"`
 	Value   float64  `json:"value"`
 	Unit    string   `json:"unit,omitempty"`
-	Noisy   bool     `json:"noisy,omitempty"`   // the machine decides it, too, and not only what the API server was asked
-	Printed bool     `json:"printed,omitempty"` // its growth is no fault: chance decides it, or a limit per pod or agent
-	Limit   *float64 `json:"limit,omitempty"`   // the highest value that is allowed at any size
-	Floor   float64  `json:"floor,omitempty"`   // how it grows below this is of no interest
+	Noisy   bool     `json:"noisy,omitempty"`   // it depends on the machine, too, not only on the requests
+	Printed bool     `json:"printed,omitempty"` // its growth is no failure: it is random, or each pod or agent has a limit
+	Limit   *float64 `json:"limit,omitempty"`   // largest allowed value at any size
+	Floor   float64  `json:"floor,omitempty"`   // growth below this value does not matter
 }
 
 func limit(of float64) *float64 { return &of }
 
-// size is what was found with so many nodes.
+// size has the figures with that many nodes.
 type size struct {
 	Nodes   int      `json:"nodes"`
 	Figures []figure `json:"figures"`
@@ -40,10 +40,10 @@ type row struct {
 	figure
 	nodes  []int
 	values []float64
-	floors []float64 // what the figure's is at each size
+	floors []float64 // the figure's Floor at each size
 }
 
-// rows are in the order in which the figures were found. A size that failed lacks some.
+// rows returns the rows in the order of the figures. A size that failed lacks some.
 func rows(sizes []size) (all []*row) {
 	of := map[string]*row{}
 	for _, s := range sizes {
@@ -56,12 +56,12 @@ func rows(sizes []size) (all []*row) {
 			r.nodes, r.values, r.floors = append(r.nodes, s.Nodes), append(r.values, f.Value), append(r.floors, f.Floor)
 		}
 	}
-	return slices.DeleteFunc(all, func(r *row) bool { // a request that nobody made
+	return slices.DeleteFunc(all, func(r *row) bool { // rows of requests that nobody sent
 		return r.Limit == nil && slices.Max(r.values) == 0
 	})
 }
 
-// at is the value at a size, if it was found.
+// at returns the value at a size as text, if it was measured.
 func (r row) at(nodes int) string {
 	if i := slices.Index(r.nodes, nodes); i >= 0 {
 		return short(r.values[i])
@@ -69,8 +69,8 @@ func (r row) at(nodes int) string {
 	return "-"
 }
 
-// law is how the row grows. Where it is 0 at half of the sizes or more, two small numbers would make a law of chance:
-// that of the judgement stands there.
+// law returns how the row grows. If half of the values or more are 0, the others would give a random law, so it returns
+// that of judged.
 func (r row) law() (l law, found bool) {
 	zeros := 0
 	for _, v := range r.values {
@@ -84,8 +84,8 @@ func (r row) law() (l law, found bool) {
 	return fit(r.nodes, r.values)
 }
 
-// judged is how the row grows if all below its floor counts as the floor. It says nothing about what is to be expected:
-// what begins below the floor would seem to grow slowly.
+// judged returns how the row grows if values below the floor count as the floor. This is no estimate for other sizes: a
+// row that begins below the floor would seem to grow slowly.
 func (r row) judged() (l law, found bool) {
 	var nodes []int
 	var values []float64
@@ -97,12 +97,12 @@ func (r row) judged() (l law, found bool) {
 	return fit(nodes, values)
 }
 
-// brackets is what stands beside a table in which an exponent is in brackets.
+// brackets is the text beside a table with an exponent in brackets.
 const brackets = "An exponent in brackets is above 1.1 and no fault: chance decides the figures, or all are too " +
 	"small to matter, or too few sizes were measured."
 
-// cells are a row for each figure: its values, how it grows, what that makes of 1,000 and 5,000 nodes, its limit, its
-// unit, and what is wrong with it. The first row names the columns. failures are what is wrong with all.
+// cells returns a row for each figure: its values, its growth, the estimates for 1,000 and 5,000 nodes, its limit, its
+// unit, and its problems. The first row has the headings. failures are all problems.
 func cells(sizes []size) (table [][]string, failures []string) {
 	head := []string{"nodes"}
 	for _, s := range sizes {
@@ -136,7 +136,7 @@ func cells(sizes []size) (table [][]string, failures []string) {
 	return table, failures
 }
 
-// report prints the table. It fails when a figure is above its limit or grows faster than the cluster.
+// report prints the table. It returns an error if a figure is above its limit or grows faster than the cluster.
 func report(out io.Writer, sizes []size) error {
 	table, failures := cells(sizes)
 	text := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -152,7 +152,7 @@ func report(out io.Writer, sizes []size) error {
 	return nil
 }
 
-// problem is what is wrong with a figure, "" if nothing is.
+// problem returns what is wrong with a figure, "" if nothing is.
 func (r row) problem() string {
 	var problems []string
 	for i, v := range r.values {
@@ -172,13 +172,13 @@ func (r row) problem() string {
 	return strings.Join(problems, "; ")
 }
 
-// grows reports whether the figure grows faster than the cluster, and that is a fault.
+// grows reports whether the figure grows faster than the cluster and that is a failure.
 func (r row) grows() bool {
 	l, found := r.judged()
 	return found && !r.Printed && l.exponent > maxExponent && (!r.Noisy || len(r.nodes) >= enough)
 }
 
-// short renders a number with three digits.
+// short returns a number with three digits.
 func short(v float64) string {
 	for _, unit := range []struct {
 		of   float64

@@ -13,7 +13,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/await"
 )
 
-// A figure that follows a law is found to follow it; one that is off has a residual.
+// fit finds the law of figures that follow one. Figures that do not follow it give a residual.
 func TestFit(t *testing.T) {
 	nodes := []int{25, 50, 100, 200}
 	for name, c := range map[string]struct {
@@ -38,7 +38,7 @@ func TestFit(t *testing.T) {
 	}
 }
 
-// What fails is a limit that is exceeded at any size, and what grows faster than the cluster, where that is known.
+// A figure fails if it is above its limit at any size, or if it is known to grow faster than the cluster.
 func TestVerdict(t *testing.T) {
 	four, two := []int{25, 50, 100, 200}, []int{25, 50}
 	for name, c := range map[string]struct {
@@ -81,8 +81,8 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// A figure that begins below what matters is expected to grow as it does, and not as slowly as its floor has it. An
-// exponent that fails nothing although it is high is in brackets.
+// The estimate of a figure that begins below its floor uses its real growth, not that of the floor. A high exponent
+// that fails nothing is in brackets.
 func TestEstimate(t *testing.T) {
 	nodes := []int{100, 250, 500, 1000}
 	for name, c := range map[string]struct {
@@ -119,7 +119,7 @@ func TestEstimate(t *testing.T) {
 	}
 }
 
-// The page has each figure that is judged, with its unit, its limit and how it grows, and what fails below them.
+// The page has each judged figure with its unit, its limit and its growth, and the failures below them.
 func TestSection(t *testing.T) {
 	var sizes []size
 	for _, nodes := range []int{10, 100} {
@@ -149,14 +149,15 @@ What fails:
 		t.Errorf("%s\nwant %s", got, want)
 	}
 	for i := range sizes {
-		sizes[i].Figures[1].Noisy = true // two sizes do not say how it grows
+		sizes[i].Figures[1].Noisy = true // two sizes are not enough to judge a noisy figure
 	}
 	if got := r.section(sizes); !strings.Contains(got, "| (2.00) |") || !strings.Contains(got, brackets) {
 		t.Errorf("%s\nwant an exponent in brackets, and what that means", got)
 	}
 }
 
-// A run that was ended goes on where the same is measured; a whole one, and one of something else, begins anew.
+// A run continues an unfinished run of the same measurement. After a finished run, or another measurement, it starts
+// anew.
 func TestState(t *testing.T) {
 	s := state{filepath.Join(t.TempDir(), "scale", "state.jsonl")}
 	whole := begin{settings{Pods: 30}, []int{25, 50}}

@@ -15,13 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// slot is the place of one replica on a node: its pods replace each other.
+// slot is the place of one replica on a node. Its pods replace each other.
 type slot struct {
 	number    int
 	node      node
 	namespace string
 	mesh      bool
-	made      int // pods so far
+	made      int // number of pods so far
 
 	pod    *corev1.Pod
 	record record.Record
@@ -29,8 +29,8 @@ type slot struct {
 
 var sandboxes atomic.Int64
 
-// make makes the slot's next pod, as scheduler, kubelet, runtime and plugin do: the object; the plugin's question,
-// where somebody answers it, and its record; the status. Pods outside the mesh have no record: the plugin leaves none.
+// make makes the slot's next pod, as scheduler, kubelet, runtime and plugin do: the object, the plugin's question if an
+// agent answers, the record, and the status. A pod outside the mesh has no record, as with the plugin.
 func (s *slot) make(ctx context.Context, c *cluster, answered bool) (err error) {
 	s.made++
 	pod := sandbox.Injected(s.namespace, fmt.Sprintf("cart-%d-%d", s.number, s.made), s.node.name)
@@ -74,7 +74,7 @@ func (s *slot) ask(ctx context.Context, c *cluster) error {
 	return err
 }
 
-// replace makes the next pod and takes the one before away, with its record, as kubelet and plugin do.
+// replace makes the next pod and removes the one before with its record, as kubelet and plugin do.
 func (s *slot) replace(ctx context.Context, c *cluster, answered bool) error {
 	c.pace.wait()
 	before, record := s.pod, s.record
@@ -92,7 +92,7 @@ func (s *slot) replace(ctx context.Context, c *cluster, answered bool) error {
 	return s.node.store.Delete(record.ContainerID, record.IfName)
 }
 
-// pace lets so many through in a second.
+// pace limits how many pass in a second.
 type pace struct {
 	rate int
 

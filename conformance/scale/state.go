@@ -7,19 +7,19 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/kept"
 )
 
-// state is a file with what was measured so far, so that a run that was ended goes on: a line that says of what, and
-// one for each size.
+// state is a file with the figures so far, so that a run can be continued: a line about the measurement, and one line
+// for each size.
 type state struct {
-	path string // "": nothing is kept
+	path string // "" for none
 }
 
-// begin is its first line.
+// begin is the first line.
 type begin struct {
 	Options settings `json:"options"`
 	Sizes   []int    `json:"sizes"`
 }
 
-// settings are the options as they are written.
+// settings are the options in the file.
 type settings struct {
 	Pods        int    `json:"pods"`
 	Mesh        int    `json:"mesh"`
@@ -32,7 +32,7 @@ type settings struct {
 	APIPriority bool   `json:"apiPriority"`
 }
 
-// String is the line above a table.
+// String returns the line above a table.
 func (s settings) String() string {
 	priority := "a level of their own"
 	if !s.APIPriority {
@@ -47,7 +47,7 @@ func (o options) settings() settings {
 		o.apiPriority}
 }
 
-// open returns what was measured of the same by a run that did not come to its end, and begins anew otherwise.
+// open returns the figures of an unfinished run of the same measurement. Otherwise it starts the file anew.
 func (s state) open(now begin) ([]size, error) {
 	was, done, err := s.read()
 	if err == nil && was.Options == now.Options && slices.Equal(was.Sizes, now.Sizes) && len(done) < len(now.Sizes) {
@@ -56,7 +56,7 @@ func (s state) open(now begin) ([]size, error) {
 	return nil, kept.Begin(s.path, now)
 }
 
-// read returns what the file has.
+// read returns the content of the file.
 func (s state) read() (was begin, done []size, err error) { return kept.Read[begin, size](s.path) }
 
 // add appends a size.
