@@ -16,7 +16,7 @@ import (
 	"github.com/istio-pod-network/controller/scripts/images/ocitar"
 )
 
-// deliver writes an archive of an image for all platforms, and pushes the image where that is asked for.
+// deliver writes an archive with an image for all platforms, and pushes the image if --push is set.
 func (o options) deliver(ctx context.Context, i imageSpec, built []v1.Image, archive string) error {
 	all := index(built, o.platforms)
 	if err := o.writeArchive(archive, "docker.io/library/"+i.name, o.version, built, all); err != nil {
@@ -38,7 +38,7 @@ func (o options) deliver(ctx context.Context, i imageSpec, built []v1.Image, arc
 	return remote.WriteIndex(reference, all, to...)
 }
 
-// index is an image for several platforms.
+// index returns an image index with one image for each platform.
 func index(built []v1.Image, platforms []v1.Platform) v1.ImageIndex {
 	all := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for n, image := range built {
@@ -48,8 +48,8 @@ func index(built []v1.Image, platforms []v1.Platform) v1.ImageIndex {
 	return all
 }
 
-// writeArchive writes a tar of an OCI image layout. containerd takes an image's name from the one annotation, others
-// from the other.
+// writeArchive writes a tar of an OCI image layout. It sets two annotations with the image's name: containerd reads the
+// first one, others the second one.
 func (o options) writeArchive(path, repository, version string, built []v1.Image, all v1.ImageIndex) error {
 	dir, err := os.MkdirTemp(o.work, "layout-")
 	if err != nil {
@@ -72,7 +72,8 @@ func (o options) writeArchive(path, repository, version string, built []v1.Image
 	return ocitar.Pack(dir, path)
 }
 
-// readArchive is the only image of a tar of an OCI image layout, which is unpacked into a directory that has to stay.
+// readArchive unpacks a tar of an OCI image layout and returns its only image. dir has to stay as long as the image is
+// used.
 func readArchive(path, dir string) (v1.Image, error) {
 	if err := ocitar.Unpack(path, dir); err != nil {
 		return nil, fmt.Errorf("reading %q: %w", path, err)

@@ -18,8 +18,8 @@ type buildah struct{ options }
 
 func (buildah) name() string { return "buildah" }
 
-// store is where images and layers are kept between runs: not where the machine's own are, and not in the build's
-// context. The base that is made for builds offline has the name of one that a registry has, and a store of its own.
+// store returns the directory of images and layers between runs. It is neither the machine's own store nor in the
+// build's context. Offline builds have a store of their own, because their base has the name of a registry's image.
 func (b buildah) store() (string, error) {
 	name := "buildah-online"
 	if b.offline {
@@ -46,12 +46,12 @@ func (b buildah) try(ctx context.Context, dir string) error {
 	return quiet(ctx, "buildah", inStore(store, "rmi", string(image))...)
 }
 
-// command is buildah with that store.
+// command returns a buildah command with that store.
 func (buildah) command(ctx context.Context, store string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "buildah", inStore(store, args...)...)
 }
 
-// inStore are a command's arguments.
+// inStore returns the arguments of a command with that store.
 func inStore(store string, args ...string) []string {
 	return append([]string{"--storage-driver", "overlay", "--root", filepath.Join(store, "root"), "--runroot",
 		filepath.Join(store, "run")}, args...)
@@ -64,7 +64,7 @@ func (b buildah) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Imag
 	}
 	args := append([]string{"build-using-dockerfile", "--file", filepath.Join(b.root, i.dockerfile), "--timestamp",
 		b.epoch(), "--layers=false"}, b.arguments()...)
-	// A platform of its own would have buildah look for a base of that platform, although the programs are cross-compiled.
+	// With --platform, buildah would look for a base of that platform, although the programs are cross-compiled.
 	args = append(args, "--build-arg", "TARGETOS="+p.OS, "--build-arg", "TARGETARCH="+p.Architecture, "--build-arg",
 		"BUILDPLATFORM=linux/"+runtime.GOARCH,
 		"--os", p.OS, "--arch", p.Architecture)
@@ -84,7 +84,7 @@ func (b buildah) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Imag
 	})
 }
 
-// golang is the base that the Dockerfiles name.
+// golang returns the name of the base image in the Dockerfiles.
 func (o options) golang() (string, error) {
 	text, err := os.ReadFile(filepath.Join(o.root, images[0].dockerfile))
 	if err != nil {
@@ -97,11 +97,11 @@ func (o options) golang() (string, error) {
 	return "docker.io/library/golang:" + string(version[1]), nil
 }
 
-// goCache is where that image's Go keeps what it has built.
+// goCache is the directory of the build cache in that image.
 const goCache = "/var/cache/go-build"
 
-// base makes an image of that name: a shell, and the Go of this machine. It returns the flags that have a build use it,
-// with this machine's modules and without a network.
+// base makes an image of that name with a shell and this machine's Go. It returns the flags for builds with that image,
+// with this machine's modules, and without a network.
 func (b buildah) base(ctx context.Context, store string) (flags []string, err error) {
 	golang, err := b.golang()
 	if err != nil {
@@ -116,7 +116,7 @@ func (b buildah) base(ctx context.Context, store string) (flags []string, err er
 	if err := run(download); err != nil {
 		return nil, err
 	}
-	runc, err := exec.LookPath("runc") // crun refuses a machine that has both versions of control groups
+	runc, err := exec.LookPath("runc") // crun fails on a machine with both versions of control groups
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func (b buildah) base(ctx context.Context, store string) (flags []string, err er
 	return flags, b.makeBase(ctx, store, golang, goroot, version)
 }
 
-// madeOf is the label of an image: another one is made where it would be another.
+// madeOf returns the label of the base image. A base with another label is made again.
 func madeOf(version string) string { return version + " " + goCache }
 
 func goEnv(ctx context.Context) (goroot, modules, cache, version string, err error) {
@@ -147,7 +147,7 @@ func goEnv(ctx context.Context) (goroot, modules, cache, version string, err err
 	return lines[0], lines[1], lines[2], lines[3], nil
 }
 
-// makeBase commits the image. Of a system it has what the Dockerfiles use: a shell.
+// makeBase commits the base image. Beside Go it has only what the Dockerfiles need: a shell.
 func (b buildah) makeBase(ctx context.Context, store, golang, goroot, version string) error {
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {

@@ -14,23 +14,23 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// builder makes an image of a Dockerfile for one platform.
+// builder builds an image from a Dockerfile for one platform.
 type builder interface {
 	name() string
 	build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Image, error)
 }
 
-// tool is a builder that this machine may have.
+// tool is a builder that may be installed on this machine.
 type tool interface {
 	builder
-	// try builds what is in a directory, and keeps nothing.
+	// try builds an image from a directory, and keeps nothing.
 	try(ctx context.Context, dir string) error
 }
 
 var builderNames = []string{"auto", "docker", "podman", "buildah", "none"}
 
-// chooseBuilder returns the one that is asked for, or the first that works. That is tried: a tool that is installed may
-// be one that cannot run anything in a build, such as a client without its daemon, or crun on a machine that has both
+// chooseBuilder returns the builder that --builder names, or the first one that works. It tries each: an installed tool
+// may be unable to run anything in a build, such as a client without its daemon, or crun on a machine with both
 // versions of control groups.
 func (o options) chooseBuilder(ctx context.Context) (builder, error) {
 	tools := []tool{docker{o}, podman{o}, buildah{o}}
@@ -63,13 +63,13 @@ func (o options) chooseBuilder(ctx context.Context) (builder, error) {
 	return assembler{o}, nil
 }
 
-// lastLine is where the tools say what was wrong.
+// lastLine returns the last line, in which the tools say what failed.
 func lastLine(err error) string {
 	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
 	return lines[len(lines)-1]
 }
 
-// makeTrial makes the smallest directory from which a builder has to run something.
+// makeTrial makes the smallest directory whose build runs a program.
 func (o options) makeTrial(ctx context.Context) (dir string, err error) {
 	if dir, err = os.MkdirTemp(o.work, "trial-"); err != nil {
 		return "", err
@@ -87,7 +87,7 @@ func (o options) makeTrial(ctx context.Context) (dir string, err error) {
 	return dir, run(cmd)
 }
 
-// quiet runs a command whose output matters only if it fails.
+// quiet runs a command. Its output is in the error if it fails.
 func quiet(ctx context.Context, name string, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -98,7 +98,7 @@ func quiet(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// arguments are those of a Dockerfile.
+// arguments returns the build arguments of the Dockerfiles.
 func (o options) arguments() (args []string) {
 	for _, pair := range []string{"VERSION=" + o.version, "REVISION=" + o.revision,
 		"CREATED=" + o.created.Format(time.RFC3339)} {
@@ -109,7 +109,7 @@ func (o options) arguments() (args []string) {
 
 func (o options) epoch() string { return strconv.FormatInt(o.created.Unix(), 10) }
 
-// fromArchive has a tool write an OCI archive, and reads it.
+// fromArchive calls make to write an OCI archive, and reads the archive.
 func (o options) fromArchive(make func(archive string) error) (v1.Image, error) {
 	dir, err := os.MkdirTemp(o.work, "image-")
 	if err != nil {

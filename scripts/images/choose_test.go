@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// fake puts a program of that name first in PATH. It builds nothing: it ends with that status.
+// fake puts a program of that name first in PATH. It only ends with that status.
 func fake(t *testing.T, dir, name string, status int) {
 	t.Helper()
 	script := fmt.Sprintf("#!/bin/sh\necho %s: no cgroup >&2\nexit %d\n", name, status)
@@ -26,7 +26,7 @@ func fake(t *testing.T, dir, name string, status int) {
 	}
 }
 
-// A tool is chosen if it can run something in a build, whatever it says of itself.
+// A tool is chosen if it can run a program in a build, whatever its client says.
 func TestChosenByTrying(t *testing.T) {
 	golang, err := exec.LookPath("go")
 	if err != nil {
@@ -34,7 +34,7 @@ func TestChosenByTrying(t *testing.T) {
 	}
 	for _, c := range []struct {
 		want  string
-		tools map[string]int // and how they end
+		tools map[string]int // exit status by tool
 	}{
 		{"docker", map[string]int{"docker": 0, "podman": 0}},
 		{"podman", map[string]int{"docker": 1, "podman": 0}},
@@ -60,11 +60,11 @@ func TestChosenByTrying(t *testing.T) {
 	}
 }
 
-// Whatever this machine has, that works or does not: what nobody chose ends with both images in the registry, of the
-// first tool that can build here. No tool reaches another registry, so that a build does not take as long as that.
+// On every machine, --builder=auto pushes both images, built by the first tool that can build here. No tool can reach
+// another registry, so that a build does not take that long.
 func TestChosenHere(t *testing.T) {
 	for _, name := range []string{"HTTPS_PROXY", "https_proxy"} {
-		t.Setenv(name, "http://127.0.0.1:9") // where nobody answers
+		t.Setenv(name, "http://127.0.0.1:9") // a port where nothing answers
 	}
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
@@ -98,8 +98,8 @@ func TestChosenHere(t *testing.T) {
 	}
 }
 
-// What is built offline on a base of this machine's has a store of its own: a registry's base has the same name, which
-// is that of the Dockerfiles.
+// Offline builds have a store of their own, because their base has the name of a registry's image, as in the
+// Dockerfiles.
 func TestStores(t *testing.T) {
 	for _, i := range (options{shop: true}).images() {
 		text, err := os.ReadFile(filepath.Join("..", "..", i.dockerfile))
@@ -122,7 +122,7 @@ func TestStores(t *testing.T) {
 	}
 }
 
-// A tool that can run something and cannot have the base of the Dockerfiles does not keep the images from being built.
+// If a tool can run a program but cannot get the base, the images are built without it.
 func TestBuiltWithoutTheTool(t *testing.T) {
 	golang, err := exec.LookPath("go")
 	if err != nil {

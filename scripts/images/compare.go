@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 )
 
-// compare fails unless an image has the files and the configuration of an assembled one.
+// compare returns an error unless the image has the files and the configuration of an assembled one.
 func (o options) compare(ctx context.Context, i imageSpec, p v1.Platform, got v1.Image) error {
 	want, err := assembler{o}.build(ctx, i, p)
 	if err != nil {
@@ -44,7 +44,7 @@ func merged(a, b map[string]string) map[string]string {
 	return all
 }
 
-// describe is what has to be equal in two images of the same, by name.
+// describe returns what must be equal in two builds of one image, by name.
 func describe(image v1.Image) (map[string]string, error) {
 	config, err := image.ConfigFile()
 	if err != nil {
@@ -82,7 +82,7 @@ func describe(image v1.Image) (map[string]string, error) {
 	}
 }
 
-// contentSize is how many bytes the layers have, as they are sent.
+// contentSize returns the compressed size of the layers in bytes.
 func contentSize(image v1.Image) (size int64, err error) {
 	layers, err := image.Layers()
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// given are options as parse would return them.
+// given returns options as parse does.
 func given(t *testing.T) options {
 	t.Helper()
 	o, err := parse([]string{"--builder=none", "--version=v1", "--output=" + t.TempDir()})
@@ -35,7 +35,7 @@ func given(t *testing.T) options {
 	return o
 }
 
-// An assembled image has just the files that it should, and says who it is, for every architecture.
+// An assembled image has exactly the right files, and the right labels, for every architecture.
 func TestAssembled(t *testing.T) {
 	machines := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 	want := map[string]string{
@@ -95,7 +95,7 @@ func TestAssembled(t *testing.T) {
 	}
 }
 
-// The same commit gives the same archive, to the byte, and it can be read back.
+// The same commit gives the same archive, byte for byte, and it can be read back.
 func TestReproducible(t *testing.T) {
 	var archives [][]byte
 	for range 2 {
@@ -125,7 +125,7 @@ func TestReproducible(t *testing.T) {
 	}
 }
 
-// A difference between two ways to build is named.
+// compare names a difference between two builds.
 func TestCompare(t *testing.T) {
 	o := given(t)
 	image, err := assembler{o}.build(context.Background(), images[1], o.platforms[0])
@@ -168,7 +168,7 @@ func TestWrongUsage(t *testing.T) {
 	}
 }
 
-// Help names all flags, and no other.
+// The help has all flags, and no others.
 func TestHelp(t *testing.T) {
 	var o options
 	flags := o.flags(new(string))

@@ -1,5 +1,5 @@
-// Command images builds the project's container images: from the Dockerfiles with docker, podman or buildah, or without
-// any of them by putting the same files into the same image itself. It writes OCI archives and can push to a registry.
+// Command images builds the project's container images: either from the Dockerfiles with docker, podman or buildah, or
+// itself with the same files. It writes OCI archives, and can push to a registry.
 package main
 
 import (
@@ -25,12 +25,12 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// help is what scripts/images.sh prints, too, without Go.
+// help is the text of --help. scripts/images.sh prints the same file without Go.
 //
 //go:embed help.txt
 var help string
 
-// options are what the command line says.
+// options are the values of the flags, and what is read from git.
 type options struct {
 	root      string // of the repository
 	builder   string
@@ -44,7 +44,7 @@ type options struct {
 
 	revision string
 	created  time.Time
-	work     string // a directory that goes with the run
+	work     string // temporary directory of this run
 }
 
 func main() {
@@ -64,7 +64,7 @@ func main() {
 	}
 }
 
-// flags are those of help, and where the repository is.
+// flags defines the flags in help, and --root, the repository's directory.
 func (o *options) flags(platforms *string) *flag.FlagSet {
 	f := flag.NewFlagSet("images", flag.ContinueOnError)
 	f.Usage = func() {}
@@ -81,7 +81,7 @@ func (o *options) flags(platforms *string) *flag.FlagSet {
 	return f
 }
 
-// parse reads the command line and, for what it leaves open, the repository.
+// parse reads the command line, and from git what the flags do not set.
 func parse(args []string) (o options, err error) {
 	var platforms string
 	f := o.flags(&platforms)
@@ -116,7 +116,7 @@ func parse(args []string) (o options, err error) {
 	return o, o.askGit()
 }
 
-// architectures are those that the images are built for.
+// architectures are the architectures for which the images can be built.
 var architectures = []string{"amd64", "arm64"}
 
 func parsePlatforms(list string) (platforms []v1.Platform, err error) {
@@ -131,7 +131,7 @@ func parsePlatforms(list string) (platforms []v1.Platform, err error) {
 	return platforms, nil
 }
 
-// askGit learns what the images are made from. Outside a repository that is not known, and the images say so.
+// askGit reads version, revision and time of the sources. Without git these are unknown, and the images say so.
 func (o *options) askGit() error {
 	git := func(args ...string) string {
 		out, err := exec.Command("git", append([]string{"-C", o.root}, args...)...).Output()
@@ -149,7 +149,7 @@ func (o *options) askGit() error {
 	if o.revision = git("rev-parse", "HEAD"); o.revision == "" {
 		o.revision = "unknown"
 	}
-	seconds, _ := strconv.ParseInt(git("log", "-1", "--format=%ct"), 10, 64) // 0, 1970, where nobody knows
+	seconds, _ := strconv.ParseInt(git("log", "-1", "--format=%ct"), 10, 64) // 0, which is 1970, without git
 	if epoch := os.Getenv("SOURCE_DATE_EPOCH"); epoch != "" {
 		var err error
 		if seconds, err = strconv.ParseInt(epoch, 10, 64); err != nil {
@@ -185,7 +185,7 @@ func (o options) run(ctx context.Context) error {
 			image, err := b.build(ctx, i, p)
 			first := i.name == images[0].name && len(built) == 0
 			if err != nil && first && o.builder == "auto" && ctx.Err() == nil {
-				// That a tool can run something does not say that it can have the base: it may know no registry.
+				// A tool that can run a program may still be unable to get the base, for example without a registry.
 				fmt.Fprintf(os.Stderr, "images: %v; going on without it\n", err)
 				b = assembler{o}
 				image, err = b.build(ctx, i, p)
@@ -212,7 +212,7 @@ func (o options) run(ctx context.Context) error {
 	return table.Flush()
 }
 
-// row is one of the table.
+// row prints one row of the table.
 func row(table *tabwriter.Writer, i imageSpec, o options, n int, image v1.Image, builder, archive string) error {
 	digest, err := image.Digest()
 	if err != nil {

@@ -21,12 +21,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// imageSpec says what an image is. A Dockerfile says the same; --check compares.
+// imageSpec describes an image. The Dockerfile describes the same image, and --check compares both.
 type imageSpec struct {
 	name, dockerfile string
 	description      string
-	programs         []string // packages in the order of their names, each with the name of its program
-	alone            bool     // the one program is of the standard library, and its directory a module of its own
+	programs         []string // packages, sorted by the name of their program
+	alone            bool     // its one program uses only the standard library, and is built as a module of its own
 	entrypoint       string
 	user             string
 }
@@ -55,14 +55,14 @@ var images = []imageSpec{
 	},
 }
 
-// shop is no image of the product: a mesh is verified with it.
+// shop is an image to verify a mesh with. It is not part of the product.
 var shop = imageSpec{
 	name: "shop", dockerfile: "conformance/shop/Dockerfile", programs: []string{"./conformance/shop"}, alone: true,
 	description: "A shop of four services, to verify a mesh with",
 	entrypoint:  "/shop", user: "65532:65532",
 }
 
-// images are those that are asked for.
+// images returns the images to build.
 func (o options) images() []imageSpec {
 	if o.shop {
 		return append(slices.Clone(images), shop)
@@ -70,7 +70,7 @@ func (o options) images() []imageSpec {
 	return images
 }
 
-// labels are the image's, by the OCI's names for them.
+// labels returns the image's labels (https://github.com/opencontainers/image-spec/blob/main/annotations.md).
 func (o options) labels(i imageSpec) map[string]string {
 	const prefix = "org.opencontainers.image."
 	return map[string]string{
@@ -84,7 +84,7 @@ func (o options) labels(i imageSpec) map[string]string {
 	}
 }
 
-// assembler makes the image without a container tool.
+// assembler builds images without a container tool.
 type assembler struct{ options }
 
 func (assembler) name() string { return "none" }
@@ -118,16 +118,16 @@ func (a assembler) build(ctx context.Context, i imageSpec, p v1.Platform) (v1.Im
 	return a.image(i, p, layer.Bytes())
 }
 
-// linked says where the linker puts the version.
+// linked is the variable that the linker sets to the version.
 const linked = "github.com/istio-pod-network/controller/internal/buildinfo.version"
 
-// compile builds programs into dir, as make build and the Dockerfiles do.
+// compile builds programs into dir with the flags of make build and the Dockerfiles.
 func (a assembler) compile(ctx context.Context, packages []string, p v1.Platform, dir string) error {
 	return goBuild(ctx, a.root, p, append([]string{"-ldflags", "-s -w -X " + linked + "=" + a.version, "-o", dir + "/"},
 		packages...)...)
 }
 
-// compileAlone builds the one program of a directory into dir, as its Dockerfile does: of its sources alone.
+// compileAlone builds the one program of a directory into dir from its sources alone, as its Dockerfile does.
 func (a assembler) compileAlone(ctx context.Context, packages []string, p v1.Platform, dir string) error {
 	module, err := os.MkdirTemp(a.work, "module-")
 	if err != nil {
@@ -156,7 +156,7 @@ func (a assembler) compileAlone(ctx context.Context, packages []string, p v1.Pla
 	return goBuild(ctx, module, p, "-ldflags", "-s -w", "-o", filepath.Join(dir, name), ".")
 }
 
-// goBuild builds for a platform what the arguments say, in the directory of a module.
+// goBuild runs go build for a platform in the directory of a module.
 func goBuild(ctx context.Context, module string, p v1.Platform, args ...string) error {
 	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-buildvcs=false", "-trimpath"}, args...)...)
 	cmd.Dir = module
@@ -164,7 +164,7 @@ func goBuild(ctx context.Context, module string, p v1.Platform, args ...string) 
 	return run(cmd)
 }
 
-// add puts a file into the layer, as root's and of the time of the commit.
+// add adds a file to the layer, owned by root, with the time of the commit.
 func (a assembler) add(files *tar.Writer, name, path string, mode int64) error {
 	data, err := os.ReadFile(path)
 	if err == nil {
@@ -177,7 +177,7 @@ func (a assembler) add(files *tar.Writer, name, path string, mode int64) error {
 	return err
 }
 
-// image is one with that layer.
+// image returns the image with that layer.
 func (a assembler) image(i imageSpec, p v1.Platform, files []byte) (v1.Image, error) {
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(files)),
@@ -204,7 +204,7 @@ func (a assembler) image(i imageSpec, p v1.Platform, files []byte) (v1.Image, er
 	return mutate.ConfigFile(image, config)
 }
 
-// run runs a command; what it says goes to standard error.
+// run runs a command. Its output goes to standard error.
 func run(cmd *exec.Cmd) error {
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {

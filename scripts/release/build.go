@@ -26,19 +26,19 @@ const (
 	layoutSuffix   = "-oci.tar"
 )
 
-// linked says where the linker puts the version.
+// linked is the variable that the linker sets to the version.
 const linked = modulePath + "/internal/buildinfo.version"
 
-// modulePath is the module's path.
+// modulePath is the project's module path.
 const modulePath = "github.com/istio-pod-network/controller"
 
-// imagePlatforms are those that images are for.
+// imagePlatforms are the platforms of the images.
 const imagePlatforms = "linux/amd64,linux/arm64"
 
-// tool is the operator's tool, which is for laptops.
+// tool is the operator's tool. It is built for more systems than the rest, because it runs on laptops.
 const tool = "istio-pod-networkctl"
 
-// target is a system that the tool is built for.
+// target is a platform for which the tool is built.
 type target struct{ system, architecture string }
 
 var targets = []target{{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "amd64"}, {"darwin", "arm64"},
@@ -46,7 +46,7 @@ var targets = []target{{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "amd64
 
 func (t target) String() string { return t.system + "/" + t.architecture }
 
-// parseTargets are some of all, in their order, or all.
+// parseTargets returns the listed targets in their usual order, or all if the list is empty.
 func parseTargets(list string) (some []target, err error) {
 	if list == "" {
 		return targets, nil
@@ -67,10 +67,10 @@ func parseTargets(list string) (some []target, err error) {
 	return some, nil
 }
 
-// parts are what can be built without the rest.
+// parts are the values of --only.
 var parts = []string{"images", "chart", "tool"}
 
-// build makes all files, or those of some parts. What was in the directory before is gone.
+// build builds all files, or those of some parts. It first removes an earlier build from the directory.
 func (o options) build(ctx context.Context) error {
 	keys, err := o.signer()
 	if err != nil {
@@ -124,7 +124,8 @@ func (o options) build(ctx context.Context) error {
 	return nil
 }
 
-// clear makes the directory, and takes out of it what an earlier release has left. Anything else in it is somebody's.
+// clear creates the directory, or removes an earlier build of this version from it. It returns an error if the
+// directory has any other file.
 func (o options) clear() error {
 	entries, err := os.ReadDir(o.dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -148,19 +149,19 @@ func (o options) clear() error {
 	return nil
 }
 
-// builder makes the files of one release.
+// builder builds the files of one release.
 type builder struct {
 	source
-	dir, work string   // of the release's files, and one that goes with the run
-	targets   []target // of the tool
-	some      string   // those, if they are not all
+	dir, work string   // directory of the release's files, and a temporary one of this run
+	targets   []target // for the tool
+	some      string   // --tool-platform; empty if targets are all
 	say       func(string, ...any)
 }
 
-// name is that of a file of the release.
+// name returns the name of a file of the release.
 func (b builder) name(part, rest string) string { return part + "-" + b.version + rest }
 
-// images has scripts/images assemble them, and lists what is in them.
+// images builds the images with scripts/images, and writes an SBOM for each.
 func (b builder) images(ctx context.Context) error {
 	out := filepath.Join(b.work, "images")
 	cmd := exec.CommandContext(ctx, "go", "-C", filepath.Join(b.root, "scripts", "images"), "run", ".", "--builder",
@@ -196,7 +197,7 @@ func (b builder) images(ctx context.Context) error {
 	return err
 }
 
-// moveFile is a rename that may lead to another file system.
+// moveFile moves a file, also to another file system.
 func moveFile(from, to string) error {
 	data, err := os.ReadFile(from)
 	if err == nil {
@@ -208,14 +209,14 @@ func moveFile(from, to string) error {
 	return err
 }
 
-// file is one of an archive.
+// file is a file in an archive.
 type file struct {
 	name string
 	data []byte
 	mode int64
 }
 
-// tools builds the operator's tool for every system, and packs it as each expects it.
+// tools builds the operator's tool for every target, in the archive format that is usual there.
 func (b builder) tools(ctx context.Context) error {
 	license, err := os.ReadFile(filepath.Join(b.root, "LICENSE"))
 	if err != nil {
@@ -252,7 +253,7 @@ func (b builder) tools(ctx context.Context) error {
 	return b.writeSBOM(artifact{name: tool, purpose: "APPLICATION"}, contents)
 }
 
-// write packs files into one of the release.
+// write packs files into an archive of the release.
 func (b builder) write(name string, pack func(io.Writer, []file) error, files []file) error {
 	var data bytes.Buffer
 	if err := pack(&data, files); err != nil {
@@ -261,7 +262,7 @@ func (b builder) write(name string, pack func(io.Writer, []file) error, files []
 	return os.WriteFile(filepath.Join(b.dir, name), data.Bytes(), 0o644)
 }
 
-// tarball packs files as root's, of the time of the commit.
+// tarball packs files into a .tar.gz, owned by root, with the time of the commit.
 func (b builder) tarball(to io.Writer, files []file) error {
 	compressed, err := gzip.NewWriterLevel(to, gzip.BestCompression)
 	if err != nil {
@@ -280,7 +281,7 @@ func (b builder) tarball(to io.Writer, files []file) error {
 	return errors.Join(w.Close(), compressed.Close())
 }
 
-// zip is the same for Windows.
+// zip packs files into a .zip, with the time of the commit.
 func (b builder) zip(to io.Writer, files []file) error {
 	w := zip.NewWriter(to)
 	for _, f := range files {

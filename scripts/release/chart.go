@@ -20,14 +20,14 @@ import (
 	"github.com/istio-pod-network/controller/scripts/images/ocitar"
 )
 
-// What Helm takes a chart in a registry by.
+// Helm's media types for charts in a registry (https://helm.sh/docs/topics/registries/).
 const (
 	chartConfig  types.MediaType = "application/vnd.cncf.helm.config.v1+json"
 	chartContent types.MediaType = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
 )
 
-// packChart writes the chart as Helm packs it, and as the artifact that helm push makes of it. Helm's own command gives
-// both the time at which it runs.
+// packChart writes the chart as helm package does, and as the OCI artifact that helm push makes. Helm's own commands
+// would write the present time into both.
 func (b builder) packChart(ctx context.Context) error {
 	list := exec.CommandContext(ctx, "git", "-C", filepath.Join(b.root, b.chart.dir), "ls-files", "-z")
 	out, err := list.Output()
@@ -41,7 +41,7 @@ func (b builder) packChart(ctx context.Context) error {
 			return err
 		}
 		f := file{b.chart.Name + "/" + name, data, 0o644}
-		if name == "Chart.yaml" { // the first, as Helm has it
+		if name == "Chart.yaml" { // the first file, as Helm does it
 			files = append([]file{f}, files...)
 		} else {
 			files = append(files, f)
@@ -74,13 +74,13 @@ func (b builder) packChart(ctx context.Context) error {
 	return ocitar.Pack(dir, filepath.Join(b.dir, b.name(b.chart.Name, layoutSuffix)))
 }
 
-// stored is an artifact by its bytes.
+// stored is an artifact made of its bytes.
 type stored struct {
 	manifest, config []byte
 	layer            v1.Layer
 }
 
-// chartArtifact is a chart in a registry.
+// chartArtifact returns the chart as an OCI artifact.
 func (b builder) chartArtifact(data []byte) (v1.Image, error) {
 	config, err := json.Marshal(b.chart.raw)
 	if err != nil {

@@ -15,15 +15,16 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 )
 
-// programs are the project's, by their packages. Those of the fixture do nothing.
+// programs are the packages of the project's programs. In the fixture they do nothing.
 var programs = []string{"plugin/istio-pod-network", "plugin/istio-pod-network-wait", "plugin/istio-pod-network-flows",
 	"plugin/istio-pod-network-look", "install/istio-pod-network-install", "agent/istio-pod-network-agent",
 	"agent/istio-pod-networkctl"}
 
-// goLine is what a go.mod says of Go.
+// goLine matches the Go version in a go.mod.
 var goLine = regexp.MustCompile(`(?m)^go .*\n`)
 
-// fixture is a repository in the shape of this one: its own programs, which make a release, and small ones to release.
+// fixture makes a small repository in the form of this one. It has the real release program, and trivial programs to
+// release.
 func fixture(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
@@ -75,7 +76,7 @@ func fixture(t *testing.T) string {
 	return root
 }
 
-// git runs it as somebody, at a time that is not now.
+// git runs git with a fixed author and a fixed time.
 func git(t *testing.T, root string, args ...string) {
 	t.Helper()
 	cmd := exec.Command("git", append([]string{"-C", root, "-c", "user.name=N", "-c", "user.email=n@example.com", "-c",
@@ -93,7 +94,7 @@ func commit(t *testing.T, root string) {
 	git(t, root, "commit", "--quiet", "--message", "all")
 }
 
-// key is a throw-away one: the private one with a password, as cosign makes it, and the public one.
+// key returns a new key pair: the private key with a password, as cosign makes it, and the public key.
 func key(t *testing.T, password string) (private, public string) {
 	t.Helper()
 	pass := cryptoutils.StaticPasswordFunc([]byte(password))
@@ -107,7 +108,7 @@ func key(t *testing.T, password string) (private, public string) {
 	return string(a), string(b)
 }
 
-// release runs the program for a repository.
+// release runs the program in a repository.
 func release(t *testing.T, root string, env map[string]string, args ...string) (said string, err error) {
 	t.Helper()
 	var out bytes.Buffer
@@ -120,7 +121,7 @@ func release(t *testing.T, root string, env map[string]string, args ...string) (
 	return out.String(), err
 }
 
-// mustRelease expects it to end well.
+// mustRelease fails the test if the program fails.
 func mustRelease(t *testing.T, root string, env map[string]string, args ...string) string {
 	t.Helper()
 	said, err := release(t, root, env, args...)
@@ -130,7 +131,7 @@ func mustRelease(t *testing.T, root string, env map[string]string, args ...strin
 	return said
 }
 
-// refuses expects it to end with that status and to say why.
+// refuses fails the test unless the program ends with that status and that error.
 func refuses(t *testing.T, code int, why, root string, env map[string]string, args ...string) {
 	t.Helper()
 	said, err := release(t, root, env, args...)

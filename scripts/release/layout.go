@@ -15,14 +15,14 @@ import (
 	"github.com/istio-pod-network/controller/scripts/images/ocitar"
 )
 
-// content is the only image, index or chart of an archive of an OCI layout.
+// content is the only image, index or chart in an archive of an OCI layout.
 type content struct {
 	digest v1.Hash
 	index  v1.ImageIndex // or nil
 	image  v1.Image      // or nil
 }
 
-// openLayout reads an archive, which is unpacked below a directory that has to stay.
+// openLayout unpacks an archive below work and reads it. work has to stay as long as the content is used.
 func openLayout(archive, work string) (c content, err error) {
 	dir, err := os.MkdirTemp(work, "layout-")
 	if err == nil {
@@ -52,7 +52,7 @@ func openLayout(archive, work string) (c content, err error) {
 	return c, err
 }
 
-// programs are those of an image for all of its platforms.
+// programs returns the programs in an image for all its platforms.
 func (c content) programs() (list []program, err error) {
 	manifest, err := c.index.IndexManifest()
 	if err != nil {

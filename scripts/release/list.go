@@ -9,24 +9,24 @@ import (
 	"path/filepath"
 )
 
-// listFile is where the releases are listed, from the repository.
+// listFile is the path of the list of releases in the repository.
 const listFile = "docs/releases.json"
 
-// releaseList is that file.
+// releaseList is the content of that file.
 type releaseList struct {
 	APIVersion string         `json:"apiVersion"`
 	Kind       string         `json:"kind"`
 	Releases   []releaseEntry `json:"releases"` // the newest first
 }
 
-// releaseEntry is one of them.
+// releaseEntry is one release.
 type releaseEntry struct {
 	Version   string            `json:"version"`
 	Commit    string            `json:"commit"`
 	Date      string            `json:"date"`      // of the commit
-	Go        string            `json:"go"`        // what compiled it
-	Artifacts map[string]string `json:"artifacts"` // images and chart in a registry, by digest
-	Files     map[string]string `json:"files"`     // by SHA-256
+	Go        string            `json:"go"`        // the version of Go that compiled it
+	Artifacts map[string]string `json:"artifacts"` // images and chart in a registry: digest by name
+	Files     map[string]string `json:"files"`     // SHA-256 by name
 }
 
 func readList(root string) (l releaseList, err error) {
@@ -43,7 +43,7 @@ func readList(root string) (l releaseList, err error) {
 	return l, err
 }
 
-// find returns the entry of a version, or nil.
+// find returns the entry of a version, nil if there is none.
 func (l releaseList) find(version string) *releaseEntry {
 	for n := range l.Releases {
 		if l.Releases[n].Version == version {
@@ -53,7 +53,7 @@ func (l releaseList) find(version string) *releaseEntry {
 	return nil
 }
 
-// record adds a release to the list. Once it is there it does not change.
+// record adds a release to the list. An entry never changes.
 func (o options) record(ctx context.Context) error {
 	made, err := o.verifyFiles()
 	if err != nil {

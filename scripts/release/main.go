@@ -1,5 +1,5 @@
-// Command release makes everything that a release of the project has, so that the same commit gives the same bytes; it
-// signs and pushes that, and verifies what somebody else has made.
+// Command release builds everything in a release of the project. The same commit always gives the same bytes. It also
+// signs and pushes a release, and verifies one that somebody else has built.
 package main
 
 import (
@@ -20,12 +20,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// help is what scripts/release.sh prints, too, without Go.
+// help is the text of --help. scripts/release.sh prints the same file without Go.
 //
 //go:embed help.txt
 var help string
 
-// options are what the command line and the environment say.
+// options are the values of the command line and the environment.
 type options struct {
 	root     string // of the repository
 	command  string
@@ -34,11 +34,11 @@ type options struct {
 	key      string
 	registry string
 	unsigned bool
-	only     string // parts to build, or all
-	tools    string // platforms to build the tool for, or all
+	only     string // parts to build; empty for all
+	tools    string // platforms of the tool; empty for all
 
 	env func(string) string
-	out io.Writer // what a person reads
+	out io.Writer // for progress and results
 }
 
 func main() {
@@ -57,21 +57,21 @@ func main() {
 	os.Exit(status(err))
 }
 
-// notWell is what was looked at, and is not as it should be.
+// notWell is an error about a release or a tree that was checked and is wrong: exit status 1.
 type notWell struct{ error }
 
 func (e notWell) Unwrap() error { return e.error }
 
 func notWellf(format string, args ...any) error { return notWell{fmt.Errorf(format, args...)} }
 
-// misuse is a command line, or an environment, that cannot be meant.
+// misuse is an error about the command line or the environment: exit status 2.
 type misuse struct{ error }
 
 func misusef(format string, args ...any) error {
 	return misuse{fmt.Errorf(format+" (see --help)", args...)}
 }
 
-// status is how the program ends.
+// status returns the exit status.
 func status(err error) int {
 	var bad notWell
 	var wrong misuse
@@ -86,7 +86,7 @@ func status(err error) int {
 	return 3
 }
 
-// flags are those of help, and where the script is.
+// flags defines the flags in help, and --root.
 func (o *options) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("release", flag.ContinueOnError)
 	f.Usage = func() {}
@@ -102,7 +102,7 @@ func (o *options) flags() *flag.FlagSet {
 	return f
 }
 
-// parse reads the command line. The command stands before or after the flags.
+// parse reads the command line. The command may be before or after the flags.
 func parse(args []string) (o options, err error) {
 	o.env, o.out = os.Getenv, os.Stdout
 	f := o.flags()
@@ -124,7 +124,7 @@ func parse(args []string) (o options, err error) {
 	return o, o.complete()
 }
 
-// commands by name; each needs a registry or may have one.
+// commands are the commands by name. needs: it requires --registry; mayHaveIt: it accepts --registry.
 var commands = map[string]struct {
 	run              func(options, context.Context) error
 	needs, mayHaveIt bool
@@ -196,10 +196,10 @@ func (o *options) complete() (err error) {
 
 func (o options) run(ctx context.Context) error { return commands[o.command].run(o, ctx) }
 
-// say tells a person how far it is.
+// say prints progress or a result.
 func (o options) say(format string, args ...any) { fmt.Fprintf(o.out, format+"\n", args...) }
 
-// run runs a command; what it says goes to standard error.
+// run runs a command. Its output goes to standard error.
 func run(cmd *exec.Cmd) error {
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {

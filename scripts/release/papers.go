@@ -17,10 +17,10 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// buildType says how a release is built; whoever reads provenance finds it by this address.
+// buildType is the URI in the provenance that names how a release is built (SLSA's buildType).
 const buildType = home + "/blob/main/docs/releasing.md"
 
-// papers writes the notes, and says where everything comes from.
+// papers writes the notes and the provenance.
 func (b builder) papers(context.Context) error {
 	subjects, err := b.artifacts()
 	if err != nil {
@@ -32,7 +32,7 @@ func (b builder) papers(context.Context) error {
 	return b.writeProvenance(subjects)
 }
 
-// artifacts are those in the registry, by name and digest, and all files so far.
+// artifacts returns the artifacts for the registry, with name and digest, and all files that exist so far.
 func (b builder) artifacts() (list []*intoto.ResourceDescriptor, err error) {
 	sums, err := sumAll(b.dir)
 	if err != nil {
@@ -68,7 +68,8 @@ func (b builder) writeNotes(subjects []*intoto.ResourceDescriptor) error {
 	return os.WriteFile(filepath.Join(b.dir, notesFile), []byte(text.String()), 0o644)
 }
 
-// writeProvenance writes an in-toto statement with SLSA's provenance. What only this run knows is not in it.
+// writeProvenance writes an in-toto statement with SLSA provenance (https://slsa.dev/spec/v1.0/provenance). It has
+// nothing that only this run knows.
 func (b builder) writeProvenance(subjects []*intoto.ResourceDescriptor) error {
 	said := map[string]any{"version": b.version, "commit": b.commit}
 	if b.some != "" {
@@ -106,14 +107,14 @@ func (b builder) writeProvenance(subjects []*intoto.ResourceDescriptor) error {
 	if err != nil {
 		return err
 	}
-	var data bytes.Buffer // protojson varies its spaces on purpose
+	var data bytes.Buffer // protojson varies its white space on purpose
 	if err := json.Compact(&data, raw); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(b.dir, provenanceFile), append(data.Bytes(), '\n'), 0o644)
 }
 
-// toStruct is a message as a predicate has it.
+// toStruct converts a message into the form of an in-toto predicate.
 func toStruct(m proto.Message) (*structpb.Struct, error) {
 	raw, err := protojson.Marshal(m)
 	if err != nil {
@@ -123,23 +124,24 @@ func toStruct(m proto.Message) (*structpb.Struct, error) {
 	return s, protojson.Unmarshal(raw, s)
 }
 
-// goToolchain is the name of what compiles, and toolPlatforms that of what a trial limits.
+// goToolchain is the name of the compiler among the dependencies. toolPlatforms is the name of the parameter with a
+// trial's platforms.
 const (
 	goToolchain   = "go"
 	toolPlatforms = "toolPlatforms"
 )
 
-// Forms of what git and Go are given of a file that nobody may have signed.
+// Valid forms of values that are passed to git and go. They come from a file that may not be signed.
 var (
 	commitForm    = regexp.MustCompile(`^[0-9a-f]{40}$`)
 	toolchainForm = regexp.MustCompile(`^go1\.\d+(\.\d+|rc\d+)?$`)
 )
 
-// origin is what provenance says.
+// origin is the content of a provenance file.
 type origin struct {
 	version, commit, toolchain string
-	tools                      string            // the platforms of the tool, if they are not all
-	artifacts                  map[string]string // the digests of those in the registry
+	tools                      string            // platforms of the tool; empty if it is for all
+	artifacts                  map[string]string // digests of the artifacts for the registry, by name
 }
 
 // readProvenance reads what writeProvenance wrote.

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// rebuild makes images and chart of a release in the list again, and compares their checksums with the list's.
+// rebuild builds images and chart of a listed release again, and compares their checksums with the list.
 func (o options) rebuild(ctx context.Context) error {
 	l, err := readList(o.root)
 	if err != nil {
@@ -27,7 +27,7 @@ func (o options) rebuild(ctx context.Context) error {
 		}
 		return notWellf("%s: %s is commit %s, which this clone does not have", listFile, listed.Version, listed.Commit)
 	}
-	if err := o.clear(); err != nil { // before anything takes long
+	if err := o.clear(); err != nil { // now, because what follows takes long
 		return err
 	}
 	if err := o.buildAgain(ctx, *listed, o.dir, "--only", "images,chart"); err != nil {
@@ -49,8 +49,8 @@ func (o options) rebuild(ctx context.Context) error {
 	return nil
 }
 
-// buildAgain makes a release from a fresh clone of its commit, by the commit's own program and with the Go that it was
-// made with.
+// buildAgain builds a release from a fresh clone of its commit, with the commit's own program and the listed version of
+// Go.
 func (o options) buildAgain(ctx context.Context, e releaseEntry, dir string, more ...string) error {
 	clone, err := os.MkdirTemp("", "istio-pod-network-clone-")
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// someParts: what is built without the rest is the same, and no release.
+// someParts checks that parts that are built alone are the same, and are no release.
 func someParts(t *testing.T, root, dir string) {
 	only := filepath.Join(t.TempDir(), "only")
 	mustRelease(t, root, nil, "build", "--only", "images,chart", "--dir", only)
@@ -27,7 +27,7 @@ func someParts(t *testing.T, root, dir string) {
 	refuses(t, 3, sumsFile, root, nil, "verify", "--unsigned", "--dir", only)
 }
 
-// rebuild: images and chart of a listed release are made again where its commit is there.
+// rebuild checks that images and chart of a listed release can be rebuilt if its commit exists.
 func rebuild(t *testing.T, root string) {
 	refuses(t, 2, "docs/releases.json has no 1.2.2", root, nil, "rebuild", "--version", "1.2.2")
 	said := mustRelease(t, root, nil, "rebuild")

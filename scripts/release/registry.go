@@ -23,28 +23,29 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 )
 
-// What cosign keeps a signature by: a manifest beside the image, with a tag made of its digest.
+// Media type and annotation of cosign's signatures. A signature is a manifest beside the image, with a tag made of the
+// image's digest.
 const (
 	simpleSigning       types.MediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
 	signatureAnnotation string          = "dev.cosignproject.cosign/signature"
 )
 
-// reach is how the registry is reached: with the credentials that docker login, helm or cosign have left.
+// reach returns options with the credentials of docker login, helm or cosign.
 func reach(ctx context.Context) []remote.Option {
 	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
 }
 
-// tag is where an artifact is in the registry.
+// tag returns the tag of an artifact in the registry.
 func (o options) tag(artifact string) (name.Tag, error) {
 	return name.NewTag(o.registry + "/" + artifact + ":" + o.version)
 }
 
-// beside is where the signature of a digest is.
+// beside returns the tag of a digest's signatures.
 func beside(d name.Digest) name.Tag {
 	return d.Context().Tag(strings.Replace(d.DigestStr(), ":", "-", 1) + ".sig")
 }
 
-// push brings images and chart to the registry, as they are in the directory.
+// push pushes the directory's images and chart to the registry, and signs them.
 func (o options) push(ctx context.Context) error {
 	made, err := o.verifyFiles()
 	if err != nil {
@@ -90,7 +91,7 @@ func (o options) push(ctx context.Context) error {
 	return nil
 }
 
-// signRemote puts a signature beside what it is about. One that this key made before stays.
+// signRemote adds a signature for a digest, unless this key has signed it.
 func signRemote(ctx context.Context, keys signature.SignerVerifier, digest name.Digest) error {
 	err := verifyRemote(ctx, keys, digest)
 	var bad notWell
@@ -103,7 +104,7 @@ func signRemote(ctx context.Context, keys signature.SignerVerifier, digest name.
 	}
 	all := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	if there, err := remote.Image(beside(digest), reach(ctx)...); err == nil {
-		all = there // others may sign it, too
+		all = there // it may have other signatures
 	} else if !missing(err) {
 		return err
 	}
@@ -117,13 +118,14 @@ func signRemote(ctx context.Context, keys signature.SignerVerifier, digest name.
 	return remote.Write(beside(digest), all, reach(ctx)...)
 }
 
-// missing says whether a registry has answered that it does not have something.
+// missing reports whether the registry answered that something does not exist.
 func missing(err error) bool {
 	var answer *transport.Error
 	return errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound
 }
 
-// verifyRegistry fails unless the registry has under the version what the directory has, signed by the key.
+// verifyRegistry returns an error unless the registry has the directory's artifacts under the version, signed by the
+// key.
 func (o options) verifyRegistry(ctx context.Context, made origin) error {
 	v, err := o.verifier()
 	if err != nil {
@@ -154,7 +156,7 @@ func (o options) verifyRegistry(ctx context.Context, made origin) error {
 	return nil
 }
 
-// verifyRemote fails unless that key has signed that digest.
+// verifyRemote returns an error unless the key has signed the digest.
 func verifyRemote(ctx context.Context, v signature.Verifier, digest name.Digest) error {
 	signatures, err := remote.Image(beside(digest), reach(ctx)...)
 	if missing(err) {
@@ -191,15 +193,15 @@ func verifyRemote(ctx context.Context, v signature.Verifier, digest name.Digest)
 	return notWellf("%s: this key has not signed it", digest)
 }
 
-// judge is a verifier where the library wants what signs, too.
+// judge makes a verifier fit where the library also wants a signer.
 type judge struct{ signature.Verifier }
 
-// SignMessage is not what it is for.
+// SignMessage returns an error.
 func (judge) SignMessage(io.Reader, ...signature.SignOption) ([]byte, error) {
 	return nil, errors.New("this is a public key")
 }
 
-// readLayer is a layer's content. A payload is small.
+// readLayer returns a layer's content. It is limited, because a signature's payload is small.
 func readLayer(layer v1.Layer) ([]byte, error) {
 	content, err := layer.Compressed()
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 	spdxjson "github.com/spdx/tools-golang/json"
 )
 
-// files are all that a release has.
+// files are all files of a release.
 var files = []string{
 	"RELEASE_NOTES.md", "SHA256SUMS", "SHA256SUMS.sig",
 	"istio-pod-network-agent-1.2.3-oci.tar", "istio-pod-network-agent-1.2.3.spdx.json",
@@ -36,7 +36,7 @@ var files = []string{
 	"small-1.2.3-oci.tar", "small-1.2.3.tgz",
 }
 
-// A release is built, signed, verified, built again from a clone, pushed and recorded; what is changed is noticed.
+// A release is built, signed, verified, rebuilt from a clone, pushed and recorded. Every change to it is detected.
 func TestRelease(t *testing.T) {
 	root := fixture(t)
 	dir := filepath.Join(root, "dist", "release", "1.2.3")
@@ -62,7 +62,7 @@ func TestRelease(t *testing.T) {
 	t.Run("record", func(t *testing.T) { record(t, root, dir, pub) })
 }
 
-// changes: a byte, a file or a key that is another.
+// changes checks that a changed byte, file or key is detected.
 func changes(t *testing.T, root, dir, pub string, files []string) {
 	change := func(name string, edit func([]byte) []byte) (undo func()) {
 		t.Helper()
@@ -89,14 +89,14 @@ func changes(t *testing.T, root, dir, pub string, files []string) {
 		refuses(t, 1, "", root, nil, "verify", "--key", pub)
 		undo()
 	}
-	// whoever changes a file and its checksum, too, has not the key
+	// somebody who changes a file and its checksum does not have the key
 	undoNotes := change(notesFile, flip)
 	undoSums := change(sumsFile, func([]byte) []byte { return nil })
 	if err := writeSums(dir); err != nil {
 		t.Fatal(err)
 	}
 	refuses(t, 1, "no signature of SHA256SUMS by this key", root, nil, "verify", "--key", pub)
-	// and if there were no signatures, a second build would show it
+	// without signatures, a second build shows the change
 	refuses(t, 1, "RELEASE_NOTES.md: SHA-256", root, nil, "check", "--unsigned")
 	undoNotes()
 	undoSums()
@@ -127,7 +127,7 @@ func changes(t *testing.T, root, dir, pub string, files []string) {
 	mustRelease(t, root, nil, "verify", "--key", pub)
 }
 
-// inRegistry: what is pushed is what was built, the key has signed it, and Helm takes the chart.
+// inRegistry checks that what is pushed is what was built, is signed by the key, and is a chart for Helm.
 func inRegistry(t *testing.T, root, version string, env map[string]string, pub string) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
@@ -137,7 +137,7 @@ func inRegistry(t *testing.T, root, version string, env map[string]string, pub s
 	refuses(t, 1, "nobody has signed it", root, nil, "verify", "--key", pub, "--registry", to)
 	refuses(t, 2, "no key to sign with", root, nil, "push", "--key", pub, "--registry", to)
 	mustRelease(t, root, env, "push", "--registry", to)
-	mustRelease(t, root, env, "push", "--registry", to) // again changes nothing
+	mustRelease(t, root, env, "push", "--registry", to) // a second push changes nothing
 	mustRelease(t, root, nil, "verify", "--key", pub, "--registry", to)
 	helmTakes(t, root, to, version)
 	_, other := key(t, "")
@@ -150,7 +150,7 @@ func inRegistry(t *testing.T, root, version string, env map[string]string, pub s
 	if manifest, err := image.Manifest(); err != nil || len(manifest.Layers) != 1 {
 		t.Errorf("%v, error %v: one signature, however often it is pushed", manifest, err)
 	}
-	// the files are right and signed, and the registry's signatures are somebody else's
+	// the files are right and signed, but the registry's signatures are by another key
 	o, err := parse([]string{"--root", root, "verify", "--registry", to})
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func inRegistry(t *testing.T, root, version string, env map[string]string, pub s
 	if status(err) != 1 || !strings.Contains(err.Error(), "has not signed it") {
 		t.Errorf("with another key: %v", err)
 	}
-	// another image under the tag
+	// another image with the same tag
 	tag, err := name.NewTag(to + "/" + agent)
 	if err != nil {
 		t.Fatal(err)
@@ -177,7 +177,7 @@ func inRegistry(t *testing.T, root, version string, env map[string]string, pub s
 	refuses(t, 3, "asking for ", root, nil, "verify", "--key", pub, "--registry", to)
 }
 
-// signatureTag is where cosign looks for the signature of an image.
+// signatureTag returns the tag where cosign looks for an image's signature.
 func signatureTag(t *testing.T, image string) name.Tag {
 	t.Helper()
 	tag, err := name.NewTag(image)
@@ -200,7 +200,7 @@ func signatureTag(t *testing.T, image string) name.Tag {
 	return tag.Context().Tag("sha256-" + digest.Hex + ".sig")
 }
 
-// contents: the archives unpack, times are the commit's, and nothing is of the run.
+// contents checks that the archives unpack, have the commit's time, and have nothing that depends on the run.
 func contents(t *testing.T, root, dir string) {
 	read := func(name string) []byte {
 		t.Helper()
@@ -256,7 +256,7 @@ func contents(t *testing.T, root, dir string) {
 	}
 }
 
-// plainPapers: what a release says of itself has its commit's time, and nothing of the run.
+// plainPapers checks that notes, provenance and SBOMs have the commit's time, and nothing that depends on the run.
 func plainPapers(t *testing.T, root, dir, version string, files []string) {
 	t.Helper()
 	read := func(name string) []byte {
@@ -290,10 +290,10 @@ func plainPapers(t *testing.T, root, dir, version string, files []string) {
 	}
 }
 
-// random is what a run would have of its own: a UUID.
+// random matches a UUID, which would depend on the run.
 var random = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
-// record: the release is in the list from then on, and no other is taken for it.
+// record checks that the release is added to the list, and that no other release can take its place.
 func record(t *testing.T, root, dir, pub string) {
 	mustRelease(t, root, nil, "record", "--key", pub)
 	mustRelease(t, root, nil, "record", "--key", pub)
@@ -326,7 +326,7 @@ func record(t *testing.T, root, dir, pub string) {
 	}
 }
 
-// What is not a release is not built.
+// What cannot be a release is not built.
 func TestRefused(t *testing.T) {
 	root := fixture(t)
 	refuses(t, 1, `version "1.2.3" and appVersion "1.2.3"; the release is "1.3.0"`, root, nil, "build", "--version",
@@ -349,7 +349,7 @@ func TestRefused(t *testing.T) {
 	refuses(t, 1, `give it a section "## 1.2.3"`, root, nil, "build")
 }
 
-// Wrong usage has an error that says what is right.
+// The error of wrong usage says what is valid.
 func TestUsage(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"", `command: invalid value ""; valid: build, verify, check, push, record, rebuild (see --help)`},

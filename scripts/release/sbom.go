@@ -17,14 +17,14 @@ import (
 	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
 )
 
-// program is one that a release has, for one platform.
+// program is a program of a release for one platform.
 type program struct {
 	path, platform string
 	sum            string // SHA-256
 	made           *debug.BuildInfo
 }
 
-// readProgram learns of a program what it was made from: the linker has written that into it.
+// readProgram reads the build information that Go's linker has written into a program.
 func readProgram(path, platform string, data []byte) (program, error) {
 	made, err := buildinfo.Read(bytes.NewReader(data))
 	if err != nil {
@@ -34,18 +34,18 @@ func readProgram(path, platform string, data []byte) (program, error) {
 	return program{filepath.ToSlash(path), platform, hex.EncodeToString(sum[:]), made}, nil
 }
 
-// artifact is what a list of contents is about.
+// artifact is what an SBOM describes.
 type artifact struct {
 	name    string
-	file    string // of the release, if it is one
-	purpose string // in SPDX's words
-	url     string // a package URL, if it has one
+	file    string // of the release; empty if it is no single file
+	purpose string // one of SPDX's PrimaryPackagePurpose
+	url     string // package URL; empty if there is none
 }
 
-// unknown is what nobody asserts.
+// unknown is SPDX's word for a value that nobody asserts.
 const unknown = "NOASSERTION"
 
-// writeSBOM writes what is in an artifact, as SPDX.
+// writeSBOM writes the content of an artifact as an SPDX document.
 func (b builder) writeSBOM(a artifact, programs []program) error {
 	doc := b.document(a)
 	top := &spdx.Package{
@@ -95,7 +95,7 @@ type document struct {
 	modules map[common.ElementID]bool
 }
 
-// document begins one. Its name is unique, for the commit is.
+// document returns a new document. Its namespace is unique, because it has the commit.
 func (b builder) document(a artifact) document {
 	return document{&spdx.Document{
 		SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT",
@@ -112,7 +112,7 @@ func (d document) relate(from common.ElementID, how string, to common.ElementID)
 	})
 }
 
-// module adds one of Go's, once.
+// module adds a Go module once, and returns its identifier.
 func (d document) module(path, version, sum string) common.ElementID {
 	id := identifier("module", path+"@"+version)
 	if d.modules[id] {
@@ -131,13 +131,13 @@ func (d document) module(path, version, sum string) common.ElementID {
 	return id
 }
 
-// located is where a package is found by its URL.
+// located returns an external reference with a package URL.
 func located(url string) []*spdx.PackageExternalReference {
 	return []*spdx.PackageExternalReference{{Category: common.CategoryPackageManager,
 		RefType: common.TypePackageManagerPURL, Locator: url}}
 }
 
-// identifier is a name as SPDX allows it.
+// identifier returns a name with only the characters that SPDX allows.
 func identifier(kind, name string) common.ElementID {
 	plain := strings.Map(func(r rune) rune {
 		if r < 0x80 && (r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '.') {

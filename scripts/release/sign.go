@@ -12,14 +12,14 @@ import (
 	"github.com/sigstore/sigstore/pkg/signature"
 )
 
-// Variables of the environment, named as cosign names them.
+// Environment variables, with cosign's names.
 const (
 	privateKeyEnv = "COSIGN_PRIVATE_KEY"
 	passwordEnv   = "COSIGN_PASSWORD"
 	publicKeyEnv  = "COSIGN_PUBLIC_KEY"
 )
 
-// signer is the key of the environment, or nil if there is none.
+// signer returns the private key in the environment, nil if there is none.
 func (o options) signer() (signature.SignerVerifier, error) {
 	text := o.env(privateKeyEnv)
 	if text == "" || o.unsigned {
@@ -39,7 +39,7 @@ func (o options) signer() (signature.SignerVerifier, error) {
 	return keys, nil
 }
 
-// verifier is the public key by which signatures are judged, or nil where none is asked for.
+// verifier returns the public key to verify with, nil with --unsigned.
 func (o options) verifier() (signature.Verifier, error) {
 	if o.unsigned {
 		if o.key != "" {
@@ -73,7 +73,7 @@ func (o options) verifier() (signature.Verifier, error) {
 	return v, nil
 }
 
-// sign signs the list of checksums, and so everything in it, as cosign sign-blob does.
+// sign signs the list of checksums, and so all files in it, as cosign sign-blob does.
 func sign(keys signature.Signer, dir string) error {
 	sums, err := os.ReadFile(filepath.Join(dir, sumsFile))
 	if err != nil {
@@ -86,7 +86,7 @@ func sign(keys signature.Signer, dir string) error {
 	return os.WriteFile(filepath.Join(dir, signatureFile), []byte(base64.StdEncoding.EncodeToString(raw)), 0o644)
 }
 
-// verifySigned fails unless that key has signed the list of checksums.
+// verifySigned returns an error unless the key has signed the list of checksums.
 func verifySigned(v signature.Verifier, dir string) error {
 	sums, err := os.ReadFile(filepath.Join(dir, sumsFile))
 	if err != nil {

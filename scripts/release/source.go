@@ -15,32 +15,32 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// home is where the project is at home.
+// home is the project's URL.
 const home = "https://github.com/istio-pod-network/controller"
 
-// versionForm is what a registry takes as a tag and Helm as a version.
+// versionForm matches versions that are valid as a registry's tag and for Helm.
 var versionForm = regexp.MustCompile(`^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?$`)
 
-// source is what a release is made from.
+// source is what a release is built from.
 type source struct {
 	root, version string
 	commit        string
-	created       time.Time // the commit's
-	toolchain     string    // the release of Go, such as go1.26.6
+	created       time.Time // time of the commit
+	toolchain     string    // version of Go, such as go1.26.6
 	chart         chart
-	notes         string // the changelog's section of this version
+	notes         string // the version's section of the changelog
 }
 
-// chart is what has to be known of the chart.
+// chart is what the release needs of the chart.
 type chart struct {
-	dir     string // from the repository
+	dir     string // path in the repository
 	raw     map[string]any
 	Name    string
 	Version string
 	App     string
 }
 
-// readChart reads the description of the only chart.
+// readChart reads Chart.yaml of the only chart.
 func readChart(root string) (c chart, err error) {
 	found, err := filepath.Glob(filepath.Join(root, "chart", "*", "Chart.yaml"))
 	if err == nil && len(found) != 1 {
@@ -63,7 +63,7 @@ func readChart(root string) (c chart, err error) {
 	return c, nil
 }
 
-// readSource learns what is checked out, and refuses what is not a version's commit.
+// readSource reads the checked-out commit. It returns an error if this cannot be a release of the version.
 func (o options) readSource(ctx context.Context) (s source, err error) {
 	s.root, s.version = o.root, o.version
 	changed, err := o.git(ctx, "status", "--porcelain")
@@ -107,7 +107,7 @@ func (o options) readSource(ctx context.Context) (s source, err error) {
 	return s, err
 }
 
-// section is what a changelog says of a version.
+// section returns the section of a version in a changelog.
 func section(changelog, version string) (string, error) {
 	var text strings.Builder
 	inside := false
@@ -127,7 +127,7 @@ func section(changelog, version string) (string, error) {
 	return strings.TrimSpace(text.String()) + "\n", nil
 }
 
-// git asks git about the repository.
+// git runs git in the repository and returns its output.
 func (o options) git(ctx context.Context, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, "git", append([]string{"-C", o.root}, args...)...).Output()
 	if err != nil {
@@ -136,11 +136,11 @@ func (o options) git(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// settled are the variables that would change what the compiler writes.
+// settled are variables that would change the compiler's output, and the key.
 var settled = []string{"GOOS", "GOARCH", "GOAMD64", "GOARM64", "GOEXPERIMENT", "GOFIPS140", "GOFLAGS", "GOWORK",
 	"GODEBUG", "CGO_ENABLED", "SOURCE_DATE_EPOCH", "COSIGN_PRIVATE_KEY", "COSIGN_PASSWORD"}
 
-// environment is what a step of the build runs with: the same everywhere, and without the key.
+// environment returns the environment of a build step: the same on every machine, and without the key.
 func (s source) environment(more ...string) (list []string) {
 	for _, pair := range os.Environ() {
 		key, _, _ := strings.Cut(pair, "=")

@@ -9,15 +9,15 @@ import (
 	"testing"
 )
 
-// tree is the repository whose own release is made; scripts/release-trial.sh names it.
+// tree is the repository whose own release is built. scripts/release-trial.sh sets it.
 var tree = flag.String("tree", "", "`repository` whose release TestTree makes twice, on trial")
 
-// toolOn is the platform that a trial builds the operator's tool for. Those that nothing else here is built for take
-// minutes each.
+// toolOn is the platform of the operator's tool in a trial. Other platforms take minutes each, because nothing else
+// here is built for them.
 const toolOn = "linux/amd64"
 
-// The commit that is checked out, made a release's by what docs/releasing.md says, is released by the commands there:
-// twice, from two clones, with the same bytes. What is changed in it is noticed, and another key is, too.
+// TestTree prepares the checked-out commit as docs/releasing.md says, and builds its release with the commands there:
+// twice, from two clones, with the same bytes. A change to it is detected, and so is another key.
 func TestTree(t *testing.T) {
 	if *tree == "" {
 		t.Skip("scripts/release-trial.sh runs it")
@@ -53,7 +53,7 @@ func TestTree(t *testing.T) {
 	})
 }
 
-// trialFiles are all that a trial has.
+// trialFiles are all files of a trial.
 const trialFiles = `RELEASE_NOTES.md
 SHA256SUMS
 SHA256SUMS.sig
@@ -67,7 +67,7 @@ istio-pod-networkctl-VERSION-linux-amd64.tar.gz
 istio-pod-networkctl-VERSION.spdx.json
 provenance.json`
 
-// releasable is a clone of the tree, whose changelog has a section of the tree's version.
+// releasable returns a clone of the tree whose changelog has a section for the tree's version.
 func releasable(t *testing.T) (root, version string) {
 	t.Helper()
 	root = filepath.Join(t.TempDir(), "tree")
@@ -92,11 +92,11 @@ func releasable(t *testing.T) (root, version string) {
 	return root, c.Version
 }
 
-// makes runs a target of the tree's Makefile with this key, and returns what it says.
+// makes runs a target of the tree's Makefile with this key, and returns its output.
 func makes(t *testing.T, root string, key map[string]string, target ...string) string {
 	t.Helper()
 	cmd := exec.Command("make", append([]string{"-C", root}, target...)...)
-	cmd.Env = append(os.Environ(), "MAKEFLAGS=", "MAKELEVEL=") // of no other make
+	cmd.Env = append(os.Environ(), "MAKEFLAGS=", "MAKELEVEL=") // without the variables of an outer make
 	for name, value := range key {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
@@ -108,7 +108,7 @@ func makes(t *testing.T, root string, key map[string]string, target ...string) s
 	return string(out)
 }
 
-// releaseFiles are the names of all files in a directory.
+// releaseFiles returns the names of all files in a directory.
 func releaseFiles(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

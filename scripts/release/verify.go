@@ -18,7 +18,7 @@ import (
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// sumOf is a file's SHA-256.
+// sumOf returns a file's SHA-256 in hexadecimal.
 func sumOf(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -32,7 +32,7 @@ func sumOf(path string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// sumAll are those of all files of a directory but the list of them and its signature.
+// sumAll returns the checksums of all files in a directory, except the list of checksums and its signature.
 func sumAll(dir string) (map[string]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -50,7 +50,7 @@ func sumAll(dir string) (map[string]string, error) {
 	return sums, nil
 }
 
-// writeSums writes the list, as sha256sum does.
+// writeSums writes the list of checksums in the format of sha256sum.
 func writeSums(dir string) error {
 	sums, err := sumAll(dir)
 	if err != nil {
@@ -65,7 +65,7 @@ func writeSums(dir string) error {
 
 var sumLine = regexp.MustCompile(`^([0-9a-f]{64})  ([A-Za-z0-9_][A-Za-z0-9._-]*)\n$`)
 
-// readSums reads the list.
+// readSums reads the list of checksums.
 func readSums(dir string) (map[string]string, error) {
 	text, err := os.ReadFile(filepath.Join(dir, sumsFile))
 	if err != nil {
@@ -82,7 +82,7 @@ func readSums(dir string) (map[string]string, error) {
 	return sums, nil
 }
 
-// differences says what of two lists of checksums is not the same.
+// differences returns an error that names the differences between two lists of checksums.
 func differences(want, got map[string]string, wanted, found string) error {
 	all := maps.Clone(want)
 	maps.Copy(all, got)
@@ -103,7 +103,7 @@ func differences(want, got map[string]string, wanted, found string) error {
 	return nil
 }
 
-// verify looks whether the files are those that were signed.
+// verify checks that the files, and with --registry the registry's artifacts, are those that were signed.
 func (o options) verify(ctx context.Context) error {
 	made, err := o.verifyFiles()
 	if err != nil {
@@ -118,7 +118,7 @@ func (o options) verify(ctx context.Context) error {
 	return nil
 }
 
-// verifyFiles does so for those of the directory.
+// verifyFiles checks the files in the directory, and returns their origin.
 func (o options) verifyFiles() (made origin, err error) {
 	v, err := o.verifier()
 	if err != nil {
@@ -166,7 +166,8 @@ func (o options) verifyFiles() (made origin, err error) {
 	return made, nil
 }
 
-// check makes the release again from a fresh clone, by the commit's own program, and compares all but the signatures.
+// check builds the release again from a fresh clone, with the commit's own program, and compares all files but the
+// signatures.
 func (o options) check(ctx context.Context) error {
 	made, err := o.verifyFiles()
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"slices"
 )
 
-// Pack writes a tar of a directory's files, in order, and nothing of where or when.
+// Pack writes the regular files of dir into a tar at path, sorted by name, without times and owners. The same files
+// always give the same archive.
 func Pack(dir, path string) error {
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
@@ -50,7 +51,8 @@ func Pack(dir, path string) error {
 	return errors.Join(w.Close(), out.Close())
 }
 
-// Unpack undoes Pack. Names that lead out of the directory are refused by os.Root.
+// Unpack writes the regular files of the tar at path into the existing directory dir. A name that leads out of dir is
+// an error (os.Root).
 func Unpack(path, dir string) error {
 	in, err := os.Open(path)
 	if err != nil {
