@@ -1,5 +1,5 @@
-// Command agent runs in the containers that Istio's injector makes, in place of pilot-agent. `istio-iptables` is
-// Istio's own program, with its validation. `proxy` is the stand-in of Envoy. `wait` waits until that is ready.
+// Command agent is what runs in the containers that Istio's injector makes, in place of pilot-agent: `istio-iptables`
+// is Istio's own program, with its validation, `proxy` is the stand-in of Envoy, and `wait` waits until that is ready.
 package main
 
 import (

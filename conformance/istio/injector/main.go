@@ -1,6 +1,6 @@
-// Command injector is Istio's own sidecar injection as a webhook: istiod's code, with the templates and values from
-// Istio's charts, and no other part of istiod. With PLATFORM=openshift it takes the proxy's user from the namespace, as
-// on OpenShift. With -inject it injects a manifest instead, as istioctl kube-inject does.
+// Command injector is Istio's own sidecar injection as a webhook: the code of istiod, with the templates and values
+// that Istio's charts render, and nothing of the rest. PLATFORM=openshift makes it take the proxy's user from the
+// namespace, as on OpenShift. With -inject it injects a manifest instead, as istioctl kube-inject does.
 package main
 
 import (
@@ -58,7 +58,7 @@ func main() {
 // settings are what istiod reads from its ConfigMaps.
 type settings struct{ config, values, mesh string }
 
-// rendered renders the settings from Istio's charts.
+// rendered takes them from Istio's charts.
 func rendered(files, sets []string) (s settings, err error) {
 	sets = append(sets, "values.pilot.env.UNSAFE_ENABLE_ADMIN_ENDPOINTS=false")
 	all, _, err := render.GenerateManifest(files, sets, false, nil, nil)
@@ -98,7 +98,7 @@ func (fixed) Run(stop <-chan struct{})                      { <-stop }
 
 func (f fixed) Get() (*inject.Config, string, error) { return f.config, f.values, nil }
 
-// read converts the settings into the types of Istio's code.
+// read gives them the form that Istio's code takes.
 func (s settings) read() (inject.Config, *meshconfig.MeshConfig, error) {
 	config, err := inject.UnmarshalConfig([]byte(s.config))
 	if err != nil {
@@ -108,7 +108,7 @@ func (s settings) read() (inject.Config, *meshconfig.MeshConfig, error) {
 	return config, meshConfig, err
 }
 
-// inject does what istioctl kube-inject does.
+// inject is istioctl kube-inject.
 func (s settings) inject(path string) error {
 	config, meshConfig, err := s.read()
 	if err != nil {
