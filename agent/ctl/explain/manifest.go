@@ -66,6 +66,9 @@ func (m *manifest) read(source string, data []byte) error {
 
 // add adds an object of JSON.
 func (m *manifest) add(source string, data []byte) error {
+	if err := json.Unmarshal(data, &metav1.TypeMeta{}); err != nil {
+		return inWords(err)
+	}
 	decoded, kind, err := strict.Decode(data, nil, nil)
 	var unknown error
 	switch {
@@ -76,7 +79,7 @@ func (m *manifest) add(source string, data []byte) error {
 		m.addOther(source, *kind, nameIn(data))
 		return nil
 	case err != nil:
-		return err
+		return inWords(err)
 	}
 	if meta.IsListType(decoded) {
 		return m.addList(source, decoded)
