@@ -50,11 +50,16 @@ func parseFrom(text string) (sender, error) {
 	return s, nil
 }
 
+const validPod = "addresses such as 10.244.1.7,fd00::7"
+
 func parseAddresses(list []string) (parsed []netip.Addr, err error) {
 	for _, text := range list {
 		address, err := netip.ParseAddr(text)
 		if err != nil || address.Zone() != "" || address.Is4In6() {
-			return nil, invalid.Text("--pod-address", text, "not an address", "addresses such as 10.244.1.7,fd00::7")
+			return nil, invalid.Text("--pod-address", text, "not an address", validPod)
+		}
+		if address.IsUnspecified() || address.IsLoopback() || address.IsMulticast() {
+			return nil, invalid.Text("--pod-address", text, "no pod has such an address", validPod)
 		}
 		parsed = append(parsed, address)
 	}
@@ -181,7 +186,10 @@ func parseTo(text string, number redirect.Port) (to destination, err error) {
 		return to, invalid.Text("--to", text, "no port", validTo)
 	}
 	to = destination{text: text, pod: host == "pod"}
-	address, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		host = host[1 : len(host)-1]
+	}
+	address, err := netip.ParseAddr(host)
 	if !to.pod && (err != nil || address.Zone() != "" || address.Is4In6() || address.IsUnspecified()) {
 		return to, invalid.Text("--to", text, "not an address", validTo)
 	}
