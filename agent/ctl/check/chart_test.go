@@ -143,7 +143,13 @@ func TestDefaultsAreTheCharts(t *testing.T) {
 		t.Errorf("%v\n%s, want\n%s", err, got, want)
 	}
 	for key := range settable {
-		chartValues(t, []string{key + "=x"}) // the chart has it
+		value := "x"
+		for _, c := range choices {
+			if c.key == key {
+				value = c.valid[len(c.valid)-1]
+			}
+		}
+		chartValues(t, []string{key + "=" + value}) // the chart has it
 	}
 }
 

@@ -2,7 +2,9 @@ package check
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -19,9 +21,13 @@ func TestProbeMisused(t *testing.T) {
 		"--yes makes what is listed above": {before: true, probe: probeOptions{wanted: true}},
 		"some of node-a,node-b": {before: true, probe: probeOptions{wanted: true, yes: true,
 			nodes: "x"}},
-		"kubernetesDistribution: invalid value \"x\"": probing("kubernetesDistribution=x"),
-		"KEY=VALUE with one of the keys":              probing("agent.port=1"),
-		"image.digest: invalid value":                 probing("image.digest=1"),
+		"kubernetesDistribution: invalid value \"x\"":   probing("kubernetesDistribution=x"),
+		"KEY=VALUE with one of the keys":                probing("agent.port=1"),
+		"image.digest: invalid value":                   probing("image.digest=1"),
+		"backend: invalid value \"x\"; valid: auto, nf": probing("backend=x"),
+		"cni.mode: invalid value \"x\"; valid: chain,":  probing("cni.mode=x"),
+		"valid: Always, IfNotPresent, Never":            probing("image.pullPolicy=x"),
+		"openshift.mode: invalid value":                 probing("openshift.mode=x"),
 		"--values /none": {before: true, probe: probeOptions{wanted: true, yes: true,
 			files: []string{"/none"}}},
 	} {
@@ -90,5 +96,38 @@ func TestPlatforms(t *testing.T) {
 	}
 	if v, _ := readValues(nil, nil, nil); fmt.Sprint(v.image()) == "" {
 		t.Error("no image")
+	}
+}
+
+// The values that are one of a few are those of the chart's schema.
+func TestChoices(t *testing.T) {
+	text, err := os.ReadFile("../../../chart/istio-pod-network-controller/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type schema struct {
+		Enum       []any              `json:"enum"`
+		Properties map[string]*schema `json:"properties"`
+	}
+	var all schema
+	if err := json.Unmarshal(text, &all); err != nil {
+		t.Fatal(err)
+	}
+	for key := range settable {
+		its := &all
+		for name := range strings.SplitSeq(key, ".") {
+			if its = its.Properties[name]; its == nil {
+				t.Fatalf("the schema has no %s", key)
+			}
+		}
+		var valid []string
+		for _, c := range choices {
+			if c.key == key {
+				valid = c.valid
+			}
+		}
+		if key != "kubernetesDistribution" && fmt.Sprint(its.Enum) != fmt.Sprint(valid) {
+			t.Errorf("%s: %q, and the schema has %q", key, valid, its.Enum)
+		}
 	}
 }

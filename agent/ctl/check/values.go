@@ -111,7 +111,30 @@ func readValues(files, set []string, stdin io.Reader) (v values, err error) {
 		}
 		*field(&v) = value
 	}
-	return v, nil
+	return v, v.check()
+}
+
+// choices are the values that are one of a few, as the chart's schema has them.
+var choices = []struct {
+	key   string
+	valid []string
+}{
+	{"image.pullPolicy", []string{"Always", "IfNotPresent", "Never"}},
+	{"cni.mode", []string{"", "chain", "nad", "aux"}},
+	{"openshift.mode", []string{"nad", "auxChain"}},
+	{"backend", []string{"auto", "nftables", "iptables", "iptables-nft", "iptables-legacy"}},
+}
+
+// check is the error of values that helm would refuse, with its exit status.
+func (v values) check() error {
+	for _, c := range choices {
+		value := *settable[c.key](&v)
+		if !slices.Contains(c.valid, value) {
+			valid := strings.TrimPrefix(strings.Join(c.valid, ", "), ", ")
+			return outcome.Misuse(invalid.Text(c.key, value, "", valid))
+		}
+	}
+	return nil
 }
 
 func readFile(name string, stdin io.Reader) ([]byte, error) {
