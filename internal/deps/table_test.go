@@ -277,8 +277,8 @@ var rules = []rule{
 		"github.com/spf13/cobra", "k8s.io/api/apps/v1", "k8s.io/api/core/v1", "k8s.io/apimachinery/...", "sigs.k8s.io/yaml",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/temporary", allowed: []string{
-		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "internal/excerpt", "internal/invalid",
-		"plugin/annotation", "k8s.io/api/core/v1",
+		"agent/ctl/cluster", "agent/ctl/outcome", "agent/ctl/output", "internal/columns", "internal/excerpt",
+		"internal/invalid", "plugin/annotation", "k8s.io/api/core/v1",
 		"k8s.io/apimachinery/...", "k8s.io/client-go/kubernetes/typed/core/v1",
 	}, forbidden: onLaptop},
 	{dir: "agent/ctl/verify", allowed: []string{

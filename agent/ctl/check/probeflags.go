@@ -127,7 +127,7 @@ func hasHost(n corev1.Node) bool {
 
 // progress is what is told meanwhile.
 func (o probeOptions) progress() *temporary.Progress {
-	return &temporary.Progress{Out: o.stderr, Terminal: output.IsTerminal(o.stderr)}
+	return temporary.NewProgress(o.stderr)
 }
 
 // prepare says what is to be made, asks whether it may be, and returns what makes it and judges.

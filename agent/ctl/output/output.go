@@ -86,6 +86,19 @@ func IsTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
+// ColumnsOf is how many columns a terminal has, 0 for what is none, or does not say.
+func ColumnsOf(stream any) int {
+	file, ok := stream.(*os.File)
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(file.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
 // Object writes an object as JSON or YAML, or by table as text.
 func (w Writer) Object(object any, table func(*Text)) error {
 	var data []byte

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/istio-pod-network/controller/agent/ctl/output"
+	"github.com/istio-pod-network/controller/internal/columns"
 )
 
 // Progress tells a person what is going on: on a terminal in one line with a bar, elsewhere by a line for each step.
@@ -14,15 +15,21 @@ type Progress struct {
 	mu       sync.Mutex
 	Out      io.Writer
 	Terminal bool
-	Nodes    int // 0 before they are known
+	Nodes    int        // 0 before they are known
+	Columns  func() int // of the terminal, which may change; nil, or 0, for as many as most have
 	finished int
 }
 
-// Columns of the bar, and of a step beside it: a line that goes on in the next one could not be written over, and
-// terminals have 80 columns and more.
+// NewProgress tells it to a stream.
+func NewProgress(out io.Writer) *Progress {
+	return &Progress{Out: out, Terminal: output.IsTerminal(out), Columns: func() int { return output.ColumnsOf(out) }}
+}
+
+// Columns of the bar, of terminals that do not say how many they have, and of the narrowest that has a bar.
 const (
-	barWidth    = 20
-	longestStep = 45
+	barWidth     = 20
+	usualColumns = 80
+	withBar      = 60
 )
 
 // Say tells of a step.
@@ -34,13 +41,24 @@ func (p *Progress) Say(what string) {
 		fmt.Fprintln(p.Out, what)
 		return
 	}
-	full := 0
+	full, has := 0, 0
 	if p.Nodes > 0 {
 		full = barWidth * p.finished / p.Nodes
 	}
-	// Back to the beginning, and nothing of what stood there. Source: ECMA-48, 8.3.41 (EL).
-	bar := strings.Repeat("#", full) + strings.Repeat(".", barWidth-full)
-	fmt.Fprintf(p.Out, "\r[%s] %d/%d %.*s\x1b[K", bar, p.finished, p.Nodes, longestStep, what)
+	if p.Columns != nil {
+		has = p.Columns()
+	}
+	if has <= 0 {
+		has = usualColumns
+	}
+	line := fmt.Sprintf("%d/%d %s", p.finished, p.Nodes, what)
+	if has >= withBar {
+		line = "[" + strings.Repeat("#", full) + strings.Repeat(".", barWidth-full) + "] " + line
+	}
+	// Back to the beginning, and nothing of what stood there: a line that goes on in the next one could not be written
+	// over. Source: ECMA-48, 8.3.41 (EL).
+	line = strings.Join(strings.Fields(line), " ")
+	fmt.Fprintf(p.Out, "\r%s\x1b[K", columns.Head(line, has-1))
 }
 
 // Step tells what is done on a node.

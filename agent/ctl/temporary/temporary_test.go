@@ -48,7 +48,17 @@ func TestProgress(t *testing.T) {
 	out.Reset()
 	p.Nodes = 1000
 	p.Step("ip-10-0-1-23.eu-central-1.compute.internal", "a pod of the mesh and the control make their flows")
-	if line := strings.TrimSuffix(strings.TrimPrefix(out.String(), "\r"), "\x1b[K"); len(line) >= 80 {
-		t.Errorf("a terminal of 80 columns needs two lines for %q", line)
+	if line := strings.TrimSuffix(strings.TrimPrefix(out.String(), "\r"), "\x1b[K"); len(line) != 79 {
+		t.Errorf("a terminal of 80 columns has %q", line)
+	}
+	const bar = "[....................] "
+	for width, want := range map[int]string{0: bar + "1/1000 node-a: 限界限界限", 40: "1/1000 node-a: 限界限界限", 60: bar +
+		"1/1000 node-a: 限界限界限", 20: "1/1000 node-a: 限界", 21: "1/1000 node-a: 限界", 1: ""} {
+		out.Reset()
+		p.Columns = func() int { return width }
+		p.Step("node-a", "限界限界限")
+		if want = "\r" + want + "\x1b[K"; out.String() != want {
+			t.Errorf("%d columns: %q, want %q", width, out.String(), want)
+		}
 	}
 }

@@ -110,7 +110,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 				return err
 			}
 			writer.Format = format
-			p := &temporary.Progress{Out: c.ErrOrStderr(), Terminal: output.IsTerminal(c.ErrOrStderr())}
+			p := temporary.NewProgress(c.ErrOrStderr())
 			return o.end(writer, func(prove func(context.Context, *cluster.Cluster) error) error {
 				return flags.Ask(c.Context(), prove)
 			}, p)
