@@ -180,7 +180,8 @@ func (c *Check) validating(ctx context.Context, from Source, r release, p policy
 	account := "system:serviceaccount:" + r.namespace + ":" + daemonSet
 	switch {
 	case binding.Spec.PolicyName != p.name:
-		c.ill(check, fmt.Sprintf("the binding %s is one of the policy %q: %s", p.name, binding.Spec.PolicyName, p.risk), next)
+		c.ill(check, fmt.Sprintf("the binding %s belongs to the policy %q: %s", p.name, binding.Spec.PolicyName, p.risk),
+			next)
 	case p.denies && !slices.Contains(binding.Spec.ValidationActions, admissionv1.Deny):
 		c.ill(check, fmt.Sprintf("the binding %s does not refuse (validationActions %v): %s", p.name,
 			binding.Spec.ValidationActions, p.risk), next)

@@ -62,8 +62,8 @@ func (c *Check) api(ctx context.Context, from Source) (found api, err error) {
 	}
 	switch {
 	case !found.validating:
-		c.warn("admission-api", "the API server has no ValidatingAdmissionPolicy: what holds the agents' tokens back is "+
-			"RBAC alone, and whoever may edit a pod may also write its marks", "upgrade Kubernetes to 1.30 or later")
+		c.warn("admission-api", "the API server has no ValidatingAdmissionPolicy: only RBAC restricts the agents' tokens, "+
+			"and whoever may edit a pod may also write its marks", "upgrade Kubernetes to 1.30 or later")
 	case found.mutating == "":
 		c.well("admission-api", "ValidatingAdmissionPolicy is there; MutatingAdmissionPolicy is not (Kubernetes 1.36), so "+
 			"copied marks are warned of and not taken off, and way C of injection is not possible")

@@ -72,7 +72,7 @@ func (o options) checkProbe(set *pflag.FlagSet) error {
 	case cleans != nil:
 		return cleans
 	case p.wanted && !o.before:
-		return outcome.Misusef("--probe-nodes is one of check --pre: without that the agents are asked")
+		return outcome.Misusef("--probe-nodes needs --pre: without it, check asks the agents")
 	case changed >= 0 && !p.wanted:
 		return outcome.Misusef("--%s is for check --pre --probe-nodes alone", needProbe[changed])
 	case p.parallel < 1:
@@ -170,8 +170,8 @@ func (o probeOptions) ask() error {
 	case o.yes:
 		return nil
 	case !output.IsTerminal(o.stdin) || !output.IsTerminal(o.stderr):
-		return outcome.Misusef("--probe-nodes: nothing was made, for there is no terminal to ask at; --yes makes what is " +
-			"listed above")
+		return outcome.Misusef("--probe-nodes: nothing was created, because there is no terminal to ask you at; --yes " +
+			"creates what is listed above")
 	}
 	fmt.Fprint(o.stderr, "Make them? [y/N] ")
 	answer, _ := bufio.NewReader(o.stdin).ReadString('\n')

@@ -18,7 +18,7 @@ import (
 // Nothing is made where nobody has said that it may be, or the command line cannot be used.
 func TestProbeMisused(t *testing.T) {
 	for words, o := range map[string]options{
-		"--yes makes what is listed above": {before: true, probe: probeOptions{wanted: true}},
+		"--yes creates what is listed above": {before: true, probe: probeOptions{wanted: true}},
 		"some of node-a,node-b": {before: true, probe: probeOptions{wanted: true, yes: true,
 			nodes: "x"}},
 		"kubernetesDistribution: invalid value \"x\"":   probing("kubernetesDistribution=x"),

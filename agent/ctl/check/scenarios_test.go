@@ -86,7 +86,7 @@ var scenarios = map[string]scenario{
 			"missing",
 		next: "sharedProxyUser=refuse"},
 	"other-binding": {make: func(l *lab) { l.binding("istio-pod-network-marks").Spec.PolicyName = "other" }, status: 1,
-		check: "policy", as: NotWell, what: `one of the policy "other"`, next: "helm upgrade"},
+		check: "policy", as: NotWell, what: `the policy "other"`, next: "helm upgrade"},
 	"harmless-binding": {make: func(l *lab) {
 		l.binding("istio-pod-network-marks").Spec.ValidationActions = []admissionv1.ValidationAction{admissionv1.Audit}
 	}, status: 1, check: "policy", as: NotWell, what: "does not refuse", next: "helm upgrade"},

@@ -118,7 +118,7 @@ func (o Operator) Of(pod *corev1.Pod, namespace map[string]string) Explanation {
 	if pod.Spec.HostNetwork {
 		e.Verdict, e.Reason = Untouched, string(reasonHostNetwork)
 		e.Meaning, e.Next = meanings[reasonHostNetwork].is, meanings[reasonHostNetwork].next
-		e.Questions = append(e.Questions, Question{string(reasonHostNetwork), "Has it a network of its own?", no, true,
+		e.Questions = append(e.Questions, Question{string(reasonHostNetwork), "Does it have a network of its own?", no, true,
 			&Origin{Kind: string(redirect.OfPod), Name: "hostNetwork", Value: "true"}})
 		return e
 	}

@@ -55,7 +55,7 @@ func (in Input) CheckBeside(pods []string, agents string) error {
 	case len(in.Files) > 0 && agents != "":
 		return outcome.Misusef("--agents-namespace has no effect: " + Offline)
 	case first >= 0 && slices.Contains(in.Files[first+1:], stdin):
-		return outcome.Misuse(invalid.Text("--filename", stdin, "standard input has an end, and is read once", "-f - once"))
+		return outcome.Misuse(invalid.Text("--filename", stdin, "standard input can be read only once", "-f - once"))
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// inWords is an error of decoding in words of a manifest: that a field has a value of a wrong type is said without Go's.
+// inWords says in words of a manifest, without Go's, that a field has a value of a wrong type.
 func inWords(err error) error {
 	wrong := new(json.UnmarshalTypeError)
 	if !errors.As(err, &wrong) {

@@ -106,7 +106,7 @@ func (e *Explanation) judgeWait(now time.Time) {
 		return
 	}
 	said := w.words()
-	next := fmt.Sprintf("It says for what: kubectl -n %s logs %s -c %s", e.Namespace, e.Name, w.Container)
+	next := fmt.Sprintf("Its log says for what it waits: kubectl -n %s logs %s -c %s", e.Namespace, e.Name, w.Container)
 	if said != "" {
 		said = ": " + said
 		next = "The rules are written when the pod's network is made: its Events say what became of that"

@@ -16,14 +16,14 @@ var asks = map[redirect.Reason]asked{
 	redirect.ReasonOpenShiftBuild:    {"Is it an OpenShift build pod?", yes},
 	redirect.ReasonOptedOut:          {"Has it opted out?", yes},
 	redirect.ReasonInjectDisabled:    {"Is its injection disabled?", yes},
-	redirect.ReasonAmbient:           {"Does ztunnel have its traffic?", yes},
+	redirect.ReasonAmbient:           {"Does ztunnel handle its traffic?", yes},
 	redirect.ReasonOwnInit:           {"Does its istio-init write the rules?", yes},
 	redirect.ReasonEnvoyDisabled:     {"Is Envoy disabled in its sidecar?", yes},
-	redirect.ReasonProxyType:         {"Is its proxy no sidecar?", yes},
+	redirect.ReasonProxyType:         {"Is its proxy not a sidecar?", yes},
 	redirect.ReasonModeNone:          {"Is its interception mode NONE?", yes},
 	redirect.ReasonNotInjected:       {"Is it injected, or has it opted in?", no},
 	redirect.ReasonNotOptedIn:        {"Has it, or its namespace, opted in?", no},
-	redirect.ReasonNoProxy:           {"Has it a container istio-proxy?", no},
+	redirect.ReasonNoProxy:           {"Does it have a container istio-proxy?", no},
 }
 
 // unknowns are the questions of redirect.ReasonIncomplete, in their order.

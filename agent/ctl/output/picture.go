@@ -52,7 +52,8 @@ func ParsePicture(text string, format Format) (Picture, error) {
 	case !slices.Contains(pictures, text):
 		return NoPicture, invalid.Text("--picture", text, "unknown kind of picture", strings.Join(pictures, ", "))
 	case format == JSON || format == YAML:
-		return NoPicture, invalid.Text("--output", string(format), "a picture is none", "table or wide, with --picture")
+		return NoPicture, invalid.Text("--output", string(format), "a picture has no such format",
+			"table or wide, with --picture")
 	}
 	return Picture(text), nil
 }
@@ -63,5 +64,5 @@ func (p Picture) Fits(pods int) error {
 		return nil
 	}
 	return outcome.Misuse(invalid.Text("--picture", string(p),
-		fmt.Sprintf("there are %d pods, and a drawing is of one", pods), "svg with one pod, or text"))
+		fmt.Sprintf("there are %d pods, and a drawing shows one", pods), "svg with one pod, or text"))
 }

@@ -117,11 +117,10 @@ func (o options) run(ctx context.Context, from Source, w output.Writer) error {
 
 // Why nothing could be said of a cluster, or not all.
 var (
-	ErrNoNode = errors.New("there is no agent, and by its DaemonSet's selector and affinity none of the nodes is to " +
-		"have one")
+	ErrNoNode   = errors.New("there is no agent, and the selector and affinity of its DaemonSet select no node")
 	ErrNotAsked = errors.New("not every node could be asked")
-	ErrUnlisted = errors.New("a node may lack an agent, and nobody sees it: what was not looked at needs a right that " +
-		"is missing")
+	ErrUnlisted = errors.New("a node may lack an agent without anybody seeing it: a right is missing for what " +
+		"was not looked at")
 )
 
 // show writes it; the error says how the cluster is.

@@ -249,7 +249,7 @@ func TestUnasked(t *testing.T) {
 	for name, f := range map[string]*fake{
 		"the verb list on pods":            {errs: map[string]error{"agents": errors.New("forbidden")}},
 		"the verb list on daemonsets.apps": {errs: map[string]error{"daemonsets": errors.New("forbidden")}},
-		"a right that is missing":          {sets: two().sets, errs: map[string]error{"nodes": errors.New("forbidden")}},
+		"a right is missing":               {sets: two().sets, errs: map[string]error{"nodes": errors.New("forbidden")}},
 		"install the chart":                {},
 		"selector and affinity":            {sets: two().sets},
 	} {

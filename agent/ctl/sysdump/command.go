@@ -134,7 +134,7 @@ func (o *options) check() (output.Format, error) {
 	case err != nil:
 		return "", outcome.Misuse(invalid.Text("--format", o.format, "unknown format", strings.Join(output.Formats, ", ")))
 	case slices.Contains(output.Formats, o.file):
-		return "", outcome.Misuse(invalid.Text("--output", o.file, "it is the archive's file here",
+		return "", outcome.Misuse(invalid.Text("--output", o.file, "this flag names the archive",
 			"a file; the listing has --format"))
 	case o.logLines < 1:
 		return "", outcome.Misuse(invalid.Text("--log-lines", fmt.Sprint(o.logLines), "", "1 or more"))

@@ -219,7 +219,7 @@ func (o options) read(q *question) (err error) {
 	case o.live && len(o.Files) > 0:
 		return invalid.Text("--live", "true", "with -f there is no pod to send from", "--live with pods of the cluster")
 	case o.live && q.iptables:
-		return invalid.Text("--backend", o.backend, "the kernel tells of nftables' rules alone", "nftables, with --live")
+		return invalid.Text("--backend", o.backend, "the kernel reports only rules of nftables", "nftables, with --live")
 	}
 	switch q.proto, known = protos[o.proto]; {
 	case o.proto == "" && o.dns:

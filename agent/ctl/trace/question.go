@@ -86,7 +86,7 @@ func (q question) fits(addresses []netip.Addr) error {
 	case !slices.Contains(families, trace.Packet{Dest: to}.Family()) && !to.Addr().IsLoopback():
 		return invalid.Text("--to", q.to.text, "the pod has no address of that family", "an address of the pod's families")
 	case q.from.kind == fromOutside && !slices.Contains(addresses, to.Addr()):
-		return invalid.Text("--to", q.to.text, "what comes from outside is for the pod", "pod:PORT, or one of its addresses")
+		return invalid.Text("--to", q.to.text, "a packet from outside goes to the pod", "pod:PORT, or one of its addresses")
 	}
 	return nil
 }

@@ -107,16 +107,16 @@ func TestMisuse(t *testing.T) {
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --from me":                "unknown sender",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --from uid:x":             "unknown sender",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --from uid:1:x":           "not a user or group ID",
-		"-f testdata/pod.yaml --to 10.0.0.1:80 --from outside":           "what comes from outside is for the pod",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --from outside":           "a packet from outside goes to the pod",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --proto icmp":             "unknown protocol",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --backend auto":           "unknown backend",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --picture=png":            "unknown kind of picture",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --picture svg":            "valid: --picture=svg, or NAMESPACE/svg",
-		"-f testdata/pod.yaml --to 10.0.0.1:80 --picture -o json":        "a picture is none",
+		"-f testdata/pod.yaml --to 10.0.0.1:80 --picture -o json":        "a picture has no such format",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 -o xml":                   "unknown format",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --pod-address cart":       "not an address",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --pod-address fd00::1":    "the pod has no address of that family",
-		"-f ../explain/testdata/kinds.yaml --to 1.2.3.4:5 --picture=svg": "a drawing is of one",
+		"-f ../explain/testdata/kinds.yaml --to 1.2.3.4:5 --picture=svg": "a drawing shows one",
 		"-f testdata/pod.yaml --to 10.0.0.1:80 --live":                   "with -f there is no pod to send from",
 		"-f testdata/none.yaml --to 10.0.0.1:80":                         "no such file",
 		"-f testdata/refused.yaml --injected --to cart":                  "no port",
@@ -124,7 +124,7 @@ func TestMisuse(t *testing.T) {
 		"-f testdata/refused.yaml --injected":                            "no port",
 		"-f testdata/none.yaml --to cart:80":                             "not an address",
 		"-f testdata/pod.yaml --to pod:80 --agents-namespace x":          "--agents-namespace has no effect: with -f",
-		"-f - -f - --to pod:80":                                          "standard input has an end",
+		"-f - -f - --to pod:80":                                          "standard input can be read only once",
 	} {
 		out, status, err := traced(t, strings.Fields(args)...)
 		if status != outcome.Misused || err == nil || !strings.Contains(err.Error(), want) || out != "" {

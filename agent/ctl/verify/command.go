@@ -133,7 +133,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 func (o options) check() (output.Format, error) {
 	switch {
 	case o.revision != "" && !o.istio:
-		return "", outcome.Misusef("--revision %q says who injects, which is for --istio alone", o.revision)
+		return "", outcome.Misusef("--revision %q needs --istio: it says which revision injects", o.revision)
 	case o.parallel < 1:
 		return "", outcome.Misuse(invalid.Text("--parallel", strconv.Itoa(o.parallel), "", "a number of nodes from 1 on"))
 	case o.timeout <= 0:
@@ -193,8 +193,7 @@ func (o options) run(ctx context.Context, from *cluster.Cluster, p *temporary.Pr
 		}
 	}
 	if len(wanted) == 0 {
-		return v, outcome.Unasked(errors.New("by the selector and affinity of the agents' DaemonSet no node is to have " +
-			"an agent"))
+		return v, outcome.Unasked(errors.New("the selector and affinity of the agents' DaemonSet select no node"))
 	}
 	nodes, err := temporary.Choose(o.nodes, wanted, "no node that is to have an agent")
 	if err != nil {

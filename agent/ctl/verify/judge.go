@@ -155,7 +155,7 @@ var kinds = []struct{ flow, means string }{
 	{report.Outbound, "what the app calls goes to its sidecar"},
 	{report.Inbound, "who calls the app comes to its sidecar first"},
 	{report.DNS, "the sidecar answers the app's DNS queries"},
-	{report.DNSOverTCP, "likewise those by TCP"},
+	{report.DNSOverTCP, "the same for DNS queries by TCP"},
 	{report.ExcludedOutbound, "a port that the pod excludes is called directly"},
 	{report.ExcludedInbound, "a port that the pod excludes is reached directly"},
 	{report.ProxyOutbound, "what the sidecar calls is not redirected again"},
