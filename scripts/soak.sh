@@ -10,6 +10,7 @@ cd "$root"
 need_root
 need_go
 if [ -n "${SANDBOXES:-}" ]; then
+	[[ $SANDBOXES =~ ^[1-9][0-9]{0,8}$ ]] || refuse "SANDBOXES: invalid value \"$SANDBOXES\"" "Valid: a whole number from 1 on." 2
 	E2E_SANDBOXES=$SANDBOXES exec scripts/e2e.sh -run 'TestSandboxes' -timeout 12h
 fi
 duration=${1:-1h}

@@ -61,7 +61,7 @@ func TestFullNode(t *testing.T) {
 		r.Error("the detector has seen none of the pods outside the mesh")
 	}
 	r.clear(r.namespace)
-	marks := r.watchMarks()
+	marks, before := r.watchMarks(), r.answers()
 	mesh := r.fill("mesh", full, r.meshPod)
 	var latencies []time.Duration
 	var lastRecord, lastMark time.Time
@@ -86,14 +86,27 @@ func TestFullNode(t *testing.T) {
 	}
 	memory, err := strconv.ParseFloat(r.series("process_resident_memory_bytes"), 64)
 	must(r, err)
-	after := max(lastMark.Sub(lastRecord), 0)
+	after, answers := max(lastMark.Sub(lastRecord), 0), r.answers()
 	r.note("%d at once run after %.1f s, plain ones with one container after %.1f s; record to mark: median %d ms, "+
-		"worst %d ms; last mark %d ms after the last record (at most %v); agent %.1f MiB", full,
-		mesh.Seconds(), plain.Seconds(), latencies[full/2].Milliseconds(), latencies[full-1].Milliseconds(),
-		after.Milliseconds(), markedWithin, memory/(1<<20))
+		"worst %d ms; last mark %d ms after the last record (at most %v); answers: %d from the watch, %d read, %d none; "+
+		"agent %.1f MiB", full, mesh.Seconds(), plain.Seconds(), latencies[full/2].Milliseconds(),
+		latencies[full-1].Milliseconds(), after.Milliseconds(), markedWithin, answers[0]-before[0], answers[1]-before[1],
+		answers[2]-before[2], memory/(1<<20))
 	if os.Getenv(podsEnv) != "" && after > markedWithin {
 		r.Errorf("the last of %d pods was marked %v after the last ADD, at most %v are allowed", full, after, markedWithin)
 	}
+}
+
+// answers are how many of the plugin's questions the node's agent has answered so far by what it watches, how many by
+// reading the pod, and how many not.
+func (r *rig) answers() (counts [3]int) {
+	r.Helper()
+	for i, source := range []string{"cache", "live", "none"} {
+		count, err := strconv.Atoi(r.metric(fmt.Sprintf("questions_total{answer=%q}", source)))
+		must(r, err)
+		counts[i] = count
+	}
+	return counts
 }
 
 func later(a, b time.Time) time.Time {
@@ -131,6 +144,14 @@ func (m *marks) all() map[string]time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return maps.Clone(m.at)
+}
+
+// has reports whether that pod was seen to be marked. Of a soak's thousands nobody asks for all each time.
+func (m *marks) has(uid string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, marked := m.at[uid]
+	return marked
 }
 
 // watchMarks watches the pods of the namespace until the end of the test.

@@ -52,11 +52,11 @@ func TestSandboxes(t *testing.T) {
 		fmt.Fprintf(os.Stderr, "soak: %s, %d of %d sandboxes; %v\n", time.Since(start).Round(time.Second),
 			count-max(0, left-1000), count, now)
 	}
-	r.backTo(r.node, before)
+	after := r.backTo(r.node, before)
 	slices.Sort(s.took)
 	r.note("each made in %d ms in the median and %d ms at the most, %d at once; %s",
 		s.took[len(s.took)/2].Milliseconds(), s.took[len(s.took)-1].Milliseconds(), sandboxesAtOnce,
-		r.footprint(r.node).growth(before, count))
+		after.growth(before, count))
 }
 
 // sandboxSoak makes sandboxes.
@@ -122,7 +122,7 @@ func (s *sandboxSoak) one() (err error) {
 	if r, err := store.Get(id, "eth0"); err != nil || r.Decision != record.Redirect || r.PodUID != string(pod.UID) {
 		return fmt.Errorf("the record of %s is %+v, %w", pod.Name, r, err)
 	}
-	s.eventually(pod.Name+" is marked", func() bool { _, marked := s.marks.all()[string(pod.UID)]; return marked })
+	s.eventually(pod.Name+" is marked", func() bool { return s.marks.has(string(pod.UID)) })
 	if _, err := s.client.StopPodSandbox(s.ctx, &runtimev1.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
 		return fmt.Errorf("stopping the sandbox of %s: %w", pod.Name, err)
 	}

@@ -68,9 +68,8 @@ func TestSoak(t *testing.T) {
 	r.healthy()
 	r.clear(r.namespace)
 	for _, n := range nodes.Nodes {
-		r.backTo(n, before[n.Name])
+		after := r.backTo(n, before[n.Name])
 		r.node = n
-		after := r.footprint(n)
 		r.note("%s: %v, %s repaired by the last agent; %s", n.Name, after, r.metric(`pod_repairs_total{result="applied"}`),
 			after.growth(before[n.Name], int(pods)/len(nodes.Nodes)))
 	}
@@ -275,18 +274,23 @@ func (f footprint) growth(before footprint, pods int) string {
 		per("memory", float64(f.memory-before.memory)/1024, moreMemory>>10, " MiB"))
 }
 
-// backTo waits until a node is as it was, but for some room in the agent's own.
-func (r *rig) backTo(n *cluster.Node, before footprint) {
+// backTo waits until a node is as it was, but for some room in the agent's own, and returns how it is then. What has
+// grown is to be told also where that is too much: it does not end the test.
+func (r *rig) backTo(n *cluster.Node, before footprint) (now footprint) {
 	r.Helper()
-	r.succeeds(n.Name+" is as it was", func() error {
-		now := r.footprint(n)
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Second) {
+		now = r.footprint(n)
 		if now.countable() == before.countable() && now.files <= before.files+moreFiles &&
 			now.memory <= before.memory+moreMemory {
-			return nil
+			return now
 		}
-		mounts := slices.DeleteFunc(now.mounts, func(m string) bool { return slices.Contains(before.mounts, m) })
-		return fmt.Errorf("it was\n%v and is\n%v, %d files of ours that were to be temporary (%d before), %d tables of ours "+
-			"(%d before); mounts that were not there before:\n%s", before, now, now.temporary, before.temporary, now.rules,
-			before.rules, strings.Join(mounts, ""))
-	})
+		if time.Now().After(deadline) {
+			break
+		}
+	}
+	mounts := slices.DeleteFunc(slices.Clone(now.mounts), func(m string) bool { return slices.Contains(before.mounts, m) })
+	r.Errorf("%s is not as it was within %v: it was\n%v and is\n%v, %d files of ours that were to be temporary "+
+		"(%d before), %d tables of ours (%d before); mounts that were not there before:\n%s", n.Name, patience, before, now,
+		now.temporary, before.temporary, now.rules, before.rules, strings.Join(mounts, ""))
+	return now
 }
