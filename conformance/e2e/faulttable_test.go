@@ -123,11 +123,15 @@ var making = map[string]func(r *rig) (hurt string, undo func()){
 		plugin := r.node.Path(filepath.Join(cluster.BinDir, "istio-pod-network"))
 		must(r, os.Remove(plugin))
 		must(r, os.WriteFile(plugin, another, 0o755))
+		undo, err := r.node.ReadOnly(cluster.BinDir) // the kubelet ends an agent that has not answered for half a minute
+		undone := r.until(undo)
+		must(r, err)
 		pod := r.meshPod("hurt")
 		pod.Spec.InitContainers = nil // what waits is repaired
 		r.create(pod)
 		r.running(pod.Name)
 		r.uncached(pod.Name)
+		undone()
 		resumed()
 		return pod.Name, func() {}
 	},
@@ -292,6 +296,7 @@ func TestFaultTable(t *testing.T) {
 			}
 		}
 	}
+	r.eventually("all is well before the first fault", func() bool { return r.allWell(names) })
 	everything(faulttable.Fault{Name: "no fault"}, nil, names)
 	w.worked()
 	w.silent()
