@@ -13,13 +13,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// snapshot is what is on a node where the plugin could leave something: contents of files by their path.
+// snapshot returns the contents of the files in the directories that the product writes to, by path.
 func snapshot(n *cluster.Node) map[string]string {
 	all := map[string]string{}
 	for _, dir := range []string{cluster.ConfDir, cluster.BinDir, stateDir} {
 		root := n.Path(dir)
 		_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-			if err != nil || path == root { // the directory of the agent's socket is the kubelet's
+			if err != nil || path == root { // the kubelet creates the directory of the agent's socket
 				return nil
 			}
 			contents := entry.Type().String()
@@ -34,7 +34,7 @@ func snapshot(n *cluster.Node) map[string]string {
 	return all
 }
 
-// asBefore fails unless the nodes are as they were.
+// asBefore fails unless the nodes' files are as before.
 func (r *rig) asBefore(before map[string]map[string]string) {
 	r.Helper()
 	for _, n := range nodes.Nodes {
@@ -52,8 +52,8 @@ func (r *rig) asBefore(before map[string]map[string]string) {
 	}
 }
 
-// lives takes an installation through its life on both nodes: mesh pods while it is there; after it was removed new
-// pods start plain, old ones can be deleted, and the nodes are as they were.
+// lives tests an installation and its removal on both nodes. Mesh pods start while it is installed. After the removal
+// new pods start without rules, old pods can be deleted, and the nodes are as before.
 func (r *rig) lives(install, remove func()) {
 	r.Helper()
 	r.uninstalled()
@@ -74,7 +74,7 @@ func (r *rig) lives(install, remove func()) {
 	for _, n := range nodes.Nodes {
 		r.node = n
 		bare := r.meshPod("new-" + n.Name)
-		bare.Spec.InitContainers = nil // nobody would mark it any more
+		bare.Spec.InitContainers = nil // without an agent nobody marks the pod
 		r.seen(bare)
 		if rules := r.ruleset(bare.Name); rules != "" {
 			r.Errorf("rules in a pod that came after the plugin was removed:\n%s", rules)
@@ -85,14 +85,14 @@ func (r *rig) lives(install, remove func()) {
 	r.node = first
 }
 
-// The pages of whoever runs it.
+// Pages about installation and operation.
 const (
 	installing   = "docs/cluster.md"
 	operating    = "docs/operation.md"
 	uninstalling = "docs/uninstalling.md"
 )
 
-// The life of a release as the pages tell it, with either Helm: install, test, upgrade, roll back, uninstall.
+// The life of a release, as in the pages, with each Helm: install, test, upgrade, roll back, uninstall.
 func TestHelmRelease(t *testing.T) {
 	for _, which := range []string{"helm3", "helm4"} {
 		t.Run(which, func(t *testing.T) {
@@ -119,7 +119,7 @@ func TestHelmRelease(t *testing.T) {
 	}
 }
 
-// operates pastes what the page for whoever runs it has, beside the pods that it names.
+// operates pastes the blocks of docs/operation.md, after it has created the pods that the page names.
 func (n *reader) operates() {
 	n.Helper()
 	shop := *n.rig
@@ -141,9 +141,9 @@ func (n *reader) operates() {
 	}
 }
 
-// An uninstallation that was broken off after it had turned the agents can be taken back.
+// An uninstallation can be undone if it was interrupted after it had told the agents to uninstall.
 func TestUninstallTakenBack(t *testing.T) {
-	// Helm 4 asks before it overwrites what others have set
+	// Helm 4 refuses to overwrite fields of other managers without this flag
 	for which, flags := range map[string][]string{"helm3": nil, "helm4": {"--force-conflicts"}} {
 		t.Run(which, func(t *testing.T) {
 			r := newRig(t)
@@ -167,7 +167,7 @@ func TestUninstallTakenBack(t *testing.T) {
 	}
 }
 
-// turnAgents does what the hook does, and is gone before the nodes are done.
+// turnAgents does what the uninstall hook does, but ends before the nodes are done.
 func (r *rig) turnAgents() {
 	r.Helper()
 	out, err := asAdmin("istio-pod-network-agent", "uninstall-all", "--namespace="+system, "--kubeconfig="+nodes.Admin(),
@@ -177,7 +177,7 @@ func (r *rig) turnAgents() {
 	}
 }
 
-// Manifests install, as in 2018, and a rendered DaemonSet uninstalls, as the pages say it.
+// Manifests install the product, as in 2018, and a rendered DaemonSet uninstalls it, as in the pages.
 func TestManifests(t *testing.T) {
 	r := newRig(t)
 	n := newReader(r, "helm4")
@@ -191,8 +191,8 @@ func (n *reader) uninstallsManifests() {
 	n.pastes(uninstalling, false, "Uninstall what was applied as manifests")
 }
 
-// Somebody has deleted the release without its hooks: mesh pods are refused, with the command that helps. It is run on
-// a node by kubectl debug, as docs/uninstalling.md says, or for all nodes by the manifests.
+// The release was deleted without its hooks. Mesh pods are refused, and the error names the command that helps. The
+// test runs it on each node by kubectl debug, as in docs/uninstalling.md, or on all nodes by the manifests.
 func TestForgottenUninstall(t *testing.T) {
 	for name, cure := range map[string]func(*reader){"one-node": (*reader).curesNodes,
 		"all-nodes": (*reader).uninstallsManifests} {
@@ -216,7 +216,7 @@ func TestForgottenUninstall(t *testing.T) {
 	}
 }
 
-// curesNodes does on each node what the page says for one.
+// curesNodes follows the page's steps for one node on each node.
 func (n *reader) curesNodes() {
 	n.Helper()
 	for _, node := range nodes.Nodes {

@@ -1,4 +1,4 @@
-// Package blocks reads the blocks of commands of a page as its reader pastes them.
+// Package blocks reads the command blocks of a documentation page, as a reader pastes them.
 package blocks
 
 import (
@@ -14,15 +14,16 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 )
 
-// Block is what a page has a reader paste at once.
+// Block is a block of commands that a reader pastes at once.
 type Block struct {
 	Place   string // page and line
-	Section string // the heading that it stands below
+	Section string // the heading above it
 	Text    string
-	// NotRun is why none of it can run; RunBy is the test that runs it instead; StandIns are the programs that cannot.
+	// NotRun is why the block cannot run. RunBy is the test that runs it instead. StandIns are the programs in it that
+	// tests replace.
 	NotRun, RunBy string
 	StandIns      []string
-	NotOnCluster  string // why no end-to-end test pastes it: it alone, or no block of its page
+	NotOnCluster  string // why no end-to-end test pastes this block, or its page
 }
 
 var (
@@ -34,13 +35,13 @@ var (
 	failing = regexp.MustCompile(`(?m)^(.*\S) +# fails\b.*$`)
 )
 
-// replaced are names that a page has for what a reader knows better, and what stands for them.
+// replaced maps placeholders of the pages to what tests use.
 var replaced = strings.NewReplacer(
-	"./chart |", "./conformance/shop/chart |", // a reader's own
+	"./chart |", "./conformance/shop/chart |", // the reader's own chart
 	" ...\n", "\n",
 )
 
-// Read returns the blocks of a page, which is named by its path in the repository, and what is wrong about them.
+// Read returns the blocks of a page, and what is wrong with them. The page is a path in the repository, with slashes.
 func Read(page string) (blocks []Block, wrong []string, err error) {
 	text, err := os.ReadFile(filepath.Join(build.Root(), filepath.FromSlash(page)))
 	if err != nil {
@@ -50,7 +51,7 @@ func Read(page string) (blocks []Block, wrong []string, err error) {
 	return blocks, wrong, nil
 }
 
-// Of returns the blocks of commands in the text of a page, and what is wrong about them.
+// Of returns the command blocks in the text of a page, and what is wrong with them. page names the page in messages.
 func Of(page, text string) (blocks []Block, wrong []string) {
 	lines, below, reason := strings.Split(text, "\n"), "", ""
 	if said := whole.FindStringSubmatch(text); said != nil {
@@ -62,7 +63,7 @@ func Of(page, text string) (blocks []Block, wrong []string) {
 		}
 		match := fence.FindStringSubmatch(lines[i])
 		if match == nil {
-			if strings.HasPrefix(strings.TrimSpace(lines[i]), "```") { // another kind, which is skipped as a whole
+			if strings.HasPrefix(strings.TrimSpace(lines[i]), "```") { // another kind of block, which is skipped
 				place := fmt.Sprintf("%s:%d", page, i+1)
 				if !others.MatchString(lines[i]) {
 					wrong = append(wrong, place+": nobody pastes a block that begins with "+lines[i])
@@ -107,8 +108,8 @@ func Of(page, text string) (blocks []Block, wrong []string) {
 	return blocks, wrong
 }
 
-// commandsOf are the lines of a block that a reader types: in a session those behind a prompt, each until the command
-// is complete. All others are what the commands print.
+// commandsOf returns the commands of a block. In a console session they are the lines after a prompt, each until the
+// command is complete. All other lines are output.
 func commandsOf(kind string, lines []string) (commands string, printed bool) {
 	if kind == "sh" {
 		return strings.Join(lines, "\n"), false
@@ -129,18 +130,18 @@ func commandsOf(kind string, lines []string) (commands string, printed bool) {
 	return strings.Join(typed, "\n"), printed
 }
 
-// complete reports whether a shell would not wait for more.
+// complete reports whether a shell would run the command without waiting for more lines.
 func complete(command string) bool {
 	_, err := Parse("", command+"\n")
 	return !syntax.IsIncomplete(err)
 }
 
-// Parse is how a shell reads a text; place is what errors name.
+// Parse parses a text as bash does. place names it in errors.
 func Parse(place, text string) (*syntax.File, error) {
 	return syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), place)
 }
 
-// Calls counts the programs that a text calls, those behind sudo and the like, too.
+// Calls returns how often a script calls each program, including programs called by sudo and similar.
 func Calls(file *syntax.File) map[string]int {
 	count := map[string]int{}
 	for _, name := range called(file) {
@@ -149,7 +150,7 @@ func Calls(file *syntax.File) map[string]int {
 	return count
 }
 
-// Programs are the programs that a text calls, each once.
+// Programs returns the programs that a script calls, each once.
 func Programs(file *syntax.File) (names []string) {
 	for _, name := range called(file) {
 		if !slices.Contains(names, name) {
@@ -159,7 +160,7 @@ func Programs(file *syntax.File) (names []string) {
 	return names
 }
 
-// callers are programs that call the one behind them.
+// callers are programs that call the program in their arguments.
 var callers = []string{"sudo", "exec", "nohup", "xargs", "watch"}
 
 func called(file *syntax.File) (names []string) {
@@ -179,13 +180,13 @@ func called(file *syntax.File) (names []string) {
 	return names
 }
 
-// never are the programs that no reason leaves out: what is said of them here can be checked here.
+// never matches the programs that no page may leave out, because the tests can check them.
 var never = regexp.MustCompile(`^(kubectl|helm[34]?|make|istio-pod-network.*|[a-z0-9-]+\.sh)$`)
 
-// asksCluster are those that the cluster is asked by.
+// asksCluster matches the programs that talk to a cluster.
 var asksCluster = regexp.MustCompile(`^(kubectl|oc|helm[34]?|istio-pod-networkctl)$`)
 
-// Skipped are programs of a block that must not be left out, and are by what the page says.
+// Skipped returns the programs of a block that must not be left out, but that the page leaves out.
 func Skipped(b Block, programs []string) (names []string) {
 	for _, name := range programs {
 		if never.MatchString(name) && (b.NotRun != "" || slices.Contains(b.StandIns, name)) {
@@ -195,8 +196,8 @@ func Skipped(b Block, programs []string) (names []string) {
 	return names
 }
 
-// Script is a block for a shell that ends at the first command that fails. One of which the page says that it fails has
-// to.
+// Script returns a block as a script that ends at the first command that fails. A command that the page marks with `#
+// fails` must fail.
 func Script(b Block) string {
 	return "set -euo pipefail\n" + failing.ReplaceAllString(b.Text, "if $1; then echo 'it succeeds'; exit 1; fi")
 }

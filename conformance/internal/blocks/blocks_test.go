@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A page may not leave out what can be checked here, and what it says of a block is understood.
+// A page may not leave out what the tests can check, and its comments about a block are understood.
 func TestBlocks(t *testing.T) {
 	const page = "text\n<!-- stand-ins for docker, aws: no cloud -->\n```console\n# docker push x\n$ for n in a b; do\n" +
 		"    kubectl get $n\n  done\nnamespace/a\n$ helm test a \\\n  -n b\n```\n" +
@@ -35,7 +35,7 @@ func TestBlocks(t *testing.T) {
 	}
 }
 
-// No block is left out by how it is written, and where it may be pasted is known.
+// No block is skipped because of its format, and it is known whether a cluster test pastes it.
 func TestEveryBlockIsSeen(t *testing.T) {
 	const page = "# Title\n```bash\nmake demo\n```\n- a list\n\n    ```sh\n    make demo\n    ```\n" +
 		"```\n$ kubectl get pods\n```\n```\noutput\n```\n```yaml\na: b\n```\n" +

@@ -2,8 +2,8 @@ package blocks
 
 import "slices"
 
-// OnCluster are the sections whose blocks the end-to-end tests paste on a cluster, by their page, as they stand but for
-// a few names.
+// OnCluster are the sections whose blocks the end-to-end tests paste, by page. They are pasted unchanged, except for a
+// few names.
 var OnCluster = map[string][]string{
 	"README.md":       {"Install on a cluster"},
 	"docs/cluster.md": {"Installing on a cluster", "Install with Helm", "Install manifests"},
@@ -23,12 +23,12 @@ func PastedOnCluster(page string, b Block) bool {
 	return b.NotOnCluster == "" && slices.Contains(OnCluster[page], b.Section)
 }
 
-// Unexplained reports whether a block asks a cluster and is not pasted on one, and the page does not say why.
+// Unexplained reports whether a block needs a cluster, but no end-to-end test pastes it and the page does not say why.
 func Unexplained(page string, b Block) bool {
 	return NeedsCluster(b) && !PastedOnCluster(page, b) && b.NotOnCluster+b.RunBy+b.NotRun == "" && len(b.StandIns) == 0
 }
 
-// NeedsCluster reports whether a block calls what asks a cluster.
+// NeedsCluster reports whether a block calls a program that talks to a cluster.
 func NeedsCluster(b Block) bool {
 	file, err := Parse(b.Place, b.Text)
 	return err == nil && slices.ContainsFunc(Programs(file), asksCluster.MatchString)

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NewNetNS makes a network namespace, with lo up as a runtime has it, and pins it at path, where no file may be yet.
+// NewNetNS creates a network namespace with lo up, as a runtime does, and bind-mounts it at path. The file must not
+// exist yet.
 func NewNetNS(path string) error {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
 	if err != nil {
@@ -27,7 +28,7 @@ func NewNetNS(path string) error {
 	})
 }
 
-// loopbackUp sets lo up by netdevice(7), in the network namespace of the calling thread.
+// loopbackUp sets lo up in the network namespace of the calling thread (netdevice(7)).
 func loopbackUp() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -42,7 +43,7 @@ func loopbackUp() error {
 	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
 }
 
-// RemoveNetNS unpins a network namespace, which destroys it; once more is fine.
+// RemoveNetNS unmounts a network namespace and removes its file. It is no error if there is none.
 func RemoveNetNS(path string) error {
 	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.ENOENT) &&
 		!errors.Is(err, unix.EINVAL) {
@@ -54,7 +55,7 @@ func RemoveNetNS(path string) error {
 	return nil
 }
 
-// InNetNS runs f on a thread in the network namespace at path. Programs that it starts are in there too.
+// InNetNS runs f on a thread in the network namespace at path. Programs that f starts are in it too.
 func InNetNS(path string, f func() error) error {
 	return onThread(func() error {
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -69,7 +70,7 @@ func InNetNS(path string, f func() error) error {
 	})
 }
 
-// onThread runs f on a thread of its own, which ends with it: its namespaces may be changed.
+// onThread runs f on a new thread that ends afterwards, so f may change the thread's namespaces.
 func onThread(f func() error) error {
 	result := make(chan error)
 	go func() {
