@@ -15,15 +15,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// watcher is a Prometheus that reads all agents.
+// watcher is a Prometheus that scrapes all agents.
 type watcher struct {
 	*prometheus.Server
 	*rig
 	rules []prometheus.Rule
 }
 
-// watched starts one that finds the agents' pods as the chart's PodMonitor has a Prometheus operator find them, and
-// looks at the chart's alerts, of which each minute is a second.
+// watched starts a Prometheus that discovers the agents' pods as the chart's PodMonitor describes them, and evaluates
+// the chart's alerts with seconds in place of minutes.
 func (r *rig) watched() *watcher {
 	r.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -59,7 +59,8 @@ func nodeNames() (names []string) {
 	return names
 }
 
-// targets are the agents' pods, as a PodMonitor makes them targets: each with its port metrics, and the label node.
+// targets serves the agents' pods as Prometheus targets (HTTP service discovery), like the PodMonitor: the port
+// metrics, and the label node.
 func (r *rig) targets(w http.ResponseWriter, _ *http.Request) {
 	type group struct {
 		Targets []string          `json:"targets"`
@@ -68,7 +69,7 @@ func (r *rig) targets(w http.ResponseWriter, _ *http.Request) {
 	list, err := nodes.Client.CoreV1().Pods(system).List(r.ctx,
 		metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + daemonSet})
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable) // then the targets stay as they are
+		http.Error(w, err.Error(), http.StatusServiceUnavailable) // Prometheus then keeps the previous targets
 		return
 	}
 	all := []group{}
@@ -82,7 +83,7 @@ func (r *rig) targets(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(all)
 }
 
-// kubeState is what kube-state-metrics says of DaemonSets, as far as an alert looks at it.
+// kubeState serves the metric of kube-state-metrics about DaemonSets that an alert uses.
 func (r *rig) kubeState(w http.ResponseWriter, _ *http.Request) {
 	list, err := nodes.Client.AppsV1().DaemonSets("").List(r.ctx, metav1.ListOptions{})
 	if err != nil {
@@ -96,8 +97,8 @@ func (r *rig) kubeState(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// worked has the agents work until every query of the dashboard, for each node and for all, and every query that a rule
-// is made of has had a value.
+// worked creates and deletes pods until every query of the dashboard, for each node and for all, and every selector of
+// a rule has had a value.
 func (w *watcher) worked() {
 	w.Helper()
 	queries := prometheus.Selectors(w, w.rules)
@@ -132,12 +133,12 @@ func (w *watcher) silent() {
 // missing is the alert about agents that are not ready.
 const missing = "IstioPodNetworkAgentMissing"
 
-// followers are alerts that may come later with whichever a fault has: agents that are not ready count as missing, and
-// what bypasses the mesh is repaired in vain.
+// followers are alerts that may follow those of a fault: an agent that is not ready also counts as missing, and the
+// repair of a bypass may fail.
 var followers = []string{missing, "IstioPodNetworkRepairsFail"}
 
-// fire waits until the alerts of a fault fire, and no others: of the rig's node, but for the one that is about the
-// DaemonSet.
+// fire waits until the alerts of a fault fire for the rig's node, and no others. Only the alert about the DaemonSet has
+// no node.
 func (w *watcher) fire(f faulttable.Fault) {
 	w.Helper()
 	want := map[string]prometheus.State{}
@@ -165,11 +166,11 @@ func (w *watcher) fire(f faulttable.Fault) {
 	}
 }
 
-// onBusyMachines are the alerts about what Prometheus cannot read: where a minute is a second, a machine that has much
-// else to do makes them fire, too.
+// onBusyMachines are the alerts about failed scrapes. With seconds in place of minutes, they may also fire on a busy
+// machine.
 var onBusyMachines = []string{"IstioPodNetworkAgentAway", "IstioPodNetworkNoAgent", "IstioPodNetworkAgentNotReady"}
 
-// firedOnly fails if an alert has fired at any time that no fault of the table has.
+// firedOnly fails if an alert has fired that the table has for none of the faults.
 func (w *watcher) firedOnly(all []faulttable.Fault) {
 	w.Helper()
 	known := slices.Concat(followers, onBusyMachines)

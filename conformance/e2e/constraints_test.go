@@ -21,7 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// What OpenShift gives a project, and those of the platform.
+// allocated are the annotations that OpenShift gives a project, platform those of the platform's own namespaces.
 var (
 	allocated = map[string]string{scc.KeyUsers: "1000660000/10000", scc.KeyGroups: "1000660000/10000",
 		scc.KeyLevel: "s0:c26,c5"}
@@ -29,14 +29,15 @@ var (
 		scc.KeyLevel: "s0:c27,c4"}
 )
 
-// The first user of the project's range, which the platform gives to apps, and the last, which Istio gives to sidecars.
+// firstUser is the first user of the project's range, which the platform gives to apps. lastUser is the last, which
+// Istio gives to sidecars.
 const (
 	firstUser = 1000660000
 	lastUser  = 1000669999
 )
 
-// constrained has OpenShift's admission judge every pod of the cluster until the end of the test, in its place: after
-// policies, before other webhooks, once more when those have changed the pod, and in the end.
+// constrained installs OpenShift's admission as webhooks until the end of the test. As on OpenShift, it runs after
+// policies and before other webhooks, again if those have changed the pod, and last as a validating webhook.
 func (r *rig) constrained() {
 	r.Helper()
 	stock := filepath.Join(build.Root(), "conformance", "internal", "scc", "stock.yaml")
@@ -53,7 +54,7 @@ func (r *rig) constrained() {
 		judge.ServeHTTP(w, q)
 	})}
 	go func() { _ = server.ServeTLS(listener, cert, key) }()
-	inForce := func(want bool) func() bool { // both webhooks: the API server takes a moment to read of one, and of its end
+	inForce := func(want bool) func() bool { // for both: the API server applies a change of webhooks late
 		return func() bool {
 			asked.Store(false)
 			pod, err := r.dryRun(r.appPod("try"))
@@ -90,8 +91,8 @@ func (r *rig) constrained() {
 	r.eventually("the constraints are in force", inForce(true))
 }
 
-// developed has the rig's pods be made by somebody who may edit the namespace and nothing else, and who leaves to the
-// platform what that can fill in.
+// developed makes a user create the rig's pods who may only edit the namespace. The pods leave the security context to
+// the platform.
 func (r *rig) developed() {
 	r.Helper()
 	r.bound("edit", authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods"})
@@ -102,7 +103,7 @@ func (r *rig) developed() {
 	r.person, r.app = client, nil
 }
 
-// bound gives the developer a cluster role in the rig's namespace, which allows something.
+// bound gives the user a cluster role in the rig's namespace, and waits until the role allows an action.
 func (r *rig) bound(role string, what authorizationv1.ResourceAttributes) {
 	r.Helper()
 	_, err := nodes.Client.RbacV1().RoleBindings(r.namespace).Create(r.ctx, &rbacv1.RoleBinding{
@@ -115,7 +116,7 @@ func (r *rig) bound(role string, what authorizationv1.ResourceAttributes) {
 	r.allowed("developer", what)
 }
 
-// allowed waits until somebody may do something: the API server takes a moment to read of a binding.
+// allowed waits until a user may do something. The API server sees a binding with a delay.
 func (r *rig) allowed(user string, what authorizationv1.ResourceAttributes) {
 	r.Helper()
 	r.eventually(fmt.Sprintf("%s may %s %s", user, what.Verb, what.Resource), func() bool {
@@ -127,7 +128,7 @@ func (r *rig) allowed(user string, what authorizationv1.ResourceAttributes) {
 	})
 }
 
-// admitted fails unless a pod was admitted by those constraints, and app and sidecar run as those users.
+// admitted fails unless those constraints admitted the pod, and its app and sidecar run as those users.
 func (r *rig) admitted(name, constraints string, app, sidecar int64) {
 	r.Helper()
 	pod := r.pod(name)
@@ -144,10 +145,10 @@ func (r *rig) admitted(name, constraints string, app, sidecar int64) {
 	}
 }
 
-// On OpenShift, with Multus and its constraints in force, Istio's injector puts pods of people who may only edit their
-// project on our network, beside networks of their own, and the constraints that everybody may use admit them: the app
-// as the first user of the project's range, the sidecar as the last. The chart's own pods are admitted by its own
-// constraints, and no others.
+// openShiftIstio tests Istio on OpenShift, with Multus and SecurityContextConstraints. Users may only edit their own
+// project. Istio's injector adds our network to their pods, besides the pods' own networks, and the constraints for all
+// users admit them: the app as the first user of the project's range, the sidecar as the last. The chart's own pods are
+// admitted by the chart's constraints only.
 func openShiftIstio(whole *rig) {
 	t := whole.TB.(*testing.T)
 	whole.installedOnOpenShift()
@@ -203,12 +204,12 @@ func openShiftIstio(whole *rig) {
 		whole.installedOnOpenShift("injection.replaceInit=true")
 		r := project(t, []string{openShift}, nil)
 		r.initReplaced()
-		r.create(r.injected("cart-0", map[string]string{networks: network})) // which the injector does not add
+		r.create(r.injected("cart-0", map[string]string{networks: network})) // here the injector does not add the network
 		r.throughSidecar("cart-0")
 		r.marked("cart-0")
 		r.admitted("cart-0", "restricted-v2", firstUser, lastUser)
 	})
-	// Without PLATFORM=openshift the sidecar is 1337 everywhere: that takes nonroot-v2, or a user namespace.
+	// Without PLATFORM=openshift the sidecar always runs as 1337. That requires nonroot-v2, or a user namespace.
 	t.Run("fixed-user", func(t *testing.T) {
 		r := project(t, nil, []string{wait}, cniEnabled, multus)
 		if _, err := r.tryCreate(r.injected("refused", nil)); !apierrors.IsForbidden(err) ||
@@ -233,5 +234,5 @@ func openShiftIstio(whole *rig) {
 			t.Errorf("TPROXY: %v", err)
 		}
 	})
-	whole.uninstalled() // by a hook, whose pod the constraints have to admit, too
+	whole.uninstalled() // the constraints must admit the pod of the uninstall hook too
 }

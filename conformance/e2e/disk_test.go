@@ -10,8 +10,8 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
-// A directory that the agent or the plugin has to write to is full, or read-only: readiness or the kubelet says why, no
-// file is torn, pods outside the mesh start, and all is well when it ends.
+// A directory that the agent or the plugin writes to is full or read-only. The readiness probe or a kubelet event says
+// why, no file is written in part, pods outside the mesh start, and everything recovers afterwards.
 func TestDisk(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed("agentTimeout=2s")
@@ -22,7 +22,7 @@ func TestDisk(t *testing.T) {
 		}{{"full", "no space left on device", (*cluster.Node).Fill},
 			{"read-only", "read-only file system", (*cluster.Node).ReadOnly}} {
 			dirs := []string{cluster.ConfDir, cluster.BinDir, cluster.StateDir}
-			if r.node.Runtime == cluster.Debian { // where the primary's own file is what is written
+			if r.node.Runtime == cluster.Debian { // only ConfDir differs: the agent writes the primary's file
 				dirs = dirs[:1]
 			}
 			for _, dir := range dirs {
@@ -30,14 +30,14 @@ func TestDisk(t *testing.T) {
 				resume, err := r.node.Stop(daemonSet, dir)
 				resumed := r.until(resume)
 				must(r, err)
-				switch dir { // what the agent will have to write
+				switch dir { // remove what the agent must write again
 				case cluster.ConfDir:
 					r.unchain()
 				case cluster.BinDir:
 					must(r, os.Remove(r.node.Path(filepath.Join(dir, "istio-pod-network"))))
 				}
 				undo, err := harm.begin(r.node, dir)
-				undone := r.until(undo) // whatever came of it
+				undone := r.until(undo) // also after an error
 				must(r, err)
 				resumed()
 				if dir == cluster.StateDir {
@@ -53,7 +53,7 @@ func TestDisk(t *testing.T) {
 					})
 				}
 				r.wholeConfiguration()
-				if dir != cluster.BinDir { // without the binary that is in its configuration, a runtime makes no pod
+				if dir != cluster.BinDir { // without the configured binary the runtime starts no pod
 					r.seen(r.appPod("plain-" + name))
 				}
 				undone()
@@ -68,7 +68,7 @@ func TestDisk(t *testing.T) {
 	})
 }
 
-// wholeConfiguration fails if a file of the runtime's configuration is torn.
+// wholeConfiguration fails if a file of the runtime's CNI configuration is not valid JSON.
 func (r *rig) wholeConfiguration() {
 	r.Helper()
 	for _, pattern := range []string{"*.conf*", "*/*.conf*"} {

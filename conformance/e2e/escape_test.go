@@ -11,11 +11,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// attackingUser is anybody who is not the sidecar.
+// attackingUser is a user other than the sidecar's.
 const attackingUser = 1000
 
-// attacked gives a pod a container beside its app that tries every way around a sidecar that is known, with no user, no
-// capability and no privilege of its own.
+// attacked adds a container to a pod that makes every known attempt to get around a sidecar. It has no capabilities and
+// no privileges.
 func attacked(pod *corev1.Pod) *corev1.Pod {
 	attacker := container(pod, "app").DeepCopy()
 	attacker.Name, attacker.SecurityContext = "attacker", restricted(attackingUser)
@@ -25,17 +25,17 @@ func attacked(pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-// An app without any privilege tries to send TCP around its sidecar, or to have it sent around it from outside, by what
-// connection tracking remembers. The peer counts what it answers: nothing of a mesh pod, and every attempt of a pod
-// outside the mesh, so that each is known to be one; but none from an address of lo, which only the mesh's rules bring
-// along, or which leaves no pod.
+// An app without any privilege tries to send TCP around its sidecar, or to use connection tracking so that a peer
+// outside reaches it around the sidecar. The peer counts what it answers: nothing from a mesh pod, and every attempt
+// from a pod outside the mesh, which proves that the attempt is real. The exceptions are attempts from an address of
+// lo: only the mesh's rules make them possible, or they never leave the pod.
 func TestEscape(t *testing.T) {
 	r := newRig(t)
 	r.installed()
 	home := r.namespace
 	r.create(attacked(r.appPod("plain")))
 	r.create(attacked(r.meshPod("cart-0")))
-	r.namespace = r.newNamespace(enforcing("privileged"), nil) // as the sidecar needs it, not the app
+	r.namespace = r.newNamespace(enforcing("privileged"), nil) // the sidecar needs it, not the app
 	r.create(attacked(inTPROXY(r.meshPod("cart-1"))))
 	r.keptBySidecar("cart-1")
 	r.namespace = home
@@ -43,7 +43,7 @@ func TestEscape(t *testing.T) {
 	r.wereReal("plain")
 }
 
-// wereReal fails unless the peer has answered every attempt of a pod outside the mesh.
+// wereReal fails unless the peer has answered every attempt of a pod outside the mesh. Attempts from lo are exempt.
 func (r *rig) wereReal(name string) {
 	r.Helper()
 	made, answered := r.escapes(name)
@@ -57,7 +57,7 @@ func (r *rig) wereReal(name string) {
 	}
 }
 
-// keptBySidecar fails if the peer has answered an attempt of a mesh pod, or its sidecar does not serve its app.
+// keptBySidecar fails if the peer has answered an attempt of a mesh pod, or if the sidecar does not serve the app.
 func (r *rig) keptBySidecar(name string) {
 	r.Helper()
 	r.notEscaped(name)
@@ -81,8 +81,8 @@ func (r *rig) notEscaped(name string) {
 	r.note("%s: %d attempts of %d kinds", name, escapes, len(made))
 }
 
-// escapes waits until all attempts of a pod are made. It returns how often each was, by name and family, and how often
-// the peer has answered it.
+// escapes waits until a pod has made all its attempts. It returns how often it made each, by name and family, and how
+// often the peer has answered it.
 func (r *rig) escapes(name string) (made, answered map[string]int) {
 	r.Helper()
 	r.eventually("all attempts of "+name+" are made", func() bool {
@@ -106,7 +106,7 @@ func (r *rig) escapes(name string) (made, answered map[string]int) {
 	return made, answered
 }
 
-// attempts are those that a pod with one interface can make, by name and family, in order.
+// attempts returns the attempts that a pod with one interface can make, by name and family, sorted.
 func attempts() []string {
 	var all []string
 	for _, a := range escape.Attempts {

@@ -11,15 +11,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// network gives the node's pods another network until the end of the test.
+// network replaces the network configuration of the node's pods until the end of the test.
 func (r *rig) network(config string) {
 	r.Helper()
 	r.Cleanup(func() { r.writeNetwork(r.node.Primary(cluster.DualStack)) })
 	r.writeNetwork(config)
 }
 
-// writeNetwork does what a primary CNI does when its configuration is changed. The rig's pods that are there go: a
-// bridge stays as it was made.
+// writeNetwork writes the configuration as a primary CNI does. It first deletes the rig's pods and the bridges, because
+// a bridge keeps its old settings.
 func (r *rig) writeNetwork(config string) {
 	r.Helper()
 	r.clear(r.namespace)
@@ -37,10 +37,10 @@ func (r *rig) rechained() {
 		return err == nil && (dropIn == nil || strings.Contains(string(data), `"istio-pod-network"`))
 	})
 	r.agentsReady()
-	must(r, r.node.RestartRuntime()) // which may not have read it yet when the agent has
+	must(r, r.node.RestartRuntime()) // the runtime may read it later than the agent
 }
 
-// inFamilies makes a pod, which has to get addresses of those families.
+// inFamilies creates a pod, and fails unless it gets addresses of exactly those families.
 func (r *rig) inFamilies(f cluster.Families, pod *corev1.Pod) *corev1.Pod {
 	r.Helper()
 	r.create(pod)
@@ -59,7 +59,8 @@ func (r *rig) inFamilies(f cluster.Families, pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-// sysctl sets a parameter of the node's kernel until the end of the test, when nothing is left that was made under it.
+// sysctl sets a kernel parameter of the node until the end of the test. Afterwards it removes the pods and bridges that
+// were created with it.
 func (r *rig) sysctl(name, value string) {
 	r.Helper()
 	before := strings.TrimSpace(r.output(r.node.Command("sysctl", "-n", name)))
@@ -71,7 +72,7 @@ func (r *rig) sysctl(name, value string) {
 	r.output(r.node.Command("sysctl", "-qw", name+"="+value))
 }
 
-// A cluster whose pods have no IPv4 address.
+// The plugin works in a cluster whose pods have no IPv4 address.
 func TestIPv6Only(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()
@@ -85,8 +86,8 @@ func TestIPv6Only(t *testing.T) {
 	})
 }
 
-// A node that has IPv6 switched off for its pods: the rules of both families are there, and what cannot be is named in
-// the record.
+// The node's pods have IPv6 turned off. The plugin adds the rules of both families, and the record lists what it had to
+// skip.
 func TestIPv6Disabled(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()
@@ -111,12 +112,12 @@ func TestIPv6Disabled(t *testing.T) {
 	})
 }
 
-// inUserNamespace gives a pod users that are not those of the node.
+// inUserNamespace gives a pod its own user namespace.
 func inUserNamespace(pod *corev1.Pod) *corev1.Pod {
 	no := false
 	pod.Spec.HostUsers = &no
 	for _, c := range append(pod.Spec.Containers, pod.Spec.InitContainers...) {
-		if *c.SecurityContext.RunAsUser == appUser { // a pod has 65,536 users
+		if *c.SecurityContext.RunAsUser == appUser { // a pod's user namespace has 65,536 users
 			user := int64(10001)
 			c.SecurityContext.RunAsUser, c.SecurityContext.RunAsGroup = &user, &user
 		}
@@ -124,7 +125,7 @@ func inUserNamespace(pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-// The network namespace of a pod with users of its own belongs to another user namespace.
+// The plugin works if the pod's network namespace belongs to another user namespace.
 func TestUserNamespace(t *testing.T) {
 	r := newRig(t)
 	r.installed()

@@ -18,8 +18,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// The agents are away: a pod outside the mesh starts, a mesh pod is refused for the time being with a reason, and
-// starts when they are back.
+// Without agents, a pod outside the mesh starts. A mesh pod does not: an event says why, and it starts when the agents
+// are back.
 func TestAgentAway(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed("agentTimeout=1s")
@@ -29,7 +29,7 @@ func TestAgentAway(t *testing.T) {
 		r.eventually("the kubelet says why the mesh pod does not start", func() bool {
 			events := events(r.namespace)
 			return strings.Contains(events, "cart-0 FailedCreatePodSandBox") &&
-				// as troubleshooting.md has it
+				// as in docs/troubleshooting.md
 				strings.Contains(events, `failed to setup network for sandbox "`) &&
 				strings.Contains(events, `: plugin type="istio-pod-network" failed (add): istio-pod-network: `) &&
 				strings.Contains(events, "nobody listens on the socket") &&
@@ -40,7 +40,7 @@ func TestAgentAway(t *testing.T) {
 	})
 }
 
-// The sandbox is killed: the kubelet makes another, with rules of its own and a mark of its own.
+// A sandbox is killed. The kubelet creates another, which gets its own rules and mark.
 func TestSandboxKilled(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()
@@ -58,8 +58,7 @@ func TestSandboxKilled(t *testing.T) {
 	})
 }
 
-// killSandbox kills the process that is a mesh pod's sandbox. It is the pause container's, whose only task is to be
-// there.
+// killSandbox kills the pause container of a mesh pod, which ends its sandbox.
 func (r *rig) killSandbox(name string) {
 	r.Helper()
 	id := r.sandboxOf(name)
@@ -69,8 +68,8 @@ func (r *rig) killSandbox(name string) {
 	r.output(r.node.Ctr("tasks", "kill", "--signal=KILL", id))
 }
 
-// Marks that were copied from a live pod, or made up, prove nothing: a pod that carries them from its creation on,
-// where nobody watches over them, waits all the same.
+// Marks that were copied from a running pod, or made up, prove nothing. A pod that has them from its creation on,
+// without the admission policy, still waits.
 func TestPastedMarks(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -97,8 +96,7 @@ func TestPastedMarks(t *testing.T) {
 	}
 }
 
-// Where the admission policy is in force, nobody but an agent sets marks, and whoever has stolen an agent's token can
-// do no more than mark pods of that node.
+// With the admission policy, only agents can set marks. A stolen agent token can only mark pods on that agent's node.
 func TestStolenToken(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -134,7 +132,7 @@ func TestStolenToken(t *testing.T) {
 	}
 }
 
-// asAgentOf is a client with the token of the agent on a node, as its pod has it.
+// asAgentOf returns a client with the token of the agent on a node, bound to its pod.
 func (r *rig) asAgentOf(n *cluster.Node) *kubernetes.Clientset {
 	r.Helper()
 	for _, pod := range r.agents() {
@@ -148,7 +146,7 @@ func (r *rig) asAgentOf(n *cluster.Node) *kubernetes.Clientset {
 			}, metav1.CreateOptions{})
 		must(r, err)
 		config := rest.AnonymousClientConfig(nodes.Server.Admin())
-		config.BearerToken, config.UserAgent = token.Status.Token, "istio-pod-network-agent/e2e" // whose fields it manages
+		config.BearerToken, config.UserAgent = token.Status.Token, "istio-pod-network-agent/e2e" // its field manager
 		client, err := kubernetes.NewForConfig(config)
 		must(r, err)
 		return client
@@ -157,7 +155,7 @@ func (r *rig) asAgentOf(n *cluster.Node) *kubernetes.Clientset {
 	return nil
 }
 
-// unchain takes the plugin out of the network of the rig's node, until the agent puts it back.
+// unchain removes the plugin from the network configuration of the rig's node. The agent adds it again.
 func (r *rig) unchain() {
 	r.Helper()
 	dropIns, err := filepath.Glob(r.node.Path(filepath.Join(cluster.ConfDir, "podnet", "*")))
@@ -168,7 +166,7 @@ func (r *rig) unchain() {
 	must(r, replace(r.node.Conflist(), []byte(r.node.Primary(cluster.DualStack))))
 }
 
-// replace writes a file in one step, as the runtime's watch wants to have it.
+// replace writes a file by a rename, because the runtime watches the directory.
 func replace(path string, data []byte) error {
 	temp := files.Temp(filepath.Dir(path), ".replacing-")
 	return files.Replace(path, temp, bytes.NewReader(data), func(f *os.File) error { return f.Chmod(0o644) })

@@ -21,8 +21,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// making has how each fault of the table is made on the rig's node: hurt is the name of the pod that it is about, ""
-// for the node, and undo ends it. Pods end with it.
+// making creates each fault of the table on the rig's node. hurt is the name of the pod that the fault is about, or ""
+// if it is about the node. undo ends the fault. The caller deletes the pod.
 var making = map[string]func(r *rig) (hurt string, undo func()){
 	"the plugin's binary is removed, and its directory is read-only": func(r *rig) (string, func()) {
 		return "", r.held(cluster.BinDir, func() {
@@ -34,9 +34,9 @@ var making = map[string]func(r *rig) (hurt string, undo func()){
 	},
 	"a pod came while the plugin's entry was away": func(r *rig) (string, func()) {
 		over := r.held(cluster.ConfDir, r.unchain)
-		must(r, r.node.RestartRuntime()) // which may have it in memory
+		must(r, r.node.RestartRuntime()) // the runtime may still have the entry in memory
 		pod := r.meshPod("hurt")
-		pod.Spec.InitContainers = nil // it would wait, and be told of by that
+		pod.Spec.InitContainers = nil // a wait would be reported instead
 		r.create(pod)
 		r.running(pod.Name)
 		return pod.Name, over
@@ -113,11 +113,11 @@ var making = map[string]func(r *rig) (hurt string, undo func()){
 		return "hurt", over
 	},
 	"the plugin's binary was another's, a pod came, and libcni's cache of it is lost": func(r *rig) (string, func()) {
-		r.node = nodes.Node("node-" + string(cluster.Debian)) // on the other one the agent would splice from then on
+		r.node = nodes.Node("node-" + string(cluster.Debian)) // on the other node the agent would change to a splice
 		resume, err := r.node.Stop(daemonSet, cluster.BinDir)
 		resumed := r.until(resume)
 		must(r, err)
-		// which prints the result that it is given, as ours does
+		// tuning prints the previous result, as our plugin does
 		another, err := os.ReadFile(filepath.Join(nodes.Bin, "tuning"))
 		must(r, err)
 		plugin := r.node.Path(filepath.Join(cluster.BinDir, "istio-pod-network"))
@@ -127,7 +127,7 @@ var making = map[string]func(r *rig) (hurt string, undo func()){
 		undone := r.until(undo)
 		must(r, err)
 		pod := r.meshPod("hurt")
-		pod.Spec.InitContainers = nil // what waits is repaired
+		pod.Spec.InitContainers = nil // a pod that waits would be repaired
 		r.create(pod)
 		r.running(pod.Name)
 		r.uncached(pod.Name)
@@ -139,7 +139,8 @@ var making = map[string]func(r *rig) (hurt string, undo func()){
 
 const injectLabel = "sidecar.istio.io/inject"
 
-// held makes a change to a directory of the rig's node that its agent cannot undo until it is over.
+// held applies a change to a directory of the rig's node and makes the directory read-only, so that the agent cannot
+// undo the change before over is called.
 func (r *rig) held(dir string, change func()) (over func()) {
 	r.Helper()
 	resume, err := r.node.Stop(daemonSet, dir)
@@ -153,14 +154,14 @@ func (r *rig) held(dir string, change func()) (over func()) {
 	return func() { undone(); r.primaryBack() }
 }
 
-// primaryBack puts the primary's own configuration back, and waits for ours in it.
+// primaryBack restores the primary's configuration, and waits until the agent has added the plugin.
 func (r *rig) primaryBack() {
 	r.Helper()
 	must(r, replace(r.node.Conflist(), []byte(r.node.Primary(cluster.DualStack))))
 	r.rechained()
 }
 
-// agentRefused has Pod Security refuse the agent of the rig's node, and ends the one that is there.
+// agentRefused makes Pod Security reject the agent on the rig's node, and deletes the running one.
 func (r *rig) agentRefused() (over func()) {
 	r.Helper()
 	allowed := r.until(func() error { return kubectl("label", "namespace", system, enforce+"-").Run() })
@@ -176,12 +177,12 @@ func (r *rig) agentRefused() (over func()) {
 	r.eventually("the agent is gone", func() bool { return len(r.agents()) == len(nodes.Nodes)-1 })
 	return func() {
 		allowed()
-		r.output(kubectlIn(system, "annotate", "daemonset", daemonSet, "e2e=again")) // so that it is tried at once
+		r.output(kubectlIn(system, "annotate", "daemonset", daemonSet, "e2e=again")) // to retry at once
 		r.output(kubectlIn(system, "annotate", "daemonset", daemonSet, "e2e-"))
 	}
 }
 
-// unbound takes the bindings of the policies about marks away.
+// unbound deletes the bindings of the admission policies about marks, until over is called.
 func (r *rig) unbound() (over func()) {
 	r.Helper()
 	var objects []string
@@ -190,7 +191,7 @@ func (r *rig) unbound() (over func()) {
 		"mutatingadmissionpolicybinding/istio-pod-network-copied-marks"} {
 		text, err := kubectl("get", name, "-o", "json").Output()
 		if err != nil {
-			continue // the release has one of the last two
+			continue // the release has only one of the last two
 		}
 		var object map[string]any
 		must(r, json.Unmarshal(text, &object))
@@ -219,7 +220,7 @@ func (r *rig) change(name, patch string) {
 	must(r, err)
 }
 
-// look runs a command of the tool about pods, and returns its exit status and what it says.
+// look runs a command of istio-pod-networkctl about pods, and returns its exit status and its findings.
 func (r *rig) look(command string, pods ...string) (status int, said faulttable.Said) {
 	r.Helper()
 	full := []string{}
@@ -232,8 +233,8 @@ func (r *rig) look(command string, pods ...string) (status int, said faulttable.
 	return status, said
 }
 
-// shows fails unless a command finds a fault by its words, with its exit status, and nothing about anybody else. What
-// finds it is waited for, and what was too slow to tell is asked again.
+// shows fails unless the command reports the fault with the table's words and exit status, and nothing about others. It
+// retries if the command is expected to find the fault, or if trace --live has timed out.
 func (r *rig) shows(f faulttable.Fault, command string, about, pods []string) {
 	r.Helper()
 	var wrong error
@@ -250,8 +251,8 @@ func (r *rig) shows(f faulttable.Fault, command string, about, pods []string) {
 	r.Error(wrong)
 }
 
-// allWell reports whether the commands that look at nodes and pods have found that a fault is over: what an agent tells
-// follows what happens.
+// allWell reports whether the commands that look at nodes and pods find nothing any more. Agents report a change with a
+// delay.
 func (r *rig) allWell(pods []string) bool {
 	r.Helper()
 	for _, command := range []string{"status", "explain", "check", "version"} {
@@ -263,15 +264,15 @@ func (r *rig) allWell(pods []string) bool {
 	return true
 }
 
-// tooSlow reports whether trace --live says that the kernel of a busy machine has not told of a packet in time.
+// tooSlow reports whether trace --live says that the kernel of a busy machine has not reported a packet in time.
 func tooSlow(said string) bool {
 	return strings.Contains(said, "has no end after") || strings.Contains(said, "has not come to the pod's rules")
 }
 
-// Each fault is made once, on one node. The commands of the table find it, by these words and with this exit status;
-// those that do not look at it say that all is well, and so all of them do of the other node and of pods that are not
-// hurt, before the first fault and after each. The alerts of the table fire, of that node, and no others; they are
-// silent before the first fault and after each.
+// Each fault is created once, on one node. The table's commands find it, with the table's words and exit status. All
+// other commands report that all is well, and so do all commands about the other node and the other pods, before the
+// first fault and after each one. The table's alerts, and no others, fire for that node. They are silent before the
+// first fault and after each one.
 func TestFaultTable(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -288,7 +289,7 @@ func TestFaultTable(t *testing.T) {
 	}
 	commands := faulttable.EndToEnd.Commands()
 	everything := func(f faulttable.Fault, about, pods []string) {
-		for _, finds := range []bool{true, false} { // what finds the fault waits for it
+		for _, finds := range []bool{true, false} { // first the commands that find the fault, because they wait for it
 			for _, command := range commands {
 				if (f.Of(command) != nil) == finds {
 					r.shows(f, command, about, pods)
@@ -312,9 +313,9 @@ func TestFaultTable(t *testing.T) {
 			pods = append(slices.Clone(names), hurt)
 		}
 		w.fire(f)
-		about := []string{hurt, r.node.Name, ""} // "": a policy
+		about := []string{hurt, r.node.Name, ""} // "" for a policy
 		if slices.Contains(f.Alerts, "IstioPodNetworkAgentMissing") {
-			about = append(about, names[0]) // nobody there can be asked about any pod
+			about = append(about, names[0]) // without the agent, no pod of the node can be checked
 		}
 		everything(f, about, pods)
 		if unasked := f.Unasked("explain"); unasked != nil {
@@ -335,7 +336,7 @@ func TestFaultTable(t *testing.T) {
 	r.note("%d faults, %d commands, %d alerts", len(all), len(commands), len(w.Alerts()))
 }
 
-// uncached takes what libcni has kept of a pod of the rig's node away, without which it is not repaired.
+// uncached removes libcni's cached result of a pod on the rig's node. Without it the agent cannot repair the pod.
 func (r *rig) uncached(name string) {
 	r.Helper()
 	files, err := filepath.Glob(r.node.Path("/var/lib/cni/results/*"))
@@ -365,8 +366,8 @@ func (r *rig) removed(name string) {
 	})
 }
 
-// soon waits for something that a command has to find, and reports whether it does: a test that fails says all that is
-// amiss.
+// soon waits up to two minutes for a condition, and reports whether it held. It does not end the test, so that a
+// failing test reports all differences.
 func (r *rig) soon(holds func() bool) bool {
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
 		if holds() {

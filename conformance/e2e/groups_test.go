@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// recipe is what docs/injection.md adds to a pod for an init container before the sidecar.
+// recipe returns the pod settings that docs/injection.md has for an init container before the sidecar.
 func (r *rig) recipe() (pod *corev1.Pod) {
 	r.Helper()
 	block := r.documented("injection.md", "Let init containers connect before the sidecar")
@@ -23,7 +23,7 @@ func (r *rig) recipe() (pod *corev1.Pod) {
 	return pod
 }
 
-// documented is the first YAML of a section of a page.
+// documented returns the first YAML block of a section of a page in docs.
 func (r *rig) documented(page, section string) string {
 	r.Helper()
 	text, err := os.ReadFile(filepath.Join(build.Root(), "docs", page))
@@ -37,8 +37,7 @@ func (r *rig) documented(page, section string) string {
 	return block
 }
 
-// migrating gives a mesh pod, whose DNS is captured, an init container that has to reach the peer before there is a
-// sidecar.
+// migrating returns a mesh pod with DNS capture and an init container that must reach the peer before the sidecar runs.
 func (r *rig) migrating(name string, migrate corev1.Container, targets ...string) *corev1.Pod {
 	pod := r.meshPod(name)
 	container(pod, "istio-proxy").Env = []corev1.EnvVar{{Name: "ISTIO_META_DNS_CAPTURE", Value: "true"}}
@@ -47,7 +46,7 @@ func (r *rig) migrating(name string, migrate corev1.Container, targets ...string
 	return pod
 }
 
-// before gives a pod an init container that ends when all targets have answered it.
+// before adds an init container to a pod. It ends when all targets have answered.
 func (r *rig) before(pod *corev1.Pod, migrate corev1.Container, targets ...string) {
 	migrate.Image, migrate.ImagePullPolicy = podImage, corev1.PullNever
 	migrate.Command = []string{"/podprogram", "call", "-name=" + r.namespace + "/" + pod.Name + "/" + migrate.Name}
@@ -55,9 +54,9 @@ func (r *rig) before(pod *corev1.Pod, migrate corev1.Container, targets ...strin
 	pod.Spec.InitContainers = append(pod.Spec.InitContainers, migrate)
 }
 
-// An init container before the sidecar reaches the network, and DNS, by a group of its own, as docs/injection.md says
-// it of one pod and of a whole mesh. The app, which does not have the group, goes by the sidecar; and without the group
-// an init container is refused.
+// An init container before the sidecar reaches the network and DNS with a group of its own. docs/injection.md describes
+// this for one pod and for a whole mesh. The app does not have the group and goes through the sidecar. Without the
+// group, the init container's connections are refused.
 func TestOwnerGroup(t *testing.T) {
 	r := newRig(t)
 	r.installed()
