@@ -12,8 +12,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// transparent is how haproxy does a sidecar's work: it goes where the client wanted to go, and says to the peer outside
-// whom it speaks for. To its own pod it goes from 127.0.0.6, as Istio's proxy does.
+// transparent is a haproxy configuration that does a sidecar's work. It connects to the original destination, and tells
+// the peer the client's address by the PROXY protocol. It connects to its own pod from 127.0.0.6, as Istio's proxy
+// does.
 const transparent = `global
   log stderr format raw daemon
 defaults
@@ -31,7 +32,7 @@ listen inbound
 
 const haproxyImage = "e2e.local/haproxy:1"
 
-// A real proxy instead of the stand-in: Debian's haproxy passes on what it gets, in both directions.
+// A real proxy in place of the stand-in: Debian's haproxy forwards connections in both directions.
 func TestHAProxy(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -61,11 +62,11 @@ func TestHAProxy(t *testing.T) {
 	}
 	r.attempts = strings.Count(r.says("cart-0", "app"), target4+" ")
 	pod = r.pod("cart-0")
-	pod.Status.PodIPs = pod.Status.PodIPs[:1] // the inbound side is bound to IPv4
+	pod.Status.PodIPs = pod.Status.PodIPs[:1] // the inbound listener is bound to IPv4
 	r.answersFrom("app", pod, 8080)
 }
 
-// importHAProxy makes an image of the machine's haproxy with its libraries.
+// importHAProxy imports an image of this machine's haproxy, with its libraries, into the rig's node.
 func (r *rig) importHAProxy() error {
 	program, err := exec.LookPath("haproxy")
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// What a pod's author writes is data, where nobody checks it but us: settings that are none are refused by name, and
-// nothing else of it means anything to the node.
+// A pod's annotations are data, even if nothing but the plugin checks them. Invalid settings are refused with the
+// annotation's name, and no other annotation has an effect on the node.
 func TestHostileAnnotations(t *testing.T) {
 	r := newRig(t)
 	r.installed("admissionPolicy.enabled=false")
@@ -82,8 +82,8 @@ func TestHostileAnnotations(t *testing.T) {
 	}
 }
 
-// An app that runs as the user or the group of its sidecar goes around it. The pod is started with an Event, or not at
-// all, as the operator chose; a user that only the image names is an Event when it is known.
+// An app with the user or the group of its sidecar can bypass it. The plugin reports the pod by an Event, or refuses
+// it, as the operator chose. If only the image sets the user, the Event comes when the pod's status shows it.
 func TestSharedProxyUser(t *testing.T) {
 	r := newRig(t)
 	other := int64(appUser)
@@ -127,8 +127,8 @@ func TestSharedProxyUser(t *testing.T) {
 	})
 }
 
-// Names as long as a node can have them: the kubelet's directory of a pod's logs has namespace, name and UID in its
-// name.
+// The plugin works with the longest names that a node can have. The kubelet's log directory of a pod has the namespace,
+// name and UID in its name, and a file name has at most 255 bytes.
 func TestLongNames(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -143,8 +143,8 @@ func TestLongNames(t *testing.T) {
 	r.marked(name)
 }
 
-// Somebody listens in the agent's place after it has gone, and says that no pod is in the mesh. The plugin looks who
-// listens, and who may write to the socket's directory, and believes nothing.
+// After the agent has gone, another process listens on its socket and says that no pod is in the mesh. The plugin
+// checks who listens, and who may write to the socket's directory, and does not ask.
 func TestFakeAgent(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed("agentTimeout=1s")
@@ -155,7 +155,7 @@ func TestFakeAgent(t *testing.T) {
 		for _, fake := range []struct {
 			name  string
 			user  int
-			mode  os.FileMode // of the directory, in the end
+			mode  os.FileMode // of the directory while the plugin looks
 			words string
 		}{{"of-another-user", 1000, 0o755, "only root is believed"},
 			{"in-a-public-room", 0, 0o777, "nobody but root may write to it"}} {
@@ -186,13 +186,13 @@ func TestFakeAgent(t *testing.T) {
 	})
 }
 
-// listenAs listens as another user, whom the kernel remembers as the one who began to.
+// listenAs listens on a socket as another user. The kernel records the user of the listening process.
 func listenAs(user int, socket string) (l net.Listener, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends with this
-		// that user may not go by /proc to where the node's files are
+		runtime.LockOSThread() // never unlocked, so the thread ends with this goroutine
+		// the user cannot reach the node's files through /proc
 		if err = errors.Join(unix.Unshare(unix.CLONE_FS), unix.Chdir(filepath.Dir(socket))); err != nil {
 			return
 		}
@@ -206,7 +206,7 @@ func listenAs(user int, socket string) (l net.Listener, err error) {
 	return l, err
 }
 
-// lie answers every question of the plugin as if no pod were in the mesh.
+// lie answers every question of the plugin with a pod outside the mesh.
 func lie(l net.Listener, asked *atomic.Int64) {
 	for {
 		c, err := l.Accept()

@@ -21,20 +21,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What `make e2e FAULTS=… SEED=…` says: the faults that are injected while any scenario runs, comma-separated, or all;
-// and the number from which it follows which comes where, when, and for how long.
+// Environment variables that `make e2e FAULTS=… SEED=…` sets: the faults that are injected while any scenario runs,
+// separated by commas, or all; and the seed that decides which fault comes where, when, and for how long.
 const (
 	faultsEnv = "E2E_FAULTS"
 	seedEnv   = "E2E_SEED"
 )
 
-// fault is one way in which a node fails for a while.
+// fault is a way in which a node fails for some time.
 type fault struct {
 	name  string
 	begin func(n *cluster.Node, random *rand.Rand) (end func() error, err error)
 }
 
-// start has the fault begin. What has begun in part is ended.
+// start begins the fault. If it fails, it undoes what it has begun.
 func (f fault) start(n *cluster.Node, random *rand.Rand) (end func() error, err error) {
 	end, err = f.begin(n, random)
 	if err != nil && end != nil {
@@ -43,10 +43,10 @@ func (f fault) start(n *cluster.Node, random *rand.Rand) (end func() error, err 
 	return end, err
 }
 
-// errNotNow says that there was nothing to harm.
+// errNotNow says that there is nothing to harm now.
 var errNotNow = errors.New("not possible now")
 
-// faults are all there are. Those of the API server are felt by whoever reaches it from a pod, such as the agents.
+// faults are all faults. Those of the API server affect host-network pods such as the agents.
 var faults = []fault{
 	{"agent-killed", onceTo("istio-pod-network-agent", syscall.SIGKILL)},
 	{"agent-slow", stopped("istio-pod-network-agent")},
@@ -74,12 +74,12 @@ var faults = []fault{
 	{"api-away", trouble(apiserver.Trouble{Abort: true})},
 }
 
-// nothing is how a fault ends that is over at once.
+// nothing ends a fault that is already over.
 func nothing() error { return nil }
 
 func onceTo(program string, signal syscall.Signal) func(*cluster.Node, *rand.Rand) (func() error, error) {
 	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) {
-		for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) { // a plugin lives for some milliseconds
+		for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) { // a plugin runs for milliseconds
 			if pids := n.Processes(program); len(pids) > 0 {
 				return nothing, syscall.Kill(pids[0], signal)
 			}
@@ -90,7 +90,7 @@ func onceTo(program string, signal syscall.Signal) func(*cluster.Node, *rand.Ran
 	}
 }
 
-// stopped is a program that gets no processor.
+// stopped returns a fault that stops a program with SIGSTOP.
 func stopped(program string) func(*cluster.Node, *rand.Rand) (func() error, error) {
 	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) {
 		pids := n.Processes(program)
@@ -102,7 +102,7 @@ func stopped(program string) func(*cluster.Node, *rand.Rand) (func() error, erro
 	}
 }
 
-// gone forgives that a process has ended.
+// gone ignores the error that a process has ended.
 func gone(err error) error {
 	if errors.Is(err, syscall.ESRCH) {
 		return nil
@@ -110,7 +110,7 @@ func gone(err error) error {
 	return err
 }
 
-// fewFiles lets the agent open none beyond those it has, and two.
+// fewFiles allows the agent to open only two more files.
 func fewFiles(n *cluster.Node, _ *rand.Rand) (func() error, error) {
 	pids := n.Processes("istio-pod-network-agent")
 	if len(pids) == 0 {
@@ -141,17 +141,17 @@ func dir(
 	return func(n *cluster.Node, _ *rand.Rand) (func() error, error) { return harm(n, path) }
 }
 
-// rewritten is a primary CNI that writes its own file again, as it was without us.
+// rewritten is a primary CNI that writes its configuration again, without our entry.
 func rewritten(n *cluster.Node, _ *rand.Rand) (func() error, error) {
 	return nothing, replace(n.Conflist(), []byte(n.Primary(cluster.DualStack)))
 }
 
-// removed is one that takes its file away for a while.
+// removed is a primary CNI that removes its configuration for some time.
 func removed(n *cluster.Node, _ *rand.Rand) (func() error, error) {
 	return func() error { return replace(n.Conflist(), []byte(n.Primary(cluster.DualStack))) }, os.Remove(n.Conflist())
 }
 
-// earlier is another network, whose configuration sorts before the primary's.
+// earlier adds another network's configuration that sorts before the primary's.
 func earlier(n *cluster.Node, _ *rand.Rand) (func() error, error) {
 	config, err := otherNetwork(n)
 	if err != nil {
@@ -161,27 +161,27 @@ func earlier(n *cluster.Node, _ *rand.Rand) (func() error, error) {
 	return func() error { return os.Remove(path) }, replace(path, config)
 }
 
-// sandboxKilled kills the process that is the sandbox of some mesh pod.
+// sandboxKilled kills the pause container of a random mesh pod.
 func sandboxKilled(n *cluster.Node, random *rand.Rand) (func() error, error) {
 	records, _ := record.Store{Dir: n.Path(stateDir)}.List()
 	if len(records) == 0 {
 		return nil, errNotNow
 	}
 	if err := n.Ctr("tasks", "kill", "--signal=KILL", records[random.IntN(len(records))].ContainerID).Run(); err != nil {
-		return nil, errNotNow // it has gone by itself
+		return nil, errNotNow // the sandbox has ended in the meantime
 	}
 	return nothing, nil
 }
 
-// clockJump has the agents and plugins of a node see another time, up to an hour before or after, if their images know
-// of it.
+// clockJump changes the time that agents and plugins of a node see, by up to an hour. It has an effect only on programs
+// that were built with scripts/clock.sh.
 func clockJump(n *cluster.Node, random *rand.Rand) (func() error, error) {
 	file := n.Path(clockFile)
 	seconds := random.IntN(7200) - 3600
 	return func() error { return os.Remove(file) }, os.WriteFile(file, []byte(strconv.Itoa(seconds)), 0o644)
 }
 
-// clockFile is where programs that were built with scripts/clock.sh look for the seconds that their clock is off.
+// clockFile is the file with the offset of the clock, in seconds, that programs built with scripts/clock.sh read.
 const clockFile = cluster.BinDir + "/.clock-offset"
 
 func trouble(t apiserver.Trouble) func(*cluster.Node, *rand.Rand) (func() error, error) {
@@ -191,7 +191,7 @@ func trouble(t apiserver.Trouble) func(*cluster.Node, *rand.Rand) (func() error,
 	}
 }
 
-// named picks faults by their names.
+// named returns the faults with those names. It panics on an unknown name.
 func named(list string) []fault {
 	if list == "all" {
 		return faults
@@ -208,7 +208,7 @@ func named(list string) []fault {
 	return picked
 }
 
-// seed is the one that was asked for, or another every time.
+// seed returns the requested seed, or a random one.
 var seed = sync.OnceValue(func() uint64 {
 	text := os.Getenv(seedEnv)
 	if text == "" {
@@ -221,7 +221,7 @@ var seed = sync.OnceValue(func() uint64 {
 	return n
 })
 
-// injection are faults under way.
+// injection is a running injection of faults.
 type injection struct {
 	mu     sync.Mutex
 	log    strings.Builder
@@ -231,8 +231,8 @@ type injection struct {
 	start  time.Time
 }
 
-// inject has faults come and go on every node, and at the API server, until the function that it returns is called;
-// then all is as it was before. What comes when follows from the seed.
+// inject injects faults on every node, and at the API server, until heal is called, which also undoes them. The seed
+// decides which fault comes when.
 func (r *rig) inject(list []fault, seed uint64) (heal func()) {
 	r.Helper()
 	in := &injection{counts: map[string]int{}, ended: make(chan struct{}), start: time.Now()}
@@ -280,13 +280,13 @@ func listed(list []fault) []string {
 	return all
 }
 
-// drive has one fault after the other.
+// drive injects one fault after the other.
 func (in *injection) drive(n *cluster.Node, list []fault, random *rand.Rand) {
 	for {
 		pause := time.Duration(500+random.IntN(4000)) * time.Millisecond
 		f := list[random.IntN(len(list))]
 		lasting := time.Duration(500+random.IntN(6000)) * time.Millisecond
-		its := rand.New(rand.NewPCG(random.Uint64(), 0)) // what a fault draws does not change what comes after it
+		its := rand.New(rand.NewPCG(random.Uint64(), 0)) // so that a fault's random numbers do not change the next faults
 		if !in.sleep(pause) {
 			return
 		}
@@ -302,7 +302,7 @@ func (in *injection) drive(n *cluster.Node, list []fault, random *rand.Rand) {
 	}
 }
 
-// sleep returns false if it is time to end.
+// sleep waits, and reports whether the injection continues.
 func (in *injection) sleep(d time.Duration) bool {
 	select {
 	case <-in.ended:
@@ -325,7 +325,7 @@ func (in *injection) note(n *cluster.Node, name, what string, err error) {
 	fmt.Fprintln(&in.log)
 }
 
-// Every fault can be injected and ends, and the nodes are well again; a name that is none is refused.
+// Every fault can be injected and undone, and the nodes recover. An unknown name is refused.
 func TestFaults(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -335,7 +335,7 @@ func TestFaults(t *testing.T) {
 			r.eventually(f.name+" on "+n.Name, func() bool {
 				end, err := f.start(n, rand.New(rand.NewPCG(1, 1)))
 				if errors.Is(err, errNotNow) {
-					return f.name == "plugin-killed" || f.name == "sandbox-killed" // there is none now
+					return f.name == "plugin-killed" || f.name == "sandbox-killed" // the program or sandbox does not exist now
 				}
 				must(r, err)
 				must(r, end())

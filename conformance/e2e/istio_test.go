@@ -20,13 +20,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// What Istio's injector is told: its images are the stand-in of Envoy and Istio's own validation.
+// Settings for Istio's injector. The image has the stand-in for Envoy, and Istio's own validation.
 const (
 	istioImage   = "e2e.local/proxyv2:1"
 	injectorAt   = cluster.Address + ":15017"
 	injectedFrom = "istio-injection"
 
-	// cniEnabled is what Istio's renderer makes the chart's value pilot.cni.enabled of; that of a file it overwrites.
+	// cniEnabled sets the chart's value pilot.cni.enabled. Istio's renderer derives that value from this setting, also if
+	// a file sets it.
 	cniEnabled = "components.cni.enabled=true"
 )
 
@@ -35,7 +36,7 @@ var istioValues = []string{
 	"values.global.proxy.seccompProfile.type=RuntimeDefault",
 }
 
-// importIstio gives the rig's node the image of the containers that Istio's injector makes.
+// importIstio imports the image of injected containers into the rig's node.
 func (r *rig) importIstio() {
 	r.Helper()
 	archive := filepath.Join(r.TempDir(), "proxyv2.tar")
@@ -46,7 +47,8 @@ func (r *rig) importIstio() {
 	must(r, r.node.Import(archive))
 }
 
-// injector is Istio's own, with values as istioctl's --set takes them, and files of values of its chart istiod.
+// injector returns a command that runs Istio's injector. values have the form of istioctl's --set. files are values
+// files of Istio's chart istiod.
 func (r *rig) injector(files, values []string, args ...string) *exec.Cmd {
 	r.Helper()
 	args = append(args, "-manifests="+filepath.Join(isolated.BinDir(), "istio-manifests"))
@@ -63,13 +65,13 @@ func (r *rig) injector(files, values []string, args ...string) *exec.Cmd {
 	return exec.Command(filepath.Join(isolated.BinDir(), "istio-injector"), args...)
 }
 
-// newPods are what the webhooks of these tests look at.
+// newPods are the rules of a webhook that is called for every new pod.
 var newPods = []admissionv1.RuleWithOperations{{
 	Operations: []admissionv1.OperationType{admissionv1.Create}, Rule: admissionv1.Rule{APIGroups: []string{""},
 		APIVersions: []string{"v1"}, Resources: []string{"pods"}},
 }}
 
-// istio has it serve the cluster until the end of the test.
+// istio runs Istio's injector as the cluster's webhook until the end of the test.
 func (r *rig) istio(environment, files []string, values ...string) {
 	r.Helper()
 	r.importIstio()
@@ -107,8 +109,8 @@ func (r *rig) istio(environment, files []string, values ...string) {
 	r.Cleanup(func() { must(r, hooks.Delete(r.ctx, "istio-sidecar-injector", metav1.DeleteOptions{})) })
 }
 
-// injectedNamespace is one in which Istio's injector and that level of Pod Security are in force, once it has been
-// prepared.
+// injectedNamespace creates the rig's namespace with a level of Pod Security and Istio's injection, and calls prepare.
+// It waits until both are in force.
 func (r *rig) injectedNamespace(level string, annotations map[string]string, prepare ...func()) {
 	r.Helper()
 	labels := enforcing(level)
@@ -119,19 +121,19 @@ func (r *rig) injectedNamespace(level string, annotations map[string]string, pre
 	for _, do := range prepare {
 		do()
 	}
-	r.eventually("pods of the namespace are injected", func() bool { // the API server takes a moment to read the webhook
+	r.eventually("pods of the namespace are injected", func() bool { // the API server sees the webhook with a delay
 		pod, err := r.dryRun(r.appPod("try"))
 		return apierrors.IsForbidden(err) || err == nil && len(pod.Spec.Containers)+len(pod.Spec.InitContainers) > 1
 	})
 }
 
-// istioAuthority is what istiod puts into every namespace, and injected pods mount.
+// istioAuthority returns the ConfigMap that istiod creates in every namespace, and that injected pods mount.
 func istioAuthority() *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "istio-ca-root-cert"},
 		Data: map[string]string{"root-cert.pem": ""}}
 }
 
-// without is an app that Istio's injector leaves alone: the control.
+// without creates the control: an app that Istio's injector does not change.
 func (r *rig) without() {
 	r.Helper()
 	pod := r.appPod("plain")
@@ -139,7 +141,7 @@ func (r *rig) without() {
 	r.seen(pod)
 }
 
-// injected is a pod as a person writes it.
+// injected returns a pod before Istio's injection.
 func (r *rig) injected(name string, annotations map[string]string) *corev1.Pod {
 	pod := r.appPod(name)
 	for key, value := range annotations {
@@ -148,7 +150,7 @@ func (r *rig) injected(name string, annotations map[string]string) *corev1.Pod {
 	return pod
 }
 
-// variants are what people ask of Istio's injector.
+// variants are annotations of Istio's injector, by the name of the pod.
 var variants = map[string]map[string]string{
 	"plain-sidecar":  {"sidecar.istio.io/nativeSidecar": "false"},
 	"native-sidecar": {"sidecar.istio.io/nativeSidecar": "true"},
@@ -161,10 +163,11 @@ var variants = map[string]map[string]string{
 	},
 }
 
-// also is what else the apps of some of them call.
+// also are additional targets of some variants' apps.
 var also = map[string][]string{"dns": {dns}, "excludes": {excluded}}
 
-// everyVariant runs all variants in the rig's namespace. init is the init container that has to have run, first of all.
+// everyVariant creates all variants in the rig's namespace, and checks them. init and image are the name and the image
+// that the first init container must have.
 func (r *rig) everyVariant(init, image string) {
 	r.Helper()
 	for name, annotations := range variants {
@@ -195,8 +198,8 @@ func (r *rig) everyVariant(init, image string) {
 	}
 }
 
-// Stock Istio with pilot.cni.enabled and nothing else: its pods are admitted under restricted, and Istio's own
-// validation is content with our rules.
+// Stock Istio needs only pilot.cni.enabled: Pod Security restricted admits its pods, and Istio's own validation accepts
+// our rules.
 func TestIstioStock(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -206,7 +209,7 @@ func TestIstioStock(t *testing.T) {
 	r.everyVariant("istio-validation", istioImage)
 }
 
-// With the documented values our wait takes the place of Istio's validation.
+// With the documented values, our wait replaces Istio's validation.
 func TestIstioWait(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -216,11 +219,10 @@ func TestIstioWait(t *testing.T) {
 	r.everyVariant("istio-validation", pluginImage())
 }
 
-// Without pilot.cni.enabled, pods have the init container that this project is there to do without, and restricted
-// refuses them.
+// Without pilot.cni.enabled, pods have the init container istio-init, and Pod Security restricted rejects them.
 func TestIstioInitIsRejected(t *testing.T) {
 	r := newRig(t)
-	r.installed() // without the policy that replaces it
+	r.installed() // without the policy that replaces istio-init
 	r.istio(nil, nil)
 	r.injectedNamespace("restricted", nil)
 	_, err := r.tryCreate(r.appPod("stock"))
@@ -229,8 +231,8 @@ func TestIstioInitIsRejected(t *testing.T) {
 	}
 }
 
-// A TPROXY sidecar of Istio's runs as root with NET_ADMIN, whoever writes the rules: restricted refuses it, privileged
-// admits it.
+// A TPROXY sidecar of Istio runs as root with NET_ADMIN, no matter who adds the rules. Pod Security restricted rejects
+// it, privileged admits it.
 func TestIstioTPROXY(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -250,7 +252,7 @@ func TestIstioTPROXY(t *testing.T) {
 	}
 }
 
-// By hand: what istioctl kube-inject has injected, with istio-init, is patched by the documented file.
+// Manual injection: the documented patch replaces istio-init in the output of istioctl kube-inject.
 func TestIstioByHand(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -258,7 +260,7 @@ func TestIstioByHand(t *testing.T) {
 	_, err := nodes.Client.CoreV1().ConfigMaps(r.namespace).Create(r.ctx, istioAuthority(), metav1.CreateOptions{})
 	must(r, err)
 	r.importIstio()
-	pod := r.appPod("cart-0") // the name that it gets
+	pod := r.appPod("cart-0") // the name that the StatefulSet gives it
 	pod.ObjectMeta = metav1.ObjectMeta{Labels: map[string]string{"app": "cart"}}
 	workload, err := json.Marshal(&appsv1.StatefulSet{
 		TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "StatefulSet"}, ObjectMeta: metav1.ObjectMeta{Name: "cart",
@@ -292,14 +294,14 @@ func TestIstioByHand(t *testing.T) {
 	}
 }
 
-// initReplaced waits until a pod whose istio-init the chart's policy replaces is admitted: the API server takes a
-// moment to read a policy.
+// initReplaced waits until the chart's policy replaces istio-init. The API server sees a policy with a delay.
 func (r *rig) initReplaced() {
 	r.Helper()
 	r.succeeds("a pod whose istio-init is replaced", func() error { _, err := r.dryRun(r.appPod("try")); return err })
 }
 
-// Where Istio's injector keeps adding istio-init, the chart's policy makes it our wait before Pod Security looks at it.
+// If Istio's injector still adds istio-init, the chart's policy replaces it by our wait before Pod Security checks the
+// pod.
 func TestIstioInitReplaced(t *testing.T) {
 	r := newRig(t)
 	r.installed("injection.replaceInit=true")

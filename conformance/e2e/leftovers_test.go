@@ -22,16 +22,16 @@ import (
 	"k8s.io/client-go/util/retry"
 )
 
-// pristine is what was on a node before the first test, by its name.
+// pristine are the files of each node before the first test, by the node's name.
 var pristine = map[string]cluster.Files{}
 
-// remember notes what is on a node.
+// remember saves the files of a node.
 func remember(n *cluster.Node) (err error) {
 	pristine[n.Name], err = n.Files()
 	return err
 }
 
-// kinds are where the objects are that belong to no namespace and that tests and the release make.
+// kinds are the API paths of the cluster-scoped resources that tests and the release create.
 var kinds = []string{
 	"/api/v1/namespaces",
 	"/api/v1/nodes",
@@ -47,15 +47,15 @@ var kinds = []string{
 	"/apis/security.openshift.io/v1/securitycontextconstraints",
 }
 
-// byPath asks the API server by path.
+// byPath returns a client that requests API paths.
 func byPath() restclient.Interface { return nodes.Client.Discovery().RESTClient() }
 
-// objects are those of these kinds that nobody is deleting, by their paths.
+// objects returns the paths of all objects of these kinds that are not being deleted.
 func objects() (paths []string, err error) {
 	for _, kind := range kinds {
 		const asMetadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 		data, err := byPath().Get().AbsPath(kind).SetHeader("Accept", asMetadata).DoRaw(context.Background())
-		if apierrors.IsNotFound(err) { // of the kind itself
+		if apierrors.IsNotFound(err) { // the API server does not have this kind
 			continue
 		}
 		var list metav1.PartialObjectMetadataList
@@ -74,18 +74,19 @@ func objects() (paths []string, err error) {
 	return paths, nil
 }
 
-// isOurs reports whether an object or a file is part of the release, by its path; its namespace outlives it.
+// isOurs reports whether the object or file at a path is part of the release. The release's namespace is not, because
+// it outlives the release.
 func isOurs(path string) bool { return strings.Contains(filepath.Base(path), "istio-pod-network") }
 
-// survey is all that a test may have changed and has to put back: objects, what the nodes' objects say, and what is on
-// the nodes. The release does not count while it is installed.
+// survey is everything that a test may change and must restore: objects, labels and taints of nodes, and the nodes'
+// files and settings. It omits the release while that is installed.
 type survey struct {
 	lines   map[string]bool
 	objects map[string]bool        // by path
 	nodes   map[string]corev1.Node // by name
 }
 
-// look makes a survey.
+// look takes a survey.
 func look() (*survey, error) {
 	s := &survey{lines: map[string]bool{}, objects: map[string]bool{}, nodes: map[string]corev1.Node{}}
 	paths, err := objects()
@@ -124,7 +125,7 @@ func look() (*survey, error) {
 	return s, nil
 }
 
-// onNode is what there is on a node.
+// onNode returns the files and settings of a node, one per line.
 func onNode(n *cluster.Node) ([]string, error) {
 	lines, err := n.Settings()
 	if err != nil {
@@ -145,17 +146,18 @@ func onNode(n *cluster.Node) ([]string, error) {
 	return lines, nil
 }
 
-// ofControlPlane reports whether it is the control plane that sets a taint, by what it sees of the node.
+// ofControlPlane reports whether the control plane sets a taint, from the node's conditions.
 func ofControlPlane(taint corev1.Taint) bool {
 	return strings.HasPrefix(taint.Key, "node.kubernetes.io/")
 }
 
-// allNodes are those of the cluster, and that of OpenShift while there is one.
+// allNodes returns the cluster's nodes, and the OpenShift node if there is one.
 func allNodes() []*cluster.Node {
 	return append(slices.Clone(nodes.Nodes), agentNodes...)
 }
 
-// part is what counts of a file on a node: while the release is installed, what is not the release's.
+// part returns the contents of a file of a node, without the release's part while that is installed. counts is false if
+// a survey omits the file.
 func part(n *cluster.Node, path string, e cluster.Entry) (text string, counts bool) {
 	switch {
 	case e.Mode.IsDir(), strings.HasSuffix(path, ".lock"):
@@ -179,11 +181,11 @@ func part(n *cluster.Node, path string, e cluster.Entry) (text string, counts bo
 	return e.Contents, true
 }
 
-// broken is what a test has left that could not be put back: no test after it would mean anything.
+// broken says what a test could not restore. Tests after it would mean nothing.
 var broken error
 
-// leavesNothing fails a test that leaves something that was not there before, or takes something away. After a failure
-// of whatever kind it puts back by force what the next tests rely on; where that fails, they do not run.
+// leavesNothing fails a test that leaves something behind, or removes something that was there before. If the test has
+// failed for any reason, it restores by force what the next tests rely on. If that fails too, they do not run.
 func (r *rig) leavesNothing() {
 	r.Helper()
 	if broken != nil {
@@ -212,19 +214,19 @@ func (r *rig) leavesNothing() {
 	})
 }
 
-// compare waits until all is as before.
+// compare waits until everything is as before.
 func (r *rig) compare(before *survey) {
 	r.Helper()
 	r.succeeds("all that was set is put back", func() error {
 		err := changed(before)
-		if err != nil && r.Failed() { // what follows is the end
+		if err != nil && r.Failed() { // if the state never matches, the wait ends the test here
 			broken = fmt.Errorf("%s has failed, and could not put back: %w", r.Name(), err)
 		}
 		return err
 	})
 }
 
-// changed names what is not as before.
+// changed returns an error that lists the differences from an earlier survey, or nil.
 func changed(before *survey) error {
 	now, err := look()
 	if err != nil {
@@ -244,8 +246,8 @@ func changed(before *survey) error {
 	return errors.Join(failed...)
 }
 
-// reset takes the release away, however it was installed and whatever is left of it, and puts back what a survey sees:
-// first what keeps the nodes from working, and then what needs them to. An object that is gone stays away.
+// reset removes the release, in whatever state it is, and restores what a survey covers: first what prevents the nodes
+// from working, then what needs working nodes. It does not create deleted objects again.
 func reset(before *survey) error {
 	state = nil
 	nodes.Gate.Set(apiserver.Trouble{})
@@ -259,7 +261,7 @@ func reset(before *survey) error {
 	commands := []*exec.Cmd{
 		kubectl("delete", "namespace", system, "istio-pod-network-test", "--ignore-not-found", "--timeout=2m"),
 	}
-	if agentNodes != nil { // where there are networks of Multus
+	if agentNodes != nil { // only then the CRD of Multus exists
 		ours := "--selector=app.kubernetes.io/part-of=" + release
 		commands = append(commands, kubectl("delete", "net-attach-def", "-A", ours))
 	}
@@ -284,7 +286,7 @@ func reset(before *survey) error {
 	return errors.Join(failed...)
 }
 
-// putBackNode gives a node's object the labels and taints that it had, but for taints that the control plane sets.
+// putBackNode restores the labels and taints of a node object, except taints of the control plane.
 func putBackNode(before corev1.Node) error {
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		now, err := nodes.Client.CoreV1().Nodes().Get(context.Background(), before.Name, metav1.GetOptions{})
@@ -300,7 +302,7 @@ func putBackNode(before corev1.Node) error {
 	})
 }
 
-// suspended are the programs of a node that a test has stopped and did not resume, by their processes.
+// suspended returns the programs of a node that are stopped by SIGSTOP, by process ID.
 func suspended(n *cluster.Node) map[int]string {
 	all := map[int]string{}
 	for _, program := range []string{"kubelet", "containerd", daemonSet} {
@@ -327,12 +329,12 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// Whatever a survey sees is put back by force, and it sees what is left of a release that is not installed.
+// A survey sees every kind of leftover, also files of a release that is not installed, and reset restores everything.
 func TestPutBack(t *testing.T) {
 	r := newRig(t)
 	r.uninstalled()
 	n := r.node
-	must(r, kubectl("label", "node", n.Name, "kept=yes").Run()) // a label that nobody but the test puts back
+	must(r, kubectl("label", "node", n.Name, "kept=yes").Run()) // a label that only reset restores
 	r.Cleanup(func() { must(r, kubectl("label", "node", n.Name, "kept-").Run()) })
 	before, err := look()
 	must(r, err)

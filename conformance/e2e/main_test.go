@@ -13,18 +13,19 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/mesh"
 )
 
-// nodes is the cluster of all tests, and outside what its pods may try to reach.
+// nodes is the cluster of all tests. outside is the peer that the pods try to reach.
 var (
 	nodes   *cluster.Cluster
 	outside *peer
 )
 
-// runtimes are those of the nodes: into the network of one the plugin comes by a drop-in, into that of the other by a
-// splice.
+// runtimes are the runtimes of the nodes. The plugin is installed by a drop-in on the first, and by a splice on the
+// second.
 var runtimes = []cluster.Runtime{cluster.Current, cluster.Debian}
 
-// What scripts/e2e.sh says: where the images are, each in a directory named by its version; the version that the chart
-// names, and another one to upgrade to; the directory of the Helms; and where to put the logs of a run that has failed.
+// Environment variables that scripts/e2e.sh sets: the directory of the images, with one directory per version; the
+// version in the chart, and another one to upgrade to; the directory of the Helms; where to copy the logs of a failed
+// run; and the page whose table to update.
 const (
 	imagesEnv = "E2E_IMAGES"
 	versions  = "E2E_VERSIONS"
@@ -33,7 +34,7 @@ const (
 	rowsEnv   = "E2E_ROWS"
 )
 
-// run brings the cluster up before the tests and takes it down after them.
+// run starts the cluster before the tests and stops it after them.
 type run struct{ m *testing.M }
 
 func (r run) Run() int {
@@ -73,7 +74,7 @@ func prepare(bin string) error {
 	if err := build.Conformance(bin, "./playground"); err != nil {
 		return err
 	}
-	// which scenarios run from outside the cluster
+	// scenarios run these outside the cluster
 	return build.Product(bin, "./agent/istio-pod-network-agent", "./agent/istio-pod-networkctl")
 }
 
@@ -81,7 +82,7 @@ const podImage = "e2e.local/pod:1"
 
 func setUp() error {
 	bin := isolated.BinDir()
-	dir := filepath.Join(bin, "cluster") // below what is removed in the end, and seen by every node
+	dir := filepath.Join(bin, "cluster") // isolated removes bin in the end, and every node sees it
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
@@ -106,7 +107,7 @@ func setUp() error {
 
 func podArchive() string { return filepath.Join(isolated.BinDir(), "cluster", "pod.tar") }
 
-// importImages gives a node all images.
+// importImages imports all images into a node.
 func importImages(n *cluster.Node) error {
 	archives, err := filepath.Glob(filepath.Join(os.Getenv(imagesEnv), "*", "*.tar"))
 	if err != nil {
@@ -123,7 +124,7 @@ func importImages(n *cluster.Node) error {
 	return nil
 }
 
-// keepLogs copies what may explain a failure to where it outlives the cluster.
+// keepLogs copies the programs' logs out of the cluster's directory.
 func keepLogs() {
 	dir := os.Getenv(logsEnv)
 	if dir == "" || nodes == nil {

@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// stockPod is a mesh pod as Istio's injection makes it without a CNI plugin.
+// stockPod returns a mesh pod as Istio's injection creates it without a CNI plugin.
 func (r *rig) stockPod(name string) *corev1.Pod {
 	pod, root := r.meshPod(name), int64(0)
 	pod.Spec.InitContainers[0] = corev1.Container{Name: "istio-init", Image: pluginImage(),
@@ -24,18 +24,18 @@ func (r *rig) stockPod(name string) *corev1.Pod {
 	return pod
 }
 
-// The problem: stock Istio's init container is not admitted where Pod Security restricted is enforced.
+// Pod Security restricted rejects the init container of stock Istio. That is the problem that this project solves.
 func TestStockInitIsRejected(t *testing.T) {
 	r := newRig(t)
-	r.installed() // without the policy that replaces it
+	r.installed() // without the policy that replaces istio-init
 	_, err := r.tryCreate(r.stockPod("stock"))
 	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "NET_ADMIN") {
 		t.Errorf("%v", err)
 	}
 }
 
-// The solution: the same workload starts under restricted, its wait is satisfied, every packet goes where the rules
-// say, and nothing its app ever sends goes past the sidecar. It holds with a drop-in and with a splice.
+// The same workload starts under Pod Security restricted with the plugin. Its wait ends, traffic goes where the rules
+// say, and nothing that the app sends bypasses the sidecar. This holds for a drop-in and for a splice.
 func TestMeshPod(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()
@@ -70,7 +70,7 @@ func TestMeshPod(t *testing.T) {
 	})
 }
 
-// Every way to wait is satisfied in a mesh pod.
+// Every mode of the wait ends in a mesh pod.
 func TestInitWait(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -89,7 +89,7 @@ func TestInitWait(t *testing.T) {
 	}
 }
 
-// native makes the sidecar of a mesh pod an init container that goes on.
+// native turns the sidecar of a mesh pod into a native sidecar: an init container with restartPolicy Always.
 func native(pod *corev1.Pod) *corev1.Pod {
 	always := corev1.ContainerRestartPolicyAlways
 	proxy := sidecarContainer()
@@ -99,8 +99,7 @@ func native(pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-// Istio's way since Kubernetes 1.29: the sidecar is an init container that goes on, and later init containers are
-// served by it.
+// The plugin works with a native sidecar (Kubernetes 1.29), which also serves later init containers.
 func TestNativeSidecar(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -111,19 +110,19 @@ func TestNativeSidecar(t *testing.T) {
 	r.marked("cart-0")
 }
 
-// inTPROXY has a mesh pod be redirected by TPROXY.
+// inTPROXY makes a mesh pod use TPROXY.
 func inTPROXY(pod *corev1.Pod) *corev1.Pod {
 	pod.Annotations["sidecar.istio.io/interceptionMode"] = "TPROXY"
 	proxy := container(pod, "istio-proxy")
-	root, group, no := int64(0), int64(proxyUser), false // as Istio's injector does
+	root, group, no := int64(0), int64(proxyUser), false // as Istio's injector sets them
 	proxy.SecurityContext = &corev1.SecurityContext{RunAsUser: &root, RunAsGroup: &group, RunAsNonRoot: &no,
 		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN"}}}
 	proxy.Command = append(proxy.Command, "-tproxy")
 	return pod
 }
 
-// A TPROXY sidecar has to hold NET_ADMIN, which Pod Security restricted forbids: such pods need another namespace.
-// Inbound connections reach it as they were sent.
+// A TPROXY sidecar needs NET_ADMIN, which Pod Security restricted forbids, so the pod needs another namespace. Inbound
+// connections reach the sidecar with their original destination.
 func TestTPROXY(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -137,13 +136,12 @@ func TestTPROXY(t *testing.T) {
 	}
 }
 
-// A static pod is the kubelet's own; what the API server shows of it is a mirror. Its rules are there, and the mirror
-// is left alone.
+// A static pod gets its rules. The agent does not mark its mirror pod, which is all that the API server has of it.
 func TestStaticPod(t *testing.T) {
 	r := newRig(t)
 	r.installed()
 	r.seen(r.appPod("plain"))
-	name := "cart-" + r.node.Name // as the mirror will be called
+	name := "cart-" + r.node.Name // the name of the mirror pod
 	pod := r.meshPod("cart")
 	container(pod, "app").Command[2] = "-name=" + r.namespace + "/" + name
 	pod.Spec.InitContainers[0] = waitContainer("any")

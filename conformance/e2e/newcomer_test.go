@@ -31,7 +31,7 @@ const (
 	oneMachine     = "docs/one-machine.md"
 )
 
-// Sections that both ways of a newcomer have.
+// Sections that newcomers on Kubernetes and on OpenShift both use.
 const (
 	chooseVersions = "Choose the versions"
 	verifyMesh     = "Verify the mesh"
@@ -40,11 +40,11 @@ const (
 	takeAway       = "Remove everything"
 )
 
-// elsewhere are the commands of README.md that are stages of .ci/run: they are no steps on a cluster.
+// elsewhere are the commands of README.md that .ci/run runs, and that are not steps on a cluster.
 var elsewhere = []string{"make demo", "make test"}
 
-// leaves removes in the end what the pages leave, or what a page has left that failed; and before, what tests have left
-// that came earlier, of whose names a cluster of a newcomer has none.
+// leaves removes what the pages leave at the end of the test, or what a page that failed has left. It first removes
+// leftovers of earlier tests, because a newcomer's cluster has none of these names.
 func (n *reader) leaves(namespaces ...string) {
 	remove := func() {
 		n.output(kubectl(append([]string{"delete", "namespace", "--ignore-not-found", "--timeout=3m"}, namespaces...)...))
@@ -59,10 +59,11 @@ func (n *reader) leaves(namespaces ...string) {
 	})
 }
 
-// mesh namespaces of the pages, and the controller's own, which has a secret then.
+// pagesNamespaces are the namespaces that the pages create. They include the controller's own, because the pages create
+// a secret in it.
 var pagesNamespaces = []string{"shop", "outside", "istio-ingress", "istio-system", system}
 
-// newNewcomer is somebody who knows Kubernetes and Istio, and nothing of this.
+// newNewcomer returns a reader who knows Kubernetes and Istio, but not this project.
 func newNewcomer(r *rig) *reader {
 	r.Helper()
 	n := newReader(r, "helm4")
@@ -70,7 +71,7 @@ func newNewcomer(r *rig) *reader {
 	return n
 }
 
-// istio are on these nodes the images of Istio.
+// istio imports Istio's images into nodes.
 func (n *reader) istio(on ...*cluster.Node) {
 	n.Helper()
 	pilot, proxy, err := mesh.Images(isolated.BinDir(), nodes.Dir)
@@ -82,12 +83,12 @@ func (n *reader) istio(on ...*cluster.Node) {
 	}
 }
 
-// pushedImages are those that the pages push.
+// pushedImages are the images that the pages push to a registry.
 var pushedImages = []string{"istio-pod-network-agent", "istio-pod-network-plugin", "shop"}
 
-// Whoever knows Kubernetes and Istio, and nothing of this, gets from README.md to a verified mesh by pasting alone,
-// moves it to another revision of Istio, and gets back: on a cluster as make cluster brings it up, one node of which is
-// in the shape that Kind gives it.
+// A reader who knows Kubernetes and Istio, but not this project, gets from README.md to a verified mesh by pasting the
+// pages' commands, moves it to another revision of Istio, and removes everything. The cluster is like one of `make
+// cluster`, except that one node has Kind's network.
 func TestNewcomer(t *testing.T) {
 	r := newRig(t)
 	r.uninstalled()
@@ -112,7 +113,7 @@ func TestNewcomer(t *testing.T) {
 	n.counted("kubectl", "helm", "istio-pod-networkctl", "cluster.sh", "images.sh")
 }
 
-// loads gives the nodes images as a cluster of make cluster is given them: one of an archive, and one of a program.
+// loads loads images into the nodes as into a cluster of `make cluster`: one from an archive, and one from a program.
 func (n *reader) loads() {
 	n.Helper()
 	dir, program := n.TempDir(), filepath.Join(isolated.BinDir(), "podprogram")
@@ -133,7 +134,7 @@ func (n *reader) loads() {
 	})
 }
 
-// moved waits until the pods of the shop are those of the next revision alone, in the mesh as those before.
+// moved waits until the shop has only pods of the next revision, and they are in the mesh.
 func (n *reader) moved() {
 	n.Helper()
 	n.eventually("the shop is of the next revision", func() bool {
@@ -145,7 +146,7 @@ func (n *reader) moved() {
 	})
 }
 
-// readsTheRest fails if README.md has commands that are neither steps on a cluster nor stages of .ci/run.
+// readsTheRest fails if README.md has commands that are neither steps on a cluster nor run by .ci/run.
 func (n *reader) readsTheRest() {
 	n.Helper()
 	all, _, err := blocks.Read(readme)
@@ -166,7 +167,7 @@ func (n *reader) readsTheRest() {
 	}
 }
 
-// kindnet is what kindnetd writes as 10-kindnet.conflist, for the pods of a node.
+// kindnet is the format of kindnetd's 10-kindnet.conflist for a node's pods.
 const kindnet = `{
   "cniVersion": "0.3.1",
   "name": "kindnet",
@@ -190,8 +191,8 @@ const kindnet = `{
 }
 `
 
-// shapedAsKind gives the rig's node the network of Kind's nodes, with the plugins of that, until the end of the test.
-// One stands for portmap, which has nothing to do here.
+// shapedAsKind gives the rig's node the network configuration and plugins of a Kind node until the end of the test.
+// tuning stands in for portmap, which no pod uses here.
 func (r *rig) shapedAsKind() {
 	r.Helper()
 	primary, own := []byte(r.node.Primary(cluster.DualStack)), r.node.Path(cluster.ConfDir+"/10-kindnet.conflist")
@@ -211,13 +212,13 @@ func (r *rig) shapedAsKind() {
 	}
 	must(r, replace(own, fmt.Appendf(nil, kindnet, r.node.Pods4(), r.node.Pods6())))
 	must(r, os.Remove(r.node.Conflist()))
-	must(r, r.node.RemoveBridges()) // its addresses are the pods' gateway
+	must(r, r.node.RemoveBridges()) // it has the address of the pods' gateway
 	must(r, r.node.RestartRuntime())
 	r.healthy()
 }
 
-// openShiftNewcomer does the same by the page for OpenShift, on a node in its layout, with its constraints in force. oc
-// is kubectl.
+// openShiftNewcomer does the same with the page for OpenShift, on a node with OpenShift's directories and
+// SecurityContextConstraints. The stand-in for oc calls kubectl.
 func openShiftNewcomer(r *rig) {
 	r.uninstalled()
 	r.alone()
@@ -235,7 +236,7 @@ func openShiftNewcomer(r *rig) {
 	n.counted("oc", "helm", "istio-pod-networkctl", "images.sh")
 }
 
-// alone makes the rig's node the only one that pods come to, the agents' included, until the end of the test.
+// alone makes the rig's node the only one for pods and agents until the end of the test.
 func (r *rig) alone() {
 	r.Helper()
 	for _, other := range nodes.Nodes {
@@ -244,11 +245,11 @@ func (r *rig) alone() {
 			r.output(kubectl("label", "node", other.Name, "type-"))
 		})
 		r.output(kubectl("cordon", other.Name))
-		r.output(kubectl("label", "node", other.Name, "type=virtual-kubelet")) // no host, so no agent
+		r.output(kubectl("label", "node", other.Name, "type=virtual-kubelet")) // the agents' node affinity excludes this type
 	}
 }
 
-// allocates gives new namespaces what OpenShift gives a project, until the end of the test.
+// allocates gives new namespaces the annotations that OpenShift gives a project, until the end of the test.
 func (r *rig) allocates() {
 	r.Helper()
 	ctx, cancel := context.WithCancel(r.ctx)

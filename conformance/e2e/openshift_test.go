@@ -17,14 +17,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The network that Istio's injector names with pilot.cni.provider=multus, and the annotation of Multus.
+// network is what Istio's injector adds to the annotation networks with pilot.cni.provider=multus.
 const (
 	network  = "default/istio-cni"
 	networks = "k8s.v1.cni.cncf.io/networks"
 )
 
-// TestOpenShift runs the scenarios of a node as OpenShift has them, one after the other on one node with either kind of
-// Multus. Most are not about the kind, and run with the one that OpenShift has since 4.14.
+// TestOpenShift runs the scenarios of an OpenShift node one after the other, on one node per kind of Multus. Most do
+// not depend on the kind, and run only with the thick Multus of OpenShift since 4.14.
 func TestOpenShift(t *testing.T) {
 	type scenario struct {
 		name string
@@ -51,8 +51,8 @@ func TestOpenShift(t *testing.T) {
 	}
 }
 
-// openShift brings up a node as OpenShift has them, with Multus in front of its primary CNI. Until the end of the test
-// the chart's agents are on it alone.
+// openShift adds a node like OpenShift's, with Multus in front of the primary CNI. The chart's agents run only there
+// until the end of the test.
 func openShift(t *testing.T, thick bool) *cluster.Node {
 	t.Helper()
 	r := newRig(t)
@@ -83,15 +83,15 @@ func (r *rig) installedOnOpenShift(values ...string) {
 		values...)...)
 }
 
-// attached is a mesh pod that names networks.
+// attached returns a mesh pod with a list of Multus networks.
 func (r *rig) attached(name, names string) *corev1.Pod {
 	pod := r.meshPod(name)
 	pod.Annotations[networks] = names
 	return pod
 }
 
-// In mode nad Multus calls the plugin for pods that name its network, with whatever interface and no previous result:
-// the whole pod is in the mesh, once, and files of others are left alone.
+// openShiftNAD tests mode nad. Multus calls the plugin for pods that name its network, with any interface name and
+// without a previous result. The whole pod is redirected once, and the files of other projects do not change.
 func openShiftNAD(r *rig) {
 	r.installedOnOpenShift()
 	owned := []string{cluster.OVNFile, cluster.OpenShiftConfDir + "/00-multus.conf"}
@@ -126,7 +126,7 @@ func openShiftNAD(r *rig) {
 	r.eventually("no record is left", func() bool { return len(r.records()) == 0 })
 }
 
-// dataNetwork is a user's own.
+// dataNetwork is a network of a user.
 const dataNetwork = `apiVersion: k8s.cni.cncf.io/v1
 kind: NetworkAttachmentDefinition
 metadata: {name: data}
@@ -135,7 +135,7 @@ spec:
     "ipam": {"type": "host-local", "subnet": "10.250.0.0/24"}}'
 `
 
-// meshNetwork is ours, as an operator would write it.
+// meshNetwork is our network, as an operator would write it.
 const meshNetwork = `apiVersion: k8s.cni.cncf.io/v1
 kind: NetworkAttachmentDefinition
 metadata: {name: istio-cni, namespace: default}
@@ -143,12 +143,12 @@ spec:
   config: '{"cniVersion": "0.3.1", "name": "istio-pod-network", "type": "istio-pod-network"}'
 `
 
-// kubectlIn is a command of a person with all rights in a namespace.
+// kubectlIn returns a command that runs kubectl with all rights in a namespace.
 func kubectlIn(namespace string, args ...string) *exec.Cmd {
 	return kubectl(append(args, "--namespace="+namespace)...)
 }
 
-// file writes something for kubectl.
+// file writes a temporary file, and returns its path.
 func (r *rig) file(name, contents string) string {
 	r.Helper()
 	path := filepath.Join(r.TempDir(), name)
@@ -156,7 +156,7 @@ func (r *rig) file(name, contents string) string {
 	return path
 }
 
-// contents are those of files on the rig's node.
+// contents returns the contents of files on the rig's node.
 func (r *rig) contents(paths []string) []string {
 	r.Helper()
 	var all []string
@@ -168,14 +168,14 @@ func (r *rig) contents(paths []string) []string {
 	return all
 }
 
-// records are those of the rig's namespace on its node.
+// records returns the records of the rig's namespace on its node.
 func (r *rig) records() []record.Record {
 	all, _ := record.Store{Dir: r.node.Path(stateDir)}.List()
 	return slices.DeleteFunc(all, func(rec record.Record) bool { return rec.Namespace != r.namespace })
 }
 
-// What a network of Multus's lacks keeps a pod that names it from starting; a mesh pod that does not name it is
-// noticed, and repaired.
+// openShiftMissing removes what a network of Multus needs. Pods that name it do not start until it is back. A mesh pod
+// that does not name it is reported and repaired.
 func openShiftMissing(r *rig) {
 	r.installedOnOpenShift()
 	r.seen(r.appPod("plain"))
@@ -203,7 +203,7 @@ func openShiftMissing(r *rig) {
 		func() bool { return strings.Contains(events(r.namespace), "without-name MeshBypassed") })
 }
 
-// withoutServerFields makes what the API server shows fit to be created again.
+// withoutServerFields removes the fields that the API server sets from a manifest, so that it can be created again.
 func withoutServerFields(manifest string) string {
 	var kept strings.Builder
 	for line := range strings.Lines(manifest) {
@@ -215,8 +215,8 @@ func withoutServerFields(manifest string) string {
 	return kept.String()
 }
 
-// Multus is killed, the primary's file is written again and taken away: pods go on, and new ones come as soon as Multus
-// takes them.
+// openShiftMultusAway kills Multus, and rewrites and removes the primary's file. Existing pods keep working, and new
+// ones start as soon as Multus can add them.
 func openShiftMultusAway(r *rig) {
 	r.installedOnOpenShift()
 	r.seen(r.appPod("plain"))
@@ -239,9 +239,9 @@ func openShiftMultusAway(r *rig) {
 	}
 }
 
-// In mode aux the plugin is run for every pod of the node, and knows of each only what the agent tells it: mesh pods
-// are redirected without an annotation of Multus's, others are left alone. While the agent is away, pods of the
-// platform start, others wait, or start, as the operator chose.
+// openShiftAux and openShiftAuxFailOpen test mode auxChain. The plugin runs for every pod of the node, and knows only
+// what the agent tells it. Mesh pods are redirected without an annotation of Multus, others are not touched. Without
+// the agent, pods of the platform start. Other pods wait, or start if the operator chose auxFailOpen.
 func openShiftAux(r *rig)         { r.auxiliary(false) }
 func openShiftAuxFailOpen(r *rig) { r.auxiliary(true) }
 
@@ -259,7 +259,7 @@ func (r *rig) auxiliary(open bool) {
 	r.eventually("there is no such network in this mode", func() bool {
 		return strings.Contains(events(r.namespace), "both-ways FailedCreatePodSandBox")
 	})
-	r.output(kubectl("apply", "-f", r.file("ours.yaml", meshNetwork))) // somebody has made it by hand
+	r.output(kubectl("apply", "-f", r.file("ours.yaml", meshNetwork))) // as if created by hand
 	r.Cleanup(func() { r.output(kubectl("delete", "-f", r.file("ours.yaml", meshNetwork))) })
 	r.throughSidecar("both-ways")
 	r.marked("both-ways")
@@ -301,8 +301,8 @@ func (r *rig) auxiliary(open bool) {
 		func() bool { return outside.reached(r.namespace, "plain-while-away") > 0 })
 }
 
-// The release goes from one mode to the other and back, with a pod that stays: on the node is the file of its mode and
-// no other, or the plugin would be run for every pod, and refuse it, when nobody answers it any more.
+// openShiftModeChanged changes the release's mode and changes it back while a pod runs. The node has only the file of
+// the current mode. With both, the plugin would run for every pod, and refuse it when no agent answers.
 func openShiftModeChanged(r *rig) {
 	own := map[string]string{
 		"nad":      cluster.MultusConfDir + "/istio-pod-network.conf",
@@ -339,8 +339,8 @@ func openShiftModeChanged(r *rig) {
 	r.seen(r.appPod("plain"))
 }
 
-// The release is removed while its pods are there: they go on, can be deleted, and then nothing is left on the node.
-// Multus deletes by what it has noted of a pod, so the plugin stays until the last one is gone.
+// openShiftUninstall uninstalls the release while its pods run. They keep working and can be deleted, and then nothing
+// is left on the node. Multus deletes a pod's networks from its cache, so the plugin stays until the last pod is gone.
 func openShiftUninstall(r *rig) {
 	r.installedOnOpenShift()
 	r.seen(r.appPod("plain"))

@@ -21,14 +21,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// visit is the whole life of a mesh pod: it comes, its sidecar serves its app, and it goes. Whatever is away meanwhile
-// comes back. Nothing of the app's may go past the sidecar, from its first instruction on.
+// visit runs the whole life of a mesh pod: it is created, its sidecar serves its app, and it is deleted. It retries
+// while a component is away. The app must not bypass the sidecar at any time.
 func (r *rig) visit(pod *corev1.Pod) {
 	r.Helper()
 	pods := nodes.Client.CoreV1().Pods(pod.Namespace)
 	r.succeeds("making "+pod.Name, func() error {
 		_, err := pods.Create(r.ctx, pod, metav1.CreateOptions{})
-		if apierrors.IsAlreadyExists(err) { // the answer was lost
+		if apierrors.IsAlreadyExists(err) { // an earlier answer was lost
 			return nil
 		}
 		return err
@@ -57,7 +57,7 @@ func (r *rig) visit(pod *corev1.Pod) {
 	r.tally(pod.Name, log)
 }
 
-// agentsSay is what the agents' logs say of a pod.
+// agentsSay returns the lines of the agents' logs that contain a pod's name.
 func (r *rig) agentsSay(name string) string {
 	var lines strings.Builder
 	for _, agent := range r.agents() {
@@ -71,7 +71,7 @@ func (r *rig) agentsSay(name string) string {
 	return lines.String()
 }
 
-// come has that many mesh pods come and go on the rig's node, some at once.
+// come creates and deletes mesh pods on the rig's node, atOnce of them at the same time.
 func (r *rig) come(pods, atOnce int) {
 	r.Helper()
 	var next atomic.Int64
@@ -84,12 +84,12 @@ func (r *rig) come(pods, atOnce int) {
 		})
 	}
 	work.Wait()
-	if r.Failed() { // which has ended a worker alone
+	if r.Failed() { // a fatal error in a worker has ended only that goroutine
 		r.FailNow()
 	}
 }
 
-// while does something again and again until the function that it returns is called, and no longer than the test.
+// while repeats do until stop is called, or until the end of the test.
 func (r *rig) while(do func(round int)) (stop func()) {
 	ended, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -106,7 +106,7 @@ func (r *rig) while(do func(round int)) (stop func()) {
 	return r.until(func() error { close(ended); <-done; return nil })
 }
 
-// The agent is killed as often as the kubelet starts it again, while mesh pods come and go.
+// The agent is killed whenever the kubelet has started it again, while mesh pods come and go.
 func TestAgentKilled(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -118,7 +118,7 @@ func TestAgentKilled(t *testing.T) {
 				kills++
 			}
 		}
-		time.Sleep(1500 * time.Millisecond) // long enough for some of its work, too short for all
+		time.Sleep(1500 * time.Millisecond) // enough for a part of its work, not for all
 	})
 	r.come(60, 8)
 	stop()
@@ -129,7 +129,7 @@ func TestAgentKilled(t *testing.T) {
 	r.agentsReady()
 }
 
-// Kubelet and container runtime are killed and come back: what runs goes on with its rules, and new pods get theirs.
+// Kubelet and container runtime are killed and restart. Running pods keep their rules, and new pods get theirs.
 func TestNodeProgramsKilled(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()
@@ -139,7 +139,7 @@ func TestNodeProgramsKilled(t *testing.T) {
 		before := r.pod("stays").Annotations[annotation.NetNS]
 		for round, program := range []string{"kubelet", "containerd", "kubelet"} {
 			visitor := r.meshPod(fmt.Sprint("visitor-", round))
-			r.create(visitor) // while it is on its way
+			r.create(visitor) // the program is killed while the pod starts
 			must(r, r.node.Kill(program))
 			r.throughSidecar(visitor.Name)
 		}
@@ -150,8 +150,7 @@ func TestNodeProgramsKilled(t *testing.T) {
 	})
 }
 
-// A node goes down and comes back, with all its pods: they get networks, rules and marks anew, and the old records are
-// no more.
+// A node reboots. All its pods get new networks, rules and marks, and the old records are gone.
 func TestReboot(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()
@@ -184,7 +183,8 @@ func TestReboot(t *testing.T) {
 	})
 }
 
-// knownByWatch waits until the agent's watch has brought a pod. What it has read singly it may forget again.
+// knownByWatch waits until the agent has a pod from its watch. A pod that it has read by a single request may leave its
+// cache.
 func (r *rig) knownByWatch(name string) {
 	r.Helper()
 	r.eventually("the agent's watch has brought "+name, func() bool {
@@ -202,8 +202,8 @@ func (r *rig) knownByWatch(name string) {
 	})
 }
 
-// The API server is down, in a soak for a minute. Sandboxes that have to be made again meanwhile get their rules from
-// the agent's cache, and their marks when it is back.
+// The API server is down, in a soak for a minute. Sandboxes that are created again meanwhile get their rules from the
+// agent's cache, and their marks when the API server is back.
 func TestAPIServerDown(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -234,7 +234,7 @@ func TestAPIServerDown(t *testing.T) {
 	r.healthy()
 }
 
-// sandboxOf is the container ID of a mesh pod's sandbox, as its newest record has it, "" if there is none.
+// sandboxOf returns the container ID of a mesh pod's sandbox from its newest record, or "".
 func (r *rig) sandboxOf(name string) string {
 	var newest record.Record
 	for _, rec := range r.records() {
@@ -245,7 +245,7 @@ func (r *rig) sandboxOf(name string) string {
 	return newest.ContainerID
 }
 
-// The agent finds the API server slow, in trouble, busy or gone, while pods come and go.
+// The agent finds the API server slow, failing or unreachable, while pods come and go.
 func TestAPIServerInTrouble(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -257,7 +257,7 @@ func TestAPIServerInTrouble(t *testing.T) {
 		start := time.Now()
 		nodes.Gate.Set(trouble)
 		stop := func() {}
-		if trouble.Delay == 0 { // else pods are made and marked all the same
+		if trouble.Delay == 0 { // with a delay, pods are still created and marked
 			stop = r.while(func(round int) {
 				nodes.Gate.Set([]apiserver.Trouble{trouble, {}}[round%2])
 				time.Sleep(5 * time.Second)
@@ -272,8 +272,8 @@ func TestAPIServerInTrouble(t *testing.T) {
 	r.healthy()
 }
 
-// The agents are away for long, under a primary CNI of version 1.1.0, whose STATUS the runtime asks: the node stays
-// ready, plain pods start, nothing is evicted, and the agent comes back by itself.
+// The agents are away for a long time, with a primary CNI of version 1.1.0, for which the runtime calls STATUS. The
+// nodes stay ready, pods outside the mesh start, no pod is evicted, and the agents start again without help.
 func TestAgentAwayForLong(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -303,7 +303,7 @@ func TestAgentAwayForLong(t *testing.T) {
 	r.note("away for %d heartbeats of the nodes", away)
 }
 
-// heartbeat waits until every kubelet has renewed the lease of its node, as it does every ten seconds.
+// heartbeat waits until every kubelet has renewed the lease of its node, which it does every ten seconds.
 func (r *rig) heartbeat() {
 	r.Helper()
 	renewed := func(n *cluster.Node) string {

@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A pod outside the mesh is left alone whatever we do: it starts without us, with us, and while the agents are away,
-// and nothing is in its packet filter.
+// A pod outside the mesh is not touched. It starts without the product, with it, and without agents, and its packet
+// filter is empty.
 func TestOutsideTheMesh(t *testing.T) {
 	r := newRig(t)
 	r.uninstalled()
@@ -25,7 +25,7 @@ func TestOutsideTheMesh(t *testing.T) {
 	r.note("start: median %d ms without us, %d ms with us, %d ms while the agent is away", without, with, away)
 }
 
-// startTimes starts pods one after the other, and returns the median of the milliseconds until their containers run.
+// startTimes starts pods one after the other, and returns the median time until their containers run, in milliseconds.
 func (r *rig) startTimes(name string) int64 {
 	r.Helper()
 	const pods = 7
@@ -42,7 +42,7 @@ func (r *rig) startTimes(name string) int64 {
 		if marked := r.pod(pod.Name).Annotations; len(marked) > 0 {
 			r.Errorf("%s, a pod outside the mesh, was touched: %v", pod.Name, marked)
 		}
-		r.clear(r.namespace) // the next has as much of the node
+		r.clear(r.namespace) // so that every pod has the same resources
 	}
 	slices.Sort(times)
 	return times[pods/2]
@@ -50,7 +50,8 @@ func (r *rig) startTimes(name string) int64 {
 
 const initialize = "istio-pod-network-controller/initialize"
 
-// A pod that carries mesh annotations and is not in the mesh says so, and its wait does not hang.
+// notRequired checks a pod that has mesh annotations but is not in the mesh: it is marked not-required, its wait ends,
+// and it has no rules.
 func (r *rig) notRequired(name string) {
 	r.Helper()
 	r.hears(name, target4, "peer")
@@ -62,7 +63,7 @@ func (r *rig) notRequired(name string) {
 	}
 }
 
-// The selection of 2018: a pod is redirected if it, or else its namespace, opts in.
+// With selection: annotated, as in 2018, a pod is redirected if it opts in, or else if its namespace does.
 func TestAnnotatedSelection(t *testing.T) {
 	r := newRig(t)
 	r.installed("selection=annotated")
@@ -89,8 +90,8 @@ func TestAnnotatedSelection(t *testing.T) {
 	r.namespace = home
 }
 
-// A pod as the template of 2018 made it: its volume, and an init container istio-init that is called as the program of
-// then was.
+// The plugin works with a pod of the 2018 template: its volume, and an init container istio-init with the command line
+// of that program.
 func TestTemplateOf2018(t *testing.T) {
 	r := newRig(t)
 	r.installed("selection=annotated")
@@ -116,7 +117,7 @@ func TestTemplateOf2018(t *testing.T) {
 	}
 }
 
-// The usual selection: who has been injected is redirected, unless the pod or the operator says otherwise.
+// With the default selection, injected pods are redirected, unless the pod or the operator excludes them.
 func TestOptOut(t *testing.T) {
 	r := newRig(t)
 	r.installed("excludeNamespaces={kube-system,legacy-*}")
@@ -139,7 +140,7 @@ func TestOptOut(t *testing.T) {
 	r.namespace = home
 }
 
-// Nodes that are born with the startup taint take no pod before their agent is ready.
+// Nodes with the startup taint run no pod before their agent is ready.
 func TestStartupTaint(t *testing.T) {
 	r := newRig(t)
 	r.uninstalled()

@@ -16,14 +16,15 @@ import (
 	"github.com/istio-pod-network/controller/internal/standin"
 )
 
-// Where the peer listens. What comes to the first of the ports, or as DNS, from the app of a mesh pod is a leak; the
-// second is one that pods may exclude. At standin.HelperPort it helps with attempts to get around a sidecar.
+// Ports on which the peer listens. A connection to peerPort, or a DNS query, from the app of a mesh pod is a leak. Pods
+// may exclude excludedPort from redirection. At standin.HelperPort the peer helps with attempts to get around a
+// sidecar.
 const (
 	peerPort     = 8081
 	excludedPort = 8082
 )
 
-// Targets are what apps call, as podprogram takes them.
+// Targets of the apps, in the form that podprogram takes.
 var (
 	target4  = fmt.Sprintf("tcp:%s:%d", cluster.Address, peerPort)
 	target6  = fmt.Sprintf("tcp:[%s]:%d", cluster.Address6, peerPort)
@@ -31,12 +32,12 @@ var (
 	dns      = fmt.Sprintf("udp:%s:53", cluster.Address)
 )
 
-// peer is a server outside the nodes. It remembers who has reached it: an app says its name first, and a proxy that
-// passes it on says before that whom it speaks for (the PROXY protocol).
+// peer is a server outside the nodes. It counts who has reached it. An app sends its name in the first line. A proxy
+// that forwards the connection sends a header of the PROXY protocol before.
 type peer struct {
 	mu       sync.Mutex
-	direct   map[string]int // connections and packets without a proxy, by the name of the app
-	mediated map[string]int // connections by way of a proxy
+	direct   map[string]int // connections and packets without a proxy, by the app's name
+	mediated map[string]int // connections through a proxy
 }
 
 func newPeer() (*peer, error) {
@@ -72,7 +73,7 @@ func (p *peer) serve(l net.Listener, counts bool) {
 	}
 }
 
-// connection is what serving one takes of it.
+// connection is what serveOne needs of a connection.
 type connection interface {
 	io.ReadWriteCloser
 	SetDeadline(time.Time) error
@@ -94,7 +95,7 @@ func (p *peer) serveOne(c connection, counts bool) {
 	fmt.Fprintln(c, "peer")
 }
 
-// help does for pods what their attempts need of somebody outside.
+// help does what attempts of pods need from a server outside.
 func (p *peer) help(what string, from, to netip.AddrPort) (string, error) {
 	if what != "call" {
 		return standin.Done, escape.Send(escape.Packet(what), from, to)
@@ -119,14 +120,14 @@ func (p *peer) count(seen map[string]int, line string) {
 	seen[strings.TrimSpace(line)]++
 }
 
-// reached is how often the app of a pod has reached the peer without a proxy.
+// reached returns how often the app of a pod has reached the peer without a proxy.
 func (p *peer) reached(namespace, pod string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.direct[namespace+"/"+pod]
 }
 
-// passed is how often a proxy has passed it on.
+// passed returns how often the app of a pod has reached the peer through a proxy.
 func (p *peer) passed(namespace, pod string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,13 +14,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// appUser is a user as OpenShift gives one to the pods of a namespace, and proxyUser that of the sidecar.
+// appUser is a user like OpenShift's for the pods of a namespace. proxyUser is the sidecar's.
 const (
 	appUser   = 1000660001
 	proxyUser = 1337
 )
 
-// restricted is the security context that Pod Security restricted asks for.
+// restricted returns a security context that Pod Security restricted admits.
 func restricted(user int64) *corev1.SecurityContext {
 	no, yes := false, true
 	return &corev1.SecurityContext{
@@ -30,8 +30,8 @@ func restricted(user int64) *corev1.SecurityContext {
 	}
 }
 
-// appPod is a pod outside the mesh: its app calls the peer outside in both families, from its first instruction on, and
-// serves on 8080 and 8090.
+// appPod returns a pod outside the mesh. Its app calls the peer outside in both families from its first instruction on,
+// and serves on 8080 and 8090.
 func (r *rig) appPod(name string) *corev1.Pod {
 	grace, token := int64(1), false
 	return &corev1.Pod{
@@ -48,7 +48,7 @@ func (r *rig) appPod(name string) *corev1.Pod {
 	}
 }
 
-// meshPod is the same as Istio's injection makes it, with the init wait in the place of istio-validation.
+// meshPod returns an appPod as Istio's injection changes it, with the init wait in place of istio-validation.
 func (r *rig) meshPod(name string) *corev1.Pod {
 	pod := r.appPod(name)
 	pod.Annotations["sidecar.istio.io/status"] = `{"containers":["istio-proxy"]}`
@@ -62,7 +62,7 @@ func (r *rig) meshPod(name string) *corev1.Pod {
 	return pod
 }
 
-// waitContainer is the init wait.
+// waitContainer returns the init wait.
 func waitContainer(mode string) corev1.Container {
 	return corev1.Container{
 		Name: "istio-validation", Image: pluginImage(), ImagePullPolicy: corev1.PullNever,
@@ -72,7 +72,7 @@ func waitContainer(mode string) corev1.Container {
 	}
 }
 
-// sidecarContainer is the stand-in of Istio's proxy.
+// sidecarContainer returns the stand-in for Istio's proxy.
 func sidecarContainer() corev1.Container {
 	return corev1.Container{
 		Name: "istio-proxy", Image: podImage, ImagePullPolicy: corev1.PullNever, SecurityContext: restricted(proxyUser),
@@ -80,7 +80,7 @@ func sidecarContainer() corev1.Container {
 	}
 }
 
-// container is one of the pod's, to be changed.
+// container returns a container of the pod. The caller may change it.
 func container(pod *corev1.Pod, name string) *corev1.Container {
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
@@ -102,7 +102,7 @@ func (r *rig) tryCreate(pod *corev1.Pod) (*corev1.Pod, error) {
 	return r.person.CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{})
 }
 
-// dryRun says what would become of a pod.
+// dryRun returns the pod as the API server would create it.
 func (r *rig) dryRun(pod *corev1.Pod) (*corev1.Pod, error) {
 	return r.person.CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{DryRun: []string{"All"}})
 }
@@ -131,7 +131,7 @@ func (r *rig) running(name string) *corev1.Pod {
 	return r.pod(name)
 }
 
-// says is the log of a container.
+// says returns the log of a container, or the error as text.
 func (r *rig) says(pod, container string) string {
 	r.Helper()
 	log, err := nodes.Client.CoreV1().Pods(r.namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container}).DoRaw(
@@ -142,10 +142,10 @@ func (r *rig) says(pod, container string) string {
 	return string(log)
 }
 
-// enough is how many answers the app of a mesh pod has to have had before it counts as served by its sidecar.
+// enough is how many answers an app must get before it counts as served by its sidecar.
 const enough = 20
 
-// hears waits until the app has often had the answer to one of its calls.
+// hears waits until the app has got an answer to one of its calls enough times.
 func (r *rig) hears(pod, target, answer string) {
 	r.Helper()
 	r.eventually(fmt.Sprintf("the app of %s hears %q from %s, often", pod, answer, target), func() bool {
@@ -153,7 +153,8 @@ func (r *rig) hears(pod, target, answer string) {
 	})
 }
 
-// throughSidecar waits until the sidecar has served the app in the families, and fails if anything has gone past it.
+// throughSidecar waits until the sidecar has served the app for all targets, by default one per family. It fails if
+// anything has bypassed the sidecar.
 func (r *rig) throughSidecar(name string, targets ...string) {
 	r.Helper()
 	if len(targets) == 0 {
@@ -167,13 +168,13 @@ func (r *rig) throughSidecar(name string, targets ...string) {
 	r.noLeak(name)
 }
 
-// noLeak counts what the app of a mesh pod has tried, and fails if it has reached the peer past its sidecar.
+// noLeak counts the app's attempts in a mesh pod, and fails if the app has reached the peer around its sidecar.
 func (r *rig) noLeak(name string) {
 	r.Helper()
 	r.tally(name, r.says(name, "app"))
 }
 
-// tally counts what an app has tried, by its log, and what has reached the peer.
+// tally counts the app's attempts in its log, and what has reached the peer.
 func (r *rig) tally(name, log string) {
 	r.Helper()
 	tried := 0
@@ -195,7 +196,7 @@ func (r *rig) tally(name, log string) {
 	r.resets += strings.Count(log, "connection reset by peer")
 }
 
-// seen is the control of a scenario about leaks: the detector has to see the same app without a sidecar.
+// seen is the control of a scenario: the peer must see the same app without a sidecar.
 func (r *rig) seen(pod *corev1.Pod) {
 	r.Helper()
 	r.create(pod)
@@ -203,7 +204,7 @@ func (r *rig) seen(pod *corev1.Pod) {
 	r.control += outside.reached(r.namespace, pod.Name)
 }
 
-// ask calls a pod from outside its node.
+// ask calls a port of a pod from outside its node, and returns the answers or errors by address.
 func (r *rig) ask(pod *corev1.Pod, port int) map[string]string {
 	r.Helper()
 	answers := map[string]string{}
@@ -223,8 +224,7 @@ func (r *rig) ask(pod *corev1.Pod, port int) map[string]string {
 	return answers
 }
 
-// answersFrom fails unless who answers at a port of the pod, in every family it has, and has seen the address as it was
-// called.
+// answersFrom fails unless who answers on a port of the pod in every family, and saw the address that was called.
 func (r *rig) answersFrom(who string, pod *corev1.Pod, port int) {
 	r.Helper()
 	answers := r.ask(pod, port)
@@ -238,8 +238,8 @@ func (r *rig) answersFrom(who string, pod *corev1.Pod, port int) {
 	}
 }
 
-// marked waits until the pod is marked initialized, for one network namespace. Its app may run before that: a wait of
-// mode any also ends by a connection that the rules have redirected.
+// marked waits until the pod is marked initialized, with its network namespace. Its app may run before: a wait of mode
+// any also ends after a redirected connection.
 func (r *rig) marked(name string) {
 	r.Helper()
 	r.eventually(name+" is marked", func() bool {
@@ -248,14 +248,14 @@ func (r *rig) marked(name string) {
 	})
 }
 
-// ruleset is what is in the packet filter of a pod.
+// ruleset returns the nftables rule set of a pod.
 func (r *rig) ruleset(name string) string {
 	r.Helper()
 	return r.output(r.inPod(name, "nft", "list", "ruleset"))
 }
 
-// inPod is a program of the node's in the network of a pod. It waits for the pod's container: after the end of a
-// sandbox the API server has the old one's for a while.
+// inPod returns a command that runs a program of the node in a pod's network namespace. It waits for the pod's
+// container, because after the end of a sandbox the API server shows the old one for some time.
 func (r *rig) inPod(name string, program ...string) *exec.Cmd {
 	r.Helper()
 	process := ""
@@ -271,7 +271,7 @@ func (r *rig) inPod(name string, program ...string) *exec.Cmd {
 	return r.node.Command("nsenter", append([]string{"--target=" + process, "--net", "--"}, program...)...)
 }
 
-// asJSON is a manifest.
+// asJSON returns a manifest.
 func asJSON(object any) []byte {
 	data, err := json.Marshal(object)
 	if err != nil {

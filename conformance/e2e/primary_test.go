@@ -14,12 +14,12 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// The primary CNI writes its configuration again, renames it, takes it away and brings it back, and another one that
-// sorts before it appears, all while mesh pods come and go. A pod that is made in a moment in which the plugin is not
-// chained waits, and is repaired.
+// The primary CNI rewrites, renames, removes and restores its configuration, and another configuration that sorts
+// before it appears, while mesh pods come and go. A pod that starts while the plugin is not chained waits, and is
+// repaired.
 func TestPrimaryMischief(t *testing.T) {
 	r := newRig(t)
-	r.node = nodes.Node("node-" + string(cluster.Debian)) // where our entry is in the primary's own file
+	r.node = nodes.Node("node-" + string(cluster.Debian)) // here our entry is in the primary's own file
 	r.installed()
 	r.seen(r.appPod("plain"))
 	conf := func(name string) string { return r.node.Path(filepath.Join(cluster.ConfDir, name)) }
@@ -51,8 +51,8 @@ func TestPrimaryMischief(t *testing.T) {
 			}
 			time.Sleep(500 * time.Millisecond)
 			must(r, replace(r.node.Conflist(), primary))
-			// The kubelet looks every five seconds, and syncs no pod while the network was away when it looked: not always at
-			// that moment.
+			// The kubelet checks the network every five seconds, and syncs no pod while the check fails. Vary the pause, so that
+			// it does not always check while the file is missing.
 			time.Sleep(2*time.Second + time.Duration(round%7)*300*time.Millisecond)
 		}},
 		{"one that sorts earlier", func(round int) {
@@ -74,10 +74,10 @@ func TestPrimaryMischief(t *testing.T) {
 	r.note("%s repaired", r.metric(`pod_repairs_total{result="applied"}`))
 }
 
-// metric is what the agent of the rig's node counts.
+// metric returns a metric of the agent on the rig's node. The name has no prefix.
 func (r *rig) metric(name string) string { return r.series("istio_pod_network_" + name) }
 
-// series is a value of any of that agent's metrics.
+// series returns the value of a series of that agent, or "?".
 func (r *rig) series(name string) string {
 	for line := range strings.Lines(metrics(r.node.Address())) {
 		if value, is := strings.CutPrefix(line, name+" "); is {
@@ -87,7 +87,7 @@ func (r *rig) series(name string) string {
 	return "?"
 }
 
-// otherNetwork is the configuration of another network for pods of a node, to which there is a route.
+// otherNetwork returns the configuration of another network for a node's pods, and adds routes to it.
 func otherNetwork(n *cluster.Node) ([]byte, error) {
 	for _, route := range []string{
 		fmt.Sprintf("ip route replace 10.245.%d.0/24 via %s", n.Number, n.Address()),
@@ -102,8 +102,8 @@ func otherNetwork(n *cluster.Node) ([]byte, error) {
 		"fd00:245:").Replace(n.Primary(cluster.DualStack))), nil
 }
 
-// A drop-in is forced on a runtime that does not read them. That mesh pods come without rules is noticed, reported and
-// repaired, and the agent falls back to an entry in the primary's own file.
+// A drop-in is forced on a runtime that does not read drop-ins. Mesh pods without rules are noticed, reported and
+// repaired, and the agent falls back to a splice.
 func TestForcedDropIn(t *testing.T) {
 	r := newRig(t)
 	r.node = nodes.Node("node-" + string(cluster.Debian))
@@ -132,11 +132,11 @@ func TestForcedDropIn(t *testing.T) {
 	}
 }
 
-// foreign is the entry of a plugin that writes Istio's own rules.
+// foreign is the entry of a plugin that adds the rules of Istio's own tools.
 const foreign = `{"type": "foreign-rules"}`
 
-// The rules of Istio's own tools are in the pod's network already: nothing is doubled, the pod says so, an Event too,
-// and its sidecar serves it by those.
+// The rules of Istio's own tools are already in the pod's network namespace. None of ours are added, the mark and an
+// Event say so, and the sidecar serves the pod by the foreign rules.
 func TestForeignRulesFirst(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()
@@ -156,7 +156,7 @@ func TestForeignRulesFirst(t *testing.T) {
 	})
 }
 
-// Another mesh's plugin is put behind ours: both stay in the chain, once each, and nothing goes past the sidecar.
+// Another mesh's plugin is chained after ours. Both stay in the chain, once each, and nothing bypasses the sidecar.
 func TestForeignPluginLater(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed()

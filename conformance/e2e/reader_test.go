@@ -19,7 +19,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/mesh"
 )
 
-// What stands in the pages for what a reader has, and what the pages' own is here.
+// Names in the pages that are replaced by what a test has.
 const (
 	istioCharts  = "https://istio-release.storage.googleapis.com/charts"
 	registryHost = "registry.example.com"
@@ -29,12 +29,12 @@ const (
 	valuesOfPage = "kubernetesDistribution: Kubernetes\nimage: {registry: " + pagesImages + "}\n"
 )
 
-// istioVersions are those that the pages install, and move to.
+// istioVersions are the versions that the pages install, and upgrade to.
 var istioVersions = []string{"1.31.0", "1.31.1"}
 
-// standIns are the programs of pages that no machine of ours has, and what they do here. All else is what it is.
+// standIns are scripts in place of programs that the test machine does not have. All other programs are real.
 var standIns = map[string]string{
-	// docker keeps whom its user logs in as; who is asked types the reader's name and password.
+	// This docker stores the credentials of a login. Where docker would ask, it uses the reader's name and password.
 	"docker": `#!/bin/sh
 case $1 in
 login)
@@ -53,7 +53,7 @@ login)
 save) cat ~/app.tar ;;
 esac
 `,
-	// oc is kubectl but for what OpenShift alone has.
+	// This oc is kubectl, except for OpenShift's own commands.
 	"oc": `#!/bin/sh
 case "$1 $2" in
 "get network.config") echo OVNKubernetes ;;
@@ -66,18 +66,18 @@ esac
 `,
 }
 
-// reader pastes what the pages say into a shell.
+// reader pastes the commands of pages into a shell.
 type reader struct {
 	*rig
 	dir, programs string
-	replaced      []string // names in the pages, each followed by what it is here
+	replaced      []string // names in the pages, each followed by its replacement
 	environment   []string
-	said          string // what the commands have printed
+	said          string // output of the commands
 	blocks        int
 	calls         map[string]int
 }
 
-// newReader is one with a home of their own, whose helm is one of the two.
+// newReader returns a reader with a new home directory. helm is helm3 or helm4.
 func newReader(r *rig, helm string) *reader {
 	r.Helper()
 	n := &reader{rig: r, dir: r.TempDir(), programs: r.TempDir(), calls: map[string]int{}}
@@ -100,10 +100,10 @@ func newReader(r *rig, helm string) *reader {
 	return n
 }
 
-// replaces has the reader call names of the pages otherwise: each is followed by what it is replaced by.
+// replaces adds names in the pages to replace. Each is followed by its replacement.
 func (n *reader) replaces(names ...string) { n.replaced = append(n.replaced, names...) }
 
-// charts serves Istio's in the place of Istio's own repository.
+// charts serves Istio's charts in place of Istio's own repository.
 func (n *reader) charts() {
 	n.Helper()
 	dir := n.TempDir()
@@ -118,7 +118,7 @@ func (n *reader) charts() {
 	n.replaces(istioCharts, url)
 }
 
-// pushed are on these nodes the images of this tree, as if they had been pushed to a registry and pulled from it.
+// pushed gives nodes the images of this tree, as if they had been pushed to a registry and pulled from it.
 func (n *reader) pushed(registry string, on ...*cluster.Node) {
 	n.Helper()
 	for _, node := range on {
@@ -126,8 +126,7 @@ func (n *reader) pushed(registry string, on ...*cluster.Node) {
 	}
 }
 
-// pastes runs every block of sections of a page, in their order. What the page says may be asked again is asked until
-// it is as the page says.
+// pastes runs every block of some sections of a page, in their order. With again, it repeats a block until it succeeds.
 func (n *reader) pastes(page string, again bool, sections ...string) {
 	n.Helper()
 	all, wrong, err := blocks.Read(page)
@@ -148,8 +147,8 @@ func (n *reader) pastes(page string, again bool, sections ...string) {
 	}
 }
 
-// paste runs a block. A shell of its own goes on with the variables of the one before, so that it ends with the first
-// command that fails.
+// paste runs a block in a new shell that ends at the first command that fails. It has the variables of the block
+// before.
 func (n *reader) paste(b blocks.Block, again bool) {
 	n.Helper()
 	file, err := blocks.Parse(b.Place, b.Text)
@@ -190,7 +189,7 @@ func (n *reader) paste(b blocks.Block, again bool) {
 	}
 }
 
-// counted prints what was pasted, and fails if the programs that matter were not among it.
+// counted logs the number of blocks and calls, and fails if one of the programs was not called.
 func (n *reader) counted(programs ...string) {
 	n.Helper()
 	var calls []string

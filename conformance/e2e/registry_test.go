@@ -20,19 +20,19 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Who pastes the pages, and by which password the registry knows them.
+// Credentials of the reader for the registry.
 const readerName, readerPassword = "reader", "let-me-in"
 
-// images is a registry that a reader pushes to and nodes pull from. A push wants the password; a pull does, too, once
-// it is private.
+// images is a registry that a reader pushes to and nodes pull from. A push requires the password, and a pull too once
+// the registry is private.
 type images struct {
 	*reader
 	host    string
 	private atomic.Bool
 }
 
-// registry serves one, to these nodes also under other names that it has in the pages. What they have pulled is gone
-// from them in the end.
+// registry starts a registry. The nodes in on also reach it under other names that the pages use. The images that they
+// have pulled are removed at the end of the test.
 func (n *reader) registry(on []*cluster.Node, alsoNamed ...string) *images {
 	n.Helper()
 	listener, err := net.Listen("tcp", net.JoinHostPort(cluster.Address, "0"))
@@ -62,7 +62,7 @@ func (n *reader) registry(on []*cluster.Node, alsoNamed ...string) *images {
 	return i
 }
 
-// builds has the reader build the images as scripts/images.sh does with Go alone: another builder would ask for a base
+// builds makes the reader's scripts/images.sh build images with Go alone, because another builder would need a base
 // image.
 func (n *reader) builds() {
 	n.Helper()
@@ -72,7 +72,7 @@ func (n *reader) builds() {
 	if len(where) != 2 {
 		n.Fatalf("go env says %q", out)
 	}
-	n.environment = append(n.environment, "GOCACHE="+where[0], "GOMODCACHE="+where[1]) // not below their home
+	n.environment = append(n.environment, "GOCACHE="+where[0], "GOMODCACHE="+where[1]) // instead of the reader's home
 	root, err := filepath.Abs(build.Root())
 	must(n, err)
 	must(n, os.WriteFile(filepath.Join(n.dir, "scripts", "images.sh"), fmt.Appendf(nil,
@@ -80,7 +80,7 @@ func (n *reader) builds() {
 		n.TempDir()), 0o755))
 }
 
-// loggedIn is a reader who has logged in before the page begins.
+// loggedIn logs the reader in before a page begins.
 func (i *images) loggedIn() {
 	i.Helper()
 	cmd := exec.Command(filepath.Join(i.programs, "docker"), "login", i.host)
@@ -88,7 +88,7 @@ func (i *images) loggedIn() {
 	i.output(cmd)
 }
 
-// digest is what the registry has under a name.
+// digest returns the digest of an image in the registry.
 func (i *images) digest(name string) string {
 	i.Helper()
 	repository, tag, _ := strings.Cut(name, ":")
@@ -105,7 +105,7 @@ func (i *images) digest(name string) string {
 	return response.Header.Get("Docker-Content-Digest")
 }
 
-// pulled fails unless the pods of these namespaces run what was pushed to a repository, each of the names.
+// pulled fails unless pods of these namespaces run each of the names, and exactly what was pushed to the repository.
 func (i *images) pulled(repository string, names []string, namespaces ...string) {
 	i.Helper()
 	found := map[string]bool{}
@@ -133,7 +133,7 @@ func (i *images) pulled(repository string, names []string, namespaces ...string)
 	}
 }
 
-// imageOf is what a container's image is called in a repository, and empty if it is of another.
+// imageOf returns the name and tag of a container's image in a repository, or "" if it is in another.
 func imageOf(pod corev1.Pod, container, repository string) string {
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		if short, is := strings.CutPrefix(c.Image, repository+"/"); is && c.Name == container {

@@ -21,16 +21,16 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// The release, as README.md installs it, and what it is made of.
+// The names of the release, as in README.md, and of its parts.
 const (
 	release   = "istio-pod-network-controller"
-	system    = "istio-pod-network-controller" // its namespace
+	system    = "istio-pod-network-controller" // namespace of the release
 	daemonSet = "istio-pod-network-agent"
 	stateDir  = cluster.StateDir
 	agentPort = 15088
 )
 
-// version is the one that the chart names, and next another.
+// version is the version in the chart, next the one to upgrade to.
 func version() string { return strings.Fields(os.Getenv(versions))[0] }
 func next() string    { return strings.Fields(os.Getenv(versions))[1] }
 
@@ -38,10 +38,10 @@ func pluginImage() string { return pluginOf(version()) }
 
 func pluginOf(version string) string { return "istio-pod-network-plugin:" + version }
 
-// chart is the directory with it.
+// chart returns the path of the chart.
 func chart() string { return filepath.Join(build.Root(), "chart", "istio-pod-network-controller") }
 
-// lookUp is the path of a program of the cluster, or of one of the Helms.
+// lookUp returns the path of a program of the cluster, or of one of the Helms.
 func lookUp(name string) string {
 	if strings.HasPrefix(name, "helm") {
 		return filepath.Join(os.Getenv(helmEnv), name)
@@ -49,22 +49,22 @@ func lookUp(name string) string {
 	return filepath.Join(isolated.BinDir(), name)
 }
 
-// helm is a command of Helm 4.
+// helm returns a command that runs Helm 4.
 func helm(args ...string) *exec.Cmd { return helmOf("helm4", args...) }
 
-// helmOf is a command of that Helm.
+// helmOf returns a command that runs one of the Helms.
 func helmOf(which string, args ...string) *exec.Cmd {
 	return asAdmin(which, append(args, "--namespace="+system)...)
 }
 
-// state is what the last test has left of the release: the values it was installed with, or nil if there is none. Tests
-// come in any order, and each begins by saying what it needs.
+// state is the release's state after the last test: the values that it was installed with, or nil without a release.
+// Tests run in any order, and each begins by requesting the state that it needs.
 var state []string
 
-// agentNodes are the nodes that the release has agents on, or nil for all of nodes.Nodes.
+// agentNodes are the nodes that have agents, or nil for all of nodes.Nodes.
 var agentNodes []*cluster.Node
 
-// installed brings the release to those values, each as --set takes it.
+// installed installs or upgrades the release with those values, each in the form of --set.
 func (r *rig) installed(values ...string) {
 	r.Helper()
 	if values == nil {
@@ -86,9 +86,8 @@ func (r *rig) installed(values ...string) {
 	r.policies(!has("admissionPolicy.enabled=false"), has("injection.replaceInit=true"))
 }
 
-// policies waits until it is in force, or in force no more, what the release has the API server do to new pods: that
-// takes a moment to read of a policy, and of its end. One keeps marks from those who are no agent, another makes
-// istio-init our wait.
+// policies waits until the release's admission policies are in force, or no longer in force. The API server applies
+// changes with a delay. One policy removes marks that no agent has set, the other replaces istio-init by our wait.
 func (r *rig) policies(marks, replaced bool) {
 	r.Helper()
 	pasted := r.appPod("try")
@@ -104,7 +103,7 @@ func (r *rig) policies(marks, replaced bool) {
 				metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
 			return marks && apierrors.IsForbidden(err) || !marks && err == nil
 		}
-		return true // nobody has the marks to give
+		return true // without agents nobody can set marks
 	})
 	r.eventually(fmt.Sprintf("istio-init is replaced: %t", replaced), func() bool {
 		_, err := r.dryRun(r.stockPod("try"))
@@ -112,7 +111,7 @@ func (r *rig) policies(marks, replaced bool) {
 	})
 }
 
-// uninstalled takes the release away.
+// uninstalled uninstalls the release.
 func (r *rig) uninstalled() {
 	r.Helper()
 	state = nil
@@ -121,7 +120,7 @@ func (r *rig) uninstalled() {
 	r.policies(false, false)
 }
 
-// agents are the pods of the DaemonSet.
+// agents returns the pods of the DaemonSet.
 func (r *rig) agents() []corev1.Pod {
 	r.Helper()
 	list, err := nodes.Client.CoreV1().Pods(system).List(r.ctx,
@@ -135,7 +134,7 @@ func (r *rig) agentsGone() {
 	r.eventually("no agent is left", func() bool { return len(r.agents()) == 0 })
 }
 
-// agentsReady waits until there is an agent on every node that says it is ready, and only those.
+// agentsReady waits until every node of agentNodes has a ready agent, and no other node has one.
 func (r *rig) agentsReady() {
 	r.Helper()
 	r.eventually("every agent is ready", func() bool {
@@ -155,8 +154,8 @@ func (r *rig) agentsReady() {
 	})
 }
 
-// watching waits until every agent watches what it knows. After a test in which the API server was away that takes as
-// long as client-go's back-off, about half a minute, and the next test would find an agent that knows no new pod.
+// watching waits until all watches of every agent are connected. After a test without API server, client-go's backoff
+// takes about half a minute, and until then the agents do not know new pods.
 func (r *rig) watching() {
 	r.Helper()
 	r.eventually("every agent watches the API server", func() bool {
@@ -171,10 +170,10 @@ func (r *rig) watching() {
 	})
 }
 
-// readyz is what the agent at an address says of its readiness.
+// readyz returns the answer of an agent's readiness probe.
 func readyz(address string) (status int, body string) { return get(address, "/readyz") }
 
-// metrics is what it counts.
+// metrics returns the metrics of an agent, as text.
 func metrics(address string) string { _, body := get(address, "/metrics"); return body }
 
 func get(address, path string) (status int, body string) {
@@ -187,7 +186,7 @@ func get(address, path string) (status int, body string) {
 	return response.StatusCode, string(data)
 }
 
-// schedule says which nodes the agents may be on, as an operator would who wants one away.
+// schedule sets the node selector of the agents.
 func schedule(selector string) error {
 	patch := fmt.Sprintf(`{"spec": {"template": {"spec": {"nodeSelector": {"e2e": %s}}}}}`, selector)
 	_, err := nodes.Client.AppsV1().DaemonSets(system).Patch(context.Background(), daemonSet,
@@ -195,7 +194,7 @@ func schedule(selector string) error {
 	return err
 }
 
-// stopAgents ends every agent, until startAgents or the end of the test.
+// stopAgents ends all agents, until startAgents or the end of the test.
 func (r *rig) stopAgents() {
 	r.Helper()
 	r.Cleanup(r.startAgents)

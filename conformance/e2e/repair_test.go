@@ -11,8 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// early makes a mesh pod on a node without the plugin. It waits, and its app does not start; without the wait, which is
-// the control, its app goes past the sidecar.
+// early creates a mesh pod on a node without the plugin. Its wait waits, and its app does not start. The control is a
+// pod without the wait, whose app bypasses the sidecar.
 func (r *rig) early(pod *corev1.Pod) {
 	r.Helper()
 	r.uninstalled()
@@ -25,7 +25,7 @@ func (r *rig) early(pod *corev1.Pod) {
 	})
 }
 
-// stillWaits fails if the app of a pod without rules has started, or reached the peer.
+// stillWaits fails if the app of a pod without rules has started, or has reached the peer.
 func (r *rig) stillWaits(name string) {
 	r.Helper()
 	for _, c := range r.pod(name).Status.ContainerStatuses {
@@ -38,8 +38,9 @@ func (r *rig) stillWaits(name string) {
 	}
 }
 
-// A pod that came before the plugin is repaired when that comes: it gets its rules and its mark, and goes on without a
-// restart. So do pods with a user namespace of their own, and pods that only have to be told that they need nothing.
+// A pod that started before the plugin was installed is repaired afterwards: it gets its rules and its mark, and
+// continues without a restart. The same holds for pods with a user namespace, and for pods that only need the mark
+// not-required.
 func TestRepairApply(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		names := []string{"early", "spared"}
@@ -76,7 +77,7 @@ func TestRepairApply(t *testing.T) {
 				}
 			}
 		}
-		hasty := r.pod("hasty") // it waits for nothing, so it is none of our business
+		hasty := r.pod("hasty") // it does not wait, so it is not repaired
 		if _, marked := hasty.Annotations[annotation.Status]; marked {
 			r.Errorf("a pod that has been running without us was touched: %v", hasty.Annotations)
 		}
@@ -90,8 +91,8 @@ func TestRepairApply(t *testing.T) {
 	})
 }
 
-// A sandbox that is made again while the plugin is not chained has a stale record and a stale mark: it waits, and is
-// repaired too.
+// A sandbox that is created again while the plugin is not chained has a stale record and a stale mark. The pod waits,
+// and is repaired too.
 func TestRepairStaleRecord(t *testing.T) {
 	r := newRig(t)
 	r.installed("agent.extraArgs={--stuck-after=5s}")
@@ -111,7 +112,8 @@ func TestRepairStaleRecord(t *testing.T) {
 	r.throughSidecar("cart-0")
 }
 
-// With repair: delete the pod is made again by its controller, and one without a controller is left, with a reason.
+// With repair: delete, the pod's controller creates a new pod. A pod without a controller is left, and an Event says
+// why.
 func TestRepairDelete(t *testing.T) {
 	r := newRig(t)
 	r.early(r.meshPod("bare"))
@@ -150,7 +152,7 @@ func TestRepairDelete(t *testing.T) {
 	}
 }
 
-// onlyPod is the name of the one pod with that label that is not being deleted, "" if there is none.
+// onlyPod returns the name of the pod with that label that is not being deleted, or "".
 func (r *rig) onlyPod(selector string) string {
 	r.Helper()
 	list, err := nodes.Client.CoreV1().Pods(r.namespace).List(r.ctx, metav1.ListOptions{LabelSelector: selector})
@@ -163,7 +165,7 @@ func (r *rig) onlyPod(selector string) string {
 	return ""
 }
 
-// With repair: off the pod stays as it is, and an Event says why.
+// With repair: off, the pod stays as it is, and an Event says why.
 func TestRepairOff(t *testing.T) {
 	r := newRig(t)
 	r.early(r.meshPod("early"))

@@ -20,21 +20,21 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// rig is what one test has: a namespace in which Pod Security restricted is enforced, and a row of the table.
+// rig is the fixture of one test: a namespace that enforces Pod Security restricted, and a row of the table.
 type rig struct {
 	testing.TB
 	*scenario
 	ctx       context.Context
 	namespace string
-	node      *cluster.Node           // where its pods go
-	person    kubernetes.Interface    // who makes them
-	app       *corev1.SecurityContext // that of their apps
-	heal      func()                  // ends the faults that are injected, if any
+	node      *cluster.Node           // runs its pods
+	person    kubernetes.Interface    // creates them
+	app       *corev1.SecurityContext // of their apps
+	heal      func()                  // ends injected faults
 }
 
 var rigs int
 
-// newRig is one on the node with the current runtime.
+// newRig returns a rig on the node with the current runtime.
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{
@@ -57,7 +57,7 @@ func newRig(t testing.TB) *rig {
 	return r
 }
 
-// healthy waits until every node is ready, its runtime answers, and so does the agent if there is one.
+// healthy waits until every node is ready, its runtime answers, and its agent is ready if the release is installed.
 func (r *rig) healthy() {
 	r.Helper()
 	for _, n := range nodes.Nodes {
@@ -69,7 +69,7 @@ func (r *rig) healthy() {
 	}
 }
 
-// onEveryNode runs a test on each, in a row of its own.
+// onEveryNode runs a test on each node, as a subtest with its own row.
 func onEveryNode(t *testing.T, test func(*rig)) {
 	t.Helper()
 	for _, n := range nodes.Nodes {
@@ -83,12 +83,12 @@ func onEveryNode(t *testing.T, test func(*rig)) {
 
 const enforce = "pod-security.kubernetes.io/enforce"
 
-// enforcing are the labels of a namespace with that level of Pod Security.
+// enforcing returns the labels of a namespace that enforces a level of Pod Security.
 func enforcing(level string) map[string]string {
 	return map[string]string{enforce: level}
 }
 
-// newNamespace makes a namespace that pods can be made in, as its Pod Security has it; it ends with the test.
+// newNamespace creates a namespace, and waits until its Pod Security is in force. It is deleted at the end of the test.
 func (r *rig) newNamespace(labels, annotations map[string]string) string {
 	r.Helper()
 	rigs++
@@ -97,13 +97,13 @@ func (r *rig) newNamespace(labels, annotations map[string]string) string {
 
 func (r *rig) namedNamespace(name string, labels, annotations map[string]string) string {
 	r.Helper()
-	r.succeeds("making the namespace "+name, func() error { // one of that name, of a test before, may still be ending
+	r.succeeds("making the namespace "+name, func() error { // an earlier test's namespace of that name may still be terminating
 		_, err := nodes.Client.CoreV1().Namespaces().Create(r.ctx, &corev1.Namespace{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: annotations},
 		}, metav1.CreateOptions{})
 		return err
 	})
-	r.Cleanup(func() { // first of all the namespace, so that no controller makes pods again
+	r.Cleanup(func() { // the namespace first, so that no controller creates pods again
 		must(r, ignoreNotFound(nodes.Client.CoreV1().Namespaces().Delete(r.ctx, name, metav1.DeleteOptions{})))
 		r.clear(name)
 	})
@@ -125,7 +125,7 @@ func (r *rig) namedNamespace(name string, labels, annotations map[string]string)
 	return name
 }
 
-// label gives a namespace one more label, or another value of it.
+// label sets a label of a namespace.
 func (r *rig) label(namespace, key, value string) error {
 	patch := fmt.Sprintf(`{"metadata": {"labels": {%q: %q}}}`, key, value)
 	_, err := nodes.Client.CoreV1().Namespaces().Patch(r.ctx, namespace, types.MergePatchType, []byte(patch),
@@ -144,7 +144,8 @@ func (r *rig) clear(namespace string) {
 	})
 }
 
-// authority is by whom the API server's certificate is issued, and those of the webhooks.
+// authority returns the certificate that has issued the serving certificates of the API server and the webhooks, as
+// PEM.
 func (r *rig) authority() []byte {
 	r.Helper()
 	data, err := os.ReadFile(nodes.Server.CA())
@@ -152,19 +153,19 @@ func (r *rig) authority() []byte {
 	return data
 }
 
-// must ends the test if there is an error.
+// must ends the test if err is not nil.
 func must(t testing.TB, err error) {
 	t.Helper()
 	await.Must(t, err)
 }
 
-// note adds something measured to the row of the table.
+// note adds a measurement to the test's row.
 func (r *rig) note(format string, args ...any) {
 	r.notes = append(r.notes, fmt.Sprintf(format, args...))
 }
 
-// patience bounds a wait for something that has to happen; no test passes or fails by how long it took. Under faults
-// all takes longer.
+// patience is the timeout of every wait. No test depends on how long something takes. With injected faults everything
+// takes longer.
 var patience = map[bool]time.Duration{true: 5 * time.Minute, false: 8 * time.Minute}[os.Getenv(faultsEnv) == ""]
 
 func (r *rig) eventually(what string, holds func() bool) {
@@ -172,16 +173,16 @@ func (r *rig) eventually(what string, holds func() bool) {
 	await.Eventually(r, patience, what, holds)
 }
 
-// succeeds repeats something until it works: the API server may be away.
+// succeeds repeats do until it returns no error, because the API server may be away.
 func (r *rig) succeeds(what string, do func() error) {
 	r.Helper()
 	await.Success(r, patience, what, do)
 }
 
-// until has a fault last until the function that it returns is called, and no longer than the test.
+// until returns a function that calls undo once. It is also called at the end of the test.
 func (r *rig) until(undo func() error) (over func()) {
 	over = sync.OnceFunc(func() {
-		if err := undo(); err != nil { // and no Fatal: nothing may end a goroutine in there
+		if err := undo(); err != nil { // not Fatal, because over may run in a goroutine that must not end
 			r.Error(err)
 		}
 	})
@@ -189,7 +190,7 @@ func (r *rig) until(undo func() error) (over func()) {
 	return over
 }
 
-// describe says of every pod and Event of a namespace what a person would look at.
+// describe returns the status, logs and Events of a namespace's pods, for a failed test.
 func describe(namespace string) string {
 	var all strings.Builder
 	pods, err := nodes.Client.CoreV1().Pods(namespace).List(context.Background(), metav1.ListOptions{})
@@ -208,7 +209,7 @@ func describe(namespace string) string {
 	return all.String() + events(namespace)
 }
 
-// events are those of a namespace, one a line.
+// events returns the Events of a namespace, one per line: object, reason and message.
 func events(namespace string) string {
 	var all strings.Builder
 	list, err := nodes.Client.CoreV1().Events(namespace).List(context.Background(), metav1.ListOptions{})
@@ -221,7 +222,7 @@ func events(namespace string) string {
 	return all.String()
 }
 
-// output runs a command that has to succeed.
+// output runs a command and returns its standard output. The test ends if the command fails.
 func (r *rig) output(cmd *exec.Cmd) string {
 	r.Helper()
 	var stdout, stderr bytes.Buffer
@@ -232,10 +233,10 @@ func (r *rig) output(cmd *exec.Cmd) string {
 	return stdout.String()
 }
 
-// kubectl is a command of a person with all rights.
+// kubectl returns a command that runs kubectl with all rights.
 func kubectl(args ...string) *exec.Cmd { return asAdmin("kubectl", args...) }
 
-// asAdmin is a command with the credentials of a person with all rights.
+// asAdmin returns a command with the credentials of the cluster's administrator.
 func asAdmin(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(lookUp(name), args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+nodes.Admin())

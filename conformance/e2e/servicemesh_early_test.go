@@ -9,8 +9,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A pod that has come before the plugin was chained waits, is repaired when the agent is back, and then speaks mTLS,
-// without a restart. The control is a pod without the wait that comes at the same time: its app goes past the sidecar.
+// early tests a pod that starts before the plugin is chained. It waits, is repaired when the agent is back, and then
+// uses mTLS, without a restart. The control is a pod without the wait that starts at the same time: its app bypasses
+// the sidecar.
 func (m *serviceMesh) early(r *rig) {
 	r.stopAgents()
 	r.unchain()
@@ -41,8 +42,8 @@ func (m *serviceMesh) early(r *rig) {
 	m.keeps(r, "early")
 }
 
-// With repair: delete, the agent deletes a pod that has come before the plugin was chained, before its app has started.
-// The pod that its controller makes in its place speaks mTLS.
+// replaced tests repair: delete. The agent deletes a pod that started before the plugin was chained, before its app has
+// started. The pod that the controller creates instead uses mTLS.
 func (m *serviceMesh) replaced(r *rig) {
 	r.installed(append(slices.Clone(state), "repair=delete")...)
 	r.stopAgents()
@@ -67,7 +68,7 @@ func (m *serviceMesh) replaced(r *rig) {
 	r.eventually("the detector sees hasty", func() bool { return outside.reached(home, "hasty") >= enough })
 	r.control += outside.reached(home, "hasty")
 	r.stillWaits(first)
-	r.clear(home) // nobody would make hasty again, so the agent would not be ready as long as it bypasses the mesh
+	r.clear(home) // hasty has no controller, and the agent is not ready while it bypasses the mesh
 	r.startAgents()
 	r.eventually("the pod was made again", func() bool {
 		second = r.onlyPod("app=replaced")

@@ -1,7 +1,8 @@
 package e2e
 
-// An app beside Envoy tries every way around it that is known, towards a host that the mesh does not let it call: the
-// peer answers none. It answers each attempt of a pod outside the mesh, so each is known to be one.
+// escape runs an app beside Envoy that makes every known attempt to get around it, towards a host that the mesh does
+// not allow. The peer answers none of them. It answers each attempt of a pod outside the mesh, which proves that the
+// attempts are real.
 func (m *serviceMesh) escape(r *rig) {
 	home := r.namespace
 	r.create(attacked(r.appPod("plain")))

@@ -9,16 +9,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// dualRevision is the revision of istiod that has the values of docs/migration.md for pods of both families.
+// dualRevision is the revision of istiod with the values that docs/migration.md has for dual-stack pods.
 const dualRevision = "dual"
 
-// inBoth makes a service one of both families.
+// inBoth makes a service dual-stack.
 func inBoth(s *corev1.ServiceSpec) {
 	policy := corev1.IPFamilyPolicyRequireDualStack
 	s.IPFamilyPolicy = &policy
 }
 
-// byFamily are the addresses of a service of the rig's namespace.
+// byFamily returns the cluster IPs of a service in the rig's namespace.
 func (r *rig) byFamily(name string) (v4, v6 string) {
 	r.Helper()
 	s, err := nodes.Client.CoreV1().Services(r.namespace).Get(r.ctx, name, metav1.GetOptions{})
@@ -36,9 +36,9 @@ func (r *rig) byFamily(name string) (v4, v6 string) {
 	return v4, v6
 }
 
-// Sidecars that do not know of both families listen in IPv4 alone, and an Event of their pods says so; istiod names
-// the IPv6 addresses of a service of both all the same, so calls by TCP are refused now and then. With the documented
-// values each call is answered, in either family and by mTLS.
+// families tests dual-stack pods. Sidecars without Istio's dual-stack setting listen on IPv4 only, and an Event of
+// their pods says so. But istiod gives them the IPv6 addresses of a dual-stack service, so some TCP calls are refused.
+// With the documented values every call is answered, in both families and by mTLS.
 func (m *serviceMesh) families(r *rig) {
 	m.inOneFamily(r)
 	m.revision(r, dualRevision, ourWait(), r.file("dual.yaml", r.documented("migration.md", "Prepare dual-stack pods")))
@@ -73,10 +73,10 @@ func (m *serviceMesh) families(r *rig) {
 	}
 }
 
-// manyCalls are so many that one in two of them is not answered by luck.
+// manyCalls is large enough that not all calls succeed by chance if every second one fails.
 const manyCalls = 40
 
-// inOneFamily shows what becomes of a service of both families without the values.
+// inOneFamily shows how a dual-stack service behaves without the documented values.
 func (m *serviceMesh) inOneFamily(r *rig) {
 	r.Helper()
 	r.namespace = m.namespace
@@ -88,7 +88,7 @@ func (m *serviceMesh) inOneFamily(r *rig) {
 		must(r, nodes.Client.CoreV1().Services(m.namespace).Delete(r.ctx, "reviews-in-both", metav1.DeleteOptions{}))
 	})
 	v4, v6 := r.byFamily("reviews-in-both")
-	r.calls("front", "tcp://"+net.JoinHostPort(v4, "90"), "answers", answered) // the sidecar knows the service
+	r.calls("front", "tcp://"+net.JoinHostPort(v4, "90"), "answers", answered) // wait until the sidecar knows the service
 	r.calls("front", "tcp://"+net.JoinHostPort(v4, "90"), "is refused", func(a answer) bool { return !answered(a) })
 	refused := 0
 	for range manyCalls {

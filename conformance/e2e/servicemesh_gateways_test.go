@@ -13,8 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// restrictedGateway are values of Istio's chart gateway: what it is without them, and what else Pod Security restricted
-// asks for.
+// restrictedGateway are values of Istio's chart gateway. The chart's default securityContext is repeated, because a
+// value replaces it, and seccompProfile is added, which Pod Security restricted requires.
 const restrictedGateway = `service: {type: ClusterIP}
 autoscaling: {enabled: false}
 imagePullPolicy: Never
@@ -24,7 +24,7 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 `
 
-// Where requests for shop.example go that come by the gateway of Istio's chart: by Istio's own API.
+// istioGateway routes requests for shop.example through the gateway of Istio's chart, with Istio's own API.
 const istioGateway = `apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: chart}
@@ -41,7 +41,8 @@ spec:
   http: [{route: [{destination: {host: reviews.%s.svc.cluster.local}}]}]
 `
 
-// Two for which istiod makes the pods, with the same route. Whoever has written the second wants its pods redirected.
+// gatewayAPI has two gateways whose pods istiod creates, with the same route. The second one's author has opted its
+// pods in.
 const gatewayAPI = `apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: made, annotations: {networking.istio.io/service-type: ClusterIP}}
@@ -66,7 +67,7 @@ spec:
   rules: [{backendRefs: [{name: reviews, namespace: %s, port: 80}]}]
 `
 
-// reachable lets routes of another namespace name a service.
+// reachable allows routes of another namespace to refer to a service.
 const reachable = `apiVersion: gateway.networking.k8s.io/v1
 kind: ReferenceGrant
 metadata: {name: reviews}
@@ -75,9 +76,9 @@ spec:
   to: [{group: "", kind: Service, name: reviews}]
 `
 
-// A gateway of Istio's chart, which is injected, and those that istiod makes for the Gateway API, which are not, take
-// plaintext from outside to a service that takes only mTLS. None is redirected, and the mark of whoever could be meant
-// for it says why not. All are admitted under restricted.
+// gateways tests a gateway of Istio's chart, which is injected, and gateways that istiod creates for the Gateway API,
+// which are not. They forward plaintext from outside to a service that accepts only mTLS. None is redirected. The mark
+// says why not, if the pod could be meant for the mesh. Pod Security restricted admits all of them.
 func (m *serviceMesh) gateways(r *rig) {
 	must(r, m.helm.Install("gateway", "gateway", r.namespace, []string{r.file("gateway.yaml", restrictedGateway)}))
 	r.apply(r.namespace, fmt.Sprintf(istioGateway, m.namespace))
@@ -91,7 +92,7 @@ func (m *serviceMesh) gateways(r *rig) {
 	r.apply(r.namespace, fmt.Sprintf(gatewayAPI, m.namespace))
 	for name, want := range map[string]struct{ selector, status, reason string }{
 		"gateway":  {"istio=gateway", annotation.NotRequired, "proxy-type"},
-		"made":     {"gateway.networking.k8s.io/gateway-name=made", "", ""}, // as any pod outside the mesh
+		"made":     {"gateway.networking.k8s.io/gateway-name=made", "", ""}, // like any pod outside the mesh
 		"opted-in": {"gateway.networking.k8s.io/gateway-name=opted-in", annotation.NotRequired, "inject-disabled"},
 	} {
 		pod := r.onlyReady(want.selector)
@@ -113,7 +114,7 @@ func (m *serviceMesh) gateways(r *rig) {
 	}
 }
 
-// onlyReady is the only pod with some labels, once there is one and it is ready.
+// onlyReady waits until a pod with those labels exists and is ready, and returns it.
 func (r *rig) onlyReady(selector string) *corev1.Pod {
 	r.Helper()
 	var name string
@@ -124,7 +125,8 @@ func (r *rig) onlyReady(selector string) *corev1.Pod {
 	return r.ready(name)
 }
 
-// through is what a service has seen of the certificate of a gateway's pod, when a request for a host came by that.
+// through sends a request for a host to a gateway's pod. It returns what the service has seen of the gateway's client
+// certificate.
 func through(gateway *corev1.Pod, host string) (client string, err error) {
 	request, err := http.NewRequest(http.MethodGet, "http://"+gateway.Status.PodIP+"/", nil)
 	if err != nil {

@@ -7,9 +7,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// An init container that needs the network before the app is served by a native sidecar, and reaches services of the
-// mesh; or it comes before the sidecar, and reaches what is outside by a group of its own, as docs/injection.md says.
-// Without the group it is refused, and nothing of it leaves the pod.
+// inits tests init containers that need the network. One runs after a native sidecar, and reaches services of the mesh.
+// One runs before the sidecar, and reaches the outside with a group of its own, as in docs/injection.md. Without the
+// group its connections are refused, and nothing leaves the pod.
 func (m *serviceMesh) inits(r *rig) {
 	r.namespace = m.namespace
 	recipe, reviews := r.recipe(), "tcp:reviews:90"

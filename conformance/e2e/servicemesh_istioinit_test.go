@@ -6,11 +6,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// initRevision is one of istiod that knows nothing of us: its pods are to have istio-init.
+// initRevision is a revision of istiod without our values: its pods get istio-init.
 const initRevision = "with-init"
 
-// Where Istio's values cannot be changed, the chart's policy makes istio-init our wait (way C of docs/injection.md).
-// The pods speak mTLS under restricted, with a native sidecar and without one.
+// keepsIstioInit tests way C of docs/injection.md: if Istio's values cannot be changed, the chart's policy replaces
+// istio-init by our wait. The pods use mTLS under Pod Security restricted, with and without a native sidecar.
 func (m *serviceMesh) keepsIstioInit(r *rig) {
 	m.revision(r, initRevision)
 	m.injectedBy(r, initRevision, "restricted")

@@ -10,9 +10,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Prometheus, which has no certificate, gets the metrics of app and sidecar from pilot-agent, where the injector's
-// annotations send it, and Envoy's from Envoy, although the mesh is STRICT: as Istio documents it, these ports are not
-// captured (istio.io/latest/docs/ops/integrations/prometheus). The app's own port is.
+// metrics tests a scrape by a Prometheus without a certificate in a STRICT mesh. pilot-agent serves the metrics of app
+// and sidecar at the address in the injector's annotations, and Envoy its own. Istio documents that these ports are not
+// captured (istio.io/latest/docs/ops/integrations/prometheus). The app's own port is captured.
 func (m *serviceMesh) metrics(r *rig) {
 	r.namespace = m.namespace
 	pod := m.app(r, "measured", "measured", "v1")
@@ -42,7 +42,7 @@ func (m *serviceMesh) metrics(r *rig) {
 	m.keeps(r, "measured")
 }
 
-// fetch is what a server has at an address.
+// fetch returns the body of an HTTP response, with any status.
 func fetch(url string) (string, error) {
 	response, err := http.Get(url)
 	if err != nil {

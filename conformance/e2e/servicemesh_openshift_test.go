@@ -4,13 +4,13 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
-// A real mesh on OpenShift's layout: istiod with Istio's own profile of the platform, and sidecars that are Envoy, in
-// pods of people who may only edit their project. Multus calls the plugin by the network that the injector names, and
-// the constraints that everybody may use admit the pods.
+// openShiftMesh tests a real mesh on a node like OpenShift's: istiod with Istio's own profile openshift, and Envoy
+// sidecars, in pods of users who may only edit their project. Multus calls the plugin for the network that the injector
+// adds, and the constraints for all users admit the pods.
 func openShiftMesh(whole *rig) {
 	whole.installedOnOpenShift()
 	whole.constrained()
-	project := *whole // whose namespace and person are its own; what it counts is the scenario's
+	project := *whole // it has its own namespace and user, but counts for the same scenario
 	r := &project
 	r.namespace = r.newNamespace(enforcing("restricted"), allocated)
 	m := newMesh(r, []*cluster.Node{r.node}, allocated, "global.platform=openshift")

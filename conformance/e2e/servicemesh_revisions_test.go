@@ -12,17 +12,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The revision that a namespace moves to, and how a pod says by which one it was injected.
+// The revision that a namespace moves to, the default revision, and the label that names the revision.
 const (
 	canary     = "canary"
 	byDefault  = "default"
 	revisionOf = "istio.io/rev"
 )
 
-// stays is for how many seconds a pod that ends still serves: until every sidecar knows that it ends.
+// stays is how many seconds a terminating pod still serves, so that every sidecar learns of its end before.
 const stays = 30
 
-// revision installs one more istiod, of the same build, with files of values.
+// revision installs another revision of the same istiod, with values files.
 func (m *serviceMesh) revision(r *rig, name string, files ...string) {
 	r.Helper()
 	r.Cleanup(func() { must(r, m.helm.Uninstall("istiod-"+name, mesh.Namespace)) })
@@ -31,14 +31,14 @@ func (m *serviceMesh) revision(r *rig, name string, files ...string) {
 		"meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY"))
 }
 
-// Neither istiod, which is killed, nor a namespace that moves to a second revision of it and back, costs a call: a pod
-// that stays in the first revision calls those that move, all the while. What pods lose that are just restarted is
-// beside it: that is Istio's and the app's.
+// revisions tests that no call is lost when istiod is killed, or when a namespace moves to a second revision and back.
+// A pod that stays in the first revision calls the pods that move all the time. The calls that a plain restart loses
+// are reported separately, because they depend on Istio and the app.
 func (m *serviceMesh) revisions(r *rig) {
 	labels := enforcing("restricted")
 	labels[injectedFrom] = "enabled"
 	r.namespace = r.newNamespace(labels, nil)
-	r.Cleanup(func() { // they would stay for long
+	r.Cleanup(func() { // their grace period is long
 		r.output(kubectlIn(r.namespace, "delete", "pods", "--all", "--grace-period=1", "--wait=false"))
 	})
 	r.apply(r.namespace, string(asJSON(m.moving(r))))
@@ -79,7 +79,7 @@ func (m *serviceMesh) revisions(r *rig) {
 	}
 }
 
-// moving is a Deployment of an app, of which a pod that ends goes on to serve until no sidecar calls it any more.
+// moving returns a Deployment of an app. A terminating pod serves until no sidecar calls it any more.
 func (m *serviceMesh) moving(r *rig) *appsv1.Deployment {
 	r.Helper()
 	template, grace := m.template(r, "cart"), int64(2*stays)
@@ -94,8 +94,8 @@ func (m *serviceMesh) moving(r *rig) *appsv1.Deployment {
 	}
 }
 
-// restarted restarts the app, once its pods are injected by a revision, and waits until all calls go to the new pod. It
-// is in the mesh, and reaches who has not moved.
+// restarted restarts the app when its pods are injected by a revision, and waits until all calls reach the new pod. The
+// new pod must be in the mesh, and reach the pod that has not moved.
 func (m *serviceMesh) restarted(r *rig, front *corev1.Pod, revision string) {
 	r.Helper()
 	m.injects(r, revision)
@@ -118,14 +118,14 @@ func (m *serviceMesh) restarted(r *rig, front *corev1.Pod, revision string) {
 	m.keeps(r, name)
 }
 
-// rolledOut waits until a workload, as KIND/NAME, has the pods that it is to have.
+// rolledOut waits until the rollout of a workload, KIND/NAME, is complete.
 func (r *rig) rolledOut(name string) {
 	r.Helper()
 	r.output(kubectlIn(r.namespace, "rollout", "status", name, "--timeout=3m"))
 }
 
-// traffic has the app of a pod make one call after the other until the function that it returns is called. That says
-// how many there were, and what became of those that were not answered.
+// traffic makes the app of a pod call repeatedly until end is called. end returns the number of calls, and the answers
+// to those that failed.
 func (r *rig) traffic(address, to string) (end func() (int, []string)) {
 	r.Helper()
 	var (

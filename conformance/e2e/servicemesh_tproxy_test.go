@@ -9,9 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// ownUser are values of istiod with a template of its injector by which a TPROXY sidecar is not root: that is what the
-// injector makes it whatever the pod says (adjustInitContainerUser in istio/istio pkg/kube/inject/webhook.go). With
-// no_new_privs, which the injector sets, a process does not get the capabilities of its file.
+// ownUser are values of istiod with a template for a TPROXY sidecar that does not run as root. By default the injector
+// sets root, whatever the pod says (adjustInitContainerUser in istio/istio pkg/kube/inject/webhook.go). The template
+// also allows privilege escalation: with no_new_privs, which the injector sets, file capabilities have no effect.
 const ownUser = `sidecarInjectorWebhook:
   templates:
     own-user: |
@@ -21,9 +21,9 @@ const ownUser = `sidecarInjectorWebhook:
           securityContext: {runAsUser: 1337, runAsGroup: 1337, runAsNonRoot: true, allowPrivilegeEscalation: true}
 `
 
-// A TPROXY sidecar needs NET_ADMIN, and a namespace that admits that. As the injector makes it, it is root with group
-// 1337; by a template of ours it runs as user 1337, with an Envoy that gets the capability by its file. Either way the
-// pod calls and is called by mTLS; and none of the ways around a sidecar gets through.
+// transparent tests TPROXY sidecars. They need NET_ADMIN, and a namespace that admits it. The injector makes the
+// sidecar run as root with group 1337. With our template it runs as user 1337, and Envoy gets the capability from its
+// file. In both cases the pod calls and is called by mTLS, and no attempt gets around the sidecar.
 func (m *serviceMesh) transparent(r *rig) {
 	m.injectedBy(r, byDefault, "privileged")
 	sidecars := map[string]int64{"transparent": 0}
@@ -49,7 +49,7 @@ func (m *serviceMesh) transparent(r *rig) {
 	}
 }
 
-// isTransparent fails unless the pod, whose sidecar runs as that user, is served by TPROXY, and only so.
+// isTransparent fails unless the pod's sidecar runs as that user, and the pod's traffic goes through it by TPROXY only.
 func (m *serviceMesh) isTransparent(r *rig, name string, user int64) {
 	r.Helper()
 	pod := r.ready(name)

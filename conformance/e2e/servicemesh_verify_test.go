@@ -7,15 +7,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// capturesDNS has every sidecar of the mesh that is injected from now on capture DNS.
+// capturesDNS turns DNS capture on in every sidecar of the mesh that is injected from now on.
 const capturesDNS = `apiVersion: networking.istio.io/v1beta1
 kind: ProxyConfig
 metadata: {name: dns, namespace: istio-system}
 spec: {environmentVariables: {ISTIO_META_DNS_CAPTURE: "true"}}
 `
 
-// The operator's tool proves both nodes by Istio's own injection and Envoy, with the chart's rights of a verifier. A
-// revision that nobody has is named, and nothing is made.
+// verified tests `istio-pod-networkctl verify --istio`. It proves both nodes with Istio's own injection and Envoy, and
+// needs only the rights of the chart's verifier role. An unknown revision is reported, and nothing is created.
 func (m *serviceMesh) verified(r *rig) {
 	as := r.asVerifier()
 	out, err := asAdmin("istio-pod-networkctl", "verify", as, "--istio", "--revision=none").CombinedOutput()
@@ -24,7 +24,7 @@ func (m *serviceMesh) verified(r *rig) {
 	}
 	r.apply("", capturesDNS)
 	r.namespace = m.namespace
-	r.eventually("sidecars capture DNS", func() bool { // istiod takes a moment to read it
+	r.eventually("sidecars capture DNS", func() bool { // istiod sees it with a delay
 		pod, err := r.dryRun(r.appPod("try"))
 		return err == nil && slices.ContainsFunc(container(pod, "istio-proxy").Env, func(e corev1.EnvVar) bool {
 			return e.Name == "ISTIO_META_DNS_CAPTURE" && e.Value == "true"

@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// template is an app of the mesh as the template of a workload: each of its pods says its own name.
+// template returns an app of the mesh as a pod template. Each pod answers with its own name.
 func (m *serviceMesh) template(r *rig, name string) corev1.PodTemplateSpec {
 	r.Helper()
 	pod := m.app(r, name, name, "v1")
@@ -22,8 +22,9 @@ func (m *serviceMesh) template(r *rig, name string) corev1.PodTemplateSpec {
 		ObjectMeta: metav1.ObjectMeta{Labels: pod.Labels, Annotations: pod.Annotations}}
 }
 
-// The pods of a StatefulSet are called by their names, from outside it and by each other, by mTLS. A Job, whose app
-// calls a service of the mesh and tries to reach the peer, completes: its sidecar is an init container that goes on.
+// workloads tests a StatefulSet and a Job. The pods of the StatefulSet are called by their own names, from other pods
+// and by each other, by mTLS. The Job calls a service of the mesh and tries to reach the peer. It completes, because it
+// has a native sidecar.
 func (m *serviceMesh) workloads(r *rig) {
 	r.namespace = m.namespace
 	r.service("ledger", headless)
@@ -68,7 +69,7 @@ func (m *serviceMesh) workloads(r *rig) {
 	m.keeps(r, name)
 }
 
-// headless makes a service one of which pods are called, each at its own port.
+// headless makes a service headless. Its pods are called directly, so each port is the target port.
 func headless(s *corev1.ServiceSpec) {
 	s.ClusterIP = corev1.ClusterIPNone
 	for i := range s.Ports {

@@ -12,12 +12,13 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
-// Three shapes of a node with a kubelet; conformance/shapes has all of them. Its files are another user's; its network
-// has the oldest version that is published; and its network asks for a version that nobody speaks yet, so that nothing
-// is chained: the agent says why, pods start, and one of the mesh waits until the node has another network.
+// Three shapes of a node, with a kubelet; conformance/shapes tests all shapes. First, the configuration belongs to
+// another user. Second, it has the oldest published version of CNI. Third, it asks for a version that does not exist
+// yet, so that the plugin cannot be chained: the agent says why, pods outside the mesh start, and a mesh pod waits
+// until the node has another configuration.
 func TestShapes(t *testing.T) {
 	r := newRig(t)
-	r.node = nodes.Node("node-" + string(cluster.Debian)) // where our entry is in the primary's own file
+	r.node = nodes.Node("node-" + string(cluster.Debian)) // here our entry is in the primary's own file
 	r.installed()
 	r.seen(r.appPod("plain"))
 	primary := r.node.Primary(cluster.DualStack)
@@ -37,7 +38,7 @@ func TestShapes(t *testing.T) {
 		r.marked("mesh-" + shape)
 	}
 
-	const kube = 997 // Kubespray's
+	const kube = 997 // the user of Kubespray
 	must(r, os.Chown(dir, kube, kube))
 	r.writeNetworkAs(kube, primary)
 	r.chained()
@@ -46,7 +47,7 @@ func TestShapes(t *testing.T) {
 		r.Errorf("the configuration is somebody else's now: %+v %v", info, err)
 	}
 
-	r.writeNetworkAs(kube, strings.Replace(primary, version, "0.3.0", 1)) // as Azure CNI and Antrea publish
+	r.writeNetworkAs(kube, strings.Replace(primary, version, "0.3.0", 1)) // as in Azure CNI and Antrea
 	r.chained()
 	serves("version")
 
@@ -67,7 +68,8 @@ func TestShapes(t *testing.T) {
 	r.throughSidecar("mesh-later")
 }
 
-// writeNetworkAs is what a primary CNI does that belongs to a user. The rig's pods that are there go.
+// writeNetworkAs writes the configuration as a primary CNI that runs as a user. It first deletes the rig's pods and the
+// bridges.
 func (r *rig) writeNetworkAs(user int, config string) {
 	r.Helper()
 	r.clear(r.namespace)
@@ -75,7 +77,7 @@ func (r *rig) writeNetworkAs(user int, config string) {
 	must(r, r.ownersWrite(user, config))
 }
 
-// ownersWrite puts a configuration of a user's in place.
+// ownersWrite replaces the primary's configuration by a rename. The file belongs to the user.
 func (r *rig) ownersWrite(user int, config string) error {
 	temp := filepath.Join(filepath.Dir(r.node.Conflist()), ".owners")
 	if err := os.WriteFile(temp, []byte(config), 0o644); err != nil {
@@ -87,7 +89,7 @@ func (r *rig) ownersWrite(user int, config string) error {
 	return os.Rename(temp, r.node.Conflist())
 }
 
-// chained waits until our entry is in the primary's own file, and the runtime has read it.
+// chained waits until our entry is in the primary's own file, and restarts the runtime, which then reads it.
 func (r *rig) chained() {
 	r.Helper()
 	r.eventually("the plugin is in the network", func() bool {

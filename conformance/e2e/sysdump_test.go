@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// dump runs the operator's sysdump with these arguments, and returns the files of the archive.
+// dump runs sysdump with these arguments, and returns the files of the archive by name.
 func (r *rig) dump(args ...string) map[string]string {
 	r.Helper()
 	name := filepath.Join(r.TempDir(), "dump.tar.gz")
@@ -37,7 +37,7 @@ func (r *rig) dump(args ...string) map[string]string {
 	}
 }
 
-// traces asks the tool where a packet of the mesh pod cart-0 goes, by what the cluster says of the pod.
+// traces runs trace for the mesh pod cart-0, from the pod's object in the cluster and live.
 func (r *rig) traces() {
 	r.Helper()
 	var t struct {
@@ -58,8 +58,8 @@ func (r *rig) traces() {
 	r.tracesLive("outside", "pod:8080", ":15006")
 }
 
-// tracesLive has the kernel of the node say what becomes of a packet of the pod cart-0: what the tool predicts, and at
-// the end it is for the given address.
+// tracesLive runs trace --live for a packet of the pod cart-0. The kernel must report what the tool predicts, and the
+// packet must end at an address with that suffix.
 func (r *rig) tracesLive(from, to, end string) {
 	r.Helper()
 	status, t := r.liveTrace(r.namespace+"/cart-0", "--from", from, "--to", to)
@@ -72,7 +72,7 @@ func (r *rig) tracesLive(from, to, end string) {
 	}
 }
 
-// tracedLive is what trace --live says as JSON.
+// tracedLive is the JSON output of trace --live.
 type tracedLive struct {
 	Items []struct {
 		Kernel struct {
@@ -84,7 +84,8 @@ type tracedLive struct {
 	}
 }
 
-// liveTrace runs trace --live of a pod, and once more while the kernel of a busy machine has not told of a packet.
+// liveTrace runs trace --live for a pod. It repeats it if the kernel of a busy machine has not reported a packet in
+// time.
 func (r *rig) liveTrace(args ...string) (status int, t tracedLive) {
 	r.Helper()
 	r.soon(func() bool {
@@ -95,8 +96,8 @@ func (r *rig) liveTrace(args ...string) (status int, t tracedLive) {
 	return status, t
 }
 
-// dumpsSystem takes archives of a healthy installation, with the mesh pod cart-0: all is in one, nothing could not be
-// read, and there is no token in it; a redacted one has no name of a node, and none of the pod or its namespace.
+// dumpsSystem checks archives of a healthy installation with the mesh pod cart-0. One has everything, without read
+// errors and without a token. A redacted one has no name of a node, the pod or its namespace.
 func (r *rig) dumpsSystem() {
 	r.Helper()
 	chosen := "--pod=" + r.namespace + "/cart-0"

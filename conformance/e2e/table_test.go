@@ -10,22 +10,22 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/rows"
 )
 
-// scenarios is what the table at the end is made of.
+// scenarios are the rows of the table that is printed at the end.
 var scenarios []*scenario
 
-// scenario is one row.
+// scenario is one row of the table.
 type scenario struct {
 	name     string
 	outcome  string
 	took     time.Duration
-	attempts int // of apps in mesh pods to reach the peer
-	leaks    int // those that went past the sidecar
-	resets   int // those that ended in a reset: somebody died with the connection open
-	control  int // how often the detector saw an app without a sidecar: it can see
+	attempts int // attempts of apps in mesh pods to reach the peer
+	leaks    int // attempts that bypassed the sidecar
+	resets   int // attempts that ended in a reset, because a process died with the connection open
+	control  int // connections of apps without a sidecar that the peer has seen
 	notes    []string
 }
 
-// report prints the table, and writes it into the page that is to have it.
+// report prints the table, and updates the page in rowsEnv.
 func report(out io.Writer) {
 	var list []rows.Row
 	for _, s := range scenarios {
@@ -42,7 +42,7 @@ func report(out io.Writer) {
 	}
 }
 
-// count leaves a cell empty where a scenario is not about it.
+// count returns a cell. It is "-" if a scenario does not count this.
 func count(n int) string {
 	if n == 0 {
 		return "-"
@@ -50,7 +50,7 @@ func count(n int) string {
 	return fmt.Sprint(n)
 }
 
-// of leaves a cell empty where no app has attempted anything.
+// of returns a cell. It is "-" if no app has attempted anything.
 func of(s *scenario, n int) string {
 	if s.attempts == 0 {
 		return "-"

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// toolChecks has check and version of the operator's tool look at a cluster where all is well.
+// toolChecks runs check and version of istio-pod-networkctl on a healthy cluster.
 func (r *rig) toolChecks() {
 	r.Helper()
 	type item struct{ Check, Node, Verdict, What, MissingRight string }
@@ -76,8 +76,8 @@ func (r *rig) toolChecks() {
 	}
 }
 
-// probes has check look at the nodes by pods of its own: both are as the chart's values say, and one is not as those of
-// another distribution do. It leaves nothing in the cluster or on the node.
+// probes runs check --probe-nodes, which creates pods on the nodes. The nodes match the chart's values, and do not
+// match those of another distribution. The probe leaves nothing in the cluster or on the node.
 func (r *rig) probes() {
 	r.Helper()
 	type item struct {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// asksAgents has status and version of the operator's tool ask agents of a version, which are all well, and returns
-// what these agents can be asked, and what version says that they cannot, and status warns of.
+// asksAgents runs status and version with healthy agents of a version. can are the questions that these agents answer.
+// cannot are those that version lists as unknown to the agents, and that status warns about.
 func (r *rig) asksAgents(version string) (can, cannot []string) {
 	r.Helper()
 	var s struct {
@@ -55,7 +55,7 @@ func (r *rig) asksAgents(version string) (can, cannot []string) {
 		if (len(n.CannotAnswer) > 0) != strings.Contains(warned, "cannot answer") {
 			r.Errorf("agents of %s cannot answer %q, and status warns %q", version, n.CannotAnswer, warned)
 		}
-		for _, line := range n.CannotAnswer { // "inspect trace (what needs it)"
+		for _, line := range n.CannotAnswer { // a line is like "inspect trace (what needs it)"
 			words := strings.Fields(line)
 			if len(words) < 3 || words[0] != "inspect" {
 				r.Fatalf("version of agents of %s: %q", version, line)
@@ -73,8 +73,8 @@ func (r *rig) asksAgents(version string) (can, cannot []string) {
 	return can, cannot
 }
 
-// namesWhatOlderLack fails unless the tool has named of agents of the last release each question that those of this
-// tree know and they do not, and of those of this tree none.
+// namesWhatOlderLack fails unless the tool has listed, for agents of the last release, exactly the questions that only
+// this tree's agents answer, and none for this tree's agents.
 func (r *rig) namesWhatOlderLack(older, olderCannot, newer, newerCannot []string) {
 	r.Helper()
 	var lacking []string
@@ -91,7 +91,7 @@ func (r *rig) namesWhatOlderLack(older, olderCannot, newer, newerCannot []string
 	}
 }
 
-// refusesTrace has the tool ask an agent that does not know live traces for one: it says so, and nothing else is lost.
+// refusesTrace runs trace --live with an agent that does not support it. The tool says so, and explain still works.
 func (r *rig) refusesTrace(pod string) {
 	r.Helper()
 	status, out := r.toolPrints("trace", r.namespace+"/"+pod, "--from=app", "--to=10.96.0.1:443", "--live")

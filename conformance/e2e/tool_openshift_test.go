@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// toolOnOpenShift has the operator's tool look at a node as OpenShift has them, with its constraints in force and a
-// mesh: all is well, its pods are, and those that verify makes prove it.
+// toolOnOpenShift runs the commands of istio-pod-networkctl on a node like OpenShift's, with SecurityContextConstraints
+// and a mesh. All report that the node and the pods are well, and verify proves it with its own pods.
 func (r *rig) toolOnOpenShift(namespace string, apps ...string) {
 	r.Helper()
 	status, s := r.tool("status", "--wait", "--timeout=2m")
@@ -66,7 +66,7 @@ func (r *rig) toolOnOpenShift(namespace string, apps ...string) {
 			r.Errorf("sysdump: %s has no %s: %.2000s", name, text, files[name])
 		}
 	}
-	defer r.while(func(int) { // as OpenShift gives each namespace its users, a moment after it is made
+	defer r.while(func(int) { // OpenShift annotates each new namespace with a delay
 		patch := fmt.Sprintf(`{"metadata": {"annotations": {%q: %q, %q: %q, %q: %q}}}`, scc.KeyUsers,
 			allocated[scc.KeyUsers], scc.KeyGroups, allocated[scc.KeyGroups], scc.KeyLevel, allocated[scc.KeyLevel])
 		for _, namespace := range []string{verifyNamespace, "istio-pod-network-probe"} {

@@ -12,7 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/annotation"
 )
 
-// told is what the operator's tool says as JSON of a cluster.
+// told is the JSON output of istio-pod-networkctl about a cluster.
 type told struct {
 	Summary     struct{ Well, NotWell, NotAsked, Redirected int }
 	NotLookedAt []string
@@ -30,7 +30,7 @@ type told struct {
 	}
 }
 
-// toolSays runs the operator's tool, has what it says read into t, and returns its exit status.
+// toolSays runs istio-pod-networkctl, decodes its JSON output into t, and returns its exit status.
 func (r *rig) toolSays(t any, args ...string) (status int) {
 	r.Helper()
 	status, out := r.toolPrints(append(args, "-o", "json")...)
@@ -40,7 +40,7 @@ func (r *rig) toolSays(t any, args ...string) (status int) {
 	return status
 }
 
-// toolPrints runs the operator's tool, and returns its exit status and what it prints.
+// toolPrints runs istio-pod-networkctl, and returns its exit status and its standard output.
 func (r *rig) toolPrints(args ...string) (status int, out []byte) {
 	r.Helper()
 	out, err := asAdmin("istio-pod-networkctl", args...).Output()
@@ -54,13 +54,13 @@ func (r *rig) toolPrints(args ...string) (status int, out []byte) {
 	return status, out
 }
 
-// tool is toolSays of a cluster.
+// tool is toolSays with told as the type.
 func (r *rig) tool(args ...string) (status int, t told) {
 	r.Helper()
 	return r.toolSays(&t, args...), t
 }
 
-// explained is what the operator's tool says as JSON of pods.
+// explained is the JSON output of explain.
 type explained struct {
 	Operator string
 	Items    []struct {
@@ -83,8 +83,7 @@ type explained struct {
 	NotLookedAt []string
 }
 
-// The operator's tool asks the agents by exec, and says that both nodes are well. Without an agent it says so of
-// none.
+// istio-pod-networkctl asks the agents by exec, and reports that both nodes are well. Without agents it lists no node.
 func TestOperatorsTool(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -111,13 +110,13 @@ func TestOperatorsTool(t *testing.T) {
 	r.dumpsSystem()
 	r.readable()
 	r.stopAgents()
-	if status, s = r.tool("status", "-n", system); status != 3 || len(s.Items) != 0 { // no node is to have one
+	if status, s = r.tool("status", "-n", system); status != 3 || len(s.Items) != 0 { // no node should have an agent
 		t.Errorf("without agents: status %d: %+v", status, s)
 	}
 }
 
-// readable has each command write for a person, of a cluster where all is well and the mesh pod cart-0: within 100
-// columns, and without colours, because nobody looks at a terminal.
+// readable checks the text output of each command, for a healthy cluster with the mesh pod cart-0: it fits 100 columns,
+// and has no colours, because the output is not a terminal.
 func (r *rig) readable() {
 	r.Helper()
 	const most = 100
@@ -134,8 +133,8 @@ func (r *rig) readable() {
 	}
 }
 
-// explains is the tool asked about the pod of the mesh, cart-0, and about one outside: both are well until somebody has
-// deleted rules in the first one's network.
+// explains runs explain for the mesh pod cart-0 and for a pod outside the mesh. Both are well, until rules are deleted
+// in the first one's network namespace.
 func (r *rig) explains() {
 	r.Helper()
 	r.marked("cart-0")
@@ -160,7 +159,7 @@ func (r *rig) explains() {
 		o.Cluster.Record.Decision != "" || len(o.Cluster.NotLookedAt) > 0 {
 		r.Errorf("of a pod outside the mesh: %+v", o)
 	}
-	// The guard: without it nothing goes past the sidecar by itself.
+	// Flush the guard's chain: without it, the app still does not bypass the sidecar in this test.
 	r.output(r.inPod("cart-0", "nft", "flush", "chain", "ip", "istio-pod-network", "filter-istio-guard-out"))
 	status, e = ask()
 	if c = e.Items[0].Cluster; status != 1 || c.State != "not well" || !c.Rules.Looked || c.Rules.OK ||
@@ -169,7 +168,7 @@ func (r *rig) explains() {
 		r.Errorf("without a rule: status %d: %+v", status, e)
 	}
 	before, old := c.Record.NetNS, r.pod("cart-0").Status.ContainerStatuses[0].ContainerID
-	r.killSandbox("cart-0") // the new one has all of them; until it is there, there may be nothing to find fault with
+	r.killSandbox("cart-0") // the new sandbox has all rules; until it exists, explain may find nothing wrong
 	r.eventually("the pod is well again", func() bool {
 		status, e = ask()
 		c := e.Items[0].Cluster

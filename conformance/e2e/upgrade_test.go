@@ -17,17 +17,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-var counting sync.Mutex // of the rig's attempts and leaks
+var counting sync.Mutex // guards the rig's attempts and leaks
 
-// churn makes and deletes mesh pods on a node, one after the other, until it is ended.
+// churn creates and deletes mesh pods on a node, one after the other, until it is stopped.
 type churn struct {
 	*rig
 	node  *cluster.Node
 	ended chan struct{}
-	waits []string // the versions of its pods' init waits, in turn
+	waits []string // versions of the pods' init waits, in turn
 
 	pods    int
-	longest time.Duration // until a pod ran
+	longest time.Duration // longest time until a pod ran
 }
 
 func (c *churn) run() {
@@ -55,8 +55,8 @@ func (c *churn) run() {
 	}
 }
 
-// Agents are replaced by those of another version and back while mesh pods come and go: nothing leaks, and a pod that
-// comes while no agent answers waits for the next one.
+// Agents are upgraded to another version and rolled back while mesh pods come and go. Nothing leaks, and a pod that
+// starts while no agent answers waits for the next agent.
 func TestUpgradeUnderChurn(t *testing.T) {
 	r := newRig(t)
 	r.uninstalled()
@@ -66,7 +66,7 @@ func TestUpgradeUnderChurn(t *testing.T) {
 	r.runsVersion(version())
 }
 
-// underChurn does something while mesh pods come and go on every node.
+// underChurn calls do while mesh pods come and go on every node.
 func (r *rig) underChurn(waits []string, do func()) {
 	r.Helper()
 	var all []*churn
@@ -100,8 +100,8 @@ func (r *rig) underChurn(waits []string, do func()) {
 	r.note("%d pods, %d refused for a moment, the longest start %.1f s", pods, refused, longest.Seconds())
 }
 
-// A pod runs with the rules of an earlier release. That is counted and told, and nothing is done about it before the
-// operator asks for it: then the rules are those of now, and the pod is neither restarted nor marked anew.
+// A pod has the rules of an earlier release. A metric and an Event say so, and nothing changes until the operator asks
+// for a renewal. Then the pod gets this release's rules, without a restart and without a new mark.
 func TestRenewal(t *testing.T) {
 	r := newRig(t)
 	r.installed()
@@ -140,7 +140,7 @@ func TestRenewal(t *testing.T) {
 	r.answersFrom("sidecar-inbound", now, 8080)
 }
 
-// aged gives a running pod the rules of an earlier release, and their record.
+// aged gives a running pod the rules of an earlier release, and changes its record accordingly.
 func (r *rig) aged(pod *corev1.Pod) {
 	r.Helper()
 	file := filepath.Join(build.Root(), "plugin", "netfilter", "testdata", "before", "default.nft")
@@ -156,7 +156,7 @@ func (r *rig) aged(pod *corev1.Pod) {
 		mv .aged $file`, pod.UID)))
 }
 
-// upgradeAndBack replaces the agents by those of another version, and back.
+// upgradeAndBack upgrades the release to another version, calls between, and rolls back.
 func (r *rig) upgradeAndBack(version string, between func(), flags ...string) {
 	r.Helper()
 	values := state
@@ -170,7 +170,7 @@ func (r *rig) upgradeAndBack(version string, between func(), flags ...string) {
 	state = values
 }
 
-// runsVersion fails unless agent and plugin are of that version on every node.
+// runsVersion fails unless every node has the agent and the plugin of that version.
 func (r *rig) runsVersion(version string) {
 	r.Helper()
 	for _, n := range nodes.Nodes {

@@ -14,17 +14,17 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 )
 
-// releaseEnv is what scripts/e2e.sh says of the last release: the directory of its images and its chart, built again
-// from its commit.
+// releaseEnv is the environment variable in which scripts/e2e.sh passes the directory with the last release's images
+// and chart, rebuilt from its commit.
 const releaseEnv = "E2E_RELEASE"
 
-// published is a release as docs/releases.json has it.
+// published is an entry of docs/releases.json.
 type published struct {
 	Version, Commit string
 	Files           map[string]string
 }
 
-// lastRelease is the newest one. The test is skipped where a shallow clone does not have its commit.
+// lastRelease returns the newest release. It skips the test if a shallow clone does not have the release's commit.
 func lastRelease(t *testing.T) published {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(build.Root(), "docs", "releases.json"))
@@ -50,7 +50,7 @@ func lastRelease(t *testing.T) published {
 	return last
 }
 
-// file is the path of one of its files, which is as the list has it.
+// file returns the path of a file of the release. The test fails unless its checksum is the published one.
 func (p published) file(t testing.TB, part, rest string) string {
 	t.Helper()
 	name := part + "-" + p.Version + rest
@@ -64,7 +64,7 @@ func (p published) file(t testing.TB, part, rest string) string {
 	return path
 }
 
-// goesOn waits until the sidecar of a pod has served its app some more, out and in.
+// goesOn waits until the sidecar of a pod has served more outbound calls of its app, and checks an inbound one.
 func (r *rig) goesOn(name string) {
 	r.Helper()
 	served := func() int { return strings.Count(r.says(name, "app"), " answer sidecar-outbound ") }
@@ -73,9 +73,10 @@ func (r *rig) goesOn(name string) {
 	r.answersFrom("sidecar-inbound", r.pod(name), 8080)
 }
 
-// The last release, built again from its commit by its own release command, is what was published. Installed by its own
-// chart, it is replaced by this tree and put back, while mesh pods with the init wait of either come and go and others
-// stay. The tool of this tree asks the agents of either, and names what those of the release do not know.
+// The last release is rebuilt from its commit with its own release command, and equals what was published. It is
+// installed with its own chart, upgraded to this tree and rolled back. Meanwhile mesh pods with the init wait of either
+// version come and go, and others stay. This tree's istio-pod-networkctl works with the agents of both, and lists what
+// those of the release do not know.
 func TestUpgradeFromRelease(t *testing.T) {
 	last := lastRelease(t)
 	r := newRig(t)
@@ -124,5 +125,5 @@ func TestUpgradeFromRelease(t *testing.T) {
 		}
 	}
 	r.note("from %s to %s and back", last.Version, version())
-	r.uninstalled() // no other test knows of its values
+	r.uninstalled() // the chart's values differ from those of other tests
 }

@@ -17,13 +17,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// What verify makes.
+// Names that verify uses.
 const (
 	verifyNamespace = "istio-pod-network-verify"
-	verifier        = "istio-pod-network-verifier" // the chart's ClusterRole, and its Role
+	verifier        = "istio-pod-network-verifier" // the chart's ClusterRole and Role
 )
 
-// verifyIsThere reports whether the temporary namespace is.
+// verifyIsThere reports whether verify's temporary namespace exists.
 func (r *rig) verifyIsThere() bool {
 	r.Helper()
 	_, err := nodes.Client.CoreV1().Namespaces().Get(r.ctx, verifyNamespace, metav1.GetOptions{})
@@ -33,7 +33,8 @@ func (r *rig) verifyIsThere() bool {
 	return err == nil
 }
 
-// asVerifier gives somebody the chart's rights of a verifier, and returns the flag by which the tool is that one.
+// asVerifier gives a user the rights of the chart's verifier role, and returns the flag with which the tool acts as
+// that user.
 func (r *rig) asVerifier() string {
 	r.Helper()
 	subjects := []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: "verifier"}}
@@ -55,8 +56,8 @@ func (r *rig) asVerifier() string {
 	return "--as=verifier"
 }
 
-// ended runs verify until a pod of the mesh is there, and ends it by a signal. It returns its exit status, and what it
-// has written for CI.
+// ended runs verify until it has created a mesh pod, and sends it a signal. It returns the exit status and the JUnit
+// report.
 func (r *rig) ended(by os.Signal) (status int, report string) {
 	r.Helper()
 	junit := filepath.Join(r.TempDir(), "verify.xml")
@@ -73,23 +74,23 @@ func (r *rig) ended(by os.Signal) (status int, report string) {
 	if !errors.As(err, &failed) {
 		r.Fatalf("ended by %s: %v", by, err)
 	}
-	written, _ := os.ReadFile(junit) // a killed one writes none
+	written, _ := os.ReadFile(junit) // verify writes none if it is killed
 	return failed.ExitCode(), string(written)
 }
 
-// breaking has how each fault is made on the rig's node that verify alone is compared with, and undo ends it.
+// breaking creates each fault that only verify is compared with, on the rig's node. undo ends the fault.
 var breaking = map[string]func(r *rig) (undo func()){
 	"the plugin's entry is removed, its directory is read-only, and the value repair is off": func(r *rig) func() {
 		over := r.held(cluster.ConfDir, r.unchain)
-		must(r, r.node.RestartRuntime()) // which may have it in memory
+		must(r, r.node.RestartRuntime()) // the runtime may still have the entry in memory
 		return over
 	},
 	"the agent is away": (*rig).agentRefused,
 }
 
-// The operator's tool proves both nodes by real connections, with the chart's rights of a verifier. A run that is
-// interrupted removes what it has made, and what a killed one leaves the next one removes. A broken node is named, and
-// the other is called well, that of the fault before, too.
+// istio-pod-networkctl verify proves both nodes with real connections, and needs only the rights of the chart's
+// verifier role. An interrupted run removes what it has created, and the next run removes what a killed run has left. A
+// broken node is reported, and the other node is well, also the one with the fault before.
 func TestVerify(t *testing.T) {
 	r := newRig(t)
 	r.installed("rbac.verifier=true", "repair=off")
@@ -135,7 +136,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// provesBroken fails unless verify finds a fault of the rig's node, and says that all others are well.
+// provesBroken fails unless verify finds a fault of the rig's node, and reports that all other nodes are well.
 func (r *rig) provesBroken(f faulttable.Fault, as string) {
 	r.Helper()
 	all := "--nodes=" + strings.Join(nodeNames(), ",")
