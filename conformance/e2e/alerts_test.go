@@ -170,7 +170,7 @@ func (w *watcher) fire(f faulttable.Fault) {
 // machine.
 var onBusyMachines = []string{"IstioPodNetworkAgentAway", "IstioPodNetworkNoAgent", "IstioPodNetworkAgentNotReady"}
 
-// firedOnly fails if an alert has fired that the table has for none of the faults.
+// firedOnly fails if an alert has fired that no fault in the table has.
 func (w *watcher) firedOnly(all []faulttable.Fault) {
 	w.Helper()
 	known := slices.Concat(followers, onBusyMachines)

@@ -91,8 +91,8 @@ func (r *rig) constrained() {
 	r.eventually("the constraints are in force", inForce(true))
 }
 
-// developed makes a user create the rig's pods who may only edit the namespace. The pods leave the security context to
-// the platform.
+// developed changes the creator of the rig's pods to a user who may only edit the namespace. The pods leave the
+// security context to the platform.
 func (r *rig) developed() {
 	r.Helper()
 	r.bound("edit", authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods"})

@@ -11,7 +11,7 @@ import (
 )
 
 // A directory that the agent or the plugin writes to is full or read-only. The readiness probe or a kubelet event says
-// why, no file is written in part, pods outside the mesh start, and everything recovers afterwards.
+// why, no file is left incomplete, pods outside the mesh start, and everything recovers afterwards.
 func TestDisk(t *testing.T) {
 	onEveryNode(t, func(r *rig) {
 		r.installed("agentTimeout=2s")
