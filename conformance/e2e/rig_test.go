@@ -97,7 +97,7 @@ func (r *rig) newNamespace(labels, annotations map[string]string) string {
 
 func (r *rig) namedNamespace(name string, labels, annotations map[string]string) string {
 	r.Helper()
-	r.succeeds("making the namespace "+name, func() error { // an earlier test's namespace of that name may still be terminating
+	r.succeeds("making the namespace "+name, func() error { // an earlier one may still be terminating
 		_, err := nodes.Client.CoreV1().Namespaces().Create(r.ctx, &corev1.Namespace{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: annotations},
 		}, metav1.CreateOptions{})
