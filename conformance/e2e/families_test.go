@@ -28,7 +28,8 @@ func (r *rig) writeNetwork(config string) {
 	r.rechained()
 }
 
-// rechained waits until the plugin is in the network of the rig's node, the agent says so, and the runtime has it.
+// rechained waits until the plugin is in the network configuration of the rig's node, the agent is ready, and the
+// runtime has read the configuration.
 func (r *rig) rechained() {
 	r.Helper()
 	r.eventually("the plugin is in the network", func() bool {

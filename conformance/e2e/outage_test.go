@@ -173,7 +173,7 @@ func TestReboot(t *testing.T) {
 			r.throughSidecar(name)
 		}
 		r.healthy()
-		r.succeeds("each pod has one record", func() error { // that of a sandbox that was made in vain goes with it
+		r.succeeds("each pod has one record", func() error { // the record of a failed sandbox is removed with the sandbox
 			_, unreadable := record.Store{Dir: r.node.Path(stateDir)}.List()
 			if mine := len(r.records()); mine != len(before) || len(unreadable) > 0 {
 				return fmt.Errorf("%d records of %d pods, %v", mine, len(before), unreadable)

@@ -107,7 +107,7 @@ func TestHelmRelease(t *testing.T) {
 				if !strings.Contains(n.said, "helm test") || !strings.Contains(n.said, "Succeeded") {
 					t.Errorf("the notes do not say how to verify, or it does not succeed:\n%s", n.said)
 				}
-				images.pulled(images.host+"/mesh", pushedImages[:1], system) // the agent's alone runs there
+				images.pulled(images.host+"/mesh", pushedImages[:1], system) // only the agent's image runs there
 				if which == "helm4" {
 					n.operates()
 				}

@@ -122,7 +122,8 @@ state = "/run/containerd"
 // runtimeService is the name of the runtime in Node.services.
 const runtimeService = "containerd"
 
-// RuntimeAnswers waits until the runtime answers. After a kill it is away for a moment, while the node is still Ready.
+// RuntimeAnswers waits until the container runtime answers. After a kill it does not answer for some time, while the
+// node is still Ready.
 func (n *Node) RuntimeAnswers() error {
 	return wait("containerd answers on "+n.Name, func() bool { return n.Ctr("version").Run() == nil })
 }
