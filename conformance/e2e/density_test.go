@@ -21,14 +21,14 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// podsEnv is how many mesh pods fill a node, up to the limit that the kubelets here have; without it as many as by the
-// kubelet's own.
+// podsEnv is the number of mesh pods that fill a node. The maximum is the limit of these kubelets, the default the
+// kubelet's own default.
 const podsEnv = "E2E_PODS"
 
 func full() int { return numberOf(podsEnv, "PODS", 110, cluster.MostNodePods) }
 
-// numberOf is the whole number from 1 to most that a variable of the environment says, by which the user's option of
-// that name comes here, or without it another.
+// numberOf returns an environment variable as a number from 1 to most, or a default if it is not set. It panics on an
+// invalid value. option is the user's name for the variable.
 func numberOf(variable, option string, without, most int) int {
 	text := os.Getenv(variable)
 	if text == "" {
@@ -45,7 +45,7 @@ func numberOf(variable, option string, without, most int) int {
 // for it by PODS: in CI too much else runs beside it.
 const markedWithin = 5 * time.Second
 
-// A node is filled with mesh pods at once, as after a drain of another one. All of them start and are marked, and
+// A node is filled with mesh pods at once, as after a drain of another node. All of them start and are marked, and
 // nothing leaks.
 func TestFullNode(t *testing.T) {
 	full := full()
@@ -97,8 +97,8 @@ func TestFullNode(t *testing.T) {
 	}
 }
 
-// answers are how many of the plugin's questions the node's agent has answered so far by what it watches, how many by
-// reading the pod, and how many not.
+// answers returns how many of the plugin's questions the agent on the rig's node has answered so far: from its watches,
+// by reading the pod, and not at all.
 func (r *rig) answers() (counts [3]int) {
 	r.Helper()
 	for i, source := range []string{"cache", "live", "none"} {
@@ -116,14 +116,14 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// fill makes so many pods at once and returns how long it took until all of them ran.
+// fill creates pods at once, and returns how long it took until all of them ran.
 func (r *rig) fill(name string, count int, newPod func(string) *corev1.Pod) time.Duration {
 	r.Helper()
 	start := time.Now()
 	for i := range count {
 		pod := newPod(fmt.Sprint(name, "-", i))
 		app := container(pod, "app")
-		app.Command = append(app.Command, "-every=1s") // so many apps would need all of the machine
+		app.Command = append(app.Command, "-every=1s") // at the default rate, so many apps would use the whole machine
 		r.create(pod)
 	}
 	r.eventually("all pods run", func() bool {
@@ -134,7 +134,7 @@ func (r *rig) fill(name string, count int, newPod func(string) *corev1.Pod) time
 	return time.Since(start)
 }
 
-// marks is when a client of the API server saw pods be marked, by their UID.
+// marks has the times at which a client of the API server saw pods marked, by UID.
 type marks struct {
 	mu sync.Mutex
 	at map[string]time.Time
@@ -146,7 +146,7 @@ func (m *marks) all() map[string]time.Time {
 	return maps.Clone(m.at)
 }
 
-// has reports whether that pod was seen to be marked. Of a soak's thousands nobody asks for all each time.
+// has reports whether a pod was seen marked. all would copy thousands of entries in a soak.
 func (m *marks) has(uid string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -16,34 +16,34 @@ import (
 	runtimev1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// sandboxesEnv is how many sandboxes TestSandboxes makes; without it a few.
+// sandboxesEnv is the number of sandboxes that TestSandboxes creates.
 const sandboxesEnv = "E2E_SANDBOXES"
 
 func sandboxes() int { return numberOf(sandboxesEnv, "SANDBOXES", 40, math.MaxInt32) }
 
-// sandboxesAtOnce is how many are on their way at once: as many as keep two processors busy.
+// sandboxesAtOnce is how many sandboxes are created at the same time: enough to keep two processors busy.
 const sandboxesAtOnce = 8
 
-// Sandboxes of mesh pods come and go without a kubelet, by the runtime's own interface. Each has its rules and its
-// mark. In the end nothing of them is left on the node, and the agent has what it had.
+// Sandboxes of mesh pods are created and removed through CRI, without a kubelet. Each gets its rules and its mark. In
+// the end nothing of them is left on the node, and the agent has not grown beyond a limit.
 func TestSandboxes(t *testing.T) {
 	count := sandboxes()
 	r := newRig(t)
 	r.installed()
 	r.seen(r.appPod("plain"))
 	r.clear(r.namespace)
-	resume, err := r.node.Stop("kubelet", "/var/lib/kubelet/pki") // it would remove what it has not made
+	resume, err := r.node.Stop("kubelet", "/var/lib/kubelet/pki") // the kubelet removes unknown sandboxes
 	must(r, err)
 	r.until(resume)
 	client, closed, err := r.node.CRI()
 	must(r, err)
 	r.Cleanup(func() { _ = closed() })
 	s := &sandboxSoak{rig: r, client: client, marks: r.watchMarks()}
-	s.come(2 * sandboxesAtOnce) // what the agent has once and for all
+	s.come(2 * sandboxesAtOnce) // warm-up: allocates what the agent keeps
 	s.took, s.gone = nil, 0
 	before := r.footprint(r.node)
 	start := time.Now()
-	defer func() { // also when one was stuck
+	defer func() { // also if one was stuck
 		r.note("%d sandboxes in %.0f s, %d of them stuck", count, time.Since(start).Seconds(), count-s.gone)
 	}()
 	for left := count; left > 0; left -= 1000 {
@@ -59,7 +59,7 @@ func TestSandboxes(t *testing.T) {
 		after.growth(before, count))
 }
 
-// sandboxSoak makes sandboxes.
+// sandboxSoak creates and removes sandboxes.
 type sandboxSoak struct {
 	*rig
 	client runtimev1.RuntimeServiceClient
@@ -67,11 +67,11 @@ type sandboxSoak struct {
 	made   atomic.Int64
 
 	mu   sync.Mutex
-	took []time.Duration // from the runtime's being asked until it had made one
-	gone int             // those that went as they should
+	took []time.Duration // duration of RunPodSandbox
+	gone int             // number of sandboxes that were removed without an error
 }
 
-// come has so many come and go.
+// come creates and removes count sandboxes.
 func (s *sandboxSoak) come(count int) {
 	s.Helper()
 	var work sync.WaitGroup
@@ -79,7 +79,7 @@ func (s *sandboxSoak) come(count int) {
 	for range sandboxesAtOnce {
 		work.Go(func() {
 			for begun.Add(1) <= int64(count) && !s.Failed() {
-				if err := s.one(); err != nil { // no Fatal: this is another goroutine
+				if err := s.one(); err != nil { // not Fatal, because this is another goroutine
 					s.Error(err)
 					continue
 				}
@@ -95,11 +95,11 @@ func (s *sandboxSoak) come(count int) {
 	}
 }
 
-// one is the life of a sandbox, and of the object of its pod.
+// one creates and removes a pod object and its sandbox.
 func (s *sandboxSoak) one() (err error) {
 	pods := nodes.Client.CoreV1().Pods(s.namespace)
 	pod := s.meshPod(fmt.Sprint("sandbox-", s.made.Add(1)))
-	pod.Spec.NodeName = s.node.Name // without the scheduler, for which the node is not ready
+	pod.Spec.NodeName = s.node.Name // without the scheduler, because the node is not ready
 	if pod, err = pods.Create(s.ctx, pod, metav1.CreateOptions{}); err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (s *sandboxSoak) one() (err error) {
 	return err
 }
 
-// config is what the kubelet says of a pod to the runtime, as far as it matters here.
+// config returns the part of the kubelet's sandbox configuration that the plugin needs.
 func (s *sandboxSoak) config(pod *corev1.Pod) *runtimev1.PodSandboxConfig {
 	return &runtimev1.PodSandboxConfig{
 		Metadata: &runtimev1.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID)},

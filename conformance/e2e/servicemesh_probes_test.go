@@ -9,8 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// The injector sends the kubelet's probes, whatever they ask for, to pilot-agent, which asks the app in its stead: the
-// pod becomes ready, although nobody gets in without a certificate. One whose app does not answer does not.
+// probes tests probe rewriting. The injector directs the kubelet's probes of every kind to pilot-agent, which calls the
+// app. So the pod becomes ready, although the mesh accepts only mTLS. A pod whose app does not answer does not become
+// ready.
 func (m *serviceMesh) probes(r *rig) {
 	r.namespace = m.namespace
 	pod, mute := m.app(r, "probed", "probed", "v1"), m.app(r, "mute", "mute", "v1")
@@ -39,7 +40,8 @@ func (m *serviceMesh) probes(r *rig) {
 	m.keeps(r, "probed", "mute")
 }
 
-// probedByPilotAgent fails unless each probe of a pod's app asks pilot-agent, which has an answer of the app.
+// probedByPilotAgent fails unless each probe of a pod's app is directed to pilot-agent, and pilot-agent gets an answer
+// from the app.
 func (r *rig) probedByPilotAgent(pod *corev1.Pod) {
 	r.Helper()
 	app := container(pod, "app")
@@ -50,7 +52,7 @@ func (r *rig) probedByPilotAgent(pod *corev1.Pod) {
 			continue
 		}
 		url := "http://" + net.JoinHostPort(pod.Status.PodIP, p.HTTPGet.Port.String()) + p.HTTPGet.Path
-		r.eventually("pilot-agent answers "+name+" for the app", func() bool { // as a kubelet asks
+		r.eventually("pilot-agent answers "+name+" for the app", func() bool { // as the kubelet does
 			response, err := http.Get(url)
 			if err != nil {
 				return false

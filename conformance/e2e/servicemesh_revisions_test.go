@@ -19,7 +19,7 @@ const (
 	revisionOf = "istio.io/rev"
 )
 
-// stays is how many seconds a terminating pod still serves, so that every sidecar learns of its end before.
+// stays is how many seconds a terminating pod still serves, so that every sidecar first learns that it terminates.
 const stays = 30
 
 // revision installs another revision of the same istiod, with values files.

@@ -23,32 +23,32 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// Where the apps of the mesh serve HTTP and gRPC, serve lines, and are told what to call. The last is left out of the
-// mesh, so that the test reaches it.
+// Ports of the apps in the mesh: HTTP and gRPC, gRPC, lines of text, and commands from the test. callsPort is excluded
+// from redirection, so that the test reaches it.
 const (
 	webPort   = 8080
-	grpcPort  = 8091 // and not peerPort: attempts to get around a sidecar bind it in the pod
+	grpcPort  = 8091 // not peerPort, which attempts to get around a sidecar bind in the pod
 	linesPort = 8090
 	callsPort = 8099
 )
 
-// serviceMesh is a real one: istiod, and pods with pilot-agent and Envoy, in STRICT mode and with REGISTRY_ONLY, so
-// that nothing that an app sends to the peer may arrive there.
+// serviceMesh is a real mesh: istiod, and pods with pilot-agent and Envoy, with mTLS mode STRICT and REGISTRY_ONLY, so
+// that nothing from an app may reach the peer.
 type serviceMesh struct {
 	helm      mesh.Helm
-	namespace string // of the pods that scenarios share
+	namespace string // namespace of the pods that scenarios share
 	sets      []string
 }
 
-// strict has every sidecar of the mesh take nothing but mTLS.
+// strict makes every sidecar of the mesh accept only mTLS.
 const strict = `apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: default, namespace: istio-system}
 spec: {mtls: {mode: STRICT}}
 `
 
-// TestServiceMesh runs scenarios of a real mesh, one after the other: their sidecars are Envoy, which istiod
-// configures, and every pod is admitted under Pod Security restricted unless the scenario says otherwise.
+// TestServiceMesh runs scenarios in a real mesh, one after the other. The sidecars are Envoy, configured by istiod. Pod
+// Security restricted admits every pod unless the scenario says otherwise.
 func TestServiceMesh(t *testing.T) {
 	m := newServiceMesh(t)
 	for _, s := range []struct {
@@ -73,7 +73,7 @@ func TestServiceMesh(t *testing.T) {
 		{"families", (*serviceMesh).families},
 		{"gateways", (*serviceMesh).gateways},
 		{"verify", (*serviceMesh).verified},
-		{"replaced", (*serviceMesh).replaced}, // it leaves the release with repair: delete
+		{"replaced", (*serviceMesh).replaced}, // leaves the release with repair: delete
 		{"revisions", (*serviceMesh).revisions},
 	} {
 		passed := t.Run(s.name, func(t *testing.T) {
@@ -89,13 +89,13 @@ func TestServiceMesh(t *testing.T) {
 				return r.control >= own+enough
 			})
 		})
-		if !passed { // putting the nodes back has taken the network away from the pods that scenarios share
+		if !passed { // after a failure the nodes are reset, so the shared pods have lost their network
 			return
 		}
 	}
 }
 
-// newServiceMesh brings the mesh up, and the pods that scenarios share, until the end of the test.
+// newServiceMesh installs the mesh and creates the pods that scenarios share, until the end of the test.
 func newServiceMesh(t *testing.T) *serviceMesh {
 	t.Helper()
 	r := newRig(t)
@@ -106,8 +106,8 @@ func newServiceMesh(t *testing.T) *serviceMesh {
 	return m
 }
 
-// newMesh brings istiod up on the first node, for pods of the rig's namespace on those nodes. What istiod is told in
-// addition is as --set takes it; its namespace has those annotations.
+// newMesh installs istiod on the first node, and the sidecar image on the given nodes, for pods of the rig's namespace.
+// sets are additional values of istiod in the form of --set. annotations are those of istiod's namespace.
 func newMesh(r *rig, on []*cluster.Node, annotations map[string]string, sets ...string) *serviceMesh {
 	r.Helper()
 	m := &serviceMesh{namespace: r.namespace, sets: sets, helm: mesh.Helm{Program: lookUp("helm4"),
@@ -127,7 +127,7 @@ func newMesh(r *rig, on []*cluster.Node, annotations map[string]string, sets ...
 	return m
 }
 
-// istiod installs or upgrades it.
+// istiod installs or upgrades istiod.
 func (m *serviceMesh) istiod(r *rig) {
 	r.Helper()
 	files := []string{ourWait(), r.file("own-user.yaml", ownUser)}
@@ -136,10 +136,10 @@ func (m *serviceMesh) istiod(r *rig) {
 		"meshConfig.outboundTrafficPolicy.mode=REGISTRY_ONLY"}, m.sets...)...))
 }
 
-// ourWait is the path of Istio's values by which pods have our wait (way A of docs/injection.md).
+// ourWait returns the path of the values file that makes Istio's injector use our wait (way A of docs/injection.md).
 func ourWait() string { return filepath.Join(build.Root(), "docs", "istio", "wait.yaml") }
 
-// remove takes the mesh away, with what Helm leaves.
+// remove uninstalls the mesh, including the CRDs that Helm leaves.
 func (m *serviceMesh) remove(r *rig) {
 	r.Helper()
 	for _, release := range []string{"istiod", "istio-base"} {
@@ -148,8 +148,8 @@ func (m *serviceMesh) remove(r *rig) {
 	r.output(kubectl("delete", "--ignore-not-found", "-f", m.helm.CRDs()))
 }
 
-// pods makes those that scenarios share: front calls reviews, of which there are two versions on two nodes; and an app
-// outside the mesh is the control of the detector.
+// pods creates the pods that scenarios share. front calls reviews, which has two versions on two nodes. plain is
+// outside the mesh: the control.
 func (m *serviceMesh) pods(r *rig) {
 	r.Helper()
 	plain := r.appPod("plain")
@@ -166,7 +166,8 @@ func (m *serviceMesh) pods(r *rig) {
 	}
 }
 
-// app is a pod of the mesh as a person writes it: it serves, calls what it is told to, and tries to reach the peer.
+// app returns a pod of the mesh before injection. It serves, calls what the test tells it to, and tries to reach the
+// peer.
 func (m *serviceMesh) app(r *rig, name, service, version string) *corev1.Pod {
 	r.Helper()
 	if _, err := nodes.Client.CoreV1().ServiceAccounts(r.namespace).Create(r.ctx,
@@ -182,7 +183,7 @@ func (m *serviceMesh) app(r *rig, name, service, version string) *corev1.Pod {
 	return pod
 }
 
-// service makes one for the apps of that name, with a name and a port for each protocol.
+// service creates a service for the app of that name, with a named port for each protocol.
 func (r *rig) service(name string, change func(*corev1.ServiceSpec)) {
 	r.Helper()
 	port := func(name string, port, target int32) corev1.ServicePort {
@@ -199,7 +200,7 @@ func (r *rig) service(name string, change func(*corev1.ServiceSpec)) {
 	must(r, err)
 }
 
-// ready waits until a pod is.
+// ready waits until a pod is ready, and returns it.
 func (r *rig) ready(name string) *corev1.Pod {
 	r.Helper()
 	r.eventually("pod "+name+" is ready", func() bool {
@@ -213,8 +214,8 @@ func (r *rig) ready(name string) *corev1.Pod {
 	return r.pod(name)
 }
 
-// apply has a person with all rights apply a manifest in the namespace, or where the manifest says if that is empty. It
-// is deleted when the test ends.
+// apply applies a manifest with all rights. If namespace is empty, the manifest must name it. The objects are deleted
+// by remove, or at the end of the test.
 func (r *rig) apply(namespace, manifest string) (remove func()) {
 	r.Helper()
 	file := r.file("manifest.yaml", manifest)
@@ -224,26 +225,26 @@ func (r *rig) apply(namespace, manifest string) (remove func()) {
 	})
 }
 
-// answer is what became of a call: podprogram's result.
+// answer is the result of a call, as podprogram returns it.
 type answer struct {
 	Status int
 	Body   string
 	Error  string
 }
 
-// page is what a server of HTTP has seen.
+// page returns what an HTTP server has seen of the request.
 func (a answer) page() (p struct{ Name, Host, Client string }) {
 	_ = json.Unmarshal([]byte(a.Body), &p)
 	return p
 }
 
-// call has the app of a pod call somebody: http://HOST:PORT/PATH, grpc://HOST:PORT or tcp://HOST:PORT.
+// call makes the app of a pod call http://HOST:PORT/PATH, grpc://HOST:PORT or tcp://HOST:PORT.
 func (r *rig) call(pod, to string) (a answer) {
 	r.Helper()
 	return callBy(r.pod(pod).Status.PodIP, to)
 }
 
-// callBy is call by the address of the pod.
+// callBy is call with the address of the pod.
 func callBy(address, to string) (a answer) {
 	client := http.Client{Timeout: 20 * time.Second}
 	at := net.JoinHostPort(address, fmt.Sprint(callsPort))
@@ -259,7 +260,7 @@ func callBy(address, to string) (a answer) {
 	return a
 }
 
-// calls repeats a call until its answer is as it should be: sidecars learn a moment later what istiod is told.
+// calls repeats a call until its answer is right, because sidecars get a new configuration with a delay.
 func (r *rig) calls(pod, to, want string, holds func(answer) bool) (a answer) {
 	r.Helper()
 	r.eventually(pod+" calls "+to+": "+want, func() bool {
@@ -271,7 +272,7 @@ func (r *rig) calls(pod, to, want string, holds func(answer) bool) (a answer) {
 
 func answered(a answer) bool { return a.Error == "" && a.Status < 300 }
 
-// guests makes pods at once, which are deleted when the scenario ends: what comes later needs the processor.
+// guests creates pods that are deleted at the end of the scenario, because later scenarios need the processor.
 func (r *rig) guests(pods ...*corev1.Pod) {
 	r.Helper()
 	for _, pod := range pods {
@@ -282,7 +283,8 @@ func (r *rig) guests(pods ...*corev1.Pod) {
 	}
 }
 
-// injectedBy gives the rig another namespace, whose pods a revision of istiod injects, with that level of Pod Security.
+// injectedBy gives the rig a new namespace that enforces a level of Pod Security, and whose pods a revision of istiod
+// injects.
 func (m *serviceMesh) injectedBy(r *rig, revision, level string) {
 	r.Helper()
 	labels := enforcing(level)
@@ -295,7 +297,8 @@ func (m *serviceMesh) injectedBy(r *rig, revision, level string) {
 	m.injects(r, revision)
 }
 
-// injects waits until a revision injects the pods of the rig's namespace: the API server takes a moment to read labels.
+// injects waits until a revision injects the pods of the rig's namespace. The API server sees changed labels with a
+// delay.
 func (m *serviceMesh) injects(r *rig, revision string) {
 	r.Helper()
 	r.eventually("pods are injected by "+revision, func() bool {
@@ -304,14 +307,14 @@ func (m *serviceMesh) injects(r *rig, revision string) {
 	})
 }
 
-// speaks has a pod call reviews, whose sidecar has to see the pod's certificate.
+// speaks makes a pod call reviews, and fails unless the sidecar of reviews sees the pod's certificate.
 func (m *serviceMesh) speaks(r *rig, name string) {
 	r.Helper()
 	a := r.calls(name, "http://reviews."+m.namespace+"/", "answers", answered)
 	m.identified(r, a, r.namespace, r.pod(name).Spec.ServiceAccountName)
 }
 
-// hearsFront has front call somebody: who answers by HTTP has to have seen front's certificate.
+// hearsFront makes front call an address. An HTTP server must have seen front's certificate.
 func (m *serviceMesh) hearsFront(r *rig, to string) {
 	r.Helper()
 	front, err := nodes.Client.CoreV1().Pods(m.namespace).Get(r.ctx, "front", metav1.GetOptions{})
@@ -326,7 +329,7 @@ func (m *serviceMesh) hearsFront(r *rig, to string) {
 	}
 }
 
-// identified fails unless who has answered has seen the certificate of a service account.
+// identified fails unless the server that answered has seen the certificate of a service account.
 func (m *serviceMesh) identified(r *rig, a answer, namespace, account string) {
 	r.Helper()
 	if want := "URI=spiffe://cluster.local/ns/" + namespace + "/sa/" + account; !strings.Contains(a.page().Client, want) {
@@ -334,7 +337,7 @@ func (m *serviceMesh) identified(r *rig, a answer, namespace, account string) {
 	}
 }
 
-// keepsPlaintextOut fails if a pod's app answers what comes from outside the mesh, in any family.
+// keepsPlaintextOut fails if a pod's app answers plaintext from outside the mesh, in any family.
 func (m *serviceMesh) keepsPlaintextOut(r *rig, name string) {
 	r.Helper()
 	for address, heard := range r.ask(r.pod(name), linesPort) {
@@ -344,8 +347,8 @@ func (m *serviceMesh) keepsPlaintextOut(r *rig, name string) {
 	}
 }
 
-// keeps fails if the app of a pod has reached the peer, and counts what it has tried. That an attempt ends in a reset
-// is how the mesh refuses it.
+// keeps fails if the app of a pod has reached the peer, and counts its attempts. It does not count resets, because the
+// mesh refuses connections by a reset.
 func (m *serviceMesh) keeps(r *rig, names ...string) {
 	r.Helper()
 	for _, name := range names {

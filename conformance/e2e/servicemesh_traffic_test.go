@@ -8,8 +8,8 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/cluster"
 )
 
-// Two services talk by mTLS, and each has checked who the other is; what comes without a certificate is refused, in
-// both families.
+// mutualTLS tests that two services use mTLS and check each other's identity. Connections without a certificate are
+// refused in both families.
 func (m *serviceMesh) mutualTLS(r *rig) {
 	r.namespace = m.namespace
 	a := r.calls("front", "http://reviews/", "answers", answered)
@@ -38,7 +38,7 @@ spec:
 	}
 }
 
-// HTTP, gRPC and TCP go by mTLS to a service.
+// protocols tests HTTP, gRPC and TCP over mTLS.
 func (m *serviceMesh) protocols(r *rig) {
 	r.namespace = m.namespace
 	for _, to := range []string{"http://reviews/", "grpc://reviews:81", "tcp://reviews:90"} {
@@ -46,7 +46,7 @@ func (m *serviceMesh) protocols(r *rig) {
 	}
 }
 
-// allowed is the peer's second port, as a service of the mesh.
+// allowed makes the peer's port excludedPort a service of the mesh.
 var allowed = fmt.Sprintf(`apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: outside}
@@ -58,7 +58,7 @@ spec:
   endpoints: [{address: %[1]s}]
 `, cluster.Address, excludedPort)
 
-// With REGISTRY_ONLY an app reaches outside what a ServiceEntry names, and nothing else.
+// egress tests REGISTRY_ONLY: an app can reach only what a ServiceEntry names outside the mesh.
 func (m *serviceMesh) egress(r *rig) {
 	r.namespace = m.namespace
 	to := fmt.Sprintf("tcp://%s:%d", cluster.Address, excludedPort)
@@ -74,7 +74,7 @@ func (m *serviceMesh) egress(r *rig) {
 	r.calls("front", to, "is refused again", func(a answer) bool { return !answered(a) })
 }
 
-// An AuthorizationPolicy tells callers apart by their certificates.
+// authorization tests that an AuthorizationPolicy identifies callers by their certificates.
 func (m *serviceMesh) authorization(r *rig) {
 	r.namespace = m.namespace
 	remove := r.apply(m.namespace, `apiVersion: security.istio.io/v1
@@ -92,7 +92,7 @@ spec:
 	r.calls("front", "http://reviews/", "answers again", answered)
 }
 
-// A VirtualService shifts all traffic to one version, and then has it fail.
+// routing tests a VirtualService that sends all traffic to one version, and one that injects a fault.
 func (m *serviceMesh) routing(r *rig) {
 	r.namespace = m.namespace
 	const route = `apiVersion: networking.istio.io/v1
@@ -125,7 +125,7 @@ spec:
 		func(a answer) bool { return a.Status == http.StatusTeapot })
 }
 
-// Where DNS is captured, the sidecar knows names that only the mesh has.
+// names tests DNS capture: the sidecar resolves names that exist only in the mesh.
 func (m *serviceMesh) names(r *rig) {
 	r.namespace = m.namespace
 	pod := m.app(r, "asking", "asking", "v1")
@@ -141,8 +141,8 @@ func (m *serviceMesh) names(r *rig) {
 	m.keeps(r, "asking")
 }
 
-// However the sidecar is started, the app is served by it: as an init container that goes on; held back until Envoy is
-// there; and stock, by Istio's own validation.
+// lifecycle tests the ways to start a sidecar: as a native sidecar, with an app that waits for Envoy, and as stock
+// Istio does, with Istio's own validation.
 func (m *serviceMesh) lifecycle(r *rig) {
 	r.namespace = m.namespace
 	for name, annotations := range map[string]map[string]string{

@@ -19,7 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// soakEnv is for how long the soak lasts, a duration; without it the short forms are run.
+// soakEnv is the duration of the soak. If it is not set, the short forms run.
 const soakEnv = "E2E_SOAK"
 
 func soak() time.Duration {
@@ -30,7 +30,7 @@ func soak() time.Duration {
 	return d
 }
 
-// inSoak chooses between the short form of something and the long one.
+// inSoak returns the short duration, or in a soak the long one.
 func inSoak(short, long time.Duration) time.Duration {
 	if soak() > 0 {
 		return long
@@ -38,16 +38,17 @@ func inSoak(short, long time.Duration) time.Duration {
 	return short
 }
 
-// Pods of all kinds come and go on every node while everything fails that can, and in the end nothing is left of them
-// or of us: no network namespace, mount, record, process, file or rule, and the agents' memory is where it was.
+// Pods of all kinds come and go on every node, while all faults are injected. In the end nothing is left of the pods
+// and of the product: no network namespace, mount, record, process, file or rule. The agents' memory has not grown
+// beyond a limit.
 func TestSoak(t *testing.T) {
 	r := newRig(t)
 	defer func(before time.Duration) { patience = before }(patience)
 	patience = 8 * time.Minute
-	r.heal() // for a while
+	r.heal() // without faults at first
 	r.uninstalled()
 	r.installed()
-	for _, n := range nodes.Nodes { // what a node has once and for all
+	for _, n := range nodes.Nodes { // warm-up: creates what a node keeps
 		r.node = n
 		r.come(3, 3)
 	}
@@ -73,15 +74,15 @@ func TestSoak(t *testing.T) {
 		r.note("%s: %v, %s repaired by the last agent; %s", n.Name, after, r.metric(`pod_repairs_total{result="applied"}`),
 			after.growth(before[n.Name], int(pods)/len(nodes.Nodes)))
 	}
-	r.uninstalled() // whatever version the last upgrade has left
+	r.uninstalled() // the last upgrade may have left another version
 }
 
-// fewestPods is how many pods a soak of an hour has at least.
+// fewestPods is the minimum number of pods in a soak of an hour.
 const fewestPods = 1000
 
-// mix has pods of all kinds come and go on every node, for as long as a soak is to last, or some forty. Now and then a
-// node is rebooted, or the agents are upgraded and rolled back. It returns how many pods there were, and how many of
-// them did not come to their end.
+// mix makes pods of all kinds come and go on every node, for the duration of the soak, or for about forty pods. From
+// time to time a node is rebooted, or the agents are upgraded and rolled back. It returns the number of pods, and of
+// those that did not complete.
 func (r *rig) mix(seed uint64) (all, stuck int64) {
 	r.Helper()
 	const workers = 5 // on each node
@@ -97,12 +98,12 @@ func (r *rig) mix(seed uint64) (all, stuck int64) {
 	var work sync.WaitGroup
 	for _, n := range nodes.Nodes {
 		for w := range workers {
-			its := *r // with a node of its own; what it counts is the scenario's
+			its := *r // it has its own node, but counts for the same scenario
 			its.node = n
 			random := rand.New(rand.NewPCG(seed, uint64(100*n.Number+w)))
 			work.Go(func() {
 				for !over() {
-					its.anyVisit(random, pods.Add(1)) // ends this goroutine where the pod is stuck
+					its.anyVisit(random, pods.Add(1)) // ends this goroutine if the pod is stuck
 					ended.Add(1)
 				}
 			})
@@ -128,7 +129,7 @@ func (r *rig) mix(seed uint64) (all, stuck int64) {
 	return pods.Load(), pods.Load() - ended.Load()
 }
 
-// upheaval waits for a while and then reboots a node or upgrades the agents: once in a short form.
+// upheaval waits for some time, and then reboots a node or upgrades the agents. The short form does it once.
 func (r *rig) upheaval(round int, over func() bool) {
 	every := inSoak(20*time.Second, 5*time.Minute)
 	for until := time.Now().Add(every); time.Now().Before(until) || soak() == 0 && round > 0; time.Sleep(time.Second) {
@@ -138,7 +139,7 @@ func (r *rig) upheaval(round int, over func() bool) {
 		}
 	}
 	if round%3 == 2 {
-		// under faults Helm's wait may end in vain; that they come in the end is seen when all is healed
+		// with faults Helm's wait may time out; the test checks the agents when the faults have ended
 		_ = helm("upgrade", release, chart(), "--wait", "--timeout=1m", "--set=image.tag="+next()).Run()
 		_ = helm("rollback", release, "--wait", "--timeout=1m").Run()
 		return
@@ -149,7 +150,7 @@ func (r *rig) upheaval(round int, over func() bool) {
 	}
 }
 
-// anyVisit is the life of a pod of some kind.
+// anyVisit runs the whole life of a pod of a random kind.
 func (r *rig) anyVisit(random *rand.Rand, number int64) {
 	r.Helper()
 	name := func(kind string) string { return fmt.Sprint(kind, "-", number) }
@@ -167,14 +168,14 @@ func (r *rig) anyVisit(random *rand.Rand, number int64) {
 	case n < 17:
 		pod := r.meshPod(name("invalid"))
 		pod.Annotations["traffic.sidecar.istio.io/excludeOutboundPorts"] = "80;"
-		r.outsider(pod, func() bool { // where the plugin was not run, its wait holds it
+		r.outsider(pod, func() bool { // if the plugin was not called, the wait holds the pod
 			return strings.Contains(events(r.namespace), pod.Name+" FailedCreatePodSandBox") ||
 				strings.Contains(r.says(pod.Name, "istio-validation"), "is absent")
 		})
 		if outside.reached(r.namespace, pod.Name) > 0 {
 			r.Errorf("%s has reached the peer, with an annotation that nobody understands", pod.Name)
 		}
-	case n < 18: // gone before it is there
+	case n < 18: // deleted before it runs
 		pod := r.meshPod(name("hurried"))
 		r.outsider(pod, func() bool { return true })
 		if outside.reached(r.namespace, pod.Name) > 0 {
@@ -189,7 +190,7 @@ func (r *rig) anyVisit(random *rand.Rand, number int64) {
 	}
 }
 
-// outsider is the life of a pod that no sidecar serves: it goes when it has done something.
+// outsider runs the whole life of a pod without a sidecar. It is deleted when done holds.
 func (r *rig) outsider(pod *corev1.Pod, done func() bool) {
 	r.Helper()
 	pods := nodes.Client.CoreV1().Pods(pod.Namespace)
@@ -198,20 +199,20 @@ func (r *rig) outsider(pod *corev1.Pod, done func() bool) {
 	r.succeeds("deleting "+pod.Name, func() error { return pods.Delete(r.ctx, pod.Name, metav1.DeleteOptions{}) })
 }
 
-// footprint is what pods and agents may leave on a node.
+// footprint counts what pods and agents may leave on a node.
 type footprint struct {
 	netns, records, temporary, processes int
-	files, memory                        int // of the agent: descriptors, and KiB of resident memory
-	rules                                int // tables of ours outside pods
+	files, memory                        int // of the agent: open file descriptors, and resident memory in KiB
+	rules                                int // our nftables tables outside pods
 	mounts                               []string
 }
 
-// countable is what has to be equal before and after.
+// countable returns the counts that must be equal before and after.
 func (f footprint) countable() [6]int {
 	return [...]int{f.netns, f.records, f.temporary, f.processes, f.rules, len(f.mounts)}
 }
 
-// String is a cell of the table.
+// String returns the footprint as a cell of the table.
 func (f footprint) String() string {
 	return fmt.Sprintf("netns %d, mounts %d, records %d, processes %d, agent's files %d and memory %.1f MiB", f.netns,
 		len(f.mounts), f.records, f.processes, f.files,
@@ -250,15 +251,14 @@ func (r *rig) footprint(n *cluster.Node) footprint {
 	return f
 }
 
-// What an agent may have more in the end than in the beginning, however many pods have come and gone: descriptors, and
-// KiB.
+// How much more an agent may use at the end, independent of the number of pods: file descriptors, and KiB of memory.
 const (
 	moreFiles  = 8
 	moreMemory = 16 << 10
 )
 
-// growth is what there is more than before, for a thousand pods of those that came and went, or for all if they were
-// fewer, each with its bound: what backTo allows for all of them together.
+// growth returns the increase per thousand pods, or the total for fewer pods. Each value has the limit that backTo
+// allows.
 func (f footprint) growth(before footprint, pods int) string {
 	thousands, of := float64(pods)/1000, "per thousand of"
 	if thousands < 1 {
@@ -274,8 +274,8 @@ func (f footprint) growth(before footprint, pods int) string {
 		per("memory", float64(f.memory-before.memory)/1024, moreMemory>>10, " MiB"))
 }
 
-// backTo waits until a node is as it was, but for some room in the agent's own, and returns how it is then. What has
-// grown is to be told also where that is too much: it does not end the test.
+// backTo waits until a node is as before, apart from moreFiles and moreMemory of the agent, and returns its footprint.
+// It does not end the test, so that the growth is reported also if it is too much.
 func (r *rig) backTo(n *cluster.Node, before footprint) (now footprint) {
 	r.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Second) {

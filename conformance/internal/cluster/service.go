@@ -8,7 +8,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/apiserver"
 )
 
-// service is one of a node's own programs. It is started again whenever it ends, as systemd does.
+// service is one of a node's programs. It is restarted whenever it ends, as by systemd.
 type service struct {
 	start func() (*apiserver.Process, error)
 
@@ -17,10 +17,10 @@ type service struct {
 	stopped bool
 }
 
-// startAgainAfter is how long a program is away that has ended by itself.
+// startAgainAfter is the delay before a program that has ended is restarted.
 const startAgainAfter = 300 * time.Millisecond
 
-// run starts a program of the node, with a log.
+// run starts a program of the node, with a log file.
 func (n *Node) run(name, program string, args ...string) error {
 	s := &service{start: func() (*apiserver.Process, error) {
 		return apiserver.RunCommand(n.cluster.path(n.Name+"-"+name+".log"), n.Command(program, args...))
@@ -39,7 +39,7 @@ func (n *Node) run(name, program string, args ...string) error {
 	return nil
 }
 
-// keep starts the program again until it is stopped.
+// keep restarts the program until it is stopped.
 func (s *service) keep() {
 	for {
 		s.mu.Lock()
@@ -59,7 +59,7 @@ func (s *service) keep() {
 	}
 }
 
-// kill ends the program by a signal that it cannot catch, and returns what ends; it will be started again.
+// kill sends SIGKILL to the program, and returns the process that ends. The program is restarted.
 func (s *service) kill() *apiserver.Process {
 	s.mu.Lock()
 	p := s.process
@@ -68,7 +68,7 @@ func (s *service) kill() *apiserver.Process {
 	return p
 }
 
-// stop ends it for good.
+// stop ends the program. It is not restarted.
 func (s *service) stop() {
 	s.mu.Lock()
 	s.stopped = true
@@ -76,7 +76,7 @@ func (s *service) stop() {
 	s.kill()
 }
 
-// halt ends all of the node's own programs.
+// halt ends all programs of the node.
 func (n *Node) halt() {
 	n.mu.Lock()
 	services := n.services
@@ -87,7 +87,7 @@ func (n *Node) halt() {
 	}
 }
 
-// Kill ends one of the node's own programs by a signal that it cannot catch. It starts again soon.
+// Kill sends SIGKILL to one of the node's programs. It is restarted soon.
 func (n *Node) Kill(name string) error {
 	s, err := n.service(name)
 	if err == nil {
@@ -96,7 +96,7 @@ func (n *Node) Kill(name string) error {
 	return err
 }
 
-// RestartRuntime ends the runtime likewise, and waits until it answers again.
+// RestartRuntime kills the container runtime, and waits until it answers again.
 func (n *Node) RestartRuntime() error {
 	s, err := n.service(runtimeService)
 	if err != nil {

@@ -1,5 +1,6 @@
-// Package faulttable says which command of the operator's tool shows which fault, and by which words, and which alerts
-// fire. Tests make each fault and compare; docs/faults.md and docs/alerts.md have the same tables.
+// Package faulttable has the table of faults: which command of istio-pod-networkctl reports which fault, with which
+// words, and which alerts fire. Tests create each fault and compare. docs/faults.md and docs/alerts.md have the same
+// tables.
 package faulttable
 
 import (
@@ -8,20 +9,19 @@ import (
 	"strings"
 )
 
-// Fault is something that is wrong on one node, or with one pod there.
+// Fault is something that is wrong on one node, or with one pod on it.
 type Fault struct {
 	Name string
 	By   By
-	// Shows are the commands that find it. Every other one that is compared (Commands) finds nothing and ends with status
-	// 0. A second one of the same command is what that says of pods of the node that are not hurt, and cannot be asked
-	// about.
+	// Shows are the commands that find the fault. All other commands that Commands returns find nothing and exit with
+	// status 0. A second entry of the same command is what it says of other pods on the node that it cannot check.
 	Shows []Finding
-	// Alerts are those that fire while it lasts, and no others. Only faults of EndToEnd have any: elsewhere there is no
-	// Prometheus.
+	// Alerts are all alerts that fire during the fault. Only faults of EndToEnd have alerts, because only those tests have
+	// a Prometheus.
 	Alerts []string
 }
 
-// By is the command that makes a fault and compares.
+// By is the command that runs the tests of a fault.
 type By string
 
 // The commands.
@@ -29,18 +29,18 @@ const (
 	EndToEnd By = "make e2e"
 	Kernels  By = "make kernels"
 	Compare  By = "make compare QUICK=1"
-	Proving  By = "make e2e RUN=TestVerify" // alone, for a run of verify takes a minute
+	Proving  By = "make e2e RUN=TestVerify" // separate, because a run of verify takes a minute
 )
 
-// Finding is what a command has to print of a fault. With status 0 it warns: all works, and somebody should know.
+// Finding is what a command must print about a fault. With exit status 0 it is a warning.
 type Finding struct {
 	Command    string
 	Exit       int
-	What, Next string // parts of what it finds, and of what to do
+	What, Next string // substrings of the finding, and of the next step
 }
 
-// Commands returns those that are compared at each fault that is made by a command. What needs every API of a cluster
-// is compared by make e2e alone.
+// Commands returns the commands that the tests compare for each fault. Commands that need a full cluster are only in
+// make e2e.
 func (by By) Commands() []string {
 	if by == Proving {
 		return []string{Verify}
@@ -52,7 +52,7 @@ func (by By) Commands() []string {
 	return commands
 }
 
-// Of returns what a command has to find, nil for nothing.
+// Of returns what a command must find, or nil for nothing.
 func (f Fault) Of(command string) *Finding {
 	for i := range f.Shows {
 		if f.Shows[i].Command == command {
@@ -62,7 +62,7 @@ func (f Fault) Of(command string) *Finding {
 	return nil
 }
 
-// Unasked is what a command has to say of pods of the node that are not hurt, nil for nothing.
+// Unasked returns what a command must say of other pods on the node, or nil for nothing.
 func (f Fault) Unasked(command string) *Finding {
 	for i := len(f.Shows) - 1; i >= 0; i-- {
 		if its := &f.Shows[i]; its.Command == command && its != f.Of(command) {
@@ -72,12 +72,12 @@ func (f Fault) Unasked(command string) *Finding {
 	return nil
 }
 
-// is reports whether that is what was found.
+// is reports whether a command has printed the finding.
 func (want Finding) is(found Found) bool {
 	return strings.Contains(found.What, want.What) && strings.Contains(found.Next, want.Next)
 }
 
-// MadeBy are the faults that a command makes.
+// MadeBy returns the faults that a command creates.
 func MadeBy(by By) (all []Fault) {
 	for _, f := range Table {
 		if f.By == by {
@@ -87,15 +87,16 @@ func MadeBy(by By) (all []Fault) {
 	return all
 }
 
-// tells reports whether the table has what was found, of whom it is about. What one command says another may repeat.
+// tells reports whether the table has a finding about one of about. Any command may report it.
 func (f Fault) tells(found Found, about []string) bool {
 	return slices.Contains(about, found.About) && slices.ContainsFunc(f.Shows, func(its Finding) bool {
 		return its.is(found)
 	})
 }
 
-// Judge is an error unless a command, which ended with that status, said of the fault what it has to, and nothing of
-// whom it is not about; and unless the table has whatever it warns of a node or a pod.
+// Judge compares what a command said with the table. It returns an error unless the exit status is right, and the
+// command reported the fault about one of about, and reported nothing as wrong about others. A warning about a node or
+// pod must be in the table too.
 func (f Fault) Judge(command string, status int, said Said, about ...string) error {
 	want, exit, of := f.Of(command), 0, said.Wrong
 	if want != nil {
@@ -121,10 +122,10 @@ func (f Fault) Judge(command string, status int, said Said, about ...string) err
 	return fmt.Errorf("%s: %s: status %d: %+v; want %+v, of %q", f.Name, command, status, said, want, about)
 }
 
-// notAsked is the exit status of what could not be asked.
+// notAsked is the exit status of a command that could not check something.
 const notAsked = 3
 
-// Page is the table of commands as the documentation has it.
+// Page returns the table of commands for the documentation, in Markdown.
 func Page() string {
 	var page strings.Builder
 	page.WriteString("| fault | command | finds | and says what to do | exit |\n|---|---|---|---|---|\n")
@@ -145,7 +146,7 @@ func Page() string {
 	return page.String()
 }
 
-// AlertsPage is the table of alerts as the documentation has it.
+// AlertsPage returns the table of alerts for the documentation, in Markdown.
 func AlertsPage() string {
 	var page strings.Builder
 	page.WriteString("| fault | alert |\n|---|---|\n")
@@ -159,7 +160,7 @@ func AlertsPage() string {
 	return page.String()
 }
 
-// name is the fault's, with the command that makes it where that is not the usual one.
+// name returns the fault's name, with the command that creates it if that is not EndToEnd.
 func (f Fault) name() string {
 	if f.By == EndToEnd {
 		return f.Name

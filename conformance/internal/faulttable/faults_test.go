@@ -10,7 +10,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/build"
 )
 
-// The pages have the tables that the tests compare with.
+// The pages have the same tables as the tests.
 func TestPages(t *testing.T) {
 	for name, table := range map[string]string{"faults.md": Page(), "alerts.md": AlertsPage()} {
 		page, err := os.ReadFile(filepath.Join(build.Root(), "docs", name))
@@ -23,7 +23,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// Names are there once, and findings are of commands that are compared.
+// Names are unique, and findings belong to commands that are compared.
 func TestTable(t *testing.T) {
 	var names []string
 	for _, f := range Table {
@@ -49,7 +49,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// A command has to say what the table has, of whom it is about, with that status, and no more.
+// A command must say what the table has, about the right node or pod and with the right status, and no more.
 func TestJudge(t *testing.T) {
 	f := Fault{Name: "f", Shows: []Finding{{"status", 1, "no entry", "see the log"}, {"check", 0, "another mesh", "part"},
 		{"trace", 3, "another mesh", "part"},
@@ -93,7 +93,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// What commands print is read.
+// Read understands the output of every command.
 func TestRead(t *testing.T) {
 	for name, c := range map[string]struct {
 		command, out string

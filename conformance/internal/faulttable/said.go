@@ -6,22 +6,22 @@ import (
 	"strings"
 )
 
-// Found is something that a command says, and of which node or pod; "" for the cluster.
+// Found is a finding of a command. About is the node or the pod, or "" for the cluster.
 type Found struct{ About, What, Next string }
 
-// Said is what a command says is not well, of what it warns, and what it says of pods that it could not ask about.
+// Said is what a command has printed: findings, warnings, and findings about pods that it could not check.
 type Said struct{ Wrong, Warnings, Unasked []Found }
 
-// Verify is the command that makes pods of its own, and is asked about nodes.
+// Verify is the command that creates its own pods, and checks nodes.
 const Verify = "verify"
 
-// Commands that are asked otherwise than by their name.
+// Commands whose arguments differ from their name.
 const (
 	live    = "trace --live"
 	sysdump = "sysdump"
 )
 
-// Args are those by which a command is asked about pods, NAMESPACE/NAME, for Read.
+// Args returns the arguments with which a command checks pods, NAMESPACE/NAME. Its output is for Read.
 func Args(command string, pods ...string) []string {
 	args := append(strings.Fields(command), "-o", "json")
 	switch command {
@@ -38,10 +38,10 @@ func Args(command string, pods ...string) []string {
 	return args
 }
 
-// finding is what commands have said one by.
+// finding is a finding in the output of several commands.
 type finding struct{ What, Next string }
 
-// Read reads what a command has printed.
+// Read parses the output of a command.
 func Read(command string, out []byte) (said Said, err error) {
 	var t struct {
 		Unread []struct{ What, Reason, Next string }
@@ -78,7 +78,7 @@ func Read(command string, out []byte) (said Said, err error) {
 			}
 			add(of, i.Name, i.Cluster.Findings...)
 			var warnings []finding
-			if err := json.Unmarshal(i.Warnings, &warnings); err == nil { // those of explain are about the pod's manifest
+			if err := json.Unmarshal(i.Warnings, &warnings); err == nil { // the warnings of explain are about the pod's manifest
 				add(&said.Warnings, i.Name, warnings...)
 			}
 			if i.Error != "" && strings.HasPrefix(command, "trace") {
@@ -88,7 +88,7 @@ func Read(command string, out []byte) (said Said, err error) {
 				Looked, Agrees bool
 				Detail, Next   string
 			}
-			err := json.Unmarshal(i.Kernel, &kernel) // that of status is a version
+			err := json.Unmarshal(i.Kernel, &kernel) // kernel in the output of status is a version
 			switch detail := (finding{kernel.Detail, kernel.Next}); {
 			case err == nil && !kernel.Looked:
 				add(&said.Warnings, i.Name, detail)
@@ -104,7 +104,7 @@ func Read(command string, out []byte) (said Said, err error) {
 	return said, nil
 }
 
-// aboutOf is the node or the pod that is named at the end of what an archive lacks, "" for the cluster.
+// aboutOf returns the node or pod at the end of what sysdump could not read, or "" for the cluster.
 func aboutOf(what string) string {
 	if i := strings.LastIndexAny(what, "/ "); i >= 0 {
 		return what[i+1:]

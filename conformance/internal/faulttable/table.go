@@ -1,20 +1,20 @@
 package faulttable
 
-// Remedies that several findings have.
+// Next steps that several findings have.
 const (
 	makeAgain = "Make it again: kubectl -n"
 	agentsLog = "kubectl -n istio-pod-network-controller logs istio-pod-network-agent-"
 	describe  = "kubectl -n istio-pod-network-controller describe daemonset istio-pod-network-agent"
 	readOnly  = "read-only file system"
 
-	statusSays = "istio-pod-networkctl status says how the plugin is installed there" // of verify
+	statusSays = "istio-pod-networkctl status says how the plugin is installed there" // a next step of verify
 
-	ofNetwork = "/hurt says what became of the pod's network" // of trace --live, too
+	ofNetwork = "/hurt says what became of the pod's network" // also of trace --live
 	ofRules   = "/hurt says whether the pod has the rules that it should have"
-	noRecord  = "there is no record of the pod, so nobody knows its network" // of trace --live, which warns
+	noRecord  = "there is no record of the pod, so nobody knows its network" // a warning of trace --live
 )
 
-// notInstalled is the alert of nodes that make no mesh pods.
+// notInstalled is the alert for nodes on which mesh pods cannot start.
 const notInstalled = "IstioPodNetworkNotInstalled"
 
 // Table has all faults.
