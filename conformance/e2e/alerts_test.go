@@ -124,7 +124,7 @@ func (w *watcher) worked() {
 	})
 }
 
-// silent waits until no alert is even pending.
+// silent waits until no alert is pending or firing.
 func (w *watcher) silent() {
 	w.Helper()
 	w.eventually("no alert is pending", func() bool { return len(w.Active()) == 0 })

@@ -41,8 +41,8 @@ func numberOf(variable, option string, without, most int) int {
 	return number
 }
 
-// markedWithin is how long after the last ADD of a full node the last of its pods may be marked, where a person asks
-// for it by PODS: in CI too much else runs beside it.
+// markedWithin is the limit for the time between the last ADD of a full node and the mark of its last pod. It only
+// applies if PODS is set: in CI too much else runs at the same time.
 const markedWithin = 5 * time.Second
 
 // A node is filled with mesh pods at once, as after a drain of another node. All of them start and are marked, and

@@ -23,7 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// The pages that lead from nothing to a verified mesh.
+// Pages that lead from an empty cluster to a verified mesh.
 const (
 	readme         = "README.md"
 	gettingStarted = "docs/getting-started-istio.md"

@@ -192,7 +192,7 @@ func openShiftMissing(r *rig) {
 	r.output(cmd)
 	r.throughSidecar("without-definition")
 
-	must(r, os.Remove(r.node.Path(cluster.OpenShiftBinDir+"/istio-pod-network"))) // the agent puts it back
+	must(r, os.Remove(r.node.Path(cluster.OpenShiftBinDir+"/istio-pod-network"))) // the agent installs it again
 	r.create(r.attached("without-plugin", network))
 	r.throughSidecar("without-plugin")
 

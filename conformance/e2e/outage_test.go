@@ -280,7 +280,7 @@ func TestAgentAwayForLong(t *testing.T) {
 	r.create(r.meshPod("stays"))
 	r.throughSidecar("stays")
 	r.stopAgents()
-	away := 4 // heartbeats
+	away := 4 // number of heartbeats
 	if soak() > 0 {
 		away = 36
 	}

@@ -66,7 +66,7 @@ func (s *Server) Audit(namespace string) ([]Request, error) {
 	for lines.Scan() {
 		var r Request
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			continue // the API server was killed while it wrote the line
+			continue // an incomplete line: the API server was killed
 		}
 		if strings.HasPrefix(r.User.Username, "system:serviceaccount:"+namespace+":") && !known[r.ID] {
 			known[r.ID] = true

@@ -43,7 +43,7 @@ func Build(bin string) error {
 	return build.Conformance(bin, "./podprogram", "./foreign-rules")
 }
 
-// Address and Address6 are those of the control plane, and of whatever the tests have listening outside the nodes.
+// Address and Address6 are the addresses of the control plane, and of servers that tests run outside the nodes.
 const (
 	Address  = "10.99.0.100"
 	Address6 = "fd00:99::100"
@@ -96,7 +96,7 @@ func (c *Cluster) start(runtimes []Runtime) (err error) {
 	c.Server = &apiserver.Server{Bin: c.Bin, Dir: c.Dir, Host: Address, Flags: []string{
 		"--bind-address=0.0.0.0", "--advertise-address=" + Address, "--endpoint-reconciler-type=lease",
 		"--service-cluster-ip-range=" + services,
-		"--enable-aggregator-routing", // it has no kube-proxy, and calls webhooks in pods
+		"--enable-aggregator-routing", // without kube-proxy here, calls of webhooks need the pods' addresses
 		"--enable-admission-plugins=NodeRestriction", "--kubelet-client-certificate=" + c.path("admin.crt"),
 		"--kubelet-client-key=" + c.path("admin.key"), "--kubelet-preferred-address-types=InternalIP",
 	}}

@@ -38,7 +38,7 @@ func TestLockSettings(t *testing.T) {
 		}
 		second <- file
 	}()
-	if err := os.Remove(path); err != nil { // as the last one does
+	if err := os.Remove(path); err != nil { // as the last cluster does
 		t.Fatal(err)
 	}
 	a.Close()

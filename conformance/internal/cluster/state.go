@@ -79,7 +79,7 @@ func (n *Node) PutBack(before Files) error {
 	for path := range before {
 		paths = append(paths, path)
 	}
-	slices.Sort(paths) // a directory before what is in it
+	slices.Sort(paths) // a directory comes before its entries
 	for _, path := range paths {
 		if e := before[path]; now[path] != e {
 			failed = append(failed, e.write(n.Path(path)))

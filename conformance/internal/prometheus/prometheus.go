@@ -121,7 +121,7 @@ func (s *Server) WithoutValue(queries map[string]string) bool {
 // State is the state of an alert.
 type State string
 
-// The states.
+// States of an alert, as in Prometheus' HTTP API.
 const (
 	Inactive State = "inactive"
 	Pending  State = "pending"

@@ -21,7 +21,7 @@ import (
 type Sandbox struct {
 	Pod   *corev1.Pod
 	ID    string // container ID
-	NetNS string // path
+	NetNS string // path of the network namespace
 	// Annotated says that the runtime passes the pod's annotations to the plugin. All do, except Multus.
 	Annotated bool
 }

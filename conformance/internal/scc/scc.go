@@ -26,7 +26,7 @@ const (
 	KeyAdmitted = "openshift.io/scc"
 )
 
-// The strategies.
+// Strategies of users, groups and SELinux contexts.
 const (
 	runAsAny       = "RunAsAny"
 	mustRunAs      = "MustRunAs"
