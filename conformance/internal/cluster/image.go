@@ -80,7 +80,7 @@ func Linked(program, path string) ([]File, error) {
 		return all, err
 	}
 	out, err := exec.Command("ldd", program).CombinedOutput()
-	if err != nil || strings.Contains(string(out), "not found") { // ldd's status is 0 without a version
+	if err != nil || strings.Contains(string(out), "not found") { // ldd also exits with 0 if a library is missing
 		return nil, fmt.Errorf("ldd %s: %w: %s", program, cmp.Or(err, errors.New("libraries are missing")), out)
 	}
 	for word := range strings.FieldsSeq(string(out)) {

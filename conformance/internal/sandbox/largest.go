@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Enlarge makes a pod with a sidecar as large as the API server accepts and the agent's mark allows. etcd limits a
+// Enlarge makes a pod with a sidecar as large as the API server accepts, with room for the agent's mark. etcd limits a
 // request to 1.5 MiB, and the API server annotations to 256 KiB. The number selects one of four kinds: few long texts,
 // many short ones, long lists in what the product reads, or long lists of groups.
 func Enlarge(pod *corev1.Pod, number int) {

@@ -74,9 +74,10 @@ type Range struct{ Min, Max int64 }
 
 func (r Range) holds(id int64) bool { return r.Min <= id && id <= r.Max }
 
-// Admit decides about a pod in a namespace with those annotations. It tries all constraints that mayUse allows, in
-// OpenShift's order, and returns the pod as completed by the first that admit it. If final is true, constraints may not
-// change the pod, as at the end of admission. The error says for each of the constraints why they do not admit the pod.
+// Admit decides about a pod in a namespace with those annotations. It tries the constraints that mayUse allows, in
+// OpenShift's order, and returns the pod as completed by the first one that admits it. If final is true, constraints
+// may not change the pod, as at the end of admission. The error says for each of the constraints why they do not admit
+// the pod.
 func Admit(pod *corev1.Pod, namespace map[string]string, all []Constraints, mayUse func(name string) bool,
 	final bool) (*corev1.Pod, error) {
 	sorted := slices.SortedFunc(slices.Values(all), compare)
