@@ -10,7 +10,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
-// Wrong flags are told by name, value and what would be valid; the help tells what a person needs.
+// The error for an invalid flag has its name, its value and what is valid. The help has what an operator needs.
 func TestCommandLine(t *testing.T) {
 	run := func(env []string, args ...string) (int, string) {
 		cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"), args...)
@@ -20,7 +20,7 @@ func TestCommandLine(t *testing.T) {
 	}
 	entry := filepath.Join(t.TempDir(), "entry.json")
 	must(t, os.WriteFile(entry, []byte(`{"type": "istio-pod-network", "selection": "all"}`), 0o600))
-	refused := filepath.Join(t.TempDir(), "refused.json") // which only the plugin knows
+	refused := filepath.Join(t.TempDir(), "refused.json") // only the plugin can see that it is invalid
 	must(t, os.WriteFile(refused, []byte(`{"type": "istio-pod-network", "backend": "ebpf"}`), 0o600))
 	plugin := filepath.Join(isolated.BinDir(), "istio-pod-network")
 	for _, c := range []struct {

@@ -9,10 +9,10 @@ import (
 	"github.com/istio-pod-network/controller/conformance/crio/wire"
 )
 
-// Whatever is uninstalled under CRI-O, with the agents gone right afterwards as with Helm: pods that are there, in the
-// mesh or not, keep their addresses when CRI-O restarts, can be deleted, and their addresses are released; new ones
-// never call the plugin. Where CRI-O has kept our entry of a pod, the binary stays for it, and goes with the last such
-// pod; with a drop-in it goes at once.
+// The plugin is uninstalled under CRI-O, and the agents are gone right afterwards, as with Helm. Existing pods, in the
+// mesh or not, keep their addresses when CRI-O restarts. They can be deleted, and their addresses are released. New
+// pods never call the plugin. If CRI-O has cached our entry for a pod, the binary stays for it, and is removed with the
+// last such pod. With a drop-in it is removed at once.
 func TestCRIOUninstalledAgentsGone(t *testing.T) {
 	cases := crioCases()
 	for _, c := range []struct {
@@ -36,7 +36,7 @@ func TestCRIOUninstalledAgentsGone(t *testing.T) {
 				t.Errorf("the binary is there: %t", left)
 			}
 			r.forget()
-			r.cri.Restart() // with nobody to ask about the pods
+			r.cri.Restart() // without an agent to ask
 			r.addressed(plain, cart)
 			later := r.plain("later")
 			for _, s := range []wire.Sandbox{plain, cart, later} {
@@ -61,7 +61,7 @@ func TestCRIOUninstalledAgentsGone(t *testing.T) {
 	}
 }
 
-// readySays waits until the agent is ready, with those words.
+// readySays waits until the agent is ready with that text.
 func (r *rig) readySays(words string) {
 	r.Helper()
 	r.eventually("ready: "+words, func() bool {

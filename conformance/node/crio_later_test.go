@@ -15,8 +15,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/facts"
 )
 
-// A pod that is opted in to the mesh after its network was made keeps that network when CRI-O starts again, whether
-// CRI-O relays annotations or not, and whether there is an agent then or not.
+// A pod that is opted in after its network was made keeps that network when CRI-O restarts, whether or not CRI-O passes
+// annotations, and with or without an agent.
 func TestCRIOOptedInLater(t *testing.T) {
 	for _, c := range []struct {
 		crioCase
@@ -51,8 +51,8 @@ func TestCRIOOptedInLater(t *testing.T) {
 	}
 }
 
-// Before 1.29 CRI-O relays no annotations, and without an agent nothing is known of a pod then. It is refused, or
-// starts without rules where that is asked for, and keeps its network when CRI-O starts again.
+// Before 1.29 CRI-O passes no annotations, so without an agent nothing is known of a pod. The plugin refuses it, or
+// lets it start without rules if the entry says so. The pod keeps its network when CRI-O restarts.
 func TestCRIOWithoutAgent(t *testing.T) {
 	r := onCRIO(t, crio.Releases[0])
 	must(t, os.Symlink(filepath.Join(isolated.BinDir(), plugin), r.path("bin/"+plugin)))
@@ -79,13 +79,13 @@ func TestCRIOWithoutAgent(t *testing.T) {
 	r.nothing()
 }
 
-// spliced has the plugin in the network without an agent's help.
+// spliced puts the entry into the primary's file without an agent.
 func (r *crioRig) spliced() {
 	r.Helper()
 	entry, err := json.Marshal(r.entry)
 	must(r, err)
 	list := r.bridge("10-pods.conflist", "1.0.0")
 	r.write("net.d/10-pods.conflist", strings.TrimSuffix(list, "]}")+", "+string(entry)+"]}")
-	r.cri.Restart() // so that no event has to be waited for
+	r.cri.Restart() // so that the test need not wait for inotify events
 	r.chained(true)
 }

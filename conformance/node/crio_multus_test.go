@@ -16,27 +16,27 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The directories and files of an OpenShift node, below the rig's; see package cluster for theirs.
+// The directories and files of an OpenShift node, below the rig's directory. Package cluster has those of its nodes.
 const (
 	ovnFile = "auto/10-ovn-kubernetes.conf" // the primary CNI's own
 	auxDir  = "auto/vendor-cni-chain"
 	nadDir  = "multus/net.d"
 )
 
-// multusCase is a node as OpenShift has them.
+// multusCase is a node as OpenShift has it.
 type multusCase struct {
 	release crio.Release
-	version string // of the networks beside ours
-	mode    string // of the agent
-	named   string // network that mesh pods name
+	version string // CNI version of the other networks
+	mode    string // the agent's --mode
+	named   string // the network that mesh pods name
 }
 
-// CRI-O runs Multus, and Multus the plugin: as a network that pods name, or in its auxiliary chain. Multus relays no
-// annotations, whatever CRI-O does.
+// CRI-O runs Multus, and Multus runs the plugin: as a network that pods name, or in its auxiliary chain. Multus passes
+// no annotations, whatever CRI-O does.
 func TestCRIOMultus(t *testing.T) {
 	for _, c := range []multusCase{
 		{crio.Releases[0], "0.3.1", "nad", "istio-cni"}, // as the chart makes it
-		{crio.Releases[1], "1.0.0", "nad", plugin},      // without a configuration, which is the agent's file then
+		{crio.Releases[1], "1.0.0", "nad", plugin},      // without a configuration; it is then in the agent's file
 		{crio.Releases[2], "0.3.1", "aux", ""},
 	} {
 		t.Run(fmt.Sprint(c.release, " ", c.version, " ", c.mode), func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestCRIOMultus(t *testing.T) {
 	}
 }
 
-// naming is a mesh pod that names the network of mode nad, if it is that.
+// naming returns a mesh pod, which in mode nad names the network.
 func (r *crioRig) naming(name string) *corev1.Pod {
 	pod := r.podOf(name, meshAnnotations())
 	if r.named != "" {
@@ -78,7 +78,8 @@ func (r *crioRig) naming(name string) *corev1.Pod {
 	return pod
 }
 
-// multusRebooted reboots the node, whose tmpfs has the auxiliary chain, too, until the agent has written it again.
+// multusRebooted reboots the node. The auxiliary chain is on a tmpfs, so it is missing until the agent has written it
+// again.
 func (r *crioRig) multusRebooted() {
 	r.Helper()
 	plain, cart := r.plain("plain-before"), r.meshed(r.create(r.naming("cart-before")), "net1")
@@ -100,7 +101,7 @@ func (r *crioRig) multusRebooted() {
 	r.stop(r.meshed(r.create(r.naming("cart-after")), "net1"))
 }
 
-// multus has the runtime run Multus alone, in front of the primary CNI.
+// multus makes the runtime run only Multus, which runs the primary CNI.
 func (r *crioRig) multus(c multusCase) {
 	r.Helper()
 	must(r, server.KubeconfigOf(r.path("multus.kubeconfig"), "system:multus", "system:masters"))
@@ -123,7 +124,7 @@ func (r *crioRig) multus(c multusCase) {
 	r.eventually("CRI-O has Multus's network", func() bool { return r.cri.Network().Name == "multus-cni-network" })
 }
 
-// network makes the network that mesh pods name, as the chart does, and the API of networks, until the test ends.
+// network creates the network that mesh pods name, as the chart does, and its API, until the test ends.
 func (r *crioRig) network() {
 	r.Helper()
 	text, err := os.ReadFile(filepath.Join(build.Root(), "conformance/openshift/networkattachmentdefinitions.yaml"))

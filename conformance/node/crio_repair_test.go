@@ -9,9 +9,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A pod whose network was made before the plugin was there waits, and the agent has the plugin run for it by what
-// libcni has kept, which with the oldest has no path of the namespace, and no annotations. CRI-O never calls the plugin
-// for that pod: its record goes with the pod.
+// A pod whose network was made before the plugin was installed waits. The agent runs the plugin for it with what libcni
+// has cached, which with the oldest libcni has no network namespace and no annotations. CRI-O never calls the plugin
+// for that pod. Its record is removed with the pod.
 func TestCRIORepair(t *testing.T) {
 	for _, release := range crio.Releases {
 		t.Run(release.String(), func(t *testing.T) {

@@ -24,39 +24,39 @@ const plugin = "istio-pod-network"
 type crioRig struct {
 	*rig
 	cri   *crio.Runtime
-	calls []wire.Call // that have been looked at
-	flags []string    // of the agent
-	named string      // network of Multus's that mesh pods name
+	calls []wire.Call // calls that the test has read
+	flags []string    // the agent's
+	named string      // Multus's network that mesh pods name
 }
 
-// onCRIO is a node without a network yet.
+// onCRIO returns a node without a network.
 func onCRIO(t testing.TB, release crio.Release) *crioRig {
 	t.Helper()
 	r := newRig(t)
 	r.setRuntime(release.Version())
-	for _, name := range []string{"bridge", "host-local", "loopback", "multus", "passthru"} { // ours is installed
+	for _, name := range []string{"bridge", "host-local", "loopback", "multus", "passthru"} { // the agent installs ours
 		must(t, os.Symlink(filepath.Join(isolated.BinDir(), name), r.path("bin/"+name)))
 	}
-	// as CRI-O's package has it: never the network of pods
+	// from CRI-O's package; it is never the pods' network
 	r.write("net.d/99-loopback.conflist", `{"cniVersion": "1.0.0", "name": "loopback", "plugins": [{"type": "loopback"}]}`)
-	// whose address does not change with what is attached to it, as the bridge's own CHECK wants it
+	// with a fixed address, because the bridge plugin's CHECK compares it
 	must(t, exec.Command("ip", "link", "add", r.link(), "address", "02:00:00:00:00:01", "type", "bridge").Run())
 	cri := crio.Start(t, release, r.dir, wire.Config{ConfDir: r.path("net.d"), BinDirs: []string{r.path("bin")}})
 	return &crioRig{rig: r, cri: cri,
 		flags: []string{"--cni-cache-dir=" + r.path("cache"), "--netns-dir=" + r.path("netns"), "--sweep-after=500ms"}}
 }
 
-// write writes a file of the rig's.
+// write writes a file below the rig's directory.
 func (r *rig) write(name, text string) {
 	r.Helper()
 	must(r, os.MkdirAll(filepath.Dir(r.path(name)), 0o755))
 	must(r, os.WriteFile(r.path(name), []byte(text), 0o644))
 }
 
-// link is the node's bridge.
+// link returns the name of the node's bridge.
 func (r *rig) link() string { return fmt.Sprint("crio", rigs) }
 
-// bridge is the primary CNI's file, of one plugin: alone, or for a .conflist in a list.
+// bridge returns the primary CNI's configuration: a single plugin, or for a .conflist a list.
 func (r *crioRig) bridge(file, version string) string {
 	plugin := fmt.Sprintf(`"type": "bridge", "bridge": %q, "ipam": {"type": "host-local", "dataDir": %q,
 		"ranges": [[{"subnet": "10.93.%d.0/24"}]]}`, r.link(), r.path("ipam"), rigs)
@@ -67,7 +67,7 @@ func (r *crioRig) bridge(file, version string) string {
 	return fmt.Sprintf(`{%s, %s}`, head, plugin)
 }
 
-// chained waits until new pods get the plugin, or do not.
+// chained waits until the network of new pods has the plugin, or does not have it.
 func (r *crioRig) chained(want bool) {
 	r.Helper()
 	r.eventually(fmt.Sprint("CRI-O has the plugin in its network: ", want), func() bool {
@@ -76,7 +76,7 @@ func (r *crioRig) chained(want bool) {
 	})
 }
 
-// of is a pod as the kubelet tells CRI-O of it.
+// of returns a pod as the kubelet passes it to CRI-O.
 func of(pod *corev1.Pod) wire.Pod {
 	annotations := map[string]string{"kubernetes.io/config.source": "api"}
 	maps.Copy(annotations, pod.Annotations)
@@ -97,7 +97,7 @@ func (r *crioRig) start(pod *corev1.Pod) wire.Sandbox {
 	return s
 }
 
-// plain makes a pod outside of the mesh, with its sandbox.
+// plain makes a pod outside the mesh with its sandbox.
 func (r *crioRig) plain(name string) wire.Sandbox {
 	r.Helper()
 	s := r.start(r.create(r.podOf(name, nil)))
@@ -107,7 +107,7 @@ func (r *crioRig) plain(name string) wire.Sandbox {
 	return s
 }
 
-// meshed makes the sandbox of a mesh pod, and sees that its rules are there and that its wait passes.
+// meshed makes the sandbox of a mesh pod, and checks that it has rules and that its wait succeeds.
 func (r *crioRig) meshed(pod *corev1.Pod, ifName string) wire.Sandbox {
 	r.Helper()
 	s := r.start(pod)
@@ -124,7 +124,7 @@ func (r *crioRig) meshed(pod *corev1.Pod, ifName string) wire.Sandbox {
 	return s
 }
 
-// rules are the packet rules in a sandbox.
+// rules returns the packet rules in a sandbox.
 func (r *crioRig) rules(s wire.Sandbox) (listing string) {
 	r.Helper()
 	must(r, isolated.InNetNS(s.NetNS, func() error {
@@ -135,14 +135,14 @@ func (r *crioRig) rules(s wire.Sandbox) (listing string) {
 	return listing
 }
 
-// stop ends a pod: its sandbox, and then its object.
+// stop ends a pod: its sandbox, then its object.
 func (r *crioRig) stop(s wire.Sandbox) {
 	r.Helper()
 	must(r, r.cri.Stop(s.ID))
 	r.remove(s.Pod.Name)
 }
 
-// addressed fails the test unless CRI-O has these sandboxes and no other, all with their addresses.
+// addressed fails the test unless CRI-O has exactly these sandboxes, all with their addresses.
 func (r *crioRig) addressed(want ...wire.Sandbox) {
 	r.Helper()
 	got := r.cri.Sandboxes()
@@ -156,7 +156,7 @@ func (r *crioRig) addressed(want ...wire.Sandbox) {
 	}
 }
 
-// leases are the addresses that the primary CNI has given away.
+// leases returns the addresses that the primary CNI has assigned.
 func (r *crioRig) leases() []string {
 	r.Helper()
 	found, err := filepath.Glob(r.path("ipam/pods/10.*"))
@@ -164,7 +164,7 @@ func (r *crioRig) leases() []string {
 	return found
 }
 
-// nothing fails the test unless no sandbox has left anything.
+// nothing fails the test if a sandbox or anything of one is left.
 func (r *crioRig) nothing() {
 	r.Helper()
 	r.addressed()
@@ -177,18 +177,18 @@ func (r *crioRig) nothing() {
 	})
 }
 
-// called are the verbs with which a plugin has been called since forget, VERSION left out; for one sandbox, or
-// with "" for all.
+// called returns the verbs with which a plugin was called since forget, without VERSION: for one sandbox, or for all if
+// id is "".
 func (r *crioRig) called(name, id string) string {
 	r.Helper()
 	r.calls = append(r.calls, r.cri.Calls()...)
 	return crio.Of(r.calls, name, id)
 }
 
-// forget forgets the calls of until now.
+// forget drops the calls so far.
 func (r *crioRig) forget() { r.Helper(); r.cri.Calls(); r.calls = nil }
 
-// wantCalled fails the test unless a plugin was called for a sandbox by these verbs, and none has failed.
+// wantCalled fails the test unless a plugin was called for a sandbox with these verbs, and all succeeded.
 func (r *crioRig) wantCalled(name string, s wire.Sandbox, verbs string) {
 	r.Helper()
 	if got := r.called(name, s.ID); got != verbs {

@@ -13,8 +13,7 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
-// What CRI-O says of a pod that the plugin refuses, and of one that has lost its rules, is what troubleshooting.md has
-// people look for.
+// CRI-O's texts about a pod that the plugin refuses, and about one without its rules, are those in troubleshooting.md.
 func TestCRIOErrorsAsPrinted(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(build.Root(), "docs", "troubleshooting.md"))
 	must(t, err)
@@ -24,7 +23,7 @@ func TestCRIOErrorsAsPrinted(t *testing.T) {
 	checked := between(t, page, "CRI-O's log has `(.+?)`")
 	for _, c := range crioCases() {
 		if c.way == dropIn {
-			continue // nobody calls CHECK
+			continue // CRI-O does not call CHECK
 		}
 		t.Run(c.String(), func(t *testing.T) {
 			r := c.onto(t)
@@ -38,7 +37,7 @@ func TestCRIOErrorsAsPrinted(t *testing.T) {
 			cart := r.meshed(r.mesh("cart"), "eth0")
 			must(t, isolated.InNetNS(cart.NetNS, func() error { return exec.Command("nft", "flush", "ruleset").Run() }))
 			r.cri.Restart()
-			_ = r.cri.Sandboxes() // it answers once it has looked at all
+			_ = r.cri.Sandboxes() // returns once CRI-O has looked at all sandboxes
 			for words := range strings.SplitSeq(filled(checked, cart), "…") {
 				if is := strings.Contains(r.cri.Said(), words); is != (c.checks() != "") {
 					t.Errorf("%q is in CRI-O's log: %t\n%s", words, is, r.cri.Said())
@@ -49,7 +48,7 @@ func TestCRIOErrorsAsPrinted(t *testing.T) {
 	}
 }
 
-// between is what a page has where an expression has its group.
+// between returns the text in a page that matches the group of a regular expression.
 func between(t *testing.T, page, expression string) string {
 	t.Helper()
 	found := regexp.MustCompile(expression).FindStringSubmatch(page)
@@ -59,7 +58,7 @@ func between(t *testing.T, page, expression string) string {
 	return found[1]
 }
 
-// filled has what CRI-O knows of a sandbox in the place of the page's names for it.
+// filled replaces the page's placeholders by the values of a sandbox.
 func filled(words string, s wire.Sandbox) string {
 	return strings.NewReplacer("NAMESPACE", s.Pod.Namespace, "POD", s.Pod.Name, "UID", s.Pod.UID, "ATTEMPT", "0",
 		"ID", s.ID, "NETWORK", "pods").Replace(words)

@@ -20,7 +20,7 @@ type crioCase struct {
 	file    string // of the primary CNI
 	version string // of the network
 	flags   []string
-	way     string // in which the plugin is chained
+	way     string // how the plugin is chained
 }
 
 const (
@@ -44,7 +44,7 @@ func (c crioCase) String() string {
 	return fmt.Sprint(c.release, " ", c.version, " ", c.file, " ", c.way)
 }
 
-// onto is a node of the case, with the agent and the plugin in its network.
+// onto returns a node of the case, with the agent and with the plugin in its network.
 func (c crioCase) onto(t testing.TB, flags ...string) *crioRig {
 	t.Helper()
 	r := onCRIO(t, c.release)
@@ -65,7 +65,8 @@ func (r *crioRig) chain(c crioCase, flags ...string) {
 	}
 }
 
-// checks is CHECK where CRI-O calls it for the plugin: what libcni keeps of a network has no drop-in.
+// checks returns CHECK if CRI-O calls it for the plugin. It does not with a drop-in, which libcni's cache does not
+// have.
 func (c crioCase) checks() string {
 	if c.way == dropIn || c.version < "0.4.0" {
 		return ""
@@ -73,11 +74,11 @@ func (c crioCase) checks() string {
 	return "CHECK"
 }
 
-// after is one verb after another that may be none.
+// after joins two verbs, of which the first may be empty.
 func after(verb, next string) string { return strings.TrimSpace(verb + " " + next) }
 
-// The life of pods with CRI-O, with each generation of libcni, with either way to be chained, and with a .conf: every
-// call that CRI-O makes comes, succeeds, and has what it is about.
+// TestCRIO is the life of pods with CRI-O, with each generation of libcni, each way to chain the plugin, and a .conf.
+// Every call by CRI-O is made, succeeds, and has the right input.
 func TestCRIO(t *testing.T) {
 	for _, c := range crioCases() {
 		t.Run(c.String(), func(t *testing.T) {
@@ -106,7 +107,7 @@ func TestCRIO(t *testing.T) {
 	}
 }
 
-// versionAsked fails the test unless the plugin was asked for its versions when it came.
+// versionAsked fails the test unless CRI-O called VERSION when the plugin came.
 func (r *crioRig) versionAsked() {
 	r.Helper()
 	r.called("", "")
@@ -117,7 +118,7 @@ func (r *crioRig) versionAsked() {
 	}
 }
 
-// told fails the test unless the plugin was told of the pod what CRI-O tells.
+// told fails the test unless the plugin got what CRI-O passes for the pod.
 func (r *crioRig) told(s wire.Sandbox) {
 	r.Helper()
 	args := fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;"+
@@ -140,7 +141,7 @@ func (r *crioRig) told(s wire.Sandbox) {
 	}
 }
 
-// refused is a mesh pod that the plugin refuses: its sandbox is undone.
+// refused is a mesh pod that the plugin refuses. CRI-O removes its sandbox.
 func (r *crioRig) refused() {
 	r.Helper()
 	before := len(r.leases())
@@ -156,7 +157,7 @@ func (r *crioRig) refused() {
 	r.remove("wrong")
 }
 
-// restarted restarts CRI-O: all sandboxes keep their addresses, and nothing of theirs is taken for garbage.
+// restarted restarts CRI-O. All sandboxes keep their addresses, and GC removes nothing of them.
 func (r *crioRig) restarted(c crioCase, all ...wire.Sandbox) {
 	r.Helper()
 	r.forget()
@@ -175,15 +176,15 @@ func (r *crioRig) restarted(c crioCase, all ...wire.Sandbox) {
 	}
 }
 
-// asked reports whether the plugin has been called by the verb, with success.
+// asked reports whether the plugin was called with the verb and succeeded.
 func (r *crioRig) asked(verb string) bool {
 	return slices.ContainsFunc(r.calls, func(c wire.Call) bool {
 		return c.Plugin == plugin && c.Verb == verb && c.Error == ""
 	})
 }
 
-// rebooted reboots the node with pods on it: CRI-O comes back with the sandboxes of before, whose namespaces are gone,
-// and so are the records, which lie on a tmpfs.
+// rebooted reboots the node with pods on it. CRI-O comes back with the old sandboxes. Their network namespaces are
+// gone, and so are the records, which are on a tmpfs.
 func (r *crioRig) rebooted(c crioCase) {
 	r.Helper()
 	plain, cart := r.plain("plain-before"), r.meshed(r.mesh("cart-before"), "eth0")
@@ -201,8 +202,8 @@ func (r *crioRig) rebooted(c crioCase) {
 	r.stop(r.meshed(r.mesh("cart-after"), "eth0"))
 }
 
-// failingDEL is what a plugin that is not there costs: before 1.34 a pod that cannot be deleted as long as it is not;
-// since then the address of the pod, which the primary CNI is never told to take back.
+// failingDEL shows the effect of a missing plugin binary. Before 1.34 the pod cannot be deleted until the binary is
+// back. Since then its address is lost, because the primary CNI is never called to release it.
 func (r *crioRig) failingDEL() {
 	r.Helper()
 	s := r.plain("stuck")

@@ -9,11 +9,11 @@ import (
 	"github.com/istio-pod-network/controller/conformance/crio/wire"
 )
 
-// The plugin is taken out of a node with pods on it: they stay as they are, also when CRI-O starts again, and each can
-// be deleted, with its address. When no pod is left whose network names the plugin, nothing is left of it.
+// The plugin is removed from a node with pods on it. They are not changed, also when CRI-O restarts, and each can be
+// deleted with its address. When no pod is left whose network has the plugin, nothing of the plugin is left.
 func TestCRIOUninstall(t *testing.T) {
 	for i, repair := range []string{"off", "delete", "apply"} {
-		// a .conf with the second generation, a splice with the third, and a drop-in
+		// a .conf with the second generation of libcni, a splice and a drop-in with the third
 		c := crioCases()[3+(i+2)%3]
 		t.Run(c.String()+" repair "+repair, func(t *testing.T) {
 			r := c.onto(t, "--repair="+repair)

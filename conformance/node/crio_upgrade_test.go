@@ -12,8 +12,8 @@ import (
 	"github.com/istio-pod-network/controller/conformance/internal/isolated"
 )
 
-// Another release comes while pods are there, and CRI-O starts again: no CHECK takes the network from a pod whose
-// rules the former release has written, nor from one outside of the mesh.
+// An upgrade while pods exist, then a restart of CRI-O: CHECK fails neither for a pod with rules of the old release nor
+// for one outside the mesh.
 func TestCRIOUpgrade(t *testing.T) {
 	for _, c := range []crioCase{crioCases()[0], crioCases()[5]} {
 		t.Run(c.String(), func(t *testing.T) {
@@ -22,11 +22,11 @@ func TestCRIOUpgrade(t *testing.T) {
 			plain, cart := r.plain("plain"), r.meshed(r.mesh("cart"), "eth0")
 			r.aged(cart)
 			r.agent.end(syscall.SIGTERM)
-			r.cri.Restart() // with nobody to ask about the pods
+			r.cri.Restart() // without an agent to ask
 			r.addressed(plain, cart)
 			next, err := os.ReadFile(filepath.Join(isolated.BinDir(), plugin))
 			must(t, err)
-			must(t, os.WriteFile(r.path("next"), append(next, 0), 0o755)) // what is behind an ELF file's end is not read
+			must(t, os.WriteFile(r.path("next"), append(next, 0), 0o755)) // bytes after the end of an ELF file are ignored
 			r.startAgent(append(r.flags, "--source="+r.path("next"))...)
 			r.ready()
 			r.eventually("the next release is installed", func() bool {
@@ -51,7 +51,7 @@ func TestCRIOUpgrade(t *testing.T) {
 	}
 }
 
-// aged gives a pod the rules of an earlier release, and their record.
+// aged gives a pod the rules of an earlier release, and a record of them.
 func (r *crioRig) aged(s wire.Sandbox) {
 	r.Helper()
 	before := filepath.Join(build.Root(), "plugin", "netfilter", "testdata", "before", "default.nft")

@@ -1,5 +1,5 @@
-// Package node tests the agent, with the plugin and the init wait, as black boxes against a real API server: the
-// programs are built, and run on a node of their own with exactly the rights of agent/rbac.yaml. There is no kubelet:
-// the tests make pods that are bound to a node, and play the runtime by calling the plugin or leaving its records.
-// Requests are counted in the API server's audit log.
+// Package node tests agent, plugin and init wait as black boxes against a real API server. The built programs run in
+// network and mount namespaces of their own, with exactly the rights in agent/rbac.yaml. There is no kubelet: the tests
+// create pods that are bound to a node, and play the runtime by calling the plugin or writing its records. The API
+// server's audit log is used to count requests.
 package node

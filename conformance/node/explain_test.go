@@ -15,7 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// notExplained are the reasons that nobody can know from a pod's object.
+// notExplained are the reasons that do not follow from a pod's object.
 var notExplained = map[redirect.Reason]string{
 	redirect.ReasonNotKubernetes: "there is no pod",
 	redirect.ReasonForeignRules:  "they are in the pod's network namespace",
@@ -23,17 +23,17 @@ var notExplained = map[redirect.Reason]string{
 	redirect.ReasonIncomplete:    "it is no verdict",
 }
 
-// The operator's tool says of each pod what ADD does with it: for every reason that there is, of pods that the API
-// server has admitted and that the agent knows.
+// The operator's tool explains for each pod what ADD does: for every reason, with pods that the API server has admitted
+// and that the agent knows.
 func TestExplainAgreesWithADD(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
 	r.ready()
 	seen := map[redirect.Reason]bool{}
 	for name, test := range map[string]struct {
-		reason      redirect.Reason // "": ADD fails
+		reason      redirect.Reason // "" if ADD fails
 		annotations map[string]string
-		entry       map[string]any // beside the rig's
+		entry       map[string]any // added to the rig's
 		change      func(*corev1.Pod)
 	}{
 		"injected": {reason: redirect.ReasonInjected, annotations: meshAnnotations()},
@@ -102,13 +102,13 @@ func TestExplainAgreesWithADD(t *testing.T) {
 	}
 }
 
-// with returns annotations with one more.
+// with adds an annotation.
 func with(annotations map[string]string, key, value string) map[string]string {
 	annotations[key] = value
 	return annotations
 }
 
-// decided is what ADD does, as its log says: its verdict in the tool's words, and its reason.
+// decided runs ADD and returns its verdict in the tool's words, and its reason, both from its log.
 func (s *podSandbox) decided(entry map[string]any) (verdict string, reason redirect.Reason) {
 	s.Helper()
 	cmd, err := s.Command("ADD", entry)
@@ -126,13 +126,13 @@ func (s *podSandbox) decided(entry map[string]any) (verdict string, reason redir
 	return verdict, redirect.Reason(said[2])
 }
 
-// question is one that the tool says was asked.
+// question is one question in the tool's answer.
 type question struct {
 	Reason redirect.Reason
 	Ends   bool
 }
 
-// explained is what the tool says of the pod, as the API server has it.
+// explained runs the tool on the pod as the API server has it.
 func (r *rig) explained(pod *corev1.Pod, entry map[string]any) (verdict string, reason redirect.Reason) {
 	r.Helper()
 	file := r.path("explained-entry.json")

@@ -30,9 +30,9 @@ func (s *podSandbox) dualStack() *podSandbox {
 	return s
 }
 
-// Which families are captured: by what the sidecar is told, as the agent knows it, and by the addresses that the pod
-// has. The record, the mark, the wait and CHECK say the same, also where the operator changes his mind, and a repair,
-// which relays no annotations, comes to the same.
+// The captured families depend on the sidecar's settings, as the agent knows them, and on the pod's addresses. Record,
+// mark, wait and CHECK agree on them, even if the operator's setting changes. A repair, which has no annotations from
+// the runtime, gives the same result.
 func TestFamilies(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.entry["redirect"] = map[string]any{"families": "proxy"}

@@ -12,9 +12,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A primary CNI restores its file whenever we change it. The agent does not answer each time, is not ready, and says
-// why; pods outside of the mesh start as always, and those of the mesh are held by their wait until the agent has had
-// the plugin run for them. None is taken for one that the runtime has not run the plugin for.
+// A primary CNI restores its file whenever we change it. The agent does not repair it each time, is not ready, and says
+// why. Pods outside the mesh start as usual. The wait holds mesh pods until the agent has run the plugin for them. The
+// agent does not conclude that the runtime ignores our entry.
 func TestFight(t *testing.T) {
 	r := newRig(t)
 	conflist := r.path("net.d/10-net.conflist")

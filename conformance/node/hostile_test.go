@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// stranger connects to the socket as another user.
+// stranger returns a command that connects to the socket as another user.
 func stranger(socket string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
 	cmd.Env = append(os.Environ(), strangerEnv+"="+socket)
@@ -27,7 +27,7 @@ func stranger(socket string) *exec.Cmd {
 	return cmd
 }
 
-// Whoever gets at the socket cannot keep the agent from its work, and is told nothing.
+// A process that can reach the socket cannot stop the agent's work, and gets no answer.
 func TestHostileSocket(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
@@ -42,12 +42,12 @@ func TestHostileSocket(t *testing.T) {
 	dial := func() net.Conn {
 		c, err := net.DialTimeout("unix", r.socket(), 10*time.Second)
 		if err != nil {
-			return nil // its queue is full, as it should be some time
+			return nil // its queue is full, which must happen at some point
 		}
 		open = append(open, c)
 		return c
 	}
-	for i := range 1000 { // silent, endless, garbage, and half a question
+	for i := range 1000 { // silent, endless, invalid, and incomplete questions
 		if c := dial(); c != nil {
 			_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 			switch i % 4 {
@@ -62,7 +62,7 @@ func TestHostileSocket(t *testing.T) {
 	}
 	s := r.sandbox(r.mesh("cart-0"))
 	s.entry["agentTimeout"] = "1m"
-	s.add(record.Redirect, "injected") // behind all of them
+	s.add(record.Redirect, "injected") // after all of them
 	if after := r.resident(); after > before+64<<10 {
 		t.Errorf("resident memory went from %d to %d KiB", before, after)
 	} else {
@@ -79,7 +79,7 @@ func TestHostileSocket(t *testing.T) {
 	}
 }
 
-// strangerEnv makes the test binary ask the socket it names, and print the answer.
+// strangerEnv is the environment variable that makes the test binary ask the socket in it and print the answer.
 const strangerEnv = "ISTIO_POD_NETWORK_STRANGER"
 
 func ask(socket string) int {
@@ -95,7 +95,7 @@ func ask(socket string) int {
 	return 0
 }
 
-// resident is the agent's resident memory in KiB.
+// resident returns the agent's resident memory in KiB.
 func (r *rig) resident() int {
 	r.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.agent.cmd.Process.Pid))
@@ -107,8 +107,7 @@ func (r *rig) resident() int {
 	return kib
 }
 
-// The agent listens at the port of health and metrics and at the plugin's socket, and nowhere else; and no credential
-// is among what it writes to the node.
+// The agent listens on the HTTP port and on its two sockets, and nowhere else. It writes no credential to the node.
 func TestExposure(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
@@ -125,7 +124,7 @@ func TestExposure(t *testing.T) {
 		}
 	}
 	var listens []string
-	// the columns of what is bound, of its state or flags, and of the inode (Documentation/networking/proc_net_tcp.rst)
+	// the columns of address, state or flags, and inode (Documentation/networking/proc_net_tcp.rst)
 	for name, c := range map[string]struct {
 		bound, state, inode int
 		open                string
@@ -134,7 +133,7 @@ func TestExposure(t *testing.T) {
 		"raw": {1, 3, 9, "07"}, "raw6": {1, 3, 9, "07"}, "packet": {4, 1, 8, "3"}, "unix": {7, 3, 6, "00010000"},
 	} {
 		data, err := os.ReadFile(proc + "net/" + name)
-		if !errors.Is(err, fs.ErrNotExist) { // as in a kernel without IPv6
+		if !errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6 has no such file
 			must(t, err)
 		}
 		for line := range strings.Lines(string(data)) {
@@ -144,7 +143,7 @@ func TestExposure(t *testing.T) {
 		}
 	}
 	slices.Sort(listens)
-	// where the socket is made before it is named
+	// the names at which the sockets were bound before they were renamed
 	want := []string{"tcp 0100007F:3AF0", "unix " + r.socket() + ".inspect.new", "unix " + r.socket() + ".new"}
 	if !slices.Equal(listens, want) {
 		t.Errorf("the agent listens at %q, want %q", listens, want)

@@ -18,10 +18,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// A node full of pods of the largest size fits into the agent's memory: when it reads the list of them, as a whole,
-// and when it answers questions about all of them at once, for which it reads each once more. The pods come from a
-// server of the test's own: a real API server with so many takes minutes and gigabytes. That real ones say the same is
-// the matter of TestLargestPods.
+// A node full of pods of the largest size fits into the agent's memory: when it reads the list of them, and when it
+// answers questions about all of them at the same time, for which it reads each again. The pods come from a server in
+// this test, because a real API server with so many takes minutes and gigabytes. TestLargestPods uses a real one.
 func TestManyLargestPods(t *testing.T) {
 	const pods = 250
 	r := newRig(t).withPrimary()
@@ -54,7 +53,7 @@ func TestManyLargestPods(t *testing.T) {
 	}
 }
 
-// largest serves the pods of a node, of which there are four kinds.
+// largest serves the pods of a node, of four kinds.
 type largest struct {
 	node  string
 	count int
@@ -75,7 +74,7 @@ func newLargest(r *rig, count int) *largest {
 	return l
 }
 
-// pod is one of them; those of a kind are equally large.
+// pod returns one of them. Pods of one kind have the same size.
 func (l *largest) pod(number int) *corev1.Pod {
 	pod := *l.kinds[number%len(l.kinds)]
 	pod.Name = fmt.Sprintf("large-%05d", number)
@@ -84,7 +83,7 @@ func (l *largest) pod(number int) *corev1.Pod {
 	return &pod
 }
 
-// ask asks the agent about one, and reports whether it knows.
+// ask asks the agent about a pod, and reports whether it knows the pod.
 func (l *largest) ask(ctx context.Context, r *rig, number int) bool {
 	pod := l.pod(number)
 	known, err := facts.Ask(ctx, r.socket(), facts.Request{Namespace: pod.Namespace, Name: pod.Name,
@@ -107,7 +106,7 @@ func (l *largest) note(list string) {
 	}
 }
 
-// ServeHTTP answers as an API server that has nothing else.
+// ServeHTTP answers as an API server that has only these pods.
 func (l *largest) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	var number int
 	ofPods := q.URL.Path == "/api/v1/pods"
@@ -144,7 +143,7 @@ func (l *largest) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	}
 }
 
-// answer sends parts of one answer in Kubernetes' binary encoding.
+// answer sends the parts of an answer in Kubernetes' protobuf encoding.
 func answer(w http.ResponseWriter, parameters string, parts ...[]byte) {
 	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf+parameters)
 	for _, part := range parts {
@@ -152,24 +151,24 @@ func answer(w http.ResponseWriter, parameters string, parts ...[]byte) {
 	}
 }
 
-// hold is a watch on which nothing happens.
+// hold is a watch without events.
 func hold(ctx context.Context, w http.ResponseWriter) {
 	w.(http.Flusher).Flush()
 	<-ctx.Done()
 }
 
-// magic is before every object, which is in a message of type Unknown.
+// magic precedes every object, which is in a message Unknown.
 const magic = "k8s\x00"
 
-// Fields that have a length, https://protobuf.dev/programming-guides/encoding/#structure.
+// Keys of fields with a length, https://protobuf.dev/programming-guides/encoding/#structure.
 const (
-	field1 = 1<<3 | 2 // of Unknown the type, of a list its metadata
-	field2 = 2<<3 | 2 // of Unknown the object, of a list an item
+	field1 = 1<<3 | 2 // in Unknown the type, in a list its metadata
+	field2 = 2<<3 | 2 // in Unknown the object, in a list an item
 )
 
 func headed(tag byte, size int) []byte { return binary.AppendUvarint([]byte{tag}, uint64(size)) }
 
-// encoded is a pod as the API server sends it.
+// encoded returns a pod in the API server's encoding.
 func encoded(pod *corev1.Pod) []byte {
 	raw, err := pod.Marshal()
 	if err != nil {
@@ -182,7 +181,7 @@ func encoded(pod *corev1.Pod) []byte {
 	return append([]byte(magic), object...)
 }
 
-// list sends all pods as one object, of which this process, too, has one pod at a time.
+// list sends all pods as one object. This process has only one of them in memory at a time.
 func (l *largest) list(w http.ResponseWriter) {
 	meta, err := (&metav1.ListMeta{ResourceVersion: "1"}).Marshal()
 	if err != nil {

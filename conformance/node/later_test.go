@@ -15,16 +15,16 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// What is annotated on a running pod, or on its namespace, is no bypass of the plugin that served it: the agent is
-// ready, also the next one, keeps the drop-in, and deletes nothing. Each pod is told that it is outside the mesh.
+// Opting in a running pod or its namespace is no bypass. The agent, and the one after it, is ready, keeps the drop-in,
+// and deletes nothing. Each pod gets an Event that says that it is outside the mesh.
 func TestOptInLater(t *testing.T) {
 	const pods = 30
 	for _, c := range []struct {
 		name, selection string
-		away            int // of the pods, how many are made while there is no agent
+		away            int // number of the pods that are made while there is no agent
 		optIn           func(*rig)
 		cached          bool // the agent may read libcni's cache
-		unheard         bool // it is away while they are opted in
+		unheard         bool // there is no agent while they are opted in
 	}{
 		{"pods", "injected", pods / 2, (*rig).annotatePods, true, false},
 		{"pods-of-which-nobody-knows", "injected", pods / 2, (*rig).annotatePods, false, false},
@@ -104,7 +104,7 @@ func TestOptInLater(t *testing.T) {
 	}
 }
 
-// backWith does something while the agent is away, and has it come back.
+// backWith does something while there is no agent, and starts the agent again.
 func (r *rig) backWith(do func(), flags ...string) {
 	r.Helper()
 	r.agent.end(syscall.SIGTERM)
@@ -113,7 +113,7 @@ func (r *rig) backWith(do func(), flags ...string) {
 	r.ready()
 }
 
-// gauge is how many pods are outside the mesh for that reason, -1 if nothing says so.
+// gauge returns how many pods are outside the mesh for that reason, -1 if there is no such metric.
 func gauge(metrics, because string) (n int) {
 	n = -1
 	_, text, found := strings.Cut(metrics, `istio_pod_network_outside_pods{because="`+because+`"} `)
@@ -123,8 +123,7 @@ func gauge(metrics, because string) (n int) {
 	return n
 }
 
-// plainPod makes a pod with a sidecar that nobody has meant for the mesh, runs the plugin for it as a runtime does, and
-// has it run.
+// plainPod makes a running pod with a sidecar that is not in the mesh. It runs the plugin for it as a runtime does.
 func (r *rig) plainPod(name string) {
 	r.Helper()
 	pod := r.podOf(name, meshAnnotations())
@@ -138,7 +137,7 @@ func (r *rig) plainPod(name string) {
 	if s.isRecorded() {
 		r.Errorf("%s has a record", name)
 	}
-	status := started(time.Now().Add(3 * time.Second)) // whole seconds
+	status := started(time.Now().Add(3 * time.Second)) // times in the API are whole seconds
 	status.Phase, status.PodIP, status.PodIPs = corev1.PodRunning, "127.0.0.1", []corev1.PodIP{{IP: "127.0.0.1"}}
 	r.status(s.pod, status)
 }

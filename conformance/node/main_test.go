@@ -31,7 +31,7 @@ func (r run) Run() int {
 	return r.m.Run()
 }
 
-// TestMain turns the test binary into another user's program when asked (TestHostileSocket).
+// TestMain runs the test binary as another user's program if TestHostileSocket asks for it.
 func TestMain(m *testing.M) {
 	if socket := os.Getenv(strangerEnv); socket != "" {
 		os.Exit(ask(socket))

@@ -25,9 +25,9 @@ func (r *rig) withPrimary() *rig {
 	return r
 }
 
-// Pods come by the hundred, and records in every order relative to them, while the agent is killed and started again
-// and the API server goes away and comes back. In the end every pod has been told what its latest record says, by one
-// write per sandbox, and nobody else's pod was touched.
+// Hundreds of pods come, and their records before, with or after them, while the agent is killed and restarted and the
+// API server goes away and comes back. In the end every pod has the mark of its latest record, with one write for each
+// sandbox, and no other pod was changed.
 func TestMarksInAStorm(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
@@ -51,7 +51,7 @@ func TestMarksInAStorm(t *testing.T) {
 		case len(steps)/4 + 20:
 			r.startAgent()
 		case len(steps) / 2:
-			// The records of pods that exist appear while nobody can be told.
+			// Existing pods get their records while the API server is away.
 			failed := func() string { return r.metric(`marks_total{result="failed"}`) }
 			before := failed()
 			begin := func() func() { back := r.away(); s.killed(); return back }
@@ -64,17 +64,17 @@ func TestMarksInAStorm(t *testing.T) {
 	s.check()
 }
 
-// storm is what has been done so far.
+// storm has what was done so far.
 type storm struct {
 	*rig
 	expected  map[string]record.Record // by pod name
-	sandboxes map[string]int           // by pod UID: how many of them had to be told
-	inFlight  map[string]bool          // by pod UID: a write may have been made and not logged
+	sandboxes map[string]int           // by pod UID: number of sandboxes that need a mark
+	inFlight  map[string]bool          // by pod UID: a write may have been made that is not in the log
 	plain     []*corev1.Pod
-	late      []record.Record // of pods that were gone
+	late      []record.Record // of pods that no longer exist
 }
 
-// tell leaves a record that the pod has to be told of.
+// tell writes a record that the pod needs a mark for.
 func (s *storm) tell(pod *corev1.Pod, rec record.Record) {
 	s.put(rec)
 	s.expected[pod.Name] = rec
@@ -86,7 +86,7 @@ func (s *storm) podThenRecord(i int) {
 	s.tell(pod, recordOf(pod))
 }
 
-// recordThenPod has the record before the agent can know of the pod: it is bound to the node only afterwards.
+// recordThenPod writes the record first. The agent cannot know the pod then: it is bound to the node afterwards.
 func (s *storm) recordThenPod(i int) {
 	pod := s.podOf(fmt.Sprint("record-first-", i), meshAnnotations())
 	pod.Spec.NodeName = ""
@@ -103,9 +103,8 @@ func (s *storm) bind(pod *corev1.Pod) {
 	}, metav1.CreateOptions{}))
 }
 
-// killed notes which pods have not been told by now, as the audit log has it. The agent or the API server was killed
-// just now: a write of theirs that was under way is logged as failed or not at all, and may have been made
-// nevertheless.
+// killed notes which pods have no mark yet, according to the audit log. The agent or the API server was killed just
+// now. A write in progress is logged as failed or not at all, but it may have been made.
 func (s *storm) killed() {
 	s.Helper()
 	_, effective := s.writes()
@@ -122,7 +121,7 @@ func (s *storm) deletedBetween(i int) {
 	s.late = append(s.late, s.put(recordOf(pod)))
 }
 
-// nameTakenAgain leaves a record of a pod that is gone, under whose name there is another one now.
+// nameTakenAgain writes a record of a pod that is gone, whose name another pod has now.
 func (s *storm) nameTakenAgain(i int) {
 	old := s.mesh(fmt.Sprint("again-", i))
 	s.remove(old.Name)
@@ -136,7 +135,7 @@ func (s *storm) nameTakenAgain(i int) {
 	}
 }
 
-// sandboxReplaced waits for the mark, or two sandboxes would rightly be told of in one write.
+// sandboxReplaced waits for the mark, because one write could be right for two sandboxes.
 func (s *storm) sandboxReplaced(i int) {
 	pod := s.mesh(fmt.Sprint("replaced-", i))
 	first := s.put(recordOf(pod))
@@ -162,8 +161,8 @@ func (s *storm) outsideMesh(i int) {
 	s.plain = append(s.plain, s.create(s.podOf(fmt.Sprint("plain-", i), nil)))
 }
 
-// duringOutage leaves records of pods that exist while the API server does not answer, until the agent has tried to
-// mark one.
+// duringOutage writes records of existing pods while the API server does not answer, until the agent has tried to mark
+// one.
 func (s *storm) duringOutage(begin func() (end func()), tried func() bool) {
 	var pods []*corev1.Pod
 	for i := range 10 {
@@ -173,7 +172,7 @@ func (s *storm) duringOutage(begin func() (end func()), tried func() bool) {
 	s.sandboxes[string(last.UID)] = 1
 	rec := recordOf(last)
 	s.tell(last, rec)
-	s.marked(last.Name, rec) // so the agent knows of those before
+	s.marked(last.Name, rec) // so the agent knows the pods before it, too
 	end := begin()
 	for _, pod := range pods {
 		s.sandboxes[string(pod.UID)] = 1
@@ -183,9 +182,9 @@ func (s *storm) duringOutage(begin func() (end func()), tried func() bool) {
 	end()
 }
 
-// unread reports whether somebody has sent something to the API server that it has not read (Linux,
-// Documentation/networking/proc_net_tcp.rst). /proc/net is that of the process' first thread, which another test may
-// have left in a network namespace that is gone: the Go runtime does not end that one.
+// unread reports whether the API server has data that it has not read (Linux,
+// Documentation/networking/proc_net_tcp.rst). /proc/net belongs to the process's first thread. Another test may have
+// left that thread in a network namespace that is gone, because the Go runtime does not end it.
 func (r *rig) unread() bool {
 	r.Helper()
 	port := fmt.Sprintf(":%04X", 6443)
@@ -236,7 +235,7 @@ func (s *storm) check() {
 		len(s.inFlight), len(s.plain), len(s.late))
 }
 
-// written is an error unless each pod was written to once for each of its sandboxes, and no other pod.
+// written returns an error unless each pod was written once for each of its sandboxes, and no other pod.
 func (s *storm) written() error {
 	patches, effective := s.writes()
 	var wrong []error
@@ -253,7 +252,7 @@ func (s *storm) written() error {
 	return errors.Join(wrong...)
 }
 
-// running reports whether the agent has not ended.
+// running reports whether the agent is running.
 func (a *agent) running() bool {
 	select {
 	case <-a.done:
@@ -263,7 +262,7 @@ func (a *agent) running() bool {
 	}
 }
 
-// 110 pods, as a node has after a reboot, are marked by one agent that starts late. How long it takes is printed.
+// 110 pods, as on a node after a reboot, are marked by one agent that starts late. The test prints how long that takes.
 func TestBacklog(t *testing.T) {
 	r := newRig(t).withPrimary()
 	records := map[string]record.Record{}
@@ -277,7 +276,7 @@ func TestBacklog(t *testing.T) {
 		r.marked(name, rec)
 	}
 	t.Logf("110 pods marked %v after the start of the agent", time.Since(start).Round(time.Millisecond))
-	r.eventually("what an earlier agent did not come to mark is counted by this one", func() bool { // once it is marked
+	r.eventually("what an earlier agent did not come to mark is counted by this one", func() bool { // once marked
 		return r.metric(`add_total{backend="nftables",decision="redirect",reason="injected"}`) == "110"
 	})
 	r.agent.end(syscall.SIGTERM)
@@ -293,8 +292,7 @@ func TestBacklog(t *testing.T) {
 	}
 }
 
-// A status that somebody has pasted into a template is replaced, a mark that somebody takes away is written again, and
-// a mark that is right already is left alone.
+// A status from a template is replaced, a removed mark is written again, and a mark that is right is not written.
 func TestForeignMarks(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
@@ -313,8 +311,8 @@ func TestForeignMarks(t *testing.T) {
 	r.wrote(pod, 2)
 }
 
-// A static pod has another UID for the runtime than for the API server, and its image cannot be changed by anybody but
-// the kubelet. A pod that is over is past being told.
+// A static pod has another UID for the runtime than for the API server, and only the kubelet can change its mirror pod.
+// A pod that is over needs no mark.
 func TestNeverMarked(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
@@ -328,14 +326,14 @@ func TestNeverMarked(t *testing.T) {
 	over := r.mesh("over")
 	r.status(over, corev1.PodStatus{Phase: corev1.PodSucceeded})
 	first := r.mesh("first")
-	r.marked("first", r.put(recordOf(first))) // by then the agent has seen the end of the other
+	r.marked("first", r.put(recordOf(first))) // then the agent has seen the end of the other pod
 	r.put(recordOf(over))
 	other := r.podOf("elsewhere", meshAnnotations())
 	other.Spec.NodeName = "another-node"
 	r.put(recordOf(r.create(other)))
 
 	last := r.mesh("last")
-	r.marked("last", r.put(recordOf(last))) // by then the others would be, too
+	r.marked("last", r.put(recordOf(last))) // then the others would be marked, too
 	var patches map[string]int
 	await.Explain(r, "written to", func() string { return fmt.Sprint(patches) })
 	r.eventually("these two are written to, once, and no other", func() bool {

@@ -11,10 +11,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// memoryLimit is the agent's in the chart, in MiB.
+// memoryLimit is the agent's memory limit in the chart, in MiB.
 const memoryLimit = 128
 
-// peak is the most memory that the agent has had, in MiB, as the kernel counts it.
+// peak returns the agent's peak memory in MiB, as the kernel counts it.
 func (r *rig) peak() (mib float64) {
 	r.Helper()
 	file, err := os.Open(fmt.Sprintf("/proc/%d/status", r.agent.cmd.Process.Pid))
@@ -30,7 +30,7 @@ func (r *rig) peak() (mib float64) {
 	return 0
 }
 
-// withinMemory fails the test if the agent has had more memory than it has.
+// withinMemory fails the test if the agent's peak is above its limit.
 func (r *rig) withinMemory(when string) {
 	r.Helper()
 	if peak := r.peak(); peak > memoryLimit {
@@ -40,9 +40,8 @@ func (r *rig) withinMemory(when string) {
 	}
 }
 
-// However large its pods are, the agent gets ready and marks them with less memory than it has, and pods that are over
-// cost nothing. So it stays when thousands of connections are held open at its port. How many there are is the matter
-// of TestManyLargestPods.
+// Whatever the size of its pods, the agent becomes ready and marks them within its memory limit, and pods that are over
+// need no memory. That also holds with thousands of open connections to its port. TestManyLargestPods has many pods.
 func TestLargestPods(t *testing.T) {
 	const pods, over, recorded = 24, 4, 4 // one of each kind
 	r := newRig(t).withPrimary()
@@ -71,7 +70,7 @@ func TestLargestPods(t *testing.T) {
 	making.Wait()
 	r.startAgent("--log-level=info")
 	r.ready()
-	for _, pod := range made[:recorded] { // one at a time: a mark of so large a pod costs the API server a second
+	for _, pod := range made[:recorded] { // one after the other: a mark of such a pod takes the API server a second
 		r.marked(pod.Name, r.put(recordOf(pod)))
 	}
 	r.withinMemory("with those pods")

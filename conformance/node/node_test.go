@@ -16,8 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// The agent installs the plugin, waits for a primary, repairs what is changed, says so in readiness and metrics, and
-// leaves everything in place when it ends.
+// The agent installs the plugin, waits for a primary, and repairs changes. Readiness and metrics show that. When the
+// agent ends, it leaves everything in place.
 func TestInstallation(t *testing.T) {
 	r := newRig(t)
 	r.startAgent()
@@ -56,7 +56,7 @@ func TestInstallation(t *testing.T) {
 	}
 }
 
-// setRuntime says on the node object which container runtime it has.
+// setRuntime sets the container runtime in the Node object.
 func (r *rig) setRuntime(version string) {
 	r.Helper()
 	patch := fmt.Appendf(nil, `{"status": {"nodeInfo": {"containerRuntimeVersion": %q}}}`, version)
@@ -64,7 +64,7 @@ func (r *rig) setRuntime(version string) {
 	must(r, err)
 }
 
-// started is the status of a pod whose network was made after that time.
+// started returns the status of a pod whose network was made after that time.
 func started(at time.Time) corev1.PodStatus {
 	start := metav1.NewTime(at)
 	return corev1.PodStatus{
@@ -74,8 +74,8 @@ func started(at time.Time) corev1.PodStatus {
 	}
 }
 
-// A runtime that does not read the drop-in starts mesh pods without the plugin: that is noticed, reported, and the
-// drop-in is given up. Pods that may have no record are not taken for such.
+// With a runtime that does not read the drop-in, mesh pods start without the plugin. The agent notices and reports
+// that, and replaces the drop-in. Pods that need no record do not count.
 func TestBypass(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.setRuntime("containerd://2.1.4")
@@ -85,7 +85,7 @@ func TestBypass(t *testing.T) {
 	if _, err := os.Stat(dropIn); err != nil {
 		t.Fatal(err)
 	}
-	later := time.Now().Add(3 * time.Second) // whole seconds
+	later := time.Now().Add(3 * time.Second) // times in the API are whole seconds
 	harmless := map[string]func(*corev1.Pod) *corev1.PodStatus{
 		"plain":          func(p *corev1.Pod) *corev1.PodStatus { p.Annotations = nil; return new(started(later)) },
 		"host-network":   func(p *corev1.Pod) *corev1.PodStatus { p.Spec.HostNetwork = true; return new(started(later)) },
@@ -113,7 +113,7 @@ func TestBypass(t *testing.T) {
 		r.status(pod, *status)
 	}
 	last := r.mesh("last")
-	r.marked("last", r.put(recordOf(last))) // all of the above are known now
+	r.marked("last", r.put(recordOf(last))) // then the agent knows all of the above
 	r.rounds(5)
 	if status, body := r.get("/readyz"); status != http.StatusOK {
 		t.Fatal(body)
@@ -134,7 +134,7 @@ func TestBypass(t *testing.T) {
 	if status, body := r.get("/readyz"); status != http.StatusServiceUnavailable {
 		t.Errorf("the pod is still without rules: %s", body)
 	}
-	r.agent.end(syscall.SIGTERM) // the next agent of this boot remembers
+	r.agent.end(syscall.SIGTERM) // the next agent on this boot remembers it
 	r.startAgent()
 	r.eventually("installed", func() bool { _, body := r.get("/readyz"); return strings.Contains(body, "[+] installed") })
 	if _, err := os.Stat(dropIn); !os.IsNotExist(err) {
@@ -149,7 +149,7 @@ func TestBypass(t *testing.T) {
 	}
 }
 
-// events are the texts of the Events about a pod with a reason.
+// events returns the texts of the Events about a pod with a reason.
 func (r *rig) events(pod, reason string) []string {
 	r.Helper()
 	list, err := r.client.CoreV1().Events(r.namespace).List(r.ctx, metav1.ListOptions{})
@@ -166,7 +166,7 @@ func (r *rig) events(pod, reason string) []string {
 	return texts
 }
 
-// What a person should know of a pod is said once, on the pod.
+// What an operator should know of a pod is in one Event on the pod.
 func TestWarnings(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent("--stuck-after=100ms")
@@ -230,7 +230,7 @@ func TestWarnings(t *testing.T) {
 			continue
 		}
 		r.eventually(c.name+" has the Event "+c.event, func() bool { return len(r.events(c.name, c.event)) > 0 })
-		r.rounds(2) // in which it might be said again
+		r.rounds(2) // in which it could be reported again
 		if texts := r.events(c.name, c.event); len(texts) != 1 || !strings.Contains(texts[0], c.words) {
 			t.Errorf("%s: %q, want %q once", c.name, texts, c.words)
 		}
@@ -242,7 +242,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// Records whose sandbox is gone go, each for its reason; all others stay.
+// Records whose sandbox is gone are removed, each for its reason. All others stay.
 func TestSweep(t *testing.T) {
 	r := newRig(t).withPrimary()
 	living := r.mesh("living")
@@ -255,7 +255,7 @@ func TestSweep(t *testing.T) {
 	r.mesh("renamed")
 	rebooted := recordOf(living)
 	rebooted.NetNS = "11111111-2222-4333-8444-555555555555/4026532000/4711"
-	elsewhere := r.podOf("elsewhere", meshAnnotations()) // in no cache of this node, but the API server knows it
+	elsewhere := r.podOf("elsewhere", meshAnnotations()) // not in this node's cache, but at the API server
 	elsewhere.Spec.NodeName = "another-node"
 	kept := recordOf(r.create(elsewhere))
 	for _, rec := range []record.Record{older, newer, gone, renamed, rebooted, kept} {
@@ -277,7 +277,7 @@ func TestSweep(t *testing.T) {
 	}
 	r.eventually("only the records of sandboxes that may exist are left",
 		func() bool { return slices.Equal(left(), want) })
-	r.rounds(5) // which take longer than what is swept would have been kept
+	r.rounds(5) // longer than a record without a pod is kept
 	if got := left(); !slices.Equal(got, want) {
 		t.Errorf("left: %q", got)
 	}
@@ -289,7 +289,7 @@ func TestSweep(t *testing.T) {
 	r.wrote(living, 1)
 }
 
-// The agent's account may do what the agent does, and nothing else.
+// The agent's account has the rights that the agent needs, and no others.
 func TestRights(t *testing.T) {
 	r := newRig(t)
 	pod := r.mesh("cart-0")

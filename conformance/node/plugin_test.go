@@ -41,7 +41,7 @@ func (r *rig) sandbox(pod *corev1.Pod) *podSandbox {
 		Annotated: true}}
 }
 
-// cni calls the plugin, and returns the code of its error, 0 for success, with its text.
+// cni calls the plugin, and returns its error code, 0 for success, and its text.
 func (s *podSandbox) cni(verb string) (code int, text string) {
 	s.Helper()
 	cmd, err := s.Command(verb, s.entry)
@@ -60,7 +60,7 @@ func (s *podSandbox) cni(verb string) (code int, text string) {
 	return failure.Code, failure.Msg
 }
 
-// add expects ADD to succeed with a decision and a reason.
+// add calls ADD, which must succeed with a decision and a reason.
 func (s *podSandbox) add(decision, reason string) record.Record {
 	s.Helper()
 	if code, text := s.cni("ADD"); code != 0 {
@@ -74,7 +74,7 @@ func (s *podSandbox) add(decision, reason string) record.Record {
 	return rec
 }
 
-// wait runs the init wait in the sandbox, with no right whatever, and the pod's annotations as the kubelet would show
+// wait runs the init wait in the sandbox without any privilege, with the pod's annotations as the kubelet would mount
 // them.
 func (s *podSandbox) wait(args ...string) (status int, output string) {
 	s.Helper()
@@ -94,8 +94,8 @@ func (s *podSandbox) wait(args ...string) (status int, output string) {
 	return cmd.ProcessState.ExitCode(), out.String()
 }
 
-// The whole of a pod's start: the plugin asks the agent, writes rules and a record, the agent marks the pod, and the
-// init wait in the pod believes that mark, and no other.
+// The whole start of a pod: the plugin asks the agent and writes rules and a record, the agent marks the pod, and the
+// init wait in the pod accepts that mark and no other.
 func TestFromADDToWait(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
@@ -109,7 +109,7 @@ func TestFromADDToWait(t *testing.T) {
 	if status, out := s.wait("--mode=annotation", "--timeout=60"); status != 0 {
 		t.Errorf("after ADD: status %d: %s", status, out)
 	}
-	// The sandbox dies, and the pod gets another: the mark of the first says nothing about it.
+	// The pod gets a new sandbox. The mark of the old one does not count for it.
 	if code, text := s.cni("DEL"); code != 0 {
 		t.Error(code, text)
 	}
@@ -135,7 +135,7 @@ func TestFromADDToWait(t *testing.T) {
 	}
 }
 
-// What only the API server knows decides: containers, labels, the namespace's opt-in.
+// The decision depends on what only the API server knows: containers, labels, the namespace's annotation.
 func TestFacts(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.entry["selection"] = "annotated"
@@ -186,14 +186,14 @@ func TestFacts(t *testing.T) {
 			record.Redirect, "opted-in"},
 	} {
 		if namespace.ResourceVersion == "" {
-			// Made now, and asked about at once: the watch may not have brought it.
+			// The question comes at once: the watch may not have brought the namespace.
 			var err error
 			namespace, err = r.client.CoreV1().Namespaces().Create(r.ctx, namespace, metav1.CreateOptions{})
 			must(t, err)
 		}
 		pod := r.podOf(c.name, meshAnnotations())
 		c.change(pod)
-		for _, relayed := range []bool{true, false} { // Multus relays no annotations
+		for _, relayed := range []bool{true, false} { // Multus passes no annotations
 			s := r.sandbox(r.create(pod))
 			s.Annotated = relayed
 			rec := s.add(c.decision, c.reason)
@@ -208,8 +208,7 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-// mode has the interception mode in the sidecar's environment, as Istio's injector writes it, and the annotations of
-// the pod beside it.
+// mode puts the interception mode into the sidecar's environment, as Istio's injector does, and adds annotations.
 func mode(of, namespace string, annotations map[string]string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		p.Namespace = namespace
@@ -218,8 +217,8 @@ func mode(of, namespace string, annotations map[string]string) func(*corev1.Pod)
 	}
 }
 
-// isTransparent reports whether the kernel has a rule that leads marked packets to local sockets, in that sandbox, as
-// TPROXY needs and nothing else.
+// isTransparent reports whether the sandbox has the routing rule that leads marked packets to local sockets, which only
+// TPROXY needs.
 func isTransparent(s *podSandbox) (is bool) {
 	s.Helper()
 	must(s, isolated.InNetNS(s.NetNS, func() error {
@@ -230,8 +229,8 @@ func isTransparent(s *podSandbox) (is bool) {
 	return is
 }
 
-// A pod that came and is asked about at once is found, by the watch or by asking the API server. A question about a pod
-// that is gone, or whose name is another pod's now, is refused, and says so.
+// A pod that was just created is found, by the watch or by a read from the API server. A question about a pod that is
+// gone, or whose name another pod has, is refused with that reason.
 func TestQuestionsAboutOthers(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
@@ -248,7 +247,7 @@ func TestQuestionsAboutOthers(t *testing.T) {
 	old := r.mesh("again")
 	r.remove("again")
 	last := r.mesh("last")
-	r.marked("last", r.put(recordOf(last))) // by then the agent has seen the end of the other
+	r.marked("last", r.put(recordOf(last))) // then the agent has seen the end of the other pod
 	refused(old, "not found")
 	r.mesh("again")
 	refused(old, fmt.Sprintf("the one with UID %s is gone", old.UID))
@@ -260,8 +259,8 @@ func TestQuestionsAboutOthers(t *testing.T) {
 	}
 }
 
-// A mesh pod waits for an agent that is being restarted, is refused when that takes too long, and succeeds when it is
-// tried again. A pod that is outside the mesh, or in a namespace that is excluded, does not notice.
+// A mesh pod waits while the agent restarts. ADD fails if that takes too long, and succeeds at the next attempt. A pod
+// outside the mesh, or in an excluded namespace, does not depend on the agent.
 func TestAgentAway(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.entry["excludeNamespaces"] = []string{"kube-*", r.namespace + "-out"}
@@ -272,12 +271,12 @@ func TestAgentAway(t *testing.T) {
 	if code != 11 || !strings.Contains(text, "check that the agent runs on this node") {
 		t.Errorf("code %d: %s", code, text)
 	}
-	r.entry["selection"] = "annotated" // only the agent knows what the namespace says
+	r.entry["selection"] = "annotated" // only the agent knows the namespace's annotations
 	if code, text := r.sandbox(r.podOf("quiet", nil)).cni("ADD"); code != 11 {
 		t.Errorf("selection annotated: code %d: %s", code, text)
 	}
 	delete(r.entry, "selection")
-	r.entry["agentTimeout"] = "1m" // nobody below waits that long
+	r.entry["agentTimeout"] = "1m" // no call below waits that long
 	asked, stop := r.mute()
 	excluded := r.podOf("cart-0", meshAnnotations())
 	excluded.Namespace = r.namespace + "-out"
@@ -301,7 +300,7 @@ func TestAgentAway(t *testing.T) {
 	if code := <-answered; code != 0 {
 		t.Errorf("an agent that comes in time: code %d", code)
 	}
-	for range 5 { // killed, and back, while a pod asks
+	for range 5 { // the agent is killed and restarted while a pod asks
 		r.agent.end(syscall.SIGKILL)
 		answered := mesh.addInBackground()
 		r.startAgent()
@@ -311,7 +310,7 @@ func TestAgentAway(t *testing.T) {
 	}
 }
 
-// addInBackground calls ADD, and returns where the code of its error will come, -1 if the test has ended over it.
+// addInBackground calls ADD, and returns a channel for its error code, -1 if the test has ended.
 func (s *podSandbox) addInBackground() <-chan int {
 	answered := make(chan int, 1)
 	go func() {
@@ -322,7 +321,7 @@ func (s *podSandbox) addInBackground() <-chan int {
 	return answered
 }
 
-// mute listens in the place of the agent, counts who comes and answers nobody, until it is stopped.
+// mute listens in the agent's place, counts connections and answers none, until it is stopped.
 func (r *rig) mute() (asked *atomic.Int64, stop func()) {
 	r.Helper()
 	must(r, os.MkdirAll(r.store.Dir, 0o700))
@@ -345,14 +344,14 @@ func (r *rig) mute() (asked *atomic.Int64, stop func()) {
 	return asked, stop
 }
 
-// The API server is away: what the watch has brought is answered, what it has not is refused in time.
+// While the API server is away, the agent answers about pods that the watch has brought, and refuses others in time.
 func TestOutage(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
 	r.ready()
 	known := r.sandbox(r.mesh("known"))
 	first := r.mesh("first")
-	r.marked("first", r.put(recordOf(first))) // so the one before is known, too
+	r.marked("first", r.put(recordOf(first))) // then the one before is known, too
 	back := r.away()
 	rec := known.add(record.Redirect, "injected")
 	unknown := r.podOf("unknown", meshAnnotations())

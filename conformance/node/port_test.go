@@ -14,11 +14,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// port is the agent's.
+// port is the address of the agent's HTTP server.
 const port = "127.0.0.1:15088"
 
-// flooded holds connections at the agent's port, each idle after its first request, asks for its health beside them,
-// and looks at its memory again, and at how many it keeps.
+// flooded opens very many connections to the agent's port, each idle after its first request. It then checks the
+// agent's health, its memory, and how many connections it keeps.
 func (r *rig) flooded() {
 	r.Helper()
 	const held, kept = 6000, 64 + 128
@@ -32,7 +32,7 @@ func (r *rig) flooded() {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%200))}}
 		c, err := d.Dial("tcp", port)
 		if errors.Is(err, unix.ECONNRESET) {
-			continue // it was one too many, and the agent has said so before the dialer looked
+			continue // the agent had refused it before the dialer looked
 		}
 		must(r, err)
 		conns = append(conns, c)
@@ -46,13 +46,13 @@ func (r *rig) flooded() {
 		}
 	}
 	r.withinMemory(fmt.Sprintf("beside %d connections", held))
-	// It has come to the last probe, so it has decided about all connections before.
+	// It has answered the last probe, so it has accepted or refused all earlier connections.
 	if files := r.files(); files > kept+100 {
 		r.Errorf("the agent has %d files open, of which connections may be %d", files, kept)
 	}
 }
 
-// files is how many the agent has open.
+// files returns how many files the agent has open.
 func (r *rig) files() int {
 	r.Helper()
 	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", r.agent.cmd.Process.Pid))
@@ -60,7 +60,7 @@ func (r *rig) files() int {
 	return len(files)
 }
 
-// An agent that takes the plugin out is as hard to take down as one that keeps it installed.
+// The same flood against an agent with --uninstall.
 func TestFloodUninstalling(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent("--uninstall", "--runtime-version=containerd://2.1.4", "--log-level=info")
@@ -69,9 +69,8 @@ func TestFloodUninstalling(t *testing.T) {
 	r.out("")
 }
 
-// A port that somebody else has keeps no agent from its work: it installs, answers and marks, says what the matter is,
-// and is not ready, for which the startup taint stands here; nor is it kept from uninstalling. When the port is free,
-// the agent gets it and is ready.
+// If its port is taken, the agent still installs, answers and marks. It reports the problem and is not ready, so the
+// startup taint stays. It can still uninstall. When the port is free, the agent gets it and is ready.
 func TestTakenPort(t *testing.T) {
 	const key = "example.com/agent-not-ready"
 	r := newRig(t).withPrimary()
@@ -92,7 +91,7 @@ func TestTakenPort(t *testing.T) {
 		t.Errorf("it answers %+v, %v", known, err)
 	}
 	r.saysTaken()
-	for range 2 { // rounds of the patrol, in which an agent that is ready takes the taint
+	for range 2 { // in rounds of the patrol, a ready agent would remove the taint
 		pod := r.podOf("gone", meshAnnotations())
 		pod.UID = "gone"
 		gone := r.put(recordOf(pod))
@@ -122,7 +121,7 @@ func TestTakenPort(t *testing.T) {
 	r.out("")
 }
 
-// takePort takes the agent's port, until the function that it returns is called.
+// takePort takes the agent's port, until the returned function is called.
 func (r *rig) takePort() (free func()) {
 	r.Helper()
 	other, err := net.Listen("tcp", port)
@@ -131,7 +130,7 @@ func (r *rig) takePort() (free func()) {
 	return func() { must(r, other.Close()) }
 }
 
-// saysTaken waits until the agent says that it has no port, which it says once.
+// saysTaken waits until the agent has logged once that it has no port.
 func (r *rig) saysTaken() {
 	r.Helper()
 	said := func() int { return strings.Count(r.agent.log.String(), "no HTTP on "+port) }

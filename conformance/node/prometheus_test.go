@@ -17,12 +17,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// missingAgent is the alert whose metric is kube-state-metrics': TestFaultTable (e2e) has it fire.
+// missingAgent is the alert on a metric of kube-state-metrics. TestFaultTable (e2e) makes it fire.
 const missingAgent = "IstioPodNetworkAgentMissing"
 
-// A real Prometheus reads a real agent: every query of the dashboard, and each that a rule is made of, has a value once
-// the agent has worked, no alert is even pending while all is well, and each becomes pending by its fault. How long an
-// alert waits, and what it says, is conformance/chart's; that alerts fire, and for one node, is TestFaultTable's (e2e).
+// A real Prometheus reads a real agent. Every query of the dashboard and of the rules has a value once the agent has
+// worked. No alert is pending without a fault, and each becomes pending with its fault. conformance/chart tests how
+// long alerts wait and what they say. TestFaultTable (e2e) tests that they fire, and for one node.
 func TestPrometheus(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent("--stuck-after=1s", "--repair=apply", "--cni-cache-dir="+r.path("no-cache"), "--netns-dir="+r.dir)
@@ -74,7 +74,7 @@ func TestPrometheus(t *testing.T) {
 	}
 }
 
-// faults are what goes wrong on a node, in their order, and the alerts that have to tell.
+// faults are faults of a node, in order, with the alerts that must report them.
 var faults = []struct {
 	alerts     []string
 	make, mend func(*rig)
@@ -117,7 +117,7 @@ var faults = []struct {
 	}},
 	{alerts: []string{"IstioPodNetworkBypass"}, make: func(r *rig) {
 		r.eventually("the plugin is chained", func() bool { return r.metric("installed") == "1" })
-		r.status(r.mesh("victim"), started(time.Now().Add(3*time.Second))) // whole seconds
+		r.status(r.mesh("victim"), started(time.Now().Add(3*time.Second))) // times in the API are whole seconds
 	}, mend: func(r *rig) { r.remove("victim") }},
 	{alerts: []string{"IstioPodNetworkNotInstalled"}, make: func(r *rig) {
 		must(r, os.Remove(r.path("net.d/10-net.conflist")))

@@ -30,7 +30,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// rig is what one test has: a node of its own, by name, with directories, and a namespace of its own.
+// rig is a test's node with its directories, and a namespace of its own.
 type rig struct {
 	testing.TB
 	ctx       context.Context
@@ -38,7 +38,7 @@ type rig struct {
 	dir       string
 	node      string
 	namespace string
-	account   string // the namespace of the agent's service account
+	account   string // namespace of the agent's service account
 	store     record.Store
 	entry     map[string]any // the plugin's
 	agent     *agent
@@ -49,7 +49,7 @@ var rigs int
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	rigs++
-	dir, err := os.MkdirTemp("", "node") // TempDir is too long for a socket
+	dir, err := os.MkdirTemp("", "node") // TempDir's path is too long for a socket
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	client, err := kubernetes.NewForConfig(server.Admin())
@@ -81,17 +81,17 @@ func newRig(t testing.TB) *rig {
 func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
 func (r *rig) socket() string          { return filepath.Join(r.dir, "run", "agent.sock") }
 
-// primary is a network that the agent chains into.
+// primary is a network into which the agent can chain the plugin.
 const primary = `{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}]}`
 
-// agent is a running one.
+// agent is a running agent.
 type agent struct {
 	cmd  *exec.Cmd
 	log  *await.Output
 	done chan struct{}
 }
 
-// startAgent starts the agent on the rig's node; it ends with the test.
+// startAgent starts the agent on the rig's node. It ends with the test.
 func (r *rig) startAgent(flags ...string) *agent {
 	r.Helper()
 	entry, err := json.Marshal(r.entry)
@@ -122,7 +122,7 @@ func (a *agent) end(signal syscall.Signal) {
 	<-a.done
 }
 
-// request asks the API server as the agent's account.
+// request sends a request to the API server with the agent's account.
 func (r *rig) request(verb, path, body string) (status int, answer string) {
 	r.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", r.path("kubeconfig"))
@@ -141,7 +141,7 @@ func (r *rig) request(verb, path, body string) (status int, answer string) {
 	return response.StatusCode, string(data)
 }
 
-// get asks the agent's HTTP server.
+// get sends a request to the agent's HTTP server.
 func (r *rig) get(path string) (status int, body string) {
 	response, err := http.Get("http://127.0.0.1:15088" + path)
 	if err != nil {
@@ -152,7 +152,7 @@ func (r *rig) get(path string) (status int, body string) {
 	return response.StatusCode, string(data)
 }
 
-// metric is the value of one metric, with its labels as /metrics shows them; "" if it is not there.
+// metric returns the value of a metric, with its labels as in /metrics; "" if it does not exist.
 func (r *rig) metric(name string) string {
 	_, body := r.get("/metrics")
 	for line := range strings.Lines(body) {
@@ -163,29 +163,28 @@ func (r *rig) metric(name string) string {
 	return ""
 }
 
-// patience bounds a wait for something that has to happen; no test passes or fails by how long it took.
+// patience limits a wait for something that has to happen. No test passes or fails because of its duration.
 const patience = 90 * time.Second
 
-// must ends the test if there is an error.
+// must ends the test on an error.
 func must(t testing.TB, err error) {
 	t.Helper()
 	await.Must(t, err)
 }
 
-// eventually waits until it holds.
+// eventually waits until holds returns true.
 func (r *rig) eventually(what string, holds func() bool) {
 	r.Helper()
 	await.Eventually(r, patience, what, holds)
 }
 
-// ready waits for the agent to be.
+// ready waits until the agent is ready.
 func (r *rig) ready() {
 	r.Helper()
 	r.eventually("the agent is ready", func() bool { status, _ := r.get("/readyz"); return status == http.StatusOK })
 }
 
-// lastRound is between which times the agent's patrol has ended its last round, as /healthz says, in whole
-// milliseconds.
+// lastRound returns the times between which the patrol's last round ended. /healthz has whole milliseconds.
 func (r *rig) lastRound() (earliest, latest time.Time) {
 	r.Helper()
 	var age time.Duration
@@ -202,12 +201,11 @@ func (r *rig) lastRound() (earliest, latest time.Time) {
 	return asked.Add(-age - time.Millisecond), time.Now().Add(-age + time.Millisecond)
 }
 
-// rounds waits until the patrol has begun and ended that many more rounds: what it has not done by then, it does not
-// do.
+// rounds waits until the patrol has made that many more rounds. What it has not done by then, it does not do.
 func (r *rig) rounds(more int) {
 	r.Helper()
 	_, last := r.lastRound()
-	for range more + 1 { // the first of them may have begun before
+	for range more + 1 { // the first one may have begun before
 		r.eventually("the patrol makes another round", func() bool {
 			earliest, latest := r.lastRound()
 			if !earliest.After(last) {
@@ -219,10 +217,10 @@ func (r *rig) rounds(more int) {
 	}
 }
 
-// outage has the API server not answer until the function that it returns is called, and no longer than the test.
+// outage stops the API server until the returned function is called, at the latest until the test ends.
 func (r *rig) outage(begin func(), end func() error) (over func()) {
 	over = sync.OnceFunc(func() {
-		if err := end(); err != nil { // and no Fatal: nothing may end a goroutine in there
+		if err := end(); err != nil { // not Fatal, which must not be called in another goroutine
 			r.Error(err)
 		}
 	})
@@ -239,12 +237,12 @@ func (r *rig) paused() (resumed func()) {
 	return r.outage(func() { must(r, server.Pause()) }, server.Resume)
 }
 
-// meshAnnotations are what Istio's injector leaves.
+// meshAnnotations returns the annotations of Istio's injector.
 func meshAnnotations() map[string]string {
 	return map[string]string{"sidecar.istio.io/status": "{}"}
 }
 
-// podOf is a pod on the rig's node; with annotations of the mesh it has a sidecar.
+// podOf returns a pod on the rig's node. With the mesh's annotations it has a sidecar.
 func (r *rig) podOf(name string, annotations map[string]string) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: r.namespace, Annotations: maps.Clone(annotations)},
@@ -261,7 +259,7 @@ func (r *rig) podOf(name string, annotations map[string]string) *corev1.Pod {
 	return pod
 }
 
-// create makes the pod.
+// create creates the pod.
 func (r *rig) create(pod *corev1.Pod) *corev1.Pod {
 	r.Helper()
 	created, err := r.client.CoreV1().Pods(pod.Namespace).Create(r.ctx, pod, metav1.CreateOptions{})
@@ -269,13 +267,13 @@ func (r *rig) create(pod *corev1.Pod) *corev1.Pod {
 	return created
 }
 
-// mesh makes a mesh pod.
+// mesh creates a mesh pod.
 func (r *rig) mesh(name string) *corev1.Pod {
 	r.Helper()
 	return r.create(r.podOf(name, meshAnnotations()))
 }
 
-// remove deletes the pod at once, as the kubelet does in the end.
+// remove deletes the pod without a grace period, as the kubelet does in the end.
 func (r *rig) remove(name string) {
 	r.Helper()
 	now := int64(0)
@@ -302,27 +300,27 @@ func (r *rig) status(pod *corev1.Pod, status corev1.PodStatus) {
 
 var sandboxes int
 
-// recordOf is what the plugin leaves of a new sandbox of the pod.
+// recordOf returns the plugin's record of a new sandbox of the pod.
 func recordOf(pod *corev1.Pod) record.Record {
 	sandboxes++
 	return sandbox.Record(pod, sandboxes)
 }
 
-// put leaves a record.
+// put writes a record.
 func (r *rig) put(rec record.Record) record.Record {
 	r.Helper()
 	must(r, r.store.Put(rec))
 	return rec
 }
 
-// mark is what the pod has been told.
+// mark is a pod's mark.
 type mark struct{ status, netns, reason string }
 
 func markOn(pod *corev1.Pod) mark {
 	return mark{pod.Annotations[annotation.Status], pod.Annotations[annotation.NetNS], pod.Annotations[annotation.Reason]}
 }
 
-// want is what the record has to tell its pod.
+// want returns the mark for a record.
 func want(rec record.Record) mark {
 	if rec.Decision == record.Redirect {
 		return mark{annotation.Initialized, string(rec.NetNS), rec.Reason}
@@ -330,15 +328,15 @@ func want(rec record.Record) mark {
 	return mark{annotation.NotRequired, string(rec.NetNS), rec.Reason}
 }
 
-// marked waits until the pod carries what the record says.
+// marked waits until the pod has the mark of the record.
 func (r *rig) marked(name string, rec record.Record) {
 	r.Helper()
 	r.eventually(fmt.Sprintf("pod %s is marked %v", name, want(rec)),
 		func() bool { return markOn(r.pod(name)) == want(rec) })
 }
 
-// writes counts the agent's acknowledged patches by pod UID, and how many of them have changed the pod. The audit log
-// has a request a moment after its change can be seen.
+// writes counts the agent's successful patches by pod UID, and those that changed the pod. The audit log has a request
+// only a moment after its effect is visible.
 func (r *rig) writes() (patches, effective map[string]int) {
 	r.Helper()
 	requests, err := server.Audit(r.account)

@@ -20,7 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// installed leaves a node with the plugin installed, a record of a pod on it, and no agent.
+// installed makes a node with the plugin installed, a record of a pod on it, and no agent.
 func (r *rig) installed() {
 	r.Helper()
 	r.withPrimary()
@@ -30,13 +30,13 @@ func (r *rig) installed() {
 	r.agent.end(syscall.SIGTERM)
 }
 
-// exists reports whether there is something at a path of the rig's.
+// exists reports whether a file below the rig's directory exists.
 func (r *rig) exists(name string) bool {
 	_, err := os.Lstat(r.path(name))
 	return err == nil
 }
 
-// out waits until the agent says that the plugin is out of the node, in those words.
+// out waits until the agent says with this text that the plugin is out of the node.
 func (r *rig) out(words string) {
 	r.Helper()
 	r.eventually("ready: "+words, func() bool {
@@ -48,12 +48,12 @@ func (r *rig) out(words string) {
 	}
 }
 
-// keptByLibcni is libcni's file about a pod outside the mesh that was made with a spliced entry.
+// keptByLibcni is libcni's cache file of a pod outside the mesh that was made with a spliced entry.
 const keptByLibcni = `{"kind": "cniCacheV1", "containerId": "c", "ifName": "eth0", "networkName": "net",
 	"config": "eyJuYW1lIjogIm5ldCIsICJwbHVnaW5zIjogW3sidHlwZSI6ICJpc3Rpby1wb2QtbmV0d29yayJ9XX0=",
 	"cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", "plain"]]}`
 
-// nodeEvent reports whether there is an Event about the rig's node, with those words.
+// nodeEvent reports whether there is an Event with this text about the rig's node.
 func (r *rig) nodeEvent(reason, words string) bool {
 	r.Helper()
 	list, err := r.client.CoreV1().Events("default").List(r.ctx, metav1.ListOptions{
@@ -62,9 +62,9 @@ func (r *rig) nodeEvent(reason, words string) bool {
 	return len(list.Items) == 1 && strings.Contains(list.Items[0].Message, words)
 }
 
-// With --uninstall the agent takes the plugin out of its node, keeps it out, and says that it is.
+// With --uninstall the agent removes the plugin from its node, keeps it out, and is ready then.
 func TestUninstall(t *testing.T) {
-	t.Run("containerd", func(t *testing.T) { // needs no binary for the pods that are there
+	t.Run("containerd", func(t *testing.T) { // it does not need the binary to delete existing pods
 		r := newRig(t)
 		r.installed()
 		r.startAgent("--uninstall", "--runtime-version=containerd://2.1.4")
@@ -73,7 +73,7 @@ func TestUninstall(t *testing.T) {
 		if err != nil || len(left) > 0 || r.exists("bin/istio-pod-network") {
 			t.Errorf("left: %v %v", left, err)
 		}
-		// A primary CNI restores a copy of its configuration in which we are.
+		// A primary CNI restores a copy of its configuration that has our entry.
 		must(t, os.WriteFile(r.path("net.d/10-net.conflist"),
 			[]byte(`{"name": "net", "cniVersion": "1.0.0", "plugins": [{"type": "ptp"}, {"type": "istio-pod-network"}]}`),
 			0o644))
@@ -86,7 +86,7 @@ func TestUninstall(t *testing.T) {
 			t.Errorf("%d %s", status, body)
 		}
 	})
-	// has kept of a pod, in the mesh or not, the configuration by which it will delete it
+	// has cached, for a pod in the mesh or not, the configuration with which it will delete it
 	t.Run("another runtime", func(t *testing.T) {
 		r := newRig(t)
 		r.installed()
@@ -105,7 +105,7 @@ func TestUninstall(t *testing.T) {
 			t.Error("the binary is left")
 		}
 	})
-	t.Run("not known", func(t *testing.T) { // and nobody has kept anything, as with a drop-in: no DEL would ever come
+	t.Run("not known", func(t *testing.T) { // nothing is cached, as with a drop-in, so no DEL would come
 		r := newRig(t)
 		r.installed()
 		r.startAgent("--uninstall", "--cni-cache-dir="+r.path("cache"))
@@ -125,7 +125,7 @@ func TestUninstall(t *testing.T) {
 	})
 }
 
-// grant gives the agent's account more rights, as the chart does for what is optional.
+// grant gives the agent's account more rights, as the chart does for options.
 func (r *rig) grant(rules ...rbacv1.PolicyRule) {
 	r.Helper()
 	meta := metav1.ObjectMeta{GenerateName: "more-" + r.account + "-"}
@@ -140,14 +140,14 @@ func (r *rig) grant(rules ...rbacv1.PolicyRule) {
 	must(r, err)
 }
 
-// uninstallAllRules are what the command's help says that it needs.
+// uninstallAllRules are the rights that the command needs according to its help.
 var uninstallAllRules = []rbacv1.PolicyRule{
 	{APIGroups: []string{"apps"}, Resources: []string{"daemonsets"}, ResourceNames: []string{"istio-pod-network-agent"},
 		Verbs: []string{"get", "patch"}},
 	{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}},
 }
 
-// looks is how often the rig's account has read the DaemonSet.
+// looks returns how often the rig's account has read the DaemonSet.
 func (r *rig) looks() (n int) {
 	r.Helper()
 	requests, err := server.Audit(r.account)
@@ -160,7 +160,7 @@ func (r *rig) looks() (n int) {
 	return n
 }
 
-// uninstallAll is the command, not started yet.
+// uninstallAll returns the command, not started.
 func (r *rig) uninstallAll(flags ...string) (*await.Output, *exec.Cmd) {
 	r.Helper()
 	cmd := exec.Command(filepath.Join(isolated.BinDir(), "istio-pod-network-agent"),
@@ -171,7 +171,7 @@ func (r *rig) uninstallAll(flags ...string) (*await.Output, *exec.Cmd) {
 	return log, cmd
 }
 
-// daemonSet makes that of the agents, of which this test plays the controller.
+// daemonSet creates the agents' DaemonSet. The test plays its controller.
 func (r *rig) daemonSet() *appsv1.DaemonSet {
 	r.Helper()
 	labels := map[string]string{"app.kubernetes.io/name": "istio-pod-network-agent"}
@@ -188,7 +188,7 @@ func (r *rig) daemonSet() *appsv1.DaemonSet {
 	return d
 }
 
-// The command turns every agent into one that uninstalls, and ends when the last node is done.
+// The command makes every agent uninstall, and ends when the last node is done.
 func TestUninstallAll(t *testing.T) {
 	r := newRig(t)
 	r.grant(uninstallAllRules...)
@@ -217,7 +217,7 @@ func TestUninstallAll(t *testing.T) {
 	if u := d.Spec.UpdateStrategy.RollingUpdate; u.MaxUnavailable.String() != "100%" {
 		t.Errorf("%+v", u)
 	}
-	for _, status := range []appsv1.DaemonSetStatus{ // none of these is the end
+	for _, status := range []appsv1.DaemonSetStatus{ // the command must not end with any of these
 		{ObservedGeneration: 1, DesiredNumberScheduled: 2, UpdatedNumberScheduled: 2, NumberReady: 2},
 		{ObservedGeneration: 2, DesiredNumberScheduled: 2, UpdatedNumberScheduled: 1, NumberReady: 2},
 		{ObservedGeneration: 2, DesiredNumberScheduled: 2, UpdatedNumberScheduled: 2, NumberReady: 1},
@@ -244,7 +244,7 @@ func TestUninstallAll(t *testing.T) {
 	}
 }
 
-// A node that never gets done is named when the time is over, and the remedy.
+// After the timeout, the error names the nodes that are not done, and what to do.
 func TestUninstallAllLate(t *testing.T) {
 	r := newRig(t)
 	r.grant(uninstallAllRules...)
@@ -264,12 +264,12 @@ func TestUninstallAllLate(t *testing.T) {
 	}
 }
 
-// onNodes are rights that the chart adds for the startup taint: get, list, watch and patch.
+// onNodes returns rights on nodes, of which the chart adds get, list, watch and patch for the startup taint.
 func onNodes(verbs ...string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: verbs}
 }
 
-// taint gives the node these taints.
+// taint adds these taints to the node.
 func (r *rig) taint(taints ...corev1.Taint) {
 	r.Helper()
 	data, err := json.Marshal(map[string]any{"spec": map[string]any{"taints": taints}})
@@ -278,7 +278,7 @@ func (r *rig) taint(taints ...corev1.Taint) {
 	must(r, err)
 }
 
-// taints are those of the node.
+// taints returns the node's taints.
 func (r *rig) taints() []corev1.Taint {
 	r.Helper()
 	node, err := r.client.CoreV1().Nodes().Get(r.ctx, r.node, metav1.GetOptions{})
@@ -286,8 +286,8 @@ func (r *rig) taints() []corev1.Taint {
 	return node.Spec.Taints
 }
 
-// A node that was born with the startup taint loses that taint, and no other, when the agent is ready and not before;
-// and whenever somebody gives it the taint again. For a node without it no request is made.
+// The agent removes the startup taint, and no other one, when it is ready, not earlier, and whenever somebody adds it
+// again. If the node does not have it, the agent sends no request.
 func TestStartupTaint(t *testing.T) {
 	const key = "istio-pod-network-controller/agent-not-ready"
 	r := newRig(t)
@@ -303,7 +303,7 @@ func TestStartupTaint(t *testing.T) {
 		_, body := r.get("/healthz")
 		return strings.Contains(body, "last round")
 	})
-	r.request("GET", "/api/v1/nodes/"+r.node, "") // what was asked before has been answered
+	r.request("GET", "/api/v1/nodes/"+r.node, "") // the API server has answered all earlier requests
 	if n := len(r.taints()); n != 3 || strings.Contains(r.agent.log.String(), "startup taint") {
 		t.Errorf("%d taints before the agent is ready, and it says\n%s", n, r.agent.log)
 	}
@@ -317,7 +317,7 @@ func TestStartupTaint(t *testing.T) {
 		r.taint(ours...)
 		r.eventually("the taint is gone again", gone)
 	}
-	r.rounds(1) // by then the audit log has the last one
+	r.rounds(1) // by then the audit log has the last patch
 	before := r.nodeRequests("patch")
 	r.rounds(5)
 	if after := r.nodeRequests("patch"); after != before {
@@ -325,7 +325,7 @@ func TestStartupTaint(t *testing.T) {
 	}
 }
 
-// nodeRequests is how often the rig's account has made such a request of its node.
+// nodeRequests returns how often the rig's account has sent such a request about its node.
 func (r *rig) nodeRequests(verb string) (n int) {
 	r.Helper()
 	requests, err := server.Audit(r.account)
@@ -338,7 +338,7 @@ func (r *rig) nodeRequests(verb string) (n int) {
 	return n
 }
 
-// What takes the plugin out takes the startup taint too: nobody else would, of a node whose agent was never ready.
+// An agent with --uninstall removes the startup taint, too: nobody else would, if no agent was ever ready on the node.
 func TestStartupTaintUninstalling(t *testing.T) {
 	const key = "istio-pod-network-controller/agent-not-ready"
 	r := newRig(t).withPrimary()

@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-// An agent whose watches fail is ready as before, and says so: at its default level in the log, once, and for
-// information in /readyz. When the API server is back it says that, too.
+// An agent whose watches fail stays ready. It reports the failure once in the log, at the default level, and in
+// /readyz. It also reports when the API server is back.
 func TestWatchFails(t *testing.T) {
 	r := newRig(t).withPrimary()
-	r.entry["selection"] = "annotated" // else namespaces are not watched
+	r.entry["selection"] = "annotated" // otherwise namespaces are not watched
 	r.startAgent("--log-level=info")
 	r.ready()
 	line := func() string {
@@ -42,14 +42,14 @@ func TestWatchFails(t *testing.T) {
 	}
 }
 
-// Nor may the watch of the node fail in silence, by which the startup taint is noticed: neither with the agent nor with
-// the one that uninstalls.
+// A failing watch of the node, by which the agent sees the startup taint, is reported, too, also by an agent with
+// --uninstall.
 func TestNodeIsNotWatched(t *testing.T) {
 	for name, flags := range map[string][]string{
 		"agent": nil, "uninstalling": {"--uninstall", "--runtime-version=containerd://2.1.4"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t).withPrimary() // with an account that may read nodes, and no more
+			r := newRig(t).withPrimary() // its account may not list and watch nodes
 			r.startAgent(append(flags, "--log-level=info", "--startup-taint=example.com/not-ready")...)
 			r.eventually("it warns", func() bool {
 				return regexp.MustCompile(`level=warning msg="the API server cannot be watched.*node: nodes .*forbidden`).

@@ -17,9 +17,8 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// A primary CNI writes its configuration again and again, without our entry, while pods are made by libcni as a runtime
-// does it: some of them in the window in which the plugin is not chained. Those have no rules, and their wait never
-// passes.
+// A primary CNI writes its configuration again and again, without our entry, while libcni makes pods as a runtime does.
+// Some pods are made while the plugin is not chained. They have no rules, and their wait never succeeds.
 func TestUnchainedWindow(t *testing.T) {
 	r := newRig(t)
 	conflist := r.path("net.d/10-net.conflist")
@@ -64,7 +63,7 @@ func TestUnchainedWindow(t *testing.T) {
 	stop()
 	writes := <-hostile
 	r.ready()
-	for _, s := range missed[:min(len(missed), 8)] { // also now that all is well again
+	for _, s := range missed[:min(len(missed), 8)] { // also after the plugin is chained again
 		if status, out := s.wait("--mode=any", "--timeout=1500ms"); status != 126 {
 			t.Errorf("%s has no rules, and its wait ends with %d: %s", s.pod.Name, status, out)
 		}
@@ -76,10 +75,10 @@ func TestUnchainedWindow(t *testing.T) {
 	}
 }
 
-// addByRuntime adds the sandbox to whatever network is configured at the moment.
+// addByRuntime adds the sandbox to the network that is configured at the moment.
 func (s *podSandbox) addByRuntime() { s.addAs("lo") }
 
-// addAs is addByRuntime with another interface, and returns the address.
+// addAs is addByRuntime with another interface name. It returns the address.
 func (s *podSandbox) addAs(ifName string) (address string) {
 	s.Helper()
 	list, err := libcni.NetworkConfFromFile(s.path("net.d/10-net.conflist"))
@@ -102,12 +101,12 @@ func (s *podSandbox) isRecorded() bool {
 	return err == nil
 }
 
-// A record of another release is not guessed at: its pod is not marked, the agent says why, and goes on.
+// The agent does not interpret a record of another version: it does not mark the pod, logs why, and goes on.
 func TestRecordOfAnotherVersion(t *testing.T) {
 	r := newRig(t).withPrimary()
 	r.startAgent()
 	next, torn, foreign := recordOf(r.mesh("next")), recordOf(r.mesh("torn")), recordOf(r.mesh("foreign"))
-	// whole at once, as every release does: the agent reads it when it appears
+	// atomically, as every release does: the agent reads it as soon as it appears
 	write := func(rec record.Record, contents string) {
 		must(t, os.MkdirAll(r.store.Pods(), 0o700))
 		must(t, os.WriteFile(r.path("run/.new"), []byte(contents), 0o600))
@@ -131,6 +130,6 @@ func TestRecordOfAnotherVersion(t *testing.T) {
 			t.Errorf("the log says %q %d times", words, got)
 		}
 	}
-	// The plugin of this release comes and does it again.
+	// The plugin of this release runs and writes the record again.
 	r.marked("next", r.put(next))
 }
