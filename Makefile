@@ -1,4 +1,4 @@
-# Every target is one command; what it does in detail is in scripts/. `make help` lists them.
+# Every target is one command. The scripts in scripts/ have the details. `make help` lists the targets.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
@@ -65,7 +65,7 @@ compare: ## measure this beside istio-init and Istio CNI, with real Istio, for u
 images: ## build the container images into dist/images; options: IMAGES='--platform linux/amd64,linux/arm64 --push REGISTRY'
 	@scripts/images.sh $(IMAGES)
 
-# VERSION is that of the chart unless the command line says otherwise
+# VERSION counts only if it is on the command line. Otherwise the version is the chart's
 released := $(if $(filter command line,$(origin VERSION)),--version $(VERSION))
 
 .PHONY: release

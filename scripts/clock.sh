@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Prints the flag with which go build makes programs whose clock a test can put off: time.Now adds the seconds that stand in
-# /opt/cni/bin/.clock-offset, if there is such a file. Nothing of the product's own source differs. usage: clock.sh DIRECTORY
+# Prints a flag with which go build makes programs whose clock a test can change: time.Now adds the number of seconds in the file
+# /opt/cni/bin/.clock-offset, if it exists. The product's own source is not changed.
+# usage: clock.sh DIRECTORY
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A Kubernetes cluster of two nodes on this machine, for a person to try things on: up brings it up and prints how to use it, down takes
-# it down. It lives in namespaces of its own with no route out, and its API server answers on loopback. load gives its nodes the images of
-# an archive, as docker save writes it (- is standard input), or, with a name, an image of one static program.
+# A Kubernetes cluster of two nodes on this machine, to try things on. up starts it and prints how to use it. down stops it. It runs in
+# namespaces of its own without a route to the outside, and its API server listens on loopback. load loads images into its nodes: from an
+# archive as docker save writes it (- is standard input), or with a name, an image of one static program.
 # usage: cluster.sh up [mesh] | load ARCHIVE|-|PROGRAM [NAME:TAG] | down
-# With mesh it also has what scripts/mesh.sh installs, and how to use it is left to that.
+# up mesh is for scripts/mesh.sh: the nodes also get the images of a mesh, and the usage is not printed.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -12,7 +12,7 @@ cd "$root"
 need_root
 dir=$cache/cluster
 
-# running: whether the cluster's process is still that
+# running: whether the cluster's process is running
 running() {
 	[ -e "$dir/pid" ] && grep -q playground "/proc/$(cat "$dir/pid")/cmdline" 2>/dev/null
 }
@@ -48,7 +48,7 @@ up() {
 			while read -r step; do say "$((SECONDS - begin)) s: $step"; done <<<"$steps"
 			told=$((told + $(wc -l <<<"$steps")))
 		fi
-		# by its number alone: for a moment it still has the name of this script
+		# only by its number: at first the process still has this script's name
 		kill -0 "$(cat "$dir/pid")" 2>/dev/null || refuse "it did not come up; $cache/cluster.log ends with:" "$(tail -n 20 "$cache/cluster.log")"
 		sleep 0.2
 	done
@@ -85,7 +85,7 @@ down() {
 	running || { rm -rf "$dir"; say "there is none"; return; }
 	pid=$(cat "$dir/pid")
 	kill "$pid"
-	while readlink "/proc/$pid/exe" >/dev/null; do sleep 0.1; done # it removes its directory before it has ended
+	while readlink "/proc/$pid/exe" >/dev/null; do sleep 0.1; done # it removes its directory before it ends
 	say "it is down"
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Does what a person does with make cluster: brings it up, pastes the commands that it prints and those of README.md from the second step
-# on, gives its nodes images, runs apps of them, and takes it down. What docker would give is made here. usage: cluster_test.sh
+# Uses make cluster as a person does: starts the cluster, pastes the commands that it prints and those of README.md from the second step on,
+# loads images, runs apps from them, and stops it. A fake docker has the images.
+# usage: cluster_test.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -13,17 +14,17 @@ up=
 trap '[ -z "$up" ] || make cluster-down; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP
 
-# step WHAT: a line that .ci/run shows while the rest goes on
+# step WHAT: prints a heading, which .ci/run shows meanwhile
 step() { echo "== $1"; }
 
-# paste COMMANDS...: one after the other, as in a shell of the person's
+# paste COMMANDS...: runs each as in a person's shell
 paste() {
 	printf '$ %s\n' "$*"
 	PATH=$work/bin:$PATH bash -euo pipefail -c "$(cat "$work/exports" 2>/dev/null)
 $*"
 }
 
-# expect WHAT PATTERN COMMANDS...: pastes them; what they print has the pattern
+# expect WHAT PATTERN COMMANDS...: pastes them, and checks that their output matches the pattern
 expect() {
 	local output
 	output=$(paste "${@:3}" 2>&1) || refuse "$1: that failed" "$output"
@@ -31,7 +32,7 @@ expect() {
 	grep -q -- "$2" <<<"$output" || refuse "$1: there is no \"$2\" in what is above" "${*:3}"
 }
 
-# block STEP: the commands of that step of README.md, as they stand there
+# block STEP: prints the commands of that step of README.md
 block() {
 	awk -v step="**$1. " '/^## / {here = $0 == "## Install on a cluster"} here && /^\*\*/ {mine = index($0, step) == 1}
 		/^```/ {code = $0 == "```sh"; next} here && mine && code' README.md
@@ -54,7 +55,7 @@ expect "the commands that make cluster prints" "^Phase: *Succeeded" "$(cat "$wor
 expect "both nodes are well" "^2 nodes: 2 well, 0 not well, 0 not asked" "istio-pod-networkctl status"
 
 step "what README.md says"
-remove=$(tr '\n\140' ' \n' <README.md | grep '^helm uninstall ') # it stands in a sentence, between backquotes
+remove=$(tr '\n\140' ' \n' <README.md | grep '^helm uninstall ') # in a sentence, between backquotes
 expect "the removal" "^release .* uninstalled" "$remove"
 expect "the second step" "^Phase: *Succeeded" "$(block 2)"
 expect "the third step" "^2 nodes: 2 well, 0 not well, 0 not asked" "$(block 3)"
@@ -102,7 +103,7 @@ step "make cluster-down"
 pid=$(cat "$cache/cluster/pid")
 make cluster-down
 up=
-readlink "/proc/$pid/exe" >/dev/null && refuse "process $pid of the cluster is still there" "See ps." # one that has ended has none
+readlink "/proc/$pid/exe" >/dev/null && refuse "process $pid of the cluster is still there" "See ps." # a process that has ended has none
 [ ! -e "$cache/cluster" ] || refuse "$cache/cluster is still there" "$(ls "$cache/cluster")"
 if scripts/cluster.sh load "$work/app/app" app:1 >"$work/again" 2>&1; then
 	refuse "something was loaded into no cluster" "$(cat "$work/again")"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds cnitool and the reference plugins, at the versions that conformance/go.mod pins, once, into the cache, and prints the
-# directory they are in. usage: cni.sh
+# Builds cnitool and the reference plugins, in the versions of conformance/go.mod, once, into the cache, and prints their directory.
+# usage: cni.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh

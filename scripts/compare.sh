@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Measures this project beside istio-init, Istio CNI and no redirection, in one cluster with istiod and Envoy, and prints a table. What was
-# measured is in dist/compare/state.jsonl: a run that was ended goes on after it. usage: compare.sh [flags of conformance/compare, or -help]
+# Measures this project, istio-init, Istio CNI and no redirection, in one cluster with istiod and Envoy, and prints a table. The
+# measurements are in dist/compare/state.jsonl. The next run continues an unfinished one.
+# usage: compare.sh [flags of conformance/compare, or -help]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -22,4 +23,4 @@ case " $* " in
 esac
 mkdir -p "$cache"
 go -C conformance build -o "$cache/compare" ./compare
-exec "$cache/compare" "$@" # not by go run, which leaves it behind when a signal ends that
+exec "$cache/compare" "$@" # not by go run, which leaves the program behind when a signal ends go run

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The demo: one pod of the mesh from ADD to DEL, with real packets, for a person to read. `make demo` calls this.
+# The demo: one mesh pod from ADD to DEL, with real packets. `make demo` runs this.
 set -eu
 
 usage() {
@@ -83,7 +83,7 @@ bin=$cache/demo
 mkdir -p "$bin"
 say "building the plugin"
 cd "$root"
-# build MODULE PACKAGE
+# build MODULE PACKAGE: builds a program
 build() {
 	go -C "$1" build -trimpath -ldflags '-s -w' -o "$bin/" "$2" || refuse "the build failed" "The reason is above."
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the end-to-end tests on a real Kubernetes cluster of two nodes, in namespaces of its own, with the images of the two Dockerfiles and
-# the chart. With CLUSTERS=3 three clusters have a third of the tests each, at once. With ROWS=write the rows of the tests that succeed are
-# written into docs/scenarios.md. With PODS=250 TestFullNode fills its node with so many. usage: e2e.sh [go test flags, such as -run NAME]
+# the chart. With CLUSTERS=3, three clusters run a third of the tests each at the same time. With ROWS=write, the rows of successful tests
+# are written into docs/scenarios.md. With PODS=250, TestFullNode fills its node with that many pods.
+# usage: e2e.sh [go test flags, such as -run NAME]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -20,7 +21,7 @@ write) export E2E_ROWS=$root/$page ;;
 *) refuse "ROWS: invalid value \"$ROWS\"" "Valid: write, or nothing." 2 ;;
 esac
 export E2E_FAULTS=${FAULTS:-} E2E_SEED=${SEED:-} E2E_PODS=${PODS:-}
-if [ -n "$E2E_FAULTS${E2E_SOAK:-}" ]; then # one of which is about the clock
+if [ -n "$E2E_FAULTS${E2E_SOAK:-}" ]; then # one of them changes the clock
 	clock=$(mktemp -d)
 	trap 'rm -rf "$clock"' EXIT
 	GOFLAGS="${GOFLAGS:-} $(scripts/clock.sh "$clock")" cluster_images none
@@ -40,13 +41,13 @@ fi
 logs=$root/dist/e2e/logs
 rm -rf "$logs"
 
-# run LOGS FLAG...
+# run LOGS FLAG...: runs the tests
 run() {
 	E2E_LOGS=$1 go -C conformance test -count 1 -timeout 55m -v ./e2e -shuffle "${SHUFFLE:-off}" "${@:2}"
 }
 
-# others COUNT: divides the tests into so many parts that take about as long as each other, by the rows in the page, and prints for
-# each part the pattern of the tests that are not in it
+# others COUNT: divides the tests into that many parts of about the same duration, by the rows in the page. For each part it prints the
+# pattern of the tests that are not in it
 others() {
 	awk '
 		/^Test[^ ]+ +ok +[0-9.]+ s / {
@@ -70,7 +71,7 @@ if [ "${CLUSTERS:-1}" = 1 ]; then
 	run "$logs" "$@"
 	exit
 fi
-go -C conformance test -c -o /dev/null ./e2e # once, not once for each
+go -C conformance test -c -o /dev/null ./e2e # once, not in each part
 parts=$(others "$CLUSTERS")
 number=0
 while read -r skipped; do

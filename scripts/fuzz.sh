@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a while, one after the other. usage: fuzz.sh [TIME, default 10s [go test flags]]
-#        fuzz.sh --list shows them; TARGETS=Fuzz1,Fuzz2 runs only those
-#        PACKETS=100000 [SEED=1] fuzz.sh sends so many random packets by each backend and does nothing else. The inputs are those
-#        of the seeds from SEED on; without one it draws one, and says which
+# Runs every fuzz target for some time, one after the other. usage: fuzz.sh [TIME, default 10s [go test flags]]
+#        fuzz.sh --list lists them; TARGETS=Fuzz1,Fuzz2 runs only those
+#        PACKETS=100000 [SEED=1] fuzz.sh only sends that many random packets with each backend. Their settings come from the seeds from SEED
+#        on. Without SEED it chooses one and prints it
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -17,7 +17,7 @@ need_root
 need_go
 need nft=nftables iptables-nft=iptables
 
-# traffic PACKETS: by each backend
+# traffic PACKETS: with each backend
 traffic() {
 	local seed=${SEED:-$((RANDOM << 15 | RANDOM))}
 	printf '== TestRandomTraffic in plugin/netfilter: PACKETS=%s SEED=%s\n' "$1" "$seed"
@@ -31,7 +31,7 @@ time=${1:-10s}
 [ $# -eq 0 ] || shift
 while IFS=: read -r file target; do
 	[[ -z ${TARGETS:-} || ,$TARGETS, == *,$target,* ]] || continue
-	case $target:$time in FuzzTraffic:*x) # so many packets, not inputs
+	case $target:$time in FuzzTraffic:*x) # a number of packets, not of inputs
 		traffic "${time%x}"
 		continue
 		;;

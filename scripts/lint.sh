@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# gofmt, go vet, golangci-lint and actionlint (built once into the cache), shellcheck and yamllint. usage: lint.sh
+# gofmt, go vet, golangci-lint and actionlint (built once into the cache), shellcheck and yamllint.
+# usage: lint.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# A mesh on this machine, for a person: the cluster of scripts/cluster.sh with Istio, this tree's controller, and a shop of four services.
-# up brings it up, shows that it works, each command with what it prints, and leaves it; its exit status is 0 only if all was as it should
-# be. down takes it down. docs/getting-started-istio.md does the same on a cluster of the reader's. usage: mesh.sh up | down
+# A mesh on this machine, to try things on: the cluster of scripts/cluster.sh with Istio, this tree's controller, and a shop of four
+# services. up starts it, shows with commands and their output that it works, and leaves it running. Its exit status is 0 only if everything
+# was right. down stops it. docs/getting-started-istio.md does the same on the reader's cluster.
+# usage: mesh.sh up | down
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -16,7 +17,7 @@ if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 text() { printf '   %s\n' "$@"; }
 
-# show COMMAND...: what is about to run, as it can be pasted
+# show COMMAND...: prints a command in a form that can be pasted
 show() {
 	local word line=
 	for word in "$@"; do
@@ -28,7 +29,7 @@ show() {
 	printf '   %s$%s%s\n' "$bold" "$line" "$plain"
 }
 
-# quietly COMMAND...: shows a command, and what it prints only if it fails
+# quietly COMMAND...: prints and runs a command, and prints its output only if it fails
 quietly() {
 	local output
 	show "$@"
@@ -37,8 +38,8 @@ quietly() {
 
 wrong=0
 
-# expect yes|no WHAT COMMAND...: shows a command and what it prints. It has to succeed, or to fail, and to print WHAT. What Istio is told
-# takes a moment to reach the sidecars, so it may have some tries.
+# expect yes|no WHAT COMMAND...: prints and runs a command, and prints its output. It has to succeed (yes) or fail (no), and to print WHAT.
+# The command is repeated, because settings of Istio take a moment to reach the sidecars.
 expect() {
 	local want=$1 what=$2 output='' got=''
 	shift 2
@@ -80,7 +81,7 @@ install() {
 	quietly helm4 install visitor ./conformance/shop/chart -n outside --set 'roles={visitor}' --set mesh=false --wait
 }
 
-# Columns of kubectl get pods. What the agents mark pods with is in annotations, whose names have dots.
+# Columns of kubectl get pods. The marks are annotations, whose names have dots.
 mark='.metadata.annotations.pod-network-controller\.istio\.io'
 containers="POD:.metadata.name,INIT:.spec.initContainers[*].name,CONTAINERS:.spec.containers[*].name"
 marks="MARK:$mark/status,REASON:$mark/reason"

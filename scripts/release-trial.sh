@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes the release of the commit that is checked out twice, by make release and make release-check, with a key for the occasion and a
-# registry on loopback: the bytes have to be the same, and what is changed has to be noticed. What is not committed is not in it. The
-# operator's tool is built for linux/amd64 alone. usage: release-trial.sh
+# Builds the release of the checked-out commit twice, with make release and make release-check, a temporary key and a registry on loopback.
+# The bytes have to be the same, and changes have to be detected. It ignores what is not committed, and builds the operator's tool for
+# linux/amd64 alone.
+# usage: release-trial.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=scripts/lib.sh

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The long run: for a while pods of all kinds come and go on the cluster of the end-to-end tests under all faults, and beside that every
-# fuzz target is run, one after the other. usage: soak.sh [DURATION such as 90m or 1h, default 1h]; SEED=N has the same faults again. With
-# SANDBOXES=10000 so many sandboxes come and go by the runtime's own interface, without a kubelet, and nothing else is run.
+# The long run: pods of all kinds come and go on the cluster of the end-to-end tests under all faults. At the same time every fuzz target
+# runs, one after the other.
+# usage: soak.sh [DURATION such as 90m or 1h, default 1h]; SEED=N repeats a sequence of faults. With SANDBOXES=10000, that many sandboxes
+# come and go through the runtime's CRI, without a kubelet, and nothing else runs.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"

@@ -1,11 +1,11 @@
-# Sourced by scripts that run several stages, after lib.sh: all stages are run, whatever fails, and a table says in the end how
-# each one went, how long it took, and which tests have failed. bash.
+# Sourced after lib.sh by scripts that run several stages. All stages run, even if some fail. In the end a table has each stage's result and
+# duration, and the tests that failed. bash.
 # shellcheck shell=bash disable=SC2034,SC2154
 
 declare -A stage_after stage_command stage_state stage_pid stage_began stage_took
 stages=()
 
-# stage NAME AFTER COMMAND...: declares one. It starts when all stages that AFTER names, separated by spaces, have ended.
+# stage NAME AFTER COMMAND...: declares a stage. It starts when all stages in AFTER, separated by spaces, have ended.
 stage() {
 	local name=$1
 	stages+=("$name")
@@ -15,9 +15,9 @@ stage() {
 	stage_state[$name]=waiting
 }
 
-# run_stages LOGS: runs all, those at once that do not wait for another, and returns 1 if one has failed. The output of each
-# goes to a file in the directory LOGS, and is printed as a whole when the stage has ended; meanwhile a line every half minute
-# says what is running. Whatever ends this script ends the stages.
+# run_stages LOGS: runs all stages, at the same time unless one waits for another, and returns 1 if one has failed. Each stage's output goes
+# to a file in the directory LOGS, and is printed when the stage has ended. Every 30 s a line says which stages are running. When this
+# script ends, for whatever reason, the stages end, too.
 run_stages() {
 	[ ${#stages[@]} -gt 0 ] || refuse "there is no stage to run" "Nothing was tested."
 	stage_logs=$1
@@ -45,7 +45,7 @@ run_stages() {
 	stage_table
 }
 
-# follow_stages LOGS: the same for one stage after the other, with their output as it comes.
+# follow_stages LOGS: runs one stage after the other, and prints the output as it comes.
 follow_stages() {
 	stage_logs=$1
 	mkdir -p "$stage_logs"
@@ -65,7 +65,8 @@ follow_stages() {
 	stage_table
 }
 
-# end_tee PID NAME: the last line of tee comes before ours. A process that a stage leaves behind keeps the output open, and is a failure.
+# end_tee PID NAME: waits until tee has printed its last line. A process that a stage leaves behind keeps the output open. That is a
+# failure.
 end_tee() {
 	local _
 	for _ in {1..50}; do # 10 s
@@ -88,9 +89,9 @@ may_start() {
 	done
 }
 
-# start_stage starts one in a process group of its own.
+# start_stage NAME: starts a stage in a process group of its own.
 start_stage() {
-	: >"$(log_of "$1")" # so that it can be read from now on
+	: >"$(log_of "$1")" # so that the log can be read from now on
 	set -m
 	eval "${stage_command[$1]}" >"$(log_of "$1")" 2>&1 </dev/null &
 	set +m
@@ -100,20 +101,20 @@ start_stage() {
 
 settle_stage() { stage_state[$1]=$2 stage_took[$1]=$((SECONDS - stage_began[$1])); }
 
-# end_stage NAME NUMBER: prints what it has printed.
+# end_stage NAME NUMBER: prints the stage's output and result.
 end_stage() {
 	if wait "${stage_pid[$1]}"; then
 		settle_stage "$1" ok
 	else
 		settle_stage "$1" FAILED
 	fi
-	kill -KILL -- "-${stage_pid[$1]}" 2>/dev/null || true # what it has left behind
+	kill -KILL -- "-${stage_pid[$1]}" 2>/dev/null || true # what the stage has left behind
 	printf '\n=== %s\n' "$1"
 	cat "$(log_of "$1")"
 	printf '=== %s of %s: %s: %s, %s\n' "$2" ${#stages[@]} "$1" "${stage_state[$1]}" "$(minutes "${stage_took[$1]}")"
 }
 
-# tell_running says for how long the stages are running that are, and how far each one says that it is.
+# tell_running: prints the running stages, how long each has been running, and the last heading in its log.
 tell_running() {
 	local name line
 	line="=== after $(minutes $SECONDS):"
@@ -126,7 +127,7 @@ tell_running() {
 	echo "${line%;}"
 }
 
-# end_stages ends what is still running, and waits until it has ended: it may have something to put back.
+# end_stages: ends the running stages, and waits for their end: they may have to restore something.
 end_stages() {
 	local status=$? name signal
 	trap '' INT TERM HUP
@@ -142,7 +143,7 @@ end_stages() {
 	exit $status
 }
 
-# any_running says whether a process of a stage's group is left, which may have lost its parent.
+# any_running: whether a process is left in a stage's group, even if its parent has ended.
 any_running() {
 	local name
 	for name in "${stages[@]}"; do
@@ -151,7 +152,7 @@ any_running() {
 	return 1
 }
 
-# stage_table prints how all went, and returns 1 if one has failed.
+# stage_table: prints the results, and returns 1 if a stage has failed.
 stage_table() {
 	local name tests failed=0
 	echo
@@ -173,7 +174,7 @@ stage_table() {
 	return 1
 }
 
-# failed_tests LOG: the tests that have failed, by package, as `go test` has printed them, each with what it has said first.
+# failed_tests LOG: prints the failed tests in the output of `go test`, by package, each with its first lines of output.
 failed_tests() {
 	awk '
 		/^=== (RUN|CONT|NAME) / {now = $3}

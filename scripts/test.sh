@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs every test: unit tests, and those on real network namespaces and packets, which need root and may not skip. What fails keeps
-# nothing else from being run; a table in the end says what it was. PART=traffic runs those that want the processors for packets of their
-# own, PART=others the others, which mostly wait for an API server. usage: test.sh [go test flags]
+# Runs every test: unit tests, and those with real network namespaces and packets, which need root and must not be skipped. A failure stops
+# nothing else, and a table in the end lists the failures. PART=traffic runs the tests that need the processors for their own packets.
+# PART=others runs the rest, which mostly wait for an API server.
+# usage: test.sh [go test flags]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -13,7 +14,7 @@ need_root
 need nft=nftables iptables-nft=iptables ip=iproute2 nsenter=util-linux setpriv=util-linux strace=strace buildah=buildah
 need_prometheus
 need_go
-# Compiled packages and modules of Kubernetes' take most of it. Once that is done, a run needs little.
+# Mostly for Kubernetes' modules and compiled packages. After the first build a run needs little space.
 ls -d "$cache"/kubernetes-* >/dev/null 2>&1 || need_space 10 "$cache" "$(go env GOCACHE)" "$(go env GOMODCACHE)"
 
 logs=dist/test
@@ -31,7 +32,7 @@ vet() {
 	return $failed
 }
 
-# The programs that the tests of conformance run take minutes to build the first time: that goes on beside the tests before.
+# The programs for the tests of conformance take minutes to build the first time, so they are built during the earlier tests.
 log=$logs/programs.log
 rm -rf "$logs"
 mkdir -p "$logs"
@@ -46,21 +47,21 @@ programs() {
 	local status=0
 	tail -n +1 --pid=$building -f "$log"
 	wait $building || status=$?
-	building= # its number may be somebody else's from now on
+	building= # another process may get its number from now on
 	return $status
 }
 
-# part PART NAME COMMAND...: a stage, if that part is to be run.
+# part PART NAME COMMAND...: declares a stage, if that part is to run.
 part() { case $1 in "${PART:-$1}") stage "$2" "" "${@:3}" ;; esac }
 
-# One package at a time: the traffic tests of two packages at once would compete for the processors and wait longer.
+# One package at a time: the traffic tests of two packages at the same time would compete for the processors and take longer.
 part traffic vet vet
 part traffic product go test -p 1 -count 1 -timeout 20m ./... "$@"
 part traffic scripts scripts/lib_test.sh
 part others scripts/images go -C scripts/images test -count 1 ./... "$@"
 part others scripts/release go -C scripts/release test -count 1 ./... "$@"
 stage "programs to test with" "" programs
-# Black box, all but e2e, which needs more of the machine: make e2e
+# The black-box tests without e2e, which needs more of the machine: make e2e
 conformance() { go -C conformance test -p 1 -count 1 -timeout 20m "$@"; }
 for package in internal/... bench/... cni demo kernels pages playground schemas shapes shop; do
 	part traffic "conformance/$package" conformance "./$package" "$@"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Moves every module of the repository to the newest versions of what it requires itself, all of them to one version of each module that
-# several of them require, and modules, Dockerfiles and workflows to one Go: the newest patch release of its minor version. Moves to their
-# newest, too, what checks the tree, what makes the site, Envoy, and the workflows' actions. Read what has changed, and run everything
-# after it. With MODULE... only those directories. usage: update.sh [MODULE...]
+# Updates every module of the repository to the newest versions of its direct requirements. A module that several of them require gets one
+# version everywhere. Modules, Dockerfiles and workflows get one Go: the newest patch release of its minor version. It also updates what
+# checks the tree, what makes the site, Envoy, and the workflows' actions. Read the changes, and run everything afterwards. With MODULE...,
+# only those directories.
+# usage: update.sh [MODULE...]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -11,8 +12,8 @@ cd "$root"
 need_go
 need python3=python3
 
-# direct MODULE: what a module requires itself, and what its tools are of, which go.mod calls indirect; not what is replaced, such as
-# another module of this repository
+# direct MODULE: prints what a module requires directly, and the modules of its tools, which go.mod calls indirect. It leaves out replaced
+# ones, such as other modules of this repository
 direct() {
 	go mod edit -json "$1/go.mod" | python3 -c '
 import json, sys
@@ -27,13 +28,13 @@ print(*sorted(paths - {r["Old"]["Path"] for r in mod.get("Replace") or []}), sep
 '
 }
 
-# newest PATH: its newest version that is no pre-release
+# newest PATH: prints the newest version that is no pre-release
 newest() { go list -m -f '{{.Version}}' "$1@latest"; }
 
 update() {
 	local path paths=() version
 	say "$1"
-	if [ "$1" = conformance/kubernetes ]; then # whose staging modules are replaced by those of the same release
+	if [ "$1" = conformance/kubernetes ]; then # its staging modules are replaced by those of the same release
 		version=$(newest k8s.io/kubernetes)
 		go -C "$1" list -m -f '{{with .Replace}}{{$.Path}} {{.Path}}{{end}}' all | while read -r path by; do
 			go -C "$1" mod edit -replace "$path=$by@v0.${version#v1.}"
@@ -45,7 +46,7 @@ update() {
 			istio.io/*) continue ;;                   # a commit of its main branch, and what that needs: see its go.mod
 			github.com/sigstore/sigstore) continue ;; # as long as docs/decisions.md says so
 			esac
-			# not the latest, which is older where somebody requires a commit after the newest release
+			# not @latest, which is older if a module requires a commit after the newest release
 			if version=$(go -C "$1" list -m -f '{{.Version}}' "$path@upgrade"); then
 				paths+=("$path@$version")
 			else
@@ -57,15 +58,14 @@ update() {
 	go -C "$1" mod tidy
 }
 
-# pinned_in FILE NAME PATH: moves the version that a script pins of a program by that name to its newest
+# pinned_in FILE NAME PATH: updates the version of a program in a script
 pinned_in() {
 	local version
 	version=$(newest "$3")
 	sed -i "s/^$2=v.*/$2=$version/" "$1"
 }
 
-# wheels FILE PACKAGE: what comes from the Python package index, and all that it needs, each with the digest of every file that there is
-# of it
+# wheels FILE PACKAGE: updates a package from the Python package index and all that it needs, each with the digests of all its files
 wheels() {
 	say "$1"
 	need_pip
@@ -81,7 +81,7 @@ wheels() {
 	cp "$work/wheels" "$1"
 }
 
-# actions: what the workflows take from the forge, each by the commit of its newest release
+# actions: updates the workflows' actions, each to the commit of its newest release
 actions() {
 	local action tags version commit
 	sed -n 's/.*uses: \([^@]*\)@.*/\1/p' .github/workflows/*.yml | sort -u | while read -r action; do
@@ -92,13 +92,13 @@ actions() {
 		fi
 		version=$(sed -n 's|.*\trefs/tags/\(v[0-9]*\.[0-9]*\.[0-9]*\)$|\1|p' <<<"$tags" | sort -V | tail -n 1)
 		[ -n "$version" ] || refuse "$action has no release" "Look at its page."
-		# of a tag with a message the commit is in a line of its own, after it
+		# the commit of an annotated tag is in the next line
 		commit=$(awk -v tag="refs/tags/$version" '$2 == tag || $2 == tag "^{}" {commit = $1} END {print commit}' <<<"$tags")
 		sed -i "s|uses: $action@.*|uses: $action@$commit  # $version|" .github/workflows/*.yml
 	done
 }
 
-# go_release: the newest patch release of the Go that the modules ask for, or what they ask for where this machine cannot have that one
+# go_release: prints the newest patch release of the modules' Go, or their own version if this machine cannot have the newest
 go_release() {
 	local asked newer
 	asked=$(sed -n 's/^go //p' go.mod)
@@ -110,7 +110,7 @@ go_release() {
 	echo "$newer"
 }
 
-# apart MODULE...: a line "MODULE PATH@VERSION..." for each that requires something at a lower version than another of them
+# apart MODULE...: prints "MODULE PATH@VERSION..." for each module that requires something in a lower version than another one
 apart() {
 	python3 - "$@" <<'END'
 import json, re, subprocess, sys
@@ -136,7 +136,7 @@ for module in sys.argv[1:]:
 END
 }
 
-# align MODULE...: what several of them require, all require at the highest of these versions (TestModulesAgree)
+# align MODULE...: gives all modules the highest version of what several of them require (TestModulesAgree)
 align() {
 	local round module paths low
 	for round in 1 2 3 4 5 6; do
@@ -169,7 +169,7 @@ if [ ${#modules[@]} = 0 ]; then
 fi
 version=$(go_release)
 for module in "${modules[@]}"; do update "$module"; done
-# what one of them asks for, all have
+# all modules get the version that one of them asks for
 version=$({ echo "$version"; git ls-files go.mod '*/go.mod' | xargs sed -n 's/^go //p'; } | sort -V | tail -n 1)
 git ls-files go.mod '*/go.mod' | while read -r file; do go mod edit -go "$version" "$file"; done
 git ls-files 'Dockerfile*' '*/Dockerfile*' | xargs sed -i "s/^ARG GO_VERSION=.*/ARG GO_VERSION=$version/"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Looks for known vulnerabilities in what the programs call, with govulncheck, built once into the cache. Its database is at GOVULNDB; where
-# that cannot be reached, nothing is known, and it says so and succeeds, unless VULNCHECK=required. usage: vulncheck.sh
+# Looks for known vulnerabilities in what the programs call, with govulncheck, built once into the cache. The database is at GOVULNDB. If it
+# cannot be reached, the script says so and succeeds, unless VULNCHECK=required.
+# usage: vulncheck.sh
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
