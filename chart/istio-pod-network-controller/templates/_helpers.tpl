@@ -3,7 +3,7 @@
 {{ .Values.Namespace | default .Release.Namespace }}
 {{- end -}}
 
-{{- /* What the distribution needs, with what the values say instead. */ -}}
+{{- /* The settings of the distribution. Values override them. */ -}}
 {{- define "platform" -}}
 {{- $name := "" -}}{{- $preset := dict -}}
 {{- range $key, $value := .Files.Get "files/presets.yaml" | fromYaml -}}
@@ -22,14 +22,15 @@ seLinuxType: {{ .Values.agent.seLinuxType | default $preset.seLinuxType | defaul
 resourceQuota: {{ ternary (default false $preset.resourceQuota) (eq $quota "true") (eq $quota "") }}
 {{- end -}}
 
-{{- /* What is mounted for a directory: itself, or what holds a link in its path. A container keeps the directory that a link has led to when it
-was made, and a snap's or K3s' `current` leads to another one after an upgrade. */ -}}
+{{- /* The directory to mount for a directory: itself, or the parent of a symbolic link in its path. A container keeps the directory to which a link
+led when it was made, but `current` of a snap or of K3s leads to another one after an upgrade. */ -}}
 {{- define "mountOf" -}}
 {{- regexReplaceAll "^(/.+?)/current(/.*)?$" . "${1}" -}}
 {{- end -}}
 
-{{- /* Why the agents cannot do `repair: apply`, "" if nothing is known. New network namespaces are mounts, which have to arrive in the agent's container:
-where the host does not share them, a container that asks for them is not made at all. Of the nodes, an object tells what they run. */ -}}
+{{- /* Why the agents cannot do `repair: apply`, "" if no reason is known. New network namespaces are mounts that have to propagate into the agent's
+container. If the host does not share its mounts, the runtime cannot make a container with mount propagation. The Node objects say what the
+nodes run. */ -}}
 {{- define "notApply" -}}
 {{- $preset := dict -}}
 {{- range $key, $value := .Files.Get "files/presets.yaml" | fromYaml -}}
@@ -52,7 +53,7 @@ where the host does not share them, a container that asks for them is not made a
 {{ $why }}
 {{- end -}}
 
-{{- /* What the agents do about pods that came too early. */ -}}
+{{- /* The agents' --repair: what they do about pods that came too early. */ -}}
 {{- define "repair" -}}
 {{- if ne .Values.repair "auto" -}}{{ .Values.repair }}
 {{- else if include "notApply" . -}}delete
@@ -60,14 +61,15 @@ where the host does not share them, a container that asks for them is not made a
 {{- end -}}
 {{- end -}}
 
-{{- /* What the labels of a node say that has no host, so no agent: AWS Fargate (aws/amazon-vpc-cni-k8s: charts/aws-vpc-cni/values.yaml), and
-virtual nodes, as of AKS (Azure/azure-container-networking issue 1897). An agent tolerates their taints, and would be pending for ever. */ -}}
+{{- /* Excludes nodes without a host by their labels, because no agent can run there: AWS Fargate (aws/amazon-vpc-cni-k8s:
+charts/aws-vpc-cni/values.yaml), and virtual nodes, as of AKS (Azure/azure-container-networking issue 1897). An agent tolerates their taints,
+and would stay pending. */ -}}
 {{- define "haveHosts" -}}
 - {key: eks.amazonaws.com/compute-type, operator: NotIn, values: [fargate]}
 - {key: type, operator: NotIn, values: [virtual-kubelet]}
 {{- end -}}
 
-{{- /* The affinity of the values, with nodes that have a host alone: terms are alternatives, so each of them says it. */ -}}
+{{- /* The affinity of the values, limited to nodes with a host. Terms are alternatives, so each of them gets that condition. */ -}}
 {{- define "affinity" -}}
 {{- $affinity := deepCopy (.Values.affinity | default dict) -}}
 {{- $nodes := get $affinity "nodeAffinity" | default dict -}}
@@ -91,15 +93,15 @@ virtual nodes, as of AKS (Azure/azure-container-networking issue 1897). An agent
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $tag }}{{ end -}}
 {{- end -}}
 
-{{- /* Of the agents' pods, and of what selects them. */ -}}
+{{- /* Labels of the agents' pods, and of their selectors. */ -}}
 {{- define "podLabels" -}}
 app.kubernetes.io/name: istio-pod-network-agent
 app.kubernetes.io/part-of: istio-pod-network-controller
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end -}}
 
-{{- /* Of every object: with those that Helm recommends (helm.sh/docs/chart_best_practices/labels). A pod has none that say which chart it is
-from: a new chart of the same agent would make all of them anew. */ -}}
+{{- /* Labels of every object except pods, with those that Helm recommends (helm.sh/docs/chart_best_practices/labels). Pods do not have the chart's
+version, because a new chart with the same agent would replace all of them. */ -}}
 {{- define "labels" -}}
 {{ include "podLabels" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -107,7 +109,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") }}
 {{- end -}}
 
-{{- /* Labels or annotations of the values beneath those of the chart, which others rely on. (list $ours $theirs) */ -}}
+{{- /* Labels or annotations of the values. The chart's own take precedence, because others need them. (list $ours $theirs) */ -}}
 {{- define "beneath" -}}
 {{- merge (index . 0 | fromYaml) (index . 1 | default dict) | toYaml -}}
 {{- end -}}
@@ -118,12 +120,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- sub (dateModify . $zero | unixEpoch) (unixEpoch $zero) -}}
 {{- end -}}
 
-{{- /* "true" where Helm talks to a cluster: every cluster has kube-system. */ -}}
+{{- /* "true" if Helm has access to a cluster: every cluster has kube-system. */ -}}
 {{- define "connected" -}}
 {{- if lookup "v1" "Namespace" "" "kube-system" }}true{{ end -}}
 {{- end -}}
 
-{{- /* "true" if the namespace is one that every cluster has: its labels are not ours to write. */ -}}
+{{- /* "true" if the namespace exists in every cluster. The chart must not change its labels. */ -}}
 {{- define "everyCluster" -}}
 {{- if has (include "namespace" .) (list "default" "kube-system" "kube-public" "kube-node-lease") }}true{{ end -}}
 {{- end -}}
@@ -141,7 +143,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") 
 {{- if or (eq $hooks "true") (and (eq $hooks "auto") (include "connected" .)) }}true{{ end -}}
 {{- end -}}
 
-{{- /* What Pod Security restricted asks of a container. (list . $user $imageUser) OpenShift gives it a user itself, whatever the image's is. */ -}}
+{{- /* The securityContext that Pod Security restricted requires. (list . $user $imageUser) On OpenShift the platform sets the user, whatever the
+image's is. */ -}}
 {{- define "restricted" -}}
 {{- $root := index . 0 -}}{{- $user := index . 1 -}}
 {{- $openshift := (include "platform" $root | fromYaml).openshift -}}
@@ -158,18 +161,18 @@ capabilities: {drop: [ALL]}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
-{{- /* The securityContext of the agent's container, with agent.securityContext laid over it. Where the directories and files are another user's
-(Kubespray's kube, MicroK8s' microk8s), root changes them, and gives what it writes anew the owner of before, by CHOWN, DAC_OVERRIDE and FOWNER;
-by LEASE it notices who is writing them at the moment. With repair: apply the plugin, when the agent runs it, enters a pod's network namespace
-and writes its rules, by SYS_ADMIN and NET_ADMIN, and reads by DAC_READ_SEARCH what /proc shows of a network that belongs to a user namespace. By SETGID
-and SETUID istio-pod-network-look sends a packet as the user of a pod's app (istio-pod-networkctl trace --live). */ -}}
+{{- /* The securityContext of the agent's container, overridden by agent.securityContext. CHOWN, DAC_OVERRIDE and FOWNER: directories and files may
+belong to another user (Kubespray's kube, MicroK8s' microk8s), and the agent changes them and keeps their owner. LEASE: it notices who is
+writing them. With repair: apply the agent runs the plugin, which needs more. SYS_ADMIN and NET_ADMIN: it enters a pod's network namespace and
+writes the rules. DAC_READ_SEARCH: it reads /proc for a network namespace that belongs to a user namespace. SETGID and SETUID:
+istio-pod-network-look sends a packet as the user of a pod's app (istio-pod-networkctl trace --live). */ -}}
 {{- define "agentSecurityContext" -}}
 {{- $more := deepCopy (.Values.agent.securityContext | default dict) -}}
 {{- $applies := eq (include "repair" .) "apply" -}}
 {{- $capabilities := list "CHOWN" "DAC_OVERRIDE" "FOWNER" "LEASE" -}}
 {{- if $applies -}}{{- $capabilities = concat $capabilities (list "DAC_READ_SEARCH" "NET_ADMIN" "SETGID" "SETUID" "SYS_ADMIN") -}}{{- end -}}
 {{- $capabilities = concat $capabilities ((get $more "capabilities" | default dict).add | default list) | uniq | sortAlpha -}}
-{{- $escalates := or $applies (has "SYS_ADMIN" $capabilities) ($more.privileged | default false) -}}{{- /* with these it is so, whatever is said */ -}}
+{{- $escalates := or $applies (has "SYS_ADMIN" $capabilities) ($more.privileged | default false) -}}{{- /* the API requires true with these */ -}}
 {{- $ours := dict "runAsUser" 0 "privileged" false "readOnlyRootFilesystem" true "allowPrivilegeEscalation" $escalates
   "seccompProfile" (dict "type" "RuntimeDefault") -}}
 {{- with (include "platform" . | fromYaml).seLinuxType -}}{{- $_ := set $ours "seLinuxOptions" (dict "type" .) -}}{{- end -}}
@@ -178,12 +181,12 @@ and SETUID istio-pod-network-look sends a packet as the user of a pod's app (ist
 {{- mergeOverwrite $ours $more | toYaml -}}
 {{- end -}}
 
-{{- /* Where the pod of `helm test` is made. */ -}}
+{{- /* The namespace of the pod of `helm test`. */ -}}
 {{- define "testNamespace" -}}
 {{ .Values.test.namespace | default "istio-pod-network-test" }}
 {{- end -}}
 
-{{- /* The plugin's settings of mesh pods: those of 2018 under their names of today, and redirect. */ -}}
+{{- /* The plugin's settings of mesh pods: the values of 2018 under their present names, and redirect. */ -}}
 {{- define "redirect" -}}
 {{- $redirect := deepCopy (.Values.redirect | default dict) -}}
 {{- $values := .Values -}}
@@ -204,7 +207,7 @@ and SETUID istio-pod-network-look sends a packet as the user of a pod's app (ist
 {{ toJson $redirect }}
 {{- end -}}
 
-{{- /* The plugin's entry: what agent and plugin read. */ -}}
+{{- /* The plugin's entry, which agent and plugin read. */ -}}
 {{- define "entry" -}}
 {{- toPrettyJson (dict
   "type" "istio-pod-network"
@@ -223,7 +226,7 @@ and SETUID istio-pod-network-look sends a packet as the user of a pod's app (ist
 ) -}}
 {{- end -}}
 
-{{- /* The name of the NetworkAttachmentDefinition: Istio's, unless Istio's own CNI has one of that name. */ -}}
+{{- /* The name of the NetworkAttachmentDefinition: Istio's, unless Istio CNI already has one with that name. */ -}}
 {{- define "networkName" -}}
 {{- if .Values.openshift.networkName -}}
 {{ .Values.openshift.networkName }}
@@ -234,7 +237,7 @@ and SETUID istio-pod-network-look sends a packet as the user of a pod's app (ist
 {{- end -}}
 {{- end -}}
 
-{{- /* "true" if the admission policy is to be rendered. Without a cluster only the version tells what the API server has. */ -}}
+{{- /* "true" if the admission policy is to be rendered. Without a cluster, the Kubernetes version decides whether the API server has it. */ -}}
 {{- define "rendersPolicy" -}}
 {{- $enabled := toString .Values.admissionPolicy.enabled -}}
 {{- $has := semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version -}}
@@ -244,7 +247,7 @@ and SETUID istio-pod-network-look sends a packet as the user of a pod's app (ist
 {{- if or (eq $enabled "true") (and (eq $enabled "auto") $has) }}true{{ end -}}
 {{- end -}}
 
-{{- /* The version of the API MutatingAdmissionPolicy, "" if there is none. Without a cluster only the version of Kubernetes tells. */ -}}
+{{- /* The API version of MutatingAdmissionPolicy, "" if there is none. Without a cluster, the Kubernetes version decides. */ -}}
 {{- define "mutatingAPI" -}}
 {{- if include "connected" . -}}
 {{- range $version := list "v1" "v1beta1" -}}
@@ -255,29 +258,29 @@ and SETUID istio-pod-network-look sends a packet as the user of a pod's app (ist
 {{- end -}}
 {{- end -}}
 
-{{- /* The same where nobody asked for a mutation: without a cluster, only a version whose API servers have it by default counts. */ -}}
+{{- /* The same if no value asks for a mutation. Without a cluster it counts only Kubernetes versions in which it is enabled by default. */ -}}
 {{- define "copiedMarksAPI" -}}
 {{- if or (include "connected" .) (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version) }}{{ include "mutatingAPI" . }}{{ end -}}
 {{- end -}}
 
-{{- /* How many annotations a pod may have and be marked: comparing each costs the API server its processor's time. */ -}}
+{{- /* The largest number of annotations with which a pod may be marked: the API server needs processor time to compare each. */ -}}
 {{- define "mostAnnotations" }}1000{{ end -}}
 
-{{- /* How many managers of fields an object may have: each is looked for among all. Of updates the API server keeps ten. */ -}}
+{{- /* The largest number of field managers of an object: each is searched for among all. The API server keeps ten of operation Update. */ -}}
 {{- define "mostManagers" }}30{{ end -}}
 
-{{- /* CEL: what an entry of metadata.managedFields has in one level of its fields, and in the next, as maps. */ -}}
+{{- /* CEL: the fields of an entry of metadata.managedFields, at the top or below `parent` and `child`, as a map. */ -}}
 {{- define "managed" }}dyn({{ .entry }}).?fieldsV1{{ with .parent }}[?'{{ . }}']{{ end }}{{ with .child }}[?'{{ . }}']{{ end }}.orValue({}){{ end -}}
 
-{{- /* CEL: of a level of an entry's fields, if they are few, all but `key` are the same in another. */ -}}
+{{- /* CEL: one level of an entry's fields, except `key`, is the same in another entry. False if the level is large. */ -}}
 {{- define "sameFields" -}}
 size({{ .before }}) <= 30 && {{ .before }}.all(k, k == '{{ .key }}' || {{ .after }}[?k] == {{ .before }}[?k]) && {{ .after }}.all(k, k in {{ .before }})
 {{- end -}}
 
-{{- /* CEL: variables.managersBefore are in variables.managersAfter, which holds nothing new but an update of the agent's. What the agent writes,
-others lose: `child` of `parent`, or of that the variable `fields`. What is large is compared as a whole or counted: a loop over it would cost the API
-server seconds. The API server merges the oldest updates where more than ten have updated (capmanagers.go in
-k8s.io/apimachinery/pkg/util/managedfields/internal), so of those nothing is said there. */ -}}
+{{- /* CEL: variables.managersAfter has everything in variables.managersBefore, and nothing new except an update by the agent. Other managers may lose
+the fields that the agent writes: `child` below `parent`, or the variable `fields` below that. Large parts are compared as a whole or counted,
+because a loop over them would take the API server seconds. If there are more than ten updates, the API server merges the oldest ones
+(capmanagers.go in k8s.io/apimachinery/pkg/util/managedfields/internal), so these are not compared then. */ -}}
 {{- define "managersKept" -}}
 {{- $o := include "managed" (dict "entry" "o") -}}
 {{- $n := include "managed" (dict "entry" "n") -}}

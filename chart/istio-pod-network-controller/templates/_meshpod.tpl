@@ -1,11 +1,11 @@
-{{- /* A pod like one of the mesh, with a stand-in of its sidecar: `helm test` makes it, and `istio-pod-networkctl verify` reads it of a ConfigMap. */ -}}
+{{- /* A pod like a mesh pod, with a stand-in of its sidecar: for `helm test`, and in a ConfigMap for `istio-pod-networkctl verify`. */ -}}
 {{- define "meshPodAnnotations" -}}
 {{- $platform := include "platform" . | fromYaml -}}
 sidecar.istio.io/status: '{"containers":["istio-proxy"]}'
 istio-pod-network-controller/initialize: "true"
-# Whatever redirect says of other pods, this one's calls to addresses that nobody has are captured. On OpenShift all containers get one user,
-# which is not the sidecar's, so that probe and stand-in are apps there, and its answers to DNS by UDP no sidecar's.
-sidecar.istio.io/interceptionMode: REDIRECT # what TPROXY needs of a sidecar is more than Pod Security restricted allows
+# Calls of this pod to addresses that do not exist are captured, whatever redirect says for other pods. On OpenShift all containers get one user,
+# which is not the sidecar's. So probe and stand-in count as apps there, and the stand-in's UDP answers to DNS do not count as the sidecar's.
+sidecar.istio.io/interceptionMode: REDIRECT # a sidecar with TPROXY needs more than Pod Security restricted allows
 pod-network-controller.istio.io/envoy-userid: "1337"
 pod-network-controller.istio.io/includeOutboundOwnerGroups: "*"
 pod-network-controller.istio.io/excludeOutboundOwnerGroups: ""
@@ -20,7 +20,7 @@ k8s.v1.cni.cncf.io/networks: {{ .Values.openshift.networkNamespace }}/{{ include
 {{- end }}
 {{- end -}}
 
-{{- /* And its specification, but for its account. */ -}}
+{{- /* Its specification, without the service account. */ -}}
 {{- define "meshPodSpec" -}}
 {{- $platform := include "platform" . | fromYaml -}}
 {{- $redirect := include "redirect" . | fromJson -}}
@@ -30,7 +30,7 @@ imagePullSecrets: # of the pod's own namespace
 {{- end }}
 automountServiceAccountToken: false
 restartPolicy: Never
-nodeSelector: # where there are agents
+nodeSelector: # nodes with agents
   {{- merge (dict "kubernetes.io/os" "linux") (.Values.nodeSelector | default dict) | toYaml | nindent 2 }}
 affinity:
   {{- include "affinity" . | nindent 2 }}
@@ -65,12 +65,12 @@ containers:
   imagePullPolicy: {{ $.Values.image.pullPolicy }}
   command: [/istio-pod-network-flows, {{ $command }}]
   args:
-  - --quit # when the app's flows are made
+  - --quit # after the app's flows
   {{- if eq $redirect.families "proxy" }}
   - --families=proxy
   {{- end }}
   {{- if eq $command "app" }}
-  {{- if not $platform.openshift }} {{- /* where the stand-in is an app by its user: see above */}}
+  {{- if not $platform.openshift }} {{- /* there the stand-in counts as an app: see above */}}
   - --dns
   {{- end }}
   - --timeout=60s

@@ -1,6 +1,6 @@
-{{- /* What a schema could only call a pattern that does not match: each kind of value, and in words what is valid. `each` is the pattern of
-what stands between commas, where `ordered` wants the lower end of a range first and `highest` bounds a number; `star` allows * for all; `most` is how many bytes there may be. No more is taken than plugin and agent take:
-with an entry that the plugin refuses, no pod of the node would start. */ -}}
+{{- /* Each kind of value, with a text that says what is valid: a schema's error would only show a pattern. `each` is the pattern of an item in a list
+with commas. `ordered`: the lower end of a range comes first. `highest` is the largest number. `star` allows * for all. `most` is the largest
+number of bytes. The chart accepts only what plugin and agent accept: with an entry that the plugin rejects, no pod of the node would start. */ -}}
 {{- define "kinds" -}}
 {{- $number := "[0-9]+([.][0-9]+)?" -}}
 {{- $unit := "(ms|s|m|h)" -}}
@@ -16,7 +16,7 @@ path:
   words: an absolute path out of letters, digits and ._+@-, without a slash at its end, or empty for that of kubernetesDistribution
 stateDir:
   pattern: '^{{ $path }}$'
-  most: 96 # of the socket in it, Linux takes 107
+  most: 96 # the path of the socket in it may have 107 (unix(7))
   words: an absolute path of at most 96 bytes out of letters, digits and ._+@-, without a slash at its end
 fullPath:
   pattern: '^{{ $path }}$'
