@@ -49,8 +49,8 @@ type installation struct {
 type memory struct {
 	// ChainedSince is when our entry was last added to the network.
 	ChainedSince time.Time `json:"chainedSince"`
-	// ChainedFirst is when our entry was first added with the settings whose SHA-256 is Settings. Other settings start
-	// anew, because they put other pods into the mesh.
+	// ChainedFirst is when our entry was first added with the settings whose SHA-256 is Settings. Other settings reset
+	// it, because they put other pods into the mesh.
 	ChainedFirst time.Time `json:"chainedFirst,omitzero"`
 	Settings     string    `json:"settings,omitempty"`
 	// DropInDistrusted says that this runtime does not read drop-ins: in spite of ours, pods were made without the

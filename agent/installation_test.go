@@ -19,8 +19,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/entry"
 )
 
-// ChainedSince decides whether a pod bypasses the mesh. It starts anew if our entry was missing: pods made meanwhile
-// came too early. It does not if the binary was missing: without it no pod could be made.
+// ChainedSince decides whether a pod bypasses the mesh. It is reset if our entry was missing: pods made meanwhile
+// came too early. A missing binary does not reset it: without the binary no pod could be made.
 func TestChainedSince(t *testing.T) {
 	memory := filepath.Join(t.TempDir(), "state", memoryFile)
 	config := install.Config{}
