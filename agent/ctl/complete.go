@@ -38,7 +38,7 @@ const completionExample = `  # bash (it needs the package bash-completion): for 
   %[1]s completion powershell | Out-String | Invoke-Expression
   %[1]s completion powershell >> $PROFILE`
 
-// shells are those that complete, with what prints the script of each.
+// shells are the shells with completion, each with the function that writes its script.
 var shells = map[string]func(root *cobra.Command, out io.Writer, described bool) error{
 	"bash": (*cobra.Command).GenBashCompletionV2,
 	"fish": (*cobra.Command).GenFishCompletion,
@@ -56,7 +56,8 @@ var shells = map[string]func(root *cobra.Command, out io.Writer, described bool)
 	},
 }
 
-// completion is the command that prints the script of a shell, in place of cobra's, which takes any shell with success.
+// completion returns the command that prints a shell's script. It replaces cobra's, which succeeds for any shell's
+// name.
 func completion(flags cluster.Flags) *cobra.Command {
 	names := []string{"bash", "fish", "powershell", "zsh"}
 	var bare bool
@@ -90,7 +91,7 @@ const helpLong = `Prints the help of a command, like the flag --help of that com
 
 Exit status: 0, or 2 for an unknown command.`
 
-// help is the command that prints the help of another one, in place of cobra's, which takes any name with success.
+// help returns the command that prints the help of another command. It replaces cobra's, which succeeds for any name.
 func help(name string, flags cluster.Flags) *cobra.Command {
 	return &cobra.Command{
 		Use: "help [COMMAND]", Short: "Print the help of a command", Long: helpLong,
@@ -118,13 +119,13 @@ func help(name string, flags cluster.Flags) *cobra.Command {
 	}
 }
 
-// checkUnused is the error of the command line of a command that asks no cluster, and has flags about one.
+// checkUnused returns an error if the command line of a command that asks no cluster has flags about one.
 func checkUnused(c *cobra.Command, flags cluster.Flags) error {
 	because := c.Name() + " asks no cluster"
 	return cmp.Or(flags.CheckUnused(because), cluster.CheckUnused(c.Flags(), because, "namespace"))
 }
 
-// complete has the flags of all commands completed whose values a cluster or a kubeconfig has.
+// complete adds completion to the flags of all commands whose values come from a cluster or a kubeconfig.
 func complete(root *cobra.Command, flags cluster.Flags) {
 	namespaces := names(flags, (*cluster.Cluster).NamespaceNames)
 	known := func(which func(contexts, clusters, users []string) []string) cobra.CompletionFunc {
@@ -152,7 +153,7 @@ func complete(root *cobra.Command, flags cluster.Flags) {
 	}
 }
 
-// names offers a shell what a cluster has.
+// names completes with names in the cluster.
 func names(
 	flags cluster.Flags, all func(*cluster.Cluster, context.Context) ([]string, error),
 ) cobra.CompletionFunc {
@@ -169,7 +170,7 @@ func names(
 	}
 }
 
-// listed completes the last name of several with commas between, each once.
+// listed completes the last item of a list with commas, and offers each name once.
 func listed(one cobra.CompletionFunc) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		last := strings.LastIndexByte(begun, ',') + 1

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// lists is an API server that has lists of names alone, by the paths of their requests; others are forbidden.
+// lists is an API server that only answers lists of names, by the paths of the requests. It forbids everything else.
 func lists(t *testing.T, names map[string][]string) (server string) {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -55,7 +55,7 @@ const kubeconfig = `{"apiVersion": "v1", "kind": "Config", "current-context": "l
 	"clusters": [{"name": "kind", "cluster": {"server": "SERVER"}}, {"name": "lab-1", "cluster": {"server": "SERVER"}}],
 	"users": [{"name": "me", "user": {}}, {"name": "you", "user": {}}]}`
 
-// A shell is offered what the cluster and the kubeconfig have, and no more than is right at that place.
+// A shell is offered names from the cluster and the kubeconfig, and only those that are valid in that place.
 func TestCompletion(t *testing.T) {
 	server := lists(t, map[string][]string{
 		"namespaces": {"bank", "secret", "shop", "shop-2"}, "nodes": {"node-a", "node-b", "other"},

@@ -1,7 +1,7 @@
-// Package ctl is the program istio-pod-networkctl, the operator's tool: it answers what an operator asks about pods and
-// the plugin, from a laptop. Each command is a room below; this package puts them together.
+// Package ctl is the program istio-pod-networkctl, the operator's tool. From a laptop it answers an operator's
+// questions about pods and the plugin. Each command is a package below this one, which puts them together.
 //
-// kubectl finds the program by the name kubectl-istio_pod_network, and asks it for completions by the name
+// kubectl finds the program under the name kubectl-istio_pod_network, and asks it for completions under the name
 // kubectl_complete-istio_pod_network.
 package ctl
 
@@ -31,23 +31,23 @@ const (
 	own          = "istio-pod-networkctl"
 	asPlugin     = "kubectl-istio_pod_network"
 	asCompletion = "kubectl_complete-istio_pod_network"
-	byKubectl    = "kubectl istio-pod-network" // what its user writes then
+	byKubectl    = "kubectl istio-pod-network" // what the user writes with kubectl
 )
 
-// process is what the program has of its process.
+// process is what the program uses of its process.
 type process struct {
-	args           []string // with its name
+	args           []string // with the program's name
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) string
 }
 
-// Main runs the program as this process, and returns the exit status.
+// Main runs the program with the arguments of this process, and returns the exit status.
 func Main() int {
 	return process{os.Args, os.Stdin, os.Stdout, os.Stderr, os.Getenv}.run()
 }
 
-// run returns the exit status.
+// run runs the program and returns the exit status.
 func (p process) run() int {
 	name, args := own, p.args[1:]
 	switch strings.TrimSuffix(filepath.Base(p.args[0]), ".exe") {
@@ -61,7 +61,7 @@ func (p process) run() int {
 	out := &remembering{Writer: p.stdout}
 	root.SetOut(out)
 	err := root.Execute()
-	if out.err != nil { // of help, version or completion, which cobra is silent about, or takes for a wrong command line
+	if out.err != nil { // of help, version or completion: cobra ignores it, or treats it as a wrong command line
 		err = outcome.Unasked(out.err)
 	}
 	status := outcome.StatusOf(err)
@@ -75,7 +75,7 @@ func (p process) run() int {
 	return status
 }
 
-// remembering is a writer that remembers its first error.
+// remembering is a writer that stores its first error.
 type remembering struct {
 	io.Writer
 	err error
@@ -89,7 +89,7 @@ func (r *remembering) Write(data []byte) (int, error) {
 	return n, err
 }
 
-// oneLine is an error in one line. Cobra lists the commands that may have been meant below the error.
+// oneLine returns an error in one line. cobra adds lines with similar commands.
 func oneLine(err error) string {
 	text, meant, _ := strings.Cut(err.Error(), "\n\nDid you mean this?\n")
 	text = output.Printable(strings.Join(strings.Fields(text), " "))
@@ -115,7 +115,7 @@ const example = `  # Is every node well?
   # Does the cluster have everything that is needed?
   %[1]s check`
 
-// command returns the program's root command, under the name by which its user calls it.
+// command returns the program's root command, under the name that its user writes.
 func (p process) command(name string) *cobra.Command {
 	root := &cobra.Command{
 		Use: own, Short: "Show what istio-pod-network does with pods, and why", Long: long,
@@ -127,14 +127,14 @@ func (p process) command(name string) *cobra.Command {
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
-	// Help is as wide as all else.
+	// The help is as wide as all other output.
 	wrapped := fmt.Sprintf("FlagUsagesWrapped %d", output.Width)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", "Flags."+wrapped+" "))
 	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
 	namespace := root.PersistentFlags().StringP("namespace", "n", "default", "`namespace` of the pods (default: that of "+
 		"the kubeconfig's context; with -f: default); for commands about nodes, namespace of the agents (default: the tool "+
 		"finds it)")
-	root.PersistentFlags().Lookup("namespace").DefValue = "" // it is one of several
+	root.PersistentFlags().Lookup("namespace").DefValue = "" // it differs between commands
 	writer := output.Writer{Out: p.stdout, Colours: output.HasColours(p.stdout, p.getenv), Tool: name}
 	reach := cluster.NewFlags(root.PersistentFlags())
 	root.AddCommand(

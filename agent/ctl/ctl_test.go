@@ -17,7 +17,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// ran runs the program, and returns its exit status with what it writes.
+// ran runs the program, and returns its exit status and output.
 func ran(args ...string) (status int, stdout, stderr string) {
 	var out, errors bytes.Buffer
 	p := process{args, strings.NewReader(""), &out, &errors, func(string) string { return "" }}
@@ -124,12 +124,12 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// full is a disk that has no room.
+// full is a writer to a full disk.
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
-// What could not be written is told, whoever writes it.
+// A failed write is an error, whichever part of the program writes.
 func TestFull(t *testing.T) {
 	const pod = "explain/testdata/injected.yaml"
 	for _, args := range []string{"", "--help", "help", "help explain", "explain --help", "--version", "version --client",
@@ -144,10 +144,10 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// Who has no kubeconfig is told so, and not of an address that nobody has named.
+// Without a kubeconfig, the error says that, and does not name an address that nobody configured.
 func TestNoCluster(t *testing.T) {
 	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "absent"))
-	t.Setenv("KUBERNETES_SERVICE_HOST", "") // whoever runs the tests in a pod has one
+	t.Setenv("KUBERNETES_SERVICE_HOST", "") // in a pod this variable is set
 	for _, args := range []string{"explain cart-0", "trace cart-0 --to pod:80", "status", "sysdump --list"} {
 		status, stdout, stderr := ran(append([]string{own}, strings.Fields(args)...)...)
 		if status != 3 || stdout != "" || !strings.HasPrefix(stderr, own+": no kubeconfig names a cluster: set KUBECONFIG") {
@@ -160,7 +160,7 @@ func TestNoCluster(t *testing.T) {
 	}
 }
 
-// What is wrong with the command line, or with a file that it names, is told before any cluster is asked.
+// Wrong flags and wrong files are reported before a cluster is asked.
 func TestMisusedFirst(t *testing.T) {
 	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "absent"))
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
@@ -197,7 +197,7 @@ func TestMisusedFirst(t *testing.T) {
 	}
 }
 
-// What the command line says of the cluster is its user's mistake, and said once; what the kubeconfig says is not.
+// A wrong value for the cluster on the command line is misuse, and reported once. One in the kubeconfig is not misuse.
 func TestWrongCluster(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config")
 	write := func(server string) {
@@ -233,7 +233,8 @@ func TestWrongCluster(t *testing.T) {
 	}
 }
 
-// kubectl runs the program by another name, which its user does not write, and asks it for completions by a third one.
+// kubectl runs the program under another name, which its user does not write, and asks for completions under a third
+// one.
 func TestByKubectl(t *testing.T) {
 	_, stdout, _ := ran("/usr/bin/kubectl-istio_pod_network", "explain", "--help")
 	if !strings.Contains(stdout, "kubectl istio-pod-network explain {POD... | -f FILE} [flags]\n") ||
@@ -249,7 +250,7 @@ func TestByKubectl(t *testing.T) {
 	}
 }
 
-// docs/commands.md is made of what the program says itself: go test ./agent/ctl -update.
+// docs/commands.md is made from the program's help: go test ./agent/ctl -update.
 func TestReference(t *testing.T) {
 	var page strings.Builder
 	page.WriteString("# Commands\n\n<!-- no block of this page on the cluster: the names in examples are the reader's; " +
@@ -259,7 +260,7 @@ func TestReference(t *testing.T) {
 	golden.Compare(t, filepath.Join("..", "..", "docs", "commands.md"), page.String())
 }
 
-// each calls look with a command and all below it.
+// each calls look with a command and all its subcommands.
 func each(c *cobra.Command, look func(*cobra.Command)) {
 	look(c)
 	for _, below := range c.Commands() {
@@ -278,7 +279,7 @@ func described(c *cobra.Command) string {
 		}
 		shell := "sh"
 		if c.Name() == "completion" {
-			shell = "" // they are of several shells, and write where each has its scripts
+			shell = "" // examples for several shells, each with the path of its scripts
 		}
 		fmt.Fprintf(&text, "```%s\n%s\n```\n", shell, examples)
 	}
@@ -300,11 +301,11 @@ func described(c *cobra.Command) string {
 	return text.String()
 }
 
-// Each command, help and completion too, has what its user needs to know, in lines of at most output.Width columns.
+// Each command, including help and completion, has a help in lines of at most output.Width columns.
 func TestHelp(t *testing.T) {
 	root := process{}.command(own)
 	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd() // that of cobra, unless there is one
+	root.InitDefaultCompletionCmd() // cobra's, unless there is one
 	seen := map[string]bool{}
 	each(root, func(c *cobra.Command) {
 		seen[c.CommandPath()] = true
@@ -324,13 +325,12 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// Each command that writes a table has some that are compared, and every one of these is at most output.Width columns
-// wide.
+// Each command that writes tables has golden tables, and all their lines have at most output.Width columns.
 func TestTables(t *testing.T) {
-	archived := []string{"plain.txt", "redacted.txt", "unread.txt"} // what sysdump packs is others' text
+	archived := []string{"plain.txt", "redacted.txt", "unread.txt"} // sysdump archives texts of others
 	each(process{}.command(own), func(c *cobra.Command) {
 		format := c.Flags().Lookup("output")
-		if c.Name() == "sysdump" { // there it names the archive
+		if c.Name() == "sysdump" { // its --output is the archive
 			format = c.Flags().Lookup("format")
 		}
 		if format == nil || format.DefValue != string(output.Table) {
@@ -352,7 +352,7 @@ func TestTables(t *testing.T) {
 	})
 }
 
-// Whatever a flag takes that not every text is, there are words for it.
+// Each type of flag that does not accept every text has words for what is valid.
 func TestValid(t *testing.T) {
 	root := process{}.command(own)
 	root.PersistentFlags().VisitAll(hasWords(t))

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal returns both ends of one: what is written at the far one comes out at the near one.
+// terminal returns both ends of a pseudoterminal: what is written to far can be read from near.
 func terminal(t *testing.T) (near, far *os.File) {
 	t.Helper()
 	near, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
@@ -31,7 +31,7 @@ func terminal(t *testing.T) (near, far *os.File) {
 	return near, far
 }
 
-// What goes to a terminal has colours, and none where NO_COLOR is set; a program that reads it gets none either way.
+// Output to a terminal has colours unless NO_COLOR is set. Output for programs never has.
 func TestColours(t *testing.T) {
 	near, far := terminal(t)
 	for _, test := range []struct {
@@ -44,7 +44,7 @@ func TestColours(t *testing.T) {
 		{"version --client", "1", false},
 	} {
 		written := make(chan string)
-		go func() { // until the mark that comes behind all
+		go func() { // until the mark that follows all output
 			var text strings.Builder
 			for part := make([]byte, 4096); !strings.Contains(text.String(), "the end"); {
 				n, err := near.Read(part)

@@ -9,13 +9,13 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// valid is what a flag takes, by its type. One of text takes whatever there is.
+// valid says what a flag accepts, by its type. A flag of type string accepts everything.
 var valid = map[string]string{
 	"bool": "true or false", "duration": "a duration, such as 5m", "int": "a whole number", "int64": "a whole number",
 	"stringSlice": "values with a comma between",
 }
 
-// unreadable is the error of a command line, by which a value that a flag does not take is told as any other is.
+// unreadable converts cobra's error about an invalid value into the usual form.
 func unreadable(_ *cobra.Command, err error) error {
 	var value *pflag.InvalidValueError
 	if errors.As(err, &value) {

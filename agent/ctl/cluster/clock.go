@@ -6,16 +6,17 @@ import (
 	"time"
 )
 
-// Clock is what is known of another clock: it is ahead of the one here by at least one of these, and by at most the
-// other. Where it is behind, they are negative.
+// Clock is the difference of another clock to this machine's: it is ahead by at least Least and by at most Most. If it
+// is behind, they are negative.
 type Clock struct{ Least, Most time.Duration }
 
-// ClockOf reads it off a time that the other one had, of that precision, between two times here.
+// ClockOf computes a Clock from the other clock's time, which has that precision, and from this machine's times before
+// and after it was read.
 func ClockOf(its time.Time, precision time.Duration, asked, answered time.Time) Clock {
 	return Clock{Least: its.Sub(answered), Most: its.Add(precision).Sub(asked)}
 }
 
-// Ahead is by how much it is ahead at the least, negative if it is behind, 0 if the two may agree.
+// Ahead returns by how much the clock is ahead at least, negative if it is behind, 0 if both may agree.
 func (c Clock) Ahead() time.Duration {
 	switch {
 	case c.Least > 0:
@@ -26,17 +27,18 @@ func (c Clock) Ahead() time.Duration {
 	return 0
 }
 
-// clocks reads the API server's clock off the header Date of its answers (RFC 9110, 6.6.1), which has seconds.
+// clocks computes the API server's clock from the header Date of its answers (RFC 9110, 6.6.1), which has whole
+// seconds.
 type clocks struct {
 	mu    sync.Mutex
 	best  Clock
 	known bool
 }
 
-// wrap has answers noted.
+// wrap returns a transport that passes the answers to note.
 func (c *clocks) wrap(next http.RoundTripper) http.RoundTripper { return &noting{next, c} }
 
-// noting is a transport that notes answers.
+// noting is a transport that passes answers to clocks.
 type noting struct {
 	http.RoundTripper
 	to *clocks
@@ -52,10 +54,10 @@ func (n *noting) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// WrappedRoundTripper is what client-go looks for, to find the transport's own settings.
+// WrappedRoundTripper lets client-go find the transport below.
 func (n *noting) WrappedRoundTripper() http.RoundTripper { return n.RoundTripper }
 
-// note keeps what says most: the answer that came fastest.
+// note keeps the most exact result, which is that of the fastest answer.
 func (c *clocks) note(date string, asked, answered time.Time) {
 	its, err := http.ParseTime(date)
 	if err != nil {
@@ -69,7 +71,7 @@ func (c *clocks) note(date string, asked, answered time.Time) {
 	}
 }
 
-// Clock is that of the API server, as its answers tell it so far.
+// Clock returns the API server's clock, as far as its answers so far show it.
 func (c *Cluster) Clock() (clock Clock, known bool) {
 	c.clocks.mu.Lock()
 	defer c.clocks.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// The header Date of an answer tells the clock of whoever answers, as far as seconds and the way there let it.
+// The header Date shows the server's clock, as exactly as seconds and the time of the request allow.
 func TestClock(t *testing.T) {
 	for name, ahead := range map[string]time.Duration{"right": 0, "ahead": time.Hour, "behind": -time.Hour} {
 		t.Run(name, func(t *testing.T) {
@@ -38,7 +38,7 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// Of two answers the one that came faster counts; what may be agreement is none.
+// The faster of two answers counts. A difference that may be none is reported as none.
 func TestClockOf(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	var c clocks

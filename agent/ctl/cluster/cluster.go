@@ -1,5 +1,5 @@
-// Package cluster is how the operator's tool reaches a cluster: by the flags that kubectl has, too, with the rights of
-// its user, and the agents by running their program's inspect in their containers.
+// Package cluster connects the operator's tool to a cluster: with kubectl's flags and the rights of the tool's user. It
+// asks the agents with exec, by running their program's inspect in their containers.
 package cluster
 
 import (
@@ -28,29 +28,29 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// ErrNoAgent says that there is nobody to ask, and nothing by which an agent could be missed.
+// ErrNoAgent says that there is no agent to ask, and nothing that shows whether there should be one.
 var ErrNoAgent = errors.New("no agent of istio-pod-network is in this cluster; install the chart, or name the " +
 	"namespace of the agents with -n")
 
-// Requests at once, and in the long run per second: as many as kubectl makes.
+// Requests at once, and requests per second in the long run, as in kubectl.
 const (
 	burst = 300
 	qps   = 50
 )
 
-// unnamed is the address that client-go takes where nothing names one.
+// unnamed is the address that client-go uses if nothing names one.
 const unnamed = "http://localhost:8080"
 
-// Flags are those by which a user chooses a cluster.
+// Flags are the flags by which a user chooses a cluster.
 type Flags struct {
 	config *genericclioptions.ConfigFlags
-	set    *pflag.FlagSet // of them alone
+	set    *pflag.FlagSet // these flags alone
 }
 
-// NewFlags gives a set of flags those that kubectl has, but for the namespace, which is the caller's.
+// NewFlags adds kubectl's flags to a set, except the namespace, which the caller adds.
 func NewFlags(set *pflag.FlagSet) Flags {
 	c := genericclioptions.NewConfigFlags(false)
-	// Nothing is discovered, so nothing is cached; and what a laptop's user rarely says is what a kubeconfig is for.
+	// Nothing is discovered, so no cache is needed. Users of a laptop set the other values in a kubeconfig.
 	c.Namespace, c.CacheDir, c.CertFile, c.KeyFile, c.TLSServerName = nil, nil, nil, nil, nil
 	c.ImpersonateUID, c.ImpersonateUserExtra, c.DisableCompression = nil, nil, nil
 	of := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -59,15 +59,15 @@ func NewFlags(set *pflag.FlagSet) Flags {
 	return Flags{c, of}
 }
 
-// CheckUnused is the error of a command line that has one of them although because says that no cluster is asked, with
-// its exit status.
+// CheckUnused returns an error, with an exit status, if the command line has one of these flags although no cluster is
+// asked. because says why.
 func (f Flags) CheckUnused(because string) (err error) {
 	f.set.VisitAll(func(flag *pflag.Flag) { err = cmp.Or(err, unused(flag, because)) })
 	return err
 }
 
-// CheckUnused is the error of a command line that has a flag which, as because says, has no effect beside the others,
-// with its exit status.
+// CheckUnused returns an error, with an exit status, if the command line has one of the named flags. because says why
+// they have no effect.
 func CheckUnused(set *pflag.FlagSet, because string, names ...string) (err error) {
 	for _, name := range names {
 		err = cmp.Or(err, unused(set.Lookup(name), because))
@@ -82,7 +82,7 @@ func unused(flag *pflag.Flag, because string) error {
 	return outcome.Misusef("--%s has no effect: %s", flag.Name, because)
 }
 
-// AgentsNamespace is that of the agents, as the flag --namespace of a command names it; "" for whichever it is.
+// AgentsNamespace returns the agents' namespace if the user has set --namespace, otherwise "" for all namespaces.
 func AgentsNamespace(set *pflag.FlagSet) string {
 	if flag := set.Lookup("namespace"); flag != nil && flag.Changed {
 		return flag.Value.String()
@@ -90,7 +90,7 @@ func AgentsNamespace(set *pflag.FlagSet) string {
 	return ""
 }
 
-// Connect reads the kubeconfig; it sends nothing yet. Its error has its exit status.
+// Connect reads the kubeconfig. It sends no request. Its error has an exit status.
 func (f Flags) Connect() (*Cluster, error) {
 	config, err := f.config.ToRESTConfig()
 	if err != nil {
@@ -109,13 +109,13 @@ func (f Flags) Connect() (*Cluster, error) {
 	c.Admission, errs[2] = typedadmission.NewForConfig(config)
 	c.Discovery, errs[3] = discovery.NewDiscoveryClientForConfig(config)
 	c.Metadata, errs[4] = metadata.NewForConfig(config)
-	if err := cmp.Or(errs[:]...); err != nil { // of one configuration they all say the same
+	if err := cmp.Or(errs[:]...); err != nil { // all have the same configuration, and so the same error
 		return nil, f.unread(err)
 	}
 	return c, nil
 }
 
-// unread is the error of a configuration that cannot be used: of the command line if it names the file, or if there
+// unread returns the error of an invalid configuration. It is misuse if the command line names the file, or if there
 // would be no error without its flags.
 func (f Flags) unread(err error) error {
 	if _, wrong := clientcmd.ParseTimeout(*f.config.Timeout); wrong != nil {
@@ -135,14 +135,14 @@ func (f Flags) unread(err error) error {
 	return outcome.Unasked(err)
 }
 
-// namesNone reports whether neither a kubeconfig nor a flag names a cluster: client-go then takes an address of its
-// own, where nobody answers.
+// namesNone reports whether neither a kubeconfig nor a flag names a cluster. client-go then uses a default address,
+// where nothing answers.
 func (f Flags) namesNone(config *rest.Config) bool {
 	raw, err := f.config.ToRawKubeConfigLoader().RawConfig()
 	return err == nil && len(raw.Clusters) == 0 && *f.config.APIServer == "" && config.Host == unnamed
 }
 
-// Ask connects, and has ask ask the cluster until its user breaks it off.
+// Ask connects and calls ask with the cluster. A signal of the user ends ask's context.
 func (f Flags) Ask(ctx context.Context, ask func(context.Context, *Cluster) error) error {
 	c, err := f.Connect()
 	if err != nil {
@@ -150,11 +150,11 @@ func (f Flags) Ask(ctx context.Context, ask func(context.Context, *Cluster) erro
 	}
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	return ask(ctx, c)
 }
 
-// Namespace returns the namespace of what names none itself, as the kubeconfig's context has it.
+// Namespace returns the namespace in the kubeconfig's context, for pods that are named without one.
 func (f Flags) Namespace() (string, error) {
 	namespace, _, err := f.config.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
@@ -163,7 +163,7 @@ func (f Flags) Namespace() (string, error) {
 	return namespace, nil
 }
 
-// Known are the names in the kubeconfig, sorted.
+// Known returns the names in the kubeconfig, sorted.
 func (f Flags) Known() (contexts, clusters, users []string, err error) {
 	raw, err := f.config.ToRawKubeConfigLoader().RawConfig()
 	if err != nil {
@@ -173,18 +173,18 @@ func (f Flags) Known() (contexts, clusters, users []string, err error) {
 		slices.Sorted(maps.Keys(raw.AuthInfos)), nil
 }
 
-// Cluster is one that is asked with its user's rights. The errors of its methods are the API server's.
+// Cluster is a cluster that is asked with the user's rights. Its methods return the API server's errors.
 type Cluster struct {
 	config    *rest.Config
 	Core      typedcore.CoreV1Interface
 	Apps      typedapps.AppsV1Interface
 	Admission typedadmission.AdmissionregistrationV1Interface
 	Discovery discovery.DiscoveryInterfaceWithContext
-	Metadata  metadata.Interface // of objects whose types are not known here
+	Metadata  metadata.Interface // of objects without a type in this program
 	clocks    clocks
 }
 
-// Host is the address of the API server, as the kubeconfig or a flag has it.
+// Host returns the address of the API server from the kubeconfig or a flag.
 func (c *Cluster) Host() string { return c.config.Host }
 
 // Nodes returns all nodes. It needs the verb list on nodes.
@@ -196,7 +196,7 @@ func (c *Cluster) Nodes(ctx context.Context) ([]corev1.Node, error) {
 	return list.Items, nil
 }
 
-// Agents returns the agents' pods of a namespace, "" for all. It needs the verb list on pods.
+// Agents returns the agents' pods in a namespace, "" for all. It needs the verb list on pods.
 func (c *Cluster) Agents(ctx context.Context, namespace string) ([]corev1.Pod, error) {
 	list, err := c.Core.Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: OfAgents})
 	if err != nil {
@@ -205,7 +205,7 @@ func (c *Cluster) Agents(ctx context.Context, namespace string) ([]corev1.Pod, e
 	return list.Items, nil
 }
 
-// DaemonSets returns the agents' DaemonSets of a namespace, "" for all. It needs the verb list on daemonsets.
+// DaemonSets returns the agents' DaemonSets in a namespace, "" for all. It needs the verb list on daemonsets.
 func (c *Cluster) DaemonSets(ctx context.Context, namespace string) ([]appsv1.DaemonSet, error) {
 	list, err := c.Apps.DaemonSets(namespace).List(ctx, metav1.ListOptions{LabelSelector: OfAgents})
 	if err != nil {

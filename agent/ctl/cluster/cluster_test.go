@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// The usual flag has a default for pods; of the agents' namespace only what the user says counts.
+// The usual flag has a default for pods. As the agents' namespace it counts only if the user sets it.
 func TestAgentsNamespace(t *testing.T) {
 	set := pflag.NewFlagSet("ctl", pflag.ContinueOnError)
 	if got := AgentsNamespace(set); got != "" {

@@ -17,16 +17,16 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 )
 
-// The agent's container, and its program in it.
+// The agent's container, and the agent's program in it.
 const (
 	agentContainer = "agent"
 	agentProgram   = "/istio-pod-network-agent"
 )
 
-// maxAnswer bounds what is read of an agent's answer: a node has some hundred pods, with names of up to 317 bytes.
+// maxAnswer limits an agent's answer in bytes: a node has some hundred pods, with names of up to 317 bytes.
 const maxAnswer = 4 << 20
 
-// longestError is how many bytes of a program's error are told.
+// longestError is the largest number of bytes of a program's error that is shown.
 const longestError = 300
 
 // AskNode asks an agent about its node. It needs the verbs get and create on pods/exec in the agent's namespace.
@@ -35,14 +35,14 @@ func (c *Cluster) AskNode(ctx context.Context, agent corev1.Pod) (n inspect.Node
 	return n, err
 }
 
-// AskPod asks an agent about a pod of its node. It needs the same rights.
+// AskPod asks an agent about a pod of its node. It needs the rights of AskNode.
 func (c *Cluster) AskPod(ctx context.Context, agent corev1.Pod, namespace, name string) (p inspect.Pod, err error) {
 	err = c.ask(ctx, agent, &p, "pod", namespace+"/"+name)
 	return p, err
 }
 
-// AskTrace asks an agent what the kernel says of a packet of a pod of its node: from outside or uid:N:GROUP, by tcp or
-// udp, to ADDRESS:PORT. It needs the same rights.
+// AskTrace asks an agent what the kernel reports about a packet of a pod of its node. from is "outside" or
+// "uid:N:GROUP", proto is "tcp" or "udp", and to is ADDRESS:PORT. It needs the rights of AskNode.
 func (c *Cluster) AskTrace(
 	ctx context.Context, agent corev1.Pod, namespace, name, from, proto, to string,
 ) (t inspect.Trace, err error) {
@@ -56,13 +56,13 @@ const (
 	NextCannotAnswer = "Upgrade the agents to the release of this tool."
 )
 
-// CannotAnswer reports whether AskNode, AskPod, AskTrace or Inspect failed because the agent is of a release that does
-// not know the question: its program takes that for an argument too many.
+// CannotAnswer reports whether AskNode, AskPod, AskTrace or Inspect failed because the agent's release does not know
+// the question: its program rejects it as an unexpected argument.
 func CannotAnswer(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "unexpected argument")
 }
 
-// ask decodes what the agent's inspect prints with these arguments.
+// ask runs the agent's inspect with these arguments, and decodes its output.
 func (c *Cluster) ask(ctx context.Context, agent corev1.Pod, answer any, args ...string) error {
 	out, err := c.run(ctx, agent, agentContainer, append([]string{agentProgram, "inspect"}, args...))
 	if err != nil {
@@ -74,7 +74,7 @@ func (c *Cluster) ask(ctx context.Context, agent corev1.Pod, answer any, args ..
 	return nil
 }
 
-// run runs a program in a container and returns what it prints.
+// run runs a program in a container and returns its output.
 func (c *Cluster) run(ctx context.Context, pod corev1.Pod, container string, command []string) ([]byte, error) {
 	request := c.Core.RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true},
@@ -83,7 +83,7 @@ func (c *Cluster) run(ctx context.Context, pod corev1.Pod, container string, com
 	if err != nil {
 		return nil, err
 	}
-	// An API server before 1.31, or a proxy before it, may know no WebSockets.
+	// An API server before 1.31, or a proxy before it, may not support WebSockets.
 	websocket, err := remotecommand.NewWebSocketExecutor(c.config, "GET", request.URL().String())
 	if err != nil {
 		return nil, err
@@ -101,13 +101,13 @@ func (c *Cluster) run(ctx context.Context, pod corev1.Pod, container string, com
 	return out.data.Bytes(), out.problem
 }
 
-// bounded keeps what is written, up to maxAnswer.
+// bounded stores what is written, up to maxAnswer.
 type bounded struct {
 	data    bytes.Buffer
 	problem error
 }
 
-// Write keeps more, or refuses it.
+// Write stores data, or returns an error if there is too much.
 func (b *bounded) Write(data []byte) (int, error) {
 	if b.data.Len()+len(data) > maxAnswer {
 		b.problem = fmt.Errorf("the answer is longer than %d bytes", maxAnswer)
@@ -116,7 +116,7 @@ func (b *bounded) Write(data []byte) (int, error) {
 	return b.data.Write(data)
 }
 
-// asError is what a program has said on standard error, nil if it said nothing.
+// asError returns a program's standard error as an error, nil if it is empty.
 func (b *bounded) asError() error {
 	text := strings.TrimSpace(b.data.String())
 	if text == "" {

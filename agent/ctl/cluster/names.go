@@ -10,14 +10,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// What names can be.
+// What valid names are.
 const (
 	validNamespace = "1 to 63 characters a-z, 0-9 and -, with none of - at the ends"
 	validName      = "1 to 253 characters a-z, 0-9, - and ., with a letter or digit beside each . and at the ends"
 	validPod       = "NAME, or NAMESPACE/NAME"
 )
 
-// CheckNamespace looks whether a namespace can have that name; key is where it stands.
+// CheckNamespace returns an error unless name is valid for a namespace. key names the flag or argument.
 func CheckNamespace(key, name string) error {
 	if len(validation.IsDNS1123Label(name)) > 0 {
 		return invalid.Text(key, name, "no name of a namespace", validNamespace)
@@ -25,10 +25,10 @@ func CheckNamespace(key, name string) error {
 	return nil
 }
 
-// CheckNode is CheckNamespace of a node.
+// CheckNode returns an error unless name is valid for a node.
 func CheckNode(key, name string) error { return checkName(key, name, "a node") }
 
-// CheckObject is CheckNamespace of a pod, and of what makes pods.
+// CheckObject returns an error unless name is valid for a pod or its controller.
 func CheckObject(key, name string) error { return checkName(key, name, "an object") }
 
 func checkName(key, name, of string) error {
@@ -38,8 +38,8 @@ func checkName(key, name, of string) error {
 	return nil
 }
 
-// CheckFlags looks whether the namespaces that a command line names can be there. "" names none. An error has its exit
-// status.
+// CheckFlags returns an error, with an exit status, unless the namespaces in the command line have valid names. ""
+// names none.
 func CheckFlags(set *pflag.FlagSet) (err error) {
 	for _, name := range []string{"namespace", "agents-namespace"} {
 		if flag := set.Lookup(name); flag != nil && flag.Changed && flag.Value.String() != "" {
@@ -49,7 +49,7 @@ func CheckFlags(set *pflag.FlagSet) (err error) {
 	return err
 }
 
-// ParsePod reads NAME or NAMESPACE/NAME; in is the namespace of what names none. An error has its exit status.
+// ParsePod parses NAME or NAMESPACE/NAME. in is the default namespace. Its error has an exit status.
 func ParsePod(key, text, in string) (namespace, name string, err error) {
 	namespace, name, said := strings.Cut(text, "/")
 	if !said {

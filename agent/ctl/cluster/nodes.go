@@ -9,8 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 )
 
-// Wants reports whether a DaemonSet's pods belong on a node, by its selector and its affinity. What it tolerates is not
-// looked at: the agents tolerate every taint, since a pod of the mesh may.
+// Wants reports whether a DaemonSet's pods should run on a node, by its node selector and affinity. It ignores taints,
+// because the agents tolerate all of them.
 func Wants(set appsv1.DaemonSet, node corev1.Node) bool {
 	spec := set.Spec.Template.Spec
 	if !labels.SelectorFromSet(spec.NodeSelector).Matches(labels.Set(node.Labels)) {
@@ -24,14 +24,14 @@ func Wants(set appsv1.DaemonSet, node corev1.Node) bool {
 	return slices.ContainsFunc(terms, func(term corev1.NodeSelectorTerm) bool { return matches(term, node) })
 }
 
-// operators are those of a node's affinity as those of a selector of labels.
+// operators converts the operators of node affinity into those of label selectors.
 var operators = map[corev1.NodeSelectorOperator]selection.Operator{
 	corev1.NodeSelectorOpIn: selection.In, corev1.NodeSelectorOpNotIn: selection.NotIn,
 	corev1.NodeSelectorOpExists: selection.Exists, corev1.NodeSelectorOpDoesNotExist: selection.DoesNotExist,
 	corev1.NodeSelectorOpGt: selection.GreaterThan, corev1.NodeSelectorOpLt: selection.LessThan,
 }
 
-// matches reports whether a node has all that a term asks for. Of its fields a node has a name alone.
+// matches reports whether a node has everything in a term. The only field of a node is its name.
 func matches(term corev1.NodeSelectorTerm, node corev1.Node) bool {
 	holds := func(of labels.Set) func(corev1.NodeSelectorRequirement) bool {
 		return func(r corev1.NodeSelectorRequirement) bool {

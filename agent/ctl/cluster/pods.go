@@ -14,10 +14,10 @@ func (c *Cluster) Pod(ctx context.Context, namespace, name string) (*corev1.Pod,
 	return c.Core.Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 }
 
-// mostNames bounds the names that a shell is offered.
+// mostNames is the largest number of names that a shell is offered.
 const mostNames = 500
 
-// PodNames returns the names of a namespace's pods, or of as many as a shell can be offered. It needs the verb list on
+// PodNames returns the names of a namespace's pods, at most as many as a shell is offered. It needs the verb list on
 // pods.
 func (c *Cluster) PodNames(ctx context.Context, namespace string) (names []string, err error) {
 	list, err := c.Core.Pods(namespace).List(ctx, metav1.ListOptions{Limit: mostNames})
@@ -30,7 +30,7 @@ func (c *Cluster) PodNames(ctx context.Context, namespace string) (names []strin
 	return names, nil
 }
 
-// NamespaceNames is PodNames of the namespaces. It needs the verb list on namespaces.
+// NamespaceNames returns the names of namespaces, at most as many. It needs the verb list on namespaces.
 func (c *Cluster) NamespaceNames(ctx context.Context) (names []string, err error) {
 	list, err := c.Core.Namespaces().List(ctx, metav1.ListOptions{Limit: mostNames})
 	if err != nil {
@@ -42,7 +42,7 @@ func (c *Cluster) NamespaceNames(ctx context.Context) (names []string, err error
 	return names, nil
 }
 
-// NodeNames is PodNames of the nodes. It needs the verb list on nodes.
+// NodeNames returns the names of nodes, at most as many. It needs the verb list on nodes.
 func (c *Cluster) NodeNames(ctx context.Context) (names []string, err error) {
 	list, err := c.Core.Nodes().List(ctx, metav1.ListOptions{Limit: mostNames})
 	if err != nil {
@@ -54,8 +54,8 @@ func (c *Cluster) NodeNames(ctx context.Context) (names []string, err error) {
 	return names, nil
 }
 
-// AgentOn returns the agent's pod of a node, nil if there is none; of two, the one that stays. It needs the verb list
-// on pods in the agents' namespace, in all for "".
+// AgentOn returns the agent's pod on a node, nil if there is none. If there are two, it returns the one that is not
+// being deleted. It needs the verb list on pods in the agents' namespace, or in all namespaces for "".
 func (c *Cluster) AgentOn(ctx context.Context, namespace, node string) (*corev1.Pod, error) {
 	list, err := c.Core.Pods(namespace).List(ctx, metav1.ListOptions{
 		LabelSelector: OfAgents, FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node).String(),
@@ -82,10 +82,11 @@ func (c *Cluster) ConfigMap(ctx context.Context, namespace, name string) (*corev
 	return c.Core.ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
 }
 
-// configHash is the annotation of a static pod's image by which the kubelet knows the pod.
+// configHash is the annotation of a mirror pod with the UID that the kubelet has for the static pod.
 const configHash = "kubernetes.io/config.hash"
 
-// EventsOf returns the Events about a pod, and none about another that had its name. It needs the verb list on events.
+// EventsOf returns the Events about a pod, but not those about another pod of that name. It needs the verb list on
+// events.
 func (c *Cluster) EventsOf(ctx context.Context, pod *corev1.Pod) (events []corev1.Event, err error) {
 	about := fields.Set{"involvedObject.kind": "Pod", "involvedObject.name": pod.Name}
 	list, err := c.Core.Events(pod.Namespace).List(ctx, metav1.ListOptions{FieldSelector: about.AsSelector().String()})
@@ -110,7 +111,7 @@ func (c *Cluster) MutatingWebhooks(ctx context.Context) ([]admissionv1.MutatingW
 	return list.Items, nil
 }
 
-// LacksImage reports whether a container waits because the kubelet cannot have its image, by the reason that it gives
+// LacksImage reports whether the kubelet's reason says that a container waits for an image that it cannot get
 // (pkg/kubelet/images/types.go).
 func LacksImage(reason string) bool {
 	switch reason {

@@ -14,11 +14,11 @@ import (
 	"k8s.io/client-go/dynamic"
 )
 
-// pageSize is how many objects are listed by one request.
+// pageSize is how many objects one list request returns.
 const pageSize = 500
 
-// Each calls look with every object of a kind, in a namespace or "" for all, that a selector selects. It needs the verb
-// list on them.
+// Each calls look with every object of a kind that the selector selects, in a namespace or "" for all. It needs the
+// verb list on that kind.
 func (c *Cluster) Each(
 	ctx context.Context, kind schema.GroupVersionResource, namespace, selector string,
 	look func(*unstructured.Unstructured),
@@ -46,7 +46,7 @@ func (c *Cluster) Each(
 	}
 }
 
-// Create makes an object of a kind whose type is not known here, in a namespace. It needs the verb create on it.
+// Create creates an object of a kind without a type in this program. It needs the verb create on that kind.
 func (c *Cluster) Create(
 	ctx context.Context, kind schema.GroupVersionResource, namespace string, object *unstructured.Unstructured,
 ) error {
@@ -57,14 +57,14 @@ func (c *Cluster) Create(
 	return err
 }
 
-// Inspect returns what an agent's inspect prints with some arguments. It needs the rights of AskNode.
+// Inspect returns what an agent's inspect prints for these arguments. It needs the rights of AskNode.
 func (c *Cluster) Inspect(ctx context.Context, agent corev1.Pod, what ...string) (answer json.RawMessage, err error) {
 	err = c.ask(ctx, agent, &answer, what...)
 	return answer, err
 }
 
-// AgentLog returns the last lines of an agent's log, or, if previous, of its container before it started again, in at
-// most limit bytes; cut says that there is more. It needs the verb get on pods/log.
+// AgentLog returns the last lines of an agent's log in at most limit bytes. With previous, it is the log of the
+// container before its restart. cut says that there is more. It needs the verb get on pods/log.
 func (c *Cluster) AgentLog(
 	ctx context.Context, agent corev1.Pod, previous bool, lines int64, limit int,
 ) (text []byte, cut bool, err error) {
@@ -73,7 +73,7 @@ func (c *Cluster) AgentLog(
 	}, limit)
 }
 
-// Log returns the last lines of a container's log, in at most limit bytes; cut says that there is more. It needs the
+// Log returns the last lines of a container's log in at most limit bytes. cut says that there is more. It needs the
 // verb get on pods/log.
 func (c *Cluster) Log(
 	ctx context.Context, pod *corev1.Pod, container string, lines int64, limit int,
@@ -116,8 +116,8 @@ func tail(from io.Reader, limit int) (text []byte, cut bool, err error) {
 	}
 }
 
-// AgentMetrics returns an agent's metrics, by way of the API server, in at most limit bytes. It needs the verb get on
-// pods/proxy.
+// AgentMetrics returns an agent's metrics in at most limit bytes, through the API server's proxy. It needs the verb get
+// on pods/proxy.
 func (c *Cluster) AgentMetrics(ctx context.Context, agent corev1.Pod, limit int) ([]byte, error) {
 	from, err := c.Core.Pods(agent.Namespace).ProxyGet("http", agent.Name, portOf(agent), "metrics", nil).Stream(ctx)
 	if err != nil {
@@ -131,7 +131,7 @@ func (c *Cluster) AgentMetrics(ctx context.Context, agent corev1.Pod, limit int)
 	return text, err
 }
 
-// portOf is the number of the agent's port for metrics, "" for the first one.
+// portOf returns the number of the agent's metrics port, "" for the first port.
 func portOf(agent corev1.Pod) string {
 	for _, c := range agent.Spec.Containers {
 		for _, p := range c.Ports {
@@ -143,7 +143,7 @@ func portOf(agent corev1.Pod) string {
 	return ""
 }
 
-// Version returns what the API server says of its version.
+// Version returns the API server's version.
 func (c *Cluster) Version(ctx context.Context) (string, error) {
 	var version struct {
 		GitVersion string `json:"gitVersion"`

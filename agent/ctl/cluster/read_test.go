@@ -10,7 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// What is kept of a log are its last lines, each of them whole: half a token is none that can be told as one.
+// tail keeps whole lines: a part of a token might not be recognised as a credential.
 func TestTail(t *testing.T) {
 	long := strings.Repeat("0123456789\n", 100000)
 	for _, test := range []struct {

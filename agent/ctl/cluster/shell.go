@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// shellWithin bounds how long a shell waits for names.
+// shellWithin limits how long a shell waits for names.
 const shellWithin = 3 * time.Second
 
-// ForShell connects, and has ask ask the cluster for names that a shell is to be offered.
+// ForShell connects and calls ask to get names for a shell.
 func (f Flags) ForShell(ctx context.Context, ask func(context.Context, *Cluster) error) error {
 	c, err := f.Connect()
 	if err != nil {
@@ -21,7 +21,8 @@ func (f Flags) ForShell(ctx context.Context, ask func(context.Context, *Cluster)
 	return ask(ctx, c)
 }
 
-// Offered are the names, between a prefix and a suffix, that go on as the user has begun, without those that are there.
+// Offered returns the names with prefix and suffix that continue what the user has begun, without those that are there
+// already.
 func Offered(names []string, prefix, suffix, begun string, there []string) (all []string) {
 	for _, name := range names {
 		if name = prefix + name + suffix; strings.HasPrefix(name, begun) && !slices.Contains(there, name) {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// AtOnce calls do with each number below count, for at most so many at once, and returns when all calls have: a large
-// cluster is asked soon, and not by all of its nodes' answers together.
+// AtOnce calls do with each number below count, at most that many at the same time, and returns after all calls. So a
+// large cluster is asked quickly, but not all nodes answer at the same time.
 func AtOnce(count, most int, do func(i int)) {
 	turns := make(chan struct{}, most)
 	var all sync.WaitGroup
@@ -21,7 +21,7 @@ func AtOnce(count, most int, do func(i int)) {
 	all.Wait()
 }
 
-// Pause waits, and reports whether there is reason to go on.
+// Pause waits, and reports whether ctx has not ended.
 func Pause(ctx context.Context, long time.Duration) bool {
 	select {
 	case <-ctx.Done():

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Each number is done once, never more at once than may be, and as many as may be: the first ones wait for each other.
+// Each number is passed once. The largest number of calls at the same time is reached but not exceeded.
 func TestAtOnce(t *testing.T) {
 	const count, most = 10, 3
 	var mu sync.Mutex

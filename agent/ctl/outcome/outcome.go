@@ -8,13 +8,13 @@ import (
 
 // Exit statuses.
 const (
-	Well     = 0 // asked, and all that was looked at is well
-	NotWell  = 1 // asked, and something is not
-	Misused  = 2 // the command line, or a file that it names, cannot be used
-	NotAsked = 3 // what was to be asked does not answer, or does not let this user ask
+	Well     = 0 // everything was asked and is well
+	NotWell  = 1 // something that was asked is not well
+	Misused  = 2 // the command line, or a file that it names, is invalid
+	NotAsked = 3 // something does not answer, or the user lacks the right to ask it
 )
 
-// ErrNotWell says that something is not well; what it is has been printed.
+// ErrNotWell says that something is not well. The command has printed what it is.
 var ErrNotWell = errors.New("not well")
 
 // failure is an error with its exit status.
@@ -25,13 +25,14 @@ type failure struct {
 
 func (f *failure) Unwrap() error { return f.error }
 
-// Misuse is the error about what the user has given; nil for nil.
+// Misuse marks err as an error in the user's input, with exit status Misused. It returns nil for nil.
 func Misuse(err error) error { return as(err, Misused) }
 
-// Misusef is Misuse of a new error.
+// Misusef is Misuse of a formatted error.
 func Misusef(format string, args ...any) error { return Misuse(fmt.Errorf(format, args...)) }
 
-// Unasked is the error of something that could not be asked; nil for nil.
+// Unasked marks err as an error of something that could not be asked, with exit status NotAsked. It returns nil for
+// nil.
 func Unasked(err error) error { return as(err, NotAsked) }
 
 func as(err error, status int) error {
@@ -41,8 +42,8 @@ func as(err error, status int) error {
 	return &failure{err, status}
 }
 
-// StatusOf returns the exit status of a command that has ended with err. An error that says nothing else is about the
-// command line: cobra makes those.
+// StatusOf returns the exit status of a command that has ended with err. An unmarked error is about the command line,
+// because those are cobra's.
 func StatusOf(err error) int {
 	var f *failure
 	switch {

@@ -10,8 +10,8 @@ import (
 	"github.com/istio-pod-network/controller/internal/invalid"
 )
 
-// CheckFile looks whether a file can be written that a flag names: before a run of minutes, not in its end. What is
-// there it leaves as it is. An error has its exit status.
+// CheckFile returns an error unless the file of a flag can be written. Commands call it before a long run. It does not
+// change an existing file. Its error has an exit status.
 func CheckFile(flag, name string) error {
 	refused := func(problem, valid string) error { return outcome.Misuse(invalid.Text(flag, name, problem, valid)) }
 	if dir, err := os.Stat(filepath.Dir(name)); err != nil || !dir.IsDir() {
@@ -22,7 +22,7 @@ func CheckFile(flag, name string) error {
 		return refused("it is a directory", "a file")
 	}
 	if err == nil && !its.Mode().IsRegular() {
-		return nil // to open a pipe is to wait for its reader, and ends what that reads
+		return nil // opening a pipe would wait for its reader, and closing it would end that
 	}
 	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	made := err == nil
@@ -31,7 +31,7 @@ func CheckFile(flag, name string) error {
 	}
 	if err != nil {
 		if path := new(fs.PathError); errors.As(err, &path) {
-			err = path.Err // the name is said
+			err = path.Err // the error has the name already
 		}
 		return refused(err.Error(), "a file that can be written")
 	}

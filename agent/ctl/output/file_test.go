@@ -8,7 +8,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 )
 
-// Whether a file can be written is known without a trace of the question.
+// CheckFile leaves no trace.
 func TestCheckFile(t *testing.T) {
 	dir := t.TempDir()
 	there, absent := filepath.Join(dir, "there"), filepath.Join(dir, "absent")

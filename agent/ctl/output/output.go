@@ -1,5 +1,4 @@
-// Package output writes what a command of the operator's tool has found: as text for a person, or as JSON or YAML for a
-// program.
+// Package output writes the results of the operator's tool: as text for a person, or as JSON or YAML for a program.
 package output
 
 import (
@@ -18,10 +17,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// APIVersion is that of all that is written as JSON or YAML. Keys may be added under it; none changes its meaning.
+// APIVersion is the version of all JSON and YAML output. Keys may be added within a version, but the meaning of a key
+// never changes.
 const APIVersion = "pod-network-controller.istio.io/v1"
 
-// Head is what each object begins with.
+// Head is the beginning of each object.
 type Head struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -36,21 +36,21 @@ type Finding struct {
 	Next string `json:"next"`
 }
 
-// Format is how something is written.
+// Format is an output format.
 type Format string
 
-// The formats.
+// Values of Format.
 const (
 	Table Format = "table"
-	Wide  Format = "wide" // a table that leaves nothing out
+	Wide  Format = "wide" // a table with all columns and full names
 	JSON  Format = "json"
 	YAML  Format = "yaml"
 )
 
-// Formats lists them all.
+// Formats lists all values.
 var Formats = []string{string(Table), string(Wide), string(JSON), string(YAML)}
 
-// ParseFormat reads one.
+// ParseFormat returns the format of that name. Its error names the valid ones.
 func ParseFormat(text string) (Format, error) {
 	for _, known := range Formats {
 		if text == known {
@@ -60,7 +60,7 @@ func ParseFormat(text string) (Format, error) {
 	return "", outcome.Misuse(invalid.Text("--output", text, "unknown format", strings.Join(Formats, ", ")))
 }
 
-// Flag gives a command the flag by which its user chooses the format.
+// Flag adds the flag for the format to a command.
 func Flag(c *cobra.Command, format *string) {
 	c.Flags().StringVarP(format, "output", "o", string(Table), "`format`: "+strings.Join(Formats, ", "))
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(Formats, cobra.ShellCompDirectiveNoFileComp))
@@ -71,22 +71,22 @@ type Writer struct {
 	Out     io.Writer
 	Format  Format
 	Colours bool
-	Tool    string // its user's name for this program, "" for its own
+	Tool    string // the user's name for this program; "" for its own
 }
 
-// HasColours reports whether what is written to out is to have colours: it is a terminal, and the environment does not
-// say NO_COLOR (https://no-color.org).
+// HasColours reports whether output to out should have colours: it is a terminal, and the environment does not set
+// NO_COLOR (https://no-color.org).
 func HasColours(out io.Writer, getenv func(string) string) bool {
 	return IsTerminal(out) && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb"
 }
 
-// IsTerminal reports whether a stream is one.
+// IsTerminal reports whether a stream is a terminal.
 func IsTerminal(stream any) bool {
 	file, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// ColumnsOf is how many columns a terminal has, 0 for what is none, or does not say.
+// ColumnsOf returns a terminal's number of columns, 0 if the stream is no terminal or does not report its size.
 func ColumnsOf(stream any) int {
 	file, ok := stream.(*os.File)
 	if !ok {
@@ -99,7 +99,7 @@ func ColumnsOf(stream any) int {
 	return width
 }
 
-// Object writes an object as JSON or YAML, or by table as text.
+// Object writes an object as JSON or YAML. For text it calls table.
 func (w Writer) Object(object any, table func(*Text)) error {
 	var data []byte
 	var err error
@@ -111,10 +111,10 @@ func (w Writer) Object(object any, table func(*Text)) error {
 		if data, err = indented(object); err != nil {
 			return err
 		}
-		quoted := escaped(data, inYAML) // the library refuses some characters that are not
+		quoted := escaped(data, inYAML) // the library rejects some characters that are valid
 		data, err = yaml.JSONToYAML(quoted)
 		if Printable(string(data)) != string(data) {
-			data = quoted // the library writes others as they are; JSON is YAML, too, with all text in quotes
+			data = quoted // the library writes others unescaped; JSON is YAML, too, with all texts in quotes
 		}
 	default:
 		text := &Text{Wide: w.Format == Wide, colours: w.Colours, tool: w.Tool}
@@ -132,8 +132,8 @@ func indented(object any) ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// escaped writes the characters that Printable replaces as escapes: a program reads the same text, and a terminal is
-// not steered. Outside its strings JSON has no such character.
+// escaped replaces the characters that Printable replaces by escapes. A program reads the same text, but a terminal
+// does not interpret them. JSON has such characters only in strings.
 func escaped(data []byte, escape func(rune) string) []byte {
 	var to strings.Builder
 	for _, r := range string(data) {
@@ -146,7 +146,7 @@ func escaped(data []byte, escape func(rune) string) []byte {
 	return []byte(to.String())
 }
 
-// inJSON is the escape of JSON, which has a pair for what does not fit in four digits. Source: RFC 8259, 7.
+// inJSON returns JSON's escape, with a surrogate pair for characters above U+FFFF. Source: RFC 8259, 7.
 func inJSON(r rune) string {
 	if high, low := utf16.EncodeRune(r); high != unicode.ReplacementChar {
 		return fmt.Sprintf(`\u%04x\u%04x`, high, low)
@@ -154,7 +154,7 @@ func inJSON(r rune) string {
 	return fmt.Sprintf(`\u%04x`, r)
 }
 
-// inYAML is the escape of YAML, which knows no pairs. Source: YAML 1.2, 5.7.
+// inYAML returns YAML's escape, which has no pairs. Source: YAML 1.2, 5.7.
 func inYAML(r rune) string {
 	if r > 0xffff {
 		return fmt.Sprintf(`\U%08x`, r)
@@ -162,8 +162,8 @@ func inYAML(r rune) string {
 	return fmt.Sprintf(`\u%04x`, r)
 }
 
-// Again begins anew: on a terminal, where what was written before is out of date, with an empty screen, and in YAML
-// with another document. Objects of JSON follow each other as they are. Source: ECMA-48, 8.3.21 (CUP) and 8.3.39 (ED).
+// Again starts a new output. On a terminal it clears the screen, because what was written before is out of date. In
+// YAML it starts a new document. JSON objects follow each other. Source: ECMA-48, 8.3.21 (CUP) and 8.3.39 (ED).
 func (w Writer) Again() {
 	switch {
 	case w.Format == YAML:

@@ -27,13 +27,13 @@ func TestWrap(t *testing.T) {
 	}
 }
 
-// Whatever is written, no line is longer than Width, and none ends in a blank.
+// No line is longer than Width, and none ends in a space, for all texts.
 func TestWidth(t *testing.T) {
 	text := &Text{}
 	long := strings.Repeat("traffic.sidecar.istio.io/excludeOutboundIPRanges, ", 9)
 	text.Line(Red, "%s", long)
 	text.Item("!", "%s", strings.Repeat("x", 300))
-	wide := strings.Repeat("限", 120) // each is two columns
+	wide := strings.Repeat("限", 120) // each has two columns
 	text.Line(Plain, "%s", wide)
 	text.Columns([][]string{{"WHAT", "IS", "FROM"}, {strings.Repeat("w", 40), "yes", long}, {"short", "", ""},
 		{wide, wide, "ｗ"}})
@@ -54,7 +54,7 @@ func TestWidth(t *testing.T) {
 	}
 }
 
-// What a pod's owner has written into an annotation or a log neither clears the screen nor paints a verdict.
+// Control characters in an annotation or a log neither clear the screen nor change a verdict's colour.
 func TestPrintable(t *testing.T) {
 	text := &Text{}
 	const bad = "gone\x1b[2J\x9b1m\u0085\u202e\rwell\x07"
@@ -70,7 +70,7 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-// A program reads what is there, and the terminal of who looks at JSON or YAML is not steered by it.
+// A program reads the original text from JSON and YAML, but a terminal does not interpret its control characters.
 func TestEscaped(t *testing.T) {
 	for _, bad := range []string{"gone\u009b1m",
 		"\u202egnp", "a: \u202e\n\u0085 b \\u202e \"", "\U000e0041\x7f\u00ad\x1b"} {
@@ -95,7 +95,7 @@ func TestEscaped(t *testing.T) {
 	}
 }
 
-// Who looks again and again at YAML can tell the documents apart, and of JSON the objects; no screen is cleared there.
+// Repeated YAML output has separate documents, JSON output separate objects. Neither clears the screen.
 func TestAgain(t *testing.T) {
 	for format, want := range map[Format]string{
 		YAML: "---\na: 1\n---\na: 1\n", JSON: "{\n  \"a\": 1\n}\n{\n  \"a\": 1\n}\n",
@@ -138,7 +138,7 @@ func TestParseFormat(t *testing.T) {
 	}
 }
 
-// What is not well stays so, whatever is found beside it; anything else is what was found last.
+// NotWell stays, whatever else is found. Otherwise the last verdict counts.
 func TestVerdict(t *testing.T) {
 	for _, test := range []struct{ is, found, want Verdict }{
 		{Well, NotWell, NotWell}, {Well, NotAsked, NotAsked}, {NotAsked, NotWell, NotWell}, {NotWell, NotAsked, NotWell},

@@ -13,7 +13,7 @@ import (
 // Picture is a kind of picture.
 type Picture string
 
-// The kinds of picture.
+// Values of Picture.
 const (
 	NoPicture Picture = ""
 	InText    Picture = "text" // for a terminal
@@ -22,7 +22,7 @@ const (
 
 var pictures = []string{string(InText), string(InSVG)}
 
-// PictureFlag gives a command the flag that says of which kind a picture is. What it draws is what the help says.
+// PictureFlag adds the flag for the kind of picture to a command. draws says in the help what the picture shows.
 func PictureFlag(c *cobra.Command, picture *string, draws string) {
 	f := c.Flags()
 	f.StringVar(picture, "picture", string(NoPicture), draws+": as `text` for a terminal, or as svg")
@@ -30,8 +30,8 @@ func PictureFlag(c *cobra.Command, picture *string, draws string) {
 	_ = c.RegisterFlagCompletionFunc("picture", cobra.FixedCompletions(pictures, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// CheckPicture looks whether a pod is the flag's value behind a blank: a flag that can stand alone takes none.
-// An error has its exit status.
+// CheckPicture returns an error if an argument looks like the flag's value after a space. The flag may stand without a
+// value, so it takes none after a space. The error has an exit status.
 func CheckPicture(picture string, pods []string) error {
 	if Picture(picture) != InText {
 		return nil
@@ -45,7 +45,7 @@ func CheckPicture(picture string, pods []string) error {
 	return nil
 }
 
-// ParsePicture reads the flag's value.
+// ParsePicture returns the kind of that name. Its error says what is valid.
 func ParsePicture(text string, format Format) (Picture, error) {
 	switch {
 	case text == string(NoPicture):
@@ -58,7 +58,7 @@ func ParsePicture(text string, format Format) (Picture, error) {
 	return Picture(text), nil
 }
 
-// Fits is the error where a picture of that kind cannot show so many pods, with its exit status.
+// Fits returns an error, with an exit status, if a picture of that kind cannot show that many pods.
 func (p Picture) Fits(pods int) error {
 	if p != InSVG || pods <= 1 {
 		return nil

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A terminal gets colours, unless NO_COLOR is set, or it is one that knows none; a file and a pipe never do.
+// A terminal gets colours unless NO_COLOR is set or the terminal has none. Files and pipes never do.
 func TestHasColours(t *testing.T) {
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {

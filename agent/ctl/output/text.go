@@ -10,13 +10,13 @@ import (
 	"github.com/istio-pod-network/controller/internal/columns"
 )
 
-// Width is how many columns text has at most.
+// Width is the largest number of columns of text output.
 const Width = 100
 
-// Colour is one of a terminal's.
+// Colour is a colour of terminals.
 type Colour string
 
-// The colours. Source: ECMA-48, 8.3.117 (SGR).
+// Values of Colour. Source: ECMA-48, 8.3.117 (SGR).
 const (
 	Plain  Colour = ""
 	Bold   Colour = "1"
@@ -25,18 +25,18 @@ const (
 	Yellow Colour = "33"
 )
 
-// Text is text for a person.
+// Text is text output for a person.
 type Text struct {
-	Wide    bool // nothing is left out
+	Wide    bool // everything is shown
 	colours bool
 	tool    string
 	strings.Builder
 }
 
-// own is how texts name this program, before a command of it.
+// own is the name of this program in texts, before a command.
 const own = "istio-pod-networkctl "
 
-// called is a text that names the program as its user does, who may have it as kubectl's alone.
+// called replaces the program's name in a text by the user's name for it, for example that of the kubectl plugin.
 func (t *Text) called(text string) string {
 	if t.tool == "" {
 		return text
@@ -44,17 +44,17 @@ func (t *Text) called(text string) string {
 	return strings.ReplaceAll(text, own, t.tool+" ")
 }
 
-// Line writes a line, in a colour where there are colours. What is longer than a line goes on below it.
+// Line writes a line, in a colour if there are colours. A longer text continues on the next lines.
 func (t *Text) Line(colour Colour, format string, args ...any) {
 	t.indented(colour, "", fmt.Sprintf(format, args...))
 }
 
-// Item writes a line of a list: what it is, and its text beside it.
+// Item writes an item of a list: a name, and its text beside it.
 func (t *Text) Item(name, format string, args ...any) {
 	t.indented(Plain, "  "+name+" ", fmt.Sprintf(format, args...))
 }
 
-// Verdict writes a line of a list: the sign of a verdict, and a text beside it.
+// Verdict writes an item of a list: the sign of a verdict, and a text beside it.
 func (t *Text) Verdict(verdict Verdict, format string, args ...any) {
 	colour, sign := verdict.Colour(), verdict.Sign()
 	lines := wrap(t.called(fmt.Sprintf(format, args...)), Width-len("  ")-columns.Of(sign+" "))
@@ -67,18 +67,18 @@ func (t *Text) Verdict(verdict Verdict, format string, args ...any) {
 	}
 }
 
-// Below writes a line that belongs to what is above.
+// Below writes an indented line that belongs to the line above.
 func (t *Text) Below(format string, args ...any) {
 	t.indented(Plain, "  ", fmt.Sprintf(format, args...))
 }
 
-// Finding writes a finding about something, by the verdict that it has led to.
+// Finding writes a finding about something, with the verdict to which it has led.
 func (t *Text) Finding(verdict Verdict, about string, f Finding) {
 	t.Line(verdict.Colour(), "%s %s: %s", verdict.Sign(), about, f.What)
 	t.Item("->", "%s", f.Next)
 }
 
-// NotLookedAt writes what was not looked at, each with its reason, apart from what is above.
+// NotLookedAt writes a list of what was not looked at, each with its reason, after an empty line.
 func (t *Text) NotLookedAt(all []string) {
 	if len(all) > 0 {
 		t.WriteByte('\n')
@@ -88,10 +88,10 @@ func (t *Text) NotLookedAt(all []string) {
 	}
 }
 
-// Drawn writes lines as they are: of a table, or of a picture.
+// Drawn writes lines of a table or a picture unchanged.
 func (t *Text) Drawn(lines string) { t.WriteString(Printable(lines)) }
 
-// indented writes a text behind a prefix, its further lines below its first.
+// indented writes a text after a prefix, with its further lines below the first one.
 func (t *Text) indented(colour Colour, prefix, text string) {
 	for i, line := range wrap(t.called(text), Width-columns.Of(prefix)) {
 		if i > 0 {
@@ -108,8 +108,8 @@ func (t *Text) paint(colour Colour, text string) string {
 	return "\x1b[" + string(colour) + "m" + text + "\x1b[0m"
 }
 
-// Columns writes rows, the first of which is the heading, in columns, indented by two. What does not fit into a line
-// goes on below, in its column.
+// Columns writes rows in columns, indented by two. The first row has the headings. A text that does not fit continues
+// below, in its column.
 func (t *Text) Columns(rows [][]string) {
 	const indent, between = "  ", "  "
 	widths := widthsOf(rows, Width-len(indent)-len(between)*(len(rows[0])-1))
@@ -137,8 +137,8 @@ func (t *Text) Columns(rows [][]string) {
 	}
 }
 
-// widthsOf returns the widths of columns that have so many characters together: what each needs, and where that is too
-// much the widest less.
+// widthsOf returns the widths of columns that have that many characters together. Each column gets what it needs. If
+// that is too much, the widest ones get less.
 func widthsOf(rows [][]string, together int) []int {
 	widths, sum := make([]int, len(rows[0])), 0
 	for i := range widths {
@@ -154,8 +154,8 @@ func widthsOf(rows [][]string, together int) []int {
 	return widths
 }
 
-// Printable is a text whose characters that steer a terminal, or turn its direction, are a mark each: annotations,
-// Events, logs and the names of others' rules are by whoever made them.
+// Printable replaces control characters and those that change the direction of text by a mark: others may write them
+// into annotations, Events, logs and names of rules.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if graphic(r) {
@@ -167,14 +167,14 @@ func Printable(text string) string {
 
 func graphic(r rune) bool { return unicode.IsGraphic(r) || r == '\n' || r == '\t' }
 
-// fitting is the part of a word that fits into so many columns, but at least its first character.
+// fitting returns the part of a word that fits into that many columns, at least its first character.
 func fitting(word string, width int) string {
 	_, first := utf8.DecodeRuneInString(word)
 	return word[:max(first, len(columns.Head(word, width)))]
 }
 
-// wrap breaks a text into lines of at most width columns: between words, or inside a word that is longer behind a
-// character that separates its parts.
+// wrap breaks a text into lines of at most width columns: between words, or inside a longer word after a character that
+// separates its parts.
 func wrap(text string, width int) (lines []string) {
 	line := ""
 	for _, word := range strings.Fields(Printable(text)) {

@@ -1,21 +1,21 @@
 package output
 
-// Verdict is how something is that was looked at, in the word that programs read.
+// Verdict is the result about something, in the word that programs read.
 type Verdict string
 
-// The verdicts of all commands. Who calls them by names of its own has no other words for them.
+// Verdicts of all commands. Packages may have other names for them, but the same words.
 const (
 	Well        Verdict = "well"
 	Fits        Verdict = "fits"
-	Warning     Verdict = "warning" // worth knowing, and may be meant
+	Warning     Verdict = "warning" // worth knowing, but may be intended
 	NotWell     Verdict = "not well"
 	DoesNotFit  Verdict = "does not fit"
-	NotAsked    Verdict = "not asked"  // nobody can say
-	NotProven   Verdict = "not proven" // nor here
+	NotAsked    Verdict = "not asked"  // it could not be asked
+	NotProven   Verdict = "not proven" // it could not be proven
 	NotLookedAt Verdict = "not looked at"
 )
 
-// looks are how verdicts look in a text. Each has a sign, for not every reader has colours.
+// looks are the colours and signs of verdicts in text. Each has a sign, because some readers have no colours.
 var looks = map[Verdict]struct {
 	colour Colour
 	sign   string
@@ -24,13 +24,13 @@ var looks = map[Verdict]struct {
 	NotAsked: {Yellow, "?"}, NotProven: {Yellow, "?"}, NotLookedAt: {Plain, "?"},
 }
 
-// Colour is that of a text about it.
+// Colour returns the colour of a text about the verdict.
 func (v Verdict) Colour() Colour { return looks[v].colour }
 
-// Sign is what stands before a text about it.
+// Sign returns the sign before a text about the verdict.
 func (v Verdict) Sign() string { return looks[v].sign }
 
-// With returns the verdict of something of which another is found too: what is not well stays so.
+// With returns the verdict after another finding: NotWell stays, otherwise found counts.
 func (v Verdict) With(found Verdict) Verdict {
 	if v == NotWell {
 		return v

@@ -9,7 +9,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/inspect"
 )
 
-// answers are what the tool makes of each of its questions.
+// answers says what the tool uses each question's answer for.
 var answers = map[string]string{
 	"files": "what sysdump has of the node's CNI directories and records",
 	"node":  "status, and what check and version say of its node",
@@ -18,13 +18,13 @@ var answers = map[string]string{
 	"trace": "what trace --live says of the kernel",
 }
 
-// Upgrade is what to do about an agent that cannot answer.
+// Upgrade says what to do about an agent that cannot answer.
 const Upgrade = "upgrade the agents to the release of this tool (docs/operation.md, Upgrade)"
 
-// Unanswered names the questions of this tool's that the node's agent does not know, each with what needs it.
+// Unanswered returns the questions of this tool that the node's agent does not know, each with what needs the answer.
 func (n Node) Unanswered() (questions []string) {
 	if n.Agent == nil && !n.CannotAnswer() {
-		return nil // nobody knows
+		return nil // unknown
 	}
 	for _, question := range inspect.Questions {
 		if !n.knows(question) {
@@ -34,7 +34,7 @@ func (n Node) Unanswered() (questions []string) {
 	return questions
 }
 
-// knows reports whether the agent can be asked that. One that says nothing of its questions knows node alone.
+// knows reports whether the agent knows the question. An agent that does not report its questions knows node alone.
 func (n Node) knows(question string) bool {
 	switch {
 	case n.Agent == nil:
@@ -45,8 +45,8 @@ func (n Node) knows(question string) bool {
 	return slices.Contains(n.Agent.Questions, question)
 }
 
-// warnOfAnswers notes what the agent, which has answered, cannot tell. Releases that do not know the question trace
-// (0.1) also leave out of node's answer what was added to it together with that.
+// warnOfAnswers adds a warning about what the agent, which has answered, does not know. Releases without the question
+// trace (0.1) also lack the fields of node's answer that were added with it.
 func (n *Node) warnOfAnswers() {
 	lacking := n.Unanswered()
 	if !n.knows("trace") {

@@ -50,9 +50,9 @@ const (
 	waitPause  = 2 * time.Second
 )
 
-// options are a command line's.
+// options are the values of the command line.
 type options struct {
-	namespace string // of the agents, "" for all
+	namespace string // of the agents; "" for all
 	output    string
 	watch     bool
 	wait      bool
@@ -61,7 +61,7 @@ type options struct {
 	stderr    io.Writer
 }
 
-// Command returns the command. name is the program's.
+// Command returns the command. name is the program's name.
 func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	o := options{pause: watchPause}
 	c := &cobra.Command{
@@ -88,7 +88,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 	return c
 }
 
-// check looks whether flags go together; timed says that --timeout is one of them.
+// check validates the combination of flags. timed says that the command line has --timeout.
 func (o options) check(timed bool) (output.Format, error) {
 	switch {
 	case o.watch && o.wait:
@@ -115,7 +115,7 @@ func (o options) run(ctx context.Context, from Source, w output.Writer) error {
 	return s.show(w)
 }
 
-// Why nothing could be said of a cluster, or not all.
+// Why nothing, or not everything, is known about a cluster.
 var (
 	ErrNoNode   = errors.New("there is no agent, and the selector and affinity of its DaemonSet select no node")
 	ErrNotAsked = errors.New("not every node could be asked")
@@ -123,7 +123,7 @@ var (
 		"was not looked at")
 )
 
-// show writes it; the error says how the cluster is.
+// show writes the status. Its error says whether the cluster is well.
 func (s Status) show(w output.Writer) error {
 	if err := w.Object(s, s.write); err != nil {
 		return outcome.Unasked(err)
@@ -137,7 +137,7 @@ func (s Status) show(w output.Writer) error {
 	return nil
 }
 
-// Unknown is why not all could be said of a cluster, of whose nodes so many were not asked; nil if all was.
+// Unknown returns why not everything is known, if that many nodes were not asked; nil if everything is known.
 func (s Status) Unknown(notAsked int) error {
 	switch {
 	case notAsked > 0:
@@ -150,7 +150,7 @@ func (s Status) Unknown(notAsked int) error {
 	return nil
 }
 
-// watching looks again and again, and ends as the last look did. What has answered once may be away for a moment.
+// watching looks again and again, and returns the last look's error. After a first answer it tolerates failures.
 func (o options) watching(ctx context.Context, from Source, w output.Writer) (last error) {
 	for looked := false; ; {
 		s, err := Of(ctx, from, o.namespace)
@@ -163,7 +163,7 @@ func (o options) watching(ctx context.Context, from Source, w output.Writer) (la
 			last = outcome.Unasked(err)
 			to := w.Out
 			if w.Format == output.JSON || w.Format == output.YAML {
-				to = o.stderr // what a program reads are objects
+				to = o.stderr // a program's output has objects only
 			}
 			_, _ = fmt.Fprintf(to, "%s: not asked: %s\n", time.Now().Format(time.TimeOnly), output.Printable(err.Error()))
 		default:
@@ -177,7 +177,7 @@ func (o options) watching(ctx context.Context, from Source, w output.Writer) (la
 	}
 }
 
-// waiting looks until all is well or the time is over, and shows the last look.
+// waiting looks until all is well or the time is over, and writes the last look.
 func (o options) waiting(ctx context.Context, from Source, w output.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
@@ -197,7 +197,7 @@ func (o options) waiting(ctx context.Context, from Source, w output.Writer) erro
 		}
 	}
 	if cause := context.Cause(ctx); last == nil && !errors.Is(cause, context.DeadlineExceeded) {
-		return outcome.Unasked(errors.Join(failed, cause)) // its user's signal
+		return outcome.Unasked(errors.Join(failed, cause)) // the user's signal
 	}
 	if last == nil {
 		return outcome.Unasked(errors.Join(failed, fmt.Errorf("nothing answered within %s", o.timeout)))
@@ -205,10 +205,11 @@ func (o options) waiting(ctx context.Context, from Source, w output.Writer) erro
 	if err := last.show(w); err != nil || len(last.Rollouts) == 0 {
 		return err
 	}
-	return outcome.ErrNotWell // what was waited for has not come
+	return outcome.ErrNotWell // not all became well in time
 }
 
-// settled reports whether there is nothing to wait for: what nobody may list does not come by itself.
+// settled reports whether waiting can end. What the user may not list does not count, because waiting does not change
+// it.
 func (s Status) settled() bool {
 	return s.Summary.NotWell+s.Summary.NotAsked+len(s.Rollouts) == 0 && len(s.Items) > 0
 }

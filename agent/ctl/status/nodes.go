@@ -10,14 +10,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// isReady is what the kubelet says of a pod.
+// isReady reports whether a pod is ready.
 func isReady(pod corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})
 }
 
-// whyNot says why a pod does not run, and where that is known what to do next.
+// whyNot returns why a pod does not run, and what to do next, if that is known.
 func whyNot(pod corev1.Pod) (why, next string) {
 	if pod.DeletionTimestamp != nil {
 		return "it is being deleted", ""
@@ -34,11 +34,11 @@ func whyNot(pod corev1.Pod) (why, next string) {
 	return "it is " + cmp.Or(string(pod.Status.Phase), "not there yet"), ""
 }
 
-// longestReason is how many bytes are told of what the kubelet says.
+// longestReason is the largest number of bytes of the kubelet's text that is shown.
 const longestReason = 300
 
-// nextOfWaiting says what to do about a container that waits, "" for a reason that is not known here. The reasons are
-// the kubelet's (pkg/kubelet/images/types.go, pkg/kubelet/kuberuntime/kuberuntime_container.go).
+// nextOfWaiting returns what to do about a waiting container, "" for an unknown reason. The reasons are the kubelet's
+// (pkg/kubelet/images/types.go, pkg/kubelet/kuberuntime/kuberuntime_container.go).
 func nextOfWaiting(reason, image string) string {
 	switch {
 	case reason == "ErrImageNeverPull":

@@ -7,14 +7,14 @@ import (
 	"github.com/istio-pod-network/controller/agent/inspect"
 )
 
-// remedy is what to do about a check of the agent that fails.
+// remedy says what to do about a failed check of the agent.
 type remedy struct {
 	check string
-	says  string // a part of what it says, "" for whatever it says
+	says  string // a part of the check's text; "" for any text
 	next  string
 }
 
-// remedies are in the order in which they are tried: the first whose words are there holds.
+// remedies are tried in this order. The first one that matches counts.
 var remedies = []remedy{
 	{"HTTP", "address already in use", "another program of the node has the port: choose a free one with the value " +
 		"agent.port"},
@@ -43,8 +43,8 @@ var remedies = []remedy{
 		"the API server's address)"},
 }
 
-// nextOf says what to do about a check of the agent that fails. kubectl is the command, with the agents' namespace, and
-// pod the agent's.
+// nextOf returns what to do about a failed check. kubectl is the command with the agents' namespace, and pod is the
+// agent's.
 func nextOf(n inspect.Node, c inspect.Check, kubectl, pod string) string {
 	log := kubectl + " logs " + pod
 	if c.Name == "no bypass" {
@@ -61,7 +61,7 @@ func nextOf(n inspect.Node, c inspect.Check, kubectl, pod string) string {
 	return "the agent tries again by itself; its log says what keeps it from it: " + log
 }
 
-// makeAgain is the command for pods, by the first of them.
+// makeAgain returns a command for the first pod of a list.
 func makeAgain(pods []string) string {
 	if len(pods) == 0 {
 		return "make these pods again"

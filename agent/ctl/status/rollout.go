@@ -9,19 +9,18 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 )
 
-// Rollout is a DaemonSet whose agents are not all of its present template: those of before may still be well, and say
-// nothing of those that come.
+// Rollout is a DaemonSet that has not replaced all its agents yet. The old agents may still be well, but that says
+// nothing about the new ones.
 type Rollout struct {
 	DaemonSet string `json:"daemonSet"` // NAMESPACE/NAME
-	Desired   int32  `json:"desired"`   // how many nodes are to have an agent
-	Updated   int32  `json:"updated"`   // how many have one of the present template
-	// Unobserved says that the DaemonSet has been changed and its controller has not looked at it since: the numbers
-	// are those of before.
+	Desired   int32  `json:"desired"`   // nodes that should have an agent
+	Updated   int32  `json:"updated"`   // nodes that have an agent of the present template
+	// Unobserved says that the DaemonSet's controller has not seen its last change, so the numbers are old.
 	Unobserved bool `json:"unobserved,omitempty"`
-	byHand     bool // whoever deletes a node's agent replaces it
+	byHand     bool // updateStrategy OnDelete: agents are replaced when somebody deletes them
 }
 
-// RolloutOf returns that of a DaemonSet, nil if it has ended.
+// RolloutOf returns the rollout of a DaemonSet, nil if it is complete.
 func RolloutOf(set appsv1.DaemonSet) *Rollout {
 	r := Rollout{DaemonSet: set.Namespace + "/" + set.Name, Desired: set.Status.DesiredNumberScheduled,
 		Updated: set.Status.UpdatedNumberScheduled, Unobserved: set.Status.ObservedGeneration < set.Generation,
@@ -32,7 +31,7 @@ func RolloutOf(set appsv1.DaemonSet) *Rollout {
 	return nil
 }
 
-// Finding is what is said of it.
+// Finding returns a finding about the rollout.
 func (r Rollout) Finding() output.Finding {
 	namespace, name, _ := strings.Cut(r.DaemonSet, "/")
 	f := output.Finding{

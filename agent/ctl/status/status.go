@@ -1,5 +1,5 @@
-// Package status says of each node of a cluster whether new pods of the mesh get their rules there, and what has become
-// of those that are there.
+// Package status reports for each node of a cluster whether new mesh pods get their rules there, and in which state the
+// existing ones are.
 package status
 
 import (
@@ -17,26 +17,26 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Verdict is how a node is.
+// Verdict is the state of a node.
 type Verdict = output.Verdict
 
-// The verdicts.
+// Values of Verdict.
 const (
 	Well     = output.Well
 	NotWell  = output.NotWell
 	NotAsked = output.NotAsked
 )
 
-// Status is what is said of a cluster.
+// Status is the state of a cluster.
 type Status struct {
 	output.Head `json:",inline"`
 	Summary     Summary `json:"summary"`
 	Items       []Node  `json:"items"`
-	// Rollouts are DaemonSets whose agents are not all of their present template.
+	// Rollouts are DaemonSets that have not replaced all their agents yet.
 	Rollouts []Rollout `json:"rollouts,omitempty"`
-	// NotLookedAt is what could not be, each with its reason.
+	// NotLookedAt is what could not be looked at, each with its reason.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
-	// Unlisted are those of them without which a node may lack an agent, and nobody sees it.
+	// Unlisted are those of NotLookedAt without which a missing agent would not be noticed.
 	Unlisted []string `json:"-"`
 }
 
@@ -51,29 +51,29 @@ type Summary struct {
 	Bypassed   int `json:"bypassed"`
 }
 
-// Node is what is said of one node.
+// Node is the state of one node.
 type Node struct {
 	Name     string           `json:"name"`
 	Verdict  Verdict          `json:"verdict"`
 	Findings []output.Finding `json:"findings,omitempty"` // what is not well, or was not asked
-	Warnings []output.Finding `json:"warnings,omitempty"` // what is well, and somebody should know
+	Warnings []output.Finding `json:"warnings,omitempty"` // what is well, but worth knowing
 	Kernel   string           `json:"kernel,omitempty"`
 	Runtime  string           `json:"runtime,omitempty"`
 	Pod      string           `json:"pod,omitempty"`     // of the agent, NAMESPACE/NAME
-	Release  string           `json:"release,omitempty"` // that of the agent's pod, as the chart has labelled it
+	Release  string           `json:"release,omitempty"` // of the agent's pod, from the chart's label
 	Agent    *inspect.Node    `json:"agent,omitempty"`
-	// Unasked is why the agent, which runs, did not answer.
+	// Unasked is why a running agent did not answer.
 	Unasked error `json:"-"`
-	// Clock is the node's, known with Agent if that has told its time.
+	// Clock is the node's clock. It is known if Agent has a time.
 	Clock cluster.Clock `json:"-"`
 }
 
-// CannotAnswer reports whether the agent is of a release that cannot be asked anything.
+// CannotAnswer reports whether the agent's release cannot answer any question.
 func (n Node) CannotAnswer() bool {
 	return cluster.CannotAnswer(n.Unasked)
 }
 
-// Source is where it comes from: a cluster.
+// Source is what a status is read from: a cluster.
 type Source interface {
 	Nodes(ctx context.Context) ([]corev1.Node, error)
 	Agents(ctx context.Context, namespace string) ([]corev1.Pod, error)
@@ -81,13 +81,14 @@ type Source interface {
 	AskNode(ctx context.Context, agent corev1.Pod) (inspect.Node, error)
 }
 
-// atOnce is how many agents are asked at once.
+// atOnce is how many agents are asked at the same time.
 const atOnce = 16
 
-// Of asks a cluster. namespace is that of the agents, "" for all. An error says that nothing could be asked.
+// Of reads the status of a cluster. namespace is that of the agents, "" for all. An error means that nothing could be
+// asked.
 func Of(ctx context.Context, from Source, namespace string) (Status, error) {
 	s := Status{Head: output.HeadOf("Status"), Items: []Node{}}
-	// Before the agents: where it says that all are replaced, those that are listed then are the new ones.
+	// Before the agents: if it shows a complete rollout, the agents that are listed next are the new ones.
 	sets, noSets := from.DaemonSets(ctx, namespace)
 	agents, err := from.Agents(ctx, namespace)
 	if err != nil {
@@ -124,7 +125,7 @@ func Of(ctx context.Context, from Source, namespace string) (Status, error) {
 	return s, nil
 }
 
-// wrapped says that there is no agent's pod, and that its DaemonSet could not be looked for; nil for nil.
+// wrapped adds to err that there is no agent's pod, and that its DaemonSet could not be read. It returns nil for nil.
 func wrapped(err error) error {
 	if err == nil {
 		return nil
@@ -133,7 +134,7 @@ func wrapped(err error) error {
 		"daemonsets.apps: %w", err)
 }
 
-// in names a namespace, "" for all.
+// in returns a text about a namespace, "" for all.
 func in(namespace string) string {
 	if namespace == "" {
 		return " in all namespaces"
@@ -141,8 +142,8 @@ func in(namespace string) string {
 	return " in namespace " + namespace
 }
 
-// Unchecked says where nobody can look whether the rules of pods are there, why, and which value changes that: a line
-// for each reason.
+// Unchecked returns where the rules of pods cannot be checked, why, and which value changes that: one line for each
+// reason.
 func (s Status) Unchecked() (lines []string) {
 	nodes := map[inspect.Rules][]string{}
 	var reasons []inspect.Rules
@@ -164,10 +165,10 @@ func (s Status) Unchecked() (lines []string) {
 	return lines
 }
 
-// shownNodes is how many nodes a line has.
+// shownNodes is the largest number of nodes in a line.
 const shownNodes = 5
 
-// some lists names.
+// some joins the first shownNodes names, and counts the others.
 func some(names []string) string {
 	if more := len(names) - shownNodes; more > 0 {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:shownNodes], ", "), more)
@@ -175,10 +176,10 @@ func some(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// releaseLabel is that of the agents' pods in which the chart says of which release they are.
+// releaseLabel is the label of the agents' pods with their release, which the chart sets.
 const releaseLabel = "app.kubernetes.io/version"
 
-// byNode maps nodes to their agents. While one is replaced by another, the one that stays counts.
+// byNode maps nodes to their agents. If one agent replaces another, the one that is not being deleted counts.
 func byNode(agents []corev1.Pod) map[string]corev1.Pod {
 	found := map[string]corev1.Pod{}
 	for _, pod := range agents {
@@ -186,11 +187,11 @@ func byNode(agents []corev1.Pod) map[string]corev1.Pod {
 			found[pod.Spec.NodeName] = pod
 		}
 	}
-	delete(found, "") // not scheduled: its node is found without one
+	delete(found, "") // without a node: the row of its node shows that no agent runs there
 	return found
 }
 
-// merged has a row for each node that has an agent or should have one, by name.
+// merged returns a row for each node that has an agent or should have one, sorted by name.
 func merged(nodes []corev1.Node, sets []appsv1.DaemonSet, agents []corev1.Pod) (rows []Node) {
 	rows = []Node{}
 	left := byNode(agents)
@@ -228,10 +229,10 @@ func ask(ctx context.Context, from Source, rows []Node, agents map[string]corev1
 	})
 }
 
-// askTimeout bounds one question: an agent or a kubelet that hangs does not keep the others' answers back.
+// askTimeout limits one question, so that an agent or kubelet that hangs does not delay the others' answers.
 const askTimeout = 20 * time.Second
 
-// ask asks the agent, and judges what it says.
+// ask asks the agent, and judges its answer.
 func (n *Node) ask(ctx context.Context, from Source, pod corev1.Pod) {
 	kubectl := "kubectl -n " + pod.Namespace
 	if pod.Status.Phase != corev1.PodRunning || pod.DeletionTimestamp != nil {
@@ -264,12 +265,12 @@ func (n *Node) ask(ctx context.Context, from Source, pod corev1.Pod) {
 	}
 	n.Warnings = append(n.Warnings, OtherMeshes(answer.Installation.Plugins)...)
 	n.warnOfAnswers()
-	if !answer.Ready && n.Verdict == Well { // by a check that is not known here
+	if !answer.Ready && n.Verdict == Well { // because of a check that this tool does not know
 		n.find(NotWell, "its agent is not ready", kubectl+" logs "+pod.Name)
 	}
 }
 
-// findUnasked notes that an agent did not answer. Whether it is ready, its pod says: the kubelet has asked it.
+// findUnasked adds a finding about an agent that did not answer. The pod's status shows whether the agent is ready.
 func (n *Node) findUnasked(pod corev1.Pod, err error) {
 	kubectl := "kubectl -n " + pod.Namespace
 	verdict, what := NotAsked, "its agent could not be asked: "+err.Error()
@@ -285,13 +286,13 @@ func (n *Node) findUnasked(pod corev1.Pod, err error) {
 	n.find(verdict, what, next)
 }
 
-// find notes a finding.
+// find adds a finding.
 func (n *Node) find(verdict Verdict, what, next string) {
 	n.Verdict = n.Verdict.With(verdict)
 	n.Findings = append(n.Findings, output.Finding{What: what, Next: next})
 }
 
-// count sums up.
+// count computes the summary.
 func (s *Status) count() {
 	for _, n := range s.Items {
 		switch n.Verdict {

@@ -25,8 +25,8 @@ type fake struct {
 	agents  []corev1.Pod
 	sets    []appsv1.DaemonSet
 	answers map[string]inspect.Node // by pod
-	errs    map[string]error        // by what is asked for, or pod
-	asked   func()                  // each time
+	errs    map[string]error        // by resource or pod
+	asked   func()                  // called at each request
 }
 
 func (f *fake) Nodes(context.Context) ([]corev1.Node, error) { return f.nodes, f.errs["nodes"] }
@@ -46,7 +46,7 @@ func (f *fake) AskNode(_ context.Context, agent corev1.Pod) (inspect.Node, error
 	return f.answers[agent.Name], f.errs[agent.Name]
 }
 
-// two has two nodes that are well, and one where no agent is to run.
+// two returns a cluster with two nodes that are well, and one that should have no agent.
 func two() *fake {
 	f := &fake{answers: map[string]inspect.Node{}, errs: map[string]error{}}
 	for _, name := range []string{"node-a", "node-b", "windows"} {
@@ -80,19 +80,19 @@ func two() *fake {
 	return f
 }
 
-// change is one that makes what is said of node-b another.
+// change changes the answer of node-b's agent.
 func (f *fake) change(change func(*inspect.Node)) {
 	answer := f.answers["agent-node-b"]
 	change(&answer)
 	f.answers["agent-node-b"] = answer
 }
 
-// rollOut has so many nodes have an agent of the present template.
+// rollOut sets how many nodes should have an agent, and how many have one of the present template.
 func (f *fake) rollOut(desired, updated int32) {
 	f.sets[0].Status.DesiredNumberScheduled, f.sets[0].Status.UpdatedNumberScheduled = desired, updated
 }
 
-// What is said of a cluster, by what is wrong in it, with the exit status.
+// Output about clusters with a fault, with the exit status.
 func TestStatus(t *testing.T) {
 	for name, test := range map[string]struct {
 		make   func(*fake)
@@ -201,7 +201,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// Each remedy holds for what the agent says in that case, and names a value or a command.
+// Each remedy matches a text of the agent, and names a value or a command.
 func TestRemedies(t *testing.T) {
 	said := map[string]bool{}
 	for _, c := range []inspect.Check{
@@ -232,7 +232,7 @@ func TestRemedies(t *testing.T) {
 	}
 }
 
-// For each question there are words that say what needs its answer.
+// Each question has words about what needs its answer.
 func TestAnswers(t *testing.T) {
 	for _, question := range inspect.Questions {
 		if answers[question] == "" {
@@ -244,7 +244,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// Where nobody can be asked, nothing is said.
+// If nothing can be asked, nothing is written.
 func TestUnasked(t *testing.T) {
 	for name, f := range map[string]*fake{
 		"the verb list on pods":            {errs: map[string]error{"agents": errors.New("forbidden")}},
@@ -261,7 +261,7 @@ func TestUnasked(t *testing.T) {
 	}
 }
 
-// --wait ends as soon as all is well, and with the last look when its time is over; what is shown is one look.
+// --wait ends as soon as all is well, and otherwise with the last look when its time is over. It writes one look.
 func TestWait(t *testing.T) {
 	f := two()
 	f.change(func(n *inspect.Node) { n.Ready = false })
@@ -289,8 +289,8 @@ func TestWait(t *testing.T) {
 	}
 }
 
-// --wait does not end by the well state of agents that are still to be replaced, and ends where nobody lets it see
-// more.
+// --wait does not end while old agents that are well are still to be replaced. It ends if a missing right prevents it
+// from seeing more.
 func TestWaitForRollout(t *testing.T) {
 	f := two()
 	f.sets[0].Generation = 2 // helm upgrade has just returned
@@ -328,7 +328,7 @@ type writer func([]byte) (int, error)
 
 func (w writer) Write(p []byte) (int, error) { return w(p) }
 
-// ended calls done when something is written.
+// ended calls done at the first write.
 type ended struct{ done func() }
 
 func (e *ended) Write(data []byte) (int, error) { e.done(); return len(data), nil }

@@ -8,7 +8,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 )
 
-// verdict is that of the cluster.
+// verdict returns the verdict about the cluster.
 func (s Status) verdict() Verdict {
 	switch {
 	case s.Summary.NotWell > 0:
@@ -19,7 +19,7 @@ func (s Status) verdict() Verdict {
 	return Well
 }
 
-// write writes it as text.
+// write writes the status as text.
 func (s Status) write(t *output.Text) {
 	sum := s.Summary
 	t.Line(s.verdict().Colour(), "%d nodes: %d well, %d not well, %d not asked", len(s.Items), sum.Well, sum.NotWell,
@@ -57,8 +57,8 @@ func (s Status) write(t *output.Text) {
 	t.NotLookedAt(s.NotLookedAt)
 }
 
-// row is the node's in the table. Of a kernel it has the release, without what its distribution adds, unless nothing is
-// to be left out.
+// row returns the node's row in the table. Unless wide, it shortens the kernel's version to its release, without the
+// distribution's suffix.
 func (n Node) row(wide bool) []string {
 	kernel := n.Kernel
 	if !wide {
@@ -74,7 +74,7 @@ func (n Node) row(wide bool) []string {
 	return row
 }
 
-// version is the agent's, with the plugin's where that is another.
+// version returns the agent's version, and the plugin's if it differs.
 func (n Node) version() string {
 	plugin := n.Agent.Plugin
 	switch {
@@ -86,7 +86,7 @@ func (n Node) version() string {
 	return n.Agent.Agent + ", plugin " + plugin.Name()
 }
 
-// chained is how, or that nobody has looked.
+// chained returns how the plugin is chained, or that it was not looked at.
 func (n Node) chained() string {
 	if !n.Agent.Installation.Managed {
 		return "not looked at"
@@ -94,7 +94,7 @@ func (n Node) chained() string {
 	return n.Agent.Installation.Chained
 }
 
-// details is the node's row of what a table leaves out.
+// details returns what the table leaves out.
 func (n Node) details() []string {
 	row := []string{n.Name, "", "", ""}
 	if n.Agent == nil {

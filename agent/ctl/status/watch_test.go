@@ -12,7 +12,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/inspect"
 )
 
-// --watch goes on until its user ends it, and ends as the last look did.
+// --watch continues until the user ends it, and ends with the last look's result.
 func TestWatch(t *testing.T) {
 	f := two()
 	f.change(func(n *inspect.Node) { n.Ready = false })
@@ -28,7 +28,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// Whoever breaks it off before anything has answered is not told that all is well, or that the time is over.
+// If the user ends it before any answer, the result is neither that all is well nor a timeout.
 func TestBrokenOff(t *testing.T) {
 	f := two()
 	f.errs = map[string]error{"agents": context.Canceled}
@@ -42,7 +42,7 @@ func TestBrokenOff(t *testing.T) {
 	}
 }
 
-// A program that follows --watch can tell the looks apart: documents of YAML, and objects of JSON one after the other.
+// A program can separate the looks of --watch: YAML documents, or JSON objects one after the other.
 func TestWatchForPrograms(t *testing.T) {
 	for format, want := range map[output.Format]string{
 		output.YAML: "---\napiVersion: ", output.JSON: "{\n  \"apiVersion\": ",
@@ -63,7 +63,7 @@ func TestWatchForPrograms(t *testing.T) {
 	}
 }
 
-// What has answered once may be away for a while: --watch says so and looks again. What a program reads are objects.
+// After a first answer, --watch reports failures and continues. In a program's output there are only objects.
 func TestWatchGoesOn(t *testing.T) {
 	for _, format := range []output.Format{output.Table, output.JSON, output.YAML} {
 		watchedOn(t, format)

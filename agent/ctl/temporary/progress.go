@@ -10,29 +10,29 @@ import (
 	"github.com/istio-pod-network/controller/internal/columns"
 )
 
-// Progress tells a person what is going on: on a terminal in one line with a bar, elsewhere by a line for each step.
+// Progress shows progress to a person: on a terminal in one line with a bar, otherwise with a line for each step.
 type Progress struct {
 	mu       sync.Mutex
 	Out      io.Writer
 	Terminal bool
-	Nodes    int        // 0 before they are known
-	Columns  func() int // of the terminal, which may change; nil, or 0, for as many as most have
+	Nodes    int        // 0 until they are known
+	Columns  func() int // of the terminal, which may change; nil or 0 for the usual number
 	finished int
 }
 
-// NewProgress tells it to a stream.
+// NewProgress returns progress for a stream.
 func NewProgress(out io.Writer) *Progress {
 	return &Progress{Out: out, Terminal: output.IsTerminal(out), Columns: func() int { return output.ColumnsOf(out) }}
 }
 
-// Columns of the bar, of terminals that do not say how many they have, and of the narrowest that has a bar.
+// Columns of the bar, of terminals that do not report their size, and of the narrowest terminal with a bar.
 const (
 	barWidth     = 20
 	usualColumns = 80
 	withBar      = 60
 )
 
-// Say tells of a step.
+// Say shows a step.
 func (p *Progress) Say(what string) {
 	what = output.Printable(what)
 	p.mu.Lock()
@@ -55,16 +55,16 @@ func (p *Progress) Say(what string) {
 	if has >= withBar {
 		line = "[" + strings.Repeat("#", full) + strings.Repeat(".", barWidth-full) + "] " + line
 	}
-	// Back to the beginning, and nothing of what stood there: a line that goes on in the next one could not be written
-	// over. Source: ECMA-48, 8.3.41 (EL).
+	// Return to the beginning and erase the line. A line that is wider than the terminal could not be overwritten. Source:
+	// ECMA-48, 8.3.41 (EL).
 	line = strings.Join(strings.Fields(line), " ")
 	fmt.Fprintf(p.Out, "\r%s\x1b[K", columns.Head(line, has-1))
 }
 
-// Step tells what is done on a node.
+// Step shows what is done on a node.
 func (p *Progress) Step(node, what string) { p.Say(node + ": " + what) }
 
-// Done tells that a node is done.
+// Done shows that a node is done.
 func (p *Progress) Done(node string, verdict string) {
 	p.mu.Lock()
 	p.finished++
@@ -72,7 +72,7 @@ func (p *Progress) Done(node string, verdict string) {
 	p.Say(node + ": " + verdict)
 }
 
-// Warn tells what stays to be read. It may have words of the API server and of others' objects.
+// Warn prints a line that stays. It may have texts of the API server and of other objects.
 func (p *Progress) Warn(what string) {
 	p.End()
 	p.mu.Lock()
@@ -80,7 +80,7 @@ func (p *Progress) Warn(what string) {
 	fmt.Fprintln(p.Out, output.Printable(what))
 }
 
-// End leaves the line to what comes.
+// End ends the line, so that other output can follow.
 func (p *Progress) End() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -18,40 +18,40 @@ import (
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 )
 
-// Kind is the namespace of a command. It has one name, so that rights can name it, and that there is one run at a time.
+// Kind is the temporary namespace of a command. Its name is fixed, so that RBAC can name it and only one run is
+// possible at a time.
 type Kind struct {
-	Name    string // its own, and what its label says
+	Name    string // its name, and the value of its label
 	Level   string // of Pod Security
-	Key     string // of its annotations
+	Key     string // part of its annotations' names
 	Cleanup string // the command that removes it
-	// Inject is the label, with its value, by which Istio's webhooks select it. Without one they are told to leave it
-	// alone: what its pods need of a sidecar they bring.
+	// Inject is the label, with its value, by which Istio's webhooks select the namespace. Without one the namespace opts
+	// out of injection: its pods bring their own stand-in of the sidecar.
 	Inject [2]string
 }
 
-// InjectionLabel is the label by which a namespace has Istio's injection by default, or none.
+// InjectionLabel is the label with which a namespace opts in to or out of Istio's default injection.
 const InjectionLabel = "istio-injection"
 
-// podSecurity is the label of its level.
+// podSecurity is the label for the level of Pod Security.
 const podSecurity = "pod-security.kubernetes.io/enforce"
 
-// LabelKey tells the namespace, and what is in it, from what somebody else has made by that name.
+// LabelKey is the label that distinguishes the namespace and its objects from others with the same name.
 const LabelKey = "app.kubernetes.io/name"
 
-// Labels are those of what is in the namespace.
+// Labels returns the labels of objects in the namespace.
 func (k Kind) Labels() map[string]string { return map[string]string{LabelKey: k.Name} }
 
-// RunKey and BeatKey are annotations that tell one run from another, and whether a run is alive: while it is, the last
-// changes.
+// RunKey returns the name of the annotation that identifies the run.
 func (k Kind) RunKey() string { return annotation.ControllerPrefix + k.Key + "-run" }
 
-// BeatKey is the second of them.
+// BeatKey returns the name of the annotation that changes as long as the run is alive.
 func (k Kind) BeatKey() string { return annotation.ControllerPrefix + k.Key + "-beat" }
 
-// missedBeats is how many a run that is alive never misses.
+// missedBeats is a number of beats that a living run never misses.
 const missedBeats = 3
 
-// releaseTimeout bounds the wait until the namespace is gone.
+// releaseTimeout limits the wait until the namespace is gone.
 const releaseTimeout = 2 * time.Minute
 
 // Space is the temporary namespace of one run.
@@ -59,17 +59,17 @@ type Space struct {
 	Kind
 	namespaces typedcore.NamespaceInterface
 	pace       Pace
-	tool       string // its user's name for this program
+	tool       string // the user's name for this program
 	run        string
-	made       bool // or nobody knows: the answer did not come
+	made       bool // it was created, or that is unknown because there was no answer
 }
 
-// NewSpace returns a namespace that is not made yet.
+// NewSpace returns a namespace that is not created yet.
 func NewSpace(k Kind, namespaces typedcore.NamespaceInterface, p Pace, tool string) *Space {
 	return &Space{Kind: k, namespaces: namespaces, pace: p, tool: tool, run: rand.Text()}
 }
 
-// claim makes the namespace. One that a killed run has left is removed before.
+// claim creates the namespace. It first removes one that a killed run has left.
 func (s *Space) claim(ctx context.Context, say func(string)) error {
 	labels := map[string]string{LabelKey: s.Name, podSecurity: s.Level, InjectionLabel: "disabled"}
 	if s.Inject[0] != "" {
@@ -94,7 +94,7 @@ func (s *Space) claim(ctx context.Context, say func(string)) error {
 	}
 }
 
-// makeWay returns when the namespace of before is gone.
+// makeWay removes the namespace of an earlier run. It returns an error if that run is alive.
 func (s *Space) makeWay(ctx context.Context, say func(string)) error {
 	there, err := s.ours(ctx)
 	if there == nil || err != nil {
@@ -118,7 +118,7 @@ func (s *Space) makeWay(ctx context.Context, say func(string)) error {
 	return s.remove(ctx, there)
 }
 
-// ours returns the namespace if it is there, nil otherwise. One that somebody else has made is an error.
+// ours returns the namespace, nil if it does not exist. One that somebody else has created is an error.
 func (s *Space) ours(ctx context.Context) (*corev1.Namespace, error) {
 	there, err := s.namespaces.Get(ctx, s.Name, metav1.GetOptions{})
 	switch {
@@ -133,7 +133,7 @@ func (s *Space) ours(ctx context.Context) (*corev1.Namespace, error) {
 	return there, nil
 }
 
-// remove deletes the namespace and returns when it is gone.
+// remove deletes the namespace and waits until it is gone.
 func (s *Space) remove(ctx context.Context, there *corev1.Namespace) error {
 	if there.DeletionTimestamp == nil {
 		err := s.namespaces.Delete(ctx, s.Name, metav1.DeleteOptions{
@@ -153,7 +153,7 @@ func (s *Space) remove(ctx context.Context, there *corev1.Namespace) error {
 	}
 }
 
-// release removes the namespace if it is this run's.
+// release removes the namespace if it belongs to this run.
 func (s *Space) release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
@@ -164,7 +164,7 @@ func (s *Space) release(ctx context.Context) error {
 	return s.remove(ctx, there)
 }
 
-// live has the namespace say that its run is alive, until ctx ends. That it is gone is told to lost.
+// live updates the beat until ctx ends. It calls lost if the namespace is gone.
 func (s *Space) live(ctx context.Context, lost func(error)) {
 	for i := 1; cluster.Pause(ctx, s.pace.Beat); i++ {
 		patch := fmt.Sprintf(`{"metadata": {"annotations": {%q: "%d"}}}`, s.BeatKey(), i)
@@ -176,8 +176,8 @@ func (s *Space) live(ctx context.Context, lost func(error)) {
 	}
 }
 
-// In makes the namespace, within that time, and removes it when do has returned, whose context ends when somebody else
-// removes it.
+// In creates the namespace within that time, calls do, and removes the namespace. The context of do ends if somebody
+// else removes the namespace.
 func (s *Space) In(ctx context.Context, within time.Duration, p *Progress, do func(context.Context) error) error {
 	defer func() {
 		defer p.End()
@@ -200,25 +200,25 @@ func (s *Space) In(ctx context.Context, within time.Duration, p *Progress, do fu
 	return do(ctx)
 }
 
-// Each has do look at each node, so many at once.
+// Each calls do for each node, parallel at the same time.
 func Each(nodes []string, parallel int, do func(i int, node string)) {
 	cluster.AtOnce(len(nodes), parallel, func(i int) { do(i, nodes[i]) })
 }
 
-// Cleanup is what is said of a cleanup.
+// Cleanup is the result of a cleanup.
 type Cleanup struct {
 	output.Head `json:",inline"`
-	// Removed is what runs have left: none where there was nothing.
+	// Removed is what earlier runs had left; empty if there was nothing.
 	Removed []Removed `json:"removed"`
 }
 
-// Removed is an object that is gone, with all that was in it.
+// Removed is an object that was removed with everything in it.
 type Removed struct {
 	Object string `json:"object"` // its kind
 	Name   string `json:"name"`
 }
 
-// Clean removes the namespace within that time, whosever run it is of, and writes so.
+// Clean removes the namespace within that time, whichever run it belongs to, and writes the result.
 func (s *Space) Clean(ctx context.Context, within time.Duration, w output.Writer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, within, Late(within))
 	defer cancel()
@@ -238,8 +238,8 @@ func (s *Space) Clean(ctx context.Context, within time.Duration, w output.Writer
 	return outcome.Unasked(w.Object(done, func(t *output.Text) { t.Line(output.Plain, "%s", text) }))
 }
 
-// Furnish makes what pods of the namespace need: an account, which the API server would make a moment later, and the
-// secrets of another namespace by which their image is pulled. It returns what there cannot be, and why.
+// Furnish creates what pods in the namespace need: a service account, which the API server would only create a moment
+// later, and copies of pull secrets from another namespace. It returns which are missing and why.
 func (s *Space) Furnish(
 	ctx context.Context, core typedcore.CoreV1Interface, account, from string, pulls []corev1.LocalObjectReference,
 ) (missing []string, err error) {

@@ -1,5 +1,5 @@
-// Package temporary has what the commands share that make pods of their own in their user's cluster: a namespace that
-// is gone in the end, the choice of nodes, and what is told meanwhile.
+// Package temporary is shared by commands that create pods in the user's cluster: a namespace that is removed in the
+// end, the choice of nodes, and progress.
 package temporary
 
 import (
@@ -17,22 +17,22 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Pace is how long is waited between two looks.
+// Pace has the pauses between two looks.
 type Pace struct {
 	Poll time.Duration
-	Beat time.Duration // of the namespace, which says that its run is alive
+	Beat time.Duration // between two updates of the annotation that shows that the run is alive
 }
 
-// Late is the error of what has not come within its time.
+// Late is the error that something has not come within that time.
 type Late time.Duration
 
 func (l Late) Error() string { return fmt.Sprintf("not within %s", time.Duration(l)) }
 
-// longestNames is how many bytes of names an error has.
+// longestNames is the largest number of bytes of names in an error.
 const longestNames = 300
 
-// Choose returns the names of the nodes that a flag --nodes means: all for "", so many for a number, or those that it
-// names. others says in an error what a node is that is not among them.
+// Choose returns the names of the nodes that --nodes means: all for "", that many for a number, or the named ones.
+// others says in an error what other nodes are.
 func Choose(flag string, nodes []corev1.Node, others string) (names []string, err error) {
 	for _, n := range nodes {
 		names = append(names, n.Name)
@@ -54,7 +54,7 @@ func Choose(flag string, nodes []corev1.Node, others string) (names []string, er
 	return slices.Compact(chosen), nil
 }
 
-// CheckNodes returns an error for what is neither a number of nodes nor names.
+// CheckNodes returns an error unless the flag is a number of nodes or has names.
 func CheckNodes(flag string) error {
 	if flag == "0" || strings.HasPrefix(flag, "-") {
 		return outcome.Misuse(invalid.Text("--nodes", flag, "", "a number from 1 on, or names of nodes"))
@@ -67,8 +67,8 @@ func CheckNodes(flag string) error {
 	return nil
 }
 
-// sample returns so many of the nodes, of each kind at least one where there are enough: what differs is kernel,
-// runtime and operating system.
+// sample returns that many of the nodes, at least one of each kind if that is possible. Kinds differ in kernel, runtime
+// and operating system.
 func sample(nodes []corev1.Node, count int) (names []string) {
 	kinds := map[string][]string{}
 	var order []string
@@ -91,7 +91,7 @@ func sample(nodes []corev1.Node, count int) (names []string) {
 	return names
 }
 
-// On has a pod be put on a node, whatever taint that has, as agents are.
+// On makes a pod run on a node, whatever taints it has, like the agents.
 func On(node string, spec *corev1.PodSpec) {
 	spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{

@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A sample has each kind of node before it has a second one of any.
+// A sample has each kind of node before it has a second node of any kind.
 func TestSample(t *testing.T) {
 	var nodes []corev1.Node
 	for i, kernel := range []string{"6.12", "6.12", "6.12", "5.14", "6.1"} {
@@ -26,7 +26,7 @@ func TestSample(t *testing.T) {
 	}
 }
 
-// On a terminal there is one line with a bar, and what is to be read stays.
+// On a terminal there is one line with a bar, and lines that must be read stay.
 func TestProgress(t *testing.T) {
 	var out bytes.Buffer
 	p := &Progress{Out: &out, Terminal: true, Nodes: 2}

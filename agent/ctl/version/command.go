@@ -32,14 +32,14 @@ const example = `  # Do the agents fit this tool and each other?
   # The nodes that an upgrade has not reached yet
   %[1]s version -o json | jq -r '.items[] | select(.agent != "v1.4.0") | .name'`
 
-// options are a command line's.
+// options are the values of the command line.
 type options struct {
-	namespace string // of the agents, "" for all
+	namespace string // of the agents; "" for all
 	output    string
 	client    bool
 }
 
-// Command returns the command. name is the program's.
+// Command returns the command. name is the program's name.
 func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	var o options
 	c := &cobra.Command{
@@ -73,7 +73,7 @@ func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Comm
 	return c
 }
 
-// clientOnly is what is known without a cluster.
+// clientOnly returns what is known without a cluster.
 func clientOnly(tool string) Version { return Version{Head: output.HeadOf("Version"), Tool: tool} }
 
 func (o options) run(ctx context.Context, from status.Source, w output.Writer, tool string) error {
@@ -84,7 +84,7 @@ func (o options) run(ctx context.Context, from status.Source, w output.Writer, t
 	return Of(s, tool).show(w)
 }
 
-// show writes it; the error says what does not fit.
+// show writes the versions. Its error says what does not fit.
 func (v Version) show(w output.Writer) error {
 	if err := w.Object(v, v.write); err != nil {
 		return outcome.Unasked(err)

@@ -8,7 +8,7 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/status"
 )
 
-// write writes it as text.
+// write writes the versions as text.
 func (v Version) write(t *output.Text) {
 	t.Line(output.Plain, "This tool is of %s.", v.Tool)
 	if v.Summary == nil {
@@ -46,7 +46,7 @@ func (v Version) write(t *output.Text) {
 	t.NotLookedAt(v.NotLookedAt)
 }
 
-// row is the node's in the table.
+// row returns the node's row in the table.
 func (n Node) row(wide bool) []string {
 	row := []string{n.Verdict.Sign(), n.Name, cmp.Or(n.Agent, n.Release), ""}
 	hash := ""

@@ -1,4 +1,4 @@
-// Package version says which release the operator's tool, the agents and their plugins are of, and which of them do not
+// Package version reports the releases of the operator's tool, the agents and their plugins, and which of them do not
 // fit together.
 package version
 
@@ -14,27 +14,27 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 )
 
-// Verdict is how a node's programs go with the others.
+// Verdict says whether a node's programs fit together with the others.
 type Verdict = output.Verdict
 
-// The verdicts.
+// Values of Verdict.
 const (
 	Fits     = output.Fits
 	DoesNot  = output.DoesNotFit
 	NotAsked = output.NotAsked
 )
 
-// Version is what is said of all programs.
+// Version has the versions of all programs.
 type Version struct {
 	output.Head `json:",inline"`
 	Tool        string   `json:"tool"`
-	Summary     *Summary `json:"summary,omitempty"` // absent where no cluster was asked, and so are the nodes
+	Summary     *Summary `json:"summary,omitempty"` // absent, like Items, if no cluster was asked
 	Items       []Node   `json:"items,omitempty"`
-	// NotLookedAt is what could not be, each with its reason.
+	// NotLookedAt is what could not be looked at, each with its reason.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
-	// Incomparable are those of them that are about versions.
+	// Incomparable are those of NotLookedAt that are about versions.
 	Incomparable []string `json:"-"`
-	unknown      error    // why not all could be said
+	unknown      error    // why something is unknown
 }
 
 // Summary counts nodes by verdict.
@@ -44,23 +44,23 @@ type Summary struct {
 	NotAsked int `json:"notAsked"`
 }
 
-// Node is what is said of one node.
+// Node has the versions on one node.
 type Node struct {
 	Name    string          `json:"name"`
 	Verdict Verdict         `json:"verdict"`
 	Pod     string          `json:"pod,omitempty"`     // of the agent, NAMESPACE/NAME
-	Release string          `json:"release,omitempty"` // that of the agent's pod, as the chart has labelled it
-	Agent   string          `json:"agent,omitempty"`   // as it says itself
+	Release string          `json:"release,omitempty"` // of the agent's pod, from the chart's label
+	Agent   string          `json:"agent,omitempty"`   // as the agent reports it
 	Plugin  *inspect.Plugin `json:"plugin,omitempty"`
-	// CannotAnswer are questions of this tool's that the agent does not know, each with what needs it.
+	// CannotAnswer are questions of this tool that the agent does not know, each with what needs the answer.
 	CannotAnswer []string         `json:"cannotAnswer,omitempty"`
 	Findings     []output.Finding `json:"findings,omitempty"`
 }
 
-// most is how many minor versions may lie between two programs that work with each other.
+// most is the largest difference of minor versions with which two programs work together.
 const most = 1
 
-// Of reads the versions off what the agents have said.
+// Of reads the versions from the agents' answers.
 func Of(s status.Status, tool string) Version {
 	v := Version{Head: output.HeadOf("Version"), Tool: tool, Summary: &Summary{}, Items: []Node{}}
 	incomparable := map[string]bool{}
@@ -108,7 +108,7 @@ func Of(s status.Status, tool string) Version {
 	return v
 }
 
-// newestOf returns the newest release of an agent, "" if none is one, and its node.
+// newestOf returns the newest release of an agent and its node, "" if no agent is a release.
 func newestOf(items []status.Node) (newest, where string) {
 	var most *version.Version
 	for _, item := range items {
@@ -123,8 +123,8 @@ func newestOf(items []status.Node) (newest, where string) {
 	return newest, where
 }
 
-// apart returns by how many minor versions a is newer than b. It is not known where one of them is no release; of
-// another major version it is more than any program bridges.
+// apart returns by how many minor versions a is newer than b. known is false if one of them is no release. For
+// different major versions the result is larger than most.
 func apart(a, b string) (minors int, known bool) {
 	x, y := releaseOf(a), releaseOf(b)
 	if x == nil || y == nil {
@@ -134,8 +134,8 @@ func apart(a, b string) (minors int, known bool) {
 	return (int(x.Major())-int(y.Major()))*another + int(x.Minor()) - int(y.Minor()), true
 }
 
-// releaseOf reads the version of a release; of anything else it returns nil. The Go command calls a program that was
-// built from a tree without a tag v0.0.0-DATE-COMMIT.
+// releaseOf parses the version of a release. It returns nil for anything else. Without a tag, the Go command stamps a
+// program v0.0.0-DATE-COMMIT.
 func releaseOf(text string) *version.Version {
 	v, err := version.ParseSemantic(text)
 	if err != nil || v.Major() == 0 && v.Minor() == 0 && v.Patch() == 0 {
@@ -159,7 +159,7 @@ func (n *Node) judgeSkew(its, other, name, where string) bool {
 	return true
 }
 
-// judgePlugin looks at the plugin where the agent keeps it: the two are built together.
+// judgePlugin checks the plugin if the agent manages it: the two are built together.
 func (n *Node) judgePlugin(managed bool) {
 	namespace, pod, _ := strings.Cut(n.Pod, "/")
 	logs := fmt.Sprintf("the agent puts its own there, and says in its log why it has not: kubectl -n %s logs %s",
@@ -175,7 +175,7 @@ func (n *Node) judgePlugin(managed bool) {
 	}
 }
 
-// find notes that something does not fit.
+// find adds a finding that something does not fit.
 func (n *Node) find(what, next string) {
 	n.Verdict = DoesNot
 	n.Findings = append(n.Findings, output.Finding{What: what, Next: next})

@@ -14,7 +14,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/golden"
 )
 
-// two are two nodes whose agents have answered.
+// two returns two nodes whose agents have answered.
 func two() status.Status {
 	s := status.Status{}
 	for _, name := range []string{"node-a", "node-b"} {
@@ -27,7 +27,7 @@ func two() status.Status {
 	return s
 }
 
-// older makes the agent and the plugin of node-b those of a release.
+// older gives the agent and the plugin of node-b another release.
 func older(release string) func(*status.Status) {
 	return func(s *status.Status) {
 		s.Items[1].Release = strings.TrimPrefix(release, "v")
@@ -35,7 +35,7 @@ func older(release string) func(*status.Status) {
 	}
 }
 
-// unasked has node-b's agent not answer.
+// unasked makes node-b's agent not answer.
 func unasked(release, why string) func(*status.Status) {
 	return func(s *status.Status) {
 		s.Items[1] = status.Node{Name: "node-b", Verdict: status.NotAsked, Pod: s.Items[1].Pod, Release: release,
@@ -44,7 +44,7 @@ func unasked(release, why string) func(*status.Status) {
 	}
 }
 
-// What is said of versions, with the exit status.
+// Output about versions, with the exit status.
 func TestVersion(t *testing.T) {
 	const unknown = `istio-pod-network-agent: unexpected argument "inspect"; valid: flags`
 	for name, test := range map[string]struct {
@@ -55,7 +55,7 @@ func TestVersion(t *testing.T) {
 		"fits":         {"v1.4.0", func(*status.Status) {}, outcome.Well},
 		"older-by-one": {"v1.4.0", older("v1.3.7"), outcome.Well},
 		"older-by-two": {"v1.4.0", older("v1.2.0"), outcome.NotWell},
-		// The tool goes with each of them, and they do not go with each other.
+		// The tool fits with each of them, but they do not fit with each other.
 		"agents-apart":       {"v1.3.0", older("v1.2.9"), outcome.NotWell},
 		"tool-too-old":       {"v1.2.0", func(*status.Status) {}, outcome.NotWell},
 		"another-major":      {"v2.4.0", func(*status.Status) {}, outcome.NotWell},
@@ -101,7 +101,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// An agent that says nothing of its questions can be asked about its node.
+// An agent that does not report its questions can be asked about its node.
 func TestQuestionsUnsaid(t *testing.T) {
 	s := two()
 	s.Items[0].Agent.Questions = nil
@@ -110,7 +110,7 @@ func TestQuestionsUnsaid(t *testing.T) {
 	}
 }
 
-// Without a cluster the tool knows itself, and so it does where the cluster does not answer.
+// Without a cluster, or if it does not answer, the tool reports its own version.
 func TestClient(t *testing.T) {
 	for format, want := range map[output.Format]string{
 		output.Table: "This tool is of v1.4.0.\n",
