@@ -18,10 +18,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// chartDir is the chart's.
+// chartDir is the directory of the chart.
 const chartDir = "../../../chart/istio-pod-network-controller"
 
-// chartFiles are the chart's files as its templates see them.
+// chartFiles gives templates access to the chart's files.
 type chartFiles struct{ t *testing.T }
 
 func (f chartFiles) Get(name string) string {
@@ -32,7 +32,7 @@ func (f chartFiles) Get(name string) string {
 	return string(text)
 }
 
-// isEmpty is what Helm takes for unset.
+// isEmpty reports whether Helm treats a value as unset.
 func isEmpty(value any) bool {
 	v := reflect.ValueOf(value)
 	if value == nil || v.IsZero() {
@@ -41,7 +41,8 @@ func isEmpty(value any) bool {
 	return (v.Kind() == reflect.Map || v.Kind() == reflect.Slice) && v.Len() == 0
 }
 
-// helmFunctions are those of Helm's that the templates below use, as Helm has them (helm.sh/docs/chart_template_guide).
+// helmFunctions are the functions of Helm that the templates below use, with Helm's behaviour
+// (helm.sh/docs/chart_template_guide).
 var helmFunctions = template.FuncMap{
 	"default": func(otherwise any, given ...any) any {
 		if len(given) == 0 || isEmpty(given[0]) {
@@ -79,7 +80,7 @@ var helmFunctions = template.FuncMap{
 
 var notDefined = regexp.MustCompile(`function "(\w+)" not defined`)
 
-// helpers are the chart's named templates. Functions that those below do not use are not looked at.
+// helpers returns the chart's named templates. Other functions than those above do nothing.
 func helpers(t *testing.T) *template.Template {
 	t.Helper()
 	functions, text := maps.Clone(helmFunctions), chartFiles{t}.Get("templates/_helpers.tpl")
@@ -96,7 +97,7 @@ func helpers(t *testing.T) *template.Template {
 	}
 }
 
-// rendered is what one of them makes of its argument.
+// rendered returns the output of one template.
 func rendered(t *testing.T, of *template.Template, name string, argument any) string {
 	t.Helper()
 	var out bytes.Buffer
@@ -106,7 +107,7 @@ func rendered(t *testing.T, of *template.Template, name string, argument any) st
 	return out.String()
 }
 
-// chartValues are the chart's own, with others above them: those that the tool reads, and all as a template has them.
+// chartValues returns the chart's values with overrides: those that the tool reads, and all for templates.
 func chartValues(t *testing.T, set []string) (v values, all map[string]any) {
 	t.Helper()
 	text := chartFiles{t}.Get("values.yaml")
@@ -131,7 +132,7 @@ func chartValues(t *testing.T, set []string) (v values, all map[string]any) {
 	return v, all
 }
 
-// What the tool takes for the chart's values, where nobody sets them, are the chart's.
+// The tool's defaults of the chart's values are the chart's.
 func TestDefaultsAreTheCharts(t *testing.T) {
 	var its values
 	if err := yaml.Unmarshal([]byte(chartFiles{t}.Get("values.yaml")), &its); err != nil {
@@ -149,11 +150,11 @@ func TestDefaultsAreTheCharts(t *testing.T) {
 				value = c.valid[len(c.valid)-1]
 			}
 		}
-		chartValues(t, []string{key + "=" + value}) // the chart has it
+		chartValues(t, []string{key + "=" + value}) // the chart has this value
 	}
 }
 
-// What the tool says of a distribution is what the chart's template "platform" makes of it, whatever else is set.
+// The tool's platform of a distribution is that of the chart's template "platform", whatever other values are set.
 func TestPlatformIsTheCharts(t *testing.T) {
 	all, err := presets()
 	if err != nil {
@@ -188,7 +189,7 @@ func TestPlatformIsTheCharts(t *testing.T) {
 	}
 }
 
-// The names of the images are those of the chart's template "image", and the nodes without a host those of "haveHosts".
+// Image names are those of the chart's template "image", and nodes without a host those of "haveHosts".
 func TestImagesAndHostsAreTheCharts(t *testing.T) {
 	of := helpers(t)
 	var about map[string]any

@@ -1,4 +1,4 @@
-// Package check says whether a cluster has what istio-pod-network needs, before it is installed and after.
+// Package check reports whether a cluster has what istio-pod-network needs, before its installation and after it.
 package check
 
 import (
@@ -19,10 +19,11 @@ import (
 	"k8s.io/client-go/metadata"
 )
 
-// Verdict is how something is.
+// Verdict is the result of a check.
 type Verdict = output.Verdict
 
-// The verdicts. A warning is worth knowing and may be meant; what was not looked at counts neither as well nor as ill.
+// Values of Verdict. A warning is worth knowing, but may be intended. NotLookedAt counts neither as well nor as not
+// well.
 const (
 	Well        = output.Well
 	Warning     = output.Warning
@@ -30,13 +31,13 @@ const (
 	NotLookedAt = output.NotLookedAt
 )
 
-// Check is what is said of a cluster.
+// Check has all results about a cluster.
 type Check struct {
 	output.Head `json:",inline"`
-	Before      bool            `json:"before"` // the installation: agents and policies were not looked for
+	Before      bool            `json:"before"` // before the installation: agents and policies are not checked
 	Summary     Summary         `json:"summary"`
 	Items       []Item          `json:"items"`
-	group       string          // of the items that come
+	group       string          // of the next items
 	said        map[string]bool // names of the primaries that items are about
 }
 
@@ -48,25 +49,25 @@ type Summary struct {
 	NotLookedAt int `json:"notLookedAt"`
 }
 
-// Item is one thing that was looked at.
+// Item is one result.
 type Item struct {
 	Group string `json:"group"`
-	Check string `json:"check"`          // by a name that does not change
-	Node  string `json:"node,omitempty"` // where it is about one
-	// Nodes are those that it is about where it is about several.
+	Check string `json:"check"`          // a fixed name
+	Node  string `json:"node,omitempty"` // if it is about one node
+	// Nodes are the nodes, if it is about several.
 	Nodes   []string `json:"nodes,omitempty"`
 	Verdict Verdict  `json:"verdict"`
 	What    string   `json:"what"`
-	Next    string   `json:"next,omitempty"` // what to do; with each warning and all that is not well
-	// MissingRight is the right without which it was not looked at.
+	Next    string   `json:"next,omitempty"` // what to do; set for Warning and NotWell
+	// MissingRight is the right without which this could not be looked at.
 	MissingRight string `json:"missingRight,omitempty"`
-	failed       bool   // it was not looked at because of an error
+	failed       bool   // an error prevented the check
 }
 
-// isUnasked reports whether it could not be asked, other than what is not looked at by configuration.
+// isUnasked reports whether the check failed. A check that is disabled by configuration has not failed.
 func (i Item) isUnasked() bool { return i.failed || i.MissingRight != "" }
 
-// Source is the cluster that is asked.
+// Source is the cluster that is checked.
 type Source struct {
 	status.Source
 	Core      typedcore.CoreV1Interface
@@ -74,15 +75,15 @@ type Source struct {
 	Admission typedadmission.AdmissionregistrationV1Interface
 	Discovery discovery.DiscoveryInterfaceWithContext
 	Metadata  metadata.Interface
-	// Clock is the API server's, by what it has answered.
+	// Clock returns the API server's clock, from its answers.
 	Clock func() (clock cluster.Clock, known bool)
 }
 
-// usual is the namespace that the documentation installs the chart in.
+// usual is the namespace in the documentation's commands.
 const usual = "istio-pod-network-controller"
 
-// Of asks a cluster. namespace is that of the agents, "" for whichever it is; before says that they are still to be
-// installed. An error says that the cluster does not answer.
+// Of checks a cluster. namespace is that of the agents, "" if it is to be found. before says that nothing is installed
+// yet. An error means that the cluster does not answer.
 func Of(ctx context.Context, from Source, namespace string, before bool, tool string) (Check, error) {
 	c := Check{Head: output.HeadOf("Check"), Before: before, Items: []Item{}}
 	c.group = "Kubernetes"
@@ -124,7 +125,7 @@ func Of(ctx context.Context, from Source, namespace string, before bool, tool st
 	return c, ctx.Err()
 }
 
-// add notes an item of the group of now.
+// add adds an item in the present group.
 func (c *Check) add(item Item) {
 	item.Group = c.group
 	c.Items = append(c.Items, item)
@@ -142,8 +143,8 @@ func (c *Check) ill(check, what, next string) {
 	c.add(Item{Check: check, Verdict: NotWell, What: what, Next: next})
 }
 
-// unlooked notes that something could not be looked at. right is what it needs; if that was not refused, it is not what
-// is missing.
+// unlooked adds an item about what could not be looked at. right is the right that it needs. It is reported as missing
+// only if the API server refused it.
 func (c *Check) unlooked(check, what, right string, err error) {
 	item := Item{Check: check, Verdict: NotLookedAt, What: what + ": " + err.Error(), failed: true}
 	if apierrors.IsForbidden(err) {
@@ -152,7 +153,7 @@ func (c *Check) unlooked(check, what, right string, err error) {
 	c.add(item)
 }
 
-// count sums up.
+// count computes the summary.
 func (c *Check) count() {
 	c.Summary = Summary{}
 	for _, item := range c.Items {
@@ -169,13 +170,13 @@ func (c *Check) count() {
 	}
 }
 
-// What could not be asked: no question was answered, or some were not.
+// What could not be asked: nothing was answered, or not everything.
 var (
 	errNothing = errors.New("nothing could be looked at")
 	errSome    = errors.New("not all could be looked at; each ? says why")
 )
 
-// counted is a number of nodes.
+// counted returns a number of nodes as text.
 func counted(nodes int) string {
 	if nodes == 1 {
 		return "1 node"
@@ -183,10 +184,10 @@ func counted(nodes int) string {
 	return fmt.Sprintf("%d nodes", nodes)
 }
 
-// shownNames is how many names a line has.
+// shownNames is the largest number of names in a line.
 const shownNames = 5
 
-// some lists names, sorted.
+// some joins the first shownNames names, sorted, and counts the others.
 func some(names []string) string {
 	names = slices.Sorted(slices.Values(names))
 	if more := len(names) - shownNames; more > 0 {

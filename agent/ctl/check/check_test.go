@@ -13,7 +13,7 @@ import (
 	"github.com/istio-pod-network/controller/internal/golden"
 )
 
-// What is said of clusters, by what is wrong in them, with the exit status.
+// Output about clusters with a fault, with the exit status.
 func TestCheck(t *testing.T) {
 	for name, s := range scenarios {
 		t.Run(name, func(t *testing.T) {
@@ -63,7 +63,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// Each check is well in one cluster, and not in another.
+// Each check is well in one scenario, and not in another.
 func TestEachCheck(t *testing.T) {
 	seen := map[string]map[bool]bool{}
 	for _, s := range scenarios {
@@ -83,7 +83,7 @@ func TestEachCheck(t *testing.T) {
 			seen[item.Check][item.Verdict == Well] = true
 		}
 	}
-	// What is only told where it is strange, and what stands in place of others where these cannot be looked at.
+	// Checks that appear only if something is unusual, and those that replace others that cannot be made.
 	only := map[string]bool{"pods-outside": true, "older-rules": true, "installation": true, "multus-api": true,
 		"openshift-api": true, "agents": true, "rules": true}
 	for check, verdicts := range seen {
@@ -96,7 +96,7 @@ func TestEachCheck(t *testing.T) {
 	}
 }
 
-// Where the API server does not answer, nothing is said.
+// If the API server does not answer, nothing is written.
 func TestUnasked(t *testing.T) {
 	l := well()
 	l.broken = true
@@ -125,7 +125,7 @@ func TestUnasked(t *testing.T) {
 	}
 }
 
-// -n says where the agents are.
+// -n sets the agents' namespace.
 func TestNamespace(t *testing.T) {
 	if c, err := Of(t.Context(), well().source(), "elsewhere", false, "v1.4.0"); err != nil || c.Summary.NotWell != 1 {
 		t.Errorf("%+v, %v", c, err)

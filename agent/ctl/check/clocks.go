@@ -11,10 +11,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// mostSkew is how far clocks may be apart: tokens and certificates are made to be valid from a moment before.
+// mostSkew is the largest tolerated difference of clocks: tokens and certificates are valid from a moment before their
+// issue.
 const mostSkew = 30 * time.Second
 
-// apart says by how much a clock is ahead of or behind another, "" where they agree.
+// apart returns how far a clock is ahead or behind, "" if that is tolerated.
 func apart(ahead time.Duration) string {
 	if ahead.Abs() <= mostSkew {
 		return ""
@@ -29,11 +30,11 @@ func apart(ahead time.Duration) string {
 	return fmt.Sprintf("%s ahead of", long)
 }
 
-// setClock is what to do about one.
+// setClock says what to do about a clock.
 const setClock = "set it by NTP: timedatectl on the node says whether that is on; tokens and certificates of the " +
 	"mesh are refused where they are not valid yet"
 
-// serverClock compares the API server's clock with the one here.
+// serverClock compares the API server's clock with this machine's.
 func (c *Check) serverClock(from Source) {
 	clock, known := from.Clock()
 	if !known {
@@ -72,9 +73,9 @@ func (c *Check) kubeletClocks(nodes []corev1.Node) {
 	}
 }
 
-// kubeletClock reads it off a node's last heartbeat, which has the kubelet's time: the API server has noted by its own
-// clock when that was written. Both have seconds. Of a node that has just come nobody may have written one since the
-// kubelet made its object.
+// kubeletClock computes a node's clock from its last heartbeat. The heartbeat has the kubelet's time, and the API
+// server has stored by its own clock when it was written. Both have whole seconds. A new node may have no heartbeat by
+// the kubelet yet, only the times from the creation of its object.
 func kubeletClock(n corev1.Node) (clock cluster.Clock, told bool) {
 	for _, condition := range n.Status.Conditions {
 		if condition.Type != corev1.NodeReady || condition.LastHeartbeatTime.IsZero() {
@@ -95,11 +96,11 @@ func kubeletClock(n corev1.Node) (clock cluster.Clock, told bool) {
 	return clock, false
 }
 
-// longestBeat is how long a kubelet leaves a heartbeat as it is. Source: KubeletConfiguration,
+// longestBeat is how long a kubelet may leave a heartbeat unchanged. Source: KubeletConfiguration,
 // nodeStatusReportFrequency.
 const longestBeat = 5 * time.Minute
 
-// beats reports whether fields that somebody manages include the heartbeat.
+// beats reports whether managed fields include the heartbeat.
 func beats(fields *metav1.FieldsV1) bool {
 	var its struct {
 		Status struct {
@@ -113,7 +114,7 @@ func beats(fields *metav1.FieldsV1) bool {
 	return has
 }
 
-// clocks compares the nodes' clocks with the one here, and so with each other.
+// clocks compares the nodes' clocks with this machine's, and so with each other.
 func (c *Check) clocks(items []status.Node) {
 	known, off := 0, 0
 	for _, n := range items {

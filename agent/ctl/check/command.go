@@ -61,9 +61,9 @@ const example = `  # Before an installation
   # What is not well, for a program
   %[1]s check -o json | jq '.items[] | select(.verdict == "not well")'`
 
-// options are a command line's.
+// options are the values of the command line.
 type options struct {
-	namespace string // of the agents, "" for whichever it is
+	namespace string // of the agents; "" if it is to be found
 	output    string
 	before    bool
 	cleanup   bool
@@ -71,7 +71,7 @@ type options struct {
 	tool      string
 }
 
-// Command returns the command. name is the program's.
+// Command returns the command. name is the program's name.
 func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	o := options{tool: name, probe: probeOptions{pace: temporary.Pace{Poll: time.Second, Beat: 4 * time.Second}}}
 	c := &cobra.Command{
@@ -125,7 +125,7 @@ func (o options) run(ctx context.Context, from Source, w output.Writer, tool str
 	return cmp.Or(c.show(w), unprobed)
 }
 
-// show writes it; the error says how the cluster is.
+// show writes the results. Its error says whether the cluster is well.
 func (c Check) show(w output.Writer) error {
 	if err := w.Object(c, c.write); err != nil {
 		return outcome.Unasked(err)

@@ -7,11 +7,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// versionLabel is where Kubernetes recommends to say the version of what an object is of.
+// versionLabel is the label in which Kubernetes recommends to store an object's version.
 const versionLabel = "app.kubernetes.io/version"
 
-// versionOf is that of a program: by the tag of the first container's image that has one, else by the labels of its
-// object; "" if neither says it.
+// versionOf returns a program's version: the first image tag of its containers, otherwise the label of its object,
+// otherwise "".
 func versionOf(containers []corev1.Container, labels map[string]string) (version string) {
 	for _, c := range containers {
 		version = cmp.Or(version, tagOf(c.Image))
@@ -19,7 +19,7 @@ func versionOf(containers []corev1.Container, labels map[string]string) (version
 	return cmp.Or(version, labels[versionLabel])
 }
 
-// tagOf is the tag in the name of an image, "" if there is none: that may have a port before it, and a digest behind.
+// tagOf returns the tag in an image's name, "" if there is none. A port may precede it, and a digest may follow.
 func tagOf(image string) string {
 	name, _, _ := strings.Cut(image, "@")
 	_, tag, _ := strings.Cut(name[strings.LastIndex(name, "/")+1:], ":")

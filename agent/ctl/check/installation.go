@@ -25,10 +25,10 @@ const (
 	replaceInit = "istio-pod-network-replace-init"
 )
 
-// release is what is installed.
+// release is the installed release.
 type release struct {
-	known     bool // by its DaemonSet
-	hidden    bool // which could not be looked at
+	known     bool // its DaemonSet was found
+	hidden    bool // its DaemonSet could not be read
 	namespace string
 	flags     map[string]string // of the agents
 	// refuses says that no container may share the sidecar's user.
@@ -83,11 +83,11 @@ func (c *Check) installation(ctx context.Context, from Source, namespace string)
 	return r
 }
 
-// daemonSet looks at whether all its pods are there.
+// daemonSet checks whether all pods of the DaemonSet are ready.
 func (c *Check) daemonSet(set appsv1.DaemonSet) {
 	s, rollout := set.Status, status.RolloutOf(set)
 	switch {
-	case rollout != nil && rollout.Unobserved: // the numbers are those of before
+	case rollout != nil && rollout.Unobserved: // the numbers are old
 		f := rollout.Finding()
 		c.warn("daemonset", "the DaemonSet "+set.Name+": "+f.What, f.Next)
 	case s.DesiredNumberScheduled == 0:
@@ -106,7 +106,7 @@ func (c *Check) daemonSet(set appsv1.DaemonSet) {
 	}
 }
 
-// flagsOf are the agents' flags.
+// flagsOf returns the agents' flags.
 func flagsOf(set appsv1.DaemonSet) map[string]string {
 	flags := map[string]string{}
 	for _, container := range set.Spec.Template.Spec.Containers {
@@ -118,7 +118,7 @@ func flagsOf(set appsv1.DaemonSet) map[string]string {
 	return flags
 }
 
-// in names a namespace.
+// in returns a text about a namespace.
 func in(namespace string) string {
 	if namespace == "" {
 		return " in all namespaces"
@@ -129,17 +129,17 @@ func in(namespace string) string {
 // policy is one of the chart's admission policies.
 type policy struct {
 	name   string
-	there  bool // it is to be
+	there  bool // it should exist
 	risk   string
-	value  string // of the chart, that has it
-	denies bool   // its binding refuses
-	agents bool   // it knows the agents by their account
+	value  string // the chart's value that renders it
+	denies bool   // its binding denies requests
+	agents bool   // it names the agents' account
 }
 
-// policies looks for the chart's admission policies, and whether they are bound.
+// policies checks that the chart's admission policies exist and are bound.
 func (c *Check) policies(ctx context.Context, from Source, r release, a api) {
 	if !a.validating {
-		return // which has been said
+		return // this is reported already
 	}
 	for _, p := range []policy{
 		{"istio-pod-network-marks", true, "whoever may edit a pod may write its marks, and who has an agent's token " +
@@ -164,7 +164,7 @@ func (c *Check) policies(ctx context.Context, from Source, r release, a api) {
 		"admissionPolicy.enabled=auto", false, false})
 }
 
-// validating looks at one ValidatingAdmissionPolicy and its binding.
+// validating checks one ValidatingAdmissionPolicy and its binding.
 func (c *Check) validating(ctx context.Context, from Source, r release, p policy) {
 	check, next := "policy", fmt.Sprintf("helm upgrade with %s, or apply the manifests again", p.value)
 	its, err := from.Admission.ValidatingAdmissionPolicies().Get(ctx, p.name, metav1.GetOptions{})
@@ -193,15 +193,15 @@ func (c *Check) validating(ctx context.Context, from Source, r release, p policy
 	}
 }
 
-// names reports whether a policy speaks of an account.
+// names reports whether a policy contains the name of an account.
 func names(spec admissionv1.ValidatingAdmissionPolicySpec, account string) bool {
 	quoted := func(expression string) bool { return strings.Contains(expression, "'"+account+"'") }
 	return slices.ContainsFunc(spec.Variables, func(v admissionv1.Variable) bool { return quoted(v.Expression) }) ||
 		slices.ContainsFunc(spec.MatchConditions, func(m admissionv1.MatchCondition) bool { return quoted(m.Expression) })
 }
 
-// mutating looks for a MutatingAdmissionPolicy and its binding. Whether they are there says whether they hold: their
-// types differ from version to version.
+// mutating checks that a MutatingAdmissionPolicy and its binding exist. It checks no more, because their types differ
+// between API versions.
 func (c *Check) mutating(ctx context.Context, from Source, served, name, risk string) {
 	const next = "helm upgrade with admissionPolicy.enabled=auto, or apply the manifests again"
 	for _, kind := range []string{"mutatingadmissionpolicies", "mutatingadmissionpolicybindings"} {
@@ -214,14 +214,14 @@ func (c *Check) mutating(ctx context.Context, from Source, served, name, risk st
 	c.well("policy", "the policy %s is there, and bound", name)
 }
 
-// lookUp looks for an object of a version of the API of admission policies.
+// lookUp looks for an object in a version of the API of admission policies.
 func lookUp(ctx context.Context, from Source, served, kind, name string) error {
 	resource := schema.GroupVersionResource{Group: admission, Version: served, Resource: kind}
 	_, err := from.Metadata.Resource(resource).Get(ctx, name, metav1.GetOptions{})
 	return err
 }
 
-// found notes that something is missing or was not looked at, and reports whether it is there.
+// found adds an item if something is missing or could not be looked at. Otherwise it returns true.
 func (c *Check) found(check, what, risk, next, right string, err error) bool {
 	switch {
 	case apierrors.IsNotFound(err):
@@ -232,7 +232,7 @@ func (c *Check) found(check, what, risk, next, right string, err error) bool {
 	return err == nil
 }
 
-// agents says of each node what its agent says, and returns that.
+// agents adds what the agents say of their nodes, and returns that.
 func (c *Check) agents(
 	ctx context.Context, from Source, namespace, tool string, nodes []corev1.Node, r release,
 ) []status.Node {
@@ -253,7 +253,7 @@ func (c *Check) agents(
 	return s.Items
 }
 
-// agent says how a node is.
+// agent adds the state of a node.
 func (c *Check) agent(n status.Node) {
 	for _, f := range n.Findings {
 		item := Item{Check: "agent", Node: n.Name, Verdict: NotWell, What: f.What, Next: f.Next}
@@ -305,7 +305,7 @@ func (c *Check) agent(n status.Node) {
 	c.add(Item{Check: "agent", Node: n.Name, Verdict: Well, What: what})
 }
 
-// versions says what does not fit together.
+// versions adds which versions do not fit together.
 func (c *Check) versions(s status.Status, tool string) {
 	v := version.Of(s, tool)
 	if v.Summary.DoNot == 0 && v.Summary.Fit > 0 {
@@ -327,7 +327,7 @@ func (c *Check) versions(s status.Status, tool string) {
 	}
 }
 
-// taints looks at whether the startup taint goes where an agent is ready.
+// taints checks that the startup taint is removed from nodes with a ready agent.
 func (c *Check) taints(nodes []corev1.Node, items []status.Node, r release) {
 	key := r.flags["startup-taint"]
 	switch {

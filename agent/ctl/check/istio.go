@@ -15,21 +15,21 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// injector is one of Istio's, by where its webhook leads.
+// injector is one of Istio's injectors, by the service of its webhook.
 type injector struct{ namespace, revision string }
 
-// String names it.
+// String returns the injector's name in texts.
 func (i injector) String() string {
 	return fmt.Sprintf("revision %s in namespace %s", i.revision, i.namespace)
 }
 
-// configMap is the name of that with the injector's settings.
+// configMap returns the name of the ConfigMap with the injector's settings.
 func (i injector) configMap() string { return cluster.InjectorMap(i.revision) }
 
-// revisionLabel is that of what belongs to a revision.
+// revisionLabel is the label of objects of a revision.
 const revisionLabel = "istio.io/rev"
 
-// istio looks at each of Istio's injectors.
+// istio checks each of Istio's injectors.
 func (c *Check) istio(ctx context.Context, from Source, r release, a api, before bool) {
 	hooks, err := from.Admission.MutatingWebhookConfigurations().List(ctx, metav1.ListOptions{
 		LabelSelector: "app=sidecar-injector"})
@@ -54,7 +54,7 @@ func (c *Check) istio(ctx context.Context, from Source, r release, a api, before
 	}
 }
 
-// injectors are those that webhooks lead to.
+// injectors returns the injectors behind the webhooks.
 func injectors(hooks []admissionv1.MutatingWebhookConfiguration) []injector {
 	found := map[injector]bool{}
 	for _, configuration := range hooks {
@@ -72,7 +72,7 @@ func injectors(hooks []admissionv1.MutatingWebhookConfiguration) []injector {
 	return slices.SortedFunc(maps.Keys(found), func(a, b injector) int { return strings.Compare(a.String(), b.String()) })
 }
 
-// istiod looks at whether it runs.
+// istiod checks whether istiod runs.
 func (c *Check) istiod(ctx context.Context, from Source, i injector) {
 	list, err := from.Apps.Deployments(i.namespace).List(ctx, metav1.ListOptions{
 		LabelSelector: "app=istiod," + revisionLabel + "=" + i.revision})
@@ -94,7 +94,7 @@ func (c *Check) istiod(ctx context.Context, from Source, i injector) {
 	c.ill("istiod", "no istiod of "+i.String()+" is available: nothing is injected", next)
 }
 
-// settings are those of an injector that say how its pods get their rules.
+// settings are an injector's settings that decide how its pods get their rules.
 type settings struct {
 	Pilot struct {
 		CNI struct {
@@ -107,7 +107,7 @@ type settings struct {
 	} `json:"istio_cni"`
 }
 
-// templates are an injector's.
+// templates are an injector's templates.
 type templates struct {
 	Default []string          `json:"defaultTemplates"`
 	All     map[string]string `json:"templates"`
@@ -116,12 +116,12 @@ type templates struct {
 // wait is the program of the init wait.
 const wait = "istio-pod-network-wait"
 
-// waits reports whether the templates that a pod gets unless it names others have the init wait.
+// waits reports whether the default templates have the init wait.
 func (t templates) waits() bool {
 	return slices.ContainsFunc(t.Default, func(name string) bool { return strings.Contains(t.All[name], "/"+wait) })
 }
 
-// injection says which way of injection an injector goes: docs/injection.md.
+// injection reports which way of injection an injector uses (docs/injection.md).
 func (c *Check) injection(ctx context.Context, from Source, i injector, r release, a api, before bool) {
 	const check, ways = "injection", "docs/injection.md"
 	what := "how " + i.String() + " injects"
@@ -172,7 +172,7 @@ func (c *Check) injection(ctx context.Context, from Source, i injector, r releas
 	}
 }
 
-// replaces reports whether the policy of way C is there, and whether that could be looked at.
+// replaces reports whether the policy of way C exists, and whether that could be looked at.
 func (c *Check) replaces(ctx context.Context, from Source, a api) (there, looked bool) {
 	if a.mutating == "" {
 		return false, true

@@ -10,11 +10,11 @@ import (
 	"github.com/istio-pod-network/controller/agent/inspect"
 )
 
-// crictl is how the runtime tells its directories.
+// crictl says how to print the runtime's directories.
 const crictl = "on the node `crictl info` (containerd: confDir, binDir) or `crio status config` (CRI-O: network_dir, " +
 	"plugin_dirs) prints the runtime's directories"
 
-// judge says of each node what its probe has found. What is true of several is one item.
+// judge adds what the probes have found. Several nodes with the same result share an item.
 func (c *Check) judge(p prober, all []probed) {
 	first, told := len(c.Items), map[string][]string{}
 	for _, its := range all {
@@ -59,7 +59,7 @@ func (c *Check) judge(p prober, all []probed) {
 	}
 }
 
-// merged makes one item of those that say the same of different nodes.
+// merged merges items that say the same about different nodes.
 func merged(items []Item) (some []Item) {
 	for _, item := range items {
 		same := slices.IndexFunc(some, func(other Item) bool {
@@ -82,7 +82,7 @@ func merged(items []Item) (some []Item) {
 	return some
 }
 
-// ofRules is about the kernel.
+// ofRules returns the item about the kernel.
 func (p prober) ofRules(found inspect.Probed) Item {
 	const check = "probe-rules"
 	kernel, _, _ := strings.Cut(found.Kernel, "-")
@@ -107,7 +107,7 @@ func (p prober) ofRules(found inspect.Probed) Item {
 	}
 }
 
-// ofNetworks is about the directories of network configurations, the agents' own first.
+// ofNetworks returns items about the directories of network configurations. The first one is the agents'.
 func (p prober) ofNetworks(all []inspect.Network) (items []Item) {
 	const check = "probe-conf-dir"
 	ours, elsewhere := all[0], []string{}
@@ -160,7 +160,7 @@ func (p prober) ofNetworks(all []inspect.Network) (items []Item) {
 	return items
 }
 
-// listed is what else lies in a directory.
+// listed returns a text about other configurations in a directory.
 func listed(others []string) string {
 	if len(others) == 0 {
 		return ""
@@ -168,7 +168,7 @@ func listed(others []string) string {
 	return "; there is " + some(others)
 }
 
-// ofPlugins is about the directories of plugins, the agents' own first.
+// ofPlugins returns items about the directories of plugins. The first one is the agents'.
 func (p prober) ofPlugins(found inspect.Probed) []Item {
 	const check = "probe-bin-dir"
 	ours := found.Plugins[0]
@@ -199,7 +199,7 @@ func (p prober) ofPlugins(found inspect.Probed) []Item {
 	return []Item{{Check: check, Verdict: Well, What: ours.Directory + " has the plugins of that network"}}
 }
 
-// ofMultus is about the directories that Multus reads, which it makes itself.
+// ofMultus returns items about the directories that Multus reads, which it creates itself.
 func (p prober) ofMultus(found inspect.Probed) (items []Item) {
 	add := func(check, value, dir string, exists bool) {
 		if exists {
@@ -219,7 +219,7 @@ func (p prober) ofMultus(found inspect.Probed) (items []Item) {
 	return items
 }
 
-// ofRuntime is about the directories that the node's runtime reads by its own configuration, against the agents'.
+// ofRuntime compares the directories in the runtime's own configuration with the agents'.
 func (p prober) ofRuntime(node string, found inspect.Probed) []Item {
 	const check = "probe-runtime"
 	name := p.runtimes[node]
@@ -248,7 +248,7 @@ func (p prober) ofRuntime(node string, found inspect.Probed) []Item {
 	}
 	item := Item{Check: check, Verdict: NotWell, What: name + " " + strings.Join(what, ", and ") + ": by " + r.Files[0],
 		Next: "set the values " + strings.Join(set, " and ") + ", or the kubernetesDistribution that has them"}
-	if found.Networks[0].File != "" { // so that somebody reads it
+	if found.Networks[0].File != "" { // some runtime seems to use the agents' directory
 		item.Verdict = Warning
 		item.Next = "see whether " + name + " is started with that file; if it is, " + item.Next + "; " + crictl
 	}

@@ -13,10 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 )
 
-// api is what the API server has of what the chart can use.
+// api has the APIs of the API server that the chart can use.
 type api struct {
 	validating bool
-	mutating   string // the version of MutatingAdmissionPolicy, "" if there is none
+	mutating   string // API version of MutatingAdmissionPolicy, "" if there is none
 	multus     bool   // NetworkAttachmentDefinitions
 	openshift  bool
 }
@@ -27,10 +27,10 @@ const (
 	multus    = "k8s.cni.cncf.io"
 )
 
-// oldest is the oldest Kubernetes that the chart takes (kubeVersion in Chart.yaml).
+// oldest is the oldest Kubernetes that the chart accepts (kubeVersion in Chart.yaml).
 var oldest = version.MustParseGeneric("1.25")
 
-// api asks the API server which APIs it has. An error says that it does not answer.
+// api reads which APIs the API server has. An error means that it does not answer.
 func (c *Check) api(ctx context.Context, from Source) (found api, err error) {
 	info, err := from.Discovery.ServerVersionWithContext(ctx)
 	switch {
@@ -83,7 +83,7 @@ func (c *Check) api(ctx context.Context, from Source) (found api, err error) {
 	return found, nil
 }
 
-// kubernetes judges the version.
+// kubernetes checks the version of Kubernetes.
 func (c *Check) kubernetes(its string) {
 	v, err := version.ParseGeneric(its)
 	switch {
@@ -97,7 +97,7 @@ func (c *Check) kubernetes(its string) {
 	}
 }
 
-// resources are the names of what a version of an API has, none where there is no such API.
+// resources returns the names of the resources in an API version, none if it does not exist.
 func resources(ctx context.Context, from Source, groupVersion string) (names []string, err error) {
 	list, err := from.Discovery.ServerResourcesForGroupVersionWithContext(ctx, groupVersion)
 	if apierrors.IsNotFound(err) {
@@ -115,13 +115,13 @@ func resources(ctx context.Context, from Source, groupVersion string) (names []s
 // Limits of what is known to work: docs/compatibility.md.
 var (
 	noCookies     = version.MustParseGeneric("5.14") // before it network namespaces have no cookie
-	noOwners      = version.MustParseGeneric("5.10") // before it nftables tells no users of a user namespace apart
+	noOwners      = version.MustParseGeneric("5.10") // before it nftables cannot tell the users of a user namespace apart
 	noOriginal    = version.MustParseGeneric("4.18")
 	oldContainerd = version.MustParseGeneric("1.6")
 	oldCRIO       = version.MustParseGeneric("1.28")
 )
 
-// nodes looks at what the nodes say of themselves, and returns those with Linux.
+// nodes checks the nodes' status, and returns those with Linux.
 func (c *Check) nodes(ctx context.Context, from Source) []corev1.Node {
 	all, err := from.Nodes(ctx)
 	if err != nil {
@@ -155,7 +155,7 @@ func (c *Check) nodes(ctx context.Context, from Source) []corev1.Node {
 	return nodes
 }
 
-// What nodes may have that is worth knowing.
+// What is worth knowing about a node.
 const (
 	notReady     = "the kubelet is not ready, and no agent can be put there"
 	noCookie     = "Linux before 5.14 gives network namespaces no cookie, which the init wait's mode annotation needs"
@@ -202,7 +202,7 @@ func runtimeProblem(its string) string {
 	return ""
 }
 
-// system is a node's operating system.
+// system returns a node's operating system.
 func system(n corev1.Node) string {
 	if its := n.Status.NodeInfo.OperatingSystem; its != "" {
 		return its
@@ -213,17 +213,17 @@ func system(n corev1.Node) string {
 	return "linux"
 }
 
-// isReady reports whether the kubelet is.
+// isReady reports whether a node is ready.
 func isReady(n corev1.Node) bool {
 	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
 		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 	})
 }
 
-// usualTaint is the startup taint, unless the value startupTaint.key is another.
+// usualTaint is the startup taint, unless the value startupTaint.key sets another one.
 const usualTaint = "istio-pod-network-controller/agent-not-ready"
 
-// tainted are the nodes with a taint.
+// tainted returns the nodes with a taint.
 func tainted(nodes []corev1.Node, key string) (names []string) {
 	for _, n := range nodes {
 		if slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == key }) {
@@ -241,7 +241,7 @@ func (c *Check) taintsBefore(nodes []corev1.Node) {
 	}
 }
 
-// podSecurity looks at the level of the agents' namespace. mayCome says that it need not be there yet.
+// podSecurity checks the level of the agents' namespace. mayCome says that the namespace need not exist yet.
 func (c *Check) podSecurity(ctx context.Context, from Source, name string, mayCome bool) {
 	const check, level = "pod-security", "pod-security.kubernetes.io/enforce"
 	label := fmt.Sprintf("kubectl label --overwrite namespace %s %s=privileged", name, level)

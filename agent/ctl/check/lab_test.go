@@ -23,25 +23,25 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// home is the namespace of the chart.
+// home is the chart's namespace.
 const home = "mesh-network"
 
-// lab is a cluster in memory: its objects by KIND/NAME, until it is made.
+// lab is a cluster in memory: its objects by KIND/NAME, which source turns into a cluster.
 type lab struct {
 	kubernetes string
 	apis       map[string][]string // resources by group and version
 	objects    map[string]runtime.Object
-	untyped    map[string]*metav1.PartialObjectMetadata // of those that are known by their metadata alone
+	untyped    map[string]*metav1.PartialObjectMetadata // objects with metadata only
 	answers    map[string]inspect.Node                  // by pod
-	errs       map[string]error                         // of asking a pod
-	ahead      map[string]time.Duration                 // is the clock of a pod's node
-	server     time.Duration                            // by which the API server's clock is ahead
+	errs       map[string]error                         // of questions to a pod
+	ahead      map[string]time.Duration                 // how far the clock of a pod's node is ahead
+	server     time.Duration                            // how far the API server's clock is ahead
 	dateless   bool                                     // the API server's answers have no date
 	refused    []string                                 // VERB RESOURCE
-	broken     bool                                     // no answer at all
+	broken     bool                                     // nothing answers
 }
 
-// agents asks the cluster as the tool does, and the agents in memory.
+// agents is the cluster with agents in memory.
 type agents struct {
 	*fake.Clientset
 	lab *lab
@@ -76,7 +76,7 @@ func itemsOf[L, I any](list L, err error, items func(L) []I) ([]I, error) {
 	return items(list), nil
 }
 
-// forbidden is how the API server refuses.
+// forbidden returns the API server's error for a missing right.
 func forbidden(resource string) error {
 	return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", errors.New("RBAC"))
 }
@@ -135,10 +135,10 @@ func (l *lab) source() Source {
 		}}
 }
 
-// heartbeat is when the API server has had those of all nodes.
+// heartbeat is when the API server received the heartbeats of all nodes.
 var heartbeat = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// beats has a node's heartbeat be of a clock that is ahead.
+// beats sets a node's heartbeat to a clock that is ahead.
 func (l *lab) beats(name string, ahead time.Duration) {
 	n := l.node(name)
 	n.Status.Conditions[0].LastHeartbeatTime = metav1.Time{Time: heartbeat.Add(ahead)}
@@ -162,12 +162,12 @@ func namedIn(namespace, name string) metav1.ObjectMeta {
 	return meta
 }
 
-// bare is an object of which only the metadata is known.
+// bare returns an object with metadata only.
 func bare(groupVersion, kind string, meta metav1.ObjectMeta) *metav1.PartialObjectMetadata {
 	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: groupVersion, Kind: kind}, ObjectMeta: meta}
 }
 
-// Paths to what tests change.
+// Access to objects that tests change.
 func (l *lab) node(name string) *corev1.Node { return l.objects["Node/"+name].(*corev1.Node) }
 
 func (l *lab) set() *appsv1.DaemonSet { return l.objects["DaemonSet/"+daemonSet].(*appsv1.DaemonSet) }
@@ -211,12 +211,12 @@ func (l *lab) binding(name string) *admissionv1.ValidatingAdmissionPolicyBinding
 	return l.objects["Binding/"+name].(*admissionv1.ValidatingAdmissionPolicyBinding)
 }
 
-// foreign adds somebody else's DaemonSet.
+// foreign adds a DaemonSet of another project.
 func (l *lab) foreign(namespace, name string) {
 	l.objects["DaemonSet/"+name] = &appsv1.DaemonSet{ObjectMeta: namedIn(namespace, name)}
 }
 
-// network makes the primary another: its DaemonSet with its image, "" for none.
+// network replaces the primary by a DaemonSet with that image; name "" means none.
 func (l *lab) network(namespace, name, image string) {
 	delete(l.objects, "Primary")
 	if name == "" {
@@ -234,7 +234,7 @@ const (
 	stockConfig = "defaultTemplates: [sidecar]\ntemplates:\n  sidecar: |\n    spec: {}\n"
 )
 
-// well is a cluster where all is well: two nodes with agents, one of Windows, and Istio in way A.
+// well returns a cluster where all is well: two nodes with agents, one with Windows, and Istio in way A.
 func well() *lab {
 	l := &lab{kubernetes: "v1.37.2", apis: map[string][]string{admission + "/v1": {"validatingadmissionpolicies",
 		"mutatingadmissionpolicies"}}, objects: map[string]runtime.Object{},
@@ -295,7 +295,7 @@ func well() *lab {
 	return l
 }
 
-// empty is the same cluster before an installation.
+// empty returns the same cluster before an installation.
 func empty() *lab {
 	l := well()
 	for key := range l.objects {
@@ -316,5 +316,5 @@ func (l *lab) inject(without bool, provider, config string) {
 	data["values"], data["config"] = fmt.Sprintf(injectorValues, without, provider), config
 }
 
-// definitions has the API server know Multus's networks.
+// definitions adds Multus's API.
 func (l *lab) definitions() { l.apis[multus+"/v1"] = []string{"network-attachment-definitions"} }

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// networks looks at who else is in the pods' network.
+// networks checks what else is in the pods' network.
 func (c *Check) networks(
 	ctx context.Context, from Source, r release, a api, items []status.Node, before bool,
 ) {
@@ -48,7 +48,7 @@ func (c *Check) meshes(sets []appsv1.DaemonSet) {
 	}
 }
 
-// cilium looks at the two settings of Cilium's that matter. Source: the ConfigMap of Cilium's chart,
+// cilium checks the two settings of Cilium that matter. Source: the ConfigMap of Cilium's chart,
 // install/kubernetes/cilium/templates/cilium-configmap.yaml.
 func (c *Check) cilium(ctx context.Context, from Source, namespace string) {
 	const check, name = "cilium", "cilium-config"
@@ -74,7 +74,7 @@ func (c *Check) cilium(ctx context.Context, from Source, namespace string) {
 	}
 }
 
-// multus looks at whether the plugin is run where Multus runs the plugins.
+// multus checks whether the plugin is chained where Multus runs the plugins.
 func (c *Check) multus(ctx context.Context, from Source, r release, a api, before bool) {
 	const check = "multus"
 	mode := r.flags["mode"]
@@ -102,7 +102,7 @@ func (c *Check) multus(ctx context.Context, from Source, r release, a api, befor
 	}
 }
 
-// definition looks for our network.
+// definition looks for our NetworkAttachmentDefinition.
 func (c *Check) definition(ctx context.Context, from Source) {
 	const check = "multus"
 	resource := schema.GroupVersionResource{Group: multus, Version: "v1", Resource: "network-attachment-definitions"}

@@ -11,16 +11,16 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 )
 
-// primary is a network that pods get of somebody else.
+// primary is a primary CNI.
 type primary struct {
 	name   string
-	images []string // of which one runs on the nodes: what its name without registry, tag and digest ends with
-	// plugins are the types of its plugin; of some networks one of the reference plugins makes the pods' interfaces.
+	images []string // ends of the names, without registry, tag and digest, of images on the nodes
+	// plugins are the types of its plugins. For some primaries, a reference plugin makes the pods' interfaces.
 	plugins []string
-	row     string // in docs/compatibility.md, "" if that does not have it
+	row     string // in docs/compatibility.md; "" if it has none
 }
 
-// primaries are those that are known. Sources: the manifests and charts of these projects, and the network
+// primaries are the known primaries. Sources: the manifests and charts of these projects, and the network
 // configurations that they write.
 var primaries = []primary{
 	{"Calico", []string{"calico/node"}, []string{"calico"}, "Calico"},
@@ -37,14 +37,13 @@ var primaries = []primary{
 	{"kindnet", []string{"kindest/kindnetd"}, nil, "kindnet"},
 	{"the reference plugin bridge", nil, []string{"bridge"}, "bridge"},
 	{"the reference plugin ptp", nil, []string{"ptp"}, "ptp"},
-	{"Multus", nil, []string{"multus"}, "Multus"}, // of which more is said elsewhere
+	{"Multus", nil, []string{"multus"}, "Multus"}, // other checks are about it
 	{"Weave Net", []string{"weaveworks/weave-kube"}, []string{"weave-net"}, ""},
 	{"Kube-OVN", []string{"kubeovn/kube-ovn"}, []string{"kube-ovn"}, ""},
 }
 
-// daemonSets are the primaries that show themselves by the name of a DaemonSet, with its namespace where the name is
-// anybody's: their images may be named by digest
-// alone, or come from a mirror.
+// daemonSets are primaries that are recognised by the name of a DaemonSet, with its namespace if the name is common.
+// Their images may have only a digest, or come from a mirror.
 var daemonSets = map[string]string{
 	"calico-node": "Calico", "canal": "Calico", "cilium": "Cilium", "kube-flannel": "Flannel",
 	"kube-flannel-ds": "Flannel", "ovnkube-node": "OVN-Kubernetes", "openshift-sdn/sdn": "OpenShift SDN",
@@ -53,14 +52,14 @@ var daemonSets = map[string]string{
 	"weave-net": "Weave Net", "kube-ovn-cni": "Kube-OVN",
 }
 
-// primaryCheck is the name of what is said of them.
+// primaryCheck is the name of the check about primaries.
 const primaryCheck = "primary"
 
-// unknownNext is what to do about one that nobody has tried.
+// unknownNext says what to do about a primary that was not tried.
 const unknownNext = "the plugin is the last of the chain and reads the result of the others alone, so it may well " +
 	"work: prove it with istio-pod-networkctl verify after the installation"
 
-// fits says of a primary whether it is one of docs/compatibility.md.
+// fits adds whether a primary is in docs/compatibility.md.
 func (c *Check) fits(item Item, p primary, what string) {
 	item.Check = primaryCheck
 	if p.row == "" {
@@ -72,7 +71,8 @@ func (c *Check) fits(item Item, p primary, what string) {
 	c.add(item)
 }
 
-// primary says whose network the pods get: by what runs on the nodes, and by what the agents have found there.
+// primary reports which primary makes the pods' network: by what runs on the nodes, and by what the agents have found
+// there.
 func (c *Check) primary(sets []appsv1.DaemonSet, listed bool, items []status.Node) {
 	c.said = map[string]bool{}
 	for _, set := range sets {
@@ -95,8 +95,8 @@ func (c *Check) primary(sets []appsv1.DaemonSet, listed bool, items []status.Nod
 	}
 }
 
-// plugins says whose the plugins are that make the pods' interfaces, unless that has been said. nodes are by their
-// types.
+// plugins reports which primaries the plugins that make pods' interfaces belong to, unless that was reported already.
+// nodes has node names by plugin type.
 func (c *Check) plugins(nodes map[string][]string) {
 	for _, its := range slices.Sorted(maps.Keys(nodes)) {
 		i := slices.IndexFunc(primaries, func(p primary) bool { return slices.Contains(p.plugins, its) })
@@ -106,14 +106,14 @@ func (c *Check) plugins(nodes map[string][]string) {
 		}
 		isReference := len(p.images) == 0 && slices.Contains([]string{"bridge", "ptp"}, its)
 		if c.said[p.name] || isReference && len(c.said) > 0 {
-			continue // by a DaemonSet, whose network may be made by a reference plugin
+			continue // by a DaemonSet; a reference plugin may make its pods' interfaces
 		}
 		c.said[p.name] = true
 		c.fits(Item{Nodes: nodes[its]}, p, p.name)
 	}
 }
 
-// primaryOf is what a DaemonSet is of, nil if that is no primary that is known, with its image.
+// primaryOf returns the primary of a DaemonSet and its image, nil if it is not known.
 func primaryOf(set appsv1.DaemonSet) (p *primary, image string) {
 	for i, p := range primaries {
 		for _, container := range set.Spec.Template.Spec.Containers {

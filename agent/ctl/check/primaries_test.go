@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A primary that is said to fit is in the page that says how that is known, and each DaemonSet's is one of them.
+// A primary that counts as known to work is in the page, and each primary with a DaemonSet is in the list.
 func TestPrimariesAreDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/compatibility.md")
 	if err != nil {

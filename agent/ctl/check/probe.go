@@ -21,33 +21,33 @@ import (
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 )
 
-// Namespace is the temporary one of --probe-nodes.
+// Namespace is the temporary namespace of --probe-nodes.
 const Namespace = "istio-pod-network-probe"
 
-// space is what it is like.
+// space describes that namespace.
 var space = temporary.Kind{Name: Namespace, Level: "privileged", Key: "probe", Cleanup: "check --cleanup"}
 
-// Of the pods.
+// Names in the pods.
 const (
 	probeName    = "probe" // account and container
 	probeProgram = "/istio-pod-network-agent"
-	pullName     = "plugin" // the container of the plugin's image
+	pullName     = "plugin" // the container with the plugin's image
 	pullProgram  = "/istio-pod-network-wait"
 	hostMount    = "/host"
 )
 
-// capabilities are what the pods run with: to make a network namespace and write rules there, to look into directories
-// of whatever user, and to have the node's file system as their own.
+// capabilities are the capabilities of the pods: to make a network namespace and write rules there, to read directories
+// of other users, and to change the root to the node's file system.
 var capabilities = []corev1.Capability{"DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN", "SYS_CHROOT"}
 
-// Bounds of what is asked about one pod: how long, how much of a log is read, and how much of a message is told.
+// Limits for one pod: the time of a request, the bytes of a log, and the bytes of a message that are shown.
 const (
 	askTimeout  = 10 * time.Second
 	mostOfLog   = 1 << 20
 	longestText = 300
 )
 
-// logs reads what a pod of the temporary namespace has said.
+// logs reads the log of a pod in the temporary namespace.
 type logs func(ctx context.Context, pod string) ([]byte, error)
 
 func logsOf(core typedcore.CoreV1Interface) logs {
@@ -57,33 +57,33 @@ func logsOf(core typedcore.CoreV1Interface) logs {
 	}
 }
 
-// prober looks at nodes by pods of its own.
+// prober probes nodes with temporary pods.
 type prober struct {
 	core typedcore.CoreV1Interface
 	charted
-	runtimes map[string]string // the names of the container runtimes, by node
-	agents   string            // the namespace of the pull secrets
+	runtimes map[string]string // names of the container runtimes, by node
+	agents   string            // namespace of the pull secrets
 	parallel int
-	timeout  time.Duration // of each node
+	timeout  time.Duration // for each node
 	pace     temporary.Pace
 	logs     logs
 	progress *temporary.Progress
 	tool     string
 }
 
-// probed is what came of one node.
+// probed is the result for one node.
 type probed struct {
 	node  string
 	found inspect.Probed
-	err   error  // nothing is known of it
-	next  string // to do about that
-	image bool   // it is the image that cannot be had
+	err   error  // nothing is known of the node
+	next  string // what to do about err
+	image bool   // its image cannot be pulled
 	ended bool   // the program has failed
-	// unpulled is why the plugin's image cannot be had, nil if it can.
+	// unpulled is why the plugin's image cannot be pulled, nil if it can.
 	unpulled error
 }
 
-// plan says what would be made.
+// plan says what would be created.
 func (p prober) plan(nodes []string) string {
 	names := make([]string, len(capabilities))
 	for i, c := range capabilities {
@@ -105,7 +105,7 @@ func (p prober) plan(nodes []string) string {
 	return t.String()
 }
 
-// confDirs are the directories of configurations that are looked at, the agents' own first.
+// confDirs returns the directories of configurations to look at. The first one is the agents'.
 func (p prober) confDirs() []string {
 	switch p.platform.mode {
 	case "chain":
@@ -116,7 +116,7 @@ func (p prober) confDirs() []string {
 	return []string{p.platform.confDir}
 }
 
-// binDirs are those of plugins, likewise.
+// binDirs returns the directories of plugins to look at. The first one is the agents'.
 func (p prober) binDirs() []string {
 	if p.platform.mode == "chain" {
 		return p.platform.binDirs
@@ -124,7 +124,7 @@ func (p prober) binDirs() []string {
 	return []string{p.platform.binDir}
 }
 
-// pod is the one of a node.
+// pod returns the pod for a node.
 func (p prober) pod(name, node string) *corev1.Pod {
 	args := []string{"probe", "--root=" + hostMount}
 	for _, dir := range p.confDirs() {
@@ -184,7 +184,8 @@ func (p prober) pod(name, node string) *corev1.Pod {
 	return pod
 }
 
-// all probes nodes in a namespace of their own, which is gone when it returns. missing is what there could not be.
+// all probes nodes in a temporary namespace, which is gone when it returns. missing says what could not be created for
+// the pods.
 func (p prober) all(ctx context.Context, nodes []string) (found []probed, missing []string, err error) {
 	found = make([]probed, len(nodes))
 	s := temporary.NewSpace(space, p.core.Namespaces(), p.pace, p.tool)
@@ -206,7 +207,7 @@ func (p prober) all(ctx context.Context, nodes []string) (found []probed, missin
 	return found, missing, err
 }
 
-// probe has a pod look at a node.
+// probe probes a node with a pod.
 func (p prober) probe(ctx context.Context, name, node string) (its probed) {
 	its.node = node
 	ctx, cancel := context.WithTimeoutCause(ctx, p.timeout, temporary.Late(p.timeout))
@@ -215,7 +216,7 @@ func (p prober) probe(ctx context.Context, name, node string) (its probed) {
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 		defer cancel()
-		_ = pods.Delete(ctx, name, metav1.DeleteOptions{}) // else it goes with the namespace
+		_ = pods.Delete(ctx, name, metav1.DeleteOptions{}) // otherwise it is removed with the namespace
 	}()
 	pod, err := pods.Create(ctx, p.pod(name, node), metav1.CreateOptions{})
 	if err != nil {
@@ -263,7 +264,7 @@ func (p prober) probe(ctx context.Context, name, node string) (its probed) {
 	return its
 }
 
-// troubled notes why the pod will not end well.
+// troubled stores why the pod cannot succeed.
 func (its *probed) troubled(pod *corev1.Pod) {
 	for _, c := range pod.Status.ContainerStatuses {
 		switch w, t := c.State.Waiting, c.State.Terminated; {
@@ -294,14 +295,14 @@ func (its *probed) troubled(pod *corev1.Pod) {
 	}
 }
 
-// looked reports whether the probe has ended well, whatever becomes of the plugin's image.
+// looked reports whether the probe has succeeded, even if the plugin's image cannot be pulled.
 func looked(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
 		return c.Name == probeName && c.State.Terminated != nil && c.State.Terminated.ExitCode == 0
 	})
 }
 
-// lastEvent is what kubelet or scheduler last said of a pod.
+// lastEvent returns the last message of kubelet or scheduler about a pod.
 func (p prober) lastEvent(ctx context.Context, pod *corev1.Pod) string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 	defer cancel()
@@ -319,7 +320,7 @@ func (p prober) lastEvent(ctx context.Context, pod *corev1.Pod) string {
 	return said
 }
 
-// log is the last line of what a pod has said.
+// log returns the last line of a pod's log.
 func (p prober) log(ctx context.Context, name string) string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 	defer cancel()
@@ -331,5 +332,5 @@ func (p prober) log(ctx context.Context, name string) string {
 	return excerpt.Head(lines[len(lines)-1], longestText)
 }
 
-// errUnprobed says that a node is not known.
+// errUnprobed says that some node could not be probed.
 var errUnprobed = outcome.Unasked(errors.New("not every node could be probed"))

@@ -24,15 +24,15 @@ import (
 	kubetesting "k8s.io/client-go/testing"
 )
 
-// probedLab is a cluster in memory whose kubelets end each pod at once, and what the probe finds on each node.
+// probedLab is a cluster in memory whose kubelets end each pod at once, and the probe's results by node.
 type probedLab struct {
 	found map[string]inspect.Probed
-	ends  func(node string, p *corev1.Pod) // what becomes of a pod instead
+	ends  func(node string, p *corev1.Pod) // what happens to a pod instead
 	pods  []*corev1.Pod
 	src   Source
 }
 
-// foundWell is a node of containerd.
+// foundWell is the result of a node with containerd.
 func foundWell() inspect.Probed {
 	return inspect.Probed{Kernel: "6.12.38-generic", Rules: inspect.Rules{Looked: true, OK: true},
 		Networks: []inspect.Network{
@@ -97,19 +97,19 @@ func (l *probedLab) run(ctx context.Context, o options, format output.Format) (s
 	return out.String(), errs.String(), err
 }
 
-// there reports whether the temporary namespace is.
+// there reports whether the temporary namespace exists.
 func (l *probedLab) there(t *testing.T) bool {
 	t.Helper()
 	_, err := l.src.Core.Namespaces().Get(context.WithoutCancel(t.Context()), Namespace, metav1.GetOptions{})
 	return err == nil
 }
 
-// probing is the command line that makes the pods.
+// probing returns the options that create the pods.
 func probing(set ...string) options {
 	return options{before: true, probe: probeOptions{wanted: true, yes: true, set: set}}
 }
 
-// What is said of nodes, by what is there, with the exit status.
+// Output about nodes, with the exit status.
 func TestProbe(t *testing.T) {
 	both := func(change func(*inspect.Probed)) func(*probedLab) {
 		return func(l *probedLab) {
@@ -285,7 +285,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// What is made, and by whom it is allowed.
+// The pods that are created, and which rights that needs.
 func TestProbePods(t *testing.T) {
 	l := newProbedLab()
 	o := probing("cni.primary=podnet", "agent.seLinuxType=spc_t", "image.tag=2")
@@ -315,7 +315,7 @@ func TestProbePods(t *testing.T) {
 	}
 }
 
-// A node whose pod does not come up in time, and a user who may not make a namespace.
+// A node whose pod does not start in time, and a user who may not create a namespace.
 func TestUnprobed(t *testing.T) {
 	l := newProbedLab()
 	l.ends = func(_ string, p *corev1.Pod) { p.Status.Phase = corev1.PodPending }

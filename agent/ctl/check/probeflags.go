@@ -20,7 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// probeOptions are those of --probe-nodes.
+// probeOptions are the options of --probe-nodes.
 type probeOptions struct {
 	wanted   bool
 	yes      bool
@@ -30,14 +30,14 @@ type probeOptions struct {
 	image    string
 	files    []string
 	set      []string
-	chart    charted // what files and set say
+	chart    charted // from --values and --set
 	pace     temporary.Pace
-	logs     logs // nil: those of the cluster
+	logs     logs // nil for those of the cluster
 	stdin    io.Reader
 	stderr   io.Writer
 }
 
-// needProbe are the flags that mean nothing without it.
+// needProbe are flags without effect unless --probe-nodes is set.
 var needProbe = []string{"yes", "nodes", "parallel", "timeout", "image", "values", "set"}
 
 func (o *probeOptions) flags(f *pflag.FlagSet) {
@@ -56,7 +56,7 @@ func (o *probeOptions) flags(f *pflag.FlagSet) {
 		"kubernetesDistribution=K3s; can be repeated")
 }
 
-// checkProbe returns an error for flags that do not go together, or cannot be used.
+// checkProbe returns an error for invalid flags and invalid combinations.
 func (o options) checkProbe(set *pflag.FlagSet) error {
 	p := o.probe
 	changed := slices.IndexFunc(needProbe, func(name string) bool {
@@ -91,8 +91,8 @@ type charted struct {
 	plugin   string // the plugin's image, which mesh pods pull
 }
 
-// read reads the values: before any cluster is asked, for what is wrong with them is their user's mistake. An error has
-// its exit status.
+// read reads the values before any cluster is asked, because an invalid value is the user's mistake. Its error has an
+// exit status.
 func (o *probeOptions) read() (err error) {
 	if !o.wanted {
 		return nil
@@ -113,7 +113,7 @@ func (o *probeOptions) read() (err error) {
 	return err
 }
 
-// hostless are labels of nodes that have no host, so no agent: those of the chart's template "haveHosts".
+// hostless are labels of nodes without a host, where no agent can run: those of the chart's template "haveHosts".
 var hostless = map[string]string{"eks.amazonaws.com/compute-type": "fargate", "type": "virtual-kubelet"}
 
 func hasHost(n corev1.Node) bool {
@@ -125,12 +125,12 @@ func hasHost(n corev1.Node) bool {
 	return system(n) == "linux"
 }
 
-// progress is what is told meanwhile.
+// progress returns the progress for the user.
 func (o probeOptions) progress() *temporary.Progress {
 	return temporary.NewProgress(o.stderr)
 }
 
-// prepare says what is to be made, asks whether it may be, and returns what makes it and judges.
+// prepare prints what will be created, asks for permission, and returns a function that probes and judges.
 func (o options) prepare(ctx context.Context, from Source) (run func(context.Context, *Check) error, err error) {
 	p := prober{core: from.Core, charted: o.probe.chart, agents: o.namespace, parallel: o.probe.parallel,
 		timeout: o.probe.timeout, pace: o.probe.pace, logs: o.probe.logs, progress: o.probe.progress(), tool: o.tool}
@@ -164,7 +164,7 @@ func (o options) prepare(ctx context.Context, from Source) (run func(context.Con
 	return func(ctx context.Context, c *Check) error { return c.probe(ctx, p, nodes, len(all)) }, nil
 }
 
-// ask asks whether what was listed may be made, where there is somebody to ask.
+// ask asks for permission to create the pods, if there is a terminal.
 func (o probeOptions) ask() error {
 	switch {
 	case o.yes:
@@ -181,7 +181,7 @@ func (o probeOptions) ask() error {
 	return nil
 }
 
-// probe has nodes looked at, and says what came of it. The error says that something could not be.
+// probe probes nodes and adds the results. Its error says that some node could not be probed.
 func (c *Check) probe(ctx context.Context, p prober, nodes []string, all int) error {
 	c.group = "Nodes"
 	found, missing, err := p.all(ctx, nodes)

@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Nothing is made where nobody has said that it may be, or the command line cannot be used.
+// Nothing is created without permission, or with an invalid command line.
 func TestProbeMisused(t *testing.T) {
 	for words, o := range map[string]options{
 		"--yes creates what is listed above": {before: true, probe: probeOptions{wanted: true}},
@@ -40,7 +40,7 @@ func TestProbeMisused(t *testing.T) {
 	}
 }
 
-// After Ctrl-C the namespace is gone, too; what a killed run has left, --cleanup removes.
+// After Ctrl-C the namespace is gone, too. --cleanup removes what a killed run has left.
 func TestProbeCleansUp(t *testing.T) {
 	l := newProbedLab()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -62,7 +62,7 @@ func TestProbeCleansUp(t *testing.T) {
 	}
 }
 
-// What the agents are told of each distribution is what the chart says.
+// The platform of each distribution is that of the chart.
 func TestPlatforms(t *testing.T) {
 	all, err := presets()
 	if err != nil || len(all) < 15 {
@@ -99,7 +99,7 @@ func TestPlatforms(t *testing.T) {
 	}
 }
 
-// The values that are one of a few are those of the chart's schema.
+// The choices are those in the chart's schema.
 func TestChoices(t *testing.T) {
 	text, err := os.ReadFile("../../../chart/istio-pod-network-controller/values.schema.json")
 	if err != nil {

@@ -11,15 +11,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// scenario is a cluster with what is to be said of it.
+// scenario is a cluster and the expected item about it.
 type scenario struct {
 	make   func(*lab)
 	before bool
 	status int
-	check  string  // that is not well,
-	as     Verdict // but so
-	what   string  // and says this
-	next   string  // and that
+	check  string  // the item's name
+	as     Verdict // its verdict
+	what   string  // a part of What
+	next   string  // a part of Next
 }
 
 var scenarios = map[string]scenario{
@@ -167,12 +167,12 @@ var scenarios = map[string]scenario{
 	}, check: "clock", as: NotLookedAt, what: "nothing says when"},
 	"clock-new-node": {before: true, make: func(l *lab) {
 		n := l.node("node-b")
-		n.CreationTimestamp = metav1.Time{Time: heartbeat.Add(-time.Hour)} // which is when its first entry is from
+		n.CreationTimestamp = metav1.Time{Time: heartbeat.Add(-time.Hour)} // the time of its first entry
 		n.ManagedFields = n.ManagedFields[:1]
 	}, check: "clock", as: Warning, what: "its clock is 1h0m0s ahead of the API server's", next: "NTP"},
 	"clock-unbeaten": {before: true, make: func(l *lab) {
 		for _, name := range []string{"node-a", "node-b"} {
-			n := l.node(name) // which something has written to since the kubelet had to beat
+			n := l.node(name) // changed after the kubelet's last due heartbeat
 			n.CreationTimestamp = metav1.Time{Time: heartbeat.Add(-2 * time.Hour)}
 			n.ManagedFields = n.ManagedFields[:1]
 		}

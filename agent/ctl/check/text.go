@@ -2,7 +2,7 @@ package check
 
 import "github.com/istio-pod-network/controller/agent/ctl/output"
 
-// write writes it as text.
+// write writes the results as text.
 func (c Check) write(t *output.Text) {
 	group := ""
 	for _, item := range c.Items {

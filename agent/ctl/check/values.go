@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// values are those of the chart that say what an agent would find and need on a node. All others are not looked at.
+// values are the chart's values that say what an agent needs on a node. Others are ignored.
 type values struct {
 	Distribution string `json:"kubernetesDistribution"`
 	Image        struct {
@@ -57,16 +57,16 @@ type preset struct {
 	SELinuxType string `json:"seLinuxType"`
 }
 
-// openShift is the distribution that has modes of its own.
+// openShift is the distribution with modes of its own.
 const openShift = "OpenShift"
 
-// presets are those of all distributions, by name.
+// presets returns the presets of all distributions by name.
 func presets() (all map[string]preset, err error) {
 	err = yaml.Unmarshal(chart.Presets, &all)
 	return all, err
 }
 
-// settable are the values that --set takes, with what sets each.
+// settable are the values that --set accepts, with their fields.
 var settable = map[string]func(*values) *string{
 	"kubernetesDistribution": func(v *values) *string { return &v.Distribution },
 	"image.registry":         func(v *values) *string { return &v.Image.Registry },
@@ -87,8 +87,8 @@ var settable = map[string]func(*values) *string{
 	"agent.seLinuxType":      func(v *values) *string { return &v.Agent.SELinuxType },
 }
 
-// readValues reads what a user gives helm, too: files, of which a later one wins, and single values, which win over
-// them.
+// readValues reads values as helm does: files, of which later ones override earlier ones, and single values, which
+// override files.
 func readValues(files, set []string, stdin io.Reader) (v values, err error) {
 	v.Distribution, v.Backend, v.OpenShift.Mode = "Kubernetes", "auto", "nad"
 	v.Image.Repository, v.Image.PullPolicy = "istio-pod-network-agent", corev1.PullIfNotPresent
@@ -114,7 +114,7 @@ func readValues(files, set []string, stdin io.Reader) (v values, err error) {
 	return v, v.check()
 }
 
-// choices are the values that are one of a few, as the chart's schema has them.
+// choices are values with a fixed set of valid ones, as in the chart's schema.
 var choices = []struct {
 	key   string
 	valid []string
@@ -125,7 +125,7 @@ var choices = []struct {
 	{"backend", []string{"auto", "nftables", "iptables", "iptables-nft", "iptables-legacy"}},
 }
 
-// check is the error of values that helm would refuse, with its exit status.
+// check returns an error, with an exit status, for values that helm would reject.
 func (v values) check() error {
 	for _, c := range choices {
 		value := *settable[c.key](&v)
@@ -144,15 +144,15 @@ func readFile(name string, stdin io.Reader) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// platform is what the agents would be told of their nodes.
+// platform is what the chart would tell the agents about their nodes.
 type platform struct {
-	distribution                  string // as the chart spells it
+	distribution                  string // in the chart's spelling
 	mode, confDir, binDir, auxDir string
 	seLinuxType                   string
-	confDirs, binDirs             []string // all that are known, the ones above first
+	confDirs, binDirs             []string // all known ones, after those above
 }
 
-// platform is the chart's: the template "platform" in _helpers.tpl.
+// platform does what the template "platform" in _helpers.tpl does.
 func (v values) platform() (p platform, err error) {
 	all, err := presets()
 	if err != nil {
@@ -178,7 +178,7 @@ func (v values) platform() (p platform, err error) {
 	p.auxDir = or(v.CNI.AuxDir, "/var/run/multus/cni/net.d/vendor-cni-chain")
 	p.confDirs, p.binDirs = []string{p.confDir}, []string{p.binDir}
 	for _, name := range names {
-		if other := all[name]; other.Mode == "chain" { // Multus's directory is no runtime's
+		if other := all[name]; other.Mode == "chain" { // no runtime reads Multus's directory
 			p.confDirs, p.binDirs = append(p.confDirs, other.ConfDir), append(p.binDirs, other.BinDir)
 		}
 	}
@@ -186,7 +186,7 @@ func (v values) platform() (p platform, err error) {
 	return p, nil
 }
 
-// unique leaves of equal texts the first.
+// unique removes duplicates.
 func unique(all []string) (some []string) {
 	for _, text := range all {
 		if !slices.Contains(some, text) {
@@ -196,7 +196,7 @@ func unique(all []string) (some []string) {
 	return some
 }
 
-// distributionsWith are the distributions whose directories are these.
+// distributionsWith returns the distributions with this directory.
 func distributionsWith(confDir string) (names []string) {
 	all, _ := presets()
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -209,17 +209,17 @@ func distributionsWith(confDir string) (names []string) {
 
 var digests = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
-// image is the agents'.
+// image returns the agents' image.
 func (v values) image() (string, error) {
 	return v.imageOf("image", v.Image.Repository, v.Image.Tag, v.Image.Digest)
 }
 
-// pluginImage is that of the init wait, which mesh pods pull.
+// pluginImage returns the image of the init wait, which mesh pods pull.
 func (v values) pluginImage() (string, error) {
 	return v.imageOf("pluginImage", v.PluginImage.Repository, v.PluginImage.Tag, v.PluginImage.Digest)
 }
 
-// imageOf is the template "image". value is that of the chart which has the others.
+// imageOf does what the template "image" does. value is the name of the chart's value.
 func (v values) imageOf(value, repository, tag, digest string) (string, error) {
 	var about struct {
 		AppVersion string `json:"appVersion"`

@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// askTimeout bounds one question to an agent or a kubelet that hangs.
+// askTimeout limits one question, because an agent or kubelet may hang.
 const askTimeout = 20 * time.Second
 
 // ask asks the agent of the pod's node.
@@ -46,8 +46,8 @@ func (l *Live) ask(ctx context.Context, from Source, its agent, pod *corev1.Pod)
 	}
 }
 
-// judgeUnasked says that what the agent knows could not be asked for, of a pod of which it knows something: one that is
-// redirected, or that carries a mark. Of others there is neither a record nor a rule, so all is said without it.
+// judgeUnasked adds a finding that the agent could not be asked, if it knows something of the pod: a redirected pod, or
+// one with a mark. Other pods have neither a record nor rules.
 func (e *Explanation) judgeUnasked() {
 	l := e.Live
 	if l.told != nil || e.Verdict != Redirected && l.Mark == nil {

@@ -11,9 +11,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Who cannot be told whether a pod has its rules, or why it has none, hears so, and by which right or step it could be
-// told; the exit status says so unless something is ill. What the agent does not look at by its configuration is
-// neither well nor ill: that is "not-looked-at" of TestLive.
+// If the tool cannot find out whether a pod has its rules, or why it has none, it says which right or step would help.
+// The exit status shows that unless something is not well. What the agent is not configured to check counts neither as
+// well nor as not well: see "not-looked-at" in TestLive.
 func TestUnasked(t *testing.T) {
 	situations{
 		"earlier-pod": {injected, func(f *fake) { f.told.UID = "of before" }, outcome.NotAsked},

@@ -63,14 +63,14 @@ const example = `  # Why is this pod (not) redirected? Does it have its rules?
   # In CI: fail if a pod of the chart would be refused
   helm template shop ./chart | %[1]s explain -f - --injected -n shop -o json`
 
-// options are a command line's.
+// options are the values of the command line.
 type options struct {
 	Input
 	agents          string // their namespace
 	output, picture string
 }
 
-// Command returns the command. name is the program's, namespace that of the usual flag.
+// Command returns the command. name is the program's name, namespace the value of the usual flag.
 func Command(
 	name string, namespace *string, flags cluster.Flags, stdin io.Reader, writer output.Writer,
 ) *cobra.Command {
@@ -116,7 +116,7 @@ func Command(
 	return c
 }
 
-// BindAgents gives a command the flag that says in which namespace the agents are.
+// BindAgents adds the flag for the agents' namespace to a command.
 func BindAgents(c *cobra.Command, agents *string) {
 	c.Flags().StringVar(agents, "agents-namespace", "", "`namespace` of the agents (default: the tool finds it)")
 }
@@ -135,7 +135,7 @@ func (o options) check(pods []string) (format output.Format, picture output.Pict
 	return format, picture, outcome.Misuse(err)
 }
 
-// run explains what the files have.
+// run explains the pods in the files.
 func (o options) run(namespace string, stdin io.Reader, picture output.Picture, w output.Writer) error {
 	list, err := o.Read(namespace, stdin)
 	if err != nil {
@@ -153,7 +153,8 @@ func (a *asker) look(ctx context.Context, pods []string, picture output.Picture,
 	return list.show(w, picture, unread)
 }
 
-// show writes the list; the error says how the pods are. unread are errors of those that are not in it.
+// show writes the list. Its error says whether the pods are well. unread are the errors of pods that are not in the
+// list.
 func (l List) show(w output.Writer, picture output.Picture, unread []error) error {
 	if err := picture.Fits(len(l.Items)); err != nil {
 		return err
@@ -175,7 +176,7 @@ func (l List) show(w output.Writer, picture output.Picture, unread []error) erro
 	return nil
 }
 
-// put writes the list, or the drawing of its one pod.
+// put writes the list, or the picture of its only pod.
 func (l List) put(w output.Writer, picture output.Picture) error {
 	if picture == output.InSVG && len(l.Items) == 1 {
 		_, err := io.WriteString(w.Out, l.Items[0].svg())
@@ -184,7 +185,7 @@ func (l List) put(w output.Writer, picture output.Picture) error {
 	return w.Object(l, func(t *output.Text) { l.write(t, picture == output.InText) })
 }
 
-// namespaceOf is the namespace of pods that name none: the flag's, or else that of the kubeconfig's context.
+// namespaceOf returns the namespace of pods that are named without one: the flag's, otherwise the kubeconfig context's.
 func namespaceOf(c *cobra.Command, flags cluster.Flags, said string) (string, error) {
 	if c.Flags().Changed("namespace") {
 		return said, nil
@@ -192,7 +193,7 @@ func namespaceOf(c *cobra.Command, flags cluster.Flags, said string) (string, er
 	return flags.Namespace()
 }
 
-// Names returns the pods that arguments name, as NAMESPACE/NAME, each once; said is the usual flag's namespace.
+// Names returns the pods in the arguments as NAMESPACE/NAME, each once. said is the usual flag's namespace.
 func Names(c *cobra.Command, flags cluster.Flags, said string, args []string) ([]string, error) {
 	in, err := namespaceOf(c, flags, said)
 	if err != nil {
@@ -201,7 +202,7 @@ func Names(c *cobra.Command, flags cluster.Flags, said string, args []string) ([
 	return namesOf(args, in)
 }
 
-// namesOf returns the pods that arguments name, as NAMESPACE/NAME, each once.
+// namesOf returns the pods in the arguments as NAMESPACE/NAME, each once.
 func namesOf(args []string, in string) (pods []string, err error) {
 	for _, arg := range args {
 		namespace, name, err := cluster.ParsePod("POD", arg, in)

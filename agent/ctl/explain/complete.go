@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// CompletePods offers a shell the names of the cluster's pods: NAME of the namespace that the command line or the
-// kubeconfig's context says, NAMESPACE/ where the command line says none, and NAMESPACE/NAME behind that.
+// CompletePods completes names of pods: NAME in the namespace of the command line or the kubeconfig's context. If the
+// command line has no namespace, it also completes NAMESPACE/ and NAMESPACE/NAME.
 func CompletePods(flags cluster.Flags, said *string) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 		in, err := namespaceOf(c, flags, *said)
@@ -20,7 +20,7 @@ func CompletePods(flags cluster.Flags, said *string) cobra.CompletionFunc {
 	}
 }
 
-// completed is what a shell is offered for a pod: of the namespace in, and if others, of any.
+// completed returns completions for a pod: in the namespace in, and if others is true, in all.
 func completed(
 	c *cobra.Command, flags cluster.Flags, in string, others bool, begun string, args []string,
 ) (names []string, how cobra.ShellCompDirective) {

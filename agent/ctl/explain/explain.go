@@ -1,4 +1,4 @@
-// Package explain says of a pod what the plugin does with its traffic, and why: by the plugin's own decision.
+// Package explain says what the plugin does with a pod's traffic and why, by the plugin's own decision.
 package explain
 
 import (
@@ -12,79 +12,80 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Verdict is what becomes of a pod.
+// Verdict is what the plugin does with a pod.
 type Verdict string
 
-// The verdicts.
+// Values of Verdict.
 const (
 	Redirected Verdict = "redirected" // its traffic goes through its sidecar
-	Untouched  Verdict = "untouched"  // its network is left alone
+	Untouched  Verdict = "untouched"  // its network is not changed
 	Refused    Verdict = "refused"    // it does not start
 )
 
-// Explanation is what is said of one pod.
+// Explanation is the explanation of one pod.
 type Explanation struct {
-	Object    string  `json:"object"` // its kind: Pod, or what has it as a template
+	Object    string  `json:"object"` // its kind: Pod, or the kind with its template
 	Namespace string  `json:"namespace"`
 	Name      string  `json:"name"`
 	Source    string  `json:"source,omitempty"` // the file that it was read from
 	Verdict   Verdict `json:"verdict"`
-	// Reason is as in the plugin's log and record; of a refused pod, of what it would be otherwise, if that is known.
+	// Reason is that in the plugin's log and record. For a refused pod it is that of the decision without the error, if
+	// known.
 	Reason  string `json:"reason,omitempty"`
 	Meaning string `json:"meaning,omitempty"`
 	Error   string `json:"error,omitempty"` // why it is refused
-	Next    string `json:"next,omitempty"`  // what to do if it is meant to be otherwise
-	// Assumed is what was taken to be there although nobody has seen it.
+	Next    string `json:"next,omitempty"`  // what to do if something else is intended
+	// Assumed are assumptions about what could not be read.
 	Assumed   []string   `json:"assumed,omitempty"`
 	Questions []Question `json:"questions"`
 	Settings  []Setting  `json:"settings,omitempty"` // of a redirected pod
 	Warnings  []string   `json:"warnings,omitempty"`
-	Live      *Live      `json:"cluster,omitempty"` // of a pod that a cluster has
+	Live      *Live      `json:"cluster,omitempty"` // of a pod in a cluster
 
 	pod  *corev1.Pod
 	spec redirect.Spec
 }
 
-// Pod returns the pod that is explained.
+// Pod returns the explained pod.
 func (e Explanation) Pod() *corev1.Pod { return e.pod }
 
 // Spec returns the settings of a redirected pod.
 func (e Explanation) Spec() redirect.Spec { return e.spec }
 
-// Question is one that the decision asked.
+// Question is a question of the decision.
 type Question struct {
-	Reason   string  `json:"reason"` // of a verdict, if the answer ends the decision
+	Reason   string  `json:"reason"` // of the verdict, if the answer ends the decision
 	Question string  `json:"question"`
 	Answer   string  `json:"answer"` // yes, no or invalid
 	Ends     bool    `json:"ends,omitempty"`
-	From     *Origin `json:"from,omitempty"` // absent where nothing is said anywhere
+	From     *Origin `json:"from,omitempty"` // absent if nothing says it
 }
 
-// Setting is one of a redirected pod's settings.
+// Setting is a setting of a redirected pod.
 type Setting struct {
 	Name  string `json:"name"` // as in `redirect` of the plugin's entry
 	Value any    `json:"value"`
 	From  Origin `json:"from"`
 }
 
-// Origin is where an answer or a setting was found.
+// Origin is where an answer or a setting comes from.
 type Origin struct {
-	Kind  string `json:"kind"`         // that of package redirect, or default
+	Kind  string `json:"kind"`         // a kind of package redirect, or default
 	Of    string `json:"of,omitempty"` // the container or the namespace
 	Name  string `json:"name"`
 	Value string `json:"value,omitempty"`
 }
 
-// ofDefault is the kind of an origin that the operator's entry does not say.
+// ofDefault is the kind of an origin that is not in the operator's entry.
 const ofDefault = "default"
 
-// Operator is what the operator of the cluster has decided for all pods.
+// Operator has the operator's settings for all pods.
 type Operator struct {
 	policy redirect.Policy
-	said   map[string]bool // keys that the entry has
+	said   map[string]bool // keys in the entry
 }
 
-// OperatorOf reads the plugin's entry. Of a default key an origin says so.
+// OperatorOf reads the plugin's entry. It notes which keys are in it, so that other keys have the origin default.
 func OperatorOf(e entry.Entry) (Operator, error) {
 	o := Operator{policy: e.Policy, said: map[string]bool{}}
 	keys, err := entry.Decode(e.Text())
@@ -112,7 +113,7 @@ func (o Operator) origin(from redirect.Origin) Origin {
 	return Origin{kind, from.Of, from.Name, from.Value}
 }
 
-// Of explains a pod; namespace are the annotations of its namespace.
+// Of explains a pod. namespace are the annotations of its namespace.
 func (o Operator) Of(pod *corev1.Pod, namespace map[string]string) Explanation {
 	e := Explanation{Object: "Pod", Namespace: pod.Namespace, Name: pod.Name, Questions: []Question{}, pod: pod}
 	if pod.Spec.HostNetwork {
@@ -142,12 +143,12 @@ func (o Operator) Of(pod *corev1.Pod, namespace map[string]string) Explanation {
 	return e
 }
 
-// Well reports whether the pod can do what it is meant for.
+// Well reports whether the pod can do what it is intended for.
 func (e Explanation) Well() bool {
 	return e.Verdict != Refused && e.Reason != string(redirect.ReasonNoProxy)
 }
 
-// ask notes the questions that were asked.
+// ask stores the questions of the decision.
 func (e *Explanation) ask(o Operator, answers []redirect.Answer) {
 	known := 0
 	for _, a := range answers {
@@ -173,7 +174,7 @@ func (e *Explanation) ask(o Operator, answers []redirect.Answer) {
 	}
 }
 
-// warn says by what a redirected pod's traffic could go around the sidecar.
+// warn adds how a redirected pod's traffic could bypass the sidecar.
 func (e *Explanation) warn(pod *corev1.Pod, runs redirect.Pod, spec redirect.Spec) {
 	if shared := runs.SharesProxyUser(spec); shared != nil {
 		e.Warnings = append(e.Warnings, fmt.Sprintf("container %s has %s %d, which is the sidecar's: its traffic can go "+

@@ -18,14 +18,14 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// explained runs the command, and returns what it writes with the exit status.
+// explained runs the command, and returns its output and exit status.
 func explained(t *testing.T, stdin string, args ...string) (string, int, error) {
 	t.Helper()
 	var out bytes.Buffer
 	namespace := "default"
 	reach := cluster.NewFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
 	c := Command("ctl", &namespace, reach, strings.NewReader(stdin), output.Writer{Out: &out})
-	c.SetArgs(append([]string{}, args...)) // cobra takes none for those of the process
+	c.SetArgs(append([]string{}, args...)) // cobra would use the process's arguments instead of nil
 	c.SilenceErrors, c.SilenceUsage = true, true
 	err := c.Execute()
 	return out.String(), outcome.StatusOf(err), err
@@ -62,7 +62,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// Standard input is a file like any other.
+// Standard input is read like a file.
 func TestStandardInput(t *testing.T) {
 	manifest, err := os.ReadFile("testdata/injected.yaml")
 	if err != nil {
@@ -75,7 +75,7 @@ func TestStandardInput(t *testing.T) {
 	}
 }
 
-// A namespace that is given as nothing, such as a variable that a script has not set, is none that is named.
+// An empty namespace, for example from an unset variable of a script, counts as none.
 func TestNoNamespace(t *testing.T) {
 	list, err := (Input{Files: []string{"testdata/kinds.yaml"}}).Read("", strings.NewReader(""))
 	if err != nil {
@@ -88,7 +88,7 @@ func TestNoNamespace(t *testing.T) {
 	}
 }
 
-// What cannot be used is told by its file and document, and is the user's to correct.
+// An error about input names its file and document, and is misuse.
 func TestUnusable(t *testing.T) {
 	for manifest, want := range map[string]string{
 		"":                              "no pod, and nothing that makes pods, is in standard input",
@@ -163,7 +163,7 @@ func TestUnusable(t *testing.T) {
 	}
 }
 
-// endless is a device that always has more.
+// endless is a device without an end.
 type endless struct{ read int }
 
 func (e *endless) Read(into []byte) (int, error) {
@@ -173,7 +173,7 @@ func (e *endless) Read(into []byte) (int, error) {
 	return len(into), nil
 }
 
-// A file without an end is told as one, before memory is gone.
+// A file without an end is an error, before memory is full.
 func TestEndless(t *testing.T) {
 	if _, err := readManifest("-", &endless{}); !invalid.Is(err) ||
 		!strings.Contains(err.Error(), `--filename: invalid value "-": longer than 64 MiB`) {
@@ -181,7 +181,7 @@ func TestEndless(t *testing.T) {
 	}
 }
 
-// A misspelt field is named: without it the answer is about another pod than the one meant.
+// A misspelt field is reported: without it the answer would be about another pod than the intended one.
 func TestUnknownFields(t *testing.T) {
 	const pod = "{apiVersion: v1, kind: Pod, metadata: {name: cart}, spec: {containers: [{name: app}], restart: no}}"
 	const job = "{apiVersion: batch/v1, kind: Job, metadata: {name: once, annotation: {}}, " +
@@ -209,7 +209,7 @@ func TestUnknownFields(t *testing.T) {
 
 // Everything that the plugin can decide has words here, and nothing else has.
 func TestEveryReasonHasWords(t *testing.T) {
-	// Who looks at a pod's object knows its name and all else; the last two are seen on the node alone.
+	// The pod's object has the answers. The last two are known on the node alone.
 	unasked := []redirect.Reason{redirect.ReasonInjected, redirect.ReasonOptedIn, redirect.ReasonIncomplete,
 		redirect.ReasonForeignRules, redirect.ReasonAgentAway}
 	for _, reason := range redirect.Reasons {

@@ -10,12 +10,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// neverInjected are the namespaces that Istio's injector leaves alone. Source: IgnoredNamespaces in istio/istio,
+// neverInjected are namespaces that Istio's injector ignores. Source: IgnoredNamespaces in istio/istio,
 // pkg/kube/inject/initializer.go.
 var neverInjected = []string{"kube-system", "kube-public", "kube-node-lease", "local-path-storage"}
 
-// inject gives the pod what Istio's injector would, as far as the plugin looks at it, and says what was assumed. A pod
-// may bring the sidecar's container, to say more of it than Istio's template does: what it does not say, Istio adds.
+// inject changes the pod as Istio's injector would, as far as the plugin reads that, and returns what was assumed. A
+// pod may already have a container for the sidecar with its own settings. Istio then adds the rest.
 func inject(pod *corev1.Pod) (assumed string) {
 	switch {
 	case pod.Annotations[annotation.SidecarStatus] != "":
@@ -57,7 +57,7 @@ func inject(pod *corev1.Pod) (assumed string) {
 	return "Istio injects it, " + with + " and no settings of a mesh's or a template's own"
 }
 
-// proxyIn is the sidecar's container, nil if there is none.
+// proxyIn returns the sidecar's container, nil if there is none.
 func proxyIn(spec *corev1.PodSpec) *corev1.Container {
 	for _, list := range [][]corev1.Container{spec.Containers, spec.InitContainers} {
 		for i := range list {
@@ -69,7 +69,7 @@ func proxyIn(spec *corev1.PodSpec) *corev1.Container {
 	return nil
 }
 
-// optsOut reports whether the pod is not to be injected: the label counts before the annotation.
+// optsOut reports whether the pod opts out of injection. The label takes precedence over the annotation.
 func optsOut(pod *corev1.Pod) bool {
 	said, present := pod.Labels[annotation.SidecarInject]
 	if !present {

@@ -13,34 +13,34 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// Webhook is one of Istio's that inject, and whether it selects the pod by what it and its namespace say now.
+// Webhook is one of Istio's injection webhooks. It says whether the webhook selects the pod by the present labels.
 type Webhook struct {
 	Configuration string `json:"configuration"`
 	Name          string `json:"name"`
 	Revision      string `json:"revision,omitempty"`
 	Selects       bool   `json:"selects"`
-	Why           string `json:"why,omitempty"` // it does not, or that it is not known
-	// Injector is what is behind it does with the pod; absent where it does not select it, or that is not known.
+	Why           string `json:"why,omitempty"` // why it does not, or that this is not known
+	// Injector is what the injector does with the pod; absent unless the webhook is known to select it.
 	Injector *Injector `json:"injector,omitempty"`
 
-	namespace string // of what is behind it, "" for outside of the cluster
+	namespace string // of the injector's service; "" if it is outside the cluster
 }
 
-// uninjected are the reasons of pods that have no sidecar.
+// uninjected are the reasons of pods without a sidecar.
 var uninjected = map[string]bool{
 	string(redirect.ReasonNotInjected): true, string(redirect.ReasonNotOptedIn): true,
 	string(redirect.ReasonNoProxy): true,
 }
 
-// Of Istio's configurations of webhooks: what the names of those end in that inject, and the label of the revision, by
-// which a namespace asks for one. Source:
-// manifests/charts/istio-control/istio-discovery/templates/mutatingwebhook.yaml in istio/istio.
+// Istio's webhook configurations: the end of the names of injection webhooks, and the label with which a namespace
+// chooses a revision. Source: manifests/charts/istio-control/istio-discovery/templates/mutatingwebhook.yaml in
+// istio/istio.
 const (
 	injectorSuffix = "sidecar-injector.istio.io"
 	RevisionLabel  = "istio.io/rev"
 )
 
-// readInjection notes which of the webhooks that inject select the pod.
+// readInjection stores which injection webhooks select the pod.
 func (a *asker) readInjection(ctx context.Context, l *Live, pod *corev1.Pod, in space) {
 	if a.webhooks == nil {
 		all, err := a.from.MutatingWebhooks(ctx)
@@ -51,7 +51,7 @@ func (a *asker) readInjection(ctx context.Context, l *Live, pod *corev1.Pod, in 
 		return
 	}
 	if in.err != nil {
-		return // it is said that the labels are not known
+		return // that the labels are not known is reported already
 	}
 	l.Injection = Injection(a.webhooks.all, pod, in.Labels)
 	for i := range l.Injection {
@@ -61,8 +61,8 @@ func (a *asker) readInjection(ctx context.Context, l *Live, pod *corev1.Pod, in 
 	}
 }
 
-// Injection says of each of Istio's webhooks that inject, of all, whether it selects a pod of a namespace with these
-// labels.
+// Injection returns, for each of Istio's injection webhooks among all, whether it selects a pod in a namespace with
+// these labels.
 func Injection(all []admissionv1.MutatingWebhookConfiguration, pod *corev1.Pod, namespace map[string]string) []Webhook {
 	found := []Webhook{}
 	for _, configuration := range all {
@@ -85,14 +85,14 @@ func Injection(all []admissionv1.MutatingWebhookConfiguration, pod *corev1.Pod, 
 	return found
 }
 
-// takesNewPods reports whether a webhook's rule is about pods that are made.
+// takesNewPods reports whether a webhook's rule covers the creation of pods.
 func takesNewPods(r admissionv1.RuleWithOperations) bool {
 	has := func(all []string, one string) bool { return slices.Contains(all, one) || slices.Contains(all, "*") }
 	made := slices.Contains(r.Operations, admissionv1.Create) || slices.Contains(r.Operations, admissionv1.OperationAll)
 	return made && has(r.APIGroups, "") && (has(r.Resources, "pods") || slices.Contains(r.Resources, "*/*"))
 }
 
-// passedOver says why a webhook does not select the pod, "" if it does.
+// passedOver returns why a webhook does not select the pod, "" if it does.
 func passedOver(hook admissionv1.MutatingWebhook, pod *corev1.Pod, namespace map[string]string) string {
 	switch {
 	case slices.Contains(neverInjected, pod.Namespace):
@@ -106,11 +106,11 @@ func passedOver(hook admissionv1.MutatingWebhook, pod *corev1.Pod, namespace map
 	return unmet("objectSelector", hook.ObjectSelector, "the pod", pod.Labels)
 }
 
-// unmet says the first thing that a selector asks for and labels do not have, "" if there is none.
+// unmet returns the first requirement of a selector that labels do not meet, "" if there is none.
 func unmet(name string, selector *metav1.LabelSelector, what string, has map[string]string) string {
 	s, err := metav1.LabelSelectorAsSelector(selector)
 	switch {
-	case selector == nil: // for the API server that selects all
+	case selector == nil: // for the API server no selector selects everything
 		return ""
 	case err != nil:
 		return fmt.Sprintf("its %s cannot be read: %v", name, err)

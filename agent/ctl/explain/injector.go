@@ -14,28 +14,28 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// Injector is what Istio's injector behind a webhook does with a pod that the webhook selects, by its own settings.
+// Injector is what Istio's injector does, by its own settings, with a pod that its webhook selects.
 type Injector struct {
-	ConfigMap string `json:"configMap"` // NAMESPACE/NAME of that with the settings
+	ConfigMap string `json:"configMap"` // NAMESPACE/NAME of the settings
 	Injects   bool   `json:"injects"`
 	Why       string `json:"why"`
 }
 
-// injector is one by its settings, or why these are not known.
+// injector has an injector's settings, or why they are not known.
 type injector struct {
 	injectorSettings
 
 	err error
 }
 
-// injectorSettings are those of an injector that choose pods. Source: Config in istio/istio, pkg/kube/inject/inject.go.
+// injectorSettings are the settings that choose pods. Source: Config in istio/istio, pkg/kube/inject/inject.go.
 type injectorSettings struct {
 	Policy string                 `json:"policy"`
 	Never  []metav1.LabelSelector `json:"neverInjectSelector"`
 	Always []metav1.LabelSelector `json:"alwaysInjectSelector"`
 }
 
-// readInjector notes what the injector behind a webhook does with the pod.
+// readInjector stores what the injector behind a webhook does with the pod.
 func (a *asker) readInjector(ctx context.Context, l *Live, w *Webhook, pod *corev1.Pod) {
 	if w.namespace == "" {
 		l.NotLookedAt = append(l.NotLookedAt, fmt.Sprintf("settings of the injector behind %s of %s, which is outside of "+
@@ -63,7 +63,7 @@ func (a *asker) readInjector(ctx context.Context, l *Live, w *Webhook, pod *core
 	w.Injector.Injects, w.Injector.Why = its.of(pod)
 }
 
-// of reports whether the injector gives the pod a sidecar, and by what. Source: injectRequired in istio/istio,
+// of reports whether the injector adds a sidecar to the pod, and why. Source: injectRequired in istio/istio,
 // pkg/kube/inject/inject.go.
 func (s injectorSettings) of(pod *corev1.Pod) (injects bool, why string) {
 	policy := "its policy is " + s.Policy
@@ -86,8 +86,8 @@ func (s injectorSettings) of(pod *corev1.Pod) (injects bool, why string) {
 	return s.Policy == "enabled", policy
 }
 
-// matched says which of the selectors the labels match, "" for none. One that is empty, or cannot be read, matches none
-// there.
+// matched returns which of the selectors match the labels, "" for none. Like Istio, it ignores empty and invalid
+// selectors.
 func matched(name string, selectors []metav1.LabelSelector, has map[string]string) string {
 	for i := range selectors {
 		s, err := metav1.LabelSelectorAsSelector(&selectors[i])
@@ -98,7 +98,7 @@ func matched(name string, selectors []metav1.LabelSelector, has map[string]strin
 	return ""
 }
 
-// judgeInjection says what a pod without a sidecar lacks for one.
+// judgeInjection adds what a pod without a sidecar lacks for injection.
 func (e *Explanation) judgeInjection() {
 	l := e.Live
 	const again = "Look again with the right that is named above."

@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Why a pod has no sidecar: what Istio's webhooks select, and what the injector behind them does by its settings.
+// Why a pod has no sidecar: which webhooks select it, and what the injector does by its settings.
 func TestInjection(t *testing.T) {
 	situations{
 		"labelled": {plain, func(f *fake) { f.namespace.Labels["istio-injection"] = "enabled" },
@@ -32,8 +32,8 @@ func TestInjection(t *testing.T) {
 	}.show(t)
 }
 
-// An injector chooses as Istio's own code does: the label before the annotation, what is never injected before what
-// always is, and its policy for all others.
+// The injector's choice is that of Istio's code: the label before the annotation, neverInject before alwaysInject, and
+// the policy for all others.
 func TestInjector(t *testing.T) {
 	const key = "sidecar.istio.io/inject"
 	never := metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}

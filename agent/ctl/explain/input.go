@@ -19,17 +19,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// stdin is what stands for standard input.
+// stdin is the name of standard input.
 const stdin = "-"
 
-// Input is where pods are read from, for every command that is about pods of manifests.
+// Input says where pods are read from. All commands about pods in manifests use it.
 type Input struct {
-	Files    []string // with manifests, - for standard input
+	Files    []string // paths of manifests; - for standard input
 	Injected bool     // Istio's injection is assumed
-	Config   string   // the file with the operator's settings, "" for the plugin's defaults
+	Config   string   // path of the operator's settings; "" for the plugin's defaults
 }
 
-// Bind gives a command the flags that say so.
+// Bind adds the flags to a command.
 func (in *Input) Bind(c *cobra.Command) {
 	f := c.Flags()
 	f.StringArrayVarP(&in.Files, "filename", "f", nil, "`file` with a manifest, - for standard input; can be repeated")
@@ -38,11 +38,11 @@ func (in *Input) Bind(c *cobra.Command) {
 		"configuration list with that entry (default: the settings of the cluster; with -f, the plugin's defaults)")
 }
 
-// Offline is why flags about a cluster have no effect beside -f.
+// Offline is why flags about a cluster have no effect with -f.
 const Offline = "with -f no cluster is asked"
 
-// CheckBeside looks whether files go together with names of pods of the cluster, and with the namespace of its agents,
-// "" for none. An error has its exit status.
+// CheckBeside returns an error, with an exit status, if files are combined with pods of the cluster or with the agents'
+// namespace. "" is no namespace.
 func (in Input) CheckBeside(pods []string, agents string) error {
 	first := slices.Index(in.Files, stdin)
 	switch {
@@ -60,7 +60,7 @@ func (in Input) CheckBeside(pods []string, agents string) error {
 	return nil
 }
 
-// Read explains every pod of the files. An error has its exit status.
+// Read explains every pod in the files. Its error has an exit status.
 func (in Input) Read(namespace string, from io.Reader) (List, error) {
 	if err := in.CheckBeside(nil, ""); err != nil {
 		return List{}, err
@@ -69,7 +69,7 @@ func (in Input) Read(namespace string, from io.Reader) (List, error) {
 	return list, outcome.Misuse(err)
 }
 
-// explain explains every pod of the files.
+// explain explains every pod in the files.
 func (in Input) explain(namespace string, from io.Reader) (list List, err error) {
 	list = List{Head: output.HeadOf("ExplanationList"), Operator: theDefaults}
 	operator := DefaultOperator()
@@ -121,8 +121,8 @@ func (in Input) explainObject(operator Operator, m manifest, object object, name
 	return e
 }
 
-// longest is how many bytes of a file are read: more than any manifest has, and less than memory. A device may have no
-// end.
+// longest is the largest number of bytes that is read from a file: more than any manifest, and less than the memory. A
+// device may have no end.
 const longest = 64 << 20
 
 // readFile reads the file of a flag.
@@ -135,7 +135,7 @@ func readFile(flag, name string) ([]byte, error) {
 	return readAll(flag, name, file)
 }
 
-// readAll reads what the flag's value names.
+// readAll reads everything up to longest. flag and name are for errors.
 func readAll(flag, name string, from io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(from, longest+1))
 	switch {
@@ -147,7 +147,7 @@ func readAll(flag, name string, from io.Reader) ([]byte, error) {
 	return data, nil
 }
 
-// unreadable is the error about a file that cannot be read, without the name, which the flag's value has.
+// unreadable returns the error about a file, without the file's name, which is the flag's value.
 func unreadable(flag, name string, err error) error {
 	if path := new(fs.PathError); errors.As(err, &path) {
 		err = path.Err
@@ -170,17 +170,17 @@ func sourceOf(file string) string {
 	return file
 }
 
-// theDefaults is where settings come from that nobody has said.
+// theDefaults is the source of settings that nothing sets.
 const theDefaults = "the plugin's defaults"
 
-// Settings are those of the operator that a file has.
+// Settings are the operator's settings from a file.
 type Settings struct {
 	file     string // "" for none
 	operator Operator
 }
 
-// Settings reads the file, if there is one: before any cluster is asked, for a wrong file is its user's mistake. An
-// error has its exit status.
+// Settings reads the file, if there is one. It is called before any cluster is asked, because an invalid file is the
+// user's mistake. Its error has an exit status.
 func (in Input) Settings() (s Settings, err error) {
 	if in.Config == "" {
 		return s, nil

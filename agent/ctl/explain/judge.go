@@ -13,29 +13,29 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// find notes what is not well, or cannot be said.
+// find adds a finding about what is not well, or not known.
 func (l *Live) find(state State, what, next string) {
 	l.State = l.State.With(state)
 	l.verdicts = append(l.verdicts, state)
 	l.Findings = append(l.Findings, output.Finding{What: what, Next: next})
 }
 
-// note notes what is well, and worth to know.
+// note adds what is well but worth knowing.
 func (l *Live) note(format string, args ...any) {
 	l.Notes = append(l.Notes, fmt.Sprintf(format, args...))
 }
 
-// again is the command after which the pod is made again, if something makes it.
+// again returns a command that deletes the pod, so that its controller makes it again.
 func (e *Explanation) again() string {
 	return fmt.Sprintf("Make it again: kubectl -n %s delete pod %s.", e.Namespace, e.Name)
 }
 
-// described is the command that says what kubelet and runtime do with the pod.
+// described returns the command that shows what kubelet and runtime do with the pod.
 func (e *Explanation) described() string {
 	return fmt.Sprintf("kubectl -n %s describe pod %s", e.Namespace, e.Name)
 }
 
-// judge says how the pod is, by all that was found.
+// judge computes the pod's state from everything that was found.
 func (e *Explanation) judge(now time.Time) {
 	l := e.Live
 	l.State = Well
@@ -64,10 +64,10 @@ func (e *Explanation) judge(now time.Time) {
 	e.judgeWait(now)
 }
 
-// sandboxFailed is the kubelet's Event about a network that cannot be made.
+// sandboxFailed is the reason of the kubelet's Event if the network cannot be made.
 const sandboxFailed = "FailedCreatePodSandBox"
 
-// judgeUnmade is about a pod that has no network yet.
+// judgeUnmade judges a pod without a network.
 func (e *Explanation) judgeUnmade() {
 	l := e.Live
 	for _, event := range slices.Backward(l.Events) {
@@ -80,12 +80,12 @@ func (e *Explanation) judgeUnmade() {
 	l.find(NotAsked, "its network is not made yet", "Look again when it has an address: "+e.described())
 }
 
-// byOperator are the reasons that the operator's settings give.
+// byOperator are the reasons that come from the operator's settings.
 var byOperator = map[string]bool{
 	string(redirect.ReasonNamespaceExcluded): true, string(redirect.ReasonNotOptedIn): true,
 }
 
-// judgeRecord compares the record with what would be decided now.
+// judgeRecord compares the record with the present decision.
 func (e *Explanation) judgeRecord() {
 	l := e.Live
 	redirected := e.Verdict == Redirected
@@ -108,7 +108,7 @@ func (e *Explanation) judgeRecord() {
 	}
 }
 
-// judgeUnrecorded is about a pod that has a network and no record, as far as is known.
+// judgeUnrecorded judges a pod with a network and without a record, as far as is known.
 func (e *Explanation) judgeUnrecorded(redirected bool) {
 	l := e.Live
 	switch told := l.told; {
@@ -124,7 +124,7 @@ func (e *Explanation) judgeUnrecorded(redirected bool) {
 	}
 }
 
-// judgeMark compares the mark with the record that it is made of.
+// judgeMark compares the mark with the record.
 func (e *Explanation) judgeMark() {
 	l := e.Live
 	if l.told == nil {
@@ -152,13 +152,13 @@ func (e *Explanation) judgeMark() {
 	}
 }
 
-// agentsLog is the command that prints it.
+// agentsLog returns the command that prints the agent's log.
 func (e *Explanation) agentsLog() string {
 	namespace, name, _ := strings.Cut(e.Live.Agent, "/")
 	return fmt.Sprintf("kubectl -n %s logs %s", namespace, name)
 }
 
-// judgeRules says whether the kernel has the rules that it should have.
+// judgeRules judges whether the kernel has the right rules.
 func (e *Explanation) judgeRules() {
 	l := e.Live
 	if !l.redirects() {
@@ -177,7 +177,7 @@ func (e *Explanation) judgeRules() {
 	}
 }
 
-// state is how the pod is, as far as was looked at.
+// state returns the pod's state, as far as is known.
 func (e Explanation) state() State {
 	switch {
 	case e.Live != nil:

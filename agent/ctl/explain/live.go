@@ -17,42 +17,42 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// State is how a pod is in its cluster.
+// State is the state of a pod in its cluster.
 type State = output.Verdict
 
-// The states.
+// Values of State.
 const (
 	Well     = output.Well
 	NotWell  = output.NotWell
 	NotAsked = output.NotAsked
 )
 
-// Live is what is said of a pod in its cluster beside the decision.
+// Live is what is known of a pod in its cluster beside the decision.
 type Live struct {
 	State    State            `json:"state"`
-	Findings []output.Finding `json:"findings,omitempty"` // what is not well, or cannot be said
-	Notes    []string         `json:"notes,omitempty"`    // what is well, and worth to know
+	Findings []output.Finding `json:"findings,omitempty"` // what is not well, or not known
+	Notes    []string         `json:"notes,omitempty"`    // what is well but worth knowing
 	Node     string           `json:"node,omitempty"`
-	Agent    string           `json:"agent,omitempty"` // NAMESPACE/NAME of the pod of the node's agent
+	Agent    string           `json:"agent,omitempty"` // NAMESPACE/NAME of the agent's pod on the node
 	Mark     *Mark            `json:"mark,omitempty"`
 	Wait     *Wait            `json:"wait,omitempty"`
-	// Record and Rules are what the agent says; absent where it has not been asked.
+	// Record and Rules are the agent's answer; absent if it was not asked.
 	Record    *inspect.Record `json:"record,omitempty"`
 	Rules     *inspect.Rules  `json:"rules,omitempty"`
-	Injection []Webhook       `json:"injection,omitempty"` // of a pod that has no sidecar
+	Injection []Webhook       `json:"injection,omitempty"` // of a pod without a sidecar
 	Events    []Event         `json:"events,omitempty"`    // the last one last
-	// NotLookedAt is what could not be, each with its reason.
+	// NotLookedAt is what could not be looked at, each with its reason.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 
-	verdicts   []State      // what each of the findings has led to
-	told       *inspect.Pod // what the agent says
-	unasked    string       // how that could be had, where nobody has answered
-	namespaced bool         // its namespace could be read
-	assumed    bool         // the operator's settings could not: they are the plugin's defaults
-	over       bool         // the pod has no use for its network any more
+	verdicts   []State      // the state for each finding
+	told       *inspect.Pod // the agent's answer
+	unasked    string       // how the answer could be had, if there is none
+	namespaced bool         // its namespace was read
+	assumed    bool         // the operator's settings could not be read: the plugin's defaults are assumed
+	over       bool         // the pod does not need its network any more
 }
 
-// Mark is what the agent has told the pod.
+// Mark is the agent's mark on the pod.
 type Mark struct {
 	Status   string `json:"status"`
 	NetNS    string `json:"netns"`
@@ -60,7 +60,7 @@ type Mark struct {
 	Families string `json:"families,omitempty"`
 }
 
-// Event is one about the pod.
+// Event is an Event about the pod.
 type Event struct {
 	Time    time.Time `json:"time"`
 	Type    string    `json:"type"`
@@ -70,7 +70,7 @@ type Event struct {
 	Message string    `json:"message"`
 }
 
-// Source is where it comes from: a cluster.
+// Source is what pods are read from: a cluster.
 type Source interface {
 	Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
 	NamespaceNamed(ctx context.Context, name string) (*corev1.Namespace, error)
@@ -83,16 +83,16 @@ type Source interface {
 	AskPod(ctx context.Context, agent corev1.Pod, namespace, name string) (inspect.Pod, error)
 }
 
-// DefaultOperator has decided nothing but what the plugin does by default.
+// DefaultOperator returns the plugin's default settings.
 func DefaultOperator() Operator {
 	o, err := OperatorOf(entry.Default())
 	if err != nil {
-		panic(err) // the plugin's own
+		panic(err) // the plugin's own entry is valid
 	}
 	return o
 }
 
-// OperatorIn reads the operator's settings of that ConfigMap.
+// OperatorIn reads the operator's settings from the ConfigMap.
 func OperatorIn(config *corev1.ConfigMap) (Operator, error) {
 	e, err := entry.Parse([]byte(config.Data[cluster.SettingsKey]))
 	if err != nil {
@@ -101,30 +101,30 @@ func OperatorIn(config *corev1.ConfigMap) (Operator, error) {
 	return OperatorOf(e)
 }
 
-// asker asks a cluster about pods.
+// asker explains pods of a cluster.
 type asker struct {
 	from   Source
-	agents string // the agents' namespace, "" for where they are found
+	agents string // the agents' namespace; "" if it is to be found
 	now    time.Time
-	// decides says that what became of the pods is not asked for.
+	// decides says that only the decision is asked for, not the pods' state.
 	decides bool
 
-	operator  *Operator           // the settings for all pods; nil before they are read
+	operator  *Operator           // settings for all pods; nil until they are read
 	settings  string              // where they come from
 	missing   []string            // about all pods
 	nodes     map[string]agent    // by name
-	webhooks  *webhooks           // once they have been asked for
+	webhooks  *webhooks           // nil until they are read
 	spaces    map[string]*space   // by name
-	injectors map[string]injector // by their ConfigMaps
+	injectors map[string]injector // by ConfigMap
 }
 
-// agent is that of a node, or why it is not known.
+// agent is the agent's pod of a node, or why it is not known.
 type agent struct {
 	pod *corev1.Pod
 	err error
 }
 
-// webhooks are the cluster's, or why they are not known.
+// webhooks are the cluster's webhooks, or why they are not known.
 type webhooks struct {
 	all []admissionv1.MutatingWebhookConfiguration
 	err error
@@ -136,14 +136,14 @@ type space struct {
 	err error
 }
 
-// take has the operator's settings of a file come before those of the ConfigMap.
+// take makes the settings of a file override the ConfigMap.
 func (a *asker) take(s Settings) {
 	if s.file != "" {
 		a.operator, a.settings = &s.operator, s.file
 	}
 }
 
-// explain explains pods, NAMESPACE/NAME. unread are errors of those that could not be read.
+// explain explains pods, NAMESPACE/NAME. unread are the errors of pods that could not be read.
 func (a *asker) explain(ctx context.Context, pods []string) (list List, unread []error) {
 	list = List{Head: output.HeadOf("ExplanationList"), Items: []Explanation{}}
 	for _, full := range pods {
@@ -161,9 +161,8 @@ func (a *asker) explain(ctx context.Context, pods []string) (list List, unread [
 	return list, unread
 }
 
-// Decide explains pods, NAMESPACE/NAME, by what decides about them alone: what is said of pod and namespace, and the
-// operator's settings. agents is the agents' namespace, "" for where they are found. unread are errors of pods that
-// could not be read.
+// Decide explains only the decision about pods, NAMESPACE/NAME, by pod, namespace and the operator's settings. agents
+// is the agents' namespace, "" if it is to be found. unread are the errors of pods that could not be read.
 func Decide(
 	ctx context.Context, from Source, agents string, settings Settings, pods []string,
 ) (list List, unread []error) {
@@ -201,7 +200,7 @@ func (a *asker) of(ctx context.Context, pod *corev1.Pod) Explanation {
 	return e
 }
 
-// miss notes what could not be looked at, and by which right it could.
+// miss adds what could not be looked at, and which right it needs.
 func (l *Live) miss(what, right string, err error) {
 	l.NotLookedAt = append(l.NotLookedAt, fmt.Sprintf("%s (it needs %s): %v", what, right, err))
 }
@@ -222,7 +221,7 @@ func (a *asker) agentOf(ctx context.Context, node string) agent {
 	return its
 }
 
-// readSettings reads the operator's settings, once: of the ConfigMap beside the agents.
+// readSettings reads the operator's settings once, from the ConfigMap in the agents' namespace.
 func (a *asker) readSettings(ctx context.Context, its agent) {
 	if a.operator != nil {
 		return
@@ -235,7 +234,7 @@ func (a *asker) readSettings(ctx context.Context, its agent) {
 	a.operator = &operator
 }
 
-// agentsNamespace is where the release is, "" where that is not known.
+// agentsNamespace returns the namespace of the release, "" if it is not known.
 func (a *asker) agentsNamespace(ctx context.Context, its agent) string {
 	if a.agents != "" {
 		return a.agents
@@ -256,7 +255,7 @@ func (a *asker) agentsNamespace(ctx context.Context, its agent) string {
 	return ""
 }
 
-// readConfigMap returns the operator's settings, or the plugin's defaults where they cannot be had.
+// readConfigMap returns the operator's settings, or the plugin's defaults if they cannot be read.
 func (a *asker) readConfigMap(ctx context.Context, namespace string) Operator {
 	its, err := a.from.ConfigMap(ctx, namespace, cluster.SettingsMap)
 	if err != nil {
@@ -273,7 +272,7 @@ func (a *asker) readConfigMap(ctx context.Context, namespace string) Operator {
 	return operator
 }
 
-// namespace returns a namespace, which is read once.
+// namespace returns a namespace. It reads each namespace once.
 func (a *asker) namespace(ctx context.Context, name string) space {
 	if a.spaces == nil {
 		a.spaces = map[string]*space{}
@@ -285,7 +284,7 @@ func (a *asker) namespace(ctx context.Context, name string) space {
 	return *a.spaces[name]
 }
 
-// markOn is what stands on the pod, nil for no mark.
+// markOn returns the pod's mark, nil if it has none.
 func markOn(pod *corev1.Pod) *Mark {
 	a := pod.Annotations
 	m := Mark{a[annotation.Status], a[annotation.NetNS], a[annotation.Reason], a[annotation.Families]}
@@ -295,7 +294,7 @@ func markOn(pod *corev1.Pod) *Mark {
 	return &m
 }
 
-// readEvents notes the Events about the pod in their order.
+// readEvents stores the Events about the pod in order.
 func (a *asker) readEvents(ctx context.Context, l *Live, pod *corev1.Pod) {
 	events, err := a.from.EventsOf(ctx, pod)
 	if err != nil {

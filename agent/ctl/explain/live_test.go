@@ -24,7 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// fake is a cluster in memory, with one pod.
+// fake is a cluster in memory with one pod.
 type fake struct {
 	pod       *corev1.Pod
 	namespace corev1.Namespace
@@ -36,7 +36,7 @@ type fake struct {
 	injector  string // the settings of Istio's default revision
 	log       string // of the init wait
 	told      inspect.Pod
-	errs      map[string]error // by what is asked for
+	errs      map[string]error // by what is read
 }
 
 func (f *fake) Pod(_ context.Context, namespace, name string) (*corev1.Pod, error) {
@@ -90,7 +90,7 @@ func (f *fake) AskPod(context.Context, corev1.Pod, string, string) (inspect.Pod,
 	return f.told, f.errs["exec"]
 }
 
-// noon is when the cluster is looked at.
+// noon is the time of all looks at the cluster.
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 const (
@@ -98,7 +98,7 @@ const (
 	otherNetwork = "5e7c1c9d-3b0a-4a52-9a0e-0d6a3f1d2b11/4026532101/8001"
 )
 
-// injected is a cluster with a pod of the mesh that is as it should be.
+// injected returns a cluster with a mesh pod that is well.
 func injected() *fake {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "shop", Name: "cart-0", UID: "u", Annotations: map[string]string{
@@ -127,7 +127,7 @@ func injected() *fake {
 
 func at(since time.Duration) metav1.Time { return metav1.NewTime(noon.Add(since)) }
 
-// plain is a cluster with a pod outside the mesh, and Istio's injector of two revisions.
+// plain returns a cluster with a pod outside the mesh, and Istio's injector in two revisions.
 func plain() *fake {
 	f := injected()
 	f.log = ""
@@ -158,7 +158,7 @@ func plain() *fake {
 	return f
 }
 
-// looked explains the pod, and returns what is written with the exit status.
+// looked explains the pod, and returns the output and the exit status.
 func looked(t *testing.T, f *fake, format output.Format, pods ...string) (string, int, error) {
 	t.Helper()
 	var out bytes.Buffer
@@ -167,14 +167,14 @@ func looked(t *testing.T, f *fake, format output.Format, pods ...string) (string
 	return out.String(), outcome.StatusOf(err), err
 }
 
-// situations are clusters with what is wrong there, by name.
+// situations are clusters with faults, by name.
 type situations map[string]struct {
 	make   func() *fake
 	change func(*fake)
 	status int
 }
 
-// show compares what is said in each situation, with the exit status.
+// show compares the output in each situation with a golden file, and checks the exit status.
 func (s situations) show(t *testing.T) {
 	for name, test := range s {
 		t.Run(name, func(t *testing.T) {
@@ -207,7 +207,7 @@ func event(reason, kind, message string, since time.Duration) corev1.Event {
 		Source: corev1.EventSource{Component: "kubelet"}}
 }
 
-// givenUp is the status of an init wait that ends again and again.
+// givenUp is the status of an init wait that fails again and again.
 func givenUp(message string) corev1.ContainerStatus {
 	return corev1.ContainerStatus{Name: "istio-validation", RestartCount: 2,
 		State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}},
@@ -217,7 +217,7 @@ func givenUp(message string) corev1.ContainerStatus {
 
 const gaveUp = "gave up after 5m0s: annotation pod-network-controller.istio.io/status is absent\n"
 
-// What is said of a pod of a cluster, by what is wrong with it, with the exit status.
+// Output about a pod of a cluster in each situation, with the exit status.
 func TestLive(t *testing.T) {
 	situations{
 		"well": {injected, func(*fake) {}, outcome.Well},
@@ -275,7 +275,7 @@ func TestLive(t *testing.T) {
 	}.show(t)
 }
 
-// A pod that cannot be read is named, and the others are explained all the same.
+// A pod that cannot be read is named, and the others are still explained.
 func TestUnread(t *testing.T) {
 	out, status, err := looked(t, injected(), output.Table, "shop/none", "shop/cart-0")
 	if status != outcome.NotAsked || !strings.Contains(out, "redirected (injected)") ||
@@ -288,7 +288,7 @@ func TestUnread(t *testing.T) {
 	}
 }
 
-// --config comes before the ConfigMap, and what is wrong with it is the user's to correct.
+// --config overrides the ConfigMap, and an error in it is misuse.
 func TestLiveConfig(t *testing.T) {
 	entry := filepath.Join(t.TempDir(), "entry")
 	const text = `{"type": "istio-pod-network", "excludeNamespaces": ["shop"]}`

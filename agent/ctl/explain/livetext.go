@@ -9,10 +9,10 @@ import (
 	"github.com/istio-pod-network/controller/plugin/record"
 )
 
-// fewEvents is how many Events a table has that leaves something out: the last ones.
+// fewEvents is how many Events the table shows: the last ones.
 const fewEvents = 5
 
-// write writes what is said of the pod in its cluster.
+// write writes the pod's state in its cluster.
 func (l *Live) write(t *output.Text) {
 	t.WriteByte('\n')
 	rows := [][]string{{"LOOKED AT", "FOUND"}, {"node", l.where()}, {"mark", l.Mark.text()}, {"init wait", l.Wait.text()}}
@@ -55,7 +55,7 @@ func (l *Live) write(t *output.Text) {
 // redirects reports whether the record says that there are rules.
 func (l *Live) redirects() bool { return l.Record != nil && l.Record.Decision == record.Redirect }
 
-// where is the node, with its agent.
+// where returns the node and its agent.
 func (l *Live) where() string {
 	switch {
 	case l.Node == "":
@@ -66,7 +66,7 @@ func (l *Live) where() string {
 	return l.Node + ", agent " + l.Agent
 }
 
-// text is the mark in a line.
+// text returns the mark as one line.
 func (m *Mark) text() string {
 	if m == nil {
 		return "none"
@@ -81,7 +81,7 @@ func (m *Mark) text() string {
 	return text + ", of network namespace " + m.NetNS
 }
 
-// text is the wait in a line.
+// text returns the wait as one line.
 func (w *Wait) text() string {
 	if w == nil {
 		return "none"
@@ -102,7 +102,7 @@ func (w *Wait) text() string {
 	return text
 }
 
-// recorded is the record in a line.
+// recorded returns the record as one line.
 func (l *Live) recorded() string {
 	r := l.Record
 	if r == nil {
@@ -122,7 +122,7 @@ func (l *Live) recorded() string {
 	return text
 }
 
-// compared is what became of the comparison of the rules, in a line.
+// compared returns the result of the comparison of rules as one line.
 func (l *Live) compared() string {
 	r := l.Rules
 	switch {
@@ -138,7 +138,7 @@ func (l *Live) compared() string {
 	return "not looked at: " + r.Detail
 }
 
-// text is the webhook in a line.
+// text returns the webhook as one line.
 func (w Webhook) text() string {
 	name := w.Configuration + ", " + w.Name
 	switch its := w.Injector; {
@@ -152,7 +152,7 @@ func (w Webhook) text() string {
 	return name + ": " + w.Why
 }
 
-// writeEvents writes the last ones, or all if nothing is to be left out.
+// writeEvents writes the last Events, or all of them if wide.
 func (l *Live) writeEvents(t *output.Text) {
 	events := l.Events
 	if hidden := len(events) - fewEvents; hidden > 0 && !t.Wide {

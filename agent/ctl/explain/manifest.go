@@ -23,25 +23,25 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// object is one of a manifest that has a pod, or a pod's template.
+// object is an object of a manifest with a pod or a pod's template.
 type object struct {
 	kind   string
 	source string
 	pod    *corev1.Pod
 }
 
-// manifest is what files have.
+// manifest is the content of files.
 type manifest struct {
 	objects    []object
 	namespaces map[string]map[string]string // annotations of namespaces, by name
-	others     []string                     // in which no pod is known, and fields that are not
+	others     []string                     // objects without a known pod, and unknown fields
 }
 
-// strict reads objects as the API server would, and tells of fields that it does not know: who has misspelt one is
-// answered about another pod than the one meant.
+// strict decodes objects as the API server does, and reports unknown fields: with a misspelt field the answer would be
+// about another pod than the intended one.
 var strict = serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
 
-// read reads all documents of a file, YAML or JSON; lists may hold lists.
+// read reads all documents of a file, YAML or JSON. Lists may have lists.
 func (m *manifest) read(source string, data []byte) error {
 	if err := twice(source, data); err != nil {
 		return err
@@ -64,7 +64,7 @@ func (m *manifest) read(source string, data []byte) error {
 	}
 }
 
-// add adds an object of JSON.
+// add adds an object from JSON.
 func (m *manifest) add(source string, data []byte) error {
 	if err := json.Unmarshal(data, &metav1.TypeMeta{}); err != nil {
 		return inWords(err)
@@ -85,13 +85,13 @@ func (m *manifest) add(source string, data []byte) error {
 		return m.addList(source, decoded)
 	}
 	err = m.addObject(source, decoded)
-	if err != nil && unknown != nil { // the field that is missing may be there by another name
+	if err != nil && unknown != nil { // the missing field may have a misspelt name
 		return fmt.Errorf("%w (%w)", err, unknown)
 	}
 	return err
 }
 
-// addUnknown adds the fields of an object with pods that are not known here.
+// addUnknown adds the unknown fields of an object with pods.
 func (m *manifest) addUnknown(source, kind string, decoded runtime.Object, err error) {
 	what := kind
 	if _, pod := podIn(decoded); pod != nil {
@@ -105,7 +105,7 @@ func (m *manifest) addUnknown(source, kind string, decoded runtime.Object, err e
 	}
 }
 
-// addOld adds an object that makes pods by an API version of which none are looked at.
+// addOld adds an object that makes pods, in an API version that is not supported here.
 func (m *manifest) addOld(source string, decoded runtime.Object) {
 	kinds, _, err := scheme.Scheme.ObjectKinds(decoded)
 	named, isNamed := decoded.(metav1.Object)
@@ -114,7 +114,7 @@ func (m *manifest) addOld(source string, decoded runtime.Object) {
 	}
 }
 
-// addOther adds an object that is not looked at, of a kind or an API version that is not known here.
+// addOther adds an object of an unknown kind or API version.
 func (m *manifest) addOther(source string, kind schema.GroupVersionKind, name string) {
 	what, version := "which is not known here", versions[kind.Kind]
 	if version != "" && slices.Contains(groups, kind.Group) {
@@ -124,10 +124,10 @@ func (m *manifest) addOther(source string, kind schema.GroupVersionKind, name st
 	m.others = append(m.others, fmt.Sprintf("%s of %s in %s, %s", kind.Kind, kind.GroupVersion(), source, what))
 }
 
-// nameIn is the name of an object of JSON, "" if it has none.
+// nameIn returns the name of a JSON object, "" if it has none.
 func nameIn(data []byte) string {
 	var object metav1.PartialObjectMetadata
-	_ = json.Unmarshal(data, &object) // it is named without, too
+	_ = json.Unmarshal(data, &object) // without a name it is still reported
 	return cmp.Or(object.Name, object.GenerateName)
 }
 
@@ -164,23 +164,24 @@ func (m *manifest) addObject(source string, decoded runtime.Object) error {
 	return check(kind, pod)
 }
 
-// templates are where each kind that makes pods has their template.
+// templates are the paths of the pod template in each kind that makes pods.
 var templates = map[string]string{
 	"PodTemplate": "template", "ReplicationController": "spec.template", "Deployment": "spec.template",
 	"ReplicaSet": "spec.template", "StatefulSet": "spec.template", "DaemonSet": "spec.template", "Job": "spec.template",
 	"CronJob": "spec.jobTemplate.spec.template",
 }
 
-// versions are the API versions of the kinds that have pods.
+// versions are the API versions of the kinds with pods.
 var versions = map[string]string{
 	"Pod": "v1", "PodTemplate": "v1", "ReplicationController": "v1", "Deployment": "apps/v1", "ReplicaSet": "apps/v1",
 	"StatefulSet": "apps/v1", "DaemonSet": "apps/v1", "Job": "batch/v1", "CronJob": "batch/v1",
 }
 
-// groups are those of Kubernetes that have, or had, these kinds: another's kind of the same name is another.
+// groups are the API groups of Kubernetes that have, or had, these kinds. The same kind in another group is another
+// kind.
 var groups = []string{"", "apps", "batch", "extensions"}
 
-// podIn returns the pod that an object is or makes, nil if none.
+// podIn returns the pod that an object is or makes, nil if there is none.
 func podIn(decoded runtime.Object) (kind string, pod *corev1.Pod) {
 	switch o := decoded.(type) {
 	case *corev1.Pod:
@@ -205,17 +206,17 @@ func podIn(decoded runtime.Object) (kind string, pod *corev1.Pod) {
 	return "", nil
 }
 
-// made is a pod of a template, by the name of its owner.
+// made returns the pod of a template, with the name of its owner.
 func made(owner metav1.ObjectMeta, template *corev1.PodTemplateSpec) *corev1.Pod {
 	if template == nil {
-		template = &corev1.PodTemplateSpec{} // which is told as none
+		template = &corev1.PodTemplateSpec{} // it is then reported as missing
 	}
 	pod := &corev1.Pod{ObjectMeta: *template.ObjectMeta.DeepCopy(), Spec: *template.Spec.DeepCopy()}
 	pod.Namespace, pod.Name, pod.GenerateName = owner.Namespace, owner.Name, owner.GenerateName
 	return pod
 }
 
-// named fills in what the API server would: the name, which a generated one begins with, and the namespace.
+// named fills in what the API server would: the name, from a generated one its beginning, and the namespace.
 func named(pod *corev1.Pod, namespace string) {
 	if pod.Name == "" {
 		pod.Name = strings.TrimSuffix(pod.GenerateName, "-")
@@ -225,7 +226,7 @@ func named(pod *corev1.Pod, namespace string) {
 	}
 }
 
-// sorted returns what was not looked at, each kind once.
+// sorted returns what was not looked at, sorted and without duplicates.
 func (m *manifest) sorted() []string {
 	slices.Sort(m.others)
 	return slices.Compact(m.others)

@@ -10,8 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// What is assumed of a pod that has no addresses yet, and of a client. The client's are for documentation (RFC 5737,
-// RFC 3849).
+// Assumptions about a pod without addresses, and about a client. The client's addresses are for documentation (RFC
+// 5737, RFC 3849).
 var (
 	assumedPod    = []netip.Addr{netip.MustParseAddr("10.244.0.2"), netip.MustParseAddr("fd00:10:244::2")}
 	assumedClient = map[redirect.Family]netip.Addr{
@@ -19,13 +19,13 @@ var (
 	}
 )
 
-// Link is the interface that runtimes give a pod.
+// Link is the name of a pod's interface.
 const Link = "eth0"
 
-// Client is what is assumed of a client's address.
+// Client returns the assumed address of a client.
 func Client(f redirect.Family) netip.Addr { return assumedClient[f] }
 
-// Addresses returns a pod's addresses, or else assumed ones with what was assumed.
+// Addresses returns a pod's addresses. If it has none, it returns assumed ones, and what was assumed.
 func Addresses(pod *corev1.Pod) (addresses []netip.Addr, assumed []string) {
 	for _, ip := range pod.Status.PodIPs {
 		if address, err := netip.ParseAddr(ip.IP); err == nil {
@@ -38,7 +38,7 @@ func Addresses(pod *corev1.Pod) (addresses []netip.Addr, assumed []string) {
 	return assumedPod, []string{fmt.Sprintf("the pod's addresses are %s and %s", assumedPod[0], assumedPod[1])}
 }
 
-// Network is the network of a pod with those addresses, which are of those families.
+// Network returns the network of a pod with those addresses, and their families.
 func Network(addresses []netip.Addr) (pod trace.Pod, families []redirect.Family) {
 	pod = trace.Pod{Links: []trace.Link{{Name: Link}}}
 	for _, a := range addresses {
@@ -55,7 +55,7 @@ func familyOf(a netip.Addr) redirect.Family {
 	return redirect.IPv4
 }
 
-// Rules are those of the pod, which has addresses of those families.
+// Rules returns the rules of the pod, which has addresses of those families.
 func (e Explanation) Rules(families []redirect.Family) trace.Rules {
 	rules := trace.Rules{Spec: redirect.DefaultSpec()}
 	if e.Verdict == Redirected {
@@ -65,7 +65,7 @@ func (e Explanation) Rules(families []redirect.Family) trace.Rules {
 	return rules
 }
 
-// AppOwner is the user and group of the first container beside the sidecar, and what was assumed of them.
+// AppOwner returns user and group of the first container other than the sidecar, and what was assumed.
 func AppOwner(pod *corev1.Pod) (owner trace.Owner, assumed []string) {
 	var user, group *int64
 	if s := pod.Spec.SecurityContext; s != nil {
@@ -89,7 +89,7 @@ func AppOwner(pod *corev1.Pod) (owner trace.Owner, assumed []string) {
 	return owner, assumed
 }
 
-// app is the first container beside the sidecar, or nil.
+// app returns the first container other than the sidecar, nil if there is none.
 func app(pod *corev1.Pod) *corev1.Container {
 	for i := range pod.Spec.Containers {
 		if pod.Spec.Containers[i].Name != redirect.ProxyContainer {
@@ -106,13 +106,13 @@ func over(pods, own *int64) *int64 {
 	return pods
 }
 
-// What the picture of a pod shows: a call of its app to a server outside, and one from outside to its app.
+// The packets in a pod's picture: a call of its app to a server outside, and a call from outside to its app.
 const (
 	serverPort  = 443
 	assumedPort = 8080
 )
 
-// ways are the packets' ways of a pod's picture, and what was assumed for it.
+// ways returns the ways of the packets in a pod's picture, and what was assumed.
 func (e Explanation) ways() (ways []trace.Way, assumed []string) {
 	addresses, assumed := Addresses(e.pod)
 	network, families := Network(addresses)
@@ -132,7 +132,7 @@ func (e Explanation) ways() (ways []trace.Way, assumed []string) {
 	return append(rules.Follow(network, out), rules.Follow(network, in)...), assumed
 }
 
-// draw draws the pod's picture for a terminal. A pod that does not start has none.
+// draw draws the pod's picture for a terminal, if the pod can start.
 func (e Explanation) draw(t *output.Text) {
 	if e.Verdict == Refused {
 		return
@@ -145,7 +145,7 @@ func (e Explanation) draw(t *output.Text) {
 	t.Drawn(trace.Picture(ways...))
 }
 
-// svg is the pod's picture as a document.
+// svg returns the pod's picture as an SVG document.
 func (e Explanation) svg() string {
 	var ways []trace.Way
 	if e.Verdict != Refused {

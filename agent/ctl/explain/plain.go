@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// inWords says in words of a manifest, without Go's, that a field has a value of a wrong type.
+// inWords describes a field with a value of a wrong type in terms of a manifest, not of Go.
 func inWords(err error) error {
 	wrong := new(json.UnmarshalTypeError)
 	if !errors.As(err, &wrong) {
 		return err
 	}
-	its, _, _ := strings.Cut(wrong.Value, " ") // a number may stand behind
+	its, _, _ := strings.Cut(wrong.Value, " ") // a number may follow
 	said := map[string]string{"array": "a list", "bool": "true or false", "number": "a number", "object": "an object",
 		"string": "a text"}[its]
 	if said == "" {
@@ -26,7 +26,7 @@ func inWords(err error) error {
 	return fmt.Errorf("%s has %s; valid: %s", wrong.Field, said, meant(wrong.Type))
 }
 
-// meant is what a field takes.
+// meant returns what a field accepts.
 func meant(t reflect.Type) string {
 	if t == nil {
 		return "another type"

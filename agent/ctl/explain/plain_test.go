@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Who has forgotten quotes, or a dash, reads which field has what, in words of a manifest.
+// The error about missing quotes or a missing dash names the field and its value in terms of a manifest.
 func TestPlain(t *testing.T) {
 	const pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"
 	for text, want := range map[string]string{

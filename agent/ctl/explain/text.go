@@ -8,18 +8,17 @@ import (
 	"github.com/istio-pod-network/controller/internal/excerpt"
 )
 
-// List is what is written.
+// List is the command's output.
 type List struct {
 	output.Head `json:",inline"`
 	// Operator is where the operator's settings come from.
 	Operator string        `json:"operator"`
 	Items    []Explanation `json:"items"`
-	// NotLookedAt are objects of the files in which no pod is known, fields that are not known, and what of a cluster
-	// could not be read.
+	// NotLookedAt are objects in the files without a known pod, unknown fields, and what could not be read from a cluster.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 }
 
-// colours are those of the verdicts.
+// colours are the colours of verdicts.
 var colours = map[Verdict]output.Colour{Redirected: output.Green, Untouched: output.Yellow, Refused: output.Red}
 
 // write writes the list as text.
@@ -66,7 +65,7 @@ func (e Explanation) write(t *output.Text) {
 	}
 }
 
-// why is the error, or else what the reason means.
+// why returns the error, otherwise the meaning of the reason.
 func (e Explanation) why() string {
 	if e.Error != "" {
 		return e.Error + "."
@@ -74,7 +73,7 @@ func (e Explanation) why() string {
 	return e.Meaning
 }
 
-// writeSettings writes those that the pod or the operator has said; all of them if nothing is to be left out.
+// writeSettings writes the settings of the pod and the operator; if wide, all settings.
 func (e Explanation) writeSettings(t *output.Text) {
 	rows := [][]string{{"SETTING", "FROM", "VALUE"}}
 	for _, s := range e.Settings {
@@ -96,7 +95,7 @@ func (e Explanation) writeSettings(t *output.Text) {
 	}
 }
 
-// from says where the answer was found.
+// from returns where the answer comes from.
 func (q Question) from() string {
 	if q.From == nil {
 		return ""
@@ -104,7 +103,7 @@ func (q Question) from() string {
 	return q.From.String()
 }
 
-// String is the origin with its value.
+// String returns the origin with its value.
 func (o Origin) String() string {
 	value := ""
 	if o.Value != "" {
@@ -113,7 +112,7 @@ func (o Origin) String() string {
 	return o.with(value)
 }
 
-// with is the origin with a text behind its name.
+// with returns the origin with a text after its name.
 func (o Origin) with(value string) string {
 	text := strings.TrimSpace(o.Kind + " " + o.Name + value)
 	switch {

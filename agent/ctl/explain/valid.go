@@ -19,8 +19,8 @@ import (
 	documents "k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// twice is an error if a document of YAML has a key twice: the decoder would take the last one, and tell nobody. What
-// is no YAML at all is told by the decoder.
+// twice returns an error if an object in a YAML document has a key twice: the decoder would silently use the last one.
+// Invalid YAML is left to the decoder.
 func twice(source string, data []byte) error {
 	reader := documents.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
 	for document := 1; ; document++ {
@@ -39,8 +39,8 @@ func twice(source string, data []byte) error {
 	}
 }
 
-// again returns a key that an object below a node has had before, nil if there is none. A key of the object counts
-// before one that is merged into it (<<), as it is meant to.
+// again returns a key that an object below a node has twice, nil if there is none. An object's own key may repeat one
+// that is merged into it (<<).
 func again(node *yaml.Node) *yaml.Node {
 	seen := map[string]bool{}
 	for i, below := range node.Content {
@@ -57,7 +57,7 @@ func again(node *yaml.Node) *yaml.Node {
 	return nil
 }
 
-// check looks whether an object has what the API server asks of each, and an answer would be about nothing without.
+// check returns an error if an object lacks what the API server requires, because an answer would then mean nothing.
 func check(kind string, pod *corev1.Pod) error {
 	name := cmp.Or(pod.Name, pod.GenerateName)
 	of := strings.TrimSpace("of " + kind + " " + name)
@@ -84,7 +84,7 @@ func check(kind string, pod *corev1.Pod) error {
 	return numbers{strings.TrimPrefix(templates[kind]+".spec.", "."), of}.check(&pod.Spec)
 }
 
-// numbers are IDs and ports of a pod's object. What is none would be cut to one that is another's.
+// numbers checks the IDs and ports in a pod's object. An invalid one would be truncated to another valid one.
 type numbers struct{ path, of string }
 
 func (n numbers) check(spec *corev1.PodSpec) error {
@@ -120,7 +120,7 @@ func (n numbers) container(at string, c *corev1.Container) (err error) {
 	}
 	for i, port := range c.Ports {
 		err = cmp.Or(err, n.port(fmt.Sprintf("%sports[%d].containerPort", at, i), port.ContainerPort))
-		if port.HostPort != 0 { // none is asked for
+		if port.HostPort != 0 { // 0 means none
 			err = cmp.Or(err, n.port(fmt.Sprintf("%sports[%d].hostPort", at, i), port.HostPort))
 		}
 	}
@@ -128,7 +128,7 @@ func (n numbers) container(at string, c *corev1.Container) (err error) {
 		n.probe(at+"startupProbe.", c.StartupProbe))
 }
 
-// probe checks the port that the kubelet calls. One that has a name is one of the container's.
+// probe checks the port of a probe. A named port is one of the container's.
 func (n numbers) probe(at string, p *corev1.Probe) error {
 	switch {
 	case p == nil:
@@ -144,7 +144,7 @@ func (n numbers) probe(at string, p *corev1.Probe) error {
 }
 
 func (n numbers) id(field string, id *int64) error {
-	if id == nil || len(validation.IsValidUserID(*id)) == 0 { // and so are those of groups
+	if id == nil || len(validation.IsValidUserID(*id)) == 0 { // the same limits hold for groups
 		return nil
 	}
 	return invalid.JSON(n.path+field+" "+n.of, strconv.FormatInt(*id, 10), "not a user or group ID", "0 to 2147483647")

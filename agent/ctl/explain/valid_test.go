@@ -7,13 +7,13 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/outcome"
 )
 
-// pod is a manifest of one, whose container and whose spec have some fields more.
+// pod returns a manifest of a pod with additional fields in its container and its spec.
 func pod(container, spec string) string {
 	return "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: app, " + container + "}], " +
 		spec + "}}"
 }
 
-// What is no ID and no port would be cut to another's; a key is found twice beside a text with <<, too.
+// Invalid IDs and ports would be truncated to others. A duplicate key is also found beside a text with <<.
 func TestInvalid(t *testing.T) {
 	const id, port = ": not a user or group ID; valid: 0 to 2147483647", ": not a port number; valid: 1 to 65535"
 	for _, test := range []struct{ container, spec, want string }{
@@ -42,7 +42,7 @@ func TestInvalid(t *testing.T) {
 	}
 }
 
-// What is merged into an object, its own keys count before; ports have names, too, and IDs go as far as they may.
+// An object's own keys override merged ones. Ports may have names, and IDs may have their largest value.
 func TestUsable(t *testing.T) {
 	for _, manifest := range []string{
 		"x: &x {name: app, image: a}\napiVersion: v1\nkind: Pod\nmetadata: {name: a}\n" +
@@ -57,7 +57,7 @@ func TestUsable(t *testing.T) {
 	}
 }
 
-// Kinds with pods of an API version that is not known here are named, also in lists.
+// Kinds with pods in an unknown API version are reported, also in lists.
 func TestOldVersions(t *testing.T) {
 	const template = "spec: {template: {spec: {containers: [{name: app}]}}}"
 	list := []string{pod("", ""),

@@ -14,7 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Wait is the init wait, as its container's status has it.
+// Wait is the init wait, from its container's status.
 type Wait struct {
 	Container string     `json:"container"`
 	State     string     `json:"state"` // not started, running, ended or failed
@@ -22,10 +22,10 @@ type Wait struct {
 	Restarts  int32      `json:"restarts,omitempty"`
 	Held      string     `json:"held,omitempty"` // why the kubelet does not start it
 	Says      string     `json:"says,omitempty"` // its termination message
-	Log       []string   `json:"log,omitempty"`  // its last lines, of one that runs, or has failed without a message
+	Log       []string   `json:"log,omitempty"`  // its last lines, if it is running or has failed without a message
 }
 
-// States of a wait.
+// Values of Wait.State.
 const (
 	waitNotStarted = "not started"
 	waitRuns       = "running"
@@ -33,17 +33,17 @@ const (
 	waitFailed     = "failed"
 )
 
-// Of its log so many lines are read, of so many bytes together, and so many of each are told.
+// Limits of the log: lines and bytes that are read, and bytes of each line that are shown.
 const (
 	lastLines   = 3
 	mostOfLog   = 16 << 10
 	longestLine = 400
 )
 
-// begins are the kubelet's reasons of containers that it is about to start, or will start again.
+// begins are the kubelet's reasons for containers that it is about to start or restart.
 var begins = []string{"", "PodInitializing", "ContainerCreating", "CrashLoopBackOff"}
 
-// waitIn is the pod's init wait, nil for none.
+// waitIn returns the pod's init wait, nil if it has none.
 func waitIn(pod *corev1.Pod) *Wait {
 	name, status := podfacts.WaitStatus(pod)
 	if name == "" {
@@ -61,7 +61,7 @@ func waitIn(pod *corev1.Pod) *Wait {
 		w.State, w.Since, last = waitEnded, &ended.FinishedAt.Time, ended
 	case ended != nil:
 		w.State, w.Since, last = waitFailed, &ended.FinishedAt.Time, ended
-	case last != nil: // it will be started again
+	case last != nil: // it will be restarted
 		w.State, w.Since = waitFailed, &last.FinishedAt.Time
 	}
 	if last != nil && w.State != waitEnded {
@@ -70,7 +70,8 @@ func waitIn(pod *corev1.Pod) *Wait {
 	return w
 }
 
-// hear notes what the init wait says by its log: what it waits for, or why it has failed if its last words do not say.
+// hear stores the last lines of the init wait's log: what it waits for, or why it failed if it has no termination
+// message.
 func (l *Live) hear(ctx context.Context, from Source, pod *corev1.Pod) {
 	w := l.Wait
 	if w == nil || w.State != waitRuns && (w.State != waitFailed || w.Says != "") {
@@ -90,7 +91,7 @@ func (l *Live) hear(ctx context.Context, from Source, pod *corev1.Pod) {
 	}
 }
 
-// words are the last that the wait has said, "" for none that are known.
+// words returns the last message of the wait, "" if there is none.
 func (w *Wait) words() string {
 	if w.Says != "" && w.State == waitFailed || len(w.Log) == 0 {
 		return w.Says
@@ -98,7 +99,7 @@ func (w *Wait) words() string {
 	return w.Log[len(w.Log)-1]
 }
 
-// judgeWait says whether the init wait does what it should.
+// judgeWait judges the init wait.
 func (e *Explanation) judgeWait(now time.Time) {
 	l := e.Live
 	w := l.Wait
@@ -116,7 +117,7 @@ func (e *Explanation) judgeWait(now time.Time) {
 			next += "."
 		}
 	}
-	switch long := w.State == waitRuns && now.Sub(*w.Since) > inspect.StuckAfter; { // for where no agent says it
+	switch long := w.State == waitRuns && now.Sub(*w.Since) > inspect.StuckAfter; { // if no agent reports it
 	case w.Held != "":
 		next = "See what the container lacks on " + l.Node + ": " + e.described()
 		if reason, _, _ := strings.Cut(w.Held, ":"); cluster.LacksImage(reason) {

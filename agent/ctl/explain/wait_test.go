@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// The init wait's own words: its log, its last message, or why the kubelet does not start it.
+// The init wait's own words: its log, its termination message, or why the kubelet does not start it.
 func TestWait(t *testing.T) {
 	runs := func(f *fake, since time.Duration) {
 		f.pod.Annotations = map[string]string{annotation.SidecarStatus: "{}"}

@@ -2,13 +2,13 @@ package explain
 
 import "github.com/istio-pod-network/controller/plugin/redirect"
 
-// asked is how a question is put to a person.
+// asked is the text of a question.
 type asked struct {
 	text  string
 	stops string // the answer that ends the decision: yes or no
 }
 
-// asks has the questions by their reasons; of redirect.ReasonIncomplete there are two.
+// asks has the questions by reason; redirect.ReasonIncomplete has two.
 var asks = map[redirect.Reason]asked{
 	redirect.ReasonNotKubernetes:     {"Does the runtime name a pod?", no},
 	redirect.ReasonNamespaceExcluded: {"Is its namespace excluded?", yes},
@@ -26,7 +26,7 @@ var asks = map[redirect.Reason]asked{
 	redirect.ReasonNoProxy:           {"Does it have a container istio-proxy?", no},
 }
 
-// unknowns are the questions of redirect.ReasonIncomplete, in their order.
+// unknowns are the questions of redirect.ReasonIncomplete in order.
 var unknowns = []asked{{"Are its annotations known?", no}, {"Are its containers known?", no}}
 
 // Answers.
@@ -36,16 +36,16 @@ const (
 	unread = "invalid"
 )
 
-// reasonHostNetwork is for a pod that the runtime makes no network for, so that it never runs the plugin.
+// reasonHostNetwork is for a pod with the node's network. The runtime makes none, so it never runs the plugin.
 const reasonHostNetwork redirect.Reason = "host-network"
 
-// meaning is what a reason means, and what to do if the pod is meant to be otherwise.
+// meaning is what a reason means, and what to do if something else is intended.
 type meaning struct{ is, next string }
 
 const injectIt = "To have it in the mesh, let Istio inject it: label its namespace istio-injection=enabled (or " +
 	"istio.io/rev=REVISION), and make the pod again."
 
-// meanings has every reason that can come out.
+// meanings has every possible reason.
 var meanings = map[redirect.Reason]meaning{
 	reasonHostNetwork: {"It has the network of its node (hostNetwork), so the runtime runs no CNI plugin for it.",
 		"To have it in the mesh, it needs a network of its own: hostNetwork: false."},

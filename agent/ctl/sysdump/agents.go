@@ -22,14 +22,14 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// Bounds of what is asked.
+// Limits of questions.
 const (
-	atOnce     = 8                // agents
-	askTimeout = 30 * time.Second // of one question to an agent
+	atOnce     = 8                // agents at the same time
+	askTimeout = 30 * time.Second // for one question to an agent
 )
 
-// findAgents finds the agents, and the namespaces that they are in. What it may not list it notes: the rest is of use
-// all the same. An error says that nobody answers, or that the command line is wrong.
+// findAgents finds the agents and their namespaces. It notes what it may not list, because the rest is still useful. An
+// error means that nothing answers, or that the command line is wrong.
 func (c *collector) findAgents(ctx context.Context) error {
 	err := c.each(ctx, agentPods, c.namespace, func(o *unstructured.Unstructured) {
 		var pod corev1.Pod
@@ -76,13 +76,13 @@ func (c *collector) findAgents(ctx context.Context) error {
 	return nil
 }
 
-// agentless reports whether a node lacks the agent that it is to have.
+// agentless reports whether a node lacks the agent that it should have.
 func (c *collector) agentless(node corev1.Node) bool {
 	return c.listed && slices.ContainsFunc(c.sets, func(set appsv1.DaemonSet) bool { return cluster.Wants(set, node) }) &&
 		!slices.ContainsFunc(c.agents, func(pod corev1.Pod) bool { return pod.Spec.NodeName == node.Name })
 }
 
-// isWanted reports whether a node was asked for.
+// isWanted reports whether the user chose the node.
 func (c *collector) isWanted(node string) bool {
 	return len(c.nodes) == 0 || slices.Contains(c.nodes, node)
 }
@@ -91,7 +91,7 @@ func (c *collector) askAgents(ctx context.Context) {
 	cluster.AtOnce(len(c.agents), atOnce, func(i int) { c.askAgent(ctx, c.agents[i]) })
 }
 
-// askAgent reads what there is of one agent. One that does not run has its logs all the same.
+// askAgent reads everything from one agent. If the agent does not run, it reads its logs.
 func (c *collector) askAgent(ctx context.Context, pod corev1.Pod) {
 	of := path.Join(cmp.Or(pod.Spec.NodeName, "no-node"), pod.Name)
 	what := func(of string) string { return of + " of agent " + pod.Namespace + "/" + pod.Name }
@@ -135,11 +135,11 @@ func (c *collector) askAgent(ctx context.Context, pod corev1.Pod) {
 	})
 }
 
-// askChosen reads record and rules of the pods that were chosen, one after the other: an agent looks at one at a time.
+// askChosen reads record and rules of the chosen pods, one after the other: an agent looks at one pod at a time.
 func (c *collector) askChosen(ctx context.Context) {
 	for _, name := range c.chosen {
 		namespace, pod, _ := strings.Cut(name, "/")
-		c.hide.know(ofNamespace, namespace) // no list has it where the pod is gone, or may not be listed
+		c.hide.know(ofNamespace, namespace) // no list has the name if the pod is gone or may not be listed
 		c.hide.know(ofPod, pod)
 		node, known := c.nodeOf[name]
 		at := slices.IndexFunc(c.agents, func(pod corev1.Pod) bool { return pod.Spec.NodeName == node })
@@ -162,7 +162,7 @@ func (c *collector) askChosen(ctx context.Context) {
 	}
 }
 
-// inspect adds what an agent says to a question.
+// inspect adds an agent's answer to a question.
 func (c *collector) inspect(
 	ctx context.Context, pod corev1.Pod, dir, of, base, what string, question ...string,
 ) {

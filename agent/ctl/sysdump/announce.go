@@ -9,10 +9,10 @@ import (
 	"github.com/istio-pod-network/controller/agent/ctl/output"
 )
 
-// planned are files that an archive may have, and what is in them.
+// planned is a file that an archive may have, and its content.
 type planned struct{ path, what string }
 
-// plan is what an archive will have, as far as that is known before anything is read.
+// plan returns what an archive will have, as far as that is known before anything is read.
 func (o options) plan() (all []planned) {
 	names := []string{ofNodes.name, ofNamespaces.name, "agents", ofEvents.name}
 	for _, k := range kinds {
@@ -42,13 +42,13 @@ func (o options) plan() (all []planned) {
 	return all
 }
 
-// announce tells what the archive will have.
+// announce prints what the archive will have.
 func (o options) announce() {
 	if o.first == nil {
 		return
 	}
 	writer := output.Writer{Out: o.first, Format: output.Table}
-	_ = writer.Object(nil, func(t *output.Text) { // what nobody can be told keeps nobody from an archive
+	_ = writer.Object(nil, func(t *output.Text) { // a failed write must not prevent the archive
 		if o.list {
 			t.Line(output.Plain, "Reads, and writes nothing (--list):")
 		} else {

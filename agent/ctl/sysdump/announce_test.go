@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// watched is a cluster that notes what has been told when it is asked first.
+// watched is a cluster that stores what was printed before the first request.
 type watched struct {
 	*fake
 	told  *bytes.Buffer
@@ -29,7 +29,7 @@ func (w watched) Host() string {
 	return w.fake.Host()
 }
 
-// What an archive will have is told before anything is read, with all that is in it then.
+// The announcement is printed before anything is read, and names everything that is then in the archive.
 func TestAnnounce(t *testing.T) {
 	for name, o := range map[string]options{"announced": {}, "announced-redacted": {redact: true,
 		chosen: []string{"shop/a"}, nodes: []string{"node-b.example.com"}}} {
@@ -63,8 +63,8 @@ func TestAnnounce(t *testing.T) {
 	}
 }
 
-// A pod that is named without its namespace is in that of the flag, or of the kubeconfig's context; the agents are then
-// looked for everywhere.
+// A pod that is named without a namespace is in that of the flag or of the kubeconfig's context. The agents are then
+// looked for in all namespaces.
 func TestBareNames(t *testing.T) {
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := os.WriteFile(kubeconfig, []byte(`{"apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [

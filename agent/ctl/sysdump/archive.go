@@ -17,35 +17,35 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// top is the directory of an archive that all else is in.
+// top is the archive's top directory.
 const top = "istio-pod-network-sysdump"
 
 // indexFile is the first file of an archive.
 const indexFile = "index.json"
 
-// Bounds.
+// Limits.
 const (
-	maxFile  = 4 << 20   // bytes of a file, before names are replaced in it
-	maxFiles = 256 << 20 // of all files together
+	maxFile  = 4 << 20   // bytes of a file, before names are replaced
+	maxFiles = 256 << 20 // bytes of all files together
 )
 
-// Index is what an archive has, and what it lacks.
+// Index lists what an archive has, and what it lacks.
 type Index struct {
 	output.Head `json:",inline"`
-	Archive     string    `json:"archive,omitempty"` // its file, absent where none is written
+	Archive     string    `json:"archive,omitempty"` // path of the archive; absent if none is written
 	Time        time.Time `json:"time"`
 	Tool        string    `json:"tool"` // its version
 	Redacted    bool      `json:"redacted"`
 	Bytes       int       `json:"bytes"` // of all files together
 	Files       []Listed  `json:"files"`
-	Unread      []Unread  `json:"unread"` // what should be there, too
+	Unread      []Unread  `json:"unread"` // what is missing
 }
 
-// Listed is a file of an archive.
+// Listed is a file in an archive.
 type Listed struct {
 	Path  string `json:"path"` // below the top directory
 	Bytes int    `json:"bytes"`
-	Note  string `json:"note,omitempty"` // what was left out of it
+	Note  string `json:"note,omitempty"` // what was left out
 }
 
 // Unread is something that could not be read.
@@ -55,16 +55,16 @@ type Unread struct {
 	Next   string `json:"next"` // what to do about it
 }
 
-// file is one that comes into an archive. Its path is dir/of/base; of is the name of a node or a namespace, or "".
+// file is a file for an archive. Its path is dir/of/base; of is the name of a node or a namespace, or "".
 type file struct {
 	dir, of, base string
-	text          string // of a text
-	objects       []any  // of YAML, a document each, or of JSON, which has one
+	text          string // for a text file
+	objects       []any  // for YAML, one document each; for JSON, one object
 	note          string
-	free          bool // it has words of others, in which names stand that nobody can tell as such
+	free          bool // it has texts of others, in which names cannot be recognised
 }
 
-// contents are what comes into an archive. Any number may add to it at once.
+// contents are the files for an archive. Several goroutines may add files.
 type contents struct {
 	mu     sync.Mutex
 	files  []file
@@ -72,7 +72,7 @@ type contents struct {
 	bytes  int
 }
 
-// add adds a file, unless there are too many bytes already. What is longer than a file may be is cut between objects.
+// add adds a file, unless there are too many bytes already. A file that is too large is cut between objects.
 func (c *contents) add(f file) {
 	size := len(f.text)
 	for i, o := range f.objects {
@@ -95,7 +95,7 @@ func (c *contents) add(f file) {
 	c.files = append(c.files, f)
 }
 
-// miss notes what could not be read.
+// miss adds what could not be read.
 func (c *contents) miss(err error, format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,7 +108,7 @@ type written struct {
 	data []byte
 }
 
-// render makes the files' bytes and the index. r is nil where names stay.
+// render returns the files' bytes and the index. r is nil without --redact.
 func (c *contents) render(r *redactor) (files []written, index Index, err error) {
 	index = Index{Head: output.HeadOf("SysdumpIndex"), Redacted: r != nil, Files: []Listed{}, Unread: []Unread{}}
 	for _, f := range c.files {
@@ -132,7 +132,7 @@ func (c *contents) render(r *redactor) (files []written, index Index, err error)
 	return files, index, nil
 }
 
-// render is the bytes of a file.
+// render returns the bytes of a file.
 func (f file) render(r *redactor) ([]byte, error) {
 	if f.objects == nil {
 		return []byte(r.log(f.text)), nil
@@ -159,7 +159,7 @@ func (f file) render(r *redactor) ([]byte, error) {
 	return all.Bytes(), nil
 }
 
-// pack writes an archive: the same files give the same bytes.
+// pack writes an archive. The same files always give the same bytes.
 func pack(to io.Writer, files []written, index Index) error {
 	data, err := json.MarshalIndent(index, "", "  ")
 	if err != nil {

@@ -19,9 +19,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Source is where it comes from: a cluster.
+// Source is what a sysdump is read from: a cluster.
 type Source interface {
-	// Host is where the API server is, as its user reaches it.
+	// Host returns the API server's address in the user's kubeconfig.
 	Host() string
 	Version(ctx context.Context) (string, error)
 	Each(ctx context.Context, kind schema.GroupVersionResource, namespace, selector string,
@@ -36,20 +36,20 @@ type collector struct {
 	options
 	contents
 	from Source
-	hide *redactor // nil where names stay
+	hide *redactor // nil without --redact
 
 	agents   []corev1.Pod
-	listed   bool                      // the agents could be
-	sets     []appsv1.DaemonSet        // of the agents
+	listed   bool                      // the agents could be listed
+	sets     []appsv1.DaemonSet        // the agents'
 	own      map[string]bool           // the agents' namespaces
-	pods     map[string]bool           // of the mesh, NAMESPACE/NAME
-	nodeOf   map[string]string         // of the pods that were chosen
+	pods     map[string]bool           // mesh pods, NAMESPACE/NAME
+	nodeOf   map[string]string         // node of each chosen pod
 	versions map[string]map[string]any // by node
-	ofMesh   map[string][]*corev1.Pod  // by namespace
-	nameless map[string]error          // what lists of names could not be read
+	ofMesh   map[string][]*corev1.Pod  // mesh pods by namespace
+	nameless map[string]error          // lists of names that could not be read, with the errors
 }
 
-// collect reads everything. An error says that nothing could be asked, or that its user has broken it off.
+// collect reads everything. An error means that nothing could be asked, or that the user ended it.
 func (c *collector) collect(ctx context.Context) error {
 	c.own, c.pods, c.nameless = map[string]bool{}, map[string]bool{}, map[string]error{}
 	c.nodeOf = map[string]string{}
@@ -73,7 +73,8 @@ func (c *collector) collect(ctx context.Context) error {
 	return outcome.Unasked(ctx.Err())
 }
 
-// each looks at all objects of a kind, in the first of its versions that the cluster has; none is no error.
+// each calls look with all objects of a kind, in the first of its API versions that the cluster has. If it has none,
+// that is no error.
 func (c *collector) each(ctx context.Context, k kind, namespace string, look func(*unstructured.Unstructured)) error {
 	for _, version := range k.versions {
 		err := c.from.Each(ctx, k.resource(version), namespace, k.selector, look)
@@ -84,7 +85,7 @@ func (c *collector) each(ctx context.Context, k kind, namespace string, look fun
 	return nil
 }
 
-// addObjects adds a file of objects, if there are any.
+// addObjects adds a file with objects, if there are any.
 func (c *collector) addObjects(f file, objects []map[string]any) {
 	for _, o := range objects {
 		f.objects = append(f.objects, o)
@@ -94,7 +95,7 @@ func (c *collector) addObjects(f file, objects []map[string]any) {
 	}
 }
 
-// addTold adds a file, unless it may have names that nobody could tell.
+// addTold adds a file, unless it may have names that cannot be recognised.
 func (c *collector) addTold(f file) {
 	if c.hide != nil && f.free && len(c.nameless) > 0 {
 		lists := strings.Join(slices.Sorted(maps.Keys(c.nameless)), " and ")
@@ -124,7 +125,7 @@ func (c *collector) addVersions(ctx context.Context) {
 	}}})
 }
 
-// harvest has those names replaced, too, that stand in what was read and in no list: of objects that are gone.
+// harvest makes the redactor replace names that are in what was read but in no list: those of deleted objects.
 func (c *collector) harvest() {
 	if c.hide == nil {
 		return

@@ -1,4 +1,4 @@
-// Package sysdump packs what a maintainer asks for into one archive, without any credential in it.
+// Package sysdump packs what a maintainer needs into one archive, without credentials.
 package sysdump
 
 import (
@@ -61,9 +61,9 @@ const example = `  # For an issue that everyone can read
   # Two nodes of a large cluster
   %[1]s sysdump --nodes node-1,node-2 --output /tmp/dump.tar.gz`
 
-// options are a command line's.
+// options are the values of the command line.
 type options struct {
-	namespace string // of the agents, "" for all
+	namespace string // of the agents; "" for all
 	nodes     []string
 	chosen    []string // pods whose rules are read, NAMESPACE/NAME
 	logLines  int64
@@ -75,13 +75,13 @@ type options struct {
 	now    time.Time
 	salt   []byte
 	stderr io.Writer
-	first  io.Writer // what comes into the archive, before anything is read
+	first  io.Writer // for the announcement, before anything is read
 }
 
-// defaultLines are how many lines of a log are read.
+// defaultLines is how many lines of a log are read.
 const defaultLines = 20000
 
-// Command returns the command. name is the program's, namespace that of the usual flag.
+// Command returns the command. name is the program's name, namespace the value of the usual flag.
 func Command(name string, namespace *string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	var o options
 	c := &cobra.Command{
@@ -101,7 +101,7 @@ func Command(name string, namespace *string, flags cluster.Flags, writer output.
 				return err
 			}
 			if slices.ContainsFunc(o.chosen, isBare) {
-				o.namespace = "" // the flag is about pods
+				o.namespace = "" // the flag is for the pods then
 				if o.chosen, err = explain.Names(c, flags, *namespace, o.chosen); err != nil {
 					return err
 				}
@@ -127,7 +127,7 @@ func Command(name string, namespace *string, flags cluster.Flags, writer output.
 	return c
 }
 
-// check fills in the file, and looks whether it can be written.
+// check fills in the archive's path, and checks that it can be written.
 func (o *options) check() (output.Format, error) {
 	format, err := output.ParseFormat(o.format)
 	switch {
@@ -202,7 +202,7 @@ func (o options) run(ctx context.Context, from Source, w output.Writer) error {
 		}
 	}
 	told := output.Writer{Out: o.stderr, Format: output.Table, Tool: w.Tool}
-	_ = told.Object(nil, func(t *output.Text) { // what nobody can be told has been written
+	_ = told.Object(nil, func(t *output.Text) { // the archive is written, so a failed write here does not matter
 		for _, what := range next {
 			t.Item("->", "%s", what)
 		}
@@ -210,9 +210,9 @@ func (o options) run(ctx context.Context, from Source, w output.Writer) error {
 	return outcome.ErrNotWell
 }
 
-// write writes the archive, for its user's eyes alone.
+// write writes the archive, readable for its user alone.
 func (o options) write(files []written, index Index) error {
-	index.Archive = "" // its name is its user's business
+	index.Archive = "" // the archive's name may have private names
 	var data bytes.Buffer
 	if err := pack(&data, files, index); err != nil {
 		return err

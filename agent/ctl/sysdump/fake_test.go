@@ -16,16 +16,16 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// secret is in everything that may be read and must not be told, in one form or another.
+// secret is in everything that is read and must not be in an archive, in some form.
 const secret = "s3cr3tvalue"
 
-// jwt is a token as a service account has it.
+// jwt is a service account's token.
 const jwt = "eyJhbGciOiJSUzI1NiIsImtpZCI6IkEifQ.eyJzdWIiOiJzM2NyM3R2YWx1ZSJ9.s3cr3tvalue_-signature"
 
-// fake is a cluster in memory, of the objects in testdata/cluster.yaml.
+// fake is a cluster in memory with the objects in testdata/cluster.yaml.
 type fake struct {
 	objects  []*unstructured.Unstructured
-	errs     map[string]error // by what is asked for
+	errs     map[string]error // by what is read
 	answers  map[string]string
 	logs     map[string]string
 	previous map[string]string
@@ -72,7 +72,7 @@ func newFake(t *testing.T) *fake {
 	return f
 }
 
-// resources are the kinds of the objects.
+// resources are the resources of kinds with an irregular plural.
 var resources = map[string]string{"NetworkAttachmentDefinition": "network-attachment-definitions",
 	"ValidatingAdmissionPolicy": "validatingadmissionpolicies"}
 

@@ -53,7 +53,7 @@ func (c *collector) listNamespaces(ctx context.Context) {
 	c.addObjects(file{dir: "objects", base: "namespaces.yaml"}, objects)
 }
 
-// unlisted notes that a list of names is missing.
+// unlisted stores that a list of names is missing.
 func (c *collector) unlisted(what string, err error) {
 	if err != nil {
 		c.nameless[what] = err
@@ -61,7 +61,7 @@ func (c *collector) unlisted(what string, err error) {
 	}
 }
 
-// listPods keeps the pods of the mesh, and knows the names of all.
+// listPods stores the mesh pods, and the names of all pods.
 func (c *collector) listPods(ctx context.Context) {
 	var agents []map[string]any
 	isAgent := map[string]bool{}
@@ -107,7 +107,7 @@ func (c *collector) listPods(ctx context.Context) {
 	}
 }
 
-// knowPod has the names of a pod replaced, and those that its name was made of.
+// knowPod makes the redactor replace the names of a pod, and those from which its name was made.
 func (c *collector) knowPod(pod *corev1.Pod) {
 	c.hide.knowNode(pod.Spec.NodeName)
 	c.hide.know(ofNamespace, pod.Namespace)
@@ -143,7 +143,7 @@ func (c *collector) listKind(ctx context.Context, k kind) {
 	c.addObjects(file{dir: "objects", base: k.name + ".yaml"}, objects)
 }
 
-// listEvents keeps those of use, the latest first.
+// listEvents stores useful Events, the latest first.
 func (c *collector) listEvents(ctx context.Context) {
 	type event struct {
 		at   time.Time

@@ -21,7 +21,7 @@ const (
 	otherwise = "Make another archive with the rights that istio-pod-networkctl sysdump --help names."
 )
 
-// nextOf is what to do about something that could not be read.
+// nextOf returns what to do about something that could not be read.
 func nextOf(err error) string {
 	var h *helped
 	switch {

@@ -17,17 +17,17 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// kind is one of objects that come into an archive.
+// kind is a kind of objects for an archive.
 type kind struct {
 	group    string
-	versions []string // the first that the cluster has counts
+	versions []string // API versions; the first one that the cluster has is used
 	name     string
 	selector string
-	own      bool // of the agents' namespace alone
+	own      bool // only in the agents' namespaces
 	takes    func(*unstructured.Unstructured) bool
 }
 
-// resource returns it in one of its versions.
+// resource returns the resource in one of its API versions.
 func (k kind) resource(version string) schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: k.group, Version: version, Resource: k.name}
 }
@@ -42,7 +42,7 @@ var (
 	mutating = []string{"v1", "v1beta1", "v1alpha1"}
 )
 
-// kinds are those of the release, and those of others that decide about its pods.
+// kinds are the kinds of the chart's objects, and of other objects that affect its pods.
 var kinds = []kind{
 	{"apps", v1, "daemonsets", cluster.OfChart, true, nil},
 	{"batch", v1, "jobs", cluster.OfChart, false, nil},
@@ -66,7 +66,7 @@ var kinds = []kind{
 	{"monitoring.coreos.com", v1, "prometheusrules", cluster.OfChart, false, nil},
 }
 
-// Kinds that are read for more than themselves.
+// Kinds that are read for several purposes.
 var (
 	ofPods       = kind{"", v1, "pods", "", false, nil}
 	ofNodes      = kind{"", v1, "nodes", "", false, nil}
@@ -76,7 +76,7 @@ var (
 	agentSets    = kind{"apps", v1, "daemonsets", cluster.OfAgents, false, nil}
 )
 
-// aboutPods reports whether a webhook is asked about pods.
+// aboutPods reports whether a webhook is called for pods.
 func aboutPods(o *unstructured.Unstructured) bool {
 	hooks, _, _ := unstructured.NestedSlice(o.Object, "webhooks")
 	return slices.ContainsFunc(hooks, func(hook any) bool {
@@ -92,10 +92,10 @@ func aboutPods(o *unstructured.Unstructured) bool {
 	})
 }
 
-// lastApplied is what kubectl keeps of an object: all of it, environment included.
+// lastApplied is the annotation in which kubectl stores an object as it was applied, including environment variables.
 const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
-// cleaned is an object without what others keep in it, and without credentials.
+// cleaned returns an object without managed fields and similar data, and without credentials.
 func cleaned(o *unstructured.Unstructured) map[string]any {
 	object := maps.Clone(o.Object)
 	if meta, ok := object["metadata"].(map[string]any); ok {
@@ -113,7 +113,7 @@ func cleaned(o *unstructured.Unstructured) map[string]any {
 		delete(object, "secrets")
 		delete(object, "imagePullSecrets")
 	case "ConfigMap":
-		if o.GetName() != cluster.SettingsMap { // the dashboard, which is the chart's
+		if o.GetName() != cluster.SettingsMap { // another one, such as the chart's dashboard
 			delete(object, "data")
 			delete(object, "binaryData")
 		}
@@ -121,7 +121,7 @@ func cleaned(o *unstructured.Unstructured) map[string]any {
 	return withoutSecrets(object).(map[string]any)
 }
 
-// withoutSecrets is a tree of JSON without the values of environments, and without what looks like a credential.
+// withoutSecrets returns a JSON tree without values of environment variables, and without what looks like a credential.
 func withoutSecrets(v any) any {
 	switch v := v.(type) {
 	case string:
@@ -154,13 +154,13 @@ func withoutSecrets(v any) any {
 	return v
 }
 
-// isCalledSecret reports whether the name beside a value, as a header's, is that of a credential.
+// isCalledSecret reports whether a name beside a value, for example of a header, is that of a credential.
 func isCalledSecret(name any) bool {
 	text, _ := name.(string)
 	return blank.Named(text)
 }
 
-// annotationsOf are annotations as toldOf has them: whose object they are on says nothing of who wrote them.
+// annotationsOf filters annotations as toldOf does: anybody may have written them.
 func annotationsOf(v any) any {
 	all, is := v.(map[string]any)
 	if !is {
@@ -174,7 +174,7 @@ func annotationsOf(v any) any {
 	return some
 }
 
-// names are those of a list of variables, with nothing else of them.
+// names returns only the names of a list of variables.
 func names(list []any) []any {
 	all := []any{}
 	for _, v := range list {
@@ -184,20 +184,21 @@ func names(list []any) []any {
 	return all
 }
 
-// told are domains of annotations and labels that are told with their values. Those of others may have anything.
+// told are the domains of annotations and labels whose values are in the archive. Values of other domains may be
+// private.
 var told = []string{"istio.io", "kubernetes.io", "k8s.io", "cncf.io", "openshift.io", "helm.sh"}
 
 func isTold(domain string) bool {
 	return slices.ContainsFunc(told, func(d string) bool { return domain == d || strings.HasSuffix(domain, "."+d) })
 }
 
-// untold are annotations of these domains that have what a user writes into an environment or a manifest.
+// untold are annotations in these domains that have parts of a user's environment or manifest.
 var untold = map[string]bool{
 	lastApplied: true, "proxy.istio.io/config": true, "proxy.istio.io/overrides": true,
 	"sidecar.istio.io/userVolume": true, "sidecar.istio.io/userVolumeMount": true,
 }
 
-// toldOf are annotations or labels, of which only the names are told where their values might be anything.
+// toldOf returns annotations or labels, without the values that may be private.
 func toldOf(all map[string]string) map[string]string {
 	some := map[string]string{}
 	for key, value := range all {
@@ -209,7 +210,7 @@ func toldOf(all map[string]string) map[string]string {
 	return some
 }
 
-// toldAs is what is told of the value of one of them.
+// toldAs returns a value for the archive.
 func toldAs(key, value string) string {
 	domain, _, _ := strings.Cut(key, "/")
 	if !isTold(domain) && key != annotation.Initialize || untold[key] || blank.Named(key) {
@@ -218,7 +219,7 @@ func toldAs(key, value string) string {
 	return blank.String(value)
 }
 
-// isOfMesh reports whether a pod has to do with a mesh: by its sidecar, its init wait, or what it is annotated with.
+// isOfMesh reports whether a pod belongs to a mesh: by its sidecar, its init wait, or its annotations.
 func isOfMesh(pod *corev1.Pod) bool {
 	for _, key := range slices.Concat(slices.Collect(maps.Keys(pod.Annotations)), slices.Collect(maps.Keys(pod.Labels))) {
 		domain, _, _ := strings.Cut(key, "/")
@@ -233,13 +234,13 @@ func isOfMesh(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers), isOurs)
 }
 
-// isOurs reports whether a container is the sidecar, or has to do with redirection.
+// isOurs reports whether a container is the sidecar or is for redirection.
 func isOurs(c corev1.Container) bool {
 	return c.Name == redirect.ProxyContainer || c.Name == "istio-init" || c.Name == "istio-validation" ||
 		podfacts.IsWait(c)
 }
 
-// podOf is what is told of a pod of the mesh: metadata and status, and of the specification what the plugin decides by.
+// podOf returns what the archive has of a mesh pod: metadata, status, and the part of the spec that the decision needs.
 func podOf(pod *corev1.Pod) *corev1.Pod {
 	to := &corev1.Pod{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
@@ -263,7 +264,7 @@ func podOf(pod *corev1.Pod) *corev1.Pod {
 	return to
 }
 
-// containersOf is what is told of containers.
+// containersOf returns what the archive has of containers.
 func containersOf(all []corev1.Container) (some []corev1.Container) {
 	for _, c := range all {
 		to := corev1.Container{Name: c.Name, SecurityContext: c.SecurityContext, RestartPolicy: c.RestartPolicy}
@@ -275,7 +276,7 @@ func containersOf(all []corev1.Container) (some []corev1.Container) {
 	return some
 }
 
-// statusesOf is what is told of containers' states. What a container says when it ends is told of ours alone.
+// statusesOf returns what the archive has of containers' states. Only our containers' termination messages are kept.
 func statusesOf(all []corev1.ContainerStatus, of []corev1.Container) (some []corev1.ContainerStatus) {
 	for _, s := range all {
 		to := corev1.ContainerStatus{Name: s.Name, State: *s.State.DeepCopy(), Ready: s.Ready, Started: s.Started,
@@ -293,7 +294,7 @@ func statusesOf(all []corev1.ContainerStatus, of []corev1.Container) (some []cor
 	return some
 }
 
-// nodeOf is what is told of a node.
+// nodeOf returns what the archive has of a node.
 func nodeOf(o *unstructured.Unstructured) map[string]any {
 	o = o.DeepCopy()
 	o.SetAnnotations(toldOf(o.GetAnnotations()))
@@ -306,14 +307,14 @@ func nodeOf(o *unstructured.Unstructured) map[string]any {
 	return cleaned(o)
 }
 
-// namespaceOf is what is told of a namespace.
+// namespaceOf returns what the archive has of a namespace.
 func namespaceOf(o *unstructured.Unstructured) map[string]any {
 	o = o.DeepCopy()
 	o.SetAnnotations(toldOf(o.GetAnnotations()))
 	return cleaned(o)
 }
 
-// isOfUse reports whether an Event is about the product, or about a pod of the mesh.
+// isOfUse reports whether an Event is about this project or about a mesh pod.
 func isOfUse(e *corev1.Event, own, pods map[string]bool) bool {
 	const prefix = "istio-pod-network"
 	return own[e.Namespace] || strings.HasPrefix(e.Source.Component, prefix) ||
@@ -321,7 +322,7 @@ func isOfUse(e *corev1.Event, own, pods map[string]bool) bool {
 		e.InvolvedObject.Kind == "Pod" && pods[e.InvolvedObject.Namespace+"/"+e.InvolvedObject.Name]
 }
 
-// treeOf is an object as a tree of JSON.
+// treeOf converts an object into a JSON tree.
 func treeOf(o any) (map[string]any, error) {
 	tree, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
 	if err != nil {
@@ -330,7 +331,7 @@ func treeOf(o any) (map[string]any, error) {
 	return withoutSecrets(tree).(map[string]any), nil
 }
 
-// typed reads an object as one of a type.
+// typed converts an object into a type.
 func typed(o *unstructured.Unstructured, as any) error {
 	return runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, as)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/redirect"
 )
 
-// What else a name may be of: who is refused, where the API server is, and what others call their packet rules.
+// More things with names: a refused user, the API server's host, and names in others' packet rules.
 const (
 	ofUser    = "user"
 	ofHost    = "host"
@@ -20,7 +20,8 @@ const (
 	ofComment = "comment"
 )
 
-// knowHost has the host of an address replaced. A name without a domain may be any word.
+// knowHost makes the redactor replace the host of an address. A name without a domain may be any word, so it is left
+// out.
 func (r *redactor) knowHost(address string) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" {
@@ -31,9 +32,9 @@ func (r *redactor) knowHost(address string) {
 	}
 }
 
-// inErrors is where errors have names that are in no list, by the groups of an expression. Sources: k8s.io/apiserver,
-// pkg/endpoints/handlers/responsewriters (ForbiddenStatusError); net/url, Error; net, DNSError; crypto/x509,
-// HostnameError; io/fs, PathError.
+// inErrors are expressions for names in errors that are in no list. The groups are the names. Sources:
+// k8s.io/apiserver, pkg/endpoints/handlers/responsewriters (ForbiddenStatusError); net/url, Error; net, DNSError;
+// crypto/x509, HostnameError; io/fs, PathError.
 var inErrors = []struct {
 	of     string
 	where  *regexp.Regexp
@@ -46,7 +47,7 @@ var inErrors = []struct {
 	{ofFile, regexp.MustCompile(`(?:/(?:home|Users|root)|[A-Za-z]:\\+Users)[/\\][^\s":]*`), []int{0}},
 }
 
-// problem is an error's text with pseudonyms. It may name whom the API server has refused, and where it is.
+// problem returns an error's text with pseudonyms. The text may name a refused user, and the API server's address.
 func (r *redactor) problem(text string) string {
 	if r == nil {
 		return text
@@ -63,7 +64,7 @@ func (r *redactor) problem(text string) string {
 	return r.text(text)
 }
 
-// hidden is the pseudonym of a name, whose port stays; of an address it is that of addresses.
+// hidden returns the pseudonym of a name, and keeps its port. For an IP address it is that of addresses.
 func (r *redactor) hidden(of, name string) string {
 	host, port, err := net.SplitHostPort(name)
 	if err != nil {
@@ -82,19 +83,19 @@ func (r *redactor) hidden(of, name string) string {
 	return r.pseudonym(of, host) + port
 }
 
-// Names of tables and chains that iptables and nft's manual give to everybody.
+// Names of tables and chains that iptables and the manual of nft use.
 var usual = map[string]bool{
 	"nat": true, "filter": true, "mangle": true, "raw": true, "security": true,
 	"prerouting": true, "input": true, "forward": true, "output": true, "postrouting": true,
 }
 
-// isUsual reports whether a name of a table or a chain tells nothing of a cluster.
+// isUsual reports whether the name of a table or a chain says nothing about a cluster.
 func isUsual(name string) bool {
 	return name == redirect.TableName || usual[strings.ToLower(name)] || strings.HasPrefix(name, "ISTIO_")
 }
 
-// rules is what an agent says of a pod's packet rules, with pseudonyms for what others have named: their tables, their
-// chains, and what they say in comments. What is not as expected is left out.
+// rules returns an agent's answer about a pod's packet rules, with pseudonyms for names that others have chosen: their
+// tables, chains and comments. It leaves out what it does not expect.
 func (r *redactor) rules(answer any) any {
 	top, is := answer.(map[string]any)
 	if r == nil || !is {
@@ -126,7 +127,7 @@ func (r *redactor) rules(answer any) any {
 	return answer
 }
 
-// leads is a verdict that names a chain.
+// leads matches a verdict that names a chain.
 var leads = regexp.MustCompile(`\b(?:jump|goto) [^,\s]+`)
 
 func (r *redactor) chain(name string) string {
@@ -136,7 +137,7 @@ func (r *redactor) chain(name string) string {
 	return r.pseudonym(ofChain, name)
 }
 
-// objectsIn are the objects of a list.
+// objectsIn returns the objects of a list.
 func objectsIn(list any) (all []map[string]any) {
 	items, _ := list.([]any)
 	for _, item := range items {

@@ -11,40 +11,40 @@ import (
 	"strings"
 )
 
-// What a name is of, which its pseudonym begins with.
+// What a name belongs to: the beginning of its pseudonym.
 const (
 	ofNode      = "node"
 	ofNamespace = "namespace"
 	ofPod       = "pod"
-	ofOwner     = "owner" // of a pod, whose name the pod's begins with
+	ofOwner     = "owner" // of a pod; the pod's name begins with it
 	ofValue     = "value" // of a label
 )
 
-// everywhere are names that every cluster has, or every installation: they tell nothing.
+// everywhere are names that exist in every cluster or every installation, so they are not private.
 var everywhere = map[string]bool{
 	"default": true, "kube-system": true, "kube-public": true, "kube-node-lease": true, "istio-system": true,
 	"localhost": true, "istio-pod-network-controller": true, "istio-pod-network-agent": true,
 	"istio-pod-network-test": true,
 }
 
-// redactor puts pseudonyms in the place of names and addresses. The same name has the same one in an archive, and
-// another in every other archive. A nil redactor leaves everything as it is.
+// redactor replaces names and addresses by pseudonyms. Within an archive the same name always has the same pseudonym.
+// In another archive it has another one. A nil redactor replaces nothing.
 type redactor struct {
 	salt  []byte
 	names map[string]string // pseudonyms by name
 }
 
-// newRedactor returns one that knows no name yet.
+// newRedactor returns a redactor without names.
 func newRedactor(salt []byte) *redactor { return &redactor{salt, map[string]string{}} }
 
-// pseudonym is what stands for something.
+// pseudonym returns the pseudonym of something.
 func (r *redactor) pseudonym(of, what string) string {
 	mac := hmac.New(sha256.New, r.salt)
 	mac.Write([]byte(of + "\x00" + what))
 	return of + "-" + hex.EncodeToString(mac.Sum(nil)[:5])
 }
 
-// know has a name replaced from now on. What it was first said to be of counts.
+// know makes the redactor replace a name from now on. Its first meaning counts.
 func (r *redactor) know(of, name string) {
 	if r == nil || name == "" || everywhere[name] || r.names[name] != "" {
 		return
@@ -52,7 +52,7 @@ func (r *redactor) know(of, name string) {
 	r.names[name] = r.pseudonym(of, name)
 }
 
-// knowNode has a node's name replaced, and what it is without its domain.
+// knowNode makes the redactor replace a node's name, also without its domain.
 func (r *redactor) knowNode(name string) {
 	r.know(ofNode, name)
 	if _, err := netip.ParseAddr(name); err != nil {
@@ -61,18 +61,18 @@ func (r *redactor) knowNode(name string) {
 	}
 }
 
-// said are fields of a log's line, and of JSON, that have a name, or NAMESPACE/NAME.
+// said matches fields in a log's line and in JSON with a name or NAMESPACE/NAME.
 var said = regexp.MustCompile(`\b(pod|namespace|node)(?:=\\?"?|\\?"\s*:\s*\\?")` +
 	`([a-z0-9][a-z0-9.-]*)(?:/([a-z0-9][a-z0-9.-]*))?`)
 
-// named is how JSON names an object, as a record does.
+// named matches an object in JSON, as in a record.
 var named = regexp.MustCompile(`\\?"namespace\\?"\s*:\s*\\?"([a-z0-9-]+)\\?"\s*,\s*` +
 	`\\?"name\\?"\s*:\s*\\?"([a-z0-9.-]+)\\?"`)
 
-// pair is NAMESPACE/NAME.
+// pair matches NAMESPACE/NAME.
 var pair = regexp.MustCompile(`([a-z0-9][a-z0-9-]*)/([a-z0-9][a-z0-9.-]*[a-z0-9])`)
 
-// harvest finds names in texts: those of objects that are gone stand in no list.
+// harvest finds names in texts: names of deleted objects are in no list.
 func (r *redactor) harvest(texts []string) {
 	for _, text := range texts {
 		for _, m := range said.FindAllStringSubmatch(text, -1) {
@@ -101,11 +101,11 @@ func (r *redactor) harvest(texts []string) {
 }
 
 var (
-	// An address of each family, and of a network card.
+	// Addresses of each family, and of network cards.
 	ipv4 = regexp.MustCompile(`\b(?:\d{1,3}\.){3}\d{1,3}\b`)
-	ipv6 = regexp.MustCompile(`[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*`) // with what has colons beside it, too
+	ipv6 = regexp.MustCompile(`[0-9A-Fa-f.]*:[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*`) // also matches texts beside an address
 	mac  = regexp.MustCompile(`\b(?:(?:[0-9A-Fa-f]{2}:){5}|(?:[0-9A-Fa-f]{2}-){5})[0-9A-Fa-f]{2}\b`)
-	// A word that may be a name, or have names between dots; or an escape, whose letter belongs to no word.
+	// A word that may be a name or have names between dots; or an escape sequence, whose letter belongs to no word.
 	word = regexp.MustCompile(`%[0-9A-Fa-f]{2}|\\[\\"abfnrtv]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?`)
 )
 
@@ -121,10 +121,11 @@ func (r *redactor) text(text string) string {
 	return ipv4.ReplaceAllStringFunc(r.addresses(text), r.address)
 }
 
-// longest is how long an address is at most, with four bytes as IPv4 has them.
+// longest is the length of the longest address, with the last four bytes in IPv4's form.
 const longest = len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255")
 
-// addresses replaces those of IPv6. Before one may stand a name with a colon, and behind it what follows a colon.
+// addresses replaces IPv6 addresses. A name with a colon may precede an address, and a colon with other text may
+// follow.
 func (r *redactor) addresses(text string) string {
 	var to strings.Builder
 	done := 0
@@ -148,8 +149,8 @@ func (r *redactor) addresses(text string) string {
 	return to.String() + text[done:]
 }
 
-// beginOf is where an address can begin at or behind start, where the first digit is: the last letters of a word are no
-// group of it, unless they are of an escape.
+// beginOf returns where an address can begin, from start on, where the first hexadecimal digit is. The last letters of
+// a word are no group of it, unless they belong to an escape sequence.
 func beginOf(text string, start int) int {
 	begin := strings.TrimLeft(text[start:], "abcdefABCDEF")
 	if start == 0 || !isLetter(text[start-1]) || !strings.HasPrefix(begin, ":") ||
@@ -163,7 +164,7 @@ func isLetter(b byte) bool { return 'a' <= b|0x20 && b|0x20 <= 'z' }
 
 func isHex(b byte) bool { return '0' <= b && b <= '9' || 'a' <= b|0x20 && b|0x20 <= 'f' }
 
-// word replaces a name, or those that a word has between its dots, the longest first.
+// word replaces a name, or the names between a word's dots, the longest first.
 func (r *redactor) word(found string) string {
 	if known := r.names[found]; known != "" {
 		return known
@@ -187,7 +188,7 @@ func (r *redactor) word(found string) string {
 	return strings.Join(to, ".")
 }
 
-// address replaces an address, unless it is one that every machine has.
+// address replaces an address, unless every machine has it.
 func (r *redactor) address(found string) string {
 	a, err := netip.ParseAddr(found)
 	switch {
@@ -201,7 +202,7 @@ func (r *redactor) address(found string) string {
 	return r.pseudonym("ipv6", a.String())
 }
 
-// log returns a text of lines, each of which may be JSON, with pseudonyms.
+// log returns lines with pseudonyms. Each line may be JSON.
 func (r *redactor) log(text string) string {
 	if r == nil {
 		return text
@@ -222,7 +223,7 @@ func (r *redactor) log(text string) string {
 		var data bytes.Buffer
 		e := json.NewEncoder(&data)
 		e.SetEscapeHTML(false)
-		_ = e.Encode(r.object(object)) // it comes from JSON
+		_ = e.Encode(r.object(object)) // it comes from JSON, so it can be encoded
 		to.WriteString(r.text(stamp) + data.String())
 	}
 	return to.String()
@@ -233,7 +234,7 @@ var free = map[string]bool{
 	"labels": true, "annotations": true, "matchLabels": true, "nodeSelector": true, "data": true, "selector": true,
 }
 
-// object returns a tree of JSON with pseudonyms in its strings, and in the keys that users choose.
+// object returns a JSON tree with pseudonyms in its strings, and in keys that users choose.
 func (r *redactor) object(o any) any {
 	if r == nil {
 		return o
@@ -241,7 +242,7 @@ func (r *redactor) object(o any) any {
 	return r.value(o, "")
 }
 
-// value is object of what a key has.
+// value does what object does, for the value of a key.
 func (r *redactor) value(v any, key string) any {
 	switch v := v.(type) {
 	case string:
@@ -270,12 +271,12 @@ func (r *redactor) value(v any, key string) any {
 	return v
 }
 
-// settled are labels without a domain whose values no user chooses freely.
+// settled are labels without a domain whose values users do not choose freely.
 var settled = map[string]bool{
 	"istio-injection": true, "pod-template-hash": true, "controller-revision-hash": true, "pod-template-generation": true,
 }
 
-// label is the value of a label. Those that users choose have the name of what they run.
+// label returns the value of a label. Values that users choose may name what they run.
 func (r *redactor) label(key, value string) string {
 	replaced := r.text(value)
 	domain, name, _ := strings.Cut(key, "/")

@@ -10,7 +10,7 @@ func TestText(t *testing.T) {
 	r.knowNode("node-a.example.com")
 	r.know(ofNamespace, "shop")
 	r.know(ofPod, "cart-0")
-	r.know(ofPod, "shop") // it is a namespace's name already
+	r.know(ofPod, "shop") // it is known as a namespace already
 	r.know(ofNamespace, "default")
 	node, short := r.pseudonym(ofNode, "node-a.example.com"), r.pseudonym(ofNode, "node-a")
 	shop, cart := r.pseudonym(ofNamespace, "shop"), r.pseudonym(ofPod, "cart-0")
@@ -52,7 +52,7 @@ func TestText(t *testing.T) {
 	}
 }
 
-// A line of a log is read as what it is; what is behind JSON stays.
+// JSON in a line of a log is parsed, and text after it is kept.
 func TestLog(t *testing.T) {
 	r := newRedactor([]byte("salt"))
 	r.know(ofPod, "cart-0")
@@ -66,7 +66,7 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// Names that are in no list are found where somebody says them.
+// Names that are in no list are found in texts that name them.
 func TestHarvest(t *testing.T) {
 	r := newRedactor([]byte("salt"))
 	r.harvest([]string{`level=info pod=shop/cart-0 node="node-a"`, `{"pod":"team/app-1","namespace": "third"}`,
@@ -79,7 +79,7 @@ func TestHarvest(t *testing.T) {
 	}
 }
 
-// An error names neither who was refused, nor where the API server is, nor its user's files; the same is the same.
+// An error does not name the refused user, the API server, or the user's files. Equal names have equal pseudonyms.
 func TestProblem(t *testing.T) {
 	r := newRedactor([]byte("salt"))
 	r.knowHost("https://api.shop.example.com:6443/k8s")

@@ -48,7 +48,7 @@ func dumped(t *testing.T, o options, f *fake, w output.Writer) (files map[string
 	return unpacked(t, o.file), problems.String(), err
 }
 
-// unpacked returns the files of an archive, by their names below the top directory; none if there is no archive.
+// unpacked returns the files of an archive by path below the top directory; none if there is no archive.
 func unpacked(t *testing.T, name string) map[string]string {
 	t.Helper()
 	data, err := os.ReadFile(name)
@@ -77,7 +77,7 @@ func unpacked(t *testing.T, name string) map[string]string {
 	}
 }
 
-// all is every file of an archive behind its name.
+// all returns every file of an archive, each after its path.
 func all(files map[string]string) string {
 	var text strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -86,8 +86,8 @@ func all(files map[string]string) string {
 	return text.String()
 }
 
-// Nothing of a Secret, an environment, a token in a log's line or in a CNI file is in an archive, and what a maintainer
-// asks for is. The golden files are for a person to read.
+// The archive has what a maintainer needs, but nothing of a Secret, of an environment variable, of a token in a log, or
+// of credentials in a CNI file. The golden files are for review.
 func TestSysdump(t *testing.T) {
 	for name, o := range map[string]options{"plain": {}, "redacted": {redact: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -116,8 +116,8 @@ func TestSysdump(t *testing.T) {
 	}
 }
 
-// With --redact no address and no name of a node, a namespace or a pod is left, whether it is in a list or not; and
-// what is the same stays so.
+// With --redact there is no address and no name of a node, namespace or pod, whether it is in a list or not. Equal
+// names have equal pseudonyms.
 func TestRedact(t *testing.T) {
 	files, _, err := dumped(t, options{redact: true}, newFake(t), output.Writer{})
 	if err != nil {
@@ -144,7 +144,7 @@ func TestRedact(t *testing.T) {
 	}
 }
 
-// Where names cannot be listed, nobody could tell them in words of others: those are left out.
+// If names cannot be listed, they cannot be recognised in texts of others. These texts are then left out.
 func TestRedactUnlisted(t *testing.T) {
 	f := newFake(t)
 	f.errs["namespaces"] = errors.New("forbidden")
@@ -162,7 +162,7 @@ func TestRedactUnlisted(t *testing.T) {
 	}
 }
 
-// What cannot be read is named with its reason, on standard error and in the index; what can be is there all the same.
+// What cannot be read is named with its reason, on standard error and in the index. The rest is in the archive.
 func TestUnread(t *testing.T) {
 	f := newFake(t)
 	for _, what := range []string{"version", "nodes", "pods", "events", "clusterroles", "inspect node", "log", "previous",
@@ -181,7 +181,7 @@ func TestUnread(t *testing.T) {
 	}
 }
 
-// A node that is to have an agent and has none is named: what only its agent knows is missing.
+// A node without the agent that it should have is named: what only its agent knows is missing.
 func TestAgentless(t *testing.T) {
 	f := newFake(t)
 	f.objects = slices.DeleteFunc(f.objects, func(o *unstructured.Unstructured) bool {
@@ -198,7 +198,7 @@ func TestAgentless(t *testing.T) {
 	}
 }
 
-// An archive is of most use where something is wrong: it has the rest where no agent may be listed, or none is there.
+// The archive has the rest if agents may not be listed, or if there is none: then it is most useful.
 func TestNoAgents(t *testing.T) {
 	refused := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", errors.New("no"))
 	for what, prepare := range map[string]func(*fake){
@@ -230,7 +230,7 @@ func TestNoAgents(t *testing.T) {
 	}
 }
 
-// Nobody to ask, and a node that is not there.
+// Nothing answers, and a node that does not exist.
 func TestUnasked(t *testing.T) {
 	for want, test := range map[string]struct {
 		o      options
@@ -252,7 +252,7 @@ func TestUnasked(t *testing.T) {
 	}
 }
 
-// --nodes leaves out agents and pods of other nodes; --list writes nothing, and says as JSON what would be there.
+// --nodes leaves out agents and pods of other nodes. --list writes no archive, and with JSON lists what it would have.
 func TestChoice(t *testing.T) {
 	files, _, err := dumped(t, options{nodes: []string{"node-b.example.com"}}, newFake(t), output.Writer{})
 	text := all(files)
@@ -269,7 +269,7 @@ func TestChoice(t *testing.T) {
 	}
 }
 
-// An archive of the same cluster at the same time has the same bytes.
+// The same cluster at the same time gives an archive with the same bytes.
 func TestSameBytes(t *testing.T) {
 	var archives []string
 	for range 2 {
@@ -288,7 +288,7 @@ func TestSameBytes(t *testing.T) {
 	}
 }
 
-// What an agent's program says steers nobody's terminal.
+// An agent's output cannot control the terminal.
 func TestUnreadIsPrintable(t *testing.T) {
 	f := newFake(t)
 	f.errs["metrics"] = errors.New("gone\x1b[2J\u202e")
@@ -321,14 +321,14 @@ func TestCheck(t *testing.T) {
 		o.file != "istio-pod-network-sysdump-20260102T030405Z.tar.gz" {
 		t.Error(format, o.file, err)
 	}
-	// What has come there meanwhile stays.
+	// A file that was created meanwhile is kept.
 	_, _, err := dumped(t, options{file: there}, newFake(t), output.Writer{})
 	if data, _ := os.ReadFile(there); outcome.StatusOf(err) != outcome.NotAsked || string(data) != "kept" {
 		t.Errorf("%v, %q", err, data)
 	}
 }
 
-// Files are bounded, and so is an archive.
+// The size of files is limited, and so is that of an archive.
 func TestBounds(t *testing.T) {
 	var c contents
 	big := map[string]any{"a": strings.Repeat("x", maxFile/2)}
@@ -343,7 +343,7 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// Of chosen pods there are record and rules, with pseudonyms where they are asked for; what cannot be had is named.
+// The archive has record and rules of chosen pods, with pseudonyms if redacted. What is missing is named.
 func TestChosen(t *testing.T) {
 	const pod, agent = "shop/cart-7d4b9-x2x4q", "istio-pod-network-agent-aaaaa"
 	for _, redacts := range []bool{false, true} {

@@ -1,4 +1,4 @@
-// Package trace says where a packet of a pod goes, and why: by a walk through the very rules that the plugin writes.
+// Package trace says where a packet of a pod goes and why, by evaluating the rules that the plugin writes.
 package trace
 
 import (
@@ -64,7 +64,7 @@ var (
 	protos   = map[string]redirect.Proto{"tcp": redirect.TCP, "udp": redirect.UDP}
 )
 
-// options are a command line's.
+// options are the values of the command line.
 type options struct {
 	explain.Input
 	from, to, proto, backend, picture, output string
@@ -73,7 +73,7 @@ type options struct {
 	agents                                    string // their namespace
 }
 
-// Command returns the command. name is the program's, namespace that of the usual flag.
+// Command returns the command. name is the program's name, namespace the value of the usual flag.
 func Command(
 	name string, namespace *string, flags cluster.Flags, stdin io.Reader, writer output.Writer,
 ) *cobra.Command {
@@ -141,7 +141,7 @@ func Command(
 	return c
 }
 
-// ask answers the question of pods of the cluster, NAMESPACE/NAME.
+// ask answers the question for pods of the cluster, NAMESPACE/NAME.
 func (q question) ask(
 	ctx context.Context, from explain.Source, agents string, settings explain.Settings, pods []string, w output.Writer,
 ) error {
@@ -159,7 +159,7 @@ func (q question) ask(
 	return q.answer(list, unread, w)
 }
 
-// answer walks a packet of each pod that is explained; unread are errors of pods that could not be read.
+// answer traces a packet of each explained pod. unread are the errors of pods that could not be read.
 func (q question) answer(explained explain.List, unread []error, w output.Writer) error {
 	if err := q.picture.Fits(len(explained.Items)); err != nil {
 		return err
@@ -193,7 +193,7 @@ func (q question) answer(explained explain.List, unread []error, w output.Writer
 	return nil
 }
 
-// write writes the answer, in the form that was asked for.
+// write writes the answer in the chosen form.
 func (q question) write(list List, w output.Writer) error {
 	if q.picture == output.InSVG {
 		_, err := io.WriteString(w.Out, list.Items[0].svg())
@@ -202,7 +202,7 @@ func (q question) write(list List, w output.Writer) error {
 	return outcome.Unasked(w.Object(list, func(t *output.Text) { list.write(t, q.picture == output.InText) }))
 }
 
-// question reads what is asked of each pod. An error has its exit status.
+// question parses the question. Its error has an exit status.
 func (o options) question() (q question, err error) {
 	if q.format, err = output.ParseFormat(o.output); err == nil {
 		err = outcome.Misuse(o.read(&q))
@@ -245,5 +245,5 @@ func (o options) read(q *question) (err error) {
 	if q.addresses, err = parseAddresses(o.pod); err != nil || len(q.addresses) == 0 {
 		return err
 	}
-	return q.fits(q.addresses) // of the pod's own, which are known once it is read, of says it
+	return q.fits(q.addresses) // the pod's own addresses are known once it is read; of checks them then
 }

@@ -17,53 +17,53 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Kernel is what the kernel says of a packet, beside the prediction.
+// Kernel is the kernel's report about a packet, beside the prediction.
 type Kernel struct {
-	// Looked says that the kernel was asked. Otherwise neither agrees nor steps say anything.
+	// Looked says that the kernel was asked. Otherwise Agrees and Steps mean nothing.
 	Looked bool `json:"looked"`
 	Agrees bool `json:"agrees"`
-	// Detail says in what kernel and prediction differ, or why nobody has looked.
+	// Detail says how kernel and prediction differ, or why the kernel was not asked.
 	Detail string `json:"detail,omitempty"`
 	// Next says what to do about that.
 	Next string `json:"next,omitempty"`
-	// unasked says that nobody could be asked.
+	// unasked says that the kernel could not be asked.
 	unasked bool
-	// Change is the chart's value with which the agent would have looked.
+	// Change is the chart's value with which the agent could have asked.
 	Change string       `json:"change,omitempty"`
-	From   string       `json:"from,omitempty"` // whom the packet came from, and whom it was for
+	From   string       `json:"from,omitempty"` // source and destination of the packet
 	To     string       `json:"to,omitempty"`
 	Steps  []KernelStep `json:"steps,omitempty"`
 	End    report.End   `json:"end,omitzero"`
 }
 
-// KernelStep is a rule that took the packet, or the end of a base chain.
+// KernelStep is a rule that matched the packet, or the end of a base chain.
 type KernelStep struct {
 	Hook    string `json:"hook,omitempty"`
 	Table   string `json:"table"` // with its family
 	Chain   string `json:"chain"`
 	Rule    int    `json:"rule,omitempty"` // its number in the chain, as in the prediction's steps
 	Verdict string `json:"verdict"`
-	// Ours says that it is a rule of the plugin's tables, Predicted that the prediction has it there.
+	// Ours says that the rule is in the plugin's tables, Predicted that the prediction has it at this place.
 	Ours      bool `json:"ours,omitempty"`
 	Predicted bool `json:"predicted,omitempty"`
 }
 
-// kernel asks that of a pod's node about a packet.
+// kernel asks the kernel of a pod's node about a packet.
 type kernel func(e explain.Explanation, p trace.Packet) answer
 
-// answer is what the kernel says, or why it could not be asked.
+// answer is the kernel's report, or why the kernel could not be asked.
 type answer struct {
 	report.Trace
 	unasked, next string
 }
 
-// asker is a cluster whose agents can be asked for traces.
+// asker is a cluster whose agents can trace packets.
 type asker interface {
 	AgentOn(ctx context.Context, namespace, node string) (*corev1.Pod, error)
 	AskTrace(ctx context.Context, agent corev1.Pod, namespace, name, from, proto, to string) (inspect.Trace, error)
 }
 
-// kernels asks the agents, nil if nobody is to be asked.
+// kernels returns a function that asks the agents, nil without --live.
 func (o options) kernels(ctx context.Context, from asker) kernel {
 	if !o.live {
 		return nil
@@ -103,7 +103,7 @@ func (o options) kernels(ctx context.Context, from asker) kernel {
 	}
 }
 
-// parseSource reads an address with its port, and otherwise returns the other one.
+// parseSource parses an address with its port. If it cannot, it returns otherwise.
 func parseSource(text string, otherwise netip.AddrPort) netip.AddrPort {
 	if a, err := netip.ParseAddrPort(text); err == nil {
 		return a
@@ -111,7 +111,7 @@ func parseSource(text string, otherwise netip.AddrPort) netip.AddrPort {
 	return otherwise
 }
 
-// kernelOf holds what the kernel says of a packet of a pod, NAMESPACE/NAME, against the way that was predicted.
+// kernelOf compares the kernel's report about a packet of a pod, NAMESPACE/NAME, with the predicted way.
 func kernelOf(pod string, told answer, rules trace.Rules, way trace.Way) *Kernel {
 	switch {
 	case told.unasked != "":
@@ -146,7 +146,7 @@ func isOurs(table string) bool {
 	return name == redirect.TableName
 }
 
-// ends says where the packet was at the end.
+// ends returns where the packet was at the end.
 func (k Kernel) ends() string {
 	switch k.End.Where {
 	case report.Dropped:
@@ -157,7 +157,7 @@ func (k Kernel) ends() string {
 	return fmt.Sprintf("in the pod: by %s, for %s", k.End.Link, k.End.To)
 }
 
-// write writes what the kernel says of a packet of a pod.
+// write writes the kernel's report about a packet of a pod.
 func (k Kernel) write(t *output.Text) {
 	if !k.Looked {
 		verdict := output.NotLookedAt

@@ -17,13 +17,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// agents are those of the fake's cluster, that say the same of each packet.
+// agents is the fake's cluster with agents that give the same report about each packet.
 type agents struct {
 	fake
 	told  report.Trace
 	err   error
 	none  bool
-	of    string // the UID of the pod that it is about
+	of    string // UID of the pod that the report is about
 	asked string
 }
 
@@ -41,7 +41,7 @@ func (a *agents) AskTrace(
 	return inspect.Trace{UID: a.of, Kernel: a.told}, a.err
 }
 
-// outbound is what a kernel says of an app's call that is redirected.
+// outbound is a kernel's report about an app's call that is redirected.
 func outbound() report.Trace {
 	const table = "istio-pod-network"
 	step := func(hook, chain string, rule int, verdict string) report.Step {
@@ -58,7 +58,7 @@ func outbound() report.Trace {
 	}, End: report.End{Where: report.Pod, To: "127.0.0.1:15101", Link: "lo"}}
 }
 
-// inbound is what it says of one from outside, by an interface that the prediction cannot know.
+// inbound is its report about a packet from outside, with an interface that the prediction cannot know.
 func inbound() report.Trace {
 	told := outbound()
 	told.From, told.To, told.In = "10.1.0.9:40000", "10.244.0.7:8080", "net0"
@@ -73,7 +73,7 @@ func inbound() report.Trace {
 	return told
 }
 
-// What the kernel says stands beside the prediction: it agrees, or not, or nobody has looked.
+// The kernel's report is beside the prediction: it agrees, it differs, or it is missing.
 func TestKernel(t *testing.T) {
 	changed := func(change func(*report.Trace)) report.Trace {
 		told := outbound()
@@ -143,7 +143,7 @@ func TestKernel(t *testing.T) {
 	}
 }
 
-// Whoever may name interfaces in a pod's network does not steer the terminal of whoever asks where a packet goes.
+// Names of interfaces in a pod's network cannot control the terminal.
 func TestKernelPrintable(t *testing.T) {
 	const bad = "net\x1b[2J\u202e"
 	for _, o := range []options{{output: "table"}, {output: "wide"}, {output: "table", picture: string(output.InText)},

@@ -21,11 +21,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// fake is a cluster in memory, with the pod shop/cart-0 and an agent. It answers what decides about the pod, and no
-// more.
+// fake is a cluster in memory, with the pod shop/cart-0 and an agent. It only answers what the decision about the pod
+// needs.
 type fake struct {
 	config string
-	errs   map[string]error // by what is asked for
+	errs   map[string]error // by what is read
 }
 
 func (f *fake) Pod(_ context.Context, namespace, name string) (*corev1.Pod, error) {
@@ -73,7 +73,7 @@ func (f *fake) AskPod(context.Context, corev1.Pod, string, string) (inspect.Pod,
 	panic("the agent decides nothing")
 }
 
-// A packet of a pod of the cluster is walked through the rules by the pod, its namespace and the operator's settings.
+// A packet of a pod in the cluster is traced with the pod, its namespace and the operator's settings.
 func TestLive(t *testing.T) {
 	const settings = `{"type": "istio-pod-network", "redirect": {"outboundPort": 15101}}`
 	for name, test := range map[string]struct {

@@ -15,13 +15,13 @@ import (
 
 const dnsPort = 53
 
-// sender is who sends the packet, as the command line says.
+// sender is the sender of the packet from the command line.
 type sender struct {
 	kind  string
-	owner trace.Owner // of uid
+	owner trace.Owner // for uid
 }
 
-// The kinds of sender.
+// Kinds of sender.
 const (
 	fromApp     = "app"
 	fromProxy   = "proxy"
@@ -66,19 +66,19 @@ func parseAddresses(list []string) (parsed []netip.Addr, err error) {
 	return parsed, nil
 }
 
-// question is what is asked of a pod.
+// question is a question about pods.
 type question struct {
 	from      sender
 	to        destination
 	proto     redirect.Proto
 	addresses []netip.Addr
 	iptables  bool
-	kernel    kernel // that is asked, too; nil for none
+	kernel    kernel // asked as well; nil for none
 	picture   output.Picture
 	format    output.Format
 }
 
-// fits is the error of a packet that a pod with these addresses cannot have.
+// fits returns an error if the packet is not possible for a pod with these addresses.
 func (q question) fits(addresses []netip.Addr) error {
 	to := q.to.of(addresses)
 	_, families := explain.Network(addresses)
@@ -91,7 +91,7 @@ func (q question) fits(addresses []netip.Addr) error {
 	return nil
 }
 
-// of walks the packet through the rules of a pod.
+// of traces the packet through the rules of a pod.
 func (q question) of(e explain.Explanation) (item Item, err error) {
 	item = Item{Object: e.Object, Namespace: e.Namespace, Name: e.Name, Source: e.Source, Verdict: e.Verdict,
 		Reason: e.Reason, Meaning: e.Meaning, Error: e.Error, Next: e.Next, Assumed: e.Assumed, Ways: []Way{}}
@@ -113,7 +113,7 @@ func (q question) of(e explain.Explanation) (item Item, err error) {
 	q.send(&packet, rules, e.Pod(), &item)
 	if q.kernel != nil {
 		told := q.kernel(e, packet)
-		if told.unasked+told.Why == "" && packet.In != "" { // now it is known who the client is
+		if told.unasked+told.Why == "" && packet.In != "" { // the kernel's report names the client
 			item.Assumed = item.Assumed[:len(item.Assumed)-1]
 			packet.In, packet.Source = told.In, parseSource(told.From, packet.Source)
 			pod.Links[0].Name = told.In
@@ -127,7 +127,7 @@ func (q question) of(e explain.Explanation) (item Item, err error) {
 	return item, nil
 }
 
-// send says who sends the packet.
+// send sets the sender of the packet.
 func (q question) send(packet *trace.Packet, rules trace.Rules, pod *corev1.Pod, item *Item) {
 	switch q.from.kind {
 	case fromOutside:
@@ -144,7 +144,7 @@ func (q question) send(packet *trace.Packet, rules trace.Rules, pod *corev1.Pod,
 	}
 }
 
-// addressesOf returns the pod's addresses: those of the command line, else of its status, else assumed ones.
+// addressesOf returns the pod's addresses: those of the command line, otherwise of its status, otherwise assumed ones.
 func (q question) addressesOf(pod *corev1.Pod, item *Item) (addresses []netip.Addr) {
 	if len(q.addresses) > 0 {
 		return q.addresses
@@ -156,14 +156,14 @@ func (q question) addressesOf(pod *corev1.Pod, item *Item) (addresses []netip.Ad
 
 const validTo = "ADDRESS:PORT, [ADDRESS]:PORT or pod:PORT, with a port 1 to 65535; with --dns the port may be left out"
 
-// destination is where the packet is to go.
+// destination is the destination of the packet.
 type destination struct {
 	text    string
-	pod     bool // to its first address
+	pod     bool // to the pod's first address
 	address netip.AddrPort
 }
 
-// of is the address that is meant for a pod that has these.
+// of returns the destination's address for a pod with these addresses.
 func (d destination) of(pod []netip.Addr) netip.AddrPort {
 	if d.pod {
 		return netip.AddrPortFrom(pod[0], d.address.Port())
@@ -171,7 +171,7 @@ func (d destination) of(pod []netip.Addr) netip.AddrPort {
 	return d.address
 }
 
-// parseTo reads a destination. number is the port of one that has none, 0 if it must have one.
+// parseTo parses a destination. number is the default port, 0 if a port is required.
 func parseTo(text string, number redirect.Port) (to destination, err error) {
 	host, port, hasPort := text, "", false
 	if i := strings.LastIndexByte(text, ':'); i >= 0 && (strings.Count(text, ":") == 1 || strings.Contains(text, "]:")) {

@@ -9,20 +9,19 @@ import (
 	"github.com/istio-pod-network/controller/plugin/trace"
 )
 
-// List is what is written.
+// List is the command's output.
 type List struct {
 	output.Head `json:",inline"`
 	// Operator is where the operator's settings come from.
 	Operator string `json:"operator"`
 	Items    []Item `json:"items"`
-	// NotLookedAt are objects of the files in which no pod is known, fields that are not known, and what could not be
-	// asked.
+	// NotLookedAt are objects in the files without a known pod, unknown fields, and what could not be asked.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 }
 
-// Item is what is said of one pod.
+// Item is the output about one pod.
 type Item struct {
-	Object    string          `json:"object"` // its kind: Pod, or what has it as a template
+	Object    string          `json:"object"` // its kind: Pod, or the kind with its template
 	Namespace string          `json:"namespace"`
 	Name      string          `json:"name"`
 	Source    string          `json:"source,omitempty"` // the file that it was read from
@@ -30,41 +29,41 @@ type Item struct {
 	Reason    string          `json:"reason,omitempty"`
 	Meaning   string          `json:"meaning,omitempty"`
 	Error     string          `json:"error,omitempty"` // why the pod does not start
-	Next      string          `json:"next,omitempty"`  // what to do about that, or if it is meant to be otherwise
-	// Assumed is what was taken to be so although nobody has said it.
+	Next      string          `json:"next,omitempty"`  // what to do about that, or if something else is intended
+	// Assumed are assumptions that were made.
 	Assumed []string `json:"assumed,omitempty"`
-	// Ways are that of the packet, and then of the one that the sidecar sends on.
+	// Ways are the way of the packet, then that of the packet that the sidecar sends on.
 	Ways []Way `json:"ways"`
-	// Kernel is what the node's kernel says of the first of them, where it was asked.
+	// Kernel is the kernel's report about the first way, if it was asked.
 	Kernel *Kernel `json:"kernel,omitempty"`
 
 	ways        []trace.Way
-	hostNetwork bool // it has no network of its own, so there is nothing to walk through
+	hostNetwork bool // it has the node's network, where the plugin writes no rules
 }
 
 // Way is a packet's way.
 type Way struct {
 	Sender   string        `json:"sender"`
 	Protocol string        `json:"protocol"`
-	From     string        `json:"from"` // the source address
-	To       string        `json:"to"`   // the destination
+	From     string        `json:"from"` // source address
+	To       string        `json:"to"`   // destination
 	Steps    []Step        `json:"steps"`
 	Landed   trace.Landing `json:"landed"`
 	Where    string        `json:"where"`
-	At       string        `json:"at"` // the address that it is delivered at
-	// OriginalDestination is that by which the sidecar knows it.
+	At       string        `json:"at"` // the address at which it is delivered
+	// OriginalDestination is the address that the sidecar sees (SO_ORIGINAL_DST).
 	OriginalDestination string `json:"originalDestination,omitempty"`
 	Because             string `json:"because"`
 }
 
-// Step is one of a way.
+// Step is a step of a way.
 type Step struct {
 	Hook    string `json:"hook,omitempty"`
 	Chain   string `json:"chain,omitempty"`
 	Rule    int    `json:"rule,omitempty"` // its number in the chain
 	Match   string `json:"match,omitempty"`
 	Why     string `json:"why,omitempty"`
-	Missed  string `json:"missed,omitempty"` // why the rule does not take the packet
+	Missed  string `json:"missed,omitempty"` // why the rule does not match the packet
 	Decides bool   `json:"decides,omitempty"`
 }
 
@@ -82,12 +81,12 @@ func wayOf(w trace.Way) Way {
 	return way
 }
 
-// lands reports whether the packet lands anywhere, as far as it is the pod's.
+// lands reports whether the packet is delivered. Without rules for the pod it returns true.
 func (i Item) lands() bool {
 	return i.hostNetwork || len(i.ways) > 0 && i.ways[0].Landed != trace.Dropped
 }
 
-// svg is the picture as a document.
+// svg returns the picture as an SVG document.
 func (i Item) svg() string {
 	title := "A packet of " + i.Namespace + "/" + i.Name
 	switch {

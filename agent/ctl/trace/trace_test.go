@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// traced runs the command, and returns what it writes with the exit status.
+// traced runs the command, and returns its output and exit status.
 func traced(t *testing.T, args ...string) (string, int, error) {
 	t.Helper()
 	var out bytes.Buffer
@@ -26,7 +26,7 @@ func traced(t *testing.T, args ...string) (string, int, error) {
 	defer stdin.Close()
 	reach := cluster.NewFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
 	c := Command("ctl", &namespace, reach, stdin, output.Writer{Out: &out})
-	c.SetArgs(append([]string{}, args...)) // cobra takes none for those of the process
+	c.SetArgs(append([]string{}, args...)) // cobra would use the process's arguments instead of nil
 	c.SilenceErrors, c.SilenceUsage = true, true
 	err = c.Execute()
 	return out.String(), outcome.StatusOf(err), err
@@ -76,7 +76,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// Standard input is a file like any other.
+// Standard input is read like a file.
 func TestStandardInput(t *testing.T) {
 	got, status, err := traced(t, "-f", "-", "--injected", "--to", "10.96.0.10:80")
 	want, _, _ := traced(t, "-f", "testdata/pod.yaml", "--injected", "--to", "10.96.0.10:80")

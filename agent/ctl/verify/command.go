@@ -75,9 +75,9 @@ const example = `  # Does every node redirect, and does nothing get around a sid
   # Remove what a killed run has left
   %[1]s verify --cleanup`
 
-// options are a command line's.
+// options are the values of the command line.
 type options struct {
-	namespace string // of the agents, "" for all
+	namespace string // of the agents; "" for all
 	output    string
 	nodes     string
 	parallel  int
@@ -88,12 +88,12 @@ type options struct {
 	istio     bool
 	revision  string
 	pace      temporary.Pace
-	logs      logs // nil: those of the cluster
+	logs      logs // nil for those of the cluster
 	create    create
 	tool      string
 }
 
-// Command returns the command. name is the program's.
+// Command returns the command. name is the program's name.
 func Command(name string, flags cluster.Flags, writer output.Writer) *cobra.Command {
 	o := options{tool: name, pace: temporary.Pace{Poll: time.Second, Beat: 4 * time.Second}}
 	c := &cobra.Command{
@@ -150,8 +150,7 @@ func (o options) check() (output.Format, error) {
 	return output.ParseFormat(o.output)
 }
 
-// end asks a cluster by ask, and writes what came of it, also if that is nothing but an error: who reads a report finds
-// one after every run.
+// end runs ask and writes the result, even if that is only an error, so that every run has a report.
 func (o options) end(
 	w output.Writer, ask func(func(context.Context, *cluster.Cluster) error) error, p *temporary.Progress,
 ) error {
@@ -169,7 +168,7 @@ func (o options) end(
 	return o.show(result, err, w)
 }
 
-// run proves the nodes that were asked for.
+// run verifies the chosen nodes.
 func (o options) run(ctx context.Context, from *cluster.Cluster, p *temporary.Progress) (v Verification, err error) {
 	sets, err := from.DaemonSets(ctx, o.namespace)
 	if err != nil {
@@ -224,18 +223,18 @@ func (o options) run(ctx context.Context, from *cluster.Cluster, p *temporary.Pr
 	return v, nil
 }
 
-// show writes the outcome, also of a run that has failed as a whole; the error says how the cluster is.
+// show writes the result, also of a run that failed as a whole. Its error says whether the cluster is well.
 func (o options) show(v Verification, failed error, w output.Writer) error {
 	if failed != nil {
 		v = Verification{Head: output.HeadOf("Verification"), Image: v.Image, Istio: v.Istio, Error: failed.Error(),
 			Items: []Node{}}
 	}
-	if text := w.Format == output.Table || w.Format == output.Wide; failed == nil || !text { // the error is told anyway
+	if text := w.Format == output.Table || w.Format == output.Wide; failed == nil || !text { // the caller prints the error
 		if err := w.Object(v, v.write); err != nil {
 			return outcome.Unasked(errors.Join(failed, err))
 		}
 	}
-	if o.junit != "" { // behind what is told: a file that cannot be written is no reason to keep silent
+	if o.junit != "" { // after the output: if the file cannot be written, the result is still printed
 		if err := v.writeJUnit(o.junit); err != nil {
 			return outcome.Unasked(errors.Join(failed, err))
 		}

@@ -27,10 +27,10 @@ import (
 	kubetesting "k8s.io/client-go/testing"
 )
 
-// agents is the namespace of the agents.
+// agents is the agents' namespace.
 const agents = "mesh-network"
 
-// fakeCluster is one in memory. What its kubelets make of pods is said by change.
+// fakeCluster is a cluster in memory. change plays its kubelets.
 type fakeCluster struct {
 	*fake.Clientset
 	mu     sync.Mutex
@@ -39,7 +39,7 @@ type fakeCluster struct {
 	change func(kind, node string, p *corev1.Pod)
 }
 
-// newFake has two nodes with agents, and one where none is to run.
+// newFake returns a cluster with two nodes with agents, and one that should have none.
 func newFake(t *testing.T) *fakeCluster {
 	t.Helper()
 	pod, err := os.ReadFile("testdata/pod.yaml")
@@ -88,13 +88,13 @@ func newFake(t *testing.T) *fakeCluster {
 	return f
 }
 
-// nodeOf is where a pod has to run.
+// nodeOf returns the node on which a pod has to run.
 func nodeOf(p *corev1.Pod) string {
 	terms := p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 	return terms[0].MatchFields[0].Values[0]
 }
 
-// started gives a pod the status of one that works.
+// started sets the status of a pod that works.
 func started(kind string, p *corev1.Pod) {
 	p.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: "10.0.0.9"}, {IP: "fd00::9"}},
 		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
@@ -107,13 +107,13 @@ func started(kind string, p *corev1.Pod) {
 	}
 }
 
-// pending gives a pod the status of one whose sandbox is not there.
+// pending sets the status of a pod without a sandbox.
 func pending(p *corev1.Pod) {
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending,
 		Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}}}
 }
 
-// warned makes an Event about a pod.
+// warned adds an Event about a pod.
 func (f *fakeCluster) warned(p *corev1.Pod, reason, message string) {
 	f.warnedAt(p, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), reason, message)
 }
@@ -128,7 +128,7 @@ func (f *fakeCluster) warnedAt(p *corev1.Pod, at time.Time, reason, message stri
 	}, Namespace)
 }
 
-// flowsOf are those that a pod makes where all is well.
+// flowsOf returns the results of a pod's flows if all is well.
 func flowsOf(pod string, sidecar bool) (all []report.Result) {
 	for _, family := range []string{"IPv4", "IPv6"} {
 		add := func(flow, to, want string) {
@@ -161,7 +161,7 @@ func flowsOf(pod string, sidecar bool) (all []report.Result) {
 	return all
 }
 
-// says sets what a container of a node says.
+// says sets the log of a container on a node.
 func (f *fakeCluster) says(node, who string, all ...report.Result) {
 	text := "something else\n"
 	for _, r := range all {
@@ -170,7 +170,7 @@ func (f *fakeCluster) says(node, who string, all ...report.Result) {
 	f.logs[node+"/"+who] = text
 }
 
-// edit changes what the container of a pod of node-b says of flows.
+// edit changes the results in the log of a container on node-b.
 func (f *fakeCluster) edit(who string, change func(*report.Result)) {
 	all := report.Parse(f.logs["node-b/"+who])
 	for i := range all {
@@ -179,7 +179,7 @@ func (f *fakeCluster) edit(who string, change func(*report.Result)) {
 	f.says("node-b", who, all...)
 }
 
-// log is what a container says.
+// log returns a container's log.
 func (f *fakeCluster) log(_ context.Context, pod, container string) ([]byte, error) {
 	f.mu.Lock()
 	p, there := f.pods[pod]
@@ -195,7 +195,7 @@ func (f *fakeCluster) log(_ context.Context, pod, container string) ([]byte, err
 	return []byte(text), nil
 }
 
-// run runs the command, and returns its exit status with what it writes.
+// run runs the command, and returns its exit status and output.
 func (f *fakeCluster) run(ctx context.Context, o options, format output.Format) (status int, stdout, stderr string,
 	err error) {
 	var out, errs bytes.Buffer
@@ -213,7 +213,7 @@ func (f *fakeCluster) run(ctx context.Context, o options, format output.Format) 
 	return outcome.StatusOf(err), out.String(), errs.String(), err
 }
 
-// obeying does what the clients of a real cluster do with a context that has ended: nothing.
+// obeying refuses requests with a context that has ended, as clients of a real cluster do.
 type obeying struct{ typedcore.CoreV1Interface }
 
 func (o obeying) Namespaces() typedcore.NamespaceInterface {
@@ -249,7 +249,7 @@ func (f *fakeCluster) there(t *testing.T) *corev1.Namespace {
 	return n
 }
 
-// onB changes pods of a kind on node-b.
+// onB returns a function that changes pods of a kind on node-b.
 func onB(kind string, change func(*corev1.Pod)) func(string, string, *corev1.Pod) {
 	return func(k, node string, p *corev1.Pod) {
 		if k == kind && node == "node-b" {

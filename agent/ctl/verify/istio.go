@@ -23,15 +23,15 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Injected says by what the pods of the mesh are injected.
+// Injected says how the mesh pods are injected.
 type Injected struct {
 	Webhook string `json:"webhook"` // as CONFIGURATION/WEBHOOK
-	Label   string `json:"label"`   // of the namespace, by which it is selected
+	Label   string `json:"label"`   // of the namespace, by which the webhook selects it
 	// DNSCapture says whether the sidecars capture DNS.
 	DNSCapture bool `json:"dnsCapture"`
 }
 
-// mesh is what is known of the cluster's, with --istio.
+// mesh is what is known of the cluster's mesh, with --istio.
 type mesh struct {
 	Injected
 	label  [2]string
@@ -39,18 +39,18 @@ type mesh struct {
 	args   []string // of the app beside Envoy
 }
 
-// create makes an object of Istio's.
+// create creates an Istio object.
 type create func(context.Context, schema.GroupVersionResource, string, *unstructured.Unstructured) error
 
-// space is the temporary namespace. Istio's own injection adds no seccomp profile unless it is told to, which Pod
-// Security restricted asks for.
+// space describes the temporary namespace. Its level is baseline, because Istio's injection by default adds no seccomp
+// profile, which Pod Security restricted requires.
 func (m *mesh) space() temporary.Kind {
 	kind := space
 	kind.Level, kind.Inject = "baseline", m.label
 	return kind
 }
 
-// injection finds by which label of a namespace the cluster's webhooks inject its pods; nil without --istio.
+// injection finds the label of a namespace with which the cluster's webhooks inject its pods; nil without --istio.
 func (o options) injection(ctx context.Context, from *cluster.Cluster, k kit) (*mesh, error) {
 	if !o.istio {
 		return nil, nil
@@ -100,10 +100,10 @@ func (o options) injection(ctx context.Context, from *cluster.Cluster, k kit) (*
 		strings.Join(passed, "; ")))
 }
 
-// tagLabel is that of a configuration of webhooks which is a tag of a revision.
+// tagLabel is the label of a webhook configuration that is a tag of a revision.
 const tagLabel = "istio.io/tag"
 
-// revisionsOf are the revisions and tags of those that inject.
+// revisionsOf returns the revisions and tags of the webhooks.
 func revisionsOf(all []admissionv1.MutatingWebhookConfiguration, hooks []explain.Webhook) (names []string) {
 	for _, configuration := range all {
 		if slices.ContainsFunc(hooks, func(w explain.Webhook) bool { return w.Configuration == configuration.Name }) {
@@ -114,8 +114,8 @@ func revisionsOf(all []admissionv1.MutatingWebhookConfiguration, hooks []explain
 	return slices.Compact(names)
 }
 
-// What has the sidecars of the namespace let nothing out and nothing in, so that whatever arrives has gone around them.
-// That the namespace is all of the mesh that they know keeps them small.
+// Istio objects with which the sidecars of the namespace let no traffic out or in, so that traffic that arrives has
+// bypassed them. The sidecars only know this namespace of the mesh, which keeps them small.
 var holds = []struct {
 	group, kind, resource string
 	spec                  map[string]any
@@ -129,10 +129,10 @@ var holds = []struct {
 	}},
 }
 
-// versions are those of Istio's API, the newest first.
+// versions are the versions of Istio's API, the newest first.
 var versions = []string{"v1", "v1beta1"}
 
-// hold makes these objects.
+// hold creates these objects.
 func (v *verifier) hold(ctx context.Context) error {
 	for _, object := range holds {
 		var err error
@@ -158,7 +158,7 @@ func (v *verifier) hold(ctx context.Context) error {
 	return nil
 }
 
-// prepare sees how a pod of the namespace is injected, and what becomes of it.
+// prepare finds out how a pod in the namespace is injected, and what the plugin would do with it.
 func (v *verifier) prepare(ctx context.Context, node string) (notes []string, err error) {
 	if err := v.hold(ctx); err != nil {
 		return nil, err
@@ -177,7 +177,7 @@ func (v *verifier) prepare(ctx context.Context, node string) (notes []string, er
 	injected := slices.ContainsFunc(slices.Concat(tried.Spec.Containers, tried.Spec.InitContainers),
 		func(c corev1.Container) bool { return c.Name == sidecarContainer })
 	if !injected {
-		delete(tried.Annotations, annotation.Initialize) // by which it is meant for the mesh all the same
+		delete(tried.Annotations, annotation.Initialize) // the annotation would opt the pod in without a sidecar, too
 	}
 	e := operator.Of(tried, nil)
 	switch {
@@ -201,7 +201,7 @@ func (v *verifier) prepare(ctx context.Context, node string) (notes []string, er
 	return notes, nil
 }
 
-// operator is what the operator has decided for all pods, or the plugin's defaults and why it is not known.
+// operator returns the operator's settings, or the plugin's defaults and why the settings are not known.
 func (v *verifier) operator(ctx context.Context) (explain.Operator, error) {
 	config, err := v.core.ConfigMaps(v.agents).Get(ctx, cluster.SettingsMap, metav1.GetOptions{})
 	if err == nil {
@@ -214,7 +214,7 @@ func (v *verifier) operator(ctx context.Context) (explain.Operator, error) {
 		"(the verb get on ConfigMap %s in namespace %s): %w", cluster.SettingsMap, v.agents, err)
 }
 
-// remedy is what to do about a pod that was refused.
+// remedy returns what to do about a pod that was refused.
 func remedy(err error) string {
 	switch text := err.Error(); {
 	case strings.Contains(text, "failed calling webhook"):
@@ -225,8 +225,8 @@ func remedy(err error) string {
 	return "see what refuses it"
 }
 
-// injectedPod is a pod of one container that Istio is to inject. What the chart's says for its stand-in is left to
-// Istio.
+// injectedPod returns a pod with one container that Istio should inject. It leaves out the settings for the stand-in of
+// the sidecar.
 func (k kit) injectedPod(name, node string, c corev1.Container) *corev1.Pod {
 	p := k.alone(name, node, c)
 	k.annotate(p)
@@ -236,7 +236,7 @@ func (k kit) injectedPod(name, node string, c corev1.Container) *corev1.Pod {
 	return p
 }
 
-// envoyPod is a pod of the mesh that calls peers, and an app of the mesh at an address.
+// envoyPod returns a mesh pod that calls peers, and another mesh pod's app at an address.
 func (k kit) envoyPod(name, node string, m *mesh, peers []string, app, asks string) *corev1.Pod {
 	c := k.app()
 	c.Args = append(slices.Clone(m.args), "--name="+meshName, "--peer="+strings.Join(peers, ","), "--mtls="+app)
@@ -246,7 +246,7 @@ func (k kit) envoyPod(name, node string, m *mesh, peers []string, app, asks stri
 	return k.injectedPod(name, node, c)
 }
 
-// servedPod is a pod of the mesh that is called. A label of its own tells it from those of other nodes.
+// servedPod returns a mesh pod that is called. A label distinguishes it from those of other nodes.
 func (k kit) servedPod(name, node string) *corev1.Pod {
 	c := k.app()
 	c.Command, c.Args = []string{program, "serve"}, nil

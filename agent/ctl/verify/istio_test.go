@@ -27,7 +27,7 @@ import (
 	kubetesting "k8s.io/client-go/testing"
 )
 
-// hook is a configuration of one webhook of Istio's that selects namespaces by a label.
+// hook returns a configuration with one of Istio's webhooks, which selects namespaces by a label.
 func hook(name, revision, label, value string) *admissionv1.MutatingWebhookConfiguration {
 	return &admissionv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{explain.RevisionLabel: revision}},
@@ -40,7 +40,7 @@ func hook(name, revision, label, value string) *admissionv1.MutatingWebhookConfi
 	}
 }
 
-// istio gives a cluster an istiod, which injects pods of namespaces with these webhooks, and what pods with Envoy say.
+// istio adds an istiod to a cluster, which injects pods by these webhooks, and sets the logs of pods with Envoy.
 func (f *fakeCluster) istio(t *testing.T, hooks ...*admissionv1.MutatingWebhookConfiguration) {
 	t.Helper()
 	for _, h := range hooks {
@@ -70,7 +70,7 @@ func (f *fakeCluster) istio(t *testing.T, hooks ...*admissionv1.MutatingWebhookC
 	f.change = injected
 }
 
-// injected makes of a pod what Istio's injector does.
+// injected changes a pod as Istio's injector does.
 func injected(_, _ string, p *corev1.Pod) {
 	if p.Labels[annotation.SidecarInject] == "false" {
 		return
@@ -85,7 +85,7 @@ func injected(_, _ string, p *corev1.Pod) {
 	}
 }
 
-// besideEnvoy are the flows of a pod of the mesh with Envoy, all of them well. In IPv6 the sidecar does not listen.
+// besideEnvoy returns the results of a mesh pod with Envoy if all is well. The sidecar does not listen on IPv6.
 func besideEnvoy() (all []report.Result) {
 	for _, family := range []string{"IPv4", "IPv6"} {
 		add := func(flow, to, want, got, err, unmade string) {
@@ -114,7 +114,7 @@ func besideEnvoy() (all []report.Result) {
 		Got: "app spiffe://cluster.local/ns/istio-pod-network-verify/sa/verify"})
 }
 
-// byEnvoy is a run with the cluster's own injection.
+// byEnvoy returns options with --istio.
 func byEnvoy(o options) options {
 	o.istio = true
 	if o.create == nil {
@@ -127,7 +127,7 @@ func byEnvoy(o options) options {
 
 var ofDefault = hook("istio-sidecar-injector", "default", temporary.InjectionLabel, "enabled")
 
-// What is said of a cluster with its own injection, by what is wrong on one of its nodes.
+// Output about a cluster with its own injection and a fault on one node.
 func TestIstio(t *testing.T) {
 	edit := func(flow string, change func(*report.Result)) func(*fakeCluster) {
 		return func(f *fakeCluster) {
@@ -211,7 +211,7 @@ func TestIstio(t *testing.T) {
 	}
 }
 
-// What its pods and its namespace are like.
+// The pods and the namespace of a run with --istio.
 func TestIstiosPods(t *testing.T) {
 	f := newFake(t)
 	f.istio(t, hook("istio-revision-tag-stable", "1-31", explain.RevisionLabel, "stable"))
@@ -221,7 +221,7 @@ func TestIstiosPods(t *testing.T) {
 	o.create = func(
 		_ context.Context, r schema.GroupVersionResource, namespace string, u *unstructured.Unstructured,
 	) error {
-		if space = f.there(t); r.Version == "v1" && r.Resource == "sidecars" { // as of an older Istio
+		if space = f.there(t); r.Version == "v1" && r.Resource == "sidecars" { // as with an older Istio
 			return apierrors.NewNotFound(r.GroupResource(), u.GetName())
 		}
 		made = append(made, fmt.Sprint(namespace, " ", u.GetAPIVersion(), " ", u.GetKind(), " ", u.Object["spec"]))
@@ -263,8 +263,7 @@ func TestIstiosPods(t *testing.T) {
 	}
 }
 
-// Where the sidecars capture DNS they are asked for the name of a Service. The operator's settings
-// are not known here.
+// If the sidecars capture DNS, they are asked for the name of a Service. The operator's settings are not known here.
 func TestIstioCapturesDNS(t *testing.T) {
 	f := newFake(t)
 	f.istio(t, ofDefault)
@@ -289,7 +288,7 @@ func TestIstioCapturesDNS(t *testing.T) {
 	}
 }
 
-// What keeps pods from being injected is said before any is made.
+// What prevents injection is reported before any pod is created.
 func TestNotInjected(t *testing.T) {
 	of := func(hooks ...*admissionv1.MutatingWebhookConfiguration) func(*fakeCluster) {
 		return func(f *fakeCluster) { f.istio(t, hooks...) }
@@ -356,7 +355,8 @@ func TestNotInjected(t *testing.T) {
 	}
 }
 
-// On OpenShift no pod is made before the namespace has its users, and each is for the constraints that all may use.
+// On OpenShift no pod is created before the namespace has its users. Each pod requires the constraints that everybody
+// may use.
 func TestOpenShift(t *testing.T) {
 	platform := func() *fakeCluster {
 		f := newFake(t)

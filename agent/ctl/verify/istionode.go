@@ -13,8 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// serverName is how the pod of the mesh is called that is called by the other, and its Service; the label tells it from
-// those of other nodes.
+// serverName is the name of the mesh pod that is called by the other one, and of its Service. servedBy is the label
+// that distinguishes it from those of other nodes.
 const (
 	serverName = "server"
 	servedBy   = annotation.ControllerPrefix + "verify-server"
@@ -22,11 +22,11 @@ const (
 	appPort    = 8080
 )
 
-// ofStandIn are annotations of the chart's pod for its stand-in: of Istio's sidecar Istio says that.
+// ofStandIn are annotations of the chart's pod for its stand-in of the sidecar. Istio's sidecar gets them from Istio.
 var ofStandIn = []string{annotation.SidecarStatus, annotation.EnvoyUserID, "k8s.v1.cni.cncf.io/networks",
 	requiredConstraints}
 
-// proveInjected is prove with pods that Istio injects: there is one more, which serves.
+// proveInjected does what prove does, with pods that Istio injects. There is one more pod, which serves.
 func (v *verifier) proveInjected(ctx context.Context, n Node, number int) Node {
 	node := n.Name
 	name := func(what string) string { return fmt.Sprint(what, "-", number) }
@@ -68,7 +68,7 @@ func (v *verifier) proveInjected(ctx context.Context, n Node, number int) Node {
 	return n
 }
 
-// outside has Istio leave a pod alone. Nobody asks the peer by DNS: the sidecar answers for an address that nobody has.
+// outside makes Istio ignore a pod. DNS is not tested, because the sidecar answers queries to any address.
 func (k kit) outside(p *corev1.Pod) *corev1.Pod {
 	p.Labels[annotation.SidecarInject] = "false"
 	c := &p.Spec.Containers[0]
@@ -79,7 +79,7 @@ func (k kit) outside(p *corev1.Pod) *corev1.Pod {
 	return p
 }
 
-// serviceOf is a Service of the pod of its name.
+// serviceOf returns a Service for the pod of that name.
 func serviceOf(name string) *corev1.Service {
 	http := "http"
 	return &corev1.Service{
@@ -92,14 +92,14 @@ func serviceOf(name string) *corev1.Service {
 	}
 }
 
-// appHasEnded reports whether the app of a pod has, whose sidecar may go on.
+// appHasEnded reports whether a pod's app has ended. Its sidecar may still run.
 func appHasEnded(pod *corev1.Pod) bool {
 	return slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
 		return c.Name == appContainer && c.State.Terminated != nil
 	})
 }
 
-// sidecarTrouble says that Istio's sidecar is there and not ready, "" otherwise.
+// sidecarTrouble returns that Istio's sidecar runs but is not ready, otherwise "".
 func (v *verifier) sidecarTrouble(ctx context.Context, pod *corev1.Pod) string {
 	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		if c.Name == sidecarContainer && c.State.Running != nil && !c.Ready {

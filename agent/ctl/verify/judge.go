@@ -9,23 +9,23 @@ import (
 	"github.com/istio-pod-network/controller/plugin/flows/report"
 )
 
-// said is what the pods of a node have said: that of the mesh, the one outside it, and the peer of both.
+// said has the logs of a node's pods: the mesh pod, the pod outside the mesh, and the peer of both.
 type said struct {
 	mesh, plain, peer string
 	istio             bool // the sidecar is Istio's
 }
 
-// key tells flows from each other.
+// key identifies a flow.
 type key struct{ flow, family string }
 
-// around is why a flow is not well that nobody may make.
+// around says why a flow that must not be possible is not well.
 const around = "it has reached the peer around the sidecar"
 
 func keyOf(r report.Result) key { return key{r.Flow, r.Family} }
 
-// judge says of each flow of the pod of the mesh whether it is as it has to be. What the pod outside the mesh gets by
-// the same calls is the control: an attempt to get around the sidecar that is not answered shows nothing where it is
-// not answered there either, and a leak is seen only if the peer has seen that pod.
+// judge judges each flow of the mesh pod. The same calls of the pod outside the mesh are the control. An attempt to
+// bypass the sidecar that is not answered proves nothing if it is not answered there either. A leak can only be seen if
+// the peer has seen the pod outside the mesh.
 func (n *Node) judge(tool string, s said) {
 	control, reached := map[key]report.Result{}, report.Callers(s.peer)
 	for _, r := range report.Parse(s.plain) {
@@ -96,7 +96,7 @@ func sortedKeys(control map[key]report.Result) []key {
 	return all
 }
 
-// judgeOne says how a flow is, and why it is not well. leaked says that the peer has been reached by it.
+// judgeOne returns the verdict about a flow, and why it is not well. leaked says that it has reached the peer.
 func judgeOne(r, control report.Result, leaked bool) (Verdict, string) {
 	switch escape := r.IsEscape(); {
 	case !escape && r.Unmade != "":
@@ -123,12 +123,12 @@ func judgeOne(r, control report.Result, leaked bool) (Verdict, string) {
 	return Well, ""
 }
 
-// isHeld reports whether it is a flow that a sidecar of Istio's has to hold back.
+// isHeld reports whether Istio's sidecar must not let the flow pass.
 func isHeld(r report.Result) bool {
 	return r.Flow == report.HeldOutbound || r.Flow == report.HeldInbound
 }
 
-// controlOf is which of the control's flows shows that a flow is one.
+// controlOf returns the key of the control's flow that proves a flow possible.
 func controlOf(r report.Result) key {
 	k := keyOf(r)
 	switch r.Flow {
@@ -140,7 +140,7 @@ func controlOf(r report.Result) key {
 	return k
 }
 
-// gotOf says who has answered.
+// gotOf returns who has answered.
 func gotOf(r report.Result) string {
 	if r.Got != "" {
 		return r.Got + " answers"
@@ -150,7 +150,7 @@ func gotOf(r report.Result) string {
 
 func (f Flow) isEscape() bool { return strings.HasPrefix(f.Flow, report.Escape) }
 
-// kinds are the flows in the order in which they are shown, with what they mean.
+// kinds are the kinds of flows in the order of the output, with their meaning.
 var kinds = []struct{ flow, means string }{
 	{report.Outbound, "what the app calls goes to its sidecar"},
 	{report.Inbound, "who calls the app comes to its sidecar first"},
@@ -166,7 +166,7 @@ var kinds = []struct{ flow, means string }{
 	{report.Escape, "no attempt to get around the sidecar gets through"},
 }
 
-// rank is the place of a flow among them.
+// rank returns the place of a flow in that order.
 func rank(flow string) int {
 	for i, k := range kinds {
 		if flow == k.flow || k.flow == report.Escape && strings.HasPrefix(flow, k.flow) {

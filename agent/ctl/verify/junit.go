@@ -5,7 +5,7 @@ import (
 	"os"
 )
 
-// What tools that read JUnit's XML know. Source: https://github.com/testmoapp/junitxml
+// The format that tools for JUnit's XML read. Source: https://github.com/testmoapp/junitxml
 type (
 	suites struct {
 		XMLName xml.Name `xml:"testsuites"`
@@ -32,7 +32,7 @@ type (
 	}
 )
 
-// add adds a case with its outcome.
+// add adds a case with its result.
 func (s *suite) add(name string, verdict Verdict, why string) {
 	c := suiteCase{Class: s.Name, Name: name}
 	s.Tests++
@@ -47,15 +47,15 @@ func (s *suite) add(name string, verdict Verdict, why string) {
 	s.Cases = append(s.Cases, c)
 }
 
-// fail adds a case of which nobody can say how it is, and should.
+// fail adds a case without a result as an error.
 func (s *suite) fail(name, why string) {
 	s.Tests++
 	s.Errors++
 	s.Cases = append(s.Cases, suiteCase{Class: s.Name, Name: name, Error: &reason{why}})
 }
 
-// junit has a suite for each node: a case for the node, and one for each of its flows. A node that is not proven is an
-// error, and so is a run that has failed as a whole; an attempt that shows nothing is skipped.
+// junit returns a suite for each node, with a case for the node and one for each of its flows. A node that is not
+// proven is an error, and so is a run that failed as a whole. An attempt that proves nothing is skipped.
 func (v Verification) junit() ([]byte, error) {
 	all := suites{Name: "istio-pod-networkctl verify"}
 	if v.Error != "" {
@@ -85,7 +85,7 @@ func (v Verification) junit() ([]byte, error) {
 	return append([]byte(xml.Header), append(data, '\n')...), err
 }
 
-// writeJUnit writes it to a file.
+// writeJUnit writes the report to a file.
 func (v Verification) writeJUnit(path string) error {
 	data, err := v.junit()
 	if err != nil {

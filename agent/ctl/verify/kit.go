@@ -18,8 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// What the chart has for this command: the pod of `helm test`, with the image, the ports and the platform of the
-// release.
+// Names of what the chart has for this command: the pod of `helm test`, with the release's image, ports and platform.
 const (
 	configMap        = "istio-pod-network-verify"
 	podKey           = "pod.yaml"
@@ -28,30 +27,30 @@ const (
 	program          = "/istio-pod-network-flows"
 )
 
-// How the pods call themselves, by which the peer knows them.
+// Names of the pods in their calls, by which the peer knows them.
 const (
 	meshName  = "mesh"
 	plainName = "plain"
 )
 
-// accountName is the service account of the pods, which have no token of it.
+// accountName is the service account of the pods. They have no token of it.
 const accountName = "verify"
 
-// peerPort is one at which a peer serves.
+// peerPort is a port of the peer.
 const peerPort = 8081
 
-// kit is what pods are made of.
+// kit is what pods are made from.
 type kit struct {
 	pod corev1.Pod
-	// longest is how long a pod runs, also if nobody is there any more to remove it.
+	// longest limits how long a pod runs, even if nothing removes it.
 	longest time.Duration
-	// secret is that of the run, by which its pods know each other.
+	// secret is a secret of the run, by which its pods recognise each other.
 	secret string
-	// constraints are those by which OpenShift admits the pods, "" elsewhere.
+	// constraints are the SecurityContextConstraints that the pods require on OpenShift, otherwise "".
 	constraints string
 }
 
-// readKit reads the chart's. image, where it is not empty, is the pods' instead.
+// readKit reads the chart's ConfigMap. If image is not empty, it replaces the pods' image.
 func readKit(ctx context.Context, core typedcore.CoreV1Interface, namespace, image string) (k kit, err error) {
 	source := fmt.Sprintf("ConfigMap %s in namespace %s", configMap, namespace)
 	object, err := core.ConfigMaps(namespace).Get(ctx, configMap, metav1.GetOptions{})
@@ -76,7 +75,7 @@ func readKit(ctx context.Context, core typedcore.CoreV1Interface, namespace, ima
 	return k, nil
 }
 
-// app is the container of the app.
+// app returns the app's container.
 func (k kit) app() corev1.Container {
 	i := slices.IndexFunc(k.pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == appContainer })
 	return *k.pod.Spec.Containers[i].DeepCopy()
@@ -87,7 +86,7 @@ func (k kit) asks() bool { return slices.Contains(k.app().Args, "--dns") }
 
 func (k kit) image() string { return k.app().Image }
 
-// meshPod is a pod of the mesh. Its app and its sidecar call peers.
+// meshPod returns a mesh pod. Its app and its stand-in of the sidecar call peers.
 func (k kit) meshPod(name, node string, peers []string) *corev1.Pod {
 	p := k.on(name, node)
 	k.annotate(p)
@@ -97,7 +96,7 @@ func (k kit) meshPod(name, node string, peers []string) *corev1.Pod {
 	return p
 }
 
-// annotate gives a pod the annotations of the chart's, and has it exclude the ports that are called for that.
+// annotate adds the annotations of the chart's pod, and excludes the ports for calls that must not be captured.
 func (k kit) annotate(p *corev1.Pod) {
 	if p.Annotations == nil {
 		p.Annotations = map[string]string{}
@@ -107,21 +106,21 @@ func (k kit) annotate(p *corev1.Pod) {
 	p.Annotations[annotation.ExcludeInboundPorts] = fmt.Sprint(report.ExcludedInboundPort)
 }
 
-// plainPod is a pod outside the mesh, whose app makes the same calls.
+// plainPod returns a pod outside the mesh, whose app makes the same calls.
 func (k kit) plainPod(name, node string, peers []string) *corev1.Pod {
 	app := k.app()
 	app.Args = append(app.Args, "--outside", "--name="+plainName, "--peer="+strings.Join(peers, ","))
 	return k.alone(name, node, app)
 }
 
-// peerPod is a pod outside the mesh that is called. It serves DNS, for which any user may have port 53 of the pod.
+// peerPod returns a pod outside the mesh that is called. It serves DNS, so every user in it may bind port 53.
 func (k kit) peerPod(name, node string) *corev1.Pod {
 	app := k.app()
 	app.Command, app.Args = []string{program, "peer"}, nil
 	app.ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{
 		TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(peerPort)}}}
 	p := k.alone(name, node, app)
-	if !k.asks() { // what nobody needs a platform may refuse
+	if !k.asks() { // without DNS the sysctl is not needed, and a platform may refuse it
 		return p
 	}
 	if p.Spec.SecurityContext == nil {
@@ -131,13 +130,13 @@ func (k kit) peerPod(name, node string) *corev1.Pod {
 	return p
 }
 
-// alone is a pod of one container.
+// alone returns a pod with one container.
 func (k kit) alone(name, node string, c corev1.Container) *corev1.Pod {
 	k.pod.Spec.InitContainers, k.pod.Spec.Containers, k.pod.Spec.Volumes = nil, []corev1.Container{c}, nil
 	return k.on(name, node)
 }
 
-// on is the chart's pod for one node, whatever taint that has: agents tolerate all.
+// on returns the chart's pod for one node. It tolerates all taints, as agents do.
 func (k kit) on(name, node string) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: Namespace, Labels: space.Labels()},

@@ -16,13 +16,13 @@ import (
 	kubetesting "k8s.io/client-go/testing"
 )
 
-// left is the namespace of a run.
+// left is the namespace of another run.
 func left(labels map[string]string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace, UID: "left", Labels: labels,
 		Annotations: map[string]string{space.RunKey(): "another", space.BeatKey(): "7"}}}
 }
 
-// What a killed run has left is removed; what is another run's, or somebody else's, is not.
+// What a killed run has left is removed. A namespace of a living run or of somebody else is not.
 func TestLeftover(t *testing.T) {
 	own := space.Labels()
 	namespaces := corev1.SchemeGroupVersion.WithResource("namespaces")
@@ -73,7 +73,7 @@ func TestLeftover(t *testing.T) {
 	}
 }
 
-// What was removed a program can read, too.
+// The result of --cleanup can be read by a program.
 func TestCleanup(t *testing.T) {
 	for _, format := range []output.Format{output.JSON, output.YAML} {
 		f := newFake(t)
@@ -88,7 +88,7 @@ func TestCleanup(t *testing.T) {
 	}
 }
 
-// While it runs, the namespace says that it is alive; that somebody has removed it ends the run.
+// During a run, the namespace shows that the run is alive. If somebody removes the namespace, the run ends.
 func TestAlive(t *testing.T) {
 	f := newFake(t)
 	f.change = onB("mesh", func(p *corev1.Pod) {

@@ -19,15 +19,15 @@ import (
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 )
 
-// Bounds of what is asked about one pod: how long, how much of a log is read, and how much of a message is told, in
-// which a runtime says some 250 characters before the plugin's own words.
+// Limits for one pod: the time of a request, the bytes of a log, and the bytes of a message that are shown. A runtime's
+// text before the plugin's own words has about 250 characters.
 const (
 	askTimeout  = 10 * time.Second
 	mostOfLog   = 1 << 20
 	longestText = 600
 )
 
-// prove makes the pods of a node, has them make their flows, and judges what they say.
+// prove creates the pods of a node, lets them make their flows, and judges the results.
 func (v *verifier) prove(ctx context.Context, number int, node string) Node {
 	n := Node{Name: node, Verdict: Well}
 	ctx, cancel := context.WithTimeoutCause(ctx, v.timeout, temporary.Late(v.timeout))
@@ -64,7 +64,7 @@ func (v *verifier) prove(ctx context.Context, number int, node string) Node {
 	return n
 }
 
-// exits notes how containers of the pod of the mesh have ended of which nothing else is said.
+// exits adds how containers of the mesh pod have ended, if there is no other finding.
 func (v *verifier) exits(ctx context.Context, n *Node, mesh *corev1.Pod) {
 	for _, c := range mesh.Status.ContainerStatuses {
 		if t := c.State.Terminated; t != nil && t.ExitCode != 0 && n.Verdict == Well {
@@ -74,7 +74,7 @@ func (v *verifier) exits(ctx context.Context, n *Node, mesh *corev1.Pod) {
 	}
 }
 
-// both does two things at once. What the second finds comes after what the first does, and proves nothing.
+// both runs two functions at the same time. Findings of the second one come last, and count as not proven.
 func (n *Node) both(first, second func(*Node) bool) bool {
 	var control Node
 	var firstOK, secondOK bool
@@ -88,7 +88,7 @@ func (n *Node) both(first, second func(*Node) bool) bool {
 	return firstOK && secondOK
 }
 
-// addresses are those of a pod.
+// addresses returns a pod's addresses.
 func addresses(pod *corev1.Pod) (all []string) {
 	for _, ip := range pod.Status.PodIPs {
 		all = append(all, ip.IP)
@@ -96,7 +96,7 @@ func addresses(pod *corev1.Pod) (all []string) {
 	return all
 }
 
-// run makes a pod and returns it when holds says so. Otherwise it finds out why that does not come.
+// run creates a pod and returns it once holds returns true. If that does not happen, it finds out why.
 func (v *verifier) run(ctx context.Context, n *Node, what string, pod *corev1.Pod, holds func(*corev1.Pod) bool) (
 	last *corev1.Pod, ok bool) {
 	pods := v.core.Pods(Namespace)
@@ -125,15 +125,14 @@ func (v *verifier) run(ctx context.Context, n *Node, what string, pod *corev1.Po
 	}
 }
 
-// ofSandbox are the reasons of Events by which a kubelet says that it cannot make a pod's network
-// (pkg/kubelet/events/event.go).
+// ofSandbox are the reasons of the kubelet's Events if it cannot make a pod's network (pkg/kubelet/events/event.go).
 var ofSandbox = []string{"FailedCreatePodSandBox", "NetworkNotReady"}
 
-// stuckFor is from which time on a pod is not waited for any more whose network a kubelet cannot make: it has tried
-// again by then, and what is in its way does not go away by itself.
+// stuckFor is how long the kubelet's failures to make a pod's network are tolerated. By then it has tried again, and
+// the obstacle will not go away by itself.
 const stuckFor = 20 * time.Second
 
-// isStuck reports whether a kubelet has tried in vain for long to make a pod's network.
+// isStuck reports whether the kubelet has failed for that long to make a pod's network.
 func (v *verifier) isStuck(ctx context.Context, pod *corev1.Pod) bool {
 	if pod.Status.Phase != corev1.PodPending || len(pod.Status.PodIPs) > 0 {
 		return false
@@ -141,7 +140,7 @@ func (v *verifier) isStuck(ctx context.Context, pod *corev1.Pod) bool {
 	events, err := v.core.Events(Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: "involvedObject.uid=" + string(pod.UID)})
 	if err != nil {
-		return false // trouble says so
+		return false // trouble reports it
 	}
 	first, last := map[string]time.Time{}, map[string]time.Time{}
 	for _, e := range events.Items {
@@ -161,19 +160,19 @@ func (v *verifier) isStuck(ctx context.Context, pod *corev1.Pod) bool {
 	})
 }
 
-// isReady is what the kubelet says of a pod.
+// isReady reports whether a pod is ready.
 func isReady(pod *corev1.Pod) bool {
 	return len(pod.Status.PodIPs) > 0 && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
 	})
 }
 
-// hasEnded reports whether all containers of a pod have ended, however.
+// hasEnded reports whether all containers of a pod have ended, with success or not.
 func hasEnded(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
-// hasFailed reports whether a pod has failed before its containers could say anything.
+// hasFailed reports whether a pod has failed before its containers could report results.
 func hasFailed(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodFailed && (ofInit(pod) != nil || len(pod.Status.ContainerStatuses) == 0 ||
 		slices.ContainsFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
@@ -181,7 +180,7 @@ func hasFailed(pod *corev1.Pod) bool {
 		}))
 }
 
-// ofInit is the init container that has failed, nil if none has.
+// ofInit returns the init container that has failed, nil if there is none.
 func ofInit(pod *corev1.Pod) *corev1.ContainerStatus {
 	for i, c := range pod.Status.InitContainerStatuses {
 		if c.State.Terminated != nil && c.State.Terminated.ExitCode != 0 {
@@ -191,7 +190,7 @@ func ofInit(pod *corev1.Pod) *corev1.ContainerStatus {
 	return nil
 }
 
-// explain finds out why a pod does not come up, of its status, its Events and its logs, and notes it.
+// explain finds out why a pod does not start, from its status, its Events and its logs, and adds that.
 func (v *verifier) explain(ctx context.Context, n *Node, what string, pod *corev1.Pod) {
 	cause := context.Cause(ctx)
 	var isLate temporary.Late
@@ -208,8 +207,8 @@ func (v *verifier) explain(ctx context.Context, n *Node, what string, pod *corev
 	n.find(verdict, fmt.Sprintf("%s does not come up: %s", what, excerpt.Head(why, longestText)), next)
 }
 
-// trouble says why a pod does not come up, and what to do next. What keeps pods from being scheduled, or their image
-// from being pulled, says nothing of an installation.
+// trouble returns why a pod does not start, and what to do next. If pods cannot be scheduled or images cannot be
+// pulled, that proves nothing about an installation.
 func (v *verifier) trouble(ctx context.Context, pod *corev1.Pod) (verdict Verdict, why, next string) {
 	status := v.tool + " status says how the plugin is installed there"
 	if c := ofInit(pod); c != nil {
@@ -254,7 +253,7 @@ func (v *verifier) trouble(ctx context.Context, pod *corev1.Pod) (verdict Verdic
 		}
 	}
 	for _, c := range pod.Status.InitContainerStatuses {
-		if c.State.Running != nil && c.Name != sidecarContainer { // a native sidecar goes on
+		if c.State.Running != nil && c.Name != sidecarContainer { // a native sidecar keeps running
 			return NotWell, fmt.Sprintf("its init container %s still waits: %s", c.Name,
 				lastLine(v.log(ctx, pod.Name, c.Name))), status
 		}
@@ -262,10 +261,10 @@ func (v *verifier) trouble(ctx context.Context, pod *corev1.Pod) (verdict Verdic
 	return NotProven, why, status
 }
 
-// logs reads what a container of the temporary namespace has said.
+// logs reads the log of a container in the temporary namespace.
 type logs func(ctx context.Context, pod, container string) ([]byte, error)
 
-// logsOf are those of a cluster.
+// logsOf returns the logs of a cluster.
 func logsOf(core typedcore.CoreV1Interface) logs {
 	return func(ctx context.Context, pod, container string) ([]byte, error) {
 		most := int64(mostOfLog)
@@ -273,7 +272,7 @@ func logsOf(core typedcore.CoreV1Interface) logs {
 	}
 }
 
-// log is what a container has said, or why that is not known, which is no flow.
+// log returns a container's log, or why it could not be read. That text has no flows.
 func (v *verifier) log(ctx context.Context, pod, container string) string {
 	data, err := v.logs(ctx, pod, container)
 	if err != nil {
@@ -282,14 +281,14 @@ func (v *verifier) log(ctx context.Context, pod, container string) string {
 	return strings.TrimRight(string(data), "\n") + "\n"
 }
 
-// lastLine is the last line of a log.
+// lastLine returns the last line of a log.
 func lastLine(log string) string {
 	lines := strings.Split(strings.TrimSpace(log), "\n")
 	return lines[len(lines)-1]
 }
 
-// remove deletes pods, so that no more of them are there than nodes are looked at at once. What it does not delete goes
-// with the namespace.
+// remove deletes pods, so that there are never more than those of the nodes in progress. What it does not delete is
+// removed with the namespace.
 func (v *verifier) remove(ctx context.Context, names ...string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 	defer cancel()

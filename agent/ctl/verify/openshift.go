@@ -9,18 +9,19 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Of OpenShift: the annotation by which a pod says which SecurityContextConstraints it is for, those that everybody may
-// use, and the annotation of the users that a namespace is given, a moment after it is made. Without the first, pods of
-// an administrator are admitted by those with the highest priority, which give other users. Source: "Managing security
-// context constraints" of OpenShift's documentation.
+// OpenShift's names. requiredConstraints is the annotation with which a pod requires certain
+// SecurityContextConstraints, and restrictedV2 names those that everybody may use. Without that annotation, pods of an
+// administrator are admitted by the constraints with the highest priority, which set other users. rangeOfUsers is the
+// annotation with the users of a namespace, which the platform adds shortly after its creation. Source: "Managing
+// security context constraints" in OpenShift's documentation.
 const (
 	requiredConstraints = "openshift.io/required-scc"
 	restrictedV2        = "restricted-v2"
 	rangeOfUsers        = "openshift.io/sa.scc.uid-range"
 )
 
-// constraintsOf are those for pods of verify, "" where the agents are not installed for OpenShift: there they name
-// theirs.
+// constraintsOf returns the constraints for verify's pods, "" if the agents are not installed for OpenShift. There the
+// agents require theirs.
 func constraintsOf(agents appsv1.DaemonSet) string {
 	if agents.Spec.Template.Annotations[requiredConstraints] == "" {
 		return ""
@@ -28,7 +29,7 @@ func constraintsOf(agents appsv1.DaemonSet) string {
 	return restrictedV2
 }
 
-// awaitRange waits until the platform has given the namespace its users: before that it admits no pod.
+// awaitRange waits until the platform has assigned users to the namespace: before that it admits no pod.
 func (v *verifier) awaitRange(ctx context.Context) error {
 	for {
 		n, err := v.core.Namespaces().Get(ctx, Namespace, metav1.GetOptions{})

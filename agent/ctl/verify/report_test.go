@@ -18,14 +18,14 @@ import (
 	kubetesting "k8s.io/client-go/testing"
 )
 
-// A run that proves nothing, whatever ends it, has an error in its JUnit file and is an object as JSON: who reads
-// either is not to take it for one that is well, or for none.
+// A run that proves nothing, for any reason, has an error in its JUnit file and an object as JSON, so that neither can
+// be mistaken for a successful run or a missing one.
 func TestReportOfFailure(t *testing.T) {
 	for name, test := range map[string]struct {
 		make    func(*fakeCluster, context.CancelCauseFunc)
 		options options
 		says    string
-		whole   bool // the run fails, not a node
+		whole   bool // the whole run fails, not a node
 	}{
 		"no namespace": {func(f *fakeCluster, _ context.CancelCauseFunc) {
 			f.PrependReactor("create", "namespaces", func(kubetesting.Action) (bool, runtime.Object, error) {
@@ -87,7 +87,7 @@ func TestReportOfFailure(t *testing.T) {
 	}
 }
 
-// A file that cannot be written does not cost what a run has found.
+// If the file cannot be written, the results are still printed.
 func TestReportDespiteNoFile(t *testing.T) {
 	status, stdout, _, err := newFake(t).run(t.Context(), options{junit: t.TempDir()}, output.JSON)
 	if status != outcome.NotAsked || err == nil || !strings.Contains(stdout, `"kind": "Verification"`) {
@@ -95,7 +95,7 @@ func TestReportDespiteNoFile(t *testing.T) {
 	}
 }
 
-// A wrong command line is no run.
+// A wrong command line has no report.
 func TestNoReportOfMisuse(t *testing.T) {
 	o := options{nodes: "windows", junit: filepath.Join(t.TempDir(), "junit.xml")}
 	status, stdout, _, err := newFake(t).run(t.Context(), o, output.JSON)

@@ -9,7 +9,7 @@ import (
 	"github.com/istio-pod-network/controller/plugin/flows/report"
 )
 
-// write writes it as text.
+// write writes the results as text.
 func (v Verification) write(t *output.Text) {
 	sum := v.Summary
 	t.Line(v.verdict().Colour(), "%d nodes: %d well, %d not well, %d not proven", len(v.Items), sum.Well, sum.NotWell,
@@ -46,7 +46,7 @@ func (v Verification) write(t *output.Text) {
 	t.NotLookedAt(v.notes())
 }
 
-// tally counts flows that are well.
+// tally counts flows.
 type tally struct{ well, ill, all int }
 
 func (c *tally) count(f Flow) {
@@ -79,7 +79,7 @@ func (c tally) sign() string {
 	return Well.Sign()
 }
 
-// writeFlows writes what has been proven, and what it means.
+// writeFlows writes what was proven, and what it means.
 func (v Verification) writeFlows(t *output.Text) {
 	counts := make([]tally, len(kinds)+1)
 	for _, n := range v.Items {
@@ -111,8 +111,7 @@ func (n Node) writeFlows(t *output.Text) {
 	t.Columns(rows)
 }
 
-// notes are what was not looked at, attempts that show nothing, and what could not be made, each with the nodes where
-// that is so.
+// notes returns what was not looked at, attempts that prove nothing, and what could not be made, each with its nodes.
 func (v Verification) notes() []string {
 	where := map[string][]string{}
 	var attempts []string

@@ -1,6 +1,6 @@
-// Package verify proves an installation on its user's own cluster. In a temporary namespace it makes on each node a pod
-// of the mesh with a stand-in of its sidecar, a peer that it calls, and a pod outside the mesh as the control; in them
-// the program istio-pod-network-flows makes real connections, and what it prints is judged here.
+// Package verify proves an installation in the user's own cluster. In a temporary namespace it creates on each node a
+// mesh pod with a stand-in of its sidecar, a peer that it calls, and a pod outside the mesh as the control. The program
+// istio-pod-network-flows makes real connections in these pods and prints the results, which are judged here.
 package verify
 
 import (
@@ -13,33 +13,33 @@ import (
 	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 )
 
-// Namespace is the temporary one.
+// Namespace is the temporary namespace.
 const Namespace = "istio-pod-network-verify"
 
-// space is what it is like.
+// space describes that namespace.
 var space = temporary.Kind{Name: Namespace, Level: "restricted", Key: "verify", Cleanup: "verify --cleanup"}
 
-// Verdict is how a node or a flow is.
+// Verdict is the result about a node or a flow.
 type Verdict = output.Verdict
 
-// The verdicts.
+// Values of Verdict.
 const (
 	Well      = output.Well
 	NotWell   = output.NotWell
 	NotProven = output.NotProven
 )
 
-// Verification is what is said of a cluster.
+// Verification has the results about a cluster.
 type Verification struct {
 	output.Head `json:",inline"`
 	Image       string `json:"image"` // of the pods
-	// Error is why the run has failed as a whole: nothing is said of any node.
+	// Error is why the run failed as a whole. There are no results about nodes then.
 	Error string `json:"error,omitempty"`
-	// Istio says by what the pods of the mesh are injected, if not by a stand-in.
+	// Istio says how the mesh pods are injected; absent if they have a stand-in of the sidecar.
 	Istio   *Injected `json:"istio,omitempty"`
 	Summary Summary   `json:"summary"`
 	Items   []Node    `json:"items"`
-	// NotLookedAt is what could not be, each with its reason.
+	// NotLookedAt is what could not be looked at, each with its reason.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 }
 
@@ -50,38 +50,38 @@ type Summary struct {
 	NotProven int `json:"notProven"`
 }
 
-// Node is what is said of one node.
+// Node has the results about one node.
 type Node struct {
 	Name     string           `json:"name"`
 	Verdict  Verdict          `json:"verdict"`
 	Findings []output.Finding `json:"findings,omitempty"` // what is not well, or not proven
-	Control  bool             `json:"control"`            // the peer has seen the pod outside the mesh: so it would a leak
-	Flows    []Flow           `json:"flows,omitempty"`    // of the pod of the mesh
+	Control  bool             `json:"control"`            // the peer has seen the pod outside the mesh: it sees leaks
+	Flows    []Flow           `json:"flows,omitempty"`    // of the mesh pod
 
-	sealed bool // its pods know each other by a secret
+	sealed bool // its pods recognise each other by a secret
 }
 
-// Flow is what became of a flow of the pod of the mesh.
+// Flow is the result of a flow of the mesh pod.
 type Flow struct {
 	Flow    string  `json:"flow"`
 	Family  string  `json:"family"`
 	To      string  `json:"to"`
-	Want    string  `json:"want"` // who has to answer; of an attempt: who must not
+	Want    string  `json:"want"` // who must answer; for an attempt, who must not
 	Got     string  `json:"got,omitempty"`
 	Error   string  `json:"error,omitempty"`
 	Verdict Verdict `json:"verdict"`
-	Why     string  `json:"why,omitempty"` // not well, or not proven
+	Why     string  `json:"why,omitempty"` // why it is not well, or not proven
 
-	unmade bool // it could not be: that says nothing of the node
+	unmade bool // it could not be made, which says nothing about the node
 }
 
-// find notes a finding.
+// find adds a finding.
 func (n *Node) find(verdict Verdict, what, next string) {
 	n.Verdict = n.Verdict.With(verdict)
 	n.Findings = append(n.Findings, output.Finding{What: what, Next: next})
 }
 
-// verdict is that of the cluster.
+// verdict returns the verdict about the cluster.
 func (v Verification) verdict() Verdict {
 	switch {
 	case v.Summary.NotWell > 0:
@@ -92,7 +92,7 @@ func (v Verification) verdict() Verdict {
 	return Well
 }
 
-// count sums up.
+// count computes the summary.
 func (v *Verification) count() {
 	for _, n := range v.Items {
 		switch n.Verdict {
@@ -106,21 +106,21 @@ func (v *Verification) count() {
 	}
 }
 
-// verifier proves nodes.
+// verifier verifies nodes.
 type verifier struct {
 	core     typedcore.CoreV1Interface
 	kit      kit
 	agents   string        // their namespace
-	parallel int           // how many nodes at once
-	timeout  time.Duration // of each
+	parallel int           // nodes at the same time
+	timeout  time.Duration // for each node
 	pace     temporary.Pace
 	logs     logs
 	progress *temporary.Progress
-	tool     string // its user's name for this program
-	mesh     *mesh  // nil: pods bring a stand-in of the sidecar
+	tool     string // the user's name for this program
+	mesh     *mesh  // nil if pods have a stand-in of the sidecar
 }
 
-// all proves nodes in a namespace of their own, which is gone when it returns.
+// all verifies nodes in a temporary namespace, which is gone when it returns.
 func (v *verifier) all(ctx context.Context, nodes []string) (result Verification, err error) {
 	result = Verification{Head: output.HeadOf("Verification"), Image: v.kit.image(), Items: make([]Node, len(nodes))}
 	kind := space
@@ -146,7 +146,7 @@ func (v *verifier) all(ctx context.Context, nodes []string) (result Verification
 	return result, err
 }
 
-// outfit makes what pods of the namespace need, within the time of one node, and notes what there cannot be.
+// outfit creates what pods in the namespace need, within the time of one node, and adds what is missing.
 func (v *verifier) outfit(ctx context.Context, s *temporary.Space, node string, result *Verification) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, v.timeout, temporary.Late(v.timeout))
 	defer cancel()

@@ -24,11 +24,10 @@ import (
 	kubetesting "k8s.io/client-go/testing"
 )
 
-// short is for what does not come.
+// short is a timeout for what does not happen.
 const short = 50 * time.Millisecond
 
-// What is said of a cluster, by what is wrong on one of its nodes, with the exit status. Whatever it is, nothing is
-// left.
+// Output about a cluster with a fault on one node, with the exit status. The temporary namespace is always removed.
 func TestVerify(t *testing.T) {
 	short := options{timeout: short}
 	for name, test := range map[string]struct {
@@ -89,7 +88,7 @@ func TestVerify(t *testing.T) {
 					"connect: connection refused; nobody listens on the socket: check whether the agent of this node has stopped")
 			})
 		}, short, outcome.NotWell},
-		"no-sandbox-for-long": {func(f *fakeCluster) { // nobody waits until the time is over
+		"no-sandbox-for-long": {func(f *fakeCluster) { // the test does not wait for the timeout
 			f.change = onB("mesh", func(p *corev1.Pod) {
 				pending(p)
 				for i := range 3 {
@@ -190,7 +189,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// Who ends it gets what is known so far, and nothing is left.
+// If the user ends the run, the results so far are written, and nothing is left.
 func TestInterrupted(t *testing.T) {
 	f := newFake(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -208,7 +207,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// A request may make the namespace although its answer does not come.
+// A request may create the namespace although its answer does not come.
 func TestInterruptedWhileItIsMade(t *testing.T) {
 	f := newFake(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -222,7 +221,7 @@ func TestInterruptedWhileItIsMade(t *testing.T) {
 	}
 }
 
-// Where nobody can be asked, nothing is made.
+// If something cannot be asked, nothing is created.
 func TestUnasked(t *testing.T) {
 	none := func(*fakeCluster) {}
 	forbid := func(verb, resource string) func(*fakeCluster) {
@@ -254,7 +253,7 @@ func TestUnasked(t *testing.T) {
 	}
 }
 
-// The pods of one node are made of the chart's.
+// The pods of one node are made from the chart's pod.
 func TestPods(t *testing.T) {
 	f := newFake(t)
 	if status, _, _, err := f.run(t.Context(), options{nodes: "node-b", image: "r/plugin:2"}, output.Table); status != 0 {
@@ -313,7 +312,7 @@ func TestPods(t *testing.T) {
 	}
 }
 
-// Where pods do not know each other by a secret, as of an image of a release before, that is said.
+// If pods do not recognise each other by a secret, as with an older image, that is reported.
 func TestUnsealed(t *testing.T) {
 	f := newFake(t)
 	f.logs["node-b/peer/app"] = strings.Replace(f.logs["node-b/peer/app"], report.Sealed, "something else", 1)
@@ -326,7 +325,7 @@ func TestUnsealed(t *testing.T) {
 	}
 }
 
-// The pull secrets of the release are copied, and what cannot be is said.
+// The release's pull secrets are copied, and what could not be copied is reported.
 func TestPullSecrets(t *testing.T) {
 	f := newFake(t)
 	config, err := f.CoreV1().ConfigMaps(agents).Get(t.Context(), configMap, metav1.GetOptions{})
