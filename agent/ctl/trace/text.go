@@ -81,7 +81,7 @@ func wayOf(w trace.Way) Way {
 	return way
 }
 
-// lands reports whether the packet is delivered. Without rules for the pod it returns true.
+// lands reports whether the packet is delivered. It returns true for a pod with the node's network, which has no rules.
 func (i Item) lands() bool {
 	return i.hostNetwork || len(i.ways) > 0 && i.ways[0].Landed != trace.Dropped
 }
