@@ -254,6 +254,16 @@ func do(command *exec.Cmd) error {
 	return nil
 }
 
+// output runs a command and returns its standard output. The error has the command and its standard error.
+func output(command *exec.Cmd) ([]byte, error) {
+	out, err := command.Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = fmt.Errorf("%s: %w: %s", strings.Join(command.Args, " "), err, exit.Stderr)
+	}
+	return out, err
+}
+
 func wait(what string, holds func() bool) error {
 	for deadline := time.Now().Add(startup); !holds(); time.Sleep(pollEvery) {
 		if time.Now().After(deadline) {

@@ -149,7 +149,7 @@ func (n *Node) hasOpen(pid int, dir string) bool {
 func (n *Node) Hide(programs ...string) (undo func() error, err error) {
 	paths := map[string]bool{} // several names may be links to one program
 	for _, name := range programs {
-		out, err := n.Command("sh", "-c", `readlink -f "$(command -v `+name+`)"`).Output()
+		out, err := output(n.Command("sh", "-c", `readlink -f "$(command -v `+name+`)"`))
 		if err != nil {
 			return n.show, fmt.Errorf("looking for %s: %w", name, err)
 		}

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -187,12 +186,8 @@ func (n *Node) Forget(registry string) error {
 
 // images returns the names of the images in the runtime.
 func (n *Node) images() ([]string, error) {
-	names, err := n.Ctr("images", "list", "--quiet").Output()
+	names, err := output(n.Ctr("images", "list", "--quiet"))
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
-			err = fmt.Errorf("%w: %s", err, exit.Stderr)
-		}
 		return nil, fmt.Errorf("listing the images of %s: %w", n.Name, err)
 	}
 	return strings.Fields(string(names)), nil

@@ -132,7 +132,7 @@ func (n *Node) Settings() (lines []string, err error) {
 		lines = append(lines, "hidden: "+program)
 	}
 	n.mu.Unlock()
-	out, err := n.Command("sh", "-c", withoutIPv6).Output()
+	out, err := output(n.Command("sh", "-c", withoutIPv6))
 	for line := range strings.Lines(string(out)) {
 		lines = append(lines, strings.TrimSpace(line))
 	}
