@@ -123,14 +123,19 @@ func (s *sandboxSoak) one() (err error) {
 		return fmt.Errorf("the record of %s is %+v, %w", pod.Name, r, err)
 	}
 	s.eventually(pod.Name+" is marked", func() bool { return s.marks.has(string(pod.UID)) })
-	if _, err := s.client.StopPodSandbox(s.ctx, &runtimev1.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
-		return fmt.Errorf("stopping the sandbox of %s: %w", pod.Name, err)
-	}
+	// A busy containerd may give up after 2 s (io.containerd.timeout.task.state). A kubelet asks again, too.
+	s.succeeds("stopping the sandbox of "+pod.Name, func() error {
+		_, err := s.client.StopPodSandbox(s.ctx, &runtimev1.StopPodSandboxRequest{PodSandboxId: id})
+		return err
+	})
 	if _, err := store.Get(id, "eth0"); err == nil {
 		return fmt.Errorf("%s has a record after DEL", pod.Name)
 	}
-	_, err = s.client.RemovePodSandbox(s.ctx, &runtimev1.RemovePodSandboxRequest{PodSandboxId: id})
-	return err
+	s.succeeds("removing the sandbox of "+pod.Name, func() error {
+		_, err := s.client.RemovePodSandbox(s.ctx, &runtimev1.RemovePodSandboxRequest{PodSandboxId: id})
+		return err
+	})
+	return nil
 }
 
 // config returns the part of the kubelet's sandbox configuration that the plugin needs.
