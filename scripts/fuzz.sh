@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for some time, one after the other. usage: fuzz.sh [TIME, default 10s [go test flags]]
+# Runs every fuzz target for some time, one after the other, also after one has failed. usage: fuzz.sh [TIME, default 10s [go test flags]]
 #        fuzz.sh --list lists them; TARGETS=Fuzz1,Fuzz2 runs only those
 #        PACKETS=100000 [SEED=1] fuzz.sh only sends that many random packets with each backend. Their settings come from the seeds from SEED
 #        on. Without SEED it chooses one and prints it
@@ -17,7 +17,7 @@ need_root
 need_go
 need nft=nftables iptables-nft=iptables
 
-# traffic PACKETS: with each backend
+# traffic PACKETS|TIME: with each backend
 traffic() {
 	local seed=${SEED:-$((RANDOM << 15 | RANDOM))}
 	printf '== TestRandomTraffic in plugin/netfilter: PACKETS=%s SEED=%s\n' "$1" "$seed"
@@ -29,13 +29,14 @@ if [ -n "${PACKETS:-}" ]; then
 fi
 time=${1:-10s}
 [ $# -eq 0 ] || shift
+status=0
 while IFS=: read -r file target; do
 	[[ -z ${TARGETS:-} || ,$TARGETS, == *,$target,* ]] || continue
-	case $target:$time in FuzzTraffic:*x) # a number of packets, not of inputs
-		traffic "${time%x}"
+	if [ "$target" = FuzzTraffic ]; then # TestRandomTraffic says why; 3000x is a number of packets, not of inputs
+		traffic "${time%x}" || status=1
 		continue
-		;;
-	esac
+	fi
 	printf '== %s in %s\n' "$target" "${file%/*}"
-	go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$@" "./${file%/*}"
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$@" "./${file%/*}" || status=1
 done < <(list)
+exit $status

@@ -24,8 +24,10 @@ log=$root/dist/soak/fuzz.log
 mkdir -p "${log%/*}"
 targets=$(scripts/fuzz.sh --list | wc -l)
 say "fuzzing $targets targets for $((seconds / targets)) s each; log in $log"
-setsid nice -n 19 scripts/fuzz.sh "$((seconds / targets + 1))s" -parallel 1 >"$log" 2>&1 </dev/null &
+set -m # a process group of its own, but the same session: between sessions a nice value counts nothing (sched_autogroup_enabled)
+nice -n 19 scripts/fuzz.sh "$((seconds / targets + 1))s" -parallel 1 >"$log" 2>&1 </dev/null &
 fuzz=$!
+set +m
 trap 'kill -TERM -- "-$fuzz" 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM HUP
 status=0

@@ -1,6 +1,7 @@
 package netfilter
 
 import (
+	"math"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/istio-pod-network/controller/internal/testnet"
 	"github.com/istio-pod-network/controller/plugin/redirect"
@@ -49,11 +51,19 @@ func FuzzTraffic(f *testing.F) {
 	})
 }
 
-// TestRandomTraffic does the same for consecutive seeds from SEED on, until each backend has had PACKETS packets. A run
-// can be repeated, and `make fuzz PACKETS=1 SEED=N` runs the input N.
+// TestRandomTraffic does the same for consecutive seeds from SEED on, until each backend has had PACKETS packets, or
+// for PACKETS if it is a duration. A run can be repeated, and `make fuzz PACKETS=1 SEED=N` runs the input N. Go's
+// fuzzer would end an input that takes 10 s (internal/fuzz, RunFuzzWorker), as some do on a busy machine.
 func TestRandomTraffic(t *testing.T) {
-	packets, seed := number(t, "PACKETS", 200), number(t, "SEED", 1000)
-	t.Logf("seed %d: %d packets by each backend", seed, packets)
+	packets, seed := uint64(math.MaxUint64), number(t, "SEED", 1000)
+	within, err := time.ParseDuration(os.Getenv("PACKETS"))
+	if err == nil && within > 0 {
+		t.Logf("seed %d: packets for %v", seed, within)
+	} else {
+		packets = number(t, "PACKETS", 200)
+		t.Logf("seed %d: %d packets by each backend", seed, packets)
+	}
+	until := time.Now().Add(within)
 	const told = 10000 // packets between two lines of progress
 	var inputs, beside atomic.Uint64
 	sent := make([]atomic.Uint64, len(backends))
@@ -61,7 +71,7 @@ func TestRandomTraffic(t *testing.T) {
 	lab := func(t *testing.T) {
 		t.Parallel()
 		lab, n := newLab(t, testnet.Options{})
-		for !failed.Load() && sent[len(backends)-1].Load() < packets {
+		for !failed.Load() && sent[len(backends)-1].Load() < packets && (within == 0 || time.Now().Before(until)) {
 			its := differ(t, lab, n, seed+inputs.Add(1)-1, backends)
 			failed.Store(failed.Load() || t.Failed())
 			for i := range backends {
