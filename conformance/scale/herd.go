@@ -60,7 +60,8 @@ func (m *measurement) herd(what string, begin func() error, makes, rewatches boo
 			Value: max(marked.Sub(last).Seconds(), 0), Floor: trifle, Limit: limit(markedWithin)})
 	}
 	m.add(figure{What: what + ": API server", Value: p.apiserver.Seconds(), Unit: "s", Noisy: true, Floor: trifle})
-	m.add(figure{What: what + ": bytes to agents", Value: p.from, Unit: "B", Noisy: true})
+	// Of a pod that is made before its agent lists, the agent gets one object, and of later ones each change.
+	m.add(figure{What: what + ": bytes to agents", Value: p.from, Unit: "B", Noisy: true, Printed: makes})
 	agents := float64(len(m.fleet.nodes))
 	others := p.requests() - p.requests(markKind, eventKind)
 	if rewatches { // an API server that has just started also answers 429, which has a row of its own
