@@ -31,6 +31,11 @@ func TestAPIPriority(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Otherwise all agents would share a queue, and a mark would wait behind the lists of agents that start.
+	flows := schema.Spec.DistinguisherMethod
+	if flows == nil || flows.Type != flowcontrolv1.FlowDistinguisherMethodByNamespaceType {
+		t.Errorf("flows are distinguished by %+v", flows)
+	}
 	await.Eventually(t, time.Minute, "the schema has its level", func() bool { // and the API server uses it
 		return answeredBy(t, config, "istio-pod-network-agent") == string(schema.UID)
 	})
