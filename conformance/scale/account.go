@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"strconv"
@@ -42,6 +43,15 @@ func (r request) kind() string {
 		return kind
 	}
 	return fmt.Sprintf("%s, answered %d", kind, r.Status.Code)
+}
+
+// fields returns the field selector, which names the node in the agents' requests for pods.
+func (r request) fields() string {
+	u, err := url.Parse(r.URI)
+	if err != nil {
+		return ""
+	}
+	return u.Query().Get("fieldSelector")
 }
 
 // requests returns the requests since the last call.

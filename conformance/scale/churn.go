@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 )
 
@@ -11,10 +12,9 @@ func (m *measurement) churnedPods() int { return min(m.churn, len(m.pods)/2) }
 // churned replaces some pods on all nodes. If answered, it waits for their marks.
 func (m *measurement) churned(answered bool) error {
 	count := m.churnedPods()
-	step := len(m.pods) / count
 	some := make([]*slot, count)
-	for i := range some {
-		some[i] = m.pods[i*step]
+	for i, number := range rand.New(rand.NewPCG(0, 0)).Perm(len(m.pods))[:count] { // always the same, of all kinds
+		some[i] = m.pods[number]
 	}
 	if err := atOnce(count, func(i int) error {
 		return some[i].replace(context.Background(), m.cluster, answered)
@@ -31,7 +31,7 @@ func (m *measurement) churned(answered bool) error {
 // firstStart starts all agents of a cluster without pods, and then creates the pods.
 func (m *measurement) firstStart() error {
 	progress("all agents start")
-	if err := m.herd("first start", m.fleet.start, false, false); err != nil {
+	if err := m.herd(herd{what: "first start", begin: m.fleet.start, starts: true}); err != nil {
 		return err
 	}
 	progress("making %d pods", len(m.pods))
@@ -76,7 +76,7 @@ func (m *measurement) compare() error {
 		{What: "etcd: per pod replaced, without us", Value: etcd},
 		{What: "etcd: per pod replaced, ours", Value: ofEtcd},
 	} {
-		f.Unit, f.Noisy, f.Floor = "ms", true, 1 // a smaller value is the difference of two noises
+		f.Unit, f.Noisy, f.Each, f.Floor = "ms", true, true, 1 // a smaller value is the difference of two noises
 		m.add(f)
 	}
 	return m.startAgain()

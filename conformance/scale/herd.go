@@ -4,27 +4,37 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
 
-// herd measures what all agents do at the same time. It calls begin, and waits until all are ready and all pods are
-// marked. If makes is true, it replaces one pod on every node meanwhile. If rewatches is true, begin ends all watches.
-func (m *measurement) herd(what string, begin func() error, makes, rewatches bool) error {
+// herd is a step in which all agents do something at the same time.
+type herd struct {
+	what      string
+	begin     func() error
+	starts    bool // begin starts all agents
+	rewatches bool // begin ends all watches
+	makes     bool // a pod of every node is replaced meanwhile
+}
+
+// herd calls begin, and waits until all agents are ready and all pods are marked.
+func (m *measurement) herd(h herd) error {
+	what := h.what
 	var began, ready, made, marked, watching time.Time
-	watches := 0
 	p, err := m.during(func() (err error) {
-		began, watches = time.Now(), m.kinds["watch pods"]
-		if err := begin(); err != nil {
+		began = time.Now()
+		clear(m.watching)
+		if err := h.begin(); err != nil {
 			return err
 		}
-		if rewatches { // no agent could watch before
+		if h.rewatches { // no agent could watch before
 			began = time.Now()
 		}
 		making := make(chan error, 1)
 		go func() {
 			var err error
-			if makes {
+			if h.makes {
 				err = atOnce(len(m.fleet.nodes), func(i int) error {
 					return m.pods[i*m.perNode].replace(context.Background(), m.cluster, false)
 				})
@@ -32,12 +42,14 @@ func (m *measurement) herd(what string, begin func() error, makes, rewatches boo
 			made = time.Now()
 			making <- err
 		}()
-		ready, err = m.fleet.ready()
-		if err := errors.Join(err, <-making); err != nil || !makes {
+		if h.starts {
+			ready, err = m.fleet.ready()
+		}
+		if err := errors.Join(err, <-making); err != nil || !h.makes {
 			return err
 		}
-		if marked, err = m.observer.all(m.pods); err == nil && rewatches {
-			watching, err = m.watched(watches)
+		if marked, err = m.observer.all(m.pods); err == nil && h.rewatches {
+			watching, err = m.watched()
 		}
 		return err
 	})
@@ -45,85 +57,104 @@ func (m *measurement) herd(what string, begin func() error, makes, rewatches boo
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	since := func(at time.Time) float64 { return max(at.Sub(began).Seconds(), 0) } // negative if there was no new pod
-	if rewatches {
+	if h.rewatches {
 		m.add(figure{What: what + ": all watch again", Value: since(watching), Unit: "s", Noisy: true, Floor: trifle,
 			Limit: limit(readyWithin)})
 	}
-	m.add(figure{What: what + ": all ready", Value: since(ready), Unit: "s", Noisy: true, Floor: trifle,
-		Limit: limit(readyWithin)})
-	if makes { // this program makes them, as fast as the busy API server accepts them
+	if h.starts {
+		m.add(figure{What: what + ": all ready", Value: since(ready), Unit: "s", Noisy: true, Floor: trifle,
+			Limit: limit(readyWithin)})
+	}
+	if h.makes { // this program makes them, as fast as the busy API server accepts them
 		m.add(figure{What: what + ": all pods made", Value: since(made), Unit: "s", Printed: true})
 		m.add(figure{What: what + ": all marked", Value: since(marked), Unit: "s", Printed: true,
 			Limit: limit(markedWithin)})
 		last := slices.MaxFunc([]time.Time{ready, made}, time.Time.Compare)
-		m.add(figure{What: what + ": last mark after the last agent and the last pod", Unit: "s", Noisy: true,
+		m.add(figure{What: what + ": last mark after the last pod and the last agent", Unit: "s", Noisy: true,
 			Value: max(marked.Sub(last).Seconds(), 0), Floor: trifle, Limit: limit(markedWithin)})
 	}
 	m.add(figure{What: what + ": API server", Value: p.apiserver.Seconds(), Unit: "s", Noisy: true, Floor: trifle})
 	// Of a pod that is made before its agent lists, the agent gets one object, and of later ones each change.
-	m.add(figure{What: what + ": bytes to agents", Value: p.from, Unit: "B", Noisy: true, Printed: makes})
+	m.add(figure{What: what + ": bytes to agents", Value: p.from, Unit: "B", Noisy: true, Printed: h.makes})
 	agents := float64(len(m.fleet.nodes))
 	others := p.requests() - p.requests(markKind, eventKind)
-	if rewatches { // an API server that has just started also answers 429, which has a row of its own
+	if h.rewatches { // an API server that has just started also answers 429, which has a row of its own
 		others -= float64(p.throttled)
 	}
-	m.add(figure{What: what + ": requests of an agent, but marks and Events", Value: others / agents, Printed: true,
-		Limit: limit(requestsPerOne)})
-	m.addRefused(what, p, rewatches)
-	m.addKinds(what, p, !rewatches)
+	m.add(figure{What: what + ": requests of an agent, but marks and Events", Value: others / agents, Each: true,
+		Noisy: true, Floor: 1, Limit: limit(requestsPerOne)})
+	m.addRefused(what, p, h.rewatches)
+	m.addKinds(what, p, !h.rewatches)
 	progress("%s: %v, %v", what, p.took.Round(time.Millisecond), p.kinds)
 	return nil
 }
 
-// watched waits until every agent watches its pods again, and returns when.
-func (m *measurement) watched(before int) (time.Time, error) {
+// watched waits until every agent watches its pods again, and returns when the last one began to.
+func (m *measurement) watched() (last time.Time, err error) {
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		if err := m.account(); err != nil {
-			return time.Time{}, err
+			return last, err
 		}
-		again := m.kinds["watch pods"] - before
-		if again >= len(m.fleet.nodes) {
-			return time.Now(), nil
+		if len(m.watching) == len(m.fleet.nodes) {
+			return slices.MaxFunc(slices.Collect(maps.Values(m.watching)), time.Time.Compare), nil
 		}
 		if time.Now().After(deadline) {
-			return time.Time{}, fmt.Errorf("within %v %d of %d agents watch again", patience, again, len(m.fleet.nodes))
+			return last, fmt.Errorf("within %v %d of %d agents watch again", patience, len(m.watching), len(m.fleet.nodes))
 		}
 	}
 }
 
 // rolloutOfAll replaces every pod.
 func (m *measurement) rolloutOfAll() error {
+	if err := m.quiet(); err != nil { // Events of earlier steps
+		return err
+	}
 	progress("a rollout of all %d pods", len(m.pods))
-	var rolled, marked time.Time
-	p, err := m.during(func() (err error) {
-		err = atOnce(len(m.pods), func(i int) error { return m.pods[i].replace(context.Background(), m.cluster, true) })
+	p, err := m.during(func() error {
+		err := atOnce(len(m.pods), func(i int) error { return m.pods[i].replace(context.Background(), m.cluster, true) })
 		if err != nil {
 			return err
 		}
-		rolled = time.Now()
-		marked, err = m.observer.all(m.pods)
+		_, err = m.observer.all(m.pods)
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	rest, err := m.during(m.quiet) // Events come later than the marks
+	if err != nil {
+		return err
+	}
+	told, err := m.etcd.has("/registry/events", `"serializable": true`)
+	if err != nil {
+		return err
+	}
+	bytes := 0
+	for _, kv := range told.KVs {
+		bytes += len(kv.Value)
+	}
+	took := m.observer.took(m.pods)
 	pods, sandboxes := float64(len(m.pods)), float64(len(m.fleet.nodes)*m.meshed)
 	const what = "rollout of all: "
 	m.add(figure{What: what + "pods per second", Value: pods / p.took.Seconds(), Printed: true})
 	m.add(figure{What: what + "requests per second", Value: p.requests() / p.took.Seconds(), Printed: true})
-	m.add(figure{What: what + "last mark after the last pod", Value: max(marked.Sub(rolled).Seconds(), 0), Unit: "s",
-		Noisy: true, Floor: trifle, Limit: limit(markedWithin)})
+	m.add(figure{What: what + "from a record to its mark, median", Value: took[len(took)/2].Seconds() * 1000,
+		Unit: "ms", Each: true, Noisy: true, Floor: 1000 * trifle})
+	m.add(figure{What: what + "from a record to its mark, worst", Value: took[len(took)-1].Seconds() * 1000, Unit: "ms",
+		Each: true, Noisy: true, Floor: 1000 * trifle, Limit: limit(1000 * markedWithin)})
 	m.add(figure{What: what + "writes per sandbox with a record", Value: p.requests(markKind) / sandboxes,
 		Limit: limit(1)})
-	m.add(figure{What: what + "reads per pod, where the watch was late", Value: p.requests(readKind) / pods,
-		Printed: true, Limit: limit(readsPerPod)})
-	m.add(figure{What: what + "Events per sandbox with a record", Value: p.requests(eventKind) / sandboxes,
-		Printed: true, Limit: limit(eventsPerPod)})
+	m.add(figure{What: what + "reads per sandbox with a record, where the watch was late",
+		Value: p.requests(readKind) / sandboxes, Each: true, Noisy: true, Floor: readsPerPod / 2, Limit: limit(readsPerPod)})
+	m.add(figure{What: what + "Events per sandbox with a record", Each: true, Noisy: true,
+		Value: (p.requests(eventKind) + rest.requests(eventKind)) / sandboxes, Limit: limit(eventsPerPod)})
+	m.add(figure{What: "etcd: Events so far", Value: float64(len(told.KVs)), Noisy: true})
+	m.add(figure{What: "etcd: bytes of the Events so far", Value: float64(bytes), Unit: "B", Noisy: true})
 	m.add(figure{What: what + "other requests per pod",
-		Value:   (p.requests() - p.requests(markKind, readKind, eventKind)) / pods,
-		Printed: true, Limit: limit(othersPerPod)})
-	m.add(figure{What: what + "bytes to agents, per pod", Value: p.from / pods, Unit: "B", Noisy: true})
-	m.add(figure{What: what + "bytes from agents, per pod", Value: p.to / pods, Unit: "B", Noisy: true})
+		Value: (p.requests() - p.requests(markKind, readKind, eventKind)) / pods,
+		Each:  true, Noisy: true, Floor: othersPerPod, Limit: limit(othersPerPod)})
+	m.add(figure{What: what + "bytes to agents, per pod", Value: p.from / pods, Unit: "B", Each: true, Noisy: true})
+	m.add(figure{What: what + "bytes from agents, per pod", Value: p.to / pods, Unit: "B", Each: true, Noisy: true})
 	m.addRefused("rollout of all", p, false)
 	m.addKinds("rollout of all", p, false)
 	progress("rollout of all: %v, %v", p.took.Round(time.Millisecond), p.kinds)
@@ -141,11 +172,9 @@ func (m *measurement) quiet() error {
 	return nil // the figures will show it
 }
 
-// idleness measures what agents cost while nothing happens, and the same time without agents.
+// idleness measures what agents cost while nothing happens, and the same time without agents. The step before it has
+// ended in quiet.
 func (m *measurement) idleness() error {
-	if err := m.quiet(); err != nil {
-		return err
-	}
 	progress("idle for %v with agents, and without", m.idle)
 	idle := func() error { time.Sleep(m.idle); return nil }
 	with, err := m.during(idle)
@@ -187,23 +216,25 @@ func (m *measurement) idleness() error {
 // restartOfAgents ends all agents and starts them again, while pods are made.
 func (m *measurement) restartOfAgents() error {
 	progress("all agents restart")
-	return m.herd("restart of all agents", func() error { m.fleet.stop(); return m.fleet.start() }, true, false)
+	return m.herd(herd{what: "restart of all agents", starts: true, makes: true,
+		begin: func() error { m.fleet.stop(); return m.fleet.start() }})
 }
 
 // restartOfAPIServer kills the API server and starts it again.
 func (m *measurement) restartOfAPIServer() error {
 	progress("the API server restarts")
-	return m.herd("restart of the API server", func() error {
+	return m.herd(herd{what: "restart of the API server", rewatches: true, makes: true, begin: func() error {
 		m.server.Down()
 		m.restarts++
 		return m.server.Up()
-	}, true, true)
+	}})
 }
 
-// compaction drops etcd's old revisions while the agents watch.
+// compaction drops etcd's old revisions while the agents watch. The API server's cache serves them, so they should not
+// notice.
 func (m *measurement) compaction() error {
 	progress("etcd is compacted")
-	return m.herd("compaction of etcd", m.etcd.compact, true, false)
+	return m.herd(herd{what: "compaction of etcd", begin: m.etcd.compact, makes: true})
 }
 
 // namespacesChange changes an annotation of every namespace.

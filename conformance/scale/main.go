@@ -106,6 +106,12 @@ func (r run) all() error {
 	if err := addCounters(); err != nil {
 		return err
 	}
+	bin := isolated.BinDir()
+	var err error
+	if r.settings.Programs, err = hashOf("/proc/self/exe", filepath.Join(bin, "nodes"),
+		filepath.Join(bin, "istio-pod-network")); err != nil {
+		return err
+	}
 	sizes, err := r.state.open(begin{r.settings, r.sizes})
 	if err != nil {
 		return err

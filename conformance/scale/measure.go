@@ -18,9 +18,9 @@ const (
 
 	// Limits of requests other than marks; Events have their own. Most pods need none, so the figures should approach 0. A
 	// pod that the watch brings late is read once, as every pod would be without a watch. On a machine full of agents
-	// there are many such pods.
+	// there are such pods.
 	othersPerPod   = 0.05
-	readsPerPod    = 1
+	readsPerPod    = 0.5
 	eventsPerPod   = 2  // one about the pod's template, and one about anything else
 	requestsPerOne = 10 // of an agent that was cut off, until it watches again
 )
@@ -39,17 +39,18 @@ const (
 type measurement struct {
 	*cluster
 	found     []figure
-	kinds     map[string]int // the agents' requests so far
-	marks     map[string]int // number of marks by pod
-	throttled int            // requests that were answered with 429
-	made      int            // created objects except Events, which expire
+	kinds     map[string]int       // the agents' requests so far
+	marks     map[string]int       // number of marks by pod
+	watching  map[string]time.Time // when the node's agent last began to watch its pods, by the request's field selector
+	throttled int                  // requests that were answered with 429
+	made      int                  // created objects except Events, which expire
 }
 
 func (m *measurement) add(f figure) { m.found = append(m.found, f) }
 
 // measure runs the steps. It returns its figures with an error, too.
 func measure(c *cluster) ([]figure, error) {
-	m := &measurement{cluster: c, kinds: map[string]int{}, marks: map[string]int{}}
+	m := &measurement{cluster: c, kinds: map[string]int{}, marks: map[string]int{}, watching: map[string]time.Time{}}
 	for _, step := range []func() error{m.firstStart, m.compare, m.rolloutOfAll, m.idleness, m.restartOfAgents,
 		m.restartOfAPIServer, m.compaction, m.namespacesChange} {
 		if err := step(); err != nil {
@@ -109,6 +110,10 @@ func (m *measurement) count(r request) {
 		m.throttled++
 	case kind == markKind:
 		m.marks[r.Object.Namespace+"/"+r.Object.Name]++
+	case kind == "watch pods":
+		m.watching[r.fields()] = r.Received
+	case kind == "list pods": // what it watched was too old
+		delete(m.watching, r.fields())
 	case r.Status.Code == http.StatusCreated && kind != eventKind:
 		progress("an agent has made an object: %s in namespace %q", kind, r.Object.Namespace)
 		m.made++

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,6 +54,19 @@ func observe(client *kubernetes.Clientset) (*observer, error) {
 	}
 	go informer.RunWithContext(ctx)
 	return o, nil
+}
+
+// took returns how long the marks of the slots' pods took after their records, the shortest first.
+func (o *observer) took(slots []*slot) (all []time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, s := range slots {
+		if at, marked := o.marked[s.pod.UID]; marked && s.mesh {
+			all = append(all, max(at.Sub(s.recorded), 0))
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // sees waits until the watch has brought the pod, as a kubelet waits for its watch.

@@ -10,8 +10,12 @@ import (
 	"text/tabwriter"
 )
 
-// maxExponent is the largest allowed exponent of a figure's growth with the number of nodes.
-const maxExponent = 1.1
+// maxExponent is the largest allowed exponent of a figure's growth with the number of nodes. maxEach is that of a
+// figure of one pod or one agent, which should not grow.
+const (
+	maxExponent = 1.1
+	maxEach     = 0.2
+)
 
 // enough is how many sizes are needed to judge the growth of a noisy figure.
 const enough = 4
@@ -21,6 +25,7 @@ type figure struct {
 	What    string   `json:"what"`
 	Value   float64  `json:"value"`
 	Unit    string   `json:"unit,omitempty"`
+	Each    bool     `json:"each,omitempty"`    // it is of one pod or one agent
 	Noisy   bool     `json:"noisy,omitempty"`   // it depends on the machine, too, not only on the requests
 	Printed bool     `json:"printed,omitempty"` // its growth is no failure: it is random, or each pod or agent has a limit
 	Limit   *float64 `json:"limit,omitempty"`   // largest allowed value at any size
@@ -69,8 +74,8 @@ func (r row) at(nodes int) string {
 	return "-"
 }
 
-// law returns how the row grows. If half of the values or more are 0, the others would give a random law, so it returns
-// that of judged.
+// law returns how the row grows. If half of the values or more are 0, it finds none: the others would give a random
+// one.
 func (r row) law() (l law, found bool) {
 	zeros := 0
 	for _, v := range r.values {
@@ -79,7 +84,7 @@ func (r row) law() (l law, found bool) {
 		}
 	}
 	if 2*zeros >= len(r.values) {
-		return r.judged()
+		return l, false
 	}
 	return fit(r.nodes, r.values)
 }
@@ -98,8 +103,8 @@ func (r row) judged() (l law, found bool) {
 }
 
 // brackets is the text beside a table with an exponent in brackets.
-const brackets = "An exponent in brackets is above 1.1 and no fault: chance decides the figures, or all are too " +
-	"small to matter, or too few sizes were measured."
+const brackets = "An exponent in brackets is above 1.1, or above 0.2 for a figure of each pod or agent, and no " +
+	"fault: chance decides the figures, or all are too small to matter, or too few sizes were measured."
 
 // cells returns a row for each figure: its values, its growth, the estimates for 1,000 and 5,000 nodes, its limit, its
 // unit, and its problems. The first row has the headings. failures are all problems.
@@ -116,7 +121,7 @@ func cells(sizes []size) (table [][]string, failures []string) {
 		}
 		if l, found := r.law(); found {
 			exponent := fmt.Sprintf("%.2f", l.exponent)
-			if l.exponent > maxExponent && !r.grows() {
+			if l.exponent > r.maxExponent() && !r.grows() {
 				exponent = "(" + exponent + ")"
 			}
 			row = append(row, exponent, fmt.Sprintf("%.2f", l.residual), short(l.at(1000)), short(l.at(5000)))
@@ -166,7 +171,7 @@ func (r row) problem() string {
 		}
 	}
 	if r.grows() {
-		l, _ := r.law()
+		l, _ := r.judged()
 		problems = append(problems, fmt.Sprintf("grows with the power %.2f of the nodes", l.exponent))
 	}
 	return strings.Join(problems, "; ")
@@ -175,7 +180,15 @@ func (r row) problem() string {
 // grows reports whether the figure grows faster than the cluster and that is a failure.
 func (r row) grows() bool {
 	l, found := r.judged()
-	return found && !r.Printed && l.exponent > maxExponent && (!r.Noisy || len(r.nodes) >= enough)
+	return found && !r.Printed && l.exponent > r.maxExponent() && (!r.Noisy || len(r.nodes) >= enough)
+}
+
+// maxExponent returns the largest allowed exponent of the row's growth.
+func (r row) maxExponent() float64 {
+	if r.Each {
+		return maxEach
+	}
+	return maxExponent
 }
 
 // short returns a number with three digits.

@@ -57,6 +57,9 @@ func TestVerdict(t *testing.T) {
 		"nothing, and nothing may":       {figure{Limit: limit(0)}, two, []float64{0, 0}, false},
 		"something, and nothing may":     {figure{Limit: limit(0)}, two, []float64{0, 1}, true},
 		"chance, and more than may":      {figure{Printed: true, Limit: limit(1)}, two, []float64{1, 2}, true},
+		"of each, the same":              {figure{Each: true}, four, []float64{4, 4.1, 4, 4.2}, false},
+		"of each, linear":                {figure{Each: true}, four, []float64{1, 2, 4, 8}, true},
+		"of each, linear, and small":     {figure{Each: true, Floor: 10}, four, []float64{1, 2, 4, 8}, false},
 		"nobody does it":                 {figure{}, four, []float64{0, 0, 0, 0}, false},
 		"the last size ended before it":  {figure{}, four, []float64{1, 2, 4}, false},
 		"too much, and the last is away": {figure{Limit: limit(3)}, four, []float64{1, 2, 4}, true},
@@ -96,9 +99,10 @@ func TestEstimate(t *testing.T) {
 			"1.00", "12.5"},
 		"quadratic, and above its floor at last": {figure{}, []float64{0.01, 0.0625, 0.25, 1}, []float64{2, 2, 2, 2},
 			"(2.00)", "25"},
-		"chance":            {figure{Printed: true}, []float64{1, 6.25, 25, 100}, nil, "(2.00)", "2500"},
-		"a fault":           {figure{}, []float64{1, 6.25, 25, 100}, nil, "2.00", "2500"},
-		"two small numbers": {figure{}, []float64{0, 0, 0.03, 0.6}, []float64{1, 2.5, 5, 10}, "1.00", "50"},
+		"chance":               {figure{Printed: true}, []float64{1, 6.25, 25, 100}, nil, "(2.00)", "2500"},
+		"a fault":              {figure{}, []float64{1, 6.25, 25, 100}, nil, "2.00", "2500"},
+		"two small numbers":    {figure{}, []float64{0, 0, 0.03, 0.6}, []float64{1, 2.5, 5, 10}, "-", "-"},
+		"of each, and a fault": {figure{Each: true, Limit: limit(9)}, []float64{1, 1.4, 1.8, 2.2}, nil, "0.35", "3.9"},
 		"its floor grows with nodes": {figure{}, []float64{1, 6.25, 25, 100}, []float64{200, 500, 1000, 2000},
 			"(2.00)", "2500"},
 	} {
@@ -113,7 +117,7 @@ func TestEstimate(t *testing.T) {
 		}
 		table, failures := cells(sizes)
 		row := table[1]
-		if row[5] != c.exponent || row[8] != c.at5000 || len(failures) > 0 != (name == "a fault") {
+		if row[5] != c.exponent || row[8] != c.at5000 || len(failures) > 0 != strings.HasSuffix(name, "a fault") {
 			t.Errorf("%s: exponent %s, at 5000 %s, fails %q", name, row[5], row[8], failures)
 		}
 	}

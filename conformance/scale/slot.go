@@ -23,8 +23,9 @@ type slot struct {
 	mesh      bool
 	made      int // number of pods so far
 
-	pod    *corev1.Pod
-	record record.Record
+	pod      *corev1.Pod
+	record   record.Record
+	recorded time.Time // when the record was written
 }
 
 var sandboxes atomic.Int64
@@ -54,6 +55,7 @@ func (s *slot) make(ctx context.Context, c *cluster, answered bool) (err error) 
 		if err := s.node.store.Put(s.record); err != nil {
 			return err
 		}
+		s.recorded = time.Now()
 	}
 	status := fmt.Appendf(nil, `{"status": {"phase": "Running", "startTime": %q, "podIPs": [{"ip": "10.%d.%d.%d"}]}}`,
 		time.Now().UTC().Format(time.RFC3339), number>>16&255, number>>8&255, number&255)
@@ -81,15 +83,14 @@ func (s *slot) replace(ctx context.Context, c *cluster, answered bool) error {
 	if err := s.make(ctx, c, answered); err != nil {
 		return err
 	}
+	if s.mesh { // DEL comes first: a kubelet deletes the object when the sandbox is gone
+		if err := s.node.store.Delete(record.ContainerID, record.IfName); err != nil {
+			return err
+		}
+	}
 	now := int64(0)
-	if err := c.client.CoreV1().Pods(s.namespace).Delete(ctx, before.Name,
-		metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
-		return err
-	}
-	if !s.mesh {
-		return nil
-	}
-	return s.node.store.Delete(record.ContainerID, record.IfName)
+	return c.client.CoreV1().Pods(s.namespace).Delete(ctx, before.Name,
+		metav1.DeleteOptions{GracePeriodSeconds: &now})
 }
 
 // pace limits how many pass in a second.

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 
 	"github.com/istio-pod-network/controller/conformance/internal/kept"
@@ -30,6 +34,7 @@ type settings struct {
 	Idle        string `json:"idle"`
 	Selection   string `json:"selection"`
 	APIPriority bool   `json:"apiPriority"`
+	Programs    string `json:"programs"` // a hash of this program, the agents and the plugin
 }
 
 // String returns the line above a table.
@@ -44,7 +49,23 @@ func (s settings) String() string {
 
 func (o options) settings() settings {
 	return settings{o.perNode, o.meshed, o.namespaces, o.each, o.churn, o.rate, o.idle.String(), o.selection,
-		o.apiPriority}
+		o.apiPriority, ""}
+}
+
+// hashOf returns a short hash of files. What other programs have measured is not continued.
+func hashOf(files ...string) (string, error) {
+	hash := sha256.New()
+	for _, name := range files {
+		file, err := os.Open(name)
+		if err != nil {
+			return "", err
+		}
+		_, err = io.Copy(hash, file)
+		if err := errors.Join(err, file.Close()); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("%x", hash.Sum(nil)[:6]), nil
 }
 
 // open returns the figures of an unfinished run of the same measurement. Otherwise it starts the file anew.
